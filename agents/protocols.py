@@ -1,0 +1,67 @@
+"""The seams: what the flows know of the world. Concrete classes meet only in bootstrap."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Protocol
+
+from agents.types import Message, QueryBatch, Sample, Verdicts
+
+
+class Source(Protocol):
+    """Where queries come from (a finite one: a capture)."""
+
+    malformed: int
+    warnings: list[str]
+
+    def batches(self, size: int) -> Iterator[QueryBatch]:
+        """Yield the queries in time order, `size` at most a batch."""
+        ...
+
+
+class Detector(Protocol):
+    """Judges a batch. Keeps state per client and domain; time comes from the batch, never from the clock."""
+
+    def detect(self, batch: QueryBatch) -> Verdicts: ...
+
+    def flush(self) -> Verdicts | None:
+        """End of input: close what is open."""
+        ...
+
+
+class Sink(Protocol):
+    """Where verdicts go. Must not block for long; must not lose what it accepted without counting it."""
+
+    name: str
+
+    def accept(self, verdicts: Verdicts) -> None: ...
+
+    def close(self) -> None: ...
+
+
+class Notifier(Protocol):
+    """One channel to people."""
+
+    name: str
+
+    async def send(self, message: Message) -> None:
+        """Deliver, or raise NotifyError; retries with back-off are inside."""
+        ...
+
+
+class SampleStore(Protocol):
+    """What retraining needs of the store."""
+
+    def sample_normal(
+        self,
+        *,
+        since: float,
+        until: float,
+        limit: int,
+        max_score: float,
+        client_share: float,
+        domain_share: float,
+        seed: int,
+    ) -> Sample: ...
+
+    def severity_counts(self, *, since: float, until: float) -> Sequence[tuple[str, int]]: ...
