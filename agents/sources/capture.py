@@ -85,7 +85,9 @@ class PcapSource:
         if damage:
             self.warnings.append(f"{self._path}: {damage}; what came before was used")
         if self._cut:
-            self.warnings.append(f"{self._path}: {self._cut} messages were cut by the capture's snapshot length")
+            self.warnings.append(
+                f"{self._path}: {self._cut} messages were cut by the capture's snapshot length"
+            )
         if self._unknown_link:
             self.warnings.append(f"{self._path}: {self._unknown_link} frames of an unknown link layer")
         if self._streams.lost:
@@ -97,18 +99,15 @@ class Sources:
 
     def __init__(self, sources: Iterable[Source]) -> None:
         self._sources = list(sources)
-
-    @property
-    def malformed(self) -> int:
-        return sum(source.malformed for source in self._sources)
-
-    @property
-    def warnings(self) -> list[str]:
-        return [warning for source in self._sources for warning in source.warnings]
+        self.malformed = 0
+        self.warnings: list[str] = []
 
     def batches(self, size: int) -> Iterator[QueryBatch]:
+        """Yield the batches of each source; `malformed` and `warnings` grow as sources end."""
         for source in self._sources:
             yield from source.batches(size)
+            self.malformed += source.malformed
+            self.warnings.extend(source.warnings)
 
 
 def detect(path: Path) -> Literal["pcap", "tsv"]:

@@ -9,7 +9,6 @@ from functools import lru_cache
 from heapq import heappop, heappush
 
 from agents import wire
-from agents.errors import MessageError
 from agents.sources.batcher import Row
 from agents.types import UNKNOWN
 
