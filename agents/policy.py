@@ -9,14 +9,14 @@ from agents.features import HEX, View, view_of
 from agents.types import Severity
 from agents.windows import Flow, Spread
 
-INFORMATION_BYTES = {60: 400.0, 600: 600.0, 3600: 800.0, 86_400: 2_000.0, 604_800: 6_000.0}
+INFORMATION_BYTES = {60: 500.0, 600: 800.0, 3600: 1_000.0, 86_400: 2_500.0, 604_800: 6_000.0}
 """Bytes of new names that one client may send below one domain per window, whatever they look like."""
 ENCODED_BYTES = {60: 100.0, 600: 140.0, 3600: 200.0, 86_400: 400.0, 604_800: 900.0}
 """The same for labels that read as encoded data. The highest of the benign development captures, known services
 apart, are 48 bytes in an hour and 38 in a day for one client (docs/detection.md)."""
 SPREAD_BYTES = {3600: 300.0, 86_400: 800.0}
 """The same, summed over all carriers of one client: data split over domains."""
-MIN_NAMES = 3
+MIN_NAMES = 2
 """Names below which there is no behaviour, only odd names."""
 CRITICAL_RATIO = 3.0
 """Times over a limit from which an incident is CRITICAL."""
