@@ -1,4 +1,7 @@
-"""The store: one transaction a batch, the same behaviour on Postgres and SQLite. Safe to share between threads."""
+"""The store: one transaction a batch, the same behaviour on Postgres and SQLite.
+
+Safe to share between threads.
+"""
 
 from __future__ import annotations
 
@@ -15,13 +18,13 @@ from sqlalchemy import ColumnElement, Connection, Engine, Insert, Table, delete,
 from sqlalchemy.exc import DataError, IntegrityError, SQLAlchemyError
 
 from agents.errors import BatchRefusedError, StoreError
-from agents.store import migrate, reads, sampling
+from agents.store import reads, sampling
 from agents.store.rows import incident_row, query_rows
 from agents.store.tables import BATCHES, DAY_S, INCIDENTS, RUNS
 from agents.types import Incident, Sample, Severity, Verdicts
 
 TS_MAX = 2.0**36
-"""Latest time a row may have, Unix seconds: far beyond what a capture can hold (32 bits), far below overflow."""
+"""Latest time a row may have, Unix seconds: far beyond what a capture can hold (32 bits)."""
 
 
 class Store(ABC):
@@ -36,8 +39,8 @@ class Store(ABC):
         """Bring the tables to the newest revision. Safe when several processes do it at once."""
 
     @abstractmethod
-    def drop_old(self, before_day: int) -> int:
-        """Drop the queries of all days before `before_day` (days since 1970); the number of days or rows dropped.
+    def drop_old(self, before_day: int) -> bool:
+        """Drop the queries of all days before `before_day` (days since 1970-01-01); True when there were any.
 
         Batches written before that day are forgotten too. Writers are not kept waiting meanwhile.
         """
@@ -99,19 +102,44 @@ class Store(ABC):
         for _, incident in sorted(newest.items()):  # one order for all writers: no deadlock
             connection.execute(statement, incident_row(incident))
 
-    def queries(self, wanted: reads.QueryFilter, *, limit: int, cursor: str | None = None) -> reads.Page:
-        """Stored queries, newest first. Raises StoreError for a cursor that no page gave."""
+    def queries(
+        self,
+        *,
+        client: str | None = None,
+        domain: str | None = None,
+        severities: Sequence[int] = (),
+        since: float | None = None,
+        until: float | None = None,
+        limit: int,
+        cursor: str | None = None,
+    ) -> tuple[list[dict[str, Any]], str | None]:
+        """One page of stored queries, newest first, ready for JSON, and the cursor of the next page.
+
+        `since` <= ts < `until`, Unix seconds. Raises UsageError for a cursor that no page gave.
+        """
+        wanted = reads.Filter(client, domain, severities, since, until)
         with self._reading("read queries") as connection:
             return reads.queries(connection, wanted, limit, cursor)
 
-    def incidents(self, wanted: reads.IncidentFilter, *, limit: int) -> list[Incident]:
-        """Incidents, last seen first."""
+    def incidents(
+        self,
+        *,
+        client: str | None = None,
+        domain: str | None = None,
+        severities: Sequence[int] = (),
+        since: float | None = None,
+        until: float | None = None,
+        open_only: bool = False,
+        limit: int,
+    ) -> list[Incident]:
+        """Incidents, last seen first. `since` <= last seen < `until`, Unix seconds."""
+        wanted = reads.Filter(client, domain, severities, since, until, open_only)
         with self._reading("read incidents") as connection:
             return reads.incidents(connection, wanted, limit)
 
     def incident(self, client: str, domain: str) -> Incident | None:
         """The newest incident of a client and a domain."""
-        found = self.incidents(reads.IncidentFilter(client=client, domain=domain), limit=1)
+        found = self.incidents(client=client, domain=domain, limit=1)
         return found[0] if found else None
 
     def incident_by_id(self, incident_id: str) -> Incident | None:
@@ -121,7 +149,7 @@ class Store(ABC):
     def open_incidents(self) -> list[Incident]:
         """Incidents that were not closed when the last process ended, to go on with."""
         with self._reading("read incidents") as connection:
-            return reads.incidents(connection, reads.IncidentFilter(open_only=True), None)
+            return reads.incidents(connection, reads.Filter(open_only=True), None)
 
     def severity_counts(self, *, since: float, until: float) -> list[tuple[str, int]]:
         """(severity name, queries with since <= ts < until), mildest first, every severity once."""

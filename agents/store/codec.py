@@ -1,4 +1,7 @@
-"""A batch of verdicts as bytes: NumPy arrays in one npz, texts as JSON, no pickle. Damage is found by zip's CRC."""
+"""A batch of verdicts as bytes: NumPy arrays in one npz, texts as JSON, no pickle.
+
+Damage is found by zip's CRC.
+"""
 
 from __future__ import annotations
 

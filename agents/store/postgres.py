@@ -27,8 +27,8 @@ _CONNECT = {
     "options": "-c statement_timeout=60000 -c timezone=UTC",
 }
 
-# COPY's binary format (PostgreSQL manual, "COPY", "Binary Format"): a header of signature, flags and extension length;
-# for each row the number of fields, then each field as its length and its bytes in network order; -1 at the end.
+# COPY's binary format (PostgreSQL manual, "COPY", "Binary Format"): signature, flags, extension length;
+# for each row the number of fields, then each field as length and bytes in network order; -1 at the end.
 _HEADER = b"PGCOPY\n\xff\r\n\0" + struct.pack("!ii", 0, 0)
 _END = struct.pack("!h", -1)
 _KINDS = "diifhhiiiqfi"
@@ -62,8 +62,8 @@ class PostgresStore(Store):
         self._days = frozenset()
         return super().write(verdicts, batch_id)
 
-    def drop_old(self, before_day: int) -> int:
-        """DETACH … CONCURRENTLY takes no lock that writers or readers wait for; the detached table is ours alone."""
+    def drop_old(self, before_day: int) -> bool:
+        """DETACH … CONCURRENTLY takes no lock that writers or readers wait for."""
         with self._guard("drop old queries"):
             with self._alone.connect() as connection:
                 _finish_detaching(connection)
@@ -75,7 +75,7 @@ class PostgresStore(Store):
                 _drop_detached(connection)
             self._forget_batches(before_day)
         self._days = frozenset()
-        return len(old)
+        return bool(old)
 
     def _prepare(self, days: Sequence[int]) -> None:
         if self._days.issuperset(days):
@@ -93,7 +93,7 @@ class PostgresStore(Store):
         self._days = there.union(new)
 
     def _insert(self, connection: Connection, rows: Iterable[tuple[Any, ...]]) -> None:
-        connection.connection.cursor().copy_expert(_COPY, io.BytesIO(_packed(rows)))  # type: ignore[attr-defined]
+        connection.connection.cursor().copy_expert(_COPY, io.BytesIO(_packed(rows)))
 
     def _upsert(self, table: Table) -> Any:
         return insert(table)
@@ -129,7 +129,7 @@ def _attached(connection: Connection) -> frozenset[int]:
 
 
 def _add_partition(connection: Connection, day: int) -> None:
-    """Made apart and attached: unlike CREATE … PARTITION OF, that lets readers and writers of other days go on."""
+    """Made apart and attached: unlike CREATE … PARTITION OF, that lets readers and writers go on."""
     name = _name(day)
     connection.execute(text(f"DROP TABLE IF EXISTS {name}"))  # detached, but not yet dropped
     connection.execute(text(f"CREATE TABLE {name} (LIKE queries INCLUDING DEFAULTS INCLUDING INDEXES)"))

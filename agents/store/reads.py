@@ -10,7 +10,7 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, and_, case, desc, func, or_, select
 
-from agents.errors import StoreError
+from agents.errors import UsageError
 from agents.store.rows import clean, incident_of, query_json
 from agents.store.tables import DAY_S, INCIDENTS, QUERIES, RUNS
 from agents.types import Incident
@@ -21,34 +21,15 @@ _PAGE = [column for column in _Q if column.name not in {"features", "rnd", "batc
 
 
 @dataclass(frozen=True, slots=True)
-class QueryFilter:
-    """Which queries; None or empty = all. `since` <= ts < `until`, Unix seconds."""
+class Filter:
+    """Which rows; None or empty = all. `since` <= ts (of an incident: last seen) < `until`, Unix seconds."""
 
     client: str | None = None
     domain: str | None = None
     severities: Sequence[int] = ()
     since: float | None = None
     until: float | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class IncidentFilter:
-    """Which incidents; None or empty = all. `since` <= last seen < `until`, Unix seconds."""
-
-    client: str | None = None
-    domain: str | None = None
-    severities: Sequence[int] = ()
-    since: float | None = None
-    until: float | None = None
-    open_only: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Page:
-    """Some queries, ready for JSON, and where the next page begins (None = there is none)."""
-
-    queries: list[dict[str, Any]]
-    cursor: str | None
+    open_only: bool = False  # of incidents
 
 
 def between(since: float | None, until: float | None) -> list[ColumnElement[bool]]:
@@ -69,8 +50,10 @@ def _day(ts: float) -> int:
     )
 
 
-def queries(connection: Connection, wanted: QueryFilter, limit: int, cursor: str | None) -> Page:
-    """One page, newest first; rows of the same time are ordered by id, so that none is shown twice or missed."""
+def queries(
+    connection: Connection, wanted: Filter, limit: int, cursor: str | None
+) -> tuple[list[dict[str, Any]], str | None]:
+    """One page, newest first; rows of one time are ordered by id: none is shown twice or missed."""
     conditions = between(wanted.since, wanted.until) + _named(_Q, wanted)
     if cursor:
         ts, row_id = _position(cursor)
@@ -78,7 +61,7 @@ def queries(connection: Connection, wanted: QueryFilter, limit: int, cursor: str
     statement = select(*_PAGE).where(*conditions).order_by(desc(_Q.ts), desc(_Q.id)).limit(limit + 1)
     rows = connection.execute(statement).mappings().all()
     more = f"{rows[limit - 1]['ts']!r}_{rows[limit - 1]['id']}" if len(rows) > limit else None
-    return Page([query_json(dict(row)) for row in rows[:limit]], more)
+    return [query_json(dict(row)) for row in rows[:limit]], more
 
 
 def _position(cursor: str) -> tuple[float, int]:
@@ -88,11 +71,11 @@ def _position(cursor: str) -> tuple[float, int]:
     except ValueError:
         at, last = math.nan, 0
     if not math.isfinite(at) or not 0 <= last < 2**63:
-        raise StoreError("cannot read queries: the cursor is not one that a page gave")
+        raise UsageError("cannot read queries: the cursor is not one that a page gave")
     return at, last
 
 
-def _named(columns: Any, wanted: QueryFilter | IncidentFilter) -> list[ColumnElement[bool]]:
+def _named(columns: Any, wanted: Filter) -> list[ColumnElement[bool]]:
     conditions: list[ColumnElement[bool]] = []
     if wanted.client is not None:
         conditions.append(columns.client == clean(wanted.client))
@@ -103,7 +86,7 @@ def _named(columns: Any, wanted: QueryFilter | IncidentFilter) -> list[ColumnEle
     return conditions
 
 
-def incidents(connection: Connection, wanted: IncidentFilter, limit: int | None) -> list[Incident]:
+def incidents(connection: Connection, wanted: Filter, limit: int | None) -> list[Incident]:
     """Last seen first."""
     conditions = _named(_I, wanted)
     if wanted.since is not None:
@@ -124,7 +107,7 @@ def incident_by_id(connection: Connection, incident_id: str) -> Incident | None:
 
 def severity_counts(connection: Connection, since: float, until: float) -> dict[int, int]:
     statement = select(_Q.severity, func.count()).where(*between(since, until)).group_by(_Q.severity)
-    return {severity: count for severity, count in connection.execute(statement)}
+    return dict(connection.execute(statement).tuples().all())
 
 
 def score_histogram(

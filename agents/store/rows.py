@@ -1,4 +1,4 @@
-"""From the nouns to rows and back. What is written is free of NUL and of lone surrogates, whatever came in."""
+"""From the nouns to rows and back. What is written is free of NUL and of lone surrogates."""
 
 from __future__ import annotations
 
@@ -85,7 +85,8 @@ def query_rows(verdicts: Verdicts, batch_id: str) -> Iterator[tuple[Any, ...]]:
 def _random(batch_id: str, count: int) -> list[int]:
     """`rnd` of a batch's rows: the same again when the batch is written again."""
     seed = int.from_bytes(hashlib.sha256(batch_id.encode()).digest()[:8], "big")
-    return np.random.default_rng(seed).integers(0, RND_MAX, count, endpoint=True).tolist()
+    drawn: list[int] = np.random.default_rng(seed).integers(0, RND_MAX, count, endpoint=True).tolist()
+    return drawn
 
 
 def query_json(row: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,8 +1,8 @@
 """The training sample, drawn in the database without sorting a table.
 
-Every row carries a random number, `rnd`, and NORMAL rows are indexed by (day, rnd). A day is read from a random start
-upwards and, at the end, from the bottom on: rows come in random order at the price of an index range. The days take
-turns, so that each gives the same share, and a day with too few leaves its share to the others.
+Every row carries a random number, `rnd`, and NORMAL rows are indexed by (day, rnd). A day is read
+from a random start upwards and, at the end, from the bottom on: random order at the price of an index range. The
+days take turns, so that each gives the same share, and a day with too few leaves its share to the others.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ import hashlib
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 from sqlalchemy import ColumnElement, Connection, Row, and_, func, literal_column, or_, select
@@ -22,14 +21,17 @@ from agents.store.tables import QUERIES
 from agents.types import Sample
 
 TURNS = 8
-"""Turns in which a day gives its share: more spread a busy client over the days, fewer need fewer statements."""
+"""Turns in which a day gives its share: more of them spread a busy client better over the days."""
 CHUNK_MIN = 256
 """Fewest rows that one statement asks for."""
 LOOKED_AT_MAX = 20
-"""Rows looked at for each one wanted: where a few clients made nearly all queries, their caps refuse the most."""
+"""Rows looked at for each one wanted: where few clients ask nearly all, their caps refuse most."""
 
 _Q = QUERIES.c
 _NORMAL = _Q.severity == literal_column("0")  # a literal, or SQLite would not see that the partial index fits
+
+
+_Found = Row[int, int, float, str, str, str, bytes]
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +56,7 @@ class _Caps:
     clients: Counter[str] = field(default_factory=Counter)
     domains: Counter[str] = field(default_factory=Counter)
 
-    def take(self, row: Row[Any]) -> bool:
+    def take(self, row: _Found) -> bool:
         if self.clients[row.client] >= self.client_max or self.domains[row.domain] >= self.domain_max:
             return False
         self.clients[row.client] += 1
@@ -63,7 +65,7 @@ class _Caps:
 
 
 def sample(connection: Connection, wanted: Wanted) -> Sample:
-    """At most `limit` queries, oldest first; the same for the same seed and rows. Shape of features: (m, width)."""
+    """At most `limit` queries, oldest first; the same for the same seed and rows."""
     conditions = [_NORMAL, _Q.score < wanted.max_score, *between(wanted.since, wanted.until)]
     days = _days(connection, conditions)
     width = _width(connection, conditions)
@@ -98,7 +100,7 @@ def _width(connection: Connection, conditions: list[ColumnElement[bool]]) -> int
 
 def _draw(
     connection: Connection, conditions: list[ColumnElement[bool]], day: int, seed: int, chunk: int
-) -> Iterator[Row[Any]]:
+) -> Iterator[_Found]:
     """A day's rows from a random start, round to it again."""
     start = int.from_bytes(hashlib.sha256(f"{seed}|{day}".encode()).digest()[:4], "big") % (RND_MAX + 1)
     columns = (_Q.id, _Q.rnd, _Q.ts, _Q.client, _Q.qname, _Q.domain, _Q.features)
@@ -114,11 +116,11 @@ def _draw(
             following = [and_(_Q.rnd >= last.rnd, or_(_Q.rnd > last.rnd, _Q.id > last.id))]
 
 
-def _turns(draws: list[Iterator[Row[Any]]], wanted: Wanted, step: int) -> list[Row[Any]]:
+def _turns(draws: list[Iterator[_Found]], wanted: Wanted, step: int) -> list[_Found]:
     caps = _Caps(
         max(1, int(wanted.client_share * wanted.limit)), max(1, int(wanted.domain_share * wanted.limit))
     )
-    taken: list[Row[Any]] = []
+    taken: list[_Found] = []
     left = LOOKED_AT_MAX * wanted.limit
     while draws and left > 0 and len(taken) < wanted.limit:
         going = []
@@ -132,9 +134,10 @@ def _turns(draws: list[Iterator[Row[Any]]], wanted: Wanted, step: int) -> list[R
     return taken
 
 
-def _some(draw: Iterator[Row[Any]], count: int, left: int, caps: _Caps) -> tuple[int, list[Row[Any]]]:
+def _some(draw: Iterator[_Found], count: int, left: int, caps: _Caps) -> tuple[int, list[_Found]]:
     """Up to `count` rows that the caps let through: (rows looked at, rows taken)."""
-    looked, taken = 0, []
+    looked = 0
+    taken: list[_Found] = []
     while len(taken) < count and looked < left:
         row = next(draw, None)
         if row is None:
@@ -145,7 +148,7 @@ def _some(draw: Iterator[Row[Any]], count: int, left: int, caps: _Caps) -> tuple
     return looked, taken
 
 
-def _sample_of(rows: list[Row[Any]], width: int) -> Sample:
+def _sample_of(rows: list[_Found], width: int) -> Sample:
     rows = sorted(rows, key=lambda row: (row.ts, row.id))
     flat = np.frombuffer(b"".join(bytes(row.features) for row in rows), dtype="<f4")
     return Sample(

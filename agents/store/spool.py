@@ -1,7 +1,7 @@
-"""The sink in front of the store: when the database is away, batches go to disk and are written when it is back.
+"""The sink in front of the store: while the database is away, batches go to disk.
 
-While anything waits on disk, new batches queue up behind it, so that the order stays. A thread writes what waits;
-whoever calls `accept` never waits for a dead database, but for the one attempt that finds it dead.
+While anything waits on disk, new batches queue up behind it, so that the order stays. A thread writes it
+when the database is back; `accept` waits for a dead database only in the one attempt that finds it dead.
 """
 
 from __future__ import annotations

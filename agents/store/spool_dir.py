@@ -1,4 +1,7 @@
-"""Batches on disk, oldest first, bounded. A file is there whole or not at all; one process owns the directory."""
+"""Batches on disk, oldest first, bounded.
+
+A file is there whole or not at all; one process owns the directory.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,7 @@ from agents.errors import SpoolFullError, StoreError
 
 
 class SpoolDir:
-    """Files `<sequence>-<batch id>.npz`. Raises StoreError when the directory cannot be had for ourselves alone."""
+    """Files `<sequence>-<batch id>.npz`. Raises StoreError when the directory cannot be ours alone."""
 
     def __init__(self, directory: Path, max_bytes: int) -> None:
         self._directory = directory
@@ -79,7 +82,7 @@ class SpoolDir:
             path.unlink()
 
     def set_aside(self) -> str:
-        """Keep the oldest batch out of the way, as `.bad`, for people to look at; it goes on to count as used space."""
+        """Keep the oldest batch as `.bad`, for people to look at; it goes on to count as used space."""
         path = self._waiting.popleft()
         with suppress(FileNotFoundError):
             path.rename(path.with_suffix(".bad"))

@@ -1,4 +1,4 @@
-"""The embedded store: one SQLite file in WAL mode, so that readers and the writer do not wait for each other."""
+"""The embedded store: one SQLite file in WAL mode: readers and the writer do not wait for each other."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class SqliteStore(Store):
                 "cannot use DATABASE_URL: SQLite needs a file, as in sqlite:////var/lib/queries.db"
             )
         self._path = Path(url.database)
-        # isolation_level None: transactions begin where the listener below says, not where Python's driver guesses.
+        # isolation_level None: transactions begin where `_on_begin` says, not where the driver guesses.
         engine = create_engine(url, connect_args={"timeout": BUSY_S, "isolation_level": None})
         event.listen(engine, "connect", _on_connect)
         event.listen(engine, "begin", _on_begin)
@@ -62,7 +62,7 @@ class SqliteStore(Store):
         except OSError as error:
             raise StoreError(f"cannot open database {self._path}: {error.strerror}") from None
 
-    def drop_old(self, before_day: int) -> int:
+    def drop_old(self, before_day: int) -> bool:
         dropped, last = 0, DELETE_CHUNK
         with self._guard("drop old queries"):
             while last == DELETE_CHUNK:
@@ -70,7 +70,7 @@ class SqliteStore(Store):
                     last = connection.exec_driver_sql(_DELETE, (before_day * DAY_S, DELETE_CHUNK)).rowcount
                 dropped += last
             self._forget_batches(before_day)
-        return dropped
+        return dropped > 0
 
     def _prepare(self, days: Sequence[int]) -> None:
         """One table holds all days."""
@@ -86,7 +86,7 @@ class SqliteStore(Store):
 
 
 def _on_connect(driver: sqlite3.Connection, _: object) -> None:
-    # NORMAL in WAL mode: a killed process loses nothing that was committed (sqlite.org/pragma.html#pragma_synchronous).
+    # In WAL mode a killed process loses nothing committed (sqlite.org/pragma.html#pragma_synchronous).
     driver.execute("PRAGMA synchronous=NORMAL")
 
 

@@ -1,6 +1,6 @@
 """The tables, as the migrations leave them. Statements are built from these; nothing is created from them.
 
-Times are Unix seconds in UTC; `day` is the number of whole days since 1970-01-01 and is what partitions are cut by.
+Times are Unix seconds in UTC; `day` counts whole days since 1970-01-01: partitions are cut by it.
 """
 
 from __future__ import annotations
@@ -48,8 +48,8 @@ QUERIES = Table(
     Column("batch_id", Text, nullable=False),
     Column("features", LargeBinary, nullable=False),
 )
-"""One row a query. `rnd` (0..2**31-1) follows from batch_id and row, for sampling; `features` are little-endian
-float32; `reasons` is a JSON list; qname and domain are in presentation form."""
+"""One row a query. `rnd` (0..2**31-1) follows from batch_id and row, for sampling; `features` are
+little-endian float32; `reasons` is a JSON list; qname and domain are in presentation form."""
 
 INCIDENTS = Table(
     "incidents",

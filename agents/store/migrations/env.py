@@ -1,4 +1,4 @@
-"""How Alembic runs here: on the connection, and in the transaction, that `agents.store.migrate` hands over."""
+"""How Alembic runs here: on the open transaction that `agents.store.migrate` hands over."""
 
 from alembic import context
 

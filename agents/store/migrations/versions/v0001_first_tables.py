@@ -50,8 +50,9 @@ def _queries(postgres: bool) -> None:
     op.execute(
         f"""CREATE TABLE queries (
             id {identity}, ts double precision NOT NULL, day integer NOT NULL, qtype integer NOT NULL,
-            score real NOT NULL, severity smallint NOT NULL, rcode smallint NOT NULL, ancount integer NOT NULL,
-            qlen integer NOT NULL, rlen integer NOT NULL, ttl_min bigint NOT NULL, rtt_ms real,
+            score real NOT NULL, severity smallint NOT NULL, rcode smallint NOT NULL,
+            ancount integer NOT NULL, qlen integer NOT NULL,
+            rlen integer NOT NULL, ttl_min bigint NOT NULL, rtt_ms real,
             rnd integer NOT NULL, client text NOT NULL, qname text NOT NULL, domain text NOT NULL,
             ans_types text NOT NULL, reasons text NOT NULL, model_id text NOT NULL, batch_id text NOT NULL,
             features {binary} NOT NULL
