@@ -1,8 +1,8 @@
 """The training sample, drawn in the database without sorting a table.
 
 Every row carries a random number, `rnd`, and NORMAL rows are indexed by (day, rnd). A day is read
-from a random start upwards and, at the end, from the bottom on: random order at the price of an index range. The
-days take turns, so that each gives the same share, and a day with too few leaves its share to the others.
+from a random start upwards and, at the end, from the bottom on: random order at the price of an index range.
+The days take turns, so that each gives the same share, and a day with too few leaves its share to the others.
 """
 
 from __future__ import annotations

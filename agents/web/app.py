@@ -17,8 +17,8 @@ from agents.web.parts import Parts
 DESCRIPTION = """\
 Everything but `/health` needs the token of setting `API_TOKEN`: `Authorization: Bearer <token>`.
 
-Times are Unix seconds in UTC. Names are in presentation form (RFC 1035): any byte outside printable ASCII stands
-as `\\DDD`. Errors are `{"error": "cannot …"}`.
+Times are Unix seconds in UTC. Names are in presentation form (RFC 1035): a byte outside printable ASCII is
+`\\DDD`. Errors are `{"error": "cannot …"}`.
 """
 
 __all__ = ["Parts", "create_app"]

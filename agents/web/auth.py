@@ -51,8 +51,8 @@ class Gatekeeper:
             return False
         return hmac.compare_digest(mac, self._mac(ends)) and time.time() < int(ends)
 
-    def require(self, request: Request, sent: HTTPAuthorizationCredentials | None = Security(bearer)) -> None:
-        """Let the token in for everything, a browser's session for reading only: no other site can make it act."""
+    def require(self, request: Request, sent: Sent = None) -> None:
+        """Let the token in for everything, a session for reading only: no other site can make it act."""
         if sent is not None and self.knows(sent.credentials):
             return
         if request.method in {"GET", "HEAD"} and self.has_session(request):
