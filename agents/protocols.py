@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
-from agents.types import Message, QueryBatch, Sample, Verdicts
+from agents.types import Incident, Message, QueryBatch, Sample, Verdicts
 
 
 class Source(Protocol):
@@ -65,3 +65,43 @@ class SampleStore(Protocol):
     ) -> Sample: ...
 
     def severity_counts(self, *, since: float, until: float) -> Sequence[tuple[str, int]]: ...
+
+
+class ReadStore(Protocol):
+    """What the console shows of the store. Every method raises StoreError when the database is away."""
+
+    def ping(self) -> None: ...
+
+    def queries(
+        self,
+        *,
+        client: str | None = None,
+        domain: str | None = None,
+        severities: Sequence[int] = (),
+        since: float | None = None,
+        until: float | None = None,
+        limit: int,
+        cursor: str | None = None,
+    ) -> tuple[list[dict[str, Any]], str | None]: ...
+
+    def incidents(
+        self,
+        *,
+        client: str | None = None,
+        domain: str | None = None,
+        severities: Sequence[int] = (),
+        since: float | None = None,
+        until: float | None = None,
+        open_only: bool = False,
+        limit: int,
+    ) -> list[Incident]: ...
+
+    def incident_by_id(self, incident_id: str) -> Incident | None: ...
+
+
+class ModelList(Protocol):
+    """What the console shows of the registry."""
+
+    def list(self) -> list[dict[str, Any]]:
+        """model_id, path, kind (current, backup or candidate), created, manifest; newest first."""
+        ...
