@@ -1,4 +1,4 @@
-"""structlog over the standard library's logging: JSON for machines, pretty on a terminal, a file for retraining."""
+"""structlog over the standard library's logging: JSON, pretty on a terminal, a file for retraining."""
 
 from __future__ import annotations
 

@@ -38,7 +38,7 @@ _log = structlog.get_logger()
 
 
 class ModelRegistry(Generic[M]):
-    """The folder of models. `load` makes a model of bytes or raises ModelError; `baseline` is the shipped file."""
+    """The folder of models. `load` makes a model of bytes or raises ModelError, `baseline` is shipped."""
 
     def __init__(self, models_dir: Path, load: Callable[[bytes], M], baseline: bytes) -> None:
         self.models_dir = models_dir
@@ -95,7 +95,7 @@ class ModelRegistry(Generic[M]):
         return sorted((path for path in found if _BACKUP.fullmatch(path.name)), key=lambda path: path.stem)
 
     def prune(self, now: float, days: int) -> int:
-        """Delete backups and forgotten candidates older than `days`, never the newest backup; returns how many."""
+        """Delete backups and forgotten candidates older than `days`, never the newest backup."""
         limit = now - days * 86400
         index = self._index()
         keep = {step["model_id"] for step in index["history"]} | {self.current().model_id}

@@ -63,7 +63,7 @@ class RetrainingParts:
 
 
 async def retrain(parts: RetrainingParts, options: RetrainOptions) -> TrainingRun:
-    """Run the whole flow once. Raises BusyError if another run holds the lock; other failures are FAILED runs."""
+    """Run the whole flow once. Raises BusyError if another holds the lock; other failures are FAILED runs."""
     with parts.registry.lock():
         return await _Flow(parts, options).run()
 

@@ -49,7 +49,7 @@ async def retried(channel: str, policy: RetryPolicy, attempt: Callable[[], Await
 
 
 async def post_json(channel: str, url: str, payload: dict[str, Any], policy: RetryPolicy) -> None:
-    """POST `payload`; any 2xx is success. Tries again on 429, 5xx and lost connections. Raises NotifyError."""
+    """POST `payload`; 2xx is success; tries again on 429, 5xx and lost connections. Raises NotifyError."""
     async with httpx.AsyncClient(timeout=policy.timeout_s, follow_redirects=False) as client:
 
         async def attempt() -> None:

@@ -1,7 +1,7 @@
 """Slack, incoming webhook, Block Kit.
 
-Limits (docs.slack.dev, Block Kit reference): 50 blocks, 150 characters in a header, 3,000 in a section's text,
-2,000 in a field, 10 fields in a section. A webhook uploads no file: the report is linked.
+Limits (docs.slack.dev, Block Kit reference): 50 blocks, 150 characters in a header, 3,000 in a section's
+text, 2,000 in a field, 10 fields in a section, about 13 kB in all. A webhook uploads no file: the report is linked.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Any
 from agents.notifiers.post import RetryPolicy, clip, post_json
 from agents.types import Message, Severity
 
-FACTS_MAX = 40
+FACTS_MAX = 20
 _MARKS = {Severity.NORMAL: "🟢", Severity.SUSPICIOUS: "🟡", Severity.HIGH: "🟠", Severity.CRITICAL: "🔴"}
 
 
@@ -32,12 +32,12 @@ class SlackNotifier:
 def payload(message: Message) -> dict[str, Any]:
     """The webhook's JSON: `text` is the fallback that notifications show, `blocks` the message."""
     mark = _MARKS[message.severity]
-    title = {"type": "plain_text", "text": clip(f"{mark} {message.title}", 150), "emoji": True}
+    title = {"type": "plain_text", "text": clip(_escape(f"{mark} {message.title}"), 150), "emoji": True}
     blocks: list[dict[str, Any]] = [{"type": "header", "text": title}]
     blocks.append({"type": "section", "text": _text(message.summary or message.title, 3000)})
     blocks += _fact_blocks(message)
     if message.link:
-        blocks.append({"type": "section", "text": _link(message.link)})
+        blocks.append({"type": "section", "text": _link(message)})
     return {"text": clip(_escape(f"{message.title}: {message.summary}"), 300), "blocks": blocks}
 
 
@@ -58,8 +58,9 @@ def _mrkdwn(text: str) -> dict[str, Any]:
     return {"type": "mrkdwn", "text": text, "verbatim": True}
 
 
-def _link(url: str) -> dict[str, Any]:
-    return _mrkdwn(f"<{_escape(url).replace('|', '%7C')}|Open report>")
+def _link(message: Message) -> dict[str, Any]:
+    url = _escape(message.link or "").replace("|", "%7C")
+    return _mrkdwn(f"<{url}|{_escape(message.link_text)}>")
 
 
 def _escape(text: str) -> str:

@@ -1,7 +1,7 @@
 """Microsoft Teams, Workflows webhook ("When a Teams webhook request is received"), Adaptive Card 1.4.
 
-The answer 202 says that the flow took the request, not that anyone sees it. Facts are TextRuns, not a FactSet:
-a FactSet reads Markdown, and a queried name must not be able to write a link.
+The answer 202 says that the flow took the request, not that anyone sees it. Facts are TextRuns, not a
+FactSet: a FactSet reads Markdown, and a queried name must not be able to write a link.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ def _request(message: Message) -> dict[str, Any]:
         "msteams": {"width": "full"},
     }
     if message.link:
-        card["actions"] = [{"type": "Action.OpenUrl", "title": "Open report", "url": message.link}]
+        card["actions"] = [{"type": "Action.OpenUrl", "title": message.link_text, "url": message.link}]
     kind = "application/vnd.microsoft.card.adaptive"
     return {"type": "message", "attachments": [{"contentType": kind, "contentUrl": None, "content": card}]}
 
