@@ -1,4 +1,4 @@
-"""What is sent, to whom, how often: AlertManager, and the sink that feeds it without ever blocking detection."""
+"""What is sent, to whom, how often: AlertManager, and the sink that feeds it and never blocks detection."""
 
 from __future__ import annotations
 
@@ -14,15 +14,16 @@ from typing import Any
 import structlog
 
 from agents import settings as settings_module
-from agents.errors import NotifyError
+from agents.errors import NotifyError, SettingsError
 from agents.messages import alert_message, incident_message, run_message
 from agents.notifiers.email import EmailNotifier
 from agents.notifiers.post import RetryPolicy
 from agents.notifiers.slack import SlackNotifier
 from agents.notifiers.teams import TeamsNotifier
 from agents.protocols import Notifier
+from agents.runs import ChannelResult, TrainingRun
 from agents.settings import Settings
-from agents.types import ChannelResult, Incident, Message, Severity, TrainingRun, Verdicts
+from agents.types import Incident, Message, Severity, Verdicts
 
 QUIET_S = 3600.0
 """One alert per client and domain in this many seconds, unless the severity rises."""
@@ -53,7 +54,7 @@ def _email_from(settings: Settings, retry: RetryPolicy | None) -> EmailNotifier:
     recipients = [part.strip() for part in settings.email_to.split(",") if part.strip()]
     for name, value in (("EMAIL_FROM", settings.email_from), ("EMAIL_TO", recipients)):
         if not value:
-            raise settings_module.SettingsError(f"cannot use setting EMAIL_SMTP_HOST: {name} is not set")
+            raise SettingsError(f"cannot use setting EMAIL_SMTP_HOST: {name} is not set")
     return EmailNotifier(
         settings.email_smtp_host,
         settings.email_smtp_port,
@@ -66,7 +67,7 @@ def _email_from(settings: Settings, retry: RetryPolicy | None) -> EmailNotifier:
 
 
 class AlertManager:
-    """Sends alerts, incidents and runs. Without arguments the channels come from the environment and `.env`."""
+    """Sends alerts, incidents and runs. Without arguments the channels come from the settings (`.env`)."""
 
     def __init__(
         self,
@@ -89,29 +90,29 @@ class AlertManager:
     async def send_slack_alert(
         self, query: str, client: str, score: float, severity: str, details: dict[str, Any]
     ) -> bool:
-        """Send one alert to Slack; True when it was taken. Raises NotifyError, also where Slack is not set up."""
+        """Send one alert to Slack; True when taken. Raises NotifyError, also where Slack is not set up."""
         return await self._alert("slack", query, client, score, severity, details)
 
     async def send_email_alert(
         self, query: str, client: str, score: float, severity: str, details: dict[str, Any]
     ) -> bool:
-        """Send one alert by mail; True when it was taken. Raises NotifyError, also where mail is not set up."""
+        """Send one alert by mail; True when taken. Raises NotifyError, also where mail is not set up."""
         return await self._alert("email", query, client, score, severity, details)
 
     async def send_teams_alert(
         self, query: str, client: str, score: float, severity: str, details: dict[str, Any]
     ) -> bool:
-        """Send one alert to Teams; True when it was taken. Raises NotifyError, also where Teams is not set up."""
+        """Send one alert to Teams; True when taken. Raises NotifyError, also where Teams is not set up."""
         return await self._alert("teams", query, client, score, severity, details)
 
     async def send_incident(self, incident: Incident) -> tuple[ChannelResult, ...]:
-        """Alert every channel, if the incident is HIGH or above and not in its quiet period; else do nothing."""
+        """Alert every channel if the incident is HIGH or above and not in its quiet period."""
         if not self.claim(incident):
             return ()
         return await self.send_claimed(incident)
 
     async def send_claimed(self, incident: Incident) -> tuple[ChannelResult, ...]:
-        """Alert every channel of an incident that `claim` said yes to; if none takes it, it may come again."""
+        """Alert every channel of an incident that `claim` granted; if none takes it, it may come again."""
         results = await self.broadcast(incident_message(incident, self._link_base))
         if not any(one.ok for one in results):
             self.release(incident)

@@ -7,7 +7,8 @@ from pathlib import Path, PurePath
 from typing import Any
 
 from agents.names import defang
-from agents.types import Gate, Incident, Message, RunState, Severity, TrainingRun
+from agents.runs import RunState, TrainingRun
+from agents.types import Gate, Incident, Message, Severity
 
 TEXT_MAX = 200
 REASONS_MAX = 6
@@ -28,7 +29,7 @@ _RUN_SEVERITY = {
 
 
 def printable(text: object, size: int = TEXT_MAX) -> str:
-    """Text without control, format or unpaired surrogate characters: they become \\DDD; at most `size` characters."""
+    """Text whose control, format and unpaired surrogate characters became \\DDD; at most `size` long."""
     out = "".join(char if char.isprintable() else f"\\{ord(char):03d}" for char in str(text)[: size + 1])
     return out if len(out) <= size else out[: size - 1] + "…"
 
@@ -77,7 +78,7 @@ def incident_message(incident: Incident, link_base: str = "") -> Message:
 
 
 def run_message(run: TrainingRun, link_base: str = "") -> Message:
-    """A retraining, before its decision is carried out: summary, gates, link to the report, report attached."""
+    """A retraining: summary, gates, link to the report, report attached."""
     report = run.paths.get("report", "")
     name = PurePath(report).name
     return Message(

@@ -19,16 +19,16 @@ import structlog
 
 from agents.errors import AgentsError, ModelError
 from agents.protocols import Registry, SampleStore, ScoringModel
-from agents.types import (
+from agents.runs import (
     ChannelResult,
     RetrainOptions,
     RunState,
-    Sample,
     SampleFacts,
     TrainingRun,
     TrainRequest,
     Validation,
 )
+from agents.types import Sample
 
 STEPS = ("backup", "collect", "train", "validate", "report", "notify", "decide")
 SAMPLE_MIN = 256

@@ -1,7 +1,8 @@
 """Slack, incoming webhook, Block Kit.
 
 Limits (docs.slack.dev, Block Kit reference): 50 blocks, 150 characters in a header, 3,000 in a section's
-text, 2,000 in a field, 10 fields in a section, about 13 kB in all. A webhook uploads no file: the report is linked.
+text, 2,000 in a field, 10 fields in a section, about 13 kB in all. A webhook uploads
+no file: the report is linked.
 """
 
 from __future__ import annotations
