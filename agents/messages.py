@@ -29,9 +29,13 @@ _RUN_SEVERITY = {
 
 
 def printable(text: object, size: int = TEXT_MAX) -> str:
-    """Text whose control, format and unpaired surrogate characters became \\DDD; at most `size` long."""
-    out = "".join(char if char.isprintable() else f"\\{ord(char):03d}" for char in str(text)[: size + 1])
+    """Text whose control, format and unpaired surrogate characters became \\DDD or \\uXXXX; at most `size` long."""
+    out = "".join(char if char.isprintable() else _escaped(ord(char)) for char in str(text)[: size + 1])
     return out if len(out) <= size else out[: size - 1] + "…"
+
+
+def _escaped(code: int) -> str:
+    return f"\\{code:03d}" if code < 256 else f"\\u{code:04x}"
 
 
 def harmless(text: object, size: int = TEXT_MAX) -> str:
