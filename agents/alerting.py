@@ -181,6 +181,11 @@ class AlertSink:
         self._thread = threading.Thread(target=self._work, name="alerts", daemon=True)
         self._thread.start()
 
+    @property
+    def waiting(self) -> int:
+        """Incidents on the queue."""
+        return self._queue.qsize()
+
     def accept(self, verdicts: Verdicts) -> None:
         """Take over the batch's incidents; never waits."""
         for incident in verdicts.incidents:

@@ -29,7 +29,7 @@ _RUN_SEVERITY = {
 
 
 def printable(text: object, size: int = TEXT_MAX) -> str:
-    """Text whose control, format and unpaired surrogate characters became \\DDD or \\uXXXX; at most `size` long."""
+    """Text of at most `size` characters; what cannot be printed became \\DDD or \\uXXXX."""
     out = "".join(char if char.isprintable() else _escaped(ord(char)) for char in str(text)[: size + 1])
     return out if len(out) <= size else out[: size - 1] + "…"
 

@@ -21,7 +21,8 @@ HEX64 = "a3f8b2c1d4e5f60718293a4b5c6d7e8f" * 2
 _FEATURES = [
     "name_length", "label_count", "longest_label", "subdomain_length", "entropy", "digit_share", "hex_share",
     "vowel_share", "consonant_run", "unique_characters", "bigram_surprise", "upper_share", "escape_share",
-    "base32_share", "base64_share", "numeric_labels", "mean_label", "label_spread", "repeat_share", "qtype_rarity",
+    "base32_share", "base64_share", "numeric_labels", "mean_label", "label_spread", "repeat_share",
+    "qtype_rarity",
 ]  # fmt: skip
 
 
@@ -53,20 +54,20 @@ def gates(missed: bool = False) -> tuple[Gate, ...]:
 
 
 def _cases(missed: bool) -> tuple[CaseResult, ...]:
-    known = [
-        (ValidationCase("www.google.com", Severity.NORMAL, "common legitimate name"), 0.02, Severity.NORMAL),
-        (ValidationCase("youtube.com", Severity.NORMAL, "common legitimate name"), 0.01, Severity.NORMAL),
-        (ValidationCase(f"{HEX64}.evil.com", Severity.HIGH, "64 hex characters"), 0.97, Severity.CRITICAL),
-        (ValidationCase("aaaabbbbccccddddeeeeffffgggg.malware.net", Severity.HIGH, "28 repeated letters"), 0.74,
-         Severity.HIGH),
-        (ValidationCase(HOSTILE, Severity.HIGH, "hostile text", "TXT"), 0.31 if missed else 0.88,
-         Severity.NORMAL if missed else Severity.HIGH),
-    ]  # fmt: skip
-    return tuple(
-        CaseResult(case, score, severity, passed=(severity >= Severity.HIGH) == (case.expected >= Severity.HIGH),
-                   champion_score=max(score - 0.04, 0))
-        for case, score, severity in known
-    )  # fmt: skip
+    tricky = (0.31, Severity.NORMAL) if missed else (0.88, Severity.HIGH)
+    letters = "aaaabbbbccccddddeeeeffffgggg.malware.net"
+    return (
+        _case(ValidationCase("www.google.com", Severity.NORMAL, "common name"), 0.02, Severity.NORMAL),
+        _case(ValidationCase("youtube.com", Severity.NORMAL, "common name"), 0.01, Severity.NORMAL),
+        _case(ValidationCase(f"{HEX64}.evil.com", Severity.HIGH, "64 hex digits"), 0.97, Severity.CRITICAL),
+        _case(ValidationCase(letters, Severity.HIGH, "28 repeated letters"), 0.74, Severity.HIGH),
+        _case(ValidationCase(HOSTILE, Severity.HIGH, "hostile text", "TXT"), *tricky),
+    )
+
+
+def _case(case: ValidationCase, score: float, severity: Severity) -> CaseResult:
+    passed = (severity >= Severity.HIGH) == (case.expected >= Severity.HIGH)
+    return CaseResult(case, score, severity, passed, champion_score=max(score - 0.04, 0))
 
 
 def validation(missed: bool = False) -> Validation:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import httpx
 
 from agents.errors import NotifyError
+from agents.types import Message
 
 # httpx logs whole addresses at INFO, and a webhook's address is a secret.
 for _name in ("httpx", "httpcore"):
@@ -74,6 +76,15 @@ def _judge(channel: str, answer: httpx.Response) -> None:
 def _wait(text: str) -> float | None:
     """Seconds of a Retry-After header (RFC 9110 section 10.2.3); its date form is answered with back-off."""
     return float(text) if text.isascii() and text.isdigit() and len(text) < 7 else None
+
+
+def fitted(message: Message, build: Callable[[Message], dict[str, Any]], size: int) -> dict[str, Any]:
+    """What `build` makes of the message, with facts left out from the end until `size` bytes suffice."""
+    request = build(message)
+    while len(json.dumps(request).encode()) > size and message.facts:
+        message = replace(message, facts=message.facts[: len(message.facts) // 2])
+        request = build(message)
+    return request
 
 
 def clip(text: str, size: int) -> str:

@@ -1,7 +1,7 @@
 """Slack, incoming webhook, Block Kit.
 
 Limits (docs.slack.dev, Block Kit reference): 50 blocks, 150 characters in a header, 3,000 in a section's
-text, 2,000 in a field, 10 fields in a section, about 13 kB in all. A webhook uploads
+text, 2,000 in a field, 10 fields in a section; about 13 kB in all. A webhook uploads
 no file: the report is linked.
 """
 
@@ -9,10 +9,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from agents.notifiers.post import RetryPolicy, clip, post_json
+from agents.notifiers.post import RetryPolicy, clip, fitted, post_json
 from agents.types import Message, Severity
 
-FACTS_MAX = 20
+FACTS_MAX = 300  # 30 blocks
+SIZE_MAX = 12_000
+"""Bytes of a request."""
 _MARKS = {Severity.NORMAL: "🟢", Severity.SUSPICIOUS: "🟡", Severity.HIGH: "🟠", Severity.CRITICAL: "🔴"}
 
 
@@ -32,10 +34,14 @@ class SlackNotifier:
 
 def payload(message: Message) -> dict[str, Any]:
     """The webhook's JSON: `text` is the fallback that notifications show, `blocks` the message."""
+    return fitted(message, _request, SIZE_MAX)
+
+
+def _request(message: Message) -> dict[str, Any]:
     mark = _MARKS[message.severity]
     title = {"type": "plain_text", "text": clip(_escape(f"{mark} {message.title}"), 150), "emoji": True}
     blocks: list[dict[str, Any]] = [{"type": "header", "text": title}]
-    blocks.append({"type": "section", "text": _text(message.summary or message.title, 3000)})
+    blocks.append({"type": "section", "text": _text(message.summary or message.title, 2000)})
     blocks += _fact_blocks(message)
     if message.link:
         blocks.append({"type": "section", "text": _link(message)})

@@ -6,11 +6,9 @@ FactSet: a FactSet reads Markdown, and a queried name must not be able to write 
 
 from __future__ import annotations
 
-import json
-from dataclasses import replace
 from typing import Any
 
-from agents.notifiers.post import RetryPolicy, clip, post_json
+from agents.notifiers.post import RetryPolicy, clip, fitted, post_json
 from agents.types import Message, Severity
 
 SIZE_MAX = 20_000
@@ -38,12 +36,8 @@ class TeamsNotifier:
 
 
 def payload(message: Message) -> dict[str, Any]:
-    """The webhook's JSON, below SIZE_MAX bytes: facts are left out from the end until it fits."""
-    request = _request(message)
-    while len(json.dumps(request).encode()) > SIZE_MAX and message.facts:
-        message = replace(message, facts=message.facts[: len(message.facts) // 2])
-        request = _request(message)
-    return request
+    """The webhook's JSON, at most SIZE_MAX bytes."""
+    return fitted(message, _request, SIZE_MAX)
 
 
 def _request(message: Message) -> dict[str, Any]:

@@ -4,6 +4,7 @@ import asyncio
 import errno
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from agents.errors import BusyError, NotifyError, StoreError
 from agents.retraining import STEPS, passed_exit_code, retrain
 from agents.runs import RetrainOptions, RunState, TrainingRun
 from tests.fake_model import BASELINE, NOW, FakeModel, FakeStore, World, load
+from tests.run_samples import validation
 
 OPTIONS = RetrainOptions(samples=1000, seed=7)
 
@@ -53,7 +55,9 @@ def test_a_rejected_candidate_leaves_the_champion_byte_for_byte(world: World) ->
     assert [gate.name for gate in done.missed] == ["benign names NORMAL"]
     after = world.registry.champion_path.read_bytes(), world.registry.champion_path.stat().st_mtime_ns
     assert after == before
-    assert (done.candidate_id, "rejected") in {(row["model_id"], row["state"]) for row in world.registry.list()}
+    assert (done.candidate_id, "rejected") in {
+        (row["model_id"], row["state"]) for row in world.registry.list()
+    }
 
 
 def test_manual_deployment_waits_for_a_person(world: World) -> None:
@@ -117,7 +121,7 @@ def test_a_database_away_is_a_failed_run_that_is_told_and_reported(world: World)
 @pytest.mark.parametrize("part", ["baseline_sample", "trainer", "validator", "reporter"])
 def test_a_full_disk_in_any_step_fails_and_leaves_the_champion(world: World, part: str) -> None:
     before = world.registry.champion_path.read_bytes()
-    done = run(world, **{part: disk_full})
+    done = run(world, OPTIONS, **{part: disk_full})
     assert done.state is RunState.FAILED
     assert "No space left on device" in done.error
     assert world.registry.champion_path.read_bytes() == before
@@ -193,9 +197,6 @@ def test_the_outcome_is_recorded_and_the_report_knows_the_channels(world: World)
 
 
 def test_without_a_single_gate_nothing_passes(world: World) -> None:
-    from dataclasses import replace
-
-    from tests.run_samples import validation
-
-    done = run(world, validator=lambda candidate, champion: replace(validation(), gates=()))
+    nothing = replace(validation(), gates=())
+    done = run(world, validator=lambda candidate, champion: nothing)
     assert done.state is RunState.REJECTED
