@@ -52,6 +52,12 @@ class TunnelDetector:
             self.incidents.close_quiet(float(batch.ts[-1]))
         return self._with_incidents(verdicts)
 
+    def tick(self, now: float) -> Verdicts | None:
+        """Close what has been quiet for long enough at time `now`: for times without queries."""
+        self.incidents.close_quiet(now)
+        changed = self.incidents.changes()
+        return empty_verdicts(self.model.model_id, changed) if changed else None
+
     def flush(self) -> Verdicts | None:
         """End of input: close all incidents; their last state comes with an empty batch."""
         self.incidents.close_all()

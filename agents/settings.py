@@ -75,7 +75,10 @@ class Settings(BaseSettings):
     batch_wait_ms: Positive = Field(50.0, description="longest wait for a batch to fill, milliseconds")
 
     model_weight: Annotated[float, Field(ge=0, le=1)] = Field(
-        0.7, description="vote of the query model in a query's score; the rest is behaviour"
+        0.7, description="vote of the query model where SCORE_COMBINE is weighted; the rest is behaviour"
+    )
+    score_combine: Literal["max", "weighted"] = Field(
+        "max", description="max = the louder of model and behaviour decides; weighted = MODEL_WEIGHT and the rest"
     )
     score_suspicious: Share = Field(0.5, description="score from which a query is SUSPICIOUS")
     score_high: Share = Field(0.7, description="score from which a query is HIGH")

@@ -1,0 +1,161 @@
+"""The only file that names concrete classes: from settings to collaborators."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import time
+from collections.abc import Callable
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from agents.alerting import AlertManager, notifiers_from
+from agents.detection import TunnelDetector
+from agents.errors import ModelError
+from agents.files import write_atomic
+from agents.forest import TrainConfig, train
+from agents.gates import load_cases
+from agents.incidents import Incidents
+from agents.model import Model
+from agents.policy import Scale
+from agents.registry import ModelRegistry
+from agents.report import write_report
+from agents.retraining import RetrainingParts
+from agents.runs import RetrainOptions, TrainingRun, TrainRequest
+from agents.settings import Settings
+from agents.shipped import benign_names, benign_sample, model_bytes, sample_of
+from agents.store.base import Store
+from agents.store.opening import open_store
+from agents.types import Sample
+from agents.validation import Validator
+from agents.windows import Flows
+
+
+def scale_of(settings: Settings) -> Scale:
+    """Where severities begin."""
+    return Scale(
+        suspicious=settings.score_suspicious,
+        high=settings.score_high,
+        critical=settings.score_critical,
+        model_weight=settings.model_weight,
+        combine=settings.score_combine,
+    )
+
+
+def registry_of(settings: Settings) -> ModelRegistry[Model]:
+    """The folder of models, with the shipped one to fall back to."""
+    return ModelRegistry(settings.models_dir, Model.from_bytes, model_bytes())
+
+
+def store_of(settings: Settings) -> Store:
+    """The database, not yet connected; SQLite's folder is made."""
+    if not settings.database_url:
+        settings.state_dir.mkdir(parents=True, exist_ok=True)
+    return open_store(settings.store_url)
+
+
+def detector_of(settings: Settings, model: Model) -> TunnelDetector:
+    """A detector that has seen nothing yet."""
+    scale = scale_of(settings)
+    flows = Flows(settings.window_keys_max)
+    return TunnelDetector(model, flows, Incidents(settings.incident_quiet_s, scale), scale)
+
+
+def validator_of(settings: Settings) -> Validator:
+    """The gates, with the user's own cases. Raises SettingsError where those cannot be read."""
+    own = load_cases(settings.validation_cases) if settings.validation_cases else ()
+    return Validator(Model.from_bytes(model_bytes()), scale_of(settings), own)
+
+
+def alert_manager_of(settings: Settings) -> AlertManager:
+    """Alerts over every channel that is set up."""
+    return AlertManager(
+        notifiers_from(settings), quiet_s=settings.incident_quiet_s, link_base=settings.public_url
+    )
+
+
+def retrain_options_of(settings: Settings, **changes: Any) -> RetrainOptions:
+    """What a retraining is asked to do; `changes` that are None leave the setting."""
+    options = {
+        "days": settings.retrain_days,
+        "samples": settings.retrain_samples,
+        "max_score": settings.retrain_max_score,
+        "client_share": settings.retrain_client_share,
+        "domain_share": settings.retrain_domain_share,
+        "seed": settings.retrain_seed,
+        "deploy": settings.deploy,
+        "backup_days": settings.backup_days,
+    }
+    return RetrainOptions(**options | {name: value for name, value in changes.items() if value is not None})
+
+
+def retraining_parts(
+    settings: Settings, store: Store, progress: Callable[[int, int, str], None] = lambda step, total, text: None
+) -> RetrainingParts:
+    """The collaborators of a retraining."""
+
+    def save(run: TrainingRun) -> None:
+        store.save_run(run.run_id, started_at=run.started, state=run.state.value, payload=run.to_json())
+
+    return RetrainingParts(
+        store=store,
+        registry=registry_of(settings),
+        trainer=lambda sample, request: train_model(settings, sample, request),
+        validator=validator_of(settings),
+        baseline_sample=benign_sample,
+        reporter=lambda run: write_report(settings.reports_dir, run),
+        notify=alert_manager_of(settings).send_run,
+        save_run=save,
+        clock=time.time,
+        progress=progress,
+    )
+
+
+@lru_cache(maxsize=1)
+def _calibration_sample() -> Sample:
+    return sample_of(benign_names())
+
+
+def train_model(settings: Settings, sample: Sample, request: TrainRequest) -> Model:
+    """A candidate from the sample, calibrated on it and on the shipped benign names."""
+    config = TrainConfig(
+        seed=request.seed,
+        benign_above_suspicious=settings.benign_above_suspicious,
+        benign_above_high=settings.benign_above_high,
+        score_suspicious=settings.score_suspicious,
+        score_high=settings.score_high,
+    )
+    data = {"live": request.live, "topped_up": request.topped_up, "since": request.since, "until": request.until}
+    return train(sample, _calibration_sample(), config, {"parent": request.parent, "data": data})
+
+
+def check_by_gates(settings: Settings) -> Callable[[Model], None]:
+    """What a model must pass before it is restored by hand. The returned function raises ModelError."""
+    validator = validator_of(settings)
+
+    def check(model: Model) -> None:
+        validation = validator(model, model)
+        missed = [f"{gate.name} is {gate.value:.4g}, threshold {gate.threshold:.4g}" for gate in validation.gates if not gate.passed]
+        if missed:
+            raise ModelError(f"cannot restore {model.model_id}: {'; '.join(missed)}")
+
+    return check
+
+
+def api_token_of(settings: Settings) -> str:
+    """The token of the API: the setting, or one made once and kept readable by its owner alone."""
+    given = settings.api_token.get_secret_value()
+    if given:
+        return given
+    path = token_path(settings)
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomic(path, secrets.token_urlsafe(24).encode())
+        os.chmod(path, 0o600)
+    return path.read_text("ascii").strip()
+
+
+def token_path(settings: Settings) -> Path:
+    """Where a made token is kept."""
+    return settings.state_dir / "api_token"

@@ -1,0 +1,113 @@
+"""The command line: arguments, and what they call. Exit codes: 0 done, 1 failed, 2 bad usage or setting, 3 rejected."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from agents import __version__, commands, logs, settings
+from agents.errors import AgentsError, CaptureError, SettingsError, UsageError
+
+USAGE_ERRORS = (SettingsError, UsageError, CaptureError)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; errors become one line on standard error."""
+    options = _parser().parse_args(arguments)
+    overrides = {"data_dir": options.data_dir} if options.data_dir is not None else {}
+    try:
+        found = settings.load(**overrides)
+        logs.setup(found.log_level)
+        code: int = options.call(found, options)
+    except USAGE_ERRORS as error:
+        return _fail(error, 2)
+    except AgentsError as error:
+        return _fail(error, 1)
+    except BrokenPipeError:  # the reader of our output has gone; nothing is left to tell
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    return code
+
+
+def _fail(error: AgentsError, code: int) -> int:
+    print(f"dns-tunnel: {error}", file=sys.stderr)
+    return code
+
+
+def _parser() -> argparse.ArgumentParser:
+    common = argparse.ArgumentParser(add_help=False)
+    common.add_argument("--data-dir", type=Path, metavar="DIR", default=argparse.SUPPRESS, help=_DATA_DIR)
+    parser = argparse.ArgumentParser(prog="dns-tunnel", description="Finds data leaving through DNS.")
+    parser.add_argument("--version", action="version", version=__version__)
+    parser.add_argument("--data-dir", type=Path, metavar="DIR", default=None, help=_DATA_DIR)
+    commands_ = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    def add(name: str, call: object, text: str) -> argparse.ArgumentParser:
+        made = commands_.add_parser(name, help=text, description=text, parents=[common])
+        made.set_defaults(call=call)
+        return made
+
+    add("run", commands.run, "listener, API and scheduler in one process")
+    add("listen", commands.listen, "the listener alone")
+    add("api", commands.api, "API and console alone")
+    add("schedule", commands.schedule, "the scheduler alone")
+    _add_captures(add("replay", commands.replay, "judge the queries of captures"))
+    _add_score(add("score", commands.score, "score names, one by one"))
+    explain = add("explain", commands.explain, "an incident's evidence")
+    explain.add_argument("client")
+    explain.add_argument("domain")
+    _add_retrain(add("retrain", commands.retrain, "learn, validate, report, deploy or reject; once, now"))
+    _add_models(add("models", commands.models, "list, show, approve, reject, roll back or restore models"))
+    evaluate = add("evaluate", commands.evaluate, "measure detection on the captures that a manifest lists")
+    evaluate.add_argument("manifest", type=Path)
+    evaluate.add_argument("--json", metavar="PATH", help="write JSON there, - = standard output")
+    add("doctor", commands.doctor, "check settings, database, ports, upstreams, model and channels")
+    health = add("health", commands.health, "whether one process on this DATA_DIR is alive (for health checks)")
+    health.add_argument("part", choices=("listener", "api", "scheduler"))
+    return parser
+
+
+_DATA_DIR = "where models/, reports/, logs/ and data/ lie (setting DATA_DIR)"
+
+
+def _add_captures(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("files", nargs="+", type=Path, metavar="FILE", help="pcap, pcapng or table, also .gz")
+    parser.add_argument("--format", choices=("auto", "pcap", "tsv"), default="auto")
+    parser.add_argument("--json", metavar="PATH", help="write one JSON object a line there, - = standard output")
+    parser.add_argument("--verdicts", action="store_true", help="with --json: also one object a query")
+    parser.add_argument("--store", action="store_true", help="store what was judged in the database")
+
+
+def _add_score(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("names", nargs="*", metavar="NAME")
+    parser.add_argument("--file", type=Path, metavar="NAMES.txt", help="names, one a line, also .gz")
+    parser.add_argument("--qtype", default="A", help="record type that is asked for")
+    parser.add_argument("--json", metavar="PATH", help="write one JSON object a name there, - = standard output")
+
+
+def _add_retrain(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--days", type=_at_least_one, help="days of NORMAL queries to learn from")
+    parser.add_argument("--samples", type=_at_least_one, help="queries to learn from, at most")
+    parser.add_argument("--deploy", choices=("auto", "manual"), help="manual = wait for `models approve`")
+
+
+def _add_models(parser: argparse.ArgumentParser) -> None:
+    actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
+    actions.add_parser("list", help="champion, candidates and backups")
+    for name, text in (("show", "its manifest"), ("approve", "deploy a waiting candidate"), ("reject", "turn one down")):
+        action = actions.add_parser(name, help=text)
+        action.add_argument("model_id", nargs="?", help="default: the champion, or the candidate that waits")
+    actions.add_parser("rollback", help="back to the model before")
+    actions.add_parser("restore", help="put a backup back, after validating it").add_argument("file", type=Path)
+
+
+def _at_least_one(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError("must be at least 1")
+    return number

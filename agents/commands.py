@@ -1,0 +1,162 @@
+"""What the commands of the command line do."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import sys
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from tqdm import tqdm
+
+from agents import bootstrap, heartbeat, processes
+from agents.doctor import run_doctor
+from agents.errors import AgentsError, UsageError
+from agents.judging import incident_text, replay, run_evaluation, score
+from agents.model import Model
+from agents.registry import ModelRegistry
+from agents.retraining import passed_exit_code
+from agents.runs import RunState, TrainingRun
+from agents.settings import Settings
+
+__all__ = ["api", "doctor", "evaluate", "explain", "health", "listen", "models", "replay", "retrain", "run", "schedule"]
+__all__ += ["score"]
+
+evaluate = run_evaluation
+doctor = run_doctor
+
+
+def _serve(settings: Settings, parts: Sequence[str], ready: Any = lambda: None) -> int:
+    processes.check(settings)
+    asyncio.run(processes.serve(settings, parts, ready))
+    return 0
+
+
+def run(settings: Settings, options: argparse.Namespace) -> int:
+    """`dns-tunnel run`."""
+    return _serve(settings, ("api", "scheduler", "listener"), lambda: print(_welcome(settings), flush=True))
+
+
+def _welcome(settings: Settings) -> str:
+    host = settings.listen_host.split(",")[0]
+    at, port = settings.api_host, settings.api_port
+    where = f"[{at}]" if ":" in at else at
+    kept = "API_TOKEN" if settings.api_token.get_secret_value() else str(bootstrap.token_path(settings))
+    return (
+        f"\n  answering DNS   {host} port {settings.listen_port}      try: dig @{host} -p {settings.listen_port} example.com"
+        f"\n  console, API    http://{where}:{port}/      token: {kept}"
+        f"\n  retrain now     dns-tunnel retrain      stop: Ctrl-C\n"
+    )
+
+
+def listen(settings: Settings, options: argparse.Namespace) -> int:
+    """`dns-tunnel listen`."""
+    return _serve(settings, ("listener",))
+
+
+def api(settings: Settings, options: argparse.Namespace) -> int:
+    """`dns-tunnel api`."""
+    return _serve(settings, ("api",))
+
+
+def schedule(settings: Settings, options: argparse.Namespace) -> int:
+    """`dns-tunnel schedule`."""
+    return _serve(settings, ("scheduler",))
+
+
+def health(settings: Settings, options: argparse.Namespace) -> int:
+    """`dns-tunnel health`: exit 1 unless the part has given a sign of life lately."""
+    state = heartbeat.read(settings.state_dir / f"{options.part}.json")
+    if options.part == "listener":
+        state["ok"] = state["ok"] and bool(state.get("judging"))
+    print(f"{options.part}: {'ok' if state['ok'] else 'no sign of life'}")
+    return 0 if state["ok"] else 1
+
+
+def retrain(settings: Settings, options: argparse.Namespace) -> int:
+    """`dns-tunnel retrain`."""
+    with tqdm(total=7, bar_format="{desc:<28} {bar} {n_fmt}/{total_fmt}", disable=None, file=sys.stderr) as bar:
+
+        def progress(step: int, total: int, text: str) -> None:
+            bar.total = total
+            bar.set_description_str(text)
+            bar.update(step - 1 - bar.n)
+
+        run_: TrainingRun = processes.retrain_once(
+            settings, days=options.days, samples=options.samples, deploy=options.deploy, progress=progress
+        )
+        bar.update(bar.total - bar.n)
+    print(_run_text(run_))
+    return passed_exit_code(run_)
+
+
+def _run_text(run_: TrainingRun) -> str:
+    lines = [f"{run_.state.value} {run_.candidate_id}".rstrip()]
+    if run_.error:
+        lines.append(f"  {run_.error}")
+    if run_.sample is not None:
+        lines.append(f"  learned from {run_.sample.live} stored queries and {run_.sample.topped_up} shipped names")
+    lines += [f"  missed: {gate.name} is {gate.value:.4g}, by {-gate.margin:.4g}" for gate in run_.missed]
+    lines += [f"  {channel.channel}: {'sent' if channel.ok else channel.error}" for channel in run_.channels]
+    lines += [f"  warning: {warning}" for warning in run_.warnings]
+    if run_.state is RunState.WAITING:
+        lines.append(f"  approve it with: dns-tunnel models approve {run_.candidate_id}")
+    if "report" in run_.paths:
+        lines.append(f"report: {run_.paths['report']}")
+    return "\n".join(lines)
+
+
+def explain(settings: Settings, options: argparse.Namespace) -> int:
+    """`dns-tunnel explain`."""
+    store = bootstrap.store_of(settings)
+    store.migrate()
+    incident = store.incident(options.client, options.domain.rstrip(".").lower())
+    if incident is None:
+        raise AgentsError(f"cannot explain {options.client} {options.domain}: there is no such incident")
+    print(incident_text(incident))
+    times = (("first seen", incident.first_seen), ("found", incident.detected_at), ("last seen", incident.last_seen))
+    for what, at in times:
+        print(f"  {what:<10} {time.strftime('%Y-%m-%d %H:%M:%S', time.gmtime(at))} UTC")
+    print(f"  {'closed' if incident.closed_at else 'still open'}")
+    return 0
+
+
+def models(settings: Settings, options: argparse.Namespace) -> int:
+    """`dns-tunnel models …`."""
+    registry = bootstrap.registry_of(settings)
+    action = options.action
+    if action == "list":
+        _list_models(registry)
+    elif action == "show":
+        model = registry.get(options.model_id) if options.model_id else registry.current()
+        print(json.dumps({"model_id": model.model_id, **model.manifest}, indent=1))
+    elif action == "approve":
+        print(f"deployed {registry.approve(options.model_id or _waiting(registry)).model_id}")
+    elif action == "reject":
+        model_id = options.model_id or _waiting(registry)
+        registry.reject(model_id)
+        print(f"rejected {model_id}")
+    elif action == "rollback":
+        print(f"back to {registry.rollback().model_id}")
+    else:
+        print(f"restored {registry.restore(options.file, bootstrap.check_by_gates(settings)).model_id}")
+    return 0
+
+
+def _waiting(registry: ModelRegistry[Model]) -> str:
+    waiting = [str(row["model_id"]) for row in registry.list() if row["state"] == "waiting"]
+    if len(waiting) != 1:
+        raise UsageError(f"cannot choose a model: {len(waiting)} wait, name one")
+    return waiting[0]
+
+
+def _list_models(registry: ModelRegistry[Model]) -> None:
+    current = registry.current()
+    if registry.origin == "baseline":
+        print(f"{current.model_id}  shipped    in use until a first retraining deploys another")
+    for row in registry.list():
+        at = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(row["at"]))
+        print(f"{row['model_id']}  {row['state']:<9}  {at}  {row['file']}")

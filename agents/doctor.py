@@ -1,0 +1,125 @@
+"""`dns-tunnel doctor`: one line for each thing that must work; exit code 1 if any does not."""
+
+from __future__ import annotations
+
+import argparse
+import secrets
+import socket
+from collections.abc import Callable
+from contextlib import closing
+
+from agents import bootstrap, wire
+from agents.alerting import notifiers_from
+from agents.errors import AgentsError, MessageError
+from agents.heartbeat import read
+from agents.processes import scheduler_of, upstreams_of
+from agents.settings import Settings
+
+TIMEOUT_S = 2.0
+Check = Callable[[Settings], str]
+
+
+def run_doctor(settings: Settings, options: argparse.Namespace) -> int:
+    """Print a line a check."""
+    failed = False
+    for name, check in CHECKS:
+        try:
+            text, mark = check(settings), "ok "
+        except (AgentsError, OSError) as error:
+            text, mark, failed = str(error), "BAD", True
+        print(f"{mark}  {name:<12} {text}")
+    return 1 if failed else 0
+
+
+def _settings(settings: Settings) -> str:
+    bootstrap.validator_of(settings)
+    return f"read; DATA_DIR is {settings.data_dir.absolute()}"
+
+
+def _database(settings: Settings) -> str:
+    with closing(bootstrap.store_of(settings)) as store:
+        store.ping()
+        kind = "Postgres" if settings.database_url.startswith("postgres") else "SQLite"
+    return f"{kind} answers"
+
+
+def _port(settings: Settings) -> str:
+    if read(settings.state_dir / "listener.json")["ok"]:
+        return f"a listener of this DATA_DIR answers on port {settings.listen_port}"
+    for host in (part.strip() for part in settings.listen_host.split(",")):
+        _bindable(host, settings.listen_port, socket.SOCK_DGRAM)
+        _bindable(host, settings.listen_port, socket.SOCK_STREAM)
+    return f"{settings.listen_host} port {settings.listen_port} is free (UDP and TCP)"
+
+
+def _bindable(host: str, port: int, kind: int) -> None:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family, kind) as probe:
+        if kind == socket.SOCK_STREAM:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            raise AgentsError(f"cannot listen on {host} port {port}: {error.strerror}") from None
+
+
+def _upstreams(settings: Settings) -> str:
+    asked = [endpoint for _, endpoints in upstreams_of(settings) for endpoint in endpoints]
+    if not asked:
+        raise AgentsError("cannot forward: UPSTREAMS is empty and the system names no resolver")
+    for host, port in asked:
+        _ask(host, port)
+    return ", ".join(f"{host} port {port}" for host, port in asked) + " answered" + (" each" if len(asked) > 1 else "")
+
+
+def _ask(host: str, port: int) -> None:
+    number = secrets.randbelow(1 << 16)
+    query = number.to_bytes(2, "big") + b"\x01\x00\x00\x01" + bytes(6) + b"\x00\x00\x02\x00\x01"  # NS of the root
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_DGRAM) as asking:
+        asking.settimeout(TIMEOUT_S)
+        try:
+            asking.connect((host, port))
+            asking.send(query)
+            if wire.header(asking.recv(65535))[0] != number:
+                raise AgentsError(f"cannot use upstream {host} port {port}: it answers something else")
+        except (OSError, MessageError) as error:
+            raise AgentsError(f"cannot reach upstream {host} port {port}: {error}") from None
+
+
+def _model(settings: Settings) -> str:
+    registry = bootstrap.registry_of(settings)
+    model = registry.current()
+    return f"{model.model_id} ({registry.origin})"
+
+
+def _schedule(settings: Settings) -> str:
+    scheduler_of(settings)
+    return f"{settings.retrain_schedule} ({settings.retrain_timezone})"
+
+
+def _channels(settings: Settings) -> str:
+    names = [notifier.name for notifier in notifiers_from(settings)]
+    if not names:
+        return "none is set up: nobody will be told (SLACK_WEBHOOK_URL, TEAMS_WEBHOOK_URL, EMAIL_SMTP_HOST)"
+    teams = "; Teams answers 202 whether or not it delivers: look into the channel" if "teams" in names else ""
+    return f"{', '.join(names)} set up{teams}"
+
+
+def _mail(settings: Settings) -> str:
+    if not settings.email_smtp_host:
+        return "not set up"
+    with socket.create_connection((settings.email_smtp_host, settings.email_smtp_port), TIMEOUT_S):
+        return f"{settings.email_smtp_host} port {settings.email_smtp_port} takes connections"
+
+
+CHECKS: tuple[tuple[str, Check], ...] = (
+    ("settings", _settings),
+    ("database", _database),
+    ("port", _port),
+    ("upstreams", _upstreams),
+    ("model", _model),
+    ("schedule", _schedule),
+    ("channels", _channels),
+    ("mail server", _mail),
+)

@@ -1,0 +1,300 @@
+"""What judges files and names: `replay`, `score` and `evaluate`, with their output as text and JSON lines."""
+
+from __future__ import annotations
+
+import argparse
+import gzip
+import json
+import sys
+import time
+import uuid
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+from tqdm import tqdm
+
+from agents import bootstrap
+from agents.detection import TunnelDetector
+from agents.errors import NameFormatError, UsageError
+from agents.evaluation import Evaluation, evaluate, tools
+from agents.features import extract, view_of
+from agents.model import Model
+from agents.names import domain_text, from_text_folded, to_text
+from agents.policy import Scale, name_reasons
+from agents.settings import Settings
+from agents.sources.capture import open_source
+from agents.types import Incident, Severity, Verdicts
+from agents.wire import type_number, type_name
+
+AT_ONCE = 1024
+NAMES_AT_ONCE = 4096
+
+
+@contextmanager
+def json_output(target: str | None) -> Iterator[IO[str] | None]:
+    """The stream that --json names: None, standard output for "-", or a file. Raises UsageError."""
+    if target is None:
+        yield None
+    elif target == "-":
+        yield sys.stdout
+    else:
+        try:
+            with Path(target).open("w", encoding="utf-8") as file:
+                yield file
+        except OSError as error:
+            raise UsageError(f"cannot write {target}: {error.strerror}") from None
+
+
+def ports_of(settings: Settings) -> frozenset[int]:
+    """The setting REPLAY_PORTS as numbers."""
+    return frozenset(int(port) for port in settings.replay_ports.split(","))
+
+
+def open_files(settings: Settings, files: list[Path], kind: Any = "auto") -> Any:
+    """Captures as one Source. Raises CaptureError."""
+    return open_source(files, kind, ports_of(settings))
+
+
+def incident_json(incident: Incident) -> dict[str, Any]:
+    """One incident as replay prints it."""
+    row = {name: getattr(incident, name) for name in Incident.__dataclass_fields__}
+    row |= {"severity": incident.severity.name, "score": round(incident.score, 4)}
+    for name in ("leaked_bytes", "bytes_before_detection"):
+        row[name] = round(row[name], 1)
+    return {"type": "incident", "incident_id": incident.incident_id, **row}
+
+
+def query_json(verdicts: Verdicts) -> Iterator[dict[str, Any]]:
+    """One object a query."""
+    queries = verdicts.queries
+    for i in range(len(verdicts)):
+        yield {
+            "type": "query",
+            "ts": float(queries.ts[i]),
+            "client": queries.client[i],
+            "qname": to_text(queries.qname[i]),
+            "qtype": type_name(int(queries.qtype[i])),
+            "domain": verdicts.domain[i],
+            "score": round(float(verdicts.score[i]), 4),
+            "severity": Severity(int(verdicts.severity[i])).name,
+            "reasons": list(verdicts.reasons[i]),
+        }
+
+
+class Tally:
+    """What a replay saw."""
+
+    def __init__(self) -> None:
+        self.queries = 0
+        self.clients: set[str] = set()
+        self.domains: set[str] = set()
+        self.severities: Counter[str] = Counter({level.name: 0 for level in Severity})
+        self.incidents: dict[str, Incident] = {}
+
+    def add(self, verdicts: Verdicts) -> None:
+        self.queries += len(verdicts)
+        self.clients.update(verdicts.queries.client)
+        self.domains.update(verdicts.domain)
+        self.severities.update(Severity(level).name for level in verdicts.severity.tolist())
+        self.incidents |= {incident.incident_id: incident for incident in verdicts.incidents}
+
+    def found(self) -> list[Incident]:
+        return sorted(self.incidents.values(), key=lambda incident: (incident.detected_at, incident.domain))
+
+
+def replay(settings: Settings, options: argparse.Namespace) -> int:
+    """`dns-tunnel replay`."""
+    source = open_files(settings, options.files, options.format)
+    model = bootstrap.registry_of(settings).current()
+    store = bootstrap.store_of(settings) if options.store else None
+    if store is not None:
+        store.migrate()
+    begun = time.perf_counter()
+    with json_output(options.json) as out:
+        tally = Tally()
+        for verdicts in _judged(bootstrap.detector_of(settings, model), source):
+            tally.add(verdicts)
+            if store is not None:
+                store.write(verdicts, uuid.uuid4().hex)
+            if out is not None and options.verdicts:
+                out.writelines(json.dumps(row) + "\n" for row in query_json(verdicts))
+        summary = {
+            "type": "summary",
+            "queries": tally.queries,
+            "malformed": source.malformed,
+            "clients": len(tally.clients),
+            "domains": len(tally.domains),
+            "incidents": len(tally.incidents),
+            "seconds": round(time.perf_counter() - begun, 3),
+            "severities": dict(tally.severities),
+            "model_id": model.model_id,
+        }
+        if out is not None:
+            rows = [*map(incident_json, tally.found()), summary]
+            out.writelines(json.dumps(row) + "\n" for row in rows)
+    for warning in source.warnings:
+        print(f"dns-tunnel: warning: {warning}", file=sys.stderr)
+    if options.json != "-":
+        _print_replay(tally, summary)
+    return 0
+
+
+def _judged(detector: TunnelDetector, source: Any) -> Iterator[Verdicts]:
+    with tqdm(unit=" queries", disable=None, file=sys.stderr, leave=False) as bar:
+        for batch in source.batches(AT_ONCE):
+            bar.update(len(batch))
+            yield detector.detect(batch)
+    last = detector.flush()
+    if last is not None:
+        yield last
+
+
+def _print_replay(tally: Tally, summary: dict[str, Any]) -> None:
+    for incident in tally.found():
+        print(incident_text(incident))
+    levels = ", ".join(f"{count} {name}" for name, count in summary["severities"].items())
+    print(
+        f"{summary['queries']} queries of {summary['clients']} clients to {summary['domains']} domains"
+        f" in {summary['seconds']} s: {levels}; {summary['incidents']} incidents"
+    )
+
+
+def incident_text(incident: Incident) -> str:
+    """One incident for people."""
+    lines = [
+        f"{incident.severity.name} incident: {incident.client or '(unknown client)'} -> {incident.domain}"
+        f" (score {incident.score:.2f})",
+        *(f"  - {reason}" for reason in incident.reasons),
+        f"  found after {incident.queries_before_detection} queries and {incident.bytes_before_detection:.0f} bytes;"
+        f" {incident.queries} queries, {incident.unique_names} names and {incident.leaked_bytes:.0f} bytes in all",
+        *(f"  e.g. {name}" for name in incident.sample_names[:3]),
+    ]
+    return "\n".join(lines)
+
+
+def score(settings: Settings, options: argparse.Namespace) -> int:
+    """`dns-tunnel score`."""
+    type_number(options.qtype)
+    if not options.names and options.file is None:
+        raise UsageError("cannot score: give names, or --file")
+    model, scale = bootstrap.registry_of(settings).current(), bootstrap.scale_of(settings)
+    bad = 0
+    with json_output(options.json) as out:
+        for chunk in _chunks(_names(options)):
+            for row in score_rows(model, scale, chunk):
+                bad += "error" in row
+                _emit_score(row, out)
+    return 1 if bad else 0
+
+
+def _emit_score(row: dict[str, Any], out: IO[str] | None) -> None:
+    if out is not None:
+        out.write(json.dumps(row) + "\n")
+    elif "error" in row:
+        print(f"dns-tunnel: {row['error']}", file=sys.stderr)
+    else:
+        why = f"  {'; '.join(row['reasons'])}" if row["reasons"] else ""
+        print(f"{row['severity']:<10} {row['score']:.3f}  {row['qname']}{why}")
+
+
+def score_rows(model: Model, scale: Scale, names: list[str]) -> Iterator[dict[str, Any]]:
+    """One row a name: as `score --json` prints it, or {"qname", "error"} for what is no name."""
+    wires: list[bytes | str] = [_wire_or_error(name) for name in names]
+    good = [wire.lower() for wire in wires if isinstance(wire, bytes)]
+    scores = iter(model.score(extract(good), good).tolist() if good else ())
+    for name, wire in zip(names, wires, strict=True):
+        if isinstance(wire, str):
+            yield {"qname": name, "error": wire}
+            continue
+        value = next(scores)
+        severity = scale.severity(value)
+        yield {
+            "qname": name,
+            "domain": domain_text(wire),
+            "score": round(value, 4),
+            "severity": severity.name,
+            "reasons": list(name_reasons(view_of(wire.lower()))) if severity else [],
+        }
+
+
+def _wire_or_error(name: str) -> bytes | str:
+    try:
+        return from_text_folded(name)
+    except NameFormatError as error:
+        return str(error)
+
+
+def _names(options: argparse.Namespace) -> Iterator[str]:
+    yield from options.names
+    if options.file is None:
+        return
+    try:
+        raw = options.file.read_bytes()
+        text = gzip.decompress(raw) if raw[:2] == b"\x1f\x8b" else raw
+    except (OSError, EOFError) as error:
+        raise UsageError(f"cannot read {options.file}: {getattr(error, 'strerror', None) or error}") from None
+    for line in text.decode("utf-8", "surrogateescape").splitlines():
+        if line.strip() and not line.startswith("#"):
+            yield line.strip()
+
+
+def _chunks(names: Iterable[str]) -> Iterator[list[str]]:
+    chunk: list[str] = []
+    for name in names:
+        chunk.append(name)
+        if len(chunk) == NAMES_AT_ONCE:
+            yield chunk
+            chunk = []
+    if chunk:
+        yield chunk
+
+
+def run_evaluation(settings: Settings, options: argparse.Namespace) -> int:
+    """`dns-tunnel evaluate`."""
+    model = bootstrap.registry_of(settings).current()
+    found = evaluate(
+        options.manifest,
+        model,
+        lambda: bootstrap.detector_of(settings, model),
+        lambda path: open_files(settings, [path]),
+        lambda rows: tqdm(rows, unit=" captures", disable=None, file=sys.stderr, leave=False),
+    )
+    with json_output(options.json) as out:
+        if out is not None:
+            out.write(json.dumps(found.to_json()) + "\n")
+    if options.json != "-":
+        print_evaluation(found)
+    return 0
+
+
+def print_evaluation(found: Evaluation) -> None:
+    """The tables for people."""
+    print(f"{'tool':<10} {'found':>9}  queries before (median, worst)  bytes before (median, worst)  above NORMAL")
+    for row in tools(found.sessions):
+        print(
+            f"{row.tool:<10} {row.found:>3} / {row.sessions:<3}  {row.queries_median:>14.0f} {row.queries_worst:>12}"
+            f"  {row.bytes_median:>16.0f} {row.bytes_worst:>11.0f}  {row.above_normal:>11.1%}"
+        )
+    for session in found.sessions:
+        if not session.found:
+            print(f"  missed: {session.file} ({session.queries} queries)")
+    hours = sum(row.client_hours for row in found.benign)
+    alarms = sum(len(row.incidents) for row in found.benign)
+    print(f"\nbenign: {alarms} false incidents in {hours:.0f} client-hours ({_rate(alarms, hours)} a client-week)")
+    for row in found.benign:
+        print(f"  {row.file:<50} {row.queries:>7} queries {row.above_normal:>9.3%} above NORMAL")
+        for text in row.incidents:
+            print(f"    false incident: {text}")
+    print("\nnames, one by one")
+    for names in found.names:
+        print(
+            f"  {names.file:<62} {names.names:>7} {names.above_normal:>9.3%} above NORMAL"
+            f" {names.above_high:>9.3%} HIGH or above"
+        )
+
+
+def _rate(alarms: int, hours: float) -> str:
+    return f"{alarms / hours * 168:.2f}" if hours else "-"
