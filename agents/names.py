@@ -21,6 +21,7 @@ ROOT = "."
 
 _ESCAPED = {i: f"\\{i:03d}" for i in range(256) if not 0x21 <= i <= 0x7E} | {0x2E: "\\.", 0x5C: "\\\\"}
 _LABEL_TEXT = [_ESCAPED.get(i, chr(i)) for i in range(256)]
+_SIZE_BYTE = [bytes((size,)) for size in range(256)]
 _PLAIN = frozenset(range(0x21, 0x7F)) - {0x2E, 0x5C}
 
 
@@ -39,7 +40,7 @@ def labels_of(wire: bytes) -> tuple[bytes, ...]:
 
 def wire_of(labels: Sequence[bytes]) -> bytes:
     """Join raw labels into a wire name."""
-    return b"".join(bytes((len(label),)) + label for label in labels)
+    return b"".join([_SIZE_BYTE[len(label)] + label for label in labels])
 
 
 def label_text(label: bytes) -> str:
@@ -56,10 +57,10 @@ def from_text(text: str) -> bytes:
     """Wire form of a presentation name (a final dot is allowed). Raises NameFormatError."""
     if "\\" not in text and text.isascii():
         body = text[:-1] if text.endswith(".") else text
-        labels = [part.encode("ascii") for part in body.split(".")] if body else []
+        labels = body.encode("ascii").split(b".") if body else []
     else:
         labels = _parse_escaped(text)
-    if any(not 0 < len(label) <= MAX_LABEL for label in labels):
+    if b"" in labels or max(map(len, labels), default=0) > MAX_LABEL:
         raise NameFormatError(f"cannot parse name {text[:80]!r}: a label is empty or longer than {MAX_LABEL} bytes")
     wire = wire_of(labels)
     if len(wire) > MAX_NAME:
