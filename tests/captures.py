@@ -31,7 +31,9 @@ def udp(payload: bytes, sport: int = 40000, dport: int = 53) -> bytes:
 
 def tcp(payload: bytes, seq: int, flags: int = 0x18, sport: int = 40000, dport: int = 53) -> bytes:
     """A segment with 4 bytes of options."""
-    return pack("!HHIIBBHHH", sport, dport, seq & 0xFFFFFFFF, 0, 0x60, flags, 1000, 0, 0) + b"\1\1\1\1" + payload
+    return (
+        pack("!HHIIBBHHH", sport, dport, seq & 0xFFFFFFFF, 0, 0x60, flags, 1000, 0, 0) + b"\1\1\1\1" + payload
+    )
 
 
 def ip4(body: bytes, src: str = CLIENT, dst: str = SERVER, proto: int = ll.UDP, fragment: int = 0) -> bytes:
@@ -65,7 +67,9 @@ def linked(link: int, packet: bytes, tags: int = 0) -> bytes:
     return packet
 
 
-def pcap(frames: Sequence[Timed], link: int = ll.ETHERNET, order: str = "<", nano: bool = False, snap: int = 65535) -> bytes:
+def pcap(
+    frames: Sequence[Timed], link: int = ll.ETHERNET, order: str = "<", nano: bool = False, snap: int = 65535
+) -> bytes:
     """A pcap file."""
     unit = 10**9 if nano else 10**6
     out = [pack(order + "IHHiIII", 0xA1B23C4D if nano else 0xA1B2C3D4, 2, 4, 0, 0, snap, link)]
