@@ -52,17 +52,18 @@ def test_the_preferred_upstream_changes_after_time_outs_in_a_row_only() -> None:
     zone = Routes(parse_upstreams("192.0.2.1,192.0.2.2")).find(b"")
     assert isinstance(zone, Zone)
     for _ in range(FAILURES_BEFORE_SWITCH - 1):
-        zone.note_timeout(0)
-    zone.note_timeout(1)
+        zone.note_failure(0)
+    zone.note_failure(1)
     assert zone.preferred == 0
-    zone.note_timeout(0)
+    zone.note_failure(0)
     assert zone.preferred == 1
 
 
 def test_resolv_conf(tmp_path: Path) -> None:
     file = tmp_path / "resolv.conf"
     file.write_text(
-        "# c\nsearch x\n nameserver 192.0.2.1 # c\nnameserver\nnameserver 2001:db8::1\noptions a\n"
+    lines = ["# c", "search x", " nameserver 192.0.2.1 # c", "nameserver", "nameserver localhost", "nameserver 2001:db8::1"]
+    file.write_text("\n".join(lines))
     )
     assert system_resolvers(file) == [("192.0.2.1", 53), ("2001:db8::1", 53)]
     assert system_resolvers(tmp_path / "none") == []
