@@ -6,6 +6,7 @@ RFC 1035 section 5.1, with `\\DDD` for bytes outside printable ASCII and `\\.`, 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from functools import lru_cache
 from importlib import resources
@@ -22,6 +23,7 @@ ROOT = "."
 _ESCAPED = {i: f"\\{i:03d}" for i in range(256) if not 0x21 <= i <= 0x7E} | {0x2E: "\\.", 0x5C: "\\\\"}
 _LABEL_TEXT = [_ESCAPED.get(i, chr(i)) for i in range(256)]
 _SIZE_BYTE = [bytes((size,)) for size in range(256)]
+_DECIMALS = re.compile(rb"\\(25[0-5]|2[0-4][0-9]|[01][0-9]{2})")
 _PLAIN = frozenset(range(0x21, 0x7F)) - {0x2E, 0x5C}
 
 
@@ -68,8 +70,16 @@ def from_text(text: str) -> bytes:
     return wire
 
 
+def _decimal(match: re.Match[bytes]) -> bytes:
+    return _SIZE_BYTE[int(match[1])]
+
+
 def _parse_escaped(text: str) -> list[bytes]:
     raw = text.encode("utf-8")
+    if raw.count(b"\\") == len(_DECIMALS.findall(raw)):
+        # Only \DDD, as tunnels' binary names have them: no escape can hide a dot or another escape.
+        body = raw[:-1] if raw.endswith(b".") else raw
+        return [_DECIMALS.sub(_decimal, label) if b"\\" in label else label for label in body.split(b".")]
     labels, label, at = [], bytearray(), 0
     while at < len(raw):
         byte = raw[at]

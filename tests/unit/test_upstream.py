@@ -61,10 +61,8 @@ def test_the_preferred_upstream_changes_after_time_outs_in_a_row_only() -> None:
 
 def test_resolv_conf(tmp_path: Path) -> None:
     file = tmp_path / "resolv.conf"
-    file.write_text(
-    lines = ["# c", "search x", " nameserver 192.0.2.1 # c", "nameserver", "nameserver localhost", "nameserver 2001:db8::1"]
-    file.write_text("\n".join(lines))
-    )
+    servers = [" nameserver 192.0.2.1 # c", "nameserver", "nameserver localhost", "nameserver 2001:db8::1"]
+    file.write_text("\n".join(["# c", "search x", *servers, "options a"]))
     assert system_resolvers(file) == [("192.0.2.1", 53), ("2001:db8::1", 53)]
     assert system_resolvers(tmp_path / "none") == []
 
