@@ -6,7 +6,7 @@ id on it, both from the kernel's generator. A socket is replaced after USES_MAX 
 A forger who does not see the traffic must send, from the upstream's address and with the client's exact
 question bytes, the one port of 64,512 and the one id that this query has: one chance in 2^32 a packet, or
 in 2^21 for one who has found out the pool's ports before they change. A fresh socket a query would keep 2^32
-there, but costs 14 microseconds a query where all the forwarding costs 24; the pool's sockets cost 0.03.
+there, but costs 14 microseconds a query where all the forwarding costs 20; the pool's sockets cost 0.03.
 A connected socket also lets the kernel discard other senders' datagrams and report a dead upstream at once.
 """
 
