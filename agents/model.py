@@ -114,14 +114,14 @@ class Model:
         return self.chars.encoded_bits(split_domain(qname)[0])
 
     def to_bytes(self) -> bytes:
-        """The file: an uncompressed-order, deflated zip of .npy members with fixed time stamps."""
+        """The file: a stored zip of .npy members with fixed time stamps: no compressor can change its bytes."""
         manifest = np.frombuffer(json.dumps(self.manifest, sort_keys=True).encode(), dtype=np.uint8)
         out = io.BytesIO()
-        with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as archive:
+        with zipfile.ZipFile(out, "w", zipfile.ZIP_STORED) as archive:
             for name, array in sorted({**self.arrays, "manifest": manifest}.items()):
                 member = io.BytesIO()
                 np.lib.format.write_array(member, np.ascontiguousarray(array), allow_pickle=False)
-                archive.writestr(zipfile.ZipInfo(f"{name}.npy"), member.getvalue(), zipfile.ZIP_DEFLATED)
+                archive.writestr(zipfile.ZipInfo(f"{name}.npy"), member.getvalue())
         return out.getvalue()
 
     @classmethod

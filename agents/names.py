@@ -6,6 +6,7 @@ RFC 1035 section 5.1, with `\\DDD` for bytes outside printable ASCII and `\\.`, 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from functools import lru_cache
 from importlib import resources
@@ -23,6 +24,8 @@ ROOT = "."
 
 _ESCAPED = {i: f"\\{i:03d}" for i in range(256) if not 0x21 <= i <= 0x7E} | {0x2E: "\\.", 0x5C: "\\\\"}
 _LABEL_TEXT = [_ESCAPED.get(i, chr(i)) for i in range(256)]
+_SIZE_BYTE = [bytes((size,)) for size in range(256)]
+_DECIMALS = re.compile(rb"\\(25[0-5]|2[0-4][0-9]|[01][0-9]{2})")
 _PLAIN = frozenset(range(0x21, 0x7F)) - {0x2E, 0x5C}
 
 
@@ -41,7 +44,7 @@ def labels_of(wire: bytes) -> tuple[bytes, ...]:
 
 def wire_of(labels: Sequence[bytes]) -> bytes:
     """Join raw labels into a wire name."""
-    return b"".join(bytes((len(label),)) + label for label in labels)
+    return b"".join([_SIZE_BYTE[len(label)] + label for label in labels])
 
 
 def label_text(label: bytes) -> str:
@@ -67,7 +70,7 @@ def _split_text(text: str) -> list[bytes]:
 
 
 def _checked(labels: Sequence[bytes], text: str) -> bytes:
-    if any(not 0 < len(label) <= MAX_LABEL for label in labels):
+    if b"" in labels or max(map(len, labels), default=0) > MAX_LABEL:
         raise NameFormatError(f"cannot parse name {text[:80]!r}: a label is empty or longer than {MAX_LABEL} bytes")
     wire = wire_of(labels)
     if len(wire) > MAX_NAME:
@@ -85,8 +88,16 @@ def from_text_folded(text: str) -> bytes:
     return _checked(folded, text)
 
 
+def _decimal(match: re.Match[bytes]) -> bytes:
+    return _SIZE_BYTE[int(match[1])]
+
+
 def _parse_escaped(text: str) -> list[bytes]:
     raw = text.encode("utf-8")
+    if raw.count(b"\\") == len(_DECIMALS.findall(raw)):
+        # Only \DDD, as tunnels' binary names have them: no escape can hide a dot or another escape.
+        body = raw[:-1] if raw.endswith(b".") else raw
+        return [_DECIMALS.sub(_decimal, label) if b"\\" in label else label for label in body.split(b".")]
     labels, label, at = [], bytearray(), 0
     while at < len(raw):
         byte = raw[at]

@@ -148,15 +148,15 @@ def _records(message: bytes, at: int, count: int) -> Iterator[tuple[int, int, in
         yield rtype, rclass, ttl, start, at
 
 
-def parse_answer(message: bytes, *, partial: bool = False) -> Answer:
-    """Read the facts of an answer. Raises MessageError on damage.
+def parse_answer(message: bytes, *, question_end: int = 0, partial: bool = False) -> Answer:
+    """Read the facts of an answer. Raises MessageError on damage. `question_end` spares reading the question.
 
     With `partial` (a capture with a snapshot length, a first fragment) the records that are whole count, and
     only a broken header or question is an error.
     """
     _, flags, questions, ancount, nscount, arcount = header(message)
-    rcode, at = flags & 0xF, HEADER_SIZE
-    if questions:
+    rcode, at = flags & 0xF, question_end or HEADER_SIZE
+    if questions and not question_end:
         at = parse_question(message).end
     types: list[str] = []
     ttl_min, seen = -1, 0

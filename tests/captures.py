@@ -4,9 +4,16 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Sequence
+from pathlib import Path
 from struct import pack
 
+import numpy as np
+import pytest
+
 from agents.sources import linklayer as ll
+from agents.sources.batcher import Row
+from agents.sources.capture import Sources, open_source
+from agents.types import QueryBatch
 
 CLIENT, SERVER = "192.0.2.10", "192.0.2.53"
 CLIENT6, SERVER6 = "2001:db8::10", "2001:db8::53"
@@ -31,7 +38,9 @@ def udp(payload: bytes, sport: int = 40000, dport: int = 53) -> bytes:
 
 def tcp(payload: bytes, seq: int, flags: int = 0x18, sport: int = 40000, dport: int = 53) -> bytes:
     """A segment with 4 bytes of options."""
-    return pack("!HHIIBBHHH", sport, dport, seq & 0xFFFFFFFF, 0, 0x60, flags, 1000, 0, 0) + b"\1\1\1\1" + payload
+    return (
+        pack("!HHIIBBHHH", sport, dport, seq & 0xFFFFFFFF, 0, 0x60, flags, 1000, 0, 0) + b"\1\1\1\1" + payload
+    )
 
 
 def ip4(body: bytes, src: str = CLIENT, dst: str = SERVER, proto: int = ll.UDP, fragment: int = 0) -> bytes:
@@ -65,7 +74,9 @@ def linked(link: int, packet: bytes, tags: int = 0) -> bytes:
     return packet
 
 
-def pcap(frames: Sequence[Timed], link: int = ll.ETHERNET, order: str = "<", nano: bool = False, snap: int = 65535) -> bytes:
+def pcap(
+    frames: Sequence[Timed], link: int = ll.ETHERNET, order: str = "<", nano: bool = False, snap: int = 65535
+) -> bytes:
     """A pcap file."""
     unit = 10**9 if nano else 10**6
     out = [pack(order + "IHHiIII", 0xA1B23C4D if nano else 0xA1B2C3D4, 2, 4, 0, 0, snap, link)]
@@ -93,3 +104,39 @@ def interface(link: int, order: str = "<", resolution: int | None = None) -> byt
 def enhanced(ticks: int, frame: bytes, order: str = "<", number: int = 0) -> bytes:
     head = pack(order + "5I", number, ticks >> 32, ticks & 0xFFFFFFFF, len(frame), len(frame))
     return block(order, 6, head + frame)
+
+
+T0 = 1_700_000_000.0
+
+
+def replay(
+    directory: Path, *files: bytes, ports: frozenset[int] = frozenset({53})
+) -> tuple[list[Row], Sources]:
+    """Rows of the files, and the source with its counts."""
+    paths = [directory / f"{number}.bin" for number in range(len(files))]
+    for path, content in zip(paths, files, strict=True):
+        path.write_bytes(content)
+    source = open_source(paths, "auto", ports)
+    rows: list[Row] = []
+    for batch in source.batches(3):
+        assert 1 <= len(batch) <= 3
+        columns = [getattr(batch, name) for name in QueryBatch.__dataclass_fields__]
+        rows += zip(*[c.tolist() if isinstance(c, np.ndarray) else c for c in columns], strict=True)
+    return rows, source
+
+
+def exchange(link: int = ll.ETHERNET, tags: int = 0) -> list[Timed]:
+    """One query and, 20 ms later, its answer with TTLs 300 and 60."""
+    query = question()
+    return [
+        (T0, linked(link, ip4(udp(query)), tags)),
+        (T0 + 0.02, linked(link, to_client(answer(query, 300, 60)), tags)),
+    ]
+
+
+def check(rows: list[Row], client: str = CLIENT) -> None:
+    (row,) = rows
+    assert row[0] == pytest.approx(T0, abs=1e-6)
+    assert row[1:9] == (client, b"\3www\7example\3com", 1, 33, 0, 2, 65, 60)
+    assert row[9] == pytest.approx(20, abs=0.01)
+    assert row[10] == "A"

@@ -9,6 +9,9 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+import dns.message
+import dns.query
+
 from agents.sources.batcher import Row
 from agents.sources.listener import Listener
 from tests.stubs import StubServer
@@ -51,3 +54,15 @@ def wait_until(condition: Callable[[], bool], timeout_s: float = 5.0) -> None:
     while not condition():
         assert time.monotonic() < deadline, "the condition did not come true in time"
         time.sleep(0.005)
+
+
+UNUSED = ("127.0.0.1", 9)
+"""Discard: nobody listens there."""
+
+
+def udp(listener: Listener, query: dns.message.Message, host: str = "127.0.0.1") -> dns.message.Message:
+    return dns.query.udp(query, host, port=listener.ports[0], timeout=5, ignore_unexpected=False)
+
+
+def tcp(listener: Listener, query: dns.message.Message, host: str = "127.0.0.1") -> dns.message.Message:
+    return dns.query.tcp(query, host, port=listener.ports[0], timeout=5)

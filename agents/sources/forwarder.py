@@ -90,7 +90,7 @@ class Forwarder:
 
     @staticmethod
     def _advance(pending: Pending) -> None:
-        pending.zone.note_timeout(pending.asked)
+        pending.zone.note_failure(pending.asked)
         pending.tries += 1
         pending.asked = (pending.asked + 1) % len(pending.zone.upstreams)
 
@@ -104,15 +104,19 @@ class Forwarder:
         while ident in chosen.pending:
             ident = random.draw()
         chosen.uses += 1
-        chosen.sock.send(ident.to_bytes(2) + pending.query[2:])
+        try:
+            chosen.sock.send(ident.to_bytes(2) + pending.query[2:])
+        except ConnectionRefusedError:
+            # The kernel tells of an earlier datagram: what waits on this socket will get no answer either.
+            self._loop.call_soon(self._fail_over, chosen)
+            raise
         pending.deadline = now + self._timeout_s
         chosen.pending[ident] = pending
 
     def _open(self, upstream: Upstream, slot: int, now: float) -> UpstreamSocket:
         """Put a fresh socket into the slot; the old one stays until its last answer or time-out."""
-        fresh = upstream.open(self._random, now)
+        fresh = upstream.open(slot, self._random, now)
         self._sockets[fresh] = None
-        upstream.slots[slot] = fresh
         self._loop.add_reader(fresh.sock, self._on_answers, fresh)
         return fresh
 
@@ -198,9 +202,9 @@ class Forwarder:
 
     def _retire(self, socket: UpstreamSocket, now: float) -> None:
         slots = socket.upstream.slots
-        if socket in slots:
+        if slots[socket.slot] is socket:
             if now - socket.born < AGE_MAX_S:
                 return
-            slots[slots.index(socket)] = None
+            slots[socket.slot] = None
         if not socket.pending:
             self._close(socket)

@@ -65,7 +65,7 @@ class Joiner:
         key = (client, server, port, question.id, message[wire.HEADER_SIZE : question.end].lower())
         waiting = self._open.pop(key, None)
         if waiting is not None and ts - waiting.ts <= WAIT_S:
-            waiting.answer = wire.parse_answer(message, partial=True)
+            waiting.answer = wire.parse_answer(message, question_end=question.end, partial=True)
             waiting.rlen, waiting.rtt_ms = size, (ts - waiting.ts) * 1000
 
     def ready(self, now: float) -> Iterator[Row]:

@@ -187,7 +187,7 @@ class Listener:
                 reply = wire.truncate(reply, question.end)
             pending.where.send(reply, pending.back)
             rtt_ms = (time.monotonic() - pending.started) * 1000
-            facts, rlen = _facts(answer), len(answer)
+            facts, rlen = _facts(answer, question.end), len(answer)
         self._offer(
             (
                 pending.ts, pending.client, question.qname, question.qtype, len(query),
@@ -196,12 +196,12 @@ class Listener:
         )  # fmt: skip
 
 
-def _facts(answer: bytes) -> wire.Answer:
+def _facts(answer: bytes, question_end: int) -> wire.Answer:
     """Facts of an answer that matched its question; what is damaged behind the header is unknown."""
     try:
-        return wire.parse_answer(answer)
+        return wire.parse_answer(answer, question_end=question_end)
     except MessageError:
-        return wire.parse_answer(answer, partial=True)
+        return wire.parse_answer(answer, question_end=question_end, partial=True)
 
 
 def _same_host(host: str, mine: str) -> bool:

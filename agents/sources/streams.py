@@ -29,7 +29,7 @@ class _Stream:
 class Streams:
     """Follows every direction on its own. `lost` counts streams given up because of a gap.
 
-    A connection that began before the capture is followed from its first segment, as if a message began there.
+    A connection older than the capture is followed from its first segment, as if a message began there.
     """
 
     def __init__(self) -> None:

@@ -151,11 +151,11 @@ class TsvSource:
         )
 
 
-def _integers(column: Sequence[str] | None, kind: type, count: int) -> NDArray[np.signedinteger]:
+def _integers(column: Sequence[str] | None, kind: Any, count: int) -> NDArray[Any]:
     """Numbers of a column, UNKNOWN where it is empty. Raises ValueError or OverflowError."""
     if column is None:
         return np.full(count, UNKNOWN, kind)
-    numbers = np.array([int(text) if text else UNKNOWN for text in column], kind)
+    numbers: NDArray[Any] = np.array([int(text) if text else UNKNOWN for text in column], kind)
     if numbers.min() < UNKNOWN:
         raise ValueError("a number is negative")
     return numbers

@@ -25,10 +25,14 @@ def test_a_full_batch_goes_at_once() -> None:
         batcher.offer(row(ts))
     wait_until(lambda: len(batches) == 1)
     batch = batches[0]
-    assert (len(batch), batch.client[0], batch.qname[0], batch.ans_types[0]) == (4, "192.0.2.1", b"\1a", "TXT")
-    assert [int(column[0]) for column in (batch.qtype, batch.qlen, batch.rcode, batch.ancount, batch.rlen)] == [
-        16, 30, 0, 1, 60,
-    ]  # fmt: skip
+    assert (len(batch), batch.client[0], batch.qname[0], batch.ans_types[0]) == (
+        4,
+        "192.0.2.1",
+        b"\1a",
+        "TXT",
+    )
+    numbers = (batch.qtype, batch.qlen, batch.rcode, batch.ancount, batch.rlen)
+    assert [int(column[0]) for column in numbers] == [16, 30, 0, 1, 60]
     assert (batch.ttl_min[0], batch.rtt_ms[0]) == (300, 1.5)
     batcher.close()
 

@@ -1,0 +1,92 @@
+"""The listener's TCP side: pipelining, slow and vanishing clients."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+
+import dns.message
+import dns.query
+from dns.rcode import Rcode
+
+from agents.sources.listener import Listener
+from tests.listening import listening, tcp, wait_until
+from tests.stubs import StubServer, answer_a, answer_large, silent
+
+
+def connect(listener: Listener) -> socket.socket:
+    return socket.create_connection(("127.0.0.1", listener.ports[0]), timeout=5)
+
+
+def framed(message: bytes) -> bytes:
+    return len(message).to_bytes(2) + message
+
+
+def read_answer(connection: socket.socket) -> bytes:
+    size = connection.recv(2, socket.MSG_WAITALL)
+    return connection.recv(int.from_bytes(size), socket.MSG_WAITALL)
+
+
+def test_pipelined_tcp_queries_are_answered_in_any_order() -> None:
+    with StubServer() as stub, listening(stub) as (listener, _), connect(listener) as client:
+        queries = [dns.message.make_query(f"n{n}.example", "A", id=n).to_wire() for n in range(300)]
+        client.sendall(b"".join(map(framed, queries)))
+        client.shutdown(socket.SHUT_WR)
+        answers = [read_answer(client) for _ in queries]
+        assert sorted(int.from_bytes(answer[:2]) for answer in answers) == list(range(300))
+        assert client.recv(1) == b"", "closed after the last answer"
+
+
+def test_a_query_may_arrive_byte_by_byte() -> None:
+    with StubServer() as stub, listening(stub) as (listener, _), connect(listener) as client:
+        client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        for byte in framed(dns.message.make_query("example.com", "A", id=5).to_wire()):
+            client.sendall(bytes((byte,)))
+        assert read_answer(client)[:2] == b"\0\5"
+
+
+def test_slow_and_silent_tcp_clients_are_cut_off_and_make_room() -> None:
+    with StubServer() as stub, listening(stub, tcp_clients_max=2, tcp_idle_s=0.3) as (listener, _):
+        slow = [connect(listener), connect(listener)]
+        slow[0].sendall(b"\0\x20\0")
+        wait_until(lambda: listener.counters.tcp_clients == 2)
+        with connect(listener) as third:
+            assert third.recv(1) == b""
+        assert listener.counters.tcp_shed == 1
+        wait_until(lambda: listener.counters.tcp_clients == 0)
+        assert tcp(listener, dns.message.make_query("example.com", "A")).rcode() == Rcode.NOERROR
+        for client in slow:
+            client.close()
+
+
+def test_tcp_client_that_does_not_read_is_cut_off() -> None:
+    with StubServer(answer_large) as stub, listening(stub, tcp_idle_s=0.5) as (listener, _):
+        client = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        client.settimeout(5)
+        client.connect(("127.0.0.1", listener.ports[0]))
+        query = framed(dns.message.make_query("big.example", "TXT").to_wire())
+        with contextlib.suppress(ConnectionError, TimeoutError):
+            client.sendall(query * 10_000)
+        wait_until(lambda: listener.counters.received > 0 and listener.counters.tcp_clients == 0)
+        client.close()
+
+
+def test_clients_that_vanish_do_no_harm() -> None:
+    with StubServer(silent) as stub, listening(stub) as (listener, rows):
+        message = dns.message.make_query("example.com", "A").to_wire()
+        for _ in range(5):
+            with connect(listener) as client:
+                client.sendall(framed(message))
+                client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+        wait_until(lambda: len(rows) == 5)
+        stub.behaviour = answer_a
+        assert tcp(listener, dns.message.make_query("example.com", "A")).rcode() == Rcode.NOERROR
+
+
+def test_large_garbage_over_tcp_closes_the_connection_only() -> None:
+    with StubServer() as stub, listening(stub) as (listener, _):
+        with connect(listener) as client:
+            client.sendall(framed(b"\xff" * 65535))
+            assert client.recv(1) == b""
+        assert tcp(listener, dns.message.make_query("example.com", "A")).rcode() == Rcode.NOERROR
