@@ -107,7 +107,7 @@ def incident_by_id(connection: Connection, incident_id: str) -> Incident | None:
 
 def severity_counts(connection: Connection, since: float, until: float) -> dict[int, int]:
     statement = select(_Q.severity, func.count()).where(*between(since, until)).group_by(_Q.severity)
-    return dict(connection.execute(statement).tuples().all())
+    return dict(connection.execute(statement).all())
 
 
 def score_histogram(
