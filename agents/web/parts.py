@@ -28,7 +28,7 @@ def _no_counters() -> Mapping[str, float]:
 
 
 class Database:
-    """Whether the database answers; one request at a time asks, for anybody may call."""
+    """Whether the database answers; one request at a time asks it, for anybody may call /health."""
 
     def __init__(self, store: ReadStore) -> None:
         self._store = store
