@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
 from typing import Any, Protocol
 
 from agents.types import Incident, Message, QueryBatch, Sample, Verdicts
@@ -105,3 +107,45 @@ class ModelList(Protocol):
     def list(self) -> list[dict[str, Any]]:
         """model_id, path, kind (current, backup or candidate), created, manifest; newest first."""
         ...
+
+
+class ScoringModel(Protocol):
+    """A trained model, as the cold flow sees it."""
+
+    @property
+    def model_id(self) -> str:
+        """16 hexadecimal digits of the SHA-256 of the file's bytes."""
+        ...
+
+    @property
+    def manifest(self) -> Mapping[str, Any]: ...
+
+    def to_bytes(self) -> bytes: ...
+
+
+class Registry(Protocol):
+    """What retraining needs of the model files."""
+
+    @property
+    def origin(self) -> str:
+        """Where the model in use came from: "champion" or "baseline"."""
+        ...
+
+    @property
+    def champion_path(self) -> Path: ...
+
+    def lock(self) -> AbstractContextManager[None]:
+        """Held by one process at a time; raises BusyError."""
+        ...
+
+    def current(self) -> ScoringModel: ...
+
+    def backup(self, now: float) -> Path: ...
+
+    def prune(self, now: float, days: int) -> int: ...
+
+    def save_candidate(self, model: Any) -> Path: ...
+
+    def mark(self, model_id: str, state: str) -> None: ...
+
+    def promote(self, model_id: str) -> object: ...

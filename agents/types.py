@@ -158,5 +158,6 @@ class Message:
     severity: Severity
     thread_id: str = ""  # messages of one thread belong together (mail: Message-ID and References)
     link: str | None = None
+    link_text: str = "Open report"
     attachments: Sequence[tuple[str, str, bytes]] = ()  # file name, content type, content
     extra: dict[str, Any] = field(default_factory=dict)

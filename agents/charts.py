@@ -1,0 +1,131 @@
+"""Small charts as inline SVG; colours are CSS classes of the page they stand in."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from markupsafe import Markup, escape
+
+WIDTH, HEIGHT = 480, 250
+_LEFT, _RIGHT, _TOP, _BOTTOM = 44, 8, 20, 40
+_PLOT_W, _PLOT_H = WIDTH - _LEFT - _RIGHT, HEIGHT - _TOP - _BOTTOM
+
+
+def histogram(old: Sequence[int], new: Sequence[int], limits: Sequence[float], label: str) -> Markup:
+    """Counts over equal bins of 0..1, logarithmic; `limits` are drawn as dashed lines."""
+    top = _decades(max([1, *old, *new]))
+    bins = max(len(old), len(new), 1)
+    ticks = [(_LEFT + _PLOT_W * at / 10, f"{at / 10:g}") for at in range(0, 11, 2)]
+    lines = [
+        f'<line class="limit" stroke-dasharray="3 3" opacity=".55" x1="{x:.1f}" x2="{x:.1f}" y1="{_TOP}" '
+        f'y2="{_TOP + _PLOT_H}"/><text x="{x:.1f}" y="{_TOP - 6}" text-anchor="middle">{limit:g}</text>'
+        for limit in limits
+        for x in [_LEFT + _PLOT_W * limit]
+    ]
+    bars = _pairs(old, new, bins, top, values=False)
+    return _svg([*_grid(top), *bars, *lines, *_ticks(ticks), _title("score")], label)
+
+
+def grouped(names: Sequence[str], old: Sequence[int], new: Sequence[int], label: str) -> Markup:
+    """Two counts a name, logarithmic, with the numbers above the bars."""
+    top = _decades(max([1, *old, *new]))
+    step = _PLOT_W / max(len(names), 1)
+    ticks = [(_LEFT + step * (at + 0.5), name) for at, name in enumerate(names)]
+    bars = _pairs(old, new, len(names), top, values=True)
+    return _svg([*_grid(top), *bars, *_ticks(ticks), _title("queries by severity")], label)
+
+
+def days(counts: Sequence[tuple[str, int]], label: str) -> Markup:
+    """One linear bar a day (YYYY-MM-DD, count); a day's label is its month and day."""
+    most = max([1, *(count for _, count in counts)])
+    step = _PLOT_W / max(len(counts), 1)
+    every = max(1, math.ceil(len(counts) / 8))
+    parts, ticks = [_line(_TOP + _PLOT_H, "axis")], []
+    for at, (day, count) in enumerate(counts):
+        x, height = _LEFT + step * at, _PLOT_H * count / most
+        parts.append(_bar(x + step * 0.15, height, step * 0.7, "c-new", f"{day}: {count:,}"))
+        if len(counts) <= 14:
+            parts.append(_value(x + step / 2, height, count))
+        if at % every == 0:
+            ticks.append((x + step / 2, day[5:]))
+    return _svg([*parts, *_ticks(ticks), _title("month-day")], label)
+
+
+def gate_bar(value: float, threshold: float, passed: bool) -> Markup:
+    """How far a value reaches, with its threshold as a mark, on a common scale from zero."""
+    shown = value if math.isfinite(value) else 0.0
+    most = max(abs(shown), abs(threshold), 1e-12) * 1.15
+    reach, mark = 180 * max(shown, 0) / most, 180 * max(threshold, 0) / most
+    kind = "c-ok" if passed else "c-bad"
+    return Markup(  # noqa: S704 - numbers and fixed words only
+        f'<svg viewBox="0 0 184 16" role="img" aria-label="value {shown:.4g}, threshold {threshold:.4g}">'
+        f'<rect class="c-track" x="0" y="4" width="180" height="8" rx="4"/>'
+        f'<rect class="{kind}" x="0" y="4" width="{reach:.1f}" height="8" rx="4"/>'
+        f'<line class="limit" x1="{mark + 1:.1f}" x2="{mark + 1:.1f}" y1="0" y2="16"/></svg>'
+    )
+
+
+def _decades(most: int) -> int:
+    """The power of ten at the top of a logarithmic axis that begins at 0 and has 1 on its first line."""
+    return max(1, math.ceil(math.log10(most + 1)))
+
+
+def _log_height(count: int, top: int) -> float:
+    return 0.0 if count <= 0 else _PLOT_H * (math.log10(count) + 1) / (top + 1)
+
+
+def _grid(top: int) -> list[str]:
+    out = [_line(_TOP + _PLOT_H, "axis"), _y_label(_TOP + _PLOT_H, "0")]
+    for power in range(top + 1):
+        y = _TOP + _PLOT_H - _PLOT_H * (power + 1) / (top + 1)
+        out += [_line(y, "grid"), _y_label(y, f"{10**power:,}" if power < 6 else f"10^{power}")]
+    return out
+
+
+def _pairs(old: Sequence[int], new: Sequence[int], groups: int, top: int, values: bool) -> list[str]:
+    step, out = _PLOT_W / max(groups, 1), []
+    for series, kind, shift in ((old, "c-old", 0.1), (new, "c-new", 0.52)):
+        for at, count in enumerate(series):
+            x, height, width = _LEFT + step * (at + shift), _log_height(count, top), step * 0.38
+            out.append(_bar(x, height, width, kind, f"{count:,}"))
+            if values:
+                out.append(_value(x + width / 2, height, count))
+    return out
+
+
+def _bar(x: float, height: float, width: float, kind: str, title: str) -> str:
+    y = _TOP + _PLOT_H - height
+    box = f'x="{x:.1f}" y="{y:.1f}" width="{max(width, 1):.1f}" height="{height:.1f}"'
+    return f'<rect class="{kind}" {box}><title>{escape(title)}</title></rect>'
+
+
+def _value(x: float, height: float, count: int) -> str:
+    y = _TOP + _PLOT_H - height - 4
+    return f'<text class="value" x="{x:.1f}" y="{y:.1f}" text-anchor="middle">{_short(count)}</text>'
+
+
+def _short(count: int) -> str:
+    return f"{count:,}" if count < 100_000 else f"{count / 1000:,.0f}k"
+
+
+def _ticks(ticks: Sequence[tuple[float, str]]) -> list[str]:
+    y = _TOP + _PLOT_H + 16
+    return [f'<text x="{x:.1f}" y="{y}" text-anchor="middle">{escape(name)}</text>' for x, name in ticks]
+
+
+def _line(y: float, kind: str) -> str:
+    return f'<line class="{kind}" x1="{_LEFT}" x2="{WIDTH - _RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>'
+
+
+def _y_label(y: float, text: str) -> str:
+    return f'<text x="{_LEFT - 6}" y="{y + 4:.1f}" text-anchor="end">{text}</text>'
+
+
+def _title(text: str) -> str:
+    return f'<text x="{_LEFT + _PLOT_W / 2:.0f}" y="{HEIGHT - 6}" text-anchor="middle">{escape(text)}</text>'
+
+
+def _svg(parts: Sequence[str], label: str) -> Markup:
+    head = f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(label)}">'
+    return Markup(head + "".join(parts) + "</svg>")  # noqa: S704 - texts in parts are escaped

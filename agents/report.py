@@ -1,0 +1,209 @@
+"""TrainingRun → one self-contained HTML page, and the same as JSON beside it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
+from markupsafe import Markup
+
+from agents import charts
+from agents.files import write_atomic
+from agents.messages import printable, utc
+from agents.runs import RunState, TrainingRun, Validation, plain
+from agents.types import Gate, Severity
+
+LIMITS = (0.5, 0.7, 0.9)
+"""Scores that the distribution chart marks: the defaults of SCORE_SUSPICIOUS, SCORE_HIGH, SCORE_CRITICAL."""
+SIDES_MAX = 60
+"""Rows of the comparison of two manifests."""
+_TIMES = ("since", "until", "at", "trained_at")
+"""Manifest keys that hold Unix seconds."""
+_HEADLINES = {
+    RunState.DEPLOYED: ("good", "The new model passed every gate"),
+    RunState.WAITING: ("open", "The new model passed every gate and waits for approval"),
+    RunState.REJECTED: ("poor", "The new model did not pass; the old one stays"),
+    RunState.FAILED: ("poor", "The run failed; the old model stays"),
+}
+
+
+def write_report(folder: Path, run: TrainingRun) -> tuple[Path, Path]:
+    """Write training_report_<run id>.html and .json into `folder`; returns their paths. Raises OSError."""
+    html = folder / f"training_report_{run.run_id}.html"
+    data = html.with_suffix(".json")
+    write_atomic(data, json.dumps(run.to_json(), indent=1, ensure_ascii=True).encode())
+    write_atomic(html, render(run).encode("utf-8", "replace"))
+    return html, data
+
+
+def render(run: TrainingRun) -> str:
+    """The page: no script, no outside address; text is escaped, control characters become \\DDD."""
+    tone, headline = _HEADLINES[run.state]
+    values: dict[str, Any] = {"run": run, "tone": tone, "headline": headline}
+    values |= {"recommendation": recommendation(run), "tiles": _tiles(run), "facts": _facts(run)}
+    values |= {"sides": _sides(run), "features": _features(run), "sample": _sample(run), "mark": _mark}
+    values |= {"days": charts.days(run.sample.by_day, "queries by day") if run.sample else ""}
+    values |= _validation(run.validation) if run.validation else {}
+    return _environment().get_template("training_report.html.j2").render(values)
+
+
+def recommendation(run: TrainingRun) -> str:
+    """What a person should do now, in a sentence or two."""
+    if run.state is RunState.FAILED:
+        return f"The step “{run.step}” failed. Mend the cause below, then retrain; nothing was changed."
+    if run.state is RunState.REJECTED:
+        gates = ", ".join(f"{gate.name} (by {abs(gate.margin):.4g})" for gate in run.missed)
+        wrong = [one.case.qname for one in run.validation.cases if not one.passed] if run.validation else []
+        text = f"Missed: {gates}. " if gates else ""
+        text += f"Wrong on: {', '.join(printable(name, 60) for name in wrong)}. " if wrong else ""
+        return (
+            f"{text}Do not deploy. Look at the sample first: traffic that is no longer normal shifts a model."
+        )
+    if run.state is RunState.WAITING:
+        return (
+            f"Read the gates and the comparison, then run “dns-tunnel models approve {run.candidate_id}”, "
+            f"or “dns-tunnel models reject {run.candidate_id}”."
+        )
+    tight = [gate.name for gate in run.validation.gates if _tight(gate)] if run.validation else []
+    watch = f"Close to its threshold: {', '.join(tight)}. " if tight else ""
+    advice = "Deploy, and watch the incidents for 48 hours; “dns-tunnel models rollback” goes back."
+    return f"{watch}{advice}"
+
+
+def _tight(gate: Gate) -> bool:
+    return gate.passed and gate.threshold != 0 and 0 < gate.margin < 0.02 * abs(gate.threshold)
+
+
+def _tiles(run: TrainingRun) -> list[tuple[str, str, str]]:
+    tiles = []
+    if run.validation:
+        gates, cases = run.validation.gates, run.validation.cases
+        passed = sum(gate.passed for gate in gates)
+        tiles.append(("Gates passed", f"{passed} of {len(gates)}", "all are needed"))
+        tiles.append(("Cases passed", f"{sum(one.passed for one in cases)} of {len(cases)}", "known names"))
+    if run.sample:
+        total = run.sample.live + run.sample.topped_up
+        tiles.append(("Sample", f"{total:,}", f"{run.sample.topped_up:,} from the baseline"))
+    spent = max(run.finished - run.started, 0.0)
+    return [*tiles, ("Duration", f"{spent:.1f} s", utc(run.started))]
+
+
+def _validation(found: Validation) -> dict[str, Any]:
+    names = [one.name for one in Severity]
+    old, new = dict(found.old.severities), dict(found.new.severities)
+    counts = [[side.get(name, 0) for name in names] for side in (old, new)]
+    return {
+        "gates": [_gate(gate) for gate in found.gates],
+        "benign": f"{sum(found.new.histogram):,}",
+        "histogram": charts.histogram(found.old.histogram, found.new.histogram, LIMITS, "score distribution"),
+        "severities": charts.grouped(names, counts[0], counts[1], "severity breakdown"),
+        "legend": Markup(
+            '<span class="legend"><i class="c-old"></i>old model<i class="c-new"></i>new model</span>'
+        ),
+    }
+
+
+def _gate(gate: Gate) -> dict[str, Any]:
+    return {
+        "name": gate.name,
+        "detail": gate.detail,
+        "passed": gate.passed,
+        "sign": "≥" if gate.at_least else "≤",
+        "value": f"{gate.value:.5g}",
+        "threshold": f"{gate.threshold:.5g}",
+        "margin": f"{gate.margin:+.4g}",
+        "bar": charts.gate_bar(gate.value, gate.threshold, gate.passed),
+    }
+
+
+def _sample(run: TrainingRun) -> list[tuple[str, str]]:
+    if run.sample is None:
+        return []
+    found, asked = run.sample, run.options
+    stored = [(f"Stored as {name}", f"{count:,}") for name, count in found.stored]
+    return [
+        ("NORMAL queries from the store", f"{found.live:,}"),
+        ("Topped up from the baseline", f"{found.topped_up:,}"),
+        ("Clients", f"{found.clients:,}"),
+        ("Domains", f"{found.domains:,}"),
+        ("Asked for, at most", f"{asked.samples:,}"),
+        ("Score below", f"{asked.max_score:g}"),
+        ("Most from one client", f"{asked.client_share:.1%}"),
+        ("Most from one domain", f"{asked.domain_share:.1%}"),
+        *stored,
+    ]
+
+
+def _facts(run: TrainingRun) -> list[tuple[str, str]]:
+    facts = [
+        ("Started", utc(run.started)),
+        ("Finished", utc(run.finished)) if run.finished else ("Finished", "not yet"),
+        ("Data window", f"{utc(run.since)} to {utc(run.until)} ({run.options.days} days)"),
+        ("Seed", str(run.options.seed)),
+        ("Deployment", run.options.deploy),
+    ]
+    facts += [(f"Path: {name.replace('_', ' ')}", path) for name, path in run.paths.items()]
+    return facts + [(f"Step: {name}", f"{spent:.2f} s") for name, spent in run.seconds.items()]
+
+
+def _sides(run: TrainingRun) -> list[tuple[str, str, str]]:
+    """Both manifests flattened, a row for each key; features have a section of their own."""
+    if not run.champion_id:
+        return []
+    old, new = (_flat(plain(side)) for side in (run.champion, run.candidate))
+    keys = list(dict.fromkeys([*new, *old]))[:SIDES_MAX]
+    rows = [(key, old.get(key, "–"), new.get(key, "–")) for key in keys]
+    return [("model id", run.champion_id, run.candidate_id or "–"), *rows]
+
+
+def _flat(manifest: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
+    out: dict[str, str] = {}
+    for key, value in manifest.items():
+        name = f"{prefix}{str(key).replace('_', ' ')}"
+        if isinstance(value, Mapping):
+            out |= _flat(value, f"{name}: ")
+        elif key in _TIMES and isinstance(value, int | float):
+            out[name] = utc(value)
+        elif key != "features":
+            out[name] = _shown(value)
+    return out
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    if isinstance(value, list):
+        text = ", ".join(_shown(item) for item in value[:12])
+        return f"{text}, … ({len(value)})" if len(value) > 12 else text
+    return "–" if value is None else str(value)
+
+
+def _features(run: TrainingRun) -> Sequence[str]:
+    found = (run.candidate or run.champion).get("features", ())
+    return [str(one.get("name", one)) if isinstance(one, Mapping) else str(one) for one in found]
+
+
+def _mark(passed: bool) -> Markup:
+    if passed:
+        return Markup('<span class="mark">✓ passed</span>')
+    return Markup('<span class="mark">✗ missed</span>')
+
+
+def _score(value: float | None) -> str:
+    return "–" if value is None else f"{value:.3f}"
+
+
+@lru_cache(maxsize=1)
+def _environment() -> Environment:
+    env = Environment(
+        loader=PackageLoader("agents", "templates"),
+        autoescape=select_autoescape(default=True, default_for_string=True),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+    )
+    env.filters |= {"printable": lambda value: printable(value, 2000), "score": _score}
+    return env
