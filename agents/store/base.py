@@ -19,7 +19,7 @@ from sqlalchemy.exc import DataError, IntegrityError, SQLAlchemyError
 
 from agents.errors import BatchRefusedError, StoreError
 from agents.store import reads, sampling
-from agents.store.rows import incident_row, query_rows
+from agents.store.rows import incident_row, query_columns
 from agents.store.tables import BATCHES, DAY_S, INCIDENTS, RUNS
 from agents.types import Incident, Sample, Severity, Verdicts
 
@@ -50,8 +50,8 @@ class Store(ABC):
         """Make room for rows of these days."""
 
     @abstractmethod
-    def _insert(self, connection: Connection, rows: Iterable[tuple[Any, ...]]) -> None:
-        """Write rows, values in the order of rows.COLUMNS."""
+    def _insert(self, connection: Connection, columns: Sequence[Iterable[Any]]) -> None:
+        """Write queries, given by columns in the order of rows.COLUMNS."""
 
     @abstractmethod
     def _upsert(self, table: Table) -> Any:
@@ -81,7 +81,7 @@ class Store(ABC):
                 if not self._claim(connection, batch_id):
                     return 0
                 if len(verdicts):
-                    self._insert(connection, query_rows(verdicts, batch_id))
+                    self._insert(connection, query_columns(verdicts, batch_id))
                 self._put_incidents(connection, verdicts.incidents)
         return len(verdicts)
 

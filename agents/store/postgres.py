@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import struct
 from collections.abc import Iterable, Sequence
+from itertools import chain, repeat, starmap
 from typing import Any
 
 from sqlalchemy import URL, BigInteger, ColumnElement, Connection, Table, cast, create_engine, func, text
@@ -13,7 +14,7 @@ from sqlalchemy.dialects.postgresql import insert
 from agents.errors import BatchRefusedError
 from agents.store import migrate
 from agents.store.base import Store
-from agents.store.rows import COLUMNS, NUMBERS, TEXTS
+from agents.store.rows import COLUMNS, NUMBERS
 from agents.types import Verdicts
 
 PARTITIONS_MAX = 2_000
@@ -92,8 +93,8 @@ class PostgresStore(Store):
                 _add_partition(connection, day)
         self._days = there.union(new)
 
-    def _insert(self, connection: Connection, rows: Iterable[tuple[Any, ...]]) -> None:
-        connection.connection.cursor().copy_expert(_COPY, io.BytesIO(_packed(rows)))
+    def _insert(self, connection: Connection, columns: Sequence[Iterable[Any]]) -> None:
+        connection.connection.cursor().copy_expert(_COPY, io.BytesIO(_packed(columns)))
 
     def _upsert(self, table: Table) -> Any:
         return insert(table)
@@ -102,17 +103,16 @@ class PostgresStore(Store):
         return cast(func.floor(value), BigInteger)
 
 
-def _packed(rows: Iterable[tuple[Any, ...]]) -> bytes:
-    out = [_HEADER]
-    for row in rows:
-        sized = [value for pair in zip(_SIZES, row[:NUMBERS], strict=True) for value in pair]
-        out.append(_NUMBERS.pack(len(COLUMNS), *sized))
-        for value in row[NUMBERS : NUMBERS + TEXTS]:
-            encoded = value.encode()
-            out += (_LENGTH.pack(len(encoded)), encoded)
-        out += (_LENGTH.pack(len(row[-1])), row[-1])
-    out.append(_END)
-    return b"".join(out)
+def _packed(columns: Sequence[Iterable[Any]]) -> bytes:
+    sized = chain.from_iterable((repeat(size), column) for size, column in zip(_SIZES, columns, strict=False))
+    numbers = starmap(_NUMBERS.pack, zip(repeat(len(COLUMNS)), *sized, strict=False))
+    texts = [_prefixed(map(str.encode, column)) for column in columns[NUMBERS:-1]]
+    rows = zip(numbers, *texts, _prefixed(columns[-1]), strict=True)
+    return b"".join(chain((_HEADER,), chain.from_iterable(rows), (_END,)))
+
+
+def _prefixed(values: Iterable[bytes]) -> list[bytes]:
+    return [_LENGTH.pack(len(value)) + value for value in values]
 
 
 def _name(day: int) -> str:

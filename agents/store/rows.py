@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Mapping
+from itertools import repeat
 from typing import Any
 
 import numpy as np
@@ -39,8 +40,6 @@ COLUMNS = (
 """Order of a row's values: numbers first, then texts, then bytes."""
 NUMBERS = 12
 """How many of COLUMNS are numbers."""
-TEXTS = 7
-"""How many of COLUMNS are texts, after the numbers."""
 RND_MAX = 2**31 - 1
 """Largest value of `rnd`: the largest integer of four bytes."""
 
@@ -52,11 +51,12 @@ def clean(text: str) -> str:
     return text.encode("utf-8", "backslashreplace").decode("utf-8").replace("\0", "\\000")
 
 
-def query_rows(verdicts: Verdicts, batch_id: str) -> Iterator[tuple[Any, ...]]:
-    """Yield one tuple a query, values in the order of COLUMNS."""
+def query_columns(verdicts: Verdicts, batch_id: str) -> list[Iterable[Any]]:
+    """One iterable for each of COLUMNS, all of the batch's length, each to be gone through once."""
     batch = verdicts.queries
     features = np.ascontiguousarray(verdicts.features, dtype="<f4")
-    numbers = (
+    count = len(batch)
+    return [
         batch.ts.tolist(),
         np.floor_divide(batch.ts, DAY_S).astype(np.int64).tolist(),
         batch.qtype.tolist(),
@@ -68,18 +68,16 @@ def query_rows(verdicts: Verdicts, batch_id: str) -> Iterator[tuple[Any, ...]]:
         batch.rlen.tolist(),
         batch.ttl_min.tolist(),
         batch.rtt_ms.tolist(),
-        _random(batch_id, len(batch)),
-    )
-    texts = (
+        _random(batch_id, count),
         map(clean, batch.client),
         map(to_text, batch.qname),
         map(clean, verdicts.domain),
         map(clean, batch.ans_types),
         (json.dumps(reasons) if reasons else "[]" for reasons in verdicts.reasons),
-        (clean(verdicts.model_id) for _ in range(len(batch))),
-        (batch_id for _ in range(len(batch))),
-    )
-    return zip(*numbers, *texts, (row.tobytes() for row in features), strict=True)
+        repeat(clean(verdicts.model_id), count),
+        repeat(batch_id, count),
+        (row.tobytes() for row in features),
+    ]
 
 
 def _random(batch_id: str, count: int) -> list[int]:

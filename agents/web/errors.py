@@ -35,7 +35,8 @@ def on_http(request: Request, error: Exception) -> JSONResponse:
 def on_parameter(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RequestValidationError)
     first = error.errors()[0]
-    name, why = first["loc"][1 if len(first["loc"]) > 1 else 0], first["msg"]  # loc: where, name, place in a list
+    where = first["loc"]  # "query" or "path", the name, and the place in a list
+    name, why = where[1] if len(where) > 1 else where[0], first["msg"]
     return _answer(422, f"cannot use parameter {name}: {why[:1].lower()}{why[1:]}")
 
 

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, cast
 
 from fastapi import Request
 
+from agents.errors import StoreError
 from agents.protocols import ModelList, ReadStore
+
+STATE_S = 1.0
+"""The database's state is asked for again after this many seconds."""
 
 
 def _no_health() -> Mapping[str, Mapping[str, Any]]:
@@ -18,6 +25,33 @@ def _no_health() -> Mapping[str, Mapping[str, Any]]:
 
 def _no_counters() -> Mapping[str, float]:
     return {}
+
+
+class Database:
+    """Whether the database answers; one request at a time asks it, for anybody may call /health."""
+
+    def __init__(self, store: ReadStore) -> None:
+        self._store = store
+        self._asking = threading.Lock()
+        self._state: dict[str, Any] = {"ok": True}
+        self._asked_at = -STATE_S
+
+    def state(self) -> dict[str, Any]:
+        """{"ok": bool} and what is wrong, without any address; at most STATE_S old, or what was known before."""
+        if time.monotonic() - self._asked_at >= STATE_S and self._asking.acquire(blocking=False):
+            try:
+                self._state = self._ask()
+                self._asked_at = time.monotonic()
+            finally:
+                self._asking.release()
+        return self._state
+
+    def _ask(self) -> dict[str, Any]:
+        try:
+            self._store.ping()
+        except StoreError:
+            return {"ok": False, "error": "cannot reach the database"}
+        return {"ok": True}
 
 
 @dataclass(frozen=True)
@@ -37,6 +71,10 @@ class Parts:
     health: Callable[[], Mapping[str, Mapping[str, Any]]] = _no_health
     counters: Callable[[], Mapping[str, float]] = _no_counters
     version: str = "0"
+
+    @cached_property
+    def database(self) -> Database:
+        return Database(self.store)
 
 
 def parts_of(request: Request) -> Parts:

@@ -13,22 +13,24 @@ LISTED_MAX = 1000
 
 def listed(directory: Path) -> list[dict[str, Any]]:
     """Reports, newest first: name, created (Unix seconds), bytes."""
-    names = sorted((path for path in directory.glob("training_report_*.html") if _usable(path)), reverse=True)
-    return [_entry(path) for path in names[:LISTED_MAX]]
+    found = (_usable(directory, path.name) for path in directory.glob("training_report_*.html"))
+    newest = sorted((path for path in found if path is not None), reverse=True)
+    return [_entry(path) for path in newest[:LISTED_MAX]]
 
 
-def _usable(path: Path) -> bool:
-    return NAME.fullmatch(path.name) is not None and path.is_file() and not path.is_symlink()
+def content(directory: Path, name: str) -> bytes | None:
+    """The report of that name; None when there is none, or when the name is no report's."""
+    path = _usable(directory, name)
+    return None if path is None else path.read_bytes()
+
+
+def _usable(directory: Path, name: str) -> Path | None:
+    if not NAME.fullmatch(name):
+        return None
+    path = directory / name
+    return path if path.is_file() and not path.is_symlink() else None
 
 
 def _entry(path: Path) -> dict[str, Any]:
     facts = path.stat()
     return {"name": path.name, "created": facts.st_mtime, "bytes": facts.st_size}
-
-
-def content(directory: Path, name: str) -> bytes | None:
-    """The report of that name; None when there is none, or when the name is no report's."""
-    if not NAME.fullmatch(name):
-        return None
-    path = directory / name
-    return path.read_bytes() if _usable(path) else None

@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from sqlalchemy import create_engine, text
 
-from agents.store import Store
+from agents.store import Store, open_store
 from agents.types import Sample, Severity
 from tests.verdicts import DAY_S, START, verdicts
 
@@ -121,10 +122,6 @@ def test_rows_of_an_older_feature_table_are_left_out(store: Store) -> None:
 
 def test_the_index_is_read_and_not_the_table(postgres_url: str) -> None:
     """Postgres' own plan: no sequential scan and no sort of a whole day."""
-    from sqlalchemy import create_engine, text
-
-    from agents.store import open_store
-
     store = open_store(postgres_url)
     store.migrate()
     _fill(store, 0, 20_000, "b")

@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from sqlalchemy import make_url
 
 from agents.errors import AgentsError, BatchRefusedError, StoreError, UsageError
 from agents.names import to_text, wire_of
@@ -239,3 +240,11 @@ def test_an_address_that_cannot_be_used(url: str) -> None:
 def test_a_folder_that_cannot_be_made_is_a_store_error() -> None:
     with pytest.raises(StoreError, match="cannot open database"):
         open_store("sqlite:////proc/nowhere/queries.db").migrate()
+
+
+def test_a_password_that_the_server_repeats_is_hidden(postgres_url: str) -> None:
+    url = make_url(postgres_url).set(password="pa55word", database="pa55word")
+    opened = open_store(url.render_as_string(hide_password=False))
+    with pytest.raises(StoreError, match=r'database "\*\*\*" does not exist'):
+        opened.ping()
+    opened.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import json
 import re
 import socket
@@ -109,9 +110,13 @@ def world(tmp_path: Path) -> Iterator[World]:
     made.store.close()
 
 
+def vars_of(parts: Parts) -> dict[str, Any]:
+    return {field.name: getattr(parts, field.name) for field in dataclasses.fields(parts)}
+
+
 def _away(world: World) -> Any:
     """The same application on a database that nobody serves."""
-    parts = world.parts.__dict__ | {"store": open_store("postgresql://who:pa55word@127.0.0.1:1/none")}
+    parts = vars_of(world.parts) | {"store": open_store("postgresql://who:pa55word@127.0.0.1:1/none")}
     return create_app(Parts(**parts))
 
 
@@ -171,6 +176,23 @@ def test_health_with_a_dead_database_is_degraded_and_tells_strangers_no_address(
     assert answer.status_code == 200
     assert answer.json()["status"] == "degraded"
     assert answer.json()["components"]["database"] == {"ok": False, "error": "cannot reach the database"}
+
+
+def test_health_does_not_wait_for_a_database_that_hangs(world: World) -> None:
+    asked, answered = threading.Event(), threading.Event()
+
+    class Hanging:
+        def ping(self) -> None:
+            asked.set()
+            assert answered.wait(10)
+
+    app = create_app(Parts(**(vars_of(world.parts) | {"store": Hanging()})))
+    first = threading.Thread(target=world.call, args=("GET", "/health", app))
+    first.start()
+    assert asked.wait(10)
+    assert world.call("GET", "/health", app=app).status_code == 200
+    answered.set()
+    first.join(10)
 
 
 @pytest.mark.parametrize("path", ["/queries", "/incidents"])
@@ -389,7 +411,7 @@ def test_a_programmers_error_shows_nothing_of_the_inside(world: World) -> None:
     def broken() -> str:
         raise RuntimeError("secret inside")
 
-    app = create_app(Parts(**(world.parts.__dict__ | {"retrain": broken})))
+    app = create_app(Parts(**(vars_of(world.parts) | {"retrain": broken})))
     answer = world.call("POST", "/retrain", app=app, headers=AUTH)
     assert (answer.status_code, answer.json()) == (500, {"error": "cannot answer: internal error"})
 
@@ -412,7 +434,7 @@ def test_openapi_has_examples_and_docs_has_commands(world: World) -> None:
 
 def test_an_empty_token_opens_nothing(world: World) -> None:
     with pytest.raises(ValueError, match="cannot serve without a token"):
-        create_app(Parts(**(world.parts.__dict__ | {"token": ""})))
+        create_app(Parts(**(vars_of(world.parts) | {"token": ""})))
     assert TOKEN not in repr(world.parts)
 
 
