@@ -135,7 +135,7 @@ class TrainingRun:
         out["passed"] = self.passed
         if self.validation is not None:
             for row, gate in zip(out["validation"]["gates"], self.validation.gates, strict=True):
-                row |= {"passed": gate.passed, "margin": gate.margin}
+                row |= {"passed": gate.passed, "margin": plain(gate.margin)}
         return out
 
 

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 
 import structlog
 from apscheduler.job import Job
 from apscheduler.jobstores.sqlalchemy import SQLAlchemyJobStore
 from apscheduler.schedulers.background import BackgroundScheduler
+from sqlalchemy.exc import SQLAlchemyError
 
 from agents.cron import cron_trigger
-from agents.errors import AgentsError
+from agents.errors import AgentsError, StoreError
 
 RETRAIN, MAINTAIN = "retrain", "maintain"
 MAINTAIN_SCHEDULE = "30 3 * * *"
@@ -31,6 +33,15 @@ def run_action(name: str) -> None:
         _log.error("scheduled_job_failed", job=name, error=str(error))
         return
     _log.info("scheduled_job_finished", job=name)
+
+
+@contextmanager
+def _store_errors() -> Iterator[None]:
+    try:
+        yield
+    except SQLAlchemyError as error:
+        reason = str(error).splitlines()[0][:200]
+        raise StoreError(f"cannot read the schedule from the database: {reason}") from None
 
 
 class RetrainScheduler:
@@ -55,11 +66,12 @@ class RetrainScheduler:
         )
 
     def start(self) -> None:
-        """Begin; a run that was due while no scheduler was up starts at once, and once only."""
+        """Begin; a run that was due while no scheduler was up starts at once, once. Raises StoreError."""
         _actions.update(self._own)
-        self._scheduler.start(paused=True)
-        for name in self._own:
-            self._place(name)
+        with _store_errors():
+            self._scheduler.start(paused=True)
+            for name in self._own:
+                self._place(name)
         self._scheduler.resume()
         _log.info("scheduler_started", next_run=self._time_of(RETRAIN))
 
@@ -68,12 +80,13 @@ class RetrainScheduler:
         self._scheduler.shutdown(wait=True)
 
     def next_run(self) -> float | None:
-        """When the next retraining is due, Unix seconds."""
+        """When the next retraining is due, Unix seconds. Raises StoreError."""
         due = self._time_of(RETRAIN)
         return None if due is None else due.timestamp()
 
     def _time_of(self, name: str) -> datetime | None:
-        job = self._scheduler.get_job(name)
+        with _store_errors():
+            job = self._scheduler.get_job(name)
         due: datetime | None = job.next_run_time if job is not None else None
         return due
 

@@ -38,10 +38,10 @@ schedule() {
 where() {
     if [ -n "${RETRAIN_WHERE:-}" ]; then
         echo "$RETRAIN_WHERE"
-    elif [ -e /.dockerenv ] || [ -e /run/.containerenv ]; then
-        echo container
     elif [ -f "$DIR/docker-compose.yml" ] && [ -n "$(compose_running)" ]; then
         echo compose
+    elif [ -e /.dockerenv ] || [ -e /run/.containerenv ]; then
+        echo container
     elif [ -x "$DIR/.venv/bin/python" ]; then
         echo venv
     elif command -v docker >/dev/null 2>&1; then
@@ -109,8 +109,9 @@ need_cron() {
 
 # What the line inside a container calls: cron hands down no environment, so take that of the first process.
 run() {
-    if [ -r /proc/1/environ ] && [ "${RETRAIN_WHERE:-container}" = container ]; then
-        exec xargs -0 -a /proc/1/environ sh -c 'cd "$0" && exec env "$@" python scripts/automated_retraining.py' "$DIR"
+    first=${RETRAIN_ENVIRON:-/proc/1/environ}
+    if [ -r "$first" ]; then
+        exec xargs -0 -a "$first" sh -c 'cd "$0" && exec env "$@" python scripts/automated_retraining.py' "$DIR"
     fi
     cd "$DIR" && exec python scripts/automated_retraining.py
 }

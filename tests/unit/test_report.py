@@ -1,0 +1,159 @@
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+
+from agents import charts
+from agents.report import render, write_report
+from agents.runs import Distribution, RunState, TrainingRun
+from agents.types import Gate
+from tests import run_samples
+
+RUNS = [run_samples.deployed(), run_samples.rejected(), run_samples.failed()]
+VOID = {"meta", "br"}
+
+
+class Page(HTMLParser):
+    """Collects what a page is made of, and that its tags are balanced."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.attributes: list[tuple[str, str]] = []
+        self.open: list[str] = []
+        self.text = ""
+        self.feed(html)
+        assert self.open == []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.attributes += [(name, value or "") for name, value in attrs]
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.attributes += [(name, value or "") for name, value in attrs]
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if self.open[-1:] != ["style"]:
+            self.text += data
+
+
+@pytest.mark.parametrize("run", RUNS, ids=lambda run: run.state.value)
+def test_a_page_has_no_script_and_no_outside_address(run: TrainingRun) -> None:
+    html = render(run)
+    page = Page(html)
+    assert not {"script", "link", "img", "iframe", "object", "form", "base", "a"} & set(page.tags)
+    assert not [name for name, _ in page.attributes if name.startswith("on") or name in {"src", "href"}]
+    assert not re.search(r"https?:|url\(|@import|javascript:", html, re.IGNORECASE)
+    policy = dict(page.attributes)["content"]
+    policies = [value for name, value in page.attributes if "default-src" in value]
+    assert policies == [value for value in policies if value.startswith("default-src 'none'")]
+    assert policies, policy
+    assert "prefers-color-scheme: dark" in html
+    assert "@media print" in html
+
+
+def test_hostile_names_are_shown_and_not_obeyed() -> None:
+    page = Page(render(run_samples.rejected()))
+    assert "script" not in page.tags
+    assert "<script>alert(1)</script>" in page.text
+    assert not [char for char in page.text if not char.isprintable() and char != "\n"]
+
+
+@pytest.mark.parametrize("run", RUNS, ids=lambda run: run.state.value)
+def test_every_text_of_a_run_is_escaped(run: TrainingRun) -> None:
+    evil = "<img src=x onerror=alert(1)>"
+    run = replace(
+        run, error=evil, warnings=(evil,), champion={evil: evil, "features": [evil]}, paths={evil: evil}
+    )
+    if run.validation:
+        gate = Gate(evil, 1.0, 0.5, True, evil)
+        run = replace(run, validation=replace(run.validation, gates=(gate,), blind_spots=(evil,)))
+    assert "img" not in Page(render(run)).tags
+
+
+def test_the_decision_comes_first_and_everything_is_there() -> None:
+    text = Page(render(run_samples.rejected())).text
+    assert text.index("REJECTED") < text.index("Gates")
+    for part in (
+        "0.9731", "≥ 0.99", "-0.0169", "24 of 24 captures", "aaaabbbbccccddddeeeeffffgggg.malware.net", "0.270",
+        "9,412", "588", "214", "1,802", "11-14", "isolation forest", "bigram_surprise", "fedcba9876543210",
+        "0123456789abcdef", "scikit-learn", "/app/models/isolation_forest.npz", "names of 9 bytes or less",
+        "Do not deploy", "cannot send to teams", "SUSPICIOUS", "10.0%",
+    ):  # fmt: skip
+        assert part in text, part
+
+
+def test_a_failed_run_says_why() -> None:
+    text = Page(render(run_samples.failed())).text
+    assert "cannot reach the database: connection refused" in text
+    assert "“collect”" in text
+
+
+def test_a_waiting_run_names_the_commands() -> None:
+    text = Page(render(replace(run_samples.deployed(), state=RunState.WAITING))).text
+    assert "dns-tunnel models approve fedcba9876543210" in text
+
+
+def test_both_files_are_written_beside_each_other_and_say_the_same(tmp_path: Path) -> None:
+    html, data = write_report(tmp_path / "reports" / "training_reports", run_samples.rejected())
+    assert html.name == "training_report_20261120_020000.html"
+    assert data == html.with_suffix(".json")
+    run = json.loads(data.read_text())
+    assert run["state"] == "REJECTED"
+    assert run["passed"] is False
+    assert run["validation"]["gates"][0]["margin"] == pytest.approx(-0.0169)
+    assert run["validation"]["cases"][4]["severity"] == "NORMAL"
+    assert sorted(path.name for path in html.parent.iterdir()) == [html.name, data.name]
+
+
+def test_a_run_with_nothing_in_it_still_has_a_page() -> None:
+    run = TrainingRun("20261120_020000", RunState.FAILED, 0.0, run_samples.deployed().options)
+    assert "FAILED" in Page(render(run)).text
+
+
+def bars(svg: str, kind: str) -> list[float]:
+    root = ElementTree.fromstring(svg)
+    return [float(rect.get("height", "")) for rect in root.iter("rect") if rect.get("class") == kind]
+
+
+def test_bars_grow_with_their_counts() -> None:
+    svg = charts.histogram((1000, 10, 0), (100, 1, 5), (0.5,), "x")
+    old, new = bars(svg, "c-old"), bars(svg, "c-new")
+    assert old[0] > new[0] > old[1] > new[2] > new[1] > old[2] == 0
+
+
+@pytest.mark.parametrize("counts", [(), (0,), (10**12, 1)])
+def test_charts_take_any_counts(counts: tuple[int, ...]) -> None:
+    ElementTree.fromstring(charts.histogram(counts, counts, (0.5,), "<&>"))
+    ElementTree.fromstring(charts.grouped([f"<{at}>" for at in counts], counts, counts, "x"))
+    ElementTree.fromstring(charts.days([("2026-11-14", count) for count in counts], "x"))
+
+
+@pytest.mark.parametrize("value", [0.0, -3.0, 1e300, float("nan"), float("inf")])
+def test_a_gates_bar_stays_inside_its_track(value: float) -> None:
+    svg = charts.gate_bar(value, 0.5, passed=False)
+    root = ElementTree.fromstring(svg)
+    assert all(0 <= float(rect.get("width", "")) <= 180 for rect in root.iter("rect"))
+
+
+def test_numbers_that_are_not_finite_are_null_in_json() -> None:
+    run = run_samples.deployed()
+    assert run.validation is not None
+    nan = replace(run.validation, gates=(Gate("g", float("nan"), 0.5, True),), new=Distribution((), ()))
+    data = json.dumps(replace(run, validation=nan).to_json(), allow_nan=False)
+    gate = json.loads(data)["validation"]["gates"][0]
+    assert (gate["value"], gate["passed"]) == (None, False)
+    assert "NaN" not in data
+    render(replace(run, validation=nan))
