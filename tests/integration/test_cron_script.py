@@ -161,8 +161,6 @@ def test_on_a_host_with_compose_the_line_goes_into_the_container(host: Host) -> 
     (host.project / "docker-compose.yml").write_text("services: {}\n")
     host.venv()
     host.program("docker", '#!/bin/sh\n[ "$*" = "compose ps -q api" ] && echo 0123abc\nexit 0\n')
-    if Path("/.dockerenv").exists():
-        pytest.skip("this is a container itself")
     done = host.run("--print", RETRAIN_WHERE="")
     assert "compose exec -T api python scripts/automated_retraining.py" in done.stdout
 

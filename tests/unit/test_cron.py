@@ -75,9 +75,24 @@ def test_the_zone_counts_and_summer_time_too() -> None:
 
 
 @pytest.mark.parametrize(
-    "bad", ["", "0 2 * *", "0 2 * * 8", "61 2 * * *", "0 2 * * mox", "0 2 * * 5-3", "0 2 * * */0",
-            "0 2 31 2 *", "a b c d e", "@weekly", "0 2 * * sun extra", "0 2 * * -", "0 2 * * ²", "0 2 * * 1,,2"]
-)  # fmt: skip
+    "bad",
+    [
+        "",
+        "0 2 * *",
+        "0 2 * * 8",
+        "61 2 * * *",
+        "0 2 * * mox",
+        "0 2 * * 5-3",
+        "0 2 * * */0",
+        "0 2 31 2 *",
+        "a b c d e",
+        "@weekly",
+        "0 2 * * sun extra",
+        "0 2 * * -",
+        "0 2 * * ²",
+        "0 2 * * 1,,2",
+    ],
+)
 def test_a_bad_schedule_names_its_setting(bad: str) -> None:
     with pytest.raises(SettingsError, match="RETRAIN_SCHEDULE") as caught:
         cron_trigger(bad, "UTC")

@@ -87,11 +87,29 @@ def test_the_decision_comes_first_and_everything_is_there() -> None:
     text = Page(render(run_samples.rejected())).text
     assert text.index("REJECTED") < text.index("Gates")
     for part in (
-        "0.9731", "≥ 0.99", "-0.0169", "24 of 24 captures", "aaaabbbbccccddddeeeeffffgggg.malware.net", "0.270",
-        "9,412", "588", "214", "1,802", "11-14", "isolation forest", "bigram_surprise", "fedcba9876543210",
-        "0123456789abcdef", "scikit-learn", "/app/models/isolation_forest.npz", "names of 9 bytes or less",
-        "Do not deploy", "cannot send to teams", "SUSPICIOUS", "10.0%",
-    ):  # fmt: skip
+        "0.9731",
+        "≥ 0.99",
+        "-0.0169",
+        "24 of 24 captures",
+        "aaaabbbbccccddddeeeeffffgggg.malware.net",
+        "0.270",
+        "9,412",
+        "588",
+        "214",
+        "1,802",
+        "11-14",
+        "isolation forest",
+        "bigram_surprise",
+        "fedcba9876543210",
+        "0123456789abcdef",
+        "scikit-learn",
+        "/app/models/isolation_forest.npz",
+        "names of 9 bytes or less",
+        "Do not deploy",
+        "cannot send to teams",
+        "SUSPICIOUS",
+        "10.0%",
+    ):
         assert part in text, part
 
 
