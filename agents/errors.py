@@ -33,6 +33,10 @@ class StoreError(AgentsError):
     """The database refused or is away."""
 
 
+class BatchRefusedError(StoreError):
+    """The database is there and refuses these rows; writing them again would not help."""
+
+
 class SpoolFullError(AgentsError):
     """The disk spool has reached its bound; the batch was not kept."""
 

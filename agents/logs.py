@@ -53,9 +53,7 @@ def retraining_file(path: Path) -> Iterator[None]:
     path.parent.mkdir(parents=True, exist_ok=True)
     handler = RotatingFileHandler(path, maxBytes=FILE_MAX, backupCount=FILE_KEPT, encoding="utf-8")
     handler.setFormatter(
-        _formatter(
-            structlog.processors.LogfmtRenderer(key_order=["timestamp", "level", "event"], bool_as_flag=False)
-        )
+        _formatter(structlog.processors.LogfmtRenderer(key_order=["timestamp", "level", "event"], bool_as_flag=False))
     )
     logger = logging.getLogger(RETRAINING_LOGGER)
     logger.addHandler(handler)

@@ -16,6 +16,8 @@ MAX_NAME = 254
 """Longest wire name without the root byte (RFC 1035 section 2.3.4: 255 octets with it)."""
 MAX_LABEL = 63
 """RFC 1035 section 2.3.4."""
+TOP_LEVEL_MAX = 24
+"""Longer last labels are no top level; the root zone's longest is 24 bytes, an A-label."""
 ROOT = "."
 """Presentation form of the root."""
 
@@ -54,17 +56,33 @@ def to_text(wire: bytes) -> str:
 
 def from_text(text: str) -> bytes:
     """Wire form of a presentation name (a final dot is allowed). Raises NameFormatError."""
-    if "\\" not in text and text.isascii():
-        body = text[:-1] if text.endswith(".") else text
-        labels = [part.encode("ascii") for part in body.split(".")] if body else []
-    else:
-        labels = _parse_escaped(text)
+    return _checked(_split_text(text), text)
+
+
+def _split_text(text: str) -> list[bytes]:
+    if "\\" in text or not text.isascii():
+        return _parse_escaped(text)
+    body = text[:-1] if text.endswith(".") else text
+    return body.encode("ascii").split(b".") if body else []
+
+
+def _checked(labels: Sequence[bytes], text: str) -> bytes:
     if any(not 0 < len(label) <= MAX_LABEL for label in labels):
         raise NameFormatError(f"cannot parse name {text[:80]!r}: a label is empty or longer than {MAX_LABEL} bytes")
     wire = wire_of(labels)
     if len(wire) > MAX_NAME:
         raise NameFormatError(f"cannot parse name {text[:80]!r}: longer than 255 octets")
     return wire
+
+
+def from_text_folded(text: str) -> bytes:
+    """As from_text, but a label too long for the wire is cut into pieces of 63 bytes, as an encoder would send it.
+
+    For names that people write down to be scored; a 64-digit hash is the usual one.
+    """
+    labels = _split_text(text)
+    folded = [label[i : i + MAX_LABEL] for label in labels for i in range(0, max(len(label), 1), MAX_LABEL)]
+    return _checked(folded, text)
 
 
 def _parse_escaped(text: str) -> list[bytes]:
@@ -149,15 +167,23 @@ def suffix_length(labels: Sequence[bytes]) -> int:
 def split_domain(wire: bytes) -> tuple[tuple[bytes, ...], tuple[bytes, ...]]:
     """Split a wire name into (subdomain labels, registered-domain labels), both lower case.
 
-    The registered domain is the public suffix and one label more; a name that is itself a public suffix, or
-    the root, is its own registered domain.
+    The registered domain is the public suffix and one label more; a name that is itself a public suffix, or the
+    root, is its own registered domain. A name that ends in what no top level can be (data sent straight to a
+    server, without any domain) has none: all its labels are subdomain.
     """
     labels = labels_of(wire.lower())
+    if labels and labels[-1] not in _rules() and not _could_be_top(labels[-1]):
+        return labels, ()
     keep = min(suffix_length(labels) + 1, len(labels)) if labels else 0
     cut = len(labels) - keep
     return labels[:cut], labels[cut:]
 
 
+def _could_be_top(label: bytes) -> bool:
+    """Top levels are alphabetic (RFC 3696 section 2) or A-labels; the longest alphabetic one has 18 letters."""
+    return label.startswith(b"xn--") or (label.isalpha() and len(label) <= TOP_LEVEL_MAX)
+
+
 def domain_text(wire: bytes) -> str:
-    """Registered domain of a wire name, lower-case presentation form."""
+    """Registered domain of a wire name, lower-case presentation form; "." where there is none."""
     return ".".join([label_text(label) for label in split_domain(wire)[1]]) or ROOT

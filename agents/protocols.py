@@ -7,10 +7,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, Protocol
 
-import numpy as np
-from numpy.typing import NDArray
-
-from agents.types import Message, QueryBatch, Sample, Verdicts
+from agents.types import Incident, Message, QueryBatch, Sample, Verdicts
 
 
 class Source(Protocol):
@@ -72,6 +69,46 @@ class SampleStore(Protocol):
     def severity_counts(self, *, since: float, until: float) -> Sequence[tuple[str, int]]: ...
 
 
+class ReadStore(Protocol):
+    """What the console shows of the store. Every method raises StoreError when the database is away."""
+
+    def ping(self) -> None: ...
+
+    def queries(
+        self,
+        *,
+        client: str | None = None,
+        domain: str | None = None,
+        severities: Sequence[int] = (),
+        since: float | None = None,
+        until: float | None = None,
+        limit: int,
+        cursor: str | None = None,
+    ) -> tuple[list[dict[str, Any]], str | None]: ...
+
+    def incidents(
+        self,
+        *,
+        client: str | None = None,
+        domain: str | None = None,
+        severities: Sequence[int] = (),
+        since: float | None = None,
+        until: float | None = None,
+        open_only: bool = False,
+        limit: int,
+    ) -> list[Incident]: ...
+
+    def incident_by_id(self, incident_id: str) -> Incident | None: ...
+
+
+class ModelList(Protocol):
+    """What the console shows of the registry."""
+
+    def list(self) -> list[dict[str, Any]]:
+        """model_id, path, kind (current, backup or candidate), created, manifest; newest first."""
+        ...
+
+
 class ScoringModel(Protocol):
     """A trained model, as the cold flow sees it."""
 
@@ -82,10 +119,6 @@ class ScoringModel(Protocol):
 
     @property
     def manifest(self) -> Mapping[str, Any]: ...
-
-    def score(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Calibrated scores 0..1, shape (n,), of features with shape (n, number of FEATURES)."""
-        ...
 
     def to_bytes(self) -> bytes: ...
 

@@ -11,9 +11,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from agents.errors import SettingsError
 
-PRIVATE_NETWORKS = (
-    "127.0.0.0/8,::1/128,10.0.0.0/8,172.16.0.0/12,192.168.0.0/16,169.254.0.0/16,fc00::/7,fe80::/10"
-)
+PRIVATE_NETWORKS = "127.0.0.0/8,::1/128,10.0.0.0/8,172.16.0.0/12,192.168.0.0/16,169.254.0.0/16,fc00::/7,fe80::/10"
 """Loopback, RFC 1918, link-local and unique local addresses (RFC 3927, RFC 4193, RFC 4291)."""
 
 
@@ -53,7 +51,7 @@ class Settings(BaseSettings):
         env_file=".env", env_file_encoding="utf-8", env_ignore_empty=True, extra="ignore", frozen=True
     )
 
-    data_dir: Path = Field(Path("."), description="models/, reports/, logs/ and data/ (database, spool) lie below")
+    data_dir: Path = Field(Path(), description="models/, reports/, logs/ and data/ (database, spool) lie below")
     database_url: str = Field("", description="Postgres or SQLite address; empty = SQLite in DATA_DIR/data")
     listen_host: Annotated[str, AfterValidator(_addresses)] = Field(
         "127.0.0.1", description="addresses to answer DNS on, comma-separated, IPv4 or IPv6"
@@ -70,7 +68,9 @@ class Settings(BaseSettings):
     tcp_clients_max: Count = Field(256, description="TCP connections served at once")
     tcp_idle_s: Positive = Field(10.0, description="seconds before an idle TCP connection is closed")
     inflight_max: Count = Field(16384, description="queries waiting for an upstream at once")
-    queue_max: Count = Field(65536, description="queries waiting to be scored; beyond it the newest are dropped and counted")
+    queue_max: Count = Field(
+        65536, description="queries waiting to be scored; beyond it the newest are dropped and counted"
+    )
     batch_max: Count = Field(1024, description="queries scored at once")
     batch_wait_ms: Positive = Field(50.0, description="longest wait for a batch to fill, milliseconds")
 
@@ -99,16 +99,20 @@ class Settings(BaseSettings):
     retrain_domain_share: Share = Field(0.02, description="most of the sample that one domain may contribute")
     retrain_seed: int = Field(42, description="seed of sampling and training")
     validation_cases: Path | None = Field(
-        None, description="your own validation cases: a CSV of qname,expected,purpose (expected: NORMAL or HIGH)"
+        None,
+        description="your own validation cases: a CSV of qname,expected,purpose (expected: NORMAL or HIGH)",
     )
     deploy: Literal["auto", "manual"] = Field(
-        "auto", description="auto = deploy when every gate passes; manual = wait for dns-tunnel models approve"
+        "auto",
+        description="auto = deploy when every gate passes; manual = wait for dns-tunnel models approve",
     )
     backup_days: Count = Field(30, description="days that model backups are kept (8 weeks = 56 is recommended)")
 
     api_host: Annotated[str, AfterValidator(_addresses)] = Field("127.0.0.1", description="address of API and console")
     api_port: Port = Field(8053, description="port of API and console")
-    api_token: SecretStr = Field(SecretStr(""), description="bearer token; empty = made once and kept in DATA_DIR/data/api_token")
+    api_token: SecretStr = Field(
+        SecretStr(""), description="bearer token; empty = made once and kept in DATA_DIR/data/api_token"
+    )
     public_url: str = Field("", description="address of the console as people see it, for links in messages")
 
     slack_webhook_url: SecretStr = Field(SecretStr(""), description="Slack incoming webhook")
@@ -182,7 +186,11 @@ def load(**overrides: Any) -> Settings:
     except ValidationError as error:
         first = error.errors()[0]
         name = ".".join(str(part) for part in first["loc"]).upper()
-        secret = Settings.model_fields[name.lower()].annotation is SecretStr if name.lower() in Settings.model_fields else True
+        secret = (
+            Settings.model_fields[name.lower()].annotation is SecretStr
+            if name.lower() in Settings.model_fields
+            else True
+        )
         shown = "" if secret else f"={first['input']}"
         raise SettingsError(f"cannot use setting {name}{shown}: {first['msg']}") from None
     if not settings.score_suspicious < settings.score_high < settings.score_critical:

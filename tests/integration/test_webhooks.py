@@ -21,9 +21,7 @@ from tests.webhook import webhook
 
 FAST = RetryPolicy(attempts=3, base_s=0.01, wait_max_s=2.0, timeout_s=2.0)
 BOTH = pytest.mark.parametrize("kind", [SlackNotifier, TeamsNotifier])
-MESSAGE = Message(
-    "A title", "A summary", [("Client", "192.0.2.1")], Severity.HIGH, link="https://c.example/r"
-)
+MESSAGE = Message("A title", "A summary", [("Client", "192.0.2.1")], Severity.HIGH, link="https://c.example/r")
 
 
 def check_slack(payload: dict[str, object]) -> None:

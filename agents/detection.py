@@ -1,0 +1,138 @@
+"""The hot flow: names, then features and windows, then model and rules, then policy. A batch in, verdicts out."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from agents.features import FEATURES, extract
+from agents.incidents import Incidents
+from agents.model import Model
+from agents.names import domain_text, split_domain
+from agents.policy import Evidence, Scale, evidence_of, query_reasons
+from agents.services import service_of
+from agents.types import Incident, QueryBatch, Verdicts
+from agents.windows import Flows, Part, key_of
+
+PRICED_MAX = 65_536
+"""Names whose price is remembered; at the bound all are forgotten."""
+NO_EVIDENCE = Evidence(0.0)
+
+
+class TunnelDetector:
+    """Scores queries with the model and with what it knows of each client and domain (protocols.Detector)."""
+
+    def __init__(self, model: Model, flows: Flows, incidents: Incidents, scale: Scale) -> None:
+        self.model = model
+        self.flows = flows
+        self.incidents = incidents
+        self.scale = scale
+        self._priced: dict[bytes, tuple[str, tuple[Part, ...], float]] = {}
+        self._swap = threading.Lock()
+        self._next: Model | None = None
+
+    def reload(self, model: Model) -> None:
+        """Use another model from the next batch on. May be called from any thread."""
+        with self._swap:
+            self._next = model
+
+    def detect(self, batch: QueryBatch) -> Verdicts:
+        self._take_next()
+        unique: dict[bytes, int] = {}
+        which = [unique.setdefault(qname.lower(), len(unique)) for qname in batch.qname]
+        names = list(unique)
+        rows = extract(names)
+        model_scores = self.model.score(rows, names) if names else np.empty(0, dtype=np.float32)
+        verdicts = self._judge(batch, names, which, rows[which], model_scores)
+        if len(batch):
+            self.incidents.close_quiet(float(batch.ts[-1]))
+        return self._with_incidents(verdicts)
+
+    def flush(self) -> Verdicts | None:
+        """End of input: close all incidents; their last state comes with an empty batch."""
+        self.incidents.close_all()
+        changed = self.incidents.changes()
+        return empty_verdicts(self.model.model_id, changed) if changed else None
+
+    def _take_next(self) -> None:
+        with self._swap:
+            if self._next is not None:
+                self.model, self._next = self._next, None
+                self._priced.clear()
+
+    def _judge(
+        self,
+        batch: QueryBatch,
+        names: Sequence[bytes],
+        which: Sequence[int],
+        features: NDArray[np.float32],
+        model_scores: NDArray[np.float32],
+    ) -> Verdicts:
+        scale = self.scale
+        domains, reasons = [], []
+        scores = np.empty(len(batch), dtype=np.float32)
+        severities = np.empty(len(batch), dtype=np.uint8)
+        by_name = model_scores.tolist()
+        for row, (ts, client, number) in enumerate(zip(batch.ts.tolist(), batch.client, which, strict=True)):
+            name, model = names[number], by_name[number]
+            domain, parts, discount = self._price(name)
+            evidence = self._count(ts, client, name, domain, parts, discount) if parts else NO_EVIDENCE
+            behaviour = scale.behaviour(evidence.ratio)
+            score = scale.combined(model, behaviour)
+            severity = scale.severity(score)
+            domains.append(domain)
+            scores[row], severities[row] = score, severity
+            reasons.append(query_reasons(name, model, behaviour, evidence, domain, scale) if severity else ())
+        return Verdicts(batch, domains, features, scores, severities, reasons, self.model.model_id)
+
+    def _count(
+        self, ts: float, client: str, name: bytes, domain: str, parts: tuple[Part, ...], discount: float
+    ) -> Evidence:
+        flow = self.flows.flow(ts, client, domain)
+        if flow is None:
+            return NO_EVIDENCE
+        _, encoded = flow.add(ts, name, key_of(name), parts, discount)
+        spread = None if discount > 1 else self.flows.spread(client, domain, flow, ts, encoded)
+        evidence = evidence_of(ts, flow, spread)
+        self.incidents.observe(ts, client, domain, flow, evidence, spread)
+        return evidence
+
+    def _price(self, name: bytes) -> tuple[str, tuple[Part, ...], float]:
+        """(registered domain, what each subdomain label costs, discount of a known service) of a lower-case name."""
+        found = self._priced.get(name)
+        if found is None:
+            if len(self._priced) >= PRICED_MAX:
+                self._priced.clear()
+            costs = [(label, self.model.chars.cost(label)) for label in split_domain(name)[0]]
+            parts = tuple(Part(key_of(b"." + label), cost.bits, cost.encoded) for label, cost in costs)
+            service = service_of(name)
+            found = self._priced[name] = (domain_text(name), parts, service.factor if service else 1.0)
+        return found
+
+    def _with_incidents(self, verdicts: Verdicts) -> Verdicts:
+        changed = self.incidents.changes()
+        return replace(verdicts, incidents=changed) if changed else verdicts
+
+
+def empty_verdicts(model_id: str, incidents: tuple[Incident, ...]) -> Verdicts:
+    """Incidents without queries: what closes when nothing more comes."""
+    nothing = np.empty(0)
+    batch = QueryBatch(
+        ts=nothing,
+        client=(),
+        qname=(),
+        qtype=nothing.astype(np.uint16),
+        qlen=nothing.astype(np.int32),
+        rcode=nothing.astype(np.int16),
+        ancount=nothing.astype(np.int32),
+        rlen=nothing.astype(np.int32),
+        ttl_min=nothing.astype(np.int64),
+        rtt_ms=nothing.astype(np.float32),
+        ans_types=(),
+    )
+    features = np.empty((0, len(FEATURES)), dtype=np.float32)
+    return Verdicts(batch, (), features, nothing.astype(np.float32), nothing.astype(np.uint8), (), model_id, incidents)

@@ -1,0 +1,282 @@
+"""Lexical features of a name: one function each, and the FEATURES table that gives them their order.
+
+Each function takes a `View` of one name and returns one finite float. They look at lower-case bytes only, since
+resolvers randomise case (draft-vixie-dnsext-dns0x20). The plain functions are the definition; `kernels/` is the
+place of faster twins, which must agree with them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import groupby, pairwise
+
+import numpy as np
+from numpy.typing import NDArray
+
+from agents.names import split_domain
+
+DIGITS = frozenset(b"0123456789")
+HEX = frozenset(b"0123456789abcdef")
+VOWELS = frozenset(b"aeiouy")
+LETTERS = frozenset(range(0x61, 0x7B))
+CONSONANTS = LETTERS - VOWELS
+HOST_BYTES = LETTERS | DIGITS | frozenset(b"-_")
+"""Bytes that ordinary host and service names use (RFC 952, RFC 1123 section 2.1, RFC 2782 for the underscore)."""
+
+COMMON_PAIRS = frozenset(
+    pair.encode()
+    for pair in (
+        "th he in er an re on at en nd ti es or te of ed is it al ar st to nt ng se ha as ou io le ve co me de "
+        "hi ri ro ic ne ea ra ce li ch ll be ma si om ur ca el ta la ns di fo ho pe ec pr no ct us ac ot il tr "
+        "ly nc et ut ss so rs un lo wa ge ie wh ee wi em ad ol rt po we na ul ni ts mo ow pa im mi ai sh ir su "
+        "id os iv ia am fi ci vi pl ig tu ev ld ry mp fe bl ab gh ty op wo sa ay ex ke ui fr oo ag if ap gr od "
+        "bo sp rd do uc bu ei ov by rm ep tt oc fa ef cu rn sc gi da yo cr cl du ga qu ue ff ba ey ls va um pp "
+        "ua up lu go ht ru ug ds lt pi rc rr eg au ck ew mu br bi pt ak pu rg ib tl ny ki rk ys ob mm fu ph og "
+        "ms ye ud mb ip ub oi rl gu dr hr cc tw ft wn nu af hu nn eo vo rv nf xp gn sm fl iz ok nl my gl aw ju "
+        "oa sy sl ps jo lf nv je nk kn gs dy hy ze ks xt bs ik dd rp sk xi oe oy ws lv dl rf eu dg wr xa yi nm "
+        "eb rb tm xc eh tc gy ja hn yp za gg ym sw bj lm cs ii ix xe oh lk lp ax ox uf dm iu sf bt ka yt ek pm "
+        "ya gt wl rh yl hs ah yc yb rw hm lw hl ae zi az lc py aj iq nj bb nh uo kl lr tn gm sn nr fy mn dw sb "
+        "yr dn sq zo oj yd lb wt lg ko np sr nq ky ln nw tf fs cq dh sd vy dj hw xu ao ml uk uy ej ez hb nz nb "
+        "mc tp xh ux tz bv mf wd"
+    ).split()
+)
+"""Pairs of letters that are common in words of European languages; random text hits few of them."""
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """One name, taken apart once: raw lower-case labels and what most features need of them."""
+
+    subdomain: tuple[bytes, ...]
+    domain: tuple[bytes, ...]
+    text: bytes  # subdomain labels joined without dots
+    longest: bytes  # the longest subdomain label, the first of equals
+
+
+def view_of(wire: bytes) -> View:
+    """Take a wire name apart. Raises NameFormatError."""
+    subdomain, domain = split_domain(wire)
+    longest = max(subdomain, key=len) if subdomain else b""
+    return View(subdomain, domain, b"".join(subdomain), longest)
+
+
+def entropy(text: bytes) -> float:
+    """Shannon entropy of the byte distribution, bits per byte (Shannon 1948); 0 for the empty text."""
+    size = len(text)
+    if size < 2:
+        return 0.0
+    return -sum(n / size * math.log2(n / size) for n in Counter(text).values())
+
+
+def _share(text: bytes, of: frozenset[int]) -> float:
+    return sum(byte in of for byte in text) / len(text) if text else 0.0
+
+
+def _longest_run(text: bytes, of: frozenset[int]) -> int:
+    return max((sum(1 for _ in run) for inside, run in groupby(text, of.__contains__) if inside), default=0)
+
+
+def _pairs(text: bytes) -> list[bytes]:
+    return [text[i : i + 2] for i in range(len(text) - 1)]
+
+
+def name_length(view: View) -> float:
+    """Length of the whole name with its dots."""
+    return sum(map(len, view.subdomain)) + sum(map(len, view.domain)) + len(view.subdomain) + len(view.domain)
+
+
+def subdomain_length(view: View) -> float:
+    """Bytes left of the registered domain, dots not counted: the room for data."""
+    return len(view.text)
+
+
+def subdomain_labels(view: View) -> float:
+    """Labels left of the registered domain."""
+    return len(view.subdomain)
+
+
+def longest_label(view: View) -> float:
+    """Length of the longest subdomain label."""
+    return len(view.longest)
+
+
+def repeats(view: View) -> float:
+    """Bytes of the subdomain's labels that equal the byte before, "www" not counted."""
+    return sum(a == b for label in view.subdomain if label != b"www" for a, b in pairwise(label))
+
+
+def full_labels(view: View) -> float:
+    """Subdomain labels of more than 40 bytes: encoders fill labels up, people do not."""
+    return sum(len(label) > 40 for label in view.subdomain)
+
+
+def text_entropy(view: View) -> float:
+    """Entropy of the subdomain's bytes."""
+    return entropy(view.text)
+
+
+def longest_label_entropy(view: View) -> float:
+    """Entropy of the longest label's bytes."""
+    return entropy(view.longest)
+
+
+def information(view: View) -> float:
+    """Length times entropy of the subdomain: an upper estimate of what the name can carry."""
+    return len(view.text) * entropy(view.text) / 8
+
+
+def distinct_bytes(view: View) -> float:
+    """Different bytes in the subdomain."""
+    return len(set(view.text))
+
+
+def digit_share(view: View) -> float:
+    """Share of decimal digits in the subdomain."""
+    return _share(view.text, DIGITS)
+
+
+def hex_share(view: View) -> float:
+    """Share of hexadecimal digits in the longest label."""
+    return _share(view.longest, HEX)
+
+
+def longest_hex_run(view: View) -> float:
+    """Longest run of hexadecimal digits in a label."""
+    return max((_longest_run(label, HEX) for label in view.subdomain), default=0)
+
+
+def longest_digit_run(view: View) -> float:
+    """Longest run of decimal digits in a label."""
+    return max((_longest_run(label, DIGITS) for label in view.subdomain), default=0)
+
+
+def vowel_share(view: View) -> float:
+    """Share of vowels among the letters; 0.4, as in words, where there are fewer than four letters."""
+    letters = bytes(byte for byte in view.text if byte in LETTERS)
+    return _share(letters, VOWELS) if len(letters) >= 4 else 0.4
+
+
+def longest_consonant_run(view: View) -> float:
+    """Longest run of consonants in a label, "www" not counted."""
+    return max((_longest_run(label, CONSONANTS) for label in view.subdomain if label != b"www"), default=0)
+
+
+def alternations(view: View) -> float:
+    """Changes between letter and digit inside labels: high in hex and base32, low in words and counters."""
+    return sum(
+        (label[i] in DIGITS) != (label[i + 1] in DIGITS)
+        for label in view.subdomain
+        for i in range(len(label) - 1)
+        if label[i] in LETTERS | DIGITS and label[i + 1] in LETTERS | DIGITS
+    )
+
+
+def repeat_share(view: View) -> float:
+    """Share of bytes in the longest label that equal the byte before, "www" not counted."""
+    if len(view.longest) < 4:
+        return 0.0
+    return sum(a == b for a, b in pairwise(view.longest)) / (len(view.longest) - 1)
+
+
+def longest_repeat(view: View) -> float:
+    """Longest run of one byte in a label, "www" not counted."""
+    runs = (sum(1 for _ in run) for label in view.subdomain if label != b"www" for _, run in groupby(label))
+    return max(runs, default=0)
+
+
+def rare_pairs(view: View) -> float:
+    """Letter pairs of the subdomain that are not common in words."""
+    return sum(
+        pair not in COMMON_PAIRS
+        for label in view.subdomain
+        if label != b"www"
+        for pair in _pairs(label)
+        if pair[0] in LETTERS and pair[1] in LETTERS
+    )
+
+
+def rare_pair_share(view: View) -> float:
+    """Share of rare letter pairs in the longest label; 0 where it has fewer than four pairs."""
+    pairs = [p for p in _pairs(view.longest) if p[0] in LETTERS and p[1] in LETTERS]
+    return sum(pair not in COMMON_PAIRS for pair in pairs) / len(pairs) if len(pairs) >= 4 else 0.0
+
+
+def hyphens(view: View) -> float:
+    """Hyphens and underscores in the subdomain."""
+    return view.text.count(b"-") + view.text.count(b"_")
+
+
+def strange_bytes(view: View) -> float:
+    """Bytes that no host or service name uses: base64's plus and slash, control bytes, bytes above 126."""
+    return sum(byte not in HOST_BYTES for byte in view.text)
+
+
+def domain_length(view: View) -> float:
+    """Length of the label that was registered (the leftmost of the registered domain)."""
+    return len(view.domain[0]) if view.domain else 0.0
+
+
+def distinct_share(view: View) -> float:
+    """Different bytes per byte of the longest label; 0.7, as in words, where it has fewer than eight."""
+    return len(set(view.longest)) / len(view.longest) if len(view.longest) >= 8 else 0.7
+
+
+@dataclass(frozen=True, slots=True)
+class Feature:
+    """One column of the feature matrix."""
+
+    name: str
+    unit: str
+    function: Callable[[View], float]
+
+
+FEATURES: tuple[Feature, ...] = tuple(
+    Feature(function.__name__, unit, function)
+    for function, unit in (
+        (name_length, "bytes"),
+        (subdomain_length, "bytes"),
+        (subdomain_labels, "labels"),
+        (longest_label, "bytes"),
+        (repeats, "bytes"),
+        (full_labels, "labels"),
+        (text_entropy, "bits per byte"),
+        (longest_label_entropy, "bits per byte"),
+        (information, "bytes"),
+        (distinct_bytes, "bytes"),
+        (digit_share, "share"),
+        (hex_share, "share"),
+        (longest_hex_run, "bytes"),
+        (longest_digit_run, "bytes"),
+        (vowel_share, "share"),
+        (longest_consonant_run, "bytes"),
+        (alternations, "changes"),
+        (repeat_share, "share"),
+        (longest_repeat, "bytes"),
+        (rare_pairs, "pairs"),
+        (rare_pair_share, "share"),
+        (hyphens, "bytes"),
+        (strange_bytes, "bytes"),
+        (domain_length, "bytes"),
+        (distinct_share, "share"),
+    )
+)
+
+SCHEMA = hashlib.sha256(",".join(feature.name for feature in FEATURES).encode()).hexdigest()[:16]
+"""Identity of the feature matrix: a model made for another order or set is refused at load."""
+
+
+@lru_cache(maxsize=65536)
+def _row(wire: bytes) -> bytes:
+    view = view_of(wire)
+    return np.array([feature.function(view) for feature in FEATURES], dtype=np.float32).tobytes()
+
+
+def extract(qnames: Sequence[bytes]) -> NDArray[np.float32]:
+    """Feature matrix of wire names, shape (n, len(FEATURES)); rows of names seen lately come from a cache."""
+    rows = b"".join([_row(wire.lower()) for wire in qnames])
+    return np.frombuffer(rows, dtype=np.float32).reshape(len(qnames), len(FEATURES))

@@ -1,0 +1,136 @@
+"""How much a label can carry: its description length in bits, the shorter of two codes (two-part MDL, Rissanen 1978).
+
+One code is a character trigram model of benign labels, under which words are cheap. The other spells the bytes out
+in the smallest alphabet that holds them (digits, hex, base32, letters and digits, base64, any byte): random text
+costs there what it carries, whatever the trigram model never saw.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from itertools import pairwise
+
+import numpy as np
+from numpy.typing import NDArray
+
+SYMBOLS = b"abcdefghijklmnopqrstuvwxyz0123456789-_"
+OTHER, EDGE = len(SYMBOLS), len(SYMBOLS) + 1
+SIZE = len(SYMBOLS) + 2
+_INDEX = bytes(SYMBOLS.index(b) if b in SYMBOLS else OTHER for b in bytes(range(256)).lower())
+OTHER_BITS = math.log2(256 - len(SYMBOLS))
+"""Which of the other bytes it was."""
+BACKOFF = 4.0
+"""Pseudo-counts of the shorter context (Dirichlet prior, MacKay and Peto 1995)."""
+
+ALPHABETS: tuple[tuple[frozenset[int], float], ...] = tuple(
+    (frozenset(text), math.log2(len(text)))
+    for text in (
+        b"0123456789",
+        b"0123456789abcdef",
+        b"abcdefghijklmnopqrstuvwxyz234567",
+        b"abcdefghijklmnopqrstuvwxyz0123456789-",
+        b"abcdefghijklmnopqrstuvwxyz0123456789-_+/=.",
+    )
+)
+"""From the smallest up: bytes and bits per byte."""
+ENCODED_MARGIN = 1.5
+"""Bits a byte by which a label must be likelier as random text than as a benign label."""
+ENCODED_BYTES = 4
+"""Shorter labels are judged as if they had this many bytes: three letters prove nothing."""
+WORDLIKE_BYTES = 32
+"""A longer label teaches nothing about words."""
+COMMON_SEEN = 3
+"""Names below which a label must occur to be in the dictionary."""
+COMMON_LABELS = 4096
+"""Most labels in the dictionary."""
+
+
+def _spelled(label: bytes) -> float:
+    used = frozenset(label)
+    for alphabet, bits in ALPHABETS:
+        if used <= alphabet:
+            return len(label) * bits
+    return len(label) * 7.0  # iodine's Base128 is the densest code in use; 0x20 case carries nothing reliable
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """What one label carries, bits, and whether it reads as encoded data instead of words."""
+
+    bits: float
+    encoded: bool
+
+
+@dataclass(frozen=True, eq=False)
+class CharModel:
+    """Trigram code lengths, bits, shape (SIZE, SIZE, SIZE): [two before][one before][this]; and common labels'."""
+
+    bits: NDArray[np.float32]
+    common: Mapping[bytes, float]
+    _rows: list[list[list[float]]] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_rows", self.bits.tolist())
+
+    def cost(self, label: bytes) -> Cost:
+        """Description length of one lower-case label: the shortest of dictionary, trigram and spelled code.
+
+        It reads as encoded where spelling it out is shorter than the trigram code by ENCODED_MARGIN a byte:
+        a likelihood ratio of "random text" against "benign label".
+        """
+        known = self.common.get(label)
+        if known is not None:
+            return Cost(known, False)
+        modelled, spelled = self._modelled(label), _spelled(label)
+        return Cost(min(modelled, spelled), modelled - spelled >= ENCODED_MARGIN * max(len(label), ENCODED_BYTES))
+
+    def encoded_bits(self, subdomain: Iterable[bytes]) -> float:
+        """Bits in the labels that read as encoded data."""
+        return sum(cost.bits for cost in map(self.cost, subdomain) if cost.encoded)
+
+    def _modelled(self, label: bytes) -> float:
+        rows, total, a, b = self._rows, 0.0, EDGE, EDGE
+        for c in label.translate(_INDEX):
+            total += rows[a][b][c]
+            a, b = b, c
+        return total + rows[a][b][EDGE]
+
+
+def learn(subdomains: Iterable[tuple[bytes, ...]]) -> CharModel:
+    """Learn both codes from the subdomain labels of benign names.
+
+    A label is common if it occurs below COMMON_SEEN names or more; the trigram code counts every label once,
+    since it prices labels that were not seen before.
+    """
+    seen = Counter(label for labels in subdomains for label in labels)
+    total = sum(seen.values())
+    common = {
+        label: round(-math.log2(count / total), 2)
+        for label, count in sorted(seen.items(), key=lambda item: (-item[1], item[0]))[:COMMON_LABELS]
+        if count >= COMMON_SEEN and 0x0A not in label
+    }
+    return CharModel(_trigrams(label for label in sorted(seen) if _wordlike(label)), common)
+
+
+def _wordlike(label: bytes) -> bool:
+    """Whether a label may teach the trigram code: learning hashes would make hashes cheap, and poisoning easy."""
+    kinds = [0x30 <= byte <= 0x39 for byte in label]
+    return len(label) <= WORDLIKE_BYTES and sum(a != b for a, b in pairwise(kinds)) <= 2
+
+
+def _trigrams(labels: Iterable[bytes]) -> NDArray[np.float32]:
+    counts = np.zeros((SIZE, SIZE, SIZE))
+    for label in labels:
+        chain = bytes((EDGE, EDGE)) + label.translate(_INDEX) + bytes((EDGE,))
+        for a, b, c in zip(chain, chain[1:], chain[2:], strict=False):
+            counts[a, b, c] += 1
+    one = (counts.sum((0, 1)) + 1) / (counts.sum() + SIZE)
+    two = counts.sum(0)
+    two = (two + BACKOFF * one) / (two.sum(1, keepdims=True) + BACKOFF)
+    three = (counts + BACKOFF * two) / (counts.sum(2, keepdims=True) + BACKOFF)
+    bits = -np.log2(three)
+    bits[:, :, OTHER] += OTHER_BITS
+    return np.asarray(np.round(bits, 2), dtype=np.float32)

@@ -1,0 +1,51 @@
+"""Known services whose names look like exfiltration and are none: they get a larger byte budget, never a free pass.
+
+The list is `baseline/services.csv`: suffix, factor (how many times more its names may carry), shape (a regular
+expression that the rest of the name must match, empty = any), and what it is. A name below a listed suffix that
+does not have the shape gets no discount.
+"""
+
+from __future__ import annotations
+
+import csv
+import re
+from dataclasses import dataclass
+from functools import lru_cache
+from importlib import resources
+
+from agents.names import from_text, labels_of
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """One entry of the list."""
+
+    suffix: str
+    factor: float
+    shape: re.Pattern[bytes] | None
+    what: str
+
+
+@lru_cache(maxsize=1)
+def services() -> dict[tuple[bytes, ...], Service]:
+    """The shipped list by suffix labels."""
+    text = resources.files("agents").joinpath("baseline/services.csv").read_text("utf-8")
+    rows = csv.DictReader(line for line in text.splitlines() if not line.startswith("#"))
+    return {labels_of(from_text(row["suffix"])): _service(row) for row in rows}
+
+
+def _service(row: dict[str, str]) -> Service:
+    shape = re.compile(row["shape"].encode()) if row["shape"] else None
+    return Service(row["suffix"], float(row["factor"]), shape, row["what"])
+
+
+@lru_cache(maxsize=65536)
+def service_of(wire: bytes) -> Service | None:
+    """The listed service that a lower-case wire name belongs to: longest suffix at label boundaries, shape fitting."""
+    listed, labels = services(), labels_of(wire)
+    for cut in range(len(labels)):
+        found = listed.get(labels[cut:])
+        if found is not None:
+            rest = b".".join(labels[:cut])
+            return found if found.shape is None or found.shape.fullmatch(rest) else None
+    return None

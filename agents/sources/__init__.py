@@ -1,0 +1,1 @@
+"""Where queries come from: the listener (live) and captures (replay)."""

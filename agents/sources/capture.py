@@ -1,0 +1,135 @@
+"""Captures as a Source: pcap and pcapng files, tables, and several of them one after the other."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Set as AbstractSet
+from itertools import islice
+from pathlib import Path
+from typing import Literal
+
+from agents.errors import CaptureError, MessageError
+from agents.protocols import Source
+from agents.sources.batcher import Row, batch_of
+from agents.sources.inflate import open_bytes
+from agents.sources.join import Joiner
+from agents.sources.linklayer import KNOWN, UDP, Segment, segment
+from agents.sources.pcap import PCAP_MAGICS, PCAPNG_MAGIC, Damage, Frame, frames
+from agents.sources.streams import Streams
+from agents.sources.tsv import TsvSource, is_table
+from agents.types import QueryBatch
+
+Format = Literal["auto", "pcap", "tsv"]
+
+
+class PcapSource:
+    """DNS queries in one pcap or pcapng file (also gzip), joined with their answers, in time order.
+
+    ports: UDP and TCP ports that carry DNS. Raises CaptureError unless the file begins as a capture; what is
+    damaged later is told in `warnings`, once the batches have been read.
+    """
+
+    def __init__(self, path: Path, ports: AbstractSet[int]) -> None:
+        self._path, self._ports = path, ports
+        self.malformed = 0
+        self.warnings: list[str] = []
+        self._joiner, self._streams = Joiner(), Streams()
+        self._cut = self._unknown_link = 0
+        if detect(path) != "pcap":
+            raise CaptureError(f"cannot read {path}: not a pcap or pcapng file")
+
+    def batches(self, size: int) -> Iterator[QueryBatch]:
+        """Yield batches of `size` queries, the last one shorter."""
+        rows = self._rows()
+        while chunk := list(islice(rows, size)):
+            yield batch_of(chunk)
+
+    def _rows(self) -> Iterator[Row]:
+        stream, inflated = open_bytes(self._path)
+        damage = Damage()
+        with stream:
+            for frame in frames(stream, damage):
+                self._take(frame)
+                yield from self._joiner.ready(frame.ts)
+        yield from self._joiner.rest()
+        self._warn((inflated.damage if inflated else "") or damage.text)
+
+    def _take(self, frame: Frame) -> None:
+        part = segment(frame.link, frame.data)
+        if part is None:
+            self._unknown_link += frame.link not in KNOWN
+            return
+        if part.sport not in self._ports and part.dport not in self._ports:
+            return
+        if part.proto == UDP:
+            self._message(frame, part, part.payload, part.size)
+            return
+        for message in self._streams.messages(part):
+            self._message(frame, part, message, len(message))
+
+    def _message(self, frame: Frame, part: Segment, message: bytes, size: int) -> None:
+        """Count what is no DNS message; the QR bit tells queries and answers apart when both ports are DNS."""
+        try:
+            if len(message) < 3:
+                raise MessageError("cannot read message: shorter than a header")
+            if message[2] & 0x80:
+                if part.sport in self._ports:
+                    self._joiner.answer(frame.ts, part.dst, part.dport, part.src, message, size)
+            elif part.dport in self._ports and not message[2] & 0x78:
+                self._joiner.query(frame.ts, part.src, part.sport, part.dst, message, size)
+        except MessageError:
+            self.malformed += 1
+            self._cut += not frame.whole
+
+    def _warn(self, damage: str) -> None:
+        if damage:
+            self.warnings.append(f"{self._path}: {damage}; what came before was used")
+        if self._cut:
+            self.warnings.append(
+                f"{self._path}: {self._cut} messages were cut by the capture's snapshot length"
+            )
+        if self._unknown_link:
+            self.warnings.append(f"{self._path}: {self._unknown_link} frames of an unknown link layer")
+        if self._streams.lost:
+            self.warnings.append(f"{self._path}: {self._streams.lost} TCP streams had gaps")
+
+
+class Sources:
+    """Several sources, one after the other; batches do not span two of them."""
+
+    def __init__(self, sources: Iterable[Source]) -> None:
+        self._sources = list(sources)
+        self.malformed = 0
+        self.warnings: list[str] = []
+
+    def batches(self, size: int) -> Iterator[QueryBatch]:
+        """Yield the batches of each source; `malformed` and `warnings` grow as sources end."""
+        for source in self._sources:
+            yield from source.batches(size)
+            self.malformed += source.malformed
+            self.warnings.extend(source.warnings)
+
+
+def detect(path: Path) -> Literal["pcap", "tsv"]:
+    """The format by content. Raises CaptureError if the file cannot be read, or is neither."""
+    stream, _ = open_bytes(path)
+    with stream:
+        magic = stream.peek(4)[:4]
+        if magic == PCAPNG_MAGIC or magic in PCAP_MAGICS:
+            short = len(stream.read(24)) < 24
+            if short:
+                raise CaptureError(f"cannot read {path}: the file header is cut off")
+            return "pcap"
+        if is_table(stream):
+            return "tsv"
+    raise CaptureError(f"cannot read {path}: neither a capture nor a table with ts, client, qname and qtype")
+
+
+def open_source(paths: Sequence[Path], format: Format, ports: AbstractSet[int]) -> Sources:
+    """A source over files in the order given. Raises CaptureError before anything is read, for any bad file."""
+    return Sources([_open(path, format, ports) for path in paths])
+
+
+def _open(path: Path, format: Format, ports: AbstractSet[int]) -> Source:
+    kind = detect(path) if format == "auto" else format
+    return PcapSource(path, ports) if kind == "pcap" else TsvSource(path)

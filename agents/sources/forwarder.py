@@ -1,0 +1,206 @@
+"""The upstream side of the listener: asks, matches answers, tries the next upstream, gives up in time."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from agents.sources.counters import Counters
+from agents.sources.tcp import ask
+from agents.sources.upstream import (
+    AGE_MAX_S,
+    POOL_SIZE,
+    USES_MAX,
+    Pending,
+    Random16,
+    Routes,
+    Upstream,
+    UpstreamSocket,
+)
+from agents.wire import HEADER_SIZE
+
+DRAIN_MAX = 64
+"""Datagrams taken from one socket per wake-up, so that no socket starves the others."""
+_SWEEP_S = 0.05
+_TCP_MAX = 128
+"""Upstream connections at once; each is one file descriptor and up to 64 KiB."""
+_UDP_MAX = 65535
+_TRUNCATED = 0x02
+
+Finish = Callable[[Pending, bytes | None], None]
+"""Called once a query: with the upstream's answer (its own id), or None if no upstream answered."""
+
+
+class Forwarder:
+    """Runs inside one asyncio loop; all but the rare TCP question is done in callbacks, without tasks."""
+
+    def __init__(
+        self, routes: Routes, *, timeout_s: float, inflight_max: int, counters: Counters, finish: Finish
+    ) -> None:
+        self._routes, self._timeout_s, self._inflight_max = routes, timeout_s, inflight_max
+        self._counters, self._finish = counters, finish
+        self._random = Random16()
+        self._sockets: dict[UpstreamSocket, None] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._timer: asyncio.TimerHandle | None = None
+        self.inflight = 0
+
+    def start(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._timer = self._loop.call_later(_SWEEP_S, self._sweep)
+
+    async def stop(self) -> None:
+        """Give up what is in flight and close every socket."""
+        if self._timer:
+            self._timer.cancel()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        for socket in list(self._sockets):
+            for pending in socket.pending.values():
+                self._done(pending, None)
+            socket.pending.clear()
+            self._close(socket)
+
+    @property
+    def full(self) -> bool:
+        return self.inflight >= self._inflight_max
+
+    def submit(self, pending: Pending) -> None:
+        """Take a query in; `finish` is called for it exactly once, possibly before this returns."""
+        self.inflight += 1
+        pending.started = self._loop.time()
+        self._send(pending, pending.started)
+
+    def _done(self, pending: Pending, answer: bytes | None) -> None:
+        self.inflight -= 1
+        self._finish(pending, answer)
+
+    def _send(self, pending: Pending, now: float) -> None:
+        """Ask the next upstream that takes the query; without one left, give up."""
+        upstreams = pending.zone.upstreams
+        while pending.tries < len(upstreams):
+            try:
+                self._send_to(upstreams[pending.asked], pending, now)
+            except OSError:
+                self._advance(pending)
+                continue
+            return
+        self._done(pending, None)
+
+    @staticmethod
+    def _advance(pending: Pending) -> None:
+        pending.zone.note_timeout(pending.asked)
+        pending.tries += 1
+        pending.asked = (pending.asked + 1) % len(pending.zone.upstreams)
+
+    def _send_to(self, upstream: Upstream, pending: Pending, now: float) -> None:
+        random = self._random
+        slot = random.draw() % POOL_SIZE
+        chosen = upstream.slots[slot]
+        if chosen is None or chosen.uses >= USES_MAX:
+            chosen = self._open(upstream, slot, now)
+        ident = random.draw()
+        while ident in chosen.pending:
+            ident = random.draw()
+        chosen.uses += 1
+        chosen.sock.send(ident.to_bytes(2) + pending.query[2:])
+        pending.deadline = now + self._timeout_s
+        chosen.pending[ident] = pending
+
+    def _open(self, upstream: Upstream, slot: int, now: float) -> UpstreamSocket:
+        """Put a fresh socket into the slot; the old one stays until its last answer or time-out."""
+        fresh = upstream.open(self._random, now)
+        self._sockets[fresh] = None
+        upstream.slots[slot] = fresh
+        self._loop.add_reader(fresh.sock, self._on_answers, fresh)
+        return fresh
+
+    def _close(self, socket: UpstreamSocket) -> None:
+        self._loop.remove_reader(socket.sock)
+        socket.sock.close()
+        del self._sockets[socket]
+
+    def _on_answers(self, socket: UpstreamSocket) -> None:
+        for _ in range(DRAIN_MAX):
+            try:
+                answer = socket.sock.recv(_UDP_MAX)
+            except BlockingIOError:
+                return
+            except OSError:
+                self._fail_over(socket)
+                return
+            self._on_answer(socket, answer)
+
+    def _on_answer(self, socket: UpstreamSocket, answer: bytes) -> None:
+        ident = int.from_bytes(answer[:2])
+        pending = socket.pending.get(ident)
+        if pending is None or len(answer) < HEADER_SIZE or not pending.matches(answer):
+            self._counters.mismatched_answers += 1
+            return
+        del socket.pending[ident]
+        socket.upstream.failures = 0
+        if answer[2] & _TRUNCATED and len(self._tasks) < _TCP_MAX:
+            self._counters.tcp_fallbacks += 1
+            task = self._loop.create_task(self._ask_tcp(socket.upstream, pending, answer))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+            return
+        self._done(pending, answer)
+
+    async def _ask_tcp(self, upstream: Upstream, pending: Pending, truncated: bytes) -> None:
+        """Ask again over TCP. If that fails, a UDP client gets the truncated answer and may try itself."""
+        query = self._random.draw().to_bytes(2) + pending.query[2:]
+        answer: bytes | None = None
+        try:
+            answer = await ask(upstream.host, upstream.port, query, self._timeout_s)
+        except asyncio.CancelledError:
+            self._done(pending, None)
+            raise
+        except (OSError, EOFError):
+            answer = None
+        if answer is not None and (
+            len(answer) < HEADER_SIZE or answer[:2] != query[:2] or not pending.matches(answer)
+        ):
+            self._counters.mismatched_answers += 1
+            answer = None
+        if answer is None and not pending.udp:
+            self._advance(pending)
+            self._send(pending, self._loop.time())
+            return
+        self._done(pending, answer or truncated)
+
+    def _fail_over(self, socket: UpstreamSocket) -> None:
+        """The kernel reports that the upstream is unreachable: its questions go to the next one now."""
+        waiting = list(socket.pending.values())
+        socket.pending.clear()
+        now = self._loop.time()
+        for pending in waiting:
+            self._advance(pending)
+            self._send(pending, now)
+
+    def _sweep(self) -> None:
+        """Time out what is overdue and retire old sockets. Each socket's queries are in order of deadline."""
+        now = self._loop.time()
+        for socket in list(self._sockets):
+            overdue = []
+            for ident, pending in socket.pending.items():
+                if pending.deadline > now:
+                    break
+                overdue.append(ident)
+            for ident in overdue:
+                pending = socket.pending.pop(ident)
+                self._counters.timeouts += 1
+                self._advance(pending)
+                self._send(pending, now)
+            self._retire(socket, now)
+        self._timer = self._loop.call_later(_SWEEP_S, self._sweep)
+
+    def _retire(self, socket: UpstreamSocket, now: float) -> None:
+        slots = socket.upstream.slots
+        if socket in slots:
+            if now - socket.born < AGE_MAX_S:
+                return
+            slots[slots.index(socket)] = None
+        if not socket.pending:
+            self._close(socket)

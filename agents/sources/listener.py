@@ -1,0 +1,212 @@
+"""The forwarding DNS server: UDP and TCP, IPv4 and IPv6. It answers first; what it saw is judged afterwards.
+
+The client's bytes are forwarded and so are the upstream's: only the id is rewritten. A finished query becomes
+a Row (see batcher.py) that is offered, never waited for. A query that no upstream answered is offered with
+rcode 2 (SERVFAIL, what the client was told), ancount 0 and unknown size, TTL and latency.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import math
+import socket
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from agents import wire
+from agents.errors import AgentsError, MessageError
+from agents.sources.access import AccessList
+from agents.sources.batcher import Row
+from agents.sources.counters import Counters
+from agents.sources.forwarder import DRAIN_MAX, Forwarder
+from agents.sources.sockets import UdpPort, bind_pair, endpoint_text, is_local_address
+from agents.sources.tcp import TcpClient, TcpClients
+from agents.sources.upstream import Endpoint, Pending, Routes, Where
+from agents.types import UNKNOWN
+
+
+class Listener:
+    """Answers DNS on every address of `hosts`. `upstreams` is what settings.parse_upstreams returns.
+
+    hosts: textual addresses; "::" is IPv6 only, so that "0.0.0.0" and "::" go together. port: 0 = a free one
+    each. upstreams: [(zone, [(address, port), …]), …], zone "" = everything else. allowed_clients: networks.
+    timeout_s: seconds per upstream. tcp_idle_s: seconds. offer: takes a Row, must not block.
+    """
+
+    def __init__(
+        self,
+        hosts: Sequence[str],
+        port: int,
+        upstreams: Sequence[tuple[str, Sequence[Endpoint]]],
+        *,
+        allowed_clients: Sequence[str],
+        timeout_s: float,
+        tcp_clients_max: int,
+        tcp_idle_s: float,
+        inflight_max: int,
+        offer: Callable[[Row], None],
+    ) -> None:
+        self._hosts, self._port, self._offer = hosts, port, offer
+        self.counters = Counters()
+        self._routes = Routes(upstreams)
+        self._access = AccessList(allowed_clients)
+        self._forwarder = Forwarder(
+            self._routes,
+            timeout_s=timeout_s,
+            inflight_max=inflight_max,
+            counters=self.counters,
+            finish=self._finish,
+        )
+        self._tcp = TcpClients(self._handle, self._access.allows, self.counters, tcp_clients_max, tcp_idle_s)
+        self._udp: list[UdpPort] = []
+        self._servers: list[asyncio.Server] = []
+        self.addresses: list[Endpoint] = []
+
+    @property
+    def ports(self) -> list[int]:
+        """Bound ports, one a host."""
+        return [port for _, port in self.addresses]
+
+    @property
+    def inflight(self) -> int:
+        """Queries that wait for an upstream now."""
+        return self._forwarder.inflight
+
+    async def start(self) -> None:
+        """Bind and serve. Raises AgentsError if a host cannot be bound, or an upstream is this listener."""
+        loop = asyncio.get_running_loop()
+        pairs: list[socket.socket] = []
+        try:
+            for host in self._hosts:
+                udp, tcp = bind_pair(host, self._port)
+                self._udp.append(UdpPort(udp))
+                pairs.append(tcp)
+                self.addresses.append((host, udp.getsockname()[1]))
+            self._refuse_loops()
+        except AgentsError:
+            for sock in [*pairs, *(port.sock for port in self._udp)]:
+                sock.close()
+            self._udp, self.addresses = [], []
+            raise
+        self._forwarder.start()
+        for tcp in pairs:
+            self._servers.append(await loop.create_server(lambda: TcpClient(self._tcp), sock=tcp))
+        for port in self._udp:
+            loop.add_reader(port.sock, self._on_queries, port)
+
+    async def stop(self) -> None:
+        """Take no more queries, answer SERVFAIL to the UDP ones in flight, close every socket."""
+        loop = asyncio.get_running_loop()
+        for port in self._udp:
+            loop.remove_reader(port.sock)
+        for server in self._servers:
+            server.close()
+        # Connections first: an answered one would hand on its next query.
+        self._tcp.close()
+        await self._forwarder.stop()
+        for port in self._udp:
+            port.sock.close()
+        self._udp, self._servers = [], []
+
+    def _refuse_loops(self) -> None:
+        for host, port in self._routes.upstreams:
+            for mine, my_port in self.addresses:
+                if port == my_port and _same_host(host, mine):
+                    raise AgentsError(
+                        f"cannot forward to {endpoint_text(host, port)}: that is this listener itself"
+                    )
+
+    def _on_queries(self, port: UdpPort) -> None:
+        for _ in range(DRAIN_MAX):
+            try:
+                message, client, back = port.receive()
+            except OSError:
+                return
+            self._handle(message, client, port, back, udp=True)
+
+    def _handle(self, message: bytes, client: str, where: Where, back: Any, *, udp: bool) -> bool:
+        """Forward a query, or answer it at once; False if it can never be answered (it is no query)."""
+        self.counters.received += 1
+        if len(message) < wire.HEADER_SIZE or message[2] & 0x80:
+            self.counters.malformed += 1
+            return False
+        if not self._access.allows(client):
+            self.counters.refused += 1
+            where.send(wire.error_reply(message, wire.REFUSED), back)
+            return True
+        if message[2] & 0x78:
+            self.counters.notimp += 1
+            where.send(wire.error_reply(message, wire.NOTIMP), back)
+            return True
+        try:
+            question = wire.parse_question(message)
+        except MessageError:
+            self.counters.malformed += 1
+            where.send(wire.error_reply(message, wire.FORMERR), back)
+            return True
+        self._forward(message, question, client, where, back, udp)
+        return True
+
+    def _forward(
+        self, message: bytes, question: wire.Question, client: str, where: Where, back: Any, udp: bool
+    ) -> None:
+        zone = self._routes.find(question.qname)
+        # A zone transfer is answered in many messages; a forwarder has no zone to transfer.
+        if question.qtype in (wire.AXFR, wire.IXFR):
+            self.counters.notimp += 1
+            where.send(wire.error_reply(message, wire.NOTIMP, question.end), back)
+        elif zone is None or self._forwarder.full:
+            self.counters.shed += 1
+            where.send(wire.error_reply(message, wire.SERVFAIL, question.end), back)
+        else:
+            self._forwarder.submit(
+                Pending(
+                    message, question, client, where, back, udp, zone, time.time(),
+                    question_bytes=message[wire.HEADER_SIZE : question.end],
+                    asked=zone.preferred,
+                )
+            )  # fmt: skip
+
+    def _finish(self, pending: Pending, answer: bytes | None) -> None:
+        """Answer the client, then offer the row."""
+        query, question = pending.query, pending.question
+        if answer is None:
+            self.counters.servfail += 1
+            pending.where.send(wire.error_reply(query, wire.SERVFAIL, question.end), pending.back)
+            facts, rlen, rtt_ms = wire.Answer(wire.SERVFAIL, 0, "", UNKNOWN, False), UNKNOWN, math.nan
+        else:
+            self.counters.answered += 1
+            reply = query[:2] + answer[2:]
+            if (
+                pending.udp
+                and len(reply) > wire.PLAIN_UDP_SIZE
+                and len(reply) > wire.udp_size(query, question.end)
+            ):
+                reply = wire.truncate(reply, question.end)
+            pending.where.send(reply, pending.back)
+            rtt_ms = (time.monotonic() - pending.started) * 1000
+            facts, rlen = _facts(answer), len(answer)
+        self._offer(
+            (
+                pending.ts, pending.client, question.qname, question.qtype, len(query),
+                facts.rcode, facts.ancount, rlen, facts.ttl_min, rtt_ms, facts.types,
+            )
+        )  # fmt: skip
+
+
+def _facts(answer: bytes) -> wire.Answer:
+    """Facts of an answer that matched its question; what is damaged behind the header is unknown."""
+    try:
+        return wire.parse_answer(answer)
+    except MessageError:
+        return wire.parse_answer(answer, partial=True)
+
+
+def _same_host(host: str, mine: str) -> bool:
+    """True if datagrams to `host` arrive at a socket bound to `mine`."""
+    address, bound = ipaddress.ip_address(host), ipaddress.ip_address(mine)
+    if bound.is_unspecified:
+        return address.version == bound.version and (address.is_unspecified or is_local_address(host))
+    return address == bound or (address.is_unspecified and bound.is_loopback)

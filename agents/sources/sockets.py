@@ -1,0 +1,127 @@
+"""Sockets that the listener answers on: one UDP and one TCP socket an address, on the same port."""
+
+from __future__ import annotations
+
+import errno
+import ipaddress
+import os
+import socket
+import sys
+from struct import Struct
+from typing import Any
+
+from agents.errors import AgentsError
+
+Peer = tuple[Any, ...]
+"""A socket address as the socket module gives it."""
+
+_RECEIVE_BUFFER = 4 << 20
+"""Bytes asked for (the kernel caps them): bursts wait there while a batch is answered."""
+_PORT_TRIES = 16
+# ip(7); the socket module does not name this constant before Python 3.14.
+_IP_PKTINFO = 8
+_PKTINFO4 = Struct("=i4s4s")
+_PKTINFO6 = Struct("=16sI")
+_UDP_MAX = 65535
+
+
+class UdpPort:
+    """One UDP socket with clients behind it.
+
+    `receive` gives (message, client text, way back) and `send` takes that way back. Bound to a wildcard
+    address, the way back carries the local address that was asked (IP_PKTINFO), so that the answer leaves
+    from it; elsewhere the plain, faster calls do.
+    """
+
+    def __init__(self, sock: socket.socket) -> None:
+        self.sock = sock
+        self._v6 = sock.family == socket.AF_INET6
+        host = sock.getsockname()[0]
+        self._wildcard = sys.platform == "linux" and ipaddress.ip_address(host).is_unspecified
+        if self._wildcard and self._v6:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVPKTINFO, 1)
+        elif self._wildcard:
+            sock.setsockopt(socket.IPPROTO_IP, _IP_PKTINFO, 1)
+
+    def receive(self) -> tuple[bytes, str, Any]:
+        """Next datagram. Raises BlockingIOError when there is none, OSError on a pending socket error."""
+        if not self._wildcard:
+            message, peer = self.sock.recvfrom(_UDP_MAX)
+            return message, self._client(peer), peer
+        message, ancillary, _, peer = self.sock.recvmsg(_UDP_MAX, 64)
+        return message, self._client(peer), (peer, [self._answer_from(*item) for item in ancillary])
+
+    def send(self, message: bytes, back: Any) -> None:
+        """Answer. A client that is gone, or a full socket buffer, loses its answer: that is UDP."""
+        try:
+            if self._wildcard:
+                self.sock.sendmsg([message], back[1], 0, back[0])
+            else:
+                self.sock.sendto(message, back)
+        except OSError:
+            return
+
+    def _client(self, peer: Peer) -> str:
+        host: str = peer[0]
+        return host.partition("%")[0] if self._v6 else host
+
+    def _answer_from(self, level: int, kind: int, data: bytes) -> tuple[int, int, bytes]:
+        """The received packet info as the one to send with: same local address, any interface."""
+        if self._v6:
+            address, _ = _PKTINFO6.unpack(data)
+            return level, kind, _PKTINFO6.pack(address, 0)
+        _, local, _ = _PKTINFO4.unpack(data)
+        return level, kind, _PKTINFO4.pack(0, local, bytes(4))
+
+
+def bind_pair(host: str, port: int) -> tuple[socket.socket, socket.socket]:
+    """A UDP and a listening TCP socket on one port, non-blocking; port 0 = one that is free for both.
+
+    `::` takes IPv6 only, so that `0.0.0.0,::` is both. Raises AgentsError in one line.
+    """
+    for attempt in range(_PORT_TRIES):
+        udp = _bound(host, port, socket.SOCK_DGRAM)
+        try:
+            tcp = _bound(host, udp.getsockname()[1], socket.SOCK_STREAM)
+        except AgentsError:
+            udp.close()
+            if port or attempt == _PORT_TRIES - 1:
+                raise
+            continue
+        tcp.listen(256)
+        return udp, tcp
+    raise AssertionError("unreachable: the last attempt raises")
+
+
+def _bound(host: str, port: int, kind: socket.SocketKind) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    sock = socket.socket(family, kind)
+    try:
+        sock.setblocking(False)
+        if family == socket.AF_INET6:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        if kind == socket.SOCK_STREAM:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        else:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _RECEIVE_BUFFER)
+        sock.bind((host, port))
+    except OSError as error:
+        sock.close()
+        reason = os.strerror(error.errno or errno.EINVAL).lower()
+        raise AgentsError(f"cannot listen on {endpoint_text(host, port)}: {reason}") from None
+    return sock
+
+
+def endpoint_text(host: str, port: int) -> str:
+    """ "192.0.2.1:53" or "[2001:db8::1]:53"."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def is_local_address(host: str) -> bool:
+    """True if the address belongs to this machine: the kernel lets only those be bound."""
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.bind((host, 0))
+        except OSError:
+            return False
+    return True

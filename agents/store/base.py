@@ -1,0 +1,222 @@
+"""The store: one transaction a batch, the same behaviour on Postgres and SQLite.
+
+Safe to share between threads.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import psycopg2
+from sqlalchemy import ColumnElement, Connection, Engine, Insert, Table, delete, select
+from sqlalchemy.exc import DataError, IntegrityError, SQLAlchemyError
+
+from agents.errors import BatchRefusedError, StoreError
+from agents.store import reads, sampling
+from agents.store.rows import incident_row, query_rows
+from agents.store.tables import BATCHES, DAY_S, INCIDENTS, RUNS
+from agents.types import Incident, Sample, Severity, Verdicts
+
+TS_MAX = 2.0**36
+"""Latest time a row may have, Unix seconds: far beyond what a capture can hold (32 bits)."""
+
+
+class Store(ABC):
+    """Queries, incidents and runs. Every method raises StoreError, in one line and without the password."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._writer = engine.execution_options(writes=True)
+
+    @abstractmethod
+    def migrate(self) -> None:
+        """Bring the tables to the newest revision. Safe when several processes do it at once."""
+
+    @abstractmethod
+    def drop_old(self, before_day: int) -> bool:
+        """Drop the queries of all days before `before_day` (days since 1970-01-01); True when there were any.
+
+        Batches written before that day are forgotten too. Writers are not kept waiting meanwhile.
+        """
+
+    @abstractmethod
+    def _prepare(self, days: Sequence[int]) -> None:
+        """Make room for rows of these days."""
+
+    @abstractmethod
+    def _insert(self, connection: Connection, rows: Iterable[tuple[Any, ...]]) -> None:
+        """Write rows, values in the order of rows.COLUMNS."""
+
+    @abstractmethod
+    def _upsert(self, table: Table) -> Any:
+        """The database's own `insert`, with on_conflict_do_update."""
+
+    @abstractmethod
+    def _floor(self, value: ColumnElement[float]) -> ColumnElement[int]:
+        """The largest whole number not above a value >= 0."""
+
+    def close(self) -> None:
+        self._engine.dispose()
+
+    def ping(self) -> None:
+        """Raise StoreError when the database is away or has no tables."""
+        with self._reading("reach the database") as connection:
+            connection.execute(select(BATCHES.c.batch_id).limit(1)).first()
+
+    def write(self, verdicts: Verdicts, batch_id: str) -> int:
+        """Store a batch and its incidents in one transaction; the number of rows written.
+
+        A batch that is there already is left alone (0). Raises BatchRefusedError when the rows are at fault.
+        """
+        _check(verdicts)
+        with self._guard("write a batch"):
+            self._prepare(np.unique(verdicts.queries.ts // DAY_S).astype(int).tolist())
+            with self._writer.begin() as connection:
+                if not self._claim(connection, batch_id):
+                    return 0
+                if len(verdicts):
+                    self._insert(connection, query_rows(verdicts, batch_id))
+                self._put_incidents(connection, verdicts.incidents)
+        return len(verdicts)
+
+    def _claim(self, connection: Connection, batch_id: str) -> bool:
+        values = {"batch_id": batch_id, "written_at": time.time()}
+        statement: Insert = self._upsert(BATCHES).values(values).on_conflict_do_nothing()
+        return bool(connection.execute(statement).rowcount)
+
+    def _put_incidents(self, connection: Connection, incidents: Iterable[Incident]) -> None:
+        newest = {incident.incident_id: incident for incident in incidents}
+        statement = self._upsert(INCIDENTS)
+        new = statement.excluded
+        statement = statement.on_conflict_do_update(
+            index_elements=["incident_id"],
+            set_={column.name: new[column.name] for column in INCIDENTS.c if not column.primary_key},
+            where=new.last_seen >= INCIDENTS.c.last_seen,
+        )
+        for _, incident in sorted(newest.items()):  # one order for all writers: no deadlock
+            connection.execute(statement, incident_row(incident))
+
+    def queries(
+        self,
+        *,
+        client: str | None = None,
+        domain: str | None = None,
+        severities: Sequence[int] = (),
+        since: float | None = None,
+        until: float | None = None,
+        limit: int,
+        cursor: str | None = None,
+    ) -> tuple[list[dict[str, Any]], str | None]:
+        """One page of stored queries, newest first, ready for JSON, and the cursor of the next page.
+
+        `since` <= ts < `until`, Unix seconds. Raises UsageError for a cursor that no page gave.
+        """
+        wanted = reads.Filter(client, domain, severities, since, until)
+        with self._reading("read queries") as connection:
+            return reads.queries(connection, wanted, limit, cursor)
+
+    def incidents(
+        self,
+        *,
+        client: str | None = None,
+        domain: str | None = None,
+        severities: Sequence[int] = (),
+        since: float | None = None,
+        until: float | None = None,
+        open_only: bool = False,
+        limit: int,
+    ) -> list[Incident]:
+        """Incidents, last seen first. `since` <= last seen < `until`, Unix seconds."""
+        wanted = reads.Filter(client, domain, severities, since, until, open_only)
+        with self._reading("read incidents") as connection:
+            return reads.incidents(connection, wanted, limit)
+
+    def incident(self, client: str, domain: str) -> Incident | None:
+        """The newest incident of a client and a domain."""
+        found = self.incidents(client=client, domain=domain, limit=1)
+        return found[0] if found else None
+
+    def incident_by_id(self, incident_id: str) -> Incident | None:
+        with self._reading("read incidents") as connection:
+            return reads.incident_by_id(connection, incident_id)
+
+    def open_incidents(self) -> list[Incident]:
+        """Incidents that were not closed when the last process ended, to go on with."""
+        with self._reading("read incidents") as connection:
+            return reads.incidents(connection, reads.Filter(open_only=True), None)
+
+    def severity_counts(self, *, since: float, until: float) -> list[tuple[str, int]]:
+        """(severity name, queries with since <= ts < until), mildest first, every severity once."""
+        with self._reading("count queries") as connection:
+            counts = reads.severity_counts(connection, since, until)
+        return [(severity.name, counts.get(int(severity), 0)) for severity in Severity]
+
+    def score_histogram(self, *, since: float, until: float, bins: int) -> list[int]:
+        """Queries by score, in `bins` equal bins of 0..1; a score of 1 falls in the last."""
+        with self._reading("count queries") as connection:
+            return reads.score_histogram(connection, since, until, bins, self._floor)
+
+    def sample_normal(
+        self,
+        *,
+        since: float,
+        until: float,
+        limit: int,
+        max_score: float,
+        client_share: float,
+        domain_share: float,
+        seed: int,
+    ) -> Sample:
+        """NORMAL queries to learn from: see agents.store.sampling."""
+        wanted = sampling.Wanted(since, until, limit, max_score, client_share, domain_share, seed)
+        with self._reading("sample queries") as connection:
+            return sampling.sample(connection, wanted)
+
+    def save_run(self, run_id: str, *, started_at: float, state: str, payload: dict[str, Any]) -> None:
+        """Keep a retraining, or what has become of it. `payload` must be JSON."""
+        values = {"run_id": run_id, "started_at": started_at, "state": state, "payload": json.dumps(payload)}
+        statement = self._upsert(RUNS).values(values)
+        statement = statement.on_conflict_do_update(index_elements=["run_id"], set_=values)
+        with self._guard(f"save run {run_id}"), self._writer.begin() as connection:
+            connection.execute(statement)
+
+    def runs(self, *, limit: int) -> list[dict[str, Any]]:
+        """Retrainings, newest first: run_id, started_at, state, payload."""
+        with self._reading("read runs") as connection:
+            return reads.runs(connection, limit)
+
+    def _forget_batches(self, before_day: int) -> None:
+        with self._writer.begin() as connection:
+            connection.execute(delete(BATCHES).where(BATCHES.c.written_at < before_day * DAY_S))
+
+    @contextmanager
+    def _reading(self, what: str) -> Iterator[Connection]:
+        with self._guard(what), self._engine.begin() as connection:
+            yield connection
+
+    @contextmanager
+    def _guard(self, what: str) -> Iterator[None]:
+        """Turn the database's errors into ours."""
+        try:
+            yield
+        except (DataError, IntegrityError, psycopg2.DataError, psycopg2.IntegrityError) as error:
+            raise BatchRefusedError(f"cannot {what}: {self._one_line(error)}") from None
+        except (SQLAlchemyError, psycopg2.Error) as error:
+            raise StoreError(f"cannot {what}: {self._one_line(error)}") from None
+
+    def _one_line(self, error: Exception) -> str:
+        text = str(getattr(error, "orig", None) or error).strip().partition("\n")[0]
+        password = self._engine.url.password
+        return text.replace(str(password), "***") if password else text
+
+
+def _check(verdicts: Verdicts) -> None:
+    ts = verdicts.queries.ts
+    if not np.all((ts >= 0) & (ts < TS_MAX)):
+        raise BatchRefusedError("cannot write a batch: a query has no usable time")

@@ -1,0 +1,158 @@
+"""The store on Postgres: queries partitioned by day, written by binary COPY, dropped by the day."""
+
+from __future__ import annotations
+
+import io
+import struct
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from sqlalchemy import URL, BigInteger, ColumnElement, Connection, Table, cast, create_engine, func, text
+from sqlalchemy.dialects.postgresql import insert
+
+from agents.errors import BatchRefusedError
+from agents.store import migrate
+from agents.store.base import Store
+from agents.store.rows import COLUMNS, NUMBERS, TEXTS
+from agents.types import Verdicts
+
+PARTITIONS_MAX = 2_000
+"""Days kept at once: five years. A damaged capture with wild times must not make a table for each of them."""
+LOCK_KEY = 0x646E_7374
+"""Advisory lock of whoever changes tables ("dnst" in ASCII)."""
+_CONNECT = {
+    "connect_timeout": 3,
+    "tcp_user_timeout": 10_000,  # milliseconds: a server that vanished is noticed, not waited for
+    "application_name": "dns-tunnel",
+    "options": "-c statement_timeout=60000 -c timezone=UTC",
+}
+
+# COPY's binary format (PostgreSQL manual, "COPY", "Binary Format"): signature, flags, extension length;
+# for each row the number of fields, then each field as length and bytes in network order; -1 at the end.
+_HEADER = b"PGCOPY\n\xff\r\n\0" + struct.pack("!ii", 0, 0)
+_END = struct.pack("!h", -1)
+_KINDS = "diifhhiiiqfi"
+_NUMBERS = struct.Struct("!h" + "".join("i" + kind for kind in _KINDS))
+_SIZES = tuple(struct.calcsize("!" + kind) for kind in _KINDS)
+_LENGTH = struct.Struct("!i")
+_COPY = f"COPY queries ({', '.join(COLUMNS)}) FROM STDIN (FORMAT BINARY)"
+
+
+class PostgresStore(Store):
+    """`postgresql://user:password@host:port/database`."""
+
+    def __init__(self, url: URL) -> None:
+        super().__init__(create_engine(url, connect_args=_CONNECT, pool_pre_ping=True, pool_timeout=5))
+        self._alone = self._engine.execution_options(isolation_level="AUTOCOMMIT")
+        self._days: frozenset[int] = frozenset()
+
+    def migrate(self) -> None:
+        with self._guard("migrate the database"), self._writer.begin() as connection:
+            connection.execute(text("SET LOCAL statement_timeout = 0"))
+            connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": LOCK_KEY})
+            migrate.upgrade(connection)
+
+    def write(self, verdicts: Verdicts, batch_id: str) -> int:
+        try:
+            return super().write(verdicts, batch_id)
+        except BatchRefusedError:
+            if not self._days:
+                raise
+        # Another process may have dropped a day that this one remembers: look again, once.
+        self._days = frozenset()
+        return super().write(verdicts, batch_id)
+
+    def drop_old(self, before_day: int) -> bool:
+        """DETACH … CONCURRENTLY takes no lock that writers or readers wait for."""
+        with self._guard("drop old queries"):
+            with self._alone.connect() as connection:
+                _finish_detaching(connection)
+                old = sorted(day for day in _attached(connection) if day < before_day)
+                for day in old:
+                    connection.execute(
+                        text(f"ALTER TABLE queries DETACH PARTITION {_name(day)} CONCURRENTLY")
+                    )
+                _drop_detached(connection)
+            self._forget_batches(before_day)
+        self._days = frozenset()
+        return bool(old)
+
+    def _prepare(self, days: Sequence[int]) -> None:
+        if self._days.issuperset(days):
+            return
+        with self._writer.begin() as connection:
+            connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": LOCK_KEY})
+            there = _attached(connection)
+            new = sorted(set(days) - there)
+            if len(there) + len(new) > PARTITIONS_MAX:
+                raise BatchRefusedError(
+                    f"cannot write a batch: more than {PARTITIONS_MAX} days would be stored"
+                )
+            for day in new:
+                _add_partition(connection, day)
+        self._days = there.union(new)
+
+    def _insert(self, connection: Connection, rows: Iterable[tuple[Any, ...]]) -> None:
+        connection.connection.cursor().copy_expert(_COPY, io.BytesIO(_packed(rows)))
+
+    def _upsert(self, table: Table) -> Any:
+        return insert(table)
+
+    def _floor(self, value: ColumnElement[float]) -> ColumnElement[int]:
+        return cast(func.floor(value), BigInteger)
+
+
+def _packed(rows: Iterable[tuple[Any, ...]]) -> bytes:
+    out = [_HEADER]
+    for row in rows:
+        sized = [value for pair in zip(_SIZES, row[:NUMBERS], strict=True) for value in pair]
+        out.append(_NUMBERS.pack(len(COLUMNS), *sized))
+        for value in row[NUMBERS : NUMBERS + TEXTS]:
+            encoded = value.encode()
+            out += (_LENGTH.pack(len(encoded)), encoded)
+        out += (_LENGTH.pack(len(row[-1])), row[-1])
+    out.append(_END)
+    return b"".join(out)
+
+
+def _name(day: int) -> str:
+    return f"queries_day_{day}"
+
+
+def _attached(connection: Connection) -> frozenset[int]:
+    """Days that have a partition."""
+    statement = text(
+        "SELECT substr(relname, 13)::int FROM pg_inherits JOIN pg_class ON pg_class.oid = inhrelid"
+        " WHERE inhparent = 'queries'::regclass AND NOT inhdetachpending"
+    )
+    return frozenset(connection.execute(statement).scalars())
+
+
+def _add_partition(connection: Connection, day: int) -> None:
+    """Made apart and attached: unlike CREATE … PARTITION OF, that lets readers and writers go on."""
+    name = _name(day)
+    connection.execute(text(f"DROP TABLE IF EXISTS {name}"))  # detached, but not yet dropped
+    connection.execute(text(f"CREATE TABLE {name} (LIKE queries INCLUDING DEFAULTS INCLUDING INDEXES)"))
+    connection.execute(
+        text(f"ALTER TABLE queries ATTACH PARTITION {name} FOR VALUES FROM ({day}) TO ({day + 1})")
+    )
+
+
+def _finish_detaching(connection: Connection) -> None:
+    """Complete what a killed process began."""
+    statement = text(
+        "SELECT inhrelid::regclass::text FROM pg_inherits"
+        " WHERE inhparent = 'queries'::regclass AND inhdetachpending"
+    )
+    for name in connection.execute(statement).scalars().all():
+        connection.execute(text(f"ALTER TABLE queries DETACH PARTITION {name} FINALIZE"))
+
+
+def _drop_detached(connection: Connection) -> None:
+    statement = text(
+        "SELECT oid::regclass::text FROM pg_class WHERE relname ~ '^queries_day_[0-9]+$' AND relkind = 'r'"
+        " AND relnamespace = (SELECT relnamespace FROM pg_class WHERE oid = 'queries'::regclass)"
+        " AND NOT relispartition"
+    )
+    for name in connection.execute(statement).scalars().all():
+        connection.execute(text(f"DROP TABLE IF EXISTS {name}"))

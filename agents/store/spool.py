@@ -1,0 +1,171 @@
+"""The sink in front of the store: while the database is away, batches go to disk.
+
+While anything waits on disk, new batches queue up behind it, so that the order stays. A thread writes it
+when the database is back; `accept` waits for a dead database only in the one attempt that finds it dead.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+import uuid
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import structlog
+
+from agents.errors import BatchRefusedError, SpoolFullError, StoreError
+from agents.store import codec
+from agents.store.spool_dir import SpoolDir
+from agents.types import Verdicts
+
+LOG_INTERVAL_S = 60.0
+"""Losses are logged at most this often, with the number."""
+CLOSE_WAIT_S = 10.0
+"""How long `close` waits for the write that is under way."""
+
+log = structlog.get_logger(__name__)
+
+
+class BatchWriter(Protocol):
+    """What the sink needs of the store."""
+
+    def write(self, verdicts: Verdicts, batch_id: str) -> int: ...
+
+
+@dataclass(slots=True)
+class SpoolCounts:
+    """Queries, but for `damaged`, which counts files. replayed is also a part of spooled."""
+
+    stored: int = 0
+    spooled: int = 0
+    replayed: int = 0
+    lost: int = 0
+    damaged: int = 0
+
+
+class SpoolingSink:
+    """A Sink that keeps what the store does not take. Raises StoreError when the spool cannot be opened."""
+
+    name = "store"
+
+    def __init__(self, store: BatchWriter, spool_dir: Path, max_bytes: int, retry_s: float = 5.0) -> None:
+        self.counts = SpoolCounts()
+        self._store = store
+        self._spool = SpoolDir(spool_dir, max_bytes)
+        self._retry_s = retry_s
+        self._lock = threading.Lock()  # of the spool and the counters; never held during a replay's write
+        self._work = threading.Event()
+        self._stop = threading.Event()
+        self._lost_logged = 0
+        self._log_after = 0.0
+        if len(self._spool):
+            log.info("spool_found", batches=len(self._spool))
+            self._work.set()
+        self._thread = threading.Thread(target=self._run, name="spool", daemon=True)
+        self._thread.start()
+
+    @property
+    def waiting(self) -> int:
+        """Batches on disk."""
+        return len(self._spool)
+
+    def accept(self, verdicts: Verdicts) -> None:
+        """Store the batch, or keep it on disk; a batch that neither takes is counted as lost."""
+        batch_id = uuid.uuid4().hex
+        with self._lock:
+            if not len(self._spool) and self._write_now(verdicts, batch_id):
+                return
+            self._keep(verdicts, batch_id)
+
+    def _write_now(self, verdicts: Verdicts, batch_id: str) -> bool:
+        """True when the batch is dealt with."""
+        try:
+            self.counts.stored += self._store.write(verdicts, batch_id)
+        except BatchRefusedError as error:
+            self._lose(len(verdicts), str(error))
+        except StoreError as error:
+            log.warning("store_went_away", error=str(error))
+            return False
+        return True
+
+    def _keep(self, verdicts: Verdicts, batch_id: str) -> None:
+        try:
+            self._spool.put(batch_id, codec.encode(verdicts))
+        except SpoolFullError as error:
+            self._lose(len(verdicts), str(error))
+        except OSError as error:
+            self._lose(len(verdicts), f"cannot spool a batch: {error.strerror}")
+        else:
+            self.counts.spooled += len(verdicts)
+        if len(self._spool):
+            self._work.set()
+
+    def _lose(self, count: int, why: str) -> None:
+        self.counts.lost += count
+        if time.monotonic() >= self._log_after:
+            log.error("verdicts_lost", count=self.counts.lost - self._lost_logged, error=why)
+            self._lost_logged = self.counts.lost
+            self._log_after = time.monotonic() + LOG_INTERVAL_S
+
+    def _run(self) -> None:
+        pause = 0.0 if self._work.is_set() else self._retry_s
+        while not self._stop.is_set():
+            self._work.wait()
+            self._stop.wait(pause)
+            if not self._stop.is_set():
+                self._drain()
+            pause = self._retry_s
+
+    def _drain(self) -> None:
+        """Write what waits, oldest first, until nothing waits or the store is away."""
+        before = self.counts.replayed
+        while not self._stop.is_set() and self._replay_one():
+            continue
+        if self.counts.replayed > before:
+            log.info("spool_replayed", queries=self.counts.replayed - before, batches_left=len(self._spool))
+
+    def _replay_one(self) -> bool:
+        """True when there may be more to do at once."""
+        with self._lock:
+            try:
+                oldest = self._spool.oldest()
+            except OSError as error:
+                return self._set_aside(error.strerror or "unreadable")
+            if oldest is None:
+                self._work.clear()
+                return False
+        batch_id, data = oldest
+        try:
+            verdicts = codec.decode(data)
+        except StoreError as error:
+            with self._lock:
+                return self._set_aside(str(error))
+        return self._replay(verdicts, batch_id)
+
+    def _replay(self, verdicts: Verdicts, batch_id: str) -> bool:
+        try:
+            self._store.write(verdicts, batch_id)
+        except BatchRefusedError as error:
+            with self._lock:
+                return self._set_aside(str(error))
+        except StoreError:
+            return False
+        with self._lock:
+            self._spool.done()
+            self.counts.replayed += len(verdicts)
+        return True
+
+    def _set_aside(self, why: str) -> bool:
+        self.counts.damaged += 1
+        log.error("spooled_batch_set_aside", file=self._spool.set_aside(), error=why)
+        return True
+
+    def close(self) -> None:
+        """Stop; what waits on disk is written by the next process."""
+        self._stop.set()
+        self._work.set()
+        self._thread.join(CLOSE_WAIT_S)
+        with self._lock:
+            self._spool.close()

@@ -1,0 +1,92 @@
+"""Batches on disk, oldest first, bounded.
+
+A file is there whole or not at all; one process owns the directory.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections import deque
+from contextlib import suppress
+from pathlib import Path
+
+from agents.errors import SpoolFullError, StoreError
+
+
+class SpoolDir:
+    """Files `<sequence>-<batch id>.npz`. Raises StoreError when the directory cannot be ours alone."""
+
+    def __init__(self, directory: Path, max_bytes: int) -> None:
+        self._directory = directory
+        self._max_bytes = max_bytes
+        try:
+            directory.mkdir(parents=True, exist_ok=True)
+            self._lock = (directory / "lock").open("w")
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise StoreError(f"cannot use spool {directory}: another process holds it") from None
+        except OSError as error:
+            raise StoreError(f"cannot use spool {directory}: {error.strerror}") from None
+        for left_over in directory.glob("*.tmp"):
+            left_over.unlink()
+        self._waiting = deque(sorted(directory.glob("*.npz")))
+        self._bytes = sum(path.stat().st_size for path in directory.iterdir())
+        self._sequence = max((int(path.name.partition("-")[0]) for path in self._waiting), default=0)
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    def put(self, batch_id: str, data: bytes) -> None:
+        """Keep a batch. Raises SpoolFullError at the bound, OSError when the disk does not take it."""
+        if self._bytes + len(data) > self._max_bytes:
+            raise SpoolFullError(
+                f"cannot spool a batch: {self._directory} has reached {self._max_bytes} bytes"
+            )
+        self._sequence += 1
+        path = self._directory / f"{self._sequence:016d}-{batch_id}.npz"
+        partial = path.with_suffix(".tmp")
+        try:
+            with partial.open("wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            partial.rename(path)
+            self._sync()
+        except OSError:
+            partial.unlink(missing_ok=True)
+            raise
+        self._waiting.append(path)
+        self._bytes += len(data)
+
+    def _sync(self) -> None:
+        """Make the new name itself safe from a loss of power."""
+        handle = os.open(self._directory, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+    def oldest(self) -> tuple[str, bytes] | None:
+        """(batch id, content) of the batch that waits longest; it stays until `done` or `set_aside`."""
+        if not self._waiting:
+            return None
+        path = self._waiting[0]
+        return path.stem.partition("-")[2], path.read_bytes()
+
+    def done(self) -> None:
+        """Forget the oldest batch: it is stored."""
+        path = self._waiting.popleft()
+        with suppress(FileNotFoundError):  # somebody tidied up: stored all the same
+            self._bytes -= path.stat().st_size
+            path.unlink()
+
+    def set_aside(self) -> str:
+        """Keep the oldest batch as `.bad`, for people to look at; it goes on to count as used space."""
+        path = self._waiting.popleft()
+        with suppress(FileNotFoundError):
+            path.rename(path.with_suffix(".bad"))
+        return path.name
+
+    def close(self) -> None:
+        self._lock.close()

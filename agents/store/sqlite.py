@@ -1,0 +1,95 @@
+"""The embedded store: one SQLite file in WAL mode: readers and the writer do not wait for each other."""
+
+from __future__ import annotations
+
+import fcntl
+import sqlite3
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import URL, ColumnElement, Connection, Integer, Table, cast, create_engine, event
+from sqlalchemy.dialects.sqlite import insert
+
+from agents.errors import StoreError
+from agents.store import migrate
+from agents.store.base import Store
+from agents.store.rows import COLUMNS
+from agents.store.tables import DAY_S
+
+BUSY_S = 10.0
+"""How long a statement waits for another process' transaction, seconds."""
+DELETE_CHUNK = 20_000
+"""Rows deleted in one transaction: some tens of milliseconds, so that the writer never waits for long."""
+
+_INSERT = f"INSERT INTO queries ({', '.join(COLUMNS)}) VALUES ({', '.join('?' * len(COLUMNS))})"  # noqa: S608
+_DELETE = "DELETE FROM queries WHERE id IN (SELECT id FROM queries WHERE ts < ? LIMIT ?)"
+
+
+class SqliteStore(Store):
+    """`sqlite:////absolute/path` or `sqlite:///relative/path`."""
+
+    def __init__(self, url: URL) -> None:
+        if not url.database or url.database == ":memory:":
+            raise StoreError(
+                "cannot use DATABASE_URL: SQLite needs a file, as in sqlite:////var/lib/queries.db"
+            )
+        self._path = Path(url.database)
+        # isolation_level None: transactions begin where `_on_begin` says, not where the driver guesses.
+        engine = create_engine(url, connect_args={"timeout": BUSY_S, "isolation_level": None})
+        event.listen(engine, "connect", _on_connect)
+        event.listen(engine, "begin", _on_begin)
+        super().__init__(engine)
+
+    def migrate(self) -> None:
+        with self._guard("migrate the database"), self._lock():
+            with self._engine.connect() as connection:
+                driver = connection.connection.cursor()
+                driver.execute("PRAGMA journal_mode=WAL")  # kept in the file, so once is enough
+                driver.close()
+            with self._writer.begin() as connection:
+                migrate.upgrade(connection)
+
+    @contextmanager
+    def _lock(self) -> Iterator[None]:
+        """Two processes at a new file: the change to WAL does not wait for a lock by itself, so this does."""
+        try:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            with Path(f"{self._path}.lock").open("w") as file:
+                fcntl.flock(file, fcntl.LOCK_EX)
+                yield
+        except OSError as error:
+            raise StoreError(f"cannot open database {self._path}: {error.strerror}") from None
+
+    def drop_old(self, before_day: int) -> bool:
+        dropped, last = 0, DELETE_CHUNK
+        with self._guard("drop old queries"):
+            while last == DELETE_CHUNK:
+                with self._writer.begin() as connection:
+                    last = connection.exec_driver_sql(_DELETE, (before_day * DAY_S, DELETE_CHUNK)).rowcount
+                dropped += last
+            self._forget_batches(before_day)
+        return dropped > 0
+
+    def _prepare(self, days: Sequence[int]) -> None:
+        """One table holds all days."""
+
+    def _insert(self, connection: Connection, rows: Iterable[tuple[Any, ...]]) -> None:
+        connection.connection.cursor().executemany(_INSERT, rows)  # type: ignore[arg-type]
+
+    def _upsert(self, table: Table) -> Any:
+        return insert(table)
+
+    def _floor(self, value: ColumnElement[float]) -> ColumnElement[int]:
+        return cast(value, Integer)
+
+
+def _on_connect(driver: sqlite3.Connection, _: object) -> None:
+    # In WAL mode a killed process loses nothing committed (sqlite.org/pragma.html#pragma_synchronous).
+    driver.execute("PRAGMA synchronous=NORMAL")
+
+
+def _on_begin(connection: Connection) -> None:
+    writes = connection.get_execution_options().get("writes")
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")

@@ -1,0 +1,162 @@
+"""The JSON routes. Plain functions: a slow database keeps a thread busy, not the event loop."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, HTTPException, Path, Query, Request, Response
+
+from agents.errors import StoreError
+from agents.types import Severity
+from agents.web import reports
+from agents.web.headers import REPORT_POLICY
+from agents.web.parts import parts_of
+from agents.web.schemas import (
+    Health,
+    IncidentItem,
+    IncidentList,
+    ModelsAnswer,
+    Problem,
+    QueryList,
+    ReportList,
+    RetrainStarted,
+    SeverityName,
+    incident_item,
+)
+
+LIMIT_MAX = 1000
+
+Client = Annotated[
+    str | None, Query(max_length=64, description="address of the client", examples=["192.0.2.7"])
+]
+Domain = Annotated[
+    str | None,
+    Query(max_length=1024, description="registered domain, presentation form", examples=["evil.example"]),
+]
+Severities = Annotated[
+    list[SeverityName] | None, Query(description="repeat it for several", examples=[["HIGH"]])
+]
+Since = Annotated[float | None, Query(ge=0, allow_inf_nan=False, description="from here on, Unix seconds")]
+Until = Annotated[float | None, Query(ge=0, allow_inf_nan=False, description="before this, Unix seconds")]
+Limit = Annotated[int, Query(ge=1, le=LIMIT_MAX)]
+
+_PROBLEMS: dict[int | str, dict[str, Any]] = {
+    401: {"model": Problem, "description": "no valid token"},
+    422: {"model": Problem, "description": "a parameter cannot be used"},
+    503: {"model": Problem, "description": "the database is away"},
+}
+
+open_router = APIRouter()
+router = APIRouter(responses=_PROBLEMS)
+
+
+@open_router.get("/health", summary="Is it well?")
+def health(request: Request) -> Health:
+    """Database, model, queue and scheduler. Needs no token; 200 whenever it serves at all."""
+    parts = parts_of(request)
+    components = {"database": _database(request)} | {
+        name: dict(state) for name, state in parts.health().items()
+    }
+    well = all(state.get("ok", True) for state in components.values())
+    return Health(status="ok" if well else "degraded", components=components)
+
+
+def _database(request: Request) -> dict[str, Any]:
+    try:
+        parts_of(request).store.ping()
+    except StoreError:
+        return {"ok": False, "error": "cannot reach the database"}  # no address: anyone may ask
+    return {"ok": True}
+
+
+@router.get("/queries", summary="Stored queries, newest first")
+def queries(
+    request: Request,
+    client: Client = None,
+    domain: Domain = None,
+    severity: Severities = None,
+    since: Since = None,
+    until: Until = None,
+    limit: Limit = 100,
+    cursor: Annotated[str | None, Query(max_length=64, description="`cursor` of the page before")] = None,
+) -> QueryList:
+    """Queries that the detector judged, with score, severity and reasons."""
+    rows, following = parts_of(request).store.queries(
+        client=client,
+        domain=domain,
+        severities=_numbers(severity),
+        since=since,
+        until=until,
+        limit=limit,
+        cursor=cursor,
+    )
+    return QueryList.model_validate({"queries": rows, "cursor": following})
+
+
+def _numbers(names: list[SeverityName] | None) -> list[int]:
+    return [int(Severity[name]) for name in names or ()]
+
+
+@router.get("/incidents", summary="Incidents, last seen first")
+def incidents(
+    request: Request,
+    client: Client = None,
+    domain: Domain = None,
+    severity: Severities = None,
+    since: Since = None,
+    until: Until = None,
+    open_only: Annotated[bool, Query(alias="open", description="only those that are not closed")] = False,
+    limit: Limit = 100,
+) -> IncidentList:
+    """One incident is one tunnel: a client and a registered domain."""
+    found = parts_of(request).store.incidents(
+        client=client,
+        domain=domain,
+        severities=_numbers(severity),
+        since=since,
+        until=until,
+        open_only=open_only,
+        limit=limit,
+    )
+    return IncidentList(incidents=[incident_item(incident) for incident in found])
+
+
+@router.get("/incidents/{incident_id}", summary="One incident", responses={404: {"model": Problem}})
+def incident(
+    request: Request,
+    incident_id: Annotated[str, Path(pattern="^[0-9a-f]{16}$", examples=["9c1f0a7be2d34455"])],
+) -> IncidentItem:
+    """An incident with all its evidence."""
+    found = parts_of(request).store.incident_by_id(incident_id)
+    if found is None:
+        raise HTTPException(404, f"cannot find incident {incident_id}")
+    return incident_item(found)
+
+
+@router.get("/models", summary="Models: the current one, backups, candidates")
+def models(request: Request) -> ModelsAnswer:
+    """Model files with their manifests."""
+    return ModelsAnswer.model_validate({"models": parts_of(request).models.list()})
+
+
+@router.get("/reports", summary="Training reports, newest first")
+def report_list(request: Request) -> ReportList:
+    """File names of the reports; each can be viewed at /reports/{name}."""
+    return ReportList.model_validate({"reports": reports.listed(parts_of(request).reports_dir)})
+
+
+@router.post("/retrain", status_code=202, summary="Retrain now", responses={409: {"model": Problem}})
+def retrain(request: Request) -> RetrainStarted:
+    """Start a retraining and return at once; 409 while one is running. A browser's session does not do."""
+    return RetrainStarted(run_id=parts_of(request).retrain())
+
+
+REPORT_HEADERS = {"Content-Security-Policy": REPORT_POLICY}
+
+
+def report_answer(request: Request, name: str) -> Response:
+    """One report, as it was written."""
+    content = reports.content(parts_of(request).reports_dir, name)
+    if content is None:
+        raise HTTPException(404, "cannot find that report")
+    return Response(content, media_type="text/html; charset=utf-8", headers=REPORT_HEADERS)

@@ -1,0 +1,58 @@
+"""The application: routes, headers and errors put together."""
+
+from __future__ import annotations
+
+from importlib import resources
+from typing import Any
+
+from fastapi import Depends, FastAPI
+from fastapi.middleware import Middleware
+from starlette.staticfiles import StaticFiles
+
+from agents.web import api, errors, metrics, pages
+from agents.web.auth import Gatekeeper
+from agents.web.headers import SafeHeaders
+from agents.web.parts import Parts
+
+DESCRIPTION = """\
+Everything but `/health` needs the token of setting `API_TOKEN`: `Authorization: Bearer <token>`.
+
+Times are Unix seconds in UTC. Names are in presentation form (RFC 1035): a byte outside printable ASCII is
+`\\DDD`. Errors are `{"error": "cannot …"}`.
+"""
+
+__all__ = ["Parts", "create_app"]
+
+
+def create_app(parts: Parts) -> FastAPI:
+    """The application over its collaborators. Raises ValueError for an empty token."""
+    gate = Gatekeeper(parts.token)
+    app = FastAPI(
+        title="DNS tunnel detector",
+        version=parts.version,
+        description=DESCRIPTION,
+        docs_url=None,
+        redoc_url=None,
+        openapi_url=None,
+        middleware=[Middleware(SafeHeaders)],
+        exception_handlers=errors.HANDLERS,
+    )
+    app.state.parts = parts
+    app.state.gate = gate
+    app.include_router(api.open_router)
+    app.include_router(api.router, dependencies=[Depends(gate.require)])
+    app.include_router(metrics.router, dependencies=[Depends(gate.require)])
+    app.include_router(pages.described_router)
+    app.include_router(pages.router)
+    app.mount("/static", StaticFiles(directory=str(resources.files("agents.web") / "static")), name="static")
+    _describe(app)
+    return app
+
+
+def _describe(app: FastAPI) -> None:
+    """Serve the OpenAPI document, with the token."""
+    gate: Gatekeeper = app.state.gate
+
+    @app.get("/openapi.json", include_in_schema=False, dependencies=[Depends(gate.require)])
+    def openapi() -> dict[str, Any]:
+        return app.openapi()

@@ -1,0 +1,78 @@
+"""Who may read: programs with the token, browsers with a cookie that is derived from it."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import time
+from collections import OrderedDict
+from typing import Annotated
+
+from fastapi import HTTPException, Request, Security
+from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+
+COOKIE = "dns_tunnel_session"
+SESSION_S = 12 * 3600
+"""A browser is asked for the token again after this many seconds."""
+ATTEMPTS_MAX = 5
+"""Wrong tokens that one address may type in ATTEMPTS_S."""
+ATTEMPTS_S = 60.0
+ADDRESSES_MAX = 1024
+"""Addresses whose attempts are remembered; the oldest is forgotten first."""
+
+bearer = HTTPBearer(auto_error=False, description="the token of setting API_TOKEN")
+Sent = Annotated[HTTPAuthorizationCredentials | None, Security(bearer)]
+"""What came in the Authorization header."""
+
+
+class Gatekeeper:
+    """Checks tokens and cookies in constant time. Raises ValueError for an empty token."""
+
+    def __init__(self, token: str) -> None:
+        if not token:
+            raise ValueError("cannot serve without a token")
+        self._token = token.encode()
+        self.attempts = Attempts()
+
+    def knows(self, token: str) -> bool:
+        return hmac.compare_digest(token.encode("utf-8", "surrogatepass"), self._token)
+
+    def cookie(self) -> str:
+        """A session's cookie: when it ends, and a MAC of that under the token."""
+        ends = str(int(time.time()) + SESSION_S)
+        return f"{ends}.{self._mac(ends)}"
+
+    def _mac(self, ends: str) -> str:
+        return hmac.new(self._token, b"dns-tunnel session " + ends.encode(), hashlib.sha256).hexdigest()
+
+    def has_session(self, request: Request) -> bool:
+        ends, _, mac = request.cookies.get(COOKIE, "").partition(".")
+        if not (ends.isascii() and ends.isdigit() and len(ends) < 16 and mac.isascii()):
+            return False
+        return hmac.compare_digest(mac, self._mac(ends)) and time.time() < int(ends)
+
+    def require(self, request: Request, sent: Sent = None) -> None:
+        """Let the token in for everything, a session for reading only: no other site can make it act."""
+        if sent is not None and self.knows(sent.credentials):
+            return
+        if request.method in {"GET", "HEAD"} and self.has_session(request):
+            return
+        raise HTTPException(401, "cannot answer without a valid token", {"WWW-Authenticate": "Bearer"})
+
+
+class Attempts:
+    """Wrong tokens by address, bounded."""
+
+    def __init__(self) -> None:
+        self._wrong: OrderedDict[str, list[float]] = OrderedDict()
+
+    def allowed(self, address: str) -> bool:
+        now = time.monotonic()
+        recent = [at for at in self._wrong.get(address, ()) if now - at < ATTEMPTS_S]
+        return len(recent) < ATTEMPTS_MAX
+
+    def wrong(self, address: str) -> None:
+        times = self._wrong.pop(address, [])
+        self._wrong[address] = [*times, time.monotonic()][-ATTEMPTS_MAX:]
+        if len(self._wrong) > ADDRESSES_MAX:
+            self._wrong.popitem(last=False)

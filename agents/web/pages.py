@@ -1,0 +1,158 @@
+"""The plain console: rendered here, escaped by Jinja2, no script; without a session, a login form."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Annotated, Any
+from urllib.parse import parse_qs, quote
+
+from fastapi import APIRouter, HTTPException, Path, Request, Response
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from starlette.responses import HTMLResponse, RedirectResponse
+
+from agents.errors import AgentsError
+from agents.web import reports
+from agents.web.api import report_answer
+from agents.web.auth import ATTEMPTS_S, COOKIE, SESSION_S, Gatekeeper, Sent
+from agents.web.curl import endpoints
+from agents.web.parts import parts_of
+
+FORM_MAX = 4096
+"""Longest login form, bytes."""
+SHOWN = 50
+"""Incidents, models and reports on the page, each."""
+
+router = APIRouter(include_in_schema=False)
+described_router = APIRouter()
+
+
+def _utc(ts: float | str | None) -> str:
+    if not isinstance(ts, int | float):
+        return ts or "–"
+    return datetime.fromtimestamp(ts, UTC).strftime("%Y-%m-%d %H:%M:%S")
+
+
+_templates = Environment(loader=PackageLoader("agents.web"), autoescape=True, undefined=StrictUndefined)
+_templates.filters |= {"utc": _utc, "pretty": lambda value: json.dumps(value, indent=2)}
+
+
+def _page(name: str, status: int = 200, **values: Any) -> HTMLResponse:
+    return HTMLResponse(_templates.get_template(name).render(**values), status)
+
+
+def _gate(request: Request) -> Gatekeeper:
+    gate: Gatekeeper = request.app.state.gate
+    return gate
+
+
+def _to_login(request: Request) -> RedirectResponse:
+    return RedirectResponse("/login?next=" + quote(request.url.path, safe="/"), 303)
+
+
+@router.get("/")
+def index(request: Request) -> Response:
+    if not _gate(request).has_session(request):
+        return _to_login(request)
+    parts = parts_of(request)
+    values, problems = {}, []
+    sources: Mapping[str, Any] = {
+        "incidents": lambda: parts.store.incidents(limit=SHOWN),
+        "models": lambda: parts.models.list()[:SHOWN],
+        "reports": lambda: reports.listed(parts.reports_dir)[:SHOWN],
+    }
+    for name, read in sources.items():
+        try:
+            values[name] = read()
+        except AgentsError as error:  # the rest of the page is still worth seeing
+            values[name] = []
+            problems.append(str(error))
+    return _page("index.html", problems=problems, now=time.time(), **values)
+
+
+@router.get("/console/incidents/{incident_id}")
+def incident(request: Request, incident_id: str) -> Response:
+    if not _gate(request).has_session(request):
+        return _to_login(request)
+    found = parts_of(request).store.incident_by_id(incident_id)
+    if found is None:
+        raise HTTPException(404, "cannot find that incident")
+    return _page("incident.html", incident=found)
+
+
+@router.get("/docs")
+def docs(request: Request) -> Response:
+    if not _gate(request).has_session(request):
+        return _to_login(request)
+    base = str(request.base_url).rstrip("/")
+    return _page("docs.html", endpoints=endpoints(request.app.openapi(), base))
+
+
+@described_router.get(
+    "/reports/{name}",
+    summary="View a training report",
+    response_class=HTMLResponse,
+    responses={404: {"description": "no such report"}},
+)
+def report(
+    request: Request,
+    name: Annotated[str, Path(max_length=80, examples=["training_report_20260104_020011.html"])],
+    sent: Sent = None,
+) -> Response:
+    """The HTML file. A browser that follows a link to it is led to the login form first."""
+    gate = _gate(request)
+    browser = sent is None and "text/html" in request.headers.get("accept", "")
+    if browser and not gate.has_session(request):
+        return _to_login(request)
+    gate.require(request, sent)
+    return report_answer(request, name)
+
+
+@router.get("/login")
+def login_form(request: Request) -> Response:
+    return _page("login.html", problem="", next=_local(request.query_params.get("next", "")))
+
+
+@router.post("/login")
+async def login(request: Request) -> Response:
+    """Check the token that was typed, within limits, and give the browser its cookie."""
+    gate, address = _gate(request), request.client.host if request.client else ""
+    form = await _form(request)
+    following = _local(form.get("next", ""))
+    if not gate.attempts.allowed(address):
+        answer = _page("login.html", 429, problem="Too many attempts. Wait a minute.", next=following)
+        answer.headers["Retry-After"] = str(int(ATTEMPTS_S))
+        return answer
+    if not gate.knows(form.get("token", "").strip()):
+        gate.attempts.wrong(address)
+        return _page("login.html", 401, problem="That is not the token.", next=following)
+    welcome = RedirectResponse(following, 303)
+    secure = request.url.scheme == "https"
+    welcome.set_cookie(COOKIE, gate.cookie(), SESSION_S, httponly=True, samesite="strict", secure=secure)
+    return welcome
+
+
+@router.post("/logout")
+def logout() -> Response:
+    answer = RedirectResponse("/login", 303)
+    answer.delete_cookie(COOKIE, httponly=True, samesite="strict")
+    return answer
+
+
+async def _form(request: Request) -> dict[str, str]:
+    """Fields of an urlencoded body, the first of each name."""
+    body = bytearray()
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > FORM_MAX:
+            raise HTTPException(413, "cannot read a form of that size")
+    fields = parse_qs(body.decode("utf-8", "replace"), keep_blank_values=True)
+    return {name: values[0] for name, values in fields.items()}
+
+
+def _local(path: str) -> str:
+    """A path of ours to go to after login: never another site's, however it is written."""
+    plain = path.isascii() and path.isprintable() and "\\" not in path
+    return path if plain and path.startswith("/") and not path.startswith("//") else "/"

@@ -1,0 +1,106 @@
+"""The shapes of answers, for the OpenAPI document and for whoever reads the code."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+from pydantic import BaseModel, Field
+
+from agents.types import Incident
+
+SeverityName = Literal["NORMAL", "SUSPICIOUS", "HIGH", "CRITICAL"]
+
+
+class Problem(BaseModel):
+    error: str = Field(examples=["cannot read queries: connection refused"])
+
+
+class Health(BaseModel):
+    status: Literal["ok", "degraded"] = Field(description="degraded: it serves, but a component is not ok")
+    components: dict[str, dict[str, Any]] = Field(
+        examples=[{"database": {"ok": True}, "queue": {"ok": True, "waiting": 0, "dropped": 0}}]
+    )
+
+
+class StoredQuery(BaseModel):
+    ts: float = Field(examples=[1767225600.25])
+    client: str = Field(examples=["192.0.2.7"])
+    qname: str = Field(examples=["mzxw6ytboi.t.evil.example"])
+    qtype: int = Field(examples=[16])
+    domain: str = Field(examples=["evil.example"])
+    score: float = Field(examples=[0.83], description="0..1, high = anomalous")
+    severity: SeverityName = Field(examples=["HIGH"])
+    reasons: list[str] = Field(examples=[["41 unique names below evil.example in 60 s"]])
+    rcode: int | None = Field(examples=[0])
+    ancount: int | None = Field(examples=[1])
+    qlen: int | None = Field(examples=[54], description="bytes of the query message")
+    rlen: int | None = Field(examples=[190], description="bytes of the answer message")
+    ttl_min: int | None = Field(examples=[0], description="lowest TTL of the answer, seconds")
+    rtt_ms: float | None = Field(examples=[12.5])
+    ans_types: str = Field(examples=["TXT"])
+    model_id: str = Field(examples=["3f9a2c11"])
+
+
+class QueryList(BaseModel):
+    queries: list[StoredQuery]
+    cursor: str | None = Field(
+        examples=["1767225600.25_812"],
+        description="give it back as `cursor` for the next page; null = the end",
+    )
+
+
+class IncidentItem(BaseModel):
+    incident_id: str = Field(examples=["9c1f0a7be2d34455"])
+    client: str = Field(examples=["192.0.2.7"])
+    domain: str = Field(examples=["evil.example"])
+    severity: SeverityName = Field(examples=["CRITICAL"])
+    score: float = Field(examples=[0.97], description="0..1, how sure we are that data leaves")
+    reasons: Sequence[str] = Field(examples=[["912 bytes of information in 60 s"]])
+    tool: str | None = Field(examples=["iodine"])
+    first_seen: float = Field(examples=[1767225590.0])
+    last_seen: float = Field(examples=[1767225900.0])
+    detected_at: float = Field(examples=[1767225600.25])
+    closed_at: float | None = Field(examples=[None])
+    queries: int = Field(examples=[412])
+    unique_names: int = Field(examples=[410])
+    leaked_bytes: float = Field(examples=[31250.0])
+    queries_before_detection: int = Field(examples=[23])
+    bytes_before_detection: float = Field(examples=[812.0])
+    sample_names: Sequence[str] = Field(examples=[["mzxw6ytboi.t.evil.example"]])
+
+
+class IncidentList(BaseModel):
+    incidents: list[IncidentItem]
+
+
+class ModelItem(BaseModel):
+    model_id: str = Field(examples=["3f9a2c11"])
+    path: str = Field(examples=["models/current.npz"])
+    kind: str = Field(examples=["current"])
+    created: Any = Field(examples=["2026-01-04T02:00:11Z"])
+    manifest: dict[str, Any]
+
+
+class ModelsAnswer(BaseModel):
+    models: list[ModelItem]
+
+
+class ReportItem(BaseModel):
+    name: str = Field(examples=["training_report_20260104_020011.html"])
+    created: float = Field(examples=[1767492011.0])
+    bytes: int = Field(examples=[48213])
+
+
+class ReportList(BaseModel):
+    reports: list[ReportItem]
+
+
+class RetrainStarted(BaseModel):
+    run_id: str = Field(examples=["20260104_020011"])
+
+
+def incident_item(incident: Incident) -> IncidentItem:
+    """An incident as JSON shows it."""
+    values = {name: getattr(incident, name) for name in IncidentItem.model_fields}
+    return IncidentItem.model_validate(values | {"severity": incident.severity.name})

@@ -1,0 +1,47 @@
+"""Fixtures for all tests: a real Postgres, a fresh database in it, and a store on each kind of database."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from agents.store import Store, open_store
+from tests.postgres_server import PostgresServer, drop_database, make_database
+
+
+@pytest.fixture(scope="session")
+def own_postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PostgresServer]:
+    """A server that a test may stop, if it starts it again; each test process has one."""
+    server = PostgresServer(tmp_path_factory.mktemp("postgres"))
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def postgres_url(request: pytest.FixtureRequest) -> Iterator[str]:
+    """A fresh database at TEST_DATABASE_URL, or on a server of our own."""
+    base = os.environ.get("TEST_DATABASE_URL") or request.getfixturevalue("own_postgres").url
+    url = make_database(base)
+    yield url
+    drop_database(base, url)
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def store_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """A fresh database of each kind, without tables."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path / 'queries.db'}"
+    url: str = request.getfixturevalue("postgres_url")
+    return url
+
+
+@pytest.fixture
+def store(store_url: str) -> Iterator[Store]:
+    """A store of each kind, with tables."""
+    opened = open_store(store_url)
+    opened.migrate()
+    yield opened
+    opened.close()

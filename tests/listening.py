@@ -1,0 +1,53 @@
+"""A real listener on loopback, in a thread of its own, for tests."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from agents.sources.batcher import Row
+from agents.sources.listener import Listener
+from tests.stubs import StubServer
+
+
+@contextmanager
+def listening(
+    upstreams: Sequence[tuple[str, Sequence[tuple[str, int]]]] | StubServer,
+    hosts: Sequence[str] = ("127.0.0.1",),
+    **changed: Any,
+) -> Iterator[tuple[Listener, list[Row]]]:
+    """Yield a serving listener and the rows that it offers."""
+    rows: list[Row] = []
+    zones = [("", [upstreams.endpoint])] if isinstance(upstreams, StubServer) else upstreams
+    options: dict[str, Any] = {
+        "allowed_clients": ["127.0.0.0/8", "::1"],
+        "timeout_s": 0.3,
+        "tcp_clients_max": 8,
+        "tcp_idle_s": 5.0,
+        "inflight_max": 1000,
+        "offer": rows.append,
+    }
+    listener = Listener(hosts, 0, zones, **(options | changed))
+    loop = asyncio.new_event_loop()
+    loop.run_until_complete(listener.start())
+    thread = threading.Thread(target=loop.run_forever)
+    thread.start()
+    try:
+        yield listener, rows
+    finally:
+        asyncio.run_coroutine_threadsafe(listener.stop(), loop).result(10)
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join()
+        loop.close()
+
+
+def wait_until(condition: Callable[[], bool], timeout_s: float = 5.0) -> None:
+    """Return as soon as the condition holds; AssertionError if it does not in time."""
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < deadline, "the condition did not come true in time"
+        time.sleep(0.005)

