@@ -1,4 +1,4 @@
-"""A real Postgres of our own on loopback, from the binaries of a wheel; it can be stopped and started again."""
+"""A real Postgres of our own on loopback, from a wheel's binaries; it can stop and start again."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""An authoritative DNS server for tests: real UDP and TCP sockets on one loopback port, behaviour as a function."""
+"""An authoritative DNS server for tests: real UDP and TCP sockets on one port, behaviour as a function."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ Behaviour = Callable[[Asked], list[bytes]]
 
 
 def reply(asked: Asked, *records: tuple[int, int, bytes], flags: int = 0x8180) -> list[bytes]:
-    """An answer with (type, ttl, data) records of the asked name, any bytes in it; silence if it is no query."""
+    """An answer with (type, ttl, data) records of the asked name, of any bytes; silence if it is no query."""
     try:
         question = wire.parse_question(asked.message)
     except MessageError:
@@ -64,7 +64,7 @@ def lying(asked: Asked) -> list[bytes]:
 
 
 class StubServer:
-    """Runs a behaviour on (host, port) in threads; `asked` lists what came, oldest first. A context manager."""
+    """Runs a behaviour on (host, port) in threads; `asked` lists what came. A context manager."""
 
     def __init__(self, behaviour: Behaviour = answer_a, host: str = "127.0.0.1", port: int = 0) -> None:
         self.behaviour = behaviour
@@ -72,9 +72,7 @@ class StubServer:
         self._udp, self._tcp = _pair(host, port)
         self.host, self.port = host, int(self._udp.getsockname()[1])
         self._closing = threading.Event()
-        self._threads = [
-            threading.Thread(target=run, daemon=True) for run in (self._serve_udp, self._serve_tcp)
-        ]
+        self._threads = [threading.Thread(target=run, daemon=True) for run in (self._serve_udp, self._serve_tcp)]
 
     @property
     def endpoint(self) -> tuple[str, int]:

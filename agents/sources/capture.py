@@ -68,7 +68,7 @@ class PcapSource:
             self._message(frame, part, message, len(message))
 
     def _message(self, frame: Frame, part: Segment, message: bytes, size: int) -> None:
-        """Count what is no DNS message; the QR bit tells queries and answers apart when both ports are DNS."""
+        """Count what is no DNS message; QR tells queries and answers apart where both ports are DNS."""
         try:
             if len(message) < 3:
                 raise MessageError("cannot read message: shorter than a header")
@@ -85,9 +85,7 @@ class PcapSource:
         if damage:
             self.warnings.append(f"{self._path}: {damage}; what came before was used")
         if self._cut:
-            self.warnings.append(
-                f"{self._path}: {self._cut} messages were cut by the capture's snapshot length"
-            )
+            self.warnings.append(f"{self._path}: {self._cut} messages were cut by the capture's snapshot length")
         if self._unknown_link:
             self.warnings.append(f"{self._path}: {self._unknown_link} frames of an unknown link layer")
         if self._streams.lost:
@@ -111,7 +109,7 @@ class Sources:
 
 
 def detect(path: Path) -> Literal["pcap", "tsv"]:
-    """The format by content. Raises CaptureError if the file cannot be read, or is neither."""
+    """The format by content. Raises CaptureError if the file cannot be read or is neither."""
     stream, _ = open_bytes(path)
     with stream:
         magic = stream.peek(4)[:4]
@@ -126,7 +124,7 @@ def detect(path: Path) -> Literal["pcap", "tsv"]:
 
 
 def open_source(paths: Sequence[Path], format: Format, ports: AbstractSet[int]) -> Sources:
-    """A source over files in the order given. Raises CaptureError before anything is read, for any bad file."""
+    """A source over files in the order given. Raises CaptureError for any bad file before reading one."""
     return Sources([_open(path, format, ports) for path in paths])
 
 

@@ -1,4 +1,4 @@
-"""Capture files as byte streams, plain or gzip (told by content), that end quietly where a file is damaged."""
+"""Capture files as byte streams, plain or gzip (told by content), that end where a file is damaged."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ from agents.sources.batcher import Row
 from agents.types import UNKNOWN
 
 WAIT_S = 5.0
-"""Seconds of capture time that a query waits for its answer; stub resolvers give up after 5 (resolv.conf(5))."""
+"""Seconds of capture time that a query waits for its answer: a stub resolver's (resolv.conf(5))."""
 WAITING_MAX = 65_536
 """Queries that wait at once; beyond it the oldest goes on as it is."""
 
@@ -43,7 +43,7 @@ class _Waiting:
 
 
 class Joiner:
-    """Feed messages in capture order; `ready` gives the rows whose time has come. Depends on the capture only."""
+    """Feed messages in capture order; `ready` gives the rows whose time has come. No clock is read."""
 
     def __init__(self) -> None:
         self._heap: list[tuple[float, int, _Waiting]] = []
@@ -51,7 +51,7 @@ class Joiner:
         self._count = 0
 
     def query(self, ts: float, client: bytes, port: int, server: bytes, message: bytes, size: int) -> None:
-        """Take a query. Raises MessageError. A query that is sent again while it waits counts as another one."""
+        """Take a query; one that is sent again while it waits is another one. Raises MessageError."""
         question = wire.parse_question(message)
         key = (client, server, port, question.id, message[wire.HEADER_SIZE : question.end].lower())
         waiting = _Waiting(ts, client, question, size, key)

@@ -1,6 +1,6 @@
 """From a captured frame to the UDP or TCP payload in it: link layers, VLAN tags, IPv4, IPv6.
 
-Of a fragmented datagram only the first fragment is used: it holds the DNS header and the question, and the UDP
+Of a fragmented datagram only the first fragment is used: it holds DNS header and question, and the UDP
 header tells the whole length. That needs no memory of fragments, which a forger could fill.
 """
 

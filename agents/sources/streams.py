@@ -1,4 +1,4 @@
-"""DNS messages out of captured TCP streams: in order, bounded, retransmissions tolerated (RFC 7766 framing)."""
+"""DNS messages out of captured TCP streams (RFC 7766 framing): in order, bounded, each byte once."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class _Stream:
 class Streams:
     """Follows every direction on its own. `lost` counts streams given up because of a gap.
 
-    A connection that began before the capture is followed from its first segment on, as if a message began there.
+    A connection that began before the capture is followed from its first segment, as if a message began there.
     """
 
     def __init__(self) -> None:

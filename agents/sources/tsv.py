@@ -9,9 +9,11 @@ from __future__ import annotations
 import io
 import math
 from collections.abc import Iterator, Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 from itertools import islice
+from operator import itemgetter
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,7 +30,6 @@ LINE_MAX = 65_536
 _TEXT_MAX = 1024
 _INTEGERS = {"rcode": np.int16, "ancount": np.int32, "qlen": np.int32, "rlen": np.int32, "ttl_min": np.int64}
 _type_number = lru_cache(maxsize=4096)(wire.type_number)
-_wire_name = lru_cache(maxsize=16_384)(names.from_text)
 
 _Fields = Sequence[str]
 _BadRow = (AgentsError, ValueError, OverflowError)
@@ -40,9 +41,7 @@ def is_table(stream: io.BufferedReader) -> bool:
 
 
 def _header(stream: io.BufferedReader) -> list[str]:
-    return (
-        stream.readline(LINE_MAX).decode("utf-8", "replace").removeprefix("\ufeff").rstrip("\r\n").split("\t")
-    )
+    return stream.readline(LINE_MAX).decode("utf-8", "replace").removeprefix("\ufeff").rstrip("\r\n").split("\t")
 
 
 class TsvSource:
@@ -63,7 +62,7 @@ class TsvSource:
         if missing:
             raise CaptureError(f"cannot read {path}: no column {missing[0]} in its header line")
         self._columns = [name for name in (*NEEDED, *_OPTIONAL) if name in self._header]
-        self._picks = [self._header.index(name) for name in self._columns]
+        self._pick = itemgetter(*[self._header.index(name) for name in self._columns])
 
     def batches(self, size: int) -> Iterator[QueryBatch]:
         """Yield batches of at most `size` queries."""
@@ -71,7 +70,7 @@ class TsvSource:
         row, back, last, timeless = 0, 0, -math.inf, False
         with stream:
             stream.readline(LINE_MAX)
-            lines = iter(lambda: stream.readline(LINE_MAX), b"")
+            lines = iter(partial(stream.readline, LINE_MAX), b"")
             while chunk := list(islice(lines, size)):
                 rows = self._split(chunk)
                 if row == 0 and rows:
@@ -97,14 +96,14 @@ class TsvSource:
     def _split(self, lines: Sequence[bytes]) -> list[_Fields]:
         """Fields in the order of `_columns`; lines with another number of fields or bad UTF-8 are bad."""
         rows: list[_Fields] = []
-        picks, width = self._picks, len(self._header)
+        pick, width = self._pick, len(self._header)
         for line in lines:
             try:
                 fields = line.decode().rstrip("\r\n").split("\t")
             except UnicodeDecodeError:
                 fields = []
             if len(fields) == width:
-                rows.append([fields[pick] for pick in picks])
+                rows.append(pick(fields))
             elif fields != [""]:
                 self.malformed += 1
         return rows
@@ -133,11 +132,11 @@ class TsvSource:
         ts = np.array([float(text) for text in columns["ts"]], np.float64)
         if not np.isfinite(ts).all():
             raise ValueError("a time is not finite")
-        numbers = {name: _integers(columns.get(name), kind, count) for name, kind in _INTEGERS.items()}
+        numbers: dict[str, Any] = {name: _integers(columns.get(name), kind, count) for name, kind in _INTEGERS.items()}
         return QueryBatch(
             ts=ts,
             client=_texts(columns["client"]),
-            qname=[_wire_name(text) for text in _filled(columns["qname"])],
+            qname=[names.from_text(text) for text in _filled(columns["qname"])],
             qtype=np.array([_type_number(text) for text in columns["qtype"]], np.uint16),
             rtt_ms=np.array(
                 [float(text) if text else math.nan for text in columns.get("rtt_ms", ("",) * count)],

@@ -4,8 +4,8 @@ Source ports and ids against forged answers (RFC 5452 sections 4.3 and 9.2). Eac
 connected UDP sockets on random ports from 1024..65535; a query takes a random socket of the pool and a random
 id on it, both from the kernel's generator. A socket is replaced after USES_MAX queries or AGE_MAX_S seconds.
 A forger who does not see the traffic must send the upstream's address, the client's exact question bytes, one
-of the POOL_SIZE open ports among 64,512, and the one id that the question has on just that port: one chance in
-2^32, or in 2^27 for one who has found the pool's ports out otherwise and must only guess socket and id before
+of the POOL_SIZE open ports among 64,512, and the one id that the question has on just that port: one chance
+in 2^32, or in 2^27 for one who has found the pool's ports out otherwise and must only guess socket and id before
 they change. COST_NOTE
 A connected socket also lets the kernel discard other senders' datagrams and report a dead upstream at once.
 """

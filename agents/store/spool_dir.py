@@ -7,11 +7,14 @@ from __future__ import annotations
 
 import fcntl
 import os
+import re
 from collections import deque
 from contextlib import suppress
 from pathlib import Path
 
 from agents.errors import SpoolFullError, StoreError
+
+_NAME = re.compile(r"[0-9]{16}-[0-9a-zA-Z]+\.npz", re.ASCII)
 
 
 class SpoolDir:
@@ -30,7 +33,7 @@ class SpoolDir:
             raise StoreError(f"cannot use spool {directory}: {error.strerror}") from None
         for left_over in directory.glob("*.tmp"):
             left_over.unlink()
-        self._waiting = deque(sorted(directory.glob("*.npz")))
+        self._waiting = deque(sorted(path for path in directory.iterdir() if _NAME.fullmatch(path.name)))
         self._bytes = sum(path.stat().st_size for path in directory.iterdir())
         self._sequence = max((int(path.name.partition("-")[0]) for path in self._waiting), default=0)
 
@@ -40,9 +43,7 @@ class SpoolDir:
     def put(self, batch_id: str, data: bytes) -> None:
         """Keep a batch. Raises SpoolFullError at the bound, OSError when the disk does not take it."""
         if self._bytes + len(data) > self._max_bytes:
-            raise SpoolFullError(
-                f"cannot spool a batch: {self._directory} has reached {self._max_bytes} bytes"
-            )
+            raise SpoolFullError(f"cannot spool a batch: {self._directory} has reached {self._max_bytes} bytes")
         self._sequence += 1
         path = self._directory / f"{self._sequence:016d}-{batch_id}.npz"
         partial = path.with_suffix(".tmp")

@@ -35,7 +35,8 @@ def on_http(request: Request, error: Exception) -> JSONResponse:
 def on_parameter(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RequestValidationError)
     first = error.errors()[0]
-    return _answer(422, f"cannot use parameter {first['loc'][-1]}: {first['msg'].lower()}")
+    name, why = first["loc"][1 if len(first["loc"]) > 1 else 0], first["msg"]  # loc: where, name, place in a list
+    return _answer(422, f"cannot use parameter {name}: {why[:1].lower()}{why[1:]}")
 
 
 def on_ours(request: Request, error: Exception) -> JSONResponse:
