@@ -65,9 +65,7 @@ def linked(link: int, packet: bytes, tags: int = 0) -> bytes:
     return packet
 
 
-def pcap(
-    frames: Sequence[Timed], link: int = ll.ETHERNET, order: str = "<", nano: bool = False, snap: int = 65535
-) -> bytes:
+def pcap(frames: Sequence[Timed], link: int = ll.ETHERNET, order: str = "<", nano: bool = False, snap: int = 65535) -> bytes:
     """A pcap file."""
     unit = 10**9 if nano else 10**6
     out = [pack(order + "IHHiIII", 0xA1B23C4D if nano else 0xA1B2C3D4, 2, 4, 0, 0, snap, link)]

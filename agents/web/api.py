@@ -26,12 +26,16 @@ from agents.web.schemas import (
 
 LIMIT_MAX = 1000
 
-Client = Annotated[str | None, Query(max_length=64, description="address of the client", examples=["192.0.2.7"])]
+Client = Annotated[
+    str | None, Query(max_length=64, description="address of the client", examples=["192.0.2.7"])
+]
 Domain = Annotated[
     str | None,
     Query(max_length=1024, description="registered domain, presentation form", examples=["evil.example"]),
 ]
-Severities = Annotated[list[SeverityName] | None, Query(description="repeat it for several", examples=[["HIGH"]])]
+Severities = Annotated[
+    list[SeverityName] | None, Query(description="repeat it for several", examples=[["HIGH"]])
+]
 Since = Annotated[float | None, Query(ge=0, allow_inf_nan=False, description="from here on, Unix seconds")]
 Until = Annotated[float | None, Query(ge=0, allow_inf_nan=False, description="before this, Unix seconds")]
 Limit = Annotated[int, Query(ge=1, le=LIMIT_MAX)]
@@ -50,7 +54,9 @@ router = APIRouter(responses=_PROBLEMS)
 def health(request: Request) -> Health:
     """Database, model, queue and scheduler. Needs no token; 200 whenever it serves at all."""
     parts = parts_of(request)
-    components = {"database": _database(request)} | {name: dict(state) for name, state in parts.health().items()}
+    components = {"database": _database(request)} | {
+        name: dict(state) for name, state in parts.health().items()
+    }
     well = all(state.get("ok", True) for state in components.values())
     return Health(status="ok" if well else "degraded", components=components)
 

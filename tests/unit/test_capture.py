@@ -186,9 +186,7 @@ def test_other_ports_are_a_setting(tmp_path: Path) -> None:
 def stream(*parts: tuple[int, bytes, int]) -> list[Timed]:
     """Client segments (sequence offset, payload, flags), numbers wrapping at 2^32."""
     start = 2**32 - 20
-    return [
-        (T0 + n / 100, ip4(tcp(data, start + at, flags), proto=ll.TCP)) for n, (at, data, flags) in enumerate(parts)
-    ]
+    return [(T0 + n / 100, ip4(tcp(data, start + at, flags), proto=ll.TCP)) for n, (at, data, flags) in enumerate(parts)]
 
 
 def test_tcp_streams_are_put_in_order(tmp_path: Path) -> None:
@@ -238,10 +236,7 @@ def test_snapshot_length_is_told_and_sizes_are_the_true_ones(tmp_path: Path) -> 
 def test_cut_off_captures_give_what_is_there(tmp_path: Path, compress: bool) -> None:
     dice = random.Random(5)
     frames = [(T0 + n, ip4(udp(question(f"n{dice.randrange(10**12)}.example", n)))) for n in range(500)]
-    for whole in (
-        pcap(frames, ll.RAW),
-        section() + interface(ll.RAW) + b"".join(enhanced(int(ts * 1e6), f) for ts, f in frames),
-    ):
+    for whole in (pcap(frames, ll.RAW), section() + interface(ll.RAW) + b"".join(enhanced(int(ts * 1e6), f) for ts, f in frames)):
         content = gzip.compress(whole) if compress else whole
         rows, source = replay(tmp_path, content[: len(content) * 2 // 3])
         assert 200 < len(rows) < 450
@@ -272,9 +267,7 @@ def test_unknown_link_layers_are_told(tmp_path: Path) -> None:
     assert source.warnings[0].endswith("2 frames of an unknown link layer")
 
 
-@pytest.mark.parametrize(
-    "content", [b"", b"hello\n", b"\xd4\xc3\xb2\xa1", gzip.compress(b""), b"\x1f\x8b\x08", b"\0" * 99]
-)
+@pytest.mark.parametrize("content", [b"", b"hello\n", b"\xd4\xc3\xb2\xa1", gzip.compress(b""), b"\x1f\x8b\x08", b"\0" * 99])
 def test_no_capture_at_all(tmp_path: Path, content: bytes) -> None:
     with pytest.raises(CaptureError, match="^cannot read "):
         replay(tmp_path, content)
