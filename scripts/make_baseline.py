@@ -10,8 +10,14 @@ from __future__ import annotations
 
 import gzip
 import random
+import sys
 from collections.abc import Callable
 from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from agents.forest import TrainConfig, train
+from agents.shipped import TRAINING_NAMES, benign_names, benign_sample, sample_of
 
 HERE = Path(__file__).parent
 SAMPLE_NAMES, GOLDEN_NAMES = 30_000, 6_000
@@ -280,11 +286,20 @@ def write(path: Path, lines: list[str]) -> None:
         file.write(("\n".join(lines) + "\n").encode())
 
 
+def model() -> bytes:
+    """The first model: learned from TRAINING_NAMES, calibrated on all benign names."""
+    config = TrainConfig()
+    facts = {"parent": "", "data": {"source": "shipped names", "live": 0, "topped_up": TRAINING_NAMES}}
+    learn_from = benign_sample(TRAINING_NAMES, config.seed)
+    return train(learn_from, sample_of(benign_names()), config, facts).to_bytes()
+
+
 def main() -> None:
     target = HERE.parent / "agents" / "baseline"
     write(target / "benign_names.txt.gz", names(SAMPLE_NAMES, seed=1))
     write(target / "golden_names.txt.gz", sorted(set(names(GOLDEN_NAMES, seed=2))))
     write(target / "lookalike_names.txt.gz", sorted(set(lookalikes(2_100, seed=3))))
+    (target / "model.npz").write_bytes(model())
 
 
 if __name__ == "__main__":
