@@ -109,9 +109,9 @@ def _gate(gate: Gate) -> dict[str, Any]:
         "detail": gate.detail,
         "passed": gate.passed,
         "sign": "≥" if gate.at_least else "≤",
-        "value": f"{gate.value:.5g}",
-        "threshold": f"{gate.threshold:.5g}",
-        "margin": f"{gate.margin:+.4g}",
+        "value": f"{gate.value:.4g}",
+        "threshold": f"{gate.threshold:.4g}",
+        "margin": f"{gate.margin:+.3g}" if gate.margin else "0",
         "bar": charts.gate_bar(gate.value, gate.threshold, gate.passed),
     }
 

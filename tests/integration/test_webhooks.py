@@ -148,3 +148,12 @@ def test_what_is_no_address_is_said_without_showing_it(url: str) -> None:
     with pytest.raises(NotifyError) as caught:
         asyncio.run(SlackNotifier(url, FAST).send(MESSAGE))
     assert "S3CRET" not in str(caught.value)
+
+
+@BOTH
+def test_a_redirect_takes_no_message_elsewhere(kind: type[SlackNotifier]) -> None:
+    with webhook() as other, webhook() as hook:
+        hook.answers = [(307, {"Location": other.url})]
+        with pytest.raises(NotifyError, match="it answered 307"):
+            asyncio.run(kind(hook.url, FAST).send(MESSAGE))
+    assert other.got == []
