@@ -33,16 +33,18 @@ def setup(level: str = "info", stream: TextIO | None = None) -> None:
     out = sys.stderr if stream is None else stream
     terminal = out.isatty()
     handler = logging.StreamHandler(out)
+    handler.setLevel(level.upper())
     handler.setFormatter(_formatter(structlog.dev.ConsoleRenderer() if terminal else _json()))
     root = logging.getLogger()
     root.handlers[:] = [handler]
-    root.setLevel(level.upper())
+    least = min(logging.INFO, getattr(logging, level.upper()))  # the retraining file gets INFO whatever is shown
+    root.setLevel(least)
     for name in QUIET:
         logging.getLogger(name).setLevel(logging.WARNING)
     structlog.configure(
         processors=[*_SHARED, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
         logger_factory=structlog.stdlib.LoggerFactory(),
-        wrapper_class=structlog.make_filtering_bound_logger(getattr(logging, level.upper())),
+        wrapper_class=structlog.make_filtering_bound_logger(least),
         cache_logger_on_first_use=False,
     )
 
@@ -53,9 +55,7 @@ def retraining_file(path: Path) -> Iterator[None]:
     path.parent.mkdir(parents=True, exist_ok=True)
     handler = RotatingFileHandler(path, maxBytes=FILE_MAX, backupCount=FILE_KEPT, encoding="utf-8")
     handler.setFormatter(
-        _formatter(
-            structlog.processors.LogfmtRenderer(key_order=["timestamp", "level", "event"], bool_as_flag=False)
-        )
+        _formatter(structlog.processors.LogfmtRenderer(key_order=["timestamp", "level", "event"], bool_as_flag=False))
     )
     logger = logging.getLogger(RETRAINING_LOGGER)
     logger.addHandler(handler)

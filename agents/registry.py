@@ -9,6 +9,7 @@ models/.lock                                      held while a retraining or a c
 
 from __future__ import annotations
 
+import builtins
 import fcntl
 import hashlib
 import json
@@ -188,14 +189,17 @@ class ModelRegistry(Generic[M]):
             raise ModelError(f"cannot use model {path}: its content is {model.model_id}")
         return model
 
-    def list(self) -> Sequence[dict[str, Any]]:
-        """Champion, candidates, backups (newest first): model_id, state, file, bytes, at (Unix seconds)."""
+    def list(self) -> builtins.list[dict[str, Any]]:
+        """Every model file, the one in use first, then newest first.
+
+        Keys: model_id, kind (current, candidate, backup), state, path, bytes, created (Unix seconds), manifest.
+        """
         states = self._index()["states"]
-        champion = [self.champion_path] if self.champion_path.is_file() else []
-        rows = [_row(path, "champion") for path in champion]
-        kept = sorted(self._candidates(), key=lambda path: path.stat().st_mtime, reverse=True)
-        rows += [_row(path, states.get(path.stem, "candidate")) for path in kept]
-        return rows + [_row(path, "backup") for path in reversed(self.backups())]
+        rows = [self._row(path, "candidate", states.get(path.stem, "candidate")) for path in self._candidates()]
+        rows += [self._row(path, "backup", "backup") for path in self.backups()]
+        rows.sort(key=lambda row: float(row["created"]), reverse=True)
+        in_use = [self._row(self.champion_path, "current", "champion")] if self.champion_path.is_file() else []
+        return in_use + rows
 
     def history(self) -> Sequence[dict[str, Any]]:
         """Models that were champion before, oldest first: model_id, at (Unix seconds of its replacement)."""
@@ -260,13 +264,22 @@ class ModelRegistry(Generic[M]):
         except FileNotFoundError:
             index = {}
         except (ValueError, OSError) as error:
-            raise ModelError(
-                f"cannot read {self._index_path} (remove it to begin a new one): {error}"
-            ) from None
+            raise ModelError(f"cannot read {self._index_path} (remove it to begin a new one): {error}") from None
         return {"history": index.get("history", []), "states": index.get("states", {})}
 
     def _write_index(self, index: dict[str, Any]) -> None:
         write_atomic(self._index_path, json.dumps(index, indent=1).encode())
+
+    def _row(self, path: Path, kind: str, state: str) -> dict[str, Any]:
+        data = path.read_bytes()
+        try:
+            model = self._load(data)
+            model_id, manifest = model.model_id, model.manifest
+        except ModelError:
+            model_id, manifest, state = hashlib.sha256(data).hexdigest()[:16], {}, "damaged"
+        created = _taken(path) if kind == "backup" else path.stat().st_mtime
+        row = {"model_id": model_id, "kind": kind, "state": state, "path": str(path), "bytes": len(data)}
+        return row | {"created": created, "manifest": manifest}
 
     def _stamp(self) -> tuple[int, ...] | None:
         try:
@@ -282,10 +295,3 @@ def _taken(path: Path) -> float:
         return datetime.strptime(path.stem[13:28], "%Y%m%d_%H%M%S").replace(tzinfo=UTC).timestamp()
     except ValueError:
         return path.stat().st_mtime
-
-
-def _row(path: Path, state: str) -> dict[str, Any]:
-    data = path.read_bytes()
-    model_id = hashlib.sha256(data).hexdigest()[:16]
-    at = _taken(path) if state == "backup" else path.stat().st_mtime
-    return {"model_id": model_id, "state": state, "file": str(path), "bytes": len(data), "at": at}

@@ -60,9 +60,7 @@ def recommendation(run: TrainingRun) -> str:
         wrong = [one.case.qname for one in run.validation.cases if not one.passed] if run.validation else []
         text = f"Missed: {gates}. " if gates else ""
         text += f"Wrong on: {', '.join(printable(name, 60) for name in wrong)}. " if wrong else ""
-        return (
-            f"{text}Do not deploy. Look at the sample first: traffic that is no longer normal shifts a model."
-        )
+        return f"{text}Do not deploy. Look at the sample first: traffic that is no longer normal shifts a model."
     if run.state is RunState.WAITING:
         return (
             f"Read the gates and the comparison, then run “dns-tunnel models approve {run.candidate_id}”, "
@@ -101,9 +99,7 @@ def _validation(found: Validation) -> dict[str, Any]:
         "benign": f"{sum(found.new.histogram):,}",
         "histogram": charts.histogram(found.old.histogram, found.new.histogram, LIMITS, "score distribution"),
         "severities": charts.grouped(names, counts[0], counts[1], "severity breakdown"),
-        "legend": Markup(
-            '<span class="legend"><i class="c-old"></i>old model<i class="c-new"></i>new model</span>'
-        ),
+        "legend": Markup('<span class="legend"><i class="c-old"></i>old model<i class="c-new"></i>new model</span>'),
     }
 
 
@@ -113,9 +109,9 @@ def _gate(gate: Gate) -> dict[str, Any]:
         "detail": gate.detail,
         "passed": gate.passed,
         "sign": "≥" if gate.at_least else "≤",
-        "value": f"{gate.value:.5g}",
-        "threshold": f"{gate.threshold:.5g}",
-        "margin": f"{gate.margin:+.4g}",
+        "value": f"{gate.value:.4g}",
+        "threshold": f"{gate.threshold:.4g}",
+        "margin": f"{gate.margin:+.3g}" if gate.margin else "0",
         "bar": charts.gate_bar(gate.value, gate.threshold, gate.passed),
     }
 

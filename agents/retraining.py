@@ -123,9 +123,7 @@ class _Flow:
             champion=self._champion.manifest,
             paths={"backup": str(path), "model": str(registry.champion_path)},
         )
-        _log.info(
-            "model_backed_up", path=str(path), model_id=self._champion.model_id, backups_removed=removed
-        )
+        _log.info("model_backed_up", path=str(path), model_id=self._champion.model_id, backups_removed=removed)
 
     def _collect(self) -> None:
         options, run = self._run.options, self._run
@@ -139,8 +137,7 @@ class _Flow:
             seed=options.seed,
         )
         stored = tuple(
-            (str(name), int(n))
-            for name, n in self._parts.store.severity_counts(since=run.since, until=run.until)
+            (str(name), int(n)) for name, n in self._parts.store.severity_counts(since=run.since, until=run.until)
         )
         extra = self._top_up(options.samples - len(live))
         self._sample = live if extra is None else _joined(live, extra)
@@ -186,23 +183,17 @@ class _Flow:
         self._run = replace(self._run, validation=validation)
         passing = RunState.DEPLOYED if self._run.options.deploy == "auto" else RunState.WAITING
         self._run = replace(self._run, state=passing if validation.passed else RunState.REJECTED)
-        _log.info(
-            "candidate_validated", passed=validation.passed, missed=[gate.name for gate in self._run.missed]
-        )
+        _log.info("candidate_validated", passed=validation.passed, missed=[gate.name for gate in self._run.missed])
 
     def _report(self) -> None:
         html, data = self._parts.reporter(replace(self._run, finished=self._parts.clock()))
-        self._run = replace(
-            self._run, paths={**self._run.paths, "report": str(html), "report_json": str(data)}
-        )
+        self._run = replace(self._run, paths={**self._run.paths, "report": str(html), "report_json": str(data)})
 
     async def _notify(self) -> None:
         results = tuple(await self._parts.notify(replace(self._run, finished=self._parts.clock())))
         self._run = replace(self._run, channels=(*self._run.channels, *results))
         for one in results:
-            _log.info(
-                "notification_sent" if one.ok else "notification_failed", channel=one.channel, error=one.error
-            )
+            _log.info("notification_sent" if one.ok else "notification_failed", channel=one.channel, error=one.error)
 
     def _decide(self) -> None:
         registry, run = self._parts.registry, self._run
@@ -255,9 +246,7 @@ def _joined(live: Sample, extra: Sample) -> Sample:
         client=_pick([*live.client, *extra.client], order),
         qname=_pick([*live.qname, *extra.qname], order),
         domain=_pick([*live.domain, *extra.domain], order),
-        features=np.concatenate([live.features, extra.features])[order]
-        if len(live)
-        else extra.features[order],
+        features=np.concatenate([live.features, extra.features])[order] if len(live) else extra.features[order],
     )
 
 

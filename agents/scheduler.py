@@ -10,7 +10,8 @@ import structlog
 from apscheduler.job import Job
 from apscheduler.jobstores.sqlalchemy import SQLAlchemyJobStore
 from apscheduler.schedulers.background import BackgroundScheduler
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy import URL, make_url
+from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
 from agents.cron import cron_trigger
 from agents.errors import AgentsError, StoreError
@@ -35,6 +36,17 @@ def run_action(name: str) -> None:
     _log.info("scheduled_job_finished", job=name)
 
 
+def _address(url: str) -> URL:
+    """The driver is named: SQLAlchemy's own choice for postgresql:// is one that is not installed."""
+    try:
+        parsed = make_url(url)
+    except ArgumentError:
+        raise StoreError("cannot use DATABASE_URL: it is not scheme://user:password@host/database") from None
+    if parsed.drivername in {"postgres", "postgresql"}:
+        return parsed.set(drivername="postgresql+psycopg2")
+    return parsed
+
+
 @contextmanager
 def _store_errors() -> Iterator[None]:
     try:
@@ -55,12 +67,12 @@ class RetrainScheduler:
         schedule: str,
         timezone: str,
     ) -> None:
-        """Raises SettingsError for a bad schedule or zone, before anything is opened."""
+        """Raises SettingsError for a bad schedule or zone, StoreError for a bad address; opens nothing yet."""
         self._schedules = {RETRAIN: (schedule, timezone), MAINTAIN: (MAINTAIN_SCHEDULE, timezone)}
         self._triggers = {name: cron_trigger(*when) for name, when in self._schedules.items()}
         self._own = {RETRAIN: retrain, MAINTAIN: maintain}
         self._scheduler = BackgroundScheduler(
-            jobstores={"default": SQLAlchemyJobStore(url=store_url, tablename=TABLE)},
+            jobstores={"default": SQLAlchemyJobStore(url=_address(store_url), tablename=TABLE)},
             job_defaults={"coalesce": True, "misfire_grace_time": None, "max_instances": 1},
             timezone=UTC,
         )

@@ -43,9 +43,7 @@ def manifest(seed: int, parent: str | None) -> dict[str, object]:
 
 def gates(missed: bool = False) -> tuple[Gate, ...]:
     return (
-        Gate(
-            "benign names NORMAL", 0.9952 if not missed else 0.9731, 0.99, True, "share of 5,120 golden names"
-        ),
+        Gate("benign names NORMAL", 0.9952 if not missed else 0.9731, 0.99, True, "share of 5,120 golden names"),
         Gate("tunnel sessions found", 1.0, 0.98, True, "24 of 24 captures"),
         Gate("benign above HIGH", 0.0001, 0.001, False, "share of golden names that score 0.7 or more"),
         Gate("agreement with the anchor", 0.9312, 0.92, True, "rank correlation on the golden set"),

@@ -50,8 +50,7 @@ def _request(message: Message) -> dict[str, Any]:
 
 def _fact_blocks(message: Message) -> list[dict[str, Any]]:
     fields = [
-        _mrkdwn(f"*{clip(_escape(key), 150)}*\n{clip(_escape(value), 280)}")
-        for key, value in message.facts[:FACTS_MAX]
+        _mrkdwn(f"*{clip(_escape(key), 150)}*\n{clip(_escape(value), 280)}") for key, value in message.facts[:FACTS_MAX]
     ]
     return [{"type": "section", "fields": fields[at : at + 10]} for at in range(0, len(fields), 10)]
 

@@ -47,14 +47,9 @@ def _request(message: Message) -> dict[str, Any]:
         "version": "1.4",
         "fallbackText": clip(message.title, 200),
         "body": [
-            _rich(
-                _run(clip(message.title, 200), weight="Bolder", size="Large", color=_COLORS[message.severity])
-            ),
+            _rich(_run(clip(message.title, 200), weight="Bolder", size="Large", color=_COLORS[message.severity])),
             _rich(_run(clip(message.summary, 2000))),
-            *(
-                _rich(_run(f"{clip(k, 100)}  ", weight="Bolder"), _run(clip(v, 500)))
-                for k, v in message.facts
-            ),
+            *(_rich(_run(f"{clip(k, 100)}  ", weight="Bolder"), _run(clip(v, 500))) for k, v in message.facts),
         ],
         "msteams": {"width": "full"},
     }

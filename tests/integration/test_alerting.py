@@ -70,9 +70,7 @@ ONE_LINER = (
 def one_liner(folder: Path, env: str) -> subprocess.CompletedProcess[str]:
     (folder / ".env").write_text(env)
     root = str(Path(__file__).resolve().parents[2])
-    clean = {
-        key: value for key, value in os.environ.items() if not key.startswith(("SLACK", "EMAIL", "TEAMS"))
-    }
+    clean = {key: value for key, value in os.environ.items() if not key.startswith(("SLACK", "EMAIL", "TEAMS"))}
     command = [sys.executable, "-c", ONE_LINER]
     return subprocess.run(
         command, cwd=folder, env={**clean, "PYTHONPATH": root}, capture_output=True, text=True, check=False

@@ -30,9 +30,7 @@ class Host:
         self.tab = folder / "tab"
         (self.project / "scripts").mkdir(parents=True)
         self.bin.mkdir()
-        self.script = Path(
-            shutil.copy(ROOT / "scripts" / "setup_weekly_training.sh", self.project / "scripts")
-        )
+        self.script = Path(shutil.copy(ROOT / "scripts" / "setup_weekly_training.sh", self.project / "scripts"))
         self.program("crontab", CRONTAB)
         for name in (
             "sh",
@@ -113,9 +111,7 @@ def test_without_any_crontab_it_makes_one_and_takes_it_away(host: Host) -> None:
 def test_the_schedule_comes_from_the_environment_then_from_the_file(host: Host) -> None:
     (host.project / ".env").write_text("RETRAIN_DAYS=3\nRETRAIN_SCHEDULE='30 4 1 * *'\n")
     assert host.run("--print").stdout.startswith("30 4 1 * * cd ")
-    assert host.run("--print", RETRAIN_SCHEDULE="*/5 1-3 * jan-mar 1,5").stdout.startswith(
-        "*/5 1-3 * jan-mar 1,5 cd "
-    )
+    assert host.run("--print", RETRAIN_SCHEDULE="*/5 1-3 * jan-mar 1,5").stdout.startswith("*/5 1-3 * jan-mar 1,5 cd ")
     assert host.lines() == []
 
 
@@ -187,9 +183,7 @@ def test_in_a_container_with_cron_the_line_brings_the_containers_environment(hos
     assert "--run" in line
     host.program("python", '#!/bin/sh\necho "$PWD $* $MARKER" >"$OUT"\n')
     pid_one = host.folder / "environ"
-    pid_one.write_bytes(
-        f"PATH={host.bin}\0MARKER=two words\nand a line\0OUT={host.folder / 'out'}\0".encode()
-    )
+    pid_one.write_bytes(f"PATH={host.bin}\0MARKER=two words\nand a line\0OUT={host.folder / 'out'}\0".encode())
     done = host.run("--run", RETRAIN_WHERE="container", RETRAIN_ENVIRON=str(pid_one))
     assert done.returncode == 0, done.stderr
     got = (host.folder / "out").read_text()

@@ -84,9 +84,7 @@ def tls(tmp_path_factory: pytest.TempPathFactory) -> tuple[ssl.SSLContext, ssl.S
     """(server context, client context that trusts it)."""
     folder: Path = tmp_path_factory.mktemp("tls")
     address = str(ipaddress.ip_address("127.0.0.1"))
-    command = (
-        "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 -subj /CN=mail"
-    )
+    command = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 -subj /CN=mail"
     files = ["-keyout", str(folder / "key"), "-out", str(folder / "cert")]
     names = ["-addext", f"subjectAltName=IP:{address}"]
     subprocess.run([*command.split(), *files, *names], check=True, capture_output=True)
@@ -172,9 +170,7 @@ def test_a_busy_server_is_tried_again() -> None:
     assert len(inbox.mails) == 1
 
 
-@pytest.mark.parametrize(
-    ("answers", "text"), [(["554 no"] * 3, "it answered 554"), (["451 no"] * 3, "tried 3 times")]
-)
+@pytest.mark.parametrize(("answers", "text"), [(["554 no"] * 3, "it answered 554"), (["451 no"] * 3, "tried 3 times")])
 def test_giving_up_is_one_clear_error(answers: list[str], text: str) -> None:
     inbox = Inbox(*answers)
     with server(inbox) as port, pytest.raises(NotifyError, match=text):

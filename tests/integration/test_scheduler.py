@@ -50,13 +50,14 @@ def scheduler(
 
 
 @pytest.fixture
-def url(tmp_path: Path) -> str:
-    return f"sqlite:///{tmp_path / 'jobs.db'}"
+def url(store_url: str) -> str:
+    """SQLite and Postgres, the latter as people write its address."""
+    return store_url.replace("+psycopg2", "")
 
 
 def set_due(url: str, name: str, seconds_from_now: float) -> None:
     """What a scheduler that was down for a while finds."""
-    store = SQLAlchemyJobStore(url=url, tablename=TABLE)
+    store = SQLAlchemyJobStore(url=url.replace("postgresql:", "postgresql+psycopg2:"), tablename=TABLE)
     store.start(BackgroundScheduler(timezone=UTC), "default")
     job = store.lookup_job(name)
     job.next_run_time = datetime.fromtimestamp(time.time() + seconds_from_now, UTC)

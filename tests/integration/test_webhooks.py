@@ -21,9 +21,7 @@ from tests.webhook import webhook
 
 FAST = RetryPolicy(attempts=3, base_s=0.01, wait_max_s=2.0, timeout_s=2.0)
 BOTH = pytest.mark.parametrize("kind", [SlackNotifier, TeamsNotifier])
-MESSAGE = Message(
-    "A title", "A summary", [("Client", "192.0.2.1")], Severity.HIGH, link="https://c.example/r"
-)
+MESSAGE = Message("A title", "A summary", [("Client", "192.0.2.1")], Severity.HIGH, link="https://c.example/r")
 
 
 def check_slack(payload: dict[str, object]) -> None:
@@ -150,3 +148,12 @@ def test_what_is_no_address_is_said_without_showing_it(url: str) -> None:
     with pytest.raises(NotifyError) as caught:
         asyncio.run(SlackNotifier(url, FAST).send(MESSAGE))
     assert "S3CRET" not in str(caught.value)
+
+
+@BOTH
+def test_a_redirect_takes_no_message_elsewhere(kind: type[SlackNotifier]) -> None:
+    with webhook() as other, webhook() as hook:
+        hook.answers = [(307, {"Location": other.url})]
+        with pytest.raises(NotifyError, match="it answered 307"):
+            asyncio.run(kind(hook.url, FAST).send(MESSAGE))
+    assert other.got == []

@@ -70,3 +70,12 @@ def test_a_retraining_goes_to_its_file_too_and_only_while_it_runs(tmp_path: Path
     with logs.retraining_file(path):
         log.info("retraining_started", run="r2")
     assert len(path.read_text().splitlines()) == 2
+
+
+def test_the_file_gets_every_step_even_if_only_errors_are_shown(tmp_path: Path) -> None:
+    out = io.StringIO()
+    logs.setup("error", out)
+    with logs.retraining_file(tmp_path / "retraining.log"):
+        structlog.get_logger(logs.RETRAINING_LOGGER).info("retraining_started")
+    assert "retraining_started" in (tmp_path / "retraining.log").read_text()
+    assert out.getvalue() == ""

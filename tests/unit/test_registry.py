@@ -190,9 +190,16 @@ def test_list_names_every_file_with_its_state(tmp_path: Path) -> None:
     models.backup(NOW)
     waiting = models.save_candidate(FakeModel("two")).stem
     models.mark(waiting, "waiting")
-    rows = {(row["model_id"], row["state"]) for row in models.list()}
+    models.save_candidate(FakeModel("three")).write_bytes(b"broken")
+    rows = models.list()
     one = FakeModel("one").model_id
-    assert {(one, "champion"), (one, "deployed"), (one, "backup"), (waiting, "waiting")} <= rows
+    assert (rows[0]["kind"], rows[0]["model_id"]) == ("current", one)
+    assert rows[0]["manifest"]["name"] == "one"
+    found = {(row["model_id"], row["kind"], row["state"]) for row in rows}
+    assert {(one, "candidate", "deployed"), (one, "backup", "backup"), (waiting, "candidate", "waiting")} <= found
+    assert [row["manifest"] for row in rows if row["state"] == "damaged"] == [{}]
+    created = [row["created"] for row in rows[1:]]
+    assert created == sorted(created, reverse=True)
 
 
 def test_the_lock_keeps_others_out_and_names_its_holder(tmp_path: Path) -> None:

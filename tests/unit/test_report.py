@@ -74,9 +74,7 @@ def test_hostile_names_are_shown_and_not_obeyed() -> None:
 @pytest.mark.parametrize("run", RUNS, ids=lambda run: run.state.value)
 def test_every_text_of_a_run_is_escaped(run: TrainingRun) -> None:
     evil = "<img src=x onerror=alert(1)>"
-    run = replace(
-        run, error=evil, warnings=(evil,), champion={evil: evil, "features": [evil]}, paths={evil: evil}
-    )
+    run = replace(run, error=evil, warnings=(evil,), champion={evil: evil, "features": [evil]}, paths={evil: evil})
     if run.validation:
         gate = Gate(evil, 1.0, 0.5, True, evil)
         run = replace(run, validation=replace(run.validation, gates=(gate,), blind_spots=(evil,)))

@@ -55,9 +55,7 @@ def test_a_rejected_candidate_leaves_the_champion_byte_for_byte(world: World) ->
     assert [gate.name for gate in done.missed] == ["benign names NORMAL"]
     after = world.registry.champion_path.read_bytes(), world.registry.champion_path.stat().st_mtime_ns
     assert after == before
-    assert (done.candidate_id, "rejected") in {
-        (row["model_id"], row["state"]) for row in world.registry.list()
-    }
+    assert (done.candidate_id, "rejected") in {(row["model_id"], row["state"]) for row in world.registry.list()}
 
 
 def test_manual_deployment_waits_for_a_person(world: World) -> None:
