@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import secrets
 import time
 from collections.abc import Callable
@@ -70,9 +69,7 @@ def validator_of(settings: Settings) -> Validator:
 
 def alert_manager_of(settings: Settings) -> AlertManager:
     """Alerts over every channel that is set up."""
-    return AlertManager(
-        notifiers_from(settings), quiet_s=settings.incident_quiet_s, link_base=settings.public_url
-    )
+    return AlertManager(notifiers_from(settings), quiet_s=settings.incident_quiet_s, link_base=settings.public_url)
 
 
 def retrain_options_of(settings: Settings, **changes: Any) -> RetrainOptions:
@@ -136,7 +133,11 @@ def check_by_gates(settings: Settings) -> Callable[[Model], None]:
 
     def check(model: Model) -> None:
         validation = validator(model, model)
-        missed = [f"{gate.name} is {gate.value:.4g}, threshold {gate.threshold:.4g}" for gate in validation.gates if not gate.passed]
+        missed = [
+            f"{gate.name} is {gate.value:.4g}, threshold {gate.threshold:.4g}"
+            for gate in validation.gates
+            if not gate.passed
+        ]
         if missed:
             raise ModelError(f"cannot restore {model.model_id}: {'; '.join(missed)}")
 
@@ -151,8 +152,7 @@ def api_token_of(settings: Settings) -> str:
     path = token_path(settings)
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomic(path, secrets.token_urlsafe(24).encode())
-        os.chmod(path, 0o600)
+        write_atomic(path, secrets.token_urlsafe(24).encode(), mode=0o600)
     return path.read_text("ascii").strip()
 
 

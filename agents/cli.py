@@ -99,7 +99,11 @@ def _add_retrain(parser: argparse.ArgumentParser) -> None:
 def _add_models(parser: argparse.ArgumentParser) -> None:
     actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
     actions.add_parser("list", help="champion, candidates and backups")
-    for name, text in (("show", "its manifest"), ("approve", "deploy a waiting candidate"), ("reject", "turn one down")):
+    for name, text in (
+        ("show", "its manifest"),
+        ("approve", "deploy a waiting candidate"),
+        ("reject", "turn one down"),
+    ):
         action = actions.add_parser(name, help=text)
         action.add_argument("model_id", nargs="?", help="default: the champion, or the candidate that waits")
     actions.add_parser("rollback", help="back to the model before")

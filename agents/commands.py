@@ -18,7 +18,7 @@ from agents.errors import AgentsError, UsageError
 from agents.judging import incident_text, replay, run_evaluation, score
 from agents.model import Model
 from agents.registry import ModelRegistry
-from agents.retraining import passed_exit_code
+from agents.retraining import STEPS, passed_exit_code
 from agents.runs import RunState, TrainingRun
 from agents.settings import Settings
 
@@ -46,7 +46,8 @@ def _welcome(settings: Settings) -> str:
     where = f"[{at}]" if ":" in at else at
     kept = "API_TOKEN" if settings.api_token.get_secret_value() else str(bootstrap.token_path(settings))
     return (
-        f"\n  answering DNS   {host} port {settings.listen_port}      try: dig @{host} -p {settings.listen_port} example.com"
+        f"\n  answering DNS   {host} port {settings.listen_port}"
+        f"      try: dig @{host} -p {settings.listen_port} example.com"
         f"\n  console, API    http://{where}:{port}/      token: {kept}"
         f"\n  retrain now     dns-tunnel retrain      stop: Ctrl-C\n"
     )
@@ -78,17 +79,18 @@ def health(settings: Settings, options: argparse.Namespace) -> int:
 
 def retrain(settings: Settings, options: argparse.Namespace) -> int:
     """`dns-tunnel retrain`."""
-    with tqdm(total=7, bar_format="{desc:<28} {bar} {n_fmt}/{total_fmt}", disable=None, file=sys.stderr) as bar:
+    with tqdm(
+        total=len(STEPS), bar_format="{desc:<28} {bar} {n_fmt}/{total_fmt}", disable=None, file=sys.stderr
+    ) as bar:
 
         def progress(step: int, total: int, text: str) -> None:
-            bar.total = total
             bar.set_description_str(text)
             bar.update(step - 1 - bar.n)
 
         run_: TrainingRun = processes.retrain_once(
             settings, days=options.days, samples=options.samples, deploy=options.deploy, progress=progress
         )
-        bar.update(bar.total - bar.n)
+        bar.update(len(STEPS) - bar.n)
     print(_run_text(run_))
     return passed_exit_code(run_)
 

@@ -68,7 +68,9 @@ def gates_of(found: Measured) -> tuple[Gate, ...]:
             False,
             "on a day of golden traffic with look-alikes",
         ),
-        Gate("tunnel sessions found", found.sessions_found / max(found.sessions, 1), SESSIONS_FOUND_MIN, True, sessions),
+        Gate(
+            "tunnel sessions found", found.sessions_found / max(found.sessions, 1), SESSIONS_FOUND_MIN, True, sessions
+        ),
         Gate("bytes before detection, worst", found.bytes_worst, BYTES_BEFORE_WORST_MAX, False, sessions),
         Gate(
             "tunnel names above NORMAL",

@@ -27,7 +27,7 @@ from agents.policy import Scale, name_reasons
 from agents.settings import Settings
 from agents.sources.capture import open_source
 from agents.types import Incident, Severity, Verdicts
-from agents.wire import type_number, type_name
+from agents.wire import type_name, type_number
 
 AT_ONCE = 1024
 NAMES_AT_ONCE = 4096
@@ -284,9 +284,9 @@ def print_evaluation(found: Evaluation) -> None:
     hours = sum(row.client_hours for row in found.benign)
     alarms = sum(len(row.incidents) for row in found.benign)
     print(f"\nbenign: {alarms} false incidents in {hours:.0f} client-hours ({_rate(alarms, hours)} a client-week)")
-    for row in found.benign:
-        print(f"  {row.file:<50} {row.queries:>7} queries {row.above_normal:>9.3%} above NORMAL")
-        for text in row.incidents:
+    for capture in found.benign:
+        print(f"  {capture.file:<50} {capture.queries:>7} queries {capture.above_normal:>9.3%} above NORMAL")
+        for text in capture.incidents:
             print(f"    false incident: {text}")
     print("\nnames, one by one")
     for names in found.names:

@@ -19,7 +19,7 @@ import uvicorn
 from agents import __version__, bootstrap, heartbeat
 from agents.alerting import AlertSink
 from agents.cron import cron_trigger
-from agents.errors import AgentsError, BusyError
+from agents.errors import AgentsError, BusyError, StoreError
 from agents.fanout import Fanout
 from agents.logs import retraining_file
 from agents.retraining import retrain
@@ -185,7 +185,10 @@ def retrain_once(settings: Settings, now: float | None = None, **changes: Any) -
     extra = {"progress": progress} if progress else {}
     parts = bootstrap.retraining_parts(settings, store, **extra)
     with retraining_file(settings.logs_dir / "retraining.log"):
-        store.migrate_if_up()
+        try:
+            store.migrate()
+        except StoreError as error:  # the run itself will fail on it, be recorded and told
+            _log.warning("store_unavailable", error=str(error))
         return asyncio.run(retrain(parts, bootstrap.retrain_options_of(settings, **changes), now))
 
 

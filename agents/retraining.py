@@ -62,10 +62,13 @@ class RetrainingParts:
     progress: Callable[[int, int, str], None] = lambda step, total, text: None
 
 
-async def retrain(parts: RetrainingParts, options: RetrainOptions) -> TrainingRun:
-    """Run the whole flow once. Raises BusyError if another holds the lock; other failures are FAILED runs."""
+async def retrain(parts: RetrainingParts, options: RetrainOptions, now: float | None = None) -> TrainingRun:
+    """Run the whole flow once, as of `now` (Unix seconds; the clock's unless told).
+
+    Raises BusyError if another holds the lock; other failures are FAILED runs.
+    """
     with parts.registry.lock():
-        return await _Flow(parts, options).run()
+        return await _Flow(parts, options, parts.clock() if now is None else now).run()
 
 
 def passed_exit_code(run: TrainingRun) -> int:
@@ -74,12 +77,11 @@ def passed_exit_code(run: TrainingRun) -> int:
 
 
 class _Flow:
-    def __init__(self, parts: RetrainingParts, options: RetrainOptions) -> None:
+    def __init__(self, parts: RetrainingParts, options: RetrainOptions, now: float) -> None:
         self._parts = parts
         self._sample: Sample | None = None
         self._champion: ScoringModel | None = None
         self._candidate: ScoringModel | None = None
-        now = parts.clock()
         self._run = TrainingRun(
             run_id=f"{datetime.fromtimestamp(now, UTC):%Y%m%d_%H%M%S}",
             state=RunState.FAILED,

@@ -38,9 +38,7 @@ def udp(payload: bytes, sport: int = 40000, dport: int = 53) -> bytes:
 
 def tcp(payload: bytes, seq: int, flags: int = 0x18, sport: int = 40000, dport: int = 53) -> bytes:
     """A segment with 4 bytes of options."""
-    return (
-        pack("!HHIIBBHHH", sport, dport, seq & 0xFFFFFFFF, 0, 0x60, flags, 1000, 0, 0) + b"\1\1\1\1" + payload
-    )
+    return pack("!HHIIBBHHH", sport, dport, seq & 0xFFFFFFFF, 0, 0x60, flags, 1000, 0, 0) + b"\1\1\1\1" + payload
 
 
 def ip4(body: bytes, src: str = CLIENT, dst: str = SERVER, proto: int = ll.UDP, fragment: int = 0) -> bytes:
@@ -109,9 +107,7 @@ def enhanced(ticks: int, frame: bytes, order: str = "<", number: int = 0) -> byt
 T0 = 1_700_000_000.0
 
 
-def replay(
-    directory: Path, *files: bytes, ports: frozenset[int] = frozenset({53})
-) -> tuple[list[Row], Sources]:
+def replay(directory: Path, *files: bytes, ports: frozenset[int] = frozenset({53})) -> tuple[list[Row], Sources]:
     """Rows of the files, and the source with its counts."""
     paths = [directory / f"{number}.bin" for number in range(len(files))]
     for path, content in zip(paths, files, strict=True):

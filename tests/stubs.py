@@ -72,9 +72,7 @@ class StubServer:
         self._udp, self._tcp = _pair(host, port)
         self.host, self.port = host, int(self._udp.getsockname()[1])
         self._closing = threading.Event()
-        self._threads = [
-            threading.Thread(target=run, daemon=True) for run in (self._serve_udp, self._serve_tcp)
-        ]
+        self._threads = [threading.Thread(target=run, daemon=True) for run in (self._serve_udp, self._serve_tcp)]
 
     @property
     def endpoint(self) -> tuple[str, int]:

@@ -85,9 +85,7 @@ class PcapSource:
         if damage:
             self.warnings.append(f"{self._path}: {damage}; what came before was used")
         if self._cut:
-            self.warnings.append(
-                f"{self._path}: {self._cut} messages were cut by the capture's snapshot length"
-            )
+            self.warnings.append(f"{self._path}: {self._cut} messages were cut by the capture's snapshot length")
         if self._unknown_link:
             self.warnings.append(f"{self._path}: {self._unknown_link} frames of an unknown link layer")
         if self._streams.lost:

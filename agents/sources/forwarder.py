@@ -163,9 +163,7 @@ class Forwarder:
             raise
         except (OSError, EOFError):
             answer = None
-        if answer is not None and (
-            len(answer) < HEADER_SIZE or answer[:2] != query[:2] or not pending.matches(answer)
-        ):
+        if answer is not None and (len(answer) < HEADER_SIZE or answer[:2] != query[:2] or not pending.matches(answer)):
             self._counters.mismatched_answers += 1
             answer = None
         if answer is None and not pending.udp:

@@ -114,9 +114,7 @@ class Listener:
         for host, port in self._routes.upstreams:
             for mine, my_port in self.addresses:
                 if port == my_port and _same_host(host, mine):
-                    raise AgentsError(
-                        f"cannot forward to {endpoint_text(host, port)}: that is this listener itself"
-                    )
+                    raise AgentsError(f"cannot forward to {endpoint_text(host, port)}: that is this listener itself")
 
     def _on_queries(self, port: UdpPort) -> None:
         for _ in range(DRAIN_MAX):
@@ -179,11 +177,7 @@ class Listener:
         else:
             self.counters.answered += 1
             reply = query[:2] + answer[2:]
-            if (
-                pending.udp
-                and len(reply) > wire.PLAIN_UDP_SIZE
-                and len(reply) > wire.udp_size(query, question.end)
-            ):
+            if pending.udp and len(reply) > wire.PLAIN_UDP_SIZE and len(reply) > wire.udp_size(query, question.end):
                 reply = wire.truncate(reply, question.end)
             pending.where.send(reply, pending.back)
             rtt_ms = (time.monotonic() - pending.started) * 1000

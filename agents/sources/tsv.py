@@ -41,9 +41,7 @@ def is_table(stream: io.BufferedReader) -> bool:
 
 
 def _header(stream: io.BufferedReader) -> list[str]:
-    return (
-        stream.readline(LINE_MAX).decode("utf-8", "replace").removeprefix("\ufeff").rstrip("\r\n").split("\t")
-    )
+    return stream.readline(LINE_MAX).decode("utf-8", "replace").removeprefix("\ufeff").rstrip("\r\n").split("\t")
 
 
 class TsvSource:
@@ -134,9 +132,7 @@ class TsvSource:
         ts = np.array([float(text) for text in columns["ts"]], np.float64)
         if not np.isfinite(ts).all():
             raise ValueError("a time is not finite")
-        numbers: dict[str, Any] = {
-            name: _integers(columns.get(name), kind, count) for name, kind in _INTEGERS.items()
-        }
+        numbers: dict[str, Any] = {name: _integers(columns.get(name), kind, count) for name, kind in _INTEGERS.items()}
         return QueryBatch(
             ts=ts,
             client=_texts(columns["client"]),

@@ -70,9 +70,7 @@ class PostgresStore(Store):
                 _finish_detaching(connection)
                 old = sorted(day for day in _attached(connection) if day < before_day)
                 for day in old:
-                    connection.execute(
-                        text(f"ALTER TABLE queries DETACH PARTITION {_name(day)} CONCURRENTLY")
-                    )
+                    connection.execute(text(f"ALTER TABLE queries DETACH PARTITION {_name(day)} CONCURRENTLY"))
                 _drop_detached(connection)
             self._forget_batches(before_day)
         self._days = frozenset()
@@ -86,9 +84,7 @@ class PostgresStore(Store):
             there = _attached(connection)
             new = sorted(set(days) - there)
             if len(there) + len(new) > PARTITIONS_MAX:
-                raise BatchRefusedError(
-                    f"cannot write a batch: more than {PARTITIONS_MAX} days would be stored"
-                )
+                raise BatchRefusedError(f"cannot write a batch: more than {PARTITIONS_MAX} days would be stored")
             for day in new:
                 _add_partition(connection, day)
         self._days = there.union(new)
@@ -133,16 +129,13 @@ def _add_partition(connection: Connection, day: int) -> None:
     name = _name(day)
     connection.execute(text(f"DROP TABLE IF EXISTS {name}"))  # detached, but not yet dropped
     connection.execute(text(f"CREATE TABLE {name} (LIKE queries INCLUDING DEFAULTS INCLUDING INDEXES)"))
-    connection.execute(
-        text(f"ALTER TABLE queries ATTACH PARTITION {name} FOR VALUES FROM ({day}) TO ({day + 1})")
-    )
+    connection.execute(text(f"ALTER TABLE queries ATTACH PARTITION {name} FOR VALUES FROM ({day}) TO ({day + 1})"))
 
 
 def _finish_detaching(connection: Connection) -> None:
     """Complete what a killed process began."""
     statement = text(
-        "SELECT inhrelid::regclass::text FROM pg_inherits"
-        " WHERE inhparent = 'queries'::regclass AND inhdetachpending"
+        "SELECT inhrelid::regclass::text FROM pg_inherits WHERE inhparent = 'queries'::regclass AND inhdetachpending"
     )
     for name in connection.execute(statement).scalars().all():
         connection.execute(text(f"ALTER TABLE queries DETACH PARTITION {name} FINALIZE"))

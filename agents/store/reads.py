@@ -43,11 +43,7 @@ def between(since: float | None, until: float | None) -> list[ColumnElement[bool
 
 
 def _day(ts: float) -> int:
-    return (
-        max(-1, min(math.floor(ts / DAY_S), 2**31 - 1))
-        if math.isfinite(ts)
-        else (-1 if ts < 0 else 2**31 - 1)
-    )
+    return max(-1, min(math.floor(ts / DAY_S), 2**31 - 1)) if math.isfinite(ts) else (-1 if ts < 0 else 2**31 - 1)
 
 
 def queries(
@@ -126,6 +122,4 @@ def score_histogram(
 
 def runs(connection: Connection, limit: int) -> list[dict[str, Any]]:
     statement = select(RUNS).order_by(desc(RUNS.c.started_at), desc(RUNS.c.run_id)).limit(limit)
-    return [
-        {**row, "payload": json.loads(row["payload"])} for row in connection.execute(statement).mappings()
-    ]
+    return [{**row, "payload": json.loads(row["payload"])} for row in connection.execute(statement).mappings()]

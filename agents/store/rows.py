@@ -90,8 +90,7 @@ def _random(batch_id: str, count: int) -> list[int]:
 def query_json(row: Mapping[str, Any]) -> dict[str, Any]:
     """One stored query as JSON shows it: severity by name, what is unknown as null."""
     known = {
-        name: None if row[name] == UNKNOWN else row[name]
-        for name in ("rcode", "ancount", "qlen", "rlen", "ttl_min")
+        name: None if row[name] == UNKNOWN else row[name] for name in ("rcode", "ancount", "qlen", "rlen", "ttl_min")
     }
     rtt = row["rtt_ms"]
     return {

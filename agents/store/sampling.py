@@ -92,9 +92,7 @@ def _days(connection: Connection, conditions: list[ColumnElement[bool]]) -> list
 
 def _width(connection: Connection, conditions: list[ColumnElement[bool]]) -> int:
     """Bytes of the newest row's features: rows of an older feature table are of another length."""
-    statement = (
-        select(func.length(_Q.features)).where(*conditions).order_by(_Q.ts.desc(), _Q.id.desc()).limit(1)
-    )
+    statement = select(func.length(_Q.features)).where(*conditions).order_by(_Q.ts.desc(), _Q.id.desc()).limit(1)
     return connection.execute(statement).scalar() or 0
 
 
@@ -117,9 +115,7 @@ def _draw(
 
 
 def _turns(draws: list[Iterator[_Found]], wanted: Wanted, step: int) -> list[_Found]:
-    caps = _Caps(
-        max(1, int(wanted.client_share * wanted.limit)), max(1, int(wanted.domain_share * wanted.limit))
-    )
+    caps = _Caps(max(1, int(wanted.client_share * wanted.limit)), max(1, int(wanted.domain_share * wanted.limit)))
     taken: list[_Found] = []
     left = LOOKED_AT_MAX * wanted.limit
     while draws and left > 0 and len(taken) < wanted.limit:

@@ -43,9 +43,7 @@ class SpoolDir:
     def put(self, batch_id: str, data: bytes) -> None:
         """Keep a batch. Raises SpoolFullError at the bound, OSError when the disk does not take it."""
         if self._bytes + len(data) > self._max_bytes:
-            raise SpoolFullError(
-                f"cannot spool a batch: {self._directory} has reached {self._max_bytes} bytes"
-            )
+            raise SpoolFullError(f"cannot spool a batch: {self._directory} has reached {self._max_bytes} bytes")
         self._sequence += 1
         path = self._directory / f"{self._sequence:016d}-{batch_id}.npz"
         partial = path.with_suffix(".tmp")

@@ -35,9 +35,7 @@ class SqliteStore(Store):
 
     def __init__(self, url: URL) -> None:
         if not url.database or url.database == ":memory:":
-            raise StoreError(
-                "cannot use DATABASE_URL: SQLite needs a file, as in sqlite:////var/lib/queries.db"
-            )
+            raise StoreError("cannot use DATABASE_URL: SQLite needs a file, as in sqlite:////var/lib/queries.db")
         self._path = Path(url.database)
         # isolation_level None: transactions begin where `_on_begin` says, not where the driver guesses.
         engine = create_engine(url, connect_args={"timeout": BUSY_S, "isolation_level": None})

@@ -25,16 +25,12 @@ from agents.web.schemas import (
 
 LIMIT_MAX = 1000
 
-Client = Annotated[
-    str | None, Query(max_length=64, description="address of the client", examples=["192.0.2.7"])
-]
+Client = Annotated[str | None, Query(max_length=64, description="address of the client", examples=["192.0.2.7"])]
 Domain = Annotated[
     str | None,
     Query(max_length=1024, description="registered domain, presentation form", examples=["evil.example"]),
 ]
-Severities = Annotated[
-    list[SeverityName] | None, Query(description="repeat it for several", examples=[["HIGH"]])
-]
+Severities = Annotated[list[SeverityName] | None, Query(description="repeat it for several", examples=[["HIGH"]])]
 Since = Annotated[float | None, Query(ge=0, allow_inf_nan=False, description="from here on, Unix seconds")]
 Until = Annotated[float | None, Query(ge=0, allow_inf_nan=False, description="before this, Unix seconds")]
 Limit = Annotated[int, Query(ge=1, le=LIMIT_MAX, description=f"at most so many, up to {LIMIT_MAX}")]
@@ -53,9 +49,7 @@ router = APIRouter(responses=_PROBLEMS)
 def health(request: Request) -> Health:
     """Database, model, queue and scheduler. Needs no token; 200 whenever it serves at all."""
     parts = parts_of(request)
-    components = {"database": parts.database.state()} | {
-        name: dict(state) for name, state in parts.health().items()
-    }
+    components = {"database": parts.database.state()} | {name: dict(state) for name, state in parts.health().items()}
     well = all(state.get("ok", True) for state in components.values())
     return Health(status="ok" if well else "degraded", components=components)
 
@@ -69,9 +63,7 @@ def queries(
     since: Since = None,
     until: Until = None,
     limit: Limit = 100,
-    cursor: Annotated[
-        str | None, Query(max_length=64, description="what the page before gave as its cursor")
-    ] = None,
+    cursor: Annotated[str | None, Query(max_length=64, description="what the page before gave as its cursor")] = None,
 ) -> QueryList:
     """Queries that the detector judged, with score, severity and reasons."""
     rows, following = parts_of(request).store.queries(

@@ -84,9 +84,7 @@ def test_caps_on_clients_and_domains_hold(store: Store) -> None:
     assert max(Counter(sample.domain).values()) <= 2
     assert len(sample) == 100
     busy = [ts for ts, client in zip(sample.ts, sample.client, strict=True) if client == "192.0.2.99"]
-    assert len({(ts - START) // DAY_S for ts in busy}) == 3, (
-        "a busy client's share is spread over the days too"
-    )
+    assert len({(ts - START) // DAY_S for ts in busy}) == 3, "a busy client's share is spread over the days too"
 
 
 def test_a_share_below_one_query_still_gives_one(store: Store) -> None:

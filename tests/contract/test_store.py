@@ -23,10 +23,7 @@ def _names(count: int) -> list[str]:
 
 
 def test_what_is_written_is_read_newest_first(store: Store) -> None:
-    assert (
-        store.write(verdicts(["a.example.com", "b.example.com"], score=[0.25, 0.75], reasons=("odd",)), "b1")
-        == 2
-    )
+    assert store.write(verdicts(["a.example.com", "b.example.com"], score=[0.25, 0.75], reasons=("odd",)), "b1") == 2
     rows, cursor = store.queries(limit=10)
     assert [row["qname"] for row in rows] == ["b.example.com", "a.example.com"]
     assert rows[0] == {
@@ -111,9 +108,7 @@ def test_pages_show_each_query_once_even_at_the_same_time(store: Store) -> None:
     assert sorted(seen) == sorted([*_names(10), "late.example.com"])
 
 
-@pytest.mark.parametrize(
-    "cursor", ["x", "1_", "nan_1", "1_-1", "1_99999999999999999999", "'; DROP TABLE queries"]
-)
+@pytest.mark.parametrize("cursor", ["x", "1_", "nan_1", "1_-1", "1_99999999999999999999", "'; DROP TABLE queries"])
 def test_a_forged_cursor_is_refused(store: Store, cursor: str) -> None:
     with pytest.raises(UsageError, match="cannot read queries"):
         store.queries(limit=3, cursor=cursor)
@@ -228,9 +223,7 @@ def test_a_dead_server_is_a_store_error_in_one_line_without_the_password() -> No
         assert "pa55word" not in str(caught.value)
 
 
-@pytest.mark.parametrize(
-    "url", ["mysql://u:pa55word@h/d", "nonsense pa55word", "sqlite://", "sqlite:///:memory:"]
-)
+@pytest.mark.parametrize("url", ["mysql://u:pa55word@h/d", "nonsense pa55word", "sqlite://", "sqlite:///:memory:"])
 def test_an_address_that_cannot_be_used(url: str) -> None:
     with pytest.raises(AgentsError, match="cannot use") as caught:
         open_store(url)

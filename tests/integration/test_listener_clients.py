@@ -87,9 +87,7 @@ def test_ten_thousand_random_packets_and_it_still_answers() -> None:
         wait_until(lambda: listener.inflight == 0)
         total = listener.counters
         assert total.received == 10_001
-        finished = (
-            total.malformed + total.refused + total.notimp + total.shed + total.answered + total.servfail
-        )
+        finished = total.malformed + total.refused + total.notimp + total.shed + total.answered + total.servfail
         assert total.received == finished
         assert total.malformed > 5000
 
@@ -122,9 +120,7 @@ def test_two_clients_with_the_same_id_and_question_both_get_answers() -> None:
 def test_ipv6_client_and_upstream() -> None:
     with StubServer(host="::1") as stub, listening(stub, ["::1"]) as (listener, rows):
         for ask in (udp, tcp):
-            assert (
-                ask(listener, dns.message.make_query("example.com", "AAAA"), "::1").rcode() == Rcode.NOERROR
-            )
+            assert ask(listener, dns.message.make_query("example.com", "AAAA"), "::1").rcode() == Rcode.NOERROR
         wait_until(lambda: [row[1] for row in rows] == ["::1", "::1"])
 
 
@@ -175,9 +171,7 @@ def test_foreign_address_is_one_line() -> None:
 def test_refuses_to_forward_to_itself(host: str) -> None:
     with StubServer() as free:
         port = free.port
-    with pytest.raises(
-        AgentsError, match=f"^cannot forward to 127.0.0.1:{port}: that is this listener itself"
-    ):
+    with pytest.raises(AgentsError, match=f"^cannot forward to 127.0.0.1:{port}: that is this listener itself"):
         start(host, port=port, upstream=("127.0.0.1", port))
     start("127.0.0.1", port=port)  # the failed start left no socket behind
 

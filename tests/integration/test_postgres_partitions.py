@@ -45,9 +45,7 @@ def test_a_writer_is_not_blocked_while_old_days_wait_to_go(postgres: Store, post
     dropping = threading.Thread(target=postgres.drop_old, args=(DAY + 2,))
     dropping.start()
     for number in range(20):
-        assert (
-            postgres.write(verdicts(["b.example.com"], ts=[START + 2 * DAY_S + number]), f"new {number}") == 1
-        )
+        assert postgres.write(verdicts(["b.example.com"], ts=[START + 2 * DAY_S + number]), f"new {number}") == 1
     assert dropping.is_alive(), "it waits for the reader"
     reader.close()
     dropping.join(20)

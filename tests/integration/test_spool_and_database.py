@@ -40,9 +40,7 @@ def stored(store: Store) -> list[str]:
             return names
 
 
-def test_a_postgres_that_goes_and_comes_back_loses_nothing(
-    own_postgres: PostgresServer, tmp_path: Path
-) -> None:
+def test_a_postgres_that_goes_and_comes_back_loses_nothing(own_postgres: PostgresServer, tmp_path: Path) -> None:
     url = make_database(own_postgres.url)
     store = open_store(url)
     store.migrate()
@@ -84,9 +82,7 @@ def _kill_after(lines: int, url: str, spool: Path) -> int:
     """Run a writer, kill -9 it after that many acknowledged batches; how many it acknowledged."""
     command = [sys.executable, "-c", _WRITER, url, str(spool)]
     root = Path(__file__).parents[2]
-    with subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, cwd=root
-    ) as writer:
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, cwd=root) as writer:
         assert writer.stdout is not None
         output = [writer.stdout.readline() for _ in range(lines)]
         writer.send_signal(signal.SIGKILL)
@@ -95,9 +91,7 @@ def _kill_after(lines: int, url: str, spool: Path) -> int:
 
 
 @pytest.mark.parametrize("away", [False, True], ids=["database there", "database away"])
-def test_kill_9_loses_at_most_the_batch_in_flight(
-    store: Store, store_url: str, tmp_path: Path, away: bool
-) -> None:
+def test_kill_9_loses_at_most_the_batch_in_flight(store: Store, store_url: str, tmp_path: Path, away: bool) -> None:
     spool = tmp_path / "spool"
     url = "postgresql://nobody@127.0.0.1:1/none" if away else store_url
     acknowledged = _kill_after(25, url, spool)

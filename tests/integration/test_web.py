@@ -98,9 +98,7 @@ class World:
 
     def page(self, url: str) -> httpx.Response:
         session = self.login().cookies
-        return self.call(
-            "GET", url, headers=HTML | {"Cookie": "; ".join(f"{k}={v}" for k, v in session.items())}
-        )
+        return self.call("GET", url, headers=HTML | {"Cookie": "; ".join(f"{k}={v}" for k, v in session.items())})
 
 
 @pytest.fixture
@@ -143,9 +141,7 @@ PROTECTED = [
         {"Cookie": "dns_tunnel_session=9999999999.00"},
     ],
 )
-def test_without_the_token_nothing_is_answered(
-    world: World, method: str, path: str, sent: dict[str, str]
-) -> None:
+def test_without_the_token_nothing_is_answered(world: World, method: str, path: str, sent: dict[str, str]) -> None:
     answer = world.call(method, path, headers=sent)
     assert answer.status_code == 401
     assert answer.headers["www-authenticate"] == "Bearer"
@@ -207,9 +203,7 @@ def test_queries_with_filters_and_pages(world: World) -> None:
     world.store.write(verdicts([f"h{i}.example.com" for i in range(5)]), "b1")
     world.store.write(verdicts(["x.evil.example"], severity=Severity.HIGH, client="2001:db8::1"), "b2")
     first = world.get("/queries", params={"domain": "example.com", "limit": 3}).json()
-    second = world.get(
-        "/queries", params={"domain": "example.com", "limit": 3, "cursor": first["cursor"]}
-    ).json()
+    second = world.get("/queries", params={"domain": "example.com", "limit": 3, "cursor": first["cursor"]}).json()
     assert [len(first["queries"]), len(second["queries"]), second["cursor"]] == [3, 2, None]
     high = world.get("/queries?severity=HIGH&severity=CRITICAL").json()["queries"]
     assert [(query["client"], query["severity"]) for query in high] == [("2001:db8::1", "HIGH")]
@@ -348,10 +342,7 @@ def test_retraining_is_started_once_at_a_time_and_not_by_a_cookie(world: World) 
 def test_metrics(world: World) -> None:
     answer = world.get("/metrics")
     assert answer.headers["content-type"].startswith("text/plain")
-    assert (
-        "# TYPE dns_tunnel_queries_stored_total counter\ndns_tunnel_queries_stored_total 12.0\n"
-        in answer.text
-    )
+    assert "# TYPE dns_tunnel_queries_stored_total counter\ndns_tunnel_queries_stored_total 12.0\n" in answer.text
     assert "# TYPE dns_tunnel_queue_waiting gauge\ndns_tunnel_queue_waiting 3.0\n" in answer.text
 
 

@@ -166,8 +166,7 @@ def stream(*parts: tuple[int, bytes, int]) -> list[Timed]:
     """Client segments (sequence offset, payload, flags), numbers wrapping at 2^32."""
     start = 2**32 - 20
     return [
-        (T0 + n / 100, ip4(tcp(data, start + at, flags), proto=ll.TCP))
-        for n, (at, data, flags) in enumerate(parts)
+        (T0 + n / 100, ip4(tcp(data, start + at, flags), proto=ll.TCP)) for n, (at, data, flags) in enumerate(parts)
     ]
 
 

@@ -131,9 +131,7 @@ def test_two_readings_are_the_same(tmp_path: Path) -> None:
 def test_damage_anywhere_never_raises(tmp_path: Path, data: st.DataObject) -> None:
     frames = [*exchange(ll.LINUX_SLL2), (T0, ip6(tcp(b"\0\x21" + question(), 5), proto=ll.TCP))]
     whole = data.draw(
-        st.sampled_from(
-            [pcap(frames, ll.LINUX_SLL2), section() + interface(ll.RAW) + enhanced(5, frames[2][1])]
-        )
+        st.sampled_from([pcap(frames, ll.LINUX_SLL2), section() + interface(ll.RAW) + enhanced(5, frames[2][1])])
     )
     content = bytearray(whole)
     for _ in range(data.draw(st.integers(1, 8))):

@@ -32,7 +32,7 @@ def test_machines_get_json() -> None:
     logs.setup("info", out)
     structlog.get_logger().info("batch_stored", rows=3, name="\n\x1b[31m")
     structlog.get_logger().debug("unseen")
-    logging.getLogger("uvicorn.error").warning("from %s", "elsewhere")
+    logging.getLogger("somebody.else").warning("from %s", "elsewhere")
     first, second = [json.loads(line) for line in out.getvalue().splitlines()]
     assert (first["event"], first["rows"], first["level"]) == ("batch_stored", 3, "info")
     assert first["name"] == "\n\x1b[31m"

@@ -26,9 +26,7 @@ def read(path: Path, text: str | bytes, size: int = 1000) -> tuple[list[QueryBat
 
 
 def test_all_columns(tmp_path: Path) -> None:
-    text = (
-        f"{HEADER}\n1.25\t192.0.2.1\tx\tTXT\tWww.a\\.b\\255.example\t3\t2\t40\t90\t1.5\tCNAME,TXT\tbenign\n"
-    )
+    text = f"{HEADER}\n1.25\t192.0.2.1\tx\tTXT\tWww.a\\.b\\255.example\t3\t2\t40\t90\t1.5\tCNAME,TXT\tbenign\n"
     (batch,), source = read(tmp_path, text)
     assert (batch.ts[0], batch.client[0], batch.qtype[0]) == (1.25, "192.0.2.1", 16)
     assert batch.qname[0] == b"\3Www\4a.b\xff\7example"
@@ -95,16 +93,12 @@ def test_a_table_without_times_is_spaced_and_told(tmp_path: Path) -> None:
 
 
 def test_rows_back_in_time_are_told(tmp_path: Path) -> None:
-    _, source = read(
-        tmp_path, "ts\tclient\tqname\tqtype\n" + "".join(f"{ts}\tc\ta\tA\n" for ts in (5, 4, 6, 1)), 2
-    )
+    _, source = read(tmp_path, "ts\tclient\tqname\tqtype\n" + "".join(f"{ts}\tc\ta\tA\n" for ts in (5, 4, 6, 1)), 2)
     assert source.warnings[0].endswith("2 rows are older than the row before")
 
 
 def test_gzip_that_is_cut_off(tmp_path: Path) -> None:
-    text = "ts\tclient\tqname\tqtype\n" + "".join(
-        f"{n}\tc\tn{n * 7919 % 10007}.example\tA\n" for n in range(5000)
-    )
+    text = "ts\tclient\tqname\tqtype\n" + "".join(f"{n}\tc\tn{n * 7919 % 10007}.example\tA\n" for n in range(5000))
     content = gzip.compress(text.encode())
     batches, source = read(tmp_path, content[: len(content) // 2])
     assert 1000 < sum(map(len, batches)) < 4500

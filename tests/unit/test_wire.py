@@ -16,16 +16,12 @@ from hypothesis import strategies as st
 from agents import names, wire
 from agents.errors import MessageError
 
-labels = st.lists(st.binary(min_size=1, max_size=63), max_size=4).filter(
-    lambda parts: sum(map(len, parts)) < 245
-)
+labels = st.lists(st.binary(min_size=1, max_size=63), max_size=4).filter(lambda parts: sum(map(len, parts)) < 245)
 types = st.integers(1, 65535).filter(lambda number: number not in (41, 249, 250))
 
 
 @given(labels, types, st.integers(0, 65535), st.booleans(), st.booleans())
-def test_question_agrees_with_dnspython(
-    parts: list[bytes], qtype: int, ident: int, edns: bool, cd: bool
-) -> None:
+def test_question_agrees_with_dnspython(parts: list[bytes], qtype: int, ident: int, edns: bool, cd: bool) -> None:
     name = dns.name.Name([*parts, b""])
     query = dns.message.make_query(name, dns.rdatatype.RdataType.make(qtype), id=ident, use_edns=edns)
     query.flags |= dns.flags.CD if cd else 0
