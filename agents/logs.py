@@ -17,8 +17,8 @@ RETRAINING_LOGGER = "agents.retraining"
 FILE_MAX = 5_000_000
 """Bytes of one retraining log before it is put aside; FILE_KEPT older ones are kept."""
 FILE_KEPT = 3
-QUIET = ("httpx", "httpcore", "apscheduler")
-"""Loggers that say too much at INFO: httpx writes whole addresses, and a webhook's address is a secret."""
+QUIET = ("httpx", "httpcore", "apscheduler", "alembic")
+"""Loggers that say too much at INFO; httpx writes whole addresses, and a webhook's address is a secret."""
 
 _SHARED: tuple[Processor, ...] = (
     structlog.contextvars.merge_contextvars,
