@@ -88,15 +88,18 @@ class Window:
 
     def add(self, ts: float, information: float, encoded: float, names: float) -> None:
         self._turn(int(ts // self.seconds))
-        for i, amount in enumerate((information, encoded, names)):
-            self.now[i] += amount
+        now = self.now
+        now[0] += information
+        now[1] += encoded
+        now[2] += names
 
     def sums(self, ts: float) -> tuple[float, float, float]:
         """(information bytes, encoded bytes, names) at time ts, which must not lie before the last add."""
         self._turn(int(ts // self.seconds))
         left = 1 - (ts / self.seconds - self.bucket)
         left = min(max(left, 0.0), 1.0)
-        return tuple(now + left * before for now, before in zip(self.now, self.before, strict=True))  # type: ignore[return-value]
+        now, before = self.now, self.before
+        return now[0] + left * before[0], now[1] + left * before[1], now[2] + left * before[2]
 
     def _turn(self, bucket: int) -> None:
         if bucket <= self.bucket:
