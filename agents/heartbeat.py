@@ -13,7 +13,7 @@ import structlog
 
 from agents.files import write_atomic
 
-EVERY_S = 5.0
+EVERY_S = 2.0
 STALE_S = 30.0
 """A process that has not written for this long is taken for dead."""
 _log = structlog.get_logger()
