@@ -86,7 +86,7 @@ class Window:
     now: list[float] = field(default_factory=lambda: [0.0] * 4)
     before: list[float] = field(default_factory=lambda: [0.0] * 4)
 
-    def add(self, ts: float, information: float, encoded: float, names: int, encoded_names: int) -> None:
+    def add(self, ts: float, information: float, encoded: float, names: int, encoded_names: float) -> None:
         """Count new names that carry so many bytes."""
         self._turn(int(ts // self.seconds))
         now = self.now
@@ -170,7 +170,7 @@ class Flow:
         if len(self.samples) < SAMPLES:
             self.samples.append(wire)
         for window in self.windows:
-            window.add(ts, information, encoded, 1, int(encoded > 0))
+            window.add(ts, information, encoded, 1, (encoded > 0) / discount)
         return information, encoded
 
 
