@@ -92,7 +92,7 @@ def evidence_of(ts: float, flow: Flow, spread: Spread | None) -> Evidence:
         best = _louder(best, window, "encoded", encoded, ENCODED_BYTES, names)
         if fresh:
             amount = min(encoded_names, encoded / FRESH_BYTES_A_NAME)
-            best = _louder(best, window, "fresh", amount, FRESH_NAMES, encoded_names)
+            best = _louder(best, window, "fresh", amount, FRESH_NAMES, names)
     if spread is None or len(spread.domains) < 2:
         return best
     for window in spread.windows:
