@@ -86,7 +86,7 @@ def _pairs(text: bytes) -> list[bytes]:
 
 
 def name_length(view: View) -> float:
-    """Length of the whole name with its dots."""
+    """Length of the whole name with its dots, the final one too (the wire form without the root byte)."""
     return sum(map(len, view.subdomain)) + sum(map(len, view.domain)) + len(view.subdomain) + len(view.domain)
 
 
