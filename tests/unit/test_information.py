@@ -104,6 +104,19 @@ def test_ten_thousand_learned_hex_labels_do_not_make_hex_cheap(
         assert np.mean([poisoned.cost(label).encoded for label in fresh]) > 0.95
 
 
+def test_live_names_teach_words_and_no_alphabet(benign: list[tuple[bytes, ...]], chars: CharModel) -> None:
+    """Letters alone look most like words: 200 random labels taken as trusted would make theirs cheap for good."""
+    letters = "abcdefghijklmnop"
+    attack = [(token(letters, 32, seed),) for seed in range(1000)]
+    fresh = [token(letters, 32, seed) for seed in range(2000, 2100)]
+    live = learn(benign, attack)
+    assert np.mean([live.cost(label).encoded for label in fresh]) > 0.95
+    assert np.mean([learn([*benign, *attack]).cost(label).encoded for label in fresh]) < 0.05
+    words = [(b"buchhaltung-drucker-%d" % number,) for number in range(200)]
+    known = learn(benign, words)
+    assert known.cost(b"buchhaltung-drucker-777").bits < 0.7 * chars.cost(b"buchhaltung-drucker-777").bits
+
+
 def test_a_label_learned_a_hundred_times_teaches_the_trigrams_once() -> None:
     once, often = learn([(b"zqxj",)]), learn([(b"zqxj",)] * 100)
     assert once.bits.tobytes() == often.bits.tobytes()
