@@ -95,7 +95,7 @@ def evidence_of(ts: float, flow: Flow, spread: Spread | None) -> Evidence:
 
 def _span(seconds: int) -> str:
     for unit, size in (("d", 86_400), ("h", 3600), ("min", 60)):
-        if seconds >= size and seconds != size == 60:
+        if seconds >= size and seconds > 60:
             return f"{seconds // size} {unit}"
     return f"{seconds} s"
 
