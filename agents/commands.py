@@ -15,12 +15,13 @@ from tqdm import tqdm
 from agents import bootstrap, heartbeat, processes
 from agents.doctor import run_doctor
 from agents.errors import AgentsError, UsageError
-from agents.judging import incident_text, replay, run_evaluation, score
+from agents.judging import replay, run_evaluation, score
 from agents.model import Model
 from agents.registry import ModelRegistry
 from agents.retraining import STEPS, passed_exit_code
 from agents.runs import RunState, TrainingRun
 from agents.settings import Settings
+from agents.showing import evidence_text, incident_text
 
 __all__ = ["api", "doctor", "evaluate", "explain", "health", "listen", "models", "replay", "retrain", "run", "schedule"]
 __all__ += ["score"]
@@ -119,6 +120,7 @@ def explain(settings: Settings, options: argparse.Namespace) -> int:
     if incident is None:
         raise AgentsError(f"cannot explain {options.client} {options.domain}: there is no such incident")
     print(incident_text(incident))
+    print(evidence_text(incident.evidence))
     times = (("first seen", incident.first_seen), ("found", incident.detected_at), ("last seen", incident.last_seen))
     for what, at in times:
         print(f"  {what:<10} {time.strftime('%Y-%m-%d %H:%M:%S', time.gmtime(at))} UTC")
