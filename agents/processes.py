@@ -184,7 +184,7 @@ def retrain_once(settings: Settings, now: float | None = None, **changes: Any) -
     store = bootstrap.store_of(settings)
     extra = {"progress": progress} if progress else {}
     parts = bootstrap.retraining_parts(settings, store, **extra)
-    with retraining_file(settings.logs_dir / "retraining.log"):
+    with retraining_file(bootstrap.retraining_log(settings)):
         try:
             store.migrate()
         except StoreError as error:  # the run itself will fail on it, be recorded and told
@@ -212,6 +212,13 @@ def scheduler_of(settings: Settings) -> RetrainScheduler:
     )
 
 
+def _calendar(scheduler: RetrainScheduler) -> Mapping[str, Any]:
+    try:
+        return {"next_run": scheduler.next_run()}
+    except AgentsError as error:  # without its database it lives on, and tries again
+        return {"error": str(error)}
+
+
 @asynccontextmanager
 async def scheduling(settings: Settings) -> AsyncIterator[RetrainScheduler]:
     """The scheduler; while the database is away it is tried again until it is there."""
@@ -225,7 +232,7 @@ async def scheduling(settings: Settings) -> AsyncIterator[RetrainScheduler]:
         except AgentsError as error:
             _log.warning("scheduler_waits_for_store", error=str(error))
             await asyncio.sleep(settings.upstream_timeout_s)
-    beat = heartbeat.Heartbeat(settings.state_dir / "scheduler.json", lambda: {"next_run": scheduler.next_run()})
+    beat = heartbeat.Heartbeat(settings.state_dir / "scheduler.json", lambda: _calendar(scheduler))
     beat.start()
     try:
         yield scheduler
@@ -307,6 +314,7 @@ def _bound(config: uvicorn.Config) -> socket.socket:
 
 async def serve(settings: Settings, parts: Sequence[str], ready: Callable[[], None] = lambda: None) -> None:
     """Run "listener", "api" and "scheduler", those that `parts` names, until SIGINT or SIGTERM."""
+    bootstrap.make_folders(settings)
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
