@@ -40,7 +40,7 @@ def product(command: str, directory: Path, **settings: str) -> Iterator[subproce
     """`dns-tunnel COMMAND` on a DATA_DIR of its own, with these settings and no others; ready when it says so."""
     clean = {name: os.environ[name] for name in ("PATH", "HOME", "LANG") if name in os.environ}
     env = clean | {name.upper(): value for name, value in settings.items()}
-    env |= {"PYTHONPATH": str(ROOT), "DATA_DIR": str(directory)}
+    env |= {"PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path]), "DATA_DIR": str(directory)}
     directory.mkdir(exist_ok=True)
     log = directory / "process.log"
     with process([sys.executable, "-m", "agents", command], log, env) as started:
