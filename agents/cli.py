@@ -40,9 +40,9 @@ def _command(name: str) -> Callable[[settings.Settings, argparse.Namespace], int
 
     def call(found: settings.Settings, options: argparse.Namespace) -> int:
         if name == "health":
-            from agents import health
+            from agents import probe
 
-            return health.health(found, options)
+            return probe.health(found, options)
         from agents import commands
 
         code: int = getattr(commands, name)(found, options)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -39,6 +40,7 @@ class TrainConfig:
 def train(learn_from: Sample, calibrate_on: Sample, config: TrainConfig, facts: dict[str, Any]) -> Model:
     """Fit on `learn_from`, calibrate on both samples; `facts` (window, parent, counts) go into the manifest.
 
+    `calibrate_on` is trusted; `learn_from` may hold names that somebody put there on purpose.
     Raises ValueError where there are fewer than 2 rows.
     """
     if len(learn_from) < 2:
@@ -47,9 +49,8 @@ def train(learn_from: Sample, calibrate_on: Sample, config: TrainConfig, facts: 
     forest = IsolationForest(n_estimators=config.n_estimators, max_samples=max_samples, random_state=config.seed)
     forest.fit(learn_from.features)
     arrays = _trees(forest)
-    qnames = [from_text(qname) for qname in (*learn_from.qname, *calibrate_on.qname)]
-    chars = learn(split_domain(qname)[0] for qname in sorted(set(qnames)))
-    arrays |= _codes(chars)
+    trusted = set(calibrate_on.qname)
+    arrays |= _codes(learn(_subdomains(trusted), _subdomains(set(learn_from.qname) - trusted)))
     benign = np.concatenate([learn_from.features, calibrate_on.features])
     arrays["knots_raw"], arrays["knots_score"] = calibration(raw_scores(arrays, benign, max_samples), config)
     arrays["bits_raw"] = np.array([0.0, BITS_SUSPICIOUS, BITS_HIGH, 2 * BITS_HIGH])
@@ -66,6 +67,10 @@ def train(learn_from: Sample, calibrate_on: Sample, config: TrainConfig, facts: 
         **facts,
     }
     return Model(arrays, manifest)
+
+
+def _subdomains(names: Iterable[str]) -> list[tuple[bytes, ...]]:
+    return [split_domain(from_text(name))[0] for name in sorted(names)]
 
 
 def _trees(forest: IsolationForest) -> dict[str, NDArray[Any]]:

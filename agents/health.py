@@ -1,43 +1,44 @@
-"""`dns-tunnel health`: is one process of this DATA_DIR well? For health checks: few imports, little work."""
+"""What /health and /metrics say of the other processes, from their heartbeats."""
 
 from __future__ import annotations
 
-import argparse
-import http.client
-import ipaddress
+from collections.abc import Mapping
+from typing import Any
 
 from agents import heartbeat
+from agents.errors import AgentsError
+from agents.model import Model
+from agents.registry import ModelRegistry
 from agents.settings import Settings
 
-TIMEOUT_S = 3.0
 
-
-def health(settings: Settings, options: argparse.Namespace) -> int:
-    """Exit 1 unless the part has given a sign of life lately; the API has to answer here and now."""
-    well = _api_answers(settings) if options.part == "api" else _has_written(settings, options.part)
-    print(f"{options.part}: {'ok' if well else 'no sign of life'}")
-    return 0 if well else 1
-
-
-def _has_written(settings: Settings, part: str) -> bool:
-    state = heartbeat.read(settings.state_dir / f"{part}.json")
-    return bool(state["ok"] and (part != "listener" or state.get("judging")))
-
-
-def _api_answers(settings: Settings) -> bool:
-    asked = http.client.HTTPConnection(_reachable(settings.api_host), settings.api_port, timeout=TIMEOUT_S)
+def health_of(settings: Settings, registry: ModelRegistry[Model]) -> Mapping[str, Mapping[str, Any]]:
+    """State of each component but the database, as /health shows it."""
+    listener = heartbeat.read(settings.state_dir / "listener.json")
+    scheduler = heartbeat.read(settings.state_dir / "scheduler.json")
     try:
-        asked.request("GET", "/health")
-        return asked.getresponse().status == http.client.OK
-    except (OSError, http.client.HTTPException):
-        return False
-    finally:
-        asked.close()
+        model = {"ok": True, "model_id": registry.current().model_id, "origin": registry.origin}
+    except AgentsError as error:
+        model = {"ok": False, "error": str(error)}
+    judging = listener["ok"] and bool(listener.get("judging"))
+    return {
+        "model": model,
+        "listener": {"ok": judging, **{k: listener[k] for k in ("model_id", "incidents_open") if k in listener}},
+        "queue": {"ok": judging and not listener.get("spool", {}).get("waiting"), **listener.get("spool", {})},
+        "scheduler": scheduler,
+    }
 
 
-def _reachable(host: str) -> str:
-    """0.0.0.0 and :: are for binding; from here they mean loopback."""
-    address = ipaddress.ip_address(host)
-    if not address.is_unspecified:
-        return host
-    return "127.0.0.1" if address.version == 4 else "::1"
+def counters_of(settings: Settings) -> Mapping[str, float]:
+    """What the listener counted, by the names that /metrics gives it."""
+    state = heartbeat.read(settings.state_dir / "listener.json")
+    found = {f"listener_{name}_total": value for name, value in state.get("counters", {}).items()}
+    found["listener_tcp_clients"] = found.pop("listener_tcp_clients_total", 0)
+    found |= {f"store_{name}_total": value for name, value in state.get("spool", {}).items()}
+    found["store_waiting"] = found.pop("store_waiting_total", 0)
+    for name in ("scored", "queue_dropped", "flows_refused"):
+        found[f"detector_{name}_total"] = state.get(name, 0)
+    for name in ("flows", "incidents_open"):
+        found[f"detector_{name}"] = state.get(name, 0)
+    found |= {f"sink_{name}_failures_total": value for name, value in state.get("sink_failures", {}).items()}
+    return found

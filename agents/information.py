@@ -46,6 +46,8 @@ COMMON_SEEN = 3
 """Names below which a label must occur to be in the dictionary."""
 COMMON_LABELS = 4096
 """Most labels in the dictionary."""
+COSTS_MAX = 65_536
+"""Labels whose cost is remembered; at the bound all are forgotten."""
 
 
 def _spelled(label: bytes) -> float:
@@ -71,6 +73,7 @@ class CharModel:
     bits: NDArray[np.float32]
     common: Mapping[bytes, float]
     _rows: list[list[list[float]]] = field(init=False, repr=False, compare=False)
+    _costs: dict[bytes, Cost] = field(init=False, repr=False, default_factory=dict)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "_rows", self.bits.tolist())
@@ -81,6 +84,14 @@ class CharModel:
         It reads as encoded where spelling it out is shorter than the trigram code by ENCODED_MARGIN a byte:
         a likelihood ratio of "random text" against "benign label".
         """
+        found = self._costs.get(label)
+        if found is None:
+            if len(self._costs) >= COSTS_MAX:
+                self._costs.clear()
+            found = self._costs[label] = self._cost(label)
+        return found
+
+    def _cost(self, label: bytes) -> Cost:
         known = self.common.get(label)
         if known is not None:
             return Cost(known, False)
@@ -99,20 +110,25 @@ class CharModel:
         return total + rows[a][b][EDGE]
 
 
-def learn(subdomains: Iterable[tuple[bytes, ...]]) -> CharModel:
-    """Learn both codes from the subdomain labels of benign names.
+def learn(trusted: Iterable[tuple[bytes, ...]], live: Iterable[tuple[bytes, ...]] = ()) -> CharModel:
+    """Learn both codes from the subdomain labels of trusted benign names, and of live ones that may be poisoned.
 
     A label is common if it occurs below COMMON_SEEN names or more; the trigram code counts every label once,
-    since it prices labels that were not seen before.
+    since it prices labels that were not seen before. Live labels that read as encoded to what the trusted ones
+    taught do not teach it: 200 random labels would be enough to make their alphabet cheap for good.
     """
-    seen = Counter(label for labels in subdomains for label in labels)
+    trusted_labels, live_labels = ([label for labels in names for label in labels] for names in (trusted, live))
+    seen = Counter([*trusted_labels, *live_labels])
     total = sum(seen.values())
     common = {
         label: round(-math.log2(count / total), 2)
         for label, count in sorted(seen.items(), key=lambda item: (-item[1], item[0]))[:COMMON_LABELS]
         if count >= COMMON_SEEN and 0x0A not in label
     }
-    return CharModel(_trigrams(label for label in sorted(seen) if _wordlike(label)), common)
+    teaching = {label for label in trusted_labels if _wordlike(label)}
+    found = CharModel(_trigrams(sorted(teaching)), common)
+    words = {label for label in set(live_labels) - teaching if _wordlike(label) and not found.cost(label).encoded}
+    return CharModel(_trigrams(sorted(teaching | words)), common) if words else found
 
 
 def _wordlike(label: bytes) -> bool:

@@ -26,7 +26,7 @@ _ESCAPED = {i: f"\\{i:03d}" for i in range(256) if not 0x21 <= i <= 0x7E} | {0x2
 _LABEL_TEXT = [_ESCAPED.get(i, chr(i)) for i in range(256)]
 _SIZE_BYTE = [bytes((size,)) for size in range(256)]
 _DECIMALS = re.compile(rb"\\(25[0-5]|2[0-4][0-9]|[01][0-9]{2})")
-_PLAIN = frozenset(range(0x21, 0x7F)) - {0x2E, 0x5C}
+_PLAIN = bytes(set(range(0x21, 0x7F)) - {0x2E, 0x5C})
 
 
 def labels_of(wire: bytes) -> tuple[bytes, ...]:
@@ -49,6 +49,8 @@ def wire_of(labels: Sequence[bytes]) -> bytes:
 
 def label_text(label: bytes) -> str:
     """Presentation form of one label."""
+    if not label.translate(None, _PLAIN):
+        return label.decode("ascii")
     return "".join([_LABEL_TEXT[byte] for byte in label])
 
 
@@ -93,7 +95,10 @@ def _decimal(match: re.Match[bytes]) -> bytes:
 
 
 def _parse_escaped(text: str) -> list[bytes]:
-    raw = text.encode("utf-8")
+    try:
+        raw = text.encode("utf-8", "surrogateescape")  # bytes of a command line or file that are no UTF-8
+    except UnicodeEncodeError:
+        raise NameFormatError(f"cannot parse name {text[:80]!r}: it is not Unicode") from None
     if raw.count(b"\\") == len(_DECIMALS.findall(raw)):
         # Only \DDD, as tunnels' binary names have them: no escape can hide a dot or another escape.
         body = raw[:-1] if raw.endswith(b".") else raw
@@ -183,7 +188,7 @@ def split_domain(wire: bytes) -> tuple[tuple[bytes, ...], tuple[bytes, ...]]:
     server, without any domain) has none: all its labels are subdomain.
     """
     labels = labels_of(wire.lower())
-    if labels and labels[-1] not in _rules() and not _could_be_top(labels[-1]):
+    if labels and not _could_be_top(labels[-1]):
         return labels, ()
     keep = min(suffix_length(labels) + 1, len(labels)) if labels else 0
     cut = len(labels) - keep

@@ -86,18 +86,27 @@ class Window:
     now: list[float] = field(default_factory=lambda: [0.0] * 4)
     before: list[float] = field(default_factory=lambda: [0.0] * 4)
 
-    def add(self, ts: float, information: float, encoded: float, names: int, encoded_names: int) -> None:
+    def add(self, ts: float, information: float, encoded: float, names: int, encoded_names: float) -> None:
         """Count new names that carry so many bytes."""
         self._turn(int(ts // self.seconds))
-        for i, amount in enumerate((information, encoded, names, encoded_names)):
-            self.now[i] += amount
+        now = self.now
+        now[0] += information
+        now[1] += encoded
+        now[2] += names
+        now[3] += encoded_names
 
     def sums(self, ts: float) -> tuple[float, float, float, float]:
         """(information bytes, encoded bytes, names, encoded names) at time ts, not before the last add."""
         self._turn(int(ts // self.seconds))
         left = 1 - (ts / self.seconds - self.bucket)
         left = min(max(left, 0.0), 1.0)
-        return tuple(now + left * before for now, before in zip(self.now, self.before, strict=True))  # type: ignore[return-value]
+        now, before = self.now, self.before
+        return (
+            now[0] + left * before[0],
+            now[1] + left * before[1],
+            now[2] + left * before[2],
+            now[3] + left * before[3],
+        )
 
     def _turn(self, bucket: int) -> None:
         if bucket <= self.bucket:
@@ -161,7 +170,7 @@ class Flow:
         if len(self.samples) < SAMPLES:
             self.samples.append(wire)
         for window in self.windows:
-            window.add(ts, information, encoded, 1, int(encoded > 0))
+            window.add(ts, information, encoded, 1, (encoded > 0) / discount)
         return information, encoded
 
 
