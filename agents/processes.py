@@ -8,7 +8,7 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime
 from typing import Any
@@ -21,7 +21,7 @@ from agents.alerting import AlertSink
 from agents.cron import cron_trigger
 from agents.errors import AgentsError, BusyError, StoreError
 from agents.fanout import Fanout
-from agents.health import counters_of, health_of
+from agents.health import calendar_of, counters_of, health_of
 from agents.logs import retraining_file
 from agents.retraining import retrain
 from agents.scheduler import RetrainScheduler
@@ -213,19 +213,12 @@ def scheduler_of(settings: Settings) -> RetrainScheduler:
     )
 
 
-def _calendar(scheduler: RetrainScheduler) -> Mapping[str, Any]:
-    try:
-        return {"next_run": scheduler.next_run()}
-    except AgentsError as error:  # without its database it lives on, and tries again
-        return {"error": str(error)}
-
-
 @asynccontextmanager
 async def scheduling(settings: Settings) -> AsyncIterator[RetrainScheduler]:
     """The scheduler. While the database is away it is tried again; nothing else waits for that."""
     scheduler = scheduler_of(settings)
     starting = asyncio.create_task(_started(settings, scheduler))
-    beat = heartbeat.Heartbeat(settings.state_dir / "scheduler.json", lambda: _calendar(scheduler))
+    beat = heartbeat.Heartbeat(settings.state_dir / "scheduler.json", lambda: calendar_of(scheduler))
     beat.start()
     try:
         yield scheduler
