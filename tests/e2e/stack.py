@@ -5,10 +5,8 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-import socket
 import subprocess
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +14,8 @@ import dns.message
 import dns.query
 import httpx
 
-ROOT = Path(__file__).resolve().parents[2]
+from tests.running import ROOT, free_port
+
 FILES = ("docker-compose.yml", "tests/e2e/compose.override.yml")
 TOKEN = "token of the e2e tests"
 PASSWORD = "p@ss/w:rd #1 $HOME %20"
@@ -104,21 +103,3 @@ def stack(directory: Path) -> Iterator[Stack]:
         raise
     finally:
         made.compose("down", "-v", "-t", "20", check=False)
-
-
-def free_port() -> int:
-    """A port that is free for UDP and TCP on loopback."""
-    with socket.socket() as tcp, socket.socket(type=socket.SOCK_DGRAM) as udp:
-        tcp.bind(("127.0.0.1", 0))
-        port: int = tcp.getsockname()[1]
-        udp.bind(("127.0.0.1", port))
-        return port
-
-
-def wait_for(condition: Callable[[], Any], what: str, timeout_s: float = 60) -> Any:
-    """The first true value of the condition. AssertionError if there is none in time."""
-    deadline = time.monotonic() + timeout_s
-    while not (found := condition()):
-        assert time.monotonic() < deadline, f"waited {timeout_s:.0f} s in vain: {what}"
-        time.sleep(0.2)
-    return found

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 from dns.rcode import Rcode
 
-from tests.e2e.stack import Stack, engine, stack, wait_for
+from tests.e2e.stack import Stack, engine, stack
+from tests.running import wait_for
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
 

@@ -13,9 +13,8 @@ import pytest
 
 from agents.names import to_text
 from agents.store import codec
-from tests.e2e.stack import free_port, wait_for
-from tests.e2e.tunnel import product
 from tests.postgres_server import PostgresServer, drop_database, make_database
+from tests.running import free_port, product, wait_for
 from tests.stubs import StubServer
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(240)]

@@ -13,8 +13,8 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.e2e.stack import ROOT, free_port, wait_for
-from tests.e2e.tunnel import Asker, Sink, dns2tcp_client, dns2tcp_server, product, push
+from tests.e2e.tunnel import Asker, Sink, dns2tcp_client, dns2tcp_server, push
+from tests.running import ROOT, free_port, product, wait_for
 from tests.stubs import StubServer
 from tests.webhook import webhook
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -16,39 +14,7 @@ import dns.exception
 import dns.message
 import dns.query
 
-from tests.e2e.stack import ROOT, wait_for
-
-
-@contextlib.contextmanager
-def process(command: list[str], log: Path, env: dict[str, str] | None = None) -> Iterator[subprocess.Popen[bytes]]:
-    """A process while the block lasts; ended by SIGTERM, or SIGKILL where that does not do."""
-    with log.open("wb") as out:
-        started = subprocess.Popen(command, stdout=out, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, env=env)
-    try:
-        yield started
-    finally:
-        started.terminate()
-        try:
-            started.wait(20)
-        except subprocess.TimeoutExpired:
-            started.kill()
-            started.wait()
-
-
-@contextlib.contextmanager
-def product(command: str, directory: Path, **settings: str) -> Iterator[subprocess.Popen[bytes]]:
-    """`dns-tunnel COMMAND` on a DATA_DIR of its own, with these settings and no others; ready when it says so."""
-    clean = {name: os.environ[name] for name in ("PATH", "HOME", "LANG") if name in os.environ}
-    env = clean | {name.upper(): value for name, value in settings.items()}
-    env |= {"PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path]), "DATA_DIR": str(directory)}
-    directory.mkdir(exist_ok=True)
-    log = directory / "process.log"
-    with process([sys.executable, "-m", "agents", command], log, env) as started:
-        wait_for(
-            lambda: b"listener_started" in log.read_bytes() or started.poll() is not None, "the listener starts", 60
-        )
-        assert started.poll() is None, log.read_text()
-        yield started
+from tests.running import process, wait_for
 
 
 class Sink:

@@ -9,8 +9,7 @@ import dns.query
 import httpx
 
 from agents import heartbeat
-from tests.e2e.stack import free_port, wait_for
-from tests.e2e.tunnel import product
+from tests.running import free_port, product, wait_for
 from tests.stubs import StubServer
 
 DEAD = "postgresql://nobody@127.0.0.1:9/nowhere"
