@@ -20,9 +20,9 @@ from tests.running import process, wait_for
 class Sink:
     """A TCP server that counts bytes and acknowledges each piece with its total, a line each."""
 
-    def __init__(self) -> None:
+    def __init__(self, host: str = "127.0.0.1") -> None:
         self.received = 0
-        self._server = socket.create_server(("127.0.0.1", 0))
+        self._server = socket.create_server((host, 0))
         self.port: int = self._server.getsockname()[1]
         threading.Thread(target=self._serve, daemon=True).start()
 
