@@ -12,7 +12,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from agents import bootstrap, heartbeat, processes
+from agents import bootstrap, processes
 from agents.doctor import run_doctor
 from agents.errors import AgentsError, UsageError
 from agents.judging import replay, run_evaluation, score
@@ -23,7 +23,7 @@ from agents.runs import RunState, TrainingRun
 from agents.settings import Settings
 from agents.showing import evidence_text, incident_text
 
-__all__ = ["api", "doctor", "evaluate", "explain", "health", "listen", "models", "replay", "retrain", "run", "schedule"]
+__all__ = ["api", "doctor", "evaluate", "explain", "listen", "models", "replay", "retrain", "run", "schedule"]
 __all__ += ["score"]
 
 evaluate = run_evaluation
@@ -67,15 +67,6 @@ def api(settings: Settings, options: argparse.Namespace) -> int:
 def schedule(settings: Settings, options: argparse.Namespace) -> int:
     """`dns-tunnel schedule`."""
     return _serve(settings, ("scheduler",))
-
-
-def health(settings: Settings, options: argparse.Namespace) -> int:
-    """`dns-tunnel health`: exit 1 unless the part has given a sign of life lately."""
-    state = heartbeat.read(settings.state_dir / f"{options.part}.json")
-    if options.part == "listener":
-        state["ok"] = state["ok"] and bool(state.get("judging"))
-    print(f"{options.part}: {'ok' if state['ok'] else 'no sign of life'}")
-    return 0 if state["ok"] else 1
 
 
 def retrain(settings: Settings, options: argparse.Namespace) -> int:

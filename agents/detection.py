@@ -39,7 +39,7 @@ class TunnelDetector:
         self._next: Model | None = None
 
     def reload(self, model: Model) -> None:
-        """Use another model from the next batch on. May be called from any thread."""
+        """Use another model from the next batch or tick on. May be called from any thread."""
         with self._swap:
             self._next = model
 
@@ -56,7 +56,8 @@ class TunnelDetector:
         return self._with_incidents(verdicts)
 
     def tick(self, now: float) -> Verdicts | None:
-        """Close what has been quiet for long enough at time `now`: for times without queries."""
+        """What else happens with time, at time `now`: close what is quiet, take up a model that waits."""
+        self._take_next()
         self.incidents.close_quiet(now)
         changed = self.incidents.changes()
         return empty_verdicts(self.model.model_id, changed) if changed else None
