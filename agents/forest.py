@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -21,6 +23,9 @@ VOTES = 2
 BITS_SUSPICIOUS, BITS_HIGH = 104.0, 136.0
 """13 and 17 bytes. Bits have a meaning of their own, so they are not calibrated on a network's traffic: 16 bytes are
 an MD5 or a UUID (RFC 9562), the longest identifiers that ordinary services put into names."""
+
+CLIENT_TEACHES, DOMAIN_TEACHES = 0.01, 10
+"""Share of the sample, and names, from which one client and one domain teach the trigram code."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,8 +52,8 @@ def train(learn_from: Sample, calibrate_on: Sample, config: TrainConfig, facts: 
     forest = IsolationForest(n_estimators=config.n_estimators, max_samples=max_samples, random_state=config.seed)
     forest.fit(learn_from.features)
     arrays = _trees(forest)
-    qnames = [from_text(qname) for qname in (*learn_from.qname, *calibrate_on.qname)]
-    chars = learn(split_domain(qname)[0] for qname in sorted(set(qnames)))
+    qnames = {from_text(qname) for qname in (*_teaching(learn_from), *calibrate_on.qname)}
+    chars = learn(split_domain(qname)[0] for qname in sorted(qnames))
     arrays |= _codes(chars)
     benign = np.concatenate([learn_from.features, calibrate_on.features])
     arrays["knots_raw"], arrays["knots_score"] = calibration(raw_scores(arrays, benign, max_samples), config)
@@ -66,6 +71,19 @@ def train(learn_from: Sample, calibrate_on: Sample, config: TrainConfig, facts: 
         **facts,
     }
     return Model(arrays, manifest)
+
+
+def _teaching(sample: Sample) -> Iterator[str]:
+    """The names of a sample that may teach words: few of each known client and domain, lest one of them makes its own
+    encoding cheap. Names without a client (the shipped ones) all may.
+    """
+    clients: Counter[str] = Counter()
+    domains: Counter[str] = Counter()
+    for client, domain, qname in sorted(set(zip(sample.client, sample.domain, sample.qname, strict=True))):
+        if clients[client] < CLIENT_TEACHES * len(sample) and domains[domain] < DOMAIN_TEACHES:
+            yield qname
+            clients[client] += client != ""
+            domains[domain] += client != ""
 
 
 def _trees(forest: IsolationForest) -> dict[str, NDArray[Any]]:
