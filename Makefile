@@ -40,6 +40,12 @@ fmt: install-dev  ## format, and mend what can be mended
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+demo: install  ## replay a capture with a tunnel in it, show the incident, retrain, say where the report lies
+	scripts/demo.sh $(BIN)/dns-tunnel
+
+bench: install-dev  ## speed of replay, listener, stores and retraining, as ratios to a baseline of the same run
+	$(BIN)/python -m tests.bench
+
 lock:  ## pin every dependency with hashes
 	uv pip compile --universal --python-version 3.11 --generate-hashes -q --extra build pyproject.toml -o requirements.txt
 	uv pip compile --universal --python-version 3.11 --generate-hashes -q --extra build --extra dev pyproject.toml -o requirements-dev.txt
