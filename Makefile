@@ -46,6 +46,13 @@ demo: install  ## replay a capture with a tunnel in it, show the incident, retra
 bench: install-dev  ## speed of replay, listener, stores and retraining, as ratios to a baseline of the same run
 	$(BIN)/python -m tests.bench
 
+evaluate: install  ## detection on labelled captures: make evaluate MANIFEST=path/to/MANIFEST.tsv
+	@test -n "$(MANIFEST)" || { echo "cannot evaluate: name a manifest, make evaluate MANIFEST=…" >&2; exit 2; }
+	$(BIN)/dns-tunnel evaluate $(MANIFEST) --json evaluation.json
+
+train: install  ## the shipped names and the shipped model, made anew
+	$(BIN)/python scripts/make_baseline.py
+
 lock:  ## pin every dependency with hashes
 	uv pip compile --universal --python-version 3.11 --generate-hashes -q --extra build pyproject.toml -o requirements.txt
 	uv pip compile --universal --python-version 3.11 --generate-hashes -q --extra build --extra dev pyproject.toml -o requirements-dev.txt

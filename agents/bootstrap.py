@@ -13,7 +13,6 @@ from agents.alerting import AlertManager, notifiers_from
 from agents.detection import TunnelDetector
 from agents.errors import ModelError
 from agents.files import write_atomic
-from agents.forest import TrainConfig, train
 from agents.gates import load_cases
 from agents.incidents import Incidents
 from agents.model import Model
@@ -116,6 +115,9 @@ def _calibration_sample() -> Sample:
 
 def train_model(settings: Settings, sample: Sample, request: TrainRequest) -> Model:
     """A candidate from the sample, calibrated on it and on the shipped benign names."""
+    # Imported here: scikit-learn takes longer to import than all the rest, and only a retraining needs it.
+    from agents.forest import TrainConfig, train
+
     config = TrainConfig(
         seed=request.seed,
         benign_above_suspicious=settings.benign_above_suspicious,

@@ -112,7 +112,7 @@ def _longest_repeat(label: bytes) -> int:
 
 
 def name_length(view: View) -> float:
-    """Length of the whole name with its dots."""
+    """Length of the whole name with its dots, the final one too (the wire form without the root byte)."""
     return sum(map(len, view.subdomain)) + sum(map(len, view.domain)) + len(view.subdomain) + len(view.domain)
 
 

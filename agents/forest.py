@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -24,9 +23,6 @@ BITS_SUSPICIOUS, BITS_HIGH = 104.0, 136.0
 """13 and 17 bytes. Bits have a meaning of their own, so they are not calibrated on a network's traffic: 16 bytes are
 an MD5 or a UUID (RFC 9562), the longest identifiers that ordinary services put into names."""
 
-CLIENT_TEACHES, DOMAIN_TEACHES = 0.01, 10
-"""Share of the sample, and names, from which one client and one domain teach the trigram code."""
-
 
 @dataclass(frozen=True, slots=True)
 class TrainConfig:
@@ -44,6 +40,7 @@ class TrainConfig:
 def train(learn_from: Sample, calibrate_on: Sample, config: TrainConfig, facts: dict[str, Any]) -> Model:
     """Fit on `learn_from`, calibrate on both samples; `facts` (window, parent, counts) go into the manifest.
 
+    `calibrate_on` is trusted; `learn_from` may hold names that somebody put there on purpose.
     Raises ValueError where there are fewer than 2 rows.
     """
     if len(learn_from) < 2:
@@ -52,9 +49,8 @@ def train(learn_from: Sample, calibrate_on: Sample, config: TrainConfig, facts: 
     forest = IsolationForest(n_estimators=config.n_estimators, max_samples=max_samples, random_state=config.seed)
     forest.fit(learn_from.features)
     arrays = _trees(forest)
-    qnames = {from_text(qname) for qname in (*_teaching(learn_from), *calibrate_on.qname)}
-    chars = learn(split_domain(qname)[0] for qname in sorted(qnames))
-    arrays |= _codes(chars)
+    trusted = set(calibrate_on.qname)
+    arrays |= _codes(learn(_subdomains(trusted), _subdomains(set(learn_from.qname) - trusted)))
     benign = np.concatenate([learn_from.features, calibrate_on.features])
     arrays["knots_raw"], arrays["knots_score"] = calibration(raw_scores(arrays, benign, max_samples), config)
     arrays["bits_raw"] = np.array([0.0, BITS_SUSPICIOUS, BITS_HIGH, 2 * BITS_HIGH])
@@ -73,17 +69,8 @@ def train(learn_from: Sample, calibrate_on: Sample, config: TrainConfig, facts: 
     return Model(arrays, manifest)
 
 
-def _teaching(sample: Sample) -> Iterator[str]:
-    """The names of a sample that may teach words: few of each known client and domain, lest one of them makes its own
-    encoding cheap. Names without a client (the shipped ones) all may.
-    """
-    clients: Counter[str] = Counter()
-    domains: Counter[str] = Counter()
-    for client, domain, qname in sorted(set(zip(sample.client, sample.domain, sample.qname, strict=True))):
-        if clients[client] < CLIENT_TEACHES * len(sample) and domains[domain] < DOMAIN_TEACHES:
-            yield qname
-            clients[client] += client != ""
-            domains[domain] += client != ""
+def _subdomains(names: Iterable[str]) -> list[tuple[bytes, ...]]:
+    return [split_domain(from_text(name))[0] for name in sorted(names)]
 
 
 def _trees(forest: IsolationForest) -> dict[str, NDArray[Any]]:

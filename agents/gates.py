@@ -86,7 +86,7 @@ def gates_of(found: Measured) -> tuple[Gate, ...]:
 def load_cases(path: Path) -> tuple[ValidationCase, ...]:
     """The user's own cases: a CSV with the columns qname, expected, purpose. Raises SettingsError naming the line."""
     try:
-        with path.open(encoding="utf-8", newline="") as file:
+        with path.open(encoding="utf-8-sig", newline="") as file:
             return tuple(_cases(csv.DictReader(file), path))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise SettingsError(f"cannot read VALIDATION_CASES {path}: {error}") from None
@@ -95,12 +95,15 @@ def load_cases(path: Path) -> tuple[ValidationCase, ...]:
 def _cases(rows: csv.DictReader[str], path: Path) -> Iterable[ValidationCase]:
     if rows.fieldnames is None or not {"qname", "expected"} <= set(rows.fieldnames):
         raise SettingsError(f"cannot read VALIDATION_CASES {path}: the header must name qname and expected")
-    for number, row in enumerate(rows, start=2):
+    for row in rows:
+        where = f"cannot read VALIDATION_CASES {path}, line {rows.line_num}"
         expected = (row["expected"] or "").strip().upper()
         if expected not in ("NORMAL", "HIGH"):
-            raise SettingsError(f"cannot read VALIDATION_CASES {path}, line {number}: expected is NORMAL or HIGH")
+            raise SettingsError(f"{where}: expected is NORMAL or HIGH")
+        qname = row["qname"].strip()
         try:
-            from_text_folded(row["qname"].strip())
+            if not from_text_folded(qname):
+                raise SettingsError(f"{where}: there is no name")
         except NameFormatError as error:
-            raise SettingsError(f"cannot read VALIDATION_CASES {path}, line {number}: {error}") from None
-        yield ValidationCase(row["qname"].strip(), Severity[expected], (row.get("purpose") or "").strip())
+            raise SettingsError(f"{where}: {error}") from None
+        yield ValidationCase(qname, Severity[expected], (row.get("purpose") or "").strip())

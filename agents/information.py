@@ -110,20 +110,25 @@ class CharModel:
         return total + rows[a][b][EDGE]
 
 
-def learn(subdomains: Iterable[tuple[bytes, ...]]) -> CharModel:
-    """Learn both codes from the subdomain labels of benign names.
+def learn(trusted: Iterable[tuple[bytes, ...]], live: Iterable[tuple[bytes, ...]] = ()) -> CharModel:
+    """Learn both codes from the subdomain labels of trusted benign names, and of live ones that may be poisoned.
 
     A label is common if it occurs below COMMON_SEEN names or more; the trigram code counts every label once,
-    since it prices labels that were not seen before.
+    since it prices labels that were not seen before. Live labels that read as encoded to what the trusted ones
+    taught do not teach it: 200 random labels would be enough to make their alphabet cheap for good.
     """
-    seen = Counter(label for labels in subdomains for label in labels)
+    trusted_labels, live_labels = ([label for labels in names for label in labels] for names in (trusted, live))
+    seen = Counter([*trusted_labels, *live_labels])
     total = sum(seen.values())
     common = {
         label: round(-math.log2(count / total), 2)
         for label, count in sorted(seen.items(), key=lambda item: (-item[1], item[0]))[:COMMON_LABELS]
         if count >= COMMON_SEEN and 0x0A not in label
     }
-    return CharModel(_trigrams(label for label in sorted(seen) if _wordlike(label)), common)
+    teaching = {label for label in trusted_labels if _wordlike(label)}
+    found = CharModel(_trigrams(sorted(teaching)), common)
+    words = {label for label in set(live_labels) - teaching if _wordlike(label) and not found.cost(label).encoded}
+    return CharModel(_trigrams(sorted(teaching | words)), common) if words else found
 
 
 def _wordlike(label: bytes) -> bool:

@@ -16,7 +16,9 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import struct
 import zipfile
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -37,6 +39,13 @@ CHUNK = 2048
 FORMAT = 1
 MAX_BYTES = 64 << 20
 """No model comes near this; a file that unpacks to more is not one."""
+
+DAMAGE = (OSError, EOFError, ValueError, TypeError, LookupError, RuntimeError, ArithmeticError, MemoryError) + (
+    zipfile.BadZipFile,
+    zlib.error,
+    struct.error,
+)
+"""What zipfile, NumPy and json raise for bytes that are no model file: the fuzz test of this file found each."""
 
 _SHAPES: dict[str, tuple[str, int]] = {
     "feature": ("uint8", 2),
@@ -134,9 +143,9 @@ class Model:
                 if sum(info.file_size for info in archive.infolist()) > MAX_BYTES:
                     raise ModelError("cannot use model: it unpacks to more than 64 MiB")
             with np.load(io.BytesIO(data), allow_pickle=False) as file:
-                arrays = {name: file[name] for name in file.files}
+                arrays = {name: np.asarray(file[name]) for name in file.files}
             manifest = json.loads(arrays.pop("manifest").tobytes())
-        except (OSError, ValueError, KeyError, zipfile.BadZipFile, EOFError, NotImplementedError) as error:
+        except DAMAGE as error:
             raise ModelError(f"cannot use model: damaged file ({type(error).__name__})") from None
         _check(arrays, manifest)
         return cls(arrays, manifest)
@@ -173,9 +182,20 @@ def _check(arrays: Mapping[str, NDArray[Any]], manifest: Any) -> None:
         raise ModelError("cannot use model: arrays have the wrong shapes")
     if arrays["feature"].max() >= len(FEATURES) or not np.isfinite(arrays["path"]).all():
         raise ModelError("cannot use model: a tree points outside the features")
+    if len(arrays["label_text"].tobytes().split(b"\n")) != max(len(arrays["label_bits"]), 1):
+        raise ModelError("cannot use model: its common labels and their lengths do not match")
     for vote in ("knots", "bits"):
-        knots, shown = arrays[f"{vote}_raw"], arrays[f"{vote}_score"]
-        if len(knots) < 2 or len(knots) != len(shown) or not ((np.diff(knots) > 0).all() and np.isfinite(shown).all()):
+        if not _rises(arrays[f"{vote}_raw"], arrays[f"{vote}_score"]):
             raise ModelError("cannot use model: its calibration does not rise")
-    if not isinstance(manifest.get("params", {}).get("max_samples"), int):
+    params = manifest.get("params")
+    samples = params.get("max_samples") if isinstance(params, dict) else None
+    if not isinstance(samples, int) or samples < 2:
         raise ModelError("cannot use model: its manifest lacks params.max_samples")
+
+
+def _rises(knots: NDArray[np.float64], shown: NDArray[np.float64]) -> bool:
+    """Whether a calibration has at least two knots, and scores from 0 to 1 that never fall."""
+    if len(knots) < 2 or len(knots) != len(shown):
+        return False
+    rising = (np.diff(knots) > 0).all() and (np.diff(shown) >= 0).all()
+    return bool(rising and shown[0] >= 0 and shown[-1] <= 1)

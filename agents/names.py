@@ -95,7 +95,10 @@ def _decimal(match: re.Match[bytes]) -> bytes:
 
 
 def _parse_escaped(text: str) -> list[bytes]:
-    raw = text.encode("utf-8")
+    try:
+        raw = text.encode("utf-8", "surrogateescape")  # bytes of a command line or file that are no UTF-8
+    except UnicodeEncodeError:
+        raise NameFormatError(f"cannot parse name {text[:80]!r}: it is not Unicode") from None
     if raw.count(b"\\") == len(_DECIMALS.findall(raw)):
         # Only \DDD, as tunnels' binary names have them: no escape can hide a dot or another escape.
         body = raw[:-1] if raw.endswith(b".") else raw
@@ -185,7 +188,7 @@ def split_domain(wire: bytes) -> tuple[tuple[bytes, ...], tuple[bytes, ...]]:
     server, without any domain) has none: all its labels are subdomain.
     """
     labels = labels_of(wire.lower())
-    if labels and labels[-1] not in _rules() and not _could_be_top(labels[-1]):
+    if labels and not _could_be_top(labels[-1]):
         return labels, ()
     keep = min(suffix_length(labels) + 1, len(labels)) if labels else 0
     cut = len(labels) - keep

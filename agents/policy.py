@@ -125,7 +125,10 @@ def _louder(
 
 
 def _span(seconds: int) -> str:
-    return {60: "60 s", 600: "10 min", 3600: "1 h", 86_400: "24 h", 604_800: "7 d"}[seconds]
+    for unit, size in (("d", 86_400), ("h", 3600), ("min", 60)):
+        if seconds >= size and seconds > 60:
+            return f"{seconds // size} {unit}"
+    return f"{seconds} s"
 
 
 def incident_reasons(domain: str, flow: Flow, evidence: Evidence, spread: Spread | None) -> tuple[str, ...]:

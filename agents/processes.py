@@ -8,7 +8,7 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime
 from typing import Any
@@ -21,6 +21,7 @@ from agents.alerting import AlertSink
 from agents.cron import cron_trigger
 from agents.errors import AgentsError, BusyError, StoreError
 from agents.fanout import Fanout
+from agents.health import counters_of, health_of
 from agents.logs import retraining_file
 from agents.retraining import retrain
 from agents.scheduler import RetrainScheduler
@@ -234,36 +235,6 @@ async def scheduling(settings: Settings) -> AsyncIterator[RetrainScheduler]:
         beat.stop()
 
 
-def _health(settings: Settings, registry: Any) -> Mapping[str, Mapping[str, Any]]:
-    listener = heartbeat.read(settings.state_dir / "listener.json")
-    scheduler = heartbeat.read(settings.state_dir / "scheduler.json")
-    try:
-        model = {"ok": True, "model_id": registry.current().model_id, "origin": registry.origin}
-    except AgentsError as error:
-        model = {"ok": False, "error": str(error)}
-    judging = listener["ok"] and bool(listener.get("judging"))
-    return {
-        "model": model,
-        "listener": {"ok": judging, **{k: listener[k] for k in ("model_id", "incidents_open") if k in listener}},
-        "queue": {"ok": judging and not listener.get("spool", {}).get("waiting"), **listener.get("spool", {})},
-        "scheduler": scheduler,
-    }
-
-
-def _counters(settings: Settings) -> Mapping[str, float]:
-    state = heartbeat.read(settings.state_dir / "listener.json")
-    found = {f"listener_{name}_total": value for name, value in state.get("counters", {}).items()}
-    found["listener_tcp_clients"] = found.pop("listener_tcp_clients_total", 0)
-    found |= {f"store_{name}_total": value for name, value in state.get("spool", {}).items()}
-    found["store_waiting"] = found.pop("store_waiting_total", 0)
-    for name in ("scored", "queue_dropped", "flows_refused"):
-        found[f"detector_{name}_total"] = state.get(name, 0)
-    for name in ("flows", "incidents_open"):
-        found[f"detector_{name}"] = state.get(name, 0)
-    found |= {f"sink_{name}_failures_total": value for name, value in state.get("sink_failures", {}).items()}
-    return found
-
-
 @asynccontextmanager
 async def serving(settings: Settings) -> AsyncIterator[None]:
     """API and console. Raises AgentsError where the port cannot be had."""
@@ -275,8 +246,8 @@ async def serving(settings: Settings) -> AsyncIterator[None]:
             reports_dir=settings.reports_dir,
             token=bootstrap.api_token_of(settings),
             retrain=Retrainer(settings).start,
-            health=lambda: _health(settings, registry),
-            counters=lambda: _counters(settings),
+            health=lambda: health_of(settings, registry),
+            counters=lambda: counters_of(settings),
             version=__version__,
         )
     )

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from agents.model import Model
+from agents.shipped import model_bytes
 from agents.store import Store, open_store
 from tests.postgres_server import PostgresServer, drop_database, make_database
 
@@ -45,3 +47,9 @@ def store(store_url: str) -> Iterator[Store]:
     opened.migrate()
     yield opened
     opened.close()
+
+
+@pytest.fixture(scope="session")
+def model() -> Model:
+    """The shipped model."""
+    return Model.from_bytes(model_bytes())

@@ -15,6 +15,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+from agents.sources import linklayer as ll
 from agents.sources.inflate import open_bytes
 from agents.wire import type_number
 from tests import captures
@@ -31,7 +32,7 @@ def packets(path: Path) -> Iterator[Timed]:
     stream, _ = open_bytes(path)
     data = stream.read()
     magic, *_, link = struct.unpack_from("<IHHiIII", data)
-    if magic not in (0xA1B2C3D4, 0xA1B23C4D) or link != captures.ll.ETHERNET:
+    if magic not in (0xA1B2C3D4, 0xA1B23C4D) or link != ll.ETHERNET:
         raise SystemExit(f"cannot read {path}: no little-endian pcap of Ethernet frames")
     at, unit = 24, 1e-9 if magic == 0xA1B23C4D else 1e-6
     while at + 16 <= len(data):
@@ -60,8 +61,8 @@ def ordinary(rng: random.Random, client: str, since: float, until: float) -> Ite
             ttls = (rng.choice((20, 60, 300)),) if ask.answer not in ("", "NX") else ()
             reply = captures.answer(query, *ttls, rcode=3 * (ask.answer == "NX"), kind=kind, data=data)
             back = captures.ip4(captures.udp(reply, 53, port), RESOLVER, client)
-            yield ts, captures.linked(captures.ll.ETHERNET, out)
-            yield ts + 0.002 + rng.random() / 50, captures.linked(captures.ll.ETHERNET, back)
+            yield ts, captures.linked(ll.ETHERNET, out)
+            yield ts + 0.002 + rng.random() / 50, captures.linked(ll.ETHERNET, back)
         ts += rng.expovariate(0.2)
 
 
