@@ -30,6 +30,9 @@ run: install  ## listener, API and scheduler in one process, on embedded SQLite
 test: install-dev  ## all tests but those of make e2e
 	$(BIN)/python -m pytest -n 2 -m "not e2e"
 
+e2e: install-dev  ## docker compose, real tunnels, kill -9; says what it skips where an engine or a tool is missing
+	$(BIN)/python -m pytest -rs -m e2e tests/e2e
+
 lint: install-dev  ## ruff, mypy --strict, import-linter
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .

@@ -11,7 +11,7 @@ from typing import Any
 
 from agents.alerting import AlertManager, notifiers_from
 from agents.detection import TunnelDetector
-from agents.errors import ModelError
+from agents.errors import AgentsError, ModelError
 from agents.files import write_atomic
 from agents.gates import load_cases
 from agents.incidents import Incidents
@@ -28,6 +28,24 @@ from agents.store.opening import open_store
 from agents.types import Sample
 from agents.validation import Validator
 from agents.windows import Flows
+
+
+def make_folders(settings: Settings) -> None:
+    """What people look into before the first run is there: folders, and an empty retraining log.
+
+    Raises AgentsError where the disk does not let us.
+    """
+    try:
+        for folder in (settings.models_dir / "backups", settings.reports_dir, settings.logs_dir, settings.state_dir):
+            folder.mkdir(parents=True, exist_ok=True)
+        retraining_log(settings).touch()
+    except OSError as error:
+        raise AgentsError(f"cannot write to {error.filename}: {error.strerror}") from None
+
+
+def retraining_log(settings: Settings) -> Path:
+    """The log that people follow."""
+    return settings.logs_dir / "retraining.log"
 
 
 def scale_of(settings: Settings) -> Scale:

@@ -9,6 +9,7 @@ from agents import heartbeat
 from agents.errors import AgentsError
 from agents.model import Model
 from agents.registry import ModelRegistry
+from agents.scheduler import RetrainScheduler
 from agents.settings import Settings
 
 
@@ -42,3 +43,11 @@ def counters_of(settings: Settings) -> Mapping[str, float]:
         found[f"detector_{name}"] = state.get(name, 0)
     found |= {f"sink_{name}_failures_total": value for name, value in state.get("sink_failures", {}).items()}
     return found
+
+
+def calendar_of(scheduler: RetrainScheduler) -> Mapping[str, Any]:
+    """What the scheduler's heartbeat says. Never raises because of the database."""
+    try:
+        return {"next_run": scheduler.next_run()}
+    except AgentsError as error:  # without its database it lives on, and tries again
+        return {"error": str(error)}

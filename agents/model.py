@@ -40,10 +40,9 @@ FORMAT = 1
 MAX_BYTES = 64 << 20
 """No model comes near this; a file that unpacks to more is not one."""
 
-DAMAGE = (OSError, EOFError, ValueError, TypeError, LookupError, RuntimeError, ArithmeticError, MemoryError) + (
-    zipfile.BadZipFile,
-    zlib.error,
-    struct.error,
+DAMAGE = (
+    *(OSError, EOFError, ValueError, TypeError, LookupError, RuntimeError, ArithmeticError, MemoryError),
+    *(zipfile.BadZipFile, zlib.error, struct.error),
 )
 """What zipfile, NumPy and json raise for bytes that are no model file: the fuzz test of this file found each."""
 

@@ -21,7 +21,7 @@ from agents.alerting import AlertSink
 from agents.cron import cron_trigger
 from agents.errors import AgentsError, BusyError, StoreError
 from agents.fanout import Fanout
-from agents.health import counters_of, health_of
+from agents.health import calendar_of, counters_of, health_of
 from agents.logs import retraining_file
 from agents.retraining import retrain
 from agents.scheduler import RetrainScheduler
@@ -185,7 +185,7 @@ def retrain_once(settings: Settings, now: float | None = None, **changes: Any) -
     store = bootstrap.store_of(settings)
     extra = {"progress": progress} if progress else {}
     parts = bootstrap.retraining_parts(settings, store, **extra)
-    with retraining_file(settings.logs_dir / "retraining.log"):
+    with retraining_file(bootstrap.retraining_log(settings)):
         try:
             store.migrate()
         except StoreError as error:  # the run itself will fail on it, be recorded and told
@@ -215,24 +215,28 @@ def scheduler_of(settings: Settings) -> RetrainScheduler:
 
 @asynccontextmanager
 async def scheduling(settings: Settings) -> AsyncIterator[RetrainScheduler]:
-    """The scheduler; while the database is away it is tried again until it is there."""
+    """The scheduler. While the database is away it is tried again; nothing else waits for that."""
     scheduler = scheduler_of(settings)
-    store = bootstrap.store_of(settings)
-    while True:
-        try:
-            store.migrate()
-            await asyncio.to_thread(scheduler.start)
-            break
-        except AgentsError as error:
-            _log.warning("scheduler_waits_for_store", error=str(error))
-            await asyncio.sleep(settings.upstream_timeout_s)
-    beat = heartbeat.Heartbeat(settings.state_dir / "scheduler.json", lambda: {"next_run": scheduler.next_run()})
+    starting = asyncio.create_task(_started(settings, scheduler))
+    beat = heartbeat.Heartbeat(settings.state_dir / "scheduler.json", lambda: calendar_of(scheduler))
     beat.start()
     try:
         yield scheduler
     finally:
+        starting.cancel()
         await asyncio.to_thread(scheduler.stop)
         beat.stop()
+
+
+async def _started(settings: Settings, scheduler: RetrainScheduler) -> None:
+    store = bootstrap.store_of(settings)
+    while True:
+        try:
+            await asyncio.to_thread(store.migrate)
+            return await asyncio.to_thread(scheduler.start)
+        except AgentsError as error:
+            _log.warning("scheduler_waits_for_store", error=str(error))
+            await asyncio.sleep(settings.upstream_timeout_s)
 
 
 @asynccontextmanager
@@ -278,6 +282,7 @@ def _bound(config: uvicorn.Config) -> socket.socket:
 
 async def serve(settings: Settings, parts: Sequence[str], ready: Callable[[], None] = lambda: None) -> None:
     """Run "listener", "api" and "scheduler", those that `parts` names, until SIGINT or SIGTERM."""
+    bootstrap.make_folders(settings)
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):

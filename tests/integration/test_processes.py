@@ -1,0 +1,47 @@
+"""`dns-tunnel run` as a process: what is there from the start, and what goes on without a database."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import dns.message
+import dns.query
+import httpx
+
+from agents import heartbeat
+from tests.running import free_port, product, wait_for
+from tests.stubs import StubServer
+
+DEAD = "postgresql://nobody@127.0.0.1:9/nowhere"
+
+
+def _ask(port: int) -> str:
+    answer = dns.query.udp(dns.message.make_query("www.example.com", "A"), "127.0.0.1", port=port, timeout=5)
+    return str(answer.answer[0][0].to_text())
+
+
+def test_folders_and_an_empty_log_are_there_before_any_retraining(tmp_path: Path) -> None:
+    port, api = free_port(), free_port()
+    with StubServer() as stub:
+        settings = {"listen_port": str(port), "api_port": str(api), "upstreams": f"127.0.0.1:{stub.port}"}
+        with product("run", tmp_path, **settings) as process:
+            assert list((tmp_path / "models" / "backups").iterdir()) == []
+            assert list((tmp_path / "reports" / "training_reports").iterdir()) == []
+            assert (tmp_path / "logs" / "retraining.log").read_bytes() == b""
+            assert _ask(port) == "192.0.2.1"
+            wait_for(lambda: httpx.get(f"http://127.0.0.1:{api}/health").json()["status"] == "ok", "all is well", 20)
+            process.terminate()
+            assert process.wait(20) == 0
+
+
+def test_without_a_database_dns_is_answered_and_the_end_is_quick(tmp_path: Path) -> None:
+    port, api = free_port(), free_port()
+    with StubServer() as stub:
+        settings = {"listen_port": str(port), "api_port": str(api), "upstreams": f"127.0.0.1:{stub.port}"}
+        with product("run", tmp_path, database_url=DEAD, **settings) as process:
+            assert _ask(port) == "192.0.2.1"
+            scheduler = heartbeat.read(tmp_path / "data" / "scheduler.json")
+            assert scheduler["ok"]
+            assert httpx.get(f"http://127.0.0.1:{api}/health").json()["status"] == "degraded"
+            process.terminate()
+            assert process.wait(20) == 0
