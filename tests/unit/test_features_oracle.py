@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
@@ -24,7 +25,7 @@ def _longest_run(text: bytes, of: frozenset[int]) -> int:
 def test_the_fast_counts_agree_with_plain_loops(label: bytes) -> None:
     view = features.view_of(wire_of((label.lower(), b"evil", b"net")))
     label = label.lower()
-    pairs = list(zip(label, label[1:], strict=False))
+    pairs = list(pairwise(label))
     assert features.digit_share(view) == sum(byte in features.DIGITS for byte in label) / len(label)
     assert features.strange_bytes(view) == sum(byte not in features.HOST_BYTES for byte in label)
     if label != b"www":
