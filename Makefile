@@ -43,6 +43,12 @@ fmt: install-dev  ## format, and mend what can be mended
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+demo: install  ## replay a capture with a tunnel in it, show the incident, retrain, say where the report lies
+	scripts/demo.sh $(BIN)/dns-tunnel
+
+bench: install-dev  ## speed of replay, listener, stores and retraining, as ratios to a baseline of the same run
+	$(BIN)/python -m tests.bench
+
 evaluate: install  ## detection on labelled captures: make evaluate MANIFEST=path/to/MANIFEST.tsv
 	@test -n "$(MANIFEST)" || { echo "cannot evaluate: name a manifest, make evaluate MANIFEST=…" >&2; exit 2; }
 	$(BIN)/dns-tunnel evaluate $(MANIFEST) --json evaluation.json
