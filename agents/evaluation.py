@@ -235,7 +235,7 @@ def _session(
     shift = (base[rng.randrange(len(base))][0] if base else 0.0) - min((entry[0] for entry in entries), default=0.0)
     moved: list[Row] = [(entry[0] + shift, client, *entry[2:]) for entry in entries]
     mixed = sorted([*base, *moved], key=lambda entry: entry[0])
-    incidents, severities = _run(detector, [batch_of(mixed)])
+    incidents, severities = _run(detector, [batch_of(mixed)] if mixed else [])
     own = [one for one in incidents if one.domain in domains and one.severity >= Severity.HIGH]
     first = min(own, key=lambda one: one.detected_at, default=None)
     tunnel = [level for entry, level in zip(mixed, severities, strict=True) if domain_text(entry[2]) in domains]
