@@ -40,6 +40,13 @@ fmt: install-dev  ## format, and mend what can be mended
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+evaluate: install  ## detection on labelled captures: make evaluate MANIFEST=path/to/MANIFEST.tsv
+	@test -n "$(MANIFEST)" || { echo "cannot evaluate: name a manifest, make evaluate MANIFEST=…" >&2; exit 2; }
+	$(BIN)/dns-tunnel evaluate $(MANIFEST) --json evaluation.json
+
+train: install  ## the shipped names and the shipped model, made anew
+	$(BIN)/python scripts/make_baseline.py
+
 lock:  ## pin every dependency with hashes
 	uv pip compile --universal --python-version 3.11 --generate-hashes -q --extra build pyproject.toml -o requirements.txt
 	uv pip compile --universal --python-version 3.11 --generate-hashes -q --extra build --extra dev pyproject.toml -o requirements-dev.txt

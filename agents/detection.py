@@ -102,7 +102,7 @@ class TunnelDetector:
         if flow is None:
             return NO_EVIDENCE
         _, encoded = flow.add(ts, name, key_of(name), parts, discount)
-        spread = None if discount > 1 else self.flows.spread(client, domain, flow, ts, encoded)
+        spread = None if discount > 1 or not client else self.flows.spread(client, domain, flow, ts, encoded)
         evidence = evidence_of(ts, flow, spread)
         self.incidents.observe(ts, client, domain, flow, evidence, spread)
         return evidence

@@ -8,9 +8,11 @@ import socket
 from collections.abc import Callable
 from contextlib import closing
 
-from agents import bootstrap, wire
+from dnslib import DNSError, DNSRecord
+
+from agents import bootstrap
 from agents.alerting import notifiers_from
-from agents.errors import AgentsError, MessageError
+from agents.errors import AgentsError
 from agents.heartbeat import read
 from agents.processes import scheduler_of, upstreams_of
 from agents.settings import Settings
@@ -73,17 +75,17 @@ def _upstreams(settings: Settings) -> str:
 
 
 def _ask(host: str, port: int) -> None:
-    number = secrets.randbelow(1 << 16)
-    query = number.to_bytes(2, "big") + b"\x01\x00\x00\x01" + bytes(6) + b"\x00\x00\x02\x00\x01"  # NS of the root
+    query = DNSRecord.question(".", "NS")
+    query.header.id = secrets.randbelow(1 << 16)
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family, socket.SOCK_DGRAM) as asking:
         asking.settimeout(TIMEOUT_S)
         try:
             asking.connect((host, port))
-            asking.send(query)
-            if wire.header(asking.recv(65535))[0] != number:
+            asking.send(query.pack())
+            if DNSRecord.parse(asking.recv(65535)).header.id != query.header.id:
                 raise AgentsError(f"cannot use upstream {host} port {port}: it answers something else")
-        except (OSError, MessageError) as error:
+        except (OSError, DNSError) as error:
             raise AgentsError(f"cannot reach upstream {host} port {port}: {error}") from None
 
 

@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections import Counter
+import re
+import struct
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import groupby, pairwise
+from itertools import pairwise
+from operator import eq
 
 import numpy as np
 from numpy.typing import NDArray
@@ -46,6 +48,14 @@ COMMON_PAIRS = frozenset(
     ).split()
 )
 """Pairs of letters that are common in words of European languages; random text hits few of them."""
+DIGIT_BYTES, HEX_BYTES, LETTER_BYTES, VOWEL_BYTES, HOST = map(bytes, (DIGITS, HEX, LETTERS, VOWELS, HOST_BYTES))
+LETTER_PAIRS = frozenset((a, b) for a in LETTERS for b in LETTERS)
+RARE_PAIRS = LETTER_PAIRS - {(pair[0], pair[1]) for pair in COMMON_PAIRS}
+LETTER_AND_DIGIT = frozenset(
+    (a, b) for a in LETTERS | DIGITS for b in LETTERS | DIGITS if (a in DIGITS) != (b in DIGITS)
+)
+HEX_RUNS, DIGIT_RUNS, CONSONANT_RUNS = (re.compile(b"[%s]+" % bytes(sorted(of))) for of in (HEX, DIGITS, CONSONANTS))
+REPEAT_RUNS = re.compile(rb"(.)\1+", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,33 +66,49 @@ class View:
     domain: tuple[bytes, ...]
     text: bytes  # subdomain labels joined without dots
     longest: bytes  # the longest subdomain label, the first of equals
+    dotted: bytes  # subdomain labels joined with dots, "www" left out
 
 
 def view_of(wire: bytes) -> View:
     """Take a wire name apart. Raises NameFormatError."""
     subdomain, domain = split_domain(wire)
     longest = max(subdomain, key=len) if subdomain else b""
-    return View(subdomain, domain, b"".join(subdomain), longest)
+    dotted = b".".join([label for label in subdomain if label != b"www"])
+    return View(subdomain, domain, b"".join(subdomain), longest, dotted)
 
 
+@lru_cache(maxsize=256)
+def _terms(size: int) -> tuple[float, ...]:
+    return 0.0, *(n / size * math.log2(n / size) for n in range(1, size + 1))
+
+
+@lru_cache(maxsize=16)
 def entropy(text: bytes) -> float:
     """Shannon entropy of the byte distribution, bits per byte (Shannon 1948); 0 for the empty text."""
     size = len(text)
     if size < 2:
         return 0.0
-    return -sum(n / size * math.log2(n / size) for n in Counter(text).values())
+    return -sum(map(_terms(size).__getitem__, map(text.count, dict.fromkeys(text))))
 
 
-def _share(text: bytes, of: frozenset[int]) -> float:
-    return sum(byte in of for byte in text) / len(text) if text else 0.0
+def _count(text: bytes, of: bytes) -> int:
+    return len(text) - len(text.translate(None, of))
 
 
-def _longest_run(text: bytes, of: frozenset[int]) -> int:
-    return max((sum(1 for _ in run) for inside, run in groupby(text, of.__contains__) if inside), default=0)
+def _longest(text: bytes, runs: re.Pattern[bytes]) -> int:
+    return max(map(len, runs.findall(text)), default=0)
 
 
-def _pairs(text: bytes) -> list[bytes]:
-    return [text[i : i + 2] for i in range(len(text) - 1)]
+def _pairs(text: bytes, of: frozenset[tuple[int, int]]) -> int:
+    return sum(map(of.__contains__, pairwise(text)))
+
+
+def _repeats(text: bytes) -> int:
+    return sum(map(eq, text, text[1:]))
+
+
+def _longest_repeat(label: bytes) -> int:
+    return max([run.end() - run.start() for run in REPEAT_RUNS.finditer(label)], default=1)
 
 
 def name_length(view: View) -> float:
@@ -107,7 +133,7 @@ def longest_label(view: View) -> float:
 
 def repeats(view: View) -> float:
     """Bytes of the subdomain's labels that equal the byte before, "www" not counted."""
-    return sum(a == b for label in view.subdomain if label != b"www" for a, b in pairwise(label))
+    return sum([_repeats(label) for label in view.subdomain if label != b"www"])
 
 
 def full_labels(view: View) -> float:
@@ -137,73 +163,61 @@ def distinct_bytes(view: View) -> float:
 
 def digit_share(view: View) -> float:
     """Share of decimal digits in the subdomain."""
-    return _share(view.text, DIGITS)
+    return _count(view.text, DIGIT_BYTES) / max(len(view.text), 1)
 
 
 def hex_share(view: View) -> float:
     """Share of hexadecimal digits in the longest label."""
-    return _share(view.longest, HEX)
+    return _count(view.longest, HEX_BYTES) / max(len(view.longest), 1)
 
 
 def longest_hex_run(view: View) -> float:
     """Longest run of hexadecimal digits in a label."""
-    return max((_longest_run(label, HEX) for label in view.subdomain), default=0)
+    return _longest(view.dotted, HEX_RUNS)
 
 
 def longest_digit_run(view: View) -> float:
     """Longest run of decimal digits in a label."""
-    return max((_longest_run(label, DIGITS) for label in view.subdomain), default=0)
+    return _longest(view.dotted, DIGIT_RUNS)
 
 
 def vowel_share(view: View) -> float:
     """Share of vowels among the letters; 0.4, as in words, where there are fewer than four letters."""
-    letters = bytes(byte for byte in view.text if byte in LETTERS)
-    return _share(letters, VOWELS) if len(letters) >= 4 else 0.4
+    letters = _count(view.text, LETTER_BYTES)
+    return _count(view.text, VOWEL_BYTES) / letters if letters >= 4 else 0.4
 
 
 def longest_consonant_run(view: View) -> float:
     """Longest run of consonants in a label, "www" not counted."""
-    return max((_longest_run(label, CONSONANTS) for label in view.subdomain if label != b"www"), default=0)
+    return _longest(view.dotted, CONSONANT_RUNS)
 
 
 def alternations(view: View) -> float:
     """Changes between letter and digit inside labels: high in hex and base32, low in words and counters."""
-    return sum(
-        (label[i] in DIGITS) != (label[i + 1] in DIGITS)
-        for label in view.subdomain
-        for i in range(len(label) - 1)
-        if label[i] in LETTERS | DIGITS and label[i + 1] in LETTERS | DIGITS
-    )
+    return _pairs(view.dotted, LETTER_AND_DIGIT)
 
 
 def repeat_share(view: View) -> float:
     """Share of bytes in the longest label that equal the byte before, "www" not counted."""
     if len(view.longest) < 4:
         return 0.0
-    return sum(a == b for a, b in pairwise(view.longest)) / (len(view.longest) - 1)
+    return _repeats(view.longest) / (len(view.longest) - 1)
 
 
 def longest_repeat(view: View) -> float:
     """Longest run of one byte in a label, "www" not counted."""
-    runs = (sum(1 for _ in run) for label in view.subdomain if label != b"www" for _, run in groupby(label))
-    return max(runs, default=0)
+    return max([_longest_repeat(label) for label in view.subdomain if label != b"www"], default=0)
 
 
 def rare_pairs(view: View) -> float:
     """Letter pairs of the subdomain that are not common in words."""
-    return sum(
-        pair not in COMMON_PAIRS
-        for label in view.subdomain
-        if label != b"www"
-        for pair in _pairs(label)
-        if pair[0] in LETTERS and pair[1] in LETTERS
-    )
+    return _pairs(view.dotted, RARE_PAIRS)
 
 
 def rare_pair_share(view: View) -> float:
     """Share of rare letter pairs in the longest label; 0 where it has fewer than four pairs."""
-    pairs = [p for p in _pairs(view.longest) if p[0] in LETTERS and p[1] in LETTERS]
-    return sum(pair not in COMMON_PAIRS for pair in pairs) / len(pairs) if len(pairs) >= 4 else 0.0
+    pairs = _pairs(view.longest, LETTER_PAIRS)
+    return _pairs(view.longest, RARE_PAIRS) / pairs if pairs >= 4 else 0.0
 
 
 def hyphens(view: View) -> float:
@@ -213,7 +227,7 @@ def hyphens(view: View) -> float:
 
 def strange_bytes(view: View) -> float:
     """Bytes that no host or service name uses: base64's plus and slash, control bytes, bytes above 126."""
-    return sum(byte not in HOST_BYTES for byte in view.text)
+    return len(view.text.translate(None, HOST))
 
 
 def domain_length(view: View) -> float:
@@ -270,10 +284,13 @@ SCHEMA = hashlib.sha256(",".join(feature.name for feature in FEATURES).encode())
 """Identity of the feature matrix: a model made for another order or set is refused at load."""
 
 
+_ROW = struct.Struct(f"={len(FEATURES)}f")
+
+
 @lru_cache(maxsize=65536)
 def _row(wire: bytes) -> bytes:
     view = view_of(wire)
-    return np.array([feature.function(view) for feature in FEATURES], dtype=np.float32).tobytes()
+    return _ROW.pack(*[feature.function(view) for feature in FEATURES])
 
 
 def extract(qnames: Sequence[bytes]) -> NDArray[np.float32]:

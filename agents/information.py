@@ -46,6 +46,8 @@ COMMON_SEEN = 3
 """Names below which a label must occur to be in the dictionary."""
 COMMON_LABELS = 4096
 """Most labels in the dictionary."""
+COSTS_MAX = 65_536
+"""Labels whose cost is remembered; at the bound all are forgotten."""
 
 
 def _spelled(label: bytes) -> float:
@@ -71,6 +73,7 @@ class CharModel:
     bits: NDArray[np.float32]
     common: Mapping[bytes, float]
     _rows: list[list[list[float]]] = field(init=False, repr=False, compare=False)
+    _costs: dict[bytes, Cost] = field(init=False, repr=False, default_factory=dict)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "_rows", self.bits.tolist())
@@ -81,6 +84,14 @@ class CharModel:
         It reads as encoded where spelling it out is shorter than the trigram code by ENCODED_MARGIN a byte:
         a likelihood ratio of "random text" against "benign label".
         """
+        found = self._costs.get(label)
+        if found is None:
+            if len(self._costs) >= COSTS_MAX:
+                self._costs.clear()
+            found = self._costs[label] = self._cost(label)
+        return found
+
+    def _cost(self, label: bytes) -> Cost:
         known = self.common.get(label)
         if known is not None:
             return Cost(known, False)

@@ -80,17 +80,19 @@ def average_path(samples: float) -> float:
 
 def raw_scores(arrays: Mapping[str, NDArray[Any]], features: NDArray[np.float32], sample: int) -> NDArray[np.float64]:
     """Anomaly score s = 2^(-E[h]/c(n)) of each row, 0..1, high = anomalous (Liu, Ting, Zhou 2008, equation 2)."""
-    feature, threshold, path = arrays["feature"], arrays["threshold"], arrays["path"]
-    trees = np.arange(len(feature))
+    feature, threshold, path = (arrays[name].ravel() for name in ("feature", "threshold", "path"))
+    inner = np.arange(len(arrays["feature"])) * INNER
+    leaves = np.arange(len(arrays["feature"])) * LEAVES - INNER
     depth = np.empty(len(features))
     for start in range(0, len(features), CHUNK):
-        rows = features[start : start + CHUNK]
-        at = np.zeros((len(rows), len(trees)), dtype=np.int32)
-        lines = np.arange(len(rows))[:, None]
+        rows = np.ascontiguousarray(features[start : start + CHUNK])
+        at = np.zeros((len(rows), len(inner)), dtype=np.int64)
+        lines = np.arange(len(rows))[:, None] * rows.shape[1]
         for _ in range(DEPTH):
-            column = feature[trees, at]
-            at = 2 * at + 1 + (rows[lines, column] > threshold[trees, at])
-        depth[start : start + CHUNK] = path[trees, at - INNER].mean(axis=1, dtype=np.float64)
+            node = at + inner
+            at += at + 1
+            at += rows.take(feature.take(node) + lines) > threshold.take(node)
+        depth[start : start + CHUNK] = path.take(at + leaves).mean(axis=1, dtype=np.float64)
     return np.asarray(np.exp2(-depth / average_path(sample)))
 
 

@@ -26,7 +26,7 @@ _ESCAPED = {i: f"\\{i:03d}" for i in range(256) if not 0x21 <= i <= 0x7E} | {0x2
 _LABEL_TEXT = [_ESCAPED.get(i, chr(i)) for i in range(256)]
 _SIZE_BYTE = [bytes((size,)) for size in range(256)]
 _DECIMALS = re.compile(rb"\\(25[0-5]|2[0-4][0-9]|[01][0-9]{2})")
-_PLAIN = frozenset(range(0x21, 0x7F)) - {0x2E, 0x5C}
+_PLAIN = bytes(set(range(0x21, 0x7F)) - {0x2E, 0x5C})
 
 
 def labels_of(wire: bytes) -> tuple[bytes, ...]:
@@ -49,6 +49,8 @@ def wire_of(labels: Sequence[bytes]) -> bytes:
 
 def label_text(label: bytes) -> str:
     """Presentation form of one label."""
+    if not label.translate(None, _PLAIN):
+        return label.decode("ascii")
     return "".join([_LABEL_TEXT[byte] for byte in label])
 
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from agents.features import HEX, View, view_of
 from agents.types import Severity
-from agents.windows import Flow, Spread
+from agents.windows import Flow, Spread, Window
 
 INFORMATION_BYTES = {60: 500.0, 600: 800.0, 3600: 1_000.0, 86_400: 2_500.0, 604_800: 6_000.0}
 """Bytes of new names that one client may send below one domain per window, whatever they look like."""
@@ -16,6 +16,16 @@ ENCODED_BYTES = {60: 100.0, 600: 140.0, 3600: 200.0, 86_400: 400.0, 604_800: 900
 apart, are 48 bytes in an hour and 38 in a day for one client (docs/detection.md)."""
 SPREAD_BYTES = {3600: 300.0, 86_400: 800.0}
 """The same, summed over all carriers of one client: data split over domains."""
+FRESH_NAMES = {3600: 15.0, 86_400: 60.0}
+"""Encoded names below one domain per window, where the flow is little else: a few short names a minute."""
+SPREAD_FRESH_NAMES = {3600: 24.0, 86_400: 100.0}
+"""The same, summed over all carriers of one client."""
+FRESH_BYTES_A_NAME = 3.5
+"""What each of those must carry at least, on average."""
+FRESH_ENCODED_SHARE, FRESH_NAME_SHARE = 0.85, 0.4
+"""Shares from which a flow is little else: of its names that are encoded, and of its queries that ask for a name for
+the first time (a browser asks for A and AAAA, and comes back; a carrier asks once). Padding evades this limit, not
+the others."""
 MIN_NAMES = 2
 """Names below which there is no behaviour, only odd names."""
 CRITICAL_RATIO = 3.0
@@ -63,10 +73,10 @@ class Evidence:
 
     ratio: float
     window_s: int = 60
-    amount: float = 0.0
+    amount: float = 0.0  # bytes, or names where the kind is fresh
     limit: float = 0.0
     names: int = 0
-    kind: str = "information"  # "encoded", "spread"
+    kind: str = "information"  # "encoded", "fresh", "spread", "spread fresh"
     domains: int = 1
 
 
@@ -75,43 +85,63 @@ def evidence_of(ts: float, flow: Flow, spread: Spread | None) -> Evidence:
     best = Evidence(0.0)
     if flow.names < MIN_NAMES:
         return best
+    fresh = _is_fresh(flow)
     for window in flow.windows:
-        information, encoded, names = window.sums(ts)
-        for kind, amount, limits in (
-            ("information", information, INFORMATION_BYTES),
-            ("encoded", encoded, ENCODED_BYTES),
-        ):
-            limit = limits[window.seconds]
-            if amount / limit > best.ratio:
-                best = Evidence(amount / limit, window.seconds, amount, limit, round(names), kind)
-    if spread is not None and len(spread.domains) > 1:
-        for window in spread.windows:
-            amount, limit = window.sums(ts)[1], SPREAD_BYTES.get(window.seconds, 0.0)
-            if limit and amount / limit > best.ratio:
-                names = round(window.sums(ts)[2])
-                best = Evidence(amount / limit, window.seconds, amount, limit, names, "spread", len(spread.domains))
+        information, encoded, names, encoded_names = window.sums(ts)
+        best = _louder(best, window, "information", information, INFORMATION_BYTES, names)
+        best = _louder(best, window, "encoded", encoded, ENCODED_BYTES, names)
+        if fresh:
+            amount = min(encoded_names, encoded / FRESH_BYTES_A_NAME)
+            best = _louder(best, window, "fresh", amount, FRESH_NAMES, names)
+    if spread is None or len(spread.domains) < 2:
+        return best
+    for window in spread.windows:
+        _, encoded, _, names = window.sums(ts)
+        best = _louder(best, window, "spread", encoded, SPREAD_BYTES, names, len(spread.domains))
+        if fresh:
+            amount = min(names, encoded / FRESH_BYTES_A_NAME)
+            best = _louder(best, window, "spread fresh", amount, SPREAD_FRESH_NAMES, names, len(spread.domains))
     return best
 
 
+def _is_fresh(flow: Flow) -> bool:
+    encoded, new = flow.encoded_names / flow.names, flow.names / flow.queries
+    return encoded >= FRESH_ENCODED_SHARE and new >= FRESH_NAME_SHARE
+
+
+def _louder(
+    best: Evidence,
+    window: Window,
+    kind: str,
+    amount: float,
+    limits: Mapping[int, float],
+    names: float,
+    domains: int = 1,
+) -> Evidence:
+    limit = limits.get(window.seconds)
+    if limit is None or amount / limit <= best.ratio:
+        return best
+    return Evidence(amount / limit, window.seconds, amount, limit, round(names), kind, domains)
+
+
 def _span(seconds: int) -> str:
-    for unit, size in (("d", 86_400), ("h", 3600), ("min", 60)):
-        if seconds >= size and seconds > 60:
-            return f"{seconds // size} {unit}"
-    return f"{seconds} s"
+    return {60: "60 s", 600: "10 min", 3600: "1 h", 86_400: "24 h", 604_800: "7 d"}[seconds]
 
 
 def incident_reasons(domain: str, flow: Flow, evidence: Evidence, spread: Spread | None) -> tuple[str, ...]:
     """Why there is an incident, in words."""
     span = _span(evidence.window_s)
-    first = f"{evidence.names} unique names below {domain} in {span}"
-    if evidence.kind == "spread" and spread is not None:
-        others = sorted(spread.domains, key=lambda name: (-spread.domains[name], name))[:5]
-        first = f"{evidence.names} unique names below {evidence.domains} domains in {span}: {', '.join(others)}"
-    carried = "information" if evidence.kind == "information" else "encoded data"
-    reasons = [
-        first,
-        f"{evidence.amount:.0f} bytes of {carried}, {evidence.ratio:.1f} times the {evidence.limit:.0f} of its limit",
-    ]
+    where = f"below {domain}"
+    if spread is not None and evidence.kind.startswith("spread"):
+        loudest = sorted(spread.domains, key=lambda name: (-spread.domains[name], name))[:5]
+        where = f"below {evidence.domains} domains ({', '.join(loudest)})"
+    reasons = [f"{evidence.names} unique names {where} in {span}"]
+    if evidence.kind.endswith("fresh"):
+        reasons.append(f"each new and encoded, {evidence.ratio:.1f} times the limit of {evidence.limit:.0f} such names")
+    else:
+        carried = "information" if evidence.kind == "information" else "encoded data"
+        times = f"{evidence.ratio:.1f} times the limit of {evidence.limit:.0f}"
+        reasons.append(f"{evidence.amount:.0f} bytes of {carried}, {times}")
     if flow.names and flow.encoded_names / flow.names >= 0.5:
         reasons.append(f"{100 * flow.encoded_names // flow.names} % of the names read as encoded, not as words")
     return tuple(reasons)
@@ -123,8 +153,9 @@ def query_reasons(
     """Why a query is not NORMAL, in words; the loudest first."""
     reasons: list[str] = []
     if behaviour >= scale.suspicious:
-        span, names = _span(evidence.window_s), evidence.names
-        reasons.append(f"{names} unique names below {domain} in {span}; {evidence.amount:.0f} bytes of information")
+        reasons.append(f"{evidence.names} unique names below {domain} in {_span(evidence.window_s)}")
+        if not evidence.kind.endswith("fresh"):
+            reasons.append(f"{evidence.amount:.0f} bytes of information")
     if model >= scale.suspicious:
         reasons += name_reasons(view_of(qname))
     return tuple(reasons)

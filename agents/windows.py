@@ -79,30 +79,40 @@ class Memory:
 
 @dataclass(slots=True)
 class Window:
-    """Sums over the last `seconds`: information bytes, encoded bytes, new names."""
+    """Sums over the last `seconds`: information bytes, encoded bytes, new names, new encoded names."""
 
     seconds: int
     bucket: int = -1
-    now: list[float] = field(default_factory=lambda: [0.0, 0.0, 0.0])
-    before: list[float] = field(default_factory=lambda: [0.0, 0.0, 0.0])
+    now: list[float] = field(default_factory=lambda: [0.0] * 4)
+    before: list[float] = field(default_factory=lambda: [0.0] * 4)
 
-    def add(self, ts: float, information: float, encoded: float, names: float) -> None:
+    def add(self, ts: float, information: float, encoded: float, names: int, encoded_names: float) -> None:
+        """Count new names that carry so many bytes."""
         self._turn(int(ts // self.seconds))
-        for i, amount in enumerate((information, encoded, names)):
-            self.now[i] += amount
+        now = self.now
+        now[0] += information
+        now[1] += encoded
+        now[2] += names
+        now[3] += encoded_names
 
-    def sums(self, ts: float) -> tuple[float, float, float]:
-        """(information bytes, encoded bytes, names) at time ts, which must not lie before the last add."""
+    def sums(self, ts: float) -> tuple[float, float, float, float]:
+        """(information bytes, encoded bytes, names, encoded names) at time ts, not before the last add."""
         self._turn(int(ts // self.seconds))
         left = 1 - (ts / self.seconds - self.bucket)
         left = min(max(left, 0.0), 1.0)
-        return tuple(now + left * before for now, before in zip(self.now, self.before, strict=True))  # type: ignore[return-value]
+        now, before = self.now, self.before
+        return (
+            now[0] + left * before[0],
+            now[1] + left * before[1],
+            now[2] + left * before[2],
+            now[3] + left * before[3],
+        )
 
     def _turn(self, bucket: int) -> None:
         if bucket <= self.bucket:
             return
-        self.before = self.now if bucket == self.bucket + 1 else [0.0, 0.0, 0.0]
-        self.now = [0.0, 0.0, 0.0]
+        self.before = self.now if bucket == self.bucket + 1 else [0.0] * 4
+        self.now = [0.0] * 4
         self.bucket = bucket
 
 
@@ -160,7 +170,7 @@ class Flow:
         if len(self.samples) < SAMPLES:
             self.samples.append(wire)
         for window in self.windows:
-            window.add(ts, information, encoded, 1)
+            window.add(ts, information, encoded, 1, (encoded > 0) / discount)
         return information, encoded
 
 
@@ -173,12 +183,12 @@ class Spread:
         self.domains: dict[str, float] = {}
         self.windows = _windows()
 
-    def add(self, ts: float, domain: str, encoded: float) -> None:
+    def add(self, ts: float, domain: str, encoded: float, names: int) -> None:
         if domain not in self.domains and len(self.domains) >= SPREAD_DOMAINS:
             self.domains.pop(min(self.domains, key=self.domains.__getitem__))
         self.domains[domain] = self.domains.get(domain, 0.0) + encoded
         for window in self.windows:
-            window.add(ts, 0.0, encoded, 1)
+            window.add(ts, 0.0, encoded, names, names)
 
 
 SPREAD_DOMAINS = 64
@@ -218,8 +228,10 @@ class Flows:
         if flow.encoded_names < SPREAD_NAMES:
             return None
         spread = self.spreads.setdefault(client, Spread())
-        if encoded > 0:
-            spread.add(ts, domain, flow.encoded_bytes if flow.encoded_names == SPREAD_NAMES else encoded)
+        if encoded > 0 and flow.encoded_names == SPREAD_NAMES:
+            spread.add(ts, domain, flow.encoded_bytes, SPREAD_NAMES)
+        elif encoded > 0:
+            spread.add(ts, domain, encoded, 1)
         return spread
 
     def _sweep(self, ts: float) -> None:

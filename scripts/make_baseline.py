@@ -110,6 +110,30 @@ def host(rng: random.Random) -> str:
     return f"{word(rng)}-{word(rng)}-{word(rng)}"
 
 
+def infra(rng: random.Random) -> str:
+    """A host as operations teams name them: ghs-web-prd-c17, waws-ams-031, in2-gw-02."""
+    parts = [rng.choice(V["abbreviations"]) for _ in range(rng.randint(1, 4))]
+    if rng.random() < 0.4:
+        parts.insert(rng.randrange(len(parts) + 1), word(rng))
+    if rng.random() < 0.6:
+        parts[rng.randrange(len(parts))] += rng.choice([str(rng.randint(1, 99)), f"{rng.randint(0, 999):03d}", "c1"])
+    if rng.random() < 0.4:
+        parts.append(rng.choice([f"{rng.randint(0, 99):02d}", f"{rng.randint(1, 2999)}", f"c{rng.randint(1, 1999)}"]))
+    return rng.choice(["-", "-", "-", ""]).join(parts)[:63]
+
+
+def operations(rng: random.Random) -> str:
+    labels = [infra(rng) for _ in range(rng.choice([1, 1, 1, 2, 2, 3]))]
+    zone = rng.choice([site(rng), f"{rng.choice(AZURE)}.cloudapp.azure.com", rng.choice(V["internal"])])
+    return ".".join([*labels, zone])
+
+
+def identifier(rng: random.Random) -> str:
+    """A host with a short key in it: a customer, a device, a build."""
+    key = token(rng, rng.choice([HEX, ALNUM]), rng.randint(6, 12))
+    return f"{rng.choice([key, f'{word(rng)}-{key}', f'{key}-{word(rng)}'])}.{rng.choice(['', host(rng) + '.'])}{site(rng)}"
+
+
 def apex(rng: random.Random) -> str:
     return site(rng)
 
@@ -216,6 +240,8 @@ KINDS: tuple[tuple[float, Callable[[random.Random], str]], ...] = (
     (1.2, search_path),
     (2, reverse),
     (3, telemetry),
+    (5, operations),
+    (1, identifier),
 )
 
 
