@@ -148,7 +148,7 @@ def _manifest(path: Path) -> list[dict[str, str]]:
     try:
         text = path.read_text("utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"cannot read {path}: {error}") from None
+        raise UsageError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from None
     header = text.partition("\n")[0]
     rows = list(csv.DictReader(text.splitlines(), delimiter="\t" if "\t" in header else ","))
     if not rows or not {"file", "kind", "tool"} <= set(rows[0]):

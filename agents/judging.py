@@ -8,6 +8,7 @@ import json
 import sys
 import time
 import uuid
+import zlib
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -21,13 +22,14 @@ from agents.detection import TunnelDetector
 from agents.errors import NameFormatError, UsageError
 from agents.evaluation import Evaluation, evaluate, tools
 from agents.features import extract, view_of
+from agents.messages import printable
 from agents.model import Model
 from agents.names import domain_text, from_text_folded, to_text
 from agents.policy import Scale, name_reasons
 from agents.settings import Settings
 from agents.sources.capture import open_source
 from agents.types import Incident, Severity, Verdicts
-from agents.wire import type_name, type_number
+from agents.wire import type_name
 
 AT_ONCE = 1024
 NAMES_AT_ONCE = 4096
@@ -177,7 +179,6 @@ def incident_text(incident: Incident) -> str:
 
 def score(settings: Settings, options: argparse.Namespace) -> int:
     """`dns-tunnel score`."""
-    type_number(options.qtype)
     if not options.names and options.file is None:
         raise UsageError("cannot score: give names, or --file")
     model, scale = bootstrap.registry_of(settings).current(), bootstrap.scale_of(settings)
@@ -194,10 +195,10 @@ def _emit_score(row: dict[str, Any], out: IO[str] | None) -> None:
     if out is not None:
         out.write(json.dumps(row) + "\n")
     elif "error" in row:
-        print(f"dns-tunnel: {row['error']}", file=sys.stderr)
+        print(f"dns-tunnel: {printable(row['error'])}", file=sys.stderr)
     else:
         why = f"  {'; '.join(row['reasons'])}" if row["reasons"] else ""
-        print(f"{row['severity']:<10} {row['score']:.3f}  {row['qname']}{why}")
+        print(f"{row['severity']:<10} {row['score']:.3f}  {printable(row['qname'], 1024)}{why}")
 
 
 def score_rows(model: Model, scale: Scale, names: list[str]) -> Iterator[dict[str, Any]]:
@@ -234,7 +235,7 @@ def _names(options: argparse.Namespace) -> Iterator[str]:
     try:
         raw = options.file.read_bytes()
         text = gzip.decompress(raw) if raw[:2] == b"\x1f\x8b" else raw
-    except (OSError, EOFError) as error:
+    except (OSError, EOFError, zlib.error) as error:
         raise UsageError(f"cannot read {options.file}: {getattr(error, 'strerror', None) or error}") from None
     for line in text.decode("utf-8", "surrogateescape").splitlines():
         if line.strip() and not line.startswith("#"):

@@ -32,6 +32,13 @@ def _upstreams(text: str) -> str:
     return text
 
 
+def _ports(text: str) -> str:
+    for part in text.split(","):
+        if not (part.strip().isascii() and part.strip().isdigit() and 1 <= int(part) <= 65535):
+            raise ValueError(f"{part.strip()!r} is no port between 1 and 65535")
+    return text
+
+
 def _cron(text: str) -> str:
     if len(text.split()) != 5:
         raise ValueError("a cron expression has five fields, for example 0 2 * * sun")
@@ -127,7 +134,9 @@ class Settings(BaseSettings):
     email_username: str = Field("", description="login at the mail server; empty = none")
     email_password: SecretStr = Field(SecretStr(""), description="password at the mail server")
 
-    replay_ports: str = Field("53", description="ports that carry DNS in a capture, comma-separated")
+    replay_ports: Annotated[str, AfterValidator(_ports)] = Field(
+        "53", description="ports that carry DNS in a capture, comma-separated"
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="least severe line to log")
 
     @property
@@ -195,7 +204,7 @@ def load(**overrides: Any) -> Settings:
             else True
         )
         shown = "" if secret else f"={first['input']}"
-        raise SettingsError(f"cannot use setting {name}{shown}: {first['msg']}") from None
+        raise SettingsError(f"cannot use setting {name}{shown}: {first['msg'].removeprefix('Value error, ')}") from None
     if not settings.score_suspicious < settings.score_high < settings.score_critical:
         raise SettingsError("cannot use setting SCORE_HIGH: SCORE_SUSPICIOUS < SCORE_HIGH < SCORE_CRITICAL must hold")
     return settings
