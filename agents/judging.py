@@ -135,8 +135,7 @@ def replay(settings: Settings, options: argparse.Namespace) -> int:
             "model_id": model.model_id,
         }
         if out is not None:
-            rows = [*map(incident_json, tally.found()), summary]
-            out.writelines(json.dumps(row) + "\n" for row in rows)
+            out.writelines(json.dumps(row) + "\n" for row in (*map(incident_json, tally.found()), summary))
     for warning in source.warnings:
         print(f"dns-tunnel: warning: {warning}", file=sys.stderr)
     if options.json != "-":

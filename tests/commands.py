@@ -36,7 +36,7 @@ def environment(**settings: str) -> dict[str, str]:
     return kept | {"PYTHONPATH": str(ROOT), "NO_PROXY": "*"} | settings
 
 
-def call(folder: Path, *arguments: str | bytes | Path, timeout_s: float = 90, **settings: str) -> Done:
+def call(folder: Path, *arguments: str | bytes | Path, timeout_s: float = 40, **settings: str) -> Done:
     """`dns-tunnel ARGUMENTS` with DATA_DIR=folder/data, in `folder`."""
     command: Sequence[str | bytes | Path] = [*BASE, "--data-dir", folder / "data", *arguments]
     done = subprocess.run(
