@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -50,3 +51,10 @@ def call(folder: Path, *arguments: str | bytes | Path, timeout_s: float = 40, **
 def is_one_line(done: Done) -> bool:
     """Whether the error is one line of the program's own."""
     return done.err.startswith("dns-tunnel: cannot ") and done.err.count("\n") == 1
+
+
+def free_port() -> int:
+    """A TCP port that nobody uses now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
