@@ -1,6 +1,5 @@
 # One image for every service: `dns-tunnel run` by itself; docker-compose.yml runs listen, api and schedule.
 FROM python:3.11-slim-bookworm AS build
-ARG PIP_INDEX_URL PIP_EXTRA_INDEX_URL
 ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore
 WORKDIR /src
 RUN python -m venv --without-pip /opt/venv

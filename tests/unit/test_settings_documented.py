@@ -68,6 +68,14 @@ def test_compose_asks_for_no_variable_that_the_example_does_not_name() -> None:
     assert asked == FOR_COMPOSE | {"DATABASE_URL"}
 
 
+def test_compose_publishes_on_ipv4_where_a_clients_address_survives() -> None:
+    """Without an address Docker publishes on IPv6 too, and shows its own, allowed address for every client there."""
+    ports = re.findall(r"\$\{PUBLISH_\w+:-(\S+?)\}:\d+", COMPOSE)
+    assert sorted(set(ports)) == ["0.0.0.0:53", "127.0.0.1:8053"]
+    for name in ("DNS", "API"):
+        assert re.search(rf"^PUBLISH_{name}=({'|'.join(ports)})$", EXAMPLE, re.MULTILINE)
+
+
 def test_compose_publishes_the_ports_that_it_sets() -> None:
     published = set(re.findall(r"^ +- \$\{PUBLISH_\w+:-\S+?\}:(\d+)", COMPOSE, re.MULTILINE))
     assert published == set(re.findall(r"_PORT: \"(\d+)\"", COMPOSE))
