@@ -130,7 +130,7 @@ def evaluate(
     progress: Callable[[Iterable[dict[str, str]]], Iterable[dict[str, str]]] = iter,
 ) -> Evaluation:
     """Run everything that the manifest lists. Raises UsageError where it cannot be read."""
-    rows = [row for row in _manifest(manifest) if row["kind"] != "raw-pcap"]
+    rows = [row for row in read_manifest(manifest) if row["kind"] != "raw-pcap"]
     evaluation = Evaluation(model.model_id)
     background = _background(manifest.parent, rows, open_capture)
     for row in progress(rows):
@@ -144,7 +144,8 @@ def evaluate(
     return evaluation
 
 
-def _manifest(path: Path) -> list[dict[str, str]]:
+def read_manifest(path: Path) -> list[dict[str, str]]:
+    """Rows of a manifest whose files are all there. Raises UsageError."""
     try:
         text = path.read_text("utf-8")
     except (OSError, UnicodeDecodeError) as error:
@@ -272,7 +273,7 @@ def _domain_or(qname: str) -> str:
 
 
 def _names(path: Path, row: dict[str, str], model: Model, detector: TunnelDetector) -> Names:
-    names = list(_read_names(path))
+    names = list(read_names(path))
     scale = detector.scale
     scores = [
         model.score(extract(names[at : at + NAMES_AT_ONCE]), names[at : at + NAMES_AT_ONCE])
@@ -288,7 +289,7 @@ def _names(path: Path, row: dict[str, str], model: Model, detector: TunnelDetect
     )
 
 
-def _read_names(path: Path) -> Iterable[bytes]:
+def read_names(path: Path) -> Iterable[bytes]:
     """Names of a list, one a line; of a CSV, its first column."""
     with _text(path) as file:
         for line in file:
