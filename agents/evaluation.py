@@ -43,6 +43,7 @@ class Session:
     tool: str
     queries: int  # of the tunnel
     found: bool
+    named: str  # the tool that the incident points to, "" for none
     severity: str
     queries_before: int
     bytes_before: float
@@ -91,6 +92,7 @@ class Tool:
     tool: str
     sessions: int
     found: int
+    named: int  # sessions whose tool was named as the manifest does
     queries_median: float
     queries_worst: int
     bytes_median: float
@@ -107,13 +109,14 @@ def tools(sessions: Sequence[Session]) -> list[Tool]:
 
 
 def _tool(name: str, sessions: Sequence[Session]) -> Tool:
-    found = [session for session in sessions if session.found] or [Session("", name, 0, False, "", 0, 0.0, 0.0)]
+    found = [session for session in sessions if session.found] or [Session("", name, 0, False, "", "", 0, 0.0, 0.0)]
     queries, leaked = [s.queries_before for s in found], [s.bytes_before for s in found]
     total = sum(session.queries for session in sessions)
     return Tool(
         tool=name,
         sessions=len(sessions),
         found=sum(session.found for session in sessions),
+        named=sum(session.named == session.tool for session in sessions),
         queries_median=statistics.median(queries),
         queries_worst=max(queries),
         bytes_median=statistics.median(leaked),
@@ -245,6 +248,7 @@ def _session(
         tool=row["tool"],
         queries=len(tunnel),
         found=first is not None,
+        named=next((one.tool for one in own if one.tool), ""),
         severity=max(own, key=lambda one: one.severity).severity.name if own else "",
         queries_before=first.queries_before_detection if first else 0,
         bytes_before=round(first.bytes_before_detection, 1) if first else 0.0,
