@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from agents.alerting import AlertManager, notifiers_from
+from agents.budget import Limits, Peaks, choose, load_peaks
 from agents.detection import TunnelDetector
 from agents.errors import AgentsError, ModelError
 from agents.files import write_atomic
@@ -144,7 +145,26 @@ def train_model(settings: Settings, sample: Sample, request: TrainRequest) -> Mo
         score_high=settings.score_high,
     )
     data = {"live": request.live, "topped_up": request.topped_up, "since": request.since, "until": request.until}
-    return train(sample, _calibration_sample(), config, {"parent": request.parent, "data": data})
+    return train(
+        sample,
+        _calibration_sample(),
+        config,
+        {"parent": request.parent, "data": data, "limits": limits_of(settings).to_json()},
+    )
+
+
+def peaks_path(settings: Settings) -> Path:
+    """Where a listener keeps what flows reached, for the next retraining to set limits by."""
+    return settings.state_dir / "peaks.json"
+
+
+def limits_of(settings: Settings) -> Limits:
+    """The limits that the network's own history and ALERT_BUDGET_PER_WEEK ask for."""
+    try:
+        peaks = load_peaks(peaks_path(settings).read_bytes())
+    except (OSError, ValueError):
+        peaks = Peaks()
+    return choose(peaks, settings.alert_budget_per_week)
 
 
 def check_by_gates(settings: Settings) -> Callable[[Model], None]:

@@ -79,7 +79,7 @@ _MARKS: tuple[tuple[str, re.Pattern[bytes]], ...] = (
     ("a JSON object", re.compile(rb'\{\s*"[A-Za-z0-9_]{2,40}"\s*:\s*\S')),
 )
 _PLAIN: tuple[tuple[str, re.Pattern[bytes]], ...] = (
-    ("a JSON Web Token", re.compile(rb"(?:^|\.)eyJ[A-Za-z0-9_-]{12,}")),
+    ("a JSON Web Token", re.compile(rb"(?:^|\.)eyJ(?:hbGci|0eXAi|raWQi)[A-Za-z0-9_-]{6,}")),
     ("a cloud access key", re.compile(rb"(?:^|[.=_-])(?:AKIA|ASIA)[0-9A-Z]{16}(?:$|[.=_-])")),
     (
         "a password or token",

@@ -9,6 +9,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
+from agents.budget import Peaks
 from agents.decoding import secret_in
 from agents.features import FEATURES, extract
 from agents.incidents import Incidents
@@ -34,6 +35,7 @@ class TunnelDetector:
         self.flows = flows
         self.incidents = incidents
         self.scale = scale
+        self.peaks = Peaks()
         self._priced: dict[bytes, Priced] = {}
         self._swap = threading.Lock()
         self._next: Model | None = None
@@ -110,7 +112,8 @@ class TunnelDetector:
             return NO_EVIDENCE
         information, encoded = flow.add(ts, query, key_of(name), parts, discount)
         spread = None if discount > 1 or not client else self.flows.spread(client, domain, flow, ts, encoded)
-        evidence = evidence_of(ts, flow, spread)
+        evidence = evidence_of(ts, flow, spread, self.model.limit_factor)
+        self.peaks.note(ts, client, domain, evidence.ratio * self.model.limit_factor)
         if information > 0:
             evidence = with_secret(evidence, _secret(query[0]))
         self.incidents.observe(ts, client, domain, flow, evidence, spread)

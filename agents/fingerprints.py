@@ -142,7 +142,9 @@ def _dnsexfiltrator(trace: Trace) -> bool:
     numbers = [int(name[0]) for name in trace.names if len(name) >= 2 and name[0].isdigit() and len(name[0]) <= 6]
     steps = sum(0 <= later - earlier <= 1 for earlier, later in pairwise(numbers))
     long = trace.share(lambda name: len(name) >= 2 and len(b"".join(name[1:])) >= 30)
-    return len(numbers) >= 0.95 * len(trace.names) and steps >= 0.9 * (len(numbers) - 1) and long >= MOST
+    if len(numbers) < 0.95 * len(trace.names) or long < MOST:
+        return False
+    return steps >= 0.9 * (len(numbers) - 1) and numbers[-1] - numbers[0] >= (len(numbers) - 1) / 2
 
 
 _OZYMAN = re.compile(rb"(?:.*\.)?id-\d+\.(?:u|d|up|down)\..*", re.DOTALL)

@@ -59,7 +59,9 @@ class Incidents:
             return
         trail = self._trails.get(key)
         if trail is None:
-            trail = self._trails[key] = _Trail(flow, Timeline(flow.first_seen))
+            trail = self._trails[key] = _Trail(flow, Timeline(flow.first_seen if known is None else ts))
+            if known is not None:  # restored: what was before has been told
+                trail.queries, trail.leaked = flow.queries - 1, flow.leaked_bytes
         trail.follow(ts)
         self.open[key] = (
             self._opened(ts, client, domain, flow, evidence, spread)

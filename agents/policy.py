@@ -83,7 +83,7 @@ class Evidence:
     text: str = ""  # what a secret is
 
 
-def evidence_of(ts: float, flow: Flow, spread: Spread | None) -> Evidence:
+def evidence_of(ts: float, flow: Flow, spread: Spread | None, factor: float = 1.0) -> Evidence:
     """The strongest evidence about a flow at time ts; ratio 0 while it has shown too few names."""
     best = Evidence(0.0)
     enough = flow.names >= MIN_NAMES
@@ -98,8 +98,11 @@ def evidence_of(ts: float, flow: Flow, spread: Spread | None) -> Evidence:
         if fresh:
             amount = min(encoded_names, encoded / FRESH_BYTES_A_NAME)
             best = _louder(best, window, "fresh", amount, FRESH_NAMES, names)
-    if spread is None or len(spread.domains) < 2:
-        return best
+    best = _louder_spread(best, ts, spread, fresh) if spread is not None and len(spread.domains) > 1 else best
+    return best if factor == 1.0 else replace(best, ratio=best.ratio / factor, limit=best.limit * factor)
+
+
+def _louder_spread(best: Evidence, ts: float, spread: Spread, fresh: bool) -> Evidence:
     for window in spread.windows:
         _, encoded, _, names, _ = window.sums(ts)
         best = _louder(best, window, "spread", encoded, SPREAD_BYTES, names, len(spread.domains))
@@ -132,6 +135,15 @@ def _louder(
     if limit is None or amount / limit <= best.ratio:
         return best
     return Evidence(amount / limit, window.seconds, amount, limit, round(names), kind, domains)
+
+
+def bounds(factor: float = 1.0) -> dict[str, float]:
+    """What can leave unseen at a factor on the limits, bytes per client and domain."""
+    return {
+        "encoded_bytes_a_day": ENCODED_BYTES[86_400] * factor,
+        "encoded_bytes_an_hour": ENCODED_BYTES[3600] * factor,
+        "bytes_in_words_a_day": INFORMATION_BYTES[86_400] * factor,
+    }
 
 
 def _span(seconds: int) -> str:
