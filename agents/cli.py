@@ -9,9 +9,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from agents import __version__, logs, settings
-from agents.errors import AgentsError, CaptureError, SettingsError, UsageError
+from agents.errors import AgentsError, CaptureError, MessageError, SettingsError, UsageError
+from agents.messages import printable
+from agents.wire import type_number
 
 PARTS = ("listener", "api", "scheduler")
+ERROR_MAX = 1000
+"""Characters of an error that are shown."""
 USAGE_ERRORS = (SettingsError, UsageError, CaptureError)
 
 
@@ -30,6 +34,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # the reader of our output has gone; nothing is left to tell
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
+    except OSError as error:  # DATA_DIR cannot be written, the disk is full
+        return _fail(AgentsError(f"cannot use {error.filename or 'a file'}: {error.strerror or error}"), 1)
     except KeyboardInterrupt:
         return 130
     return code
@@ -52,7 +58,7 @@ def _command(name: str) -> Callable[[settings.Settings, argparse.Namespace], int
 
 
 def _fail(error: AgentsError, code: int) -> int:
-    print(f"dns-tunnel: {error}", file=sys.stderr)
+    print(f"dns-tunnel: {printable(error, ERROR_MAX)}", file=sys.stderr)
     return code
 
 
@@ -103,7 +109,7 @@ def _add_captures(parser: argparse.ArgumentParser) -> None:
 def _add_score(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("names", nargs="*", metavar="NAME")
     parser.add_argument("--file", type=Path, metavar="NAMES.txt", help="names, one a line, also .gz")
-    parser.add_argument("--qtype", default="A", help="record type that is asked for")
+    parser.add_argument("--qtype", type=_qtype, default="A", help="record type that is asked for")
     parser.add_argument("--json", metavar="PATH", help="write one JSON object a name there, - = standard output")
 
 
@@ -125,6 +131,13 @@ def _add_models(parser: argparse.ArgumentParser) -> None:
         action.add_argument("model_id", nargs="?", help="default: the champion, or the candidate that waits")
     actions.add_parser("rollback", help="back to the model before")
     actions.add_parser("restore", help="put a backup back, after validating it").add_argument("file", type=Path)
+
+
+def _qtype(text: str) -> int:
+    try:
+        return type_number(text)
+    except MessageError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def _at_least_one(text: str) -> int:

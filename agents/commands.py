@@ -153,5 +153,5 @@ def _list_models(registry: ModelRegistry[Model]) -> None:
     if registry.origin == "baseline":
         print(f"{current.model_id}  shipped    in use until a first retraining deploys another")
     for row in registry.list():
-        at = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(row["at"]))
-        print(f"{row['model_id']}  {row['state']:<9}  {at}  {row['file']}")
+        at = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(row["created"]))
+        print(f"{row['model_id']}  {row['state']:<9}  {at}  {row['path']}")

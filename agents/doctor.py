@@ -41,7 +41,7 @@ def _settings(settings: Settings) -> str:
 
 def _database(settings: Settings) -> str:
     with closing(bootstrap.store_of(settings)) as store:
-        store.migrate()
+        store.migrate()  # what every process does first; without tables there is nothing to ask
         store.ping()
         kind = "Postgres" if settings.database_url.startswith("postgres") else "SQLite"
     return f"{kind} answers"

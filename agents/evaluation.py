@@ -148,11 +148,14 @@ def _manifest(path: Path) -> list[dict[str, str]]:
     try:
         text = path.read_text("utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"cannot read {path}: {error}") from None
+        raise UsageError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from None
     header = text.partition("\n")[0]
     rows = list(csv.DictReader(text.splitlines(), delimiter="\t" if "\t" in header else ","))
     if not rows or not {"file", "kind", "tool"} <= set(rows[0]):
         raise UsageError(f"cannot read {path}: a manifest has the columns file, kind and tool")
+    for number, row in enumerate(rows, start=2):
+        if None in (row["file"], row["kind"], row["tool"]):
+            raise UsageError(f"cannot read {path}: line {number} lacks a column")
     missing = [row["file"] for row in rows if not (path.parent / row["file"]).is_file()]
     if missing:
         raise UsageError(f"cannot read {path}: {missing[0]} is listed and not there")
@@ -229,10 +232,10 @@ def _session(
     rng = random.Random(f"{SEED}{row['file']}")  # noqa: S311
     client = rng.choice(sorted(background)) if background else "tunnel"
     base = background.get(client, [])
-    shift = (base[rng.randrange(len(base))][0] if base else 0.0) - min(entry[0] for entry in entries)
+    shift = (base[rng.randrange(len(base))][0] if base else 0.0) - min((entry[0] for entry in entries), default=0.0)
     moved: list[Row] = [(entry[0] + shift, client, *entry[2:]) for entry in entries]
     mixed = sorted([*base, *moved], key=lambda entry: entry[0])
-    incidents, severities = _run(detector, [batch_of(mixed)])
+    incidents, severities = _run(detector, [batch_of(mixed)] if mixed else [])
     own = [one for one in incidents if one.domain in domains and one.severity >= Severity.HIGH]
     first = min(own, key=lambda one: one.detected_at, default=None)
     tunnel = [level for entry, level in zip(mixed, severities, strict=True) if domain_text(entry[2]) in domains]

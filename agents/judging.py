@@ -8,6 +8,7 @@ import json
 import sys
 import time
 import uuid
+import zlib
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -21,6 +22,7 @@ from agents.detection import TunnelDetector
 from agents.errors import NameFormatError, UsageError
 from agents.evaluation import evaluate
 from agents.features import extract, view_of
+from agents.messages import printable
 from agents.model import Model
 from agents.names import domain_text, from_text_folded
 from agents.policy import Scale, name_reasons
@@ -28,7 +30,6 @@ from agents.settings import Settings
 from agents.showing import incident_json, incident_text, print_evaluation, query_json
 from agents.sources.capture import open_source
 from agents.types import Incident, Severity, Verdicts
-from agents.wire import type_number
 
 AT_ONCE = 1024
 NAMES_AT_ONCE = 4096
@@ -108,8 +109,7 @@ def replay(settings: Settings, options: argparse.Namespace) -> int:
             "model_id": model.model_id,
         }
         if out is not None:
-            rows = [*map(incident_json, tally.found()), summary]
-            out.writelines(json.dumps(row) + "\n" for row in rows)
+            out.writelines(json.dumps(row) + "\n" for row in (*map(incident_json, tally.found()), summary))
     for warning in source.warnings:
         print(f"dns-tunnel: warning: {warning}", file=sys.stderr)
     if options.json != "-":
@@ -139,7 +139,6 @@ def _print_replay(tally: Tally, summary: dict[str, Any]) -> None:
 
 def score(settings: Settings, options: argparse.Namespace) -> int:
     """`dns-tunnel score`."""
-    type_number(options.qtype)
     if not options.names and options.file is None:
         raise UsageError("cannot score: give names, or --file")
     model, scale = bootstrap.registry_of(settings).current(), bootstrap.scale_of(settings)
@@ -156,10 +155,10 @@ def _emit_score(row: dict[str, Any], out: IO[str] | None) -> None:
     if out is not None:
         out.write(json.dumps(row) + "\n")
     elif "error" in row:
-        print(f"dns-tunnel: {row['error']}", file=sys.stderr)
+        print(f"dns-tunnel: {printable(row['error'])}", file=sys.stderr)
     else:
         why = f"  {'; '.join(row['reasons'])}" if row["reasons"] else ""
-        print(f"{row['severity']:<10} {row['score']:.3f}  {row['qname']}{why}")
+        print(f"{row['severity']:<10} {row['score']:.3f}  {printable(row['qname'], 1024)}{why}")
 
 
 def score_rows(model: Model, scale: Scale, names: list[str]) -> Iterator[dict[str, Any]]:
@@ -196,7 +195,7 @@ def _names(options: argparse.Namespace) -> Iterator[str]:
     try:
         raw = options.file.read_bytes()
         text = gzip.decompress(raw) if raw[:2] == b"\x1f\x8b" else raw
-    except (OSError, EOFError) as error:
+    except (OSError, EOFError, zlib.error) as error:
         raise UsageError(f"cannot read {options.file}: {getattr(error, 'strerror', None) or error}") from None
     for line in text.decode("utf-8", "surrogateescape").splitlines():
         if line.strip() and not line.startswith("#"):

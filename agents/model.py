@@ -41,10 +41,19 @@ MAX_BYTES = 64 << 20
 """No model comes near this; a file that unpacks to more is not one."""
 
 DAMAGE = (
-    *(OSError, EOFError, ValueError, TypeError, LookupError, RuntimeError, ArithmeticError, MemoryError),
-    *(zipfile.BadZipFile, zlib.error, struct.error),
+    ArithmeticError,
+    EOFError,
+    LookupError,
+    MemoryError,
+    OSError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+    struct.error,
+    zipfile.BadZipFile,
+    zlib.error,
 )
-"""What zipfile, NumPy and json raise for bytes that are no model file: the fuzz test of this file found each."""
+"""What zipfile, NumPy and json raise for bytes that are no model file."""
 
 _SHAPES: dict[str, tuple[str, int]] = {
     "feature": ("uint8", 2),

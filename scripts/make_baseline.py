@@ -131,8 +131,8 @@ def operations(rng: random.Random) -> str:
 def identifier(rng: random.Random) -> str:
     """A host with a short key in it: a customer, a device, a build."""
     key = token(rng, rng.choice([HEX, ALNUM]), rng.randint(6, 12))
-    label = rng.choice([key, f"{word(rng)}-{key}", f"{key}-{word(rng)}"])
-    return f"{label}.{rng.choice(['', host(rng) + '.'])}{site(rng)}"
+    first = rng.choice([key, f"{word(rng)}-{key}", f"{key}-{word(rng)}"])
+    return f"{first}.{rng.choice(['', host(rng) + '.'])}{site(rng)}"
 
 
 def apex(rng: random.Random) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from sqlalchemy import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
-from agents.errors import StoreError
+from agents.errors import SettingsError
 from agents.store.base import Store
 from agents.store.postgres import PostgresStore
 from agents.store.sqlite import SqliteStore
@@ -17,18 +17,18 @@ POSTGRES_SCHEMES = frozenset({"postgres", "postgresql", "postgresql+psycopg2"})
 def open_store(url: str) -> Store:
     """The store at `postgresql://user:password@host/database` or `sqlite:////path`; connects to nothing yet.
 
-    Raises StoreError for an address that cannot be used.
+    Raises SettingsError for an address that cannot be used.
     """
     parsed = _parse(url)
     if parsed.drivername in POSTGRES_SCHEMES:
         return PostgresStore(parsed.set(drivername="postgresql+psycopg2"))
     if parsed.drivername in {"sqlite", "sqlite+pysqlite"}:
         return SqliteStore(parsed)
-    raise StoreError(f"cannot use database {parsed.drivername!r}: postgresql or sqlite is needed")
+    raise SettingsError(f"cannot use database {parsed.drivername!r}: postgresql or sqlite is needed")
 
 
 def _parse(url: str) -> URL:
     try:
         return make_url(url)
     except (ArgumentError, ValueError):
-        raise StoreError("cannot use DATABASE_URL: it is not scheme://user:password@host/database") from None
+        raise SettingsError("cannot use DATABASE_URL: it is not scheme://user:password@host/database") from None

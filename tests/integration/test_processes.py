@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import sqlite3
+import time
 from pathlib import Path
 
 import dns.message
@@ -9,6 +12,8 @@ import dns.query
 import httpx
 
 from agents import heartbeat
+from agents.health import calendar_of
+from agents.scheduler import RetrainScheduler
 from tests.running import free_port, product, wait_for
 from tests.stubs import StubServer
 
@@ -45,3 +50,16 @@ def test_without_a_database_dns_is_answered_and_the_end_is_quick(tmp_path: Path)
             assert httpx.get(f"http://127.0.0.1:{api}/health").json()["status"] == "degraded"
             process.terminate()
             assert process.wait(20) == 0
+
+
+def test_the_schedulers_heartbeat_goes_on_without_its_database(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'jobs.db'}"
+    scheduler = RetrainScheduler(url, lambda: None, lambda: None, "0 2 * * sun", "UTC")
+    scheduler.start()
+    try:
+        assert calendar_of(scheduler)["next_run"] > time.time()
+        with contextlib.closing(sqlite3.connect(tmp_path / "jobs.db")) as database:
+            database.execute("DROP TABLE scheduler_jobs")
+        assert "cannot read the schedule" in calendar_of(scheduler)["error"]
+    finally:
+        scheduler.stop()

@@ -110,7 +110,7 @@ def test_live_names_teach_words_and_no_alphabet(benign: list[tuple[bytes, ...]],
     attack = [(token(letters, 32, seed),) for seed in range(1000)]
     fresh = [token(letters, 32, seed) for seed in range(2000, 2100)]
     live = learn(benign, attack)
-    assert np.mean([live.cost(label).encoded for label in fresh]) > 0.95
+    assert np.mean([live.cost(label).encoded for label in fresh]) > 0.9
     assert np.mean([learn([*benign, *attack]).cost(label).encoded for label in fresh]) < 0.05
     words = [(b"buchhaltung-drucker-%d" % number,) for number in range(200)]
     known = learn(benign, words)

@@ -1,0 +1,198 @@
+"""Bad settings and arguments: one line that names the thing, the right exit code, never a traceback."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import pytest
+import structlog
+
+from agents import cli
+from tests.commands import Done, call, is_one_line
+
+
+def inside(folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *arguments: str) -> Done:
+    """The same as `call`, in this process: a new one takes a second."""
+    monkeypatch.chdir(folder)
+    handlers = logging.getLogger().handlers[:]
+    try:
+        code = cli.main(["--data-dir", str(folder / "data"), *arguments])
+    except SystemExit as error:  # how argparse ends
+        code = int(error.code or 0)
+    finally:
+        logging.getLogger().handlers[:] = handlers
+        structlog.reset_defaults()
+    found = capsys.readouterr()
+    return Done(code, found.out, found.err)
+
+
+def test_a_bad_setting_ends_the_process_with_2(tmp_path: Path) -> None:
+    done = call(tmp_path, "run", LISTEN_PORT="none")
+    assert (done.code, is_one_line(done)) == (2, True), done
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "why"),
+    [
+        ("LISTEN_PORT", "none", "LISTEN_PORT=none"),
+        ("LISTEN_PORT", "70000", "LISTEN_PORT=70000"),
+        ("LISTEN_PORT", "1\n2\x1b[31m", "LISTEN_PORT=1\\0102\\027[31m"),
+        ("LISTEN_HOST", "example.com", "LISTEN_HOST"),
+        ("API_PORT", "0", "API_PORT=0"),
+        ("UPSTREAMS", "one.one.one.one", "UPSTREAMS"),
+        ("UPSTREAMS", "=192.0.2.1", "has no zone"),
+        ("UPSTREAMS", "192.0.2.1:99999", "UPSTREAMS"),
+        ("ALLOWED_CLIENTS", "everybody", "ALLOWED_CLIENTS"),
+        ("RETRAIN_SCHEDULE", "sometimes", "RETRAIN_SCHEDULE"),
+        ("RETRAIN_SCHEDULE", "99 2 * * sun", "RETRAIN_SCHEDULE"),
+        ("RETRAIN_TIMEZONE", "Mars/Olympus", "RETRAIN_TIMEZONE"),
+        ("RETRAIN_DAYS", "0", "RETRAIN_DAYS"),
+        ("RETRAIN_SAMPLES", "-5", "RETRAIN_SAMPLES"),
+        ("RETRAIN_MAX_SCORE", "nan", "RETRAIN_MAX_SCORE"),
+        ("DEPLOY", "perhaps", "DEPLOY=perhaps"),
+        ("SCORE_HIGH", "0.95", "SCORE_HIGH"),
+        ("SCORE_COMBINE", "min", "SCORE_COMBINE"),
+        ("REPLAY_PORTS", "53,dns", "REPLAY_PORTS"),
+        ("INCIDENT_QUIET_S", "inf", "INCIDENT_QUIET_S"),
+        ("VALIDATION_CASES", "/nowhere/cases.csv", "VALIDATION_CASES /nowhere/cases.csv"),
+        ("DATABASE_URL", "not-an-address", "DATABASE_URL"),
+        ("DATABASE_URL", "mysql://a:s3cret@b/c", "cannot use database"),
+        ("EMAIL_SMTP_HOST", "127.0.0.1", "EMAIL_FROM is not set"),
+        ("EMAIL_SMTP_PORT", "x", "EMAIL_SMTP_PORT"),
+        ("SLACK_WEBHOOK_URL", "ftp://s3cret.example/x", "cannot"),
+        ("LOG_LEVEL", "loud", "LOG_LEVEL=loud"),
+    ],
+)
+def test_a_bad_setting_is_one_line_and_exit_2_before_any_socket_opens(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], name: str, value: str, why: str
+) -> None:
+    monkeypatch.setenv(name, value)
+    done = inside(tmp_path, monkeypatch, capsys, "run")
+    assert (done.code, is_one_line(done)) == (2, True), done
+    assert why in done.err
+    assert "s3cret" not in done.err
+    assert "Value error" not in done.err
+    assert "listener_started" not in done.err
+    assert done.out == ""
+
+
+def test_a_bad_line_in_the_env_file_is_like_a_bad_setting(tmp_path: Path) -> None:
+    (tmp_path / ".env").write_text("LISTEN_PORT=abc\n")
+    done = call(tmp_path, "run")
+    assert (done.code, is_one_line(done)) == (2, True), done
+    (tmp_path / ".env").write_bytes(b"LISTEN_PORT=\xff\xfe\n")
+    done = call(tmp_path, "run")
+    assert (done.code, is_one_line(done)) == (2, True), done
+    assert ".env" in done.err
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        [],
+        ["bogus"],
+        ["replay"],
+        ["replay", "x", "--format", "bogus"],
+        ["explain", "192.0.2.1"],
+        ["retrain", "--days", "0"],
+        ["retrain", "--samples", "many"],
+        ["retrain", "--deploy", "maybe"],
+        ["models"],
+        ["models", "bogus"],
+        ["models", "restore"],
+        ["score", "--qtype", "NOPE", "a.com"],
+        ["health", "bogus"],
+        ["run", "--bogus"],
+    ],
+)
+def test_a_bad_argument_shows_the_usage_and_is_exit_2(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], arguments: list[str]
+) -> None:
+    done = inside(tmp_path, monkeypatch, capsys, *arguments)
+    assert done.code == 2
+    assert "usage: dns-tunnel" in done.err
+    assert "error: " in done.err.splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "why"),
+    [
+        (["replay", "nowhere.pcap"], 2, "nowhere.pcap"),
+        (["replay", "."], 2, "cannot read"),
+        (["replay", "garbage"], 2, "garbage"),
+        (["replay", "empty"], 2, "empty"),
+        (["replay", "good.tsv", "--json", "nowhere/out.json"], 2, "nowhere/out.json"),
+        (["replay", "good.tsv", "--format", "pcap"], 2, "good.tsv"),
+        (["replay", "no-column.tsv", "--format", "tsv"], 2, "no column qtype"),
+        (["score"], 2, "give names"),
+        (["score", "--file", "nowhere.txt"], 2, "nowhere.txt"),
+        (["score", "--file", "bad.gz"], 2, "bad.gz"),
+        (["score", "--file", "cut.gz"], 2, "cut.gz"),
+        (["score", "a..b"], 1, "a..b"),
+        (["evaluate", "nowhere.csv"], 2, "nowhere.csv"),
+        (["evaluate", "garbage"], 2, "cannot read garbage"),
+        (["explain", "192.0.2.1", "evil.com"], 1, "no such incident"),
+        (["explain", "\udcff", "\udcfe"], 1, "no such incident"),
+        (["models", "show", "0123456789abcdef"], 2, "cannot find model"),
+        (["models", "show", "../../etc/passwd"], 2, "cannot use model id"),
+        (["models", "approve"], 2, "name one"),
+        (["models", "approve", "0123456789abcdef"], 2, "it is unknown"),
+        (["models", "reject", "0123456789abcdef"], 2, "it is unknown"),
+        (["models", "rollback"], 2, "no earlier model"),
+        (["models", "restore", "nowhere.npz"], 2, "nowhere.npz"),
+        (["models", "restore", "garbage"], 1, "cannot use model"),
+    ],
+)
+def test_what_cannot_be_done_is_one_line(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    arguments: list[str],
+    code: int,
+    why: str,
+) -> None:
+    (tmp_path / "garbage").write_bytes(b"\x00\xffnothing at all\n" * 9)
+    (tmp_path / "empty").write_bytes(b"")
+    (tmp_path / "good.tsv").write_text("ts\tclient\tqname\tqtype\n1\t192.0.2.1\ta.com\tA\n")
+    (tmp_path / "no-column.tsv").write_text("ts\tclient\tqname\n1\t192.0.2.1\ta.com\n")
+    (tmp_path / "bad.gz").write_bytes(b"\x1f\x8b\x08\x00\x00\x00\x00\x00\x00\x03\xff\xff\xff\xff")
+    (tmp_path / "cut.gz").write_bytes(b"\x1f\x8b\x08\x00\x00\x00\x00\x00\x00\x03")
+    done = inside(tmp_path, monkeypatch, capsys, *arguments)
+    assert (done.code, is_one_line(done)) == (code, True), done
+    assert why in done.err
+
+
+@pytest.mark.parametrize("arguments", [["explain", "a", "b"], ["retrain"], ["run"], ["models", "rollback"]])
+def test_a_folder_that_cannot_be_written_is_one_line(tmp_path: Path, arguments: list[str]) -> None:
+    (tmp_path / "data").write_bytes(b"a file where the folder should be")
+    done = call(tmp_path, *arguments)
+    assert done.code in (1, 2)
+    assert done.err.splitlines()[-1].startswith("dns-tunnel: cannot "), done
+
+
+@pytest.mark.parametrize("arguments", [["explain", "192.0.2.1", "evil.com"], ["replay", "good.tsv", "--store"]])
+def test_a_database_that_is_away_is_one_line_and_exit_1(tmp_path: Path, arguments: list[str]) -> None:
+    (tmp_path / "good.tsv").write_text("ts\tclient\tqname\tqtype\n1\t192.0.2.1\ta.com\tA\n")
+    done = call(tmp_path, *arguments, DATABASE_URL="postgresql://u:s3cret@127.0.0.1:1/none")
+    assert (done.code, is_one_line(done)) == (1, True), done
+    assert "s3cret" not in done.err
+
+
+def test_doctor_says_what_is_bad(tmp_path: Path) -> None:
+    done = call(
+        tmp_path,
+        "doctor",
+        DATABASE_URL="postgresql://u:s3cret@127.0.0.1:1/none",
+        UPSTREAMS="127.0.0.1:9",
+        EMAIL_SMTP_HOST="127.0.0.1",
+        EMAIL_SMTP_PORT="9",
+        EMAIL_FROM="a@example.com",
+        EMAIL_TO="b@example.com",
+        LISTEN_PORT="5335",
+    )
+    assert done.code == 1
+    bad = [line.split()[1] for line in done.out.splitlines() if line.startswith("BAD")]
+    assert {"database", "upstreams", "mail"} <= set(bad)
+    assert {"settings", "model", "schedule"} & set(bad) == set()
+    assert "s3cret" not in done.out + done.err
