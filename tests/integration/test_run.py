@@ -132,8 +132,8 @@ def test_a_port_that_is_taken_is_one_line_and_nothing_stays_behind(tmp_path: Pat
         taken.listen()
         port = str(taken.getsockname()[1])
         for name, other in (("API_PORT", "LISTEN_PORT"), ("LISTEN_PORT", "API_PORT")):
-            ports: dict[str, Any] = {name: port, other: "45353"}
-            done = call(tmp_path, "run", UPSTREAMS="127.0.0.1:9", **ports)
+            settings: dict[str, Any] = {name: port, other: "45353"}
+            done = call(tmp_path, "run", UPSTREAMS="127.0.0.1:9", **settings)
             assert done.code == 1
             assert done.err.splitlines()[-1].startswith("dns-tunnel: cannot "), done.err
             assert port in done.err.splitlines()[-1]

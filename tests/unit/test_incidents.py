@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from agents.incidents import Incidents
 from agents.policy import Evidence, Scale
-from agents.types import UNKNOWN, Incident, Severity
+from agents.types import Incident, Severity
 from agents.windows import Flow, Part, key_of
 
 START, QUIET_S = 1_700_000_000.0, 3600.0
@@ -15,7 +15,7 @@ def flow_of(names: int, ts: float = START) -> Flow:
     flow = Flow(ts)
     for number in range(names):
         label = b"\x04%04d" % number
-        flow.add(ts + number, (label, 1, UNKNOWN), key_of(label), (Part(key_of(b"." + label), 80.0, True),), 1.0)
+        flow.add(ts + number, (label, 1, -1), key_of(label), (Part(key_of(b"." + label), 80.0, True),), 1.0)
     return flow
 
 
