@@ -21,7 +21,7 @@ from agents.alerting import AlertSink
 from agents.cron import cron_trigger
 from agents.errors import AgentsError, BusyError, StoreError
 from agents.fanout import Fanout
-from agents.health import counters_of, health_of
+from agents.health import ModelHealth, counters_of, health_of
 from agents.logs import retraining_file
 from agents.retraining import retrain
 from agents.scheduler import RetrainScheduler
@@ -239,6 +239,7 @@ async def scheduling(settings: Settings) -> AsyncIterator[RetrainScheduler]:
 async def serving(settings: Settings) -> AsyncIterator[None]:
     """API and console. Raises AgentsError where the port cannot be had."""
     registry, store = bootstrap.registry_of(settings), bootstrap.store_of(settings)
+    model = ModelHealth(registry)
     app = create_app(
         Parts(
             store=store,
@@ -246,7 +247,7 @@ async def serving(settings: Settings) -> AsyncIterator[None]:
             reports_dir=settings.reports_dir,
             token=bootstrap.api_token_of(settings),
             retrain=Retrainer(settings).start,
-            health=lambda: health_of(settings, registry),
+            health=lambda: health_of(settings, model),
             counters=lambda: counters_of(settings),
             version=__version__,
         )

@@ -229,11 +229,16 @@ def test_a_candidate_that_misses_a_gate_is_exit_3_and_the_old_model_stays(tmp_pa
     assert (first.code, first.out.split()[0]) == (0, "DEPLOYED"), first
     champion = tmp_path / "data" / "models" / "isolation_forest.npz"
     before = champion.read_bytes()
-    (tmp_path / "cases.csv").write_text("qname,expected,purpose\nwww.google.com,HIGH,impossible\n")
+    (tmp_path / "cases.csv").write_text(
+        "qname,expected,purpose\nwww.google.com,HIGH,impossible\n<img/src=x>\\027.a.com,HIGH,<b>\n"
+    )
     done = call(tmp_path, "retrain", "--samples", "2000", VALIDATION_CASES=str(tmp_path / "cases.csv"))
     assert done.code == 3, done
     assert done.out.startswith("REJECTED ")
-    assert "missed: own cases failed is 1, by 1" in done.out
+    assert "missed: own cases failed is " in done.out
+    report = Path(done.out.rsplit("report: ", 1)[1].strip()).read_text()
+    assert "&lt;img/src=x&gt;" in report
+    assert "<img" not in report
     assert champion.read_bytes() == before
     restored = call(tmp_path, "models", "restore", champion, VALIDATION_CASES=str(tmp_path / "cases.csv"))
     assert restored.code == 1
