@@ -30,6 +30,9 @@ run: install  ## listener, API and scheduler in one process, on embedded SQLite
 test: install-dev  ## all tests but those of make e2e
 	$(BIN)/python -m pytest -n 2 -m "not e2e"
 
+e2e: install-dev  ## docker compose, real tunnels, kill -9; says what it skips where an engine or a tool is missing
+	$(BIN)/python -m pytest -rs -m e2e tests/e2e
+
 lint: install-dev  ## ruff, mypy --strict, import-linter
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -39,6 +42,12 @@ lint: install-dev  ## ruff, mypy --strict, import-linter
 fmt: install-dev  ## format, and mend what can be mended
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+demo: install  ## replay a capture with a tunnel in it, show the incident, retrain, say where the report lies
+	scripts/demo.sh $(BIN)/dns-tunnel
+
+bench: install-dev  ## speed of replay, listener, stores and retraining, as ratios to a baseline of the same run
+	$(BIN)/python -m tests.bench
 
 evaluate: install  ## detection on labelled captures: make evaluate MANIFEST=path/to/MANIFEST.tsv
 	@test -n "$(MANIFEST)" || { echo "cannot evaluate: name a manifest, make evaluate MANIFEST=…" >&2; exit 2; }

@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from agents.alerting import AlertManager, notifiers_from
+from agents.budget import Limits, Peaks, choose, load_peaks
 from agents.detection import TunnelDetector
-from agents.errors import ModelError
+from agents.errors import AgentsError, ModelError
 from agents.files import write_atomic
 from agents.gates import load_cases
 from agents.incidents import Incidents
@@ -28,6 +29,24 @@ from agents.store.opening import open_store
 from agents.types import Sample
 from agents.validation import Validator
 from agents.windows import Flows
+
+
+def make_folders(settings: Settings) -> None:
+    """What people look into before the first run is there: folders, and an empty retraining log.
+
+    Raises AgentsError where the disk does not let us.
+    """
+    try:
+        for folder in (settings.models_dir / "backups", settings.reports_dir, settings.logs_dir, settings.state_dir):
+            folder.mkdir(parents=True, exist_ok=True)
+        retraining_log(settings).touch()
+    except OSError as error:
+        raise AgentsError(f"cannot write to {error.filename}: {error.strerror}") from None
+
+
+def retraining_log(settings: Settings) -> Path:
+    """The log that people follow."""
+    return settings.logs_dir / "retraining.log"
 
 
 def scale_of(settings: Settings) -> Scale:
@@ -126,7 +145,26 @@ def train_model(settings: Settings, sample: Sample, request: TrainRequest) -> Mo
         score_high=settings.score_high,
     )
     data = {"live": request.live, "topped_up": request.topped_up, "since": request.since, "until": request.until}
-    return train(sample, _calibration_sample(), config, {"parent": request.parent, "data": data})
+    return train(
+        sample,
+        _calibration_sample(),
+        config,
+        {"parent": request.parent, "data": data, "limits": limits_of(settings).to_json()},
+    )
+
+
+def peaks_path(settings: Settings) -> Path:
+    """Where a listener keeps what flows reached, for the next retraining to set limits by."""
+    return settings.state_dir / "peaks.json"
+
+
+def limits_of(settings: Settings) -> Limits:
+    """The limits that the network's own history and ALERT_BUDGET_PER_WEEK ask for."""
+    try:
+        peaks = load_peaks(peaks_path(settings).read_bytes())
+    except (OSError, ValueError):
+        peaks = Peaks()
+    return choose(peaks, settings.alert_budget_per_week)
 
 
 def check_by_gates(settings: Settings) -> Callable[[Model], None]:

@@ -5,14 +5,15 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from agents import __version__, commands, logs, settings
+from agents import __version__, logs, settings
 from agents.errors import AgentsError, CaptureError, MessageError, SettingsError, UsageError
 from agents.messages import printable
 from agents.wire import type_number
 
+PARTS = ("listener", "api", "scheduler")
 ERROR_MAX = 1000
 """Characters of an error that are shown."""
 USAGE_ERRORS = (SettingsError, UsageError, CaptureError)
@@ -40,6 +41,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return code
 
 
+def _command(name: str) -> Callable[[settings.Settings, argparse.Namespace], int]:
+    """What to call. Imported when it is called: a health check runs every few seconds and needs little."""
+
+    def call(found: settings.Settings, options: argparse.Namespace) -> int:
+        if name == "health":
+            from agents import probe
+
+            return probe.health(found, options)
+        from agents import commands
+
+        code: int = getattr(commands, name)(found, options)
+        return code
+
+    return call
+
+
 def _fail(error: AgentsError, code: int) -> int:
     print(f"dns-tunnel: {printable(error, ERROR_MAX)}", file=sys.stderr)
     return code
@@ -53,28 +70,28 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--data-dir", type=Path, metavar="DIR", default=None, help=_DATA_DIR)
     commands_ = parser.add_subparsers(required=True, metavar="COMMAND")
 
-    def add(name: str, call: object, text: str) -> argparse.ArgumentParser:
+    def add(name: str, text: str) -> argparse.ArgumentParser:
         made = commands_.add_parser(name, help=text, description=text, parents=[common])
-        made.set_defaults(call=call)
+        made.set_defaults(call=_command(name))
         return made
 
-    add("run", commands.run, "listener, API and scheduler in one process")
-    add("listen", commands.listen, "the listener alone")
-    add("api", commands.api, "API and console alone")
-    add("schedule", commands.schedule, "the scheduler alone")
-    _add_captures(add("replay", commands.replay, "judge the queries of captures"))
-    _add_score(add("score", commands.score, "score names, one by one"))
-    explain = add("explain", commands.explain, "an incident's evidence")
+    add("run", "listener, API and scheduler in one process")
+    add("listen", "the listener alone")
+    add("api", "API and console alone")
+    add("schedule", "the scheduler alone")
+    _add_captures(add("replay", "judge the queries of captures"))
+    _add_score(add("score", "score names, one by one"))
+    explain = add("explain", "an incident's evidence")
     explain.add_argument("client")
     explain.add_argument("domain")
-    _add_retrain(add("retrain", commands.retrain, "learn, validate, report, deploy or reject; once, now"))
-    _add_models(add("models", commands.models, "list, show, approve, reject, roll back or restore models"))
-    evaluate = add("evaluate", commands.evaluate, "measure detection on the captures that a manifest lists")
+    _add_retrain(add("retrain", "learn, validate, report, deploy or reject; once, now"))
+    _add_models(add("models", "list, show, approve, reject, roll back or restore models"))
+    evaluate = add("evaluate", "measure detection on the captures that a manifest lists")
     evaluate.add_argument("manifest", type=Path)
     evaluate.add_argument("--json", metavar="PATH", help="write JSON there, - = standard output")
-    add("doctor", commands.doctor, "check settings, database, ports, upstreams, model and channels")
-    health = add("health", commands.health, "whether one process on this DATA_DIR is alive (for health checks)")
-    health.add_argument("part", choices=("listener", "api", "scheduler"))
+    add("doctor", "check settings, database, ports, upstreams, model and channels")
+    health = add("health", "whether one process on this DATA_DIR is alive (for health checks)")
+    health.add_argument("part", choices=PARTS)
     return parser
 
 

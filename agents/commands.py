@@ -12,17 +12,18 @@ from typing import Any
 
 from tqdm import tqdm
 
-from agents import bootstrap, heartbeat, processes
+from agents import bootstrap, processes
 from agents.doctor import run_doctor
 from agents.errors import AgentsError, UsageError
-from agents.judging import incident_text, replay, run_evaluation, score
+from agents.judging import replay, run_evaluation, score
 from agents.model import Model
 from agents.registry import ModelRegistry
 from agents.retraining import STEPS, passed_exit_code
 from agents.runs import RunState, TrainingRun
 from agents.settings import Settings
+from agents.showing import evidence_text, incident_text
 
-__all__ = ["api", "doctor", "evaluate", "explain", "health", "listen", "models", "replay", "retrain", "run", "schedule"]
+__all__ = ["api", "doctor", "evaluate", "explain", "listen", "models", "replay", "retrain", "run", "schedule"]
 __all__ += ["score"]
 
 evaluate = run_evaluation
@@ -68,15 +69,6 @@ def schedule(settings: Settings, options: argparse.Namespace) -> int:
     return _serve(settings, ("scheduler",))
 
 
-def health(settings: Settings, options: argparse.Namespace) -> int:
-    """`dns-tunnel health`: exit 1 unless the part has given a sign of life lately."""
-    state = heartbeat.read(settings.state_dir / f"{options.part}.json")
-    if options.part == "listener":
-        state["ok"] = state["ok"] and bool(state.get("judging"))
-    print(f"{options.part}: {'ok' if state['ok'] else 'no sign of life'}")
-    return 0 if state["ok"] else 1
-
-
 def retrain(settings: Settings, options: argparse.Namespace) -> int:
     """`dns-tunnel retrain`."""
     with tqdm(
@@ -119,6 +111,7 @@ def explain(settings: Settings, options: argparse.Namespace) -> int:
     if incident is None:
         raise AgentsError(f"cannot explain {options.client} {options.domain}: there is no such incident")
     print(incident_text(incident))
+    print(evidence_text(incident.evidence))
     times = (("first seen", incident.first_seen), ("found", incident.detected_at), ("last seen", incident.last_seen))
     for what, at in times:
         print(f"  {what:<10} {time.strftime('%Y-%m-%d %H:%M:%S', time.gmtime(at))} UTC")

@@ -9,18 +9,22 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
+from agents.budget import Peaks
+from agents.decoding import secret_in
 from agents.features import FEATURES, extract
 from agents.incidents import Incidents
 from agents.model import Model
-from agents.names import domain_text, split_domain
-from agents.policy import Evidence, Scale, evidence_of, query_reasons
+from agents.names import domain_text, labels_of, split_domain
+from agents.policy import Evidence, Scale, evidence_of, query_reasons, with_secret
 from agents.services import service_of
 from agents.types import Incident, QueryBatch, Verdicts
-from agents.windows import Flows, Part, key_of
+from agents.windows import CARRYING_TYPES, Flows, Part, key_of
 
 PRICED_MAX = 65_536
 """Names whose price is remembered; at the bound all are forgotten."""
 NO_EVIDENCE = Evidence(0.0)
+Priced = tuple[str, tuple[Part, ...], float]
+"""Registered domain, what each subdomain label costs, discount of a known service."""
 
 
 class TunnelDetector:
@@ -31,12 +35,13 @@ class TunnelDetector:
         self.flows = flows
         self.incidents = incidents
         self.scale = scale
-        self._priced: dict[bytes, tuple[str, tuple[Part, ...], float]] = {}
+        self.peaks = Peaks()
+        self._priced: dict[bytes, Priced] = {}
         self._swap = threading.Lock()
         self._next: Model | None = None
 
     def reload(self, model: Model) -> None:
-        """Use another model from the next batch on. May be called from any thread."""
+        """Use another model from the next batch or tick on. May be called from any thread."""
         with self._swap:
             self._next = model
 
@@ -53,7 +58,8 @@ class TunnelDetector:
         return self._with_incidents(verdicts)
 
     def tick(self, now: float) -> Verdicts | None:
-        """Close what has been quiet for long enough at time `now`: for times without queries."""
+        """What else happens with time, at time `now`: close what is quiet, take up a model that waits."""
+        self._take_next()
         self.incidents.close_quiet(now)
         changed = self.incidents.changes()
         return empty_verdicts(self.model.model_id, changed) if changed else None
@@ -83,10 +89,14 @@ class TunnelDetector:
         scores = np.empty(len(batch), dtype=np.float32)
         severities = np.empty(len(batch), dtype=np.uint8)
         by_name = model_scores.tolist()
-        for row, (ts, client, number) in enumerate(zip(batch.ts.tolist(), batch.client, which, strict=True)):
+        asked = zip(batch.qname, batch.qtype.tolist(), batch.rlen.tolist(), strict=True)
+        for row, (ts, client, number, query) in enumerate(
+            zip(batch.ts.tolist(), batch.client, which, asked, strict=True)
+        ):
             name, model = names[number], by_name[number]
-            domain, parts, discount = self._price(name)
-            evidence = self._count(ts, client, name, domain, parts, discount) if parts else NO_EVIDENCE
+            domain, parts, _ = priced = self._price(name)
+            watched = parts or query[1] in CARRYING_TYPES
+            evidence = self._count(ts, client, query, name, priced) if watched else NO_EVIDENCE
             behaviour = scale.behaviour(evidence.ratio)
             score = scale.combined(model, behaviour)
             severity = scale.severity(score)
@@ -95,19 +105,21 @@ class TunnelDetector:
             reasons.append(query_reasons(name, model, behaviour, evidence, domain, scale) if severity else ())
         return Verdicts(batch, domains, features, scores, severities, reasons, self.model.model_id)
 
-    def _count(
-        self, ts: float, client: str, name: bytes, domain: str, parts: tuple[Part, ...], discount: float
-    ) -> Evidence:
+    def _count(self, ts: float, client: str, query: tuple[bytes, int, int], name: bytes, priced: Priced) -> Evidence:
+        domain, parts, discount = priced
         flow = self.flows.flow(ts, client, domain)
         if flow is None:
             return NO_EVIDENCE
-        _, encoded = flow.add(ts, name, key_of(name), parts, discount)
+        information, encoded = flow.add(ts, query, key_of(name), parts, discount)
         spread = None if discount > 1 or not client else self.flows.spread(client, domain, flow, ts, encoded)
-        evidence = evidence_of(ts, flow, spread)
+        evidence = evidence_of(ts, flow, spread, self.model.limit_factor)
+        self.peaks.note(ts, client, domain, evidence.ratio * self.model.limit_factor)
+        if information > 0:
+            evidence = with_secret(evidence, _secret(query[0]))
         self.incidents.observe(ts, client, domain, flow, evidence, spread)
         return evidence
 
-    def _price(self, name: bytes) -> tuple[str, tuple[Part, ...], float]:
+    def _price(self, name: bytes) -> Priced:
         """(registered domain, what each subdomain label costs, discount of a known service) of a lower-case name."""
         found = self._priced.get(name)
         if found is None:
@@ -122,6 +134,12 @@ class TunnelDetector:
     def _with_incidents(self, verdicts: Verdicts) -> Verdicts:
         changed = self.incidents.changes()
         return replace(verdicts, incidents=changed) if changed else verdicts
+
+
+def _secret(qname: bytes) -> str:
+    labels = labels_of(qname)
+    cut = len(split_domain(qname)[0])
+    return secret_in(labels[:cut], labels[cut:])
 
 
 def empty_verdicts(model_id: str, incidents: tuple[Incident, ...]) -> Verdicts:

@@ -14,6 +14,7 @@ from agents import bootstrap
 from agents.alerting import notifiers_from
 from agents.errors import AgentsError
 from agents.heartbeat import read
+from agents.policy import bounds
 from agents.processes import scheduler_of, upstreams_of
 from agents.settings import Settings
 
@@ -96,6 +97,15 @@ def _model(settings: Settings) -> str:
     return f"{model.model_id} ({registry.origin})"
 
 
+def _limits(settings: Settings) -> str:
+    factor = bootstrap.registry_of(settings).current().limit_factor
+    unseen = bounds(factor)
+    return (
+        f"factor {factor:g} for {settings.alert_budget_per_week:g} investigations a week; unseen per client and domain:"
+        f" {unseen['encoded_bytes_a_day']:.0f} encoded bytes a day, {unseen['bytes_in_words_a_day']:.0f} in words"
+    )
+
+
 def _schedule(settings: Settings) -> str:
     scheduler_of(settings)
     return f"{settings.retrain_schedule} ({settings.retrain_timezone})"
@@ -122,6 +132,7 @@ CHECKS: tuple[tuple[str, Check], ...] = (
     ("port", _port),
     ("upstreams", _upstreams),
     ("model", _model),
+    ("limits", _limits),
     ("schedule", _schedule),
     ("channels", _channels),
     ("mail server", _mail),

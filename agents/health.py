@@ -10,6 +10,7 @@ from agents import heartbeat
 from agents.errors import AgentsError
 from agents.model import Model
 from agents.registry import ModelRegistry
+from agents.scheduler import RetrainScheduler
 from agents.settings import Settings
 
 
@@ -60,6 +61,7 @@ def counters_of(settings: Settings) -> Mapping[str, float]:
     found = {f"listener_{name}_total": value for name, value in state.get("counters", {}).items()}
     found["listener_tcp_clients"] = found.pop("listener_tcp_clients_total", 0)
     found |= {f"store_{name}_total": value for name, value in state.get("spool", {}).items()}
+    found |= {f"limit_{name}": value for name, value in state.get("limits", {}).items()}
     found["store_waiting"] = found.pop("store_waiting_total", 0)
     for name in ("scored", "queue_dropped", "flows_refused"):
         found[f"detector_{name}_total"] = state.get(name, 0)
@@ -67,3 +69,11 @@ def counters_of(settings: Settings) -> Mapping[str, float]:
         found[f"detector_{name}"] = state.get(name, 0)
     found |= {f"sink_{name}_failures_total": value for name, value in state.get("sink_failures", {}).items()}
     return found
+
+
+def calendar_of(scheduler: RetrainScheduler) -> Mapping[str, Any]:
+    """What the scheduler's heartbeat says. Never raises because of the database."""
+    try:
+        return {"next_run": scheduler.next_run()}
+    except AgentsError as error:  # without its database it lives on, and tries again
+        return {"error": str(error)}

@@ -53,7 +53,7 @@ class Heartbeat:
 def read(path: Path) -> dict[str, Any]:
     """The last word of another process, with "ok": whether it is recent."""
     try:
-        found: dict[str, Any] = json.loads(path.read_bytes())
-    except (OSError, ValueError):
+        found: dict[str, Any] = dict(json.loads(path.read_bytes()))
+        return {"ok": time.time() - float(found.pop("at", 0)) < STALE_S, **found}
+    except (OSError, ValueError, TypeError):
         return {"ok": False}
-    return {"ok": time.time() - float(found.pop("at", 0)) < STALE_S, **found}

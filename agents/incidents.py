@@ -3,12 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
+from agents.evidence import Timeline, evidence_json, tool_behind
 from agents.names import to_text
 from agents.policy import Evidence, Scale, incident_reasons
 from agents.types import Incident, Severity
-from agents.windows import Flow, Spread
+from agents.windows import SAMPLES, Flow, Spread
+
+SHOWN_SAMPLES = 8
+"""Names that an incident shows."""
+Key = tuple[str, str]
+
+
+@dataclass(slots=True)
+class _Trail:
+    """What an open incident rests on, and how far it has been told."""
+
+    flow: Flow
+    timeline: Timeline
+    queries: int = 0
+    leaked: float = 0.0
+
+    def follow(self, ts: float) -> None:
+        """Put what came since the last call on the timeline."""
+        self.timeline.add(ts, self.flow.queries - self.queries, self.flow.leaked_bytes - self.leaked)
+        self.queries, self.leaked = self.flow.queries, self.flow.leaked_bytes
 
 
 class Incidents:
@@ -17,8 +37,9 @@ class Incidents:
     def __init__(self, quiet_s: float, scale: Scale) -> None:
         self.quiet_s = quiet_s
         self.scale = scale
-        self.open: dict[tuple[str, str], Incident] = {}
-        self._changed: dict[tuple[str, str], Incident] = {}
+        self.open: dict[Key, Incident] = {}
+        self._trails: dict[Key, _Trail] = {}
+        self._changed: set[Key] = set()
         self._closed: list[Incident] = []
 
     def restore(self, incidents: Iterable[Incident]) -> None:
@@ -36,11 +57,18 @@ class Incidents:
             known = None
         if known is None and evidence.ratio < 1:
             return
-        self.open[key] = self._changed[key] = (
+        trail = self._trails.get(key)
+        if trail is None:
+            trail = self._trails[key] = _Trail(flow, Timeline(flow.first_seen if known is None else ts))
+            if known is not None:  # restored: what was before has been told
+                trail.queries, trail.leaked = flow.queries - 1, flow.leaked_bytes
+        trail.follow(ts)
+        self.open[key] = (
             self._opened(ts, client, domain, flow, evidence, spread)
             if known is None
             else self._updated(known, ts, flow, evidence, spread)
         )
+        self._changed.add(key)
 
     def _opened(
         self, ts: float, client: str, domain: str, flow: Flow, evidence: Evidence, spread: Spread | None
@@ -61,7 +89,6 @@ class Incidents:
             leaked_bytes=flow.leaked_bytes,
             queries_before_detection=flow.queries,
             bytes_before_detection=flow.leaked_bytes,
-            sample_names=_samples(flow),
         )
 
     def _updated(self, known: Incident, ts: float, flow: Flow, evidence: Evidence, spread: Spread | None) -> Incident:
@@ -71,13 +98,17 @@ class Incidents:
             known,
             severity=max(known.severity, self.scale.severity(score)),
             score=max(known.score, score),
-            reasons=incident_reasons(known.domain, flow, evidence, spread) if louder else known.reasons,
+            reasons=self._reasons(known, flow, evidence, spread) if louder else known.reasons,
             last_seen=max(known.last_seen, ts),
             queries=max(known.queries, flow.queries),
             unique_names=max(known.unique_names, flow.names),
             leaked_bytes=max(known.leaked_bytes, flow.leaked_bytes),
-            sample_names=known.sample_names or _samples(flow),
         )
+
+    def _reasons(self, known: Incident, flow: Flow, evidence: Evidence, spread: Spread | None) -> tuple[str, ...]:
+        secrets = tuple(reason for reason in known.reasons if reason.startswith("one query"))
+        found = incident_reasons(known.domain, flow, evidence, spread)
+        return (*found, *(reason for reason in secrets if reason not in found))
 
     def close_quiet(self, now: float) -> None:
         """Close what has been quiet for long enough at time `now`."""
@@ -90,17 +121,32 @@ class Incidents:
         for key, incident in list(self.open.items()):
             self._close(key, incident)
 
-    def _close(self, key: tuple[str, str], incident: Incident) -> None:
+    def _close(self, key: Key, incident: Incident) -> None:
+        told = self._told(key, incident)
         del self.open[key]
-        self._changed.pop(key, None)
-        self._closed.append(replace(incident, closed_at=incident.last_seen))
+        self._trails.pop(key, None)
+        self._changed.discard(key)
+        self._closed.append(replace(told, closed_at=told.last_seen))
 
     def changes(self) -> tuple[Incident, ...]:
-        """What was opened, updated or closed since the last call; closed ones first."""
-        changed = (*self._closed, *self._changed.values())
-        self._closed, self._changed = [], {}
+        """What was opened, updated or closed since the last call, with evidence; closed ones first."""
+        for key in self._changed:
+            self.open[key] = self._told(key, self.open[key])
+        changed = (*self._closed, *(self.open[key] for key in sorted(self._changed)))
+        self._closed, self._changed = [], set()
         return changed
 
-
-def _samples(flow: Flow) -> tuple[str, ...]:
-    return tuple(to_text(wire) for wire in flow.samples)
+    def _told(self, key: Key, incident: Incident) -> Incident:
+        """The incident with its tool, samples and evidence as they are now; a restored one keeps what it had."""
+        trail = self._trails.get(key)
+        if trail is None:
+            return incident
+        tool = incident.tool
+        if tool is None or trail.flow.names <= SAMPLES:
+            tool = tool_behind(trail.flow) or tool
+        return replace(
+            incident,
+            tool=tool,
+            sample_names=tuple(to_text(wire) for wire, _ in trail.flow.samples[:SHOWN_SAMPLES]),
+            evidence=evidence_json(trail.flow, incident.domain, tool, trail.timeline),
+        )

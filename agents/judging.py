@@ -20,16 +20,16 @@ from tqdm import tqdm
 from agents import bootstrap
 from agents.detection import TunnelDetector
 from agents.errors import NameFormatError, UsageError
-from agents.evaluation import Evaluation, evaluate, tools
+from agents.evaluation import evaluate
 from agents.features import extract, view_of
 from agents.messages import printable
 from agents.model import Model
-from agents.names import domain_text, from_text_folded, to_text
+from agents.names import domain_text, from_text_folded
 from agents.policy import Scale, name_reasons
 from agents.settings import Settings
+from agents.showing import incident_json, incident_text, print_evaluation, query_json
 from agents.sources.capture import open_source
 from agents.types import Incident, Severity, Verdicts
-from agents.wire import type_name
 
 AT_ONCE = 1024
 NAMES_AT_ONCE = 4096
@@ -58,32 +58,6 @@ def ports_of(settings: Settings) -> frozenset[int]:
 def open_files(settings: Settings, files: list[Path], kind: Any = "auto") -> Any:
     """Captures as one Source. Raises CaptureError."""
     return open_source(files, kind, ports_of(settings))
-
-
-def incident_json(incident: Incident) -> dict[str, Any]:
-    """One incident as replay prints it."""
-    row = {name: getattr(incident, name) for name in Incident.__dataclass_fields__}
-    row |= {"severity": incident.severity.name, "score": round(incident.score, 4)}
-    for name in ("leaked_bytes", "bytes_before_detection"):
-        row[name] = round(row[name], 1)
-    return {"type": "incident", "incident_id": incident.incident_id, **row}
-
-
-def query_json(verdicts: Verdicts) -> Iterator[dict[str, Any]]:
-    """One object a query."""
-    queries = verdicts.queries
-    for i in range(len(verdicts)):
-        yield {
-            "type": "query",
-            "ts": float(queries.ts[i]),
-            "client": queries.client[i],
-            "qname": to_text(queries.qname[i]),
-            "qtype": type_name(int(queries.qtype[i])),
-            "domain": verdicts.domain[i],
-            "score": round(float(verdicts.score[i]), 4),
-            "severity": Severity(int(verdicts.severity[i])).name,
-            "reasons": list(verdicts.reasons[i]),
-        }
 
 
 class Tally:
@@ -161,19 +135,6 @@ def _print_replay(tally: Tally, summary: dict[str, Any]) -> None:
         f"{summary['queries']} queries of {summary['clients']} clients to {summary['domains']} domains"
         f" in {summary['seconds']} s: {levels}; {summary['incidents']} incidents"
     )
-
-
-def incident_text(incident: Incident) -> str:
-    """One incident for people."""
-    lines = [
-        f"{incident.severity.name} incident: {incident.client or '(unknown client)'} -> {incident.domain}"
-        f" (score {incident.score:.2f})",
-        *(f"  - {reason}" for reason in incident.reasons),
-        f"  found after {incident.queries_before_detection} queries and {incident.bytes_before_detection:.0f} bytes;"
-        f" {incident.queries} queries, {incident.unique_names} names and {incident.leaked_bytes:.0f} bytes in all",
-        *(f"  e.g. {name}" for name in incident.sample_names[:3]),
-    ]
-    return "\n".join(lines)
 
 
 def score(settings: Settings, options: argparse.Namespace) -> int:
@@ -268,33 +229,3 @@ def run_evaluation(settings: Settings, options: argparse.Namespace) -> int:
     if options.json != "-":
         print_evaluation(found)
     return 0
-
-
-def print_evaluation(found: Evaluation) -> None:
-    """The tables for people."""
-    print(f"{'tool':<10} {'found':>9}  queries before (median, worst)  bytes before (median, worst)  above NORMAL")
-    for row in tools(found.sessions):
-        print(
-            f"{row.tool:<10} {row.found:>3} / {row.sessions:<3}  {row.queries_median:>14.0f} {row.queries_worst:>12}"
-            f"  {row.bytes_median:>16.0f} {row.bytes_worst:>11.0f}  {row.above_normal:>11.1%}"
-        )
-    for session in found.sessions:
-        if not session.found:
-            print(f"  missed: {session.file} ({session.queries} queries)")
-    hours = sum(row.client_hours for row in found.benign)
-    alarms = sum(len(row.incidents) for row in found.benign)
-    print(f"\nbenign: {alarms} false incidents in {hours:.0f} client-hours ({_rate(alarms, hours)} a client-week)")
-    for capture in found.benign:
-        print(f"  {capture.file:<50} {capture.queries:>7} queries {capture.above_normal:>9.3%} above NORMAL")
-        for text in capture.incidents:
-            print(f"    false incident: {text}")
-    print("\nnames, one by one")
-    for names in found.names:
-        print(
-            f"  {names.file:<62} {names.names:>7} {names.above_normal:>9.3%} above NORMAL"
-            f" {names.above_high:>9.3%} HIGH or above"
-        )
-
-
-def _rate(alarms: int, hours: float) -> str:
-    return f"{alarms / hours * 168:.2f}" if hours else "-"

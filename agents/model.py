@@ -113,6 +113,11 @@ class Model:
             self, "chars", CharModel(np.asarray(self.arrays["char_bits"] / 100, dtype=np.float32), common)
         )
 
+    @property
+    def limit_factor(self) -> float:
+        """How many times the limits of policy.py hold, as the alert budget chose; 1 unless told."""
+        return float(self.manifest.get("limits", {}).get("factor", 1.0))
+
     def score(self, features: NDArray[np.float32], qnames: Sequence[bytes]) -> NDArray[np.float32]:
         """Calibrated scores 0..1 of n names, high = anomalous: the louder of two votes.
 
@@ -195,6 +200,9 @@ def _check(arrays: Mapping[str, NDArray[Any]], manifest: Any) -> None:
     for vote in ("knots", "bits"):
         if not _rises(arrays[f"{vote}_raw"], arrays[f"{vote}_score"]):
             raise ModelError("cannot use model: its calibration does not rise")
+    limits = manifest.get("limits", {})
+    if not isinstance(limits, dict) or not _is_factor(limits.get("factor", 1.0)):
+        raise ModelError("cannot use model: limits.factor is not a number from 0.1 to 10")
     params = manifest.get("params")
     samples = params.get("max_samples") if isinstance(params, dict) else None
     if not isinstance(samples, int) or samples < 2:
@@ -207,3 +215,7 @@ def _rises(knots: NDArray[np.float64], shown: NDArray[np.float64]) -> bool:
         return False
     rising = (np.diff(knots) > 0).all() and (np.diff(shown) >= 0).all()
     return bool(rising and shown[0] >= 0 and shown[-1] <= 1)
+
+
+def _is_factor(value: Any) -> bool:
+    return isinstance(value, int | float) and 0.1 <= value <= 10

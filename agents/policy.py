@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from agents.features import HEX, View, view_of
 from agents.types import Severity
@@ -16,6 +16,8 @@ ENCODED_BYTES = {60: 100.0, 600: 140.0, 3600: 200.0, 86_400: 400.0, 604_800: 900
 apart, are 48 bytes in an hour and 38 in a day for one client (docs/detection.md)."""
 SPREAD_BYTES = {3600: 300.0, 86_400: 800.0}
 """The same, summed over all carriers of one client: data split over domains."""
+ANSWER_BYTES = {60: 6_000.0, 3600: 12_000.0, 86_400: 30_000.0}
+"""Bytes in answers of types that carry text or names, each name, type and size counted once."""
 FRESH_NAMES = {3600: 15.0, 86_400: 60.0}
 """Encoded names below one domain per window, where the flow is little else: a few short names a minute."""
 SPREAD_FRESH_NAMES = {3600: 24.0, 86_400: 100.0}
@@ -76,32 +78,43 @@ class Evidence:
     amount: float = 0.0  # bytes, or names where the kind is fresh
     limit: float = 0.0
     names: int = 0
-    kind: str = "information"  # "encoded", "fresh", "spread", "spread fresh"
+    kind: str = "information"  # "answers", "encoded", "fresh", "spread", "spread fresh", "secret"
     domains: int = 1
+    text: str = ""  # what a secret is
 
 
-def evidence_of(ts: float, flow: Flow, spread: Spread | None) -> Evidence:
+def evidence_of(ts: float, flow: Flow, spread: Spread | None, factor: float = 1.0) -> Evidence:
     """The strongest evidence about a flow at time ts; ratio 0 while it has shown too few names."""
     best = Evidence(0.0)
-    if flow.names < MIN_NAMES:
-        return best
-    fresh = _is_fresh(flow)
+    enough = flow.names >= MIN_NAMES
+    fresh = enough and _is_fresh(flow)
     for window in flow.windows:
-        information, encoded, names, encoded_names = window.sums(ts)
+        information, encoded, names, encoded_names, answers = window.sums(ts)
+        best = _louder(best, window, "answers", answers, ANSWER_BYTES, names)
+        if not enough:
+            continue
         best = _louder(best, window, "information", information, INFORMATION_BYTES, names)
         best = _louder(best, window, "encoded", encoded, ENCODED_BYTES, names)
         if fresh:
             amount = min(encoded_names, encoded / FRESH_BYTES_A_NAME)
             best = _louder(best, window, "fresh", amount, FRESH_NAMES, names)
-    if spread is None or len(spread.domains) < 2:
-        return best
+    best = _louder_spread(best, ts, spread, fresh) if spread is not None and len(spread.domains) > 1 else best
+    return best if factor == 1.0 else replace(best, ratio=best.ratio / factor, limit=best.limit * factor)
+
+
+def _louder_spread(best: Evidence, ts: float, spread: Spread, fresh: bool) -> Evidence:
     for window in spread.windows:
-        _, encoded, _, names = window.sums(ts)
+        _, encoded, _, names, _ = window.sums(ts)
         best = _louder(best, window, "spread", encoded, SPREAD_BYTES, names, len(spread.domains))
         if fresh:
             amount = min(names, encoded / FRESH_BYTES_A_NAME)
             best = _louder(best, window, "spread fresh", amount, SPREAD_FRESH_NAMES, names, len(spread.domains))
     return best
+
+
+def with_secret(evidence: Evidence, secret: str) -> Evidence:
+    """Evidence of a query that gives a secret away: enough by itself, whatever the windows say."""
+    return replace(evidence, ratio=max(evidence.ratio, 1.0), kind="secret", text=secret) if secret else evidence
 
 
 def _is_fresh(flow: Flow) -> bool:
@@ -124,6 +137,15 @@ def _louder(
     return Evidence(amount / limit, window.seconds, amount, limit, round(names), kind, domains)
 
 
+def bounds(factor: float = 1.0) -> dict[str, float]:
+    """What can leave unseen at a factor on the limits, bytes per client and domain."""
+    return {
+        "encoded_bytes_a_day": ENCODED_BYTES[86_400] * factor,
+        "encoded_bytes_an_hour": ENCODED_BYTES[3600] * factor,
+        "bytes_in_words_a_day": INFORMATION_BYTES[86_400] * factor,
+    }
+
+
 def _span(seconds: int) -> str:
     return {60: "60 s", 600: "10 min", 3600: "1 h", 86_400: "24 h", 604_800: "7 d"}[seconds]
 
@@ -135,11 +157,13 @@ def incident_reasons(domain: str, flow: Flow, evidence: Evidence, spread: Spread
     if spread is not None and evidence.kind.startswith("spread"):
         loudest = sorted(spread.domains, key=lambda name: (-spread.domains[name], name))[:5]
         where = f"below {evidence.domains} domains ({', '.join(loudest)})"
+    if evidence.kind == "secret":
+        return (f"one query below {domain} carried {evidence.text}",)
     reasons = [f"{evidence.names} unique names {where} in {span}"]
     if evidence.kind.endswith("fresh"):
         reasons.append(f"each new and encoded, {evidence.ratio:.1f} times the limit of {evidence.limit:.0f} such names")
     else:
-        carried = "information" if evidence.kind == "information" else "encoded data"
+        carried = {"information": "information", "answers": "data in answers"}.get(evidence.kind, "encoded data")
         times = f"{evidence.ratio:.1f} times the limit of {evidence.limit:.0f}"
         reasons.append(f"{evidence.amount:.0f} bytes of {carried}, {times}")
     if flow.names and flow.encoded_names / flow.names >= 0.5:
@@ -152,7 +176,9 @@ def query_reasons(
 ) -> tuple[str, ...]:
     """Why a query is not NORMAL, in words; the loudest first."""
     reasons: list[str] = []
-    if behaviour >= scale.suspicious:
+    if evidence.kind == "secret":
+        reasons.append(f"it carries {evidence.text}")
+    elif behaviour >= scale.suspicious:
         reasons.append(f"{evidence.names} unique names below {domain} in {_span(evidence.window_s)}")
         if not evidence.kind.endswith("fresh"):
             reasons.append(f"{evidence.amount:.0f} bytes of information")

@@ -17,11 +17,10 @@ import structlog
 import uvicorn
 
 from agents import __version__, bootstrap, heartbeat
-from agents.alerting import AlertSink
 from agents.cron import cron_trigger
 from agents.errors import AgentsError, BusyError, StoreError
-from agents.fanout import Fanout
-from agents.health import ModelHealth, counters_of, health_of
+from agents.health import ModelHealth, calendar_of, counters_of, health_of
+from agents.judge import Judge
 from agents.logs import retraining_file
 from agents.retraining import retrain
 from agents.scheduler import RetrainScheduler
@@ -29,75 +28,11 @@ from agents.settings import Settings, parse_upstreams
 from agents.sources.batcher import Batcher
 from agents.sources.listener import Listener
 from agents.sources.upstream import Endpoint, system_resolvers
-from agents.store.spool import SpoolingSink
-from agents.types import QueryBatch
 from agents.web.app import create_app
 from agents.web.parts import Parts
 
-TICK_S = 1.0
-"""How often a listener looks for a new model and for incidents that have become quiet."""
 DAY_S = 86_400
 _log = structlog.get_logger()
-
-
-class Judge:
-    """From batches to sinks: the consumer of the listener's queue, and a tick for what happens without queries."""
-
-    def __init__(self, settings: Settings) -> None:
-        self._registry = bootstrap.registry_of(settings)
-        store = bootstrap.store_of(settings)
-        self.detector = bootstrap.detector_of(settings, self._registry.current())
-        self._restore(store)
-        self.spool = SpoolingSink(store, settings.state_dir / "spool", settings.spool_max_mb << 20)
-        self.alerts = AlertSink(bootstrap.alert_manager_of(settings))
-        self.fanout = Fanout([self.spool, self.alerts])
-        self._lock = threading.Lock()
-        self._stop = threading.Event()
-        self._ticker = threading.Thread(target=self._tick_on, name="ticker", daemon=True)
-        self._ticker.start()
-        self.scored = 0
-
-    def _restore(self, store: Any) -> None:
-        try:
-            store.migrate()
-            self.detector.incidents.restore(store.open_incidents())
-        except AgentsError as error:
-            _log.warning("store_unavailable_at_start", error=str(error))
-
-    def consume(self, batch: QueryBatch) -> None:
-        """Judge one batch and give it to the sinks."""
-        with self._lock:
-            verdicts = self.detector.detect(batch)
-            self.scored += len(batch)
-            self.fanout.accept(verdicts)
-
-    def _tick_on(self) -> None:
-        while not self._stop.wait(TICK_S):
-            model = self._registry.poll()
-            if model is not None:
-                self.detector.reload(model)
-                _log.info("model_reloaded", model_id=model.model_id)
-            with self._lock:
-                closed = self.detector.tick(time.time())
-                if closed is not None:
-                    self.fanout.accept(closed)
-
-    def close(self) -> None:
-        self._stop.set()
-        self._ticker.join()
-        self.fanout.close()
-
-    def state(self) -> dict[str, Any]:
-        return {
-            "model_id": self.detector.model.model_id,
-            "model_origin": self._registry.origin,
-            "scored": self.scored,
-            "flows": len(self.detector.flows),
-            "flows_refused": self.detector.flows.refused,
-            "incidents_open": len(self.detector.incidents.open),
-            "sink_failures": dict(self.fanout.failures),
-            "spool": dataclasses.asdict(self.spool.counts) | {"waiting": self.spool.waiting},
-        }
 
 
 def upstreams_of(settings: Settings) -> list[tuple[str, list[Endpoint]]]:
@@ -185,7 +120,7 @@ def retrain_once(settings: Settings, now: float | None = None, **changes: Any) -
     store = bootstrap.store_of(settings)
     extra = {"progress": progress} if progress else {}
     parts = bootstrap.retraining_parts(settings, store, **extra)
-    with retraining_file(settings.logs_dir / "retraining.log"):
+    with retraining_file(bootstrap.retraining_log(settings)):
         try:
             store.migrate()
         except StoreError as error:  # the run itself will fail on it, be recorded and told
@@ -215,24 +150,28 @@ def scheduler_of(settings: Settings) -> RetrainScheduler:
 
 @asynccontextmanager
 async def scheduling(settings: Settings) -> AsyncIterator[RetrainScheduler]:
-    """The scheduler; while the database is away it is tried again until it is there."""
+    """The scheduler. While the database is away it is tried again; nothing else waits for that."""
     scheduler = scheduler_of(settings)
-    store = bootstrap.store_of(settings)
-    while True:
-        try:
-            store.migrate()
-            await asyncio.to_thread(scheduler.start)
-            break
-        except AgentsError as error:
-            _log.warning("scheduler_waits_for_store", error=str(error))
-            await asyncio.sleep(settings.upstream_timeout_s)
-    beat = heartbeat.Heartbeat(settings.state_dir / "scheduler.json", lambda: {"next_run": scheduler.next_run()})
+    starting = asyncio.create_task(_started(settings, scheduler))
+    beat = heartbeat.Heartbeat(settings.state_dir / "scheduler.json", lambda: calendar_of(scheduler))
     beat.start()
     try:
         yield scheduler
     finally:
+        starting.cancel()
         await asyncio.to_thread(scheduler.stop)
         beat.stop()
+
+
+async def _started(settings: Settings, scheduler: RetrainScheduler) -> None:
+    store = bootstrap.store_of(settings)
+    while True:
+        try:
+            await asyncio.to_thread(store.migrate)
+            return await asyncio.to_thread(scheduler.start)
+        except AgentsError as error:
+            _log.warning("scheduler_waits_for_store", error=str(error))
+            await asyncio.sleep(settings.upstream_timeout_s)
 
 
 @asynccontextmanager
@@ -279,6 +218,7 @@ def _bound(config: uvicorn.Config) -> socket.socket:
 
 async def serve(settings: Settings, parts: Sequence[str], ready: Callable[[], None] = lambda: None) -> None:
     """Run "listener", "api" and "scheduler", those that `parts` names, until SIGINT or SIGTERM."""
+    bootstrap.make_folders(settings)
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):

@@ -88,8 +88,9 @@ class RetrainScheduler:
         _log.info("scheduler_started", next_run=str(self._time_of(RETRAIN)))
 
     def stop(self) -> None:
-        """End; waits for a job under way."""
-        self._scheduler.shutdown(wait=True)
+        """End; waits for a job under way. Does nothing where it has not begun."""
+        if self._scheduler.running:
+            self._scheduler.shutdown(wait=True)
 
     def next_run(self) -> float | None:
         """When the next retraining is due, Unix seconds. Raises StoreError."""

@@ -107,6 +107,10 @@ class Settings(BaseSettings):
     incident_quiet_s: Positive = Field(3600.0, description="an incident closes after this many seconds without a query")
     window_keys_max: Count = Field(200_000, description="(client, domain) pairs watched at once")
 
+    alert_budget_per_week: Annotated[float, Field(ge=0)] = Field(
+        3.0, description="investigations a week that are affordable; each retraining sets the limits by it"
+    )
+
     retention_days: Count = Field(30, description="days that stored queries are kept")
     spool_max_mb: Count = Field(512, description="disk for verdicts while the database is away, megabytes")
 

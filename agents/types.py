@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Any
@@ -68,6 +68,7 @@ class Incident:
     bytes_before_detection: float
     sample_names: tuple[str, ...] = ()
     closed_at: float | None = None
+    evidence: Mapping[str, Any] = field(default_factory=dict)  # JSON values, see evidence.py
 
     @property
     def incident_id(self) -> str:

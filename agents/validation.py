@@ -62,7 +62,7 @@ class Validator:
         return Validation(
             gates=gates_of(measured),
             cases=(*known, *own),
-            blind_spots=blind_spots(seen),
+            blind_spots=blind_spots(seen, candidate.limit_factor),
             old=self._distribution(old),
             new=self._distribution(new),
         )
@@ -102,9 +102,12 @@ class Validator:
         )
 
 
-def blind_spots(found: Sequence[Incident]) -> tuple[str, ...]:
-    """What stays unseen with these limits, in words, for the report."""
-    encoded, words, spread = policy.ENCODED_BYTES, policy.INFORMATION_BYTES, policy.SPREAD_BYTES
+def blind_spots(found: Sequence[Incident], factor: float) -> tuple[str, ...]:
+    """What stays unseen with the limits at this factor, in words, for the report."""
+    encoded, words, spread = (
+        {seconds: limit * factor for seconds, limit in limits.items()}
+        for limits in (policy.ENCODED_BYTES, policy.INFORMATION_BYTES, policy.SPREAD_BYTES)
+    )
     worst = max((incident.bytes_before_detection for incident in found), default=0.0)
     return (
         f"Encoded data below {encoded[86_400]:.0f} bytes a day and {encoded[604_800]:.0f} bytes a week, per client and "

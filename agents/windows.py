@@ -18,8 +18,16 @@ EXACT_MAX = 2_000
 """Names and labels remembered one by one; beyond it a Bloom filter (Bloom 1970) of SKETCH_BITS takes over."""
 SKETCH_BITS = 1 << 17
 SKETCH_HASHES = 4
-SAMPLES = 8
-"""Names kept as evidence."""
+SAMPLES = 24
+"""First names of a flow that are kept, with their query types: as evidence, and to recognise a tool."""
+SUMS = 5
+QTYPES_MAX = 16
+"""Query types counted apart for one flow."""
+CARRYING_TYPES = frozenset((5, 10, 13, 15, 16, 25, 29, 33, 35, 37, 99, 65399))
+"""Types whose answers hold text or names of the answerer's choice: CNAME, NULL, HINFO, MX, TXT, KEY, LOC, SRV, NAPTR,
+CERT, SPF, and iodine's PRIVATE."""
+ANSWER_FRAME = 30
+"""Bytes of an answer beside question and data: header, question's end, one record's head (RFC 1035 section 4.1)."""
 IDLE_S = 3600
 """A key without evidence that was idle for this long makes room."""
 SWEEP_S = 60
@@ -79,24 +87,27 @@ class Memory:
 
 @dataclass(slots=True)
 class Window:
-    """Sums over the last `seconds`: information bytes, encoded bytes, new names, new encoded names."""
+    """Sums over the last `seconds`: bytes of information, of encoded data, new names, encoded ones, answer bytes."""
 
     seconds: int
     bucket: int = -1
-    now: list[float] = field(default_factory=lambda: [0.0] * 4)
-    before: list[float] = field(default_factory=lambda: [0.0] * 4)
+    now: list[float] = field(default_factory=lambda: [0.0] * SUMS)
+    before: list[float] = field(default_factory=lambda: [0.0] * SUMS)
 
-    def add(self, ts: float, information: float, encoded: float, names: int, encoded_names: float) -> None:
-        """Count new names that carry so many bytes."""
+    def add(
+        self, ts: float, information: float, encoded: float, names: int, encoded_names: float, answers: float = 0.0
+    ) -> None:
+        """Count new names that carry so many bytes, and what came in answers."""
         self._turn(int(ts // self.seconds))
         now = self.now
         now[0] += information
         now[1] += encoded
         now[2] += names
         now[3] += encoded_names
+        now[4] += answers
 
-    def sums(self, ts: float) -> tuple[float, float, float, float]:
-        """(information bytes, encoded bytes, names, encoded names) at time ts, not before the last add."""
+    def sums(self, ts: float) -> tuple[float, float, float, float, float]:
+        """(information bytes, encoded bytes, names, encoded names, answer bytes) at ts, not before the last add."""
         self._turn(int(ts // self.seconds))
         left = 1 - (ts / self.seconds - self.bucket)
         left = min(max(left, 0.0), 1.0)
@@ -106,13 +117,14 @@ class Window:
             now[1] + left * before[1],
             now[2] + left * before[2],
             now[3] + left * before[3],
+            now[4] + left * before[4],
         )
 
     def _turn(self, bucket: int) -> None:
         if bucket <= self.bucket:
             return
-        self.before = self.now if bucket == self.bucket + 1 else [0.0] * 4
-        self.now = [0.0] * 4
+        self.before = self.now if bucket == self.bucket + 1 else [0.0] * SUMS
+        self.now = [0.0] * SUMS
         self.bucket = bucket
 
 
@@ -143,17 +155,27 @@ class Flow:
         self.queries = self.names = self.encoded_names = self.bytes_in = 0
         self.leaked_bytes = self.encoded_bytes = 0.0
         self.memory = Memory()
-        self.samples: list[bytes] = []
+        self.samples: list[tuple[bytes, int]] = []
         self.qtypes: dict[int, int] = {}
         self.windows = _windows()
 
     def add(
-        self, ts: float, wire: bytes, name_key: int, parts: tuple[Part, ...], discount: float
+        self, ts: float, query: tuple[bytes, int, int], name_key: int, parts: tuple[Part, ...], discount: float
     ) -> tuple[float, float]:
-        """Count one query; returns (information, encoded) bytes that it newly carried, after the discount."""
+        """Count one query: (wire name as sent, qtype, bytes of the answer or UNKNOWN).
+
+        Returns (information, encoded) bytes that it newly carried, after the discount.
+        """
+        wire, qtype, rlen = query
         self.queries += 1
         self.last_seen = max(self.last_seen, ts)
+        if qtype in self.qtypes or len(self.qtypes) < QTYPES_MAX:
+            self.qtypes[qtype] = self.qtypes.get(qtype, 0) + 1
+        answers = self._answers(name_key, qtype, rlen, len(wire)) / discount
         if not parts or not self.memory.add(name_key):
+            if answers:
+                for window in self.windows:
+                    window.add(ts, 0.0, 0.0, 0, 0, answers)
             return 0.0, 0.0
         information = encoded = 0.0
         for part in parts:
@@ -168,10 +190,21 @@ class Flow:
         self.leaked_bytes += information
         self.encoded_bytes += encoded
         if len(self.samples) < SAMPLES:
-            self.samples.append(wire)
+            self.samples.append((wire, qtype))
         for window in self.windows:
-            window.add(ts, information, encoded, 1, (encoded > 0) / discount)
+            window.add(ts, information, encoded, 1, (encoded > 0) / discount, answers)
         return information, encoded
+
+    def _answers(self, name_key: int, qtype: int, rlen: int, name_bytes: int) -> int:
+        """Bytes that an answer newly carried: the same name, type and size again carry nothing that is new."""
+        size = rlen - name_bytes - ANSWER_FRAME
+        if qtype not in CARRYING_TYPES or size <= 0:
+            return 0
+        mixed = name_key ^ (qtype * 0x9E3779B97F4A7C15) ^ (rlen * 0xC2B2AE3D27D4EB4F)
+        if not self.memory.add(mixed & 0xFFFF_FFFF_FFFF_FFFF):
+            return 0
+        self.bytes_in += size
+        return size
 
 
 class Spread:

@@ -1,106 +1,65 @@
-"""`dns-tunnel run` as a real process with a real upstream, for tests."""
+"""`dns-tunnel` and other programs as processes of their own, for tests."""
 
 from __future__ import annotations
 
+import contextlib
 import os
-import signal
+import socket
 import subprocess
-from collections.abc import Iterator
-from contextlib import contextmanager
+import sys
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import dns.message
-import dns.name
-import dns.query
-import httpx
-
-from tests.commands import BASE, environment, free_port
-from tests.listening import wait_until
-from tests.stubs import StubServer
+ROOT = Path(__file__).resolve().parents[1]
 
 
-class Running:
-    """One process; `folder` is its DATA_DIR and working directory."""
-
-    def __init__(self, folder: Path, upstream: StubServer, **settings: str) -> None:
-        self.folder = folder
-        self.dns_port, self.api_port = free_port(), free_port()
-        self.settings = {
-            "LISTEN_PORT": str(self.dns_port),
-            "API_PORT": str(self.api_port),
-            "UPSTREAMS": f"127.0.0.1:{upstream.port}",
-            "DATA_DIR": str(folder),
-            **settings,
-        }
-        self.log = folder / "process.log"
-        self.client = httpx.Client(base_url=f"http://127.0.0.1:{self.api_port}", timeout=10, trust_env=False)
-        self.process = self._spawn()
-
-    def _spawn(self) -> subprocess.Popen[bytes]:
-        with self.log.open("ab") as log:
-            return subprocess.Popen(
-                [*BASE, "run"], cwd=self.folder, env=environment(**self.settings), stdout=log, stderr=log
-            )
-
-    def wait_ready(self) -> None:
-        """Return once DNS and API answer."""
-        wait_until(lambda: self.process.poll() is not None or self._answers(), 30)
-        assert self.process.poll() is None, self.log.read_text()
-        self.client.headers["Authorization"] = f"Bearer {(self.folder / 'data' / 'api_token').read_text().strip()}"
-
-    def _answers(self) -> bool:
+@contextlib.contextmanager
+def process(command: list[str], log: Path, env: dict[str, str] | None = None) -> Iterator[subprocess.Popen[bytes]]:
+    """A process while the block lasts; ended by SIGTERM, or SIGKILL where that does not do."""
+    with log.open("wb") as out:
+        started = subprocess.Popen(command, stdout=out, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, env=env)
+    try:
+        yield started
+    finally:
+        started.terminate()
         try:
-            well = self.client.get("/health").json()["components"]["listener"]["ok"]
-        except httpx.TransportError:
-            return False
-        return bool(well)
-
-    def ask(self, name: str | bytes, qtype: str = "A") -> dns.message.Message:
-        """One query by UDP; `name` as text, or in wire form without the root byte."""
-        qname = dns.name.from_wire(name + b"\0", 0)[0] if isinstance(name, bytes) else dns.name.from_text(name)
-        return dns.query.udp(dns.message.make_query(qname, qtype), "127.0.0.1", port=self.dns_port, timeout=5)
-
-    def get(self, path: str, **parameters: Any) -> Any:
-        """The answer of the API as JSON."""
-        answer = self.client.get(path, params=parameters)
-        assert answer.status_code == 200, answer.text
-        return answer.json()
-
-    def stored(self) -> int:
-        """Queries that the API shows, 1000 at most."""
-        return len(self.get("/queries", limit=1000)["queries"])
-
-    def kill(self) -> None:
-        """kill -9."""
-        self.process.kill()
-        self.process.wait(10)
-
-    def restart(self) -> None:
-        """Start again in the same folder, on the same ports."""
-        (self.folder / "data" / "listener.json").unlink()  # the dead one's last word
-        self.process = self._spawn()
-        self.wait_ready()
-
-    def stop(self) -> int:
-        """SIGTERM; the exit code, which must come within seconds."""
-        self.process.send_signal(signal.SIGTERM)
-        return self.process.wait(20)
-
-    def close(self) -> None:
-        self.client.close()
-        if self.process.poll() is None:
-            os.kill(self.process.pid, signal.SIGKILL)
-            self.process.wait(10)
+            started.wait(20)
+        except subprocess.TimeoutExpired:
+            started.kill()
+            started.wait()
 
 
-@contextmanager
-def running(folder: Path, **settings: str) -> Iterator[Running]:
-    """A ready process and its upstream, ended with the block."""
-    with StubServer() as upstream:
-        made = Running(folder, upstream, **settings)
-        try:
-            made.wait_ready()
-            yield made
-        finally:
-            made.close()
+@contextlib.contextmanager
+def product(command: str, directory: Path, **settings: str) -> Iterator[subprocess.Popen[bytes]]:
+    """`dns-tunnel COMMAND` on a DATA_DIR of its own, with these settings and no others; ready when it says so."""
+    clean = {name: os.environ[name] for name in ("PATH", "HOME", "LANG") if name in os.environ}
+    env = clean | {name.upper(): value for name, value in settings.items()}
+    env |= {"PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path]), "DATA_DIR": str(directory)}
+    directory.mkdir(exist_ok=True)
+    log = directory / "process.log"
+    with process([sys.executable, "-m", "agents", command], log, env) as started:
+        wait_for(
+            lambda: b"listener_started" in log.read_bytes() or started.poll() is not None, "the listener starts", 60
+        )
+        assert started.poll() is None, log.read_text()
+        yield started
+
+
+def free_port() -> int:
+    """A port that is free for UDP and TCP on loopback."""
+    with socket.socket() as tcp, socket.socket(type=socket.SOCK_DGRAM) as udp:
+        tcp.bind(("127.0.0.1", 0))
+        port: int = tcp.getsockname()[1]
+        udp.bind(("127.0.0.1", port))
+        return port
+
+
+def wait_for(condition: Callable[[], Any], what: str, timeout_s: float = 60) -> Any:
+    """The first true value of the condition. AssertionError if there is none in time."""
+    deadline = time.monotonic() + timeout_s
+    while not (found := condition()):
+        assert time.monotonic() < deadline, f"waited {timeout_s:.0f} s in vain: {what}"
+        time.sleep(0.2)
+    return found

@@ -129,6 +129,7 @@ def incident_row(incident: Incident) -> dict[str, Any]:
         "bytes_before_detection": float(incident.bytes_before_detection),
         "sample_names": json.dumps(incident.sample_names),
         "closed_at": None if incident.closed_at is None else float(incident.closed_at),
+        "evidence": json.dumps(dict(incident.evidence)),
     }
 
 
@@ -138,4 +139,5 @@ def incident_of(row: Mapping[str, Any]) -> Incident:
     values["severity"] = Severity(values["severity"])
     values["reasons"] = tuple(json.loads(values["reasons"]))
     values["sample_names"] = tuple(json.loads(values["sample_names"]))
+    values["evidence"] = json.loads(values.get("evidence", "{}"))
     return Incident(**values)

@@ -71,6 +71,7 @@ INCIDENTS = Table(
     Column("bytes_before_detection", Double, nullable=False),
     Column("sample_names", Text, nullable=False),
     Column("closed_at", Double),
+    Column("evidence", Text, nullable=False, server_default="{}"),
 )
 
 BATCHES = Table(

@@ -1,0 +1,103 @@
+"""Judgements as people and programs read them: text, and JSON values."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from agents.evaluation import Evaluation, tools
+from agents.evidence import attack_names
+from agents.names import to_text
+from agents.types import Incident, Severity, Verdicts
+from agents.wire import type_name
+
+TIMELINE_SHOWN = 12
+
+
+def incident_json(incident: Incident) -> dict[str, Any]:
+    """One incident as replay prints it."""
+    row = {name: getattr(incident, name) for name in Incident.__dataclass_fields__}
+    row |= {"severity": incident.severity.name, "score": round(incident.score, 4)}
+    for name in ("leaked_bytes", "bytes_before_detection"):
+        row[name] = round(row[name], 1)
+    return {"type": "incident", "incident_id": incident.incident_id, **row}
+
+
+def query_json(verdicts: Verdicts) -> Iterator[dict[str, Any]]:
+    """One object a query."""
+    queries = verdicts.queries
+    for i in range(len(verdicts)):
+        yield {
+            "type": "query",
+            "ts": float(queries.ts[i]),
+            "client": queries.client[i],
+            "qname": to_text(queries.qname[i]),
+            "qtype": type_name(int(queries.qtype[i])),
+            "domain": verdicts.domain[i],
+            "score": round(float(verdicts.score[i]), 4),
+            "severity": Severity(int(verdicts.severity[i])).name,
+            "reasons": list(verdicts.reasons[i]),
+        }
+
+
+def incident_text(incident: Incident) -> str:
+    """One incident for people."""
+    lines = [
+        f"{incident.severity.name} incident: {incident.client or '(unknown client)'} -> {incident.domain}"
+        f" (score {incident.score:.2f}{f', looks like {incident.tool}' if incident.tool else ''})",
+        *(f"  - {reason}" for reason in incident.reasons),
+        f"  found after {incident.queries_before_detection} queries and {incident.bytes_before_detection:.0f} bytes;"
+        f" {incident.queries} queries, {incident.unique_names} names and {incident.leaked_bytes:.0f} bytes in all",
+        *(f"  e.g. {name}" for name in incident.sample_names[:3]),
+    ]
+    return "\n".join(lines)
+
+
+def evidence_text(evidence: Mapping[str, Any]) -> str:
+    """An incident's evidence for people."""
+    if not evidence:
+        return "  no further evidence is kept"
+    types = ", ".join(f"{name} {count}" for name, count in evidence["qtypes"].items())
+    lines = [
+        f"  techniques  {attack_names(evidence['attack'])}",
+        f"  types       {types}; {evidence['queries_per_minute']:.1f} queries a minute",
+        f"  answers     {evidence['bytes_in']} bytes of data came in",
+        f"  {evidence['benign_if']}",
+    ]
+    if evidence["preview"]:
+        lines.insert(0, f"  decodes to  {evidence['preview']}")
+    for row in evidence["timeline"][:TIMELINE_SHOWN]:
+        at = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(row["at"]))
+        lines.append(f"  {at}  {row['queries']:.0f} queries, {row['bytes']:.0f} bytes")
+    return "\n".join(lines)
+
+
+def print_evaluation(found: Evaluation) -> None:
+    """The tables for people."""
+    print(f"{'tool':<10} {'found':>9}  queries before (median, worst)  bytes before (median, worst)  above NORMAL")
+    for row in tools(found.sessions):
+        print(
+            f"{row.tool:<10} {row.found:>3} / {row.sessions:<3}  {row.queries_median:>14.0f} {row.queries_worst:>12}"
+            f"  {row.bytes_median:>16.0f} {row.bytes_worst:>11.0f}  {row.above_normal:>11.1%}"
+        )
+    for session in found.sessions:
+        if not session.found:
+            print(f"  missed: {session.file} ({session.queries} queries)")
+    hours = sum(row.client_hours for row in found.benign)
+    alarms = sum(len(row.incidents) for row in found.benign)
+    print(f"\nbenign: {alarms} false incidents in {hours:.0f} client-hours ({_rate(alarms, hours)} a client-week)")
+    for capture in found.benign:
+        print(f"  {capture.file:<50} {capture.queries:>7} queries {capture.above_normal:>9.3%} above NORMAL")
+        for text in capture.incidents:
+            print(f"    false incident: {text}")
+    print("\nnames, one by one")
+    for names in found.names:
+        print(
+            f"  {names.file:<62} {names.names:>7} {names.above_normal:>9.3%} above NORMAL"
+            f" {names.above_high:>9.3%} HIGH or above"
+        )
+
+
+def _rate(alarms: int, hours: float) -> str:
+    return f"{alarms / hours * 168:.2f}" if hours else "-"

@@ -1,0 +1,94 @@
+"""What the windows hold, as a file: long windows survive a restart, and cost no scan of a table."""
+
+from __future__ import annotations
+
+import base64
+import json
+import zlib
+from typing import Any
+
+from agents.windows import SUMS, WINDOWS_S, Flow, Flows, Spread, Window
+
+FORMAT = 1
+FLOWS_MAX = 50_000
+"""Flows kept, those that leaked most first: what leaked nothing yet starts anew."""
+LEVEL = 1  # of zlib: a snapshot is written every minute
+
+
+def dump(flows: Flows) -> bytes:
+    """The state of all flows, compressed."""
+    loudest = sorted(flows.flows.items(), key=lambda item: (-item[1].leaked_bytes, item[0]))[:FLOWS_MAX]
+    state = {
+        "format": FORMAT,
+        "windows": WINDOWS_S,
+        "sums": SUMS,
+        "flows": [[*key, _flow_json(flow)] for key, flow in loudest],
+        "spreads": [[client, _spread_json(spread)] for client, spread in sorted(flows.spreads.items())],
+    }
+    return zlib.compress(json.dumps(state, separators=(",", ":")).encode(), LEVEL)
+
+
+def load(data: bytes, flows: Flows) -> int:
+    """Put a dumped state into `flows`; returns how many flows. Raises ValueError for anything but a whole dump."""
+    try:
+        state = json.loads(zlib.decompress(data))
+        if (state["format"], tuple(state["windows"]), state["sums"]) != (FORMAT, WINDOWS_S, SUMS):
+            raise ValueError("cannot restore windows: written by another version")
+        found = {(client, domain): _flow_of(row) for client, domain, row in state["flows"][: flows.keys_max]}
+        spreads = {client: _spread_of(row) for client, row in state["spreads"]}
+    except (zlib.error, KeyError, TypeError, IndexError, AttributeError) as error:
+        raise ValueError(f"cannot restore windows: damaged file ({type(error).__name__})") from None
+    flows.flows |= found
+    flows.spreads |= spreads
+    return len(found)
+
+
+def _flow_json(flow: Flow) -> dict[str, Any]:
+    sketch = flow.memory.sketch
+    return {
+        "seen": [flow.first_seen, flow.last_seen],
+        "counts": [flow.queries, flow.names, flow.encoded_names, flow.bytes_in],
+        "bytes": [flow.leaked_bytes, flow.encoded_bytes],
+        "exact": sorted(flow.memory.exact),
+        "sketch": None if sketch is None else _text(bytes(sketch)),
+        "samples": [[_text(wire), qtype] for wire, qtype in flow.samples],
+        "qtypes": sorted(flow.qtypes.items()),
+        "windows": _windows_json(flow.windows),
+    }
+
+
+def _flow_of(row: dict[str, Any]) -> Flow:
+    flow = Flow(row["seen"][0])
+    flow.last_seen = row["seen"][1]
+    flow.queries, flow.names, flow.encoded_names, flow.bytes_in = row["counts"]
+    flow.leaked_bytes, flow.encoded_bytes = row["bytes"]
+    flow.memory.exact = set(row["exact"])
+    flow.memory.sketch = None if row["sketch"] is None else bytearray(base64.b64decode(row["sketch"]))
+    flow.samples = [(base64.b64decode(text), qtype) for text, qtype in row["samples"]]
+    flow.qtypes = dict(row["qtypes"])
+    _fill(flow.windows, row["windows"])
+    return flow
+
+
+def _spread_json(spread: Spread) -> dict[str, Any]:
+    return {"domains": spread.domains, "windows": _windows_json(spread.windows)}
+
+
+def _spread_of(row: dict[str, Any]) -> Spread:
+    spread = Spread()
+    spread.domains = dict(row["domains"])
+    _fill(spread.windows, row["windows"])
+    return spread
+
+
+def _windows_json(windows: tuple[Window, ...]) -> list[list[Any]]:
+    return [[window.bucket, window.now, window.before] for window in windows]
+
+
+def _fill(windows: tuple[Window, ...], rows: list[list[Any]]) -> None:
+    for window, (bucket, now, before) in zip(windows, rows, strict=True):
+        window.bucket, window.now, window.before = bucket, list(now), list(before)
+
+
+def _text(data: bytes) -> str:
+    return base64.b64encode(data).decode("ascii")

@@ -1,0 +1,89 @@
+"""`dns-tunnel health`, over real heartbeats and a real HTTP server."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agents.cli import main
+
+
+@pytest.fixture
+def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("DATA_DIR", str(tmp_path))
+    (tmp_path / "data").mkdir()
+    return tmp_path / "data"
+
+
+def _beat(path: Path, age_s: float, **state: Any) -> None:
+    path.write_text(json.dumps({"at": time.time() - age_s, **state}))
+
+
+@pytest.mark.parametrize(
+    ("part", "state", "code"),
+    [
+        ("listener", {"age_s": 1.0, "judging": True}, 0),
+        ("listener", {"age_s": 1.0, "judging": False}, 1),
+        ("listener", {"age_s": 600.0, "judging": True}, 1),
+        ("scheduler", {"age_s": 1.0, "next_run": 1.0}, 0),
+        ("scheduler", {"age_s": 1.0, "error": "cannot read the schedule"}, 0),
+        ("scheduler", {"age_s": 600.0}, 1),
+    ],
+)
+def test_a_process_is_well_while_it_writes(data: Path, part: str, state: dict[str, Any], code: int) -> None:
+    _beat(data / f"{part}.json", **state)
+    assert main(["health", part]) == code
+
+
+@pytest.mark.parametrize("part", ["listener", "scheduler"])
+@pytest.mark.parametrize("content", [None, "", "{", "[]"])
+def test_no_heartbeat_or_a_damaged_one_is_no_sign_of_life(data: Path, part: str, content: str | None) -> None:
+    if content is not None:
+        (data / f"{part}.json").write_text(content)
+    assert main(["health", part]) == 1
+
+
+@pytest.fixture
+def answering(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
+    status = [200]
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(status[0] if self.path == "/health" else 404)
+            self.end_headers()
+
+        def log_message(self, format: str, *args: object) -> None:
+            """Not of interest."""
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    monkeypatch.setenv("API_PORT", str(server.server_port))
+    threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
+    yield status
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "0.0.0.0"])
+def test_the_api_is_well_while_it_answers(
+    data: Path, answering: list[int], host: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("API_HOST", host)
+    assert main(["health", "api"]) == 0
+    answering[0] = 500
+    assert main(["health", "api"]) == 1
+
+
+def test_an_api_that_is_not_there_is_not_well(
+    data: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("API_PORT", "9")
+    assert main(["health", "api"]) == 1
+    assert capsys.readouterr().out == "api: no sign of life\n"
