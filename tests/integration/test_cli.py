@@ -188,7 +188,9 @@ def test_doctor_is_content_where_all_is_well(tmp_path: Path) -> None:
     with StubServer() as upstream:
         done = call(tmp_path, "doctor", UPSTREAMS=f"127.0.0.1:{upstream.port}", LISTEN_PORT=str(free_port()))
     assert done.code == 0, done.out
-    assert [line[:3] for line in done.out.splitlines()] == ["ok "] * 8
+    lines = done.out.splitlines()
+    assert len(lines) >= 8
+    assert all(line.startswith("ok ") for line in lines)
 
 
 def model_ids(inside: Inside) -> dict[str, list[str]]:

@@ -6,6 +6,7 @@ import json
 import socket
 import threading
 from pathlib import Path
+from typing import Any
 
 import dns.rcode
 import pytest
@@ -14,8 +15,8 @@ from agents.names import MAX_NAME, defang, to_text, wire_of
 from agents.shipped import golden_sessions
 from tests.commands import call, environment, free_port, is_one_line
 from tests.listening import wait_until
+from tests.live import Running, running
 from tests.webhook import webhook
-from tests.whole import Running, running
 
 TUNNEL = [to_text(qname) for qname in golden_sessions()["iodine-txt-base32"].qname]
 HOSTILE = wire_of(
@@ -40,9 +41,8 @@ def test_a_query_is_answered_scored_and_shown_and_sigterm_ends_it(tmp_path: Path
         assert (row["rcode"], row["ancount"], row["ans_types"]) == (0, 1, "A")
         assert row["rtt_ms"] >= 0
         assert process.client.get("/queries", headers={"Authorization": "Bearer wrong"}).status_code == 401
-        health = process.get("/health")
-        assert health["status"] == "ok", health
-        assert health["components"]["model"]["origin"] == "baseline"
+        wait_until(lambda: process.get("/health")["status"] == "ok")
+        assert process.get("/health")["components"]["model"]["origin"] == "baseline"
         assert (tmp_path / "data" / "api_token").stat().st_mode & 0o777 == 0o600
         assert process.stop() == 0
     log = process.log.read_text()
@@ -140,8 +140,8 @@ def test_a_port_that_is_taken_is_one_line_and_nothing_stays_behind(tmp_path: Pat
         taken.listen()
         port = str(taken.getsockname()[1])
         for name, other in (("API_PORT", "LISTEN_PORT"), ("LISTEN_PORT", "API_PORT")):
-            settings = {"UPSTREAMS": "127.0.0.1:9", name: port, other: str(free_port())}
-            done = call(tmp_path, "run", timeout_s=40, **settings)
+            settings: dict[str, Any] = {name: port, other: str(free_port())}
+            done = call(tmp_path, "run", UPSTREAMS="127.0.0.1:9", **settings)
             assert done.code == 1
             assert done.err.splitlines()[-1].startswith("dns-tunnel: cannot "), done.err
             assert port in done.err.splitlines()[-1]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import random
+from collections.abc import Callable
 
 import pytest
 from hypothesis import given
@@ -22,7 +23,7 @@ SECRETS = {
     b"DB_HOST=10.0.0.5;DB_NAME=shop": "a setting or field",
     b'{"card": "4111111111111111"}': "a JSON object",
 }
-CODES = {
+CODES: dict[str, Callable[[bytes], str]] = {
     "hex": bytes.hex,
     "base32": lambda data: base64.b32encode(data).decode().rstrip("=").lower(),
     "base64": lambda data: base64.b64encode(data).decode().rstrip("="),

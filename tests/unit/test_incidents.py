@@ -15,7 +15,7 @@ def flow_of(names: int, ts: float = START) -> Flow:
     flow = Flow(ts)
     for number in range(names):
         label = b"\x04%04d" % number
-        flow.add(ts + number, (label, 16, -1), key_of(label), (Part(key_of(b"." + label), 80.0, True),), 1.0)
+        flow.add(ts + number, (label, 1, -1), key_of(label), (Part(key_of(b"." + label), 80.0, True),), 1.0)
     return flow
 
 

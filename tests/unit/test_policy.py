@@ -81,7 +81,7 @@ def flow_of(names: int, bits: float, encoded: bool = True, gap_s: float = 0.0, w
     for number in range(names):
         label = f"{word}{number}".encode()
         flow.add(
-            START + number * gap_s, (label, 16, -1), key_of(label), (Part(key_of(b"." + label), bits, encoded),), 1.0
+            START + number * gap_s, (label, 1, -1), key_of(label), (Part(key_of(b"." + label), bits, encoded),), 1.0
         )
     return flow
 
@@ -123,7 +123,7 @@ def test_data_split_over_domains_is_evidence_where_no_single_domain_is() -> None
         assert flow is not None
         for name in range(5):
             label = f"{number} {name}".encode()
-            _, encoded = flow.add(START, (label, 16, -1), key_of(label), (Part(key_of(label + b"."), 64.0, True),), 1.0)
+            _, encoded = flow.add(START, (label, 1, -1), key_of(label), (Part(key_of(label + b"."), 64.0, True),), 1.0)
             spread = flows.spread("client", domain, flow, START, encoded)
         alone, together = evidence_of(START, flow, None), evidence_of(START, flow, spread)
         ratios.append(together.ratio)
@@ -144,7 +144,7 @@ def test_a_few_short_encoded_names_an_hour_are_evidence_where_the_flow_is_little
     assert found.ratio >= 1
     assert "each new and encoded" in incident_reasons("evil.com", few, found, None)[1]
     for _ in range(90):  # a browser comes back to the same names
-        few.add(end, (b"n1", 16, -1), key_of(b"n1"), (), 1.0)
+        few.add(end, (b"n1", 1, -1), key_of(b"n1"), (), 1.0)
     assert evidence_of(end, few, None).ratio < 1
     assert evidence_of(end, flow_of(30, 32.0, encoded=False, gap_s=60.0), None).ratio < 1
 
