@@ -43,6 +43,7 @@ class Session:
     tool: str
     queries: int  # of the tunnel
     found: bool
+    named: str  # the tool that the incident points to, "" for none
     severity: str
     queries_before: int
     bytes_before: float
@@ -91,6 +92,7 @@ class Tool:
     tool: str
     sessions: int
     found: int
+    named: int  # sessions whose tool was named as the manifest does
     queries_median: float
     queries_worst: int
     bytes_median: float
@@ -107,13 +109,14 @@ def tools(sessions: Sequence[Session]) -> list[Tool]:
 
 
 def _tool(name: str, sessions: Sequence[Session]) -> Tool:
-    found = [session for session in sessions if session.found] or [Session("", name, 0, False, "", 0, 0.0, 0.0)]
+    found = [session for session in sessions if session.found] or [Session("", name, 0, False, "", "", 0, 0.0, 0.0)]
     queries, leaked = [s.queries_before for s in found], [s.bytes_before for s in found]
     total = sum(session.queries for session in sessions)
     return Tool(
         tool=name,
         sessions=len(sessions),
         found=sum(session.found for session in sessions),
+        named=sum(session.named == session.tool for session in sessions),
         queries_median=statistics.median(queries),
         queries_worst=max(queries),
         bytes_median=statistics.median(leaked),
@@ -130,7 +133,7 @@ def evaluate(
     progress: Callable[[Iterable[dict[str, str]]], Iterable[dict[str, str]]] = iter,
 ) -> Evaluation:
     """Run everything that the manifest lists. Raises UsageError where it cannot be read."""
-    rows = [row for row in _manifest(manifest) if row["kind"] != "raw-pcap"]
+    rows = [row for row in read_manifest(manifest) if row["kind"] != "raw-pcap"]
     evaluation = Evaluation(model.model_id)
     background = _background(manifest.parent, rows, open_capture)
     for row in progress(rows):
@@ -144,7 +147,8 @@ def evaluate(
     return evaluation
 
 
-def _manifest(path: Path) -> list[dict[str, str]]:
+def read_manifest(path: Path) -> list[dict[str, str]]:
+    """Rows of a manifest whose files are all there. Raises UsageError."""
     try:
         text = path.read_text("utf-8")
     except (OSError, UnicodeDecodeError) as error:
@@ -244,6 +248,7 @@ def _session(
         tool=row["tool"],
         queries=len(tunnel),
         found=first is not None,
+        named=next((one.tool for one in own if one.tool), ""),
         severity=max(own, key=lambda one: one.severity).severity.name if own else "",
         queries_before=first.queries_before_detection if first else 0,
         bytes_before=round(first.bytes_before_detection, 1) if first else 0.0,
@@ -272,7 +277,7 @@ def _domain_or(qname: str) -> str:
 
 
 def _names(path: Path, row: dict[str, str], model: Model, detector: TunnelDetector) -> Names:
-    names = list(_read_names(path))
+    names = list(read_names(path))
     scale = detector.scale
     scores = [
         model.score(extract(names[at : at + NAMES_AT_ONCE]), names[at : at + NAMES_AT_ONCE])
@@ -288,7 +293,7 @@ def _names(path: Path, row: dict[str, str], model: Model, detector: TunnelDetect
     )
 
 
-def _read_names(path: Path) -> Iterable[bytes]:
+def read_names(path: Path) -> Iterable[bytes]:
     """Names of a list, one a line; of a CSV, its first column."""
     with _text(path) as file:
         for line in file:

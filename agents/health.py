@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,17 +14,41 @@ from agents.scheduler import RetrainScheduler
 from agents.settings import Settings
 
 
-def health_of(settings: Settings, registry: ModelRegistry[Model]) -> Mapping[str, Mapping[str, Any]]:
+class ModelHealth:
+    """State of the model in use; the file is read once a change, since anybody may ask for /health."""
+
+    def __init__(self, registry: ModelRegistry[Model]) -> None:
+        self._registry = registry
+        self._guard = threading.Lock()
+        self._stamp: tuple[int, ...] | None = None
+        self._state: dict[str, Any] = {}
+
+    def state(self) -> Mapping[str, Any]:
+        """{"ok", "model_id", "origin"}; not ok where there is a model file and the shipped one had to be used."""
+        with self._guard:
+            stamp = self._registry.stamp()
+            if not self._state or stamp != self._stamp:
+                self._state, self._stamp = self._look(), stamp
+            return self._state
+
+    def _look(self) -> dict[str, Any]:
+        registry = self._registry
+        try:
+            state = {"ok": True, "model_id": registry.current().model_id, "origin": registry.origin}
+        except AgentsError as error:
+            return {"ok": False, "error": str(error)}
+        if registry.origin == "baseline" and registry.stamp() is not None:
+            state |= {"ok": False, "error": f"cannot use model {registry.champion_path.name}: see the log"}
+        return state
+
+
+def health_of(settings: Settings, model: ModelHealth) -> Mapping[str, Mapping[str, Any]]:
     """State of each component but the database, as /health shows it."""
     listener = heartbeat.read(settings.state_dir / "listener.json")
     scheduler = heartbeat.read(settings.state_dir / "scheduler.json")
-    try:
-        model = {"ok": True, "model_id": registry.current().model_id, "origin": registry.origin}
-    except AgentsError as error:
-        model = {"ok": False, "error": str(error)}
     judging = listener["ok"] and bool(listener.get("judging"))
     return {
-        "model": model,
+        "model": model.state(),
         "listener": {"ok": judging, **{k: listener[k] for k in ("model_id", "incidents_open") if k in listener}},
         "queue": {"ok": judging and not listener.get("spool", {}).get("waiting"), **listener.get("spool", {})},
         "scheduler": scheduler,

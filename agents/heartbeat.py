@@ -32,8 +32,10 @@ class Heartbeat:
         self._thread.start()
 
     def stop(self) -> None:
-        """End, and take the file away: this process lives no more."""
+        """End, and take the file away: this process lives no more. Without a start there is nothing to take."""
         self._stop.set()
+        if self._thread.ident is None:
+            return
         self._thread.join()
         self._path.unlink(missing_ok=True)
 

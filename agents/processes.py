@@ -19,7 +19,7 @@ import uvicorn
 from agents import __version__, bootstrap, heartbeat
 from agents.cron import cron_trigger
 from agents.errors import AgentsError, BusyError, StoreError
-from agents.health import calendar_of, counters_of, health_of
+from agents.health import ModelHealth, calendar_of, counters_of, health_of
 from agents.judge import Judge
 from agents.logs import retraining_file
 from agents.retraining import retrain
@@ -178,6 +178,7 @@ async def _started(settings: Settings, scheduler: RetrainScheduler) -> None:
 async def serving(settings: Settings) -> AsyncIterator[None]:
     """API and console. Raises AgentsError where the port cannot be had."""
     registry, store = bootstrap.registry_of(settings), bootstrap.store_of(settings)
+    model = ModelHealth(registry)
     app = create_app(
         Parts(
             store=store,
@@ -185,7 +186,7 @@ async def serving(settings: Settings) -> AsyncIterator[None]:
             reports_dir=settings.reports_dir,
             token=bootstrap.api_token_of(settings),
             retrain=Retrainer(settings).start,
-            health=lambda: health_of(settings, registry),
+            health=lambda: health_of(settings, model),
             counters=lambda: counters_of(settings),
             version=__version__,
         )

@@ -56,7 +56,7 @@ class ModelRegistry(Generic[M]):
 
         Raises ModelError if the baseline cannot be used either.
         """
-        stamp = self._stamp()
+        stamp = self.stamp()
         try:
             model, origin = self._load(self.champion_path.read_bytes()), "champion"
         except FileNotFoundError:
@@ -71,7 +71,7 @@ class ModelRegistry(Generic[M]):
 
     def poll(self) -> M | None:
         """A new champion, once, if the file changed and loads; else None, and the old one stays in use."""
-        stamp = self._stamp()
+        stamp = self.stamp()
         if stamp is None or stamp == self._seen:
             return None
         self._seen = stamp
@@ -281,7 +281,8 @@ class ModelRegistry(Generic[M]):
         row = {"model_id": model_id, "kind": kind, "state": state, "path": str(path), "bytes": len(data)}
         return row | {"created": created, "manifest": manifest}
 
-    def _stamp(self) -> tuple[int, ...] | None:
+    def stamp(self) -> tuple[int, ...] | None:
+        """Changes with the champion file; None while there is none."""
         try:
             stat = self.champion_path.stat()
         except OSError:

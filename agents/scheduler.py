@@ -85,7 +85,7 @@ class RetrainScheduler:
             for name in self._own:
                 self._place(name)
         self._scheduler.resume()
-        _log.info("scheduler_started", next_run=self._time_of(RETRAIN))
+        _log.info("scheduler_started", next_run=str(self._time_of(RETRAIN)))
 
     def stop(self) -> None:
         """End; waits for a job under way. Does nothing where it has not begun."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 
@@ -85,6 +86,9 @@ class Memory:
         return new
 
 
+NOTHING = (0.0,) * SUMS
+
+
 @dataclass(slots=True)
 class Window:
     """Sums over the last `seconds`: bytes of information, of encoded data, new names, encoded ones, answer bytes."""
@@ -92,7 +96,7 @@ class Window:
     seconds: int
     bucket: int = -1
     now: list[float] = field(default_factory=lambda: [0.0] * SUMS)
-    before: list[float] = field(default_factory=lambda: [0.0] * SUMS)
+    before: Sequence[float] = NOTHING
 
     def add(
         self, ts: float, information: float, encoded: float, names: int, encoded_names: float, answers: float = 0.0
@@ -106,12 +110,16 @@ class Window:
         now[3] += encoded_names
         now[4] += answers
 
-    def sums(self, ts: float) -> tuple[float, float, float, float, float]:
+    def sums(self, ts: float) -> Sequence[float]:
         """(information bytes, encoded bytes, names, encoded names, answer bytes) at ts, not before the last add."""
-        self._turn(int(ts // self.seconds))
+        bucket = int(ts // self.seconds)
+        if bucket > self.bucket:
+            self._turn(bucket)
+        now, before = self.now, self.before
+        if before is NOTHING:
+            return now
         left = 1 - (ts / self.seconds - self.bucket)
         left = min(max(left, 0.0), 1.0)
-        now, before = self.now, self.before
         return (
             now[0] + left * before[0],
             now[1] + left * before[1],
@@ -123,7 +131,7 @@ class Window:
     def _turn(self, bucket: int) -> None:
         if bucket <= self.bucket:
             return
-        self.before = self.now if bucket == self.bucket + 1 else [0.0] * SUMS
+        self.before = self.now if bucket == self.bucket + 1 else NOTHING
         self.now = [0.0] * SUMS
         self.bucket = bucket
 

@@ -7,11 +7,13 @@ import os
 import socket
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+Inside = Callable[..., "Done"]
+"""The fixture `inside`: a command in this process, which is a second quicker than one of its own."""
 ROOT = Path(__file__).resolve().parent.parent
 BASE = [sys.executable, "-m", "agents"]
 

@@ -10,9 +10,11 @@ from pathlib import Path
 import pytest
 import structlog
 
+from agents import cli
 from agents.model import Model
 from agents.shipped import model_bytes
 from agents.store import Store, open_store
+from tests.commands import Done, Inside
 from tests.postgres_server import PostgresServer, drop_database, make_database
 
 
@@ -66,3 +68,22 @@ def store(store_url: str) -> Iterator[Store]:
 def model() -> Model:
     """The shipped model."""
     return Model.from_bytes(model_bytes())
+
+
+@pytest.fixture
+def inside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Iterator[Inside]:
+    """`dns-tunnel ARGUMENTS` in this process, with DATA_DIR=tmp_path/data, in tmp_path."""
+    monkeypatch.chdir(tmp_path)
+    handlers = logging.getLogger().handlers[:]
+
+    def run(*arguments: str | Path) -> Done:
+        try:
+            code = cli.main(["--data-dir", str(tmp_path / "data"), *map(str, arguments)])
+        except SystemExit as error:  # how argparse ends
+            code = int(error.code or 0)
+        found = capsys.readouterr()
+        return Done(code, found.out, found.err)
+
+    yield run
+    logging.getLogger().handlers[:] = handlers
+    structlog.reset_defaults()

@@ -57,8 +57,8 @@ class Running:
         return bool(well)
 
     def ask(self, name: str | bytes, qtype: str = "A") -> dns.message.Message:
-        """One query by UDP; `name` as text, or bytes of the wire form with the root byte."""
-        qname = dns.name.from_wire(name, 0)[0] if isinstance(name, bytes) else dns.name.from_text(name)
+        """One query by UDP; `name` as text, or in wire form without the root byte."""
+        qname = dns.name.from_wire(name + b"\0", 0)[0] if isinstance(name, bytes) else dns.name.from_text(name)
         return dns.query.udp(dns.message.make_query(qname, qtype), "127.0.0.1", port=self.dns_port, timeout=5)
 
     def get(self, path: str, **parameters: Any) -> Any:
@@ -78,6 +78,7 @@ class Running:
 
     def restart(self) -> None:
         """Start again in the same folder, on the same ports."""
+        (self.folder / "data" / "listener.json").unlink()  # the dead one's last word
         self.process = self._spawn()
         self.wait_ready()
 

@@ -26,7 +26,7 @@ class Role(NamedTuple):
 
 
 OFFICE_PC: dict[Kind, int] = {
-    kinds.page: 60,
+    kinds.page: 40,
     kinds.antivirus: 12,
     kinds.directory: 12,
     kinds.suffixed: 8,
@@ -37,10 +37,10 @@ OFFICE_PC: dict[Kind, int] = {
 ROLES = (
     Role(30, OFFICE_PC),
     Role(
-        8, {kinds.page: 90, kinds.multicast: 20, kinds.video: 6, kinds.games: 15, kinds.telemetry: 8, kinds.probes: 2}
+        8, {kinds.page: 60, kinds.multicast: 20, kinds.video: 6, kinds.games: 15, kinds.telemetry: 8, kinds.probes: 2}
     ),
-    Role(2, {kinds.mail: 900, kinds.certificates: 2}),
-    Role(2, {kinds.pods: 700, kinds.certificates: 8, kinds.cloud: 150}),
+    Role(2, {kinds.mail: 450, kinds.certificates: 2}),
+    Role(2, {kinds.pods: 350, kinds.certificates: 8, kinds.cloud: 150}),
     Role(1, {kinds.reverse_logs: 100}),
     Role(1, {kinds.reverse_sweep: 12, kinds.directory: 4}),
     Role(4, {kinds.things: 150, kinds.multicast: 30}),

@@ -15,7 +15,7 @@ from agents.shipped import golden_sessions, model_bytes
 from agents.sources import linklayer as ll
 from agents.store import open_store
 from tests.captures import T0, exchange, ip4, linked, pcap, question, udp
-from tests.commands import Done, call, free_port
+from tests.commands import Done, Inside, call, free_port
 from tests.stubs import StubServer
 
 CLIENT = "192.0.2.7"
@@ -188,21 +188,23 @@ def test_doctor_is_content_where_all_is_well(tmp_path: Path) -> None:
     with StubServer() as upstream:
         done = call(tmp_path, "doctor", UPSTREAMS=f"127.0.0.1:{upstream.port}", LISTEN_PORT=str(free_port()))
     assert done.code == 0, done.out
-    assert [line[:3] for line in done.out.splitlines()] == ["ok "] * 8
+    lines = done.out.splitlines()
+    assert len(lines) >= 8
+    assert all(line.startswith("ok ") for line in lines)
 
 
-def model_ids(folder: Path) -> dict[str, list[str]]:
+def model_ids(inside: Inside) -> dict[str, list[str]]:
     """Model ids by state, as `models list` prints them."""
     found: dict[str, list[str]] = {}
-    for line in call(folder, "models", "list").out.splitlines():
+    for line in inside("models", "list").out.splitlines():
         model_id, state = line.split()[:2]
         found.setdefault(state, []).append(model_id)
     return found
 
 
-def test_a_candidate_waits_is_approved_rolled_back_and_restored(tmp_path: Path) -> None:
+def test_a_candidate_waits_is_approved_rolled_back_and_restored(tmp_path: Path, inside: Inside) -> None:
     shipped = Model.from_bytes(model_bytes()).model_id
-    assert model_ids(tmp_path) == {"shipped": [shipped]}
+    assert model_ids(inside) == {"shipped": [shipped]}
     done = call(tmp_path, "retrain", "--deploy", "manual", "--samples", "3000", "--days", "2")
     assert done.code == 0, done
     assert done.out.startswith("WAITING ")
@@ -210,32 +212,40 @@ def test_a_candidate_waits_is_approved_rolled_back_and_restored(tmp_path: Path) 
     report = Path(done.out.rsplit("report: ", 1)[1].strip())
     assert report.is_file()
     waiting = done.out.split()[1]
-    assert model_ids(tmp_path) == {"shipped": [shipped], "waiting": [waiting], "backup": [shipped]}
+    assert model_ids(inside) == {"shipped": [shipped], "waiting": [waiting], "backup": [shipped]}
     assert not (tmp_path / "data" / "models" / "isolation_forest.npz").exists()
-    assert json.loads(call(tmp_path, "models", "show", waiting).out)["model_id"] == waiting
+    assert json.loads(inside("models", "show", waiting).out)["model_id"] == waiting
 
-    assert call(tmp_path, "models", "approve").out == f"deployed {waiting}\n"
-    assert model_ids(tmp_path)["champion"] == [waiting]
-    assert json.loads(call(tmp_path, "models", "show").out)["params"]["max_samples"] == 256
-    assert call(tmp_path, "models", "reject", waiting).code == 2, "it waits no more"
-    assert call(tmp_path, "models", "rollback").out == f"back to {shipped}\n"
+    assert inside("models", "approve").out == f"deployed {waiting}\n"
+    assert model_ids(inside)["champion"] == [waiting]
+    assert json.loads(inside("models", "show").out)["params"]["max_samples"] == 256
+    assert inside("models", "reject", waiting).code == 2, "it waits no more"
+    assert inside("models", "rollback").out == f"back to {shipped}\n"
     champion = tmp_path / "data" / "models" / "candidates" / f"{waiting}.npz"
-    assert call(tmp_path, "models", "restore", champion).out == f"restored {waiting}\n"
+    assert inside("models", "restore", champion).out == f"restored {waiting}\n"
     assert (tmp_path / "data" / "models" / "isolation_forest.npz").read_bytes() == champion.read_bytes()
 
 
-def test_a_candidate_that_misses_a_gate_is_exit_3_and_the_old_model_stays(tmp_path: Path) -> None:
-    first = call(tmp_path, "retrain", "--samples", "3000")
+def test_a_candidate_that_misses_a_gate_is_exit_3_and_the_old_model_stays(
+    tmp_path: Path, inside: Inside, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = inside("retrain", "--samples", "3000")
     assert (first.code, first.out.split()[0]) == (0, "DEPLOYED"), first
     champion = tmp_path / "data" / "models" / "isolation_forest.npz"
     before = champion.read_bytes()
-    (tmp_path / "cases.csv").write_text("qname,expected,purpose\nwww.google.com,HIGH,impossible\n")
+    (tmp_path / "cases.csv").write_text(
+        "qname,expected,purpose\nwww.google.com,HIGH,impossible\n<img/src=x>\\027.a.com,HIGH,<b>\n"
+    )
     done = call(tmp_path, "retrain", "--samples", "2000", VALIDATION_CASES=str(tmp_path / "cases.csv"))
     assert done.code == 3, done
     assert done.out.startswith("REJECTED ")
-    assert "missed: own cases failed is 1, by 1" in done.out
+    assert "missed: own cases failed is " in done.out
+    report = Path(done.out.rsplit("report: ", 1)[1].strip()).read_text()
+    assert "&lt;img/src=x&gt;" in report
+    assert "<img" not in report
     assert champion.read_bytes() == before
-    restored = call(tmp_path, "models", "restore", champion, VALIDATION_CASES=str(tmp_path / "cases.csv"))
+    monkeypatch.setenv("VALIDATION_CASES", str(tmp_path / "cases.csv"))
+    restored = inside("models", "restore", champion)
     assert restored.code == 1
     assert "own cases failed" in restored.err
     log = (tmp_path / "data" / "logs" / "retraining.log").read_text()

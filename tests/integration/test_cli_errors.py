@@ -2,29 +2,11 @@
 
 from __future__ import annotations
 
-import logging
 from pathlib import Path
 
 import pytest
-import structlog
 
-from agents import cli
-from tests.commands import Done, call, is_one_line
-
-
-def inside(folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *arguments: str) -> Done:
-    """The same as `call`, in this process: a new one takes a second."""
-    monkeypatch.chdir(folder)
-    handlers = logging.getLogger().handlers[:]
-    try:
-        code = cli.main(["--data-dir", str(folder / "data"), *arguments])
-    except SystemExit as error:  # how argparse ends
-        code = int(error.code or 0)
-    finally:
-        logging.getLogger().handlers[:] = handlers
-        structlog.reset_defaults()
-    found = capsys.readouterr()
-    return Done(code, found.out, found.err)
+from tests.commands import Inside, call, is_one_line
 
 
 def test_a_bad_setting_ends_the_process_with_2(tmp_path: Path) -> None:
@@ -65,10 +47,10 @@ def test_a_bad_setting_ends_the_process_with_2(tmp_path: Path) -> None:
     ],
 )
 def test_a_bad_setting_is_one_line_and_exit_2_before_any_socket_opens(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], name: str, value: str, why: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, inside: Inside, name: str, value: str, why: str
 ) -> None:
     monkeypatch.setenv(name, value)
-    done = inside(tmp_path, monkeypatch, capsys, "run")
+    done = inside("run")
     assert (done.code, is_one_line(done)) == (2, True), done
     assert why in done.err
     assert "s3cret" not in done.err
@@ -107,9 +89,9 @@ def test_a_bad_line_in_the_env_file_is_like_a_bad_setting(tmp_path: Path) -> Non
     ],
 )
 def test_a_bad_argument_shows_the_usage_and_is_exit_2(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], arguments: list[str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, inside: Inside, arguments: list[str]
 ) -> None:
-    done = inside(tmp_path, monkeypatch, capsys, *arguments)
+    done = inside(*arguments)
     assert done.code == 2
     assert "usage: dns-tunnel" in done.err
     assert "error: " in done.err.splitlines()[-1]
@@ -147,7 +129,7 @@ def test_a_bad_argument_shows_the_usage_and_is_exit_2(
 def test_what_cannot_be_done_is_one_line(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    inside: Inside,
     arguments: list[str],
     code: int,
     why: str,
@@ -158,7 +140,7 @@ def test_what_cannot_be_done_is_one_line(
     (tmp_path / "no-column.tsv").write_text("ts\tclient\tqname\n1\t192.0.2.1\ta.com\n")
     (tmp_path / "bad.gz").write_bytes(b"\x1f\x8b\x08\x00\x00\x00\x00\x00\x00\x03\xff\xff\xff\xff")
     (tmp_path / "cut.gz").write_bytes(b"\x1f\x8b\x08\x00\x00\x00\x00\x00\x00\x03")
-    done = inside(tmp_path, monkeypatch, capsys, *arguments)
+    done = inside(*arguments)
     assert (done.code, is_one_line(done)) == (code, True), done
     assert why in done.err
 

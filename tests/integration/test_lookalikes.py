@@ -10,7 +10,6 @@ import pytest
 
 from agents.names import domain_text, from_text
 from agents.services import services
-from agents.types import Severity
 from tests import lookalikes
 from tests.detecting import incidents_of, paced
 from tests.lookalike_kinds import ALNUM, HEX, octets, token
@@ -19,14 +18,12 @@ SEEDS = (101, 102)
 HOUR_S, RATE = 3600, 50_000
 
 
-def test_a_hundred_client_days_of_lookalikes_raise_at_most_one_incident() -> None:
-    clients = sum(role.clients for role in lookalikes.ROLES)
-    found = [incident for seed in SEEDS for incident in incidents_of(lookalikes.traffic(seed))]
-    for incident in found:
-        print(incident.severity.name, incident.client, incident.domain, incident.reasons, incident.sample_names[:2])
-    assert clients * len(SEEDS) >= 100
-    assert len(found) <= clients * len(SEEDS) / 100
-    assert not [incident for incident in found if incident.severity >= Severity.CRITICAL]
+@pytest.mark.parametrize("seed", SEEDS)
+def test_fifty_client_days_of_lookalikes_raise_no_incident(seed: int) -> None:
+    """The bound is one in 100 client-days, and none that is CRITICAL: over the seeds at most one, here none at all."""
+    assert sum(role.clients for role in lookalikes.ROLES) == 50
+    found = incidents_of(lookalikes.traffic(seed))
+    assert [(one.severity.name, one.client, one.domain, one.reasons, one.sample_names[:2]) for one in found] == []
 
 
 def test_the_suite_has_thousands_of_names_of_many_kinds_and_is_the_same_every_time() -> None:

@@ -11,18 +11,18 @@ from typing import Any
 import dns.rcode
 import pytest
 
-from agents.names import to_text
+from agents.names import MAX_NAME, defang, to_text, wire_of
 from agents.shipped import golden_sessions
-from tests.commands import call, environment, is_one_line
+from tests.commands import call, environment, free_port, is_one_line
 from tests.listening import wait_until
 from tests.live import Running, running
 from tests.webhook import webhook
 
 TUNNEL = [to_text(qname) for qname in golden_sessions()["iodine-txt-base32"].qname]
-HOSTILE = b"\x1d<img/src=x onerror=alert(1)>'\x14\x00\x1b[31m\r\n\xff';DROP TABLE\x04evil\x03com\x00"
-LONG = (
-    b"\x3f" + b"\\" * 63 + b"\x3f" + b"<" * 63 + b"\x3f" + b"\x80" * 63 + b"\x35" + b"&" * 53 + b"\x04evil\x03com\x00"
+HOSTILE = wire_of(
+    [b"<img/src=x onerror=alert(1)>'", b"\x00\x1b[31m\r\n\xff", b"'; DROP TABLE queries--", b"evil", b"com"]
 )
+LONG = wire_of([b"\\" * 63, b"<" * 63, b"\x80" * 63, b"&" * 52, b"evil", b"com"])
 
 
 def send_tunnel(process: Running) -> None:
@@ -41,9 +41,8 @@ def test_a_query_is_answered_scored_and_shown_and_sigterm_ends_it(tmp_path: Path
         assert (row["rcode"], row["ancount"], row["ans_types"]) == (0, 1, "A")
         assert row["rtt_ms"] >= 0
         assert process.client.get("/queries", headers={"Authorization": "Bearer wrong"}).status_code == 401
-        health = process.get("/health")
-        assert health["status"] == "ok", health
-        assert health["components"]["model"]["origin"] == "baseline"
+        wait_until(lambda: process.get("/health")["status"] == "ok")
+        assert process.get("/health")["components"]["model"]["origin"] == "baseline"
         assert (tmp_path / "data" / "api_token").stat().st_mode & 0o777 == 0o600
         assert process.stop() == 0
     log = process.log.read_text()
@@ -53,28 +52,37 @@ def test_a_query_is_answered_scored_and_shown_and_sigterm_ends_it(tmp_path: Path
     assert token not in log
 
 
-def test_a_tunnel_is_one_incident_and_one_alert_and_is_taken_over_after_kill_9(tmp_path: Path) -> None:
+def test_a_tunnel_is_one_incident_and_one_alert_a_severity(tmp_path: Path) -> None:
     with webhook() as hook, running(tmp_path, SLACK_WEBHOOK_URL=hook.url) as process:
         send_tunnel(process)
-        wait_until(lambda: bool(process.get("/incidents")["incidents"]))
+        wait_until(lambda: process.stored() == len(TUNNEL))
+        send_tunnel(process)
         wait_until(lambda: hook.arrived.is_set())
+        (incident,) = process.get("/incidents")["incidents"]
+        assert process.stop() == 0
+    titles = [one["text"].split(": About")[0] for one in hook.got]
+    assert len(titles) == len(set(titles)) <= 2
+    assert titles[-1].endswith(f"{incident['severity']}: 127.0.0.1 sends data through {defang(incident['domain'])}")
+    assert hook.url not in process.log.read_text()
+    assert "S3CRET" not in process.log.read_text()
+
+
+def test_an_open_incident_is_taken_over_after_kill_9(tmp_path: Path) -> None:
+    with running(tmp_path) as process:
+        send_tunnel(process)
         wait_until(lambda: process.stored() == len(TUNNEL))
         wait_until(lambda: process.get("/incidents")["incidents"][0]["queries"] == len(TUNNEL))
         (before,) = process.get("/incidents", open=True)["incidents"]
         assert (before["client"], before["severity"]) in [("127.0.0.1", "HIGH"), ("127.0.0.1", "CRITICAL")]
         process.kill()
         process.restart()
-        assert process.get("/health")["components"]["listener"]["incidents_open"] == 1
+        wait_until(lambda: process.get("/health")["components"]["listener"]["incidents_open"] == 1)
         process.ask(f"still-here.{before['domain']}", "TXT")
         wait_until(lambda: process.get("/incidents")["incidents"][0]["last_seen"] > before["last_seen"])
         (after,) = process.get("/incidents", open=True)["incidents"]
         assert after["incident_id"] == before["incident_id"]
         assert after["reasons"] == before["reasons"]
         assert process.stop() == 0
-    first = [one for one in hook.got if "HIGH" in json.dumps(one)]
-    assert len(first) == 1, "one alert a severity and quiet period"
-    assert before["domain"].replace(".", "[.]") in json.dumps(hook.got[0], ensure_ascii=False)
-    assert hook.url not in process.log.read_text()
 
 
 def test_retraining_by_the_api_swaps_the_model_and_loses_no_query(tmp_path: Path) -> None:
@@ -132,7 +140,7 @@ def test_a_port_that_is_taken_is_one_line_and_nothing_stays_behind(tmp_path: Pat
         taken.listen()
         port = str(taken.getsockname()[1])
         for name, other in (("API_PORT", "LISTEN_PORT"), ("LISTEN_PORT", "API_PORT")):
-            settings: dict[str, Any] = {name: port, other: "45353"}
+            settings: dict[str, Any] = {name: port, other: str(free_port())}
             done = call(tmp_path, "run", UPSTREAMS="127.0.0.1:9", **settings)
             assert done.code == 1
             assert done.err.splitlines()[-1].startswith("dns-tunnel: cannot "), done.err
@@ -147,10 +155,11 @@ def test_a_bad_setting_opens_no_socket(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("wire", [HOSTILE, LONG], ids=["html, sql and control bytes", "255 octets"])
 def test_a_hostile_name_comes_out_escaped_everywhere(tmp_path: Path, wire: bytes) -> None:
-    """Listener, store, API, console, report, Slack, log."""
-    text = to_text(wire[:-1])
-    with webhook() as hook, running(tmp_path, SLACK_WEBHOOK_URL=hook.url, RETRAIN_SAMPLES="2000") as process:
-        assert process.ask(wire, "TXT").question[0].name.to_wire() == wire
+    """Listener, store, API, console, Slack, log; the report has its own test."""
+    text = to_text(wire)
+    assert len(LONG) == MAX_NAME
+    with webhook() as hook, running(tmp_path, SLACK_WEBHOOK_URL=hook.url) as process:
+        assert process.ask(wire, "TXT").question[0].name.to_wire() == wire + b"\0"
         send_hostile_tunnel(process)
         wait_until(lambda: hook.arrived.is_set())
         wait_until(lambda: any(row["qname"] == text for row in process.get("/queries", limit=1000)["queries"]))
@@ -171,7 +180,7 @@ def send_hostile_tunnel(process: Running) -> None:
     """Names of random bytes with markup in them, below evil.com: the incident's samples are hostile too."""
     for number in range(60):
         data = b"<img/src=x>" + bytes((number * 37 + i * 101) % 256 for i in range(30))
-        process.ask(bytes((len(data),)) + data + b"\x04evil\x03com\x00", "TXT")
+        process.ask(bytes((len(data),)) + data + b"\x04evil\x03com", "TXT")
 
 
 def console(process: Running) -> str:
@@ -181,7 +190,7 @@ def console(process: Running) -> str:
     assert login.status_code in (200, 303), login.text
     html = {"Accept": "text/html"}
     incident = process.get("/incidents")["incidents"][0]["incident_id"]
-    pages = [process.client.get(path, headers=html) for path in ("/", f"/incidents/{incident}")]
+    pages = [process.client.get(path, headers=html) for path in ("/", f"/console/incidents/{incident}")]
     assert all(page.status_code == 200 for page in pages)
     return "".join(page.text for page in pages)
 

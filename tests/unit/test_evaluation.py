@@ -76,10 +76,10 @@ def test_the_same_manifest_measures_the_same(manifest: Path, model: Model) -> No
 
 def test_a_tool_is_its_sessions() -> None:
     sessions = [
-        Session("a", "x", 100, True, "HIGH", 10, 100.0, 0.5),
-        Session("b", "x", 300, True, "HIGH", 30, 200.0, 1),
+        Session("a", "x", 100, True, "x", "HIGH", 10, 100.0, 0.5),
+        Session("b", "x", 300, True, "", "HIGH", 30, 200.0, 1),
     ]
-    missed = Session("c", "y", 5, False, "", 0, 0.0, 0.0)
+    missed = Session("c", "y", 5, False, "", "", 0, 0.0, 0.0)
     x, y = tools([*sessions, missed])
     assert (x.sessions, x.found, x.queries_median, x.queries_worst) == (2, 2, 20, 30)
     assert (x.bytes_median, x.bytes_worst, x.above_normal) == (150, 200, 0.875)

@@ -1,0 +1,114 @@
+"""What README, changelog and the docs name exists."""
+
+from __future__ import annotations
+
+import argparse
+import re
+from pathlib import Path
+
+import pytest
+
+from agents import __version__, cli
+from agents.features import FEATURES
+from agents.settings import Settings
+
+ROOT = Path(__file__).resolve().parent.parent
+README = (ROOT / "README.md").read_text("utf-8")
+DOCS = [
+    ROOT / "README.md",
+    ROOT / "CHANGELOG.md",
+    *sorted((ROOT / "docs").glob("*.md")),
+    *(ROOT / "agents").glob("*.md"),
+]
+NOT_SETTINGS = {
+    "POSTGRES_PASSWORD",
+    "CLIENT",
+    "DOMAIN",
+    "FEATURES",
+    "MANIFEST",
+    "NORMAL",
+    "SUSPICIOUS",
+    "HIGH",
+    "CRITICAL",
+}
+"""What stands in capitals and code in README and is no setting: of compose, of make, arguments, severities."""
+
+
+def commands() -> dict[str, argparse.ArgumentParser]:
+    """Subcommands of the command line."""
+    parser = cli._parser()
+    (actions,) = [one for one in parser._actions if isinstance(one, argparse._SubParsersAction)]
+    return dict(actions.choices)
+
+
+def names(pattern: str, text: str = README) -> set[str]:
+    return set(re.findall(pattern, text))
+
+
+@pytest.mark.parametrize("path", DOCS, ids=lambda path: path.name)
+def test_commands_that_are_named_exist(path: Path) -> None:
+    text = path.read_text("utf-8")
+    named = names(r"(?:^|[`/\s])dns-tunnel ([a-z]+)\b(?![^`\n]*\bprocess)", text)
+    assert named - set(commands()) == set()
+
+
+def test_readme_lists_every_command() -> None:
+    listed = re.search(r"`dns-tunnel ([a-z]+(?: \| [a-z]+)+)`", README)
+    assert listed is not None
+    assert set(listed[1].split(" | ")) == set(commands())
+
+
+def test_every_command_has_help_with_its_options(capsys: pytest.CaptureFixture[str]) -> None:
+    for name, parser in commands().items():
+        parser.print_help()
+        assert f"dns-tunnel {name}" in capsys.readouterr().out
+        assert parser.description
+    for option in names(r"`[^`\n]*(--[a-z-]+)") - {"--help", "--remove"}:
+        assert any(option in one._option_string_actions for one in commands().values()), option
+
+
+@pytest.mark.parametrize("path", DOCS, ids=lambda path: path.name)
+def test_make_targets_that_are_named_exist(path: Path) -> None:
+    targets = names(r"(?m)^([a-z][a-z0-9-]*):", (ROOT / "Makefile").read_text("utf-8"))
+    named = names(r"(?m)(?:^|`)make ([a-z0-9-]+)", path.read_text("utf-8"))
+    assert named - targets == set()
+
+
+def test_settings_that_are_named_exist() -> None:
+    known = {name.upper() for name in Settings.model_fields}
+    named = {word for code in names(r"`([^`\n]+)`") for word in re.findall(r"\b[A-Z][A-Z0-9]*(?:_[A-Z0-9]+)+\b", code)}
+    named |= names(r"(?m)^\| `([A-Z_]+)`") | names(r"`([A-Z_]{5,})`")
+    assert {"DATA_DIR", "UPSTREAMS", "DEPLOY"} <= named
+    assert named - known - NOT_SETTINGS == set()
+
+
+def test_every_setting_is_described() -> None:
+    assert [name for name, field in Settings.model_fields.items() if not field.description] == []
+
+
+@pytest.mark.parametrize("path", DOCS, ids=lambda path: path.name)
+def test_links_to_files_lead_somewhere(path: Path) -> None:
+    targets = names(r"\]\((?!https?:|#)([^)#\s]+)", path.read_text("utf-8"))
+    assert {target for target in targets if not (path.parent / target).exists()} == set()
+
+
+def test_scripts_that_are_named_exist() -> None:
+    assert {name for name in names(r"\bscripts/[a-z_]+\.(?:py|sh)") if not (ROOT / name).is_file()} == set()
+
+
+def test_the_changelog_has_an_entry_for_this_version() -> None:
+    text = (ROOT / "CHANGELOG.md").read_text("utf-8")
+    entry = re.search(rf"(?ms)^## {re.escape(__version__)}\b.*?(?=^## |\Z)", text)
+    assert entry is not None
+    assert entry[0].count("\n- ") >= 1
+
+
+def test_figures_that_code_knows_are_right() -> None:
+    for path in DOCS:
+        for count in names(r"(\d+) lexical features", path.read_text("utf-8")):
+            assert int(count) == len(FEATURES), path.name
+
+
+def test_no_document_names_a_place_of_the_machine_it_was_written_on() -> None:
+    for path in DOCS:
+        assert not re.search(r"(?<![\w.])/(?:work|root|home/[a-z]+)/", path.read_text("utf-8")), path.name
