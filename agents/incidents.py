@@ -11,6 +11,8 @@ from agents.policy import Evidence, Scale, incident_reasons
 from agents.types import Incident, Severity
 from agents.windows import SAMPLES, Flow, Spread
 
+REOPEN_BYTES = 50.0
+"""New bytes that must have left since an incident was closed before another is opened for the same flow."""
 SHOWN_SAMPLES = 8
 """Names that an incident shows."""
 Key = tuple[str, str]
@@ -29,6 +31,14 @@ class _Trail:
         """Put what came since the last call on the timeline."""
         self.timeline.add(ts, self.flow.queries - self.queries, self.flow.leaked_bytes - self.leaked)
         self.queries, self.leaked = self.flow.queries, self.flow.leaked_bytes
+
+
+def _opens(flow: Flow, evidence: Evidence) -> bool:
+    """Whether evidence opens an incident: after one was closed, long windows still hold what it was about."""
+    if evidence.ratio < 1:
+        return False
+    new = flow.leaked_bytes - flow.settled_bytes >= REOPEN_BYTES
+    return flow.settled_bytes == 0 or new or evidence.kind in ("secret", "answers")
 
 
 class Incidents:
@@ -55,7 +65,7 @@ class Incidents:
         if known is not None and ts - known.last_seen > self.quiet_s:
             self._close(key, known)
             known = None
-        if known is None and evidence.ratio < 1:
+        if known is None and not _opens(flow, evidence):
             return
         trail = self._trails.get(key)
         if trail is None:
@@ -124,7 +134,9 @@ class Incidents:
     def _close(self, key: Key, incident: Incident) -> None:
         told = self._told(key, incident)
         del self.open[key]
-        self._trails.pop(key, None)
+        trail = self._trails.pop(key, None)
+        if trail is not None:
+            trail.flow.settled_bytes = trail.flow.leaked_bytes
         self._changed.discard(key)
         self._closed.append(replace(told, closed_at=told.last_seen))
 

@@ -80,7 +80,8 @@ def print_evaluation(found: Evaluation) -> None:
     for row in tools(found.sessions):
         print(
             f"{row.tool:<10} {row.found:>3} / {row.sessions:<3} {row.named:>6}"
-            f"  {row.queries_median:>14.0f} {row.queries_worst:>12}  {row.bytes_median:>16.0f} {row.bytes_worst:>11.0f}  {row.above_normal:>11.1%}"
+            f"  {row.queries_median:>14.0f} {row.queries_worst:>12}"
+            f"  {row.bytes_median:>16.0f} {row.bytes_worst:>11.0f}  {row.above_normal:>11.1%}"
         )
     for session in found.sessions:
         if not session.found:

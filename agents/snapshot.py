@@ -48,7 +48,7 @@ def _flow_json(flow: Flow) -> dict[str, Any]:
     return {
         "seen": [flow.first_seen, flow.last_seen],
         "counts": [flow.queries, flow.names, flow.encoded_names, flow.bytes_in],
-        "bytes": [flow.leaked_bytes, flow.encoded_bytes],
+        "bytes": [flow.leaked_bytes, flow.encoded_bytes, flow.settled_bytes],
         "exact": sorted(flow.memory.exact),
         "sketch": None if sketch is None else _text(bytes(sketch)),
         "samples": [[_text(wire), qtype] for wire, qtype in flow.samples],
@@ -61,7 +61,7 @@ def _flow_of(row: dict[str, Any]) -> Flow:
     flow = Flow(row["seen"][0])
     flow.last_seen = row["seen"][1]
     flow.queries, flow.names, flow.encoded_names, flow.bytes_in = row["counts"]
-    flow.leaked_bytes, flow.encoded_bytes = row["bytes"]
+    flow.leaked_bytes, flow.encoded_bytes, flow.settled_bytes = row["bytes"]
     flow.memory.exact = set(row["exact"])
     flow.memory.sketch = None if row["sketch"] is None else bytearray(base64.b64decode(row["sketch"]))
     flow.samples = [(base64.b64decode(text), qtype) for text, qtype in row["samples"]]

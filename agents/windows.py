@@ -155,13 +155,14 @@ class Flow:
         "qtypes",
         "queries",
         "samples",
+        "settled_bytes",
         "windows",
     )
 
     def __init__(self, ts: float) -> None:
         self.first_seen = self.last_seen = ts
         self.queries = self.names = self.encoded_names = self.bytes_in = 0
-        self.leaked_bytes = self.encoded_bytes = 0.0
+        self.leaked_bytes = self.encoded_bytes = self.settled_bytes = 0.0
         self.memory = Memory()
         self.samples: list[tuple[bytes, int]] = []
         self.qtypes: dict[int, int] = {}

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from agents.incidents import Incidents
+from agents.model import Model
 from agents.policy import Evidence, Scale
+from agents.shipped import batch_of, model_bytes
 from agents.types import Incident, Severity
+from agents.validation import fresh_detector
 from agents.windows import Flow, Part, key_of
 
 START, QUIET_S = 1_700_000_000.0, 3600.0
@@ -123,3 +126,18 @@ def test_the_end_of_input_closes_all() -> None:
 
 def test_ids_are_the_same_in_every_run() -> None:
     assert seen(make(), 2.0)[0].incident_id == seen(make(), 7.0)[0].incident_id
+
+
+def test_a_closed_incident_is_not_opened_again_by_what_it_was_about() -> None:
+    model = Model.from_bytes(model_bytes())
+    detector = fresh_detector(model, Scale())
+    names = [f"{number * 0x9E3779B97F4A7C15 % 2**64:016x}.evil.test" for number in range(30)]
+    start, day = 1_700_000_000.0, 86_400.0
+    first = detector.detect(batch_of([start + i for i in range(30)], ["192.0.2.1"] * 30, names, [1] * 30))
+    assert len(first.incidents) == 1
+    again = detector.detect(batch_of([start + 8_000], ["192.0.2.1"], [names[0]], [1]))
+    assert [one.closed_at is not None for one in again.incidents] == [True], "closed, and not opened anew"
+    more = [f"{number * 0xC2B2AE3D27D4EB4F % 2**64:016x}.evil.test" for number in range(10)]
+    later = detector.detect(batch_of([start + 9_000 + i for i in range(10)], ["192.0.2.1"] * 10, more, [1] * 10))
+    assert [one.closed_at for one in later.incidents] == [None], "new data leaves: a new incident"
+    assert start + 9_000 <= later.incidents[0].detected_at < start + day
