@@ -137,7 +137,7 @@ def test_a_closed_incident_is_not_opened_again_by_what_it_was_about() -> None:
     assert len(first.incidents) == 1
     again = detector.detect(batch_of([start + 8_000], ["192.0.2.1"], [names[0]], [1]))
     assert [one.closed_at is not None for one in again.incidents] == [True], "closed, and not opened anew"
-    more = [f"{number * 0xC2B2AE3D27D4EB4F % 2**64:016x}.evil.test" for number in range(10)]
-    later = detector.detect(batch_of([start + 9_000 + i for i in range(10)], ["192.0.2.1"] * 10, more, [1] * 10))
+    more = [f"{number * 0xC2B2AE3D27D4EB4F % 2**64:016x}.evil.test" for number in range(20)]
+    later = detector.detect(batch_of([start + 9_000 + i for i in range(20)], ["192.0.2.1"] * 20, more, [1] * 20))
     assert [one.closed_at for one in later.incidents] == [None], "new data leaves: a new incident"
     assert start + 9_000 <= later.incidents[0].detected_at < start + day
