@@ -6,8 +6,8 @@ import time
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from agents.evaluation import Evaluation, tools
 from agents.evidence import attack_names
+from agents.measured import Evaluation, tools
 from agents.names import to_text
 from agents.types import Incident, Severity, Verdicts
 from agents.wire import type_name

@@ -9,8 +9,9 @@ import pytest
 
 from agents.detection import TunnelDetector
 from agents.errors import CaptureError, UsageError
-from agents.evaluation import Evaluation, Session, evaluate, tools
+from agents.evaluation import evaluate
 from agents.incidents import Incidents
+from agents.measured import Evaluation, Session, tools
 from agents.model import Model
 from agents.names import to_text
 from agents.policy import Scale
