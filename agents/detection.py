@@ -115,7 +115,7 @@ class TunnelDetector:
         evidence = evidence_of(ts, flow, spread, self.model.limit_factor)
         self.peaks.note(ts, client, domain, evidence.ratio * self.model.limit_factor)
         if information > 0:
-            evidence = with_secret(evidence, _secret(query[0]))
+            evidence = with_secret(evidence, secret_of(query[0]))
         self.incidents.observe(ts, client, domain, flow, evidence, spread)
         return evidence
 
@@ -136,7 +136,8 @@ class TunnelDetector:
         return replace(verdicts, incidents=changed) if changed else verdicts
 
 
-def _secret(qname: bytes) -> str:
+def secret_of(qname: bytes) -> str:
+    """What one wire name, in the case it was sent in, gives away; "" for nothing."""
     labels = labels_of(qname)
     cut = len(split_domain(qname)[0])
     return secret_in(labels[:cut], labels[cut:])

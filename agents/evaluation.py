@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from agents.detection import TunnelDetector
+from agents.detection import TunnelDetector, secret_of
 from agents.errors import NameFormatError, UsageError
 from agents.features import extract
 from agents.measured import Benign, Evaluation, Names, Session
@@ -198,6 +198,7 @@ def _names(path: Path, row: dict[str, str], model: Model, detector: TunnelDetect
         names=len(names),
         above_normal=float((together >= scale.suspicious).mean()),
         above_high=float((together >= scale.high).mean()),
+        secrets=sum(bool(secret_of(name)) for name in names),
     )
 
 
@@ -206,6 +207,6 @@ def read_names(path: Path) -> Iterable[bytes]:
     with _text(path) as file:
         for line in file:
             try:
-                yield from_text(line.strip().partition(",")[0]).lower()
+                yield from_text(line.strip().partition(",")[0])
             except NameFormatError:
                 continue

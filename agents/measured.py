@@ -44,6 +44,7 @@ class Names:
     names: int
     above_normal: float
     above_high: float
+    secrets: int  # names that were taken for giving a secret away
 
 
 @dataclass(slots=True)

@@ -97,7 +97,7 @@ def print_evaluation(found: Evaluation) -> None:
     for names in found.names:
         print(
             f"  {names.file:<62} {names.names:>7} {names.above_normal:>9.3%} above NORMAL"
-            f" {names.above_high:>9.3%} HIGH or above"
+            f" {names.above_high:>9.3%} HIGH or above, {names.secrets} secrets"
         )
 
 

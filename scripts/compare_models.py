@@ -81,11 +81,12 @@ def judges(benign: Matrix) -> dict[str, Judge]:
 
 def names_of(manifest: Path) -> Mapping[str, list[bytes]]:
     """Unique names by group: benign lists with subdomains, hard negatives, each tool."""
-    groups: dict[str, set[bytes]] = defaultdict(set)
+    groups = defaultdict[str, set[bytes]](set)
     for row in read_manifest(manifest):
         path = manifest.parent / row["file"]
         if row["kind"] == "benign" and row["file"].endswith(".txt.gz") and "part_only" not in row["file"]:
-            groups["hard benign" if "hard" in row["file"] else "benign"].update(read_names(path))
+            group = "hard benign" if "hard" in row["file"] else "benign"
+            groups[group].update(name.lower() for name in read_names(path))
         elif row["kind"] == "tunnel-tool":
             for batch in open_source([path], "auto", {53}).batches(1 << 16):
                 groups[row["tool"]].update(name.lower() for name in batch.qname)
