@@ -19,9 +19,9 @@ from agents.types import Sample
 
 VOTES = 2
 """Each vote gets its part of the false positives allowed (Bonferroni), since the louder one decides."""
-BITS_SUSPICIOUS, BITS_HIGH = 104.0, 136.0
-"""13 and 17 bytes. Bits have a meaning of their own, so they are not calibrated on a network's traffic: 16 bytes are
-an MD5 or a UUID (RFC 9562), the longest identifiers that ordinary services put into names."""
+BITS_SUSPICIOUS, BITS_HIGH = 130.0, 136.0
+"""Just above 16 bytes, and 17. Bits have a meaning of their own, so they are not calibrated on a network's traffic: 16
+bytes are an MD5 or a UUID (RFC 9562), the longest identifiers that ordinary services put into names."""
 
 
 @dataclass(frozen=True, slots=True)

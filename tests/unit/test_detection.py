@@ -161,7 +161,7 @@ def test_at_the_cap_queries_are_still_scored_by_their_names(model: Model) -> Non
     detector = fresh(model, keys_max=1)
     detector.detect(ask(["www.example.com"]))
     found = detector.detect(
-        ask([f"{label}{other}.evil.com" for label, other in zip(HEX, HEX[100:130], strict=False)], START + 1)
+        ask([f"{label}{other}{other}.evil.com" for label, other in zip(HEX, HEX[100:130], strict=False)], START + 1)
     )
     assert detector.flows.refused == 30
     assert (found.severity > Severity.NORMAL).all()
