@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from agents.budget import Peaks
 from agents.decoding import secret_in
+from agents.familiar import Familiar
 from agents.features import FEATURES, extract
 from agents.incidents import Incidents
 from agents.model import Model
@@ -36,6 +37,7 @@ class TunnelDetector:
         self.incidents = incidents
         self.scale = scale
         self.peaks = Peaks()
+        self.familiar = Familiar()
         self._priced: dict[bytes, Priced] = {}
         self._swap = threading.Lock()
         self._next: Model | None = None
@@ -129,7 +131,9 @@ class TunnelDetector:
         flow = self.flows.flow(ts, client, domain)
         if flow is None:
             return NO_EVIDENCE
-        information, encoded = flow.add(ts, query, key_of(name), parts, discount)
+        if flow.queries == 0:
+            self.familiar.note(ts, domain)
+        information, encoded = flow.add(ts, query, key_of(name), parts, discount * self.familiar.factor(ts, domain))
         spread = None if discount > 1 or not client else self.flows.spread(client, domain, flow, ts, encoded)
         evidence = evidence_of(ts, flow, spread, self.model.limit_factor)
         self.peaks.note(ts, client, domain, evidence.ratio * self.model.limit_factor)

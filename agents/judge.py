@@ -74,7 +74,9 @@ class Judge:
                 _log.warning("state_not_restored", path=str(path), error=str(error))
 
     def _take_windows(self, path: Path) -> None:
-        _log.info("windows_restored", flows=snapshot.load(path.read_bytes(), self.detector.flows))
+        flows = self.detector.flows
+        _log.info("windows_restored", flows=snapshot.load(path.read_bytes(), flows))
+        self.detector.familiar.rebuild(flows.flows.items())
 
     def _take_peaks(self, path: Path) -> None:
         self.detector.peaks = load_peaks(path.read_bytes())
