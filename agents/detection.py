@@ -19,7 +19,7 @@ from agents.names import domain_text, labels_of, split_domain
 from agents.policy import Evidence, Scale, evidence_of, query_reasons, with_secret
 from agents.services import Services
 from agents.types import Incident, QueryBatch, Verdicts
-from agents.windows import CARRYING_TYPES, Flows, Part, key_of
+from agents.windows import CARRYING_TYPES, NO_CARRIERS, Flows, Part, key_of
 
 PRICED_MAX = 65_536
 """Names whose price is remembered; at the bound all are forgotten."""
@@ -94,7 +94,7 @@ class TunnelDetector:
         for key, flow in list(self.flows.flows.items()):
             names = [wire.lower() for wire, _ in flow.samples]
             if names and all(_factor(self._services, name) > _factor(old, name) for name in names):
-                del self.flows.flows[key]
+                self.flows.forget(*key)
                 self.incidents.close(key)
 
     def _judge(
@@ -133,13 +133,13 @@ class TunnelDetector:
             return NO_EVIDENCE
         if flow.queries == 0:
             self.familiar.note(ts, domain)
-        information, encoded = flow.add(ts, query, key_of(name), parts, discount * self.familiar.factor(ts, domain))
-        spread = None if discount > 1 or not client else self.flows.spread(client, domain, flow, ts, encoded)
-        evidence = evidence_of(ts, flow, spread, self.model.limit_factor)
+        information, _ = flow.add(ts, query, key_of(name), parts, discount * self.familiar.factor(ts, domain))
+        carriers = NO_CARRIERS if discount > 1 or not client else self.flows.carriers(client, domain, flow)
+        evidence = evidence_of(ts, flow, carriers, self.model.limit_factor)
         self.peaks.note(ts, client, domain, evidence.ratio * self.model.limit_factor)
         if information > 0:
             evidence = with_secret(evidence, secret_of(query[0]))
-        self.incidents.observe(ts, client, domain, flow, evidence, spread)
+        self.incidents.observe(ts, client, domain, flow, evidence, carriers)
         return evidence
 
     def _price(self, name: bytes) -> Priced:

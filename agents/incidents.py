@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from agents.evidence import Timeline, evidence_json, tool_behind
 from agents.names import to_text
 from agents.policy import Evidence, Scale, incident_reasons
 from agents.types import Incident, Severity
-from agents.windows import SAMPLES, Flow, Spread
+from agents.windows import SAMPLES, Flow
 
 REOPEN_BYTES = 50.0
 """New bytes that must have left since an incident was closed before another is opened for the same flow."""
@@ -57,7 +57,7 @@ class Incidents:
         self.open.update({(incident.client, incident.domain): incident for incident in incidents})
 
     def observe(
-        self, ts: float, client: str, domain: str, flow: Flow, evidence: Evidence, spread: Spread | None
+        self, ts: float, client: str, domain: str, flow: Flow, evidence: Evidence, carriers: Mapping[str, Flow]
     ) -> None:
         """A query of a flow: open an incident where a limit is reached, keep an open one up to date."""
         key = (client, domain)
@@ -74,14 +74,14 @@ class Incidents:
                 trail.queries, trail.leaked = flow.queries - 1, flow.leaked_bytes
         trail.follow(ts)
         self.open[key] = (
-            self._opened(ts, client, domain, flow, evidence, spread)
+            self._opened(ts, client, domain, flow, evidence, carriers)
             if known is None
-            else self._updated(known, ts, flow, evidence, spread)
+            else self._updated(known, ts, flow, evidence, carriers)
         )
         self._changed.add(key)
 
     def _opened(
-        self, ts: float, client: str, domain: str, flow: Flow, evidence: Evidence, spread: Spread | None
+        self, ts: float, client: str, domain: str, flow: Flow, evidence: Evidence, carriers: Mapping[str, Flow]
     ) -> Incident:
         score = self.scale.behaviour(evidence.ratio)
         return Incident(
@@ -89,7 +89,7 @@ class Incidents:
             domain=domain,
             severity=max(Severity.HIGH, self.scale.severity(score)),
             score=score,
-            reasons=incident_reasons(domain, flow, evidence, spread),
+            reasons=incident_reasons(domain, flow, evidence, carriers),
             tool=None,
             first_seen=flow.first_seen,
             last_seen=ts,
@@ -101,23 +101,27 @@ class Incidents:
             bytes_before_detection=flow.leaked_bytes,
         )
 
-    def _updated(self, known: Incident, ts: float, flow: Flow, evidence: Evidence, spread: Spread | None) -> Incident:
+    def _updated(
+        self, known: Incident, ts: float, flow: Flow, evidence: Evidence, carriers: Mapping[str, Flow]
+    ) -> Incident:
         score = self.scale.behaviour(evidence.ratio)
         louder = score > known.score
         return replace(
             known,
             severity=max(known.severity, self.scale.severity(score)),
             score=max(known.score, score),
-            reasons=self._reasons(known, flow, evidence, spread) if louder else known.reasons,
+            reasons=self._reasons(known, flow, evidence, carriers) if louder else known.reasons,
             last_seen=max(known.last_seen, ts),
             queries=max(known.queries, flow.queries),
             unique_names=max(known.unique_names, flow.names),
             leaked_bytes=max(known.leaked_bytes, flow.leaked_bytes),
         )
 
-    def _reasons(self, known: Incident, flow: Flow, evidence: Evidence, spread: Spread | None) -> tuple[str, ...]:
+    def _reasons(
+        self, known: Incident, flow: Flow, evidence: Evidence, carriers: Mapping[str, Flow]
+    ) -> tuple[str, ...]:
         secrets = tuple(reason for reason in known.reasons if reason.startswith("one query"))
-        found = incident_reasons(known.domain, flow, evidence, spread)
+        found = incident_reasons(known.domain, flow, evidence, carriers)
         return (*found, *(reason for reason in secrets if reason not in found))
 
     def close_quiet(self, now: float) -> None:

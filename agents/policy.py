@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from agents.features import HEX, View, view_of
 from agents.types import Severity
-from agents.windows import Flow, Spread, Window
+from agents.windows import Flow, Window
 
 INFORMATION_BYTES = {60: 500.0, 600: 800.0, 3600: 1_000.0, 86_400: 2_500.0, 604_800: 6_000.0}
 """Bytes of new names that one client may send below one domain per window, whatever they look like."""
@@ -91,8 +91,20 @@ class Evidence:
     text: str = ""  # what a secret is
 
 
-def evidence_of(ts: float, flow: Flow, spread: Spread | None, factor: float = 1.0) -> Evidence:
-    """The strongest evidence about a flow at time ts; ratio 0 while it has shown too few names."""
+def evidence_of(ts: float, flow: Flow, carriers: Mapping[str, Flow], factor: float = 1.0) -> Evidence:
+    """The strongest evidence about a flow at time ts, at `factor` times the limits.
+
+    carriers: the client's flows that carry encoded names, this one among them if it is one. A flow that reaches a
+    limit by itself is marked `alone`: from then on it counts for no other domain's evidence.
+    """
+    best = _own(ts, flow)
+    flow.alone = flow.alone or best.ratio >= factor
+    if not flow.alone:
+        best = _shared(best, ts, [one for one in carriers.values() if not one.alone], _is_fresh(flow))
+    return best if factor == 1.0 else replace(best, ratio=best.ratio / factor, limit=best.limit * factor)
+
+
+def _own(ts: float, flow: Flow) -> Evidence:
     best = Evidence(0.0)
     enough = flow.names >= MIN_NAMES
     fresh = enough and _is_fresh(flow)
@@ -106,17 +118,21 @@ def evidence_of(ts: float, flow: Flow, spread: Spread | None, factor: float = 1.
         if fresh:
             amount = min(encoded_names, encoded / FRESH_BYTES_A_NAME)
             best = _louder(best, window, "fresh", amount, FRESH_NAMES, names)
-    best = _louder_spread(best, ts, spread, fresh) if spread is not None and len(spread.domains) > 1 else best
-    return best if factor == 1.0 else replace(best, ratio=best.ratio / factor, limit=best.limit * factor)
+    return best
 
 
-def _louder_spread(best: Evidence, ts: float, spread: Spread, fresh: bool) -> Evidence:
-    for window in spread.windows:
-        _, encoded, _, names, _ = window.sums(ts)
-        best = _louder(best, window, "spread", encoded, SPREAD_BYTES, names, len(spread.domains))
+def _shared(best: Evidence, ts: float, carriers: Sequence[Flow], fresh: bool) -> Evidence:
+    if len(carriers) < 2:
+        return best
+    for number, window in enumerate(carriers[0].windows):
+        if window.seconds not in SPREAD_BYTES:
+            continue
+        sums = [carrier.windows[number].sums(ts) for carrier in carriers]
+        encoded, names = sum(one[1] for one in sums), sum(one[3] for one in sums)
+        best = _louder(best, window, "spread", encoded, SPREAD_BYTES, names, len(carriers))
         if fresh:
             amount = min(names, encoded / FRESH_BYTES_A_NAME)
-            best = _louder(best, window, "spread fresh", amount, SPREAD_FRESH_NAMES, names, len(spread.domains))
+            best = _louder(best, window, "spread fresh", amount, SPREAD_FRESH_NAMES, names, len(carriers))
     return best
 
 
@@ -126,7 +142,7 @@ def with_secret(evidence: Evidence, secret: str) -> Evidence:
 
 
 def _is_fresh(flow: Flow) -> bool:
-    encoded, new = flow.encoded_names / flow.names, flow.names / flow.queries
+    encoded, new = flow.encoded_names / max(flow.names, 1), flow.names / max(flow.queries, 1)
     return encoded >= FRESH_ENCODED_SHARE and new >= FRESH_NAME_SHARE
 
 
@@ -158,12 +174,13 @@ def _span(seconds: int) -> str:
     return {60: "60 s", 600: "10 min", 3600: "1 h", 86_400: "24 h", 604_800: "7 d"}[seconds]
 
 
-def incident_reasons(domain: str, flow: Flow, evidence: Evidence, spread: Spread | None) -> tuple[str, ...]:
+def incident_reasons(domain: str, flow: Flow, evidence: Evidence, carriers: Mapping[str, Flow]) -> tuple[str, ...]:
     """Why there is an incident, in words."""
     span = _span(evidence.window_s)
     where = f"below {domain}"
-    if spread is not None and evidence.kind.startswith("spread"):
-        loudest = sorted(spread.domains, key=lambda name: (-spread.domains[name], name))[:5]
+    if evidence.kind.startswith("spread"):
+        shared = [name for name in carriers if not carriers[name].alone]
+        loudest = sorted(shared, key=lambda name: (-carriers[name].encoded_bytes, name))[:5]
         where = f"below {evidence.domains} domains ({', '.join(loudest)})"
     if evidence.kind == "secret":
         return (f"one query below {domain} carried {evidence.text}",)

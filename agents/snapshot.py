@@ -7,7 +7,7 @@ import json
 import zlib
 from typing import Any
 
-from agents.windows import SUMS, WINDOWS_S, Flow, Flows, Spread, Window
+from agents.windows import SUMS, WINDOWS_S, Flow, Flows, Window
 
 FORMAT = 1
 FLOWS_MAX = 50_000
@@ -23,7 +23,6 @@ def dump(flows: Flows) -> bytes:
         "windows": WINDOWS_S,
         "sums": SUMS,
         "flows": [[*key, _flow_json(flow)] for key, flow in loudest],
-        "spreads": [[client, _spread_json(spread)] for client, spread in sorted(flows.spreads.items())],
     }
     return zlib.compress(json.dumps(state, separators=(",", ":")).encode(), LEVEL)
 
@@ -35,11 +34,9 @@ def load(data: bytes, flows: Flows) -> int:
         if (state["format"], tuple(state["windows"]), state["sums"]) != (FORMAT, WINDOWS_S, SUMS):
             raise ValueError("cannot restore windows: written by another version")
         found = {(client, domain): _flow_of(row) for client, domain, row in state["flows"][: flows.keys_max]}
-        spreads = {client: _spread_of(row) for client, row in state["spreads"]}
     except (zlib.error, KeyError, TypeError, IndexError, AttributeError) as error:
         raise ValueError(f"cannot restore windows: damaged file ({type(error).__name__})") from None
     flows.flows |= found
-    flows.spreads |= spreads
     return len(found)
 
 
@@ -49,6 +46,7 @@ def _flow_json(flow: Flow) -> dict[str, Any]:
         "seen": [flow.first_seen, flow.last_seen],
         "counts": [flow.queries, flow.names, flow.encoded_names, flow.bytes_in],
         "bytes": [flow.leaked_bytes, flow.encoded_bytes, flow.settled_bytes],
+        "alone": flow.alone,
         "exact": sorted(flow.memory.exact),
         "sketch": None if sketch is None else _text(bytes(sketch)),
         "samples": [[_text(wire), qtype] for wire, qtype in flow.samples],
@@ -62,23 +60,13 @@ def _flow_of(row: dict[str, Any]) -> Flow:
     flow.last_seen = row["seen"][1]
     flow.queries, flow.names, flow.encoded_names, flow.bytes_in = row["counts"]
     flow.leaked_bytes, flow.encoded_bytes, flow.settled_bytes = row["bytes"]
+    flow.alone = bool(row["alone"])
     flow.memory.exact = set(row["exact"])
     flow.memory.sketch = None if row["sketch"] is None else bytearray(base64.b64decode(row["sketch"]))
     flow.samples = [(base64.b64decode(text), qtype) for text, qtype in row["samples"]]
     flow.qtypes = dict(row["qtypes"])
     _fill(flow.windows, row["windows"])
     return flow
-
-
-def _spread_json(spread: Spread) -> dict[str, Any]:
-    return {"domains": spread.domains, "windows": _windows_json(spread.windows)}
-
-
-def _spread_of(row: dict[str, Any]) -> Spread:
-    spread = Spread()
-    spread.domains = dict(row["domains"])
-    _fill(spread.windows, row["windows"])
-    return spread
 
 
 def _windows_json(windows: tuple[Window, ...]) -> list[list[Any]]:

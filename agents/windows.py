@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
+from types import MappingProxyType
 
 WINDOWS_S = (60, 600, 3600, 86_400, 604_800)
 EXACT_MAX = 2_000
@@ -144,6 +145,7 @@ class Flow:
     """What is known of one (client, domain)."""
 
     __slots__ = (
+        "alone",
         "bytes_in",
         "encoded_bytes",
         "encoded_names",
@@ -163,6 +165,7 @@ class Flow:
         self.first_seen = self.last_seen = ts
         self.queries = self.names = self.encoded_names = self.bytes_in = 0
         self.leaked_bytes = self.encoded_bytes = self.settled_bytes = 0.0
+        self.alone = False  # it reached a limit by itself: it is an incident, and no part of others'
         self.memory = Memory()
         self.samples: list[tuple[bytes, int]] = []
         self.qtypes: dict[int, int] = {}
@@ -216,27 +219,13 @@ class Flow:
         return size
 
 
-class Spread:
-    """What one client sent as encoded names below several domains: data split over domains adds up here."""
-
-    __slots__ = ("domains", "windows")
-
-    def __init__(self) -> None:
-        self.domains: dict[str, float] = {}
-        self.windows = _windows()
-
-    def add(self, ts: float, domain: str, encoded: float, names: int) -> None:
-        if domain not in self.domains and len(self.domains) >= SPREAD_DOMAINS:
-            self.domains.pop(min(self.domains, key=self.domains.__getitem__))
-        self.domains[domain] = self.domains.get(domain, 0.0) + encoded
-        for window in self.windows:
-            window.add(ts, 0.0, encoded, names, names)
-
-
 SPREAD_DOMAINS = 64
-"""Domains remembered by name for one client; the sum goes on beyond it."""
+"""Carriers of one client that add up: beyond it the one that carried least is left out."""
 SPREAD_NAMES = 3
 """Encoded names from which a domain counts as a carrier: a page has one hash host, a carrier has many."""
+
+
+NO_CARRIERS: Mapping[str, Flow] = MappingProxyType({})
 
 
 class Flows:
@@ -246,7 +235,7 @@ class Flows:
         self.keys_max = keys_max
         self.refused = 0
         self.flows: dict[tuple[str, str], Flow] = {}
-        self.spreads: dict[str, Spread] = {}
+        self._carriers: dict[str, dict[str, Flow]] = {}
         self._swept = -math.inf
 
     def __len__(self) -> int:
@@ -265,16 +254,20 @@ class Flows:
         made = self.flows[client, domain] = Flow(ts)
         return made
 
-    def spread(self, client: str, domain: str, flow: Flow, ts: float, encoded: float) -> Spread | None:
-        """Add a carrier's encoded bytes to its client's sum; None while the domain is no carrier."""
+    def carriers(self, client: str, domain: str, flow: Flow) -> Mapping[str, Flow]:
+        """Flows of a client that carry encoded names, by domain: data split over domains adds up over them."""
         if flow.encoded_names < SPREAD_NAMES:
-            return None
-        spread = self.spreads.setdefault(client, Spread())
-        if encoded > 0 and flow.encoded_names == SPREAD_NAMES:
-            spread.add(ts, domain, flow.encoded_bytes, SPREAD_NAMES)
-        elif encoded > 0:
-            spread.add(ts, domain, encoded, 1)
-        return spread
+            return NO_CARRIERS
+        found = self._carriers.setdefault(client, {})
+        if domain not in found and len(found) >= SPREAD_DOMAINS:
+            del found[min(found, key=lambda one: (found[one].encoded_bytes, one))]
+        found[domain] = flow
+        return found
+
+    def forget(self, client: str, domain: str) -> None:
+        """Drop a flow and all that it showed."""
+        self.flows.pop((client, domain), None)
+        self._carriers.get(client, {}).pop(domain, None)
 
     def _sweep(self, ts: float) -> None:
         if ts < self._swept + SWEEP_S:
@@ -282,8 +275,7 @@ class Flows:
         self._swept = ts
         for key in [key for key, flow in self.flows.items() if _idle(flow, ts)]:
             del self.flows[key]
-        clients = {client for client, _ in self.flows}
-        self.spreads = {client: spread for client, spread in self.spreads.items() if client in clients}
+        self._carriers = {}  # filled again by the next query of each that is left
 
 
 def _idle(flow: Flow, ts: float) -> bool:

@@ -25,7 +25,7 @@ def flow_of(names: int, ts: float = START) -> Flow:
 def seen(
     incidents: Incidents, ratio: float, ts: float = START + 10, flow: Flow | None = None, domain: str = DOMAIN
 ) -> tuple[Incident, ...]:
-    incidents.observe(ts, CLIENT, domain, flow or flow_of(10), Evidence(ratio, 60, 100 * ratio, 100, 10), None)
+    incidents.observe(ts, CLIENT, domain, flow or flow_of(10), Evidence(ratio, 60, 100 * ratio, 100, 10), {})
     return incidents.changes()
 
 

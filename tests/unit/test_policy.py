@@ -21,7 +21,7 @@ from agents.policy import (
     query_reasons,
 )
 from agents.types import Severity
-from agents.windows import WINDOWS_S, Flow, Flows, Part, Spread, key_of
+from agents.windows import WINDOWS_S, Flow, Flows, Part, key_of
 
 START = 1_700_000_000.0
 SCALE = Scale()
@@ -87,7 +87,7 @@ def flow_of(names: int, bits: float, encoded: bool = True, gap_s: float = 0.0, w
 
 
 def test_one_name_is_no_behaviour_however_much_it_carries() -> None:
-    assert evidence_of(START, flow_of(1, 1e6), None).ratio == 0
+    assert evidence_of(START, flow_of(1, 1e6), {}).ratio == 0
 
 
 def test_every_window_has_its_limit() -> None:
@@ -100,7 +100,7 @@ def test_every_window_has_its_limit() -> None:
 
 
 def test_encoded_data_is_judged_more_strictly_than_words() -> None:
-    encoded, words = (evidence_of(START, flow_of(10, 100.0, kind), None) for kind in (True, False))
+    encoded, words = (evidence_of(START, flow_of(10, 100.0, kind), {}) for kind in (True, False))
     assert encoded.kind == "encoded"
     assert encoded.ratio == pytest.approx(125 / ENCODED_BYTES[60])
     assert words.kind == "information"
@@ -109,7 +109,7 @@ def test_encoded_data_is_judged_more_strictly_than_words() -> None:
 
 def test_a_slow_sender_meets_the_limit_of_a_longer_window() -> None:
     flow = flow_of(60, 64.0, gap_s=600.0)
-    found = evidence_of(START + 59 * 600, flow, None)
+    found = evidence_of(START + 59 * 600, flow, {})
     assert found.window_s >= 86_400
     assert found.ratio >= 1
 
@@ -123,15 +123,15 @@ def test_data_split_over_domains_is_evidence_where_no_single_domain_is() -> None
         assert flow is not None
         for name in range(5):
             label = f"{number} {name}".encode()
-            _, encoded = flow.add(START, (label, 1, -1), key_of(label), (Part(key_of(label + b"."), 64.0, True),), 1.0)
-            spread = flows.spread("client", domain, flow, START, encoded)
-        alone, together = evidence_of(START, flow, None), evidence_of(START, flow, spread)
+            flow.add(START, (label, 1, -1), key_of(label), (Part(key_of(label + b"."), 64.0, True),), 1.0)
+        carriers = flows.carriers("client", domain, flow)
+        alone, together = evidence_of(START, flow, {}), evidence_of(START, flow, carriers)
         ratios.append(together.ratio)
         assert alone.ratio < 1
     assert ratios[-1] >= 1
     assert together.kind.startswith("spread")
     assert together.domains == 12
-    text = incident_reasons("11.example", flows.flows["client", "11.example"], together, spread)[0]
+    text = incident_reasons("11.example", flows.flows["client", "11.example"], together, carriers)[0]
     assert "12 domains" in text
     assert "0.example" in text
 
@@ -139,19 +139,19 @@ def test_data_split_over_domains_is_evidence_where_no_single_domain_is() -> None
 def test_a_few_short_encoded_names_an_hour_are_evidence_where_the_flow_is_little_else() -> None:
     few = flow_of(30, 32.0, gap_s=60.0)
     end = START + 29 * 60
-    found = evidence_of(end, few, None)
+    found = evidence_of(end, few, {})
     assert found.kind == "fresh"
     assert found.ratio >= 1
-    assert "each new and encoded" in incident_reasons("evil.com", few, found, None)[1]
+    assert "each new and encoded" in incident_reasons("evil.com", few, found, {})[1]
     for _ in range(90):  # a browser comes back to the same names
         few.add(end, (b"n1", 1, -1), key_of(b"n1"), (), 1.0)
-    assert evidence_of(end, few, None).ratio < 1
-    assert evidence_of(end, flow_of(30, 32.0, encoded=False, gap_s=60.0), None).ratio < 1
+    assert evidence_of(end, few, {}).ratio < 1
+    assert evidence_of(end, flow_of(30, 32.0, encoded=False, gap_s=60.0), {}).ratio < 1
 
 
 def test_reasons_of_an_incident_are_words_with_numbers() -> None:
     flow = flow_of(41, 178.0)
-    reasons = incident_reasons("evil.com", flow, evidence_of(START, flow, None), None)
+    reasons = incident_reasons("evil.com", flow, evidence_of(START, flow, {}), {})
     assert reasons[0] == "41 unique names below evil.com in 60 s"
     assert reasons[1] == "912 bytes of encoded data, 9.1 times the limit of 100"
     assert reasons[2] == "100 % of the names read as encoded, not as words"
@@ -162,7 +162,7 @@ def test_reasons_of_an_incident_are_words_with_numbers() -> None:
 )
 def test_spans_are_said_in_their_unit(seconds: int, text: str) -> None:
     evidence = Evidence(1.5, seconds, 10.0, 5.0, 7)
-    assert f" in {text}" in incident_reasons("evil.com", Flow(START), evidence, None)[0]
+    assert f" in {text}" in incident_reasons("evil.com", Flow(START), evidence, {})[0]
 
 
 @pytest.mark.parametrize(
@@ -193,7 +193,15 @@ def test_reasons_of_a_query_name_the_vote_that_was_loud() -> None:
     assert query_reasons(wire, 0.1, 0.1, evidence, "evil.com", SCALE) == ()
 
 
-def test_a_spread_of_one_domain_is_no_spread() -> None:
-    spread = Spread()
-    spread.add(START, "evil.com", 1e6, 3)
-    assert evidence_of(START, flow_of(3, 8.0, encoded=False), spread).kind != "spread"
+def test_one_carrier_is_no_spread() -> None:
+    flow = flow_of(20, 32.0)
+    assert not evidence_of(START, flow, {"evil.com": flow}).kind.startswith("spread")
+
+
+def test_a_domain_that_is_an_incident_by_itself_counts_for_no_other() -> None:
+    tunnel, shop = flow_of(200, 200.0), flow_of(5, 64.0, word="shop")
+    carriers = {"evil.com": tunnel, "shop.example": shop}
+    assert evidence_of(START, shop, carriers).ratio >= 1, "before it is known to be one"
+    assert evidence_of(START, tunnel, carriers).kind == "encoded"
+    assert tunnel.alone
+    assert evidence_of(START, shop, carriers).ratio < 1

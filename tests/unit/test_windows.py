@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
+from collections.abc import Mapping
 
 import pytest
 from hypothesis import given, settings
@@ -190,34 +191,38 @@ def test_what_is_older_than_all_windows_goes_even_with_evidence() -> None:
     assert list(flows.flows) == [("client", "b")]
 
 
-def carrier(flows: Flows, client: str, domain: str, names: int, ts: float = START) -> None:
+def carrier(flows: Flows, client: str, domain: str, names: int, ts: float = START) -> Mapping[str, Flow]:
     flow = flows.flow(ts, client, domain)
     assert flow is not None
     for number in range(names):
-        _, encoded = add(flow, number, ts)
-        flows.spread(client, domain, flow, ts, encoded)
+        add(flow, number, ts)
+    return flows.carriers(client, domain, flow)
 
 
-def test_data_split_over_domains_adds_up_once_they_are_carriers() -> None:
+def test_a_domain_with_several_encoded_names_is_a_carrier_of_its_client() -> None:
     flows = Flows(1000)
-    carrier(flows, "client", "one-hash.example", SPREAD_NAMES - 1)
-    assert not flows.spreads
+    assert not carrier(flows, "client", "one-hash.example", SPREAD_NAMES - 1)
     for number in range(5):
-        carrier(flows, "client", f"{number}.example", SPREAD_NAMES + 2)
-    spread = flows.spreads["client"]
-    assert len(spread.domains) == 5
-    assert spread.windows[2].sums(START)[1] == 5 * 10 * (SPREAD_NAMES + 2), "with what was sent before it was known"
-    carrier(flows, "other", "0.example", SPREAD_NAMES)
-    assert flows.spreads["other"].windows[2].sums(START)[1] == 10 * SPREAD_NAMES
+        found = carrier(flows, "client", f"{number}.example", SPREAD_NAMES + 2)
+    assert set(found) == {f"{number}.example" for number in range(5)}
+    assert set(carrier(flows, "other", "0.example", SPREAD_NAMES)) == {"0.example"}
 
 
-def test_a_clients_list_of_carriers_is_bounded_and_its_sum_goes_on() -> None:
+def test_a_clients_list_of_carriers_is_bounded_and_keeps_the_loudest() -> None:
     flows = Flows(1000)
+    carrier(flows, "client", "loud.example", SPREAD_NAMES + 5)
     for number in range(SPREAD_DOMAINS + 20):
-        carrier(flows, "client", f"{number}.example", SPREAD_NAMES)
-    spread = flows.spreads["client"]
-    assert len(spread.domains) == SPREAD_DOMAINS
-    assert spread.windows[2].sums(START)[1] == (SPREAD_DOMAINS + 20) * SPREAD_NAMES * 10
+        found = carrier(flows, "client", f"{number}.example", SPREAD_NAMES)
+    assert len(found) == SPREAD_DOMAINS
+    assert "loud.example" in found
+
+
+def test_what_is_forgotten_is_no_carrier() -> None:
+    flows = Flows(1000)
+    carrier(flows, "client", "a.example", SPREAD_NAMES)
+    flows.forget("client", "a.example")
+    assert not flows.flows
+    assert set(carrier(flows, "client", "b.example", SPREAD_NAMES)) == {"b.example"}
 
 
 def test_keys_are_the_same_in_every_process() -> None:
