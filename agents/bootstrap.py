@@ -16,6 +16,8 @@ from agents.errors import AgentsError, ModelError
 from agents.files import write_atomic
 from agents.gates import load_cases
 from agents.incidents import Incidents
+from agents.known import load as load_entries
+from agents.known import services_at
 from agents.model import Model
 from agents.policy import Scale
 from agents.registry import ModelRegistry
@@ -76,7 +78,9 @@ def detector_of(settings: Settings, model: Model) -> TunnelDetector:
     """A detector that has seen nothing yet."""
     scale = scale_of(settings)
     flows = Flows(settings.window_keys_max)
-    return TunnelDetector(model, flows, Incidents(settings.incident_quiet_s, scale), scale)
+    detector = TunnelDetector(model, flows, Incidents(settings.incident_quiet_s, scale), scale)
+    detector.reload_services(services_at(load_entries(known_path(settings)), time.time()))
+    return detector
 
 
 def validator_of(settings: Settings) -> Validator:
@@ -156,6 +160,11 @@ def train_model(settings: Settings, sample: Sample, request: TrainRequest) -> Mo
 def peaks_path(settings: Settings) -> Path:
     """Where a listener keeps what flows reached, for the next retraining to set limits by."""
     return settings.state_dir / "peaks.json"
+
+
+def known_path(settings: Settings) -> Path:
+    """The operator's own list of known services."""
+    return settings.known_services or settings.state_dir / "known_services.csv"
 
 
 def limits_of(settings: Settings) -> Limits:

@@ -89,6 +89,7 @@ def _parser() -> argparse.ArgumentParser:
     evaluate = add("evaluate", "measure detection on the captures that a manifest lists")
     evaluate.add_argument("manifest", type=Path)
     evaluate.add_argument("--json", metavar="PATH", help="write JSON there, - = standard output")
+    _add_known(add("known", "your own known services: list, preview, add, remove"))
     add("doctor", "check settings, database, ports, upstreams, model and channels")
     health = add("health", "whether one process on this DATA_DIR is alive (for health checks)")
     health.add_argument("part", choices=PARTS)
@@ -138,6 +139,22 @@ def _qtype(text: str) -> int:
         return type_number(text)
     except MessageError as error:
         raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def _add_known(parser: argparse.ArgumentParser) -> None:
+    actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
+    actions.add_parser("list", help="the entries")
+    for name, text in (
+        ("preview", "what an entry would have silenced in the last week"),
+        ("add", "add or replace one"),
+    ):
+        action = actions.add_parser(name, help=text)
+        action.add_argument("suffix")
+        action.add_argument("--factor", default="10", help="how many times more bytes its names may carry (10)")
+        action.add_argument("--reason", required=name == "add", default="preview")
+        action.add_argument("--author", required=name == "add", default="preview")
+        action.add_argument("--expires", metavar="YYYY-MM-DD", help="last day (default: in 90 days)")
+    actions.add_parser("remove", help="take one away").add_argument("suffix")
 
 
 def _at_least_one(text: str) -> int:

@@ -16,6 +16,7 @@ from agents import bootstrap, processes
 from agents.doctor import run_doctor
 from agents.errors import AgentsError, UsageError
 from agents.judging import replay, run_evaluation, score
+from agents.keeping import known
 from agents.model import Model
 from agents.registry import ModelRegistry
 from agents.retraining import STEPS, passed_exit_code
@@ -24,7 +25,7 @@ from agents.settings import Settings
 from agents.showing import evidence_text, incident_text
 
 __all__ = ["api", "doctor", "evaluate", "explain", "listen", "models", "replay", "retrain", "run", "schedule"]
-__all__ += ["score"]
+__all__ += ["known", "score"]
 
 evaluate = run_evaluation
 doctor = run_doctor

@@ -11,12 +11,13 @@ from numpy.typing import NDArray
 
 from agents.budget import Peaks
 from agents.decoding import secret_in
+from agents.familiar import Familiar
 from agents.features import FEATURES, extract
 from agents.incidents import Incidents
 from agents.model import Model
 from agents.names import domain_text, labels_of, split_domain
 from agents.policy import Evidence, Scale, evidence_of, query_reasons, with_secret
-from agents.services import service_of
+from agents.services import Services
 from agents.types import Incident, QueryBatch, Verdicts
 from agents.windows import CARRYING_TYPES, Flows, Part, key_of
 
@@ -36,14 +37,22 @@ class TunnelDetector:
         self.incidents = incidents
         self.scale = scale
         self.peaks = Peaks()
+        self.familiar = Familiar()
         self._priced: dict[bytes, Priced] = {}
         self._swap = threading.Lock()
         self._next: Model | None = None
+        self._services = Services()
+        self._next_services: Services | None = None
 
     def reload(self, model: Model) -> None:
         """Use another model from the next batch or tick on. May be called from any thread."""
         with self._swap:
             self._next = model
+
+    def reload_services(self, services: Services) -> None:
+        """Use another list of known services from the next batch on. May be called from any thread."""
+        with self._swap:
+            self._next_services = services
 
     def detect(self, batch: QueryBatch) -> Verdicts:
         self._take_next()
@@ -75,6 +84,18 @@ class TunnelDetector:
             if self._next is not None:
                 self.model, self._next = self._next, None
                 self._priced.clear()
+            if self._next_services is not None:
+                old, self._services, self._next_services = self._services, self._next_services, None
+                self._priced.clear()
+                self._forgive(old)
+
+    def _forgive(self, old: Services) -> None:
+        """Forget what flows showed whose names all got a larger budget just now: it applies to what is known, too."""
+        for key, flow in list(self.flows.flows.items()):
+            names = [wire.lower() for wire, _ in flow.samples]
+            if names and all(_factor(self._services, name) > _factor(old, name) for name in names):
+                del self.flows.flows[key]
+                self.incidents.close(key)
 
     def _judge(
         self,
@@ -110,7 +131,9 @@ class TunnelDetector:
         flow = self.flows.flow(ts, client, domain)
         if flow is None:
             return NO_EVIDENCE
-        information, encoded = flow.add(ts, query, key_of(name), parts, discount)
+        if flow.queries == 0:
+            self.familiar.note(ts, domain)
+        information, encoded = flow.add(ts, query, key_of(name), parts, discount * self.familiar.factor(ts, domain))
         spread = None if discount > 1 or not client else self.flows.spread(client, domain, flow, ts, encoded)
         evidence = evidence_of(ts, flow, spread, self.model.limit_factor)
         self.peaks.note(ts, client, domain, evidence.ratio * self.model.limit_factor)
@@ -127,13 +150,17 @@ class TunnelDetector:
                 self._priced.clear()
             costs = [(label, self.model.chars.cost(label)) for label in split_domain(name)[0]]
             parts = tuple(Part(key_of(b"." + label), cost.bits, cost.encoded) for label, cost in costs)
-            service = service_of(name)
-            found = self._priced[name] = (domain_text(name), parts, service.factor if service else 1.0)
+            found = self._priced[name] = (domain_text(name), parts, _factor(self._services, name))
         return found
 
     def _with_incidents(self, verdicts: Verdicts) -> Verdicts:
         changed = self.incidents.changes()
         return replace(verdicts, incidents=changed) if changed else verdicts
+
+
+def _factor(services: Services, name: bytes) -> float:
+    found = services.of(name)
+    return found.factor if found else 1.0
 
 
 def secret_of(qname: bytes) -> str:

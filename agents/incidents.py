@@ -126,6 +126,11 @@ class Incidents:
             if now - incident.last_seen > self.quiet_s:
                 self._close(key, incident)
 
+    def close(self, key: Key) -> None:
+        """Close one, if it is open."""
+        if key in self.open:
+            self._close(key, self.open[key])
+
     def close_all(self) -> None:
         """End of input."""
         for key, incident in list(self.open.items()):

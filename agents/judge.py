@@ -10,9 +10,9 @@ from typing import Any
 
 import structlog
 
-from agents import bootstrap, snapshot
+from agents import bootstrap, known, snapshot
 from agents.alerting import AlertSink
-from agents.budget import load_peaks
+from agents.budget import DAY_S, load_peaks
 from agents.errors import AgentsError
 from agents.fanout import Fanout
 from agents.files import write_atomic
@@ -28,6 +28,14 @@ SNAPSHOT_S = 60.0
 _log = structlog.get_logger()
 
 
+def _stamp(path: Path) -> tuple[int, int] | None:
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_mtime_ns, found.st_ino
+
+
 class Judge:
     """The consumer of the listener's queue."""
 
@@ -37,7 +45,10 @@ class Judge:
         self.detector = bootstrap.detector_of(settings, self._registry.current())
         self._snapshot = settings.state_dir / "windows.snapshot"
         self._peaks = bootstrap.peaks_path(settings)
+        self._known = bootstrap.known_path(settings)
+        self._known_stamp: tuple[tuple[int, int] | None, int] | None = None
         self._restore(store)
+        self._poll_known()
         self.spool = SpoolingSink(store, settings.state_dir / "spool", settings.spool_max_mb << 20)
         self.alerts = AlertSink(bootstrap.alert_manager_of(settings))
         self.fanout = Fanout([self.spool, self.alerts])
@@ -63,10 +74,25 @@ class Judge:
                 _log.warning("state_not_restored", path=str(path), error=str(error))
 
     def _take_windows(self, path: Path) -> None:
-        _log.info("windows_restored", flows=snapshot.load(path.read_bytes(), self.detector.flows))
+        flows = self.detector.flows
+        _log.info("windows_restored", flows=snapshot.load(path.read_bytes(), flows))
+        self.detector.familiar.rebuild(flows.flows.items())
 
     def _take_peaks(self, path: Path) -> None:
         self.detector.peaks = load_peaks(path.read_bytes())
+
+    def _poll_known(self) -> None:
+        """Take up the operator's list where the file changed, or a day began on which entries may have ended."""
+        stamp = (_stamp(self._known), int(time.time() // DAY_S))
+        if stamp == self._known_stamp:
+            return
+        self._known_stamp = stamp
+        try:
+            entries = known.load(self._known)
+        except AgentsError as error:
+            _log.warning("known_services_not_read", error=str(error))
+            return
+        self.detector.reload_services(known.services_at(entries, time.time()))
 
     def consume(self, batch: QueryBatch) -> None:
         """Judge one batch and give it to the sinks."""
@@ -77,6 +103,7 @@ class Judge:
 
     def _tick_on(self) -> None:
         while not self._stop.wait(TICK_S):
+            self._poll_known()
             model = self._registry.poll()
             if model is not None:
                 self.detector.reload(model)

@@ -51,6 +51,14 @@ class Scale:
             return Severity.SUSPICIOUS
         return Severity.HIGH if score < self.critical else Severity.CRITICAL
 
+    def ratio(self, score: float) -> float:
+        """How many times over its limit evidence of this score is: the inverse of `behaviour`."""
+        if score < self.high:
+            return float((score / self.high) ** 0.5)
+        if score < self.critical:
+            return 1 + (CRITICAL_RATIO - 1) * (score - self.high) / (self.critical - self.high)
+        return (1 - self.critical) * CRITICAL_RATIO / max(1 - score, 1e-9)
+
     def combined(self, model: float, behaviour: float) -> float:
         """Score of a query: the louder vote, or their weighted mean."""
         if self.combine == "weighted":

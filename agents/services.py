@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import csv
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib import resources
+from types import MappingProxyType
 
 from agents.names import from_text, labels_of
 
@@ -39,13 +41,18 @@ def _service(row: dict[str, str]) -> Service:
     return Service(row["suffix"], float(row["factor"]), shape, row["what"])
 
 
-@lru_cache(maxsize=65536)
-def service_of(wire: bytes) -> Service | None:
-    """The listed service that a lower-case wire name belongs to: longest suffix at label boundaries, shape fitting."""
-    listed, labels = services(), labels_of(wire)
-    for cut in range(len(labels)):
-        found = listed.get(labels[cut:])
-        if found is not None:
-            rest = b".".join(labels[:cut])
-            return found if found.shape is None or found.shape.fullmatch(rest) else None
-    return None
+class Services:
+    """The shipped list with an operator's own entries (by suffix labels), which win over shipped ones."""
+
+    def __init__(self, own: Mapping[tuple[bytes, ...], Service] = MappingProxyType({})) -> None:
+        self._listed = {**services(), **own}
+
+    def of(self, wire: bytes) -> Service | None:
+        """The service that a lower-case wire name belongs to: longest suffix at label boundaries, shape fitting."""
+        labels = labels_of(wire)
+        for cut in range(len(labels)):
+            found = self._listed.get(labels[cut:])
+            if found is not None:
+                rest = b".".join(labels[:cut])
+                return found if found.shape is None or found.shape.fullmatch(rest) else None
+        return None

@@ -111,6 +111,10 @@ class Settings(BaseSettings):
         3.0, description="investigations a week that are affordable; each retraining sets the limits by it"
     )
 
+    known_services: Path | None = Field(
+        None, description="your own known services (dns-tunnel known); empty = DATA_DIR/data/known_services.csv"
+    )
+
     retention_days: Count = Field(30, description="days that stored queries are kept")
     spool_max_mb: Count = Field(512, description="disk for verdicts while the database is away, megabytes")
 

@@ -173,7 +173,7 @@ class Flow:
     ) -> tuple[float, float]:
         """Count one query: (wire name as sent, qtype, bytes of the answer or UNKNOWN).
 
-        Returns (information, encoded) bytes that it newly carried, after the discount.
+        Returns (information, encoded) bytes that it newly carried; what counts towards limits is that by the discount.
         """
         wire, qtype, rlen = query
         self.queries += 1
@@ -193,7 +193,7 @@ class Flow:
                 encoded += part.bits * part.encoded
             else:  # one of those that were there before
                 information += min(part.bits, math.log2(self.names + 2))
-        information, encoded = information / 8 / discount, encoded / 8 / discount
+        information, encoded = information / 8, encoded / 8
         self.names += 1
         self.encoded_names += encoded > 0
         self.leaked_bytes += information
@@ -201,7 +201,7 @@ class Flow:
         if len(self.samples) < SAMPLES:
             self.samples.append((wire, qtype))
         for window in self.windows:
-            window.add(ts, information, encoded, 1, (encoded > 0) / discount, answers)
+            window.add(ts, information / discount, encoded / discount, 1, (encoded > 0) / discount, answers)
         return information, encoded
 
     def _answers(self, name_key: int, qtype: int, rlen: int, name_bytes: int) -> int:

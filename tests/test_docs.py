@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import re
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pytest
@@ -58,13 +59,22 @@ def test_readme_lists_every_command() -> None:
     assert set(listed[1].split(" | ")) == set(commands())
 
 
+def with_actions(parsers: Iterable[argparse.ArgumentParser]) -> Iterator[argparse.ArgumentParser]:
+    """The parsers, and those of their own subcommands."""
+    for parser in parsers:
+        yield parser
+        for action in parser._actions:
+            if isinstance(action, argparse._SubParsersAction):
+                yield from with_actions(action.choices.values())
+
+
 def test_every_command_has_help_with_its_options(capsys: pytest.CaptureFixture[str]) -> None:
     for name, parser in commands().items():
         parser.print_help()
         assert f"dns-tunnel {name}" in capsys.readouterr().out
         assert parser.description
     for option in names(r"`[^`\n]*(--[a-z-]+)") - {"--help", "--remove"}:
-        assert any(option in one._option_string_actions for one in commands().values()), option
+        assert any(option in one._option_string_actions for one in with_actions(commands().values())), option
 
 
 @pytest.mark.parametrize("path", DOCS, ids=lambda path: path.name)

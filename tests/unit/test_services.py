@@ -7,11 +7,11 @@ import re
 import pytest
 
 from agents.names import from_text
-from agents.services import service_of, services
+from agents.services import Services, services
 
 
 def factor(name: str) -> float:
-    found = service_of(from_text(name).lower())
+    found = Services().of(from_text(name).lower())
     return found.factor if found else 1.0
 
 

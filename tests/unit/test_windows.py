@@ -112,9 +112,12 @@ def test_a_known_label_below_a_new_name_carries_only_which_one_it_is() -> None:
     assert flow.add(START, (b"", 1, -1), key_of(b""), (), 1.0) == (0, 0), "the domain itself carries nothing"
 
 
-def test_a_discount_divides_what_a_name_carries() -> None:
+def test_a_discount_divides_what_counts_and_not_what_left() -> None:
     flow = Flow(START)
-    assert flow.add(START, (b"a", 1, -1), 1, (part(b"a"),), 20.0) == (0.5, 0.5)
+    assert flow.add(START, (b"a", 1, -1), 1, (part(b"a"),), 20.0) == (10, 10)
+    assert flow.leaked_bytes == flow.encoded_bytes == 10
+    for window in flow.windows:
+        assert tuple(window.sums(START)[:2]) == (0.5, 0.5)
 
 
 def test_samples_are_bounded() -> None:

@@ -1,0 +1,84 @@
+"""`dns-tunnel known`: the operator's own known services, with a preview, applied to what is stored."""
+
+from __future__ import annotations
+
+import argparse
+import time
+import uuid
+from datetime import UTC, datetime, timedelta
+
+from agents import bootstrap
+from agents.detection import empty_verdicts
+from agents.errors import UsageError
+from agents.known import Entry, closed_by, entry_of, load, save, with_entry
+from agents.settings import Settings
+from agents.store.base import Store
+from agents.types import Incident, Severity
+
+WEEK_S = 7 * 86_400
+DAYS = 90
+"""An entry without an expiry of its own ends after so many days: what is silenced is looked at again."""
+INCIDENTS_MAX = 1000
+
+
+def known(settings: Settings, options: argparse.Namespace) -> int:
+    """`dns-tunnel known …`."""
+    path = bootstrap.known_path(settings)
+    entries = load(path)
+    if options.action == "list":
+        for entry in entries:
+            ended = "" if entry.holds(time.time()) else "  EXPIRED"
+            print(f"{entry.suffix}  x{entry.factor:g}  until {entry.expires}{ended}  {entry.author}: {entry.reason}")
+    elif options.action == "remove":
+        suffix = options.suffix.rstrip(".").lower()
+        if all(entry.suffix != suffix for entry in entries):
+            raise UsageError(f"cannot remove {suffix}: it is not on the list")
+        save(path, [entry for entry in entries if entry.suffix != suffix])
+        print(f"removed {suffix}")
+    else:
+        entry = _entry(options)
+        store = bootstrap.store_of(settings)
+        store.migrate()
+        silenced = _preview(settings, store, entry)
+        if options.action == "add":
+            save(path, with_entry(entries, entry))
+            _close(store, silenced, entry)
+            print(f"added {entry.suffix}: {len(silenced)} stored incidents are closed as known")
+    return 0
+
+
+def _entry(options: argparse.Namespace) -> Entry:
+    now = datetime.now(UTC)
+    row = {
+        "suffix": options.suffix,
+        "factor": options.factor,
+        "reason": options.reason,
+        "author": options.author,
+        "added": f"{now:%Y-%m-%d}",
+        "expires": options.expires or f"{now + timedelta(days=DAYS):%Y-%m-%d}",
+    }
+    try:
+        return entry_of(row)
+    except ValueError as error:
+        raise UsageError(f"cannot use {options.suffix}: {error}") from None
+
+
+def _preview(settings: Settings, store: Store, entry: Entry) -> list[Incident]:
+    """Print what the entry would have silenced in the last week, and what would have stayed; returns the former."""
+    scale = bootstrap.scale_of(settings)
+    lately = store.incidents(since=time.time() - WEEK_S, limit=INCIDENTS_MAX)
+    covered = [incident for incident in lately if entry.covers(incident)]
+    silenced = [incident for incident in covered if entry.silences(incident, scale)]
+    for incident in covered:
+        word = "would be silent" if incident in silenced else "would stay"
+        level = Severity(incident.severity).name
+        print(f"{word}: {level} {incident.client} -> {incident.domain}, {incident.leaked_bytes:.0f} bytes")
+    stay = len(covered) - len(silenced)
+    print(f"{len(silenced)} of {len(lately)} incidents of the last week would be silent, {stay} below it stay")
+    return silenced
+
+
+def _close(store: Store, silenced: list[Incident], entry: Entry) -> None:
+    closed = tuple(closed_by(incident, entry, time.time()) for incident in silenced)
+    if closed:
+        store.write(empty_verdicts("", closed), uuid.uuid4().hex)
