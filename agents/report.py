@@ -117,7 +117,7 @@ def _trade(limits: Mapping[str, Any]) -> dict[str, Any]:
     leak = (
         f"Per client and domain, up to {unseen['encoded_bytes_a_day']} bytes of encoded data a day "
         f"({unseen['encoded_bytes_an_hour']} an hour), or {unseen['bytes_in_words_a_day']} bytes a day spelled in "
-        f"words, can leave unseen (limits at factor {factor:g}; known services have more)"
+        f"words, can leave unseen (limits at factor {factor:g}; known services and familiar domains have more)"
     )
     if days < DAYS_MIN:
         history = f"{days} of the {DAYS_MIN} days of history that it takes" if days else "no history yet"
