@@ -9,6 +9,8 @@ from markupsafe import Markup, escape
 
 WIDTH, HEIGHT = 480, 250
 _LEFT, _RIGHT, _TOP, _BOTTOM = 44, 8, 20, 40
+_INSET = 10
+"""What a curve keeps clear at its right, for the last tick's number."""
 _PLOT_W, _PLOT_H = WIDTH - _LEFT - _RIGHT, HEIGHT - _TOP - _BOTTOM
 
 
@@ -52,6 +54,31 @@ def days(counts: Sequence[tuple[str, int]], label: str) -> Markup:
     return _svg([*parts, *_ticks(ticks), _title("month-day")], label)
 
 
+def trade(
+    points: Sequence[tuple[float, float]], chosen: float, limit: float, names: tuple[str, str], label: str
+) -> Markup:
+    """A curve over x, linear, of y, logarithmic, both from 0 up; marks one x and the highest y that is wanted.
+
+    `points` are at least two, by rising x; `names` are what stands beside the limit's line and below the axis.
+    """
+    low, scale = points[0][0], (_PLOT_W - _INSET) / (points[-1][0] - points[0][0])
+    top = _decades(math.ceil(max([1.0, limit, *(y for _, y in points)])))
+    at = [(_LEFT + scale * (x - low), _TOP + _PLOT_H - _log_height(y, top)) for x, y in points]
+    path = " ".join(f"{x:.1f},{y:.1f}" for x, y in at)
+    dots = [
+        f'<circle class="c-new" cx="{x:.1f}" cy="{y:.1f}" r="{6 if point[0] == chosen else 2.5}">'
+        f"<title>{point[0]:,.0f}: {point[1]:,.2f}</title></circle>"
+        for point, (x, y) in zip(points, at, strict=True)
+    ]
+    ticks = [(x, f"{point[0]:,.0f}") for point, (x, _) in list(zip(points, at, strict=True))[::3]]
+    y = _TOP + _PLOT_H - _log_height(limit, top)
+    marks = _cross(_LEFT + scale * (chosen - low), y, y + 14 if at[0][1] < y < _TOP + _PLOT_H - 16 else y - 5, names[0])
+    return _svg(
+        [*_grid(top), *marks, f'<polyline class="curve" points="{path}"/>', *dots, *_ticks(ticks), _title(names[1])],
+        label,
+    )
+
+
 def gate_bar(value: float, threshold: float, passed: bool) -> Markup:
     """How far a value reaches, with its threshold as a mark, on a common scale from zero."""
     shown = value if math.isfinite(value) else 0.0
@@ -71,8 +98,19 @@ def _decades(most: int) -> int:
     return max(1, math.ceil(math.log10(most + 1)))
 
 
-def _log_height(count: int, top: int) -> float:
-    return 0.0 if count <= 0 else _PLOT_H * (math.log10(count) + 1) / (top + 1)
+def _log_height(count: float, top: int) -> float:
+    return 0.0 if count <= 0.1 else _PLOT_H * (math.log10(count) + 1) / (top + 1)
+
+
+def _cross(x: float, y: float, name_y: float, name: str) -> list[str]:
+    """What was chosen as a dashed line upwards, what is wanted as one across, with its name at the left."""
+    dashed = 'class="limit" stroke-dasharray="3 3" opacity=".55"'
+    return [
+        f'<line {dashed} x1="{x:.1f}" x2="{x:.1f}" y1="{_TOP}" y2="{_TOP + _PLOT_H}"/>',
+        f'<text class="value" x="{x:.1f}" y="{_TOP - 6}" text-anchor="middle">chosen</text>',
+        f'<line {dashed} x1="{_LEFT}" x2="{WIDTH - _RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>',
+        f'<text class="value" x="{_LEFT + 6}" y="{name_y:.1f}">{escape(name)}</text>',
+    ]
 
 
 def _grid(top: int) -> list[str]:

@@ -20,6 +20,7 @@ import numpy as np
 from agents.detection import TunnelDetector, secret_of
 from agents.errors import NameFormatError, UsageError
 from agents.features import extract
+from agents.leak import leak_curve
 from agents.measured import Benign, Evaluation, Names, Session
 from agents.model import Model
 from agents.names import domain_text, from_text
@@ -52,6 +53,7 @@ def evaluate(
             evaluation.benign.append(_benign(path, row["file"], fresh(), open_capture))
         else:
             evaluation.sessions.append(_session(path, row, fresh(), open_capture, background))
+    evaluation.leak_curve = leak_curve(background, fresh)
     return evaluation
 
 

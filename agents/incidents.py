@@ -144,8 +144,8 @@ class Incidents:
         told = self._told(key, incident)
         del self.open[key]
         trail = self._trails.pop(key, None)
-        if trail is not None:
-            trail.flow.settled_bytes = trail.flow.leaked_bytes
+        if trail is not None:  # as it was when last told: a batch may close and go on in one
+            trail.flow.settled_bytes = trail.leaked
         self._changed.discard(key)
         self._closed.append(replace(told, closed_at=told.last_seen))
 

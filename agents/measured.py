@@ -47,6 +47,17 @@ class Names:
     secrets: int  # names that were taken for giving a secret away
 
 
+@dataclass(frozen=True, slots=True)
+class Leak:
+    """When a tunnel of a steady rate was found; None where it was not before its end."""
+
+    rate: float  # bytes a second
+    carried: int  # bytes a name
+    seconds: float | None
+    bytes_out: int | None  # of what it sent
+    queries: int | None
+
+
 @dataclass(slots=True)
 class Evaluation:
     """Everything that was measured."""
@@ -55,6 +66,7 @@ class Evaluation:
     sessions: list[Session] = field(default_factory=list)
     benign: list[Benign] = field(default_factory=list)
     names: list[Names] = field(default_factory=list)
+    leak_curve: list[Leak] = field(default_factory=list)
 
     def to_json(self) -> dict[str, Any]:
         return {**asdict(self), "tools": [asdict(row) for row in tools(self.sessions)]}

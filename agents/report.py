@@ -12,8 +12,10 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescap
 from markupsafe import Markup
 
 from agents import charts
+from agents.budget import DAYS_MIN
 from agents.files import write_atomic
 from agents.messages import printable, utc
+from agents.policy import bounds
 from agents.runs import RunState, TrainingRun, Validation, plain
 from agents.types import Gate, Severity
 
@@ -23,6 +25,8 @@ SIDES_MAX = 60
 """Rows of the comparison of two manifests."""
 _TIMES = ("since", "until", "at", "trained_at")
 """Manifest keys that hold Unix seconds."""
+_DRAWN = ("features", "curve")
+"""Manifest keys that have a section of their own."""
 _HEADLINES = {
     RunState.DEPLOYED: ("good", "The new model passed every gate"),
     RunState.WAITING: ("open", "The new model passed every gate and waits for approval"),
@@ -47,6 +51,7 @@ def render(run: TrainingRun) -> str:
     values |= {"recommendation": recommendation(run), "tiles": _tiles(run), "facts": _facts(run)}
     values |= {"sides": _sides(run), "features": _features(run), "sample": _sample(run), "mark": _mark}
     values |= {"days": charts.days(run.sample.by_day, "queries by day") if run.sample else ""}
+    values |= {"trade": _trade(run.candidate.get("limits", {}))}
     values |= _validation(run.validation) if run.validation else {}
     return _environment().get_template("training_report.html.j2").render(values)
 
@@ -103,6 +108,32 @@ def _validation(found: Validation) -> dict[str, Any]:
     }
 
 
+def _trade(limits: Mapping[str, Any]) -> dict[str, Any]:
+    """What budget.Limits.to_json says, in words, and as a chart once its history is long enough; {} without a curve."""
+    if "curve" not in limits:
+        return {}
+    factor, days, budget, curve = (limits[name] for name in ("factor", "days", "budget_per_week", "curve"))
+    unseen = {name: f"{amount:,.0f}" for name, amount in bounds(factor).items()}
+    leak = (
+        f"Per client and domain, up to {unseen['encoded_bytes_a_day']} bytes of encoded data a day "
+        f"({unseen['encoded_bytes_an_hour']} an hour), or {unseen['bytes_in_words_a_day']} bytes a day spelled in "
+        f"words, can leave unseen (limits at factor {factor:g}; known services and familiar domains have more)"
+    )
+    if days < DAYS_MIN:
+        history = f"{days} of the {DAYS_MIN} days of history that it takes" if days else "no history yet"
+        return {"sentence": f"{leak}; this rests on {history}, so the alert budget does not move it.", "chart": ""}
+    spent = next((y for x, y in curve if x == factor), 0.0)
+    weighed = f"these limits would have asked for {spent:g} investigations a week, of a budget of {budget:g}"
+    over = ", and looser limits are not allowed" if spent > budget else ""
+    points = [(bounds(x)["encoded_bytes_a_day"], y) for x, y in curve]
+    names = (f"budget: {budget:g} a week", "encoded bytes a day that can leave unseen, per client and domain")
+    chosen = bounds(factor)["encoded_bytes_a_day"]
+    return {
+        "sentence": f"{leak}; in {days} days of history {weighed}{over}.",
+        "chart": charts.trade(points, chosen, budget, names, "investigations a week against what can leave unseen"),
+    }
+
+
 def _gate(gate: Gate) -> dict[str, Any]:
     return {
         "name": gate.name,
@@ -147,7 +178,7 @@ def _facts(run: TrainingRun) -> list[tuple[str, str]]:
 
 
 def _sides(run: TrainingRun) -> list[tuple[str, str, str]]:
-    """Both manifests flattened, a row for each key; features have a section of their own."""
+    """Both manifests flattened, a row for each key; but for what has a section of its own."""
     if not run.champion_id:
         return []
     old, new = (_flat(plain(side)) for side in (run.champion, run.candidate))
@@ -164,7 +195,7 @@ def _flat(manifest: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
             out |= _flat(value, f"{name}: ")
         elif key in _TIMES and isinstance(value, int | float):
             out[name] = utc(value)
-        elif key != "features":
+        elif key not in _DRAWN:
             out[name] = _shown(value)
     return out
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from agents.evidence import attack_names
-from agents.measured import Evaluation, tools
+from agents.measured import Evaluation, Leak, tools
 from agents.names import to_text
 from agents.types import Incident, Severity, Verdicts
 from agents.wire import type_name
@@ -99,6 +99,28 @@ def print_evaluation(found: Evaluation) -> None:
             f"  {names.file:<62} {names.names:>7} {names.above_normal:>9.3%} above NORMAL"
             f" {names.above_high:>9.3%} HIGH or above, {names.secrets} secrets"
         )
+    _print_leaks(found.leak_curve)
+
+
+def _print_leaks(leaks: Sequence[Leak]) -> None:
+    print("\nleak curve: random bytes at a steady rate, over the queries of the busiest benign client")
+    print(f"  {'bytes/s':>8} {'bytes a name':>13} {'found after':>17} {'bytes out':>10} {'queries':>8}")
+    for leak in leaks:
+        cells = leak_cells(leak)
+        print(f"  {cells[0]:>8} {cells[1]:>13} {cells[2]:>17} {cells[3]:>10} {cells[4]:>8}")
+
+
+def leak_cells(leak: Leak) -> tuple[str, str, str, str, str]:
+    """Rate, bytes a name, found after, bytes out and queries as text."""
+    after = "not found" if leak.seconds is None else _span(leak.seconds)
+    out, queries = ("–" if number is None else f"{number:,}" for number in (leak.bytes_out, leak.queries))
+    return f"{leak.rate:g}", f"{leak.carried}", after, out, queries
+
+
+def _span(seconds: float) -> str:
+    if seconds < 120:
+        return f"{seconds:.1f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
 
 
 def _rate(alarms: int, hours: float) -> str:

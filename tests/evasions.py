@@ -16,12 +16,12 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+from agents.leak import encoded
 from agents.model import Model
 from agents.names import wire_of
 from agents.shipped import benign_names
 from agents.sources.batcher import Row
 from tests.detecting import START, incidents_of, query
-from tests.leak_curve import encoded
 from tests.lookalike_kinds import ALNUM, HEX, token
 
 SECRET_BYTES = 4_000

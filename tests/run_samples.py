@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from agents.budget import DAY_S, Peaks, choose
 from agents.runs import (
     ChannelResult,
     Distribution,
@@ -123,6 +124,15 @@ def deployed() -> TrainingRun:
             ChannelResult("teams", ok=False, error="cannot send to teams: it answered 500, tried 4 times"),
         ),
     )
+
+
+def with_limits(days: int, flows: int, budget_per_week: float = 3.0) -> TrainingRun:
+    """A run whose candidate was given limits by so many days of history, with so many flows between half and twice."""
+    peaks = Peaks((day, "quiet", "quiet.test", 0.0) for day in range(days))
+    for i in range(flows):
+        peaks.note(i % max(days, 1) * DAY_S, f"192.0.2.{i}", "busy.test", 0.5 + 1.5 * i / flows)
+    run = deployed()
+    return replace(run, candidate={**run.candidate, "limits": choose(peaks, budget_per_week).to_json()})
 
 
 def rejected() -> TrainingRun:

@@ -179,8 +179,11 @@ def test_evaluate_prints_json_and_a_table(tmp_path: Path) -> None:
         "bytes_worst": 0,
         "above_normal": 0,
     }
+    assert [row["rate"] for row in found["leak_curve"]] == [0.0116, 0.02, 0.1, 0.7, 10.0, 1000.0]
+    assert all(row["bytes_out"] == 30 * row["queries"] for row in found["leak_curve"])
     table = call(tmp_path, "evaluate", "manifest.csv")
     assert table.code == 0
+    assert "leak curve" in table.out
     assert "iodine       1 / 1" in table.out
 
 

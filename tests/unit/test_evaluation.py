@@ -90,7 +90,7 @@ def test_a_tool_is_its_sessions() -> None:
 def test_json_has_the_tools_too(manifest: Path, model: Model) -> None:
     found = measure(manifest, model).to_json()
     assert [row["tool"] for row in found["tools"]] == ["iodine"]
-    assert set(found) == {"model_id", "sessions", "benign", "names", "tools"}
+    assert set(found) == {"model_id", "sessions", "benign", "names", "leak_curve", "tools"}
 
 
 @pytest.mark.parametrize(

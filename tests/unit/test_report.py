@@ -157,6 +157,72 @@ def test_charts_take_any_counts(counts: tuple[int, ...]) -> None:
     ElementTree.fromstring(charts.days([("2026-11-14", count) for count in counts], "x"))
 
 
+def test_the_trade_is_a_curve_with_the_budget_and_the_choice() -> None:
+    html = render(run_samples.with_limits(days=14, flows=40))
+    text = Page(html).text
+    limits = run_samples.with_limits(14, 40).candidate["limits"]
+    factor = limits["factor"]
+    assert 0.5 < factor < 2
+    assert f"up to {400 * factor:,.0f} bytes of encoded data a day" in text
+    spent = dict(map(tuple, limits["curve"]))[factor]
+    assert f"in 14 days of history these limits would have asked for {spent:g} investigations a week" in text
+    assert "of a budget of 3." in text
+    assert "budget: 3 a week" in text
+    assert "limits: curve" not in text, "it is drawn"
+    assert f"{400 * factor:,.0f}: {spent:,.2f}" in text
+
+
+def trade(points: list[tuple[float, float]], chosen: float, limit: float) -> ElementTree.Element:
+    return ElementTree.fromstring(charts.trade(points, chosen, limit, ("<budget>", "<x>"), "x"))
+
+
+def test_a_trade_falls_from_left_to_right_and_marks_what_was_chosen() -> None:
+    points = [(200.0, 40.0), (400.0, 2.0), (600.0, 0.25), (800.0, 0.0)]
+    root = trade(points, 400.0, 2.0)
+    (path,) = root.iter("polyline")
+    xs, ys = zip(*(map(float, point.split(",")) for point in path.get("points", "").split()), strict=True)
+    assert list(xs) == sorted(set(xs))
+    assert list(ys) == sorted(set(ys))
+    upwards, across = (line for line in root.iter("line") if line.get("class") == "limit")
+    assert float(upwards.get("x1", "")) == pytest.approx(xs[1])
+    assert float(across.get("y1", "")) == pytest.approx(ys[1])
+    radii = [float(dot.get("r", "")) for dot in root.iter("circle")]
+    assert radii.index(max(radii)) == 1
+
+
+@pytest.mark.parametrize("limit", [0.0, 3.0, 1e6])
+def test_a_trade_stays_inside_its_chart(limit: float) -> None:
+    root = trade([(200.0, 0.01), (400.0, 1e5)], 300.0, limit)
+    for dot in root.iter("circle"):
+        assert 0 <= float(dot.get("cx", "")) <= charts.WIDTH
+        assert 0 <= float(dot.get("cy", "")) <= charts.HEIGHT
+    assert all(0 <= float(line.get("y1", "")) <= charts.HEIGHT for line in root.iter("line"))
+
+
+@pytest.mark.parametrize(
+    ("days", "said"), [(0, "rests on no history yet"), (6, "rests on 6 of the 7 days of history that it takes")]
+)
+def test_without_history_there_is_a_sentence_and_no_curve(days: int, said: str) -> None:
+    html = render(run_samples.with_limits(days, flows=days))
+    text = Page(html).text
+    assert said in text
+    assert "up to 400 bytes of encoded data a day" in text
+    assert "<polyline" not in html
+
+
+def test_a_budget_that_no_limit_keeps_to_is_said() -> None:
+    run = run_samples.with_limits(7, flows=0)
+    limits = {**run.candidate["limits"], "factor": 2.0, "curve": [[0.5, 9.0], [2.0, 4.0]]}
+    assert (
+        "4 investigations a week, of a budget of 3, and looser limits"
+        in Page(render(replace(run, candidate={"limits": limits}))).text
+    )
+
+
+def test_a_model_without_limits_of_its_own_has_no_such_section() -> None:
+    assert "can leave unseen" not in Page(render(run_samples.deployed())).text
+
+
 @pytest.mark.parametrize("value", [0.0, -3.0, 1e300, float("nan"), float("inf")])
 def test_a_gates_bar_stays_inside_its_track(value: float) -> None:
     svg = charts.gate_bar(value, 0.5, passed=False)
