@@ -14,6 +14,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from starlette.responses import HTMLResponse, RedirectResponse
 
 from agents.errors import AgentsError
+from agents.evidence import attack_names
 from agents.web import reports
 from agents.web.api import report_answer
 from agents.web.auth import ATTEMPTS_S, COOKIE, SESSION_S, Gatekeeper, Sent
@@ -37,6 +38,7 @@ def _utc(ts: float | str | None) -> str:
 
 _templates = Environment(loader=PackageLoader("agents.web"), autoescape=True, undefined=StrictUndefined)
 _templates.filters |= {"utc": _utc, "pretty": lambda value: json.dumps(value, indent=2)}
+_templates.filters |= {"techniques": attack_names}
 
 
 def _page(name: str, status: int = 200, **values: Any) -> HTMLResponse:
@@ -67,7 +69,7 @@ def index(request: Request) -> Response:
         try:
             values[name] = read()
         except AgentsError as error:  # the rest of the page is still worth seeing
-            values[name] = []
+            values[name] = None  # unknown: not the same as none
             problems.append(str(error))
     return _page("index.html", problems=problems, now=time.time(), **values)
 

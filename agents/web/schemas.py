@@ -68,6 +68,10 @@ class IncidentItem(BaseModel):
     queries_before_detection: int = Field(examples=[23])
     bytes_before_detection: float = Field(examples=[812.0])
     sample_names: Sequence[str] = Field(examples=[["mzxw6ytboi.t.evil.example"]])
+    evidence: dict[str, Any] = Field(
+        examples=[{"attack": ["T1071.004"], "preview": "user=ann", "qtypes": {"TXT": 412}, "bytes_in": 900}],
+        description="techniques, what names decode to, types, rate, bytes in, timeline; empty = none is kept",
+    )
 
 
 class IncidentList(BaseModel):
@@ -78,6 +82,7 @@ class ModelItem(BaseModel):
     model_id: str = Field(examples=["3f9a2c11"])
     path: str = Field(examples=["models/current.npz"])
     kind: str = Field(examples=["current"])
+    state: str = Field(examples=["champion"], description="champion, waiting, rejected, replaced, candidate, backup …")
     created: Any = Field(examples=["2026-01-04T02:00:11Z"])
     manifest: dict[str, Any]
 
@@ -103,4 +108,5 @@ class RetrainStarted(BaseModel):
 def incident_item(incident: Incident) -> IncidentItem:
     """An incident as JSON shows it."""
     values = {name: getattr(incident, name) for name in IncidentItem.model_fields}
-    return IncidentItem.model_validate(values | {"severity": incident.severity.name})
+    values |= {"severity": incident.severity.name, "evidence": dict(incident.evidence)}
+    return IncidentItem.model_validate(values)

@@ -44,9 +44,18 @@ class Models:
                 "model_id": "m<b>1",
                 "path": "models/x",
                 "kind": "current",
+                "state": "champion",
                 "created": START,
                 "manifest": {"seed": 42},
-            }
+            },
+            {
+                "model_id": "00aa",
+                "path": "models/y",
+                "kind": "candidate",
+                "state": "waiting",
+                "created": START,
+                "manifest": {},
+            },
         ]
 
 
@@ -282,6 +291,43 @@ def test_a_page_shows_what_it_can_when_a_part_fails(world: World) -> None:
     assert "evil.example" in page.text
     assert world.get("/models").status_code == 500
     assert world.get("/models").json() == {"error": "cannot read model current.npz: its hash is another"}
+
+
+def test_what_cannot_be_read_is_unknown_and_not_none(world: World) -> None:
+    session = world.login().headers["set-cookie"].split(";")[0]
+    page = world.call("GET", "/", app=_away(world), headers=HTML | {"Cookie": session}).text
+    assert "cannot read incidents" in page
+    assert "No incidents." not in page
+    assert "Unknown: they cannot be read now." in page
+    assert "No reports yet." in page
+
+
+def test_a_waiting_candidate_is_shown_with_what_to_type(world: World) -> None:
+    assert [row["state"] for row in world.get("/models").json()["models"]] == ["champion", "waiting"]
+    page = world.page("/").text
+    assert "<strong>champion</strong>" in page
+    assert "dns-tunnel models approve 00aa" in page
+
+
+def test_evidence_is_told_and_escaped(world: World) -> None:
+    evidence = {
+        "attack": ["T1071.004"],
+        "preview": "<script>alert(2)</script>",
+        "qtypes": {"TXT": 40},
+        "queries_per_minute": 12.5,
+        "bytes_in": 900,
+        "benign_if": "It would be benign if <b> ran a service.",
+        "timeline": [{"at": START, "queries": 41.0, "bytes": 912.0}],
+        "step_s": 60.0,
+    }
+    one = incident(evidence=evidence, tool="iodine")
+    world.store.write(verdicts([HOSTILE], incidents=(one,)), "batch")
+    assert world.get("/incidents").json()["incidents"][0]["evidence"] == evidence
+    page = world.page(f"/console/incidents/{one.incident_id}").text
+    assert "&lt;script&gt;alert(2)&lt;/script&gt;" in page
+    assert "<script" not in page and "<b> ran" not in page
+    for text in ("T1071.004 (DNS as channel)", "TXT 40", "12.5 queries a minute", "900 Bytes", ">912<", "iodine"):
+        assert text in page, text
 
 
 def test_reports_are_listed_and_shown_with_their_own_policy(world: World) -> None:
