@@ -46,4 +46,4 @@ class NotifyError(AgentsError):
 
 
 class BusyError(AgentsError):
-    """Another retraining holds the lock."""
+    """Another retraining or change of models holds the lock."""

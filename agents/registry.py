@@ -33,7 +33,6 @@ HISTORY_MAX = 20
 """Steps that can be rolled back; older ones are forgotten, so that the files behind them can be pruned."""
 _BACKUP = re.compile(r"model_backup_\d{8}_\d{6}(_\d{3})?\.npz")
 _MODEL_ID = re.compile(r"[0-9a-f]{16}")
-
 M = TypeVar("M", bound=ScoringModel)
 _log = structlog.get_logger()
 
@@ -131,7 +130,7 @@ class ModelRegistry(Generic[M]):
 
     def rollback(self) -> M:
         """Put back the model that was champion before. Raises UsageError, ModelError, BusyError, OSError."""
-        with self.lock():
+        with self.lock("change models"):
             history = self._index()["history"]
             if not history:
                 raise UsageError("cannot roll back: no earlier model is known")
@@ -146,10 +145,9 @@ class ModelRegistry(Generic[M]):
     def restore(self, path: Path, check: Callable[[M], None], now: float | None = None) -> M:
         """Make a file the champion if it loads and `check` (the caller's gates) does not raise.
 
-        The champion is backed up first. Raises UsageError, ModelError, BusyError, OSError, and what `check`
-        raises.
+        The champion is backed up first. Raises UsageError, ModelError, BusyError, OSError, and what `check` raises.
         """
-        with self.lock():
+        with self.lock("change models"):
             try:
                 model = self._load(path.read_bytes())
             except OSError as error:
@@ -161,13 +159,13 @@ class ModelRegistry(Generic[M]):
 
     def approve(self, model_id: str) -> M:
         """Deploy a candidate that waits for a person. Raises UsageError, ModelError, BusyError, OSError."""
-        with self.lock():
+        with self.lock("change models"):
             self._must_wait(model_id, "approve")
             return self.promote(model_id)
 
     def reject(self, model_id: str) -> None:
         """Turn down a candidate that waits for a person. Raises UsageError, BusyError, OSError."""
-        with self.lock():
+        with self.lock("change models"):
             self._must_wait(model_id, "reject")
             self.mark(model_id, "rejected")
 
@@ -193,20 +191,24 @@ class ModelRegistry(Generic[M]):
         """Every model file, the one in use first, then newest first.
 
         Keys: model_id, kind (current, candidate, backup), state, path, bytes, created (Unix seconds), manifest.
+        What was champion once is "replaced"; the champion's own copy among the candidates has no second row.
         """
-        states = self._index()["states"]
-        rows = [self._row(path, "candidate", states.get(path.stem, "candidate")) for path in self._candidates()]
-        rows += [self._row(path, "backup", "backup") for path in self.backups()]
-        rows.sort(key=lambda row: float(row["created"]), reverse=True)
+        index = self._index()
+        once = {step["model_id"] for step in index["history"]}
+        once |= {model_id for model_id, state in index["states"].items() if state == "deployed"}
+        states = index["states"] | dict.fromkeys(once, "replaced")
         in_use = [self._row(self.champion_path, "current", "champion")] if self.champion_path.is_file() else []
-        return in_use + rows
+        kept = [path for path in self._candidates() if path.stem not in {row["model_id"] for row in in_use}]
+        rows = [self._row(path, "candidate", states.get(path.stem, "candidate")) for path in kept]
+        rows += [self._row(path, "backup", "backup") for path in self.backups()]
+        return in_use + sorted(rows, key=lambda row: float(row["created"]), reverse=True)
 
     def history(self) -> Sequence[dict[str, Any]]:
         """Models that were champion before, oldest first: model_id, at (Unix seconds of its replacement)."""
         return list(self._index()["history"])
 
     @contextmanager
-    def lock(self) -> Iterator[None]:
+    def lock(self, to: str = "retrain") -> Iterator[None]:
         """Keep other retrainings and changes by hand out. Raises BusyError; a dead holder holds nothing."""
         self.models_dir.mkdir(parents=True, exist_ok=True)
         with (self.models_dir / ".lock").open("a+") as file:
@@ -215,7 +217,7 @@ class ModelRegistry(Generic[M]):
             except BlockingIOError:
                 file.seek(0)
                 pid = file.read(20).strip() or "unknown"
-                raise BusyError(f"cannot retrain: another run holds the lock (pid {pid})") from None
+                raise BusyError(f"cannot {to}: a retraining or another change holds the lock (pid {pid})") from None
             file.truncate(0)
             file.write(str(os.getpid()))
             file.flush()

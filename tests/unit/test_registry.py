@@ -196,10 +196,38 @@ def test_list_names_every_file_with_its_state(tmp_path: Path) -> None:
     assert (rows[0]["kind"], rows[0]["model_id"]) == ("current", one)
     assert rows[0]["manifest"]["name"] == "one"
     found = {(row["model_id"], row["kind"], row["state"]) for row in rows}
-    assert {(one, "candidate", "deployed"), (one, "backup", "backup"), (waiting, "candidate", "waiting")} <= found
+    assert {(one, "backup", "backup"), (waiting, "candidate", "waiting")} <= found
+    assert (BASELINE.model_id, "candidate", "replaced") in found
+    assert [row["kind"] for row in rows if row["model_id"] == one] == ["current", "backup"]
     assert [row["manifest"] for row in rows if row["state"] == "damaged"] == [{}]
     created = [row["created"] for row in rows[1:]]
     assert created == sorted(created, reverse=True)
+
+
+def test_models_that_were_champion_once_are_listed_as_replaced(tmp_path: Path) -> None:
+    models = deploy(tmp_path, "one", "two")
+    one, two = FakeModel("one").model_id, FakeModel("two").model_id
+    assert {row["model_id"]: row["state"] for row in models.list()} == {
+        two: "champion",
+        one: "replaced",
+        BASELINE.model_id: "replaced",
+    }
+    models.rollback()
+    states = {row["model_id"]: row["state"] for row in models.list()}
+    assert (states[one], states[two]) == ("champion", "replaced")
+
+
+def test_a_change_by_hand_says_what_the_lock_kept_from_it(tmp_path: Path) -> None:
+    models = deploy(tmp_path, "one")
+    changes = (
+        models.rollback,
+        lambda: models.approve(FakeModel("one").model_id),
+        lambda: models.restore(models.champion_path, lambda model: None),
+    )
+    with registry(tmp_path).lock():
+        for change in changes:
+            with pytest.raises(BusyError, match="cannot change models: a retraining"):
+                change()
 
 
 def test_the_lock_keeps_others_out_and_names_its_holder(tmp_path: Path) -> None:
