@@ -26,6 +26,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         found = settings.load(**overrides)
         logs.setup(found.log_level)
+        _warn()
         code: int = options.call(found, options)
     except USAGE_ERRORS as error:
         return _fail(error, 2)
@@ -39,6 +40,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return 130
     return code
+
+
+def _warn() -> None:
+    for name in settings.unknown_names():
+        print(f"dns-tunnel: warning: .env names {printable(name, 60)}, which is no setting", file=sys.stderr)
 
 
 def _command(name: str) -> Callable[[settings.Settings, argparse.Namespace], int]:
@@ -115,8 +121,8 @@ def _add_score(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_retrain(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--days", type=_at_least_one, help="days of NORMAL queries to learn from")
-    parser.add_argument("--samples", type=_at_least_one, help="queries to learn from, at most")
+    parser.add_argument("--days", type=_days, help="days of NORMAL queries to learn from")
+    parser.add_argument("--samples", type=_count, help="queries to learn from, at most")
     parser.add_argument("--deploy", choices=("auto", "manual"), help="manual = wait for `models approve`")
 
 
@@ -157,8 +163,14 @@ def _add_known(parser: argparse.ArgumentParser) -> None:
     actions.add_parser("remove", help="take one away").add_argument("suffix")
 
 
-def _at_least_one(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError("must be at least 1")
+def _count(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and int(text[:20]) >= 1):
+        raise argparse.ArgumentTypeError(f"{printable(text, 40)!r} is no whole number of at least 1")
+    return int(text[:20])
+
+
+def _days(text: str) -> int:
+    number = _count(text)
+    if number > settings.DAYS_MAX:
+        raise argparse.ArgumentTypeError(f"{number} is more than {settings.DAYS_MAX}")
     return number

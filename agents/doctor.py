@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import secrets
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import closing
 
 from dnslib import DNSError, DNSRecord
@@ -14,9 +14,10 @@ from agents import bootstrap
 from agents.alerting import notifiers_from
 from agents.errors import AgentsError
 from agents.heartbeat import read
+from agents.messages import printable
 from agents.policy import bounds
 from agents.processes import scheduler_of, upstreams_of
-from agents.settings import Settings
+from agents.settings import TOKEN_MIN, Settings, unknown_names
 
 TIMEOUT_S = 2.0
 Check = Callable[[Settings], str]
@@ -31,7 +32,16 @@ def run_doctor(settings: Settings, options: argparse.Namespace) -> int:
         except (AgentsError, OSError) as error:
             text, mark, failed = str(error), "BAD", True
         print(f"{mark}  {name:<12} {text}")
+    for name, text in _remarks(settings):
+        print(f"warn {name:<12} {text}")
     return 1 if failed else 0
+
+
+def _remarks(settings: Settings) -> Iterator[tuple[str, str]]:
+    for name in unknown_names():
+        yield "settings", f".env names {printable(name, 60)}, which is no setting"
+    if 0 < len(settings.api_token.get_secret_value()) < TOKEN_MIN:
+        yield "API_TOKEN", f"shorter than {TOKEN_MIN} characters: it can be guessed"
 
 
 def _settings(settings: Settings) -> str:
@@ -94,6 +104,8 @@ def _ask(host: str, port: int) -> None:
 def _model(settings: Settings) -> str:
     registry = bootstrap.registry_of(settings)
     model = registry.current()
+    if registry.origin == "baseline" and registry.champion_path.exists():
+        raise AgentsError(f"cannot use {registry.champion_path}; the shipped model is in use instead")
     return f"{model.model_id} ({registry.origin})"
 
 

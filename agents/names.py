@@ -26,6 +26,7 @@ _ESCAPED = {i: f"\\{i:03d}" for i in range(256) if not 0x21 <= i <= 0x7E} | {0x2
 _LABEL_TEXT = [_ESCAPED.get(i, chr(i)) for i in range(256)]
 _SIZE_BYTE = [bytes((size,)) for size in range(256)]
 _DECIMALS = re.compile(rb"\\(25[0-5]|2[0-4][0-9]|[01][0-9]{2})")
+_LINKING_DOT = re.compile(r"\.(?=[^\W\d_])")
 _PLAIN = bytes(set(range(0x21, 0x7F)) - {0x2E, 0x5C})
 
 
@@ -131,8 +132,11 @@ def _parse_escaped(text: str) -> list[bytes]:
 
 
 def defang(text: str) -> str:
-    """Make a name harmless in messages: no chat client turns it into a link."""
-    return text.replace(".", "[.]")
+    """Make names harmless in messages: no chat client turns them into links.
+
+    No top level begins with a digit (RFC 3696 section 2), so numbers and IPv4 addresses stay as they are.
+    """
+    return _LINKING_DOT.sub("[.]", text)
 
 
 @lru_cache(maxsize=1)

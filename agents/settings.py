@@ -6,13 +6,20 @@ import ipaddress
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+from dotenv import dotenv_values
 from pydantic import AfterValidator, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from agents.errors import SettingsError
+from agents.errors import NameFormatError, SettingsError
+from agents.names import from_text
 
 PRIVATE_NETWORKS = "127.0.0.0/8,::1/128,10.0.0.0/8,172.16.0.0/12,192.168.0.0/16,169.254.0.0/16,fc00::/7,fe80::/10"
 """Loopback, RFC 1918, link-local and unique local addresses (RFC 3927, RFC 4193, RFC 4291)."""
+FOR_COMPOSE = {"POSTGRES_PASSWORD", "PUBLISH_DNS", "PUBLISH_API"}
+"""Names in `.env` that docker-compose.yml alone reads; Compose's own begin with COMPOSE_."""
+DAYS_MAX = 3650
+TOKEN_MIN = 16
+"""A shorter API_TOKEN can be guessed; openssl rand -hex 16 gives 32 characters."""
 
 
 def _networks(text: str) -> str:
@@ -122,7 +129,9 @@ class Settings(BaseSettings):
         "0 2 * * sun", description="cron expression of the retraining"
     )
     retrain_timezone: str = Field("UTC", description="time zone of RETRAIN_SCHEDULE, for example Europe/Berlin")
-    retrain_days: Count = Field(7, description="days of NORMAL queries to learn from")
+    retrain_days: Annotated[int, Field(ge=1, le=DAYS_MAX)] = Field(
+        7, description="days of NORMAL queries to learn from"
+    )
     retrain_samples: Count = Field(10_000, description="queries to learn from, at most")
     retrain_max_score: Share = Field(0.5, description="only queries that scored below this are learned from")
     retrain_client_share: Share = Field(0.1, description="most of the sample that one client may contribute")
@@ -194,8 +203,16 @@ def parse_upstreams(text: str) -> list[tuple[str, list[tuple[str, int]]]]:
         zone, equals, address = part.rpartition("=")
         if equals and not zone.strip("."):
             raise ValueError(f"{part!r} has no zone before '='")
+        _must_be_a_name(zone.strip())
         zones.setdefault(zone.strip().rstrip(".").lower(), []).append(_endpoint(address.strip()))
     return list(zones.items())
+
+
+def _must_be_a_name(zone: str) -> None:
+    try:
+        from_text(zone)
+    except NameFormatError as error:
+        raise ValueError(str(error)) from None
 
 
 def _endpoint(text: str) -> tuple[str, int]:
@@ -211,6 +228,18 @@ def _endpoint(text: str) -> tuple[str, int]:
     if not port.isascii() or not port.isdigit() or not 1 <= int(port) <= 65535:
         raise ValueError(f"{text!r} has no port between 1 and 65535")
     return host, int(port)
+
+
+def unknown_names(path: Path = Path(".env")) -> list[str]:
+    """Names in `.env` that are no setting: misspelled ones are ignored, and nobody would see it."""
+    if not path.is_file():
+        return []
+    named = (name.upper() for name in dotenv_values(path, interpolate=False))
+    return [
+        name
+        for name in named
+        if name.lower() not in Settings.model_fields and name not in FOR_COMPOSE and not name.startswith("COMPOSE_")
+    ]
 
 
 def load(**overrides: Any) -> Settings:
@@ -231,4 +260,6 @@ def load(**overrides: Any) -> Settings:
         raise SettingsError(f"cannot use setting {name}{shown}: {first['msg'].removeprefix('Value error, ')}") from None
     if not settings.score_suspicious < settings.score_high < settings.score_critical:
         raise SettingsError("cannot use setting SCORE_HIGH: SCORE_SUSPICIOUS < SCORE_HIGH < SCORE_CRITICAL must hold")
+    if not settings.benign_above_high < settings.benign_above_suspicious:
+        raise SettingsError("cannot use setting BENIGN_ABOVE_HIGH: it must be smaller than BENIGN_ABOVE_SUSPICIOUS")
     return settings

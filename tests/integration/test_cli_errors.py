@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -30,6 +31,10 @@ def test_a_bad_setting_ends_the_process_with_2(tmp_path: Path) -> None:
         ("RETRAIN_SCHEDULE", "99 2 * * sun", "RETRAIN_SCHEDULE"),
         ("RETRAIN_TIMEZONE", "Mars/Olympus", "RETRAIN_TIMEZONE"),
         ("RETRAIN_DAYS", "0", "RETRAIN_DAYS"),
+        ("RETRAIN_DAYS", "3651", "RETRAIN_DAYS=3651"),
+        ("BENIGN_ABOVE_HIGH", "0.001", "BENIGN_ABOVE_HIGH"),
+        ("UPSTREAMS", "a..b=192.0.2.1", "a label is empty"),
+        ("UPSTREAMS", "x" * 64 + ".test=192.0.2.1", "UPSTREAMS"),
         ("RETRAIN_SAMPLES", "-5", "RETRAIN_SAMPLES"),
         ("RETRAIN_MAX_SCORE", "nan", "RETRAIN_MAX_SCORE"),
         ("DEPLOY", "perhaps", "DEPLOY=perhaps"),
@@ -78,6 +83,8 @@ def test_a_bad_line_in_the_env_file_is_like_a_bad_setting(tmp_path: Path) -> Non
         ["replay", "x", "--format", "bogus"],
         ["explain", "192.0.2.1"],
         ["retrain", "--days", "0"],
+        ["retrain", "--days", "3651"],
+        ["retrain", "--days", "x"],
         ["retrain", "--samples", "many"],
         ["retrain", "--deploy", "maybe"],
         ["models"],
@@ -95,6 +102,7 @@ def test_a_bad_argument_shows_the_usage_and_is_exit_2(
     assert done.code == 2
     assert "usage: dns-tunnel" in done.err
     assert "error: " in done.err.splitlines()[-1]
+    assert not re.search(r"\b_[a-z]", done.err)
 
 
 @pytest.mark.parametrize(
@@ -178,3 +186,17 @@ def test_doctor_says_what_is_bad(tmp_path: Path) -> None:
     assert {"database", "upstreams", "mail"} <= set(bad)
     assert {"settings", "model", "schedule"} & set(bad) == set()
     assert "s3cret" not in done.out + done.err
+
+
+def test_doctor_remarks_what_no_check_finds(tmp_path: Path) -> None:
+    models = tmp_path / "data" / "models"
+    models.mkdir(parents=True)
+    (models / "isolation_forest.npz").write_bytes(b"broken")
+    (tmp_path / ".env").write_text("LISTEN_PROT=53\nPUBLISH_DNS=127.0.0.1:53\nAPI_TOKEN=t0ps3cret\n")
+    done = call(tmp_path, "doctor", UPSTREAMS="127.0.0.1:9")
+    assert done.code == 1
+    assert done.err == "dns-tunnel: warning: .env names LISTEN_PROT, which is no setting\n"
+    remarks = [line.split()[1] for line in done.out.splitlines() if line.startswith("warn")]
+    assert remarks == ["settings", "API_TOKEN"]
+    assert re.search(r"(?m)^BAD  model +cannot use \S*isolation_forest\.npz", done.out)
+    assert "t0ps3cret" not in done.out

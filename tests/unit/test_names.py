@@ -182,3 +182,11 @@ def test_a_dot_inside_a_label_is_no_border() -> None:
 
 def test_defanged_names_are_no_links() -> None:
     assert defang("a.evil.com") == "a[.]evil[.]com"
+    assert defang("x.9news.com.au") == "x.9news[.]com[.]au"
+    assert defang("a.xn--p1ai") == "a[.]xn--p1ai"
+    assert defang("b.\u0440\u0444") == "b[.]\u0440\u0444"
+
+
+def test_numbers_and_addresses_are_not_defanged() -> None:
+    text = "10.53.0.11 sent 20041 bytes, 200.4 times the limit of 70.0."
+    assert defang(text) == text

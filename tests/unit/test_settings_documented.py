@@ -10,13 +10,12 @@ import pytest
 from dotenv import dotenv_values
 from pydantic import SecretStr
 
-from agents.settings import Settings, load
+from agents.settings import FOR_COMPOSE, Settings, load, unknown_names
 
 ROOT = Path(__file__).resolve().parents[2]
 EXAMPLE = (ROOT / ".env.example").read_text("utf-8")
 COMPOSE = (ROOT / "docker-compose.yml").read_text("utf-8")
 FIELDS = Settings.model_fields
-FOR_COMPOSE = {"POSTGRES_PASSWORD", "PUBLISH_DNS", "PUBLISH_API"}
 
 
 @pytest.fixture(autouse=True)
@@ -57,6 +56,13 @@ def test_each_value_in_the_example_is_the_default_spelled_out() -> None:
 def test_a_secret_in_single_quotes_is_read_as_it_is(tmp_path: Path) -> None:
     (tmp_path / "env").write_text("EMAIL_PASSWORD='a #1 $ecret'\n")
     assert load(_env_file=tmp_path / "env").email_password.get_secret_value() == "a #1 $ecret"
+
+
+def test_the_example_names_nothing_unknown_and_a_misspelled_name_is_told(tmp_path: Path) -> None:
+    assert unknown_names(ROOT / ".env.example") == []
+    assert unknown_names(tmp_path / "nowhere") == []
+    (tmp_path / "env").write_text("LISTEN_PROT=53\nlog_level=info\nCOMPOSE_PROJECT_NAME=x\n")
+    assert unknown_names(tmp_path / "env") == ["LISTEN_PROT"]
 
 
 def test_no_comment_follows_a_value() -> None:
