@@ -68,6 +68,7 @@ Share = Annotated[float, Field(gt=0, le=1)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Webhook = Annotated[SecretStr, AfterValidator(_secret_web)]
 Count = Annotated[int, Field(ge=1)]
+Days = Annotated[int, Field(ge=1, le=DAYS_MAX)]
 
 
 class Settings(BaseSettings):
@@ -129,9 +130,7 @@ class Settings(BaseSettings):
         "0 2 * * sun", description="cron expression of the retraining"
     )
     retrain_timezone: str = Field("UTC", description="time zone of RETRAIN_SCHEDULE, for example Europe/Berlin")
-    retrain_days: Annotated[int, Field(ge=1, le=DAYS_MAX)] = Field(
-        7, description="days of NORMAL queries to learn from"
-    )
+    retrain_days: Days = Field(7, description="days of NORMAL queries to learn from")
     retrain_samples: Count = Field(10_000, description="queries to learn from, at most")
     retrain_max_score: Share = Field(0.5, description="only queries that scored below this are learned from")
     retrain_client_share: Share = Field(0.1, description="most of the sample that one client may contribute")
