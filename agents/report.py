@@ -17,7 +17,7 @@ from agents.files import write_atomic
 from agents.messages import printable, utc
 from agents.policy import bounds
 from agents.runs import RunState, TrainingRun, Validation, plain
-from agents.types import Gate, Severity
+from agents.types import CaseResult, Gate, Severity
 
 LIMITS = (0.5, 0.7, 0.9)
 """Scores that the distribution chart marks: the defaults of SCORE_SUSPICIOUS, SCORE_HIGH, SCORE_CRITICAL."""
@@ -65,7 +65,7 @@ def recommendation(run: TrainingRun) -> str:
         wrong = [one.case.qname for one in run.validation.cases if not one.passed] if run.validation else []
         text = f"Missed: {gates}. " if gates else ""
         text += f"Wrong on: {', '.join(printable(name, 60) for name in wrong)}. " if wrong else ""
-        return f"{text}Do not deploy. Look at the sample first: traffic that is no longer normal shifts a model."
+        return f"{text}Do not deploy. {_where_to_look(run)}"
     if run.state is RunState.WAITING:
         return (
             f"Read the gates and the comparison, then run “dns-tunnel models approve {run.candidate_id}”, "
@@ -73,8 +73,28 @@ def recommendation(run: TrainingRun) -> str:
         )
     tight = [gate.name for gate in run.validation.gates if _tight(gate)] if run.validation else []
     watch = f"Close to its threshold: {', '.join(tight)}. " if tight else ""
-    advice = "Deploy, and watch the incidents for 48 hours; “dns-tunnel models rollback” goes back."
-    return f"{watch}{advice}"
+    return f"{watch}Watch the incidents for 48 hours; “dns-tunnel models rollback” goes back."
+
+
+def _where_to_look(run: TrainingRun) -> str:
+    """The sample, unless the old model misses all the same cases: then this sample did not cause it."""
+    wrong = [one for one in run.validation.cases if not one.passed] if run.validation else []
+    params = run.candidate.get("params", {})
+    shared = [one for one in wrong if _old_misses(one, params)]
+    if not shared:
+        return "Look at the sample first: traffic that is no longer normal shifts a model."
+    names = ", ".join(printable(one.case.qname, 60) for one in shared)
+    text = f"The old model misses {names} too, so the sample is not the cause: look at the case first."
+    others = len(shared) < len(wrong) or any(not gate.name.endswith("cases failed") for gate in run.missed)
+    return f"{text} For the rest look at the sample." if others else text
+
+
+def _old_misses(one: CaseResult, params: Mapping[str, Any]) -> bool:
+    if one.champion_score is None:
+        return False
+    if one.case.expected is Severity.NORMAL:
+        return one.champion_score >= float(params.get("score_suspicious", LIMITS[0]))
+    return one.champion_score < float(params.get("score_high", LIMITS[1]))
 
 
 def _tight(gate: Gate) -> bool:
@@ -183,7 +203,8 @@ def _sides(run: TrainingRun) -> list[tuple[str, str, str]]:
         return []
     old, new = (_flat(plain(side)) for side in (run.champion, run.candidate))
     keys = list(dict.fromkeys([*new, *old]))[:SIDES_MAX]
-    rows = [(key, old.get(key, "–"), new.get(key, "–")) for key in keys]
+    unset = {"limits": "factor 1, as every model begins"}
+    rows = [(key, *(side.get(key, unset.get(key, "–")) for side in (old, new))) for key in keys]
     return [("model id", run.champion_id, run.candidate_id or "–"), *rows]
 
 
@@ -191,13 +212,21 @@ def _flat(manifest: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
     out: dict[str, str] = {}
     for key, value in manifest.items():
         name = f"{prefix}{str(key).replace('_', ' ')}"
-        if isinstance(value, Mapping):
+        if key == "limits" and isinstance(value, Mapping):
+            out[name] = _limits(value)
+        elif isinstance(value, Mapping):
             out |= _flat(value, f"{name}: ")
         elif key in _TIMES and isinstance(value, int | float):
             out[name] = utc(value)
         elif key not in _DRAWN:
             out[name] = _shown(value)
     return out
+
+
+def _limits(value: Mapping[str, Any]) -> str:
+    """What budget.Limits.to_json says, without its curve."""
+    factor, days, budget = (_shown(value.get(name)) for name in ("factor", "days", "budget_per_week"))
+    return f"factor {factor}, by {days} days of history, for {budget} investigations a week"
 
 
 def _shown(value: Any) -> str:

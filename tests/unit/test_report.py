@@ -10,7 +10,7 @@ from xml.etree import ElementTree
 import pytest
 
 from agents import charts
-from agents.report import render, write_report
+from agents.report import recommendation, render, write_report
 from agents.runs import Distribution, RunState, TrainingRun
 from agents.types import Gate
 from tests import run_samples
@@ -120,6 +120,34 @@ def test_a_failed_run_says_why() -> None:
 def test_a_waiting_run_names_the_commands() -> None:
     text = Page(render(replace(run_samples.deployed(), state=RunState.WAITING))).text
     assert "dns-tunnel models approve fedcba9876543210" in text
+
+
+def test_a_case_that_the_old_model_misses_too_is_not_blamed_on_the_sample() -> None:
+    run = run_samples.rejected()
+    found = run.validation
+    assert found is not None
+
+    def advice(old_score: float, gates: tuple[Gate, ...]) -> str:
+        cases = tuple(one if one.passed else replace(one, champion_score=old_score) for one in found.cases)
+        return recommendation(replace(run, validation=replace(found, cases=cases, gates=gates)))
+
+    of_cases = (Gate("validation cases failed", 1, 0, False),)
+    assert re.search(r"The old model misses .*evil\.com too, so the sample is not the cause", advice(0.3, of_cases))
+    assert "look at the sample" not in advice(0.3, of_cases).lower()
+    assert "For the rest look at the sample" in advice(0.3, found.gates)
+    assert "Look at the sample first" in advice(0.9, of_cases)
+
+
+def test_what_is_deployed_is_not_to_be_deployed_again() -> None:
+    text = recommendation(run_samples.deployed())
+    assert "Watch the incidents for 48 hours" in text
+    assert "Deploy," not in text
+
+
+def test_limits_stand_in_one_readable_row() -> None:
+    text = Page(render(run_samples.with_limits(days=14, flows=40))).text
+    assert re.search(r"factor [\d.]+, by 14 days of history, for 3 investigations a week", text)
+    assert "factor 1, as every model begins" in text
 
 
 def test_both_files_are_written_beside_each_other_and_say_the_same(tmp_path: Path) -> None:
