@@ -116,7 +116,9 @@ def _add_captures(parser: argparse.ArgumentParser) -> None:
 def _add_score(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("names", nargs="*", metavar="NAME")
     parser.add_argument("--file", type=Path, metavar="NAMES.txt", help="names, one a line, also .gz")
-    parser.add_argument("--qtype", type=_qtype, default="A", help="record type that is asked for")
+    parser.add_argument(
+        "--qtype", type=_qtype, default="A", help="record type, told back in the answer (scores rest on names alone)"
+    )
     parser.add_argument("--json", metavar="PATH", help="write one JSON object a name there, - = standard output")
 
 

@@ -8,13 +8,14 @@ import json
 import sys
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
 from agents import bootstrap, processes
 from agents.doctor import run_doctor
-from agents.errors import AgentsError, UsageError
+from agents.errors import AgentsError, ModelError, UsageError
 from agents.judging import replay, run_evaluation, score
 from agents.keeping import known
 from agents.model import Model
@@ -138,8 +139,15 @@ def models(settings: Settings, options: argparse.Namespace) -> int:
     elif action == "rollback":
         print(f"back to {registry.rollback().model_id}")
     else:
-        print(f"restored {registry.restore(options.file, bootstrap.check_by_gates(settings)).model_id}")
+        print(f"restored {_restored(registry, options.file, settings).model_id}")
     return 0
+
+
+def _restored(registry: ModelRegistry[Model], file: Path, settings: Settings) -> Model:
+    try:
+        return registry.restore(file, bootstrap.check_by_gates(settings))
+    except ModelError as error:
+        raise ModelError(f"cannot restore {file}: {str(error).removeprefix('cannot restore ')}") from None
 
 
 def _waiting(registry: ModelRegistry[Model]) -> str:

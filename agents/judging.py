@@ -30,6 +30,7 @@ from agents.settings import Settings
 from agents.showing import incident_json, incident_text, print_evaluation, query_json
 from agents.sources.capture import open_source
 from agents.types import Incident, Severity, Verdicts
+from agents.wire import type_name
 
 AT_ONCE = 1024
 NAMES_AT_ONCE = 4096
@@ -83,6 +84,8 @@ class Tally:
 
 def replay(settings: Settings, options: argparse.Namespace) -> int:
     """`dns-tunnel replay`."""
+    if options.verdicts and options.json is None:
+        raise UsageError("cannot print verdicts: --verdicts needs --json")
     source = open_files(settings, options.files, options.format)
     model = bootstrap.registry_of(settings).current()
     store = bootstrap.store_of(settings) if options.store else None
@@ -134,6 +137,7 @@ def _print_replay(tally: Tally, summary: dict[str, Any]) -> None:
     print(
         f"{summary['queries']} queries of {summary['clients']} clients to {summary['domains']} domains"
         f" in {summary['seconds']} s: {levels}; {summary['incidents']} incidents"
+        + (f"; {summary['malformed']} malformed (packets or lines)" if summary["malformed"] else "")
     )
 
 
@@ -145,7 +149,7 @@ def score(settings: Settings, options: argparse.Namespace) -> int:
     bad = 0
     with json_output(options.json) as out:
         for chunk in _chunks(_names(options)):
-            for row in score_rows(model, scale, chunk):
+            for row in score_rows(model, scale, chunk, type_name(options.qtype)):
                 bad += "error" in row
                 _emit_score(row, out)
     return 1 if bad else 0
@@ -161,8 +165,11 @@ def _emit_score(row: dict[str, Any], out: IO[str] | None) -> None:
         print(f"{row['severity']:<10} {row['score']:.3f}  {printable(row['qname'], 1024)}{why}")
 
 
-def score_rows(model: Model, scale: Scale, names: list[str]) -> Iterator[dict[str, Any]]:
-    """One row a name: as `score --json` prints it, or {"qname", "error"} for what is no name."""
+def score_rows(model: Model, scale: Scale, names: list[str], qtype: str) -> Iterator[dict[str, Any]]:
+    """One row a name: as `score --json` prints it, or {"qname", "error"} for what is no name.
+
+    `qtype` is told back and changes no score: the query model knows names alone.
+    """
     wires: list[bytes | str] = [_wire_or_error(name) for name in names]
     good = [wire.lower() for wire in wires if isinstance(wire, bytes)]
     scores = iter(model.score(extract(good), good).tolist() if good else ())
@@ -174,6 +181,7 @@ def score_rows(model: Model, scale: Scale, names: list[str]) -> Iterator[dict[st
         severity = scale.severity(value)
         yield {
             "qname": name,
+            "qtype": qtype,
             "domain": domain_text(wire),
             "score": round(value, 4),
             "severity": severity.name,

@@ -7,12 +7,15 @@ from pathlib import Path
 from typing import Any
 
 NAME = re.compile(r"training_report_[0-9]{8}_[0-9]{6}(_[A-Za-z0-9]{1,16})?\.html", re.ASCII)
+_STATE = re.compile(rb'"state": "(DEPLOYED|REJECTED|WAITING|FAILED)"')
+HEAD_BYTES = 512
+"""The state is the second value of a report's JSON; a thousand whole files would be too much for one list."""
 LISTED_MAX = 1000
 """Newest reports that are listed."""
 
 
 def listed(directory: Path) -> list[dict[str, Any]]:
-    """Reports, newest first: name, created (Unix seconds), bytes."""
+    """Reports, newest first: name, state (how the run ended; None = not known), created (Unix seconds), bytes."""
     found = (_usable(directory, path.name) for path in directory.glob("training_report_*.html"))
     newest = sorted((path for path in found if path is not None), reverse=True)
     return [_entry(path) for path in newest[:LISTED_MAX]]
@@ -33,4 +36,18 @@ def _usable(directory: Path, name: str) -> Path | None:
 
 def _entry(path: Path) -> dict[str, Any]:
     facts = path.stat()
-    return {"name": path.name, "created": facts.st_mtime, "bytes": facts.st_size}
+    return {
+        "name": path.name,
+        "state": _state(path.with_suffix(".json")),
+        "created": facts.st_mtime,
+        "bytes": facts.st_size,
+    }
+
+
+def _state(path: Path) -> str | None:
+    try:
+        with path.open("rb") as file:
+            found = _STATE.search(file.read(HEAD_BYTES))
+    except OSError:
+        return None
+    return found[1].decode() if found else None

@@ -150,7 +150,9 @@ def test_score_judges_names_one_by_one(tmp_path: Path) -> None:
     done = call(tmp_path, "score", long, "--file", "names.txt.gz", "--qtype", "TXT", "--json", "-")
     assert done.code == 1, "one of them is no name"
     rows = done.rows
-    assert [set(row) for row in rows if "error" not in row] == [{"qname", "domain", "score", "severity", "reasons"}] * 5
+    keys = {"qname", "qtype", "domain", "score", "severity", "reasons"}
+    assert [set(row) for row in rows if "error" not in row] == [keys] * 5
+    assert {row["qtype"] for row in rows if "error" not in row} == {"TXT"}
     assert rows[0]["qname"] == long
     assert (rows[0]["domain"], rows[0]["severity"]) == ("evil.com", "CRITICAL")
     assert "63 hex characters in one label" in rows[0]["reasons"]
@@ -263,3 +265,8 @@ def test_a_retraining_without_database_fails_is_told_and_exit_1(tmp_path: Path) 
     assert "cannot" in done.out
     assert "s3cret" not in done.out + done.err
     assert not (tmp_path / "data" / "models" / "isolation_forest.npz").exists()
+
+
+def test_replay_tells_people_what_was_malformed(tmp_path: Path) -> None:
+    (tmp_path / "odd.tsv").write_text(tsv([(1.0, CLIENT, "a.com", "A")]) + "this line is none\n")
+    assert "; 1 malformed" in call(tmp_path, "replay", "odd.tsv").out

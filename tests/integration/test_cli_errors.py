@@ -131,7 +131,8 @@ def test_a_bad_argument_shows_the_usage_and_is_exit_2(
         (["models", "reject", "0123456789abcdef"], 2, "it is unknown"),
         (["models", "rollback"], 2, "no earlier model"),
         (["models", "restore", "nowhere.npz"], 2, "nowhere.npz"),
-        (["models", "restore", "garbage"], 1, "cannot use model"),
+        (["models", "restore", "garbage"], 1, "cannot restore garbage: cannot use model"),
+        (["replay", "good.tsv", "--verdicts"], 2, "--verdicts needs --json"),
     ],
 )
 def test_what_cannot_be_done_is_one_line(

@@ -335,8 +335,13 @@ def test_reports_are_listed_and_shown_with_their_own_policy(world: World) -> Non
     (world.reports / "training_report_20260105_020011.html").write_text("newer")
     (world.reports / "secret.html").write_text("no")
     (world.reports / "training_report_20260106_020011.json").write_text("{}")
+    (world.reports / REPORT).with_suffix(".json").write_text('{\n "run_id": "x",\n "state": "REJECTED"}')
     listed = world.get("/reports").json()["reports"]
     assert [entry["name"] for entry in listed] == ["training_report_20260105_020011.html", REPORT]
+    assert [entry["state"] for entry in listed] == [None, "REJECTED"]
+    page = world.page("/").text
+    assert "<td>REJECTED</td>" in page
+    assert "<td>unknown</td>" in page
     shown = world.get(f"/reports/{REPORT}")
     assert shown.text == "<style>p{}</style><p>ok"
     policy = shown.headers["content-security-policy"]
