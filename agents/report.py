@@ -204,7 +204,8 @@ def _sides(run: TrainingRun) -> list[tuple[str, str, str]]:
     old, new = (_flat(plain(side)) for side in (run.champion, run.candidate))
     keys = list(dict.fromkeys([*new, *old]))[:SIDES_MAX]
     unset = {"limits": "factor 1, as every model begins"}
-    rows = [(key, *(side.get(key, unset.get(key, "–")) for side in (old, new))) for key in keys]
+    missing = [unset.get(key, "–") for key in keys]
+    rows = [(key, old.get(key, none), new.get(key, none)) for key, none in zip(keys, missing, strict=True)]
     return [("model id", run.champion_id, run.candidate_id or "–"), *rows]
 
 
