@@ -25,6 +25,8 @@ FORM_MAX = 4096
 """Longest login form, bytes."""
 SHOWN = 50
 """Incidents, models and reports on the page, each."""
+_FIRST = {"champion": 0, "waiting": 1}
+"""Models that are never pushed off the page by newer ones."""
 
 router = APIRouter(include_in_schema=False)
 described_router = APIRouter()
@@ -62,7 +64,7 @@ def index(request: Request) -> Response:
     values, problems = {}, []
     sources: Mapping[str, Any] = {
         "incidents": lambda: parts.store.incidents(limit=SHOWN),
-        "models": lambda: parts.models.list()[:SHOWN],
+        "models": lambda: sorted(parts.models.list(), key=lambda row: _FIRST.get(row["state"], len(_FIRST)))[:SHOWN],
         "reports": lambda: reports.listed(parts.reports_dir)[:SHOWN],
     }
     for name, read in sources.items():

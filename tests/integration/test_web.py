@@ -309,6 +309,13 @@ def test_a_waiting_candidate_is_shown_with_what_to_type(world: World) -> None:
     assert "dns-tunnel models approve 00aa" in page
 
 
+def test_a_waiting_candidate_is_shown_however_many_models_are_newer(world: World) -> None:
+    champion, waiting = world.models.list()
+    newer = [waiting | {"model_id": f"{number:016x}", "state": "rejected"} for number in range(60)]
+    world.models.list = lambda: [champion, *newer, waiting]  # type: ignore[method-assign]
+    assert "dns-tunnel models approve 00aa" in world.page("/").text
+
+
 def test_evidence_is_told_and_escaped(world: World) -> None:
     evidence = {
         "attack": ["T1071.004"],
