@@ -32,6 +32,8 @@ REMEMBERED_MAX = 100_000
 RETRY_S = 60.0
 """An incident whose alert no channel took is tried again after this many seconds."""
 QUEUE_MAX = 1000
+ALERT_COUNTS = ("sent", "failed", "suppressed", "dropped")
+"""What AlertSink counts."""
 CLOSE_S = 10.0
 """Seconds that closing waits for alerts under way."""
 _SETTING = {"slack": "SLACK_WEBHOOK_URL", "email": "EMAIL_SMTP_HOST", "teams": "TEAMS_WEBHOOK_URL"}
@@ -180,7 +182,7 @@ def _result(channel: str, outcome: BaseException | None) -> ChannelResult:
 
 
 class AlertSink:
-    """Incidents onto a bounded queue, sent by a thread; `counts`: sent, failed, suppressed, dropped."""
+    """Incidents onto a bounded queue, sent by a thread; `counts` has ALERT_COUNTS."""
 
     name = "alerts"
 

@@ -73,12 +73,13 @@ async def listening(settings: Settings) -> AsyncIterator[Listener]:
             **judge.state(),
             "counters": dataclasses.asdict(listener.counters),
             "queue_dropped": batcher.dropped,
-            "judging": batcher.alive,
+            "judging": batcher.alive and judge.alive,
         }
 
     beat = heartbeat.Heartbeat(settings.state_dir / "listener.json", state)
     try:
         await listener.start()
+        judge.start()
         beat.start()
         _log.info("listener_started", addresses=[f"{host} port {port}" for host, port in listener.addresses])
         yield listener
