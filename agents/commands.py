@@ -33,8 +33,7 @@ doctor = run_doctor
 
 def _serve(settings: Settings, parts: Sequence[str], ready: Any = lambda: None) -> int:
     processes.check(settings)
-    asyncio.run(processes.serve(settings, parts, ready))
-    return 0
+    return asyncio.run(processes.serve(settings, parts, ready))
 
 
 def run(settings: Settings, options: argparse.Namespace) -> int:

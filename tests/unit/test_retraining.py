@@ -208,7 +208,7 @@ def test_a_calculation_that_fails_is_a_failed_run_that_is_told_and_recorded(
     def broken(*_: object) -> Any:
         raise error
 
-    done = run(world, **{part: broken})
+    done = run(world, OPTIONS, **{part: broken})
     assert done.state is RunState.FAILED
     assert done.error == f"cannot {done.step}: {type(error).__name__}: {error}"
     assert world.told[-1].state is RunState.FAILED
