@@ -14,6 +14,7 @@ from agents.budget import Limits, Peaks, choose, load_peaks
 from agents.detection import TunnelDetector
 from agents.errors import AgentsError, ModelError
 from agents.files import write_atomic
+from agents.flows import Flows
 from agents.gates import load_cases
 from agents.incidents import Incidents
 from agents.known import load as load_entries
@@ -30,7 +31,6 @@ from agents.store.base import Store
 from agents.store.opening import open_store
 from agents.types import Sample
 from agents.validation import Validator
-from agents.windows import Flows
 
 
 def make_folders(settings: Settings) -> None:

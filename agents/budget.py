@@ -45,10 +45,10 @@ class Peaks:
         self.rows[key] = ratio
 
     def dump(self) -> bytes:
-        """The last KEPT_DAYS days as JSON."""
-        first = max(self.days, default=0) - KEPT_DAYS
-        rows = [[*key, round(ratio, 4)] for key, ratio in sorted(self.rows.items()) if key[0] > first]
-        return json.dumps({"days": sorted(day for day in self.days if day > first), "peaks": rows}).encode()
+        """The last KEPT_DAYS days that were seen, as JSON; a day of a clock gone wrong costs one of them."""
+        days = sorted(self.days)[-KEPT_DAYS:]
+        rows = [[*key, round(ratio, 4)] for key, ratio in sorted(self.rows.items()) if key[0] in days]
+        return json.dumps({"days": days, "peaks": rows}).encode()
 
 
 def load_peaks(data: bytes) -> Peaks:

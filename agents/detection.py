@@ -13,13 +13,15 @@ from agents.budget import Peaks
 from agents.decoding import secret_in
 from agents.familiar import Familiar
 from agents.features import FEATURES, extract
+from agents.flows import NO_CARRIERS, Flows
 from agents.incidents import Incidents
 from agents.model import Model
 from agents.names import domain_text, labels_of, split_domain
 from agents.policy import Evidence, Scale, evidence_of, query_reasons, with_secret
+from agents.seen import key_of
 from agents.services import Services
 from agents.types import Incident, QueryBatch, Verdicts
-from agents.windows import CARRYING_TYPES, NO_CARRIERS, Flows, Part, key_of
+from agents.windows import CARRYING_TYPES, Flow, Part
 
 PRICED_MAX = 65_536
 """Names whose price is remembered; at the bound all are forgotten."""
@@ -90,12 +92,19 @@ class TunnelDetector:
                 self._forgive(old)
 
     def _forgive(self, old: Services) -> None:
-        """Forget what flows showed whose names all got a larger budget just now: it applies to what is known, too."""
+        """Forget what flows showed that a larger budget, given just now, covers: it applies to what is known, too."""
         for key, flow in list(self.flows.flows.items()):
             names = [wire.lower() for wire, _ in flow.samples]
-            if names and all(_factor(self._services, name) > _factor(old, name) for name in names):
+            more = min((_factor(self._services, name) / _factor(old, name) for name in names), default=1.0)
+            if more > 1 and self._ratio(key, flow) < more:
                 self.flows.forget(*key)
                 self.incidents.close(key)
+
+    def _ratio(self, key: tuple[str, str], flow: Flow) -> float:
+        known = self.incidents.open.get(key)
+        if known is not None:
+            return self.scale.ratio(known.score)
+        return evidence_of(flow.last_seen, flow, NO_CARRIERS, self.model.limit_factor).ratio
 
     def _judge(
         self,
@@ -140,7 +149,9 @@ class TunnelDetector:
         if information > 0:
             evidence = with_secret(evidence, secret_of(query[0]))
         self.incidents.observe(ts, client, domain, flow, evidence, carriers)
-        return evidence
+        is_open = (client, domain) in self.incidents.open
+        # a severity is that of this query: what long windows still hold of an incident that is over is not
+        return evidence if is_open or (information > 0 and evidence.ratio < 1) else NO_EVIDENCE
 
     def _price(self, name: bytes) -> Priced:
         """(registered domain, what each subdomain label costs, discount of a known service) of a lower-case name."""

@@ -163,6 +163,7 @@ def _session(
         queries_before=first.queries_before_detection if first else 0,
         bytes_before=round(first.bytes_before_detection, 1) if first else 0.0,
         above_normal=_share(tunnel),
+        others=tuple(one.domain for one in incidents if one.domain not in domains),
     )
 
 

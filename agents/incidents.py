@@ -51,6 +51,7 @@ class Incidents:
         self._trails: dict[Key, _Trail] = {}
         self._changed: set[Key] = set()
         self._closed: list[Incident] = []
+        self._unsettled: set[Key] = set()  # closed without having been seen by this process
 
     def restore(self, incidents: Iterable[Incident]) -> None:
         """Take over what was open when the process stopped."""
@@ -65,6 +66,9 @@ class Incidents:
         if known is not None and ts - known.last_seen > self.quiet_s:
             self._close(key, known)
             known = None
+        if key in self._unsettled:
+            self._unsettled.discard(key)
+            flow.settled_bytes = flow.leaked_bytes
         if known is None and not _opens(flow, evidence):
             return
         trail = self._trails.get(key)
@@ -146,6 +150,8 @@ class Incidents:
         trail = self._trails.pop(key, None)
         if trail is not None:  # as it was when last told: a batch may close and go on in one
             trail.flow.settled_bytes = trail.leaked
+        else:
+            self._unsettled.add(key)
         self._changed.discard(key)
         self._closed.append(replace(told, closed_at=told.last_seen))
 

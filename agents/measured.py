@@ -22,6 +22,7 @@ class Session:
     queries_before: int
     bytes_before: float
     above_normal: float  # share of the tunnel's queries
+    others: tuple[str, ...] = ()  # domains that are not the tunnel's, with an incident all the same
 
 
 @dataclass(frozen=True, slots=True)

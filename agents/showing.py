@@ -86,6 +86,8 @@ def print_evaluation(found: Evaluation) -> None:
     for session in found.sessions:
         if not session.found:
             print(f"  missed: {session.file} ({session.queries} queries)")
+        for domain in session.others:
+            print(f"  false incident beside {session.file}: {domain}")
     hours = sum(row.client_hours for row in found.benign)
     alarms = sum(len(row.incidents) for row in found.benign)
     print(f"\nbenign: {alarms} false incidents in {hours:.0f} client-hours ({_rate(alarms, hours)} a client-week)")

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from agents import policy
 from agents.detection import TunnelDetector
 from agents.features import extract
+from agents.flows import Flows
 from agents.gates import CASES, Measured, gates_of
 from agents.incidents import Incidents
 from agents.model import Model
@@ -19,7 +20,6 @@ from agents.policy import Scale
 from agents.runs import Distribution, Validation
 from agents.shipped import golden_names, golden_sessions, golden_traffic
 from agents.types import CaseResult, Incident, QueryBatch, Severity, ValidationCase
-from agents.windows import Flows
 
 BINS = 20
 KEYS_MAX = 200_000

@@ -2,24 +2,18 @@
 
 A name counts once per (client, domain), and so does each of its labels: repeats carry nothing new. Every window
 is a pair of counters, the current bucket and the one before, and its sum is current + before x share of the
-window that still lies in it: fixed memory, no reset that a patient sender could wait for. Keys are chosen by the
-attacker: there is a cap, new ones are refused and counted there, and none that holds evidence is evicted.
+window that still lies in it: fixed memory, no reset that a patient sender could wait for.
 """
 
 from __future__ import annotations
 
-import hashlib
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
-from types import MappingProxyType
+
+from agents.seen import Memory
 
 WINDOWS_S = (60, 600, 3600, 86_400, 604_800)
-EXACT_MAX = 2_000
-"""Names and labels remembered one by one; beyond it a Bloom filter (Bloom 1970) of SKETCH_BITS takes over."""
-SKETCH_BITS = 1 << 17
-SKETCH_HASHES = 4
 SAMPLES = 24
 """First names of a flow that are kept, with their query types: as evidence, and to recognise a tool."""
 SUMS = 5
@@ -30,11 +24,6 @@ CARRYING_TYPES = frozenset((5, 10, 13, 15, 16, 25, 29, 33, 35, 37, 99, 65399))
 CERT, SPF, and iodine's PRIVATE."""
 ANSWER_FRAME = 30
 """Bytes of an answer beside question and data: header, question's end, one record's head (RFC 1035 section 4.1)."""
-IDLE_S = 3600
-"""A key without evidence that was idle for this long makes room."""
-SWEEP_S = 60
-EVIDENCE_BYTES = 20.0
-"""A key that showed less than this holds no evidence."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,48 +35,8 @@ class Part:
     encoded: bool
 
 
-@lru_cache(maxsize=131_072)
-def key_of(data: bytes) -> int:
-    """64-bit identity of a label or name, the same in every process (BLAKE2, RFC 7693)."""
-    return int.from_bytes(hashlib.blake2b(data, digest_size=8).digest(), "little")
-
-
-class Memory:
-    """Which 64-bit keys were seen: one by one while few, then in a Bloom filter (which may overlook a new one)."""
-
-    __slots__ = ("exact", "sketch")
-
-    def __init__(self) -> None:
-        self.exact: set[int] = set()
-        self.sketch: bytearray | None = None
-
-    def add(self, key: int) -> bool:
-        """Remember the key; True if it was new."""
-        if self.sketch is None:
-            if key in self.exact:
-                return False
-            self.exact.add(key)
-            if len(self.exact) >= EXACT_MAX:
-                self.sketch = bytearray(SKETCH_BITS // 8)
-                for old in self.exact:
-                    self._mark(old)
-                self.exact = set()
-            return True
-        return self._mark(key)
-
-    def _mark(self, key: int) -> bool:
-        assert self.sketch is not None
-        new = False
-        step = (key >> 32) | 1
-        for i in range(SKETCH_HASHES):  # double hashing (Kirsch, Mitzenmacher 2006)
-            bit = (key + i * step) % SKETCH_BITS
-            if not self.sketch[bit >> 3] >> (bit & 7) & 1:
-                self.sketch[bit >> 3] |= 1 << (bit & 7)
-                new = True
-        return new
-
-
 NOTHING = (0.0,) * SUMS
+"""Shared by all windows that have no bucket before this one; never written to."""
 
 
 @dataclass(slots=True)
@@ -103,7 +52,10 @@ class Window:
         self, ts: float, information: float, encoded: float, names: int, encoded_names: float, answers: float = 0.0
     ) -> None:
         """Count new names that carry so many bytes, and what came in answers."""
-        self._turn(int(ts // self.seconds))
+        bucket = int(ts // self.seconds)
+        if bucket < self.bucket - 1:  # the clock was set back: what lies in a future that never comes would never age
+            self.bucket = bucket
+        self._turn(bucket)
         now = self.now
         now[0] += information
         now[1] += encoded
@@ -217,67 +169,3 @@ class Flow:
             return 0
         self.bytes_in += size
         return size
-
-
-SPREAD_DOMAINS = 64
-"""Carriers of one client that add up: beyond it the one that carried least is left out."""
-SPREAD_NAMES = 3
-"""Encoded names from which a domain counts as a carrier: a page has one hash host, a carrier has many."""
-
-
-NO_CARRIERS: Mapping[str, Flow] = MappingProxyType({})
-
-
-class Flows:
-    """All flows, at most `keys_max`. Time comes from the queries alone."""
-
-    def __init__(self, keys_max: int) -> None:
-        self.keys_max = keys_max
-        self.refused = 0
-        self.flows: dict[tuple[str, str], Flow] = {}
-        self._carriers: dict[str, dict[str, Flow]] = {}
-        self._swept = -math.inf
-
-    def __len__(self) -> int:
-        return len(self.flows)
-
-    def flow(self, ts: float, client: str, domain: str) -> Flow | None:
-        """The flow of a key, made if it is new; None where the cap refuses it."""
-        found = self.flows.get((client, domain))
-        if found is not None:
-            return found
-        if len(self.flows) >= self.keys_max:
-            self._sweep(ts)
-            if len(self.flows) >= self.keys_max:
-                self.refused += 1
-                return None
-        made = self.flows[client, domain] = Flow(ts)
-        return made
-
-    def carriers(self, client: str, domain: str, flow: Flow) -> Mapping[str, Flow]:
-        """Flows of a client that carry encoded names, by domain: data split over domains adds up over them."""
-        if flow.encoded_names < SPREAD_NAMES:
-            return NO_CARRIERS
-        found = self._carriers.setdefault(client, {})
-        if domain not in found and len(found) >= SPREAD_DOMAINS:
-            del found[min(found, key=lambda one: (found[one].encoded_bytes, one))]
-        found[domain] = flow
-        return found
-
-    def forget(self, client: str, domain: str) -> None:
-        """Drop a flow and all that it showed."""
-        self.flows.pop((client, domain), None)
-        self._carriers.get(client, {}).pop(domain, None)
-
-    def _sweep(self, ts: float) -> None:
-        if ts < self._swept + SWEEP_S:
-            return
-        self._swept = ts
-        for key in [key for key, flow in self.flows.items() if _idle(flow, ts)]:
-            del self.flows[key]
-        self._carriers = {}  # filled again by the next query of each that is left
-
-
-def _idle(flow: Flow, ts: float) -> bool:
-    idle = ts - flow.last_seen
-    return idle > WINDOWS_S[-1] or (idle > IDLE_S and flow.leaked_bytes < EVIDENCE_BYTES)

@@ -68,10 +68,18 @@ def test_peaks_are_bounded_and_keep_the_loudest() -> None:
 
 def test_what_is_dumped_comes_back_but_for_what_is_old() -> None:
     peaks = history([0.9, 1.4])
-    peaks.note((KEPT_DAYS + 5) * DAY_S, "192.0.2.9", "new.test", 0.7)
+    for day in range(KEPT_DAYS):
+        peaks.note((day + 20) * DAY_S, "192.0.2.9", "new.test", 0.7)
     back = load_peaks(peaks.dump())
-    assert back.rows[KEPT_DAYS + 5, "192.0.2.9", "new.test"] == 0.7
-    assert min(back.days) > 5
+    assert back.rows[KEPT_DAYS + 19, "192.0.2.9", "new.test"] == 0.7
+    assert min(back.days) == 20
+    assert len(back.days) == KEPT_DAYS
+
+
+def test_a_clock_gone_wrong_for_a_moment_costs_a_day_of_history_and_no_more() -> None:
+    peaks = history([0.9, 1.4])
+    peaks.note(4_000_000_000.0, "192.0.2.9", "future.test", 0.7)
+    assert len(load_peaks(peaks.dump()).days) == 15
 
 
 @pytest.mark.parametrize("data", [b"", b"{}", b"[]", b'{"days": [1], "peaks": [[1, 2]]}', b'{"days": 3, "peaks": []}'])

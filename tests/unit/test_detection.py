@@ -11,13 +11,13 @@ import pytest
 
 from agents.detection import TunnelDetector, empty_verdicts
 from agents.features import FEATURES, extract
+from agents.flows import Flows
 from agents.forest import TrainConfig, train
 from agents.incidents import Incidents
 from agents.model import Model
 from agents.policy import Scale
 from agents.shipped import batch_of, benign_names, benign_sample, golden_sessions
 from agents.types import Incident, QueryBatch, Severity, Verdicts
-from agents.windows import Flows
 
 START, QUIET_S = 1_700_000_000.0, 3600.0
 CLIENT = "192.0.2.7"

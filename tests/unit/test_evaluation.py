@@ -10,6 +10,7 @@ import pytest
 from agents.detection import TunnelDetector
 from agents.errors import CaptureError, UsageError
 from agents.evaluation import evaluate
+from agents.flows import Flows
 from agents.incidents import Incidents
 from agents.measured import Evaluation, Session, tools
 from agents.model import Model
@@ -17,7 +18,6 @@ from agents.names import to_text
 from agents.policy import Scale
 from agents.shipped import benign_names, golden_sessions
 from agents.sources.capture import open_source
-from agents.windows import Flows
 from scripts.make_baseline import write
 
 START = 1_700_000_000.0

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from agents import snapshot
 from agents.incidents import Incidents
 from agents.model import Model
 from agents.policy import Evidence, Scale
+from agents.seen import key_of
 from agents.shipped import batch_of, model_bytes
 from agents.types import Incident, Severity
 from agents.validation import fresh_detector
-from agents.windows import Flow, Part, key_of
+from agents.windows import Flow, Part
 
 START, QUIET_S = 1_700_000_000.0, 3600.0
 CLIENT, DOMAIN = "192.0.2.7", "evil.com"
@@ -141,3 +143,20 @@ def test_a_closed_incident_is_not_opened_again_by_what_it_was_about() -> None:
     later = detector.detect(batch_of([start + 9_000 + i for i in range(20)], ["192.0.2.1"] * 20, more, [1] * 20))
     assert [one.closed_at for one in later.incidents] == [None], "new data leaves: a new incident"
     assert start + 9_000 <= later.incidents[0].detected_at < start + day
+
+
+def test_a_restored_incident_that_closed_unseen_is_not_opened_again_by_a_repeat() -> None:
+    model = Model.from_bytes(model_bytes())
+    names = [f"{number * 0x9E3779B97F4A7C15 % 2**64:016x}.evil.test" for number in range(60)]
+    before = fresh_detector(model, Scale())
+    first = before.detect(batch_of([START + i for i in range(60)], ["192.0.2.1"] * 60, names, [1] * 60))
+    after = fresh_detector(model, Scale())
+    snapshot.load(snapshot.dump(before.flows), after.flows)
+    after.incidents.restore(first.incidents)
+    closed = after.tick(START + 2 * QUIET_S)
+    assert closed is not None and [one.closed_at is not None for one in closed.incidents] == [True]
+    again = after.detect(
+        batch_of([START + 2 * QUIET_S + 1] * 2, ["192.0.2.1"] * 2, [names[0], "www.evil.test"], [1] * 2)
+    )
+    assert again.incidents == ()
+    assert list(again.severity) == [0, 0], "a query that brings nothing is no part of what is over"

@@ -110,6 +110,16 @@ def test_an_entry_applies_to_what_a_detector_already_watches(model: Model) -> No
     assert not detector.incidents.open
 
 
+def test_an_incident_that_would_stay_stays(model: Model) -> None:
+    names = [f"{number * 0x9E3779B97F4A7C15F39CC0605CEDC835 % 2**128:032x}.keys.vendor.test" for number in range(200)]
+    detector = fresh_detector(model, SCALE)
+    first = detector.detect(batch_of([NOW + i / 10 for i in range(200)], ["192.0.2.1"] * 200, names, [1] * 200))
+    assert not replace(ENTRY, factor=2.0).silences(first.incidents[0], SCALE)
+    detector.reload_services(services_at([replace(ENTRY, factor=2.0)], NOW))
+    later = detector.detect(batch_of([NOW + 30], ["192.0.2.1"], [names[0]], [1]))
+    assert [one.closed_at for one in later.incidents] == [None]
+
+
 def test_it_is_no_free_pass(model: Model) -> None:
     names = [f"{number * 0x9E3779B97F4A7C15F39CC0605CEDC835 % 2**128:032x}.keys.vendor.test" for number in range(200)]
     detector = fresh_detector(model, SCALE)

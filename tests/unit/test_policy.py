@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agents.features import view_of
+from agents.flows import Flows
 from agents.names import from_text
 from agents.policy import (
     CRITICAL_RATIO,
@@ -20,8 +21,9 @@ from agents.policy import (
     name_reasons,
     query_reasons,
 )
+from agents.seen import key_of
 from agents.types import Severity
-from agents.windows import WINDOWS_S, Flow, Flows, Part, key_of
+from agents.windows import WINDOWS_S, Flow, Part
 
 START = 1_700_000_000.0
 SCALE = Scale()

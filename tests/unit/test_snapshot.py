@@ -9,12 +9,13 @@ import numpy as np
 import pytest
 
 from agents import snapshot
+from agents.flows import Flows
 from agents.model import Model
 from agents.policy import Scale
+from agents.seen import EXACT_MAX
 from agents.shipped import batch_of, golden_sessions, model_bytes
 from agents.types import Incident, QueryBatch
 from agents.validation import fresh_detector
-from agents.windows import EXACT_MAX, Flows
 
 
 def halves(batch: QueryBatch) -> tuple[QueryBatch, QueryBatch]:

@@ -10,21 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agents.windows import (
-    EVIDENCE_BYTES,
-    EXACT_MAX,
-    IDLE_S,
-    SAMPLES,
-    SPREAD_DOMAINS,
-    SPREAD_NAMES,
-    WINDOWS_S,
-    Flow,
-    Flows,
-    Memory,
-    Part,
-    Window,
-    key_of,
-)
+from agents.flows import EVIDENCE_BYTES, IDLE_S, SPREAD_DOMAINS, SPREAD_NAMES, Flows
+from agents.seen import EXACT_MAX, Memory, key_of
+from agents.windows import SAMPLES, WINDOWS_S, Flow, Part, Window
 
 START = 1_700_000_000.0
 EVENTS = st.lists(st.tuples(st.floats(0, 300), st.floats(0, 100)), min_size=1, max_size=60)
@@ -179,6 +167,38 @@ def test_a_flood_of_keys_is_refused_and_the_tunnel_stays() -> None:
     assert len(flows) <= 100
     assert flows.refused > 0
     assert flows.flow(START + 10_000, "client", "tunnel.example") is tunnel
+
+
+def test_one_client_cannot_take_the_room_of_the_others() -> None:
+    flows = Flows(8000)
+    watched = flows.flow(START, "flooder", "tunnel.example")
+    assert watched is not None
+    for number in range(50):
+        add(watched, number)
+    for number in range(20_000):
+        flows.flow(START + number / 1000, "flooder", f"{number}.example")
+    assert flows.refused > 0
+    assert len(flows) <= 8000 // 8
+    assert flows.flow(START + 20, "somebody", "evil.example") is not None
+    assert flows.flow(START + 120, "flooder", "later.example") is not None, "its oldest flows made room"
+    assert flows.flow(START + 120, "flooder", "tunnel.example") is watched, "but none that holds evidence"
+
+
+def test_a_clock_that_was_set_back_freezes_nothing() -> None:
+    window = Window(3600)
+    window.add(START + 400 * 86_400, 500.0, 500.0, 1, 1)
+    window.add(START, 1.0, 0.0, 1, 0)
+    assert window.sums(START + 3 * 3600)[0] == 0
+
+
+def test_memory_of_a_loud_flow_does_not_fill_up() -> None:
+    memory = Memory()
+    new = [memory.add(key_of(b"%d" % number)) for number in range(150_000)]
+    late = new[-20_000:]
+    assert sum(late) > 0.85 * len(late), "what is new late is still seen as new"
+    assert not any(memory.add(key_of(b"%d" % number)) for number in range(149_000, 150_000)), (
+        "and what was just seen is not"
+    )
 
 
 def test_what_is_older_than_all_windows_goes_even_with_evidence() -> None:
