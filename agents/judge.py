@@ -189,8 +189,9 @@ class Judge:
 
     def _save(self) -> None:
         self._saved = time.monotonic()
+        windows = snapshot.dump(self.detector.flows, self._lock)
         with self._lock:
-            windows, peaks = snapshot.dump(self.detector.flows), self.detector.peaks.dump()
+            peaks = self.detector.peaks.dump()
         try:
             write_atomic(self._snapshot, windows, mode=0o600)
             write_atomic(self._peaks, peaks, mode=0o600)
