@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from agents import bootstrap, processes
 from agents.doctor import run_doctor
-from agents.errors import AgentsError, UsageError
+from agents.errors import AgentsError, StoreError, UsageError
 from agents.judging import replay, run_evaluation, score
 from agents.keeping import known
 from agents.model import Model
@@ -27,6 +27,8 @@ from agents.showing import evidence_text, incident_text
 __all__ = ["api", "doctor", "evaluate", "explain", "listen", "models", "replay", "retrain", "run", "schedule"]
 __all__ += ["known", "score"]
 
+RUNS_MAX = 100
+"""Newest runs among which a candidate's own is looked for."""
 evaluate = run_evaluation
 doctor = run_doctor
 
@@ -129,16 +131,34 @@ def models(settings: Settings, options: argparse.Namespace) -> int:
         model = registry.get(options.model_id) if options.model_id else registry.current()
         print(json.dumps({"model_id": model.model_id, **model.manifest}, indent=1))
     elif action == "approve":
-        print(f"deployed {registry.approve(options.model_id or _waiting(registry)).model_id}")
+        model_id = registry.approve(options.model_id or _waiting(registry)).model_id
+        print(f"deployed {model_id}")
+        _note_run(settings, model_id, RunState.DEPLOYED)
     elif action == "reject":
         model_id = options.model_id or _waiting(registry)
         registry.reject(model_id)
         print(f"rejected {model_id}")
+        _note_run(settings, model_id, RunState.REJECTED)
     elif action == "rollback":
         print(f"back to {registry.rollback().model_id}")
     else:
         print(f"restored {registry.restore(options.file, bootstrap.check_by_gates(settings)).model_id}")
     return 0
+
+
+def _note_run(settings: Settings, model_id: str, state: RunState) -> None:
+    """Note in the stored run of a candidate what a person decided; without a database the decision stands."""
+    store = bootstrap.store_of(settings)
+    try:
+        for row in store.runs(limit=RUNS_MAX):
+            if row["payload"].get("candidate_id") == model_id:
+                payload = row["payload"] | {"state": state.value}
+                store.save_run(row["run_id"], started_at=row["started_at"], state=state.value, payload=payload)
+                return
+    except StoreError as error:
+        print(f"warning: the run is not updated: {error}", file=sys.stderr)
+    finally:
+        store.close()
 
 
 def _waiting(registry: ModelRegistry[Model]) -> str:
