@@ -8,7 +8,7 @@ import queue
 import threading
 import time
 from collections import Counter, OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import structlog
@@ -32,6 +32,8 @@ REMEMBERED_MAX = 100_000
 RETRY_S = 60.0
 """An incident whose alert no channel took is tried again after this many seconds."""
 QUEUE_MAX = 1000
+ALERT_COUNTS = ("sent", "failed", "suppressed", "dropped")
+"""What AlertSink counts."""
 CLOSE_S = 10.0
 """Seconds that closing waits for alerts under way."""
 _SETTING = {"slack": "SLACK_WEBHOOK_URL", "email": "EMAIL_SMTP_HOST", "teams": "TEAMS_WEBHOOK_URL"}
@@ -129,19 +131,31 @@ class AlertManager:
         return tuple(_result(one.name, out) for one, out in zip(self.notifiers, outcomes, strict=True))
 
     def claim(self, incident: Incident) -> bool:
-        """True if this incident is to be alerted now; from then on it is quiet, unless its severity rises."""
-        if incident.severity < Severity.HIGH or not self.notifiers:
+        """True if this open incident is to be alerted now; from then on it is quiet, unless its severity rises."""
+        if incident.closed_at is not None or incident.severity < Severity.HIGH or not self.notifiers:
             return False
         key, now = (incident.client, incident.domain), self._clock()
         with self._guard:
             at, severity = self._sent.get(key, (float("-inf"), Severity.NORMAL))
             if now - at < self._quiet_s and incident.severity <= severity:
                 return False
-            self._sent[key] = (now, incident.severity)
-            self._sent.move_to_end(key)
-            if len(self._sent) > REMEMBERED_MAX:
-                self._sent.popitem(last=False)
+            self._note(key, now, incident.severity)
         return True
+
+    def remember(self, incidents: Iterable[Incident]) -> None:
+        """Incidents that another process has alerted: they are quiet now, unless their severity rises."""
+        now = self._clock()
+        with self._guard:
+            for incident in incidents:
+                key = (incident.client, incident.domain)
+                if key not in self._sent:
+                    self._note(key, now, incident.severity)
+
+    def _note(self, key: tuple[str, str], now: float, severity: Severity) -> None:
+        self._sent[key] = (now, severity)
+        self._sent.move_to_end(key)
+        if len(self._sent) > REMEMBERED_MAX:
+            self._sent.popitem(last=False)
 
     def release(self, incident: Incident) -> None:
         """A claimed incident was not sent: let it come again, but not with every batch."""
@@ -168,7 +182,7 @@ def _result(channel: str, outcome: BaseException | None) -> ChannelResult:
 
 
 class AlertSink:
-    """Incidents onto a bounded queue, sent by a thread; `counts`: sent, failed, suppressed, dropped."""
+    """Incidents onto a bounded queue, sent by a thread; `counts` has ALERT_COUNTS."""
 
     name = "alerts"
 
@@ -186,10 +200,15 @@ class AlertSink:
         """Incidents on the queue."""
         return self._queue.qsize()
 
+    @property
+    def alive(self) -> bool:
+        """Whether the thread that sends lives."""
+        return self._thread.is_alive()
+
     def accept(self, verdicts: Verdicts) -> None:
         """Take over the batch's incidents; never waits."""
         for incident in verdicts.incidents:
-            if incident.severity < Severity.HIGH:
+            if incident.severity < Severity.HIGH or incident.closed_at is not None:
                 continue
             if not self._manager.claim(incident):
                 self.counts["suppressed"] += 1

@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from agents import bootstrap, processes
 from agents.doctor import run_doctor
-from agents.errors import AgentsError, ModelError, UsageError
+from agents.errors import AgentsError, ModelError, StoreError, UsageError
 from agents.judging import replay, run_evaluation, score
 from agents.keeping import known
 from agents.model import Model
@@ -28,14 +28,15 @@ from agents.showing import evidence_text, incident_text
 __all__ = ["api", "doctor", "evaluate", "explain", "listen", "models", "replay", "retrain", "run", "schedule"]
 __all__ += ["known", "score"]
 
+RUNS_MAX = 100
+"""Newest runs among which a candidate's own is looked for."""
 evaluate = run_evaluation
 doctor = run_doctor
 
 
 def _serve(settings: Settings, parts: Sequence[str], ready: Any = lambda: None) -> int:
     processes.check(settings)
-    asyncio.run(processes.serve(settings, parts, ready))
-    return 0
+    return asyncio.run(processes.serve(settings, parts, ready))
 
 
 def run(settings: Settings, options: argparse.Namespace) -> int:
@@ -131,11 +132,14 @@ def models(settings: Settings, options: argparse.Namespace) -> int:
         model = registry.get(options.model_id) if options.model_id else registry.current()
         print(json.dumps({"model_id": model.model_id, **model.manifest}, indent=1))
     elif action == "approve":
-        print(f"deployed {registry.approve(options.model_id or _waiting(registry)).model_id}")
+        model_id = registry.approve(options.model_id or _waiting(registry)).model_id
+        print(f"deployed {model_id}")
+        _note_run(settings, model_id, RunState.DEPLOYED)
     elif action == "reject":
         model_id = options.model_id or _waiting(registry)
         registry.reject(model_id)
         print(f"rejected {model_id}")
+        _note_run(settings, model_id, RunState.REJECTED)
     elif action == "rollback":
         print(f"back to {registry.rollback().model_id}")
     else:
@@ -148,6 +152,21 @@ def _restored(registry: ModelRegistry[Model], file: Path, settings: Settings) ->
         return registry.restore(file, bootstrap.check_by_gates(settings))
     except ModelError as error:
         raise ModelError(f"cannot restore {file}: {str(error).removeprefix('cannot restore ')}") from None
+
+
+def _note_run(settings: Settings, model_id: str, state: RunState) -> None:
+    """Note in the stored run of a candidate what a person decided; without a database the decision stands."""
+    store = bootstrap.store_of(settings)
+    try:
+        for row in store.runs(limit=RUNS_MAX):
+            if row["payload"].get("candidate_id") == model_id:
+                payload = row["payload"] | {"state": state.value}
+                store.save_run(row["run_id"], started_at=row["started_at"], state=state.value, payload=payload)
+                return
+    except StoreError as error:
+        print(f"warning: the run is not updated: {error}", file=sys.stderr)
+    finally:
+        store.close()
 
 
 def _waiting(registry: ModelRegistry[Model]) -> str:

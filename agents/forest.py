@@ -124,6 +124,11 @@ def calibration(raw: NDArray[np.float64], config: TrainConfig) -> tuple[NDArray[
     )
     decades = -np.log10(probabilities)
     at = [0.0, -np.log10(config.benign_above_suspicious / VOTES), -np.log10(config.benign_above_high / VOTES)]
+    if at[2] <= at[1]:
+        raise ValueError(
+            f"cannot calibrate: benign_above_high {config.benign_above_high:g} is not below"
+            f" benign_above_suspicious {config.benign_above_suspicious:g}"
+        )
     slope = (config.score_high - config.score_suspicious) / (at[2] - at[1])
     end = at[2] + (1 - config.score_high) / slope
     shown = np.interp(decades, [*at, end], [0.0, config.score_suspicious, config.score_high, 1.0])

@@ -61,6 +61,7 @@ def counters_of(settings: Settings) -> Mapping[str, float]:
     found = {f"listener_{name}_total": value for name, value in state.get("counters", {}).items()}
     found["listener_tcp_clients"] = found.pop("listener_tcp_clients_total", 0)
     found |= {f"store_{name}_total": value for name, value in state.get("spool", {}).items()}
+    found |= {f"alerts_{name}_total": value for name, value in state.get("alerts", {}).items()}
     found |= {f"limit_{name}": value for name, value in state.get("limits", {}).items()}
     found["store_waiting"] = found.pop("store_waiting_total", 0)
     for name in ("scored", "queue_dropped", "flows_refused"):

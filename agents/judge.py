@@ -5,26 +5,34 @@ from __future__ import annotations
 import dataclasses
 import threading
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import structlog
 
 from agents import bootstrap, known, snapshot
-from agents.alerting import AlertSink
+from agents.alerting import ALERT_COUNTS, AlertSink
 from agents.budget import DAY_S, load_peaks
+from agents.detection import empty_verdicts
 from agents.errors import AgentsError
 from agents.fanout import Fanout
 from agents.files import write_atomic
 from agents.policy import bounds
 from agents.settings import Settings
 from agents.store.spool import SpoolingSink
-from agents.types import QueryBatch
+from agents.types import Incident, QueryBatch
 
 TICK_S = 1.0
 """How often a new model and incidents that have become quiet are looked for."""
 SNAPSHOT_S = 60.0
 """How often the windows are written down: kill -9 loses at most so much of them."""
+STORE_RETRY_S = 5.0
+"""A database that was away at start is tried again after this many seconds."""
+FIRST_TRY_S = 10.0
+"""Judging waits so long for the first try: incidents that are open should be known before it begins."""
+LOGGED_MAX = 3
+"""Incidents that one batch may write a line of the log for; the last line says how many more there are."""
 _log = structlog.get_logger()
 
 
@@ -41,30 +49,69 @@ class Judge:
 
     def __init__(self, settings: Settings) -> None:
         self._registry = bootstrap.registry_of(settings)
-        store = bootstrap.store_of(settings)
+        self._store = bootstrap.store_of(settings)
         self.detector = bootstrap.detector_of(settings, self._registry.current())
         self._snapshot = settings.state_dir / "windows.snapshot"
         self._peaks = bootstrap.peaks_path(settings)
         self._known = bootstrap.known_path(settings)
         self._known_stamp: tuple[tuple[int, int] | None, int] | None = None
-        self._restore(store)
+        self._restore_files()
         self._poll_known()
-        self.spool = SpoolingSink(store, settings.state_dir / "spool", settings.spool_max_mb << 20)
-        self.alerts = AlertSink(bootstrap.alert_manager_of(settings))
+        self.spool = SpoolingSink(self._store, settings.state_dir / "spool", settings.spool_max_mb << 20)
+        self._manager = bootstrap.alert_manager_of(settings)
+        self.alerts = AlertSink(self._manager)
         self.fanout = Fanout([self.spool, self.alerts])
         self.scored = 0
         self._saved = time.monotonic()
         self._lock = threading.Lock()
+        self._logged: dict[tuple[str, str], str] = {}  # open incidents that the log knows, by client and domain
+        self._store_opened, self._store_tried_at = False, float("-inf")
+        self._tried = threading.Event()
         self._stop = threading.Event()
         self._ticker = threading.Thread(target=self._tick_on, name="ticker", daemon=True)
+
+    def start(self) -> None:
+        """Begin to tick; the first thing is to open the database, which DNS does not wait for."""
         self._ticker.start()
 
-    def _restore(self, store: Any) -> None:
+    @property
+    def alive(self) -> bool:
+        """Whether the threads behind the judging live."""
+        return self._ticker.is_alive() and self.alerts.alive and self.spool.alive
+
+    def _open_store(self) -> None:
+        """Prepare the database and take over its open incidents; where it is away, that is tried again."""
+        if self._store_opened or time.monotonic() - self._store_tried_at < STORE_RETRY_S:
+            return
+        first = not self._tried.is_set()
         try:
-            store.migrate()
-            self.detector.incidents.restore(store.open_incidents())
+            self._store.migrate()
+            found = self._store.open_incidents()
         except AgentsError as error:
-            _log.warning("store_unavailable_at_start", error=str(error))
+            if first:
+                _log.warning("store_unavailable_at_start", error=str(error))
+        else:
+            self._take_over(found)
+            self._store_opened = True
+            _log.info("store_opened", incidents_open=len(found))
+        self._store_tried_at = time.monotonic()
+        self._tried.set()
+
+    def _take_over(self, found: list[Incident]) -> None:
+        """Go on with stored open incidents; one whose flow has a newer incident by now is closed."""
+        with self._lock:
+            newest = {(one.client, one.domain): one for one in sorted(found, key=lambda one: one.last_seen)}
+            going_on = newest | self.detector.incidents.open
+            old = [one for one in found if going_on[one.client, one.domain].incident_id != one.incident_id]
+            news = [one for key, one in newest.items() if key not in self.detector.incidents.open]
+            self._manager.remember(news)
+            self._logged |= {(one.client, one.domain): one.incident_id for one in news}
+            self.detector.incidents.restore(news)
+            closed = tuple(dataclasses.replace(incident, closed_at=incident.last_seen) for incident in old)
+            if closed:
+                self.fanout.accept(empty_verdicts(self.detector.model.model_id, closed))
+
+    def _restore_files(self) -> None:
         for path, take in ((self._snapshot, self._take_windows), (self._peaks, self._take_peaks)):
             try:
                 take(path)
@@ -96,13 +143,37 @@ class Judge:
 
     def consume(self, batch: QueryBatch) -> None:
         """Judge one batch and give it to the sinks."""
+        self._tried.wait(FIRST_TRY_S)
         with self._lock:
             verdicts = self.detector.detect(batch)
             self.scored += len(batch)
             self.fanout.accept(verdicts)
+            self._log_opened(verdicts.incidents)
+
+    def _log_opened(self, incidents: Iterable[Incident]) -> None:
+        opened = []
+        for incident in incidents:
+            key = (incident.client, incident.domain)
+            if incident.closed_at is not None:
+                self._logged.pop(key, None)
+            elif self._logged.get(key) != incident.incident_id:
+                self._logged[key] = incident.incident_id
+                opened.append(incident)
+        for number, incident in enumerate(opened[:LOGGED_MAX], start=1):
+            more = {"more": len(opened) - LOGGED_MAX} if LOGGED_MAX == number < len(opened) else {}
+            _log.warning(
+                "incident_opened",
+                client=incident.client,
+                domain=incident.domain,
+                severity=incident.severity.name,
+                reason=next(iter(incident.reasons), ""),
+                **more,
+            )
 
     def _tick_on(self) -> None:
+        self._open_store()
         while not self._stop.wait(TICK_S):
+            self._open_store()
             self._poll_known()
             model = self._registry.poll()
             if model is not None:
@@ -112,13 +183,15 @@ class Judge:
                 closed = self.detector.tick(time.time())
                 if closed is not None:
                     self.fanout.accept(closed)
+                    self._log_opened(closed.incidents)
             if time.monotonic() - self._saved >= SNAPSHOT_S:
                 self._save()
 
     def _save(self) -> None:
         self._saved = time.monotonic()
+        windows = snapshot.dump(self.detector.flows, self._lock)
         with self._lock:
-            windows, peaks = snapshot.dump(self.detector.flows), self.detector.peaks.dump()
+            peaks = self.detector.peaks.dump()
         try:
             write_atomic(self._snapshot, windows, mode=0o600)
             write_atomic(self._peaks, peaks, mode=0o600)
@@ -128,7 +201,8 @@ class Judge:
     def close(self) -> None:
         """Write the windows down, and close the sinks."""
         self._stop.set()
-        self._ticker.join()
+        if self._ticker.ident is not None:
+            self._ticker.join()
         self._save()
         self.fanout.close()
 
@@ -143,5 +217,7 @@ class Judge:
             "flows_refused": self.detector.flows.refused,
             "incidents_open": len(self.detector.incidents.open),
             "sink_failures": dict(self.fanout.failures),
+            "alive": self.alive,
+            "alerts": {name: self.alerts.counts[name] for name in ALERT_COUNTS},
             "spool": dataclasses.asdict(self.spool.counts) | {"waiting": self.spool.waiting},
         }

@@ -9,6 +9,7 @@ import socket
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
+from concurrent.futures import Future
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime
 from typing import Any
@@ -17,6 +18,7 @@ import structlog
 import uvicorn
 
 from agents import __version__, bootstrap, heartbeat
+from agents.crashes import crashes_end
 from agents.cron import cron_trigger
 from agents.errors import AgentsError, BusyError, StoreError
 from agents.health import ModelHealth, calendar_of, counters_of, health_of
@@ -32,6 +34,10 @@ from agents.web.app import create_app
 from agents.web.parts import Parts
 
 DAY_S = 86_400
+RETRAINING = "retraining"
+"""Name of the thread of a retraining."""
+RETRY_S, RETRY_MAX_S = 2.0, 60.0
+"""The scheduler looks for its database after so many seconds, twice as many each time up to the most."""
 _log = structlog.get_logger()
 
 
@@ -73,12 +79,13 @@ async def listening(settings: Settings) -> AsyncIterator[Listener]:
             **judge.state(),
             "counters": dataclasses.asdict(listener.counters),
             "queue_dropped": batcher.dropped,
-            "judging": batcher.alive,
+            "judging": batcher.alive and judge.alive,
         }
 
     beat = heartbeat.Heartbeat(settings.state_dir / "listener.json", state)
     try:
         await listener.start()
+        judge.start()
         beat.start()
         _log.info("listener_started", addresses=[f"{host} port {port}" for host, port in listener.addresses])
         yield listener
@@ -100,32 +107,55 @@ class Retrainer:
         """Begin one; returns its run id. Raises BusyError."""
         if self._thread is not None and self._thread.is_alive():
             raise BusyError("cannot retrain: a retraining is under way")
-        with bootstrap.registry_of(self._settings).lock():
-            now = time.time()
-        self._thread = threading.Thread(target=self.run, args=(now,), name="retraining")
+        now, locked = time.time(), Future[None]()
+        self._thread = threading.Thread(target=self._run_told, args=(now, locked), name=RETRAINING)
         self._thread.start()
+        locked.result()
         return f"{datetime.fromtimestamp(now, UTC):%Y%m%d_%H%M%S}"
 
-    def run(self, now: float | None = None) -> None:
+    def run(self) -> None:
         """One retraining to its end; what went wrong is logged and recorded."""
         try:
-            retrain_once(self._settings, now)
+            retrain_once(self._settings)
         except AgentsError as error:
             _log.error("retraining_not_run", error=str(error))
 
+    def _run_told(self, now: float, locked: Future[None]) -> None:
+        """One retraining as of `now`; `locked` is done when it holds the lock, or cannot begin."""
+        try:
+            retrain_once(self._settings, now, locked=lambda: locked.set_result(None))
+        except (AgentsError, OSError) as error:
+            _log.error("retraining_not_run", error=str(error))
+            if not locked.done():
+                locked.set_exception(
+                    error if isinstance(error, AgentsError) else AgentsError(f"cannot retrain: {error}")
+                )
+        finally:
+            if not locked.done():
+                locked.set_exception(AgentsError("cannot retrain: see the log"))
 
-def retrain_once(settings: Settings, now: float | None = None, **changes: Any) -> Any:
-    """One retraining with the settings' options and these changes, logged to logs/retraining.log."""
+
+def retrain_once(
+    settings: Settings, now: float | None = None, locked: Callable[[], None] = lambda: None, **changes: Any
+) -> Any:
+    """One retraining with the settings' options and these changes, logged to logs/retraining.log.
+
+    `locked` is called as soon as the registry's lock is held. Raises BusyError where another holds it.
+    """
     progress = changes.pop("progress", None)
     store = bootstrap.store_of(settings)
     extra = {"progress": progress} if progress else {}
     parts = bootstrap.retraining_parts(settings, store, **extra)
-    with retraining_file(bootstrap.retraining_log(settings)):
+
+    def begin() -> None:
+        locked()
         try:
             store.migrate()
         except StoreError as error:  # the run itself will fail on it, be recorded and told
             _log.warning("store_unavailable", error=str(error))
-        return asyncio.run(retrain(parts, bootstrap.retrain_options_of(settings, **changes), now))
+
+    with retraining_file(bootstrap.retraining_log(settings)):
+        return asyncio.run(retrain(parts, bootstrap.retrain_options_of(settings, **changes), now, begin))
 
 
 def maintain(settings: Settings) -> None:
@@ -133,7 +163,12 @@ def maintain(settings: Settings) -> None:
     store = bootstrap.store_of(settings)
     day = int(time.time() // DAY_S) - settings.retention_days
     dropped = store.drop_old(day)
-    pruned = bootstrap.registry_of(settings).prune(time.time(), settings.backup_days)
+    registry, pruned = bootstrap.registry_of(settings), 0
+    try:
+        with registry.lock():
+            pruned = registry.prune(time.time(), settings.backup_days)
+    except BusyError:  # a retraining prunes, too
+        _log.info("backups_not_pruned", reason="a retraining is under way")
     _log.info("maintenance_finished", partitions_dropped=dropped, backups_pruned=pruned)
 
 
@@ -164,14 +199,15 @@ async def scheduling(settings: Settings) -> AsyncIterator[RetrainScheduler]:
 
 
 async def _started(settings: Settings, scheduler: RetrainScheduler) -> None:
-    store = bootstrap.store_of(settings)
+    store, pause = bootstrap.store_of(settings), RETRY_S
     while True:
         try:
             await asyncio.to_thread(store.migrate)
             return await asyncio.to_thread(scheduler.start)
         except AgentsError as error:
-            _log.warning("scheduler_waits_for_store", error=str(error))
-            await asyncio.sleep(settings.upstream_timeout_s)
+            _log.warning("scheduler_waits_for_store", error=str(error), retry_s=pause)
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, RETRY_MAX_S)
 
 
 @asynccontextmanager
@@ -191,7 +227,9 @@ async def serving(settings: Settings) -> AsyncIterator[None]:
             version=__version__,
         )
     )
-    config = uvicorn.Config(app, settings.api_host, settings.api_port, log_config=None, access_log=False)
+    config = uvicorn.Config(
+        app, settings.api_host, settings.api_port, log_config=None, log_level="warning", access_log=False
+    )
     sockets = [_bound(config)]
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, args=(sockets,), name="api")
@@ -216,17 +254,24 @@ def _bound(config: uvicorn.Config) -> socket.socket:
     return bound
 
 
-async def serve(settings: Settings, parts: Sequence[str], ready: Callable[[], None] = lambda: None) -> None:
-    """Run "listener", "api" and "scheduler", those that `parts` names, until SIGINT or SIGTERM."""
+async def serve(settings: Settings, parts: Sequence[str], ready: Callable[[], None] = lambda: None) -> int:
+    """Run "listener", "api" and "scheduler", those that `parts` names, until SIGINT or SIGTERM.
+
+    The listener comes first and goes first. Returns the exit code: 1 where a thread died of an exception, else 0.
+    """
     bootstrap.make_folders(settings)
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop.set)
-    makers = {"listener": listening, "api": serving, "scheduler": scheduling}
-    async with AsyncExitStack() as stack:
-        for part in parts:
-            await stack.enter_async_context(makers[part](settings))
-        ready()
-        await stop.wait()
-        _log.info("stopping")
+    with crashes_end(lambda: loop.call_soon_threadsafe(stop.set), spare=RETRAINING) as crashed:
+        async with AsyncExitStack() as others, AsyncExitStack() as first:
+            if "listener" in parts:
+                await first.enter_async_context(listening(settings))
+            for name, maker in (("api", serving), ("scheduler", scheduling)):
+                if name in parts:
+                    await others.enter_async_context(maker(settings))
+            ready()
+            await stop.wait()
+            _log.info("stopping", crashed=crashed)
+    return int(bool(crashed))

@@ -43,6 +43,8 @@ _TEXTS = {
     "notify": "sending notifications",
     "decide": "carrying out the decision",
 }
+_CALCULATION = (ValueError, ArithmeticError, LookupError)
+"""What a trainer, a gate or a report may raise on odd data: a failed run, not the end of the process."""
 _log = structlog.get_logger("agents.retraining")
 
 
@@ -62,12 +64,19 @@ class RetrainingParts:
     progress: Callable[[int, int, str], None] = lambda step, total, text: None
 
 
-async def retrain(parts: RetrainingParts, options: RetrainOptions, now: float | None = None) -> TrainingRun:
+async def retrain(
+    parts: RetrainingParts,
+    options: RetrainOptions,
+    now: float | None = None,
+    locked: Callable[[], None] = lambda: None,
+) -> TrainingRun:
     """Run the whole flow once, as of `now` (Unix seconds; the clock's unless told).
 
-    Raises BusyError if another holds the lock; other failures are FAILED runs.
+    `locked` is called as soon as the lock is held. Raises BusyError if another holds it; other failures are
+    FAILED runs.
     """
     with parts.registry.lock():
+        locked()
         return await _Flow(parts, options, parts.clock() if now is None else now).run()
 
 
@@ -96,7 +105,7 @@ class _Flow:
         try:
             for number, name in enumerate(STEPS, start=1):
                 await self._step(number, name)
-        except (AgentsError, OSError, MemoryError) as error:
+        except (AgentsError, OSError, MemoryError, *_CALCULATION) as error:
             await self._fail(error)
         return await self._finish()
 
@@ -138,13 +147,11 @@ class _Flow:
             domain_share=options.domain_share,
             seed=options.seed,
         )
-        stored = tuple(
-            (str(name), int(n)) for name, n in self._parts.store.severity_counts(since=run.since, until=run.until)
-        )
+        stored = self._stored()
         extra = self._top_up(options.samples - len(live))
         self._sample = live if extra is None else _joined(live, extra)
         facts = _facts(live, 0 if extra is None else len(extra), stored)
-        self._run = replace(run, sample=facts)
+        self._run = replace(self._run, sample=facts)
         _log.info(
             "sample_collected",
             live=facts.live,
@@ -156,6 +163,16 @@ class _Flow:
             raise AgentsError(
                 f"cannot train: {len(self._sample)} queries are too few, at least {SAMPLE_MIN} are needed"
             )
+
+    def _stored(self) -> tuple[tuple[str, int], ...]:
+        """Stored queries by severity: for the report alone, so without them the run goes on."""
+        try:
+            counts = self._parts.store.severity_counts(since=self._run.since, until=self._run.until)
+        except AgentsError as error:
+            self._run = replace(self._run, warnings=(*self._run.warnings, f"counts: {error}"))
+            _log.error("queries_not_counted", error=str(error))
+            return ()
+        return tuple((str(name), int(n)) for name, n in counts)
 
     def _top_up(self, missing: int) -> Sample | None:
         return self._parts.baseline_sample(missing, self._run.options.seed) if missing > 0 else None
@@ -216,6 +233,8 @@ class _Flow:
             )
         elif isinstance(error, MemoryError):
             text = f"cannot {self._run.step}: out of memory"
+        elif isinstance(error, _CALCULATION):
+            text = f"cannot {self._run.step}: {type(error).__name__}: {error}"
         _log.error("retraining_step_failed", run=self._run.run_id, step=self._run.step, error=text)
         self._run = replace(self._run, state=RunState.FAILED, error=text)
         await self._try("report", lambda: asyncio.to_thread(self._report))
@@ -234,7 +253,7 @@ class _Flow:
         """Telling and recording must not change an outcome: a failure becomes a warning of the run."""
         try:
             await action()
-        except (AgentsError, OSError) as error:
+        except (AgentsError, OSError, *_CALCULATION) as error:
             self._run = replace(self._run, warnings=(*self._run.warnings, f"{what}: {error}"))
             _log.error("retraining_aftermath_failed", what=what, error=str(error))
 

@@ -10,6 +10,7 @@ import structlog
 from apscheduler.job import Job
 from apscheduler.jobstores.sqlalchemy import SQLAlchemyJobStore
 from apscheduler.schedulers.background import BackgroundScheduler
+from apscheduler.schedulers.base import STATE_RUNNING
 from sqlalchemy import URL, make_url
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
@@ -78,18 +79,25 @@ class RetrainScheduler:
         )
 
     def start(self) -> None:
-        """Begin; a run that was due while no scheduler was up starts at once, once. Raises StoreError."""
+        """Begin; a run that was due while no scheduler was up starts at once, once.
+
+        Raises StoreError; it may be called again then.
+        """
         _actions.update(self._own)
         with _store_errors():
-            self._scheduler.start(paused=True)
+            if not self._scheduler.running:
+                self._scheduler.start(paused=True)
             for name in self._own:
                 self._place(name)
         self._scheduler.resume()
         _log.info("scheduler_started", next_run=str(self._time_of(RETRAIN)))
 
     def stop(self) -> None:
-        """End; waits for a job under way. Does nothing where it has not begun."""
-        if self._scheduler.running:
+        """End; waits for a job under way. Does nothing where it has not begun.
+
+        One whose start failed half way stays paused: APScheduler's shutdown would let it take up, and lose, due jobs.
+        """
+        if self._scheduler.state == STATE_RUNNING:
             self._scheduler.shutdown(wait=True)
 
     def next_run(self) -> float | None:

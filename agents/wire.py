@@ -41,6 +41,8 @@ TYPE_NAMES = {
 """IANA registry "Resource Record (RR) TYPEs". PRIVATE is iodine's, of the private range (RFC 6895)."""
 _TYPE_NUMBERS = {name: number for number, name in TYPE_NAMES.items()} | {"*": 255}
 AXFR, IXFR = 252, 251
+ANSWER_TYPES_MAX = 8
+"""Distinct types kept of one answer: whoever answers chooses them, and real answers have three at most."""
 
 _HEADER = Struct("!6H")
 _QUESTION_TAIL = Struct("!HH")
@@ -68,7 +70,7 @@ class Answer(NamedTuple):
 
     rcode: int
     ancount: int
-    types: str  # distinct types of the answer section in order, "CNAME,A"
+    types: str  # the first ANSWER_TYPES_MAX distinct types of the answer section in order, "CNAME,A"
     ttl_min: int
     truncated: bool
 
@@ -158,7 +160,7 @@ def parse_answer(message: bytes, *, question_end: int = 0, partial: bool = False
     rcode, at = flags & 0xF, question_end or HEADER_SIZE
     if questions and not question_end:
         at = parse_question(message).end
-    types: list[str] = []
+    types: list[int] = []
     ttl_min, seen = -1, 0
     try:
         for rtype, _, ttl, _, _ in _records(message, at, ancount + nscount + arcount):
@@ -167,15 +169,14 @@ def parse_answer(message: bytes, *, question_end: int = 0, partial: bool = False
                 # RFC 2181 section 8: a TTL with the top bit set counts as zero.
                 ttl = 0 if ttl > 0x7FFFFFFF else ttl
                 ttl_min = ttl if ttl_min < 0 else min(ttl, ttl_min)
-                name = type_name(rtype)
-                if name not in types:
-                    types.append(name)
+                if len(types) < ANSWER_TYPES_MAX and rtype not in types:
+                    types.append(rtype)
             elif rtype == OPT:
                 rcode |= ttl >> 24 << 4
     except MessageError:
         if not partial:
             raise
-    return Answer(rcode, ancount, ",".join(types), ttl_min, bool(flags & TC))
+    return Answer(rcode, ancount, ",".join(map(type_name, types)), ttl_min, bool(flags & TC))
 
 
 def header(message: bytes) -> tuple[int, int, int, int, int, int]:

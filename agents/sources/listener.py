@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from agents import wire
-from agents.errors import AgentsError, MessageError
+from agents.errors import AgentsError, MessageError, SettingsError
 from agents.sources.access import AccessList
 from agents.sources.batcher import Row
 from agents.sources.counters import Counters
@@ -75,7 +75,7 @@ class Listener:
         return self._forwarder.inflight
 
     async def start(self) -> None:
-        """Bind and serve. Raises AgentsError if a host cannot be bound, or an upstream is this listener."""
+        """Bind and serve. Raises AgentsError if a host cannot be bound, SettingsError for itself as an upstream."""
         loop = asyncio.get_running_loop()
         pairs: list[socket.socket] = []
         try:
@@ -114,7 +114,7 @@ class Listener:
         for host, port in self._routes.upstreams:
             for mine, my_port in self.addresses:
                 if port == my_port and _same_host(host, mine):
-                    raise AgentsError(f"cannot forward to {endpoint_text(host, port)}: that is this listener itself")
+                    raise SettingsError(f"cannot forward to {endpoint_text(host, port)}: that is this listener itself")
 
     def _on_queries(self, port: UdpPort) -> None:
         for _ in range(DRAIN_MAX):

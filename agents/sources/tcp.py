@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable
 from typing import Any, Protocol
 
@@ -11,6 +12,8 @@ from agents.sources.upstream import Where
 
 OUTSTANDING_MAX = 128
 """Pipelined queries of one connection that wait for answers; beyond it the connection is not read."""
+CLIENT_PART = 4
+"""One address may hold one in so many of the connections served at once."""
 _UNSENT_MAX = 1 << 20
 """Bytes of answers that a client may leave unread in our memory before it is cut off."""
 
@@ -34,19 +37,30 @@ class TcpClients:
     ) -> None:
         self.handle, self.allows, self.counters = handle, allows, counters
         self.clients_max, self.idle_s = clients_max, idle_s
+        self.each_max = max(1, clients_max // CLIENT_PART)
         self.open: set[TcpClient] = set()
+        self._of: Counter[str] = Counter()
 
     def admit(self, client: TcpClient, address: str) -> bool:
-        """False for one client too many, and for one outside the access list: it may hold no place."""
+        """False for one connection too many, of all or of this address, and for one outside the access list."""
         if not self.allows(address):
             self.counters.tcp_refused += 1
-        elif len(self.open) >= self.clients_max:
+        elif len(self.open) >= self.clients_max or self._of[address] >= self.each_max:
             self.counters.tcp_shed += 1
         else:
             self.open.add(client)
+            self._of[address] += 1
             self.counters.tcp_clients += 1
             return True
         return False
+
+    def leave(self, client: TcpClient, address: str) -> None:
+        """A connection that was admitted is gone."""
+        self.open.discard(client)
+        self.counters.tcp_clients -= 1
+        self._of[address] -= 1
+        if not self._of[address]:
+            del self._of[address]
 
     def close(self) -> None:
         for client in list(self.open):
@@ -81,8 +95,7 @@ class TcpClient(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         if self in self._clients.open:
-            self._clients.open.discard(self)
-            self._clients.counters.tcp_clients -= 1
+            self._clients.leave(self, self._address)
             self._timer.cancel()
 
     def abort(self) -> None:

@@ -71,6 +71,11 @@ class SpoolingSink:
         """Batches on disk."""
         return len(self._spool)
 
+    @property
+    def alive(self) -> bool:
+        """Whether the thread that writes what waits lives."""
+        return self._thread.is_alive()
+
     def accept(self, verdicts: Verdicts) -> None:
         """Store the batch, or keep it on disk; a batch that neither takes is counted as lost."""
         batch_id = uuid.uuid4().hex

@@ -223,3 +223,24 @@ def test_without_channels_nothing_is_queued() -> None:
     sink.accept(verdicts(incident()))
     assert sink.waiting == 0
     sink.close()
+
+
+def test_an_incident_that_closes_alerts_nobody() -> None:
+    channel = Channel()
+    manager = AlertManager([channel])
+    assert asyncio.run(manager.send_incident(incident(closed_at=1_763_604_860.0))) == ()
+    sink = AlertSink(manager)
+    sink.accept(verdicts(incident(closed_at=1_763_604_860.0, severity=Severity.CRITICAL)))
+    sink.close()
+    assert (channel.got, sink.counts) == ([], {})
+
+
+def test_what_was_alerted_before_a_restart_comes_again_only_when_it_rises() -> None:
+    now = [1000.0]
+    manager = AlertManager([Channel()], clock=lambda: now[0])
+    manager.remember([incident()])
+    assert not manager.claim(incident())
+    assert manager.claim(incident(severity=Severity.CRITICAL))
+    manager.remember([incident()])
+    assert not manager.claim(incident(severity=Severity.CRITICAL)), "what this process sent counts more"
+    assert manager.claim(incident(client="192.0.2.8"))

@@ -9,8 +9,10 @@ from typing import Any
 
 import pytest
 
+from agents import bootstrap
 from agents.model import Model
 from agents.names import to_text
+from agents.settings import load
 from agents.shipped import golden_sessions, model_bytes
 from agents.sources import linklayer as ll
 from agents.store import open_store
@@ -207,6 +209,29 @@ def model_ids(inside: Inside) -> dict[str, list[str]]:
     return found
 
 
+def run_states(tmp_path: Path) -> list[tuple[str, str]]:
+    """State of each stored run, in the table and in its payload."""
+    store = open_store(f"sqlite:///{tmp_path / 'data' / 'data' / 'dns-tunnel.db'}")
+    found = [(row["state"], row["payload"]["state"]) for row in store.runs(limit=10)]
+    store.close()
+    return found
+
+
+def test_a_decision_stands_without_a_database_to_note_it_in(
+    tmp_path: Path, inside: Inside, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    registry = bootstrap.registry_of(load(data_dir=tmp_path / "data"))
+    model = Model.from_bytes(model_bytes())
+    registry.save_candidate(model)
+    registry.mark(model.model_id, "waiting")
+    monkeypatch.setenv("DATABASE_URL", "postgresql://u:s3cret@127.0.0.1:1/none")
+    done = inside("models", "reject")
+    assert (done.code, done.out) == (0, f"rejected {model.model_id}\n")
+    assert "warning: the run is not updated: cannot read runs" in done.err
+    assert "s3cret" not in done.err
+    assert model_ids(inside)["rejected"] == [model.model_id]
+
+
 def test_a_candidate_waits_is_approved_rolled_back_and_restored(tmp_path: Path, inside: Inside) -> None:
     shipped = Model.from_bytes(model_bytes()).model_id
     assert model_ids(inside) == {"shipped": [shipped]}
@@ -221,7 +246,9 @@ def test_a_candidate_waits_is_approved_rolled_back_and_restored(tmp_path: Path, 
     assert not (tmp_path / "data" / "models" / "isolation_forest.npz").exists()
     assert json.loads(inside("models", "show", waiting).out)["model_id"] == waiting
 
+    assert run_states(tmp_path) == [("WAITING", "WAITING")]
     assert inside("models", "approve").out == f"deployed {waiting}\n"
+    assert run_states(tmp_path) == [("DEPLOYED", "DEPLOYED")]
     assert model_ids(inside)["champion"] == [waiting]
     assert json.loads(inside("models", "show").out)["params"]["max_samples"] == 256
     assert inside("models", "reject", waiting).code == 2, "it waits no more"

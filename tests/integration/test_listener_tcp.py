@@ -46,7 +46,7 @@ def test_a_query_may_arrive_byte_by_byte() -> None:
 
 
 def test_slow_and_silent_tcp_clients_are_cut_off_and_make_room() -> None:
-    with StubServer() as stub, listening(stub, tcp_clients_max=2, tcp_idle_s=0.3) as (listener, _):
+    with StubServer() as stub, listening(stub, tcp_clients_max=8, tcp_idle_s=0.3) as (listener, _):
         slow = [connect(listener), connect(listener)]
         slow[0].sendall(b"\0\x20\0")
         wait_until(lambda: listener.counters.tcp_clients == 2)
@@ -73,7 +73,7 @@ def test_tcp_client_that_does_not_read_is_cut_off() -> None:
 
 
 def test_clients_that_vanish_do_no_harm() -> None:
-    with StubServer(silent) as stub, listening(stub) as (listener, rows):
+    with StubServer(silent) as stub, listening(stub, tcp_clients_max=40) as (listener, rows):
         message = dns.message.make_query("example.com", "A").to_wire()
         for _ in range(5):
             with connect(listener) as client:
@@ -89,4 +89,20 @@ def test_large_garbage_over_tcp_closes_the_connection_only() -> None:
         with connect(listener) as client:
             client.sendall(framed(b"\xff" * 65535))
             assert client.recv(1) == b""
+        assert tcp(listener, dns.message.make_query("example.com", "A")).rcode() == Rcode.NOERROR
+
+
+def test_one_address_holds_at_most_a_quarter_of_the_connections() -> None:
+    with StubServer() as stub, listening(stub, ["127.0.0.1"], tcp_clients_max=8) as (listener, _):
+        greedy = [connect(listener) for _ in range(5)]
+        wait_until(lambda: listener.counters.tcp_shed == 3)
+        assert listener.counters.tcp_clients == 2
+        at = ("127.0.0.1", listener.ports[0])
+        others = [socket.create_connection(at, 5, (f"127.0.1.{number // 2 + 1}", 0)) for number in range(6)]
+        wait_until(lambda: listener.counters.tcp_clients == 8)
+        with socket.create_connection(at, 5, ("127.0.2.1", 0)) as ninth:
+            assert ninth.recv(1) == b"", "the bound of all holds, too"
+        for client in (*greedy, *others):
+            client.close()
+        wait_until(lambda: listener.counters.tcp_clients == 0)
         assert tcp(listener, dns.message.make_query("example.com", "A")).rcode() == Rcode.NOERROR

@@ -69,6 +69,7 @@ def live(path: Path, folder: Path, sizes: Sequence[int]) -> Recorder:
     judge = Judge(load(data_dir=folder))
     recorder = Recorder()
     judge.fanout = Fanout([*judge.fanout.sinks, recorder])
+    judge.start()
     rows = rows_of(path)
     at, turn = 0, 0
     while at < len(rows):

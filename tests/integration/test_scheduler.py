@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from apscheduler.jobstores.sqlalchemy import SQLAlchemyJobStore
 from apscheduler.schedulers.background import BackgroundScheduler
+from sqlalchemy.exc import OperationalError
 
 from agents.errors import BusyError, SettingsError, StoreError
 from agents.scheduler import MAINTAIN, RETRAIN, TABLE, RetrainScheduler
@@ -164,3 +165,27 @@ def test_a_database_that_is_away_is_one_clear_error(tmp_path: Path) -> None:
     one = RetrainScheduler(f"sqlite:///{tmp_path / 'missing' / 'x.db'}", Job(), Job(), YEARLY, "UTC")
     with pytest.raises(StoreError, match="cannot read the schedule from the database"):
         one.start()
+
+
+def test_a_start_that_failed_half_way_may_be_repeated(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    job = Job()
+    with scheduler(url, job):
+        assert not job.ran.is_set()
+    set_due(url, RETRAIN, -60)
+    failures = iter([OperationalError("select", {}, Exception("gone")), None])
+
+    def get_job(self: BackgroundScheduler, name: str) -> object:
+        if error := next(failures, None):
+            raise error
+        return found(self, name)
+
+    found = BackgroundScheduler.get_job
+    monkeypatch.setattr(BackgroundScheduler, "get_job", get_job)
+    one = RetrainScheduler(url, job, lambda: None, YEARLY, "UTC")
+    with pytest.raises(StoreError, match="cannot read the schedule"):
+        one.start()
+    one.start()
+    try:
+        assert job.ran.wait(5), "its threads run jobs"
+    finally:
+        one.stop()

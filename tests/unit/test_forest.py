@@ -99,3 +99,9 @@ def test_too_little_is_refused_and_odd_samples_are_not() -> None:
     odd = sample_of([f"{number:x}.evil.com" for number in range(300)])
     for one in (alike, odd):
         assert Model.from_bytes(train(one, one, CONFIG, {}).to_bytes())
+
+
+@pytest.mark.parametrize("high", [CONFIG.benign_above_suspicious, 2 * CONFIG.benign_above_suspicious])
+def test_shares_that_leave_no_room_between_them_are_refused(high: float) -> None:
+    with pytest.raises(ValueError, match="cannot calibrate: benign_above_high"):
+        calibration(np.linspace(0, 1, 5000), replace(CONFIG, benign_above_high=high))

@@ -198,3 +198,31 @@ def test_without_a_single_gate_nothing_passes(world: World) -> None:
     nothing = replace(validation(), gates=())
     done = run(world, validator=lambda candidate, champion: nothing)
     assert done.state is RunState.REJECTED
+
+
+@pytest.mark.parametrize("part", ["trainer", "validator", "baseline_sample", "reporter"])
+@pytest.mark.parametrize("error", [ValueError("odd"), FloatingPointError("odd"), ZeroDivisionError("odd"), KeyError(1)])
+def test_a_calculation_that_fails_is_a_failed_run_that_is_told_and_recorded(
+    world: World, part: str, error: Exception
+) -> None:
+    def broken(*_: object) -> Any:
+        raise error
+
+    done = run(world, OPTIONS, **{part: broken})
+    assert done.state is RunState.FAILED
+    assert done.error == f"cannot {done.step}: {type(error).__name__}: {error}"
+    assert world.told[-1].state is RunState.FAILED
+    assert world.saved[0].error == done.error
+    assert world.registry.current() == FakeModel("old")
+
+
+def test_counts_that_cannot_be_read_do_not_stop_a_run(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    def away(**_: object) -> Any:
+        raise StoreError("cannot count queries: timeout")
+
+    monkeypatch.setattr(world.store, "severity_counts", away)
+    done = run(world)
+    assert done.state is RunState.DEPLOYED
+    assert done.warnings == ("counts: cannot count queries: timeout",)
+    assert done.sample is not None
+    assert done.sample.stored == ()

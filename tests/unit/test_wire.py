@@ -191,3 +191,15 @@ def test_bad_type_names(text: str) -> None:
 
 def test_unknown_types_have_the_generic_name() -> None:
     assert wire.type_name(65280) == "TYPE65280"
+
+
+def test_a_large_answer_of_thousands_of_types_keeps_the_first_few() -> None:
+    count = 5_300
+    records = b"".join(
+        b"\0" + number.to_bytes(2) + b"\0\1" + (9_000 - number % 7).to_bytes(4) + b"\0\0"
+        for number in range(1000, 1000 + count)
+    )
+    message = b"\0\1\x81\x80\0\0" + count.to_bytes(2) + bytes(4) + records
+    facts = wire.parse_answer(message)
+    assert facts.types.split(",") == [f"TYPE{1000 + number}" for number in range(wire.ANSWER_TYPES_MAX)]
+    assert (len(message) > 58_000, facts.ancount, facts.ttl_min) == (True, count, 8_994)

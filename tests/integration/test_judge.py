@@ -1,0 +1,137 @@
+"""What stands behind the listener's queue: a database that comes later, alerts and lines of the log."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from structlog.testing import capture_logs
+
+from agents import judge as judge_module
+from agents.detection import empty_verdicts
+from agents.health import counters_of
+from agents.heartbeat import Heartbeat
+from agents.judge import Judge
+from agents.settings import Settings, load
+from agents.shipped import golden_sessions
+from agents.sources.batcher import Row, batch_of
+from agents.store import Store, open_store
+from agents.types import Incident
+from tests.incidents import incident
+from tests.listening import wait_until
+from tests.postgres_server import PostgresServer, drop_database, make_database
+from tests.webhook import webhook
+
+CLIENT = "192.0.2.7"
+
+
+def tunnel(number: int = 0) -> list[Row]:
+    """A tunnel's queries, now; `number` tells clients apart."""
+    names = golden_sessions()["iodine-txt-base32"].qname
+    now = time.time()
+    return [
+        (now + at / 1000, f"192.0.2.{7 + number}", name, 16, 80, 0, 1, 200, 0, 1.0, "TXT")
+        for at, name in enumerate(names)
+    ]
+
+
+@contextmanager
+def judging(settings: Settings) -> Iterator[Judge]:
+    settings.state_dir.mkdir(parents=True, exist_ok=True)
+    one = Judge(settings)
+    one.start()
+    try:
+        yield one
+    finally:
+        one.close()
+
+
+def put(store: Store, *incidents: Incident) -> None:
+    store.write(empty_verdicts("m", incidents), uuid.uuid4().hex)
+
+
+def fresh(**changed: Any) -> Incident:
+    now = time.time()
+    return incident(first_seen=now - 90, detected_at=now - 80, last_seen=now - 60, **changed)
+
+
+def test_a_database_that_comes_later_is_opened_and_its_incidents_are_taken_over(
+    own_postgres: PostgresServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(judge_module, "STORE_RETRY_S", 0.1)
+    url = make_database(own_postgres.url)
+    store = open_store(url)
+    store.migrate()
+    rows = tunnel()
+    with judging(load(data_dir=tmp_path / "probe")) as probe:
+        probe.consume(batch_of(rows))
+        ((_, domain),) = probe.detector.incidents.open
+    put(store, fresh(), fresh(domain=domain), replace(fresh(client="192.0.2.9"), closed_at=time.time()))
+    own_postgres.stop()
+    begun = time.monotonic()
+    try:
+        with judging(load(data_dir=tmp_path, database_url=url)) as one:
+            assert time.monotonic() - begun < 5, "the start waits for no database"
+            one.consume(batch_of(rows))
+            assert set(one.detector.incidents.open) == {(CLIENT, domain)}
+            mine = one.detector.incidents.open[CLIENT, domain].incident_id
+            own_postgres.start()
+            wait_until(lambda: (CLIENT, "evil.com") in one.detector.incidents.open, 20)
+            assert one.detector.incidents.open[CLIENT, domain].incident_id == mine
+            wait_until(lambda: one.spool.waiting == 0, 20)
+        found = {row.incident_id: row for row in store.incidents(limit=10)}
+        assert found[mine].closed_at is None
+        assert [row.closed_at is None for row in found.values() if row.domain == domain].count(True) == 1
+        assert sum(row.domain == domain for row in found.values()) == 2
+    finally:
+        store.close()
+        drop_database(own_postgres.url, url)
+
+
+def test_an_incident_of_before_the_restart_is_not_alerted_again(tmp_path: Path) -> None:
+    with webhook() as hook:
+        settings = load(data_dir=tmp_path, slack_webhook_url=hook.url)
+        with judging(settings) as one:
+            one.consume(batch_of(tunnel()))
+            wait_until(lambda: one.alerts.counts["sent"] == 1)
+            severity = next(iter(one.detector.incidents.open.values())).severity
+        for _ in range(2):
+            with judging(settings) as one:
+                one.consume(batch_of(tunnel()))
+                ((_, known),) = one.detector.incidents.open.items()
+                assert known.severity == severity
+                assert one.alerts.counts["suppressed"] == 1
+        assert len(hook.got) == 1
+
+
+def test_opened_incidents_are_logged_once_and_a_few_a_batch(tmp_path: Path) -> None:
+    with capture_logs() as lines, judging(load(data_dir=tmp_path)) as one:
+        rows = sorted(row for number in range(5) for row in tunnel(number))
+        one.consume(batch_of(rows))
+        one.consume(batch_of(rows[-5:]))
+        ((_, domain), *_) = one.detector.incidents.open
+    opened = [line for line in lines if line["event"] == "incident_opened"]
+    assert len(opened) == judge_module.LOGGED_MAX
+    assert {line["domain"] for line in opened} == {domain}
+    assert [line.get("more") for line in opened] == [None, None, 2]
+    assert all(line["reason"] and line["severity"] in ("HIGH", "CRITICAL") for line in opened)
+    assert {line["log_level"] for line in opened} == {"warning"}
+
+
+def test_alerts_are_counted_for_metrics_and_the_threads_are_told(tmp_path: Path) -> None:
+    settings = load(data_dir=tmp_path)
+    with judging(settings) as one:
+        assert one.alive
+        beat = Heartbeat(settings.state_dir / "listener.json", one.state)
+        beat.start()
+        found = counters_of(settings)
+        beat.stop()
+    names = {"alerts_sent_total", "alerts_failed_total", "alerts_suppressed_total", "alerts_dropped_total"}
+    assert names <= set(found)
+    assert not one.alive
