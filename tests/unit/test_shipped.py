@@ -12,7 +12,7 @@ from agents import shipped
 from agents.features import SCHEMA, extract
 from agents.model import Model
 from agents.names import from_text, labels_of
-from scripts import make_baseline
+from scripts import baseline_names, make_baseline
 
 BASELINE = Path(shipped.__file__).parent / "baseline"
 
@@ -20,9 +20,9 @@ BASELINE = Path(shipped.__file__).parent / "baseline"
 @pytest.mark.parametrize(
     ("file", "made"),
     [
-        ("benign_names.txt.gz", lambda: make_baseline.names(make_baseline.SAMPLE_NAMES, seed=1)),
-        ("golden_names.txt.gz", lambda: sorted(set(make_baseline.names(make_baseline.GOLDEN_NAMES, seed=2)))),
-        ("lookalike_names.txt.gz", lambda: sorted(set(make_baseline.lookalikes(2_100, seed=3)))),
+        ("benign_names.txt.gz", lambda: baseline_names.names(make_baseline.SAMPLE_NAMES, seed=1)),
+        ("golden_names.txt.gz", lambda: sorted(set(baseline_names.names(make_baseline.GOLDEN_NAMES, seed=2)))),
+        ("lookalike_names.txt.gz", lambda: sorted(set(baseline_names.lookalikes(2_100, seed=3)))),
     ],
 )
 def test_name_lists_are_what_the_script_makes(file: str, made: object) -> None:
