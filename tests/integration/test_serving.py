@@ -84,7 +84,7 @@ def test_an_upstream_that_is_the_listener_itself_is_a_bad_setting(tmp_path: Path
 def test_a_retraining_that_does_not_get_the_lock_is_not_promised(tmp_path: Path) -> None:
     settings = settings_of(tmp_path)
     bootstrap.make_folders(settings)
-    with bootstrap.registry_of(settings).lock(), pytest.raises(BusyError, match="another run holds the lock"):
+    with bootstrap.registry_of(settings).lock(), pytest.raises(BusyError, match="holds the lock"):
         processes.Retrainer(settings).start()
 
 
@@ -102,7 +102,7 @@ def test_a_retraining_holds_the_lock_when_it_is_promised(tmp_path: Path, monkeyp
     one = processes.Retrainer(settings)
     assert len(one.start()) == len("20260104_020011")
     try:
-        with pytest.raises(BusyError, match="another run"), bootstrap.registry_of(settings).lock():
+        with pytest.raises(BusyError, match="holds the lock"), bootstrap.registry_of(settings).lock():
             raise AssertionError
         with pytest.raises(BusyError, match="under way"):
             one.start()
