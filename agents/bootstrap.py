@@ -78,9 +78,8 @@ def detector_of(settings: Settings, model: Model) -> TunnelDetector:
     """A detector that has seen nothing yet."""
     scale = scale_of(settings)
     flows = Flows(settings.window_keys_max)
-    detector = TunnelDetector(model, flows, Incidents(settings.incident_quiet_s, scale), scale)
-    detector.reload_services(services_at(load_entries(known_path(settings)), time.time()))
-    return detector
+    services = services_at(load_entries(known_path(settings)), time.time())
+    return TunnelDetector(model, flows, Incidents(settings.incident_quiet_s, scale), scale, services)
 
 
 def validator_of(settings: Settings) -> Validator:

@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 
 from agents.budget import Peaks
 from agents.decoding import secret_in
-from agents.familiar import Familiar
 from agents.features import FEATURES, extract
 from agents.flows import NO_CARRIERS, Flows
 from agents.incidents import Incidents
@@ -20,7 +19,7 @@ from agents.names import domain_text, labels_of, split_domain
 from agents.policy import Evidence, Scale, evidence_of, query_reasons, with_secret
 from agents.seen import key_of
 from agents.services import Services
-from agents.types import Incident, QueryBatch, Verdicts
+from agents.types import Incident, QueryBatch, Verdicts, batch_of
 from agents.windows import CARRYING_TYPES, Flow, Part
 
 PRICED_MAX = 65_536
@@ -33,17 +32,18 @@ Priced = tuple[str, tuple[Part, ...], float]
 class TunnelDetector:
     """Scores queries with the model and with what it knows of each client and domain (protocols.Detector)."""
 
-    def __init__(self, model: Model, flows: Flows, incidents: Incidents, scale: Scale) -> None:
+    def __init__(
+        self, model: Model, flows: Flows, incidents: Incidents, scale: Scale, services: Services | None = None
+    ) -> None:
         self.model = model
         self.flows = flows
         self.incidents = incidents
         self.scale = scale
         self.peaks = Peaks()
-        self.familiar = Familiar()
         self._priced: dict[bytes, Priced] = {}
         self._swap = threading.Lock()
         self._next: Model | None = None
-        self._services = Services()
+        self._services = services or Services()
         self._next_services: Services | None = None
 
     def reload(self, model: Model) -> None:
@@ -140,9 +140,8 @@ class TunnelDetector:
         flow = self.flows.flow(ts, client, domain)
         if flow is None:
             return NO_EVIDENCE
-        if flow.queries == 0:
-            self.familiar.note(ts, domain)
-        information, _ = flow.add(ts, query, key_of(name), parts, discount * self.familiar.factor(ts, domain))
+        familiar = self.flows.familiar.factor(ts, domain)
+        information, _ = flow.add(ts, query, key_of(name), parts, discount * familiar)
         carriers = NO_CARRIERS if discount > 1 or not client else self.flows.carriers(client, domain, flow)
         evidence = evidence_of(ts, flow, carriers, self.model.limit_factor)
         self.peaks.note(ts, client, domain, evidence.ratio * self.model.limit_factor)
@@ -183,19 +182,6 @@ def secret_of(qname: bytes) -> str:
 
 def empty_verdicts(model_id: str, incidents: tuple[Incident, ...]) -> Verdicts:
     """Incidents without queries: what closes when nothing more comes."""
-    nothing = np.empty(0)
-    batch = QueryBatch(
-        ts=nothing,
-        client=(),
-        qname=(),
-        qtype=nothing.astype(np.uint16),
-        qlen=nothing.astype(np.int32),
-        rcode=nothing.astype(np.int16),
-        ancount=nothing.astype(np.int32),
-        rlen=nothing.astype(np.int32),
-        ttl_min=nothing.astype(np.int64),
-        rtt_ms=nothing.astype(np.float32),
-        ans_types=(),
-    )
+    none = np.empty(0, dtype=np.float32)
     features = np.empty((0, len(FEATURES)), dtype=np.float32)
-    return Verdicts(batch, (), features, nothing.astype(np.float32), nothing.astype(np.uint8), (), model_id, incidents)
+    return Verdicts(batch_of([]), (), features, none, none.astype(np.uint8), (), model_id, incidents)

@@ -25,9 +25,8 @@ from agents.measured import Benign, Evaluation, Names, Session
 from agents.model import Model
 from agents.names import domain_text, from_text
 from agents.protocols import Source
-from agents.sources.batcher import Row, batch_of
 from agents.sources.inflate import open_bytes
-from agents.types import Incident, QueryBatch, Severity
+from agents.types import Incident, QueryBatch, Row, Severity, batch_of
 
 NAMES_AT_ONCE = 8192
 SEED = 11

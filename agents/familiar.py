@@ -32,7 +32,7 @@ class Familiar:
             self._seen[domain] = [ts, 1]
 
     def rebuild(self, flows: Iterable[tuple[tuple[str, str], Flow]]) -> None:
-        """Count anew from flows: after a restart, and where old ones were dropped."""
+        """Count anew from flows: after a restart, and where old ones were dropped, so that nobody counts twice."""
         self._seen.clear()
         for (_, domain), flow in flows:
             self.note(flow.first_seen, domain)
@@ -43,7 +43,8 @@ class Familiar:
         common = found is not None and found[1] >= CLIENTS and ts - found[0] >= AGE_S
         return FACTOR if common else 1.0
 
-    def clients(self, domain: str) -> int:
-        """Clients that asked for names below the domain."""
+    def forget(self, domain: str) -> None:
+        """One client's names below the domain are forgotten."""
         found = self._seen.get(domain)
-        return int(found[1]) if found else 0
+        if found is not None:
+            found[1] -= 1

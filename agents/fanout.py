@@ -49,10 +49,3 @@ class Fanout:
             self._logged[name] = now
             text = f"{type(error).__name__}: {error}"[:300]
             _log.error("sink_failed", sink=name, failures=self.failures[name], error=text)
-
-
-def fanout(sinks: Sequence[Sink], verdicts: Verdicts) -> Counter[str]:
-    """Give one batch to the sinks; returns how often each failed (an empty counter: none did)."""
-    once = Fanout(sinks)
-    once.accept(verdicts)
-    return once.failures

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Mapping
 from types import MappingProxyType
 
+from agents.familiar import Familiar
 from agents.windows import WINDOWS_S, Flow
 
 IDLE_S = 3600
@@ -33,6 +34,7 @@ class Flows:
         self.client_max = min(keys_max, max(keys_max // CLIENT_PART, CLIENT_MIN))
         self.refused = 0
         self.flows: dict[tuple[str, str], Flow] = {}
+        self.familiar = Familiar()
         self._held: Counter[str] = Counter()  # keys by client
         self._carriers: dict[str, dict[str, Flow]] = {}
         self._swept = -math.inf
@@ -52,6 +54,7 @@ class Flows:
                 return None
         made = self.flows[client, domain] = Flow(ts)
         self._held[client] += 1
+        self.familiar.note(ts, domain)
         return made
 
     def _is_full(self, client: str) -> bool:
@@ -61,6 +64,7 @@ class Flows:
         """Put flows in, those of a snapshot."""
         self.flows.update(found)
         self._held = Counter(client for client, _ in self.flows)
+        self.familiar.rebuild(self.flows.items())
 
     def carriers(self, client: str, domain: str, flow: Flow) -> Mapping[str, Flow]:
         """Flows of a client that carry encoded names, by domain: data split over domains adds up over them."""
@@ -76,6 +80,7 @@ class Flows:
         """Drop a flow and all that it showed."""
         if self.flows.pop((client, domain), None) is not None:
             self._held[client] -= 1
+            self.familiar.forget(domain)
         self._carriers.get(client, {}).pop(domain, None)
 
     def _sweep(self, ts: float) -> None:
@@ -87,6 +92,7 @@ class Flows:
         self._held = Counter(client for client, _ in self.flows)
         if self.client_max < self.keys_max:
             self._cut_back({client for client, held in self._held.items() if held >= self.client_max})
+        self.familiar.rebuild(self.flows.items())
         self._carriers = {}  # filled again by the next query of each that is left
 
     def _cut_back(self, clients: set[str]) -> None:

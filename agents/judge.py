@@ -123,7 +123,6 @@ class Judge:
     def _take_windows(self, path: Path) -> None:
         flows = self.detector.flows
         _log.info("windows_restored", flows=snapshot.load(path.read_bytes(), flows))
-        self.detector.familiar.rebuild(flows.flows.items())
 
     def _take_peaks(self, path: Path) -> None:
         self.detector.peaks = load_peaks(path.read_bytes())

@@ -14,7 +14,7 @@ from operator import itemgetter
 from agents.detection import TunnelDetector
 from agents.measured import Leak
 from agents.names import domain_text, from_text
-from agents.sources.batcher import Row, batch_of
+from agents.types import Row, batch_of
 
 RATES = (0.0116, 0.02, 0.1, 0.7, 10.0, 1000.0)
 """Bytes a second; 0.0116 are 1,000 bytes a day."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import gzip
+import math
 import random
 from collections.abc import Sequence
 from functools import lru_cache
@@ -15,9 +16,10 @@ from importlib import resources
 
 import numpy as np
 
+from agents import types
 from agents.features import extract
 from agents.names import domain_text, from_text
-from agents.types import QueryBatch, Sample
+from agents.types import UNKNOWN, QueryBatch, Sample
 
 GOLDEN_CLIENTS, GOLDEN_SPAN_S = 50, 86_400.0
 """The golden names as traffic: so many clients over one day."""
@@ -75,21 +77,8 @@ def benign_sample(count: int, seed: int) -> Sample:
 
 def batch_of(ts: Sequence[float], clients: Sequence[str], names: Sequence[str], qtypes: Sequence[int]) -> QueryBatch:
     """Queries of which only time, client, name and type are known."""
-    count = len(ts)
-    unknown = np.full(count, -1)
-    return QueryBatch(
-        ts=np.array(ts, dtype=np.float64),
-        client=list(clients),
-        qname=[from_text(name) for name in names],
-        qtype=np.array(qtypes, dtype=np.uint16),
-        qlen=unknown.astype(np.int32),
-        rcode=unknown.astype(np.int16),
-        ancount=unknown.astype(np.int32),
-        rlen=unknown.astype(np.int32),
-        ttl_min=unknown.astype(np.int64),
-        rtt_ms=np.full(count, np.nan, dtype=np.float32),
-        ans_types=[""] * count,
-    )
+    asked = zip(ts, clients, map(from_text, names), qtypes, strict=True)
+    return types.batch_of([(*one, UNKNOWN, UNKNOWN, UNKNOWN, UNKNOWN, UNKNOWN, math.nan, "") for one in asked])
 
 
 def golden_traffic() -> QueryBatch:

@@ -48,6 +48,32 @@ class QueryBatch:
         return len(self.ts)
 
 
+Row = tuple[float, str, bytes, int, int, int, int, int, int, float, str]
+"""One query in the order of QueryBatch's columns: ts, client, qname, qtype, qlen, rcode, ancount, rlen,
+ttl_min, rtt_ms, ans_types."""
+
+
+def batch_of(rows: Sequence[Row]) -> QueryBatch:
+    """Columns of the rows, in the given order."""
+    empty: list[tuple[()]] = [()] * len(QueryBatch.__dataclass_fields__)
+    ts, client, qname, qtype, qlen, rcode, ancount, rlen, ttl_min, rtt_ms, ans_types = (
+        zip(*rows, strict=True) if rows else empty
+    )
+    return QueryBatch(
+        ts=np.array(ts, np.float64),
+        client=client,
+        qname=qname,
+        qtype=np.array(qtype, np.uint16),
+        qlen=np.array(qlen, np.int32),
+        rcode=np.array(rcode, np.int16),
+        ancount=np.array(ancount, np.int32),
+        rlen=np.array(rlen, np.int32),
+        ttl_min=np.array(ttl_min, np.int64),
+        rtt_ms=np.array(rtt_ms, np.float32),
+        ans_types=ans_types,
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class Incident:
     """One tunnel: a client and a registered domain, from first to last query. Times are Unix seconds."""

@@ -11,9 +11,8 @@ import numpy as np
 import pytest
 
 from agents.sources import linklayer as ll
-from agents.sources.batcher import Row
 from agents.sources.capture import Sources, open_source
-from agents.types import QueryBatch
+from agents.types import QueryBatch, Row
 
 CLIENT, SERVER = "192.0.2.10", "192.0.2.53"
 CLIENT6, SERVER6 = "2001:db8::10", "2001:db8::53"

@@ -9,8 +9,7 @@ from agents.model import Model
 from agents.names import from_text
 from agents.policy import Scale
 from agents.shipped import model_bytes
-from agents.sources.batcher import Row, batch_of
-from agents.types import Incident
+from agents.types import Incident, Row, batch_of
 from agents.validation import fresh_detector
 
 START = 1_767_571_200.0

@@ -20,7 +20,7 @@ from agents.leak import encoded
 from agents.model import Model
 from agents.names import wire_of
 from agents.shipped import benign_names
-from agents.sources.batcher import Row
+from agents.types import Row
 from tests.detecting import START, incidents_of, query
 from tests.lookalike_kinds import ALNUM, HEX, token
 

@@ -16,7 +16,7 @@ from agents import leak
 from agents.measured import Leak
 from agents.policy import Scale
 from agents.showing import leak_cells
-from agents.sources.batcher import Row
+from agents.types import Row
 from agents.validation import fresh_detector
 from tests.detecting import START, shipped_model
 from tests.lookalikes import ROLES, traffic

@@ -12,8 +12,8 @@ from typing import Any
 import dns.message
 import dns.query
 
-from agents.sources.batcher import Row
 from agents.sources.listener import Listener
+from agents.types import Row
 from tests.stubs import StubServer
 
 

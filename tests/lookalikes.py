@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from agents.names import from_text
-from agents.sources.batcher import Row
+from agents.types import Row
 from agents.wire import type_number
 from tests import lookalike_kinds as kinds
 from tests.lookalike_kinds import Ask, Kind

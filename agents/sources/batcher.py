@@ -4,40 +4,18 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from operator import itemgetter
 from threading import Event, Thread
 
-import numpy as np
 import structlog
 
-from agents.types import QueryBatch
+from agents.types import QueryBatch, Row, batch_of
 
-Row = tuple[float, str, bytes, int, int, int, int, int, int, float, str]
-"""One query in the order of QueryBatch's columns: ts, client, qname, qtype, qlen, rcode, ancount, rlen,
-ttl_min, rtt_ms, ans_types."""
 Consumer = Callable[[QueryBatch], None]
 
 _WARN_EVERY_S = 10.0
 _log = structlog.get_logger()
-
-
-def batch_of(rows: Sequence[Row]) -> QueryBatch:
-    """Columns of the rows, in the given order; `rows` must not be empty."""
-    ts, client, qname, qtype, qlen, rcode, ancount, rlen, ttl_min, rtt_ms, ans_types = zip(*rows, strict=True)
-    return QueryBatch(
-        ts=np.array(ts, np.float64),
-        client=client,
-        qname=qname,
-        qtype=np.array(qtype, np.uint16),
-        qlen=np.array(qlen, np.int32),
-        rcode=np.array(rcode, np.int16),
-        ancount=np.array(ancount, np.int32),
-        rlen=np.array(rlen, np.int32),
-        ttl_min=np.array(ttl_min, np.int64),
-        rtt_ms=np.array(rtt_ms, np.float32),
-        ans_types=ans_types,
-    )
 
 
 class Batcher:

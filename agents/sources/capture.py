@@ -10,14 +10,13 @@ from typing import Literal
 
 from agents.errors import CaptureError, MessageError
 from agents.protocols import Source
-from agents.sources.batcher import Row, batch_of
 from agents.sources.inflate import open_bytes
 from agents.sources.join import Joiner
 from agents.sources.linklayer import KNOWN, UDP, Segment, segment
 from agents.sources.pcap import PCAP_MAGICS, PCAPNG_MAGIC, Damage, Frame, frames
 from agents.sources.streams import Streams
 from agents.sources.tsv import TsvSource, is_table
-from agents.types import QueryBatch
+from agents.types import QueryBatch, Row, batch_of
 
 Format = Literal["auto", "pcap", "tsv"]
 

@@ -9,8 +9,7 @@ from functools import lru_cache
 from heapq import heappop, heappush
 
 from agents import wire
-from agents.sources.batcher import Row
-from agents.types import UNKNOWN
+from agents.types import UNKNOWN, Row
 
 WAIT_S = 5.0
 """Seconds of capture time that a query waits for its answer: a stub resolver's (resolv.conf(5))."""

@@ -18,13 +18,12 @@ from typing import Any
 from agents import wire
 from agents.errors import AgentsError, MessageError, SettingsError
 from agents.sources.access import AccessList
-from agents.sources.batcher import Row
 from agents.sources.counters import Counters
 from agents.sources.forwarder import DRAIN_MAX, Forwarder
 from agents.sources.sockets import UdpPort, bind_pair, endpoint_text, is_local_address
 from agents.sources.tcp import TcpClient, TcpClients
 from agents.sources.upstream import Endpoint, Pending, Routes, Where
-from agents.types import UNKNOWN
+from agents.types import UNKNOWN, Row
 
 
 class Listener:

@@ -91,17 +91,3 @@ RUNS = Table(
     Column("payload", Text, nullable=False),
 )
 """Retrainings; `payload` is JSON."""
-
-NOTIFICATIONS = Table(
-    "notifications",
-    metadata,
-    Column("id", Integer, primary_key=True),
-    Column("dedupe_key", Text, nullable=False, unique=True),
-    Column("channel", Text, nullable=False),
-    Column("payload", Text, nullable=False),
-    Column("state", Text, nullable=False),
-    Column("attempts", Integer, nullable=False, server_default="0"),
-    Column("next_attempt", Double, nullable=False),
-    Column("last_error", Text),
-)
-"""Messages that wait for their channel; `payload` is JSON."""

@@ -21,9 +21,8 @@ from agents.forest import TrainConfig, train
 from agents.names import to_text
 from agents.policy import Scale
 from agents.shipped import benign_names, benign_sample, sample_of
-from agents.sources.batcher import Row, batch_of
 from agents.store.opening import open_store
-from agents.types import Verdicts
+from agents.types import Row, Verdicts, batch_of
 from agents.validation import fresh_detector
 from tests.bench.load import latencies, messages, percentile, rate
 from tests.bench.table import Figure, seconds

@@ -12,8 +12,7 @@ from agents.forest import TrainConfig, train
 from agents.model import Model
 from agents.settings import Settings
 from agents.shipped import benign_names, benign_sample, sample_of
-from agents.sources.batcher import Row
-from agents.types import Sample
+from agents.types import Row, Sample
 from tests.evasions import EVASIONS, Evasion, Sent, loss_of
 from tests.leak_curve import measure
 from tests.lookalike_kinds import HEX, token

@@ -20,9 +20,8 @@ from agents.heartbeat import Heartbeat
 from agents.judge import Judge
 from agents.settings import Settings, load
 from agents.shipped import golden_sessions
-from agents.sources.batcher import Row, batch_of
 from agents.store import Store, open_store
-from agents.types import Incident
+from agents.types import Incident, Row, batch_of
 from tests.incidents import incident
 from tests.listening import wait_until
 from tests.postgres_server import PostgresServer, drop_database, make_database

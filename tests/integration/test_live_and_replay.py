@@ -17,9 +17,8 @@ from agents.names import to_text
 from agents.settings import load
 from agents.shipped import golden_sessions, golden_traffic
 from agents.showing import incident_json, query_json
-from agents.sources.batcher import Row, batch_of
 from agents.sources.capture import open_source
-from agents.types import Verdicts
+from agents.types import Row, Verdicts, batch_of
 from agents.wire import type_name
 from tests.commands import Inside
 

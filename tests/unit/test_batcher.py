@@ -9,8 +9,8 @@ from threading import Event
 import numpy as np
 import pytest
 
-from agents.sources.batcher import Batcher, Row
-from agents.types import QueryBatch
+from agents.sources.batcher import Batcher
+from agents.types import QueryBatch, Row
 from tests.listening import wait_until
 
 

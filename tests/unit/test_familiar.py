@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from agents.familiar import AGE_S, CLIENTS, FACTOR, Familiar
+from agents.flows import Flows
 from agents.model import Model
 from agents.policy import Scale
 from agents.shipped import batch_of
@@ -27,7 +28,6 @@ def test_common_and_old_is_familiar_and_neither_alone() -> None:
 def test_it_is_counted_anew_from_flows() -> None:
     familiar = Familiar()
     familiar.rebuild(((f"192.0.2.{i}", "many.test"), Flow(START + i)) for i in range(CLIENTS))
-    assert familiar.clients("many.test") == CLIENTS
     assert familiar.factor(START + AGE_S, "many.test") == FACTOR
 
 
@@ -48,3 +48,11 @@ def test_a_tunnel_below_a_familiar_domain_is_found_later_and_found(model: Model)
         assert len(incidents) == 1
         lost[clients] = incidents[0].queries_before_detection
     assert lost[1] < lost[CLIENTS + 1] <= 2 * lost[1] + 2
+
+
+def test_one_client_whose_flow_was_dropped_and_made_anew_counts_once() -> None:
+    flows = Flows(100)
+    for number in range(CLIENTS + 3):
+        flows.flow(START + number, "192.0.2.1", "evil.test")
+        flows.forget("192.0.2.1", "evil.test")
+    assert flows.familiar.factor(START + 2 * AGE_S, "evil.test") == 1

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from agents.fanout import LOG_EVERY_S, Fanout, fanout
+from agents.fanout import LOG_EVERY_S, Fanout
 from agents.types import QueryBatch, Verdicts
 
 
@@ -36,7 +36,9 @@ class Sink:
 
 def test_one_failure_never_reaches_another() -> None:
     first, bad, last = Sink("first"), Sink("bad", broken=True), Sink("last")
-    failures = fanout([first, bad, last], verdicts())
+    sinks = Fanout([first, bad, last])
+    sinks.accept(verdicts())
+    failures = sinks.failures
     assert failures == {"bad": 1}
     assert (first.taken, last.taken) == (1, 1)
 
@@ -64,4 +66,4 @@ def test_what_is_no_error_of_a_sink_passes() -> None:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        fanout([Stopped("x")], verdicts())
+        Fanout([Stopped("x")]).accept(verdicts())

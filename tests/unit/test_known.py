@@ -7,13 +7,17 @@ from pathlib import Path
 
 import pytest
 
+from agents.detection import TunnelDetector
 from agents.errors import SettingsError
+from agents.flows import Flows
+from agents.incidents import Incidents
 from agents.known import Entry, closed_by, entry_of, load, save, services_at, with_entry
 from agents.model import Model
 from agents.policy import CRITICAL_RATIO, Scale
 from agents.shipped import batch_of
 from agents.types import Incident, Severity
 from agents.validation import fresh_detector
+from agents.windows import Part
 
 NOW = 1_795_000_000.0  # 2026-11-18
 ENTRY = Entry("keys.vendor.test", 10.0, "licence keys", "ann", "2026-11-01", "2026-12-01")
@@ -108,6 +112,18 @@ def test_an_entry_applies_to_what_a_detector_already_watches(model: Model) -> No
     later = detector.detect(batch_of([NOW + 20 + i for i in range(20)], ["192.0.2.1"] * 20, names[20:], [1] * 20))
     assert [one.closed_at is not None for one in later.incidents] == [True]
     assert not detector.incidents.open
+
+
+def test_a_list_that_was_there_at_start_forgets_nothing(model: Model) -> None:
+    flows, incidents = Flows(100), Incidents(3600.0, SCALE)
+    flow = flows.flow(NOW, "192.0.2.1", "vendor.test")
+    assert flow is not None
+    flow.add(NOW, (b"\x02a1\x04keys\x06vendor\x04test", 1, -1), 1, (Part(2, 64.0, True),), 10.0)
+    services = services_at([ENTRY], NOW)
+    detector = TunnelDetector(model, flows, incidents, SCALE, services)
+    detector.reload_services(services)
+    detector.tick(NOW + 1)
+    assert flows.flow(NOW + 1, "192.0.2.1", "vendor.test") is flow
 
 
 def test_an_incident_that_would_stay_stays(model: Model) -> None:

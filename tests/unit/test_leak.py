@@ -14,7 +14,7 @@ from agents.model import Model
 from agents.policy import Scale
 from agents.shipped import benign_names
 from agents.showing import leak_cells
-from agents.sources.batcher import Row
+from agents.types import Row
 from agents.validation import fresh_detector
 from tests.detecting import START, paced
 

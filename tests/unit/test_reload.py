@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from agents.model import Model
 from agents.policy import Scale
-from agents.sources.batcher import batch_of
+from agents.types import batch_of
 from agents.validation import fresh_detector
 from tests.detecting import START, query, shipped_model
 

@@ -38,7 +38,6 @@ def upgrade() -> None:
         sa.Column("payload", sa.Text, nullable=False),
     )
     op.create_index("runs_started_at", "runs", ["started_at"])
-    _notifications()
 
 
 def _queries(postgres: bool) -> None:
@@ -84,18 +83,3 @@ def _incidents() -> None:
     )
     op.create_index("incidents_last_seen", "incidents", ["last_seen"])
     op.create_index("incidents_client_domain", "incidents", ["client", "domain"])
-
-
-def _notifications() -> None:
-    op.create_table(
-        "notifications",
-        sa.Column("id", sa.Integer, primary_key=True),
-        sa.Column("dedupe_key", sa.Text, nullable=False, unique=True),
-        sa.Column("channel", sa.Text, nullable=False),
-        sa.Column("payload", sa.Text, nullable=False),
-        sa.Column("state", sa.Text, nullable=False),
-        sa.Column("attempts", sa.Integer, nullable=False, server_default="0"),
-        sa.Column("next_attempt", sa.Double, nullable=False),
-        sa.Column("last_error", sa.Text),
-    )
-    op.create_index("notifications_due", "notifications", ["state", "next_attempt"])
