@@ -26,6 +26,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         found = settings.load(**overrides)
         logs.setup(found.log_level)
+        os.environ["KERNELS"] = found.kernels  # agents.kernels is imported with the commands, after this
         _warn()
         code: int = options.call(found, options)
     except USAGE_ERRORS as error:

@@ -164,6 +164,9 @@ class Settings(BaseSettings):
     email_username: str = Field("", description="login at the mail server; empty = none")
     email_password: SecretStr = Field(SecretStr(""), description="password at the mail server")
 
+    kernels: Literal["auto", "on", "off"] = Field(
+        "auto", description="compile what judges queries with numba: auto = where it can be had; off = slower, the same"
+    )
     replay_ports: Annotated[str, AfterValidator(_ports)] = Field(
         "53", description="ports that carry DNS in a capture, comma-separated"
     )

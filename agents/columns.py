@@ -1,0 +1,93 @@
+"""Columns without an object a row: names packed into one buffer, and texts by number. Both are plain sequences too."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
+from typing import overload
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+class Names(Sequence[bytes]):
+    """n byte strings in one buffer: the i-th is data[starts[i] : starts[i + 1]]. starts has length n + 1."""
+
+    __slots__ = ("data", "starts")
+
+    def __init__(self, data: bytes, starts: NDArray[np.int64]) -> None:
+        self.data, self.starts = data, starts
+
+    @property
+    def array(self) -> NDArray[np.uint8]:
+        """The buffer as numbers, for kernels; shares its memory."""
+        return np.frombuffer(self.data, np.uint8)
+
+    def __len__(self) -> int:
+        return len(self.starts) - 1
+
+    def __iter__(self) -> Iterator[bytes]:
+        data = self.data
+        return iter([data[start:end] for start, end in pairwise(self.starts.tolist())])
+
+    @overload
+    def __getitem__(self, at: int) -> bytes: ...
+    @overload
+    def __getitem__(self, at: slice) -> list[bytes]: ...
+    def __getitem__(self, at: int | slice) -> bytes | list[bytes]:
+        if isinstance(at, slice):
+            return [self[i] for i in range(*at.indices(len(self)))]
+        at = range(len(self))[at]
+        return self.data[int(self.starts[at]) : int(self.starts[at + 1])]
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Sequence) and len(self) == len(other) and list(self) == list(other)
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+class Coded(Sequence[str]):
+    """n texts of which few differ: the i-th is values[codes[i]]."""
+
+    __slots__ = ("codes", "values")
+
+    def __init__(self, codes: NDArray[np.int32], values: Sequence[str]) -> None:
+        self.codes, self.values = codes, values
+
+    def __len__(self) -> int:
+        return len(self.codes)
+
+    def __iter__(self) -> Iterator[str]:
+        return map(self.values.__getitem__, self.codes.tolist())
+
+    @overload
+    def __getitem__(self, at: int) -> str: ...
+    @overload
+    def __getitem__(self, at: slice) -> list[str]: ...
+    def __getitem__(self, at: int | slice) -> str | list[str]:
+        if isinstance(at, slice):
+            return [self.values[code] for code in self.codes[at].tolist()]
+        return self.values[int(self.codes[at])]
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Sequence) and len(self) == len(other) and list(self) == list(other)
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+def packed(names: Sequence[bytes]) -> Names:
+    """The names as one packed column; itself if it is one."""
+    if isinstance(names, Names):
+        return names
+    starts = np.zeros(len(names) + 1, np.int64)
+    np.cumsum(np.fromiter(map(len, names), np.int64, len(names)), out=starts[1:])
+    return Names(b"".join(names), starts)
+
+
+def coded(texts: Sequence[str]) -> Coded:
+    """The texts by number; itself if it is such a column."""
+    if isinstance(texts, Coded):
+        return texts
+    numbers: dict[str, int] = {}
+    codes = np.fromiter((numbers.setdefault(text, len(numbers)) for text in texts), np.int32, len(texts))
+    return Coded(codes, list(numbers))

@@ -1,0 +1,43 @@
+"""Fast twins of what the floors above define in plain Python: one kernel a file, compiled by numba once and cached.
+
+The environment variable KERNELS says whether they are compiled: "auto" (where numba can be imported), "on", or "off".
+It is read when this package is first imported; the command line sets it from the setting of the same name. Without
+numba a kernel is an ordinary function over arrays: slower, with the same results.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from agents.errors import SettingsError
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def _numba() -> Any:
+    """The compiler, or None. Raises SettingsError where KERNELS=on cannot be had."""
+    mode = os.environ.get("KERNELS", "auto")
+    if mode == "off":
+        return None
+    try:
+        import numba
+    except ImportError as error:
+        if mode == "on":
+            raise SettingsError(f"cannot set KERNELS to on: numba cannot be imported ({error})") from None
+        return None
+    return numba
+
+
+NUMBA = _numba()
+COMPILED = NUMBA is not None
+"""Whether kernels are compiled."""
+
+
+def kernel(function: F) -> F:
+    """Compile a function (nopython, no Python lock held, cached on disk); itself where kernels are off."""
+    if NUMBA is None:
+        return function
+    compiled: F = NUMBA.njit(cache=True, nogil=True, error_model="numpy")(function)
+    return compiled

@@ -1,0 +1,84 @@
+"""One query as a fixed number of bytes: what a datapath writes and a detector reads, without an object in between."""
+
+from __future__ import annotations
+
+import ipaddress
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+from agents.columns import Coded, Names
+from agents.names import MAX_NAME
+from agents.types import QueryBatch
+from agents.wire import ANSWER_TYPES_MAX, type_name
+
+RECORD = np.dtype(
+    [
+        ("ts", np.float64),  # Unix seconds
+        ("ttl_min", np.int64),  # seconds, or -1
+        ("rtt_ms", np.float32),  # or NaN
+        ("qlen", np.int32),
+        ("ancount", np.int32),  # or -1
+        ("rlen", np.int32),  # or -1
+        ("qtype", np.uint16),
+        ("rcode", np.int16),  # or -1
+        ("ans_types", np.uint16, (ANSWER_TYPES_MAX,)),  # distinct answer types in order, 0 behind the last
+        ("client", np.uint8, (16,)),  # IPv6 address, or an IPv4 one mapped into it (RFC 4291 section 2.5.5.2)
+        ("qname_size", np.uint8),
+        ("qname", np.uint8, (MAX_NAME,)),  # wire form without the root byte, in the case it was sent in
+        ("spare", np.uint8, (5,)),
+    ]
+)
+"""328 bytes. The columns are those of types.QueryBatch."""
+
+_MAPPED = bytes(10) + b"\xff\xff"
+
+
+@lru_cache(maxsize=65_536)
+def client_text(address: bytes) -> str:
+    """Textual form of 16 address bytes."""
+    if address.startswith(_MAPPED):
+        return str(ipaddress.IPv4Address(address[12:]))
+    return str(ipaddress.IPv6Address(address))
+
+
+@lru_cache(maxsize=65_536)
+def client_bytes(client: str) -> bytes:
+    """16 address bytes of a textual IPv4 or IPv6 address. Raises ValueError."""
+    address = ipaddress.ip_address(client.partition("%")[0])
+    return _MAPPED + address.packed if address.version == 4 else address.packed
+
+
+@lru_cache(maxsize=4096)
+def _types_text(types: bytes) -> str:
+    return ",".join(type_name(number) for number in np.frombuffer(types, np.uint16).tolist() if number)
+
+
+def batch_of_records(records: NDArray[np.void]) -> QueryBatch:
+    """Columns of n records. Copies: the records may be overwritten afterwards."""
+    sizes = records["qname_size"].astype(np.int64)
+    starts = np.zeros(len(records) + 1, np.int64)
+    np.cumsum(sizes, out=starts[1:])
+    filled = np.arange(MAX_NAME) < sizes[:, None]
+    return QueryBatch(
+        ts=records["ts"].copy(),
+        client=_coded(records["client"], 16, client_text),
+        qname=Names(records["qname"][filled].tobytes(), starts),
+        qtype=records["qtype"].copy(),
+        qlen=records["qlen"].copy(),
+        rcode=records["rcode"].copy(),
+        ancount=records["ancount"].copy(),
+        rlen=records["rlen"].copy(),
+        ttl_min=records["ttl_min"].copy(),
+        rtt_ms=records["rtt_ms"].copy(),
+        ans_types=_coded(records["ans_types"], 2 * ANSWER_TYPES_MAX, _types_text),
+    )
+
+
+def _coded(column: NDArray[np.generic], size: int, text: object) -> Coded:
+    data = column.tobytes()
+    numbers: dict[bytes, int] = {}
+    found = (numbers.setdefault(data[at : at + size], len(numbers)) for at in range(0, len(data), size))
+    codes = np.fromiter(found, np.int32, len(column))
+    return Coded(codes, [text(value) for value in numbers])  # type: ignore[operator]
