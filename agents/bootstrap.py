@@ -14,9 +14,7 @@ from agents.budget import Limits, Peaks, choose, load_peaks
 from agents.detection import TunnelDetector
 from agents.errors import AgentsError, ModelError
 from agents.files import write_atomic
-from agents.flows import Flows
 from agents.gates import load_cases
-from agents.incidents import Incidents
 from agents.known import load as load_entries
 from agents.known import services_at
 from agents.model import Model
@@ -77,9 +75,8 @@ def store_of(settings: Settings) -> Store:
 def detector_of(settings: Settings, model: Model) -> TunnelDetector:
     """A detector that has seen nothing yet."""
     scale = scale_of(settings)
-    flows = Flows(settings.window_keys_max)
     services = services_at(load_entries(known_path(settings)), time.time())
-    return TunnelDetector(model, flows, Incidents(settings.incident_quiet_s, scale), scale, services)
+    return TunnelDetector(model, settings.window_keys_max, settings.incident_quiet_s, scale, services)
 
 
 def validator_of(settings: Settings) -> Validator:

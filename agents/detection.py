@@ -9,42 +9,46 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from agents.budget import Peaks
-from agents.decoding import secret_in
-from agents.features import FEATURES, extract
-from agents.flows import NO_CARRIERS, Flows
-from agents.incidents import Incidents
+from agents.budget import DAY_S, Peaks
+from agents.columns import Coded, coded, packed
+from agents.decoding import OAST, secret_in
+from agents.features import FEATURES
+from agents.flows import Flows
+from agents.incidents import Incidents, Standing
+from agents.kernels.listed import all_may_tell, numbered
+from agents.kernels.state import SHARING_MAX, Asked, Told
+from agents.lexical import Lexical, read
 from agents.model import Model
-from agents.names import domain_text, labels_of, split_domain
-from agents.policy import Evidence, Scale, evidence_of, query_reasons, with_secret
-from agents.seen import key_of
+from agents.names import domain_text, from_text, labels_of, split_domain, to_text
+from agents.policy import SCATTERED, Evidence, Limits, Scale, evidence_of, limits_of, query_reasons, with_secret
 from agents.services import Services
+from agents.siphash import siphash
 from agents.types import Incident, QueryBatch, Verdicts, batch_of
-from agents.windows import CARRYING_TYPES, Flow, Part
 
-PRICED_MAX = 65_536
-"""Names whose price is remembered; at the bound all are forgotten."""
+
 NO_EVIDENCE = Evidence(0.0)
-Priced = tuple[str, tuple[Part, ...], float]
-"""Registered domain, what each subdomain label costs, discount of a known service."""
 
 
 class TunnelDetector:
     """Scores queries with the model and with what it knows of each client and domain (protocols.Detector)."""
 
     def __init__(
-        self, model: Model, flows: Flows, incidents: Incidents, scale: Scale, services: Services | None = None
+        self, model: Model, keys_max: int, quiet_s: float, scale: Scale, services: Services | None = None
     ) -> None:
-        self.model = model
-        self.flows = flows
-        self.incidents = incidents
+        self.flows = Flows(keys_max)
+        self.incidents = Incidents(quiet_s, scale, self.flows)
         self.scale = scale
         self.peaks = Peaks()
-        self._priced: dict[bytes, Priced] = {}
         self._swap = threading.Lock()
         self._next: Model | None = None
         self._services = services or Services()
+        self._oast = np.array([siphash(from_text(domain), self.flows.key) for domain in OAST], np.uint64)
         self._next_services: Services | None = None
+        self._use(model)
+
+    def _use(self, model: Model) -> None:
+        self.model = model
+        self._limits: Limits = limits_of(model.limit_factor)
 
     def reload(self, model: Model) -> None:
         """Use another model from the next batch or tick on. May be called from any thread."""
@@ -58,15 +62,19 @@ class TunnelDetector:
 
     def detect(self, batch: QueryBatch) -> Verdicts:
         self._take_next()
-        unique: dict[bytes, int] = {}
-        which = [unique.setdefault(qname.lower(), len(unique)) for qname in batch.qname]
-        names = list(unique)
-        rows = extract(names)
-        model_scores = self.model.score(rows, names) if names else np.empty(0, dtype=np.float32)
-        verdicts = self._judge(batch, names, which, rows[which], model_scores)
+        names, clients = packed(batch.qname), coded(batch.client)
+        found = read(names, self.model, self.flows.key)
+        domains = _domains(found)
+        asked = self._asked(replace(batch, qname=names), clients, found)
+        said = self.flows.judge(asked, self._limits.table, self._limits.rules)
+        self.flows.keep_samples(said, names, batch.qtype)
+        self._note_peaks(batch, clients, domains, said)
+        decided = self._follow(batch, clients, domains, said)
+        verdicts = self._verdicts(batch, found, domains, said, decided)
         if len(batch):
             self.incidents.close_quiet(float(batch.ts[-1]))
-        return self._with_incidents(verdicts)
+        changed = self.incidents.changes()
+        return replace(verdicts, incidents=changed) if changed else verdicts
 
     def tick(self, now: float) -> Verdicts | None:
         """What else happens with time, at time `now`: close what is quiet, take up a model that waits."""
@@ -84,93 +92,104 @@ class TunnelDetector:
     def _take_next(self) -> None:
         with self._swap:
             if self._next is not None:
-                self.model, self._next = self._next, None
-                self._priced.clear()
+                self._use(self._next)
+                self._next = None
             if self._next_services is not None:
                 old, self._services, self._next_services = self._services, self._next_services, None
-                self._priced.clear()
                 self._forgive(old)
 
     def _forgive(self, old: Services) -> None:
         """Forget what flows showed that a larger budget, given just now, covers: it applies to what is known, too."""
-        for key, flow in list(self.flows.flows.items()):
-            names = [wire.lower() for wire, _ in flow.samples]
-            more = min((_factor(self._services, name) / _factor(old, name) for name in names), default=1.0)
-            if more > 1 and self._ratio(key, flow) < more:
-                self.flows.forget(*key)
+        clients = {row: client for client, row in self.flows.clients.items()}
+        for row in self.flows.rows(lambda flows: (flows["detail"] >= 0) & (flows["scattered"] == 0)):
+            names = [wire.lower() for wire, _ in self.flows.view(row).samples]
+            more = min((self._services.factor(name) / old.factor(name) for name in names), default=1.0)
+            if more <= 1:
+                continue
+            key = clients[self.flows.client_of(row)], domain_text(names[0])
+            known = self.incidents.open.get(key)
+            ratio = self.scale.ratio(known.score) if known else self.flows.ratio(row, self._limits.table, self._limits.rules)
+            if ratio < more:
                 self.incidents.close(key)
+                self.flows.forget(row)
 
-    def _ratio(self, key: tuple[str, str], flow: Flow) -> float:
-        known = self.incidents.open.get(key)
-        if known is not None:
-            return self.scale.ratio(known.score)
-        return evidence_of(flow.last_seen, flow, NO_CARRIERS, self.model.limit_factor).ratio
+    def restore(self, incidents: Sequence[Incident]) -> None:
+        """Go on with incidents that were open when the process stopped."""
+        self.incidents.restore(incidents)
+        for one in incidents:
+            if one.domain != SCATTERED:
+                domain = siphash(b"" if one.domain == "." else from_text(one.domain), self.flows.key)
+                self.flows.watch(one.last_seen, one.client, domain)
 
-    def _judge(
-        self,
-        batch: QueryBatch,
-        names: Sequence[bytes],
-        which: Sequence[int],
-        features: NDArray[np.float32],
-        model_scores: NDArray[np.float32],
+    def _asked(self, batch: QueryBatch, clients: Coded, found: Lexical) -> Asked:
+        names = packed(batch.qname)
+        secret = np.zeros(len(batch), np.uint8)
+        all_may_tell(names.array, names.starts, found.cuts, secret)
+        outside = np.isin(found.domain_key, self._oast) & (found.part_starts[:-1] < found.part_starts[1:])
+        return Asked(
+            ts=batch.ts,
+            client=self.flows.rows_of(clients.values)[clients.codes],
+            qtype=batch.qtype,
+            rlen=batch.rlen,
+            size=np.diff(names.starts),
+            name=found.name_key,
+            domain=found.domain_key,
+            discount=self._services.factors(found.names),
+            secret=secret | outside,
+            parts=found.part_starts,
+            key=found.part_key,
+            bits=found.part_bits,
+            encoded=found.part_encoded,
+        )
+
+    def _note_peaks(self, batch: QueryBatch, clients: Coded, domains: Coded, said: Told) -> None:
+        self.peaks.days.update(np.unique(batch.ts // DAY_S).astype(int).tolist())
+        for row, _, scattered, ratio in said.peaks[: said.counts[2]].tolist():
+            self.peaks.note(float(batch.ts[row]), clients[row], SCATTERED if scattered else domains[row], ratio)
+
+    def _follow(self, batch: QueryBatch, clients: Coded, domains: Coded, said: Told) -> dict[int, Evidence]:
+        """Give the incidents what may concern them; returns the evidence that decides the rows it was about."""
+        decided: dict[int, Evidence] = {}
+        watched: dict[int, tuple[str, str]] = {}
+        scattered = self.flows.state.flows["scattered"]
+        for event in said.events[: said.counts[0]]:
+            row, at = int(event["row"]), int(event["flow"])
+            ts, evidence = float(batch.ts[row]), evidence_of(event["evidence"])
+            if event["secret"]:
+                evidence = with_secret(evidence, secret_of(batch.qname[row]))
+            key = watched[at] = clients[row], SCATTERED if scattered[at] else domains[row]
+            is_open = self.incidents.observe(ts, *key, _standing(event), evidence, self._sharing(event, evidence))
+            best = decided.setdefault(row, NO_EVIDENCE)
+            if (is_open or (event["fresh"] and evidence.ratio < 1)) and evidence.ratio > best.ratio:
+                decided[row] = evidence
+        for at, key in watched.items():
+            if key not in self.incidents.open:
+                self.flows.state.flows[at]["watched"] = 0
+        return decided
+
+    def _sharing(self, event: np.void, evidence: Evidence) -> Sequence[str]:
+        if not evidence.kind.startswith("spread"):
+            return ()
+        rows = [row for row in event["sharing"].tolist() if row >= 0]
+        return [domain_text(self.flows.view(row).samples[0][0].lower()) for row in rows[:SHARING_MAX]]
+
+    def _verdicts(
+        self, batch: QueryBatch, found: Lexical, domains: Coded, said: Told, decided: dict[int, Evidence]
     ) -> Verdicts:
         scale = self.scale
-        domains, reasons = [], []
-        scores = np.empty(len(batch), dtype=np.float32)
-        severities = np.empty(len(batch), dtype=np.uint8)
-        by_name = model_scores.tolist()
-        asked = zip(batch.qname, batch.qtype.tolist(), batch.rlen.tolist(), strict=True)
-        for row, (ts, client, number, query) in enumerate(
-            zip(batch.ts.tolist(), batch.client, which, asked, strict=True)
-        ):
-            name, model = names[number], by_name[number]
-            domain, parts, _ = priced = self._price(name)
-            watched = parts or query[1] in CARRYING_TYPES
-            evidence = self._count(ts, client, query, name, priced) if watched else NO_EVIDENCE
-            behaviour = scale.behaviour(evidence.ratio)
-            score = scale.combined(model, behaviour)
-            severity = scale.severity(score)
-            domains.append(domain)
-            scores[row], severities[row] = score, severity
-            reasons.append(query_reasons(name, model, behaviour, evidence, domain, scale) if severity else ())
-        return Verdicts(batch, domains, features, scores, severities, reasons, self.model.model_id)
-
-    def _count(self, ts: float, client: str, query: tuple[bytes, int, int], name: bytes, priced: Priced) -> Evidence:
-        domain, parts, discount = priced
-        flow = self.flows.flow(ts, client, domain)
-        if flow is None:
-            return NO_EVIDENCE
-        familiar = self.flows.familiar.factor(ts, domain)
-        information, _ = flow.add(ts, query, key_of(name), parts, discount * familiar)
-        carriers = NO_CARRIERS if discount > 1 or not client else self.flows.carriers(client, domain, flow)
-        evidence = evidence_of(ts, flow, carriers, self.model.limit_factor)
-        self.peaks.note(ts, client, domain, evidence.ratio * self.model.limit_factor)
-        if information > 0:
-            evidence = with_secret(evidence, secret_of(query[0]))
-        self.incidents.observe(ts, client, domain, flow, evidence, carriers)
-        is_open = (client, domain) in self.incidents.open
-        # a severity is that of this query: what long windows still hold of an incident that is over is not
-        return evidence if is_open or (information > 0 and evidence.ratio < 1) else NO_EVIDENCE
-
-    def _price(self, name: bytes) -> Priced:
-        """(registered domain, what each subdomain label costs, discount of a known service) of a lower-case name."""
-        found = self._priced.get(name)
-        if found is None:
-            if len(self._priced) >= PRICED_MAX:
-                self._priced.clear()
-            costs = [(label, self.model.chars.cost(label)) for label in split_domain(name)[0]]
-            parts = tuple(Part(key_of(b"." + label), cost.bits, cost.encoded) for label, cost in costs)
-            found = self._priced[name] = (domain_text(name), parts, _factor(self._services, name))
-        return found
-
-    def _with_incidents(self, verdicts: Verdicts) -> Verdicts:
-        changed = self.incidents.changes()
-        return replace(verdicts, incidents=changed) if changed else verdicts
-
-
-def _factor(services: Services, name: bytes) -> float:
-    found = services.of(name)
-    return found.factor if found else 1.0
+        ratios = said.evidence["ratio"]
+        decided = {row: evidence for row, evidence in decided.items() if evidence.ratio > ratios[row]}
+        ratios[list(decided)] = [evidence.ratio for evidence in decided.values()]
+        behaviour = scale.behaviours(ratios)
+        scores = scale.combined(found.score, behaviour)
+        severities = scale.severities(scores)
+        reasons: list[tuple[str, ...]] = [()] * len(batch)
+        for row in np.flatnonzero(severities).tolist():
+            evidence = decided.get(row) or evidence_of(said.evidence[row])
+            reasons[row] = query_reasons(
+                found.names[row], float(found.score[row]), float(behaviour[row]), evidence, domains[row], scale
+            )
+        return Verdicts(batch, domains, found.features, scores.astype(np.float32), severities, reasons, self.model.model_id)
 
 
 def secret_of(qname: bytes) -> str:
@@ -178,6 +197,28 @@ def secret_of(qname: bytes) -> str:
     labels = labels_of(qname)
     cut = len(split_domain(qname)[0])
     return secret_in(labels[:cut], labels[cut:])
+
+
+def _standing(event: np.void) -> Standing:
+    return Standing(
+        row=int(event["flow"]),
+        first_seen=float(event["first_seen"]),
+        queries=int(event["queries"]),
+        names=int(event["names"]),
+        encoded_names=int(event["encoded_names"]),
+        leaked_bytes=float(event["leaked"]),
+    )
+
+
+def _domains(found: Lexical) -> Coded:
+    """Registered domain of every name, each put into words once."""
+    count = len(found)
+    codes, firsts = np.empty(count, np.int32), np.empty(count, np.int64)
+    slots = np.full(1 << max(2 * count, 1).bit_length(), -1, np.int32)
+    differ = numbered(found.domain_key, slots, codes, firsts)
+    data, starts, cuts = found.names.data, found.names.starts, found.cuts
+    texts = [to_text(data[starts[row] + cuts[row] : starts[row + 1]]) for row in firsts[:differ].tolist()]
+    return Coded(codes, texts)
 
 
 def empty_verdicts(model_id: str, incidents: tuple[Incident, ...]) -> Verdicts:

@@ -2,115 +2,276 @@
 
 from __future__ import annotations
 
-import math
-from collections import Counter
-from collections.abc import Mapping
-from types import MappingProxyType
+from collections.abc import Callable, Iterable, Sequence
 
-from agents.familiar import Familiar
-from agents.windows import WINDOWS_S, Flow
+import numpy as np
+from numpy.typing import NDArray
+
+from agents.kernels import flows as table
+from agents.kernels.counting import EVIDENCE_BYTES
+from agents.kernels.judging import judge
+from agents.kernels.policy import FACTOR_AT, own
+from agents.kernels.seen import ROW_WORDS
+from agents.kernels.state import (
+    CARRIERS_MAX,
+    CLIENT,
+    DETAIL,
+    EVIDENCE,
+    FLOW,
+    NONE,
+    ROOM_SIZE,
+    SUMS,
+    WINDOWS,
+    WINDOWS_S,
+    Asked,
+    Room,
+    State,
+    Stop,
+    Told,
+    told,
+)
+from agents.siphash import Key
+from agents.windows import Flow
 
 IDLE_S = 3600
 """A key without evidence that was idle for this long makes room."""
-SWEEP_S = 60
-EVIDENCE_BYTES = 20.0
-"""A key that showed less than this holds no evidence."""
 CLIENT_PART, CLIENT_MIN = 8, 64
 """One client may hold this part of all keys, and at least so many."""
 CLIENT_KEPT = 0.75
 """Part of its room that a client's flows without evidence are cut back to when it is full, oldest first."""
-SPREAD_DOMAINS = 64
-"""Carriers of one client that add up: beyond it the one that carried least is left out."""
-SPREAD_NAMES = 3
-"""Encoded names from which a domain counts as a carrier: a page has one hash host, a carrier has many."""
-NO_CARRIERS: Mapping[str, Flow] = MappingProxyType({})
+POOL_WORDS = 48
+"""Words of eight bytes for names seen, per key: beyond them, the flows that want more forget what they saw."""
+START = 1024
+"""Rows at first; they double."""
+
+
+def _empty(keys_max: int, client_max: int, pool_max: int) -> State:
+    room = np.zeros(ROOM_SIZE, np.int64)
+    room[[Room.FREE_FLOW, Room.FREE_WINDOWS, Room.FREE_DETAIL]] = NONE
+    room[Room.FREE_KEYS :] = NONE
+    room[Room.KEYS_MAX], room[Room.CLIENT_MAX], room[Room.POOL_MAX] = keys_max, client_max, pool_max
+    return State(
+        flows=np.zeros(START, FLOW),
+        windows=np.zeros(START, WINDOWS),
+        details=np.zeros(START, DETAIL),
+        clients=np.zeros(0, CLIENT),
+        carriers=np.zeros((16, CARRIERS_MAX), np.int32),
+        index=np.full(4 * START, NONE, np.int32),
+        pool=np.zeros(2 * ROW_WORDS, np.uint64),
+        familiar=np.zeros(4 * START, np.uint64),
+        familiar_first=np.zeros(4 * START),
+        familiar_clients=np.zeros(4 * START, np.int32),
+        room=room,
+        swept=np.full(1, -np.inf),
+    )
 
 
 class Flows:
     """All flows, at most `keys_max`. Time comes from the queries alone."""
 
-    def __init__(self, keys_max: int) -> None:
-        self.keys_max = keys_max
-        self.client_max = min(keys_max, max(keys_max // CLIENT_PART, CLIENT_MIN))
-        self.refused = 0
-        self.flows: dict[tuple[str, str], Flow] = {}
-        self.familiar = Familiar()
-        self._held: Counter[str] = Counter()  # keys by client
-        self._carriers: dict[str, dict[str, Flow]] = {}
-        self._swept = -math.inf
+    def __init__(self, keys_max: int, key: Key = (0, 0)) -> None:
+        self.key = key  # of the hashes of names: who does not know it cannot make two names look like one
+        client_max = min(keys_max, max(keys_max // CLIENT_PART, CLIENT_MIN))
+        self.state = _empty(keys_max, client_max, max(POOL_WORDS * keys_max, 4 * ROW_WORDS))
+        self.clients: dict[str, int] = {}
+        self._free_clients: list[int] = []
+        self.samples: dict[int, list[tuple[bytes, int]]] = {}  # by row of details
 
     def __len__(self) -> int:
-        return len(self.flows)
+        return int(self.state.room[Room.LIVE])
 
-    def flow(self, ts: float, client: str, domain: str) -> Flow | None:
-        """The flow of a key, made if it is new; None where the caps refuse it."""
-        found = self.flows.get((client, domain))
+    @property
+    def refused(self) -> int:
+        """Queries whose flow the caps refused."""
+        return int(self.state.room[Room.REFUSED])
+
+    @property
+    def forgotten(self) -> int:
+        """How often a flow forgot what it saw, since the room for names was full."""
+        return int(self.state.room[Room.FORGOTTEN])
+
+    @property
+    def bytes_held(self) -> int:
+        """Memory of all arrays, bytes."""
+        return sum(array.nbytes for array in self.state)
+
+    def rows_of(self, clients: Sequence[str]) -> NDArray[np.int32]:
+        """A row for each of these clients; NONE where there is no room for another."""
+        return np.fromiter(map(self._client, clients), np.int32, len(clients))
+
+    def _client(self, client: str) -> int:
+        found = self.clients.get(client)
         if found is not None:
             return found
-        if self._is_full(client):
-            self._sweep(ts)
-            if self._is_full(client):
-                self.refused += 1
-                return None
-        made = self.flows[client, domain] = Flow(ts)
-        self._held[client] += 1
-        self.familiar.note(ts, domain)
-        return made
+        if self._free_clients:
+            row = self._free_clients.pop()
+        elif len(self.clients) > self.state.room[Room.KEYS_MAX]:
+            return NONE
+        else:
+            row = len(self.clients)
+            if row == len(self.state.clients):
+                self._extend("clients")
+        self.state.clients[row] = (0, 0, NONE, client == "", NONE)
+        self.clients[client] = row
+        return row
 
-    def _is_full(self, client: str) -> bool:
-        return len(self.flows) >= self.keys_max or self._held[client] >= self.client_max
+    def judge(self, asked: Asked, limits: NDArray[np.float64], rules: NDArray[np.float64]) -> Told:
+        """Count queries, in their order, and say what is beyond a limit (kernels/judging.py)."""
+        said, row = told(len(asked.ts)), 0
+        with np.errstate(over="ignore"):  # hashes overflow, where the kernels are plain Python
+            while True:
+                stop, row = judge(self.state, asked, limits, rules, said, row)
+                if stop == Stop.DONE:
+                    return said
+                if stop == Stop.SWEEP:
+                    self._sweep(float(asked.ts[row]))
+                else:
+                    self._make_room(Stop(stop))
 
-    def take(self, found: Mapping[tuple[str, str], Flow]) -> None:
-        """Put flows in, those of a snapshot."""
-        self.flows.update(found)
-        self._held = Counter(client for client, _ in self.flows)
-        self.familiar.rebuild(self.flows.items())
+    def make_room_for(self, flows: int, words: int) -> None:
+        """Room for so many flows, with a window, details and so many words of keys together."""
+        for name, size in (("flows", flows), ("windows", flows), ("details", flows), ("pool", words + ROW_WORDS)):
+            while len(getattr(self.state, name)) < size + 2:
+                self._extend(name)
+        while len(self.state.index) < 2 * (flows + 2):
+            self._make_room(Stop.INDEX)
+        while len(self.state.familiar) < 2 * (flows + 1):
+            self._make_room(Stop.FAMILIAR)
 
-    def carriers(self, client: str, domain: str, flow: Flow) -> Mapping[str, Flow]:
-        """Flows of a client that carry encoded names, by domain: data split over domains adds up over them."""
-        if flow.encoded_names < SPREAD_NAMES:
-            return NO_CARRIERS
-        found = self._carriers.setdefault(client, {})
-        if domain not in found and len(found) >= SPREAD_DOMAINS:
-            del found[min(found, key=lambda one: (found[one].encoded_bytes, one))]
-        found[domain] = flow
-        return found
+    def _make_room(self, stop: Stop) -> None:
+        if stop == Stop.INDEX:
+            self.state = self.state._replace(index=np.full(2 * len(self.state.index), NONE, np.int32))
+            table.enter_all(self.state.flows, self.state.index, self.state.room[Room.FLOWS])
+        elif stop == Stop.FAMILIAR:
+            size = 2 * len(self.state.familiar)
+            self.state = self.state._replace(
+                familiar=np.zeros(size, np.uint64),
+                familiar_first=np.zeros(size),
+                familiar_clients=np.zeros(size, np.int32),
+            )
+            table.greet_all(self.state)
+        else:
+            self._extend(stop.name.lower())
 
-    def forget(self, client: str, domain: str) -> None:
-        """Drop a flow and all that it showed."""
-        if self.flows.pop((client, domain), None) is not None:
-            self._held[client] -= 1
-            self.familiar.forget(domain)
-        self._carriers.get(client, {}).pop(domain, None)
+    def _extend(self, name: str) -> None:
+        """Double an array, the pool at most to its bound."""
+        old = getattr(self.state, name)
+        size = max(2 * len(old), 64)
+        if name == "pool":
+            size = min(size, int(self.state.room[Room.POOL_MAX]))
+        made = np.zeros((size, *old.shape[1:]), old.dtype)
+        made[: len(old)] = old
+        self.state = self.state._replace(**{name: made})
 
     def _sweep(self, ts: float) -> None:
-        if self._swept <= ts < self._swept + SWEEP_S:
-            return
-        self._swept = ts
-        for key in [key for key, flow in self.flows.items() if _idle(flow, ts)]:
-            del self.flows[key]
-        self._held = Counter(client for client, _ in self.flows)
-        if self.client_max < self.keys_max:
-            self._cut_back({client for client, held in self._held.items() if held >= self.client_max})
-        self.familiar.rebuild(self.flows.items())
-        self._carriers = {}  # filled again by the next query of each that is left
+        """Make room: what is idle goes, and the oldest flows without evidence of clients that used up theirs."""
+        self.state.swept[0] = ts
+        flows = self.state.flows[: self.state.room[Room.FLOWS]]
+        idle, evidence = ts - flows["last_seen"], flows["leaked"] >= EVIDENCE_BYTES
+        kept = (flows["used"] == 0) | (flows["watched"] == 1)
+        self._drop(~kept & ((idle > WINDOWS_S[-1]) | ((idle > IDLE_S) & ~evidence)))
+        client_max = int(self.state.room[Room.CLIENT_MAX])
+        if client_max < self.state.room[Room.KEYS_MAX]:
+            held = self.state.clients["held"]
+            for client in np.flatnonzero(held >= client_max).tolist():
+                mine = np.flatnonzero((flows["used"] == 1) & ~kept & ~evidence & (flows["client"] == client))
+                oldest = mine[np.argsort(flows["first_seen"][mine], kind="stable")]
+                out = np.zeros(len(flows), bool)
+                out[oldest[: held[client] - int(client_max * CLIENT_KEPT)]] = True
+                self._drop(out)
+        table.dismiss_carriers(self.state)
+        table.greet_all(self.state)
+        for client, row in list(self.clients.items()):
+            if self.state.clients[row]["held"] == 0:
+                del self.clients[client]
+                self._free_clients.append(row)
 
-    def _cut_back(self, clients: set[str]) -> None:
-        """Drop the oldest flows without evidence of clients that used up their room."""
-        if not clients:
-            return
-        over = {client: self._held[client] - int(self.client_max * CLIENT_KEPT) for client in clients}
-        for key in [key for key, flow in self.flows.items() if key[0] in clients and not _has_evidence(flow)]:
-            if over[key[0]] > 0:
-                over[key[0]] -= 1
-                self._held[key[0]] -= 1
-                del self.flows[key]
+    def _drop(self, out: NDArray[np.bool_]) -> None:
+        rows = np.flatnonzero(out)
+        for at in self.state.flows["detail"][rows].tolist():
+            self.samples.pop(at, None)
+        table.drop_all(self.state, rows)
 
+    def keep_samples(self, said: Told, names: Sequence[bytes], qtypes: NDArray[np.uint16]) -> None:
+        """Keep the names that the kernel calls samples; the columns are those of the batch."""
+        for row, at, number in said.samples[: said.counts[1]].tolist():
+            if number == 0:
+                self.samples[at] = []
+            self.samples[at].append((names[row], int(qtypes[row])))
 
-def _has_evidence(flow: Flow) -> bool:
-    return flow.leaked_bytes >= EVIDENCE_BYTES
+    def find(self, client: str, domain: int) -> int | None:
+        """Row of a flow by client and hash of its domain, or None."""
+        row = self.clients.get(client)
+        if row is None:
+            return None
+        found = table.find(self.state.flows, self.state.index, np.uint64(domain), row)
+        return None if found == NONE else int(found)
 
+    def watch(self, ts: float, client: str, domain: int) -> None:
+        """Tell of every query of this flow, made if there is none, unless the caps refuse it."""
+        row, found = self._client(client), self.find(client, domain)
+        if found is None and row != NONE and not table.is_full(self.state, row):
+            for stop, lacking in self._lacking():
+                if lacking:
+                    self._make_room(stop)
+            found = int(table.make(self.state, ts, np.uint64(domain), row))
+        if found is not None:
+            self.state.flows[found]["watched"] = 1
 
-def _idle(flow: Flow, ts: float) -> bool:
-    idle = ts - flow.last_seen
-    return idle > WINDOWS_S[-1] or (idle > IDLE_S and not _has_evidence(flow))
+    def _lacking(self) -> Iterable[tuple[Stop, bool]]:
+        room, state = self.state.room, self.state
+        yield Stop.FLOWS, room[Room.FLOWS] + 2 > len(state.flows)
+        yield Stop.INDEX, 2 * (room[Room.LIVE] + 2) > len(state.index)
+
+    def client_of(self, row: int) -> int:
+        """The client's row of a flow."""
+        return int(self.state.flows[row]["client"])
+
+    def ratio(self, row: int, limits: NDArray[np.float64], rules: NDArray[np.float64]) -> float:
+        """How many times over its limit a flow was by itself, when it was last asked below."""
+        flow, evidence = self.state.flows[row], np.zeros(1, EVIDENCE)[0]
+        own(evidence, float(flow["last_seen"]), flow, self.state.windows, limits, rules, np.zeros(SUMS))
+        return float(evidence["ratio"] / rules[FACTOR_AT])
+
+    def release(self, row: int, settled: float) -> None:
+        """Its incident is closed, when so many bytes had leaked."""
+        self.state.flows[row]["watched"] = 0
+        self.state.flows[row]["settled"] = settled
+
+    def settled(self, row: int) -> float:
+        """Bytes that had leaked when its last incident was closed."""
+        return float(self.state.flows[row]["settled"])
+
+    def forget(self, row: int) -> None:
+        """Drop a flow and all that it showed."""
+        out = np.zeros(self.state.room[Room.FLOWS], bool)
+        out[row] = True
+        self._drop(out)
+        table.dismiss_carriers(self.state)
+        table.greet_all(self.state)
+
+    def rows(self, wanted: Callable[[NDArray[np.void]], NDArray[np.bool_]]) -> list[int]:
+        """Rows in use that a condition on them selects."""
+        flows = self.state.flows[: self.state.room[Room.FLOWS]]
+        found: list[int] = np.flatnonzero((flows["used"] == 1) & wanted(flows)).tolist()
+        return found
+
+    def view(self, row: int) -> Flow:
+        """What is known of one flow."""
+        flow = self.state.flows[row]
+        at = int(flow["detail"])
+        kept = self.state.details[at]
+        types = zip(kept["qtype"].tolist(), kept["count"].tolist(), strict=True) if at != NONE else ()
+        return Flow(
+            first_seen=float(flow["first_seen"]),
+            last_seen=float(flow["last_seen"]),
+            queries=int(flow["queries"]),
+            names=int(flow["names"]),
+            encoded_names=int(flow["encoded_names"]),
+            leaked_bytes=float(flow["leaked"]),
+            encoded_bytes=float(flow["encoded"]),
+            bytes_in=int(flow["bytes_in"]),
+            settled_bytes=float(flow["settled"]),
+            samples=tuple(self.samples.get(at, ())),
+            qtypes={qtype: count for qtype, count in types if count},
+        )

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from agents.evidence import Timeline, evidence_json, tool_behind
+from agents.flows import Flows
 from agents.names import to_text
 from agents.policy import Evidence, Scale, incident_reasons
 from agents.types import Incident, Severity
-from agents.windows import SAMPLES, Flow
+from agents.windows import SAMPLES
 
 REOPEN_BYTES = 50.0
 """New bytes that must have left since an incident was closed before another is opened for the same flow."""
@@ -18,35 +19,40 @@ SHOWN_SAMPLES = 8
 Key = tuple[str, str]
 
 
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """Where a flow stood when a query of it had been counted."""
+
+    row: int  # of Flows
+    first_seen: float
+    queries: int
+    names: int
+    encoded_names: int
+    leaked_bytes: float
+
+
 @dataclass(slots=True)
 class _Trail:
     """What an open incident rests on, and how far it has been told."""
 
-    flow: Flow
+    row: int  # of Flows
     timeline: Timeline
     queries: int = 0
     leaked: float = 0.0
 
-    def follow(self, ts: float) -> None:
+    def follow(self, ts: float, flow: Standing) -> None:
         """Put what came since the last call on the timeline."""
-        self.timeline.add(ts, self.flow.queries - self.queries, self.flow.leaked_bytes - self.leaked)
-        self.queries, self.leaked = self.flow.queries, self.flow.leaked_bytes
-
-
-def _opens(flow: Flow, evidence: Evidence) -> bool:
-    """Whether evidence opens an incident: after one was closed, long windows still hold what it was about."""
-    if evidence.ratio < 1:
-        return False
-    new = flow.leaked_bytes - flow.settled_bytes >= REOPEN_BYTES
-    return flow.settled_bytes == 0 or new or evidence.kind in ("secret", "answers")
+        self.timeline.add(ts, flow.queries - self.queries, flow.leaked_bytes - self.leaked)
+        self.queries, self.leaked = flow.queries, flow.leaked_bytes
 
 
 class Incidents:
     """The open incidents. Time comes from the queries."""
 
-    def __init__(self, quiet_s: float, scale: Scale) -> None:
+    def __init__(self, quiet_s: float, scale: Scale, flows: Flows) -> None:
         self.quiet_s = quiet_s
         self.scale = scale
+        self._flows = flows
         self.open: dict[Key, Incident] = {}
         self._trails: dict[Key, _Trail] = {}
         self._changed: set[Key] = set()
@@ -58,9 +64,9 @@ class Incidents:
         self.open.update({(incident.client, incident.domain): incident for incident in incidents})
 
     def observe(
-        self, ts: float, client: str, domain: str, flow: Flow, evidence: Evidence, carriers: Mapping[str, Flow]
-    ) -> None:
-        """A query of a flow: open an incident where a limit is reached, keep an open one up to date."""
+        self, ts: float, client: str, domain: str, flow: Standing, evidence: Evidence, sharing: Sequence[str] = ()
+    ) -> bool:
+        """A query of a flow: open an incident where a limit is reached, keep an open one up to date; whether one is."""
         key = (client, domain)
         known = self.open.get(key)
         if known is not None and ts - known.last_seen > self.quiet_s:
@@ -68,24 +74,33 @@ class Incidents:
             known = None
         if key in self._unsettled:
             self._unsettled.discard(key)
-            flow.settled_bytes = flow.leaked_bytes
-        if known is None and not _opens(flow, evidence):
-            return
+            self._flows.release(flow.row, flow.leaked_bytes)
+        if known is None and not self._opens(flow, evidence):
+            return False
         trail = self._trails.get(key)
         if trail is None:
-            trail = self._trails[key] = _Trail(flow, Timeline(flow.first_seen if known is None else ts))
+            trail = self._trails[key] = _Trail(flow.row, Timeline(flow.first_seen if known is None else ts))
             if known is not None:  # restored: what was before has been told
                 trail.queries, trail.leaked = flow.queries - 1, flow.leaked_bytes
-        trail.follow(ts)
+        trail.follow(ts, flow)
         self.open[key] = (
-            self._opened(ts, client, domain, flow, evidence, carriers)
+            self._opened(ts, client, domain, flow, evidence, sharing)
             if known is None
-            else self._updated(known, ts, flow, evidence, carriers)
+            else self._updated(known, ts, flow, evidence, sharing)
         )
         self._changed.add(key)
+        return True
+
+    def _opens(self, flow: Standing, evidence: Evidence) -> bool:
+        """Whether evidence opens an incident: after one was closed, long windows still hold what it was about."""
+        if evidence.ratio < 1:
+            return False
+        settled = self._flows.settled(flow.row)
+        new = flow.leaked_bytes - settled >= REOPEN_BYTES
+        return settled == 0 or new or evidence.kind in ("secret", "answers")
 
     def _opened(
-        self, ts: float, client: str, domain: str, flow: Flow, evidence: Evidence, carriers: Mapping[str, Flow]
+        self, ts: float, client: str, domain: str, flow: Standing, evidence: Evidence, sharing: Sequence[str]
     ) -> Incident:
         score = self.scale.behaviour(evidence.ratio)
         return Incident(
@@ -93,7 +108,7 @@ class Incidents:
             domain=domain,
             severity=max(Severity.HIGH, self.scale.severity(score)),
             score=score,
-            reasons=incident_reasons(domain, flow, evidence, carriers),
+            reasons=incident_reasons(domain, flow.names, flow.encoded_names, evidence, sharing),
             tool=None,
             first_seen=flow.first_seen,
             last_seen=ts,
@@ -106,7 +121,7 @@ class Incidents:
         )
 
     def _updated(
-        self, known: Incident, ts: float, flow: Flow, evidence: Evidence, carriers: Mapping[str, Flow]
+        self, known: Incident, ts: float, flow: Standing, evidence: Evidence, sharing: Sequence[str]
     ) -> Incident:
         score = self.scale.behaviour(evidence.ratio)
         louder = score > known.score
@@ -114,7 +129,7 @@ class Incidents:
             known,
             severity=max(known.severity, self.scale.severity(score)),
             score=max(known.score, score),
-            reasons=self._reasons(known, flow, evidence, carriers) if louder else known.reasons,
+            reasons=self._reasons(known, flow, evidence, sharing) if louder else known.reasons,
             last_seen=max(known.last_seen, ts),
             queries=max(known.queries, flow.queries),
             unique_names=max(known.unique_names, flow.names),
@@ -122,10 +137,10 @@ class Incidents:
         )
 
     def _reasons(
-        self, known: Incident, flow: Flow, evidence: Evidence, carriers: Mapping[str, Flow]
+        self, known: Incident, flow: Standing, evidence: Evidence, sharing: Sequence[str]
     ) -> tuple[str, ...]:
         secrets = tuple(reason for reason in known.reasons if reason.startswith("one query"))
-        found = incident_reasons(known.domain, flow, evidence, carriers)
+        found = incident_reasons(known.domain, flow.names, flow.encoded_names, evidence, sharing)
         return (*found, *(reason for reason in secrets if reason not in found))
 
     def close_quiet(self, now: float) -> None:
@@ -149,7 +164,7 @@ class Incidents:
         del self.open[key]
         trail = self._trails.pop(key, None)
         if trail is not None:  # as it was when last told: a batch may close and go on in one
-            trail.flow.settled_bytes = trail.leaked
+            self._flows.release(trail.row, trail.leaked)
         else:
             self._unsettled.add(key)
         self._changed.discard(key)
@@ -168,12 +183,12 @@ class Incidents:
         trail = self._trails.get(key)
         if trail is None:
             return incident
-        tool = incident.tool
-        if tool is None or trail.flow.names <= SAMPLES:
-            tool = tool_behind(trail.flow) or tool
+        flow, tool = self._flows.view(trail.row), incident.tool
+        if tool is None or flow.names <= SAMPLES:
+            tool = tool_behind(flow) or tool
         return replace(
             incident,
             tool=tool,
-            sample_names=tuple(to_text(wire) for wire, _ in trail.flow.samples[:SHOWN_SAMPLES]),
-            evidence=evidence_json(trail.flow, incident.domain, tool, trail.timeline),
+            sample_names=tuple(to_text(wire) for wire, _ in flow.samples[:SHOWN_SAMPLES]),
+            evidence=evidence_json(flow, incident.domain, tool, trail.timeline),
         )

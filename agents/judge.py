@@ -106,7 +106,7 @@ class Judge:
             news = [one for key, one in newest.items() if key not in self.detector.incidents.open]
             self._manager.remember(news)
             self._logged |= {(one.client, one.domain): one.incident_id for one in news}
-            self.detector.incidents.restore(news)
+            self.detector.restore(news)
             closed = tuple(dataclasses.replace(incident, closed_at=incident.last_seen) for incident in old)
             if closed:
                 self.fanout.accept(empty_verdicts(self.detector.model.model_id, closed))

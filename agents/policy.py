@@ -2,12 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from agents.features import HEX, View, view_of
+import numpy as np
+from numpy.typing import NDArray
+
+from agents.features import View, view_of
+from agents.kernels.policy import (
+    FACTOR_AT,
+    FRESH_BYTES_AT,
+    FRESH_ENCODED_AT,
+    FRESH_NAME_AT,
+    MIN_NAMES_AT,
+    RULES,
+    SCATTERED_AT,
+)
+from agents.kernels.state import Kind
+from agents.letters import HEX
 from agents.types import Severity
-from agents.windows import Flow, Window
+from agents.windows import WINDOWS_S
 
 INFORMATION_BYTES = {60: 500.0, 600: 800.0, 3600: 1_000.0, 86_400: 2_500.0, 604_800: 6_000.0}
 """Bytes of new names that one client may send below one domain per window, whatever they look like."""
@@ -28,8 +42,17 @@ FRESH_ENCODED_SHARE, FRESH_NAME_SHARE = 0.85, 0.4
 """Shares from which a flow is little else: of its names that are encoded, and of its queries that ask for a name for
 the first time (a browser asks for A and AAAA, and comes back; a carrier asks once). Padding evades this limit, not
 the others."""
+SCATTERED_BYTES = {3600: 300.0, 86_400: 800.0}
+"""Encoded bytes of one client below domains of which it asked for one or two such names each: throw-away domains. The
+highest of the benign development captures is 46, in an hour and in a day (docs/detection.md)."""
+SCATTERED_DOMAINS = 5
+"""Names of that kind below which they are no pattern."""
 MIN_NAMES = 2
 """Names below which there is no behaviour, only odd names."""
+KINDS = ("information", "encoded", "answers", "fresh", "spread", "spread fresh", "scattered", "secret")
+"""Evidence.kind by the kernels' number."""
+SCATTERED = "*"
+"""The domain of an incident of names scattered over many domains."""
 CRITICAL_RATIO = 3.0
 """Times over a limit from which an incident is CRITICAL."""
 
@@ -59,11 +82,23 @@ class Scale:
             return 1 + (CRITICAL_RATIO - 1) * (score - self.high) / (self.critical - self.high)
         return (1 - self.critical) * CRITICAL_RATIO / max(1 - score, 1e-9)
 
-    def combined(self, model: float, behaviour: float) -> float:
-        """Score of a query: the louder vote, or their weighted mean."""
+    def combined(self, model: NDArray[np.float32], behaviour: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Scores of queries: the louder vote, or their weighted mean."""
         if self.combine == "weighted":
             return self.model_weight * model + (1 - self.model_weight) * behaviour
-        return max(model, behaviour)
+        return np.maximum(model, behaviour)
+
+    def behaviours(self, ratios: NDArray[np.float64]) -> NDArray[np.float64]:
+        """`behaviour` of each."""
+        slope = (self.critical - self.high) / (CRITICAL_RATIO - 1)
+        beyond = 1 - (1 - self.critical) * CRITICAL_RATIO / np.maximum(ratios, 1.0)
+        over = np.where(ratios < CRITICAL_RATIO, self.high + slope * (ratios - 1), beyond)
+        return np.where(ratios < 1, self.high * ratios * ratios, over)
+
+    def severities(self, scores: NDArray[np.float64]) -> NDArray[np.uint8]:
+        """`severity` of each."""
+        levels = np.array([self.suspicious, self.high, self.critical])
+        return np.searchsorted(levels, scores, side="right").astype(np.uint8)
 
     def behaviour(self, ratio: float) -> float:
         """Score of evidence: `high` where a limit is reached, `critical` at CRITICAL_RATIO times it, towards 1 beyond.
@@ -86,79 +121,53 @@ class Evidence:
     amount: float = 0.0  # bytes, or names where the kind is fresh
     limit: float = 0.0
     names: int = 0
-    kind: str = "information"  # "answers", "encoded", "fresh", "spread", "spread fresh", "secret"
+    kind: str = "information"  # see KINDS
     domains: int = 1
     text: str = ""  # what a secret is
 
 
-def evidence_of(ts: float, flow: Flow, carriers: Mapping[str, Flow], factor: float = 1.0) -> Evidence:
-    """The strongest evidence about a flow at time ts, at `factor` times the limits.
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """The limits as the kernels read them: bytes or names by [kind, window], inf = none, and the rules beside them."""
 
-    carriers: the client's flows that carry encoded names, this one among them if it is one. A flow that reaches a
-    limit by itself is marked `alone`: from then on it counts for no other domain's evidence.
-    """
-    best = _own(ts, flow)
-    flow.alone = flow.alone or best.ratio >= factor
-    if not flow.alone:
-        best = _shared(best, ts, [one for one in carriers.values() if not one.alone], _is_fresh(flow))
-    return best if factor == 1.0 else replace(best, ratio=best.ratio / factor, limit=best.limit * factor)
+    table: NDArray[np.float64]
+    rules: NDArray[np.float64]
 
 
-def _own(ts: float, flow: Flow) -> Evidence:
-    best = Evidence(0.0)
-    enough = flow.names >= MIN_NAMES
-    fresh = enough and _is_fresh(flow)
-    for window in flow.windows:
-        information, encoded, names, encoded_names, answers = window.sums(ts)
-        best = _louder(best, window, "answers", answers, ANSWER_BYTES, names)
-        if not enough:
-            continue
-        best = _louder(best, window, "information", information, INFORMATION_BYTES, names)
-        best = _louder(best, window, "encoded", encoded, ENCODED_BYTES, names)
-        if fresh:
-            amount = min(encoded_names, encoded / FRESH_BYTES_A_NAME)
-            best = _louder(best, window, "fresh", amount, FRESH_NAMES, names)
-    return best
+def limits_of(factor: float = 1.0) -> Limits:
+    """All limits; what is told of them is at `factor` times their number."""
+    table = np.full((len(Kind) - 1, len(WINDOWS_S)), np.inf)
+    for kind, by_window in (
+        (Kind.INFORMATION, INFORMATION_BYTES),
+        (Kind.ENCODED, ENCODED_BYTES),
+        (Kind.ANSWERS, ANSWER_BYTES),
+        (Kind.FRESH, FRESH_NAMES),
+        (Kind.SPREAD, SPREAD_BYTES),
+        (Kind.SPREAD_FRESH, SPREAD_FRESH_NAMES),
+        (Kind.SCATTERED, SCATTERED_BYTES),
+    ):
+        for window_s, limit in by_window.items():
+            table[kind, WINDOWS_S.index(window_s)] = limit
+    rules = np.zeros(RULES)
+    rules[MIN_NAMES_AT], rules[FACTOR_AT], rules[SCATTERED_AT] = MIN_NAMES, factor, SCATTERED_DOMAINS
+    rules[FRESH_BYTES_AT], rules[FRESH_ENCODED_AT], rules[FRESH_NAME_AT] = (
+        FRESH_BYTES_A_NAME,
+        FRESH_ENCODED_SHARE,
+        FRESH_NAME_SHARE,
+    )
+    return Limits(table, rules)
 
 
-def _shared(best: Evidence, ts: float, carriers: Sequence[Flow], fresh: bool) -> Evidence:
-    if len(carriers) < 2:
-        return best
-    for number, window in enumerate(carriers[0].windows):
-        if window.seconds not in SPREAD_BYTES:
-            continue
-        sums = [carrier.windows[number].sums(ts) for carrier in carriers]
-        encoded, names = sum(one[1] for one in sums), sum(one[3] for one in sums)
-        best = _louder(best, window, "spread", encoded, SPREAD_BYTES, names, len(carriers))
-        if fresh:
-            amount = min(names, encoded / FRESH_BYTES_A_NAME)
-            best = _louder(best, window, "spread fresh", amount, SPREAD_FRESH_NAMES, names, len(carriers))
-    return best
+def evidence_of(row: np.void) -> Evidence:
+    """Evidence from a row of kernels.state.EVIDENCE."""
+    ratio, amount, limit, names, domains, kind, window = row.item()
+    text = KINDS[kind] if ratio > 0 else KINDS[0]
+    return Evidence(ratio, WINDOWS_S[window], amount, limit, names, text, domains)
 
 
 def with_secret(evidence: Evidence, secret: str) -> Evidence:
     """Evidence of a query that gives a secret away: enough by itself, whatever the windows say."""
     return replace(evidence, ratio=max(evidence.ratio, 1.0), kind="secret", text=secret) if secret else evidence
-
-
-def _is_fresh(flow: Flow) -> bool:
-    encoded, new = flow.encoded_names / max(flow.names, 1), flow.names / max(flow.queries, 1)
-    return encoded >= FRESH_ENCODED_SHARE and new >= FRESH_NAME_SHARE
-
-
-def _louder(
-    best: Evidence,
-    window: Window,
-    kind: str,
-    amount: float,
-    limits: Mapping[int, float],
-    names: float,
-    domains: int = 1,
-) -> Evidence:
-    limit = limits.get(window.seconds)
-    if limit is None or amount / limit <= best.ratio:
-        return best
-    return Evidence(amount / limit, window.seconds, amount, limit, round(names), kind, domains)
 
 
 def bounds(factor: float = 1.0) -> dict[str, float]:
@@ -174,16 +183,18 @@ def _span(seconds: int) -> str:
     return {60: "60 s", 600: "10 min", 3600: "1 h", 86_400: "24 h", 604_800: "7 d"}[seconds]
 
 
-def incident_reasons(domain: str, flow: Flow, evidence: Evidence, carriers: Mapping[str, Flow]) -> tuple[str, ...]:
-    """Why there is an incident, in words."""
+def incident_reasons(
+    domain: str, names: int, encoded_names: int, evidence: Evidence, sharing: Sequence[str]
+) -> tuple[str, ...]:
+    """Why there is an incident, in words. names: different ones of the flow; sharing: the loudest of several domains."""
     span = _span(evidence.window_s)
     where = f"below {domain}"
-    if evidence.kind.startswith("spread"):
-        shared = [name for name in carriers if not carriers[name].alone]
-        loudest = sorted(shared, key=lambda name: (-carriers[name].encoded_bytes, name))[:5]
-        where = f"below {evidence.domains} domains ({', '.join(loudest)})"
     if evidence.kind == "secret":
         return (f"one query below {domain} carried {evidence.text}",)
+    if evidence.kind == "scattered":
+        where = "below as many domains, one or two each,"
+    elif evidence.kind.startswith("spread"):
+        where = f"below {evidence.domains} domains ({', '.join(sharing)})"
     reasons = [f"{evidence.names} unique names {where} in {span}"]
     if evidence.kind.endswith("fresh"):
         reasons.append(f"each new and encoded, {evidence.ratio:.1f} times the limit of {evidence.limit:.0f} such names")
@@ -191,8 +202,8 @@ def incident_reasons(domain: str, flow: Flow, evidence: Evidence, carriers: Mapp
         carried = {"information": "information", "answers": "data in answers"}.get(evidence.kind, "encoded data")
         times = f"{evidence.ratio:.1f} times the limit of {evidence.limit:.0f}"
         reasons.append(f"{evidence.amount:.0f} bytes of {carried}, {times}")
-    if flow.names and flow.encoded_names / flow.names >= 0.5:
-        reasons.append(f"{100 * flow.encoded_names // flow.names} % of the names read as encoded, not as words")
+    if names and encoded_names / names >= 0.5:
+        reasons.append(f"{100 * encoded_names // names} % of the names read as encoded, not as words")
     return tuple(reasons)
 
 
@@ -204,7 +215,8 @@ def query_reasons(
     if evidence.kind == "secret":
         reasons.append(f"it carries {evidence.text}")
     elif behaviour >= scale.suspicious:
-        reasons.append(f"{evidence.names} unique names below {domain} in {_span(evidence.window_s)}")
+        below = "many domains" if evidence.kind == "scattered" else domain
+        reasons.append(f"{evidence.names} unique names below {below} in {_span(evidence.window_s)}")
         if not evidence.kind.endswith("fresh"):
             reasons.append(f"{evidence.amount:.0f} bytes of information")
     if model >= scale.suspicious:

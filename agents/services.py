@@ -9,13 +9,22 @@ from __future__ import annotations
 
 import csv
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib import resources
 from types import MappingProxyType
 
-from agents.names import from_text, labels_of
+import numpy as np
+from numpy.typing import NDArray
+
+from agents.columns import Names
+from agents.kernels.listed import all_listed
+from agents.names import from_text, labels_of, wire_of
+from agents.siphash import siphash
+
+FACTORS_MAX = 65_536
+"""Names whose factor is remembered; at the bound all are forgotten."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +55,8 @@ class Services:
 
     def __init__(self, own: Mapping[tuple[bytes, ...], Service] = MappingProxyType({})) -> None:
         self._listed = {**services(), **own}
+        self._slots = _slots([wire_of(labels) for labels in self._listed])
+        self._factors: dict[bytes, float] = {}
 
     def of(self, wire: bytes) -> Service | None:
         """The service that a lower-case wire name belongs to: longest suffix at label boundaries, shape fitting."""
@@ -56,3 +67,33 @@ class Services:
                 rest = b".".join(labels[:cut])
                 return found if found.shape is None or found.shape.fullmatch(rest) else None
         return None
+
+    def factor(self, wire: bytes) -> float:
+        """How many times more a lower-case wire name may carry than one of no service; remembered for a while."""
+        found = self._factors.get(wire)
+        if found is None:
+            if len(self._factors) >= FACTORS_MAX:
+                self._factors.clear()
+            service = self.of(wire)
+            found = self._factors[wire] = service.factor if service else 1.0
+        return found
+
+    def factors(self, names: Names) -> NDArray[np.float64]:
+        """`factor` of n lower-case wire names; those that end in no listed suffix are not looked at one by one."""
+        listed, found = np.zeros(len(names), np.uint8), np.ones(len(names))
+        all_listed(names.array, names.starts, self._slots, listed)
+        for row in np.flatnonzero(listed).tolist():
+            found[row] = self.factor(names[row])
+        return found
+
+
+def _slots(suffixes: Sequence[bytes]) -> NDArray[np.uint64]:
+    """Open addressing of the suffixes' hashes, as kernels/listed.py reads it."""
+    slots = np.zeros(1 << (4 * len(suffixes) + 1).bit_length(), np.uint64)
+    for suffix in suffixes:
+        key = siphash(suffix, (0, 0))
+        place = key & (len(slots) - 1)
+        while slots[place]:
+            place = (place + 1) & (len(slots) - 1)
+        slots[place] = key
+    return slots

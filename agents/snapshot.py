@@ -3,99 +3,143 @@
 from __future__ import annotations
 
 import base64
+import io
 import json
 import zlib
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 from typing import Any
 
-from agents.flows import Flows
-from agents.windows import SUMS, WINDOWS_S, Flow, Window
+import numpy as np
+from numpy.typing import NDArray
 
-FORMAT = 2
-AT_ONCE = 200
-FLOWS_MAX = 50_000
+from agents.flows import Flows
+from agents.kernels import copying
+from agents.kernels.flows import greet_all
+from agents.kernels.seen import ROW_WORDS
+from agents.kernels.state import DETAIL, FLOW, NONE, WINDOWS, Room
+from agents.siphash import Key
+
+FORMAT = 3
+FLOWS_MAX = 200_000
 """Flows kept, those that leaked most first: what leaked nothing yet starts anew."""
 LEVEL = 1  # of zlib: a snapshot is written every minute
+BYTES_MAX = 2 << 30
+"""A file that unpacks to more is none of ours."""
+ARRAYS = {"flows": FLOW, "windows": WINDOWS, "details": DETAIL, "keys": np.dtype(np.uint64)}
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """Flows copied out, those that leaked most first; all but `keys` have a row a flow."""
+
+    flows: NDArray[Any]  # FLOW; `client` is a number of `clients`, places in other arrays mean nothing
+    windows: NDArray[Any]  # WINDOWS; zeros where the flow has none
+    details: NDArray[Any]  # DETAIL; the same
+    keys: NDArray[np.uint64]  # what each remembers: its piece, or its filter and then the older one
+    clients: list[str]
+    samples: list[list[tuple[bytes, int]]]
+    hash_key: Key
 
 
 def dump(flows: Flows, guard: AbstractContextManager[Any] | None = None) -> bytes:
-    """The state of all flows, compressed: a line of JSON a flow, after a head line.
-
-    `guard` is held for AT_ONCE flows at a time: whoever judges waits for milliseconds, and so does everything else.
-    """
-    held = nullcontext() if guard is None else guard
-    with held:
-        loudest = sorted(flows.flows.items(), key=lambda item: (-item[1].leaked_bytes, item[0]))[:FLOWS_MAX]
+    """The state of all flows, compressed. `guard` is held while it is copied, not while it is packed."""
+    with nullcontext() if guard is None else guard:
+        kept = _copy_out(flows, FLOWS_MAX)
+    arrays = {name: getattr(kept, name) for name in ARRAYS}
+    head = {
+        "format": FORMAT,
+        "key": kept.hash_key,
+        "layout": _layout(),
+        "lengths": {name: len(array) for name, array in arrays.items()},
+        "clients": kept.clients,
+        "samples": [[[_text(wire), qtype] for wire, qtype in samples] for samples in kept.samples],
+    }
+    out = io.BytesIO()
     packer = zlib.compressobj(LEVEL)
-    parts = [packer.compress(_line({"format": FORMAT, "windows": WINDOWS_S, "sums": SUMS, "flows": len(loudest)}))]
-    for start in range(0, len(loudest), AT_ONCE):
-        with held:
-            lines = [_line([*key, _flow_json(flow)]) for key, flow in loudest[start : start + AT_ONCE]]
-        parts.append(packer.compress(b"".join(lines)))
-    return b"".join((*parts, packer.flush()))
+    for part in (json.dumps(head, separators=(",", ":")).encode() + b"\n", *(a.tobytes() for a in arrays.values())):
+        out.write(packer.compress(part))
+    out.write(packer.flush())
+    return out.getvalue()
 
 
 def load(data: bytes, flows: Flows) -> int:
-    """Put a dumped state into `flows`; returns how many flows. Raises ValueError for anything but a whole dump."""
+    """Put a dumped state into `flows`, new ones; returns how many. Raises ValueError for anything but a whole dump."""
     try:
         unpacker = zlib.decompressobj()
-        head, *lines = unpacker.decompress(data).splitlines()
-        state = json.loads(head)
-        if (state["format"], tuple(state["windows"]), state["sums"]) != (FORMAT, WINDOWS_S, SUMS):
-            raise ValueError("cannot restore windows: written by another version")
-        if not unpacker.eof or len(lines) != state["flows"]:
+        whole = unpacker.decompress(data, BYTES_MAX)
+        if not unpacker.eof:
             raise ValueError("cannot restore windows: the file is cut off")
-        rows = [json.loads(line) for line in lines[: flows.keys_max]]
-        found = {(client, domain): _flow_of(row) for client, domain, row in rows}
+        line, _, body = whole.partition(b"\n")
+        head = json.loads(line)
+        if head["format"] != FORMAT or head["layout"] != _layout():
+            raise ValueError("cannot restore windows: written by another version")
+        arrays = _arrays(head["lengths"], body)
+        samples = [[(base64.b64decode(text), int(qtype)) for text, qtype in one] for one in head["samples"]]
+        low, high = head["key"]
+        kept = Kept(**arrays, clients=list(map(str, head["clients"])), samples=samples, hash_key=(int(low), int(high)))
+        return _copy_in(flows, kept)
     except (zlib.error, KeyError, TypeError, IndexError, AttributeError) as error:
         raise ValueError(f"cannot restore windows: damaged file ({type(error).__name__})") from None
-    flows.take(found)
-    return len(found)
 
 
-def _line(value: Any) -> bytes:
-    return json.dumps(value, separators=(",", ":")).encode() + b"\n"
+def _layout() -> str:
+    """What a row of each array is made of: another layout is another format."""
+    return str(zlib.crc32(repr([kind.descr for kind in ARRAYS.values()]).encode()))
 
 
-def _flow_json(flow: Flow) -> dict[str, Any]:
-    sketches = (flow.memory.sketch, flow.memory.older)
-    return {
-        "seen": [flow.first_seen, flow.last_seen],
-        "counts": [flow.queries, flow.names, flow.encoded_names, flow.bytes_in],
-        "bytes": [flow.leaked_bytes, flow.encoded_bytes, flow.settled_bytes],
-        "alone": flow.alone,
-        "exact": sorted(flow.memory.exact),
-        "sketches": [None if sketch is None else _text(bytes(sketch)) for sketch in sketches],
-        "samples": [[_text(wire), qtype] for wire, qtype in flow.samples],
-        "qtypes": sorted(flow.qtypes.items()),
-        "windows": _windows_json(flow.windows),
-    }
-
-
-def _flow_of(row: dict[str, Any]) -> Flow:
-    flow = Flow(row["seen"][0])
-    flow.last_seen = row["seen"][1]
-    flow.queries, flow.names, flow.encoded_names, flow.bytes_in = row["counts"]
-    flow.leaked_bytes, flow.encoded_bytes, flow.settled_bytes = row["bytes"]
-    flow.alone = bool(row["alone"])
-    flow.memory.exact = set(row["exact"])
-    flow.memory.sketch, flow.memory.older = (
-        None if text is None else bytearray(base64.b64decode(text)) for text in row["sketches"]
-    )
-    flow.samples = [(base64.b64decode(text), qtype) for text, qtype in row["samples"]]
-    flow.qtypes = dict(row["qtypes"])
-    _fill(flow.windows, row["windows"])
-    return flow
-
-
-def _windows_json(windows: tuple[Window, ...]) -> list[list[Any]]:
-    return [[window.bucket, window.now, window.before] for window in windows]
-
-
-def _fill(windows: tuple[Window, ...], rows: list[list[Any]]) -> None:
-    for window, (bucket, now, before) in zip(windows, rows, strict=True):
-        window.bucket, window.now, window.before = bucket, list(now), list(before)
+def _arrays(lengths: dict[str, int], body: bytes) -> dict[str, NDArray[Any]]:
+    found, at = {}, 0
+    for name, kind in ARRAYS.items():
+        end = at + int(lengths[name]) * kind.itemsize
+        found[name] = np.frombuffer(body[at:end], kind)
+        at = end
+    if at != len(body) or len({len(found[name]) for name in ("flows", "windows", "details")}) != 1:
+        raise ValueError("cannot restore windows: the file is cut off")
+    return found
 
 
 def _text(data: bytes) -> str:
     return base64.b64encode(data).decode("ascii")
+
+
+def _copy_out(flows: Flows, most: int) -> Kept:
+    state, rows = flows.state, np.array(flows.rows(lambda found: found["used"] == 1), np.int64)
+    rows = rows[np.argsort(-state.flows["leaked"][rows], kind="stable")][:most]
+    kept = state.flows[rows]
+    numbers, kept["client"] = np.unique(kept["client"], return_inverse=True)
+    names = {row: client for client, row in flows.clients.items()}
+    starts = np.zeros(len(rows) + 1, np.int64)
+    np.cumsum(copying.words_of(kept), out=starts[1:])
+    keys = np.zeros(starts[-1], np.uint64)
+    copying.copy_keys(kept, state.pool, keys, starts)
+    windows, details = state.windows[kept["windows"]], state.details[kept["detail"]]
+    windows[kept["windows"] == NONE] = 0
+    details[kept["detail"] == NONE] = 0
+    return Kept(
+        flows=kept,
+        windows=windows,
+        details=details,
+        keys=keys,
+        clients=[names[row] for row in numbers.tolist()],
+        samples=[list(flows.samples.get(at, ())) for at in kept["detail"].tolist()],
+        hash_key=flows.key,
+    )
+
+
+def _copy_in(flows: Flows, kept: Kept) -> int:
+    words, room = copying.words_of(kept.flows), flows.state.room
+    if len(kept.flows) != len(kept.samples) or (words < 0).any() or words.sum() != len(kept.keys):
+        raise ValueError("cannot restore windows: the file is cut off")
+    if len(words) and not 0 <= kept.flows["client"].min() <= kept.flows["client"].max() < len(kept.clients):
+        raise ValueError("cannot restore windows: a flow of no client")
+    fits = np.searchsorted(np.cumsum(words), room[Room.POOL_MAX] - 2 * ROW_WORDS, side="right")
+    take = int(min(len(words), room[Room.KEYS_MAX], fits))
+    flows.key = kept.hash_key
+    flows.make_room_for(take, int(words[:take].sum()))
+    clients = flows.rows_of(kept.clients)
+    copying.copy_in(flows.state, kept.flows[:take], kept.windows, kept.details, kept.keys, clients)
+    at = flows.state.flows["detail"][:take].tolist()
+    flows.samples = {row: samples for row, samples in zip(at, kept.samples, strict=False) if row != NONE}
+    greet_all(flows.state)
+    return take

@@ -11,9 +11,7 @@ from numpy.typing import NDArray
 from agents import policy
 from agents.detection import TunnelDetector
 from agents.features import extract
-from agents.flows import Flows
 from agents.gates import CASES, Measured, gates_of
-from agents.incidents import Incidents
 from agents.model import Model
 from agents.names import from_text, from_text_folded
 from agents.policy import Scale
@@ -28,7 +26,7 @@ QUIET_S = 3600.0
 
 def fresh_detector(model: Model, scale: Scale, keys_max: int = KEYS_MAX, quiet_s: float = QUIET_S) -> TunnelDetector:
     """A detector that has seen nothing yet."""
-    return TunnelDetector(model, Flows(keys_max), Incidents(quiet_s, scale), scale)
+    return TunnelDetector(model, keys_max, quiet_s, scale)
 
 
 @dataclass(frozen=True)

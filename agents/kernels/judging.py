@@ -1,0 +1,237 @@
+"""The hot loop: counts every query of a batch for its flow, and says what is beyond a limit."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from agents.kernels import kernel
+from agents.kernels.counting import CARRYING, EVENTS, PEAKS, answers, keep, price
+from agents.kernels.flows import (
+    CARRIERS,
+    DETAILS,
+    FAMILIAR,
+    FAMILIAR_MAX,
+    FLOWS,
+    LIVE,
+    carry,
+    familiar_factor,
+    find,
+    greet,
+    is_full,
+    make,
+)
+from agents.kernels.policy import FACTOR_AT, clear, loudest, own, shared
+from agents.kernels.seen import POOL, POOL_MAX, ROW_WORDS
+from agents.kernels.state import (
+    ANSWERS,
+    ENCODED,
+    ENCODED_NAMES,
+    INFORMATION,
+    NAMES,
+    NONE,
+    SUMS,
+    Asked,
+    Kind,
+    Room,
+    State,
+    Stop,
+    Told,
+)
+from agents.kernels.windows import ROWS, note, take_back
+
+SCATTERED_NAMES, SCATTERED_BYTES = 2, 6.0
+"""A domain that a client asked for at most so many encoded names, of at least so many bytes each, is one of many."""
+SCATTERED_KEY = np.uint64(0x5CA77E12ED)
+PEAK_MIN = 0.2
+"""Evidence below it could not matter at any factor on the limits."""
+DAY_S, SWEEP_S = 86_400, 60
+REFUSED = int(Room.REFUSED)
+DONE, NO_FLOWS, NO_INDEX, NO_WINDOWS, NO_DETAILS, NO_POOL, NO_FAMILIAR, NO_CARRIERS, SWEEP = (int(stop) for stop in Stop)
+BY_SPREAD, BY_SPREAD_FRESH = int(Kind.SPREAD), int(Kind.SPREAD_FRESH)
+
+
+@kernel
+def _lacks(state: State) -> int:
+    """What there is too little of for one more query, whatever it brings: at most two flows."""
+    room = state.room
+    if room[FLOWS] + 2 > len(state.flows):
+        return NO_FLOWS
+    if 2 * (room[LIVE] + 2) > len(state.index):
+        return NO_INDEX
+    if room[ROWS] + 2 > len(state.windows):
+        return NO_WINDOWS
+    if room[DETAILS] + 2 > len(state.details):
+        return NO_DETAILS
+    if room[POOL] + ROW_WORDS > len(state.pool) and len(state.pool) < room[POOL_MAX]:
+        return NO_POOL
+    if room[FAMILIAR] < FAMILIAR_MAX and 2 * (room[FAMILIAR] + 1) > len(state.familiar):
+        return NO_FAMILIAR
+    if room[CARRIERS] + 1 > len(state.carriers):
+        return NO_CARRIERS
+    return DONE
+
+
+@kernel
+def _note_peak(flow: Any, ts: float, ratio: float, i: int, told: Told) -> None:
+    day = int(ts // DAY_S)
+    if ratio < PEAK_MIN or (flow["peak_day"] == day and ratio <= flow["peak"]):
+        return
+    flow["peak_day"], flow["peak"] = day, ratio
+    peak = told.peaks[told.counts[PEAKS]]
+    peak["row"], peak["day"], peak["ratio"], peak["scattered"] = i, day, ratio, flow["scattered"]
+    told.counts[PEAKS] += 1
+
+
+@kernel
+def _carriers_of(state: State, client: int) -> NDArray[np.int32]:
+    found = state.clients[client]
+    return state.carriers[max(found["carriers_at"], 0)][: found["carriers"]]
+
+
+@kernel
+def _tell(state: State, i: int, row: int, evidence: Any, fresh: bool, secret: bool, told: Told) -> None:
+    """Hand a query on that may open or go on with an incident, with its flow as it is now."""
+    flow = state.flows[row]
+    flow["watched"] = 1
+    event = told.events[told.counts[EVENTS]]
+    told.counts[EVENTS] += 1
+    kept = event["evidence"]
+    kept["ratio"], kept["amount"], kept["limit"] = evidence["ratio"], evidence["amount"], evidence["limit"]
+    kept["names"], kept["domains"] = evidence["names"], evidence["domains"]
+    kept["kind"], kept["window"] = evidence["kind"], evidence["window"]
+    event["row"], event["flow"], event["fresh"], event["secret"] = i, row, fresh, secret
+    event["first_seen"], event["leaked"], event["queries"] = flow["first_seen"], flow["leaked"], flow["queries"]
+    event["names"], event["encoded_names"] = flow["names"], flow["encoded_names"]
+    if evidence["kind"] == BY_SPREAD or evidence["kind"] == BY_SPREAD_FRESH:
+        loudest(_carriers_of(state, flow["client"]), state.flows, event["sharing"])
+
+
+@kernel
+def _scatter(
+    state: State,
+    asked: Asked,
+    i: int,
+    row: int,
+    amounts: NDArray[np.float32],
+    limits: NDArray[np.float64],
+    rules: NDArray[np.float64],
+    total: NDArray[np.float64],
+    told: Told,
+) -> None:
+    """Count a name below a domain of one or two names for its client: throw-away domains add up."""
+    ts, flow = asked.ts[i], state.flows[row]
+    client = state.clients[flow["client"]]
+    if flow["encoded_names"] == SCATTERED_NAMES + 1 and flow["lent"] > 0:  # it counts by itself from now on
+        if client["scattered"] != NONE and state.flows[client["scattered"]]["windows"] != NONE:
+            take_back(state.windows[state.flows[client["scattered"]]["windows"]], flow["lent"])
+        flow["lent"] = 0.0
+    if flow["encoded_names"] > SCATTERED_NAMES or amounts[ENCODED] < SCATTERED_BYTES:
+        return
+    if client["scattered"] == NONE:
+        if is_full(state, flow["client"]):
+            return
+        client["scattered"] = make(state, ts, SCATTERED_KEY, flow["client"])
+        state.flows[client["scattered"]]["scattered"] = 1
+    flow["lent"] += amounts[ENCODED]
+    at = client["scattered"]
+    sum_ = state.flows[at]
+    sum_["last_seen"] = max(sum_["last_seen"], ts)
+    sum_["queries"] += 1
+    sum_["names"] += 1
+    sum_["encoded_names"] += 1
+    sum_["leaked"] += amounts[INFORMATION]
+    sum_["encoded"] += amounts[ENCODED]
+    note(sum_, state.windows, state.room, ts, amounts)
+    keep(state, asked, i, at, True, told)
+    evidence = told.evidence[i]
+    clear(evidence)
+    own(evidence, ts, sum_, state.windows, limits, rules, total)
+    _note_peak(sum_, ts, evidence["ratio"], i, told)
+    evidence["ratio"] /= rules[FACTOR_AT]
+    evidence["limit"] *= rules[FACTOR_AT]
+    if evidence["ratio"] >= 1 or sum_["watched"]:
+        _tell(state, i, at, evidence, True, False, told)
+
+
+@kernel
+def _weigh(
+    state: State,
+    asked: Asked,
+    i: int,
+    row: int,
+    new: bool,
+    limits: NDArray[np.float64],
+    rules: NDArray[np.float64],
+    total: NDArray[np.float64],
+    told: Told,
+) -> None:
+    """Evidence of a query's flow as it is now, the query counted."""
+    ts, flow, evidence = asked.ts[i], state.flows[row], told.evidence[i]
+    clear(evidence)
+    carries = asked.discount[i] <= 1 and not state.clients[flow["client"]]["nobody"] and carry(state, row)
+    own(evidence, ts, flow, state.windows, limits, rules, total)
+    if evidence["ratio"] >= rules[FACTOR_AT]:
+        flow["alone"] = 1
+    if carries and not flow["alone"]:
+        carriers = _carriers_of(state, flow["client"])
+        shared(evidence, ts, flow, carriers, state.flows, state.windows, limits, rules, total)
+    _note_peak(flow, ts, evidence["ratio"], i, told)
+    evidence["ratio"] /= rules[FACTOR_AT]
+    evidence["limit"] *= rules[FACTOR_AT]
+    secret = new and asked.secret[i] != 0
+    told_of = evidence["ratio"] >= 1 or flow["watched"] != 0 or secret
+    if told_of:
+        _tell(state, i, row, evidence, new, secret, told)
+    if told_of or not new:  # a severity is that of this query: what long windows still hold is not
+        clear(evidence)
+
+
+@kernel
+def judge(
+    state: State, asked: Asked, limits: NDArray[np.float64], rules: NDArray[np.float64], told: Told, start: int
+) -> tuple[int, int]:
+    """Judge queries from row `start` on; (Stop, row that it is for). limits: [kind, window]; rules: see policy.py."""
+    amounts, total = np.zeros(SUMS, np.float32), np.zeros(SUMS)
+    for i in range(start, len(asked.ts)):
+        clear(told.evidence[i])
+        has_parts = asked.parts[i] < asked.parts[i + 1]
+        if asked.client[i] == NONE or not (has_parts or CARRYING[asked.qtype[i]]):
+            state.room[REFUSED] += asked.client[i] == NONE
+            continue
+        stop = _lacks(state)
+        if stop != DONE:
+            return stop, i
+        ts, domain, client = asked.ts[i], asked.domain[i], asked.client[i]
+        row = find(state.flows, state.index, domain, client)
+        if row == NONE:
+            if is_full(state, client):
+                if not state.swept[0] <= ts < state.swept[0] + SWEEP_S:
+                    return SWEEP, i
+                state.room[REFUSED] += 1
+                continue
+            row = make(state, ts, domain, client)
+            greet(state, ts, domain)
+        flow = state.flows[row]
+        familiar = familiar_factor(state, ts, domain)
+        discount = asked.discount[i] * familiar
+        amounts[:] = 0.0
+        flow["queries"] += 1
+        flow["last_seen"] = max(flow["last_seen"], ts)
+        answered = answers(state, asked, i, flow) / discount
+        new = price(state, asked, i, flow, amounts)
+        encoded = amounts[ENCODED]
+        if new or answered > 0:
+            amounts[INFORMATION] /= discount
+            amounts[ENCODED] /= discount
+            amounts[NAMES] = 1.0 if new else 0.0
+            amounts[ENCODED_NAMES] = 1 / discount if encoded > 0 else 0.0
+            amounts[ANSWERS] = answered
+            note(flow, state.windows, state.room, ts, amounts)
+        keep(state, asked, i, row, new, told)
+        if new and discount <= 1 and encoded > 0 and not state.clients[client]["nobody"]:
+            _scatter(state, asked, i, row, amounts, limits, rules, total, told)
+        _weigh(state, asked, i, row, new, limits, rules, total, told)
+    return DONE, len(asked.ts)

@@ -1,0 +1,145 @@
+"""The limit that a flow is nearest to, or furthest beyond; agents/policy.py says what the limits are."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from agents.kernels import kernel
+from agents.kernels.state import (
+    ANSWERS,
+    ENCODED,
+    ENCODED_NAMES,
+    INFORMATION,
+    NAMES,
+    NONE,
+    SHARING_MAX,
+    SUMS,
+    Kind,
+)
+from agents.kernels.windows import COUNT, sums
+
+(
+    BY_INFORMATION,
+    BY_ENCODED,
+    BY_ANSWERS,
+    BY_FRESH,
+    BY_SPREAD,
+    BY_SPREAD_FRESH,
+    BY_SCATTERED,
+) = (int(kind) for kind in Kind if kind != Kind.SECRET)
+MIN_NAMES_AT, FRESH_BYTES_AT, FRESH_ENCODED_AT, FRESH_NAME_AT, FACTOR_AT, SCATTERED_AT = range(6)
+"""Places in `rules`, which agents/policy.py fills."""
+RULES = 6
+
+
+@kernel
+def clear(evidence: Any) -> None:
+    """No evidence."""
+    evidence["ratio"], evidence["amount"], evidence["limit"] = 0.0, 0.0, 0.0
+    evidence["names"], evidence["domains"], evidence["kind"], evidence["window"] = 0, 1, 0, 0
+
+
+@kernel
+def _louder(
+    evidence: Any, limits: NDArray[np.float64], kind: int, number: int, amount: float, names: float, domains: int
+) -> None:
+    """Keep this instead, where it is further beyond its limit; limits: [kind, window], inf = none."""
+    limit = limits[kind, number]
+    if amount / limit <= evidence["ratio"]:
+        return
+    evidence["ratio"], evidence["amount"], evidence["limit"] = amount / limit, amount, limit
+    evidence["names"], evidence["domains"] = round(names), domains
+    evidence["kind"], evidence["window"] = kind, number
+
+
+@kernel
+def is_fresh(flow: Any, rules: NDArray[np.float64]) -> bool:
+    """Whether a flow is little else than encoded names, each asked for once."""
+    encoded, new = flow["encoded_names"] / max(flow["names"], 1), flow["names"] / max(flow["queries"], 1)
+    return bool(encoded >= rules[FRESH_ENCODED_AT] and new >= rules[FRESH_NAME_AT])
+
+
+@kernel
+def own(
+    evidence: Any,
+    ts: float,
+    flow: Any,
+    windows: NDArray[Any],
+    limits: NDArray[np.float64],
+    rules: NDArray[np.float64],
+    total: NDArray[np.float64],
+) -> None:
+    """Evidence of what one flow carried. total: shape (SUMS,), overwritten."""
+    if flow["windows"] == NONE:
+        return
+    enough = flow["names"] >= rules[MIN_NAMES_AT]
+    fresh = enough and is_fresh(flow, rules)
+    for number in range(COUNT):
+        sums(windows[flow["windows"]], ts, number, total)
+        names = total[NAMES]
+        if flow["scattered"]:
+            if flow["names"] >= rules[SCATTERED_AT]:
+                _louder(evidence, limits, BY_SCATTERED, number, total[ENCODED], names, flow["names"])
+            continue
+        _louder(evidence, limits, BY_ANSWERS, number, total[ANSWERS], names, 1)
+        if not enough:
+            continue
+        _louder(evidence, limits, BY_INFORMATION, number, total[INFORMATION], names, 1)
+        _louder(evidence, limits, BY_ENCODED, number, total[ENCODED], names, 1)
+        if fresh:
+            amount = min(total[ENCODED_NAMES], total[ENCODED] / rules[FRESH_BYTES_AT])
+            _louder(evidence, limits, BY_FRESH, number, amount, names, 1)
+
+
+@kernel
+def shared(
+    evidence: Any,
+    ts: float,
+    flow: Any,
+    carriers: NDArray[np.int32],
+    flows: NDArray[Any],
+    windows: NDArray[Any],
+    limits: NDArray[np.float64],
+    rules: NDArray[np.float64],
+    total: NDArray[np.float64],
+) -> None:
+    """Evidence of what a client's carriers (rows), those not incidents by themselves, carried together."""
+    count = 0
+    for row in carriers:
+        count += flows[row]["alone"] == 0
+    if count < 2:
+        return
+    fresh = is_fresh(flow, rules)
+    for number in range(COUNT):
+        if limits[BY_SPREAD, number] == np.inf:
+            continue
+        encoded = names = 0.0
+        for row in carriers:
+            carrier = flows[row]
+            if carrier["alone"] == 0:
+                sums(windows[carrier["windows"]], ts, number, total)
+                encoded += total[ENCODED]
+                names += total[ENCODED_NAMES]
+        _louder(evidence, limits, BY_SPREAD, number, encoded, names, count)
+        if fresh:
+            amount = min(names, encoded / rules[FRESH_BYTES_AT])
+            _louder(evidence, limits, BY_SPREAD_FRESH, number, amount, names, count)
+
+
+@kernel
+def loudest(carriers: NDArray[np.int32], flows: NDArray[Any], out: NDArray[np.int32]) -> None:
+    """The carriers that carried most, those not incidents by themselves, loudest first. out: shape (SHARING_MAX,)."""
+    for place in range(SHARING_MAX):
+        out[place] = NONE
+        for found in carriers:
+            taken = flows[found]["alone"] != 0
+            for before in range(place):
+                taken = taken or out[before] == found
+            if not taken and (out[place] == NONE or flows[found]["encoded"] > flows[out[place]]["encoded"]):
+                out[place] = found
+
+
+assert SUMS == 5

@@ -1,0 +1,225 @@
+"""What is known of each (client, domain), as arrays: the layout that the kernels of this folder share.
+
+All of it is bounded: rows are handed out by `room` counters, and a kernel that runs out of some stops before it has
+changed anything, says what it lacks (Stop), and is called again for the same row when its caller made more.
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+WINDOWS_S = (60, 600, 3600, 86_400, 604_800)
+INFORMATION, ENCODED, NAMES, ENCODED_NAMES, ANSWERS = range(5)
+"""Sums that a window keeps: bytes of information, of encoded data, new names, encoded ones, answer bytes."""
+SUMS = 5
+QTYPES_MAX = 16
+"""Query types counted apart for one flow."""
+CARRIERS_MAX = 64
+"""Carriers of one client that add up: beyond it the one that carried least is left out."""
+SHARING_MAX = 5
+"""Carriers that an incident of several domains names."""
+NONE = -1
+
+FLOW = np.dtype(
+    [
+        ("domain", np.uint64),  # keyed hash of the registered domain
+        ("first_seen", np.float64),
+        ("last_seen", np.float64),
+        ("leaked", np.float64),  # bytes of information in new names
+        ("encoded", np.float64),  # the part of it that read as encoded
+        ("settled", np.float64),  # `leaked` when its last incident was closed
+        ("single_ts", np.float64),  # of the only name, while `windows` is NONE
+        ("single", np.float32, (SUMS,)),  # what it added
+        ("bytes_in", np.int64),
+        ("queries", np.int32),
+        ("names", np.int32),
+        ("encoded_names", np.int32),
+        ("client", np.int32),
+        ("windows", np.int32),  # row of State.windows, or NONE while there is at most one name
+        ("detail", np.int32),  # row of State.details, or NONE while nothing was carried
+        ("seen_at", np.int32),  # place of its keys in State.pool, or NONE
+        ("older_at", np.int32),  # place of the older generation of its filter, or NONE
+        ("seen", np.int32),  # keys remembered one by one
+        ("peak_day", np.int32),
+        ("peak", np.float32),  # highest evidence of that day
+        ("lent", np.float32),  # bytes that count for the client's scattered names, too
+        ("size", np.int8),  # log2 of the room for its keys; SKETCH = a filter
+        ("used", np.uint8),
+        ("alone", np.uint8),  # it reached a limit by itself: it is an incident, and no part of others'
+        ("watched", np.uint8),  # it has an open incident, or may have: every query of it is told
+        ("carrier", np.uint8),  # it stands among its client's carriers
+        ("scattered", np.uint8),  # it is the sum of a client's names below domains of one or two names each
+    ],
+    align=True,
+)
+
+WINDOWS = np.dtype(
+    [
+        ("bucket", np.int32, (len(WINDOWS_S),)),
+        ("now", np.float32, (len(WINDOWS_S), SUMS)),
+        ("before", np.float32, (len(WINDOWS_S), SUMS)),
+    ]
+)
+"""Every window is a pair of counters, the current bucket and the one before."""
+
+DETAIL = np.dtype(
+    [("qtype", np.uint16, (QTYPES_MAX,)), ("count", np.int32, (QTYPES_MAX,)), ("samples", np.int32), ("next", np.int32)]
+)
+"""Query types of a flow that carried something, and how many sample names were asked for."""
+
+CLIENT = np.dtype(
+    [
+        ("held", np.int32),  # flows of this client
+        ("carriers", np.int32),  # how many
+        ("scattered", np.int32),  # its flow of scattered names, or NONE
+        ("nobody", np.uint8),  # the source did not say who asked: no client whose carriers add up
+        ("carriers_at", np.int32),  # row of State.carriers, or NONE
+    ]
+)
+
+EVIDENCE = np.dtype(
+    [
+        ("ratio", np.float64),  # times the limit
+        ("amount", np.float64),  # bytes, or names where the kind counts names
+        ("limit", np.float64),
+        ("names", np.int32),
+        ("domains", np.int32),
+        ("kind", np.int8),  # Kind
+        ("window", np.int8),  # number of the window
+    ],
+    align=True,
+)
+
+EVENT = np.dtype(
+    [
+        ("evidence", EVIDENCE),
+        ("first_seen", np.float64),
+        ("leaked", np.float64),
+        ("row", np.int32),
+        ("flow", np.int32),
+        ("queries", np.int32),
+        ("names", np.int32),
+        ("encoded_names", np.int32),
+        ("sharing", np.int32, (SHARING_MAX,)),  # the client's loudest carriers, where the evidence is several domains'
+        ("fresh", np.uint8),  # the query carried something new
+        ("secret", np.uint8),  # its name may give a secret away
+    ],
+    align=True,
+)
+"""A query that may open or go on with an incident, with its flow as it was then."""
+
+SAMPLE = np.dtype([("row", np.int32), ("detail", np.int32), ("number", np.int32)])
+"""A query whose name is the flow's sample of this number."""
+PEAK = np.dtype([("row", np.int32), ("day", np.int32), ("scattered", np.int32), ("ratio", np.float32)])
+
+
+class Kind(IntEnum):
+    """Which limit evidence speaks of."""
+
+    INFORMATION = 0
+    ENCODED = 1
+    ANSWERS = 2
+    FRESH = 3
+    SPREAD = 4
+    SPREAD_FRESH = 5
+    SCATTERED = 6
+    SECRET = 7
+
+
+class Room(IntEnum):
+    """Counters of State.room."""
+
+    FLOWS = 0  # rows of `flows` ever handed out
+    FREE_FLOW = 1  # first free row below, or NONE; the next is in its `seen_at`
+    LIVE = 2  # flows in use
+    WINDOWS = 3
+    FREE_WINDOWS = 4  # the next is in bucket[0]
+    DETAILS = 5
+    FREE_DETAIL = 6
+    POOL = 7  # words ever handed out
+    REFUSED = 8
+    FORGOTTEN = 9  # flows whose keys were forgotten since the pool was full
+    FAMILIAR = 10  # domains counted
+    KEYS_MAX = 11
+    CLIENT_MAX = 12
+    POOL_MAX = 13
+    CARRIERS = 14  # rows of `carriers` handed out; a sweep takes them back
+    FREE_KEYS = 16  # from here on, by size: first free place of the pool
+
+
+ROOM_SIZE = Room.FREE_KEYS + 16
+
+
+class Stop(IntEnum):
+    """Why a kernel stopped."""
+
+    DONE = 0
+    FLOWS = 1
+    INDEX = 2
+    WINDOWS = 3
+    DETAILS = 4
+    POOL = 5
+    FAMILIAR = 6
+    CARRIERS = 7
+    SWEEP = 8
+
+
+class State(NamedTuple):
+    """All arrays. NDArray[Any] are structured ones of the types above."""
+
+    flows: NDArray[Any]
+    windows: NDArray[Any]
+    details: NDArray[Any]
+    clients: NDArray[Any]
+    carriers: NDArray[np.int32]  # shape (n, CARRIERS_MAX): flows of one client
+    index: NDArray[np.int32]  # open addressing: flow, or NONE; its length is a power of two
+    pool: NDArray[np.uint64]  # keys of names seen; 0 = free
+    familiar: NDArray[np.uint64]  # open addressing: domain, 0 = free
+    familiar_first: NDArray[np.float64]  # when it was first asked for
+    familiar_clients: NDArray[np.int32]
+    room: NDArray[np.int64]  # see Room
+    swept: NDArray[np.float64]  # shape (1,): when the last sweep was
+
+
+class Asked(NamedTuple):
+    """n queries as the judging kernel reads them; the labels of all names lie in one row."""
+
+    ts: NDArray[np.float64]
+    client: NDArray[np.int32]  # row of State.clients, or NONE where there was no room for it
+    qtype: NDArray[np.uint16]
+    rlen: NDArray[np.int32]
+    size: NDArray[np.int64]  # bytes of the wire name
+    name: NDArray[np.uint64]  # keyed hash of the lower-case name
+    domain: NDArray[np.uint64]  # and of its registered domain
+    discount: NDArray[np.float64]  # how many times more a known service may carry
+    secret: NDArray[np.uint8]  # whether the name may give a secret away
+    parts: NDArray[np.int64]  # shape (n + 1,): labels of the i-th name: parts[i] to parts[i + 1]
+    key: NDArray[np.uint64]  # of a label
+    bits: NDArray[np.float64]  # what it costs as new
+    encoded: NDArray[np.uint8]  # whether it reads as encoded
+
+
+class Told(NamedTuple):
+    """What the judging kernel says: a row of `evidence` a query, lists of the rest; counts says how long they are."""
+
+    evidence: NDArray[Any]
+    events: NDArray[Any]
+    samples: NDArray[Any]
+    peaks: NDArray[Any]
+    counts: NDArray[np.int64]  # shape (3,): events, samples, peaks
+
+
+def told(queries: int) -> Told:
+    """Room for what is said of so many queries."""
+    twice = 2 * queries  # a query may count for its own flow and for its client's scattered names
+    return Told(
+        np.zeros(queries, EVIDENCE),
+        np.zeros(twice, EVENT),
+        np.zeros(twice, SAMPLE),
+        np.zeros(twice, PEAK),
+        np.zeros(3, np.int64),
+    )
