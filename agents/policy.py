@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from agents.features import HEX, View, view_of
+from agents.features import View, view_of
+from agents.letters import HEX
 from agents.types import Severity
 from agents.windows import Flow, Window
 
