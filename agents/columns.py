@@ -84,6 +84,12 @@ def packed(names: Sequence[bytes]) -> Names:
     return Names(b"".join(names), starts)
 
 
+def lowered(names: Sequence[bytes]) -> Names:
+    """The names as one packed column in lower case. Wire names keep their form: a length is no upper-case letter."""
+    column = packed(names)
+    return Names(column.data.lower(), column.starts)
+
+
 def coded(texts: Sequence[str]) -> Coded:
     """The texts by number; itself if it is such a column."""
     if isinstance(texts, Coded):

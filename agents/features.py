@@ -1,8 +1,8 @@
 """Lexical features of a name: one function each, and the FEATURES table that gives them their order.
 
 Each function takes a `View` of one name and returns one finite float. They look at lower-case bytes only, since
-resolvers randomise case (draft-vixie-dnsext-dns0x20). The plain functions are the definition; `kernels/` is the
-place of faster twins, which must agree with them.
+resolvers randomise case (draft-vixie-dnsext-dns0x20). The plain functions are the definition; `extract` calls their
+fast twin in kernels/features.py where kernels are compiled.
 """
 
 from __future__ import annotations
@@ -16,46 +16,17 @@ from dataclasses import dataclass
 from functools import lru_cache
 from itertools import pairwise
 from operator import eq
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from agents.names import split_domain
-
-DIGITS = frozenset(b"0123456789")
-HEX = frozenset(b"0123456789abcdef")
-VOWELS = frozenset(b"aeiouy")
-LETTERS = frozenset(range(0x61, 0x7B))
-CONSONANTS = LETTERS - VOWELS
-HOST_BYTES = LETTERS | DIGITS | frozenset(b"-_")
-"""Bytes that ordinary host and service names use (RFC 952, RFC 1123 section 2.1, RFC 2782 for the underscore)."""
-
-COMMON_PAIRS = frozenset(
-    pair.encode()
-    for pair in (
-        "th he in er an re on at en nd ti es or te of ed is it al ar st to nt ng se ha as ou io le ve co me de "
-        "hi ri ro ic ne ea ra ce li ch ll be ma si om ur ca el ta la ns di fo ho pe ec pr no ct us ac ot il tr "
-        "ly nc et ut ss so rs un lo wa ge ie wh ee wi em ad ol rt po we na ul ni ts mo ow pa im mi ai sh ir su "
-        "id os iv ia am fi ci vi pl ig tu ev ld ry mp fe bl ab gh ty op wo sa ay ex ke ui fr oo ag if ap gr od "
-        "bo sp rd do uc bu ei ov by rm ep tt oc fa ef cu rn sc gi da yo cr cl du ga qu ue ff ba ey ls va um pp "
-        "ua up lu go ht ru ug ds lt pi rc rr eg au ck ew mu br bi pt ak pu rg ib tl ny ki rk ys ob mm fu ph og "
-        "ms ye ud mb ip ub oi rl gu dr hr cc tw ft wn nu af hu nn eo vo rv nf xp gn sm fl iz ok nl my gl aw ju "
-        "oa sy sl ps jo lf nv je nk kn gs dy hy ze ks xt bs ik dd rp sk xi oe oy ws lv dl rf eu dg wr xa yi nm "
-        "eb rb tm xc eh tc gy ja hn yp za gg ym sw bj lm cs ii ix xe oh lk lp ax ox uf dm iu sf bt ka yt ek pm "
-        "ya gt wl rh yl hs ah yc yb rw hm lw hl ae zi az lc py aj iq nj bb nh uo kl lr tn gm sn nr fy mn dw sb "
-        "yr dn sq zo oj yd lb wt lg ko np sr nq ky ln nw tf fs cq dh sd vy dj hw xu ao ml uk uy ej ez hb nz nb "
-        "mc tp xh ux tz bv mf wd"
-    ).split()
-)
-"""Pairs of letters that are common in words of European languages; random text hits few of them."""
-DIGIT_BYTES, HEX_BYTES, LETTER_BYTES, VOWEL_BYTES, HOST = map(bytes, (DIGITS, HEX, LETTERS, VOWELS, HOST_BYTES))
-LETTER_PAIRS = frozenset((a, b) for a in LETTERS for b in LETTERS)
-RARE_PAIRS = LETTER_PAIRS - {(pair[0], pair[1]) for pair in COMMON_PAIRS}
-LETTER_AND_DIGIT = frozenset(
-    (a, b) for a in LETTERS | DIGITS for b in LETTERS | DIGITS if (a in DIGITS) != (b in DIGITS)
-)
-HEX_RUNS, DIGIT_RUNS, CONSONANT_RUNS = (re.compile(b"[%s]+" % bytes(sorted(of))) for of in (HEX, DIGITS, CONSONANTS))
-REPEAT_RUNS = re.compile(rb"(.)\1+", re.DOTALL)
+from agents import letters
+from agents.columns import Names, lowered
+from agents.kernels import COMPILED
+from agents.kernels import features as kernel
+from agents.names import MAX_NAME, split_domain
+from agents.suffixes import Splits, split_names
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +79,7 @@ def _repeats(text: bytes) -> int:
 
 
 def _longest_repeat(label: bytes) -> int:
-    return max([run.end() - run.start() for run in REPEAT_RUNS.finditer(label)], default=1)
+    return max([run.end() - run.start() for run in letters.REPEAT_RUNS.finditer(label)], default=1)
 
 
 def name_length(view: View) -> float:
@@ -163,38 +134,38 @@ def distinct_bytes(view: View) -> float:
 
 def digit_share(view: View) -> float:
     """Share of decimal digits in the subdomain."""
-    return _count(view.text, DIGIT_BYTES) / max(len(view.text), 1)
+    return _count(view.text, letters.DIGIT_BYTES) / max(len(view.text), 1)
 
 
 def hex_share(view: View) -> float:
     """Share of hexadecimal digits in the longest label."""
-    return _count(view.longest, HEX_BYTES) / max(len(view.longest), 1)
+    return _count(view.longest, letters.HEX_BYTES) / max(len(view.longest), 1)
 
 
 def longest_hex_run(view: View) -> float:
     """Longest run of hexadecimal digits in a label."""
-    return _longest(view.dotted, HEX_RUNS)
+    return _longest(view.dotted, letters.HEX_RUNS)
 
 
 def longest_digit_run(view: View) -> float:
     """Longest run of decimal digits in a label."""
-    return _longest(view.dotted, DIGIT_RUNS)
+    return _longest(view.dotted, letters.DIGIT_RUNS)
 
 
 def vowel_share(view: View) -> float:
     """Share of vowels among the letters; 0.4, as in words, where there are fewer than four letters."""
-    letters = _count(view.text, LETTER_BYTES)
-    return _count(view.text, VOWEL_BYTES) / letters if letters >= 4 else 0.4
+    found = _count(view.text, letters.LETTER_BYTES)
+    return _count(view.text, letters.VOWEL_BYTES) / found if found >= 4 else 0.4
 
 
 def longest_consonant_run(view: View) -> float:
     """Longest run of consonants in a label, "www" not counted."""
-    return _longest(view.dotted, CONSONANT_RUNS)
+    return _longest(view.dotted, letters.CONSONANT_RUNS)
 
 
 def alternations(view: View) -> float:
     """Changes between letter and digit inside labels: high in hex and base32, low in words and counters."""
-    return _pairs(view.dotted, LETTER_AND_DIGIT)
+    return _pairs(view.dotted, letters.LETTER_AND_DIGIT)
 
 
 def repeat_share(view: View) -> float:
@@ -211,13 +182,13 @@ def longest_repeat(view: View) -> float:
 
 def rare_pairs(view: View) -> float:
     """Letter pairs of the subdomain that are not common in words."""
-    return _pairs(view.dotted, RARE_PAIRS)
+    return _pairs(view.dotted, letters.RARE_PAIRS)
 
 
 def rare_pair_share(view: View) -> float:
     """Share of rare letter pairs in the longest label; 0 where it has fewer than four pairs."""
-    pairs = _pairs(view.longest, LETTER_PAIRS)
-    return _pairs(view.longest, RARE_PAIRS) / pairs if pairs >= 4 else 0.0
+    pairs = _pairs(view.longest, letters.LETTER_PAIRS)
+    return _pairs(view.longest, letters.RARE_PAIRS) / pairs if pairs >= 4 else 0.0
 
 
 def hyphens(view: View) -> float:
@@ -227,7 +198,7 @@ def hyphens(view: View) -> float:
 
 def strange_bytes(view: View) -> float:
     """Bytes that no host or service name uses: base64's plus and slash, control bytes, bytes above 126."""
-    return len(view.text.translate(None, HOST))
+    return len(view.text.translate(None, letters.HOST))
 
 
 def domain_length(view: View) -> float:
@@ -293,7 +264,34 @@ def _row(wire: bytes) -> bytes:
     return _ROW.pack(*[feature.function(view) for feature in FEATURES])
 
 
+class _Tables(NamedTuple):
+    """What kernels/features.rows looks up."""
+
+    classes: NDArray[np.uint8]
+    rare: NDArray[np.uint8]
+    terms: NDArray[np.float64]
+
+
+@lru_cache(maxsize=1)
+def _tables() -> _Tables:
+    terms = np.zeros((MAX_NAME + 1, MAX_NAME + 1))
+    for size in range(1, MAX_NAME + 1):
+        terms[size, : size + 1] = _terms(size)
+    rare = [pair in letters.RARE_PAIRS for pair in sorted(letters.LETTER_PAIRS)]
+    return _Tables(letters.classes(), np.array(rare, np.uint8), terms)
+
+
 def extract(qnames: Sequence[bytes]) -> NDArray[np.float32]:
-    """Feature matrix of wire names, shape (n, len(FEATURES)); rows of names seen lately come from a cache."""
-    rows = b"".join([_row(wire.lower()) for wire in qnames])
-    return np.frombuffer(rows, dtype=np.float32).reshape(len(qnames), len(FEATURES))
+    """Feature matrix of wire names, shape (n, len(FEATURES)). Raises NameFormatError."""
+    if not COMPILED:  # rows of names seen lately come from a cache
+        plain = b"".join([_row(wire.lower()) for wire in qnames])
+        return np.frombuffer(plain, dtype=np.float32).reshape(len(qnames), len(FEATURES))
+    names = lowered(qnames)
+    return rows_of(names, split_names(names))
+
+
+def rows_of(names: Names, splits: Splits) -> NDArray[np.float32]:
+    """As extract, by the kernel, of n lower-case names and where they fall apart."""
+    found = np.empty((len(names), len(FEATURES)), np.float32)
+    kernel.rows(names.array, names.starts, *splits, *_tables(), found)
+    return found

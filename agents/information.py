@@ -11,10 +11,17 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import pairwise
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+
+from agents.columns import Names, packed
+from agents.kernels import COMPILED, labels, table
+from agents.names import split_domain
+from agents.suffixes import Splits
 
 SYMBOLS = b"abcdefghijklmnopqrstuvwxyz0123456789-_"
 OTHER, EDGE = len(SYMBOLS), len(SYMBOLS) + 1
@@ -36,6 +43,8 @@ ALPHABETS: tuple[tuple[frozenset[int], float], ...] = tuple(
     )
 )
 """From the smallest up: bytes and bits per byte."""
+ANY_BITS = 7.0
+"""Bits a byte of any other: iodine's Base128 is the densest code in use, 0x20 case carries nothing reliable."""
 ENCODED_MARGIN = 1.5
 """Bits a byte by which a label must be likelier as random text than as a benign label."""
 ENCODED_BYTES = 4
@@ -55,7 +64,7 @@ def _spelled(label: bytes) -> float:
     for alphabet, bits in ALPHABETS:
         if used <= alphabet:
             return len(label) * bits
-    return len(label) * 7.0  # iodine's Base128 is the densest code in use; 0x20 case carries nothing reliable
+    return len(label) * ANY_BITS
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +73,29 @@ class Cost:
 
     bits: float
     encoded: bool
+
+
+class CostTables(NamedTuple):
+    """What kernels/labels.costs looks up, in its order."""
+
+    words: NDArray[np.uint8]
+    word_starts: NDArray[np.int64]
+    slots: NDArray[np.int32]
+    word_bits: NDArray[np.float64]
+    symbols: NDArray[np.uint8]
+    trigrams: NDArray[np.float32]
+    members: NDArray[np.uint8]
+    byte_bits: NDArray[np.float64]
+    margin: float
+    short: int
+
+
+class Costs(NamedTuple):
+    """What n names' p subdomain labels carry."""
+
+    part_bits: NDArray[np.float64]  # (p,)
+    part_encoded: NDArray[np.uint8]  # (p,): 1 where a label reads as encoded
+    encoded_bits: NDArray[np.float64]  # (n,): bits in the labels of a name that do
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,6 +133,40 @@ class CharModel:
     def encoded_bits(self, subdomain: Iterable[bytes]) -> float:
         """Bits in the labels that read as encoded data."""
         return sum(cost.bits for cost in map(self.cost, subdomain) if cost.encoded)
+
+    def costs(self, names: Names, splits: Splits) -> Costs:
+        """The cost of every subdomain label of n lower-case names; splits says where those fall apart."""
+        parts = int(splits.part_starts[-1])
+        found = Costs(np.empty(parts), np.empty(parts, np.uint8), np.empty(len(names)))
+        if COMPILED:
+            labels.costs(names.array, names.starts, splits.part_starts, *self.tables, *found)
+            return found
+        part = 0
+        for i, name in enumerate(names):
+            subdomain = split_domain(name)[0]
+            for cost in map(self.cost, subdomain):
+                found.part_bits[part], found.part_encoded[part] = cost.bits, cost.encoded
+                part += 1
+            found.encoded_bits[i] = self.encoded_bits(subdomain)
+        return found
+
+    @cached_property
+    def tables(self) -> CostTables:
+        """The same for kernels/labels."""
+        words = packed(list(self.common))
+        members = [sum((byte in of) << k for k, (of, _) in enumerate(ALPHABETS)) for byte in range(256)]
+        return CostTables(
+            words.array,
+            words.starts,
+            table.slots_of(words.array, words.starts),
+            np.array(list(self.common.values()), np.float64),
+            np.frombuffer(_INDEX, np.uint8),
+            np.ascontiguousarray(self.bits),
+            np.array(members, np.uint8) | np.uint8(1 << len(ALPHABETS)),
+            np.array([*(bits for _, bits in ALPHABETS), ANY_BITS]),
+            ENCODED_MARGIN,
+            ENCODED_BYTES,
+        )
 
     def _modelled(self, label: bytes) -> float:
         rows, total, a, b = self._rows, 0.0, EDGE, EDGE

@@ -1,4 +1,4 @@
-"""The trained model: plain arrays and a manifest in one `.npz`, scored with NumPy alone (no scikit-learn, no pickle).
+"""The trained model: plain arrays and a manifest in one `.npz`, scored without scikit-learn and without pickle.
 
 Arrays
     feature    uint8   (trees, 255)  column tested by each inner node of a complete tree of depth 8
@@ -22,15 +22,19 @@ import zipfile
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from agents.columns import lowered
 from agents.errors import ModelError
 from agents.features import FEATURES, SCHEMA
 from agents.information import SIZE, CharModel
+from agents.kernels import COMPILED, forest
 from agents.names import split_domain
+from agents.suffixes import split_names
 
 DEPTH = 8
 """ceil(log2(256)): the height limit for samples of 256 (Liu, Ting, Zhou 2008, section 4)."""
@@ -127,14 +131,41 @@ class Model:
         features has shape (n, len(FEATURES)); qnames are the n wire names. One vote is the forest's, the other
         that of the bits in labels that read as encoded.
         """
-        forest = np.interp(self.raw(features), self.arrays["knots_raw"], self.arrays["knots_score"])
-        bits = np.array([self.encoded_bits(qname) for qname in qnames])
-        encoded = np.interp(bits, self.arrays["bits_raw"], self.arrays["bits_score"])
-        return np.asarray(np.maximum(forest, encoded), dtype=np.float32)
+        names = lowered(qnames)
+        return self.louder(features, self.chars.costs(names, split_names(names)).encoded_bits)
+
+    def louder(self, features: NDArray[np.float32], encoded_bits: NDArray[np.float64]) -> NDArray[np.float32]:
+        """As score, of names whose encoded bits, shape (n,), are known."""
+        raw = self.raw(features)
+        if COMPILED:
+            scores = np.empty(len(features), np.float32)
+            forest.votes(raw, encoded_bits, *self._calibration, scores)
+            return scores
+        knots_raw, knots_score, bits_raw, bits_score = self._calibration
+        votes = np.interp(raw, knots_raw, knots_score), np.interp(encoded_bits, bits_raw, bits_score)
+        return np.asarray(np.maximum(*votes), dtype=np.float32)
+
+    @cached_property
+    def _calibration(self) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any], NDArray[Any]]:
+        arrays = self.arrays
+        return arrays["knots_raw"], arrays["knots_score"], arrays["bits_raw"], arrays["bits_score"]
+
+    @cached_property
+    def _trees(self) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any], int, float]:
+        arrays = self.arrays
+        return arrays["feature"], arrays["threshold"], arrays["path"], DEPTH, average_path(self._sample)
+
+    @property
+    def _sample(self) -> int:
+        return int(self.manifest["params"]["max_samples"])
 
     def raw(self, features: NDArray[np.float32]) -> NDArray[np.float64]:
         """Uncalibrated forest scores of a feature matrix."""
-        return raw_scores(self.arrays, features, int(self.manifest["params"]["max_samples"]))
+        if not COMPILED:
+            return raw_scores(self.arrays, features, self._sample)
+        found = np.empty(len(features))
+        forest.raw(np.ascontiguousarray(features, np.float32), *self._trees, found)
+        return found
 
     def encoded_bits(self, qname: bytes) -> float:
         """Bits in the subdomain labels of a wire name that read as encoded data."""

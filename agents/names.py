@@ -140,12 +140,12 @@ def defang(text: str) -> str:
 
 
 @lru_cache(maxsize=1)
-def _rules() -> dict[bytes, str]:
+def rules() -> dict[bytes, str]:
     """Rules of the bundled public suffix list by lower-case dotted A-label suffix.
 
     The value is a set of letters: "r" rule, "w" a wildcard below, "e" exception, "" only a parent of rules.
     """
-    rules: dict[bytes, str] = {}
+    found: dict[bytes, str] = {}
     text = resources.files("publicsuffixlist").joinpath("public_suffix_list.dat").read_text("utf-8")
     for line in text.splitlines():
         if not line.strip() or line.startswith("//"):
@@ -153,11 +153,11 @@ def _rules() -> dict[bytes, str]:
         rule = line.split()[0].lower()
         kind = {"!": "e", "*": "w"}.get(rule[0], "r")
         name = rule.lstrip("!").removeprefix("*.").encode("idna")
-        rules[name] = rules.get(name, "") + kind
+        found[name] = found.get(name, "") + kind
         while b"." in name:
             name = name.partition(b".")[2]
-            rules.setdefault(name, "")
-    return rules
+            found.setdefault(name, "")
+    return found
 
 
 def suffix_length(labels: Sequence[bytes]) -> int:
@@ -165,13 +165,13 @@ def suffix_length(labels: Sequence[bytes]) -> int:
 
     An unlisted top level counts as a suffix of one label, as the algorithm's default rule `*` says.
     """
-    rules = _rules()
+    listed = rules()
     best, name = 1, b""
     for taken, label in enumerate(reversed(labels), start=1):
         if b"." in label:
             break
         name = label + b"." + name if name else label
-        kind = rules.get(name)
+        kind = listed.get(name)
         if kind is None:
             break
         if "e" in kind:

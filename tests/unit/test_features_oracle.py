@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agents import features
+from agents import features, letters
 from agents.names import wire_of
 
 
@@ -26,14 +26,14 @@ def test_the_fast_counts_agree_with_plain_loops(label: bytes) -> None:
     view = features.view_of(wire_of((label.lower(), b"evil", b"net")))
     label = label.lower()
     pairs = list(pairwise(label))
-    assert features.digit_share(view) == sum(byte in features.DIGITS for byte in label) / len(label)
-    assert features.strange_bytes(view) == sum(byte not in features.HOST_BYTES for byte in label)
+    assert features.digit_share(view) == sum(byte in letters.DIGITS for byte in label) / len(label)
+    assert features.strange_bytes(view) == sum(byte not in letters.HOST_BYTES for byte in label)
     if label != b"www":
-        assert features.longest_hex_run(view) == _longest_run(label, features.HEX)
-        assert features.longest_consonant_run(view) == _longest_run(label, features.CONSONANTS)
+        assert features.longest_hex_run(view) == _longest_run(label, letters.HEX)
+        assert features.longest_consonant_run(view) == _longest_run(label, letters.CONSONANTS)
         assert features.repeats(view) == sum(a == b for a, b in pairs)
         assert features.rare_pairs(view) == sum(
-            a in features.LETTERS and b in features.LETTERS and bytes((a, b)) not in features.COMMON_PAIRS
+            a in letters.LETTERS and b in letters.LETTERS and bytes((a, b)) not in letters.COMMON_PAIRS
             for a, b in pairs
         )
     counts = [label.count(byte) for byte in set(label)]

@@ -1,0 +1,86 @@
+"""SipHash-1-3 of names and labels: 64-bit identities that nobody without the key can make collide.
+
+The rounds are those of siphash.py. Keys are two u64, the low and the high half.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from agents.kernels import kernel
+
+_V0, _V1, _V2, _V3 = map(np.uint64, (0x736F6D6570736575, 0x646F72616E646F6D, 0x6C7967656E657261, 0x7465646279746573))
+_13, _16, _17, _21, _32, _43, _47, _48, _51, _56 = map(np.uint64, (13, 16, 17, 21, 32, 43, 47, 48, 51, 56))
+_FINAL, _BYTE, _NONE = map(np.uint64, (0xFF, 8, 0))
+_DOT = np.uint8(0x2E)
+LABEL_ROOM = 64
+"""A dot and the longest label."""
+
+
+@kernel
+def _round(v0: Any, v1: Any, v2: Any, v3: Any) -> Any:
+    v0 += v1
+    v2 += v3
+    v1 = (v1 << _13 | v1 >> _51) ^ v0
+    v3 = (v3 << _16 | v3 >> _48) ^ v2
+    v0 = v0 << _32 | v0 >> _32
+    v2 += v1
+    v0 += v3
+    v1 = (v1 << _17 | v1 >> _47) ^ v2
+    v3 = (v3 << _21 | v3 >> _43) ^ v0
+    v2 = v2 << _32 | v2 >> _32
+    return v0, v1, v2, v3
+
+
+@kernel
+def _word(data: Any, at: Any, size: Any) -> Any:
+    """The little-endian number in `size` (at most 8) bytes."""
+    word = _NONE
+    for i in range(size):
+        word |= np.uint64(data[at + i]) << (_BYTE * np.uint64(i))
+    return word
+
+
+@kernel
+def siphash(data: Any, start: Any, end: Any, low: Any, high: Any) -> Any:
+    """u64 SipHash-1-3 of data[start:end] (u8)."""
+    v0, v1, v2, v3 = _V0 ^ low, _V1 ^ high, _V2 ^ low, _V3 ^ high
+    size = end - start
+    at, whole = start, start + size // 8 * 8
+    while at < whole:
+        word = _word(data, at, 8)
+        v0, v1, v2, v3 = _round(v0, v1, v2, v3 ^ word)
+        v0 ^= word
+        at += 8
+    word = _word(data, at, end - at) | np.uint64(size & 0xFF) << _56
+    v0, v1, v2, v3 = _round(v0, v1, v2, v3 ^ word)
+    v0 ^= word
+    v2 ^= _FINAL
+    for _ in range(3):
+        v0, v1, v2, v3 = _round(v0, v1, v2, v3)
+    return v0 ^ v1 ^ v2 ^ v3
+
+
+@kernel
+def keys(
+    data: Any, starts: Any, part_starts: Any, cuts: Any, low: Any, high: Any, parts: Any, names: Any, domains: Any
+) -> None:
+    """Fill the identities (u64) of p subdomain labels of n packed lower-case names, of the names and of their domains.
+
+    A name's and a domain's is that of their wire form without the root byte; a label's that of "." and the label.
+    cuts i64[n] and part_starts i64[n + 1] are those of suffix.split.
+    """
+    label = np.empty(LABEL_ROOM, np.uint8)
+    label[0] = _DOT
+    for name in range(len(starts) - 1):
+        at, end = starts[name], starts[name + 1]
+        names[name] = siphash(data, at, end, low, high)
+        domains[name] = siphash(data, at + cuts[name], end, low, high)
+        for part in range(part_starts[name], part_starts[name + 1]):
+            size = np.int64(data[at])
+            for i in range(1, size + 1):
+                label[i] = data[at + i]
+            parts[part] = siphash(label, 0, size + 1, low, high)
+            at += size + 1
