@@ -82,7 +82,7 @@ def _parser() -> argparse.ArgumentParser:
         made.set_defaults(call=_command(name))
         return made
 
-    add("run", "listener, API and scheduler in one process")
+    add("run", "listener, API and scheduler together")
     add("listen", "the listener alone")
     add("api", "API and console alone")
     add("schedule", "the scheduler alone")

@@ -7,9 +7,8 @@ import asyncio
 import json
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 from tqdm import tqdm
 
@@ -24,6 +23,7 @@ from agents.retraining import STEPS, passed_exit_code
 from agents.runs import RunState, TrainingRun
 from agents.settings import Settings
 from agents.showing import evidence_text, incident_text
+from agents.supervisor import supervise
 
 __all__ = ["api", "doctor", "evaluate", "explain", "listen", "models", "replay", "retrain", "run", "schedule"]
 __all__ += ["known", "score"]
@@ -34,14 +34,19 @@ evaluate = run_evaluation
 doctor = run_doctor
 
 
-def _serve(settings: Settings, parts: Sequence[str], ready: Any = lambda: None) -> int:
+def _serve(settings: Settings, parts: Sequence[str]) -> int:
     processes.check(settings)
-    return asyncio.run(processes.serve(settings, parts, ready))
+    return asyncio.run(processes.serve(settings, parts))
 
 
 def run(settings: Settings, options: argparse.Namespace) -> int:
     """`dns-tunnel run`."""
-    return _serve(settings, ("api", "scheduler", "listener"), lambda: print(_welcome(settings), flush=True))
+    processes.check(settings)
+
+    def console(ready: Callable[[], None]) -> int:
+        return asyncio.run(processes.serve(settings, ("api", "scheduler"), ready))
+
+    return supervise(settings, [("console", console)], lambda: print(_welcome(settings), flush=True))
 
 
 def _welcome(settings: Settings) -> str:
@@ -59,7 +64,8 @@ def _welcome(settings: Settings) -> str:
 
 def listen(settings: Settings, options: argparse.Namespace) -> int:
     """`dns-tunnel listen`."""
-    return _serve(settings, ("listener",))
+    processes.check(settings)
+    return supervise(settings, [], lambda: None)
 
 
 def api(settings: Settings, options: argparse.Namespace) -> int:
