@@ -32,7 +32,7 @@ class Intent(NamedTuple):
 
     batch_id: str
     counts: tuple[int, ...]
-    level: int  # of shedding.py
+    level: int  # of shedding, when it was begun
     planned: int  # rows that an attempt before this one was about to store, -1 = there was none
     attempts: int  # 1 = this is the first
 
@@ -53,19 +53,24 @@ class Ledger:
 
     @property
     def level(self) -> int:
-        """The level of shedding of the newest batch."""
+        """The level of shedding (shedding.py); set between two batches."""
         return self._cells[_LEVEL]
+
+    @level.setter
+    def level(self, value: int) -> None:
+        assert self._cells[_STATE] == _NONE
+        self._cells[_LEVEL] = value
 
     def totals(self) -> dict[str, int]:
         """TOTALS by name, each as it is now."""
         return dict(zip(TOTALS, self._cells[_NOW:_NEXT].tolist(), strict=True))
 
-    def begin(self, counts: Sequence[int], level: int) -> Intent:
+    def begin(self, counts: Sequence[int]) -> Intent:
         """Write down what the next batch takes."""
         cells = self._cells
         assert cells[_STATE] == _NONE
         cells[_NUMBER] += 1
-        cells[_LEVEL], cells[_PLANNED], cells[_ATTEMPTS] = level, -1, 1
+        cells[_PLANNED], cells[_ATTEMPTS] = -1, 1
         for at, (ring, count) in enumerate(zip(self._rings, counts, strict=True)):
             cells[_TAILS + at] = ring.tail + count
         fence()

@@ -70,6 +70,11 @@ class Retrainer:
         locked.result()
         return f"{datetime.fromtimestamp(now, UTC):%Y%m%d_%H%M%S}"
 
+    def wait(self) -> None:
+        """Until the one under way has come to its end."""
+        if self._thread is not None:
+            self._thread.join()
+
     def run(self) -> None:
         """One retraining to its end; what went wrong is logged and recorded."""
         try:
@@ -171,14 +176,14 @@ async def _started(settings: Settings, scheduler: RetrainScheduler) -> None:
 async def serving(settings: Settings) -> AsyncIterator[None]:
     """API and console. Raises AgentsError where the port cannot be had."""
     registry, store = bootstrap.registry_of(settings), bootstrap.store_of(settings)
-    model = ModelHealth(registry)
+    model, retrainer = ModelHealth(registry), Retrainer(settings)
     app = create_app(
         Parts(
             store=store,
             models=registry,
             reports_dir=settings.reports_dir,
             token=bootstrap.api_token_of(settings),
-            retrain=Retrainer(settings).start,
+            retrain=retrainer.start,
             health=lambda: health_of(settings, model),
             counters=lambda: counters_of(settings),
             version=__version__,
@@ -197,6 +202,7 @@ async def serving(settings: Settings) -> AsyncIterator[None]:
         server.should_exit = True
         await asyncio.to_thread(thread.join)
         sockets[0].close()
+        await asyncio.to_thread(retrainer.wait)
 
 
 def _bound(config: uvicorn.Config) -> socket.socket:

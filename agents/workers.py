@@ -123,9 +123,9 @@ class Detecting:
             self._judge_one(intent)
         while not (stop.is_set() and not self._shared.waiting):
             self._wait(stop)
+            self._ledger.level = level_at(self._shared.fill, self._ledger.level)
             if self._shared.waiting:
-                level = level_at(self._shared.fill, self._ledger.level)
-                self._judge_one(self._ledger.begin(self._shared.shares(self._batch_max), level))
+                self._judge_one(self._ledger.begin(self._shared.shares(self._batch_max)))
             self._warn()
 
     def _wait(self, stop: threading.Event) -> None:
