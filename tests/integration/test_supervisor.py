@@ -11,6 +11,7 @@ import pytest
 
 from tests.commands import call
 from tests.listening import wait_until
+from tests.live import running
 from tests.postgres_server import PostgresServer, drop_database, make_database
 from tests.running import free_port
 from tests.supervised import Load, assert_adds_up, postgres_names, supervised
@@ -265,3 +266,10 @@ def test_a_process_that_cannot_start_is_one_line(tmp_path: Path, upstream: str, 
         assert (done.code, why in done.err.splitlines()[-1]) == (code, True), done
         assert done.err.splitlines()[-1].startswith("dns-tunnel: cannot ")
         assert one.stop() == 0
+
+
+def test_a_retraining_under_way_is_brought_to_its_end(tmp_path: Path) -> None:
+    with running(tmp_path, RETRAIN_SAMPLES="2000") as process:
+        assert process.client.post("/retrain").status_code == 202
+        assert process.stop() == 0
+    assert len(list((tmp_path / "reports" / "training_reports").glob("*.html"))) == 1
