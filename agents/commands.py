@@ -7,7 +7,7 @@ import asyncio
 import json
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from tqdm import tqdm
@@ -23,9 +23,8 @@ from agents.retraining import STEPS, passed_exit_code
 from agents.runs import RunState, TrainingRun
 from agents.settings import Settings
 from agents.showing import evidence_text, incident_text
-from agents.supervisor import supervise
 
-__all__ = ["api", "doctor", "evaluate", "explain", "listen", "models", "replay", "retrain", "run", "schedule"]
+__all__ = ["api", "doctor", "evaluate", "explain", "models", "replay", "retrain", "schedule"]
 __all__ += ["known", "score"]
 
 RUNS_MAX = 100
@@ -35,37 +34,8 @@ doctor = run_doctor
 
 
 def _serve(settings: Settings, parts: Sequence[str]) -> int:
-    processes.check(settings)
+    bootstrap.check(settings)
     return asyncio.run(processes.serve(settings, parts))
-
-
-def run(settings: Settings, options: argparse.Namespace) -> int:
-    """`dns-tunnel run`."""
-    processes.check(settings)
-
-    def console(ready: Callable[[], None]) -> int:
-        return asyncio.run(processes.serve(settings, ("api", "scheduler"), ready))
-
-    return supervise(settings, [("console", console)], lambda: print(_welcome(settings), flush=True))
-
-
-def _welcome(settings: Settings) -> str:
-    host = settings.listen_host.split(",")[0]
-    at, port = settings.api_host, settings.api_port
-    where = f"[{at}]" if ":" in at else at
-    kept = "API_TOKEN" if settings.api_token.get_secret_value() else str(bootstrap.token_path(settings))
-    return (
-        f"\n  answering DNS   {host} port {settings.listen_port}"
-        f"      try: dig @{host} -p {settings.listen_port} example.com"
-        f"\n  console, API    http://{where}:{port}/      token: {kept}"
-        f"\n  retrain now     dns-tunnel retrain      stop: Ctrl-C\n"
-    )
-
-
-def listen(settings: Settings, options: argparse.Namespace) -> int:
-    """`dns-tunnel listen`."""
-    processes.check(settings)
-    return supervise(settings, [], lambda: None)
 
 
 def api(settings: Settings, options: argparse.Namespace) -> int:

@@ -16,7 +16,7 @@ from agents.errors import AgentsError
 from agents.heartbeat import read
 from agents.messages import printable
 from agents.policy import bounds
-from agents.processes import scheduler_of, upstreams_of
+from agents.processes import scheduler_of
 from agents.settings import TOKEN_MIN, Settings, unknown_names
 
 TIMEOUT_S = 2.0
@@ -78,7 +78,7 @@ def _bindable(host: str, port: int, kind: int) -> None:
 
 
 def _upstreams(settings: Settings) -> str:
-    asked = [endpoint for _, endpoints in upstreams_of(settings) for endpoint in endpoints]
+    asked = [endpoint for _, endpoints in bootstrap.upstreams_of(settings) for endpoint in endpoints]
     if not asked:
         raise AgentsError("cannot forward: UPSTREAMS is empty and the system names no resolver")
     for host, port in asked:

@@ -18,14 +18,12 @@ import uvicorn
 
 from agents import __version__, bootstrap, heartbeat
 from agents.crashes import crashes_end
-from agents.cron import cron_trigger
 from agents.errors import AgentsError, BusyError, StoreError
 from agents.health import ModelHealth, calendar_of, counters_of, health_of
 from agents.logs import retraining_file
 from agents.retraining import retrain
 from agents.scheduler import RetrainScheduler
-from agents.settings import Settings, parse_upstreams
-from agents.sources.upstream import Endpoint, system_resolvers
+from agents.settings import Settings
 from agents.web.app import create_app
 from agents.web.parts import Parts
 
@@ -35,22 +33,6 @@ RETRAINING = "retraining"
 RETRY_S, RETRY_MAX_S = 2.0, 60.0
 """The scheduler looks for its database after so many seconds, twice as many each time up to the most."""
 _log = structlog.get_logger()
-
-
-def upstreams_of(settings: Settings) -> list[tuple[str, list[Endpoint]]]:
-    """Zones and their upstreams; what no zone claims goes to the system's resolvers unless UPSTREAMS says where."""
-    upstreams = parse_upstreams(settings.upstreams)
-    if not any(zone == "" for zone, _ in upstreams):
-        upstreams.append(("", system_resolvers()))
-    return upstreams
-
-
-def check(settings: Settings) -> None:
-    """Raise SettingsError for settings that only show when they are used, before any socket opens."""
-    bootstrap.validator_of(settings)
-    bootstrap.alert_manager_of(settings)
-    cron_trigger(settings.retrain_schedule, settings.retrain_timezone)
-    bootstrap.store_of(settings).close()
 
 
 class Retrainer:

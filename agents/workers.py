@@ -11,11 +11,10 @@ from typing import Any
 
 import structlog
 
-from agents import heartbeat
+from agents import bootstrap, heartbeat
 from agents.crashes import crashes_end
 from agents.judge import Judge
 from agents.ledger import ATTEMPTS_MAX, CARRIED, Intent
-from agents.processes import RETRAINING, upstreams_of
 from agents.records import batch_of_records, record_of
 from agents.settings import Settings
 from agents.shared import Shared
@@ -57,7 +56,7 @@ async def _answer(
     listener = Listener(
         hosts_of(settings),
         settings.listen_port,
-        upstreams_of(settings),
+        bootstrap.upstreams_of(settings),
         allowed_clients=[part.strip() for part in settings.allowed_clients.split(",") if part.strip()],
         timeout_s=settings.upstream_timeout_s,
         tcp_clients_max=max(settings.tcp_clients_max // len(shared.rings), 1),
@@ -67,7 +66,7 @@ async def _answer(
         pairs=pairs,
         counters=counters,
     )
-    with crashes_end(lambda: loop.call_soon_threadsafe(stop.set), spare=RETRAINING) as crashed:
+    with crashes_end(lambda: loop.call_soon_threadsafe(stop.set)) as crashed:
         await listener.start()
         ready()
         await stop.wait()
@@ -86,7 +85,7 @@ def detect(settings: Settings, shared: Shared, ready: Callable[[], None]) -> int
         stop.set()
         shared.bell.ring()
 
-    with crashes_end(end, spare=RETRAINING) as crashed:
+    with crashes_end(end) as crashed:
         judge = Judge(settings)
         detector = Detecting(settings, shared, judge)
         beat = heartbeat.Heartbeat(settings.state_dir / "listener.json", detector.state)
