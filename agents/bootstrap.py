@@ -11,6 +11,7 @@ from typing import Any
 
 from agents.alerting import AlertManager, notifiers_from
 from agents.budget import Limits, Peaks, choose, load_peaks
+from agents.cron import cron_trigger
 from agents.detection import TunnelDetector
 from agents.errors import AgentsError, ModelError
 from agents.files import write_atomic
@@ -23,8 +24,9 @@ from agents.registry import ModelRegistry
 from agents.report import write_report
 from agents.retraining import RetrainingParts
 from agents.runs import RetrainOptions, TrainingRun, TrainRequest
-from agents.settings import Settings
+from agents.settings import Settings, parse_upstreams
 from agents.shipped import benign_names, benign_sample, model_bytes, sample_of
+from agents.sources.upstream import Endpoint, system_resolvers
 from agents.store.base import Store
 from agents.store.opening import open_store
 from agents.types import Sample
@@ -58,6 +60,22 @@ def scale_of(settings: Settings) -> Scale:
         model_weight=settings.model_weight,
         combine=settings.score_combine,
     )
+
+
+def check(settings: Settings) -> None:
+    """Raise SettingsError for settings that only show when they are used, before any socket opens."""
+    validator_of(settings)
+    alert_manager_of(settings)
+    cron_trigger(settings.retrain_schedule, settings.retrain_timezone)
+    store_of(settings).close()
+
+
+def upstreams_of(settings: Settings) -> list[tuple[str, list[Endpoint]]]:
+    """Zones and their upstreams; what no zone claims goes to the system's resolvers unless UPSTREAMS says where."""
+    upstreams = parse_upstreams(settings.upstreams)
+    if not any(zone == "" for zone, _ in upstreams):
+        upstreams.append(("", system_resolvers()))
+    return upstreams
 
 
 def registry_of(settings: Settings) -> ModelRegistry[Model]:

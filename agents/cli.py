@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import importlib
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -56,9 +57,8 @@ def _command(name: str) -> Callable[[settings.Settings, argparse.Namespace], int
             from agents import probe
 
             return probe.health(found, options)
-        from agents import commands
-
-        code: int = getattr(commands, name)(found, options)
+        module = importlib.import_module("agents.answering" if name in ("listen", "run") else "agents.commands")
+        code: int = getattr(module, name)(found, options)
         return code
 
     return call
@@ -82,7 +82,7 @@ def _parser() -> argparse.ArgumentParser:
         made.set_defaults(call=_command(name))
         return made
 
-    add("run", "listener, API and scheduler in one process")
+    add("run", "listener, API and scheduler together")
     add("listen", "the listener alone")
     add("api", "API and console alone")
     add("schedule", "the scheduler alone")

@@ -9,7 +9,6 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from tqdm import tqdm
 
@@ -25,7 +24,7 @@ from agents.runs import RunState, TrainingRun
 from agents.settings import Settings
 from agents.showing import evidence_text, incident_text
 
-__all__ = ["api", "doctor", "evaluate", "explain", "listen", "models", "replay", "retrain", "run", "schedule"]
+__all__ = ["api", "doctor", "evaluate", "explain", "models", "replay", "retrain", "schedule"]
 __all__ += ["known", "score"]
 
 RUNS_MAX = 100
@@ -34,32 +33,9 @@ evaluate = run_evaluation
 doctor = run_doctor
 
 
-def _serve(settings: Settings, parts: Sequence[str], ready: Any = lambda: None) -> int:
-    processes.check(settings)
-    return asyncio.run(processes.serve(settings, parts, ready))
-
-
-def run(settings: Settings, options: argparse.Namespace) -> int:
-    """`dns-tunnel run`."""
-    return _serve(settings, ("api", "scheduler", "listener"), lambda: print(_welcome(settings), flush=True))
-
-
-def _welcome(settings: Settings) -> str:
-    host = settings.listen_host.split(",")[0]
-    at, port = settings.api_host, settings.api_port
-    where = f"[{at}]" if ":" in at else at
-    kept = "API_TOKEN" if settings.api_token.get_secret_value() else str(bootstrap.token_path(settings))
-    return (
-        f"\n  answering DNS   {host} port {settings.listen_port}"
-        f"      try: dig @{host} -p {settings.listen_port} example.com"
-        f"\n  console, API    http://{where}:{port}/      token: {kept}"
-        f"\n  retrain now     dns-tunnel retrain      stop: Ctrl-C\n"
-    )
-
-
-def listen(settings: Settings, options: argparse.Namespace) -> int:
-    """`dns-tunnel listen`."""
-    return _serve(settings, ("listener",))
+def _serve(settings: Settings, parts: Sequence[str]) -> int:
+    bootstrap.check(settings)
+    return asyncio.run(processes.serve(settings, parts))
 
 
 def api(settings: Settings, options: argparse.Namespace) -> int:

@@ -12,7 +12,7 @@ _log = structlog.get_logger()
 
 
 @contextmanager
-def crashes_end(end: Callable[[], object], spare: str) -> Iterator[list[str]]:
+def crashes_end(end: Callable[[], object], spare: str = "") -> Iterator[list[str]]:
     """Log every exception that ends a thread, note the thread's name in the list yielded, and call `end`.
 
     A thread of the name `spare` is only logged.

@@ -16,7 +16,7 @@ from agents.errors import AgentsError
 from agents.heartbeat import read
 from agents.messages import printable
 from agents.policy import bounds
-from agents.processes import scheduler_of, upstreams_of
+from agents.processes import scheduler_of
 from agents.settings import TOKEN_MIN, Settings, unknown_names
 
 TIMEOUT_S = 2.0
@@ -78,7 +78,7 @@ def _bindable(host: str, port: int, kind: int) -> None:
 
 
 def _upstreams(settings: Settings) -> str:
-    asked = [endpoint for _, endpoints in upstreams_of(settings) for endpoint in endpoints]
+    asked = [endpoint for _, endpoints in bootstrap.upstreams_of(settings) for endpoint in endpoints]
     if not asked:
         raise AgentsError("cannot forward: UPSTREAMS is empty and the system names no resolver")
     for host, port in asked:
@@ -123,6 +123,20 @@ def _schedule(settings: Settings) -> str:
     return f"{settings.retrain_schedule} ({settings.retrain_timezone})"
 
 
+def _overload(settings: Settings) -> str:
+    state = read(settings.state_dir / "listener.json")
+    if not state["ok"]:
+        return "no listener runs on this DATA_DIR"
+    shed, dropped = state.get("shed", {}), state.get("queue_dropped", 0)
+    text = (
+        f"level {shed.get('level', 0)}; left out since the start: {shed.get('unexplained', 0)} explanations,"
+        f" {shed.get('sampled_out', 0)} NORMAL verdicts not stored, {dropped} queries not judged"
+    )
+    if shed.get("level"):
+        raise AgentsError(f"cannot keep up: {text}")
+    return text
+
+
 def _channels(settings: Settings) -> str:
     names = [notifier.name for notifier in notifiers_from(settings)]
     if not names:
@@ -143,6 +157,7 @@ CHECKS: tuple[tuple[str, Check], ...] = (
     ("database", _database),
     ("port", _port),
     ("upstreams", _upstreams),
+    ("overload", _overload),
     ("model", _model),
     ("limits", _limits),
     ("schedule", _schedule),

@@ -47,10 +47,16 @@ def health_of(settings: Settings, model: ModelHealth) -> Mapping[str, Mapping[st
     listener = heartbeat.read(settings.state_dir / "listener.json")
     scheduler = heartbeat.read(settings.state_dir / "scheduler.json")
     judging = listener["ok"] and bool(listener.get("judging"))
+    shed = listener.get("shed", {})
     return {
         "model": model.state(),
         "listener": {"ok": judging, **{k: listener[k] for k in ("model_id", "incidents_open") if k in listener}},
         "queue": {"ok": judging and not listener.get("spool", {}).get("waiting"), **listener.get("spool", {})},
+        "overload": {
+            "ok": not shed.get("level"),
+            **shed,
+            **{name: listener[name] for name in ("queue_waiting", "queue_dropped") if name in listener},
+        },
         "scheduler": scheduler,
     }
 
@@ -66,7 +72,11 @@ def counters_of(settings: Settings) -> Mapping[str, float]:
     found["store_waiting"] = found.pop("store_waiting_total", 0)
     for name in ("scored", "queue_dropped", "flows_refused"):
         found[f"detector_{name}_total"] = state.get(name, 0)
-    for name in ("flows", "incidents_open"):
+    found |= {f"detector_{name}_total": value for name, value in state.get("shed", {}).items()}
+    found["detector_shed_level"] = found.pop("detector_level_total", 0)
+    for name, process in state.get("processes", {}).items():
+        found[f"process_{name.replace('-', '_')}_restarts_total"] = process["restarts"]
+    for name in ("flows", "incidents_open", "queue_waiting"):
         found[f"detector_{name}"] = state.get(name, 0)
     found |= {f"sink_{name}_failures_total": value for name, value in state.get("sink_failures", {}).items()}
     return found

@@ -1,13 +1,13 @@
-"""From batches to sinks: what stands behind a listener's queue, with a tick for what happens without queries."""
+"""From batches to sinks: what stands behind the listeners' rings, with a tick for what happens without queries."""
 
 from __future__ import annotations
 
 import dataclasses
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import structlog
 
@@ -20,6 +20,7 @@ from agents.fanout import Fanout
 from agents.files import write_atomic
 from agents.policy import bounds
 from agents.settings import Settings
+from agents.shedding import EVERYTHING, NO_EXPLANATION, SAMPLED, sampled, unexplained
 from agents.store.spool import SpoolingSink
 from agents.types import Incident, QueryBatch
 
@@ -36,6 +37,16 @@ LOGGED_MAX = 3
 _log = structlog.get_logger()
 
 
+class Outcome(NamedTuple):
+    """What became of a batch, in queries. rows: given to the sinks; what is neither stored nor spooled is lost."""
+
+    rows: int
+    stored: int
+    already: int  # stored by a process that was killed before it could say so
+    spooled: int
+    unexplained: int  # their reasons were left out
+
+
 def _stamp(path: Path) -> tuple[int, int] | None:
     try:
         found = path.stat()
@@ -45,7 +56,7 @@ def _stamp(path: Path) -> tuple[int, int] | None:
 
 
 class Judge:
-    """The consumer of the listener's queue."""
+    """The consumer of what the listeners saw."""
 
     def __init__(self, settings: Settings) -> None:
         self._registry = bootstrap.registry_of(settings)
@@ -61,7 +72,6 @@ class Judge:
         self._manager = bootstrap.alert_manager_of(settings)
         self.alerts = AlertSink(self._manager)
         self.fanout = Fanout([self.spool, self.alerts])
-        self.scored = 0
         self._saved = time.monotonic()
         self._lock = threading.Lock()
         self._logged: dict[tuple[str, str], str] = {}  # open incidents that the log knows, by client and domain
@@ -140,14 +150,37 @@ class Judge:
             return
         self.detector.reload_services(known.services_at(entries, time.time()))
 
-    def consume(self, batch: QueryBatch) -> None:
-        """Judge one batch and give it to the sinks."""
+    def consume(
+        self,
+        batch: QueryBatch,
+        batch_id: str = "",
+        level: int = EVERYTHING,
+        planned: Callable[[int], None] = lambda rows: None,
+    ) -> Outcome:
+        """Judge one batch and give it to the sinks.
+
+        batch_id: what the store is to know it by, "" = something new. level: what is left out (shedding.py).
+        planned: told how many rows are about to be stored.
+        """
         self._tried.wait(FIRST_TRY_S)
         with self._lock:
-            verdicts = self.detector.detect(batch)
-            self.scored += len(batch)
-            self.fanout.accept(verdicts)
+            verdicts, left_out = self.detector.detect(batch), 0
+            if level >= NO_EXPLANATION:
+                verdicts, left_out = unexplained(verdicts, self.detector.incidents.open)
+            if level >= SAMPLED:
+                verdicts = sampled(verdicts)
+            planned(len(verdicts))
+            before = dataclasses.replace(self.spool.counts)
+            self.fanout.accept(dataclasses.replace(verdicts, batch_id=batch_id))
+            after = self.spool.counts
             self._log_opened(verdicts.incidents)
+            return Outcome(
+                rows=len(verdicts),
+                stored=after.stored - before.stored,
+                already=after.already - before.already,
+                spooled=after.spooled - before.spooled,
+                unexplained=left_out,
+            )
 
     def _log_opened(self, incidents: Iterable[Incident]) -> None:
         opened = []
@@ -211,7 +244,6 @@ class Judge:
             "model_id": self.detector.model.model_id,
             "model_origin": self._registry.origin,
             "limits": {"factor": self.detector.model.limit_factor, **bounds(self.detector.model.limit_factor)},
-            "scored": self.scored,
             "flows": len(self.detector.flows),
             "flows_refused": self.detector.flows.refused,
             "incidents_open": len(self.detector.incidents.open),

@@ -1,9 +1,8 @@
-"""The long-running processes: listener, API, scheduler, and all three in one."""
+"""The long-running processes but the listener: API and scheduler, and what they start."""
 
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 import signal
 import socket
 import threading
@@ -19,17 +18,12 @@ import uvicorn
 
 from agents import __version__, bootstrap, heartbeat
 from agents.crashes import crashes_end
-from agents.cron import cron_trigger
 from agents.errors import AgentsError, BusyError, StoreError
 from agents.health import ModelHealth, calendar_of, counters_of, health_of
-from agents.judge import Judge
 from agents.logs import retraining_file
 from agents.retraining import retrain
 from agents.scheduler import RetrainScheduler
-from agents.settings import Settings, parse_upstreams
-from agents.sources.batcher import Batcher
-from agents.sources.listener import Listener
-from agents.sources.upstream import Endpoint, system_resolvers
+from agents.settings import Settings
 from agents.web.app import create_app
 from agents.web.parts import Parts
 
@@ -39,61 +33,6 @@ RETRAINING = "retraining"
 RETRY_S, RETRY_MAX_S = 2.0, 60.0
 """The scheduler looks for its database after so many seconds, twice as many each time up to the most."""
 _log = structlog.get_logger()
-
-
-def upstreams_of(settings: Settings) -> list[tuple[str, list[Endpoint]]]:
-    """Zones and their upstreams; what no zone claims goes to the system's resolvers unless UPSTREAMS says where."""
-    upstreams = parse_upstreams(settings.upstreams)
-    if not any(zone == "" for zone, _ in upstreams):
-        upstreams.append(("", system_resolvers()))
-    return upstreams
-
-
-def check(settings: Settings) -> None:
-    """Raise SettingsError for settings that only show when they are used, before any socket opens."""
-    bootstrap.validator_of(settings)
-    bootstrap.alert_manager_of(settings)
-    cron_trigger(settings.retrain_schedule, settings.retrain_timezone)
-    bootstrap.store_of(settings).close()
-
-
-@asynccontextmanager
-async def listening(settings: Settings) -> AsyncIterator[Listener]:
-    """The listener with everything behind it. Raises AgentsError where it cannot start."""
-    judge = Judge(settings)
-    batcher = Batcher(settings.queue_max, settings.batch_max, settings.batch_wait_ms, judge.consume)
-    listener = Listener(
-        [host.strip() for host in settings.listen_host.split(",")],
-        settings.listen_port,
-        upstreams_of(settings),
-        allowed_clients=[part.strip() for part in settings.allowed_clients.split(",") if part.strip()],
-        timeout_s=settings.upstream_timeout_s,
-        tcp_clients_max=settings.tcp_clients_max,
-        tcp_idle_s=settings.tcp_idle_s,
-        inflight_max=settings.inflight_max,
-        offer=batcher.offer,
-    )
-
-    def state() -> dict[str, Any]:
-        return {
-            **judge.state(),
-            "counters": dataclasses.asdict(listener.counters),
-            "queue_dropped": batcher.dropped,
-            "judging": batcher.alive and judge.alive,
-        }
-
-    beat = heartbeat.Heartbeat(settings.state_dir / "listener.json", state)
-    try:
-        await listener.start()
-        judge.start()
-        beat.start()
-        _log.info("listener_started", addresses=[f"{host} port {port}" for host, port in listener.addresses])
-        yield listener
-    finally:
-        await listener.stop()
-        batcher.close()
-        judge.close()
-        beat.stop()
 
 
 class Retrainer:
@@ -112,6 +51,11 @@ class Retrainer:
         self._thread.start()
         locked.result()
         return f"{datetime.fromtimestamp(now, UTC):%Y%m%d_%H%M%S}"
+
+    def wait(self) -> None:
+        """Until the one under way has come to its end."""
+        if self._thread is not None:
+            self._thread.join()
 
     def run(self) -> None:
         """One retraining to its end; what went wrong is logged and recorded."""
@@ -214,14 +158,14 @@ async def _started(settings: Settings, scheduler: RetrainScheduler) -> None:
 async def serving(settings: Settings) -> AsyncIterator[None]:
     """API and console. Raises AgentsError where the port cannot be had."""
     registry, store = bootstrap.registry_of(settings), bootstrap.store_of(settings)
-    model = ModelHealth(registry)
+    model, retrainer = ModelHealth(registry), Retrainer(settings)
     app = create_app(
         Parts(
             store=store,
             models=registry,
             reports_dir=settings.reports_dir,
             token=bootstrap.api_token_of(settings),
-            retrain=Retrainer(settings).start,
+            retrain=retrainer.start,
             health=lambda: health_of(settings, model),
             counters=lambda: counters_of(settings),
             version=__version__,
@@ -240,6 +184,7 @@ async def serving(settings: Settings) -> AsyncIterator[None]:
         server.should_exit = True
         await asyncio.to_thread(thread.join)
         sockets[0].close()
+        await asyncio.to_thread(retrainer.wait)
 
 
 def _bound(config: uvicorn.Config) -> socket.socket:
@@ -255,22 +200,21 @@ def _bound(config: uvicorn.Config) -> socket.socket:
 
 
 async def serve(settings: Settings, parts: Sequence[str], ready: Callable[[], None] = lambda: None) -> int:
-    """Run "listener", "api" and "scheduler", those that `parts` names, until SIGINT or SIGTERM.
+    """Run "api" and "scheduler", those that `parts` names, until SIGINT or SIGTERM.
 
-    The listener comes first and goes first. Returns the exit code: 1 where a thread died of an exception, else 0.
+    Returns the exit code: 1 where a thread died of an exception, else 0.
     """
     bootstrap.make_folders(settings)
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop.set)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})  # a supervisor blocks it until here
     with crashes_end(lambda: loop.call_soon_threadsafe(stop.set), spare=RETRAINING) as crashed:
-        async with AsyncExitStack() as others, AsyncExitStack() as first:
-            if "listener" in parts:
-                await first.enter_async_context(listening(settings))
+        async with AsyncExitStack() as entered:
             for name, maker in (("api", serving), ("scheduler", scheduling)):
                 if name in parts:
-                    await others.enter_async_context(maker(settings))
+                    await entered.enter_async_context(maker(settings))
             ready()
             await stop.wait()
             _log.info("stopping", crashed=crashed)

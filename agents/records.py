@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import ipaddress
 from functools import lru_cache
+from struct import Struct
 
 import numpy as np
 from numpy.typing import NDArray
 
 from agents.columns import Coded, Names
 from agents.names import MAX_NAME
-from agents.types import QueryBatch
-from agents.wire import ANSWER_TYPES_MAX, type_name
+from agents.types import QueryBatch, Row
+from agents.wire import ANSWER_TYPES_MAX, type_name, type_number
 
 RECORD = np.dtype(
     [
@@ -32,6 +33,8 @@ RECORD = np.dtype(
 )
 """328 bytes. The columns are those of types.QueryBatch."""
 
+_PACKED = Struct(f"=dqfiiiHh{2 * ANSWER_TYPES_MAX}s16sB{MAX_NAME}s5x")
+"""RECORD as a struct: the quickest way to write a single one."""
 _MAPPED = bytes(10) + b"\xff\xff"
 
 
@@ -53,6 +56,20 @@ def client_bytes(client: str) -> bytes:
 @lru_cache(maxsize=4096)
 def _types_text(types: bytes) -> str:
     return ",".join(type_name(number) for number in np.frombuffer(types, np.uint16).tolist() if number)
+
+
+@lru_cache(maxsize=4096)
+def _types_bytes(text: str) -> bytes:
+    return np.array([type_number(name) for name in text.split(",") if name], np.uint16).tobytes()
+
+
+def record_of(row: Row) -> NDArray[np.void]:
+    """One row as an array of one record. The client is an address, the name and types are as wire.py gives them."""
+    ts, client, qname, qtype, qlen, rcode, ancount, rlen, ttl_min, rtt_ms, types = row
+    where, kinds = client_bytes(client), _types_bytes(types)
+    size = len(qname)
+    packed = _PACKED.pack(ts, ttl_min, rtt_ms, qlen, ancount, rlen, qtype, rcode, kinds, where, size, qname)
+    return np.frombuffer(packed, RECORD)
 
 
 def batch_of_records(records: NDArray[np.void]) -> QueryBatch:

@@ -95,6 +95,9 @@ class Settings(BaseSettings):
     tcp_clients_max: Count = Field(256, description="TCP connections served at once")
     tcp_idle_s: Positive = Field(10.0, description="seconds before an idle TCP connection is closed")
     inflight_max: Count = Field(16384, description="queries waiting for an upstream at once")
+    listener_processes: Annotated[int, Field(ge=0, le=256)] = Field(
+        0, description="processes that answer DNS, each on every address; 0 = one a core"
+    )
     queue_max: Count = Field(
         65536, description="queries waiting to be scored; beyond it the newest are dropped and counted"
     )

@@ -2,23 +2,52 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+
+class _Count:
+    """One number of the counters' memory, as an attribute."""
+
+    def __set_name__(self, owner: type[Counters], name: str) -> None:
+        self._at = len(owner.NAMES)
+        owner.NAMES = (*owner.NAMES, name)
+
+    def __get__(self, counters: Counters, owner: type[Counters]) -> int:
+        return counters.cells[self._at]
+
+    def __set__(self, counters: Counters, value: int) -> None:
+        counters.cells[self._at] = value
 
 
-@dataclass(slots=True)
 class Counters:
-    """Since start. received = malformed + refused + notimp + shed + answered + servfail + in flight."""
+    """Since start. received = malformed + refused + notimp + shed + answered + servfail + in flight.
 
-    received: int = 0  # messages from clients, UDP and TCP
-    malformed: int = 0  # no single whole question (FORMERR), or no query at all (dropped)
-    refused: int = 0  # from outside the access list
-    notimp: int = 0  # an opcode other than QUERY, or a zone transfer
-    shed: int = 0  # over inflight_max: SERVFAIL at once, not forwarded, not offered for scoring
-    answered: int = 0  # with an upstream's answer
-    servfail: int = 0  # no upstream answered
-    timeouts: int = 0  # of one upstream; the query may have been answered by the next
-    tcp_fallbacks: int = 0  # truncated answers that were asked again over TCP
-    mismatched_answers: int = 0  # from an upstream's address, but no answer to anything asked on that socket
-    tcp_clients: int = 0  # connections open now
-    tcp_shed: int = 0  # connections closed at once: too many
-    tcp_refused: int = 0  # connections closed at once: outside the access list
+    cells: memory of `len(NAMES)` signed 64-bit numbers in the order of NAMES, which may be shared with other
+    processes and outlive this one; of its own unless given.
+    """
+
+    NAMES: tuple[str, ...] = ()
+
+    received = _Count()  # messages from clients, UDP and TCP
+    malformed = _Count()  # no single whole question (FORMERR), or no query at all (dropped)
+    refused = _Count()  # from outside the access list
+    notimp = _Count()  # an opcode other than QUERY, or a zone transfer
+    shed = _Count()  # over inflight_max: SERVFAIL at once, not forwarded, not offered for scoring
+    answered = _Count()  # with an upstream's answer
+    servfail = _Count()  # no upstream answered
+    timeouts = _Count()  # of one upstream; the query may have been answered by the next
+    tcp_fallbacks = _Count()  # truncated answers that were asked again over TCP
+    mismatched_answers = _Count()  # from an upstream's address, but no answer to anything asked on that socket
+    tcp_clients = _Count()  # connections open now
+    tcp_shed = _Count()  # connections closed at once: too many
+    tcp_refused = _Count()  # connections closed at once: outside the access list
+
+    def __init__(self, cells: memoryview | None = None) -> None:
+        self.cells = memoryview(bytearray(self.size())).cast("q") if cells is None else cells
+
+    @classmethod
+    def size(cls) -> int:
+        """Bytes of memory."""
+        return 8 * len(cls.NAMES)
+
+    def values(self) -> dict[str, int]:
+        """All of them by name, as they are now."""
+        return dict(zip(self.NAMES, self.cells.tolist(), strict=True))

@@ -12,7 +12,7 @@ import ipaddress
 import math
 import socket
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from agents import wire
@@ -20,7 +20,7 @@ from agents.errors import AgentsError, MessageError, SettingsError
 from agents.sources.access import AccessList
 from agents.sources.counters import Counters
 from agents.sources.forwarder import DRAIN_MAX, Forwarder
-from agents.sources.sockets import UdpPort, bind_pair, endpoint_text, is_local_address
+from agents.sources.sockets import Pair, UdpPort, bind_pair, endpoint_text, is_local_address
 from agents.sources.tcp import TcpClient, TcpClients
 from agents.sources.upstream import Endpoint, Pending, Routes, Where
 from agents.types import UNKNOWN, Row
@@ -31,7 +31,8 @@ class Listener:
 
     hosts: textual addresses; "::" is IPv6 only, so that "0.0.0.0" and "::" go together. port: 0 = a free one
     each. upstreams: [(zone, [(address, port), …]), …], zone "" = everything else. allowed_clients: networks.
-    timeout_s: seconds per upstream. tcp_idle_s: seconds. offer: takes a Row, must not block.
+    timeout_s: seconds per upstream. tcp_idle_s: seconds. offer: takes a Row, must not block. pairs: sockets that are
+    bound already, a pair a host. counters: its own unless given.
     """
 
     def __init__(
@@ -45,10 +46,13 @@ class Listener:
         tcp_clients_max: int,
         tcp_idle_s: float,
         inflight_max: int,
-        offer: Callable[[Row], None],
+        offer: Callable[[Row], object],
+        pairs: Sequence[Pair] = (),
+        counters: Counters | None = None,
     ) -> None:
         self._hosts, self._port, self._offer = hosts, port, offer
-        self.counters = Counters()
+        self._pairs = pairs
+        self.counters = counters or Counters()
         self._routes = Routes(upstreams)
         self._access = AccessList(allowed_clients)
         self._forwarder = Forwarder(
@@ -78,8 +82,7 @@ class Listener:
         loop = asyncio.get_running_loop()
         pairs: list[socket.socket] = []
         try:
-            for host in self._hosts:
-                udp, tcp = bind_pair(host, self._port)
+            for host, (udp, tcp) in self._sockets():
                 self._udp.append(UdpPort(udp))
                 pairs.append(tcp)
                 self.addresses.append((host, udp.getsockname()[1]))
@@ -94,6 +97,10 @@ class Listener:
             self._servers.append(await loop.create_server(lambda: TcpClient(self._tcp), sock=tcp))
         for port in self._udp:
             loop.add_reader(port.sock, self._on_queries, port)
+
+    def _sockets(self) -> Iterator[tuple[str, Pair]]:
+        for number, host in enumerate(self._hosts):
+            yield host, self._pairs[number] if self._pairs else bind_pair(host, self._port)
 
     async def stop(self) -> None:
         """Take no more queries, answer SERVFAIL to the UDP ones in flight, close every socket."""

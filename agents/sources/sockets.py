@@ -7,6 +7,7 @@ import ipaddress
 import os
 import socket
 import sys
+from collections.abc import Sequence
 from struct import Struct
 from typing import Any
 
@@ -74,15 +75,41 @@ class UdpPort:
         return level, kind, _PKTINFO4.pack(0, local, bytes(4))
 
 
-def bind_pair(host: str, port: int) -> tuple[socket.socket, socket.socket]:
+Pair = tuple[socket.socket, socket.socket]
+"""A UDP and a listening TCP socket on the same address and port."""
+
+
+def bind_pairs(hosts: Sequence[str], port: int, processes: int) -> list[list[Pair]]:
+    """For each of so many processes a pair of sockets per host, all of a host on one port.
+
+    The kernel spreads clients over the processes (SO_REUSEPORT, socket(7)). Such sockets would share the port with
+    another program of the same user without a word, so the port is first had alone. Raises AgentsError.
+    """
+    found: list[list[Pair]] = [[] for _ in range(processes)]
+    try:
+        for host in hosts:
+            alone = bind_pair(host, port)
+            number = alone[0].getsockname()[1]
+            for sock in alone:
+                sock.close()
+            for pairs in found:
+                pairs.append(bind_pair(host, number, share=True))
+    except AgentsError:
+        for sock in [sock for pairs in found for pair in pairs for sock in pair]:
+            sock.close()
+        raise
+    return found
+
+
+def bind_pair(host: str, port: int, share: bool = False) -> Pair:
     """A UDP and a listening TCP socket on one port, non-blocking; port 0 = one that is free for both.
 
-    `::` takes IPv6 only, so that `0.0.0.0,::` is both. Raises AgentsError in one line.
+    `::` takes IPv6 only, so that `0.0.0.0,::` is both. share: with SO_REUSEPORT. Raises AgentsError in one line.
     """
     for attempt in range(_PORT_TRIES):
-        udp = _bound(host, port, socket.SOCK_DGRAM)
+        udp = _bound(host, port, socket.SOCK_DGRAM, share)
         try:
-            tcp = _bound(host, udp.getsockname()[1], socket.SOCK_STREAM)
+            tcp = _bound(host, udp.getsockname()[1], socket.SOCK_STREAM, share)
         except AgentsError:
             udp.close()
             if port or attempt == _PORT_TRIES - 1:
@@ -93,7 +120,7 @@ def bind_pair(host: str, port: int) -> tuple[socket.socket, socket.socket]:
     raise AssertionError("unreachable: the last attempt raises")
 
 
-def _bound(host: str, port: int, kind: socket.SocketKind) -> socket.socket:
+def _bound(host: str, port: int, kind: socket.SocketKind, share: bool) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     sock = socket.socket(family, kind)
     try:
@@ -104,6 +131,8 @@ def _bound(host: str, port: int, kind: socket.SocketKind) -> socket.socket:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         else:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _RECEIVE_BUFFER)
+        if share:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         sock.bind((host, port))
     except OSError as error:
         sock.close()

@@ -64,7 +64,9 @@ def _verdicts(arrays: dict[str, NDArray[Any]], texts: dict[str, Any]) -> Verdict
         ans_types=texts["ans_types"],
     )
     return Verdicts(
-        **{name: arrays[name] for name in _VERDICT_ARRAYS},
+        features=arrays["features"],
+        score=arrays["score"],
+        severity=arrays["severity"],
         queries=batch,
         domain=texts["domain"],
         reasons=[tuple(reasons) for reasons in texts["reasons"]],

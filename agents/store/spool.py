@@ -36,13 +36,17 @@ class BatchWriter(Protocol):
 
 @dataclass(slots=True)
 class SpoolCounts:
-    """Queries, but for `damaged`, which counts files. replayed is also a part of spooled."""
+    """Queries, but for `damaged`, which counts files. replayed is also a part of spooled.
+
+    already: in the store before they were given to it: a process was killed after it had stored them.
+    """
 
     stored: int = 0
     spooled: int = 0
     replayed: int = 0
     lost: int = 0
     damaged: int = 0
+    already: int = 0
 
 
 class SpoolingSink:
@@ -78,7 +82,7 @@ class SpoolingSink:
 
     def accept(self, verdicts: Verdicts) -> None:
         """Store the batch, or keep it on disk; a batch that neither takes is counted as lost."""
-        batch_id = uuid.uuid4().hex
+        batch_id = verdicts.batch_id or uuid.uuid4().hex
         with self._lock:
             if not len(self._spool) and self._write_now(verdicts, batch_id):
                 return
@@ -87,7 +91,9 @@ class SpoolingSink:
     def _write_now(self, verdicts: Verdicts, batch_id: str) -> bool:
         """True when the batch is dealt with."""
         try:
-            self.counts.stored += self._store.write(verdicts, batch_id)
+            written = self._store.write(verdicts, batch_id)
+            self.counts.stored += written
+            self.counts.already += len(verdicts) - written
         except BatchRefusedError as error:
             self._lose(len(verdicts), str(error))
         except StoreError as error:

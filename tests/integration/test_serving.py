@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import socket
 import threading
 from pathlib import Path
 from typing import Any
@@ -12,13 +11,9 @@ import pytest
 from structlog.testing import capture_logs
 
 from agents import bootstrap, processes
-from agents.alerting import AlertManager
-from agents.detection import TunnelDetector
-from agents.errors import AgentsError, BusyError, SettingsError, StoreError
-from agents.judge import Judge
+from agents.errors import BusyError, StoreError
 from agents.settings import Settings, load
 from tests.running import free_port
-from tests.stubs import StubServer
 
 
 def settings_of(folder: Path, **changed: Any) -> Settings:
@@ -30,55 +25,16 @@ def broken(*_: object) -> Any:
     raise KeyError("a bug")
 
 
-def ask(port: int) -> None:
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
-        query = b"\0\7\1\0\0\1\0\0\0\0\0\0\3www\7example\3com\0\0\1\0\1"
-        client.sendto(query, ("127.0.0.1", port))
-
-
-@pytest.mark.parametrize(
-    ("owner", "name", "thread"), [(TunnelDetector, "detect", "batcher"), (Judge, "_poll_known", "ticker")]
-)
-def test_a_thread_that_dies_ends_the_process_with_exit_code_1(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, owner: type, name: str, thread: str
-) -> None:
+def test_a_thread_that_dies_ends_the_process_with_exit_code_1(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = threading.excepthook
-    with StubServer() as stub, capture_logs() as lines:
-        settings = settings_of(tmp_path, upstreams=f"127.0.0.1:{stub.port}")
-
-        def ready() -> None:
-            monkeypatch.setattr(owner, name, broken)
-            ask(settings.listen_port)
-
-        code = asyncio.run(asyncio.wait_for(processes.serve(settings, ("listener",), ready), 20))
+    monkeypatch.setattr("agents.heartbeat.Heartbeat._run", broken)
+    with capture_logs() as lines:
+        code = asyncio.run(asyncio.wait_for(processes.serve(settings_of(tmp_path), ("scheduler",)), 20))
     assert code == 1
     (died,) = [line for line in lines if line["event"] == "thread_died"]
-    assert (died["thread"], died["log_level"]) == (thread, "critical")
+    assert (died["thread"], died["log_level"]) == ("heartbeat", "critical")
     assert "a bug" in str(died["exc_info"])
     assert threading.excepthook is before
-
-
-def test_alerting_that_dies_ends_the_process_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("agents.alerting.AlertSink._next", broken)
-    assert AlertManager([]).notifiers == ()
-    assert asyncio.run(asyncio.wait_for(processes.serve(settings_of(tmp_path), ("listener",)), 20)) == 1
-
-
-def test_a_listener_that_cannot_start_fails_before_any_other_part(tmp_path: Path) -> None:
-    with socket.socket() as taken, capture_logs() as lines:
-        taken.bind(("127.0.0.1", 0))
-        taken.listen()
-        settings = settings_of(tmp_path, listen_port=taken.getsockname()[1])
-        with pytest.raises(AgentsError, match="cannot listen on"):
-            asyncio.run(processes.serve(settings, ("api", "scheduler", "listener")))
-    assert lines == []
-
-
-def test_an_upstream_that_is_the_listener_itself_is_a_bad_setting(tmp_path: Path) -> None:
-    port = free_port()
-    settings = settings_of(tmp_path, listen_port=port, upstreams=f"127.0.0.1:{port}")
-    with pytest.raises(SettingsError, match="that is this listener itself"):
-        asyncio.run(processes.serve(settings, ("listener",)))
 
 
 def test_a_retraining_that_does_not_get_the_lock_is_not_promised(tmp_path: Path) -> None:

@@ -1,0 +1,77 @@
+"""What is left out under load, and when."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agents.shedding import KEPT_ONE_IN, STEPS, level_at, sampled, unexplained
+from agents.types import Severity, Verdicts, batch_of
+
+SEVERITIES = st.lists(st.sampled_from(list(Severity)), max_size=80)
+
+
+def verdicts(severities: list[Severity]) -> Verdicts:
+    count = len(severities)
+    rows = [(float(n), f"192.0.2.{n % 3}", b"\1a", n, 30, 0, 1, 60, 5, 1.0, f"T{n}") for n in range(count)]
+    return Verdicts(
+        batch_of(rows),
+        [f"d{n % 2}.test" for n in range(count)],
+        np.arange(count * 2, dtype=np.float32).reshape(count, 2),
+        np.arange(count, dtype=np.float32),
+        np.array(severities, np.uint8),
+        [("odd",) if severity else () for severity in severities],
+        "m",
+    )
+
+
+@given(st.lists(st.floats(0, 1), max_size=50))
+def test_a_level_begins_at_its_step_and_ends_at_half_of_it(fills: list[float]) -> None:
+    level = 0
+    for fill in fills:
+        before, level = level, level_at(fill, level)
+        assert level >= sum(fill >= step for step in STEPS)
+        if level > before:
+            assert fill >= STEPS[level - 1]
+        if level < before:
+            assert fill < STEPS[level] / 2
+        if level:
+            assert fill >= STEPS[level - 1] / 2
+    assert level_at(0.0, level) == 0
+
+
+def test_it_does_not_flicker_around_a_step() -> None:
+    levels = [0]
+    for fill in (0.26, 0.24, 0.26, 0.24, 0.51, 0.49, 0.51, 0.26, 0.24, 0.12):
+        levels.append(level_at(fill, levels[-1]))
+    assert levels[1:] == [1, 1, 1, 1, 2, 2, 2, 2, 1, 0]
+    assert sum(one != other for one, other in pairwise(levels)) == 4
+
+
+@given(SEVERITIES)
+def test_sampling_keeps_all_but_normal_ones_and_rows_stay_rows(severities: list[Severity]) -> None:
+    whole = verdicts(severities)
+    some = sampled(whole)
+    numbers = some.queries.qtype.tolist()
+    odd = [n for n, severity in enumerate(severities) if severity]
+    normal = [n for n, severity in enumerate(severities) if not severity]
+    assert numbers == sorted(odd + normal[::KEPT_ONE_IN])
+    assert len(some) == len(some.domain) == len(some.reasons) == len(some.features) == len(numbers)
+    assert some.score.tolist() == numbers == (some.features[:, 0] / 2).tolist() == some.queries.ts.tolist()
+    assert list(some.queries.ans_types) == [f"T{n}" for n in numbers]
+    assert [bool(why) for why in some.reasons] == [bool(severity) for severity in some.severity]
+    assert sampled(whole).queries.qtype.tolist() == numbers, "the same again"
+
+
+@given(SEVERITIES)
+def test_only_queries_of_incidents_keep_their_reasons(severities: list[Severity]) -> None:
+    whole = verdicts(severities)
+    short, count = unexplained(whole, {("192.0.2.1", "d0.test")})
+    for n, severity in enumerate(severities):
+        kept = severity and (n % 3, n % 2) == (1, 0)
+        assert short.reasons[n] == (("odd",) if kept else ())
+    assert count == sum(map(bool, whole.reasons)) - sum(map(bool, short.reasons))
+    assert short.severity.tolist() == whole.severity.tolist()
