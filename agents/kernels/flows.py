@@ -31,7 +31,7 @@ PLACE_BITS = np.uint64(17)
 
 
 @kernel
-def _place(domain: np.uint64, client: int, length: int) -> int:
+def _place(domain: np.uint64, client: int, length: int) -> Any:
     mixed = domain ^ (np.uint64(client + 1) * GOLDEN)
     return np.int64(mixed >> PLACE_BITS) & (length - 1)
 
@@ -93,7 +93,7 @@ def make(state: State, ts: float, domain: np.uint64, client: int) -> int:
     flow["first_seen"] = flow["last_seen"] = ts
     state.room[LIVE] += 1
     state.clients[client]["held"] += 1
-    _enter(state.flows, state.index, row)
+    _enter(state.flows, state.places, row)
     return int(row)
 
 
@@ -128,7 +128,7 @@ def drop_all(state: State, rows: NDArray[np.int64]) -> None:
     """Drop these rows, and fill the index anew."""
     for row in rows:
         drop(state, row)
-    enter_all(state.flows, state.index, state.room[FLOWS])
+    enter_all(state.flows, state.places, state.room[FLOWS])
 
 
 @kernel

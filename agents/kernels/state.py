@@ -159,7 +159,7 @@ class Stop(IntEnum):
 
     DONE = 0
     FLOWS = 1
-    INDEX = 2
+    PLACES = 2
     WINDOWS = 3
     DETAILS = 4
     POOL = 5
@@ -176,7 +176,7 @@ class State(NamedTuple):
     details: NDArray[Any]
     clients: NDArray[Any]
     carriers: NDArray[np.int32]  # shape (n, CARRIERS_MAX): flows of one client
-    index: NDArray[np.int32]  # open addressing: flow, or NONE; its length is a power of two
+    places: NDArray[np.int32]  # open addressing: flow, or NONE; its length is a power of two
     pool: NDArray[np.uint64]  # keys of names seen; 0 = free
     familiar: NDArray[np.uint64]  # open addressing: domain, 0 = free
     familiar_first: NDArray[np.float64]  # when it was first asked for

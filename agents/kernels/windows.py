@@ -89,9 +89,7 @@ def give(windows: NDArray[Any], room: NDArray[np.int64], row: int) -> None:
 
 
 @kernel
-def note(
-    flow: Any, windows: NDArray[Any], room: NDArray[np.int64], ts: float, amounts: NDArray[np.float32]
-) -> None:
+def note(flow: Any, windows: NDArray[Any], room: NDArray[np.int64], ts: float, amounts: NDArray[np.float32]) -> None:
     """Count for a flow what a query carried; the first name alone is kept beside the flow."""
     if flow["windows"] == NONE:
         if amounts[ANSWERS] == 0 and flow["single"][NAMES] == 0:
@@ -113,4 +111,4 @@ def take_back(windows: Any, encoded: float) -> None:
             windows["now"][number, one] = max(windows["now"][number, one] - encoded, 0.0)
 
 
-assert (INFORMATION, ENCODED, NAMES, ENCODED_NAMES, ANSWERS) == tuple(range(SUMS))
+assert tuple(range(SUMS)) == (INFORMATION, ENCODED, NAMES, ENCODED_NAMES, ANSWERS)
