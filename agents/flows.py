@@ -17,6 +17,7 @@ from agents.kernels.state import (
     CLIENT,
     DETAIL,
     EVIDENCE,
+    FAMILIAR,
     FLOW,
     NONE,
     ROOM_SIZE,
@@ -58,9 +59,7 @@ def _empty(keys_max: int, client_max: int, pool_max: int) -> State:
         carriers=np.zeros((16, CARRIERS_MAX), np.int32),
         places=np.full(4 * START, NONE, np.int32),
         pool=np.zeros(2 * ROW_WORDS, np.uint64),
-        familiar=np.zeros(4 * START, np.uint64),
-        familiar_first=np.zeros(4 * START),
-        familiar_clients=np.zeros(4 * START, np.int32),
+        familiar=np.zeros(4 * START, FAMILIAR),
         room=room,
         swept=np.full(1, -np.inf),
     )
@@ -144,11 +143,7 @@ class Flows:
             table.enter_all(self.state.flows, self.state.places, self.state.room[Room.FLOWS])
         elif stop == Stop.FAMILIAR:
             size = 2 * len(self.state.familiar)
-            self.state = self.state._replace(
-                familiar=np.zeros(size, np.uint64),
-                familiar_first=np.zeros(size),
-                familiar_clients=np.zeros(size, np.int32),
-            )
+            self.state = self.state._replace(familiar=np.zeros(size, FAMILIAR))
             table.greet_all(self.state)
         else:
             self._extend(stop.name.lower())

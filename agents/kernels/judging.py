@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -76,7 +77,7 @@ def _lacks(state: State) -> int:
 
 @kernel
 def _note_peak(flow: Any, ts: float, ratio: float, i: int, told: Told) -> None:
-    day = int(ts // DAY_S)
+    day = math.floor(ts / DAY_S)
     if ratio < PEAK_MIN or (flow["peak_day"] == day and ratio <= flow["peak"]):
         return
     flow["peak_day"], flow["peak"] = day, ratio

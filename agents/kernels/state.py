@@ -81,6 +81,15 @@ CLIENT = np.dtype(
     ]
 )
 
+FAMILIAR = np.dtype(
+    [
+        ("domain", np.uint64),  # 0 = free
+        ("first_seen", np.float64),
+        ("clients", np.int32),
+    ]
+)
+"""A domain that names were asked below, whoever asked."""
+
 EVIDENCE = np.dtype(
     [
         ("ratio", np.float64),  # times the limit
@@ -178,9 +187,7 @@ class State(NamedTuple):
     carriers: NDArray[np.int32]  # shape (n, CARRIERS_MAX): flows of one client
     places: NDArray[np.int32]  # open addressing: flow, or NONE; its length is a power of two
     pool: NDArray[np.uint64]  # keys of names seen; 0 = free
-    familiar: NDArray[np.uint64]  # open addressing: domain, 0 = free
-    familiar_first: NDArray[np.float64]  # when it was first asked for
-    familiar_clients: NDArray[np.int32]
+    familiar: NDArray[Any]  # open addressing by domain
     room: NDArray[np.int64]  # see Room
     swept: NDArray[np.float64]  # shape (1,): when the last sweep was
 
