@@ -19,6 +19,7 @@ class Counters:
     timeouts: int = 0  # of one upstream; the query may have been answered by the next
     tcp_fallbacks: int = 0  # truncated answers that were asked again over TCP
     mismatched_answers: int = 0  # from an upstream's address, but no answer to anything asked on that socket
+    unrecorded: int = 0  # answered, but not offered for scoring: the ring of answered queries was full
     tcp_clients: int = 0  # connections open now
     tcp_shed: int = 0  # connections closed at once: too many
     tcp_refused: int = 0  # connections closed at once: outside the access list
