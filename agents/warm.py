@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import io
+import socket
 import sys
 from collections.abc import Callable
+from struct import pack
 from threading import Timer
 
 from agents import lexical
@@ -11,9 +14,14 @@ from agents.kernels import COMPILED
 from agents.model import Model
 from agents.names import from_text
 from agents.shipped import model_bytes
+from agents.sources.linklayer import RAW, UDP
+from agents.sources.pcap import Damage
+from agents.sources.scan import Scan
 
 PATIENCE_S = 1.0
 NOTE = "kernels are compiled for this processor, once; KERNELS=off works without"
+_NAME = from_text("www.example.com")
+_QUESTION = b"\0\1\0\0\0\1\0\0\0\0\0\0" + _NAME + b"\0\0\1\0\1"
 
 
 def up(tell: Callable[[str], None]) -> None:
@@ -24,9 +32,21 @@ def up(tell: Callable[[str], None]) -> None:
     timer.daemon = True
     timer.start()
     try:
-        lexical.read([from_text("www.example.com")], Model.from_bytes(model_bytes()), (0, 0))
+        lexical.read([_NAME], Model.from_bytes(model_bytes()), (0, 0))
+        _scan()
     finally:
         timer.cancel()
+
+
+def _scan() -> None:
+    """Read a capture of one query, and take one more with its answer as they come over TCP."""
+    scan, address = Scan({53}), socket.inet_aton("192.0.2.1")
+    udp = pack("!4H", 1024, 53, 8 + len(_QUESTION), 0) + _QUESTION
+    packet = pack("!BBHHHBBH", 0x45, 0, 20 + len(udp), 0, 0, 64, UDP, 0) + address + address + udp
+    head = pack("<IHHiIII", 0xA1B2C3D4, 2, 4, 0, 0, 65_535, RAW) + pack("<4I", 0, 0, len(packet), len(packet))
+    for take in (scan.query, scan.answer):
+        take(0.0, address, 1024, address, _QUESTION, len(_QUESTION))
+    list(scan.batches(io.BufferedReader(io.BytesIO(head + packet)), 1, Damage(), lambda frame: None))
 
 
 def main() -> int:

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from agents.kernels import joining, kernel, packets
+from agents.kernels import joining, kernel_in_place, packets
 
 MORE, FULL, HUGE, BAD_BLOCK, NO_MAGIC, INTERFACE, TCP_FRAME, _FRAME = range(8)
 """Why the walk stopped: the buffer holds no whole record more, `out` is full, a record or block claims an impossible
@@ -45,13 +45,13 @@ def walk(ports: NDArray[np.bool_]) -> Walk:
     return Walk(np.zeros(12, np.int64), np.array((-np.inf, 0.0)), links, units, offsets, snaps, ports)
 
 
-@kernel
+@kernel_in_place
 def _u32(data: Any, at: Any, big: Any) -> Any:
     a, b, c, d = np.int64(data[at]), np.int64(data[at + 1]), np.int64(data[at + 2]), np.int64(data[at + 3])
     return a << 24 | b << 16 | c << 8 | d if big else d << 24 | c << 16 | b << 8 | a
 
 
-@kernel
+@kernel_in_place
 def _message(walk: Any, joint: Any, packet: Any, data: Any) -> None:
     """Give the datagram in the frame to the joiner; count what is no DNS message."""
     numbers, found, now = walk.numbers, packet.numbers, walk.times[NOW]
@@ -68,7 +68,7 @@ def _message(walk: Any, joint: Any, packet: Any, data: Any) -> None:
         numbers[CUT] += 1 - numbers[WHOLE]
 
 
-@kernel
+@kernel_in_place
 def _record(walk: Any, data: Any, end: Any) -> Any:
     """Find the next frame of a pcap file."""
     numbers = walk.numbers
@@ -88,7 +88,7 @@ def _record(walk: Any, data: Any, end: Any) -> Any:
     return _FRAME
 
 
-@kernel
+@kernel_in_place
 def _packet(walk: Any, data: Any, body: Any, stop: Any, kind: Any) -> Any:
     """Find the frame in a packet block's body; False for other blocks and undeclared interfaces."""
     numbers, big, size = walk.numbers, walk.numbers[BIG], stop - body
@@ -112,7 +112,7 @@ def _packet(walk: Any, data: Any, body: Any, stop: Any, kind: Any) -> Any:
     return True
 
 
-@kernel
+@kernel_in_place
 def _block(walk: Any, data: Any, end: Any) -> Any:
     """Find the next frame of a pcapng file."""
     numbers = walk.numbers
@@ -141,7 +141,7 @@ def _block(walk: Any, data: Any, end: Any) -> Any:
             return _FRAME
 
 
-@kernel
+@kernel_in_place
 def scan(walk: Any, joint: Any, packet: Any, data: Any, out: Any, written: Any) -> Any:
     """Go on through the buffer `data` (u8); finished rows go behind the `written` ones of `out`, RECORDs.
 

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from agents.kernels import kernel, messages
+from agents.kernels import kernel_in_place, messages
 from agents.kernels.hashing import siphash
 
 WAIT_S, WAITING_MAX = 5.0, 65_536
@@ -51,12 +51,12 @@ def joint(record: np.dtype[np.void], secret: tuple[int, int]) -> Joint:
     )
 
 
-@kernel
+@kernel_in_place
 def _identity(data: Any, start: Any, end: Any, client: Any, port: Any, server: Any, joint: Any) -> Any:
     """Identity of who asks whom for what; the question lies before `end` in the message at `start`, in any case."""
     key, size = joint.key, 36
-    key[0:16] = client
-    key[16:32] = server
+    for i in range(16):
+        key[i], key[16 + i] = client[i], server[i]
     key[32], key[33], key[34], key[35] = port >> 8, port & 0xFF, data[start], data[start + 1]
     for at in range(start + messages.HEADER_SIZE, end):
         byte = data[at]
@@ -65,7 +65,7 @@ def _identity(data: Any, start: Any, end: Any, client: Any, port: Any, server: A
     return siphash(key, 0, size, joint.secret[0], joint.secret[1])
 
 
-@kernel
+@kernel_in_place
 def _find(joint: Any, key: Any) -> Any:
     """The slot of the first row that waits under the key, or the free slot where it would be."""
     at = np.int64(key & np.uint64(SLOTS - 1))
@@ -74,7 +74,7 @@ def _find(joint: Any, key: Any) -> Any:
     return at
 
 
-@kernel
+@kernel_in_place
 def _remove(joint: Any, at: Any) -> None:
     """Empty a slot and move up what lies behind it (Knuth volume 3, section 6.4, algorithm R)."""
     slots = joint.slots
@@ -90,7 +90,7 @@ def _remove(joint: Any, at: Any) -> None:
     slots[hole] = 0
 
 
-@kernel
+@kernel_in_place
 def _queue(joint: Any, ts: Any, number: Any) -> None:
     """Put a row in its place in the ring: behind all that are not later."""
     first, waiting = joint.numbers[FIRST], joint.numbers[WAITING]
@@ -102,7 +102,7 @@ def _queue(joint: Any, ts: Any, number: Any) -> None:
     joint.numbers[WAITING] = waiting + 1
 
 
-@kernel
+@kernel_in_place
 def query(joint: Any, ts: Any, data: Any, start: Any, end: Any, size: Any, client: Any, port: Any, server: Any) -> Any:
     """Take the query data[start:end] of `size` bytes; client and server u8[16]. False if it is malformed."""
     stop = messages.question_end(data, start, end)
@@ -131,7 +131,7 @@ def query(joint: Any, ts: Any, data: Any, start: Any, end: Any, size: Any, clien
     return True
 
 
-@kernel
+@kernel_in_place
 def answer(joint: Any, ts: Any, data: Any, start: Any, end: Any, size: Any, client: Any, port: Any, server: Any) -> Any:
     """Take the answer data[start:end]; one that answers nothing is ignored. False if it is malformed."""
     stop = messages.question_end(data, start, end)
@@ -147,7 +147,7 @@ def answer(joint: Any, ts: Any, data: Any, start: Any, end: Any, size: Any, clie
     return True
 
 
-@kernel
+@kernel_in_place
 def ready(joint: Any, now: Any, out: Any, written: Any) -> Any:
     """Move rows older than the wait, and the oldest beyond the bound, behind the `written` ones of `out`; how many
     there are then. Where `out` is full the rest waits on. With `now` infinite all rows are moved."""

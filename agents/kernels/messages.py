@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from agents.kernels import kernel
+from agents.kernels import kernel_in_place
 
 HEADER_SIZE = 12
 NAME_MAX, LABEL_MAX = 254, 63
@@ -15,13 +15,13 @@ _POINTER, _TTL_MAX = 0xC0, 0x7FFFFFFF
 _DAMAGED = -1
 
 
-@kernel
+@kernel_in_place
 def u16(data: Any, at: Any) -> Any:
     """The big-endian number in two bytes."""
     return np.int64(data[at]) << 8 | np.int64(data[at + 1])
 
 
-@kernel
+@kernel_in_place
 def question_end(data: Any, start: Any, end: Any) -> Any:
     """Offset of the root byte of the one question's name in the message data[start:end], or -1."""
     if end - start < HEADER_SIZE or u16(data, start + 4) != 1:
@@ -36,7 +36,7 @@ def question_end(data: Any, start: Any, end: Any) -> Any:
     return at
 
 
-@kernel
+@kernel_in_place
 def _skip_name(data: Any, start: Any, at: Any, end: Any) -> Any:
     """Offset after the name at `at`, or -1."""
     first = at
@@ -54,7 +54,7 @@ def _skip_name(data: Any, start: Any, at: Any, end: Any) -> Any:
     return _DAMAGED
 
 
-@kernel
+@kernel_in_place
 def read_answer(data: Any, start: Any, at: Any, end: Any, row: Any) -> None:
     """Note in a record what the answer data[start:end] says; `at` is where its question ends.
 
@@ -72,7 +72,7 @@ def read_answer(data: Any, start: Any, at: Any, end: Any, row: Any) -> None:
         if at > end:
             break
         if seen < answers:
-            ttl = 0 if ttl > _TTL_MAX else ttl
+            ttl *= ttl <= _TTL_MAX
             ttl_min = ttl if ttl_min < 0 else min(ttl, ttl_min)
             known = kind == 0
             for i in range(types):

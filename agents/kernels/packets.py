@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from agents.kernels import kernel
+from agents.kernels import kernel_in_place
 from agents.kernels.messages import u16
 
 UDP, TCP = 17, 6
@@ -32,13 +32,13 @@ def packet() -> Packet:
     return Packet(np.zeros(16, np.uint8), np.zeros(16, np.uint8), np.zeros(6, np.int64))
 
 
-@kernel
+@kernel_in_place
 def is_known(link: Any) -> Any:
     """Whether frames of this LINKTYPE can be read."""
     return link in (NULL, ETHERNET, RAW, 12, 14, LOOP, LINUX_SLL, IPV4, IPV6, LINUX_SLL2)
 
 
-@kernel
+@kernel_in_place
 def _network(link: Any, data: Any, start: Any, end: Any) -> Any:
     """Offset of the IP header, or -1."""
     if link in (NULL, LOOP):
@@ -63,15 +63,15 @@ def _network(link: Any, data: Any, start: Any, end: Any) -> Any:
     return -1
 
 
-@kernel
+@kernel_in_place
 def _address(data: Any, at: Any, size: Any, address: Any) -> None:
-    address[:10] = 0
-    address[10:12] = 0xFF
+    for i in range(16 - size):
+        address[i] = 0 if i < 10 else 0xFF
     for i in range(size):
         address[16 - size + i] = data[at + i]
 
 
-@kernel
+@kernel_in_place
 def _transport(data: Any, proto: Any, at: Any, stop: Any, end: Any, packet: Any) -> Any:
     """Kind of the segment at `at`, whose datagram ends at `stop` and whose frame ends at `end`."""
     if proto not in (UDP, TCP) or at + 4 > end:
@@ -87,7 +87,7 @@ def _transport(data: Any, proto: Any, at: Any, stop: Any, end: Any, packet: Any)
     return DATAGRAM
 
 
-@kernel
+@kernel_in_place
 def _ipv4(data: Any, at: Any, end: Any, packet: Any) -> Any:
     if at + 10 > end or u16(data, at + 6) & 0x1FFF:
         return NOTHING
@@ -99,7 +99,7 @@ def _ipv4(data: Any, at: Any, end: Any, packet: Any) -> Any:
     return kind
 
 
-@kernel
+@kernel_in_place
 def _ipv6(data: Any, at: Any, end: Any, packet: Any) -> Any:
     if at + 7 > end:
         return NOTHING
@@ -117,18 +117,19 @@ def _ipv6(data: Any, at: Any, end: Any, packet: Any) -> Any:
         if proto == _FRAGMENT:
             if u16(data, start + 2) & 0xFFF8:
                 return NOTHING
-            size = 8
+            size = np.int64(8)
         elif proto == _AUTH:
             size = (np.int64(data[start + 1]) + 2) * 4
         elif proto in (0, 43, 60, 135):
             size = (np.int64(data[start + 1]) + 1) * 8
         else:
             return NOTHING
-        proto, start = np.int64(data[start]), start + size
+        proto = np.int64(data[start])
+        start += size
     return NOTHING
 
 
-@kernel
+@kernel_in_place
 def find(link: Any, data: Any, start: Any, end: Any, packet: Any) -> Any:
     """NOTHING, a UDP DATAGRAM or a TCP STREAM's segment (its ports alone) in the frame data[start:end]."""
     at = _network(link, data, start, end)

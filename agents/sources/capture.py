@@ -27,15 +27,15 @@ Format = Literal["auto", "pcap", "tsv"]
 class PcapSource:
     """DNS queries in one pcap or pcapng file (also gzip), joined with their answers, in time order.
 
-    ports: UDP and TCP ports that carry DNS. Raises CaptureError unless the file begins as a capture; what is
-    damaged later is told in `warnings`, once the batches have been read.
+    ports: UDP and TCP ports that carry DNS; compiled: by kernels, with the same result. Raises CaptureError unless
+    the file begins as a capture; what is damaged later is told in `warnings`, once the batches have been read.
     """
 
-    def __init__(self, path: Path, ports: AbstractSet[int]) -> None:
+    def __init__(self, path: Path, ports: AbstractSet[int], compiled: bool = COMPILED) -> None:
         self._path, self._ports = path, ports
         self.malformed = 0
         self.warnings: list[str] = []
-        self._joiner: Joiner | Scan = Scan(ports) if COMPILED else Joiner()
+        self._joiner: Joiner | Scan = Scan(ports) if compiled else Joiner()
         self._streams = Streams()
         self._cut = self._unknown_link = 0
         if detect(path) != "pcap":
