@@ -32,7 +32,7 @@ def run(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
 UNCOMPILED = """
 import importlib, pkgutil
 from agents import kernels, warm
-warm.up(print)
+warm.up(print, warm.judging, warm.listening, warm.scanning)
 found = [f"{module.name}.{name}"
     for module in pkgutil.iter_modules(kernels.__path__)
     for name, value in vars(importlib.import_module(f"agents.kernels.{module.name}")).items()
