@@ -87,7 +87,7 @@ def test_hostile_queries_get_what_the_definition_answers(both_ways: bool) -> Non
 
 
 def test_each_of_many_clients_with_equal_ids_gets_its_own_answer() -> None:
-    with StubServer(named) as stub, listening(stub) as (listener, rows):
+    with StubServer(named) as stub, listening(stub, timeout_s=10) as (listener, rows):
         clients = [socket.socket(socket.AF_INET, socket.SOCK_DGRAM) for _ in range(40)]
         expected = {}
         for number, client in enumerate(clients):
@@ -193,7 +193,7 @@ def test_a_lossy_upstream_and_every_query_ends_once() -> None:
 
     with StubServer(lossy) as first, StubServer(lossy) as second:
         zones = [("", [first.endpoint, second.endpoint])]
-        with listening(zones, timeout_s=0.2) as (listener, rows), client_of(listener) as client:
+        with listening(zones, timeout_s=1.0) as (listener, rows), client_of(listener) as client:
             for number in range(300):
                 client.send(dns.message.make_query(f"{chr(97 + number % 26)}.{number}.x", "A", id=number).to_wire())
             answered = dict(_codes(client) for _ in range(300))
@@ -203,7 +203,7 @@ def test_a_lossy_upstream_and_every_query_ends_once() -> None:
             wait_until(lambda: len(rows) == 300)
             assert listener.inflight == 0
             assert adds_up(listener.counters)
-            assert listener.counters.timeouts == 2 * listener.counters.servfail
+            assert listener.counters.timeouts >= 2 * listener.counters.servfail > 0
 
 
 def _codes(client: socket.socket) -> tuple[int, int]:
