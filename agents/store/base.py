@@ -10,6 +10,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,7 @@ from sqlalchemy.exc import DataError, IntegrityError, SQLAlchemyError
 
 from agents.errors import BatchRefusedError, StoreError
 from agents.store import reads, sampling
-from agents.store.rows import incident_row, query_columns
+from agents.store.rows import Columns, incident_row, query_columns
 from agents.store.tables import BATCHES, DAY_S, INCIDENTS, RUNS
 from agents.types import Incident, Sample, Severity, Verdicts
 
@@ -50,8 +51,8 @@ class Store(ABC):
         """Make room for rows of these days."""
 
     @abstractmethod
-    def _insert(self, connection: Connection, columns: Sequence[Iterable[Any]]) -> None:
-        """Write queries, given by columns in the order of rows.COLUMNS."""
+    def _insert(self, connection: Connection, columns: Columns) -> None:
+        """Write queries."""
 
     @abstractmethod
     def _upsert(self, table: Table) -> Any:
@@ -87,20 +88,28 @@ class Store(ABC):
 
     def _claim(self, connection: Connection, batch_id: str) -> bool:
         values = {"batch_id": batch_id, "written_at": time.time()}
-        statement: Insert = self._upsert(BATCHES).values(values).on_conflict_do_nothing()
-        return bool(connection.execute(statement).rowcount)
+        return bool(connection.execute(self._claiming, values).rowcount)
+
+    @cached_property
+    def _claiming(self) -> Insert:
+        statement: Insert = self._upsert(BATCHES).on_conflict_do_nothing()
+        return statement
 
     def _put_incidents(self, connection: Connection, incidents: Iterable[Incident]) -> None:
         newest = {incident.incident_id: incident for incident in incidents}
+        for _, incident in sorted(newest.items()):  # one order for all writers: no deadlock
+            connection.execute(self._updating, incident_row(incident))
+
+    @cached_property
+    def _updating(self) -> Insert:
         statement = self._upsert(INCIDENTS)
         new = statement.excluded
-        statement = statement.on_conflict_do_update(
+        updating: Insert = statement.on_conflict_do_update(
             index_elements=["incident_id"],
             set_={column.name: new[column.name] for column in INCIDENTS.c if not column.primary_key},
             where=new.last_seen >= INCIDENTS.c.last_seen,
         )
-        for _, incident in sorted(newest.items()):  # one order for all writers: no deadlock
-            connection.execute(statement, incident_row(incident))
+        return updating
 
     def queries(
         self,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import sqlite3
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from sqlalchemy.dialects.sqlite import insert
 from agents.errors import StoreError
 from agents.store import migrate
 from agents.store.base import Store
-from agents.store.rows import COLUMNS
+from agents.store.rows import COLUMNS, Columns
 from agents.store.tables import DAY_S
 
 BUSY_S = 10.0
@@ -76,8 +76,8 @@ class SqliteStore(Store):
     def _prepare(self, days: Sequence[int]) -> None:
         """One table holds all days."""
 
-    def _insert(self, connection: Connection, columns: Sequence[Iterable[Any]]) -> None:
-        connection.connection.cursor().executemany(_INSERT, zip(*columns, strict=True))  # type: ignore[arg-type]
+    def _insert(self, connection: Connection, columns: Columns) -> None:
+        connection.connection.cursor().executemany(_INSERT, zip(*columns.lists(), strict=True))  # type: ignore[arg-type]
 
     def _upsert(self, table: Table) -> Any:
         return insert(table)
