@@ -13,7 +13,7 @@ from agents.names import to_text
 
 
 def packed_texts(names: Names, cuts: NDArray[np.int64] | None = None) -> Names:
-    """The texts of n wire names as one packed column of ASCII, each from its cuts[i]-th byte on (shape (n,), default 0).
+    """The texts of n wire names as one packed column of ASCII, each from its cuts[i]-th byte on (default: all).
 
     A cut is the beginning of a label, or the name's length for the root. Raises NameFormatError.
     """

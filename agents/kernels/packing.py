@@ -29,3 +29,27 @@ def rows(fixed: Any, which: Any, data: Any, starts: Any, out: Any) -> Any:
                 out[to + i] = data[start + i]
             to += size
     return to
+
+
+@kernel
+def fields(data: Any, at: Any, begins: Any, sizes: Any) -> None:
+    """Find the fields of n rows that begin at data[at] (u8): fills where they begin and their sizes, both i64 (n, c)."""
+    for row in range(begins.shape[0]):
+        at += 2  # how many fields follow
+        for column in range(begins.shape[1]):
+            size = 0
+            for i in range(4):
+                size = size << 8 | data[at + i]
+            at += 4
+            begins[row, column], sizes[row, column] = at, size
+            at += size
+
+
+@kernel
+def gather(data: Any, begins: Any, sizes: Any, out: Any) -> None:
+    """Write n pieces of data (u8) into out, one behind the other; begins and sizes i64 (n,)."""
+    to = 0
+    for row in range(len(begins)):
+        for i in range(sizes[row]):
+            out[to + i] = data[begins[row] + i]
+        to += sizes[row]

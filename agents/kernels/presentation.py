@@ -35,7 +35,7 @@ def sizes(data: Any, starts: Any, cuts: Any, text_starts: Any) -> Any:
                 if byte < _FIRST or byte > _LAST:
                     total += 4
                 else:
-                    total += 2 if byte == _DOT or byte == _BACKSLASH else 1
+                    total += 2 if byte in (_DOT, _BACKSLASH) else 1
             at = label_end
         total += max(dots, 0)
         text_starts[name + 1] = total
@@ -66,7 +66,7 @@ def fill(data: Any, starts: Any, cuts: Any, out: Any) -> None:
                     out[to + 3] = _ZERO + byte % 10
                     to += 4
                     continue
-                if byte == _DOT or byte == _BACKSLASH:
+                if byte in (_DOT, _BACKSLASH):
                     out[to] = _BACKSLASH
                     to += 1
                 out[to] = byte

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 import psycopg2
-from sqlalchemy import ColumnElement, Connection, Engine, Insert, Table, delete, select
+from sqlalchemy import ColumnElement, Connection, Engine, Insert, Select, Table, delete, select
 from sqlalchemy.exc import DataError, IntegrityError, SQLAlchemyError
 
 from agents.errors import BatchRefusedError, StoreError
@@ -57,6 +57,10 @@ class Store(ABC):
     @abstractmethod
     def _upsert(self, table: Table) -> Any:
         """The database's own `insert`, with on_conflict_do_update."""
+
+    @abstractmethod
+    def _found(self, connection: Connection, statement: Select[Any]) -> sampling.Found:
+        """The rows of a statement that selects sampling.COLUMNS."""
 
     @abstractmethod
     def _floor(self, value: ColumnElement[float]) -> ColumnElement[int]:
@@ -185,7 +189,7 @@ class Store(ABC):
         """NORMAL queries to learn from: see agents.store.sampling."""
         wanted = sampling.Wanted(since, until, limit, max_score, client_share, domain_share, seed)
         with self._reading("sample queries") as connection:
-            return sampling.sample(connection, wanted)
+            return sampling.sample(connection, wanted, self._found)
 
     def save_run(self, run_id: str, *, started_at: float, state: str, payload: dict[str, Any]) -> None:
         """Keep a retraining, or what has become of it. `payload` must be JSON."""

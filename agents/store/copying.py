@@ -99,3 +99,26 @@ def _texts(columns: Sequence[Coded | Names]) -> tuple[Names, NDArray[np.int64]]:
         tables.append(table)
         first, size = first + len(table), size + len(table.data)
     return Names(b"".join([table.data for table in tables]), np.concatenate(starts)), which
+
+
+def columns_of(data: memoryview, count: int, width: int) -> list[Names]:
+    """The fields of `count` rows as the server gives them, one column of bytes for each of `width`; none is NULL."""
+    array = np.frombuffer(data, np.uint8)
+    begins, sizes = np.empty((count, width), np.int64), np.empty((count, width), np.int64)
+    packing.fields(array, len(HEADER), begins, sizes)
+    return [_gathered(array, begins[:, number], sizes[:, number]) for number in range(width)]
+
+
+def _gathered(array: NDArray[np.uint8], begins: NDArray[np.int64], sizes: NDArray[np.int64]) -> Names:
+    starts = np.zeros(len(sizes) + 1, np.int64)
+    np.cumsum(sizes, out=starts[1:])
+    out = np.empty(starts[-1], np.uint8)
+    packing.gather(array, begins, sizes, out)
+    return Names(out.tobytes(), starts)
+
+
+def texts_of(column: Names) -> Coded:
+    """A column of UTF-8, of which few values differ."""
+    numbers: dict[bytes, int] = {}
+    codes = np.fromiter([numbers.setdefault(value, len(numbers)) for value in column], np.int32, len(column))
+    return Coded(codes, [value.decode() for value in numbers])

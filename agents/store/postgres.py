@@ -6,14 +6,17 @@ import io
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import URL, BigInteger, ColumnElement, Connection, Table, cast, create_engine, func, text
+import numpy as np
+from sqlalchemy import URL, BigInteger, ColumnElement, Connection, Select, Table, cast, create_engine, func, text
 from sqlalchemy.dialects.postgresql import insert
 
 from agents.errors import BatchRefusedError
 from agents.store import migrate
 from agents.store.base import Store
-from agents.store.copying import rows_of
-from agents.store.rows import COLUMNS, Columns
+from agents.store.copying import columns_of, rows_of, texts_of
+from agents.store.rows import COLUMNS, Columns, ascii_of
+from agents.store.sampling import COLUMNS as SAMPLED
+from agents.store.sampling import Found
 from agents.types import Verdicts
 
 PARTITIONS_MAX = 2_000
@@ -84,6 +87,21 @@ class PostgresStore(Store):
 
     def _insert(self, connection: Connection, columns: Columns) -> None:
         connection.connection.cursor().copy_expert(_COPY, io.BytesIO(rows_of(columns)), _COPY_BYTES)
+
+    def _found(self, connection: Connection, statement: Select[Any]) -> Found:
+        compiled = statement.compile(dialect=self._engine.dialect, compile_kwargs={"literal_binds": True})
+        cursor, out = connection.connection.cursor(), io.BytesIO()
+        cursor.copy_expert(f"COPY ({compiled}) TO STDOUT (FORMAT BINARY)", out)  # type: ignore[attr-defined]
+        ids, rnd, ts, client, qname, domain, features = columns_of(out.getbuffer(), cursor.rowcount, len(SAMPLED))
+        return Found(
+            np.frombuffer(ids.data, ">i8").astype(np.int64),
+            np.frombuffer(rnd.data, ">i4").astype(np.int64),
+            np.frombuffer(ts.data, ">f8").astype(np.float64),
+            texts_of(client),
+            ascii_of(qname),
+            texts_of(domain),
+            features,
+        )
 
     def _upsert(self, table: Table) -> Any:
         return insert(table)

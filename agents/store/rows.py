@@ -64,7 +64,7 @@ class Columns(NamedTuple):
         """One iterable for each of COLUMNS, to be gone through once: int, float, bytes and str."""
         data, width = self.features.tobytes(), self.features.shape[1] * self.features.itemsize
         features = [data[at : at + width] for at in range(0, len(data), width)] if width else [b""] * len(self.features)
-        texts = [_ascii(column) if isinstance(column, Names) else column for column in self.texts]
+        texts = [ascii_of(column) if isinstance(column, Names) else column for column in self.texts]
         return [*(column.tolist() for column in self.numbers), features, *texts]
 
 
@@ -112,7 +112,8 @@ def _all(value: str, count: int) -> Coded:
     return Coded(np.zeros(count, np.int32), [value])
 
 
-def _ascii(column: Names) -> list[str]:
+def ascii_of(column: Names) -> list[str]:
+    """The values as texts."""
     text = column.data.decode("ascii")
     return [text[start:end] for start, end in pairwise(column.starts.tolist())]
 

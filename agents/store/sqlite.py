@@ -9,13 +9,17 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import URL, ColumnElement, Connection, Integer, Table, cast, create_engine, event
+import numpy as np
+from sqlalchemy import URL, ColumnElement, Connection, Integer, Select, Table, cast, create_engine, event
 from sqlalchemy.dialects.sqlite import insert
 
+from agents.columns import coded, packed
 from agents.errors import StoreError
 from agents.store import migrate
 from agents.store.base import Store
 from agents.store.rows import COLUMNS, Columns
+from agents.store.sampling import COLUMNS as SAMPLED
+from agents.store.sampling import Found
 from agents.store.tables import DAY_S
 
 BUSY_S = 10.0
@@ -78,6 +82,19 @@ class SqliteStore(Store):
 
     def _insert(self, connection: Connection, columns: Columns) -> None:
         connection.connection.cursor().executemany(_INSERT, zip(*columns.lists(), strict=True))  # type: ignore[arg-type]
+
+    def _found(self, connection: Connection, statement: Select[Any]) -> Found:
+        rows = connection.execute(statement).cursor.fetchall()  # the driver's own tuples: an object a row is enough
+        ids, rnd, ts, client, qname, domain, features = zip(*rows, strict=True) if rows else [()] * len(SAMPLED)
+        return Found(
+            np.array(ids, np.int64),
+            np.array(rnd, np.int64),
+            np.array(ts, np.float64),
+            coded(client),
+            list(qname),
+            coded(domain),
+            packed(features),
+        )
 
     def _upsert(self, table: Table) -> Any:
         return insert(table)
