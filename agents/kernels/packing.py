@@ -50,6 +50,6 @@ def gather(data: Any, begins: Any, sizes: Any, out: Any) -> None:
     """Write n pieces of data (u8) into out, one behind the other; begins and sizes i64 (n,)."""
     to = 0
     for row in range(len(begins)):
-        for i in range(sizes[row]):
-            out[to + i] = data[begins[row] + i]
-        to += sizes[row]
+        begin, size = begins[row], sizes[row]
+        out[to : to + size] = data[begin : begin + size]
+        to += size

@@ -106,10 +106,11 @@ def columns_of(data: memoryview, count: int, width: int) -> list[Names]:
     array = np.frombuffer(data, np.uint8)
     begins, sizes = np.empty((count, width), np.int64), np.empty((count, width), np.int64)
     packing.fields(array, len(HEADER), begins, sizes)
-    return [_gathered(array, begins[:, number], sizes[:, number]) for number in range(width)]
+    return [gathered(array, begins[:, number], sizes[:, number]) for number in range(width)]
 
 
-def _gathered(array: NDArray[np.uint8], begins: NDArray[np.int64], sizes: NDArray[np.int64]) -> Names:
+def gathered(array: NDArray[np.uint8], begins: NDArray[np.int64], sizes: NDArray[np.int64]) -> Names:
+    """Pieces of a buffer as a column; begins and sizes have shape (n,)."""
     starts = np.zeros(len(sizes) + 1, np.int64)
     np.cumsum(sizes, out=starts[1:])
     out = np.empty(starts[-1], np.uint8)

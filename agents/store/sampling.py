@@ -20,6 +20,7 @@ from sqlalchemy import ColumnElement, Connection, Select, func, literal_column, 
 
 from agents.columns import Coded, Names
 from agents.kernels import capping
+from agents.store.copying import gathered
 from agents.store.reads import between
 from agents.store.rows import RND_MAX
 from agents.store.tables import DAY_S, QUERIES
@@ -154,7 +155,7 @@ class _Draw:
             return
         found, order, clients, domains, mask = self._current
         rows, self._current = order[mask], None
-        features = np.frombuffer(b"".join([found.features[row] for row in rows.tolist()]), "<f4")
+        features = gathered(found.features.array, found.features.starts[rows], np.full(len(rows), self._width))
         self.taken.append(
             _Taken(
                 found.id[rows],
@@ -162,7 +163,7 @@ class _Draw:
                 clients[mask],
                 domains[mask],
                 [found.qname[row] for row in rows.tolist()],
-                features.reshape(len(rows), self._width // 4).astype(np.float32),
+                np.frombuffer(features.data, "<f4").astype(np.float32).reshape(len(rows), self._width // 4),
             )
         )
 

@@ -122,10 +122,10 @@ def test_rows_of_an_older_feature_table_are_left_out(store: Store) -> None:
 
 
 def _scans(url: str, index: str) -> tuple[int, int]:
-    """How often the day's table was read whole, and its index of this name, as Postgres counts."""
+    """Rows read without an index, and scans of the index of this name, as Postgres counts."""
     engine = create_engine(url.replace("postgresql:", "postgresql+psycopg2:"))
     with engine.begin() as connection:
-        whole = connection.execute(text("SELECT sum(seq_scan) FROM pg_stat_user_tables WHERE relname ~ 'queries_day'"))
+        whole = connection.execute(text("SELECT sum(seq_tup_read) FROM pg_stat_user_tables WHERE relname ~ 'queries_day'"))
         ranged = connection.execute(
             text("SELECT sum(idx_scan) FROM pg_stat_user_indexes WHERE indexrelname LIKE :name"), {"name": index}
         )
