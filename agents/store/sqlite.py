@@ -26,7 +26,8 @@ BUSY_S = 10.0
 """How long a statement waits for another process' transaction, seconds."""
 DELETE_CHUNK = 20_000
 """Rows deleted in one transaction: some tens of milliseconds, so that the writer never waits for long."""
-
+FETCHED_ROWS = 4096
+"""Rows of a sample turned into columns at once, while the processor's cache still holds them."""
 CACHE_KIB = 65_536
 """Pages kept in memory, KiB: indexes on names and random numbers are written all over, not at the end."""
 
@@ -84,17 +85,14 @@ class SqliteStore(Store):
         connection.connection.cursor().executemany(_INSERT, zip(*columns.lists(), strict=True))  # type: ignore[arg-type]
 
     def _found(self, connection: Connection, statement: Select[Any]) -> Found:
-        rows = connection.execute(statement).cursor.fetchall()  # the driver's own tuples: an object a row is enough
-        ids, rnd, ts, client, qname, domain, features = zip(*rows, strict=True) if rows else [()] * len(SAMPLED)
-        return Found(
-            np.array(ids, np.int64),
-            np.array(rnd, np.int64),
-            np.array(ts, np.float64),
-            coded(client),
-            list(qname),
-            coded(domain),
-            packed(features),
-        )
+        cursor = connection.execute(statement).cursor  # the driver's own tuples: one object a row is enough
+        columns: list[list[Any]] = [[] for _ in SAMPLED]
+        while rows := cursor.fetchmany(FETCHED_ROWS):
+            for column, values in zip(columns, zip(*rows, strict=True), strict=True):
+                column.extend(values)
+        ids, rnd, ts, client, qname, domain, features = columns
+        numbers = np.array(ids, np.int64), np.array(rnd, np.int64), np.array(ts, np.float64)
+        return Found(*numbers, coded(client), qname, coded(domain), packed(features))
 
     def _upsert(self, table: Table) -> Any:
         return insert(table)
