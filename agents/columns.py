@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from typing import overload
 
 import numpy as np
@@ -79,8 +79,7 @@ def packed(names: Sequence[bytes]) -> Names:
     """The names as one packed column; itself if it is one."""
     if isinstance(names, Names):
         return names
-    starts = np.zeros(len(names) + 1, np.int64)
-    np.cumsum(np.fromiter(map(len, names), np.int64, len(names)), out=starts[1:])
+    starts = np.fromiter(accumulate(map(len, names), initial=0), np.int64, len(names) + 1)
     return Names(b"".join(names), starts)
 
 

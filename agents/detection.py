@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
-from numpy.typing import NDArray
 
 from agents.budget import DAY_S, Peaks
 from agents.columns import Coded, coded, packed
@@ -24,7 +23,6 @@ from agents.policy import SCATTERED, Evidence, Limits, Scale, evidence_of, limit
 from agents.services import Services
 from agents.siphash import siphash
 from agents.types import Incident, QueryBatch, Verdicts, batch_of
-
 
 NO_EVIDENCE = Evidence(0.0)
 
@@ -108,18 +106,27 @@ class TunnelDetector:
                 continue
             key = clients[self.flows.client_of(row)], domain_text(names[0])
             known = self.incidents.open.get(key)
-            ratio = self.scale.ratio(known.score) if known else self.flows.ratio(row, self._limits.table, self._limits.rules)
+            ratio = (
+                self.scale.ratio(known.score)
+                if known
+                else self.flows.ratio(row, self._limits.table, self._limits.rules)
+            )
             if ratio < more:
                 self.incidents.close(key)
                 self.flows.forget(row)
+
+    def _ratio(self, row: int) -> float:
+        return self.flows.ratio(row, self._limits.table, self._limits.rules)
 
     def restore(self, incidents: Sequence[Incident]) -> None:
         """Go on with incidents that were open when the process stopped."""
         self.incidents.restore(incidents)
         for one in incidents:
-            if one.domain != SCATTERED:
-                domain = siphash(b"" if one.domain == "." else from_text(one.domain), self.flows.key)
-                self.flows.watch(one.last_seen, one.client, domain)
+            if one.domain == SCATTERED:
+                self.flows.watch_scattered(one.client)
+                continue
+            domain = siphash(b"" if one.domain == "." else from_text(one.domain), self.flows.key)
+            self.flows.watch(one.last_seen, one.client, domain)
 
     def _asked(self, batch: QueryBatch, clients: Coded, found: Lexical) -> Asked:
         names = packed(batch.qname)
@@ -189,7 +196,8 @@ class TunnelDetector:
             reasons[row] = query_reasons(
                 found.names[row], float(found.score[row]), float(behaviour[row]), evidence, domains[row], scale
             )
-        return Verdicts(batch, domains, found.features, scores.astype(np.float32), severities, reasons, self.model.model_id)
+        shown = scores.astype(np.float32)
+        return Verdicts(batch, domains, found.features, shown, severities, reasons, self.model.model_id)
 
 
 def secret_of(qname: bytes) -> str:

@@ -17,6 +17,7 @@ from agents.kernels.state import (
     CLIENT,
     DETAIL,
     EVIDENCE,
+    FAMILIAR,
     FLOW,
     NONE,
     ROOM_SIZE,
@@ -56,11 +57,9 @@ def _empty(keys_max: int, client_max: int, pool_max: int) -> State:
         details=np.zeros(START, DETAIL),
         clients=np.zeros(0, CLIENT),
         carriers=np.zeros((16, CARRIERS_MAX), np.int32),
-        index=np.full(4 * START, NONE, np.int32),
+        places=np.full(4 * START, NONE, np.int32),
         pool=np.zeros(2 * ROW_WORDS, np.uint64),
-        familiar=np.zeros(4 * START, np.uint64),
-        familiar_first=np.zeros(4 * START),
-        familiar_clients=np.zeros(4 * START, np.int32),
+        familiar=np.zeros(4 * START, FAMILIAR),
         room=room,
         swept=np.full(1, -np.inf),
     )
@@ -133,22 +132,18 @@ class Flows:
         for name, size in (("flows", flows), ("windows", flows), ("details", flows), ("pool", words + ROW_WORDS)):
             while len(getattr(self.state, name)) < size + 2:
                 self._extend(name)
-        while len(self.state.index) < 2 * (flows + 2):
-            self._make_room(Stop.INDEX)
+        while len(self.state.places) < 2 * (flows + 2):
+            self._make_room(Stop.PLACES)
         while len(self.state.familiar) < 2 * (flows + 1):
             self._make_room(Stop.FAMILIAR)
 
     def _make_room(self, stop: Stop) -> None:
-        if stop == Stop.INDEX:
-            self.state = self.state._replace(index=np.full(2 * len(self.state.index), NONE, np.int32))
-            table.enter_all(self.state.flows, self.state.index, self.state.room[Room.FLOWS])
+        if stop == Stop.PLACES:
+            self.state = self.state._replace(places=np.full(2 * len(self.state.places), NONE, np.int32))
+            table.enter_all(self.state.flows, self.state.places, self.state.room[Room.FLOWS])
         elif stop == Stop.FAMILIAR:
             size = 2 * len(self.state.familiar)
-            self.state = self.state._replace(
-                familiar=np.zeros(size, np.uint64),
-                familiar_first=np.zeros(size),
-                familiar_clients=np.zeros(size, np.int32),
-            )
+            self.state = self.state._replace(familiar=np.zeros(size, FAMILIAR))
             table.greet_all(self.state)
         else:
             self._extend(stop.name.lower())
@@ -169,16 +164,14 @@ class Flows:
         flows = self.state.flows[: self.state.room[Room.FLOWS]]
         idle, evidence = ts - flows["last_seen"], flows["leaked"] >= EVIDENCE_BYTES
         kept = (flows["used"] == 0) | (flows["watched"] == 1)
-        self._drop(~kept & ((idle > WINDOWS_S[-1]) | ((idle > IDLE_S) & ~evidence)))
+        self._drop(np.flatnonzero(~kept & ((idle > WINDOWS_S[-1]) | ((idle > IDLE_S) & ~evidence))))
         client_max = int(self.state.room[Room.CLIENT_MAX])
         if client_max < self.state.room[Room.KEYS_MAX]:
             held = self.state.clients["held"]
-            for client in np.flatnonzero(held >= client_max).tolist():
-                mine = np.flatnonzero((flows["used"] == 1) & ~kept & ~evidence & (flows["client"] == client))
+            for full in np.flatnonzero(held >= client_max).tolist():
+                mine = np.flatnonzero((flows["used"] == 1) & ~kept & ~evidence & (flows["client"] == full))
                 oldest = mine[np.argsort(flows["first_seen"][mine], kind="stable")]
-                out = np.zeros(len(flows), bool)
-                out[oldest[: held[client] - int(client_max * CLIENT_KEPT)]] = True
-                self._drop(out)
+                self._drop(oldest[: held[full] - int(client_max * CLIENT_KEPT)])
         table.dismiss_carriers(self.state)
         table.greet_all(self.state)
         for client, row in list(self.clients.items()):
@@ -186,8 +179,7 @@ class Flows:
                 del self.clients[client]
                 self._free_clients.append(row)
 
-    def _drop(self, out: NDArray[np.bool_]) -> None:
-        rows = np.flatnonzero(out)
+    def _drop(self, rows: NDArray[np.int64]) -> None:
         for at in self.state.flows["detail"][rows].tolist():
             self.samples.pop(at, None)
         table.drop_all(self.state, rows)
@@ -204,7 +196,7 @@ class Flows:
         row = self.clients.get(client)
         if row is None:
             return None
-        found = table.find(self.state.flows, self.state.index, np.uint64(domain), row)
+        found = table.find(self.state.flows, self.state.places, np.uint64(domain), row)
         return None if found == NONE else int(found)
 
     def watch(self, ts: float, client: str, domain: int) -> None:
@@ -218,10 +210,16 @@ class Flows:
         if found is not None:
             self.state.flows[found]["watched"] = 1
 
+    def watch_scattered(self, client: str) -> None:
+        """Tell of every query that counts for a client's scattered names, where there are any."""
+        row = self.clients.get(client)
+        if row is not None and self.state.clients[row]["scattered"] != NONE:
+            self.state.flows[self.state.clients[row]["scattered"]]["watched"] = 1
+
     def _lacking(self) -> Iterable[tuple[Stop, bool]]:
         room, state = self.state.room, self.state
         yield Stop.FLOWS, room[Room.FLOWS] + 2 > len(state.flows)
-        yield Stop.INDEX, 2 * (room[Room.LIVE] + 2) > len(state.index)
+        yield Stop.PLACES, 2 * (room[Room.LIVE] + 2) > len(state.places)
 
     def client_of(self, row: int) -> int:
         """The client's row of a flow."""
@@ -244,9 +242,7 @@ class Flows:
 
     def forget(self, row: int) -> None:
         """Drop a flow and all that it showed."""
-        out = np.zeros(self.state.room[Room.FLOWS], bool)
-        out[row] = True
-        self._drop(out)
+        self._drop(np.array([row]))
         table.dismiss_carriers(self.state)
         table.greet_all(self.state)
 

@@ -136,9 +136,7 @@ class Incidents:
             leaked_bytes=max(known.leaked_bytes, flow.leaked_bytes),
         )
 
-    def _reasons(
-        self, known: Incident, flow: Standing, evidence: Evidence, sharing: Sequence[str]
-    ) -> tuple[str, ...]:
+    def _reasons(self, known: Incident, flow: Standing, evidence: Evidence, sharing: Sequence[str]) -> tuple[str, ...]:
         secrets = tuple(reason for reason in known.reasons if reason.startswith("one query"))
         found = incident_reasons(known.domain, flow.names, flow.encoded_names, evidence, sharing)
         return (*found, *(reason for reason in secrets if reason not in found))

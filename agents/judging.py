@@ -18,13 +18,15 @@ from typing import IO, Any
 from tqdm import tqdm
 
 from agents import bootstrap
+from agents.columns import lowered
 from agents.detection import TunnelDetector
 from agents.errors import NameFormatError, UsageError
 from agents.evaluation import evaluate
-from agents.features import extract, view_of
+from agents.features import view_of
+from agents.lexical import scored
 from agents.messages import printable
 from agents.model import Model
-from agents.names import domain_text, from_text_folded
+from agents.names import from_text_folded, to_text
 from agents.policy import Scale, name_reasons
 from agents.settings import Settings
 from agents.showing import incident_json, incident_text, print_evaluation, query_json
@@ -171,21 +173,22 @@ def score_rows(model: Model, scale: Scale, names: list[str], qtype: str) -> Iter
     `qtype` is told back and changes no score: the query model knows names alone.
     """
     wires: list[bytes | str] = [_wire_or_error(name) for name in names]
-    good = [wire.lower() for wire in wires if isinstance(wire, bytes)]
-    scores = iter(model.score(extract(good), good).tolist() if good else ())
-    for name, wire in zip(names, wires, strict=True):
-        if isinstance(wire, str):
-            yield {"qname": name, "error": wire}
+    good = lowered([wire for wire in wires if isinstance(wire, bytes)])
+    scores, cuts = scored(good, model)
+    found = zip(good, scores.tolist(), cuts.tolist(), strict=True)
+    for name, error in zip(names, wires, strict=True):
+        if isinstance(error, str):
+            yield {"qname": name, "error": error}
             continue
-        value = next(scores)
+        wire, value, cut = next(found)
         severity = scale.severity(value)
         yield {
             "qname": name,
             "qtype": qtype,
-            "domain": domain_text(wire),
+            "domain": to_text(wire[cut:]),
             "score": round(value, 4),
             "severity": severity.name,
-            "reasons": list(name_reasons(view_of(wire.lower()))) if severity else [],
+            "reasons": list(name_reasons(view_of(wire))) if severity else [],
         }
 
 

@@ -88,7 +88,10 @@ def _holds(pool: NDArray[np.uint64], at: int, size: int, key: np.uint64) -> bool
 
 @kernel
 def _mark(pool: NDArray[np.uint64], at: int, key: np.uint64, write: bool) -> bool:
-    """Whether a filter lacked the key; with `write` it has it from now on. Double hashing (Kirsch, Mitzenmacher 2006)."""
+    """Whether a filter lacked the key; with `write` it has it from now on.
+
+    Places come from double hashing (Kirsch, Mitzenmacher 2006).
+    """
     step = (key >> np.uint64(32)) | ONE
     new = False
     for i in range(SKETCH_HASHES):

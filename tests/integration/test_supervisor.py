@@ -99,12 +99,12 @@ def test_a_killed_listener_is_followed_by_another_and_nothing_is_counted_twice(t
 def test_both_listeners_take_part(tmp_path: Path) -> None:
     first = """
 import os
-import agents.workers as w
-real = w.record_of
-def told(row):
+from agents.ring import Ring
+real = Ring.put
+def told(ring, records):
     print("pid", os.getpid(), flush=True)
-    return real(row)
-w.record_of = told
+    return real(ring, records)
+Ring.put = told
 """
     with supervised(tmp_path, first) as one:
         load = Load(one.port)
