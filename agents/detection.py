@@ -177,8 +177,9 @@ class TunnelDetector:
     def _sharing(self, event: np.void, evidence: Evidence) -> Sequence[str]:
         if not evidence.kind.startswith("spread"):
             return ()
-        rows = [row for row in event["sharing"].tolist() if row >= 0]
-        return [domain_text(self.flows.view(row).samples[0][0].lower()) for row in rows[:SHARING_MAX]]
+        found = [self.flows.view(row).samples for row in event["sharing"].tolist() if row >= 0]
+        # a carrier that made room for others later in the batch has no samples any more
+        return [domain_text(samples[0][0].lower()) for samples in found[:SHARING_MAX] if samples]
 
     def _verdicts(
         self, batch: QueryBatch, found: Lexical, domains: Coded, said: Told, decided: dict[int, Evidence]

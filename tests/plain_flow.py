@@ -91,7 +91,7 @@ class Window:
 
     def add(self, ts: float, amounts: Sequence[float]) -> None:
         """Count amounts at ts; a clock that was set back by more than a bucket takes the window along."""
-        bucket = int(ts // self.seconds)
+        bucket = math.floor(ts / self.seconds)
         if bucket < self.bucket - 1:
             self.bucket = bucket
         self._turn(bucket)
@@ -99,7 +99,7 @@ class Window:
 
     def sums(self, ts: float) -> list[float]:
         """The current bucket, and the share of the one before that the window still covers."""
-        self._turn(int(ts // self.seconds))
+        self._turn(math.floor(ts / self.seconds))
         left = min(max(1 - (ts / self.seconds - self.bucket), 0.0), 1.0)
         return [now + left * before for now, before in zip(self.now, self.before, strict=True)]
 

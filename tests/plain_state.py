@@ -5,6 +5,7 @@ The readable definition of kernels/judging.py, flows.py and policy.py; tests/uni
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
@@ -200,7 +201,7 @@ class State:
 
     def _scaled(self, flow: Flow, evidence: Evidence, query: Query) -> Evidence:
         """Evidence by limits at `factor`; what it reached in a day, before that, is noted."""
-        day = int(query.ts // DAY_S)
+        day = math.floor(query.ts / DAY_S)
         if evidence.ratio >= PEAK_MIN and (flow.peak[0] != day or evidence.ratio > flow.peak[1]):
             flow.peak = day, single(evidence.ratio)
             self.peaks.append((self.judged - 1, day, flow.scattered, evidence.ratio))
