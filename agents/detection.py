@@ -167,7 +167,8 @@ class TunnelDetector:
             key = watched[at] = clients[row], SCATTERED if scattered[at] else domains[row]
             is_open = self.incidents.observe(ts, *key, _standing(event), evidence, self._sharing(event, evidence))
             best = decided.setdefault(row, NO_EVIDENCE)
-            if (is_open or (event["fresh"] and evidence.ratio < 1)) and evidence.ratio > best.ratio:
+            below = event["fresh"] and evidence.ratio < 1 and not scattered[at]
+            if (is_open or below) and evidence.ratio > best.ratio:
                 decided[row] = evidence
         for at, key in watched.items():
             if key not in self.incidents.open:
