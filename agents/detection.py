@@ -167,7 +167,8 @@ class TunnelDetector:
             key = watched[at] = clients[row], SCATTERED if scattered[at] else domains[row]
             is_open = self.incidents.observe(ts, *key, _standing(event), evidence, self._sharing(event, evidence))
             best = decided.setdefault(row, NO_EVIDENCE)
-            if (is_open or (event["fresh"] and evidence.ratio < 1)) and evidence.ratio > best.ratio:
+            below = event["fresh"] and evidence.ratio < 1 and not scattered[at]
+            if (is_open or below) and evidence.ratio > best.ratio:
                 decided[row] = evidence
         for at, key in watched.items():
             if key not in self.incidents.open:
@@ -177,8 +178,9 @@ class TunnelDetector:
     def _sharing(self, event: np.void, evidence: Evidence) -> Sequence[str]:
         if not evidence.kind.startswith("spread"):
             return ()
-        rows = [row for row in event["sharing"].tolist() if row >= 0]
-        return [domain_text(self.flows.view(row).samples[0][0].lower()) for row in rows[:SHARING_MAX]]
+        found = [self.flows.view(row).samples for row in event["sharing"].tolist() if row >= 0]
+        # a carrier that made room for others later in the batch has no samples any more
+        return [domain_text(samples[0][0].lower()) for samples in found[:SHARING_MAX] if samples]
 
     def _verdicts(
         self, batch: QueryBatch, found: Lexical, domains: Coded, said: Told, decided: dict[int, Evidence]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence, Set
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,6 +38,8 @@ IDLE_S = 3600
 """A key without evidence that was idle for this long makes room."""
 CLIENT_PART, CLIENT_MIN = 8, 64
 """One client may hold this part of all keys, and at least so many."""
+CLIENTS_OVER = 8
+"""Clients without any flow that are known, at most: this part of all keys, beside those that have some."""
 CLIENT_KEPT = 0.75
 """Part of its room that a client's flows without evidence are cut back to when it is full, oldest first."""
 POOL_WORDS = 48
@@ -72,6 +74,8 @@ class Flows:
         self.key = key  # of the hashes of names: who does not know it cannot make two names look like one
         client_max = min(keys_max, max(keys_max // CLIENT_PART, CLIENT_MIN))
         self.state = _empty(keys_max, client_max, max(POOL_WORDS * keys_max, 4 * ROW_WORDS))
+        self._clients_over = max(keys_max // CLIENTS_OVER, CLIENT_MIN)
+        self._clients_max = keys_max + self._clients_over
         self.clients: dict[str, int] = {}
         self._free_clients: list[int] = []
         self.samples: dict[int, list[tuple[bytes, int]]] = {}  # by row of details
@@ -96,16 +100,20 @@ class Flows:
 
     def rows_of(self, clients: Sequence[str]) -> NDArray[np.int32]:
         """A row for each of these clients; NONE where there is no room for another."""
+        if len(self.clients) + len(clients) > self._clients_max:
+            known = {self.clients[client] for client in clients if client in self.clients}
+            if len(self.clients) - np.count_nonzero(self.state.clients["held"]) >= self._clients_over:
+                self._dismiss_clients(known)
         return np.fromiter(map(self._client, clients), np.int32, len(clients))
 
     def _client(self, client: str) -> int:
         found = self.clients.get(client)
         if found is not None:
             return found
+        if len(self.clients) >= self._clients_max:
+            return NONE
         if self._free_clients:
             row = self._free_clients.pop()
-        elif len(self.clients) > self.state.room[Room.KEYS_MAX]:
-            return NONE
         else:
             row = len(self.clients)
             if row == len(self.state.clients):
@@ -123,7 +131,7 @@ class Flows:
                 if stop == Stop.DONE:
                     return said
                 if stop == Stop.SWEEP:
-                    self._sweep(float(asked.ts[row]))
+                    self._sweep(float(asked.ts[row]), set(np.unique(asked.client).tolist()))
                 else:
                     self._make_room(Stop(stop))
 
@@ -158,8 +166,11 @@ class Flows:
         made[: len(old)] = old
         self.state = self.state._replace(**{name: made})
 
-    def _sweep(self, ts: float) -> None:
-        """Make room: what is idle goes, and the oldest flows without evidence of clients that used up theirs."""
+    def _sweep(self, ts: float, asking: Set[int]) -> None:
+        """Make room: what is idle goes, and the oldest flows without evidence of clients that used up theirs.
+
+        asking: rows of clients whose queries are being judged, which stay theirs.
+        """
         self.state.swept[0] = ts
         flows = self.state.flows[: self.state.room[Room.FLOWS]]
         idle, evidence = ts - flows["last_seen"], flows["leaked"] >= EVIDENCE_BYTES
@@ -174,8 +185,13 @@ class Flows:
                 self._drop(oldest[: held[full] - int(client_max * CLIENT_KEPT)])
         table.dismiss_carriers(self.state)
         table.greet_all(self.state)
+        self._dismiss_clients(asking)
+
+    def _dismiss_clients(self, asking: Set[int]) -> None:
+        """Forget clients without any flow, but those that are asking now."""
+        held = self.state.clients["held"].tolist()
         for client, row in list(self.clients.items()):
-            if self.state.clients[row]["held"] == 0:
+            if held[row] == 0 and row not in asking:
                 del self.clients[client]
                 self._free_clients.append(row)
 
@@ -189,7 +205,8 @@ class Flows:
         for row, at, number in said.samples[: said.counts[1]].tolist():
             if number == 0:
                 self.samples[at] = []
-            self.samples[at].append((names[row], int(qtypes[row])))
+            if at in self.samples:  # else its flow made room for others in the same batch
+                self.samples[at].append((names[row], int(qtypes[row])))
 
     def find(self, client: str, domain: int) -> int | None:
         """Row of a flow by client and hash of its domain, or None."""

@@ -126,8 +126,8 @@ def _scatter(
     ts, flow = asked.ts[i], state.flows[row]
     client = state.clients[flow["client"]]
     if flow["encoded_names"] == SCATTERED_NAMES + 1 and flow["lent"] > 0:  # it counts by itself from now on
-        if client["scattered"] != NONE and state.flows[client["scattered"]]["windows"] != NONE:
-            take_back(state.windows[state.flows[client["scattered"]]["windows"]], flow["lent"])
+        if client["scattered"] != NONE:
+            take_back(state.flows[client["scattered"]], state.windows, flow["lent"])
         flow["lent"] = 0.0
     if flow["encoded_names"] > SCATTERED_NAMES or amounts[ENCODED] < SCATTERED_BYTES:
         return

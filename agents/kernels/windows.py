@@ -105,11 +105,15 @@ def note(flow: Any, windows: NDArray[Any], room: NDArray[np.int64], ts: float, a
 
 
 @kernel
-def take_back(windows: Any, encoded: float) -> None:
+def take_back(flow: Any, windows: NDArray[Any], encoded: float) -> None:
     """Count so many bytes no more, as far as they lie in the current buckets."""
-    for number in range(COUNT):
-        for one in (INFORMATION, ENCODED):
-            windows["now"][number, one] = max(windows["now"][number, one] - encoded, 0.0)
+    for one in (INFORMATION, ENCODED):
+        if flow["windows"] == NONE:
+            flow["single"][one] = max(flow["single"][one] - encoded, 0.0)
+            continue
+        now = windows[flow["windows"]]["now"]
+        for number in range(COUNT):
+            now[number, one] = max(now[number, one] - encoded, 0.0)
 
 
 assert tuple(range(SUMS)) == (INFORMATION, ENCODED, NAMES, ENCODED_NAMES, ANSWERS)
