@@ -17,7 +17,7 @@ from agents.model import Model
 from agents.names import from_text
 from agents.policy import Scale
 from agents.shipped import batch_of, model_bytes
-from agents.sources.compiled import load as listening
+from agents.sources import compiled
 from agents.sources.linklayer import RAW, UDP
 from agents.sources.pcap import Damage
 from agents.sources.scan import Scan
@@ -51,6 +51,11 @@ def judging() -> None:
     detector.flows.forget(row)
     detector.flows.find("192.0.2.1", 0)
     snapshot.load(snapshot.dump(detector.flows), Flows(4))
+
+
+def listening() -> None:
+    """The datapath of a listener."""
+    compiled.load()
 
 
 def scanning() -> None:

@@ -186,4 +186,6 @@ def test_without_kernels_it_is_the_same(tmp_path: Path) -> None:
     for name, array in found["off"].items():
         for one, other in zip(leaves(array), leaves(found["on"][name]), strict=True):
             np.testing.assert_allclose(one, other, rtol=1e-6 if one.dtype.kind == "f" else 0, atol=0, err_msg=name)
-    assert len(found["on"]["events"]) > 50 and found["on"]["room"][Room.REFUSED] > 0, "the stream reaches limits and caps"
+    assert len(found["on"]["events"]) > 50 and found["on"]["room"][Room.REFUSED] > 0, (
+        "the stream reaches limits and caps"
+    )
