@@ -24,6 +24,7 @@ from agents.shipped import benign_names, benign_sample, sample_of
 from agents.store.opening import open_store
 from agents.types import Row, Verdicts, batch_of
 from agents.validation import fresh_detector
+from tests.bench.kernels import reading
 from tests.bench.load import latencies, messages, percentile, rate
 from tests.bench.table import Figure, seconds
 from tests.detecting import shipped_model
@@ -167,4 +168,4 @@ def retraining(directory: Path) -> Iterator[Figure]:
     yield Figure("dns-tunnel retrain, start to exit", whole, "s", fit, "scikit-learn's fit alone")
 
 
-PARTS = {"replay": replay, "listener": listener, "stores": stores, "retraining": retraining}
+PARTS = {"reading": reading, "replay": replay, "listener": listener, "stores": stores, "retraining": retraining}
