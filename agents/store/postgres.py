@@ -21,6 +21,8 @@ from agents.types import Verdicts
 
 PARTITIONS_MAX = 2_000
 """Days kept at once: five years. A damaged capture with wild times must not make a table for each of them."""
+LOCK_WAIT_MS = 2_000
+"""How long a new day waits for whoever changes tables; until then its rows spool, and the writer goes on."""
 LOCK_KEY = 0x646E_7374
 """Advisory lock of whoever changes tables ("dnst" in ASCII)."""
 _CONNECT = {
@@ -76,6 +78,7 @@ class PostgresStore(Store):
         if self._days.issuperset(days):
             return
         with self._writer.begin() as connection:
+            connection.execute(text(f"SET LOCAL lock_timeout = {LOCK_WAIT_MS}"))
             connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": LOCK_KEY})
             there = _attached(connection)
             new = sorted(set(days) - there)

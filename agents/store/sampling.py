@@ -178,9 +178,7 @@ def sample(connection: Connection, wanted: Wanted, fetch: Fetch) -> Sample:
     clients = _Cap(max(1, int(wanted.client_share * wanted.limit)))
     domains = _Cap(max(1, int(wanted.domain_share * wanted.limit)))
     share = -(-wanted.limit // len(days))
-    draws = [
-        _Draw(_blocks(connection, conditions, day, wanted, share, fetch), clients, domains, width) for day in days
-    ]
+    draws = [_Draw(_blocks(connection, conditions, day, wanted, share, fetch), clients, domains, width) for day in days]
     _turns(draws, wanted.limit, max(1, -(-share // TURNS)))
     return _sample_of(draws, clients, domains)
 

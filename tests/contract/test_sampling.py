@@ -125,7 +125,9 @@ def _scans(url: str, index: str) -> tuple[int, int]:
     """Rows read without an index, and scans of the index of this name, as Postgres counts."""
     engine = create_engine(url.replace("postgresql:", "postgresql+psycopg2:"))
     with engine.begin() as connection:
-        whole = connection.execute(text("SELECT sum(seq_tup_read) FROM pg_stat_user_tables WHERE relname ~ 'queries_day'"))
+        whole = connection.execute(
+            text("SELECT sum(seq_tup_read) FROM pg_stat_user_tables WHERE relname ~ 'queries_day'")
+        )
         ranged = connection.execute(
             text("SELECT sum(idx_scan) FROM pg_stat_user_indexes WHERE indexrelname LIKE :name"), {"name": index}
         )
