@@ -94,7 +94,7 @@ class PostgresStore(Store):
     def _found(self, connection: Connection, statement: Select[Any]) -> Found:
         compiled = statement.compile(dialect=self._engine.dialect, compile_kwargs={"literal_binds": True})
         cursor, out = connection.connection.cursor(), io.BytesIO()
-        cursor.copy_expert(f"COPY ({compiled}) TO STDOUT (FORMAT BINARY)", out)  # type: ignore[attr-defined]
+        cursor.copy_expert(f"COPY ({compiled}) TO STDOUT (FORMAT BINARY)", out)
         ids, rnd, ts, client, qname, domain, features = columns_of(out.getbuffer(), cursor.rowcount, len(SAMPLED))
         return Found(
             np.frombuffer(ids.data, ">i8").astype(np.int64),
