@@ -11,6 +11,8 @@ COPY agents agents
 RUN pip --python /opt/venv/bin/python install --no-deps --no-build-isolation . \
  && pip --python /opt/venv/bin/python uninstall -y setuptools \
  && find /opt/venv/lib -type d -name tests -prune -exec rm -rf {} +
+# Compiled for the processor that builds; on another one, and where the sources differ, each container does it anew in /tmp.
+RUN /opt/venv/bin/python -m agents.warm
 
 FROM python:3.11-slim-bookworm
 # Written by hand: useradd is not in every slim image.

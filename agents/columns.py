@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from typing import overload
 
 import numpy as np
@@ -79,8 +79,7 @@ def packed(names: Sequence[bytes]) -> Names:
     """The names as one packed column; itself if it is one."""
     if isinstance(names, Names):
         return names
-    starts = np.zeros(len(names) + 1, np.int64)
-    np.cumsum(np.fromiter(map(len, names), np.int64, len(names)), out=starts[1:])
+    starts = np.fromiter(accumulate(map(len, names), initial=0), np.int64, len(names) + 1)
     return Names(b"".join(names), starts)
 
 
@@ -97,3 +96,11 @@ def coded(texts: Sequence[str]) -> Coded:
     numbers: dict[str, int] = {}
     codes = np.fromiter((numbers.setdefault(text, len(numbers)) for text in texts), np.int32, len(texts))
     return Coded(codes, list(numbers))
+
+
+def distinct(texts: Sequence[str]) -> set[str]:
+    """The different texts; of a column by number, no row is looked at one by one."""
+    if not isinstance(texts, Coded):
+        return set(texts)
+    used = np.bincount(texts.codes, minlength=len(texts.values)).tolist()
+    return {value for value, count in zip(texts.values, used, strict=True) if count}

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
-from numpy.typing import NDArray
 
 from agents.budget import DAY_S, Peaks
 from agents.columns import Coded, coded, packed
@@ -19,12 +18,12 @@ from agents.kernels.listed import all_may_tell, numbered
 from agents.kernels.state import SHARING_MAX, Asked, Told
 from agents.lexical import Lexical, read
 from agents.model import Model
-from agents.names import domain_text, from_text, labels_of, split_domain, to_text
+from agents.names import domain_text, from_text, labels_of, split_domain
 from agents.policy import SCATTERED, Evidence, Limits, Scale, evidence_of, limits_of, query_reasons, with_secret
+from agents.presentation import texts
 from agents.services import Services
 from agents.siphash import siphash
 from agents.types import Incident, QueryBatch, Verdicts, batch_of
-
 
 NO_EVIDENCE = Evidence(0.0)
 
@@ -108,18 +107,27 @@ class TunnelDetector:
                 continue
             key = clients[self.flows.client_of(row)], domain_text(names[0])
             known = self.incidents.open.get(key)
-            ratio = self.scale.ratio(known.score) if known else self.flows.ratio(row, self._limits.table, self._limits.rules)
+            ratio = (
+                self.scale.ratio(known.score)
+                if known
+                else self.flows.ratio(row, self._limits.table, self._limits.rules)
+            )
             if ratio < more:
                 self.incidents.close(key)
                 self.flows.forget(row)
+
+    def _ratio(self, row: int) -> float:
+        return self.flows.ratio(row, self._limits.table, self._limits.rules)
 
     def restore(self, incidents: Sequence[Incident]) -> None:
         """Go on with incidents that were open when the process stopped."""
         self.incidents.restore(incidents)
         for one in incidents:
-            if one.domain != SCATTERED:
-                domain = siphash(b"" if one.domain == "." else from_text(one.domain), self.flows.key)
-                self.flows.watch(one.last_seen, one.client, domain)
+            if one.domain == SCATTERED:
+                self.flows.watch_scattered(one.client)
+                continue
+            domain = siphash(b"" if one.domain == "." else from_text(one.domain), self.flows.key)
+            self.flows.watch(one.last_seen, one.client, domain)
 
     def _asked(self, batch: QueryBatch, clients: Coded, found: Lexical) -> Asked:
         names = packed(batch.qname)
@@ -160,7 +168,8 @@ class TunnelDetector:
             key = watched[at] = clients[row], SCATTERED if scattered[at] else domains[row]
             is_open = self.incidents.observe(ts, *key, _standing(event), evidence, self._sharing(event, evidence))
             best = decided.setdefault(row, NO_EVIDENCE)
-            if (is_open or (event["fresh"] and evidence.ratio < 1)) and evidence.ratio > best.ratio:
+            below = event["fresh"] and evidence.ratio < 1 and not scattered[at]
+            if (is_open or below) and evidence.ratio > best.ratio:
                 decided[row] = evidence
         for at, key in watched.items():
             if key not in self.incidents.open:
@@ -170,8 +179,9 @@ class TunnelDetector:
     def _sharing(self, event: np.void, evidence: Evidence) -> Sequence[str]:
         if not evidence.kind.startswith("spread"):
             return ()
-        rows = [row for row in event["sharing"].tolist() if row >= 0]
-        return [domain_text(self.flows.view(row).samples[0][0].lower()) for row in rows[:SHARING_MAX]]
+        found = [self.flows.view(row).samples for row in event["sharing"].tolist() if row >= 0]
+        # a carrier that made room for others later in the batch has no samples any more
+        return [domain_text(samples[0][0].lower()) for samples in found[:SHARING_MAX] if samples]
 
     def _verdicts(
         self, batch: QueryBatch, found: Lexical, domains: Coded, said: Told, decided: dict[int, Evidence]
@@ -189,7 +199,8 @@ class TunnelDetector:
             reasons[row] = query_reasons(
                 found.names[row], float(found.score[row]), float(behaviour[row]), evidence, domains[row], scale
             )
-        return Verdicts(batch, domains, found.features, scores.astype(np.float32), severities, reasons, self.model.model_id)
+        shown = scores.astype(np.float32)
+        return Verdicts(batch, domains, found.features, shown, severities, reasons, self.model.model_id)
 
 
 def secret_of(qname: bytes) -> str:
@@ -216,9 +227,10 @@ def _domains(found: Lexical) -> Coded:
     codes, firsts = np.empty(count, np.int32), np.empty(count, np.int64)
     slots = np.full(1 << max(2 * count, 1).bit_length(), -1, np.int32)
     differ = numbered(found.domain_key, slots, codes, firsts)
-    data, starts, cuts = found.names.data, found.names.starts, found.cuts
-    texts = [to_text(data[starts[row] + cuts[row] : starts[row + 1]]) for row in firsts[:differ].tolist()]
-    return Coded(codes, texts)
+    begins, ends = found.names.starts[:-1] + found.cuts, found.names.starts[1:]
+    data, rows = found.names.data, firsts[:differ]
+    domains = [data[at:end] for at, end in zip(begins[rows].tolist(), ends[rows].tolist(), strict=True)]
+    return Coded(codes, texts(packed(domains)))
 
 
 def empty_verdicts(model_id: str, incidents: tuple[Incident, ...]) -> Verdicts:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence, Set
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +17,7 @@ from agents.kernels.state import (
     CLIENT,
     DETAIL,
     EVIDENCE,
+    FAMILIAR,
     FLOW,
     NONE,
     ROOM_SIZE,
@@ -37,6 +38,8 @@ IDLE_S = 3600
 """A key without evidence that was idle for this long makes room."""
 CLIENT_PART, CLIENT_MIN = 8, 64
 """One client may hold this part of all keys, and at least so many."""
+CLIENTS_OVER = 8
+"""Clients without any flow that are known, at most: this part of all keys, beside those that have some."""
 CLIENT_KEPT = 0.75
 """Part of its room that a client's flows without evidence are cut back to when it is full, oldest first."""
 POOL_WORDS = 48
@@ -56,11 +59,9 @@ def _empty(keys_max: int, client_max: int, pool_max: int) -> State:
         details=np.zeros(START, DETAIL),
         clients=np.zeros(0, CLIENT),
         carriers=np.zeros((16, CARRIERS_MAX), np.int32),
-        index=np.full(4 * START, NONE, np.int32),
+        places=np.full(4 * START, NONE, np.int32),
         pool=np.zeros(2 * ROW_WORDS, np.uint64),
-        familiar=np.zeros(4 * START, np.uint64),
-        familiar_first=np.zeros(4 * START),
-        familiar_clients=np.zeros(4 * START, np.int32),
+        familiar=np.zeros(4 * START, FAMILIAR),
         room=room,
         swept=np.full(1, -np.inf),
     )
@@ -73,6 +74,8 @@ class Flows:
         self.key = key  # of the hashes of names: who does not know it cannot make two names look like one
         client_max = min(keys_max, max(keys_max // CLIENT_PART, CLIENT_MIN))
         self.state = _empty(keys_max, client_max, max(POOL_WORDS * keys_max, 4 * ROW_WORDS))
+        self._clients_over = max(keys_max // CLIENTS_OVER, CLIENT_MIN)
+        self._clients_max = keys_max + self._clients_over
         self.clients: dict[str, int] = {}
         self._free_clients: list[int] = []
         self.samples: dict[int, list[tuple[bytes, int]]] = {}  # by row of details
@@ -97,16 +100,20 @@ class Flows:
 
     def rows_of(self, clients: Sequence[str]) -> NDArray[np.int32]:
         """A row for each of these clients; NONE where there is no room for another."""
+        if len(self.clients) + len(clients) > self._clients_max:
+            known = {self.clients[client] for client in clients if client in self.clients}
+            if len(self.clients) - np.count_nonzero(self.state.clients["held"]) >= self._clients_over:
+                self._dismiss_clients(known)
         return np.fromiter(map(self._client, clients), np.int32, len(clients))
 
     def _client(self, client: str) -> int:
         found = self.clients.get(client)
         if found is not None:
             return found
+        if len(self.clients) >= self._clients_max:
+            return NONE
         if self._free_clients:
             row = self._free_clients.pop()
-        elif len(self.clients) > self.state.room[Room.KEYS_MAX]:
-            return NONE
         else:
             row = len(self.clients)
             if row == len(self.state.clients):
@@ -124,7 +131,7 @@ class Flows:
                 if stop == Stop.DONE:
                     return said
                 if stop == Stop.SWEEP:
-                    self._sweep(float(asked.ts[row]))
+                    self._sweep(float(asked.ts[row]), set(np.unique(asked.client).tolist()))
                 else:
                     self._make_room(Stop(stop))
 
@@ -133,22 +140,18 @@ class Flows:
         for name, size in (("flows", flows), ("windows", flows), ("details", flows), ("pool", words + ROW_WORDS)):
             while len(getattr(self.state, name)) < size + 2:
                 self._extend(name)
-        while len(self.state.index) < 2 * (flows + 2):
-            self._make_room(Stop.INDEX)
+        while len(self.state.places) < 2 * (flows + 2):
+            self._make_room(Stop.PLACES)
         while len(self.state.familiar) < 2 * (flows + 1):
             self._make_room(Stop.FAMILIAR)
 
     def _make_room(self, stop: Stop) -> None:
-        if stop == Stop.INDEX:
-            self.state = self.state._replace(index=np.full(2 * len(self.state.index), NONE, np.int32))
-            table.enter_all(self.state.flows, self.state.index, self.state.room[Room.FLOWS])
+        if stop == Stop.PLACES:
+            self.state = self.state._replace(places=np.full(2 * len(self.state.places), NONE, np.int32))
+            table.enter_all(self.state.flows, self.state.places, self.state.room[Room.FLOWS])
         elif stop == Stop.FAMILIAR:
             size = 2 * len(self.state.familiar)
-            self.state = self.state._replace(
-                familiar=np.zeros(size, np.uint64),
-                familiar_first=np.zeros(size),
-                familiar_clients=np.zeros(size, np.int32),
-            )
+            self.state = self.state._replace(familiar=np.zeros(size, FAMILIAR))
             table.greet_all(self.state)
         else:
             self._extend(stop.name.lower())
@@ -163,31 +166,36 @@ class Flows:
         made[: len(old)] = old
         self.state = self.state._replace(**{name: made})
 
-    def _sweep(self, ts: float) -> None:
-        """Make room: what is idle goes, and the oldest flows without evidence of clients that used up theirs."""
+    def _sweep(self, ts: float, asking: Set[int]) -> None:
+        """Make room: what is idle goes, and the oldest flows without evidence of clients that used up theirs.
+
+        asking: rows of clients whose queries are being judged, which stay theirs.
+        """
         self.state.swept[0] = ts
         flows = self.state.flows[: self.state.room[Room.FLOWS]]
         idle, evidence = ts - flows["last_seen"], flows["leaked"] >= EVIDENCE_BYTES
         kept = (flows["used"] == 0) | (flows["watched"] == 1)
-        self._drop(~kept & ((idle > WINDOWS_S[-1]) | ((idle > IDLE_S) & ~evidence)))
+        self._drop(np.flatnonzero(~kept & ((idle > WINDOWS_S[-1]) | ((idle > IDLE_S) & ~evidence))))
         client_max = int(self.state.room[Room.CLIENT_MAX])
         if client_max < self.state.room[Room.KEYS_MAX]:
             held = self.state.clients["held"]
-            for client in np.flatnonzero(held >= client_max).tolist():
-                mine = np.flatnonzero((flows["used"] == 1) & ~kept & ~evidence & (flows["client"] == client))
+            for full in np.flatnonzero(held >= client_max).tolist():
+                mine = np.flatnonzero((flows["used"] == 1) & ~kept & ~evidence & (flows["client"] == full))
                 oldest = mine[np.argsort(flows["first_seen"][mine], kind="stable")]
-                out = np.zeros(len(flows), bool)
-                out[oldest[: held[client] - int(client_max * CLIENT_KEPT)]] = True
-                self._drop(out)
+                self._drop(oldest[: held[full] - int(client_max * CLIENT_KEPT)])
         table.dismiss_carriers(self.state)
         table.greet_all(self.state)
+        self._dismiss_clients(asking)
+
+    def _dismiss_clients(self, asking: Set[int]) -> None:
+        """Forget clients without any flow, but those that are asking now."""
+        held = self.state.clients["held"].tolist()
         for client, row in list(self.clients.items()):
-            if self.state.clients[row]["held"] == 0:
+            if held[row] == 0 and row not in asking:
                 del self.clients[client]
                 self._free_clients.append(row)
 
-    def _drop(self, out: NDArray[np.bool_]) -> None:
-        rows = np.flatnonzero(out)
+    def _drop(self, rows: NDArray[np.int64]) -> None:
         for at in self.state.flows["detail"][rows].tolist():
             self.samples.pop(at, None)
         table.drop_all(self.state, rows)
@@ -197,14 +205,15 @@ class Flows:
         for row, at, number in said.samples[: said.counts[1]].tolist():
             if number == 0:
                 self.samples[at] = []
-            self.samples[at].append((names[row], int(qtypes[row])))
+            if at in self.samples:  # else its flow made room for others in the same batch
+                self.samples[at].append((names[row], int(qtypes[row])))
 
     def find(self, client: str, domain: int) -> int | None:
         """Row of a flow by client and hash of its domain, or None."""
         row = self.clients.get(client)
         if row is None:
             return None
-        found = table.find(self.state.flows, self.state.index, np.uint64(domain), row)
+        found = table.find(self.state.flows, self.state.places, np.uint64(domain), row)
         return None if found == NONE else int(found)
 
     def watch(self, ts: float, client: str, domain: int) -> None:
@@ -218,10 +227,16 @@ class Flows:
         if found is not None:
             self.state.flows[found]["watched"] = 1
 
+    def watch_scattered(self, client: str) -> None:
+        """Tell of every query that counts for a client's scattered names, where there are any."""
+        row = self.clients.get(client)
+        if row is not None and self.state.clients[row]["scattered"] != NONE:
+            self.state.flows[self.state.clients[row]["scattered"]]["watched"] = 1
+
     def _lacking(self) -> Iterable[tuple[Stop, bool]]:
         room, state = self.state.room, self.state
         yield Stop.FLOWS, room[Room.FLOWS] + 2 > len(state.flows)
-        yield Stop.INDEX, 2 * (room[Room.LIVE] + 2) > len(state.index)
+        yield Stop.PLACES, 2 * (room[Room.LIVE] + 2) > len(state.places)
 
     def client_of(self, row: int) -> int:
         """The client's row of a flow."""
@@ -244,9 +259,7 @@ class Flows:
 
     def forget(self, row: int) -> None:
         """Drop a flow and all that it showed."""
-        out = np.zeros(self.state.room[Room.FLOWS], bool)
-        out[row] = True
-        self._drop(out)
+        self._drop(np.array([row]))
         table.dismiss_carriers(self.state)
         table.greet_all(self.state)
 

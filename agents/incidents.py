@@ -136,9 +136,7 @@ class Incidents:
             leaked_bytes=max(known.leaked_bytes, flow.leaked_bytes),
         )
 
-    def _reasons(
-        self, known: Incident, flow: Standing, evidence: Evidence, sharing: Sequence[str]
-    ) -> tuple[str, ...]:
+    def _reasons(self, known: Incident, flow: Standing, evidence: Evidence, sharing: Sequence[str]) -> tuple[str, ...]:
         secrets = tuple(reason for reason in known.reasons if reason.startswith("one query"))
         found = incident_reasons(known.domain, flow.names, flow.encoded_names, evidence, sharing)
         return (*found, *(reason for reason in secrets if reason not in found))
@@ -160,7 +158,8 @@ class Incidents:
             self._close(key, incident)
 
     def _close(self, key: Key, incident: Incident) -> None:
-        told = self._told(key, incident)
+        # without a change since it was last told its flow may be further on by now: this batch is counted as a whole
+        told = self._told(key, incident) if key in self._changed else incident
         del self.open[key]
         trail = self._trails.pop(key, None)
         if trail is not None:  # as it was when last told: a batch may close and go on in one

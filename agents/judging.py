@@ -15,16 +15,19 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
+import numpy as np
 from tqdm import tqdm
 
-from agents import bootstrap
+from agents import bootstrap, warm
+from agents.columns import distinct, lowered
 from agents.detection import TunnelDetector
 from agents.errors import NameFormatError, UsageError
 from agents.evaluation import evaluate
-from agents.features import extract, view_of
+from agents.features import view_of
+from agents.lexical import scored
 from agents.messages import printable
 from agents.model import Model
-from agents.names import domain_text, from_text_folded
+from agents.names import from_text_folded, to_text
 from agents.policy import Scale, name_reasons
 from agents.settings import Settings
 from agents.showing import incident_json, incident_text, print_evaluation, query_json
@@ -61,6 +64,10 @@ def open_files(settings: Settings, files: list[Path], kind: Any = "auto") -> Any
     return open_source(files, kind, ports_of(settings))
 
 
+def _tell(text: str) -> None:
+    print(f"dns-tunnel: {text}", file=sys.stderr)
+
+
 class Tally:
     """What a replay saw."""
 
@@ -73,9 +80,10 @@ class Tally:
 
     def add(self, verdicts: Verdicts) -> None:
         self.queries += len(verdicts)
-        self.clients.update(verdicts.queries.client)
-        self.domains.update(verdicts.domain)
-        self.severities.update(Severity(level).name for level in verdicts.severity.tolist())
+        self.clients.update(distinct(verdicts.queries.client))
+        self.domains.update(distinct(verdicts.domain))
+        counts = np.bincount(verdicts.severity, minlength=len(Severity)).tolist()
+        self.severities.update({level.name: counts[level] for level in Severity})
         self.incidents |= {incident.incident_id: incident for incident in verdicts.incidents}
 
     def found(self) -> list[Incident]:
@@ -87,6 +95,7 @@ def replay(settings: Settings, options: argparse.Namespace) -> int:
     if options.verdicts and options.json is None:
         raise UsageError("cannot print verdicts: --verdicts needs --json")
     source = open_files(settings, options.files, options.format)
+    warm.up(_tell)
     model = bootstrap.registry_of(settings).current()
     store = bootstrap.store_of(settings) if options.store else None
     if store is not None:
@@ -145,6 +154,7 @@ def score(settings: Settings, options: argparse.Namespace) -> int:
     """`dns-tunnel score`."""
     if not options.names and options.file is None:
         raise UsageError("cannot score: give names, or --file")
+    warm.up(_tell)
     model, scale = bootstrap.registry_of(settings).current(), bootstrap.scale_of(settings)
     bad = 0
     with json_output(options.json) as out:
@@ -171,21 +181,22 @@ def score_rows(model: Model, scale: Scale, names: list[str], qtype: str) -> Iter
     `qtype` is told back and changes no score: the query model knows names alone.
     """
     wires: list[bytes | str] = [_wire_or_error(name) for name in names]
-    good = [wire.lower() for wire in wires if isinstance(wire, bytes)]
-    scores = iter(model.score(extract(good), good).tolist() if good else ())
-    for name, wire in zip(names, wires, strict=True):
-        if isinstance(wire, str):
-            yield {"qname": name, "error": wire}
+    good = lowered([wire for wire in wires if isinstance(wire, bytes)])
+    scores, cuts = scored(good, model)
+    found = zip(good, scores.tolist(), cuts.tolist(), strict=True)
+    for name, error in zip(names, wires, strict=True):
+        if isinstance(error, str):
+            yield {"qname": name, "error": error}
             continue
-        value = next(scores)
+        wire, value, cut = next(found)
         severity = scale.severity(value)
         yield {
             "qname": name,
             "qtype": qtype,
-            "domain": domain_text(wire),
+            "domain": to_text(wire[cut:]),
             "score": round(value, 4),
             "severity": severity.name,
-            "reasons": list(name_reasons(view_of(wire.lower()))) if severity else [],
+            "reasons": list(name_reasons(view_of(wire))) if severity else [],
         }
 
 

@@ -35,6 +35,13 @@ class Lexical:
         return len(self.names)
 
 
+def scored(names: Names, model: Model) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    """Scores and cuts, as read gives them, of n lower-case names. Raises NameFormatError."""
+    splits = split_names(names)
+    features = rows_of(names, splits) if COMPILED else extract(names)
+    return model.louder(features, model.chars.costs(names, splits).encoded_bits), splits.cuts
+
+
 def read(qnames: Sequence[bytes], model: Model, key: Key) -> Lexical:
     """Read wire names; identities are keyed with `key`. Raises NameFormatError."""
     names = lowered(qnames)

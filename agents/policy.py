@@ -186,7 +186,7 @@ def _span(seconds: int) -> str:
 def incident_reasons(
     domain: str, names: int, encoded_names: int, evidence: Evidence, sharing: Sequence[str]
 ) -> tuple[str, ...]:
-    """Why there is an incident, in words. names: different ones of the flow; sharing: the loudest of several domains."""
+    """Why there is an incident, in words. names: the flow's different ones; sharing: the loudest of several domains."""
     span = _span(evidence.window_s)
     where = f"below {domain}"
     if evidence.kind == "secret":

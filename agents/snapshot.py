@@ -76,10 +76,10 @@ def load(data: bytes, flows: Flows) -> int:
             raise ValueError("cannot restore windows: written by another version")
         arrays = _arrays(head["lengths"], body)
         samples = [[(base64.b64decode(text), int(qtype)) for text, qtype in one] for one in head["samples"]]
-        low, high = head["key"]
-        kept = Kept(**arrays, clients=list(map(str, head["clients"])), samples=samples, hash_key=(int(low), int(high)))
+        low, high = (int(np.uint64(half)) for half in head["key"])
+        kept = Kept(**arrays, clients=list(map(str, head["clients"])), samples=samples, hash_key=(low, high))
         return _copy_in(flows, kept)
-    except (zlib.error, KeyError, TypeError, IndexError, AttributeError) as error:
+    except (zlib.error, KeyError, TypeError, IndexError, AttributeError, OverflowError, RecursionError) as error:
         raise ValueError(f"cannot restore windows: damaged file ({type(error).__name__})") from None
 
 
@@ -137,7 +137,8 @@ def _copy_in(flows: Flows, kept: Kept) -> int:
     take = int(min(len(words), room[Room.KEYS_MAX], fits))
     flows.key = kept.hash_key
     flows.make_room_for(take, int(words[:take].sum()))
-    clients = flows.rows_of(kept.clients)
+    asked, clients = np.unique(kept.flows["client"][:take]), np.full(len(kept.clients), NONE, np.int32)
+    clients[asked] = flows.rows_of([kept.clients[number] for number in asked.tolist()])
     copying.copy_in(flows.state, kept.flows[:take], kept.windows, kept.details, kept.keys, clients)
     at = flows.state.flows["detail"][:take].tolist()
     flows.samples = {row: samples for row, samples in zip(at, kept.samples, strict=False) if row != NONE}

@@ -15,7 +15,7 @@ from agents import bootstrap, heartbeat
 from agents.crashes import crashes_end
 from agents.judge import Judge
 from agents.ledger import ATTEMPTS_MAX, CARRIED, Intent
-from agents.records import batch_of_records, record_of
+from agents.records import batch_of_records
 from agents.settings import Settings
 from agents.shared import Shared
 from agents.shedding import level_at
@@ -62,7 +62,7 @@ async def _answer(
         tcp_clients_max=max(settings.tcp_clients_max // len(shared.rings), 1),
         tcp_idle_s=settings.tcp_idle_s,
         inflight_max=max(settings.inflight_max // len(shared.rings), 1),
-        offer=lambda row: ring.put(record_of(row)),
+        offer=ring.put,
         pairs=pairs,
         counters=counters,
     )

@@ -13,7 +13,9 @@ import structlog
 from agents import cli
 from agents.model import Model
 from agents.shipped import model_bytes
+from agents.sources.listener import can_compile
 from agents.store import Store, open_store
+from tests import listening
 from tests.commands import Done, Inside
 from tests.postgres_server import PostgresServer, drop_database, make_database
 
@@ -27,6 +29,15 @@ def logging_restored() -> Iterator[None]:
     root.handlers[:] = handlers
     root.setLevel(level)
     structlog.reset_defaults()
+
+
+@pytest.fixture(params=[False, True], ids=["python", "compiled"])
+def both_ways(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
+    """Listeners serve UDP without kernels, then with them; True = with."""
+    if request.param and not can_compile():
+        pytest.skip("kernels are off, or not for this platform")
+    monkeypatch.setitem(listening.OPTIONS, "compiled", request.param)
+    return bool(request.param)
 
 
 @pytest.fixture(scope="session")

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
 
+from agents.detection import TunnelDetector
 from agents.model import Model
 from agents.names import from_text
 from agents.policy import Scale
 from agents.shipped import model_bytes
+from agents.siphash import siphash
 from agents.types import Incident, Row, batch_of
 from agents.validation import fresh_detector
 
@@ -31,6 +33,11 @@ def query(ts: float, client: str, name: str | bytes, qtype: int = 1) -> Row:
 def paced(names: Iterable[str | bytes], every_s: float, client: str = "10.9.0.9", qtype: int = 1) -> list[Row]:
     """One client asks for each of the names, `every_s` seconds apart."""
     return [query(START + i * every_s, client, name, qtype) for i, name in enumerate(names)]
+
+
+def domain_key(detector: TunnelDetector, domain: str) -> int:
+    """What a detector's flows know a registered domain by."""
+    return siphash(from_text(domain), detector.flows.key)
 
 
 def incidents_of(rows: Sequence[Row], model: Model | None = None) -> list[Incident]:

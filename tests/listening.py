@@ -11,10 +11,30 @@ from typing import Any
 
 import dns.message
 import dns.query
+import numpy as np
+from numpy.typing import NDArray
 
+from agents.records import batch_of_records
 from agents.sources.listener import Listener
 from agents.types import Row
 from tests.stubs import StubServer
+
+OPTIONS: dict[str, Any] = {
+    "allowed_clients": ["127.0.0.0/8", "::1"],
+    "timeout_s": 0.3,
+    "tcp_clients_max": 8,
+    "tcp_idle_s": 5.0,
+    "inflight_max": 1000,
+}
+"""Of every listener, unless changed."""
+
+
+def rows_of(records: NDArray[np.void]) -> list[Row]:
+    """Records as rows of plain values."""
+    batch = batch_of_records(records)
+    columns = [getattr(batch, name) for name in batch.__dataclass_fields__]
+    lists = [column.tolist() if isinstance(column, np.ndarray) else column for column in columns]
+    return list(zip(*lists, strict=True))
 
 
 @contextmanager
@@ -26,15 +46,12 @@ def listening(
     """Yield a serving listener and the rows that it offers."""
     rows: list[Row] = []
     zones = [("", [upstreams.endpoint])] if isinstance(upstreams, StubServer) else upstreams
-    options: dict[str, Any] = {
-        "allowed_clients": ["127.0.0.0/8", "::1"],
-        "timeout_s": 0.3,
-        "tcp_clients_max": 8,
-        "tcp_idle_s": 5.0,
-        "inflight_max": 1000,
-        "offer": rows.append,
-    }
-    listener = Listener(hosts, 0, zones, **(options | changed))
+
+    def offer(records: NDArray[np.void]) -> int:
+        rows.extend(rows_of(records))
+        return len(records)
+
+    listener = Listener(hosts, 0, zones, **(OPTIONS | {"offer": offer} | changed))
     loop = asyncio.new_event_loop()
     loop.run_until_complete(listener.start())
     thread = threading.Thread(target=loop.run_forever)

@@ -25,7 +25,7 @@ def words_of(flows: NDArray[Any]) -> NDArray[np.int64]:
         if not SIZE_MIN <= flow["size"] <= SKETCH:
             out[i] = -(1 << 40)
             continue
-        out[i] = 1 << flow["size"]
+        out[i] = 1 << int(flow["size"])
         if flow["size"] == SKETCH and flow["older_at"] != NONE:
             out[i] += 1 << SKETCH
     return out
@@ -37,7 +37,7 @@ def copy_keys(
 ) -> None:
     """Copy what flows remember, one after the other. starts: shape (n + 1,)."""
     for i in range(len(flows)):
-        flow, words = flows[i], 1 << flows[i]["size"]
+        flow, words = flows[i], 1 << int(flows[i]["size"])
         if starts[i] < starts[i + 1]:
             keys[starts[i] : starts[i] + words] = pool[flow["seen_at"] : flow["seen_at"] + words]
         if starts[i] + words < starts[i + 1]:
@@ -75,7 +75,7 @@ def copy_in(
         if flow["seen_at"] == NONE:
             flow["size"], flow["seen"], flow["older_at"] = 0, 0, NONE
             continue
-        piece = 1 << flow["size"]
+        piece = 1 << int(flow["size"])
         flow["seen_at"] = take(state.pool, room, flow["size"])
         state.pool[flow["seen_at"] : flow["seen_at"] + piece] = keys[key : key + piece]
         flow["older_at"] = NONE

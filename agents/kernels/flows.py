@@ -31,7 +31,7 @@ PLACE_BITS = np.uint64(17)
 
 
 @kernel
-def _place(domain: np.uint64, client: int, length: int) -> int:
+def _place(domain: np.uint64, client: int, length: int) -> Any:
     mixed = domain ^ (np.uint64(client + 1) * GOLDEN)
     return np.int64(mixed >> PLACE_BITS) & (length - 1)
 
@@ -93,7 +93,7 @@ def make(state: State, ts: float, domain: np.uint64, client: int) -> int:
     flow["first_seen"] = flow["last_seen"] = ts
     state.room[LIVE] += 1
     state.clients[client]["held"] += 1
-    _enter(state.flows, state.index, row)
+    _enter(state.flows, state.places, row)
     return int(row)
 
 
@@ -128,7 +128,7 @@ def drop_all(state: State, rows: NDArray[np.int64]) -> None:
     """Drop these rows, and fill the index anew."""
     for row in rows:
         drop(state, row)
-    enter_all(state.flows, state.index, state.room[FLOWS])
+    enter_all(state.flows, state.places, state.room[FLOWS])
 
 
 @kernel
@@ -136,7 +136,7 @@ def familiar_at(state: State, domain: np.uint64) -> int:
     """Place of a domain in the table of familiar ones: its own, or a free one."""
     mask = len(state.familiar) - 1
     place = np.int64(domain >> PLACE_BITS) & mask
-    while state.familiar[place] != 0 and state.familiar[place] != domain:
+    while state.familiar[place]["domain"] != 0 and state.familiar[place]["domain"] != domain:
         place = (place + 1) & mask
     return int(place)
 
@@ -144,20 +144,21 @@ def familiar_at(state: State, domain: np.uint64) -> int:
 @kernel
 def greet(state: State, ts: float, domain: np.uint64) -> None:
     """Another client asks for a name below the domain."""
-    place = familiar_at(state, domain)
-    if state.familiar[place] == 0:
+    found = state.familiar[familiar_at(state, domain)]
+    if found["domain"] == 0:
         if state.room[FAMILIAR] >= FAMILIAR_MAX:
             return
-        state.familiar[place], state.familiar_first[place], state.familiar_clients[place] = domain, ts, 0
+        found["domain"], found["first_seen"], found["clients"] = domain, ts, 0
         state.room[FAMILIAR] += 1
-    state.familiar_first[place] = min(state.familiar_first[place], ts)
-    state.familiar_clients[place] += 1
+    found["first_seen"] = min(found["first_seen"], ts)
+    found["clients"] += 1
 
 
 @kernel
 def greet_all(state: State) -> None:
     """Count anew from the flows: where old ones were dropped, or a snapshot was read, nobody counts twice."""
-    state.familiar[:] = 0
+    for place in range(len(state.familiar)):
+        state.familiar[place]["domain"] = 0
     state.room[FAMILIAR] = 0
     for row in range(state.room[FLOWS]):
         flow = state.flows[row]
@@ -168,9 +169,9 @@ def greet_all(state: State) -> None:
 @kernel
 def familiar_factor(state: State, ts: float, domain: np.uint64) -> float:
     """FAMILIAR_FACTOR for a domain that is old and common here, else 1: a carrier is new, and one client's."""
-    place = familiar_at(state, domain)
-    common = state.familiar[place] != 0 and state.familiar_clients[place] >= FAMILIAR_CLIENTS
-    return FAMILIAR_FACTOR if common and ts - state.familiar_first[place] >= FAMILIAR_AGE_S else 1.0
+    found = state.familiar[familiar_at(state, domain)]
+    common = found["domain"] != 0 and found["clients"] >= FAMILIAR_CLIENTS
+    return FAMILIAR_FACTOR if common and ts - found["first_seen"] >= FAMILIAR_AGE_S else 1.0
 
 
 @kernel

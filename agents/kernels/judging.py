@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -49,7 +50,7 @@ PEAK_MIN = 0.2
 """Evidence below it could not matter at any factor on the limits."""
 DAY_S, SWEEP_S = 86_400, 60
 REFUSED = int(Room.REFUSED)
-DONE, NO_FLOWS, NO_INDEX, NO_WINDOWS, NO_DETAILS, NO_POOL, NO_FAMILIAR, NO_CARRIERS, SWEEP = (int(stop) for stop in Stop)
+DONE, NO_FLOWS, NO_PLACES, NO_WINDOWS, NO_DETAILS, NO_POOL, NO_FAMILIAR, NO_CARRIERS, SWEEP = map(int, Stop)
 BY_SPREAD, BY_SPREAD_FRESH = int(Kind.SPREAD), int(Kind.SPREAD_FRESH)
 
 
@@ -59,8 +60,8 @@ def _lacks(state: State) -> int:
     room = state.room
     if room[FLOWS] + 2 > len(state.flows):
         return NO_FLOWS
-    if 2 * (room[LIVE] + 2) > len(state.index):
-        return NO_INDEX
+    if 2 * (room[LIVE] + 2) > len(state.places):
+        return NO_PLACES
     if room[ROWS] + 2 > len(state.windows):
         return NO_WINDOWS
     if room[DETAILS] + 2 > len(state.details):
@@ -76,7 +77,7 @@ def _lacks(state: State) -> int:
 
 @kernel
 def _note_peak(flow: Any, ts: float, ratio: float, i: int, told: Told) -> None:
-    day = int(ts // DAY_S)
+    day = math.floor(ts / DAY_S)
     if ratio < PEAK_MIN or (flow["peak_day"] == day and ratio <= flow["peak"]):
         return
     flow["peak_day"], flow["peak"] = day, ratio
@@ -86,7 +87,7 @@ def _note_peak(flow: Any, ts: float, ratio: float, i: int, told: Told) -> None:
 
 
 @kernel
-def _carriers_of(state: State, client: int) -> NDArray[np.int32]:
+def _carriers_of(state: State, client: int) -> Any:
     found = state.clients[client]
     return state.carriers[max(found["carriers_at"], 0)][: found["carriers"]]
 
@@ -125,8 +126,8 @@ def _scatter(
     ts, flow = asked.ts[i], state.flows[row]
     client = state.clients[flow["client"]]
     if flow["encoded_names"] == SCATTERED_NAMES + 1 and flow["lent"] > 0:  # it counts by itself from now on
-        if client["scattered"] != NONE and state.flows[client["scattered"]]["windows"] != NONE:
-            take_back(state.windows[state.flows[client["scattered"]]["windows"]], flow["lent"])
+        if client["scattered"] != NONE:
+            take_back(state.flows[client["scattered"]], state.windows, flow["lent"])
         flow["lent"] = 0.0
     if flow["encoded_names"] > SCATTERED_NAMES or amounts[ENCODED] < SCATTERED_BYTES:
         return
@@ -205,7 +206,7 @@ def judge(
         if stop != DONE:
             return stop, i
         ts, domain, client = asked.ts[i], asked.domain[i], asked.client[i]
-        row = find(state.flows, state.index, domain, client)
+        row = find(state.flows, state.places, domain, client)
         if row == NONE:
             if is_full(state, client):
                 if not state.swept[0] <= ts < state.swept[0] + SWEEP_S:

@@ -33,7 +33,7 @@ BASE64 = _digits(_UPPER + _LOWER + _DECIMAL + "+/", _UPPER + _LOWER + _DECIMAL +
 
 
 @kernel
-def is_listed(data: NDArray[np.uint8], start: int, end: int, slots: NDArray[np.uint64]) -> bool:
+def is_listed(data: NDArray[np.uint8], start: Any, end: Any, slots: NDArray[np.uint64]) -> bool:
     """Whether a lower-case wire name ends in a listed suffix. slots: open addressing of siphash(suffix), 0 = free."""
     at, mask = start, len(slots) - 1
     while at < end:
@@ -57,21 +57,21 @@ def all_listed(
 
 
 @kernel
-def _is_text(byte: int) -> bool:
-    return 0x20 <= byte <= 0x7E or byte == 0x09 or byte == 0x0A or byte == 0x0D
+def _is_text(byte: Any) -> bool:
+    return bool(0x20 <= byte <= 0x7E or byte == 0x09 or byte == 0x0A or byte == 0x0D)
 
 
 @kernel
-def _begins_as_text(digits: NDArray[np.uint8], count: int, table: NDArray[np.uint8], bits: int, need: int) -> bool:
+def _begins_as_text(digits: NDArray[np.uint8], count: Any, table: NDArray[np.uint8], bits: int, need: int) -> bool:
     """Whether the first SECRET_BYTES bytes that `need` digits of so many bits decode to are text."""
     if count < need:
         return False
-    held = held_bits = found = 0
+    held, held_bits, found = np.int64(0), 0, 0
     for i in range(need):
-        value = table[digits[i]]
+        value = np.int64(table[digits[i]])
         if value == NO_DIGIT:
             return False
-        held = (held << bits) | np.int64(value)
+        held = (held << bits) | value
         held_bits += bits
         if held_bits >= 8:
             held_bits -= 8
@@ -94,7 +94,7 @@ def _may_decode(digits: NDArray[np.uint8], count: int) -> bool:
 
 
 @kernel
-def may_tell(data: NDArray[np.uint8], at: int, end: int, digits: NDArray[np.uint8]) -> bool:
+def may_tell(data: NDArray[np.uint8], at: Any, end: Any, digits: NDArray[np.uint8]) -> bool:
     """Whether subdomain labels (data[at:end], in the case they were sent) may give a secret away.
 
     Never False where decoding.secret_in finds one, but for call-back domains. digits: shape (HEX_DIGITS,), overwritten.

@@ -38,7 +38,7 @@ ONE = np.uint64(1)
 @kernel
 def take(pool: NDArray[np.uint64], room: NDArray[np.int64], size: int) -> int:
     """A zeroed piece of 2**size words; NONE where the pool has no more."""
-    words = 1 << size
+    words = 1 << int(size)
     at = room[FREE_KEYS + size]
     if at != NONE:
         room[FREE_KEYS + size] = np.int64(pool[at]) - 1
@@ -61,7 +61,7 @@ def give(pool: NDArray[np.uint64], room: NDArray[np.int64], at: int, size: int) 
 
 @kernel
 def _insert(pool: NDArray[np.uint64], at: int, size: int, key: np.uint64) -> bool:
-    mask = (1 << size) - 1
+    mask = (1 << int(size)) - 1
     place = np.int64(key >> np.uint64(20)) & mask
     while pool[at + place] != 0:
         if pool[at + place] == key:
@@ -74,7 +74,7 @@ def _insert(pool: NDArray[np.uint64], at: int, size: int, key: np.uint64) -> boo
 @kernel
 def _holds(pool: NDArray[np.uint64], at: int, size: int, key: np.uint64) -> bool:
     """As `_insert` without inserting; the piece may be full."""
-    mask = (1 << size) - 1
+    mask = (1 << int(size)) - 1
     place = np.int64(key >> np.uint64(20)) & mask
     for _ in range(mask + 1):
         found = pool[at + place]
@@ -88,7 +88,10 @@ def _holds(pool: NDArray[np.uint64], at: int, size: int, key: np.uint64) -> bool
 
 @kernel
 def _mark(pool: NDArray[np.uint64], at: int, key: np.uint64, write: bool) -> bool:
-    """Whether a filter lacked the key; with `write` it has it from now on. Double hashing (Kirsch, Mitzenmacher 2006)."""
+    """Whether a filter lacked the key; with `write` it has it from now on.
+
+    Places come from double hashing (Kirsch, Mitzenmacher 2006).
+    """
     step = (key >> np.uint64(32)) | ONE
     new = False
     for i in range(SKETCH_HASHES):
@@ -115,7 +118,7 @@ def _is_full(pool: NDArray[np.uint64], at: int) -> bool:
 @kernel
 def _move(flow: Any, pool: NDArray[np.uint64], at: int, size: int) -> None:
     """Put a flow's keys into another piece."""
-    for i in range(flow["seen_at"], flow["seen_at"] + (1 << flow["size"])):
+    for i in range(flow["seen_at"], flow["seen_at"] + (1 << int(flow["size"]))):
         if pool[i] != 0:
             if size == SKETCH:
                 _mark(pool, at, pool[i], True)
@@ -135,7 +138,7 @@ def _grow(flow: Any, pool: NDArray[np.uint64], room: NDArray[np.int64]) -> None:
     at = take(pool, room, size)
     if at == NONE:
         room[FORGOTTEN] += 1
-        for i in range(flow["seen_at"], flow["seen_at"] + (1 << flow["size"])):
+        for i in range(flow["seen_at"], flow["seen_at"] + (1 << int(flow["size"]))):
             pool[i] = 0
         flow["seen"] = 0
         return
@@ -173,7 +176,7 @@ def remember(flow: Any, pool: NDArray[np.uint64], room: NDArray[np.int64], key: 
         return _remember_in_filter(flow, pool, room, key)
     if flow["seen_at"] != NONE and _holds(pool, flow["seen_at"], flow["size"], key):
         return False
-    words = 1 << flow["size"] if flow["seen_at"] != NONE else 0
+    words = 1 << int(flow["size"]) if flow["seen_at"] != NONE else 0
     full = flow["seen"] >= words if words < CROWDED else flow["seen"] * 4 >= words * 3
     if full or flow["seen"] >= EXACT_MAX:
         _grow(flow, pool, room)

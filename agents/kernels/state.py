@@ -81,6 +81,15 @@ CLIENT = np.dtype(
     ]
 )
 
+FAMILIAR = np.dtype(
+    [
+        ("domain", np.uint64),  # 0 = free
+        ("first_seen", np.float64),
+        ("clients", np.int32),
+    ]
+)
+"""A domain that names were asked below, whoever asked."""
+
 EVIDENCE = np.dtype(
     [
         ("ratio", np.float64),  # times the limit
@@ -159,7 +168,7 @@ class Stop(IntEnum):
 
     DONE = 0
     FLOWS = 1
-    INDEX = 2
+    PLACES = 2
     WINDOWS = 3
     DETAILS = 4
     POOL = 5
@@ -176,11 +185,9 @@ class State(NamedTuple):
     details: NDArray[Any]
     clients: NDArray[Any]
     carriers: NDArray[np.int32]  # shape (n, CARRIERS_MAX): flows of one client
-    index: NDArray[np.int32]  # open addressing: flow, or NONE; its length is a power of two
+    places: NDArray[np.int32]  # open addressing: flow, or NONE; its length is a power of two
     pool: NDArray[np.uint64]  # keys of names seen; 0 = free
-    familiar: NDArray[np.uint64]  # open addressing: domain, 0 = free
-    familiar_first: NDArray[np.float64]  # when it was first asked for
-    familiar_clients: NDArray[np.int32]
+    familiar: NDArray[Any]  # open addressing by domain
     room: NDArray[np.int64]  # see Room
     swept: NDArray[np.float64]  # shape (1,): when the last sweep was
 

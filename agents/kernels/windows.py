@@ -5,6 +5,7 @@ Fixed memory, and no reset that a patient sender could wait for. A flow with one
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -44,7 +45,7 @@ def turn(windows: Any, number: int, bucket: int) -> None:
 def add(windows: Any, ts: float, amounts: NDArray[np.float32]) -> None:
     """Count amounts (in the order of the sums) at ts, in every window."""
     for number in range(COUNT):
-        bucket = int(ts // SECONDS[number])
+        bucket = math.floor(ts / SECONDS[number])
         if bucket < windows["bucket"][number] - 1:
             # the clock was set back: what lies in a future that never comes would never age
             windows["bucket"][number] = bucket
@@ -57,7 +58,7 @@ def add(windows: Any, ts: float, amounts: NDArray[np.float32]) -> None:
 def sums(windows: Any, ts: float, number: int, out: NDArray[np.float64]) -> None:
     """The sums of a window at ts, not before the last add."""
     seconds = SECONDS[number]
-    turn(windows, number, int(ts // seconds))
+    turn(windows, number, math.floor(ts / seconds))
     left = 1 - (ts / seconds - windows["bucket"][number])
     left = min(max(left, 0.0), 1.0)
     for one in range(SUMS):
@@ -89,9 +90,7 @@ def give(windows: NDArray[Any], room: NDArray[np.int64], row: int) -> None:
 
 
 @kernel
-def note(
-    flow: Any, windows: NDArray[Any], room: NDArray[np.int64], ts: float, amounts: NDArray[np.float32]
-) -> None:
+def note(flow: Any, windows: NDArray[Any], room: NDArray[np.int64], ts: float, amounts: NDArray[np.float32]) -> None:
     """Count for a flow what a query carried; the first name alone is kept beside the flow."""
     if flow["windows"] == NONE:
         if amounts[ANSWERS] == 0 and flow["single"][NAMES] == 0:
@@ -106,11 +105,15 @@ def note(
 
 
 @kernel
-def take_back(windows: Any, encoded: float) -> None:
+def take_back(flow: Any, windows: NDArray[Any], encoded: float) -> None:
     """Count so many bytes no more, as far as they lie in the current buckets."""
-    for number in range(COUNT):
-        for one in (INFORMATION, ENCODED):
-            windows["now"][number, one] = max(windows["now"][number, one] - encoded, 0.0)
+    for one in (INFORMATION, ENCODED):
+        if flow["windows"] == NONE:
+            flow["single"][one] = max(flow["single"][one] - encoded, 0.0)
+            continue
+        now = windows[flow["windows"]]["now"]
+        for number in range(COUNT):
+            now[number, one] = max(now[number, one] - encoded, 0.0)
 
 
-assert (INFORMATION, ENCODED, NAMES, ENCODED_NAMES, ANSWERS) == tuple(range(SUMS))
+assert tuple(range(SUMS)) == (INFORMATION, ENCODED, NAMES, ENCODED_NAMES, ANSWERS)

@@ -5,6 +5,9 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Iterable
 
+import numpy as np
+from numpy.typing import NDArray
+
 _REMEMBERED_MAX = 65536
 """Addresses whose answer is remembered; sources can be forged, so the memory is dropped when it is full."""
 
@@ -26,3 +29,12 @@ class AccessList:
                 self._known.clear()
             self._known[client] = answer
         return answer
+
+    def ranges(self, version: int) -> NDArray[np.uint64]:
+        """The networks of IPv4 or IPv6 (version 4 or 6) as kernels.networks.allowed wants them."""
+        own: list[ipaddress.IPv4Network] = [one for one in self._networks if one.version == version]  # type: ignore[misc]
+        merged = ipaddress.collapse_addresses(own)
+        ends = [(int(one.network_address), int(one.broadcast_address)) for one in merged]
+        low = 2**64 - 1
+        rows = [(first >> 64, first & low, last >> 64, last & low) for first, last in ends]
+        return np.array(rows, np.uint64).reshape(-1, 4)

@@ -36,6 +36,7 @@ class Counters:
     timeouts = _Count()  # of one upstream; the query may have been answered by the next
     tcp_fallbacks = _Count()  # truncated answers that were asked again over TCP
     mismatched_answers = _Count()  # from an upstream's address, but no answer to anything asked on that socket
+    unrecorded = _Count()  # answered, but not offered for scoring: the ring of answered queries was full
     tcp_clients = _Count()  # connections open now
     tcp_shed = _Count()  # connections closed at once: too many
     tcp_refused = _Count()  # connections closed at once: outside the access list

@@ -5,15 +5,15 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
+import numpy as np
+
+from agents.sources import upstream as pools
 from agents.sources.counters import Counters
 from agents.sources.tcp import ask
 from agents.sources.upstream import (
-    AGE_MAX_S,
     POOL_SIZE,
-    USES_MAX,
     Pending,
     Random16,
-    Routes,
     Upstream,
     UpstreamSocket,
 )
@@ -34,16 +34,19 @@ Finish = Callable[[Pending, bytes | None], None]
 class Forwarder:
     """Runs inside one asyncio loop; all but the rare TCP question is done in callbacks, without tasks."""
 
-    def __init__(
-        self, routes: Routes, *, timeout_s: float, inflight_max: int, counters: Counters, finish: Finish
-    ) -> None:
-        self._routes, self._timeout_s, self._inflight_max = routes, timeout_s, inflight_max
+    def __init__(self, *, timeout_s: float, counters: Counters, finish: Finish) -> None:
+        self._timeout_s = timeout_s
         self._counters, self._finish = counters, finish
         self._random = Random16()
         self._sockets: dict[UpstreamSocket, None] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._timer: asyncio.TimerHandle | None = None
-        self.inflight = 0
+        self.waiting = np.zeros(1, np.int64)
+
+    @property
+    def inflight(self) -> int:
+        """Queries that wait here; `waiting` holds the number for kernels."""
+        return int(self.waiting[0])
 
     def start(self) -> None:
         self._loop = asyncio.get_running_loop()
@@ -62,18 +65,31 @@ class Forwarder:
             socket.pending.clear()
             self._close(socket)
 
-    @property
-    def full(self) -> bool:
-        return self.inflight >= self._inflight_max
-
     def submit(self, pending: Pending) -> None:
         """Take a query in; `finish` is called for it exactly once, possibly before this returns."""
-        self.inflight += 1
+        self.waiting[0] += 1
         pending.started = self._loop.time()
         self._send(pending, pending.started)
 
+    def resubmit(self, pending: Pending, *, timed_out: bool) -> None:
+        """Take in a query that somebody else sent, or tried to, in vain: the next upstream is asked."""
+        self.waiting[0] += 1
+        self._counters.timeouts += timed_out
+        self._advance(pending)
+        self._send(pending, self._loop.time())
+
+    def resume(self, pending: Pending, truncated: bytes) -> None:
+        """Take in a query that somebody else sent, and that was answered with TC set."""
+        self.waiting[0] += 1
+        self._on_match(pending.zone.upstreams[pending.asked], pending, truncated)
+
+    def abandon(self, pending: Pending) -> None:
+        """Take in a query that somebody else sent, only to give it up."""
+        self.waiting[0] += 1
+        self._done(pending, None)
+
     def _done(self, pending: Pending, answer: bytes | None) -> None:
-        self.inflight -= 1
+        self.waiting[0] -= 1
         self._finish(pending, answer)
 
     def _send(self, pending: Pending, now: float) -> None:
@@ -98,7 +114,7 @@ class Forwarder:
         random = self._random
         slot = random.draw() % POOL_SIZE
         chosen = upstream.slots[slot]
-        if chosen is None or chosen.uses >= USES_MAX:
+        if chosen is None or chosen.uses >= pools.USES_MAX:
             chosen = self._open(upstream, slot, now)
         ident = random.draw()
         while ident in chosen.pending:
@@ -143,10 +159,14 @@ class Forwarder:
             self._counters.mismatched_answers += 1
             return
         del socket.pending[ident]
-        socket.upstream.failures = 0
+        socket.upstream.failures[0] = 0
+        self._on_match(socket.upstream, pending, answer)
+
+    def _on_match(self, upstream: Upstream, pending: Pending, answer: bytes) -> None:
+        """An answer that matched: ask again over TCP where it is truncated."""
         if answer[2] & _TRUNCATED and len(self._tasks) < _TCP_MAX:
             self._counters.tcp_fallbacks += 1
-            task = self._loop.create_task(self._ask_tcp(socket.upstream, pending, answer))
+            task = self._loop.create_task(self._ask_tcp(upstream, pending, answer))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
             return
@@ -201,7 +221,7 @@ class Forwarder:
     def _retire(self, socket: UpstreamSocket, now: float) -> None:
         slots = socket.upstream.slots
         if slots[socket.slot] is socket:
-            if now - socket.born < AGE_MAX_S:
+            if now - socket.born < pools.AGE_MAX_S:
                 return
             slots[socket.slot] = None
         if not socket.pending:

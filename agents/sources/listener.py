@@ -1,29 +1,45 @@
 """The forwarding DNS server: UDP and TCP, IPv4 and IPv6. It answers first; what it saw is judged afterwards.
 
 The client's bytes are forwarded and so are the upstream's: only the id is rewritten. A finished query becomes
-a Row (see batcher.py) that is offered, never waited for. A query that no upstream answered is offered with
-rcode 2 (SERVFAIL, what the client was told), ancount 0 and unknown size, TTL and latency.
+a RECORD (see records.py) that is offered, never waited for. Ordinary UDP queries take the compiled way of datapath.py
+where kernels are compiled; what follows here is the definition, and the way of all others. A query that no upstream
+answered is offered with rcode 2 (SERVFAIL, what the client was told), ancount 0 and unknown size, TTL and latency.
 """
 
 from __future__ import annotations
 
 import asyncio
 import ipaddress
-import math
 import socket
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from agents import wire
 from agents.errors import AgentsError, MessageError, SettingsError
+from agents.sources import upstream as pools
 from agents.sources.access import AccessList
 from agents.sources.counters import Counters
 from agents.sources.forwarder import DRAIN_MAX, Forwarder
+from agents.sources.recording import record_of_query
 from agents.sources.sockets import Pair, UdpPort, bind_pair, endpoint_text, is_local_address
 from agents.sources.tcp import TcpClient, TcpClients
 from agents.sources.upstream import Endpoint, Pending, Routes, Where
-from agents.types import UNKNOWN, Row
+
+if TYPE_CHECKING:
+    from agents.sources.datapath import Datapath
+
+
+def can_compile() -> bool:
+    """Whether datapath.py can serve UDP: kernels are on, and structures are those of 64-bit Linux, little-endian."""
+    # Imported here, as datapath.py is below: it loads numba, and only a process that listens needs it.
+    from agents.kernels import COMPILED
+
+    return COMPILED and sys.platform == "linux" and sys.byteorder == "little" and sys.maxsize > 2**32
 
 
 class Listener:
@@ -31,8 +47,9 @@ class Listener:
 
     hosts: textual addresses; "::" is IPv6 only, so that "0.0.0.0" and "::" go together. port: 0 = a free one
     each. upstreams: [(zone, [(address, port), …]), …], zone "" = everything else. allowed_clients: networks.
-    timeout_s: seconds per upstream. tcp_idle_s: seconds. offer: takes a Row, must not block. pairs: sockets that are
-    bound already, a pair a host. counters: its own unless given.
+    timeout_s: seconds per upstream. tcp_idle_s: seconds. offer: takes an array of RECORDs, must not block, returns how
+    many it took. compiled: serve UDP by datapath.py where that can be. pairs: sockets that are bound already, a pair a
+    host. counters: its own unless given.
     """
 
     def __init__(
@@ -46,23 +63,20 @@ class Listener:
         tcp_clients_max: int,
         tcp_idle_s: float,
         inflight_max: int,
-        offer: Callable[[Row], object],
+        offer: Callable[[NDArray[np.void]], int],
+        compiled: bool = True,
         pairs: Sequence[Pair] = (),
         counters: Counters | None = None,
     ) -> None:
         self._hosts, self._port, self._offer = hosts, port, offer
+        self._timeout_s, self._inflight_max, self._compiled = timeout_s, inflight_max, compiled
         self._pairs = pairs
-        self.counters = counters or Counters()
+        self._counters = counters or Counters()
         self._routes = Routes(upstreams)
         self._access = AccessList(allowed_clients)
-        self._forwarder = Forwarder(
-            self._routes,
-            timeout_s=timeout_s,
-            inflight_max=inflight_max,
-            counters=self.counters,
-            finish=self._finish,
-        )
-        self._tcp = TcpClients(self._handle, self._access.allows, self.counters, tcp_clients_max, tcp_idle_s)
+        self._forwarder = Forwarder(timeout_s=timeout_s, counters=self._counters, finish=self._finish)
+        self._datapath: Datapath | None = None
+        self._tcp = TcpClients(self._handle, self._access.allows, self._counters, tcp_clients_max, tcp_idle_s)
         self._udp: list[UdpPort] = []
         self._servers: list[asyncio.Server] = []
         self.addresses: list[Endpoint] = []
@@ -75,7 +89,15 @@ class Listener:
     @property
     def inflight(self) -> int:
         """Queries that wait for an upstream now."""
-        return self._forwarder.inflight
+        compiled = self._datapath.inflight if self._datapath else 0
+        return compiled + self._forwarder.inflight
+
+    @property
+    def counters(self) -> Counters:
+        """What was counted up to now."""
+        if self._datapath:
+            self._datapath.count()
+        return self._counters
 
     async def start(self) -> None:
         """Bind and serve. Raises AgentsError if a host cannot be bound, SettingsError for itself as an upstream."""
@@ -95,12 +117,32 @@ class Listener:
         self._forwarder.start()
         for tcp in pairs:
             self._servers.append(await loop.create_server(lambda: TcpClient(self._tcp), sock=tcp))
+        if self._compiled and can_compile():
+            self._start_datapath()
+            return
         for port in self._udp:
             loop.add_reader(port.sock, self._on_queries, port)
 
     def _sockets(self) -> Iterator[tuple[str, Pair]]:
         for number, host in enumerate(self._hosts):
             yield host, self._pairs[number] if self._pairs else bind_pair(host, self._port)
+
+    def _start_datapath(self) -> None:
+        from agents.sources.datapath import Datapath
+
+        self._datapath = Datapath(
+            self._udp,
+            self._routes,
+            self._access,
+            self._forwarder,
+            self._counters,
+            timeout_s=self._timeout_s,
+            inflight_max=self._inflight_max,
+            uses_max=pools.USES_MAX,
+            age_max_s=pools.AGE_MAX_S,
+            offer=self._offer,
+        )
+        self._datapath.start()
 
     async def stop(self) -> None:
         """Take no more queries, answer SERVFAIL to the UDP ones in flight, close every socket."""
@@ -111,6 +153,8 @@ class Listener:
             server.close()
         # Connections first: an answered one would hand on its next query.
         self._tcp.close()
+        if self._datapath:
+            self._datapath.stop()
         await self._forwarder.stop()
         for port in self._udp:
             port.sock.close()
@@ -132,22 +176,22 @@ class Listener:
 
     def _handle(self, message: bytes, client: str, where: Where, back: Any, *, udp: bool) -> bool:
         """Forward a query, or answer it at once; False if it can never be answered (it is no query)."""
-        self.counters.received += 1
+        self._counters.received += 1
         if len(message) < wire.HEADER_SIZE or message[2] & 0x80:
-            self.counters.malformed += 1
+            self._counters.malformed += 1
             return False
         if not self._access.allows(client):
-            self.counters.refused += 1
+            self._counters.refused += 1
             where.send(wire.error_reply(message, wire.REFUSED), back)
             return True
         if message[2] & 0x78:
-            self.counters.notimp += 1
+            self._counters.notimp += 1
             where.send(wire.error_reply(message, wire.NOTIMP), back)
             return True
         try:
             question = wire.parse_question(message)
         except MessageError:
-            self.counters.malformed += 1
+            self._counters.malformed += 1
             where.send(wire.error_reply(message, wire.FORMERR), back)
             return True
         self._forward(message, question, client, where, back, udp)
@@ -159,10 +203,10 @@ class Listener:
         zone = self._routes.find(question.qname)
         # A zone transfer is answered in many messages; a forwarder has no zone to transfer.
         if question.qtype in (wire.AXFR, wire.IXFR):
-            self.counters.notimp += 1
+            self._counters.notimp += 1
             where.send(wire.error_reply(message, wire.NOTIMP, question.end), back)
-        elif zone is None or self._forwarder.full:
-            self.counters.shed += 1
+        elif zone is None or self.inflight >= self._inflight_max:
+            self._counters.shed += 1
             where.send(wire.error_reply(message, wire.SERVFAIL, question.end), back)
         else:
             self._forwarder.submit(
@@ -174,34 +218,19 @@ class Listener:
             )  # fmt: skip
 
     def _finish(self, pending: Pending, answer: bytes | None) -> None:
-        """Answer the client, then offer the row."""
+        """Answer the client, then offer the record."""
         query, question = pending.query, pending.question
+        rtt_ms = (time.monotonic() - pending.started) * 1000
         if answer is None:
-            self.counters.servfail += 1
+            self._counters.servfail += 1
             pending.where.send(wire.error_reply(query, wire.SERVFAIL, question.end), pending.back)
-            facts, rlen, rtt_ms = wire.Answer(wire.SERVFAIL, 0, "", UNKNOWN, False), UNKNOWN, math.nan
         else:
-            self.counters.answered += 1
+            self._counters.answered += 1
             reply = query[:2] + answer[2:]
             if pending.udp and len(reply) > wire.PLAIN_UDP_SIZE and len(reply) > wire.udp_size(query, question.end):
                 reply = wire.truncate(reply, question.end)
             pending.where.send(reply, pending.back)
-            rtt_ms = (time.monotonic() - pending.started) * 1000
-            facts, rlen = _facts(answer, question.end), len(answer)
-        self._offer(
-            (
-                pending.ts, pending.client, question.qname, question.qtype, len(query),
-                facts.rcode, facts.ancount, rlen, facts.ttl_min, rtt_ms, facts.types,
-            )
-        )  # fmt: skip
-
-
-def _facts(answer: bytes, question_end: int) -> wire.Answer:
-    """Facts of an answer that matched its question; what is damaged behind the header is unknown."""
-    try:
-        return wire.parse_answer(answer, question_end=question_end)
-    except MessageError:
-        return wire.parse_answer(answer, question_end=question_end, partial=True)
+        self._offer(record_of_query(pending, answer, rtt_ms))
 
 
 def _same_host(host: str, mine: str) -> bool:

@@ -36,17 +36,17 @@ class UdpPort:
 
     def __init__(self, sock: socket.socket) -> None:
         self.sock = sock
-        self._v6 = sock.family == socket.AF_INET6
+        self.v6 = sock.family == socket.AF_INET6
         host = sock.getsockname()[0]
-        self._wildcard = sys.platform == "linux" and ipaddress.ip_address(host).is_unspecified
-        if self._wildcard and self._v6:
+        self.wildcard = sys.platform == "linux" and ipaddress.ip_address(host).is_unspecified
+        if self.wildcard and self.v6:
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVPKTINFO, 1)
-        elif self._wildcard:
+        elif self.wildcard:
             sock.setsockopt(socket.IPPROTO_IP, _IP_PKTINFO, 1)
 
     def receive(self) -> tuple[bytes, str, Any]:
         """Next datagram. Raises BlockingIOError when there is none, OSError on a pending socket error."""
-        if not self._wildcard:
+        if not self.wildcard:
             message, peer = self.sock.recvfrom(_UDP_MAX)
             return message, self._client(peer), peer
         message, ancillary, _, peer = self.sock.recvmsg(_UDP_MAX, 64)
@@ -55,7 +55,7 @@ class UdpPort:
     def send(self, message: bytes, back: Any) -> None:
         """Answer. A client that is gone, or a full socket buffer, loses its answer: that is UDP."""
         try:
-            if self._wildcard:
+            if self.wildcard:
                 self.sock.sendmsg([message], back[1], 0, back[0])
             else:
                 self.sock.sendto(message, back)
@@ -64,11 +64,11 @@ class UdpPort:
 
     def _client(self, peer: Peer) -> str:
         host: str = peer[0]
-        return host.partition("%")[0] if self._v6 else host
+        return host.partition("%")[0] if self.v6 else host
 
     def _answer_from(self, level: int, kind: int, data: bytes) -> tuple[int, int, bytes]:
         """The received packet info as the one to send with: same local address, any interface."""
-        if self._v6:
+        if self.v6:
             address, _ = _PKTINFO6.unpack(data)
             return level, kind, _PKTINFO6.pack(address, 0)
         _, local, _ = _PKTINFO4.unpack(data)

@@ -20,6 +20,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+import numpy as np
+from numpy.typing import NDArray
+
 from agents import names, wire
 from agents.errors import NameFormatError, SettingsError
 
@@ -95,11 +98,11 @@ class UpstreamSocket:
 
 
 class Upstream:
-    """One server: its address and its pool of sockets."""
+    """One server: its address, its failures in a row (an array of one number), and its pool of sockets."""
 
-    def __init__(self, endpoint: Endpoint) -> None:
+    def __init__(self, endpoint: Endpoint, failures: NDArray[np.int64]) -> None:
         self.host, self.port = endpoint
-        self.failures = 0
+        self.failures = failures
         self.slots: list[UpstreamSocket | None] = [None] * POOL_SIZE
 
     def open(self, slot: int, random: Random16, now: float) -> UpstreamSocket:
@@ -133,35 +136,45 @@ def _bind_random(sock: socket.socket, random: Random16) -> None:
 
 
 class Zone:
-    """Upstreams that share a zone's questions; `preferred` is the one that is asked first."""
+    """Upstreams that share a zone's questions."""
 
-    def __init__(self, upstreams: Sequence[Upstream]) -> None:
+    def __init__(self, upstreams: Sequence[Upstream], preferred: NDArray[np.int64]) -> None:
         self.upstreams = tuple(upstreams)
-        self.preferred = 0
+        self._preferred = preferred
+
+    @property
+    def preferred(self) -> int:
+        """Index of the upstream that is asked first."""
+        return int(self._preferred[0])
 
     def note_failure(self, index: int) -> None:
         """Count a failure; a preferred upstream that keeps silent hands over to the next."""
         upstream = self.upstreams[index]
-        upstream.failures += 1
-        if index == self.preferred and upstream.failures >= FAILURES_BEFORE_SWITCH:
-            self.preferred = (index + 1) % len(self.upstreams)
+        upstream.failures[0] += 1
+        if index == self.preferred and upstream.failures[0] >= FAILURES_BEFORE_SWITCH:
+            self._preferred[0] = (index + 1) % len(self.upstreams)
 
 
 class Routes:
     """Longest zone that a name lies in, at label boundaries, case-insensitively; zone "" takes the rest.
 
     Raises SettingsError for a zone that is no domain name. Upstreams named in several zones are shared.
+    `failures` (one an upstream) and `preferred` (one a zone) are arrays, which kernels share.
     """
 
     def __init__(self, upstreams: Sequence[tuple[str, Sequence[Endpoint]]]) -> None:
-        self.upstreams: dict[Endpoint, Upstream] = {}
-        self._zones: dict[bytes, Zone] = {}
-        for zone, endpoints in upstreams:
-            if endpoints:
-                servers = [self.upstreams.setdefault(endpoint, Upstream(endpoint)) for endpoint in endpoints]
-                self._zones[_zone_name(zone)] = Zone(servers)
-        self._default = self._zones.get(b"")
-        self._only_default = set(self._zones) == {b""}
+        wanted = {_zone_name(zone): endpoints for zone, endpoints in upstreams if endpoints}
+        distinct = list(dict.fromkeys(endpoint for endpoints in wanted.values() for endpoint in endpoints))
+        self.failures, self.preferred = np.zeros(len(distinct), np.int64), np.zeros(len(wanted), np.int64)
+        self.upstreams = {
+            endpoint: Upstream(endpoint, self.failures[at : at + 1]) for at, endpoint in enumerate(distinct)
+        }
+        self.zones = {
+            name: Zone([self.upstreams[endpoint] for endpoint in endpoints], self.preferred[at : at + 1])
+            for at, (name, endpoints) in enumerate(wanted.items())
+        }
+        self._default = self.zones.get(b"")
+        self._only_default = set(self.zones) == {b""}
 
     def find(self, qname: bytes) -> Zone | None:
         """The zone for a wire name, or None if no upstream is responsible."""
@@ -169,7 +182,7 @@ class Routes:
             return self._default
         name, at = qname.lower(), 0
         while at < len(name):
-            zone = self._zones.get(name[at:])
+            zone = self.zones.get(name[at:])
             if zone is not None:
                 return zone
             at += name[at] + 1

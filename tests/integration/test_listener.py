@@ -12,9 +12,11 @@ import pytest
 from dns.flags import TC
 from dns.rcode import Rcode
 
-from agents.sources import forwarder
+from agents.sources import upstream
 from tests.listening import UNUSED, listening, tcp, udp, wait_until
 from tests.stubs import Asked, StubServer, answer_a, answer_large, lying, silent
+
+pytestmark = pytest.mark.usefixtures("both_ways")
 
 
 @pytest.mark.parametrize("ask", [udp, tcp])
@@ -57,7 +59,7 @@ def test_ids_and_source_ports_are_random() -> None:
 
 
 def test_sockets_are_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(forwarder, "USES_MAX", 2)
+    monkeypatch.setattr(upstream, "USES_MAX", 2)
     with StubServer() as stub, listening(stub) as (listener, _):
         for _ in range(300):
             assert udp(listener, dns.message.make_query("example.com", "A")).rcode() == Rcode.NOERROR

@@ -16,6 +16,8 @@ from agents.sources.listener import Listener
 from tests.listening import UNUSED, listening, tcp, udp, wait_until
 from tests.stubs import StubServer, silent
 
+pytestmark = pytest.mark.usefixtures("both_ways")
+
 
 def test_clients_outside_the_access_list_are_refused_and_never_forwarded() -> None:
     with StubServer() as stub, listening(stub, allowed_clients=["10.0.0.0/8"]) as (listener, rows):
@@ -131,7 +133,7 @@ def test_wildcard_answers_from_the_address_that_was_asked() -> None:
         query = dns.message.make_query("example.com", "A")
         answer = dns.query.udp(query, "::1", port=listener.ports[1], timeout=5)
         assert answer.rcode() == Rcode.NOERROR
-        wait_until(lambda: rows[-1][1] == "::1")
+        wait_until(lambda: bool(rows) and rows[-1][1] == "::1")
 
 
 def test_two_hosts_are_served_by_one_listener() -> None:
@@ -151,9 +153,14 @@ def start(*hosts: str, port: int, upstream: tuple[str, int] = UNUSED) -> None:
         tcp_clients_max=1,
         tcp_idle_s=1,
         inflight_max=1,
-        offer=print,
+        offer=len,
     )
-    asyncio.run(listener.start())
+
+    async def start_and_stop() -> None:
+        await listener.start()
+        await listener.stop()
+
+    asyncio.run(start_and_stop())
 
 
 def test_port_in_use_is_one_line() -> None:

@@ -7,11 +7,14 @@ import socket
 
 import dns.message
 import dns.query
+import pytest
 from dns.rcode import Rcode
 
 from agents.sources.listener import Listener
 from tests.listening import listening, tcp, wait_until
 from tests.stubs import StubServer, answer_a, answer_large, silent
+
+pytestmark = pytest.mark.usefixtures("both_ways")
 
 
 def connect(listener: Listener) -> socket.socket:

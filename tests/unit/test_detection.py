@@ -11,9 +11,7 @@ import pytest
 
 from agents.detection import TunnelDetector, empty_verdicts
 from agents.features import FEATURES, extract
-from agents.flows import Flows
 from agents.forest import TrainConfig, train
-from agents.incidents import Incidents
 from agents.model import Model
 from agents.policy import Scale
 from agents.shipped import batch_of, benign_names, benign_sample, golden_sessions
@@ -25,7 +23,7 @@ CLIENT = "192.0.2.7"
 
 def fresh(model: Model, keys_max: int = 1000, scale: Scale | None = None) -> TunnelDetector:
     scale = scale or Scale()
-    return TunnelDetector(model, Flows(keys_max), Incidents(QUIET_S, scale), scale)
+    return TunnelDetector(model, keys_max, QUIET_S, scale)
 
 
 def cut(batch: QueryBatch, start: int, end: int) -> QueryBatch:
@@ -109,7 +107,8 @@ def test_many_unlike_names_below_one_domain_open_one_and_repeats_add_nothing(mod
 def test_case_does_not_make_a_name_new(model: Model) -> None:
     detector = fresh(model)
     detector.detect(ask(["aBcDef12.evil.com", "AbCdEF12.EVIL.com", "abcdef12.evil.com"]))
-    (flow,) = detector.flows.flows.values()
+    flow = detector.flows.view(0)
+    assert len(detector.flows) == 1
     assert (flow.queries, flow.names) == (3, 1)
 
 
@@ -118,7 +117,7 @@ def test_the_same_names_asked_by_many_are_many_flows_and_no_tunnel(model: Model)
     for number in range(40):
         found = detector.detect(ask([f"{HEX[0]}.cdn-example.com"], START + number, client=f"192.0.2.{number}"))
         assert found.incidents == ()
-    assert len(detector.flows) == 40
+    assert len(detector.flows.rows(lambda flows: flows["scattered"] == 0)) == 40
 
 
 def test_a_model_that_was_reloaded_scores_the_next_batch_and_no_evidence_is_lost(model: Model) -> None:
@@ -131,7 +130,7 @@ def test_a_model_that_was_reloaded_scores_the_next_batch_and_no_evidence_is_lost
     found = detector.detect(ask(names, START + 60))
     assert found.model_id == other.model_id
     assert np.array_equal(other.score(extract(found.queries.qname), found.queries.qname) <= found.score, [True] * 10)
-    assert next(iter(detector.flows.flows.values())).queries == 20
+    assert detector.flows.view(0).queries == 20
 
 
 def test_quiet_is_noticed_by_a_tick_and_the_end_by_flush(model: Model) -> None:

@@ -10,8 +10,6 @@ import pytest
 from agents.detection import TunnelDetector
 from agents.errors import CaptureError, UsageError
 from agents.evaluation import evaluate
-from agents.flows import Flows
-from agents.incidents import Incidents
 from agents.measured import Evaluation, Session, tools
 from agents.model import Model
 from agents.names import to_text
@@ -51,7 +49,7 @@ def manifest(tmp_path: Path) -> Path:
 
 def measure(manifest: Path, model: Model) -> Evaluation:
     def fresh() -> TunnelDetector:
-        return TunnelDetector(model, Flows(10_000), Incidents(3600.0, Scale()), Scale())
+        return TunnelDetector(model, 10_000, 3600.0, Scale())
 
     return evaluate(manifest, model, fresh, lambda path: open_source([path], "auto", frozenset({53})))
 

@@ -3,70 +3,76 @@
 from __future__ import annotations
 
 from agents import snapshot
-from agents.incidents import Incidents
+from agents.incidents import Incidents, Standing
 from agents.model import Model
 from agents.policy import Evidence, Scale
-from agents.seen import key_of
 from agents.shipped import batch_of, model_bytes
 from agents.types import Incident, Severity
 from agents.validation import fresh_detector
-from agents.windows import Flow, Part
+from tests.judged import Judged, ask, key_of
 
 START, QUIET_S = 1_700_000_000.0, 3600.0
 CLIENT, DOMAIN = "192.0.2.7", "evil.com"
 
 
-def flow_of(names: int, ts: float = START) -> Flow:
-    flow = Flow(ts)
-    for number in range(names):
-        label = b"\x04%04d" % number
-        flow.add(ts + number, (label, 1, -1), key_of(label), (Part(key_of(b"." + label), 80.0, True),), 1.0)
-    return flow
+class Watched:
+    """Incidents over real flows; a query is observed with where its flow stands."""
 
+    def __init__(self) -> None:
+        self.judged = Judged()
+        self.incidents = Incidents(QUIET_S, Scale(), self.judged.flows)
 
-def seen(
-    incidents: Incidents, ratio: float, ts: float = START + 10, flow: Flow | None = None, domain: str = DOMAIN
-) -> tuple[Incident, ...]:
-    incidents.observe(ts, CLIENT, domain, flow or flow_of(10), Evidence(ratio, 60, 100 * ratio, 100, 10), {})
-    return incidents.changes()
+    def standing(self, names: int, ts: float, domain: str) -> Standing:
+        """So many names of a second each, below a domain, all told."""
+        known = self.judged.view(CLIENT, domain).names if self.judged.knows(CLIENT, domain) else 0
+        asked = [ask(f"{i:04}", ts + i - known, domain=domain, client=CLIENT) for i in range(known, names)]
+        self.judged.ask(*asked)
+        row, flow = self.judged.flows.find(CLIENT, key_of(domain)), self.judged.view(CLIENT, domain)
+        assert row is not None
+        return Standing(row, flow.first_seen, flow.queries, flow.names, flow.encoded_names, flow.leaked_bytes)
 
-
-def make() -> Incidents:
-    return Incidents(QUIET_S, Scale())
+    def see(
+        self, ratio: float, ts: float = START + 10, names: int = 10, domain: str = DOMAIN, began: float = START
+    ) -> tuple[Incident, ...]:
+        standing = self.standing(names, began, domain)
+        self.incidents.observe(ts, CLIENT, domain, standing, Evidence(ratio, 60, 100 * ratio, 100, 10))
+        return self.incidents.changes()
 
 
 def test_below_a_limit_there_is_none() -> None:
-    assert seen(make(), 0.99) == ()
+    assert Watched().see(0.99) == ()
 
 
 def test_a_limit_reached_opens_one_with_its_evidence() -> None:
-    (found,) = seen(make(), 1.0)
+    (found,) = Watched().see(1.0)
     assert (found.client, found.domain, found.severity) == (CLIENT, DOMAIN, Severity.HIGH)
     assert (found.first_seen, found.last_seen, found.detected_at) == (START, START + 10, START + 10)
     assert (found.queries, found.unique_names, found.leaked_bytes) == (10, 10, 100)
     assert (found.queries_before_detection, found.bytes_before_detection) == (10, 100)
     assert found.closed_at is None
     assert "unique names below evil.com" in found.reasons[0]
-    assert found.sample_names[0] == "0000"
+    assert found.sample_names[0] == "0000.evil.com"
 
 
 def test_more_of_it_updates_the_one_and_never_lowers_it() -> None:
-    incidents = make()
-    (first,) = seen(incidents, 2.0)
-    (second,) = seen(incidents, 9.0, START + 60, flow_of(50))
+    watched = Watched()
+    incidents = watched.incidents
+    (first,) = watched.see(2.0)
+    (second,) = watched.see(9.0, START + 60, 50)
     assert second.incident_id == first.incident_id
     assert second.severity is Severity.CRITICAL
     assert second.reasons != first.reasons
     assert (second.queries, second.queries_before_detection) == (50, 10)
-    (third,) = seen(incidents, 0.1, START + 70, flow_of(51))
+    (third,) = watched.see(0.1, START + 70, 51)
     assert (third.severity, third.score, third.reasons) == (second.severity, second.score, second.reasons)
     assert third.queries == 51
     assert len(incidents.open) == 1
 
 
 def test_quiet_closes_it_at_its_last_query() -> None:
-    incidents = make()
-    seen(incidents, 2.0)
+    watched = Watched()
+    incidents = watched.incidents
+    watched.see(2.0)
     incidents.close_quiet(START + 10 + QUIET_S)
     assert incidents.changes() == ()
     incidents.close_quiet(START + 11 + QUIET_S)
@@ -77,39 +83,40 @@ def test_quiet_closes_it_at_its_last_query() -> None:
 
 
 def test_a_query_after_the_quiet_closes_the_old_and_opens_a_new_only_on_evidence() -> None:
-    incidents = make()
-    (first,) = seen(incidents, 2.0)
+    watched = Watched()
+    (first,) = watched.see(2.0)
     late = START + 2 * QUIET_S
-    (closed,) = seen(incidents, 0.5, late)
+    (closed,) = watched.see(0.5, late)
     assert (closed.incident_id, closed.closed_at) == (first.incident_id, START + 10)
-    (again,) = seen(incidents, 1.5, late + 5)
+    (again,) = watched.see(1.5, late + 5, names=20)
     assert again.incident_id != first.incident_id
     assert again.closed_at is None
 
 
 def test_an_old_one_closed_and_a_new_one_opened_by_one_query_are_told_in_that_order() -> None:
-    incidents = make()
-    (first,) = seen(incidents, 2.0)
-    closed, opened = seen(incidents, 2.0, START + 2 * QUIET_S)
+    watched = Watched()
+    (first,) = watched.see(2.0)
+    closed, opened = watched.see(2.0, START + 2 * QUIET_S, names=20)
     assert (closed.incident_id, closed.closed_at) == (first.incident_id, START + 10)
     assert opened.closed_at is None
 
 
 def test_one_incident_a_client_and_domain() -> None:
-    incidents = make()
+    watched = Watched()
+    incidents = watched.incidents
     for number in range(3):
-        seen(incidents, 2.0, START + number)
-        seen(incidents, 2.0, START + number, domain="other.com")
+        watched.see(2.0, START + number)
+        watched.see(2.0, START + number, domain="other.com")
     assert set(incidents.open) == {(CLIENT, DOMAIN), (CLIENT, "other.com")}
 
 
 def test_what_was_open_at_a_stop_goes_on_after_it() -> None:
-    before = make()
-    (stored,) = seen(before, 2.0, flow=flow_of(40))
-    after = make()
+    (stored,) = Watched().see(2.0, names=40)
+    watched = Watched()
+    after = watched.incidents
     after.restore([stored])
     assert after.changes() == (), "restored is not changed"
-    (updated,) = seen(after, 0.2, START + 100, flow_of(3, START + 90))
+    (updated,) = watched.see(0.2, START + 100, 3, began=START + 90)
     assert updated.incident_id == stored.incident_id
     assert updated.queries == 40, "a fresh flow knows less and takes nothing away"
     assert updated.last_seen == START + 100
@@ -119,15 +126,16 @@ def test_what_was_open_at_a_stop_goes_on_after_it() -> None:
 
 
 def test_the_end_of_input_closes_all() -> None:
-    incidents = make()
-    seen(incidents, 2.0)
-    seen(incidents, 2.0, domain="other.com")
+    watched = Watched()
+    incidents = watched.incidents
+    watched.see(2.0)
+    watched.see(2.0, domain="other.com")
     incidents.close_all()
     assert [one.closed_at for one in incidents.changes()] == [START + 10] * 2
 
 
 def test_ids_are_the_same_in_every_run() -> None:
-    assert seen(make(), 2.0)[0].incident_id == seen(make(), 7.0)[0].incident_id
+    assert Watched().see(2.0)[0].incident_id == Watched().see(7.0)[0].incident_id
 
 
 def test_a_closed_incident_is_not_opened_again_by_what_it_was_about() -> None:
@@ -152,7 +160,7 @@ def test_a_restored_incident_that_closed_unseen_is_not_opened_again_by_a_repeat(
     first = before.detect(batch_of([START + i for i in range(60)], ["192.0.2.1"] * 60, names, [1] * 60))
     after = fresh_detector(model, Scale())
     snapshot.load(snapshot.dump(before.flows), after.flows)
-    after.incidents.restore(first.incidents)
+    after.restore(first.incidents)
     closed = after.tick(START + 2 * QUIET_S)
     assert closed is not None and [one.closed_at is not None for one in closed.incidents] == [True]
     again = after.detect(
@@ -160,3 +168,26 @@ def test_a_restored_incident_that_closed_unseen_is_not_opened_again_by_a_repeat(
     )
     assert again.incidents == ()
     assert list(again.severity) == [0, 0], "a query that brings nothing is no part of what is over"
+
+
+def test_after_one_was_closed_another_needs_new_data() -> None:
+    watched = Watched()
+    watched.see(2.0)
+    late = START + 2 * QUIET_S
+    assert [one.closed_at for one in watched.see(2.0, late, names=14)] == [START + 10], "40 new bytes are few"
+    (again,) = watched.see(2.0, late + 1, names=15)
+    assert again.detected_at == late + 1
+
+
+def test_scattered_names_that_were_open_at_a_stop_go_on_after_it() -> None:
+    model = Model.from_bytes(model_bytes())
+    names = [f"{i * 0x9E3779B97F4A7C15F39CC0605CEDC835 % 2**128:032x}.throwaway{i}.com" for i in range(1, 42)]
+    before = fresh_detector(model, Scale())
+    early = before.detect(batch_of([START + 10 * i for i in range(40)], [CLIENT] * 40, names[:40], [1] * 40))
+    assert [one.domain for one in early.incidents] == ["*"]
+    after = fresh_detector(model, Scale())
+    snapshot.load(snapshot.dump(before.flows), after.flows)
+    after.restore(early.incidents)
+    (late,) = after.detect(batch_of([START + 500], [CLIENT], [names[40]], [1])).incidents
+    assert (late.incident_id, late.unique_names) == (early.incidents[0].incident_id, 41)
+    assert late.last_seen == START + 500

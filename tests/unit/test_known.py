@@ -9,15 +9,13 @@ import pytest
 
 from agents.detection import TunnelDetector
 from agents.errors import SettingsError
-from agents.flows import Flows
-from agents.incidents import Incidents
 from agents.known import Entry, closed_by, entry_of, load, save, services_at, with_entry
 from agents.model import Model
 from agents.policy import CRITICAL_RATIO, Scale
 from agents.shipped import batch_of
 from agents.types import Incident, Severity
 from agents.validation import fresh_detector
-from agents.windows import Part
+from tests.detecting import domain_key
 
 NOW = 1_795_000_000.0  # 2026-11-18
 ENTRY = Entry("keys.vendor.test", 10.0, "licence keys", "ann", "2026-11-01", "2026-12-01")
@@ -115,15 +113,13 @@ def test_an_entry_applies_to_what_a_detector_already_watches(model: Model) -> No
 
 
 def test_a_list_that_was_there_at_start_forgets_nothing(model: Model) -> None:
-    flows, incidents = Flows(100), Incidents(3600.0, SCALE)
-    flow = flows.flow(NOW, "192.0.2.1", "vendor.test")
-    assert flow is not None
-    flow.add(NOW, (b"\x02a1\x04keys\x06vendor\x04test", 1, -1), 1, (Part(2, 64.0, True),), 10.0)
     services = services_at([ENTRY], NOW)
-    detector = TunnelDetector(model, flows, incidents, SCALE, services)
+    detector = TunnelDetector(model, 100, 3600.0, SCALE, services)
+    detector.detect(batch_of([NOW], ["192.0.2.1"], ["0123456789abcdef0123456789abcdef.keys.vendor.test"], [1]))
     detector.reload_services(services)
     detector.tick(NOW + 1)
-    assert flows.flow(NOW + 1, "192.0.2.1", "vendor.test") is flow
+    row = detector.flows.find("192.0.2.1", domain_key(detector, "vendor.test"))
+    assert row is not None and detector.flows.view(row).names == 1
 
 
 def test_an_incident_that_would_stay_stays(model: Model) -> None:

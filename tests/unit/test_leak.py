@@ -16,7 +16,7 @@ from agents.shipped import benign_names
 from agents.showing import leak_cells
 from agents.types import Row
 from agents.validation import fresh_detector
-from tests.detecting import START, paced
+from tests.detecting import START, domain_key, paced
 
 
 def curve(background: dict[str, list[Row]], model: Model) -> tuple[list[Leak], list[TunnelDetector]]:
@@ -65,15 +65,17 @@ def test_it_is_laid_over_the_busiest_client(model: Model) -> None:
     _, used = curve({"192.0.2.1": idle, "192.0.2.2": busy}, model)
     slowest = used[0]
     assert {client for _, client, _ in slowest.peaks.rows} == {"192.0.2.2"}
-    assert slowest.flows.flow(START, "192.0.2.2", "example-tunnel.net") is not None
+    assert slowest.flows.find("192.0.2.2", domain_key(slowest, "example-tunnel.net")) is not None
     assert len(slowest.flows) > 20, "its own names were there too"
 
 
 def test_of_a_very_busy_client_the_first_queries_are_used(model: Model) -> None:
     rows = paced(["www.example.com"] * (BACKGROUND_MAX + 500), 0.001, "192.0.2.1")
     _, used = curve({"192.0.2.1": rows[::-1]}, model)
-    flow = used[0].flows.flow(START, "192.0.2.1", "example.com")
-    assert flow is not None and flow.first_seen == START
+    row = used[0].flows.find("192.0.2.1", domain_key(used[0], "example.com"))
+    assert row is not None
+    flow = used[0].flows.view(row)
+    assert flow.first_seen == START
     assert flow.queries == BACKGROUND_MAX
 
 

@@ -2,30 +2,31 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from agents.features import view_of
-from agents.flows import Flows
 from agents.names import from_text
 from agents.policy import (
     CRITICAL_RATIO,
     ENCODED_BYTES,
     INFORMATION_BYTES,
+    SCATTERED_BYTES,
     SPREAD_BYTES,
     Evidence,
     Scale,
-    evidence_of,
     incident_reasons,
+    limits_of,
     name_reasons,
     query_reasons,
 )
-from agents.seen import key_of
 from agents.types import Severity
-from agents.windows import WINDOWS_S, Flow, Part
+from agents.windows import WINDOWS_S
+from tests.judged import CLIENT, START, Judged, ask, key_of
+from tests.plain_flow import Query
 
-START = 1_700_000_000.0
 SCALE = Scale()
 RATIOS = st.floats(0, 1e6)
 
@@ -74,89 +75,101 @@ def test_severities_begin_where_the_settings_say(score: float, severity: Severit
 
 
 def test_the_two_votes() -> None:
-    assert SCALE.combined(0.2, 0.8) == 0.8
-    assert Scale(combine="weighted", model_weight=0.7).combined(0.2, 0.8) == pytest.approx(0.38)
+    model, behaviour = np.array([0.2, 0.9], np.float32), np.array([0.8, 0.1])
+    assert SCALE.combined(model, behaviour).tolist() == pytest.approx([0.8, 0.9])
+    weighted = Scale(combine="weighted", model_weight=0.7).combined(model, behaviour)
+    assert weighted.tolist() == pytest.approx([0.38, 0.66])
 
 
-def flow_of(names: int, bits: float, encoded: bool = True, gap_s: float = 0.0, word: str = "n") -> Flow:
-    flow = Flow(START)
-    for number in range(names):
-        label = f"{word}{number}".encode()
-        flow.add(
-            START + number * gap_s, (label, 1, -1), key_of(label), (Part(key_of(b"." + label), bits, encoded),), 1.0
-        )
-    return flow
+@given(st.lists(RATIOS, max_size=20), st.lists(st.floats(0, 1), max_size=20))
+def test_columns_are_scored_as_single_ones(ratios: list[float], scores: list[float]) -> None:
+    assert SCALE.behaviours(np.array(ratios)).tolist() == pytest.approx([SCALE.behaviour(one) for one in ratios])
+    assert SCALE.severities(np.array(scores)).tolist() == [SCALE.severity(one) for one in scores]
+
+
+def names_of(count: int, bits: float, encoded: bool = True, gap_s: float = 0.0, word: str = "n") -> list[Query]:
+    return [ask(f"{word}{i}", START + i * gap_s, bits=bits, encoded=encoded) for i in range(count)]
+
+
+def last(judged: Judged, queries: list[Query]) -> Evidence:
+    return judged.ask(*queries)[-1]
 
 
 def test_one_name_is_no_behaviour_however_much_it_carries() -> None:
-    assert evidence_of(START, flow_of(1, 1e6), {}).ratio == 0
+    assert last(Judged(), names_of(1, 1e6)).ratio == 0
 
 
 def test_every_window_has_its_limit() -> None:
     assert set(INFORMATION_BYTES) == set(ENCODED_BYTES) == set(WINDOWS_S)
-    assert set(SPREAD_BYTES) <= set(WINDOWS_S)
+    assert set(SPREAD_BYTES) | set(SCATTERED_BYTES) <= set(WINDOWS_S)
     for limits in (INFORMATION_BYTES, ENCODED_BYTES):
         values = [limits[window] for window in WINDOWS_S]
         assert values == sorted(values), "a longer window allows more"
         assert all(ENCODED_BYTES[window] < INFORMATION_BYTES[window] for window in WINDOWS_S)
+    assert (limits_of().table > 0).all()
 
 
 def test_encoded_data_is_judged_more_strictly_than_words() -> None:
-    encoded, words = (evidence_of(START, flow_of(10, 100.0, kind), {}) for kind in (True, False))
+    encoded, words = (last(Judged(), names_of(10, 100.0, kind)) for kind in (True, False))
     assert encoded.kind == "encoded"
     assert encoded.ratio == pytest.approx(125 / ENCODED_BYTES[60])
     assert words.kind == "information"
     assert words.ratio == pytest.approx(125 / INFORMATION_BYTES[60])
 
 
+def test_limits_are_told_at_their_factor() -> None:
+    once, twice = (last(Judged(factor=factor), names_of(10, 100.0)) for factor in (1.0, 2.0))
+    assert (twice.amount, twice.limit, twice.ratio) == (once.amount, 2 * once.limit, once.ratio / 2)
+
+
 def test_a_slow_sender_meets_the_limit_of_a_longer_window() -> None:
-    flow = flow_of(60, 64.0, gap_s=600.0)
-    found = evidence_of(START + 59 * 600, flow, {})
+    found = last(Judged(), names_of(60, 64.0, gap_s=600.0))
     assert found.window_s >= 86_400
     assert found.ratio >= 1
 
 
 def test_data_split_over_domains_is_evidence_where_no_single_domain_is() -> None:
-    flows = Flows(100)
-    ratios = []
+    judged = Judged()
     for number in range(12):
-        domain = f"{number}.example"
-        flow = flows.flow(START, "client", domain)
-        assert flow is not None
-        for name in range(5):
-            label = f"{number} {name}".encode()
-            flow.add(START, (label, 1, -1), key_of(label), (Part(key_of(label + b"."), 64.0, True),), 1.0)
-        carriers = flows.carriers("client", domain, flow)
-        alone, together = evidence_of(START, flow, {}), evidence_of(START, flow, carriers)
-        ratios.append(together.ratio)
+        domain = f"{number}.com"
+        alone = last(Judged(), [ask(i, domain=domain, bits=64.0) for i in range(5)])
         assert alone.ratio < 1
-    assert ratios[-1] >= 1
+        together = last(judged, [ask(i, domain=domain, bits=64.0) for i in range(5)])
+    assert together.ratio >= 1
     assert together.kind.startswith("spread")
     assert together.domains == 12
-    text = incident_reasons("11.example", flows.flows["client", "11.example"], together, carriers)[0]
-    assert "12 domains" in text
-    assert "0.example" in text
+    text = incident_reasons("11.com", 5, 5, together, ["0.com", "1.com"])[0]
+    assert "below 12 domains (0.com, 1.com)" in text
 
 
 def test_a_few_short_encoded_names_an_hour_are_evidence_where_the_flow_is_little_else() -> None:
-    few = flow_of(30, 32.0, gap_s=60.0)
-    end = START + 29 * 60
-    found = evidence_of(end, few, {})
+    few = names_of(30, 32.0, gap_s=60.0)
+    judged = Judged()
+    found = last(judged, few)
     assert found.kind == "fresh"
     assert found.ratio >= 1
-    assert "each new and encoded" in incident_reasons("evil.com", few, found, {})[1]
+    assert "each new and encoded" in incident_reasons("evil.com", 30, 30, found, ())[1]
     for _ in range(90):  # a browser comes back to the same names
-        few.add(end, (b"n1", 1, -1), key_of(b"n1"), (), 1.0)
-    assert evidence_of(end, few, {}).ratio < 1
-    assert evidence_of(end, flow_of(30, 32.0, encoded=False, gap_s=60.0), {}).ratio < 1
+        repeated = last(judged, [few[1]])
+    assert repeated.ratio < 1
+    assert last(Judged(), names_of(30, 32.0, encoded=False, gap_s=60.0)).ratio < 1
 
 
 def test_reasons_of_an_incident_are_words_with_numbers() -> None:
-    flow = flow_of(41, 178.0)
-    reasons = incident_reasons("evil.com", flow, evidence_of(START, flow, {}), {})
+    found = last(Judged(), names_of(41, 178.0))
+    reasons = incident_reasons("evil.com", 41, 41, found, ())
     assert reasons[0] == "41 unique names below evil.com in 60 s"
     assert reasons[1] == "912 bytes of encoded data, 9.1 times the limit of 100"
     assert reasons[2] == "100 % of the names read as encoded, not as words"
+
+
+def test_reasons_of_scattered_names_say_where() -> None:
+    found = Evidence(1.2, 3600, 360.0, 300.0, 24, "scattered", 24)
+    assert (
+        incident_reasons("*", 24, 24, found, ())[0] == "24 unique names below as many domains, one or two each, in 1 h"
+    )
+    reasons = query_reasons(from_text("a.evil.com"), 0.1, 0.8, found, "evil.com", SCALE)
+    assert reasons[0] == "24 unique names below many domains in 1 h"
 
 
 @pytest.mark.parametrize(
@@ -164,7 +177,7 @@ def test_reasons_of_an_incident_are_words_with_numbers() -> None:
 )
 def test_spans_are_said_in_their_unit(seconds: int, text: str) -> None:
     evidence = Evidence(1.5, seconds, 10.0, 5.0, 7)
-    assert f" in {text}" in incident_reasons("evil.com", Flow(START), evidence, {})[0]
+    assert f" in {text}" in incident_reasons("evil.com", 0, 0, evidence, ())[0]
 
 
 @pytest.mark.parametrize(
@@ -196,14 +209,19 @@ def test_reasons_of_a_query_name_the_vote_that_was_loud() -> None:
 
 
 def test_one_carrier_is_no_spread() -> None:
-    flow = flow_of(20, 32.0)
-    assert not evidence_of(START, flow, {"evil.com": flow}).kind.startswith("spread")
+    assert not last(Judged(), names_of(20, 32.0)).kind.startswith("spread")
 
 
 def test_a_domain_that_is_an_incident_by_itself_counts_for_no_other() -> None:
-    tunnel, shop = flow_of(200, 200.0), flow_of(5, 64.0, word="shop")
-    carriers = {"evil.com": tunnel, "shop.example": shop}
-    assert evidence_of(START, shop, carriers).ratio >= 1, "before it is known to be one"
-    assert evidence_of(START, tunnel, carriers).kind == "encoded"
-    assert tunnel.alone
-    assert evidence_of(START, shop, carriers).ratio < 1
+    judged = Judged()
+    shop = [ask(i, domain="shop.com", bits=64.0) for i in range(5)]
+    tunnels = [[ask(f"{i} {half}", domain="evil.com", bits=64.0) for i in range(9)] for half in range(2)]
+    alone = last(Judged(), shop)
+    judged.ask(*tunnels[0])
+    together = last(judged, shop)
+    assert together.domains == 2 and together.ratio > alone.ratio, "before it is known to be one"
+    assert last(judged, tunnels[1]).kind == "encoded"
+    row = judged.flows.find(CLIENT, key_of("evil.com"))
+    assert row is not None and judged.flows.state.flows[row]["alone"]
+    after = last(judged, [ask("one more", domain="shop.com", bits=64.0)])
+    assert after == last(Judged(), [*shop, ask("one more", domain="shop.com", bits=64.0)])

@@ -7,15 +7,24 @@ import zlib
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
 
 from agents import snapshot
 from agents.flows import Flows
+from agents.kernels.flows import dismiss_carriers
+from agents.kernels.seen import EXACT_MAX
 from agents.model import Model
-from agents.policy import Scale
-from agents.seen import EXACT_MAX
+from agents.names import from_text
+from agents.policy import Scale, evidence_of
 from agents.shipped import batch_of, golden_sessions, model_bytes
+from agents.siphash import siphash
 from agents.types import Incident, QueryBatch
 from agents.validation import fresh_detector
+from agents.windows import Flow
+from tests.judged import Judged, ask
+from tests.streams import STEPS, Step, stream
+
+UNHURRIED = settings(deadline=None)
 
 
 def halves(batch: QueryBatch) -> tuple[QueryBatch, QueryBatch]:
@@ -52,41 +61,138 @@ def test_a_restart_in_the_middle_changes_nothing(model: Model, session: QueryBat
     early = before.detect(first).incidents
     after = fresh_detector(model, Scale())
     assert snapshot.load(snapshot.dump(before.flows), after.flows) == len(before.flows)
-    after.incidents.restore(early)
+    after.restore(early)
     late = after.detect(second).incidents
     assert expected
     assert found(early or late) == expected
 
 
-def test_the_sketch_of_a_loud_flow_survives(model: Model) -> None:
+def flow_of(flows: Flows, client: str, domain: str) -> Flow:
+    row = flows.find(client, siphash(from_text(domain), flows.key))
+    assert row is not None
+    return flows.view(row)
+
+
+def loud(count: int) -> QueryBatch:
     rng = np.random.default_rng(6)
-    count = EXACT_MAX + 200
     names = [rng.bytes(8).hex() + ".loud.test" for _ in range(count)]
-    batch = batch_of([1e9 + i for i in range(count)], ["192.0.2.1"] * count, names, [1] * count)
-    before = fresh_detector(model, Scale())
-    before.detect(batch)
-    flows = Flows(10)
-    snapshot.load(snapshot.dump(before.flows), flows)
-    kept, known = flows.flows["192.0.2.1", "loud.test"], before.flows.flows["192.0.2.1", "loud.test"]
-    assert kept.memory.sketch == known.memory.sketch is not None
-    assert kept.leaked_bytes == known.leaked_bytes
+    return batch_of([1e9 + i for i in range(count)], ["192.0.2.1"] * count, names, [1] * count)
+
+
+def test_the_filter_of_a_loud_flow_survives(model: Model) -> None:
+    session = loud(EXACT_MAX + 200)
+    before, after = fresh_detector(model, Scale()), fresh_detector(model, Scale())
+    before.detect(session)
+    snapshot.load(snapshot.dump(before.flows), after.flows)
+    known = flow_of(before.flows, "192.0.2.1", "loud.test")
+    assert flow_of(after.flows, "192.0.2.1", "loud.test") == known
+    after.detect(session)
+    again = flow_of(after.flows, "192.0.2.1", "loud.test")
+    assert (again.names, again.leaked_bytes) == (known.names, known.leaked_bytes), "none of it is new"
+    assert again.queries == 2 * known.queries
+
+
+@UNHURRIED
+@given(STEPS, STEPS)
+def test_after_any_restart_flows_and_evidence_are_the_same(early: list[Step], late: list[Step]) -> None:
+    whole, queries = Judged(), stream([*early, *late])
+    whole.tell(queries[: len(early)])
+    restored = Judged()
+    assert snapshot.load(snapshot.dump(whole.flows), restored.flows) == len(whole.flows)
+    whole.flows.state.flows["watched"] = 0  # incidents are kept apart, and watch again what is theirs
+    dismiss_carriers(whole.flows.state)
+    expected, found = whole.tell(queries[len(early) :]), restored.tell(queries[len(early) :])
+    assert found.counts.tolist() == expected.counts.tolist()
+    for one, other in zip(found.evidence, expected.evidence, strict=True):
+        assert evidence_of(one) == evidence_of(other)
+    assert {(q.client, q.domain) for q in queries if restored.flows.find(q.client, q.domain) is not None} == {
+        (q.client, q.domain) for q in queries if whole.flows.find(q.client, q.domain) is not None
+    }
+    for query in queries:
+        row, other_row = (judged.flows.find(query.client, query.domain) for judged in (whole, restored))
+        if row is not None and other_row is not None:
+            assert whole.flows.view(row) == restored.flows.view(other_row)
+
+
+def test_less_room_takes_those_that_leaked_most_and_their_clients() -> None:
+    before, after = Judged(), Judged(5)
+    for number in range(300):
+        before.ask(ask("a", domain=f"{number}.com", client=f"192.0.2.{number}", bits=8.0 * (number + 1), encoded=False))
+    assert snapshot.load(snapshot.dump(before.flows), after.flows) == 5
+    assert [number for number in range(300) if after.knows(f"192.0.2.{number}", f"{number}.com")] == [*range(295, 300)]
+    after.ask(ask("b", domain="299.com", client="192.0.2.299"))
+    assert after.view("192.0.2.299", "299.com").names == 2
+    assert len(after.flows) == 5
+    assert after.flows.state.clients["held"].sum() == 5
+
+
+DEEP = b"[" * 200_000 + b"\n"
 
 
 @pytest.mark.parametrize(
     "data",
-    [b"", b"nothing", zlib.compress(b"{}"), zlib.compress(json.dumps({"format": 99}).encode()), zlib.compress(b"[1")],
+    [
+        b"",
+        b"nothing",
+        zlib.compress(b"{}"),
+        zlib.compress(b"{}\n"),
+        zlib.compress(json.dumps({"format": 99}).encode()),
+        zlib.compress(b"[1"),
+        zlib.compress(b"[]\n"),
+        zlib.compress(DEEP),
+    ],
 )
 def test_a_damaged_file_is_refused_and_nothing_half_taken(data: bytes) -> None:
-    flows = Flows(10)
+    refused(data)
+
+
+def refused(data: bytes) -> None:
+    """The file is refused, and the flows are as they were: new ones, that can be used."""
+    judged = Judged(10)
     with pytest.raises(ValueError):
-        snapshot.load(data, flows)
-    assert not flows.flows
+        snapshot.load(data, judged.flows)
+    assert len(judged.flows) == 0 and judged.flows.key == (0, 0)
+    assert not judged.flows.clients and not judged.flows.samples
+    judged.ask(ask("a"))
+    assert judged.view().names == 1
 
 
-def test_a_cut_file_is_refused(model: Model) -> None:
+@pytest.fixture(scope="module")
+def dumped(model: Model) -> bytes:
     detector = fresh_detector(model, Scale())
     detector.detect(slow_session())
-    data = snapshot.dump(detector.flows)
-    for end in range(0, len(data), 97):
-        with pytest.raises(ValueError):
-            snapshot.load(data[:end], Flows(10))
+    detector.detect(loud(EXACT_MAX + 100))
+    return snapshot.dump(detector.flows)
+
+
+def test_a_cut_file_is_refused(dumped: bytes) -> None:
+    for end in range(0, len(dumped), max(len(dumped) // 60, 1)):
+        refused(dumped[:end])
+
+
+def test_a_file_with_a_byte_changed_is_refused(dumped: bytes) -> None:
+    for at in range(2, len(dumped), max(len(dumped) // 60, 1)):
+        refused(dumped[:at] + bytes([dumped[at] ^ 0x55]) + dumped[at + 1 :])
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("format", None), ("layout", "0"), ("key", [1]), ("key", [-1, 0]), ("key", ["a", 0]), ("key", 5),
+        ("lengths", {}), ("lengths", []), ("clients", []), ("clients", 5), ("samples", []), ("samples", [[1]] * 3),
+    ],
+)  # fmt: skip
+def test_a_whole_file_of_wrong_content_is_refused(dumped: bytes, field: str, value: object) -> None:
+    line, _, body = zlib.decompress(dumped).partition(b"\n")
+    head = json.loads(line) | {field: value}
+    refused(zlib.compress(json.dumps(head).encode() + b"\n" + body))
+
+
+@pytest.mark.parametrize(
+    ("name", "change"), [("flows", 1), ("windows", -1), ("details", 1), ("keys", -1), ("flows", -5)]
+)
+def test_lengths_that_do_not_fit_are_refused(dumped: bytes, name: str, change: int) -> None:
+    line, _, body = zlib.decompress(dumped).partition(b"\n")
+    head = json.loads(line)
+    head["lengths"][name] += change
+    refused(zlib.compress(json.dumps(head).encode() + b"\n" + body))
