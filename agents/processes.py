@@ -21,6 +21,7 @@ from agents.crashes import crashes_end
 from agents.errors import AgentsError, BusyError, StoreError
 from agents.health import ModelHealth, calendar_of, counters_of, health_of
 from agents.logs import retraining_file
+from agents.report import prune
 from agents.retraining import retrain
 from agents.scheduler import RetrainScheduler
 from agents.settings import Settings
@@ -28,6 +29,8 @@ from agents.web.app import create_app
 from agents.web.parts import Parts
 
 DAY_S = 86_400
+DAYS_AHEAD = 2
+"""Days that the daily maintenance makes room for: one more than needed, in case it fails once."""
 RETRAINING = "retraining"
 """Name of the thread of a retraining."""
 RETRY_S, RETRY_MAX_S = 2.0, 60.0
@@ -103,17 +106,34 @@ def retrain_once(
 
 
 def maintain(settings: Settings) -> None:
-    """Daily: drop what retention says, prune backups."""
-    store = bootstrap.store_of(settings)
-    day = int(time.time() // DAY_S) - settings.retention_days
-    dropped = store.drop_old(day)
-    registry, pruned = bootstrap.registry_of(settings), 0
+    """Daily: make room for days to come, drop what is older than the settings say. A part that fails is logged."""
+    store, now = bootstrap.store_of(settings), time.time()
+    day, before = int(now // DAY_S), now - settings.history_days * DAY_S
+    parts: dict[str, Callable[[], object]] = {
+        "days_ahead": lambda: store.prepare([day + ahead for ahead in range(1, DAYS_AHEAD + 1)]),
+        "days_dropped": lambda: store.drop_old(day - settings.retention_days),
+        "incidents_and_runs_deleted": lambda: store.forget(before),
+        "reports_deleted": lambda: prune(settings.reports_dir, before),
+        "backups_pruned": lambda: _prune_backups(settings, now),
+    }
+    done = {}
+    for name, part in parts.items():
+        try:
+            done[name] = part()
+        except (AgentsError, OSError) as error:
+            _log.error("maintenance_failed", part=name, error=str(error))
+    store.close()
+    _log.info("maintenance_finished", **{name: found for name, found in done.items() if found is not None})
+
+
+def _prune_backups(settings: Settings, now: float) -> int:
+    registry = bootstrap.registry_of(settings)
     try:
         with registry.lock():
-            pruned = registry.prune(time.time(), settings.backup_days)
+            return registry.prune(now, settings.backup_days)
     except BusyError:  # a retraining prunes, too
         _log.info("backups_not_pruned", reason="a retraining is under way")
-    _log.info("maintenance_finished", partitions_dropped=dropped, backups_pruned=pruned)
+        return 0
 
 
 def scheduler_of(settings: Settings) -> RetrainScheduler:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -42,6 +43,17 @@ def write_report(folder: Path, run: TrainingRun) -> tuple[Path, Path]:
     write_atomic(data, json.dumps(run.to_json(), indent=1, ensure_ascii=True).encode())
     write_atomic(html, render(run).encode("utf-8", "replace"))
     return html, data
+
+
+def prune(folder: Path, before: float) -> int:
+    """Delete reports of runs started before that time (Unix seconds); the newest stays. Returns how many went."""
+    limit = f"training_report_{datetime.fromtimestamp(before, UTC):%Y%m%d_%H%M%S}"
+    pages = sorted(folder.glob("training_report_[0-9]*_[0-9]*.html"))
+    old = [page for page in pages[:-1] if page.stem < limit]
+    for page in old:
+        page.with_suffix(".json").unlink(missing_ok=True)
+        page.unlink(missing_ok=True)
+    return len(old)
 
 
 def render(run: TrainingRun) -> str:

@@ -127,6 +127,7 @@ class Settings(BaseSettings):
     )
 
     retention_days: Count = Field(30, description="days that stored queries are kept")
+    history_days: Days = Field(365, description="days that closed incidents, retrainings and their reports are kept")
     spool_max_mb: Count = Field(512, description="disk for verdicts while the database is away, megabytes")
 
     retrain_schedule: Annotated[str, AfterValidator(_cron)] = Field(

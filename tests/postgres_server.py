@@ -39,9 +39,23 @@ class PostgresServer:
     def stop(self) -> None:
         self._call("pg_ctl", "-D", str(self._data), "-w", "-m", "immediate", "stop")
 
+    def cpu_seconds(self) -> float:
+        """CPU that the server and all its processes have used, those that ended included (proc(5), "stat")."""
+        parent = (self._data / "postmaster.pid").read_text().split()[0]
+        children = Path(f"/proc/{parent}/task/{parent}/children").read_text().split()
+        return sum(map(_cpu_seconds, [parent, *children]))
+
     @property
     def url(self) -> str:
         return f"postgresql://postgres:not-a-secret@127.0.0.1:{self.port}/postgres"
+
+
+def _cpu_seconds(process: str) -> float:
+    try:
+        fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+    except FileNotFoundError:  # it has ended: its parent counts it now
+        return 0.0
+    return sum(map(int, fields[11:15])) / os.sysconf("SC_CLK_TCK")
 
 
 def _free_port() -> int:

@@ -33,7 +33,7 @@ def rows(fixed: Any, which: Any, data: Any, starts: Any, out: Any) -> Any:
 
 @kernel
 def fields(data: Any, at: Any, begins: Any, sizes: Any) -> None:
-    """Find the fields of n rows that begin at data[at] (u8): fills where they begin and their sizes, both i64 (n, c)."""
+    """Find the fields of n rows from data[at] on (u8): fills where they begin and their sizes, both i64 (n, c)."""
     for row in range(begins.shape[0]):
         at += 2  # how many fields follow
         for column in range(begins.shape[1]):

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 import psycopg2
-from sqlalchemy import ColumnElement, Connection, Engine, Insert, Select, Table, delete, select
+from sqlalchemy import ColumnElement, Connection, Engine, Insert, Select, Table, delete, func, select
 from sqlalchemy.exc import DataError, IntegrityError, SQLAlchemyError
 
 from agents.errors import BatchRefusedError, StoreError
@@ -68,6 +68,23 @@ class Store(ABC):
 
     def close(self) -> None:
         self._engine.dispose()
+
+    def prepare(self, days: Sequence[int]) -> None:
+        """Make room for rows of days to come, so that no writer needs to at midnight."""
+        with self._guard("make room for days to come"):
+            self._prepare(days)
+
+    def forget(self, before: float) -> tuple[int, int]:
+        """Delete closed incidents last seen, and retrainings started, before that time: how many of each.
+
+        The newest retraining stays.
+        """
+        old = (INCIDENTS.c.closed_at.is_not(None), INCIDENTS.c.last_seen < before)
+        newest = select(func.max(RUNS.c.started_at)).scalar_subquery()
+        with self._guard("delete old incidents"), self._writer.begin() as connection:
+            incidents = connection.execute(delete(INCIDENTS).where(*old)).rowcount
+            runs = connection.execute(delete(RUNS).where(RUNS.c.started_at < before, RUNS.c.started_at < newest))
+            return incidents, runs.rowcount
 
     def ping(self) -> None:
         """Raise StoreError when the database is away or has no tables."""

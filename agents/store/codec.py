@@ -1,6 +1,6 @@
 """A batch of verdicts as bytes: NumPy arrays in one npz, texts as JSON, no pickle.
 
-Damage is found by zip's CRC.
+Damage is found by zip's CRC. Texts of which few differ are written once each, beside their numbers.
 """
 
 from __future__ import annotations
@@ -8,41 +8,37 @@ from __future__ import annotations
 import io
 import json
 import zipfile
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from agents.columns import Coded, Names, coded, packed
 from agents.errors import StoreError
-from agents.store.rows import incident_of, incident_row
+from agents.store.rows import incident_of, incident_row, reasons_by_number
 from agents.types import QueryBatch, Verdicts
 
 _BATCH_ARRAYS = ("ts", "qtype", "qlen", "rcode", "ancount", "rlen", "ttl_min", "rtt_ms")
 _VERDICT_ARRAYS = ("features", "score", "severity")
+_TEXTS = ("client", "ans_types", "domain", "reasons")
 
 
 def encode(verdicts: Verdicts) -> bytes:
     """The batch as one npz file."""
-    batch = verdicts.queries
+    batch, names = verdicts.queries, packed(verdicts.queries.qname)
     arrays = {name: np.asarray(getattr(batch, name)) for name in _BATCH_ARRAYS}
     arrays |= {name: np.asarray(getattr(verdicts, name)) for name in _VERDICT_ARRAYS}
-    arrays["qname"] = np.frombuffer(b"".join(batch.qname), dtype=np.uint8)
-    arrays["qname_len"] = np.array([len(name) for name in batch.qname], dtype=np.int64)
-    arrays["texts"] = np.frombuffer(json.dumps(_texts(verdicts)).encode(), dtype=np.uint8)
+    arrays |= {"qname": names.array, "qname_len": np.diff(names.starts)}
+    columns = [coded(batch.client), coded(batch.ans_types), coded(verdicts.domain)]
+    numbers, reasons = reasons_by_number(verdicts.reasons)
+    arrays["numbers"] = np.array([*(column.codes for column in columns), numbers], np.int32)
+    texts: dict[str, Any] = dict(zip(_TEXTS, [*(column.values for column in columns), reasons], strict=True))
+    texts |= {"model_id": verdicts.model_id, "incidents": [incident_row(incident) for incident in verdicts.incidents]}
+    arrays["texts"] = np.frombuffer(json.dumps(texts).encode(), dtype=np.uint8)
     out = io.BytesIO()
     np.savez(out, **arrays)  # type: ignore[arg-type]
     return out.getvalue()
-
-
-def _texts(verdicts: Verdicts) -> dict[str, Any]:
-    return {
-        "client": list(verdicts.queries.client),
-        "ans_types": list(verdicts.queries.ans_types),
-        "domain": list(verdicts.domain),
-        "reasons": [list(reasons) for reasons in verdicts.reasons],
-        "model_id": verdicts.model_id,
-        "incidents": [incident_row(incident) for incident in verdicts.incidents],
-    }
 
 
 def decode(data: bytes) -> Verdicts:
@@ -52,32 +48,39 @@ def decode(data: bytes) -> Verdicts:
             arrays = {name: file[name] for name in file.files}
         texts = json.loads(arrays["texts"].tobytes())
         return _verdicts(arrays, texts)
-    except (zipfile.BadZipFile, ValueError, KeyError, TypeError, OSError, EOFError) as error:
+    except (zipfile.BadZipFile, ValueError, KeyError, IndexError, TypeError, OSError, EOFError) as error:
         raise StoreError(f"cannot read spooled batch: {error}") from None
 
 
 def _verdicts(arrays: dict[str, NDArray[Any]], texts: dict[str, Any]) -> Verdicts:
+    starts = np.zeros(len(arrays["qname_len"]) + 1, np.int64)
+    np.cumsum(arrays["qname_len"], out=starts[1:])
+    client, ans_types, domain, numbers = _columns(arrays, texts, len(starts) - 1)
+    reasons = [tuple(some) for some in texts["reasons"]]
     batch = QueryBatch(
         **{name: arrays[name] for name in _BATCH_ARRAYS},
-        client=texts["client"],
-        qname=_split(arrays["qname"].tobytes(), arrays["qname_len"].tolist()),
-        ans_types=texts["ans_types"],
+        client=client,
+        qname=Names(arrays["qname"].tobytes(), starts),
+        ans_types=ans_types,
     )
     return Verdicts(
         features=arrays["features"],
         score=arrays["score"],
         severity=arrays["severity"],
         queries=batch,
-        domain=texts["domain"],
-        reasons=[tuple(reasons) for reasons in texts["reasons"]],
+        domain=domain,
+        reasons=[reasons[number] for number in numbers],
         model_id=texts["model_id"],
         incidents=tuple(incident_of(row) for row in texts["incidents"]),
     )
 
 
-def _split(joined: bytes, lengths: list[int]) -> list[bytes]:
-    names, at = [], 0
-    for length in lengths:
-        names.append(joined[at : at + length])
-        at += length
-    return names
+def _columns(
+    arrays: dict[str, NDArray[Any]], texts: dict[str, Any], count: int
+) -> tuple[Sequence[str], Sequence[str], Sequence[str], Sequence[int]]:
+    """Clients, answer types, domains, and the numbers of the reasons."""
+    if "numbers" not in arrays:  # written before texts had numbers: one text a row
+        return texts["client"], texts["ans_types"], texts["domain"], range(count)
+    *codes, reasons = arrays["numbers"]
+    client, ans_types, domain = (Coded(one, texts[name]) for one, name in zip(codes, _TEXTS, strict=False))
+    return client, ans_types, domain, reasons.tolist()

@@ -21,6 +21,8 @@ from agents.types import Verdicts
 
 PARTITIONS_MAX = 2_000
 """Days kept at once: five years. A damaged capture with wild times must not make a table for each of them."""
+LOCK_WAIT_MS = 2_000
+"""How long a new day waits for whoever changes tables; until then its rows spool, and the writer goes on."""
 LOCK_KEY = 0x646E_7374
 """Advisory lock of whoever changes tables ("dnst" in ASCII)."""
 _CONNECT = {
@@ -76,6 +78,7 @@ class PostgresStore(Store):
         if self._days.issuperset(days):
             return
         with self._writer.begin() as connection:
+            connection.execute(text(f"SET LOCAL lock_timeout = {LOCK_WAIT_MS}"))
             connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": LOCK_KEY})
             there = _attached(connection)
             new = sorted(set(days) - there)
@@ -91,7 +94,7 @@ class PostgresStore(Store):
     def _found(self, connection: Connection, statement: Select[Any]) -> Found:
         compiled = statement.compile(dialect=self._engine.dialect, compile_kwargs={"literal_binds": True})
         cursor, out = connection.connection.cursor(), io.BytesIO()
-        cursor.copy_expert(f"COPY ({compiled}) TO STDOUT (FORMAT BINARY)", out)  # type: ignore[attr-defined]
+        cursor.copy_expert(f"COPY ({compiled}) TO STDOUT (FORMAT BINARY)", out)
         ids, rnd, ts, client, qname, domain, features = columns_of(out.getbuffer(), cursor.rowcount, len(SAMPLED))
         return Found(
             np.frombuffer(ids.data, ">i8").astype(np.int64),

@@ -102,10 +102,16 @@ def _cleaned(column: Sequence[str]) -> Coded:
     return Coded(texts.codes, [clean(value) for value in texts.values])
 
 
-def _reasons(reasons: Sequence[tuple[str, ...]]) -> Coded:
+def reasons_by_number(reasons: Sequence[tuple[str, ...]]) -> tuple[NDArray[np.int32], list[tuple[str, ...]]]:
+    """The number of each row's reasons in a list that holds each once."""
     numbers: dict[tuple[str, ...], int] = {}
     codes = np.fromiter([numbers.setdefault(some, len(numbers)) for some in reasons], np.int32, len(reasons))
-    return Coded(codes, [json.dumps(some) for some in numbers])
+    return codes, list(numbers)
+
+
+def _reasons(reasons: Sequence[tuple[str, ...]]) -> Coded:
+    codes, values = reasons_by_number(reasons)
+    return Coded(codes, [json.dumps(some) for some in values])
 
 
 def _all(value: str, count: int) -> Coded:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import sqlite3
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,8 +25,8 @@ from agents.store.tables import DAY_S
 
 BUSY_S = 10.0
 """How long a statement waits for another process' transaction, seconds."""
-DELETE_CHUNK = 20_000
-"""Rows deleted in one transaction: some tens of milliseconds, so that the writer never waits for long."""
+DELETE_CHUNK = 2_000
+"""Rows deleted in one transaction: some ten milliseconds, so that the writer never waits for long."""
 FETCHED_ROWS = 4096
 """Rows of a sample turned into columns at once, while the processor's cache still holds them."""
 CACHE_KIB = 65_536
@@ -72,9 +73,11 @@ class SqliteStore(Store):
         dropped, last = 0, DELETE_CHUNK
         with self._guard("drop old queries"):
             while last == DELETE_CHUNK:
+                begun = time.monotonic()
                 with self._writer.begin() as connection:
                     last = connection.exec_driver_sql(_DELETE, (before_day * DAY_S, DELETE_CHUNK)).rowcount
                 dropped += last
+                time.sleep(time.monotonic() - begun)  # whoever waits for the lock only looks now and then
             self._forget_batches(before_day)
         return dropped > 0
 

@@ -5,10 +5,8 @@ from __future__ import annotations
 import csv
 import json
 import os
-import sqlite3
 import subprocess
 import sys
-import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,22 +17,19 @@ from sklearn.ensemble import IsolationForest
 from agents.features import extract
 from agents.forest import TrainConfig, train
 from agents.names import to_text
-from agents.policy import Scale
 from agents.shipped import benign_names, benign_sample, sample_of
-from agents.store.opening import open_store
-from agents.types import Row, Verdicts, batch_of
-from agents.validation import fresh_detector
+from agents.types import Row
+from tests.bench import storing
 from tests.bench.kernels import reading
 from tests.bench.load import latencies, messages, percentile, rate
 from tests.bench.table import Figure, seconds
 from tests.detecting import shipped_model
 from tests.listening import wait_until
 from tests.lookalikes import ROLES, traffic
-from tests.postgres_server import PostgresServer, _free_port
+from tests.postgres_server import _free_port
 
 ONE_ROW_TIMES, BATCH = 100, 1024
 LOAD_QUERIES, LOAD_S, LATENCY_QUERIES = 20_000, 10.0, 2_000
-STORED = 20 * BATCH
 REPOSITORY = Path(__file__).parent.parent.parent
 
 
@@ -117,44 +112,14 @@ def _compared(bare: int, port: int, queries: list[bytes]) -> Iterator[Figure]:
         yield Figure(f"listener, latency {name} ({measured - base:+.2f} ms)", measured, "ms", base, against)
 
 
-def _verdicts() -> list[Verdicts]:
-    rows, detector = some_traffic()[:STORED], fresh_detector(shipped_model(), Scale())
-    return [detector.detect(batch_of(rows[at : at + BATCH])) for at in range(0, len(rows), BATCH)]
-
-
-def _bare_sqlite(directory: Path, judged: list[Verdicts]) -> float:
-    """Rows a second into a table without index or constraint."""
-    connection = sqlite3.connect(directory / "bare.db")
-    connection.execute("PRAGMA journal_mode=WAL")
-    connection.execute("CREATE TABLE rows (ts REAL, client TEXT, qname BLOB, qtype INTEGER, score REAL, features BLOB)")
-
-    def write() -> None:
-        for part in judged:
-            queries, features = part.queries, [row.tobytes() for row in part.features]
-            columns = (queries.ts.tolist(), queries.client, queries.qname, queries.qtype.tolist(), part.score.tolist())
-            with connection:
-                connection.executemany("INSERT INTO rows VALUES (?,?,?,?,?,?)", zip(*columns, features, strict=True))
-
-    took = seconds(write)
-    connection.close()
-    return sum(map(len, judged)) / took
-
-
 def stores(directory: Path) -> Iterator[Figure]:
-    """Rows a second on SQLite and Postgres, against a bare SQLite table."""
-    judged = _verdicts()
-    bare = _bare_sqlite(directory, judged)
-    server = PostgresServer(directory)
-    try:
-        for kind, url in (("SQLite", f"sqlite:///{directory / 'store.db'}"), ("Postgres", server.url)):
-            store = open_store(url)
-            store.migrate()
-            took = seconds(lambda store=store: [store.write(part, uuid.uuid4().hex) for part in judged])  # type: ignore[misc]
-            store.close()
-            measured = sum(map(len, judged)) / took
-            yield Figure(f"rows stored, {kind}", measured, "/s", bare, "a bare SQLite table")
-    finally:
-        server.stop()
+    """Rows written, on SQLite and Postgres."""
+    yield from storing.stores(some_traffic(), directory)
+
+
+def sampling(directory: Path) -> Iterator[Figure]:
+    """The training sample out of a full database."""
+    yield from storing.sampling(some_traffic(), directory)
 
 
 def retraining(directory: Path) -> Iterator[Figure]:
@@ -168,4 +133,11 @@ def retraining(directory: Path) -> Iterator[Figure]:
     yield Figure("dns-tunnel retrain, start to exit", whole, "s", fit, "scikit-learn's fit alone")
 
 
-PARTS = {"reading": reading, "replay": replay, "listener": listener, "stores": stores, "retraining": retraining}
+PARTS = {
+    "reading": reading,
+    "replay": replay,
+    "listener": listener,
+    "stores": stores,
+    "sampling": sampling,
+    "retraining": retraining,
+}

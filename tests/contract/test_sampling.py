@@ -175,7 +175,7 @@ def test_caps_are_those_of_a_plain_loop(
     left, taken = (np.full(5, client_max), np.full(5, domain_max)), np.zeros(len(rows), np.bool_)
     at, found = capping.take(clients, domains, 0, len(rows), count, *left, taken)
     seen: tuple[Counter[int], Counter[int]] = (Counter(), Counter())
-    expected = []
+    expected: list[int] = []
     for number, (client, domain) in enumerate(rows):
         if len(expected) < count and seen[0][client] < client_max and seen[1][domain] < domain_max:
             seen[0][client] += 1

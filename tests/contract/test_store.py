@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import time
 import uuid
 from concurrent.futures import ThreadPoolExecutor
 
@@ -168,6 +169,39 @@ def test_old_days_are_dropped_and_can_be_written_again(store: Store) -> None:
     assert not store.drop_old(day + 2)
     assert store.write(verdicts(_names(4)), "old again") == 4
     assert store.write(verdicts(_names(4)), "b0") == 0, "batches written later than that day are still known"
+
+
+def test_old_closed_incidents_and_runs_are_deleted_and_what_is_open_stays(store: Store) -> None:
+    old = incident(client="192.0.2.1", closed_at=START + 60)
+    late = incident(client="192.0.2.2", last_seen=START + DAY_S, closed_at=START + DAY_S)
+    still_open = incident(client="192.0.2.3")
+    store.write(verdicts([], incidents=(old, late, still_open)), "b")
+    for number in range(3):
+        store.save_run(f"r{number}", started_at=START + number, state="DEPLOYED", payload={})
+    assert store.forget(START + DAY_S) == (1, 2)
+    assert {one.client for one in store.incidents(limit=9)} == {"192.0.2.2", "192.0.2.3"}
+    assert [run["run_id"] for run in store.runs(limit=9)] == ["r2"], "the newest run stays whatever its age"
+    assert store.forget(START + DAY_S) == (0, 0)
+
+
+def test_a_writer_goes_on_while_old_days_are_dropped(store: Store, store_url: str) -> None:
+    day = int(START // DAY_S)
+    for number in range(6):
+        store.write(verdicts(_names(4000), ts=[START + number % 3 * DAY_S + i for i in range(4000)]), f"old {number}")
+    dropping = open_store(store_url)
+    took: list[float] = []
+    with ThreadPoolExecutor(1) as pool:
+        done = pool.submit(dropping.drop_old, day + 3)
+        while not done.done() or len(took) < 20:
+            begun = time.monotonic()
+            ts = [START + (3 + len(took) % 2) * DAY_S + i for i in range(50)]  # one of them a new day at first
+            assert store.write(verdicts(_names(50), ts=ts), f"new {len(took)}") == 50
+            took.append(time.monotonic() - begun)
+        assert done.result()
+    dropping.close()
+    assert max(took) < 5, "half of what SQLite waits for a lock, and far below any time-out of Postgres"
+    counts = dict(store.severity_counts(since=START, until=START + 9 * DAY_S))
+    assert counts["NORMAL"] == 50 * len(took)
 
 
 def test_another_process_may_drop_a_day_that_the_writer_remembers(store: Store, store_url: str) -> None:

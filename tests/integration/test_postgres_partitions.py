@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import psycopg2
 import pytest
 
-from agents.errors import BatchRefusedError
+from agents.errors import BatchRefusedError, StoreError
 from agents.store import Store, open_store
 from tests.verdicts import DAY_S, START, verdicts
 
@@ -51,6 +51,34 @@ def test_a_writer_is_not_blocked_while_old_days_wait_to_go(postgres: Store, post
     dropping.join(20)
     assert _tables(postgres_url) == _names(DAY + 2)
     assert len(postgres.queries(limit=99)[0]) == 21
+
+
+def test_a_new_day_begins_while_old_days_wait_to_go(postgres: Store, postgres_url: str) -> None:
+    reader = psycopg2.connect(postgres_url)
+    with reader.cursor() as cursor:
+        cursor.execute("SELECT count(*) FROM queries")
+    dropping = threading.Thread(target=postgres.drop_old, args=(DAY + 2,))
+    dropping.start()
+    assert postgres.write(verdicts(["b.example.com"], ts=[START + 3 * DAY_S]), "new day") == 1
+    assert dropping.is_alive(), "it waits for the reader"
+    reader.close()
+    dropping.join(20)
+    assert _tables(postgres_url) == _names(DAY + 2, DAY + 3)
+
+
+def test_days_made_ahead_need_no_lock_at_midnight(postgres: Store, postgres_url: str) -> None:
+    postgres.prepare([DAY + 3, DAY + 4])
+    assert _tables(postgres_url) == _names(*range(DAY, DAY + 5))
+    writer, busy = open_store(postgres_url), psycopg2.connect(postgres_url)
+    writer.write(verdicts(["a.example.com"], ts=[START + 2 * DAY_S]), "it knows the days now")
+    with busy.cursor() as cursor:
+        cursor.execute("LOCK TABLE queries IN SHARE UPDATE EXCLUSIVE MODE")  # as VACUUM or a new index takes it
+        assert writer.write(verdicts(["b.example.com"], ts=[START + 3 * DAY_S]), "midnight") == 1
+        with pytest.raises(StoreError, match="lock timeout"):
+            writer.write(verdicts(["b.example.com"], ts=[START + 9 * DAY_S]), "not made ahead")
+    busy.close()
+    assert writer.write(verdicts(["b.example.com"], ts=[START + 9 * DAY_S]), "not made ahead") == 1
+    writer.close()
 
 
 def _cancel_a_detachment(url: str) -> None:

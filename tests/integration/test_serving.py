@@ -80,3 +80,28 @@ def test_maintenance_leaves_the_backups_to_a_retraining_under_way(tmp_path: Path
         assert [path.exists() for path in old] == [True, True, True]
     processes.maintain(settings)
     assert [path.exists() for path in old] == [False, False, True]
+
+
+def test_maintenance_deletes_history_beyond_its_days(tmp_path: Path) -> None:
+    settings = settings_of(tmp_path)
+    bootstrap.make_folders(settings)
+    store = bootstrap.store_of(settings)
+    store.migrate()
+    for number, run_id in enumerate(("20200101_000000", "20200102_000000")):
+        store.save_run(run_id, started_at=1e9 + number, state="FAILED", payload={})
+        for suffix in ("html", "json"):
+            (settings.reports_dir / f"training_report_{run_id}.{suffix}").write_text("x")
+    (settings.reports_dir / "mine.html").write_text("x")
+    processes.maintain(settings)
+    assert [run["run_id"] for run in store.runs(limit=9)] == ["20200102_000000"]
+    kept = {"training_report_20200102_000000.html", "training_report_20200102_000000.json", "mine.html"}
+    assert {path.name for path in settings.reports_dir.iterdir()} == kept
+    store.close()
+
+
+def test_a_database_that_is_away_does_not_keep_old_backups_alive(tmp_path: Path) -> None:
+    settings = settings_of(tmp_path, database_url="postgresql://nobody@127.0.0.1:1/none")
+    bootstrap.make_folders(settings)
+    old = [bootstrap.registry_of(settings).backup(1e9 + number) for number in range(2)]
+    processes.maintain(settings)
+    assert [path.exists() for path in old] == [False, True]

@@ -1,0 +1,160 @@
+"""The stores: rows written, and the training sample read back. CPU of this process and of the server told apart."""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import psycopg2
+from psycopg2.extras import execute_values
+from sklearn.ensemble import IsolationForest
+
+from agents.columns import coded, packed
+from agents.forest import TrainConfig, train
+from agents.policy import Scale
+from agents.shipped import benign_names, benign_sample, sample_of
+from agents.store.base import Store
+from agents.store.opening import open_store
+from agents.store.rows import COLUMNS, query_columns
+from agents.types import Row, Sample, Verdicts, batch_of
+from agents.validation import fresh_detector
+from tests.bench.table import Figure, seconds
+from tests.detecting import shipped_model
+from tests.postgres_server import PostgresServer
+
+BATCH, BATCHES = 1024, 60
+VALUES_BATCHES = 10
+"""execute_values is slow: it writes fewer."""
+SAMPLED_FROM, DAYS, DAY_S = 2_000_000, 7, 86_400
+SAMPLES = 10_000, 1_000_000
+
+
+def judged(rows: list[Row]) -> tuple[list[Verdicts], float]:
+    """Verdicts of packed batches, and the seconds of CPU that they took."""
+    batches = [batch_of(rows[at : at + BATCH]) for at in range(0, min(len(rows), BATCH * BATCHES), BATCH)]
+    batches = [
+        replace(one, qname=packed(one.qname), client=coded(one.client), ans_types=coded(one.ans_types))
+        for one in batches
+    ]
+    fresh_detector(shipped_model(), Scale()).detect(batches[0])  # compiles
+    detector, begun = fresh_detector(shipped_model(), Scale()), time.process_time()
+    return [detector.detect(one) for one in batches], time.process_time() - begun
+
+
+def bare_sqlite(directory: Path, parts: list[Verdicts]) -> float:
+    """Rows a second into a table without index or constraint."""
+    connection = sqlite3.connect(directory / "bare.db")
+    connection.execute("PRAGMA journal_mode=WAL")
+    connection.execute("CREATE TABLE rows (ts REAL, client TEXT, qname BLOB, qtype INTEGER, score REAL, features BLOB)")
+
+    def write() -> None:
+        for part in parts:
+            queries, features = part.queries, [row.tobytes() for row in part.features]
+            columns = (queries.ts.tolist(), queries.client, queries.qname, queries.qtype.tolist(), part.score.tolist())
+            with connection:
+                connection.executemany("INSERT INTO rows VALUES (?,?,?,?,?,?)", zip(*columns, features, strict=True))
+
+    took = seconds(write)
+    connection.close()
+    return sum(map(len, parts)) / took
+
+
+def stores(rows: list[Row], directory: Path) -> Iterator[Figure]:
+    """Rows a second on SQLite, and a core on Postgres against psycopg2's execute_values."""
+    parts, scoring_s = judged(rows)
+    count = sum(map(len, parts))
+    bare, store = bare_sqlite(directory, parts), open_store(f"sqlite:///{directory / 'store.db'}")
+    store.migrate()
+    took = seconds(lambda: write(store, parts))
+    store.close()
+    yield Figure("rows stored, SQLite, wall clock", count / took, "/s", bare, "a bare SQLite table")
+    server = PostgresServer(directory)
+    try:
+        store = open_store(server.url)
+        store.migrate()
+        write(store, parts[:1])
+        few = parts[:VALUES_BATCHES]
+        ours, theirs = _cpu(server, lambda: _execute_values(server.url, few))
+        slow = sum(map(len, few)) / (ours + theirs)
+        ours, theirs = _cpu(server, lambda: write(store, parts))
+        store.close()
+    finally:
+        server.stop()
+    against = "execute_values, client and server"
+    yield Figure("rows stored a core, Postgres, client and server", count / (ours + theirs), "/s", slow, against)
+    yield Figure("… the client alone", count / ours, "/s", slow, against)
+    yield Figure("… the server alone", count / theirs, "/s", slow, against)
+    yield Figure("scored and stored a core, without the server", count / (scoring_s + ours), "/s", slow, against)
+    whole = count / (scoring_s + ours + theirs)
+    yield Figure("scored and stored a core, with the server", whole, "/s", slow, against)
+
+
+def write(store: Store, parts: list[Verdicts]) -> None:
+    """Each batch as a new one."""
+    for part in parts:
+        store.write(part, uuid.uuid4().hex)
+
+
+def _cpu(server: PostgresServer, call: Callable[[], object]) -> tuple[float, float]:
+    """Seconds of CPU: this process', the server's."""
+    there, here = server.cpu_seconds(), time.process_time()
+    call()
+    return time.process_time() - here, max(server.cpu_seconds() - there, 0.01)
+
+
+def _execute_values(url: str, parts: list[Verdicts]) -> None:
+    connection = psycopg2.connect(url)
+    for part in parts:
+        with connection, connection.cursor() as cursor:
+            rows = list(zip(*query_columns(part, uuid.uuid4().hex).lists(), strict=True))
+            execute_values(cursor, f"INSERT INTO queries ({', '.join(COLUMNS)}) VALUES %s", rows, page_size=BATCH)
+    connection.close()
+
+
+def sampling(rows: list[Row], directory: Path) -> Iterator[Figure]:
+    """Seconds to read the training sample and to train on it, against scikit-learn's fit alone."""
+    server, (parts, _), ordinary = PostgresServer(directory), judged(rows), sample_of(benign_names())
+    fitted = benign_sample(10_000, 42).features
+    fit = seconds(lambda: IsolationForest(n_estimators=200, max_samples=256, random_state=1).fit(fitted))
+    try:
+        store = open_store(server.url)
+        store.migrate()
+        first = _fill(store, parts)
+        against = "scikit-learn's fit on 10,000 alone"
+        for limit in SAMPLES:
+            read: list[Sample] = []
+            took = seconds(lambda limit=limit, read=read: read.append(_sample(store, first, limit)))  # type: ignore[misc]
+            what = f"{len(read[0]):,} of {SAMPLED_FROM:,} rows"
+            yield Figure(f"sample read, Postgres, {what}", took, "s", fit, against)
+            trained = seconds(lambda read=read: train(read[0], ordinary, TrainConfig(), {}))  # type: ignore[misc]
+            yield Figure(f"sample read and trained on, {what}", took + trained, "s", fit, against)
+        store.close()
+    finally:
+        server.stop()
+
+
+def _fill(store: Store, parts: list[Verdicts]) -> float:
+    """The same queries again and again over DAYS days; when the first of these begins."""
+    first, total = float(parts[0].queries.ts[0] // DAY_S * DAY_S), 0
+    while total < SAMPLED_FROM:
+        for part in parts:
+            ts = first + total * DAYS // SAMPLED_FROM * DAY_S + np.mod(part.queries.ts, DAY_S)
+            total += store.write(replace(part, queries=replace(part.queries, ts=ts)), uuid.uuid4().hex)
+    return first
+
+
+def _sample(store: Store, first: float, limit: int) -> Sample:
+    return store.sample_normal(
+        since=first,
+        until=first + (DAYS + 1) * DAY_S,
+        limit=limit,
+        max_score=0.5,
+        client_share=0.1,
+        domain_share=0.02,
+        seed=7,
+    )
