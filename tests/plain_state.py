@@ -164,7 +164,13 @@ class State:
             for window in found.windows:
                 sums = window.sums(query.ts)
                 evidence = _louder(
-                    evidence, window.seconds, policy.SCATTERED_BYTES, "scattered", sums[ENCODED], sums[NAMES], found.names
+                    evidence,
+                    window.seconds,
+                    policy.SCATTERED_BYTES,
+                    "scattered",
+                    sums[ENCODED],
+                    sums[NAMES],
+                    found.names,
                 )
         evidence = self._scaled(found, evidence, query)
         if evidence.ratio >= 1 or found.watched:

@@ -50,6 +50,13 @@ def steps_of(seed: int, count: int) -> list[Step]:
     """Steps without hypothesis, for runs that must be the same in two processes."""
     rng = random.Random(seed)
     return [
-        (rng.randrange(6), rng.randrange(9), rng.randrange(40), rng.randrange(2**16), rng.randrange(7), rng.randrange(2**16))
+        (
+            rng.randrange(6),
+            rng.randrange(9),
+            rng.randrange(40),
+            rng.randrange(2**16),
+            rng.randrange(7),
+            rng.randrange(2**16),
+        )
         for _ in range(count)
     ]

@@ -177,7 +177,9 @@ def test_whatever_comes_and_goes_all_places_are_given_back(domains: list[int], k
     """Rows, windows, details and pieces of memory: what all flows together hold is what they hold at the end."""
     judged = Judged(keys_max)
     for step, domain in enumerate(domains):
-        judged.ask(ask(step, START + step * 700, domain=f"{domain}.com", bits=8.0 * (domain % 4), encoded=domain % 2 > 0))
+        judged.ask(
+            ask(step, START + step * 700, domain=f"{domain}.com", bits=8.0 * (domain % 4), encoded=domain % 2 > 0)
+        )
     rows = judged.flows.rows(lambda flows: flows["used"] == 1)
     for row in rows:
         judged.flows.forget(row)
@@ -194,7 +196,9 @@ def test_where_the_room_for_names_is_full_flows_forget_and_memory_stays() -> Non
     for turn in range(12):
         for domain in range(200):
             client = f"192.0.2.{domain % 20}"
-            batch = [ask(rng.random(), START + turn, domain=f"{domain}.com", client=client, bits=1.0) for _ in range(60)]
+            batch = [
+                ask(rng.random(), START + turn, domain=f"{domain}.com", client=client, bits=1.0) for _ in range(60)
+            ]
             judged.ask(*batch)
         if turn == 5:
             middle = judged.flows.bytes_held

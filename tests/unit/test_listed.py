@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import random
 import string
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from hypothesis import example, given, settings
@@ -34,7 +34,7 @@ SAMPLES = [
     b'{"alg":"HS256"}', b"root:x:0:0:root:/root:/bin/bash", b"DB_HOST=10.0.0.5", b'{"user": "ann"}',
     b"AWS_SECRET_ACCESS_KEY=abcdefgh", b"secret=1", b"token = abc",
 ]  # fmt: skip
-CODES = {
+CODES: dict[str, Callable[[bytes], bytes]] = {
     "hex": lambda data: data.hex().encode(),
     "HEX": lambda data: data.hex().upper().encode(),
     "base32": lambda data: base64.b32encode(data).rstrip(b"=").lower(),

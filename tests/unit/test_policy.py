@@ -165,7 +165,9 @@ def test_reasons_of_an_incident_are_words_with_numbers() -> None:
 
 def test_reasons_of_scattered_names_say_where() -> None:
     found = Evidence(1.2, 3600, 360.0, 300.0, 24, "scattered", 24)
-    assert incident_reasons("*", 24, 24, found, ())[0] == "24 unique names below as many domains, one or two each, in 1 h"
+    assert (
+        incident_reasons("*", 24, 24, found, ())[0] == "24 unique names below as many domains, one or two each, in 1 h"
+    )
     reasons = query_reasons(from_text("a.evil.com"), 0.1, 0.8, found, "evil.com", SCALE)
     assert reasons[0] == "24 unique names below many domains in 1 h"
 

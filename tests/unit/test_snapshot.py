@@ -188,7 +188,9 @@ def test_a_whole_file_of_wrong_content_is_refused(dumped: bytes, field: str, val
     refused(zlib.compress(json.dumps(head).encode() + b"\n" + body))
 
 
-@pytest.mark.parametrize(("name", "change"), [("flows", 1), ("windows", -1), ("details", 1), ("keys", -1), ("flows", -5)])
+@pytest.mark.parametrize(
+    ("name", "change"), [("flows", 1), ("windows", -1), ("details", 1), ("keys", -1), ("flows", -5)]
+)
 def test_lengths_that_do_not_fit_are_refused(dumped: bytes, name: str, change: int) -> None:
     line, _, body = zlib.decompress(dumped).partition(b"\n")
     head = json.loads(line)
