@@ -96,3 +96,11 @@ def coded(texts: Sequence[str]) -> Coded:
     numbers: dict[str, int] = {}
     codes = np.fromiter((numbers.setdefault(text, len(numbers)) for text in texts), np.int32, len(texts))
     return Coded(codes, list(numbers))
+
+
+def distinct(texts: Sequence[str]) -> set[str]:
+    """The different texts; of a column by number, no row is looked at one by one."""
+    if not isinstance(texts, Coded):
+        return set(texts)
+    used = np.bincount(texts.codes, minlength=len(texts.values)).tolist()
+    return {value for value, count in zip(texts.values, used, strict=True) if count}

@@ -18,8 +18,9 @@ from agents.kernels.listed import all_may_tell, numbered
 from agents.kernels.state import SHARING_MAX, Asked, Told
 from agents.lexical import Lexical, read
 from agents.model import Model
-from agents.names import domain_text, from_text, labels_of, split_domain, to_text
+from agents.names import domain_text, from_text, labels_of, split_domain
 from agents.policy import SCATTERED, Evidence, Limits, Scale, evidence_of, limits_of, query_reasons, with_secret
+from agents.presentation import texts
 from agents.services import Services
 from agents.siphash import siphash
 from agents.types import Incident, QueryBatch, Verdicts, batch_of
@@ -228,9 +229,10 @@ def _domains(found: Lexical) -> Coded:
     codes, firsts = np.empty(count, np.int32), np.empty(count, np.int64)
     slots = np.full(1 << max(2 * count, 1).bit_length(), -1, np.int32)
     differ = numbered(found.domain_key, slots, codes, firsts)
-    data, starts, cuts = found.names.data, found.names.starts, found.cuts
-    texts = [to_text(data[starts[row] + cuts[row] : starts[row + 1]]) for row in firsts[:differ].tolist()]
-    return Coded(codes, texts)
+    begins, ends = found.names.starts[:-1] + found.cuts, found.names.starts[1:]
+    data, rows = found.names.data, firsts[:differ]
+    domains = [data[at:end] for at, end in zip(begins[rows].tolist(), ends[rows].tolist(), strict=True)]
+    return Coded(codes, texts(packed(domains)))
 
 
 def empty_verdicts(model_id: str, incidents: tuple[Incident, ...]) -> Verdicts:

@@ -15,10 +15,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
+import numpy as np
 from tqdm import tqdm
 
-from agents import bootstrap
-from agents.columns import lowered
+from agents import bootstrap, warm
+from agents.columns import distinct, lowered
 from agents.detection import TunnelDetector
 from agents.errors import NameFormatError, UsageError
 from agents.evaluation import evaluate
@@ -63,6 +64,10 @@ def open_files(settings: Settings, files: list[Path], kind: Any = "auto") -> Any
     return open_source(files, kind, ports_of(settings))
 
 
+def _tell(text: str) -> None:
+    print(f"dns-tunnel: {text}", file=sys.stderr)
+
+
 class Tally:
     """What a replay saw."""
 
@@ -75,9 +80,10 @@ class Tally:
 
     def add(self, verdicts: Verdicts) -> None:
         self.queries += len(verdicts)
-        self.clients.update(verdicts.queries.client)
-        self.domains.update(verdicts.domain)
-        self.severities.update(Severity(level).name for level in verdicts.severity.tolist())
+        self.clients.update(distinct(verdicts.queries.client))
+        self.domains.update(distinct(verdicts.domain))
+        counts = np.bincount(verdicts.severity, minlength=len(Severity)).tolist()
+        self.severities.update({level.name: counts[level] for level in Severity})
         self.incidents |= {incident.incident_id: incident for incident in verdicts.incidents}
 
     def found(self) -> list[Incident]:
@@ -89,6 +95,7 @@ def replay(settings: Settings, options: argparse.Namespace) -> int:
     if options.verdicts and options.json is None:
         raise UsageError("cannot print verdicts: --verdicts needs --json")
     source = open_files(settings, options.files, options.format)
+    warm.up(_tell)
     model = bootstrap.registry_of(settings).current()
     store = bootstrap.store_of(settings) if options.store else None
     if store is not None:
@@ -147,6 +154,7 @@ def score(settings: Settings, options: argparse.Namespace) -> int:
     """`dns-tunnel score`."""
     if not options.names and options.file is None:
         raise UsageError("cannot score: give names, or --file")
+    warm.up(_tell)
     model, scale = bootstrap.registry_of(settings).current(), bootstrap.scale_of(settings)
     bad = 0
     with json_output(options.json) as out:

@@ -46,11 +46,16 @@ def client_text(address: bytes) -> str:
     return str(ipaddress.IPv6Address(address))
 
 
+def mapped(address: bytes) -> bytes:
+    """16 bytes of an address of 4 or 16."""
+    return _MAPPED + address if len(address) == 4 else address
+
+
 @lru_cache(maxsize=65_536)
 def client_bytes(client: str) -> bytes:
     """16 address bytes of a textual IPv4 or IPv6 address. Raises ValueError."""
     address = ipaddress.ip_address(client.partition("%")[0])
-    return _MAPPED + address.packed if address.version == 4 else address.packed
+    return mapped(address.packed)
 
 
 @lru_cache(maxsize=4096)

@@ -2,36 +2,76 @@
 
 from __future__ import annotations
 
+import io
+import socket
 import sys
 from collections.abc import Callable
+from struct import pack
 from threading import Timer
 
-from agents import lexical
+from agents import snapshot
+from agents.detection import TunnelDetector
+from agents.flows import Flows
 from agents.kernels import COMPILED
 from agents.model import Model
 from agents.names import from_text
-from agents.shipped import model_bytes
+from agents.policy import Scale
+from agents.shipped import batch_of, model_bytes
+from agents.sources import compiled
+from agents.sources.linklayer import RAW, UDP
+from agents.sources.pcap import Damage
+from agents.sources.scan import Scan
 
 PATIENCE_S = 1.0
 NOTE = "kernels are compiled for this processor, once; KERNELS=off works without"
+_QUESTION = b"\0\1\0\0\0\1\0\0\0\0\0\0" + from_text("www.example.com") + b"\0\0\1\0\1"
 
 
-def up(tell: Callable[[str], None]) -> None:
-    """Load all kernels, compiled or not; `tell` gets one line where that takes longer than PATIENCE_S."""
+def up(tell: Callable[[str], None], *loads: Callable[[], None]) -> None:
+    """Load kernels, compiled or not; `tell` gets one line where that takes longer than PATIENCE_S."""
     if not COMPILED:
         return
     timer = Timer(PATIENCE_S, tell, [NOTE])
     timer.daemon = True
     timer.start()
     try:
-        lexical.read([from_text("www.example.com")], Model.from_bytes(model_bytes()), (0, 0))
+        for load in loads:
+            load()
     finally:
         timer.cancel()
 
 
+def judging() -> None:
+    """Everything that judging may need: counting, making room, forgetting, and windows out of a file."""
+    detector = TunnelDetector(Model.from_bytes(model_bytes()), 4, 3600.0, Scale())
+    for at in range(2):
+        names = [f"{i}.{at}.example{i}.com" for i in range(8)]
+        detector.detect(batch_of([1e6 * at] * 8, ["192.0.2.1"] * 8, names, [16] * 8))
+    (row, *_) = detector.flows.rows(lambda flows: flows["used"] == 1)
+    detector.flows.forget(row)
+    detector.flows.find("192.0.2.1", 0)
+    snapshot.load(snapshot.dump(detector.flows), Flows(4))
+
+
+def listening() -> None:
+    """The datapath of a listener."""
+    compiled.load()
+
+
+def scanning() -> None:
+    """Read a capture of one query, and take one more with its answer as they come over TCP."""
+    scan, address = Scan({53}), socket.inet_aton("192.0.2.1")
+    udp = pack("!4H", 1024, 53, 8 + len(_QUESTION), 0) + _QUESTION
+    packet = pack("!BBHHHBBH", 0x45, 0, 20 + len(udp), 0, 0, 64, UDP, 0) + address + address + udp
+    head = pack("<IHHiIII", 0xA1B2C3D4, 2, 4, 0, 0, 65_535, RAW) + pack("<4I", 0, 0, len(packet), len(packet))
+    for take in (scan.query, scan.answer):
+        take(0.0, address, 1024, address, _QUESTION, len(_QUESTION))
+    list(scan.batches(io.BufferedReader(io.BytesIO(head + packet)), 1, Damage(), lambda frame: None))
+
+
 def main() -> int:
     """Compile what is not compiled yet."""
-    up(lambda text: print(text, file=sys.stderr))
+    up(lambda text: print(text, file=sys.stderr), judging, listening, scanning)
     return 0
 
 

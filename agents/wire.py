@@ -169,7 +169,7 @@ def parse_answer(message: bytes, *, question_end: int = 0, partial: bool = False
                 # RFC 2181 section 8: a TTL with the top bit set counts as zero.
                 ttl = 0 if ttl > 0x7FFFFFFF else ttl
                 ttl_min = ttl if ttl_min < 0 else min(ttl, ttl_min)
-                if len(types) < ANSWER_TYPES_MAX and rtype not in types:
+                if rtype and len(types) < ANSWER_TYPES_MAX and rtype not in types:  # 0 is reserved (RFC 6895)
                     types.append(rtype)
             elif rtype == OPT:
                 rcode |= ttl >> 24 << 4

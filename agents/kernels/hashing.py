@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from agents.kernels import kernel
+from agents.kernels import kernel, kernel_in_place
 
 _V0, _V1, _V2, _V3 = map(np.uint64, (0x736F6D6570736575, 0x646F72616E646F6D, 0x6C7967656E657261, 0x7465646279746573))
 _13, _16, _17, _21, _32, _43, _47, _48, _51, _56 = map(np.uint64, (13, 16, 17, 21, 32, 43, 47, 48, 51, 56))
@@ -19,7 +19,7 @@ LABEL_ROOM = 64
 """A dot and the longest label."""
 
 
-@kernel
+@kernel_in_place
 def _round(v0: Any, v1: Any, v2: Any, v3: Any) -> Any:
     v0 += v1
     v2 += v3
@@ -34,7 +34,7 @@ def _round(v0: Any, v1: Any, v2: Any, v3: Any) -> Any:
     return v0, v1, v2, v3
 
 
-@kernel
+@kernel_in_place
 def _word(data: Any, at: Any, size: Any) -> Any:
     """The little-endian number in `size` (at most 8) bytes."""
     word = _NONE
@@ -43,7 +43,7 @@ def _word(data: Any, at: Any, size: Any) -> Any:
     return word
 
 
-@kernel
+@kernel_in_place
 def siphash(data: Any, start: Any, end: Any, low: Any, high: Any) -> Any:
     """u64 SipHash-1-3 of data[start:end] (u8)."""
     v0, v1, v2, v3 = _V0 ^ low, _V1 ^ high, _V2 ^ low, _V3 ^ high

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from agents.kernels import kernel
 from agents.kernels.answer import (
     ANCOUNT,
     OPT_CLASS,
@@ -17,9 +16,9 @@ from agents.kernels.answer import (
     answer_facts,
 )
 from agents.kernels.question import HEADER_SIZE, int64, u16
-from agents.kernels.udp_libc import EAGAIN, EINTR, errno, fence, recvmmsg
+from agents.kernels.udp_libc import EAGAIN, EINTR, errno, fence, lean, recvmmsg
 from agents.kernels.udp_replies import send_replies
-from agents.kernels.udp_slots import NONE, announce, carry, hand_over, release, unlink
+from agents.kernels.udp_slots import NONE, announce, carry, copy, hand_over, release, unlink
 from agents.kernels.udp_sockets import fail_over, owner_of
 from agents.kernels.udp_state import BATCH, SLOT, TRUNCATED, State, offset_of
 
@@ -29,7 +28,7 @@ _TC = 0x02
 _ADDRESS_AT, _CONTROL_AT = offset_of(SLOT, "address"), offset_of(SLOT, "control")
 
 
-@kernel
+@lean
 def on_answers(s: State, socket: int, now: int) -> None:
     """Take one batch from an upstream socket. now: monotonic nanoseconds."""
     count = recvmmsg(s.sockets[socket].fd, s.from_upstream.ctypes.data, BATCH, 0, 0)
@@ -58,7 +57,7 @@ def on_answers(s: State, socket: int, now: int) -> None:
         send_replies(s, port)
 
 
-@kernel
+@lean
 def _asked(s: State, socket: int, message: Any, size: int) -> int:
     """The slot that this answers: same id, a response (QR set, opcode QUERY) to the very question; or NONE."""
     if size < HEADER_SIZE:
@@ -75,7 +74,7 @@ def _asked(s: State, socket: int, message: Any, size: int) -> int:
     return number
 
 
-@kernel
+@lean
 def _to_tcp(s: State, number: int, message: Any, size: int) -> bool:
     """Python asks again over TCP; False if it has too much to do: the client then gets the truncated answer."""
     row = carry(s, message, size)
@@ -87,7 +86,7 @@ def _to_tcp(s: State, number: int, message: Any, size: int) -> bool:
     return True
 
 
-@kernel
+@lean
 def _finish(s: State, number: int, place: int, size: int, now: int) -> None:
     """Record the answer and put it among the replies."""
     c, slot, message = s.cells[0], s.slots[number], s.inbox[place]
@@ -109,7 +108,7 @@ def _finish(s: State, number: int, place: int, size: int, now: int) -> None:
     c.active -= 1
 
 
-@kernel
+@lean
 def _fitted(s: State, number: int, message: Any, size: int) -> int:
     """Truncate in place (wire.truncate) what is larger than the client takes (wire.udp_size); the size left.
 
@@ -122,12 +121,11 @@ def _fitted(s: State, number: int, message: Any, size: int) -> int:
     message[2] |= _TC
     message[6:HEADER_SIZE] = 0
     message[11] = 1 if start > 0 else 0
-    for at in range(end - start):
-        message[slot.end + at] = message[start + at]
+    copy(message, slot.end, message, start, end - start)
     return slot.end + end - start  # type: ignore[no-any-return]
 
 
-@kernel
+@lean
 def _record(s: State, number: int, size: int, now: int) -> None:
     """Append what is known of the query to the ring; counted instead where that is full."""
     c, slot, facts = s.cells[0], s.slots[number], s.facts
@@ -141,13 +139,13 @@ def _record(s: State, number: int, size: int, now: int) -> None:
     for place in range(TYPES_MAX):
         record.ans_types[place] = facts[TYPES + place]
     if s.ports[slot.port].v6:
-        record.client[:] = slot.address[8:24]
+        copy(record.client, 0, slot.address, 8, 16)
     else:
         record.client[:10] = 0
         record.client[10:12] = 0xFF
-        record.client[12:] = slot.address[4:8]
+        copy(record.client, 12, slot.address, 4, 4)
     name_size = slot.end - 5 - HEADER_SIZE
     record.qname_size = name_size
-    record.qname[:name_size] = slot.query[HEADER_SIZE : HEADER_SIZE + name_size]
+    copy(record.qname, 0, slot.query, HEADER_SIZE, name_size)
     fence()
     c.records_head += 1

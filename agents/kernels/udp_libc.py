@@ -8,12 +8,11 @@ from __future__ import annotations
 import platform
 from typing import Any
 
-import numba
 import numpy as np
 from numba import types
 from numba.extending import intrinsic
 
-from agents.kernels import kernel
+from agents.kernels import NUMBA, F
 
 MESSAGE = np.dtype(
     [
@@ -40,11 +39,22 @@ EPOLL_CTL_ADD, EPOLLIN = 1, 1
 CLOCK_REALTIME, CLOCK_MONOTONIC = 0, 1
 
 
+def lean(function: F) -> F:
+    """As kernel, without counting references to arrays: whoever calls holds them.
+
+    Each call of a kernel counts all the arrays of its arguments up and down; for State that was a sixth of a query's
+    cost. Kernels of this kind cannot make arrays. They are for kernels that are compiled or not called at all.
+    """
+    if NUMBA is None:
+        return function
+    compiled: F = NUMBA.njit(cache=True, nogil=True, error_model="numpy", _nrt=False)(function)
+    return compiled
+
+
 def _call(name: str, result: Any, *arguments: Any) -> Any:
     return types.ExternalFunction(name, result(*arguments))
 
 
-_carray: Any = numba.carray  # type: ignore[attr-defined]
 _int, _size, _pointer = types.int32, types.intp, types.uintp
 recvmmsg = _call("recvmmsg", _int, _int, _pointer, types.uint32, _int, _pointer)
 sendmmsg = _call("sendmmsg", _int, _int, _pointer, types.uint32, _int)
@@ -61,20 +71,28 @@ _clock_gettime = _call("clock_gettime", _int, _int, _pointer)
 _errno_location = types.ExternalFunction("__errno_location", types.CPointer(types.int32)())  # type: ignore[no-untyped-call]
 
 
-@kernel
+@intrinsic
+def _read(typing_context: Any, pointer: Any) -> Any:
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return builder.load(arguments[0])
+
+    return types.int32(pointer), generate
+
+
+@lean
 def errno() -> int:
     """Why the call before this one failed."""
-    return _carray(_errno_location(), 1)[0]  # type: ignore[no-any-return]
+    return _read(_errno_location())  # type: ignore[call-arg]
 
 
-@kernel
+@lean
 def clock_ns(clock: int, scratch: Any) -> int:
     """Nanoseconds on a clock of clock_gettime(2). scratch: int64 of length 2."""
     _clock_gettime(clock, scratch.ctypes.data)
     return scratch[0] * 1_000_000_000 + scratch[1]  # type: ignore[no-any-return]
 
 
-@kernel
+@lean
 def watch(epoll: int, fd: int, data: int, event: Any) -> bool:
     """Have epoll_wait report `data` when fd can be read. event: EVENT of length 1, scratch memory."""
     event[0].events, event[0].data = EPOLLIN, data
@@ -90,7 +108,7 @@ def _fence(typing_context: Any) -> Any:
     return types.void(), generate
 
 
-@kernel
+@lean
 def fence() -> None:
     """What was written before is seen by whoever sees what is written after, on every processor."""
     _fence()  # type: ignore[call-arg]

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from agents.kernels import kernel
 from agents.kernels.decide import DROP, FORMERR, FORWARD, NOTIMP, REFUSED, SERVFAIL, decide, make_error
 from agents.kernels.networks import number64
 from agents.kernels.question import int64, u16, uint64
-from agents.kernels.udp_libc import CLOCK_REALTIME, ECONNREFUSED, EINTR, clock_ns, errno, recvmmsg, sendmmsg
+from agents.kernels.udp_libc import CLOCK_REALTIME, ECONNREFUSED, EINTR, clock_ns, errno, lean, recvmmsg, sendmmsg
 from agents.kernels.udp_replies import reply, send_replies
-from agents.kernels.udp_slots import NONE, carry, give_up, hand_over, inflight, link, release, take_slot
+from agents.kernels.udp_slots import NONE, carry, copy, give_up, hand_over, inflight, link, release, take_slot
 from agents.kernels.udp_sockets import choose_socket, claim_id, fail_over
 from agents.kernels.udp_state import (
     ADDRESS_SIZE,
@@ -26,7 +25,7 @@ _QUERY_AT = offset_of(SLOT, "query")
 _CONTROL_ROOM = 64
 
 
-@kernel
+@lean
 def on_queries(s: State, port: int, now: int) -> None:
     """Take one batch from a socket. now: monotonic nanoseconds."""
     c, wildcard = s.cells[0], s.ports[port].wildcard
@@ -46,7 +45,7 @@ def on_queries(s: State, port: int, now: int) -> None:
     c.target = NONE
 
 
-@kernel
+@lean
 def _on_query(s: State, port: int, place: int, ts: float, now: int) -> None:
     c, header = s.cells[0], s.from_clients[place]
     size, message = int64(header.size & 0xFFFFFFFF), s.inbox[place]
@@ -68,7 +67,7 @@ def _on_query(s: State, port: int, place: int, ts: float, now: int) -> None:
         reply(s, header, s.in_parts[place].base, make_error(message, verdict, end))
 
 
-@kernel
+@lean
 def _count(s: State, verdict: int) -> None:
     c = s.cells[0]
     if verdict in (DROP, FORMERR):
@@ -81,7 +80,7 @@ def _count(s: State, verdict: int) -> None:
         c.shed += 1
 
 
-@kernel
+@lean
 def _answer_from(s: State, port: int, place: int) -> None:
     """Make of the received packet info the one to send with: same local address, any interface (ip(7), ipv6(7))."""
     control = s.controls[place]
@@ -93,7 +92,7 @@ def _answer_from(s: State, port: int, place: int) -> None:
     s.from_clients[place].control_size = min(s.from_clients[place].control_size, uint64(CONTROL_SIZE))
 
 
-@kernel
+@lean
 def _forward(s: State, port: int, place: int, size: int, end: int, zone: int, ts: float, now: int) -> bool:
     """Put a query in flight; False if there is no room."""
     c, header, message = s.cells[0], s.from_clients[place], s.inbox[place]
@@ -104,9 +103,9 @@ def _forward(s: State, port: int, place: int, size: int, end: int, zone: int, ts
     slot.ts, slot.started, slot.port, slot.zone, slot.asked = ts, now, port, zone, s.preferred[zone]
     slot.size, slot.end, slot.id, slot.socket = min(size, QUERY_MAX), end, u16(message, 0), NONE
     slot.address_size, slot.control_size = header.name_size, header.control_size
-    slot.address[:] = s.names[place, :ADDRESS_SIZE]
+    copy(slot.address, 0, s.names[place], 0, ADDRESS_SIZE)
     if header.control_size > 0:
-        slot.control[:] = s.controls[place, :CONTROL_SIZE]
+        copy(slot.control, 0, s.controls[place], 0, CONTROL_SIZE)
     if size > QUERY_MAX:
         row = carry(s, message, size)
         if row == NONE:
@@ -114,13 +113,13 @@ def _forward(s: State, port: int, place: int, size: int, end: int, zone: int, ts
             return False
         hand_over(s, number, LONG, row, size)
         return True
-    slot.query[:size] = message[:size]
+    copy(slot.query, 0, message, 0, size)
     link(s, number)
     _ask(s, number, s.zone_upstreams[zone, slot.asked], now)
     return True
 
 
-@kernel
+@lean
 def _ask(s: State, number: int, upstream: int, now: int) -> None:
     """Give a query a random id on the socket of this batch, and put it among those to send."""
     c, server, slot = s.cells[0], s.upstreams[upstream], s.slots[number]
@@ -141,7 +140,7 @@ def _ask(s: State, number: int, upstream: int, now: int) -> None:
     c.outgoing += 1
 
 
-@kernel
+@lean
 def flush(s: State) -> None:
     """Send what waits for the upstream socket at hand. What it refuses goes to Python."""
     c, at = s.cells[0], 0

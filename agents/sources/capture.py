@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterable, Iterator, Sequence
 from collections.abc import Set as AbstractSet
 from itertools import islice
@@ -9,11 +10,13 @@ from pathlib import Path
 from typing import Literal
 
 from agents.errors import CaptureError, MessageError
+from agents.kernels import COMPILED
 from agents.protocols import Source
 from agents.sources.inflate import open_bytes
 from agents.sources.join import Joiner
 from agents.sources.linklayer import KNOWN, UDP, Segment, segment
 from agents.sources.pcap import PCAP_MAGICS, PCAPNG_MAGIC, Damage, Frame, frames
+from agents.sources.scan import Scan
 from agents.sources.streams import Streams
 from agents.sources.tsv import TsvSource, is_table
 from agents.types import QueryBatch, Row, batch_of
@@ -24,34 +27,41 @@ Format = Literal["auto", "pcap", "tsv"]
 class PcapSource:
     """DNS queries in one pcap or pcapng file (also gzip), joined with their answers, in time order.
 
-    ports: UDP and TCP ports that carry DNS. Raises CaptureError unless the file begins as a capture; what is
-    damaged later is told in `warnings`, once the batches have been read.
+    ports: UDP and TCP ports that carry DNS; compiled: by kernels, with the same result. Raises CaptureError unless
+    the file begins as a capture; what is damaged later is told in `warnings`, once the batches have been read.
     """
 
-    def __init__(self, path: Path, ports: AbstractSet[int]) -> None:
+    def __init__(self, path: Path, ports: AbstractSet[int], compiled: bool = COMPILED) -> None:
         self._path, self._ports = path, ports
         self.malformed = 0
         self.warnings: list[str] = []
-        self._joiner, self._streams = Joiner(), Streams()
+        self._joiner: Joiner | Scan = Scan(ports) if compiled else Joiner()
+        self._streams = Streams()
         self._cut = self._unknown_link = 0
         if detect(path) != "pcap":
             raise CaptureError(f"cannot read {path}: not a pcap or pcapng file")
 
     def batches(self, size: int) -> Iterator[QueryBatch]:
         """Yield batches of `size` queries, the last one shorter."""
-        rows = self._rows()
-        while chunk := list(islice(rows, size)):
-            yield batch_of(chunk)
-
-    def _rows(self) -> Iterator[Row]:
         stream, inflated = open_bytes(self._path)
         damage = Damage()
         with stream:
-            for frame in frames(stream, damage):
-                self._take(frame)
-                yield from self._joiner.ready(frame.ts)
-        yield from self._joiner.rest()
+            if isinstance(self._joiner, Scan):
+                yield from self._joiner.batches(stream, size, damage, self._take)
+                self.malformed += self._joiner.malformed
+                self._cut += self._joiner.cut
+                self._unknown_link += self._joiner.unknown_link
+            else:
+                rows = self._rows(self._joiner, stream, damage)
+                while chunk := list(islice(rows, size)):
+                    yield batch_of(chunk)
         self._warn((inflated.damage if inflated else "") or damage.text)
+
+    def _rows(self, joiner: Joiner, stream: io.BufferedReader, damage: Damage) -> Iterator[Row]:
+        for frame in frames(stream, damage):
+            self._take(frame)
+            yield from joiner.ready(frame.ts)
+        yield from joiner.rest()
 
     def _take(self, frame: Frame) -> None:
         part = segment(frame.link, frame.data)

@@ -56,7 +56,7 @@ def make_state(
         upstreams=_upstreams(upstreams),
         failures=routes.failures,
         preferred=routes.preferred,
-        zones=_zone_names(routes),
+        zones=zone_names(routes),
         zone_upstreams=_zone_upstreams(routes, upstreams),
         ranges4=access.ranges(4),
         ranges6=access.ranges(6),
@@ -134,7 +134,8 @@ def _upstreams(upstreams: Sequence[Upstream]) -> NDArray[np.void]:
     return rows
 
 
-def _zone_names(routes: Routes) -> NDArray[np.uint8]:
+def zone_names(routes: Routes) -> NDArray[np.uint8]:
+    """The zones as kernels.zones wants them, in the order of `routes.zones`."""
     rows = np.zeros((len(routes.zones), ZONE_WIDTH), np.uint8)
     for row, name in zip(rows, routes.zones, strict=True):
         row[0] = len(name)

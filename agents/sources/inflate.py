@@ -50,8 +50,9 @@ class Inflated(io.RawIOBase):
         """Begin the next gzip member, if there is one; zero padding behind the last is no member."""
         rest = self._inflater.unused_data or self._raw.read(_BLOCK)
         self._compressed = rest.lstrip(b"\0") if rest else b""
-        self._inflater = zlib.decompressobj(_GZIP_WINDOW)
-        return bool(self._compressed)
+        if self._compressed:
+            self._inflater = zlib.decompressobj(_GZIP_WINDOW)
+        return bool(self._compressed)  # at the end the old one stays, so that the end is found again
 
     def close(self) -> None:
         self._raw.close()

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import math
-import socket
 from collections.abc import Iterator
-from functools import lru_cache
 from heapq import heappop, heappush
 
 from agents import wire
+from agents.records import client_text, mapped
 from agents.types import UNKNOWN, Row
 
 WAIT_S = 5.0
@@ -17,12 +16,6 @@ WAITING_MAX = 65_536
 """Queries that wait at once; beyond it the oldest goes on as it is."""
 
 _Key = tuple[bytes, bytes, int, int, bytes]
-
-
-@lru_cache(maxsize=65_536)
-def address_text(address: bytes) -> str:
-    """Textual form of 4 or 16 address bytes."""
-    return socket.inet_ntop(socket.AF_INET if len(address) == 4 else socket.AF_INET6, address)
 
 
 class _Waiting:
@@ -35,7 +28,7 @@ class _Waiting:
 
     def row(self) -> Row:
         question, answer = self.question, self.answer
-        head = (self.ts, address_text(self.client), question.qname, question.qtype, self.qlen)
+        head = (self.ts, client_text(mapped(self.client)), question.qname, question.qtype, self.qlen)
         if answer is None:
             return (*head, UNKNOWN, UNKNOWN, UNKNOWN, UNKNOWN, math.nan, "")
         return (*head, answer.rcode, answer.ancount, self.rlen, answer.ttl_min, self.rtt_ms, answer.types)

@@ -17,6 +17,10 @@ PCAP_MAGICS = {
     b"\xa1\xb2\x3c\x4d": (">", 1e-9),
 }
 """Magic number -> byte order and seconds per fraction unit."""
+SECTION_ORDERS = {b"\x4d\x3c\x2b\x1a": "<", b"\x1a\x2b\x3c\x4d": ">"}
+"""Byte-order magic of a pcapng section -> byte order."""
+NO_BYTE_ORDER = "a section header has no byte-order magic"
+TOO_MANY_INTERFACES = "an interface block is too short, or there are too many"
 FRAME_MAX = 262_144
 """Largest frame that libpcap writes (MAXIMUM_SNAPLEN); a larger length means a damaged file."""
 _BLOCK_MAX = 1 << 24
@@ -73,7 +77,9 @@ def _pcap(stream: io.BufferedReader, damage: Damage) -> Iterator[Frame]:
 
 
 @dataclass(slots=True)
-class _Interface:
+class Interface:
+    """Link type, snapshot length, seconds per tick, and seconds to add, of a pcapng interface."""
+
     link: int
     snap: int
     unit: float = 1e-6
@@ -83,16 +89,16 @@ class _Interface:
 @dataclass(slots=True)
 class _Section:
     order: str
-    interfaces: list[_Interface] = field(default_factory=list)
+    interfaces: list[Interface] = field(default_factory=list)
 
 
 def _pcapng(stream: io.BufferedReader, damage: Damage) -> Iterator[Frame]:
     section = _Section("<")
     while head := stream.read(8):
         if head[:4] == PCAPNG_MAGIC:
-            order = {b"\x4d\x3c\x2b\x1a": "<", b"\x1a\x2b\x3c\x4d": ">"}.get(stream.peek(4)[:4])
+            order = SECTION_ORDERS.get(stream.peek(4)[:4])
             if order is None:
-                damage.text = "a section header has no byte-order magic"
+                damage.text = NO_BYTE_ORDER
                 return
             section = _Section(order)
         body, kind = _block(stream, head, section.order, damage)
@@ -100,9 +106,9 @@ def _pcapng(stream: io.BufferedReader, damage: Damage) -> Iterator[Frame]:
             return
         if kind == _INTERFACE:
             if len(body) < 8 or len(section.interfaces) >= _INTERFACES_MAX:
-                damage.text = "an interface block is too short, or there are too many"
+                damage.text = TOO_MANY_INTERFACES
                 return
-            section.interfaces.append(_interface(body, section.order))
+            section.interfaces.append(interface_of(body, section.order))
         else:
             frame = _packet(body, kind, section)
             if frame:
@@ -125,9 +131,10 @@ def _block(stream: io.BufferedReader, head: bytes, order: str, damage: Damage) -
     return rest[:-4], kind
 
 
-def _interface(body: bytes, order: str) -> _Interface:
+def interface_of(body: bytes, order: str) -> Interface:
+    """What an interface block's body says; it has at least 8 bytes."""
     link, _, snap = Struct(order + "HHI").unpack_from(body)
-    interface = _Interface(link, snap)
+    interface = Interface(link, snap)
     at, option = 8, Struct(order + "HH")
     while at + 4 <= len(body):
         code, length = option.unpack_from(body, at)

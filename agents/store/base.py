@@ -10,16 +10,17 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 import psycopg2
-from sqlalchemy import ColumnElement, Connection, Engine, Insert, Table, delete, select
+from sqlalchemy import ColumnElement, Connection, Engine, Insert, Select, Table, delete, select
 from sqlalchemy.exc import DataError, IntegrityError, SQLAlchemyError
 
 from agents.errors import BatchRefusedError, StoreError
 from agents.store import reads, sampling
-from agents.store.rows import incident_row, query_columns
+from agents.store.rows import Columns, incident_row, query_columns
 from agents.store.tables import BATCHES, DAY_S, INCIDENTS, RUNS
 from agents.types import Incident, Sample, Severity, Verdicts
 
@@ -50,12 +51,16 @@ class Store(ABC):
         """Make room for rows of these days."""
 
     @abstractmethod
-    def _insert(self, connection: Connection, columns: Sequence[Iterable[Any]]) -> None:
-        """Write queries, given by columns in the order of rows.COLUMNS."""
+    def _insert(self, connection: Connection, columns: Columns) -> None:
+        """Write queries."""
 
     @abstractmethod
     def _upsert(self, table: Table) -> Any:
         """The database's own `insert`, with on_conflict_do_update."""
+
+    @abstractmethod
+    def _found(self, connection: Connection, statement: Select[Any]) -> sampling.Found:
+        """The rows of a statement that selects sampling.COLUMNS."""
 
     @abstractmethod
     def _floor(self, value: ColumnElement[float]) -> ColumnElement[int]:
@@ -87,20 +92,28 @@ class Store(ABC):
 
     def _claim(self, connection: Connection, batch_id: str) -> bool:
         values = {"batch_id": batch_id, "written_at": time.time()}
-        statement: Insert = self._upsert(BATCHES).values(values).on_conflict_do_nothing()
-        return bool(connection.execute(statement).rowcount)
+        return bool(connection.execute(self._claiming, values).rowcount)
+
+    @cached_property
+    def _claiming(self) -> Insert:
+        statement: Insert = self._upsert(BATCHES).on_conflict_do_nothing()
+        return statement
 
     def _put_incidents(self, connection: Connection, incidents: Iterable[Incident]) -> None:
         newest = {incident.incident_id: incident for incident in incidents}
+        for _, incident in sorted(newest.items()):  # one order for all writers: no deadlock
+            connection.execute(self._updating, incident_row(incident))
+
+    @cached_property
+    def _updating(self) -> Insert:
         statement = self._upsert(INCIDENTS)
         new = statement.excluded
-        statement = statement.on_conflict_do_update(
+        updating: Insert = statement.on_conflict_do_update(
             index_elements=["incident_id"],
             set_={column.name: new[column.name] for column in INCIDENTS.c if not column.primary_key},
             where=new.last_seen >= INCIDENTS.c.last_seen,
         )
-        for _, incident in sorted(newest.items()):  # one order for all writers: no deadlock
-            connection.execute(statement, incident_row(incident))
+        return updating
 
     def queries(
         self,
@@ -176,7 +189,7 @@ class Store(ABC):
         """NORMAL queries to learn from: see agents.store.sampling."""
         wanted = sampling.Wanted(since, until, limit, max_score, client_share, domain_share, seed)
         with self._reading("sample queries") as connection:
-            return sampling.sample(connection, wanted)
+            return sampling.sample(connection, wanted, self._found)
 
     def save_run(self, run_id: str, *, started_at: float, state: str, payload: dict[str, Any]) -> None:
         """Keep a retraining, or what has become of it. `payload` must be JSON."""

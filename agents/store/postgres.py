@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import io
-import struct
-from collections.abc import Iterable, Sequence
-from itertools import chain, repeat, starmap
+from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import URL, BigInteger, ColumnElement, Connection, Table, cast, create_engine, func, text
+import numpy as np
+from sqlalchemy import URL, BigInteger, ColumnElement, Connection, Select, Table, cast, create_engine, func, text
 from sqlalchemy.dialects.postgresql import insert
 
 from agents.errors import BatchRefusedError
 from agents.store import migrate
 from agents.store.base import Store
-from agents.store.rows import COLUMNS, NUMBERS
+from agents.store.copying import columns_of, rows_of, texts_of
+from agents.store.rows import COLUMNS, Columns, ascii_of
+from agents.store.sampling import COLUMNS as SAMPLED
+from agents.store.sampling import Found
 from agents.types import Verdicts
 
 PARTITIONS_MAX = 2_000
@@ -28,15 +30,9 @@ _CONNECT = {
     "options": "-c statement_timeout=60000 -c timezone=UTC",
 }
 
-# COPY's binary format (PostgreSQL manual, "COPY", "Binary Format"): signature, flags, extension length;
-# for each row the number of fields, then each field as length and bytes in network order; -1 at the end.
-_HEADER = b"PGCOPY\n\xff\r\n\0" + struct.pack("!ii", 0, 0)
-_END = struct.pack("!h", -1)
-_KINDS = "diifhhiiiqfi"
-_NUMBERS = struct.Struct("!h" + "".join("i" + kind for kind in _KINDS))
-_SIZES = tuple(struct.calcsize("!" + kind) for kind in _KINDS)
-_LENGTH = struct.Struct("!i")
 _COPY = f"COPY queries ({', '.join(COLUMNS)}) FROM STDIN (FORMAT BINARY)"
+_COPY_BYTES = 1 << 20
+"""Bytes that the driver hands over at once."""
 
 
 class PostgresStore(Store):
@@ -89,26 +85,29 @@ class PostgresStore(Store):
                 _add_partition(connection, day)
         self._days = there.union(new)
 
-    def _insert(self, connection: Connection, columns: Sequence[Iterable[Any]]) -> None:
-        connection.connection.cursor().copy_expert(_COPY, io.BytesIO(_packed(columns)))
+    def _insert(self, connection: Connection, columns: Columns) -> None:
+        connection.connection.cursor().copy_expert(_COPY, io.BytesIO(rows_of(columns)), _COPY_BYTES)
+
+    def _found(self, connection: Connection, statement: Select[Any]) -> Found:
+        compiled = statement.compile(dialect=self._engine.dialect, compile_kwargs={"literal_binds": True})
+        cursor, out = connection.connection.cursor(), io.BytesIO()
+        cursor.copy_expert(f"COPY ({compiled}) TO STDOUT (FORMAT BINARY)", out)  # type: ignore[attr-defined]
+        ids, rnd, ts, client, qname, domain, features = columns_of(out.getbuffer(), cursor.rowcount, len(SAMPLED))
+        return Found(
+            np.frombuffer(ids.data, ">i8").astype(np.int64),
+            np.frombuffer(rnd.data, ">i4").astype(np.int64),
+            np.frombuffer(ts.data, ">f8").astype(np.float64),
+            texts_of(client),
+            ascii_of(qname),
+            texts_of(domain),
+            features,
+        )
 
     def _upsert(self, table: Table) -> Any:
         return insert(table)
 
     def _floor(self, value: ColumnElement[float]) -> ColumnElement[int]:
         return cast(func.floor(value), BigInteger)
-
-
-def _packed(columns: Sequence[Iterable[Any]]) -> bytes:
-    sized = chain.from_iterable((repeat(size), column) for size, column in zip(_SIZES, columns, strict=False))
-    numbers = starmap(_NUMBERS.pack, zip(repeat(len(COLUMNS)), *sized, strict=False))
-    texts = [_prefixed(map(str.encode, column)) for column in columns[NUMBERS:-1]]
-    rows = zip(numbers, *texts, _prefixed(columns[-1]), strict=True)
-    return b"".join(chain((_HEADER,), chain.from_iterable(rows), (_END,)))
-
-
-def _prefixed(values: Iterable[bytes]) -> list[bytes]:
-    return [_LENGTH.pack(len(value)) + value for value in values]
 
 
 def _name(day: int) -> str:

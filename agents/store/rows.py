@@ -5,13 +5,15 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Iterable, Mapping
-from itertools import repeat
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import pairwise
+from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
-from agents.names import to_text
+from agents.columns import Coded, Names, coded, packed
+from agents.presentation import packed_texts
 from agents.store.tables import DAY_S
 from agents.types import UNKNOWN, Incident, Severity, Verdicts
 
@@ -28,6 +30,7 @@ COLUMNS = (
     "ttl_min",
     "rtt_ms",
     "rnd",
+    "features",
     "client",
     "qname",
     "domain",
@@ -35,9 +38,8 @@ COLUMNS = (
     "reasons",
     "model_id",
     "batch_id",
-    "features",
 )
-"""Order of a row's values: numbers first, then texts, then bytes."""
+"""Order of a row's values: numbers first, then bytes, then texts."""
 NUMBERS = 12
 """How many of COLUMNS are numbers."""
 RND_MAX = 2**31 - 1
@@ -51,40 +53,75 @@ def clean(text: str) -> str:
     return text.encode("utf-8", "backslashreplace").decode("utf-8").replace("\0", "\\000")
 
 
-def query_columns(verdicts: Verdicts, batch_id: str) -> list[Iterable[Any]]:
-    """One iterable for each of COLUMNS, all of the batch's length, each to be gone through once."""
-    batch = verdicts.queries
-    features = np.ascontiguousarray(verdicts.features, dtype="<f4")
-    count = len(batch)
-    return [
-        batch.ts.tolist(),
-        np.floor_divide(batch.ts, DAY_S).astype(np.int64).tolist(),
-        batch.qtype.tolist(),
-        verdicts.score.tolist(),
-        verdicts.severity.tolist(),
-        batch.rcode.tolist(),
-        batch.ancount.tolist(),
-        batch.qlen.tolist(),
-        batch.rlen.tolist(),
-        batch.ttl_min.tolist(),
-        batch.rtt_ms.tolist(),
+class Columns(NamedTuple):
+    """The rows of n queries, by columns in the order of COLUMNS."""
+
+    numbers: tuple[NDArray[Any], ...]
+    features: NDArray[np.float32]  # little-endian, shape (n, number of features)
+    texts: tuple[Coded | Names, ...]  # Names hold ASCII
+
+    def lists(self) -> list[Iterable[Any]]:
+        """One iterable for each of COLUMNS, to be gone through once: int, float, bytes and str."""
+        data, width = self.features.tobytes(), self.features.shape[1] * self.features.itemsize
+        features = [data[at : at + width] for at in range(0, len(data), width)] if width else [b""] * len(self.features)
+        texts = [ascii_of(column) if isinstance(column, Names) else column for column in self.texts]
+        return [*(column.tolist() for column in self.numbers), features, *texts]
+
+
+def query_columns(verdicts: Verdicts, batch_id: str) -> Columns:
+    """The batch as it is stored."""
+    batch, count = verdicts.queries, len(verdicts)
+    numbers = (
+        batch.ts,
+        np.floor_divide(batch.ts, DAY_S).astype(np.int64),
+        batch.qtype,
+        verdicts.score,
+        verdicts.severity,
+        batch.rcode,
+        batch.ancount,
+        batch.qlen,
+        batch.rlen,
+        batch.ttl_min,
+        batch.rtt_ms,
         _random(batch_id, count),
-        map(clean, batch.client),
-        map(to_text, batch.qname),
-        map(clean, verdicts.domain),
-        map(clean, batch.ans_types),
-        (json.dumps(reasons) if reasons else "[]" for reasons in verdicts.reasons),
-        repeat(clean(verdicts.model_id), count),
-        repeat(batch_id, count),
-        (row.tobytes() for row in features),
-    ]
+    )
+    texts = (
+        _cleaned(batch.client),
+        packed_texts(packed(batch.qname)),
+        _cleaned(verdicts.domain),
+        _cleaned(batch.ans_types),
+        _reasons(verdicts.reasons),
+        _all(clean(verdicts.model_id), count),
+        _all(batch_id, count),
+    )
+    return Columns(numbers, np.ascontiguousarray(verdicts.features, dtype="<f4"), texts)
 
 
-def _random(batch_id: str, count: int) -> list[int]:
+def _cleaned(column: Sequence[str]) -> Coded:
+    texts = coded(column)
+    return Coded(texts.codes, [clean(value) for value in texts.values])
+
+
+def _reasons(reasons: Sequence[tuple[str, ...]]) -> Coded:
+    numbers: dict[tuple[str, ...], int] = {}
+    codes = np.fromiter([numbers.setdefault(some, len(numbers)) for some in reasons], np.int32, len(reasons))
+    return Coded(codes, [json.dumps(some) for some in numbers])
+
+
+def _all(value: str, count: int) -> Coded:
+    return Coded(np.zeros(count, np.int32), [value])
+
+
+def ascii_of(column: Names) -> list[str]:
+    """The values as texts."""
+    text = column.data.decode("ascii")
+    return [text[start:end] for start, end in pairwise(column.starts.tolist())]
+
+
+def _random(batch_id: str, count: int) -> NDArray[np.int64]:
     """`rnd` of a batch's rows: the same again when the batch is written again."""
     seed = int.from_bytes(hashlib.sha256(batch_id.encode()).digest()[:8], "big")
-    drawn: list[int] = np.random.default_rng(seed).integers(0, RND_MAX, count, endpoint=True).tolist()
-    return drawn
+    return np.random.default_rng(seed).integers(0, RND_MAX, count, endpoint=True)
 
 
 def query_json(row: Mapping[str, Any]) -> dict[str, Any]:

@@ -4,25 +4,30 @@ from __future__ import annotations
 
 import fcntl
 import sqlite3
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import URL, ColumnElement, Connection, Integer, Table, cast, create_engine, event
+import numpy as np
+from sqlalchemy import URL, ColumnElement, Connection, Integer, Select, Table, cast, create_engine, event
 from sqlalchemy.dialects.sqlite import insert
 
+from agents.columns import coded, packed
 from agents.errors import StoreError
 from agents.store import migrate
 from agents.store.base import Store
-from agents.store.rows import COLUMNS
+from agents.store.rows import COLUMNS, Columns
+from agents.store.sampling import COLUMNS as SAMPLED
+from agents.store.sampling import Found
 from agents.store.tables import DAY_S
 
 BUSY_S = 10.0
 """How long a statement waits for another process' transaction, seconds."""
 DELETE_CHUNK = 20_000
 """Rows deleted in one transaction: some tens of milliseconds, so that the writer never waits for long."""
-
+FETCHED_ROWS = 4096
+"""Rows of a sample turned into columns at once, while the processor's cache still holds them."""
 CACHE_KIB = 65_536
 """Pages kept in memory, KiB: indexes on names and random numbers are written all over, not at the end."""
 
@@ -76,8 +81,18 @@ class SqliteStore(Store):
     def _prepare(self, days: Sequence[int]) -> None:
         """One table holds all days."""
 
-    def _insert(self, connection: Connection, columns: Sequence[Iterable[Any]]) -> None:
-        connection.connection.cursor().executemany(_INSERT, zip(*columns, strict=True))  # type: ignore[arg-type]
+    def _insert(self, connection: Connection, columns: Columns) -> None:
+        connection.connection.cursor().executemany(_INSERT, zip(*columns.lists(), strict=True))  # type: ignore[arg-type]
+
+    def _found(self, connection: Connection, statement: Select[Any]) -> Found:
+        cursor = connection.execute(statement).cursor  # the driver's own tuples: one object a row is enough
+        columns: list[list[Any]] = [[] for _ in SAMPLED]
+        while rows := cursor.fetchmany(FETCHED_ROWS):
+            for column, values in zip(columns, zip(*rows, strict=True), strict=True):
+                column.extend(values)
+        ids, rnd, ts, client, qname, domain, features = columns
+        numbers = np.array(ids, np.int64), np.array(rnd, np.int64), np.array(ts, np.float64)
+        return Found(*numbers, coded(client), qname, coded(domain), packed(features))
 
     def _upsert(self, table: Table) -> Any:
         return insert(table)

@@ -6,11 +6,14 @@ from collections import Counter
 from typing import Any
 
 import numpy as np
-import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from sqlalchemy import create_engine, text
 
+from agents.kernels import capping
 from agents.store import Store, open_store
 from agents.types import Sample, Severity
+from tests.listening import wait_until
 from tests.verdicts import DAY_S, START, verdicts
 
 
@@ -118,31 +121,66 @@ def test_rows_of_an_older_feature_table_are_left_out(store: Store) -> None:
     assert _days(sample) == {1: 20}
 
 
-def test_the_index_is_read_and_not_the_table(postgres_url: str) -> None:
-    """Postgres' own plan: no sequential scan and no sort of a whole day."""
+def _scans(url: str, index: str) -> tuple[int, int]:
+    """Rows read without an index, and scans of the index of this name, as Postgres counts."""
+    engine = create_engine(url.replace("postgresql:", "postgresql+psycopg2:"))
+    with engine.begin() as connection:
+        whole = connection.execute(
+            text("SELECT sum(seq_tup_read) FROM pg_stat_user_tables WHERE relname ~ 'queries_day'")
+        )
+        ranged = connection.execute(
+            text("SELECT sum(idx_scan) FROM pg_stat_user_indexes WHERE indexrelname LIKE :name"), {"name": index}
+        )
+        counts = int(whole.scalar() or 0), int(ranged.scalar() or 0)
+    engine.dispose()
+    return counts
+
+
+def test_few_of_many_are_read_by_the_index_and_not_by_the_table(postgres_url: str) -> None:
     store = open_store(postgres_url)
     store.migrate()
     _fill(store, 0, 20_000, "b")
     engine = create_engine(postgres_url.replace("postgresql:", "postgresql+psycopg2:"))
     with engine.begin() as connection:
         connection.execute(text("ANALYZE queries"))
-        plan = "\n".join(
-            connection.execute(
-                text(
-                    "EXPLAIN SELECT id FROM queries WHERE severity = 0 AND day = :day AND rnd >= 7"
-                    " AND score < 0.5 ORDER BY rnd, id LIMIT 256"
-                ),
-                {"day": int(START // DAY_S)},
-            ).scalars()
-        )
     engine.dispose()
+    before = _scans(postgres_url, "%day_rnd%")
+    assert len(_sample(store)) == 100
     store.close()
-    assert "Seq Scan" not in plan
-    assert "day_rnd_idx" in plan
+    wait_until(lambda: _scans(postgres_url, "%day_rnd%")[1] >= before[1] + 2, 10)
+    assert _scans(postgres_url, "%day_rnd%")[0] == before[0]
 
 
-@pytest.mark.parametrize("limit", [1, 7, 99])
-def test_never_more_than_the_limit(store: Store, limit: int) -> None:
-    for day in range(5):
-        _fill(store, day, 50, f"b{day}")
-    assert len(_sample(store, limit=limit)) == limit
+def test_what_the_index_does_not_hold_is_drawn_where_caps_refuse_the_rest(store: Store) -> None:
+    """One client asked nearly all: the few others lie anywhere, and all of them are found."""
+    clients = ["192.0.2.200" if i % 500 else f"192.0.2.{i // 500}" for i in range(20_000)]
+    _fill(store, 0, 20_000, "b", client=clients)
+    sample = _sample(store, limit=50, client_share=0.02)
+    assert len(sample) >= 2, "the busy one gives its one query"
+    assert max(Counter(sample.client).values()) == 1
+    assert len(_sample(store, limit=1000, client_share=0.9).client) > 900
+
+
+@settings(deadline=None)
+@given(
+    st.lists(st.tuples(st.integers(0, 4), st.integers(0, 4)), max_size=60),
+    st.integers(1, 5),
+    st.integers(1, 5),
+    st.integers(0, 70),
+)
+def test_caps_are_those_of_a_plain_loop(
+    rows: list[tuple[int, int]], client_max: int, domain_max: int, count: int
+) -> None:
+    clients, domains = np.array([row[0] for row in rows], np.int64), np.array([row[1] for row in rows], np.int64)
+    left, taken = (np.full(5, client_max), np.full(5, domain_max)), np.zeros(len(rows), np.bool_)
+    at, found = capping.take(clients, domains, 0, len(rows), count, *left, taken)
+    seen: tuple[Counter[int], Counter[int]] = (Counter(), Counter())
+    expected = []
+    for number, (client, domain) in enumerate(rows):
+        if len(expected) < count and seen[0][client] < client_max and seen[1][domain] < domain_max:
+            seen[0][client] += 1
+            seen[1][domain] += 1
+            expected.append(number)
+    assert np.flatnonzero(taken).tolist() == expected
+    assert found == len(expected)
+    assert at == len(rows) if found < count else at == (expected[-1] + 1 if expected else 0)

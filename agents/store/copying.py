@@ -1,0 +1,125 @@
+"""A batch's rows in the binary format of PostgreSQL's COPY (its manual: "COPY", "Binary Format").
+
+A signature, flags and the length of an extension; for each row the number of its fields and then each field as
+length and bytes, all in network order; -1 at the end. Numbers and features take the same bytes in every row, so NumPy
+lays them out; a kernel puts the texts behind them.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Sequence
+from functools import lru_cache
+from itertools import chain
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from agents.columns import Coded, Names, packed
+from agents.kernels import COMPILED, packing
+from agents.store.rows import COLUMNS, NUMBERS, Columns
+
+HEADER = b"PGCOPY\n\xff\r\n\0" + struct.pack("!ii", 0, 0)
+END = struct.pack("!h", -1)
+_KINDS = {
+    "ts": "f8",
+    "day": "i4",
+    "qtype": "i4",
+    "score": "f4",
+    "severity": "i2",
+    "rcode": "i2",
+    "ancount": "i4",
+    "qlen": "i4",
+    "rlen": "i4",
+    "ttl_min": "i8",
+    "rtt_ms": "f4",
+    "rnd": "i4",
+}
+"""What each number is in the table; COPY converts nothing."""
+_LENGTH = struct.Struct("!i")
+
+
+def rows_of(columns: Columns) -> bytes:
+    """The rows, as they go to the server."""
+    fixed = _fixed(columns)
+    values, which = _texts(columns.texts)
+    body = _compiled(fixed, values, which) if COMPILED else _plain(fixed, values, which)
+    return b"".join((HEADER, body, END))
+
+
+def _compiled(fixed: NDArray[np.uint8], values: Names, which: NDArray[np.int64]) -> memoryview:
+    sizes = np.diff(values.starts)
+    out = np.empty(fixed.size + 4 * which.size + int(sizes[which].sum()), np.uint8)
+    packing.rows(fixed, which, values.array, values.starts, out)
+    return out.data
+
+
+def _plain(fixed: NDArray[np.uint8], values: Names, which: NDArray[np.int64]) -> bytes:
+    prefixed = [_LENGTH.pack(len(value)) + value for value in values]
+    texts = [map(prefixed.__getitem__, column) for column in which.T.tolist()]
+    return b"".join(chain.from_iterable(zip(map(bytes, fixed), *texts, strict=True)))
+
+
+@lru_cache(maxsize=4)
+def _template(width: int) -> NDArray[np.void]:
+    """One row's fixed part with all lengths filled in, shape (1,); `width`: bytes of the features."""
+    kinds = [_KINDS[name] for name in COLUMNS[:NUMBERS]]
+    fields: list[Any] = [("fields", ">i2")]
+    for name, kind in zip(COLUMNS, kinds, strict=False):
+        fields += [(f"{name}_size", ">i4"), (name, f">{kind}")]
+    fields += [("features_size", ">i4"), ("features", np.uint8, (width,))]
+    row = np.zeros(1, np.dtype(fields))
+    row["fields"], row["features_size"] = len(COLUMNS), width
+    for name, kind in zip(COLUMNS, kinds, strict=False):
+        row[f"{name}_size"] = int(kind[1])
+    return row
+
+
+def _fixed(columns: Columns) -> NDArray[np.uint8]:
+    """What begins every row, shape (n, bytes)."""
+    width = columns.features.shape[1] * columns.features.itemsize
+    rows = np.repeat(_template(width), len(columns.features))
+    for name, column in zip(COLUMNS, columns.numbers, strict=False):
+        rows[name] = column
+    rows["features"] = columns.features.view(np.uint8)
+    return rows.view(np.uint8).reshape(len(rows), rows.itemsize)
+
+
+def _texts(columns: Sequence[Coded | Names]) -> tuple[Names, NDArray[np.int64]]:
+    """All texts in one column, and the numbers of those of each row, shape (n, len(columns))."""
+    which = np.empty((len(columns[0]), len(columns)), np.int64)
+    tables: list[Names] = []
+    first = size = 0
+    starts = [np.zeros(1, np.int64)]
+    for number, column in enumerate(columns):
+        table = column if isinstance(column, Names) else packed([value.encode() for value in column.values])
+        which[:, number] = first + (np.arange(len(table)) if isinstance(column, Names) else column.codes)
+        starts.append(table.starts[1:] + size)
+        tables.append(table)
+        first, size = first + len(table), size + len(table.data)
+    return Names(b"".join([table.data for table in tables]), np.concatenate(starts)), which
+
+
+def columns_of(data: memoryview, count: int, width: int) -> list[Names]:
+    """The fields of `count` rows as the server gives them, one column of bytes for each of `width`; none is NULL."""
+    array = np.frombuffer(data, np.uint8)
+    begins, sizes = np.empty((count, width), np.int64), np.empty((count, width), np.int64)
+    packing.fields(array, len(HEADER), begins, sizes)
+    return [gathered(array, begins[:, number], sizes[:, number]) for number in range(width)]
+
+
+def gathered(array: NDArray[np.uint8], begins: NDArray[np.int64], sizes: NDArray[np.int64]) -> Names:
+    """Pieces of a buffer as a column; begins and sizes have shape (n,)."""
+    starts = np.zeros(len(sizes) + 1, np.int64)
+    np.cumsum(sizes, out=starts[1:])
+    out = np.empty(starts[-1], np.uint8)
+    packing.gather(array, begins, sizes, out)
+    return Names(out.tobytes(), starts)
+
+
+def texts_of(column: Names) -> Coded:
+    """A column of UTF-8, of which few values differ."""
+    numbers: dict[bytes, int] = {}
+    codes = np.fromiter([numbers.setdefault(value, len(numbers)) for value in column], np.int32, len(column))
+    return Coded(codes, [value.decode() for value in numbers])

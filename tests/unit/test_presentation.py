@@ -1,0 +1,49 @@
+"""Presentation form by the batch against names.to_text, compiled and not."""
+
+from __future__ import annotations
+
+from itertools import accumulate
+
+import numpy as np
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from agents import presentation
+from agents.columns import packed
+from agents.errors import NameFormatError
+from agents.names import labels_of, to_text
+from tests.wire_names import LONGEST, wire_names
+
+BATCHES = st.lists(wire_names(), max_size=40)
+UNHURRIED = settings(deadline=None)
+"""The first call compiles."""
+
+
+@UNHURRIED
+@given(BATCHES)
+@example(LONGEST)
+def test_texts_are_those_of_one_name_at_a_time(names: list[bytes]) -> None:
+    assert presentation.texts(packed(names)) == [to_text(name) for name in names]
+    assert list(presentation.packed_texts(packed(names))) == [to_text(name).encode() for name in names]
+
+
+@UNHURRIED
+@given(BATCHES, st.data())
+def test_a_cut_leaves_what_lies_behind_it(names: list[bytes], data: st.DataObject) -> None:
+    begins = [[0, *accumulate(1 + len(label) for label in labels_of(name))] for name in names]
+    cuts = [data.draw(st.sampled_from(some)) for some in begins]
+    expected = [to_text(name[cut:]) for name, cut in zip(names, cuts, strict=True)]
+    assert presentation.texts(packed(names), np.array(cuts, np.int64)) == expected
+
+
+@pytest.mark.parametrize("bad", [b"\x05abc", b"\x40" + b"a" * 64, b"\x01a\x00\x01b", b"\x03com\x07", b"\xc0\x0c"])
+def test_a_bad_length_is_told(bad: bytes) -> None:
+    with pytest.raises(NameFormatError, match="bad label length"):
+        presentation.texts(packed([b"\3com", bad, b"\3net"]))
+
+
+def test_without_a_compiler_the_texts_are_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    compiled = presentation.texts(packed(LONGEST))
+    monkeypatch.setattr(presentation, "COMPILED", False)
+    assert presentation.texts(packed(LONGEST)) == compiled
