@@ -166,7 +166,8 @@ class TunnelDetector:
             if event["secret"]:
                 evidence = with_secret(evidence, secret_of(batch.qname[row]))
             key = watched[at] = clients[row], SCATTERED if scattered[at] else domains[row]
-            is_open = self.incidents.observe(ts, *key, _standing(event), evidence, self._sharing(event, evidence))
+            sharing = self._sharing(ts, event, evidence)
+            is_open = self.incidents.observe(ts, *key, _standing(event), evidence, sharing)
             best = decided.setdefault(row, NO_EVIDENCE)
             below = event["fresh"] and evidence.ratio < 1 and not scattered[at]
             if (is_open or below) and evidence.ratio > best.ratio:
@@ -176,12 +177,13 @@ class TunnelDetector:
                 self.flows.state.flows[at]["watched"] = 0
         return decided
 
-    def _sharing(self, event: np.void, evidence: Evidence) -> Sequence[str]:
+    def _sharing(self, ts: float, event: np.void, evidence: Evidence) -> Sequence[str]:
         if not evidence.kind.startswith("spread"):
             return ()
-        found = [self.flows.view(row).samples for row in event["sharing"].tolist() if row >= 0]
-        # a carrier that made room for others later in the batch has no samples any more
-        return [domain_text(samples[0][0].lower()) for samples in found[:SHARING_MAX] if samples]
+        found = [self.flows.view(row) for row in event["sharing"].tolist() if row >= 0]
+        # a carrier may have made room for another flow later in the batch
+        still = [flow for flow in found[:SHARING_MAX] if flow.samples and flow.first_seen <= ts]
+        return [domain_text(flow.samples[0][0].lower()) for flow in still]
 
     def _verdicts(
         self, batch: QueryBatch, asked: Asked, found: Lexical, domains: Coded, said: Told, decided: dict[int, Evidence]
