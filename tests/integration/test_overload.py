@@ -25,8 +25,8 @@ ODD_EVERY = 4
 
 
 def mixed(number: int) -> str:
-    """Plain names, and now and then an odd one below a domain of its own, which is no incident."""
-    if number % ODD_EVERY:
+    """Plain names, and now and then, on every port of a load, an odd one below its own domain, which is no incident."""
+    if (number // Load.SOCKETS + number) % ODD_EVERY:
         return plain(number)
     return f"{hashlib.sha256(str(number).encode()).hexdigest()[:40]}.d{number}.test"
 
@@ -82,7 +82,7 @@ def test_overload_sheds_in_order_and_all_of_it_adds_up(tmp_path: Path) -> None:
     assert sum(not reasons for _, _, reasons in odd) == state["shed"]["unexplained"]
     judged_odd = sum(is_odd(name) for name, _, _ in stored)
     judged_plain = len(stored) - judged_odd + state["shed"]["sampled_out"]
-    assert abs(judged_odd - judged_plain / (ODD_EVERY - 1)) < 0.2 * judged_odd, "only NORMAL ones are sampled"
+    assert abs(judged_odd - judged_plain / (ODD_EVERY - 1)) < 0.3 * judged_odd, "only NORMAL ones are sampled"
 
 
 def test_what_is_shed_is_shown(tmp_path: Path) -> None:
