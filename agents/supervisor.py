@@ -23,7 +23,7 @@ from typing import NoReturn
 
 import structlog
 
-from agents import bootstrap, workers
+from agents import bootstrap, warm, workers
 from agents.errors import AgentsError, SettingsError, UsageError
 from agents.settings import Settings
 from agents.shared import Shared
@@ -76,6 +76,7 @@ def supervise(settings: Settings, others: Sequence[tuple[str, Work]], ready: Cal
     bootstrap.make_folders(settings)
     names = workers.listener_names(listeners_of(settings))
     pairs = bind_pairs(workers.hosts_of(settings), settings.listen_port, len(names))
+    warm.up(lambda text: _log.info("kernels_loading", note=text))  # once, and all that is forked has them
     addresses = [f"{sock.getsockname()[0]} port {sock.getsockname()[1]}" for sock, _ in pairs[0]]
     shared = Shared(len(names), settings.queue_max, [*names, DETECTOR, *(name for name, _ in others)])
     detecting = partial(workers.detect, settings, shared)

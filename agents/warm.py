@@ -6,11 +6,14 @@ import sys
 from collections.abc import Callable
 from threading import Timer
 
-from agents import lexical
+from agents import snapshot
+from agents.detection import TunnelDetector
+from agents.flows import Flows
 from agents.kernels import COMPILED
 from agents.model import Model
-from agents.names import from_text
-from agents.shipped import model_bytes
+from agents.policy import Scale
+from agents.shipped import batch_of, model_bytes
+from agents.sources import compiled
 
 PATIENCE_S = 1.0
 NOTE = "kernels are compiled for this processor, once; KERNELS=off works without"
@@ -24,9 +27,22 @@ def up(tell: Callable[[str], None]) -> None:
     timer.daemon = True
     timer.start()
     try:
-        lexical.read([from_text("www.example.com")], Model.from_bytes(model_bytes()), (0, 0))
+        _judge()
+        compiled.load()
     finally:
         timer.cancel()
+
+
+def _judge() -> None:
+    """Everything that judging may need: counting, making room, forgetting, and windows out of a file."""
+    detector = TunnelDetector(Model.from_bytes(model_bytes()), 4, 3600.0, Scale())
+    for at in range(2):
+        names = [f"{i}.{at}.example{i}.com" for i in range(8)]
+        detector.detect(batch_of([1e6 * at] * 8, ["192.0.2.1"] * 8, names, [16] * 8))
+    (row, *_) = detector.flows.rows(lambda flows: flows["used"] == 1)
+    detector.flows.forget(row)
+    detector.flows.find("192.0.2.1", 0)
+    snapshot.load(snapshot.dump(detector.flows), Flows(4))
 
 
 def main() -> int:

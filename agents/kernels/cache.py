@@ -31,8 +31,7 @@ def folder() -> Path | None:
     if _can_write(first):
         return first
     own = Path(os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser()) / "dns-tunnel-detector" / digest
-    if first.is_dir() and not own.exists():
-        _copy(first, own)
+    _copy(first, own)
     return own if _can_write(own) else None
 
 
@@ -46,8 +45,10 @@ def _can_write(path: Path) -> bool:
 
 
 def _copy(source: Path, target: Path) -> None:
-    """Copy a folder so that no other process sees half of it; where that fails, there is none."""
+    """Copy a folder, if it is not there yet, so that no process sees half of it; where that fails, there is none."""
     try:
+        if target.exists() or not source.is_dir():
+            return
         target.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=target.parent) as made:
             copy = shutil.copytree(source, Path(made) / "copy")

@@ -32,10 +32,6 @@ def dying(self, *given):
 """The detector kills itself once, before or after a step, when there is a file of the name "armed"."""
 
 
-COLLECTED = 100
-"""Queries that a listener may hold at 1,000 a second before its ring and its counters have them (datapath.py)."""
-
-
 def alive(pid: int) -> bool:
     try:
         os.kill(pid, 0)
@@ -95,10 +91,12 @@ def test_a_killed_listener_is_followed_by_another_and_nothing_is_counted_twice(t
         assert one.stop() == 0
     names = one.sqlite_names()
     assert len(names) == len(set(names)) == state["spool"]["stored"] == state["scored"]
-    unseen = load.answered - set(names)
-    assert len(unseen) <= 2 * COLLECTED, "what a killed listener had answered and not yet put into its ring"
+    lost = load.answered - set(names)
+    assert len(lost) <= 2 * Load.UNDER_WAY, (
+        "records that waited for company, a hundredth of a second, in a killed process"
+    )
     assert [state["processes"][name]["restarts"] for name in ("listener-1", "listener-2", "detector")] == [1, 1, 0]
-    assert load.sent - 2 * COLLECTED <= state["counters"]["received"] <= load.sent, "counters outlive the process"
+    assert load.sent - 2 * Load.UNDER_WAY <= state["counters"]["received"] <= load.sent, "counters outlive the process"
 
 
 def test_both_listeners_take_part(tmp_path: Path) -> None:
