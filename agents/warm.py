@@ -39,6 +39,7 @@ def up(tell: Callable[[str], None], *loads: Callable[[], None]) -> None:
             load()
     finally:
         timer.cancel()
+        timer.join()  # so that a caller that forks has one thread
 
 
 def judging() -> None:

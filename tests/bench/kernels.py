@@ -12,6 +12,7 @@ from agents.kernels import COMPILED
 from agents.model import raw_scores
 from agents.names import to_text
 from agents.policy import Scale
+from agents.services import Services
 from agents.sources.capture import PcapSource
 from tests.bench.table import Figure, seconds
 from tests.detecting import shipped_model
@@ -47,7 +48,7 @@ def reading(directory: Path) -> Iterator[Figure]:
     rate = len(batches) * BATCH / took
     yield Figure("names read: features, score, labels, keys", rate, "/s", BATCH / rows, "the forest alone in NumPy")
     texts = [to_text(name) for name in islice(names(ONE_BY_ONE, seed=2), ONE_BY_ONE)]
-    scale = Scale()
-    one = seconds(lambda: [list(score_rows(model, scale, [text], "A")) for text in texts]) / ONE_BY_ONE
+    scale, services = Scale(), Services()
+    one = seconds(lambda: [list(score_rows(model, scale, services, [text], "A")) for text in texts]) / ONE_BY_ONE
     alone = seconds(lambda: raw_scores(model.arrays, first.features[:1], 256))
     yield Figure("one name through score", one * 1e6, "µs", alone * 1e6, "the forest alone in NumPy")
