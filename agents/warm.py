@@ -6,11 +6,12 @@ import io
 import socket
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from struct import pack
 from threading import Timer
 
 from agents import lexical
-from agents.kernels import COMPILED
+from agents.kernels import COMPILED, KEPT, cache
 from agents.model import Model
 from agents.names import from_text
 from agents.shipped import model_bytes
@@ -25,17 +26,26 @@ _QUESTION = b"\0\1\0\0\0\1\0\0\0\0\0\0" + _NAME + b"\0\0\1\0\1"
 
 
 def up(tell: Callable[[str], None]) -> None:
-    """Load all kernels, compiled or not; `tell` gets one line where that takes longer than PATIENCE_S."""
-    if not COMPILED:
+    """Compile all kernels unless they are; `tell` gets one line where that takes longer than PATIENCE_S."""
+    mark = cache.warm_mark(KEPT) if KEPT is not None else None
+    if not COMPILED or (mark is not None and mark.exists()):
         return
     timer = Timer(PATIENCE_S, tell, [NOTE])
     timer.daemon = True
     timer.start()
     try:
-        lexical.read([_NAME], Model.from_bytes(model_bytes()), (0, 0))
-        _scan()
+        load()
     finally:
         timer.cancel()
+    if mark is not None:
+        with suppress(OSError):  # no room: it is tried again
+            mark.touch()
+
+
+def load() -> None:
+    """Call every kernel: what runs for long does it before its first batch."""
+    lexical.read([_NAME], Model.from_bytes(model_bytes()), (0, 0))
+    _scan()
 
 
 def _scan() -> None:

@@ -8,6 +8,7 @@ What was compiled for another processor is not used but made anew.
 from __future__ import annotations
 
 import hashlib
+import importlib
 import os
 import shutil
 import tempfile
@@ -30,10 +31,16 @@ def folder() -> Path | None:
     first = Path(os.environ.get("NUMBA_CACHE_DIR") or _HERE / "__pycache__") / digest
     if _can_write(first):
         return first
-    own = Path(os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser()) / "dns-tunnel-detector" / digest
+    home = os.environ.get("XDG_CACHE_HOME") or os.environ.get("HOME", "/nonexistent") + "/.cache"
+    own = Path(home) / "dns-tunnel-detector" / digest
     if first.is_dir() and not own.exists():
         _copy(first, own)
     return own if _can_write(own) else None
+
+
+def warm_mark(kept: Path) -> Path:
+    """The file that says that all kernels are kept in the folder, compiled for this processor."""
+    return kept / f"warm-{importlib.import_module('llvmlite.binding').get_host_cpu_name()}"
 
 
 def _can_write(path: Path) -> bool:

@@ -35,13 +35,14 @@ def test_a_cold_start_says_what_it_does_and_a_warm_one_nothing(tmp_path: Path) -
     kept = {path.name: path.stat().st_mtime_ns for path in tmp_path.rglob("*.nbc")}
     assert kept
     assert run("-m agents.warm", NUMBA_CACHE_DIR=str(tmp_path)).stderr == ""
+    run("-c from agents import warm; warm.load()", NUMBA_CACHE_DIR=str(tmp_path))
     assert {path.name: path.stat().st_mtime_ns for path in tmp_path.rglob("*.nbc")} == kept, "compiled again"
 
 
 UNCOMPILED = """
 import importlib, pkgutil
 from agents import kernels, warm
-warm.up(print)
+warm.load()
 found = [f"{module.name}.{name}"
     for module in pkgutil.iter_modules(kernels.__path__)
     for name, value in vars(importlib.import_module(f"agents.kernels.{module.name}")).items()
