@@ -96,7 +96,7 @@ def replay(settings: Settings, options: argparse.Namespace) -> int:
     if options.verdicts and options.json is None:
         raise UsageError("cannot print verdicts: --verdicts needs --json")
     source = open_files(settings, options.files, options.format)
-    warm.up(_tell, warm.judging, warm.scanning)
+    warm.up(_tell)
     model = bootstrap.registry_of(settings).current()
     store = bootstrap.store_of(settings) if options.store else None
     if store is not None:
@@ -155,7 +155,7 @@ def score(settings: Settings, options: argparse.Namespace) -> int:
     """`dns-tunnel score`."""
     if not options.names and options.file is None:
         raise UsageError("cannot score: give names, or --file")
-    warm.up(_tell, warm.judging, warm.scanning)
+    warm.up(_tell)
     model, scale = bootstrap.registry_of(settings).current(), bootstrap.scale_of(settings)
     services = bootstrap.services_of(settings)
     bad = 0
