@@ -1,4 +1,4 @@
-"""What is measured: replay, listener, stores, retraining."""
+"""What is measured: replay, listener, forwarders, stores, retraining."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ from agents.shipped import benign_names, benign_sample, sample_of
 from agents.store.opening import open_store
 from agents.types import Row, Verdicts, batch_of
 from agents.validation import fresh_detector
+from tests.bench.forwarders import compared
 from tests.bench.load import latencies, messages, percentile, rate
 from tests.bench.table import Figure, seconds
 from tests.detecting import shipped_model
@@ -116,6 +117,11 @@ def _compared(bare: int, port: int, queries: list[bytes]) -> Iterator[Figure]:
         yield Figure(f"listener, latency {name} ({measured - base:+.2f} ms)", measured, "ms", base, against)
 
 
+def forwarders(directory: Path) -> Iterator[Figure]:
+    """Forwarding, beside forwarders that people run today; skipped in one line where dnsdist or dnsperf is missing."""
+    yield from compared(directory, _free_port())
+
+
 def _verdicts() -> list[Verdicts]:
     rows, detector = some_traffic()[:STORED], fresh_detector(shipped_model(), Scale())
     return [detector.detect(batch_of(rows[at : at + BATCH])) for at in range(0, len(rows), BATCH)]
@@ -167,4 +173,10 @@ def retraining(directory: Path) -> Iterator[Figure]:
     yield Figure("dns-tunnel retrain, start to exit", whole, "s", fit, "scikit-learn's fit alone")
 
 
-PARTS = {"replay": replay, "listener": listener, "stores": stores, "retraining": retraining}
+PARTS = {
+    "replay": replay,
+    "listener": listener,
+    "forwarders": forwarders,
+    "stores": stores,
+    "retraining": retraining,
+}

@@ -264,3 +264,20 @@ def test_tcp_and_udp_share_the_bound_of_queries_in_flight() -> None:
             wait_until(lambda: listener.inflight == 2)
             assert tcp(listener, dns.message.make_query("example.com", "A")).rcode() == Rcode.SERVFAIL
         assert listener.counters.shed == 1
+
+
+def test_a_thousand_queries_in_flight_when_it_stops_are_all_told_so() -> None:
+    with StubServer(silent) as stub, socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4 << 20)
+        client.settimeout(5)
+        with listening(stub, timeout_s=60) as (listener, rows):
+            client.connect(("127.0.0.1", listener.ports[0]))
+            for number in range(1000):
+                client.send(dns.message.make_query("example.com", "A", id=number).to_wire())
+                if number % 50 == 49:
+                    wait_until(lambda wanted=number + 1: listener.inflight == wanted)  # type: ignore[misc]
+        told = [_codes(client) for _ in range(150)]
+        assert {rcode for _, rcode in told} == {Rcode.SERVFAIL}
+        assert len(rows) == listener.counters.servfail == 1000
+        assert adds_up(listener.counters)
+        assert listener.inflight == 0
