@@ -88,7 +88,8 @@ def test_hostile_queries_get_what_the_definition_answers(both_ways: bool) -> Non
 
 def test_each_of_many_clients_with_equal_ids_gets_its_own_answer() -> None:
     with StubServer(named) as stub, listening(stub, timeout_s=10) as (listener, rows):
-        clients = [socket.socket(socket.AF_INET, socket.SOCK_DGRAM) for _ in range(20)]  # 200 queries fit into the upstream's buffer
+        # 200 queries: as many as surely fit into the upstream's receive buffer.
+        clients = [socket.socket(socket.AF_INET, socket.SOCK_DGRAM) for _ in range(20)]
         expected = {}
         for number, client in enumerate(clients):
             client.settimeout(5)
