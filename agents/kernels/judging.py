@@ -87,12 +87,6 @@ def _note_peak(flow: Any, ts: float, ratio: float, i: int, told: Told) -> None:
 
 
 @kernel_in_place
-def _carriers_of(state: State, client: int) -> Any:
-    found = state.clients[client]
-    return state.carriers[max(found["carriers_at"], 0)][: found["carriers"]]
-
-
-@kernel_in_place
 def _tell(state: State, i: int, row: int, evidence: Any, fresh: bool, secret: bool, told: Told) -> None:
     """Hand a query on that may open or go on with an incident, with its flow as it is now."""
     flow = state.flows[row]
@@ -107,7 +101,7 @@ def _tell(state: State, i: int, row: int, evidence: Any, fresh: bool, secret: bo
     event["first_seen"], event["leaked"], event["queries"] = flow["first_seen"], flow["leaked"], flow["queries"]
     event["names"], event["encoded_names"] = flow["names"], flow["encoded_names"]
     if evidence["kind"] == BY_SPREAD or evidence["kind"] == BY_SPREAD_FRESH:
-        loudest(_carriers_of(state, flow["client"]), state.flows, event["sharing"])
+        loudest(state.clients[flow["client"]], state.carriers, state.flows, event["sharing"])
 
 
 @kernel_in_place
@@ -177,8 +171,8 @@ def _weigh(
     if evidence["ratio"] >= rules[FACTOR_AT]:
         flow["alone"] = 1
     if carries and not flow["alone"]:
-        carriers = _carriers_of(state, flow["client"])
-        shared(evidence, ts, flow, carriers, state.flows, state.windows, limits, rules, total)
+        client = state.clients[flow["client"]]
+        shared(evidence, ts, flow, client, state.carriers, state.flows, state.windows, limits, rules, total)
     _note_peak(flow, ts, evidence["ratio"], i, told)
     evidence["ratio"] /= rules[FACTOR_AT]
     evidence["limit"] *= rules[FACTOR_AT]

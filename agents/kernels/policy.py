@@ -99,6 +99,7 @@ def shared(
     evidence: Any,
     ts: float,
     flow: Any,
+    client: Any,
     carriers: NDArray[np.int32],
     flows: NDArray[Any],
     windows: NDArray[Any],
@@ -106,10 +107,10 @@ def shared(
     rules: NDArray[np.float64],
     total: NDArray[np.float64],
 ) -> None:
-    """Evidence of what a client's carriers (rows), those not incidents by themselves, carried together."""
+    """Evidence of what a client's carriers (State.carriers), those not incidents by themselves, carried together."""
     count = 0
-    for row in carriers:
-        count += flows[row]["alone"] == 0
+    for i in range(client["carriers"]):
+        count += flows[carriers[client["carriers_at"], i]]["alone"] == 0
     if count < 2:
         return
     fresh = is_fresh(flow, rules)
@@ -117,8 +118,8 @@ def shared(
         if limits[BY_SPREAD, number] == np.inf:
             continue
         encoded = names = 0.0
-        for row in carriers:
-            carrier = flows[row]
+        for i in range(client["carriers"]):
+            carrier = flows[carriers[client["carriers_at"], i]]
             if carrier["alone"] == 0:
                 sums(windows[carrier["windows"]], ts, number, total)
                 encoded += total[ENCODED]
@@ -130,11 +131,12 @@ def shared(
 
 
 @kernel_in_place
-def loudest(carriers: NDArray[np.int32], flows: NDArray[Any], out: NDArray[np.int32]) -> None:
+def loudest(client: Any, carriers: NDArray[np.int32], flows: NDArray[Any], out: NDArray[np.int32]) -> None:
     """The carriers that carried most, those not incidents by themselves, loudest first. out: shape (SHARING_MAX,)."""
     for place in range(SHARING_MAX):
         out[place] = NONE
-        for found in carriers:
+        for i in range(client["carriers"]):
+            found = carriers[client["carriers_at"], i]
             taken = flows[found]["alone"] != 0
             for before in range(place):
                 taken = taken or out[before] == found
