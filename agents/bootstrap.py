@@ -27,6 +27,7 @@ from agents.runs import RetrainOptions, TrainingRun, TrainRequest
 from agents.services import Services
 from agents.settings import Settings, parse_upstreams
 from agents.shipped import benign_names, benign_sample, model_bytes, sample_of
+from agents.siphash import Key
 from agents.sources.upstream import Endpoint, system_resolvers
 from agents.store.base import Store
 from agents.store.opening import open_store
@@ -96,11 +97,11 @@ def services_of(settings: Settings) -> Services:
     return services_at(load_entries(known_path(settings)), time.time())
 
 
-def detector_of(settings: Settings, model: Model) -> TunnelDetector:
-    """A detector that has seen nothing yet."""
+def detector_of(settings: Settings, model: Model, key: Key = (0, 0)) -> TunnelDetector:
+    """A detector that has seen nothing yet. key: of its hashes; a secret one where strangers choose the names."""
     scale = scale_of(settings)
     services = services_of(settings)
-    return TunnelDetector(model, settings.window_keys_max, settings.incident_quiet_s, scale, services)
+    return TunnelDetector(model, settings.window_keys_max, settings.incident_quiet_s, scale, services, key)
 
 
 def validator_of(settings: Settings) -> Validator:

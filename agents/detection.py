@@ -5,8 +5,11 @@ from __future__ import annotations
 import threading
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import lru_cache
+from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from agents.budget import DAY_S, Peaks
 from agents.columns import Coded, coded, packed
@@ -22,26 +25,46 @@ from agents.names import domain_text, from_text, labels_of, split_domain
 from agents.policy import SCATTERED, Evidence, Limits, Scale, evidence_of, limits_of, query_reasons, with_secret
 from agents.presentation import texts
 from agents.services import Services
-from agents.siphash import siphash
+from agents.siphash import Key, siphash
 from agents.types import Incident, QueryBatch, Verdicts, batch_of
 
 NO_EVIDENCE = Evidence(0.0)
+SIGNERS, TXT = b"_domainkey", 16
+"""Below this label, in answers of this type, lie the keys of mail signers (RFC 6376 section 3.6.2.1)."""
+
+
+class _Marks(NamedTuple):
+    """Identities of what is looked out for."""
+
+    signers: np.uint64  # the label SIGNERS
+    called: NDArray[np.uint64]  # domains of call-back services
+
+
+@lru_cache(maxsize=4)
+def _marks(key: Key) -> _Marks:
+    called = [siphash(from_text(domain), key) for domain in OAST]
+    return _Marks(np.uint64(siphash(b"." + SIGNERS, key)), np.array(called, np.uint64))
 
 
 class TunnelDetector:
     """Scores queries with the model and with what it knows of each client and domain (protocols.Detector)."""
 
     def __init__(
-        self, model: Model, keys_max: int, quiet_s: float, scale: Scale, services: Services | None = None
+        self,
+        model: Model,
+        keys_max: int,
+        quiet_s: float,
+        scale: Scale,
+        services: Services | None = None,
+        key: Key = (0, 0),
     ) -> None:
-        self.flows = Flows(keys_max)
+        self.flows = Flows(keys_max, key)
         self.incidents = Incidents(quiet_s, scale, self.flows)
         self.scale = scale
         self.peaks = Peaks()
         self._swap = threading.Lock()
         self._next: Model | None = None
         self.services = services or Services()
-        self._oast = np.array([siphash(from_text(domain), self.flows.key) for domain in OAST], np.uint64)
         self._next_services: Services | None = None
         self._use(model)
 
@@ -133,7 +156,9 @@ class TunnelDetector:
         names = packed(batch.qname)
         secret = np.zeros(len(batch), np.uint8)
         all_may_tell(names.array, names.starts, found.cuts, secret)
-        outside = np.isin(found.domain_key, self._oast) & (found.part_starts[:-1] < found.part_starts[1:])
+        outside = np.isin(found.domain_key, _marks(self.flows.key).called) & (
+            found.part_starts[:-1] < found.part_starts[1:]
+        )
         return Asked(
             ts=batch.ts,
             client=self.flows.rows_of(clients.values)[clients.codes],
@@ -144,11 +169,20 @@ class TunnelDetector:
             domain=found.domain_key,
             discount=self.services.factors(found.names),
             secret=secret | outside,
+            scoped=self._scoped(batch.qtype, found),
             parts=found.part_starts,
             key=found.part_key,
             bits=found.part_bits,
             encoded=found.part_encoded,
         )
+
+    def _scoped(self, qtype: NDArray[np.uint16], found: Lexical) -> NDArray[np.uint8]:
+        """Which queries ask for the key of a mail's signer: whoever receives mail asks one of each sender's domain."""
+        out = np.zeros(len(qtype), np.uint8)
+        labels = np.flatnonzero(found.part_key == _marks(self.flows.key).signers)
+        out[np.searchsorted(found.part_starts, labels, side="right") - 1] = 1
+        out[qtype != TXT] = 0
+        return out
 
     def _note_peaks(self, batch: QueryBatch, clients: Coded, domains: Coded, said: Told) -> None:
         self.peaks.days.update(np.unique(batch.ts // DAY_S).astype(int).tolist())

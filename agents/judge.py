@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import secrets
 import threading
 import time
 from collections.abc import Callable, Iterable
@@ -61,7 +62,9 @@ class Judge:
     def __init__(self, settings: Settings) -> None:
         self._registry = bootstrap.registry_of(settings)
         self._store = bootstrap.store_of(settings)
-        self.detector = bootstrap.detector_of(settings, self._registry.current())
+        self.detector = bootstrap.detector_of(
+            settings, self._registry.current(), (secrets.randbits(64), secrets.randbits(64))
+        )
         self._snapshot = settings.state_dir / "windows.snapshot"
         self._peaks = bootstrap.peaks_path(settings)
         self._known = bootstrap.known_path(settings)

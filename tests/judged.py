@@ -81,6 +81,7 @@ class Judged:
             domain=np.array([query.domain for query in queries], np.uint64),
             discount=np.array([query.discount for query in queries], np.float64),
             secret=np.array([query.secret for query in queries], np.uint8),
+            scoped=np.array([query.scoped for query in queries], np.uint8),
             parts=np.array([0, *accumulate(len(query.parts) for query in queries)], np.int64),
             key=np.array([part.key for part in parts], np.uint64),
             bits=np.array([part.bits for part in parts], np.float64),

@@ -45,6 +45,7 @@ class Query:
     rlen: int = -1
     discount: float = 1.0
     secret: bool = False
+    scoped: bool = False
 
 
 class Memory:

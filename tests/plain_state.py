@@ -74,7 +74,7 @@ class State:
             return NOTHING
         discount = query.discount * self._familiar_factor(query)
         new, amounts = flow.add(query, discount)
-        if new and discount <= 1 and amounts[ENCODED] > 0 and query.client:
+        if new and discount <= 1 and amounts[ENCODED] > 0 and query.client and not query.scoped:
             self._scatter(query, flow, amounts)
         return self._weigh(query, flow, new)
 

@@ -41,6 +41,7 @@ def stream(steps: Sequence[Step]) -> list[Query]:
                 rlen=-1 if more % 3 == 0 else more % 2500,
                 discount=(1.0, 1.0, 1.0, 3.0, 20.0)[where % 5],
                 secret=how % 50 == 7,
+                scoped=how % 13 == 5,
             )
         )
     return found

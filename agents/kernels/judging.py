@@ -227,7 +227,7 @@ def judge(
             amounts[ANSWERS] = answered
             note(flow, state.windows, state.room, ts, amounts)
         keep(state, asked, i, row, new, told)
-        if new and discount <= 1 and encoded > 0 and not state.clients[client]["nobody"]:
+        if new and discount <= 1 and encoded > 0 and not asked.scoped[i] and not state.clients[client]["nobody"]:
             _scatter(state, asked, i, row, amounts, limits, rules, total, told)
         _weigh(state, asked, i, row, new, limits, rules, total, told)
     return DONE, len(asked.ts)

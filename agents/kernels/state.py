@@ -204,6 +204,7 @@ class Asked(NamedTuple):
     domain: NDArray[np.uint64]  # and of its registered domain
     discount: NDArray[np.float64]  # how many times more a known service may carry
     secret: NDArray[np.uint8]  # whether the name may give a secret away
+    scoped: NDArray[np.uint8]  # whether such a name is asked for once below each of many domains by right
     parts: NDArray[np.int64]  # shape (n + 1,): labels of the i-th name: parts[i] to parts[i + 1]
     key: NDArray[np.uint64]  # of a label
     bits: NDArray[np.float64]  # what it costs as new

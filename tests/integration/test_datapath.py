@@ -81,7 +81,7 @@ def test_hostile_queries_get_what_the_definition_answers(both_ways: bool) -> Non
         pytest.skip("compared with itself")
     messages = hostile(600)
     expected, found = exchanged(False, messages), exchanged(True, messages)
-    assert found == expected
+    assert (found[0], found[1].values(), found[2]) == (expected[0], expected[1].values(), expected[2])
     assert adds_up(found[1])
     assert min(found[1].malformed, found[1].notimp, found[1].answered) > 5
 

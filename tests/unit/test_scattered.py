@@ -141,3 +141,11 @@ def test_the_caps_hold_for_it_too() -> None:
     judged.ask(*(ask(number, domain=f"{number}.com") for number in range(3)))
     assert len(judged.flows) == 3
     assert np.count_nonzero(judged.flows.state.flows["used"]) == 3
+
+
+def test_keys_of_mail_signers_are_asked_for_once_below_each_senders_domain(model: Model) -> None:
+    rng = random.Random(9)
+    names = [f"{token(rng, ALNUM, 32)}._domainkey.sender{number}.example" for number in range(80)]
+    assert incidents_of(paced(names, 60.0, qtype=16), model) == []
+    (found,) = incidents_of(paced(names, 60.0, qtype=1), model)
+    assert found.domain == "*", "of a type that holds no keys they count"
