@@ -24,6 +24,7 @@ from agents.registry import ModelRegistry
 from agents.report import write_report
 from agents.retraining import RetrainingParts
 from agents.runs import RetrainOptions, TrainingRun, TrainRequest
+from agents.services import Services
 from agents.settings import Settings, parse_upstreams
 from agents.shipped import benign_names, benign_sample, model_bytes, sample_of
 from agents.sources.upstream import Endpoint, system_resolvers
@@ -90,10 +91,15 @@ def store_of(settings: Settings) -> Store:
     return open_store(settings.store_url)
 
 
+def services_of(settings: Settings) -> Services:
+    """The shipped known services with the operator's own, those that hold today."""
+    return services_at(load_entries(known_path(settings)), time.time())
+
+
 def detector_of(settings: Settings, model: Model) -> TunnelDetector:
     """A detector that has seen nothing yet."""
     scale = scale_of(settings)
-    services = services_at(load_entries(known_path(settings)), time.time())
+    services = services_of(settings)
     return TunnelDetector(model, settings.window_keys_max, settings.incident_quiet_s, scale, services)
 
 

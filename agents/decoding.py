@@ -21,7 +21,7 @@ _TEXT = re.compile(rb"[\x20-\x7e\t\n\r]+")
 
 OAST = (
     "interact.sh oast.pro oast.live oast.site oast.online oast.fun oast.me oastify.com burpcollaborator.net dnslog.cn "
-    "ceye.io requestrepo.com dnsbin.zhack.ca bxss.me eyes.sh"
+    "ceye.io requestrepo.com zhack.ca bxss.me eyes.sh"
 ).split()
 """Domains of call-back services for out-of-band security testing, as of 2026-11-20."""
 _OAST = frozenset(tuple(domain.encode().split(b".")) for domain in OAST)

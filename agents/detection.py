@@ -40,7 +40,7 @@ class TunnelDetector:
         self.peaks = Peaks()
         self._swap = threading.Lock()
         self._next: Model | None = None
-        self._services = services or Services()
+        self.services = services or Services()
         self._oast = np.array([siphash(from_text(domain), self.flows.key) for domain in OAST], np.uint64)
         self._next_services: Services | None = None
         self._use(model)
@@ -69,7 +69,7 @@ class TunnelDetector:
         self.flows.keep_samples(said, names, batch.qtype)
         self._note_peaks(batch, clients, domains, said)
         decided = self._follow(batch, clients, domains, said)
-        verdicts = self._verdicts(batch, found, domains, said, decided)
+        verdicts = self._verdicts(batch, asked, found, domains, said, decided)
         if len(batch):
             self.incidents.close_quiet(float(batch.ts[-1]))
         changed = self.incidents.changes()
@@ -94,7 +94,7 @@ class TunnelDetector:
                 self._use(self._next)
                 self._next = None
             if self._next_services is not None:
-                old, self._services, self._next_services = self._services, self._next_services, None
+                old, self.services, self._next_services = self.services, self._next_services, None
                 self._forgive(old)
 
     def _forgive(self, old: Services) -> None:
@@ -102,7 +102,7 @@ class TunnelDetector:
         clients = {row: client for client, row in self.flows.clients.items()}
         for row in self.flows.rows(lambda flows: (flows["detail"] >= 0) & (flows["scattered"] == 0)):
             names = [wire.lower() for wire, _ in self.flows.view(row).samples]
-            more = min((self._services.factor(name) / old.factor(name) for name in names), default=1.0)
+            more = min((self.services.factor(name) / old.factor(name) for name in names), default=1.0)
             if more <= 1:
                 continue
             key = clients[self.flows.client_of(row)], domain_text(names[0])
@@ -142,7 +142,7 @@ class TunnelDetector:
             size=np.diff(names.starts),
             name=found.name_key,
             domain=found.domain_key,
-            discount=self._services.factors(found.names),
+            discount=self.services.factors(found.names),
             secret=secret | outside,
             parts=found.part_starts,
             key=found.part_key,
@@ -166,7 +166,8 @@ class TunnelDetector:
             if event["secret"]:
                 evidence = with_secret(evidence, secret_of(batch.qname[row]))
             key = watched[at] = clients[row], SCATTERED if scattered[at] else domains[row]
-            is_open = self.incidents.observe(ts, *key, _standing(event), evidence, self._sharing(event, evidence))
+            sharing = self._sharing(ts, event, evidence)
+            is_open = self.incidents.observe(ts, *key, _standing(event), evidence, sharing)
             best = decided.setdefault(row, NO_EVIDENCE)
             below = event["fresh"] and evidence.ratio < 1 and not scattered[at]
             if (is_open or below) and evidence.ratio > best.ratio:
@@ -176,28 +177,30 @@ class TunnelDetector:
                 self.flows.state.flows[at]["watched"] = 0
         return decided
 
-    def _sharing(self, event: np.void, evidence: Evidence) -> Sequence[str]:
+    def _sharing(self, ts: float, event: np.void, evidence: Evidence) -> Sequence[str]:
         if not evidence.kind.startswith("spread"):
             return ()
-        found = [self.flows.view(row).samples for row in event["sharing"].tolist() if row >= 0]
-        # a carrier that made room for others later in the batch has no samples any more
-        return [domain_text(samples[0][0].lower()) for samples in found[:SHARING_MAX] if samples]
+        found = [self.flows.view(row) for row in event["sharing"].tolist() if row >= 0]
+        # a carrier may have made room for another flow later in the batch
+        still = [flow for flow in found[:SHARING_MAX] if flow.samples and flow.first_seen <= ts]
+        return [domain_text(flow.samples[0][0].lower()) for flow in still]
 
     def _verdicts(
-        self, batch: QueryBatch, found: Lexical, domains: Coded, said: Told, decided: dict[int, Evidence]
+        self, batch: QueryBatch, asked: Asked, found: Lexical, domains: Coded, said: Told, decided: dict[int, Evidence]
     ) -> Verdicts:
         scale = self.scale
         ratios = said.evidence["ratio"]
         decided = {row: evidence for row, evidence in decided.items() if evidence.ratio > ratios[row]}
         ratios[list(decided)] = [evidence.ratio for evidence in decided.values()]
         behaviour = scale.behaviours(ratios)
-        scores = scale.combined(found.score, behaviour)
+        votes = scale.votes(found.score, asked.discount)
+        scores = scale.combined(votes, behaviour)
         severities = scale.severities(scores)
         reasons: list[tuple[str, ...]] = [()] * len(batch)
         for row in np.flatnonzero(severities).tolist():
             evidence = decided.get(row) or evidence_of(said.evidence[row])
             reasons[row] = query_reasons(
-                found.names[row], float(found.score[row]), float(behaviour[row]), evidence, domains[row], scale
+                found.names[row], float(votes[row]), float(behaviour[row]), evidence, domains[row], scale
             )
         shown = scores.astype(np.float32)
         return Verdicts(batch, domains, found.features, shown, severities, reasons, self.model.model_id)

@@ -16,11 +16,13 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
+from agents.columns import lowered
 from agents.detection import TunnelDetector, secret_of
 from agents.errors import NameFormatError, UsageError
-from agents.features import extract
 from agents.leak import leak_curve
+from agents.lexical import scored
 from agents.measured import Benign, Evaluation, Names, Session
 from agents.model import Model
 from agents.names import domain_text, from_text
@@ -189,10 +191,7 @@ def _domain_or(qname: str) -> str:
 def _names(path: Path, row: dict[str, str], model: Model, detector: TunnelDetector) -> Names:
     names = list(read_names(path))
     scale = detector.scale
-    scores = [
-        model.score(extract(names[at : at + NAMES_AT_ONCE]), names[at : at + NAMES_AT_ONCE])
-        for at in range(0, len(names), NAMES_AT_ONCE)
-    ]
+    scores = [_votes(names[at : at + NAMES_AT_ONCE], model, detector) for at in range(0, len(names), NAMES_AT_ONCE)]
     together = np.concatenate(scores) if scores else np.zeros(1)
     return Names(
         file=row["file"],
@@ -202,6 +201,13 @@ def _names(path: Path, row: dict[str, str], model: Model, detector: TunnelDetect
         above_high=float((together >= scale.high).mean()),
         secrets=sum(bool(secret_of(name)) for name in names),
     )
+
+
+def _votes(qnames: Sequence[bytes], model: Model, detector: TunnelDetector) -> NDArray[np.float32]:
+    """What the detector's query model says of n lower-case names, known services considered."""
+    names = lowered(qnames)
+    scores, _ = scored(names, model)
+    return detector.scale.votes(scores, detector.services.factors(names))
 
 
 def read_names(path: Path) -> Iterable[bytes]:

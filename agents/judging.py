@@ -29,6 +29,7 @@ from agents.messages import printable
 from agents.model import Model
 from agents.names import from_text_folded, to_text
 from agents.policy import Scale, name_reasons
+from agents.services import Services
 from agents.settings import Settings
 from agents.showing import incident_json, incident_text, print_evaluation, query_json
 from agents.sources.capture import open_source
@@ -156,10 +157,11 @@ def score(settings: Settings, options: argparse.Namespace) -> int:
         raise UsageError("cannot score: give names, or --file")
     warm.up(_tell)
     model, scale = bootstrap.registry_of(settings).current(), bootstrap.scale_of(settings)
+    services = bootstrap.services_of(settings)
     bad = 0
     with json_output(options.json) as out:
         for chunk in _chunks(_names(options)):
-            for row in score_rows(model, scale, chunk, type_name(options.qtype)):
+            for row in score_rows(model, scale, services, chunk, type_name(options.qtype)):
                 bad += "error" in row
                 _emit_score(row, out)
     return 1 if bad else 0
@@ -175,7 +177,9 @@ def _emit_score(row: dict[str, Any], out: IO[str] | None) -> None:
         print(f"{row['severity']:<10} {row['score']:.3f}  {printable(row['qname'], 1024)}{why}")
 
 
-def score_rows(model: Model, scale: Scale, names: list[str], qtype: str) -> Iterator[dict[str, Any]]:
+def score_rows(
+    model: Model, scale: Scale, services: Services, names: list[str], qtype: str
+) -> Iterator[dict[str, Any]]:
     """One row a name: as `score --json` prints it, or {"qname", "error"} for what is no name.
 
     `qtype` is told back and changes no score: the query model knows names alone.
@@ -183,6 +187,7 @@ def score_rows(model: Model, scale: Scale, names: list[str], qtype: str) -> Iter
     wires: list[bytes | str] = [_wire_or_error(name) for name in names]
     good = lowered([wire for wire in wires if isinstance(wire, bytes)])
     scores, cuts = scored(good, model)
+    scores = scale.votes(scores, services.factors(good))
     found = zip(good, scores.tolist(), cuts.tolist(), strict=True)
     for name, error in zip(names, wires, strict=True):
         if isinstance(error, str):

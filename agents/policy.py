@@ -82,6 +82,11 @@ class Scale:
             return 1 + (CRITICAL_RATIO - 1) * (score - self.high) / (self.critical - self.high)
         return (1 - self.critical) * CRITICAL_RATIO / max(1 - score, 1e-9)
 
+    def votes(self, model: NDArray[np.float32], discount: NDArray[np.float64]) -> NDArray[np.float32]:
+        """The model's votes; a name whose oddness its known service explains (discount > 1) stays NORMAL by them."""
+        quiet = np.nextafter(np.float32(self.suspicious), np.float32(0))
+        return np.where(discount > 1, np.minimum(model, quiet), model)
+
     def combined(self, model: NDArray[np.float32], behaviour: NDArray[np.float64]) -> NDArray[np.float64]:
         """Scores of queries: the louder vote, or their weighted mean."""
         if self.combine == "weighted":

@@ -76,8 +76,9 @@ def supervise(settings: Settings, others: Sequence[tuple[str, Work]], ready: Cal
     bootstrap.make_folders(settings)
     names = workers.listener_names(listeners_of(settings))
     pairs = bind_pairs(workers.hosts_of(settings), settings.listen_port, len(names))
-    # Once, and all that is forked has them.
-    warm.up(lambda text: _log.info("kernels_loading", note=text), warm.judging, warm.listening)
+    warm.up(lambda text: _log.info("kernels_compiling", note=text))
+    for load in (warm.judging, warm.listening):  # once, and all that is forked has them
+        load()
     addresses = [f"{sock.getsockname()[0]} port {sock.getsockname()[1]}" for sock, _ in pairs[0]]
     shared = Shared(len(names), settings.queue_max, [*names, DETECTOR, *(name for name, _ in others)])
     detecting = partial(workers.detect, settings, shared)

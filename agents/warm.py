@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import io
 import socket
+import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
+from contextlib import closing, suppress
 from struct import pack
 from threading import Timer
 
 from agents import snapshot
 from agents.detection import TunnelDetector
 from agents.flows import Flows
-from agents.kernels import COMPILED
+from agents.kernels import COMPILED, KEPT, cache
 from agents.model import Model
 from agents.names import from_text
 from agents.policy import Scale
@@ -21,28 +24,35 @@ from agents.sources import compiled
 from agents.sources.linklayer import RAW, UDP
 from agents.sources.pcap import Damage
 from agents.sources.scan import Scan
+from agents.store import copying
+from agents.store.opening import open_store
+from agents.store.rows import COLUMNS, query_columns
 
 PATIENCE_S = 1.0
 NOTE = "kernels are compiled for this processor, once; KERNELS=off works without"
 _QUESTION = b"\0\1\0\0\0\1\0\0\0\0\0\0" + from_text("www.example.com") + b"\0\0\1\0\1"
 
 
-def up(tell: Callable[[str], None], *loads: Callable[[], None]) -> None:
-    """Load kernels, compiled or not; `tell` gets one line where that takes longer than PATIENCE_S."""
-    if not COMPILED:
+def up(tell: Callable[[str], None]) -> None:
+    """Compile all kernels unless they are; `tell` gets one line where that takes longer than PATIENCE_S.
+
+    In a process of its own: a compiler's memory would stay with this one for good. Where nothing can be kept, or that
+    process fails, each kernel is compiled where it is called first.
+    """
+    if not COMPILED or KEPT is None or cache.warm_mark(KEPT).exists():
         return
     timer = Timer(PATIENCE_S, tell, [NOTE])
     timer.daemon = True
     timer.start()
     try:
-        for load in loads:
-            load()
+        subprocess.run([sys.executable, "-m", "agents.warm"], stdin=subprocess.DEVNULL, capture_output=True, check=False)
     finally:
         timer.cancel()
+        timer.join()  # so that a caller that forks has one thread
 
 
 def judging() -> None:
-    """Everything that judging may need: counting, making room, forgetting, and windows out of a file."""
+    """Load everything that judging may need: counting, making room, forgetting, and windows out of a file."""
     detector = TunnelDetector(Model.from_bytes(model_bytes()), 4, 3600.0, Scale())
     for at in range(2):
         names = [f"{i}.{at}.example{i}.com" for i in range(8)]
@@ -54,12 +64,12 @@ def judging() -> None:
 
 
 def listening() -> None:
-    """The datapath of a listener."""
+    """Load the datapath of a listener."""
     compiled.load()
 
 
 def scanning() -> None:
-    """Read a capture of one query, and take one more with its answer as they come over TCP."""
+    """Load the reader of captures: one query, and one more with its answer as they come over TCP."""
     scan, address = Scan({53}), socket.inet_aton("192.0.2.1")
     udp = pack("!4H", 1024, 53, 8 + len(_QUESTION), 0) + _QUESTION
     packet = pack("!BBHHHBBH", 0x45, 0, 20 + len(udp), 0, 0, 64, UDP, 0) + address + address + udp
@@ -69,9 +79,30 @@ def scanning() -> None:
     list(scan.batches(io.BufferedReader(io.BytesIO(head + packet)), 1, Damage(), lambda frame: None))
 
 
+def storing() -> None:
+    """Load what packs and unpacks stored queries, and draws samples of them."""
+    detector = TunnelDetector(Model.from_bytes(model_bytes()), 4, 3600.0, Scale())
+    verdicts = detector.detect(batch_of([0.0], ["192.0.2.1"], ["www.example.com"], [1]))
+    copying.columns_of(memoryview(copying.rows_of(query_columns(verdicts, ""))), 1, len(COLUMNS))
+    with tempfile.TemporaryDirectory() as folder, closing(open_store(f"sqlite:///{folder}/dns-tunnel.db")) as store:
+        store.migrate()
+        store.write(verdicts, "warm")
+        store.sample_normal(
+            since=-1.0, until=1.0, limit=1, max_score=1.0, client_share=1.0, domain_share=1.0, seed=0
+        )
+
+
+LOADS = (judging, listening, scanning, storing)
+"""All there is to load."""
+
+
 def main() -> int:
-    """Compile what is not compiled yet."""
-    up(lambda text: print(text, file=sys.stderr), judging, listening, scanning)
+    """Compile what is not compiled yet, all of it."""
+    if COMPILED and KEPT is not None:
+        for load in LOADS:
+            load()
+        with suppress(OSError):  # no room: it is tried again
+            cache.warm_mark(KEPT).touch()
     return 0
 
 

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from tests.running import free_port
+
+__all__ = ["BASE", "ROOT", "Done", "Inside", "call", "environment", "free_port", "is_one_line"]
 
 Inside = Callable[..., "Done"]
 """The fixture `inside`: a command in this process, which is a second quicker than one of its own."""
@@ -53,10 +56,3 @@ def call(folder: Path, *arguments: str | bytes | Path, timeout_s: float = 40, **
 def is_one_line(done: Done) -> bool:
     """Whether the error is one line of the program's own."""
     return done.err.startswith("dns-tunnel: cannot ") and done.err.count("\n") == 1
-
-
-def free_port() -> int:
-    """A TCP port that nobody uses now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

@@ -119,12 +119,12 @@ def _strange_bytes(rng: random.Random) -> Iterator[Sent]:
         yield Sent(wire_of((b"\0." + rng.randbytes(40), *end)), 40, qtype=10)
 
 
-def _short_lived(names_each: int) -> Callable[[random.Random], Iterator[Sent]]:
+def _short_lived(names_each: int, size: int = 20) -> Callable[[random.Random], Iterator[Sent]]:
     def send(rng: random.Random) -> Iterator[Sent]:
         while True:
             domain = f"{rng.choice(string.ascii_lowercase)}{rng.choice(_words())}{rng.randrange(99)}.com"
             for _ in range(names_each):
-                yield Sent(f"{encoded(rng, 20)}.{domain}", 20, 5)
+                yield Sent(f"{encoded(rng, size)}.{domain}", size, 5)
 
     return send
 
@@ -174,8 +174,9 @@ EVASIONS = (
     Evasion("slash, equals sign, NUL and dots in labels", _strange_bytes, 150),
     Evasion("a new domain every 10 names", _short_lived(10), 250),
     Evasion("a new domain every 3 names", _short_lived(3), 400),
-    Evasion("a new domain every 2 names", _short_lived(2), None),
-    Evasion("a new domain every name", _short_lived(1), None),
+    Evasion("a new domain every 2 names", _short_lived(2), 400),
+    Evasion("a new domain every name", _short_lived(1), 400),
+    Evasion("a new domain every name, 5 bytes each", _short_lived(1, 5), None),
     Evasion("below one user of github.io", _github, 150),
     Evasion("over five users of github.io", _github_users, 500),
     Evasion("names of 255 octets", _longest, 350),

@@ -1,4 +1,4 @@
-"""One stream with all that a detector tells of: a day's odd but benign traffic, tunnels, throw-away domains, secrets."""
+"""One stream with all that a detector tells of: a day's benign oddities, tunnels, throw-away domains, secrets."""
 
 from __future__ import annotations
 

@@ -168,7 +168,7 @@ class Load(threading.Thread):
 
     def _receive(self, timeout_s: float) -> None:
         for one in select.select(self._sockets, [], [], timeout_s)[0]:
-            with contextlib.suppress(BlockingIOError):
+            with contextlib.suppress(BlockingIOError, ConnectionRefusedError):
                 while True:
                     ident = int.from_bytes(one.recv(4096)[:2])
                     number = next((n for n in self._under_way if n & 0xFFFF == ident), None)

@@ -46,25 +46,20 @@ def _without_blas() -> None:
         del sys.modules[name]
 
 
-def _cached(numba: Any) -> bool:
-    """Whether what is compiled can be kept."""
-    folder = cache.folder()
-    if folder is not None:
-        numba.config.CACHE_DIR = str(folder)
-    return folder is not None
-
-
 NUMBA = _numba()
 COMPILED = NUMBA is not None
 """Whether kernels are compiled."""
-_CACHED = COMPILED and _cached(NUMBA)
+KEPT = cache.folder() if COMPILED else None
+"""Where what is compiled is kept, or None."""
+if KEPT is not None:
+    NUMBA.config.CACHE_DIR = str(KEPT)
 
 
 def kernel(function: F) -> F:
     """Compile a function (nopython, no Python lock held, kept on disk); itself where kernels are off."""
     if NUMBA is None:
         return function
-    compiled: F = NUMBA.njit(cache=_CACHED, nogil=True, error_model="numpy")(function)
+    compiled: F = NUMBA.njit(cache=KEPT is not None, nogil=True, error_model="numpy")(function)
     return compiled
 
 
@@ -72,5 +67,5 @@ def kernel_in_place(function: F) -> F:
     """As kernel, for what allocates nothing: arrays in it are not counted, which halves the time of short functions."""
     if NUMBA is None:
         return function
-    compiled: F = NUMBA.njit(cache=_CACHED, nogil=True, error_model="numpy", _nrt=False)(function)
+    compiled: F = NUMBA.njit(cache=KEPT is not None, nogil=True, error_model="numpy", _nrt=False)(function)
     return compiled

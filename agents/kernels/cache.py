@@ -8,6 +8,7 @@ What was compiled for another processor is not used but made anew.
 from __future__ import annotations
 
 import hashlib
+import importlib
 import os
 import shutil
 import tempfile
@@ -30,9 +31,16 @@ def folder() -> Path | None:
     first = Path(os.environ.get("NUMBA_CACHE_DIR") or _HERE / "__pycache__") / digest
     if _can_write(first):
         return first
-    own = Path(os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser()) / "dns-tunnel-detector" / digest
-    _copy(first, own)
+    home = os.environ.get("XDG_CACHE_HOME") or os.environ.get("HOME", "/nonexistent") + "/.cache"
+    own = Path(home) / "dns-tunnel-detector" / digest
+    if first.is_dir() and not own.exists():
+        _copy(first, own)
     return own if _can_write(own) else None
+
+
+def warm_mark(kept: Path) -> Path:
+    """The file that says that all kernels are kept in the folder, compiled for this processor."""
+    return kept / f"warm-{importlib.import_module('llvmlite.binding').get_host_cpu_name()}"
 
 
 def _can_write(path: Path) -> bool:
@@ -45,10 +53,8 @@ def _can_write(path: Path) -> bool:
 
 
 def _copy(source: Path, target: Path) -> None:
-    """Copy a folder, if it is not there yet, so that no process sees half of it; where that fails, there is none."""
+    """Copy a folder so that no other process sees half of it; where that fails, there is none."""
     try:
-        if target.exists() or not source.is_dir():
-            return
         target.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=target.parent) as made:
             copy = shutil.copytree(source, Path(made) / "copy")

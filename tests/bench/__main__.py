@@ -1,6 +1,6 @@
 """make bench: how fast, as ratios to a baseline of the same run. Never fails for slowness.
 
-python -m tests.bench [PART …] [--json PATH|-]        parts: replay listener stores sampling retraining
+python -m tests.bench [PART …] [--json PATH|-]        parts: reading replay listener stores sampling retraining
 """
 
 from __future__ import annotations

@@ -20,6 +20,7 @@ from agents.names import to_text
 from agents.shipped import benign_names, benign_sample, sample_of
 from agents.types import Row
 from tests.bench import storing
+from tests.bench.kernels import reading
 from tests.bench.load import latencies, messages, percentile, rate
 from tests.bench.table import Figure, seconds
 from tests.detecting import shipped_model
@@ -132,4 +133,11 @@ def retraining(directory: Path) -> Iterator[Figure]:
     yield Figure("dns-tunnel retrain, start to exit", whole, "s", fit, "scikit-learn's fit alone")
 
 
-PARTS = {"replay": replay, "listener": listener, "stores": stores, "sampling": sampling, "retraining": retraining}
+PARTS = {
+    "reading": reading,
+    "replay": replay,
+    "listener": listener,
+    "stores": stores,
+    "sampling": sampling,
+    "retraining": retraining,
+}

@@ -25,8 +25,8 @@ ODD_EVERY = 4
 
 
 def mixed(number: int) -> str:
-    """Plain names, and now and then an odd one below a domain of its own, which is no incident."""
-    if number % ODD_EVERY:
+    """Plain names, and now and then, on every port of a load, an odd one below its own domain, which is no incident."""
+    if (number // Load.SOCKETS + number) % ODD_EVERY:
         return plain(number)
     return f"{hashlib.sha256(str(number).encode()).hexdigest()[:40]}.d{number}.test"
 
@@ -54,8 +54,12 @@ def rows(one: Supervised) -> list[tuple[str, int, list[str]]]:
 
 def test_overload_sheds_in_order_and_all_of_it_adds_up(tmp_path: Path) -> None:
     with supervised(tmp_path, **SMALL) as one:
-        load = Load(one.port, mixed)
-        load.wait_answered(100)
+        load = Load(one.port, mixed, per_s=100)
+        load.wait_answered(40)
+        load.stop()
+        calm = one.rested()
+        first = len(load.answered)
+        load = Load(one.port, lambda number: mixed(number + first))
         with locked(one):  # a store that stands still: the rings fill up
             wait_until(lambda: one.state()["queue_dropped"] > 50, 30)
             load.wait_answered(100)
@@ -64,20 +68,21 @@ def test_overload_sheds_in_order_and_all_of_it_adds_up(tmp_path: Path) -> None:
         state = one.rested()
         assert one.stop() == 0
     assert len(load.answered) == load.sent, "answering is never given up"
+    assert calm["shed"] == {"level": 0, "unexplained": 0, "sampled_out": 0}
+    assert all(bool(severity) == bool(reasons) for _, severity, reasons in rows(one)[:first])
     assert peak["queue_dropped"] > 50
     assert state["shed"]["unexplained"] > 0
     assert state["shed"]["sampled_out"] > 0
     assert state["shed"]["level"] < 2, "and it ends"
-    assert state["queue_dropped"] + state["scored"] == load.sent
+    assert state["queue_dropped"] + state["scored"] == load.sent + first
     assert_adds_up(state)
     stored = rows(one)
     assert len(stored) == state["spool"]["stored"] == len({name for name, _, _ in stored})
     odd = [(name, severity, reasons) for name, severity, reasons in stored if severity]
     assert sum(not reasons for _, _, reasons in odd) == state["shed"]["unexplained"]
-    assert all(reasons for _, _, reasons in odd[:10]), "before the overload all is explained"
     judged_odd = sum(is_odd(name) for name, _, _ in stored)
     judged_plain = len(stored) - judged_odd + state["shed"]["sampled_out"]
-    assert abs(judged_odd - judged_plain / (ODD_EVERY - 1)) < 0.2 * judged_odd, "only NORMAL ones are sampled"
+    assert abs(judged_odd - judged_plain / (ODD_EVERY - 1)) < 0.3 * judged_odd, "only NORMAL ones are sampled"
 
 
 def test_what_is_shed_is_shown(tmp_path: Path) -> None:

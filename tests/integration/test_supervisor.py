@@ -96,7 +96,7 @@ def test_a_killed_listener_is_followed_by_another_and_nothing_is_counted_twice(t
         "records that waited for company, a hundredth of a second, in a killed process"
     )
     assert [state["processes"][name]["restarts"] for name in ("listener-1", "listener-2", "detector")] == [1, 1, 0]
-    assert state["counters"]["received"] == load.sent, "counters outlive the process"
+    assert load.sent - 2 * Load.UNDER_WAY <= state["counters"]["received"] <= load.sent, "counters outlive the process"
 
 
 def test_both_listeners_take_part(tmp_path: Path) -> None:
@@ -196,7 +196,9 @@ def broken(self):
         (tmp_path / "armed").touch()
         if thread == "alerts":  # it waits for its queue: the next process finds the file
             one.kill("detector")
-        wait_until(lambda: one.events("thread_died") != [] and one.state().get("judging", False), 30)
+        wait_until(lambda: one.events("thread_died") != [], 30)
+        deaths = 2 if thread == "alerts" else 1
+        wait_until(lambda: one.state().get("processes", {}).get("detector", {}).get("restarts") == deaths, 30)
         assert one.stop() == 0
     (died,) = one.events("thread_died")
     assert (died["thread"], died["level"]) == (thread, "critical")

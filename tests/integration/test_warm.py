@@ -32,7 +32,8 @@ def run(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
 UNCOMPILED = """
 import importlib, pkgutil
 from agents import kernels, warm
-warm.up(print, warm.judging, warm.listening, warm.scanning)
+for load in warm.LOADS:
+    load()
 found = [f"{module.name}.{name}"
     for module in pkgutil.iter_modules(kernels.__path__)
     for name, value in vars(importlib.import_module(f"agents.kernels.{module.name}")).items()
@@ -42,13 +43,22 @@ print(found)
 
 
 @pytest.mark.timeout(400)
-def test_a_cold_start_says_what_it_does_leaves_no_kernel_for_later_and_a_warm_one_says_nothing(tmp_path: Path) -> None:
+def test_warming_leaves_no_kernel_for_later_and_nothing_is_compiled_twice(tmp_path: Path) -> None:
     cold = run(f"-c {UNCOMPILED}", NUMBA_CACHE_DIR=str(tmp_path), PYTHONWARNINGS="ignore")
-    assert cold.stdout.splitlines() == [warm.NOTE, "[]"]
+    assert cold.stdout.strip() == "[]"
     kept = {path.name: path.stat().st_mtime_ns for path in tmp_path.rglob("*.nbc")}
     assert kept
-    assert run("-m agents.warm", NUMBA_CACHE_DIR=str(tmp_path)).stderr == ""
+    run("-m agents.warm", NUMBA_CACHE_DIR=str(tmp_path))
     assert {path.name: path.stat().st_mtime_ns for path in tmp_path.rglob("*.nbc")} == kept, "compiled again"
+    assert run("-c from agents import warm; warm.up(print)", NUMBA_CACHE_DIR=str(tmp_path)).stdout == ""
+
+
+def test_a_cold_start_says_what_it_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[str] = []
+    monkeypatch.setattr(warm, "KEPT", tmp_path)
+    monkeypatch.setattr(warm, "PATIENCE_S", 0.0)
+    warm.up(said.append)
+    assert said == [warm.NOTE]
 
 
 FOLDER = """

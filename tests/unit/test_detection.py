@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 from collections.abc import Sequence
 from dataclasses import fields, replace
@@ -179,6 +180,20 @@ def test_known_services_get_a_larger_budget_and_their_neighbours_none(model: Mod
     names = [f"{label}.avqs.mcafee.com" for label in HEX[:60]]
     assert fresh(model).detect(ask(names)).incidents == ()
     assert fresh(model).detect(ask([name.replace("mcafee", "evilmcafee") for name in names])).incidents != ()
+
+
+def test_carriers_that_make_room_in_the_batch_that_told_of_them_are_no_crash(model: Model) -> None:
+    coded = [base64.b32encode(hashlib.sha256(b"%d" % i).digest()).decode().lower()[:9] for i in range(60)]
+    parts = [f"{label}.part{i // 3}.org" for i, label in enumerate(coded[:36])]
+    detector = fresh(model, keys_max=13)
+    early, late = ask(parts, gap_s=20.0), ask([f"www.shop{i}.com" for i in range(40)], START + 9000)
+    rows = [*zip(early.ts.tolist(), early.qname, strict=True), *zip(late.ts.tolist(), late.qname, strict=True)]
+    whole = batch_of([ts for ts, _ in rows], [CLIENT] * len(rows), ["."] * len(rows), [1] * len(rows))
+    found = detector.detect(replace(whole, qname=[wire for _, wire in rows]))
+    told = [one for one in found.incidents if any("domains" in reason for reason in one.reasons)]
+    assert told, "the sum over domains was found"
+    assert detector.flows.rows(lambda flows: flows["first_seen"] > START + 8000), "and later ones took their room"
+    assert len(detector.flows) <= 13
 
 
 def test_an_empty_batch_is_nothing(model: Model) -> None:

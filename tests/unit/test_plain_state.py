@@ -7,11 +7,13 @@ import random
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 from agents import kernels
 from agents.kernels import seen
@@ -111,7 +113,7 @@ def test_and_over_long_streams(seed: int) -> None:
     compare(steps_of(seed, 1500), [rng.randrange(1500) for _ in range(4)], *((1000, 125), (30, 9))[seed % 2], 1.0)
 
 
-def kernel_memory(words: int) -> tuple[np.void, np.ndarray, np.ndarray]:  # type: ignore[type-arg]
+def kernel_memory(words: int) -> tuple[np.void, NDArray[np.uint64], NDArray[np.int64]]:
     flow = np.zeros(1, FLOW)[0]
     flow["seen_at"] = flow["older_at"] = NONE
     room = np.zeros(ROOM_SIZE, np.int64)
@@ -166,7 +168,7 @@ np.savez(
 """
 
 
-def leaves(array: np.ndarray) -> list[np.ndarray]:  # type: ignore[type-arg]
+def leaves(array: NDArray[Any]) -> list[NDArray[Any]]:
     """The plain columns of a structured array."""
     if array.dtype.names is None:
         return [array]

@@ -64,23 +64,38 @@ def same(directory: Path, content: bytes) -> Told:
 
 
 @st.composite
+def asked(draw: st.DrawFn) -> tuple[bytes, int, bool]:
+    """A query, its port, and whether it comes over IPv6: few different ones, so that they meet."""
+    name = draw(st.sampled_from(["a.example", "A.Example", "x" * 63 + ".example.com"]))
+    message = question(name, draw(st.integers(1, 2)), draw(st.sampled_from([1, 65, 97])))
+    return message, draw(st.sampled_from([40_000, 5353])), draw(st.booleans())
+
+
+@st.composite
+def answered(draw: st.DrawFn, query: bytes) -> bytes:
+    """An answer to the query, with up to three records and perhaps EDNS; its name in either case."""
+    ttls = draw(st.lists(st.sampled_from([0, 60, 0x80000001]), max_size=3))
+    found = answer(query, *ttls, rcode=draw(st.integers(0, 3)), kind=draw(st.sampled_from([1, 5, 0, 41])))
+    if draw(st.booleans()):
+        found = found[:10] + b"\0\1" + found[12:] + pack("!BHHIH", 0, 41, 1232, draw(st.sampled_from([0, 1 << 24])), 0)
+    return found.replace(b"example", b"EXAMPLE") if draw(st.booleans()) else found
+
+
+@st.composite
 def frames(draw: st.DrawFn) -> tuple[int, list[Timed]]:
     """A link type and messages of two clients: asked twice, answered late, twice, or never, out of order, damaged."""
     link, ts, sent = draw(st.sampled_from(LINKS)), T0, 0
     found: list[Timed] = []
+    queries: list[tuple[bytes, int, bool]] = []
     for _ in range(draw(st.integers(1, 14))):
-        ts += draw(st.sampled_from([0, 0, 0.001, 0.5, 4.9, 5.0, 5.1, -0.3, -4, -6]))
-        name = draw(st.sampled_from(["a.example", "A.Example", "b.example", "x" * 63 + ".example.com"]))
-        message = question(name, draw(st.integers(1, 2)), draw(st.sampled_from([1, 65, 97])))
-        answers = draw(st.booleans())
-        if answers:
-            ttls = draw(st.lists(st.sampled_from([0, 60, 0x80000001]), max_size=3))
-            kind = draw(st.sampled_from([1, 5, 0, 41]))
-            message = answer(message, *ttls, rcode=draw(st.integers(0, 3)), kind=kind)
-        if draw(st.integers(0, 5)) == 0:
+        ts += draw(st.sampled_from([0, 0.001, 0.5, 4.9, 5.0, 5.1, -0.3, -4, -6]))
+        answers = bool(queries) and draw(st.integers(0, 2)) > 0
+        query = draw(st.sampled_from(queries) if answers else asked())
+        queries.append(query)
+        message, port, over6 = draw(answered(query[0])) if answers else query[0], query[1], query[2]
+        if draw(st.integers(0, 7)) == 0:
             at = draw(st.integers(0, len(message) - 1))
             message = message[:at] + draw(st.binary(max_size=3)) + message[at + 1 :]
-        port = draw(st.sampled_from([40_000, 40_001, 5353]))
         sport, dport = (53, port) if answers else (port, 53)
         over_tcp = draw(st.integers(0, 4)) == 0
         body = udp(message, sport, dport)
@@ -89,9 +104,8 @@ def frames(draw: st.DrawFn) -> tuple[int, list[Timed]]:
             sent += len(message) + 2
         ends = (SERVER, CLIENT) if answers else (CLIENT, SERVER)
         ends6 = (SERVER6, CLIENT6) if answers else (CLIENT6, SERVER6)
-        proto = ll.TCP if over_tcp else ll.UDP
-        fragment = draw(st.sampled_from([0, 0, 0, 0x2000, 0x2005]))
-        packet = ip6(body, *ends6, proto) if draw(st.booleans()) else ip4(body, *ends, proto, fragment)
+        proto, fragment = ll.TCP if over_tcp else ll.UDP, draw(st.sampled_from([0, 0, 0, 0, 0x2000, 0x2005]))
+        packet = ip6(body, *ends6, proto) if over6 else ip4(body, *ends, proto, fragment)
         found.append((ts, linked(link, packet, draw(st.integers(0, 2)))))
     return link, found
 

@@ -215,7 +215,7 @@ def test_a_batch_of_an_older_release_is_read() -> None:
     texts |= {"client": ["a"] * 3, "ans_types": ["TXT"] * 3, "domain": ["example.com"] * 3, "reasons": [["x"], [], []]}
     arrays["texts"] = np.frombuffer(json.dumps(texts).encode(), np.uint8)
     out = io.BytesIO()
-    np.savez(out, **arrays)  # type: ignore[arg-type]
+    np.savez(out, **arrays)
     after = decode(out.getvalue())
     assert list(after.queries.client) == list(before.queries.client)
     assert list(after.domain) == list(before.domain)

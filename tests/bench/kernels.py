@@ -1,0 +1,54 @@
+"""What compiled kernels bring: a capture read, and names scored, beside the plain definitions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+
+from agents import lexical
+from agents.judging import score_rows
+from agents.kernels import COMPILED
+from agents.model import raw_scores
+from agents.names import to_text
+from agents.policy import Scale
+from agents.services import Services
+from agents.sources.capture import PcapSource
+from tests.bench.table import Figure, seconds
+from tests.detecting import shipped_model
+from tests.make_capture import names, write
+
+BATCH = 1024
+NAMES, PLAIN_NAMES, ONE_BY_ONE = 200_000, 10_000, 5_000
+
+
+def _read(path: Path, compiled: bool) -> float:
+    """Packets a second; every query of the capture has an answer."""
+    found = 0
+
+    def read() -> None:
+        nonlocal found
+        found = sum(map(len, PcapSource(path, frozenset({53}), compiled).batches(BATCH)))
+
+    return 2 / (seconds(read) / found)
+
+
+def reading(directory: Path) -> Iterator[Figure]:
+    """A capture's packets, and the names in it."""
+    few, many = directory / "few.pcap", directory / "many.pcap"
+    write(few, PLAIN_NAMES)
+    write(many, NAMES)
+    _read(few, COMPILED)
+    yield Figure("packets read and joined", _read(many, COMPILED), "/s", _read(few, False), "the plain reader")
+    model, distinct = shipped_model(), names(NAMES)
+    batches = [list(islice(distinct, BATCH)) for _ in range(NAMES // BATCH)]
+    first = lexical.read(batches[0], model, (1, 2))
+    took = seconds(lambda: [lexical.read(batch, model, (1, 2)) for batch in batches])
+    rows = seconds(lambda: raw_scores(model.arrays, first.features, 256))
+    rate = len(batches) * BATCH / took
+    yield Figure("names read: features, score, labels, keys", rate, "/s", BATCH / rows, "the forest alone in NumPy")
+    texts = [to_text(name) for name in islice(names(ONE_BY_ONE, seed=2), ONE_BY_ONE)]
+    scale, services = Scale(), Services()
+    one = seconds(lambda: [list(score_rows(model, scale, services, [text], "A")) for text in texts]) / ONE_BY_ONE
+    alone = seconds(lambda: raw_scores(model.arrays, first.features[:1], 256))
+    yield Figure("one name through score", one * 1e6, "µs", alone * 1e6, "the forest alone in NumPy")
