@@ -181,7 +181,7 @@ class Flows:
             held = self.state.clients["held"]
             for full in np.flatnonzero(held >= client_max).tolist():
                 mine = np.flatnonzero((flows["used"] == 1) & ~kept & ~evidence & (flows["client"] == full))
-                oldest = mine[np.argsort(flows["first_seen"][mine], kind="stable")]
+                oldest = mine[np.lexsort((flows["scattered"][mine], flows["first_seen"][mine]))]
                 self._drop(oldest[: held[full] - int(client_max * CLIENT_KEPT)])
         table.dismiss_carriers(self.state)
         table.greet_all(self.state)

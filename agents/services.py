@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agents.columns import Names
-from agents.kernels.listed import all_listed
+from agents.kernels.listed import listed
 from agents.names import from_text, labels_of, wire_of
 from agents.siphash import siphash
 
@@ -55,7 +55,10 @@ class Services:
 
     def __init__(self, own: Mapping[tuple[bytes, ...], Service] = MappingProxyType({})) -> None:
         self._listed = {**services(), **own}
-        self._slots = _slots([wire_of(labels) for labels in self._listed])
+        self._all = list(self._listed.values())
+        self._keys, self._numbers = _places([wire_of(labels) for labels in self._listed])
+        self._plain = np.array([1.0 if one.shape else one.factor for one in self._all])
+        self._shaped = np.array([one.shape is not None for one in self._all])
         self._factors: dict[bytes, float] = {}
 
     def of(self, wire: bytes) -> Service | None:
@@ -79,21 +82,23 @@ class Services:
         return found
 
     def factors(self, names: Names) -> NDArray[np.float64]:
-        """`factor` of n lower-case wire names; those that end in no listed suffix are not looked at one by one."""
-        listed, found = np.zeros(len(names), np.uint8), np.ones(len(names))
-        all_listed(names.array, names.starts, self._slots, listed)
-        for row in np.flatnonzero(listed).tolist():
+        """`factor` of n lower-case wire names; only those of a service with a shape are looked at one by one."""
+        which = np.empty(len(names), np.int32)
+        listed(names.array, names.starts, self._keys, self._numbers, which)
+        found = np.where(which < 0, 1.0, self._plain[which])
+        for row in np.flatnonzero((which >= 0) & self._shaped[which]).tolist():
             found[row] = self.factor(names[row])
         return found
 
 
-def _slots(suffixes: Sequence[bytes]) -> NDArray[np.uint64]:
-    """Open addressing of the suffixes' hashes, as kernels/listed.py reads it."""
-    slots = np.zeros(1 << (4 * len(suffixes) + 1).bit_length(), np.uint64)
-    for suffix in suffixes:
+def _places(suffixes: Sequence[bytes]) -> tuple[NDArray[np.uint64], NDArray[np.int32]]:
+    """Open addressing of the suffixes' hashes, as kernels/listed.py reads it, and the number of each."""
+    size = 1 << (4 * len(suffixes) + 1).bit_length()
+    keys, numbers = np.zeros(size, np.uint64), np.zeros(size, np.int32)
+    for number, suffix in enumerate(suffixes):
         key = siphash(suffix, (0, 0))
-        place = key & (len(slots) - 1)
-        while slots[place]:
-            place = (place + 1) & (len(slots) - 1)
-        slots[place] = key
-    return slots
+        place = key & (size - 1)
+        while keys[place]:
+            place = (place + 1) & (size - 1)
+        keys[place], numbers[place] = key, number
+    return keys, numbers

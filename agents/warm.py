@@ -45,7 +45,9 @@ def up(tell: Callable[[str], None]) -> None:
     timer.daemon = True
     timer.start()
     try:
-        subprocess.run([sys.executable, "-m", "agents.warm"], stdin=subprocess.DEVNULL, capture_output=True, check=False)
+        subprocess.run(
+            [sys.executable, "-m", "agents.warm"], stdin=subprocess.DEVNULL, capture_output=True, check=False
+        )
     finally:
         timer.cancel()
         timer.join()  # so that a caller that forks has one thread
@@ -87,9 +89,7 @@ def storing() -> None:
     with tempfile.TemporaryDirectory() as folder, closing(open_store(f"sqlite:///{folder}/dns-tunnel.db")) as store:
         store.migrate()
         store.write(verdicts, "warm")
-        store.sample_normal(
-            since=-1.0, until=1.0, limit=1, max_score=1.0, client_share=1.0, domain_share=1.0, seed=0
-        )
+        store.sample_normal(since=-1.0, until=1.0, limit=1, max_score=1.0, client_share=1.0, domain_share=1.0, seed=0)
 
 
 LOADS = (judging, listening, scanning, storing)

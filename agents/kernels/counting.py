@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from agents.kernels import kernel
+from agents.kernels import kernel_in_place
 from agents.kernels.flows import detail
 from agents.kernels.seen import remember
 from agents.kernels.state import ENCODED, INFORMATION, NONE, QTYPES_MAX, Asked, State, Told
@@ -31,7 +31,7 @@ EVENTS, SAMPLES_TOLD, PEAKS = range(3)
 """Places in Told.counts."""
 
 
-@kernel
+@kernel_in_place
 def answers(state: State, asked: Asked, i: int, flow: Any) -> float:
     """Bytes that an answer newly carried: the same name, type and size again carry nothing that is new."""
     size = np.int64(asked.rlen[i]) - asked.size[i] - ANSWER_FRAME
@@ -44,7 +44,7 @@ def answers(state: State, asked: Asked, i: int, flow: Any) -> float:
     return float(size)
 
 
-@kernel
+@kernel_in_place
 def price(state: State, asked: Asked, i: int, flow: Any, amounts: NDArray[np.float32]) -> bool:
     """What a name newly carries, bytes; False if it was asked for before, or has nothing below its domain."""
     first, last = asked.parts[i], asked.parts[i + 1]
@@ -66,7 +66,7 @@ def price(state: State, asked: Asked, i: int, flow: Any, amounts: NDArray[np.flo
     return True
 
 
-@kernel
+@kernel_in_place
 def keep(state: State, asked: Asked, i: int, row: int, new: bool, told: Told) -> None:
     """Count the query's type and keep its name, for flows that carry something."""
     flow = state.flows[row]

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from agents.kernels import kernel
+from agents.kernels import kernel_in_place
 from agents.kernels.seen import forget
 from agents.kernels.state import CARRIERS_MAX, NONE, QTYPES_MAX, SUMS, Room, State
 from agents.kernels.windows import give as give_windows
@@ -30,13 +30,13 @@ CARRIER_NAMES = 3
 PLACE_BITS = np.uint64(17)
 
 
-@kernel
+@kernel_in_place
 def _place(domain: np.uint64, client: int, length: int) -> Any:
     mixed = domain ^ (np.uint64(client + 1) * GOLDEN)
     return np.int64(mixed >> PLACE_BITS) & (length - 1)
 
 
-@kernel
+@kernel_in_place
 def find(flows: NDArray[Any], index: NDArray[np.int32], domain: np.uint64, client: int) -> int:
     """Row of a key, or NONE."""
     place = _place(domain, client, len(index))
@@ -48,7 +48,7 @@ def find(flows: NDArray[Any], index: NDArray[np.int32], domain: np.uint64, clien
     return NONE
 
 
-@kernel
+@kernel_in_place
 def _enter(flows: NDArray[Any], index: NDArray[np.int32], row: int) -> None:
     place = _place(flows[row]["domain"], flows[row]["client"], len(index))
     while index[place] != NONE:
@@ -56,16 +56,17 @@ def _enter(flows: NDArray[Any], index: NDArray[np.int32], row: int) -> None:
     index[place] = row
 
 
-@kernel
+@kernel_in_place
 def enter_all(flows: NDArray[Any], index: NDArray[np.int32], count: int) -> None:
     """Fill an index anew from the rows in use."""
-    index[:] = NONE
+    for place in range(len(index)):
+        index[place] = NONE
     for row in range(count):
         if flows[row]["used"]:
             _enter(flows, index, row)
 
 
-@kernel
+@kernel_in_place
 def clear(flow: Any) -> None:
     """A row as it is before its first query."""
     flow["leaked"] = flow["encoded"] = flow["settled"] = flow["single_ts"] = 0.0
@@ -78,7 +79,7 @@ def clear(flow: Any) -> None:
     flow["used"] = 1
 
 
-@kernel
+@kernel_in_place
 def make(state: State, ts: float, domain: np.uint64, client: int) -> int:
     """A new row; the caller saw to its place and asked the caps."""
     row = state.room[FREE_FLOW]
@@ -97,13 +98,13 @@ def make(state: State, ts: float, domain: np.uint64, client: int) -> int:
     return int(row)
 
 
-@kernel
+@kernel_in_place
 def is_full(state: State, client: int) -> bool:
     """Whether the caps refuse this client another flow."""
     return bool(state.room[LIVE] >= state.room[KEYS_MAX] or state.clients[client]["held"] >= state.room[CLIENT_MAX])
 
 
-@kernel
+@kernel_in_place
 def drop(state: State, row: int) -> None:
     """Give back all that a flow holds; the index is to be filled anew afterwards (enter_all)."""
     flow = state.flows[row]
@@ -123,7 +124,7 @@ def drop(state: State, row: int) -> None:
     state.room[LIVE] -= 1
 
 
-@kernel
+@kernel_in_place
 def drop_all(state: State, rows: NDArray[np.int64]) -> None:
     """Drop these rows, and fill the index anew."""
     for row in rows:
@@ -131,7 +132,7 @@ def drop_all(state: State, rows: NDArray[np.int64]) -> None:
     enter_all(state.flows, state.places, state.room[FLOWS])
 
 
-@kernel
+@kernel_in_place
 def familiar_at(state: State, domain: np.uint64) -> int:
     """Place of a domain in the table of familiar ones: its own, or a free one."""
     mask = len(state.familiar) - 1
@@ -141,7 +142,7 @@ def familiar_at(state: State, domain: np.uint64) -> int:
     return int(place)
 
 
-@kernel
+@kernel_in_place
 def greet(state: State, ts: float, domain: np.uint64) -> None:
     """Another client asks for a name below the domain."""
     found = state.familiar[familiar_at(state, domain)]
@@ -154,7 +155,7 @@ def greet(state: State, ts: float, domain: np.uint64) -> None:
     found["clients"] += 1
 
 
-@kernel
+@kernel_in_place
 def greet_all(state: State) -> None:
     """Count anew from the flows: where old ones were dropped, or a snapshot was read, nobody counts twice."""
     for place in range(len(state.familiar)):
@@ -166,7 +167,7 @@ def greet_all(state: State) -> None:
             greet(state, flow["first_seen"], flow["domain"])
 
 
-@kernel
+@kernel_in_place
 def familiar_factor(state: State, ts: float, domain: np.uint64) -> float:
     """FAMILIAR_FACTOR for a domain that is old and common here, else 1: a carrier is new, and one client's."""
     found = state.familiar[familiar_at(state, domain)]
@@ -174,7 +175,7 @@ def familiar_factor(state: State, ts: float, domain: np.uint64) -> float:
     return FAMILIAR_FACTOR if common and ts - found["first_seen"] >= FAMILIAR_AGE_S else 1.0
 
 
-@kernel
+@kernel_in_place
 def carry(state: State, row: int) -> bool:
     """Let a flow stand among its client's carriers, if it is one: data split over domains adds up over them."""
     flow = state.flows[row]
@@ -200,7 +201,7 @@ def carry(state: State, row: int) -> bool:
     return True
 
 
-@kernel
+@kernel_in_place
 def dismiss_carriers(state: State) -> None:
     """Nobody is a carrier until the next query below it."""
     for row in range(state.room[FLOWS]):
@@ -210,7 +211,7 @@ def dismiss_carriers(state: State) -> None:
     state.room[CARRIERS] = 0
 
 
-@kernel
+@kernel_in_place
 def detail(state: State, row: int) -> int:
     """The row of a flow's details, made if it has none yet."""
     flow = state.flows[row]

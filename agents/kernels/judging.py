@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from agents.kernels import kernel
+from agents.kernels import kernel_in_place
 from agents.kernels.counting import CARRYING, EVENTS, PEAKS, answers, keep, price
 from agents.kernels.flows import (
     CARRIERS,
@@ -54,7 +54,7 @@ DONE, NO_FLOWS, NO_PLACES, NO_WINDOWS, NO_DETAILS, NO_POOL, NO_FAMILIAR, NO_CARR
 BY_SPREAD, BY_SPREAD_FRESH = int(Kind.SPREAD), int(Kind.SPREAD_FRESH)
 
 
-@kernel
+@kernel_in_place
 def _lacks(state: State) -> int:
     """What there is too little of for one more query, whatever it brings: at most two flows."""
     room = state.room
@@ -75,7 +75,7 @@ def _lacks(state: State) -> int:
     return DONE
 
 
-@kernel
+@kernel_in_place
 def _note_peak(flow: Any, ts: float, ratio: float, i: int, told: Told) -> None:
     day = math.floor(ts / DAY_S)
     if ratio < PEAK_MIN or (flow["peak_day"] == day and ratio <= flow["peak"]):
@@ -86,13 +86,7 @@ def _note_peak(flow: Any, ts: float, ratio: float, i: int, told: Told) -> None:
     told.counts[PEAKS] += 1
 
 
-@kernel
-def _carriers_of(state: State, client: int) -> Any:
-    found = state.clients[client]
-    return state.carriers[max(found["carriers_at"], 0)][: found["carriers"]]
-
-
-@kernel
+@kernel_in_place
 def _tell(state: State, i: int, row: int, evidence: Any, fresh: bool, secret: bool, told: Told) -> None:
     """Hand a query on that may open or go on with an incident, with its flow as it is now."""
     flow = state.flows[row]
@@ -107,10 +101,10 @@ def _tell(state: State, i: int, row: int, evidence: Any, fresh: bool, secret: bo
     event["first_seen"], event["leaked"], event["queries"] = flow["first_seen"], flow["leaked"], flow["queries"]
     event["names"], event["encoded_names"] = flow["names"], flow["encoded_names"]
     if evidence["kind"] == BY_SPREAD or evidence["kind"] == BY_SPREAD_FRESH:
-        loudest(_carriers_of(state, flow["client"]), state.flows, event["sharing"])
+        loudest(state.clients[flow["client"]], state.carriers, state.flows, event["sharing"])
 
 
-@kernel
+@kernel_in_place
 def _scatter(
     state: State,
     asked: Asked,
@@ -157,7 +151,7 @@ def _scatter(
         _tell(state, i, at, evidence, True, False, told)
 
 
-@kernel
+@kernel_in_place
 def _weigh(
     state: State,
     asked: Asked,
@@ -177,8 +171,8 @@ def _weigh(
     if evidence["ratio"] >= rules[FACTOR_AT]:
         flow["alone"] = 1
     if carries and not flow["alone"]:
-        carriers = _carriers_of(state, flow["client"])
-        shared(evidence, ts, flow, carriers, state.flows, state.windows, limits, rules, total)
+        client = state.clients[flow["client"]]
+        shared(evidence, ts, flow, client, state.carriers, state.flows, state.windows, limits, rules, total)
     _note_peak(flow, ts, evidence["ratio"], i, told)
     evidence["ratio"] /= rules[FACTOR_AT]
     evidence["limit"] *= rules[FACTOR_AT]
@@ -190,12 +184,12 @@ def _weigh(
         clear(evidence)
 
 
-@kernel
+@kernel_in_place
 def judge(
     state: State, asked: Asked, limits: NDArray[np.float64], rules: NDArray[np.float64], told: Told, start: int
 ) -> tuple[int, int]:
     """Judge queries from row `start` on; (Stop, row that it is for). limits: [kind, window]; rules: see policy.py."""
-    amounts, total = np.zeros(SUMS, np.float32), np.zeros(SUMS)
+    amounts, total = told.amounts, told.total
     for i in range(start, len(asked.ts)):
         clear(told.evidence[i])
         has_parts = asked.parts[i] < asked.parts[i + 1]
@@ -218,7 +212,8 @@ def judge(
         flow = state.flows[row]
         familiar = familiar_factor(state, ts, domain)
         discount = asked.discount[i] * familiar
-        amounts[:] = 0.0
+        for one in range(SUMS):
+            amounts[one] = 0.0
         flow["queries"] += 1
         flow["last_seen"] = max(flow["last_seen"], ts)
         answered = answers(state, asked, i, flow) / discount

@@ -33,27 +33,30 @@ BASE64 = _digits(_UPPER + _LOWER + _DECIMAL + "+/", _UPPER + _LOWER + _DECIMAL +
 
 
 @kernel
-def is_listed(data: NDArray[np.uint8], start: Any, end: Any, slots: NDArray[np.uint64]) -> bool:
-    """Whether a lower-case wire name ends in a listed suffix. slots: open addressing of siphash(suffix), 0 = free."""
-    at, mask = start, len(slots) - 1
-    while at < end:
-        key = siphash(data, at, end, ZERO, ZERO)
-        place = np.int64(key & np.uint64(mask))
-        while slots[place] != 0:
-            if slots[place] == key:
-                return True
-            place = (place + 1) & mask
-        at += np.int64(data[at]) + 1
-    return False
-
-
-@kernel
-def all_listed(
-    data: NDArray[np.uint8], starts: NDArray[np.int64], slots: NDArray[np.uint64], out: NDArray[np.uint8]
+def listed(
+    data: NDArray[np.uint8],
+    starts: NDArray[np.int64],
+    keys: NDArray[np.uint64],
+    numbers: NDArray[np.int32],
+    out: NDArray[np.int32],
 ) -> None:
-    """is_listed for n packed names; out: shape (n,)."""
+    """The listed suffix that each of n packed lower-case names ends in, the longest; -1 where there is none.
+
+    keys: open addressing of siphash(suffix), 0 = free, its length a power of two; numbers: of the suffix in each place.
+    Fills out: shape (n,).
+    """
+    mask = len(keys) - 1
     for name in range(len(starts) - 1):
-        out[name] = is_listed(data, starts[name], starts[name + 1], slots)
+        out[name] = -1
+        at, end = starts[name], starts[name + 1]
+        while at < end and out[name] < 0:
+            key = siphash(data, at, end, ZERO, ZERO)
+            place = np.int64(key & np.uint64(mask))
+            while keys[place] != 0 and keys[place] != key:
+                place = (place + 1) & mask
+            if keys[place] == key:
+                out[name] = numbers[place]
+            at += np.int64(data[at]) + 1
 
 
 @kernel

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from agents.kernels import kernel
+from agents.kernels import kernel_in_place
 from agents.kernels.state import (
     ANSWERS,
     ENCODED,
@@ -35,14 +35,14 @@ MIN_NAMES_AT, FRESH_BYTES_AT, FRESH_ENCODED_AT, FRESH_NAME_AT, FACTOR_AT, SCATTE
 RULES = 6
 
 
-@kernel
+@kernel_in_place
 def clear(evidence: Any) -> None:
     """No evidence."""
     evidence["ratio"], evidence["amount"], evidence["limit"] = 0.0, 0.0, 0.0
     evidence["names"], evidence["domains"], evidence["kind"], evidence["window"] = 0, 1, 0, 0
 
 
-@kernel
+@kernel_in_place
 def _louder(
     evidence: Any, limits: NDArray[np.float64], kind: int, number: int, amount: float, names: float, domains: int
 ) -> None:
@@ -55,14 +55,14 @@ def _louder(
     evidence["kind"], evidence["window"] = kind, number
 
 
-@kernel
+@kernel_in_place
 def is_fresh(flow: Any, rules: NDArray[np.float64]) -> bool:
     """Whether a flow is little else than encoded names, each asked for once."""
     encoded, new = flow["encoded_names"] / max(flow["names"], 1), flow["names"] / max(flow["queries"], 1)
     return bool(encoded >= rules[FRESH_ENCODED_AT] and new >= rules[FRESH_NAME_AT])
 
 
-@kernel
+@kernel_in_place
 def own(
     evidence: Any,
     ts: float,
@@ -94,11 +94,12 @@ def own(
             _louder(evidence, limits, BY_FRESH, number, amount, names, 1)
 
 
-@kernel
+@kernel_in_place
 def shared(
     evidence: Any,
     ts: float,
     flow: Any,
+    client: Any,
     carriers: NDArray[np.int32],
     flows: NDArray[Any],
     windows: NDArray[Any],
@@ -106,10 +107,10 @@ def shared(
     rules: NDArray[np.float64],
     total: NDArray[np.float64],
 ) -> None:
-    """Evidence of what a client's carriers (rows), those not incidents by themselves, carried together."""
+    """Evidence of what a client's carriers (State.carriers), those not incidents by themselves, carried together."""
     count = 0
-    for row in carriers:
-        count += flows[row]["alone"] == 0
+    for i in range(client["carriers"]):
+        count += flows[carriers[client["carriers_at"], i]]["alone"] == 0
     if count < 2:
         return
     fresh = is_fresh(flow, rules)
@@ -117,8 +118,8 @@ def shared(
         if limits[BY_SPREAD, number] == np.inf:
             continue
         encoded = names = 0.0
-        for row in carriers:
-            carrier = flows[row]
+        for i in range(client["carriers"]):
+            carrier = flows[carriers[client["carriers_at"], i]]
             if carrier["alone"] == 0:
                 sums(windows[carrier["windows"]], ts, number, total)
                 encoded += total[ENCODED]
@@ -129,12 +130,13 @@ def shared(
             _louder(evidence, limits, BY_SPREAD_FRESH, number, amount, names, count)
 
 
-@kernel
-def loudest(carriers: NDArray[np.int32], flows: NDArray[Any], out: NDArray[np.int32]) -> None:
+@kernel_in_place
+def loudest(client: Any, carriers: NDArray[np.int32], flows: NDArray[Any], out: NDArray[np.int32]) -> None:
     """The carriers that carried most, those not incidents by themselves, loudest first. out: shape (SHARING_MAX,)."""
     for place in range(SHARING_MAX):
         out[place] = NONE
-        for found in carriers:
+        for i in range(client["carriers"]):
+            found = carriers[client["carriers_at"], i]
             taken = flows[found]["alone"] != 0
             for before in range(place):
                 taken = taken or out[before] == found

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from agents.kernels import kernel
+from agents.kernels import kernel_in_place
 from agents.kernels.state import NONE, ROOM_SIZE, Room
 
 SIZE_MIN = 1
@@ -35,7 +35,7 @@ FREE_KEYS, POOL, POOL_MAX, FORGOTTEN = int(Room.FREE_KEYS), int(Room.POOL), int(
 ONE = np.uint64(1)
 
 
-@kernel
+@kernel_in_place
 def take(pool: NDArray[np.uint64], room: NDArray[np.int64], size: int) -> int:
     """A zeroed piece of 2**size words; NONE where the pool has no more."""
     words = 1 << int(size)
@@ -52,14 +52,14 @@ def take(pool: NDArray[np.uint64], room: NDArray[np.int64], size: int) -> int:
     return int(at)
 
 
-@kernel
+@kernel_in_place
 def give(pool: NDArray[np.uint64], room: NDArray[np.int64], at: int, size: int) -> None:
     """Give a piece back."""
     pool[at] = np.uint64(room[FREE_KEYS + size] + 1)
     room[FREE_KEYS + size] = at
 
 
-@kernel
+@kernel_in_place
 def _insert(pool: NDArray[np.uint64], at: int, size: int, key: np.uint64) -> bool:
     mask = (1 << int(size)) - 1
     place = np.int64(key >> np.uint64(20)) & mask
@@ -71,7 +71,7 @@ def _insert(pool: NDArray[np.uint64], at: int, size: int, key: np.uint64) -> boo
     return True
 
 
-@kernel
+@kernel_in_place
 def _holds(pool: NDArray[np.uint64], at: int, size: int, key: np.uint64) -> bool:
     """As `_insert` without inserting; the piece may be full."""
     mask = (1 << int(size)) - 1
@@ -86,7 +86,7 @@ def _holds(pool: NDArray[np.uint64], at: int, size: int, key: np.uint64) -> bool
     return False
 
 
-@kernel
+@kernel_in_place
 def _mark(pool: NDArray[np.uint64], at: int, key: np.uint64, write: bool) -> bool:
     """Whether a filter lacked the key; with `write` it has it from now on.
 
@@ -104,7 +104,7 @@ def _mark(pool: NDArray[np.uint64], at: int, key: np.uint64, write: bool) -> boo
     return new
 
 
-@kernel
+@kernel_in_place
 def _is_full(pool: NDArray[np.uint64], at: int) -> bool:
     count = 0
     for i in range(at, at + (1 << SKETCH)):
@@ -115,7 +115,7 @@ def _is_full(pool: NDArray[np.uint64], at: int) -> bool:
     return count >= FULL_BITS
 
 
-@kernel
+@kernel_in_place
 def _move(flow: Any, pool: NDArray[np.uint64], at: int, size: int) -> None:
     """Put a flow's keys into another piece."""
     for i in range(flow["seen_at"], flow["seen_at"] + (1 << int(flow["size"]))):
@@ -126,7 +126,7 @@ def _move(flow: Any, pool: NDArray[np.uint64], at: int, size: int) -> None:
                 _insert(pool, at, size, pool[i])
 
 
-@kernel
+@kernel_in_place
 def _grow(flow: Any, pool: NDArray[np.uint64], room: NDArray[np.int64]) -> None:
     """Make room for another key: a larger piece, at EXACT_MAX a filter; where there is none, forget and begin anew."""
     if flow["seen_at"] == NONE:
@@ -147,7 +147,7 @@ def _grow(flow: Any, pool: NDArray[np.uint64], room: NDArray[np.int64]) -> None:
     flow["seen_at"], flow["size"] = at, size
 
 
-@kernel
+@kernel_in_place
 def _remember_in_filter(flow: Any, pool: NDArray[np.uint64], room: NDArray[np.int64], key: np.uint64) -> bool:
     new = _mark(pool, flow["seen_at"], key, True)
     if new and flow["older_at"] != NONE:
@@ -167,7 +167,7 @@ def _remember_in_filter(flow: Any, pool: NDArray[np.uint64], room: NDArray[np.in
     return new
 
 
-@kernel
+@kernel_in_place
 def remember(flow: Any, pool: NDArray[np.uint64], room: NDArray[np.int64], key: np.uint64) -> bool:
     """Remember a key; True if it was new. flow: a row of state.FLOW."""
     if key == 0:
@@ -189,7 +189,7 @@ def remember(flow: Any, pool: NDArray[np.uint64], room: NDArray[np.int64], key: 
     return True
 
 
-@kernel
+@kernel_in_place
 def forget(flow: Any, pool: NDArray[np.uint64], room: NDArray[np.int64]) -> None:
     """Give back all that a flow remembers."""
     if flow["seen_at"] != NONE:

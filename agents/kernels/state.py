@@ -218,6 +218,8 @@ class Told(NamedTuple):
     samples: NDArray[Any]
     peaks: NDArray[Any]
     counts: NDArray[np.int64]  # shape (3,): events, samples, peaks
+    amounts: NDArray[np.float32]  # shape (SUMS,), for the kernel's own use, as is
+    total: NDArray[np.float64]  # shape (SUMS,)
 
 
 def told(queries: int) -> Told:
@@ -229,4 +231,6 @@ def told(queries: int) -> Told:
         np.zeros(twice, SAMPLE),
         np.zeros(twice, PEAK),
         np.zeros(3, np.int64),
+        np.zeros(SUMS, np.float32),
+        np.zeros(SUMS),
     )

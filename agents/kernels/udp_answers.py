@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from agents.kernels import kernel_in_place
 from agents.kernels.answer import (
     ANCOUNT,
     OPT_CLASS,
@@ -16,7 +17,7 @@ from agents.kernels.answer import (
     answer_facts,
 )
 from agents.kernels.question import HEADER_SIZE, int64, u16
-from agents.kernels.udp_libc import EAGAIN, EINTR, errno, fence, lean, recvmmsg
+from agents.kernels.udp_libc import EAGAIN, EINTR, errno, fence, recvmmsg
 from agents.kernels.udp_replies import send_replies
 from agents.kernels.udp_slots import NONE, announce, carry, copy, hand_over, release, unlink
 from agents.kernels.udp_sockets import fail_over, owner_of
@@ -28,7 +29,7 @@ _TC = 0x02
 _ADDRESS_AT, _CONTROL_AT = offset_of(SLOT, "address"), offset_of(SLOT, "control")
 
 
-@lean
+@kernel_in_place
 def on_answers(s: State, socket: int, now: int) -> None:
     """Take one batch from an upstream socket. now: monotonic nanoseconds."""
     count = recvmmsg(s.sockets[socket].fd, s.from_upstream.ctypes.data, BATCH, 0, 0)
@@ -57,7 +58,7 @@ def on_answers(s: State, socket: int, now: int) -> None:
         send_replies(s, port)
 
 
-@lean
+@kernel_in_place
 def _asked(s: State, socket: int, message: Any, size: int) -> int:
     """The slot that this answers: same id, a response (QR set, opcode QUERY) to the very question; or NONE."""
     if size < HEADER_SIZE:
@@ -74,7 +75,7 @@ def _asked(s: State, socket: int, message: Any, size: int) -> int:
     return number
 
 
-@lean
+@kernel_in_place
 def _to_tcp(s: State, number: int, message: Any, size: int) -> bool:
     """Python asks again over TCP; False if it has too much to do: the client then gets the truncated answer."""
     row = carry(s, message, size)
@@ -86,7 +87,7 @@ def _to_tcp(s: State, number: int, message: Any, size: int) -> bool:
     return True
 
 
-@lean
+@kernel_in_place
 def _finish(s: State, number: int, place: int, size: int, now: int) -> None:
     """Record the answer and put it among the replies."""
     c, slot, message = s.cells[0], s.slots[number], s.inbox[place]
@@ -108,7 +109,7 @@ def _finish(s: State, number: int, place: int, size: int, now: int) -> None:
     c.active -= 1
 
 
-@lean
+@kernel_in_place
 def _fitted(s: State, number: int, message: Any, size: int) -> int:
     """Truncate in place (wire.truncate) what is larger than the client takes (wire.udp_size); the size left.
 
@@ -125,7 +126,7 @@ def _fitted(s: State, number: int, message: Any, size: int) -> int:
     return slot.end + end - start  # type: ignore[no-any-return]
 
 
-@lean
+@kernel_in_place
 def _record(s: State, number: int, size: int, now: int) -> None:
     """Append what is known of the query to the ring; counted instead where that is full."""
     c, slot, facts = s.cells[0], s.slots[number], s.facts

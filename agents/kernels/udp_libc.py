@@ -12,7 +12,7 @@ import numpy as np
 from numba import types
 from numba.extending import intrinsic
 
-from agents.kernels import NUMBA, F
+from agents.kernels import kernel_in_place
 
 MESSAGE = np.dtype(
     [
@@ -37,18 +37,6 @@ AF_INET, AF_INET6 = 2, 10
 SOCK_DGRAM_NONBLOCK_CLOEXEC = 2 | 0o4000 | 0o2000000
 EPOLL_CTL_ADD, EPOLLIN = 1, 1
 CLOCK_REALTIME, CLOCK_MONOTONIC = 0, 1
-
-
-def lean(function: F) -> F:
-    """As kernel, without counting references to arrays: whoever calls holds them.
-
-    Each call of a kernel counts all the arrays of its arguments up and down; for State that was a sixth of a query's
-    cost. Kernels of this kind cannot make arrays. They are for kernels that are compiled or not called at all.
-    """
-    if NUMBA is None:
-        return function
-    compiled: F = NUMBA.njit(cache=True, nogil=True, error_model="numpy", _nrt=False)(function)
-    return compiled
 
 
 def _call(name: str, result: Any, *arguments: Any) -> Any:
@@ -79,20 +67,20 @@ def _read(typing_context: Any, pointer: Any) -> Any:
     return types.int32(pointer), generate
 
 
-@lean
+@kernel_in_place
 def errno() -> int:
     """Why the call before this one failed."""
     return _read(_errno_location())  # type: ignore[call-arg]
 
 
-@lean
+@kernel_in_place
 def clock_ns(clock: int, scratch: Any) -> int:
     """Nanoseconds on a clock of clock_gettime(2). scratch: int64 of length 2."""
     _clock_gettime(clock, scratch.ctypes.data)
     return scratch[0] * 1_000_000_000 + scratch[1]  # type: ignore[no-any-return]
 
 
-@lean
+@kernel_in_place
 def watch(epoll: int, fd: int, data: int, event: Any) -> bool:
     """Have epoll_wait report `data` when fd can be read. event: EVENT of length 1, scratch memory."""
     event[0].events, event[0].data = EPOLLIN, data
@@ -108,7 +96,7 @@ def _fence(typing_context: Any) -> Any:
     return types.void(), generate
 
 
-@lean
+@kernel_in_place
 def fence() -> None:
     """What was written before is seen by whoever sees what is written after, on every processor."""
     _fence()  # type: ignore[call-arg]

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from agents.kernels import kernel
+from agents.kernels import kernel, kernel_in_place
 from agents.kernels.question import int64
 from agents.kernels.udp_answers import on_answers
-from agents.kernels.udp_libc import CLOCK_MONOTONIC, c_read, clock_ns, epoll_wait, lean
+from agents.kernels.udp_libc import CLOCK_MONOTONIC, c_read, clock_ns, epoll_wait
 from agents.kernels.udp_queries import on_queries
 from agents.kernels.udp_slots import give_up
 from agents.kernels.udp_sockets import UPSTREAM_EVENT, retire_old
@@ -37,7 +37,7 @@ def pump(s: State) -> None:
             sweep(s, now)
 
 
-@lean
+@kernel_in_place
 def sweep(s: State, now: int) -> None:
     """Give up what is overdue, the oldest first, and retire old sockets."""
     c = s.cells[0]

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from agents.kernels import kernel_in_place
 from agents.kernels.decide import DROP, FORMERR, FORWARD, NOTIMP, REFUSED, SERVFAIL, decide, make_error
 from agents.kernels.networks import number64
 from agents.kernels.question import int64, u16, uint64
-from agents.kernels.udp_libc import CLOCK_REALTIME, ECONNREFUSED, EINTR, clock_ns, errno, lean, recvmmsg, sendmmsg
+from agents.kernels.udp_libc import CLOCK_REALTIME, ECONNREFUSED, EINTR, clock_ns, errno, recvmmsg, sendmmsg
 from agents.kernels.udp_replies import reply, send_replies
 from agents.kernels.udp_slots import NONE, carry, copy, give_up, hand_over, inflight, link, release, take_slot
 from agents.kernels.udp_sockets import choose_socket, claim_id, fail_over
@@ -25,7 +26,7 @@ _QUERY_AT = offset_of(SLOT, "query")
 _CONTROL_ROOM = 64
 
 
-@lean
+@kernel_in_place
 def on_queries(s: State, port: int, now: int) -> None:
     """Take one batch from a socket. now: monotonic nanoseconds."""
     c, wildcard = s.cells[0], s.ports[port].wildcard
@@ -45,7 +46,7 @@ def on_queries(s: State, port: int, now: int) -> None:
     c.target = NONE
 
 
-@lean
+@kernel_in_place
 def _on_query(s: State, port: int, place: int, ts: float, now: int) -> None:
     c, header = s.cells[0], s.from_clients[place]
     size, message = int64(header.size & 0xFFFFFFFF), s.inbox[place]
@@ -67,7 +68,7 @@ def _on_query(s: State, port: int, place: int, ts: float, now: int) -> None:
         reply(s, header, s.in_parts[place].base, make_error(message, verdict, end))
 
 
-@lean
+@kernel_in_place
 def _count(s: State, verdict: int) -> None:
     c = s.cells[0]
     if verdict in (DROP, FORMERR):
@@ -80,7 +81,7 @@ def _count(s: State, verdict: int) -> None:
         c.shed += 1
 
 
-@lean
+@kernel_in_place
 def _answer_from(s: State, port: int, place: int) -> None:
     """Make of the received packet info the one to send with: same local address, any interface (ip(7), ipv6(7))."""
     control = s.controls[place]
@@ -92,7 +93,7 @@ def _answer_from(s: State, port: int, place: int) -> None:
     s.from_clients[place].control_size = min(s.from_clients[place].control_size, uint64(CONTROL_SIZE))
 
 
-@lean
+@kernel_in_place
 def _forward(s: State, port: int, place: int, size: int, end: int, zone: int, ts: float, now: int) -> bool:
     """Put a query in flight; False if there is no room."""
     c, header, message = s.cells[0], s.from_clients[place], s.inbox[place]
@@ -119,7 +120,7 @@ def _forward(s: State, port: int, place: int, size: int, end: int, zone: int, ts
     return True
 
 
-@lean
+@kernel_in_place
 def _ask(s: State, number: int, upstream: int, now: int) -> None:
     """Give a query a random id on the socket of this batch, and put it among those to send."""
     c, server, slot = s.cells[0], s.upstreams[upstream], s.slots[number]
@@ -140,7 +141,7 @@ def _ask(s: State, number: int, upstream: int, now: int) -> None:
     c.outgoing += 1
 
 
-@lean
+@kernel_in_place
 def flush(s: State) -> None:
     """Send what waits for the upstream socket at hand. What it refuses goes to Python."""
     c, at = s.cells[0], 0

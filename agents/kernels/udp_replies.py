@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from agents.kernels.udp_libc import EINTR, errno, lean, sendmmsg
+from agents.kernels import kernel_in_place
+from agents.kernels.udp_libc import EINTR, errno, sendmmsg
 from agents.kernels.udp_state import State
 
 
-@lean
+@kernel_in_place
 def reply(s: State, way: Any, base: int, size: int) -> None:
     """Put a reply of `size` bytes at `base` among those to send, on the way that a received MESSAGE describes."""
     header, part = s.to_clients[s.cells[0].replies], s.to_clients_parts[s.cells[0].replies]
@@ -18,7 +19,7 @@ def reply(s: State, way: Any, base: int, size: int) -> None:
     s.cells[0].replies += 1
 
 
-@lean
+@kernel_in_place
 def send_replies(s: State, port: int) -> None:
     """Send them. A client that is gone, or a full socket buffer, loses its answer: that is UDP."""
     c, at = s.cells[0], 0

@@ -4,27 +4,28 @@ from __future__ import annotations
 
 from typing import Any
 
-from agents.kernels.udp_libc import c_write, fence, lean
+from agents.kernels import kernel_in_place
+from agents.kernels.udp_libc import c_write, fence
 from agents.kernels.udp_state import BUFFER, State
 
 NONE = -1
 
 
-@lean
+@kernel_in_place
 def copy(into: Any, at: int, source: Any, start: int, size: int) -> None:
     """Copy bytes, the first ones first. (A slice assigned to a slice would ask for memory.)"""
     for place in range(size):
         into[at + place] = source[start + place]
 
 
-@lean
+@kernel_in_place
 def inflight(s: State) -> int:
     """Queries that wait for an upstream: here, on the way to Python, and there."""
     c = s.cells[0]
     return c.active + c.handed_head - c.handed_tail + s.elsewhere[0]  # type: ignore[no-any-return]
 
 
-@lean
+@kernel_in_place
 def take_slot(s: State) -> int:
     """A free slot, or NONE. What Python gave back is free again."""
     c = s.cells[0]
@@ -38,7 +39,7 @@ def take_slot(s: State) -> int:
     return s.free[c.free]  # type: ignore[no-any-return]
 
 
-@lean
+@kernel_in_place
 def release(s: State, number: int) -> None:
     """The slot is free."""
     c = s.cells[0]
@@ -46,7 +47,7 @@ def release(s: State, number: int) -> None:
     c.free += 1
 
 
-@lean
+@kernel_in_place
 def link(s: State, number: int) -> None:
     """The slot is in flight, as the newest."""
     c, slot = s.cells[0], s.slots[number]
@@ -59,7 +60,7 @@ def link(s: State, number: int) -> None:
     c.active += 1
 
 
-@lean
+@kernel_in_place
 def unlink(s: State, number: int) -> None:
     """The slot is no longer in flight, and its id no longer asked. The caller counts `active` down."""
     c, slot = s.cells[0], s.slots[number]
@@ -77,7 +78,7 @@ def unlink(s: State, number: int) -> None:
         slot.socket = NONE
 
 
-@lean
+@kernel_in_place
 def hand_over(s: State, number: int, reason: int, carried: int, size: int) -> None:
     """Python takes the slot over. The ring has room for every slot there is."""
     c = s.cells[0]
@@ -88,7 +89,7 @@ def hand_over(s: State, number: int, reason: int, carried: int, size: int) -> No
     ring(s)
 
 
-@lean
+@kernel_in_place
 def give_up(s: State, number: int, reason: int) -> None:
     """A query in flight goes to Python without an answer."""
     unlink(s, number)
@@ -96,7 +97,7 @@ def give_up(s: State, number: int, reason: int) -> None:
     s.cells[0].active -= 1
 
 
-@lean
+@kernel_in_place
 def carry(s: State, message: Any, size: int) -> int:
     """Keep the bytes for Python; their row, or NONE if all are taken."""
     c = s.cells[0]
@@ -108,7 +109,7 @@ def carry(s: State, message: Any, size: int) -> int:
     return row  # type: ignore[no-any-return]
 
 
-@lean
+@kernel_in_place
 def ring(s: State) -> None:
     """Wake Python for queries that were handed over, unless that was done and not seen yet."""
     c = s.cells[0]
@@ -118,7 +119,7 @@ def ring(s: State) -> None:
         _write_bell(s)
 
 
-@lean
+@kernel_in_place
 def announce(s: State) -> None:
     """Wake Python for records, unless that was done and they were not collected yet."""
     c = s.cells[0]
@@ -128,7 +129,7 @@ def announce(s: State) -> None:
         _write_bell(s)
 
 
-@lean
+@kernel_in_place
 def _write_bell(s: State) -> None:
     s.scratch[7] = 1
     c_write(s.cells[0].bell, s.scratch[7:].ctypes.data, 8)

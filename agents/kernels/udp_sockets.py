@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from agents.kernels import kernel_in_place
 from agents.kernels.question import int64, u16
 from agents.kernels.udp_libc import (
     SOCK_DGRAM_NONBLOCK_CLOEXEC,
@@ -10,7 +11,6 @@ from agents.kernels.udp_libc import (
     c_connect,
     c_socket,
     getrandom,
-    lean,
     watch,
 )
 from agents.kernels.udp_slots import NONE, give_up
@@ -23,7 +23,7 @@ UPSTREAM_EVENT = 1 << 33
 """Marks events of upstream sockets; the number of the socket is added."""
 
 
-@lean
+@kernel_in_place
 def draw(s: State) -> int:
     """A random number 0..65535 from the kernel's generator, read in blocks: one system call per 2,048."""
     c = s.cells[0]
@@ -35,7 +35,7 @@ def draw(s: State) -> int:
     return u16(s.random, c.drawn - 2)
 
 
-@lean
+@kernel_in_place
 def choose_socket(s: State, upstream: int, now: int) -> int:
     """A random socket of the pool, fresh where it is due; NONE if none can be opened."""
     pool = s.upstreams[upstream].pool
@@ -49,7 +49,7 @@ def choose_socket(s: State, upstream: int, now: int) -> int:
     return fresh
 
 
-@lean
+@kernel_in_place
 def _open(s: State, upstream: int, place: int, now: int) -> int:
     number = 0
     while number < len(s.sockets) and s.sockets[number].fd >= 0:
@@ -73,7 +73,7 @@ def _open(s: State, upstream: int, place: int, now: int) -> int:
     return number
 
 
-@lean
+@kernel_in_place
 def _bind_random(s: State, fd: int, family: int, size: int) -> None:
     """Bind to a random unprivileged port; the kernel chooses (at random too) if luck is bad."""
     s.scratch[:4] = 0
@@ -87,7 +87,7 @@ def _bind_random(s: State, fd: int, family: int, size: int) -> None:
             return
 
 
-@lean
+@kernel_in_place
 def claim_id(s: State, socket: int, slot: int) -> int:
     """A random id that nothing pending on the socket has, entered for the slot."""
     while True:
@@ -104,7 +104,7 @@ def claim_id(s: State, socket: int, slot: int) -> int:
             return ident
 
 
-@lean
+@kernel_in_place
 def owner_of(s: State, socket: int, ident: int) -> int:
     """The slot that asked with this id on this socket, or NONE."""
     entry = ident % IDS
@@ -115,7 +115,7 @@ def owner_of(s: State, socket: int, ident: int) -> int:
     return s.owners[socket, entry]  # type: ignore[no-any-return]
 
 
-@lean
+@kernel_in_place
 def fail_over(s: State, socket: int) -> None:
     """The upstream is unreachable: what waits on the socket goes to Python, which asks the next one."""
     for entry in range(IDS):
@@ -123,7 +123,7 @@ def fail_over(s: State, socket: int) -> None:
             give_up(s, s.owners[socket, entry], UNSENT)
 
 
-@lean
+@kernel_in_place
 def retire_old(s: State, now: int) -> None:
     """Take old sockets out of their pools, close those that wait for nothing."""
     for number in range(len(s.sockets)):

@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 
 BATCH = 64
 """Datagrams of one system call, as sources/forwarder.DRAIN_MAX."""
-BUFFER = 65_536
-"""Bytes of a receive buffer: no UDP datagram is longer. Pages that nothing was received into cost no memory."""
+BUFFER = 65_536 + 192
+"""Bytes of a receive buffer: no UDP datagram is longer. Pages that nothing was received into cost no memory.
+No power of two, so that the beginnings of all buffers do not compete for the same lines of the processor's cache."""
 QUERY_MAX = 512
 """Bytes of a query that a slot holds: a plain UDP message (RFC 1035 section 4.2.1). Longer ones go to Python."""
 ADDRESS_SIZE = 28

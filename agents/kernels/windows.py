@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from agents.kernels import kernel
+from agents.kernels import kernel_in_place
 from agents.kernels.state import (
     ANSWERS,
     ENCODED,
@@ -29,7 +29,7 @@ COUNT = len(WINDOWS_S)
 SECONDS = np.array(WINDOWS_S, np.float64)
 
 
-@kernel
+@kernel_in_place
 def turn(windows: Any, number: int, bucket: int) -> None:
     """Let a window's current bucket be this one; an earlier one changes nothing."""
     old = windows["bucket"][number]
@@ -41,7 +41,7 @@ def turn(windows: Any, number: int, bucket: int) -> None:
     windows["bucket"][number] = bucket
 
 
-@kernel
+@kernel_in_place
 def add(windows: Any, ts: float, amounts: NDArray[np.float32]) -> None:
     """Count amounts (in the order of the sums) at ts, in every window."""
     for number in range(COUNT):
@@ -54,7 +54,7 @@ def add(windows: Any, ts: float, amounts: NDArray[np.float32]) -> None:
             windows["now"][number, one] += amounts[one]
 
 
-@kernel
+@kernel_in_place
 def sums(windows: Any, ts: float, number: int, out: NDArray[np.float64]) -> None:
     """The sums of a window at ts, not before the last add."""
     seconds = SECONDS[number]
@@ -65,7 +65,7 @@ def sums(windows: Any, ts: float, number: int, out: NDArray[np.float64]) -> None
         out[one] = windows["now"][number, one] + left * windows["before"][number, one]
 
 
-@kernel
+@kernel_in_place
 def _take(windows: NDArray[Any], room: NDArray[np.int64]) -> int:
     """A fresh row; there is room for it (see judging.lacks)."""
     row = room[FREE]
@@ -82,14 +82,14 @@ def _take(windows: NDArray[Any], room: NDArray[np.int64]) -> int:
     return int(row)
 
 
-@kernel
+@kernel_in_place
 def give(windows: NDArray[Any], room: NDArray[np.int64], row: int) -> None:
     """Give a row back."""
     windows[row]["bucket"][0] = room[FREE]
     room[FREE] = row
 
 
-@kernel
+@kernel_in_place
 def note(flow: Any, windows: NDArray[Any], room: NDArray[np.int64], ts: float, amounts: NDArray[np.float32]) -> None:
     """Count for a flow what a query carried; the first name alone is kept beside the flow."""
     if flow["windows"] == NONE:
@@ -104,7 +104,7 @@ def note(flow: Any, windows: NDArray[Any], room: NDArray[np.int64], ts: float, a
     add(windows[flow["windows"]], ts, amounts)
 
 
-@kernel
+@kernel_in_place
 def take_back(flow: Any, windows: NDArray[Any], encoded: float) -> None:
     """Count so many bytes no more, as far as they lie in the current buckets."""
     for one in (INFORMATION, ENCODED):

@@ -34,10 +34,12 @@ from agents.sources.upstream import Pending, Routes
 Offer = Callable[[NDArray[np.void]], int]
 """Takes RECORDs, as many as it has room for from the first on; returns how many."""
 
-_COLLECT_S = 0.01
+_COLLECT_S = 0.025
 """Records wait so long for company."""
 _COUNT_S = 0.25
 """How old the counters may be where no records come."""
+_AT_ONCE = 256
+"""Queries taken over before the event loop may do something else."""
 _SLOW_S = 1.0
 _CONTROL = Struct("=Qii")  # struct cmsghdr of cmsg(3)
 _log = structlog.get_logger()
@@ -131,7 +133,8 @@ class Datapath:
         for timer in (self._timer, self._counting):
             if timer:
                 timer.cancel()
-        self._take_handed()
+        while self._get("handed_tail") < self._get("handed_head"):
+            self._take_handed()
         while (number := self._get("oldest")) >= 0:
             self._set("oldest", int(self._state.slots[number]["newer"]))
             self._set("active", self._get("active") - 1)
@@ -178,6 +181,9 @@ class Datapath:
         fence()
         head, tail, ring = self._get("handed_head"), self._get("handed_tail"), self._state.handed
         fence()
+        if head - tail > _AT_ONCE:
+            head = tail + _AT_ONCE
+            self._loop.call_soon(self._take_handed)
         for at in range(tail, head):
             reason, number, carried, size = ring[at % len(ring)].item()
             bytes_ = self._state.carried[carried, :size].tobytes() if carried >= 0 else b""

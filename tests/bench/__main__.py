@@ -1,6 +1,8 @@
 """make bench: how fast, as ratios to a baseline of the same run. Never fails for slowness.
 
-python -m tests.bench [PART …] [--json PATH|-]        parts: reading replay listener stores sampling retraining
+python -m tests.bench [PART …] [--json PATH|-]
+
+parts: reading replay listener forwarders stores sampling retraining
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What is measured: replay, listener, stores, retraining."""
+"""What is measured: replay, listener, forwarders, stores, retraining."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from agents.names import to_text
 from agents.shipped import benign_names, benign_sample, sample_of
 from agents.types import Row
 from tests.bench import storing
+from tests.bench.forwarders import compared
 from tests.bench.kernels import reading
 from tests.bench.load import latencies, messages, percentile, rate
 from tests.bench.table import Figure, seconds
@@ -112,6 +113,11 @@ def _compared(bare: int, port: int, queries: list[bytes]) -> Iterator[Figure]:
         yield Figure(f"listener, latency {name} ({measured - base:+.2f} ms)", measured, "ms", base, against)
 
 
+def forwarders(directory: Path) -> Iterator[Figure]:
+    """Forwarding, beside forwarders that people run today; skipped in one line where dnsdist or dnsperf is missing."""
+    yield from compared(directory, _free_port())
+
+
 def stores(directory: Path) -> Iterator[Figure]:
     """Rows written, on SQLite and Postgres."""
     yield from storing.stores(some_traffic(), directory)
@@ -137,6 +143,7 @@ PARTS = {
     "reading": reading,
     "replay": replay,
     "listener": listener,
+    "forwarders": forwarders,
     "stores": stores,
     "sampling": sampling,
     "retraining": retraining,

@@ -8,6 +8,7 @@ comes back, and prints latencies as JSON. Both need numba and Linux.
 from __future__ import annotations
 
 import json
+import math
 import socket
 import sys
 from pathlib import Path
@@ -124,6 +125,8 @@ def probe(port: int, rate: float, seconds: float, wires: list[bytes]) -> dict[st
     answered = took[took >= 0] / 1000
     lost = 1 - len(answered) / len(took)
     found = answered.tolist()
+    if not found:
+        return {"p50": math.inf, "p99": math.inf, "lost": lost}
     return {"p50": percentile(found, 0.5), "p99": percentile(found, 0.99), "lost": lost}
 
 

@@ -6,6 +6,9 @@ import subprocess
 import sys
 import time
 
+import pytest
+
+from agents.sources.listener import can_compile
 from tests.bench.load import latencies, messages, percentile, rate
 from tests.bench.table import Figure, markdown
 from tests.stubs import StubServer, silent
@@ -42,3 +45,18 @@ def test_an_unknown_part_is_refused() -> None:
     done = subprocess.run([sys.executable, "-m", "tests.bench", "reply"], capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert "cannot measure" in done.stderr
+
+
+@pytest.mark.skipif(not can_compile(), reason="kernels are off, or not for this platform")
+def test_the_compiled_upstream_answers_and_the_probe_sees_what_is_lost() -> None:
+    from tests.bench.udp import probe
+
+    command = [sys.executable, "-m", "tests.bench.udp"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as upstream, StubServer(silent) as stub:
+        assert upstream.stdout is not None
+        found = probe(int(upstream.stdout.readline()), 500, 0.2, WIRES)
+        nothing = probe(stub.port, 500, 0.2, WIRES)
+        upstream.terminate()
+    assert found["lost"] == 0
+    assert 0 < found["p50"] <= found["p99"] < 1e6
+    assert nothing["lost"] == 1

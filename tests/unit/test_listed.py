@@ -11,9 +11,9 @@ import numpy as np
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from agents.columns import lowered, packed
+from agents.columns import lowered
 from agents.decoding import OAST, secret_in
-from agents.kernels.listed import HEX_DIGITS, all_listed, may_tell, numbered
+from agents.kernels.listed import HEX_DIGITS, may_tell, numbered
 from agents.names import MAX_LABEL, MAX_NAME, labels_of, split_domain, wire_of
 from agents.services import Services, services
 from tests.wire_names import LABELS, LONGEST, wire_names
@@ -132,20 +132,8 @@ def near_services(draw: st.DrawFn) -> bytes:
 @example(LONGEST)
 def test_every_listed_service_is_found(names: list[bytes]) -> None:
     column, of = lowered(names), Services()
-    listed = np.zeros(len(names), np.uint8)
-    all_listed(column.array, column.starts, of._slots, listed)
-    for name, passed in zip(column, listed.tolist(), strict=True):
-        if of.of(name) is not None:
-            assert passed
     expected = [found.factor if (found := of.of(name)) else 1.0 for name in column]
     assert of.factors(column).tolist() == expected
-
-
-def test_names_of_no_listed_suffix_are_passed_by() -> None:
-    names = packed([wire_of([b"%d" % i, b"example", b"com"]) for i in range(300)])
-    listed = np.zeros(300, np.uint8)
-    all_listed(names.array, names.starts, Services()._slots, listed)
-    assert listed.sum() == 0
 
 
 @UNHURRIED

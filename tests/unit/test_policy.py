@@ -225,3 +225,17 @@ def test_a_domain_that_is_an_incident_by_itself_counts_for_no_other() -> None:
     assert row is not None and judged.flows.state.flows[row]["alone"]
     after = last(judged, [ask("one more", domain="shop.com", bits=64.0)])
     assert after == last(Judged(), [*shop, ask("one more", domain="shop.com", bits=64.0)])
+
+
+DOMAINS = ("shop.com", "mall.com", "cafe.com", "park.com")
+
+
+def test_nor_where_others_still_add_up() -> None:
+    shops = [ask(i, domain=domain, bits=64.0) for domain in DOMAINS for i in range(5)]
+    tunnel = [ask(i, domain="evil.com", bits=200.0) for i in range(9)]
+    more = [ask("one more", domain="shop.com", bits=64.0)]
+    judged = Judged()
+    judged.ask(*tunnel)
+    found, expected = last(judged, [*shops, *more]), last(Judged(), [*shops, *more])
+    assert found == expected
+    assert found.domains == len(DOMAINS) and found.kind.startswith("spread")
