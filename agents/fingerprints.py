@@ -163,6 +163,35 @@ def _cobalt_strike(trace: Trace) -> bool:
     return trace.share(lambda name: bool(_BEACON.fullmatch(b".".join(name).lower()))) >= MOST
 
 
+_SLIVER_BASE32 = {letter: value for value, letter in enumerate(b"ab1c2d3e4f5g6h7j8k9m0npqrtuvwxyz")}
+_SLIVER_BASE58 = {
+    letter: value for value, letter in enumerate(b"123456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz")
+}
+_SLIVER_TYPES = frozenset((1, 2, 3, 4, 6, 7, 8, 9))
+_SLIVER_BYTES = 4
+"""Bytes of the shortest message that says enough: a type, an id, and some of it."""
+
+
+def _sliver_message(payload: bytes) -> bool:
+    """A Protocol Buffers message in one of its alphabets: field 1, a known type, then field 2, its id."""
+    for digits in (_SLIVER_BASE32, _SLIVER_BASE58):
+        values = [digits[letter] for letter in payload if letter in digits]
+        if len(values) < len(payload) or len(values) * len(digits).bit_length() < 8 * _SLIVER_BYTES:
+            continue
+        number = sum(value * len(digits) ** place for place, value in enumerate(reversed(values)))
+        if len(digits) == 32:
+            number >>= len(values) * 5 % 8
+        head = number.to_bytes((number.bit_length() + 7) // 8, "big")[:3]
+        if len(head) == 3 and head[0] == 0x08 and head[1] in _SLIVER_TYPES and head[2] == 0x10:
+            return True
+    return False
+
+
+def _sliver(trace: Trace) -> bool:
+    """Each name is one message: a type and an id ahead of the data (its dns.proto), in its own base32 or in base58."""
+    return trace.share(lambda name: _sliver_message(b"".join(name))) >= MOST
+
+
 MARKS: tuple[tuple[str, Callable[[Trace], bool]], ...] = (
     ("iodine", _iodine),
     ("dnscat2", _dnscat2),
@@ -170,6 +199,7 @@ MARKS: tuple[tuple[str, Callable[[Trace], bool]], ...] = (
     ("ozymandns", _ozymandns),
     ("dnsexfiltrator", _dnsexfiltrator),
     ("cobaltstrike", _cobalt_strike),
+    ("sliver", _sliver),
     ("dnstt", _dnstt),
     ("dns2tcp", _dns2tcp),
 )

@@ -35,6 +35,30 @@ def dnscat2(prefix: str, zone: str) -> list[str]:
     return [f"{prefix}{packet}{zone}" for packet in packets]
 
 
+SLIVER_BASE32 = "ab1c2d3e4f5g6h7j8k9m0npqrtuvwxyz"
+SLIVER_BASE58 = "123456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz"
+
+
+def sliver(alphabet: str) -> list[str]:
+    """Polls and data: type, id, start, stop, size and bytes, as Protocol Buffers write them, in one alphabet."""
+    names = []
+    for number in range(12):
+        start = bytes((0x18, number)) if number % 3 else b""
+        data = RNG.randbytes(30) if number % 3 else b""
+        message = bytes((8, 8 if data else 3, 0x10)) + b"\x83\x94\xb0\x0c" + start
+        message += bytes((0x28, 0x40, 0x32, len(data))) + data if data else b""
+        if len(alphabet) == 32:
+            plain = base64.b32encode(message).decode().rstrip("=")
+            text = plain.translate(str.maketrans("ABCDEFGHIJKLMNOPQRSTUVWXYZ234567", alphabet))
+        else:
+            value, text = int.from_bytes(message, "big"), ""
+            while value:
+                value, digit = divmod(value, 58)
+                text = alphabet[digit] + text
+        names.append(f"{text[:63]}.{text[63:]}".rstrip(".") + ".sl.test")
+    return names
+
+
 DNSTT_ID = b32(8)[:12]
 MADE = {
     "dnscat2": [dnscat2("", ".c2.test"), dnscat2("dnscat.", "")],
@@ -44,6 +68,7 @@ MADE = {
         [f"init.{b32(20)}.exf.test", *(f"{i}.{b32(35)}.{b32(30)}.exf.test" for i in range(10))],
         [f"{i}.{b32(35)}.{b32(30)}.exf.test" for i in range(40, 60)],
     ],
+    "sliver": [sliver(SLIVER_BASE32), sliver(SLIVER_BASE58)],
     "cobaltstrike": [[f"post.{RNG.randbytes(20).hex()}.{RNG.randbytes(4).hex()}.cs.test" for _ in range(10)]],
     "dnscapy": [[f"{b32(25)}.{i}.d.1.{RNG.randrange(65536)}.cap.test" for i in range(10)]],
 }
