@@ -12,7 +12,8 @@ RUN pip --python /opt/venv/bin/python install --no-deps --no-build-isolation . \
  && pip --python /opt/venv/bin/python uninstall -y setuptools \
  && find /opt/venv/lib -type d -name tests -prune -exec rm -rf {} +
 # Compiled for the processor that builds; on another one, and where the sources differ, each container does it anew in /tmp.
-RUN /opt/venv/bin/python -m agents.warm
+# From /, so that what is installed is warmed and not its copy in /src.
+RUN cd / && /opt/venv/bin/python -m agents.warm
 
 FROM python:3.11-slim-bookworm
 # Written by hand: useradd is not in every slim image.
@@ -28,6 +29,6 @@ ENV PATH=/opt/venv/bin:$PATH DATA_DIR=/app LISTEN_HOST=0.0.0.0 API_HOST=0.0.0.0 
 USER 10001:10001
 VOLUME ["/app/models", "/app/reports", "/app/logs", "/app/data"]
 EXPOSE 5335/udp 5335/tcp 8053/tcp
-HEALTHCHECK --interval=10s --timeout=5s --start-period=60s --retries=3 CMD ["dns-tunnel", "health", "listener"]
+HEALTHCHECK --interval=10s --timeout=5s --start-period=180s --retries=3 CMD ["dns-tunnel", "health", "listener"]
 ENTRYPOINT ["dns-tunnel"]
 CMD ["run"]

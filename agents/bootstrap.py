@@ -21,7 +21,6 @@ from agents.known import services_at
 from agents.model import Model
 from agents.policy import Scale
 from agents.registry import ModelRegistry
-from agents.report import write_report
 from agents.retraining import RetrainingParts
 from agents.runs import RetrainOptions, TrainingRun, TrainRequest
 from agents.services import Services
@@ -134,6 +133,7 @@ def retraining_parts(
     settings: Settings, store: Store, progress: Callable[[int, int, str], None] = lambda step, total, text: None
 ) -> RetrainingParts:
     """The collaborators of a retraining."""
+    from agents.report import write_report  # here: its templates cost a listener's start a tenth
 
     def save(run: TrainingRun) -> None:
         store.save_run(run.run_id, started_at=run.started, state=run.state.value, payload=run.to_json())

@@ -16,7 +16,7 @@ from agents.columns import Coded, coded, packed
 from agents.decoding import OAST, secret_in
 from agents.features import FEATURES
 from agents.flows import Flows
-from agents.incidents import Incidents, Standing
+from agents.incidents import Incidents, Standing, domain_hash
 from agents.kernels.listed import all_may_tell, numbered
 from agents.kernels.state import SHARING_MAX, Asked, Told
 from agents.lexical import Lexical, read
@@ -82,7 +82,8 @@ class TunnelDetector:
         with self._swap:
             self._next_services = services
 
-    def detect(self, batch: QueryBatch) -> Verdicts:
+    def detect(self, batch: QueryBatch, explain: bool = True) -> Verdicts:
+        """Judge a batch. explain: give the reasons of every query that is not NORMAL, or only of open incidents' ones."""
         self._take_next()
         names, clients = packed(batch.qname), coded(batch.client)
         found = read(names, self.model, self.flows.key)
@@ -92,7 +93,7 @@ class TunnelDetector:
         self.flows.keep_samples(said, names, batch.qtype)
         self._note_peaks(batch, clients, domains, said)
         decided = self._follow(batch, clients, domains, said)
-        verdicts = self._verdicts(batch, asked, found, domains, said, decided)
+        verdicts = self._verdicts(batch, asked, found, domains, said, decided, explain)
         if len(batch):
             self.incidents.close_quiet(float(batch.ts[-1]))
         changed = self.incidents.changes()
@@ -149,8 +150,7 @@ class TunnelDetector:
             if one.domain == SCATTERED:
                 self.flows.watch_scattered(one.client)
                 continue
-            domain = siphash(b"" if one.domain == "." else from_text(one.domain), self.flows.key)
-            self.flows.watch(one.last_seen, one.client, domain)
+            self.flows.watch(one.last_seen, one.client, domain_hash(one.domain, self.flows))
 
     def _asked(self, batch: QueryBatch, clients: Coded, found: Lexical) -> Asked:
         names = packed(batch.qname)
@@ -220,7 +220,14 @@ class TunnelDetector:
         return [domain_text(flow.samples[0][0].lower()) for flow in still]
 
     def _verdicts(
-        self, batch: QueryBatch, asked: Asked, found: Lexical, domains: Coded, said: Told, decided: dict[int, Evidence]
+        self,
+        batch: QueryBatch,
+        asked: Asked,
+        found: Lexical,
+        domains: Coded,
+        said: Told,
+        decided: dict[int, Evidence],
+        explain: bool,
     ) -> Verdicts:
         scale = self.scale
         ratios = said.evidence["ratio"]
@@ -232,6 +239,8 @@ class TunnelDetector:
         severities = scale.severities(scores)
         reasons: list[tuple[str, ...]] = [()] * len(batch)
         for row in np.flatnonzero(severities).tolist():
+            if not explain and (batch.client[row], domains[row]) not in self.incidents.open:
+                continue
             evidence = decided.get(row) or evidence_of(said.evidence[row])
             reasons[row] = query_reasons(
                 found.names[row], float(votes[row]), float(behaviour[row]), evidence, domains[row], scale

@@ -216,6 +216,12 @@ class Flows:
         found = table.find(self.state.flows, self.state.places, np.uint64(domain), row)
         return None if found == NONE else int(found)
 
+    def find_scattered(self, client: str) -> int | None:
+        """Row of what counts a client's scattered names, or None."""
+        row = self.clients.get(client)
+        found = NONE if row is None else int(self.state.clients[row]["scattered"])
+        return None if found == NONE else found
+
     def watch(self, ts: float, client: str, domain: int) -> None:
         """Tell of every query of this flow, made if there is none, unless the caps refuse it."""
         row, found = self._client(client), self.find(client, domain)
@@ -229,9 +235,9 @@ class Flows:
 
     def watch_scattered(self, client: str) -> None:
         """Tell of every query that counts for a client's scattered names, where there are any."""
-        row = self.clients.get(client)
-        if row is not None and self.state.clients[row]["scattered"] != NONE:
-            self.state.flows[self.state.clients[row]["scattered"]]["watched"] = 1
+        row = self.find_scattered(client)
+        if row is not None:
+            self.state.flows[row]["watched"] = 1
 
     def _lacking(self) -> Iterable[tuple[Stop, bool]]:
         room, state = self.state.room, self.state

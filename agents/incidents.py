@@ -7,8 +7,9 @@ from dataclasses import dataclass, replace
 
 from agents.evidence import Timeline, evidence_json, tool_behind
 from agents.flows import Flows
-from agents.names import to_text
-from agents.policy import Evidence, Scale, incident_reasons
+from agents.names import from_text, to_text
+from agents.policy import SCATTERED, Evidence, Scale, incident_reasons
+from agents.siphash import siphash
 from agents.types import Incident, Severity
 from agents.windows import SAMPLES
 
@@ -46,6 +47,11 @@ class _Trail:
         self.queries, self.leaked = flow.queries, flow.leaked_bytes
 
 
+def domain_hash(domain: str, flows: Flows) -> int:
+    """What flows know a registered domain by; domain: as incidents show it, "." for the root."""
+    return siphash(b"" if domain == "." else from_text(domain), flows.key)
+
+
 class Incidents:
     """The open incidents. Time comes from the queries."""
 
@@ -57,7 +63,6 @@ class Incidents:
         self._trails: dict[Key, _Trail] = {}
         self._changed: set[Key] = set()
         self._closed: list[Incident] = []
-        self._unsettled: set[Key] = set()  # closed without having been seen by this process
 
     def restore(self, incidents: Iterable[Incident]) -> None:
         """Take over what was open when the process stopped."""
@@ -70,11 +75,8 @@ class Incidents:
         key = (client, domain)
         known = self.open.get(key)
         if known is not None and ts - known.last_seen > self.quiet_s:
-            self._close(key, known)
+            self._close(key, known, flow)
             known = None
-        if key in self._unsettled:
-            self._unsettled.discard(key)
-            self._flows.release(flow.row, flow.leaked_bytes)
         if known is None and not self._opens(flow, evidence):
             return False
         trail = self._trails.get(key)
@@ -157,17 +159,26 @@ class Incidents:
         for key, incident in list(self.open.items()):
             self._close(key, incident)
 
-    def _close(self, key: Key, incident: Incident) -> None:
+    def _close(self, key: Key, incident: Incident, flow: Standing | None = None) -> None:
+        """flow: where it stands, in the middle of a batch; None = as Flows has it."""
         # without a change since it was last told its flow may be further on by now: this batch is counted as a whole
         told = self._told(key, incident) if key in self._changed else incident
         del self.open[key]
         trail = self._trails.pop(key, None)
         if trail is not None:  # as it was when last told: a batch may close and go on in one
             self._flows.release(trail.row, trail.leaked)
-        else:
-            self._unsettled.add(key)
+        elif flow is not None:
+            self._flows.release(flow.row, flow.leaked_bytes)
+        elif (row := self._row_of(key)) is not None:  # restored, and not a query since
+            self._flows.release(row, self._flows.view(row).leaked_bytes)
         self._changed.discard(key)
         self._closed.append(replace(told, closed_at=told.last_seen))
+
+    def _row_of(self, key: Key) -> int | None:
+        client, domain = key
+        if domain == SCATTERED:
+            return self._flows.find_scattered(client)
+        return self._flows.find(client, domain_hash(domain, self._flows))
 
     def changes(self) -> tuple[Incident, ...]:
         """What was opened, updated or closed since the last call, with evidence; closed ones first."""

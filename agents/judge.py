@@ -167,9 +167,8 @@ class Judge:
         """
         self._tried.wait(FIRST_TRY_S)
         with self._lock:
-            verdicts, left_out = self.detector.detect(batch), 0
-            if level >= NO_EXPLANATION:
-                verdicts, left_out = unexplained(verdicts, self.detector.incidents.open)
+            verdicts = self.detector.detect(batch, explain=level < NO_EXPLANATION)
+            left_out = unexplained(verdicts)
             if level >= SAMPLED:
                 verdicts = sampled(verdicts)
             planned(len(verdicts))

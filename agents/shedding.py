@@ -5,7 +5,6 @@ What comes third, records that find no room, is the ring's own doing; answering 
 
 from __future__ import annotations
 
-from collections.abc import Container
 from dataclasses import fields, replace
 from itertools import compress
 from typing import Any
@@ -31,12 +30,9 @@ def level_at(fill: float, before: int) -> int:
     return max(level, before)
 
 
-def unexplained(verdicts: Verdicts, incidents: Container[tuple[str, str]]) -> tuple[Verdicts, int]:
-    """The verdicts without the reasons of queries outside `incidents` (client, domain), and how many were left out."""
-    keys = zip(verdicts.queries.client, verdicts.domain, strict=True)
-    reasons = [why if why and key in incidents else () for why, key in zip(verdicts.reasons, keys, strict=True)]
-    count = sum(map(bool, verdicts.reasons)) - sum(map(bool, reasons))
-    return (replace(verdicts, reasons=reasons), count) if count else (verdicts, 0)
+def unexplained(verdicts: Verdicts) -> int:
+    """How many that are not NORMAL say no reason."""
+    return int(np.count_nonzero(verdicts.severity)) - sum(map(bool, verdicts.reasons))
 
 
 def sampled(verdicts: Verdicts) -> Verdicts:

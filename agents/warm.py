@@ -97,12 +97,13 @@ LOADS = (judging, listening, scanning, storing)
 
 
 def main() -> int:
-    """Compile what is not compiled yet, all of it."""
+    """Compile what is not compiled yet, all of it; what was kept of other versions goes."""
     if COMPILED and KEPT is not None:
         for load in LOADS:
             load()
         with suppress(OSError):  # no room: it is tried again
             cache.warm_mark(KEPT).touch()
+            cache.prune(KEPT)
     return 0
 
 

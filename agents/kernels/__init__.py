@@ -13,6 +13,8 @@ import sys
 from collections.abc import Callable
 from typing import Any, TypeVar
 
+import numpy as np
+
 from agents.errors import SettingsError
 from agents.kernels import cache
 
@@ -61,6 +63,13 @@ def kernel(function: F) -> F:
         return function
     compiled: F = NUMBA.njit(cache=KEPT is not None, nogil=True, error_model="numpy")(function)
     return compiled
+
+
+def kernel_that_wraps(function: F) -> F:
+    """As kernel_in_place, for one whose unsigned sums may overflow, of which the plain function is not to warn."""
+    if NUMBA is None:
+        return np.errstate(over="ignore")(function)
+    return kernel_in_place(function)
 
 
 def kernel_in_place(function: F) -> F:

@@ -10,11 +10,13 @@ from __future__ import annotations
 import hashlib
 import importlib
 import os
+import re
 import shutil
 import tempfile
 from pathlib import Path
 
 _HERE = Path(__file__).parent
+_DIGEST = re.compile("[0-9a-f]{16}")
 
 
 def sources_digest() -> str:
@@ -36,6 +38,14 @@ def folder() -> Path | None:
     if first.is_dir() and not own.exists():
         _copy(first, own)
     return own if _can_write(own) else None
+
+
+def prune(kept: Path) -> int:
+    """Remove the folders beside `kept` that hold kernels of other sources; returns how many went."""
+    others = [path for path in kept.parent.iterdir() if path != kept and _DIGEST.fullmatch(path.name)]
+    for path in others:
+        shutil.rmtree(path, ignore_errors=True)
+    return sum(not path.exists() for path in others)
 
 
 def warm_mark(kept: Path) -> Path:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from agents.kernels import kernel_in_place
+from agents.kernels import kernel_in_place, kernel_that_wraps
 from agents.kernels.seen import forget
 from agents.kernels.state import CARRIERS_MAX, NONE, QTYPES_MAX, SUMS, Room, State
 from agents.kernels.windows import give as give_windows
@@ -30,7 +30,7 @@ CARRIER_NAMES = 3
 PLACE_BITS = np.uint64(17)
 
 
-@kernel_in_place
+@kernel_that_wraps
 def _place(domain: np.uint64, client: int, length: int) -> Any:
     mixed = domain ^ (np.uint64(client + 1) * GOLDEN)
     return np.int64(mixed >> PLACE_BITS) & (length - 1)

@@ -34,7 +34,7 @@ from agents.sources.upstream import Pending, Routes
 Offer = Callable[[NDArray[np.void]], int]
 """Takes RECORDs, as many as it has room for from the first on; returns how many."""
 
-_COLLECT_S = 0.025
+_COLLECT_S = 0.01
 """Records wait so long for company."""
 _COUNT_S = 0.25
 """How old the counters may be where no records come."""

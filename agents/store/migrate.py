@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from alembic import command
-from alembic.config import Config
 from sqlalchemy import Connection
 
 _SCRIPTS = Path(__file__).parent / "migrations"
@@ -13,6 +11,9 @@ _SCRIPTS = Path(__file__).parent / "migrations"
 
 def upgrade(connection: Connection, revision: str = "head") -> None:
     """Bring the tables to a revision, the newest unless told, in the connection's open transaction."""
+    from alembic import command  # here: it takes long to import, and DNS is to be answered before
+    from alembic.config import Config
+
     config = Config()
     config.set_main_option("script_location", str(_SCRIPTS).replace("%", "%%"))
     config.set_main_option("path_separator", "os")

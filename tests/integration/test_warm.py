@@ -48,7 +48,9 @@ def test_warming_leaves_no_kernel_for_later_and_nothing_is_compiled_twice(tmp_pa
     assert cold.stdout.strip() == "[]"
     kept = {path.name: path.stat().st_mtime_ns for path in tmp_path.rglob("*.nbc")}
     assert kept
+    (tmp_path / ("0" * 16)).mkdir()
     run("-m agents.warm", NUMBA_CACHE_DIR=str(tmp_path))
+    assert not (tmp_path / ("0" * 16)).exists()
     assert {path.name: path.stat().st_mtime_ns for path in tmp_path.rglob("*.nbc")} == kept, "compiled again"
     assert run("-c from agents import warm; warm.up(print)", NUMBA_CACHE_DIR=str(tmp_path)).stdout == ""
 
@@ -59,6 +61,16 @@ def test_a_cold_start_says_what_it_does(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setattr(warm, "PATIENCE_S", 0.0)
     warm.up(said.append)
     assert said == [warm.NOTE]
+
+
+def test_kernels_of_other_versions_go_and_nothing_else(tmp_path: Path) -> None:
+    current, old, other = (tmp_path / name for name in ("0123456789abcdef", "fedcba9876543210", "notes-of-mine"))
+    for folder in (current, old, other):
+        folder.mkdir()
+        (folder / "kernel.nbc").write_bytes(b"machine code")
+    assert cache.prune(current) == 1
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["0123456789abcdef", "notes-of-mine"]
+    assert (current / "kernel.nbc").exists()
 
 
 FOLDER = """

@@ -93,6 +93,17 @@ def test_one_odd_name_is_high_and_opens_no_incident(model: Model) -> None:
     assert detector.flush() is None
 
 
+def test_what_is_not_to_be_explained_says_no_reason_but_for_incidents(model: Model) -> None:
+    odd = [f"{hashlib.sha256(label.encode()).hexdigest()[:40]}.d{n}.com" for n, label in enumerate(HEX[:4])]
+    batch = ask([*(f"{label}.evil.com" for label in HEX), *odd])
+    whole, short = (fresh(model).detect(batch, explain=explain) for explain in (True, False))
+    assert short.severity.tolist() == whole.severity.tolist() and short.severity[-1] > 0
+    assert short.incidents == whole.incidents and [one.domain for one in short.incidents] == ["evil.com"]
+    known = [domain == "evil.com" for domain in whole.domain]
+    assert list(short.reasons) == [why if kept else () for why, kept in zip(whole.reasons, known, strict=True)]
+    assert all(whole.reasons[-4:]) and any(short.reasons)
+
+
 def test_many_unlike_names_below_one_domain_open_one_and_repeats_add_nothing(model: Model) -> None:
     detector = fresh(model)
     found = detector.detect(ask([f"{label}.evil.com" for label in HEX]))

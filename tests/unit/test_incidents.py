@@ -163,6 +163,7 @@ def test_a_restored_incident_that_closed_unseen_is_not_opened_again_by_a_repeat(
     after.restore(first.incidents)
     closed = after.tick(START + 2 * QUIET_S)
     assert closed is not None and [one.closed_at is not None for one in closed.incidents] == [True]
+    assert after.flows.rows(lambda flows: flows["watched"] == 1) == []
     again = after.detect(
         batch_of([START + 2 * QUIET_S + 1] * 2, ["192.0.2.1"] * 2, [names[0], "www.evil.test"], [1] * 2)
     )
@@ -191,3 +192,15 @@ def test_scattered_names_that_were_open_at_a_stop_go_on_after_it() -> None:
     (late,) = after.detect(batch_of([START + 500], [CLIENT], [names[40]], [1])).incidents
     assert (late.incident_id, late.unique_names) == (early.incidents[0].incident_id, 41)
     assert late.last_seen == START + 500
+
+
+def test_scattered_names_that_close_unseen_after_a_stop_are_watched_no_longer() -> None:
+    model = Model.from_bytes(model_bytes())
+    names = [f"{i * 0x9E3779B97F4A7C15F39CC0605CEDC835 % 2**128:032x}.throwaway{i}.com" for i in range(1, 41)]
+    before, after = fresh_detector(model, Scale()), fresh_detector(model, Scale())
+    early = before.detect(batch_of([START + 10 * i for i in range(40)], [CLIENT] * 40, names, [1] * 40))
+    snapshot.load(snapshot.dump(before.flows), after.flows)
+    after.restore(early.incidents)
+    assert after.flows.rows(lambda flows: flows["watched"] == 1) != []
+    assert after.tick(START + 2 * QUIET_S) is not None
+    assert after.flows.rows(lambda flows: flows["watched"] == 1) == []

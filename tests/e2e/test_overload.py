@@ -1,0 +1,143 @@
+"""More than can be answered, a disk that is full, domains without end: nothing ends, nothing grows, all is counted."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import random
+import shutil
+import statistics
+import subprocess
+from collections.abc import Iterator
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+
+from agents.detection import TunnelDetector
+from agents.policy import Scale
+from agents.shipped import golden_sessions
+from agents.types import QueryBatch
+from agents.types import batch_of as rows_of
+from tests.detecting import START, query, shipped_model
+from tests.e2e.overload import fast_upstream, figure, memory_mb, perf
+from tests.listening import wait_until
+from tests.supervised import Load, Supervised, assert_adds_up, supervised
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(240)]
+DEAD = "postgresql://nobody@127.0.0.1:9/nowhere"
+SECONDS, SETTLING_S = 40, 10
+NAMES, ODD_EVERY = 20_000, 10
+GROWTH_MAX = 1.05
+"""Of the mean memory of the second half over the first's, once the rings and the store's caches have been filled."""
+
+
+def names_file(folder: Path) -> Path:
+    """Queries for dnsperf: hosts of many domains, some of odd names."""
+    path = folder / "names.txt"
+    odd = (hashlib.sha256(b"%d" % number).hexdigest()[:40] for number in range(NAMES))
+    lines = [f"{label if n % ODD_EVERY == 0 else f'host{n}'}.d{n % 997}.test A\n" for n, label in enumerate(odd)]
+    path.write_text("".join(lines))
+    return path
+
+
+def test_three_times_what_can_be_answered(tmp_path: Path) -> None:
+    if shutil.which("dnsperf") is None:
+        pytest.skip("needs the Debian package dnsperf")
+    names = names_file(tmp_path)
+    with fast_upstream() as upstream:
+        one = Supervised(tmp_path / "data", upstream)
+        try:
+            one.wait_ready()
+            perf(one.port, names, 3, 100).wait()
+            capacity = figure(names, "Queries per second")
+            memory, answered = [], []
+            load = perf(one.port, names, SECONDS, 20_000, per_s=int(3 * capacity))
+            while load.poll() is None:
+                memory.append(memory_mb(one.process.pid))
+                answered.append(one.next_state()["counters"]["answered"])
+            wait_until(lambda: one.state()["queue_waiting"] == 0, 60)
+            state = one.rested()
+            assert one.stop() == 0
+        finally:
+            one.process.kill()
+            one.process.wait()
+    print("CAP", capacity, [round(m) for m in memory], answered, state["queue_dropped"], state["shed"], state["scored"], state["spool"]["stored"])
+    assert figure(names, "Queries completed") > 0
+    assert len(answered) > 5 and all(before < after for before, after in pairwise(answered)), "answers go on"
+    assert {child["restarts"] for child in state["processes"].values()} == {0}
+    assert_adds_up(state)
+    assert state["queue_dropped"] + state["shed"]["sampled_out"] + state["shed"]["unexplained"] > 0
+    assert one.events("process_died") == one.events("process_failed") == []
+    memory = memory[len(memory) * SETTLING_S // SECONDS :]
+    half = len(memory) // 2
+    assert statistics.mean(memory[half:]) <= GROWTH_MAX * statistics.mean(memory[:half]), memory
+
+
+class Tunnel:
+    """A golden session that leaks from `client`, a piece at a time."""
+
+    def __init__(self, client: str, session: str) -> None:
+        self._client, self._whole = client, golden_sessions()[session]
+
+    def piece(self, ts: float, start: int, end: int) -> QueryBatch:
+        """Some of its queries, a second apart."""
+        names = self._whole.qname[start:end]
+        return rows_of([query(ts + at, self._client, name, 16) for at, name in enumerate(names)])
+
+
+def test_a_million_domains_of_one_client_hide_no_tunnel() -> None:
+    keys_max, count, batch = 20_000, 1_000_000, 2000
+    detector = TunnelDetector(shipped_model(), keys_max, 3600.0, Scale())
+    own, other = Tunnel("10.9.0.9", "iodine-txt-base32"), Tunnel("10.9.0.10", "dns2tcp-txt-up200k")
+    random_ = random.Random(4)
+    detector.detect(own.piece(START, 0, 4))
+    held = []
+    for at in range(0, count, batch):
+        names = [f"{random_.getrandbits(40):010x}.{random_.getrandbits(48):012x}.com" for _ in range(batch)]
+        ts = START + 10 + at / 5000
+        detector.detect(rows_of([query(ts + n / 5000, "10.9.0.9", name) for n, name in enumerate(names)]))
+        held.append(detector.flows.bytes_held)
+        assert len(detector.flows) <= keys_max
+    assert held[-1] == held[len(held) // 2], "no array grows once the cap is reached"
+    assert detector.flows.refused > count // 2
+    ts = START + 10 + count / 5000
+    found = [*detector.detect(own.piece(ts, 4, 60)).incidents, *detector.detect(other.piece(ts + 60, 0, 60)).incidents]
+    assert {"10.9.0.9", "10.9.0.10"} <= {one.client for one in found if one.domain != "*"}
+
+
+@contextlib.contextmanager
+def small_disk(folder: Path, size_kb: int) -> Iterator[None]:
+    """A file system of its own, which is soon full, where `folder` is. Skips where that cannot be."""
+    if os.geteuid() != 0 or shutil.which("mount") is None:
+        pytest.skip("needs root and mount, for a small disk")
+    folder.mkdir(parents=True)
+    mount = ["mount", "-t", "tmpfs", "-o", f"size={size_kb}k,mode=0700", "tmpfs", str(folder)]
+    done = subprocess.run(mount, capture_output=True, text=True, check=False)
+    if done.returncode:
+        pytest.skip(f"needs a small disk: {done.stderr.strip()}")
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", str(folder)], check=True)
+
+
+def test_a_disk_that_is_full_is_one_error_and_dns_goes_on(tmp_path: Path) -> None:
+    with (
+        small_disk(tmp_path / "data" / "spool", 200),
+        supervised(tmp_path, DATABASE_URL=DEAD, BATCH_WAIT_MS="100") as one,
+    ):
+        load = Load(one.port)
+        wait_until(lambda: one.state().get("spool", {}).get("lost", 0) > 100, 90)
+        load.wait_answered(200)
+        load.stop()
+        wait_until(lambda: one.state()["queue_waiting"] == 0, 30)
+        state = one.next_state()
+        assert one.stop() == 0
+        assert list((tmp_path / "data" / "spool").glob("*.tmp")) == []
+    assert len(load.answered) == load.sent
+    assert_adds_up(state)
+    assert state["spool"]["spooled"] > 0
+    (error,) = one.events("verdicts_lost")
+    assert error["error"] == "cannot spool a batch: No space left on device"
