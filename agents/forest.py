@@ -13,7 +13,7 @@ from sklearn.ensemble import IsolationForest
 
 from agents.features import FEATURES, SCHEMA
 from agents.information import CharModel, learn
-from agents.model import DEPTH, FORMAT, INNER, LEAVES, Model, average_path, digest, raw_scores
+from agents.model import DEPTH, FORMAT, INNER, LEAVES, Model, average_path, digest, scores_of
 from agents.names import from_text, split_domain
 from agents.types import Sample
 
@@ -52,7 +52,7 @@ def train(learn_from: Sample, calibrate_on: Sample, config: TrainConfig, facts: 
     trusted = set(calibrate_on.qname)
     arrays |= _codes(learn(_subdomains(trusted), _subdomains(set(learn_from.qname) - trusted)))
     benign = np.concatenate([learn_from.features, calibrate_on.features])
-    arrays["knots_raw"], arrays["knots_score"] = calibration(raw_scores(arrays, benign, max_samples), config)
+    arrays["knots_raw"], arrays["knots_score"] = calibration(scores_of(arrays, benign, max_samples), config)
     arrays["bits_raw"] = np.array([0.0, BITS_SUSPICIOUS, BITS_HIGH, 2 * BITS_HIGH])
     arrays["bits_score"] = np.array([0.0, config.score_suspicious, config.score_high, 1.0])
     manifest = {

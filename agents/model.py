@@ -103,6 +103,15 @@ def raw_scores(arrays: Mapping[str, NDArray[Any]], features: NDArray[np.float32]
     return np.asarray(np.exp2(-depth / average_path(sample)))
 
 
+def scores_of(arrays: Mapping[str, NDArray[Any]], features: NDArray[np.float32], sample: int) -> NDArray[np.float64]:
+    """As raw_scores, to the last bit, by a kernel where there is one."""
+    if not COMPILED:
+        return raw_scores(arrays, features, sample)
+    depth, rows = np.empty(len(features)), np.ascontiguousarray(features, np.float32)
+    forest.depths(rows, arrays["feature"], arrays["threshold"], arrays["path"], DEPTH, depth)
+    return np.asarray(np.exp2(-depth / average_path(sample)))
+
+
 @dataclass(frozen=True, eq=False)
 class Model:
     """A trained model. `model_id` names the file's content; the same data, config and parent give the same id."""
@@ -150,22 +159,13 @@ class Model:
         arrays = self.arrays
         return arrays["knots_raw"], arrays["knots_score"], arrays["bits_raw"], arrays["bits_score"]
 
-    @cached_property
-    def _trees(self) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any], int, float]:
-        arrays = self.arrays
-        return arrays["feature"], arrays["threshold"], arrays["path"], DEPTH, average_path(self._sample)
-
     @property
     def _sample(self) -> int:
         return int(self.manifest["params"]["max_samples"])
 
     def raw(self, features: NDArray[np.float32]) -> NDArray[np.float64]:
         """Uncalibrated forest scores of a feature matrix."""
-        if not COMPILED:
-            return raw_scores(self.arrays, features, self._sample)
-        found = np.empty(len(features))
-        forest.raw(np.ascontiguousarray(features, np.float32), *self._trees, found)
-        return found
+        return scores_of(self.arrays, features, self._sample)
 
     def encoded_bits(self, qname: bytes) -> float:
         """Bits in the subdomain labels of a wire name that read as encoded data."""

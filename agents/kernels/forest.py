@@ -52,10 +52,10 @@ def _alone(row: Any, feature: Any, threshold: Any, path: Any, depth: Any) -> Any
 
 
 @kernel
-def raw(features: Any, feature: Any, threshold: Any, path: Any, depth: Any, average: Any, out: Any) -> None:
-    """Anomaly scores of n rows (f32, C order) into out, f64[n]: as model.raw_scores.
+def depths(features: Any, feature: Any, threshold: Any, path: Any, depth: Any, out: Any) -> None:
+    """Mean path lengths of n rows (f32, C order) into out, f64[n]: as in model.raw_scores.
 
-    feature u8, threshold f32 (trees, 2**depth - 1), path f32 (trees, 2**depth); average: c(n) of the sample.
+    feature u8, threshold f32 (trees, 2**depth - 1), path f32 (trees, 2**depth).
     Sums of path lengths are exact in f64: they need 35 bits.
     """
     n, width = features.shape
@@ -71,7 +71,7 @@ def raw(features: Any, feature: Any, threshold: Any, path: Any, depth: Any, aver
     for row in range(whole, n):
         out[row] = _alone(features[row], feature, threshold, path, depth)
     for row in range(n):
-        out[row] = 2.0 ** (-(out[row] / len(feature)) / average)
+        out[row] /= len(feature)
 
 
 @kernel

@@ -11,10 +11,10 @@ from sqlalchemy import Connection
 _SCRIPTS = Path(__file__).parent / "migrations"
 
 
-def upgrade(connection: Connection) -> None:
-    """Bring the tables to the newest revision, in the connection's open transaction."""
+def upgrade(connection: Connection, revision: str = "head") -> None:
+    """Bring the tables to a revision, the newest unless told, in the connection's open transaction."""
     config = Config()
     config.set_main_option("script_location", str(_SCRIPTS).replace("%", "%%"))
     config.set_main_option("path_separator", "os")
     config.attributes["connection"] = connection
-    command.upgrade(config, "head")
+    command.upgrade(config, revision)

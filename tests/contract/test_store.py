@@ -10,11 +10,11 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from sqlalchemy import make_url
+from sqlalchemy import create_engine, make_url, text
 
 from agents.errors import AgentsError, BatchRefusedError, StoreError, UsageError
 from agents.names import to_text, wire_of
-from agents.store import Store, open_store
+from agents.store import Store, migrate, open_store
 from agents.types import Severity
 from tests.verdicts import DAY_S, START, incident, verdicts
 
@@ -237,6 +237,29 @@ def test_processes_that_start_at_once_migrate_once(store_url: str) -> None:
     assert [process.exitcode for process in processes] == [0] * 4
     opened = open_store(store_url)
     opened.ping()
+    opened.close()
+
+
+def test_rows_of_an_older_release_are_still_there_after_its_tables_were_changed(store_url: str) -> None:
+    opened = open_store(store_url)
+    engine = create_engine(store_url.replace("postgresql:", "postgresql+psycopg2:"))
+    with engine.begin() as connection:
+        migrate.upgrade(connection, "0002")
+    opened.write(verdicts(_names(3)), "before")
+    opened.migrate()
+    opened.write(verdicts(_names(2), ts=[START + DAY_S, START + DAY_S + 1]), "after")
+    assert len(opened.queries(domain="example.com", client="192.0.2.7", limit=9)[0]) == 5
+    if engine.dialect.name == "postgresql":
+        with engine.begin() as connection:
+            found = connection.execute(
+                text(
+                    "SELECT count(*) FROM pg_attribute JOIN pg_collation ON pg_collation.oid = attcollation"
+                    " WHERE attrelid::regclass::text LIKE 'queries%' AND attname IN ('client', 'domain')"
+                    " AND collname = 'C'"
+                )
+            ).scalar()
+        assert found == 3 * (2 + 2), "the table and two days, two columns and two indexes each"
+    engine.dispose()
     opened.close()
 
 

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from agents.columns import packed
 from agents.names import to_text
 from agents.store import copying
 from agents.store.rows import COLUMNS, NUMBERS, query_columns
@@ -69,6 +70,28 @@ def test_without_a_compiler_the_bytes_are_the_same(names: list[bytes]) -> None:
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(copying, "COMPILED", False)
         assert copying.rows_of(columns) == compiled
+
+
+@settings(deadline=None)
+@given(st.lists(st.text(max_size=3), max_size=30))
+def test_texts_get_numbers_in_the_order_they_come(texts: list[str]) -> None:
+    column = packed([text.encode() for text in texts])
+    found = copying.texts_of(column)
+    assert list(found) == texts
+    assert list(found.values) == list(dict.fromkeys(texts))
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(copying, "COMPILED", False)
+        plain = copying.texts_of(column)
+    assert (plain.codes.tolist(), plain.values) == (found.codes.tolist(), found.values)
+
+
+@settings(deadline=None)
+@given(st.lists(st.tuples(st.binary(max_size=5), st.binary(max_size=300)), max_size=9))
+def test_fields_from_the_server_are_taken_apart(rows: list[tuple[bytes, bytes]]) -> None:
+    body = [struct.pack("!hi", 2, len(one)) + one + struct.pack("!i", len(two)) + two for one, two in rows]
+    data = b"".join([copying.HEADER, *body, copying.END])
+    one, two = copying.columns_of(memoryview(data), len(rows), 2)
+    assert list(zip(one, two, strict=True)) == rows
 
 
 def test_the_same_batch_has_the_same_random_numbers() -> None:

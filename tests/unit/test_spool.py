@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import errno
+import io
+import json
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -202,6 +204,22 @@ def test_foreign_files_are_left_alone(fake: FakeStore, tmp_path: Path) -> None:
     sink.close()
     assert (folder / "notes.npz").read_bytes() == b"mine"
     assert fake.order == ["a"]
+
+
+def test_a_batch_of_an_older_release_is_read() -> None:
+    """It had one text a row and no numbers."""
+    before = batch("a")
+    with np.load(io.BytesIO(encode(before))) as file:
+        arrays = {name: file[name] for name in file.files if name != "numbers"}
+    texts = json.loads(arrays["texts"].tobytes())
+    texts |= {"client": ["a"] * 3, "ans_types": ["TXT"] * 3, "domain": ["example.com"] * 3, "reasons": [["x"], [], []]}
+    arrays["texts"] = np.frombuffer(json.dumps(texts).encode(), np.uint8)
+    out = io.BytesIO()
+    np.savez(out, **arrays)
+    after = decode(out.getvalue())
+    assert list(after.queries.client) == list(before.queries.client)
+    assert list(after.domain) == list(before.domain)
+    assert list(after.reasons) == [("x",), (), ()]
 
 
 @given(names=st.lists(st.lists(st.binary(min_size=1, max_size=63), max_size=3), max_size=5))
