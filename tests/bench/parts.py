@@ -2,75 +2,35 @@
 
 from __future__ import annotations
 
-import csv
-import json
-import os
 import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 from sklearn.ensemble import IsolationForest
 
-from agents.features import extract
 from agents.forest import TrainConfig, train
-from agents.names import to_text
 from agents.shipped import benign_names, benign_sample, sample_of
 from agents.types import Row
 from tests.bench import storing
 from tests.bench.forwarders import compared
 from tests.bench.kernels import reading
+from tests.bench.live import footprint, live
 from tests.bench.load import latencies, messages, percentile, rate
+from tests.bench.processes import REPOSITORY, dns_tunnel
+from tests.bench.replaying import replay
 from tests.bench.table import Figure, seconds
-from tests.detecting import shipped_model
 from tests.listening import wait_until
 from tests.lookalikes import ROLES, traffic
 from tests.postgres_server import _free_port
 
-ONE_ROW_TIMES, BATCH = 100, 1024
 LOAD_QUERIES, LOAD_S, LATENCY_QUERIES = 20_000, 10.0, 2_000
-REPOSITORY = Path(__file__).parent.parent.parent
 
 
 def some_traffic() -> list[Row]:
     """A fifth of a day of the look-alike suite."""
     return traffic(7, tuple(role._replace(clients=max(role.clients // 5, 1)) for role in ROLES))
-
-
-def dns_tunnel(directory: Path, *arguments: str, **settings: str) -> list[str]:
-    """The command line of the program in a directory of its own."""
-    command = ["env", "-i", f"PATH={os.environ['PATH']}", f"PYTHONPATH={REPOSITORY}", f"DATA_DIR={directory}"]
-    command += ["LOG_LEVEL=error", *(f"{name}={value}" for name, value in settings.items())]
-    return [*command, sys.executable, "-m", "agents", *arguments]
-
-
-def replay(directory: Path) -> Iterator[Figure]:
-    """Names a second, against scikit-learn scoring one row at a time."""
-    rows, table = some_traffic(), directory / "traffic.tsv"
-    with table.open("w", newline="") as file:
-        writer = csv.writer(file, delimiter="\t", quoting=csv.QUOTE_NONE, lineterminator="\n")
-        writer.writerow(("ts", "client", "qname", "qtype"))
-        writer.writerows((row[0], row[1], to_text(row[2]), f"TYPE{row[3]}") for row in rows)
-    command = dns_tunnel(directory, "replay", str(table), "--json", "-")
-    done = subprocess.run(command, cwd=directory, check=True, capture_output=True, text=True)
-    summary: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    features = extract([row[2] for row in rows[:10_000]])
-    forest = IsolationForest(n_estimators=200, max_samples=256, random_state=1).fit(features)
-    one_row = seconds(lambda: [forest.score_samples(features[i : i + 1]) for i in range(ONE_ROW_TIMES)])
-    measured = summary["queries"] / summary["seconds"]
-    yield Figure("replay, queries judged", measured, "/s", ONE_ROW_TIMES / one_row, "scikit-learn, one row at a time")
-    names = list({row[2].lower() for row in rows})
-    took = seconds(
-        lambda: [
-            shipped_model().score(extract(names[i : i + BATCH]), names[i : i + BATCH])
-            for i in range(0, len(names), BATCH)
-        ]
-    )
-    yield Figure(
-        "names scored, all new", len(names) / took, "/s", ONE_ROW_TIMES / one_row, "scikit-learn, one row at a time"
-    )
 
 
 @contextmanager
@@ -144,6 +104,8 @@ PARTS = {
     "replay": replay,
     "listener": listener,
     "forwarders": forwarders,
+    "live": live,
+    "footprint": footprint,
     "stores": stores,
     "sampling": sampling,
     "retraining": retraining,

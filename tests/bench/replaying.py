@@ -1,0 +1,72 @@
+"""Replay end to end: captures of distinct names, with and without a real Postgres behind it, in CPU of all processes."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+
+from sklearn.ensemble import IsolationForest
+
+from agents.columns import lowered
+from agents.features import extract
+from tests.bench.ibhh import HeavyHitters
+from tests.bench.processes import cpu_of, dns_tunnel
+from tests.bench.table import Figure, seconds
+from tests.make_capture import names, write
+from tests.postgres_server import PostgresServer
+
+BATCH, ONE_ROW_TIMES, ROUNDS = 1024, 100, 3
+NAMES, PLAIN_NAMES, FEW = 400_000, 10_000, 100
+BASE = "scikit-learn, one row at a time"
+
+
+def one_row_rate() -> float:
+    """Names a second that scikit-learn's forest of the same size scores one at a time."""
+    features = extract(list(islice(names(5_000), 5_000)))
+    forest = IsolationForest(n_estimators=200, max_samples=256, random_state=1).fit(features)
+    return ONE_ROW_TIMES / seconds(lambda: [forest.score_samples(features[i : i + 1]) for i in range(ONE_ROW_TIMES)])
+
+
+def heavy_hitters_rate() -> float:
+    """Names a second and core of the published method (ibhh.py), every name new."""
+    distinct = names(NAMES)
+    batches = [lowered(list(islice(distinct, BATCH))) for _ in range(NAMES // BATCH)]
+    HeavyHitters().add(batches[0])
+    table = HeavyHitters()
+    return len(batches) * BATCH / seconds(lambda: [table.add(batch) for batch in batches])
+
+
+def replay(directory: Path) -> Iterator[Figure]:
+    """Names a second and core: the CPU of a whole run less that of a run of few names, which is its start."""
+    few, plain, many = directory / "few.pcap", directory / "plain.pcap", directory / "many.pcap"
+    for path, count in ((few, FEW), (plain, PLAIN_NAMES), (many, NAMES)):
+        write(path, count)
+
+    def cost(path: Path, *options: str, **settings: str) -> float:
+        return cpu_of(dns_tunnel(directory, "replay", str(path), "--json", "-", *options, **settings), directory)
+
+    cost(few)
+    base, scored, stored, client, server_cpu = one_row_rate(), [], [], [], []
+    for round_ in range(ROUNDS):
+        scored.append((NAMES - FEW) / (cost(many) - cost(few)))
+        (directory / f"postgres{round_}").mkdir()
+        server = PostgresServer(directory / f"postgres{round_}")
+        try:
+            start = cost(few, "--store", DATABASE_URL=server.url)
+            before = server.cpu_seconds()
+            ours = cost(many, "--store", DATABASE_URL=server.url) - start
+            theirs = server.cpu_seconds() - before
+        finally:
+            server.stop()
+        stored.append(NAMES / (ours + theirs))
+        client.append(ours / NAMES * 1e6)
+        server_cpu.append(theirs / NAMES * 1e6)
+    slow = (PLAIN_NAMES - FEW) / (cost(plain, KERNELS="off") - cost(few, KERNELS="off"))
+    middle = statistics.median
+    yield Figure("replay, scored, a core", middle(scored), "/s", base, BASE)
+    yield Figure("replay, scored and stored in Postgres, a core", middle(stored), "/s", base, BASE)
+    yield Figure("… of it the program", middle(client), "µs", middle(server_cpu), "Postgres")
+    yield Figure("replay, scored, without kernels, a core", slow, "/s", middle(scored), "with kernels")
+    yield Figure("replay, scored, a core", middle(scored), "/s", heavy_hitters_rate(), "ibHH, its table alone")
