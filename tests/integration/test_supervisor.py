@@ -152,10 +152,10 @@ def test_a_batch_that_ends_each_detector_is_given_up(tmp_path: Path) -> None:
     first = """
 import agents.detection as d
 real = d.TunnelDetector.detect
-def broken(self, batch):
+def broken(self, batch, **named):
     if any(b"poison" in name for name in batch.qname):
         raise KeyError("a bug")
-    return real(self, batch)
+    return real(self, batch, **named)
 d.TunnelDetector.detect = broken
 """
     with supervised(tmp_path, first) as one:
