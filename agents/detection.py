@@ -83,7 +83,7 @@ class TunnelDetector:
             self._next_services = services
 
     def detect(self, batch: QueryBatch, explain: bool = True) -> Verdicts:
-        """Judge a batch. explain: give the reasons of every query that is not NORMAL, or only of open incidents' ones."""
+        """Judge a batch. explain: give the reasons of all that is not NORMAL, or of open incidents only."""
         self._take_next()
         names, clients = packed(batch.qname), coded(batch.client)
         found = read(names, self.model, self.flows.key)

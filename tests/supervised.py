@@ -15,7 +15,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import psycopg2
 
@@ -28,10 +28,17 @@ from tests.stubs import StubServer
 _RUN = "import sys; from agents.cli import main; sys.exit(main(sys.argv[1:]))"
 
 
+class Upstream(Protocol):
+    """Whatever answers on this port of 127.0.0.1."""
+
+    @property
+    def port(self) -> int: ...
+
+
 class Supervised:
     """One supervisor in `folder`; `first` is Python that runs before the command line does, in the same process."""
 
-    def __init__(self, folder: Path, upstream: StubServer, first: str = "", **settings: str) -> None:
+    def __init__(self, folder: Path, upstream: Upstream, first: str = "", **settings: str) -> None:
         self.folder, self.port = folder, free_port()
         folder.mkdir(exist_ok=True)
         self.log = folder / "process.log"

@@ -63,6 +63,12 @@ def test_nothing_runs_as_root_or_can_write_to_the_image(running: Stack) -> None:
         assert "Read-only file system" in running.compose("exec", "-T", service, "touch", "/app/x", check=False)
 
 
+def test_kernels_are_warm_in_the_image(running: Stack) -> None:
+    said = running.compose("logs", "listener")
+    assert "listener_started" in said
+    assert "kernels_compiling" not in said
+
+
 def test_the_weekly_training_is_the_schedulers_work(running: Stack) -> None:
     said = running.exec("/app/scripts/setup_weekly_training.sh")
     assert "'scheduler' already retrains on '0 2 * * sun'" in said

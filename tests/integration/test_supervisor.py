@@ -21,7 +21,7 @@ import os, signal
 from pathlib import Path
 from agents.{module} import {owner}
 real = {owner}.{method}
-def dying(self, *given):
+def dying(self, *given, **named):
     {after}
     if Path("armed").exists():
         Path("armed").unlink()
@@ -54,9 +54,9 @@ def alive(pid: int) -> bool:
 def test_wherever_the_detector_is_killed_each_query_is_stored_once(
     tmp_path: Path, module: str, owner: str, method: str, when: str
 ) -> None:
-    call_ = {"after": "found = real(self, *given)", "before": "return found"}
+    call_ = {"after": "found = real(self, *given, **named)", "before": "return found"}
     if when == "before":
-        call_ = {"after": "pass", "before": "return real(self, *given)"}
+        call_ = {"after": "pass", "before": "return real(self, *given, **named)"}
     first = DIES_ONCE.format(module=module, owner=owner, method=method, **call_)
     with supervised(tmp_path, first) as one:
         load = Load(one.port)
@@ -152,10 +152,10 @@ def test_a_batch_that_ends_each_detector_is_given_up(tmp_path: Path) -> None:
     first = """
 import agents.detection as d
 real = d.TunnelDetector.detect
-def broken(self, batch):
+def broken(self, batch, **named):
     if any(b"poison" in name for name in batch.qname):
         raise KeyError("a bug")
-    return real(self, batch)
+    return real(self, batch, **named)
 d.TunnelDetector.detect = broken
 """
     with supervised(tmp_path, first) as one:

@@ -191,3 +191,21 @@ def test_without_kernels_it_is_the_same(tmp_path: Path) -> None:
     assert len(found["on"]["events"]) > 50 and found["on"]["room"][Room.REFUSED] > 0, (
         "the stream reaches limits and caps"
     )
+
+
+QUIET = """
+from agents import snapshot
+from agents.flows import Flows
+flows, other = Flows(100, (2**64 - 1, 3)), Flows(100)
+for n in range(40):
+    flows.watch(1e9, f"192.0.2.{n}", 2**64 - 1 - n)
+    assert flows.find(f"192.0.2.{n}", 2**64 - 1 - n) is not None
+flows.forget(flows.find("192.0.2.7", 2**64 - 8))
+assert snapshot.load(snapshot.dump(flows), other) == 39
+"""
+
+
+def test_without_kernels_there_is_no_warning() -> None:
+    subprocess.run(
+        [sys.executable, "-W", "error", "-c", QUIET], env={**os.environ, "KERNELS": "off"}, check=True, timeout=60
+    )
