@@ -84,7 +84,9 @@ class HeavyHitters:
     def add(self, names: Names) -> None:
         """Take up a batch of lower-case wire names: registered domains, identities, table."""
         splits = split_names(names)
-        parts, of_names, domains = (np.empty(size, np.uint64) for size in (splits.part_starts[-1], len(names), len(names)))
+        parts, of_names, domains = (
+            np.empty(size, np.uint64) for size in (splits.part_starts[-1], len(names), len(names))
+        )
         low, high = np.uint64(1), np.uint64(2)
         hashing.keys(names.array, names.starts, *splits, low, high, parts, of_names, domains)
         follow(domains, of_names, np.maximum(splits.cuts, 1).astype(np.float64), *self._table)
