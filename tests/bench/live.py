@@ -141,7 +141,7 @@ def costs(directory: Path, rates: tuple[int, ...]) -> dict[str, dict[int, list[C
 
 def middle(found: list[Cost], of: str) -> float:
     """The median of the rounds."""
-    return statistics.median(getattr(one, of) for one in found)
+    return float(statistics.median(getattr(one, of) for one in found))
 
 
 def live(directory: Path) -> Iterator[Figure]:
@@ -161,7 +161,8 @@ def live(directory: Path) -> Iterator[Figure]:
 
 def footprint(directory: Path) -> Iterator[Figure]:
     """Memory of all processes at rest, of a million domains, and start to first answer."""
-    port, answering, took, memory, bare = _free_port(), [], [], [], []
+    port, answering = _free_port(), list[float]()
+    took, memory, bare = list[float](), list[float](), list[float]()
     with subprocess.Popen([sys.executable, "-m", "tests.bench.stub"], cwd=REPOSITORY, stdin=subprocess.PIPE,
                           stdout=subprocess.PIPE) as stub:  # fmt: skip
         assert stub.stdout is not None

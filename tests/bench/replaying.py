@@ -37,7 +37,7 @@ def heavy_hitters_rate() -> float:
     batches = [lowered(list(islice(distinct, BATCH))) for _ in range(NAMES // BATCH)]
     HeavyHitters().add(batches[0])
     table = HeavyHitters()
-    return len(batches) * BATCH / seconds(lambda: [table.add(batch) for batch in batches])
+    return len(batches) * BATCH / seconds(lambda: table.add_all(batches))
 
 
 def replay(directory: Path) -> Iterator[Figure]:
