@@ -1,4 +1,4 @@
-"""A large capture of distinct names, for measuring: python -m tests.make_capture FILE [--names 1000000]
+"""A large capture of distinct names, for measuring: python -m tests.make_capture FILE [--names 1000000] [--clients 500]
 
 Every query is answered 5 ms later. Names are numbered hosts and words below many domains, so that no two are equal.
 """
@@ -42,11 +42,11 @@ def _frame(ts: float, message: bytes, host: int, port: int, answers: bool) -> by
     return struct.pack("<4I", int(ts), int(ts % 1 * 1e6), len(packet), len(packet)) + packet
 
 
-def records(count: int) -> Iterator[bytes]:
-    """Records of a pcap file, in time order: 2 * count of them."""
+def records(count: int, clients: int = 500) -> Iterator[bytes]:
+    """Records of a pcap file, in time order: 2 * count of them. At most 65,536 clients, in turn."""
     waiting: list[bytes] = []
     for i, name in enumerate(names(count)):
-        ts, ident, host, port = T0 + i * _EVERY_S, i & 0xFFFF, i % 500, 1024 + i % 60_000
+        ts, ident, host, port = T0 + i * _EVERY_S, i & 0xFFFF, i % clients, 1024 + i % 60_000
         asked = name + b"\0\0\1\0\1"
         yield _frame(ts, struct.pack("!6H", ident, 0x0100, 1, 0, 0, 0) + asked, host, port, False)
         reply = struct.pack("!6H", ident, 0x8180, 1, 1, 0, 0) + asked + b"\xc0\x0c\0\1\0\1\0\0\1\x2c\0\4\xc0\0\2\1"
@@ -56,16 +56,17 @@ def records(count: int) -> Iterator[bytes]:
     yield from waiting
 
 
-def write(path: Path, count: int) -> None:
+def write(path: Path, count: int, clients: int = 500) -> None:
     """Write the capture."""
     with path.open("wb") as file:
         file.write(struct.pack("<IHHiIII", 0xA1B2C3D4, 2, 4, 0, 0, 65_535, 1))
-        file.writelines(records(count))
+        file.writelines(records(count, clients))
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("file", type=Path)
     parser.add_argument("--names", type=int, default=1_000_000)
+    parser.add_argument("--clients", type=int, default=500, help="few clients with many new names are incidents")
     found = parser.parse_args()
-    write(found.file, found.names)
+    write(found.file, found.names, found.clients)

@@ -10,6 +10,7 @@ import gc
 import json
 import os
 import time
+from collections.abc import Iterable
 
 import numpy as np
 
@@ -23,12 +24,15 @@ from tests.detecting import START, shipped_model
 BATCH = 1024
 
 
+def ordinary(numbers: Iterable[int], domains: int) -> list[bytes]:
+    """Wire names by number: hosts with words and numbers below so many domains."""
+    parts = [(b"www-%d" % (number // domains), b"site-%d" % (number % domains)) for number in numbers]
+    return [b"%c%b%c%b\3com" % (len(host), host, len(zone), zone) for host, zone in parts]
+
+
 def batch(numbers: list[int], ts: list[float], domains: int, clients: int) -> QueryBatch:
     """Query i asks for name numbers[i], which belongs to one domain; clients take turns over the domains."""
-    qnames = []
-    for number in numbers:
-        host, zone = b"www-%d" % (number // domains), b"site-%d" % (number % domains)
-        qnames.append(b"%c%b%c%b\3com" % (len(host), host, len(zone), zone))
+    qnames = ordinary(numbers, domains)
     count = len(numbers)
     codes = np.array([number % domains % clients for number in numbers], np.int32)
     values = [f"10.{number >> 16}.{number >> 8 & 255}.{number & 255}" for number in range(clients)]
@@ -55,7 +59,9 @@ def main() -> None:
     every = asked.days * 86_400 / asked.queries
     for first in range(0, asked.queries, BATCH):
         numbers = [at % asked.names for at in range(first, min(first + BATCH, asked.queries))]
-        made = batch(numbers, [START + every * (first + at) for at in range(len(numbers))], asked.domains, asked.clients)
+        made = batch(
+            numbers, [START + every * (first + at) for at in range(len(numbers))], asked.domains, asked.clients
+        )
         begun = time.process_time()
         detector.detect(made)
         used += time.process_time() - begun

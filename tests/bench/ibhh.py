@@ -9,6 +9,7 @@ description with its k = 1000 and p = 12; windows of 120 s, which only empty the
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -62,7 +63,7 @@ def follow(
         while rank < 64 - PRECISION and not rest >> np.uint64(63):
             rest <<= np.uint64(1)
             rank += 1
-        rank += np.int64(math.log2(weights[i]))
+        rank += int(math.log2(weights[i]))
         if rank > registers[row, register]:
             sums[row] += 2.0**-rank - 2.0 ** -np.int64(registers[row, register])
             registers[row, register] = rank
@@ -81,10 +82,17 @@ class HeavyHitters:
             np.zeros(1, np.int64),
         )
 
+    def add_all(self, batches: Sequence[Names]) -> None:
+        """Take up all of them."""
+        for names in batches:
+            self.add(names)
+
     def add(self, names: Names) -> None:
         """Take up a batch of lower-case wire names: registered domains, identities, table."""
         splits = split_names(names)
-        parts, of_names, domains = (np.empty(size, np.uint64) for size in (splits.part_starts[-1], len(names), len(names)))
+        parts, of_names, domains = (
+            np.empty(size, np.uint64) for size in (splits.part_starts[-1], len(names), len(names))
+        )
         low, high = np.uint64(1), np.uint64(2)
         hashing.keys(names.array, names.starts, *splits, low, high, parts, of_names, domains)
         follow(domains, of_names, np.maximum(splits.cuts, 1).astype(np.float64), *self._table)

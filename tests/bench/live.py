@@ -17,14 +17,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
-from tests.bench.forwarders import _CORES, _DNSDIST, NAMES, _ready
+from tests.bench.filling import ordinary
+from tests.bench.forwarders import _CORES, _DNSDIST, _ready
 from tests.bench.processes import REPOSITORY, cpu_s, dns_tunnel, family, pss_mb
 from tests.bench.table import Figure
 from tests.listening import wait_until
 from tests.postgres_server import PostgresServer, _free_port
 
 RATES = (1_000, 5_000, 10_000, 20_000)
-RATE, PROBE_S, ROUNDS, STARTS = 20_000, 4.0, 3, 5
+RATE, PROBE_S, ROUNDS, STARTS, NAMES = 20_000, 3.0, 3, 5, 300
 OURS, OURS_STORED, BASE = "ours, forwarding", "ours, scored and stored", "dnsdist"
 _SCORED_S = 30
 
@@ -68,10 +69,8 @@ def _settled(pid: int) -> bool:
 
 
 def wires(path: Path) -> None:
-    """Names in wire form, in hex, for the probe."""
-    tail = b"\5bench\7example"
-    labels = [b"h%x" % number for number in range(NAMES)]
-    path.write_text("\n".join((bytes([len(label)]) + label + tail).hex() for label in labels), "ascii")
+    """Ordinary names in wire form, in hex, for the probe: few, since many new ones of one client are an incident."""
+    path.write_text("\n".join(wire.hex() for wire in ordinary(range(NAMES), NAMES)), "ascii")
 
 
 def probed(port: int, rate: int, names: Path) -> tuple[int, float]:
@@ -142,7 +141,7 @@ def costs(directory: Path, rates: tuple[int, ...]) -> dict[str, dict[int, list[C
 
 def middle(found: list[Cost], of: str) -> float:
     """The median of the rounds."""
-    return statistics.median(getattr(one, of) for one in found)
+    return float(statistics.median(getattr(one, of) for one in found))
 
 
 def live(directory: Path) -> Iterator[Figure]:
@@ -162,7 +161,8 @@ def live(directory: Path) -> Iterator[Figure]:
 
 def footprint(directory: Path) -> Iterator[Figure]:
     """Memory of all processes at rest, of a million domains, and start to first answer."""
-    port, answering, took, memory, bare = _free_port(), [], [], [], []
+    port, answering = _free_port(), list[float]()
+    took, memory, bare = list[float](), list[float](), list[float]()
     with subprocess.Popen([sys.executable, "-m", "tests.bench.stub"], cwd=REPOSITORY, stdin=subprocess.PIPE,
                           stdout=subprocess.PIPE) as stub:  # fmt: skip
         assert stub.stdout is not None

@@ -1,4 +1,4 @@
-"""Replay end to end: captures of distinct names, with and without a real Postgres behind it, in CPU of all processes."""
+"""Replay end to end: captures of distinct names, without and with a real Postgres, in CPU of all processes."""
 
 from __future__ import annotations
 
@@ -19,6 +19,8 @@ from tests.postgres_server import PostgresServer
 
 BATCH, ONE_ROW_TIMES, ROUNDS = 1024, 100, 3
 NAMES, PLAIN_NAMES, FEW = 400_000, 10_000, 100
+CLIENTS, BUSY_CLIENTS = 60_000, 500
+"""Some new names a client; and so many that each of the clients is an incident, whose evidence costs most."""
 BASE = "scikit-learn, one row at a time"
 
 
@@ -35,14 +37,15 @@ def heavy_hitters_rate() -> float:
     batches = [lowered(list(islice(distinct, BATCH))) for _ in range(NAMES // BATCH)]
     HeavyHitters().add(batches[0])
     table = HeavyHitters()
-    return len(batches) * BATCH / seconds(lambda: [table.add(batch) for batch in batches])
+    return len(batches) * BATCH / seconds(lambda: table.add_all(batches))
 
 
 def replay(directory: Path) -> Iterator[Figure]:
     """Names a second and core: the CPU of a whole run less that of a run of few names, which is its start."""
-    few, plain, many = directory / "few.pcap", directory / "plain.pcap", directory / "many.pcap"
-    for path, count in ((few, FEW), (plain, PLAIN_NAMES), (many, NAMES)):
-        write(path, count)
+    few, plain, many, busy = (directory / f"{name}.pcap" for name in ("few", "plain", "many", "busy"))
+    for path, count, clients in ((few, FEW, 500), (plain, PLAIN_NAMES, CLIENTS), (many, NAMES, CLIENTS)):
+        write(path, count, clients)
+    write(busy, NAMES, BUSY_CLIENTS)
 
     def cost(path: Path, *options: str, **settings: str) -> float:
         return cpu_of(dns_tunnel(directory, "replay", str(path), "--json", "-", *options, **settings), directory)
@@ -68,5 +71,7 @@ def replay(directory: Path) -> Iterator[Figure]:
     yield Figure("replay, scored, a core", middle(scored), "/s", base, BASE)
     yield Figure("replay, scored and stored in Postgres, a core", middle(stored), "/s", base, BASE)
     yield Figure("… of it the program", middle(client), "µs", middle(server_cpu), "Postgres")
+    incidents = (NAMES - FEW) / (cost(busy) - cost(few))
+    yield Figure("replay, every client an incident, a core", incidents, "/s", middle(scored), "no incident")
     yield Figure("replay, scored, without kernels, a core", slow, "/s", middle(scored), "with kernels")
     yield Figure("replay, scored, a core", middle(scored), "/s", heavy_hitters_rate(), "ibHH, its table alone")
