@@ -28,6 +28,8 @@ from agents.services import Services
 from agents.siphash import Key, siphash
 from agents.types import Incident, QueryBatch, Verdicts, batch_of
 
+TS_MAX = 1e13
+"""Seconds; a time beyond it is nobody's, and counts as this."""
 NO_EVIDENCE = Evidence(0.0)
 SIGNERS, TXT = b"_domainkey", 16
 """Below this label, in answers of this type, lie the keys of mail signers (RFC 6376 section 3.6.2.1)."""
@@ -160,7 +162,7 @@ class TunnelDetector:
             found.part_starts[:-1] < found.part_starts[1:]
         )
         return Asked(
-            ts=batch.ts,
+            ts=np.clip(np.nan_to_num(batch.ts), -TS_MAX, TS_MAX),
             client=self.flows.rows_of(clients.values)[clients.codes],
             qtype=batch.qtype,
             rlen=batch.rlen,

@@ -29,7 +29,7 @@ def run_doctor(settings: Settings, options: argparse.Namespace) -> int:
     for name, check in CHECKS:
         try:
             text, mark = check(settings), "ok "
-        except (AgentsError, OSError) as error:
+        except (AgentsError, OSError, ImportError, ValueError) as error:
             text, mark, failed = str(error), "BAD", True
         print(f"{mark}  {name:<12} {text}")
     for name, text in _remarks(settings):

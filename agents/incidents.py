@@ -15,6 +15,8 @@ from agents.windows import SAMPLES
 
 REOPEN_BYTES = 50.0
 """New bytes that must have left since an incident was closed before another is opened for the same flow."""
+ANSWERED_MAX = 10_000
+"""Closed incidents whose answers are remembered; at the bound all are forgotten."""
 SHOWN_SAMPLES = 8
 """Names that an incident shows."""
 Key = tuple[str, str]
@@ -63,6 +65,7 @@ class Incidents:
         self._trails: dict[Key, _Trail] = {}
         self._changed: set[Key] = set()
         self._closed: list[Incident] = []
+        self._answered: dict[Key, int] = {}  # bytes that had come in answers when an incident was closed
 
     def restore(self, incidents: Iterable[Incident]) -> None:
         """Take over what was open when the process stopped."""
@@ -77,7 +80,7 @@ class Incidents:
         if known is not None and ts - known.last_seen > self.quiet_s:
             self._close(key, known, flow)
             known = None
-        if known is None and not self._opens(flow, evidence):
+        if known is None and not self._opens(key, flow, evidence):
             return False
         trail = self._trails.get(key)
         if trail is None:
@@ -93,10 +96,13 @@ class Incidents:
         self._changed.add(key)
         return True
 
-    def _opens(self, flow: Standing, evidence: Evidence) -> bool:
+    def _opens(self, key: Key, flow: Standing, evidence: Evidence) -> bool:
         """Whether evidence opens an incident: after one was closed, long windows still hold what it was about."""
         if evidence.ratio < 1:
             return False
+        answered = self._answered.get(key)
+        if evidence.kind == "answers" and answered is not None:
+            return self._flows.view(flow.row).bytes_in > answered
         settled = self._flows.settled(flow.row)
         new = flow.leaked_bytes - settled >= REOPEN_BYTES
         return settled == 0 or new or evidence.kind in ("secret", "answers")
@@ -164,6 +170,9 @@ class Incidents:
         # without a change since it was last told its flow may be further on by now: this batch is counted as a whole
         told = self._told(key, incident) if key in self._changed else incident
         del self.open[key]
+        if len(self._answered) >= ANSWERED_MAX:
+            self._answered.clear()
+        self._answered[key] = int(told.evidence.get("bytes_in", 0))
         trail = self._trails.pop(key, None)
         if trail is not None:  # as it was when last told: a batch may close and go on in one
             self._flows.release(trail.row, trail.leaked)

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from agents.errors import NameFormatError, SettingsError
 from agents.files import write_atomic
-from agents.names import from_text, labels_of
+from agents.names import from_text, labels_of, suffix_length
 from agents.policy import Scale
 from agents.services import Service, Services
 from agents.types import Incident
@@ -72,8 +72,11 @@ def entry_of(row: dict[str, str]) -> Entry:
         factor = float(row["factor"])
         date.fromisoformat(row["added"]), date.fromisoformat(row["expires"])
         suffix = row["suffix"].strip().rstrip(".").lower()
-        if not labels_of(from_text(suffix)):
+        labels = labels_of(from_text(suffix))
+        if not labels:
             raise ValueError("a suffix is needed")
+        if len(labels) <= suffix_length(labels):
+            raise ValueError("names of strangers end in it: it is a public suffix, or a top level")
     except NameFormatError as error:
         raise ValueError(str(error)) from None
     if not 1 < factor <= FACTOR_MAX:

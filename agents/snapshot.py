@@ -19,6 +19,7 @@ from agents.kernels.flows import greet_all
 from agents.kernels.seen import ROW_WORDS
 from agents.kernels.state import DETAIL, FLOW, NONE, WINDOWS, Room
 from agents.siphash import Key
+from agents.windows import SAMPLES
 
 FORMAT = 3
 FLOWS_MAX = 200_000
@@ -139,7 +140,9 @@ def _copy_in(flows: Flows, kept: Kept) -> int:
     flows.make_room_for(take, int(words[:take].sum()))
     asked, clients = np.unique(kept.flows["client"][:take]), np.full(len(kept.clients), NONE, np.int32)
     clients[asked] = flows.rows_of([kept.clients[number] for number in asked.tolist()])
-    copying.copy_in(flows.state, kept.flows[:take], kept.windows, kept.details, kept.keys, clients)
+    details = kept.details.copy()
+    details["samples"] = [min(len(samples), SAMPLES) for samples in kept.samples]
+    copying.copy_in(flows.state, kept.flows[:take], kept.windows, details, kept.keys, clients)
     at = flows.state.flows["detail"][:take].tolist()
     flows.samples = {row: samples for row, samples in zip(at, kept.samples, strict=False) if row != NONE}
     greet_all(flows.state)

@@ -78,6 +78,9 @@ def copy_in(
         piece = 1 << int(flow["size"])
         flow["seen_at"] = take(state.pool, room, flow["size"])
         state.pool[flow["seen_at"] : flow["seen_at"] + piece] = keys[key : key + piece]
+        flow["seen"] = 0
+        for place in range(flow["seen_at"], flow["seen_at"] + piece):  # what the file says of it is not believed
+            flow["seen"] += state.pool[place] != 0
         flow["older_at"] = NONE
         if words[i] > piece:
             flow["older_at"] = take(state.pool, room, SKETCH)

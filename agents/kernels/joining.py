@@ -17,7 +17,7 @@ from agents.kernels.hashing import siphash
 WAIT_S, WAITING_MAX = 5.0, 65_536
 """As in sources/join."""
 POOL = WAITING_MAX + 32_768
-"""More than can come in one frame: its messages have 19 bytes or more."""
+"""More than can come in one datagram's frame. A segment that fills a gap may release more: those are refused."""
 RING, SLOTS = 1 << 17, 1 << 18
 FIRST, WAITING, FREE = range(3)
 _KEY_ROOM = 16 + 16 + 4 + messages.NAME_MAX + 5
@@ -104,9 +104,11 @@ def _queue(joint: Any, ts: Any, number: Any) -> None:
 
 @kernel_in_place
 def query(joint: Any, ts: Any, data: Any, start: Any, end: Any, size: Any, client: Any, port: Any, server: Any) -> Any:
-    """Take the query data[start:end] of `size` bytes; client and server u8[16]. False if it is malformed."""
+    """Take the query data[start:end] of `size` bytes; client and server u8[16]. False if malformed, or without room."""
     stop = messages.question_end(data, start, end)
     if stop < 0:
+        return False
+    if joint.numbers[FREE] == 0:
         return False
     joint.numbers[FREE] -= 1
     number = joint.free[joint.numbers[FREE]]

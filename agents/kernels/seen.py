@@ -182,8 +182,9 @@ def remember(flow: Any, pool: NDArray[np.uint64], room: NDArray[np.int64], key: 
         _grow(flow, pool, room)
         if flow["size"] == SKETCH:
             return _remember_in_filter(flow, pool, room, key)
-    if flow["seen_at"] == NONE:
-        return True
+    if flow["seen_at"] == NONE:  # no room for a single key: what cannot be told from a repeat is taken for one
+        room[FORGOTTEN] += 1
+        return False
     _insert(pool, flow["seen_at"], flow["size"], key)
     flow["seen"] += 1
     return True

@@ -35,7 +35,7 @@ FLOW = np.dtype(
         ("single_ts", np.float64),  # of the only name, while `windows` is NONE
         ("single", np.float32, (SUMS,)),  # what it added
         ("bytes_in", np.int64),
-        ("queries", np.int32),
+        ("queries", np.int64),
         ("names", np.int32),
         ("encoded_names", np.int32),
         ("client", np.int32),
@@ -59,7 +59,7 @@ FLOW = np.dtype(
 
 WINDOWS = np.dtype(
     [
-        ("bucket", np.int32, (len(WINDOWS_S),)),
+        ("bucket", np.int64, (len(WINDOWS_S),)),
         ("now", np.float32, (len(WINDOWS_S), SUMS)),
         ("before", np.float32, (len(WINDOWS_S), SUMS)),
     ]
@@ -67,7 +67,7 @@ WINDOWS = np.dtype(
 """Every window is a pair of counters, the current bucket and the one before."""
 
 DETAIL = np.dtype(
-    [("qtype", np.uint16, (QTYPES_MAX,)), ("count", np.int32, (QTYPES_MAX,)), ("samples", np.int32), ("next", np.int32)]
+    [("qtype", np.uint16, (QTYPES_MAX,)), ("count", np.int64, (QTYPES_MAX,)), ("samples", np.int32), ("next", np.int32)]
 )
 """Query types of a flow that carried something, and how many sample names were asked for."""
 
@@ -110,7 +110,7 @@ EVENT = np.dtype(
         ("leaked", np.float64),
         ("row", np.int32),
         ("flow", np.int32),
-        ("queries", np.int32),
+        ("queries", np.int64),
         ("names", np.int32),
         ("encoded_names", np.int32),
         ("sharing", np.int32, (SHARING_MAX,)),  # the client's loudest carriers, where the evidence is several domains'

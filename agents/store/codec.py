@@ -55,6 +55,8 @@ def decode(data: bytes) -> Verdicts:
 def _verdicts(arrays: dict[str, NDArray[Any]], texts: dict[str, Any]) -> Verdicts:
     starts = np.zeros(len(arrays["qname_len"]) + 1, np.int64)
     np.cumsum(arrays["qname_len"], out=starts[1:])
+    if arrays["qname_len"].min(initial=0) < 0 or starts[-1] != len(arrays["qname"]):
+        raise ValueError("names and their lengths do not match")
     client, ans_types, domain, numbers = _columns(arrays, texts, len(starts) - 1)
     reasons = [tuple(some) for some in texts["reasons"]]
     batch = QueryBatch(
@@ -81,6 +83,9 @@ def _columns(
     """Clients, answer types, domains, and the numbers of the reasons."""
     if "numbers" not in arrays:  # written before texts had numbers: one text a row
         return texts["client"], texts["ans_types"], texts["domain"], range(count)
+    for one, name in zip(arrays["numbers"], _TEXTS, strict=True):
+        if len(one) != count or (count and not 0 <= one.min() <= one.max() < len(texts[name])):
+            raise ValueError("texts and their numbers do not match")
     *codes, reasons = arrays["numbers"]
     client, ans_types, domain = (Coded(one, texts[name]) for one, name in zip(codes, _TEXTS, strict=False))
     return client, ans_types, domain, reasons.tolist()

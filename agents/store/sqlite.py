@@ -23,8 +23,8 @@ from agents.store.sampling import COLUMNS as SAMPLED
 from agents.store.sampling import Found
 from agents.store.tables import DAY_S
 
-BUSY_S = 10.0
-"""How long a statement waits for another process' transaction, seconds."""
+BUSY_S = 2.0
+"""How long a statement waits for another process' transaction, seconds: so long may judging wait, then rows spool."""
 DELETE_CHUNK = 2_000
 """Rows deleted in one transaction: some ten milliseconds, so that the writer never waits for long."""
 FETCHED_ROWS = 4096
