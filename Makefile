@@ -47,7 +47,7 @@ fmt: install-dev  ## format, and mend what can be mended
 demo: install  ## replay a capture with a tunnel in it, show the incident, retrain, say where the report lies
 	scripts/demo.sh $(BIN)/dns-tunnel
 
-bench: install-dev  ## speed of replay, listener, stores and retraining, as ratios to a baseline of the same run
+bench: install-dev  ## speed of replay, listener, forwarders, stores and retraining, as ratios within one run
 	$(BIN)/python -m tests.bench
 
 evaluate: install  ## detection on labelled captures: make evaluate MANIFEST=path/to/MANIFEST.tsv

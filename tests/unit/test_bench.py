@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 import time
@@ -9,6 +10,7 @@ import time
 import pytest
 
 from agents.sources.listener import can_compile
+from tests.bench.curves import picture
 from tests.bench.load import latencies, messages, percentile, rate
 from tests.bench.table import Figure, markdown
 from tests.stubs import StubServer, silent
@@ -60,3 +62,13 @@ def test_the_compiled_upstream_answers_and_the_probe_sees_what_is_lost() -> None
     assert found["lost"] == 0
     assert 0 < found["p50"] <= found["p99"] < 1e6
     assert nothing["lost"] == 1
+
+
+def test_a_picture_puts_more_higher_and_has_every_point() -> None:
+    text = picture("a < b", "names", {"cost": [(10, 1.0), (100, 2.0), (1_000, 4.0)]})
+    circles = re.findall(r'<circle cx="([\d.]+)" cy="([\d.]+)"', text)
+    across, down = [float(x) for x, _ in circles], [float(y) for _, y in circles]
+    assert len(circles) == 3
+    assert across == sorted(across)
+    assert down == sorted(down, reverse=True)
+    assert "a &lt; b" in text
