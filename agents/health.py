@@ -70,7 +70,7 @@ def counters_of(settings: Settings) -> Mapping[str, float]:
     found |= {f"alerts_{name}_total": value for name, value in state.get("alerts", {}).items()}
     found |= {f"limit_{name}": value for name, value in state.get("limits", {}).items()}
     found["store_waiting"] = found.pop("store_waiting_total", 0)
-    for name in ("scored", "queue_dropped", "flows_refused"):
+    for name in ("scored", "queue_dropped", "flows_refused", "flows_forgotten"):
         found[f"detector_{name}_total"] = state.get(name, 0)
     found |= {f"detector_{name}_total": value for name, value in state.get("shed", {}).items()}
     found["detector_shed_level"] = found.pop("detector_level_total", 0)

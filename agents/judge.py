@@ -248,6 +248,7 @@ class Judge:
             "limits": {"factor": self.detector.model.limit_factor, **bounds(self.detector.model.limit_factor)},
             "flows": len(self.detector.flows),
             "flows_refused": self.detector.flows.refused,
+            "flows_forgotten": self.detector.flows.forgotten,
             "incidents_open": len(self.detector.incidents.open),
             "sink_failures": dict(self.fanout.failures),
             "alive": self.alive,

@@ -15,7 +15,17 @@ from agents.ring import Ring, fence
 
 TOTALS = ("scored", "stored", "spooled", "sampled_out", "lost", "unexplained")
 """Queries since the start of the first process. scored = stored + spooled + sampled_out + lost."""
-CARRIED = ("replayed", "damaged", "already", "sent", "failed", "suppressed", "dropped", "flows_refused")
+CARRIED = (
+    "replayed",
+    "damaged",
+    "already",
+    "sent",
+    "failed",
+    "suppressed",
+    "dropped",
+    "flows_refused",
+    "flows_forgotten",
+)
 """What a detector counts by itself and its successor goes on from; as it was a few seconds before a kill -9."""
 ATTEMPTS_MAX = 3
 """A batch that has ended so many detectors is given up and counted as lost: else it would end all that follow."""

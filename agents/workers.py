@@ -165,7 +165,7 @@ class Detecting:
         """What the sign of life tells: sums over all processes since the supervisor began."""
         shared, state = self._shared, self._judge.state()
         spool, alerts = state["spool"], state["alerts"]
-        current = spool | alerts | {"flows_refused": state["flows_refused"]}
+        current = spool | alerts | {name: state[name] for name in ("flows_refused", "flows_forgotten")}
         carried = {name: self._carried[name] + current[name] for name in CARRIED}
         self._ledger.carry(carried)
         totals, children = self._ledger.totals(), shared.children
@@ -173,6 +173,7 @@ class Detecting:
             **state,
             "scored": totals["scored"],
             "flows_refused": carried["flows_refused"],
+            "flows_forgotten": carried["flows_forgotten"],
             "spool": {name: carried[name] if name in carried else totals.get(name, spool[name]) for name in spool},
             "alerts": {name: carried[name] for name in alerts},
             "counters": shared.counted(),
