@@ -51,12 +51,11 @@ class Rows:
 
     def names(self) -> list[str]:
         try:
-            connection = psycopg2.connect(self._url)
-        except psycopg2.OperationalError:
+            with contextlib.closing(psycopg2.connect(self._url)) as connection, connection.cursor() as cursor:
+                cursor.execute("SELECT qname FROM queries WHERE domain = 'load.test'")
+                return [str(row[0]) for row in cursor.fetchall()]
+        except (psycopg2.OperationalError, psycopg2.errors.UndefinedTable):  # away, or not prepared yet
             return []
-        with contextlib.closing(connection), connection.cursor() as cursor:
-            cursor.execute("SELECT qname FROM queries WHERE domain = 'load.test'")
-            return [str(row[0]) for row in cursor.fetchall()]
 
 
 def _spooled(spool: Path) -> list[Path]:
