@@ -12,13 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agents.budget import DAY_S, Peaks
-from agents.columns import Coded, coded, packed
+from agents.columns import Coded, Names, coded, packed
 from agents.decoding import OAST, secret_in
 from agents.features import FEATURES
 from agents.flows import Flows
 from agents.incidents import Incidents, Standing, domain_hash
 from agents.kernels.listed import all_may_tell, numbered
-from agents.kernels.state import SHARING_MAX, Asked, Told
+from agents.kernels.state import Asked, Told
 from agents.lexical import Lexical, read
 from agents.model import Model
 from agents.names import domain_text, from_text, labels_of, split_domain
@@ -90,10 +90,10 @@ class TunnelDetector:
         names, clients = packed(batch.qname), coded(batch.client)
         found = read(names, self.model, self.flows.key)
         domains = _domains(found)
-        asked = self._asked(replace(batch, qname=names), clients, found)
+        asked = self._asked(batch, names, clients, found)
         said = self.flows.judge(asked, self._limits.table, self._limits.rules)
         self.flows.keep_samples(said, names, batch.qtype)
-        self._note_peaks(batch, clients, domains, said)
+        self._note_peaks(asked.ts, clients, domains, said)
         decided = self._follow(batch, clients, domains, said)
         verdicts = self._verdicts(batch, asked, found, domains, said, decided, explain)
         if len(batch):
@@ -133,11 +133,7 @@ class TunnelDetector:
                 continue
             key = clients[self.flows.client_of(row)], domain_text(names[0])
             known = self.incidents.open.get(key)
-            ratio = (
-                self.scale.ratio(known.score)
-                if known
-                else self.flows.ratio(row, self._limits.table, self._limits.rules)
-            )
+            ratio = self.scale.ratio(known.score) if known else self._ratio(row)
             if ratio < more:
                 self.incidents.close(key)
                 self.flows.forget(row)
@@ -154,8 +150,7 @@ class TunnelDetector:
                 continue
             self.flows.watch(one.last_seen, one.client, domain_hash(one.domain, self.flows))
 
-    def _asked(self, batch: QueryBatch, clients: Coded, found: Lexical) -> Asked:
-        names = packed(batch.qname)
+    def _asked(self, batch: QueryBatch, names: Names, clients: Coded, found: Lexical) -> Asked:
         secret = np.zeros(len(batch), np.uint8)
         all_may_tell(names.array, names.starts, found.cuts, secret)
         outside = np.isin(found.domain_key, _marks(self.flows.key).called) & (
@@ -186,10 +181,10 @@ class TunnelDetector:
         out[qtype != TXT] = 0
         return out
 
-    def _note_peaks(self, batch: QueryBatch, clients: Coded, domains: Coded, said: Told) -> None:
-        self.peaks.days.update(np.unique(batch.ts // DAY_S).astype(int).tolist())
+    def _note_peaks(self, ts: NDArray[np.float64], clients: Coded, domains: Coded, said: Told) -> None:
+        self.peaks.days.update(np.unique(ts // DAY_S).astype(int).tolist())
         for row, _, scattered, ratio in said.peaks[: said.counts[2]].tolist():
-            self.peaks.note(float(batch.ts[row]), clients[row], SCATTERED if scattered else domains[row], ratio)
+            self.peaks.note(float(ts[row]), clients[row], SCATTERED if scattered else domains[row], ratio)
 
     def _follow(self, batch: QueryBatch, clients: Coded, domains: Coded, said: Told) -> dict[int, Evidence]:
         """Give the incidents what may concern them; returns the evidence that decides the rows it was about."""
@@ -218,7 +213,7 @@ class TunnelDetector:
             return ()
         found = [self.flows.view(row) for row in event["sharing"].tolist() if row >= 0]
         # a carrier may have made room for another flow later in the batch
-        still = [flow for flow in found[:SHARING_MAX] if flow.samples and flow.first_seen <= ts]
+        still = [flow for flow in found if flow.samples and flow.first_seen <= ts]
         return [domain_text(flow.samples[0][0].lower()) for flow in still]
 
     def _verdicts(

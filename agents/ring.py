@@ -98,7 +98,7 @@ class Ring:
         return accepted
 
     def peek(self, most: int) -> NDArray[np.void]:
-        """The oldest records, `most` at most; they stay until `advance`. A view, or a copy where they wrap around."""
+        """The oldest records, `most` at most; they stay until `advance_to`. A view, or a copy if they wrap around."""
         cells = self._cells
         tail = cells[_TAIL]
         count = min(most, cells[_HEAD] - tail)
@@ -108,10 +108,6 @@ class Ring:
         if len(rows) < count:
             rows = np.concatenate((rows, self._slots[: count - len(rows)]))
         return rows.reshape(-1).view(RECORD)
-
-    def advance(self, count: int) -> None:
-        """Give the slots of the oldest `count` records back."""
-        self.advance_to(self._cells[_TAIL] + count)
 
     def advance_to(self, tail: int) -> None:
         """Give back the slots of all records before number `tail`; saying it twice changes nothing."""
