@@ -48,9 +48,9 @@ def on_queries(s: State, port: int, now: int) -> None:
 
 @kernel_in_place
 def _on_query(s: State, port: int, place: int, ts: float, now: int) -> None:
-    c, header = s.cells[0], s.from_clients[place]
+    header = s.from_clients[place]
     size, message = int64(header.size & 0xFFFFFFFF), s.inbox[place]
-    c.received += 1
+    s.counted[0].received += 1
     if header.control_size > 0:
         _answer_from(s, port, place)
     name = s.names[place]
@@ -70,7 +70,7 @@ def _on_query(s: State, port: int, place: int, ts: float, now: int) -> None:
 
 @kernel_in_place
 def _count(s: State, verdict: int) -> None:
-    c = s.cells[0]
+    c = s.counted[0]
     if verdict in (DROP, FORMERR):
         c.malformed += 1
     elif verdict == REFUSED:

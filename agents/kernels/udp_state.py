@@ -1,7 +1,7 @@
 """The memory of the UDP datapath: plain arrays, made once by sources/datapath.py, that kernels work in.
 
 Two threads share it. The datapath's thread runs the kernels; the listener's event loop reads counters, takes what is
-in the rings `records` and `handed`, and gives slots back through `returned`. Each ring has one writer and one reader:
+in the ring `handed`, and gives slots back through `returned`. Each ring has one writer and one reader:
 `…_head` counts what was put in and is written by the one, `…_tail` counts what was taken and is written by the other.
 """
 
@@ -85,24 +85,20 @@ SOCKET = np.dtype(
     align=True,
 )
 
-COUNTED = ("received", "malformed", "refused", "notimp", "shed", "answered", "mismatched_answers", "unrecorded")
-"""Fields of sources/counters.Counters that kernels count."""
-
 CELLS = np.dtype(
     [
         (name, np.int64)
         for name in (
-            *COUNTED,
-            *("epoll", "wake", "bell", "stop", "called", "announced"),
+            *("epoll", "wake", "bell", "stop", "called", "taker"),
             *("timeout_ns", "uses_max", "age_max_ns", "inflight_max"),
             *("active", "free", "oldest", "newest", "swept"),
-            *("target", "outgoing", "replies", "drawn"),
-            *("records_head", "records_tail", "handed_head", "handed_tail"),
+            *("target", "outgoing", "replies", "drawn", "recorded"),
+            *("handed_head", "handed_tail"),
             *("returned_head", "returned_tail", "carried_head", "carried_tail"),
         )
     ]
 )
-"""Single numbers: counters; file descriptors and flags; settings; the table of slots; the batch at hand; the rings."""
+"""Single numbers: file descriptors and flags; settings; the table of slots; the batch at hand; the rings."""
 
 
 def offset_of(dtype: np.dtype[Any], name: str) -> int:
@@ -115,6 +111,7 @@ class State(NamedTuple):
     """All arrays. n = queries in flight at most, s = sockets at once, z = zones, u = upstreams."""
 
     cells: NDArray[Any]  # CELLS, (1,)
+    counted: NDArray[Any]  # (1,), with the fields of sources/counters.Counters
     elsewhere: NDArray[np.int64]  # (1,): queries in flight that Python forwards
     ports: NDArray[Any]  # PORT
     upstreams: NDArray[Any]  # UPSTREAM, (u,)
@@ -142,7 +139,11 @@ class State(NamedTuple):
     to_upstream_slots: NDArray[np.int32]  # (BATCH,)
     events: NDArray[Any]  # EVENT, (BATCH,)
     scratch_event: NDArray[Any]  # EVENT, (1,)
-    records: NDArray[Any]  # records.RECORD, a ring
+    ring_head: NDArray[np.int64]  # (1,): see ring.RingArrays
+    ring_tail: NDArray[np.int64]  # (1,)
+    ring_shed: NDArray[np.int64]  # (1,)
+    ring_sleeping: NDArray[np.int64]  # (1,)
+    ring_records: NDArray[Any]  # records.RECORD
     handed: NDArray[Any]  # HANDED, a ring of n
     returned: NDArray[np.int32]  # (n,), a ring
     carried: NDArray[np.uint8]  # (…, BUFFER), a ring
