@@ -23,6 +23,8 @@ ADDRESS_SIZE = 28
 """struct sockaddr_in6; sockaddr_in has 16 (ip(7), ipv6(7))."""
 CONTROL_SIZE = 40
 """One IPV6_PKTINFO with its header (ipv6(7)); IP_PKTINFO has 32 (ip(7))."""
+SEGMENT_AT = 16
+"""Where the size of UDP_SEGMENT begins, two bytes, behind its struct cmsghdr (cmsg(3))."""
 IDS = 1024
 """Places for the ids of one upstream socket: twice what it asks in its life, so that a place is found at once."""
 
@@ -67,6 +69,7 @@ UPSTREAM = np.dtype(
         ("family", np.int32),
         ("address_size", np.int32),
         ("chosen", np.int32),  # socket of this batch, -1 = none yet
+        ("whole", np.int32),  # 1 = it has refused a message that was to be cut up
         ("pool", np.int32, (POOL,)),  # sockets, -1 = none
         ("address", np.uint8, (ADDRESS_SIZE,)),
     ],
@@ -137,6 +140,7 @@ class State(NamedTuple):
     to_upstream: NDArray[Any]  # MESSAGE, (BATCH,)
     to_upstream_parts: NDArray[Any]  # PART, (BATCH,)
     to_upstream_slots: NDArray[np.int32]  # (BATCH,)
+    segments: NDArray[np.uint8]  # (BATCH, 24): control data of to_upstream, one UDP_SEGMENT each
     events: NDArray[Any]  # EVENT, (BATCH,)
     scratch_event: NDArray[Any]  # EVENT, (1,)
     ring_head: NDArray[np.int64]  # (1,): see ring.RingArrays

@@ -20,6 +20,7 @@ from agents.kernels.udp_state import (
     HANDED,
     IDS,
     PORT,
+    SEGMENT_AT,
     SLOT,
     SOCKET,
     UPSTREAM,
@@ -37,6 +38,9 @@ CARRIED = 64
 SPARE_SOCKETS = 512
 """Upstream sockets beyond the pools: retired ones that still wait for an answer."""
 _COUNTERS = np.dtype([(name, np.int64) for name in Counters.NAMES])
+SOL_UDP, UDP_SEGMENT = 17, 103
+"""udp(7); the socket module does not know them."""
+_SEGMENT = Struct("=QiiH6x")  # struct cmsghdr of cmsg(3) and the size of a segment
 _RANDOM_BLOCK = 4096
 _NAME_ROOM, _CONTROL_ROOM = 32, 64
 _SOCKADDR4, _SOCKADDR6 = Struct("=H2s4s8x"), Struct("=H2sI16sI")
@@ -94,6 +98,9 @@ def _batches() -> dict[str, NDArray[Any]]:
     from_clients = _messages(in_parts)
     from_clients["name"], from_clients["control"] = _rows(names), _rows(controls)
     to_clients_parts, to_upstream_parts = np.zeros(BATCH, PART), np.zeros(BATCH, PART)
+    to_upstream, segments = _messages(to_upstream_parts), np.zeros((BATCH, _SEGMENT.size), np.uint8)
+    segments[:] = np.frombuffer(_SEGMENT.pack(SEGMENT_AT + 2, SOL_UDP, UDP_SEGMENT, 0), np.uint8)
+    to_upstream["control"] = _rows(segments)
     return {
         "inbox": inbox,
         "in_parts": in_parts,
@@ -103,7 +110,8 @@ def _batches() -> dict[str, NDArray[Any]]:
         "from_upstream": _messages(in_parts),
         "to_clients": _messages(to_clients_parts),
         "to_clients_parts": to_clients_parts,
-        "to_upstream": _messages(to_upstream_parts),
+        "to_upstream": to_upstream,
+        "segments": segments,
         "to_upstream_parts": to_upstream_parts,
         "to_upstream_slots": np.zeros(BATCH, np.int32),
     }

@@ -16,9 +16,10 @@ from dns.rcode import Rcode
 
 from agents import wire
 from agents.names import wire_of
-from agents.sources import upstream
+from agents.sources import datapath_state, upstream
 from agents.sources.counters import Counters
 from agents.sources.listener import Listener
+from agents.sources.sockets import bind_pair
 from agents.types import Row
 from tests.listening import listening, ring_of, rows_of, tcp, udp, wait_until
 from tests.stubs import Asked, StubServer, answer_a, reply, silent
@@ -250,6 +251,33 @@ def test_a_full_ring_sheds_the_newest_and_answers_go_on(both_ways: bool) -> None
             udp(listener, dns.message.make_query("late.example", "A"))
         wait_until(lambda: (ring.head, ring.waiting, ring.shed) == (67, 64, 38))
         assert listener.counters.answered == 105
+
+
+@pytest.mark.parametrize("can_cut", [True, False])
+def test_each_query_of_a_burst_reaches_the_upstream_as_a_datagram_of_its_own(
+    can_cut: bool, both_ways: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if both_ways:
+        monkeypatch.setattr(datapath_state, "UDP_SEGMENT", 103 if can_cut else 9999)  # unknown, and so refused
+    queries = {
+        ident: dns.message.make_query(f"{'x' * (ident % 7 + 1)}{ident}.example", "A", id=ident).to_wire()
+        for ident in range(100, 200)
+    }
+    pair = bind_pair("127.0.0.1", 0)
+    with StubServer() as stub, socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
+        client.settimeout(5)
+        client.connect(pair[0].getsockname())
+        for query in queries.values():  # before it listens, so that they come as one batch
+            client.send(query)
+        with listening(stub, pairs=[pair]) as (listener, rows):
+            answers = [client.recv(65535) for _ in queries]
+            wait_until(lambda: len(rows) == len(queries))
+            counters = listener.counters
+    assert {int.from_bytes(answer[:2]) for answer in answers} == set(queries)
+    for answer in answers:
+        query = queries[int.from_bytes(answer[:2])]
+        assert answer[wire.HEADER_SIZE : len(query)] == query[wire.HEADER_SIZE :]
+    assert (counters.timeouts, counters.servfail, len(stub.asked)) == (0, 0, len(queries))
 
 
 def test_tcp_and_udp_share_the_bound_of_queries_in_flight() -> None:
