@@ -174,7 +174,7 @@ def test_pieces_of_the_pool_lie_apart_and_the_smallest_are_set_aside(
     small = sum(size == seen.SIZE_MIN for _, size in held)
     held += [(seen.take(pool, room, seen.SIZE_MIN), seen.SIZE_MIN) for _ in range(keys_max - small)]
     places = sorted((at, at + (1 << size)) for at, size in held)
-    assert all(0 <= at and end <= len(pool) for at, end in places)
+    assert all(at >= 0 and end <= len(pool) for at, end in places)
     assert all(end <= at for (_, end), (at, _) in pairwise(places))
 
 
