@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Sequence, Set
 import numpy as np
 from numpy.typing import NDArray
 
+from agents.columns import packed
 from agents.kernels import flows as table
 from agents.kernels.counting import EVIDENCE_BYTES
 from agents.kernels.judging import judge
@@ -104,7 +105,10 @@ class Flows:
             known = {self.clients[client] for client in clients if client in self.clients}
             if len(self.clients) - np.count_nonzero(self.state.clients["held"]) >= self._clients_over:
                 self._dismiss_clients(known)
-        return np.fromiter(map(self._client, clients), np.int32, len(clients))
+        rows = [*map(self.clients.get, clients)]
+        if None in rows:
+            rows = [*map(self._client, clients)]
+        return np.array(rows, np.int32)
 
     def _client(self, client: str) -> int:
         found = self.clients.get(client)
@@ -202,11 +206,15 @@ class Flows:
 
     def keep_samples(self, said: Told, names: Sequence[bytes], qtypes: NDArray[np.uint16]) -> None:
         """Keep the names that the kernel calls samples; the columns are those of the batch."""
-        for row, at, number in said.samples[: said.counts[1]].tolist():
+        samples, column = said.samples[: said.counts[1]], packed(names)
+        rows, data = samples["row"], column.data
+        begins, ends = column.starts[rows].tolist(), column.starts[rows + 1].tolist()
+        kept = samples["detail"].tolist(), samples["number"].tolist(), qtypes[rows].tolist(), begins, ends
+        for at, number, qtype, begin, end in zip(*kept, strict=True):
             if number == 0:
                 self.samples[at] = []
             if at in self.samples:  # else its flow made room for others in the same batch
-                self.samples[at].append((names[row], int(qtypes[row])))
+                self.samples[at].append((data[begin:end], qtype))
 
     def find(self, client: str, domain: int) -> int | None:
         """Row of a flow by client and hash of its domain, or None."""
