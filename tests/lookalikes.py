@@ -35,11 +35,14 @@ OFFICE_PC: dict[Kind, int] = {
     kinds.video: 1,
 }
 ROLES = (
-    Role(30, OFFICE_PC),
+    Role(26, OFFICE_PC),
     Role(
         8, {kinds.page: 60, kinds.multicast: 20, kinds.video: 6, kinds.games: 15, kinds.telemetry: 8, kinds.probes: 2}
     ),
     Role(2, {kinds.mail: 450, kinds.certificates: 2}),
+    Role(1, {kinds.delivery: 450}),
+    Role(2, {kinds.validating: 2000}),
+    Role(1, {kinds.monitoring: 1}),
     Role(2, {kinds.pods: 350, kinds.certificates: 8, kinds.cloud: 150}),
     Role(1, {kinds.reverse_logs: 100}),
     Role(1, {kinds.reverse_sweep: 12, kinds.directory: 4}),

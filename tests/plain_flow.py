@@ -11,9 +11,21 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from agents.kernels.choosing import USUAL_TYPES
 from agents.kernels.counting import ANSWER_FRAME, ANSWERED_BYTES, CARRYING_TYPES, EVIDENCE_BYTES, SAMPLES
 from agents.kernels.seen import EXACT_MAX, FULL_BITS, SKETCH_BITS, SKETCH_HASHES
-from agents.kernels.state import ANSWERS, ENCODED, ENCODED_NAMES, INFORMATION, NAMES, QTYPES_MAX, SUMS, WINDOWS_S
+from agents.kernels.state import (
+    ANSWERS,
+    CHOICE,
+    ENCODED,
+    ENCODED_NAMES,
+    INFORMATION,
+    NAMES,
+    OWN_TYPES,
+    QTYPES_MAX,
+    SUMS,
+    WINDOWS_S,
+)
 from agents.windows import Flow as View
 
 
@@ -130,6 +142,7 @@ class Flow:
     leaked: float = 0.0
     encoded: float = 0.0
     bytes_in: int = 0
+    types: list[int] = field(default_factory=list)  # unusual ones, in the order in which they came
     lent: float = 0.0
     alone: bool = False
     watched: bool = False
@@ -149,15 +162,15 @@ class Flow:
         """Count a query; whether its name is new, and what counts of it towards the limits (in the order of sums)."""
         self.queries += 1
         self.last_seen = max(self.last_seen, query.ts)
-        answers = self._answers(query) / discount
+        answers, choice = self._answers(query) / discount, self._choice(query) / discount
         new, information, encoded = self._price(query)
         amounts = [0.0] * SUMS
         amounts[INFORMATION] = single(single(information) / discount)
         amounts[ENCODED] = single(single(encoded) / discount)
         amounts[NAMES] = float(new)
         amounts[ENCODED_NAMES] = single(1 / discount) if encoded > 0 else 0.0
-        amounts[ANSWERS] = single(answers)
-        if new or answers > 0:
+        amounts[ANSWERS], amounts[CHOICE] = single(answers), single(choice)
+        if new or answers > 0 or choice > 0:
             self.note(query.ts, amounts)
         self.keep(query, new)
         return new, amounts
@@ -189,6 +202,18 @@ class Flow:
             return 0
         self.bytes_in += size
         return size
+
+    def _choice(self, query: Query) -> float:
+        """Bytes in the choice of the record type, where it is neither usual nor one of the flow's first."""
+        if query.qtype in USUAL_TYPES or query.qtype in self.types[:OWN_TYPES]:
+            return 0.0
+        if query.qtype not in self.types:
+            self.types.append(query.qtype)
+        if len(self.types) <= OWN_TYPES:
+            return 0.0
+        carried = math.log2(len(self.types) + len(USUAL_TYPES)) / 8
+        self.leaked += carried
+        return carried
 
     def _price(self, query: Query) -> tuple[bool, float, float]:
         """(whether the name is new, bytes of information, bytes of it that read as encoded)."""

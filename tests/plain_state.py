@@ -11,12 +11,13 @@ from dataclasses import dataclass, field, replace
 
 from agents import policy
 from agents.flows import CLIENT_KEPT, IDLE_S
-from agents.kernels.counting import CARRYING_TYPES
+from agents.kernels.choosing import USUAL_TYPES
 from agents.kernels.flows import CARRIER_NAMES, FAMILIAR_AGE_S, FAMILIAR_CLIENTS, FAMILIAR_FACTOR
 from agents.kernels.judging import DAY_S, PEAK_MIN, SCATTERED_BYTES, SCATTERED_NAMES, SWEEP_S
 from agents.kernels.state import (
     ANSWERS,
     CARRIERS_MAX,
+    CHOICE,
     ENCODED,
     ENCODED_NAMES,
     INFORMATION,
@@ -66,7 +67,7 @@ class State:
     def judge(self, query: Query) -> Evidence:
         """Count one query; the evidence that decides its severity, where no incident does."""
         self.judged += 1
-        if not query.parts and query.qtype not in CARRYING_TYPES:
+        if not query.parts and query.qtype in USUAL_TYPES:
             return NOTHING
         flow = self._flow(query)
         if flow is None:
@@ -245,6 +246,7 @@ def _own(ts: float, flow: Flow) -> Evidence:
         sums, seconds = window.sums(ts), window.seconds
         names = sums[NAMES]
         best = _louder(best, seconds, policy.ANSWER_BYTES, "answers", sums[ANSWERS], names)
+        best = _louder(best, seconds, policy.CHOICE_BYTES, "choice", sums[CHOICE], names)
         if enough:
             best = _louder(best, seconds, policy.INFORMATION_BYTES, "information", sums[INFORMATION], names)
             best = _louder(best, seconds, policy.ENCODED_BYTES, "encoded", sums[ENCODED], names)

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from agents.kernels import kernel_in_place
 from agents.kernels.state import (
     ANSWERS,
+    CHOICE,
     ENCODED,
     ENCODED_NAMES,
     INFORMATION,
@@ -29,6 +30,7 @@ from agents.kernels.windows import COUNT, sums
     BY_SPREAD,
     BY_SPREAD_FRESH,
     BY_SCATTERED,
+    BY_CHOICE,
 ) = (int(kind) for kind in Kind if kind != Kind.SECRET)
 MIN_NAMES_AT, FRESH_BYTES_AT, FRESH_ENCODED_AT, FRESH_NAME_AT, FACTOR_AT, SCATTERED_AT = range(6)
 """Places in `rules`, which agents/policy.py fills."""
@@ -85,6 +87,7 @@ def own(
                 _louder(evidence, limits, BY_SCATTERED, number, total[ENCODED], names, flow["names"])
             continue
         _louder(evidence, limits, BY_ANSWERS, number, total[ANSWERS], names, 1)
+        _louder(evidence, limits, BY_CHOICE, number, total[CHOICE], names, 1)
         if not enough:
             continue
         _louder(evidence, limits, BY_INFORMATION, number, total[INFORMATION], names, 1)
@@ -144,4 +147,4 @@ def loudest(client: Any, carriers: NDArray[np.int32], flows: NDArray[Any], out: 
                 out[place] = found
 
 
-assert SUMS == 5
+assert SUMS == 6

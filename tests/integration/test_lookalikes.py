@@ -30,7 +30,7 @@ def test_the_suite_has_thousands_of_names_of_many_kinds_and_is_the_same_every_ti
     few = tuple(role._replace(clients=1) for role in lookalikes.ROLES)
     day = lookalikes.rows(SEEDS[0], few)
     kinds = Counter(kind for _, kind in day)
-    assert len(kinds) == 16
+    assert len(kinds) == 19
     assert min(kinds.values()) >= 20
     assert len({row[2].lower() for row, _ in day}) >= 10_000
     assert {row[5] for row, _ in day} == {0, 3}
