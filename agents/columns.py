@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from itertools import accumulate, pairwise
+from itertools import accumulate, compress, pairwise
 from typing import overload
 
 import numpy as np
@@ -102,5 +102,5 @@ def distinct(texts: Sequence[str]) -> set[str]:
     """The different texts; of a column by number, no row is looked at one by one."""
     if not isinstance(texts, Coded):
         return set(texts)
-    used = np.bincount(texts.codes, minlength=len(texts.values)).tolist()
-    return {value for value, count in zip(texts.values, used, strict=True) if count}
+    used = np.bincount(texts.codes, minlength=len(texts.values)) > 0
+    return set(texts.values if used.all() else compress(texts.values, used))

@@ -22,6 +22,7 @@ from agents.kernels.state import Asked, Told
 from agents.lexical import Lexical, read
 from agents.model import Model
 from agents.names import domain_text, from_text, labels_of, split_domain
+from agents.pieces import gathered
 from agents.policy import SCATTERED, Evidence, Limits, Scale, evidence_of, limits_of, query_reasons, with_secret
 from agents.presentation import texts
 from agents.services import Services
@@ -270,10 +271,9 @@ def _domains(found: Lexical) -> Coded:
     codes, firsts = np.empty(count, np.int32), np.empty(count, np.int64)
     slots = np.full(1 << max(2 * count, 1).bit_length(), -1, np.int32)
     differ = numbered(found.domain_key, slots, codes, firsts)
-    begins, ends = found.names.starts[:-1] + found.cuts, found.names.starts[1:]
-    data, rows = found.names.data, firsts[:differ]
-    domains = [data[at:end] for at, end in zip(begins[rows].tolist(), ends[rows].tolist(), strict=True)]
-    return Coded(codes, texts(packed(domains)))
+    rows, starts = firsts[:differ], found.names.starts
+    begins = starts[rows] + found.cuts[rows]
+    return Coded(codes, texts(gathered(found.names.array, begins, starts[rows + 1] - begins)))
 
 
 def empty_verdicts(model_id: str, incidents: tuple[Incident, ...]) -> Verdicts:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from agents.decoding import preview
 from agents.fingerprints import tool_of, trace_of
+from agents.names import to_text
 from agents.windows import Flow
 from agents.wire import type_name
 
@@ -14,6 +16,8 @@ PROTOCOL, EXFILTRATION, TUNNELLING, ENCODING = "T1071.004", "T1048.003", "T1572"
 """MITRE ATT&CK: application layer protocol DNS, exfiltration over an unencrypted protocol, protocol tunnelling,
 standard encoding."""
 TYPES_SHOWN = 6
+SHOWN_SAMPLES = 8
+"""Names that an incident shows."""
 TYPES_MANY = 8
 """Record types of a flow from which they are more telling than its few names."""
 TIMELINE_MAX = 32
@@ -50,14 +54,30 @@ class Timeline:
         ]
 
 
-def tool_behind(flow: Flow) -> str | None:
-    """The tool that the flow's first names point to."""
-    return tool_of(flow.samples)
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What the first names of a flow say, which costs more than all the rest of its evidence."""
+
+    count: int = 0  # of names that were read
+    tool: str | None = None
+    readable: str = ""  # what they decode to
+    shown: tuple[str, ...] = ()  # the first of them
 
 
-def evidence_json(flow: Flow, domain: str, tool: str | None, timeline: Timeline) -> dict[str, Any]:
-    """Evidence as JSON values; text is ASCII."""
-    readable = preview(trace_of(flow.samples).names) if flow.samples else ""
+UNREAD = Reading()
+
+
+def reading_of(flow: Flow) -> Reading:
+    """Read the names that are kept of a flow."""
+    samples = flow.samples
+    readable = preview(trace_of(samples).names) if samples else ""
+    return Reading(
+        len(samples), tool_of(samples), readable, tuple(to_text(wire) for wire, _ in samples[:SHOWN_SAMPLES])
+    )
+
+
+def evidence_json(flow: Flow, domain: str, tool: str | None, readable: str, timeline: Timeline) -> dict[str, Any]:
+    """Evidence as JSON values; text is ASCII. readable: what its names decode to."""
     lasted = max(flow.last_seen - flow.first_seen, 1.0)
     common = sorted(flow.qtypes.items(), key=lambda item: (-item[1], item[0]))[:TYPES_SHOWN]
     return {

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Sequence, Set
 import numpy as np
 from numpy.typing import NDArray
 
+from agents.columns import packed
 from agents.kernels import flows as table
 from agents.kernels.counting import EVIDENCE_BYTES
 from agents.kernels.judging import judge
@@ -106,7 +107,8 @@ class Flows:
             known = {self.clients[client] for client in clients if client in self.clients}
             if len(self.clients) - np.count_nonzero(self.state.clients["held"]) >= self._clients_over:
                 self._dismiss_clients(known)
-        return np.fromiter(map(self._client, clients), np.int32, len(clients))
+        rows = [*map(self.clients.get, clients)]
+        return np.array([*map(self._client, clients)] if None in rows else rows, np.int32)
 
     def _client(self, client: str) -> int:
         found = self.clients.get(client)
@@ -204,18 +206,19 @@ class Flows:
 
     def keep_samples(self, said: Told, names: Sequence[bytes], qtypes: NDArray[np.uint16]) -> None:
         """Keep the names that the kernel calls samples; the columns are those of the batch."""
-        for row, at, number in said.samples[: said.counts[1]].tolist():
+        samples, column = said.samples[: said.counts[1]], packed(names)
+        rows, starts = samples["row"], column.starts
+        kept = samples["detail"], samples["number"], qtypes[rows], starts[rows], starts[rows + 1]
+        for at, number, qtype, begin, end in zip(*(one.tolist() for one in kept), strict=True):
             if number == 0:
                 self.samples[at] = []
             if at in self.samples:  # else its flow made room for others in the same batch
-                self.samples[at].append((names[row], int(qtypes[row])))
+                self.samples[at].append((column.data[begin:end], qtype))
 
     def find(self, client: str, domain: int) -> int | None:
         """Row of a flow by client and hash of its domain, or None."""
         row = self.clients.get(client)
-        if row is None:
-            return None
-        found = table.find(self.state.flows, self.state.places, np.uint64(domain), row)
+        found = NONE if row is None else table.find(self.state.flows, self.state.places, np.uint64(domain), row)
         return None if found == NONE else int(found)
 
     def find_scattered(self, client: str) -> int | None:

@@ -5,20 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
-from agents.evidence import Timeline, evidence_json, tool_behind
+from agents.evidence import UNREAD, Reading, Timeline, evidence_json, reading_of
 from agents.flows import Flows
-from agents.names import from_text, to_text
+from agents.names import from_text
 from agents.policy import SCATTERED, Evidence, Scale, incident_reasons
 from agents.siphash import siphash
 from agents.types import Incident, Severity
-from agents.windows import SAMPLES
+from agents.windows import SAMPLES, Flow
 
 REOPEN_BYTES = 50.0
 """New bytes that must have left since an incident was closed before another is opened for the same flow."""
 ANSWERED_MAX = 10_000
 """Closed incidents whose answers are remembered; at the bound all are forgotten."""
-SHOWN_SAMPLES = 8
-"""Names that an incident shows."""
 Key = tuple[str, str]
 
 
@@ -42,6 +40,13 @@ class _Trail:
     timeline: Timeline
     queries: int = 0
     leaked: float = 0.0
+    reading: Reading = UNREAD
+
+    def read(self, flow: Flow) -> Reading:
+        """What its first names say: they are read again only where more of them were kept."""
+        if len(flow.samples) != self.reading.count:
+            self.reading = reading_of(flow)
+        return self.reading
 
     def follow(self, ts: float, flow: Standing) -> None:
         """Put what came since the last call on the timeline."""
@@ -203,11 +208,12 @@ class Incidents:
         if trail is None:
             return incident
         flow, tool = self._flows.view(trail.row), incident.tool
+        reading = trail.read(flow)
         if tool is None or flow.names <= SAMPLES:
-            tool = tool_behind(flow) or tool
+            tool = reading.tool or tool
         return replace(
             incident,
             tool=tool,
-            sample_names=tuple(to_text(wire) for wire, _ in flow.samples[:SHOWN_SAMPLES]),
-            evidence=evidence_json(flow, incident.domain, tool, trail.timeline),
+            sample_names=reading.shown,
+            evidence=evidence_json(flow, incident.domain, tool, reading.readable, trail.timeline),
         )

@@ -36,7 +36,8 @@ from agents.sources.capture import open_source
 from agents.types import Incident, Severity, Verdicts
 from agents.wire import type_name
 
-AT_ONCE = 1024
+AT_ONCE = 8192
+"""Queries judged at once: more than that gain nothing."""
 NAMES_AT_ONCE = 4096
 
 

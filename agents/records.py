@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import ipaddress
+import secrets
+import socket
+from collections.abc import Callable
 from functools import lru_cache
 from struct import Struct
 
@@ -10,6 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agents.columns import Coded, Names
+from agents.kernels import COMPILED
+from agents.kernels import records as kernel
+from agents.kernels.listed import numbered
 from agents.names import MAX_NAME
 from agents.types import QueryBatch, Row
 from agents.wire import ANSWER_TYPES_MAX, type_name, type_number
@@ -36,13 +42,15 @@ RECORD = np.dtype(
 _PACKED = Struct(f"=dqfiiiHh{2 * ANSWER_TYPES_MAX}s16sB{MAX_NAME}s5x")
 """RECORD as a struct: the quickest way to write a single one."""
 _MAPPED = bytes(10) + b"\xff\xff"
+_KEY = np.uint64(secrets.randbits(64)), np.uint64(secrets.randbits(64))
+"""Of the identities of clients: who does not know it cannot make two look like one."""
 
 
 @lru_cache(maxsize=65_536)
 def client_text(address: bytes) -> str:
     """Textual form of 16 address bytes."""
     if address.startswith(_MAPPED):
-        return str(ipaddress.IPv4Address(address[12:]))
+        return socket.inet_ntoa(address[12:])
     return str(ipaddress.IPv6Address(address))
 
 
@@ -79,14 +87,12 @@ def record_of(row: Row) -> NDArray[np.void]:
 
 def batch_of_records(records: NDArray[np.void]) -> QueryBatch:
     """Columns of n records. Copies: the records may be overwritten afterwards."""
-    sizes = records["qname_size"].astype(np.int64)
     starts = np.zeros(len(records) + 1, np.int64)
-    np.cumsum(sizes, out=starts[1:])
-    filled = np.arange(MAX_NAME) < sizes[:, None]
+    np.cumsum(records["qname_size"], dtype=np.int64, out=starts[1:])
     return QueryBatch(
         ts=records["ts"].copy(),
-        client=_coded(records["client"], 16, client_text),
-        qname=Names(records["qname"][filled].tobytes(), starts),
+        client=_coded(records["client"], client_text),
+        qname=Names(_names(records, starts), starts),
         qtype=records["qtype"].copy(),
         qlen=records["qlen"].copy(),
         rcode=records["rcode"].copy(),
@@ -94,13 +100,30 @@ def batch_of_records(records: NDArray[np.void]) -> QueryBatch:
         rlen=records["rlen"].copy(),
         ttl_min=records["ttl_min"].copy(),
         rtt_ms=records["rtt_ms"].copy(),
-        ans_types=_coded(records["ans_types"], 2 * ANSWER_TYPES_MAX, _types_text),
+        ans_types=_coded(records["ans_types"], _types_text),
     )
 
 
-def _coded(column: NDArray[np.generic], size: int, text: object) -> Coded:
-    data = column.tobytes()
-    numbers: dict[bytes, int] = {}
-    found = (numbers.setdefault(data[at : at + size], len(numbers)) for at in range(0, len(data), size))
-    codes = np.fromiter(found, np.int32, len(column))
-    return Coded(codes, [text(value) for value in numbers])  # type: ignore[operator]
+def _names(records: NDArray[np.void], starts: NDArray[np.int64]) -> bytes:
+    if COMPILED:
+        out = np.empty(starts[-1], np.uint8)
+        kernel.names(records, starts, out)
+        return out.tobytes()
+    found: bytes = records["qname"][np.arange(MAX_NAME) < np.diff(starts)[:, None]].tobytes()
+    return found
+
+
+def _coded(column: NDArray[np.generic], text: Callable[[bytes], str]) -> Coded:
+    """A column of bytes of one width; each different value is put into words once."""
+    rows = np.ascontiguousarray(column).view(np.uint8)
+    count, width = rows.shape
+    if not COMPILED:
+        numbers: dict[bytes, int] = {}
+        codes = [numbers.setdefault(row.tobytes(), len(numbers)) for row in rows]
+        return Coded(np.array(codes, np.int32), [text(value) for value in numbers])
+    keys, firsts = np.empty(count, np.uint64), np.empty(count, np.int64)
+    kernel.keys(rows, *_KEY, keys)
+    numbers_of, slots = np.empty(count, np.int32), np.full(1 << max(2 * count, 1).bit_length(), -1, np.int32)
+    differ = numbered(keys, slots, numbers_of, firsts)
+    data = rows[firsts[:differ]].tobytes()
+    return Coded(numbers_of, [text(data[at : at + width]) for at in range(0, len(data), width)])

@@ -150,6 +150,20 @@ def answer(joint: Any, ts: Any, data: Any, start: Any, end: Any, size: Any, clie
 
 
 @kernel_in_place
+def _copy(row: Any, to: Any) -> None:
+    """Make the record `to` the same as `row`, bytes behind its name apart: most of a record is room for a long one."""
+    to.ts, to.ttl_min, to.rtt_ms, to.qlen = row.ts, row.ttl_min, row.rtt_ms, row.qlen
+    to.ancount, to.rlen, to.qtype, to.rcode = row.ancount, row.rlen, row.qtype, row.rcode
+    for i in range(len(row.ans_types)):
+        to.ans_types[i] = row.ans_types[i]
+    for i in range(16):
+        to.client[i] = row.client[i]
+    to.qname_size = row.qname_size
+    for i in range(row.qname_size):
+        to.qname[i] = row.qname[i]
+
+
+@kernel_in_place
 def ready(joint: Any, now: Any, out: Any, written: Any) -> Any:
     """Move rows older than the wait, and the oldest beyond the bound, behind the `written` ones of `out`; how many
     there are then. Where `out` is full the rest waits on. With `now` infinite all rows are moved."""
@@ -162,7 +176,7 @@ def ready(joint: Any, now: Any, out: Any, written: Any) -> Any:
         at = _find(joint, joint.keys[number])
         if joint.slots[at] == number + 1:
             _remove(joint, at)
-        out[written] = row
+        _copy(row, out[written])
         written += 1
         numbers[FIRST] += 1
         numbers[WAITING] -= 1

@@ -33,15 +33,15 @@ def rows(fixed: Any, which: Any, data: Any, starts: Any, out: Any) -> Any:
 
 @kernel
 def fields(data: Any, at: Any, begins: Any, sizes: Any) -> None:
-    """Find the fields of n rows from data[at] on (u8): fills where they begin and their sizes, both i64 (n, c)."""
-    for row in range(begins.shape[0]):
+    """Find the fields of n rows from data[at] on (u8): fills where they begin and their sizes, both i64 (c, n)."""
+    for row in range(begins.shape[1]):
         at += 2  # how many fields follow
-        for column in range(begins.shape[1]):
+        for column in range(begins.shape[0]):
             size = 0
             for i in range(4):
                 size = size << 8 | data[at + i]
             at += 4
-            begins[row, column], sizes[row, column] = at, size
+            begins[column, row], sizes[column, row] = at, size
             at += size
 
 

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from agents.columns import Coded, Names, packed
 from agents.kernels import COMPILED, hashing, listed, packing
+from agents.pieces import Pieces, gathered
 from agents.store.rows import COLUMNS, NUMBERS, Columns
 
 HEADER = b"PGCOPY\n\xff\r\n\0" + struct.pack("!ii", 0, 0)
@@ -102,25 +103,23 @@ def _texts(columns: Sequence[Coded | Names]) -> tuple[Names, NDArray[np.int64]]:
     return Names(b"".join([table.data for table in tables]), np.concatenate(starts)), which
 
 
-def columns_of(data: memoryview, count: int, width: int) -> list[Names]:
+def columns_of(data: memoryview, count: int, width: int) -> list[Pieces]:
     """The fields of `count` rows as the server gives them, one column of bytes for each of `width`; none is NULL."""
-    array = np.frombuffer(data, np.uint8)
-    begins, sizes = np.empty((count, width), np.int64), np.empty((count, width), np.int64)
+    array = np.frombuffer(data.toreadonly(), np.uint8)
+    begins, sizes = np.empty((width, count), np.int64), np.empty((width, count), np.int64)
     packing.fields(array, len(HEADER), begins, sizes)
-    return [gathered(array, begins[:, number], sizes[:, number]) for number in range(width)]
+    return [Pieces(array, *where) for where in zip(begins, sizes, strict=True)]
 
 
-def gathered(array: NDArray[np.uint8], begins: NDArray[np.int64], sizes: NDArray[np.int64]) -> Names:
-    """Pieces of a buffer as a column; begins and sizes have shape (n,)."""
-    starts = np.zeros(len(sizes) + 1, np.int64)
-    np.cumsum(sizes, out=starts[1:])
-    out = np.empty(starts[-1], np.uint8)
-    packing.gather(array, begins, sizes, out)
-    return Names(out.tobytes(), starts)
+def numbers_of(column: Pieces, kind: str) -> NDArray[Any]:
+    """A column of numbers; kind: as NumPy names it, in the order of bytes that the server gives."""
+    found = gathered(*column)
+    return np.frombuffer(found.data, kind).astype(np.dtype(kind).newbyteorder("="))
 
 
-def texts_of(column: Names) -> Coded:
+def texts_of(pieces: Pieces) -> Coded:
     """A column of UTF-8, of which few values differ."""
+    column = gathered(*pieces)
     if COMPILED:
         codes, firsts = _numbered(column)
         return Coded(codes, [column[row].decode() for row in firsts])

@@ -6,15 +6,14 @@ import io
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 from sqlalchemy import URL, BigInteger, ColumnElement, Connection, Select, Table, cast, create_engine, func, text
 from sqlalchemy.dialects.postgresql import insert
 
 from agents.errors import BatchRefusedError
 from agents.store import migrate
 from agents.store.base import Store
-from agents.store.copying import columns_of, rows_of, texts_of
-from agents.store.rows import COLUMNS, Columns, ascii_of
+from agents.store.copying import columns_of, numbers_of, rows_of, texts_of
+from agents.store.rows import COLUMNS, Columns
 from agents.store.sampling import COLUMNS as SAMPLED
 from agents.store.sampling import Found
 from agents.types import Verdicts
@@ -97,11 +96,11 @@ class PostgresStore(Store):
         cursor.copy_expert(f"COPY ({compiled}) TO STDOUT (FORMAT BINARY)", out)
         ids, rnd, ts, client, qname, domain, features = columns_of(out.getbuffer(), cursor.rowcount, len(SAMPLED))
         return Found(
-            np.frombuffer(ids.data, ">i8").astype(np.int64),
-            np.frombuffer(rnd.data, ">i4").astype(np.int64),
-            np.frombuffer(ts.data, ">f8").astype(np.float64),
+            numbers_of(ids, ">i8"),
+            numbers_of(rnd, ">i4"),
+            numbers_of(ts, ">f8"),
             texts_of(client),
-            ascii_of(qname),
+            qname,
             texts_of(domain),
             features,
         )

@@ -18,11 +18,11 @@ import numpy as np
 from numpy.typing import NDArray
 from sqlalchemy import ColumnElement, Connection, Select, func, literal_column, select
 
-from agents.columns import Coded, Names
+from agents.columns import Coded
 from agents.kernels import capping
-from agents.store.copying import gathered
+from agents.pieces import Pieces
 from agents.store.reads import between
-from agents.store.rows import RND_MAX
+from agents.store.rows import RND_MAX, ascii_of
 from agents.store.tables import DAY_S, QUERIES
 from agents.types import Sample
 
@@ -54,9 +54,9 @@ class Found(NamedTuple):
     rnd: NDArray[np.int64]
     ts: NDArray[np.float64]
     client: Coded
-    qname: list[str]
+    qname: Pieces  # ASCII
     domain: Coded
-    features: Names  # little-endian float32
+    features: Pieces  # little-endian float32
 
 
 Fetch = Callable[[Connection, Select[Any]], Found]
@@ -140,7 +140,7 @@ class _Draw:
         self.keep()
         for found in self._blocks:
             order = np.lexsort((found.id, found.rnd))
-            order = order[np.diff(found.features.starts)[order] == self._width]
+            order = order[found.features.sizes[order] == self._width]
             if not len(order):
                 continue
             clients, domains = self._clients.numbered(found.client), self._domains.numbered(found.domain)
@@ -155,14 +155,14 @@ class _Draw:
             return
         found, order, clients, domains, mask = self._current
         rows, self._current = order[mask], None
-        features = gathered(found.features.array, found.features.starts[rows], np.full(len(rows), self._width))
+        features = found.features.take(rows)
         self.taken.append(
             _Taken(
                 found.id[rows],
                 found.ts[rows],
                 clients[mask],
                 domains[mask],
-                [found.qname[row] for row in rows.tolist()],
+                ascii_of(found.qname.take(rows)),
                 np.frombuffer(features.data, "<f4").astype(np.float32).reshape(len(rows), self._width // 4),
             )
         )

@@ -16,6 +16,7 @@ from sqlalchemy.dialects.sqlite import insert
 
 from agents.columns import coded, packed
 from agents.errors import StoreError
+from agents.pieces import pieces_of
 from agents.store import migrate
 from agents.store.base import Store
 from agents.store.rows import COLUMNS, Columns
@@ -95,7 +96,8 @@ class SqliteStore(Store):
                 column.extend(values)
         ids, rnd, ts, client, qname, domain, features = columns
         numbers = np.array(ids, np.int64), np.array(rnd, np.int64), np.array(ts, np.float64)
-        return Found(*numbers, coded(client), qname, coded(domain), packed(features))
+        names = packed([name.encode("ascii") for name in qname])
+        return Found(*numbers, coded(client), pieces_of(names), coded(domain), pieces_of(packed(features)))
 
     def _upsert(self, table: Table) -> Any:
         return insert(table)

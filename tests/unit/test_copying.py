@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from agents.columns import packed
 from agents.names import to_text
+from agents.pieces import gathered, pieces_of
 from agents.store import copying
 from agents.store.rows import COLUMNS, NUMBERS, query_columns
 from tests.verdicts import WIDTH, verdicts
@@ -75,7 +76,7 @@ def test_without_a_compiler_the_bytes_are_the_same(names: list[bytes]) -> None:
 @settings(deadline=None)
 @given(st.lists(st.text(max_size=3), max_size=30))
 def test_texts_get_numbers_in_the_order_they_come(texts: list[str]) -> None:
-    column = packed([text.encode() for text in texts])
+    column = pieces_of(packed([text.encode() for text in texts]))
     found = copying.texts_of(column)
     assert list(found) == texts
     assert list(found.values) == list(dict.fromkeys(texts))
@@ -91,7 +92,15 @@ def test_fields_from_the_server_are_taken_apart(rows: list[tuple[bytes, bytes]])
     body = [struct.pack("!hi", 2, len(one)) + one + struct.pack("!i", len(two)) + two for one, two in rows]
     data = b"".join([copying.HEADER, *body, copying.END])
     one, two = copying.columns_of(memoryview(data), len(rows), 2)
-    assert list(zip(one, two, strict=True)) == rows
+    assert list(zip(gathered(*one), gathered(*two), strict=True)) == rows
+    assert list(two.take(np.arange(len(rows))[::-2])) == [row[1] for row in rows[::-2]]
+
+
+@settings(deadline=None)
+@given(st.lists(st.integers(-(2**31), 2**31 - 1)))
+def test_numbers_from_the_server_are_read(numbers: list[int]) -> None:
+    column = pieces_of(packed([struct.pack("!i", number) for number in numbers]))
+    assert copying.numbers_of(column, ">i4").tolist() == numbers
 
 
 def test_the_same_batch_has_the_same_random_numbers() -> None:

@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from agents import records
 from agents.columns import Coded, Names, coded, packed
 from agents.records import RECORD, batch_of_records, client_bytes, client_text
 
@@ -42,19 +43,36 @@ def test_client_addresses_come_back(address: ipaddress.IPv4Address | ipaddress.I
 
 
 def test_records_become_a_batch() -> None:
-    records = np.zeros(2, RECORD)
+    made = np.zeros(2, RECORD)
     for record, (client, name, types) in zip(
-        records, [("192.0.2.1", b"\1a\3com", (5, 1)), ("2001:db8::1", b"", ())], strict=True
+        made, [("192.0.2.1", b"\1a\3com", (5, 1)), ("2001:db8::1", b"", ())], strict=True
     ):
         record["client"] = np.frombuffer(client_bytes(client), np.uint8)
         record["qname_size"] = len(name)
         record["qname"][: len(name)] = np.frombuffer(name, np.uint8)
         record["ans_types"][: len(types)] = types
-    records["ts"], records["ttl_min"], records["rcode"] = [1.5, 2.5], -1, 3
-    batch = batch_of_records(records)
-    records["ts"] = 0
+    made["ts"], made["ttl_min"], made["rcode"] = [1.5, 2.5], -1, 3
+    batch = batch_of_records(made)
+    made["ts"] = 0
     assert isinstance(batch.qname, Names) and isinstance(batch.client, Coded)
     assert batch.client == ["192.0.2.1", "2001:db8::1"]
     assert batch.qname == [b"\1a\3com", b""]
     assert batch.ans_types == ["CNAME,A", ""]
     assert batch.ts.tolist() == [1.5, 2.5] and batch.rcode.tolist() == [3, 3] and batch.ttl_min.tolist() == [-1, -1]
+
+
+@given(st.lists(st.tuples(st.integers(0, 3), st.binary(max_size=255), st.sampled_from([(), (1,), (5, 1)]))))
+def test_without_a_compiler_the_batch_is_the_same(rows: list[tuple[int, bytes, tuple[int, ...]]]) -> None:
+    queries = np.zeros(len(rows), RECORD)
+    for record, (client, name, types) in zip(queries, rows, strict=True):
+        record["client"][15], record["qname_size"] = client, len(name)
+        record["qname"] = 0xFF  # what lies behind a name is not part of it
+        record["qname"][: len(name)] = np.frombuffer(name, np.uint8)
+        record["ans_types"][: len(types)] = types
+    found = batch_of_records(queries)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(records, "COMPILED", False)
+        plain = batch_of_records(queries)
+    assert found.qname == plain.qname == [name for _, name, _ in rows]
+    assert found.client == plain.client and found.ans_types == plain.ans_types
+    assert isinstance(found.client, Coded) and len(found.client.values) == len({client for client, _, _ in rows})
