@@ -107,8 +107,7 @@ class Flows:
             known = {self.clients[client] for client in clients if client in self.clients}
             if len(self.clients) - np.count_nonzero(self.state.clients["held"]) >= self._clients_over:
                 self._dismiss_clients(known)
-        rows = [*map(self.clients.get, clients)]
-        return np.array([*map(self._client, clients)] if None in rows else rows, np.int32)
+        return np.fromiter(map(self._client, clients), np.int32, len(clients))
 
     def _client(self, client: str) -> int:
         found = self.clients.get(client)
