@@ -30,6 +30,9 @@ from agents.kernels.windows import COUNT, sums
     BY_SPREAD_FRESH,
     BY_SCATTERED,
 ) = (int(kind) for kind in Kind if kind != Kind.SECRET)
+SPARED_BYTES, SPARED_NAMES = len(Kind) - 1, len(Kind)
+"""Rows of `limits` below the kinds': what each carrier may carry before it adds to its client's sum."""
+LIMIT_ROWS = len(Kind) + 1
 MIN_NAMES_AT, FRESH_BYTES_AT, FRESH_ENCODED_AT, FRESH_NAME_AT, FACTOR_AT, SCATTERED_AT = range(6)
 """Places in `rules`, which agents/policy.py fills."""
 RULES = 6
@@ -107,27 +110,30 @@ def shared(
     rules: NDArray[np.float64],
     total: NDArray[np.float64],
 ) -> None:
-    """Evidence of what a client's carriers (State.carriers), those not incidents by themselves, carried together."""
-    count = 0
-    for i in range(client["carriers"]):
-        count += flows[carriers[client["carriers_at"], i]]["alone"] == 0
-    if count < 2:
-        return
-    fresh = is_fresh(flow, rules)
+    """Evidence of what a client's carriers (State.carriers), those not incidents by themselves, carried together.
+
+    Each counts with what it carried beyond what any domain may (SPARED_BYTES, SPARED_NAMES).
+    """
     for number in range(COUNT):
-        if limits[BY_SPREAD, number] == np.inf:
+        if limits[BY_SPREAD, number] == np.inf and limits[BY_SPREAD_FRESH, number] == np.inf:
             continue
-        encoded = names = 0.0
+        encoded = names = short = short_names = 0.0
+        count = short_count = 0
         for i in range(client["carriers"]):
             carrier = flows[carriers[client["carriers_at"], i]]
-            if carrier["alone"] == 0:
-                sums(windows[carrier["windows"]], ts, number, total)
-                encoded += total[ENCODED]
-                names += total[ENCODED_NAMES]
-        _louder(evidence, limits, BY_SPREAD, number, encoded, names, count)
-        if fresh:
-            amount = min(names, encoded / rules[FRESH_BYTES_AT])
-            _louder(evidence, limits, BY_SPREAD_FRESH, number, amount, names, count)
+            if carrier["alone"]:
+                continue
+            sums(windows[carrier["windows"]], ts, number, total)
+            beyond = total[ENCODED] - limits[SPARED_BYTES, number]
+            if beyond > 0:
+                encoded, names, count = encoded + beyond, names + total[ENCODED_NAMES], count + 1
+            beyond = min(total[ENCODED_NAMES], total[ENCODED] / rules[FRESH_BYTES_AT]) - limits[SPARED_NAMES, number]
+            if beyond > 0 and is_fresh(carrier, rules):
+                short, short_names, short_count = short + beyond, short_names + total[ENCODED_NAMES], short_count + 1
+        if count > 1:
+            _louder(evidence, limits, BY_SPREAD, number, encoded, names, count)
+        if short_count > 1 and is_fresh(flow, rules):
+            _louder(evidence, limits, BY_SPREAD_FRESH, number, short, short_names, short_count)
 
 
 @kernel_in_place
