@@ -14,6 +14,8 @@ PROTOCOL, EXFILTRATION, TUNNELLING, ENCODING = "T1071.004", "T1048.003", "T1572"
 """MITRE ATT&CK: application layer protocol DNS, exfiltration over an unencrypted protocol, protocol tunnelling,
 standard encoding."""
 TYPES_SHOWN = 6
+TYPES_MANY = 8
+"""Record types of a flow from which they are more telling than its few names."""
 TIMELINE_MAX = 32
 TIMELINE_START_S = 60.0
 
@@ -77,7 +79,7 @@ def attack(flow: Flow, tool: str | None, readable: str) -> list[str]:
         found.append(TUNNELLING)
     if flow.leaked_bytes >= flow.bytes_in:
         found.append(EXFILTRATION)
-    if readable or flow.encoded_names * 2 >= flow.names:
+    if readable or 0 < flow.names <= flow.encoded_names * 2:
         found.append(ENCODING)
     return found
 
@@ -86,11 +88,13 @@ def benign_if(flow: Flow, domain: str) -> str:
     """In one sentence, what would have made it benign."""
     if domain == ".":
         return "It would be benign if names without any domain were a broken program's, and not data sent to a server."
-    if flow.encoded_names * 2 >= flow.names:
+    if 0 < flow.names <= flow.encoded_names * 2:
         return (
             f"It would be benign if {domain} ran a service that puts keys or hashes into names, as antivirus, block "
             "list and content delivery services do."
         )
+    if len(flow.qtypes) >= TYPES_MANY:
+        return f"It would be benign if the client watched over {domain}, or resolved it for many others."
     return f"It would be benign if {domain} had this many hosts, all of them asked for by one client."
 
 

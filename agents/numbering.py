@@ -46,7 +46,8 @@ def numbers(names: Names, cuts: NDArray[np.int64], key: Key) -> tuple[NDArray[np
     """
     shapes, digits = np.zeros(len(names), np.uint64), np.zeros(len(names), np.uint64)
     if COMPILED:
-        kernel.numbers(names.array, names.starts, cuts, *map(np.uint64, key), shapes, digits)
+        low, high = map(np.uint64, key)
+        kernel.numbers(names.array, names.starts, cuts, low, high, shapes, digits)
         return shapes, digits
     for i, name in enumerate(names):
         found = shape_of(split_domain(name)[0])

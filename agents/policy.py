@@ -35,12 +35,16 @@ SPREAD_BYTES = {3600: 220.0, 86_400: 800.0}
 """The same, summed over all carriers of one client: data split over domains."""
 ANSWER_BYTES = {60: 6_000.0, 3600: 12_000.0, 86_400: 30_000.0}
 """Bytes in answers of types that carry text or names, each name, type and size counted once."""
+CHOICE_BYTES = {3600: 150.0}
+"""Bytes in the choice of record types below one domain: types that not everybody asks for, beyond a flow's first."""
 FRESH_NAMES = {3600: 12.0, 86_400: 24.0}
-"""Encoded names below one domain per window, where the flow is little else: a few short names a minute."""
-SPREAD_FRESH_NAMES = {3600: 12.0, 86_400: 24.0}
-"""The same, summed over all carriers of one client."""
+"""Encoded names below one domain per window, where the flow is little else: a few short names a minute. A burst counts
+once (kernels/judging.BURST_S). The highest of the benign development captures are 7, of the look-alikes 12 in a day."""
+SPREAD_FRESH_NAMES = FRESH_NAMES
+"""The same, summed over those carriers of one client that are little else."""
 SPREAD_SPARED_BYTES, SPREAD_SPARED_NAMES = {3600: 15.0, 86_400: 50.0}, {3600: 1.0, 86_400: 4.0}
-"""What each carrier may carry before it adds to these sums: pages take from many third parties a few hosts each."""
+"""What each carrier may carry before it adds to its client's sums: pages take a few keyed hosts each from many third
+parties, and the more pages, the more of them."""
 FRESH_BYTES_A_NAME = 3.5
 """What each of those must carry at least, on average."""
 FRESH_ENCODED_SHARE, FRESH_NAME_SHARE = 0.85, 0.4
@@ -54,7 +58,7 @@ SCATTERED_DOMAINS = 5
 """Names of that kind below which they are no pattern."""
 MIN_NAMES = 2
 """Names below which there is no behaviour, only odd names."""
-KINDS = ("information", "encoded", "answers", "fresh", "spread", "spread fresh", "scattered", "secret")
+KINDS = ("information", "encoded", "answers", "fresh", "spread", "spread fresh", "scattered", "choice", "secret")
 """Evidence.kind by the kernels' number."""
 SCATTERED = "*"
 """The domain of an incident of names scattered over many domains."""
@@ -155,6 +159,7 @@ def limits_of(factor: float = 1.0) -> Limits:
         (Kind.SPREAD, SPREAD_BYTES),
         (Kind.SPREAD_FRESH, SPREAD_FRESH_NAMES),
         (Kind.SCATTERED, SCATTERED_BYTES),
+        (Kind.CHOICE, CHOICE_BYTES),
         (SPARED_BYTES, SPREAD_SPARED_BYTES),
         (SPARED_NAMES, SPREAD_SPARED_NAMES),
     ):
@@ -203,6 +208,9 @@ def incident_reasons(
     where = f"below {domain}"
     if evidence.kind == "secret":
         return (f"one query below {domain} carried {evidence.text}",)
+    if evidence.kind == "choice":
+        times = f"{evidence.ratio:.1f} times the limit of {evidence.limit:.0f}"
+        return (f"{evidence.amount:.0f} bytes in the choice of record types {where} in {span}, {times}",)
     if evidence.kind == "scattered":
         where = "below as many domains, one or two each,"
     elif evidence.kind.startswith("spread"):
@@ -226,6 +234,8 @@ def query_reasons(
     reasons: list[str] = []
     if evidence.kind == "secret":
         reasons.append(f"it carries {evidence.text}")
+    elif evidence.kind == "choice" and behaviour >= scale.suspicious:
+        reasons.append(f"{evidence.amount:.0f} bytes in the choice of record types below {domain}")
     elif behaviour >= scale.suspicious:
         below = "many domains" if evidence.kind == "scattered" else domain
         reasons.append(f"{evidence.names} unique names below {below} in {_span(evidence.window_s)}")

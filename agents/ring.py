@@ -8,8 +8,10 @@ two counters no lock is needed between the processes.
 
 from __future__ import annotations
 
+import contextlib
+import os
 import threading
-from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,19 +36,31 @@ def fence() -> None:
         pass
 
 
+class RingArrays(NamedTuple):
+    """The memory of a ring for a writer in compiled code. The numbers are int64 of length 1."""
+
+    head: NDArray[np.int64]
+    tail: NDArray[np.int64]
+    shed: NDArray[np.int64]
+    sleeping: NDArray[np.int64]
+    records: NDArray[np.void]  # (capacity,), RECORD
+
+
 class Ring:
     """`capacity` slots of RECORD in `memory`, which all bytes zero makes an empty ring.
 
-    memory: shared, writable, `size_of(capacity)` bytes, aligned to 8. wake: called after a put that finds the taker
-    asleep (`sleeping`); must not block.
+    memory: shared, writable, `size_of(capacity)` bytes, aligned to 8. bell: descriptor, not blocking, that a byte is
+    written to after a put that finds the taker asleep; -1 = none.
     """
 
-    def __init__(self, memory: memoryview, capacity: int, wake: Callable[[], None] = lambda: None) -> None:
+    def __init__(self, memory: memoryview, capacity: int, bell: int = -1) -> None:
         assert capacity > 0 and len(memory) == self.size_of(capacity)
-        self.capacity = capacity
+        self.capacity, self.bell = capacity, bell
         self._cells = memory[:HEADER].cast("Q")
         self._slots = np.frombuffer(memory, np.uint8, offset=HEADER).reshape(capacity, RECORD.itemsize)
-        self._wake = wake
+        numbers = np.frombuffer(memory, np.int64, HEADER // 8)
+        head, tail, shed, sleeping = (numbers[at : at + 1] for at in (_HEAD, _TAIL, _SHED, _SLEEPING))
+        self.arrays = RingArrays(head, tail, shed, sleeping, self._slots.reshape(-1).view(RECORD))
 
     @staticmethod
     def size_of(capacity: int) -> int:
@@ -94,7 +108,8 @@ class Ring:
         fence()
         if cells[_SLEEPING]:
             cells[_SLEEPING] = 0
-            self._wake()
+            with contextlib.suppress(BlockingIOError):  # it rings already
+                os.write(self.bell, b"!")
         return accepted
 
     def peek(self, most: int) -> NDArray[np.void]:

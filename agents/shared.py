@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from agents.ledger import Ledger
 from agents.records import RECORD
 from agents.ring import LINE, Ring
-from agents.sources.counters import Counters
+from agents.sources.counters import Counters, summed
 
 
 class Bell:
@@ -72,26 +72,35 @@ class ChildState:
 
 
 class Shared:
-    """Rings (one a listener, `queue_max` records between them), counters, ledger, and the state of each process."""
+    """A ring and counters for each thread of a listener that writes, of two; a ledger, and the state of each process.
+
+    Each kind of ring has room for `queue_max` records between the listeners.
+    """
 
     def __init__(self, listeners: int, queue_max: int, names: Sequence[str]) -> None:
         """names: of the processes whose state is told."""
         capacity = -(-queue_max // listeners)
-        sizes = [Ledger.size_of(listeners), *[Counters.size()] * listeners, *[ChildState.SIZE] * len(names)]
-        sizes += [Ring.size_of(capacity)] * listeners
+        writers = 2 * listeners
+        sizes = [Ledger.size_of(writers), *[Counters.size()] * writers, *[ChildState.SIZE] * len(names)]
+        sizes += [Ring.size_of(capacity)] * writers
         ends = list(accumulate(-(-size // LINE) * LINE for size in sizes))
         memory = memoryview(mmap.mmap(-1, ends[-1]))
         parts = [memory[end - -(-size // LINE) * LINE :][:size] for end, size in zip(ends, sizes, strict=True)]
-        self.bell = Bell()
-        self.rings = [Ring(part, capacity, self.bell.ring) for part in parts[-listeners:]]
+        self.listeners, self.bell = listeners, Bell()
+        self.rings = [Ring(part, capacity, self.bell.writing) for part in parts[-writers:]]
         self.ledger = Ledger(parts[0].cast("q"), self.rings, secrets.token_hex(8))
-        self.counters = [Counters(part.cast("q")) for part in parts[1 : 1 + listeners]]
-        states = parts[1 + listeners : -listeners]
+        self.counters = [Counters(part.cast("q")) for part in parts[1 : 1 + writers]]
+        states = parts[1 + writers : -writers]
         self.children = {name: ChildState(part.cast("q")) for name, part in zip(names, states, strict=True)}
 
     def close(self) -> None:
         """Close what is not memory."""
         self.bell.close()
+
+    def written_by(self, listener: int) -> tuple[tuple[Ring, Counters], tuple[Ring, Counters]]:
+        """What one listener writes: its event loop, and its datapath's thread."""
+        mine = [(self.rings[at], self.counters[at]) for at in (2 * listener, 2 * listener + 1)]
+        return mine[0], mine[1]
 
     @property
     def waiting(self) -> int:
@@ -124,5 +133,4 @@ class Shared:
 
     def counted(self) -> dict[str, int]:
         """The listeners' counters, summed."""
-        each = [one.values() for one in self.counters]
-        return {name: sum(values[name] for values in each) for name in Counters.NAMES}
+        return summed(self.counters).values()

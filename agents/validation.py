@@ -113,5 +113,7 @@ def blind_spots(found: Sequence[Incident], factor: float) -> tuple[str, ...]:
         f"Data spelled in words below {words[3600]:.0f} bytes an hour and {words[86_400]:.0f} bytes a day.",
         f"Data split over domains while each client stays below {spread[3600]:.0f} bytes an hour in all.",
         f"The first bytes of a fast tunnel: at worst {worst:.0f} bytes left in the golden sessions before detection.",
-        "Data hidden in the time between queries, in the choice of record types, or in answers alone.",
+        f"Data in the choice of record types below {policy.CHOICE_BYTES[3600] * factor:.0f} bytes an hour, or among "
+        "seven of them.",
+        "Data hidden in the time between queries, in the order of names asked for before, or in answers alone.",
     )

@@ -51,7 +51,7 @@ async def _answer(
     stop, loop = asyncio.Event(), asyncio.get_running_loop()
     loop.add_signal_handler(signal.SIGTERM, stop.set)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
-    ring, counters = shared.rings[number], shared.counters[number]
+    (ring, counters), (fast_ring, fast_counters) = shared.written_by(number)
     counters.tcp_clients = 0  # those of a process that was killed are gone
     listener = Listener(
         hosts_of(settings),
@@ -59,12 +59,13 @@ async def _answer(
         bootstrap.upstreams_of(settings),
         allowed_clients=[part.strip() for part in settings.allowed_clients.split(",") if part.strip()],
         timeout_s=settings.upstream_timeout_s,
-        tcp_clients_max=max(settings.tcp_clients_max // len(shared.rings), 1),
+        tcp_clients_max=max(settings.tcp_clients_max // shared.listeners, 1),
         tcp_idle_s=settings.tcp_idle_s,
-        inflight_max=max(settings.inflight_max // len(shared.rings), 1),
+        inflight_max=max(settings.inflight_max // shared.listeners, 1),
         offer=ring.put,
+        ring=fast_ring,
         pairs=pairs,
-        counters=counters,
+        counters=(counters, fast_counters),
     )
     with crashes_end(lambda: loop.call_soon_threadsafe(stop.set)) as crashed:
         await listener.start()
@@ -181,5 +182,5 @@ class Detecting:
             "queue_waiting": shared.waiting,
             "shed": {"level": self._ledger.level} | {name: totals[name] for name in ("unexplained", "sampled_out")},
             "processes": {name: child.values() for name, child in children.items()},
-            "judging": state["alive"] and all(children[name].up for name in listener_names(len(shared.rings))),
+            "judging": state["alive"] and all(children[name].up for name in listener_names(shared.listeners)),
         }

@@ -13,7 +13,7 @@ import math
 import random
 import string
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from agents.leak import encoded
@@ -156,10 +156,27 @@ def _counted(rng: random.Random) -> Iterator[Sent]:
         yield Sent(f"{token(rng, ALNUM, 4)}.evil-tunnel.net", 4 * math.log2(36) / 8, 10)
 
 
-def _type_choice(rng: random.Random) -> Iterator[Sent]:
-    """Three bits a query in the record type alone; the name never changes."""
+EIGHT_TYPES = (1, 2, 5, 6, 15, 16, 28, 33)
+SIXTEEN_TYPES = (*EIGHT_TYPES, 12, 35, 43, 48, 52, 64, 65, 257)
+
+
+def _type_choice(types: Sequence[int], name: str = "www.evil-tunnel.net") -> Callable[[random.Random], Iterator[Sent]]:
+    """Data in the record type alone; the name never changes."""
+
+    def send(rng: random.Random) -> Iterator[Sent]:
+        while True:
+            yield Sent(name, math.log2(len(types)) / 8, 1, rng.choice(types))
+
+    return send
+
+
+def _host_numbers(rng: random.Random) -> Iterator[Sent]:
+    """Three digits at a time, as hosts of a fleet are numbered."""
     while True:
-        yield Sent("www.evil-tunnel.net", 3 / 8, 1, rng.choice((1, 2, 5, 6, 15, 16, 28, 33)))
+        yield Sent(
+            "-".join(["ip", *(f"{rng.randrange(1000):03}" for _ in range(5))]) + ".evil-tunnel.net",
+            15 * math.log2(10) / 8,
+        )
 
 
 EVASIONS = (
@@ -181,7 +198,12 @@ EVASIONS = (
     Evasion("over five users of github.io", _github_users, 500),
     Evasion("names of 255 octets", _longest, 350),
     Evasion("four characters a query", _counted, 150),
-    Evasion("the choice of record types alone", _type_choice, None),
+    Evasion("the numbers of hosts", _host_numbers, 900),
+    Evasion("the choice among eight record types alone", _type_choice(EIGHT_TYPES), 650),
+    Evasion("the choice among sixteen record types alone", _type_choice(SIXTEEN_TYPES), 320),
+    Evasion("the same, of a domain's own name", _type_choice(SIXTEEN_TYPES, "evil-tunnel.net"), 320),
+    Evasion("the choice among all record types alone", _type_choice(range(1, 1 << 16)), 450),
+    Evasion("the choice among seven record types alone", _type_choice((1, 2, 5, 15, 16, 28, 65)), None),
 )
 
 

@@ -2,7 +2,8 @@
 
     python -m tests.families        prints the table of docs/detection.md
 
-Each family asks as public reports say it does (tests/families_*.py), in two ways: beacons alone, and with something to tell.
+Each family asks as public reports say it does (tests/families_*.py), in two ways: beacons alone, and with something
+to tell.
 """
 
 from __future__ import annotations
@@ -101,10 +102,18 @@ def _found(session: Session, first: Incident | None, others: tuple[str, ...], mo
 def line_of(found: Found) -> str:
     """A row of the table."""
     session, minutes = found.session, found.seconds / 60
-    span = f"{minutes / 60:.1f} h" if minutes >= 120 else f"{minutes:.0f} min" if minutes >= 2 else f"{found.seconds:.0f} s"
+    span = (
+        f"{minutes / 60:.1f} h"
+        if minutes >= 120
+        else f"{minutes:.0f} min"
+        if minutes >= 2
+        else f"{found.seconds:.0f} s"
+    )
     when = f"{found.queries} | {span}" if found.queries else f"not in {len(session.rows)} | {span}"
     what = "tasks" if session.task else "beacons"
-    return f"| {session.family.name.replace('_', ' ')} | {len(session.domains)} | {what} | {when} | {found.carried:.0f} |"
+    return (
+        f"| {session.family.name.replace('_', ' ')} | {len(session.domains)} | {what} | {when} | {found.carried:.0f} |"
+    )
 
 
 def main() -> None:

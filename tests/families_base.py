@@ -108,14 +108,19 @@ def host(rng: random.Random) -> str:
 
 def greeting(rng: random.Random) -> bytes:
     """Who and where the implant is."""
-    return f"{host(rng)}|{rng.choice(USERS)}|10.{rng.randrange(256)}.{rng.randrange(256)}.{rng.randrange(2, 250)}".encode()
+    return (
+        f"{host(rng)}|{rng.choice(USERS)}|10.{rng.randrange(256)}.{rng.randrange(256)}.{rng.randrange(2, 250)}".encode()
+    )
 
 
 def output(rng: random.Random) -> bytes:
     """What a command printed: who, which network, which files."""
     lines = [f"corp\\{rng.choice(USERS)}", f"Host Name . . . . : {host(rng)}"]
     lines += [f"IPv4 Address. . . : 192.168.{rng.randrange(256)}.{rng.randrange(256)}" for _ in range(2)]
-    lines += [f"{rng.randrange(28):02}.0{rng.randrange(1, 9)}.2026  {rng.randrange(10**6):>8} report{n}.xlsx" for n in range(4)]
+    lines += [
+        f"{rng.randrange(28):02}.0{rng.randrange(1, 9)}.2026  {rng.randrange(10**6):>8} report{n}.xlsx"
+        for n in range(4)
+    ]
     return "\r\n".join(lines).encode()
 
 

@@ -1,5 +1,5 @@
-"""Sessions of criminals' malware and of the frameworks they rent, after public reports; where they are silent, the quieter
-reading."""
+"""Sessions of criminals' malware and of the frameworks they rent, after public reports; where they are silent, the
+quieter reading."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ from tests.lookalike_kinds import ALNUM, HEX, LETTERS, token
 
 
 def cobalt_strike(rng: random.Random, domains: list[str], task: bool) -> Beats:
-    """Cobalt Strike's DNS beacon (its user guide 4.x; NCC Group, F-Secure 2021): the session's eight hex digits below each
-    domain in turn once a minute, always the same; told by an address that there is a task, it fetches it (`api`, `cdn` or `www6`
-    with a counter and random digits, four bytes an address) and sends output below `post`."""
+    """Cobalt Strike's DNS beacon (its user guide 4.x; NCC Group, F-Secure 2021): the session's eight hex digits below
+    each domain in turn once a minute, always the same; told by an address that there is a task, it fetches it (`api`,
+    `cdn` or `www6` with a counter and random digits, four bytes an address) and sends output below `post`."""
     session, kind = f"{rng.getrandbits(32):08x}", rng.choice((("api", "TXT"), ("cdn", "A"), ("www6", "AAAA")))
     for number in count():
         where = domains[number % len(domains)]
@@ -55,8 +55,8 @@ def cobalt_strike_polls(rng: random.Random, domains: list[str], task: bool) -> B
 
 
 def anchor(rng: random.Random, domains: list[str], task: bool) -> Beats:
-    """Anchor_DNS (NTT Security 2019, Stage 2 Security 2020): twenty bytes, each combined with 0xb9, as hex; started by the
-    scheduler each quarter of an hour, more while it talks."""
+    """Anchor_DNS (NTT Security 2019, Stage 2 Security 2020): twenty bytes, each combined with 0xb9, as hex; started by
+    the scheduler each quarter of an hour, more while it talks."""
     bot = rng.randbytes(16)
     while True:
         for step in range(4 if task else 1):
@@ -75,8 +75,8 @@ def framework_pos(rng: random.Random, domains: list[str], task: bool) -> Beats:
 
 
 def multigrain(rng: random.Random, domains: list[str], task: bool) -> Beats:
-    """MULTIGRAIN (FireEye 2016): `install` with hash, host and version in base32; then each five minutes the cards read since,
-    each 128 encrypted bytes in base32 below `log`; an idle one says who it is again each five minutes."""
+    """MULTIGRAIN (FireEye 2016): `install` with hash, host and version in base32; then each five minutes the cards
+    read since, each 128 encrypted bytes in base32 below `log`; an idle one says who it is again each five minutes."""
     machine = rng.randbytes(4) + greeting(rng)[:15]
     yield Beat(0, f"install.{base32(machine)}.{domains[0]}")
     while True:
@@ -87,7 +87,8 @@ def multigrain(rng: random.Random, domains: list[str], task: bool) -> Beats:
 
 
 def udpos(rng: random.Random, domains: list[str], task: bool) -> Beats:
-    """UDPoS (Forcepoint 2018): fifteen hex digits of the machine, one of five words, an index and hex; `ping` while idle."""
+    """UDPoS (Forcepoint 2018): fifteen hex digits of the machine, one of five words, an index and hex; `ping` while
+    idle."""
     machine = token(rng, HEX, 15)
     while True:
         yield Beat(about(rng, 90), f"{machine}.ping.{token(rng, HEX, 4)}.{domains[0]}")
@@ -96,8 +97,8 @@ def udpos(rng: random.Random, domains: list[str], task: bool) -> Beats:
 
 
 def alina(rng: random.Random, domains: list[str], task: bool) -> Beats:
-    """Alina's DNS variant (Black Lotus Labs 2020): location, process and card, each byte combined with 0xaa, as hex, below one
-    of four domains that read like a content network's; a ping from time to time."""
+    """Alina's DNS variant (Black Lotus Labs 2020): location, process and card, each byte combined with 0xaa, as hex,
+    below one of four domains that read like a content network's; a ping from time to time."""
     place = token(rng, LETTERS, 8).encode()
     while True:
         text = place + (b":epos:" + card(rng)[:17] if task else b":Ping" + token(rng, DIGITS, 3).encode())
@@ -105,14 +106,15 @@ def alina(rng: random.Random, domains: list[str], task: bool) -> Beats:
 
 
 def feederbot(rng: random.Random, domains: list[str], task: bool) -> Beats:
-    """Feederbot (Dietrich and others 2011): short names of random hex, and encrypted pieces of orders in text records."""
+    """Feederbot (Dietrich and others 2011): short names of random hex, and encrypted pieces of orders in text
+    records."""
     while True:
         yield Beat(about(rng, 3 if task else 60), f"{token(rng, HEX, 10)}.{rng.choice(domains)}", "TXT", 220)
 
 
 def madmxshell(rng: random.Random, domains: list[str], task: bool) -> Beats:
-    """MadMxShell (Zscaler 2024): three letters or digits of a table of its own for two bytes, mail exchangers as answers; heartbeats
-    of a few bytes each some seconds."""
+    """MadMxShell (Zscaler 2024): three letters or digits of a table of its own for two bytes, mail exchangers as
+    answers; heartbeats of a few bytes each some seconds."""
     while True:
         size = rng.randint(40, 60) if task else 12
         yield Beat(about(rng, 3), f"{labels(token(rng, ALNUM, size), 50)}.{domains[0]}", "MX", 60)
@@ -126,8 +128,8 @@ def b1txor(rng: random.Random, domains: list[str], task: bool) -> Beats:
 
 
 def morto(rng: random.Random, domains: list[str], task: bool) -> Beats:
-    """Morto (Symantec 2011): text records of a few fixed hosts below several domains, encrypted orders in them; the names carry
-    nothing."""
+    """Morto (Symantec 2011): text records of a few fixed hosts below several domains, encrypted orders in them; the
+    names carry nothing."""
     hosts = "ss flt d1 e".split()
     for number in count():
         size = rng.randint(150, 250) if task else 200

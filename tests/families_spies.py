@@ -1,4 +1,5 @@
-"""Sessions of espionage malware, after public reports of its DNS protocols; where they are silent, the quieter reading."""
+"""Sessions of espionage malware, after public reports of its DNS protocols; where they are silent, the quieter
+reading."""
 
 from __future__ import annotations
 
@@ -43,7 +44,9 @@ def sunburst(rng: random.Random, domains: list[str], task: bool) -> Beats:
     while True:
         region = rng.choice(("eu-west-1", "us-west-2", "us-east-1", "us-east-2"))
         body = token(rng, ALNUM, rng.randint(20, 32))
-        yield Beat(rng.uniform(60, 540) if task else rng.uniform(1800, 7200), f"{body}.appsync-api.{region}.{domains[0]}")
+        yield Beat(
+            rng.uniform(60, 540) if task else rng.uniform(1800, 7200), f"{body}.appsync-api.{region}.{domains[0]}"
+        )
 
 
 def helminth(rng: random.Random, domains: list[str], task: bool) -> Beats:
@@ -61,7 +64,9 @@ def alma(rng: random.Random, domains: list[str], task: bool) -> Beats:
     many, and ten bytes as hex; the answers are text."""
     victim = token(rng, DIGITS, 10)
     while True:
-        yield Beat(about(rng, 150), f"{rng.randrange(10**4):04}ID{victim}-0-1-{hexed(b'REQ')}-0.{domains[0]}", "TXT", 60)
+        yield Beat(
+            about(rng, 150), f"{rng.randrange(10**4):04}ID{victim}-0-1-{hexed(b'REQ')}-0.{domains[0]}", "TXT", 60
+        )
         parts = list(pieces(output(rng), 10)) if task else []
         for number, part in enumerate(parts):
             name = f"{rng.randrange(10**4):04}ID{victim}-{number}-{len(parts)}-{hexed(part)}-9.{domains[0]}"
@@ -69,8 +74,8 @@ def alma(rng: random.Random, domains: list[str], task: bool) -> Beats:
 
 
 def bondupdater(rng: random.Random, domains: list[str], task: bool) -> Beats:
-    """BONDUPDATER (Palo Alto Networks 2018) and the leaked PoisonFrog and Glimpse (2019): ten characters of id mixed with
-    a sequence number, an action, and `B007`; one query a minute, output as hex in between."""
+    """BONDUPDATER (Palo Alto Networks 2018) and the leaked PoisonFrog and Glimpse (2019): ten characters of id mixed
+    with a sequence number, an action, and `B007`; one query a minute, output as hex in between."""
     victim = token(rng, HEX, 10)
     for number in count():
         mixed = "".join(a + b for a, b in zip(victim, f"{number:04}{token(rng, HEX, 6)}", strict=True))
@@ -90,15 +95,18 @@ def quadagent(rng: random.Random, domains: list[str], task: bool) -> Beats:
 
 
 def roguerobin(rng: random.Random, domains: list[str], task: bool) -> Beats:
-    """RogueRobin (Palo Alto Networks 2018, 2019): three random letters and the process id, its digits written as the letters
-    from h on, `c`; many record types, the next of eight domains each time; output as base64 between hyphens."""
+    """RogueRobin (Palo Alto Networks 2018, 2019): three random letters and the process id, its digits written as the
+    letters from h on, `c`; many record types, the next of eight domains each time; output as base64 between
+    hyphens."""
     process = "".join(chr(ord("h") + int(digit)) for digit in str(rng.randrange(1000, 9999)))
     for number in count():
         kind = rng.choice(("A", "AAAA", "TXT", "CNAME", "MX", "SRV", "SOA"))
         yield Beat(about(rng, 45), f"{token(rng, LETTERS, 3)}{process}c.{domains[number % len(domains)]}", kind, 40)
         for offset, part in enumerate(pieces(output(rng), 15) if task and number % 4 == 3 else ()):
             where = domains[(number + offset) % len(domains)]
-            yield Beat(about(rng, 2), f"{token(rng, LETTERS, 2)}{process}-{offset}-{base64url(part)}-r.{where}", kind, 40)
+            yield Beat(
+                about(rng, 2), f"{token(rng, LETTERS, 2)}{process}-{offset}-{base64url(part)}-r.{where}", kind, 40
+            )
 
 
 def pisloader(rng: random.Random, domains: list[str], task: bool) -> Beats:
@@ -108,12 +116,14 @@ def pisloader(rng: random.Random, domains: list[str], task: bool) -> Beats:
         beacon = base32(rng.randbytes(4)).upper()
         yield Beat(about(rng, 60), f"{token(rng, ALNUM, 4).upper()}.{beacon}.ns1.{domains[0]}", "TXT", 40)
         for part in pieces(output(rng), 20) if task else ():
-            yield Beat(about(rng, 2), f"{token(rng, ALNUM, 4).upper()}.{base32(part).upper()}.ns1.{domains[0]}", "TXT", 30)
+            yield Beat(
+                about(rng, 2), f"{token(rng, ALNUM, 4).upper()}.{base32(part).upper()}.ns1.{domains[0]}", "TXT", 30
+            )
 
 
 def denis(rng: random.Random, domains: list[str], task: bool) -> Beats:
-    """Denis (Kaspersky 2017), SOUNDBITE (FireEye 2017): base64 of a session id, a counter and a message, NULL records, a
-    domain of several at each start."""
+    """Denis (Kaspersky 2017), SOUNDBITE (FireEye 2017): base64 of a session id, a counter and a message, NULL records,
+    a domain of several at each start."""
     session, where = rng.randbytes(4), rng.choice(domains)
     for number in count():
         head = session + number.to_bytes(2, "big") + rng.randbytes(2)
@@ -123,8 +133,8 @@ def denis(rng: random.Random, domains: list[str], task: bool) -> Beats:
 
 
 def dnsmessenger(rng: random.Random, domains: list[str], task: bool) -> Beats:
-    """DNSMessenger (Cisco Talos 2017): text records below `www` and `mail` of one of several domains, a random name every half
-    hour, the next stage in answers; output as hex."""
+    """DNSMessenger (Cisco Talos 2017): text records below `www` and `mail` of one of several domains, a random name
+    every half hour, the next stage in answers; output as hex."""
     machine = token(rng, ALNUM, 10)
     while True:
         where = rng.choice(domains)
@@ -134,8 +144,8 @@ def dnsmessenger(rng: random.Random, domains: list[str], task: bool) -> Beats:
 
 
 def shadowpad(rng: random.Random, domains: list[str], task: bool) -> Beats:
-    """ShadowPad (Kaspersky 2017): what host, user and domain are called, encrypted, two letters a byte, as text queries below
-    a domain made of the month; every eight hours, some seconds apart once it is activated."""
+    """ShadowPad (Kaspersky 2017): what host, user and domain are called, encrypted, two letters a byte, as text
+    queries below a domain made of the month; every eight hours, some seconds apart once it is activated."""
     while True:
         yield Beat(about(rng, 5 if task else 8 * 3600), f"{nibbles(rng.randbytes(25))}.{domains[0]}", "TXT", 60)
 
@@ -169,15 +179,16 @@ def sauron(rng: random.Random, domains: list[str], task: bool) -> Beats:
 
 
 def plugx(rng: random.Random, domains: list[str], task: bool) -> Beats:
-    """PlugX over DNS (Airbus 2014): sixteen bytes of head, two letters a byte, groups of letters as labels, text records."""
+    """PlugX over DNS (Airbus 2014): sixteen bytes of head, two letters a byte, groups of letters as labels, text
+    records."""
     while True:
         size = rng.randint(40, 60) if task else 16
         yield Beat(about(rng, 5 if task else 90), f"{labels(nibbles(rng.randbytes(size)), 60)}.{domains[0]}", "TXT", 80)
 
 
 def matryoshka(rng: random.Random, domains: list[str], task: bool) -> Beats:
-    """A RAT like Matryoshka (ClearSky 2015) or xHunt's Snugy (Palo Alto Networks 2020): the bot's number and a counter in
-    letters and digits, a few of them, over two domains in turn."""
+    """A RAT like Matryoshka (ClearSky 2015) or xHunt's Snugy (Palo Alto Networks 2020): the bot's number and a counter
+    in letters and digits, a few of them, over two domains in turn."""
     bot = base36(rng.randrange(36**3), 3)
     for number in count(rng.randrange(36**2)):
         body = token(rng, ALNUM, rng.randint(20, 30) if task else 3)
@@ -185,15 +196,18 @@ def matryoshka(rng: random.Random, domains: list[str], task: bool) -> Beats:
 
 
 def chameldoh(rng: random.Random, domains: list[str], task: bool) -> Beats:
-    """ChamelDoH (Stairwell 2023): an encrypted head and message in base64 of an alphabet of its own, below `ns1` of some
-    domains, text records."""
+    """ChamelDoH (Stairwell 2023): an encrypted head and message in base64 of an alphabet of its own, below `ns1` of
+    some domains, text records."""
     while True:
         size = rng.randint(30, 45) if task else 14
-        yield Beat(about(rng, 8 if task else 60), f"{base64url(rng.randbytes(size))}.ns1.{rng.choice(domains)}", "TXT", 90)
+        yield Beat(
+            about(rng, 8 if task else 60), f"{base64url(rng.randbytes(size))}.ns1.{rng.choice(domains)}", "TXT", 90
+        )
 
 
 def symbiote(rng: random.Random, domains: list[str], task: bool) -> Beats:
-    """Symbiote (BlackBerry 2022): a stolen password, encrypted, hex, numbered, with the machine's id; when there is one."""
+    """Symbiote (BlackBerry 2022): a stolen password, encrypted, hex, numbered, with the machine's id; when there is
+    one."""
     machine = token(rng, HEX, 8)
     while True:
         yield Beat(about(rng, 900), f"0.{machine}.{hexed(rng.randbytes(8))}.{domains[0]}")

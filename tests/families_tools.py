@@ -22,8 +22,8 @@ from tests.lookalike_kinds import ALNUM, HEX, token
 
 
 def pupy(rng: random.Random, domains: list[str], task: bool) -> Beats:
-    """Pupy's DNS transport and Decoy Dog (Infoblox 2023): an encrypted message in base32, 9 for padding, and a label of a counter
-    and random bits; minutes apart while idle."""
+    """Pupy's DNS transport and Decoy Dog (Infoblox 2023): an encrypted message in base32, 9 for padding, and a label
+    of a counter and random bits; minutes apart while idle."""
     nonce = rng.getrandbits(30)
     for number in count():
         size = rng.randint(30, 35) if task else 15
@@ -33,24 +33,30 @@ def pupy(rng: random.Random, domains: list[str], task: bool) -> Beats:
 
 
 def sliver(rng: random.Random, domains: list[str], task: bool) -> Beats:
-    """Sliver (Bishop Fox; its DNS guide): an encrypted protobuf in base32, the least message while it polls, several parents."""
+    """Sliver (Bishop Fox; its DNS guide): an encrypted protobuf in base32, the least message while it polls, several
+    parents."""
     for number in count():
         size = rng.randint(90, 110) if task else 13
-        yield Beat(about(rng, 2 if task else 60), f"{labels(base32(rng.randbytes(size)), 63)}.{domains[number % len(domains)]}")
+        yield Beat(
+            about(rng, 2 if task else 60), f"{labels(base32(rng.randbytes(size)), 63)}.{domains[number % len(domains)]}"
+        )
 
 
 def godoh(rng: random.Random, domains: list[str], task: bool) -> Beats:
-    """goDoH (SensePost 2018): the agent's hex id as a text query each ten seconds, always the same; output as hex with type,
-    number and checksum in labels before it."""
+    """goDoH (SensePost 2018): the agent's hex id as a text query each ten seconds, always the same; output as hex with
+    type, number and checksum in labels before it."""
     agent = hexed(token(rng, ALNUM, 5).encode())
     while True:
         yield Beat(about(rng, 10), f"{agent}.{domains[0]}", "TXT", 40)
         for number, part in enumerate(pieces(output(rng), 60) if task else ()):
-            yield Beat(0.5, f"{agent[:4]}.ef.{number}.{rng.getrandbits(32):08x}.1.3.{labels(hexed(part), 60)}.{domains[0]}")
+            yield Beat(
+                0.5, f"{agent[:4]}.ef.{number}.{rng.getrandbits(32):08x}.1.3.{labels(hexed(part), 60)}.{domains[0]}"
+            )
 
 
 def det(rng: random.Random, domains: list[str], task: bool) -> Beats:
-    """DET (SensePost, Paul Amar 2016): a file as hex of `id|!|number|!|data`, pauses of some seconds that its user sets."""
+    """DET (SensePost, Paul Amar 2016): a file as hex of `id|!|number|!|data`, pauses of some seconds that its user
+    sets."""
     job = token(rng, ALNUM, 7)
     for number in count():
         data = f"{job}|!|{number}|!|".encode() + rng.randbytes(rng.randint(10, 20))
@@ -58,7 +64,8 @@ def det(rng: random.Random, domains: list[str], task: bool) -> Beats:
 
 
 def dnsteal(rng: random.Random, domains: list[str], task: bool) -> Beats:
-    """dnsteal (m57 2015): labels of base64 that end in a hyphen, then the file's name; as few bytes as it can be told."""
+    """dnsteal (m57 2015): labels of base64 that end in a hyphen, then the file's name; as few bytes as it can be
+    told."""
     while True:
         size = 30 if task else 12
         part = base64.b64encode(rng.randbytes(size)).decode().replace("+", "*").replace("/", "_").rstrip("=")
@@ -66,22 +73,29 @@ def dnsteal(rng: random.Random, domains: list[str], task: bool) -> Beats:
 
 
 def dnsexfiltrator(rng: random.Random, domains: list[str], task: bool) -> Beats:
-    """DNSExfiltrator (Arno0x 2017): `init` with file name and count in base32, then numbered base64 labels; with its `r` and `t` options
-    few bytes and long pauses."""
+    """DNSExfiltrator (Arno0x 2017): `init` with file name and count in base32, then numbered base64 labels; with its
+    `r` and `t` options few bytes and long pauses."""
     yield Beat(1, f"init.{base32(b'report.xlsx|120')}.base64.{domains[0]}", "TXT", 20)
     for number in count():
-        yield Beat(about(rng, 2 if task else 60), f"{number}.{base64url(rng.randbytes(40 if task else 9))}.{domains[0]}", "TXT", 20)
+        yield Beat(
+            about(rng, 2 if task else 60),
+            f"{number}.{base64url(rng.randbytes(40 if task else 9))}.{domains[0]}",
+            "TXT",
+            20,
+        )
 
 
 def heyoka(rng: random.Random, domains: list[str], task: bool) -> Beats:
     """Heyoka (Revelli and Leidecker 2009): base32, from many spoofed addresses; here what one address sends."""
     while True:
-        yield Beat(about(rng, 1 if task else 30), f"{base32(rng.randbytes(30 if task else 12))}.{domains[0]}", "TXT", 100)
+        yield Beat(
+            about(rng, 1 if task else 30), f"{base32(rng.randbytes(30 if task else 12))}.{domains[0]}", "TXT", 100
+        )
 
 
 def tuns(rng: random.Random, domains: list[str], task: bool) -> Beats:
-    """TUNS (Nussbaum 2009): packets in base32, `d` before them, CNAME records; short polls while idle, with a counter that keeps them
-    from caches."""
+    """TUNS (Nussbaum 2009): packets in base32, `d` before them, CNAME records; short polls while idle, with a counter
+    that keeps them from caches."""
     for number in count(rng.randrange(10**4)):
         body = "d" + labels(base32(rng.randbytes(100)), 60) if task else f"r{base32(number.to_bytes(3, 'big'))}"
         yield Beat(about(rng, 1 if task else 2), f"{body}.{domains[0]}", "CNAME", 40)
@@ -95,7 +109,8 @@ def tcp_over_dns(rng: random.Random, domains: list[str], task: bool) -> Beats:
 
 
 def dnstt(rng: random.Random, domains: list[str], task: bool) -> Beats:
-    """dnstt (Fifield 2020): eight bytes of client id, padding and packets in base32, text records; polls each ten seconds at last."""
+    """dnstt (Fifield 2020): eight bytes of client id, padding and packets in base32, text records; polls each ten
+    seconds at last."""
     client = rng.randbytes(8)
     while True:
         body = client + rng.randbytes(120 if task else 5)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import mmap
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -15,6 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agents.records import batch_of_records
+from agents.ring import Ring
+from agents.shared import Bell
 from agents.sources.listener import Listener
 from agents.types import Row
 from tests.stubs import StubServer
@@ -47,22 +50,54 @@ def listening(
     rows: list[Row] = []
     zones = [("", [upstreams.endpoint])] if isinstance(upstreams, StubServer) else upstreams
 
-    def offer(records: NDArray[np.void]) -> int:
+    def offer(records: NDArray[np.void]) -> None:
         rows.extend(rows_of(records))
-        return len(records)
 
-    listener = Listener(hosts, 0, zones, **(OPTIONS | {"offer": offer} | changed))
-    loop = asyncio.new_event_loop()
-    loop.run_until_complete(listener.start())
-    thread = threading.Thread(target=loop.run_forever)
+    with collecting(offer) as ring:
+        listener = Listener(hosts, 0, zones, **(OPTIONS | {"offer": offer, "ring": ring} | changed))
+        loop = asyncio.new_event_loop()
+        loop.run_until_complete(listener.start())
+        thread = threading.Thread(target=loop.run_forever)
+        thread.start()
+        try:
+            yield listener, rows
+        finally:
+            asyncio.run_coroutine_threadsafe(listener.stop(), loop).result(10)
+            loop.call_soon_threadsafe(loop.stop)
+            thread.join()
+            loop.close()
+
+
+def ring_of(capacity: int, bell: int = -1) -> Ring:
+    """An empty ring in memory that children share."""
+    return Ring(memoryview(mmap.mmap(-1, Ring.size_of(capacity))), capacity, bell)
+
+
+@contextmanager
+def collecting(take: Callable[[NDArray[np.void]], None]) -> Iterator[Ring]:
+    """A ring, and a thread that takes what is put into it, as a detector does; all of it before the block is left."""
+    bell, ended = Bell(), threading.Event()
+    ring = ring_of(20_000, bell.writing)
+
+    def collect() -> None:
+        while not ended.is_set() or ring.waiting:
+            ring.sleep(True)
+            if not ring.waiting and not ended.is_set():
+                bell.wait(60)
+            ring.sleep(False)
+            records = ring.peek(ring.capacity)
+            take(records)
+            ring.advance_to(ring.tail + len(records))
+
+    thread = threading.Thread(target=collect)
     thread.start()
     try:
-        yield listener, rows
+        yield ring
     finally:
-        asyncio.run_coroutine_threadsafe(listener.stop(), loop).result(10)
-        loop.call_soon_threadsafe(loop.stop)
+        ended.set()
+        bell.ring()
         thread.join()
-        loop.close()
+        bell.close()
 
 
 def wait_until(condition: Callable[[], bool], timeout_s: float = 5.0) -> None:

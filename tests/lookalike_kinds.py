@@ -152,6 +152,38 @@ def mail(rng: random.Random) -> Asks:
         yield Ask(0.05, f"{token(rng, HEX, 40)}.hash.spamhaus.net", "A", "NX")
 
 
+def delivery(rng: random.Random) -> Asks:
+    """One message sent: the receiver's exchanger, its certificate (RFC 7672), its policies (RFC 8461), and its zone."""
+    zone = site(rng)
+    host = f"mx{rng.randint(1, 3)}.{zone}"
+    yield Ask(rng.expovariate(0.05), zone, "MX", "MX")
+    for qtype in ("A", "AAAA"):
+        yield Ask(0.02, host, qtype, qtype)
+    yield Ask(0.02, f"_25._tcp.{host}", "TLSA", "TLSA" if rng.random() < 0.2 else "NX")
+    for label in ("_mta-sts", "_smtp._tls"):
+        yield Ask(0.02, f"{label}.{zone}", "TXT", "TXT" if rng.random() < 0.4 else "NX")
+    for qtype in rng.sample(("NS", "SOA", "CAA", "DS", "SRV"), 3):
+        yield Ask(0.02, zone, qtype, "")
+
+
+def validating(rng: random.Random) -> Asks:
+    """A resolver that validates (RFC 4035) looks one of forty popular zones up for somebody: what its cache lacks."""
+    zone = site(random.Random(rng.randrange(40)))
+    for qtype in ("A", "AAAA", "HTTPS"):
+        yield Ask(0.01, f"{rng.choice(HOSTS)}.{zone}", qtype, "A")
+    for qtype in rng.sample(("DS", "DNSKEY", "NS", "SOA", "MX", "TXT", "CAA", "SRV", "TLSA", "NAPTR"), 4):
+        yield Ask(0.01, zone, qtype, "")
+
+
+def monitoring(rng: random.Random) -> Asks:
+    """All day, every minute, all records of one zone."""
+    zone = site(rng)
+    for _ in range(1440):
+        for qtype in ("A", "AAAA", "HTTPS", "NS", "SOA", "MX", "TXT", "CAA", "DNSKEY", "DS", "SRV"):
+            yield Ask(0.02, zone, qtype, "")
+        yield Ask(59.8, f"www.{zone}")
+
+
 def reverse_logs(rng: random.Random) -> Asks:
     """A log analyser asks for the names of visitors."""
     for _ in range(rng.randint(5, 40)):

@@ -40,11 +40,23 @@ OFFICE_PC: dict[Kind, int] = {
     hosts.meetings: 4,
 }
 ROLES = (
-    Role(30, OFFICE_PC),
+    Role(26, OFFICE_PC),
     Role(
-        8, {kinds.page: 60, kinds.multicast: 20, kinds.video: 6, kinds.games: 15, kinds.telemetry: 8, kinds.probes: 2, hosts.shards: 40}
+        8,
+        {
+            kinds.page: 60,
+            kinds.multicast: 20,
+            kinds.video: 6,
+            kinds.games: 15,
+            kinds.telemetry: 8,
+            kinds.probes: 2,
+            hosts.shards: 40,
+        },
     ),
     Role(2, {kinds.mail: 450, kinds.certificates: 2}),
+    Role(1, {kinds.delivery: 450}),
+    Role(2, {kinds.validating: 2000}),
+    Role(1, {kinds.monitoring: 1}),
     Role(2, {kinds.pods: 350, kinds.certificates: 8, kinds.cloud: 150}),
     Role(1, {kinds.reverse_logs: 100}),
     Role(1, {kinds.reverse_sweep: 12, kinds.directory: 4}),
@@ -52,7 +64,9 @@ ROLES = (
     Role(2, {kinds.games: 40, kinds.video: 20, kinds.page: 20, hosts.shards: 30, hosts.updates: 30}),
     Role(2, {hosts.fleet: 60, hosts.scaled: 40}),
     Role(1, {hosts.subscribers: 150}),
-    Role(5, {kinds.page: 30, hosts.previews: 15, hosts.scaled: 20, hosts.tenants: 15, hosts.meetings: 5, kinds.cloud: 30}),
+    Role(
+        5, {kinds.page: 30, hosts.previews: 15, hosts.scaled: 20, hosts.tenants: 15, hosts.meetings: 5, kinds.cloud: 30}
+    ),
 )
 
 

@@ -11,9 +11,22 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from agents.kernels.choosing import USUAL_TYPES
 from agents.kernels.counting import ANSWER_FRAME, ANSWERED_BYTES, CARRYING_TYPES, EVIDENCE_BYTES, SAMPLES
+from agents.kernels.judging import BURST_S
 from agents.kernels.seen import EXACT_MAX, FULL_BITS, SKETCH_BITS, SKETCH_HASHES
-from agents.kernels.state import ANSWERS, ENCODED, ENCODED_NAMES, INFORMATION, NAMES, QTYPES_MAX, SUMS, WINDOWS_S
+from agents.kernels.state import (
+    ANSWERS,
+    CHOICE,
+    ENCODED,
+    ENCODED_NAMES,
+    INFORMATION,
+    NAMES,
+    OWN_TYPES,
+    QTYPES_MAX,
+    SUMS,
+    WINDOWS_S,
+)
 from agents.windows import Flow as View
 
 
@@ -44,6 +57,7 @@ class Query:
     qtype: int = 1
     rlen: int = -1
     discount: float = 1.0
+    numbered: tuple[int, str] | None = None  # identity of its shape, and its digits
     secret: bool = False
     scoped: bool = False
 
@@ -130,6 +144,8 @@ class Flow:
     leaked: float = 0.0
     encoded: float = 0.0
     bytes_in: int = 0
+    types: list[int] = field(default_factory=list)  # unusual ones, in the order in which they came
+    last_numbered: tuple[int, str] = (0, "")
     lent: float = 0.0
     alone: bool = False
     watched: bool = False
@@ -147,17 +163,18 @@ class Flow:
 
     def add(self, query: Query, discount: float) -> tuple[bool, list[float]]:
         """Count a query; whether its name is new, and what counts of it towards the limits (in the order of sums)."""
+        paused = self.queries == 0 or query.ts - self.last_seen >= BURST_S
         self.queries += 1
         self.last_seen = max(self.last_seen, query.ts)
-        answers = self._answers(query) / discount
+        answers, choice = self._answers(query) / discount, self._choice(query) / discount
         new, information, encoded = self._price(query)
         amounts = [0.0] * SUMS
         amounts[INFORMATION] = single(single(information) / discount)
         amounts[ENCODED] = single(single(encoded) / discount)
         amounts[NAMES] = float(new)
-        amounts[ENCODED_NAMES] = single(1 / discount) if encoded > 0 else 0.0
-        amounts[ANSWERS] = single(answers)
-        if new or answers > 0:
+        amounts[ENCODED_NAMES] = single(1 / discount) if encoded > 0 and paused else 0.0
+        amounts[ANSWERS], amounts[CHOICE] = single(answers), single(choice)
+        if new or answers > 0 or choice > 0:
             self.note(query.ts, amounts)
         self.keep(query, new)
         return new, amounts
@@ -190,10 +207,23 @@ class Flow:
         self.bytes_in += size
         return size
 
+    def _choice(self, query: Query) -> float:
+        """Bytes in the choice of the record type, where it is neither usual nor one of the flow's first."""
+        if query.qtype in USUAL_TYPES or query.qtype in self.types[:OWN_TYPES]:
+            return 0.0
+        if query.qtype not in self.types:
+            self.types.append(query.qtype)
+        if len(self.types) <= OWN_TYPES:
+            return 0.0
+        carried = math.log2(len(self.types) + len(USUAL_TYPES)) / 8
+        self.leaked += carried
+        return carried
+
     def _price(self, query: Query) -> tuple[bool, float, float]:
         """(whether the name is new, bytes of information, bytes of it that read as encoded)."""
         if not query.parts or not self.memory.add(query.name):
             return False, 0.0, 0.0
+        digits = self._numbered(query)
         information = encoded = 0.0
         for part in query.parts:
             if self.memory.add(part.key):
@@ -201,11 +231,28 @@ class Flow:
                 encoded += part.bits * part.encoded
             else:  # which of those that were there before
                 information += min(part.bits, math.log2(self.names + 2))
+        if digits is not None:
+            information, encoded = min(information, digits), 0.0
         self.names += 1
         self.encoded_names += encoded > 0
         self.leaked += information / 8
         self.encoded += encoded / 8
         return True, information / 8, encoded / 8
+
+    def _numbered(self, query: Query) -> float | None:
+        """Bits of a name that differs from earlier ones in its numbers alone: which digits, and what they are
+        instead."""
+        if query.numbered is None:
+            return None
+        (shape, digits), last = query.numbered, self.last_numbered
+        self.last_numbered = query.numbered
+        changed = len(digits)
+        if last[0] == shape and len(last[1]) == len(digits):
+            changed = max(sum(a != b for a, b in zip(digits, last[1], strict=True)), 1)
+        if self.memory.add(shape):
+            return None
+        each = math.log2(10)
+        return min(len(digits) * each, changed * (each + math.log2(len(digits))))
 
     def view(self) -> View:
         """As agents/flows.py shows a flow."""

@@ -57,7 +57,7 @@ def _numbered(state: State, asked: Asked, i: int, flow: Any) -> float:
     if digits == 0:
         return NONE
     known = not remember(flow, state.pool, state.room, shape)
-    count = np.int64(digits >> np.uint64(COUNT_AT))
+    count = int(digits >> np.uint64(COUNT_AT))
     changed = count
     if flow["shape"] == shape and flow["digits"] >> np.uint64(COUNT_AT) == digits >> np.uint64(COUNT_AT):
         differ, changed = (flow["digits"] ^ digits) & DIGITS_MASK, 0

@@ -76,6 +76,7 @@ def clear(flow: Any) -> None:
     flow["bytes_in"] = flow["queries"] = flow["names"] = flow["encoded_names"] = flow["seen"] = flow["size"] = 0
     flow["windows"] = flow["detail"] = flow["seen_at"] = flow["older_at"] = flow["peak_day"] = NONE
     flow["peak"] = flow["lent"] = 0.0
+    flow["types"] = 0
     flow["alone"] = flow["watched"] = flow["carrier"] = flow["scattered"] = 0
     flow["used"] = 1
 

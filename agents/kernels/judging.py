@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agents.kernels import kernel_in_place
-from agents.kernels.counting import CARRYING, EVENTS, PEAKS, answers, keep, price
+from agents.kernels.choosing import USUAL, choice
+from agents.kernels.counting import EVENTS, PEAKS, answers, keep, price
 from agents.kernels.flows import (
     CARRIERS,
     DETAILS,
@@ -28,6 +29,7 @@ from agents.kernels.policy import FACTOR_AT, clear, loudest, own, shared
 from agents.kernels.seen import POOL, POOL_MAX, ROW_WORDS
 from agents.kernels.state import (
     ANSWERS,
+    CHOICE,
     ENCODED,
     ENCODED_NAMES,
     INFORMATION,
@@ -45,9 +47,9 @@ from agents.kernels.windows import ROWS, note, take_back
 
 SCATTERED_NAMES, SCATTERED_BYTES = 2, 6.0
 """A domain that a client asked for at most so many encoded names, of at least so many bytes each, is one of many."""
-BURST_S = 2.0
-"""Names asked for sooner after another query below their domain are one burst: a page takes many hosts at once. A carrier
-as fast as that is found by its bytes."""
+BURST_S = 1.0
+"""Names asked for sooner after another query below their domain are one burst: a page takes many hosts at once. A
+carrier as fast as that is found by its bytes."""
 SCATTERED_KEY = np.uint64(0x5CA77E12ED)
 PEAK_MIN = 0.2
 """Evidence below it could not matter at any factor on the limits."""
@@ -196,7 +198,7 @@ def judge(
     for i in range(start, len(asked.ts)):
         clear(told.evidence[i])
         has_parts = asked.parts[i] < asked.parts[i + 1]
-        if asked.client[i] == NONE or not (has_parts or CARRYING[asked.qtype[i]]):
+        if asked.client[i] == NONE or (not has_parts and USUAL[asked.qtype[i]]):
             state.room[REFUSED] += asked.client[i] == NONE
             continue
         stop = _lacks(state)
@@ -221,14 +223,15 @@ def judge(
         flow["queries"] += 1
         flow["last_seen"] = max(flow["last_seen"], ts)
         answered = answers(state, asked, i, flow) / discount
+        chosen = choice(state, asked, i, flow) / discount
         new = price(state, asked, i, flow, amounts)
         encoded = amounts[ENCODED]
-        if new or answered > 0:
+        if new or answered > 0 or chosen > 0:
             amounts[INFORMATION] /= discount
             amounts[ENCODED] /= discount
             amounts[NAMES] = 1.0 if new else 0.0
             amounts[ENCODED_NAMES] = 1 / discount if encoded > 0 and paused else 0.0
-            amounts[ANSWERS] = answered
+            amounts[ANSWERS], amounts[CHOICE] = answered, chosen
             note(flow, state.windows, state.room, ts, amounts)
         keep(state, asked, i, row, new, told)
         if new and discount <= 1 and encoded > 0 and not asked.scoped[i] and not state.clients[client]["nobody"]:

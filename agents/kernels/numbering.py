@@ -44,7 +44,7 @@ def _shape(data: Any, at: Any, end: Any, text: NDArray[np.uint8]) -> tuple[int, 
                 if run:
                     return 0, none
                 letters += 1
-            elif byte == _HYPHEN or byte == _UNDERSCORE:
+            elif byte in (_HYPHEN, _UNDERSCORE):
                 letters = run = 0
             else:
                 return 0, none
@@ -58,7 +58,7 @@ def _shape(data: Any, at: Any, end: Any, text: NDArray[np.uint8]) -> tuple[int, 
 
 @kernel
 def numbers(data: Any, starts: Any, cuts: Any, low: Any, high: Any, shapes: Any, digits: Any) -> None:
-    """Fill the shapes' identities and the packed digits, u64[n], of n packed lower-case names; zeros where not numbered.
+    """Fill the shapes' identities and the packed digits, u64[n], of n packed lower-case names; zeros for others.
 
     cuts i64[n]: offset of the registered domain in each.
     """

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from agents.kernels import kernel_in_place
 from agents.kernels.state import (
     ANSWERS,
+    CHOICE,
     ENCODED,
     ENCODED_NAMES,
     INFORMATION,
@@ -29,10 +30,13 @@ from agents.kernels.windows import COUNT, sums
     BY_SPREAD,
     BY_SPREAD_FRESH,
     BY_SCATTERED,
+    BY_CHOICE,
 ) = (int(kind) for kind in Kind if kind != Kind.SECRET)
 SPARED_BYTES, SPARED_NAMES = len(Kind) - 1, len(Kind)
 """Rows of `limits` below the kinds': what each carrier may carry before it adds to its client's sum."""
 LIMIT_ROWS = len(Kind) + 1
+PART = 2
+"""Part of the mean, as its divisor, from which a carrier has its part in what several carried."""
 MIN_NAMES_AT, FRESH_BYTES_AT, FRESH_ENCODED_AT, FRESH_NAME_AT, FACTOR_AT, SCATTERED_AT = range(6)
 """Places in `rules`, which agents/policy.py fills."""
 RULES = 6
@@ -88,6 +92,7 @@ def own(
                 _louder(evidence, limits, BY_SCATTERED, number, total[ENCODED], names, flow["names"])
             continue
         _louder(evidence, limits, BY_ANSWERS, number, total[ANSWERS], names, 1)
+        _louder(evidence, limits, BY_CHOICE, number, total[CHOICE], names, 1)
         if not enough:
             continue
         _louder(evidence, limits, BY_INFORMATION, number, total[INFORMATION], names, 1)
@@ -95,6 +100,19 @@ def own(
         if fresh:
             amount = min(total[ENCODED_NAMES], total[ENCODED] / rules[FRESH_BYTES_AT])
             _louder(evidence, limits, BY_FRESH, number, amount, names, 1)
+
+
+@kernel_in_place
+def _bytes_beyond(total: NDArray[np.float64], limits: NDArray[np.float64], number: int) -> float:
+    return float(total[ENCODED] - limits[SPARED_BYTES, number])
+
+
+@kernel_in_place
+def _names_beyond(
+    total: NDArray[np.float64], limits: NDArray[np.float64], rules: NDArray[np.float64], number: int
+) -> float:
+    """Names that carry enough, beyond those spared."""
+    return float(min(total[ENCODED_NAMES], total[ENCODED] / rules[FRESH_BYTES_AT]) - limits[SPARED_NAMES, number])
 
 
 @kernel_in_place
@@ -112,8 +130,10 @@ def shared(
 ) -> None:
     """Evidence of what a client's carriers (State.carriers), those not incidents by themselves, carried together.
 
-    Each counts with what it carried beyond what any domain may (SPARED_BYTES, SPARED_NAMES).
+    Each counts with what it carried beyond what any domain may (SPARED_BYTES, SPARED_NAMES). It is evidence against a
+    flow that carried its part of it, half of the mean: not against what else the client happens to ask for.
     """
+    fresh = is_fresh(flow, rules)
     for number in range(COUNT):
         if limits[BY_SPREAD, number] == np.inf and limits[BY_SPREAD_FRESH, number] == np.inf:
             continue
@@ -124,15 +144,16 @@ def shared(
             if carrier["alone"]:
                 continue
             sums(windows[carrier["windows"]], ts, number, total)
-            beyond = total[ENCODED] - limits[SPARED_BYTES, number]
+            beyond = _bytes_beyond(total, limits, number)
             if beyond > 0:
                 encoded, names, count = encoded + beyond, names + total[ENCODED_NAMES], count + 1
-            beyond = min(total[ENCODED_NAMES], total[ENCODED] / rules[FRESH_BYTES_AT]) - limits[SPARED_NAMES, number]
+            beyond = _names_beyond(total, limits, rules, number)
             if beyond > 0 and is_fresh(carrier, rules):
                 short, short_names, short_count = short + beyond, short_names + total[ENCODED_NAMES], short_count + 1
-        if count > 1:
+        sums(windows[flow["windows"]], ts, number, total)
+        if count > 1 and PART * count * _bytes_beyond(total, limits, number) >= encoded:
             _louder(evidence, limits, BY_SPREAD, number, encoded, names, count)
-        if short_count > 1 and is_fresh(flow, rules):
+        if short_count > 1 and fresh and PART * short_count * _names_beyond(total, limits, rules, number) >= short:
             _louder(evidence, limits, BY_SPREAD_FRESH, number, short, short_names, short_count)
 
 
@@ -150,4 +171,4 @@ def loudest(client: Any, carriers: NDArray[np.int32], flows: NDArray[Any], out: 
                 out[place] = found
 
 
-assert SUMS == 5
+assert SUMS == 6

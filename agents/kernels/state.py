@@ -13,9 +13,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 WINDOWS_S = (60, 600, 3600, 86_400, 604_800)
-INFORMATION, ENCODED, NAMES, ENCODED_NAMES, ANSWERS = range(5)
-"""Sums that a window keeps: bytes of information, of encoded data, new names, encoded ones, answer bytes."""
-SUMS = 5
+INFORMATION, ENCODED, NAMES, ENCODED_NAMES, ANSWERS, CHOICE = range(6)
+"""Sums that a window keeps: bytes of information, of encoded data, new names, encoded ones, bytes in answers, and
+in the choice of record types."""
+SUMS = 6
+OWN_TYPES = 4
+"""Unusual record types of a flow whose choice does not count: its first ones (kernels/choosing.py)."""
 QTYPES_MAX = 16
 """Query types counted apart for one flow."""
 CARRIERS_MAX = 64
@@ -29,7 +32,7 @@ FLOW = np.dtype(
         ("domain", np.uint64),  # keyed hash of the registered domain
         ("first_seen", np.float64),
         ("last_seen", np.float64),
-        ("leaked", np.float64),  # bytes of information in new names
+        ("leaked", np.float64),  # bytes of information in new names and in the choice of record types
         ("encoded", np.float64),  # the part of it that read as encoded
         ("settled", np.float64),  # `leaked` when its last incident was closed
         ("shape", np.uint64),  # of its last numbered name; 0 = none yet
@@ -46,6 +49,8 @@ FLOW = np.dtype(
         ("seen_at", np.int32),  # place of its keys in State.pool, or NONE
         ("older_at", np.int32),  # place of the older generation of its filter, or NONE
         ("seen", np.int32),  # keys remembered one by one
+        ("types", np.int32),  # different unusual record types
+        ("own_types", np.uint16, (OWN_TYPES,)),  # the first of them
         ("peak_day", np.int32),
         ("peak", np.float32),  # highest evidence of that day
         ("lent", np.float32),  # bytes that count for the client's scattered names, too
@@ -138,7 +143,8 @@ class Kind(IntEnum):
     SPREAD = 4
     SPREAD_FRESH = 5
     SCATTERED = 6
-    SECRET = 7
+    CHOICE = 7
+    SECRET = 8
 
 
 class Room(IntEnum):

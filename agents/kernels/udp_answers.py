@@ -17,9 +17,9 @@ from agents.kernels.answer import (
     answer_facts,
 )
 from agents.kernels.question import HEADER_SIZE, int64, u16
-from agents.kernels.udp_libc import EAGAIN, EINTR, errno, fence, recvmmsg
+from agents.kernels.udp_libc import EAGAIN, EINTR, c_write, errno, fence, recvmmsg
 from agents.kernels.udp_replies import send_replies
-from agents.kernels.udp_slots import NONE, announce, carry, copy, hand_over, release, unlink
+from agents.kernels.udp_slots import NONE, carry, copy, hand_over, release, unlink
 from agents.kernels.udp_sockets import fail_over, owner_of
 from agents.kernels.udp_state import BATCH, SLOT, TRUNCATED, State, offset_of
 
@@ -38,12 +38,12 @@ def on_answers(s: State, socket: int, now: int) -> None:
         if count < 0 and error != EAGAIN and error != EINTR:
             fail_over(s, socket)
         return
-    port, recorded = -1, s.cells[0].records_head
+    port = -1
     for place in range(count):
         size = int64(s.from_upstream[place].size & 0xFFFFFFFF)
         number = _asked(s, socket, s.inbox[place], size)
         if number == NONE:
-            s.cells[0].mismatched_answers += 1
+            s.counted[0].mismatched_answers += 1
             continue
         s.failures[s.sockets[socket].upstream] = 0
         if s.inbox[place, 2] & _TC and _to_tcp(s, number, s.inbox[place], size):
@@ -52,10 +52,9 @@ def on_answers(s: State, socket: int, now: int) -> None:
             send_replies(s, port)
         port = s.slots[number].port
         _finish(s, number, place, size, now)
-    if s.cells[0].records_head != recorded:
-        announce(s)
     if port >= 0:
         send_replies(s, port)
+    publish(s)
 
 
 @kernel_in_place
@@ -92,7 +91,7 @@ def _finish(s: State, number: int, place: int, size: int, now: int) -> None:
     """Record the answer and put it among the replies."""
     c, slot, message = s.cells[0], s.slots[number], s.inbox[place]
     unlink(s, number)
-    c.answered += 1
+    s.counted[0].answered += 1
     answer_facts(message, size, slot.end, s.facts)
     _record(s, number, size, now)
     message[0], message[1] = slot.id >> 8, slot.id & 0xFF
@@ -128,12 +127,13 @@ def _fitted(s: State, number: int, message: Any, size: int) -> int:
 
 @kernel_in_place
 def _record(s: State, number: int, size: int, now: int) -> None:
-    """Append what is known of the query to the ring; counted instead where that is full."""
+    """Write what is known of the query into the ring, to be published; counted instead where that is full."""
     c, slot, facts = s.cells[0], s.slots[number], s.facts
-    if c.records_head - c.records_tail >= len(s.records):
-        c.unrecorded += 1
+    head = s.ring_head[0] + c.recorded
+    if head - s.ring_tail[0] >= len(s.ring_records):
+        s.ring_shed[0] += 1
         return
-    record = s.records[c.records_head % len(s.records)]
+    record = s.ring_records[head % len(s.ring_records)]
     record.ts, record.rtt_ms = slot.ts, (now - slot.started) / 1e6
     record.ttl_min, record.rcode, record.ancount = facts[TTL_MIN], facts[RCODE], facts[ANCOUNT]
     record.qlen, record.rlen, record.qtype = slot.size, size, u16(slot.query, slot.end - 4)
@@ -148,5 +148,19 @@ def _record(s: State, number: int, size: int, now: int) -> None:
     name_size = slot.end - 5 - HEADER_SIZE
     record.qname_size = name_size
     copy(record.qname, 0, slot.query, HEADER_SIZE, name_size)
+    c.recorded += 1
+
+
+@kernel_in_place
+def publish(s: State) -> None:
+    """Let the taker of the ring see what was recorded, and wake it where it sleeps: ring.Ring.put is the definition."""
+    c = s.cells[0]
+    if c.recorded == 0:
+        return
     fence()
-    c.records_head += 1
+    s.ring_head[0] += c.recorded
+    c.recorded = 0
+    fence()
+    if s.ring_sleeping[0] != 0:
+        s.ring_sleeping[0] = 0
+        c_write(c.taker, s.scratch.ctypes.data, 1)

@@ -6,10 +6,11 @@ from agents.kernels import kernel_in_place
 from agents.kernels.decide import DROP, FORMERR, FORWARD, NOTIMP, REFUSED, SERVFAIL, decide, make_error
 from agents.kernels.networks import number64
 from agents.kernels.question import int64, u16, uint64
-from agents.kernels.udp_libc import CLOCK_REALTIME, ECONNREFUSED, EINTR, clock_ns, errno, recvmmsg, sendmmsg
+from agents.kernels.udp_libc import CLOCK_REALTIME, clock_ns, recvmmsg
+from agents.kernels.udp_outgoing import flush
 from agents.kernels.udp_replies import reply, send_replies
 from agents.kernels.udp_slots import NONE, carry, copy, give_up, hand_over, inflight, link, release, take_slot
-from agents.kernels.udp_sockets import choose_socket, claim_id, fail_over
+from agents.kernels.udp_sockets import choose_socket, claim_id
 from agents.kernels.udp_state import (
     ADDRESS_SIZE,
     BATCH,
@@ -48,9 +49,9 @@ def on_queries(s: State, port: int, now: int) -> None:
 
 @kernel_in_place
 def _on_query(s: State, port: int, place: int, ts: float, now: int) -> None:
-    c, header = s.cells[0], s.from_clients[place]
+    header = s.from_clients[place]
     size, message = int64(header.size & 0xFFFFFFFF), s.inbox[place]
-    c.received += 1
+    s.counted[0].received += 1
     if header.control_size > 0:
         _answer_from(s, port, place)
     name = s.names[place]
@@ -70,7 +71,7 @@ def _on_query(s: State, port: int, place: int, ts: float, now: int) -> None:
 
 @kernel_in_place
 def _count(s: State, verdict: int) -> None:
-    c = s.cells[0]
+    c = s.counted[0]
     if verdict in (DROP, FORMERR):
         c.malformed += 1
     elif verdict == REFUSED:
@@ -139,25 +140,3 @@ def _ask(s: State, number: int, upstream: int, now: int) -> None:
     part.size = slot.size
     s.to_upstream_slots[c.outgoing] = number
     c.outgoing += 1
-
-
-@kernel_in_place
-def flush(s: State) -> None:
-    """Send what waits for the upstream socket at hand. What it refuses goes to Python."""
-    c, at = s.cells[0], 0
-    count, target = c.outgoing, c.target
-    c.outgoing = 0
-    while at < count:
-        header = s.to_upstream[at:].ctypes.data
-        sent = sendmmsg(s.sockets[target].fd, header, count - at, 0)
-        if sent > 0:
-            at += sent
-            continue
-        error = errno()
-        if error == ECONNREFUSED:
-            # The kernel tells of an earlier datagram: what waits on this socket will get no answer either.
-            fail_over(s, target)
-            return
-        if error != EINTR:
-            give_up(s, s.to_upstream_slots[at], UNSENT)
-            at += 1

@@ -115,21 +115,5 @@ def ring(s: State) -> None:
     c = s.cells[0]
     fence()
     if c.called == 0:
-        c.called = 1
-        _write_bell(s)
-
-
-@kernel_in_place
-def announce(s: State) -> None:
-    """Wake Python for records, unless that was done and they were not collected yet."""
-    c = s.cells[0]
-    fence()
-    if c.announced == 0:
-        c.announced = 1
-        _write_bell(s)
-
-
-@kernel_in_place
-def _write_bell(s: State) -> None:
-    s.scratch[7] = 1
-    c_write(s.cells[0].bell, s.scratch[7:].ctypes.data, 8)
+        c.called = s.scratch[7] = 1
+        c_write(c.bell, s.scratch[7:].ctypes.data, 8)

@@ -1,7 +1,7 @@
 """The memory of the UDP datapath: plain arrays, made once by sources/datapath.py, that kernels work in.
 
 Two threads share it. The datapath's thread runs the kernels; the listener's event loop reads counters, takes what is
-in the rings `records` and `handed`, and gives slots back through `returned`. Each ring has one writer and one reader:
+in the ring `handed`, and gives slots back through `returned`. Each ring has one writer and one reader:
 `…_head` counts what was put in and is written by the one, `…_tail` counts what was taken and is written by the other.
 """
 
@@ -23,6 +23,8 @@ ADDRESS_SIZE = 28
 """struct sockaddr_in6; sockaddr_in has 16 (ip(7), ipv6(7))."""
 CONTROL_SIZE = 40
 """One IPV6_PKTINFO with its header (ipv6(7)); IP_PKTINFO has 32 (ip(7))."""
+SEGMENT_AT = 16
+"""Where the size of UDP_SEGMENT begins, two bytes, behind its struct cmsghdr (cmsg(3))."""
 IDS = 1024
 """Places for the ids of one upstream socket: twice what it asks in its life, so that a place is found at once."""
 
@@ -67,6 +69,7 @@ UPSTREAM = np.dtype(
         ("family", np.int32),
         ("address_size", np.int32),
         ("chosen", np.int32),  # socket of this batch, -1 = none yet
+        ("whole", np.int32),  # 1 = it has refused a message that was to be cut up
         ("pool", np.int32, (POOL,)),  # sockets, -1 = none
         ("address", np.uint8, (ADDRESS_SIZE,)),
     ],
@@ -85,24 +88,20 @@ SOCKET = np.dtype(
     align=True,
 )
 
-COUNTED = ("received", "malformed", "refused", "notimp", "shed", "answered", "mismatched_answers", "unrecorded")
-"""Fields of sources/counters.Counters that kernels count."""
-
 CELLS = np.dtype(
     [
         (name, np.int64)
         for name in (
-            *COUNTED,
-            *("epoll", "wake", "bell", "stop", "called", "announced"),
+            *("epoll", "wake", "bell", "stop", "called", "taker"),
             *("timeout_ns", "uses_max", "age_max_ns", "inflight_max"),
             *("active", "free", "oldest", "newest", "swept"),
-            *("target", "outgoing", "replies", "drawn"),
-            *("records_head", "records_tail", "handed_head", "handed_tail"),
+            *("target", "outgoing", "replies", "drawn", "recorded"),
+            *("handed_head", "handed_tail"),
             *("returned_head", "returned_tail", "carried_head", "carried_tail"),
         )
     ]
 )
-"""Single numbers: counters; file descriptors and flags; settings; the table of slots; the batch at hand; the rings."""
+"""Single numbers: file descriptors and flags; settings; the table of slots; the batch at hand; the rings."""
 
 
 def offset_of(dtype: np.dtype[Any], name: str) -> int:
@@ -115,6 +114,7 @@ class State(NamedTuple):
     """All arrays. n = queries in flight at most, s = sockets at once, z = zones, u = upstreams."""
 
     cells: NDArray[Any]  # CELLS, (1,)
+    counted: NDArray[Any]  # (1,), with the fields of sources/counters.Counters
     elsewhere: NDArray[np.int64]  # (1,): queries in flight that Python forwards
     ports: NDArray[Any]  # PORT
     upstreams: NDArray[Any]  # UPSTREAM, (u,)
@@ -140,9 +140,14 @@ class State(NamedTuple):
     to_upstream: NDArray[Any]  # MESSAGE, (BATCH,)
     to_upstream_parts: NDArray[Any]  # PART, (BATCH,)
     to_upstream_slots: NDArray[np.int32]  # (BATCH,)
+    segments: NDArray[np.uint8]  # (BATCH, 24): control data of to_upstream, one UDP_SEGMENT each
     events: NDArray[Any]  # EVENT, (BATCH,)
     scratch_event: NDArray[Any]  # EVENT, (1,)
-    records: NDArray[Any]  # records.RECORD, a ring
+    ring_head: NDArray[np.int64]  # (1,): see ring.RingArrays
+    ring_tail: NDArray[np.int64]  # (1,)
+    ring_shed: NDArray[np.int64]  # (1,)
+    ring_sleeping: NDArray[np.int64]  # (1,)
+    ring_records: NDArray[Any]  # records.RECORD
     handed: NDArray[Any]  # HANDED, a ring of n
     returned: NDArray[np.int32]  # (n,), a ring
     carried: NDArray[np.uint8]  # (…, BUFFER), a ring

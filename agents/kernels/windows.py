@@ -1,6 +1,6 @@
 """Sums over several windows at once: each is the current bucket, and the share of the one before that still counts.
 
-Fixed memory, and no reset that a patient sender could wait for. A flow with one name and no answers needs none yet.
+Fixed memory, and no reset that a patient sender could wait for. A flow with one name and nothing else needs none yet.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from agents.kernels import kernel_in_place
 from agents.kernels.state import (
     ANSWERS,
+    CHOICE,
     ENCODED,
     ENCODED_NAMES,
     INFORMATION,
@@ -93,7 +94,7 @@ def give(windows: NDArray[Any], room: NDArray[np.int64], row: int) -> None:
 def note(flow: Any, windows: NDArray[Any], room: NDArray[np.int64], ts: float, amounts: NDArray[np.float32]) -> None:
     """Count for a flow what a query carried; the first name alone is kept beside the flow."""
     if flow["windows"] == NONE:
-        if amounts[ANSWERS] == 0 and flow["single"][NAMES] == 0:
+        if amounts[ANSWERS] == 0 and amounts[CHOICE] == 0 and flow["single"][NAMES] == 0:
             flow["single_ts"] = ts
             for one in range(SUMS):
                 flow["single"][one] = amounts[one]
@@ -116,4 +117,4 @@ def take_back(flow: Any, windows: NDArray[Any], encoded: float) -> None:
             now[number, one] = max(now[number, one] - encoded, 0.0)
 
 
-assert tuple(range(SUMS)) == (INFORMATION, ENCODED, NAMES, ENCODED_NAMES, ANSWERS)
+assert tuple(range(SUMS)) == (INFORMATION, ENCODED, NAMES, ENCODED_NAMES, ANSWERS, CHOICE)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from agents.ring import Ring
 from agents.sources.listener import can_compile
 
 
@@ -13,9 +14,12 @@ def load() -> None:
         return
     from agents.kernels.udp_pump import pump
     from agents.sources.access import AccessList
+    from agents.sources.counters import Counters
     from agents.sources.datapath_state import make_state
     from agents.sources.upstream import Routes
 
-    state = make_state([], Routes([("", [("127.0.0.1", 53)])]), AccessList(["127.0.0.0/8"]), np.zeros(1, np.int64), 1)
+    routes, access = Routes([("", [("127.0.0.1", 53)])]), AccessList(["127.0.0.0/8"])
+    ring = Ring(memoryview(bytearray(Ring.size_of(1))), 1)
+    state = make_state([], routes, access, np.zeros(1, np.int64), 1, ring.arrays, Counters())
     state.cells["stop"] = 1
     pump(state)

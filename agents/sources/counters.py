@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
+import numpy as np
+
 
 class _Count:
     """One number of the counters' memory, as an attribute."""
@@ -21,7 +25,7 @@ class Counters:
     """Since start. received = malformed + refused + notimp + shed + answered + servfail + in flight.
 
     cells: memory of `len(NAMES)` signed 64-bit numbers in the order of NAMES, which may be shared with other
-    processes and outlive this one; of its own unless given.
+    processes and outlive this one; of its own unless given. One thread at a time may write it.
     """
 
     NAMES: tuple[str, ...] = ()
@@ -36,7 +40,6 @@ class Counters:
     timeouts = _Count()  # of one upstream; the query may have been answered by the next
     tcp_fallbacks = _Count()  # truncated answers that were asked again over TCP
     mismatched_answers = _Count()  # from an upstream's address, but no answer to anything asked on that socket
-    unrecorded = _Count()  # answered, but not offered for scoring: the ring of answered queries was full
     tcp_clients = _Count()  # connections open now
     tcp_shed = _Count()  # connections closed at once: too many
     tcp_refused = _Count()  # connections closed at once: outside the access list
@@ -52,3 +55,9 @@ class Counters:
     def values(self) -> dict[str, int]:
         """All of them by name, as they are now."""
         return dict(zip(self.NAMES, self.cells.tolist(), strict=True))
+
+
+def summed(each: Iterable[Counters]) -> Counters:
+    """New counters with the sums."""
+    cells = np.array([one.cells for one in each], np.int64).sum(axis=0)
+    return Counters(memoryview(cells))

@@ -11,9 +11,8 @@ import asyncio
 import os
 import select
 import time
-from collections.abc import Callable
 from struct import Struct
-from threading import Lock, Thread
+from threading import Thread
 from typing import Any
 
 import numpy as np
@@ -23,7 +22,8 @@ from numpy.typing import NDArray
 from agents import wire
 from agents.kernels.udp_libc import fence, watch
 from agents.kernels.udp_pump import WAKE_EVENT, pump
-from agents.kernels.udp_state import COUNTED, LONG, TIMED_OUT, TRUNCATED, UNSENT, State
+from agents.kernels.udp_state import LONG, TIMED_OUT, TRUNCATED, UNSENT, State
+from agents.ring import Ring
 from agents.sources.access import AccessList
 from agents.sources.counters import Counters
 from agents.sources.datapath_state import make_state, peer_of
@@ -31,13 +31,6 @@ from agents.sources.forwarder import Forwarder
 from agents.sources.sockets import UdpPort
 from agents.sources.upstream import Pending, Routes
 
-Offer = Callable[[NDArray[np.void]], int]
-"""Takes RECORDs, as many as it has room for from the first on; returns how many."""
-
-_COLLECT_S = 0.01
-"""Records wait so long for company."""
-_COUNT_S = 0.25
-"""How old the counters may be where no records come."""
 _AT_ONCE = 256
 """Queries taken over before the event loop may do something else."""
 _SLOW_S = 1.0
@@ -46,7 +39,7 @@ _log = structlog.get_logger()
 
 
 class Datapath:
-    """Serves UDP ports from `start` to `stop`. Rare queries go to the forwarder, finished ones to `offer`."""
+    """Serves UDP ports from `start` to `stop`. Rare queries go to the forwarder, finished ones into the ring."""
 
     def __init__(
         self,
@@ -60,34 +53,19 @@ class Datapath:
         inflight_max: int,
         uses_max: int,
         age_max_s: float,
-        offer: Offer,
+        ring: Ring,
     ) -> None:
-        self._ports, self._forwarder, self._offer = ports, forwarder, offer
+        self._ports, self._forwarder = ports, forwarder
         self._zones = list(routes.zones.values())
-        self._state: State = make_state(ports, routes, access, forwarder.waiting, inflight_max)
+        self._state: State = make_state(ports, routes, access, forwarder.waiting, inflight_max, ring.arrays, counters)
         self._cells: dict[str, NDArray[np.int64]] = {
             name: self._state.cells[name] for name in self._state.cells.dtype.names or ()
         }
         self._set("timeout_ns", int(timeout_s * 1e9))
         self._set("uses_max", uses_max)
+        self._set("taker", ring.bell)
         self._set("age_max_ns", int(age_max_s * 1e9))
-        self._counters = counters
-        self._lock = Lock()
-        self._counted = dict.fromkeys(COUNTED, 0)
-        self._counting: asyncio.TimerHandle | None = None
-        self._timer: asyncio.TimerHandle | None = None
         self._thread: Thread | None = None
-
-    def count(self) -> None:
-        """Add to the counters what was counted here since the last call."""
-        with self._lock:
-            for name, before in self._counted.items():
-                self._counted[name] = now = self._get(name)
-                setattr(self._counters, name, getattr(self._counters, name) + now - before)
-
-    def _keep_counting(self) -> None:
-        self.count()
-        self._counting = self._loop.call_later(_COUNT_S, self._keep_counting)
 
     @property
     def inflight(self) -> int:
@@ -110,7 +88,6 @@ class Datapath:
         self._loop.add_reader(self._bell, self._on_bell)
         self._thread = Thread(target=pump, args=(self._state,), name="datapath", daemon=True)
         self._thread.start()
-        self._keep_counting()
 
     def _compile(self) -> None:
         begun = time.monotonic()
@@ -130,17 +107,12 @@ class Datapath:
         os.eventfd_write(self._wake, 1)
         self._thread.join()
         self._loop.remove_reader(self._bell)
-        for timer in (self._timer, self._counting):
-            if timer:
-                timer.cancel()
         while self._get("handed_tail") < self._get("handed_head"):
             self._take_handed()
         while (number := self._get("oldest")) >= 0:
             self._set("oldest", int(self._state.slots[number]["newer"]))
             self._set("active", self._get("active") - 1)
             self._forwarder.abandon(self._pending(number))
-        self._collect()
-        self.count()
         for fd in self._state.sockets["fd"].tolist():
             if fd >= 0:
                 os.close(fd)
@@ -157,23 +129,6 @@ class Datapath:
     def _on_bell(self) -> None:
         os.eventfd_read(self._bell)
         self._take_handed()
-        if self._timer is None and self._get("announced"):
-            self._timer = self._loop.call_later(_COLLECT_S, self._collect)
-
-    def _collect(self) -> None:
-        """Offer the records that wait."""
-        self._timer = None
-        self._set("announced", 0)
-        fence()
-        head, tail, ring = self._get("records_head"), self._get("records_tail"), self._state.records
-        fence()
-        while tail < head:
-            at = tail % len(ring)
-            records = ring[at : at + head - tail].copy()
-            tail += len(records)
-            self._set("records_tail", tail)
-            self._offer(records)
-        self.count()
 
     def _take_handed(self) -> None:
         """Take over what the kernels handed on."""

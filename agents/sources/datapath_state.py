@@ -20,30 +20,40 @@ from agents.kernels.udp_state import (
     HANDED,
     IDS,
     PORT,
+    SEGMENT_AT,
     SLOT,
     SOCKET,
     UPSTREAM,
     State,
 )
 from agents.kernels.zones import ZONE_WIDTH
-from agents.records import RECORD
+from agents.ring import RingArrays
 from agents.sources.access import AccessList
+from agents.sources.counters import Counters
 from agents.sources.sockets import UdpPort
 from agents.sources.upstream import POOL_SIZE, Routes, Upstream
 
-RECORDS = 16_384
-"""Answered queries that may wait for Python; beyond it they are answered all the same, and counted."""
 CARRIED = 64
 """Long queries and truncated answers that may wait for Python."""
 SPARE_SOCKETS = 512
 """Upstream sockets beyond the pools: retired ones that still wait for an answer."""
+_COUNTERS = np.dtype([(name, np.int64) for name in Counters.NAMES])
+SOL_UDP, UDP_SEGMENT = 17, 103
+"""udp(7); the socket module does not know them."""
+_SEGMENT = Struct("=QiiH6x")  # struct cmsghdr of cmsg(3) and the size of a segment
 _RANDOM_BLOCK = 4096
 _NAME_ROOM, _CONTROL_ROOM = 32, 64
 _SOCKADDR4, _SOCKADDR6 = Struct("=H2s4s8x"), Struct("=H2sI16sI")
 
 
 def make_state(
-    ports: Sequence[UdpPort], routes: Routes, access: AccessList, elsewhere: NDArray[np.int64], inflight_max: int
+    ports: Sequence[UdpPort],
+    routes: Routes,
+    access: AccessList,
+    elsewhere: NDArray[np.int64],
+    inflight_max: int,
+    ring: RingArrays,
+    counters: Counters,
 ) -> State:
     """All arrays, with nothing in flight. Numbers that are settings or descriptors are the caller's to fill in."""
     upstreams = list(routes.upstreams.values())
@@ -51,6 +61,7 @@ def make_state(
     sockets["fd"] = -1
     return State(
         cells=_cells(inflight_max),
+        counted=np.frombuffer(counters.cells, _COUNTERS),
         elsewhere=elsewhere,
         ports=np.array([(port.sock.fileno(), port.v6, port.wildcard) for port in ports], PORT),
         upstreams=_upstreams(upstreams),
@@ -68,7 +79,7 @@ def make_state(
         **_batches(),
         events=np.zeros(BATCH, EVENT),
         scratch_event=np.zeros(1, EVENT),
-        records=np.zeros(RECORDS, RECORD),
+        **{f"ring_{name}": array for name, array in ring._asdict().items()},
         handed=np.zeros(inflight_max, HANDED),
         returned=np.zeros(inflight_max, np.int32),
         carried=np.empty((CARRIED, BUFFER), np.uint8),
@@ -87,6 +98,9 @@ def _batches() -> dict[str, NDArray[Any]]:
     from_clients = _messages(in_parts)
     from_clients["name"], from_clients["control"] = _rows(names), _rows(controls)
     to_clients_parts, to_upstream_parts = np.zeros(BATCH, PART), np.zeros(BATCH, PART)
+    to_upstream, segments = _messages(to_upstream_parts), np.zeros((BATCH, _SEGMENT.size), np.uint8)
+    segments[:] = np.frombuffer(_SEGMENT.pack(SEGMENT_AT + 2, SOL_UDP, UDP_SEGMENT, 0), np.uint8)
+    to_upstream["control"] = _rows(segments)
     return {
         "inbox": inbox,
         "in_parts": in_parts,
@@ -96,7 +110,8 @@ def _batches() -> dict[str, NDArray[Any]]:
         "from_upstream": _messages(in_parts),
         "to_clients": _messages(to_clients_parts),
         "to_clients_parts": to_clients_parts,
-        "to_upstream": _messages(to_upstream_parts),
+        "to_upstream": to_upstream,
+        "segments": segments,
         "to_upstream_parts": to_upstream_parts,
         "to_upstream_slots": np.zeros(BATCH, np.int32),
     }

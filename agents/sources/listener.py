@@ -21,9 +21,10 @@ from numpy.typing import NDArray
 
 from agents import wire
 from agents.errors import AgentsError, MessageError, SettingsError
+from agents.ring import Ring
 from agents.sources import upstream as pools
 from agents.sources.access import AccessList
-from agents.sources.counters import Counters
+from agents.sources.counters import Counters, summed
 from agents.sources.forwarder import DRAIN_MAX, Forwarder
 from agents.sources.recording import record_of_query
 from agents.sources.sockets import Pair, UdpPort, bind_pair, endpoint_text, is_local_address
@@ -47,9 +48,9 @@ class Listener:
 
     hosts: textual addresses; "::" is IPv6 only, so that "0.0.0.0" and "::" go together. port: 0 = a free one
     each. upstreams: [(zone, [(address, port), …]), …], zone "" = everything else. allowed_clients: networks.
-    timeout_s: seconds per upstream. tcp_idle_s: seconds. offer: takes an array of RECORDs, must not block, returns how
-    many it took. compiled: serve UDP by datapath.py where that can be. pairs: sockets that are bound already, a pair a
-    host. counters: its own unless given.
+    timeout_s: seconds per upstream. tcp_idle_s: seconds. offer: takes an array of RECORDs, must not block. ring: takes
+    those of datapath.py, which serves UDP where it can unless `compiled` is False. pairs: sockets that are bound
+    already, a pair a host. counters: for this and for datapath.py, its own unless given.
     """
 
     def __init__(
@@ -63,15 +64,16 @@ class Listener:
         tcp_clients_max: int,
         tcp_idle_s: float,
         inflight_max: int,
-        offer: Callable[[NDArray[np.void]], int],
+        offer: Callable[[NDArray[np.void]], object],
+        ring: Ring,
         compiled: bool = True,
         pairs: Sequence[Pair] = (),
-        counters: Counters | None = None,
+        counters: tuple[Counters, Counters] | None = None,
     ) -> None:
-        self._hosts, self._port, self._offer = hosts, port, offer
+        self._hosts, self._port, self._offer, self._ring = hosts, port, offer, ring
         self._timeout_s, self._inflight_max, self._compiled = timeout_s, inflight_max, compiled
         self._pairs = pairs
-        self._counters = counters or Counters()
+        self._counters, self._fast_counters = counters or (Counters(), Counters())
         self._routes = Routes(upstreams)
         self._access = AccessList(allowed_clients)
         self._forwarder = Forwarder(timeout_s=timeout_s, counters=self._counters, finish=self._finish)
@@ -94,10 +96,8 @@ class Listener:
 
     @property
     def counters(self) -> Counters:
-        """What was counted up to now."""
-        if self._datapath:
-            self._datapath.count()
-        return self._counters
+        """What was counted up to now: a copy."""
+        return summed((self._counters, self._fast_counters))
 
     async def start(self) -> None:
         """Bind and serve. Raises AgentsError if a host cannot be bound, SettingsError for itself as an upstream."""
@@ -135,12 +135,12 @@ class Listener:
             self._routes,
             self._access,
             self._forwarder,
-            self._counters,
+            self._fast_counters,
             timeout_s=self._timeout_s,
             inflight_max=self._inflight_max,
             uses_max=pools.USES_MAX,
             age_max_s=pools.AGE_MAX_S,
-            offer=self._offer,
+            ring=self._ring,
         )
         self._datapath.start()
 

@@ -7,10 +7,15 @@ import signal
 import sys
 
 from agents.sources.listener import Listener
+from tests.listening import ring_of
+
+_EMPTIED_S = 0.1
+"""As long as there is room in the ring, every record is written."""
 
 
 async def main() -> None:
     port, upstream = map(int, sys.argv[1:])
+    ring = ring_of(65_536)
     listener = Listener(
         ["127.0.0.1"],
         port,
@@ -21,11 +26,14 @@ async def main() -> None:
         tcp_idle_s=5.0,
         inflight_max=16_384,
         offer=len,
+        ring=ring,
     )
     ended = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, ended.set)
     await listener.start()
-    await ended.wait()
+    while not ended.is_set():
+        await asyncio.sleep(_EMPTIED_S)
+        ring.advance_to(ring.head)
     await listener.stop()
 
 

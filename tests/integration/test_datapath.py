@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 import socket
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,11 +15,13 @@ from dns.flags import TC
 from dns.rcode import Rcode
 
 from agents import wire
+from agents.names import wire_of
 from agents.sources import datapath_state, upstream
 from agents.sources.counters import Counters
 from agents.sources.listener import Listener
+from agents.sources.sockets import bind_pair
 from agents.types import Row
-from tests.listening import listening, tcp, udp, wait_until
+from tests.listening import listening, ring_of, rows_of, tcp, udp, wait_until
 from tests.stubs import Asked, StubServer, answer_a, reply, silent
 
 pytestmark = pytest.mark.usefixtures("both_ways")
@@ -235,26 +236,48 @@ def test_old_sockets_are_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
         wait_until(more_ports, 20)
 
 
-def test_answers_go_on_while_python_is_busy_and_what_is_not_recorded_is_counted(
-    both_ways: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_full_ring_sheds_the_newest_and_answers_go_on(both_ways: bool) -> None:
     if not both_ways:
-        pytest.skip("without kernels, Python answers")
-    monkeypatch.setattr(datapath_state, "RECORDS", 64)
-    entered, free = threading.Event(), threading.Event()
+        pytest.skip("without kernels, `offer` takes them")
+    ring = ring_of(64)
+    with StubServer() as stub, listening(stub, ring=ring) as (listener, _):
+        names = [wire_of([b"n%d" % number, b"example"]) for number in range(100)]
+        for number in range(100):
+            assert udp(listener, dns.message.make_query(f"n{number}.example", "A")).rcode() == Rcode.NOERROR
+        wait_until(lambda: ring.shed == 36)
+        assert [row[2] for row in rows_of(ring.peek(100))] == names[:64]
+        ring.advance_to(3)
+        for _ in range(5):
+            udp(listener, dns.message.make_query("late.example", "A"))
+        wait_until(lambda: (ring.head, ring.waiting, ring.shed) == (67, 64, 38))
+        assert listener.counters.answered == 105
 
-    def offer(records: object) -> int:
-        entered.set()
-        free.wait(20)
-        return 1
 
-    with StubServer() as stub, listening(stub, offer=offer) as (listener, _):
-        udp(listener, dns.message.make_query("first.example", "A"))
-        assert entered.wait(5)
-        for _ in range(100):
-            assert udp(listener, dns.message.make_query("example.com", "A")).rcode() == Rcode.NOERROR
-        assert (listener.counters.answered, listener.counters.unrecorded) == (101, 36)
-        free.set()
+@pytest.mark.parametrize("can_cut", [True, False])
+def test_each_query_of_a_burst_reaches_the_upstream_as_a_datagram_of_its_own(
+    can_cut: bool, both_ways: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if both_ways:
+        monkeypatch.setattr(datapath_state, "UDP_SEGMENT", 103 if can_cut else 9999)  # unknown, and so refused
+    queries = {
+        ident: dns.message.make_query(f"{'x' * (ident % 7 + 1)}{ident}.example", "A", id=ident).to_wire()
+        for ident in range(100, 200)
+    }
+    pair = bind_pair("127.0.0.1", 0)
+    with StubServer() as stub, socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
+        client.settimeout(5)
+        client.connect(pair[0].getsockname())
+        for query in queries.values():  # before it listens, so that they come as one batch
+            client.send(query)
+        with listening(stub, pairs=[pair]) as (listener, rows):
+            answers = [client.recv(65535) for _ in queries]
+            wait_until(lambda: len(rows) == len(queries))
+            counters = listener.counters
+    assert {int.from_bytes(answer[:2]) for answer in answers} == set(queries)
+    for answer in answers:
+        query = queries[int.from_bytes(answer[:2])]
+        assert answer[wire.HEADER_SIZE : len(query)] == query[wire.HEADER_SIZE :]
+    assert (counters.timeouts, counters.servfail, len(stub.asked)) == (0, 0, len(queries))
 
 
 def test_tcp_and_udp_share_the_bound_of_queries_in_flight() -> None:

@@ -13,7 +13,7 @@ from dns.rcode import Rcode
 
 from agents.errors import AgentsError
 from agents.sources.listener import Listener
-from tests.listening import UNUSED, listening, tcp, udp, wait_until
+from tests.listening import UNUSED, listening, ring_of, tcp, udp, wait_until
 from tests.stubs import StubServer, silent
 
 pytestmark = pytest.mark.usefixtures("both_ways")
@@ -154,6 +154,7 @@ def start(*hosts: str, port: int, upstream: tuple[str, int] = UNUSED) -> None:
         tcp_idle_s=1,
         inflight_max=1,
         offer=len,
+        ring=ring_of(1),
     )
 
     async def start_and_stop() -> None:

@@ -92,30 +92,27 @@ def test_a_killed_listener_is_followed_by_another_and_nothing_is_counted_twice(t
     names = one.sqlite_names()
     assert len(names) == len(set(names)) == state["spool"]["stored"] == state["scored"]
     lost = load.answered - set(names)
-    assert len(lost) <= 2 * Load.UNDER_WAY, (
-        "records that waited for company, a hundredth of a second, in a killed process"
-    )
+    assert len(lost) <= 2 * Load.UNDER_WAY, "those that were being answered"
     assert [state["processes"][name]["restarts"] for name in ("listener-1", "listener-2", "detector")] == [1, 1, 0]
     assert load.sent - 2 * Load.UNDER_WAY <= state["counters"]["received"] <= load.sent, "counters outlive the process"
 
 
 def test_both_listeners_take_part(tmp_path: Path) -> None:
     first = """
-import os
-from agents.ring import Ring
-real = Ring.put
-def told(ring, records):
-    print("pid", os.getpid(), flush=True)
-    return real(ring, records)
-Ring.put = told
+from agents.shared import Shared
+real = Shared.records
+def told(shared, counts):
+    print("taken", *(counts[at] + counts[at + 1] for at in (0, 2)), flush=True)
+    return real(shared, counts)
+Shared.records = told
 """
     with supervised(tmp_path, first) as one:
         load = Load(one.port)
         load.wait_answered(100)
         load.stop()
         assert one.stop() == 0
-    seen = {line for line in one.log.read_text().splitlines() if line.startswith("pid ")}
-    assert len(seen) == 2
+    taken = [list(map(int, line.split()[1:])) for line in one.log.read_text().splitlines() if line.startswith("taken ")]
+    assert all(map(sum, zip(*taken, strict=True))), "records of each listener"
 
 
 @pytest.mark.timeout(240)
@@ -221,6 +218,7 @@ def test_what_waits_when_it_ends_is_judged_and_windows_are_saved(tmp_path: Path)
         load = Load(one.port)
         load.wait_answered(100)
         load.stop()
+        wait_until(lambda: bool(one.events("store_opened")), 20)
         assert one.sqlite_names() == []
         assert one.stop() == 0
     assert len(one.sqlite_names()) == load.sent

@@ -113,6 +113,16 @@ def test_and_over_long_streams(seed: int) -> None:
     compare(steps_of(seed, 1500), [rng.randrange(1500) for _ in range(4)], *((1000, 125), (30, 9))[seed % 2], 1.0)
 
 
+def test_and_where_nothing_changes_but_the_record_type() -> None:
+    rng = random.Random(7)
+    steps = [(0, 0, 0, 0 if number % 5 else 1, 2, rng.randrange(8, 28)) for number in range(600)]
+    plain = State(1000, 125)
+    for query in stream(steps):
+        plain.judge(query)
+    assert {event.evidence.kind for event in plain.events} == {"choice"}
+    compare(steps, [100, 300], 1000, 125, 1.0)
+
+
 def kernel_memory(words: int) -> tuple[np.void, NDArray[np.uint64], NDArray[np.int64]]:
     flow = np.zeros(1, FLOW)[0]
     flow["seen_at"] = flow["older_at"] = NONE

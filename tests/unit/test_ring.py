@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import mmap
 import os
 import signal
 from collections import deque
@@ -17,11 +16,7 @@ from numpy.typing import NDArray
 from agents import ring as ring_module
 from agents.records import RECORD
 from agents.ring import Ring
-from tests.listening import wait_until
-
-
-def made(capacity: int, wake: Callable[[], None] = lambda: None) -> Ring:
-    return Ring(memoryview(mmap.mmap(-1, Ring.size_of(capacity))), capacity, wake)
+from tests.listening import ring_of, wait_until
 
 
 def numbered(first: int, count: int) -> NDArray[np.void]:
@@ -45,7 +40,7 @@ def numbers(records: NDArray[np.void]) -> list[int]:
     st.lists(st.tuples(st.sampled_from(["put", "peek", "advance"]), st.integers(0, 9)), max_size=60),
 )
 def test_it_is_a_bounded_deque(capacity: int, steps: list[tuple[str, int]]) -> None:
-    ring, model, put, shed = made(capacity), deque[int](), 0, 0
+    ring, model, put, shed = ring_of(capacity), deque[int](), 0, 0
     for what, count in steps:
         if what == "put":
             accepted = ring.put(numbered(put, count))
@@ -64,7 +59,7 @@ def test_it_is_a_bounded_deque(capacity: int, steps: list[tuple[str, int]]) -> N
 
 
 def test_giving_back_twice_changes_nothing_and_too_much_is_a_bug() -> None:
-    ring = made(4)
+    ring = ring_of(4)
     ring.put(numbered(0, 3))
     ring.advance_to(2)
     ring.advance_to(2)
@@ -74,18 +69,20 @@ def test_giving_back_twice_changes_nothing_and_too_much_is_a_bug() -> None:
 
 
 def test_a_sleeper_is_woken_once() -> None:
-    woken: list[int] = []
-    ring = made(8, lambda: woken.append(1))
+    reading, writing = os.pipe()
+    os.set_blocking(reading, False)
+    ring = ring_of(8, writing)
+    ring.sleep(True)
+    ring.sleep(False)
     ring.put(numbered(0, 1))
-    assert woken == []
+    with pytest.raises(BlockingIOError):
+        os.read(reading, 9)
     ring.sleep(True)
     ring.put(numbered(1, 1))
     ring.put(numbered(2, 1))
-    assert woken == [1]
-    ring.sleep(True)
-    ring.sleep(False)
-    ring.put(numbered(3, 1))
-    assert woken == [1]
+    assert len(os.read(reading, 9)) == 1
+    os.close(reading)
+    os.close(writing)
 
 
 def forked(work: Callable[[], None]) -> int:
@@ -102,7 +99,7 @@ def forked(work: Callable[[], None]) -> int:
 
 
 def test_between_two_processes_every_accepted_record_arrives_whole_and_in_order() -> None:
-    ring, total = made(100), 20_000
+    ring, total = ring_of(100), 20_000
 
     def produce() -> None:
         for first in range(0, total, 16):
@@ -129,7 +126,7 @@ def test_between_two_processes_every_accepted_record_arrives_whole_and_in_order(
 
 
 def test_a_producer_killed_in_the_middle_of_a_put_publishes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    ring = made(10)
+    ring = ring_of(10)
     ring.put(numbered(0, 2))
 
     def die() -> None:
@@ -148,7 +145,7 @@ def test_a_producer_killed_in_the_middle_of_a_put_publishes_nothing(monkeypatch:
 
 def test_a_producer_killed_anywhere_leaves_whole_records() -> None:
     for _ in range(5):
-        ring = made(64)
+        ring = ring_of(64)
 
         def produce(ring: Ring = ring) -> None:
             number = 0

@@ -59,7 +59,8 @@ def test_rows_come_back_from_records(rows: list[Row]) -> None:
 @given(st.lists(st.integers(0, 30), min_size=1, max_size=5), st.integers(1, 60))
 @settings(max_examples=50, deadline=None)
 def test_shares_are_fair_and_leave_nothing_that_there_is_room_for(waiting: list[int], most: int) -> None:
-    one = shared(len(waiting), 30 * len(waiting))
+    one = shared(-(-len(waiting) // 2), 30 * len(waiting))
+    waiting += [0] * (len(one.rings) - len(waiting))
     for ring, count in zip(one.rings, waiting, strict=True):
         ring.put(np.zeros(count, RECORD))
     shares = one.shares(most)
@@ -71,7 +72,7 @@ def test_shares_are_fair_and_leave_nothing_that_there_is_room_for(waiting: list[
 
 
 def test_a_batch_is_in_order_of_time_and_equal_times_in_order_of_rings() -> None:
-    one = shared()
+    one = shared(1)
     for ring, times in zip(one.rings, ([1.0, 5.0, 5.0], [0.5, 5.0, 9.0]), strict=True):
         for ts in times:
             ring.put(record_of(row(ts, bytes([1, 48 + one.rings.index(ring)]))))
@@ -133,7 +134,7 @@ class Cells:
 @pytest.mark.parametrize("stores", range(90))
 def test_a_ledger_is_right_wherever_its_writer_is_killed(stores: int) -> None:
     """Each batch is judged, stored under its id, and counted; the one who is killed is followed by another."""
-    one = shared()
+    one = shared(1)
     for at, count in ((0, 30), (1, 12)):
         one.rings[at].put(np.concatenate([record_of(row(float(n), bytes([2, 65 + at, n]))) for n in range(count)]))
     memory = one.ledger._cells
@@ -162,7 +163,7 @@ def test_a_ledger_is_right_wherever_its_writer_is_killed(stores: int) -> None:
 
 
 def test_totals_that_are_named_are_added_and_others_stay() -> None:
-    one = shared()
+    one = shared(1)
     one.rings[0].put(np.zeros(3, RECORD))
     first = one.ledger.begin([2, 0])
     assert (first.counts, first.attempts, first.planned) == ((2, 0), 1, -1)

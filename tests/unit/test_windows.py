@@ -53,11 +53,11 @@ def test_a_windows_sum_is_its_bucket_and_its_share_of_the_one_before(events: lis
         now = math.floor(ts / 60)
         buckets[now] += amount
         expected = buckets[now] + (1 - (ts / 60 - now)) * buckets[now - 1]
-        information, encoded, names, encoded_names, answers = window.sums(ts)
+        information, encoded, names, encoded_names, answers, choice = window.sums(ts)
         assert information == pytest.approx(expected, rel=EXACT, abs=1e-6)
         assert encoded == pytest.approx(expected / 2, rel=EXACT, abs=1e-6)
         assert names == encoded_names <= len(events)
-        assert answers == 0
+        assert answers == choice == 0
 
 
 @given(EVENTS)
@@ -90,7 +90,7 @@ def test_sums_fall_to_nothing_once_all_is_old() -> None:
     window.add(START, 10.0, 5.0, 1, 1)
     assert window.sums(START)[0] == 10
     assert window.sums(START + 61)[0] <= 10
-    assert window.sums(START + 181) == [0, 0, 0, 0, 0]
+    assert not any(window.sums(START + 181))
 
 
 def test_a_clock_that_was_set_back_freezes_nothing() -> None:
