@@ -37,13 +37,14 @@ from agents.windows import Flow
 IDLE_S = 3600
 """A key without evidence that was idle for this long makes room."""
 CLIENT_PART, CLIENT_MIN = 8, 64
-"""One client may hold this part of all keys, and at least so many."""
+"""One client may hold this part of all keys, and at least so many; and the same part of the room for names seen."""
 CLIENTS_OVER = 8
 """Clients without any flow that are known, at most: this part of all keys, beside those that have some."""
 CLIENT_KEPT = 0.75
 """Part of its room that a client's flows without evidence are cut back to when it is full, oldest first."""
 POOL_WORDS = 48
-"""Words of eight bytes for names seen, per key: beyond them, the flows that want more forget what they saw."""
+"""Words of eight bytes for names seen, per key: beyond them, and beyond a client's part of them, the flows that want
+more forget what they saw."""
 START = 1024
 """Rows at first; they double."""
 
@@ -53,6 +54,7 @@ def _empty(keys_max: int, client_max: int, pool_max: int) -> State:
     room[[Room.FREE_FLOW, Room.FREE_WINDOWS, Room.FREE_DETAIL]] = NONE
     room[Room.FREE_KEYS :] = NONE
     room[Room.KEYS_MAX], room[Room.CLIENT_MAX], room[Room.POOL_MAX] = keys_max, client_max, pool_max
+    room[Room.SHARE] = pool_max // CLIENT_PART
     return State(
         flows=np.zeros(START, FLOW),
         windows=np.zeros(START, WINDOWS),
@@ -90,7 +92,7 @@ class Flows:
 
     @property
     def forgotten(self) -> int:
-        """How often a flow forgot what it saw, since the room for names was full."""
+        """How often a flow forgot what it saw, since the room for names, or its client's part of it, was full."""
         return int(self.state.room[Room.FORGOTTEN])
 
     @property
@@ -118,7 +120,7 @@ class Flows:
             row = len(self.clients)
             if row == len(self.state.clients):
                 self._extend("clients")
-        self.state.clients[row] = (0, 0, NONE, client == "", NONE)
+        self.state.clients[row] = (0, 0, NONE, client == "", NONE, 0)
         self.clients[client] = row
         return row
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from agents.flows import Flows
 from agents.kernels import copying
 from agents.kernels.flows import greet_all
-from agents.kernels.seen import ROW_WORDS
+from agents.kernels.seen import ROW_WORDS, SIZE_MIN
 from agents.kernels.state import DETAIL, FLOW, NONE, WINDOWS, Room
 from agents.siphash import Key
 from agents.windows import SAMPLES
@@ -134,7 +134,8 @@ def _copy_in(flows: Flows, kept: Kept) -> int:
         raise ValueError("cannot restore windows: the file is cut off")
     if len(words) and not 0 <= kept.flows["client"].min() <= kept.flows["client"].max() < len(kept.clients):
         raise ValueError("cannot restore windows: a flow of no client")
-    fits = np.searchsorted(np.cumsum(words), room[Room.POOL_MAX] - 2 * ROW_WORDS, side="right")
+    space = room[Room.POOL_MAX] - 2 * ROW_WORDS - (room[Room.KEYS_MAX] << SIZE_MIN)
+    fits = np.searchsorted(np.cumsum(words), space, side="right")
     take = int(min(len(words), room[Room.KEYS_MAX], fits))
     flows.key = kept.hash_key
     flows.make_room_for(take, int(words[:take].sum()))

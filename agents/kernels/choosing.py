@@ -36,7 +36,8 @@ def choice(state: State, asked: Asked, i: int, flow: Any) -> float:
             return 0.0
         if flow["own_types"][place] == qtype:
             return 0.0
-    if remember(flow, state.pool, state.room, asked.domain[i] ^ (np.uint64(qtype) * MIX_CHOICE)):
+    key = asked.domain[i] ^ (np.uint64(qtype) * MIX_CHOICE)
+    if remember(flow, state.clients[flow["client"]], state.pool, state.room, key):
         flow["types"] += 1
     carried = math.log2(flow["types"] + USUALLY) / 8
     flow["leaked"] += carried

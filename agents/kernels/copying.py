@@ -76,6 +76,7 @@ def copy_in(
             flow["size"], flow["seen"], flow["older_at"] = 0, 0, NONE
             continue
         piece = 1 << int(flow["size"])
+        state.clients[client]["words"] += words[i]
         flow["seen_at"] = take(state.pool, room, flow["size"])
         state.pool[flow["seen_at"] : flow["seen_at"] + piece] = keys[key : key + piece]
         flow["seen"] = 0

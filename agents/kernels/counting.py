@@ -41,7 +41,7 @@ def answers(state: State, asked: Asked, i: int, flow: Any) -> float:
     if CARRYING[asked.qtype[i]] == 0 or size <= 0:
         return 0.0
     mixed = asked.name[i] ^ (np.uint64(asked.qtype[i]) * MIX_TYPE) ^ (np.uint64(asked.rlen[i]) * MIX_SIZE)
-    if not remember(flow, state.pool, state.room, mixed):
+    if not remember(flow, state.clients[flow["client"]], state.pool, state.room, mixed):
         return 0.0
     flow["bytes_in"] += size
     return float(size)
@@ -74,13 +74,13 @@ def _numbered(state: State, asked: Asked, i: int, flow: Any) -> float:
 def price(state: State, asked: Asked, i: int, flow: Any, amounts: NDArray[np.float32]) -> bool:
     """What a name newly carries, bytes; False if it was asked for before, or has nothing below its domain."""
     first, last = asked.parts[i], asked.parts[i + 1]
-    if first == last or not remember(flow, state.pool, state.room, asked.name[i]):
+    if first == last or not remember(flow, state.clients[flow["client"]], state.pool, state.room, asked.name[i]):
         return False
     numbered = _numbered(state, asked, i, flow)
     information = encoded = 0.0
     for part in range(first, last):
         bits = asked.bits[part]
-        if remember(flow, state.pool, state.room, asked.key[part]):
+        if remember(flow, state.clients[flow["client"]], state.pool, state.room, asked.key[part]):
             information += bits
             encoded += bits * asked.encoded[part]
         else:  # one of those that were there before

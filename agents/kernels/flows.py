@@ -110,13 +110,13 @@ def is_full(state: State, client: int) -> bool:
 def drop(state: State, row: int) -> None:
     """Give back all that a flow holds; the index is to be filled anew afterwards (enter_all)."""
     flow = state.flows[row]
-    forget(flow, state.pool, state.room)
+    client = state.clients[flow["client"]]
+    forget(flow, client, state.pool, state.room)
     if flow["windows"] != NONE:
         give_windows(state.windows, state.room, flow["windows"])
     if flow["detail"] != NONE:
         state.details[flow["detail"]]["next"] = state.room[FREE_DETAIL]
         state.room[FREE_DETAIL] = flow["detail"]
-    client = state.clients[flow["client"]]
     client["held"] -= 1
     if client["scattered"] == row:
         client["scattered"] = NONE

@@ -1,7 +1,9 @@
 """What a flow has seen, by 64-bit key: one by one while few, then in two generations of a Bloom filter (Bloom 1970).
 
 A filter may overlook a new key; it never takes one for new that it holds. Keys lie in one pool for all flows, in
-pieces of 2, 4, 8 … words; pieces given back are kept in a list by size.
+pieces of 2, 4, 8 … words; pieces given back are kept in a list by size, and halved where smaller ones are wanted.
+A client has a share of the pool, and the smallest piece of every flow is set aside: whoever fills the pool makes
+his own flows forget, which counts repeats as new, and none of anybody blind.
 """
 
 from __future__ import annotations
@@ -32,23 +34,39 @@ ROW_WORDS = 4 << SKETCH
 """Words that the keys of one query may need at most: doubling up to a filter, and a second one."""
 assert Room.FREE_KEYS + SKETCH < ROOM_SIZE
 FREE_KEYS, POOL, POOL_MAX, FORGOTTEN = int(Room.FREE_KEYS), int(Room.POOL), int(Room.POOL_MAX), int(Room.FORGOTTEN)
+KEYS_MAX, SHARE = int(Room.KEYS_MAX), int(Room.SHARE)
 ONE = np.uint64(1)
 
 
 @kernel_in_place
 def take(pool: NDArray[np.uint64], room: NDArray[np.int64], size: int) -> int:
-    """A zeroed piece of 2**size words; NONE where the pool has no more."""
+    """A zeroed piece of 2**size words; NONE where the pool has no more. There is always one of the smallest a flow."""
     words = 1 << int(size)
+    aside = room[KEYS_MAX] << SIZE_MIN if size > SIZE_MIN else 0
+    at = _listed(pool, room, size)
+    if at == NONE and room[POOL] + words <= min(len(pool), room[POOL_MAX] - aside):
+        at = room[POOL]
+        room[POOL] += words
+    larger = size
+    while at == NONE and larger < SKETCH:
+        larger += 1
+        at = _listed(pool, room, larger)
+    if at == NONE:
+        return NONE
+    while larger > size:
+        larger -= 1
+        give(pool, room, at + (1 << larger), larger)
+    for i in range(at, at + words):
+        pool[i] = 0
+    return int(at)
+
+
+@kernel_in_place
+def _listed(pool: NDArray[np.uint64], room: NDArray[np.int64], size: int) -> int:
+    """A piece of this size that was given back, or NONE."""
     at = room[FREE_KEYS + size]
     if at != NONE:
         room[FREE_KEYS + size] = np.int64(pool[at]) - 1
-    else:
-        at = room[POOL]
-        if at + words > len(pool):
-            return NONE
-        room[POOL] += words
-    for i in range(at, at + words):
-        pool[i] = 0
     return int(at)
 
 
@@ -57,6 +75,24 @@ def give(pool: NDArray[np.uint64], room: NDArray[np.int64], at: int, size: int) 
     """Give a piece back."""
     pool[at] = np.uint64(room[FREE_KEYS + size] + 1)
     room[FREE_KEYS + size] = at
+
+
+@kernel_in_place
+def _claim(client: Any, pool: NDArray[np.uint64], room: NDArray[np.int64], size: int) -> int:
+    """A piece for a flow of this client (a row of state.CLIENT), or NONE: its share is used up, or the pool."""
+    words = 1 << int(size)
+    if size > SIZE_MIN and client["words"] + words > room[SHARE]:
+        return NONE
+    at = take(pool, room, size)
+    if at != NONE:
+        client["words"] += words
+    return at
+
+
+@kernel_in_place
+def _release(client: Any, pool: NDArray[np.uint64], room: NDArray[np.int64], at: int, size: int) -> None:
+    client["words"] -= 1 << int(size)
+    give(pool, room, at, size)
 
 
 @kernel_in_place
@@ -127,15 +163,13 @@ def _move(flow: Any, pool: NDArray[np.uint64], at: int, size: int) -> None:
 
 
 @kernel_in_place
-def _grow(flow: Any, pool: NDArray[np.uint64], room: NDArray[np.int64]) -> None:
+def _grow(flow: Any, client: Any, pool: NDArray[np.uint64], room: NDArray[np.int64]) -> None:
     """Make room for another key: a larger piece, at EXACT_MAX a filter; where there is none, forget and begin anew."""
     if flow["seen_at"] == NONE:
-        at, size = take(pool, room, SIZE_MIN), SIZE_MIN
-        if at != NONE:
-            flow["seen_at"], flow["size"] = at, size
+        flow["seen_at"], flow["size"] = _claim(client, pool, room, SIZE_MIN), SIZE_MIN
         return
     size = flow["size"] + 1 if flow["seen"] < EXACT_MAX and flow["size"] < SIZE_MAX else SKETCH
-    at = take(pool, room, size)
+    at = _claim(client, pool, room, size)
     if at == NONE:
         room[FORGOTTEN] += 1
         for i in range(flow["seen_at"], flow["seen_at"] + (1 << int(flow["size"]))):
@@ -143,19 +177,21 @@ def _grow(flow: Any, pool: NDArray[np.uint64], room: NDArray[np.int64]) -> None:
         flow["seen"] = 0
         return
     _move(flow, pool, at, size)
-    give(pool, room, flow["seen_at"], flow["size"])
+    _release(client, pool, room, flow["seen_at"], flow["size"])
     flow["seen_at"], flow["size"] = at, size
 
 
 @kernel_in_place
-def _remember_in_filter(flow: Any, pool: NDArray[np.uint64], room: NDArray[np.int64], key: np.uint64) -> bool:
+def _remember_in_filter(
+    flow: Any, client: Any, pool: NDArray[np.uint64], room: NDArray[np.int64], key: np.uint64
+) -> bool:
     new = _mark(pool, flow["seen_at"], key, True)
     if new and flow["older_at"] != NONE:
         new = _mark(pool, flow["older_at"], key, False)
     if new and (key & np.uint64(255)) == 0 and _is_full(pool, flow["seen_at"]):
         fresh = flow["older_at"]
         if fresh == NONE:
-            fresh = take(pool, room, SKETCH)
+            fresh = _claim(client, pool, room, SKETCH)
         if fresh == NONE:
             room[FORGOTTEN] += 1
             fresh = flow["seen_at"]
@@ -168,33 +204,30 @@ def _remember_in_filter(flow: Any, pool: NDArray[np.uint64], room: NDArray[np.in
 
 
 @kernel_in_place
-def remember(flow: Any, pool: NDArray[np.uint64], room: NDArray[np.int64], key: np.uint64) -> bool:
-    """Remember a key; True if it was new. flow: a row of state.FLOW."""
+def remember(flow: Any, client: Any, pool: NDArray[np.uint64], room: NDArray[np.int64], key: np.uint64) -> bool:
+    """Remember a key; True if it was new. flow: a row of state.FLOW; client: its row of state.CLIENT."""
     if key == 0:
         key = ONE
     if flow["size"] == SKETCH:
-        return _remember_in_filter(flow, pool, room, key)
+        return _remember_in_filter(flow, client, pool, room, key)
     if flow["seen_at"] != NONE and _holds(pool, flow["seen_at"], flow["size"], key):
         return False
     words = 1 << int(flow["size"]) if flow["seen_at"] != NONE else 0
     full = flow["seen"] >= words if words < CROWDED else flow["seen"] * 4 >= words * 3
     if full or flow["seen"] >= EXACT_MAX:
-        _grow(flow, pool, room)
+        _grow(flow, client, pool, room)
         if flow["size"] == SKETCH:
-            return _remember_in_filter(flow, pool, room, key)
-    if flow["seen_at"] == NONE:  # no room for a single key: what cannot be told from a repeat is taken for one
-        room[FORGOTTEN] += 1
-        return False
+            return _remember_in_filter(flow, client, pool, room, key)
     _insert(pool, flow["seen_at"], flow["size"], key)
     flow["seen"] += 1
     return True
 
 
 @kernel_in_place
-def forget(flow: Any, pool: NDArray[np.uint64], room: NDArray[np.int64]) -> None:
+def forget(flow: Any, client: Any, pool: NDArray[np.uint64], room: NDArray[np.int64]) -> None:
     """Give back all that a flow remembers."""
     if flow["seen_at"] != NONE:
-        give(pool, room, flow["seen_at"], flow["size"])
+        _release(client, pool, room, flow["seen_at"], flow["size"])
     if flow["older_at"] != NONE:
-        give(pool, room, flow["older_at"], SKETCH)
+        _release(client, pool, room, flow["older_at"], SKETCH)
     flow["seen_at"], flow["older_at"], flow["seen"], flow["size"] = NONE, NONE, 0, 0

@@ -85,6 +85,7 @@ CLIENT = np.dtype(
         ("scattered", np.int32),  # its flow of scattered names, or NONE
         ("nobody", np.uint8),  # the source did not say who asked: no client whose carriers add up
         ("carriers_at", np.int32),  # row of State.carriers, or NONE
+        ("words", np.int32),  # of State.pool that its flows hold
     ]
 )
 
@@ -159,12 +160,13 @@ class Room(IntEnum):
     FREE_DETAIL = 6
     POOL = 7  # words ever handed out
     REFUSED = 8
-    FORGOTTEN = 9  # flows whose keys were forgotten since the pool was full
+    FORGOTTEN = 9  # how often a flow forgot its keys, since the pool or its client's share was full
     FAMILIAR = 10  # domains counted
     KEYS_MAX = 11
     CLIENT_MAX = 12
     POOL_MAX = 13
     CARRIERS = 14  # rows of `carriers` handed out; a sweep takes them back
+    SHARE = 15  # words of the pool that one client's flows may hold, their smallest pieces apart
     FREE_KEYS = 16  # from here on, by size: first free place of the pool
 
 

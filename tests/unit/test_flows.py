@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import random
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agents.flows import CLIENT_MIN, IDLE_S
 from agents.kernels.counting import EVIDENCE_BYTES
 from agents.kernels.flows import CARRIER_NAMES, FAMILIAR_AGE_S, FAMILIAR_CLIENTS, FAMILIAR_FACTOR
+from agents.kernels.judging import SWEEP_S
 from agents.kernels.state import CARRIERS_MAX, NONE, Room
 from agents.windows import WINDOWS_S
 from tests.judged import START, Judged, ask, key_of
@@ -186,6 +188,7 @@ def test_whatever_comes_and_goes_all_places_are_given_back(domains: list[int], k
         judged.flows.forget(row)
     room = judged.flows.state.room
     assert len(judged.flows) == room[Room.LIVE] == 0
+    assert not judged.flows.state.clients["words"].any()
     assert room[Room.FLOWS] <= keys_max
     assert room[Room.WINDOWS] <= room[Room.FLOWS] and room[Room.DETAILS] <= room[Room.FLOWS]
     assert not judged.flows.samples
@@ -207,6 +210,51 @@ def test_where_the_room_for_names_is_full_flows_forget_and_memory_stays() -> Non
     assert judged.flows.bytes_held == middle
     assert len(judged.flows.state.pool) <= judged.flows.state.room[Room.POOL_MAX]
     assert judged.view("192.0.2.3", "3.com").names >= 0.9 * 12 * 60, "they go on counting"
+
+
+def fill_memory(judged: Judged, clients: int) -> None:
+    """So many clients ask for as many names below as many domains as they can, with nothing that is evidence."""
+    for client in range(clients):
+        for domain in range(130):
+            names = range(domain * 600, domain * 600 + 600)
+            judged.ask(
+                *(ask(n, domain=f"{domain}.com", client=f"flood-{client}", bits=0.0, encoded=False) for n in names)
+            )
+
+
+@pytest.mark.parametrize("clients", [1, 12])
+def test_who_fills_the_room_for_names_hides_no_tunnel_that_begins_afterwards(clients: int) -> None:
+    judged = Judged(1000)
+    fill_memory(judged, clients)
+    assert judged.flows.forgotten > 0
+    for client in ("flood-0", "192.0.2.7") if clients < 8 else ("flood-0",):
+        late = START + 2 * SWEEP_S
+        found = judged.ask(*(ask(n, late, domain="evil.com", client=client) for n in range(12)))
+        assert found[-1].kind == "encoded" and found[-1].ratio >= 1
+        assert judged.view(client, "evil.com").names == 12
+
+
+def test_and_costs_the_others_none_of_their_memory() -> None:
+    judged = Judged(1000)
+    fill_memory(judged, 1)
+    forgotten = judged.flows.forgotten
+    names = [ask(n, domain="shop.com", client="192.0.2.7", bits=8.0, encoded=False) for n in range(400)]
+    judged.ask(*names, *names)
+    assert judged.view("192.0.2.7", "shop.com").names == 400, "none is taken for a new one again"
+    assert judged.flows.forgotten == forgotten
+
+
+def test_room_that_was_given_back_in_large_pieces_is_used_in_small_ones() -> None:
+    judged = Judged(1000)
+    fill_memory(judged, 7)
+    for row in judged.flows.rows(lambda flows: flows["used"] == 1):
+        judged.flows.forget(row)
+    forgotten = judged.flows.forgotten
+    for domain in range(100):
+        names = [ask(n, domain=f"shop-{domain}.com", client=f"{domain}", bits=1.0, encoded=False) for n in range(60)]
+        judged.ask(*names, *names)
+        assert judged.view(f"{domain}", f"shop-{domain}.com").names == 60
+    assert judged.flows.forgotten == forgotten
 
 
 BYTES_A_DOMAIN = 530

@@ -6,6 +6,7 @@ import os
 import random
 import subprocess
 import sys
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from numpy.typing import NDArray
 
 from agents import kernels
 from agents.kernels import seen
-from agents.kernels.state import FLOW, NONE, ROOM_SIZE, Room, Told
+from agents.kernels.state import CLIENT, FLOW, NONE, ROOM_SIZE, Room, Told
 from agents.policy import evidence_of
 from tests.judged import Judged
 from tests.plain_flow import Memory, Query
@@ -123,36 +124,58 @@ def test_and_where_nothing_changes_but_the_record_type() -> None:
     compare(steps, [100, 300], 1000, 125, 1.0)
 
 
-def kernel_memory(words: int) -> tuple[np.void, NDArray[np.uint64], NDArray[np.int64]]:
+def kernel_memory(words: int) -> tuple[np.void, np.void, NDArray[np.uint64], NDArray[np.int64]]:
     flow = np.zeros(1, FLOW)[0]
     flow["seen_at"] = flow["older_at"] = NONE
     room = np.zeros(ROOM_SIZE, np.int64)
-    room[Room.FREE_KEYS :] = NONE
-    return flow, np.zeros(words, np.uint64), room
+    room[Room.FREE_KEYS :], room[[Room.POOL_MAX, Room.SHARE]] = NONE, words
+    return flow, np.zeros(1, CLIENT)[0], np.zeros(words, np.uint64), room
 
 
 @UNHURRIED
 @given(st.lists(st.integers(0, 2**64 - 1) | st.integers(0, 20), max_size=300), st.integers(1, 40))
 def test_a_memory_remembers_as_the_plain_one_does(keys: list[int], times: int) -> None:
     """Keys in the neighbourhood of each other, too, so that a filter and its doubling are reached."""
-    flow, pool, room = kernel_memory(4 << seen.SKETCH)
+    flow, client, pool, room = kernel_memory(4 << seen.SKETCH)
     plain = Memory()
     with np.errstate(over="ignore"):
         for shift in range(times):
             for key in keys:
                 key = (key + shift * 0x9E3779B97F4A7C15) % 2**64
-                assert seen.remember(flow, pool, room, np.uint64(key)) == plain.add(key)
+                assert seen.remember(flow, client, pool, room, np.uint64(key)) == plain.add(key)
 
 
 def test_and_through_generations_of_its_filter() -> None:
-    flow, pool, room = kernel_memory(8 << seen.SKETCH)
+    flow, client, pool, room = kernel_memory(8 << seen.SKETCH)
     plain, rng = Memory(), random.Random(3)
     recent: list[int] = []
     for _ in range(70_000):
         key = rng.choice(recent) if recent and rng.random() < 0.2 else rng.randrange(2**64)
         recent = [*recent[-50:], key]
-        assert seen.remember(flow, pool, room, np.uint64(key)) == plain.add(key)
+        assert seen.remember(flow, client, pool, room, np.uint64(key)) == plain.add(key)
     assert plain.older, "two generations were used"
+
+
+@UNHURRIED
+@given(st.lists(st.tuples(st.integers(seen.SIZE_MIN, seen.SKETCH), st.booleans()), max_size=60), st.integers(0, 300))
+def test_pieces_of_the_pool_lie_apart_and_the_smallest_are_set_aside(
+    steps: list[tuple[int, bool]], keys_max: int
+) -> None:
+    _, _, pool, room = kernel_memory(4 << seen.SKETCH)
+    room[Room.KEYS_MAX] = keys_max
+    held: list[tuple[int, int]] = []
+    for size, back in steps:
+        if back and held:
+            seen.give(pool, room, *held.pop(size % len(held)))
+        elif (at := seen.take(pool, room, size)) != NONE:
+            assert not pool[at : at + (1 << size)].any()
+            pool[at : at + (1 << size)] = 1
+            held.append((at, size))
+    small = sum(size == seen.SIZE_MIN for _, size in held)
+    held += [(seen.take(pool, room, seen.SIZE_MIN), seen.SIZE_MIN) for _ in range(keys_max - small)]
+    places = sorted((at, at + (1 << size)) for at, size in held)
+    assert all(at >= 0 and end <= len(pool) for at, end in places)
+    assert all(end <= at for (_, end), (at, _) in pairwise(places))
 
 
 SHOWN = """
