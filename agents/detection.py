@@ -165,6 +165,8 @@ class TunnelDetector:
             size=np.diff(names.starts),
             name=found.name_key,
             domain=found.domain_key,
+            shape=found.shape_key,
+            digits=found.digits,
             discount=self.services.factors(found.names),
             secret=secret | outside,
             scoped=self._scoped(batch.qtype, found),

@@ -14,9 +14,12 @@ from agents.kernels.policy import (
     FRESH_BYTES_AT,
     FRESH_ENCODED_AT,
     FRESH_NAME_AT,
+    LIMIT_ROWS,
     MIN_NAMES_AT,
     RULES,
     SCATTERED_AT,
+    SPARED_BYTES,
+    SPARED_NAMES,
 )
 from agents.kernels.state import Kind
 from agents.letters import HEX
@@ -28,16 +31,20 @@ INFORMATION_BYTES = {60: 500.0, 600: 800.0, 3600: 1_000.0, 86_400: 2_500.0, 604_
 ENCODED_BYTES = {60: 100.0, 600: 140.0, 3600: 200.0, 86_400: 400.0, 604_800: 900.0}
 """The same for labels that read as encoded data. The highest of the benign development captures, known services
 apart, are 48 bytes in an hour and 38 in a day for one client (docs/detection.md)."""
-SPREAD_BYTES = {3600: 300.0, 86_400: 800.0}
+SPREAD_BYTES = {3600: 220.0, 86_400: 800.0}
 """The same, summed over all carriers of one client: data split over domains."""
 ANSWER_BYTES = {60: 6_000.0, 3600: 12_000.0, 86_400: 30_000.0}
 """Bytes in answers of types that carry text or names, each name, type and size counted once."""
 CHOICE_BYTES = {3600: 150.0}
 """Bytes in the choice of record types below one domain: types that not everybody asks for, beyond a flow's first."""
-FRESH_NAMES = {3600: 15.0, 86_400: 60.0}
-"""Encoded names below one domain per window, where the flow is little else: a few short names a minute."""
-SPREAD_FRESH_NAMES = {3600: 24.0, 86_400: 100.0}
-"""The same, summed over all carriers of one client."""
+FRESH_NAMES = {3600: 12.0, 86_400: 24.0}
+"""Encoded names below one domain per window, where the flow is little else: a few short names a minute. A burst counts
+once (kernels/judging.BURST_S). The highest of the benign development captures are 7, of the look-alikes 12 in a day."""
+SPREAD_FRESH_NAMES = FRESH_NAMES
+"""The same, summed over those carriers of one client that are little else."""
+SPREAD_SPARED_BYTES, SPREAD_SPARED_NAMES = {3600: 15.0, 86_400: 50.0}, {3600: 1.0, 86_400: 4.0}
+"""What each carrier may carry before it adds to its client's sums: pages take a few keyed hosts each from many third
+parties, and the more pages, the more of them."""
 FRESH_BYTES_A_NAME = 3.5
 """What each of those must carry at least, on average."""
 FRESH_ENCODED_SHARE, FRESH_NAME_SHARE = 0.85, 0.4
@@ -143,7 +150,7 @@ class Limits:
 
 def limits_of(factor: float = 1.0) -> Limits:
     """All limits; what is told of them is at `factor` times their number."""
-    table = np.full((len(Kind) - 1, len(WINDOWS_S)), np.inf)
+    table = np.full((LIMIT_ROWS, len(WINDOWS_S)), np.inf)
     for kind, by_window in (
         (Kind.INFORMATION, INFORMATION_BYTES),
         (Kind.ENCODED, ENCODED_BYTES),
@@ -153,6 +160,8 @@ def limits_of(factor: float = 1.0) -> Limits:
         (Kind.SPREAD_FRESH, SPREAD_FRESH_NAMES),
         (Kind.SCATTERED, SCATTERED_BYTES),
         (Kind.CHOICE, CHOICE_BYTES),
+        (SPARED_BYTES, SPREAD_SPARED_BYTES),
+        (SPARED_NAMES, SPREAD_SPARED_NAMES),
     ):
         for window_s, limit in by_window.items():
             table[kind, WINDOWS_S.index(window_s)] = limit

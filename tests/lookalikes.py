@@ -1,6 +1,6 @@
 """Benign traffic that looks like exfiltration: clients with roles, a day's clock, and answers.
 
-`traffic(seed)` gives a day of 50 clients; the kinds of asking are in lookalike_kinds.py.
+`traffic(seed)` gives a day of 58 clients; the kinds of asking are in lookalike_kinds.py and lookalike_hosts.py.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from typing import NamedTuple
 from agents.names import from_text
 from agents.types import Row
 from agents.wire import type_number
+from tests import lookalike_hosts as hosts
 from tests import lookalike_kinds as kinds
 from tests.lookalike_kinds import Ask, Kind
 
@@ -33,11 +34,24 @@ OFFICE_PC: dict[Kind, int] = {
     kinds.probes: 5,
     kinds.telemetry: 12,
     kinds.video: 1,
+    hosts.shards: 15,
+    hosts.tenants: 10,
+    hosts.updates: 12,
+    hosts.meetings: 4,
 }
 ROLES = (
     Role(26, OFFICE_PC),
     Role(
-        8, {kinds.page: 60, kinds.multicast: 20, kinds.video: 6, kinds.games: 15, kinds.telemetry: 8, kinds.probes: 2}
+        8,
+        {
+            kinds.page: 60,
+            kinds.multicast: 20,
+            kinds.video: 6,
+            kinds.games: 15,
+            kinds.telemetry: 8,
+            kinds.probes: 2,
+            hosts.shards: 40,
+        },
     ),
     Role(2, {kinds.mail: 450, kinds.certificates: 2}),
     Role(1, {kinds.delivery: 450}),
@@ -47,7 +61,12 @@ ROLES = (
     Role(1, {kinds.reverse_logs: 100}),
     Role(1, {kinds.reverse_sweep: 12, kinds.directory: 4}),
     Role(4, {kinds.things: 150, kinds.multicast: 30}),
-    Role(2, {kinds.games: 40, kinds.video: 20, kinds.page: 20}),
+    Role(2, {kinds.games: 40, kinds.video: 20, kinds.page: 20, hosts.shards: 30, hosts.updates: 30}),
+    Role(2, {hosts.fleet: 60, hosts.scaled: 40}),
+    Role(1, {hosts.subscribers: 150}),
+    Role(
+        5, {kinds.page: 30, hosts.previews: 15, hosts.scaled: 20, hosts.tenants: 15, hosts.meetings: 5, kinds.cloud: 30}
+    ),
 )
 
 

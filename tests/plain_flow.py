@@ -13,6 +13,7 @@ import numpy as np
 
 from agents.kernels.choosing import USUAL_TYPES
 from agents.kernels.counting import ANSWER_FRAME, ANSWERED_BYTES, CARRYING_TYPES, EVIDENCE_BYTES, SAMPLES
+from agents.kernels.judging import BURST_S
 from agents.kernels.seen import EXACT_MAX, FULL_BITS, SKETCH_BITS, SKETCH_HASHES
 from agents.kernels.state import (
     ANSWERS,
@@ -56,6 +57,7 @@ class Query:
     qtype: int = 1
     rlen: int = -1
     discount: float = 1.0
+    numbered: tuple[int, str] | None = None  # identity of its shape, and its digits
     secret: bool = False
     scoped: bool = False
 
@@ -143,6 +145,7 @@ class Flow:
     encoded: float = 0.0
     bytes_in: int = 0
     types: list[int] = field(default_factory=list)  # unusual ones, in the order in which they came
+    last_numbered: tuple[int, str] = (0, "")
     lent: float = 0.0
     alone: bool = False
     watched: bool = False
@@ -160,6 +163,7 @@ class Flow:
 
     def add(self, query: Query, discount: float) -> tuple[bool, list[float]]:
         """Count a query; whether its name is new, and what counts of it towards the limits (in the order of sums)."""
+        paused = self.queries == 0 or query.ts - self.last_seen >= BURST_S
         self.queries += 1
         self.last_seen = max(self.last_seen, query.ts)
         answers, choice = self._answers(query) / discount, self._choice(query) / discount
@@ -168,7 +172,7 @@ class Flow:
         amounts[INFORMATION] = single(single(information) / discount)
         amounts[ENCODED] = single(single(encoded) / discount)
         amounts[NAMES] = float(new)
-        amounts[ENCODED_NAMES] = single(1 / discount) if encoded > 0 else 0.0
+        amounts[ENCODED_NAMES] = single(1 / discount) if encoded > 0 and paused else 0.0
         amounts[ANSWERS], amounts[CHOICE] = single(answers), single(choice)
         if new or answers > 0 or choice > 0:
             self.note(query.ts, amounts)
@@ -219,6 +223,7 @@ class Flow:
         """(whether the name is new, bytes of information, bytes of it that read as encoded)."""
         if not query.parts or not self.memory.add(query.name):
             return False, 0.0, 0.0
+        digits = self._numbered(query)
         information = encoded = 0.0
         for part in query.parts:
             if self.memory.add(part.key):
@@ -226,11 +231,28 @@ class Flow:
                 encoded += part.bits * part.encoded
             else:  # which of those that were there before
                 information += min(part.bits, math.log2(self.names + 2))
+        if digits is not None:
+            information, encoded = min(information, digits), 0.0
         self.names += 1
         self.encoded_names += encoded > 0
         self.leaked += information / 8
         self.encoded += encoded / 8
         return True, information / 8, encoded / 8
+
+    def _numbered(self, query: Query) -> float | None:
+        """Bits of a name that differs from earlier ones in its numbers alone: which digits, and what they are
+        instead."""
+        if query.numbered is None:
+            return None
+        (shape, digits), last = query.numbered, self.last_numbered
+        self.last_numbered = query.numbered
+        changed = len(digits)
+        if last[0] == shape and len(last[1]) == len(digits):
+            changed = max(sum(a != b for a, b in zip(digits, last[1], strict=True)), 1)
+        if self.memory.add(shape):
+            return None
+        each = math.log2(10)
+        return min(len(digits) * each, changed * (each + math.log2(len(digits))))
 
     def view(self) -> View:
         """As agents/flows.py shows a flow."""

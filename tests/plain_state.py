@@ -14,6 +14,7 @@ from agents.flows import CLIENT_KEPT, IDLE_S
 from agents.kernels.choosing import USUAL_TYPES
 from agents.kernels.flows import CARRIER_NAMES, FAMILIAR_AGE_S, FAMILIAR_CLIENTS, FAMILIAR_FACTOR
 from agents.kernels.judging import DAY_S, PEAK_MIN, SCATTERED_BYTES, SCATTERED_NAMES, SWEEP_S
+from agents.kernels.policy import PART
 from agents.kernels.state import (
     ANSWERS,
     CARRIERS_MAX,
@@ -256,19 +257,30 @@ def _own(ts: float, flow: Flow) -> Evidence:
     return best
 
 
+def _beyond(flow: Flow, number: int, ts: float) -> tuple[float, float, float]:
+    """Bytes and, of a fresh flow, names beyond what any domain may carry in a window; all its encoded names."""
+    sums, seconds = flow.windows[number].sums(ts), WINDOWS_S[number]
+    names = min(sums[ENCODED_NAMES], sums[ENCODED] / policy.FRESH_BYTES_A_NAME)
+    return (
+        sums[ENCODED] - policy.SPREAD_SPARED_BYTES[seconds],
+        names - policy.SPREAD_SPARED_NAMES[seconds] if _is_fresh(flow) else -math.inf,
+        sums[ENCODED_NAMES],
+    )
+
+
 def _shared(best: Evidence, ts: float, flow: Flow, carriers: Sequence[Flow]) -> Evidence:
     """The same for what a client's carriers carried together."""
-    if len(carriers) < 2:
-        return best
     for number, seconds in enumerate(WINDOWS_S):
         if seconds not in policy.SPREAD_BYTES:
             continue
-        each = [carrier.windows[number].sums(ts) for carrier in carriers]
-        encoded, names = sum(one[ENCODED] for one in each), sum(one[ENCODED_NAMES] for one in each)
-        best = _louder(best, seconds, policy.SPREAD_BYTES, "spread", encoded, names, len(carriers))
-        if _is_fresh(flow):
-            amount = min(names, encoded / policy.FRESH_BYTES_A_NAME)
-            best = _louder(best, seconds, policy.SPREAD_FRESH_NAMES, "spread fresh", amount, names, len(carriers))
+        own = _beyond(flow, number, ts)
+        each = [_beyond(carrier, number, ts) for carrier in carriers]
+        kinds = ("spread", policy.SPREAD_BYTES), ("spread fresh", policy.SPREAD_FRESH_NAMES)
+        for one, (kind, limits) in enumerate(kinds):
+            loud = [(carried[one], carried[2]) for carried in each if carried[one] > 0]
+            amount, names = sum(carried for carried, _ in loud), sum(names for _, names in loud)
+            if len(loud) > 1 and PART * len(loud) * own[one] >= amount:
+                best = _louder(best, seconds, limits, kind, amount, names, len(loud))
     return best
 
 

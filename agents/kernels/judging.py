@@ -47,6 +47,9 @@ from agents.kernels.windows import ROWS, note, take_back
 
 SCATTERED_NAMES, SCATTERED_BYTES = 2, 6.0
 """A domain that a client asked for at most so many encoded names, of at least so many bytes each, is one of many."""
+BURST_S = 1.0
+"""Names asked for sooner after another query below their domain are one burst: a page takes many hosts at once. A
+carrier as fast as that is found by its bytes."""
 SCATTERED_KEY = np.uint64(0x5CA77E12ED)
 PEAK_MIN = 0.2
 """Evidence below it could not matter at any factor on the limits."""
@@ -216,6 +219,7 @@ def judge(
         discount = asked.discount[i] * familiar
         for one in range(SUMS):
             amounts[one] = 0.0
+        paused = flow["queries"] == 0 or ts - flow["last_seen"] >= BURST_S
         flow["queries"] += 1
         flow["last_seen"] = max(flow["last_seen"], ts)
         answered = answers(state, asked, i, flow) / discount
@@ -226,7 +230,7 @@ def judge(
             amounts[INFORMATION] /= discount
             amounts[ENCODED] /= discount
             amounts[NAMES] = 1.0 if new else 0.0
-            amounts[ENCODED_NAMES] = 1 / discount if encoded > 0 else 0.0
+            amounts[ENCODED_NAMES] = 1 / discount if encoded > 0 and paused else 0.0
             amounts[ANSWERS], amounts[CHOICE] = answered, chosen
             note(flow, state.windows, state.room, ts, amounts)
         keep(state, asked, i, row, new, told)

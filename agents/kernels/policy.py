@@ -32,6 +32,11 @@ from agents.kernels.windows import COUNT, sums
     BY_SCATTERED,
     BY_CHOICE,
 ) = (int(kind) for kind in Kind if kind != Kind.SECRET)
+SPARED_BYTES, SPARED_NAMES = len(Kind) - 1, len(Kind)
+"""Rows of `limits` below the kinds': what each carrier may carry before it adds to its client's sum."""
+LIMIT_ROWS = len(Kind) + 1
+PART = 2
+"""Part of the mean, as its divisor, from which a carrier has its part in what several carried."""
 MIN_NAMES_AT, FRESH_BYTES_AT, FRESH_ENCODED_AT, FRESH_NAME_AT, FACTOR_AT, SCATTERED_AT = range(6)
 """Places in `rules`, which agents/policy.py fills."""
 RULES = 6
@@ -98,6 +103,19 @@ def own(
 
 
 @kernel_in_place
+def _bytes_beyond(total: NDArray[np.float64], limits: NDArray[np.float64], number: int) -> float:
+    return float(total[ENCODED] - limits[SPARED_BYTES, number])
+
+
+@kernel_in_place
+def _names_beyond(
+    total: NDArray[np.float64], limits: NDArray[np.float64], rules: NDArray[np.float64], number: int
+) -> float:
+    """Names that carry enough, beyond those spared."""
+    return float(min(total[ENCODED_NAMES], total[ENCODED] / rules[FRESH_BYTES_AT]) - limits[SPARED_NAMES, number])
+
+
+@kernel_in_place
 def shared(
     evidence: Any,
     ts: float,
@@ -110,27 +128,33 @@ def shared(
     rules: NDArray[np.float64],
     total: NDArray[np.float64],
 ) -> None:
-    """Evidence of what a client's carriers (State.carriers), those not incidents by themselves, carried together."""
-    count = 0
-    for i in range(client["carriers"]):
-        count += flows[carriers[client["carriers_at"], i]]["alone"] == 0
-    if count < 2:
-        return
+    """Evidence of what a client's carriers (State.carriers), those not incidents by themselves, carried together.
+
+    Each counts with what it carried beyond what any domain may (SPARED_BYTES, SPARED_NAMES). It is evidence against a
+    flow that carried its part of it, half of the mean: not against what else the client happens to ask for.
+    """
     fresh = is_fresh(flow, rules)
     for number in range(COUNT):
-        if limits[BY_SPREAD, number] == np.inf:
+        if limits[BY_SPREAD, number] == np.inf and limits[BY_SPREAD_FRESH, number] == np.inf:
             continue
-        encoded = names = 0.0
+        encoded = names = short = short_names = 0.0
+        count = short_count = 0
         for i in range(client["carriers"]):
             carrier = flows[carriers[client["carriers_at"], i]]
-            if carrier["alone"] == 0:
-                sums(windows[carrier["windows"]], ts, number, total)
-                encoded += total[ENCODED]
-                names += total[ENCODED_NAMES]
-        _louder(evidence, limits, BY_SPREAD, number, encoded, names, count)
-        if fresh:
-            amount = min(names, encoded / rules[FRESH_BYTES_AT])
-            _louder(evidence, limits, BY_SPREAD_FRESH, number, amount, names, count)
+            if carrier["alone"]:
+                continue
+            sums(windows[carrier["windows"]], ts, number, total)
+            beyond = _bytes_beyond(total, limits, number)
+            if beyond > 0:
+                encoded, names, count = encoded + beyond, names + total[ENCODED_NAMES], count + 1
+            beyond = _names_beyond(total, limits, rules, number)
+            if beyond > 0 and is_fresh(carrier, rules):
+                short, short_names, short_count = short + beyond, short_names + total[ENCODED_NAMES], short_count + 1
+        sums(windows[flow["windows"]], ts, number, total)
+        if count > 1 and PART * count * _bytes_beyond(total, limits, number) >= encoded:
+            _louder(evidence, limits, BY_SPREAD, number, encoded, names, count)
+        if short_count > 1 and fresh and PART * short_count * _names_beyond(total, limits, rules, number) >= short:
+            _louder(evidence, limits, BY_SPREAD_FRESH, number, short, short_names, short_count)
 
 
 @kernel_in_place

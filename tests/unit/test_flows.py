@@ -135,7 +135,8 @@ def sharing(judged: Judged, *queries: Query) -> list[set[int]]:
 
 
 def carrier(domain: str, names: int, client: str = "192.0.2.7", bits: float = 40.0) -> list[Query]:
-    return [ask(f"{domain}{number}", domain=domain, client=client, bits=bits) for number in range(names)]
+    """One name after the other: what comes at once is a page's burst."""
+    return [ask(f"{domain}{i}", START + 2 * i, domain=domain, client=client, bits=bits) for i in range(names)]
 
 
 def test_a_domain_with_several_encoded_names_is_a_carrier_of_its_client() -> None:

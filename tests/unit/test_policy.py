@@ -214,8 +214,8 @@ def test_one_carrier_is_no_spread() -> None:
 
 def test_a_domain_that_is_an_incident_by_itself_counts_for_no_other() -> None:
     judged = Judged()
-    shop = [ask(i, domain="shop.com", bits=64.0) for i in range(5)]
-    tunnels = [[ask(f"{i} {half}", domain="evil.com", bits=64.0) for i in range(9)] for half in range(2)]
+    shop = [ask(i, START + 2 * i, domain="shop.com", bits=64.0) for i in range(5)]
+    tunnels = [[ask(f"{i} {half}", START + 2 * i, domain="evil.com", bits=80.0) for i in range(9)] for half in range(2)]
     alone = last(Judged(), shop)
     judged.ask(*tunnels[0])
     together = last(judged, shop)
