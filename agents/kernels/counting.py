@@ -56,7 +56,7 @@ def _numbered(state: State, asked: Asked, i: int, flow: Any) -> float:
     shape, digits = asked.shape[i], asked.digits[i]
     if digits == 0:
         return NONE
-    known = not remember(flow, state.pool, state.room, shape)
+    known = not remember(flow, state.clients[flow["client"]], state.pool, state.room, shape)
     count = int(digits >> np.uint64(COUNT_AT))
     changed = count
     if flow["shape"] == shape and flow["digits"] >> np.uint64(COUNT_AT) == digits >> np.uint64(COUNT_AT):
