@@ -16,6 +16,7 @@ from agents.kernels.policy import (
     FRESH_NAME_AT,
     LIMIT_ROWS,
     MIN_NAMES_AT,
+    QUIET_AT,
     RULES,
     SCATTERED_AT,
     SPARED_BYTES,
@@ -148,8 +149,8 @@ class Limits:
     rules: NDArray[np.float64]
 
 
-def limits_of(factor: float = 1.0) -> Limits:
-    """All limits; what is told of them is at `factor` times their number."""
+def limits_of(factor: float = 1.0, quiet_s: float = 3600.0) -> Limits:
+    """All limits; what is told of them is at `factor` times their number. An incident is over after `quiet_s`."""
     table = np.full((LIMIT_ROWS, len(WINDOWS_S)), np.inf)
     for kind, by_window in (
         (Kind.INFORMATION, INFORMATION_BYTES),
@@ -166,7 +167,8 @@ def limits_of(factor: float = 1.0) -> Limits:
         for window_s, limit in by_window.items():
             table[kind, WINDOWS_S.index(window_s)] = limit
     rules = np.zeros(RULES)
-    rules[MIN_NAMES_AT], rules[FACTOR_AT], rules[SCATTERED_AT] = MIN_NAMES, factor, SCATTERED_DOMAINS
+    rules[MIN_NAMES_AT], rules[SCATTERED_AT] = MIN_NAMES, SCATTERED_DOMAINS
+    rules[FACTOR_AT], rules[QUIET_AT] = factor, quiet_s
     rules[FRESH_BYTES_AT], rules[FRESH_ENCODED_AT], rules[FRESH_NAME_AT] = (
         FRESH_BYTES_A_NAME,
         FRESH_ENCODED_SHARE,

@@ -16,7 +16,7 @@ from tests import lookalike_hosts as hosts
 from tests import lookalike_kinds as kinds
 from tests.lookalike_kinds import Ask, Kind
 
-START = 1_767_571_200.0  # 2026-01-05, a Monday
+START, DAY_S = 1_767_571_200.0, 86_400  # 2026-01-05, a Monday
 
 
 class Role(NamedTuple):
@@ -53,8 +53,7 @@ ROLES = (
             hosts.shards: 40,
         },
     ),
-    Role(2, {kinds.mail: 450, kinds.certificates: 2}),
-    Role(1, {kinds.delivery: 450}),
+    Role(3, {kinds.mail: 1000, kinds.certificates: 2, kinds.delivery: 1000}),
     Role(2, {kinds.validating: 2000}),
     Role(1, {kinds.monitoring: 1}),
     Role(2, {kinds.pods: 350, kinds.certificates: 8, kinds.cloud: 150}),
@@ -104,6 +103,18 @@ def rows(seed: int, roles: tuple[Role, ...] = ROLES) -> list[tuple[Row, str]]:
             number += 1
             made += _day(random.Random(f"{seed}/{number}"), f"10.20.0.{number}", role)
     return sorted(made, key=lambda pair: pair[0][:3])
+
+
+def week(seed: int) -> Iterator[Row]:
+    """Seven days of all roles' clients, a day at a time in memory."""
+    late: list[Row] = []
+    for day in range(7):
+        made = ((row[0] + day * DAY_S, *row[1:]) for row in traffic(7 * seed + day))
+        both = sorted([*late, *made], key=lambda row: row[:3])
+        end = START + (day + 1) * DAY_S
+        yield from (row for row in both if row[0] < end)
+        late = [row for row in both if row[0] >= end]
+    yield from late
 
 
 def traffic(seed: int, roles: tuple[Role, ...] = ROLES) -> list[Row]:

@@ -13,6 +13,7 @@ import numpy as np
 
 from agents.kernels.choosing import USUAL_TYPES
 from agents.kernels.counting import ANSWER_FRAME, ANSWERED_BYTES, CARRYING_TYPES, EVIDENCE_BYTES, SAMPLES
+from agents.kernels.crowd import CROWD_DOMAINS, CROWD_MAX, DAY_S
 from agents.kernels.judging import BURST_S
 from agents.kernels.seen import EXACT_MAX, FULL_BITS, SKETCH_BITS, SKETCH_HASHES
 from agents.kernels.state import (
@@ -28,6 +29,9 @@ from agents.kernels.state import (
     WINDOWS_S,
 )
 from agents.windows import Flow as View
+
+QUIET_S = 3600.0
+"""An incident is over after so long without a query."""
 
 
 def single(number: float) -> float:
@@ -129,6 +133,27 @@ class Window:
             self.now, self.bucket = [0.0] * SUMS, bucket
 
 
+@dataclass(slots=True)
+class Client:
+    """On how many domains a client asked below on its last day, and on the one before."""
+
+    day: int = -1
+    today: int = 0
+    yesterday: int = 0
+
+    def meet(self, ts: float, flow: Flow) -> None:
+        day = math.floor(ts / DAY_S)
+        if day > self.day:
+            self.yesterday = self.today if day == self.day + 1 else 0
+            self.day, self.today = day, 0
+        if day == self.day and (flow.queries == 0 or math.floor(flow.last_seen / DAY_S) < day):
+            self.today += 1
+
+    @property
+    def crowd(self) -> float:
+        return min(max(max(self.today, self.yesterday) / CROWD_DOMAINS, 1.0), CROWD_MAX)
+
+
 @dataclass(slots=True, eq=False)
 class Flow:
     """What is known of one (client, domain)."""
@@ -160,6 +185,12 @@ class Flow:
     def has_evidence(self) -> bool:
         """Whether it showed enough not to make room for others."""
         return self.leaked >= EVIDENCE_BYTES
+
+    def pause(self, ts: float) -> None:
+        """An incident that was quiet for long is over; all that its windows hold has been told."""
+        if self.watched and ts - self.last_seen > QUIET_S:
+            self.watched = self.alone = False
+            self.windows = [Window(seconds) for seconds in WINDOWS_S]
 
     def add(self, query: Query, discount: float) -> tuple[bool, list[float]]:
         """Count a query; whether its name is new, and what counts of it towards the limits (in the order of sums)."""

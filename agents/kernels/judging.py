@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from agents.kernels import kernel_in_place
 from agents.kernels.choosing import USUAL, choice
 from agents.kernels.counting import EVENTS, PEAKS, answers, keep, price
+from agents.kernels.crowd import DAY_S, meet
 from agents.kernels.flows import (
     CARRIERS,
     DETAILS,
@@ -25,7 +26,7 @@ from agents.kernels.flows import (
     is_full,
     make,
 )
-from agents.kernels.policy import FACTOR_AT, clear, loudest, own, shared
+from agents.kernels.policy import FACTOR_AT, QUIET_AT, clear, loudest, own, shared
 from agents.kernels.seen import POOL, POOL_MAX, ROW_WORDS
 from agents.kernels.state import (
     ANSWERS,
@@ -43,7 +44,7 @@ from agents.kernels.state import (
     Stop,
     Told,
 )
-from agents.kernels.windows import ROWS, note, take_back
+from agents.kernels.windows import ROWS, note, settle, take_back
 
 SCATTERED_NAMES, SCATTERED_BYTES = 2, 6.0
 """A domain that a client asked for at most so many encoded names, of at least so many bytes each, is one of many."""
@@ -53,7 +54,7 @@ carrier as fast as that is found by its bytes."""
 SCATTERED_KEY = np.uint64(0x5CA77E12ED)
 PEAK_MIN = 0.2
 """Evidence below it could not matter at any factor on the limits."""
-DAY_S, SWEEP_S = 86_400, 60
+SWEEP_S = 60
 REFUSED = int(Room.REFUSED)
 DONE, NO_FLOWS, NO_PLACES, NO_WINDOWS, NO_DETAILS, NO_POOL, NO_FAMILIAR, NO_CARRIERS, SWEEP = map(int, Stop)
 BY_SPREAD, BY_SPREAD_FRESH = int(Kind.SPREAD), int(Kind.SPREAD_FRESH)
@@ -138,6 +139,8 @@ def _scatter(
     flow["lent"] += amounts[ENCODED]
     at = client["scattered"]
     sum_ = state.flows[at]
+    if sum_["watched"] and ts - sum_["last_seen"] > rules[QUIET_AT]:
+        settle(sum_, state.windows)
     sum_["last_seen"] = max(sum_["last_seen"], ts)
     sum_["queries"] += 1
     sum_["names"] += 1
@@ -148,7 +151,7 @@ def _scatter(
     keep(state, asked, i, at, True, told)
     evidence = told.evidence[i]
     clear(evidence)
-    own(evidence, ts, sum_, state.windows, limits, rules, total)
+    own(evidence, ts, sum_, client, state.windows, limits, rules, total)
     _note_peak(sum_, ts, evidence["ratio"], i, told)
     evidence["ratio"] /= rules[FACTOR_AT]
     evidence["limit"] *= rules[FACTOR_AT]
@@ -172,11 +175,11 @@ def _weigh(
     ts, flow, evidence = asked.ts[i], state.flows[row], told.evidence[i]
     clear(evidence)
     carries = asked.discount[i] <= 1 and not state.clients[flow["client"]]["nobody"] and carry(state, row)
-    own(evidence, ts, flow, state.windows, limits, rules, total)
+    client = state.clients[flow["client"]]
+    own(evidence, ts, flow, client, state.windows, limits, rules, total)
     if evidence["ratio"] >= rules[FACTOR_AT]:
         flow["alone"] = 1
     if carries and not flow["alone"]:
-        client = state.clients[flow["client"]]
         shared(evidence, ts, flow, client, state.carriers, state.flows, state.windows, limits, rules, total)
     _note_peak(flow, ts, evidence["ratio"], i, told)
     evidence["ratio"] /= rules[FACTOR_AT]
@@ -215,6 +218,9 @@ def judge(
             row = make(state, ts, domain, client)
             greet(state, ts, domain)
         flow = state.flows[row]
+        if flow["watched"] and ts - flow["last_seen"] > rules[QUIET_AT]:
+            settle(flow, state.windows)
+        meet(state.clients[client], flow, ts)
         familiar = familiar_factor(state, ts, domain)
         discount = asked.discount[i] * familiar
         for one in range(SUMS):

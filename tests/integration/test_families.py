@@ -8,8 +8,9 @@ from agents.types import Severity
 from tests.families import FAMILIES, incidents_of, laid_over, measured, office_day, session_of
 from tests.families_base import Family
 
-TOO_SLOW = {"sunburst", "shadowpad", "alma", "alina"}
-"""Beacons below every limit: a few a day, or four new digits each, or three an hour and domain over four domains."""
+TOO_SLOW = {"sunburst", "shadowpad", "alma", "alina", "spread_of_ten"}
+"""Beacons below the limits in some sessions or all: a few a day, four new digits each, three an hour or in all over
+several domains."""
 ANSWERED = {"morto"}
 """What it is told comes in answers of fixed names; nothing leaves."""
 QUERIES, BYTES = 60, 600

@@ -81,7 +81,7 @@ def test_a_flow_with_an_open_incident_is_never_dropped() -> None:
     assert (judged.knows(), judged.knows(domain="b.com")) == (True, False)
     row = judged.flows.find("192.0.2.7", key_of("evil.com"))
     assert row is not None
-    judged.flows.release(row, 0.0)
+    judged.flows.release(row)
     judged.ask(words("b.com", START + 2 * WINDOWS_S[-1]))
     assert (judged.knows(), judged.knows(domain="b.com")) == (False, True)
 

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agents.features import view_of
+from agents.kernels.crowd import CROWD_DOMAINS
 from agents.names import from_text
 from agents.policy import (
     CRITICAL_RATIO,
@@ -140,6 +141,17 @@ def test_data_split_over_domains_is_evidence_where_no_single_domain_is() -> None
     assert together.domains == 12
     text = incident_reasons("11.com", 5, 5, together, ["0.com", "1.com"])[0]
     assert "below 12 domains (0.com, 1.com)" in text
+
+
+def test_where_one_address_stands_for_many_more_adds_up_over_domains_and_no_more_below_one() -> None:
+    crowd = Judged(10_000, 10_000)
+    crowd.tell([ask("www", domain=f"site{n}.com", encoded=False, bits=8.0) for n in range(3 * CROWD_DOMAINS)])
+    several = [ask(i, domain=f"{n}.com", bits=64.0) for n in range(12) for i in range(5)]
+    alone, shared = last(Judged(), several), last(crowd, several)
+    assert shared.kind == alone.kind == "spread"
+    assert alone.ratio / 3.1 < shared.ratio <= alone.ratio / 3
+    one = [ask(i, domain="evil.com", bits=64.0) for i in range(20)]
+    assert last(crowd, one) == last(Judged(), one)
 
 
 def test_a_few_short_encoded_names_an_hour_are_evidence_where_the_flow_is_little_else() -> None:
