@@ -29,19 +29,18 @@ from agents.windows import WINDOWS_S
 
 INFORMATION_BYTES = {60: 500.0, 600: 800.0, 3600: 1_000.0, 86_400: 2_500.0, 604_800: 6_000.0}
 """Bytes of new names that one client may send below one domain per window, whatever they look like."""
-ENCODED_BYTES = {60: 100.0, 600: 140.0, 3600: 200.0, 86_400: 400.0, 604_800: 900.0}
-"""The same for labels that read as encoded data. The highest of the benign development captures, known services
-apart, are 48 bytes in an hour and 38 in a day for one client (docs/detection.md)."""
+ENCODED_BYTES = {60: 100.0, 600: 140.0, 3600: 200.0, 86_400: 400.0, 604_800: 800.0}
+"""The same for labels that read as encoded data. docs/detection.md says how high benign traffic comes."""
 SPREAD_BYTES = {3600: 220.0, 86_400: 800.0}
 """The same, summed over all carriers of one client: data split over domains."""
 ANSWER_BYTES = {60: 6_000.0, 3600: 12_000.0, 86_400: 30_000.0}
 """Bytes in answers of types that carry text or names, each name, type and size counted once."""
 CHOICE_BYTES = {3600: 150.0}
 """Bytes in the choice of record types below one domain: types that not everybody asks for, beyond a flow's first."""
-FRESH_NAMES = {3600: 12.0, 86_400: 24.0}
+FRESH_NAMES = {3600: 12.0, 86_400: 24.0, 604_800: 40.0}
 """Encoded names below one domain per window, where the flow is little else: a few short names a minute. A burst counts
-once (kernels/judging.BURST_S). The highest of the benign development captures are 7, of the look-alikes 12 in a day."""
-SPREAD_FRESH_NAMES = FRESH_NAMES
+once (kernels/judging.BURST_S)."""
+SPREAD_FRESH_NAMES = {3600: 12.0, 86_400: 24.0}
 """The same, summed over those carriers of one client that are little else."""
 SPREAD_SPARED_BYTES, SPREAD_SPARED_NAMES = {3600: 15.0, 86_400: 50.0}, {3600: 1.0, 86_400: 4.0}
 """What each carrier may carry before it adds to its client's sums: pages take a few keyed hosts each from many third
@@ -53,8 +52,7 @@ FRESH_ENCODED_SHARE, FRESH_NAME_SHARE = 0.85, 0.4
 the first time (a browser asks for A and AAAA, and comes back; a carrier asks once). Padding evades this limit, not
 the others."""
 SCATTERED_BYTES = {3600: 300.0, 86_400: 800.0}
-"""Encoded bytes of one client below domains of which it asked for one or two such names each: throw-away domains. The
-highest of the benign development captures is 46, in an hour and in a day (docs/detection.md)."""
+"""Encoded bytes of one client below domains of which it asked for one or two such names each: throw-away domains."""
 SCATTERED_DOMAINS = 5
 """Names of that kind below which they are no pattern."""
 MIN_NAMES = 2
