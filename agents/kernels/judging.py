@@ -193,6 +193,28 @@ def _weigh(
 
 
 @kernel_in_place
+def _count(state: State, asked: Asked, i: int, flow: Any, discount: float, amounts: NDArray[np.float32]) -> bool:
+    """Count a query for its flow; whether its name is new. Fills amounts (in the order of the sums)."""
+    ts = asked.ts[i]
+    for one in range(SUMS):
+        amounts[one] = 0.0
+    paused = flow["queries"] == 0 or ts - flow["last_seen"] >= BURST_S
+    flow["queries"] += 1
+    flow["last_seen"] = max(flow["last_seen"], ts)
+    answered = answers(state, asked, i, flow) / discount
+    chosen = choice(state, asked, i, flow) / discount
+    new = price(state, asked, i, flow, amounts)
+    if new or answered > 0 or chosen > 0:
+        amounts[ENCODED_NAMES] = 1 / discount if amounts[ENCODED] > 0 and paused else 0.0
+        amounts[INFORMATION] /= discount
+        amounts[ENCODED] /= discount
+        amounts[NAMES] = 1.0 if new else 0.0
+        amounts[ANSWERS], amounts[CHOICE] = answered, chosen
+        note(flow, state.windows, state.room, ts, amounts)
+    return new
+
+
+@kernel_in_place
 def judge(
     state: State, asked: Asked, limits: NDArray[np.float64], rules: NDArray[np.float64], told: Told, start: int
 ) -> tuple[int, int]:
@@ -221,26 +243,10 @@ def judge(
         if flow["watched"] and ts - flow["last_seen"] > rules[QUIET_AT]:
             settle(flow, state.windows)
         meet(state.clients[client], flow, ts)
-        familiar = familiar_factor(state, ts, domain)
-        discount = asked.discount[i] * familiar
-        for one in range(SUMS):
-            amounts[one] = 0.0
-        paused = flow["queries"] == 0 or ts - flow["last_seen"] >= BURST_S
-        flow["queries"] += 1
-        flow["last_seen"] = max(flow["last_seen"], ts)
-        answered = answers(state, asked, i, flow) / discount
-        chosen = choice(state, asked, i, flow) / discount
-        new = price(state, asked, i, flow, amounts)
-        encoded = amounts[ENCODED]
-        if new or answered > 0 or chosen > 0:
-            amounts[INFORMATION] /= discount
-            amounts[ENCODED] /= discount
-            amounts[NAMES] = 1.0 if new else 0.0
-            amounts[ENCODED_NAMES] = 1 / discount if encoded > 0 and paused else 0.0
-            amounts[ANSWERS], amounts[CHOICE] = answered, chosen
-            note(flow, state.windows, state.room, ts, amounts)
+        discount = asked.discount[i] * familiar_factor(state, ts, domain)
+        new = _count(state, asked, i, flow, discount, amounts)
         keep(state, asked, i, row, new, told)
-        if new and discount <= 1 and encoded > 0 and not asked.scoped[i] and not state.clients[client]["nobody"]:
+        if new and discount <= 1 and amounts[ENCODED] > 0 and not asked.scoped[i] and not state.clients[client]["nobody"]:
             _scatter(state, asked, i, row, amounts, limits, rules, total, told)
         _weigh(state, asked, i, row, new, limits, rules, total, told)
     return DONE, len(asked.ts)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from agents.types import Severity
-from tests.families import FAMILIES, incidents_of, laid_over, measured, office_day, session_of
+from tests.detecting import incidents_of
+from tests.families import FAMILIES, laid_over, measured, office_day, session_of
 from tests.families_base import Family
 
 TOO_SLOW = {"sunburst", "shadowpad", "alma", "alina", "spread_of_ten"}

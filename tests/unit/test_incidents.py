@@ -188,7 +188,8 @@ def test_after_one_was_closed_another_needs_as_much_again_however_queries_come_i
     first, second = days_of(1)
     assert START < first[0] < START + 20
     assert first[1] == START + 19
-    assert START + 3 * 7200 < second[0] < second[1] == START + 3 * 7200 + 19
+    assert START + 3 * 7200 < second[0] < START + 3 * 7200 + 19
+    assert second[1] == START + 3 * 7200 + 19
     for every in (2, 7, 1000):
         assert days_of(every) == [first, second]
 
