@@ -246,7 +246,8 @@ def judge(
         discount = asked.discount[i] * familiar_factor(state, ts, domain)
         new = _count(state, asked, i, flow, discount, amounts)
         keep(state, asked, i, row, new, told)
-        if new and discount <= 1 and amounts[ENCODED] > 0 and not asked.scoped[i] and not state.clients[client]["nobody"]:
+        may_scatter = discount <= 1 and not asked.scoped[i] and not state.clients[client]["nobody"]
+        if new and amounts[ENCODED] > 0 and may_scatter:
             _scatter(state, asked, i, row, amounts, limits, rules, total, told)
         _weigh(state, asked, i, row, new, limits, rules, total, told)
     return DONE, len(asked.ts)
