@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import accumulate, compress, pairwise
 from typing import overload
 
@@ -98,9 +98,9 @@ def coded(texts: Sequence[str]) -> Coded:
     return Coded(codes, list(numbers))
 
 
-def distinct(texts: Sequence[str]) -> set[str]:
-    """The different texts; of a column by number, no row is looked at one by one."""
+def distinct(texts: Sequence[str]) -> Iterable[str]:
+    """The different texts, at least once each; of a column by number, no row is looked at one by one."""
     if not isinstance(texts, Coded):
-        return set(texts)
+        return texts
     used = np.bincount(texts.codes, minlength=len(texts.values)) > 0
-    return set(texts.values if used.all() else compress(texts.values, used))
+    return texts.values if used.all() else compress(texts.values, used)

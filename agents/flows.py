@@ -81,7 +81,7 @@ class Flows:
         self._clients_max = keys_max + self._clients_over
         self.clients: dict[str, int] = {}
         self._free_clients: list[int] = []
-        self.samples: dict[int, list[tuple[bytes, int]]] = {}  # by row of details
+        self.samples: dict[int, tuple[tuple[bytes, int], ...]] = {}  # by row of details; garbage collection skips tuples
 
     def __len__(self) -> int:
         return int(self.state.room[Room.LIVE])
@@ -107,7 +107,10 @@ class Flows:
             known = {self.clients[client] for client in clients if client in self.clients}
             if len(self.clients) - np.count_nonzero(self.state.clients["held"]) >= self._clients_over:
                 self._dismiss_clients(known)
-        return np.fromiter(map(self._client, clients), np.int32, len(clients))
+        rows = [*map(self.clients.get, clients)]
+        if None in rows:
+            rows = [*map(self._client, clients)]
+        return np.array(rows, np.int32)
 
     def _client(self, client: str) -> int:
         found = self.clients.get(client)
@@ -210,9 +213,9 @@ class Flows:
         kept = samples["detail"], samples["number"], qtypes[rows], starts[rows], starts[rows + 1]
         for at, number, qtype, begin, end in zip(*(one.tolist() for one in kept), strict=True):
             if number == 0:
-                self.samples[at] = []
-            if at in self.samples:  # else its flow made room for others in the same batch
-                self.samples[at].append((column.data[begin:end], qtype))
+                self.samples[at] = ((column.data[begin:end], qtype),)
+            elif at in self.samples:  # else its flow made room for others in the same batch
+                self.samples[at] += ((column.data[begin:end], qtype),)
 
     def find(self, client: str, domain: int) -> int | None:
         """Row of a flow by client and hash of its domain, or None."""
@@ -295,6 +298,6 @@ class Flows:
             encoded_bytes=float(flow["encoded"]),
             bytes_in=int(flow["bytes_in"]),
             settled_bytes=float(flow["settled"]),
-            samples=tuple(self.samples.get(at, ())),
+            samples=self.samples.get(at, ()),
             qtypes={qtype: count for qtype, count in types if count},
         )
