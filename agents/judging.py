@@ -25,6 +25,7 @@ from agents.detection import Seen, TunnelDetector
 from agents.errors import NameFormatError, UsageError
 from agents.evaluation import evaluate
 from agents.features import view_of
+from agents.incidents import spans
 from agents.lexical import scored
 from agents.messages import printable
 from agents.model import Model
@@ -142,8 +143,9 @@ def _tally(parts: Generator[Verdicts, None, None], store: Store | None, out: IO[
 
 
 def judged(detector: TunnelDetector, source: Any) -> Generator[Verdicts, None, None]:
-    """The verdicts of all batches of a source: reading it, names, and windows are three threads, one behind another."""
-    batches = ahead(source.batches(AT_ONCE))
+    """The verdicts of all that a source has: reading it, names, and windows are three threads, one behind another."""
+    quiet_s = detector.incidents.quiet_s
+    batches = ahead(part for batch in source.batches(AT_ONCE) for part in spans(batch, quiet_s))
     return ahead(_in_order(detector, ahead((batch, detector.read(batch)) for batch in batches)))
 
 
