@@ -13,15 +13,12 @@ from numpy.typing import NDArray
 class Names(Sequence[bytes]):
     """n byte strings in one buffer: the i-th is data[starts[i] : starts[i + 1]]. starts has length n + 1."""
 
-    __slots__ = ("data", "starts")
+    __slots__ = ("array", "data", "starts")
 
     def __init__(self, data: bytes, starts: NDArray[np.int64]) -> None:
         self.data, self.starts = data, starts
-
-    @property
-    def array(self) -> NDArray[np.uint8]:
+        self.array = np.frombuffer(data, np.uint8)
         """The buffer as numbers, for kernels; shares its memory."""
-        return np.frombuffer(self.data, np.uint8)
 
     def __len__(self) -> int:
         return len(self.starts) - 1
@@ -85,8 +82,9 @@ def packed(names: Sequence[bytes]) -> Names:
 
 def lowered(names: Sequence[bytes]) -> Names:
     """The names as one packed column in lower case. Wire names keep their form: a length is no upper-case letter."""
-    column = packed(names)
-    return Names(column.data.lower(), column.starts)
+    if isinstance(names, Names):
+        return Names(names.data.lower(), names.starts)
+    return packed([*map(bytes.lower, names)])
 
 
 def coded(texts: Sequence[str]) -> Coded:

@@ -22,7 +22,7 @@ import zipfile
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any
 
 import numpy as np
@@ -76,6 +76,7 @@ _SHAPES: dict[str, tuple[str, int]] = {
 }
 
 
+@lru_cache(maxsize=512)
 def average_path(samples: float) -> float:
     """c(n): average path length of an unsuccessful search in a binary search tree (Liu, Ting, Zhou 2008, eq. 1)."""
     if samples <= 1:
@@ -107,9 +108,10 @@ def scores_of(arrays: Mapping[str, NDArray[Any]], features: NDArray[np.float32],
     """As raw_scores, to the last bit, by a kernel where there is one."""
     if not COMPILED:
         return raw_scores(arrays, features, sample)
-    depth, rows = np.empty(len(features)), np.ascontiguousarray(features, np.float32)
-    forest.depths(rows, arrays["feature"], arrays["threshold"], arrays["path"], DEPTH, depth)
-    return np.asarray(np.exp2(-depth / average_path(sample)))
+    found, rows = np.empty(len(features)), np.ascontiguousarray(features, np.float32)
+    unit = average_path(sample)
+    forest.exponents(rows, arrays["feature"], arrays["threshold"], arrays["path"], DEPTH, unit, found)
+    return np.exp2(found, out=found)
 
 
 @dataclass(frozen=True, eq=False)

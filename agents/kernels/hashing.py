@@ -37,9 +37,9 @@ def _round(v0: Any, v1: Any, v2: Any, v3: Any) -> Any:
 @kernel_in_place
 def _word(data: Any, at: Any, size: Any) -> Any:
     """The little-endian number in `size` (at most 8) bytes."""
-    word = _NONE
-    for i in range(size):
-        word |= np.uint64(data[at + i]) << (_BYTE * np.uint64(i))
+    word, first = _NONE, np.uint64(at)
+    for i in range(np.uint64(size)):
+        word |= np.uint64(data[first + i]) << (_BYTE * i)
     return word
 
 
