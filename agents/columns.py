@@ -76,15 +76,18 @@ def packed(names: Sequence[bytes]) -> Names:
     """The names as one packed column; itself if it is one."""
     if isinstance(names, Names):
         return names
-    starts = np.fromiter(accumulate(map(len, names), initial=0), np.int64, len(names) + 1)
-    return Names(b"".join(names), starts)
+    return Names(b"".join(names), _starts(names))
+
+
+def _starts(names: Sequence[bytes]) -> NDArray[np.int64]:
+    return np.fromiter(accumulate(map(len, names), initial=0), np.int64, len(names) + 1)
 
 
 def lowered(names: Sequence[bytes]) -> Names:
     """The names as one packed column in lower case. Wire names keep their form: a length is no upper-case letter."""
     if isinstance(names, Names):
         return Names(names.data.lower(), names.starts)
-    return packed([*map(bytes.lower, names)])
+    return Names(b"".join(names).lower(), _starts(names))
 
 
 def coded(texts: Sequence[str]) -> Coded:
