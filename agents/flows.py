@@ -81,7 +81,7 @@ class Flows:
         self._clients_max = keys_max + self._clients_over
         self.clients: dict[str, int] = {}
         self._free_clients: list[int] = []
-        self.samples: dict[int, tuple[tuple[bytes, int], ...]] = {}  # by row of details; garbage collection skips tuples
+        self.samples: dict[int, tuple[tuple[bytes, int], ...]] = {}  # by row of details (tuples: no garbage)
 
     def __len__(self) -> int:
         return int(self.state.room[Room.LIVE])
@@ -107,10 +107,7 @@ class Flows:
             known = {self.clients[client] for client in clients if client in self.clients}
             if len(self.clients) - np.count_nonzero(self.state.clients["held"]) >= self._clients_over:
                 self._dismiss_clients(known)
-        rows = [*map(self.clients.get, clients)]
-        if None in rows:
-            rows = [*map(self._client, clients)]
-        return np.array(rows, np.int32)
+        return np.fromiter(map(self._client, clients), np.int32, len(clients))
 
     def _client(self, client: str) -> int:
         found = self.clients.get(client)

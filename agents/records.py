@@ -8,6 +8,7 @@ import socket
 from collections.abc import Callable
 from functools import lru_cache
 from struct import Struct
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -133,7 +134,7 @@ def _coded(column: NDArray[np.generic], text: Callable[[bytes], str], known: dic
     numbers_of, slots = np.empty(count, np.int32), np.full(1 << max(2 * count, 1).bit_length(), -1, np.int32)
     differ = numbered(keys, slots, numbers_of, firsts)
     found = keys[firsts[:differ]].tolist()
-    values = [*map(known.get, found)]
+    values: list[Any] = [*map(known.get, found)]
     if None in values:
         if len(known) + differ > _TEXTS_MAX:
             known.clear()

@@ -109,7 +109,7 @@ def test_an_error_of_a_source_comes_behind_what_was_read_before_it() -> None:
     batches = [batch_of(rows[:AT_ONCE]), batch_of(rows[AT_ONCE:])]
     with pytest.raises(CaptureError, match="cannot read"):
         for part in judged(detector(), Batches(batches, CaptureError("cannot read x: gone"))):
-            parts.append(part)  # noqa: PERF402
+            parts.append(part)
     assert sum(map(len, parts)) == len(rows)
 
 

@@ -11,6 +11,13 @@ import pytest
 
 from agents import kernels, warm
 from agents.kernels import cache
+from agents.names import to_text
+from agents.wire import type_name
+from tests.commands import call
+from tests.listening import wait_until
+from tests.live import running
+from tests.make_capture import write
+from tests.mixed import mixed
 
 ROOT = Path(__file__).parent.parent.parent
 NOBODY = 65_534
@@ -42,17 +49,58 @@ print(found)
 """
 
 
-@pytest.mark.timeout(400)
-def test_warming_leaves_no_kernel_for_later_and_nothing_is_compiled_twice(tmp_path: Path) -> None:
-    cold = run(f"-c {UNCOMPILED}", NUMBA_CACHE_DIR=str(tmp_path), PYTHONWARNINGS="ignore")
+@pytest.fixture(scope="module")
+def warmed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of kernels that were all compiled by loading them, and by nothing else."""
+    folder = tmp_path_factory.mktemp("kernels")
+    cold = run(f"-c {UNCOMPILED}", NUMBA_CACHE_DIR=str(folder), PYTHONWARNINGS="ignore")
     assert cold.stdout.strip() == "[]"
-    kept = {path.name: path.stat().st_mtime_ns for path in tmp_path.rglob("*.nbc")}
+    run("-m agents.warm", NUMBA_CACHE_DIR=str(folder))
+    return folder
+
+
+def compiled(folder: Path) -> dict[str, int]:
+    """What is kept, and when it was written."""
+    return {path.name: path.stat().st_mtime_ns for path in folder.rglob("*.nbc")}
+
+
+@pytest.mark.timeout(400)
+def test_warming_leaves_no_kernel_for_later_and_nothing_is_compiled_twice(warmed: Path) -> None:
+    kept = compiled(warmed)
     assert kept
-    (tmp_path / ("0" * 16)).mkdir()
-    run("-m agents.warm", NUMBA_CACHE_DIR=str(tmp_path))
-    assert not (tmp_path / ("0" * 16)).exists()
-    assert {path.name: path.stat().st_mtime_ns for path in tmp_path.rglob("*.nbc")} == kept, "compiled again"
-    assert run("-c from agents import warm; warm.up(print)", NUMBA_CACHE_DIR=str(tmp_path)).stdout == ""
+    (warmed / ("0" * 16)).mkdir()
+    run("-m agents.warm", NUMBA_CACHE_DIR=str(warmed))
+    assert not (warmed / ("0" * 16)).exists()
+    assert compiled(warmed) == kept, "compiled again"
+    assert run("-c from agents import warm; warm.up(print)", NUMBA_CACHE_DIR=str(warmed)).stdout == ""
+
+
+@pytest.mark.timeout(400)
+def test_no_command_compiles_what_was_not_warmed(warmed: Path, tmp_path: Path, postgres_url: str) -> None:
+    """For types that no warming call had, the compiler would make a kernel anew, in the middle of the work."""
+    kept, mixed_rows = compiled(warmed), mixed()
+    write(tmp_path / "capture.pcap", 20_000, clients=10)
+    lines = [f"{row[0]}\t{row[1]}\t{to_text(row[2])}\t{type_name(row[3])}" for row in mixed_rows]
+    (tmp_path / "mixed.tsv").write_text("\n".join(["ts\tclient\tqname\tqtype", *lines]))
+    (tmp_path / "names.txt").write_text("\n".join(to_text(row[2]) for row in mixed_rows))
+    for store in (postgres_url, ""):
+        settings = {"NUMBA_CACHE_DIR": str(warmed), "DATABASE_URL": store}
+        for arguments in (
+            ("replay", "capture.pcap", "mixed.tsv", "--json", "-", "--store"),
+            ("retrain", "--days", "3000"),
+            ("score", "--file", "names.txt", "--json", "-"),
+        ):
+            assert call(tmp_path, *arguments, timeout_s=60, **settings).code in (0, 3), arguments
+            assert compiled(warmed) == kept, arguments
+    (tmp_path / "live").mkdir()
+    with running(tmp_path / "live", NUMBA_CACHE_DIR=str(warmed)) as listener:
+        for row in mixed_rows[:100]:
+            listener.ask(row[2])
+        wait_until(lambda: listener.stored() >= 100, 20)
+        assert listener.stop() == 0
+        (tmp_path / "live" / "data" / "listener.json").touch()
+        listener.restart()  # with the windows that it wrote down
+    assert compiled(warmed) == kept, "listen"
 
 
 def test_a_cold_start_says_what_it_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
