@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 
 import pytest
@@ -49,58 +51,56 @@ print(found)
 """
 
 
-@pytest.fixture(scope="module")
-def warmed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of kernels that were all compiled by loading them, and by nothing else."""
-    folder = tmp_path_factory.mktemp("kernels")
-    cold = run(f"-c {UNCOMPILED}", NUMBA_CACHE_DIR=str(folder), PYTHONWARNINGS="ignore")
-    assert cold.stdout.strip() == "[]"
-    run("-m agents.warm", NUMBA_CACHE_DIR=str(folder))
-    return folder
-
-
 def compiled(folder: Path) -> dict[str, int]:
     """What is kept, and when it was written."""
     return {path.name: path.stat().st_mtime_ns for path in folder.rglob("*.nbc")}
 
 
 @pytest.mark.timeout(400)
-def test_warming_leaves_no_kernel_for_later_and_nothing_is_compiled_twice(warmed: Path) -> None:
-    kept = compiled(warmed)
-    assert kept
-    (warmed / ("0" * 16)).mkdir()
-    run("-m agents.warm", NUMBA_CACHE_DIR=str(warmed))
-    assert not (warmed / ("0" * 16)).exists()
-    assert compiled(warmed) == kept, "compiled again"
-    assert run("-c from agents import warm; warm.up(print)", NUMBA_CACHE_DIR=str(warmed)).stdout == ""
-
-
-@pytest.mark.timeout(400)
-def test_no_command_compiles_what_was_not_warmed(warmed: Path, tmp_path: Path, postgres_url: str) -> None:
+def test_warming_leaves_no_kernel_for_later_and_nothing_is_compiled_twice(tmp_path: Path, postgres_url: str) -> None:
     """For types that no warming call had, the compiler would make a kernel anew, in the middle of the work."""
-    kept, mixed_rows = compiled(warmed), mixed()
-    write(tmp_path / "capture.pcap", 20_000, clients=10)
-    lines = [f"{row[0]}\t{row[1]}\t{to_text(row[2])}\t{type_name(row[3])}" for row in mixed_rows]
-    (tmp_path / "mixed.tsv").write_text("\n".join(["ts\tclient\tqname\tqtype", *lines]))
-    (tmp_path / "names.txt").write_text("\n".join(to_text(row[2]) for row in mixed_rows))
-    for store in (postgres_url, ""):
-        settings = {"NUMBA_CACHE_DIR": str(warmed), "DATABASE_URL": store}
-        for arguments in (
-            ("replay", "capture.pcap", "mixed.tsv", "--json", "-", "--store"),
-            ("retrain", "--days", "3000"),
-            ("score", "--file", "names.txt", "--json", "-"),
-        ):
-            assert call(tmp_path, *arguments, timeout_s=60, **settings).code in (0, 3), arguments
-            assert compiled(warmed) == kept, arguments
-    (tmp_path / "live").mkdir()
-    with running(tmp_path / "live", NUMBA_CACHE_DIR=str(warmed)) as listener:
-        for row in mixed_rows[:100]:
+    kernels_ = tmp_path / "kernels"
+    cold = run(f"-c {UNCOMPILED}", NUMBA_CACHE_DIR=str(kernels_), PYTHONWARNINGS="ignore")
+    assert cold.stdout.strip() == "[]"
+    kept = compiled(kernels_)
+    assert kept
+    (kernels_ / ("0" * 16)).mkdir()
+    run("-m agents.warm", NUMBA_CACHE_DIR=str(kernels_))
+    assert not (kernels_ / ("0" * 16)).exists()
+    assert compiled(kernels_) == kept, "compiled again"
+    assert run("-c from agents import warm; warm.up(print)", NUMBA_CACHE_DIR=str(kernels_)).stdout == ""
+    stores = (commands(tmp_path, kernels_, store) for store in (postgres_url, ""))
+    for what in chain(*stores, live(tmp_path, kernels_)):
+        assert compiled(kernels_) == kept, what
+
+
+def commands(folder: Path, kernels_: Path, store: str) -> Iterator[str]:
+    """Run what judges, stores and learns; the name of each when it has ended."""
+    write(folder / "capture.pcap", 20_000, clients=10)
+    lines = [f"{row[0]}\t{row[1]}\t{to_text(row[2])}\t{type_name(row[3])}" for row in mixed()]
+    (folder / "mixed.tsv").write_text("\n".join(["ts\tclient\tqname\tqtype", *lines]))
+    (folder / "names.txt").write_text("\n".join(line.split("\t")[2] for line in lines))
+    for arguments in (
+        ("replay", "capture.pcap", "mixed.tsv", "--json", "-", "--store"),
+        ("retrain", "--days", "3000"),
+        ("score", "--file", "names.txt", "--json", "-"),
+    ):
+        done = call(folder, *arguments, timeout_s=60, NUMBA_CACHE_DIR=str(kernels_), DATABASE_URL=store)
+        assert done.code in (0, 3), done.err
+        yield f"{arguments[0]} {store}"
+
+
+def live(folder: Path, kernels_: Path) -> Iterator[str]:
+    """Run listener and detector, twice, the second time with the windows that the first wrote down."""
+    (folder / "live").mkdir()
+    with running(folder / "live", NUMBA_CACHE_DIR=str(kernels_)) as listener:
+        for row in mixed()[:100]:
             listener.ask(row[2])
         wait_until(lambda: listener.stored() >= 100, 20)
         assert listener.stop() == 0
-        (tmp_path / "live" / "data" / "listener.json").touch()
-        listener.restart()  # with the windows that it wrote down
-    assert compiled(warmed) == kept, "listen"
+        (folder / "live" / "data" / "listener.json").touch()
+        listener.restart()
+    yield "run"
 
 
 def test_a_cold_start_says_what_it_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
