@@ -8,7 +8,6 @@ import socket
 from collections.abc import Callable
 from functools import lru_cache
 from struct import Struct
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -45,13 +44,6 @@ _PACKED = Struct(f"=dqfiiiHh{2 * ANSWER_TYPES_MAX}s16sB{MAX_NAME}s5x")
 _MAPPED = bytes(10) + b"\xff\xff"
 _KEY = np.uint64(secrets.randbits(64)), np.uint64(secrets.randbits(64))
 """Of the identities of clients: who does not know it cannot make two look like one."""
-_TEXTS_MAX = 262_144
-"""Values of a column whose words are remembered by identity; at the bound all are forgotten."""
-
-
-_CLIENTS: dict[int, str] = {}
-_ANSWERS: dict[int, str] = {}
-"""What addresses and answer types are in words, by identity."""
 
 
 @lru_cache(maxsize=65_536)
@@ -99,7 +91,7 @@ def batch_of_records(records: NDArray[np.void]) -> QueryBatch:
     np.cumsum(records["qname_size"], dtype=np.int64, out=starts[1:])
     return QueryBatch(
         ts=records["ts"].copy(),
-        client=_coded(records["client"], client_text, _CLIENTS),
+        client=_coded(records["client"], client_text),
         qname=Names(_names(records, starts), starts),
         qtype=records["qtype"].copy(),
         qlen=records["qlen"].copy(),
@@ -108,7 +100,7 @@ def batch_of_records(records: NDArray[np.void]) -> QueryBatch:
         rlen=records["rlen"].copy(),
         ttl_min=records["ttl_min"].copy(),
         rtt_ms=records["rtt_ms"].copy(),
-        ans_types=_coded(records["ans_types"], _types_text, _ANSWERS),
+        ans_types=_coded(records["ans_types"], _types_text),
     )
 
 
@@ -121,8 +113,8 @@ def _names(records: NDArray[np.void], starts: NDArray[np.int64]) -> bytes:
     return found
 
 
-def _coded(column: NDArray[np.generic], text: Callable[[bytes], str], known: dict[int, str]) -> Coded:
-    """A column of bytes of one width; each different value is put into words once, and then found by its identity."""
+def _coded(column: NDArray[np.generic], text: Callable[[bytes], str]) -> Coded:
+    """A column of bytes of one width; each different value is put into words once."""
     rows = np.ascontiguousarray(column).view(np.uint8)
     count, width = rows.shape
     if not COMPILED:
@@ -133,13 +125,5 @@ def _coded(column: NDArray[np.generic], text: Callable[[bytes], str], known: dic
     kernel.keys(rows, *_KEY, keys)
     numbers_of, slots = np.empty(count, np.int32), np.full(1 << max(2 * count, 1).bit_length(), -1, np.int32)
     differ = numbered(keys, slots, numbers_of, firsts)
-    found = keys[firsts[:differ]].tolist()
-    values: list[Any] = [*map(known.get, found)]
-    if None in values:
-        if len(known) + differ > _TEXTS_MAX:
-            known.clear()
-        data = rows[firsts[:differ]].tobytes()
-        for at, value in enumerate(values):
-            if value is None:
-                known[found[at]] = values[at] = text(data[at * width : (at + 1) * width])
-    return Coded(numbers_of, values)
+    data = rows[firsts[:differ]].tobytes()
+    return Coded(numbers_of, [text(data[at : at + width]) for at in range(0, len(data), width)])
