@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from agents.kernels import kernel, kernel_in_place
+from agents.kernels import kernel, kernel_in_place, kernel_that_wraps
 
 _V0, _V1, _V2, _V3 = map(np.uint64, (0x736F6D6570736575, 0x646F72616E646F6D, 0x6C7967656E657261, 0x7465646279746573))
 _13, _16, _17, _21, _32, _43, _47, _48, _51, _56 = map(np.uint64, (13, 16, 17, 21, 32, 43, 47, 48, 51, 56))
@@ -43,7 +43,7 @@ def _word(data: Any, at: Any, size: Any) -> Any:
     return word
 
 
-@kernel_in_place
+@kernel_that_wraps
 def siphash(data: Any, start: Any, end: Any, low: Any, high: Any) -> Any:
     """u64 SipHash-1-3 of data[start:end] (u8)."""
     v0, v1, v2, v3 = _V0 ^ low, _V1 ^ high, _V2 ^ low, _V3 ^ high
