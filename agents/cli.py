@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import gc
 import importlib
 import os
 import sys
@@ -14,6 +15,9 @@ from agents.errors import AgentsError, CaptureError, MessageError, SettingsError
 from agents.messages import printable
 from agents.wire import type_number
 
+GARBAGE = 50_000, 20, 20
+"""When garbage is looked for (gc.set_threshold). Loading modules and kernels makes a million objects that stay:
+looking through them as often as Python does unless told is a sixth of every start."""
 PARTS = ("listener", "api", "scheduler")
 ERROR_MAX = 1000
 """Characters of an error that are shown."""
@@ -22,6 +26,7 @@ USAGE_ERRORS = (SettingsError, UsageError, CaptureError)
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; errors become one line on standard error."""
+    gc.set_threshold(*GARBAGE)
     options = _parser().parse_args(arguments)
     overrides = {"data_dir": options.data_dir} if options.data_dir is not None else {}
     try:

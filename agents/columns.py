@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import accumulate, compress, pairwise
 from typing import overload
 
@@ -13,15 +13,12 @@ from numpy.typing import NDArray
 class Names(Sequence[bytes]):
     """n byte strings in one buffer: the i-th is data[starts[i] : starts[i + 1]]. starts has length n + 1."""
 
-    __slots__ = ("data", "starts")
+    __slots__ = ("array", "data", "starts")
 
     def __init__(self, data: bytes, starts: NDArray[np.int64]) -> None:
         self.data, self.starts = data, starts
-
-    @property
-    def array(self) -> NDArray[np.uint8]:
+        self.array = np.frombuffer(data, np.uint8)
         """The buffer as numbers, for kernels; shares its memory."""
-        return np.frombuffer(self.data, np.uint8)
 
     def __len__(self) -> int:
         return len(self.starts) - 1
@@ -79,14 +76,18 @@ def packed(names: Sequence[bytes]) -> Names:
     """The names as one packed column; itself if it is one."""
     if isinstance(names, Names):
         return names
-    starts = np.fromiter(accumulate(map(len, names), initial=0), np.int64, len(names) + 1)
-    return Names(b"".join(names), starts)
+    return Names(b"".join(names), _starts(names))
+
+
+def _starts(names: Sequence[bytes]) -> NDArray[np.int64]:
+    return np.fromiter(accumulate(map(len, names), initial=0), np.int64, len(names) + 1)
 
 
 def lowered(names: Sequence[bytes]) -> Names:
     """The names as one packed column in lower case. Wire names keep their form: a length is no upper-case letter."""
-    column = packed(names)
-    return Names(column.data.lower(), column.starts)
+    if isinstance(names, Names):
+        return Names(names.data.lower(), names.starts)
+    return Names(b"".join(names).lower(), _starts(names))
 
 
 def coded(texts: Sequence[str]) -> Coded:
@@ -98,9 +99,9 @@ def coded(texts: Sequence[str]) -> Coded:
     return Coded(codes, list(numbers))
 
 
-def distinct(texts: Sequence[str]) -> set[str]:
-    """The different texts; of a column by number, no row is looked at one by one."""
+def distinct(texts: Sequence[str]) -> Iterable[str]:
+    """The different texts, at least once each; of a column by number, no row is looked at one by one."""
     if not isinstance(texts, Coded):
-        return set(texts)
+        return texts
     used = np.bincount(texts.codes, minlength=len(texts.values)) > 0
-    return set(texts.values if used.all() else compress(texts.values, used))
+    return texts.values if used.all() else compress(texts.values, used)

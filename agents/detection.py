@@ -32,6 +32,8 @@ from agents.types import Incident, QueryBatch, Verdicts, batch_of
 TS_MAX = 1e13
 """Seconds; a time beyond it is nobody's, and counts as this."""
 NO_EVIDENCE = Evidence(0.0)
+Seen = tuple[Names, Coded, Lexical, Coded, Asked]
+"""What queries say by themselves: names, clients, all about names, domains; Asked.client is yet a number in clients."""
 SIGNERS, TXT = b"_domainkey", 16
 """Below this label, in answers of this type, lie the keys of mail signers (RFC 6376 section 3.6.2.1)."""
 
@@ -88,10 +90,21 @@ class TunnelDetector:
     def detect(self, batch: QueryBatch, explain: bool = True) -> Verdicts:
         """Judge a batch. explain: give the reasons of all that is not NORMAL, or of open incidents only."""
         self._take_next()
+        return self.judge(batch, self.read(batch), explain)
+
+    def read(self, batch: QueryBatch) -> Seen:
+        """The first half of `detect`: what the queries of a batch say by themselves.
+
+        May be done in another thread while `judge` judges batches before, as long as nothing is reloaded meanwhile.
+        """
         names, clients = packed(batch.qname), coded(batch.client)
         found = read(names, self.model, self.flows.key)
-        domains = _domains(found)
-        asked = self._asked(batch, names, clients, found)
+        return names, clients, found, _domains(found), self._asked(batch, names, clients, found)
+
+    def judge(self, batch: QueryBatch, seen: Seen, explain: bool = True) -> Verdicts:
+        """The second half: count the queries, in order, and decide."""
+        names, clients, found, domains, asked = seen
+        asked = asked._replace(client=self.flows.rows_of(clients.values)[clients.codes])
         said = self.flows.judge(asked, self._limits.table, self._limits.rules)
         self.flows.keep_samples(said, names, batch.qtype)
         self._note_peaks(asked.ts, clients, domains, said)
@@ -159,7 +172,7 @@ class TunnelDetector:
         )
         return Asked(
             ts=np.clip(np.nan_to_num(batch.ts), -TS_MAX, TS_MAX),
-            client=self.flows.rows_of(clients.values)[clients.codes],
+            client=clients.codes,
             qtype=batch.qtype,
             rlen=batch.rlen,
             size=np.diff(names.starts),

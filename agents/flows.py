@@ -82,7 +82,7 @@ class Flows:
         self._clients_max = keys_max + self._clients_over
         self.clients: dict[str, int] = {}
         self._free_clients: list[int] = []
-        self.samples: dict[int, list[tuple[bytes, int]]] = {}  # by row of details
+        self.samples: dict[int, tuple[tuple[bytes, int], ...]] = {}  # by row of details (tuples: no garbage)
 
     def __len__(self) -> int:
         return int(self.state.room[Room.LIVE])
@@ -211,9 +211,9 @@ class Flows:
         kept = samples["detail"], samples["number"], qtypes[rows], starts[rows], starts[rows + 1]
         for at, number, qtype, begin, end in zip(*(one.tolist() for one in kept), strict=True):
             if number == 0:
-                self.samples[at] = []
-            if at in self.samples:  # else its flow made room for others in the same batch
-                self.samples[at].append((column.data[begin:end], qtype))
+                self.samples[at] = ((column.data[begin:end], qtype),)
+            elif at in self.samples:  # else its flow made room for others in the same batch
+                self.samples[at] += ((column.data[begin:end], qtype),)
 
     def find(self, client: str, domain: int) -> int | None:
         """Row of a flow by client and hash of its domain, or None."""
@@ -295,6 +295,6 @@ class Flows:
             leaked_bytes=float(flow["leaked"]),
             encoded_bytes=float(flow["encoded"]),
             bytes_in=int(flow["bytes_in"]),
-            samples=tuple(self.samples.get(at, ())),
+            samples=self.samples.get(at, ()),
             qtypes={qtype: count for qtype, count in types if count},
         )

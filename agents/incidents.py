@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+
+import numpy as np
 
 from agents.evidence import UNREAD, Reading, Timeline, evidence_json, reading_of
 from agents.flows import Flows
 from agents.names import from_text
 from agents.policy import SCATTERED, Evidence, Scale, incident_reasons
 from agents.siphash import siphash
-from agents.types import Incident, Severity
+from agents.types import Incident, QueryBatch, Severity
 from agents.windows import SAMPLES, Flow
 
 Key = tuple[str, str]
@@ -53,6 +55,21 @@ class _Trail:
 def domain_hash(domain: str, flows: Flows) -> int:
     """What flows know a registered domain by; domain: as incidents show it, "." for the root."""
     return siphash(b"" if domain == "." else from_text(domain), flows.key)
+
+
+def spans(batch: QueryBatch, span_s: float) -> Iterator[QueryBatch]:
+    """The batch in parts that last at most so long.
+
+    Evidence is that of a batch's end: in one that lasts longer than an incident's quiet, an incident could close and
+    another one open for the same flow, and the first would be told what the second is about.
+    """
+    begin = 0
+    while begin < len(batch):
+        ts = batch.ts[begin:]
+        late = np.flatnonzero(np.maximum.accumulate(ts) - np.minimum.accumulate(ts) > span_s)
+        end = begin + int(late[0]) if len(late) else len(batch)
+        yield batch.part(begin, end)
+        begin = end
 
 
 class Incidents:

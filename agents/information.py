@@ -8,11 +8,11 @@ costs there what it carries, whatever the trigram model never saw.
 from __future__ import annotations
 
 import math
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -26,6 +26,7 @@ from agents.suffixes import Splits
 SYMBOLS = b"abcdefghijklmnopqrstuvwxyz0123456789-_"
 OTHER, EDGE = len(SYMBOLS), len(SYMBOLS) + 1
 SIZE = len(SYMBOLS) + 2
+_BEGIN, _END = bytes((EDGE, EDGE)), bytes((EDGE,))
 _INDEX = bytes(SYMBOLS.index(b) if b in SYMBOLS else OTHER for b in bytes(range(256)).lower())
 OTHER_BITS = math.log2(256 - len(SYMBOLS))
 """Which of the other bytes it was."""
@@ -51,6 +52,8 @@ ENCODED_BYTES = 4
 """Shorter labels are judged as if they had this many bytes: three letters prove nothing."""
 WORDLIKE_BYTES = 32
 """A longer label teaches nothing about words."""
+_TWO_CHANGES = re.compile(rb"[^0-9]*[0-9]*[^0-9]*|[0-9]*[^0-9]*[0-9]*")
+"""At most two changes between digits and other bytes."""
 COMMON_SEEN = 3
 """Names below which a label must occur to be in the dictionary."""
 COMMON_LABELS = 4096
@@ -199,16 +202,16 @@ def learn(trusted: Iterable[tuple[bytes, ...]], live: Iterable[tuple[bytes, ...]
 
 def _wordlike(label: bytes) -> bool:
     """Whether a label may teach the trigram code: learning hashes would make hashes cheap, and poisoning easy."""
-    kinds = [0x30 <= byte <= 0x39 for byte in label]
-    return len(label) <= WORDLIKE_BYTES and sum(a != b for a, b in pairwise(kinds)) <= 2
+    return len(label) <= WORDLIKE_BYTES and _TWO_CHANGES.fullmatch(label) is not None
 
 
 def _trigrams(labels: Iterable[bytes]) -> NDArray[np.float32]:
-    counts = np.zeros((SIZE, SIZE, SIZE))
-    for label in labels:
-        chain = bytes((EDGE, EDGE)) + label.translate(_INDEX) + bytes((EDGE,))
-        for a, b, c in zip(chain, chain[1:], chain[2:], strict=False):
-            counts[a, b, c] += 1
+    chains = packed([_BEGIN + label.translate(_INDEX) + _END for label in labels])
+    symbols = chains.array.astype(np.int64)
+    inside = np.ones(len(symbols), np.bool_)  # what a trigram may end in: no chain's first two
+    inside[chains.starts[:-1]] = inside[chains.starts[:-1] + 1] = False
+    numbers = (symbols[:-2] * SIZE + symbols[1:-1]) * SIZE + symbols[2:]
+    counts = np.bincount(numbers[inside[2:]], minlength=SIZE**3).reshape(SIZE, SIZE, SIZE).astype(np.float64)
     one = (counts.sum((0, 1)) + 1) / (counts.sum() + SIZE)
     two = counts.sum(0)
     two = (two + BACKOFF * one) / (two.sum(1, keepdims=True) + BACKOFF)

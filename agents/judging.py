@@ -10,8 +10,8 @@ import time
 import uuid
 import zlib
 from collections import Counter
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Generator, Iterable, Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import IO, Any
 
@@ -19,11 +19,13 @@ import numpy as np
 from tqdm import tqdm
 
 from agents import bootstrap, warm
+from agents.ahead import ahead
 from agents.columns import distinct, lowered
-from agents.detection import TunnelDetector
+from agents.detection import Seen, TunnelDetector
 from agents.errors import NameFormatError, UsageError
 from agents.evaluation import evaluate
 from agents.features import view_of
+from agents.incidents import spans
 from agents.lexical import scored
 from agents.messages import printable
 from agents.model import Model
@@ -33,7 +35,8 @@ from agents.services import Services
 from agents.settings import Settings
 from agents.showing import incident_json, incident_text, print_evaluation, query_json
 from agents.sources.capture import open_source
-from agents.types import Incident, Severity, Verdicts
+from agents.store.base import Store
+from agents.types import Incident, QueryBatch, Severity, Verdicts
 from agents.wire import type_name
 
 AT_ONCE = 8192
@@ -104,13 +107,7 @@ def replay(settings: Settings, options: argparse.Namespace) -> int:
         store.migrate()
     begun = time.perf_counter()
     with json_output(options.json) as out:
-        tally = Tally()
-        for verdicts in _judged(bootstrap.detector_of(settings, model), source):
-            tally.add(verdicts)
-            if store is not None:
-                store.write(verdicts, uuid.uuid4().hex)
-            if out is not None and options.verdicts:
-                out.writelines(json.dumps(row) + "\n" for row in query_json(verdicts))
+        tally = _tally(judged(bootstrap.detector_of(settings, model), source), store, out if options.verdicts else None)
         summary = {
             "type": "summary",
             "queries": tally.queries,
@@ -131,11 +128,30 @@ def replay(settings: Settings, options: argparse.Namespace) -> int:
     return 0
 
 
-def _judged(detector: TunnelDetector, source: Any) -> Iterator[Verdicts]:
-    with tqdm(unit=" queries", disable=None, file=sys.stderr, leave=False) as bar:
-        for batch in source.batches(AT_ONCE):
-            bar.update(len(batch))
-            yield detector.detect(batch)
+def _tally(parts: Generator[Verdicts, None, None], store: Store | None, out: IO[str] | None) -> Tally:
+    """Count what is judged; also store it, and print every query."""
+    tally = Tally()
+    with closing(parts), tqdm(unit=" queries", disable=None, file=sys.stderr, leave=False) as bar:
+        for verdicts in parts:
+            bar.update(len(verdicts))
+            tally.add(verdicts)
+            if store is not None:
+                store.write(verdicts, uuid.uuid4().hex)
+            if out is not None:
+                out.writelines(json.dumps(row) + "\n" for row in query_json(verdicts))
+    return tally
+
+
+def judged(detector: TunnelDetector, source: Any) -> Generator[Verdicts, None, None]:
+    """The verdicts of all that a source has: reading it, names, and windows are three threads, one behind another."""
+    quiet_s = detector.incidents.quiet_s
+    batches = ahead(part for batch in source.batches(AT_ONCE) for part in spans(batch, quiet_s))
+    return ahead(_in_order(detector, ahead((batch, detector.read(batch)) for batch in batches)))
+
+
+def _in_order(detector: TunnelDetector, seen: Iterable[tuple[QueryBatch, Seen]]) -> Generator[Verdicts, None, None]:
+    for batch, found in seen:
+        yield detector.judge(batch, found)
     last = detector.flush()
     if last is not None:
         yield last

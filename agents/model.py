@@ -16,13 +16,16 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import os
 import struct
 import tokenize
 import zipfile
 import zlib
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, lru_cache
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -41,6 +44,8 @@ DEPTH = 8
 INNER, LEAVES = 2**DEPTH - 1, 2**DEPTH
 CHUNK = 2048
 """Rows walked at once: keeps the temporary arrays in the processor's cache."""
+MANY = 1 << 16
+"""Rows from which they are shared out among all cores."""
 FORMAT = 1
 MAX_BYTES = 64 << 20
 """No model comes near this; a file that unpacks to more is not one."""
@@ -76,6 +81,7 @@ _SHAPES: dict[str, tuple[str, int]] = {
 }
 
 
+@lru_cache(maxsize=512)
 def average_path(samples: float) -> float:
     """c(n): average path length of an unsuccessful search in a binary search tree (Liu, Ting, Zhou 2008, eq. 1)."""
     if samples <= 1:
@@ -107,9 +113,17 @@ def scores_of(arrays: Mapping[str, NDArray[Any]], features: NDArray[np.float32],
     """As raw_scores, to the last bit, by a kernel where there is one."""
     if not COMPILED:
         return raw_scores(arrays, features, sample)
-    depth, rows = np.empty(len(features)), np.ascontiguousarray(features, np.float32)
-    forest.depths(rows, arrays["feature"], arrays["threshold"], arrays["path"], DEPTH, depth)
-    return np.asarray(np.exp2(-depth / average_path(sample)))
+    found, rows = np.empty(len(features)), np.ascontiguousarray(features, np.float32)
+    trees = arrays["feature"], arrays["threshold"], arrays["path"], DEPTH, average_path(sample)
+    if len(rows) < MANY:
+        forest.exponents(rows, *trees, found)
+    else:
+        cores = os.cpu_count() or 1
+        ends = [len(rows) * core // cores for core in range(cores + 1)]
+        with ThreadPoolExecutor(cores) as threads:
+            parts = [(rows[begin:end], *trees, found[begin:end]) for begin, end in pairwise(ends)]
+            list(threads.map(forest.exponents, *zip(*parts, strict=True)))
+    return np.exp2(found, out=found)
 
 
 @dataclass(frozen=True, eq=False)

@@ -87,6 +87,8 @@ def from_text_folded(text: str) -> bytes:
     For names that people write down to be scored; a 64-digit hash is the usual one.
     """
     labels = _split_text(text)
+    if max(map(len, labels), default=0) <= MAX_LABEL:
+        return _checked(labels, text)
     folded = [label[i : i + MAX_LABEL] for label in labels for i in range(0, max(len(label), 1), MAX_LABEL)]
     return _checked(folded, text)
 

@@ -92,8 +92,11 @@ class Scale:
 
     def votes(self, model: NDArray[np.float32], discount: NDArray[np.float64]) -> NDArray[np.float32]:
         """The model's votes; a name whose oddness its known service explains (discount > 1) stays NORMAL by them."""
+        explained = discount > 1
+        if not np.count_nonzero(explained):
+            return model
         quiet = np.nextafter(np.float32(self.suspicious), np.float32(0))
-        return np.where(discount > 1, np.minimum(model, quiet), model)
+        return np.where(explained, np.minimum(model, quiet), model)
 
     def combined(self, model: NDArray[np.float32], behaviour: NDArray[np.float64]) -> NDArray[np.float64]:
         """Scores of queries: the louder vote, or their weighted mean."""

@@ -84,7 +84,10 @@ class Services:
     def factors(self, names: Names) -> NDArray[np.float64]:
         """`factor` of n lower-case wire names; only those of a service with a shape are looked at one by one."""
         which = np.empty(len(names), np.int32)
-        listed(names.array, names.starts, self._keys, self._numbers, which)
+        if not listed(names.array, names.starts, self._keys, self._numbers, which):
+            nothing = np.empty(len(names))
+            nothing.fill(1.0)
+            return nothing
         found = np.where(which < 0, 1.0, self._plain[which])
         for row in np.flatnonzero((which >= 0) & self._shaped[which]).tolist():
             found[row] = self.factor(names[row])

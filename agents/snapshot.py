@@ -155,6 +155,6 @@ def _copy_in(flows: Flows, kept: Kept) -> int:
         flows.state.clients[name][clients[asked]] = counts
     copying.copy_in(flows.state, kept.flows[:take], kept.windows, details, kept.keys, clients)
     at = flows.state.flows["detail"][:take].tolist()
-    flows.samples = {row: samples for row, samples in zip(at, kept.samples, strict=False) if row != NONE}
+    flows.samples = {row: tuple(samples) for row, samples in zip(at, kept.samples, strict=False) if row != NONE}
     greet_all(flows.state)
     return take

@@ -47,6 +47,12 @@ class QueryBatch:
     def __len__(self) -> int:
         return len(self.ts)
 
+    def part(self, begin: int, end: int) -> QueryBatch:
+        """Some of the rows."""
+        if begin == 0 and end == len(self):
+            return self
+        return QueryBatch(*(getattr(self, name)[begin:end] for name in self.__dataclass_fields__))
+
 
 Row = tuple[float, str, bytes, int, int, int, int, int, int, float, str]
 """One query in the order of QueryBatch's columns: ts, client, qname, qtype, qlen, rcode, ancount, rlen,

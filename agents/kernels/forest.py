@@ -67,15 +67,16 @@ def _alone(row: Any, feature: Any, threshold: Any, path: Any, depth: Any) -> Any
 
 
 @kernel
-def depths(features: Any, feature: Any, threshold: Any, path: Any, depth: Any, out: Any) -> None:
-    """Mean path lengths of n rows (f32, C order) into out, f64[n]: as in model.raw_scores.
+def exponents(features: Any, feature: Any, threshold: Any, path: Any, depth: Any, unit: Any, out: Any) -> None:
+    """Mean path lengths of n rows (f32, C order), over -unit, into out, f64[n]: as in model.raw_scores.
 
     feature u8, threshold f32 (trees, 2**depth - 1), path f32 (trees, 2**depth); depth of TOP at least.
     Sums of path lengths are exact in f64: they need 35 bits.
     """
     n, width = features.shape
-    columns, total = np.zeros(width * LANES, np.float32), np.empty(LANES, np.float64)
-    at, tried = np.empty(LANES, np.int32), np.empty(LANES, np.int32)
+    lanes = LANES if n >= FEW else 0
+    columns, total = np.zeros(width * lanes, np.float32), np.empty(lanes, np.float64)
+    at, tried = np.empty(lanes, np.int32), np.empty(lanes, np.int32)
     begin = 0
     while n - begin >= FEW:
         rows = min(LANES, n - begin)
@@ -89,7 +90,7 @@ def depths(features: Any, feature: Any, threshold: Any, path: Any, depth: Any, o
     for row in range(begin, n):
         out[row] = _alone(features[row], feature, threshold, path, depth)
     for row in range(n):
-        out[row] /= len(feature)
+        out[row] = -(out[row] / len(feature)) / unit
 
 
 @kernel

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from agents.kernels import kernel, kernel_in_place
+from agents.kernels import kernel, kernel_in_place, kernel_that_wraps
 
 _V0, _V1, _V2, _V3 = map(np.uint64, (0x736F6D6570736575, 0x646F72616E646F6D, 0x6C7967656E657261, 0x7465646279746573))
 _13, _16, _17, _21, _32, _43, _47, _48, _51, _56 = map(np.uint64, (13, 16, 17, 21, 32, 43, 47, 48, 51, 56))
@@ -37,13 +37,13 @@ def _round(v0: Any, v1: Any, v2: Any, v3: Any) -> Any:
 @kernel_in_place
 def _word(data: Any, at: Any, size: Any) -> Any:
     """The little-endian number in `size` (at most 8) bytes."""
-    word = _NONE
-    for i in range(size):
-        word |= np.uint64(data[at + i]) << (_BYTE * np.uint64(i))
+    word, first = _NONE, np.uint64(at)
+    for i in range(np.uint64(size)):
+        word |= np.uint64(data[first + i]) << (_BYTE * i)
     return word
 
 
-@kernel_in_place
+@kernel_that_wraps
 def siphash(data: Any, start: Any, end: Any, low: Any, high: Any) -> Any:
     """u64 SipHash-1-3 of data[start:end] (u8)."""
     v0, v1, v2, v3 = _V0 ^ low, _V1 ^ high, _V2 ^ low, _V3 ^ high

@@ -39,13 +39,13 @@ def listed(
     keys: NDArray[np.uint64],
     numbers: NDArray[np.int32],
     out: NDArray[np.int32],
-) -> None:
+) -> int:
     """The listed suffix that each of n packed lower-case names ends in, the longest; -1 where there is none.
 
     keys: open addressing of siphash(suffix), 0 = free, its length a power of two; numbers: of the suffix in each place.
-    Fills out: shape (n,).
+    Fills out: shape (n,); returns how many end in one.
     """
-    mask = len(keys) - 1
+    found, mask = 0, len(keys) - 1
     for name in range(len(starts) - 1):
         out[name] = -1
         at, end = starts[name], starts[name + 1]
@@ -56,7 +56,9 @@ def listed(
                 place = (place + 1) & mask
             if keys[place] == key:
                 out[name] = numbers[place]
+                found += 1
             at += np.int64(data[at]) + 1
+    return found
 
 
 @kernel

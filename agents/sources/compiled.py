@@ -12,6 +12,7 @@ def load() -> None:
     """Compile them, or load what was compiled before; nothing where they cannot be used."""
     if not can_compile():
         return
+    from agents.kernels.udp_libc import watch
     from agents.kernels.udp_pump import pump
     from agents.sources.access import AccessList
     from agents.sources.counters import Counters
@@ -23,3 +24,4 @@ def load() -> None:
     state = make_state([], routes, access, np.zeros(1, np.int64), 1, ring.arrays, Counters())
     state.cells["stop"] = 1
     pump(state)
+    watch(-1, -1, 0, state.scratch_event)  # as it is called from Python; there is no such file

@@ -1,4 +1,4 @@
-"""How cost grows with load, names, clients, domains and days: python -m tests.bench.curves [FOLDER]
+"""How cost grows with load, names, clients, domains, and days of data: python -m tests.bench.curves [FOLDER]
 
 Writes one picture each (cost-*.svg, default: docs) and all points as JSON to standard output.
 """
@@ -14,6 +14,8 @@ from html import escape
 from pathlib import Path
 
 from tests.bench.live import BASE, OURS, OURS_STORED, RATES, costs, filled, middle
+from tests.bench.parts import some_traffic
+from tests.bench.storing import grown as filled_store
 
 Curve = Sequence[tuple[float, float]]
 GROWING: dict[str, Sequence[int]] = {
@@ -22,6 +24,8 @@ GROWING: dict[str, Sequence[int]] = {
     "domains": (100, 1_000, 10_000, 100_000),
     "days": (1, 7, 30, 90),
 }
+STORED_DAYS, STORED_DAILY = (1, 7, 30, 90), 50_000
+"""Days in the database, and rows a day."""
 COLOURS = ("#1f6feb", "#c2410c", "#15803d")
 _W, _H, _LEFT, _RIGHT, _TOP, _BOTTOM = 560, 300, 52, 16, 40, 44
 
@@ -67,6 +71,19 @@ def grown() -> dict[str, dict[str, Curve]]:
     return found
 
 
+def stored(days: Sequence[int] = STORED_DAYS, daily: int = STORED_DAILY) -> dict[str, dict[str, Curve]]:
+    """Postgres with days of data in it: what storing, a page and a training sample cost."""
+    with tempfile.TemporaryDirectory(prefix="bench-") as directory:
+        points = list(filled_store(some_traffic(), Path(directory), days, daily))
+    return {
+        "stored": {"µs of CPU a row stored, Postgres too": [(one.days, one.row_us) for one in points]},
+        "read": {
+            "ms for a client's page": [(one.days, one.page_ms) for one in points],
+            "ms for 10,000 to learn from": [(one.days, one.sample_ms) for one in points],
+        },
+    }
+
+
 def loaded() -> dict[str, Curve]:
     """All processes, Postgres' too: microseconds of CPU a query over queries a second."""
     with tempfile.TemporaryDirectory(prefix="bench-") as directory:
@@ -79,10 +96,14 @@ def loaded() -> dict[str, Curve]:
 
 def main() -> None:
     folder = Path(sys.argv[1] if len(sys.argv) > 1 else "docs")
-    found = {"load": loaded()} | grown()
+    found = {"load": loaded()} | grown() | stored()
+    days = f"days in the database, {STORED_DAILY:,} rows each"
     for name, curves in found.items():
-        title = "CPU a query, µs, all processes" if name == "load" else "The detector alone"
-        across = "queries a second" if name == "load" else f"{name} in 300,000 queries"
+        title, across = {
+            "load": ("CPU a query, µs, all processes", "queries a second"),
+            "stored": ("Storing", days),
+            "read": ("Reading, wall clock", days),
+        }.get(name, ("The detector alone", f"{name} in 300,000 queries"))
         (folder / f"cost-{name}.svg").write_text(picture(title, across, curves), "utf-8")
     print(json.dumps(found, indent=1))
 

@@ -7,6 +7,7 @@ import re
 import resource
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 REPOSITORY = Path(__file__).parent.parent.parent
@@ -26,11 +27,11 @@ def children_cpu_s() -> float:
     return used.ru_utime + used.ru_stime
 
 
-def cpu_of(command: list[str], cwd: Path) -> float:
-    """Seconds of CPU of one run of a command, from start to exit."""
-    before = children_cpu_s()
+def spent_by(command: list[str], cwd: Path) -> tuple[float, float]:
+    """Seconds of one run of a command, from start to exit: CPU of all its threads, and wall clock."""
+    before, begun = children_cpu_s(), time.perf_counter()
     subprocess.run(command, cwd=cwd, check=True, stdout=subprocess.DEVNULL)
-    return children_cpu_s() - before
+    return children_cpu_s() - before, time.perf_counter() - begun
 
 
 def family(pid: int) -> list[int]:

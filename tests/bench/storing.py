@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import sqlite3
+import statistics
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import psycopg2
@@ -32,6 +34,7 @@ VALUES_BATCHES = 10
 """execute_values is slow: it writes fewer."""
 SAMPLED_FROM, DAYS, DAY_S = 2_000_000, 7, 86_400
 SAMPLES = 10_000, 1_000_000
+ROUNDS = 5
 
 
 def judged(rows: list[Row]) -> tuple[list[Verdicts], float]:
@@ -124,7 +127,7 @@ def sampling(rows: list[Row], directory: Path) -> Iterator[Figure]:
     try:
         store = open_store(server.url)
         store.migrate()
-        first = _fill(store, parts)
+        first = _fill(store, parts, SAMPLED_FROM, DAYS)
         against = "scikit-learn's fit on 10,000 alone"
         for limit in SAMPLES:
             read: list[Sample] = []
@@ -138,14 +141,47 @@ def sampling(rows: list[Row], directory: Path) -> Iterator[Figure]:
         server.stop()
 
 
-def _fill(store: Store, parts: list[Verdicts]) -> float:
-    """The same queries again and again over DAYS days; when the first of these begins."""
+def _fill(store: Store, parts: list[Verdicts], rows: int, days: int, begin: int = 0) -> float:
+    """The same queries again and again over the days from the begin-th on; when the 0-th begins."""
     first, total = float(parts[0].queries.ts[0] // DAY_S * DAY_S), 0
-    while total < SAMPLED_FROM:
+    while total < rows:
         for part in parts:
-            ts = first + total * DAYS // SAMPLED_FROM * DAY_S + np.mod(part.queries.ts, DAY_S)
+            ts = first + (begin + total * days // rows) * DAY_S + np.mod(part.queries.ts, DAY_S)
             total += store.write(replace(part, queries=replace(part.queries, ts=ts)), uuid.uuid4().hex)
     return first
+
+
+class Grown(NamedTuple):
+    """What the store costs with so many days in it."""
+
+    days: int
+    row_us: float  # CPU to store a row, the server's too
+    page_ms: float  # to read a page of a client's queries
+    sample_ms: float  # to draw 10,000 queries of the last week
+
+
+def grown(rows: list[Row], directory: Path, days: Sequence[int], daily: int) -> Iterator[Grown]:
+    """Postgres with ever more days in it, `daily` rows each."""
+    server, (parts, _) = PostgresServer(directory), judged(rows)
+    try:
+        store, there = open_store(server.url), 0
+        store.migrate()
+        for count in days:
+            first = _fill(store, parts, (count - there) * daily, count - there, there)
+            there, last = count, first + (count - 1) * DAY_S
+            new = [replace(one, queries=replace(one.queries, ts=last + np.mod(one.queries.ts, DAY_S))) for one in parts]
+            ours, theirs = _cpu(server, lambda new=new: write(store, new))  # type: ignore[misc]
+            page = _middle(lambda: store.queries(client=parts[0].queries.client[0], limit=100))
+            drawn = _middle(lambda last=last: _sample(store, last - 6 * DAY_S, SAMPLES[0]))  # type: ignore[misc]
+            yield Grown(count, (ours + theirs) / sum(map(len, parts)) * 1e6, page * 1e3, drawn * 1e3)
+        store.close()
+    finally:
+        server.stop()
+
+
+def _middle(call: Callable[[], object]) -> float:
+    """The median of ROUNDS."""
+    return statistics.median(seconds(call) for _ in range(ROUNDS))
 
 
 def _sample(store: Store, first: float, limit: int) -> Sample:

@@ -5,12 +5,21 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 
 import pytest
 
 from agents import kernels, warm
 from agents.kernels import cache
+from agents.names import to_text
+from agents.wire import type_name
+from tests.commands import call
+from tests.listening import wait_until
+from tests.live import running
+from tests.make_capture import write
+from tests.mixed import mixed
 
 ROOT = Path(__file__).parent.parent.parent
 NOBODY = 65_534
@@ -42,17 +51,56 @@ print(found)
 """
 
 
+def compiled(folder: Path) -> dict[str, int]:
+    """What is kept, and when it was written."""
+    return {path.name: path.stat().st_mtime_ns for path in folder.rglob("*.nbc")}
+
+
 @pytest.mark.timeout(400)
-def test_warming_leaves_no_kernel_for_later_and_nothing_is_compiled_twice(tmp_path: Path) -> None:
-    cold = run(f"-c {UNCOMPILED}", NUMBA_CACHE_DIR=str(tmp_path), PYTHONWARNINGS="ignore")
+def test_warming_leaves_no_kernel_for_later_and_nothing_is_compiled_twice(tmp_path: Path, postgres_url: str) -> None:
+    """For types that no warming call had, the compiler would make a kernel anew, in the middle of the work."""
+    kernels_ = tmp_path / "kernels"
+    cold = run(f"-c {UNCOMPILED}", NUMBA_CACHE_DIR=str(kernels_), PYTHONWARNINGS="ignore")
     assert cold.stdout.strip() == "[]"
-    kept = {path.name: path.stat().st_mtime_ns for path in tmp_path.rglob("*.nbc")}
+    kept = compiled(kernels_)
     assert kept
-    (tmp_path / ("0" * 16)).mkdir()
-    run("-m agents.warm", NUMBA_CACHE_DIR=str(tmp_path))
-    assert not (tmp_path / ("0" * 16)).exists()
-    assert {path.name: path.stat().st_mtime_ns for path in tmp_path.rglob("*.nbc")} == kept, "compiled again"
-    assert run("-c from agents import warm; warm.up(print)", NUMBA_CACHE_DIR=str(tmp_path)).stdout == ""
+    (kernels_ / ("0" * 16)).mkdir()
+    run("-m agents.warm", NUMBA_CACHE_DIR=str(kernels_))
+    assert not (kernels_ / ("0" * 16)).exists()
+    assert compiled(kernels_) == kept, "compiled again"
+    assert run("-c from agents import warm; warm.up(print)", NUMBA_CACHE_DIR=str(kernels_)).stdout == ""
+    stores = (commands(tmp_path, kernels_, store) for store in (postgres_url, ""))
+    for what in chain(*stores, live(tmp_path, kernels_)):
+        assert compiled(kernels_) == kept, what
+
+
+def commands(folder: Path, kernels_: Path, store: str) -> Iterator[str]:
+    """Run what judges, stores and learns; the name of each when it has ended."""
+    write(folder / "capture.pcap", 20_000, clients=10)
+    lines = [f"{row[0]}\t{row[1]}\t{to_text(row[2])}\t{type_name(row[3])}" for row in mixed()]
+    (folder / "mixed.tsv").write_text("\n".join(["ts\tclient\tqname\tqtype", *lines]))
+    (folder / "names.txt").write_text("\n".join(line.split("\t")[2] for line in lines))
+    for arguments in (
+        ("replay", "capture.pcap", "mixed.tsv", "--json", "-", "--store"),
+        ("retrain", "--days", "3000"),
+        ("score", "--file", "names.txt", "--json", "-"),
+    ):
+        done = call(folder, *arguments, timeout_s=60, NUMBA_CACHE_DIR=str(kernels_), DATABASE_URL=store)
+        assert done.code in (0, 3), done.err
+        yield f"{arguments[0]} {store}"
+
+
+def live(folder: Path, kernels_: Path) -> Iterator[str]:
+    """Run listener and detector, twice, the second time with the windows that the first wrote down."""
+    (folder / "live").mkdir()
+    with running(folder / "live", NUMBA_CACHE_DIR=str(kernels_)) as listener:
+        for row in mixed()[:100]:
+            listener.ask(row[2])
+        wait_until(lambda: listener.stored() >= 100, 20)
+        assert listener.stop() == 0
+        (folder / "live" / "data" / "listener.json").touch()
+        listener.restart()
+    yield "run"
 
 
 def test_a_cold_start_says_what_it_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

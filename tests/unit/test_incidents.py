@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+
 from agents import snapshot
-from agents.incidents import Incidents, Standing
+from agents.incidents import Incidents, Standing, spans
 from agents.model import Model
 from agents.policy import Evidence, Scale
 from agents.shipped import batch_of, model_bytes
@@ -218,3 +224,16 @@ def test_scattered_names_that_close_unseen_after_a_stop_are_watched_no_longer() 
     assert after.flows.rows(lambda flows: flows["watched"] == 1) != []
     assert after.tick(START + 2 * QUIET_S) is not None
     assert after.flows.rows(lambda flows: flows["watched"] == 1) == []
+
+
+@given(st.lists(st.floats(0, 1e4), max_size=30), st.floats(0, 5e3))
+def test_a_batch_is_cut_where_it_lasts_too_long_and_nowhere_else(times: list[float], span_s: float) -> None:
+    whole = batch_of(
+        times, [f"192.0.2.{at}" for at in range(len(times))], ["example.com"] * len(times), [1] * len(times)
+    )
+    parts = list(spans(whole, span_s))
+    assert [ts for part in parts for ts in part.ts.tolist()] == times
+    assert [client for part in parts for client in part.client] == list(whole.client)
+    assert all(0 <= np.ptp(part.ts) <= span_s for part in parts)
+    for part, after in pairwise(parts):
+        assert np.ptp([*part.ts, after.ts[0]]) > span_s

@@ -171,3 +171,13 @@ def test_without_kernels_everything_is_the_same(tmp_path: Path) -> None:
     for name, column in found["off"].items():
         assert column.dtype == found["auto"][name].dtype
         np.testing.assert_allclose(column, found["auto"][name], rtol=0, atol=1e-6 if column.dtype.kind == "f" else 0)
+
+
+def test_scores_shared_out_among_cores_are_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = shipped_model()
+    matrix = features.extract([from_text(name) for name in benign_names()[:1_001]])
+    alone = model.raw(matrix)
+    monkeypatch.setattr("agents.model.MANY", 1)
+    for cores in (1, 2, 3, 7):
+        monkeypatch.setattr("os.cpu_count", lambda cores=cores: cores)
+        assert model.raw(matrix).tobytes() == alone.tobytes()

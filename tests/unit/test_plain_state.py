@@ -240,6 +240,11 @@ def test_without_kernels_it_is_the_same(tmp_path: Path) -> None:
 QUIET = """
 from agents import snapshot
 from agents.flows import Flows
+from agents.policy import Scale
+from agents.shipped import batch_of
+from agents.validation import fresh_detector
+from tests.detecting import shipped_model
+fresh_detector(shipped_model(), Scale()).detect(batch_of([1e9], ["192.0.2.1"], ["a1b2c3d4e5.example.com"], [16]))
 flows, other = Flows(100, (2**64 - 1, 3)), Flows(100)
 for n in range(40):
     flows.watch(1e9, f"192.0.2.{n}", 2**64 - 1 - n)
