@@ -107,6 +107,11 @@ class Store(ABC):
                 self._put_incidents(connection, verdicts.incidents)
         return len(verdicts)
 
+    def rows_of_batch(self, batch_id: str, first: float, last: float) -> int:
+        """How many rows are stored under this id; first and last: Unix seconds that the batch lies between."""
+        with self._reading("count a batch") as connection:
+            return reads.rows_of_batch(connection, batch_id, first, last)
+
     def _claim(self, connection: Connection, batch_id: str) -> bool:
         values = {"batch_id": batch_id, "written_at": time.time()}
         return bool(connection.execute(self._claiming, values).rowcount)

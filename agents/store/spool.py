@@ -6,6 +6,7 @@ when the database is back; `accept` waits for a dead database only in the one at
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 import uuid
@@ -13,7 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+import numpy as np
 import structlog
+from numpy.typing import NDArray
 
 from agents.errors import BatchRefusedError, SpoolFullError, StoreError
 from agents.store import codec
@@ -32,6 +35,8 @@ class BatchWriter(Protocol):
     """What the sink needs of the store."""
 
     def write(self, verdicts: Verdicts, batch_id: str) -> int: ...
+
+    def rows_of_batch(self, batch_id: str, first: float, last: float) -> int: ...
 
 
 @dataclass(slots=True)
@@ -87,6 +92,19 @@ class SpoolingSink:
             if not len(self._spool) and self._write_now(verdicts, batch_id):
                 return
             self._keep(verdicts, batch_id)
+
+    def held(self, batch_id: str, ts: NDArray[np.float64]) -> tuple[int, int]:
+        """What a process that was killed kept of a batch with these times: rows in the store, and rows on disk.
+
+        (0, 0) where that cannot be told, because the store is away.
+        """
+        with self._lock, contextlib.suppress(StoreError, OSError):
+            data = self._spool.content(batch_id)
+            if data is not None:
+                return 0, len(codec.decode(data))
+        with contextlib.suppress(StoreError):
+            return self._store.rows_of_batch(batch_id, float(ts.min()), float(ts.max())), 0
+        return 0, 0
 
     def _write_now(self, verdicts: Verdicts, batch_id: str) -> bool:
         """True when the batch is dealt with."""

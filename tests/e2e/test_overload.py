@@ -23,11 +23,10 @@ from agents.types import batch_of as rows_of
 from tests.detecting import START, query, shipped_model
 from tests.e2e.overload import fast_upstream, figure, memory_mb, perf
 from tests.listening import wait_until
-from tests.postgres_server import PostgresServer, make_database
+from tests.postgres_server import DEAD, PostgresServer, make_database
 from tests.supervised import Load, Supervised, assert_adds_up, supervised
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(240)]
-DEAD = "postgresql://nobody@127.0.0.1:9/nowhere"
 SECONDS, SETTLING_S = 40, 10
 NAMES, ODD_EVERY = 20_000, 10
 GROWTH_MAX = 1.05

@@ -19,6 +19,7 @@ from agents.health import counters_of
 from agents.heartbeat import Heartbeat
 from agents.judge import Judge
 from agents.settings import Settings, load
+from agents.shedding import SAMPLED
 from agents.shipped import golden_sessions
 from agents.store import Store, open_store
 from agents.types import Incident, Row, batch_of
@@ -107,6 +108,16 @@ def test_an_incident_of_before_the_restart_is_not_alerted_again(tmp_path: Path) 
                 assert known.severity == severity
                 assert one.alerts.counts["suppressed"] == 1
         assert len(hook.got) == 1
+
+
+def test_a_batch_that_was_kept_before_counts_as_it_was_kept(tmp_path: Path) -> None:
+    rows = [(time.time() + n, CLIENT, b"\x03www\x07example\x03com", 1, 40, 0, 1, 50, 0, 1.0, "A") for n in range(40)]
+    with judging(load(data_dir=tmp_path)) as one:
+        first = one.consume(batch_of(rows), "x", SAMPLED)
+        assert first == (3, 3, 0, 0)
+        assert one.consume(batch_of(rows), "x", again=True) == first, "not the 40 that it would store now"
+        assert one.consume(batch_of(rows), "y", again=True) == (40, 40, 0, 0)
+        assert one.kept("none", batch_of(rows).ts) is None
 
 
 def test_opened_incidents_are_logged_once_and_a_few_a_batch(tmp_path: Path) -> None:

@@ -17,9 +17,9 @@ from agents.settings import load as settings_of
 from tests.commands import call
 from tests.listening import wait_until
 from tests.live import running
+from tests.postgres_server import DEAD
 from tests.supervised import Load, Supervised, assert_adds_up, plain, supervised
 
-DEAD = "postgresql://nobody@127.0.0.1:9/nowhere"
 SMALL = {"QUEUE_MAX": "400", "BATCH_MAX": "20"}
 ODD_EVERY = 4
 

@@ -12,7 +12,7 @@ import pytest
 from tests.commands import call
 from tests.listening import wait_until
 from tests.live import running
-from tests.postgres_server import PostgresServer, drop_database, make_database
+from tests.postgres_server import DEAD, PostgresServer, drop_database, make_database
 from tests.running import free_port
 from tests.supervised import Load, assert_adds_up, postgres_names, supervised
 
@@ -168,6 +168,48 @@ d.TunnelDetector.detect = broken
     assert_adds_up(state)
     assert len(load.answered) == load.sent
     assert all("a bug" in line["exception"] for line in one.events("process_failed"))
+
+
+@pytest.mark.parametrize(
+    ("module", "owner", "method", "settings", "kept"),
+    [
+        ("store.base", "Store", "write", {}, "stored"),
+        ("store.spool_dir", "SpoolDir", "put", {"DATABASE_URL": DEAD}, "spooled"),
+    ],
+)
+def test_a_batch_that_is_given_up_is_not_lost_where_it_was_kept(
+    tmp_path: Path, module: str, owner: str, method: str, settings: dict[str, str], kept: str
+) -> None:
+    """The detector dies each time it has kept a certain batch."""
+    first = f"""
+import os, signal
+from agents.{module} import {owner}
+real = {owner}.{method}
+def dying(self, *given):
+    found = real(self, *given)
+    if b"poison" in (given[1] if isinstance(given[1], bytes) else b" ".join(given[0].queries.qname)):
+        os.kill(os.getpid(), signal.SIGKILL)
+    return found
+{owner}.{method} = dying
+"""
+    with supervised(tmp_path, first, **settings) as one:
+        load = Load(one.port, lambda number: "poison.test" if number == 0 else f"host{number}.test")
+        load.wait_answered(1)
+        wait_until(lambda: one.events("batch_given_up") != [], 60)
+        load.wait_answered(100)
+        load.stop()
+        wait_until(lambda: one.state()["queue_waiting"] == 0, 30)
+        state = one.next_state()
+        assert one.stop() == 0
+    (given_up,) = one.events("batch_given_up")
+    assert (given_up["lost"], state["spool"]["lost"]) == (0, 0)
+    assert state["spool"][kept] == state["scored"] == load.sent
+    assert_adds_up(state)
+    if kept == "stored":
+        assert sorted(one.sqlite_names()) == sorted(load.answered)
+    else:
+        ids = [path.stem.partition("-")[2] for path in (tmp_path / "data" / "spool").glob("*.npz")]
+        assert len(ids) == len(set(ids))
 
 
 @pytest.mark.parametrize(
