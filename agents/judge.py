@@ -70,9 +70,8 @@ class Judge:
         self._peaks = bootstrap.peaks_path(settings)
         self._known = bootstrap.known_path(settings)
         self._known_stamp: tuple[tuple[int, int] | None, int] | None = None
-        self._known_now: list[known.Entry] | None = None
+        self._known_now = self._read_known()
         self._restore_files()
-        self._poll_known()
         self.spool = SpoolingSink(self._store, settings.state_dir / "spool", settings.spool_max_mb << 20)
         self._manager = bootstrap.alert_manager_of(settings)
         self.alerts = AlertSink(self._manager)
@@ -149,15 +148,18 @@ class Judge:
             return
         self._known_stamp = stamp
         try:
-            entries = known.load(self._known)
+            holding = self._read_known()
         except AgentsError as error:
             _log.warning("known_services_not_read", error=str(error))
             return
-        now = time.time()
-        holding = [entry for entry in entries if entry.holds(now)]
         if holding != self._known_now:  # taking up a list looks at every flow
             self._known_now = holding
-            self.detector.reload_services(known.services_at(holding, now))
+            self.detector.reload_services(known.services_at(holding, time.time()))
+
+    def _read_known(self) -> list[known.Entry]:
+        """The entries that hold now."""
+        now = time.time()
+        return [entry for entry in known.load(self._known) if entry.holds(now)]
 
     def consume(
         self,

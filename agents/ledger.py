@@ -28,7 +28,7 @@ CARRIED = (
 )
 """What a detector counts by itself and its successor goes on from; as it was a few seconds before a kill -9."""
 ATTEMPTS_MAX = 3
-"""A batch that has ended so many detectors is given up, else all that follow would end; what is not kept of it is lost."""
+"""A batch that has ended so many detectors is given up: it would end all that follow. What was not kept is lost."""
 _NONE, _BEGUN, _DECIDED = range(3)
 _STATE, _NUMBER, _LEVEL, _ATTEMPTS = range(4)
 _NOW = 4
