@@ -244,6 +244,30 @@ def broken(self):
     assert [line["code"] for line in one.events("process_died")][-1] == 1
 
 
+def test_a_process_that_cannot_be_started_again_says_so_once_each_time(tmp_path: Path) -> None:
+    first = """
+from pathlib import Path
+from agents.errors import AgentsError
+from agents.judge import Judge
+real = Judge.__init__
+def broken(self, settings):
+    if Path("armed").exists():
+        raise AgentsError("cannot judge: a test says so")
+    real(self, settings)
+Judge.__init__ = broken
+"""
+    with supervised(tmp_path, first) as one:
+        one.next_state()
+        (tmp_path / "armed").touch()
+        os.kill(one.pid("detector"), signal.SIGKILL)
+        wait_until(lambda: len(one.events("process_died")) >= 4, 30)
+        (tmp_path / "armed").unlink()
+        wait_until(lambda: one.state().get("processes", {}).get("detector", {}).get("restarts", 0) >= 4, 30)
+        assert one.stop() == 0
+    died, said = one.events("process_died"), one.events("process_not_started")
+    assert [line["error"] for line in said] == ["cannot judge: a test says so"] * (len(died) - 1)
+
+
 @pytest.mark.parametrize("ending", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
 def test_when_the_supervisor_ends_all_end(tmp_path: Path, ending: signal.Signals) -> None:
     with supervised(tmp_path) as one:
