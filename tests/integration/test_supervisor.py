@@ -260,7 +260,12 @@ Judge.__init__ = broken
         one.next_state()
         (tmp_path / "armed").touch()
         os.kill(one.pid("detector"), signal.SIGKILL)
-        wait_until(lambda: len(one.events("process_died")) >= 4, 30)
+
+        def died_often() -> bool:
+            os.kill(one.process.pid, signal.SIGCHLD)  # the supervisor looks at all its processes
+            return len(one.events("process_died")) >= 4
+
+        wait_until(died_often, 30)
         (tmp_path / "armed").unlink()
         wait_until(lambda: one.state().get("processes", {}).get("detector", {}).get("restarts", 0) >= 4, 30)
         assert one.stop() == 0
