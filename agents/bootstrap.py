@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import Callable
+from contextlib import closing
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -13,11 +14,11 @@ from agents.alerting import AlertManager, notifiers_from
 from agents.budget import Limits, Peaks, choose, load_peaks
 from agents.cron import cron_trigger
 from agents.detection import TunnelDetector
-from agents.errors import AgentsError, ModelError
+from agents.errors import AgentsError, ModelError, SettingsError
 from agents.files import write_atomic
 from agents.gates import load_cases
+from agents.known import Entry, services_at
 from agents.known import load as load_entries
-from agents.known import services_at
 from agents.model import Model
 from agents.policy import Scale
 from agents.registry import ModelRegistry
@@ -64,8 +65,16 @@ def scale_of(settings: Settings) -> Scale:
 
 
 def check(settings: Settings) -> None:
-    """Raise SettingsError for settings that only show when they are used, before any socket opens."""
+    """Raise AgentsError for what only shows in use, a setting or a spoilt database, before any socket opens."""
+    check_settings(settings)
+    with closing(store_of(settings)) as store:
+        store.examine()
+
+
+def check_settings(settings: Settings) -> None:
+    """Raise SettingsError for settings that only show when they are used."""
     validator_of(settings)
+    known_entries(settings)
     alert_manager_of(settings)
     cron_trigger(settings.retrain_schedule, settings.retrain_timezone)
     store_of(settings).close()
@@ -92,8 +101,8 @@ def store_of(settings: Settings) -> Store:
 
 
 def services_of(settings: Settings) -> Services:
-    """The shipped known services with the operator's own, those that hold today."""
-    return services_at(load_entries(known_path(settings)), time.time())
+    """The shipped known services with the operator's own, those that hold today. Raises SettingsError."""
+    return services_at(known_entries(settings), time.time())
 
 
 def detector_of(settings: Settings, model: Model, key: Key = (0, 0)) -> TunnelDetector:
@@ -186,6 +195,13 @@ def peaks_path(settings: Settings) -> Path:
 def known_path(settings: Settings) -> Path:
     """The operator's own list of known services."""
     return settings.known_services or settings.state_dir / "known_services.csv"
+
+
+def known_entries(settings: Settings) -> list[Entry]:
+    """The operator's own known services. Raises SettingsError where they cannot be read, or a file is named in vain."""
+    if settings.known_services and not settings.known_services.exists():
+        raise SettingsError(f"cannot use setting KNOWN_SERVICES={settings.known_services}: no such file")
+    return load_entries(known_path(settings))
 
 
 def limits_of(settings: Settings) -> Limits:

@@ -9,12 +9,11 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from agents import __version__, logs, settings
+from agents import __version__, heartbeat, logs, settings
 from agents.errors import AgentsError, CaptureError, MessageError, SettingsError, UsageError
 from agents.messages import printable
 from agents.wire import type_number
 
-PARTS = ("listener", "api", "scheduler")
 ERROR_MAX = 1000
 """Characters of an error that are shown."""
 USAGE_ERRORS = (SettingsError, UsageError, CaptureError)
@@ -98,8 +97,8 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--json", metavar="PATH", help="write JSON there, - = standard output")
     _add_known(add("known", "your own known services: list, preview, add, remove"))
     add("doctor", "check settings, database, ports, upstreams, model and channels")
-    health = add("health", "whether one process on this DATA_DIR is alive (for health checks)")
-    health.add_argument("part", choices=PARTS)
+    health = add("health", "whether what runs on this DATA_DIR, or one part of it, is alive (for health checks)")
+    health.add_argument("part", nargs="?", choices=heartbeat.PARTS)
     return parser
 
 

@@ -13,6 +13,8 @@ import structlog
 
 from agents.files import write_atomic
 
+PARTS = ("listener", "api", "scheduler")
+"""What writes one, as its name with .json."""
 EVERY_S = 2.0
 STALE_S = 30.0
 """A process that has not written for this long is taken for dead."""

@@ -18,7 +18,7 @@ from agents import bootstrap, known, snapshot
 from agents.alerting import ALERT_COUNTS, AlertSink
 from agents.budget import DAY_S, load_peaks
 from agents.detection import empty_verdicts
-from agents.errors import AgentsError
+from agents.errors import AgentsError, StoreUnusableError
 from agents.fanout import Fanout
 from agents.files import write_atomic
 from agents.policy import bounds
@@ -61,6 +61,7 @@ class Judge:
     """The consumer of what the listeners saw."""
 
     def __init__(self, settings: Settings) -> None:
+        self._settings = settings
         self._registry = bootstrap.registry_of(settings)
         self._store = bootstrap.store_of(settings)
         self.detector = bootstrap.detector_of(
@@ -103,7 +104,8 @@ class Judge:
             found = self._store.open_incidents()
         except AgentsError as error:
             if first:
-                _log.warning("store_unavailable_at_start", error=str(error))
+                log = _log.error if isinstance(error, StoreUnusableError) else _log.warning
+                log("store_unavailable_at_start", error=str(error))
         else:
             self._take_over(found)
             self._store_opened = True
@@ -159,7 +161,7 @@ class Judge:
     def _read_known(self) -> list[known.Entry]:
         """The entries that hold now."""
         now = time.time()
-        return [entry for entry in known.load(self._known) if entry.holds(now)]
+        return [entry for entry in bootstrap.known_entries(self._settings) if entry.holds(now)]
 
     def consume(
         self,

@@ -58,9 +58,12 @@ def _entry(options: argparse.Namespace) -> Entry:
         "expires": options.expires or f"{now + timedelta(days=DAYS):%Y-%m-%d}",
     }
     try:
-        return entry_of(row)
+        entry = entry_of(row)
     except ValueError as error:
         raise UsageError(f"cannot use {options.suffix}: {error}") from None
+    if not entry.holds(now.timestamp()):
+        raise UsageError(f"cannot use {options.suffix}: {entry.expires} is over")
+    return entry
 
 
 def _preview(settings: Settings, store: Store, entry: Entry) -> list[Incident]:

@@ -69,8 +69,9 @@ def entry_of(row: dict[str, str]) -> Entry:
     if not row["reason"].strip() or not row["author"].strip():
         raise ValueError("a reason and an author are needed")
     try:
-        factor = float(row["factor"])
-        date.fromisoformat(row["added"]), date.fromisoformat(row["expires"])
+        factor = _number(row["factor"])
+        for name in ("added", "expires"):
+            _must_be_a_date(row[name])
         suffix = row["suffix"].strip().rstrip(".").lower()
         labels = labels_of(from_text(suffix))
         if not labels:
@@ -82,6 +83,20 @@ def entry_of(row: dict[str, str]) -> Entry:
     if not 1 < factor <= FACTOR_MAX:
         raise ValueError(f"a factor is more than 1 and at most {FACTOR_MAX:g}")
     return Entry(suffix, factor, row["reason"].strip(), row["author"].strip(), row["added"], row["expires"])
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise ValueError(f"the factor {text!r} is no number") from None
+
+
+def _must_be_a_date(text: str) -> None:
+    try:
+        date.fromisoformat(text)
+    except ValueError:
+        raise ValueError(f"{text!r} is no day: YYYY-MM-DD is needed, for example 2026-12-31") from None
 
 
 def load(path: Path) -> list[Entry]:

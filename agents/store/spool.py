@@ -18,7 +18,7 @@ import numpy as np
 import structlog
 from numpy.typing import NDArray
 
-from agents.errors import BatchRefusedError, SpoolFullError, StoreError
+from agents.errors import BatchRefusedError, SpoolFullError, StoreError, StoreUnusableError
 from agents.store import codec
 from agents.store.spool_dir import SpoolDir
 from agents.types import Verdicts
@@ -115,7 +115,10 @@ class SpoolingSink:
         except BatchRefusedError as error:
             self._lose(len(verdicts), str(error))
         except StoreError as error:
-            log.warning("store_went_away", error=str(error))
+            if isinstance(error, StoreUnusableError):
+                log.error("store_unusable", error=str(error))
+            else:
+                log.warning("store_went_away", error=str(error))
             return False
         return True
 

@@ -6,7 +6,7 @@ import fcntl
 import sqlite3
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from sqlalchemy import URL, ColumnElement, Connection, Integer, Select, Table, c
 from sqlalchemy.dialects.sqlite import insert
 
 from agents.columns import coded, packed
-from agents.errors import StoreError
+from agents.errors import StoreError, StoreUnusableError
 from agents.pieces import pieces_of
 from agents.store import migrate
 from agents.store.base import Store
@@ -33,6 +33,9 @@ FETCHED_ROWS = 4096
 CACHE_KIB = 65_536
 """Pages kept in memory, KiB: indexes on names and random numbers are written all over, not at the end."""
 
+_FOR_EVER = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY}
+"""Result codes that are still the same tomorrow (sqlite.org/rescode.html)."""
+
 _INSERT = f"INSERT INTO queries ({', '.join(COLUMNS)}) VALUES ({', '.join('?' * len(COLUMNS))})"  # noqa: S608
 _DELETE = "DELETE FROM queries WHERE id IN (SELECT id FROM queries WHERE ts < ? LIMIT ?)"
 
@@ -49,6 +52,21 @@ class SqliteStore(Store):
         event.listen(engine, "connect", _on_connect)
         event.listen(engine, "begin", _on_begin)
         super().__init__(engine)
+
+    def examine(self) -> None:
+        if not self._path.exists():
+            return
+        try:
+            with self._guard("open the database"), closing(self._engine.raw_connection()) as connection:
+                connection.cursor().execute("SELECT count(*) FROM sqlite_master")
+        except StoreUnusableError:
+            raise
+        except StoreError:  # locked, or out of memory: another time
+            return
+
+    def _failure(self, text: str, error: Exception) -> StoreError:
+        code = getattr(getattr(error, "orig", error), "sqlite_errorcode", 0) & 0xFF
+        return StoreUnusableError(f"{text} ({self._path})") if code in _FOR_EVER else StoreError(text)
 
     def migrate(self) -> None:
         with self._guard("migrate the database"), self._lock():

@@ -53,14 +53,22 @@ def test_a_week_of_incidents_is_previewed_and_closed(tmp_path: Path, capsys: pyt
 
 
 @pytest.mark.parametrize(
-    "arguments",
-    [("add", "x.test", "--reason", " ", "--author", "a"), ("preview", "a..b"), ("preview", "x.test", "--factor", "1")],
+    ("arguments", "why"),
+    [
+        (("add", "x.test", "--reason", " ", "--author", "a"), "a reason and an author are needed"),
+        (("preview", "a..b"), "a label is empty"),
+        (("preview", "x.test", "--factor", "1"), "a factor is more than 1"),
+        (("preview", "x.test", "--factor", "many"), "the factor 'many' is no number"),
+        (("preview", "x.test", "--expires", "-5"), "'-5' is no day: YYYY-MM-DD is needed, for example 2026-12-31"),
+        (("preview", "x.test", "--expires", "2020-01-31"), "2020-01-31 is over"),
+    ],
 )
 def test_bad_entries_are_one_line(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...], why: str
 ) -> None:
     assert run(tmp_path, *arguments) == 2
-    assert len(capsys.readouterr().err.splitlines()) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("dns-tunnel: cannot use ") and why in line
 
 
 def test_a_damaged_list_is_a_bad_setting(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -81,6 +81,20 @@ def test_the_api_is_well_while_it_answers(
     assert main(["health", "api"]) == 1
 
 
+def test_without_a_part_all_that_runs_here_is_looked_at(
+    data: Path, answering: list[int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["health"]) == 1
+    assert capsys.readouterr().out == f"nothing runs on {data.parent}\n"
+    _beat(data / "scheduler.json", 1.0)
+    assert main(["health"]) == 0
+    assert capsys.readouterr().out == "scheduler: ok\n"
+    _beat(data / "api.json", 600.0)  # whether it answers is what counts
+    _beat(data / "listener.json", 600.0, judging=True)
+    assert main(["health"]) == 1
+    assert capsys.readouterr().out == "listener: no sign of life\napi: ok\nscheduler: ok\n"
+
+
 def test_an_api_that_is_not_there_is_not_well(
     data: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
