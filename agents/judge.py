@@ -21,6 +21,7 @@ from agents.detection import empty_verdicts
 from agents.errors import AgentsError, StoreUnusableError
 from agents.fanout import Fanout
 from agents.files import write_atomic
+from agents.outbox import Outbox
 from agents.policy import bounds
 from agents.settings import Settings
 from agents.shedding import EVERYTHING, NO_EXPLANATION, SAMPLED, sampled, unexplained
@@ -75,8 +76,8 @@ class Judge:
         self._restore_files()
         self.spool = SpoolingSink(self._store, settings.state_dir / "spool", settings.spool_max_mb << 20)
         self._manager = bootstrap.alert_manager_of(settings)
-        self.alerts = AlertSink(self._manager)
-        self.fanout = Fanout([self.spool, self.alerts])
+        self.alerts = AlertSink(self._manager, Outbox(settings.state_dir / "outbox"))
+        self.fanout = Fanout([self.alerts, self.spool])  # what is stored counts as told after a restart
         self._saved = time.monotonic()
         self._lock = threading.Lock()
         self._logged: dict[tuple[str, str], str] = {}  # open incidents that the log knows, by client and domain

@@ -49,7 +49,7 @@ def test_warming_leaves_no_kernel_for_later_and_nothing_is_compiled_twice(tmp_pa
     kept = {path.name: path.stat().st_mtime_ns for path in tmp_path.rglob("*.nbc")}
     assert kept
     (tmp_path / ("0" * 16)).mkdir()
-    assert run("-m agents.warm", NUMBA_CACHE_DIR=str(tmp_path)).stderr == ""
+    assert [warm.NOTE in run("-m agents.warm", NUMBA_CACHE_DIR=str(tmp_path)).stderr for _ in range(2)] == [True, False]
     assert not (tmp_path / ("0" * 16)).exists()
     assert {path.name: path.stat().st_mtime_ns for path in tmp_path.rglob("*.nbc")} == kept, "compiled again"
     assert run("-c from agents import warm; warm.up(print)", NUMBA_CACHE_DIR=str(tmp_path)).stdout == ""
