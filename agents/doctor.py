@@ -33,11 +33,17 @@ def run_doctor(settings: Settings, options: argparse.Namespace) -> int:
         try:
             text, mark = check(settings), "ok "
         except (AgentsError, OSError, ImportError, ValueError) as error:
-            text, mark, code = str(error), "BAD", max(code, 2 if isinstance(error, SettingsError) else 1)
+            text, mark, code = _said(error), "BAD", max(code, 2 if isinstance(error, SettingsError) else 1)
         print(f"{mark}  {name:<12} {printable(text, TEXT_MAX)}")
     for name, text in _remarks(settings):
         print(f"warn {name:<12} {text}")
     return code
+
+
+def _said(error: Exception) -> str:
+    if isinstance(error, OSError) and error.filename:
+        return f"cannot use {error.filename}: {error.strerror}"
+    return str(error)
 
 
 def _remarks(settings: Settings) -> Iterator[tuple[str, str]]:
@@ -62,7 +68,7 @@ def _database(settings: Settings) -> str:
 
 def _port(settings: Settings) -> str:
     if read(settings.state_dir / "listener.json")["ok"]:
-        return f"a listener of this DATA_DIR answers on port {settings.listen_port}"
+        return "a listener runs on this DATA_DIR"
     for host in (part.strip() for part in settings.listen_host.split(",")):
         for sock in bind_pair(host, settings.listen_port):
             sock.close()

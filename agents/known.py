@@ -106,7 +106,7 @@ def load(path: Path) -> list[Entry]:
     except FileNotFoundError:
         return []
     except (OSError, UnicodeDecodeError) as error:
-        raise SettingsError(f"cannot read {path}: {error}") from None
+        raise SettingsError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from None
     entries = []
     reader = csv.DictReader(io.StringIO(text, newline=""))
     for row in reader:

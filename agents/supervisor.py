@@ -38,6 +38,8 @@ many each time up to the most."""
 STEADY_S = 10.0
 LISTENER_STOP_S, DETECTOR_STOP_S = 5.0, 20.0
 """A process that does not end within so many seconds of SIGTERM is killed. docker-compose.yml grants 30 in all."""
+AT_ONCE_S = 1.0
+"""Signals to end within so many seconds are one: make, a terminal or a service manager may each send theirs."""
 LOOK_S = 0.1
 DETECTOR = "detector"
 """Name of the process that judges."""
@@ -128,7 +130,7 @@ class Supervisor:
     def __init__(
         self, signals: Signals, shared: Shared, listeners: list[Child], detector: Child, others: list[Child]
     ) -> None:
-        self._signals = signals
+        self._signals, self._asked = signals, 0.0
         self._shared, self._states = shared, shared.children
         self._listeners, self._detector, self._others = listeners, detector, others
         self._children = [*listeners, detector, *others]
@@ -159,6 +161,7 @@ class Supervisor:
 
     def stop(self) -> int:
         """End listeners, then the detector, which judges what they left, and the others; the exit code."""
+        self._asked = time.monotonic()
         self._end(self._listeners)
         if not self._detector.pid and self._shared.waiting:
             self._spawn(self._detector)
@@ -221,13 +224,13 @@ class Supervisor:
         self._states[child.name].note_start(pid)
 
     def _end(self, children: Sequence[Child]) -> None:
-        """SIGTERM, and SIGKILL for what takes too long, or for all where a second signal comes."""
+        """SIGTERM, and SIGKILL for what takes too long, or for all where a signal comes after AT_ONCE_S."""
         begun = time.monotonic()
         for child in children:
             if child.pid:
                 os.kill(child.pid, signal.SIGTERM)
         while left := [child for child in children if child.pid and not _ended(child)]:
-            impatient = self._signals.wait(LOOK_S) in _ENDING
+            impatient = self._signals.wait(LOOK_S) in _ENDING and time.monotonic() - self._asked >= AT_ONCE_S
             for child in left:
                 if impatient or (child.stop_s is not None and time.monotonic() - begun >= child.stop_s):
                     _log.error("process_killed", process=child.name)

@@ -27,7 +27,7 @@ from agents.store import copying
 from agents.store.opening import open_store
 from agents.store.rows import COLUMNS, query_columns
 
-NOTE = "kernels are compiled for this processor, once, which takes a minute; KERNELS=off works without"
+NOTE = "kernels are compiled for this processor, once, which takes a minute or two; KERNELS=off works without"
 _QUESTION = b"\0\1\0\0\0\1\0\0\0\0\0\0" + from_text("www.example.com") + b"\0\0\1\0\1"
 
 

@@ -125,6 +125,7 @@ def test_a_bad_argument_shows_the_usage_and_is_exit_2(
         (["score", "a..b"], 1, "a..b"),
         (["evaluate", "nowhere.csv"], 2, "nowhere.csv"),
         (["evaluate", "garbage"], 2, "cannot read garbage"),
+        (["evaluate", "nowhere.csv", "--json", "nowhere/out.json"], 2, "cannot write nowhere/out.json"),
         (["explain", "192.0.2.1", "evil.com"], 1, "no such incident"),
         (["explain", "\udcff", "\udcfe"], 1, "no such incident"),
         (["models", "show", "0123456789abcdef"], 2, "cannot find model"),

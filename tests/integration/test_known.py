@@ -71,6 +71,15 @@ def test_bad_entries_are_one_line(
     assert line.startswith("dns-tunnel: cannot use ") and why in line
 
 
+def test_what_is_listed_cannot_write_to_the_terminal(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(tmp_path, "add", "x\x1b[31m.test", "--reason", "a\nb\x1b]0;", "--author", "\x07") == 0
+    assert run(tmp_path, "list") == 0
+    assert run(tmp_path, "remove", "x\x1b[31m.test") == 0
+    said = capsys.readouterr().out
+    assert not set("\x1b\x07") & set(said)
+    assert len(said.splitlines()) == 4
+
+
 def test_a_damaged_list_is_a_bad_setting(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "known_services.csv").write_text("suffix,factor\nx.test,2\n")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import time
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,16 @@ from tests.postgres_server import DEAD, PostgresServer, drop_database, make_data
 from tests.running import free_port
 from tests.supervised import Load, assert_adds_up, postgres_names, supervised
 
+HOLDS = """
+import time
+from agents.judge import Judge
+real = Judge.close
+def slow(self):
+    time.sleep({0})
+    real(self)
+Judge.close = slow
+"""
+"""The detector takes so many seconds to end."""
 DIES_ONCE = """
 import os, signal
 from pathlib import Path
@@ -282,6 +293,21 @@ def test_when_the_supervisor_ends_all_end(tmp_path: Path, ending: signal.Signals
         os.kill(one.process.pid, ending)
         assert one.process.wait(30) == (0 if ending != signal.SIGKILL else -signal.SIGKILL)
         wait_until(lambda: not any(map(alive, pids)), 10)
+
+
+def test_two_signals_at_once_are_one_and_a_later_one_is_impatience(tmp_path: Path) -> None:
+    for pause_s, code, killed in ((0.0, 0, 0), (2.5, 1, 1)):
+        folder = tmp_path / str(code)
+        with supervised(folder, HOLDS.format(pause_s)) as one:
+            one.next_state()
+            one.process.terminate()
+            if pause_s:
+                wait_until(lambda found=one: bool(found.events("stopping")), 20)  # type: ignore[misc]
+                begun = time.monotonic()
+                wait_until(lambda begun=begun: time.monotonic() - begun > 1.2, 5)  # type: ignore[misc]
+            one.process.terminate()
+            assert one.process.wait(30) == code
+        assert len(one.events("process_killed")) == killed
 
 
 def test_what_waits_when_it_ends_is_judged_and_windows_are_saved(tmp_path: Path) -> None:
