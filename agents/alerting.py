@@ -137,7 +137,7 @@ class AlertManager:
         key, now = (incident.client, incident.domain), self._clock()
         with self._guard:
             at, severity = self._sent.get(key, (float("-inf"), Severity.NORMAL))
-            if now - at < self._quiet_s and incident.severity <= severity:
+            if abs(now - at) < self._quiet_s and incident.severity <= severity:
                 return False
             self._note(key, now, incident.severity)
         return True

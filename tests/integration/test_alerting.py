@@ -158,6 +158,8 @@ def test_an_incident_alerts_once_per_quiet_period_and_again_when_it_rises() -> N
     assert [send(severity=Severity.CRITICAL), send(severity=Severity.CRITICAL), send()] == [1, 0, 0]
     now[0] += 3601
     assert [send(), send()] == [1, 0]
+    now[0] -= 86_400  # a clock that is set back must not bring a day of silence
+    assert [send(), send()] == [1, 0]
 
 
 def test_an_alert_that_no_channel_took_comes_again_soon() -> None:

@@ -33,6 +33,7 @@ def _beat(path: Path, age_s: float, **state: Any) -> None:
         ("listener", {"age_s": 1.0, "judging": True}, 0),
         ("listener", {"age_s": 1.0, "judging": False}, 1),
         ("listener", {"age_s": 600.0, "judging": True}, 1),
+        ("listener", {"age_s": -86_400.0, "judging": True}, 1),  # the clock was set back, and nobody wrote since
         ("scheduler", {"age_s": 1.0, "next_run": 1.0}, 0),
         ("scheduler", {"age_s": 1.0, "error": "cannot read the schedule"}, 0),
         ("scheduler", {"age_s": 600.0}, 1),
