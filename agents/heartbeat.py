@@ -26,6 +26,7 @@ class Heartbeat:
 
     def __init__(self, path: Path, collect: Callable[[], Mapping[str, Any]], every_s: float = EVERY_S) -> None:
         self._path, self._collect, self._every_s = path, collect, every_s
+        self._failing = False
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="heartbeat", daemon=True)
 
@@ -49,7 +50,11 @@ class Heartbeat:
         try:
             write_atomic(self._path, json.dumps({"at": time.time(), **self._collect()}).encode())
         except OSError as error:
-            _log.warning("heartbeat_not_written", path=str(self._path), error=str(error))
+            if not self._failing:  # not every two seconds
+                _log.warning("heartbeat_not_written", path=str(self._path), error=str(error))
+            self._failing = True
+        else:
+            self._failing = False
 
 
 def read(path: Path) -> dict[str, Any]:

@@ -24,7 +24,7 @@ from agents.store.spool_dir import SpoolDir
 from agents.types import Verdicts
 
 LOG_INTERVAL_S = 60.0
-"""Losses are logged at most this often, with the number."""
+"""Losses are logged at most this often, with the number; and that the store is away."""
 CLOSE_WAIT_S = 10.0
 """How long `close` waits for the write that is under way."""
 
@@ -68,7 +68,7 @@ class SpoolingSink:
         self._work = threading.Event()
         self._stop = threading.Event()
         self._lost_logged = 0
-        self._log_after = 0.0
+        self._log_after = self._away_log_after = 0.0
         if len(self._spool):
             log.info("spool_found", batches=len(self._spool))
             self._work.set()
@@ -110,17 +110,25 @@ class SpoolingSink:
         """True when the batch is dealt with."""
         try:
             written = self._store.write(verdicts, batch_id)
+            self._away_log_after = 0.0
             self.counts.stored += written
             self.counts.already += len(verdicts) - written
         except BatchRefusedError as error:
             self._lose(len(verdicts), str(error))
         except StoreError as error:
-            if isinstance(error, StoreUnusableError):
-                log.error("store_unusable", error=str(error))
-            else:
-                log.warning("store_went_away", error=str(error))
+            self._tell_away(error)
             return False
         return True
+
+    def _tell_away(self, error: StoreError) -> None:
+        """Log it, once in a while: where the disk takes nothing either, each batch comes here."""
+        if time.monotonic() < self._away_log_after:
+            return
+        self._away_log_after = time.monotonic() + LOG_INTERVAL_S
+        if isinstance(error, StoreUnusableError):
+            log.error("store_unusable", error=str(error))
+        else:
+            log.warning("store_went_away", error=str(error))
 
     def _keep(self, verdicts: Verdicts, batch_id: str) -> None:
         try:

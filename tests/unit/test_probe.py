@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 import threading
 import time
 from collections.abc import Iterator
@@ -11,8 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
 from agents.cli import main
+from agents.heartbeat import Heartbeat
 
 
 @pytest.fixture
@@ -42,6 +46,18 @@ def _beat(path: Path, age_s: float, **state: Any) -> None:
 def test_a_process_is_well_while_it_writes(data: Path, part: str, state: dict[str, Any], code: int) -> None:
     _beat(data / f"{part}.json", **state)
     assert main(["health", part]) == code
+
+
+def test_a_disk_that_takes_no_sign_of_life_is_logged_once_each_time(tmp_path: Path) -> None:
+    folder = tmp_path / "gone"
+    with capture_logs() as lines:
+        beat = Heartbeat(folder / "x.json", dict)
+        for full in (True, True, False, True, True):
+            if full:
+                folder.write_text("a file where the folder should be")
+            beat._write()
+            (shutil.rmtree if folder.is_dir() else os.unlink)(folder)
+    assert [line["event"] for line in lines] == ["heartbeat_not_written"] * 2
 
 
 @pytest.mark.parametrize("part", ["listener", "scheduler"])

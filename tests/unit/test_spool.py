@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from structlog.testing import capture_logs
 
 from agents.errors import BatchRefusedError, StoreError
 from agents.names import wire_of
@@ -140,6 +141,20 @@ def test_a_dead_store_costs_one_attempt_a_retry(fake: FakeStore, tmp_path: Path)
         sink.accept(batch("a"))
     sink.close()
     assert fake.attempts == 1
+
+
+def test_a_store_that_is_away_is_logged_once_though_the_disk_takes_nothing(fake: FakeStore, tmp_path: Path) -> None:
+    with capture_logs() as lines:
+        sink = SpoolingSink(fake, tmp_path / "spool", 0, retry_s=3600)
+        fake.away = True
+        for _ in range(5):
+            sink.accept(batch("a"))
+        fake.away = False
+        sink.accept(batch("a"))
+        fake.away = True
+        sink.accept(batch("a"))
+        sink.close()
+    assert [line["event"] for line in lines] == ["store_went_away", "verdicts_lost", "store_went_away"]
 
 
 def test_files_of_an_earlier_process_are_written(fake: FakeStore, tmp_path: Path) -> None:
