@@ -166,9 +166,9 @@ def _add_known(parser: argparse.ArgumentParser) -> None:
 
 
 def _count(text: str) -> int:
-    if not (text.isascii() and text.isdigit() and int(text[:20]) >= 1):
-        raise argparse.ArgumentTypeError(f"{printable(text, 40)!r} is no whole number of at least 1")
-    return int(text[:20])
+    if not (text.isascii() and text.isdigit() and 1 <= int(text[:20]) <= settings.COUNT_MAX):
+        raise argparse.ArgumentTypeError(f"{printable(text, 40)!r} is no whole number from 1 to {settings.COUNT_MAX}")
+    return int(text)
 
 
 def _days(text: str) -> int:

@@ -45,3 +45,8 @@ class Signals:
             yield
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def be_deaf() -> None:
+    """This process is ending: another SIGTERM, as service managers send one to each process, finds it half closed."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})

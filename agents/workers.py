@@ -19,6 +19,7 @@ from agents.records import batch_of_records
 from agents.settings import Settings
 from agents.shared import Shared
 from agents.shedding import level_at
+from agents.signals import be_deaf
 from agents.sources.listener import Listener
 from agents.sources.sockets import Pair
 
@@ -71,6 +72,7 @@ async def _answer(
         await listener.start()
         ready()
         await stop.wait()
+        be_deaf()
         await listener.stop()
     return int(bool(crashed))
 

@@ -310,6 +310,20 @@ def test_two_signals_at_once_are_one_and_a_later_one_is_impatience(tmp_path: Pat
         assert len(one.events("process_killed")) == killed
 
 
+def test_a_signal_to_each_process_of_the_group_leaves_no_noise(tmp_path: Path) -> None:
+    first = """
+import asyncio.selector_events, os, signal
+real = asyncio.selector_events.BaseSelectorEventLoop.close
+def closing(self):
+    real(self)
+    os.kill(os.getpid(), signal.SIGTERM)
+asyncio.selector_events.BaseSelectorEventLoop.close = closing
+"""
+    with supervised(tmp_path, first) as one:
+        assert one.stop() == 0
+    assert "Exception ignored" not in one.log.read_text()
+
+
 def test_what_waits_when_it_ends_is_judged_and_windows_are_saved(tmp_path: Path) -> None:
     with supervised(tmp_path, BATCH_WAIT_MS="60000") as one:
         load = Load(one.port)
