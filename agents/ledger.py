@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from agents.ring import Ring, fence
+from agents.ring import Ring, barrier
 
 TOTALS = ("scored", "stored", "spooled", "sampled_out", "lost", "unexplained")
 """Queries since the start of the first process. scored = stored + spooled + sampled_out + lost."""
@@ -82,7 +82,7 @@ class Ledger:
         cells[_ATTEMPTS] = 1
         for at, (ring, count) in enumerate(zip(self._rings, counts, strict=True)):
             cells[_TAILS + at] = ring.tail + count
-        fence()
+        barrier()
         cells[_STATE] = _BEGUN
         return self._intent()
 
@@ -106,7 +106,7 @@ class Ledger:
         cells = self._cells
         for at, name in enumerate(TOTALS):
             cells[_NEXT + at] = cells[_NOW + at] + changes.get(name, 0)
-        fence()
+        barrier()
         cells[_STATE] = _DECIDED
         self._apply()
 
@@ -115,7 +115,7 @@ class Ledger:
         cells[_NOW:_NEXT] = cells[_NEXT:_CARRIED]
         for at, ring in enumerate(self._rings):
             ring.advance_to(cells[_TAILS + at])
-        fence()
+        barrier()
         cells[_STATE] = _NONE
 
     def carried(self) -> dict[str, int]:
