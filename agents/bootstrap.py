@@ -231,7 +231,10 @@ def check_by_gates(settings: Settings) -> Callable[[Model], None]:
 
 
 def api_token_of(settings: Settings) -> str:
-    """The token of the API: the setting, or one made once and kept readable by its owner alone."""
+    """The token of the API: the setting, or one made once and kept readable by its owner alone.
+
+    Raises AgentsError for a file that holds none.
+    """
     given = settings.api_token.get_secret_value()
     if given:
         return given
@@ -239,7 +242,10 @@ def api_token_of(settings: Settings) -> str:
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomic(path, secrets.token_urlsafe(24).encode(), mode=0o600)
-    return path.read_text("ascii").strip()
+    token = path.read_text("ascii", errors="replace").strip()
+    if not token or not token.isascii():
+        raise AgentsError(f"cannot use {path}: there is no token in it; remove it, and another is made")
+    return token
 
 
 def token_path(settings: Settings) -> Path:

@@ -172,6 +172,16 @@ def test_a_folder_that_cannot_be_written_is_one_line(tmp_path: Path, arguments: 
     assert done.err.splitlines()[-1].startswith("dns-tunnel: cannot "), done
 
 
+@pytest.mark.parametrize("content", [b"", b" \n", b"\xff\xfe"])
+def test_a_file_without_a_token_is_one_line_and_exit_1(tmp_path: Path, inside: Inside, content: bytes) -> None:
+    path = tmp_path / "data" / "data" / "api_token"
+    path.parent.mkdir(parents=True)
+    path.write_bytes(content)
+    done = inside("api")
+    assert (done.code, is_one_line(done)) == (1, True), done
+    assert f"cannot use {path}: there is no token in it; remove it" in done.err
+
+
 @pytest.mark.parametrize("command", ["run", "listen", "api", "schedule"])
 def test_a_spoilt_database_is_one_line_and_exit_1(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, inside: Inside, command: str
