@@ -260,7 +260,7 @@ class ModelRegistry(Generic[M]):
 
     def _index(self) -> dict[str, Any]:
         try:
-            index = {"history": [], "states": {}} | json.loads(self._index_path.read_text("utf-8"))
+            index: dict[str, Any] = {"history": [], "states": {}} | json.loads(self._index_path.read_text("utf-8"))
             if not isinstance(index["states"], dict) or not all(str(one["model_id"]) for one in index["history"]):
                 raise ValueError("it is no index of models")
         except FileNotFoundError:

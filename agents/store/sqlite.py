@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import sqlite3
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 from sqlalchemy import URL, ColumnElement, Connection, Integer, Select, Table, cast, create_engine, event
@@ -55,7 +56,8 @@ class SqliteStore(Store):
 
     def examine(self) -> None:
         if not self._path.exists():
-            return
+            with self._locked_by():
+                return
         try:
             with self._guard("open the database"), closing(self._engine.raw_connection()) as connection:
                 connection.cursor().execute("SELECT count(*) FROM sqlite_master")
@@ -80,13 +82,19 @@ class SqliteStore(Store):
     @contextmanager
     def _lock(self) -> Iterator[None]:
         """Two processes at a new file: the change to WAL does not wait for a lock by itself, so this does."""
+        with self._locked_by() as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            yield
+
+    @contextmanager
+    def _locked_by(self) -> Iterator[IO[str]]:
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
             with Path(f"{self._path}.lock").open("w") as file:
-                fcntl.flock(file, fcntl.LOCK_EX)
-                yield
+                yield file
         except OSError as error:
-            raise StoreError(f"cannot open database {self._path}: {error.strerror}") from None
+            kind = StoreError if error.errno in (errno.ENOSPC, errno.EDQUOT) else StoreUnusableError
+            raise kind(f"cannot open database {self._path}: {error.strerror}") from None
 
     def drop_old(self, before_day: int) -> bool:
         dropped, last = 0, DELETE_CHUNK

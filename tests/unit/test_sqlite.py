@@ -39,6 +39,17 @@ def test_what_is_no_database_is_told_at_once_and_for_what_it_is(tmp_path: Path, 
                 attempt()
 
 
+def test_a_database_where_none_can_be_made_is_told_at_once(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    path = tmp_path / "file" / "x.db"
+    with contextlib.closing(opened(path)) as store:
+        for attempt in (store.examine, store.migrate):
+            with pytest.raises(
+                StoreUnusableError, match=rf"^cannot open database {path}: (Not a directory|File exists)$"
+            ):
+                attempt()
+
+
 def test_a_new_a_good_and_a_locked_database_pass(tmp_path: Path) -> None:
     path = tmp_path / "x.db"
     with contextlib.closing(opened(path)) as store:
