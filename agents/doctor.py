@@ -18,6 +18,7 @@ from agents.messages import printable
 from agents.policy import bounds
 from agents.processes import scheduler_of
 from agents.settings import TOKEN_MIN, Settings, unknown_names
+from agents.sources.listener import refuse_loops
 from agents.sources.sockets import bind_pair
 
 TIMEOUT_S = 2.0
@@ -79,6 +80,8 @@ def _upstreams(settings: Settings) -> str:
     asked = [endpoint for _, endpoints in bootstrap.upstreams_of(settings) for endpoint in endpoints]
     if not asked:
         raise AgentsError("cannot forward: UPSTREAMS is empty and the system names no resolver")
+    hosts = settings.listen_host.split(",")
+    refuse_loops(asked, [(host.strip(), settings.listen_port) for host in hosts])
     for host, port in asked:
         _ask(host, port)
     return ", ".join(f"{host} port {port}" for host, port in asked) + " answered" + (" each" if len(asked) > 1 else "")

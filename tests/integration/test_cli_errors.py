@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.commands import Inside, call, is_one_line
+from tests.commands import Inside, call, free_port, is_one_line
 
 
 def test_a_bad_setting_ends_the_process_with_2(tmp_path: Path) -> None:
@@ -223,6 +223,12 @@ def test_doctor_says_what_is_bad(tmp_path: Path) -> None:
 def test_doctor_ends_as_run_would_for_a_bad_setting(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, inside: Inside
 ) -> None:
+    port = str(free_port())
+    monkeypatch.setenv("LISTEN_PORT", port)
+    monkeypatch.setenv("UPSTREAMS", f"127.0.0.1:{port}")
+    done = inside("doctor")
+    assert done.code == 2
+    assert f"BAD  upstreams    cannot forward to 127.0.0.1:{port}: that is this listener itself" in done.out
     monkeypatch.setenv("VALIDATION_CASES", "/nowhere/cases.csv")
     done = inside("doctor")
     assert done.code == inside("run").code == 2
