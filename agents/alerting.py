@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import queue
 import threading
 import time
@@ -20,6 +19,7 @@ from agents.notifiers.email import EmailNotifier
 from agents.notifiers.post import RetryPolicy
 from agents.notifiers.slack import SlackNotifier
 from agents.notifiers.teams import TeamsNotifier
+from agents.outbox import Due, Outbox
 from agents.protocols import Notifier
 from agents.runs import ChannelResult, TrainingRun
 from agents.settings import Settings
@@ -137,7 +137,7 @@ class AlertManager:
         key, now = (incident.client, incident.domain), self._clock()
         with self._guard:
             at, severity = self._sent.get(key, (float("-inf"), Severity.NORMAL))
-            if now - at < self._quiet_s and incident.severity <= severity:
+            if abs(now - at) < self._quiet_s and incident.severity <= severity:
                 return False
             self._note(key, now, incident.severity)
         return True
@@ -182,16 +182,23 @@ def _result(channel: str, outcome: BaseException | None) -> ChannelResult:
 
 
 class AlertSink:
-    """Incidents onto a bounded queue, sent by a thread; `counts` has ALERT_COUNTS."""
+    """Incidents onto a bounded queue, sent by a thread; `counts` has ALERT_COUNTS.
+
+    What is in `outbox` when it begins is sent first. Raises OSError where that cannot be read.
+    """
 
     name = "alerts"
 
-    def __init__(self, manager: AlertManager, queue_max: int = QUEUE_MAX, close_s: float = CLOSE_S) -> None:
+    def __init__(
+        self, manager: AlertManager, outbox: Outbox, queue_max: int = QUEUE_MAX, close_s: float = CLOSE_S
+    ) -> None:
         self.counts: Counter[str] = Counter()
-        self._manager = manager
-        self._close_s = close_s
-        self._queue: queue.Queue[Incident | None] = queue.Queue(queue_max)
-        self._stopping = threading.Event()
+        self._manager, self._outbox = manager, outbox
+        self._queue_max, self._close_s = queue_max, close_s
+        self._queue: queue.SimpleQueue[Due | None] = queue.SimpleQueue()
+        for due in outbox.found():
+            manager.remember([due.incident])
+            self._queue.put(due)
         self._thread = threading.Thread(target=self._work, name="alerts", daemon=True)
         self._thread.start()
 
@@ -206,41 +213,40 @@ class AlertSink:
         return self._thread.is_alive()
 
     def accept(self, verdicts: Verdicts) -> None:
-        """Take over the batch's incidents; never waits."""
+        """Take over the batch's incidents; waits for nobody but the disk."""
         for incident in verdicts.incidents:
             if incident.severity < Severity.HIGH or incident.closed_at is not None:
                 continue
             if not self._manager.claim(incident):
                 self.counts["suppressed"] += 1
-                continue
-            try:
-                self._queue.put_nowait(incident)
-            except queue.Full:
+            elif self.waiting >= self._queue_max:
                 self.counts["dropped"] += 1
                 self._manager.release(incident)
+            else:
+                self._queue.put(self._outbox.put(incident))
 
     def close(self) -> None:
-        """Send what waits, for CLOSE_S at most; what is left then is counted as dropped."""
-        self._stopping.set()
-        with contextlib.suppress(queue.Full):
-            self._queue.put_nowait(None)
+        """Send what waits, for CLOSE_S at most; what is left then is sent by the next process."""
+        self._queue.put(None)
         self._thread.join(self._close_s)
         if self._thread.is_alive():
-            self.counts["dropped"] += sum(one is not None for one in list(self._queue.queue)) + 1
-            _log.warning("alerts_abandoned", dropped=self.counts["dropped"])
+            _log.warning("alerts_left", waiting=self.waiting)
 
     def _work(self) -> None:
         with asyncio.Runner() as runner:
-            while (incident := self._next()) is not None:
-                results = runner.run(self._manager.send_claimed(incident))
-                self.counts["sent" if any(one.ok for one in results) else "failed"] += 1
-                for bad in (one for one in results if not one.ok):
-                    _log.error("alert_failed", channel=bad.channel, error=bad.error)
+            while (due := self._next()) is not None:
+                if self._outbox.begin(due):
+                    results = runner.run(self._manager.send_claimed(due.incident))
+                    self._outbox.done(due)
+                    self._count(results)
+                else:
+                    self.counts["failed"] += 1
+                    _log.error("alert_given_up", client=due.incident.client, domain=due.incident.domain)
 
-    def _next(self) -> Incident | None:
-        while True:
-            try:
-                return self._queue.get(timeout=0.5)
-            except queue.Empty:
-                if self._stopping.is_set():
-                    return None
+    def _count(self, results: Sequence[ChannelResult]) -> None:
+        self.counts["sent" if any(one.ok for one in results) else "failed"] += 1
+        for bad in (one for one in results if not one.ok):
+            _log.error("alert_failed", channel=bad.channel, error=bad.error)
+
+    def _next(self) -> Due | None:
+        return self._queue.get()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import Callable
+from contextlib import closing
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -13,11 +14,11 @@ from agents.alerting import AlertManager, notifiers_from
 from agents.budget import Limits, Peaks, choose, load_peaks
 from agents.cron import cron_trigger
 from agents.detection import TunnelDetector
-from agents.errors import AgentsError, ModelError
+from agents.errors import AgentsError, ModelError, SettingsError
 from agents.files import write_atomic
 from agents.gates import load_cases
+from agents.known import Entry, services_at
 from agents.known import load as load_entries
-from agents.known import services_at
 from agents.model import Model
 from agents.policy import Scale
 from agents.registry import ModelRegistry
@@ -64,8 +65,16 @@ def scale_of(settings: Settings) -> Scale:
 
 
 def check(settings: Settings) -> None:
-    """Raise SettingsError for settings that only show when they are used, before any socket opens."""
+    """Raise AgentsError for what only shows in use, a setting or a spoilt database, before any socket opens."""
+    check_settings(settings)
+    with closing(store_of(settings)) as store:
+        store.examine()
+
+
+def check_settings(settings: Settings) -> None:
+    """Raise SettingsError for settings that only show when they are used."""
     validator_of(settings)
+    known_entries(settings)
     alert_manager_of(settings)
     cron_trigger(settings.retrain_schedule, settings.retrain_timezone)
     store_of(settings).close()
@@ -92,8 +101,8 @@ def store_of(settings: Settings) -> Store:
 
 
 def services_of(settings: Settings) -> Services:
-    """The shipped known services with the operator's own, those that hold today."""
-    return services_at(load_entries(known_path(settings)), time.time())
+    """The shipped known services with the operator's own, those that hold today. Raises SettingsError."""
+    return services_at(known_entries(settings), time.time())
 
 
 def detector_of(settings: Settings, model: Model, key: Key = (0, 0)) -> TunnelDetector:
@@ -188,6 +197,13 @@ def known_path(settings: Settings) -> Path:
     return settings.known_services or settings.state_dir / "known_services.csv"
 
 
+def known_entries(settings: Settings) -> list[Entry]:
+    """The operator's own known services. Raises SettingsError where they cannot be read, or a file is named in vain."""
+    if settings.known_services and not settings.known_services.exists():
+        raise SettingsError(f"cannot use setting KNOWN_SERVICES={settings.known_services}: no such file")
+    return load_entries(known_path(settings))
+
+
 def limits_of(settings: Settings) -> Limits:
     """The limits that the network's own history and ALERT_BUDGET_PER_WEEK ask for."""
     try:
@@ -215,7 +231,10 @@ def check_by_gates(settings: Settings) -> Callable[[Model], None]:
 
 
 def api_token_of(settings: Settings) -> str:
-    """The token of the API: the setting, or one made once and kept readable by its owner alone."""
+    """The token of the API: the setting, or one made once and kept readable by its owner alone.
+
+    Raises AgentsError for a file that holds none.
+    """
     given = settings.api_token.get_secret_value()
     if given:
         return given
@@ -223,7 +242,10 @@ def api_token_of(settings: Settings) -> str:
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomic(path, secrets.token_urlsafe(24).encode(), mode=0o600)
-    return path.read_text("ascii").strip()
+    token = path.read_text("ascii", errors="replace").strip()
+    if not token or not token.isascii():
+        raise AgentsError(f"cannot use {path}: there is no token in it; remove it, and another is made")
+    return token
 
 
 def token_path(settings: Settings) -> Path:

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from agents import __version__, logs, settings
+from agents import __version__, heartbeat, logs, settings
 from agents.errors import AgentsError, CaptureError, MessageError, SettingsError, UsageError
 from agents.messages import printable
 from agents.wire import type_number
@@ -18,7 +18,6 @@ from agents.wire import type_number
 GARBAGE = 50_000, 20, 20
 """When garbage is looked for (gc.set_threshold). Loading modules and kernels makes a million objects that stay:
 looking through them as often as Python does unless told is a sixth of every start."""
-PARTS = ("listener", "api", "scheduler")
 ERROR_MAX = 1000
 """Characters of an error that are shown."""
 USAGE_ERRORS = (SettingsError, UsageError, CaptureError)
@@ -103,8 +102,8 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--json", metavar="PATH", help="write JSON there, - = standard output")
     _add_known(add("known", "your own known services: list, preview, add, remove"))
     add("doctor", "check settings, database, ports, upstreams, model and channels")
-    health = add("health", "whether one process on this DATA_DIR is alive (for health checks)")
-    health.add_argument("part", choices=PARTS)
+    health = add("health", "whether what runs on this DATA_DIR, or one part of it, is alive (for health checks)")
+    health.add_argument("part", nargs="?", choices=heartbeat.PARTS)
     return parser
 
 
@@ -172,9 +171,9 @@ def _add_known(parser: argparse.ArgumentParser) -> None:
 
 
 def _count(text: str) -> int:
-    if not (text.isascii() and text.isdigit() and int(text[:20]) >= 1):
-        raise argparse.ArgumentTypeError(f"{printable(text, 40)!r} is no whole number of at least 1")
-    return int(text[:20])
+    if not (text.isascii() and text.isdigit() and 1 <= int(text[:20]) <= settings.COUNT_MAX):
+        raise argparse.ArgumentTypeError(f"{printable(text, 40)!r} is no whole number from 1 to {settings.COUNT_MAX}")
+    return int(text)
 
 
 def _days(text: str) -> int:

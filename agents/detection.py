@@ -15,6 +15,7 @@ from agents.budget import DAY_S, Peaks
 from agents.columns import Coded, Names, coded, packed
 from agents.decoding import OAST, secret_in
 from agents.features import FEATURES
+from agents.fingerprints import TXT
 from agents.flows import Flows
 from agents.incidents import Incidents, Standing, domain_hash
 from agents.kernels.listed import all_may_tell, numbered
@@ -34,8 +35,8 @@ TS_MAX = 1e13
 NO_EVIDENCE = Evidence(0.0)
 Seen = tuple[Names, Coded, Lexical, Coded, Asked]
 """What queries say by themselves: names, clients, all about names, domains; Asked.client is yet a number in clients."""
-SIGNERS, TXT = b"_domainkey", 16
-"""Below this label, in answers of this type, lie the keys of mail signers (RFC 6376 section 3.6.2.1)."""
+SIGNERS = b"_domainkey"
+"""Below this label, in TXT answers, lie the keys of mail signers (RFC 6376 section 3.6.2.1)."""
 
 
 class _Marks(NamedTuple):
@@ -199,7 +200,7 @@ class TunnelDetector:
 
     def _note_peaks(self, ts: NDArray[np.float64], clients: Coded, domains: Coded, said: Told) -> None:
         self.peaks.days.update(np.unique(ts // DAY_S).astype(int).tolist())
-        for row, _, scattered, ratio in said.peaks[: said.counts[2]].tolist():
+        for row, scattered, ratio in said.peaks[: said.counts[2]].tolist():
             self.peaks.note(float(ts[row]), clients[row], SCATTERED if scattered else domains[row], ratio)
 
     def _follow(self, batch: QueryBatch, clients: Coded, domains: Coded, said: Told) -> dict[int, Evidence]:

@@ -1,4 +1,4 @@
-"""`dns-tunnel doctor`: one line for each thing that must work; exit code 1 if any does not."""
+"""`dns-tunnel doctor`: one line for each thing that must work; exit code 1 if any does not, 2 for a bad setting."""
 
 from __future__ import annotations
 
@@ -12,29 +12,39 @@ from dnslib import DNSError, DNSRecord
 
 from agents import bootstrap
 from agents.alerting import notifiers_from
-from agents.errors import AgentsError
+from agents.errors import AgentsError, SettingsError
 from agents.heartbeat import read
 from agents.messages import printable
 from agents.policy import bounds
 from agents.processes import scheduler_of
 from agents.settings import TOKEN_MIN, Settings, unknown_names
+from agents.sources.listener import refuse_loops
+from agents.sources.sockets import bind_pair
 
 TIMEOUT_S = 2.0
+TEXT_MAX = 1000
+"""Characters of a line that are shown."""
 Check = Callable[[Settings], str]
 
 
 def run_doctor(settings: Settings, options: argparse.Namespace) -> int:
     """Print a line a check."""
-    failed = False
+    code = 0
     for name, check in CHECKS:
         try:
             text, mark = check(settings), "ok "
         except (AgentsError, OSError, ImportError, ValueError) as error:
-            text, mark, failed = str(error), "BAD", True
-        print(f"{mark}  {name:<12} {text}")
+            text, mark, code = _said(error), "BAD", max(code, 2 if isinstance(error, SettingsError) else 1)
+        print(f"{mark}  {name:<12} {printable(text, TEXT_MAX)}")
     for name, text in _remarks(settings):
         print(f"warn {name:<12} {text}")
-    return 1 if failed else 0
+    return code
+
+
+def _said(error: Exception) -> str:
+    if isinstance(error, OSError) and error.filename:
+        return f"cannot use {error.filename}: {error.strerror}"
+    return str(error)
 
 
 def _remarks(settings: Settings) -> Iterator[tuple[str, str]]:
@@ -45,7 +55,7 @@ def _remarks(settings: Settings) -> Iterator[tuple[str, str]]:
 
 
 def _settings(settings: Settings) -> str:
-    bootstrap.validator_of(settings)
+    bootstrap.check_settings(settings)
     return f"read; DATA_DIR is {settings.data_dir.absolute()}"
 
 
@@ -59,28 +69,19 @@ def _database(settings: Settings) -> str:
 
 def _port(settings: Settings) -> str:
     if read(settings.state_dir / "listener.json")["ok"]:
-        return f"a listener of this DATA_DIR answers on port {settings.listen_port}"
+        return "a listener runs on this DATA_DIR"
     for host in (part.strip() for part in settings.listen_host.split(",")):
-        _bindable(host, settings.listen_port, socket.SOCK_DGRAM)
-        _bindable(host, settings.listen_port, socket.SOCK_STREAM)
+        for sock in bind_pair(host, settings.listen_port):
+            sock.close()
     return f"{settings.listen_host} port {settings.listen_port} is free (UDP and TCP)"
-
-
-def _bindable(host: str, port: int, kind: int) -> None:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with socket.socket(family, kind) as probe:
-        if kind == socket.SOCK_STREAM:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host, port))
-        except OSError as error:
-            raise AgentsError(f"cannot listen on {host} port {port}: {error.strerror}") from None
 
 
 def _upstreams(settings: Settings) -> str:
     asked = [endpoint for _, endpoints in bootstrap.upstreams_of(settings) for endpoint in endpoints]
     if not asked:
         raise AgentsError("cannot forward: UPSTREAMS is empty and the system names no resolver")
+    hosts = settings.listen_host.split(",")
+    refuse_loops(asked, [(host.strip(), settings.listen_port) for host in hosts])
     for host, port in asked:
         _ask(host, port)
     return ", ".join(f"{host} port {port}" for host, port in asked) + " answered" + (" each" if len(asked) > 1 else "")
@@ -137,6 +138,19 @@ def _overload(settings: Settings) -> str:
     return text
 
 
+def _spool(settings: Settings) -> str:
+    folder, state = settings.state_dir / "spool", read(settings.state_dir / "listener.json")
+    sizes = {path: path.stat().st_size for path in folder.glob("*.*")} if folder.exists() else {}
+    waiting, bad = (sum(path.suffix == suffix for path in sizes) for suffix in (".npz", ".bad"))
+    used, lost = sum(sizes.values()) / (1 << 20), state.get("spool", {}).get("lost", 0)
+    text = f"{waiting} batches wait, {bad} set aside, {used:.0f} of {settings.spool_max_mb} MB; {lost} verdicts lost"
+    if state["ok"] and (waiting or lost):
+        raise AgentsError(f"cannot store what is judged: {text}")
+    if bad:
+        raise AgentsError(f"cannot read all of {folder}: {text}; look at the files *.bad, and delete them")
+    return text
+
+
 def _channels(settings: Settings) -> str:
     names = [notifier.name for notifier in notifiers_from(settings)]
     if not names:
@@ -158,6 +172,7 @@ CHECKS: tuple[tuple[str, Check], ...] = (
     ("port", _port),
     ("upstreams", _upstreams),
     ("overload", _overload),
+    ("spool", _spool),
     ("model", _model),
     ("limits", _limits),
     ("schedule", _schedule),

@@ -33,6 +33,10 @@ class StoreError(AgentsError):
     """The database refused or is away."""
 
 
+class StoreUnusableError(StoreError):
+    """The database is no database, damaged, or not to be opened: waiting for it does not help."""
+
+
 class BatchRefusedError(StoreError):
     """The database is there and refuses these rows; writing them again would not help."""
 

@@ -89,7 +89,8 @@ def load_cases(path: Path) -> tuple[ValidationCase, ...]:
         with path.open(encoding="utf-8-sig", newline="") as file:
             return tuple(_cases(csv.DictReader(file), path))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise SettingsError(f"cannot read VALIDATION_CASES {path}: {error}") from None
+        why = getattr(error, "strerror", None) or error
+        raise SettingsError(f"cannot read VALIDATION_CASES {path}: {why}") from None
 
 
 def _cases(rows: csv.DictReader[str], path: Path) -> Iterable[ValidationCase]:

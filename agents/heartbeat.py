@@ -13,6 +13,8 @@ import structlog
 
 from agents.files import write_atomic
 
+PARTS = ("listener", "api", "scheduler")
+"""What writes one, as its name with .json."""
 EVERY_S = 2.0
 STALE_S = 30.0
 """A process that has not written for this long is taken for dead."""
@@ -24,6 +26,7 @@ class Heartbeat:
 
     def __init__(self, path: Path, collect: Callable[[], Mapping[str, Any]], every_s: float = EVERY_S) -> None:
         self._path, self._collect, self._every_s = path, collect, every_s
+        self._failing = False
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="heartbeat", daemon=True)
 
@@ -47,13 +50,18 @@ class Heartbeat:
         try:
             write_atomic(self._path, json.dumps({"at": time.time(), **self._collect()}).encode())
         except OSError as error:
-            _log.warning("heartbeat_not_written", path=str(self._path), error=str(error))
+            if not self._failing:  # not every two seconds
+                _log.warning("heartbeat_not_written", path=str(self._path), error=str(error))
+            self._failing = True
+        else:
+            self._failing = False
 
 
 def read(path: Path) -> dict[str, Any]:
     """The last word of another process, with "ok": whether it is recent."""
     try:
         found: dict[str, Any] = dict(json.loads(path.read_bytes()))
-        return {"ok": time.time() - float(found.pop("at", 0)) < STALE_S, **found}
+        # a word from the future is one from before the clock was set back: who lives has written since
+        return {"ok": abs(time.time() - float(found.pop("at", 0))) < STALE_S, **found}
     except (OSError, ValueError, TypeError):
         return {"ok": False}

@@ -6,19 +6,22 @@ import dataclasses
 import secrets
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import structlog
+from numpy.typing import NDArray
 
 from agents import bootstrap, known, snapshot
 from agents.alerting import ALERT_COUNTS, AlertSink
 from agents.budget import DAY_S, load_peaks
 from agents.detection import empty_verdicts
-from agents.errors import AgentsError
+from agents.errors import AgentsError, StoreUnusableError
 from agents.fanout import Fanout
 from agents.files import write_atomic
+from agents.outbox import Outbox
 from agents.policy import bounds
 from agents.settings import Settings
 from agents.shedding import EVERYTHING, NO_EXPLANATION, SAMPLED, sampled, unexplained
@@ -43,7 +46,6 @@ class Outcome(NamedTuple):
 
     rows: int
     stored: int
-    already: int  # stored by a process that was killed before it could say so
     spooled: int
     unexplained: int  # their reasons were left out
 
@@ -60,6 +62,7 @@ class Judge:
     """The consumer of what the listeners saw."""
 
     def __init__(self, settings: Settings) -> None:
+        self._settings = settings
         self._registry = bootstrap.registry_of(settings)
         self._store = bootstrap.store_of(settings)
         self.detector = bootstrap.detector_of(
@@ -69,12 +72,12 @@ class Judge:
         self._peaks = bootstrap.peaks_path(settings)
         self._known = bootstrap.known_path(settings)
         self._known_stamp: tuple[tuple[int, int] | None, int] | None = None
+        self._known_now = self._read_known()
         self._restore_files()
-        self._poll_known()
         self.spool = SpoolingSink(self._store, settings.state_dir / "spool", settings.spool_max_mb << 20)
         self._manager = bootstrap.alert_manager_of(settings)
-        self.alerts = AlertSink(self._manager)
-        self.fanout = Fanout([self.spool, self.alerts])
+        self.alerts = AlertSink(self._manager, Outbox(settings.state_dir / "outbox"))
+        self.fanout = Fanout([self.alerts, self.spool])  # what is stored counts as told after a restart
         self._saved = time.monotonic()
         self._lock = threading.Lock()
         self._logged: dict[tuple[str, str], str] = {}  # open incidents that the log knows, by client and domain
@@ -102,7 +105,8 @@ class Judge:
             found = self._store.open_incidents()
         except AgentsError as error:
             if first:
-                _log.warning("store_unavailable_at_start", error=str(error))
+                log = _log.error if isinstance(error, StoreUnusableError) else _log.warning
+                log("store_unavailable_at_start", error=str(error))
         else:
             self._take_over(found)
             self._store_opened = True
@@ -147,23 +151,30 @@ class Judge:
             return
         self._known_stamp = stamp
         try:
-            entries = known.load(self._known)
+            holding = self._read_known()
         except AgentsError as error:
             _log.warning("known_services_not_read", error=str(error))
             return
-        self.detector.reload_services(known.services_at(entries, time.time()))
+        if holding != self._known_now:  # taking up a list looks at every flow
+            self._known_now = holding
+            self.detector.reload_services(known.services_at(holding, time.time()))
+
+    def _read_known(self) -> list[known.Entry]:
+        """The entries that hold now."""
+        now = time.time()
+        return [entry for entry in bootstrap.known_entries(self._settings) if entry.holds(now)]
 
     def consume(
         self,
         batch: QueryBatch,
         batch_id: str = "",
         level: int = EVERYTHING,
-        planned: Callable[[int], None] = lambda rows: None,
+        again: bool = False,
     ) -> Outcome:
         """Judge one batch and give it to the sinks.
 
         batch_id: what the store is to know it by, "" = something new. level: what is left out (shedding.py).
-        planned: told how many rows are about to be stored.
+        again: a process that was killed may have stored or spooled it: then what it kept counts.
         """
         self._tried.wait(FIRST_TRY_S)
         with self._lock:
@@ -171,18 +182,20 @@ class Judge:
             left_out = unexplained(verdicts)
             if level >= SAMPLED:
                 verdicts = sampled(verdicts)
-            planned(len(verdicts))
+            kept = self.kept(batch_id, batch.ts) if again else None
             before = dataclasses.replace(self.spool.counts)
             self.fanout.accept(dataclasses.replace(verdicts, batch_id=batch_id))
             after = self.spool.counts
             self._log_opened(verdicts.incidents)
-            return Outcome(
-                rows=len(verdicts),
-                stored=after.stored - before.stored,
-                already=after.already - before.already,
-                spooled=after.spooled - before.spooled,
-                unexplained=left_out,
-            )
+            if kept is not None:
+                return kept._replace(unexplained=left_out)
+            stored, spooled = after.stored - before.stored, after.spooled - before.spooled
+            return Outcome(len(verdicts), stored + after.already - before.already, spooled, left_out)
+
+    def kept(self, batch_id: str, ts: NDArray[np.float64]) -> Outcome | None:
+        """What a process that was killed stored or spooled of a batch, if anything: its queries' times are `ts`."""
+        stored, spooled = self.spool.held(batch_id, ts)
+        return Outcome(stored + spooled, stored, spooled, 0) if stored or spooled else None
 
     def _log_opened(self, incidents: Iterable[Incident]) -> None:
         opened = []

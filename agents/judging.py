@@ -257,14 +257,14 @@ def _chunks(names: Iterable[str]) -> Iterator[list[str]]:
 def run_evaluation(settings: Settings, options: argparse.Namespace) -> int:
     """`dns-tunnel evaluate`."""
     model = bootstrap.registry_of(settings).current()
-    found = evaluate(
-        options.manifest,
-        model,
-        lambda: bootstrap.detector_of(settings, model),
-        lambda path: open_files(settings, [path]),
-        lambda rows: tqdm(rows, unit=" captures", disable=None, file=sys.stderr, leave=False),
-    )
-    with json_output(options.json) as out:
+    with json_output(options.json) as out:  # first: what takes minutes is not to fail on its last line
+        found = evaluate(
+            options.manifest,
+            model,
+            lambda: bootstrap.detector_of(settings, model),
+            lambda path: open_files(settings, [path]),
+            lambda rows: tqdm(rows, unit=" captures", disable=None, file=sys.stderr, leave=False),
+        )
         if out is not None:
             out.write(json.dumps(found.to_json()) + "\n")
     if options.json != "-":

@@ -11,6 +11,7 @@ from agents import bootstrap
 from agents.detection import empty_verdicts
 from agents.errors import UsageError
 from agents.known import Entry, closed_by, entry_of, load, save, with_entry
+from agents.messages import printable
 from agents.settings import Settings
 from agents.store.base import Store
 from agents.types import Incident, Severity
@@ -28,13 +29,14 @@ def known(settings: Settings, options: argparse.Namespace) -> int:
     if options.action == "list":
         for entry in entries:
             ended = "" if entry.holds(time.time()) else "  EXPIRED"
-            print(f"{entry.suffix}  x{entry.factor:g}  until {entry.expires}{ended}  {entry.author}: {entry.reason}")
+            who = f"{printable(entry.author)}: {printable(entry.reason)}"
+            print(f"{printable(entry.suffix)}  x{entry.factor:g}  until {entry.expires}{ended}  {who}")
     elif options.action == "remove":
         suffix = options.suffix.rstrip(".").lower()
         if all(entry.suffix != suffix for entry in entries):
             raise UsageError(f"cannot remove {suffix}: it is not on the list")
         save(path, [entry for entry in entries if entry.suffix != suffix])
-        print(f"removed {suffix}")
+        print(f"removed {printable(suffix)}")
     else:
         entry = _entry(options)
         store = bootstrap.store_of(settings)
@@ -43,7 +45,7 @@ def known(settings: Settings, options: argparse.Namespace) -> int:
         if options.action == "add":
             save(path, with_entry(entries, entry))
             _close(store, silenced, entry)
-            print(f"added {entry.suffix}: {len(silenced)} stored incidents are closed as known")
+            print(f"added {printable(entry.suffix)}: {len(silenced)} stored incidents are closed as known")
     return 0
 
 
@@ -58,9 +60,12 @@ def _entry(options: argparse.Namespace) -> Entry:
         "expires": options.expires or f"{now + timedelta(days=DAYS):%Y-%m-%d}",
     }
     try:
-        return entry_of(row)
+        entry = entry_of(row)
     except ValueError as error:
         raise UsageError(f"cannot use {options.suffix}: {error}") from None
+    if not entry.holds(now.timestamp()):
+        raise UsageError(f"cannot use {options.suffix}: {entry.expires} is over")
+    return entry
 
 
 def _preview(settings: Settings, store: Store, entry: Entry) -> list[Incident]:

@@ -69,8 +69,9 @@ def entry_of(row: dict[str, str]) -> Entry:
     if not row["reason"].strip() or not row["author"].strip():
         raise ValueError("a reason and an author are needed")
     try:
-        factor = float(row["factor"])
-        date.fromisoformat(row["added"]), date.fromisoformat(row["expires"])
+        factor = _number(row["factor"])
+        for name in ("added", "expires"):
+            _must_be_a_date(row[name])
         suffix = row["suffix"].strip().rstrip(".").lower()
         labels = labels_of(from_text(suffix))
         if not labels:
@@ -84,6 +85,20 @@ def entry_of(row: dict[str, str]) -> Entry:
     return Entry(suffix, factor, row["reason"].strip(), row["author"].strip(), row["added"], row["expires"])
 
 
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise ValueError(f"the factor {text!r} is no number") from None
+
+
+def _must_be_a_date(text: str) -> None:
+    try:
+        date.fromisoformat(text)
+    except ValueError:
+        raise ValueError(f"{text!r} is no day: YYYY-MM-DD is needed, for example 2026-12-31") from None
+
+
 def load(path: Path) -> list[Entry]:
     """The list in a file; none where there is no file. Raises SettingsError naming the line."""
     try:
@@ -91,7 +106,7 @@ def load(path: Path) -> list[Entry]:
     except FileNotFoundError:
         return []
     except (OSError, UnicodeDecodeError) as error:
-        raise SettingsError(f"cannot read {path}: {error}") from None
+        raise SettingsError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from None
     entries = []
     reader = csv.DictReader(io.StringIO(text, newline=""))
     for row in reader:

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from agents.ring import Ring, fence
+from agents.ring import Ring, barrier
 
 TOTALS = ("scored", "stored", "spooled", "sampled_out", "lost", "unexplained")
 """Queries since the start of the first process. scored = stored + spooled + sampled_out + lost."""
@@ -28,10 +28,10 @@ CARRIED = (
 )
 """What a detector counts by itself and its successor goes on from; as it was a few seconds before a kill -9."""
 ATTEMPTS_MAX = 3
-"""A batch that has ended so many detectors is given up and counted as lost: else it would end all that follow."""
+"""A batch that has ended so many detectors is given up: it would end all that follow. What was not kept is lost."""
 _NONE, _BEGUN, _DECIDED = range(3)
-_STATE, _NUMBER, _LEVEL, _PLANNED, _ATTEMPTS = range(5)
-_NOW = 5
+_STATE, _NUMBER, _LEVEL, _ATTEMPTS = range(4)
+_NOW = 4
 _NEXT = _NOW + len(TOTALS)
 _CARRIED = _NEXT + len(TOTALS)
 _TAILS = _CARRIED + len(CARRIED)
@@ -43,7 +43,6 @@ class Intent(NamedTuple):
     batch_id: str
     counts: tuple[int, ...]
     level: int  # of shedding, when it was begun
-    planned: int  # rows that an attempt before this one was about to store, -1 = there was none
     attempts: int  # 1 = this is the first
 
 
@@ -80,10 +79,10 @@ class Ledger:
         cells = self._cells
         assert cells[_STATE] == _NONE
         cells[_NUMBER] += 1
-        cells[_PLANNED], cells[_ATTEMPTS] = -1, 1
+        cells[_ATTEMPTS] = 1
         for at, (ring, count) in enumerate(zip(self._rings, counts, strict=True)):
             cells[_TAILS + at] = ring.tail + count
-        fence()
+        barrier()
         cells[_STATE] = _BEGUN
         return self._intent()
 
@@ -100,18 +99,14 @@ class Ledger:
         cells = self._cells
         counts = tuple(cells[_TAILS + at] - ring.tail for at, ring in enumerate(self._rings))
         batch_id = f"{self._run_id}{cells[_NUMBER]:016x}"
-        return Intent(batch_id, counts, cells[_LEVEL], cells[_PLANNED], cells[_ATTEMPTS])
-
-    def plan(self, rows: int) -> None:
-        """Write down how many rows are about to be stored: should the store have them without our hearing of it."""
-        self._cells[_PLANNED] = rows
+        return Intent(batch_id, counts, cells[_LEVEL], cells[_ATTEMPTS])
 
     def finish(self, changes: Mapping[str, int]) -> None:
         """The sinks have the batch: add `changes` to the totals and give its records back to the rings."""
         cells = self._cells
         for at, name in enumerate(TOTALS):
             cells[_NEXT + at] = cells[_NOW + at] + changes.get(name, 0)
-        fence()
+        barrier()
         cells[_STATE] = _DECIDED
         self._apply()
 
@@ -120,7 +115,7 @@ class Ledger:
         cells[_NOW:_NEXT] = cells[_NEXT:_CARRIED]
         for at, ring in enumerate(self._rings):
             ring.advance_to(cells[_TAILS + at])
-        fence()
+        barrier()
         cells[_STATE] = _NONE
 
     def carried(self) -> dict[str, int]:

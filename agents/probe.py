@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import http.client
 import ipaddress
+from pathlib import Path
 
 from agents import heartbeat
 from agents.settings import Settings
@@ -13,14 +14,29 @@ TIMEOUT_S = 3.0
 
 
 def health(settings: Settings, options: argparse.Namespace) -> int:
-    """Exit 1 unless the part has given a sign of life lately; the API has to answer here and now."""
-    well = _api_answers(settings) if options.part == "api" else _has_written(settings, options.part)
-    print(f"{options.part}: {'ok' if well else 'no sign of life'}")
-    return 0 if well else 1
+    """Exit 1 unless the part has given a sign of life lately; the API has to answer here and now.
+
+    Without a part: all that have begun on this DATA_DIR and not ended; exit 1 where there are none.
+    """
+    parts = [options.part] if options.part else [one for one in heartbeat.PARTS if _file(settings, one).exists()]
+    if not parts:
+        print(f"nothing runs on {settings.data_dir.absolute()}")
+    found = [_told(settings, part) for part in parts]
+    return 0 if found and all(found) else 1
+
+
+def _told(settings: Settings, part: str) -> bool:
+    well = _api_answers(settings) if part == "api" else _has_written(settings, part)
+    print(f"{part}: {'ok' if well else 'no sign of life'}")
+    return well
+
+
+def _file(settings: Settings, part: str) -> Path:
+    return settings.state_dir / f"{part}.json"
 
 
 def _has_written(settings: Settings, part: str) -> bool:
-    state = heartbeat.read(settings.state_dir / f"{part}.json")
+    state = heartbeat.read(_file(settings, part))
     return bool(state["ok"] and (part != "listener" or state.get("judging")))
 
 

@@ -25,6 +25,8 @@ from agents.report import prune
 from agents.retraining import retrain
 from agents.scheduler import RetrainScheduler
 from agents.settings import Settings
+from agents.signals import be_deaf
+from agents.sources.sockets import cannot_listen
 from agents.web.app import create_app
 from agents.web.parts import Parts
 
@@ -195,6 +197,8 @@ async def serving(settings: Settings) -> AsyncIterator[None]:
         app, settings.api_host, settings.api_port, log_config=None, log_level="warning", access_log=False
     )
     sockets = [_bound(config)]
+    beat = heartbeat.Heartbeat(settings.state_dir / "api.json", dict)
+    beat.start()
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, args=(sockets,), name="api")
     thread.start()
@@ -203,6 +207,7 @@ async def serving(settings: Settings) -> AsyncIterator[None]:
     finally:
         server.should_exit = True
         await asyncio.to_thread(thread.join)
+        beat.stop()
         sockets[0].close()
         await asyncio.to_thread(retrainer.wait)
 
@@ -215,7 +220,7 @@ def _bound(config: uvicorn.Config) -> socket.socket:
         bound.bind((config.host, config.port))
     except OSError as error:
         bound.close()
-        raise AgentsError(f"cannot serve on {config.host} port {config.port}: {error.strerror}") from None
+        raise cannot_listen(config.host, config.port, error) from None
     return bound
 
 
@@ -237,5 +242,6 @@ async def serve(settings: Settings, parts: Sequence[str], ready: Callable[[], No
                     await entered.enter_async_context(maker(settings))
             ready()
             await stop.wait()
+            be_deaf()
             _log.info("stopping", crashed=crashed)
     return int(bool(crashed))

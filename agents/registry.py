@@ -43,12 +43,10 @@ class ModelRegistry(Generic[M]):
     def __init__(self, models_dir: Path, load: Callable[[bytes], M], baseline: bytes) -> None:
         self.models_dir = models_dir
         self.champion_path = models_dir / CHAMPION_FILE
-        self.origin = ""
-        self._load = load
-        self._baseline = baseline
+        self.origin = self._in_use = ""
+        self._load, self._baseline = load, baseline
         self._index_path = models_dir / "registry.json"
         self._seen: tuple[int, ...] | None = None
-        self._in_use = ""
 
     def current(self) -> M:
         """The champion, or the shipped baseline where there is no usable one (`origin` tells which).
@@ -262,12 +260,14 @@ class ModelRegistry(Generic[M]):
 
     def _index(self) -> dict[str, Any]:
         try:
-            index = json.loads(self._index_path.read_text("utf-8"))
+            index: dict[str, Any] = {"history": [], "states": {}} | json.loads(self._index_path.read_text("utf-8"))
+            if not isinstance(index["states"], dict) or not all(str(one["model_id"]) for one in index["history"]):
+                raise ValueError("it is no index of models")
         except FileNotFoundError:
-            index = {}
-        except (ValueError, OSError) as error:
+            return {"history": [], "states": {}}
+        except (KeyError, TypeError, ValueError, OSError) as error:
             raise ModelError(f"cannot read {self._index_path} (remove it to begin a new one): {error}") from None
-        return {"history": index.get("history", []), "states": index.get("states", {})}
+        return index
 
     def _write_index(self, index: dict[str, Any]) -> None:
         write_atomic(self._index_path, json.dumps(index, indent=1).encode())

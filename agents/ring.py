@@ -22,17 +22,17 @@ LINE = 64
 """Bytes of a cache line on the processors that this runs on: each counter has one of its own."""
 HEADER = 4 * LINE
 _HEAD, _TAIL, _SHED, _SLEEPING = (line * LINE // 8 for line in range(4))
-_barrier = threading.Lock()
+_lock = threading.Lock()
 
 
-def fence() -> None:
+def barrier() -> None:
     """Let all earlier stores be seen before any later one: x86-64 keeps that order by itself, ARMv8 does not.
 
     A lock is taken twice: what comes before the first release is seen before what follows the second acquisition.
     """
-    with _barrier:
+    with _lock:
         pass
-    with _barrier:
+    with _lock:
         pass
 
 
@@ -101,11 +101,11 @@ class Ring:
             first = min(accepted, self.capacity - at)
             self._slots[at : at + first] = rows[:first]
             self._slots[: accepted - first] = rows[first:accepted]
-            fence()
+            barrier()
             cells[_HEAD] = head + accepted
         if accepted < count:
             cells[_SHED] += count - accepted
-        fence()
+        barrier()
         if cells[_SLEEPING]:
             cells[_SLEEPING] = 0
             with contextlib.suppress(BlockingIOError):  # it rings already
@@ -117,7 +117,7 @@ class Ring:
         cells = self._cells
         tail = cells[_TAIL]
         count = min(most, cells[_HEAD] - tail)
-        fence()
+        barrier()
         at = tail % self.capacity
         rows = self._slots[at : at + count]
         if len(rows) < count:
@@ -127,10 +127,10 @@ class Ring:
     def advance_to(self, tail: int) -> None:
         """Give back the slots of all records before number `tail`; saying it twice changes nothing."""
         assert self._cells[_TAIL] <= tail <= self._cells[_HEAD]
-        fence()
+        barrier()
         self._cells[_TAIL] = tail
 
     def sleep(self, asleep: bool) -> None:
         """The taker says that it wants to be woken by the next put, or no longer. Look at `waiting` afterwards."""
         self._cells[_SLEEPING] = int(asleep)
-        fence()
+        barrier()

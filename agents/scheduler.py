@@ -21,6 +21,7 @@ RETRAIN, MAINTAIN = "retrain", "maintain"
 MAINTAIN_SCHEDULE = "30 3 * * *"
 """Retention and pruning of backups, daily, away from the usual hour of retraining."""
 TABLE = "scheduler_jobs"
+_NEVER = datetime.max.replace(tzinfo=UTC)
 
 _actions: dict[str, Callable[[], None]] = {}
 _log = structlog.get_logger()
@@ -101,9 +102,16 @@ class RetrainScheduler:
             self._scheduler.shutdown(wait=True)
 
     def next_run(self) -> float | None:
-        """When the next retraining is due, Unix seconds. Raises StoreError."""
-        due = self._time_of(RETRAIN)
-        return None if due is None else due.timestamp()
+        """When the next retraining is due, Unix seconds; to be asked now and then. Raises StoreError.
+
+        APScheduler sleeps for so many seconds, and would not notice that the clock was set, or the machine slept:
+        what is due by now is begun.
+        """
+        with _store_errors():
+            dues = {job.id: job.next_run_time for job in self._scheduler.get_jobs() if job.next_run_time is not None}
+        if self._scheduler.state == STATE_RUNNING and min(dues.values(), default=_NEVER) <= datetime.now(UTC):
+            self._scheduler.wakeup()
+        return dues[RETRAIN].timestamp() if RETRAIN in dues else None
 
     def _time_of(self, name: str) -> datetime | None:
         with _store_errors():

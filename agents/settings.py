@@ -18,6 +18,10 @@ PRIVATE_NETWORKS = "127.0.0.0/8,::1/128,10.0.0.0/8,172.16.0.0/12,192.168.0.0/16,
 FOR_COMPOSE = {"POSTGRES_PASSWORD", "PUBLISH_DNS", "PUBLISH_API"}
 """Names in `.env` that docker-compose.yml alone reads; Compose's own begin with COMPOSE_."""
 DAYS_MAX = 3650
+COUNT_MAX, POSITIVE_MAX = 100_000_000, 1e8
+"""Larger numbers and times (three years of seconds) are slips of the hand, and overflow here or there."""
+ROOM_MAX = 1_000_000
+"""Most connections, and most queries under way, that room is made for at the start."""
 TOKEN_MIN = 16
 """A shorter API_TOKEN can be guessed; openssl rand -hex 16 gives 32 characters."""
 
@@ -65,9 +69,10 @@ def _cron(text: str) -> str:
 
 Port = Annotated[int, Field(ge=1, le=65535)]
 Share = Annotated[float, Field(gt=0, le=1)]
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Positive = Annotated[float, Field(gt=0, le=POSITIVE_MAX)]
 Webhook = Annotated[SecretStr, AfterValidator(_secret_web)]
-Count = Annotated[int, Field(ge=1)]
+Count = Annotated[int, Field(ge=1, le=COUNT_MAX)]
+Room = Annotated[int, Field(ge=1, le=ROOM_MAX)]
 Days = Annotated[int, Field(ge=1, le=DAYS_MAX)]
 
 
@@ -92,16 +97,16 @@ class Settings(BaseSettings):
     allowed_clients: Annotated[str, AfterValidator(_networks)] = Field(
         PRIVATE_NETWORKS, description="networks that may ask, comma-separated; others get REFUSED"
     )
-    tcp_clients_max: Count = Field(256, description="TCP connections served at once")
+    tcp_clients_max: Room = Field(256, description="TCP connections served at once")
     tcp_idle_s: Positive = Field(10.0, description="seconds before an idle TCP connection is closed")
-    inflight_max: Count = Field(16384, description="queries waiting for an upstream at once")
+    inflight_max: Room = Field(16384, description="queries waiting for an upstream at once")
     listener_processes: Annotated[int, Field(ge=0, le=256)] = Field(
         0, description="processes that answer DNS, each on every address; 0 = one a core"
     )
-    queue_max: Count = Field(
+    queue_max: Annotated[int, Field(ge=1, le=10 * ROOM_MAX)] = Field(
         65536, description="queries waiting to be scored; beyond it the newest are dropped and counted"
     )
-    batch_max: Count = Field(1024, description="queries scored at once")
+    batch_max: Room = Field(1024, description="queries scored at once")
     batch_wait_ms: Positive = Field(50.0, description="longest wait for a batch to fill, milliseconds")
 
     model_weight: Annotated[float, Field(ge=0, le=1)] = Field(
@@ -126,7 +131,7 @@ class Settings(BaseSettings):
         None, description="your own known services (dns-tunnel known); empty = DATA_DIR/data/known_services.csv"
     )
 
-    retention_days: Count = Field(30, description="days that stored queries are kept")
+    retention_days: Days = Field(30, description="days that stored queries are kept")
     history_days: Days = Field(365, description="days that closed incidents, retrainings and their reports are kept")
     spool_max_mb: Count = Field(512, description="disk for verdicts while the database is away, megabytes")
 

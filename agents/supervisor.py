@@ -27,6 +27,7 @@ from agents import bootstrap, warm, workers
 from agents.errors import AgentsError, SettingsError, UsageError
 from agents.settings import Settings
 from agents.shared import Shared
+from agents.signals import Signals
 from agents.sources.sockets import Pair, bind_pairs
 
 Work = Callable[[Callable[[], None]], int]
@@ -37,6 +38,8 @@ many each time up to the most."""
 STEADY_S = 10.0
 LISTENER_STOP_S, DETECTOR_STOP_S = 5.0, 20.0
 """A process that does not end within so many seconds of SIGTERM is killed. docker-compose.yml grants 30 in all."""
+AT_ONCE_S = 1.0
+"""Signals to end within so many seconds are one: make, a terminal or a service manager may each send theirs."""
 LOOK_S = 0.1
 DETECTOR = "detector"
 """Name of the process that judges."""
@@ -82,26 +85,27 @@ def supervise(settings: Settings, others: Sequence[tuple[str, Work]], ready: Cal
     addresses = [f"{sock.getsockname()[0]} port {sock.getsockname()[1]}" for sock, _ in pairs[0]]
     shared = Shared(len(names), settings.queue_max, [*names, DETECTOR, *(name for name, _ in others)])
     detecting = partial(workers.detect, settings, shared)
+    signals = Signals(_SIGNALS)
     supervisor = Supervisor(
+        signals,
         shared,
         [Child(name, partial(_answer, settings, shared, at, pairs), LISTENER_STOP_S) for at, name in enumerate(names)],
         Child(DETECTOR, partial(_without, pairs, detecting), DETECTOR_STOP_S),
         [Child(name, partial(_without, pairs, work), None) for name, work in others],
     )
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
     gc.freeze()  # so that a collection in one process copies none of the pages that all share
-    try:
-        if supervisor.start():
-            _log.info("listener_started", addresses=addresses, processes=len(names))
-            ready()
-            supervisor.watch()
-            _log.info("stopping")
-    finally:
-        _close(pairs)
-        code = supervisor.stop()
-        gc.unfreeze()
-        shared.close()
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    with signals:
+        try:
+            if supervisor.start():
+                _log.info("listener_started", addresses=addresses, processes=len(names))
+                ready()
+                supervisor.watch()
+                _log.info("stopping")
+        finally:
+            _close(pairs)
+            code = supervisor.stop()
+            gc.unfreeze()
+            shared.close()
     return code
 
 
@@ -121,9 +125,12 @@ def _close(pairs: Sequence[Sequence[Pair]]) -> None:
 
 
 class Supervisor:
-    """Starts, watches and ends. The signals in _SIGNALS are blocked meanwhile, and waited for."""
+    """Starts, watches and ends; the signals in _SIGNALS are waited for."""
 
-    def __init__(self, shared: Shared, listeners: list[Child], detector: Child, others: list[Child]) -> None:
+    def __init__(
+        self, signals: Signals, shared: Shared, listeners: list[Child], detector: Child, others: list[Child]
+    ) -> None:
+        self._signals, self._asked = signals, 0.0
         self._shared, self._states = shared, shared.children
         self._listeners, self._detector, self._others = listeners, detector, others
         self._children = [*listeners, detector, *others]
@@ -133,7 +140,7 @@ class Supervisor:
         for child in self._children:
             self._spawn(child)
             while not self._states[child.name].up:
-                if signal.sigtimedwait(_ENDING, 0) is not None:
+                if self._signals.wait(0) in _ENDING:
                     return False
                 if select.select([child.reading], [], [], LOOK_S)[0]:
                     self._hear(child)
@@ -142,19 +149,19 @@ class Supervisor:
     def watch(self) -> None:
         """Start again what dies, until SIGINT or SIGTERM."""
         while True:
-            found = signal.sigtimedwait(_SIGNALS, self._pause())
-            if found is not None and found.si_signo in _ENDING:
-                return
             for child in self._children:
                 if _ended(child):
                     self._note_death(child)
                 if not child.pid and time.monotonic() >= child.due:
                     self._spawn(child)
-                elif not self._states[child.name].up and select.select([child.reading], [], [], 0)[0]:
+                elif child.pid and not self._states[child.name].up:
                     self._note_word(child)
+            if self._signals.wait(self._pause()) in _ENDING:
+                return
 
     def stop(self) -> int:
         """End listeners, then the detector, which judges what they left, and the others; the exit code."""
+        self._asked = time.monotonic()
         self._end(self._listeners)
         if not self._detector.pid and self._shared.waiting:
             self._spawn(self._detector)
@@ -172,19 +179,26 @@ class Supervisor:
         said = os.read(child.reading, 65536)
         if said.startswith(b"\n"):
             self._states[child.name].up = True
-        elif said:
+            return
+        os.close(child.reading)  # that was its last word
+        child.reading = -1
+        if said:
             error = json.loads(said)
             raise (SettingsError if error["usage"] else AgentsError)(error["text"])
-        else:
-            raise AgentsError(f"cannot start process {child.name}: see the log")
+        raise AgentsError(f"cannot start process {child.name}: see the log")
 
     def _note_word(self, child: Child) -> None:
+        """Note what it has said of its start, if anything."""
+        if child.reading < 0 or not select.select([child.reading], [], [], 0)[0]:
+            return
         try:
             self._hear(child)
         except AgentsError as error:
             _log.error("process_not_started", process=child.name, error=str(error))
 
     def _note_death(self, child: Child) -> None:
+        if not self._states[child.name].up:
+            self._note_word(child)
         self._states[child.name].up = False
         now = time.monotonic()
         if now - child.started >= STEADY_S:
@@ -195,11 +209,14 @@ class Supervisor:
 
     def _spawn(self, child: Child) -> None:
         reading, writing = os.pipe()
-        parent, pid = os.getpid(), os.fork()
-        if pid == 0:
-            os.close(reading)
-            _end_with(parent)
-            _run(child, writing)
+        parent = os.getpid()
+        with self._signals.held():
+            pid = os.fork()
+            if pid == 0:
+                os.close(reading)
+                self._signals.__exit__()
+                _end_with(parent)
+                _run(child, writing)
         os.close(writing)
         if child.reading >= 0:
             os.close(child.reading)
@@ -207,14 +224,13 @@ class Supervisor:
         self._states[child.name].note_start(pid)
 
     def _end(self, children: Sequence[Child]) -> None:
-        """SIGTERM, and SIGKILL for what takes too long, or for all where a second signal comes."""
+        """SIGTERM, and SIGKILL for what takes too long, or for all where a signal comes after AT_ONCE_S."""
         begun = time.monotonic()
         for child in children:
             if child.pid:
                 os.kill(child.pid, signal.SIGTERM)
         while left := [child for child in children if child.pid and not _ended(child)]:
-            found = signal.sigtimedwait(_SIGNALS, LOOK_S)
-            impatient = found is not None and found.si_signo in _ENDING
+            impatient = self._signals.wait(LOOK_S) in _ENDING and time.monotonic() - self._asked >= AT_ONCE_S
             for child in left:
                 if impatient or (child.stop_s is not None and time.monotonic() - begun >= child.stop_s):
                     _log.error("process_killed", process=child.name)

@@ -10,7 +10,6 @@ import tempfile
 from collections.abc import Callable
 from contextlib import closing, suppress
 from struct import pack
-from threading import Timer
 
 from agents import snapshot
 from agents.detection import TunnelDetector
@@ -28,29 +27,20 @@ from agents.store import copying
 from agents.store.opening import open_store
 from agents.store.rows import COLUMNS, query_columns
 
-PATIENCE_S = 1.0
-NOTE = "kernels are compiled for this processor, once; KERNELS=off works without"
+NOTE = "kernels are compiled for this processor, once, which takes a minute or two; KERNELS=off works without"
 _QUESTION = b"\0\1\0\0\0\1\0\0\0\0\0\0" + from_text("www.example.com") + b"\0\0\1\0\1"
 
 
 def up(tell: Callable[[str], None]) -> None:
-    """Compile all kernels unless they are; `tell` gets one line where that takes longer than PATIENCE_S.
+    """Compile all kernels unless they are; `tell` gets one line before that begins.
 
     In a process of its own: a compiler's memory would stay with this one for good. Where nothing can be kept, or that
     process fails, each kernel is compiled where it is called first.
     """
     if not COMPILED or KEPT is None or cache.warm_mark(KEPT).exists():
         return
-    timer = Timer(PATIENCE_S, tell, [NOTE])
-    timer.daemon = True
-    timer.start()
-    try:
-        subprocess.run(
-            [sys.executable, "-m", "agents.warm"], stdin=subprocess.DEVNULL, capture_output=True, check=False
-        )
-    finally:
-        timer.cancel()
-        timer.join()  # so that a caller that forks has one thread
+    tell(NOTE)
+    subprocess.run([sys.executable, "-m", "agents.warm"], stdin=subprocess.DEVNULL, capture_output=True, check=False)
 
 
 def judging() -> None:
@@ -99,6 +89,8 @@ LOADS = (judging, listening, scanning, storing)
 def main() -> int:
     """Compile what is not compiled yet, all of it; what was kept of other versions goes."""
     if COMPILED and KEPT is not None:
+        if not cache.warm_mark(KEPT).exists():
+            print(f"dns-tunnel: {NOTE}", file=sys.stderr, flush=True)
         for load in LOADS:
             load()
         with suppress(OSError):  # no room: it is tried again

@@ -13,12 +13,13 @@ import structlog
 
 from agents import bootstrap, heartbeat
 from agents.crashes import crashes_end
-from agents.judge import Judge
+from agents.judge import Judge, Outcome
 from agents.ledger import ATTEMPTS_MAX, CARRIED, Intent
 from agents.records import batch_of_records
 from agents.settings import Settings
 from agents.shared import Shared
 from agents.shedding import level_at
+from agents.signals import be_deaf
 from agents.sources.listener import Listener
 from agents.sources.sockets import Pair
 
@@ -71,6 +72,7 @@ async def _answer(
         await listener.start()
         ready()
         await stop.wait()
+        be_deaf()
         await listener.stop()
     return int(bool(crashed))
 
@@ -143,17 +145,17 @@ class Detecting:
 
     def _judge_one(self, intent: Intent) -> None:
         count = sum(intent.counts)
-        if intent.attempts > ATTEMPTS_MAX:
-            _log.error("batch_given_up", queries=count, attempts=ATTEMPTS_MAX)
-            self._ledger.finish({"scored": count, "lost": count})
-            return
-        batch = batch_of_records(self._shared.records(intent.counts))
-        found = self._judge.consume(batch, intent.batch_id, intent.level, self._ledger.plan)
-        rows, stored = found.rows, found.stored
-        if found.already:  # what was stored then may be another number than what was about to be stored now
-            rows = stored = intent.planned
-        changes = {"scored": count, "stored": stored, "spooled": found.spooled, "unexplained": found.unexplained}
-        self._ledger.finish(changes | {"sampled_out": count - rows, "lost": rows - stored - found.spooled})
+        records, given_up = self._shared.records(intent.counts), intent.attempts > ATTEMPTS_MAX
+        if given_up:
+            found = self._judge.kept(intent.batch_id, records["ts"]) or Outcome(count, 0, 0, 0)
+        else:
+            batch = batch_of_records(records)
+            found = self._judge.consume(batch, intent.batch_id, intent.level, again=intent.attempts > 1)
+        lost = found.rows - found.stored - found.spooled
+        if given_up:
+            _log.error("batch_given_up", queries=count, attempts=ATTEMPTS_MAX, lost=lost)
+        changes = {"stored": found.stored, "spooled": found.spooled, "unexplained": found.unexplained}
+        self._ledger.finish(changes | {"scored": count, "sampled_out": count - found.rows, "lost": lost})
 
     def _warn(self) -> None:
         dropped, now = self._dropped, time.monotonic()

@@ -66,7 +66,7 @@ class State:
     refused: int = 0
     judged: int = 0
     events: list[Event] = field(default_factory=list)
-    peaks: list[tuple[int, int, bool, float]] = field(default_factory=list)  # query, day, scattered, ratio
+    peaks: list[tuple[int, bool, float]] = field(default_factory=list)  # query, scattered, ratio
 
     def judge(self, query: Query) -> Evidence:
         """Count one query; the evidence that decides its severity, where no incident does."""
@@ -212,7 +212,7 @@ class State:
         day = math.floor(query.ts / DAY_S)
         if evidence.ratio >= PEAK_MIN and (flow.peak[0] != day or evidence.ratio > flow.peak[1]):
             flow.peak = day, single(evidence.ratio)
-            self.peaks.append((self.judged - 1, day, flow.scattered, evidence.ratio))
+            self.peaks.append((self.judged - 1, flow.scattered, evidence.ratio))
         return replace(evidence, ratio=evidence.ratio / self.factor, limit=evidence.limit * self.factor)
 
     def _tell(self, query: Query, flow: Flow, evidence: Evidence, fresh: bool, secret: bool) -> None:

@@ -12,6 +12,9 @@ from pathlib import Path
 import psycopg2
 from sqlalchemy import make_url
 
+DEAD = "postgresql://nobody@127.0.0.1:9/nowhere"
+"""The address of none: connections are refused at once."""
+
 
 class PostgresServer:
     """One cluster in `directory`, on one port for its whole life."""

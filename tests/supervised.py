@@ -204,3 +204,19 @@ def assert_adds_up(state: dict[str, Any]) -> None:
     counters, spool, shed = state["counters"], state["spool"], state["shed"]
     assert counters["answered"] + counters["servfail"] == state["scored"] + state["queue_dropped"]
     assert state["scored"] == spool["stored"] + spool["spooled"] + shed["sampled_out"] + spool["lost"]
+
+
+def lost_for(one: Supervised, per_s: float = 1000.0) -> str:
+    """Load it until verdicts are lost, and end it: DNS went on, all adds up, and one line said why; returns that."""
+    load = Load(one.port, per_s=per_s)
+    wait_until(lambda: one.state().get("spool", {}).get("lost", 0) > 100, 90)
+    load.wait_answered(200)
+    load.stop()
+    wait_until(lambda: one.state()["queue_waiting"] == 0, 30)
+    state = one.next_state()
+    assert one.stop() == 0
+    assert len(load.answered) == load.sent
+    assert_adds_up(state)
+    assert list((one.folder / "data" / "spool").glob("*.tmp")) == []
+    (error,) = one.events("verdicts_lost")
+    return str(error["error"])

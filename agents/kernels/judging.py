@@ -88,7 +88,7 @@ def _note_peak(flow: Any, ts: float, ratio: float, i: int, told: Told) -> None:
         return
     flow["peak_day"], flow["peak"] = day, ratio
     peak = told.peaks[told.counts[PEAKS]]
-    peak["row"], peak["day"], peak["ratio"], peak["scattered"] = i, day, ratio, flow["scattered"]
+    peak["row"], peak["ratio"], peak["scattered"] = i, ratio, flow["scattered"]
     told.counts[PEAKS] += 1
 
 

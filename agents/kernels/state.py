@@ -133,7 +133,7 @@ EVENT = np.dtype(
 
 SAMPLE = np.dtype([("row", np.int32), ("detail", np.int32), ("number", np.int32)])
 """A query whose name is the flow's sample of this number."""
-PEAK = np.dtype([("row", np.int32), ("day", np.int32), ("scattered", np.int32), ("ratio", np.float32)])
+PEAK = np.dtype([("row", np.int32), ("scattered", np.int32), ("ratio", np.float32)])
 
 
 class Kind(IntEnum):

@@ -13,7 +13,7 @@ import ipaddress
 import socket
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -108,7 +108,7 @@ class Listener:
                 self._udp.append(UdpPort(udp))
                 pairs.append(tcp)
                 self.addresses.append((host, udp.getsockname()[1]))
-            self._refuse_loops()
+            refuse_loops(self._routes.upstreams, self.addresses)
         except AgentsError:
             for sock in [*pairs, *(port.sock for port in self._udp)]:
                 sock.close()
@@ -159,12 +159,6 @@ class Listener:
         for port in self._udp:
             port.sock.close()
         self._udp, self._servers = [], []
-
-    def _refuse_loops(self) -> None:
-        for host, port in self._routes.upstreams:
-            for mine, my_port in self.addresses:
-                if port == my_port and _same_host(host, mine):
-                    raise SettingsError(f"cannot forward to {endpoint_text(host, port)}: that is this listener itself")
 
     def _on_queries(self, port: UdpPort) -> None:
         for _ in range(DRAIN_MAX):
@@ -231,6 +225,14 @@ class Listener:
                 reply = wire.truncate(reply, question.end)
             pending.where.send(reply, pending.back)
         self._offer(record_of_query(pending, answer, rtt_ms))
+
+
+def refuse_loops(upstreams: Iterable[Endpoint], addresses: Sequence[Endpoint]) -> None:
+    """Raise SettingsError where an upstream is one of the addresses that are listened on."""
+    for host, port in upstreams:
+        for mine, my_port in addresses:
+            if port == my_port and _same_host(host, mine):
+                raise SettingsError(f"cannot forward to {endpoint_text(host, port)}: that is this listener itself")
 
 
 def _same_host(host: str, mine: str) -> bool:

@@ -136,9 +136,14 @@ def _bound(host: str, port: int, kind: socket.SocketKind, share: bool) -> socket
         sock.bind((host, port))
     except OSError as error:
         sock.close()
-        reason = os.strerror(error.errno or errno.EINVAL).lower()
-        raise AgentsError(f"cannot listen on {endpoint_text(host, port)}: {reason}") from None
+        raise cannot_listen(host, port, error) from None
     return sock
+
+
+def cannot_listen(host: str, port: int, error: OSError) -> AgentsError:
+    """What to raise where a port cannot be had."""
+    reason = os.strerror(error.errno or errno.EINVAL).lower()
+    return AgentsError(f"cannot listen on {endpoint_text(host, port)}: {reason}")
 
 
 def endpoint_text(host: str, port: int) -> str:

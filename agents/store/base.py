@@ -6,6 +6,7 @@ Safe to share between threads.
 from __future__ import annotations
 
 import json
+import sqlite3
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
@@ -27,6 +28,12 @@ from agents.types import Incident, Sample, Severity, Verdicts
 TS_MAX = 2.0**36
 """Latest time a row may have, Unix seconds: far beyond what a capture can hold (32 bits)."""
 
+_REFUSALS = (
+    *(DataError, psycopg2.DataError, sqlite3.DataError),
+    *(IntegrityError, psycopg2.IntegrityError, sqlite3.IntegrityError),
+)
+"""The rows are at fault; from SQLAlchemy, or from a driver that is used directly."""
+
 
 class Store(ABC):
     """Queries, incidents and runs. Every method raises StoreError, in one line and without the password."""
@@ -38,6 +45,9 @@ class Store(ABC):
     @abstractmethod
     def migrate(self) -> None:
         """Bring the tables to the newest revision. Safe when several processes do it at once."""
+
+    def examine(self) -> None:  # noqa: B027 - most can tell nothing without waiting
+        """Raise StoreUnusableError where it can be told, without waiting, that the database will never do."""
 
     @abstractmethod
     def drop_old(self, before_day: int) -> bool:
@@ -106,6 +116,11 @@ class Store(ABC):
                     self._insert(connection, query_columns(verdicts, batch_id))
                 self._put_incidents(connection, verdicts.incidents)
         return len(verdicts)
+
+    def rows_of_batch(self, batch_id: str, first: float, last: float) -> int:
+        """How many rows are stored under this id; first and last: Unix seconds that the batch lies between."""
+        with self._reading("count a batch") as connection:
+            return reads.rows_of_batch(connection, batch_id, first, last)
 
     def _claim(self, connection: Connection, batch_id: str) -> bool:
         values = {"batch_id": batch_id, "written_at": time.time()}
@@ -235,10 +250,13 @@ class Store(ABC):
         """Turn the database's errors into ours."""
         try:
             yield
-        except (DataError, IntegrityError, psycopg2.DataError, psycopg2.IntegrityError) as error:
+        except _REFUSALS as error:
             raise BatchRefusedError(f"cannot {what}: {self._one_line(error)}") from None
-        except (SQLAlchemyError, psycopg2.Error) as error:
-            raise StoreError(f"cannot {what}: {self._one_line(error)}") from None
+        except (SQLAlchemyError, psycopg2.Error, sqlite3.Error) as error:
+            raise self._failure(f"cannot {what}: {self._one_line(error)}", error) from None
+
+    def _failure(self, text: str, error: Exception) -> StoreError:
+        return StoreError(text)
 
     def _one_line(self, error: Exception) -> str:
         text = str(getattr(error, "orig", None) or error).strip().partition("\n")[0]

@@ -42,6 +42,12 @@ def between(since: float | None, until: float | None) -> list[ColumnElement[bool
     return conditions
 
 
+def rows_of_batch(connection: Connection, batch_id: str, first: float, last: float) -> int:
+    """How many rows of a batch there are; all have first <= ts <= last, so that few others are looked at."""
+    conditions = [_Q.batch_id == batch_id, _Q.ts <= last, *between(first, None), _Q.day <= _day(last)]
+    return int(connection.execute(select(func.count()).select_from(QUERIES).where(*conditions)).scalar_one())
+
+
 def _day(ts: float) -> int:
     return max(-1, min(math.floor(ts / DAY_S), 2**31 - 1)) if math.isfinite(ts) else (-1 if ts < 0 else 2**31 - 1)
 

@@ -6,6 +6,7 @@ when the database is back; `accept` waits for a dead database only in the one at
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 import uuid
@@ -13,15 +14,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+import numpy as np
 import structlog
+from numpy.typing import NDArray
 
-from agents.errors import BatchRefusedError, SpoolFullError, StoreError
+from agents.errors import BatchRefusedError, SpoolFullError, StoreError, StoreUnusableError
 from agents.store import codec
 from agents.store.spool_dir import SpoolDir
 from agents.types import Verdicts
 
 LOG_INTERVAL_S = 60.0
-"""Losses are logged at most this often, with the number."""
+"""Losses are logged at most this often, with the number; and that the store is away."""
 CLOSE_WAIT_S = 10.0
 """How long `close` waits for the write that is under way."""
 
@@ -32,6 +35,8 @@ class BatchWriter(Protocol):
     """What the sink needs of the store."""
 
     def write(self, verdicts: Verdicts, batch_id: str) -> int: ...
+
+    def rows_of_batch(self, batch_id: str, first: float, last: float) -> int: ...
 
 
 @dataclass(slots=True)
@@ -63,7 +68,7 @@ class SpoolingSink:
         self._work = threading.Event()
         self._stop = threading.Event()
         self._lost_logged = 0
-        self._log_after = 0.0
+        self._log_after = self._away_log_after = 0.0
         if len(self._spool):
             log.info("spool_found", batches=len(self._spool))
             self._work.set()
@@ -88,18 +93,42 @@ class SpoolingSink:
                 return
             self._keep(verdicts, batch_id)
 
+    def held(self, batch_id: str, ts: NDArray[np.float64]) -> tuple[int, int]:
+        """What a process that was killed kept of a batch with these times: rows in the store, and rows on disk.
+
+        (0, 0) where that cannot be told, because the store is away.
+        """
+        with self._lock, contextlib.suppress(StoreError, OSError):
+            data = self._spool.content(batch_id)
+            if data is not None:
+                return 0, len(codec.decode(data))
+        with contextlib.suppress(StoreError):
+            return self._store.rows_of_batch(batch_id, float(ts.min()), float(ts.max())), 0
+        return 0, 0
+
     def _write_now(self, verdicts: Verdicts, batch_id: str) -> bool:
         """True when the batch is dealt with."""
         try:
             written = self._store.write(verdicts, batch_id)
+            self._away_log_after = 0.0
             self.counts.stored += written
             self.counts.already += len(verdicts) - written
         except BatchRefusedError as error:
             self._lose(len(verdicts), str(error))
         except StoreError as error:
-            log.warning("store_went_away", error=str(error))
+            self._tell_away(error)
             return False
         return True
+
+    def _tell_away(self, error: StoreError) -> None:
+        """Log it, once in a while: where the disk takes nothing either, each batch comes here."""
+        if time.monotonic() < self._away_log_after:
+            return
+        self._away_log_after = time.monotonic() + LOG_INTERVAL_S
+        if isinstance(error, StoreUnusableError):
+            log.error("store_unusable", error=str(error))
+        else:
+            log.warning("store_went_away", error=str(error))
 
     def _keep(self, verdicts: Verdicts, batch_id: str) -> None:
         try:

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import sqlite3
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 from sqlalchemy import URL, ColumnElement, Connection, Integer, Select, Table, cast, create_engine, event
 from sqlalchemy.dialects.sqlite import insert
 
 from agents.columns import coded, packed
-from agents.errors import StoreError
+from agents.errors import StoreError, StoreUnusableError
 from agents.pieces import pieces_of
 from agents.store import migrate
 from agents.store.base import Store
@@ -32,6 +33,9 @@ FETCHED_ROWS = 4096
 """Rows of a sample turned into columns at once, while the processor's cache still holds them."""
 CACHE_KIB = 65_536
 """Pages kept in memory, KiB: indexes on names and random numbers are written all over, not at the end."""
+
+_FOR_EVER = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY}
+"""Result codes that are still the same tomorrow (sqlite.org/rescode.html)."""
 
 _INSERT = f"INSERT INTO queries ({', '.join(COLUMNS)}) VALUES ({', '.join('?' * len(COLUMNS))})"  # noqa: S608
 _DELETE = "DELETE FROM queries WHERE id IN (SELECT id FROM queries WHERE ts < ? LIMIT ?)"
@@ -50,6 +54,22 @@ class SqliteStore(Store):
         event.listen(engine, "begin", _on_begin)
         super().__init__(engine)
 
+    def examine(self) -> None:
+        if not self._path.exists():
+            with self._locked_by():
+                return
+        try:
+            with self._guard("open the database"), closing(self._engine.raw_connection()) as connection:
+                connection.cursor().execute("SELECT count(*) FROM sqlite_master")
+        except StoreUnusableError:
+            raise
+        except StoreError:  # locked, or out of memory: another time
+            return
+
+    def _failure(self, text: str, error: Exception) -> StoreError:
+        code = getattr(getattr(error, "orig", error), "sqlite_errorcode", 0) & 0xFF
+        return StoreUnusableError(f"{text} ({self._path})") if code in _FOR_EVER else StoreError(text)
+
     def migrate(self) -> None:
         with self._guard("migrate the database"), self._lock():
             with self._engine.connect() as connection:
@@ -62,13 +82,19 @@ class SqliteStore(Store):
     @contextmanager
     def _lock(self) -> Iterator[None]:
         """Two processes at a new file: the change to WAL does not wait for a lock by itself, so this does."""
+        with self._locked_by() as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            yield
+
+    @contextmanager
+    def _locked_by(self) -> Iterator[IO[str]]:
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
             with Path(f"{self._path}.lock").open("w") as file:
-                fcntl.flock(file, fcntl.LOCK_EX)
-                yield
+                yield file
         except OSError as error:
-            raise StoreError(f"cannot open database {self._path}: {error.strerror}") from None
+            kind = StoreError if error.errno in (errno.ENOSPC, errno.EDQUOT) else StoreUnusableError
+            raise kind(f"cannot open database {self._path}: {error.strerror}") from None
 
     def drop_old(self, before_day: int) -> bool:
         dropped, last = 0, DELETE_CHUNK

@@ -56,6 +56,13 @@ def test_a_batch_is_stored_once(store: Store) -> None:
     assert len(store.incidents(limit=100)) == 1
 
 
+def test_the_rows_of_a_batch_are_counted(store: Store) -> None:
+    store.write(verdicts(_names(5), ts=[START + DAY_S + at for at in range(-2, 3)]), "one")
+    store.write(verdicts(_names(3)), "other")
+    between = (START + DAY_S - 2, START + DAY_S + 2)
+    assert [store.rows_of_batch(name, *between) for name in ("one", "other", "none")] == [5, 0, 0]
+
+
 def test_a_refused_batch_leaves_nothing_behind(store: Store) -> None:
     with pytest.raises(BatchRefusedError, match="cannot write a batch"):
         store.write(verdicts(_names(2), ts=[START, float("nan")]), "bad")

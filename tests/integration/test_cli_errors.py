@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import re
+import time
 from pathlib import Path
 
 import pytest
 
-from tests.commands import Inside, call, is_one_line
+from tests.commands import Inside, call, free_port, is_one_line
 
 
 def test_a_bad_setting_ends_the_process_with_2(tmp_path: Path) -> None:
@@ -42,7 +44,13 @@ def test_a_bad_setting_ends_the_process_with_2(tmp_path: Path) -> None:
         ("SCORE_COMBINE", "min", "SCORE_COMBINE"),
         ("REPLAY_PORTS", "53,dns", "REPLAY_PORTS"),
         ("INCIDENT_QUIET_S", "inf", "INCIDENT_QUIET_S"),
-        ("VALIDATION_CASES", "/nowhere/cases.csv", "VALIDATION_CASES /nowhere/cases.csv"),
+        ("VALIDATION_CASES", "/nowhere/cases.csv", "VALIDATION_CASES /nowhere/cases.csv: No such file"),
+        ("QUEUE_MAX", "10000001", "QUEUE_MAX=10000001"),
+        ("INFLIGHT_MAX", "99999999999", "INFLIGHT_MAX"),
+        ("UPSTREAM_TIMEOUT_S", "1e300", "UPSTREAM_TIMEOUT_S"),
+        ("RETENTION_DAYS", "99999999999999", "RETENTION_DAYS"),
+        ("WINDOW_KEYS_MAX", "99999999999999", "WINDOW_KEYS_MAX"),
+        ("KNOWN_SERVICES", "/nowhere/known.csv", "KNOWN_SERVICES=/nowhere/known.csv: no such file"),
         ("DATABASE_URL", "not-an-address", "DATABASE_URL"),
         ("DATABASE_URL", "mysql://a:s3cret@b/c", "cannot use database"),
         ("EMAIL_SMTP_HOST", "127.0.0.1", "EMAIL_FROM is not set"),
@@ -86,6 +94,7 @@ def test_a_bad_line_in_the_env_file_is_like_a_bad_setting(tmp_path: Path) -> Non
         ["retrain", "--days", "3651"],
         ["retrain", "--days", "x"],
         ["retrain", "--samples", "many"],
+        ["retrain", "--samples", "99999999999999999999999"],
         ["retrain", "--deploy", "maybe"],
         ["models"],
         ["models", "bogus"],
@@ -122,6 +131,7 @@ def test_a_bad_argument_shows_the_usage_and_is_exit_2(
         (["score", "a..b"], 1, "a..b"),
         (["evaluate", "nowhere.csv"], 2, "nowhere.csv"),
         (["evaluate", "garbage"], 2, "cannot read garbage"),
+        (["evaluate", "nowhere.csv", "--json", "nowhere/out.json"], 2, "cannot write nowhere/out.json"),
         (["explain", "192.0.2.1", "evil.com"], 1, "no such incident"),
         (["explain", "\udcff", "\udcfe"], 1, "no such incident"),
         (["models", "show", "0123456789abcdef"], 2, "cannot find model"),
@@ -162,6 +172,27 @@ def test_a_folder_that_cannot_be_written_is_one_line(tmp_path: Path, arguments: 
     assert done.err.splitlines()[-1].startswith("dns-tunnel: cannot "), done
 
 
+@pytest.mark.parametrize("content", [b"", b" \n", b"\xff\xfe"])
+def test_a_file_without_a_token_is_one_line_and_exit_1(tmp_path: Path, inside: Inside, content: bytes) -> None:
+    path = tmp_path / "data" / "data" / "api_token"
+    path.parent.mkdir(parents=True)
+    path.write_bytes(content)
+    done = inside("api")
+    assert (done.code, is_one_line(done)) == (1, True), done
+    assert f"cannot use {path}: there is no token in it; remove it" in done.err
+
+
+@pytest.mark.parametrize("command", ["run", "listen", "api", "schedule"])
+def test_a_spoilt_database_is_one_line_and_exit_1(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, inside: Inside, command: str
+) -> None:
+    (tmp_path / "x.db").mkdir()
+    monkeypatch.setenv("DATABASE_URL", f"sqlite:///{tmp_path / 'x.db'}")
+    done = inside(command)
+    assert (done.code, is_one_line(done)) == (1, True), done
+    assert "cannot open the database: unable to open database file" in done.err
+
+
 @pytest.mark.parametrize("arguments", [["explain", "192.0.2.1", "evil.com"], ["replay", "good.tsv", "--store"]])
 def test_a_database_that_is_away_is_one_line_and_exit_1(tmp_path: Path, arguments: list[str]) -> None:
     (tmp_path / "good.tsv").write_text("ts\tclient\tqname\tqtype\n1\t192.0.2.1\ta.com\tA\n")
@@ -187,6 +218,41 @@ def test_doctor_says_what_is_bad(tmp_path: Path) -> None:
     assert {"database", "upstreams", "mail"} <= set(bad)
     assert {"settings", "model", "schedule"} & set(bad) == set()
     assert "s3cret" not in done.out + done.err
+
+
+def test_doctor_ends_as_run_would_for_a_bad_setting(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, inside: Inside
+) -> None:
+    port = str(free_port())
+    monkeypatch.setenv("LISTEN_PORT", port)
+    monkeypatch.setenv("UPSTREAMS", f"127.0.0.1:{port}")
+    done = inside("doctor")
+    assert done.code == 2
+    assert f"BAD  upstreams    cannot forward to 127.0.0.1:{port}: that is this listener itself" in done.out
+    monkeypatch.setenv("VALIDATION_CASES", "/nowhere/cases.csv")
+    done = inside("doctor")
+    assert done.code == inside("run").code == 2
+    assert "BAD  settings     cannot " in done.out
+
+
+def test_doctor_looks_into_the_spool(tmp_path: Path, inside: Inside) -> None:
+    spool = tmp_path / "data" / "data" / "spool"
+    spool.mkdir(parents=True)
+
+    def said() -> str:
+        (line,) = [line for line in inside("doctor").out.splitlines() if line.split()[1] == "spool"]
+        return line
+
+    assert said() == "ok   spool        0 batches wait, 0 set aside, 0 of 512 MB; 0 verdicts lost"
+    (spool / "0000000000000001-a.npz").write_bytes(bytes(3 << 20))
+    assert said().startswith("ok   spool        1 batches wait, 0 set aside, 3 of 512 MB")
+    beat = {"at": time.time(), "spool": {"lost": 7}}
+    (spool.parent / "listener.json").write_text(json.dumps(beat))
+    assert said().startswith("BAD  spool        cannot store what is judged: 1 batches wait")
+    assert said().endswith("7 verdicts lost")
+    (spool.parent / "listener.json").unlink()
+    (spool / "0000000000000001-a.npz").rename(spool / "0000000000000001-a.bad")
+    assert said().startswith(f"BAD  spool        cannot read all of {spool}: 0 batches wait, 1 set aside")
 
 
 def test_doctor_remarks_what_no_check_finds(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 import uuid
 from collections.abc import Iterator
@@ -18,7 +19,10 @@ from agents.detection import empty_verdicts
 from agents.health import counters_of
 from agents.heartbeat import Heartbeat
 from agents.judge import Judge
+from agents.known import Entry, save
+from agents.names import from_text
 from agents.settings import Settings, load
+from agents.shedding import SAMPLED
 from agents.shipped import golden_sessions
 from agents.store import Store, open_store
 from agents.types import Incident, Row, batch_of
@@ -107,6 +111,38 @@ def test_an_incident_of_before_the_restart_is_not_alerted_again(tmp_path: Path) 
                 assert known.severity == severity
                 assert one.alerts.counts["suppressed"] == 1
         assert len(hook.got) == 1
+
+
+def test_a_batch_that_was_kept_before_counts_as_it_was_kept(tmp_path: Path) -> None:
+    rows = [(time.time() + n, CLIENT, b"\x03www\x07example\x03com", 1, 40, 0, 1, 50, 0, 1.0, "A") for n in range(40)]
+    with judging(load(data_dir=tmp_path)) as one:
+        first = one.consume(batch_of(rows), "x", SAMPLED)
+        assert first == (3, 3, 0, 0)
+        assert one.consume(batch_of(rows), "x", again=True) == first, "not the 40 that it would store now"
+        assert one.consume(batch_of(rows), "y", again=True) == (40, 40, 0, 0)
+        assert one.kept("none", batch_of(rows).ts) is None
+
+
+def test_known_services_are_taken_up_only_where_they_differ(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It looks at every flow, so midnight, or a file that was written anew as it was, must not bring it about."""
+    settings = load(data_dir=tmp_path)
+    path = tmp_path / "data" / "known_services.csv"
+    held = Entry("keys.vendor.test", 10.0, "r", "a", "2026-01-01", "9999-12-31")
+    path.parent.mkdir()
+    save(path, [held])
+    one = Judge(settings)
+    taken: list[float] = []
+    monkeypatch.setattr(one.detector, "reload_services", lambda new: taken.append(new.factor(from_text("x.late.test"))))
+    one._poll_known()
+    os.utime(path, (1, 1))
+    one._poll_known()
+    assert taken == []
+    save(path, [held, replace(held, suffix="late.test", factor=5.0)])
+    one._poll_known()
+    save(path, [held, replace(held, suffix="late.test", factor=5.0, expires="2026-01-02")])
+    one._poll_known()
+    assert taken == [5.0, 1.0]
+    one.close()
 
 
 def test_opened_incidents_are_logged_once_and_a_few_a_batch(tmp_path: Path) -> None:

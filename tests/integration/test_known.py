@@ -53,14 +53,31 @@ def test_a_week_of_incidents_is_previewed_and_closed(tmp_path: Path, capsys: pyt
 
 
 @pytest.mark.parametrize(
-    "arguments",
-    [("add", "x.test", "--reason", " ", "--author", "a"), ("preview", "a..b"), ("preview", "x.test", "--factor", "1")],
+    ("arguments", "why"),
+    [
+        (("add", "x.test", "--reason", " ", "--author", "a"), "a reason and an author are needed"),
+        (("preview", "a..b"), "a label is empty"),
+        (("preview", "x.test", "--factor", "1"), "a factor is more than 1"),
+        (("preview", "x.test", "--factor", "many"), "the factor 'many' is no number"),
+        (("preview", "x.test", "--expires", "-5"), "'-5' is no day: YYYY-MM-DD is needed, for example 2026-12-31"),
+        (("preview", "x.test", "--expires", "2020-01-31"), "2020-01-31 is over"),
+    ],
 )
 def test_bad_entries_are_one_line(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...], why: str
 ) -> None:
     assert run(tmp_path, *arguments) == 2
-    assert len(capsys.readouterr().err.splitlines()) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("dns-tunnel: cannot use ") and why in line
+
+
+def test_what_is_listed_cannot_write_to_the_terminal(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(tmp_path, "add", "x\x1b[31m.test", "--reason", "a\nb\x1b]0;", "--author", "\x07") == 0
+    assert run(tmp_path, "list") == 0
+    assert run(tmp_path, "remove", "x\x1b[31m.test") == 0
+    said = capsys.readouterr().out
+    assert not set("\x1b\x07") & set(said)
+    assert len(said.splitlines()) == 4
 
 
 def test_a_damaged_list_is_a_bad_setting(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

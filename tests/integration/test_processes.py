@@ -14,10 +14,9 @@ import httpx
 from agents import heartbeat
 from agents.health import calendar_of
 from agents.scheduler import RetrainScheduler
+from tests.postgres_server import DEAD
 from tests.running import free_port, product, wait_for
 from tests.stubs import StubServer
-
-DEAD = "postgresql://nobody@127.0.0.1:9/nowhere"
 
 
 def _ask(port: int) -> str:

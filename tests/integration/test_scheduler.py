@@ -73,6 +73,18 @@ def test_the_next_run_is_known(url: str) -> None:
     assert datetime.fromtimestamp(due, UTC).strftime("%m-%d %H:%M") == "01-01 02:00"
 
 
+def test_a_run_that_the_clock_jumped_over_is_begun_when_somebody_asks(url: str) -> None:
+    job = Job()
+    with scheduler(url, job) as one:
+        set_due(url, RETRAIN, -86_400)  # as if the clock had been set forward: it sleeps until next year
+        assert not job.ran.wait(0.5)
+        one.next_run()
+        assert job.ran.wait(10)
+        assert job.runs == 1
+        due = one.next_run()
+        assert due is not None and due > time.time()
+
+
 def test_a_run_missed_while_down_is_made_up_once(url: str) -> None:
     job = Job()
     with scheduler(url, job):

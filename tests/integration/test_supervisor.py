@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import time
 from pathlib import Path
 
 import pytest
@@ -12,10 +13,20 @@ import pytest
 from tests.commands import call
 from tests.listening import wait_until
 from tests.live import running
-from tests.postgres_server import PostgresServer, drop_database, make_database
+from tests.postgres_server import DEAD, PostgresServer, drop_database, make_database
 from tests.running import free_port
 from tests.supervised import Load, assert_adds_up, postgres_names, supervised
 
+HOLDS = """
+import time
+from agents.judge import Judge
+real = Judge.close
+def slow(self):
+    time.sleep({0})
+    real(self)
+Judge.close = slow
+"""
+"""The detector takes so many seconds to end."""
 DIES_ONCE = """
 import os, signal
 from pathlib import Path
@@ -171,6 +182,48 @@ d.TunnelDetector.detect = broken
 
 
 @pytest.mark.parametrize(
+    ("module", "owner", "method", "settings", "kept"),
+    [
+        ("store.base", "Store", "write", {}, "stored"),
+        ("store.spool_dir", "SpoolDir", "put", {"DATABASE_URL": DEAD}, "spooled"),
+    ],
+)
+def test_a_batch_that_is_given_up_is_not_lost_where_it_was_kept(
+    tmp_path: Path, module: str, owner: str, method: str, settings: dict[str, str], kept: str
+) -> None:
+    """The detector dies each time it has kept a certain batch."""
+    first = f"""
+import os, signal
+from agents.{module} import {owner}
+real = {owner}.{method}
+def dying(self, *given):
+    found = real(self, *given)
+    if b"poison" in (given[1] if isinstance(given[1], bytes) else b" ".join(given[0].queries.qname)):
+        os.kill(os.getpid(), signal.SIGKILL)
+    return found
+{owner}.{method} = dying
+"""
+    with supervised(tmp_path, first, **settings) as one:
+        load = Load(one.port, lambda number: "poison.test" if number == 0 else f"host{number}.test")
+        load.wait_answered(1)
+        wait_until(lambda: one.events("batch_given_up") != [], 60)
+        load.wait_answered(100)
+        load.stop()
+        wait_until(lambda: one.state()["queue_waiting"] == 0, 30)
+        state = one.next_state()
+        assert one.stop() == 0
+    (given_up,) = one.events("batch_given_up")
+    assert (given_up["lost"], state["spool"]["lost"]) == (0, 0)
+    assert state["spool"][kept] == state["scored"] == load.sent
+    assert_adds_up(state)
+    if kept == "stored":
+        assert sorted(one.sqlite_names()) == sorted(load.answered)
+    else:
+        ids = [path.stem.partition("-")[2] for path in (tmp_path / "data" / "spool").glob("*.npz")]
+        assert len(ids) == len(set(ids))
+
+
+@pytest.mark.parametrize(
     ("module", "owner", "method", "thread"),
     [("judge", "Judge", "_poll_known", "ticker"), ("alerting", "AlertSink", "_next", "alerts")],
 )
@@ -202,6 +255,35 @@ def broken(self):
     assert [line["code"] for line in one.events("process_died")][-1] == 1
 
 
+def test_a_process_that_cannot_be_started_again_says_so_once_each_time(tmp_path: Path) -> None:
+    first = """
+from pathlib import Path
+from agents.errors import AgentsError
+from agents.judge import Judge
+real = Judge.__init__
+def broken(self, settings):
+    if Path("armed").exists():
+        raise AgentsError("cannot judge: a test says so")
+    real(self, settings)
+Judge.__init__ = broken
+"""
+    with supervised(tmp_path, first) as one:
+        one.next_state()
+        (tmp_path / "armed").touch()
+        os.kill(one.pid("detector"), signal.SIGKILL)
+
+        def died_often() -> bool:
+            os.kill(one.process.pid, signal.SIGCHLD)  # the supervisor looks at all its processes
+            return len(one.events("process_died")) >= 4
+
+        wait_until(died_often, 30)
+        (tmp_path / "armed").unlink()
+        wait_until(lambda: one.state().get("processes", {}).get("detector", {}).get("restarts", 0) >= 4, 30)
+        assert one.stop() == 0
+    died, said = one.events("process_died"), one.events("process_not_started")
+    assert [line["error"] for line in said] == ["cannot judge: a test says so"] * (len(died) - 1)
+
+
 @pytest.mark.parametrize("ending", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
 def test_when_the_supervisor_ends_all_end(tmp_path: Path, ending: signal.Signals) -> None:
     with supervised(tmp_path) as one:
@@ -211,6 +293,35 @@ def test_when_the_supervisor_ends_all_end(tmp_path: Path, ending: signal.Signals
         os.kill(one.process.pid, ending)
         assert one.process.wait(30) == (0 if ending != signal.SIGKILL else -signal.SIGKILL)
         wait_until(lambda: not any(map(alive, pids)), 10)
+
+
+def test_two_signals_at_once_are_one_and_a_later_one_is_impatience(tmp_path: Path) -> None:
+    for holds_s, code, killed in ((0.9, 0, 0), (4.0, 1, 1)):
+        folder = tmp_path / str(code)
+        with supervised(folder, HOLDS.format(holds_s)) as one:
+            one.next_state()
+            one.process.terminate()
+            wait_until(lambda found=one: bool(found.events("stopping")), 20)  # type: ignore[misc]
+            if killed:
+                end = time.monotonic() + 1.2
+                wait_until(lambda end=end: time.monotonic() > end, 5)  # type: ignore[misc]
+            one.process.terminate()
+            assert one.process.wait(30) == code
+        assert len(one.events("process_killed")) == killed
+
+
+def test_a_signal_to_each_process_of_the_group_leaves_no_noise(tmp_path: Path) -> None:
+    first = """
+import asyncio.selector_events, os, signal
+real = asyncio.selector_events.BaseSelectorEventLoop.close
+def closing(self):
+    real(self)
+    os.kill(os.getpid(), signal.SIGTERM)
+asyncio.selector_events.BaseSelectorEventLoop.close = closing
+"""
+    with supervised(tmp_path, first) as one:
+        assert one.stop() == 0
+    assert "Exception ignored" not in one.log.read_text()
 
 
 def test_what_waits_when_it_ends_is_judged_and_windows_are_saved(tmp_path: Path) -> None:

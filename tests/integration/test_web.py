@@ -316,6 +316,26 @@ def test_a_waiting_candidate_is_shown_however_many_models_are_newer(world: World
     assert "dns-tunnel models approve 00aa" in world.page("/").text
 
 
+def test_without_a_champion_the_shipped_model_is_named(world: World) -> None:
+    said = "The shipped model is in use until a retraining deploys another."
+    assert said not in world.page("/").text
+    _, waiting = world.models.list()
+    for models, count in (([waiting], "1"), ([], "shipped")):
+        world.models.list = models.copy  # type: ignore[method-assign]
+        page = world.page("/").text
+        assert said in page
+        assert f'Models <span class="count">{count}</span>' in page
+
+
+def test_a_client_that_nobody_named_is_unknown_and_bytes_are_rounded(world: World) -> None:
+    one = incident(client="", leaked_bytes=199.7, bytes_before_detection=99.6)
+    world.store.write(verdicts([], incidents=(one,)), "b1")
+    for path, shown in (("/", ["200 Bytes"]), (f"/console/incidents/{one.incident_id}", ["200 Bytes", "100 Bytes"])):
+        page = world.page(path).text
+        assert re.search(r'class="name">unknown</', page)
+        assert all(text in page for text in shown)
+
+
 def test_evidence_is_told_and_escaped(world: World) -> None:
     evidence = {
         "attack": ["T1071.004"],

@@ -81,7 +81,7 @@ def judge_both(queries: list[Query], cuts: list[int], keys_max: int, client_max:
         said = judged.tell(batch)
         assert alike([evidence_of(row) for row in said.evidence], expected)
         assert alike(events_of(judged, said, batch, start), plain.events[events:])
-        found = [(start + r, d, bool(s), x) for r, d, s, x in said.peaks[: said.counts[2]].tolist()]
+        found = [(start + r, bool(s), x) for r, s, x in said.peaks[: said.counts[2]].tolist()]
         assert alike(found, plain.peaks[peaks:])
         start = end
     assert judged.flows.refused == plain.refused

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 import threading
 import time
 from collections.abc import Iterator
@@ -11,8 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
 from agents.cli import main
+from agents.heartbeat import Heartbeat
 
 
 @pytest.fixture
@@ -33,6 +37,7 @@ def _beat(path: Path, age_s: float, **state: Any) -> None:
         ("listener", {"age_s": 1.0, "judging": True}, 0),
         ("listener", {"age_s": 1.0, "judging": False}, 1),
         ("listener", {"age_s": 600.0, "judging": True}, 1),
+        ("listener", {"age_s": -86_400.0, "judging": True}, 1),  # the clock was set back, and nobody wrote since
         ("scheduler", {"age_s": 1.0, "next_run": 1.0}, 0),
         ("scheduler", {"age_s": 1.0, "error": "cannot read the schedule"}, 0),
         ("scheduler", {"age_s": 600.0}, 1),
@@ -41,6 +46,18 @@ def _beat(path: Path, age_s: float, **state: Any) -> None:
 def test_a_process_is_well_while_it_writes(data: Path, part: str, state: dict[str, Any], code: int) -> None:
     _beat(data / f"{part}.json", **state)
     assert main(["health", part]) == code
+
+
+def test_a_disk_that_takes_no_sign_of_life_is_logged_once_each_time(tmp_path: Path) -> None:
+    folder = tmp_path / "gone"
+    with capture_logs() as lines:
+        beat = Heartbeat(folder / "x.json", dict)
+        for full in (True, True, False, True, True):
+            if full:
+                folder.write_text("a file where the folder should be")
+            beat._write()
+            (shutil.rmtree if folder.is_dir() else os.unlink)(folder)
+    assert [line["event"] for line in lines] == ["heartbeat_not_written"] * 2
 
 
 @pytest.mark.parametrize("part", ["listener", "scheduler"])
@@ -79,6 +96,20 @@ def test_the_api_is_well_while_it_answers(
     assert main(["health", "api"]) == 0
     answering[0] = 500
     assert main(["health", "api"]) == 1
+
+
+def test_without_a_part_all_that_runs_here_is_looked_at(
+    data: Path, answering: list[int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["health"]) == 1
+    assert capsys.readouterr().out == f"nothing runs on {data.parent}\n"
+    _beat(data / "scheduler.json", 1.0)
+    assert main(["health"]) == 0
+    assert capsys.readouterr().out == "scheduler: ok\n"
+    _beat(data / "api.json", 600.0)  # whether it answers is what counts
+    _beat(data / "listener.json", 600.0, judging=True)
+    assert main(["health"]) == 1
+    assert capsys.readouterr().out == "listener: no sign of life\napi: ok\nscheduler: ok\n"
 
 
 def test_an_api_that_is_not_there_is_not_well(

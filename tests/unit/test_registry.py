@@ -248,8 +248,13 @@ def test_a_killed_holder_leaves_no_lock_behind(tmp_path: Path) -> None:
         assert (tmp_path / "models" / ".lock").exists()
 
 
-def test_a_damaged_index_is_named(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "text",
+    ["", "{", "[]", "null", "7", '{"history": 5}', '{"history": [5]}', '{"history": [{}]}', '{"states": 7}', "\0"],
+)
+def test_a_damaged_index_is_named(tmp_path: Path, text: str) -> None:
     models = deploy(tmp_path, "one")
-    (models.models_dir / "registry.json").write_text("{")
-    with pytest.raises(ModelError, match=r"registry\.json"):
-        models.rollback()
+    (models.models_dir / "registry.json").write_text(text)
+    for attempt in (models.rollback, models.list):
+        with pytest.raises(ModelError, match=r"registry\.json \(remove it to begin a new one\)"):
+            attempt()

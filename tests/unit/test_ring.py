@@ -133,7 +133,7 @@ def test_a_producer_killed_in_the_middle_of_a_put_publishes_nothing(monkeypatch:
         os.kill(os.getpid(), signal.SIGKILL)
 
     def produce() -> None:
-        monkeypatch.setattr(ring_module, "fence", die)  # called between the bytes and the head
+        monkeypatch.setattr(ring_module, "barrier", die)  # called between the bytes and the head
         ring.put(numbered(100, 5))
 
     pid = forked(produce)

@@ -147,7 +147,6 @@ def test_a_ledger_is_right_wherever_its_writer_is_killed(stores: int) -> None:
             while intent or one.waiting:
                 intent = intent or ledger.begin(one.shares(10))
                 names = list(batch_of_records(one.records(intent.counts)).qname)
-                ledger.plan(len(names))
                 database.setdefault(intent.batch_id, names)
                 ledger.finish({"scored": len(names), "stored": len(database[intent.batch_id])})
                 intent = None
@@ -166,11 +165,9 @@ def test_totals_that_are_named_are_added_and_others_stay() -> None:
     one = shared(1)
     one.rings[0].put(np.zeros(3, RECORD))
     first = one.ledger.begin([2, 0])
-    assert (first.counts, first.attempts, first.planned) == ((2, 0), 1, -1)
+    assert (first.counts, first.attempts) == ((2, 0), 1)
     again = one.ledger.resume()
     assert again == first._replace(attempts=2)
-    one.ledger.plan(1)
-    assert one.ledger.resume() == first._replace(attempts=3, planned=1)
     one.ledger.finish({"scored": 2, "lost": 1})
     second = one.ledger.begin([1, 0])
     assert second.batch_id != first.batch_id

@@ -8,12 +8,14 @@ import json
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from structlog.testing import capture_logs
 
 from agents.errors import BatchRefusedError, StoreError
 from agents.names import wire_of
@@ -52,6 +54,12 @@ class FakeStore:
             self.away_after_commit = False
             raise StoreError("cannot write a batch: server closed the connection unexpectedly")
         return len(verdicts) if new else 0
+
+    def rows_of_batch(self, batch_id: str, first: float, last: float) -> int:
+        if self.away:
+            raise StoreError("cannot count a batch: connection refused")
+        ts = self.batches[batch_id].queries.ts if batch_id in self.batches else np.empty(0)
+        return int(np.count_nonzero((first <= ts) & (ts <= last)))
 
 
 def until(condition: Callable[[], bool], seconds: float = 10.0) -> None:
@@ -106,6 +114,26 @@ def test_a_connection_lost_while_committing_makes_no_duplicate(fake: FakeStore, 
     assert len(fake.batches) == 1
 
 
+def test_a_batch_waits_once_under_its_id_and_is_known(fake: FakeStore, tmp_path: Path) -> None:
+    fake.away = True
+    first = replace(batch("a"), batch_id="x")
+    sink = SpoolingSink(fake, tmp_path / "spool", MEGABYTE, retry_s=3600)
+    assert sink.held("x", first.queries.ts) == (0, 0)
+    sink.accept(first)
+    sink.accept(replace(batch("again", count=2), batch_id="x"))
+    assert (sink.waiting, sink.held("x", first.queries.ts)) == (1, (0, 3))
+    sink.close()
+    (file,) = (tmp_path / "spool").glob("*.npz")
+    file.with_name("0000000000000007-x.npz").write_bytes(file.read_bytes())  # as earlier releases left them
+    fake.away = False
+    sink = SpoolingSink(fake, tmp_path / "spool", MEGABYTE, retry_s=0.02)
+    until(lambda: sink.waiting == 0)
+    sink.close()
+    assert fake.order == ["a"]
+    assert (sink.held("x", first.queries.ts), sink.held("y", first.queries.ts)) == ((3, 0), (0, 0))
+    assert list((tmp_path / "spool").glob("*.npz")) == []
+
+
 def test_a_dead_store_costs_one_attempt_a_retry(fake: FakeStore, tmp_path: Path) -> None:
     fake.away = True
     sink = SpoolingSink(fake, tmp_path / "spool", MEGABYTE, retry_s=3600)
@@ -113,6 +141,20 @@ def test_a_dead_store_costs_one_attempt_a_retry(fake: FakeStore, tmp_path: Path)
         sink.accept(batch("a"))
     sink.close()
     assert fake.attempts == 1
+
+
+def test_a_store_that_is_away_is_logged_once_though_the_disk_takes_nothing(fake: FakeStore, tmp_path: Path) -> None:
+    with capture_logs() as lines:
+        sink = SpoolingSink(fake, tmp_path / "spool", 0, retry_s=3600)
+        fake.away = True
+        for _ in range(5):
+            sink.accept(batch("a"))
+        fake.away = False
+        sink.accept(batch("a"))
+        fake.away = True
+        sink.accept(batch("a"))
+        sink.close()
+    assert [line["event"] for line in lines] == ["store_went_away", "verdicts_lost", "store_went_away"]
 
 
 def test_files_of_an_earlier_process_are_written(fake: FakeStore, tmp_path: Path) -> None:
