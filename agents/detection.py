@@ -74,7 +74,7 @@ class TunnelDetector:
 
     def _use(self, model: Model) -> None:
         self.model = model
-        self._limits: Limits = limits_of(model.limit_factor)
+        self._limits: Limits = limits_of(model.limit_factor, self.incidents.quiet_s)
 
     def reload(self, model: Model) -> None:
         """Use another model from the next batch or tick on. May be called from any thread."""
@@ -148,7 +148,7 @@ class TunnelDetector:
         self.incidents.restore(incidents)
         for one in incidents:
             if one.domain == SCATTERED:
-                self.flows.watch_scattered(one.client)
+                self.flows.watch_scattered(one.last_seen, one.client)
                 continue
             self.flows.watch(one.last_seen, one.client, domain_hash(one.domain, self.flows))
 
@@ -166,6 +166,8 @@ class TunnelDetector:
             size=np.diff(names.starts),
             name=found.name_key,
             domain=found.domain_key,
+            shape=found.shape_key,
+            digits=found.digits,
             discount=self.services.factors(found.names),
             secret=secret | outside,
             scoped=self._scoped(batch.qtype, found),

@@ -32,6 +32,7 @@ from agents.kernels.state import (
     Told,
     told,
 )
+from agents.kernels.windows import settle
 from agents.siphash import Key
 from agents.windows import Flow
 
@@ -121,7 +122,7 @@ class Flows:
             row = len(self.clients)
             if row == len(self.state.clients):
                 self._extend("clients")
-        self.state.clients[row] = (0, 0, NONE, client == "", NONE, 0)
+        self.state.clients[row] = (0, 0, NONE, client == "", NONE, 0, NONE, 0, 0)
         self.clients[client] = row
         return row
 
@@ -235,13 +236,16 @@ class Flows:
                     self._make_room(stop)
             found = int(table.make(self.state, ts, np.uint64(domain), row))
         if found is not None:
-            self.state.flows[found]["watched"] = 1
+            self._watch(ts, found)
 
-    def watch_scattered(self, client: str) -> None:
+    def watch_scattered(self, ts: float, client: str) -> None:
         """Tell of every query that counts for a client's scattered names, where there are any."""
-        row = self.find_scattered(client)
-        if row is not None:
-            self.state.flows[row]["watched"] = 1
+        if (row := self.find_scattered(client)) is not None:
+            self._watch(ts, row)
+
+    def _watch(self, ts: float, row: int) -> None:
+        flow = self.state.flows[row]
+        flow["watched"], flow["last_seen"] = 1, max(float(flow["last_seen"]), ts)
 
     def _lacking(self) -> Iterable[tuple[Stop, bool]]:
         room, state = self.state.room, self.state
@@ -255,17 +259,14 @@ class Flows:
     def ratio(self, row: int, limits: NDArray[np.float64], rules: NDArray[np.float64]) -> float:
         """How many times over its limit a flow was by itself, when it was last asked below."""
         flow, evidence = self.state.flows[row], np.zeros(1, EVIDENCE)[0]
-        own(evidence, float(flow["last_seen"]), flow, self.state.windows, limits, rules, np.zeros(SUMS))
+        client = self.state.clients[flow["client"]]
+        own(evidence, float(flow["last_seen"]), flow, client, self.state.windows, limits, rules, np.zeros(SUMS))
         return float(evidence["ratio"] / rules[FACTOR_AT])
 
-    def release(self, row: int, settled: float) -> None:
-        """Its incident is closed, when so many bytes had leaked."""
-        self.state.flows[row]["watched"] = 0
-        self.state.flows[row]["settled"] = settled
-
-    def settled(self, row: int) -> float:
-        """Bytes that had leaked when its last incident was closed."""
-        return float(self.state.flows[row]["settled"])
+    def release(self, row: int) -> None:
+        """Its incident is closed, and was not by a query of its own."""
+        if self.state.flows[row]["watched"]:
+            settle(self.state.flows[row], self.state.windows)
 
     def forget(self, row: int) -> None:
         """Drop a flow and all that it showed."""
@@ -294,7 +295,6 @@ class Flows:
             leaked_bytes=float(flow["leaked"]),
             encoded_bytes=float(flow["encoded"]),
             bytes_in=int(flow["bytes_in"]),
-            settled_bytes=float(flow["settled"]),
             samples=tuple(self.samples.get(at, ())),
             qtypes={qtype: count for qtype, count in types if count},
         )

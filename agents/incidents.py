@@ -13,10 +13,6 @@ from agents.siphash import siphash
 from agents.types import Incident, Severity
 from agents.windows import SAMPLES, Flow
 
-REOPEN_BYTES = 50.0
-"""New bytes that must have left since an incident was closed before another is opened for the same flow."""
-ANSWERED_MAX = 10_000
-"""Closed incidents whose answers are remembered; at the bound all are forgotten."""
 Key = tuple[str, str]
 
 
@@ -70,7 +66,6 @@ class Incidents:
         self._trails: dict[Key, _Trail] = {}
         self._changed: set[Key] = set()
         self._closed: list[Incident] = []
-        self._answered: dict[Key, int] = {}  # bytes that had come in answers when an incident was closed
 
     def restore(self, incidents: Iterable[Incident]) -> None:
         """Take over what was open when the process stopped."""
@@ -83,9 +78,9 @@ class Incidents:
         key = (client, domain)
         known = self.open.get(key)
         if known is not None and ts - known.last_seen > self.quiet_s:
-            self._close(key, known, flow)
+            self._close(key, known)
             known = None
-        if known is None and not self._opens(key, flow, evidence):
+        if known is None and evidence.ratio < 1:
             return False
         trail = self._trails.get(key)
         if trail is None:
@@ -100,17 +95,6 @@ class Incidents:
         )
         self._changed.add(key)
         return True
-
-    def _opens(self, key: Key, flow: Standing, evidence: Evidence) -> bool:
-        """Whether evidence opens an incident: after one was closed, long windows still hold what it was about."""
-        if evidence.ratio < 1:
-            return False
-        answered = self._answered.get(key)
-        if evidence.kind == "answers" and answered is not None:
-            return self._flows.view(flow.row).bytes_in > answered
-        settled = self._flows.settled(flow.row)
-        new = flow.leaked_bytes - settled >= REOPEN_BYTES
-        return settled == 0 or new or evidence.kind in ("secret", "answers")
 
     def _opened(
         self, ts: float, client: str, domain: str, flow: Standing, evidence: Evidence, sharing: Sequence[str]
@@ -158,11 +142,13 @@ class Incidents:
         """Close what has been quiet for long enough at time `now`."""
         for key, incident in list(self.open.items()):
             if now - incident.last_seen > self.quiet_s:
+                self._release(key)
                 self._close(key, incident)
 
     def close(self, key: Key) -> None:
         """Close one, if it is open."""
         if key in self.open:
+            self._release(key)
             self._close(key, self.open[key])
 
     def close_all(self) -> None:
@@ -170,21 +156,16 @@ class Incidents:
         for key, incident in list(self.open.items()):
             self._close(key, incident)
 
-    def _close(self, key: Key, incident: Incident, flow: Standing | None = None) -> None:
-        """flow: where it stands, in the middle of a batch; None = as Flows has it."""
+    def _release(self, key: Key) -> None:
+        row = self._row_of(key)
+        if row is not None:
+            self._flows.release(row)
+
+    def _close(self, key: Key, incident: Incident) -> None:
         # without a change since it was last told its flow may be further on by now: this batch is counted as a whole
         told = self._told(key, incident) if key in self._changed else incident
         del self.open[key]
-        if len(self._answered) >= ANSWERED_MAX:
-            self._answered.clear()
-        self._answered[key] = int(told.evidence.get("bytes_in", 0))
-        trail = self._trails.pop(key, None)
-        if trail is not None:  # as it was when last told: a batch may close and go on in one
-            self._flows.release(trail.row, trail.leaked)
-        elif flow is not None:
-            self._flows.release(flow.row, flow.leaked_bytes)
-        elif (row := self._row_of(key)) is not None:  # restored, and not a query since
-            self._flows.release(row, self._flows.view(row).leaked_bytes)
+        self._trails.pop(key, None)
         self._changed.discard(key)
         self._closed.append(replace(told, closed_at=told.last_seen))
 

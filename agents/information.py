@@ -124,10 +124,10 @@ class CharModel:
         return found
 
     def _cost(self, label: bytes) -> Cost:
-        known = self.common.get(label)
+        known, spelled = self.common.get(label), _spelled(label)
         if known is not None:
-            return Cost(known, False)
-        modelled, spelled = self._modelled(label), _spelled(label)
+            return Cost(min(known, spelled), False)
+        modelled = self._modelled(label)
         return Cost(min(modelled, spelled), modelled - spelled >= ENCODED_MARGIN * max(len(label), ENCODED_BYTES))
 
     def encoded_bits(self, subdomain: Iterable[bytes]) -> float:

@@ -12,6 +12,7 @@ from agents.columns import Names, lowered
 from agents.features import extract, rows_of
 from agents.kernels import COMPILED, hashing
 from agents.model import Model
+from agents.numbering import numbers
 from agents.siphash import Key, siphash
 from agents.suffixes import Splits, split_names
 
@@ -30,6 +31,8 @@ class Lexical:
     part_key: NDArray[np.uint64]  # (p,): of "." and the label
     name_key: NDArray[np.uint64]  # (n,): of the wire name
     domain_key: NDArray[np.uint64]  # (n,): of the registered domain's wire form
+    shape_key: NDArray[np.uint64]  # (n,): of what numbered names have in common; 0 = not numbered
+    digits: NDArray[np.uint64]  # (n,): their digits (numbering.packed_digits); 0 = not numbered
 
     def __len__(self) -> int:
         return len(self.names)
@@ -49,6 +52,7 @@ def read(qnames: Sequence[bytes], model: Model, key: Key) -> Lexical:
     features = rows_of(names, splits) if COMPILED else extract(names)
     costs = model.chars.costs(names, splits)
     part_key, name_key, domain_key = identities(names, splits, key)
+    shape_key, digits = numbers(names, splits.cuts, key)
     score = model.louder(features, costs.encoded_bits)
     return Lexical(
         names=names,
@@ -61,6 +65,8 @@ def read(qnames: Sequence[bytes], model: Model, key: Key) -> Lexical:
         part_key=part_key,
         name_key=name_key,
         domain_key=domain_key,
+        shape_key=shape_key,
+        digits=digits,
     )
 
 

@@ -14,9 +14,13 @@ from agents.kernels.policy import (
     FRESH_BYTES_AT,
     FRESH_ENCODED_AT,
     FRESH_NAME_AT,
+    LIMIT_ROWS,
     MIN_NAMES_AT,
+    QUIET_AT,
     RULES,
     SCATTERED_AT,
+    SPARED_BYTES,
+    SPARED_NAMES,
 )
 from agents.kernels.state import Kind
 from agents.letters import HEX
@@ -25,19 +29,22 @@ from agents.windows import WINDOWS_S
 
 INFORMATION_BYTES = {60: 500.0, 600: 800.0, 3600: 1_000.0, 86_400: 2_500.0, 604_800: 6_000.0}
 """Bytes of new names that one client may send below one domain per window, whatever they look like."""
-ENCODED_BYTES = {60: 100.0, 600: 140.0, 3600: 200.0, 86_400: 400.0, 604_800: 900.0}
-"""The same for labels that read as encoded data. The highest of the benign development captures, known services
-apart, are 48 bytes in an hour and 38 in a day for one client (docs/detection.md)."""
-SPREAD_BYTES = {3600: 300.0, 86_400: 800.0}
+ENCODED_BYTES = {60: 100.0, 600: 140.0, 3600: 200.0, 86_400: 400.0, 604_800: 800.0}
+"""The same for labels that read as encoded data. docs/detection.md says how high benign traffic comes."""
+SPREAD_BYTES = {3600: 220.0, 86_400: 800.0}
 """The same, summed over all carriers of one client: data split over domains."""
 ANSWER_BYTES = {60: 6_000.0, 3600: 12_000.0, 86_400: 30_000.0}
 """Bytes in answers of types that carry text or names, each name, type and size counted once."""
 CHOICE_BYTES = {3600: 150.0}
 """Bytes in the choice of record types below one domain: types that not everybody asks for, beyond a flow's first."""
-FRESH_NAMES = {3600: 15.0, 86_400: 60.0}
-"""Encoded names below one domain per window, where the flow is little else: a few short names a minute."""
-SPREAD_FRESH_NAMES = {3600: 24.0, 86_400: 100.0}
-"""The same, summed over all carriers of one client."""
+FRESH_NAMES = {3600: 12.0, 86_400: 24.0, 604_800: 40.0}
+"""Encoded names below one domain per window, where the flow is little else: a few short names a minute. A burst counts
+once (kernels/judging.BURST_S)."""
+SPREAD_FRESH_NAMES = {3600: 12.0, 86_400: 24.0}
+"""The same, summed over those carriers of one client that are little else."""
+SPREAD_SPARED_BYTES, SPREAD_SPARED_NAMES = {3600: 15.0, 86_400: 50.0}, {3600: 1.0, 86_400: 4.0}
+"""What each carrier may carry before it adds to its client's sums: pages take a few keyed hosts each from many third
+parties, and the more pages, the more of them."""
 FRESH_BYTES_A_NAME = 3.5
 """What each of those must carry at least, on average."""
 FRESH_ENCODED_SHARE, FRESH_NAME_SHARE = 0.85, 0.4
@@ -45,8 +52,7 @@ FRESH_ENCODED_SHARE, FRESH_NAME_SHARE = 0.85, 0.4
 the first time (a browser asks for A and AAAA, and comes back; a carrier asks once). Padding evades this limit, not
 the others."""
 SCATTERED_BYTES = {3600: 300.0, 86_400: 800.0}
-"""Encoded bytes of one client below domains of which it asked for one or two such names each: throw-away domains. The
-highest of the benign development captures is 46, in an hour and in a day (docs/detection.md)."""
+"""Encoded bytes of one client below domains of which it asked for one or two such names each: throw-away domains."""
 SCATTERED_DOMAINS = 5
 """Names of that kind below which they are no pattern."""
 MIN_NAMES = 2
@@ -141,9 +147,9 @@ class Limits:
     rules: NDArray[np.float64]
 
 
-def limits_of(factor: float = 1.0) -> Limits:
-    """All limits; what is told of them is at `factor` times their number."""
-    table = np.full((len(Kind) - 1, len(WINDOWS_S)), np.inf)
+def limits_of(factor: float = 1.0, quiet_s: float = 3600.0) -> Limits:
+    """All limits; what is told of them is at `factor` times their number. An incident is over after `quiet_s`."""
+    table = np.full((LIMIT_ROWS, len(WINDOWS_S)), np.inf)
     for kind, by_window in (
         (Kind.INFORMATION, INFORMATION_BYTES),
         (Kind.ENCODED, ENCODED_BYTES),
@@ -153,11 +159,14 @@ def limits_of(factor: float = 1.0) -> Limits:
         (Kind.SPREAD_FRESH, SPREAD_FRESH_NAMES),
         (Kind.SCATTERED, SCATTERED_BYTES),
         (Kind.CHOICE, CHOICE_BYTES),
+        (SPARED_BYTES, SPREAD_SPARED_BYTES),
+        (SPARED_NAMES, SPREAD_SPARED_NAMES),
     ):
         for window_s, limit in by_window.items():
             table[kind, WINDOWS_S.index(window_s)] = limit
     rules = np.zeros(RULES)
-    rules[MIN_NAMES_AT], rules[FACTOR_AT], rules[SCATTERED_AT] = MIN_NAMES, factor, SCATTERED_DOMAINS
+    rules[MIN_NAMES_AT], rules[SCATTERED_AT] = MIN_NAMES, SCATTERED_DOMAINS
+    rules[FACTOR_AT], rules[QUIET_AT] = factor, quiet_s
     rules[FRESH_BYTES_AT], rules[FRESH_ENCODED_AT], rules[FRESH_NAME_AT] = (
         FRESH_BYTES_A_NAME,
         FRESH_ENCODED_SHARE,

@@ -21,12 +21,13 @@ from agents.kernels.state import DETAIL, FLOW, NONE, WINDOWS, Room
 from agents.siphash import Key
 from agents.windows import SAMPLES
 
-FORMAT = 3
+FORMAT = 4
 FLOWS_MAX = 200_000
 """Flows kept, those that leaked most first: what leaked nothing yet starts anew."""
 LEVEL = 1  # of zlib: a snapshot is written every minute
 BYTES_MAX = 2 << 30
 """A file that unpacks to more is none of ours."""
+DAYS = ("day", "today", "yesterday")
 ARRAYS = {"flows": FLOW, "windows": WINDOWS, "details": DETAIL, "keys": np.dtype(np.uint64)}
 
 
@@ -39,6 +40,7 @@ class Kept:
     details: NDArray[Any]  # DETAIL; the same
     keys: NDArray[np.uint64]  # what each remembers: its piece, or its filter and then the older one
     clients: list[str]
+    days: NDArray[np.int32]  # of each client: DAYS
     samples: list[list[tuple[bytes, int]]]
     hash_key: Key
 
@@ -54,6 +56,7 @@ def dump(flows: Flows, guard: AbstractContextManager[Any] | None = None) -> byte
         "layout": _layout(),
         "lengths": {name: len(array) for name, array in arrays.items()},
         "clients": kept.clients,
+        "days": kept.days.tolist(),
         "samples": [[[_text(wire), qtype] for wire, qtype in samples] for samples in kept.samples],
     }
     out = io.BytesIO()
@@ -78,7 +81,11 @@ def load(data: bytes, flows: Flows) -> int:
         arrays = _arrays(head["lengths"], body)
         samples = [[(base64.b64decode(text), int(qtype)) for text, qtype in one] for one in head["samples"]]
         low, high = (int(np.uint64(half)) for half in head["key"])
-        kept = Kept(**arrays, clients=list(map(str, head["clients"])), samples=samples, hash_key=(low, high))
+        clients = list(map(str, head["clients"]))
+        days = np.array([int(count) for one in head["days"] for count in one], np.int32)
+        if days.size != len(DAYS) * len(clients):
+            raise ValueError("cannot restore windows: the file is cut off")
+        kept = Kept(**arrays, clients=clients, days=days.reshape(-1, len(DAYS)), samples=samples, hash_key=(low, high))
         return _copy_in(flows, kept)
     except (zlib.error, KeyError, TypeError, IndexError, AttributeError, OverflowError, RecursionError) as error:
         raise ValueError(f"cannot restore windows: damaged file ({type(error).__name__})") from None
@@ -123,6 +130,7 @@ def _copy_out(flows: Flows, most: int) -> Kept:
         details=details,
         keys=keys,
         clients=[names[row] for row in numbers.tolist()],
+        days=np.stack([state.clients[name][numbers] for name in DAYS], 1),
         samples=[list(flows.samples.get(at, ())) for at in kept["detail"].tolist()],
         hash_key=flows.key,
     )
@@ -143,6 +151,8 @@ def _copy_in(flows: Flows, kept: Kept) -> int:
     clients[asked] = flows.rows_of([kept.clients[number] for number in asked.tolist()])
     details = kept.details.copy()
     details["samples"] = [min(len(samples), SAMPLES) for samples in kept.samples]
+    for name, counts in zip(DAYS, kept.days[asked].T, strict=True):
+        flows.state.clients[name][clients[asked]] = counts
     copying.copy_in(flows.state, kept.flows[:take], kept.windows, details, kept.keys, clients)
     at = flows.state.flows["detail"][:take].tolist()
     flows.samples = {row: samples for row, samples in zip(at, kept.samples, strict=False) if row != NONE}

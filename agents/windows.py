@@ -22,6 +22,5 @@ class Flow:
     leaked_bytes: float  # of information, in names
     encoded_bytes: float  # the part of it that read as encoded
     bytes_in: int  # in answers of types that carry text or names
-    settled_bytes: float = 0.0  # of the leaked ones when its last incident was closed
     samples: tuple[tuple[bytes, int], ...] = ()  # first names, as sent, with their query types
     qtypes: dict[int, int] = field(default_factory=dict)

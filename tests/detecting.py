@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from functools import lru_cache
+from itertools import islice
 
 from agents.detection import TunnelDetector
 from agents.model import Model
@@ -40,12 +41,13 @@ def domain_key(detector: TunnelDetector, domain: str) -> int:
     return siphash(from_text(domain), detector.flows.key)
 
 
-def incidents_of(rows: Sequence[Row], model: Model | None = None) -> list[Incident]:
+def incidents_of(rows: Iterable[Row], model: Model | None = None) -> list[Incident]:
     """All incidents of the rows, which must be in time order; the last state of each, by time of detection."""
     detector = fresh_detector(model or shipped_model(), Scale())
     found: dict[str, Incident] = {}
-    for at in range(0, len(rows), BATCH):
-        for incident in detector.detect(batch_of(rows[at : at + BATCH])).incidents:
+    left = iter(rows)
+    while batch := list(islice(left, BATCH)):
+        for incident in detector.detect(batch_of(batch)).incidents:
             found[incident.incident_id] = incident
     last = detector.flush()
     found |= {incident.incident_id: incident for incident in (last.incidents if last else ())}

@@ -170,6 +170,15 @@ def _type_choice(types: Sequence[int], name: str = "www.evil-tunnel.net") -> Cal
     return send
 
 
+def _host_numbers(rng: random.Random) -> Iterator[Sent]:
+    """Three digits at a time, as hosts of a fleet are numbered."""
+    while True:
+        yield Sent(
+            "-".join(["ip", *(f"{rng.randrange(1000):03}" for _ in range(5))]) + ".evil-tunnel.net",
+            15 * math.log2(10) / 8,
+        )
+
+
 EVASIONS = (
     Evasion("base32, no evasion", _plain, 150),
     Evasion("padding: 20 repeats a name", _padded, 150),
@@ -189,6 +198,7 @@ EVASIONS = (
     Evasion("over five users of github.io", _github_users, 500),
     Evasion("names of 255 octets", _longest, 350),
     Evasion("four characters a query", _counted, 150),
+    Evasion("the numbers of hosts", _host_numbers, 900),
     Evasion("the choice among eight record types alone", _type_choice(EIGHT_TYPES), 650),
     Evasion("the choice among sixteen record types alone", _type_choice(SIXTEEN_TYPES), 320),
     Evasion("the same, of a domain's own name", _type_choice(SIXTEEN_TYPES, "evil-tunnel.net"), 320),

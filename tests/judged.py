@@ -11,6 +11,7 @@ import numpy as np
 from agents.flows import Flows
 from agents.kernels.state import Asked, Room, Told
 from agents.names import from_text
+from agents.numbering import packed_digits
 from agents.policy import Evidence, evidence_of, limits_of
 from agents.windows import Flow
 from tests.plain_flow import Part, Query
@@ -27,11 +28,12 @@ def key_of(text: str) -> int:
 def ask(
     label: object, ts: float = START, *, domain: str = DOMAIN, client: str = CLIENT, bits: float = 80.0,
     encoded: bool = True, discount: float = 1.0, qtype: int = 1, rlen: int = -1,
+    numbered: tuple[int, str] | None = None,
 ) -> Query:  # fmt: skip
     """A query for one label below a domain, worth so many bits when it is new."""
     name = f"{label}.{domain}"
     part = Part(key_of(f".{label}"), bits, encoded)
-    return Query(ts, client, from_text(name), key_of(name), key_of(domain), (part,), qtype, rlen, discount)
+    return Query(ts, client, from_text(name), key_of(name), key_of(domain), (part,), qtype, rlen, discount, numbered)
 
 
 class Judged:
@@ -79,6 +81,10 @@ class Judged:
             size=np.array([len(query.wire) for query in queries], np.int64),
             name=np.array([query.name for query in queries], np.uint64),
             domain=np.array([query.domain for query in queries], np.uint64),
+            shape=np.array([query.numbered[0] if query.numbered else 0 for query in queries], np.uint64),
+            digits=np.array(
+                [packed_digits(query.numbered[1].encode()) if query.numbered else 0 for query in queries], np.uint64
+            ),
             discount=np.array([query.discount for query in queries], np.float64),
             secret=np.array([query.secret for query in queries], np.uint8),
             scoped=np.array([query.scoped for query in queries], np.uint8),

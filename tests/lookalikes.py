@@ -1,6 +1,6 @@
 """Benign traffic that looks like exfiltration: clients with roles, a day's clock, and answers.
 
-`traffic(seed)` gives a day of 50 clients; the kinds of asking are in lookalike_kinds.py.
+`traffic(seed)` gives a day of 58 clients; the kinds of asking are in lookalike_kinds.py and lookalike_hosts.py.
 """
 
 from __future__ import annotations
@@ -12,10 +12,11 @@ from typing import NamedTuple
 from agents.names import from_text
 from agents.types import Row
 from agents.wire import type_number
+from tests import lookalike_hosts as hosts
 from tests import lookalike_kinds as kinds
 from tests.lookalike_kinds import Ask, Kind
 
-START = 1_767_571_200.0  # 2026-01-05, a Monday
+START, DAY_S = 1_767_571_200.0, 86_400  # 2026-01-05, a Monday
 
 
 class Role(NamedTuple):
@@ -33,21 +34,38 @@ OFFICE_PC: dict[Kind, int] = {
     kinds.probes: 5,
     kinds.telemetry: 12,
     kinds.video: 1,
+    hosts.shards: 15,
+    hosts.tenants: 10,
+    hosts.updates: 12,
+    hosts.meetings: 4,
 }
 ROLES = (
     Role(26, OFFICE_PC),
     Role(
-        8, {kinds.page: 60, kinds.multicast: 20, kinds.video: 6, kinds.games: 15, kinds.telemetry: 8, kinds.probes: 2}
+        8,
+        {
+            kinds.page: 60,
+            kinds.multicast: 20,
+            kinds.video: 6,
+            kinds.games: 15,
+            kinds.telemetry: 8,
+            kinds.probes: 2,
+            hosts.shards: 40,
+        },
     ),
-    Role(2, {kinds.mail: 450, kinds.certificates: 2}),
-    Role(1, {kinds.delivery: 450}),
+    Role(3, {kinds.mail: 1000, kinds.certificates: 2, kinds.delivery: 1000}),
     Role(2, {kinds.validating: 2000}),
     Role(1, {kinds.monitoring: 1}),
     Role(2, {kinds.pods: 350, kinds.certificates: 8, kinds.cloud: 150}),
     Role(1, {kinds.reverse_logs: 100}),
     Role(1, {kinds.reverse_sweep: 12, kinds.directory: 4}),
     Role(4, {kinds.things: 150, kinds.multicast: 30}),
-    Role(2, {kinds.games: 40, kinds.video: 20, kinds.page: 20}),
+    Role(2, {kinds.games: 40, kinds.video: 20, kinds.page: 20, hosts.shards: 30, hosts.updates: 30}),
+    Role(2, {hosts.fleet: 60, hosts.scaled: 40}),
+    Role(1, {hosts.subscribers: 150}),
+    Role(
+        5, {kinds.page: 30, hosts.previews: 15, hosts.scaled: 20, hosts.tenants: 15, hosts.meetings: 5, kinds.cloud: 30}
+    ),
 )
 
 
@@ -85,6 +103,18 @@ def rows(seed: int, roles: tuple[Role, ...] = ROLES) -> list[tuple[Row, str]]:
             number += 1
             made += _day(random.Random(f"{seed}/{number}"), f"10.20.0.{number}", role)
     return sorted(made, key=lambda pair: pair[0][:3])
+
+
+def week(seed: int) -> Iterator[Row]:
+    """Seven days of all roles' clients, a day at a time in memory."""
+    late: list[Row] = []
+    for day in range(7):
+        made = ((row[0] + day * DAY_S, *row[1:]) for row in traffic(7 * seed + day))
+        both = sorted([*late, *made], key=lambda row: row[:3])
+        end = START + (day + 1) * DAY_S
+        yield from (row for row in both if row[0] < end)
+        late = [row for row in both if row[0] >= end]
+    yield from late
 
 
 def traffic(seed: int, roles: tuple[Role, ...] = ROLES) -> list[Row]:

@@ -13,6 +13,8 @@ import numpy as np
 
 from agents.kernels.choosing import USUAL_TYPES
 from agents.kernels.counting import ANSWER_FRAME, ANSWERED_BYTES, CARRYING_TYPES, EVIDENCE_BYTES, SAMPLES
+from agents.kernels.crowd import CROWD_DOMAINS, CROWD_MAX, DAY_S
+from agents.kernels.judging import BURST_S
 from agents.kernels.seen import EXACT_MAX, FULL_BITS, SKETCH_BITS, SKETCH_HASHES
 from agents.kernels.state import (
     ANSWERS,
@@ -27,6 +29,9 @@ from agents.kernels.state import (
     WINDOWS_S,
 )
 from agents.windows import Flow as View
+
+QUIET_S = 3600.0
+"""An incident is over after so long without a query."""
 
 
 def single(number: float) -> float:
@@ -56,6 +61,7 @@ class Query:
     qtype: int = 1
     rlen: int = -1
     discount: float = 1.0
+    numbered: tuple[int, str] | None = None  # identity of its shape, and its digits
     secret: bool = False
     scoped: bool = False
 
@@ -127,6 +133,27 @@ class Window:
             self.now, self.bucket = [0.0] * SUMS, bucket
 
 
+@dataclass(slots=True)
+class Client:
+    """On how many domains a client asked below on its last day, and on the one before."""
+
+    day: int = -1
+    today: int = 0
+    yesterday: int = 0
+
+    def meet(self, ts: float, flow: Flow) -> None:
+        day = math.floor(ts / DAY_S)
+        if day > self.day:
+            self.yesterday = self.today if day == self.day + 1 else 0
+            self.day, self.today = day, 0
+        if day == self.day and (flow.queries == 0 or math.floor(flow.last_seen / DAY_S) < day):
+            self.today += 1
+
+    @property
+    def crowd(self) -> float:
+        return min(max(max(self.today, self.yesterday) / CROWD_DOMAINS, 1.0), CROWD_MAX)
+
+
 @dataclass(slots=True, eq=False)
 class Flow:
     """What is known of one (client, domain)."""
@@ -143,6 +170,7 @@ class Flow:
     encoded: float = 0.0
     bytes_in: int = 0
     types: list[int] = field(default_factory=list)  # unusual ones, in the order in which they came
+    last_numbered: tuple[int, str] = (0, "")
     lent: float = 0.0
     alone: bool = False
     watched: bool = False
@@ -158,8 +186,15 @@ class Flow:
         """Whether it showed enough not to make room for others."""
         return self.leaked >= EVIDENCE_BYTES
 
+    def pause(self, ts: float) -> None:
+        """An incident that was quiet for long is over; all that its windows hold has been told."""
+        if self.watched and ts - self.last_seen > QUIET_S:
+            self.watched = self.alone = False
+            self.windows = [Window(seconds) for seconds in WINDOWS_S]
+
     def add(self, query: Query, discount: float) -> tuple[bool, list[float]]:
         """Count a query; whether its name is new, and what counts of it towards the limits (in the order of sums)."""
+        paused = self.queries == 0 or query.ts - self.last_seen >= BURST_S
         self.queries += 1
         self.last_seen = max(self.last_seen, query.ts)
         answers, choice = self._answers(query) / discount, self._choice(query) / discount
@@ -168,7 +203,7 @@ class Flow:
         amounts[INFORMATION] = single(single(information) / discount)
         amounts[ENCODED] = single(single(encoded) / discount)
         amounts[NAMES] = float(new)
-        amounts[ENCODED_NAMES] = single(1 / discount) if encoded > 0 else 0.0
+        amounts[ENCODED_NAMES] = single(1 / discount) if encoded > 0 and paused else 0.0
         amounts[ANSWERS], amounts[CHOICE] = single(answers), single(choice)
         if new or answers > 0 or choice > 0:
             self.note(query.ts, amounts)
@@ -219,6 +254,7 @@ class Flow:
         """(whether the name is new, bytes of information, bytes of it that read as encoded)."""
         if not query.parts or not self.memory.add(query.name):
             return False, 0.0, 0.0
+        digits = self._numbered(query)
         information = encoded = 0.0
         for part in query.parts:
             if self.memory.add(part.key):
@@ -226,11 +262,28 @@ class Flow:
                 encoded += part.bits * part.encoded
             else:  # which of those that were there before
                 information += min(part.bits, math.log2(self.names + 2))
+        if digits is not None:
+            information, encoded = min(information, digits), 0.0
         self.names += 1
         self.encoded_names += encoded > 0
         self.leaked += information / 8
         self.encoded += encoded / 8
         return True, information / 8, encoded / 8
+
+    def _numbered(self, query: Query) -> float | None:
+        """Bits of a name that differs from earlier ones in its numbers alone: which digits, and what they are
+        instead."""
+        if query.numbered is None:
+            return None
+        (shape, digits), last = query.numbered, self.last_numbered
+        self.last_numbered = query.numbered
+        changed = len(digits)
+        if last[0] == shape and len(last[1]) == len(digits):
+            changed = max(sum(a != b for a, b in zip(digits, last[1], strict=True)), 1)
+        if self.memory.add(shape):
+            return None
+        each = math.log2(10)
+        return min(len(digits) * each, changed * (each + math.log2(len(digits))))
 
     def view(self) -> View:
         """As agents/flows.py shows a flow."""

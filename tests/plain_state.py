@@ -6,14 +6,17 @@ The readable definition of kernels/judging.py, flows.py and policy.py; tests/uni
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 from agents import policy
 from agents.flows import CLIENT_KEPT, IDLE_S
 from agents.kernels.choosing import USUAL_TYPES
+from agents.kernels.crowd import DAY_S
 from agents.kernels.flows import CARRIER_NAMES, FAMILIAR_AGE_S, FAMILIAR_CLIENTS, FAMILIAR_FACTOR
-from agents.kernels.judging import DAY_S, PEAK_MIN, SCATTERED_BYTES, SCATTERED_NAMES, SWEEP_S
+from agents.kernels.judging import PEAK_MIN, SCATTERED_BYTES, SCATTERED_NAMES, SWEEP_S
+from agents.kernels.policy import PART
 from agents.kernels.state import (
     ANSWERS,
     CARRIERS_MAX,
@@ -26,7 +29,7 @@ from agents.kernels.state import (
     WINDOWS_S,
 )
 from agents.policy import Evidence
-from tests.plain_flow import Flow, Query, single
+from tests.plain_flow import Client, Flow, Query, single
 
 NOTHING = Evidence(0.0)
 
@@ -56,6 +59,7 @@ class State:
     factor: float = 1.0
     flows: dict[tuple[str, int], Flow] = field(default_factory=dict)
     scattered: dict[str, Flow] = field(default_factory=dict)
+    clients: dict[str, Client] = field(default_factory=lambda: defaultdict(Client))
     carriers: dict[str, list[Flow]] = field(default_factory=dict)
     familiar: dict[int, tuple[float, int]] = field(default_factory=dict)  # first seen, clients
     swept: float = float("-inf")
@@ -73,6 +77,8 @@ class State:
         if flow is None:
             self.refused += 1
             return NOTHING
+        flow.pause(query.ts)
+        self.clients[query.client].meet(query.ts, flow)
         discount = query.discount * self._familiar_factor(query)
         new, amounts = flow.add(query, discount)
         if new and discount <= 1 and amounts[ENCODED] > 0 and query.client and not query.scoped:
@@ -152,6 +158,7 @@ class State:
                 return
             found = self.scattered[query.client] = Flow(query.client, 0, query.ts, query.ts, scattered=True)
         flow.lent = single(flow.lent + amounts[ENCODED])
+        found.pause(query.ts)
         found.last_seen = max(found.last_seen, query.ts)
         found.queries += 1
         found.names += 1
@@ -164,15 +171,8 @@ class State:
         if found.names >= policy.SCATTERED_DOMAINS:
             for window in found.windows:
                 sums = window.sums(query.ts)
-                evidence = _louder(
-                    evidence,
-                    window.seconds,
-                    policy.SCATTERED_BYTES,
-                    "scattered",
-                    sums[ENCODED],
-                    sums[NAMES],
-                    found.names,
-                )
+                carried = sums[ENCODED], sums[NAMES], found.names, self.clients[query.client].crowd
+                evidence = _louder(evidence, window.seconds, policy.SCATTERED_BYTES, "scattered", *carried)
         evidence = self._scaled(found, evidence, query)
         if evidence.ratio >= 1 or found.watched:
             self._tell(query, found, evidence, fresh=True, secret=False)
@@ -181,10 +181,11 @@ class State:
 
     def _weigh(self, query: Query, flow: Flow, new: bool) -> Evidence:
         carries = query.discount <= 1 and query.client != "" and self._carry(flow)
-        evidence = _own(query.ts, flow)
+        crowd = self.clients[flow.client].crowd
+        evidence = _own(query.ts, flow, crowd)
         flow.alone = flow.alone or evidence.ratio >= self.factor
         if carries and not flow.alone:
-            evidence = _shared(evidence, query.ts, flow, self._sharing(flow.client))
+            evidence = _shared(evidence, query.ts, flow, self._sharing(flow.client), crowd)
         evidence = self._scaled(flow, evidence, query)
         secret = new and query.secret
         if evidence.ratio >= 1 or flow.watched or secret:
@@ -239,7 +240,7 @@ def _is_fresh(flow: Flow) -> bool:
     return encoded >= policy.FRESH_ENCODED_SHARE and new >= policy.FRESH_NAME_SHARE
 
 
-def _own(ts: float, flow: Flow) -> Evidence:
+def _own(ts: float, flow: Flow, crowd: float) -> Evidence:
     """The limit that one flow is nearest to, or furthest beyond."""
     best, enough = NOTHING, flow.names >= policy.MIN_NAMES
     for window in flow.windows:
@@ -252,23 +253,34 @@ def _own(ts: float, flow: Flow) -> Evidence:
             best = _louder(best, seconds, policy.ENCODED_BYTES, "encoded", sums[ENCODED], names)
         if enough and _is_fresh(flow):
             amount = min(sums[ENCODED_NAMES], sums[ENCODED] / policy.FRESH_BYTES_A_NAME)
-            best = _louder(best, seconds, policy.FRESH_NAMES, "fresh", amount, names)
+            best = _louder(best, seconds, policy.FRESH_NAMES, "fresh", amount, names, 1, crowd)
     return best
 
 
-def _shared(best: Evidence, ts: float, flow: Flow, carriers: Sequence[Flow]) -> Evidence:
+def _beyond(flow: Flow, number: int, ts: float) -> tuple[float, float, float]:
+    """Bytes and, of a fresh flow, names beyond what any domain may carry in a window; all its encoded names."""
+    sums, seconds = flow.windows[number].sums(ts), WINDOWS_S[number]
+    names = min(sums[ENCODED_NAMES], sums[ENCODED] / policy.FRESH_BYTES_A_NAME)
+    return (
+        sums[ENCODED] - policy.SPREAD_SPARED_BYTES[seconds],
+        names - policy.SPREAD_SPARED_NAMES[seconds] if _is_fresh(flow) else -math.inf,
+        sums[ENCODED_NAMES],
+    )
+
+
+def _shared(best: Evidence, ts: float, flow: Flow, carriers: Sequence[Flow], crowd: float) -> Evidence:
     """The same for what a client's carriers carried together."""
-    if len(carriers) < 2:
-        return best
     for number, seconds in enumerate(WINDOWS_S):
         if seconds not in policy.SPREAD_BYTES:
             continue
-        each = [carrier.windows[number].sums(ts) for carrier in carriers]
-        encoded, names = sum(one[ENCODED] for one in each), sum(one[ENCODED_NAMES] for one in each)
-        best = _louder(best, seconds, policy.SPREAD_BYTES, "spread", encoded, names, len(carriers))
-        if _is_fresh(flow):
-            amount = min(names, encoded / policy.FRESH_BYTES_A_NAME)
-            best = _louder(best, seconds, policy.SPREAD_FRESH_NAMES, "spread fresh", amount, names, len(carriers))
+        own = _beyond(flow, number, ts)
+        each = [_beyond(carrier, number, ts) for carrier in carriers]
+        kinds = ("spread", policy.SPREAD_BYTES), ("spread fresh", policy.SPREAD_FRESH_NAMES)
+        for one, (kind, limits) in enumerate(kinds):
+            loud = [(carried[one], carried[2]) for carried in each if carried[one] > 0]
+            amount, names = sum(carried for carried, _ in loud), sum(names for _, names in loud)
+            if len(loud) > 1 and PART * len(loud) * own[one] >= amount:
+                best = _louder(best, seconds, limits, kind, amount, names, len(loud), crowd)
     return best
 
 
@@ -280,8 +292,9 @@ def _louder(
     amount: float,
     names: float,
     domains: int = 1,
+    times: float = 1.0,
 ) -> Evidence:
-    limit = limits.get(seconds)
-    if limit is None or amount / limit <= best.ratio:
+    if seconds not in limits or amount / (limits[seconds] * times) <= best.ratio:
         return best
+    limit = limits[seconds] * times
     return Evidence(amount / limit, seconds, amount, limit, round(names), kind, domains)

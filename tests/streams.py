@@ -39,6 +39,9 @@ def stream(steps: Sequence[Step]) -> list[Query]:
                 parts,
                 qtype=QTYPES[more % len(QTYPES)],
                 rlen=-1 if more % 3 == 0 else more % 2500,
+                numbered=(key_of(f"#{what % 3}"), f"{what % 40 % (10 ** (1 + how % 3))}")
+                if labels and how % 3
+                else None,
                 discount=(1.0, 1.0, 1.0, 3.0, 20.0)[where % 5],
                 secret=how % 50 == 7,
                 scoped=how % 13 == 5,

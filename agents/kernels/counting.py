@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from agents.kernels import kernel_in_place
 from agents.kernels.flows import detail
+from agents.kernels.numbering import COUNT_AT
 from agents.kernels.seen import remember
 from agents.kernels.state import ENCODED, INFORMATION, NONE, QTYPES_MAX, Asked, State, Told
 
@@ -27,6 +28,8 @@ CARRYING[list(CARRYING_TYPES)] = 1
 ANSWER_FRAME = 30
 """Bytes of an answer beside question and data: header, question's end, one record's head (RFC 1035 section 4.1)."""
 MIX_TYPE, MIX_SIZE = np.uint64(0x9E3779B97F4A7C15), np.uint64(0xC2B2AE3D27D4EB4F)
+DIGIT_BITS = math.log2(10)
+DIGITS_MASK = np.uint64((1 << COUNT_AT) - 1)
 EVENTS, SAMPLES_TOLD, PEAKS = range(3)
 """Places in Told.counts."""
 
@@ -45,11 +48,35 @@ def answers(state: State, asked: Asked, i: int, flow: Any) -> float:
 
 
 @kernel_in_place
+def _numbered(state: State, asked: Asked, i: int, flow: Any) -> float:
+    """Bits of a new name that differs from earlier ones of its flow in its numbers alone; NONE for any other.
+
+    Which digits are not those of the last one, and what they are instead; never more than all digits spelled out.
+    """
+    shape, digits = asked.shape[i], asked.digits[i]
+    if digits == 0:
+        return NONE
+    known = not remember(flow, state.clients[flow["client"]], state.pool, state.room, shape)
+    count = int(digits >> np.uint64(COUNT_AT))
+    changed = count
+    if flow["shape"] == shape and flow["digits"] >> np.uint64(COUNT_AT) == digits >> np.uint64(COUNT_AT):
+        differ, changed = (flow["digits"] ^ digits) & DIGITS_MASK, 0
+        while differ:
+            changed += (differ & np.uint64(15)) != 0
+            differ >>= np.uint64(4)
+    flow["shape"], flow["digits"] = shape, digits
+    if not known:
+        return NONE
+    return min(count * DIGIT_BITS, max(changed, 1) * (DIGIT_BITS + math.log2(count)))
+
+
+@kernel_in_place
 def price(state: State, asked: Asked, i: int, flow: Any, amounts: NDArray[np.float32]) -> bool:
     """What a name newly carries, bytes; False if it was asked for before, or has nothing below its domain."""
     first, last = asked.parts[i], asked.parts[i + 1]
     if first == last or not remember(flow, state.clients[flow["client"]], state.pool, state.room, asked.name[i]):
         return False
+    numbered = _numbered(state, asked, i, flow)
     information = encoded = 0.0
     for part in range(first, last):
         bits = asked.bits[part]
@@ -58,6 +85,8 @@ def price(state: State, asked: Asked, i: int, flow: Any, amounts: NDArray[np.flo
             encoded += bits * asked.encoded[part]
         else:  # one of those that were there before
             information += min(bits, math.log2(flow["names"] + 2))
+    if numbered >= 0:
+        information, encoded = min(information, numbered), 0.0
     amounts[INFORMATION], amounts[ENCODED] = information / 8, encoded / 8
     flow["names"] += 1
     flow["encoded_names"] += encoded > 0

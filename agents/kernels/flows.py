@@ -69,7 +69,8 @@ def enter_all(flows: NDArray[Any], index: NDArray[np.int32], count: int) -> None
 @kernel_in_place
 def clear(flow: Any) -> None:
     """A row as it is before its first query."""
-    flow["leaked"] = flow["encoded"] = flow["settled"] = flow["single_ts"] = 0.0
+    flow["shape"] = flow["digits"] = 0
+    flow["leaked"] = flow["encoded"] = flow["single_ts"] = 0.0
     for one in range(SUMS):
         flow["single"][one] = 0.0
     flow["bytes_in"] = flow["queries"] = flow["names"] = flow["encoded_names"] = flow["seen"] = flow["size"] = 0

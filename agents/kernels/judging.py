@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from agents.kernels import kernel_in_place
 from agents.kernels.choosing import USUAL, choice
 from agents.kernels.counting import EVENTS, PEAKS, answers, keep, price
+from agents.kernels.crowd import DAY_S, meet
 from agents.kernels.flows import (
     CARRIERS,
     DETAILS,
@@ -25,7 +26,7 @@ from agents.kernels.flows import (
     is_full,
     make,
 )
-from agents.kernels.policy import FACTOR_AT, clear, loudest, own, shared
+from agents.kernels.policy import FACTOR_AT, QUIET_AT, clear, loudest, own, shared
 from agents.kernels.seen import POOL, POOL_MAX, ROW_WORDS
 from agents.kernels.state import (
     ANSWERS,
@@ -43,14 +44,17 @@ from agents.kernels.state import (
     Stop,
     Told,
 )
-from agents.kernels.windows import ROWS, note, take_back
+from agents.kernels.windows import ROWS, note, settle, take_back
 
 SCATTERED_NAMES, SCATTERED_BYTES = 2, 6.0
 """A domain that a client asked for at most so many encoded names, of at least so many bytes each, is one of many."""
+BURST_S = 1.0
+"""Names asked for sooner after another query below their domain are one burst: a page takes many hosts at once. A
+carrier as fast as that is found by its bytes."""
 SCATTERED_KEY = np.uint64(0x5CA77E12ED)
 PEAK_MIN = 0.2
 """Evidence below it could not matter at any factor on the limits."""
-DAY_S, SWEEP_S = 86_400, 60
+SWEEP_S = 60
 REFUSED = int(Room.REFUSED)
 DONE, NO_FLOWS, NO_PLACES, NO_WINDOWS, NO_DETAILS, NO_POOL, NO_FAMILIAR, NO_CARRIERS, SWEEP = map(int, Stop)
 BY_SPREAD, BY_SPREAD_FRESH = int(Kind.SPREAD), int(Kind.SPREAD_FRESH)
@@ -135,6 +139,8 @@ def _scatter(
     flow["lent"] += amounts[ENCODED]
     at = client["scattered"]
     sum_ = state.flows[at]
+    if sum_["watched"] and ts - sum_["last_seen"] > rules[QUIET_AT]:
+        settle(sum_, state.windows)
     sum_["last_seen"] = max(sum_["last_seen"], ts)
     sum_["queries"] += 1
     sum_["names"] += 1
@@ -145,7 +151,7 @@ def _scatter(
     keep(state, asked, i, at, True, told)
     evidence = told.evidence[i]
     clear(evidence)
-    own(evidence, ts, sum_, state.windows, limits, rules, total)
+    own(evidence, ts, sum_, client, state.windows, limits, rules, total)
     _note_peak(sum_, ts, evidence["ratio"], i, told)
     evidence["ratio"] /= rules[FACTOR_AT]
     evidence["limit"] *= rules[FACTOR_AT]
@@ -169,11 +175,11 @@ def _weigh(
     ts, flow, evidence = asked.ts[i], state.flows[row], told.evidence[i]
     clear(evidence)
     carries = asked.discount[i] <= 1 and not state.clients[flow["client"]]["nobody"] and carry(state, row)
-    own(evidence, ts, flow, state.windows, limits, rules, total)
+    client = state.clients[flow["client"]]
+    own(evidence, ts, flow, client, state.windows, limits, rules, total)
     if evidence["ratio"] >= rules[FACTOR_AT]:
         flow["alone"] = 1
     if carries and not flow["alone"]:
-        client = state.clients[flow["client"]]
         shared(evidence, ts, flow, client, state.carriers, state.flows, state.windows, limits, rules, total)
     _note_peak(flow, ts, evidence["ratio"], i, told)
     evidence["ratio"] /= rules[FACTOR_AT]
@@ -184,6 +190,28 @@ def _weigh(
         _tell(state, i, row, evidence, new, secret, told)
     if told_of or not new:  # a severity is that of this query: what long windows still hold is not
         clear(evidence)
+
+
+@kernel_in_place
+def _count(state: State, asked: Asked, i: int, flow: Any, discount: float, amounts: NDArray[np.float32]) -> bool:
+    """Count a query for its flow; whether its name is new. Fills amounts (in the order of the sums)."""
+    ts = asked.ts[i]
+    for one in range(SUMS):
+        amounts[one] = 0.0
+    paused = flow["queries"] == 0 or ts - flow["last_seen"] >= BURST_S
+    flow["queries"] += 1
+    flow["last_seen"] = max(flow["last_seen"], ts)
+    answered = answers(state, asked, i, flow) / discount
+    chosen = choice(state, asked, i, flow) / discount
+    new = price(state, asked, i, flow, amounts)
+    if new or answered > 0 or chosen > 0:
+        amounts[ENCODED_NAMES] = 1 / discount if amounts[ENCODED] > 0 and paused else 0.0
+        amounts[INFORMATION] /= discount
+        amounts[ENCODED] /= discount
+        amounts[NAMES] = 1.0 if new else 0.0
+        amounts[ANSWERS], amounts[CHOICE] = answered, chosen
+        note(flow, state.windows, state.room, ts, amounts)
+    return new
 
 
 @kernel_in_place
@@ -212,25 +240,14 @@ def judge(
             row = make(state, ts, domain, client)
             greet(state, ts, domain)
         flow = state.flows[row]
-        familiar = familiar_factor(state, ts, domain)
-        discount = asked.discount[i] * familiar
-        for one in range(SUMS):
-            amounts[one] = 0.0
-        flow["queries"] += 1
-        flow["last_seen"] = max(flow["last_seen"], ts)
-        answered = answers(state, asked, i, flow) / discount
-        chosen = choice(state, asked, i, flow) / discount
-        new = price(state, asked, i, flow, amounts)
-        encoded = amounts[ENCODED]
-        if new or answered > 0 or chosen > 0:
-            amounts[INFORMATION] /= discount
-            amounts[ENCODED] /= discount
-            amounts[NAMES] = 1.0 if new else 0.0
-            amounts[ENCODED_NAMES] = 1 / discount if encoded > 0 else 0.0
-            amounts[ANSWERS], amounts[CHOICE] = answered, chosen
-            note(flow, state.windows, state.room, ts, amounts)
+        if flow["watched"] and ts - flow["last_seen"] > rules[QUIET_AT]:
+            settle(flow, state.windows)
+        meet(state.clients[client], flow, ts)
+        discount = asked.discount[i] * familiar_factor(state, ts, domain)
+        new = _count(state, asked, i, flow, discount, amounts)
         keep(state, asked, i, row, new, told)
-        if new and discount <= 1 and encoded > 0 and not asked.scoped[i] and not state.clients[client]["nobody"]:
+        may_scatter = discount <= 1 and not asked.scoped[i] and not state.clients[client]["nobody"]
+        if new and amounts[ENCODED] > 0 and may_scatter:
             _scatter(state, asked, i, row, amounts, limits, rules, total, told)
         _weigh(state, asked, i, row, new, limits, rules, total, told)
     return DONE, len(asked.ts)

@@ -54,11 +54,11 @@ def costs(
             at = end
             hashed = table.mixed(np.int64(table.BEGIN), data, start, end)
             word = table.find(hashed, data, start, end, words, word_starts, slots)
+            spelled = _spelled(data, start, end, members, byte_bits)
             if word >= 0:
-                part_bits[part], part_encoded[part] = word_bits[word], 0
+                part_bits[part], part_encoded[part] = min(word_bits[word], spelled), 0
                 continue
             modelled = _modelled(data, start, end, symbols, trigrams, edge)
-            spelled = _spelled(data, start, end, members, byte_bits)
             part_bits[part] = min(modelled, spelled)
             part_encoded[part] = modelled - spelled >= margin * max(end - start, short)
             if part_encoded[part]:

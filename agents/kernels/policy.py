@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agents.kernels import kernel_in_place
+from agents.kernels.crowd import crowd
 from agents.kernels.state import (
     ANSWERS,
     CHOICE,
@@ -32,9 +33,14 @@ from agents.kernels.windows import COUNT, sums
     BY_SCATTERED,
     BY_CHOICE,
 ) = (int(kind) for kind in Kind if kind != Kind.SECRET)
-MIN_NAMES_AT, FRESH_BYTES_AT, FRESH_ENCODED_AT, FRESH_NAME_AT, FACTOR_AT, SCATTERED_AT = range(6)
+SPARED_BYTES, SPARED_NAMES = len(Kind) - 1, len(Kind)
+"""Rows of `limits` below the kinds': what each carrier may carry before it adds to its client's sum."""
+LIMIT_ROWS = len(Kind) + 1
+PART = 2
+"""Part of the mean, as its divisor, from which a carrier has its part in what several carried."""
+MIN_NAMES_AT, FRESH_BYTES_AT, FRESH_ENCODED_AT, FRESH_NAME_AT, FACTOR_AT, SCATTERED_AT, QUIET_AT = range(7)
 """Places in `rules`, which agents/policy.py fills."""
-RULES = 6
+RULES = 7
 
 
 @kernel_in_place
@@ -45,11 +51,8 @@ def clear(evidence: Any) -> None:
 
 
 @kernel_in_place
-def _louder(
-    evidence: Any, limits: NDArray[np.float64], kind: int, number: int, amount: float, names: float, domains: int
-) -> None:
-    """Keep this instead, where it is further beyond its limit; limits: [kind, window], inf = none."""
-    limit = limits[kind, number]
+def _louder(evidence: Any, limit: float, kind: int, number: int, amount: float, names: float, domains: int = 1) -> None:
+    """Keep this instead, where it is further beyond its limit; inf = none."""
     if amount / limit <= evidence["ratio"]:
         return
     evidence["ratio"], evidence["amount"], evidence["limit"] = amount / limit, amount, limit
@@ -69,6 +72,7 @@ def own(
     evidence: Any,
     ts: float,
     flow: Any,
+    client: Any,
     windows: NDArray[Any],
     limits: NDArray[np.float64],
     rules: NDArray[np.float64],
@@ -78,23 +82,44 @@ def own(
     if flow["windows"] == NONE:
         return
     enough = flow["names"] >= rules[MIN_NAMES_AT]
-    fresh = enough and is_fresh(flow, rules)
+    fresh, times = enough and is_fresh(flow, rules), crowd(client)
     for number in range(COUNT):
         sums(windows[flow["windows"]], ts, number, total)
         names = total[NAMES]
         if flow["scattered"]:
             if flow["names"] >= rules[SCATTERED_AT]:
-                _louder(evidence, limits, BY_SCATTERED, number, total[ENCODED], names, flow["names"])
+                _louder(
+                    evidence,
+                    limits[BY_SCATTERED, number] * times,
+                    BY_SCATTERED,
+                    number,
+                    total[ENCODED],
+                    names,
+                    flow["names"],
+                )
             continue
-        _louder(evidence, limits, BY_ANSWERS, number, total[ANSWERS], names, 1)
-        _louder(evidence, limits, BY_CHOICE, number, total[CHOICE], names, 1)
+        _louder(evidence, limits[BY_ANSWERS, number], BY_ANSWERS, number, total[ANSWERS], names)
+        _louder(evidence, limits[BY_CHOICE, number], BY_CHOICE, number, total[CHOICE], names)
         if not enough:
             continue
-        _louder(evidence, limits, BY_INFORMATION, number, total[INFORMATION], names, 1)
-        _louder(evidence, limits, BY_ENCODED, number, total[ENCODED], names, 1)
+        _louder(evidence, limits[BY_INFORMATION, number], BY_INFORMATION, number, total[INFORMATION], names)
+        _louder(evidence, limits[BY_ENCODED, number], BY_ENCODED, number, total[ENCODED], names)
         if fresh:
             amount = min(total[ENCODED_NAMES], total[ENCODED] / rules[FRESH_BYTES_AT])
-            _louder(evidence, limits, BY_FRESH, number, amount, names, 1)
+            _louder(evidence, limits[BY_FRESH, number] * times, BY_FRESH, number, amount, names)
+
+
+@kernel_in_place
+def _bytes_beyond(total: NDArray[np.float64], limits: NDArray[np.float64], number: int) -> float:
+    return float(total[ENCODED] - limits[SPARED_BYTES, number])
+
+
+@kernel_in_place
+def _names_beyond(
+    total: NDArray[np.float64], limits: NDArray[np.float64], rules: NDArray[np.float64], number: int
+) -> float:
+    """Names that carry enough, beyond those spared."""
+    return float(min(total[ENCODED_NAMES], total[ENCODED] / rules[FRESH_BYTES_AT]) - limits[SPARED_NAMES, number])
 
 
 @kernel_in_place
@@ -110,27 +135,34 @@ def shared(
     rules: NDArray[np.float64],
     total: NDArray[np.float64],
 ) -> None:
-    """Evidence of what a client's carriers (State.carriers), those not incidents by themselves, carried together."""
-    count = 0
-    for i in range(client["carriers"]):
-        count += flows[carriers[client["carriers_at"], i]]["alone"] == 0
-    if count < 2:
-        return
-    fresh = is_fresh(flow, rules)
+    """Evidence of what a client's carriers (State.carriers), those not incidents by themselves, carried together.
+
+    Each counts with what it carried beyond what any domain may (SPARED_BYTES, SPARED_NAMES). It is evidence against a
+    flow that carried its part of it, half of the mean: not against what else the client happens to ask for.
+    """
+    fresh, times = is_fresh(flow, rules), crowd(client)
     for number in range(COUNT):
-        if limits[BY_SPREAD, number] == np.inf:
+        if limits[BY_SPREAD, number] == np.inf and limits[BY_SPREAD_FRESH, number] == np.inf:
             continue
-        encoded = names = 0.0
+        encoded = names = short = short_names = 0.0
+        count = short_count = 0
         for i in range(client["carriers"]):
             carrier = flows[carriers[client["carriers_at"], i]]
-            if carrier["alone"] == 0:
-                sums(windows[carrier["windows"]], ts, number, total)
-                encoded += total[ENCODED]
-                names += total[ENCODED_NAMES]
-        _louder(evidence, limits, BY_SPREAD, number, encoded, names, count)
-        if fresh:
-            amount = min(names, encoded / rules[FRESH_BYTES_AT])
-            _louder(evidence, limits, BY_SPREAD_FRESH, number, amount, names, count)
+            if carrier["alone"]:
+                continue
+            sums(windows[carrier["windows"]], ts, number, total)
+            beyond = _bytes_beyond(total, limits, number)
+            if beyond > 0:
+                encoded, names, count = encoded + beyond, names + total[ENCODED_NAMES], count + 1
+            beyond = _names_beyond(total, limits, rules, number)
+            if beyond > 0 and is_fresh(carrier, rules):
+                short, short_names, short_count = short + beyond, short_names + total[ENCODED_NAMES], short_count + 1
+        sums(windows[flow["windows"]], ts, number, total)
+        if count > 1 and PART * count * _bytes_beyond(total, limits, number) >= encoded:
+            _louder(evidence, limits[BY_SPREAD, number] * times, BY_SPREAD, number, encoded, names, count)
+        if short_count > 1 and fresh and PART * short_count * _names_beyond(total, limits, rules, number) >= short:
+            limit = limits[BY_SPREAD_FRESH, number] * times
+            _louder(evidence, limit, BY_SPREAD_FRESH, number, short, short_names, short_count)
 
 
 @kernel_in_place

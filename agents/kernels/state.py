@@ -34,7 +34,8 @@ FLOW = np.dtype(
         ("last_seen", np.float64),
         ("leaked", np.float64),  # bytes of information in new names and in the choice of record types
         ("encoded", np.float64),  # the part of it that read as encoded
-        ("settled", np.float64),  # `leaked` when its last incident was closed
+        ("shape", np.uint64),  # of its last numbered name; 0 = none yet
+        ("digits", np.uint64),  # of that name
         ("single_ts", np.float64),  # of the only name, while `windows` is NONE
         ("single", np.float32, (SUMS,)),  # what it added
         ("bytes_in", np.int64),
@@ -84,6 +85,9 @@ CLIENT = np.dtype(
         ("nobody", np.uint8),  # the source did not say who asked: no client whose carriers add up
         ("carriers_at", np.int32),  # row of State.carriers, or NONE
         ("words", np.int32),  # of State.pool that its flows hold
+        ("day", np.int32),  # the last one on which it asked
+        ("today", np.int32),  # domains that it asked below on that day
+        ("yesterday", np.int32),  # and on the one before
     ]
 )
 
@@ -210,6 +214,8 @@ class Asked(NamedTuple):
     size: NDArray[np.int64]  # bytes of the wire name
     name: NDArray[np.uint64]  # keyed hash of the lower-case name
     domain: NDArray[np.uint64]  # and of its registered domain
+    shape: NDArray[np.uint64]  # and of what numbered names have in common, 0 = not numbered
+    digits: NDArray[np.uint64]  # of a numbered name (numbering.packed_digits)
     discount: NDArray[np.float64]  # how many times more a known service may carry
     secret: NDArray[np.uint8]  # whether the name may give a secret away
     scoped: NDArray[np.uint8]  # whether such a name is asked for once below each of many domains by right

@@ -67,6 +67,25 @@ def sums(windows: Any, ts: float, number: int, out: NDArray[np.float64]) -> None
 
 
 @kernel_in_place
+def _empty(windows: Any) -> None:
+    for number in range(COUNT):
+        windows["bucket"][number] = NONE
+        for one in range(SUMS):
+            windows["now"][number, one] = 0.0
+            windows["before"][number, one] = 0.0
+
+
+@kernel_in_place
+def settle(flow: Any, windows: NDArray[Any]) -> None:
+    """A flow's incident is over and has told what the windows hold: they begin anew."""
+    flow["watched"] = flow["alone"] = 0
+    for one in range(SUMS):
+        flow["single"][one] = 0.0
+    if flow["windows"] != NONE:
+        _empty(windows[flow["windows"]])
+
+
+@kernel_in_place
 def _take(windows: NDArray[Any], room: NDArray[np.int64]) -> int:
     """A fresh row; there is room for it (see judging.lacks)."""
     row = room[FREE]
@@ -75,11 +94,7 @@ def _take(windows: NDArray[Any], room: NDArray[np.int64]) -> int:
     else:
         row = room[ROWS]
         room[ROWS] += 1
-    for number in range(COUNT):
-        windows[row]["bucket"][number] = NONE
-        for one in range(SUMS):
-            windows[row]["now"][number, one] = 0.0
-            windows[row]["before"][number, one] = 0.0
+    _empty(windows[row])
     return int(row)
 
 
@@ -94,7 +109,7 @@ def give(windows: NDArray[Any], room: NDArray[np.int64], row: int) -> None:
 def note(flow: Any, windows: NDArray[Any], room: NDArray[np.int64], ts: float, amounts: NDArray[np.float32]) -> None:
     """Count for a flow what a query carried; the first name alone is kept beside the flow."""
     if flow["windows"] == NONE:
-        if amounts[ANSWERS] == 0 and amounts[CHOICE] == 0 and flow["single"][NAMES] == 0:
+        if amounts[ANSWERS] == 0 and amounts[CHOICE] == 0 and flow["names"] <= 1:
             flow["single_ts"] = ts
             for one in range(SUMS):
                 flow["single"][one] = amounts[one]

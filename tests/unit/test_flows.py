@@ -81,7 +81,7 @@ def test_a_flow_with_an_open_incident_is_never_dropped() -> None:
     assert (judged.knows(), judged.knows(domain="b.com")) == (True, False)
     row = judged.flows.find("192.0.2.7", key_of("evil.com"))
     assert row is not None
-    judged.flows.release(row, 0.0)
+    judged.flows.release(row)
     judged.ask(words("b.com", START + 2 * WINDOWS_S[-1]))
     assert (judged.knows(), judged.knows(domain="b.com")) == (False, True)
 
@@ -135,7 +135,8 @@ def sharing(judged: Judged, *queries: Query) -> list[set[int]]:
 
 
 def carrier(domain: str, names: int, client: str = "192.0.2.7", bits: float = 40.0) -> list[Query]:
-    return [ask(f"{domain}{number}", domain=domain, client=client, bits=bits) for number in range(names)]
+    """One name after the other: what comes at once is a page's burst."""
+    return [ask(f"{domain}{i}", START + 2 * i, domain=domain, client=client, bits=bits) for i in range(names)]
 
 
 def test_a_domain_with_several_encoded_names_is_a_carrier_of_its_client() -> None:

@@ -171,13 +171,27 @@ def test_a_restored_incident_that_closed_unseen_is_not_opened_again_by_a_repeat(
     assert list(again.severity) == [0, 0], "a query that brings nothing is no part of what is over"
 
 
-def test_after_one_was_closed_another_needs_new_data() -> None:
-    watched = Watched()
-    watched.see(2.0)
-    late = START + 2 * QUIET_S
-    assert [one.closed_at for one in watched.see(2.0, late, names=14)] == [START + 10], "40 new bytes are few"
-    (again,) = watched.see(2.0, late + 1, names=15)
-    assert again.detected_at == late + 1
+def days_of(every: int) -> list[tuple[float, float | None]]:
+    """When the incidents of a channel of bursts, two hours apart, were found and closed; so many queries a batch."""
+    detector = fresh_detector(Model.from_bytes(model_bytes()), Scale())
+    ts = [START + 7200 * burst + i for burst, size in enumerate((20, 3, 3, 20, 2)) for i in range(size)]
+    names = [f"{(i + 1) * 0x9E3779B97F4A7C15 % 2**64:016x}.evil.test" for i in range(len(ts))]
+    found: dict[str, Incident] = {}
+    for at in range(0, len(ts), every):
+        size = len(ts[at : at + every])
+        said = detector.detect(batch_of(ts[at : at + every], [CLIENT] * size, names[at : at + every], [1] * size))
+        found |= {one.incident_id: one for one in said.incidents}
+    return [(one.detected_at, one.closed_at) for one in found.values()]
+
+
+def test_after_one_was_closed_another_needs_as_much_again_however_queries_come_in_batches() -> None:
+    first, second = days_of(1)
+    assert START < first[0] < START + 20
+    assert first[1] == START + 19
+    assert START + 3 * 7200 < second[0] < START + 3 * 7200 + 19
+    assert second[1] == START + 3 * 7200 + 19
+    for every in (2, 7, 1000):
+        assert days_of(every) == [first, second]
 
 
 def test_scattered_names_that_were_open_at_a_stop_go_on_after_it() -> None:

@@ -18,9 +18,10 @@ from numpy.typing import NDArray
 
 from agents import kernels
 from agents.kernels import seen
+from agents.kernels.crowd import CROWD_DOMAINS
 from agents.kernels.state import CLIENT, FLOW, NONE, ROOM_SIZE, Room, Told
 from agents.policy import evidence_of
-from tests.judged import Judged
+from tests.judged import START, Judged, ask
 from tests.plain_flow import Memory, Query
 from tests.plain_state import Event, State
 from tests.streams import STEPS, Step, steps_of, stream
@@ -67,7 +68,10 @@ def alike(found: object, expected: object) -> bool:
 
 
 def compare(steps: list[Step], cuts: list[int], keys_max: int, client_max: int, factor: float) -> None:
-    queries = stream(steps)
+    judge_both(stream(steps), cuts, keys_max, client_max, factor)
+
+
+def judge_both(queries: list[Query], cuts: list[int], keys_max: int, client_max: int, factor: float) -> None:
     judged, plain = Judged(keys_max, client_max, factor), State(keys_max, client_max, factor)
     ends = sorted({*(cut % len(queries) for cut in cuts), len(queries)} - {0})
     start = 0
@@ -112,6 +116,13 @@ def test_and_at_the_caps(steps: list[Step], cuts: list[int], keys_max: int, clie
 def test_and_over_long_streams(seed: int) -> None:
     rng = random.Random(seed)
     compare(steps_of(seed, 1500), [rng.randrange(1500) for _ in range(4)], *((1000, 125), (30, 9))[seed % 2], 1.0)
+
+
+def test_and_where_a_client_is_many() -> None:
+    asked = [ask("www", START + n, domain=f"site{n}.example", encoded=False) for n in range(3 * CROWD_DOMAINS // 2)]
+    asked += [ask(f"{n}", START + 2000 + n, domain=f"few{n % 9}.example") for n in range(200)]
+    asked += [ask("once", START + 3000 + n, domain=f"away{n}.example") for n in range(60)]
+    judge_both(asked, [700, 900, 1000], 2000, 2000, 1.0)
 
 
 def test_and_where_nothing_changes_but_the_record_type() -> None:
@@ -181,7 +192,7 @@ def test_pieces_of_the_pool_lie_apart_and_the_smallest_are_set_aside(
 SHOWN = """
 import sys, numpy as np
 from agents import kernels
-from tests.judged import Judged
+from tests.judged import START, Judged, ask
 from tests.streams import steps_of, stream
 judged = Judged(40, 12)
 queries = stream(steps_of(11, 1200))

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agents.features import view_of
+from agents.kernels.crowd import CROWD_DOMAINS
 from agents.names import from_text
 from agents.policy import (
     CRITICAL_RATIO,
@@ -142,6 +143,17 @@ def test_data_split_over_domains_is_evidence_where_no_single_domain_is() -> None
     assert "below 12 domains (0.com, 1.com)" in text
 
 
+def test_where_one_address_stands_for_many_more_adds_up_over_domains_and_no_more_below_one() -> None:
+    crowd = Judged(10_000, 10_000)
+    crowd.tell([ask("www", domain=f"site{n}.com", encoded=False, bits=8.0) for n in range(3 * CROWD_DOMAINS)])
+    several = [ask(i, domain=f"{n}.com", bits=64.0) for n in range(12) for i in range(5)]
+    alone, shared = last(Judged(), several), last(crowd, several)
+    assert shared.kind == alone.kind == "spread"
+    assert alone.ratio / 3.1 < shared.ratio <= alone.ratio / 3
+    one = [ask(i, domain="evil.com", bits=64.0) for i in range(20)]
+    assert last(crowd, one) == last(Judged(), one)
+
+
 def test_a_few_short_encoded_names_an_hour_are_evidence_where_the_flow_is_little_else() -> None:
     few = names_of(30, 32.0, gap_s=60.0)
     judged = Judged()
@@ -214,8 +226,8 @@ def test_one_carrier_is_no_spread() -> None:
 
 def test_a_domain_that_is_an_incident_by_itself_counts_for_no_other() -> None:
     judged = Judged()
-    shop = [ask(i, domain="shop.com", bits=64.0) for i in range(5)]
-    tunnels = [[ask(f"{i} {half}", domain="evil.com", bits=64.0) for i in range(9)] for half in range(2)]
+    shop = [ask(i, START + 2 * i, domain="shop.com", bits=64.0) for i in range(5)]
+    tunnels = [[ask(f"{i} {half}", START + 2 * i, domain="evil.com", bits=80.0) for i in range(9)] for half in range(2)]
     alone = last(Judged(), shop)
     judged.ask(*tunnels[0])
     together = last(judged, shop)

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 
 from agents import snapshot
 from agents.flows import Flows
+from agents.kernels.crowd import CROWD_DOMAINS
 from agents.kernels.flows import dismiss_carriers
 from agents.kernels.seen import EXACT_MAX
 from agents.model import Model
@@ -114,6 +115,15 @@ def test_after_any_restart_flows_and_evidence_are_the_same(early: list[Step], la
             assert whole.flows.view(row) == restored.flows.view(other_row)
 
 
+def test_a_client_that_stands_for_many_is_the_same_after_a_restart() -> None:
+    whole, restored = Judged(10_000, 10_000), Judged(10_000, 10_000)
+    whole.tell([ask("www", domain=f"site{n}.com", encoded=False, bits=8.0) for n in range(3 * CROWD_DOMAINS)])
+    snapshot.load(snapshot.dump(whole.flows), restored.flows)
+    several = [ask(i, domain=f"{n}.com", bits=64.0) for n in range(12) for i in range(5)]
+    assert restored.ask(*several) == whole.ask(*several)
+    assert restored.ask(*several) != Judged().ask(*several)
+
+
 def test_less_room_takes_those_that_leaked_most_and_their_clients() -> None:
     before, after = Judged(), Judged(5)
     for number in range(300):
@@ -179,7 +189,8 @@ def test_a_file_with_a_byte_changed_is_refused(dumped: bytes) -> None:
     ("field", "value"),
     [
         ("format", None), ("layout", "0"), ("key", [1]), ("key", [-1, 0]), ("key", ["a", 0]), ("key", 5),
-        ("lengths", {}), ("lengths", []), ("clients", []), ("clients", 5), ("samples", []), ("samples", [[1]] * 3),
+        ("lengths", {}), ("lengths", []), ("clients", []), ("clients", 5), ("samples", []),
+        ("days", 5), ("days", [[1]]), ("days", [[1 << 40, 0, 0]]), ("days", None), ("samples", [[1]] * 3),
     ],
 )  # fmt: skip
 def test_a_whole_file_of_wrong_content_is_refused(dumped: bytes, field: str, value: object) -> None:
