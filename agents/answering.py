@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import asyncio
 from collections.abc import Callable
 
 from agents import bootstrap
 from agents.settings import Settings
+from agents.signals import live
 from agents.supervisor import supervise
 
 
@@ -24,7 +24,7 @@ def run(settings: Settings, options: argparse.Namespace) -> int:
     bootstrap.check(settings)
 
     def console(ready: Callable[[], None]) -> int:
-        return asyncio.run(processes.serve(settings, ("api", "scheduler"), ready))
+        return live(processes.serve(settings, ("api", "scheduler"), ready))
 
     return supervise(settings, [("console", console)], lambda: print(_welcome(settings), flush=True))
 

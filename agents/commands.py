@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import asyncio
 import json
 import sys
 import time
@@ -23,6 +22,7 @@ from agents.retraining import STEPS, passed_exit_code
 from agents.runs import RunState, TrainingRun
 from agents.settings import Settings
 from agents.showing import evidence_text, incident_text
+from agents.signals import live
 
 __all__ = ["api", "doctor", "evaluate", "explain", "models", "replay", "retrain", "schedule"]
 __all__ += ["known", "score"]
@@ -35,7 +35,7 @@ doctor = run_doctor
 
 def _serve(settings: Settings, parts: Sequence[str]) -> int:
     bootstrap.check(settings)
-    return asyncio.run(processes.serve(settings, parts))
+    return live(processes.serve(settings, parts))
 
 
 def api(settings: Settings, options: argparse.Namespace) -> int:

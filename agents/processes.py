@@ -25,7 +25,6 @@ from agents.report import prune
 from agents.retraining import retrain
 from agents.scheduler import RetrainScheduler
 from agents.settings import Settings
-from agents.signals import be_deaf
 from agents.sources.sockets import cannot_listen
 from agents.web.app import create_app
 from agents.web.parts import Parts
@@ -242,6 +241,5 @@ async def serve(settings: Settings, parts: Sequence[str], ready: Callable[[], No
                     await entered.enter_async_context(maker(settings))
             ready()
             await stop.wait()
-            be_deaf()
             _log.info("stopping", crashed=crashed)
     return int(bool(crashed))

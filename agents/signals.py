@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import select
 import signal
-from collections.abc import Collection, Iterator
-from typing import Self
+from collections.abc import Collection, Coroutine, Iterator
+from typing import Any, Self
 
 
 class Signals:
@@ -22,9 +23,15 @@ class Signals:
             os.set_blocking(end, False)
         self._wakeup = signal.set_wakeup_fd(self._writing, warn_on_full_buffer=False)
         self._before = {kind: signal.signal(kind, lambda *_: None) for kind in self._kinds}
+        self._mask = signal.pthread_sigmask(signal.SIG_UNBLOCK, self._kinds)  # whoever started us may have blocked them
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.leave()
+        signal.pthread_sigmask(signal.SIG_SETMASK, self._mask)
+
+    def leave(self) -> None:
+        """Have them handled as before. A process that was forked does so and takes what is held when it is ready."""
         for kind, handler in self._before.items():
             signal.signal(kind, handler)
         signal.set_wakeup_fd(self._wakeup)
@@ -47,6 +54,13 @@ class Signals:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def be_deaf() -> None:
-    """This process is ending: another SIGTERM, as service managers send one to each process, finds it half closed."""
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+def live(work: Coroutine[Any, Any, int]) -> int:
+    """A process' event loop from beginning to end; its exit code.
+
+    Service managers send SIGTERM to each process of a group, and the supervisor sends another: one that comes while
+    the loop is being closed would find it half closed.
+    """
+    with asyncio.Runner() as runner:
+        code = runner.run(work)
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    return code

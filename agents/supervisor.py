@@ -214,7 +214,7 @@ class Supervisor:
             pid = os.fork()
             if pid == 0:
                 os.close(reading)
-                self._signals.__exit__()
+                self._signals.leave()
                 _end_with(parent)
                 _run(child, writing)
         os.close(writing)

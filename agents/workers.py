@@ -19,7 +19,7 @@ from agents.records import batch_of_records
 from agents.settings import Settings
 from agents.shared import Shared
 from agents.shedding import level_at
-from agents.signals import be_deaf
+from agents.signals import live
 from agents.sources.listener import Listener
 from agents.sources.sockets import Pair
 
@@ -43,7 +43,7 @@ def hosts_of(settings: Settings) -> list[str]:
 
 def answer(settings: Settings, shared: Shared, number: int, pairs: Sequence[Pair], ready: Callable[[], None]) -> int:
     """One listener process: answers on `pairs` until SIGTERM, and puts what it saw into its ring."""
-    return asyncio.run(_answer(settings, shared, number, pairs, ready))
+    return live(_answer(settings, shared, number, pairs, ready))
 
 
 async def _answer(
@@ -72,7 +72,6 @@ async def _answer(
         await listener.start()
         ready()
         await stop.wait()
-        be_deaf()
         await listener.stop()
     return int(bool(crashed))
 

@@ -44,17 +44,17 @@ class Running:
             )
 
     def wait_ready(self) -> None:
-        """Return once DNS and API answer."""
+        """Return once DNS and API answer, and the database has its tables."""
         wait_until(lambda: self.process.poll() is not None or self._answers(), 30)
         assert self.process.poll() is None, self.log.read_text()
         self.client.headers["Authorization"] = f"Bearer {(self.folder / 'data' / 'api_token').read_text().strip()}"
 
     def _answers(self) -> bool:
         try:
-            well = self.client.get("/health").json()["components"]["listener"]["ok"]
+            parts = self.client.get("/health").json()["components"]
         except httpx.TransportError:
             return False
-        return bool(well)
+        return bool(parts["listener"]["ok"] and parts["database"]["ok"])
 
     def ask(self, name: str | bytes, qtype: str = "A") -> dns.message.Message:
         """One query by UDP; `name` as text, or in wire form without the root byte."""

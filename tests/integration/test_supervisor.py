@@ -310,6 +310,14 @@ def test_two_signals_at_once_are_one_and_a_later_one_is_impatience(tmp_path: Pat
         assert len(one.events("process_killed")) == killed
 
 
+def test_it_ends_though_whoever_started_it_had_blocked_the_signals(tmp_path: Path) -> None:
+    first = "import signal; signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM, signal.SIGCHLD])"
+    with supervised(tmp_path, first) as one:
+        one.next_state()
+        one.kill("detector")
+        assert one.stop() == 0
+
+
 def test_a_signal_to_each_process_of_the_group_leaves_no_noise(tmp_path: Path) -> None:
     first = """
 import asyncio.selector_events, os, signal

@@ -32,6 +32,6 @@ def test_a_wait_ends_when_a_signal_comes() -> None:
 def test_what_is_held_comes_afterwards() -> None:
     with Signals(KINDS) as signals:
         with signals.held():
-            os.kill(os.getpid(), signal.SIGUSR1)
+            signal.raise_signal(signal.SIGUSR1)  # to this thread: others of this process hold nothing
             assert signals.wait(0) is None
         assert signals.wait(10) == signal.SIGUSR1
