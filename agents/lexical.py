@@ -53,7 +53,7 @@ def read(qnames: Sequence[bytes], model: Model, key: Key) -> Lexical:
     costs = model.chars.costs(names, splits)
     part_key, name_key, domain_key = identities(names, splits, key)
     shape_key, digits = numbers(names, splits.cuts, key)
-    score = model.louder(features, costs.encoded_bits)
+    score = _score(model, features, costs.encoded_bits, name_key)
     return Lexical(
         names=names,
         features=features,
@@ -68,6 +68,16 @@ def read(qnames: Sequence[bytes], model: Model, key: Key) -> Lexical:
         shape_key=shape_key,
         digits=digits,
     )
+
+
+def _score(
+    model: Model, features: NDArray[np.float32], bits: NDArray[np.float64], names: NDArray[np.uint64]
+) -> NDArray[np.float32]:
+    """model.louder, once for each of the names: most are asked for again and again."""
+    _, rows, codes = np.unique(names, return_index=True, return_inverse=True)
+    if len(rows) == len(names):
+        return model.louder(features, bits)
+    return model.louder(features[rows], bits[rows])[codes]
 
 
 def identities(

@@ -128,6 +128,7 @@ def test_votes_are_calibrated_as_numpy_interpolates(votes: list[tuple[float, flo
 @UNHURRIED
 @given(BATCHES)
 @example(LONGEST)
+@example([*LONGEST[:1], *BENIGN[:2], *LONGEST[:1], BENIGN[0]])
 def test_a_name_reads_the_same_in_any_case_and_any_batch(names: list[bytes]) -> None:
     model = shipped_model()
     whole = lexical.read(names, model, KEY)
