@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
-from agents.kernels import kernel
+from agents.kernels import kernel_in_place
 from agents.kernels.question import LABEL_MAX, NAME_MAX, int64, u16
 
 OPT = 41
@@ -19,55 +21,64 @@ _POINTER = 0xC0
 _TTL_SIGN = 0x7FFFFFFF
 
 
-@kernel
-def name_end(message: NDArray[np.uint8], size: int, at: int) -> int:
+@kernel_in_place
+def _name_end(data: NDArray[np.uint8], start: int, at: int, end: int) -> int:
     """Offset behind the name at `at`, or -1. Pointers must point strictly backwards (RFC 1035 section 4.1.4)."""
-    start = at
-    while at < size:
-        length = int64(message[at])
+    first = at
+    while at < end:
+        length = int64(data[at])
         if length == 0:
             return at + 1
         if length >= _POINTER:
-            if at + 2 > size or u16(message, at) & 0x3FFF >= start:
+            if at + 2 > end or u16(data, at) & 0x3FFF >= first - start:
                 return -1
             return at + 2
-        if length > LABEL_MAX or at - start > NAME_MAX:
+        if length > LABEL_MAX or at - first > NAME_MAX:
             return -1
         at += length + 1
     return -1
 
 
-@kernel
-def answer_facts(message: NDArray[np.uint8], size: int, at: int, facts: NDArray[np.int64]) -> None:
-    """Read the records behind the question that ends at `at`, up to the first damaged one, into `facts`.
+@kernel_in_place
+def answer_facts(data: NDArray[np.uint8], start: int, at: int, end: int, facts: NDArray[np.int64]) -> None:
+    """Read the records of the message data[start:end], up to the first damaged one, into `facts`.
 
-    facts: int64 of length FACTS. TTL_MIN is -1 without an answer record, OPT_START 0 without an OPT record in any
-    section, types behind the last 0. The caller has seen that size >= HEADER_SIZE.
+    at: where its question ends. facts: int64 of length FACTS. TTL_MIN is -1 without an answer record, OPT_START 0
+    without an OPT record in any section, types behind the last 0. The caller has seen that there is a whole header.
     """
-    facts[:] = 0
-    facts[RCODE] = int64(message[3]) & 0xF
-    facts[ANCOUNT] = ancount = u16(message, 6)
+    for place in range(FACTS):
+        facts[place] = 0
+    facts[RCODE] = int64(data[start + 3]) & 0xF
+    facts[ANCOUNT] = ancount = u16(data, start + 6)
     facts[TTL_MIN] = -1
     kinds = 0
-    for seen in range(ancount + u16(message, 8) + u16(message, 10)):
-        start = at
-        at = name_end(message, size, at)
-        if at < 0 or at + 10 > size:
+    for seen in range(ancount + u16(data, start + 8) + u16(data, start + 10)):
+        first = at
+        at = _name_end(data, start, at, end)
+        if at < 0 or at + 10 > end:
             return
-        kind, ttl = u16(message, at), u16(message, at + 4) << 16 | u16(message, at + 6)
-        end = at + 10 + u16(message, at + 8)
-        if end > size:
+        kind, ttl = u16(data, at), u16(data, at + 4) << 16 | u16(data, at + 6)
+        behind = at + 10 + u16(data, at + 8)
+        if behind > end:
             return
         if kind == OPT and facts[OPT_START] == 0:
-            facts[OPT_CLASS], facts[OPT_START], facts[OPT_END] = u16(message, at + 2), start, end
+            facts[OPT_CLASS], facts[OPT_START], facts[OPT_END] = u16(data, at + 2), first, behind
         if seen < ancount:
             kinds = _note(facts, kinds, kind, ttl)
         elif kind == OPT:
             facts[RCODE] |= ttl >> 24 << 4
-        at = end
+        at = behind
 
 
-@kernel
+@kernel_in_place
+def tell(facts: NDArray[np.int64], record: Any) -> None:
+    """Write what answer_facts found into a record."""
+    record.ttl_min, record.rcode, record.ancount = facts[TTL_MIN], facts[RCODE], facts[ANCOUNT]
+    for place in range(TYPES_MAX):
+        record.ans_types[place] = facts[TYPES + place]
+
+
+@kernel_in_place
 def _note(facts: NDArray[np.int64], kinds: int, kind: int, ttl: int) -> int:
     """Count an answer record in; the number of distinct types so far."""
     # RFC 2181 section 8: a TTL with the top bit set counts as zero.

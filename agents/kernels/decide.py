@@ -34,7 +34,7 @@ def decide(
         return REFUSED, HEADER_SIZE, -1
     if message[2] & _OPCODE:
         return NOTIMP, HEADER_SIZE, -1
-    end = question_end(message, size)
+    end = question_end(message, 0, size)
     if end == 0:
         return FORMERR, HEADER_SIZE, -1
     kind = u16(message, end - 4)

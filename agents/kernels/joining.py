@@ -11,8 +11,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from agents.kernels import kernel_in_place, messages
+from agents.kernels import kernel_in_place
+from agents.kernels.answer import FACTS, answer_facts, tell
 from agents.kernels.hashing import siphash
+from agents.kernels.question import HEADER_SIZE, NAME_MAX, question_end, u16
 
 WAIT_S, WAITING_MAX = 5.0, 65_536
 """As in sources/join."""
@@ -20,7 +22,7 @@ POOL = WAITING_MAX + 32_768
 """More than can come in one datagram's frame. A segment that fills a gap may release more: those are refused."""
 RING, SLOTS = 1 << 17, 1 << 18
 FIRST, WAITING, FREE = range(3)
-_KEY_ROOM = 16 + 16 + 4 + messages.NAME_MAX + 5
+_KEY_ROOM = 16 + 16 + 4 + NAME_MAX + 5
 _UNKNOWN = -1
 
 
@@ -34,6 +36,7 @@ class Joint(NamedTuple):
     slots: NDArray[np.int32]  # (SLOTS,): number of a row plus one, 0 = free
     numbers: NDArray[np.int64]  # FIRST in the ring, how many are WAITING, how many are FREE
     key: NDArray[np.uint8]  # scratch
+    facts: NDArray[np.int64]  # scratch
     secret: NDArray[np.uint64]  # (2,)
 
 
@@ -47,6 +50,7 @@ def joint(record: np.dtype[np.void], secret: tuple[int, int]) -> Joint:
         np.zeros(SLOTS, np.int32),
         np.array((0, 0, POOL), np.int64),
         np.zeros(_KEY_ROOM, np.uint8),
+        np.zeros(FACTS, np.int64),
         np.array(secret, np.uint64),
     )
 
@@ -58,7 +62,7 @@ def _identity(data: Any, start: Any, end: Any, client: Any, port: Any, server: A
     for i in range(16):
         key[i], key[16 + i] = client[i], server[i]
     key[32], key[33], key[34], key[35] = port >> 8, port & 0xFF, data[start], data[start + 1]
-    for at in range(start + messages.HEADER_SIZE, end):
+    for at in range(start + HEADER_SIZE, end):
         byte = data[at]
         key[size] = byte + 32 if 0x41 <= byte <= 0x5A else byte
         size += 1
@@ -105,26 +109,26 @@ def _queue(joint: Any, ts: Any, number: Any) -> None:
 @kernel_in_place
 def query(joint: Any, ts: Any, data: Any, start: Any, end: Any, size: Any, client: Any, port: Any, server: Any) -> Any:
     """Take the query data[start:end] of `size` bytes; client and server u8[16]. False if malformed, or without room."""
-    stop = messages.question_end(data, start, end)
-    if stop < 0:
+    stop = question_end(data, start, end)
+    if stop == 0:
         return False
     if joint.numbers[FREE] == 0:
         return False
     joint.numbers[FREE] -= 1
     number = joint.free[joint.numbers[FREE]]
     row = joint.pool[number]
-    row.ts, row.qlen, row.qtype = ts, size, messages.u16(data, stop + 1)
+    row.ts, row.qlen, row.qtype = ts, size, u16(data, stop - 4)
     row.ttl_min = row.ancount = row.rlen = row.rcode = _UNKNOWN
     row.rtt_ms = np.nan
     for i in range(len(row.ans_types)):
         row.ans_types[i] = 0
     for i in range(16):
         row.client[i] = client[i]
-    first = start + messages.HEADER_SIZE
-    row.qname_size = stop - first
-    for i in range(stop - first):
+    first = start + HEADER_SIZE
+    row.qname_size = stop - 5 - first
+    for i in range(stop - 5 - first):
         row.qname[i] = data[first + i]
-    key = _identity(data, start, stop + 5, client, port, server, joint)
+    key = _identity(data, start, stop, client, port, server, joint)
     joint.keys[number] = key
     at = _find(joint, key)
     if not joint.slots[at]:
@@ -136,15 +140,16 @@ def query(joint: Any, ts: Any, data: Any, start: Any, end: Any, size: Any, clien
 @kernel_in_place
 def answer(joint: Any, ts: Any, data: Any, start: Any, end: Any, size: Any, client: Any, port: Any, server: Any) -> Any:
     """Take the answer data[start:end]; one that answers nothing is ignored. False if it is malformed."""
-    stop = messages.question_end(data, start, end)
-    if stop < 0:
+    stop = question_end(data, start, end)
+    if stop == 0:
         return False
-    at = _find(joint, _identity(data, start, stop + 5, client, port, server, joint))
+    at = _find(joint, _identity(data, start, stop, client, port, server, joint))
     if joint.slots[at]:
         row = joint.pool[joint.slots[at] - 1]
         _remove(joint, at)
         if ts - row.ts <= WAIT_S:
-            messages.read_answer(data, start, stop + 5, end, row)
+            answer_facts(data, start, stop, end, joint.facts)
+            tell(joint.facts, row)
             row.rlen, row.rtt_ms = size, (ts - row.ts) * 1000
     return True
 

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agents.kernels import kernel_in_place
-from agents.kernels.messages import u16
+from agents.kernels.question import u16
 
 UDP, TCP = 17, 6
 NULL, ETHERNET, RAW, LOOP, LINUX_SLL, IPV4, IPV6, LINUX_SLL2 = 0, 1, 101, 108, 113, 228, 229, 276

@@ -6,15 +6,11 @@ from typing import Any
 
 from agents.kernels import kernel_in_place
 from agents.kernels.answer import (
-    ANCOUNT,
     OPT_CLASS,
     OPT_END,
     OPT_START,
-    RCODE,
-    TTL_MIN,
-    TYPES,
-    TYPES_MAX,
     answer_facts,
+    tell,
 )
 from agents.kernels.question import HEADER_SIZE, int64, u16
 from agents.kernels.udp_libc import EAGAIN, EINTR, c_write, errno, fence, recvmmsg
@@ -92,7 +88,7 @@ def _finish(s: State, number: int, place: int, size: int, now: int) -> None:
     c, slot, message = s.cells[0], s.slots[number], s.inbox[place]
     unlink(s, number)
     s.counted[0].answered += 1
-    answer_facts(message, size, slot.end, s.facts)
+    answer_facts(message, 0, slot.end, size, s.facts)
     _record(s, number, size, now)
     message[0], message[1] = slot.id >> 8, slot.id & 0xFF
     if size > PLAIN_UDP_SIZE:
@@ -115,7 +111,7 @@ def _fitted(s: State, number: int, message: Any, size: int) -> int:
     s.facts holds the answer's facts.
     """
     slot, start, end = s.slots[number], s.facts[OPT_START], s.facts[OPT_END]
-    answer_facts(slot.query, slot.size, slot.end, s.facts)
+    answer_facts(slot.query, 0, slot.end, slot.size, s.facts)
     if size <= s.facts[OPT_CLASS]:
         return size
     message[2] |= _TC
@@ -128,17 +124,15 @@ def _fitted(s: State, number: int, message: Any, size: int) -> int:
 @kernel_in_place
 def _record(s: State, number: int, size: int, now: int) -> None:
     """Write what is known of the query into the ring, to be published; counted instead where that is full."""
-    c, slot, facts = s.cells[0], s.slots[number], s.facts
+    c, slot = s.cells[0], s.slots[number]
     head = s.ring_head[0] + c.recorded
     if head - s.ring_tail[0] >= len(s.ring_records):
         s.ring_shed[0] += 1
         return
     record = s.ring_records[head % len(s.ring_records)]
     record.ts, record.rtt_ms = slot.ts, (now - slot.started) / 1e6
-    record.ttl_min, record.rcode, record.ancount = facts[TTL_MIN], facts[RCODE], facts[ANCOUNT]
+    tell(s.facts, record)
     record.qlen, record.rlen, record.qtype = slot.size, size, u16(slot.query, slot.end - 4)
-    for place in range(TYPES_MAX):
-        record.ans_types[place] = facts[TYPES + place]
     if s.ports[slot.port].v6:
         copy(record.client, 0, slot.address, 8, 16)
     else:

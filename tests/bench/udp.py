@@ -45,7 +45,7 @@ def answer_all(
         count = recvmmsg(fd, headers.ctypes.data, BATCH, WAIT_FOR_ONE, 0)
         for place in range(count):
             message = buffers[place]
-            end = question_end(message, int64(headers[place].size & 0xFFFFFFFF))
+            end = question_end(message, 0, int64(headers[place].size & 0xFFFFFFFF))
             if end == 0:
                 continue
             message[2] |= 0x80

@@ -100,7 +100,9 @@ def end_in_python(message: bytes) -> int:
 @example(bytes(5) + b"\1" + bytes(6) + (b"\x3f" + b"a" * 63) * 4 + b"\0\0\1\0\1")
 @example(bytes(5) + b"\1" + bytes(6) + (b"\x3f" + b"a" * 63) * 3 + b"\x3d" + b"a" * 61 + b"\0\0\1\0\1")
 def test_question(message: bytes) -> None:
-    assert question_end(padded(message), len(message)) == end_in_python(message)
+    assert question_end(padded(message), 0, len(message)) == end_in_python(message)
+    before = padded(b"\xff" * 3 + message)
+    assert question_end(before, 3, 3 + len(message)) == (end_in_python(message) and 3 + end_in_python(message))
 
 
 @compiling
@@ -112,12 +114,17 @@ def test_facts(message: bytes) -> None:
     if not end:
         return
     facts = np.full(FACTS, 7, np.int64)
-    answer_facts(padded(message), len(message), end, facts)
+    answer_facts(padded(message), 0, end, len(message), facts)
     expected = wire.parse_answer(message, question_end=end, partial=True)
     kinds = ",".join(wire.type_name(int(kind)) for kind in facts[TYPES : TYPES + TYPES_MAX] if kind)
     found = (facts[RCODE], facts[ANCOUNT], kinds, facts[TTL_MIN])
     assert found == (expected.rcode, expected.ancount, expected.types, expected.ttl_min)
     assert max(512, int(facts[OPT_CLASS])) == wire.udp_size(message, end)
+    further = np.full(FACTS, 7, np.int64)
+    answer_facts(padded(b"\xff" * 3 + message), 3, 3 + end, 3 + len(message), further)
+    assert (further - facts).tolist() == [
+        3 * (place in (OPT_START, OPT_END) and facts[OPT_START] > 0) for place in range(FACTS)
+    ]
     opt = message[facts[OPT_START] : facts[OPT_END]]
     assert wire.truncate(message, end)[end:] == opt
 
