@@ -17,18 +17,18 @@ from agents.decoding import OAST, secret_in
 from agents.features import FEATURES
 from agents.fingerprints import TXT
 from agents.flows import Flows
-from agents.incidents import Incidents, Standing, domain_hash
-from agents.kernels.listed import all_may_tell, numbered
+from agents.incidents import Incidents, Standing, domain_hash, spans
+from agents.kernels.listed import all_may_tell
 from agents.kernels.state import Asked, Told
 from agents.lexical import Lexical, read
 from agents.model import Model
 from agents.names import domain_text, from_text, labels_of, split_domain
-from agents.pieces import gathered
+from agents.pieces import distinct_rows, gathered
 from agents.policy import SCATTERED, Evidence, Limits, Scale, evidence_of, limits_of, query_reasons, with_secret
 from agents.presentation import texts
 from agents.services import Services
 from agents.siphash import Key, siphash
-from agents.types import Incident, QueryBatch, Verdicts, batch_of
+from agents.types import Incident, QueryBatch, Verdicts, batch_of, joined
 
 TS_MAX = 1e13
 """Seconds; a time beyond it is nobody's, and counts as this."""
@@ -91,7 +91,8 @@ class TunnelDetector:
     def detect(self, batch: QueryBatch, explain: bool = True) -> Verdicts:
         """Judge a batch. explain: give the reasons of all that is not NORMAL, or of open incidents only."""
         self._take_next()
-        return self.judge(batch, self.read(batch), explain)
+        parts = [self.judge(part, self.read(part), explain) for part in spans(batch, self.incidents.quiet_s)]
+        return joined(parts) if parts else empty_verdicts(self.model.model_id, ())
 
     def read(self, batch: QueryBatch) -> Seen:
         """The first half of `detect`: what the queries of a batch say by themselves.
@@ -283,11 +284,7 @@ def _standing(event: np.void) -> Standing:
 
 def _domains(found: Lexical) -> Coded:
     """Registered domain of every name, each put into words once."""
-    count = len(found)
-    codes, firsts = np.empty(count, np.int32), np.empty(count, np.int64)
-    slots = np.full(1 << max(2 * count, 1).bit_length(), -1, np.int32)
-    differ = numbered(found.domain_key, slots, codes, firsts)
-    rows, starts = firsts[:differ], found.names.starts
+    (codes, rows), starts = distinct_rows(found.domain_key), found.names.starts
     begins = starts[rows] + found.cuts[rows]
     return Coded(codes, texts(gathered(found.names.array, begins, starts[rows + 1] - begins)))
 

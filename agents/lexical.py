@@ -13,6 +13,7 @@ from agents.features import extract, rows_of
 from agents.kernels import COMPILED, hashing
 from agents.model import Model
 from agents.numbering import numbers
+from agents.pieces import distinct_rows
 from agents.siphash import Key, siphash
 from agents.suffixes import Splits, split_names
 
@@ -74,7 +75,9 @@ def _score(
     model: Model, features: NDArray[np.float32], bits: NDArray[np.float64], names: NDArray[np.uint64]
 ) -> NDArray[np.float32]:
     """model.louder, once for each of the names: most are asked for again and again."""
-    _, rows, codes = np.unique(names, return_index=True, return_inverse=True)
+    if not COMPILED:
+        return model.louder(features, bits)
+    codes, rows = distinct_rows(names)
     if len(rows) == len(names):
         return model.louder(features, bits)
     return model.louder(features[rows], bits[rows])[codes]

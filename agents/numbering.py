@@ -22,7 +22,7 @@ from agents.siphash import Key, siphash
 
 _TOKEN = rb"(?:[a-z]+[0-9]{0,%d}|[0-9]{1,%d})" % (RUN_MAX, ALONE_MAX)
 _LABEL = re.compile(rb"(?:%b)?(?:[-_]+(?:%b)?)*" % (_TOKEN, _TOKEN))
-_RUN = re.compile(rb"[0-9]+")
+_DIGIT = re.compile(rb"[0-9]")
 
 
 def shape_of(subdomain: Sequence[bytes]) -> tuple[bytes, bytes] | None:
@@ -30,8 +30,8 @@ def shape_of(subdomain: Sequence[bytes]) -> tuple[bytes, bytes] | None:
     if not all(map(_LABEL.fullmatch, subdomain)):
         return None
     text = b"#" + b"".join(label + b"." for label in subdomain)
-    digits = b"".join(_RUN.findall(text))
-    return (_RUN.sub(b"0", text), digits) if 0 < len(digits) <= DIGITS_MAX else None
+    digits = b"".join(_DIGIT.findall(text))
+    return (_DIGIT.sub(b"0", text), digits) if 0 < len(digits) <= DIGITS_MAX else None
 
 
 def packed_digits(digits: bytes) -> int:

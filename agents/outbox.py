@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -62,7 +63,8 @@ class Outbox:
             partial.rename(path)
         except OSError as error:
             _log.warning("alert_not_kept", error=error.strerror)
-            partial.unlink(missing_ok=True)
+            with suppress(OSError):  # a disk that is read-only says so of a file that is not there
+                partial.unlink()
             return Due(incident, None)
         return Due(incident, path)
 
@@ -83,4 +85,5 @@ class Outbox:
     def done(self, due: Due) -> None:
         """It was sent, or given up."""
         if due.path is not None:
-            due.path.unlink(missing_ok=True)
+            with suppress(OSError):
+                due.path.unlink()

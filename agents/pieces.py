@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from agents.columns import Names
 from agents.kernels import packing
+from agents.kernels.listed import numbered
 
 
 def gathered(array: NDArray[np.uint8], begins: NDArray[np.int64], sizes: NDArray[np.int64]) -> Names:
@@ -35,3 +36,10 @@ class Pieces(NamedTuple):
 def pieces_of(column: Names) -> Pieces:
     """A packed column as pieces of its buffer."""
     return Pieces(column.array, column.starts[:-1], np.diff(column.starts))
+
+
+def distinct_rows(keys: NDArray[np.uint64]) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
+    """Number n keys in the order of their first row: (the number of each row, the first row of each number)."""
+    codes, firsts = np.empty(len(keys), np.int32), np.empty(len(keys), np.int64)
+    slots = np.full(1 << max(2 * len(keys), 1).bit_length(), -1, np.int32)
+    return codes, firsts[: numbered(keys, slots, codes, firsts)]

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from agents.columns import Coded, Names
 from agents.kernels import COMPILED
 from agents.kernels import records as kernel
-from agents.kernels.listed import numbered
 from agents.names import MAX_NAME
+from agents.pieces import distinct_rows
 from agents.types import QueryBatch, Row
 from agents.wire import ANSWER_TYPES_MAX, type_name, type_number
 
@@ -121,9 +121,8 @@ def _coded(column: NDArray[np.generic], text: Callable[[bytes], str]) -> Coded:
         numbers: dict[bytes, int] = {}
         codes = [numbers.setdefault(row.tobytes(), len(numbers)) for row in rows]
         return Coded(np.array(codes, np.int32), [text(value) for value in numbers])
-    keys, firsts = np.empty(count, np.uint64), np.empty(count, np.int64)
+    keys = np.empty(count, np.uint64)
     kernel.keys(rows, *_KEY, keys)
-    numbers_of, slots = np.empty(count, np.int32), np.full(1 << max(2 * count, 1).bit_length(), -1, np.int32)
-    differ = numbered(keys, slots, numbers_of, firsts)
-    data = rows[firsts[:differ]].tobytes()
+    numbers_of, firsts = distinct_rows(keys)
+    data = rows[firsts].tobytes()
     return Coded(numbers_of, [text(data[at : at + width]) for at in range(0, len(data), width)])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import IntEnum
 from typing import Any
 
@@ -125,6 +125,23 @@ class Verdicts:
 
     def __len__(self) -> int:
         return len(self.queries)
+
+
+def joined(parts: Sequence[Verdicts]) -> Verdicts:
+    """The verdicts on several batches, in their order, as those on one; of an incident its last state."""
+    if len(parts) == 1:
+        return parts[0]
+    queries = [_column([getattr(one.queries, name) for one in parts]) for name in QueryBatch.__dataclass_fields__]
+    columns = {
+        name: _column([getattr(one, name) for one in parts])
+        for name in ("domain", "features", "score", "severity", "reasons")
+    }
+    incidents = {incident.incident_id: incident for one in parts for incident in one.incidents}
+    return replace(parts[-1], queries=QueryBatch(*queries), incidents=tuple(incidents.values()), **columns)
+
+
+def _column(parts: Sequence[Any]) -> Any:
+    return np.concatenate(parts) if isinstance(parts[0], np.ndarray) else [one for part in parts for one in part]
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,9 +30,6 @@ from agents.kernels.state import (
 )
 from agents.windows import Flow as View
 
-QUIET_S = 3600.0
-"""An incident is over after so long without a query."""
-
 
 def single(number: float) -> float:
     """A number as the kernels keep their sums: 32 bits."""
@@ -171,6 +168,7 @@ class Flow:
     bytes_in: int = 0
     types: list[int] = field(default_factory=list)  # unusual ones, in the order in which they came
     last_numbered: tuple[int, str] = (0, "")
+    encoded_ts: float = -math.inf
     lent: float = 0.0
     alone: bool = False
     watched: bool = False
@@ -188,13 +186,12 @@ class Flow:
 
     def pause(self, ts: float) -> None:
         """An incident that was quiet for long is over; all that its windows hold has been told."""
-        if self.watched and ts - self.last_seen > QUIET_S:
+        if self.watched and ts - self.last_seen > 3600:
             self.watched = self.alone = False
             self.windows = [Window(seconds) for seconds in WINDOWS_S]
 
     def add(self, query: Query, discount: float) -> tuple[bool, list[float]]:
         """Count a query; whether its name is new, and what counts of it towards the limits (in the order of sums)."""
-        paused = self.queries == 0 or query.ts - self.last_seen >= BURST_S
         self.queries += 1
         self.last_seen = max(self.last_seen, query.ts)
         answers, choice = self._answers(query) / discount, self._choice(query) / discount
@@ -203,7 +200,9 @@ class Flow:
         amounts[INFORMATION] = single(single(information) / discount)
         amounts[ENCODED] = single(single(encoded) / discount)
         amounts[NAMES] = float(new)
-        amounts[ENCODED_NAMES] = single(1 / discount) if encoded > 0 and paused else 0.0
+        if encoded > 0:
+            amounts[ENCODED_NAMES] = single(1 / discount) if abs(query.ts - self.encoded_ts) >= BURST_S else 0.0
+            self.encoded_ts = query.ts
         amounts[ANSWERS], amounts[CHOICE] = single(answers), single(choice)
         if new or answers > 0 or choice > 0:
             self.note(query.ts, amounts)
@@ -272,18 +271,18 @@ class Flow:
 
     def _numbered(self, query: Query) -> float | None:
         """Bits of a name that differs from earlier ones in its numbers alone: which digits, and what they are
-        instead."""
+        instead; and which shape, where it is not that of the last one."""
         if query.numbered is None:
             return None
         (shape, digits), last = query.numbered, self.last_numbered
         self.last_numbered = query.numbered
-        changed = len(digits)
-        if last[0] == shape and len(last[1]) == len(digits):
+        bits = len(digits) * math.log2(10)
+        if last[0] == shape:
             changed = max(sum(a != b for a, b in zip(digits, last[1], strict=True)), 1)
-        if self.memory.add(shape):
-            return None
-        each = math.log2(10)
-        return min(len(digits) * each, changed * (each + math.log2(len(digits))))
+            bits = min(bits, changed * (math.log2(10) + math.log2(len(digits))))
+        else:
+            bits += math.log2(self.names + 2)
+        return None if self.memory.add(shape) else bits
 
     def view(self) -> View:
         """As agents/flows.py shows a flow."""

@@ -16,7 +16,7 @@ from agents.kernels.choosing import USUAL_TYPES
 from agents.kernels.crowd import DAY_S
 from agents.kernels.flows import CARRIER_NAMES, FAMILIAR_AGE_S, FAMILIAR_CLIENTS, FAMILIAR_FACTOR
 from agents.kernels.judging import PEAK_MIN, SCATTERED_BYTES, SCATTERED_NAMES, SWEEP_S
-from agents.kernels.policy import PART
+from agents.kernels.policy import PART, SPARED_DOMAINS
 from agents.kernels.state import (
     ANSWERS,
     CARRIERS_MAX,
@@ -147,7 +147,7 @@ class State:
     def _scatter(self, query: Query, flow: Flow, amounts: Sequence[float]) -> None:
         """A client's encoded names below domains of one or two of them add up in one flow."""
         found = self.scattered.get(query.client)
-        if flow.encoded_names == SCATTERED_NAMES + 1 and flow.lent > 0:
+        if flow.lent > 0 and flow.encoded > policy.SPREAD_SPARED_BYTES[86_400]:
             for window in found.windows if found else ():
                 window.take_back(flow.lent)
             flow.lent = 0.0
@@ -185,7 +185,7 @@ class State:
         evidence = _own(query.ts, flow, crowd)
         flow.alone = flow.alone or evidence.ratio >= self.factor
         if carries and not flow.alone:
-            evidence = _shared(evidence, query.ts, flow, self._sharing(flow.client), crowd)
+            evidence = _shared(evidence, query.ts, flow, self._sharing(flow.client), crowd, self.factor)
         evidence = self._scaled(flow, evidence, query)
         secret = new and query.secret
         if evidence.ratio >= 1 or flow.watched or secret:
@@ -257,30 +257,30 @@ def _own(ts: float, flow: Flow, crowd: float) -> Evidence:
     return best
 
 
-def _beyond(flow: Flow, number: int, ts: float) -> tuple[float, float, float]:
-    """Bytes and, of a fresh flow, names beyond what any domain may carry in a window; all its encoded names."""
-    sums, seconds = flow.windows[number].sums(ts), WINDOWS_S[number]
-    names = min(sums[ENCODED_NAMES], sums[ENCODED] / policy.FRESH_BYTES_A_NAME)
-    return (
-        sums[ENCODED] - policy.SPREAD_SPARED_BYTES[seconds],
-        names - policy.SPREAD_SPARED_NAMES[seconds] if _is_fresh(flow) else -math.inf,
-        sums[ENCODED_NAMES],
-    )
+def _carried(flow: Flow, number: int, ts: float) -> tuple[float, float, float]:
+    """Encoded bytes in a window, encoded names of a flow that is little else, and names."""
+    sums = flow.windows[number].sums(ts)
+    return sums[ENCODED], min(sums[ENCODED_NAMES], sums[ENCODED] / policy.FRESH_BYTES_A_NAME), sums[NAMES]
 
 
-def _shared(best: Evidence, ts: float, flow: Flow, carriers: Sequence[Flow], crowd: float) -> Evidence:
-    """The same for what a client's carriers carried together."""
+def _shared(best: Evidence, ts: float, flow: Flow, carriers: Sequence[Flow], crowd: float, factor: float) -> Evidence:
+    """The same for what a client's carriers carried together, each beyond what is spared."""
     for number, seconds in enumerate(WINDOWS_S):
         if seconds not in policy.SPREAD_BYTES:
             continue
-        own = _beyond(flow, number, ts)
-        each = [_beyond(carrier, number, ts) for carrier in carriers]
-        kinds = ("spread", policy.SPREAD_BYTES), ("spread fresh", policy.SPREAD_FRESH_NAMES)
-        for one, (kind, limits) in enumerate(kinds):
-            loud = [(carried[one], carried[2]) for carried in each if carried[one] > 0]
-            amount, names = sum(carried for carried, _ in loud), sum(names for _, names in loud)
-            if len(loud) > 1 and PART * len(loud) * own[one] >= amount:
-                best = _louder(best, seconds, limits, kind, amount, names, len(loud), crowd)
+        kinds = (
+            ("spread", policy.SPREAD_BYTES, policy.SPREAD_SPARED_BYTES, carriers),
+            ("spread fresh", policy.SPREAD_FRESH_NAMES, policy.SPREAD_SPARED_NAMES, list(filter(_is_fresh, carriers))),
+        )
+        for one, (kind, limits, spares, counted) in enumerate(kinds):
+            own, spare = _carried(flow, number, ts)[one], spares[seconds]
+            carried = [_carried(other, number, ts) for other in counted]
+            each = [(found[one], found[2]) for found in carried if found[0] > 0]
+            spared = min(sum(min(amount, spare) for amount, _ in each), SPARED_DOMAINS * spare)
+            amount, loud = sum(amount for amount, _ in each) - spared, sum(amount > spare for amount, _ in each)
+            has_part = PART * loud * (own - spare) >= amount or amount >= PART * limits[seconds] * crowd * factor
+            if len(each) > 1 and own > 0 and has_part and (one == 0 or _is_fresh(flow)):
+                best = _louder(best, seconds, limits, kind, amount, sum(n for _, n in each), len(each), crowd)
     return best
 
 

@@ -27,7 +27,7 @@ def stream(steps: Sequence[Step]) -> list[Query]:
         ts += GAPS_S[when % len(GAPS_S)]
         client, domain = CLIENTS[who % len(CLIENTS)], f"{where % 9}.example"
         labels = [f"{what % 40}", *(["shared"] if how % 4 == 1 else [])] if how % 11 else []
-        name = ".".join([*labels, domain])
+        name, digits = ".".join([*labels, domain]), f"{what % 40 % (10 ** (1 + how % 3))}"
         parts = tuple(Part(key_of("." + one), BITS[key_of(one) % len(BITS)], key_of(one) % 3 > 0) for one in labels)
         found.append(
             Query(
@@ -39,9 +39,7 @@ def stream(steps: Sequence[Step]) -> list[Query]:
                 parts,
                 qtype=QTYPES[more % len(QTYPES)],
                 rlen=-1 if more % 3 == 0 else more % 2500,
-                numbered=(key_of(f"#{what % 3}"), f"{what % 40 % (10 ** (1 + how % 3))}")
-                if labels and how % 3
-                else None,
+                numbered=(key_of(f"#{what % 3}/{len(digits)}"), digits) if labels and how % 3 else None,
                 discount=(1.0, 1.0, 1.0, 3.0, 20.0)[where % 5],
                 secret=how % 50 == 7,
                 scoped=how % 13 == 5,

@@ -51,23 +51,25 @@ def answers(state: State, asked: Asked, i: int, flow: Any) -> float:
 def _numbered(state: State, asked: Asked, i: int, flow: Any) -> float:
     """Bits of a new name that differs from earlier ones of its flow in its numbers alone; NONE for any other.
 
-    Which digits are not those of the last one, and what they are instead; never more than all digits spelled out.
+    Which digits are not those of the last one, and what they are instead, never more than all of them; and which shape,
+    where it is not that of the last one.
     """
     shape, digits = asked.shape[i], asked.digits[i]
     if digits == 0:
         return NONE
     known = not remember(flow, state.clients[flow["client"]], state.pool, state.room, shape)
     count = int(digits >> np.uint64(COUNT_AT))
-    changed = count
-    if flow["shape"] == shape and flow["digits"] >> np.uint64(COUNT_AT) == digits >> np.uint64(COUNT_AT):
+    bits = count * DIGIT_BITS
+    if flow["shape"] == shape:
         differ, changed = (flow["digits"] ^ digits) & DIGITS_MASK, 0
         while differ:
             changed += (differ & np.uint64(15)) != 0
             differ >>= np.uint64(4)
+        bits = min(bits, max(changed, 1) * (DIGIT_BITS + math.log2(count)))
+    else:
+        bits += math.log2(flow["names"] + 2)
     flow["shape"], flow["digits"] = shape, digits
-    if not known:
-        return NONE
-    return min(count * DIGIT_BITS, max(changed, 1) * (DIGIT_BITS + math.log2(count)))
+    return bits if known else NONE
 
 
 @kernel_in_place

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -69,6 +70,7 @@ def enter_all(flows: NDArray[Any], index: NDArray[np.int32], count: int) -> None
 @kernel_in_place
 def clear(flow: Any) -> None:
     """A row as it is before its first query."""
+    flow["encoded_ts"] = -math.inf
     flow["shape"] = flow["digits"] = 0
     flow["leaked"] = flow["encoded"] = flow["single_ts"] = 0.0
     for one in range(SUMS):

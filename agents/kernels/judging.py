@@ -26,7 +26,7 @@ from agents.kernels.flows import (
     is_full,
     make,
 )
-from agents.kernels.policy import FACTOR_AT, QUIET_AT, clear, loudest, own, shared
+from agents.kernels.policy import DAY, FACTOR_AT, QUIET_AT, SPARED_BYTES, clear, loudest, own, shared
 from agents.kernels.seen import POOL, POOL_MAX, ROW_WORDS
 from agents.kernels.state import (
     ANSWERS,
@@ -49,7 +49,7 @@ from agents.kernels.windows import ROWS, note, settle, take_back
 SCATTERED_NAMES, SCATTERED_BYTES = 2, 6.0
 """A domain that a client asked for at most so many encoded names, of at least so many bytes each, is one of many."""
 BURST_S = 1.0
-"""Names asked for sooner after another query below their domain are one burst: a page takes many hosts at once. A
+"""Encoded names of one domain that come sooner one after the other are one burst: a page takes many hosts at once. A
 carrier as fast as that is found by its bytes."""
 SCATTERED_KEY = np.uint64(0x5CA77E12ED)
 PEAK_MIN = 0.2
@@ -125,7 +125,7 @@ def _scatter(
     """Count a name below a domain of one or two names for its client: throw-away domains add up."""
     ts, flow = asked.ts[i], state.flows[row]
     client = state.clients[flow["client"]]
-    if flow["encoded_names"] == SCATTERED_NAMES + 1 and flow["lent"] > 0:  # it counts by itself from now on
+    if flow["lent"] > 0 and flow["encoded"] > limits[SPARED_BYTES, DAY]:  # it counts by itself from now on
         if client["scattered"] != NONE:
             take_back(state.flows[client["scattered"]], state.windows, flow["lent"])
         flow["lent"] = 0.0
@@ -198,14 +198,15 @@ def _count(state: State, asked: Asked, i: int, flow: Any, discount: float, amoun
     ts = asked.ts[i]
     for one in range(SUMS):
         amounts[one] = 0.0
-    paused = flow["queries"] == 0 or ts - flow["last_seen"] >= BURST_S
     flow["queries"] += 1
     flow["last_seen"] = max(flow["last_seen"], ts)
     answered = answers(state, asked, i, flow) / discount
     chosen = choice(state, asked, i, flow) / discount
     new = price(state, asked, i, flow, amounts)
     if new or answered > 0 or chosen > 0:
-        amounts[ENCODED_NAMES] = 1 / discount if amounts[ENCODED] > 0 and paused else 0.0
+        if amounts[ENCODED] > 0:
+            amounts[ENCODED_NAMES] = 1 / discount if abs(ts - flow["encoded_ts"]) >= BURST_S else 0.0
+            flow["encoded_ts"] = ts
         amounts[INFORMATION] /= discount
         amounts[ENCODED] /= discount
         amounts[NAMES] = 1.0 if new else 0.0

@@ -37,8 +37,6 @@ def _shape(data: Any, at: Any, end: Any, text: NDArray[np.uint8]) -> tuple[int, 
                 if count > DIGITS_MAX or run > (RUN_MAX if letters else ALONE_MAX):
                     return 0, none
                 digits = (digits << np.uint64(4)) | np.uint64(byte - _ZERO)
-                if run > 1:
-                    continue
                 byte = _ZERO
             elif _A <= byte <= _Z:
                 if run:

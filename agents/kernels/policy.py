@@ -19,9 +19,12 @@ from agents.kernels.state import (
     NONE,
     SHARING_MAX,
     SUMS,
+    WINDOWS_S,
     Kind,
 )
 from agents.kernels.windows import COUNT, sums
+
+DAY = WINDOWS_S.index(86_400)
 
 (
     BY_INFORMATION,
@@ -33,11 +36,14 @@ from agents.kernels.windows import COUNT, sums
     BY_SCATTERED,
     BY_CHOICE,
 ) = (int(kind) for kind in Kind if kind != Kind.SECRET)
-SPARED_BYTES, SPARED_NAMES = len(Kind) - 1, len(Kind)
+SPARED_BYTES, SPARED_NAMES = len(Kind), len(Kind) + 1
 """Rows of `limits` below the kinds': what each carrier may carry before it adds to its client's sum."""
-LIMIT_ROWS = len(Kind) + 1
+LIMIT_ROWS = len(Kind) + 2
+SPARED_DOMAINS = 20
+"""Domains of one client that are spared it at a time, at most."""
 PART = 2
-"""Part of the mean, as its divisor, from which a carrier has its part in what several carried."""
+"""Part of the mean, as its divisor, from which a carrier has its part in what several carried; and how many times over
+the limit that must be for every carrier to have it."""
 MIN_NAMES_AT, FRESH_BYTES_AT, FRESH_ENCODED_AT, FRESH_NAME_AT, FACTOR_AT, SCATTERED_AT, QUIET_AT = range(7)
 """Places in `rules`, which agents/policy.py fills."""
 RULES = 7
@@ -105,21 +111,34 @@ def own(
         _louder(evidence, limits[BY_INFORMATION, number], BY_INFORMATION, number, total[INFORMATION], names)
         _louder(evidence, limits[BY_ENCODED, number], BY_ENCODED, number, total[ENCODED], names)
         if fresh:
-            amount = min(total[ENCODED_NAMES], total[ENCODED] / rules[FRESH_BYTES_AT])
+            amount = _short(total, rules)
             _louder(evidence, limits[BY_FRESH, number] * times, BY_FRESH, number, amount, names)
 
 
 @kernel_in_place
-def _bytes_beyond(total: NDArray[np.float64], limits: NDArray[np.float64], number: int) -> float:
-    return float(total[ENCODED] - limits[SPARED_BYTES, number])
+def _short(total: NDArray[np.float64], rules: NDArray[np.float64]) -> float:
+    """Names that carry enough."""
+    return float(min(total[ENCODED_NAMES], total[ENCODED] / rules[FRESH_BYTES_AT]))
 
 
 @kernel_in_place
-def _names_beyond(
-    total: NDArray[np.float64], limits: NDArray[np.float64], rules: NDArray[np.float64], number: int
-) -> float:
-    """Names that carry enough, beyond those spared."""
-    return float(min(total[ENCODED_NAMES], total[ENCODED] / rules[FRESH_BYTES_AT]) - limits[SPARED_NAMES, number])
+def _together(
+    evidence: Any,
+    limit: float,
+    kind: int,
+    number: int,
+    own: float,
+    spare: float,
+    found: Any,
+    names: float,
+    factor: float,
+) -> None:
+    """Evidence of what several carriers carried: found = (sum, the part of it that is spared, how many, loud ones)."""
+    amount, spared, count, loud = found
+    amount -= min(spared, SPARED_DOMAINS * spare)
+    has_part = PART * loud * (own - spare) >= amount or amount >= PART * limit * factor
+    if count > 1 and own > 0 and has_part:
+        _louder(evidence, limit, kind, number, amount, names, count)
 
 
 @kernel_in_place
@@ -144,25 +163,30 @@ def shared(
     for number in range(COUNT):
         if limits[BY_SPREAD, number] == np.inf and limits[BY_SPREAD_FRESH, number] == np.inf:
             continue
-        encoded = names = short = short_names = 0.0
-        count = short_count = 0
+        spare, spare_names = limits[SPARED_BYTES, number], limits[SPARED_NAMES, number]
+        encoded = spared = names = short = short_spared = short_names = 0.0
+        count = loud = short_count = short_loud = 0
         for i in range(client["carriers"]):
             carrier = flows[carriers[client["carriers_at"], i]]
             if carrier["alone"]:
                 continue
             sums(windows[carrier["windows"]], ts, number, total)
-            beyond = _bytes_beyond(total, limits, number)
-            if beyond > 0:
-                encoded, names, count = encoded + beyond, names + total[ENCODED_NAMES], count + 1
-            beyond = _names_beyond(total, limits, rules, number)
-            if beyond > 0 and is_fresh(carrier, rules):
-                short, short_names, short_count = short + beyond, short_names + total[ENCODED_NAMES], short_count + 1
+            if total[ENCODED] <= 0:
+                continue
+            encoded, spared, names = encoded + total[ENCODED], spared + min(total[ENCODED], spare), names + total[NAMES]
+            count, loud = count + 1, loud + (total[ENCODED] > spare)
+            if is_fresh(carrier, rules):
+                amount = _short(total, rules)
+                short, short_spared = short + amount, short_spared + min(amount, spare_names)
+                short_count, short_loud = short_count + 1, short_loud + (amount > spare_names)
+                short_names += total[NAMES]
         sums(windows[flow["windows"]], ts, number, total)
-        if count > 1 and PART * count * _bytes_beyond(total, limits, number) >= encoded:
-            _louder(evidence, limits[BY_SPREAD, number] * times, BY_SPREAD, number, encoded, names, count)
-        if short_count > 1 and fresh and PART * short_count * _names_beyond(total, limits, rules, number) >= short:
-            limit = limits[BY_SPREAD_FRESH, number] * times
-            _louder(evidence, limit, BY_SPREAD_FRESH, number, short, short_names, short_count)
+        found, own_short = (encoded, spared, count, loud), _short(total, rules)
+        limit, factor = limits[BY_SPREAD, number] * times, rules[FACTOR_AT]
+        _together(evidence, limit, BY_SPREAD, number, total[ENCODED], spare, found, names, factor)
+        if fresh:
+            found, limit = (short, short_spared, short_count, short_loud), limits[BY_SPREAD_FRESH, number] * times
+            _together(evidence, limit, BY_SPREAD_FRESH, number, own_short, spare_names, found, short_names, factor)
 
 
 @kernel_in_place

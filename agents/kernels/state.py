@@ -34,6 +34,7 @@ FLOW = np.dtype(
         ("last_seen", np.float64),
         ("leaked", np.float64),  # bytes of information in new names and in the choice of record types
         ("encoded", np.float64),  # the part of it that read as encoded
+        ("encoded_ts", np.float64),  # of its last encoded name, -inf = none
         ("shape", np.uint64),  # of its last numbered name; 0 = none yet
         ("digits", np.uint64),  # of that name
         ("single_ts", np.float64),  # of the only name, while `windows` is NONE

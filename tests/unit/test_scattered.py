@@ -112,7 +112,9 @@ def test_a_domain_that_becomes_a_carrier_of_its_own_takes_its_part_back(others: 
     assert SCATTERED_NAMES == 2
     judged.ask(ask("a", domain="own.com"), ask("b", domain="own.com", bits=160.0))
     assert scattered_sum(judged) == 10 * others + 30
-    judged.ask(ask("c", domain="own.com"))
+    judged.ask(ask("c", domain="own.com", bits=80.0))
+    assert scattered_sum(judged) == 10 * others + 30, "as long as it is spared as a carrier"
+    judged.ask(ask("c2", domain="own.com", bits=160.0))
     assert scattered_sum(judged) == 10 * others
     judged.ask(ask("d", domain="own.com"))
     assert scattered_sum(judged) == 10 * others, "once"
@@ -120,7 +122,7 @@ def test_a_domain_that_becomes_a_carrier_of_its_own_takes_its_part_back(others: 
 
 def test_a_part_that_is_the_only_one_is_taken_back_too() -> None:
     judged = Judged()
-    judged.ask(ask("a", domain="own.com"), ask("b", domain="own.com", bits=8.0), ask("c", domain="own.com"))
+    judged.ask(ask("a", domain="own.com"), ask("b", domain="own.com", bits=8.0), ask("c", domain="own.com", bits=400.0))
     judged.ask(ask(1, domain="1.com"))
     assert scattered_sum(judged) == 10
 
