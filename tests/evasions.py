@@ -15,6 +15,7 @@ import string
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import count, pairwise
 
 from agents.leak import encoded
 from agents.model import Model
@@ -179,6 +180,31 @@ def _host_numbers(rng: random.Random) -> Iterator[Sent]:
         )
 
 
+def _free_runs(rng: random.Random) -> Iterator[Sent]:
+    """Fifteen digits that stay but for one, cut into eight numbers anew each time."""
+    digits = [rng.randrange(10) for _ in range(15)]
+    while True:
+        digits[rng.randrange(15)] = rng.randrange(10)
+        cuts = [0, *sorted(rng.sample(range(1, 15), 7)), 15]
+        runs = ["".join(map(str, digits[a:b])) for a, b in pairwise(cuts)]
+        if max(map(len, runs)) <= 4:
+            yield Sent("-".join(f"h{run}" for run in runs) + ".evil-tunnel.net", 2.0)
+
+
+def _filled(rng: random.Random) -> Iterator[Sent]:
+    """Four bytes a name, a few a quarter of an hour, and half a second before each a name that everybody has."""
+    while True:
+        yield Sent("www.evil-tunnel.net", 0, 240)
+        yield Sent(f"{encoded(rng, 4)}.evil-tunnel.net", 4, 0.5)
+
+
+def _sparse(rng: random.Random) -> Iterator[Sent]:
+    """Three names of five bytes in a second below each new domain: all that a domain is spared, and one burst."""
+    for number in count():
+        for _ in range(3):
+            yield Sent(f"{encoded(rng, 5)}.zone{number}-host.com", 5, 0.4)
+
+
 EVASIONS = (
     Evasion("base32, no evasion", _plain, 150),
     Evasion("padding: 20 repeats a name", _padded, 150),
@@ -199,6 +225,9 @@ EVASIONS = (
     Evasion("names of 255 octets", _longest, 350),
     Evasion("four characters a query", _counted, 150),
     Evasion("the numbers of hosts", _host_numbers, 900),
+    Evasion("how digits are cut into numbers", _free_runs, 100),
+    Evasion("a known name before each of four bytes", _filled, 150),
+    Evasion("three short names at once below each of many domains", _sparse, 900),
     Evasion("the choice among eight record types alone", _type_choice(EIGHT_TYPES), 650),
     Evasion("the choice among sixteen record types alone", _type_choice(SIXTEEN_TYPES), 320),
     Evasion("the same, of a domain's own name", _type_choice(SIXTEEN_TYPES, "evil-tunnel.net"), 320),

@@ -182,7 +182,7 @@ class State:
     def _weigh(self, query: Query, flow: Flow, new: bool) -> Evidence:
         carries = query.discount <= 1 and query.client != "" and self._carry(flow)
         crowd = self.clients[flow.client].crowd
-        evidence = _own(query.ts, flow, crowd)
+        evidence = _own(query.ts, flow)
         flow.alone = flow.alone or evidence.ratio >= self.factor
         if carries and not flow.alone:
             evidence = _shared(evidence, query.ts, flow, self._sharing(flow.client), crowd, self.factor)
@@ -240,7 +240,7 @@ def _is_fresh(flow: Flow) -> bool:
     return encoded >= policy.FRESH_ENCODED_SHARE and new >= policy.FRESH_NAME_SHARE
 
 
-def _own(ts: float, flow: Flow, crowd: float) -> Evidence:
+def _own(ts: float, flow: Flow) -> Evidence:
     """The limit that one flow is nearest to, or furthest beyond."""
     best, enough = NOTHING, flow.names >= policy.MIN_NAMES
     for window in flow.windows:
@@ -253,7 +253,7 @@ def _own(ts: float, flow: Flow, crowd: float) -> Evidence:
             best = _louder(best, seconds, policy.ENCODED_BYTES, "encoded", sums[ENCODED], names)
         if enough and _is_fresh(flow):
             amount = min(sums[ENCODED_NAMES], sums[ENCODED] / policy.FRESH_BYTES_A_NAME)
-            best = _louder(best, seconds, policy.FRESH_NAMES, "fresh", amount, names, 1, crowd)
+            best = _louder(best, seconds, policy.FRESH_NAMES, "fresh", amount, names)
     return best
 
 
@@ -276,7 +276,7 @@ def _shared(best: Evidence, ts: float, flow: Flow, carriers: Sequence[Flow], cro
             own, spare = _carried(flow, number, ts)[one], spares[seconds]
             carried = [_carried(other, number, ts) for other in counted]
             each = [(found[one], found[2]) for found in carried if found[0] > 0]
-            spared = min(sum(min(amount, spare) for amount, _ in each), SPARED_DOMAINS * spare)
+            spared = min(sum(min(amount, spare) for amount, _ in each), SPARED_DOMAINS * spare * crowd)
             amount, loud = sum(amount for amount, _ in each) - spared, sum(amount > spare for amount, _ in each)
             has_part = PART * loud * (own - spare) >= amount or amount >= PART * limits[seconds] * crowd * factor
             if len(each) > 1 and own > 0 and has_part and (one == 0 or _is_fresh(flow)):

@@ -8,8 +8,8 @@ from typing import Any
 from agents.kernels import kernel_in_place
 
 CROWD_DOMAINS, CROWD_MAX = 500, 4.0
-"""Domains that a client asks below in a day from which it stands for several: what adds up over domains, and a few
-keyed hosts of one, may be more in proportion, up to so many times. Limits in bytes below one domain stay."""
+"""Domains that a client asks below in a day from which it stands for several: what adds up over
+domains may be more in proportion, up to so many times. Limits below one domain stay."""
 DAY_S = 86_400
 
 

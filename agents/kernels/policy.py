@@ -112,7 +112,7 @@ def own(
         _louder(evidence, limits[BY_ENCODED, number], BY_ENCODED, number, total[ENCODED], names)
         if fresh:
             amount = _short(total, rules)
-            _louder(evidence, limits[BY_FRESH, number] * times, BY_FRESH, number, amount, names)
+            _louder(evidence, limits[BY_FRESH, number], BY_FRESH, number, amount, names)
 
 
 @kernel_in_place
@@ -131,11 +131,12 @@ def _together(
     spare: float,
     found: Any,
     names: float,
+    times: float,
     factor: float,
 ) -> None:
     """Evidence of what several carriers carried: found = (sum, the part of it that is spared, how many, loud ones)."""
     amount, spared, count, loud = found
-    amount -= min(spared, SPARED_DOMAINS * spare)
+    amount, limit = amount - min(spared, SPARED_DOMAINS * spare * times), limit * times
     has_part = PART * loud * (own - spare) >= amount or amount >= PART * limit * factor
     if count > 1 and own > 0 and has_part:
         _louder(evidence, limit, kind, number, amount, names, count)
@@ -181,12 +182,15 @@ def shared(
                 short_count, short_loud = short_count + 1, short_loud + (amount > spare_names)
                 short_names += total[NAMES]
         sums(windows[flow["windows"]], ts, number, total)
-        found, own_short = (encoded, spared, count, loud), _short(total, rules)
-        limit, factor = limits[BY_SPREAD, number] * times, rules[FACTOR_AT]
-        _together(evidence, limit, BY_SPREAD, number, total[ENCODED], spare, found, names, factor)
+        found, own, factor = (encoded, spared, count, loud), total[ENCODED], rules[FACTOR_AT]
+        _together(evidence, limits[BY_SPREAD, number], BY_SPREAD, number, own, spare, found, names, times, factor)
         if fresh:
-            found, limit = (short, short_spared, short_count, short_loud), limits[BY_SPREAD_FRESH, number] * times
-            _together(evidence, limit, BY_SPREAD_FRESH, number, own_short, spare_names, found, short_names, factor)
+            found, own, limit = (
+                (short, short_spared, short_count, short_loud),
+                _short(total, rules),
+                limits[BY_SPREAD_FRESH, number],
+            )
+            _together(evidence, limit, BY_SPREAD_FRESH, number, own, spare_names, found, short_names, times, factor)
 
 
 @kernel_in_place
