@@ -1,6 +1,6 @@
 """Sessions of malware and tools that nothing here was tuned to, laid over a benign client, and when they are found.
 
-    python -m tests.families        prints the table of docs/detection.md
+    python -m tests.families        prints the table of docs/detection-families.md
 
 Each family asks as public reports say it does (tests/families_*.py), in two ways: beacons alone, and with something
 to tell.
