@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
+from contextlib import closing
 
 from agents import bootstrap
 from agents.settings import Settings
@@ -14,7 +15,7 @@ from agents.supervisor import supervise
 def listen(settings: Settings, options: argparse.Namespace) -> int:
     """`dns-tunnel listen`."""
     bootstrap.check(settings)
-    return supervise(settings, [], lambda: None)
+    return _ended(settings, supervise(settings, [], lambda: None))
 
 
 def run(settings: Settings, options: argparse.Namespace) -> int:
@@ -26,7 +27,14 @@ def run(settings: Settings, options: argparse.Namespace) -> int:
     def console(ready: Callable[[], None]) -> int:
         return live(processes.serve(settings, ("api", "scheduler"), ready))
 
-    return supervise(settings, [("console", console)], lambda: print(_welcome(settings), flush=True))
+    code = supervise(settings, [("console", console)], lambda: print(_welcome(settings), flush=True))
+    return _ended(settings, code)
+
+
+def _ended(settings: Settings, code: int) -> int:
+    with closing(bootstrap.store_of(settings)) as store:
+        store.fold()
+    return code
 
 
 def _welcome(settings: Settings) -> str:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import ipaddress
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from dotenv import dotenv_values
+from dotenv.parser import parse_stream
 from pydantic import AfterValidator, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
@@ -253,8 +255,18 @@ def unknown_names(path: Path = Path(".env")) -> list[str]:
     ]
 
 
+def _see_lines(path: Path = Path(".env")) -> None:
+    """Raise SettingsError for a line of `.env` that says nothing: it would be left out, and the program would start."""
+    if path.is_file():
+        with suppress(UnicodeDecodeError), path.open(encoding="utf-8") as file:
+            for binding in parse_stream(file):
+                if binding.error:
+                    raise SettingsError(f"cannot read .env: line {binding.original.line} is not NAME=value")
+
+
 def load(**overrides: Any) -> Settings:
     """Read all settings. Raises SettingsError with one line that names the first bad one."""
+    _see_lines()
     try:
         settings = Settings(**overrides)
     except UnicodeDecodeError as error:

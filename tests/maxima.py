@@ -69,7 +69,7 @@ def main() -> None:
         window = WINDOWS_S.index(seconds)
         found = [highest(open_source([path], "auto", {53}).batches(BATCH), kind, window) for path in captures]
         alike, limit = highest(looks_alike, kind, window), limits_of().table[kind, window]
-        nearest = (f"{one:.0f}" if one else f"below {limit / FINE * PEAK_MIN:.1g}" for one in (alike, max(found)))
+        nearest = (f"{one:.0f}" if one else f"below {limit / FINE * PEAK_MIN:.2g}" for one in (alike, max(found)))
         print(f"| {text} | {limit:.0f} | {' | '.join(nearest)} |", flush=True)
 
 

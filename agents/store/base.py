@@ -79,6 +79,10 @@ class Store(ABC):
     def close(self) -> None:
         self._engine.dispose()
 
+    @abstractmethod
+    def fold(self) -> None:
+        """Nobody else uses the database any more: put what lies beside it into it. Never raises."""
+
     def prepare(self, days: Sequence[int]) -> None:
         """Make room for rows of days to come, so that no writer needs to at midnight."""
         with self._guard("make room for days to come"):

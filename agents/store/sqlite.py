@@ -7,7 +7,7 @@ import fcntl
 import sqlite3
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -47,7 +47,7 @@ class SqliteStore(Store):
     def __init__(self, url: URL) -> None:
         if not url.database or url.database == ":memory:":
             raise StoreError("cannot use DATABASE_URL: SQLite needs a file, as in sqlite:////var/lib/queries.db")
-        self._path = Path(url.database)
+        self._path, self._inode = Path(url.database), 0
         # isolation_level None: transactions begin where `_on_begin` says, not where the driver guesses.
         engine = create_engine(url, connect_args={"timeout": BUSY_S, "isolation_level": None})
         event.listen(engine, "connect", _on_connect)
@@ -96,6 +96,12 @@ class SqliteStore(Store):
             kind = StoreError if error.errno in (errno.ENOSPC, errno.EDQUOT) else StoreUnusableError
             raise kind(f"cannot open database {self._path}: {error.strerror}") from None
 
+    def fold(self) -> None:
+        """The file alone is the database then: a copy of it is whole, and another in its place meets no older log."""
+        if self._path.exists():
+            with suppress(StoreError), self._guard("fold"), closing(self._engine.raw_connection()) as connection:
+                connection.cursor().execute("PRAGMA wal_checkpoint(TRUNCATE)")
+
     def drop_old(self, before_day: int) -> bool:
         dropped, last = 0, DELETE_CHUNK
         with self._guard("drop old queries"):
@@ -112,7 +118,15 @@ class SqliteStore(Store):
         """One table holds all days."""
 
     def _insert(self, connection: Connection, columns: Columns) -> None:
+        self._look()
         connection.connection.cursor().executemany(_INSERT, zip(*columns.lists(), strict=True))  # type: ignore[arg-type]
+
+    def _look(self) -> None:
+        """See that what is written to is still there: an open file that was removed takes all, and keeps nothing."""
+        inode = self._path.stat().st_ino if self._path.exists() else 0
+        self._inode = self._inode or inode
+        if inode != self._inode:
+            raise StoreUnusableError(f"cannot write a batch: the file was removed or replaced ({self._path}); restart")
 
     def _found(self, connection: Connection, statement: Select[Any]) -> Found:
         cursor = connection.execute(statement).cursor  # the driver's own tuples: one object a row is enough

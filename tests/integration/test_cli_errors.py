@@ -76,6 +76,10 @@ def test_a_bad_line_in_the_env_file_is_like_a_bad_setting(tmp_path: Path) -> Non
     (tmp_path / ".env").write_text("LISTEN_PORT=abc\n")
     done = call(tmp_path, "run")
     assert (done.code, is_one_line(done)) == (2, True), done
+    for text in ("# fine\njust a line\n", "LISTEN_PORT=5400\nAPI_PORT: 8054\n", "LISTEN_PORT=5400\nAPI_TOKEN='abc\n"):
+        (tmp_path / ".env").write_text(text)
+        done = call(tmp_path, "run")
+        assert (done.code, done.err) == (2, "dns-tunnel: cannot read .env: line 2 is not NAME=value\n")
     (tmp_path / ".env").write_bytes(b"LISTEN_PORT=\xff\xfe\n")
     done = call(tmp_path, "run")
     assert (done.code, is_one_line(done)) == (2, True), done

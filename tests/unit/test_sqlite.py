@@ -79,6 +79,30 @@ def test_a_database_that_has_no_room_spools(tmp_path: Path) -> None:
         assert (sink.counts.stored, sink.counts.spooled, sink.counts.lost) == (0, 2000, 0)
 
 
+def test_a_file_that_is_removed_while_it_is_open_takes_nothing_more(tmp_path: Path) -> None:
+    path = tmp_path / "x.db"
+    with contextlib.closing(opened(path)) as store:
+        store.migrate()
+        sink = SpoolingSink(store, tmp_path / "spool", 1 << 20, retry_s=3600)
+        sink.accept(verdicts(["a.test"]))
+        path.unlink()
+        sink.accept(verdicts(["b.test"]))
+        sink.close()
+    assert (sink.counts.stored, sink.counts.spooled) == (1, 1)
+
+
+def test_once_folded_the_file_alone_is_the_database(tmp_path: Path) -> None:
+    path = tmp_path / "x.db"
+    with contextlib.closing(opened(path)) as store:
+        store.migrate()
+        store.write(verdicts(["a.test"]), "1")
+        store.fold()
+        (tmp_path / "copy.db").write_bytes(path.read_bytes())
+    assert not Path(f"{path}-wal").exists()
+    with contextlib.closing(opened(tmp_path / "copy.db")) as copy:
+        assert copy.rows_of_batch("1", 0, 2e9) == 1
+
+
 def test_a_database_that_is_spoilt_while_it_runs_is_an_error_in_the_log(tmp_path: Path) -> None:
     path = tmp_path / "x.db"
     with contextlib.closing(opened(path)) as store, capture_logs() as lines:
