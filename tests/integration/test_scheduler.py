@@ -14,6 +14,7 @@ from sqlalchemy.exc import OperationalError
 
 from agents.errors import BusyError, SettingsError, StoreError
 from agents.scheduler import MAINTAIN, RETRAIN, TABLE, RetrainScheduler
+from tests.listening import wait_until
 
 YEARLY = "0 2 1 1 *"
 
@@ -76,6 +77,8 @@ def test_the_next_run_is_known(url: str) -> None:
 def test_a_run_that_the_clock_jumped_over_is_begun_when_somebody_asks(url: str) -> None:
     job = Job()
     with scheduler(url, job) as one:
+        sleep = one._scheduler._event
+        wait_until(lambda: sleep._cond._waiters and not sleep.is_set())
         set_due(url, RETRAIN, -86_400)  # as if the clock had been set forward: it sleeps until next year
         assert not job.ran.wait(0.5)
         one.next_run()
