@@ -234,7 +234,7 @@ class AlertSink:
 
     def _work(self) -> None:
         with asyncio.Runner() as runner:
-            while (due := self._next()) is not None:
+            while (due := self._queue.get()) is not None:
                 if self._outbox.begin(due):
                     results = runner.run(self._manager.send_claimed(due.incident))
                     self._outbox.done(due)
@@ -247,6 +247,3 @@ class AlertSink:
         self.counts["sent" if any(one.ok for one in results) else "failed"] += 1
         for bad in (one for one in results if not one.ok):
             _log.error("alert_failed", channel=bad.channel, error=bad.error)
-
-    def _next(self) -> Due | None:
-        return self._queue.get()

@@ -174,8 +174,8 @@ def _weigh(
     """Evidence of a query's flow as it is now, the query counted."""
     ts, flow, evidence = asked.ts[i], state.flows[row], told.evidence[i]
     clear(evidence)
-    carries = asked.discount[i] <= 1 and not state.clients[flow["client"]]["nobody"] and carry(state, row)
     client = state.clients[flow["client"]]
+    carries = asked.discount[i] <= 1 and not client["nobody"] and carry(state, row)
     own(evidence, ts, flow, client, state.windows, limits, rules, total)
     if evidence["ratio"] >= rules[FACTOR_AT]:
         flow["alone"] = 1

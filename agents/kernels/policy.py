@@ -88,7 +88,7 @@ def own(
     if flow["windows"] == NONE:
         return
     enough = flow["names"] >= rules[MIN_NAMES_AT]
-    fresh, times = enough and is_fresh(flow, rules), crowd(client)
+    fresh = enough and is_fresh(flow, rules)
     for number in range(COUNT):
         sums(windows[flow["windows"]], ts, number, total)
         names = total[NAMES]
@@ -96,7 +96,7 @@ def own(
             if flow["names"] >= rules[SCATTERED_AT]:
                 _louder(
                     evidence,
-                    limits[BY_SCATTERED, number] * times,
+                    limits[BY_SCATTERED, number] * crowd(client),
                     BY_SCATTERED,
                     number,
                     total[ENCODED],

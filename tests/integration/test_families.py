@@ -24,17 +24,15 @@ def _name(family: Family) -> str:
     return family.name
 
 
-@pytest.mark.parametrize("family", TELLING, ids=_name)
-def test_a_session_with_something_to_tell_is_found(family: Family) -> None:
-    found = measured(family, task=True)
-    print(f"{family.name}: {found.queries} queries, {found.seconds:.0f} s, {found.carried:.0f} bytes")
-    assert 0 < found.queries <= QUERIES
-    assert found.carried <= BYTES
-
-
-@pytest.mark.parametrize("family", BEACONS, ids=_name)
-def test_beacons_that_carry_something_new_are_found(family: Family) -> None:
-    found = measured(family, task=False)
+@pytest.mark.parametrize(
+    ("family", "task"),
+    [
+        *(pytest.param(family, True, id=f"{family.name} with something to tell") for family in TELLING),
+        *(pytest.param(family, False, id=f"{family.name} idle") for family in BEACONS),
+    ],
+)
+def test_a_session_that_carries_something_new_is_found(family: Family, task: bool) -> None:
+    found = measured(family, task)
     print(f"{family.name}: {found.queries} queries, {found.seconds:.0f} s, {found.carried:.0f} bytes")
     assert 0 < found.queries <= QUERIES
     assert found.carried <= BYTES
