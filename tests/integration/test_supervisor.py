@@ -225,7 +225,7 @@ def dying(self, *given):
 
 @pytest.mark.parametrize(
     ("module", "owner", "method", "thread"),
-    [("judge", "Judge", "_poll_known", "ticker"), ("alerting", "AlertSink", "_next", "alerts")],
+    [("judge", "Judge", "_poll_known", "ticker"), ("alerting", "AlertSink", "_work", "alerts")],
 )
 def test_a_thread_that_dies_ends_its_process_which_is_started_again(
     tmp_path: Path, module: str, owner: str, method: str, thread: str
