@@ -14,6 +14,7 @@ from agents.kernels.udp_sockets import choose_socket, claim_id
 from agents.kernels.udp_state import (
     ADDRESS_SIZE,
     BATCH,
+    CONTROL_ROOM,
     CONTROL_SIZE,
     LONG,
     QUERY_MAX,
@@ -24,16 +25,12 @@ from agents.kernels.udp_state import (
 )
 
 _QUERY_AT = offset_of(SLOT, "query")
-_CONTROL_ROOM = 64
 
 
 @kernel_in_place
 def on_queries(s: State, port: int, now: int) -> None:
     """Take one batch from a socket. now: monotonic nanoseconds."""
-    c, wildcard = s.cells[0], s.ports[port].wildcard
-    for place in range(BATCH):
-        header = s.from_clients[place]
-        header.name_size, header.control_size, header.flags = ADDRESS_SIZE, _CONTROL_ROOM if wildcard else 0, 0
+    c = s.cells[0]
     count = recvmmsg(s.ports[port].fd, s.from_clients.ctypes.data, BATCH, 0, 0)
     if count <= 0:
         return
@@ -44,6 +41,9 @@ def on_queries(s: State, port: int, now: int) -> None:
         _on_query(s, port, place, ts, now)
     flush(s)
     send_replies(s, port)
+    for place in range(count):  # as datapath_state made them: the system call shrinks what it does not fill
+        header = s.from_clients[place]
+        header.name_size, header.control_size, header.flags = ADDRESS_SIZE, CONTROL_ROOM, 0
     c.target = NONE
 
 

@@ -23,6 +23,8 @@ ADDRESS_SIZE = 28
 """struct sockaddr_in6; sockaddr_in has 16 (ip(7), ipv6(7))."""
 CONTROL_SIZE = 40
 """One IPV6_PKTINFO with its header (ipv6(7)); IP_PKTINFO has 32 (ip(7))."""
+CONTROL_ROOM = 64
+"""Bytes that control data is received into."""
 SEGMENT_AT = 16
 """Where the size of UDP_SEGMENT begins, two bytes, behind its struct cmsghdr (cmsg(3))."""
 IDS = 1024
@@ -132,7 +134,7 @@ class State(NamedTuple):
     inbox: NDArray[np.uint8]  # (BATCH, BUFFER)
     in_parts: NDArray[Any]  # PART, (BATCH,)
     names: NDArray[np.uint8]  # (BATCH, 32): clients' addresses
-    controls: NDArray[np.uint8]  # (BATCH, 64)
+    controls: NDArray[np.uint8]  # (BATCH, CONTROL_ROOM)
     from_clients: NDArray[Any]  # MESSAGE, (BATCH,)
     from_upstream: NDArray[Any]  # MESSAGE, (BATCH,)
     to_clients: NDArray[Any]  # MESSAGE, (BATCH,)

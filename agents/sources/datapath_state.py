@@ -17,6 +17,7 @@ from agents.kernels.udp_state import (
     BATCH,
     BUFFER,
     CELLS,
+    CONTROL_ROOM,
     HANDED,
     IDS,
     PORT,
@@ -42,7 +43,7 @@ SOL_UDP, UDP_SEGMENT = 17, 103
 """udp(7); the socket module does not know them."""
 _SEGMENT = Struct("=QiiH6x")  # struct cmsghdr of cmsg(3) and the size of a segment
 _RANDOM_BLOCK = 4096
-_NAME_ROOM, _CONTROL_ROOM = 32, 64
+_NAME_ROOM = 32
 _SOCKADDR4, _SOCKADDR6 = Struct("=H2s4s8x"), Struct("=H2sI16sI")
 
 
@@ -92,11 +93,12 @@ def make_state(
 def _batches() -> dict[str, NDArray[Any]]:
     """Buffers of one batch, and the headers that point to them."""
     inbox = np.empty((BATCH, BUFFER), np.uint8)
-    names, controls = np.zeros((BATCH, _NAME_ROOM), np.uint8), np.zeros((BATCH, _CONTROL_ROOM), np.uint8)
+    names, controls = np.zeros((BATCH, _NAME_ROOM), np.uint8), np.zeros((BATCH, CONTROL_ROOM), np.uint8)
     in_parts = np.zeros(BATCH, PART)
     in_parts["base"], in_parts["size"] = _rows(inbox), BUFFER
     from_clients = _messages(in_parts)
     from_clients["name"], from_clients["control"] = _rows(names), _rows(controls)
+    from_clients["name_size"], from_clients["control_size"] = ADDRESS_SIZE, CONTROL_ROOM
     to_clients_parts, to_upstream_parts = np.zeros(BATCH, PART), np.zeros(BATCH, PART)
     to_upstream, segments = _messages(to_upstream_parts), np.zeros((BATCH, _SEGMENT.size), np.uint8)
     segments[:] = np.frombuffer(_SEGMENT.pack(SEGMENT_AT + 2, SOL_UDP, UDP_SEGMENT, 0), np.uint8)
