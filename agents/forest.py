@@ -11,10 +11,13 @@ import sklearn
 from numpy.typing import NDArray
 from sklearn.ensemble import IsolationForest
 
+from agents.columns import lowered
 from agents.features import FEATURES, SCHEMA
 from agents.information import CharModel, learn
 from agents.model import DEPTH, FORMAT, INNER, LEAVES, Model, average_path, digest, scores_of
-from agents.names import from_text, split_domain
+from agents.names import labels_of
+from agents.presentation import wires_of
+from agents.suffixes import split_names
 from agents.types import Sample
 
 VOTES = 2
@@ -70,7 +73,9 @@ def train(learn_from: Sample, calibrate_on: Sample, config: TrainConfig, facts: 
 
 
 def _subdomains(names: Iterable[str]) -> list[tuple[bytes, ...]]:
-    return [split_domain(from_text(name))[0] for name in sorted(names)]
+    wires = lowered(wires_of(sorted(names)))
+    cuts = split_names(wires).cuts.tolist()
+    return [labels_of(wire[:cut]) for wire, cut in zip(wires, cuts, strict=True)]
 
 
 def _trees(forest: IsolationForest) -> dict[str, NDArray[Any]]:
@@ -85,16 +90,19 @@ def _trees(forest: IsolationForest) -> dict[str, NDArray[Any]]:
 
 def _fill(tree: Any, feature: NDArray[np.uint8], threshold: NDArray[np.float32], path: NDArray[np.float32]) -> None:
     """Lay one scikit-learn tree out as a complete tree: a leaf above the bottom owns all bottom leaves below it."""
+    lefts, rights = tree.children_left.tolist(), tree.children_right.tolist()
+    features, samples = tree.feature.tolist(), tree.n_node_samples.tolist()
+    thresholds = tree.threshold  # as float64: beside a float32 a Python float would be rounded to it
     todo = [(0, 0, 0)]  # node in scikit-learn's tree, place in the complete tree, depth
     while todo:
         node, place, depth = todo.pop()
-        left, right = tree.children_left[node], tree.children_right[node]
+        left, right = lefts[node], rights[node]
         if left == right:
             first = ((place + 1) << (DEPTH - depth)) - 1 - INNER
-            path[first : first + (1 << (DEPTH - depth))] = depth + average_path(tree.n_node_samples[node])
+            path[first : first + (1 << (DEPTH - depth))] = depth + average_path(samples[node])
             continue
-        feature[place] = tree.feature[node]
-        threshold[place] = _round_down(tree.threshold[node])
+        feature[place] = features[node]
+        threshold[place] = _round_down(thresholds[node])
         todo += [(left, 2 * place + 1, depth + 1), (right, 2 * place + 2, depth + 1)]
 
 

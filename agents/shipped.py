@@ -19,6 +19,7 @@ import numpy as np
 from agents import types
 from agents.features import extract
 from agents.names import domain_text, from_text
+from agents.presentation import wires_of
 from agents.types import UNKNOWN, QueryBatch, Sample
 
 GOLDEN_CLIENTS, GOLDEN_SPAN_S = 50, 86_400.0
@@ -63,7 +64,7 @@ def lookalike_names() -> Sequence[str]:
 
 def sample_of(names: Sequence[str]) -> Sample:
     """Presentation names as training material without client and time."""
-    wires = [from_text(name) for name in names]
+    wires = wires_of(names)
     domains = [domain_text(wire) for wire in wires]
     return Sample(np.zeros(len(wires)), [""] * len(wires), list(names), domains, extract(wires))
 

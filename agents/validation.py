@@ -13,8 +13,9 @@ from agents.detection import TunnelDetector
 from agents.features import extract
 from agents.gates import CASES, Measured, gates_of
 from agents.model import Model
-from agents.names import from_text, from_text_folded
+from agents.names import from_text_folded
 from agents.policy import Scale
+from agents.presentation import wires_of
 from agents.runs import Distribution, Validation
 from agents.shipped import golden_names, golden_sessions, golden_traffic
 from agents.types import CaseResult, Incident, QueryBatch, Severity, ValidationCase
@@ -40,7 +41,7 @@ class Validator:
     def __call__(self, candidate: Model, champion: Model) -> Validation:
         known = self._results(CASES, candidate, champion)
         own = self._results(self.own_cases, candidate, champion)
-        benign = [from_text(name) for name in golden_names()]
+        benign = wires_of(golden_names())
         new, old, anchor = (model.score(extract(benign), benign) for model in (candidate, champion, self.anchor))
         found = [self._first_incident(candidate, session) for session in golden_sessions().values()]
         seen = [incident for incident in found if incident is not None]

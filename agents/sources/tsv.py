@@ -18,8 +18,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from agents import names, wire
+from agents import wire
 from agents.errors import AgentsError, CaptureError
+from agents.presentation import wires_of
 from agents.sources.inflate import open_bytes
 from agents.types import UNKNOWN, QueryBatch
 
@@ -136,7 +137,7 @@ class TsvSource:
         return QueryBatch(
             ts=ts,
             client=_texts(columns["client"]),
-            qname=[names.from_text(text) for text in _filled(columns["qname"])],
+            qname=wires_of(_filled(columns["qname"])),
             qtype=np.array([_type_number(text) for text in columns["qtype"]], np.uint16),
             rtt_ms=np.array(
                 [float(text) if text else math.nan for text in columns.get("rtt_ms", ("",) * count)],

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from agents import presentation
 from agents.columns import packed
 from agents.errors import NameFormatError
-from agents.names import labels_of, to_text
+from agents.names import from_text, labels_of, to_text
 from tests.wire_names import LONGEST, wire_names
 
 BATCHES = st.lists(wire_names(), max_size=40)
@@ -47,3 +47,25 @@ def test_without_a_compiler_the_texts_are_the_same(monkeypatch: pytest.MonkeyPat
     compiled = presentation.texts(packed(LONGEST))
     monkeypatch.setattr(presentation, "COMPILED", False)
     assert presentation.texts(packed(LONGEST)) == compiled
+
+
+TEXTS = st.lists(
+    st.one_of(
+        wire_names().map(to_text), st.text("ab.-\\09ö", max_size=8), st.sampled_from(["a" * 64, "a." * 127 + "bb"])
+    ),
+    max_size=12,
+)
+
+
+@given(TEXTS)
+@example(["a." * 126 + "bb", "com", "a" * 63 + ".b"])
+@example(["com", "."])
+def test_wire_forms_are_those_of_one_name_at_a_time(texts: list[str]) -> None:
+    try:
+        expected = [from_text(text) for text in texts]
+    except NameFormatError as error:
+        with pytest.raises(NameFormatError) as raised:
+            presentation.wires_of(texts)
+        assert str(raised.value) == str(error)
+    else:
+        assert list(presentation.wires_of(texts)) == expected
