@@ -10,6 +10,7 @@ import numpy as np
 from agents.evidence import UNREAD, Reading, Timeline, evidence_json, reading_of
 from agents.flows import Flows
 from agents.names import from_text
+from agents.past import Past
 from agents.policy import SCATTERED, Evidence, Scale, incident_reasons
 from agents.siphash import siphash
 from agents.types import Incident, QueryBatch, Severity
@@ -39,6 +40,7 @@ class _Trail:
     queries: int = 0
     leaked: float = 0.0
     reading: Reading = UNREAD
+    told: Flow | None = None  # as it was when it was last told
 
     def read(self, flow: Flow) -> Reading:
         """What its first names say: they are read again only where more of them were kept."""
@@ -50,6 +52,21 @@ class _Trail:
         """Put what came since the last call on the timeline."""
         self.timeline.add(ts, flow.queries - self.queries, flow.leaked_bytes - self.leaked)
         self.queries, self.leaked = flow.queries, flow.leaked_bytes
+
+
+def _since(flow: Standing, past: Past, ts: float) -> Standing:
+    """Where a flow stands without what its incidents before showed."""
+    if past.begun is None:  # a sum over domains: which query was the first to count for it again is not known
+        past.begun = ts
+    was = past.flow
+    return Standing(
+        row=flow.row,
+        first_seen=past.begun,
+        queries=flow.queries - was.queries,
+        names=flow.names - was.names,
+        encoded_names=flow.encoded_names - was.encoded_names,
+        leaked_bytes=flow.leaked_bytes - was.leaked_bytes,
+    )
 
 
 def domain_hash(domain: str, flows: Flows) -> int:
@@ -99,6 +116,9 @@ class Incidents:
             known = None
         if known is None and evidence.ratio < 1:
             return False
+        past = self._flows.pasts.of(flow.row)
+        if past is not None:
+            flow = _since(flow, past, ts)
         trail = self._trails.get(key)
         if trail is None:
             trail = self._trails[key] = _Trail(flow.row, Timeline(flow.first_seen if known is None else ts))
@@ -182,9 +202,18 @@ class Incidents:
         # without a change since it was last told its flow may be further on by now: this batch is counted as a whole
         told = self._told(key, incident) if key in self._changed else incident
         del self.open[key]
-        self._trails.pop(key, None)
+        self._end(key, self._trails.pop(key, None))
         self._changed.discard(key)
         self._closed.append(replace(told, closed_at=told.last_seen))
+
+    def _end(self, key: Key, trail: _Trail | None) -> None:
+        row = self._row_of(key)
+        if row is None:
+            return
+        flow = self._flows.view(row)
+        told = flow if trail is None or trail.told is None else trail.told
+        if told.first_seen == flow.first_seen:  # else it made room, and came again within this batch
+            self._flows.end(row, told)
 
     def _row_of(self, key: Key) -> int | None:
         client, domain = key
@@ -206,12 +235,12 @@ class Incidents:
         if trail is None:
             return incident
         flow, tool = self._flows.view(trail.row), incident.tool
-        reading = trail.read(flow)
+        reading, trail.told = trail.read(flow), flow
         if tool is None or flow.names <= SAMPLES:
             tool = reading.tool or tool
-        return replace(
-            incident,
-            tool=tool,
-            sample_names=reading.shown,
-            evidence=evidence_json(flow, incident.domain, tool, reading.readable, trail.timeline),
-        )
+        past = self._flows.pasts.of(trail.row)
+        own = flow if past is None else past.since(flow)
+        evidence = evidence_json(own, incident.domain, tool, reading.readable, trail.timeline)
+        if past is not None:
+            evidence["before"] = past.to_json()
+        return replace(incident, tool=tool, sample_names=reading.shown, evidence=evidence)

@@ -108,6 +108,12 @@ def utc(seconds: float) -> str:
     return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%d %H:%M:%S} UTC"
 
 
+def counted(number: float, noun: str) -> str:
+    """A number of things: "1 byte", "2,400 bytes", "1 query"."""
+    many = noun[:-1] + "ies" if noun.endswith("y") else noun + "s"
+    return f"{number:,.0f} {noun if round(number) == 1 else many}"
+
+
 def _run_summary(run: TrainingRun) -> str:
     text = f"Result: {_OUTLOOK[run.state]}."
     if run.error:

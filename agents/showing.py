@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from agents.evidence import attack_names
 from agents.measured import Evaluation, Leak, tools
+from agents.messages import counted, utc
 from agents.names import to_text
 from agents.types import Incident, Severity, Verdicts
 from agents.wire import type_name
@@ -67,9 +67,12 @@ def evidence_text(evidence: Mapping[str, Any]) -> str:
     ]
     if evidence["preview"]:
         lines.insert(0, f"  decodes to  {evidence['preview']}")
-    for row in evidence["timeline"][:TIMELINE_SHOWN]:
-        at = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(row["at"]))
-        lines.append(f"  {at}  {row['queries']:.0f} queries, {row['bytes']:.0f} bytes")
+    if before := evidence.get("before"):
+        lines.append(f"  before      {counted(before['incidents'], 'incident')} since {utc(before['first_seen'])}")
+    lines += [
+        f"  {utc(row['at'])}  {counted(row['queries'], 'query')}, {counted(row['bytes'], 'byte')}"
+        for row in evidence["timeline"][:TIMELINE_SHOWN]
+    ]
     return "\n".join(lines)
 
 
