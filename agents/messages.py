@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path, PurePath
 from typing import Any
 
 from agents.names import defang
-from agents.runs import RunState, TrainingRun
+from agents.runs import RunState, TrainingRun, Validation
 from agents.types import Gate, Incident, Message, Severity
 
 TEXT_MAX = 200
 REASONS_MAX = 6
+CASES_SHOWN = 5
+"""Failed cases that a text names; the report has all."""
 ATTACHMENT_MAX = 5_000_000
 """Bytes of a report that still goes along with mail; common servers refuse 10 MB."""
 _OUTLOOK = {
@@ -103,6 +106,18 @@ def gate_text(gate: Gate) -> str:
     return f"{gate.value:.6g} {sign} {gate.threshold:.6g}, {verb} by {abs(gate.margin):.6g}"
 
 
+def cases_text(validation: Validation | None, name: Callable[[str, int], str] = printable) -> list[str]:
+    """The first few cases that a candidate got wrong, a line each. name: makes a name fit to be shown."""
+    failed = validation.failed if validation else ()
+    shown = [
+        f"{name(one.case.qname, 80)}: {one.case.expected.name} expected, {one.severity.name} found"
+        f" (score {one.score:.3f})"
+        for one in failed[:CASES_SHOWN]
+    ]
+    left = len(failed) - len(shown)
+    return [*shown, f"and {counted(left, 'other case')}"] if left else shown
+
+
 def utc(seconds: float) -> str:
     """A time for people; the zone is always said."""
     return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%d %H:%M:%S} UTC"
@@ -118,9 +133,8 @@ def _run_summary(run: TrainingRun) -> str:
     text = f"Result: {_OUTLOOK[run.state]}."
     if run.error:
         return f"{text} {harmless(run.error, 500)}"
-    failed_cases = [one for one in run.validation.cases if not one.passed] if run.validation else []
     missed = [f"{gate.name} ({gate_text(gate)})" for gate in run.missed]
-    missed += [f"{harmless(one.case.qname, 60)} is {one.severity.name}" for one in failed_cases]
+    missed += cases_text(run.validation, harmless)
     text += f" Missed: {printable('; '.join(missed), 1500)}." if missed else ""
     if run.state is RunState.WAITING:
         text += f" To decide: dns-tunnel models approve {run.candidate_id}, or reject."

@@ -88,8 +88,7 @@ class ModelRegistry(Generic[M]):
 
     def backups(self) -> Sequence[Path]:
         """All backups, oldest first."""
-        folder = self.models_dir / "backups"
-        found = folder.iterdir() if folder.is_dir() else iter(())
+        found = (self.models_dir / "backups").glob("*.npz")
         return sorted((path for path in found if _BACKUP.fullmatch(path.name)), key=lambda path: path.stem)
 
     def prune(self, now: float, days: int) -> int:
@@ -128,7 +127,7 @@ class ModelRegistry(Generic[M]):
 
     def rollback(self) -> M:
         """Put back the model that was champion before. Raises UsageError, ModelError, BusyError, OSError."""
-        with self.lock("change models"):
+        with self.lock("roll back"):
             history = self._index()["history"]
             if not history:
                 raise UsageError("cannot roll back: no earlier model is known")
@@ -145,11 +144,13 @@ class ModelRegistry(Generic[M]):
 
         The champion is backed up first. Raises UsageError, ModelError, BusyError, OSError, and what `check` raises.
         """
-        with self.lock("change models"):
+        with self.lock(f"restore {path}"):
             try:
                 model = self._load(path.read_bytes())
             except OSError as error:
                 raise UsageError(f"cannot read model {path}: {error.strerror}") from None
+            if model.model_id == self.current().model_id:
+                raise UsageError(f"cannot restore {path}: model {model.model_id} is the one in use")
             check(model)
             self.backup(time.time() if now is None else now)
             self.save_candidate(model)
@@ -157,13 +158,13 @@ class ModelRegistry(Generic[M]):
 
     def approve(self, model_id: str) -> M:
         """Deploy a candidate that waits for a person. Raises UsageError, ModelError, BusyError, OSError."""
-        with self.lock("change models"):
+        with self.lock(f"approve model {model_id}"):
             self._must_wait(model_id, "approve")
             return self.promote(model_id)
 
     def reject(self, model_id: str) -> None:
         """Turn down a candidate that waits for a person. Raises UsageError, BusyError, OSError."""
-        with self.lock("change models"):
+        with self.lock(f"reject model {model_id}"):
             self._must_wait(model_id, "reject")
             self.mark(model_id, "rejected")
 
@@ -255,8 +256,7 @@ class ModelRegistry(Generic[M]):
         return self.models_dir / "candidates" / f"{model_id}.npz"
 
     def _candidates(self) -> Sequence[Path]:
-        folder = self.models_dir / "candidates"
-        return [path for path in folder.glob("*.npz") if _MODEL_ID.fullmatch(path.stem)]
+        return [path for path in (self.models_dir / "candidates").glob("*.npz") if _MODEL_ID.fullmatch(path.stem)]
 
     def _index(self) -> dict[str, Any]:
         try:

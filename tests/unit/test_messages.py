@@ -50,7 +50,7 @@ def test_messages_of_one_incident_and_of_one_model_thread() -> None:
 def test_a_rejection_says_which_gate_and_by_how_much() -> None:
     message = run_message(run_samples.rejected())
     assert "benign names NORMAL (0.9731 ≥ 0.99, missed by 0.0169)" in message.summary
-    assert "[.]evil[.]com is NORMAL" in message.summary
+    assert "[.]evil[.]com: HIGH expected, NORMAL found (score 0.310)" in message.summary
     assert ("✗ benign names NORMAL", "0.9731 ≥ 0.99, missed by 0.0169") in message.facts
 
 
