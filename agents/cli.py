@@ -101,7 +101,8 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_argument("manifest", type=Path)
     evaluate.add_argument("--json", metavar="PATH", help="write JSON there, - = standard output")
     _add_known(add("known", "your own known services: list, preview, add, remove"))
-    add("doctor", "check settings, database, ports, upstreams, model and channels")
+    doctor = add("doctor", "check settings, database, ports, upstreams, model and channels")
+    doctor.add_argument("--send", action="store_true", help="also send a test message over every channel")
     health = add("health", "whether what runs on this DATA_DIR, or one part of it, is alive (for health checks)")
     health.add_argument("part", nargs="?", choices=heartbeat.PARTS)
     return parser

@@ -236,7 +236,8 @@ def test_a_change_by_hand_says_what_the_lock_kept_from_it(tmp_path: Path) -> Non
 def test_the_model_in_use_is_not_restored_and_nothing_is_written(tmp_path: Path) -> None:
     models = deploy(tmp_path, "one")
     files = models.champion_path, models.backup(NOW)
-    before = sorted(tmp_path.rglob("*"))
+    with models.lock():  # whose file is there from now on
+        before = sorted(tmp_path.rglob("*"))
     for path in files:
         with pytest.raises(UsageError, match=f"cannot restore {path}: model {FakeModel('one').model_id} is the one in"):
             models.restore(path, lambda model: None)
