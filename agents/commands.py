@@ -16,7 +16,7 @@ from agents.doctor import run_doctor
 from agents.errors import AgentsError, ModelError, StoreError, UsageError
 from agents.judging import replay, run_evaluation, score
 from agents.keeping import known
-from agents.messages import cases_text
+from agents.messages import cases_text, command
 from agents.model import Model
 from agents.registry import ModelRegistry
 from agents.retraining import STEPS, passed_exit_code
@@ -78,7 +78,7 @@ def _run_text(run_: TrainingRun) -> str:
     lines += [f"  {channel.channel}: {'sent' if channel.ok else channel.error}" for channel in run_.channels]
     lines += [f"  warning: {warning}" for warning in run_.warnings]
     if run_.state is RunState.WAITING:
-        lines.append(f"  approve it with: dns-tunnel models approve {run_.candidate_id}")
+        lines.append(f"  approve it with: {command(f'models approve {run_.candidate_id}')}")
     if "report" in run_.paths:
         lines.append(f"report: {run_.paths['report']}")
     return "\n".join(lines)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import shlex
+import shutil
+import sys
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path, PurePath
@@ -11,6 +14,7 @@ from agents.names import defang
 from agents.runs import RunState, TrainingRun, Validation
 from agents.types import Gate, Incident, Message, Severity
 
+PROGRAM = "dns-tunnel"
 TEXT_MAX = 200
 REASONS_MAX = 6
 CASES_SHOWN = 5
@@ -123,6 +127,15 @@ def utc(seconds: float) -> str:
     return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%d %H:%M:%S} UTC"
 
 
+def command(arguments: str) -> str:
+    """A command of ours as a shell takes it here: by the file beside this Python where PATH does not lead to it."""
+    installed, found = Path(sys.executable).with_name(PROGRAM), shutil.which(PROGRAM)
+    if not installed.exists() or (found and installed.samefile(found)):
+        return f"{PROGRAM} {arguments}"
+    here = installed.relative_to(Path.cwd()) if installed.is_relative_to(Path.cwd()) else installed
+    return f"{shlex.quote(str(here))} {arguments}"
+
+
 def counted(number: float, noun: str) -> str:
     """A number of things: "1 byte", "2,400 bytes", "1 query"."""
     many = noun[:-1] + "ies" if noun.endswith("y") else noun + "s"
@@ -137,7 +150,7 @@ def _run_summary(run: TrainingRun) -> str:
     missed += cases_text(run.validation, harmless)
     text += f" Missed: {printable('; '.join(missed), 1500)}." if missed else ""
     if run.state is RunState.WAITING:
-        text += f" To decide: dns-tunnel models approve {run.candidate_id}, or reject."
+        text += f" To decide: {command(f'models approve {run.candidate_id}')}, or reject."
     return text
 
 

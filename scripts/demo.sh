@@ -28,7 +28,7 @@ short() {
 
 run() {
     printf '\n$ dns-tunnel %s\n' "$*" | short
-    env -i PATH="$PATH" HOME="$demo" DATA_DIR=. LOG_LEVEL=error PYTHONPATH="${PYTHONPATH-}" "$program" "$@"
+    env -i PATH="$(dirname "$program"):$PATH" HOME="$demo" DATA_DIR=. LOG_LEVEL=error PYTHONPATH="${PYTHONPATH-}" "$program" "$@"
 }
 
 run replay "$capture" --store
