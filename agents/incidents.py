@@ -29,6 +29,7 @@ class Standing:
     names: int
     encoded_names: int
     leaked_bytes: float
+    name: tuple[bytes, int] | None = None  # of the query, if it is a new one, with its type
 
 
 @dataclass(slots=True)
@@ -41,6 +42,7 @@ class _Trail:
     leaked: float = 0.0
     reading: Reading = UNREAD
     told: Flow | None = None  # as it was when it was last told
+    names: tuple[tuple[bytes, int], ...] = ()  # first ones since it was opened, where the flow's own are of one before
 
     def read(self, flow: Flow) -> Reading:
         """What its first names say: they are read again only where more of them were kept."""
@@ -48,8 +50,10 @@ class _Trail:
             self.reading = reading_of(flow)
         return self.reading
 
-    def follow(self, ts: float, flow: Standing) -> None:
-        """Put what came since the last call on the timeline."""
+    def follow(self, ts: float, flow: Standing, keep: bool) -> None:
+        """Put what came since the last call on the timeline. keep: its name, too."""
+        if keep and flow.name is not None and len(self.names) < SAMPLES:
+            self.names += (flow.name,)
         self.timeline.add(ts, flow.queries - self.queries, flow.leaked_bytes - self.leaked)
         self.queries, self.leaked = flow.queries, flow.leaked_bytes
 
@@ -59,8 +63,8 @@ def _since(flow: Standing, past: Past, ts: float) -> Standing:
     if past.begun is None:  # a sum over domains: which query was the first to count for it again is not known
         past.begun = ts
     was = past.flow
-    return Standing(
-        row=flow.row,
+    return replace(
+        flow,
         first_seen=past.begun,
         queries=flow.queries - was.queries,
         names=flow.names - was.names,
@@ -124,7 +128,7 @@ class Incidents:
             trail = self._trails[key] = _Trail(flow.row, Timeline(flow.first_seen if known is None else ts))
             if known is not None:  # restored: what was before has been told
                 trail.queries, trail.leaked = flow.queries - 1, flow.leaked_bytes
-        trail.follow(ts, flow)
+        trail.follow(ts, flow, keep=past is not None)
         self.open[key] = (
             self._opened(ts, client, domain, flow, evidence, sharing)
             if known is None
@@ -234,13 +238,14 @@ class Incidents:
         trail = self._trails.get(key)
         if trail is None:
             return incident
-        flow, tool = self._flows.view(trail.row), incident.tool
-        reading, trail.told = trail.read(flow), flow
+        flow, tool, past = self._flows.view(trail.row), incident.tool, self._flows.pasts.of(trail.row)
+        trail.told = flow
+        if past is not None:
+            flow = replace(past.since(flow), samples=trail.names)
+        reading = trail.read(flow)
         if tool is None or flow.names <= SAMPLES:
             tool = reading.tool or tool
-        past = self._flows.pasts.of(trail.row)
-        own = flow if past is None else past.since(flow)
-        evidence = evidence_json(own, incident.domain, tool, reading.readable, trail.timeline)
+        evidence = evidence_json(flow, incident.domain, tool, reading.readable, trail.timeline)
         if past is not None:
             evidence["before"] = past.to_json()
-        return replace(incident, tool=tool, sample_names=reading.shown, evidence=evidence)
+        return replace(incident, tool=tool, sample_names=reading.shown or incident.sample_names, evidence=evidence)

@@ -20,12 +20,12 @@ MIX = np.uint64(0x9E3779B97F4A7C15)
 class Past:
     """What a flow had shown when its last incident was over."""
 
-    flow: Flow  # as it was then, without its names
+    flow: Flow  # as it was then, without samples
     incidents: int  # that are over
     begun: float | None = None  # its first query since, Unix seconds; None = none is known
 
     def since(self, flow: Flow) -> Flow:
-        """What a flow showed since; its names are the first ones still."""
+        """What a flow showed since; its samples are the first ones still."""
         was = self.flow
         return replace(
             flow,

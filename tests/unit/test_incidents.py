@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from agents import snapshot, types
 from agents.incidents import Incidents, Standing, spans
 from agents.model import Model
+from agents.names import to_text
 from agents.policy import Evidence, Scale
 from agents.shipped import batch_of, model_bytes
 from agents.types import Incident, Row, Severity
@@ -286,6 +287,8 @@ def test_another_incident_of_a_flow_tells_of_itself_alone(size: int, background:
     assert sum(row["queries"] for row in again.evidence["timeline"]) == 60
     assert sum(row["bytes"] for row in again.evidence["timeline"]) == pytest.approx(again.leaked_bytes, abs=1)
     assert again.evidence["timeline"][0]["at"] == second
+    own = {to_text(row[2]) for row in rows if row[0] >= second}
+    assert len(again.sample_names) == 8 and own.issuperset(again.sample_names)
     assert again.evidence["before"] == {"first_seen": START, "incidents": 1}
     assert (last.queries, last.first_seen) == (30, third)
     assert last.evidence["before"] == {"first_seen": START, "incidents": 2}
