@@ -108,9 +108,10 @@ class ModelRegistry(Generic[M]):
         return len(old)
 
     def save_candidate(self, model: M) -> Path:
-        """Keep a model under its id. Raises OSError."""
-        path = self._candidate_path(model.model_id)
-        write_atomic(path, model.to_bytes())
+        """Keep a model under its id; one that is kept stays as old as it is. Raises OSError."""
+        path, data = self._candidate_path(model.model_id), model.to_bytes()
+        if not path.is_file() or path.read_bytes() != data:
+            write_atomic(path, data)
         return path
 
     def promote(self, model_id: str) -> M:
@@ -189,8 +190,9 @@ class ModelRegistry(Generic[M]):
     def list(self) -> builtins.list[dict[str, Any]]:
         """Every model file, the one in use first, then newest first.
 
-        Keys: model_id, kind (current, candidate, backup), state, path, bytes, created (Unix seconds), manifest.
-        What was champion once is "replaced"; the champion's own copy among the candidates has no second row.
+        Keys: model_id, kind (current, candidate, backup), state, path, bytes, created (Unix seconds; of a backup, when
+        it was taken), manifest. What was champion once is "replaced"; the champion's own copy among the candidates has
+        no second row.
         """
         index = self._index()
         once = {step["model_id"] for step in index["history"]}
@@ -201,10 +203,6 @@ class ModelRegistry(Generic[M]):
         rows = [self._row(path, "candidate", states.get(path.stem, "candidate")) for path in kept]
         rows += [self._row(path, "backup", "backup") for path in self.backups()]
         return in_use + sorted(rows, key=lambda row: float(row["created"]), reverse=True)
-
-    def history(self) -> Sequence[dict[str, Any]]:
-        """Models that were champion before, oldest first: model_id, at (Unix seconds of its replacement)."""
-        return list(self._index()["history"])
 
     @contextmanager
     def lock(self, to: str = "retrain") -> Iterator[None]:
@@ -279,7 +277,8 @@ class ModelRegistry(Generic[M]):
             model_id, manifest = model.model_id, model.manifest
         except ModelError:
             model_id, manifest, state = hashlib.sha256(data).hexdigest()[:16], {}, "damaged"
-        created = _taken(path) if kind == "backup" else path.stat().st_mtime
+        kept = self._candidate_path(model_id)  # as old as the model; the champion's file is as old as its deployment
+        created = _taken(path) if kind == "backup" else (kept if kept.is_file() else path).stat().st_mtime
         row = {"model_id": model_id, "kind": kind, "state": state, "path": str(path), "bytes": len(data)}
         return row | {"created": created, "manifest": manifest}
 

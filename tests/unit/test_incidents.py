@@ -325,3 +325,9 @@ def test_names_over_many_domains_tell_of_one_incident_at_a_time() -> None:
     assert found[1].queries <= 400 and found[1].unique_names <= 400
     assert found[0].last_seen < found[1].first_seen <= found[1].detected_at
     assert found[1].evidence["before"]["incidents"] == 1
+
+
+def test_a_burst_of_a_second_is_told_as_what_it_was_in_a_minute() -> None:
+    burst = [(START + i / 40, *row[1:]) for i, row in enumerate(tunnel(START, 40, "a"))]
+    (found,) = states(burst, 5000)
+    assert found.evidence["queries_per_minute"] == 40

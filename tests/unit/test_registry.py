@@ -186,6 +186,17 @@ def test_only_a_waiting_candidate_can_be_approved_or_rejected(tmp_path: Path) ->
         models.reject(model_id)
 
 
+def test_a_model_is_as_old_as_it_is_whatever_is_done_with_it(tmp_path: Path) -> None:
+    models, made = deploy(tmp_path, "one", "two"), {}
+    for at, path in enumerate(sorted((models.models_dir / "candidates").iterdir())):
+        made[path.stem] = NOW + at
+        os.utime(path, (NOW + at, NOW + at))
+    assert len(made) == 3
+    for change in (models.rollback, lambda: models.promote(FakeModel("two").model_id), models.rollback):
+        change()
+        assert {row["model_id"]: row["created"] for row in models.list()} == made
+
+
 def test_list_names_every_file_with_its_state(tmp_path: Path) -> None:
     models = deploy(tmp_path, "one")
     models.backup(NOW)
