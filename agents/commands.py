@@ -150,7 +150,7 @@ def _note_run(settings: Settings, model_id: str, state: RunState) -> None:
 def _waiting(registry: ModelRegistry[Model]) -> str:
     waiting = [str(row["model_id"]) for row in registry.list() if row["state"] == "waiting"]
     if len(waiting) != 1:
-        raise UsageError(f"cannot choose a model: {len(waiting)} wait, name one")
+        raise UsageError(f"cannot choose a model: {f'{len(waiting)} wait, name one' if waiting else 'none waits'}")
     return waiting[0]
 
 

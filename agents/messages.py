@@ -17,6 +17,7 @@ from agents.types import Gate, Incident, Message, Severity
 PROGRAM = "dns-tunnel"
 TEXT_MAX = 200
 REASONS_MAX = 6
+_given: list[str] = []
 CASES_SHOWN = 5
 """Failed cases that a text names; the report has all."""
 ATTACHMENT_MAX = 5_000_000
@@ -127,13 +128,20 @@ def utc(seconds: float) -> str:
     return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%d %H:%M:%S} UTC"
 
 
+def given(*options: str) -> None:
+    """What every command that is told needs, too, since this one was started with it."""
+    _given[:] = options
+
+
 def command(arguments: str) -> str:
-    """A command of ours as a shell takes it here: by the file beside this Python where PATH does not lead to it."""
+    """A command of ours as a shell takes it here: by the file beside this Python where PATH does not lead to it, and
+    with the options that this one was `given`."""
+    told = shlex.join((*_given, *shlex.split(arguments)))
     installed, found = Path(sys.executable).with_name(PROGRAM), shutil.which(PROGRAM)
     if not installed.exists() or (found and installed.samefile(found)):
-        return f"{PROGRAM} {arguments}"
+        return f"{PROGRAM} {told}"
     here = installed.relative_to(Path.cwd()) if installed.is_relative_to(Path.cwd()) else installed
-    return f"{shlex.quote(str(here))} {arguments}"
+    return f"{shlex.quote(str(here))} {told}"
 
 
 def counted(number: float, noun: str) -> str:

@@ -239,6 +239,8 @@ def test_a_candidate_waits_is_approved_rolled_back_and_restored(tmp_path: Path, 
     assert done.code == 0, done
     assert done.out.startswith("WAITING ")
     assert "0 stored queries and 3000 shipped names" in done.out
+    told = f"--data-dir {tmp_path / 'data'} models approve {done.out.split()[1]}"
+    assert f"dns-tunnel {told}\n" in done.out
     report = Path(done.out.rsplit("report: ", 1)[1].strip())
     assert report.is_file()
     waiting = done.out.split()[1]
