@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 
 REPOSITORY = Path(__file__).parent.parent.parent
+README = (REPOSITORY / "README.md").read_text("utf-8")
 
 
 @pytest.fixture
@@ -18,6 +20,12 @@ def program(tmp_path: Path) -> Path:
     path.write_text(f'#!/bin/sh\nPYTHONPATH={REPOSITORY} exec {sys.executable} -m agents "$@"\n')
     path.chmod(0o755)
     return path
+
+
+def figures(text: str) -> list[str]:
+    """The lines that a demo prints, without times, model ids and paths, which differ."""
+    without = re.sub(r"in [0-9.]+ s:|DEPLOYED \w+|(report: *|--data-dir |rm -r ).*", r"\1…", text)
+    return [line for line in without.splitlines() if line]
 
 
 def run(*command: str | Path, cwd: Path = REPOSITORY) -> subprocess.CompletedProcess[str]:
@@ -36,6 +44,9 @@ def test_the_demo_finds_the_tunnel_retrains_and_says_how_to_look_further(program
     assert "DEPLOYED" in done.stdout
     assert not (demo / "of an earlier demo").exists()
     said = dict(line.split(": ", 1) for line in done.stdout.splitlines()[-3:])
+    assert figures(README.partition("\n$ dns-tunnel replay")[2].partition("```")[0]) == figures(
+        done.stdout.replace(str(program), ".venv/bin/dns-tunnel").partition("\n$ dns-tunnel replay")[2]
+    )
     (report,) = demo.rglob("*.html")
     assert said["report"].strip() == str(report)
     found = run(*said["look at it"].split(), cwd=tmp_path)
