@@ -75,6 +75,7 @@ def incident_message(incident: Incident, link_base: str = "") -> Message:
         ("Leaked", f"about {leaked}"),
         ("First seen", utc(incident.first_seen)),
         ("Last seen", utc(incident.last_seen)),
+        *([("Seen before", before)] if (before := seen_before(incident)) else ()),
         *(("Reason", harmless(reason)) for reason in incident.reasons[:REASONS_MAX]),
         *(("Example", harmless(name)) for name in incident.sample_names[:3]),
     ]
@@ -142,6 +143,12 @@ def command(arguments: str) -> str:
         return f"{PROGRAM} {told}"
     here = installed.relative_to(Path.cwd()) if installed.is_relative_to(Path.cwd()) else installed
     return f"{shlex.quote(str(here))} {told}"
+
+
+def seen_before(incident: Incident) -> str:
+    """How many incidents of the same client and domain were over when this one began, and since when; "" for none."""
+    before = incident.evidence.get("before")
+    return f"{counted(before['incidents'], 'incident')} since {utc(before['first_seen'])}" if before else ""
 
 
 def counted(number: float, noun: str) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 
 from agents.evidence import attack_names
 from agents.measured import Evaluation, Leak, tools
-from agents.messages import counted, utc
+from agents.messages import counted, seen_before, utc
 from agents.names import to_text
 from agents.types import Incident, Severity, Verdicts
 from agents.wire import type_name
@@ -50,6 +50,7 @@ def incident_text(incident: Incident) -> str:
         f"  found after {counted(incident.queries_before_detection, 'query')} and"
         f" {counted(incident.bytes_before_detection, 'byte')}; {counted(incident.queries, 'query')},"
         f" {counted(incident.unique_names, 'name')} and {counted(incident.leaked_bytes, 'byte')} in all",
+        *([f"  seen before: {before}"] if (before := seen_before(incident)) else ()),
         *(f"  e.g. {name}" for name in incident.sample_names[:3]),
     ]
     return "\n".join(lines)
@@ -68,8 +69,6 @@ def evidence_text(evidence: Mapping[str, Any]) -> str:
     ]
     if evidence["preview"]:
         lines.insert(0, f"  decodes to  {evidence['preview']}")
-    if before := evidence.get("before"):
-        lines.append(f"  before      {counted(before['incidents'], 'incident')} since {utc(before['first_seen'])}")
     lines += [
         f"  {utc(row['at'])}  {counted(row['queries'], 'query')}, {counted(row['bytes'], 'byte')}"
         for row in evidence["timeline"][:TIMELINE_SHOWN]

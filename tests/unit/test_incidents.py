@@ -16,6 +16,7 @@ from agents.model import Model
 from agents.names import to_text
 from agents.policy import Evidence, Scale
 from agents.shipped import batch_of, model_bytes
+from agents.showing import incident_text
 from agents.types import Incident, Row, Severity
 from agents.validation import fresh_detector
 from tests.detecting import query, shipped_model
@@ -290,6 +291,7 @@ def test_another_incident_of_a_flow_tells_of_itself_alone(size: int, background:
     own = {to_text(row[2]) for row in rows if row[0] >= second}
     assert len(again.sample_names) == 8 and own.issuperset(again.sample_names)
     assert again.evidence["before"] == {"first_seen": START, "incidents": 1}
+    assert "  seen before: 1 incident since 2023-11-14 22:13:20 UTC\n" in incident_text(again)
     assert (last.queries, last.first_seen) == (30, third)
     assert last.evidence["before"] == {"first_seen": START, "incidents": 2}
 

@@ -40,6 +40,9 @@ def test_an_incident_says_who_where_how_much_and_why() -> None:
     assert facts["Reason"] == "41 unique names below evil[.]com in 60 s"
     assert facts["First seen"] == "2025-11-20 02:13:20 UTC"
     assert "iodine" in message.summary
+    assert "Seen before" not in facts
+    again = incident(evidence={"before": {"first_seen": 1_763_604_800.0, "incidents": 2}})
+    assert dict(incident_message(again).facts)["Seen before"] == "2 incidents since 2025-11-20 02:13:20 UTC"
     assert (message.link, message.severity) == ("https://c.example/", Severity.HIGH)
 
 
