@@ -45,7 +45,7 @@ fmt: install-dev  ## format, and mend what can be mended
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-demo: install  ## replay a capture with a tunnel in it, show the incident, retrain, say where the report lies
+demo: install  ## replay a capture with a tunnel in it, retrain, keep both in data/demo to look at
 	scripts/demo.sh $(BIN)/dns-tunnel
 
 bench: install-dev  ## speed of replay, listener, forwarders, stores and retraining, as ratios within one run

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from contextlib import closing
 
 from agents import bootstrap
+from agents.messages import command
 from agents.settings import Settings
 from agents.signals import live
 from agents.supervisor import supervise
@@ -46,5 +47,5 @@ def _welcome(settings: Settings) -> str:
         f"\n  answering DNS   {host} port {settings.listen_port}"
         f"      try: dig @{host} -p {settings.listen_port} example.com"
         f"\n  console, API    http://{where}:{port}/      token: {kept}"
-        f"\n  retrain now     dns-tunnel retrain      stop: Ctrl-C\n"
+        f"\n  retrain now     {command('retrain')}      stop: Ctrl-C\n"
     )

@@ -19,6 +19,7 @@ from agents.files import write_atomic
 from agents.gates import load_cases
 from agents.known import Entry, services_at
 from agents.known import load as load_entries
+from agents.messages import cases_text
 from agents.model import Model
 from agents.policy import Scale
 from agents.registry import ModelRegistry
@@ -225,7 +226,8 @@ def check_by_gates(settings: Settings) -> Callable[[Model], None]:
             if not gate.passed
         ]
         if missed:
-            raise ModelError(f"cannot restore {model.model_id}: {'; '.join(missed)}")
+            why = "; ".join((*missed, *cases_text(validation)))
+            raise ModelError(f"cannot restore {model.model_id}: {why}")
 
     return check
 

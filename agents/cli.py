@@ -12,7 +12,7 @@ from pathlib import Path
 
 from agents import __version__, heartbeat, logs, settings
 from agents.errors import AgentsError, CaptureError, MessageError, SettingsError, UsageError
-from agents.messages import printable
+from agents.messages import given, printable
 from agents.wire import type_number
 
 GARBAGE = 50_000, 20, 20
@@ -27,6 +27,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; errors become one line on standard error."""
     gc.set_threshold(*GARBAGE)
     options = _parser().parse_args(arguments)
+    given(*(() if options.data_dir is None else ("--data-dir", str(options.data_dir))))
     overrides = {"data_dir": options.data_dir} if options.data_dir is not None else {}
     try:
         found = settings.load(**overrides)
@@ -45,6 +46,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _fail(AgentsError(f"cannot use {error.filename or 'a file'}: {error.strerror or error}"), 1)
     except KeyboardInterrupt:
         return 130
+    finally:
+        given()
     return code
 
 
@@ -101,7 +104,8 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_argument("manifest", type=Path)
     evaluate.add_argument("--json", metavar="PATH", help="write JSON there, - = standard output")
     _add_known(add("known", "your own known services: list, preview, add, remove"))
-    add("doctor", "check settings, database, ports, upstreams, model and channels")
+    doctor = add("doctor", "check settings, database, ports, upstreams, model and channels")
+    doctor.add_argument("--send", action="store_true", help="also send a test message over every channel")
     health = add("health", "whether what runs on this DATA_DIR, or one part of it, is alive (for health checks)")
     health.add_argument("part", nargs="?", choices=heartbeat.PARTS)
     return parser

@@ -16,6 +16,7 @@ from agents.doctor import run_doctor
 from agents.errors import AgentsError, ModelError, StoreError, UsageError
 from agents.judging import replay, run_evaluation, score
 from agents.keeping import known
+from agents.messages import cases_text, command
 from agents.model import Model
 from agents.registry import ModelRegistry
 from agents.retraining import STEPS, passed_exit_code
@@ -73,10 +74,11 @@ def _run_text(run_: TrainingRun) -> str:
     if run_.sample is not None:
         lines.append(f"  learned from {run_.sample.live} stored queries and {run_.sample.topped_up} shipped names")
     lines += [f"  missed: {gate.name} is {gate.value:.4g}, by {-gate.margin:.4g}" for gate in run_.missed]
+    lines += [f"  failed: {text}" for text in cases_text(run_.validation)]
     lines += [f"  {channel.channel}: {'sent' if channel.ok else channel.error}" for channel in run_.channels]
     lines += [f"  warning: {warning}" for warning in run_.warnings]
     if run_.state is RunState.WAITING:
-        lines.append(f"  approve it with: dns-tunnel models approve {run_.candidate_id}")
+        lines.append(f"  approve it with: {command(f'models approve {run_.candidate_id}')}")
     if "report" in run_.paths:
         lines.append(f"report: {run_.paths['report']}")
     return "\n".join(lines)
@@ -148,7 +150,7 @@ def _note_run(settings: Settings, model_id: str, state: RunState) -> None:
 def _waiting(registry: ModelRegistry[Model]) -> str:
     waiting = [str(row["model_id"]) for row in registry.list() if row["state"] == "waiting"]
     if len(waiting) != 1:
-        raise UsageError(f"cannot choose a model: {len(waiting)} wait, name one")
+        raise UsageError(f"cannot choose a model: {f'{len(waiting)} wait, name one' if waiting else 'none waits'}")
     return waiting[0]
 
 

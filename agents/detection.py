@@ -216,7 +216,7 @@ class TunnelDetector:
                 evidence = with_secret(evidence, secret_of(batch.qname[row]))
             key = watched[at] = clients[row], SCATTERED if scattered[at] else domains[row]
             sharing = self._sharing(ts, event, evidence)
-            is_open = self.incidents.observe(ts, *key, _standing(event), evidence, sharing)
+            is_open = self.incidents.observe(ts, *key, _standing(event, batch), evidence, sharing)
             best = decided.setdefault(row, NO_EVIDENCE)
             below = event["fresh"] and evidence.ratio < 1 and not scattered[at]
             if (is_open or below) and evidence.ratio > best.ratio:
@@ -271,7 +271,8 @@ def secret_of(qname: bytes) -> str:
     return secret_in(labels[:cut], labels[cut:])
 
 
-def _standing(event: np.void) -> Standing:
+def _standing(event: np.void, batch: QueryBatch) -> Standing:
+    row = int(event["row"])
     return Standing(
         row=int(event["flow"]),
         first_seen=float(event["first_seen"]),
@@ -279,6 +280,7 @@ def _standing(event: np.void) -> Standing:
         names=int(event["names"]),
         encoded_names=int(event["encoded_names"]),
         leaked_bytes=float(event["leaked"]),
+        name=(batch.qname[row], int(batch.qtype[row])) if event["fresh"] else None,
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import asyncio
 import secrets
 import socket
 from collections.abc import Callable, Iterator
@@ -20,17 +21,22 @@ from agents.processes import scheduler_of
 from agents.settings import TOKEN_MIN, Settings, unknown_names
 from agents.sources.listener import refuse_loops
 from agents.sources.sockets import bind_pair
+from agents.types import Message, Severity
 
 TIMEOUT_S = 2.0
 TEXT_MAX = 1000
 """Characters of a line that are shown."""
+CHANNEL_SETTINGS = "SLACK_WEBHOOK_URL, TEAMS_WEBHOOK_URL, EMAIL_SMTP_HOST"
+TEST = Message(
+    "DNS tunnel detector: a test", "Nothing was found; `doctor --send` asked for this message.", (), Severity.NORMAL
+)
 Check = Callable[[Settings], str]
 
 
 def run_doctor(settings: Settings, options: argparse.Namespace) -> int:
     """Print a line a check."""
     code = 0
-    for name, check in CHECKS:
+    for name, check in (*CHECKS, *((SEND,) if options.send else ())):
         try:
             text, mark = check(settings), "ok "
         except (AgentsError, OSError, ImportError, ValueError) as error:
@@ -154,9 +160,19 @@ def _spool(settings: Settings) -> str:
 def _channels(settings: Settings) -> str:
     names = [notifier.name for notifier in notifiers_from(settings)]
     if not names:
-        return "none is set up: nobody will be told (SLACK_WEBHOOK_URL, TEAMS_WEBHOOK_URL, EMAIL_SMTP_HOST)"
+        return f"none is set up: nobody will be told ({CHANNEL_SETTINGS})"
     teams = "; Teams answers 202 whether or not it delivers: look into the channel" if "teams" in names else ""
     return f"{', '.join(names)} set up{teams}"
+
+
+def _send(settings: Settings) -> str:
+    results = asyncio.run(bootstrap.alert_manager_of(settings).broadcast(TEST))
+    if not results:
+        raise AgentsError(f"cannot send: no channel is set up ({CHANNEL_SETTINGS})")
+    text = "; ".join(f"sent to {one.channel}" if one.ok else one.error for one in results)
+    if not all(one.ok for one in results):
+        raise AgentsError(text)
+    return text
 
 
 def _mail(settings: Settings) -> str:
@@ -179,3 +195,4 @@ CHECKS: tuple[tuple[str, Check], ...] = (
     ("channels", _channels),
     ("mail server", _mail),
 )
+SEND = ("test message", _send)

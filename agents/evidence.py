@@ -78,7 +78,7 @@ def reading_of(flow: Flow) -> Reading:
 
 def evidence_json(flow: Flow, domain: str, tool: str | None, readable: str, timeline: Timeline) -> dict[str, Any]:
     """Evidence as JSON values; text is ASCII. readable: what its names decode to."""
-    lasted = max(flow.last_seen - flow.first_seen, 1.0)
+    lasted = max(flow.last_seen - flow.first_seen, 60.0)  # a burst of a second is no rate
     common = sorted(flow.qtypes.items(), key=lambda item: (-item[1], item[0]))[:TYPES_SHOWN]
     return {
         "attack": attack(flow, tool, readable),

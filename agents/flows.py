@@ -33,8 +33,9 @@ from agents.kernels.state import (
     told,
 )
 from agents.kernels.windows import settle
+from agents.past import Pasts
 from agents.siphash import Key
-from agents.windows import Flow
+from agents.windows import Flow, flow_of
 
 IDLE_S = 3600
 """A key without evidence that was idle for this long makes room."""
@@ -83,6 +84,7 @@ class Flows:
         self.clients: dict[str, int] = {}
         self._free_clients: list[int] = []
         self.samples: dict[int, tuple[tuple[bytes, int], ...]] = {}  # by row of details (tuples: no garbage)
+        self.pasts = Pasts()
 
     def __len__(self) -> int:
         return int(self.state.room[Room.LIVE])
@@ -136,6 +138,7 @@ class Flows:
             while True:
                 stop, row = judge(self.state, asked, limits, rules, said, row)
                 if stop == Stop.DONE:
+                    self.pasts.see(asked)
                     return said
                 if stop == Stop.SWEEP:
                     self._sweep(float(asked.ts[row]), set(np.unique(asked.client).tolist()))
@@ -205,6 +208,7 @@ class Flows:
     def _drop(self, rows: NDArray[np.int64]) -> None:
         for at in self.state.flows["detail"][rows].tolist():
             self.samples.pop(at, None)
+        self.pasts.drop(rows.tolist())
         table.drop_all(self.state, rows)
 
     def keep_samples(self, said: Told, names: Sequence[bytes], qtypes: NDArray[np.uint16]) -> None:
@@ -287,17 +291,8 @@ class Flows:
         """What is known of one flow."""
         flow = self.state.flows[row]
         at = int(flow["detail"])
-        kept = self.state.details[at]
-        types = zip(kept["qtype"].tolist(), kept["count"].tolist(), strict=True) if at != NONE else ()
-        return Flow(
-            first_seen=float(flow["first_seen"]),
-            last_seen=float(flow["last_seen"]),
-            queries=int(flow["queries"]),
-            names=int(flow["names"]),
-            encoded_names=int(flow["encoded_names"]),
-            leaked_bytes=float(flow["leaked"]),
-            encoded_bytes=float(flow["encoded"]),
-            bytes_in=int(flow["bytes_in"]),
-            samples=self.samples.get(at, ()),
-            qtypes={qtype: count for qtype, count in types if count},
-        )
+        return flow_of(flow, None if at == NONE else self.state.details[at], self.samples.get(at, ()))
+
+    def end(self, row: int, flow: Flow) -> None:
+        """An incident of a flow is over; flow: as it was at its last query."""
+        self.pasts.end(row, self.state.flows[row], flow)

@@ -10,6 +10,7 @@ import numpy as np
 from agents.evidence import UNREAD, Reading, Timeline, evidence_json, reading_of
 from agents.flows import Flows
 from agents.names import from_text
+from agents.past import Past
 from agents.policy import SCATTERED, Evidence, Scale, incident_reasons
 from agents.siphash import siphash
 from agents.types import Incident, QueryBatch, Severity
@@ -28,6 +29,7 @@ class Standing:
     names: int
     encoded_names: int
     leaked_bytes: float
+    name: tuple[bytes, int] | None = None  # of the query, if it is a new one, with its type
 
 
 @dataclass(slots=True)
@@ -39,6 +41,8 @@ class _Trail:
     queries: int = 0
     leaked: float = 0.0
     reading: Reading = UNREAD
+    told: Flow | None = None  # as it was when it was last told
+    names: tuple[tuple[bytes, int], ...] = ()  # first ones since it was opened, where the flow's own are of one before
 
     def read(self, flow: Flow) -> Reading:
         """What its first names say: they are read again only where more of them were kept."""
@@ -46,10 +50,27 @@ class _Trail:
             self.reading = reading_of(flow)
         return self.reading
 
-    def follow(self, ts: float, flow: Standing) -> None:
-        """Put what came since the last call on the timeline."""
+    def follow(self, ts: float, flow: Standing, keep: bool) -> None:
+        """Put what came since the last call on the timeline. keep: its name, too."""
+        if keep and flow.name is not None and len(self.names) < SAMPLES:
+            self.names += (flow.name,)
         self.timeline.add(ts, flow.queries - self.queries, flow.leaked_bytes - self.leaked)
         self.queries, self.leaked = flow.queries, flow.leaked_bytes
+
+
+def _since(flow: Standing, past: Past, ts: float) -> Standing:
+    """Where a flow stands without what its incidents before showed."""
+    if past.begun is None:  # a sum over domains: which query was the first to count for it again is not known
+        past.begun = ts
+    was = past.flow
+    return replace(
+        flow,
+        first_seen=past.begun,
+        queries=flow.queries - was.queries,
+        names=flow.names - was.names,
+        encoded_names=flow.encoded_names - was.encoded_names,
+        leaked_bytes=flow.leaked_bytes - was.leaked_bytes,
+    )
 
 
 def domain_hash(domain: str, flows: Flows) -> int:
@@ -99,12 +120,15 @@ class Incidents:
             known = None
         if known is None and evidence.ratio < 1:
             return False
+        past = self._flows.pasts.of(flow.row)
+        if past is not None:
+            flow = _since(flow, past, ts)
         trail = self._trails.get(key)
         if trail is None:
             trail = self._trails[key] = _Trail(flow.row, Timeline(flow.first_seen if known is None else ts))
             if known is not None:  # restored: what was before has been told
                 trail.queries, trail.leaked = flow.queries - 1, flow.leaked_bytes
-        trail.follow(ts, flow)
+        trail.follow(ts, flow, keep=past is not None)
         self.open[key] = (
             self._opened(ts, client, domain, flow, evidence, sharing)
             if known is None
@@ -182,9 +206,18 @@ class Incidents:
         # without a change since it was last told its flow may be further on by now: this batch is counted as a whole
         told = self._told(key, incident) if key in self._changed else incident
         del self.open[key]
-        self._trails.pop(key, None)
+        self._end(key, self._trails.pop(key, None))
         self._changed.discard(key)
         self._closed.append(replace(told, closed_at=told.last_seen))
+
+    def _end(self, key: Key, trail: _Trail | None) -> None:
+        row = self._row_of(key)
+        if row is None:
+            return
+        flow = self._flows.view(row)
+        told = flow if trail is None or trail.told is None else trail.told
+        if told.first_seen == flow.first_seen:  # else it made room, and came again within this batch
+            self._flows.end(row, told)
 
     def _row_of(self, key: Key) -> int | None:
         client, domain = key
@@ -205,13 +238,14 @@ class Incidents:
         trail = self._trails.get(key)
         if trail is None:
             return incident
-        flow, tool = self._flows.view(trail.row), incident.tool
+        flow, tool, past = self._flows.view(trail.row), incident.tool, self._flows.pasts.of(trail.row)
+        trail.told = flow
+        if past is not None:
+            flow = replace(past.since(flow), samples=trail.names)
         reading = trail.read(flow)
         if tool is None or flow.names <= SAMPLES:
             tool = reading.tool or tool
-        return replace(
-            incident,
-            tool=tool,
-            sample_names=reading.shown,
-            evidence=evidence_json(flow, incident.domain, tool, reading.readable, trail.timeline),
-        )
+        evidence = evidence_json(flow, incident.domain, tool, reading.readable, trail.timeline)
+        if past is not None:
+            evidence["before"] = past.to_json()
+        return replace(incident, tool=tool, sample_names=reading.shown or incident.sample_names, evidence=evidence)

@@ -11,7 +11,7 @@ from agents import bootstrap
 from agents.detection import empty_verdicts
 from agents.errors import UsageError
 from agents.known import Entry, closed_by, entry_of, load, save, with_entry
-from agents.messages import printable
+from agents.messages import counted, printable
 from agents.settings import Settings
 from agents.store.base import Store
 from agents.types import Incident, Severity
@@ -45,7 +45,7 @@ def known(settings: Settings, options: argparse.Namespace) -> int:
         if options.action == "add":
             save(path, with_entry(entries, entry))
             _close(store, silenced, entry)
-            print(f"added {printable(entry.suffix)}: {len(silenced)} stored incidents are closed as known")
+            print(f"added {printable(entry.suffix)}: {counted(len(silenced), 'stored incident')} closed as known")
     return 0
 
 
@@ -79,7 +79,9 @@ def _preview(settings: Settings, store: Store, entry: Entry) -> list[Incident]:
         level = Severity(incident.severity).name
         print(f"{word}: {level} {incident.client} -> {incident.domain}, {incident.leaked_bytes:.0f} bytes")
     stay = len(covered) - len(silenced)
-    print(f"{len(silenced)} of {len(lately)} incidents of the last week would be silent, {stay} below it stay")
+    print(
+        f"{len(silenced)} of {counted(len(lately), 'incident')} of the last week would be silent, {stay} below it stay"
+    )
     return silenced
 
 

@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import shlex
+import shutil
+import sys
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path, PurePath
 from typing import Any
 
 from agents.names import defang
-from agents.runs import RunState, TrainingRun
+from agents.runs import RunState, TrainingRun, Validation
 from agents.types import Gate, Incident, Message, Severity
 
+PROGRAM = "dns-tunnel"
 TEXT_MAX = 200
 REASONS_MAX = 6
+_given: list[str] = []
+CASES_SHOWN = 5
+"""Failed cases that a text names; the report has all."""
 ATTACHMENT_MAX = 5_000_000
 """Bytes of a report that still goes along with mail; common servers refuse 10 MB."""
 _OUTLOOK = {
@@ -67,6 +75,7 @@ def incident_message(incident: Incident, link_base: str = "") -> Message:
         ("Leaked", f"about {leaked}"),
         ("First seen", utc(incident.first_seen)),
         ("Last seen", utc(incident.last_seen)),
+        *([("Seen before", before)] if (before := seen_before(incident)) else ()),
         *(("Reason", harmless(reason)) for reason in incident.reasons[:REASONS_MAX]),
         *(("Example", harmless(name)) for name in incident.sample_names[:3]),
     ]
@@ -103,21 +112,60 @@ def gate_text(gate: Gate) -> str:
     return f"{gate.value:.6g} {sign} {gate.threshold:.6g}, {verb} by {abs(gate.margin):.6g}"
 
 
+def cases_text(validation: Validation | None, name: Callable[[str, int], str] = printable) -> list[str]:
+    """The first few cases that a candidate got wrong, a line each. name: makes a name fit to be shown."""
+    failed = validation.failed if validation else ()
+    shown = [
+        f"{name(one.case.qname, 80)}: {one.case.expected.name} expected, {one.severity.name} found"
+        f" (score {one.score:.3f})"
+        for one in failed[:CASES_SHOWN]
+    ]
+    left = len(failed) - len(shown)
+    return [*shown, f"and {counted(left, 'other case')}"] if left else shown
+
+
 def utc(seconds: float) -> str:
     """A time for people; the zone is always said."""
     return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%d %H:%M:%S} UTC"
+
+
+def given(*options: str) -> None:
+    """What every command that is told needs, too, since this one was started with it."""
+    _given[:] = options
+
+
+def command(arguments: str) -> str:
+    """A command of ours as a shell takes it here: by the file beside this Python where PATH does not lead to it, and
+    with the options that this one was `given`."""
+    told = shlex.join((*_given, *shlex.split(arguments)))
+    installed, found = Path(sys.executable).with_name(PROGRAM), shutil.which(PROGRAM)
+    if not installed.exists() or (found and installed.samefile(found)):
+        return f"{PROGRAM} {told}"
+    here = installed.relative_to(Path.cwd()) if installed.is_relative_to(Path.cwd()) else installed
+    return f"{shlex.quote(str(here))} {told}"
+
+
+def seen_before(incident: Incident) -> str:
+    """How many incidents of the same client and domain were over when this one began, and since when; "" for none."""
+    before = incident.evidence.get("before")
+    return f"{counted(before['incidents'], 'incident')} since {utc(before['first_seen'])}" if before else ""
+
+
+def counted(number: float, noun: str) -> str:
+    """A number of things: "1 byte", "2,400 bytes", "1 query"."""
+    many = noun[:-1] + "ies" if noun.endswith("y") else noun + "s"
+    return f"{number:,.0f} {noun if round(number) == 1 else many}"
 
 
 def _run_summary(run: TrainingRun) -> str:
     text = f"Result: {_OUTLOOK[run.state]}."
     if run.error:
         return f"{text} {harmless(run.error, 500)}"
-    failed_cases = [one for one in run.validation.cases if not one.passed] if run.validation else []
     missed = [f"{gate.name} ({gate_text(gate)})" for gate in run.missed]
-    missed += [f"{harmless(one.case.qname, 60)} is {one.severity.name}" for one in failed_cases]
+    missed += cases_text(run.validation, harmless)
     text += f" Missed: {printable('; '.join(missed), 1500)}." if missed else ""
     if run.state is RunState.WAITING:
-        text += f" To decide: dns-tunnel models approve {run.candidate_id}, or reject."
+        text += f" To decide: {command(f'models approve {run.candidate_id}')}, or reject."
     return text
 
 

@@ -26,8 +26,11 @@ def health(settings: Settings, options: argparse.Namespace) -> int:
 
 
 def _told(settings: Settings, part: str) -> bool:
-    well = _api_answers(settings) if part == "api" else _has_written(settings, part)
-    print(f"{part}: {'ok' if well else 'no sign of life'}")
+    if part == "api":
+        well, bad = _api_answers(settings), f"no answer from {settings.api_host} port {settings.api_port}"
+    else:
+        well, bad = _has_written(settings, part), "no sign of life"
+    print(f"{part}: {'ok' if well else bad}")
     return well
 
 

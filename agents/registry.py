@@ -88,8 +88,7 @@ class ModelRegistry(Generic[M]):
 
     def backups(self) -> Sequence[Path]:
         """All backups, oldest first."""
-        folder = self.models_dir / "backups"
-        found = folder.iterdir() if folder.is_dir() else iter(())
+        found = (self.models_dir / "backups").glob("*.npz")
         return sorted((path for path in found if _BACKUP.fullmatch(path.name)), key=lambda path: path.stem)
 
     def prune(self, now: float, days: int) -> int:
@@ -109,9 +108,10 @@ class ModelRegistry(Generic[M]):
         return len(old)
 
     def save_candidate(self, model: M) -> Path:
-        """Keep a model under its id. Raises OSError."""
-        path = self._candidate_path(model.model_id)
-        write_atomic(path, model.to_bytes())
+        """Keep a model under its id; one that is kept stays as old as it is. Raises OSError."""
+        path, data = self._candidate_path(model.model_id), model.to_bytes()
+        if not path.is_file() or path.read_bytes() != data:
+            write_atomic(path, data)
         return path
 
     def promote(self, model_id: str) -> M:
@@ -128,7 +128,7 @@ class ModelRegistry(Generic[M]):
 
     def rollback(self) -> M:
         """Put back the model that was champion before. Raises UsageError, ModelError, BusyError, OSError."""
-        with self.lock("change models"):
+        with self.lock("roll back"):
             history = self._index()["history"]
             if not history:
                 raise UsageError("cannot roll back: no earlier model is known")
@@ -145,11 +145,13 @@ class ModelRegistry(Generic[M]):
 
         The champion is backed up first. Raises UsageError, ModelError, BusyError, OSError, and what `check` raises.
         """
-        with self.lock("change models"):
+        with self.lock(f"restore {path}"):
             try:
                 model = self._load(path.read_bytes())
             except OSError as error:
                 raise UsageError(f"cannot read model {path}: {error.strerror}") from None
+            if model.model_id == self.current().model_id:
+                raise UsageError(f"cannot restore {path}: model {model.model_id} is the one in use")
             check(model)
             self.backup(time.time() if now is None else now)
             self.save_candidate(model)
@@ -157,13 +159,13 @@ class ModelRegistry(Generic[M]):
 
     def approve(self, model_id: str) -> M:
         """Deploy a candidate that waits for a person. Raises UsageError, ModelError, BusyError, OSError."""
-        with self.lock("change models"):
+        with self.lock(f"approve model {model_id}"):
             self._must_wait(model_id, "approve")
             return self.promote(model_id)
 
     def reject(self, model_id: str) -> None:
         """Turn down a candidate that waits for a person. Raises UsageError, BusyError, OSError."""
-        with self.lock("change models"):
+        with self.lock(f"reject model {model_id}"):
             self._must_wait(model_id, "reject")
             self.mark(model_id, "rejected")
 
@@ -188,8 +190,9 @@ class ModelRegistry(Generic[M]):
     def list(self) -> builtins.list[dict[str, Any]]:
         """Every model file, the one in use first, then newest first.
 
-        Keys: model_id, kind (current, candidate, backup), state, path, bytes, created (Unix seconds), manifest.
-        What was champion once is "replaced"; the champion's own copy among the candidates has no second row.
+        Keys: model_id, kind (current, candidate, backup), state, path, bytes, created (Unix seconds; of a backup, when
+        it was taken), manifest. What was champion once is "replaced"; the champion's own copy among the candidates has
+        no second row.
         """
         index = self._index()
         once = {step["model_id"] for step in index["history"]}
@@ -200,10 +203,6 @@ class ModelRegistry(Generic[M]):
         rows = [self._row(path, "candidate", states.get(path.stem, "candidate")) for path in kept]
         rows += [self._row(path, "backup", "backup") for path in self.backups()]
         return in_use + sorted(rows, key=lambda row: float(row["created"]), reverse=True)
-
-    def history(self) -> Sequence[dict[str, Any]]:
-        """Models that were champion before, oldest first: model_id, at (Unix seconds of its replacement)."""
-        return list(self._index()["history"])
 
     @contextmanager
     def lock(self, to: str = "retrain") -> Iterator[None]:
@@ -255,8 +254,7 @@ class ModelRegistry(Generic[M]):
         return self.models_dir / "candidates" / f"{model_id}.npz"
 
     def _candidates(self) -> Sequence[Path]:
-        folder = self.models_dir / "candidates"
-        return [path for path in folder.glob("*.npz") if _MODEL_ID.fullmatch(path.stem)]
+        return [path for path in (self.models_dir / "candidates").glob("*.npz") if _MODEL_ID.fullmatch(path.stem)]
 
     def _index(self) -> dict[str, Any]:
         try:
@@ -279,7 +277,8 @@ class ModelRegistry(Generic[M]):
             model_id, manifest = model.model_id, model.manifest
         except ModelError:
             model_id, manifest, state = hashlib.sha256(data).hexdigest()[:16], {}, "damaged"
-        created = _taken(path) if kind == "backup" else path.stat().st_mtime
+        kept = self._candidate_path(model_id)  # as old as the model; the champion's file is as old as its deployment
+        created = _taken(path) if kind == "backup" else (kept if kept.is_file() else path).stat().st_mtime
         row = {"model_id": model_id, "kind": kind, "state": state, "path": str(path), "bytes": len(data)}
         return row | {"created": created, "manifest": manifest}
 

@@ -15,7 +15,7 @@ from markupsafe import Markup
 from agents import charts
 from agents.budget import DAYS_MIN
 from agents.files import write_atomic
-from agents.messages import printable, utc
+from agents.messages import command, printable, utc
 from agents.policy import bounds
 from agents.runs import RunState, TrainingRun, Validation, plain
 from agents.types import CaseResult, Gate, Severity
@@ -80,12 +80,12 @@ def recommendation(run: TrainingRun) -> str:
         return f"{text}Do not deploy. {_where_to_look(run)}"
     if run.state is RunState.WAITING:
         return (
-            f"Read the gates and the comparison, then run “dns-tunnel models approve {run.candidate_id}”, "
-            f"or “dns-tunnel models reject {run.candidate_id}”."
+            f"Read the gates and the comparison, then run “{command(f'models approve {run.candidate_id}')}”, "
+            f"or “{command(f'models reject {run.candidate_id}')}”."
         )
     tight = [gate.name for gate in run.validation.gates if _tight(gate)] if run.validation else []
     watch = f"Close to its threshold: {', '.join(tight)}. " if tight else ""
-    return f"{watch}Watch the incidents for 48 hours; “dns-tunnel models rollback” goes back."
+    return f"{watch}Watch the incidents for 48 hours; “{command('models rollback')}” goes back."
 
 
 def _where_to_look(run: TrainingRun) -> str:

@@ -55,8 +55,12 @@ class Validation:
     @property
     def passed(self) -> bool:
         """True if there is a gate, and every gate and every case passed."""
-        gates_passed = bool(self.gates) and all(gate.passed for gate in self.gates)
-        return gates_passed and all(case.passed for case in self.cases)
+        return bool(self.gates) and all(gate.passed for gate in self.gates) and not self.failed
+
+    @property
+    def failed(self) -> tuple[CaseResult, ...]:
+        """The cases that the candidate got wrong."""
+        return tuple(case for case in self.cases if not case.passed)
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from agents.evidence import attack_names
 from agents.measured import Evaluation, Leak, tools
+from agents.messages import counted, seen_before, utc
 from agents.names import to_text
 from agents.types import Incident, Severity, Verdicts
 from agents.wire import type_name
@@ -47,8 +47,10 @@ def incident_text(incident: Incident) -> str:
         f"{incident.severity.name} incident: {incident.client or '(unknown client)'} -> {incident.domain}"
         f" (score {incident.score:.2f}{f', looks like {incident.tool}' if incident.tool else ''})",
         *(f"  - {reason}" for reason in incident.reasons),
-        f"  found after {incident.queries_before_detection} queries and {incident.bytes_before_detection:.0f} bytes;"
-        f" {incident.queries} queries, {incident.unique_names} names and {incident.leaked_bytes:.0f} bytes in all",
+        f"  found after {counted(incident.queries_before_detection, 'query')} and"
+        f" {counted(incident.bytes_before_detection, 'byte')}; {counted(incident.queries, 'query')},"
+        f" {counted(incident.unique_names, 'name')} and {counted(incident.leaked_bytes, 'byte')} in all",
+        *([f"  seen before: {before}"] if (before := seen_before(incident)) else ()),
         *(f"  e.g. {name}" for name in incident.sample_names[:3]),
     ]
     return "\n".join(lines)
@@ -61,15 +63,16 @@ def evidence_text(evidence: Mapping[str, Any]) -> str:
     types = ", ".join(f"{name} {count}" for name, count in evidence["qtypes"].items())
     lines = [
         f"  techniques  {attack_names(evidence['attack'])}",
-        f"  types       {types}; {evidence['queries_per_minute']:.1f} queries a minute",
-        f"  answers     {evidence['bytes_in']} bytes of data came in",
+        f"  types       {types}; {evidence['queries_per_minute']:,.1f} queries a minute",
+        f"  answers     {counted(evidence['bytes_in'], 'byte')} of data came in",
         f"  {evidence['benign_if']}",
     ]
     if evidence["preview"]:
         lines.insert(0, f"  decodes to  {evidence['preview']}")
-    for row in evidence["timeline"][:TIMELINE_SHOWN]:
-        at = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(row["at"]))
-        lines.append(f"  {at}  {row['queries']:.0f} queries, {row['bytes']:.0f} bytes")
+    lines += [
+        f"  {utc(row['at'])}  {counted(row['queries'], 'query')}, {counted(row['bytes'], 'byte')}"
+        for row in evidence["timeline"][:TIMELINE_SHOWN]
+    ]
     return "\n".join(lines)
 
 

@@ -18,10 +18,11 @@ from agents.kernels import copying
 from agents.kernels.flows import greet_all
 from agents.kernels.seen import ROW_WORDS, SIZE_MIN
 from agents.kernels.state import DETAIL, FLOW, NONE, WINDOWS, Room
+from agents.past import Past, packed, unpacked
 from agents.siphash import Key
 from agents.windows import SAMPLES
 
-FORMAT = 4
+FORMAT = 5
 FLOWS_MAX = 200_000
 """Flows kept, those that leaked most first: what leaked nothing yet starts anew."""
 LEVEL = 1  # of zlib: a snapshot is written every minute
@@ -33,7 +34,7 @@ ARRAYS = {"flows": FLOW, "windows": WINDOWS, "details": DETAIL, "keys": np.dtype
 
 @dataclass(frozen=True, slots=True)
 class Kept:
-    """Flows copied out, those that leaked most first; all but `keys` have a row a flow."""
+    """Flows copied out, those that leaked most first; but for `keys` and `pasts` with a row a flow."""
 
     flows: NDArray[Any]  # FLOW; `client` is a number of `clients`, places in other arrays mean nothing
     windows: NDArray[Any]  # WINDOWS; zeros where the flow has none
@@ -42,6 +43,7 @@ class Kept:
     clients: list[str]
     days: NDArray[np.int32]  # of each client: DAYS
     samples: list[list[tuple[bytes, int]]]
+    pasts: dict[int, Past]
     hash_key: Key
 
 
@@ -58,6 +60,7 @@ def dump(flows: Flows, guard: AbstractContextManager[Any] | None = None) -> byte
         "clients": kept.clients,
         "days": kept.days.tolist(),
         "samples": [[[_text(wire), qtype] for wire, qtype in samples] for samples in kept.samples],
+        "pasts": [[row, packed(past)] for row, past in kept.pasts.items()],
     }
     out = io.BytesIO()
     packer = zlib.compressobj(LEVEL)
@@ -85,8 +88,11 @@ def load(data: bytes, flows: Flows) -> int:
         days = np.array([int(count) for one in head["days"] for count in one], np.int32)
         if days.size != len(DAYS) * len(clients):
             raise ValueError("cannot restore windows: the file is cut off")
-        kept = Kept(**arrays, clients=clients, days=days.reshape(-1, len(DAYS)), samples=samples, hash_key=(low, high))
-        return _copy_in(flows, kept)
+        pasts = {int(row): unpacked(past) for row, past in head["pasts"]}
+        days = days.reshape(-1, len(DAYS))
+        return _copy_in(
+            flows, Kept(**arrays, clients=clients, days=days, samples=samples, pasts=pasts, hash_key=(low, high))
+        )
     except (zlib.error, KeyError, TypeError, IndexError, AttributeError, OverflowError, RecursionError) as error:
         raise ValueError(f"cannot restore windows: damaged file ({type(error).__name__})") from None
 
@@ -132,6 +138,7 @@ def _copy_out(flows: Flows, most: int) -> Kept:
         clients=[names[row] for row in numbers.tolist()],
         days=np.stack([state.clients[name][numbers] for name in DAYS], 1),
         samples=[list(flows.samples.get(at, ())) for at in kept["detail"].tolist()],
+        pasts={i: past for i, row in enumerate(rows.tolist()) if (past := flows.pasts.of(row))},
         hash_key=flows.key,
     )
 
@@ -156,5 +163,8 @@ def _copy_in(flows: Flows, kept: Kept) -> int:
     copying.copy_in(flows.state, kept.flows[:take], kept.windows, details, kept.keys, clients)
     at = flows.state.flows["detail"][:take].tolist()
     flows.samples = {row: tuple(samples) for row, samples in zip(at, kept.samples, strict=False) if row != NONE}
+    for row, past in kept.pasts.items():
+        if 0 <= row < take:
+            flows.pasts.put(row, flows.state.flows[row], past)
     greet_all(flows.state)
     return take

@@ -10,8 +10,11 @@ from pathlib import Path
 import pytest
 
 from agents import __version__, cli
+from agents.evaluation import read_manifest
 from agents.features import FEATURES
+from agents.names import to_text
 from agents.settings import Settings
+from agents.sources.tsv import NEEDED, OPTIONAL, TsvSource
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text("utf-8")
@@ -100,6 +103,36 @@ def test_every_setting_is_described() -> None:
 def test_links_to_files_lead_somewhere(path: Path) -> None:
     targets = names(r"\]\((?!https?:|#)([^)#\s]+)", path.read_text("utf-8"))
     assert {target for target in targets if not (path.parent / target).exists()} == set()
+
+
+def table(heading: str) -> dict[str, str]:
+    """Columns and their examples, of the table below a heading of docs/formats.md."""
+    text = (ROOT / "docs" / "formats.md").read_text("utf-8").partition(f"## {heading}")[2].partition("\n## ")[0]
+    return dict(re.findall(r"(?m)^\| `(\w+)` \| `(.*?)` \|", text))
+
+
+def test_the_table_of_queries_in_the_docs_is_the_one_that_is_read(tmp_path: Path) -> None:
+    columns = table("Queries")
+    assert tuple(columns) == (*NEEDED, *OPTIONAL)
+    path = tmp_path / "queries.tsv"
+    path.write_text("\t".join(columns) + "\n" + "\t".join(columns.values()) + "\n")
+    source = TsvSource(path)
+    (batch,) = source.batches(10)
+    assert (len(batch), source.malformed, source.warnings) == (1, 0, [])
+    assert to_text(batch.qname[0]) == columns["qname"]
+    told = {name: str(getattr(batch, name)[0]) for name in columns if name not in ("qname", "qtype")}
+    assert told == {name: columns[name] for name in told}
+
+
+@pytest.mark.parametrize("comma", ["\t", ","])
+def test_the_manifest_in_the_docs_is_the_one_that_is_read(tmp_path: Path, comma: str) -> None:
+    columns = table("Manifest")
+    file = tmp_path / columns["file"]
+    file.parent.mkdir()
+    file.touch()
+    manifest = tmp_path / "MANIFEST"
+    manifest.write_text(comma.join(columns) + "\n" + comma.join(columns.values()) + "\n")
+    assert read_manifest(manifest) == [columns]
 
 
 def test_scripts_that_are_named_exist() -> None:

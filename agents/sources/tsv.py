@@ -25,7 +25,7 @@ from agents.sources.inflate import open_bytes
 from agents.types import UNKNOWN, QueryBatch
 
 NEEDED = ("ts", "client", "qname", "qtype")
-_OPTIONAL = ("rcode", "ancount", "qlen", "rlen", "ttl_min", "rtt_ms", "ans_types")
+OPTIONAL = ("rcode", "ancount", "qlen", "rlen", "ttl_min", "rtt_ms", "ans_types")
 LINE_MAX = 65_536
 """Longest line in bytes; a name takes at most 1,016 characters (255 octets, each as \\DDD)."""
 _TEXT_MAX = 1024
@@ -62,7 +62,7 @@ class TsvSource:
         missing = [name for name in NEEDED if name not in self._header]
         if missing:
             raise CaptureError(f"cannot read {path}: no column {missing[0]} in its header line")
-        self._columns = [name for name in (*NEEDED, *_OPTIONAL) if name in self._header]
+        self._columns = [name for name in (*NEEDED, *OPTIONAL) if name in self._header]
         self._pick = itemgetter(*[self._header.index(name) for name in self._columns])
 
     def batches(self, size: int) -> Iterator[QueryBatch]:

@@ -45,7 +45,7 @@ class PostgresStore(Store):
         self._days: frozenset[int] = frozenset()
 
     def migrate(self) -> None:
-        with self._guard("migrate the database"), self._writer.begin() as connection:
+        with self._guard("open the database"), self._writer.begin() as connection:
             connection.execute(text("SET LOCAL statement_timeout = 0"))
             connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": LOCK_KEY})
             migrate.upgrade(connection)

@@ -71,7 +71,7 @@ class SqliteStore(Store):
         return StoreUnusableError(f"{text} ({self._path})") if code in _FOR_EVER else StoreError(text)
 
     def migrate(self) -> None:
-        with self._guard("migrate the database"), self._lock():
+        with self._guard("open the database"), self._lock():
             with self._engine.connect() as connection:
                 driver = connection.connection.cursor()
                 driver.execute("PRAGMA journal_mode=WAL")  # kept in the file, so once is enough

@@ -15,6 +15,7 @@ from starlette.responses import HTMLResponse, RedirectResponse
 
 from agents.errors import AgentsError
 from agents.evidence import attack_names
+from agents.messages import command, counted, seen_before
 from agents.web import reports
 from agents.web.api import report_answer
 from agents.web.auth import ATTEMPTS_S, COOKIE, SESSION_S, Gatekeeper, Sent
@@ -40,7 +41,7 @@ def _utc(ts: float | str | None) -> str:
 
 _templates = Environment(loader=PackageLoader("agents.web"), autoescape=True, undefined=StrictUndefined)
 _templates.filters |= {"utc": _utc, "pretty": lambda value: json.dumps(value, indent=2)}
-_templates.filters |= {"techniques": attack_names}
+_templates.filters |= {"techniques": attack_names, "counted": counted, "command": command, "seen_before": seen_before}
 
 
 def _page(name: str, status: int = 200, **values: Any) -> HTMLResponse:

@@ -70,7 +70,7 @@ class IncidentItem(BaseModel):
     sample_names: Sequence[str] = Field(examples=[["mzxw6ytboi.t.evil.example"]])
     evidence: dict[str, Any] = Field(
         examples=[{"attack": ["T1071.004"], "preview": "user=ann", "qtypes": {"TXT": 412}, "bytes_in": 900}],
-        description="techniques, what names decode to, types, rate, bytes in, timeline; empty = none is kept",
+        description="techniques, what names decode to, types, rate, bytes in, timeline, incidents before; or nothing",
     )
 
 

@@ -17,7 +17,7 @@ from agents.shipped import golden_sessions, model_bytes
 from agents.sources import linklayer as ll
 from agents.store import open_store
 from tests.captures import T0, exchange, ip4, linked, pcap, question, udp
-from tests.commands import Done, Inside, call, free_port
+from tests.commands import Done, Inside, call, free_port, is_one_line
 from tests.stubs import StubServer
 
 CLIENT = "192.0.2.7"
@@ -239,6 +239,8 @@ def test_a_candidate_waits_is_approved_rolled_back_and_restored(tmp_path: Path, 
     assert done.code == 0, done
     assert done.out.startswith("WAITING ")
     assert "0 stored queries and 3000 shipped names" in done.out
+    told = f"--data-dir {tmp_path / 'data'} models approve {done.out.split()[1]}"
+    assert f"dns-tunnel {told}\n" in done.out
     report = Path(done.out.rsplit("report: ", 1)[1].strip())
     assert report.is_file()
     waiting = done.out.split()[1]
@@ -272,14 +274,24 @@ def test_a_candidate_that_misses_a_gate_is_exit_3_and_the_old_model_stays(
     assert done.code == 3, done
     assert done.out.startswith("REJECTED ")
     assert "missed: own cases failed is " in done.out
+    assert "  failed: www.google.com: HIGH expected, NORMAL found (score 0." in done.out
+    assert "  failed: <img/src=x>\\027.a.com: HIGH expected, " in done.out
     report = Path(done.out.rsplit("report: ", 1)[1].strip()).read_text()
     assert "&lt;img/src=x&gt;" in report
     assert "<img" not in report
     assert champion.read_bytes() == before
     monkeypatch.setenv("VALIDATION_CASES", str(tmp_path / "cases.csv"))
-    restored = inside("models", "restore", champion)
+    backup = min((tmp_path / "data" / "models" / "backups").glob("*.npz"))  # of the shipped model
+    restored = inside("models", "restore", backup)
     assert restored.code == 1
-    assert "own cases failed" in restored.err
+    assert ": own cases failed is 2, threshold 0; www.google.com: HIGH expected" in restored.err
+    assert is_one_line(restored)
+    same = inside("models", "restore", champion)
+    assert (same.code, same.out) == (2, "")
+    assert (
+        same.err
+        == f"dns-tunnel: cannot restore {champion}: model {model_ids(inside)['champion'][0]} is the one in use\n"
+    )
     log = (tmp_path / "data" / "logs" / "retraining.log").read_text()
     assert "REJECTED" in log
     assert "retraining_step_finished" in log

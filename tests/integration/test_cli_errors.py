@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from agents.doctor import CHANNEL_SETTINGS
 from tests.commands import Inside, call, free_port, is_one_line
+from tests.webhook import webhook
 
 
 def test_a_bad_setting_ends_the_process_with_2(tmp_path: Path) -> None:
@@ -140,7 +142,7 @@ def test_a_bad_argument_shows_the_usage_and_is_exit_2(
         (["explain", "\udcff", "\udcfe"], 1, "no such incident"),
         (["models", "show", "0123456789abcdef"], 2, "cannot find model"),
         (["models", "show", "../../etc/passwd"], 2, "cannot use model id"),
-        (["models", "approve"], 2, "name one"),
+        (["models", "approve"], 2, "cannot choose a model: none waits"),
         (["models", "approve", "0123456789abcdef"], 2, "it is unknown"),
         (["models", "reject", "0123456789abcdef"], 2, "it is unknown"),
         (["models", "rollback"], 2, "no earlier model"),
@@ -222,6 +224,23 @@ def test_doctor_says_what_is_bad(tmp_path: Path) -> None:
     assert {"database", "upstreams", "mail"} <= set(bad)
     assert {"settings", "model", "schedule"} & set(bad) == set()
     assert "s3cret" not in done.out + done.err
+
+
+def test_doctor_sends_a_test_message_where_it_is_asked_to(inside: Inside, monkeypatch: pytest.MonkeyPatch) -> None:
+    def line() -> tuple[str, str]:
+        (found,) = [line for line in inside("doctor", "--send").out.splitlines() if "test message" in line]
+        mark, text = found.split(" test message ")
+        return mark.strip(), text.strip()
+
+    with webhook() as good, webhook(404) as bad:
+        assert line() == ("BAD", f"cannot send: no channel is set up ({CHANNEL_SETTINGS})")
+        monkeypatch.setenv("SLACK_WEBHOOK_URL", good.url)
+        assert line() == ("ok", "sent to slack")
+        assert "DNS tunnel detector: a test" in json.dumps(good.got)
+        monkeypatch.setenv("TEAMS_WEBHOOK_URL", bad.url)
+        assert line() == ("BAD", "sent to slack; cannot send to teams: it answered 404")
+        inside("doctor")
+        assert (len(good.got), len(bad.got)) == (2, 1)
 
 
 def test_doctor_ends_as_run_would_for_a_bad_setting(

@@ -25,7 +25,7 @@ from tests.commands import Inside
 SPAN_S = 10_800.0
 """Three incidents' quiet: what is closed opens again when the first half of a session is followed by the second."""
 BACKGROUND = 600
-COMPARED = ("client", "domain", "severity", "score", "detected_at", "queries_before_detection", "reasons")
+COMPARED = ("client", "domain", "severity", "score", "first_seen", "detected_at", "queries_before_detection", "reasons")
 
 
 def capture(start: float) -> list[tuple[float, str, str, int]]:

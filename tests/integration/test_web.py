@@ -328,11 +328,14 @@ def test_without_a_champion_the_shipped_model_is_named(world: World) -> None:
 
 
 def test_a_client_that_nobody_named_is_unknown_and_bytes_are_rounded(world: World) -> None:
-    one = incident(client="", leaked_bytes=199.7, bytes_before_detection=99.6)
+    one = incident(client="", leaked_bytes=20_199.7, bytes_before_detection=99.6, queries_before_detection=1)
     world.store.write(verdicts([], incidents=(one,)), "b1")
-    for path, shown in (("/", ["200 Bytes"]), (f"/console/incidents/{one.incident_id}", ["200 Bytes", "100 Bytes"])):
+    for path, shown in (
+        ("/", [">20,200<"]),
+        (f"/console/incidents/{one.incident_id}", [">20,200 bytes<", ">1 query, 100 bytes<"]),
+    ):
         page = world.page(path).text
-        assert re.search(r'class="name">unknown</', page)
+        assert re.search(r'class="name(?: client)?">unknown</', page)
         assert all(text in page for text in shown)
 
 
@@ -346,6 +349,7 @@ def test_evidence_is_told_and_escaped(world: World) -> None:
         "benign_if": "It would be benign if <b> ran a service.",
         "timeline": [{"at": START, "queries": 41.0, "bytes": 912.0}],
         "step_s": 60.0,
+        "before": {"first_seen": START, "incidents": 2},
     }
     one = incident(evidence=evidence, tool="iodine")
     world.store.write(verdicts([HOSTILE], incidents=(one,)), "batch")
@@ -353,7 +357,15 @@ def test_evidence_is_told_and_escaped(world: World) -> None:
     page = world.page(f"/console/incidents/{one.incident_id}").text
     assert "&lt;script&gt;alert(2)&lt;/script&gt;" in page
     assert "<script" not in page and "<b> ran" not in page
-    for text in ("T1071.004 (DNS as channel)", "TXT 40", "12.5 queries a minute", "900 Bytes", ">912<", "iodine"):
+    for text in (
+        "T1071.004 (DNS as channel)",
+        "TXT 40",
+        "12.5 queries a minute",
+        "900 bytes",
+        ">912<",
+        "iodine",
+        "2 incidents since 20",
+    ):
         assert text in page, text
 
 

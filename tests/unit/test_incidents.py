@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+from hashlib import sha256
 from itertools import pairwise
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agents import snapshot
+from agents import snapshot, types
 from agents.incidents import Incidents, Standing, spans
 from agents.model import Model
+from agents.names import to_text
 from agents.policy import Evidence, Scale
 from agents.shipped import batch_of, model_bytes
-from agents.types import Incident, Severity
+from agents.showing import incident_text
+from agents.types import Incident, Row, Severity
 from agents.validation import fresh_detector
+from tests.detecting import query, shipped_model
 from tests.judged import Judged, ask, key_of
 
 START, QUIET_S = 1_700_000_000.0, 3600.0
@@ -237,3 +242,94 @@ def test_a_batch_is_cut_where_it_lasts_too_long_and_nowhere_else(times: list[flo
     assert all(0 <= np.ptp(part.ts) <= span_s for part in parts)
     for part, after in pairwise(parts):
         assert np.ptp([*part.ts, after.ts[0]]) > span_s
+
+
+PAUSE_S = QUIET_S + 900.0
+
+
+def tunnel(start: float, count: int, prefix: str, qtype: int = 1, domain: str = DOMAIN) -> list[Row]:
+    """Encoded names of one flow, two seconds apart, none of them asked for before."""
+    names = [f"{sha256(f'{prefix}{i}'.encode()).hexdigest()[:40]}.{domain}" for i in range(count)]
+    return [query(start + 2 * i, CLIENT, name, qtype) for i, name in enumerate(names)]
+
+
+def states(rows: list[Row], size: int, saved: float = np.inf) -> list[Incident]:
+    """The last state of each incident, in order; at time `saved` the detector is another one, with the old windows."""
+    detector, found = fresh_detector(shipped_model(), Scale(), quiet_s=QUIET_S), dict[str, Incident]()
+    for at in range(0, len(rows), size):
+        if rows[at][0] >= saved:
+            data, saved = snapshot.dump(detector.flows), np.inf
+            is_open = list(detector.incidents.open.values())
+            detector = fresh_detector(shipped_model(), Scale(), quiet_s=QUIET_S)
+            snapshot.load(data, detector.flows)
+            detector.restore(is_open)
+            detector.tick(rows[at][0])  # by the clock, before anything is asked
+        found |= {one.incident_id: one for one in detector.detect(types.batch_of(rows[at : at + size])).incidents}
+        detector.tick(rows[min(at + size, len(rows)) - 1][0])
+    last = detector.flush()
+    found |= {one.incident_id: one for one in (last.incidents if last else ())}
+    return sorted(found.values(), key=lambda one: one.detected_at)
+
+
+@pytest.mark.parametrize("size", [1, 7, 5000])
+@pytest.mark.parametrize("background", [0.0, 30.0])
+def test_another_incident_of_a_flow_tells_of_itself_alone(size: int, background: float) -> None:
+    second, third = START + 400 + PAUSE_S, START + 600 + 2 * PAUSE_S
+    rows = [*tunnel(START, 200, "a"), *tunnel(second, 60, "b", 16), *tunnel(third, 30, "c")]
+    times = np.arange(START, third, background or np.inf).tolist() if background else []
+    rows = sorted([*rows, *(query(ts, "192.0.2.8", "www.example.com") for ts in times)])
+    first, again, last = states(rows, size)
+    assert (first.queries, first.first_seen, "before" in first.evidence) == (200, START, False)
+    assert (again.queries, again.unique_names, again.first_seen) == (60, 60, second)
+    assert again.queries_before_detection < 60
+    assert again.bytes_before_detection < again.leaked_bytes < first.leaked_bytes / 2
+    assert again.evidence["qtypes"] == {"TXT": 60}
+    assert again.evidence["queries_per_minute"] == pytest.approx(60 / 118 * 60, abs=0.01)
+    assert sum(row["queries"] for row in again.evidence["timeline"]) == 60
+    assert sum(row["bytes"] for row in again.evidence["timeline"]) == pytest.approx(again.leaked_bytes, abs=1)
+    assert again.evidence["timeline"][0]["at"] == second
+    own = {to_text(row[2]) for row in rows if row[0] >= second}
+    assert len(again.sample_names) == 8 and own.issuperset(again.sample_names)
+    assert again.evidence["before"] == {"first_seen": START, "incidents": 1}
+    assert "  seen before: 1 incident since 2023-11-14 22:13:20 UTC\n" in incident_text(again)
+    assert (last.queries, last.first_seen) == (30, third)
+    assert last.evidence["before"] == {"first_seen": START, "incidents": 2}
+
+
+def test_the_first_query_after_an_incident_is_when_the_next_began_though_it_is_found_later() -> None:
+    begun = START + 400 + PAUSE_S
+    rows = [*tunnel(START, 200, "a"), query(begun, CLIENT, f"www.{DOMAIN}"), *tunnel(begun + 1000, 60, "b")]
+    _, again = states(rows, 1)
+    assert again.first_seen == begun
+    assert again.queries == 61
+    assert states(rows, 5000)[1] == again
+
+
+@pytest.mark.parametrize("saved", [100.0, 400 + PAUSE_S, 430 + PAUSE_S], ids=["first", "between", "second"])
+def test_a_restart_changes_nothing_of_what_the_next_incident_tells(saved: float) -> None:
+    rows = [*tunnel(START, 200, "a"), *tunnel(START + 400 + PAUSE_S, 60, "b", 16)]
+    fields = "first_seen queries unique_names leaked_bytes queries_before_detection bytes_before_detection".split()
+    whole, split = (
+        [{name: getattr(one, name) for name in fields} | {"before": one.evidence.get("before")} for one in found]
+        for found in (states(rows, 1), states(rows, 1, START + saved))
+    )
+    assert split == whole
+
+
+def test_names_over_many_domains_tell_of_one_incident_at_a_time() -> None:
+    rows = [
+        query(start + 2 * i, CLIENT, f"{sha256(f'{start}{i}'.encode()).hexdigest()[:40]}.x{i}{start:.0f}.com")
+        for start in (START, START + 1200 + PAUSE_S)
+        for i in range(400)
+    ]
+    found = [one for one in states(rows, 50) if one.domain == "*"]
+    assert len(found) == 2
+    assert found[1].queries <= 400 and found[1].unique_names <= 400
+    assert found[0].last_seen < found[1].first_seen <= found[1].detected_at
+    assert found[1].evidence["before"]["incidents"] == 1
+
+
+def test_a_burst_of_a_second_is_told_as_what_it_was_in_a_minute() -> None:
+    burst = [(START + i / 40, *row[1:]) for i, row in enumerate(tunnel(START, 40, "a"))]
+    (found,) = states(burst, 5000)
+    assert found.evidence["queries_per_minute"] == 40

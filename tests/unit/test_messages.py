@@ -1,12 +1,15 @@
 from __future__ import annotations
 
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agents.messages import harmless, incident_message, printable, run_message
+from agents.messages import command, harmless, incident_message, printable, run_message
 from agents.runs import RunState
 from agents.types import Severity
 from tests import run_samples
@@ -37,6 +40,9 @@ def test_an_incident_says_who_where_how_much_and_why() -> None:
     assert facts["Reason"] == "41 unique names below evil[.]com in 60 s"
     assert facts["First seen"] == "2025-11-20 02:13:20 UTC"
     assert "iodine" in message.summary
+    assert "Seen before" not in facts
+    again = incident(evidence={"before": {"first_seen": 1_763_604_800.0, "incidents": 2}})
+    assert dict(incident_message(again).facts)["Seen before"] == "2 incidents since 2025-11-20 02:13:20 UTC"
     assert (message.link, message.severity) == ("https://c.example/", Severity.HIGH)
 
 
@@ -50,7 +56,7 @@ def test_messages_of_one_incident_and_of_one_model_thread() -> None:
 def test_a_rejection_says_which_gate_and_by_how_much() -> None:
     message = run_message(run_samples.rejected())
     assert "benign names NORMAL (0.9731 ≥ 0.99, missed by 0.0169)" in message.summary
-    assert "[.]evil[.]com is NORMAL" in message.summary
+    assert "[.]evil[.]com: HIGH expected, NORMAL found (score 0.310)" in message.summary
     assert ("✗ benign names NORMAL", "0.9731 ≥ 0.99, missed by 0.0169") in message.facts
 
 
@@ -62,3 +68,29 @@ def test_a_waiting_run_says_how_to_decide() -> None:
 def test_a_report_that_is_gone_is_not_attached(tmp_path: Path) -> None:
     run = replace(run_samples.deployed(), paths={"report": str(tmp_path / "gone.html")})
     assert run_message(run).attachments == []
+
+
+def test_a_command_is_told_as_a_shell_takes_it_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    bin_ = tmp_path / "my venv" / "bin"
+    bin_.mkdir(parents=True)
+    program = bin_ / "dns-tunnel"
+    program.write_text("#!/bin/sh\necho it is me: $*\n")
+    program.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(bin_ / "python"))
+
+    def run(path: Path, folder: Path) -> str:
+        monkeypatch.chdir(folder)
+        monkeypatch.setenv("PATH", f"{path}:/usr/bin:/bin")
+        told = command("models list")
+        assert subprocess.run(told, shell=True, capture_output=True, text=True).stdout == "it is me: models list\n"
+        return told
+
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "dns-tunnel").write_text("#!/bin/sh\necho another one\n")
+    (other / "dns-tunnel").chmod(0o755)
+    assert run(bin_, tmp_path) == "dns-tunnel models list"
+    assert run(other, tmp_path) == "'my venv/bin/dns-tunnel' models list"
+    assert run(tmp_path, other) == f"'{program}' models list"
+    program.unlink()
+    assert command("models list") == "dns-tunnel models list"

@@ -117,4 +117,4 @@ def test_an_api_that_is_not_there_is_not_well(
 ) -> None:
     monkeypatch.setenv("API_PORT", "9")
     assert main(["health", "api"]) == 1
-    assert capsys.readouterr().out == "api: no sign of life\n"
+    assert capsys.readouterr().out == "api: no answer from 127.0.0.1 port 9\n"

@@ -3,6 +3,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -185,6 +186,17 @@ def test_only_a_waiting_candidate_can_be_approved_or_rejected(tmp_path: Path) ->
         models.reject(model_id)
 
 
+def test_a_model_is_as_old_as_it_is_whatever_is_done_with_it(tmp_path: Path) -> None:
+    models, made = deploy(tmp_path, "one", "two"), {}
+    for at, path in enumerate(sorted((models.models_dir / "candidates").iterdir())):
+        made[path.stem] = NOW + at
+        os.utime(path, (NOW + at, NOW + at))
+    assert len(made) == 3
+    for change in (models.rollback, lambda: models.promote(FakeModel("two").model_id), models.rollback):
+        change()
+        assert {row["model_id"]: row["created"] for row in models.list()} == made
+
+
 def test_list_names_every_file_with_its_state(tmp_path: Path) -> None:
     models = deploy(tmp_path, "one")
     models.backup(NOW)
@@ -219,15 +231,28 @@ def test_models_that_were_champion_once_are_listed_as_replaced(tmp_path: Path) -
 
 def test_a_change_by_hand_says_what_the_lock_kept_from_it(tmp_path: Path) -> None:
     models = deploy(tmp_path, "one")
-    changes = (
-        models.rollback,
-        lambda: models.approve(FakeModel("one").model_id),
-        lambda: models.restore(models.champion_path, lambda model: None),
-    )
+    one, path = FakeModel("one").model_id, models.champion_path
+    changes: dict[str, Callable[[], object]] = {
+        "roll back": models.rollback,
+        f"approve model {one}": lambda: models.approve(one),
+        f"reject model {one}": lambda: models.reject(one),
+        f"restore {path}": lambda: models.restore(path, lambda model: None),
+    }
     with registry(tmp_path).lock():
-        for change in changes:
-            with pytest.raises(BusyError, match="cannot change models: a retraining"):
+        for to, change in changes.items():
+            with pytest.raises(BusyError, match=f"cannot {to}: a retraining"):
                 change()
+
+
+def test_the_model_in_use_is_not_restored_and_nothing_is_written(tmp_path: Path) -> None:
+    models = deploy(tmp_path, "one")
+    files = models.champion_path, models.backup(NOW)
+    with models.lock():  # whose file is there from now on
+        before = sorted(tmp_path.rglob("*"))
+    for path in files:
+        with pytest.raises(UsageError, match=f"cannot restore {path}: model {FakeModel('one').model_id} is the one in"):
+            models.restore(path, lambda model: None)
+    assert sorted(tmp_path.rglob("*")) == before
 
 
 def test_the_lock_keeps_others_out_and_names_its_holder(tmp_path: Path) -> None:

@@ -191,6 +191,7 @@ def test_a_file_with_a_byte_changed_is_refused(dumped: bytes) -> None:
         ("format", None), ("layout", "0"), ("key", [1]), ("key", [-1, 0]), ("key", ["a", 0]), ("key", 5),
         ("lengths", {}), ("lengths", []), ("clients", []), ("clients", 5), ("samples", []),
         ("days", 5), ("days", [[1]]), ("days", [[1 << 40, 0, 0]]), ("days", None), ("samples", [[1]] * 3),
+        ("pasts", None), ("pasts", [[0, [1]]]), ("pasts", [[0, [*[0] * 8, [["a", 1]], 1, None]]]),
     ],
 )  # fmt: skip
 def test_a_whole_file_of_wrong_content_is_refused(dumped: bytes, field: str, value: object) -> None:
