@@ -27,7 +27,7 @@ from agents.evaluation import evaluate
 from agents.features import view_of
 from agents.incidents import spans
 from agents.lexical import scored
-from agents.messages import printable
+from agents.messages import counted, printable
 from agents.model import Model
 from agents.names import from_text_folded, to_text
 from agents.policy import Scale, name_reasons
@@ -160,10 +160,11 @@ def _in_order(detector: TunnelDetector, seen: Iterable[tuple[QueryBatch, Seen]])
 def _print_replay(tally: Tally, summary: dict[str, Any]) -> None:
     for incident in tally.found():
         print(incident_text(incident))
-    levels = ", ".join(f"{count} {name}" for name, count in summary["severities"].items())
+    levels = ", ".join(f"{count:,} {name}" for name, count in summary["severities"].items())
     print(
-        f"{summary['queries']} queries of {summary['clients']} clients to {summary['domains']} domains"
-        f" in {summary['seconds']} s: {levels}; {summary['incidents']} incidents"
+        f"{counted(summary['queries'], 'query')} of {counted(summary['clients'], 'client')}"
+        f" to {counted(summary['domains'], 'domain')} in {summary['seconds']} s: {levels};"
+        f" {counted(summary['incidents'], 'incident')}"
         + (f"; {summary['malformed']} malformed (packets or lines)" if summary["malformed"] else "")
     )
 
