@@ -170,6 +170,7 @@ def grown(rows: list[Row], directory: Path, days: Sequence[int], daily: int) -> 
             first = _fill(store, parts, (count - there) * daily, count - there, there)
             there, last = count, first + (count - 1) * DAY_S
             new = [replace(one, queries=replace(one.queries, ts=last + np.mod(one.queries.ts, DAY_S))) for one in parts]
+            server.settle()
             ours, theirs = _cpu(server, lambda new=new: write(store, new))  # type: ignore[misc]
             page = _middle(lambda: store.queries(client=parts[0].queries.client[0], limit=100))
             drawn = _middle(lambda last=last: _sample(store, last - 6 * DAY_S, SAMPLES[0]))  # type: ignore[misc]
