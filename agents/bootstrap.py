@@ -5,7 +5,6 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import Callable
-from contextlib import closing
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -64,15 +63,11 @@ def scale_of(settings: Settings) -> Scale:
     )
 
 
-def check(settings: Settings) -> None:
-    """Raise AgentsError for what only shows in use, a setting or a spoilt database, before any socket opens."""
-    check_settings(settings)
-    with closing(store_of(settings)) as store:
-        store.examine()
-
-
 def check_settings(settings: Settings) -> None:
-    """Raise SettingsError for settings that only show when they are used."""
+    """Raise SettingsError for settings that only show when they are used, before any socket opens.
+
+    What is wrong with the database is not among them: DNS is answered without it.
+    """
     validator_of(settings)
     known_entries(settings)
     alert_manager_of(settings)

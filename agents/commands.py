@@ -34,7 +34,7 @@ doctor = run_doctor
 
 
 def _serve(settings: Settings, parts: Sequence[str]) -> int:
-    bootstrap.check(settings)
+    bootstrap.check_settings(settings)
     return live(processes.serve(settings, parts))
 
 

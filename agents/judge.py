@@ -18,7 +18,7 @@ from agents import bootstrap, known, snapshot
 from agents.alerting import ALERT_COUNTS, AlertSink
 from agents.budget import DAY_S, load_peaks
 from agents.detection import empty_verdicts
-from agents.errors import AgentsError, StoreUnusableError
+from agents.errors import AgentsError, StoreError
 from agents.fanout import Fanout
 from agents.files import write_atomic
 from agents.outbox import Outbox
@@ -99,14 +99,12 @@ class Judge:
         """Prepare the database and take over its open incidents; where it is away, that is tried again."""
         if self._store_opened or time.monotonic() - self._store_tried_at < STORE_RETRY_S:
             return
-        first = not self._tried.is_set()
         try:
             self._store.migrate()
             found = self._store.open_incidents()
-        except AgentsError as error:
-            if first:
-                log = _log.error if isinstance(error, StoreUnusableError) else _log.warning
-                log("store_unavailable_at_start", error=str(error))
+        except StoreError as error:
+            if not self._tried.is_set():
+                self.spool.note_away(error)
         else:
             self._take_over(found)
             self._store_opened = True

@@ -170,7 +170,8 @@ async def _started(settings: Settings, scheduler: RetrainScheduler) -> None:
             await asyncio.to_thread(store.migrate)
             return await asyncio.to_thread(scheduler.start)
         except AgentsError as error:
-            _log.warning("scheduler_waits_for_store", error=str(error), retry_s=pause)
+            if pause == RETRY_S:  # once; its sign of life says it all the while
+                _log.warning("scheduler_waits_for_store", error=str(error))
             await asyncio.sleep(pause)
             pause = min(2 * pause, RETRY_MAX_S)
 

@@ -46,9 +46,6 @@ class Store(ABC):
     def migrate(self) -> None:
         """Bring the tables to the newest revision. Safe when several processes do it at once."""
 
-    def examine(self) -> None:  # noqa: B027 - most can tell nothing without waiting
-        """Raise StoreUnusableError where it can be told, without waiting, that the database will never do."""
-
     @abstractmethod
     def drop_old(self, before_day: int) -> bool:
         """Drop the queries of all days before `before_day` (days since 1970-01-01); True when there were any.

@@ -54,18 +54,6 @@ class SqliteStore(Store):
         event.listen(engine, "begin", _on_begin)
         super().__init__(engine)
 
-    def examine(self) -> None:
-        if not self._path.exists():
-            with self._locked_by():
-                return
-        try:
-            with self._guard("open the database"), closing(self._engine.raw_connection()) as connection:
-                connection.cursor().execute("SELECT count(*) FROM sqlite_master")
-        except StoreUnusableError:
-            raise
-        except StoreError:  # locked, or out of memory: another time
-            return
-
     def _failure(self, text: str, error: Exception) -> StoreError:
         code = getattr(getattr(error, "orig", error), "sqlite_errorcode", 0) & 0xFF
         return StoreUnusableError(f"{text} ({self._path})") if code in _FOR_EVER else StoreError(text)
