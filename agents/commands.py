@@ -9,6 +9,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+import structlog
 from tqdm import tqdm
 
 from agents import bootstrap, processes
@@ -29,13 +30,14 @@ __all__ += ["known", "score"]
 
 RUNS_MAX = 100
 """Newest runs among which a candidate's own is looked for."""
+_log = structlog.get_logger()
 evaluate = run_evaluation
 doctor = run_doctor
 
 
 def _serve(settings: Settings, parts: Sequence[str]) -> int:
     bootstrap.check_settings(settings)
-    return live(processes.serve(settings, parts))
+    return live(processes.serve(settings, parts, stopping=lambda: _log.info("stopping")))
 
 
 def api(settings: Settings, options: argparse.Namespace) -> int:

@@ -224,10 +224,16 @@ def _bound(config: uvicorn.Config) -> socket.socket:
     return bound
 
 
-async def serve(settings: Settings, parts: Sequence[str], ready: Callable[[], None] = lambda: None) -> int:
+async def serve(
+    settings: Settings,
+    parts: Sequence[str],
+    ready: Callable[[], None] = lambda: None,
+    stopping: Callable[[], None] = lambda: None,
+) -> int:
     """Run "api" and "scheduler", those that `parts` names, until SIGINT or SIGTERM.
 
-    Returns the exit code: 1 where a thread died of an exception, else 0.
+    `ready` is called when they run, `stopping` when they are about to end. Returns the exit code: 1 where a thread
+    died of an exception, else 0.
     """
     bootstrap.make_folders(settings)
     stop = asyncio.Event()
@@ -242,5 +248,5 @@ async def serve(settings: Settings, parts: Sequence[str], ready: Callable[[], No
                     await entered.enter_async_context(maker(settings))
             ready()
             await stop.wait()
-            _log.info("stopping", crashed=crashed)
+            stopping()
     return int(bool(crashed))

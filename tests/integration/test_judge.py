@@ -159,6 +159,22 @@ def test_opened_incidents_are_logged_once_and_a_few_a_batch(tmp_path: Path) -> N
     assert {line["log_level"] for line in opened} == {"warning"}
 
 
+def test_an_incident_that_becomes_worse_is_logged_once_more(tmp_path: Path) -> None:
+    with capture_logs() as lines, judging(load(data_dir=tmp_path)) as one:
+        for row in tunnel():
+            one.consume(batch_of([row]))
+    with capture_logs() as later, judging(load(data_dir=tmp_path)) as one:
+        one.consume(batch_of(tunnel()))
+    told = [line for line in lines if line["event"].startswith("incident_")]
+    assert [(line["event"], line["severity"]) for line in told] == [
+        ("incident_opened", "HIGH"),
+        ("incident_escalated", "CRITICAL"),
+    ]
+    assert {line["log_level"] for line in told} == {"warning"}
+    assert told[0]["domain"] == told[1]["domain"]
+    assert [line for line in later if line["event"].startswith("incident_")] == [], "the log knows it"
+
+
 def test_alerts_are_counted_for_metrics_and_the_threads_are_told(tmp_path: Path) -> None:
     settings = load(data_dir=tmp_path)
     with judging(settings) as one:

@@ -48,6 +48,7 @@ def test_a_query_is_answered_scored_and_shown_and_sigterm_ends_it(tmp_path: Path
     log = process.log.read_text()
     assert "answering DNS" in log
     assert "Traceback" not in log
+    assert log.count('"stopping"') == 1
     token = process.client.headers["Authorization"].split()[1]
     assert token not in log
 

@@ -42,9 +42,9 @@ def test_what_is_no_database_is_told_at_once_and_for_what_it_is(tmp_path: Path, 
 def test_a_database_where_none_can_be_made_is_told_at_once(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     path = tmp_path / "file" / "x.db"
-    with contextlib.closing(opened(path)) as store:
-        with pytest.raises(StoreUnusableError, match=rf"^cannot open database {path}: (Not a directory|File exists)$"):
-            store.migrate()
+    why = rf"^cannot open database {path}: (Not a directory|File exists)$"
+    with contextlib.closing(opened(path)) as store, pytest.raises(StoreUnusableError, match=why):
+        store.migrate()
 
 
 def test_a_locked_database_is_not_an_unusable_one(tmp_path: Path) -> None:
