@@ -14,7 +14,7 @@ from agents.budget import Limits, Peaks, choose, load_peaks
 from agents.cron import cron_trigger
 from agents.detection import TunnelDetector
 from agents.errors import AgentsError, ModelError, SettingsError
-from agents.files import write_atomic
+from agents.files import PRIVATE_MODE, write_atomic
 from agents.gates import load_cases
 from agents.known import Entry, services_at
 from agents.known import load as load_entries
@@ -236,7 +236,7 @@ def api_token_of(settings: Settings) -> str:
     path = token_path(settings)
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomic(path, secrets.token_urlsafe(24).encode(), mode=0o600)
+        write_atomic(path, secrets.token_urlsafe(24).encode(), mode=PRIVATE_MODE)
     token = path.read_text("ascii", errors="replace").strip()
     if not token or not token.isascii():
         raise AgentsError(f"cannot use {path}: there is no token in it; remove it, and another is made")

@@ -20,7 +20,7 @@ from agents.budget import DAY_S, load_peaks
 from agents.detection import empty_verdicts
 from agents.errors import AgentsError, StoreError
 from agents.fanout import Fanout
-from agents.files import write_atomic
+from agents.files import PRIVATE_MODE, write_atomic
 from agents.outbox import Outbox
 from agents.policy import bounds
 from agents.settings import Settings
@@ -243,8 +243,8 @@ class Judge:
         with self._lock:
             peaks = self.detector.peaks.dump()
         try:
-            write_atomic(self._snapshot, windows, mode=0o600)
-            write_atomic(self._peaks, peaks, mode=0o600)
+            write_atomic(self._snapshot, windows, mode=PRIVATE_MODE)
+            write_atomic(self._peaks, peaks, mode=PRIVATE_MODE)
         except OSError as error:
             _log.warning("windows_not_saved", error=str(error))
 

@@ -12,6 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from agents.errors import SpoolFullError, StoreError
+from agents.files import open_private
 
 _NAME = re.compile(r"[0-9]{16}-[0-9a-zA-Z]+\.npz", re.ASCII)
 
@@ -55,7 +56,7 @@ class SpoolDir:
         path = self._directory / f"{self._sequence:016d}-{batch_id}.npz"
         partial = path.with_suffix(".tmp")
         try:
-            with partial.open("wb") as file:
+            with open_private(partial) as file:
                 file.write(data)
                 file.flush()
                 os.fsync(file.fileno())

@@ -28,7 +28,7 @@ from agents.store import Store, open_store
 from agents.types import Incident, Row, batch_of
 from tests.incidents import incident
 from tests.listening import wait_until
-from tests.postgres_server import PostgresServer, drop_database, make_database
+from tests.postgres_server import DEAD, PostgresServer, drop_database, make_database
 from tests.webhook import webhook
 
 CLIENT = "192.0.2.7"
@@ -173,6 +173,28 @@ def test_an_incident_that_becomes_worse_is_logged_once_more(tmp_path: Path) -> N
     assert {line["log_level"] for line in told} == {"warning"}
     assert told[0]["domain"] == told[1]["domain"]
     assert [line for line in later if line["event"].startswith("incident_")] == [], "the log knows it"
+
+
+def test_what_people_looked_up_is_for_the_owner_alone_to_read(tmp_path: Path) -> None:
+    def modes() -> dict[str, int]:
+        found = [path for path in (tmp_path / "data").rglob("*") if path.is_file() and "lock" not in path.name]
+        return {f"{path.parent.name}/*{path.suffix}": path.stat().st_mode & 0o777 for path in found}
+
+    before = os.umask(0o022)
+    try:
+        with webhook(503) as hook:
+            with judging(load(data_dir=tmp_path, slack_webhook_url=hook.url)) as one:
+                one.consume(batch_of(tunnel()))
+                wait_until(hook.arrived.is_set)
+                there = modes()
+            with judging(load(data_dir=tmp_path, slack_webhook_url=hook.url, database_url=DEAD)) as one:
+                one.consume(batch_of(tunnel()))
+                wait_until(lambda: one.spool.waiting == 1)
+    finally:
+        os.umask(before)
+    there |= modes()
+    kinds = {"data/*.db", "data/*.db-wal", "data/*.db-shm", "data/*.json", "data/*.snapshot"}
+    assert there == dict.fromkeys(kinds | {"outbox/*.json", "spool/*.npz"}, 0o600)
 
 
 def test_alerts_are_counted_for_metrics_and_the_threads_are_told(tmp_path: Path) -> None:

@@ -122,3 +122,13 @@ def test_tables_of_a_later_release_are_told_for_what_they_are(tmp_path: Path) ->
             database.commit()
         with pytest.raises(StoreUnusableError, match=r"^cannot migrate the database: .*9999"):
             store.migrate()
+
+
+def test_a_database_that_exists_keeps_its_mode(tmp_path: Path) -> None:
+    path = tmp_path / "x.db"
+    path.touch()
+    path.chmod(0o640)
+    with contextlib.closing(opened(path)) as store:
+        store.migrate()
+        store.ping()
+        assert {path.stat().st_mode & 0o777, Path(f"{path}-wal").stat().st_mode & 0o777} == {0o640}
