@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import tempfile
 from contextlib import suppress
@@ -44,6 +45,17 @@ def make_private(path: Path) -> None:
     """Make an empty file that is its owner's alone, where there is none. Raises OSError."""
     with suppress(FileExistsError):
         os.close(os.open(path, os.O_CREAT | os.O_EXCL, PRIVATE_MODE))
+
+
+def locked(path: Path) -> IO[bytes]:
+    """A lock file, held until it is closed or this process ends, however that ends. Raises BlockingIOError, OSError."""
+    file = open_private(path)
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        file.close()
+        raise
+    return file
 
 
 def _sync_folder(folder: Path) -> None:
