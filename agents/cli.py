@@ -25,10 +25,10 @@ USAGE_ERRORS = (SettingsError, UsageError, CaptureError)
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; errors become one line on standard error."""
-    gc.set_threshold(*GARBAGE)
-    options = _parser().parse_args(arguments)
-    overrides = {"data_dir": options.data_dir} if options.data_dir is not None else {}
     try:
+        gc.set_threshold(*GARBAGE)
+        options = _parser().parse_args(arguments)
+        overrides = {"data_dir": options.data_dir} if options.data_dir is not None else {}
         found = settings.load(**overrides)
         logs.setup(found.log_level)
         os.environ["KERNELS"] = found.kernels  # agents.kernels is imported with the commands, after this
