@@ -26,7 +26,7 @@ class SpoolDir:
             directory.mkdir(parents=True, exist_ok=True)
             self._lock = locked(directory / "lock")
         except BlockingIOError:
-            raise StoreError(f"cannot use spool {directory}: another process holds it (dns-tunnel run or listen)") from None
+            raise StoreError(f"cannot use spool {directory}: another process holds it (listen or run)") from None
         except OSError as error:
             raise StoreError(f"cannot use spool {directory}: {error.strerror}") from None
         for left_over in directory.glob("*.tmp"):

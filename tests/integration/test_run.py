@@ -158,7 +158,7 @@ def test_a_second_one_on_the_same_folder_is_one_line(tmp_path: Path) -> None:
         other = same | {"LISTEN_PORT": str(free_port())}
         for command, settings, why in (
             ("run", same, f"cannot listen on 127.0.0.1:{first.dns_port}: address already in use"),
-            ("run", other, f"cannot use spool {folder}/data/spool: another process holds it (dns-tunnel run or listen)"),
+            ("run", other, f"cannot use spool {folder}/data/spool: another process holds it (listen or run)"),
             ("api", other, f"cannot listen on 127.0.0.1:{first.api_port}: address already in use"),
             ("schedule", other, f"cannot schedule: another scheduler runs on {folder} (dns-tunnel schedule or run)"),
         ):
