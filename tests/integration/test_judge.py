@@ -6,7 +6,7 @@ import os
 import time
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -121,6 +121,21 @@ def test_a_batch_that_was_kept_before_counts_as_it_was_kept(tmp_path: Path) -> N
         assert one.consume(batch_of(rows), "x", again=True) == first, "not the 40 that it would store now"
         assert one.consume(batch_of(rows), "y", again=True) == (40, 40, 0, 0)
         assert one.kept("none", batch_of(rows).ts) is None
+
+
+def test_a_batch_of_which_nothing_can_be_told_is_kept_again_and_stored_once(tmp_path: Path) -> None:
+    """Its first process had stored it and was killed, and now the store is away."""
+    rows = [(time.time() + n, CLIENT, b"\x03www\x07example\x03com", 1, 40, 0, 1, 50, 0, 1.0, "A") for n in range(40)]
+    batch = batch_of(rows)
+    with judging(load(data_dir=tmp_path)) as one:
+        assert one.consume(batch, "x") == (40, 40, 0, 0)
+    with judging(load(data_dir=tmp_path, database_url=DEAD)) as one:
+        assert one.consume(batch, "x", again=True) == (40, 0, 40, 0)
+        assert one.spool.counts.lost == 0
+    with judging(load(data_dir=tmp_path)) as one:
+        wait_until(lambda: one.spool.counts.replayed == 40)
+    with closing(open_store(load(data_dir=tmp_path).store_url)) as store:
+        assert len(store.queries(limit=100)[0]) == 40
 
 
 def test_known_services_are_taken_up_only_where_they_differ(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
