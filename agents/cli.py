@@ -6,8 +6,10 @@ import argparse
 import gc
 import importlib
 import os
+import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from agents import __version__, heartbeat, logs, settings
@@ -25,10 +27,10 @@ USAGE_ERRORS = (SettingsError, UsageError, CaptureError)
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; errors become one line on standard error."""
+    gc.set_threshold(*GARBAGE)
+    options = _parser().parse_args(arguments)
+    overrides = {"data_dir": options.data_dir} if options.data_dir is not None else {}
     try:
-        gc.set_threshold(*GARBAGE)
-        options = _parser().parse_args(arguments)
-        overrides = {"data_dir": options.data_dir} if options.data_dir is not None else {}
         found = settings.load(**overrides)
         logs.setup(found.log_level)
         os.environ["KERNELS"] = found.kernels  # agents.kernels is imported with the commands, after this
@@ -62,10 +64,24 @@ def _command(name: str) -> Callable[[settings.Settings, argparse.Namespace], int
 
             return probe.health(found, options)
         module = importlib.import_module("agents.answering" if name in ("listen", "run") else "agents.commands")
-        code: int = getattr(module, name)(found, options)
+        with _interruptible():
+            code: int = getattr(module, name)(found, options)
         return code
 
     return call
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """Inside, Ctrl-C is an exception where it was the end (__main__.py)."""
+    ends = signal.getsignal(signal.SIGINT) == signal.SIG_DFL
+    if ends:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        if ends:
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def _fail(error: AgentsError, code: int) -> int:

@@ -64,9 +64,10 @@ with first_of(ENDING) as came:
     "first",
     [
         "sys.meta_path.insert(0, type('Slow', (), {'find_spec': lambda name, *_: interrupt(name, 'structlog')}))",
+        "sys.meta_path.insert(0, type('Slow', (), {'find_spec': lambda name, *_: interrupt(name, 'agents.commands')}))",
         "atexit.register(lambda: interrupt('', ''))",
     ],
-    ids=["while it is loaded", "while Python ends"],
+    ids=["while it is loaded", "while its command is loaded", "while Python ends"],
 )
 def test_ctrl_c_before_and_after_a_command_is_silent(tmp_path: Path, first: str) -> None:
     script = f"""
@@ -78,7 +79,7 @@ def interrupt(name, wanted):
 
 {first}
 from agents.__main__ import main
-main(["health"])
+main(["models", "list"])
 """
     done = subprocess.run(
         [sys.executable, "-c", script], cwd=tmp_path, env=environment(), capture_output=True, timeout=30, check=False
