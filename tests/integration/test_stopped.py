@@ -16,7 +16,7 @@ import pytest
 from agents import bootstrap
 from agents.settings import load
 from tests.commands import BASE, ROOT, environment
-from tests.listening import wait_until
+from tests.webhook import webhook
 
 
 def _runs(folder: Path) -> list[dict[str, Any]]:
@@ -26,15 +26,25 @@ def _runs(folder: Path) -> list[dict[str, Any]]:
 
 @pytest.mark.parametrize(("sent", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_a_retraining_that_is_stopped_is_one_that_failed(tmp_path: Path, sent: signal.Signals, code: int) -> None:
-    log = tmp_path / "logs" / "retraining.log"
+    """While it tells that it is about to deploy, which is the last step but one."""
     command = [*BASE, "--data-dir", str(tmp_path), "retrain"]
-    with subprocess.Popen(
-        command, cwd=tmp_path, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    ) as process:
-        wait_until(lambda: log.exists() and "event=sample_collected" in log.read_text(), 30)
-        process.send_signal(sent)
-        out, err = process.communicate(timeout=30)
-    assert process.returncode == code, err
+    with webhook() as hook:
+        hook.hold.clear()
+        with subprocess.Popen(
+            command,
+            cwd=tmp_path,
+            env=environment(SLACK_WEBHOOK_URL=hook.url),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        ) as process:
+            assert hook.arrived.wait(60)
+            process.send_signal(sent)
+            hook.hold.set()
+            out, err = process.communicate(timeout=30)
+        assert process.returncode == code, err
+        assert len(hook.got) == 2
+        assert f"stopped by {sent.name}" in json.dumps(hook.got[1])
     assert "Traceback" not in err
     assert f"cannot go on: stopped by {sent.name}" in out
     (run,) = _runs(tmp_path)
