@@ -9,7 +9,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 from agents import __version__, heartbeat, logs, settings
@@ -63,8 +63,9 @@ def _command(name: str) -> Callable[[settings.Settings, argparse.Namespace], int
             from agents import probe
 
             return probe.health(found, options)
-        module = importlib.import_module("agents.answering" if name in ("listen", "run") else "agents.commands")
-        with _interruptible():
+        answers = name in ("listen", "run")  # the supervisor waits for Ctrl-C itself, once all is loaded
+        module = importlib.import_module("agents.answering" if answers else "agents.commands")
+        with nullcontext() if answers else _interruptible():
             code: int = getattr(module, name)(found, options)
         return code
 
