@@ -15,7 +15,7 @@ from agents.supervisor import supervise
 
 def listen(settings: Settings, options: argparse.Namespace) -> int:
     """`dns-tunnel listen`."""
-    bootstrap.check(settings)
+    bootstrap.check_settings(settings)
     return _ended(settings, supervise(settings, [], lambda: None))
 
 
@@ -23,7 +23,7 @@ def run(settings: Settings, options: argparse.Namespace) -> int:
     """`dns-tunnel run`."""
     from agents import processes  # here: `listen` needs no web server
 
-    bootstrap.check(settings)
+    bootstrap.check_settings(settings)
 
     def console(ready: Callable[[], None]) -> int:
         return live(processes.serve(settings, ("api", "scheduler"), ready))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import Callable
-from contextlib import closing
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ from agents.budget import Limits, Peaks, choose, load_peaks
 from agents.cron import cron_trigger
 from agents.detection import TunnelDetector
 from agents.errors import AgentsError, ModelError, SettingsError
-from agents.files import write_atomic
+from agents.files import PRIVATE_MODE, write_atomic
 from agents.gates import load_cases
 from agents.known import Entry, services_at
 from agents.known import load as load_entries
@@ -65,15 +64,11 @@ def scale_of(settings: Settings) -> Scale:
     )
 
 
-def check(settings: Settings) -> None:
-    """Raise AgentsError for what only shows in use, a setting or a spoilt database, before any socket opens."""
-    check_settings(settings)
-    with closing(store_of(settings)) as store:
-        store.examine()
-
-
 def check_settings(settings: Settings) -> None:
-    """Raise SettingsError for settings that only show when they are used."""
+    """Raise SettingsError for settings that only show when they are used, before any socket opens.
+
+    What is wrong with the database is not among them: DNS is answered without it.
+    """
     validator_of(settings)
     known_entries(settings)
     alert_manager_of(settings)
@@ -243,7 +238,7 @@ def api_token_of(settings: Settings) -> str:
     path = token_path(settings)
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomic(path, secrets.token_urlsafe(24).encode(), mode=0o600)
+        write_atomic(path, secrets.token_urlsafe(24).encode(), mode=PRIVATE_MODE)
     token = path.read_text("ascii", errors="replace").strip()
     if not token or not token.isascii():
         raise AgentsError(f"cannot use {path}: there is no token in it; remove it, and another is made")

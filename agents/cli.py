@@ -6,8 +6,10 @@ import argparse
 import gc
 import importlib
 import os
+import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 from agents import __version__, heartbeat, logs, settings
@@ -64,11 +66,26 @@ def _command(name: str) -> Callable[[settings.Settings, argparse.Namespace], int
             from agents import probe
 
             return probe.health(found, options)
-        module = importlib.import_module("agents.answering" if name in ("listen", "run") else "agents.commands")
-        code: int = getattr(module, name)(found, options)
+        answers = name in ("listen", "run")  # the supervisor waits for Ctrl-C itself, once all is loaded
+        module = importlib.import_module("agents.answering" if answers else "agents.commands")
+        with nullcontext() if answers else _interruptible():
+            code: int = getattr(module, name)(found, options)
         return code
 
     return call
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """Inside, Ctrl-C is an exception where it was the end (__main__.py)."""
+    ends = signal.getsignal(signal.SIGINT) == signal.SIG_DFL
+    if ends:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        if ends:
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def _fail(error: AgentsError, code: int) -> int:

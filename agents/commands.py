@@ -9,6 +9,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+import structlog
 from tqdm import tqdm
 
 from agents import bootstrap, processes
@@ -23,20 +24,21 @@ from agents.retraining import STEPS, passed_exit_code
 from agents.runs import RunState, TrainingRun
 from agents.settings import Settings
 from agents.showing import evidence_text, incident_text
-from agents.signals import live
+from agents.signals import ENDING, first_of, live
 
 __all__ = ["api", "doctor", "evaluate", "explain", "models", "replay", "retrain", "schedule"]
 __all__ += ["known", "score"]
 
 RUNS_MAX = 100
 """Newest runs among which a candidate's own is looked for."""
+_log = structlog.get_logger()
 evaluate = run_evaluation
 doctor = run_doctor
 
 
 def _serve(settings: Settings, parts: Sequence[str]) -> int:
-    bootstrap.check(settings)
-    return live(processes.serve(settings, parts))
+    bootstrap.check_settings(settings)
+    return live(processes.serve(settings, parts, stopping=lambda: _log.info("stopping")))
 
 
 def api(settings: Settings, options: argparse.Namespace) -> int:
@@ -51,11 +53,14 @@ def schedule(settings: Settings, options: argparse.Namespace) -> int:
 
 def retrain(settings: Settings, options: argparse.Namespace) -> int:
     """`dns-tunnel retrain`."""
-    with tqdm(
-        total=len(STEPS), bar_format="{desc:<28} {bar} {n_fmt}/{total_fmt}", disable=None, file=sys.stderr
-    ) as bar:
+    with (
+        first_of(ENDING) as asked,
+        tqdm(total=len(STEPS), bar_format="{desc:<28} {bar} {n_fmt}/{total_fmt}", disable=None, file=sys.stderr) as bar,
+    ):
 
         def progress(step: int, total: int, text: str) -> None:
+            if asked:  # between two steps, so that nothing is half done, and the run is recorded as one that failed
+                raise AgentsError(f"cannot go on: stopped by {asked[0].name}")
             bar.set_description_str(text)
             bar.update(step - 1 - bar.n)
 
@@ -64,7 +69,8 @@ def retrain(settings: Settings, options: argparse.Namespace) -> int:
         )
         bar.update(len(STEPS) - bar.n)
     print(_run_text(run_))
-    return passed_exit_code(run_)
+    stopped = bool(asked) and run_.state is RunState.FAILED
+    return 128 + asked[0] if stopped else passed_exit_code(run_)
 
 
 def _run_text(run_: TrainingRun) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -18,6 +19,8 @@ PARTS = ("listener", "api", "scheduler")
 EVERY_S = 2.0
 STALE_S = 30.0
 """A process that has not written for this long is taken for dead."""
+_ENDED = {"Z", "X"}
+"""States of a process of which only the number is left."""
 _log = structlog.get_logger()
 
 
@@ -26,6 +29,7 @@ class Heartbeat:
 
     def __init__(self, path: Path, collect: Callable[[], Mapping[str, Any]], every_s: float = EVERY_S) -> None:
         self._path, self._collect, self._every_s = path, collect, every_s
+        self._writer = _writer()
         self._failing = False
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="heartbeat", daemon=True)
@@ -48,7 +52,8 @@ class Heartbeat:
 
     def _write(self) -> None:
         try:
-            write_atomic(self._path, json.dumps({"at": time.time(), **self._collect()}).encode())
+            said = {"at": time.time(), "writer": self._writer, **self._collect()}
+            write_atomic(self._path, json.dumps(said).encode())
         except OSError as error:
             if not self._failing:  # not every two seconds
                 _log.warning("heartbeat_not_written", path=str(self._path), error=str(error))
@@ -58,10 +63,52 @@ class Heartbeat:
 
 
 def read(path: Path) -> dict[str, Any]:
-    """The last word of another process, with "ok": whether it is recent."""
+    """The last word of another process, with "ok": whether it is recent, and not that of one that is gone."""
     try:
         found: dict[str, Any] = dict(json.loads(path.read_bytes()))
         # a word from the future is one from before the clock was set back: who lives has written since
-        return {"ok": abs(time.time() - float(found.pop("at", 0))) < STALE_S, **found}
+        recent = abs(time.time() - float(found.pop("at", 0))) < STALE_S
+        gone = _is_gone(found.pop("writer", None))
     except (OSError, ValueError, TypeError):
         return {"ok": False}
+    return {"ok": recent and not gone, **found}
+
+
+def _writer() -> list[Any] | None:
+    """Who this process is: among which processes its id is one, the id, when it began; None where that is unknown."""
+    where = _where()
+    return [where, os.getpid(), _stat(os.getpid())[1]] if where else None
+
+
+def _is_gone(writer: Any) -> bool:
+    """Whether it is certain that this process has ended. Of other machines' and containers' nothing is."""
+    if writer is None:
+        return False
+    where, pid, began = writer
+    if where != _where():
+        return False
+    try:
+        os.kill(pid, 0)
+        state, now_began = _stat(pid)
+    except ProcessLookupError:
+        return True
+    except OSError:  # somebody else's; /proc may be hiding it
+        return False
+    return state in _ENDED or now_began != began
+
+
+def _where() -> str:
+    """This start of this machine, and this namespace of process ids; "" where there is no /proc that knows both."""
+    try:
+        if str(Path("/proc/self").readlink()) != str(os.getpid()):  # it is another namespace's
+            return ""
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        return f"{boot} {Path('/proc/self/ns/pid').readlink()}"
+    except OSError:
+        return ""
+
+
+def _stat(pid: int) -> tuple[str, str]:
+    """State and time of start of a process (proc_pid_stat(5)). Raises OSError."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return fields[0], fields[19]

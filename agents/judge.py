@@ -18,9 +18,9 @@ from agents import bootstrap, known, snapshot
 from agents.alerting import ALERT_COUNTS, AlertSink
 from agents.budget import DAY_S, load_peaks
 from agents.detection import empty_verdicts
-from agents.errors import AgentsError, StoreUnusableError
+from agents.errors import AgentsError, StoreError
 from agents.fanout import Fanout
-from agents.files import write_atomic
+from agents.files import PRIVATE_MODE, write_atomic
 from agents.outbox import Outbox
 from agents.policy import bounds
 from agents.settings import Settings
@@ -80,7 +80,8 @@ class Judge:
         self.fanout = Fanout([self.alerts, self.spool])  # what is stored counts as told after a restart
         self._saved = time.monotonic()
         self._lock = threading.Lock()
-        self._logged: dict[tuple[str, str], str] = {}  # open incidents that the log knows, by client and domain
+        # open incidents that the log knows, by client and domain: id and severity
+        self._logged: dict[tuple[str, str], tuple[str, int]] = {}
         self._store_opened, self._store_tried_at = False, float("-inf")
         self._tried = threading.Event()
         self._stop = threading.Event()
@@ -99,14 +100,12 @@ class Judge:
         """Prepare the database and take over its open incidents; where it is away, that is tried again."""
         if self._store_opened or time.monotonic() - self._store_tried_at < STORE_RETRY_S:
             return
-        first = not self._tried.is_set()
         try:
             self._store.migrate()
             found = self._store.open_incidents()
-        except AgentsError as error:
-            if first:
-                log = _log.error if isinstance(error, StoreUnusableError) else _log.warning
-                log("store_unavailable_at_start", error=str(error))
+        except StoreError as error:
+            if not self._tried.is_set():
+                self.spool.note_away(error)
         else:
             self._take_over(found)
             self._store_opened = True
@@ -122,7 +121,7 @@ class Judge:
             old = [one for one in found if going_on[one.client, one.domain].incident_id != one.incident_id]
             news = [one for key, one in newest.items() if key not in self.detector.incidents.open]
             self._manager.remember(news)
-            self._logged |= {(one.client, one.domain): one.incident_id for one in news}
+            self._logged |= {(one.client, one.domain): (one.incident_id, one.severity) for one in news}
             self.detector.restore(news)
             closed = tuple(dataclasses.replace(incident, closed_at=incident.last_seen) for incident in old)
             if closed:
@@ -186,7 +185,7 @@ class Judge:
             before = dataclasses.replace(self.spool.counts)
             self.fanout.accept(dataclasses.replace(verdicts, batch_id=batch_id))
             after = self.spool.counts
-            self._log_opened(verdicts.incidents)
+            self._log_news(verdicts.incidents)
             if kept is not None:
                 return kept._replace(unexplained=left_out)
             stored, spooled = after.stored - before.stored, after.spooled - before.spooled
@@ -197,19 +196,23 @@ class Judge:
         stored, spooled = self.spool.held(batch_id, ts)
         return Outcome(stored + spooled, stored, spooled, 0) if stored or spooled else None
 
-    def _log_opened(self, incidents: Iterable[Incident]) -> None:
-        opened = []
+    def _log_news(self, incidents: Iterable[Incident]) -> None:
+        """A line for each incident that was opened, or has become more severe."""
+        news = []
         for incident in incidents:
             key = (incident.client, incident.domain)
             if incident.closed_at is not None:
                 self._logged.pop(key, None)
-            elif self._logged.get(key) != incident.incident_id:
-                self._logged[key] = incident.incident_id
-                opened.append(incident)
-        for number, incident in enumerate(opened[:LOGGED_MAX], start=1):
-            more = {"more": len(opened) - LOGGED_MAX} if LOGGED_MAX == number < len(opened) else {}
+                continue
+            incident_id, severity = self._logged.get(key, ("", 0))
+            opened = incident_id != incident.incident_id
+            if opened or incident.severity > severity:
+                self._logged[key] = incident.incident_id, incident.severity
+                news.append(("incident_opened" if opened else "incident_escalated", incident))
+        for number, (event, incident) in enumerate(news[:LOGGED_MAX], start=1):
+            more = {"more": len(news) - LOGGED_MAX} if LOGGED_MAX == number < len(news) else {}
             _log.warning(
-                "incident_opened",
+                event,
                 client=incident.client,
                 domain=incident.domain,
                 severity=incident.severity.name,
@@ -230,7 +233,7 @@ class Judge:
                 closed = self.detector.tick(time.time())
                 if closed is not None:
                     self.fanout.accept(closed)
-                    self._log_opened(closed.incidents)
+                    self._log_news(closed.incidents)
             if time.monotonic() - self._saved >= SNAPSHOT_S:
                 self._save()
 
@@ -240,8 +243,8 @@ class Judge:
         with self._lock:
             peaks = self.detector.peaks.dump()
         try:
-            write_atomic(self._snapshot, windows, mode=0o600)
-            write_atomic(self._peaks, peaks, mode=0o600)
+            write_atomic(self._snapshot, windows, mode=PRIVATE_MODE)
+            write_atomic(self._peaks, peaks, mode=PRIVATE_MODE)
         except OSError as error:
             _log.warning("windows_not_saved", error=str(error))
 

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import structlog
 
+from agents.files import open_private
 from agents.store.rows import incident_of, incident_row
 from agents.types import Incident
 
@@ -59,7 +60,8 @@ class Outbox:
         path = self._folder / f"{self._number:016d}-0.json"
         partial = path.with_suffix(".tmp")
         try:
-            partial.write_text(json.dumps(incident_row(incident)))
+            with open_private(partial) as file:
+                file.write(json.dumps(incident_row(incident)).encode())
             partial.rename(path)
         except OSError as error:
             _log.warning("alert_not_kept", error=error.strerror)

@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import Future
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime
-from typing import Any
+from typing import IO, Any
 
 import structlog
 import uvicorn
@@ -19,6 +19,7 @@ import uvicorn
 from agents import __version__, bootstrap, heartbeat
 from agents.crashes import crashes_end
 from agents.errors import AgentsError, BusyError, StoreError
+from agents.files import locked
 from agents.health import ModelHealth, calendar_of, counters_of, health_of
 from agents.logs import retraining_file
 from agents.report import prune
@@ -150,17 +151,29 @@ def scheduler_of(settings: Settings) -> RetrainScheduler:
 
 @asynccontextmanager
 async def scheduling(settings: Settings) -> AsyncIterator[RetrainScheduler]:
-    """The scheduler. While the database is away it is tried again; nothing else waits for that."""
+    """The scheduler. While the database is away it is tried again; nothing else waits for that.
+
+    Raises AgentsError where another one runs: each would begin what is due.
+    """
     scheduler = scheduler_of(settings)
-    starting = asyncio.create_task(_started(settings, scheduler))
-    beat = heartbeat.Heartbeat(settings.state_dir / "scheduler.json", lambda: calendar_of(scheduler))
-    beat.start()
+    with _only_one(settings):
+        starting = asyncio.create_task(_started(settings, scheduler))
+        beat = heartbeat.Heartbeat(settings.state_dir / "scheduler.json", lambda: calendar_of(scheduler))
+        beat.start()
+        try:
+            yield scheduler
+        finally:
+            starting.cancel()
+            await asyncio.to_thread(scheduler.stop)
+            beat.stop()
+
+
+def _only_one(settings: Settings) -> IO[bytes]:
     try:
-        yield scheduler
-    finally:
-        starting.cancel()
-        await asyncio.to_thread(scheduler.stop)
-        beat.stop()
+        return locked(settings.state_dir / "scheduler.lock")
+    except BlockingIOError:
+        folder = settings.data_dir.absolute()
+        raise AgentsError(f"cannot schedule: another scheduler runs on {folder} (dns-tunnel schedule or run)") from None
 
 
 async def _started(settings: Settings, scheduler: RetrainScheduler) -> None:
@@ -170,7 +183,8 @@ async def _started(settings: Settings, scheduler: RetrainScheduler) -> None:
             await asyncio.to_thread(store.migrate)
             return await asyncio.to_thread(scheduler.start)
         except AgentsError as error:
-            _log.warning("scheduler_waits_for_store", error=str(error), retry_s=pause)
+            if pause == RETRY_S:  # once; its sign of life says it all the while
+                _log.warning("scheduler_waits_for_store", error=str(error))
             await asyncio.sleep(pause)
             pause = min(2 * pause, RETRY_MAX_S)
 
@@ -223,10 +237,16 @@ def _bound(config: uvicorn.Config) -> socket.socket:
     return bound
 
 
-async def serve(settings: Settings, parts: Sequence[str], ready: Callable[[], None] = lambda: None) -> int:
+async def serve(
+    settings: Settings,
+    parts: Sequence[str],
+    ready: Callable[[], None] = lambda: None,
+    stopping: Callable[[], None] = lambda: None,
+) -> int:
     """Run "api" and "scheduler", those that `parts` names, until SIGINT or SIGTERM.
 
-    Returns the exit code: 1 where a thread died of an exception, else 0.
+    `ready` is called when they run, `stopping` when they are about to end. Returns the exit code: 1 where a thread
+    died of an exception, else 0.
     """
     bootstrap.make_folders(settings)
     stop = asyncio.Event()
@@ -241,5 +261,5 @@ async def serve(settings: Settings, parts: Sequence[str], ready: Callable[[], No
                     await entered.enter_async_context(maker(settings))
             ready()
             await stop.wait()
-            _log.info("stopping", crashed=crashed)
+            stopping()
     return int(bool(crashed))

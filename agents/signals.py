@@ -10,6 +10,9 @@ import signal
 from collections.abc import Collection, Coroutine, Iterator
 from typing import Any, Self
 
+ENDING = frozenset({signal.SIGTERM, signal.SIGINT})
+"""What people and service managers send so that a process ends."""
+
 
 class Signals:
     """While it is entered, by the main thread, signals of these kinds do nothing but wait to be taken."""
@@ -52,6 +55,27 @@ class Signals:
             yield
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+@contextlib.contextmanager
+def first_of(kinds: Collection[signal.Signals]) -> Iterator[list[signal.Signals]]:
+    """Inside, the first signal of these kinds is put into the list, and a second one ends the process.
+
+    For the main thread.
+    """
+    came: list[signal.Signals] = []
+
+    def note(number: int, _: object) -> None:
+        came.append(signal.Signals(number))
+        for kind in kinds:
+            signal.signal(kind, signal.SIG_DFL)
+
+    before = {kind: signal.signal(kind, note) for kind in kinds}
+    try:
+        yield came
+    finally:
+        for kind, handler in before.items():
+            signal.signal(kind, handler)
 
 
 def live(work: Coroutine[Any, Any, int]) -> int:

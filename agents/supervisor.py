@@ -27,7 +27,7 @@ from agents import bootstrap, warm, workers
 from agents.errors import AgentsError, SettingsError, UsageError
 from agents.settings import Settings
 from agents.shared import Shared
-from agents.signals import Signals
+from agents.signals import ENDING, Signals
 from agents.sources.sockets import Pair, bind_pairs
 
 Work = Callable[[Callable[[], None]], int]
@@ -43,8 +43,7 @@ AT_ONCE_S = 1.0
 LOOK_S = 0.1
 DETECTOR = "detector"
 """Name of the process that judges."""
-_ENDING = {signal.SIGTERM, signal.SIGINT}
-_SIGNALS = {*_ENDING, signal.SIGCHLD}
+_SIGNALS = {*ENDING, signal.SIGCHLD}
 _PR_SET_PDEATHSIG = 1  # prctl(2)
 _LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
 _log = structlog.get_logger()
@@ -140,7 +139,7 @@ class Supervisor:
         for child in self._children:
             self._spawn(child)
             while not self._states[child.name].up:
-                if self._signals.wait(0) in _ENDING:
+                if self._signals.wait(0) in ENDING:
                     return False
                 if select.select([child.reading], [], [], LOOK_S)[0]:
                     self._hear(child)
@@ -156,7 +155,7 @@ class Supervisor:
                     self._spawn(child)
                 elif child.pid and not self._states[child.name].up:
                     self._note_word(child)
-            if self._signals.wait(self._pause()) in _ENDING:
+            if self._signals.wait(self._pause()) in ENDING:
                 return
 
     def stop(self) -> int:
@@ -230,7 +229,7 @@ class Supervisor:
             if child.pid:
                 os.kill(child.pid, signal.SIGTERM)
         while left := [child for child in children if child.pid and not _ended(child)]:
-            impatient = self._signals.wait(LOOK_S) in _ENDING and time.monotonic() - self._asked >= AT_ONCE_S
+            impatient = self._signals.wait(LOOK_S) in ENDING and time.monotonic() - self._asked >= AT_ONCE_S
             for child in left:
                 if impatient or (child.stop_s is not None and time.monotonic() - begun >= child.stop_s):
                     _log.error("process_killed", process=child.name)

@@ -78,7 +78,6 @@ class Running:
 
     def restart(self) -> None:
         """Start again in the same folder, on the same ports."""
-        (self.folder / "data" / "listener.json").unlink()  # the dead one's last word
         self.process = self._spawn()
         self.wait_ready()
 

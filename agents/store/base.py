@@ -22,7 +22,7 @@ from sqlalchemy.exc import DataError, IntegrityError, SQLAlchemyError
 from agents.errors import BatchRefusedError, StoreError
 from agents.store import reads, sampling
 from agents.store.rows import Columns, incident_row, query_columns
-from agents.store.tables import BATCHES, DAY_S, INCIDENTS, RUNS
+from agents.store.tables import BATCHES, DAY_S, INCIDENTS, RUNS, metadata
 from agents.types import Incident, Sample, Severity, Verdicts
 
 TS_MAX = 2.0**36
@@ -33,6 +33,10 @@ _REFUSALS = (
     *(IntegrityError, psycopg2.IntegrityError, sqlite3.IntegrityError),
 )
 """The rows are at fault; from SQLAlchemy, or from a driver that is used directly."""
+_NO_TABLE = {
+    said.format(name) for said in ("no such table: {}", 'relation "{}" does not exist') for name in metadata.tables
+}
+"""What SQLite and Postgres say of a new database that nobody has prepared yet."""
 
 
 class Store(ABC):
@@ -45,9 +49,6 @@ class Store(ABC):
     @abstractmethod
     def migrate(self) -> None:
         """Bring the tables to the newest revision. Safe when several processes do it at once."""
-
-    def examine(self) -> None:  # noqa: B027 - most can tell nothing without waiting
-        """Raise StoreUnusableError where it can be told, without waiting, that the database will never do."""
 
     @abstractmethod
     def drop_old(self, before_day: int) -> bool:
@@ -264,6 +265,8 @@ class Store(ABC):
 
     def _one_line(self, error: Exception) -> str:
         text = str(getattr(error, "orig", None) or error).strip().partition("\n")[0]
+        if text in _NO_TABLE:
+            return "the database has no tables yet"
         password = self._engine.url.password
         return text.replace(str(password), "***") if password else text
 

@@ -120,6 +120,11 @@ class SpoolingSink:
             return False
         return True
 
+    def note_away(self, error: StoreError) -> None:
+        """Somebody else found the store away: tell it as if a batch had."""
+        with self._lock:
+            self._tell_away(error)
+
     def _tell_away(self, error: StoreError) -> None:
         """Log it, once in a while: where the disk takes nothing either, each batch comes here."""
         if time.monotonic() < self._away_log_after:

@@ -5,13 +5,13 @@ A file is there whole or not at all; one process owns the directory.
 
 from __future__ import annotations
 
-import fcntl
 import os
 import re
 from contextlib import suppress
 from pathlib import Path
 
 from agents.errors import SpoolFullError, StoreError
+from agents.files import locked, open_private
 
 _NAME = re.compile(r"[0-9]{16}-[0-9a-zA-Z]+\.npz", re.ASCII)
 
@@ -24,10 +24,9 @@ class SpoolDir:
         self._max_bytes = max_bytes
         try:
             directory.mkdir(parents=True, exist_ok=True)
-            self._lock = (directory / "lock").open("w")
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            self._lock = locked(directory / "lock")
         except BlockingIOError:
-            raise StoreError(f"cannot use spool {directory}: another process holds it") from None
+            raise StoreError(f"cannot use spool {directory}: another process holds it (listen or run)") from None
         except OSError as error:
             raise StoreError(f"cannot use spool {directory}: {error.strerror}") from None
         for left_over in directory.glob("*.tmp"):
@@ -55,7 +54,7 @@ class SpoolDir:
         path = self._directory / f"{self._sequence:016d}-{batch_id}.npz"
         partial = path.with_suffix(".tmp")
         try:
-            with partial.open("wb") as file:
+            with open_private(partial) as file:
                 file.write(data)
                 file.flush()
                 os.fsync(file.fileno())

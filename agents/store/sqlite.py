@@ -17,6 +17,7 @@ from sqlalchemy.dialects.sqlite import insert
 
 from agents.columns import coded, packed
 from agents.errors import StoreError, StoreUnusableError
+from agents.files import make_private
 from agents.pieces import pieces_of
 from agents.store import migrate
 from agents.store.base import Store
@@ -50,21 +51,15 @@ class SqliteStore(Store):
         self._path, self._inode = Path(url.database), 0
         # isolation_level None: transactions begin where `_on_begin` says, not where the driver guesses.
         engine = create_engine(url, connect_args={"timeout": BUSY_S, "isolation_level": None})
+        event.listen(engine, "do_connect", self._on_connecting)
         event.listen(engine, "connect", _on_connect)
         event.listen(engine, "begin", _on_begin)
         super().__init__(engine)
 
-    def examine(self) -> None:
-        if not self._path.exists():
-            with self._locked_by():
-                return
-        try:
-            with self._guard("open the database"), closing(self._engine.raw_connection()) as connection:
-                connection.cursor().execute("SELECT count(*) FROM sqlite_master")
-        except StoreUnusableError:
-            raise
-        except StoreError:  # locked, or out of memory: another time
-            return
+    def _on_connecting(self, *_: object) -> None:
+        """SQLite would let everybody read a file that it makes; what it makes beside one has the same mode."""
+        with suppress(OSError):  # where none can be made, connecting says so
+            make_private(self._path)
 
     def _failure(self, text: str, error: Exception) -> StoreError:
         code = getattr(getattr(error, "orig", error), "sqlite_errorcode", 0) & 0xFF

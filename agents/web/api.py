@@ -49,8 +49,9 @@ router = APIRouter(responses=_PROBLEMS)
 def health(request: Request) -> Health:
     """Database, model, queue and scheduler. Needs no token; 200 whenever it serves at all."""
     parts = parts_of(request)
-    components = {"database": parts.database.state()} | {name: dict(state) for name, state in parts.health().items()}
-    well = all(state.get("ok", True) for state in components.values())
+    states = {"database": parts.database.state(), **parts.health()}
+    components = {name: {**state, "ok": state["ok"] and "error" not in state} for name, state in states.items()}
+    well = all(state["ok"] for state in components.values())
     return Health(status="ok" if well else "degraded", components=components)
 
 

@@ -12,7 +12,7 @@ from typing import Any, cast
 
 from fastapi import Request
 
-from agents.errors import StoreError
+from agents.errors import StoreError, StoreUnusableError
 from agents.protocols import ModelList, ReadStore
 
 STATE_S = 1.0
@@ -49,6 +49,8 @@ class Database:
     def _ask(self) -> dict[str, Any]:
         try:
             self._store.ping()
+        except StoreUnusableError:
+            return {"ok": False, "error": "cannot use the database: see the log"}
         except StoreError:
             return {"ok": False, "error": "cannot reach the database"}
         return {"ok": True}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import time
 import uuid
@@ -46,6 +47,14 @@ def test_what_is_written_is_read_newest_first(store: Store) -> None:
         "model_id": "model-1",
     }
     assert cursor is None
+
+
+def test_a_database_without_tables_is_told_for_what_it_is(store_url: str) -> None:
+    """So it is in the first moments of a new one."""
+    with contextlib.closing(open_store(store_url)) as store:
+        for read in (lambda: store.queries(limit=1), lambda: store.incidents(limit=1), store.ping):
+            with pytest.raises(StoreError, match=r"^cannot [a-z ]+: the database has no tables yet$"):
+                read()
 
 
 def test_a_batch_is_stored_once(store: Store) -> None:

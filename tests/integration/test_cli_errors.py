@@ -188,17 +188,6 @@ def test_a_file_without_a_token_is_one_line_and_exit_1(tmp_path: Path, inside: I
     assert f"cannot use {path}: there is no token in it; remove it" in done.err
 
 
-@pytest.mark.parametrize("command", ["run", "listen", "api", "schedule"])
-def test_a_spoilt_database_is_one_line_and_exit_1(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, inside: Inside, command: str
-) -> None:
-    (tmp_path / "x.db").mkdir()
-    monkeypatch.setenv("DATABASE_URL", f"sqlite:///{tmp_path / 'x.db'}")
-    done = inside(command)
-    assert (done.code, is_one_line(done)) == (1, True), done
-    assert "cannot open the database: unable to open database file" in done.err
-
-
 @pytest.mark.parametrize("arguments", [["explain", "192.0.2.1", "evil.com"], ["replay", "good.tsv", "--store"]])
 def test_a_database_that_is_away_is_one_line_and_exit_1(tmp_path: Path, arguments: list[str]) -> None:
     (tmp_path / "good.tsv").write_text("ts\tclient\tqname\tqtype\n1\t192.0.2.1\ta.com\tA\n")

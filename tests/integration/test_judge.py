@@ -6,7 +6,7 @@ import os
 import time
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,7 @@ from agents.store import Store, open_store
 from agents.types import Incident, Row, batch_of
 from tests.incidents import incident
 from tests.listening import wait_until
-from tests.postgres_server import PostgresServer, drop_database, make_database
+from tests.postgres_server import DEAD, PostgresServer, drop_database, make_database
 from tests.webhook import webhook
 
 CLIENT = "192.0.2.7"
@@ -123,6 +123,21 @@ def test_a_batch_that_was_kept_before_counts_as_it_was_kept(tmp_path: Path) -> N
         assert one.kept("none", batch_of(rows).ts) is None
 
 
+def test_a_batch_of_which_nothing_can_be_told_is_kept_again_and_stored_once(tmp_path: Path) -> None:
+    """Its first process had stored it and was killed, and now the store is away."""
+    rows = [(time.time() + n, CLIENT, b"\x03www\x07example\x03com", 1, 40, 0, 1, 50, 0, 1.0, "A") for n in range(40)]
+    batch = batch_of(rows)
+    with judging(load(data_dir=tmp_path)) as one:
+        assert one.consume(batch, "x") == (40, 40, 0, 0)
+    with judging(load(data_dir=tmp_path, database_url=DEAD)) as one:
+        assert one.consume(batch, "x", again=True) == (40, 0, 40, 0)
+        assert one.spool.counts.lost == 0
+    with judging(load(data_dir=tmp_path)) as one:
+        wait_until(lambda: one.spool.counts.replayed == 40)
+    with closing(open_store(load(data_dir=tmp_path).store_url)) as store:
+        assert len(store.queries(limit=100)[0]) == 40
+
+
 def test_known_services_are_taken_up_only_where_they_differ(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It looks at every flow, so midnight, or a file that was written anew as it was, must not bring it about."""
     settings = load(data_dir=tmp_path)
@@ -157,6 +172,44 @@ def test_opened_incidents_are_logged_once_and_a_few_a_batch(tmp_path: Path) -> N
     assert [line.get("more") for line in opened] == [None, None, 2]
     assert all(line["reason"] and line["severity"] in ("HIGH", "CRITICAL") for line in opened)
     assert {line["log_level"] for line in opened} == {"warning"}
+
+
+def test_an_incident_that_becomes_worse_is_logged_once_more(tmp_path: Path) -> None:
+    with capture_logs() as lines, judging(load(data_dir=tmp_path)) as one:
+        for row in tunnel():
+            one.consume(batch_of([row]))
+    with capture_logs() as later, judging(load(data_dir=tmp_path)) as one:
+        one.consume(batch_of(tunnel()))
+    told = [line for line in lines if line["event"].startswith("incident_")]
+    assert [(line["event"], line["severity"]) for line in told] == [
+        ("incident_opened", "HIGH"),
+        ("incident_escalated", "CRITICAL"),
+    ]
+    assert {line["log_level"] for line in told} == {"warning"}
+    assert told[0]["domain"] == told[1]["domain"]
+    assert [line for line in later if line["event"].startswith("incident_")] == [], "the log knows it"
+
+
+def test_what_people_looked_up_is_for_the_owner_alone_to_read(tmp_path: Path) -> None:
+    def modes() -> dict[str, int]:
+        found = [path for path in (tmp_path / "data").rglob("*") if path.is_file() and "lock" not in path.name]
+        return {f"{path.parent.name}/*{path.suffix}": path.stat().st_mode & 0o777 for path in found}
+
+    before = os.umask(0o022)
+    try:
+        with webhook(503) as hook:
+            with judging(load(data_dir=tmp_path, slack_webhook_url=hook.url)) as one:
+                one.consume(batch_of(tunnel()))
+                wait_until(hook.arrived.is_set)
+                there = modes()
+            with judging(load(data_dir=tmp_path, slack_webhook_url=hook.url, database_url=DEAD)) as one:
+                one.consume(batch_of(tunnel()))
+                wait_until(lambda: one.spool.waiting == 1)
+    finally:
+        os.umask(before)
+    there |= modes()
+    kinds = {"data/*.db", "data/*.db-wal", "data/*.db-shm", "data/*.json", "data/*.snapshot"}
+    assert there == dict.fromkeys(kinds | {"outbox/*.json", "spool/*.npz"}, 0o600)
 
 
 def test_alerts_are_counted_for_metrics_and_the_threads_are_told(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import sqlite3
 import time
 from pathlib import Path
@@ -10,6 +11,7 @@ from pathlib import Path
 import dns.message
 import dns.query
 import httpx
+import pytest
 
 from agents import heartbeat
 from agents.health import calendar_of
@@ -17,6 +19,7 @@ from agents.scheduler import RetrainScheduler
 from tests.postgres_server import DEAD
 from tests.running import free_port, product, wait_for
 from tests.stubs import StubServer
+from tests.unit.test_sqlite import SPOILT
 
 
 def _ask(port: int) -> str:
@@ -49,6 +52,32 @@ def test_without_a_database_dns_is_answered_and_the_end_is_quick(tmp_path: Path)
             assert httpx.get(f"http://127.0.0.1:{api}/health").json()["status"] == "degraded"
             process.terminate()
             assert process.wait(20) == 0
+
+
+@pytest.mark.parametrize("how", SPOILT)
+def test_with_a_spoilt_database_dns_is_answered_and_what_is_judged_is_not_lost(tmp_path: Path, how: str) -> None:
+    port, api = free_port(), free_port()
+    path = tmp_path / "data" / "dns-tunnel.db"
+    path.parent.mkdir()
+    SPOILT[how](path)
+    with StubServer() as stub:
+        settings = {"listen_port": str(port), "api_port": str(api), "upstreams": f"127.0.0.1:{stub.port}"}
+        with product("run", tmp_path, **settings) as process:
+            assert _ask(port) == "192.0.2.1"
+            waiting = tmp_path / "data" / "spool"
+            wait_for(lambda: list(waiting.glob("*.npz")), "the batch is on disk", 20)
+            health = httpx.get(f"http://127.0.0.1:{api}/health").json()
+            assert health["status"] == "degraded"
+            assert health["components"]["database"] == {"ok": False, "error": "cannot use the database: see the log"}
+            process.terminate()
+            assert process.wait(20) == 0
+        lines = [json.loads(line) for line in (tmp_path / "process.log").read_text().splitlines() if line[:1] == "{"]
+        assert [line["event"] for line in lines if line["level"] in ("error", "critical")] == ["store_unusable"]
+        path.rename(tmp_path / "spoilt")
+        with product("listen", tmp_path, **settings):
+            wait_for(lambda: not list(waiting.glob("*.npz")), "what waited is written", 20)
+        with contextlib.closing(sqlite3.connect(path)) as database:
+            assert database.execute("SELECT qname FROM queries").fetchall() == [("www.example.com",)]
 
 
 def test_the_schedulers_heartbeat_goes_on_without_its_database(tmp_path: Path) -> None:

@@ -13,9 +13,10 @@ import pytest
 
 from agents.names import MAX_NAME, defang, to_text, wire_of
 from agents.shipped import golden_sessions
-from tests.commands import call, environment, free_port, is_one_line
+from tests.commands import BASE, call, environment, free_port, is_one_line
 from tests.listening import wait_until
 from tests.live import Running, running
+from tests.running import process
 from tests.webhook import webhook
 
 TUNNEL = [to_text(qname) for qname in golden_sessions()["iodine-txt-base32"].qname]
@@ -48,6 +49,7 @@ def test_a_query_is_answered_scored_and_shown_and_sigterm_ends_it(tmp_path: Path
     log = process.log.read_text()
     assert "answering DNS" in log
     assert "Traceback" not in log
+    assert log.count('"stopping"') == 1
     token = process.client.headers["Authorization"].split()[1]
     assert token not in log
 
@@ -145,6 +147,30 @@ def test_a_port_that_is_taken_is_one_line_and_nothing_stays_behind(tmp_path: Pat
             assert done.code == 1
             assert done.err.splitlines()[-1].startswith("dns-tunnel: cannot "), done.err
             assert port in done.err.splitlines()[-1]
+
+
+def test_a_second_one_on_the_same_folder_is_one_line(tmp_path: Path) -> None:
+    folder = tmp_path / "data"
+    folder.mkdir()
+    with running(folder) as first:
+        wait_until(lambda: first.get("/health")["components"]["scheduler"].get("next_run"))
+        same: dict[str, Any] = {name: first.settings[name] for name in ("LISTEN_PORT", "API_PORT", "UPSTREAMS")}
+        other = same | {"LISTEN_PORT": str(free_port())}
+        for command, settings, why in (
+            ("run", same, f"cannot listen on 127.0.0.1:{first.dns_port}: address already in use"),
+            ("run", other, f"cannot use spool {folder}/data/spool: another process holds it (listen or run)"),
+            ("api", other, f"cannot listen on 127.0.0.1:{first.api_port}: address already in use"),
+            ("schedule", other, f"cannot schedule: another scheduler runs on {folder} (dns-tunnel schedule or run)"),
+        ):
+            done = call(tmp_path, command, **settings)
+            assert (done.code, done.err) == (1, f"dns-tunnel: {why}\n")
+        assert first.get("/health")["status"] == "ok"
+        assert first.stop() == 0
+    with process([*BASE, "--data-dir", str(folder), "schedule"], tmp_path / "log", environment()) as alone:
+        wait_until(lambda: "scheduler_started" in (tmp_path / "log").read_text(), 20)
+        alone.terminate()
+        assert alone.wait(20) == 0
+    assert (tmp_path / "log").read_text().count('"stopping"') == 1
 
 
 def test_a_bad_setting_opens_no_socket(tmp_path: Path) -> None:

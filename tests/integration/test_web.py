@@ -176,6 +176,12 @@ def test_health_needs_no_token_and_names_what_is_degraded(world: World) -> None:
     assert world.get("/health", headers={}).json()["status"] == "degraded"
 
 
+def test_a_component_with_an_error_is_not_ok_though_its_process_lives(world: World) -> None:
+    world.components["scheduler"] = {"ok": True, "error": "cannot read the schedule from the database"}
+    told = world.get("/health", headers={}).json()
+    assert (told["status"], told["components"]["scheduler"]["ok"]) == ("degraded", False)
+
+
 def test_health_with_a_dead_database_is_degraded_and_tells_strangers_no_address(world: World) -> None:
     answer = world.call("GET", "/health", app=_away(world))
     assert answer.status_code == 200

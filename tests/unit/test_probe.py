@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -16,7 +18,8 @@ import pytest
 from structlog.testing import capture_logs
 
 from agents.cli import main
-from agents.heartbeat import Heartbeat
+from agents.heartbeat import Heartbeat, read
+from tests.commands import ROOT
 
 
 @pytest.fixture
@@ -46,6 +49,52 @@ def _beat(path: Path, age_s: float, **state: Any) -> None:
 def test_a_process_is_well_while_it_writes(data: Path, part: str, state: dict[str, Any], code: int) -> None:
     _beat(data / f"{part}.json", **state)
     assert main(["health", part]) == code
+
+
+_LIVE = """
+import sys, time
+from pathlib import Path
+from agents.heartbeat import Heartbeat
+
+Heartbeat(Path(sys.argv[1]), dict).start()
+print("written", flush=True)
+time.sleep(600)
+"""
+
+
+needs_proc = pytest.mark.skipif(sys.platform != "linux", reason="nothing else has a /proc that tells")
+
+
+@needs_proc
+@pytest.mark.parametrize("reaped", [True, False], ids=["no trace left", "not yet reaped"])
+def test_a_process_that_was_killed_is_not_well_from_then_on(data: Path, reaped: bool) -> None:
+    path = data / "scheduler.json"
+    with subprocess.Popen([sys.executable, "-c", _LIVE, path], stdout=subprocess.PIPE, cwd=ROOT) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"written\n"
+        assert main(["health", "scheduler"]) == 0
+        process.kill()
+        if reaped:
+            process.wait()
+        else:
+            os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+        assert main(["health", "scheduler"]) == 1
+        said = json.loads(path.read_bytes())
+        path.write_text(json.dumps(said | {"writer": ["another container", *said["writer"][1:]]}))
+        assert main(["health", "scheduler"]) == 0, "its process ids mean nothing here"
+
+
+@needs_proc
+def test_a_process_that_has_the_number_of_a_dead_one_is_another(data: Path) -> None:
+    path = data / "scheduler.json"
+    beat = Heartbeat(path, dict)
+    beat.start()
+    said = json.loads(path.read_bytes())
+    assert read(path) == {"ok": True}
+    beat.stop()
+    where, pid, began = said["writer"]
+    path.write_text(json.dumps(said | {"writer": [where, pid, str(int(began) - 1)]}))
+    assert read(path) == {"ok": False}
 
 
 def test_a_disk_that_takes_no_sign_of_life_is_logged_once_each_time(tmp_path: Path) -> None:

@@ -34,7 +34,7 @@ def test_what_is_no_database_is_told_at_once_and_for_what_it_is(tmp_path: Path, 
     path = tmp_path / "x.db"
     SPOILT[how](path)
     with contextlib.closing(opened(path)) as store:
-        for attempt in (store.examine, store.migrate, lambda: store.write(verdicts(["a.test"]), "b"), store.ping):
+        for attempt in (store.migrate, lambda: store.write(verdicts(["a.test"]), "b"), store.ping):
             with pytest.raises(StoreUnusableError, match=rf"^cannot .*: {WHY[how]} \({path}\)$"):
                 attempt()
 
@@ -42,26 +42,19 @@ def test_what_is_no_database_is_told_at_once_and_for_what_it_is(tmp_path: Path, 
 def test_a_database_where_none_can_be_made_is_told_at_once(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     path = tmp_path / "file" / "x.db"
-    with contextlib.closing(opened(path)) as store:
-        for attempt in (store.examine, store.migrate):
-            with pytest.raises(
-                StoreUnusableError, match=rf"^cannot open database {path}: (Not a directory|File exists)$"
-            ):
-                attempt()
+    why = rf"^cannot open database {path}: (Not a directory|File exists)$"
+    with contextlib.closing(opened(path)) as store, pytest.raises(StoreUnusableError, match=why):
+        store.migrate()
 
 
-def test_a_new_a_good_and_a_locked_database_pass(tmp_path: Path) -> None:
+def test_a_locked_database_is_not_an_unusable_one(tmp_path: Path) -> None:
     path = tmp_path / "x.db"
     with contextlib.closing(opened(path)) as store:
-        store.examine()
-        assert not path.exists()
         store.migrate()
-        store.examine()
     with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as other:
         other.execute("PRAGMA locking_mode=EXCLUSIVE")
         other.execute("BEGIN EXCLUSIVE")
         with contextlib.closing(opened(path)) as store:
-            store.examine()
             with pytest.raises(StoreError) as caught:
                 store.ping()
             assert not isinstance(caught.value, StoreUnusableError), "it is only busy"
@@ -118,3 +111,24 @@ def test_a_database_that_is_spoilt_while_it_runs_is_an_error_in_the_log(tmp_path
     assert (told["event"], told["log_level"]) == ("store_unusable", "error")
     assert told["error"] == f"cannot write a batch: file is not a database ({path})"
     assert (sink.counts.stored, sink.counts.spooled) == (1, 2)
+
+
+def test_tables_of_a_later_release_are_told_for_what_they_are(tmp_path: Path) -> None:
+    path = tmp_path / "x.db"
+    with contextlib.closing(opened(path)) as store:
+        store.migrate()
+        with contextlib.closing(sqlite3.connect(path)) as database:
+            database.execute("UPDATE alembic_version SET version_num = '9999'")
+            database.commit()
+        with pytest.raises(StoreUnusableError, match=r"^cannot migrate the database: .*9999"):
+            store.migrate()
+
+
+def test_a_database_that_exists_keeps_its_mode(tmp_path: Path) -> None:
+    path = tmp_path / "x.db"
+    path.touch()
+    path.chmod(0o640)
+    with contextlib.closing(opened(path)) as store:
+        store.migrate()
+        store.ping()
+        assert {path.stat().st_mode & 0o777, Path(f"{path}-wal").stat().st_mode & 0o777} == {0o640}
