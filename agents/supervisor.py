@@ -38,6 +38,8 @@ many each time up to the most."""
 STEADY_S = 10.0
 LISTENER_STOP_S, DETECTOR_STOP_S = 5.0, 20.0
 """A process that does not end within so many seconds of SIGTERM is killed. docker-compose.yml grants 30 in all."""
+SLOW_S = 2.0
+"""After so many seconds the log says which processes have not ended."""
 AT_ONCE_S = 1.0
 """Signals to end within so many seconds are one: make, a terminal or a service manager may each send theirs."""
 LOOK_S = 0.1
@@ -224,14 +226,18 @@ class Supervisor:
 
     def _end(self, children: Sequence[Child]) -> None:
         """SIGTERM, and SIGKILL for what takes too long, or for all where a signal comes after AT_ONCE_S."""
-        begun = time.monotonic()
+        begun, told = time.monotonic(), False
         for child in children:
             if child.pid:
                 os.kill(child.pid, signal.SIGTERM)
         while left := [child for child in children if child.pid and not _ended(child)]:
             impatient = self._signals.wait(LOOK_S) in ENDING and time.monotonic() - self._asked >= AT_ONCE_S
+            took = time.monotonic() - begun
+            if took >= SLOW_S and not told:
+                told = True
+                _log.info("waiting_for_end", processes=[child.name for child in left])
             for child in left:
-                if impatient or (child.stop_s is not None and time.monotonic() - begun >= child.stop_s):
+                if impatient or (child.stop_s is not None and took >= child.stop_s):
                     _log.error("process_killed", process=child.name)
                     os.kill(child.pid, signal.SIGKILL)
 
