@@ -241,10 +241,6 @@ class Store(ABC):
         with self._reading("read runs") as connection:
             return reads.runs(connection, limit)
 
-    def _forget_batches(self, before_day: int) -> None:
-        with self._writer.begin() as connection:
-            connection.execute(delete(BATCHES).where(BATCHES.c.written_at < before_day * DAY_S))
-
     @contextmanager
     def _reading(self, what: str) -> Iterator[Connection]:
         with self._guard(what), self._engine.begin() as connection:

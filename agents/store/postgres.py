@@ -6,7 +6,19 @@ import io
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import URL, BigInteger, ColumnElement, Connection, Select, Table, cast, create_engine, func, text
+from sqlalchemy import (
+    URL,
+    BigInteger,
+    ColumnElement,
+    Connection,
+    Select,
+    Table,
+    cast,
+    create_engine,
+    delete,
+    func,
+    text,
+)
 from sqlalchemy.dialects.postgresql import insert
 
 from agents.errors import BatchRefusedError
@@ -16,6 +28,7 @@ from agents.store.copying import columns_of, numbers_of, rows_of, texts_of
 from agents.store.rows import COLUMNS, Columns
 from agents.store.sampling import COLUMNS as SAMPLED
 from agents.store.sampling import Found
+from agents.store.tables import BATCHES, DAY_S
 from agents.types import Verdicts
 
 PARTITIONS_MAX = 2_000
@@ -69,7 +82,8 @@ class PostgresStore(Store):
                 for day in old:
                     connection.execute(text(f"ALTER TABLE queries DETACH PARTITION {_name(day)} CONCURRENTLY"))
                 _drop_detached(connection)
-            self._forget_batches(before_day)
+            with self._writer.begin() as connection:
+                connection.execute(delete(BATCHES).where(BATCHES.c.written_at < before_day * DAY_S))
         self._days = frozenset()
         return bool(old)
 

@@ -39,7 +39,8 @@ _FOR_EVER = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CANTO
 """Result codes that are still the same tomorrow (sqlite.org/rescode.html)."""
 
 _INSERT = f"INSERT INTO queries ({', '.join(COLUMNS)}) VALUES ({', '.join('?' * len(COLUMNS))})"  # noqa: S608
-_DELETE = "DELETE FROM queries WHERE id IN (SELECT id FROM queries WHERE ts < ? LIMIT ?)"
+_DELETE_QUERIES = "DELETE FROM queries WHERE id IN (SELECT id FROM queries WHERE ts < ? LIMIT ?)"
+_DELETE_BATCHES = "DELETE FROM batches WHERE rowid IN (SELECT rowid FROM batches WHERE written_at < ? LIMIT ?)"
 
 
 class SqliteStore(Store):
@@ -98,16 +99,21 @@ class SqliteStore(Store):
                 connection.cursor().execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
     def drop_old(self, before_day: int) -> bool:
-        dropped, last = 0, DELETE_CHUNK
         with self._guard("drop old queries"):
-            while last == DELETE_CHUNK:
-                begun = time.monotonic()
-                with self._writer.begin() as connection:
-                    last = connection.exec_driver_sql(_DELETE, (before_day * DAY_S, DELETE_CHUNK)).rowcount
-                dropped += last
-                time.sleep(time.monotonic() - begun)  # whoever waits for the lock only looks now and then
-            self._forget_batches(before_day)
+            dropped = self._delete(_DELETE_QUERIES, before_day * DAY_S)
+            self._delete(_DELETE_BATCHES, before_day * DAY_S)
         return dropped > 0
+
+    def _delete(self, statement: str, before: float) -> int:
+        """Delete what is older, DELETE_CHUNK rows at a time; how many there were."""
+        dropped, last = 0, DELETE_CHUNK
+        while last == DELETE_CHUNK:
+            begun = time.monotonic()
+            with self._writer.begin() as connection:
+                last = connection.exec_driver_sql(statement, (before, DELETE_CHUNK)).rowcount
+            dropped += last
+            time.sleep(time.monotonic() - begun)  # whoever waits for the lock only looks now and then
+        return dropped
 
     def _prepare(self, days: Sequence[int]) -> None:
         """One table holds all days."""

@@ -13,6 +13,7 @@ from structlog.testing import capture_logs
 
 from agents.errors import StoreError, StoreUnusableError
 from agents.store import SpoolingSink, Store, open_store
+from agents.store.sqlite import DELETE_CHUNK
 from tests.verdicts import verdicts
 
 WHY = {"garbage": "file is not a database", "folder": "unable to open database file"}
@@ -132,3 +133,18 @@ def test_a_database_that_exists_keeps_its_mode(tmp_path: Path) -> None:
         store.migrate()
         store.ping()
         assert {path.stat().st_mode & 0o777, Path(f"{path}-wal").stat().st_mode & 0o777} == {0o640}
+
+
+def test_what_is_known_of_old_batches_goes_in_parts_too(tmp_path: Path) -> None:
+    """There is one every 50 ms: a day's at once would hold the lock for seconds."""
+    path, count = tmp_path / "x.db", 2 * DELETE_CHUNK + 1
+    with contextlib.closing(opened(path)) as store:
+        store.migrate()
+        with contextlib.closing(sqlite3.connect(path)) as database, database:
+            database.executemany("INSERT INTO batches VALUES (?, ?)", ((str(n), float(n)) for n in range(count)))
+        deleted: list[int] = []
+        event.listen(store._engine, "after_cursor_execute", lambda *found: deleted.append(found[1].rowcount))
+        store.drop_old(1)
+        assert max(deleted) == DELETE_CHUNK
+        with contextlib.closing(sqlite3.connect(path)) as database:
+            assert database.execute("SELECT count(*) FROM batches").fetchone() == (0,)
