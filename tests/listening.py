@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from agents.records import batch_of_records
 from agents.ring import Ring
 from agents.shared import Bell
+from agents.sources.counters import Counters
 from agents.sources.listener import Listener
 from agents.types import Row
 from tests.stubs import StubServer
@@ -98,6 +99,12 @@ def collecting(take: Callable[[NDArray[np.void]], None]) -> Iterator[Ring]:
         bell.ring()
         thread.join()
         bell.close()
+
+
+def adds_up(counters: Counters) -> bool:
+    """Whether each message that was received came to one end."""
+    ended = counters.malformed + counters.refused + counters.notimp + counters.shed
+    return counters.received == ended + counters.answered + counters.servfail
 
 
 def wait_until(condition: Callable[[], bool], timeout_s: float = 5.0) -> None:

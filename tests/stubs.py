@@ -41,6 +41,11 @@ def answer_a(asked: Asked, address: str = "192.0.2.1", ttl: int = 60) -> list[by
     return reply(asked, (1, ttl, socket.inet_aton(address)))
 
 
+def named(asked: Asked) -> list[bytes]:
+    """An address made of the name, so that another name's answer is seen."""
+    return answer_a(asked, socket.inet_ntoa(b"\x0a" + asked.message[13:16]))
+
+
 def answer_large(asked: Asked, records: int = 20) -> list[bytes]:
     """20 TXT records of 200 bytes: truncated on UDP, whole on TCP."""
     if asked.proto == "udp":

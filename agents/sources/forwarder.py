@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 from collections.abc import Callable
 
 import numpy as np
@@ -98,7 +99,9 @@ class Forwarder:
         while pending.tries < len(upstreams):
             try:
                 self._send_to(upstreams[pending.asked], pending, now)
-            except OSError:
+            except OSError as error:
+                if error.errno == errno.EMSGSIZE:  # the query's fault: no upstream has failed
+                    break
                 self._advance(pending)
                 continue
             return

@@ -21,8 +21,9 @@ from agents.sources.counters import Counters
 from agents.sources.listener import Listener
 from agents.sources.sockets import bind_pair
 from agents.types import Row
-from tests.listening import listening, ring_of, rows_of, tcp, udp, wait_until
-from tests.stubs import Asked, StubServer, answer_a, reply, silent
+from tests.hostile import hostile
+from tests.listening import adds_up, listening, ring_of, rows_of, tcp, udp, wait_until
+from tests.stubs import Asked, StubServer, answer_a, named, reply, silent
 
 pytestmark = pytest.mark.usefixtures("both_ways")
 
@@ -33,33 +34,6 @@ def client_of(listener: Listener, host: str = "127.0.0.1") -> Iterator[socket.so
         client.settimeout(5)
         client.connect((host, listener.ports[0]))
         yield client
-
-
-def adds_up(counters: Counters) -> bool:
-    ended = counters.malformed + counters.refused + counters.notimp + counters.shed
-    return counters.received == ended + counters.answered + counters.servfail
-
-
-def named(asked: Asked) -> list[bytes]:
-    """An address made of the name, so that another name's answer is seen."""
-    return answer_a(asked, socket.inet_ntoa(b"\x0a" + asked.message[13:16]))
-
-
-def hostile(count: int) -> list[bytes]:
-    """Random bytes, valid queries with random damage, cut queries, and names that point at themselves."""
-    dice = random.Random(5)
-    valid = [
-        dns.message.make_query("wWw.example.com", "A", id=1).to_wire(),
-        dns.message.make_query("a.b.example", "TXT", use_edns=0, payload=1232, id=2).to_wire(),
-    ]
-    made = []
-    for number in range(count):
-        packet = bytearray(dice.choice(valid) if number % 4 else dice.randbytes(dice.randrange(80)))
-        for _ in range(dice.randrange(3) if packet else 0):
-            packet[dice.randrange(len(packet))] = dice.choice([0, 1, 12, 0x3F, 0x40, 0xC0, 0xFF, dice.randrange(256)])
-        made.append(bytes(packet[: dice.randrange(len(packet) + 1)]) if number % 5 == 0 else bytes(packet))
-    loop = bytes(4) + b"\0\1" + bytes(6)
-    return [*made, loop + b"\xc0\x0c\0\1\0\1", loop + b"\1a\xc0\x0c\0\1\0\1"]
 
 
 def exchanged(compiled: bool, messages: list[bytes]) -> tuple[list[bytes], Counters, list[Row]]:

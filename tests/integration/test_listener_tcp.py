@@ -1,4 +1,4 @@
-"""The listener's TCP side: pipelining, slow and vanishing clients."""
+"""The listener's TCP side: pipelining, slow, vanishing and hostile clients."""
 
 from __future__ import annotations
 
@@ -10,9 +10,12 @@ import dns.query
 import pytest
 from dns.rcode import Rcode
 
+from agents import wire
 from agents.sources.listener import Listener
-from tests.listening import listening, tcp, wait_until
-from tests.stubs import StubServer, answer_a, answer_large, silent
+from agents.sources.upstream import FAILURES_BEFORE_SWITCH
+from tests.hostile import hostile
+from tests.listening import adds_up, listening, tcp, wait_until
+from tests.stubs import StubServer, answer_a, answer_large, named, silent
 
 pytestmark = pytest.mark.usefixtures("both_ways")
 
@@ -93,6 +96,48 @@ def test_large_garbage_over_tcp_closes_the_connection_only() -> None:
             client.sendall(framed(b"\xff" * 65535))
             assert client.recv(1) == b""
         assert tcp(listener, dns.message.make_query("example.com", "A")).rcode() == Rcode.NOERROR
+
+
+def padded(size: int, ident: int = 7) -> bytes:
+    """A query of so many bytes, padded by EDNS (RFC 7830)."""
+    asked = ident.to_bytes(2) + b"\1\0\0\1\0\0\0\0\0\1" + b"\7example\3com\0\0\1\0\1"
+    left = size - len(asked) - 11
+    return asked + b"\0\0\x29\x10\0\0\0\0\0" + left.to_bytes(2) + b"\0\x0c" + (left - 4).to_bytes(2) + bytes(left - 4)
+
+
+def test_the_longest_queries_fit_no_datagram_and_that_is_no_upstreams_fault() -> None:
+    with (
+        StubServer(silent) as first,
+        StubServer() as second,
+        listening([("", [first.endpoint, second.endpoint])]) as (listener, rows),
+        connect(listener) as client,
+    ):
+        for number in range(FAILURES_BEFORE_SWITCH - 1):
+            client.sendall(framed(padded(65_535, number)))
+            assert read_answer(client)[:4] == number.to_bytes(2) + b"\x81\x82", "SERVFAIL"
+        for _ in range(2):  # of one real time-out nothing follows yet
+            client.sendall(framed(padded(60_000)))
+            assert read_answer(client)[:4] == b"\0\7\x81\x80"
+        assert (len(first.asked), len(second.asked)) == (2, 2), "the first is preferred as before"
+        wait_until(lambda: len(rows) == FAILURES_BEFORE_SWITCH + 1)
+
+
+def test_hostile_messages_over_tcp_are_answered_or_end_their_connection() -> None:
+    """A good query comes behind each on the same connection, then a part of one: what is no query ends it."""
+    with StubServer(named) as stub, listening(stub) as (listener, rows):
+        for number, message in enumerate(hostile(300)):
+            good = dns.message.make_query(f"{number:03}.x", "A", id=number).to_wire()
+            with connect(listener) as client:
+                client.sendall(framed(message) + framed(good) + framed(good)[: number % 20])
+                client.shutdown(socket.SHUT_WR)
+                answers = list(iter(lambda client=client: read_answer(client), b""))  # type: ignore[misc]
+            is_query = len(message) >= wire.HEADER_SIZE and not message[2] & 0x80
+            own = [answer for answer in answers if answer[:2] == good[:2] and answer[12:].startswith(good[12:])]
+            assert len(answers) == 2 * is_query
+            assert [answer[-4:] for answer in own] == [b"\x0a%03d" % number] * is_query
+        wait_until(lambda: listener.counters.tcp_clients == 0)
+        assert adds_up(listener.counters)
+        assert len(rows) == listener.counters.answered > 300
 
 
 def test_one_address_holds_at_most_a_quarter_of_the_connections() -> None:
