@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import signal
 import socket
 import subprocess
 import uuid
@@ -11,6 +12,8 @@ from pathlib import Path
 
 import psycopg2
 from sqlalchemy import make_url
+
+from tests.listening import wait_until
 
 DEAD = "postgresql://nobody@127.0.0.1:9/nowhere"
 """The address of none: connections are refused at once."""
@@ -46,23 +49,43 @@ class PostgresServer:
         """Write down what was changed, so that it is no cost of what comes next."""
         _run(self.url, "CHECKPOINT")
 
+    def kill(self) -> None:
+        """kill -9 of the server and all its processes; `start` recovers what was committed."""
+        os.kill(int(self._processes()[0]), signal.SIGSTOP)  # so that it makes no more of them
+        killed = self._processes()
+        for process in killed:
+            os.kill(int(process), signal.SIGKILL)
+        wait_until(lambda: all(map(_has_ended, killed)), 20)
+
     def cpu_seconds(self) -> float:
         """CPU that the server and all its processes have used, those that ended included (proc(5), "stat")."""
+        return sum(map(_cpu_seconds, self._processes()))
+
+    def _processes(self) -> list[str]:
+        """Numbers of the server's process and of those below it."""
         parent = (self._data / "postmaster.pid").read_text().split()[0]
-        children = Path(f"/proc/{parent}/task/{parent}/children").read_text().split()
-        return sum(map(_cpu_seconds, [parent, *children]))
+        return [parent, *Path(f"/proc/{parent}/task/{parent}/children").read_text().split()]
 
     @property
     def url(self) -> str:
         return f"postgresql://postgres:not-a-secret@127.0.0.1:{self.port}/postgres"
 
 
-def _cpu_seconds(process: str) -> float:
+def _stat(process: str) -> list[str]:
+    """What proc(5) tells of a process from its state on; of one that is gone, that it is dead."""
     try:
-        fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
-    except FileNotFoundError:  # it has ended: its parent counts it now
-        return 0.0
-    return sum(map(int, fields[11:15])) / os.sysconf("SC_CLK_TCK")
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+    except (FileNotFoundError, ProcessLookupError):
+        return ["X", *["0"] * 14]
+
+
+def _has_ended(process: str) -> bool:
+    return _stat(process)[0] in "XZ"
+
+
+def _cpu_seconds(process: str) -> float:
+    """Nothing for one that has ended: its parent counts it then."""
+    return sum(map(int, _stat(process)[11:15])) / os.sysconf("SC_CLK_TCK")
 
 
 def _free_port() -> int:

@@ -1,4 +1,4 @@
-"""kill -9 of a listener under load, with the database coming and going: what is stored is stored once."""
+"""kill -9 of a listener and of the database under load: what is stored is stored once."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def test_killed_under_load_nothing_is_stored_twice(own_postgres: PostgresServer,
             listener.kill()  # while it writes to the database
         with product("listen", data, **settings) as listener:
             wait_for(lambda: len(set(rows.names())) > 500, "more rows are stored")
-            own_postgres.stop()
+            own_postgres.kill()
             wait_for(lambda: len(_spooled(spool)) > 20, "batches wait on disk")
             listener.kill()  # while it writes to the disk
         load.stop()

@@ -133,7 +133,7 @@ def test_postgres_and_the_detector_come_and_go_under_load(own_postgres: Postgres
         load.wait_answered(300)
         one.kill("detector")
         load.wait_answered(300)
-        own_postgres.stop()  # at once, as by kill -9
+        own_postgres.kill()
         try:
             wait_until(lambda: one.state()["spool"]["waiting"] > 0, 20)
             load.wait_answered(300)
