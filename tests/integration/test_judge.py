@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import time
 import uuid
@@ -22,7 +23,7 @@ from agents.judge import Judge
 from agents.known import Entry, save
 from agents.names import from_text
 from agents.settings import Settings, load
-from agents.shedding import SAMPLED
+from agents.shedding import SAMPLED, level_at
 from agents.shipped import golden_sessions
 from agents.store import Store, open_store
 from agents.types import Incident, Row, batch_of
@@ -136,6 +137,19 @@ def test_a_batch_of_which_nothing_can_be_told_is_kept_again_and_stored_once(tmp_
         wait_until(lambda: one.spool.counts.replayed == 40)
     with closing(open_store(load(data_dir=tmp_path).store_url)) as store:
         assert len(store.queries(limit=100)[0]) == 40
+
+
+@pytest.mark.parametrize(("fill", "stored", "left_out"), [(0.2, 50, 0), (0.3, 50, 10), (0.6, 13, 10)])
+def test_first_reasons_are_left_out_then_rows_that_are_normal(
+    tmp_path: Path, fill: float, stored: int, left_out: int
+) -> None:
+    """Forty plain names, of which three are kept at most, and ten that are odd and no incident."""
+    odd = hashlib.sha256(b"").hexdigest()
+    labels = [odd[at : at + 40] if at < 10 else f"host{at}" for at in range(50)]
+    names = [from_text(f"{label}.d{at}.test") for at, label in enumerate(labels)]
+    rows = [(time.time() + at, CLIENT, name, 1, 40, 0, 1, 50, 0, 1.0, "A") for at, name in enumerate(names)]
+    with judging(load(data_dir=tmp_path)) as one:
+        assert one.consume(batch_of(rows), "x", level_at(fill, 0)) == (stored, stored, 0, left_out)
 
 
 def test_known_services_are_taken_up_only_where_they_differ(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

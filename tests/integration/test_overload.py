@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import os
+import signal
 import sqlite3
 from pathlib import Path
 from typing import Any
@@ -84,6 +86,28 @@ def test_overload_sheds_in_order_and_all_of_it_adds_up(tmp_path: Path) -> None:
     judged_odd = sum(is_odd(name) for name, _, _ in stored)
     judged_plain = len(stored) - judged_odd + state["shed"]["sampled_out"]
     assert abs(judged_odd - judged_plain / (ODD_EVERY - 1)) < 0.3 * judged_odd, "only NORMAL ones are sampled"
+
+
+def test_a_detector_killed_while_it_sheds_and_all_of_it_adds_up(tmp_path: Path) -> None:
+    with supervised(tmp_path, **SMALL) as one:
+        load = Load(one.port, mixed)
+        load.wait_answered(40)
+        with locked(one):
+            wait_until(lambda: one.state().get("queue_dropped", 0) > 50, 30)
+            os.kill(one.pid("detector"), signal.SIGKILL)
+            load.wait_answered(100)
+        wait_until(lambda: one.state()["processes"]["detector"]["restarts"] == 1, 30)
+        load.wait_answered(100)
+        load.stop()
+        state = one.rested()
+        assert one.stop() == 0
+    assert len(load.answered) == load.sent
+    assert state["queue_dropped"] + state["scored"] == load.sent
+    assert_adds_up(state)
+    names = [name for name, _, _ in rows(one)]
+    assert len(names) == len(set(names)) == state["spool"]["stored"] + state["spool"]["spooled"]
+    assert state["spool"]["lost"] == 0
+    assert min(state["shed"]["unexplained"], state["shed"]["sampled_out"]) > 0
 
 
 def test_what_is_shed_is_shown(tmp_path: Path) -> None:
