@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import os
+import re
 import select
 import signal
 import socket
@@ -25,6 +27,7 @@ from tests.listening import wait_until
 from tests.running import free_port
 from tests.stubs import StubServer
 
+ODD_EVERY = 4
 _RUN = "import sys; from agents.cli import main; sys.exit(main(sys.argv[1:]))"
 
 
@@ -125,6 +128,11 @@ def supervised(folder: Path, first: str = "", **settings: str) -> Iterator[Super
                     made.process.kill()
 
 
+def libraries(pid: int) -> set[str]:
+    """Packages of which a process has loaded compiled parts (proc(5), "maps")."""
+    return set(re.findall(r"/(?:site|dist)-packages/(\w+)[./]", Path(f"/proc/{pid}/maps").read_text()))
+
+
 def postgres_names(url: str) -> list[str]:
     """What is stored in a Postgres; nothing while it is away."""
     try:
@@ -197,6 +205,13 @@ class Load(threading.Thread):
             self._receive(0.1)
         for one in self._sockets:
             one.close()
+
+
+def mixed(number: int) -> str:
+    """Plain names, and now and then, on every port of a load, an odd one below its own domain, which is no incident."""
+    if (number // Load.SOCKETS + number) % ODD_EVERY:
+        return plain(number)
+    return f"{hashlib.sha256(str(number).encode()).hexdigest()[:40]}.d{number}.test"
 
 
 def assert_adds_up(state: dict[str, Any]) -> None:

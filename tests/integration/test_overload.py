@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import os
 import signal
@@ -20,17 +19,9 @@ from tests.commands import call
 from tests.listening import wait_until
 from tests.live import running
 from tests.postgres_server import DEAD
-from tests.supervised import Load, Supervised, assert_adds_up, lost_for, plain, supervised
+from tests.supervised import ODD_EVERY, Load, Supervised, assert_adds_up, lost_for, mixed, supervised
 
 SMALL = {"QUEUE_MAX": "400", "BATCH_MAX": "20"}
-ODD_EVERY = 4
-
-
-def mixed(number: int) -> str:
-    """Plain names, and now and then, on every port of a load, an odd one below its own domain, which is no incident."""
-    if (number // Load.SOCKETS + number) % ODD_EVERY:
-        return plain(number)
-    return f"{hashlib.sha256(str(number).encode()).hexdigest()[:40]}.d{number}.test"
 
 
 def is_odd(name: str) -> bool:

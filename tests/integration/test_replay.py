@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import json
+import os
 import signal
+import struct
 import subprocess
+import termios
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -136,3 +141,21 @@ def test_ctrl_c_ends_a_replay_without_a_word(tmp_path: Path) -> None:
         _, errors = process.communicate(timeout=30)
     assert process.returncode == 130
     assert errors == ""
+
+
+def test_on_a_terminal_a_replay_shows_how_far_it_is(tmp_path: Path) -> None:
+    write(tmp_path / "capture.pcap", 60_000)
+    ours, its = os.openpty()
+    fcntl.ioctl(its, termios.TIOCSWINSZ, struct.pack("4H", 24, 80, 0, 0))
+    command = [*BASE, "--data-dir", str(tmp_path / "data"), "replay", "capture.pcap", "--json", "-"]
+    with subprocess.Popen(command, cwd=tmp_path, env=environment(), stderr=its, stdout=subprocess.DEVNULL) as process:
+        os.close(its)
+        shown = b""
+        with contextlib.suppress(OSError):  # EIO: the process has closed its end
+            while part := os.read(ours, 65_536):
+                shown += part
+    os.close(ours)
+    assert process.returncode == 0
+    states = [line for line in shown.decode().split("\r") if "queries" in line]
+    assert len(set(states)) >= 2, shown
+    assert shown.decode().rstrip("\r").endswith(" "), "and at the end the line is empty again"

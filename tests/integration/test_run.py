@@ -17,6 +17,7 @@ from tests.commands import BASE, call, environment, free_port, is_one_line
 from tests.listening import wait_until
 from tests.live import Running, running
 from tests.running import process
+from tests.supervised import libraries
 from tests.webhook import webhook
 
 TUNNEL = [to_text(qname) for qname in golden_sessions()["iodine-txt-base32"].qname]
@@ -52,6 +53,27 @@ def test_a_query_is_answered_scored_and_shown_and_sigterm_ends_it(tmp_path: Path
     assert log.count('"stopping"') == 1
     token = process.client.headers["Authorization"].split()[1]
     assert token not in log
+
+
+def processes(folder: Path) -> dict[str, dict[str, int]]:
+    """Those of the newest sign of life."""
+    found: dict[str, dict[str, int]] = json.loads((folder / "data" / "listener.json").read_bytes())["processes"]
+    return found
+
+
+@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="what a process has loaded is told by Linux")
+def test_no_process_loads_scikit_learn_before_a_retraining(tmp_path: Path) -> None:
+    with running(tmp_path) as process:
+        process.ask("www.example.com")
+        wait_until(lambda: process.stored() == 1)
+        process.get("/models")
+        wait_until(lambda: all(child["up"] for child in processes(tmp_path).values()))
+        loaded = {name: libraries(child["pid"]) for name, child in processes(tmp_path).items()}
+        assert process.stop() == 0
+    assert {"listener-1", "detector", "console"} <= set(loaded)
+    for name, packages in loaded.items():
+        assert "numpy" in packages, name
+        assert "sklearn" not in packages, name
 
 
 def test_a_tunnel_is_one_incident_and_one_alert_a_severity(tmp_path: Path) -> None:
