@@ -12,7 +12,7 @@ from pathlib import Path
 import structlog
 from tqdm import tqdm
 
-from agents import bootstrap, processes
+from agents import bootstrap, processes, warm
 from agents.doctor import run_doctor
 from agents.errors import AgentsError, ModelError, StoreError, UsageError
 from agents.judging import replay, run_evaluation, score
@@ -132,6 +132,7 @@ def models(settings: Settings, options: argparse.Namespace) -> int:
 
 
 def _restored(registry: ModelRegistry[Model], file: Path, settings: Settings) -> Model:
+    warm.up(lambda text: print(f"dns-tunnel: {text}", file=sys.stderr))
     try:
         return registry.restore(file, bootstrap.check_by_gates(settings))
     except ModelError as error:

@@ -16,7 +16,7 @@ from typing import IO, Any
 import structlog
 import uvicorn
 
-from agents import __version__, bootstrap, heartbeat
+from agents import __version__, bootstrap, heartbeat, warm
 from agents.crashes import crashes_end
 from agents.errors import AgentsError, BusyError, StoreError
 from agents.files import locked
@@ -98,6 +98,7 @@ def retrain_once(
 
     def begin() -> None:
         locked()
+        warm.up(lambda text: _log.info("kernels_compiling", note=text))
         try:
             store.migrate()
         except StoreError as error:  # the run itself will fail on it, be recorded and told

@@ -15,7 +15,7 @@ from agents import kernels, warm
 from agents.kernels import cache
 from agents.names import to_text
 from agents.wire import type_name
-from tests.commands import call
+from tests.commands import Inside, call
 from tests.listening import wait_until
 from tests.live import running
 from tests.make_capture import write
@@ -109,6 +109,19 @@ def test_a_cold_start_says_what_it_does(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setattr(warm, "KEPT", tmp_path)
     warm.up(said.append)
     assert said == [warm.NOTE]
+
+
+def test_a_cold_retraining_and_a_cold_restore_say_so_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, inside: Inside
+) -> None:
+    monkeypatch.setattr(warm, "KEPT", tmp_path)
+    done = inside("retrain")
+    assert done.code == 0
+    assert warm.NOTE in done.err
+    (backup,) = (tmp_path / "data" / "models" / "backups").glob("*.npz")
+    done = inside("models", "restore", backup)
+    assert done.code == 0
+    assert done.err.startswith(f"dns-tunnel: {warm.NOTE}\n")
 
 
 def test_kernels_of_other_versions_go_and_nothing_else(tmp_path: Path) -> None:
