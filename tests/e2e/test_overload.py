@@ -27,7 +27,7 @@ from tests.postgres_server import DEAD, PostgresServer, make_database
 from tests.supervised import Supervised, assert_adds_up, lost_for, supervised
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(240)]
-SECONDS, SETTLING_S = 40, 10
+SECONDS, SETTLING_S = 120, 30
 NAMES, ODD_EVERY = 20_000, 10
 GROWTH_MAX = 1.05
 """Of the mean memory of the second half over the first's, once the rings and the store's caches have been filled."""
