@@ -148,13 +148,14 @@ resource.setrlimit(resource.RLIMIT_FSIZE, (6000, 6000))
         assert lost_for(one) == "cannot spool a batch: File too large"
 
 
-@pytest.mark.parametrize("processes", ["1", "3"])
-def test_any_number_of_listeners(tmp_path: Path, processes: str) -> None:
+@pytest.mark.parametrize("processes", ["0", "1", "3"])
+def test_any_number_of_listeners_and_one_a_core_unless_told(tmp_path: Path, processes: str) -> None:
+    listeners = int(processes) or len(os.sched_getaffinity(0))
     with supervised(tmp_path, LISTENER_PROCESSES=processes, LISTEN_HOST="127.0.0.1,::1") as one:
         load = Load(one.port)
         load.wait_answered(100)
         load.stop()
         state = one.rested()
         assert one.stop() == 0
-    assert len(state["processes"]) == int(processes) + 1
+    assert len(state["processes"]) == listeners + 1
     assert state["scored"] == load.sent == len(load.answered)
