@@ -215,7 +215,7 @@ def test_a_writer_goes_on_while_old_days_are_dropped(store: Store, store_url: st
             took.append(time.monotonic() - begun)
         assert done.result()
     dropping.close()
-    assert max(took) < 2, "what SQLite waits for a lock, and far below any time-out of Postgres"
+    assert max(took) < 5, "far below any time-out of Postgres; SQLite itself waits for a lock no longer than BUSY_S"
     counts = dict(store.severity_counts(since=START, until=START + 9 * DAY_S))
     assert counts["NORMAL"] == 50 * len(took)
 

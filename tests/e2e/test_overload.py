@@ -13,9 +13,13 @@ from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 
+import dns.message
+import dns.query
+import psycopg2
 import pytest
 
 from agents.detection import TunnelDetector
+from agents.names import to_text
 from agents.policy import Scale
 from agents.shipped import golden_sessions
 from agents.types import QueryBatch
@@ -106,6 +110,46 @@ def test_a_million_domains_of_one_client_hide_no_tunnel() -> None:
     ts = START + 10 + count / 5000
     found = [*detector.detect(own.piece(ts, 4, 60)).incidents, *detector.detect(other.piece(ts + 60, 0, 60)).incidents]
     assert {"10.9.0.9", "10.9.0.10"} <= {one.client for one in found if one.domain != "*"}
+
+
+def test_a_million_domains_asked_of_a_listener_hide_no_tunnel(own_postgres: PostgresServer, tmp_path: Path) -> None:
+    """One address asks for all of it: first the beginning of the tunnel, last the rest."""
+    if shutil.which("dnsperf") is None:
+        pytest.skip("needs the Debian package dnsperf")
+    names, url = tmp_path / "names.txt", make_database(own_postgres.url)
+    random_, keys_max, per_s, seconds = random.Random(5), 20_000, 25_000, 40
+    lines = (f"{random_.getrandbits(40):010x}.{random_.getrandbits(48):012x}.com A\n" for _ in range(per_s * seconds))
+    names.write_text("".join(lines))
+    tunnel = [to_text(qname) for qname in golden_sessions()["iodine-txt-base32"].qname[:60]]
+    with fast_upstream() as upstream:
+        one = Supervised(tmp_path / "data", upstream, DATABASE_URL=url, WINDOW_KEYS_MAX=str(keys_max))
+        try:
+            one.wait_ready()
+            ask(one, tunnel[:4])
+            load, memory = perf(one.port, names, seconds, 1000, per_s=per_s), []
+            while load.poll() is None:
+                memory.append(memory_mb(one.process.pid))
+                assert one.next_state()["flows"] <= keys_max
+            before = one.rested()
+            ask(one, tunnel[4:])
+            wait_until(lambda: one.state()["scored"] == before["scored"] + len(tunnel) - 4, 20)
+            assert one.stop() == 0
+        finally:
+            one.process.kill()
+            one.process.wait()
+    assert before["flows_refused"] > per_s * seconds // 2
+    assert_adds_up(before)
+    half = len(memory) // 2
+    assert statistics.mean(memory[half:]) <= GROWTH_MAX * statistics.mean(memory[half // 2 : half]), memory
+    with contextlib.closing(psycopg2.connect(url)) as connection, connection.cursor() as cursor:
+        cursor.execute("SELECT domain FROM incidents")
+        assert "tunnel.test" in {domain for (domain,) in cursor.fetchall()}
+
+
+def ask(one: Supervised, names: list[str]) -> None:
+    """Each name once, one after the other."""
+    for name in names:
+        dns.query.udp(dns.message.make_query(name, "TXT"), "127.0.0.1", port=one.port, timeout=5)
 
 
 @contextlib.contextmanager
