@@ -107,7 +107,7 @@ def replay(settings: Settings, options: argparse.Namespace) -> int:
         store.migrate()
     begun = time.perf_counter()
     with json_output(options.json) as out:
-        tally = _tally(judged(bootstrap.detector_of(settings, model), source), store, out if options.verdicts else None)
+        tally = _tally(source, bootstrap.detector_of(settings, model), store, out if options.verdicts else None)
         summary = {
             "type": "summary",
             "queries": tally.queries,
@@ -128,13 +128,17 @@ def replay(settings: Settings, options: argparse.Namespace) -> int:
     return 0
 
 
-def _tally(parts: Generator[Verdicts, None, None], store: Store | None, out: IO[str] | None) -> Tally:
+def _tally(source: Any, detector: TunnelDetector, store: Store | None, out: IO[str] | None) -> Tally:
     """Count what is judged; also store it, and print every query."""
     tally = Tally()
-    with closing(parts), tqdm(unit=" queries", disable=None, file=sys.stderr, leave=False) as bar:
+    with (
+        closing(judged(detector, source)) as parts,
+        tqdm(total=source.size, unit="B", unit_scale=True, disable=None, file=sys.stderr, leave=False) as bar,
+    ):
         for verdicts in parts:
-            bar.update(len(verdicts))
             tally.add(verdicts)
+            bar.set_postfix_str(counted(tally.queries, "query"), refresh=False)
+            bar.update(source.done - bar.n)
             if store is not None:
                 store.write(verdicts, uuid.uuid4().hex)
             if out is not None:
@@ -257,6 +261,7 @@ def _chunks(names: Iterable[str]) -> Iterator[list[str]]:
 
 def run_evaluation(settings: Settings, options: argparse.Namespace) -> int:
     """`dns-tunnel evaluate`."""
+    warm.up(_tell)
     model = bootstrap.registry_of(settings).current()
     with json_output(options.json) as out:  # first: what takes minutes is not to fail on its last line
         found = evaluate(

@@ -10,13 +10,16 @@ import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import Future
 from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 from typing import IO, Any
 
 import structlog
 import uvicorn
 
 from agents import __version__, bootstrap, heartbeat, warm
+from agents.apart import train_apart
 from agents.crashes import crashes_end
 from agents.errors import AgentsError, BusyError, StoreError
 from agents.files import locked
@@ -65,14 +68,14 @@ class Retrainer:
     def run(self) -> None:
         """One retraining to its end; what went wrong is logged and recorded."""
         try:
-            retrain_once(self._settings)
+            retrain_once(self._settings, apart=True)
         except AgentsError as error:
             _log.error("retraining_not_run", error=str(error))
 
     def _run_told(self, now: float, locked: Future[None]) -> None:
         """One retraining as of `now`; `locked` is done when it holds the lock, or cannot begin."""
         try:
-            retrain_once(self._settings, now, locked=lambda: locked.set_result(None))
+            retrain_once(self._settings, now, locked=lambda: locked.set_result(None), apart=True)
         except (AgentsError, OSError) as error:
             _log.error("retraining_not_run", error=str(error))
             if not locked.done():
@@ -85,16 +88,23 @@ class Retrainer:
 
 
 def retrain_once(
-    settings: Settings, now: float | None = None, locked: Callable[[], None] = lambda: None, **changes: Any
+    settings: Settings,
+    now: float | None = None,
+    locked: Callable[[], None] = lambda: None,
+    apart: bool = False,
+    **changes: Any,
 ) -> Any:
     """One retraining with the settings' options and these changes, logged to logs/retraining.log.
 
-    `locked` is called as soon as the registry's lock is held. Raises BusyError where another holds it.
+    `locked` is called as soon as the registry's lock is held. apart: train in another process, for one that lives on.
+    Raises BusyError where another holds the lock.
     """
     progress = changes.pop("progress", None)
     store = bootstrap.store_of(settings)
     extra = {"progress": progress} if progress else {}
     parts = bootstrap.retraining_parts(settings, store, **extra)
+    if apart:
+        parts = replace(parts, trainer=partial(train_apart, settings))
 
     def begin() -> None:
         locked()

@@ -32,9 +32,9 @@ from agents.sources.sockets import Pair, bind_pairs
 
 Work = Callable[[Callable[[], None]], int]
 """What a process does: told what to call when it is ready, returns its exit code."""
-PAUSE_S, PAUSE_MAX_S = 0.5, 30.0
+PAUSE_S, PAUSE_MAX_S, LISTENER_PAUSE_MAX_S = 0.5, 30.0, 1.0
 """A process that dies is started again at once; where it dies again within STEADY_S, after so many seconds, twice as
-many each time up to the most."""
+many each time up to the most. A listener's share of the queries waits for it all the while."""
 STEADY_S = 10.0
 LISTENER_STOP_S, DETECTOR_STOP_S = 5.0, 20.0
 """A process that does not end within so many seconds of SIGTERM is killed. docker-compose.yml grants 30 in all."""
@@ -206,7 +206,8 @@ class Supervisor:
             child.pause_s = 0.0
         child.due = now + child.pause_s
         _log.error("process_died", process=child.name, code=child.code, restart_in_s=child.pause_s)
-        child.pause_s = min(max(2 * child.pause_s, PAUSE_S), PAUSE_MAX_S)
+        most = LISTENER_PAUSE_MAX_S if child in self._listeners else PAUSE_MAX_S
+        child.pause_s = min(max(2 * child.pause_s, PAUSE_S), most)
 
     def _spawn(self, child: Child) -> None:
         reading, writing = os.pipe()

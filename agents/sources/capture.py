@@ -11,8 +11,7 @@ from typing import Literal
 
 from agents.errors import CaptureError, MessageError
 from agents.kernels import COMPILED
-from agents.protocols import Source
-from agents.sources.inflate import open_bytes
+from agents.sources.inflate import Position, open_bytes
 from agents.sources.join import Joiner
 from agents.sources.linklayer import KNOWN, UDP, Segment, segment
 from agents.sources.pcap import PCAP_MAGICS, PCAPNG_MAGIC, Damage, Frame, frames
@@ -40,10 +39,12 @@ class PcapSource:
         self._cut = self._unknown_link = 0
         if detect(path) != "pcap":
             raise CaptureError(f"cannot read {path}: not a pcap or pcapng file")
+        self.position = Position(path)
 
     def batches(self, size: int) -> Iterator[QueryBatch]:
         """Yield batches of `size` queries, the last one shorter."""
         stream, inflated = open_bytes(self._path)
+        self.position.follow(stream, inflated)
         damage = Damage()
         with stream:
             if isinstance(self._joiner, Scan):
@@ -104,10 +105,20 @@ class PcapSource:
 class Sources:
     """Several sources, one after the other; batches do not span two of them."""
 
-    def __init__(self, sources: Iterable[Source]) -> None:
+    def __init__(self, sources: Iterable[PcapSource | TsvSource]) -> None:
         self._sources = list(sources)
         self.malformed = 0
         self.warnings: list[str] = []
+
+    @property
+    def size(self) -> int:
+        """Bytes of all files."""
+        return sum(source.position.size for source in self._sources)
+
+    @property
+    def done(self) -> int:
+        """Bytes that have been read, as they lie on the disk."""
+        return sum(source.position.done for source in self._sources)
 
     def batches(self, size: int) -> Iterator[QueryBatch]:
         """Yield the batches of each source; `malformed` and `warnings` grow as sources end."""
@@ -137,6 +148,6 @@ def open_source(paths: Sequence[Path], format: Format, ports: AbstractSet[int]) 
     return Sources([_open(path, format, ports) for path in paths])
 
 
-def _open(path: Path, format: Format, ports: AbstractSet[int]) -> Source:
+def _open(path: Path, format: Format, ports: AbstractSet[int]) -> PcapSource | TsvSource:
     kind = detect(path) if format == "auto" else format
     return PcapSource(path, ports) if kind == "pcap" else TsvSource(path)

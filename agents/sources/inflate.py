@@ -6,6 +6,7 @@ import io
 import os
 import zlib
 from pathlib import Path
+from typing import Any
 
 from agents.errors import CaptureError
 
@@ -19,7 +20,7 @@ class Inflated(io.RawIOBase):
     """Decompressed bytes of a gzip stream of one or more members; `damage` says why it ended early, or ""."""
 
     def __init__(self, raw: io.BufferedReader) -> None:
-        self._raw = raw
+        self.compressed = raw
         self._inflater = zlib.decompressobj(_GZIP_WINDOW)
         self._compressed = b""
         self.damage = ""
@@ -31,7 +32,7 @@ class Inflated(io.RawIOBase):
         while not self.damage:
             if self._inflater.eof and not self._next_member():
                 return 0
-            self._compressed = self._compressed or self._raw.read(_BLOCK)
+            self._compressed = self._compressed or self.compressed.read(_BLOCK)
             if not self._compressed:
                 self.damage = "the gzip stream is cut off"
                 return 0
@@ -48,15 +49,36 @@ class Inflated(io.RawIOBase):
 
     def _next_member(self) -> bool:
         """Begin the next gzip member, if there is one; zero padding behind the last is no member."""
-        rest = self._inflater.unused_data or self._raw.read(_BLOCK)
+        rest = self._inflater.unused_data or self.compressed.read(_BLOCK)
         self._compressed = rest.lstrip(b"\0") if rest else b""
         if self._compressed:
             self._inflater = zlib.decompressobj(_GZIP_WINDOW)
         return bool(self._compressed)  # at the end the old one stays, so that the end is found again
 
     def close(self) -> None:
-        self._raw.close()
+        self.compressed.close()
         super().close()
+
+
+class Position:
+    """How far a file has been read, in bytes as they lie on the disk. May be asked from another thread."""
+
+    def __init__(self, path: Path) -> None:
+        self.size = path.stat().st_size
+        self._file: Any = None
+
+    def follow(self, stream: io.BufferedReader, inflated: Inflated | None) -> None:
+        """Look at a file that was opened by open_bytes."""
+        self._file = (inflated.compressed if inflated else stream).raw
+
+    @property
+    def done(self) -> int:
+        if self._file is None:
+            return 0
+        try:
+            return int(self._file.tell())
+        except ValueError:  # it is closed
+            return self.size
 
 
 def open_bytes(path: Path) -> tuple[io.BufferedReader, Inflated | None]:

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from agents import wire
 from agents.errors import AgentsError, CaptureError
 from agents.presentation import wires_of
-from agents.sources.inflate import open_bytes
+from agents.sources.inflate import Position, open_bytes
 from agents.types import UNKNOWN, QueryBatch
 
 NEEDED = ("ts", "client", "qname", "qtype")
@@ -62,12 +62,14 @@ class TsvSource:
         missing = [name for name in NEEDED if name not in self._header]
         if missing:
             raise CaptureError(f"cannot read {path}: no column {missing[0]} in its header line")
+        self.position = Position(path)
         self._columns = [name for name in (*NEEDED, *OPTIONAL) if name in self._header]
         self._pick = itemgetter(*[self._header.index(name) for name in self._columns])
 
     def batches(self, size: int) -> Iterator[QueryBatch]:
         """Yield batches of at most `size` queries."""
         stream, inflated = open_bytes(self._path)
+        self.position.follow(stream, inflated)
         row, back, last, timeless = 0, 0, -math.inf, False
         with stream:
             stream.readline(LINE_MAX)

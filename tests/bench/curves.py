@@ -5,9 +5,9 @@ Writes one picture each (cost-*.svg, default: docs) and all points as JSON to st
 
 from __future__ import annotations
 
+import argparse
 import json
 import math
-import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from html import escape
@@ -95,7 +95,9 @@ def loaded() -> dict[str, Curve]:
 
 
 def main() -> None:
-    folder = Path(sys.argv[1] if len(sys.argv) > 1 else "docs")
+    parser = argparse.ArgumentParser(prog="python -m tests.bench.curves", description=__doc__)
+    parser.add_argument("folder", nargs="?", type=Path, default=Path("docs"))
+    folder = parser.parse_args().folder
     found = {"load": loaded()} | grown() | stored()
     days = f"days in the database, {STORED_DAILY:,} rows each"
     for name, curves in found.items():

@@ -144,7 +144,7 @@ def test_ctrl_c_ends_a_replay_without_a_word(tmp_path: Path) -> None:
 
 
 def test_on_a_terminal_a_replay_shows_how_far_it_is(tmp_path: Path) -> None:
-    write(tmp_path / "capture.pcap", 60_000)
+    write(tmp_path / "capture.pcap", 250_000, 60_000)
     ours, its = os.openpty()
     fcntl.ioctl(its, termios.TIOCSWINSZ, struct.pack("4H", 24, 80, 0, 0))
     command = [*BASE, "--data-dir", str(tmp_path / "data"), "replay", "capture.pcap", "--json", "-"]
@@ -158,4 +158,7 @@ def test_on_a_terminal_a_replay_shows_how_far_it_is(tmp_path: Path) -> None:
     assert process.returncode == 0
     states = [line for line in shown.decode().split("\r") if "queries" in line]
     assert len(set(states)) >= 2, shown
+    shares = [int(line.partition("%")[0]) for line in states]
+    assert shares == sorted(shares)
+    assert 50 < shares[-1] <= 100, "per cent of the file's bytes"
     assert shown.decode().rstrip("\r").endswith(" "), "and at the end the line is empty again"

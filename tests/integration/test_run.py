@@ -62,12 +62,13 @@ def processes(folder: Path) -> dict[str, dict[str, int]]:
 
 
 @pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="what a process has loaded is told by Linux")
-def test_no_process_loads_scikit_learn_before_a_retraining(tmp_path: Path) -> None:
+def test_no_process_loads_scikit_learn_not_even_to_retrain(tmp_path: Path) -> None:
     with running(tmp_path) as process:
         process.ask("www.example.com")
         wait_until(lambda: process.stored() == 1)
-        process.get("/models")
         wait_until(lambda: all(child["up"] for child in processes(tmp_path).values()))
+        process.client.post("/retrain")
+        wait_until(lambda: len(process.get("/reports")["reports"]) == 1, 60)
         loaded = {name: libraries(child["pid"]) for name, child in processes(tmp_path).items()}
         assert process.stop() == 0
     assert {"listener-1", "detector", "console"} <= set(loaded)
