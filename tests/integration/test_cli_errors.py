@@ -214,6 +214,7 @@ def test_doctor_says_what_is_bad(tmp_path: Path) -> None:
     bad = [line.split()[1] for line in done.out.splitlines() if line.startswith("BAD")]
     assert {"database", "upstreams", "mail"} <= set(bad)
     assert {"settings", "model", "schedule"} & set(bad) == set()
+    assert "mail server  cannot reach 127.0.0.1 port 9: Connection refused" in done.out
     assert "s3cret" not in done.out + done.err
 
 
