@@ -150,7 +150,7 @@ def _add_score(parser: argparse.ArgumentParser) -> None:
 
 def _add_retrain(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--days", type=_days, help="days of NORMAL queries to learn from")
-    parser.add_argument("--samples", type=_count, help="queries to learn from, at most")
+    parser.add_argument("--samples", type=_samples, help="queries to learn from, at most")
     parser.add_argument("--deploy", choices=("auto", "manual"), help="manual = wait for `models approve`")
 
 
@@ -195,6 +195,13 @@ def _count(text: str) -> int:
     if not (text.isascii() and text.isdigit() and 1 <= int(text[:20]) <= settings.COUNT_MAX):
         raise argparse.ArgumentTypeError(f"{printable(text, 40)!r} is no whole number from 1 to {settings.COUNT_MAX}")
     return int(text)
+
+
+def _samples(text: str) -> int:
+    number = _count(text)
+    if number < settings.SAMPLES_MIN:
+        raise argparse.ArgumentTypeError(f"{number} is less than {settings.SAMPLES_MIN}")
+    return number
 
 
 def _days(text: str) -> int:

@@ -178,8 +178,12 @@ def _send(settings: Settings) -> str:
 def _mail(settings: Settings) -> str:
     if not settings.email_smtp_host:
         return "not set up"
-    with socket.create_connection((settings.email_smtp_host, settings.email_smtp_port), TIMEOUT_S):
-        return f"{settings.email_smtp_host} port {settings.email_smtp_port} takes connections"
+    where = f"{settings.email_smtp_host} port {settings.email_smtp_port}"
+    try:
+        with socket.create_connection((settings.email_smtp_host, settings.email_smtp_port), TIMEOUT_S):
+            return f"{where} takes connections"
+    except OSError as error:
+        raise AgentsError(f"cannot reach {where}: {error.strerror or error}") from None
 
 
 CHECKS: tuple[tuple[str, Check], ...] = (

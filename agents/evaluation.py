@@ -62,8 +62,10 @@ def read_manifest(path: Path) -> list[dict[str, str]]:
     """Rows of a manifest whose files are all there. Raises UsageError."""
     try:
         text = path.read_text("utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from None
+    except OSError as error:
+        raise UsageError(f"cannot read {path}: {error.strerror}") from None
+    except UnicodeDecodeError as error:
+        raise UsageError(f"cannot read {path}: it is not UTF-8 at byte {error.start}") from None
     header = text.partition("\n")[0]
     rows = list(csv.DictReader(text.splitlines(), delimiter="\t" if "\t" in header else ","))
     if not rows or not {"file", "kind", "tool"} <= set(rows[0]):

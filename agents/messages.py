@@ -43,6 +43,8 @@ def printable(text: object, size: int = TEXT_MAX) -> str:
 
 
 def _escaped(code: int) -> str:
+    if 0xDC80 <= code <= 0xDCFF:  # a byte that was no UTF-8 (surrogateescape)
+        code -= 0xDC00
     return f"\\{code:03d}" if code < 256 else f"\\u{code:04x}"
 
 

@@ -42,7 +42,7 @@ def _address(url: str) -> URL:
     """The driver is named: SQLAlchemy's own choice for postgresql:// is one that is not installed."""
     try:
         parsed = make_url(url)
-    except ArgumentError:
+    except (ArgumentError, ValueError):  # ValueError: a port that is no number
         raise StoreError("cannot use DATABASE_URL: it is not scheme://user:password@host/database") from None
     if parsed.drivername in {"postgres", "postgresql"}:
         return parsed.set(drivername="postgresql+psycopg2")

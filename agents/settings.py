@@ -24,6 +24,8 @@ COUNT_MAX, POSITIVE_MAX = 100_000_000, 1e8
 """Larger numbers and times (three years of seconds) are slips of the hand, and overflow here or there."""
 ROOM_MAX = 1_000_000
 """Most connections, and most queries under way, that room is made for at the start."""
+SAMPLES_MIN = 256
+"""agents.retraining refuses a smaller sample."""
 TOKEN_MIN = 16
 """A shorter API_TOKEN can be guessed; openssl rand -hex 16 gives 32 characters."""
 
@@ -74,6 +76,7 @@ Share = Annotated[float, Field(gt=0, le=1)]
 Positive = Annotated[float, Field(gt=0, le=POSITIVE_MAX)]
 Webhook = Annotated[SecretStr, AfterValidator(_secret_web)]
 Count = Annotated[int, Field(ge=1, le=COUNT_MAX)]
+Samples = Annotated[int, Field(ge=SAMPLES_MIN, le=COUNT_MAX)]
 Room = Annotated[int, Field(ge=1, le=ROOM_MAX)]
 Days = Annotated[int, Field(ge=1, le=DAYS_MAX)]
 
@@ -142,7 +145,7 @@ class Settings(BaseSettings):
     )
     retrain_timezone: str = Field("UTC", description="time zone of RETRAIN_SCHEDULE, for example Europe/Berlin")
     retrain_days: Days = Field(7, description="days of NORMAL queries to learn from")
-    retrain_samples: Count = Field(10_000, description="queries to learn from, at most")
+    retrain_samples: Samples = Field(10_000, description="queries to learn from, at most")
     retrain_max_score: Share = Field(0.5, description="only queries that scored below this are learned from")
     retrain_client_share: Share = Field(0.1, description="most of the sample that one client may contribute")
     retrain_domain_share: Share = Field(0.02, description="most of the sample that one domain may contribute")

@@ -12,7 +12,10 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from agents.__main__ import main
+try:
+    from agents.__main__ import main
+except ModuleNotFoundError as error:
+    sys.exit(f"cannot import {error.name}: run this with the Python of dns-tunnel, on a host .venv/bin/python")
 
 if __name__ == "__main__":
     sys.exit(main(["retrain", *sys.argv[1:]]))

@@ -74,6 +74,7 @@ class SqliteStore(Store):
                 driver.close()
             with self._writer.begin() as connection:
                 migrate.upgrade(connection)
+            self._inode = self._inode or self._path.stat().st_ino  # before a first batch: it may be gone by then
 
     @contextmanager
     def _lock(self) -> Iterator[None]:

@@ -110,7 +110,9 @@ def incidents(
 @router.get("/incidents/{incident_id}", summary="One incident", responses={404: {"model": Problem}})
 def incident(
     request: Request,
-    incident_id: Annotated[str, Path(pattern="^[0-9a-f]{16}$", examples=["9c1f0a7be2d34455"])],
+    incident_id: Annotated[
+        str, Path(pattern="^[0-9a-f]{16}$", examples=["9c1f0a7be2d34455"], description="as /incidents gives it")
+    ],
 ) -> IncidentItem:
     """An incident with all its evidence."""
     found = parts_of(request).store.incident_by_id(incident_id)

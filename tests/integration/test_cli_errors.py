@@ -40,6 +40,7 @@ def test_a_bad_setting_ends_the_process_with_2(tmp_path: Path) -> None:
         ("UPSTREAMS", "a..b=192.0.2.1", "a label is empty"),
         ("UPSTREAMS", "x" * 64 + ".test=192.0.2.1", "UPSTREAMS"),
         ("RETRAIN_SAMPLES", "-5", "RETRAIN_SAMPLES"),
+        ("RETRAIN_SAMPLES", "255", "RETRAIN_SAMPLES=255"),
         ("RETRAIN_MAX_SCORE", "nan", "RETRAIN_MAX_SCORE"),
         ("DEPLOY", "perhaps", "DEPLOY=perhaps"),
         ("SCORE_HIGH", "0.95", "SCORE_HIGH"),
@@ -100,6 +101,7 @@ def test_a_bad_line_in_the_env_file_is_like_a_bad_setting(tmp_path: Path) -> Non
         ["retrain", "--days", "3651"],
         ["retrain", "--days", "x"],
         ["retrain", "--samples", "many"],
+        ["retrain", "--samples", "255"],
         ["retrain", "--samples", "99999999999999999999999"],
         ["retrain", "--deploy", "maybe"],
         ["models"],
@@ -212,6 +214,7 @@ def test_doctor_says_what_is_bad(tmp_path: Path) -> None:
     bad = [line.split()[1] for line in done.out.splitlines() if line.startswith("BAD")]
     assert {"database", "upstreams", "mail"} <= set(bad)
     assert {"settings", "model", "schedule"} & set(bad) == set()
+    assert "mail server  cannot reach 127.0.0.1 port 9: Connection refused" in done.out
     assert "s3cret" not in done.out + done.err
 
 

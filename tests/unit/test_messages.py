@@ -24,6 +24,10 @@ def test_text_becomes_printable_and_bounded(text: str, size: int) -> None:
     out.encode("utf-8")
 
 
+def test_a_byte_that_is_no_utf_8_reads_as_in_zone_files() -> None:
+    assert printable(b"a\xff\x80\x01".decode("utf-8", "surrogateescape")) == "a\\255\\128\\001"
+
+
 @given(st.text(alphabet="a.@:/<>", max_size=60))
 def test_nothing_looks_like_an_address(text: str) -> None:
     out = harmless(text)

@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 
 from agents.errors import BusyError, NotifyError, StoreError
-from agents.retraining import STEPS, passed_exit_code, retrain
+from agents.retraining import SAMPLE_MIN, STEPS, passed_exit_code, retrain
 from agents.runs import RetrainOptions, RunState, TrainingRun
+from agents.settings import SAMPLES_MIN
 from tests.fake_model import BASELINE, NOW, FakeModel, FakeStore, World, load
 from tests.run_samples import validation
 
@@ -214,6 +215,10 @@ def test_a_calculation_that_fails_is_a_failed_run_that_is_told_and_recorded(
     assert world.told[-1].state is RunState.FAILED
     assert world.saved[0].error == done.error
     assert world.registry.current() == FakeModel("old")
+
+
+def test_no_setting_asks_for_a_sample_that_is_refused() -> None:
+    assert SAMPLES_MIN == SAMPLE_MIN
 
 
 def test_counts_that_cannot_be_read_do_not_stop_a_run(world: World, monkeypatch: pytest.MonkeyPatch) -> None:

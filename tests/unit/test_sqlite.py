@@ -40,6 +40,15 @@ def test_what_is_no_database_is_told_at_once_and_for_what_it_is(tmp_path: Path, 
                 attempt()
 
 
+def test_a_database_removed_before_its_first_batch_takes_none(tmp_path: Path) -> None:
+    path = tmp_path / "x.db"
+    with contextlib.closing(opened(path)) as store:
+        store.migrate()
+        path.unlink()
+        with pytest.raises(StoreUnusableError, match="removed or replaced"):
+            store.write(verdicts(["a.test"]), "b")
+
+
 def test_a_database_where_none_can_be_made_is_told_at_once(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     path = tmp_path / "file" / "x.db"
