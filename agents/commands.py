@@ -96,7 +96,8 @@ def explain(settings: Settings, options: argparse.Namespace) -> int:
     store.migrate()
     incident = store.incident(options.client, options.domain.rstrip(".").lower())
     if incident is None:
-        raise AgentsError(f"cannot explain {options.client} {options.domain}: there is no such incident")
+        where = f"DATA_DIR is {settings.data_dir.absolute()}"
+        raise AgentsError(f"cannot explain {options.client} {options.domain}: there is no such incident ({where})")
     print(incident_text(incident))
     print(evidence_text(incident.evidence))
     times = (("first seen", incident.first_seen), ("found", incident.detected_at), ("last seen", incident.last_seen))

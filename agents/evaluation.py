@@ -67,9 +67,12 @@ def read_manifest(path: Path) -> list[dict[str, str]]:
     except UnicodeDecodeError as error:
         raise UsageError(f"cannot read {path}: it is not UTF-8 at byte {error.start}") from None
     header = text.partition("\n")[0]
-    rows = list(csv.DictReader(text.splitlines(), delimiter="\t" if "\t" in header else ","))
-    if not rows or not {"file", "kind", "tool"} <= set(rows[0]):
+    reader = csv.DictReader(text.splitlines(), delimiter="\t" if "\t" in header else ",")
+    if not {"file", "kind", "tool"} <= set(reader.fieldnames or ()):
         raise UsageError(f"cannot read {path}: a manifest has the columns file, kind and tool")
+    rows = list(reader)
+    if not rows:
+        raise UsageError(f"cannot read {path}: it lists no files")
     for number, row in enumerate(rows, start=2):
         if None in (row["file"], row["kind"], row["tool"]):
             raise UsageError(f"cannot read {path}: line {number} lacks a column")

@@ -243,9 +243,11 @@ def _names(options: argparse.Namespace) -> Iterator[str]:
         text = gzip.decompress(raw) if raw[:2] == b"\x1f\x8b" else raw
     except (OSError, EOFError, zlib.error) as error:
         raise UsageError(f"cannot read {options.file}: {getattr(error, 'strerror', None) or error}") from None
-    for line in text.decode("utf-8", "surrogateescape").splitlines():
-        if line.strip() and not line.startswith("#"):
-            yield line.strip()
+    lines = text.decode("utf-8", "surrogateescape").splitlines()
+    names = [line.strip() for line in lines if line.strip() and not line.startswith("#")]
+    if not names:
+        raise UsageError(f"cannot read {options.file}: there is no name in it")
+    yield from names
 
 
 def _chunks(names: Iterable[str]) -> Iterator[list[str]]:

@@ -207,24 +207,22 @@ def incident_reasons(
     domain: str, names: int, encoded_names: int, evidence: Evidence, sharing: Sequence[str]
 ) -> tuple[str, ...]:
     """Why there is an incident, in words. names: the flow's different ones; sharing: the loudest of several domains."""
-    span = _span(evidence.window_s)
-    where = f"below {domain}"
+    span, where = _span(evidence.window_s), f"below {domain}"
+    times = f"{evidence.ratio:,.1f} times the limit of {evidence.limit:,.0f}"
     if evidence.kind == "secret":
         return (f"one query below {domain} carried {evidence.text}",)
     if evidence.kind == "choice":
-        times = f"{evidence.ratio:.1f} times the limit of {evidence.limit:.0f}"
-        return (f"{evidence.amount:.0f} bytes in the choice of record types {where} in {span}, {times}",)
+        return (f"{evidence.amount:,.0f} bytes in the choice of record types {where} in {span}, {times}",)
     if evidence.kind == "scattered":
         where = "below as many domains, one or two each,"
     elif evidence.kind.startswith("spread"):
         where = f"below {evidence.domains} domains ({', '.join(sharing)})"
-    reasons = [f"{evidence.names} unique names {where} in {span}"]
+    reasons = [f"{evidence.names:,} unique names {where} in {span}"]
     if evidence.kind.endswith("fresh"):
-        reasons.append(f"each new and encoded, {evidence.ratio:.1f} times the limit of {evidence.limit:.0f} such names")
+        reasons.append(f"each new and encoded, {times} such names")
     else:
         carried = {"information": "information", "answers": "data in answers"}.get(evidence.kind, "encoded data")
-        times = f"{evidence.ratio:.1f} times the limit of {evidence.limit:.0f}"
-        reasons.append(f"{evidence.amount:.0f} bytes of {carried}, {times}")
+        reasons.append(f"{evidence.amount:,.0f} bytes of {carried}, {times}")
     if names and encoded_names / names >= 0.5:
         reasons.append(f"{100 * encoded_names // names} % of the names read as encoded, not as words")
     return tuple(reasons)
@@ -238,12 +236,12 @@ def query_reasons(
     if evidence.kind == "secret":
         reasons.append(f"it carries {evidence.text}")
     elif evidence.kind == "choice" and behaviour >= scale.suspicious:
-        reasons.append(f"{evidence.amount:.0f} bytes in the choice of record types below {domain}")
+        reasons.append(f"{evidence.amount:,.0f} bytes in the choice of record types below {domain}")
     elif behaviour >= scale.suspicious:
         below = "many domains" if evidence.kind == "scattered" else domain
-        reasons.append(f"{evidence.names} unique names below {below} in {_span(evidence.window_s)}")
+        reasons.append(f"{evidence.names:,} unique names below {below} in {_span(evidence.window_s)}")
         if not evidence.kind.endswith("fresh"):
-            reasons.append(f"{evidence.amount:.0f} bytes of information")
+            reasons.append(f"{evidence.amount:,.0f} bytes of information")
     if model >= scale.suspicious:
         reasons += name_reasons(view_of(qname))
     return tuple(reasons)

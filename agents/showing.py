@@ -98,7 +98,8 @@ def print_evaluation(found: Evaluation) -> None:
         print(f"  {capture.file:<50} {capture.queries:>7} queries {capture.above_normal:>9.3%} above NORMAL")
         for text in capture.incidents:
             print(f"    false incident: {text}")
-    print("\nnames, one by one")
+    if found.names:
+        print("\nnames, one by one")
     for names in found.names:
         print(
             f"  {names.file:<62} {names.names:>7} {names.above_normal:>9.3%} above NORMAL"

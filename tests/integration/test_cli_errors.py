@@ -136,6 +136,7 @@ def test_a_bad_argument_shows_the_usage_and_is_exit_2(
         (["score", "--file", "nowhere.txt"], 2, "nowhere.txt"),
         (["score", "--file", "bad.gz"], 2, "bad.gz"),
         (["score", "--file", "cut.gz"], 2, "cut.gz"),
+        (["score", "--file", "empty"], 2, "there is no name in it"),
         (["score", "a..b"], 1, "a..b"),
         (["evaluate", "nowhere.csv"], 2, "nowhere.csv"),
         (["evaluate", "garbage"], 2, "cannot read garbage"),

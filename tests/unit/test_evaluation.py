@@ -95,7 +95,7 @@ def test_json_has_the_tools_too(manifest: Path, model: Model) -> None:
     ("text", "why"),
     [
         (b"", "has the columns"),
-        (b"file,kind,tool\n", "has the columns"),
+        (b"file,kind,tool\n", "lists no files"),
         (b"file,sort\na,b\n", "has the columns"),
         (b"\xff\xfe", "it is not UTF-8 at byte 0"),
         (b"file,kind,tool\nnowhere.tsv,benign,\n", "nowhere.tsv is listed and not there"),
