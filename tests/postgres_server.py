@@ -56,6 +56,7 @@ class PostgresServer:
         for process in killed:
             os.kill(int(process), signal.SIGKILL)
         wait_until(lambda: all(map(_has_ended, killed)), 20)
+        (self._data / "postmaster.pid").unlink()  # to the next one a process that init has not reaped yet looks alive
 
     def cpu_seconds(self) -> float:
         """CPU that the server and all its processes have used, those that ended included (proc(5), "stat")."""
