@@ -33,6 +33,7 @@ from agents.kernels.state import (
     told,
 )
 from agents.kernels.windows import settle
+from agents.memory import map_large_arrays
 from agents.past import Pasts
 from agents.siphash import Key
 from agents.windows import Flow, flow_of
@@ -76,6 +77,7 @@ class Flows:
     """All flows, at most `keys_max`. Time comes from the queries alone."""
 
     def __init__(self, keys_max: int, key: Key = (0, 0)) -> None:
+        map_large_arrays()  # all of these double as they grow
         self.key = key  # of the hashes of names: who does not know it cannot make two names look like one
         client_max = min(keys_max, max(keys_max // CLIENT_PART, CLIENT_MIN))
         self.state = _empty(keys_max, client_max, max(POOL_WORDS * keys_max, 4 * ROW_WORDS))
