@@ -136,6 +136,8 @@ def sampling(rows: list[Row], directory: Path) -> Iterator[Figure]:
             yield Figure(f"sample read, Postgres, {what}", took, "s", fit, against)
             trained = seconds(lambda read=read: train(read[0], ordinary, TrainConfig(), {}))  # type: ignore[misc]
             yield Figure(f"sample read and trained on, {what}", took + trained, "s", fit, against)
+            again = seconds(lambda limit=limit: _sample(store, first, limit))  # type: ignore[misc]
+            yield Figure(f"… again, {what}", again + trained, "s", fit, against)
         store.close()
     finally:
         server.stop()
