@@ -27,7 +27,7 @@ GROWING: dict[str, Sequence[int]] = {
 STORED_DAYS, STORED_DAILY = (1, 7, 30, 90), 50_000
 """Days in the database, and rows a day."""
 COLOURS = ("#1f6feb", "#c2410c", "#15803d")
-_W, _H, _LEFT, _RIGHT, _TOP, _BOTTOM = 560, 300, 52, 16, 40, 44
+_W, _H, _LEFT, _RIGHT, _TOP, _BOTTOM = 560, 300, 52, 30, 40, 44
 
 
 def picture(title: str, across: str, curves: Mapping[str, Curve]) -> str:
