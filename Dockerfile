@@ -19,7 +19,7 @@ FROM python:3.11-slim-bookworm
 # Written by hand: useradd is not in every slim image.
 RUN echo 'dns-tunnel:x:10001:10001::/app:/usr/sbin/nologin' >>/etc/passwd \
  && echo 'dns-tunnel:x:10001:' >>/etc/group \
- && mkdir -p /app/models/backups /app/reports/training_reports /app/logs /app/data \
+ && mkdir -p /app/models /app/reports /app/logs /app/data \
  && chown -R 10001:10001 /app
 COPY --from=build /opt/venv /opt/venv
 WORKDIR /app
@@ -27,6 +27,7 @@ COPY --chmod=755 scripts/automated_retraining.py scripts/setup_weekly_training.s
 ENV PATH=/opt/venv/bin:$PATH DATA_DIR=/app LISTEN_HOST=0.0.0.0 API_HOST=0.0.0.0 \
     PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 HOME=/tmp
 USER 10001:10001
+# Nothing lies in these: what does is copied into a new volume, and services that start together get into each other's way.
 VOLUME ["/app/models", "/app/reports", "/app/logs", "/app/data"]
 EXPOSE 5335/udp 5335/tcp 8053/tcp
 HEALTHCHECK --interval=10s --timeout=5s --start-period=180s --retries=3 CMD ["dns-tunnel", "health", "listener"]
