@@ -10,6 +10,7 @@ import sys
 from agents import bootstrap
 from agents.errors import AgentsError
 from agents.model import Model
+from agents.retraining import CALCULATION
 from agents.runs import TrainRequest
 from agents.settings import Settings
 from agents.types import Sample
@@ -40,7 +41,7 @@ def _main() -> None:
     settings, sample, request = pickle.load(sys.stdin.buffer)  # noqa: S301 - from our own parent
     try:
         found: bytes | Exception = bootstrap.train_model(settings, sample, request).to_bytes()
-    except (AgentsError, OSError, MemoryError, ValueError, ArithmeticError, LookupError) as error:
+    except (AgentsError, OSError, MemoryError, *CALCULATION) as error:  # what the run would record
         found = error
     sys.stdout.buffer.write(pickle.dumps(found))
 

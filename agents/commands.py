@@ -15,7 +15,7 @@ from tqdm import tqdm
 from agents import bootstrap, processes, warm
 from agents.doctor import run_doctor
 from agents.errors import AgentsError, ModelError, StoreError, UsageError
-from agents.judging import replay, run_evaluation, score
+from agents.judging import replay, run_evaluation, score, tell
 from agents.keeping import known
 from agents.messages import cases_text, command
 from agents.model import Model
@@ -133,7 +133,7 @@ def models(settings: Settings, options: argparse.Namespace) -> int:
 
 
 def _restored(registry: ModelRegistry[Model], file: Path, settings: Settings) -> Model:
-    warm.up(lambda text: print(f"dns-tunnel: {text}", file=sys.stderr))
+    warm.up(tell)
     try:
         return registry.restore(file, bootstrap.check_by_gates(settings))
     except ModelError as error:

@@ -69,7 +69,8 @@ def open_files(settings: Settings, files: list[Path], kind: Any = "auto") -> Any
     return open_source(files, kind, ports_of(settings))
 
 
-def _tell(text: str) -> None:
+def tell(text: str) -> None:
+    """Say on standard error what a user waits for."""
     print(f"dns-tunnel: {text}", file=sys.stderr)
 
 
@@ -100,7 +101,7 @@ def replay(settings: Settings, options: argparse.Namespace) -> int:
     if options.verdicts and options.json is None:
         raise UsageError("cannot print verdicts: --verdicts needs --json")
     source = open_files(settings, options.files, options.format)
-    warm.up(_tell)
+    warm.up(tell)
     model = bootstrap.registry_of(settings).current()
     store = bootstrap.store_of(settings) if options.store else None
     if store is not None:
@@ -177,7 +178,7 @@ def score(settings: Settings, options: argparse.Namespace) -> int:
     """`dns-tunnel score`."""
     if not options.names and options.file is None:
         raise UsageError("cannot score: give names, or --file")
-    warm.up(_tell)
+    warm.up(tell)
     model, scale = bootstrap.registry_of(settings).current(), bootstrap.scale_of(settings)
     services = bootstrap.services_of(settings)
     bad = 0
@@ -263,7 +264,7 @@ def _chunks(names: Iterable[str]) -> Iterator[list[str]]:
 
 def run_evaluation(settings: Settings, options: argparse.Namespace) -> int:
     """`dns-tunnel evaluate`."""
-    warm.up(_tell)
+    warm.up(tell)
     model = bootstrap.registry_of(settings).current()
     with json_output(options.json) as out:  # first: what takes minutes is not to fail on its last line
         found = evaluate(

@@ -43,7 +43,7 @@ _TEXTS = {
     "notify": "sending notifications",
     "decide": "carrying out the decision",
 }
-_CALCULATION = (ValueError, ArithmeticError, LookupError)
+CALCULATION = (ValueError, ArithmeticError, LookupError)
 """What a trainer, a gate or a report may raise on odd data: a failed run, not the end of the process."""
 _log = structlog.get_logger("agents.retraining")
 
@@ -105,7 +105,7 @@ class _Flow:
         try:
             for number, name in enumerate(STEPS, start=1):
                 await self._step(number, name)
-        except (AgentsError, OSError, MemoryError, *_CALCULATION) as error:
+        except (AgentsError, OSError, MemoryError, *CALCULATION) as error:
             await self._fail(error)
         return await self._finish()
 
@@ -233,7 +233,7 @@ class _Flow:
             )
         elif isinstance(error, MemoryError):
             text = f"cannot {self._run.step}: out of memory"
-        elif isinstance(error, _CALCULATION):
+        elif isinstance(error, CALCULATION):
             text = f"cannot {self._run.step}: {type(error).__name__}: {error}"
         _log.error("retraining_step_failed", run=self._run.run_id, step=self._run.step, error=text)
         self._run = replace(self._run, state=RunState.FAILED, error=text)
@@ -253,7 +253,7 @@ class _Flow:
         """Telling and recording must not change an outcome: a failure becomes a warning of the run."""
         try:
             await action()
-        except (AgentsError, OSError, *_CALCULATION) as error:
+        except (AgentsError, OSError, *CALCULATION) as error:
             self._run = replace(self._run, warnings=(*self._run.warnings, f"{what}: {error}"))
             _log.error("retraining_aftermath_failed", what=what, error=str(error))
 

@@ -20,7 +20,7 @@ class Inflated(io.RawIOBase):
     """Decompressed bytes of a gzip stream of one or more members; `damage` says why it ended early, or ""."""
 
     def __init__(self, raw: io.BufferedReader) -> None:
-        self.compressed = raw
+        self.source = raw
         self._inflater = zlib.decompressobj(_GZIP_WINDOW)
         self._compressed = b""
         self.damage = ""
@@ -32,7 +32,7 @@ class Inflated(io.RawIOBase):
         while not self.damage:
             if self._inflater.eof and not self._next_member():
                 return 0
-            self._compressed = self._compressed or self.compressed.read(_BLOCK)
+            self._compressed = self._compressed or self.source.read(_BLOCK)
             if not self._compressed:
                 self.damage = "the gzip stream is cut off"
                 return 0
@@ -49,14 +49,14 @@ class Inflated(io.RawIOBase):
 
     def _next_member(self) -> bool:
         """Begin the next gzip member, if there is one; zero padding behind the last is no member."""
-        rest = self._inflater.unused_data or self.compressed.read(_BLOCK)
+        rest = self._inflater.unused_data or self.source.read(_BLOCK)
         self._compressed = rest.lstrip(b"\0") if rest else b""
         if self._compressed:
             self._inflater = zlib.decompressobj(_GZIP_WINDOW)
         return bool(self._compressed)  # at the end the old one stays, so that the end is found again
 
     def close(self) -> None:
-        self.compressed.close()
+        self.source.close()
         super().close()
 
 
@@ -69,10 +69,11 @@ class Position:
 
     def follow(self, stream: io.BufferedReader, inflated: Inflated | None) -> None:
         """Look at a file that was opened by open_bytes."""
-        self._file = (inflated.compressed if inflated else stream).raw
+        self._file = (inflated.source if inflated else stream).raw
 
     @property
     def done(self) -> int:
+        """At most `size`."""
         if self._file is None:
             return 0
         try:

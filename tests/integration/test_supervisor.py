@@ -107,6 +107,15 @@ def test_a_killed_listener_is_followed_by_another_and_nothing_is_counted_twice(t
     assert load.sent - 2 * Load.UNDER_WAY <= state["counters"]["received"] <= load.sent, "counters outlive the process"
 
 
+def test_a_listener_that_dies_again_and_again_is_back_within_a_second(tmp_path: Path) -> None:
+    with supervised(tmp_path) as one:
+        one.next_state()
+        for _ in range(4):
+            one.kill("listener-1")
+        assert one.stop() == 0
+    assert [line["restart_in_s"] for line in one.events("process_died")] == [0.0, 0.5, 1.0, 1.0]
+
+
 def test_both_listeners_take_part(tmp_path: Path) -> None:
     first = """
 from agents.shared import Shared
