@@ -13,7 +13,7 @@ RUN pip --python /opt/venv/bin/python install --no-deps --no-build-isolation . \
  && find /opt/venv/lib -type d -name tests -prune -exec rm -rf {} +
 # Compiled for the processor that builds; on another one, and where the sources differ, each container does it anew in /tmp.
 # From /, so that what is installed is warmed and not its copy in /src.
-RUN cd / && /opt/venv/bin/python -m agents.warm
+RUN cd / && /opt/venv/bin/python -m agents.runtime.warmup
 
 FROM python:3.11-slim-bookworm
 # Written by hand: useradd is not in every slim image.

@@ -15,7 +15,7 @@ $(VENV)/.installed: requirements.txt pyproject.toml
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@$(PIP) install --require-hashes -r requirements.txt
 	@$(PIP) install --no-deps --no-build-isolation -e .
-	@$(BIN)/python -m agents.warm
+	@$(BIN)/python -m agents.runtime.warmup
 	@touch $@
 
 $(VENV)/.installed-dev: $(VENV)/.installed requirements-dev.txt
@@ -63,4 +63,4 @@ lock:  ## pin every dependency with hashes
 	uv pip compile --universal --python-version 3.11 --generate-hashes -q --extra build --extra dev pyproject.toml -o requirements-dev.txt
 
 clean:  ## the virtual environment and caches
-	rm -rf $(VENV) agents/kernels/__pycache__ .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) agents/core/__pycache__ .mypy_cache .ruff_cache .pytest_cache .hypothesis

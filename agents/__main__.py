@@ -11,7 +11,7 @@ if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
 # Before NumPy is imported: nothing here multiplies matrices, and a process that forks should have one thread.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
-from agents.cli import main
+from agents.cli.parser import main
 
 __all__ = ["main"]
 

@@ -12,8 +12,8 @@ from dotenv.parser import parse_stream
 from pydantic import AfterValidator, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from agents.errors import NameFormatError, SettingsError
-from agents.names import from_text
+from agents.core.errors import NameFormatError, SettingsError
+from agents.dns.name import from_text
 
 PRIVATE_NETWORKS = "127.0.0.0/8,::1/128,10.0.0.0/8,172.16.0.0/12,192.168.0.0/16,169.254.0.0/16,fc00::/7,fe80::/10"
 """Loopback, RFC 1918, link-local and unique local addresses (RFC 3927, RFC 4193, RFC 4291)."""
@@ -25,7 +25,7 @@ COUNT_MAX, POSITIVE_MAX = 100_000_000, 1e8
 ROOM_MAX = 1_000_000
 """Most connections, and most queries under way, that room is made for at the start."""
 SAMPLES_MIN = 256
-"""agents.retraining refuses a smaller sample."""
+"""agents.learning.retraining refuses a smaller sample."""
 TOKEN_MIN = 16
 """A shorter API_TOKEN can be guessed; openssl rand -hex 16 gives 32 characters."""
 

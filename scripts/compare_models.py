@@ -24,11 +24,11 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import OneClassSVM
 
-from agents.evaluation import read_manifest, read_names
-from agents.features import FEATURES, extract
-from agents.model import Model
-from agents.shipped import benign_names, model_bytes, sample_of
-from agents.sources.capture import open_source
+from agents.learning.baseline import benign_names, model_bytes, sample_of
+from agents.learning.evaluation import read_manifest, read_names
+from agents.scoring.features import FEATURES, extract
+from agents.scoring.model import Model
+from agents.sources.capture.source import open_source
 
 SHARE = 0.001
 SVM_NAMES, NAMES_MAX = 4_000, 20_000

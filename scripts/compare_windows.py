@@ -27,15 +27,15 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import OneClassSVM
 
-from agents.detection import TunnelDetector
-from agents.evaluation import read_manifest
-from agents.lexical import Lexical, read
-from agents.model import Model
-from agents.policy import Scale
-from agents.shipped import model_bytes
-from agents.sources.capture import open_source
-from agents.types import QueryBatch
-from agents.validation import fresh_detector
+from agents.core.types import QueryBatch
+from agents.detection.detector import TunnelDetector
+from agents.detection.limits import Scale
+from agents.learning.baseline import model_bytes
+from agents.learning.evaluation import read_manifest
+from agents.learning.validation import fresh_detector
+from agents.scoring.lexical import Lexical, read
+from agents.scoring.model import Model
+from agents.sources.capture.source import open_source
 
 WINDOW_S = 600
 SHARE = 0.001

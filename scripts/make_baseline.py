@@ -14,8 +14,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from agents.forest import TrainConfig, train
-from agents.shipped import TRAINING_NAMES, benign_names, benign_sample, sample_of
+from agents.learning.baseline import TRAINING_NAMES, benign_names, benign_sample, sample_of
+from agents.scoring.isolation_forest import TrainConfig, train
 from scripts.baseline_names import lookalikes, names
 
 SAMPLE_NAMES, GOLDEN_NAMES = 30_000, 6_000

@@ -12,8 +12,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from agents.names import from_text, labels_of, to_text
-from agents.sources.capture import open_source
+from agents.dns.name import from_text, labels_of, to_text
+from agents.sources.capture.source import open_source
 from scripts.make_baseline import write
 
 ROWS = 90

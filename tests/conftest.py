@@ -10,14 +10,14 @@ from pathlib import Path
 import pytest
 import structlog
 
-from agents import cli
-from agents.model import Model
-from agents.shipped import model_bytes
-from agents.sources.listener import can_compile
+from agents.cli import parser
+from agents.learning.baseline import model_bytes
+from agents.scoring.model import Model
+from agents.sources.listener.server import can_compile
 from agents.store import Store, open_store
-from tests import listening
-from tests.commands import Done, Inside
-from tests.postgres_server import PostgresServer, drop_database, make_database
+from tests.support import listening
+from tests.support.commands import Done, Inside
+from tests.support.postgres_server import PostgresServer, drop_database, make_database
 
 
 @pytest.fixture(autouse=True)
@@ -89,7 +89,7 @@ def inside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captu
 
     def run(*arguments: str | Path) -> Done:
         try:
-            code = cli.main(["--data-dir", str(tmp_path / "data"), *map(str, arguments)])
+            code = parser.main(["--data-dir", str(tmp_path / "data"), *map(str, arguments)])
         except SystemExit as error:  # how argparse ends
             code = int(error.code or 0)
         found = capsys.readouterr()

@@ -60,7 +60,9 @@ def _is_broad(node: ast.ExceptHandler) -> bool:
     return any(one is None or (isinstance(one, ast.Name) and one.id in ("Exception", "BaseException")) for one in named)
 
 
-@pytest.mark.parametrize("part", ["agents.processes", "agents.commands", "agents.cli", "agents.doctor"])
+@pytest.mark.parametrize(
+    "part", ["agents.runtime.services", "agents.cli.models", "agents.cli.parser", "agents.cli.doctor"]
+)
 def test_only_a_retraining_loads_scikit_learn(part: str) -> None:
     code = f"import sys, {part}; print('sklearn' in sys.modules, 'scipy.sparse' in sys.modules)"
     done = subprocess.run(
@@ -93,7 +95,11 @@ def test_imports_point_down_and_a_file_without_a_floor_is_an_error(tmp_path: Pat
         file.write("from agents import detection, settings\nimport sklearn\n")
     broken = lint_imports(tmp_path)
     assert broken.returncode == 1
-    for wrong in ("agents.names -> agents.detection", "agents.names -> agents.settings", "agents.names -> sklearn"):
+    for wrong in (
+        "agents.dns.name -> agents.detection.detector",
+        "agents.dns.name -> agents.settings",
+        "agents.dns.name -> sklearn",
+    ):
         assert wrong in broken.stdout
 
 

@@ -9,12 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from agents import __version__, cli
-from agents.evaluation import read_manifest
-from agents.features import FEATURES
-from agents.names import to_text
+from agents import __version__
+from agents.cli import parser as cli
+from agents.dns.name import to_text
+from agents.learning.evaluation import read_manifest
+from agents.scoring.features import FEATURES
 from agents.settings import Settings
-from agents.sources.tsv import NEEDED, OPTIONAL, TsvSource
+from agents.sources.table import NEEDED, OPTIONAL, TsvSource
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text("utf-8")

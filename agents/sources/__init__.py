@@ -1,1 +1,4 @@
-"""Where queries come from: the listener (live) and captures (replay)."""
+"""Where queries come from: listener, captures, tables.
+
+`runtime` and `cli` may import it; `scoring`, `store` and `alerting` stand beside it and may not.
+"""

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from sqlalchemy import Connection
 
-from agents.errors import StoreUnusableError
+from agents.core.errors import StoreUnusableError
 
 _SCRIPTS = Path(__file__).parent / "migrations"
 

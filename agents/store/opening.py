@@ -5,9 +5,9 @@ from __future__ import annotations
 from sqlalchemy import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
-from agents.errors import SettingsError
-from agents.store.base import Store
+from agents.core.errors import SettingsError
 from agents.store.postgres import PostgresStore
+from agents.store.sql import Store
 from agents.store.sqlite import SqliteStore
 
 POSTGRES_SCHEMES = frozenset({"postgres", "postgresql", "postgresql+psycopg2"})

@@ -1,4 +1,4 @@
-"""From the nouns to rows and back. What is written is free of NUL and of lone surrogates."""
+"""The tables, and the nouns as their rows. What is written is free of NUL and of lone surrogates."""
 
 from __future__ import annotations
 
@@ -11,11 +11,85 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from sqlalchemy import REAL, BigInteger, Column, Double, Integer, LargeBinary, MetaData, SmallInteger, Table, Text
 
-from agents.columns import Coded, Names, coded, packed
-from agents.presentation import packed_texts
-from agents.store.tables import DAY_S
-from agents.types import UNKNOWN, Incident, Severity, Verdicts
+from agents.core.columns import Coded, Names, coded, packed
+from agents.core.types import UNKNOWN, Severity, Verdicts, clean
+from agents.dns.name_kernels import packed_texts
+
+DAY_S = 86_400
+"""Seconds in a day of Unix time, which has no leap seconds (POSIX.1-2017, section 4.16)."""
+
+metadata = MetaData()
+
+QUERIES = Table(
+    "queries",
+    metadata,
+    Column("id", BigInteger, primary_key=True),
+    Column("ts", Double, nullable=False),
+    Column("day", Integer, nullable=False),
+    Column("qtype", Integer, nullable=False),
+    Column("score", REAL, nullable=False),
+    Column("severity", SmallInteger, nullable=False),
+    Column("rcode", SmallInteger, nullable=False),
+    Column("ancount", Integer, nullable=False),
+    Column("qlen", Integer, nullable=False),
+    Column("rlen", Integer, nullable=False),
+    Column("ttl_min", BigInteger, nullable=False),
+    Column("rtt_ms", REAL),
+    Column("rnd", Integer, nullable=False),
+    Column("client", Text, nullable=False),
+    Column("qname", Text, nullable=False),
+    Column("domain", Text, nullable=False),
+    Column("ans_types", Text, nullable=False),
+    Column("reasons", Text, nullable=False),
+    Column("model_id", Text, nullable=False),
+    Column("batch_id", Text, nullable=False),
+    Column("features", LargeBinary, nullable=False),
+)
+"""One row a query. `rnd` (0..2**31-1) follows from batch_id and row, for sampling; `features` are
+little-endian float32; `reasons` is a JSON list; qname and domain are in presentation form."""
+
+INCIDENTS = Table(
+    "incidents",
+    metadata,
+    Column("incident_id", Text, primary_key=True),
+    Column("client", Text, nullable=False),
+    Column("domain", Text, nullable=False),
+    Column("severity", SmallInteger, nullable=False),
+    Column("score", Double, nullable=False),
+    Column("reasons", Text, nullable=False),
+    Column("tool", Text),
+    Column("first_seen", Double, nullable=False),
+    Column("last_seen", Double, nullable=False),
+    Column("detected_at", Double, nullable=False),
+    Column("queries", BigInteger, nullable=False),
+    Column("unique_names", BigInteger, nullable=False),
+    Column("leaked_bytes", Double, nullable=False),
+    Column("queries_before_detection", BigInteger, nullable=False),
+    Column("bytes_before_detection", Double, nullable=False),
+    Column("sample_names", Text, nullable=False),
+    Column("closed_at", Double),
+    Column("evidence", Text, nullable=False, server_default="{}"),
+)
+
+BATCHES = Table(
+    "batches",
+    metadata,
+    Column("batch_id", Text, primary_key=True),
+    Column("written_at", Double, nullable=False),
+)
+"""A batch is here if and only if its rows are: both are committed together."""
+
+RUNS = Table(
+    "runs",
+    metadata,
+    Column("run_id", Text, primary_key=True),
+    Column("started_at", Double, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("payload", Text, nullable=False),
+)
+"""Retrainings; `payload` is JSON."""
 
 COLUMNS = (
     "ts",
@@ -44,13 +118,6 @@ NUMBERS = 12
 """How many of COLUMNS are numbers."""
 RND_MAX = 2**31 - 1
 """Largest value of `rnd`: the largest integer of four bytes."""
-
-
-def clean(text: str) -> str:
-    """Text that both databases take: NUL and lone surrogates written out."""
-    if text.isascii() and "\0" not in text:
-        return text
-    return text.encode("utf-8", "backslashreplace").decode("utf-8").replace("\0", "\\000")
 
 
 class Columns(NamedTuple):
@@ -150,37 +217,3 @@ def query_json(row: Mapping[str, Any]) -> dict[str, Any]:
         "ans_types": row["ans_types"],
         "model_id": row["model_id"],
     }
-
-
-def incident_row(incident: Incident) -> dict[str, Any]:
-    """One incident as a row of the table."""
-    return {
-        "incident_id": incident.incident_id,
-        "client": clean(incident.client),
-        "domain": clean(incident.domain),
-        "severity": int(incident.severity),
-        "score": float(incident.score),
-        "reasons": json.dumps(incident.reasons),
-        "tool": None if incident.tool is None else clean(incident.tool),
-        "first_seen": float(incident.first_seen),
-        "last_seen": float(incident.last_seen),
-        "detected_at": float(incident.detected_at),
-        "queries": int(incident.queries),
-        "unique_names": int(incident.unique_names),
-        "leaked_bytes": float(incident.leaked_bytes),
-        "queries_before_detection": int(incident.queries_before_detection),
-        "bytes_before_detection": float(incident.bytes_before_detection),
-        "sample_names": json.dumps(incident.sample_names),
-        "closed_at": None if incident.closed_at is None else float(incident.closed_at),
-        "evidence": json.dumps(dict(incident.evidence)),
-    }
-
-
-def incident_of(row: Mapping[str, Any]) -> Incident:
-    """The incident that a row of the table holds."""
-    values = {name: value for name, value in row.items() if name != "incident_id"}
-    values["severity"] = Severity(values["severity"])
-    values["reasons"] = tuple(json.loads(values["reasons"]))
-    values["sample_names"] = tuple(json.loads(values["sample_names"]))
-    values["evidence"] = json.loads(values.get("evidence", "{}"))
-    return Incident(**values)

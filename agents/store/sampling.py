@@ -18,13 +18,11 @@ import numpy as np
 from numpy.typing import NDArray
 from sqlalchemy import ColumnElement, Connection, Select, func, literal_column, select
 
-from agents.columns import Coded
-from agents.kernels import capping
-from agents.pieces import Pieces
-from agents.store.reads import between
-from agents.store.rows import RND_MAX, ascii_of
-from agents.store.tables import DAY_S, QUERIES
-from agents.types import Sample
+from agents.core.columns import Coded, Pieces
+from agents.core.types import Sample
+from agents.store import sampling_kernels
+from agents.store.rows import DAY_S, QUERIES, RND_MAX, ascii_of
+from agents.store.sql import between
 
 TURNS = 8
 """Turns in which a day gives its share: more of them spread a busy client better over the days."""
@@ -131,7 +129,7 @@ class _Draw:
             _, _, clients, domains, mask = self._current
             end = min(self._end, self._at + look_max - looked)
             left = self._clients.left, self._domains.left
-            at, more = capping.take(clients, domains, self._at, end, count - found, *left, mask)
+            at, more = sampling_kernels.take(clients, domains, self._at, end, count - found, *left, mask)
             looked, found, self._at = looked + at - self._at, found + more, at
         return looked, found
 

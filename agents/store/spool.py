@@ -1,27 +1,100 @@
-"""The sink in front of the store: while the database is away, batches go to disk.
-
-While anything waits on disk, new batches queue up behind it, so that the order stays. A thread writes it
-when the database is back; `accept` waits for a dead database only in the one attempt that finds it dead.
-"""
+"""The sink in front of the store: while the database is away, batches go to disk."""
 
 from __future__ import annotations
 
 import contextlib
+import io
+import json
 import threading
 import time
 import uuid
+import zipfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import structlog
 from numpy.typing import NDArray
 
-from agents.errors import BatchRefusedError, SpoolFullError, StoreError, StoreUnusableError
-from agents.store import codec
+from agents.core.columns import Coded, Names, coded, packed
+from agents.core.errors import BatchRefusedError, SpoolFullError, StoreError, StoreUnusableError
+from agents.core.types import QueryBatch, Verdicts, incident_of, incident_row
+from agents.store.rows import reasons_by_number
 from agents.store.spool_dir import SpoolDir
-from agents.types import Verdicts
+
+_BATCH_ARRAYS = ("ts", "qtype", "qlen", "rcode", "ancount", "rlen", "ttl_min", "rtt_ms")
+_VERDICT_ARRAYS = ("features", "score", "severity")
+_TEXTS = ("client", "ans_types", "domain", "reasons")
+
+
+def encode(verdicts: Verdicts) -> bytes:
+    """The batch as one npz file."""
+    batch, names = verdicts.queries, packed(verdicts.queries.qname)
+    arrays = {name: np.asarray(getattr(batch, name)) for name in _BATCH_ARRAYS}
+    arrays |= {name: np.asarray(getattr(verdicts, name)) for name in _VERDICT_ARRAYS}
+    arrays |= {"qname": names.array, "qname_len": np.diff(names.starts)}
+    columns = [coded(batch.client), coded(batch.ans_types), coded(verdicts.domain)]
+    numbers, reasons = reasons_by_number(verdicts.reasons)
+    arrays["numbers"] = np.array([*(column.codes for column in columns), numbers], np.int32)
+    texts: dict[str, Any] = dict(zip(_TEXTS, [*(column.values for column in columns), reasons], strict=True))
+    texts |= {"model_id": verdicts.model_id, "incidents": [incident_row(incident) for incident in verdicts.incidents]}
+    arrays["texts"] = np.frombuffer(json.dumps(texts).encode(), dtype=np.uint8)
+    out = io.BytesIO()
+    np.savez(out, **arrays)  # type: ignore[arg-type]
+    return out.getvalue()
+
+
+def decode(data: bytes) -> Verdicts:
+    """The batch again. Raises StoreError for anything that `encode` did not write whole."""
+    try:
+        with np.load(io.BytesIO(data), allow_pickle=False) as file:
+            arrays = {name: file[name] for name in file.files}
+        texts = json.loads(arrays["texts"].tobytes())
+        return _verdicts(arrays, texts)
+    except (zipfile.BadZipFile, ValueError, KeyError, IndexError, TypeError, OSError, EOFError) as error:
+        raise StoreError(f"cannot read spooled batch: {error}") from None
+
+
+def _verdicts(arrays: dict[str, NDArray[Any]], texts: dict[str, Any]) -> Verdicts:
+    starts = np.zeros(len(arrays["qname_len"]) + 1, np.int64)
+    np.cumsum(arrays["qname_len"], out=starts[1:])
+    if arrays["qname_len"].min(initial=0) < 0 or starts[-1] != len(arrays["qname"]):
+        raise ValueError("names and their lengths do not match")
+    client, ans_types, domain, numbers = _columns(arrays, texts, len(starts) - 1)
+    reasons = [tuple(some) for some in texts["reasons"]]
+    batch = QueryBatch(
+        **{name: arrays[name] for name in _BATCH_ARRAYS},
+        client=client,
+        qname=Names(arrays["qname"].tobytes(), starts),
+        ans_types=ans_types,
+    )
+    return Verdicts(
+        features=arrays["features"],
+        score=arrays["score"],
+        severity=arrays["severity"],
+        queries=batch,
+        domain=domain,
+        reasons=[reasons[number] for number in numbers],
+        model_id=texts["model_id"],
+        incidents=tuple(incident_of(row) for row in texts["incidents"]),
+    )
+
+
+def _columns(
+    arrays: dict[str, NDArray[Any]], texts: dict[str, Any], count: int
+) -> tuple[Sequence[str], Sequence[str], Sequence[str], Sequence[int]]:
+    """Clients, answer types, domains, and the numbers of the reasons."""
+    if "numbers" not in arrays:  # written before texts had numbers: one text a row
+        return texts["client"], texts["ans_types"], texts["domain"], range(count)
+    for one, name in zip(arrays["numbers"], _TEXTS, strict=True):
+        if len(one) != count or (count and not 0 <= one.min() <= one.max() < len(texts[name])):
+            raise ValueError("texts and their numbers do not match")
+    *codes, reasons = arrays["numbers"]
+    client, ans_types, domain = (Coded(one, texts[name]) for one, name in zip(codes, _TEXTS, strict=False))
+    return client, ans_types, domain, reasons.tolist()
+
 
 LOG_INTERVAL_S = 60.0
 """Losses are logged at most this often, with the number; and that the store is away."""
@@ -101,7 +174,7 @@ class SpoolingSink:
         with self._lock, contextlib.suppress(StoreError, OSError):
             data = self._spool.content(batch_id)
             if data is not None:
-                return 0, len(codec.decode(data))
+                return 0, len(decode(data))
         with contextlib.suppress(StoreError):
             return self._store.rows_of_batch(batch_id, float(ts.min()), float(ts.max())), 0
         return 0, 0
@@ -137,7 +210,7 @@ class SpoolingSink:
 
     def _keep(self, verdicts: Verdicts, batch_id: str) -> None:
         try:
-            self._spool.put(batch_id, codec.encode(verdicts))
+            self._spool.put(batch_id, encode(verdicts))
         except SpoolFullError as error:
             self._lose(len(verdicts), str(error))
         except OSError as error:
@@ -183,7 +256,7 @@ class SpoolingSink:
                 return False
         batch_id, data = oldest
         try:
-            verdicts = codec.decode(data)
+            verdicts = decode(data)
         except StoreError as error:
             with self._lock:
                 return self._set_aside(str(error))

@@ -10,8 +10,8 @@ import re
 from contextlib import suppress
 from pathlib import Path
 
-from agents.errors import SpoolFullError, StoreError
-from agents.files import locked, open_private
+from agents.core.errors import SpoolFullError, StoreError
+from agents.core.files import locked, open_private
 
 _NAME = re.compile(r"[0-9]{16}-[0-9a-zA-Z]+\.npz", re.ASCII)
 

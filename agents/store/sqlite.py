@@ -15,16 +15,14 @@ import numpy as np
 from sqlalchemy import URL, ColumnElement, Connection, Integer, Select, Table, cast, create_engine, event
 from sqlalchemy.dialects.sqlite import insert
 
-from agents.columns import coded, packed
-from agents.errors import StoreError, StoreUnusableError
-from agents.files import make_private
-from agents.pieces import pieces_of
+from agents.core.columns import coded, packed, pieces_of
+from agents.core.errors import StoreError, StoreUnusableError
+from agents.core.files import make_private
 from agents.store import migrate
-from agents.store.base import Store
-from agents.store.rows import COLUMNS, Columns
+from agents.store.rows import COLUMNS, DAY_S, Columns
 from agents.store.sampling import COLUMNS as SAMPLED
 from agents.store.sampling import Found
-from agents.store.tables import DAY_S
+from agents.store.sql import Store
 
 BUSY_S = 2.0
 """How long a statement waits for another process' transaction, seconds: so long may judging wait, then rows spool."""

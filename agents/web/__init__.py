@@ -1,5 +1,9 @@
-"""The JSON API and a plain console over store, registry and reports."""
+"""API and console over protocols.
 
-from agents.web.app import Parts, create_app
+`runtime` may import it; `learning` stands beside it and may not.
+"""
+
+from agents.web.app import create_app
+from agents.web.parts import Parts
 
 __all__ = ["Parts", "create_app"]

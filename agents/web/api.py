@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, HTTPException, Path, Query, Request, Response
 
-from agents.types import Severity
+from agents.core.types import Severity
 from agents.web import reports
 from agents.web.headers import REPORT_POLICY
 from agents.web.parts import parts_of

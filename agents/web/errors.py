@@ -11,7 +11,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse
 
-from agents.errors import AgentsError, BusyError, StoreError, UsageError
+from agents.core.errors import AgentsError, BusyError, StoreError, UsageError
 
 log = structlog.get_logger(__name__)
 

@@ -13,13 +13,14 @@ from fastapi import APIRouter, HTTPException, Path, Request, Response
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from starlette.responses import HTMLResponse, RedirectResponse
 
-from agents.errors import AgentsError
-from agents.evidence import attack_names
-from agents.messages import command, counted, seen_before
+from agents.alerting.messages import seen_before
+from agents.core.errors import AgentsError
+from agents.core.text import command, counted
+from agents.detection.incidents import attack_names
 from agents.web import reports
 from agents.web.api import report_answer
 from agents.web.auth import ATTEMPTS_S, COOKIE, SESSION_S, Gatekeeper, Sent
-from agents.web.curl import endpoints
+from agents.web.endpoints import endpoints
 from agents.web.parts import parts_of
 
 FORM_MAX = 4096

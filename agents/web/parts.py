@@ -12,8 +12,8 @@ from typing import Any, cast
 
 from fastapi import Request
 
-from agents.errors import StoreError, StoreUnusableError
-from agents.protocols import ModelList, ReadStore
+from agents.core.errors import StoreError, StoreUnusableError
+from agents.core.protocols import ModelList, ReadStore
 
 STATE_S = 1.0
 """The database's state is asked for again after this many seconds."""

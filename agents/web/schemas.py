@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, Field
 
-from agents.types import Incident
+from agents.core.types import Incident
 
 SeverityName = Literal["NORMAL", "SUSPICIOUS", "HIGH", "CRITICAL"]
 

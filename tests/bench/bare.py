@@ -6,8 +6,8 @@ import asyncio
 import signal
 import sys
 
-from agents.sources.listener import Listener
-from tests.listening import ring_of
+from agents.sources.listener.server import Listener
+from tests.support.listening import ring_of
 
 _EMPTIED_S = 0.1
 """As long as there is room in the ring, every record is written."""

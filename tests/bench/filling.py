@@ -14,12 +14,12 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from agents.columns import Coded, packed
-from agents.policy import Scale
-from agents.types import QueryBatch
-from agents.validation import fresh_detector
+from agents.core.columns import Coded, packed
+from agents.core.types import QueryBatch
+from agents.detection.limits import Scale
+from agents.learning.validation import fresh_detector
 from tests.bench.processes import pss_mb
-from tests.detecting import START, shipped_model
+from tests.support.detecting import START, shipped_model
 
 BATCH = 1024
 

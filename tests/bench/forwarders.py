@@ -23,7 +23,7 @@ from typing import NamedTuple
 
 from tests.bench.load import latencies, messages
 from tests.bench.table import Figure
-from tests.listening import wait_until
+from tests.support.listening import wait_until
 
 REPOSITORY = Path(__file__).parent.parent.parent
 ROUNDS, LOAD_S, PROBE_S = 3, 3, 2.0

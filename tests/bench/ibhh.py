@@ -14,9 +14,10 @@ from typing import Any
 
 import numpy as np
 
-from agents.columns import Names
-from agents.kernels import hashing, kernel
-from agents.suffixes import split_names
+from agents.core import column_kernels
+from agents.core.columns import Names
+from agents.core.jit import kernel
+from agents.dns.name_kernels import split_names
 
 KEPT, PRECISION = 1_000, 12
 _SLOTS = 4_096
@@ -94,5 +95,5 @@ class HeavyHitters:
             np.empty(size, np.uint64) for size in (splits.part_starts[-1], len(names), len(names))
         )
         low, high = np.uint64(1), np.uint64(2)
-        hashing.keys(names.array, names.starts, *splits, low, high, parts, of_names, domains)
+        column_kernels.identities_of(names.array, names.starts, *splits, low, high, parts, of_names, domains)
         follow(domains, of_names, np.maximum(splits.cuts, 1).astype(np.float64), *self._table)

@@ -6,17 +6,17 @@ from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 
-from agents import lexical
-from agents.judging import score_rows
-from agents.kernels import COMPILED
-from agents.model import raw_scores
-from agents.names import to_text
-from agents.policy import Scale
-from agents.services import Services
-from agents.sources.capture import PcapSource
+from agents.cli.score import score_rows
+from agents.core.jit import COMPILED
+from agents.detection.known_services import Services
+from agents.detection.limits import Scale
+from agents.dns.name import to_text
+from agents.scoring import lexical
+from agents.scoring.model import raw_scores
+from agents.sources.capture.source import PcapSource
 from tests.bench.table import Figure, seconds
-from tests.detecting import shipped_model
-from tests.make_capture import names, write
+from tests.support.detecting import shipped_model
+from tests.support.make_capture import names, write
 
 BATCH = 1024
 NAMES, PLAIN_NAMES, ONE_BY_ONE = 200_000, 10_000, 5_000

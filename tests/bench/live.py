@@ -21,8 +21,8 @@ from tests.bench.filling import ordinary
 from tests.bench.forwarders import _CORES, _DNSDIST, _ready
 from tests.bench.processes import REPOSITORY, cpu_s, dns_tunnel, family, pss_mb
 from tests.bench.table import Figure
-from tests.listening import wait_until
-from tests.postgres_server import PostgresServer, _free_port
+from tests.support.listening import wait_until
+from tests.support.postgres_server import PostgresServer, _free_port
 
 RATES = (1_000, 5_000, 10_000, 20_000)
 RATE, PROBE_S, ROUNDS, STARTS, NAMES = 20_000, 3.0, 3, 5, 300

@@ -10,9 +10,9 @@ from pathlib import Path
 
 from sklearn.ensemble import IsolationForest
 
-from agents.forest import TrainConfig, train
-from agents.shipped import benign_names, benign_sample, sample_of
-from agents.types import Row
+from agents.core.types import Row
+from agents.learning.baseline import benign_names, benign_sample, sample_of
+from agents.scoring.isolation_forest import TrainConfig, train
 from tests.bench import storing
 from tests.bench.forwarders import compared
 from tests.bench.kernels import reading
@@ -21,9 +21,9 @@ from tests.bench.load import latencies, messages, percentile, rate
 from tests.bench.processes import REPOSITORY, dns_tunnel
 from tests.bench.replaying import replay
 from tests.bench.table import Figure, seconds
-from tests.listening import wait_until
-from tests.lookalikes import ROLES, traffic
-from tests.postgres_server import _free_port
+from tests.corpora.lookalikes import ROLES, traffic
+from tests.support.listening import wait_until
+from tests.support.postgres_server import _free_port
 
 LOAD_QUERIES, LOAD_S, LATENCY_QUERIES = 20_000, 10.0, 2_000
 

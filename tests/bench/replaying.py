@@ -9,13 +9,13 @@ from pathlib import Path
 
 from sklearn.ensemble import IsolationForest
 
-from agents.columns import lowered
-from agents.features import extract
+from agents.core.columns import lowered
+from agents.scoring.features import extract
 from tests.bench.ibhh import HeavyHitters
 from tests.bench.processes import dns_tunnel, spent_by
 from tests.bench.table import Figure, seconds
-from tests.make_capture import names, write
-from tests.postgres_server import PostgresServer
+from tests.support.make_capture import names, write
+from tests.support.postgres_server import PostgresServer
 
 BATCH, ONE_ROW_TIMES, ROUNDS = 1024, 100, 3
 NAMES, PLAIN_NAMES, FEW = 400_000, 10_000, 100

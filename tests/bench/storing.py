@@ -16,18 +16,18 @@ import psycopg2
 from psycopg2.extras import execute_values
 from sklearn.ensemble import IsolationForest
 
-from agents.columns import coded, packed
-from agents.forest import TrainConfig, train
-from agents.policy import Scale
-from agents.shipped import benign_names, benign_sample, sample_of
-from agents.store.base import Store
+from agents.core.columns import coded, packed
+from agents.core.types import Row, Sample, Verdicts, batch_of
+from agents.detection.limits import Scale
+from agents.learning.baseline import benign_names, benign_sample, sample_of
+from agents.learning.validation import fresh_detector
+from agents.scoring.isolation_forest import TrainConfig, train
 from agents.store.opening import open_store
 from agents.store.rows import COLUMNS, query_columns
-from agents.types import Row, Sample, Verdicts, batch_of
-from agents.validation import fresh_detector
+from agents.store.sql import Store
 from tests.bench.table import Figure, seconds
-from tests.detecting import shipped_model
-from tests.postgres_server import PostgresServer
+from tests.support.detecting import shipped_model
+from tests.support.postgres_server import PostgresServer
 
 BATCH, BATCHES = 1024, 60
 VALUES_BATCHES = 10

@@ -18,9 +18,9 @@ import numpy as np
 from numba import types
 from numpy.typing import NDArray
 
-from agents.kernels import kernel
-from agents.kernels.question import int64, question_end
-from agents.kernels.udp_libc import CLOCK_MONOTONIC, MESSAGE, PART, clock_ns, recvmmsg, sendmmsg
+from agents.core.jit import kernel
+from agents.dns.message_kernels import int64, question_end
+from agents.sources.listener.datapath_kernels import CLOCK_MONOTONIC, MESSAGE, PART, clock_ns, recvmmsg, sendmmsg
 from tests.bench.load import percentile
 
 BATCH, ROOM, NAME_ROOM = 64, 4096, 32

@@ -9,7 +9,7 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
-from tests.running import process, wait_for
+from tests.support.running import process, wait_for
 
 HERE, THERE = "10.98.53.1", "10.98.53.2"
 """Our end of the wire, where the resolver listens, and the client's."""

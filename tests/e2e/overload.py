@@ -9,7 +9,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from tests.running import ROOT
+from tests.support.running import ROOT
 
 
 class FastUpstream:

@@ -14,7 +14,7 @@ import dns.message
 import dns.query
 import httpx
 
-from tests.running import ROOT, free_port
+from tests.support.running import ROOT, free_port
 
 FILES = ("docker-compose.yml", "tests/e2e/compose.override.yml")
 TOKEN = "token of the e2e tests"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import sys
 
-from tests.stubs import StubServer
+from tests.support.stubs import StubServer
 
 if __name__ == "__main__":
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGINT})

@@ -12,7 +12,7 @@ import pytest
 from dns.rcode import Rcode
 
 from tests.e2e.stack import Stack, engine, stack
-from tests.running import wait_for
+from tests.support.running import wait_for
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
 

@@ -11,11 +11,11 @@ import dns.message
 import psycopg2
 import pytest
 
-from agents.names import to_text
-from agents.store import codec
-from tests.postgres_server import PostgresServer, drop_database, make_database
-from tests.running import free_port, product, wait_for
-from tests.stubs import StubServer
+from agents.dns.name import to_text
+from agents.store import spool as codec
+from tests.support.postgres_server import PostgresServer, drop_database, make_database
+from tests.support.running import free_port, product, wait_for
+from tests.support.stubs import StubServer
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(240)]
 PER_S = 400

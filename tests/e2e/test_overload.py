@@ -18,17 +18,17 @@ import dns.query
 import psycopg2
 import pytest
 
-from agents.detection import TunnelDetector
-from agents.names import to_text
-from agents.policy import Scale
-from agents.shipped import golden_sessions
-from agents.types import QueryBatch
-from agents.types import batch_of as rows_of
-from tests.detecting import START, query, shipped_model
+from agents.core.types import QueryBatch
+from agents.core.types import batch_of as rows_of
+from agents.detection.detector import TunnelDetector
+from agents.detection.limits import Scale
+from agents.dns.name import to_text
+from agents.learning.baseline import golden_sessions
 from tests.e2e.overload import fast_upstream, figure, memory_mb, perf
-from tests.listening import wait_until
-from tests.postgres_server import DEAD, PostgresServer, make_database
-from tests.supervised import Supervised, assert_adds_up, lost_for, supervised
+from tests.support.detecting import START, query, shipped_model
+from tests.support.listening import wait_until
+from tests.support.postgres_server import DEAD, PostgresServer, make_database
+from tests.support.supervised import Supervised, assert_adds_up, lost_for, supervised
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(240)]
 SECONDS, SETTLING_S = 120, 30

@@ -15,9 +15,9 @@ import pytest
 
 from tests.e2e import iodine
 from tests.e2e.tunnel import Asker, Sink, dns2tcp_client, dns2tcp_server, push
-from tests.running import ROOT, free_port, product, wait_for
-from tests.stubs import StubServer
-from tests.webhook import webhook
+from tests.support.running import ROOT, free_port, product, wait_for
+from tests.support.stubs import StubServer
+from tests.support.webhook import webhook
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(240)]
 RESOLVER = "127.0.0.77"

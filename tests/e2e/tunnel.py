@@ -14,7 +14,7 @@ import dns.exception
 import dns.message
 import dns.query
 
-from tests.running import process, wait_for
+from tests.support.running import process, wait_for
 
 
 class Sink:

@@ -1,0 +1,91 @@
+"""`dns-tunnel known`: the operator's own known services, with a preview, applied to what is stored."""
+
+from __future__ import annotations
+
+import argparse
+import time
+import uuid
+from datetime import UTC, datetime, timedelta
+
+from agents.core.errors import UsageError
+from agents.core.text import counted, printable
+from agents.core.types import Incident, Severity
+from agents.detection.detector import empty_verdicts
+from agents.detection.known_services import Entry, closed_by, entry_of, load_entries, save_entries, with_entry
+from agents.runtime import bootstrap
+from agents.settings import Settings
+from agents.store.sql import Store
+
+WEEK_S = 7 * 86_400
+DAYS = 90
+"""An entry without an expiry of its own ends after so many days: what is silenced is looked at again."""
+INCIDENTS_MAX = 1000
+
+
+def allow(settings: Settings, options: argparse.Namespace) -> int:
+    """`dns-tunnel known …`."""
+    path = bootstrap.known_path(settings)
+    entries = load_entries(path)
+    if options.action == "list":
+        for entry in entries:
+            ended = "" if entry.holds(time.time()) else "  EXPIRED"
+            who = f"{printable(entry.author)}: {printable(entry.reason)}"
+            print(f"{printable(entry.suffix)}  x{entry.factor:g}  until {entry.expires}{ended}  {who}")
+    elif options.action == "remove":
+        suffix = options.suffix.rstrip(".").lower()
+        if all(entry.suffix != suffix for entry in entries):
+            raise UsageError(f"cannot remove {suffix}: it is not on the list")
+        save_entries(path, [entry for entry in entries if entry.suffix != suffix])
+        print(f"removed {printable(suffix)}")
+    else:
+        entry = _entry(options)
+        store = bootstrap.store_of(settings)
+        store.migrate()
+        silenced = _preview(settings, store, entry)
+        if options.action == "add":
+            save_entries(path, with_entry(entries, entry))
+            _close(store, silenced, entry)
+            print(f"added {printable(entry.suffix)}: {counted(len(silenced), 'stored incident')} closed as known")
+    return 0
+
+
+def _entry(options: argparse.Namespace) -> Entry:
+    now = datetime.now(UTC)
+    row = {
+        "suffix": options.suffix,
+        "factor": options.factor,
+        "reason": options.reason,
+        "author": options.author,
+        "added": f"{now:%Y-%m-%d}",
+        "expires": options.expires or f"{now + timedelta(days=DAYS):%Y-%m-%d}",
+    }
+    try:
+        entry = entry_of(row)
+    except ValueError as error:
+        raise UsageError(f"cannot use {options.suffix}: {error}") from None
+    if not entry.holds(now.timestamp()):
+        raise UsageError(f"cannot use {options.suffix}: {entry.expires} is over")
+    return entry
+
+
+def _preview(settings: Settings, store: Store, entry: Entry) -> list[Incident]:
+    """Print what the entry would have silenced in the last week, and what would have stayed; returns the former."""
+    scale = bootstrap.scale_of(settings)
+    lately = store.incidents(since=time.time() - WEEK_S, limit=INCIDENTS_MAX)
+    covered = [incident for incident in lately if entry.covers(incident)]
+    silenced = [incident for incident in covered if entry.silences(incident, scale)]
+    for incident in covered:
+        word = "would be silent" if incident in silenced else "would stay"
+        level = Severity(incident.severity).name
+        print(f"{word}: {level} {incident.client} -> {incident.domain}, {incident.leaked_bytes:.0f} bytes")
+    stay = len(covered) - len(silenced)
+    print(
+        f"{len(silenced)} of {counted(len(lately), 'incident')} of the last week would be silent, {stay} below it stay"
+    )
+    return silenced
+
+
+def _close(store: Store, silenced: list[Incident], entry: Entry) -> None:
+    closed = tuple(closed_by(incident, entry, time.time()) for incident in silenced)
+    if closed:
+        store.write(empty_verdicts("", closed), uuid.uuid4().hex)

@@ -1,0 +1,202 @@
+"""`dns-tunnel doctor`: one line for each thing that must work; exit code 1 if any does not, 2 for a bad setting."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import secrets
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import closing
+
+from dnslib import DNSError, DNSRecord
+
+from agents.alerting.manager import notifiers_from
+from agents.core.errors import AgentsError, SettingsError
+from agents.core.text import printable
+from agents.core.types import Message, Severity
+from agents.detection.limits import bounds
+from agents.runtime import bootstrap
+from agents.runtime.health import read
+from agents.runtime.services import scheduler_of
+from agents.settings import TOKEN_MIN, Settings, unknown_names
+from agents.sources.listener.server import refuse_loops
+from agents.sources.listener.sockets import bind_pair
+
+TIMEOUT_S = 2.0
+TEXT_MAX = 1000
+"""Characters of a line that are shown."""
+CHANNEL_SETTINGS = "SLACK_WEBHOOK_URL, TEAMS_WEBHOOK_URL, EMAIL_SMTP_HOST"
+TEST = Message(
+    "DNS tunnel detector: a test", "Nothing was found; `doctor --send` asked for this message.", (), Severity.NORMAL
+)
+Check = Callable[[Settings], str]
+
+
+def doctor(settings: Settings, options: argparse.Namespace) -> int:
+    """Print a line a check."""
+    code = 0
+    for name, check in (*CHECKS, *((SEND,) if options.send else ())):
+        try:
+            text, mark = check(settings), "ok "
+        except (AgentsError, OSError, ImportError, ValueError) as error:
+            text, mark, code = _said(error), "BAD", max(code, 2 if isinstance(error, SettingsError) else 1)
+        print(f"{mark}  {name:<12} {printable(text, TEXT_MAX)}")
+    for name, text in _remarks(settings):
+        print(f"warn {name:<12} {text}")
+    return code
+
+
+def _said(error: Exception) -> str:
+    if isinstance(error, OSError) and error.filename:
+        return f"cannot use {error.filename}: {error.strerror}"
+    return str(error)
+
+
+def _remarks(settings: Settings) -> Iterator[tuple[str, str]]:
+    for name in unknown_names():
+        yield "settings", f".env names {printable(name, 60)}, which is no setting"
+    if 0 < len(settings.api_token.get_secret_value()) < TOKEN_MIN:
+        yield "API_TOKEN", f"shorter than {TOKEN_MIN} characters: it can be guessed"
+
+
+def _settings(settings: Settings) -> str:
+    bootstrap.check_settings(settings)
+    return f"read; DATA_DIR is {settings.data_dir.absolute()}"
+
+
+def _database(settings: Settings) -> str:
+    with closing(bootstrap.store_of(settings)) as store:
+        store.migrate()  # what every process does first; without tables there is nothing to ask
+        store.ping()
+        kind = "Postgres" if settings.database_url.startswith("postgres") else "SQLite"
+    return f"{kind} answers"
+
+
+def _port(settings: Settings) -> str:
+    if read(settings.state_dir / "listener.json")["ok"]:
+        return "a listener runs on this DATA_DIR"
+    for host in (part.strip() for part in settings.listen_host.split(",")):
+        for sock in bind_pair(host, settings.listen_port):
+            sock.close()
+    return f"{settings.listen_host} port {settings.listen_port} is free (UDP and TCP)"
+
+
+def _upstreams(settings: Settings) -> str:
+    asked = [endpoint for _, endpoints in bootstrap.upstreams_of(settings) for endpoint in endpoints]
+    if not asked:
+        raise AgentsError("cannot forward: UPSTREAMS is empty and the system names no resolver")
+    hosts = settings.listen_host.split(",")
+    refuse_loops(asked, [(host.strip(), settings.listen_port) for host in hosts])
+    for host, port in asked:
+        _ask(host, port)
+    return ", ".join(f"{host} port {port}" for host, port in asked) + " answered" + (" each" if len(asked) > 1 else "")
+
+
+def _ask(host: str, port: int) -> None:
+    query = DNSRecord.question(".", "NS")
+    query.header.id = secrets.randbelow(1 << 16)
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_DGRAM) as asking:
+        asking.settimeout(TIMEOUT_S)
+        try:
+            asking.connect((host, port))
+            asking.send(query.pack())
+            if DNSRecord.parse(asking.recv(65535)).header.id != query.header.id:
+                raise AgentsError(f"cannot use upstream {host} port {port}: it answers something else")
+        except (OSError, DNSError) as error:
+            raise AgentsError(f"cannot reach upstream {host} port {port}: {error}") from None
+
+
+def _model(settings: Settings) -> str:
+    registry = bootstrap.registry_of(settings)
+    model = registry.current()
+    if registry.origin == "baseline" and registry.champion_path.exists():
+        raise AgentsError(f"cannot use {registry.champion_path}; the shipped model is in use instead")
+    return f"{model.model_id} ({registry.origin})"
+
+
+def _limits(settings: Settings) -> str:
+    factor = bootstrap.registry_of(settings).current().limit_factor
+    unseen = bounds(factor)
+    return (
+        f"factor {factor:g} for {settings.alert_budget_per_week:g} investigations a week; unseen per client and domain:"
+        f" {unseen['encoded_bytes_a_day']:.0f} encoded bytes a day, {unseen['bytes_in_words_a_day']:.0f} in words"
+    )
+
+
+def _schedule(settings: Settings) -> str:
+    scheduler_of(settings)
+    return f"{settings.retrain_schedule} ({settings.retrain_timezone})"
+
+
+def _overload(settings: Settings) -> str:
+    state = read(settings.state_dir / "listener.json")
+    if not state["ok"]:
+        return "no listener runs on this DATA_DIR"
+    shed, dropped = state.get("shed", {}), state.get("queue_dropped", 0)
+    text = (
+        f"level {shed.get('level', 0)}; left out since the start: {shed.get('unexplained', 0)} explanations,"
+        f" {shed.get('sampled_out', 0)} NORMAL verdicts not stored, {dropped} queries not judged"
+    )
+    if shed.get("level"):
+        raise AgentsError(f"cannot keep up: {text}")
+    return text
+
+
+def _spool(settings: Settings) -> str:
+    folder, state = settings.state_dir / "spool", read(settings.state_dir / "listener.json")
+    sizes = {path: path.stat().st_size for path in folder.glob("*.*")} if folder.exists() else {}
+    waiting, bad = (sum(path.suffix == suffix for path in sizes) for suffix in (".npz", ".bad"))
+    used, lost = sum(sizes.values()) / (1 << 20), state.get("spool", {}).get("lost", 0)
+    text = f"{waiting} batches wait, {bad} set aside, {used:.0f} of {settings.spool_max_mb} MB; {lost} verdicts lost"
+    if state["ok"] and (waiting or lost):
+        raise AgentsError(f"cannot store what is judged: {text}")
+    if bad:
+        raise AgentsError(f"cannot read all of {folder}: {text}; look at the files *.bad, and delete them")
+    return text
+
+
+def _channels(settings: Settings) -> str:
+    names = [notifier.name for notifier in notifiers_from(settings)]
+    if not names:
+        return f"none is set up: nobody will be told ({CHANNEL_SETTINGS})"
+    teams = "; Teams answers 202 whether or not it delivers: look into the channel" if "teams" in names else ""
+    return f"{', '.join(names)} set up{teams}"
+
+
+def _send(settings: Settings) -> str:
+    results = asyncio.run(bootstrap.alert_manager_of(settings).broadcast(TEST))
+    if not results:
+        raise AgentsError(f"cannot send: no channel is set up ({CHANNEL_SETTINGS})")
+    text = "; ".join(f"sent to {one.channel}" if one.ok else one.error for one in results)
+    if not all(one.ok for one in results):
+        raise AgentsError(text)
+    return text
+
+
+def _mail(settings: Settings) -> str:
+    if not settings.email_smtp_host:
+        return "not set up"
+    where = f"{settings.email_smtp_host} port {settings.email_smtp_port}"
+    try:
+        with socket.create_connection((settings.email_smtp_host, settings.email_smtp_port), TIMEOUT_S):
+            return f"{where} takes connections"
+    except OSError as error:
+        raise AgentsError(f"cannot reach {where}: {error.strerror or error}") from None
+
+
+CHECKS: tuple[tuple[str, Check], ...] = (
+    ("settings", _settings),
+    ("database", _database),
+    ("port", _port),
+    ("upstreams", _upstreams),
+    ("overload", _overload),
+    ("spool", _spool),
+    ("model", _model),
+    ("limits", _limits),
+    ("schedule", _schedule),
+    ("channels", _channels),
+    ("mail server", _mail),
+)
+SEND = ("test message", _send)

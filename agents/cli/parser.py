@@ -1,0 +1,213 @@
+"""The command line: arguments, and what they call. Exit codes: 0 done, 1 failed, 2 bad usage or setting, 3 rejected."""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import importlib
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+
+from agents import __version__, settings
+from agents.core import logs
+from agents.core.errors import AgentsError, CaptureError, MessageError, SettingsError, UsageError
+from agents.core.text import given, printable
+from agents.dns.message import type_number
+from agents.runtime import health as heartbeat
+
+GARBAGE = 50_000, 20, 20
+"""When garbage is looked for (gc.set_threshold). Loading modules and kernels makes a million objects that stay:
+looking through them as often as Python does unless told is a sixth of every start."""
+ERROR_MAX = 1000
+"""Characters of an error that are shown."""
+USAGE_ERRORS = (SettingsError, UsageError, CaptureError)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; errors become one line on standard error."""
+    gc.set_threshold(*GARBAGE)
+    options = _parser().parse_args(arguments)
+    given(*(() if options.data_dir is None else ("--data-dir", str(options.data_dir))))
+    overrides = {"data_dir": options.data_dir} if options.data_dir is not None else {}
+    try:
+        found = settings.load(**overrides)
+        logs.setup(found.log_level)
+        os.environ["KERNELS"] = found.kernels  # agents.core.jit is imported with the commands, after this
+        _warn()
+        code: int = options.call(found, options)
+    except USAGE_ERRORS as error:
+        return _fail(error, 2)
+    except AgentsError as error:
+        return _fail(error, 1)
+    except BrokenPipeError:  # the reader of our output has gone; nothing is left to tell
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except OSError as error:  # DATA_DIR cannot be written, the disk is full
+        return _fail(AgentsError(f"cannot use {error.filename or 'a file'}: {error.strerror or error}"), 1)
+    except KeyboardInterrupt:
+        return 130
+    finally:
+        given()
+    return code
+
+
+def _warn() -> None:
+    for name in settings.unknown_names():
+        print(f"dns-tunnel: warning: .env names {printable(name, 60)}, which is no setting", file=sys.stderr)
+
+
+_MODULES = {"run": "serve", "listen": "serve", "api": "serve", "schedule": "serve"}
+"""Commands that share a file; every other has one of its own name."""
+
+
+def _command(name: str) -> Callable[[settings.Settings, argparse.Namespace], int]:
+    """The function of that name, imported when it is called: a health check runs every few seconds and needs little."""
+
+    def call(found: settings.Settings, options: argparse.Namespace) -> int:
+        run = getattr(importlib.import_module(f"agents.cli.{_MODULES.get(name, name)}"), name)
+        # the supervisor waits for Ctrl-C itself, once all is loaded
+        with nullcontext() if name in ("listen", "run", "health") else _interruptible():
+            code: int = run(found, options)
+        return code
+
+    return call
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """Inside, Ctrl-C is an exception where it was the end (__main__.py)."""
+    ends = signal.getsignal(signal.SIGINT) == signal.SIG_DFL
+    if ends:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        if ends:
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
+def _fail(error: AgentsError, code: int) -> int:
+    print(f"dns-tunnel: {printable(error, ERROR_MAX)}", file=sys.stderr)
+    return code
+
+
+def _parser() -> argparse.ArgumentParser:
+    common = argparse.ArgumentParser(add_help=False)
+    common.add_argument("--data-dir", type=Path, metavar="DIR", default=argparse.SUPPRESS, help=_DATA_DIR)
+    parser = argparse.ArgumentParser(prog="dns-tunnel", description="Finds data leaving through DNS.")
+    parser.add_argument("--version", action="version", version=__version__)
+    parser.add_argument("--data-dir", type=Path, metavar="DIR", default=None, help=_DATA_DIR)
+    commands_ = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    def add(name: str, text: str, *aliases: str) -> argparse.ArgumentParser:
+        made = commands_.add_parser(name, help=text, description=text, parents=[common], aliases=aliases)
+        made.set_defaults(call=_command(name))
+        return made
+
+    add("run", "listener, API and scheduler together")
+    add("listen", "the listener alone")
+    add("api", "API and console alone")
+    add("schedule", "the scheduler alone")
+    _add_captures(add("replay", "judge the queries of captures"))
+    _add_score(add("score", "score names, one by one"))
+    explain = add("explain", "an incident's evidence")
+    explain.add_argument("client")
+    explain.add_argument("domain")
+    _add_retrain(add("retrain", "learn, validate, report, deploy or reject; once, now"))
+    _add_models(add("models", "list, show, approve, reject, roll back or restore models"))
+    evaluate = add("evaluate", "measure detection on the captures that a manifest lists")
+    evaluate.add_argument("manifest", type=Path)
+    evaluate.add_argument("--json", metavar="PATH", help="write JSON there, - = standard output")
+    _add_allow(add("allow", "your own known services: list, preview, add, remove", "known"))
+    doctor = add("doctor", "check settings, database, ports, upstreams, model and channels")
+    doctor.add_argument("--send", action="store_true", help="also send a test message over every channel")
+    health = add("health", "whether what runs on this DATA_DIR, or one part of it, is alive (for health checks)")
+    health.add_argument("part", nargs="?", choices=heartbeat.PARTS)
+    return parser
+
+
+_DATA_DIR = "where models/, reports/, logs/ and data/ lie (setting DATA_DIR)"
+
+
+def _add_captures(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("files", nargs="+", type=Path, metavar="FILE", help="pcap, pcapng or table, also .gz")
+    parser.add_argument("--format", choices=("auto", "pcap", "tsv"), default="auto")
+    parser.add_argument("--json", metavar="PATH", help="write one JSON object a line there, - = standard output")
+    parser.add_argument("--verdicts", action="store_true", help="with --json: also one object a query")
+    parser.add_argument("--store", action="store_true", help="store what was judged in the database")
+
+
+def _add_score(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("names", nargs="*", metavar="NAME")
+    parser.add_argument("--file", type=Path, metavar="NAMES.txt", help="names, one a line, also .gz")
+    parser.add_argument(
+        "--qtype", type=_qtype, default="A", help="record type, told back in the answer (scores rest on names alone)"
+    )
+    parser.add_argument("--json", metavar="PATH", help="write one JSON object a name there, - = standard output")
+
+
+def _add_retrain(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--days", type=_days, help="days of NORMAL queries to learn from")
+    parser.add_argument("--samples", type=_samples, help="queries to learn from, at most")
+    parser.add_argument("--deploy", choices=("auto", "manual"), help="manual = wait for `models approve`")
+
+
+def _add_models(parser: argparse.ArgumentParser) -> None:
+    actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
+    actions.add_parser("list", help="champion, candidates and backups")
+    for name, text in (
+        ("show", "its manifest"),
+        ("approve", "deploy a waiting candidate"),
+        ("reject", "turn one down"),
+    ):
+        action = actions.add_parser(name, help=text)
+        action.add_argument("model_id", nargs="?", help="default: the champion, or the candidate that waits")
+    actions.add_parser("rollback", help="back to the model before")
+    actions.add_parser("restore", help="put a backup back, after validating it").add_argument("file", type=Path)
+
+
+def _qtype(text: str) -> int:
+    try:
+        return type_number(text)
+    except MessageError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def _add_allow(parser: argparse.ArgumentParser) -> None:
+    actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
+    actions.add_parser("list", help="the entries")
+    for name, text in (
+        ("preview", "what an entry would have silenced in the last week"),
+        ("add", "add or replace one"),
+    ):
+        action = actions.add_parser(name, help=text)
+        action.add_argument("suffix")
+        action.add_argument("--factor", default="10", help="how many times more bytes its names may carry (10)")
+        action.add_argument("--reason", required=name == "add", default="preview")
+        action.add_argument("--author", required=name == "add", default="preview")
+        action.add_argument("--expires", metavar="YYYY-MM-DD", help="last day (default: in 90 days)")
+    actions.add_parser("remove", help="take one away").add_argument("suffix")
+
+
+def _count(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and 1 <= int(text[:20]) <= settings.COUNT_MAX):
+        raise argparse.ArgumentTypeError(f"{printable(text, 40)!r} is no whole number from 1 to {settings.COUNT_MAX}")
+    return int(text)
+
+
+def _samples(text: str) -> int:
+    number = _count(text)
+    if number < settings.SAMPLES_MIN:
+        raise argparse.ArgumentTypeError(f"{number} is less than {settings.SAMPLES_MIN}")
+    return number
+
+
+def _days(text: str) -> int:
+    number = _count(text)
+    if number > settings.DAYS_MAX:
+        raise argparse.ArgumentTypeError(f"{number} is more than {settings.DAYS_MAX}")
+    return number

@@ -1,0 +1,143 @@
+"""`dns-tunnel replay`: judges the queries of captures and tables."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+import uuid
+from collections import Counter
+from collections.abc import Generator, Iterable
+from contextlib import closing
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+from tqdm import tqdm
+
+from agents.cli.output import incident_json, incident_text, json_output, query_json, tell
+from agents.core.columns import distinct
+from agents.core.errors import UsageError
+from agents.core.prefetch import prefetch
+from agents.core.text import counted
+from agents.core.types import Incident, QueryBatch, Severity, Verdicts
+from agents.detection.detector import Seen, TunnelDetector
+from agents.detection.incidents import spans
+from agents.runtime import bootstrap, warmup
+from agents.settings import Settings
+from agents.sources.capture.source import open_source
+from agents.store.sql import Store
+
+AT_ONCE = 8192
+"""Queries judged at once: more than that gain nothing."""
+
+
+def ports_of(settings: Settings) -> frozenset[int]:
+    """The setting REPLAY_PORTS as numbers."""
+    return frozenset(int(port) for port in settings.replay_ports.split(","))
+
+
+def open_files(settings: Settings, files: list[Path], kind: Any = "auto") -> Any:
+    """Captures as one Source. Raises CaptureError."""
+    return open_source(files, kind, ports_of(settings))
+
+
+class Tally:
+    """What a replay saw."""
+
+    def __init__(self) -> None:
+        self.queries = 0
+        self.clients: set[str] = set()
+        self.domains: set[str] = set()
+        self.severities: Counter[str] = Counter({level.name: 0 for level in Severity})
+        self.incidents: dict[str, Incident] = {}
+
+    def add(self, verdicts: Verdicts) -> None:
+        self.queries += len(verdicts)
+        self.clients.update(distinct(verdicts.queries.client))
+        self.domains.update(distinct(verdicts.domain))
+        counts = np.bincount(verdicts.severity, minlength=len(Severity)).tolist()
+        self.severities.update({level.name: counts[level] for level in Severity})
+        self.incidents |= {incident.incident_id: incident for incident in verdicts.incidents}
+
+    def found(self) -> list[Incident]:
+        return sorted(self.incidents.values(), key=lambda incident: (incident.detected_at, incident.domain))
+
+
+def replay(settings: Settings, options: argparse.Namespace) -> int:
+    """`dns-tunnel replay`."""
+    if options.verdicts and options.json is None:
+        raise UsageError("cannot print verdicts: --verdicts needs --json")
+    source = open_files(settings, options.files, options.format)
+    warmup.up(tell)
+    model = bootstrap.registry_of(settings).current()
+    store = bootstrap.store_of(settings) if options.store else None
+    if store is not None:
+        store.migrate()
+    begun = time.perf_counter()
+    with json_output(options.json) as out:
+        tally = _tally(source, bootstrap.detector_of(settings, model), store, out if options.verdicts else None)
+        summary = {
+            "type": "summary",
+            "queries": tally.queries,
+            "malformed": source.malformed,
+            "clients": len(tally.clients),
+            "domains": len(tally.domains),
+            "incidents": len(tally.incidents),
+            "seconds": round(time.perf_counter() - begun, 3),
+            "severities": dict(tally.severities),
+            "model_id": model.model_id,
+        }
+        if out is not None:
+            out.writelines(json.dumps(row) + "\n" for row in (*map(incident_json, tally.found()), summary))
+    for warning in source.warnings:
+        print(f"dns-tunnel: warning: {warning}", file=sys.stderr)
+    if options.json != "-":
+        _print_replay(tally, summary)
+    return 0
+
+
+def _tally(source: Any, detector: TunnelDetector, store: Store | None, out: IO[str] | None) -> Tally:
+    """Count what is judged; also store it, and print every query."""
+    tally = Tally()
+    with (
+        closing(judged(detector, source)) as parts,
+        tqdm(total=source.size, unit="B", unit_scale=True, disable=None, file=sys.stderr, leave=False) as bar,
+    ):
+        for verdicts in parts:
+            tally.add(verdicts)
+            bar.set_postfix_str(counted(tally.queries, "query"), refresh=False)
+            bar.update(source.done - bar.n)
+            if store is not None:
+                store.write(verdicts, uuid.uuid4().hex)
+            if out is not None:
+                out.writelines(json.dumps(row) + "\n" for row in query_json(verdicts))
+    return tally
+
+
+def judged(detector: TunnelDetector, source: Any) -> Generator[Verdicts, None, None]:
+    """The verdicts of all that a source has: reading it, names, and windows are three threads, one behind another."""
+    quiet_s = detector.incidents.quiet_s
+    batches = prefetch(part for batch in source.batches(AT_ONCE) for part in spans(batch, quiet_s))
+    return prefetch(_in_order(detector, prefetch((batch, detector.read(batch)) for batch in batches)))
+
+
+def _in_order(detector: TunnelDetector, seen: Iterable[tuple[QueryBatch, Seen]]) -> Generator[Verdicts, None, None]:
+    for batch, found in seen:
+        yield detector.judge(batch, found)
+    last = detector.flush()
+    if last is not None:
+        yield last
+
+
+def _print_replay(tally: Tally, summary: dict[str, Any]) -> None:
+    for incident in tally.found():
+        print(incident_text(incident))
+    levels = ", ".join(f"{count:,} {name}" for name, count in summary["severities"].items())
+    print(
+        f"{counted(summary['queries'], 'query')} of {counted(summary['clients'], 'client')}"
+        f" to {counted(summary['domains'], 'domain')} in {summary['seconds']} s: {levels};"
+        f" {counted(summary['incidents'], 'incident')}"
+        + (f"; {summary['malformed']} malformed (packets or lines)" if summary["malformed"] else "")
+    )

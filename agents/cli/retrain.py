@@ -1,0 +1,56 @@
+"""`dns-tunnel retrain`: learn, validate, report, deploy or reject; once, now."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from tqdm import tqdm
+
+from agents.core.errors import AgentsError
+from agents.core.text import command
+from agents.learning.messages import cases_text
+from agents.learning.retraining import STEPS, passed_exit_code
+from agents.learning.run import RunState, TrainingRun
+from agents.runtime import services
+from agents.runtime.signals import ENDING, first_of
+from agents.settings import Settings
+
+
+def retrain(settings: Settings, options: argparse.Namespace) -> int:
+    """`dns-tunnel retrain`."""
+    with (
+        first_of(ENDING) as asked,
+        tqdm(total=len(STEPS), bar_format="{desc:<28} {bar} {n_fmt}/{total_fmt}", disable=None, file=sys.stderr) as bar,
+    ):
+
+        def progress(step: int, total: int, text: str) -> None:
+            if asked:  # between two steps, so that nothing is half done, and the run is recorded as one that failed
+                raise AgentsError(f"cannot go on: stopped by {asked[0].name}")
+            bar.set_description_str(text)
+            bar.update(step - 1 - bar.n)
+
+        run_: TrainingRun = services.retrain_once(
+            settings, days=options.days, samples=options.samples, deploy=options.deploy, progress=progress
+        )
+        bar.update(len(STEPS) - bar.n)
+    print(_run_text(run_))
+    stopped = bool(asked) and run_.state is RunState.FAILED
+    return 128 + asked[0] if stopped else passed_exit_code(run_)
+
+
+def _run_text(run_: TrainingRun) -> str:
+    lines = [f"{run_.state.value} {run_.candidate_id}".rstrip()]
+    if run_.error:
+        lines.append(f"  {run_.error}")
+    if run_.sample is not None:
+        lines.append(f"  learned from {run_.sample.live} stored queries and {run_.sample.topped_up} shipped names")
+    lines += [f"  missed: {gate.name} is {gate.value:.4g}, by {-gate.margin:.4g}" for gate in run_.missed]
+    lines += [f"  failed: {text}" for text in cases_text(run_.validation)]
+    lines += [f"  {channel.channel}: {'sent' if channel.ok else channel.error}" for channel in run_.channels]
+    lines += [f"  warning: {warning}" for warning in run_.warnings]
+    if run_.state is RunState.WAITING:
+        lines.append(f"  approve it with: {command(f'models approve {run_.candidate_id}')}")
+    if "report" in run_.paths:
+        lines.append(f"report: {run_.paths['report']}")
+    return "\n".join(lines)

@@ -1,0 +1,72 @@
+"""`dns-tunnel run`, `listen`, `api` and `schedule`: what runs until it is stopped."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Sequence
+from contextlib import closing
+
+import structlog
+
+from agents.core.text import command
+from agents.runtime import bootstrap
+from agents.runtime.signals import live
+from agents.runtime.supervisor import supervise
+from agents.settings import Settings
+
+_log = structlog.get_logger()
+
+
+def listen(settings: Settings, options: argparse.Namespace) -> int:
+    """`dns-tunnel listen`."""
+    bootstrap.check_settings(settings)
+    return _ended(settings, supervise(settings, [], lambda: None))
+
+
+def run(settings: Settings, options: argparse.Namespace) -> int:
+    """`dns-tunnel run`."""
+    from agents.runtime import services  # here: `listen` needs no web server
+
+    bootstrap.check_settings(settings)
+
+    def console(ready: Callable[[], None]) -> int:
+        return live(services.serve(settings, ("api", "scheduler"), ready))
+
+    code = supervise(settings, [("console", console)], lambda: print(_welcome(settings), flush=True))
+    return _ended(settings, code)
+
+
+def _ended(settings: Settings, code: int) -> int:
+    with closing(bootstrap.store_of(settings)) as store:
+        store.fold()
+    return code
+
+
+def _welcome(settings: Settings) -> str:
+    host = settings.listen_host.split(",")[0]
+    at, port = settings.api_host, settings.api_port
+    where = f"[{at}]" if ":" in at else at
+    kept = "API_TOKEN" if settings.api_token.get_secret_value() else str(bootstrap.token_path(settings))
+    return (
+        f"\n  answering DNS   {host} port {settings.listen_port}"
+        f"      try: dig @{host} -p {settings.listen_port} example.com"
+        f"\n  console, API    http://{where}:{port}/      token: {kept}"
+        f"\n  retrain now     {command('retrain')}      stop: Ctrl-C\n"
+    )
+
+
+def _serve(settings: Settings, parts: Sequence[str]) -> int:
+    from agents.runtime import services
+
+    bootstrap.check_settings(settings)
+    return live(services.serve(settings, parts, stopping=lambda: _log.info("stopping")))
+
+
+def api(settings: Settings, options: argparse.Namespace) -> int:
+    """`dns-tunnel api`."""
+    return _serve(settings, ("api",))
+
+
+def schedule(settings: Settings, options: argparse.Namespace) -> int:
+    """`dns-tunnel schedule`."""
+    return _serve(settings, ("scheduler",))

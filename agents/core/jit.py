@@ -1,0 +1,184 @@
+"""The compiler switch: kernels are compiled by numba once and kept, or run as plain Python with the same results.
+
+The setting COMPILED says which: "auto" (compiled where numba can be imported), "on", or "off". It is read when this
+module is first imported, from the environment or from `.env`, as every setting is.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import importlib
+import os
+import re
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+from dotenv import dotenv_values
+
+from agents.core.errors import SettingsError
+
+F = TypeVar("F", bound=Callable[..., Any])
+SETTINGS = ("COMPILED", "KERNELS")
+"""Names of the setting: today's, and the one before it, which works for one release more."""
+MAPPED_BYTES = 5 << 20
+"""Larger arrays are mapped one by one."""
+_M_MMAP_THRESHOLD = -3  # of <malloc.h>
+_PACKAGE = Path(__file__).resolve().parent.parent
+_DIGEST = re.compile("[0-9a-f]{16}")
+_IMPORTED = re.compile(r"^from (agents(?:\.\w+)+) import (.*)$", re.MULTILINE)
+
+
+def _mode() -> str:
+    """The setting's value. A value that is none of the three is refused where settings are read."""
+    for source in (os.environ, dotenv_values(".env") if Path(".env").is_file() else {}):
+        for name in SETTINGS:
+            if value := source.get(name):
+                return value
+    return "auto"
+
+
+def _numba() -> Any:
+    """The compiler, or None. Raises SettingsError where COMPILED=on cannot be had."""
+    mode = _mode()
+    if mode == "off":
+        return None
+    try:
+        import numba
+    except ImportError as error:
+        if mode == "on":
+            raise SettingsError(f"cannot set COMPILED to on: numba cannot be imported ({error})") from None
+        return None
+    _without_blas()
+    return numba
+
+
+def _without_blas() -> None:
+    """Keep the compiler from loading SciPy's linear algebra: no kernel needs it, and it costs 0.2 s at every start."""
+    name = "scipy.linalg"
+    if name in sys.modules:
+        return
+    sys.modules[name] = None  # type: ignore[assignment]
+    try:
+        importlib.import_module("numba.np.arraymath")
+    finally:
+        del sys.modules[name]
+
+
+def sources_digest() -> str:
+    """Identity of all kernels' sources and of the modules that they take constants from."""
+    total = hashlib.sha256()
+    for path in sorted(set(_sources())):
+        total.update(str(path.relative_to(_PACKAGE)).encode() + b"\0" + path.read_bytes())
+    return total.hexdigest()[:16]
+
+
+def _sources() -> Iterator[Path]:
+    for path in _PACKAGE.rglob("*kernels.py"):
+        yield path
+        for module, names in _IMPORTED.findall(path.read_text("utf-8")):
+            at = _PACKAGE.parent.joinpath(*module.split("."))
+            found = (at.with_suffix(".py"), *(at / f"{name}.py" for name in re.findall(r"\w+", names)))
+            yield from filter(Path.is_file, found)
+
+
+def folder() -> Path | None:
+    """A folder for what is compiled that can be written, or None: then every process compiles for itself.
+
+    It is named after the sources, as one kernel is compiled into another: the compiler notices that a kernel's own file
+    has changed, not that one it calls has. It lies beside this file, or below NUMBA_CACHE_DIR; where that cannot be
+    written (an image), what lies there is copied to the user's own cache first. What was compiled for another processor
+    is made anew.
+    """
+    digest = sources_digest()
+    first = Path(os.environ.get("NUMBA_CACHE_DIR") or Path(__file__).parent / "__pycache__") / digest
+    if _can_write(first):
+        return first
+    home = os.environ.get("XDG_CACHE_HOME") or os.environ.get("HOME", "/nonexistent") + "/.cache"
+    own = Path(home) / "dns-tunnel-detector" / digest
+    if first.is_dir() and not own.exists():
+        _copy(first, own)
+    return own if _can_write(own) else None
+
+
+def _can_write(path: Path) -> bool:
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=path).close()
+    except OSError:
+        return False
+    return True
+
+
+def _copy(source: Path, target: Path) -> None:
+    """Copy a folder so that no other process sees half of it; where that fails, there is none."""
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=target.parent) as made:
+            copy = shutil.copytree(source, Path(made) / "copy")
+            for path in (copy, *copy.rglob("*")):
+                path.chmod(0o700 if path.is_dir() else 0o600)
+            copy.rename(target)
+    except OSError:  # no room, or another process was faster
+        return
+
+
+NUMBA = _numba()
+COMPILED = NUMBA is not None
+"""Whether kernels are compiled."""
+KEPT = folder() if COMPILED else None
+"""Where what is compiled is kept, or None."""
+if KEPT is not None:
+    NUMBA.config.CACHE_DIR = str(KEPT)
+
+
+def kernel(function: F) -> F:
+    """Compile a function (nopython, no Python lock held, kept on disk); itself where kernels are off."""
+    if NUMBA is None:
+        return function
+    compiled: F = NUMBA.njit(cache=KEPT is not None, nogil=True, error_model="numpy")(function)
+    return compiled
+
+
+def kernel_in_place(function: F) -> F:
+    """As kernel, for what allocates nothing: arrays in it are not counted, which halves the time of short functions."""
+    if NUMBA is None:
+        return function
+    compiled: F = NUMBA.njit(cache=KEPT is not None, nogil=True, error_model="numpy", _nrt=False)(function)
+    return compiled
+
+
+def kernel_that_wraps(function: F) -> F:
+    """As kernel_in_place; silences NumPy's overflow warnings of unsigned sums where the function runs uncompiled."""
+    if NUMBA is None:
+        return np.errstate(over="ignore")(function)
+    return kernel_in_place(function)
+
+
+def prune(kept: Path) -> int:
+    """Remove the folders beside `kept` that hold kernels of other sources; returns how many went."""
+    others = [path for path in kept.parent.iterdir() if path != kept and _DIGEST.fullmatch(path.name)]
+    for path in others:
+        shutil.rmtree(path, ignore_errors=True)
+    return sum(not path.exists() for path in others)
+
+
+def warm_mark(kept: Path) -> Path:
+    """The file that says that all kernels are kept in the folder, compiled for this processor."""
+    return kept / f"warm-{importlib.import_module('llvmlite.binding').get_host_cpu_name()}"
+
+
+def map_large_arrays() -> None:
+    """Have an array that was outgrown go back to the system at once, in this process from now on (mallopt(3)).
+
+    glibc maps large ones from 128 kB on at first, but raises that to 32 MB as they are freed, and keeps what is
+    freed below that. Without glibc it does nothing.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        mallopt(_M_MMAP_THRESHOLD, MAPPED_BYTES)

@@ -1,0 +1,153 @@
+"""The seams: what the flows know of the world. Concrete classes meet only in bootstrap."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any, Protocol
+
+from agents.core.types import Incident, Message, QueryBatch, Sample, Verdicts
+
+
+class Source(Protocol):
+    """Where queries come from (a finite one: a capture)."""
+
+    malformed: int
+    warnings: list[str]
+
+    def batches(self, size: int) -> Iterator[QueryBatch]:
+        """Yield the queries in time order, `size` at most a batch."""
+        ...
+
+
+class Detector(Protocol):
+    """Judges a batch. Keeps state per client and domain; time comes from the batch, never from the clock."""
+
+    def detect(self, batch: QueryBatch, explain: bool = True) -> Verdicts:
+        """explain: False leaves out the reasons of queries outside open incidents, which saves most of their work."""
+        ...
+
+    def flush(self) -> Verdicts | None:
+        """End of input: close what is open."""
+        ...
+
+
+class Sink(Protocol):
+    """Where verdicts go. Must not block for long; must not lose what it accepted without counting it."""
+
+    name: str
+
+    def accept(self, verdicts: Verdicts) -> None: ...
+
+    def close(self) -> None: ...
+
+
+class Notifier(Protocol):
+    """One channel to people."""
+
+    name: str
+
+    async def send(self, message: Message) -> None:
+        """Deliver, or raise NotifyError; retries with back-off are inside."""
+        ...
+
+
+class SampleStore(Protocol):
+    """What retraining needs of the store."""
+
+    def sample_normal(
+        self,
+        *,
+        since: float,
+        until: float,
+        limit: int,
+        max_score: float,
+        client_share: float,
+        domain_share: float,
+        seed: int,
+    ) -> Sample: ...
+
+    def severity_counts(self, *, since: float, until: float) -> Sequence[tuple[str, int]]: ...
+
+
+class ReadStore(Protocol):
+    """What the console shows of the store. Every method raises StoreError when the database is away."""
+
+    def ping(self) -> None: ...
+
+    def queries(
+        self,
+        *,
+        client: str | None = None,
+        domain: str | None = None,
+        severities: Sequence[int] = (),
+        since: float | None = None,
+        until: float | None = None,
+        limit: int,
+        cursor: str | None = None,
+    ) -> tuple[list[dict[str, Any]], str | None]: ...
+
+    def incidents(
+        self,
+        *,
+        client: str | None = None,
+        domain: str | None = None,
+        severities: Sequence[int] = (),
+        since: float | None = None,
+        until: float | None = None,
+        open_only: bool = False,
+        limit: int,
+    ) -> list[Incident]: ...
+
+    def incident_by_id(self, incident_id: str) -> Incident | None: ...
+
+
+class ModelList(Protocol):
+    """What the console shows of the registry."""
+
+    def list(self) -> list[dict[str, Any]]:
+        """model_id, path, kind (current, backup or candidate), created, manifest; newest first."""
+        ...
+
+
+class ScoringModel(Protocol):
+    """A trained model, as the cold flow sees it."""
+
+    @property
+    def model_id(self) -> str:
+        """16 hexadecimal digits of the SHA-256 of the file's bytes."""
+        ...
+
+    @property
+    def manifest(self) -> Mapping[str, Any]: ...
+
+    def to_bytes(self) -> bytes: ...
+
+
+class Registry(Protocol):
+    """What retraining needs of the model files."""
+
+    @property
+    def origin(self) -> str:
+        """Where the model in use came from: "champion" or "baseline"."""
+        ...
+
+    @property
+    def champion_path(self) -> Path: ...
+
+    def lock(self) -> AbstractContextManager[None]:
+        """Held by one process at a time; raises BusyError."""
+        ...
+
+    def current(self) -> ScoringModel: ...
+
+    def backup(self, now: float) -> Path: ...
+
+    def prune(self, now: float, days: int) -> int: ...
+
+    def save_candidate(self, model: Any) -> Path: ...
+
+    def mark(self, model_id: str, state: str) -> None: ...
+
+    def promote(self, model_id: str) -> object: ...

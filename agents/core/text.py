@@ -1,0 +1,70 @@
+"""Text for people: printable, harmless in messages, amounts and times in words."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import shutil
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+
+PROGRAM = "dns-tunnel"
+TEXT_MAX = 200
+
+_given: list[str] = []
+
+
+def printable(text: object, size: int = TEXT_MAX) -> str:
+    """Text of at most `size` characters; what cannot be printed became \\DDD or \\uXXXX."""
+    out = "".join(char if char.isprintable() else _escaped(ord(char)) for char in str(text)[: size + 1])
+    return out if len(out) <= size else out[: size - 1] + "…"
+
+
+def _escaped(code: int) -> str:
+    if 0xDC80 <= code <= 0xDCFF:  # a byte that was no UTF-8 (surrogateescape)
+        code -= 0xDC00
+    return f"\\{code:03d}" if code < 256 else f"\\u{code:04x}"
+
+
+def harmless(text: object, size: int = TEXT_MAX) -> str:
+    """Printable text that no chat or mail client turns into a link."""
+    return defang(printable(text, size)).replace("://", "[:]//").replace("@", "[@]")
+
+
+def utc(seconds: float) -> str:
+    """A time for people; the zone is always said."""
+    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%d %H:%M:%S} UTC"
+
+
+def given(*options: str) -> None:
+    """What every command that is told needs, too, since this one was started with it."""
+    _given[:] = options
+
+
+def command(arguments: str) -> str:
+    """A command of ours as a shell takes it here: by the file beside this Python where PATH does not lead to it, and
+    with the options that this one was `given`."""
+    told = shlex.join((*_given, *shlex.split(arguments)))
+    installed, found = Path(sys.executable).with_name(PROGRAM), shutil.which(PROGRAM)
+    if not installed.exists() or (found and installed.samefile(found)):
+        return f"{PROGRAM} {told}"
+    here = installed.relative_to(Path.cwd()) if installed.is_relative_to(Path.cwd()) else installed
+    return f"{shlex.quote(str(here))} {told}"
+
+
+def counted(number: float, noun: str) -> str:
+    """A number of things: "1 byte", "2,400 bytes", "1 query"."""
+    many = noun[:-1] + "ies" if noun.endswith("y") else noun + "s"
+    return f"{number:,.0f} {noun if round(number) == 1 else many}"
+
+
+_LINKING_DOT = re.compile(r"\.(?=[^\W\d_])")
+
+
+def defang(text: str) -> str:
+    """Make names harmless in messages: no chat client turns them into links.
+
+    No top level begins with a digit (RFC 3696 section 2), so numbers and IPv4 addresses stay as they are.
+    """
+    return _LINKING_DOT.sub("[.]", text)

@@ -1,0 +1,264 @@
+"""The nouns, frozen. The unit of the hot flow is a columnar QueryBatch: parallel columns, one row a query."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from enum import IntEnum
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+UNKNOWN = -1
+"""A number that the source did not see (rcode, counts, sizes, TTL)."""
+
+
+class Severity(IntEnum):
+    """How unusual a query is, or how sure we are that an incident is data leaving."""
+
+    NORMAL = 0
+    SUSPICIOUS = 1
+    HIGH = 2
+    CRITICAL = 3
+
+
+@dataclass(frozen=True, slots=True)
+class QueryBatch:
+    """n DNS questions with what is known of their answers. All columns have length n.
+
+    qname is in wire form (RFC 1035 section 3.1: length-prefixed labels) without the final root byte,
+    in the case it was sent in; the root itself is b"". Unknown numbers are UNKNOWN (-1), unknown times NaN.
+    """
+
+    ts: NDArray[np.float64]  # Unix seconds, UTC
+    client: Sequence[str]  # textual IPv4 or IPv6 address
+    qname: Sequence[bytes]
+    qtype: NDArray[np.uint16]
+    qlen: NDArray[np.int32]  # bytes of the query message
+    rcode: NDArray[np.int16]
+    ancount: NDArray[np.int32]  # records in the answer section
+    rlen: NDArray[np.int32]  # bytes of the answer message
+    ttl_min: NDArray[np.int64]  # lowest TTL in the answer section, seconds
+    rtt_ms: NDArray[np.float32]  # answer latency, milliseconds
+    ans_types: Sequence[str]  # distinct answer types in order, "CNAME,A"; "" = none or unknown
+
+    def __len__(self) -> int:
+        return len(self.ts)
+
+    def part(self, begin: int, end: int) -> QueryBatch:
+        """Some of the rows."""
+        if begin == 0 and end == len(self):
+            return self
+        return QueryBatch(*(getattr(self, name)[begin:end] for name in self.__dataclass_fields__))
+
+
+Row = tuple[float, str, bytes, int, int, int, int, int, int, float, str]
+"""One query in the order of QueryBatch's columns: ts, client, qname, qtype, qlen, rcode, ancount, rlen,
+ttl_min, rtt_ms, ans_types."""
+
+
+def batch_of(rows: Sequence[Row]) -> QueryBatch:
+    """Columns of the rows, in the given order."""
+    empty: list[tuple[()]] = [()] * len(QueryBatch.__dataclass_fields__)
+    ts, client, qname, qtype, qlen, rcode, ancount, rlen, ttl_min, rtt_ms, ans_types = (
+        zip(*rows, strict=True) if rows else empty
+    )
+    return QueryBatch(
+        ts=np.array(ts, np.float64),
+        client=client,
+        qname=qname,
+        qtype=np.array(qtype, np.uint16),
+        qlen=np.array(qlen, np.int32),
+        rcode=np.array(rcode, np.int16),
+        ancount=np.array(ancount, np.int32),
+        rlen=np.array(rlen, np.int32),
+        ttl_min=np.array(ttl_min, np.int64),
+        rtt_ms=np.array(rtt_ms, np.float32),
+        ans_types=ans_types,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Incident:
+    """One tunnel: a client and a registered domain, from first to last query. Times are Unix seconds."""
+
+    client: str
+    domain: str
+    severity: Severity
+    score: float  # 0..1, how sure we are that data leaves
+    reasons: tuple[str, ...]
+    tool: str | None
+    first_seen: float
+    last_seen: float
+    detected_at: float
+    queries: int
+    unique_names: int
+    leaked_bytes: float
+    queries_before_detection: int
+    bytes_before_detection: float
+    sample_names: tuple[str, ...] = ()
+    closed_at: float | None = None
+    evidence: Mapping[str, Any] = field(default_factory=dict)  # JSON values, see evidence.py
+
+    @property
+    def incident_id(self) -> str:
+        """Stable id: the same incident gets the same id in every replay and after every restart."""
+        key = f"{self.client}|{self.domain}|{self.detected_at:.6f}"
+        return hashlib.sha256(key.encode()).hexdigest()[:16]
+
+
+@dataclass(frozen=True, slots=True)
+class Verdicts:
+    """What the detector says of a batch. Columns have the batch's length."""
+
+    queries: QueryBatch
+    domain: Sequence[str]  # registered domain, lower-case presentation form
+    features: NDArray[np.float32]  # shape (n, number of FEATURES)
+    score: NDArray[np.float32]  # 0..1, calibrated, high = anomalous
+    severity: NDArray[np.uint8]  # Severity values
+    reasons: Sequence[tuple[str, ...]]  # empty for NORMAL
+    model_id: str
+    incidents: tuple[Incident, ...] = ()  # opened, updated or closed by this batch
+    batch_id: str = ""  # what the store knows the batch by, so that it is there once; "" = any that is new
+
+    def __len__(self) -> int:
+        return len(self.queries)
+
+
+def joined(parts: Sequence[Verdicts]) -> Verdicts:
+    """The verdicts on several batches, in their order, as those on one; of an incident its last state."""
+    if len(parts) == 1:
+        return parts[0]
+    queries = [_column([getattr(one.queries, name) for one in parts]) for name in QueryBatch.__dataclass_fields__]
+    columns = {
+        name: _column([getattr(one, name) for one in parts])
+        for name in ("domain", "features", "score", "severity", "reasons")
+    }
+    incidents = {incident.incident_id: incident for one in parts for incident in one.incidents}
+    return replace(parts[-1], queries=QueryBatch(*queries), incidents=tuple(incidents.values()), **columns)
+
+
+def _column(parts: Sequence[Any]) -> Any:
+    return np.concatenate(parts) if isinstance(parts[0], np.ndarray) else [one for part in parts for one in part]
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """Training material: m queries, oldest first."""
+
+    ts: NDArray[np.float64]
+    client: Sequence[str]
+    qname: Sequence[str]  # presentation form
+    domain: Sequence[str]
+    features: NDArray[np.float32]  # shape (m, number of FEATURES)
+
+    def __len__(self) -> int:
+        return len(self.ts)
+
+
+@dataclass(frozen=True, slots=True)
+class Gate:
+    """One pass/fail condition of a retraining: a number, its threshold, and how far from it."""
+
+    name: str
+    value: float
+    threshold: float
+    at_least: bool  # True: value must be >= threshold; False: <= threshold
+    detail: str = ""
+
+    @property
+    def passed(self) -> bool:
+        return self.value >= self.threshold if self.at_least else self.value <= self.threshold
+
+    @property
+    def margin(self) -> float:
+        """Distance to the threshold; negative = missed by that much."""
+        return self.value - self.threshold if self.at_least else self.threshold - self.value
+
+
+@dataclass(frozen=True, slots=True)
+class ValidationCase:
+    """A name whose severity is known: NORMAL means exactly NORMAL, HIGH means HIGH or above."""
+
+    qname: str
+    expected: Severity
+    purpose: str
+    qtype: str = "A"
+
+
+@dataclass(frozen=True, slots=True)
+class CaseResult:
+    """What a candidate says of a validation case, beside what the champion says."""
+
+    case: ValidationCase
+    score: float
+    severity: Severity
+    passed: bool
+    champion_score: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ChannelResult:
+    """Whether one channel took a message."""
+
+    channel: str
+    ok: bool
+    error: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """What a notifier sends, free of any channel's format. All text is plain; notifiers escape it."""
+
+    title: str
+    summary: str
+    facts: Sequence[tuple[str, str]]
+    severity: Severity
+    thread_id: str = ""  # messages of one thread belong together (mail: Message-ID and References)
+    link: str | None = None
+    link_text: str = "Open report"
+    attachments: Sequence[tuple[str, str, bytes]] = ()  # file name, content type, content
+
+
+def clean(text: str) -> str:
+    """Text that both databases take: NUL and lone surrogates written out."""
+    if text.isascii() and "\0" not in text:
+        return text
+    return text.encode("utf-8", "backslashreplace").decode("utf-8").replace("\0", "\\000")
+
+
+def incident_row(incident: Incident) -> dict[str, Any]:
+    """One incident as a row of the table."""
+    return {
+        "incident_id": incident.incident_id,
+        "client": clean(incident.client),
+        "domain": clean(incident.domain),
+        "severity": int(incident.severity),
+        "score": float(incident.score),
+        "reasons": json.dumps(incident.reasons),
+        "tool": None if incident.tool is None else clean(incident.tool),
+        "first_seen": float(incident.first_seen),
+        "last_seen": float(incident.last_seen),
+        "detected_at": float(incident.detected_at),
+        "queries": int(incident.queries),
+        "unique_names": int(incident.unique_names),
+        "leaked_bytes": float(incident.leaked_bytes),
+        "queries_before_detection": int(incident.queries_before_detection),
+        "bytes_before_detection": float(incident.bytes_before_detection),
+        "sample_names": json.dumps(incident.sample_names),
+        "closed_at": None if incident.closed_at is None else float(incident.closed_at),
+        "evidence": json.dumps(dict(incident.evidence)),
+    }
+
+
+def incident_of(row: Mapping[str, Any]) -> Incident:
+    """The incident that a row of the table holds."""
+    values = {name: value for name, value in row.items() if name != "incident_id"}
+    values["severity"] = Severity(values["severity"])
+    values["reasons"] = tuple(json.loads(values["reasons"]))
+    values["sample_names"] = tuple(json.loads(values["sample_names"]))
+    values["evidence"] = json.loads(values.get("evidence", "{}"))
+    return Incident(**values)

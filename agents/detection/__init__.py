@@ -1,0 +1,10 @@
+"""What clients do below domains over time: flows, windows, limits, incidents, evidence.
+
+`learning`, `web`, `runtime` and `cli` may import it.
+"""
+
+from agents.detection.detector import TunnelDetector as Detector
+from agents.detection.known_services import Services as KnownServices
+from agents.detection.limits import Limits
+
+__all__ = ["Detector", "KnownServices", "Limits"]

@@ -1,0 +1,307 @@
+"""The hot flow: names, then features and windows, then model and rules, then policy. A batch in, verdicts out."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import lru_cache
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from agents.core.columns import Coded, Names, coded, distinct_rows, gathered, packed
+from agents.core.siphash import Key, siphash
+from agents.core.types import Incident, QueryBatch, Verdicts, batch_of, joined
+from agents.detection.fingerprints import TXT
+from agents.detection.flows import Flows
+from agents.detection.incidents import Incidents, Standing, domain_hash, spans
+from agents.detection.known_services import Services
+from agents.detection.limits import (
+    DAY_S,
+    SCATTERED,
+    Evidence,
+    Limits,
+    Peaks,
+    Scale,
+    evidence_of,
+    limits_of,
+    with_secret,
+)
+from agents.detection.reasons import query_reasons
+from agents.detection.secrets import OAST, secret_in
+from agents.detection.state import Asked, Told
+from agents.dns.name import domain_text, from_text, labels_of, split_domain
+from agents.dns.name_kernels import texts
+from agents.scoring.features import FEATURES
+from agents.scoring.lexical import Lexical, read
+from agents.scoring.lexical_kernels import all_may_tell
+from agents.scoring.model import Model
+
+TS_MAX = 1e13
+"""Seconds; a time beyond it is nobody's, and counts as this."""
+NO_EVIDENCE = Evidence(0.0)
+Seen = tuple[Names, Coded, Lexical, Coded, Asked]
+"""What queries say by themselves: names, clients, all about names, domains; Asked.client is yet a number in clients."""
+SIGNERS = b"_domainkey"
+"""Below this label, in TXT answers, lie the keys of mail signers (RFC 6376 section 3.6.2.1)."""
+
+
+class _Marks(NamedTuple):
+    """Identities of what is looked out for."""
+
+    signers: np.uint64  # the label SIGNERS
+    called: NDArray[np.uint64]  # domains of call-back services
+
+
+@lru_cache(maxsize=4)
+def _marks(key: Key) -> _Marks:
+    called = [siphash(from_text(domain), key) for domain in OAST]
+    return _Marks(np.uint64(siphash(b"." + SIGNERS, key)), np.array(called, np.uint64))
+
+
+class TunnelDetector:
+    """Scores queries with the model and with what it knows of each client and domain (protocols.TunnelDetector)."""
+
+    def __init__(
+        self,
+        model: Model,
+        keys_max: int,
+        quiet_s: float,
+        scale: Scale,
+        services: Services | None = None,
+        key: Key = (0, 0),
+    ) -> None:
+        self.flows = Flows(keys_max, key)
+        self.incidents = Incidents(quiet_s, scale, self.flows)
+        self.scale = scale
+        self.peaks = Peaks()
+        self._swap = threading.Lock()
+        self._next: Model | None = None
+        self.services = services or Services()
+        self._next_services: Services | None = None
+        self._use(model)
+
+    def _use(self, model: Model) -> None:
+        self.model = model
+        self._limits: Limits = limits_of(model.limit_factor, self.incidents.quiet_s)
+
+    def reload(self, model: Model) -> None:
+        """Use another model from the next batch or tick on. May be called from any thread."""
+        with self._swap:
+            self._next = model
+
+    def reload_services(self, services: Services) -> None:
+        """Use another list of known services from the next batch on. May be called from any thread."""
+        with self._swap:
+            self._next_services = services
+
+    def detect(self, batch: QueryBatch, explain: bool = True) -> Verdicts:
+        """Judge a batch. explain: give the reasons of all that is not NORMAL, or of open incidents only."""
+        self._take_next()
+        parts = [self.judge(part, self.read(part), explain) for part in spans(batch, self.incidents.quiet_s)]
+        return joined(parts) if parts else empty_verdicts(self.model.model_id, ())
+
+    def read(self, batch: QueryBatch) -> Seen:
+        """The first half of `detect`: what the queries of a batch say by themselves.
+
+        May be done in another thread while `judge` judges batches before, as long as nothing is reloaded meanwhile.
+        """
+        names, clients = packed(batch.qname), coded(batch.client)
+        found = read(names, self.model, self.flows.key)
+        return names, clients, found, _domains(found), self._asked(batch, names, clients, found)
+
+    def judge(self, batch: QueryBatch, seen: Seen, explain: bool = True) -> Verdicts:
+        """The second half: count the queries, in order, and decide."""
+        names, clients, found, domains, asked = seen
+        asked = asked._replace(client=self.flows.rows_of(clients.values)[clients.codes])
+        said = self.flows.judge(asked, self._limits.table, self._limits.rules)
+        self.flows.keep_samples(said, names, batch.qtype)
+        self._note_peaks(asked.ts, clients, domains, said)
+        decided = self._follow(batch, clients, domains, said)
+        verdicts = self._verdicts(batch, asked, found, domains, said, decided, explain)
+        if len(batch):
+            self.incidents.close_quiet(float(batch.ts[-1]))
+        changed = self.incidents.changes()
+        return replace(verdicts, incidents=changed) if changed else verdicts
+
+    def tick(self, now: float) -> Verdicts | None:
+        """What else happens with time, at time `now`: close what is quiet, take up a model that waits."""
+        self._take_next()
+        self.incidents.close_quiet(now)
+        changed = self.incidents.changes()
+        return empty_verdicts(self.model.model_id, changed) if changed else None
+
+    def flush(self) -> Verdicts | None:
+        """End of input: close all incidents; their last state comes with an empty batch."""
+        self.incidents.close_all()
+        changed = self.incidents.changes()
+        return empty_verdicts(self.model.model_id, changed) if changed else None
+
+    def _take_next(self) -> None:
+        with self._swap:
+            if self._next is not None:
+                self._use(self._next)
+                self._next = None
+            if self._next_services is not None:
+                old, self.services, self._next_services = self.services, self._next_services, None
+                self._forgive(old)
+
+    def _forgive(self, old: Services) -> None:
+        """Forget what flows showed that a larger budget, given just now, covers: it applies to what is known, too."""
+        clients = {row: client for client, row in self.flows.clients.items()}
+        for row in self.flows.rows(lambda flows: (flows["detail"] >= 0) & (flows["scattered"] == 0)):
+            names = [wire.lower() for wire, _ in self.flows.view(row).samples]
+            more = min((self.services.factor(name) / old.factor(name) for name in names), default=1.0)
+            if more <= 1:
+                continue
+            key = clients[self.flows.client_of(row)], domain_text(names[0])
+            known = self.incidents.open.get(key)
+            ratio = self.scale.ratio(known.score) if known else self._ratio(row)
+            if ratio < more:
+                self.incidents.close(key)
+                self.flows.forget(row)
+
+    def _ratio(self, row: int) -> float:
+        return self.flows.ratio(row, self._limits.table, self._limits.rules)
+
+    def restore(self, incidents: Sequence[Incident]) -> None:
+        """Go on with incidents that were open when the process stopped."""
+        self.incidents.restore(incidents)
+        for one in incidents:
+            if one.domain == SCATTERED:
+                self.flows.watch_scattered(one.last_seen, one.client)
+                continue
+            self.flows.watch(one.last_seen, one.client, domain_hash(one.domain, self.flows))
+
+    def _asked(self, batch: QueryBatch, names: Names, clients: Coded, found: Lexical) -> Asked:
+        secret = np.zeros(len(batch), np.uint8)
+        all_may_tell(names.array, names.starts, found.cuts, secret)
+        outside = np.isin(found.domain_key, _marks(self.flows.key).called) & (
+            found.part_starts[:-1] < found.part_starts[1:]
+        )
+        return Asked(
+            ts=np.clip(np.nan_to_num(batch.ts), -TS_MAX, TS_MAX),
+            client=clients.codes,
+            qtype=batch.qtype,
+            rlen=batch.rlen,
+            size=np.diff(names.starts),
+            name=found.name_key,
+            domain=found.domain_key,
+            shape=found.shape_key,
+            digits=found.digits,
+            discount=self.services.factors(found.names),
+            secret=secret | outside,
+            scoped=self._scoped(batch.qtype, found),
+            parts=found.part_starts,
+            key=found.part_key,
+            bits=found.part_bits,
+            encoded=found.part_encoded,
+        )
+
+    def _scoped(self, qtype: NDArray[np.uint16], found: Lexical) -> NDArray[np.uint8]:
+        """Which queries ask for the key of a mail's signer: whoever receives mail asks one of each sender's domain."""
+        out = np.zeros(len(qtype), np.uint8)
+        labels = np.flatnonzero(found.part_key == _marks(self.flows.key).signers)
+        out[np.searchsorted(found.part_starts, labels, side="right") - 1] = 1
+        out[qtype != TXT] = 0
+        return out
+
+    def _note_peaks(self, ts: NDArray[np.float64], clients: Coded, domains: Coded, said: Told) -> None:
+        self.peaks.days.update(np.unique(ts // DAY_S).astype(int).tolist())
+        for row, scattered, ratio in said.peaks[: said.counts[2]].tolist():
+            self.peaks.note(float(ts[row]), clients[row], SCATTERED if scattered else domains[row], ratio)
+
+    def _follow(self, batch: QueryBatch, clients: Coded, domains: Coded, said: Told) -> dict[int, Evidence]:
+        """Give the incidents what may concern them; returns the evidence that decides the rows it was about."""
+        decided: dict[int, Evidence] = {}
+        watched: dict[int, tuple[str, str]] = {}
+        scattered = self.flows.state.flows["scattered"]
+        for event in said.events[: said.counts[0]]:
+            row, at = int(event["row"]), int(event["flow"])
+            ts, evidence = float(batch.ts[row]), evidence_of(event["evidence"])
+            if event["secret"]:
+                evidence = with_secret(evidence, secret_of(batch.qname[row]))
+            key = watched[at] = clients[row], SCATTERED if scattered[at] else domains[row]
+            sharing = self._sharing(ts, event, evidence)
+            is_open = self.incidents.observe(ts, *key, _standing(event, batch), evidence, sharing)
+            best = decided.setdefault(row, NO_EVIDENCE)
+            below = event["fresh"] and evidence.ratio < 1 and not scattered[at]
+            if (is_open or below) and evidence.ratio > best.ratio:
+                decided[row] = evidence
+        for at, key in watched.items():
+            if key not in self.incidents.open:
+                self.flows.state.flows[at]["watched"] = 0
+        return decided
+
+    def _sharing(self, ts: float, event: np.void, evidence: Evidence) -> Sequence[str]:
+        if not evidence.kind.startswith("spread"):
+            return ()
+        found = [self.flows.view(row) for row in event["sharing"].tolist() if row >= 0]
+        # a carrier may have made room for another flow later in the batch
+        still = [flow for flow in found if flow.samples and flow.first_seen <= ts]
+        return [domain_text(flow.samples[0][0].lower()) for flow in still]
+
+    def _verdicts(
+        self,
+        batch: QueryBatch,
+        asked: Asked,
+        found: Lexical,
+        domains: Coded,
+        said: Told,
+        decided: dict[int, Evidence],
+        explain: bool,
+    ) -> Verdicts:
+        scale = self.scale
+        ratios = said.evidence["ratio"]
+        decided = {row: evidence for row, evidence in decided.items() if evidence.ratio > ratios[row]}
+        ratios[list(decided)] = [evidence.ratio for evidence in decided.values()]
+        behaviour = scale.behaviours(ratios)
+        votes = scale.votes(found.score, asked.discount)
+        scores = scale.combined(votes, behaviour)
+        severities = scale.severities(scores)
+        reasons: list[tuple[str, ...]] = [()] * len(batch)
+        for row in np.flatnonzero(severities).tolist():
+            if not explain and (batch.client[row], domains[row]) not in self.incidents.open:
+                continue
+            evidence = decided.get(row) or evidence_of(said.evidence[row])
+            reasons[row] = query_reasons(
+                found.names[row], float(votes[row]), float(behaviour[row]), evidence, domains[row], scale
+            )
+        shown = scores.astype(np.float32)
+        return Verdicts(batch, domains, found.features, shown, severities, reasons, self.model.model_id)
+
+
+def secret_of(qname: bytes) -> str:
+    """What one wire name, in the case it was sent in, gives away; "" for nothing."""
+    labels = labels_of(qname)
+    cut = len(split_domain(qname)[0])
+    return secret_in(labels[:cut], labels[cut:])
+
+
+def _standing(event: np.void, batch: QueryBatch) -> Standing:
+    row = int(event["row"])
+    return Standing(
+        row=int(event["flow"]),
+        first_seen=float(event["first_seen"]),
+        queries=int(event["queries"]),
+        names=int(event["names"]),
+        encoded_names=int(event["encoded_names"]),
+        leaked_bytes=float(event["leaked"]),
+        name=(batch.qname[row], int(batch.qtype[row])) if event["fresh"] else None,
+    )
+
+
+def _domains(found: Lexical) -> Coded:
+    """Registered domain of every name, each put into words once."""
+    (codes, rows), starts = distinct_rows(found.domain_key), found.names.starts
+    begins = starts[rows] + found.cuts[rows]
+    return Coded(codes, texts(gathered(found.names.array, begins, starts[rows + 1] - begins)))
+
+
+def empty_verdicts(model_id: str, incidents: tuple[Incident, ...]) -> Verdicts:
+    """Incidents without queries: what closes when nothing more comes."""
+    none = np.empty(0, dtype=np.float32)
+    features = np.empty((0, len(FEATURES)), dtype=np.float32)
+    return Verdicts(batch_of([]), (), features, none, none.astype(np.uint8), (), model_id, incidents)

@@ -1,0 +1,594 @@
+"""What one query changes in its flow: windows, rows, what its name, answer and type newly carried."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from agents.core.jit import kernel, kernel_in_place, kernel_that_wraps
+from agents.detection.seen_kernels import SIZE_MIN, SKETCH, forget, remember, take
+from agents.detection.state import (
+    ANSWERS,
+    CARRIERS_MAX,
+    CHOICE,
+    ENCODED,
+    ENCODED_NAMES,
+    INFORMATION,
+    NAMES,
+    NONE,
+    OWN_TYPES,
+    QTYPES_MAX,
+    SUMS,
+    WINDOWS_S,
+    Asked,
+    Room,
+    State,
+    Told,
+)
+from agents.scoring.lexical_kernels import COUNT_AT
+
+WINDOW_ROWS, FREE_WINDOWS = int(Room.WINDOWS), int(Room.FREE_WINDOWS)
+
+COUNT = len(WINDOWS_S)
+SECONDS = np.array(WINDOWS_S, np.float64)
+
+
+@kernel_in_place
+def turn(windows: Any, number: int, bucket: int) -> None:
+    """Let a window's current bucket be this one; an earlier one changes nothing."""
+    old = windows["bucket"][number]
+    if bucket <= old:
+        return
+    for one in range(SUMS):
+        windows["before"][number, one] = windows["now"][number, one] if bucket == old + 1 else 0.0
+        windows["now"][number, one] = 0.0
+    windows["bucket"][number] = bucket
+
+
+@kernel_in_place
+def add(windows: Any, ts: float, amounts: NDArray[np.float32]) -> None:
+    """Count amounts (in the order of the sums) at ts, in every window."""
+    for number in range(COUNT):
+        bucket = math.floor(ts / SECONDS[number])
+        if bucket < windows["bucket"][number] - 1:
+            # the clock was set back: what lies in a future that never comes would never age
+            windows["bucket"][number] = bucket
+        turn(windows, number, bucket)
+        for one in range(SUMS):
+            windows["now"][number, one] += amounts[one]
+
+
+@kernel_in_place
+def sums(windows: Any, ts: float, number: int, out: NDArray[np.float64]) -> None:
+    """The sums of a window at ts, not before the last add."""
+    seconds = SECONDS[number]
+    turn(windows, number, math.floor(ts / seconds))
+    left = 1 - (ts / seconds - windows["bucket"][number])
+    left = min(max(left, 0.0), 1.0)
+    for one in range(SUMS):
+        out[one] = windows["now"][number, one] + left * windows["before"][number, one]
+
+
+@kernel_in_place
+def _empty_windows(windows: Any) -> None:
+    for number in range(COUNT):
+        windows["bucket"][number] = NONE
+        for one in range(SUMS):
+            windows["now"][number, one] = 0.0
+            windows["before"][number, one] = 0.0
+
+
+@kernel_in_place
+def settle(flow: Any, windows: NDArray[Any]) -> None:
+    """A flow's incident is over and has told what the windows hold: they begin anew."""
+    flow["watched"] = flow["alone"] = 0
+    for one in range(SUMS):
+        flow["single"][one] = 0.0
+    if flow["windows"] != NONE:
+        _empty_windows(windows[flow["windows"]])
+
+
+@kernel_in_place
+def _take_windows(windows: NDArray[Any], room: NDArray[np.int64]) -> int:
+    """A fresh row; there is room for it (see judging.lacks)."""
+    row = room[FREE_WINDOWS]
+    if row != NONE:
+        room[FREE_WINDOWS] = windows[row]["bucket"][0]
+    else:
+        row = room[WINDOW_ROWS]
+        room[WINDOW_ROWS] += 1
+    _empty_windows(windows[row])
+    return int(row)
+
+
+@kernel_in_place
+def give_windows(windows: NDArray[Any], room: NDArray[np.int64], row: int) -> None:
+    """Give a row back."""
+    windows[row]["bucket"][0] = room[FREE_WINDOWS]
+    room[FREE_WINDOWS] = row
+
+
+@kernel_in_place
+def note(flow: Any, windows: NDArray[Any], room: NDArray[np.int64], ts: float, amounts: NDArray[np.float32]) -> None:
+    """Count for a flow what a query carried; the first name alone is kept beside the flow."""
+    if flow["windows"] == NONE:
+        if amounts[ANSWERS] == 0 and amounts[CHOICE] == 0 and flow["names"] <= 1:
+            flow["single_ts"] = ts
+            for one in range(SUMS):
+                flow["single"][one] = amounts[one]
+            return
+        flow["windows"] = _take_windows(windows, room)
+        if flow["single"][NAMES] != 0:
+            add(windows[flow["windows"]], flow["single_ts"], flow["single"])
+    add(windows[flow["windows"]], ts, amounts)
+
+
+@kernel_in_place
+def take_back(flow: Any, windows: NDArray[Any], encoded: float) -> None:
+    """Count so many bytes no more, as far as they lie in the current buckets."""
+    for one in (INFORMATION, ENCODED):
+        if flow["windows"] == NONE:
+            flow["single"][one] = max(flow["single"][one] - encoded, 0.0)
+            continue
+        now = windows[flow["windows"]]["now"]
+        for number in range(COUNT):
+            now[number, one] = max(now[number, one] - encoded, 0.0)
+
+
+assert tuple(range(SUMS)) == (INFORMATION, ENCODED, NAMES, ENCODED_NAMES, ANSWERS, CHOICE)
+
+FLOWS, FREE_FLOW, LIVE, FAMILIAR = int(Room.FLOWS), int(Room.FREE_FLOW), int(Room.LIVE), int(Room.FAMILIAR)
+DETAILS, FREE_DETAIL, CARRIERS = int(Room.DETAILS), int(Room.FREE_DETAIL), int(Room.CARRIERS)
+KEYS_MAX, CLIENT_MAX = int(Room.KEYS_MAX), int(Room.CLIENT_MAX)
+FAMILIAR_MAX = 500_000
+"""Domains that are counted; beyond it new ones stay unfamiliar."""
+FAMILIAR_CLIENTS = 5
+"""Clients from which a domain is common here."""
+FAMILIAR_AGE_S = 86_400.0
+"""A domain known for less is new, however many ask for it: a campaign hits many clients in a day."""
+FAMILIAR_FACTOR = 2.0
+"""How many times more an old and common domain may carry. Small, since whoever owns five clients gets it too."""
+GOLDEN = np.uint64(0x9E3779B97F4A7C15)
+"""2**64 divided by the golden ratio (Knuth, The Art of Computer Programming 3, section 6.4)."""
+CARRIER_NAMES = 3
+"""Encoded names from which a domain counts as a carrier: a page has one hash host, a carrier has many."""
+PLACE_BITS = np.uint64(17)
+
+
+@kernel_that_wraps
+def _place(domain: np.uint64, client: int, length: int) -> Any:
+    mixed = domain ^ (np.uint64(client + 1) * GOLDEN)
+    return np.int64(mixed >> PLACE_BITS) & (length - 1)
+
+
+@kernel_in_place
+def find(flows: NDArray[Any], index: NDArray[np.int32], domain: np.uint64, client: int) -> int:
+    """Row of a key, or NONE."""
+    place = _place(domain, client, len(index))
+    while index[place] != NONE:
+        found = flows[index[place]]
+        if found["domain"] == domain and found["client"] == client:
+            return int(index[place])
+        place = (place + 1) & (len(index) - 1)
+    return NONE
+
+
+@kernel_in_place
+def _enter(flows: NDArray[Any], index: NDArray[np.int32], row: int) -> None:
+    place = _place(flows[row]["domain"], flows[row]["client"], len(index))
+    while index[place] != NONE:
+        place = (place + 1) & (len(index) - 1)
+    index[place] = row
+
+
+@kernel_in_place
+def enter_all(flows: NDArray[Any], index: NDArray[np.int32], count: int) -> None:
+    """Fill an index anew from the rows in use."""
+    for place in range(len(index)):
+        index[place] = NONE
+    for row in range(count):
+        if flows[row]["used"]:
+            _enter(flows, index, row)
+
+
+@kernel_in_place
+def clear_flow(flow: Any) -> None:
+    """A row as it is before its first query."""
+    flow["encoded_ts"] = -math.inf
+    flow["shape"] = flow["digits"] = 0
+    flow["leaked"] = flow["encoded"] = flow["single_ts"] = 0.0
+    for one in range(SUMS):
+        flow["single"][one] = 0.0
+    flow["bytes_in"] = flow["queries"] = flow["names"] = flow["encoded_names"] = flow["seen"] = flow["size"] = 0
+    flow["windows"] = flow["detail"] = flow["seen_at"] = flow["older_at"] = flow["peak_day"] = NONE
+    flow["peak"] = flow["lent"] = 0.0
+    flow["types"] = 0
+    flow["alone"] = flow["watched"] = flow["carrier"] = flow["scattered"] = 0
+    flow["used"] = 1
+
+
+@kernel_in_place
+def make(state: State, ts: float, domain: np.uint64, client: int) -> int:
+    """A new row; the caller saw to its place and asked the caps."""
+    row = state.room[FREE_FLOW]
+    if row != NONE:
+        state.room[FREE_FLOW] = state.flows[row]["seen_at"]
+    else:
+        row = state.room[FLOWS]
+        state.room[FLOWS] += 1
+    flow = state.flows[row]
+    clear_flow(flow)
+    flow["domain"], flow["client"] = domain, client
+    flow["first_seen"] = flow["last_seen"] = ts
+    state.room[LIVE] += 1
+    state.clients[client]["held"] += 1
+    _enter(state.flows, state.places, row)
+    return int(row)
+
+
+@kernel_in_place
+def is_full(state: State, client: int) -> bool:
+    """Whether the caps refuse this client another flow."""
+    return bool(state.room[LIVE] >= state.room[KEYS_MAX] or state.clients[client]["held"] >= state.room[CLIENT_MAX])
+
+
+@kernel_in_place
+def drop(state: State, row: int) -> None:
+    """Give back all that a flow holds; the index is to be filled anew afterwards (enter_all)."""
+    flow = state.flows[row]
+    client = state.clients[flow["client"]]
+    forget(flow, client, state.pool, state.room)
+    if flow["windows"] != NONE:
+        give_windows(state.windows, state.room, flow["windows"])
+    if flow["detail"] != NONE:
+        state.details[flow["detail"]]["next"] = state.room[FREE_DETAIL]
+        state.room[FREE_DETAIL] = flow["detail"]
+    client["held"] -= 1
+    if client["scattered"] == row:
+        client["scattered"] = NONE
+    flow["used"] = 0
+    flow["seen_at"] = state.room[FREE_FLOW]
+    state.room[FREE_FLOW] = row
+    state.room[LIVE] -= 1
+
+
+@kernel_in_place
+def drop_all(state: State, rows: NDArray[np.int64]) -> None:
+    """Drop these rows, and fill the index anew."""
+    for row in rows:
+        drop(state, row)
+    enter_all(state.flows, state.places, state.room[FLOWS])
+
+
+@kernel_in_place
+def familiar_at(state: State, domain: np.uint64) -> int:
+    """Place of a domain in the table of familiar ones: its own, or a free one."""
+    mask = len(state.familiar) - 1
+    place = np.int64(domain >> PLACE_BITS) & mask
+    while state.familiar[place]["domain"] != 0 and state.familiar[place]["domain"] != domain:
+        place = (place + 1) & mask
+    return int(place)
+
+
+@kernel_in_place
+def greet(state: State, ts: float, domain: np.uint64) -> None:
+    """Another client asks for a name below the domain."""
+    found = state.familiar[familiar_at(state, domain)]
+    if found["domain"] == 0:
+        if state.room[FAMILIAR] >= FAMILIAR_MAX:
+            return
+        found["domain"], found["first_seen"], found["clients"] = domain, ts, 0
+        state.room[FAMILIAR] += 1
+    found["first_seen"] = min(found["first_seen"], ts)
+    found["clients"] += 1
+
+
+@kernel_in_place
+def greet_all(state: State) -> None:
+    """Count anew from the flows: where old ones were dropped, or a snapshot was read, nobody counts twice."""
+    for place in range(len(state.familiar)):
+        state.familiar[place]["domain"] = 0
+    state.room[FAMILIAR] = 0
+    for row in range(state.room[FLOWS]):
+        flow = state.flows[row]
+        if flow["used"] and not flow["scattered"]:
+            greet(state, flow["first_seen"], flow["domain"])
+
+
+@kernel_in_place
+def familiar_factor(state: State, ts: float, domain: np.uint64) -> float:
+    """FAMILIAR_FACTOR for a domain that is old and common here, else 1: a carrier is new, and one client's."""
+    found = state.familiar[familiar_at(state, domain)]
+    common = found["domain"] != 0 and found["clients"] >= FAMILIAR_CLIENTS
+    return FAMILIAR_FACTOR if common and ts - found["first_seen"] >= FAMILIAR_AGE_S else 1.0
+
+
+@kernel_in_place
+def carry(state: State, row: int) -> bool:
+    """Let a flow stand among its client's carriers, if it is one: data split over domains adds up over them."""
+    flow = state.flows[row]
+    if flow["encoded_names"] < CARRIER_NAMES or flow["windows"] == NONE:
+        return False
+    if flow["carrier"]:
+        return True
+    client = state.clients[flow["client"]]
+    if client["carriers_at"] == NONE:
+        client["carriers_at"] = state.room[CARRIERS]
+        state.room[CARRIERS] += 1
+    carriers, place = state.carriers[client["carriers_at"]], client["carriers"]
+    if place >= CARRIERS_MAX:
+        place = 0
+        for i in range(1, CARRIERS_MAX):
+            if state.flows[carriers[i]]["encoded"] < state.flows[carriers[place]]["encoded"]:
+                place = i
+        state.flows[carriers[place]]["carrier"] = 0
+    else:
+        client["carriers"] += 1
+    carriers[place] = row
+    flow["carrier"] = 1
+    return True
+
+
+@kernel_in_place
+def dismiss_carriers(state: State) -> None:
+    """Nobody is a carrier until the next query below it."""
+    for row in range(state.room[FLOWS]):
+        state.flows[row]["carrier"] = 0
+    for client in state.clients:
+        client["carriers"], client["carriers_at"] = 0, NONE
+    state.room[CARRIERS] = 0
+
+
+@kernel_in_place
+def detail(state: State, row: int) -> int:
+    """The row of a flow's details, made if it has none yet."""
+    flow = state.flows[row]
+    if flow["detail"] == NONE:
+        at = state.room[FREE_DETAIL]
+        if at != NONE:
+            state.room[FREE_DETAIL] = state.details[at]["next"]
+        else:
+            at = state.room[DETAILS]
+            state.room[DETAILS] += 1
+        state.details[at]["samples"] = 0
+        for i in range(QTYPES_MAX):
+            state.details[at]["count"][i] = 0
+        flow["detail"] = at
+    return int(flow["detail"])
+
+
+CROWD_DOMAINS, CROWD_MAX = 500, 4.0
+"""Domains that a client asks below in a day from which it stands for several: what adds up over
+domains may be more in proportion, up to so many times. Limits below one domain stay."""
+DAY_S = 86_400
+
+
+@kernel_in_place
+def meet(client: Any, flow: Any, ts: float) -> None:
+    """Count a domain that a client asks below for the first time today. client: a row of state.CLIENT."""
+    day = math.floor(ts / DAY_S)
+    if day > client["day"]:
+        client["yesterday"] = client["today"] if day == client["day"] + 1 else 0
+        client["today"], client["day"] = 0, day
+    if day == client["day"] and (flow["queries"] == 0 or math.floor(flow["last_seen"] / DAY_S) < day):
+        client["today"] += 1
+
+
+@kernel_in_place
+def crowd(client: Any) -> float:
+    """How many clients it stands for, at least; by today and yesterday."""
+    return float(min(max(max(client["today"], client["yesterday"]) / CROWD_DOMAINS, 1.0), CROWD_MAX))
+
+
+USUAL_TYPES = (1, 28, 65)
+"""Types that every client asks for, of any name: A, AAAA, HTTPS (RFC 9460)."""
+USUAL = np.zeros(1 << 16, np.uint8)
+USUAL[list(USUAL_TYPES)] = 1
+USUALLY = len(USUAL_TYPES)
+MIX_CHOICE = np.uint64(0xD6E8FEB86659FD93)
+
+
+@kernel_in_place
+def choice(state: State, asked: Asked, i: int, flow: Any) -> float:
+    """Bytes that a query's type carries: 0 for a usual one and for the flow's own ones."""
+    qtype = asked.qtype[i]
+    if USUAL[qtype]:
+        return 0.0
+    for place in range(OWN_TYPES):
+        if place == flow["types"]:
+            flow["own_types"][place] = qtype
+            flow["types"] += 1
+            return 0.0
+        if flow["own_types"][place] == qtype:
+            return 0.0
+    key = asked.domain[i] ^ (np.uint64(qtype) * MIX_CHOICE)
+    if remember(flow, state.clients[flow["client"]], state.pool, state.room, key):
+        flow["types"] += 1
+    carried = math.log2(flow["types"] + USUALLY) / 8
+    flow["leaked"] += carried
+    return carried
+
+
+SAMPLES = 24
+"""First names of a flow that are kept, with their query types: as evidence, and to recognise a tool."""
+EVIDENCE_BYTES = 20.0
+"""A flow that showed less than this holds no evidence: it makes room for others, and keeps no samples."""
+ANSWERED_BYTES = 1_000
+"""Bytes in answers from which a flow keeps samples."""
+CARRYING_TYPES = (5, 10, 13, 15, 16, 25, 29, 33, 35, 37, 99, 65399)
+"""Types whose answers hold text or names of the answerer's choice: CNAME, NULL, HINFO, MX, TXT, KEY, LOC, SRV, NAPTR,
+CERT, SPF, and iodine's PRIVATE."""
+CARRYING = np.zeros(1 << 16, np.uint8)
+CARRYING[list(CARRYING_TYPES)] = 1
+ANSWER_FRAME = 30
+"""Bytes of an answer beside question and data: header, question's end, one record's head (RFC 1035 section 4.1)."""
+MIX_TYPE, MIX_SIZE = np.uint64(0x9E3779B97F4A7C15), np.uint64(0xC2B2AE3D27D4EB4F)
+DIGIT_BITS = math.log2(10)
+DIGITS_MASK = np.uint64((1 << COUNT_AT) - 1)
+EVENTS, SAMPLES_TOLD, PEAKS = range(3)
+"""Places in Told.counts."""
+
+
+@kernel_in_place
+def answers(state: State, asked: Asked, i: int, flow: Any) -> float:
+    """Bytes that an answer newly carried: the same name, type and size again carry nothing that is new."""
+    size = np.int64(asked.rlen[i]) - asked.size[i] - ANSWER_FRAME
+    if CARRYING[asked.qtype[i]] == 0 or size <= 0:
+        return 0.0
+    mixed = asked.name[i] ^ (np.uint64(asked.qtype[i]) * MIX_TYPE) ^ (np.uint64(asked.rlen[i]) * MIX_SIZE)
+    if not remember(flow, state.clients[flow["client"]], state.pool, state.room, mixed):
+        return 0.0
+    flow["bytes_in"] += size
+    return float(size)
+
+
+@kernel_in_place
+def _numbered(state: State, asked: Asked, i: int, flow: Any) -> float:
+    """Bits of a new name that differs from earlier ones of its flow in its numbers alone; NONE for any other.
+
+    Which digits are not those of the last one, and what they are instead, never more than all of them; and which shape,
+    where it is not that of the last one.
+    """
+    shape, digits = asked.shape[i], asked.digits[i]
+    if digits == 0:
+        return NONE
+    known = not remember(flow, state.clients[flow["client"]], state.pool, state.room, shape)
+    count = int(digits >> np.uint64(COUNT_AT))
+    bits = count * DIGIT_BITS
+    if flow["shape"] == shape:
+        differ, changed = (flow["digits"] ^ digits) & DIGITS_MASK, 0
+        while differ:
+            changed += (differ & np.uint64(15)) != 0
+            differ >>= np.uint64(4)
+        bits = min(bits, max(changed, 1) * (DIGIT_BITS + math.log2(count)))
+    else:
+        bits += math.log2(flow["names"] + 2)
+    flow["shape"], flow["digits"] = shape, digits
+    return bits if known else NONE
+
+
+@kernel_in_place
+def price(state: State, asked: Asked, i: int, flow: Any, amounts: NDArray[np.float32]) -> bool:
+    """What a name newly carries, bytes; False if it was asked for before, or has nothing below its domain."""
+    first, last = asked.parts[i], asked.parts[i + 1]
+    if first == last or not remember(flow, state.clients[flow["client"]], state.pool, state.room, asked.name[i]):
+        return False
+    numbered = _numbered(state, asked, i, flow)
+    information = encoded = 0.0
+    for part in range(first, last):
+        bits = asked.bits[part]
+        if remember(flow, state.clients[flow["client"]], state.pool, state.room, asked.key[part]):
+            information += bits
+            encoded += bits * asked.encoded[part]
+        else:  # one of those that were there before
+            information += min(bits, math.log2(flow["names"] + 2))
+    if numbered >= 0:
+        information, encoded = min(information, numbered), 0.0
+    amounts[INFORMATION], amounts[ENCODED] = information / 8, encoded / 8
+    flow["names"] += 1
+    flow["encoded_names"] += encoded > 0
+    flow["leaked"] += information / 8
+    flow["encoded"] += encoded / 8
+    return True
+
+
+@kernel_in_place
+def keep(state: State, asked: Asked, i: int, row: int, new: bool, told: Told) -> None:
+    """Count the query's type and keep its name, for flows that carry something."""
+    flow = state.flows[row]
+    fresh = flow["detail"] == NONE
+    if fresh:
+        shows = flow["encoded_names"] > 0 or flow["leaked"] >= EVIDENCE_BYTES or flow["bytes_in"] >= ANSWERED_BYTES
+        if not shows and not asked.secret[i]:
+            return
+    at = detail(state, row)
+    kept = state.details[at]
+    for place in range(QTYPES_MAX):
+        if kept["count"][place] == 0:
+            kept["qtype"][place] = asked.qtype[i]
+        if kept["qtype"][place] == asked.qtype[i]:
+            kept["count"][place] += 1
+            break
+    if (new or fresh) and kept["samples"] < SAMPLES:
+        sample = told.samples[told.counts[SAMPLES_TOLD]]
+        sample["row"], sample["detail"], sample["number"] = i, at, kept["samples"]
+        told.counts[SAMPLES_TOLD] += 1
+        kept["samples"] += 1
+
+
+@kernel
+def words_of(flows: NDArray[Any]) -> NDArray[np.int64]:
+    """Words that each of these flows' keys take in a copy; negative for what no flow can have."""
+    out = np.zeros(len(flows), np.int64)
+    for i in range(len(flows)):
+        flow = flows[i]
+        if flow["seen_at"] == NONE:
+            continue
+        if not SIZE_MIN <= flow["size"] <= SKETCH:
+            out[i] = -(1 << 40)
+            continue
+        out[i] = 1 << int(flow["size"])
+        if flow["size"] == SKETCH and flow["older_at"] != NONE:
+            out[i] += 1 << SKETCH
+    return out
+
+
+@kernel
+def copy_keys(
+    flows: NDArray[Any], pool: NDArray[np.uint64], keys: NDArray[np.uint64], starts: NDArray[np.int64]
+) -> None:
+    """Copy what flows remember, one after the other. starts: shape (n + 1,)."""
+    for i in range(len(flows)):
+        flow, words = flows[i], 1 << int(flows[i]["size"])
+        if starts[i] < starts[i + 1]:
+            keys[starts[i] : starts[i] + words] = pool[flow["seen_at"] : flow["seen_at"] + words]
+        if starts[i] + words < starts[i + 1]:
+            keys[starts[i] + words : starts[i + 1]] = pool[flow["older_at"] : flow["older_at"] + words]
+
+
+@kernel
+def copy_in(
+    state: State,
+    flows: NDArray[Any],
+    windows: NDArray[Any],
+    details: NDArray[Any],
+    keys: NDArray[np.uint64],
+    clients: NDArray[np.int32],
+) -> None:
+    """Take copied flows up into an empty state that has room for all of them."""
+    room, key, words = state.room, 0, words_of(flows)
+    for i in range(len(flows)):
+        client = clients[flows[i]["client"]]
+        row = make(state, flows[i]["first_seen"], flows[i]["domain"], client)
+        state.flows[row] = flows[i]
+        flow = state.flows[row]
+        flow["client"], flow["used"] = client, 1
+        flow["watched"] = flow["carrier"] = 0
+        if flow["scattered"]:
+            state.clients[client]["scattered"] = row
+        if flow["windows"] != NONE:
+            flow["windows"] = room[WINDOW_ROWS]
+            state.windows[room[WINDOW_ROWS]] = windows[i]
+            room[WINDOW_ROWS] += 1
+        if flow["detail"] != NONE:
+            flow["detail"] = room[DETAILS]
+            state.details[room[DETAILS]] = details[i]
+            room[DETAILS] += 1
+        if flow["seen_at"] == NONE:
+            flow["size"], flow["seen"], flow["older_at"] = 0, 0, NONE
+            continue
+        piece = 1 << int(flow["size"])
+        state.clients[client]["words"] += words[i]
+        flow["seen_at"] = take(state.pool, room, flow["size"])
+        state.pool[flow["seen_at"] : flow["seen_at"] + piece] = keys[key : key + piece]
+        flow["seen"] = 0
+        for place in range(flow["seen_at"], flow["seen_at"] + piece):  # what the file says of it is not believed
+            flow["seen"] += state.pool[place] != 0
+        flow["older_at"] = NONE
+        if words[i] > piece:
+            flow["older_at"] = take(state.pool, room, SKETCH)
+            state.pool[flow["older_at"] : flow["older_at"] + piece] = keys[key + piece : key + words[i]]
+        key += words[i]

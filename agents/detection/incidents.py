@@ -1,0 +1,366 @@
+"""Verdicts to incidents: one open incident per (client, domain), with its evidence, closed once quiet."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from agents.core.siphash import siphash
+from agents.core.types import Incident, QueryBatch, Severity
+from agents.detection.fingerprints import tool_of, trace_of
+from agents.detection.flow_kernels import SAMPLES
+from agents.detection.flows import Flow, Flows, Past
+from agents.detection.limits import SCATTERED, Evidence, Scale
+from agents.detection.reasons import incident_reasons
+from agents.detection.secrets import preview
+from agents.dns.message import type_name
+from agents.dns.name import from_text, to_text
+
+PROTOCOL, EXFILTRATION, TUNNELLING, ENCODING = "T1071.004", "T1048.003", "T1572", "T1132.001"
+"""MITRE ATT&CK: application layer protocol DNS, exfiltration over an unencrypted protocol, protocol tunnelling,
+standard encoding."""
+TYPES_SHOWN = 6
+SHOWN_SAMPLES = 8
+"""Names that an incident shows."""
+TYPES_MANY = 8
+"""Record types of a flow from which they are more telling than its few names."""
+TIMELINE_MAX = 32
+TIMELINE_START_S = 60.0
+
+
+class Timeline:
+    """Queries and bytes over time in at most TIMELINE_MAX steps; where they run out, steps double in length."""
+
+    def __init__(self, start: float) -> None:
+        self.start = start
+        self.step_s = TIMELINE_START_S
+        self.rows: list[list[float]] = []
+
+    def add(self, ts: float, queries: float, leaked: float) -> None:
+        """Count what came at ts; what lies before the start counts for the first step."""
+        while (at := int(max(ts - self.start, 0) // self.step_s)) >= TIMELINE_MAX:
+            self._double()
+        self.rows += [[0.0, 0.0] for _ in range(at + 1 - len(self.rows))]
+        self.rows[at][0] += queries
+        self.rows[at][1] += leaked
+
+    def _double(self) -> None:
+        self.step_s *= 2
+        pairs = [self.rows[i : i + 2] for i in range(0, len(self.rows), 2)]
+        self.rows = [[sum(row[0] for row in pair), sum(row[1] for row in pair)] for pair in pairs]
+
+    def to_json(self) -> list[dict[str, float]]:
+        """One row a step that saw queries: when it began, queries, bytes."""
+        return [
+            {"at": self.start + i * self.step_s, "queries": queries, "bytes": round(leaked, 1)}
+            for i, (queries, leaked) in enumerate(self.rows)
+            if queries
+        ]
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What the first names of a flow say, which costs more than all the rest of its evidence."""
+
+    count: int = 0  # of names that were read
+    tool: str | None = None
+    readable: str = ""  # what they decode to
+    shown: tuple[str, ...] = ()  # the first of them
+
+
+UNREAD = Reading()
+
+
+def reading_of(flow: Flow) -> Reading:
+    """Read the names that are kept of a flow."""
+    samples = flow.samples
+    readable = preview(trace_of(samples).names) if samples else ""
+    return Reading(
+        len(samples), tool_of(samples), readable, tuple(to_text(wire) for wire, _ in samples[:SHOWN_SAMPLES])
+    )
+
+
+def evidence_json(flow: Flow, domain: str, tool: str | None, readable: str, timeline: Timeline) -> dict[str, Any]:
+    """Evidence as JSON values; text is ASCII. readable: what its names decode to."""
+    lasted = max(flow.last_seen - flow.first_seen, 60.0)  # a burst of a second is no rate
+    common = sorted(flow.qtypes.items(), key=lambda item: (-item[1], item[0]))[:TYPES_SHOWN]
+    return {
+        "attack": attack(flow, tool, readable),
+        "preview": readable,
+        "qtypes": {type_name(qtype): count for qtype, count in common},
+        "queries_per_minute": round(flow.queries / lasted * 60, 2),
+        "bytes_in": flow.bytes_in,
+        "benign_if": benign_if(flow, domain),
+        "timeline": timeline.to_json(),
+        "step_s": timeline.step_s,
+    }
+
+
+def attack(flow: Flow, tool: str | None, readable: str) -> list[str]:
+    """ATT&CK technique ids that fit."""
+    found = [PROTOCOL]
+    if tool is not None:
+        found.append(TUNNELLING)
+    if flow.leaked_bytes >= flow.bytes_in:
+        found.append(EXFILTRATION)
+    if readable or 0 < flow.names <= flow.encoded_names * 2:
+        found.append(ENCODING)
+    return found
+
+
+def benign_if(flow: Flow, domain: str) -> str:
+    """In one sentence, what would have made it benign."""
+    if domain == ".":
+        return "It would be benign if names without any domain were a broken program's, and not data sent to a server."
+    if 0 < flow.names <= flow.encoded_names * 2:
+        return (
+            f"It would be benign if {domain} ran a service that puts keys or hashes into names, as antivirus, block "
+            "list and content delivery services do."
+        )
+    if len(flow.qtypes) >= TYPES_MANY:
+        return f"It would be benign if the client watched over {domain}, or resolved it for many others."
+    return f"It would be benign if {domain} had this many hosts, all of them asked for by one client."
+
+
+def attack_names(ids: Sequence[str]) -> str:
+    """Technique ids in words."""
+    names = {PROTOCOL: "DNS as channel", EXFILTRATION: "exfiltration", TUNNELLING: "tunnelling", ENCODING: "encoding"}
+    return ", ".join(f"{one} ({names[one]})" for one in ids if one in names)
+
+
+IncidentKey = tuple[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """Where a flow stood when a query of it had been counted."""
+
+    row: int  # of Flows
+    first_seen: float
+    queries: int
+    names: int
+    encoded_names: int
+    leaked_bytes: float
+    name: tuple[bytes, int] | None = None  # of the query, if it is a new one, with its type
+
+
+@dataclass(slots=True)
+class _Trail:
+    """What an open incident rests on, and how far it has been told."""
+
+    row: int  # of Flows
+    timeline: Timeline
+    queries: int = 0
+    leaked: float = 0.0
+    reading: Reading = UNREAD
+    told: Flow | None = None  # as it was when it was last told
+    names: tuple[tuple[bytes, int], ...] = ()  # first ones since it was opened, where the flow's own are of one before
+
+    def read(self, flow: Flow) -> Reading:
+        """What its first names say: they are read again only where more of them were kept."""
+        if len(flow.samples) != self.reading.count:
+            self.reading = reading_of(flow)
+        return self.reading
+
+    def follow(self, ts: float, flow: Standing, keep: bool) -> None:
+        """Put what came since the last call on the timeline. keep: its name, too."""
+        if keep and flow.name is not None and len(self.names) < SAMPLES:
+            self.names += (flow.name,)
+        self.timeline.add(ts, flow.queries - self.queries, flow.leaked_bytes - self.leaked)
+        self.queries, self.leaked = flow.queries, flow.leaked_bytes
+
+
+def _since(flow: Standing, past: Past, ts: float) -> Standing:
+    """Where a flow stands without what its incidents before showed."""
+    if past.begun is None:  # a sum over domains: which query was the first to count for it again is not known
+        past.begun = ts
+    was = past.flow
+    return replace(
+        flow,
+        first_seen=past.begun,
+        queries=flow.queries - was.queries,
+        names=flow.names - was.names,
+        encoded_names=flow.encoded_names - was.encoded_names,
+        leaked_bytes=flow.leaked_bytes - was.leaked_bytes,
+    )
+
+
+def domain_hash(domain: str, flows: Flows) -> int:
+    """What flows know a registered domain by; domain: as incidents show it, "." for the root."""
+    return siphash(b"" if domain == "." else from_text(domain), flows.key)
+
+
+def spans(batch: QueryBatch, span_s: float) -> Iterator[QueryBatch]:
+    """The batch in parts that last at most so long.
+
+    Evidence is that of a batch's end: in one that lasts longer than an incident's quiet, an incident could close and
+    another one open for the same flow, and the first would be told what the second is about.
+    """
+    begin = 0
+    while begin < len(batch):
+        ts = batch.ts[begin:]
+        late = np.flatnonzero(np.maximum.accumulate(ts) - np.minimum.accumulate(ts) > span_s)
+        end = begin + int(late[0]) if len(late) else len(batch)
+        yield batch.part(begin, end)
+        begin = end
+
+
+class Incidents:
+    """The open incidents. Time comes from the queries."""
+
+    def __init__(self, quiet_s: float, scale: Scale, flows: Flows) -> None:
+        self.quiet_s = quiet_s
+        self.scale = scale
+        self._flows = flows
+        self.open: dict[IncidentKey, Incident] = {}
+        self._trails: dict[IncidentKey, _Trail] = {}
+        self._changed: set[IncidentKey] = set()
+        self._closed: list[Incident] = []
+
+    def restore(self, incidents: Iterable[Incident]) -> None:
+        """Take over what was open when the process stopped."""
+        self.open.update({(incident.client, incident.domain): incident for incident in incidents})
+
+    def observe(
+        self, ts: float, client: str, domain: str, flow: Standing, evidence: Evidence, sharing: Sequence[str] = ()
+    ) -> bool:
+        """A query of a flow: open an incident where a limit is reached, keep an open one up to date; whether one is."""
+        key = (client, domain)
+        known = self.open.get(key)
+        if known is not None and ts - known.last_seen > self.quiet_s:
+            self._close(key, known)
+            known = None
+        if known is None and evidence.ratio < 1:
+            return False
+        past = self._flows.pasts.of(flow.row)
+        if past is not None:
+            flow = _since(flow, past, ts)
+        trail = self._trails.get(key)
+        if trail is None:
+            trail = self._trails[key] = _Trail(flow.row, Timeline(flow.first_seen if known is None else ts))
+            if known is not None:  # restored: what was before has been told
+                trail.queries, trail.leaked = flow.queries - 1, flow.leaked_bytes
+        trail.follow(ts, flow, keep=past is not None)
+        self.open[key] = (
+            self._opened(ts, client, domain, flow, evidence, sharing)
+            if known is None
+            else self._updated(known, ts, flow, evidence, sharing)
+        )
+        self._changed.add(key)
+        return True
+
+    def _opened(
+        self, ts: float, client: str, domain: str, flow: Standing, evidence: Evidence, sharing: Sequence[str]
+    ) -> Incident:
+        score = self.scale.behaviour(evidence.ratio)
+        return Incident(
+            client=client,
+            domain=domain,
+            severity=max(Severity.HIGH, self.scale.severity(score)),
+            score=score,
+            reasons=incident_reasons(domain, flow.names, flow.encoded_names, evidence, sharing),
+            tool=None,
+            first_seen=flow.first_seen,
+            last_seen=ts,
+            detected_at=ts,
+            queries=flow.queries,
+            unique_names=flow.names,
+            leaked_bytes=flow.leaked_bytes,
+            queries_before_detection=flow.queries,
+            bytes_before_detection=flow.leaked_bytes,
+        )
+
+    def _updated(
+        self, known: Incident, ts: float, flow: Standing, evidence: Evidence, sharing: Sequence[str]
+    ) -> Incident:
+        score = self.scale.behaviour(evidence.ratio)
+        louder = score > known.score
+        return replace(
+            known,
+            severity=max(known.severity, self.scale.severity(score)),
+            score=max(known.score, score),
+            reasons=self._reasons(known, flow, evidence, sharing) if louder else known.reasons,
+            last_seen=max(known.last_seen, ts),
+            queries=max(known.queries, flow.queries),
+            unique_names=max(known.unique_names, flow.names),
+            leaked_bytes=max(known.leaked_bytes, flow.leaked_bytes),
+        )
+
+    def _reasons(self, known: Incident, flow: Standing, evidence: Evidence, sharing: Sequence[str]) -> tuple[str, ...]:
+        secrets = tuple(reason for reason in known.reasons if reason.startswith("one query"))
+        found = incident_reasons(known.domain, flow.names, flow.encoded_names, evidence, sharing)
+        return (*found, *(reason for reason in secrets if reason not in found))
+
+    def close_quiet(self, now: float) -> None:
+        """Close what has been quiet for long enough at time `now`."""
+        for key, incident in list(self.open.items()):
+            if now - incident.last_seen > self.quiet_s:
+                self._release(key)
+                self._close(key, incident)
+
+    def close(self, key: IncidentKey) -> None:
+        """Close one, if it is open."""
+        if key in self.open:
+            self._release(key)
+            self._close(key, self.open[key])
+
+    def close_all(self) -> None:
+        """End of input."""
+        for key, incident in list(self.open.items()):
+            self._close(key, incident)
+
+    def _release(self, key: IncidentKey) -> None:
+        row = self._row_of(key)
+        if row is not None:
+            self._flows.release(row)
+
+    def _close(self, key: IncidentKey, incident: Incident) -> None:
+        # without a change since it was last told its flow may be further on by now: this batch is counted as a whole
+        told = self._told(key, incident) if key in self._changed else incident
+        del self.open[key]
+        self._end(key, self._trails.pop(key, None))
+        self._changed.discard(key)
+        self._closed.append(replace(told, closed_at=told.last_seen))
+
+    def _end(self, key: IncidentKey, trail: _Trail | None) -> None:
+        row = self._row_of(key)
+        if row is None:
+            return
+        flow = self._flows.view(row)
+        told = flow if trail is None or trail.told is None else trail.told
+        if told.first_seen == flow.first_seen:  # else it made room, and came again within this batch
+            self._flows.end(row, told)
+
+    def _row_of(self, key: IncidentKey) -> int | None:
+        client, domain = key
+        if domain == SCATTERED:
+            return self._flows.find_scattered(client)
+        return self._flows.find(client, domain_hash(domain, self._flows))
+
+    def changes(self) -> tuple[Incident, ...]:
+        """What was opened, updated or closed since the last call, with evidence; closed ones first."""
+        for key in self._changed:
+            self.open[key] = self._told(key, self.open[key])
+        changed = (*self._closed, *(self.open[key] for key in sorted(self._changed)))
+        self._closed, self._changed = [], set()
+        return changed
+
+    def _told(self, key: IncidentKey, incident: Incident) -> Incident:
+        """The incident with its tool, samples and evidence as they are now; a restored one keeps what it had."""
+        trail = self._trails.get(key)
+        if trail is None:
+            return incident
+        flow, tool, past = self._flows.view(trail.row), incident.tool, self._flows.pasts.of(trail.row)
+        trail.told = flow
+        if past is not None:
+            flow = replace(past.since(flow), samples=trail.names)
+        reading = trail.read(flow)
+        if tool is None or flow.names <= SAMPLES:
+            tool = reading.tool or tool
+        evidence = evidence_json(flow, incident.domain, tool, reading.readable, trail.timeline)
+        if past is not None:
+            evidence["before"] = past.to_json()
+        return replace(incident, tool=tool, sample_names=reading.shown or incident.sample_names, evidence=evidence)

@@ -1,0 +1,237 @@
+"""Known services: names that look like exfiltration and are none get a larger byte budget, never a free pass."""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields, replace
+from datetime import UTC, date, datetime
+from functools import lru_cache
+from importlib import resources
+from pathlib import Path
+from types import MappingProxyType
+
+import numpy as np
+from numpy.typing import NDArray
+
+from agents.core.columns import Names
+from agents.core.errors import NameFormatError, SettingsError
+from agents.core.files import write_atomic
+from agents.core.siphash import siphash
+from agents.core.types import Incident
+from agents.detection.limits import Scale
+from agents.dns.name import from_text, labels_of, suffix_length, wire_of
+from agents.dns.name_kernels import listed
+
+FACTORS_MAX = 65_536
+"""Names whose factor is remembered; at the bound all are forgotten."""
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """One entry of the list."""
+
+    suffix: str
+    factor: float
+    shape: re.Pattern[bytes] | None
+    what: str
+
+
+@lru_cache(maxsize=1)
+def services() -> dict[tuple[bytes, ...], Service]:
+    """The shipped list by suffix labels."""
+    text = resources.files("agents.detection").joinpath("baseline/services.csv").read_text("utf-8")
+    rows = csv.DictReader(line for line in text.splitlines() if not line.startswith("#"))
+    return {labels_of(from_text(row["suffix"])): _service(row) for row in rows}
+
+
+def _service(row: dict[str, str]) -> Service:
+    shape = re.compile(row["shape"].encode()) if row["shape"] else None
+    return Service(row["suffix"], float(row["factor"]), shape, row["what"])
+
+
+class Services:
+    """The shipped list with an operator's own entries (by suffix labels), which win over shipped ones."""
+
+    def __init__(self, own: Mapping[tuple[bytes, ...], Service] = MappingProxyType({})) -> None:
+        self._listed = {**services(), **own}
+        self._all = list(self._listed.values())
+        self._keys, self._numbers = _places([wire_of(labels) for labels in self._listed])
+        self._plain = np.array([1.0 if one.shape else one.factor for one in self._all])
+        self._shaped = np.array([one.shape is not None for one in self._all])
+        self._factors: dict[bytes, float] = {}
+
+    def of(self, wire: bytes) -> Service | None:
+        """The service that a lower-case wire name belongs to: longest suffix at label boundaries, shape fitting."""
+        labels = labels_of(wire)
+        for cut in range(len(labels)):
+            found = self._listed.get(labels[cut:])
+            if found is not None:
+                rest = b".".join(labels[:cut])
+                return found if found.shape is None or found.shape.fullmatch(rest) else None
+        return None
+
+    def factor(self, wire: bytes) -> float:
+        """How many times more a lower-case wire name may carry than one of no service; remembered for a while."""
+        found = self._factors.get(wire)
+        if found is None:
+            if len(self._factors) >= FACTORS_MAX:
+                self._factors.clear()
+            service = self.of(wire)
+            found = self._factors[wire] = service.factor if service else 1.0
+        return found
+
+    def factors(self, names: Names) -> NDArray[np.float64]:
+        """`factor` of n lower-case wire names; only those of a service with a shape are looked at one by one."""
+        which = np.empty(len(names), np.int32)
+        if not listed(names.array, names.starts, self._keys, self._numbers, which):
+            nothing = np.empty(len(names))
+            nothing.fill(1.0)
+            return nothing
+        found = np.where(which < 0, 1.0, self._plain[which])
+        for row in np.flatnonzero((which >= 0) & self._shaped[which]).tolist():
+            found[row] = self.factor(names[row])
+        return found
+
+
+def _places(suffixes: Sequence[bytes]) -> tuple[NDArray[np.uint64], NDArray[np.int32]]:
+    """Open addressing of the suffixes' hashes, as kernels/listed.py reads it, and the number of each."""
+    size = 1 << (4 * len(suffixes) + 1).bit_length()
+    keys, numbers = np.zeros(size, np.uint64), np.zeros(size, np.int32)
+    for number, suffix in enumerate(suffixes):
+        key = siphash(suffix, (0, 0))
+        place = key & (size - 1)
+        while keys[place]:
+            place = (place + 1) & (size - 1)
+        keys[place], numbers[place] = key, number
+    return keys, numbers
+
+
+FACTOR_MAX = 1000.0
+ENTRIES_MAX = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One line of the list. Dates are YYYY-MM-DD in UTC; the entry ends with its expiry's day."""
+
+    suffix: str
+    factor: float
+    reason: str
+    author: str
+    added: str
+    expires: str
+
+    @property
+    def labels(self) -> tuple[bytes, ...]:
+        """The suffix as raw lower-case labels."""
+        return labels_of(from_text(self.suffix).lower())
+
+    def holds(self, now: float) -> bool:
+        """Whether it has not expired at Unix time `now`."""
+        return datetime.fromtimestamp(now, UTC).date() <= date.fromisoformat(self.expires)
+
+    def covers(self, incident: Incident) -> bool:
+        """Whether all that an incident is about lies below the suffix, at label boundaries."""
+        names = incident.sample_names or (incident.domain,)
+        return all(_below(name, self.labels) for name in names)
+
+    def silences(self, incident: Incident, scale: Scale) -> bool:
+        """Whether the incident would not have been opened with this entry's budget."""
+        return self.covers(incident) and scale.ratio(incident.score) < self.factor
+
+
+def _below(name: str, suffix: tuple[bytes, ...]) -> bool:
+    try:
+        labels = labels_of(from_text(name).lower())
+    except NameFormatError:
+        return False
+    return labels[len(labels) - len(suffix) :] == suffix
+
+
+def entry_of(row: dict[str, str]) -> Entry:
+    """A checked entry. Raises ValueError with what is wrong."""
+    if None in row.values() or set(row) != {field.name for field in fields(Entry)}:
+        raise ValueError("a line has suffix, factor, reason, author, added, expires")
+    if not row["reason"].strip() or not row["author"].strip():
+        raise ValueError("a reason and an author are needed")
+    try:
+        factor = _number(row["factor"])
+        for name in ("added", "expires"):
+            _must_be_a_date(row[name])
+        suffix = row["suffix"].strip().rstrip(".").lower()
+        labels = labels_of(from_text(suffix))
+        if not labels:
+            raise ValueError("a suffix is needed")
+        if len(labels) <= suffix_length(labels):
+            raise ValueError("names of strangers end in it: it is a public suffix, or a top level")
+    except NameFormatError as error:
+        raise ValueError(str(error)) from None
+    if not 1 < factor <= FACTOR_MAX:
+        raise ValueError(f"a factor is more than 1 and at most {FACTOR_MAX:g}")
+    return Entry(suffix, factor, row["reason"].strip(), row["author"].strip(), row["added"], row["expires"])
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise ValueError(f"the factor {text!r} is no number") from None
+
+
+def _must_be_a_date(text: str) -> None:
+    try:
+        date.fromisoformat(text)
+    except ValueError:
+        raise ValueError(f"{text!r} is no day: YYYY-MM-DD is needed, for example 2026-12-31") from None
+
+
+def load_entries(path: Path) -> list[Entry]:
+    """The list in a file; none where there is no file. Raises SettingsError naming the line."""
+    try:
+        text = path.read_text("utf-8")
+    except FileNotFoundError:
+        return []
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingsError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from None
+    entries = []
+    reader = csv.DictReader(io.StringIO(text, newline=""))
+    for row in reader:
+        try:
+            entries.append(entry_of(row))
+        except (ValueError, TypeError, AttributeError) as error:
+            raise SettingsError(f"cannot read {path}, line {reader.line_num}: {error}") from None
+    return entries
+
+
+def save_entries(path: Path, entries: Sequence[Entry]) -> None:
+    """Write the list in one step. Raises OSError."""
+    out = io.StringIO(newline="")
+    writer = csv.DictWriter(out, [field.name for field in fields(Entry)], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(asdict(entry) for entry in entries)
+    write_atomic(path, out.getvalue().encode())
+
+
+def with_entry(entries: Sequence[Entry], entry: Entry) -> list[Entry]:
+    """The list with an entry, which replaces one of the same suffix. Raises SettingsError at ENTRIES_MAX."""
+    kept = [one for one in entries if one.suffix != entry.suffix]
+    if len(kept) >= ENTRIES_MAX:
+        raise SettingsError(f"cannot add {entry.suffix}: the list holds {ENTRIES_MAX} entries")
+    return sorted([*kept, entry], key=lambda one: one.suffix)
+
+
+def services_at(entries: Iterable[Entry], now: float) -> Services:
+    """The shipped list with the entries that hold at Unix time `now`."""
+    own = {
+        entry.labels: Service(entry.suffix, entry.factor, None, entry.reason) for entry in entries if entry.holds(now)
+    }
+    return Services(own)
+
+
+def closed_by(incident: Incident, entry: Entry, now: float) -> Incident:
+    """The incident as an entry of the list closes it."""
+    why = f"closed as known: {entry.suffix}, {entry.reason} ({entry.author}, until {entry.expires})"
+    return replace(incident, closed_at=incident.closed_at or now, reasons=(*incident.reasons, why))

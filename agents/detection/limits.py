@@ -1,0 +1,281 @@
+"""Limits and severities: how much may leave, how evidence becomes a score, and the alert budget."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from agents.core.types import Severity
+from agents.detection.judge_kernels import (
+    FACTOR_AT,
+    FRESH_BYTES_AT,
+    FRESH_ENCODED_AT,
+    FRESH_NAME_AT,
+    LIMIT_ROWS,
+    MIN_NAMES_AT,
+    QUIET_AT,
+    RULES,
+    SCATTERED_AT,
+    SPARED_BYTES,
+    SPARED_NAMES,
+)
+from agents.detection.state import WINDOWS_S, Kind
+
+INFORMATION_BYTES = {60: 500.0, 600: 800.0, 3600: 1_000.0, 86_400: 2_500.0, 604_800: 6_000.0}
+"""Bytes of new names that one client may send below one domain per window, whatever they look like."""
+ENCODED_BYTES = {60: 100.0, 600: 140.0, 3600: 200.0, 86_400: 400.0, 604_800: 800.0}
+"""The same for labels that read as encoded data. docs/detection.md says how high benign traffic comes."""
+SPREAD_BYTES = {3600: 220.0, 86_400: 800.0}
+"""The same, summed over all carriers of one client: data split over domains."""
+ANSWER_BYTES = {60: 6_000.0, 3600: 12_000.0, 86_400: 30_000.0}
+"""Bytes in answers of types that carry text or names, each name, type and size counted once."""
+CHOICE_BYTES = {3600: 150.0}
+"""Bytes in the choice of record types below one domain: types that not everybody asks for, beyond a flow's first."""
+FRESH_NAMES = {3600: 12.0, 86_400: 24.0, 604_800: 40.0}
+"""Encoded names below one domain per window, where the flow is little else: a few short names a minute. A burst counts
+once (kernels/judging.BURST_S)."""
+SPREAD_FRESH_NAMES = {3600: 12.0, 86_400: 24.0}
+"""The same, summed over those carriers of one client that are little else."""
+SPREAD_SPARED_BYTES, SPREAD_SPARED_NAMES = {3600: 15.0, 86_400: 50.0}, {3600: 1.0, 86_400: 4.0}
+"""What each carrier may carry before it adds to its client's sums: pages take a few keyed hosts each from many third
+parties, and the more pages, the more of them."""
+FRESH_BYTES_A_NAME = 3.5
+"""What each of those must carry at least, on average."""
+FRESH_ENCODED_SHARE, FRESH_NAME_SHARE = 0.85, 0.4
+"""Shares from which a flow is little else: of its names that are encoded, and of its queries that ask for a name for
+the first time (a browser asks for A and AAAA, and comes back; a carrier asks once). Padding evades this limit, not
+the others."""
+SCATTERED_BYTES = {3600: 300.0, 86_400: 800.0}
+"""Encoded bytes of one client below domains of which it asked for one or two such names each: throw-away domains."""
+SCATTERED_DOMAINS = 5
+"""Names of that kind below which they are no pattern."""
+MIN_NAMES = 2
+"""Names below which there is no behaviour, only odd names."""
+KINDS = ("information", "encoded", "answers", "fresh", "spread", "spread fresh", "scattered", "choice", "secret")
+"""Evidence.kind by the kernels' number."""
+SCATTERED = "*"
+"""The domain of an incident of names scattered over many domains."""
+CRITICAL_RATIO = 3.0
+"""Times over a limit from which an incident is CRITICAL."""
+
+
+@dataclass(frozen=True, slots=True)
+class Scale:
+    """Where severities begin, and how the two votes on a query are combined."""
+
+    suspicious: float = 0.5
+    high: float = 0.7
+    critical: float = 0.9
+    model_weight: float = 0.7
+    combine: str = "max"  # or "weighted"
+
+    def severity(self, score: float) -> Severity:
+        if score < self.suspicious:
+            return Severity.NORMAL
+        if score < self.high:
+            return Severity.SUSPICIOUS
+        return Severity.HIGH if score < self.critical else Severity.CRITICAL
+
+    def ratio(self, score: float) -> float:
+        """How many times over its limit evidence of this score is: the inverse of `behaviour`."""
+        if score < self.high:
+            return float((score / self.high) ** 0.5)
+        if score < self.critical:
+            return 1 + (CRITICAL_RATIO - 1) * (score - self.high) / (self.critical - self.high)
+        return (1 - self.critical) * CRITICAL_RATIO / max(1 - score, 1e-9)
+
+    def votes(self, model: NDArray[np.float32], discount: NDArray[np.float64]) -> NDArray[np.float32]:
+        """The model's votes; a name whose oddness its known service explains (discount > 1) stays NORMAL by them."""
+        explained = discount > 1
+        if not np.count_nonzero(explained):
+            return model
+        quiet = np.nextafter(np.float32(self.suspicious), np.float32(0))
+        return np.where(explained, np.minimum(model, quiet), model)
+
+    def combined(self, model: NDArray[np.float32], behaviour: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Scores of queries: the louder vote, or their weighted mean."""
+        if self.combine == "weighted":
+            return self.model_weight * model + (1 - self.model_weight) * behaviour
+        return np.maximum(model, behaviour)
+
+    def behaviours(self, ratios: NDArray[np.float64]) -> NDArray[np.float64]:
+        """`behaviour` of each."""
+        slope = (self.critical - self.high) / (CRITICAL_RATIO - 1)
+        beyond = 1 - (1 - self.critical) * CRITICAL_RATIO / np.maximum(ratios, 1.0)
+        over = np.where(ratios < CRITICAL_RATIO, self.high + slope * (ratios - 1), beyond)
+        return np.where(ratios < 1, self.high * ratios * ratios, over)
+
+    def severities(self, scores: NDArray[np.float64]) -> NDArray[np.uint8]:
+        """`severity` of each."""
+        levels = np.array([self.suspicious, self.high, self.critical])
+        return np.searchsorted(levels, scores, side="right").astype(np.uint8)
+
+    def behaviour(self, ratio: float) -> float:
+        """Score of evidence: `high` where a limit is reached, `critical` at CRITICAL_RATIO times it, towards 1 beyond.
+
+        Below the limit it rises with the square, so that half of a limit raises no eyebrow.
+        """
+        if ratio < 1:
+            return self.high * ratio * ratio
+        if ratio < CRITICAL_RATIO:
+            return self.high + (self.critical - self.high) * (ratio - 1) / (CRITICAL_RATIO - 1)
+        return 1 - (1 - self.critical) * CRITICAL_RATIO / ratio
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """The limit that a flow is nearest to, or furthest beyond."""
+
+    ratio: float
+    window_s: int = 60
+    amount: float = 0.0  # bytes, or names where the kind is fresh
+    limit: float = 0.0
+    names: int = 0
+    kind: str = "information"  # see KINDS
+    domains: int = 1
+    text: str = ""  # what a secret is
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """The limits as the kernels read them: bytes or names by [kind, window], inf = none, and the rules beside them."""
+
+    table: NDArray[np.float64]
+    rules: NDArray[np.float64]
+
+
+def limits_of(factor: float = 1.0, quiet_s: float = 3600.0) -> Limits:
+    """All limits; what is told of them is at `factor` times their number. An incident is over after `quiet_s`."""
+    table = np.full((LIMIT_ROWS, len(WINDOWS_S)), np.inf)
+    for kind, by_window in (
+        (Kind.INFORMATION, INFORMATION_BYTES),
+        (Kind.ENCODED, ENCODED_BYTES),
+        (Kind.ANSWERS, ANSWER_BYTES),
+        (Kind.FRESH, FRESH_NAMES),
+        (Kind.SPREAD, SPREAD_BYTES),
+        (Kind.SPREAD_FRESH, SPREAD_FRESH_NAMES),
+        (Kind.SCATTERED, SCATTERED_BYTES),
+        (Kind.CHOICE, CHOICE_BYTES),
+        (SPARED_BYTES, SPREAD_SPARED_BYTES),
+        (SPARED_NAMES, SPREAD_SPARED_NAMES),
+    ):
+        for window_s, limit in by_window.items():
+            table[kind, WINDOWS_S.index(window_s)] = limit
+    rules = np.zeros(RULES)
+    rules[MIN_NAMES_AT], rules[SCATTERED_AT] = MIN_NAMES, SCATTERED_DOMAINS
+    rules[FACTOR_AT], rules[QUIET_AT] = factor, quiet_s
+    rules[FRESH_BYTES_AT], rules[FRESH_ENCODED_AT], rules[FRESH_NAME_AT] = (
+        FRESH_BYTES_A_NAME,
+        FRESH_ENCODED_SHARE,
+        FRESH_NAME_SHARE,
+    )
+    return Limits(table, rules)
+
+
+def evidence_of(row: np.void) -> Evidence:
+    """Evidence from a row of kernels.state.EVIDENCE."""
+    ratio, amount, limit, names, domains, kind, window = row.item()
+    text = KINDS[kind] if ratio > 0 else KINDS[0]
+    return Evidence(ratio, WINDOWS_S[window], amount, limit, names, text, domains)
+
+
+def with_secret(evidence: Evidence, secret: str) -> Evidence:
+    """Evidence of a query that gives a secret away: enough by itself, whatever the windows say."""
+    return replace(evidence, ratio=max(evidence.ratio, 1.0), kind="secret", text=secret) if secret else evidence
+
+
+def bounds(factor: float = 1.0) -> dict[str, float]:
+    """What can leave unseen at a factor on the limits, bytes per client and domain."""
+    return {
+        "encoded_bytes_a_day": ENCODED_BYTES[86_400] * factor,
+        "encoded_bytes_an_hour": ENCODED_BYTES[3600] * factor,
+        "bytes_in_words_a_day": INFORMATION_BYTES[86_400] * factor,
+    }
+
+
+DAY_S = 86_400
+KEPT_DAYS = 28
+PEAK_MIN = 0.2
+"""Peaks below it could not matter at any factor."""
+PEAKS_MAX = 20_000
+FACTOR_MIN, FACTOR_MAX = 0.5, 2.0
+DAYS_MIN = 7
+"""Days of history from which it is trusted."""
+STEPS = tuple(round(FACTOR_MIN + 0.1 * i, 1) for i in range(16))
+
+_PeakKey = tuple[int, str, str]
+
+
+class Peaks:
+    """Peaks by (day, client, domain), at most PEAKS_MAX: there the lower half gives way."""
+
+    def __init__(self, rows: Iterable[tuple[int, str, str, float]] = ()) -> None:
+        self.rows: dict[_PeakKey, float] = {(day, client, domain): ratio for day, client, domain, ratio in rows}
+        self.days: set[int] = {key[0] for key in self.rows}
+
+    def note(self, ts: float, client: str, domain: str, ratio: float) -> None:
+        """Remember what a flow's evidence reached."""
+        day = int(ts // DAY_S)
+        self.days.add(day)
+        key = (day, client, domain)
+        if ratio < PEAK_MIN or ratio <= self.rows.get(key, 0.0):
+            return
+        if key not in self.rows and len(self.rows) >= PEAKS_MAX:
+            loudest = sorted(self.rows, key=lambda one: (-self.rows[one], one))[: PEAKS_MAX // 2]
+            self.rows = {one: self.rows[one] for one in loudest}
+        self.rows[key] = ratio
+
+    def dump(self) -> bytes:
+        """The last KEPT_DAYS days that were seen, as JSON; a day of a clock gone wrong costs one of them."""
+        days = sorted(self.days)[-KEPT_DAYS:]
+        rows = [[*key, round(ratio, 4)] for key, ratio in sorted(self.rows.items()) if key[0] in days]
+        return json.dumps({"days": days, "peaks": rows}).encode()
+
+
+def load_peaks(data: bytes) -> Peaks:
+    """What was dumped. Raises ValueError for anything else."""
+    try:
+        state = json.loads(data)
+        peaks = Peaks(
+            (int(day), str(client), str(domain), float(ratio)) for day, client, domain, ratio in state["peaks"]
+        )
+        peaks.days |= {int(day) for day in state["days"]}
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"cannot read peaks: damaged file ({type(error).__name__})") from None
+    return peaks
+
+
+@dataclass(frozen=True, slots=True)
+class BudgetChoice:
+    """The factor chosen, and what each other would have cost."""
+
+    factor: float
+    days: int  # of history
+    budget_per_week: float
+    curve: tuple[tuple[float, float], ...]  # (factor, investigations a week)
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "factor": self.factor,
+            "days": self.days,
+            "budget_per_week": self.budget_per_week,
+            "curve": [list(point) for point in self.curve],
+        }
+
+
+def choose(peaks: Peaks, budget_per_week: float) -> BudgetChoice:
+    """The tightest limits within the budget; 1 while there are fewer than DAYS_MIN days of history."""
+    days = len(peaks.days)
+    loudest: dict[tuple[str, str], float] = {}
+    for (_, client, domain), ratio in peaks.rows.items():
+        loudest[client, domain] = max(ratio, loudest.get((client, domain), 0.0))
+    weeks = max(days / 7, 1.0)
+    curve = tuple((step, round(sum(r >= step for r in loudest.values()) / weeks, 2)) for step in STEPS)
+    affordable = [step for step, investigations in curve if investigations <= budget_per_week]
+    factor = (affordable[0] if affordable else FACTOR_MAX) if days >= DAYS_MIN else 1.0
+    return BudgetChoice(factor, days, budget_per_week, curve)

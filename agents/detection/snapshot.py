@@ -1,0 +1,168 @@
+"""What the windows hold, as a file: long windows survive a restart, and cost no scan of a table."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import zlib
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from agents.core.siphash import Key
+from agents.detection import flow_kernels
+from agents.detection.flow_kernels import SAMPLES, greet_all
+from agents.detection.flows import Flows, Past, packed_past, unpacked_past
+from agents.detection.seen_kernels import ROW_WORDS, SIZE_MIN
+from agents.detection.state import DETAIL, FLOW, NONE, WINDOWS, Room
+
+FORMAT = 5
+FLOWS_MAX = 200_000
+"""Flows kept, those that leaked most first: what leaked nothing yet starts anew."""
+LEVEL = 1  # of zlib: a snapshot is written every minute
+BYTES_MAX = 2 << 30
+"""A file that unpacks to more is none of ours."""
+DAYS = ("day", "today", "yesterday")
+ARRAYS = {"flows": FLOW, "windows": WINDOWS, "details": DETAIL, "keys": np.dtype(np.uint64)}
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """Flows copied out, those that leaked most first; but for `keys` and `pasts` with a row a flow."""
+
+    flows: NDArray[Any]  # FLOW; `client` is a number of `clients`, places in other arrays mean nothing
+    windows: NDArray[Any]  # WINDOWS; zeros where the flow has none
+    details: NDArray[Any]  # DETAIL; the same
+    keys: NDArray[np.uint64]  # what each remembers: its piece, or its filter and then the older one
+    clients: list[str]
+    days: NDArray[np.int32]  # of each client: DAYS
+    samples: list[list[tuple[bytes, int]]]
+    pasts: dict[int, Past]
+    hash_key: Key
+
+
+def dump(flows: Flows, guard: AbstractContextManager[Any] | None = None) -> bytes:
+    """The state of all flows, compressed. `guard` is held while it is copied, not while it is packed."""
+    with nullcontext() if guard is None else guard:
+        kept = _copy_out(flows, FLOWS_MAX)
+    arrays = {name: getattr(kept, name) for name in ARRAYS}
+    head = {
+        "format": FORMAT,
+        "key": kept.hash_key,
+        "layout": _layout(),
+        "lengths": {name: len(array) for name, array in arrays.items()},
+        "clients": kept.clients,
+        "days": kept.days.tolist(),
+        "samples": [[[_text(wire), qtype] for wire, qtype in samples] for samples in kept.samples],
+        "pasts": [[row, packed_past(past)] for row, past in kept.pasts.items()],
+    }
+    out = io.BytesIO()
+    packer = zlib.compressobj(LEVEL)
+    for part in (json.dumps(head, separators=(",", ":")).encode() + b"\n", *(a.tobytes() for a in arrays.values())):
+        out.write(packer.compress(part))
+    out.write(packer.flush())
+    return out.getvalue()
+
+
+def load(data: bytes, flows: Flows) -> int:
+    """Put a dumped state into `flows`, new ones; returns how many. Raises ValueError for anything but a whole dump."""
+    try:
+        unpacker = zlib.decompressobj()
+        whole = unpacker.decompress(data, BYTES_MAX)
+        if not unpacker.eof:
+            raise ValueError("cannot restore windows: the file is cut off")
+        line, _, body = whole.partition(b"\n")
+        head = json.loads(line)
+        if head["format"] != FORMAT or head["layout"] != _layout():
+            raise ValueError("cannot restore windows: written by another version")
+        arrays = _arrays(head["lengths"], body)
+        samples = [[(base64.b64decode(text), int(qtype)) for text, qtype in one] for one in head["samples"]]
+        low, high = (int(np.uint64(half)) for half in head["key"])
+        clients = list(map(str, head["clients"]))
+        days = np.array([int(count) for one in head["days"] for count in one], np.int32)
+        if days.size != len(DAYS) * len(clients):
+            raise ValueError("cannot restore windows: the file is cut off")
+        pasts = {int(row): unpacked_past(past) for row, past in head["pasts"]}
+        days = days.reshape(-1, len(DAYS))
+        return _copy_in(
+            flows, Kept(**arrays, clients=clients, days=days, samples=samples, pasts=pasts, hash_key=(low, high))
+        )
+    except (zlib.error, KeyError, TypeError, IndexError, AttributeError, OverflowError, RecursionError) as error:
+        raise ValueError(f"cannot restore windows: damaged file ({type(error).__name__})") from None
+
+
+def _layout() -> str:
+    """What a row of each array is made of: another layout is another format."""
+    return str(zlib.crc32(repr([kind.descr for kind in ARRAYS.values()]).encode()))
+
+
+def _arrays(lengths: dict[str, int], body: bytes) -> dict[str, NDArray[Any]]:
+    found, at = {}, 0
+    for name, kind in ARRAYS.items():
+        end = at + int(lengths[name]) * kind.itemsize
+        found[name] = np.frombuffer(body[at:end], kind)
+        at = end
+    if at != len(body) or len({len(found[name]) for name in ("flows", "windows", "details")}) != 1:
+        raise ValueError("cannot restore windows: the file is cut off")
+    return found
+
+
+def _text(data: bytes) -> str:
+    return base64.b64encode(data).decode("ascii")
+
+
+def _copy_out(flows: Flows, most: int) -> Kept:
+    state, rows = flows.state, np.array(flows.rows(lambda found: found["used"] == 1), np.int64)
+    rows = rows[np.argsort(-state.flows["leaked"][rows], kind="stable")][:most]
+    kept = state.flows[rows]
+    numbers, kept["client"] = np.unique(kept["client"], return_inverse=True)
+    names = {row: client for client, row in flows.clients.items()}
+    starts = np.zeros(len(rows) + 1, np.int64)
+    np.cumsum(flow_kernels.words_of(kept), out=starts[1:])
+    keys = np.zeros(starts[-1], np.uint64)
+    flow_kernels.copy_keys(kept, state.pool, keys, starts)
+    windows, details = state.windows[kept["windows"]], state.details[kept["detail"]]
+    windows[kept["windows"] == NONE] = 0
+    details[kept["detail"] == NONE] = 0
+    return Kept(
+        flows=kept,
+        windows=windows,
+        details=details,
+        keys=keys,
+        clients=[names[row] for row in numbers.tolist()],
+        days=np.stack([state.clients[name][numbers] for name in DAYS], 1),
+        samples=[list(flows.samples.get(at, ())) for at in kept["detail"].tolist()],
+        pasts={i: past for i, row in enumerate(rows.tolist()) if (past := flows.pasts.of(row))},
+        hash_key=flows.key,
+    )
+
+
+def _copy_in(flows: Flows, kept: Kept) -> int:
+    words, room = flow_kernels.words_of(kept.flows), flows.state.room
+    if len(kept.flows) != len(kept.samples) or (words < 0).any() or words.sum() != len(kept.keys):
+        raise ValueError("cannot restore windows: the file is cut off")
+    if len(words) and not 0 <= kept.flows["client"].min() <= kept.flows["client"].max() < len(kept.clients):
+        raise ValueError("cannot restore windows: a flow of no client")
+    space = room[Room.POOL_MAX] - 2 * ROW_WORDS - (room[Room.KEYS_MAX] << SIZE_MIN)
+    fits = np.searchsorted(np.cumsum(words), space, side="right")
+    take = int(min(len(words), room[Room.KEYS_MAX], fits))
+    flows.key = kept.hash_key
+    flows.make_room_for(take, int(words[:take].sum()))
+    asked, clients = np.unique(kept.flows["client"][:take]), np.full(len(kept.clients), NONE, np.int32)
+    clients[asked] = flows.rows_of([kept.clients[number] for number in asked.tolist()])
+    details = kept.details.copy()
+    details["samples"] = [min(len(samples), SAMPLES) for samples in kept.samples]
+    for name, counts in zip(DAYS, kept.days[asked].T, strict=True):
+        flows.state.clients[name][clients[asked]] = counts
+    flow_kernels.copy_in(flows.state, kept.flows[:take], kept.windows, details, kept.keys, clients)
+    at = flows.state.flows["detail"][:take].tolist()
+    flows.samples = {row: tuple(samples) for row, samples in zip(at, kept.samples, strict=False) if row != NONE}
+    for row, past in kept.pasts.items():
+        if 0 <= row < take:
+            flows.pasts.put(row, flows.state.flows[row], past)
+    greet_all(flows.state)
+    return take

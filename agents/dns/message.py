@@ -1,0 +1,224 @@
+"""DNS messages as bytes (RFC 1035 section 4): the facts that forwarding and scoring need, and short replies.
+
+Nothing here builds a full message or an object per record: what is forwarded stays the sender's own bytes.
+No input raises anything but MessageError.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from struct import Struct
+from typing import NamedTuple
+
+from agents.core.errors import MessageError
+
+HEADER_SIZE = 12
+"""RFC 1035 section 4.1.1."""
+PLAIN_UDP_SIZE = 512
+"""Largest UDP answer to a client without EDNS (RFC 1035 section 4.2.1)."""
+NOERROR, FORMERR, SERVFAIL, NXDOMAIN, NOTIMP, REFUSED = range(6)
+"""RCODEs of RFC 1035 section 4.1.1."""
+QR, AA, TC, RD, RA, AD, CD = 0x8000, 0x0400, 0x0200, 0x0100, 0x0080, 0x0020, 0x0010
+"""Header flags (RFC 1035 section 4.1.1, RFC 4035 sections 3.1.6 and 3.2.2)."""
+OPCODE = 0x7800
+"""Mask of the opcode in the flags; 0 = QUERY."""
+OPT = 41
+"""The EDNS pseudo record (RFC 6891 section 6.1)."""
+
+TYPE_NAMES = {
+    1: "A", 2: "NS", 3: "MD", 4: "MF", 5: "CNAME", 6: "SOA", 7: "MB", 8: "MG", 9: "MR", 10: "NULL",
+    11: "WKS", 12: "PTR", 13: "HINFO", 14: "MINFO", 15: "MX", 16: "TXT", 17: "RP", 18: "AFSDB", 19: "X25",
+    20: "ISDN", 21: "RT", 22: "NSAP", 23: "NSAP-PTR", 24: "SIG", 25: "KEY", 26: "PX", 27: "GPOS",
+    28: "AAAA", 29: "LOC", 30: "NXT", 31: "EID", 32: "NIMLOC", 33: "SRV", 34: "ATMA", 35: "NAPTR",
+    36: "KX", 37: "CERT", 38: "A6", 39: "DNAME", 40: "SINK", 41: "OPT", 42: "APL", 43: "DS", 44: "SSHFP",
+    45: "IPSECKEY", 46: "RRSIG", 47: "NSEC", 48: "DNSKEY", 49: "DHCID", 50: "NSEC3", 51: "NSEC3PARAM",
+    52: "TLSA", 53: "SMIMEA", 55: "HIP", 56: "NINFO", 57: "RKEY", 58: "TALINK", 59: "CDS", 60: "CDNSKEY",
+    61: "OPENPGPKEY", 62: "CSYNC", 63: "ZONEMD", 64: "SVCB", 65: "HTTPS", 99: "SPF", 104: "NID",
+    105: "L32", 106: "L64", 107: "LP", 108: "EUI48", 109: "EUI64", 249: "TKEY", 250: "TSIG", 251: "IXFR",
+    252: "AXFR", 253: "MAILB", 254: "MAILA", 255: "ANY", 256: "URI", 257: "CAA", 258: "AVC", 259: "DOA",
+    260: "AMTRELAY", 32768: "TA", 32769: "DLV", 65399: "PRIVATE",
+}  # fmt: skip
+"""IANA registry "Resource Record (RR) TYPEs". PRIVATE is iodine's, of the private range (RFC 6895)."""
+_TYPE_NUMBERS = {name: number for number, name in TYPE_NAMES.items()} | {"*": 255}
+AXFR, IXFR = 252, 251
+ANSWER_TYPES_MAX = 8
+"""Distinct types kept of one answer: whoever answers chooses them, and real answers have three at most."""
+
+_HEADER = Struct("!6H")
+_QUESTION_TAIL = Struct("!HH")
+_RECORD = Struct("!HHIH")
+_POINTER = 0xC0
+
+
+class Question(NamedTuple):
+    """The one question. qname: wire form without the root byte, case kept; end: offset after the question."""
+
+    id: int
+    flags: int
+    qname: bytes
+    qtype: int
+    qclass: int
+    end: int
+
+    @property
+    def opcode(self) -> int:
+        return (self.flags & OPCODE) >> 11
+
+
+class Answer(NamedTuple):
+    """Facts of an answer. rcode has the EDNS bits (RFC 6891 section 6.1.3); ttl_min in seconds or -1."""
+
+    rcode: int
+    ancount: int
+    types: str  # the first ANSWER_TYPES_MAX distinct types of the answer section in order, "CNAME,A"
+    ttl_min: int
+    truncated: bool
+
+
+def type_name(number: int) -> str:
+    """Mnemonic of a type, else "TYPE" and the number (RFC 3597 section 5)."""
+    return TYPE_NAMES.get(number) or f"TYPE{number}"
+
+
+def type_number(text: str) -> int:
+    """Number of a type given as mnemonic, as "TYPE65399" or as plain digits. Raises MessageError."""
+    number = _TYPE_NUMBERS.get(text.upper())
+    if number is not None:
+        return number
+    digits = text[4:] if text[:4].upper() == "TYPE" else text
+    if not (digits.isascii() and digits.isdigit() and len(digits) <= 5 and int(digits) <= 0xFFFF):
+        raise MessageError(f"cannot read record type {text[:20]!r}")
+    return int(digits)
+
+
+def parse_question(message: bytes) -> Question:
+    """Read header and question. Raises MessageError unless there is exactly one whole question.
+
+    The question is the first name of a message, so a compression pointer in it could only point into the
+    header or at itself: it is refused.
+    """
+    size = len(message)
+    if size < HEADER_SIZE:
+        raise MessageError("cannot read message: shorter than a header")
+    ident, flags, questions, _, _, _ = _HEADER.unpack_from(message)
+    if questions != 1:
+        raise MessageError(f"cannot read message: {questions} questions")
+    at = HEADER_SIZE
+    while at < size:
+        length = message[at]
+        if length == 0:
+            break
+        if length > 63:
+            raise MessageError("cannot read question: a label is longer than 63 bytes or compressed")
+        at += length + 1
+    if at + 5 > size or at - HEADER_SIZE > 254:
+        raise MessageError("cannot read question: it is cut off, or its name is longer than 255 octets")
+    qtype, qclass = _QUESTION_TAIL.unpack_from(message, at + 1)
+    return Question(ident, flags, message[HEADER_SIZE:at], qtype, qclass, at + 5)
+
+
+def skip_name(message: bytes, at: int) -> int:
+    """Offset after the name at `at`. Pointers must point strictly backwards (RFC 1035 section 4.1.4)."""
+    start, size = at, len(message)
+    while at < size:
+        length = message[at]
+        if length == 0:
+            return at + 1
+        if length >= _POINTER:
+            if at + 2 > size:
+                break
+            if (length & 0x3F) << 8 | message[at + 1] >= start:
+                raise MessageError("cannot read name: a compression pointer does not point backwards")
+            return at + 2
+        if length > 63 or at - start > 254:
+            raise MessageError("cannot read name: bad label")
+        at += length + 1
+    raise MessageError("cannot read name: it is cut off")
+
+
+def _records(message: bytes, at: int, count: int) -> Iterator[tuple[int, int, int, int, int]]:
+    """Yield (type, class, ttl, start, end) of `count` records. Raises MessageError where the bytes end."""
+    for _ in range(count):
+        start = at
+        at = skip_name(message, at)
+        if at + 10 > len(message):
+            raise MessageError("cannot read record: it is cut off")
+        rtype, rclass, ttl, length = _RECORD.unpack_from(message, at)
+        at += 10 + length
+        if at > len(message):
+            raise MessageError("cannot read record: its data is cut off")
+        yield rtype, rclass, ttl, start, at
+
+
+def parse_answer(message: bytes, *, question_end: int = 0, partial: bool = False) -> Answer:
+    """Read the facts of an answer. Raises MessageError on damage. `question_end` spares reading the question.
+
+    With `partial` (a capture with a snapshot length, a first fragment) the records that are whole count, and
+    only a broken header or question is an error.
+    """
+    _, flags, questions, ancount, nscount, arcount = header(message)
+    rcode, at = flags & 0xF, question_end or HEADER_SIZE
+    if questions and not question_end:
+        at = parse_question(message).end
+    types: list[int] = []
+    ttl_min, seen = -1, 0
+    try:
+        for rtype, _, ttl, _, _ in _records(message, at, ancount + nscount + arcount):
+            seen += 1
+            if seen <= ancount:
+                # RFC 2181 section 8: a TTL with the top bit set counts as zero.
+                ttl = 0 if ttl > 0x7FFFFFFF else ttl
+                ttl_min = ttl if ttl_min < 0 else min(ttl, ttl_min)
+                if rtype and len(types) < ANSWER_TYPES_MAX and rtype not in types:  # 0 is reserved (RFC 6895)
+                    types.append(rtype)
+            elif rtype == OPT:
+                rcode |= ttl >> 24 << 4
+    except MessageError:
+        if not partial:
+            raise
+    return Answer(rcode, ancount, ",".join(map(type_name, types)), ttl_min, bool(flags & TC))
+
+
+def header(message: bytes) -> tuple[int, int, int, int, int, int]:
+    """The six header fields (id, flags, four counts). Raises MessageError on fewer than 12 bytes."""
+    if len(message) < HEADER_SIZE:
+        raise MessageError("cannot read message: shorter than a header")
+    ident, flags, questions, answers, authority, additional = _HEADER.unpack_from(message)
+    return ident, flags, questions, answers, authority, additional
+
+
+def _find_opt(message: bytes, at: int) -> tuple[int, int, int] | None:
+    """(class, start, end) of the OPT record after the question that ends at `at`, if there is one."""
+    _, _, _, answers, authority, additional = header(message)
+    try:
+        for rtype, rclass, _, start, end in _records(message, at, answers + authority + additional):
+            if rtype == OPT:
+                return rclass, start, end
+    except MessageError:
+        return None
+    return None
+
+
+def udp_size(query: bytes, question_end: int) -> int:
+    """Largest UDP answer that the client takes, bytes (RFC 6891 section 6.2.3: below 512 counts as 512)."""
+    found = _find_opt(query, question_end)
+    return max(found[0], PLAIN_UDP_SIZE) if found else PLAIN_UDP_SIZE
+
+
+def truncate(answer: bytes, question_end: int) -> bytes:
+    """The answer without its records, TC set; OPT stays (RFC 2181 section 9, RFC 6891 section 7)."""
+    ident, flags, *_ = header(answer)
+    found = _find_opt(answer, question_end)
+    opt = answer[found[1] : found[2]] if found else b""
+    return _HEADER.pack(ident, flags | TC, 1, 0, 0, int(bool(opt))) + answer[HEADER_SIZE:question_end] + opt
+
+
+def error_reply(query: bytes, rcode: int, question_end: int = HEADER_SIZE) -> bytes:
+    """A reply without records: the query's id, opcode, RD and CD, and its question if its end is given.
+
+    Never longer than the query. Raises MessageError if there is no header to answer.
+    """
+    ident, flags, *_ = header(query)
+    kept = flags & (OPCODE | RD | CD)
+    questions = int(question_end > HEADER_SIZE)
+    return _HEADER.pack(ident, QR | RA | kept | rcode, questions, 0, 0, 0) + query[HEADER_SIZE:question_end]

@@ -1,0 +1,127 @@
+"""Header, question and answer of a DNS message, read in place."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from agents.core.jit import kernel_in_place
+
+int64: Any = np.int64
+uint64: Any = np.uint64
+"""Machine integers: with Any as type, as kernels mix them with int."""
+
+HEADER_SIZE = 12
+"""RFC 1035 section 4.1.1."""
+LABEL_MAX, NAME_MAX = 63, 254
+"""Bytes of a label, and of a name without the root byte (RFC 1035 section 3.1)."""
+
+
+@kernel_in_place
+def u16(data: NDArray[np.uint8], at: int) -> int:
+    """The 16-bit number in network order at an offset that the caller knows to be inside."""
+    return int64(data[at]) << 8 | int64(data[at + 1])  # type: ignore[no-any-return]
+
+
+@kernel_in_place
+def question_end(data: NDArray[np.uint8], start: int, end: int) -> int:
+    """Offset behind the one question of the message data[start:end]; 0 unless there is exactly one whole question."""
+    if end - start < HEADER_SIZE or u16(data, start + 4) != 1:
+        return 0
+    at = start + HEADER_SIZE
+    while at < end:
+        length = int64(data[at])
+        if length == 0:
+            break
+        if length > LABEL_MAX:
+            return 0
+        at += length + 1
+    if at + 5 > end or at - start - HEADER_SIZE > NAME_MAX:
+        return 0
+    return at + 5
+
+
+OPT = 41
+"""The EDNS pseudo record (RFC 6891 section 6.1)."""
+RCODE, ANCOUNT, TTL_MIN, OPT_CLASS, OPT_START, OPT_END, TYPES = range(7)
+"""Places in `facts`; the distinct answer types follow from TYPES on."""
+TYPES_MAX = 8
+"""wire.ANSWER_TYPES_MAX."""
+FACTS = TYPES + TYPES_MAX
+_POINTER = 0xC0
+_TTL_SIGN = 0x7FFFFFFF
+
+
+@kernel_in_place
+def _name_end(data: NDArray[np.uint8], start: int, at: int, end: int) -> int:
+    """Offset behind the name at `at`, or -1. Pointers must point strictly backwards (RFC 1035 section 4.1.4)."""
+    first = at
+    while at < end:
+        length = int64(data[at])
+        if length == 0:
+            return at + 1
+        if length >= _POINTER:
+            if at + 2 > end or u16(data, at) & 0x3FFF >= first - start:
+                return -1
+            return at + 2
+        if length > LABEL_MAX or at - first > NAME_MAX:
+            return -1
+        at += length + 1
+    return -1
+
+
+@kernel_in_place
+def answer_facts(data: NDArray[np.uint8], start: int, at: int, end: int, facts: NDArray[np.int64]) -> None:
+    """Read the records of the message data[start:end], up to the first damaged one, into `facts`.
+
+    at: where its question ends. facts: int64 of length FACTS. TTL_MIN is -1 without an answer record, OPT_START 0
+    without an OPT record in any section, types behind the last 0. The caller has seen that there is a whole header.
+    """
+    for place in range(FACTS):
+        facts[place] = 0
+    facts[RCODE] = int64(data[start + 3]) & 0xF
+    facts[ANCOUNT] = ancount = u16(data, start + 6)
+    facts[TTL_MIN] = -1
+    kinds = 0
+    for seen in range(ancount + u16(data, start + 8) + u16(data, start + 10)):
+        first = at
+        at = _name_end(data, start, at, end)
+        if at < 0 or at + 10 > end:
+            return
+        kind, ttl = u16(data, at), u16(data, at + 4) << 16 | u16(data, at + 6)
+        behind = at + 10 + u16(data, at + 8)
+        if behind > end:
+            return
+        if kind == OPT and facts[OPT_START] == 0:
+            facts[OPT_CLASS], facts[OPT_START], facts[OPT_END] = u16(data, at + 2), first, behind
+        if seen < ancount:
+            kinds = _note_answer(facts, kinds, kind, ttl)
+        elif kind == OPT:
+            facts[RCODE] |= ttl >> 24 << 4
+        at = behind
+
+
+@kernel_in_place
+def write_facts(facts: NDArray[np.int64], record: Any) -> None:
+    """Write what answer_facts found into a record."""
+    record.ttl_min, record.rcode, record.ancount = facts[TTL_MIN], facts[RCODE], facts[ANCOUNT]
+    for place in range(TYPES_MAX):
+        record.ans_types[place] = facts[TYPES + place]
+
+
+@kernel_in_place
+def _note_answer(facts: NDArray[np.int64], kinds: int, kind: int, ttl: int) -> int:
+    """Count an answer record in; the number of distinct types so far."""
+    # RFC 2181 section 8: a TTL with the top bit set counts as zero.
+    ttl = 0 if ttl > _TTL_SIGN else ttl
+    if facts[TTL_MIN] < 0 or ttl < facts[TTL_MIN]:
+        facts[TTL_MIN] = ttl
+    if kinds == TYPES_MAX:
+        return kinds
+    for place in range(kinds):
+        if facts[TYPES + place] == kind:
+            return kinds
+    facts[TYPES + kinds] = kind
+    return kinds + 1

@@ -1,0 +1,100 @@
+"""What messages say of a retraining."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path, PurePath
+
+from agents.alerting.manager import AlertManager
+from agents.core.text import command, counted, harmless, printable
+from agents.core.types import ChannelResult, Gate, Message, Severity
+from agents.learning.run import RunState, TrainingRun, Validation
+
+CASES_SHOWN = 5
+"""Failed cases that a text names; the report has all."""
+ATTACHMENT_MAX = 5_000_000
+"""Bytes of a report that still goes along with mail; common servers refuse 10 MB."""
+_OUTLOOK = {
+    RunState.DEPLOYED: "the new model passed every gate and is deployed",
+    RunState.REJECTED: "the new model is rejected, the old one stays",
+    RunState.WAITING: "the new model passed every gate and waits for approval",
+    RunState.FAILED: "the run failed, the old model stays",
+}
+_RUN_SEVERITY = {
+    RunState.DEPLOYED: Severity.NORMAL,
+    RunState.WAITING: Severity.SUSPICIOUS,
+    RunState.REJECTED: Severity.HIGH,
+    RunState.FAILED: Severity.CRITICAL,
+}
+
+
+async def send_run(alerts: AlertManager, link_base: str, run: TrainingRun) -> tuple[ChannelResult, ...]:
+    """Tell every channel how a retraining ends; the report goes along with mail."""
+    return await alerts.broadcast(await asyncio.to_thread(run_message, run, link_base))
+
+
+def run_message(run: TrainingRun, link_base: str = "") -> Message:
+    """A retraining: summary, gates, link to the report, report attached."""
+    report = run.paths.get("report", "")
+    name = PurePath(report).name
+    return Message(
+        title=f"Retraining {run.run_id}: {run.state.value}",
+        summary=_run_summary(run),
+        facts=_run_facts(run),
+        severity=_RUN_SEVERITY[run.state],
+        thread_id=f"model {run.candidate_id or run.run_id}",
+        link=f"{link_base}/reports/{name}" if link_base and name else None,
+        attachments=_attachments(report),
+    )
+
+
+def gate_text(gate: Gate) -> str:
+    """A gate in one line: what it measured, what it asked, and by how much it was met or missed."""
+    sign = "≥" if gate.at_least else "≤"
+    verb = "met" if gate.passed else "missed"
+    return f"{gate.value:.6g} {sign} {gate.threshold:.6g}, {verb} by {abs(gate.margin):.6g}"
+
+
+def cases_text(validation: Validation | None, name: Callable[[str, int], str] = printable) -> list[str]:
+    """The first few cases that a candidate got wrong, a line each. name: makes a name fit to be shown."""
+    failed = validation.failed if validation else ()
+    shown = [
+        f"{name(one.case.qname, 80)}: {one.case.expected.name} expected, {one.severity.name} found"
+        f" (score {one.score:.3f})"
+        for one in failed[:CASES_SHOWN]
+    ]
+    left = len(failed) - len(shown)
+    return [*shown, f"and {counted(left, 'other case')}"] if left else shown
+
+
+def _run_summary(run: TrainingRun) -> str:
+    text = f"Result: {_OUTLOOK[run.state]}."
+    if run.error:
+        return f"{text} {harmless(run.error, 500)}"
+    missed = [f"{gate.name} ({gate_text(gate)})" for gate in run.missed]
+    missed += cases_text(run.validation, harmless)
+    text += f" Missed: {printable('; '.join(missed), 1500)}." if missed else ""
+    if run.state is RunState.WAITING:
+        text += f" To decide: {command(f'models approve {run.candidate_id}')}, or reject."
+    return text
+
+
+def _run_facts(run: TrainingRun) -> list[tuple[str, str]]:
+    facts = [("State", run.state.value)]
+    if run.sample is not None:
+        topped = f" + {run.sample.topped_up:,} from the baseline" if run.sample.topped_up else ""
+        facts.append(("Sample", f"{run.sample.live:,} NORMAL queries{topped}"))
+    facts += [("Old model", run.champion_id)] if run.champion_id else []
+    facts += [("New model", run.candidate_id)] if run.candidate_id else []
+    gates = run.validation.gates if run.validation else ()
+    facts += [(printable(f"{'✓' if g.passed else '✗'} {g.name}", 80), gate_text(g)) for g in gates[:12]]
+    report = run.paths.get("report")
+    return facts + ([("Report", printable(report))] if report else [])
+
+
+def _attachments(report: str) -> list[tuple[str, str, bytes]]:
+    path = Path(report)
+    if not report or not path.is_file() or path.stat().st_size > ATTACHMENT_MAX:
+        return []
+    return [(path.name, "text/html", path.read_bytes())]

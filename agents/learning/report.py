@@ -1,0 +1,277 @@
+"""TrainingRun → one self-contained HTML page, and the same as JSON beside it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
+from markupsafe import Markup
+
+from agents.core.files import write_atomic
+from agents.core.text import command, printable, utc
+from agents.core.types import CaseResult, Gate, Severity
+from agents.detection.limits import DAYS_MIN, bounds
+from agents.learning import charts
+from agents.learning.run import RunState, TrainingRun, Validation, plain
+
+LIMITS = (0.5, 0.7, 0.9)
+"""Scores that the distribution chart marks: the defaults of SCORE_SUSPICIOUS, SCORE_HIGH, SCORE_CRITICAL."""
+SIDES_MAX = 60
+"""Rows of the comparison of two manifests."""
+_TIMES = ("since", "until", "at", "trained_at")
+"""Manifest keys that hold Unix seconds."""
+_DRAWN = ("features", "curve")
+"""Manifest keys that have a section of their own."""
+_HEADLINES = {
+    RunState.DEPLOYED: ("good", "The new model passed every gate"),
+    RunState.WAITING: ("open", "The new model passed every gate and waits for approval"),
+    RunState.REJECTED: ("poor", "The new model did not pass; the old one stays"),
+    RunState.FAILED: ("poor", "The run failed; the old model stays"),
+}
+
+
+def write_report(folder: Path, run: TrainingRun) -> tuple[Path, Path]:
+    """Write training_report_<run id>.html and .json into `folder`; returns their paths. Raises OSError."""
+    html = folder / f"training_report_{run.run_id}.html"
+    data = html.with_suffix(".json")
+    write_atomic(data, json.dumps(run.to_json(), indent=1, ensure_ascii=True).encode())
+    write_atomic(html, render(run).encode("utf-8", "replace"))
+    return html, data
+
+
+def prune(folder: Path, before: float) -> int:
+    """Delete reports of runs started before that time (Unix seconds); the newest stays. Returns how many went."""
+    limit = f"training_report_{datetime.fromtimestamp(before, UTC):%Y%m%d_%H%M%S}"
+    pages = sorted(folder.glob("training_report_[0-9]*_[0-9]*.html"))
+    old = [page for page in pages[:-1] if page.stem < limit]
+    for page in old:
+        page.with_suffix(".json").unlink(missing_ok=True)
+        page.unlink(missing_ok=True)
+    return len(old)
+
+
+def render(run: TrainingRun) -> str:
+    """The page: no script, no outside address; text is escaped, control characters become \\DDD."""
+    tone, headline = _HEADLINES[run.state]
+    values: dict[str, Any] = {"run": run, "tone": tone, "headline": headline}
+    values |= {"recommendation": recommendation(run), "tiles": _tiles(run), "facts": _facts(run)}
+    values |= {"sides": _sides(run), "features": _features(run), "sample": _sample(run), "mark": _mark}
+    values |= {"days": charts.days(run.sample.by_day, "queries by day") if run.sample else ""}
+    values |= {"trade": _trade(run.candidate.get("limits", {}))}
+    values |= _validation(run.validation) if run.validation else {}
+    return _environment().get_template("training_report.html.j2").render(values)
+
+
+def recommendation(run: TrainingRun) -> str:
+    """What a person should do now, in a sentence or two."""
+    if run.state is RunState.FAILED:
+        return f"The step “{run.step}” failed. Mend the cause below, then retrain; nothing was changed."
+    if run.state is RunState.REJECTED:
+        gates = ", ".join(f"{gate.name} (by {abs(gate.margin):.4g})" for gate in run.missed)
+        wrong = [one.case.qname for one in run.validation.cases if not one.passed] if run.validation else []
+        text = f"Missed: {gates}. " if gates else ""
+        text += f"Wrong on: {', '.join(printable(name, 60) for name in wrong)}. " if wrong else ""
+        return f"{text}Do not deploy. {_where_to_look(run)}"
+    if run.state is RunState.WAITING:
+        return (
+            f"Read the gates and the comparison, then run “{command(f'models approve {run.candidate_id}')}”, "
+            f"or “{command(f'models reject {run.candidate_id}')}”."
+        )
+    tight = [gate.name for gate in run.validation.gates if _tight(gate)] if run.validation else []
+    watch = f"Close to its threshold: {', '.join(tight)}. " if tight else ""
+    return f"{watch}Watch the incidents for 48 hours; “{command('models rollback')}” goes back."
+
+
+def _where_to_look(run: TrainingRun) -> str:
+    """The sample, unless the old model misses all the same cases: then this sample did not cause it."""
+    wrong = [one for one in run.validation.cases if not one.passed] if run.validation else []
+    params = run.candidate.get("params", {})
+    shared = [one for one in wrong if _old_misses(one, params)]
+    if not shared:
+        return "Look at the sample first: traffic that is no longer normal shifts a model."
+    names = ", ".join(printable(one.case.qname, 60) for one in shared)
+    text = f"The old model misses {names} too, so the sample is not the cause: look at the case first."
+    others = len(shared) < len(wrong) or any(not gate.name.endswith("cases failed") for gate in run.missed)
+    return f"{text} For the rest look at the sample." if others else text
+
+
+def _old_misses(one: CaseResult, params: Mapping[str, Any]) -> bool:
+    if one.champion_score is None:
+        return False
+    if one.case.expected is Severity.NORMAL:
+        return one.champion_score >= float(params.get("score_suspicious", LIMITS[0]))
+    return one.champion_score < float(params.get("score_high", LIMITS[1]))
+
+
+def _tight(gate: Gate) -> bool:
+    return gate.passed and gate.threshold != 0 and 0 < gate.margin < 0.02 * abs(gate.threshold)
+
+
+def _tiles(run: TrainingRun) -> list[tuple[str, str, str]]:
+    tiles = []
+    if run.validation:
+        gates, cases = run.validation.gates, run.validation.cases
+        passed = sum(gate.passed for gate in gates)
+        tiles.append(("Gates passed", f"{passed} of {len(gates)}", "all are needed"))
+        tiles.append(("Cases passed", f"{sum(one.passed for one in cases)} of {len(cases)}", "known names"))
+    if run.sample:
+        total = run.sample.live + run.sample.topped_up
+        tiles.append(("Sample", f"{total:,}", f"{run.sample.topped_up:,} from the baseline"))
+    spent = max(run.finished - run.started, 0.0)
+    return [*tiles, ("Duration", f"{spent:.1f} s", utc(run.started))]
+
+
+def _validation(found: Validation) -> dict[str, Any]:
+    names = [one.name for one in Severity]
+    old, new = dict(found.old.severities), dict(found.new.severities)
+    counts = [[side.get(name, 0) for name in names] for side in (old, new)]
+    return {
+        "gates": [_gate(gate) for gate in found.gates],
+        "benign": f"{sum(found.new.histogram):,}",
+        "histogram": charts.histogram(found.old.histogram, found.new.histogram, LIMITS, "score distribution"),
+        "severities": charts.grouped(names, counts[0], counts[1], "severity breakdown"),
+        "legend": Markup('<span class="legend"><i class="c-old"></i>old model<i class="c-new"></i>new model</span>'),
+    }
+
+
+def _trade(limits: Mapping[str, Any]) -> dict[str, Any]:
+    """What budget.Limits.to_json says, in words, and as a chart once its history is long enough; {} without a curve."""
+    if "curve" not in limits:
+        return {}
+    factor, days, budget, curve = (limits[name] for name in ("factor", "days", "budget_per_week", "curve"))
+    unseen = {name: f"{amount:,.0f}" for name, amount in bounds(factor).items()}
+    leak = (
+        f"Per client and domain, up to {unseen['encoded_bytes_a_day']} bytes of encoded data a day "
+        f"({unseen['encoded_bytes_an_hour']} an hour), or {unseen['bytes_in_words_a_day']} bytes a day spelled in "
+        f"words, can leave unseen (limits at factor {factor:g}; known services and familiar domains have more)"
+    )
+    if days < DAYS_MIN:
+        history = f"{days} of the {DAYS_MIN} days of history that it takes" if days else "no history yet"
+        return {"sentence": f"{leak}; this rests on {history}, so the alert budget does not move it.", "chart": ""}
+    spent = next((y for x, y in curve if x == factor), 0.0)
+    weighed = f"these limits would have asked for {spent:g} investigations a week, of a budget of {budget:g}"
+    over = ", and looser limits are not allowed" if spent > budget else ""
+    points = [(bounds(x)["encoded_bytes_a_day"], y) for x, y in curve]
+    names = (f"budget: {budget:g} a week", "encoded bytes a day that can leave unseen, per client and domain")
+    chosen = bounds(factor)["encoded_bytes_a_day"]
+    return {
+        "sentence": f"{leak}; in {days} days of history {weighed}{over}.",
+        "chart": charts.trade(points, chosen, budget, names, "investigations a week against what can leave unseen"),
+    }
+
+
+def _gate(gate: Gate) -> dict[str, Any]:
+    return {
+        "name": gate.name,
+        "detail": gate.detail,
+        "passed": gate.passed,
+        "sign": "≥" if gate.at_least else "≤",
+        "value": f"{gate.value:.4g}",
+        "threshold": f"{gate.threshold:.4g}",
+        "margin": f"{gate.margin:+.3g}" if gate.margin else "0",
+        "bar": charts.gate_bar(gate.value, gate.threshold, gate.passed),
+    }
+
+
+def _sample(run: TrainingRun) -> list[tuple[str, str]]:
+    if run.sample is None:
+        return []
+    found, asked = run.sample, run.options
+    stored = [(f"Stored as {name}", f"{count:,}") for name, count in found.stored]
+    return [
+        ("NORMAL queries from the store", f"{found.live:,}"),
+        ("Topped up from the baseline", f"{found.topped_up:,}"),
+        ("Clients", f"{found.clients:,}"),
+        ("Domains", f"{found.domains:,}"),
+        ("Asked for, at most", f"{asked.samples:,}"),
+        ("Score below", f"{asked.max_score:g}"),
+        ("Most from one client", f"{asked.client_share:.1%}"),
+        ("Most from one domain", f"{asked.domain_share:.1%}"),
+        *stored,
+    ]
+
+
+def _facts(run: TrainingRun) -> list[tuple[str, str]]:
+    facts = [
+        ("Started", utc(run.started)),
+        ("Finished", utc(run.finished)) if run.finished else ("Finished", "not yet"),
+        ("Data window", f"{utc(run.since)} to {utc(run.until)} ({run.options.days} days)"),
+        ("Seed", str(run.options.seed)),
+        ("Deployment", run.options.deploy),
+    ]
+    facts += [(f"Path: {name.replace('_', ' ')}", path) for name, path in run.paths.items()]
+    return facts + [(f"Step: {name}", f"{spent:.2f} s") for name, spent in run.seconds.items()]
+
+
+def _sides(run: TrainingRun) -> list[tuple[str, str, str]]:
+    """Both manifests flattened, a row for each key; but for what has a section of its own."""
+    if not run.champion_id:
+        return []
+    old, new = (_flat(plain(side)) for side in (run.champion, run.candidate))
+    keys = list(dict.fromkeys([*new, *old]))[:SIDES_MAX]
+    unset = {"limits": "factor 1, as every model begins"}
+    missing = [unset.get(key, "–") for key in keys]
+    rows = [(key, old.get(key, none), new.get(key, none)) for key, none in zip(keys, missing, strict=True)]
+    return [("model id", run.champion_id, run.candidate_id or "–"), *rows]
+
+
+def _flat(manifest: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
+    out: dict[str, str] = {}
+    for key, value in manifest.items():
+        name = f"{prefix}{str(key).replace('_', ' ')}"
+        if key == "limits" and isinstance(value, Mapping):
+            out[name] = _limits(value)
+        elif isinstance(value, Mapping):
+            out |= _flat(value, f"{name}: ")
+        elif key in _TIMES and isinstance(value, int | float):
+            out[name] = utc(value)
+        elif key not in _DRAWN:
+            out[name] = _shown(value)
+    return out
+
+
+def _limits(value: Mapping[str, Any]) -> str:
+    """What budget.Limits.to_json says, without its curve."""
+    factor, days, budget = (_shown(value.get(name)) for name in ("factor", "days", "budget_per_week"))
+    return f"factor {factor}, by {days} days of history, for {budget} investigations a week"
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    if isinstance(value, list):
+        text = ", ".join(_shown(item) for item in value[:12])
+        return f"{text}, … ({len(value)})" if len(value) > 12 else text
+    return "–" if value is None else str(value)
+
+
+def _features(run: TrainingRun) -> Sequence[str]:
+    found = (run.candidate or run.champion).get("features", ())
+    return [str(one.get("name", one)) if isinstance(one, Mapping) else str(one) for one in found]
+
+
+def _mark(passed: bool) -> Markup:
+    if passed:
+        return Markup('<span class="mark">✓ passed</span>')
+    return Markup('<span class="mark">✗ missed</span>')
+
+
+def _score(value: float | None) -> str:
+    return "–" if value is None else f"{value:.3f}"
+
+
+@lru_cache(maxsize=1)
+def _environment() -> Environment:
+    env = Environment(
+        loader=PackageLoader("agents.learning"),
+        autoescape=select_autoescape(default=True, default_for_string=True),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+    )
+    env.filters |= {"printable": lambda value: printable(value, 2000), "score": _score}
+    return env

@@ -1,0 +1,287 @@
+"""The cold flow: backup, collect, train, validate, report, notify, deploy or reject; under one lock.
+
+Each step is a method from TrainingRun to TrainingRun. A step that fails ends the run as FAILED: the champion
+stays what it was, and the outcome is reported, sent and recorded all the same.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import structlog
+
+from agents.core.errors import AgentsError, ModelError
+from agents.core.protocols import Registry, SampleStore, ScoringModel
+from agents.core.types import ChannelResult, Sample
+from agents.learning.run import (
+    RetrainOptions,
+    RunState,
+    SampleFacts,
+    TrainingRun,
+    TrainRequest,
+    Validation,
+)
+
+STEPS = ("backup", "collect", "train", "validate", "report", "notify", "decide")
+SAMPLE_MIN = 256
+"""Fewer queries are no sample: one tree of an Isolation Forest takes 256 (Liu, Ting, Zhou 2008)."""
+
+_TEXTS = {
+    "backup": "backing up the current model",
+    "collect": "collecting NORMAL queries",
+    "train": "training a candidate",
+    "validate": "validating the candidate",
+    "report": "writing the report",
+    "notify": "sending notifications",
+    "decide": "carrying out the decision",
+}
+CALCULATION = (ValueError, ArithmeticError, LookupError)
+"""What a trainer, a gate or a report may raise on odd data: a failed run, not the end of the process."""
+
+_log = structlog.get_logger("agents.learning.retraining")
+
+
+@dataclass(frozen=True, slots=True)
+class RetrainingParts:
+    """The collaborators of a run. Callables may block: they run in a worker thread, `notify` does not."""
+
+    store: SampleStore
+    registry: Registry
+    trainer: Callable[[Sample, TrainRequest], ScoringModel]
+    validator: Callable[[Any, Any], Validation]  # (candidate, champion)
+    baseline_sample: Callable[[int, int], Sample]  # (n, seed): at most n queries of the shipped sample
+    reporter: Callable[[TrainingRun], tuple[Path, Path]]  # writes HTML and JSON, returns their paths
+    notify: Callable[[TrainingRun], Awaitable[Sequence[ChannelResult]]]
+    save_run: Callable[[TrainingRun], None]
+    clock: Callable[[], float]  # Unix seconds
+    progress: Callable[[int, int, str], None] = lambda step, total, text: None
+
+
+async def retrain(
+    parts: RetrainingParts,
+    options: RetrainOptions,
+    now: float | None = None,
+    locked: Callable[[], None] = lambda: None,
+) -> TrainingRun:
+    """Run the whole flow once, as of `now` (Unix seconds; the clock's unless told).
+
+    `locked` is called as soon as the lock is held. Raises BusyError if another holds it; other failures are
+    FAILED runs.
+    """
+    with parts.registry.lock():
+        locked()
+        return await _Flow(parts, options, parts.clock() if now is None else now).run()
+
+
+def passed_exit_code(run: TrainingRun) -> int:
+    """Exit code of a run: 0 deployed or waiting, 1 failed, 3 rejected."""
+    return {RunState.FAILED: 1, RunState.REJECTED: 3}.get(run.state, 0)
+
+
+class _Flow:
+    def __init__(self, parts: RetrainingParts, options: RetrainOptions, now: float) -> None:
+        self._parts = parts
+        self._sample: Sample | None = None
+        self._champion: ScoringModel | None = None
+        self._candidate: ScoringModel | None = None
+        self._run = TrainingRun(
+            run_id=f"{datetime.fromtimestamp(now, UTC):%Y%m%d_%H%M%S}",
+            state=RunState.FAILED,
+            started=now,
+            options=options,
+            since=now - options.days * 86400,
+            until=now,
+        )
+
+    async def run(self) -> TrainingRun:
+        _log.info("retraining_started", run=self._run.run_id, days=self._run.options.days)
+        try:
+            for number, name in enumerate(STEPS, start=1):
+                await self._step(number, name)
+        except (AgentsError, OSError, MemoryError, *CALCULATION) as error:
+            await self._fail(error)
+        return await self._finish()
+
+    async def _step(self, number: int, name: str) -> None:
+        self._run = replace(self._run, step=name)
+        self._parts.progress(number, len(STEPS), _TEXTS[name])
+        begun = self._parts.clock()
+        if name == "notify":
+            await self._try("notification", self._notify)
+        else:
+            await asyncio.to_thread(getattr(self, f"_{name}"))
+        spent = round(self._parts.clock() - begun, 3)
+        self._run = replace(self._run, seconds={**self._run.seconds, name: spent})
+        _log.info("retraining_step_finished", run=self._run.run_id, step=name, seconds=spent)
+
+    def _backup(self) -> None:
+        registry, now = self._parts.registry, self._run.started
+        self._champion = registry.current()
+        origin = registry.origin
+        path = registry.backup(now)
+        removed = registry.prune(now, self._run.options.backup_days)
+        self._run = replace(
+            self._run,
+            champion_id=self._champion.model_id,
+            champion_origin=origin,
+            champion=self._champion.manifest,
+            paths={"backup": str(path), "model": str(registry.champion_path)},
+        )
+        _log.info("model_backed_up", path=str(path), model_id=self._champion.model_id, backups_removed=removed)
+
+    def _collect(self) -> None:
+        options, run = self._run.options, self._run
+        live = self._parts.store.sample_normal(
+            since=run.since,
+            until=run.until,
+            limit=options.samples,
+            max_score=options.max_score,
+            client_share=options.client_share,
+            domain_share=options.domain_share,
+            seed=options.seed,
+        )
+        stored = self._stored()
+        extra = self._top_up(options.samples - len(live))
+        self._sample = live if extra is None else _joined(live, extra)
+        facts = _facts(live, 0 if extra is None else len(extra), stored)
+        self._run = replace(self._run, sample=facts)
+        _log.info(
+            "sample_collected",
+            live=facts.live,
+            topped_up=facts.topped_up,
+            clients=facts.clients,
+            domains=facts.domains,
+        )
+        if len(self._sample) < SAMPLE_MIN:
+            raise AgentsError(
+                f"cannot train: {len(self._sample)} queries are too few, at least {SAMPLE_MIN} are needed"
+            )
+
+    def _stored(self) -> tuple[tuple[str, int], ...]:
+        """Stored queries by severity: for the report alone, so without them the run goes on."""
+        try:
+            counts = self._parts.store.severity_counts(since=self._run.since, until=self._run.until)
+        except AgentsError as error:
+            self._run = replace(self._run, warnings=(*self._run.warnings, f"counts: {error}"))
+            _log.error("queries_not_counted", error=str(error))
+            return ()
+        return tuple((str(name), int(n)) for name, n in counts)
+
+    def _top_up(self, missing: int) -> Sample | None:
+        return self._parts.baseline_sample(missing, self._run.options.seed) if missing > 0 else None
+
+    def _train(self) -> None:
+        assert self._sample is not None and self._run.sample is not None
+        request = TrainRequest(
+            seed=self._run.options.seed,
+            since=self._run.since,
+            until=self._run.until,
+            parent=self._run.champion_id,
+            live=self._run.sample.live,
+            topped_up=self._run.sample.topped_up,
+        )
+        self._candidate = self._parts.trainer(self._sample, request)
+        path = self._parts.registry.save_candidate(self._candidate)
+        self._run = replace(
+            self._run,
+            candidate_id=self._candidate.model_id,
+            candidate=self._candidate.manifest,
+            paths={**self._run.paths, "candidate": str(path)},
+        )
+        _log.info("candidate_trained", model_id=self._candidate.model_id)
+
+    def _validate(self) -> None:
+        validation = self._parts.validator(self._candidate, self._champion)
+        self._run = replace(self._run, validation=validation)
+        passing = RunState.DEPLOYED if self._run.options.deploy == "auto" else RunState.WAITING
+        self._run = replace(self._run, state=passing if validation.passed else RunState.REJECTED)
+        _log.info("candidate_validated", passed=validation.passed, missed=[gate.name for gate in self._run.missed])
+
+    def _report(self) -> None:
+        html, data = self._parts.reporter(replace(self._run, finished=self._parts.clock()))
+        self._run = replace(self._run, paths={**self._run.paths, "report": str(html), "report_json": str(data)})
+
+    async def _notify(self) -> None:
+        results = tuple(await self._parts.notify(replace(self._run, finished=self._parts.clock())))
+        self._run = replace(self._run, channels=(*self._run.channels, *results))
+        for one in results:
+            _log.info("notification_sent" if one.ok else "notification_failed", channel=one.channel, error=one.error)
+
+    def _decide(self) -> None:
+        registry, run = self._parts.registry, self._run
+        if run.state is RunState.DEPLOYED:
+            now_in_use = registry.current().model_id
+            if now_in_use != run.champion_id:
+                change = f"from {run.champion_id} to {now_in_use}"
+                raise ModelError(f"cannot deploy: the model in use changed during the run {change}")
+            registry.promote(run.candidate_id)
+        else:
+            registry.mark(run.candidate_id, run.state.value.lower())
+
+    async def _fail(self, error: BaseException) -> None:
+        text = str(error) or type(error).__name__
+        if isinstance(error, OSError):
+            text = f"cannot {self._run.step}: {error.strerror or error}" + (
+                f" ({error.filename})" if error.filename else ""
+            )
+        elif isinstance(error, MemoryError):
+            text = f"cannot {self._run.step}: out of memory"
+        elif isinstance(error, CALCULATION):
+            text = f"cannot {self._run.step}: {type(error).__name__}: {error}"
+        _log.error("retraining_step_failed", run=self._run.run_id, step=self._run.step, error=text)
+        self._run = replace(self._run, state=RunState.FAILED, error=text)
+        await self._try("report", lambda: asyncio.to_thread(self._report))
+        await self._try("notification", self._notify)
+
+    async def _finish(self) -> TrainingRun:
+        """Record the outcome, and write the report once more: now it knows the channels and the end."""
+        self._run = replace(self._run, finished=self._parts.clock())
+        await self._try("record", lambda: asyncio.to_thread(self._parts.save_run, self._run))
+        await self._try("report", lambda: asyncio.to_thread(self._report))
+        log = _log.error if self._run.state is RunState.FAILED else _log.info
+        log("retraining_finished", run=self._run.run_id, state=self._run.state.value, error=self._run.error)
+        return self._run
+
+    async def _try(self, what: str, action: Callable[[], Awaitable[None]]) -> None:
+        """Telling and recording must not change an outcome: a failure becomes a warning of the run."""
+        try:
+            await action()
+        except (AgentsError, OSError, *CALCULATION) as error:
+            self._run = replace(self._run, warnings=(*self._run.warnings, f"{what}: {error}"))
+            _log.error("retraining_aftermath_failed", what=what, error=str(error))
+
+
+def _joined(live: Sample, extra: Sample) -> Sample:
+    """Both samples as one, oldest first; the order is the same for the same input (stable sort)."""
+    ts = np.concatenate([live.ts, extra.ts])
+    order = np.argsort(ts, kind="stable")
+    return Sample(
+        ts=ts[order],
+        client=_pick([*live.client, *extra.client], order),
+        qname=_pick([*live.qname, *extra.qname], order),
+        domain=_pick([*live.domain, *extra.domain], order),
+        features=np.concatenate([live.features, extra.features])[order] if len(live) else extra.features[order],
+    )
+
+
+def _pick(column: list[str], order: Sequence[int] | np.ndarray[Any, Any]) -> list[str]:
+    return [column[at] for at in order]
+
+
+def _facts(live: Sample, topped_up: int, stored: tuple[tuple[str, int], ...]) -> SampleFacts:
+    days = Counter(f"{datetime.fromtimestamp(float(ts), UTC):%Y-%m-%d}" for ts in live.ts)
+    return SampleFacts(
+        live=len(live),
+        topped_up=topped_up,
+        clients=len(set(live.client)),
+        domains=len(set(live.domain)),
+        by_day=tuple(sorted(days.items())),
+        stored=stored,
+    )

@@ -1,0 +1,151 @@
+"""The nouns of the cold flow, frozen: what a retraining is asked, what it finds, how it ends."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, is_dataclass
+from enum import StrEnum
+from typing import Any
+
+import numpy as np
+
+from agents.core.types import CaseResult, ChannelResult, Gate, Severity
+
+
+class RunState(StrEnum):
+    """How a retraining ended, or, in a report and message made before the end, how it is about to end."""
+
+    DEPLOYED = "DEPLOYED"
+    REJECTED = "REJECTED"
+    WAITING = "WAITING"
+    FAILED = "FAILED"
+
+
+@dataclass(frozen=True, slots=True)
+class TrainRequest:
+    """What a trainer is told beside the sample; all of it belongs into the manifest."""
+
+    seed: int
+    since: float  # Unix seconds
+    until: float
+    parent: str  # model id of the champion
+    live: int  # queries of the sample that came from the store
+    topped_up: int  # queries of the sample that came from the shipped baseline
+
+
+@dataclass(frozen=True, slots=True)
+class Distribution:
+    """How one model scores the benign part of the validation set."""
+
+    histogram: tuple[int, ...]  # counts over equal bins of 0..1
+    severities: tuple[tuple[str, int], ...]  # (Severity name, count), NORMAL first
+
+
+@dataclass(frozen=True, slots=True)
+class Validation:
+    """What the gates say of a candidate, and what stands behind them."""
+
+    gates: tuple[Gate, ...]
+    cases: tuple[CaseResult, ...]
+    blind_spots: tuple[str, ...]  # what the run would not see
+    old: Distribution
+    new: Distribution
+
+    @property
+    def passed(self) -> bool:
+        """True if there is a gate, and every gate and every case passed."""
+        return bool(self.gates) and all(gate.passed for gate in self.gates) and not self.failed
+
+    @property
+    def failed(self) -> tuple[CaseResult, ...]:
+        """The cases that the candidate got wrong."""
+        return tuple(case for case in self.cases if not case.passed)
+
+
+@dataclass(frozen=True, slots=True)
+class SampleFacts:
+    """Where a run's sample came from."""
+
+    live: int
+    topped_up: int
+    clients: int  # distinct, in the live part
+    domains: int  # distinct, in the live part
+    by_day: tuple[tuple[str, int], ...]  # (YYYY-MM-DD in UTC, live queries)
+    stored: tuple[tuple[str, int], ...] = ()  # (Severity name, queries stored in the window)
+
+
+@dataclass(frozen=True, slots=True)
+class RetrainOptions:
+    """What one run is asked to do; see the settings RETRAIN_*, DEPLOY and BACKUP_DAYS."""
+
+    days: int = 7
+    samples: int = 10_000
+    max_score: float = 0.5
+    client_share: float = 0.1
+    domain_share: float = 0.02
+    seed: int = 42
+    deploy: str = "auto"  # or "manual"
+    backup_days: int = 30
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingRun:
+    """One retraining, with everything its report needs. Times are Unix seconds, paths text."""
+
+    run_id: str  # YYYYMMDD_HHMMSS, UTC
+    state: RunState
+    started: float
+    options: RetrainOptions
+    finished: float = 0.0
+    step: str = ""  # the last step that was begun
+    error: str = ""
+    since: float = 0.0
+    until: float = 0.0
+    sample: SampleFacts | None = None
+    champion_id: str = ""
+    champion_origin: str = ""  # "champion" or "baseline"
+    champion: Mapping[str, Any] = field(default_factory=dict)  # manifest
+    candidate_id: str = ""
+    candidate: Mapping[str, Any] = field(default_factory=dict)  # manifest
+    validation: Validation | None = None
+    paths: Mapping[str, str] = field(default_factory=dict)  # backup, candidate, model, report, report_json
+    seconds: Mapping[str, float] = field(default_factory=dict)  # duration of each step
+    channels: tuple[ChannelResult, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def passed(self) -> bool:
+        """True if every gate and every case passed."""
+        return self.validation is not None and self.validation.passed
+
+    @property
+    def missed(self) -> tuple[Gate, ...]:
+        """The gates that the candidate missed."""
+        return tuple(gate for gate in self.validation.gates if not gate.passed) if self.validation else ()
+
+    def to_json(self) -> dict[str, Any]:
+        """The run as JSON values; severities by name, gates with `passed` and `margin`."""
+        out: dict[str, Any] = plain(self)
+        out["passed"] = self.passed
+        if self.validation is not None:
+            for row, gate in zip(out["validation"]["gates"], self.validation.gates, strict=True):
+                row |= {"passed": gate.passed, "margin": plain(gate.margin)}
+        return out
+
+
+def plain(value: Any) -> Any:
+    """Dataclasses, enums, numpy numbers and mappings as JSON values (numbers that are not finite as null)."""
+    if is_dataclass(value) and not isinstance(value, type):
+        return {one.name: plain(getattr(value, one.name)) for one in fields(value)}
+    if isinstance(value, Severity):
+        return value.name
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, np.generic | np.ndarray):
+        return plain(value.tolist())
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    return value if value is None or isinstance(value, bool | int | str) else str(value)

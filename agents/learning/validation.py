@@ -1,0 +1,221 @@
+"""Measures a candidate: known cases, golden names and traffic, real tunnels; and the gates that it must pass."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from agents.core.errors import NameFormatError, SettingsError
+from agents.core.types import CaseResult, Gate, Incident, QueryBatch, Severity, ValidationCase
+from agents.detection import limits as policy
+from agents.detection.detector import TunnelDetector
+from agents.detection.limits import Scale
+from agents.dns.name import from_text_folded
+from agents.dns.name_kernels import wires_of
+from agents.learning.baseline import golden_names, golden_sessions, golden_traffic
+from agents.learning.run import Distribution, Validation
+from agents.scoring.features import extract
+from agents.scoring.model import Model
+
+HEX_LABEL = hashlib.sha256(b"dns-tunnel-detector").hexdigest()
+
+CASES = (
+    ValidationCase("www.google.com", Severity.NORMAL, "a common legitimate name"),
+    ValidationCase("youtube.com", Severity.NORMAL, "a common legitimate name"),
+    ValidationCase(f"{HEX_LABEL}.evil.com", Severity.HIGH, "64 hex characters, as exfiltrated data looks"),
+    ValidationCase("aaaabbbbccccddddeeeeffffgggg.malware.net", Severity.HIGH, "a label unlike any word"),
+)
+"""Names of which every model must be right."""
+
+BENIGN_ABOVE_NORMAL_MAX = 0.002
+"""Twice what calibration aims at: golden names were made apart from those it saw."""
+FALSE_INCIDENTS_MAX = 0
+SESSIONS_FOUND_MIN = 1.0
+BYTES_BEFORE_WORST_MAX = 500.0
+TUNNEL_SHARE_DROP_MAX = 0.05
+DRIFT_MAX = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """What validation found of a candidate."""
+
+    cases_failed: int
+    own_cases: int
+    own_cases_failed: int
+    benign_above_normal: float  # share of the golden names
+    false_incidents: int  # in the golden traffic
+    sessions: int
+    sessions_found: int
+    bytes_worst: float  # before detection, over the sessions found
+    tunnel_share: float  # golden tunnel names above NORMAL by the query model alone
+    anchor_tunnel_share: float  # the same by the frozen shipped model
+    anchor_drift: float  # mean absolute difference to the shipped model's scores of golden names
+
+
+def gates_of(found: Measured) -> tuple[Gate, ...]:
+    """Each condition with its number, threshold and margin."""
+    sessions = f"{found.sessions_found} of {found.sessions} tunnel sessions"
+    return (
+        Gate("validation cases failed", found.cases_failed, 0, False, f"{len(CASES)} names every model must know"),
+        Gate("own cases failed", found.own_cases_failed, 0, False, f"{found.own_cases} cases of VALIDATION_CASES"),
+        Gate(
+            "golden names above NORMAL",
+            found.benign_above_normal,
+            BENIGN_ABOVE_NORMAL_MAX,
+            False,
+            "share of benign names that the model never learned from",
+        ),
+        Gate(
+            "false incidents",
+            found.false_incidents,
+            FALSE_INCIDENTS_MAX,
+            False,
+            "on a day of golden traffic with look-alikes",
+        ),
+        Gate(
+            "tunnel sessions found", found.sessions_found / max(found.sessions, 1), SESSIONS_FOUND_MIN, True, sessions
+        ),
+        Gate("bytes before detection, worst", found.bytes_worst, BYTES_BEFORE_WORST_MAX, False, sessions),
+        Gate(
+            "tunnel names above NORMAL",
+            found.tunnel_share,
+            max(found.anchor_tunnel_share - TUNNEL_SHARE_DROP_MAX, 0.0),
+            True,
+            f"by the name alone; the shipped model has {found.anchor_tunnel_share:.3f}",
+        ),
+        Gate("drift from the shipped model", found.anchor_drift, DRIFT_MAX, False, "mean difference of scores"),
+    )
+
+
+def load_cases(path: Path) -> tuple[ValidationCase, ...]:
+    """The user's own cases: a CSV with the columns qname, expected, purpose. Raises SettingsError naming the line."""
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            return tuple(_cases(csv.DictReader(file), path))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        why = getattr(error, "strerror", None) or error
+        raise SettingsError(f"cannot read VALIDATION_CASES {path}: {why}") from None
+
+
+def _cases(rows: csv.DictReader[str], path: Path) -> Iterable[ValidationCase]:
+    if rows.fieldnames is None or not {"qname", "expected"} <= set(rows.fieldnames):
+        raise SettingsError(f"cannot read VALIDATION_CASES {path}: the header must name qname and expected")
+    for row in rows:
+        where = f"cannot read VALIDATION_CASES {path}, line {rows.line_num}"
+        expected = (row["expected"] or "").strip().upper()
+        if expected not in ("NORMAL", "HIGH"):
+            raise SettingsError(f"{where}: expected is NORMAL or HIGH")
+        qname = row["qname"].strip()
+        try:
+            if not from_text_folded(qname):
+                raise SettingsError(f"{where}: there is no name")
+        except NameFormatError as error:
+            raise SettingsError(f"{where}: {error}") from None
+        yield ValidationCase(qname, Severity[expected], (row.get("purpose") or "").strip())
+
+
+BINS = 20
+KEYS_MAX = 200_000
+QUIET_S = 3600.0
+
+
+def fresh_detector(model: Model, scale: Scale, keys_max: int = KEYS_MAX, quiet_s: float = QUIET_S) -> TunnelDetector:
+    """A detector that has seen nothing yet."""
+    return TunnelDetector(model, keys_max, quiet_s, scale)
+
+
+@dataclass(frozen=True)
+class Validator:
+    """Callable as the cold flow wants it: (candidate, champion) to Validation. `anchor` is the shipped model."""
+
+    anchor: Model
+    scale: Scale
+    own_cases: tuple[ValidationCase, ...] = ()
+
+    def __call__(self, candidate: Model, champion: Model) -> Validation:
+        known = self._results(CASES, candidate, champion)
+        own = self._results(self.own_cases, candidate, champion)
+        benign = wires_of(golden_names())
+        new, old, anchor = (model.score(extract(benign), benign) for model in (candidate, champion, self.anchor))
+        found = [self._first_incident(candidate, session) for session in golden_sessions().values()]
+        seen = [incident for incident in found if incident is not None]
+        measured = Measured(
+            cases_failed=sum(not result.passed for result in known),
+            own_cases=len(own),
+            own_cases_failed=sum(not result.passed for result in own),
+            benign_above_normal=float((new >= self.scale.suspicious).mean()),
+            false_incidents=len(self._incidents(candidate, golden_traffic())),
+            sessions=len(found),
+            sessions_found=len(seen),
+            bytes_worst=max((incident.bytes_before_detection for incident in seen), default=0.0),
+            tunnel_share=self._tunnel_share(candidate),
+            anchor_tunnel_share=self._tunnel_share(self.anchor),
+            anchor_drift=float(np.abs(new - anchor).mean()),
+        )
+        return Validation(
+            gates=gates_of(measured),
+            cases=(*known, *own),
+            blind_spots=blind_spots(seen, candidate.limit_factor),
+            old=self._distribution(old),
+            new=self._distribution(new),
+        )
+
+    def _results(self, cases: Sequence[ValidationCase], candidate: Model, champion: Model) -> list[CaseResult]:
+        names = [from_text_folded(case.qname) for case in cases]
+        if not names:
+            return []
+        features = extract(names)
+        new, old = candidate.score(features, names).tolist(), champion.score(features, names).tolist()
+        return [self._result(case, *scores) for case, *scores in zip(cases, new, old, strict=True)]
+
+    def _result(self, case: ValidationCase, score: float, champion_score: float) -> CaseResult:
+        severity = self.scale.severity(score)
+        passed = severity == Severity.NORMAL if case.expected == Severity.NORMAL else severity >= case.expected
+        return CaseResult(case, score, severity, passed, champion_score)
+
+    def _incidents(self, model: Model, traffic: QueryBatch) -> list[Incident]:
+        detector = fresh_detector(model, self.scale)
+        verdicts = (detector.detect(traffic), detector.flush())
+        found = {incident.incident_id: incident for part in verdicts if part for incident in part.incidents}
+        return list(found.values())
+
+    def _first_incident(self, model: Model, session: QueryBatch) -> Incident | None:
+        return min(self._incidents(model, session), key=lambda incident: incident.detected_at, default=None)
+
+    def _tunnel_share(self, model: Model) -> float:
+        names = [qname.lower() for session in golden_sessions().values() for qname in session.qname]
+        return float((model.score(extract(names), names) >= self.scale.suspicious).mean())
+
+    def _distribution(self, scores: NDArray[np.float32]) -> Distribution:
+        counts, _ = np.histogram(scores, bins=BINS, range=(0.0, 1.0))
+        severities = [self.scale.severity(score) for score in scores.tolist()]
+        return Distribution(
+            histogram=tuple(int(count) for count in counts),
+            severities=tuple((level.name, severities.count(level)) for level in Severity),
+        )
+
+
+def blind_spots(found: Sequence[Incident], factor: float) -> tuple[str, ...]:
+    """What stays unseen with the limits at this factor, in words, for the report."""
+    encoded, words, spread = (
+        {seconds: limit * factor for seconds, limit in limits.items()}
+        for limits in (policy.ENCODED_BYTES, policy.INFORMATION_BYTES, policy.SPREAD_BYTES)
+    )
+    worst = max((incident.bytes_before_detection for incident in found), default=0.0)
+    return (
+        f"Encoded data below {encoded[86_400]:.0f} bytes a day and {encoded[604_800]:.0f} bytes a week, per client and "
+        "domain: the limits of the long windows.",
+        f"Data spelled in words below {words[3600]:.0f} bytes an hour and {words[86_400]:.0f} bytes a day.",
+        f"Data split over domains while each client stays below {spread[3600]:.0f} bytes an hour in all.",
+        f"The first bytes of a fast tunnel: at worst {worst:.0f} bytes left in the golden sessions before detection.",
+        f"Data in the choice of record types below {policy.CHOICE_BYTES[3600] * factor:.0f} bytes an hour, or among "
+        "seven of them.",
+        "Data hidden in the time between queries, in the order of names asked for before, or in answers alone.",
+    )

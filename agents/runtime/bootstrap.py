@@ -1,0 +1,246 @@
+"""The only file that names concrete classes: from settings to collaborators."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Callable
+from functools import lru_cache, partial
+from pathlib import Path
+from typing import Any
+
+from agents.alerting.manager import AlertManager, notifiers_from
+from agents.core.cron import cron_trigger
+from agents.core.errors import AgentsError, ModelError, SettingsError
+from agents.core.files import PRIVATE_MODE, write_atomic
+from agents.core.siphash import Key
+from agents.core.types import Sample
+from agents.detection.detector import TunnelDetector
+from agents.detection.known_services import Entry, Services, load_entries, services_at
+from agents.detection.limits import BudgetChoice, Peaks, Scale, choose, load_peaks
+from agents.learning.baseline import benign_names, benign_sample, model_bytes, sample_of
+from agents.learning.messages import cases_text, send_run
+from agents.learning.registry import ModelRegistry
+from agents.learning.retraining import RetrainingParts
+from agents.learning.run import RetrainOptions, TrainingRun, TrainRequest
+from agents.learning.validation import Validator, load_cases
+from agents.scoring.model import Model
+from agents.settings import Settings, parse_upstreams
+from agents.sources.listener.upstream import Endpoint, system_resolvers
+from agents.store.opening import open_store
+from agents.store.sql import Store
+
+
+def make_folders(settings: Settings) -> None:
+    """What people look into before the first run is there: folders, and an empty retraining log.
+
+    Raises AgentsError where the disk does not let us.
+    """
+    try:
+        for folder in (settings.models_dir / "backups", settings.reports_dir, settings.logs_dir, settings.state_dir):
+            folder.mkdir(parents=True, exist_ok=True)
+        retraining_log(settings).touch()
+    except OSError as error:
+        raise AgentsError(f"cannot write to {error.filename}: {error.strerror}") from None
+
+
+def retraining_log(settings: Settings) -> Path:
+    """The log that people follow."""
+    return settings.logs_dir / "retraining.log"
+
+
+def scale_of(settings: Settings) -> Scale:
+    """Where severities begin."""
+    return Scale(
+        suspicious=settings.score_suspicious,
+        high=settings.score_high,
+        critical=settings.score_critical,
+        model_weight=settings.model_weight,
+        combine=settings.score_combine,
+    )
+
+
+def check_settings(settings: Settings) -> None:
+    """Raise SettingsError for settings that only show when they are used, before any socket opens.
+
+    What is wrong with the database is not among them: DNS is answered without it.
+    """
+    validator_of(settings)
+    known_entries(settings)
+    alert_manager_of(settings)
+    cron_trigger(settings.retrain_schedule, settings.retrain_timezone)
+    store_of(settings).close()
+
+
+def upstreams_of(settings: Settings) -> list[tuple[str, list[Endpoint]]]:
+    """Zones and their upstreams; what no zone claims goes to the system's resolvers unless UPSTREAMS says where."""
+    upstreams = parse_upstreams(settings.upstreams)
+    if not any(zone == "" for zone, _ in upstreams):
+        upstreams.append(("", system_resolvers()))
+    return upstreams
+
+
+def registry_of(settings: Settings) -> ModelRegistry[Model]:
+    """The folder of models, with the shipped one to fall back to."""
+    return ModelRegistry(settings.models_dir, Model.from_bytes, model_bytes())
+
+
+def store_of(settings: Settings) -> Store:
+    """The database, not yet connected; SQLite's folder is made."""
+    if not settings.database_url:
+        settings.state_dir.mkdir(parents=True, exist_ok=True)
+    return open_store(settings.store_url)
+
+
+def services_of(settings: Settings) -> Services:
+    """The shipped known services with the operator's own, those that hold today. Raises SettingsError."""
+    return services_at(known_entries(settings), time.time())
+
+
+def detector_of(settings: Settings, model: Model, key: Key = (0, 0)) -> TunnelDetector:
+    """A detector that has seen nothing yet. key: of its hashes; a secret one where strangers choose the names."""
+    scale = scale_of(settings)
+    services = services_of(settings)
+    return TunnelDetector(model, settings.window_keys_max, settings.incident_quiet_s, scale, services, key)
+
+
+def validator_of(settings: Settings) -> Validator:
+    """The gates, with the user's own cases. Raises SettingsError where those cannot be read."""
+    own = load_cases(settings.validation_cases) if settings.validation_cases else ()
+    return Validator(Model.from_bytes(model_bytes()), scale_of(settings), own)
+
+
+def alert_manager_of(settings: Settings) -> AlertManager:
+    """Alerts over every channel that is set up."""
+    return AlertManager(notifiers_from(settings), quiet_s=settings.incident_quiet_s, link_base=settings.public_url)
+
+
+def retrain_options_of(settings: Settings, **changes: Any) -> RetrainOptions:
+    """What a retraining is asked to do; `changes` that are None leave the setting."""
+    options = {
+        "days": settings.retrain_days,
+        "samples": settings.retrain_samples,
+        "max_score": settings.retrain_max_score,
+        "client_share": settings.retrain_client_share,
+        "domain_share": settings.retrain_domain_share,
+        "seed": settings.retrain_seed,
+        "deploy": settings.deploy,
+        "backup_days": settings.backup_days,
+    }
+    return RetrainOptions(**options | {name: value for name, value in changes.items() if value is not None})
+
+
+def retraining_parts(
+    settings: Settings, store: Store, progress: Callable[[int, int, str], None] = lambda step, total, text: None
+) -> RetrainingParts:
+    """The collaborators of a retraining."""
+    from agents.learning.report import write_report  # here: its templates cost a listener's start a tenth
+
+    def save(run: TrainingRun) -> None:
+        store.save_run(run.run_id, started_at=run.started, state=run.state.value, payload=run.to_json())
+
+    return RetrainingParts(
+        store=store,
+        registry=registry_of(settings),
+        trainer=lambda sample, request: train_model(settings, sample, request),
+        validator=validator_of(settings),
+        baseline_sample=benign_sample,
+        reporter=lambda run: write_report(settings.reports_dir, run),
+        notify=partial(send_run, alert_manager_of(settings), settings.public_url.rstrip("/")),
+        save_run=save,
+        clock=time.time,
+        progress=progress,
+    )
+
+
+@lru_cache(maxsize=1)
+def _calibration_sample() -> Sample:
+    return sample_of(benign_names())
+
+
+def train_model(settings: Settings, sample: Sample, request: TrainRequest) -> Model:
+    """A candidate from the sample, calibrated on it and on the shipped benign names."""
+    # Imported here: scikit-learn takes longer to import than all the rest, and only a retraining needs it.
+    from agents.scoring.isolation_forest import TrainConfig, train
+
+    config = TrainConfig(
+        seed=request.seed,
+        benign_above_suspicious=settings.benign_above_suspicious,
+        benign_above_high=settings.benign_above_high,
+        score_suspicious=settings.score_suspicious,
+        score_high=settings.score_high,
+    )
+    data = {"live": request.live, "topped_up": request.topped_up, "since": request.since, "until": request.until}
+    return train(
+        sample,
+        _calibration_sample(),
+        config,
+        {"parent": request.parent, "data": data, "limits": limits_of(settings).to_json()},
+    )
+
+
+def peaks_path(settings: Settings) -> Path:
+    """Where a listener keeps what flows reached, for the next retraining to set limits by."""
+    return settings.state_dir / "peaks.json"
+
+
+def known_path(settings: Settings) -> Path:
+    """The operator's own list of known services."""
+    return settings.known_services or settings.state_dir / "known_services.csv"
+
+
+def known_entries(settings: Settings) -> list[Entry]:
+    """The operator's own known services. Raises SettingsError where they cannot be read, or a file is named in vain."""
+    if settings.known_services and not settings.known_services.exists():
+        raise SettingsError(f"cannot use setting KNOWN_SERVICES={settings.known_services}: no such file")
+    return load_entries(known_path(settings))
+
+
+def limits_of(settings: Settings) -> BudgetChoice:
+    """The limits that the network's own history and ALERT_BUDGET_PER_WEEK ask for."""
+    try:
+        peaks = load_peaks(peaks_path(settings).read_bytes())
+    except (OSError, ValueError):
+        peaks = Peaks()
+    return choose(peaks, settings.alert_budget_per_week)
+
+
+def check_by_gates(settings: Settings) -> Callable[[Model], None]:
+    """What a model must pass before it is restored by hand. The returned function raises ModelError."""
+    validator = validator_of(settings)
+
+    def check(model: Model) -> None:
+        validation = validator(model, model)
+        missed = [
+            f"{gate.name} is {gate.value:.4g}, threshold {gate.threshold:.4g}"
+            for gate in validation.gates
+            if not gate.passed
+        ]
+        if missed:
+            why = "; ".join((*missed, *cases_text(validation)))
+            raise ModelError(f"cannot restore {model.model_id}: {why}")
+
+    return check
+
+
+def api_token_of(settings: Settings) -> str:
+    """The token of the API: the setting, or one made once and kept readable by its owner alone.
+
+    Raises AgentsError for a file that holds none.
+    """
+    given = settings.api_token.get_secret_value()
+    if given:
+        return given
+    path = token_path(settings)
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomic(path, secrets.token_urlsafe(24).encode(), mode=PRIVATE_MODE)
+    token = path.read_text("ascii", errors="replace").strip()
+    if not token or not token.isascii():
+        raise AgentsError(f"cannot use {path}: there is no token in it; remove it, and another is made")
+    return token
+
+
+def token_path(settings: Settings) -> Path:
+    """Where a made token is kept."""
+    return settings.state_dir / "api_token"

@@ -1,0 +1,281 @@
+"""The parent of `listen` and `run`: forks listeners, a detector, and what else there is; starts again what dies.
+
+It has one thread, no event loop and no database: what it forks shares its pages. It holds the listeners' sockets, so
+that what is asked while a listener is started again waits in the kernel and is answered, and the memory with all that
+is seen and not yet judged (shared.py).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import gc
+import json
+import os
+import select
+import signal
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import NoReturn
+
+import structlog
+
+from agents.core.errors import AgentsError, SettingsError, UsageError
+from agents.runtime import bootstrap, detector_process, listener_process, warmup
+from agents.runtime.signals import ENDING, Signals
+from agents.settings import Settings
+from agents.sources.listener.sockets import Pair, bind_pairs
+from agents.stream.ledger import Shared
+
+Work = Callable[[Callable[[], None]], int]
+"""What a process does: told what to call when it is ready, returns its exit code."""
+PAUSE_S, PAUSE_MAX_S, LISTENER_PAUSE_MAX_S = 0.5, 30.0, 1.0
+"""A process that dies is started again at once; where it dies again within STEADY_S, after so many seconds, twice as
+many each time up to the most. A listener's share of the queries waits for it all the while."""
+STEADY_S = 10.0
+LISTENER_STOP_S, DETECTOR_STOP_S = 5.0, 20.0
+"""A process that does not end within so many seconds of SIGTERM is killed. docker-compose.yml grants 30 in all."""
+SLOW_S = 2.0
+"""After so many seconds the log says which processes have not ended."""
+AT_ONCE_S = 1.0
+"""Signals to end within so many seconds are one: make, a terminal or a service manager may each send theirs."""
+LOOK_S = 0.1
+DETECTOR = "detector"
+"""Name of the process that judges."""
+_SIGNALS = {*ENDING, signal.SIGCHLD}
+_PR_SET_PDEATHSIG = 1  # prctl(2)
+_LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
+_log = structlog.get_logger()
+
+
+@dataclass(slots=True)
+class Child:
+    """One process of ours. stop_s: how long it may take to end, None = as long as it likes."""
+
+    name: str
+    work: Work
+    stop_s: float | None
+    pid: int = 0  # 0 = it does not run
+    reading: int = -1  # where it says how it does: "\n" when it is ready, an error as JSON
+    started: float = 0.0
+    pause_s: float = 0.0
+    due: float = 0.0  # when it is to be started again; times are time.monotonic()
+    code: int = 0  # how it ended last, negative = by that signal
+
+
+def listeners_of(settings: Settings) -> int:
+    """How many listener processes there are to be."""
+    cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
+    return settings.listener_processes or cores
+
+
+def supervise(settings: Settings, others: Sequence[tuple[str, Work]], ready: Callable[[], None]) -> int:
+    """Run listeners, detector and `others` until SIGINT or SIGTERM; the exit code, 1 where one did not end well.
+
+    Raises AgentsError where one of them cannot start; then none is left.
+    """
+    bootstrap.make_folders(settings)
+    names = listener_process.listener_names(listeners_of(settings))
+    pairs = bind_pairs(listener_process.hosts_of(settings), settings.listen_port, len(names))
+    warmup.up(lambda text: _log.info("kernels_compiling", note=text))
+    for load in (warmup.judging, warmup.listening):  # once, and all that is forked has them
+        load()
+    addresses = [f"{sock.getsockname()[0]} port {sock.getsockname()[1]}" for sock, _ in pairs[0]]
+    shared = Shared(len(names), settings.queue_max, [*names, DETECTOR, *(name for name, _ in others)])
+    detecting = partial(detector_process.detect, settings, shared)
+    signals = Signals(_SIGNALS)
+    supervisor = Supervisor(
+        signals,
+        shared,
+        [Child(name, partial(_answer, settings, shared, at, pairs), LISTENER_STOP_S) for at, name in enumerate(names)],
+        Child(DETECTOR, partial(_without, pairs, detecting), DETECTOR_STOP_S),
+        [Child(name, partial(_without, pairs, work), None) for name, work in others],
+    )
+    gc.freeze()  # so that a collection in one process copies none of the pages that all share
+    with signals:
+        try:
+            if supervisor.start():
+                _log.info("listener_started", addresses=addresses, processes=len(names))
+                ready()
+                supervisor.watch()
+                _log.info("stopping")
+        finally:
+            _close(pairs)
+            code = supervisor.stop()
+            gc.unfreeze()
+            shared.close()
+    return code
+
+
+def _answer(settings: Settings, shared: Shared, at: int, pairs: list[list[Pair]], ready: Callable[[], None]) -> int:
+    _close([other for number, other in enumerate(pairs) if number != at])
+    return listener_process.answer(settings, shared, at, pairs[at], ready)
+
+
+def _without(pairs: list[list[Pair]], work: Work, ready: Callable[[], None]) -> int:
+    _close(pairs)
+    return work(ready)
+
+
+def _close(pairs: Sequence[Sequence[Pair]]) -> None:
+    for sock in [sock for each in pairs for pair in each for sock in pair]:
+        sock.close()
+
+
+class Supervisor:
+    """Starts, watches and ends; the signals in _SIGNALS are waited for."""
+
+    def __init__(
+        self, signals: Signals, shared: Shared, listeners: list[Child], detector: Child, others: list[Child]
+    ) -> None:
+        self._signals, self._asked = signals, 0.0
+        self._shared, self._states = shared, shared.children
+        self._listeners, self._detector, self._others = listeners, detector, others
+        self._children = [*listeners, detector, *others]
+
+    def start(self) -> bool:
+        """Start all, each when the one before is ready; False where a signal came first. Raises what one raised."""
+        for child in self._children:
+            self._spawn(child)
+            while not self._states[child.name].up:
+                if self._signals.wait(0) in ENDING:
+                    return False
+                if select.select([child.reading], [], [], LOOK_S)[0]:
+                    self._hear(child)
+        return True
+
+    def watch(self) -> None:
+        """Start again what dies, until SIGINT or SIGTERM."""
+        while True:
+            for child in self._children:
+                if _ended(child):
+                    self._note_death(child)
+                if not child.pid and time.monotonic() >= child.due:
+                    self._spawn(child)
+                elif child.pid and not self._states[child.name].up:
+                    self._note_word(child)
+            if self._signals.wait(self._pause()) in ENDING:
+                return
+
+    def stop(self) -> int:
+        """End listeners, then the detector, which judges what they left, and the others; the exit code."""
+        self._asked = time.monotonic()
+        self._end(self._listeners)
+        if not self._detector.pid and self._shared.waiting:
+            self._spawn(self._detector)
+        self._end([self._detector, *self._others])
+        return int(any(child.code for child in self._children))
+
+    def _pause(self) -> float:
+        """Seconds to wait for a signal: until the next start, or the next look at what is starting."""
+        dues = [child.due - time.monotonic() for child in self._children if not child.pid]
+        dues += [LOOK_S for child in self._children if child.pid and not self._states[child.name].up]
+        return max(min(dues, default=60.0), 0.0)
+
+    def _hear(self, child: Child) -> None:
+        """What a process says of its start. Raises its error."""
+        said = os.read(child.reading, 65536)
+        if said.startswith(b"\n"):
+            self._states[child.name].up = True
+            return
+        os.close(child.reading)  # that was its last word
+        child.reading = -1
+        if said:
+            error = json.loads(said)
+            raise (SettingsError if error["usage"] else AgentsError)(error["text"])
+        raise AgentsError(f"cannot start process {child.name}: see the log")
+
+    def _note_word(self, child: Child) -> None:
+        """Note what it has said of its start, if anything."""
+        if child.reading < 0 or not select.select([child.reading], [], [], 0)[0]:
+            return
+        try:
+            self._hear(child)
+        except AgentsError as error:
+            _log.error("process_not_started", process=child.name, error=str(error))
+
+    def _note_death(self, child: Child) -> None:
+        if not self._states[child.name].up:
+            self._note_word(child)
+        self._states[child.name].up = False
+        now = time.monotonic()
+        if now - child.started >= STEADY_S:
+            child.pause_s = 0.0
+        child.due = now + child.pause_s
+        _log.error("process_died", process=child.name, code=child.code, restart_in_s=child.pause_s)
+        most = LISTENER_PAUSE_MAX_S if child in self._listeners else PAUSE_MAX_S
+        child.pause_s = min(max(2 * child.pause_s, PAUSE_S), most)
+
+    def _spawn(self, child: Child) -> None:
+        reading, writing = os.pipe()
+        parent = os.getpid()
+        with self._signals.held():
+            pid = os.fork()
+            if pid == 0:
+                os.close(reading)
+                self._signals.leave()
+                _end_with(parent)
+                _run(child, writing)
+        os.close(writing)
+        if child.reading >= 0:
+            os.close(child.reading)
+        child.pid, child.reading, child.started = pid, reading, time.monotonic()
+        self._states[child.name].note_start(pid)
+
+    def _end(self, children: Sequence[Child]) -> None:
+        """SIGTERM, and SIGKILL for what takes too long, or for all where a signal comes after AT_ONCE_S."""
+        begun, told = time.monotonic(), False
+        for child in children:
+            if child.pid:
+                os.kill(child.pid, signal.SIGTERM)
+        while left := [child for child in children if child.pid and not _ended(child)]:
+            impatient = self._signals.wait(LOOK_S) in ENDING and time.monotonic() - self._asked >= AT_ONCE_S
+            took = time.monotonic() - begun
+            if took >= SLOW_S and not told:
+                told = True
+                _log.info("waiting_for_end", processes=[child.name for child in left])
+            for child in left:
+                if impatient or (child.stop_s is not None and took >= child.stop_s):
+                    _log.error("process_killed", process=child.name)
+                    os.kill(child.pid, signal.SIGKILL)
+
+
+def _ended(child: Child) -> bool:
+    """Whether it has ended since it was looked at last; notes how."""
+    if not child.pid:
+        return False
+    pid, status = os.waitpid(child.pid, os.WNOHANG)
+    if pid:
+        child.pid, child.code = 0, os.waitstatus_to_exitcode(status)
+    return bool(pid)
+
+
+def _end_with(parent: int) -> None:
+    """Let the kernel end this process when its parent ends, however that ends; Linux alone does so."""
+    if _LIBC is None:
+        return
+    _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        os._exit(1)
+
+
+def _run(child: Child, writing: int) -> NoReturn:
+    """Be the process that was forked. It never returns into what its parent was doing."""
+
+    def say(text: bytes) -> None:
+        with contextlib.suppress(BrokenPipeError):
+            os.write(writing, text)
+
+    code = 1
+    try:
+        code = child.work(lambda: say(b"\n"))
+    except (AgentsError, OSError) as error:
+        text = str(error) if isinstance(error, AgentsError) else f"cannot start process {child.name}: {error}"
+        say(json.dumps({"text": text, "usage": isinstance(error, SettingsError | UsageError)}).encode())
+    finally:
+        if sys.exc_info()[0] is not None:
+            _log.critical("process_failed", process=child.name, exc_info=True)
+        os._exit(code)

@@ -1,0 +1,106 @@
+"""Compiles every kernel, once: `python -m agents.runtime.warmup` after installing: no command waits later."""
+
+from __future__ import annotations
+
+import io
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from contextlib import closing, suppress
+from struct import pack
+
+from agents.core import jit
+from agents.core.jit import COMPILED, KEPT
+from agents.detection import snapshot
+from agents.detection.detector import TunnelDetector
+from agents.detection.flows import Flows
+from agents.detection.limits import Scale
+from agents.dns.name import from_text
+from agents.learning.baseline import batch_of, model_bytes
+from agents.scoring.model import Model
+from agents.sources.capture.kernels import Scan
+from agents.sources.capture.packets import RAW, UDP
+from agents.sources.capture.pcap import Damage
+from agents.sources.listener import datapath
+from agents.store import postgres
+from agents.store.opening import open_store
+from agents.store.rows import COLUMNS, query_columns
+
+NOTE = "kernels are compiled for this processor, once, which takes a minute or two; KERNELS=off works without"
+_QUESTION = b"\0\1\0\0\0\1\0\0\0\0\0\0" + from_text("www.example.com") + b"\0\0\1\0\1"
+
+
+def up(tell: Callable[[str], None]) -> None:
+    """Compile all kernels unless they are; `tell` gets one line before that begins.
+
+    In a process of its own: a compiler's memory would stay with this one for good. Where nothing can be kept, or that
+    process fails, each kernel is compiled where it is called first.
+    """
+    if not COMPILED or KEPT is None or jit.warm_mark(KEPT).exists():
+        return
+    tell(NOTE)
+    subprocess.run(
+        [sys.executable, "-m", "agents.runtime.warmup"], stdin=subprocess.DEVNULL, capture_output=True, check=False
+    )
+
+
+def judging() -> None:
+    """Load everything that judging may need: counting, making room, forgetting, and windows out of a file."""
+    detector = TunnelDetector(Model.from_bytes(model_bytes()), 4, 3600.0, Scale())
+    for at in range(2):
+        names = [f"{i}.{at}.example{i}.com" for i in range(8)]
+        detector.detect(batch_of([1e6 * at] * 8, ["192.0.2.1"] * 8, names, [16] * 8))
+    (row, *_) = detector.flows.rows(lambda flows: flows["used"] == 1)
+    detector.flows.forget(row)
+    detector.flows.find("192.0.2.1", 0)
+    snapshot.load(snapshot.dump(detector.flows), Flows(4))
+
+
+def listening() -> None:
+    """Load the datapath of a listener."""
+    datapath.load()
+
+
+def scanning() -> None:
+    """Load the reader of captures: one query, and one more with its answer as they come over TCP."""
+    scan, address = Scan({53}), socket.inet_aton("192.0.2.1")
+    udp = pack("!4H", 1024, 53, 8 + len(_QUESTION), 0) + _QUESTION
+    packet = pack("!BBHHHBBH", 0x45, 0, 20 + len(udp), 0, 0, 64, UDP, 0) + address + address + udp
+    head = pack("<IHHiIII", 0xA1B2C3D4, 2, 4, 0, 0, 65_535, RAW) + pack("<4I", 0, 0, len(packet), len(packet))
+    for take in (scan.query, scan.answer):
+        take(0.0, address, 1024, address, _QUESTION, len(_QUESTION))
+    list(scan.batches(io.BufferedReader(io.BytesIO(head + packet)), 1, Damage(), lambda frame: None))
+
+
+def storing() -> None:
+    """Load what packs and unpacks stored queries, and draws samples of them."""
+    detector = TunnelDetector(Model.from_bytes(model_bytes()), 4, 3600.0, Scale())
+    verdicts = detector.detect(batch_of([0.0], ["192.0.2.1"], ["www.example.com"], [1]))
+    postgres.columns_of(memoryview(postgres.rows_of(query_columns(verdicts, ""))), 1, len(COLUMNS))
+    with tempfile.TemporaryDirectory() as folder, closing(open_store(f"sqlite:///{folder}/dns-tunnel.db")) as store:
+        store.migrate()
+        store.write(verdicts, "warm")
+        store.sample_normal(since=-1.0, until=1.0, limit=1, max_score=1.0, client_share=1.0, domain_share=1.0, seed=0)
+
+
+LOADS = (judging, listening, scanning, storing)
+"""All there is to load."""
+
+
+def main() -> int:
+    """Compile what is not compiled yet, all of it; what was kept of other versions goes."""
+    if COMPILED and KEPT is not None:
+        if not jit.warm_mark(KEPT).exists():
+            print(f"dns-tunnel: {NOTE}", file=sys.stderr, flush=True)
+        for load in LOADS:
+            load()
+        with suppress(OSError):  # no room: it is tried again
+            jit.warm_mark(KEPT).touch()
+            jit.prune(KEPT)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,223 @@
+"""How much a label can carry: its description length in bits, the shorter of two codes (two-part MDL, Rissanen 1978).
+
+One code is a character trigram model of benign labels, under which words are cheap. The other spells the bytes out
+in the smallest alphabet that holds them (digits, hex, base32, letters and digits, base64, any byte): random text
+costs there what it carries, whatever the trigram model never saw.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from agents.core import column_kernels
+from agents.core.columns import Names, packed
+from agents.core.jit import COMPILED
+from agents.dns.name import split_domain
+from agents.dns.name_kernels import Splits
+from agents.scoring import lexical_kernels
+
+SYMBOLS = b"abcdefghijklmnopqrstuvwxyz0123456789-_"
+OTHER, EDGE = len(SYMBOLS), len(SYMBOLS) + 1
+SIZE = len(SYMBOLS) + 2
+_BEGIN, _END = bytes((EDGE, EDGE)), bytes((EDGE,))
+_INDEX = bytes(SYMBOLS.index(b) if b in SYMBOLS else OTHER for b in bytes(range(256)).lower())
+OTHER_BITS = math.log2(256 - len(SYMBOLS))
+"""Which of the other bytes it was."""
+BACKOFF = 4.0
+"""Pseudo-counts of the shorter context (Dirichlet prior, MacKay and Peto 1995)."""
+
+ALPHABETS: tuple[tuple[frozenset[int], float], ...] = tuple(
+    (frozenset(text), math.log2(len(text)))
+    for text in (
+        b"0123456789",
+        b"0123456789abcdef",
+        b"abcdefghijklmnopqrstuvwxyz234567",
+        b"abcdefghijklmnopqrstuvwxyz0123456789-",
+        b"abcdefghijklmnopqrstuvwxyz0123456789-_+/=.",
+    )
+)
+"""From the smallest up: bytes and bits per byte."""
+ANY_BITS = 7.0
+"""Bits a byte of any other: iodine's Base128 is the densest code in use, 0x20 case carries nothing reliable."""
+ENCODED_MARGIN = 1.5
+"""Bits a byte by which a label must be likelier as random text than as a benign label."""
+ENCODED_BYTES = 4
+"""Shorter labels are judged as if they had this many bytes: three letters prove nothing."""
+WORDLIKE_BYTES = 32
+"""A longer label teaches nothing about words."""
+_TWO_CHANGES = re.compile(rb"[^0-9]*[0-9]*[^0-9]*|[0-9]*[^0-9]*[0-9]*")
+"""At most two changes between digits and other bytes."""
+COMMON_SEEN = 3
+"""Names below which a label must occur to be in the dictionary."""
+COMMON_LABELS = 4096
+"""Most labels in the dictionary."""
+COSTS_MAX = 65_536
+"""Labels whose cost is remembered; at the bound all are forgotten."""
+
+
+def _spelled(label: bytes) -> float:
+    used = frozenset(label)
+    for alphabet, bits in ALPHABETS:
+        if used <= alphabet:
+            return len(label) * bits
+    return len(label) * ANY_BITS
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """What one label carries, bits, and whether it reads as encoded data instead of words."""
+
+    bits: float
+    encoded: bool
+
+
+class CostTables(NamedTuple):
+    """What kernels/labels.costs looks up, in its order."""
+
+    words: NDArray[np.uint8]
+    word_starts: NDArray[np.int64]
+    slots: NDArray[np.int32]
+    word_bits: NDArray[np.float64]
+    symbols: NDArray[np.uint8]
+    trigrams: NDArray[np.float32]
+    members: NDArray[np.uint8]
+    byte_bits: NDArray[np.float64]
+    margin: float
+    short: int
+
+
+class Costs(NamedTuple):
+    """What n names' p subdomain labels carry."""
+
+    part_bits: NDArray[np.float64]  # (p,)
+    part_encoded: NDArray[np.uint8]  # (p,): 1 where a label reads as encoded
+    encoded_bits: NDArray[np.float64]  # (n,): bits in the labels of a name that do
+
+
+@dataclass(frozen=True, eq=False)
+class CharModel:
+    """Trigram code lengths, bits, shape (SIZE, SIZE, SIZE): [two before][one before][this]; and common labels'."""
+
+    bits: NDArray[np.float32]
+    common: Mapping[bytes, float]
+    _rows: list[list[list[float]]] = field(init=False, repr=False, compare=False)
+    _costs: dict[bytes, Cost] = field(init=False, repr=False, default_factory=dict)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_rows", self.bits.tolist())
+
+    def cost(self, label: bytes) -> Cost:
+        """Description length of one lower-case label: the shortest of dictionary, trigram and spelled code.
+
+        It reads as encoded where spelling it out is shorter than the trigram code by ENCODED_MARGIN a byte:
+        a likelihood ratio of "random text" against "benign label".
+        """
+        found = self._costs.get(label)
+        if found is None:
+            if len(self._costs) >= COSTS_MAX:
+                self._costs.clear()
+            found = self._costs[label] = self._cost(label)
+        return found
+
+    def _cost(self, label: bytes) -> Cost:
+        known, spelled = self.common.get(label), _spelled(label)
+        if known is not None:
+            return Cost(min(known, spelled), False)
+        modelled = self._modelled(label)
+        return Cost(min(modelled, spelled), modelled - spelled >= ENCODED_MARGIN * max(len(label), ENCODED_BYTES))
+
+    def encoded_bits(self, subdomain: Iterable[bytes]) -> float:
+        """Bits in the labels that read as encoded data."""
+        return sum(cost.bits for cost in map(self.cost, subdomain) if cost.encoded)
+
+    def costs(self, names: Names, splits: Splits) -> Costs:
+        """The cost of every subdomain label of n lower-case names; splits says where those fall apart."""
+        parts = int(splits.part_starts[-1])
+        found = Costs(np.empty(parts), np.empty(parts, np.uint8), np.empty(len(names)))
+        if COMPILED:
+            lexical_kernels.costs(names.array, names.starts, splits.part_starts, *self.tables, *found)
+            return found
+        part = 0
+        for i, name in enumerate(names):
+            subdomain = split_domain(name)[0]
+            for cost in map(self.cost, subdomain):
+                found.part_bits[part], found.part_encoded[part] = cost.bits, cost.encoded
+                part += 1
+            found.encoded_bits[i] = self.encoded_bits(subdomain)
+        return found
+
+    @cached_property
+    def tables(self) -> CostTables:
+        """The same for kernels/labels."""
+        words = packed(list(self.common))
+        members = [sum((byte in of) << k for k, (of, _) in enumerate(ALPHABETS)) for byte in range(256)]
+        return CostTables(
+            words.array,
+            words.starts,
+            column_kernels.slots_of(words.array, words.starts),
+            np.array(list(self.common.values()), np.float64),
+            np.frombuffer(_INDEX, np.uint8),
+            np.ascontiguousarray(self.bits),
+            np.array(members, np.uint8) | np.uint8(1 << len(ALPHABETS)),
+            np.array([*(bits for _, bits in ALPHABETS), ANY_BITS]),
+            ENCODED_MARGIN,
+            ENCODED_BYTES,
+        )
+
+    def _modelled(self, label: bytes) -> float:
+        rows, total, a, b = self._rows, 0.0, EDGE, EDGE
+        for c in label.translate(_INDEX):
+            total += rows[a][b][c]
+            a, b = b, c
+        return total + rows[a][b][EDGE]
+
+
+def learn(trusted: Iterable[tuple[bytes, ...]], live: Iterable[tuple[bytes, ...]] = ()) -> CharModel:
+    """Learn both codes from the subdomain labels of trusted benign names, and of live ones that may be poisoned.
+
+    A label is common if it occurs below COMMON_SEEN names or more; the trigram code counts every label once,
+    since it prices labels that were not seen before. Live labels that read as encoded to what the trusted ones
+    taught do not teach it: 200 random labels would be enough to make their alphabet cheap for good.
+    """
+    trusted_labels, live_labels = ([label for labels in names for label in labels] for names in (trusted, live))
+    seen = Counter([*trusted_labels, *live_labels])
+    total = sum(seen.values())
+    common = {
+        label: round(-math.log2(count / total), 2)
+        for label, count in sorted(seen.items(), key=lambda item: (-item[1], item[0]))[:COMMON_LABELS]
+        if count >= COMMON_SEEN and 0x0A not in label
+    }
+    teaching = {label for label in trusted_labels if _wordlike(label)}
+    found = CharModel(_trigrams(sorted(teaching)), common)
+    words = {label for label in set(live_labels) - teaching if _wordlike(label) and not found.cost(label).encoded}
+    return CharModel(_trigrams(sorted(teaching | words)), common) if words else found
+
+
+def _wordlike(label: bytes) -> bool:
+    """Whether a label may teach the trigram code: learning hashes would make hashes cheap, and poisoning easy."""
+    return len(label) <= WORDLIKE_BYTES and _TWO_CHANGES.fullmatch(label) is not None
+
+
+def _trigrams(labels: Iterable[bytes]) -> NDArray[np.float32]:
+    chains = packed([_BEGIN + label.translate(_INDEX) + _END for label in labels])
+    symbols = chains.array.astype(np.int64)
+    inside = np.ones(len(symbols), np.bool_)  # what a trigram may end in: no chain's first two
+    inside[chains.starts[:-1]] = inside[chains.starts[:-1] + 1] = False
+    numbers = (symbols[:-2] * SIZE + symbols[1:-1]) * SIZE + symbols[2:]
+    counts = np.bincount(numbers[inside[2:]], minlength=SIZE**3).reshape(SIZE, SIZE, SIZE).astype(np.float64)
+    one = (counts.sum((0, 1)) + 1) / (counts.sum() + SIZE)
+    two = counts.sum(0)
+    two = (two + BACKOFF * one) / (two.sum(1, keepdims=True) + BACKOFF)
+    three = (counts + BACKOFF * two) / (counts.sum(2, keepdims=True) + BACKOFF)
+    bits = -np.log2(three)
+    bits[:, :, OTHER] += OTHER_BITS
+    return np.asarray(np.round(bits, 2), dtype=np.float32)

@@ -1,0 +1,231 @@
+"""What kernels read out of names: the cost of labels, numbered hosts, and which names may give a secret away."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from agents.core import column_kernels
+from agents.core.column_kernels import siphash
+from agents.core.jit import kernel
+
+
+@kernel
+def _modelled(data: Any, start: Any, end: Any, symbols: Any, trigrams: Any, edge: Any) -> Any:
+    """Bits of data[start:end] in the trigram code."""
+    total, before, last = 0.0, np.int64(edge), np.int64(edge)
+    for at in range(start, end):
+        this = np.int64(symbols[data[at]])
+        total += trigrams[before, last, this]
+        before, last = last, this
+    return total + trigrams[before, last, edge]
+
+
+@kernel
+def _spelled(data: Any, start: Any, end: Any, members: Any, byte_bits: Any) -> Any:
+    """Bits of data[start:end] in the smallest alphabet that holds it."""
+    fits = np.int64(-1)
+    for at in range(start, end):
+        fits &= np.int64(members[data[at]])
+    alphabet = 0
+    while not fits >> alphabet & 1:
+        alphabet += 1
+    return (end - start) * byte_bits[alphabet]
+
+
+@kernel
+def costs(
+    data: Any, starts: Any, part_starts: Any, words: Any, word_starts: Any, slots: Any, word_bits: Any,
+    symbols: Any, trigrams: Any, members: Any, byte_bits: Any, margin: Any, short: Any,
+    part_bits: Any, part_encoded: Any, encoded_bits: Any,
+) -> None:  # fmt: skip
+    """Price the p subdomain labels of n packed lower-case names (data u8, starts i64[n + 1]).
+
+    words: the dictionary's labels (table.py) with their bits f64; symbols u8[256]: bytes as symbols of the trigram
+    code, trigrams f32 (s, s, s) bits, its last symbol the edge; members u8[256]: bit k where alphabet k holds the
+    byte, the last alphabet every byte; byte_bits f64: bits a byte in each; margin: bits a byte by which an encoded
+    label's spelling is shorter, where fewer bytes than `short` count as so many.
+    Fills part_bits f64[p], part_encoded u8[p], and encoded_bits f64[n], their sum over a name's encoded labels.
+    """
+    edge = trigrams.shape[0] - 1
+    for name in range(len(starts) - 1):
+        at, encoded = starts[name], 0.0
+        for part in range(part_starts[name], part_starts[name + 1]):
+            start, end = at + 1, at + 1 + np.int64(data[at])
+            at = end
+            hashed = column_kernels.mixed(np.int64(column_kernels.BEGIN), data, start, end)
+            word = column_kernels.find(hashed, data, start, end, words, word_starts, slots)
+            spelled = _spelled(data, start, end, members, byte_bits)
+            if word >= 0:
+                part_bits[part], part_encoded[part] = min(word_bits[word], spelled), 0
+                continue
+            modelled = _modelled(data, start, end, symbols, trigrams, edge)
+            part_bits[part] = min(modelled, spelled)
+            part_encoded[part] = modelled - spelled >= margin * max(end - start, short)
+            if part_encoded[part]:
+                encoded += part_bits[part]
+        encoded_bits[name] = encoded
+
+
+RUN_MAX = 4
+"""Digits that may follow letters: a host's number. More are an id."""
+ALONE_MAX = 3
+"""Digits that may stand alone: an octet of an address."""
+DIGITS_MAX = 15
+"""Digits of one name."""
+COUNT_AT = 60
+"""Bit from which packed digits say how many they are."""
+TEXT_ROOM = 256
+_HASH, _DOT, _HYPHEN, _UNDERSCORE, _ZERO, _NINE, _A, _Z = b"#.-_09az"
+
+
+@kernel
+def _shape(data: Any, at: Any, end: Any, text: NDArray[np.uint8]) -> tuple[int, Any]:
+    """Write the shape of the labels data[at:end] to text; (its size, packed digits), digits 0 where there is none."""
+    none, digits, count, size = np.uint64(0), np.uint64(0), 0, 1
+    text[0] = _HASH
+    while at < end:
+        stop = at + 1 + np.int64(data[at])
+        letters = run = 0  # of the token so far
+        for place in range(at + 1, stop):
+            byte = data[place]
+            if _ZERO <= byte <= _NINE:
+                run, count = run + 1, count + 1
+                if count > DIGITS_MAX or run > (RUN_MAX if letters else ALONE_MAX):
+                    return 0, none
+                digits = (digits << np.uint64(4)) | np.uint64(byte - _ZERO)
+                byte = _ZERO
+            elif _A <= byte <= _Z:
+                if run:
+                    return 0, none
+                letters += 1
+            elif byte in (_HYPHEN, _UNDERSCORE):
+                letters = run = 0
+            else:
+                return 0, none
+            text[size] = byte
+            size += 1
+        text[size] = _DOT
+        size += 1
+        at = stop
+    return size, digits | (np.uint64(count) << np.uint64(COUNT_AT))
+
+
+@kernel
+def numbers(data: Any, starts: Any, cuts: Any, low: Any, high: Any, shapes: Any, digits: Any) -> None:
+    """Fill the shapes' identities and the packed digits, u64[n], of n packed lower-case names; zeros for others.
+
+    cuts i64[n]: offset of the registered domain in each.
+    """
+    text = np.empty(TEXT_ROOM, np.uint8)
+    for name in range(len(starts) - 1):
+        size, found = _shape(data, starts[name], starts[name] + cuts[name], text)
+        shapes[name], digits[name] = np.uint64(0), np.uint64(0)
+        if found >> np.uint64(COUNT_AT):
+            shapes[name], digits[name] = siphash(text, 0, size, low, high), found
+
+
+SECRET_BYTES = 8
+"""Decoded text shorter than this proves nothing."""
+HEX_DIGITS, BASE32_DIGITS, BASE64_DIGITS = 16, 13, 11
+"""Digits that make SECRET_BYTES bytes (RFC 4648 sections 8, 6 and 4)."""
+NO_DIGIT = 255
+
+
+def _digits(*runs: str) -> NDArray[np.uint8]:
+    table = np.full(256, NO_DIGIT, np.uint8)
+    for alphabet in runs:
+        for value, letter in enumerate(alphabet):
+            table[ord(letter)] = value
+    return table
+
+
+_UPPER, _LOWER, _DECIMAL = "ABCDEFGHIJKLMNOPQRSTUVWXYZ", "abcdefghijklmnopqrstuvwxyz", "0123456789"
+HEX = _digits(_DECIMAL + "abcdef", _DECIMAL + "ABCDEF")
+BASE32 = _digits(_UPPER + "234567", _LOWER + "234567")
+BASE64 = _digits(_UPPER + _LOWER + _DECIMAL + "+/", _UPPER + _LOWER + _DECIMAL + "-_")
+
+
+@kernel
+def _is_text(byte: Any) -> bool:
+    return bool(0x20 <= byte <= 0x7E or byte == 0x09 or byte == 0x0A or byte == 0x0D)
+
+
+@kernel
+def _begins_as_text(digits: NDArray[np.uint8], count: Any, table: NDArray[np.uint8], bits: int, need: int) -> bool:
+    """Whether the first SECRET_BYTES bytes that `need` digits of so many bits decode to are text."""
+    if count < need:
+        return False
+    held, held_bits, found = np.int64(0), 0, 0
+    for i in range(need):
+        value = np.int64(table[digits[i]])
+        if value == NO_DIGIT:
+            return False
+        held = (held << bits) | value
+        held_bits += bits
+        if held_bits >= 8:
+            held_bits -= 8
+            if not _is_text((held >> held_bits) & 0xFF):
+                return False
+            held &= (1 << held_bits) - 1
+            found += 1
+            if found == SECRET_BYTES:
+                return True
+    return True
+
+
+@kernel
+def _may_decode(digits: NDArray[np.uint8], count: int) -> bool:
+    return (
+        _begins_as_text(digits, count, HEX, 4, HEX_DIGITS)
+        or _begins_as_text(digits, count, BASE32, 5, BASE32_DIGITS)
+        or _begins_as_text(digits, count, BASE64, 6, BASE64_DIGITS)
+    )
+
+
+@kernel
+def may_tell(data: NDArray[np.uint8], at: Any, end: Any, digits: NDArray[np.uint8]) -> bool:
+    """Whether subdomain labels (data[at:end], in the case they were sent) may give a secret away.
+
+    Never False where decoding.secret_in finds one, but for call-back domains. digits: shape (HEX_DIGITS,), overwritten.
+    """
+    if end - at < SECRET_BYTES:
+        return False
+    for i in range(at, end - 1):
+        plain = data[i] == 0x3D or (data[i] == 0x49 and data[i + 1] == 0x41)  # "=" and "IA"
+        if plain or (data[i] == 0x65 and data[i + 1] == 0x79 and i + 2 < end and data[i + 2] == 0x4A):  # "eyJ"
+            return True
+    if data[end - 1] == 0x3D:
+        return True
+    joined, label = 0, at
+    while label < end:
+        size = np.int64(data[label])
+        for i in range(label + 1, label + 1 + size):
+            if joined < HEX_DIGITS:
+                digits[joined] = data[i]
+                joined += 1
+        label += size + 1
+    if _may_decode(digits, joined):
+        return True
+    label = at + np.int64(data[at]) + 1
+    while label < end:
+        size = np.int64(data[label])
+        if size >= 2 * SECRET_BYTES:
+            for i in range(HEX_DIGITS):
+                digits[i] = data[label + 1 + i]
+            if _may_decode(digits, HEX_DIGITS):
+                return True
+        label += size + 1
+    return False
+
+
+@kernel
+def all_may_tell(
+    data: NDArray[np.uint8], starts: NDArray[np.int64], cuts: NDArray[np.int64], out: NDArray[np.uint8]
+) -> None:
+    """may_tell for n packed names; cuts: offset of the registered domain in its name; out: shape (n,)."""
+    digits = np.zeros(HEX_DIGITS, np.uint8)
+    for name in range(len(starts) - 1):
+        out[name] = may_tell(data, starts[name], starts[name] + cuts[name], digits)

@@ -1,0 +1,1 @@
+"""Captures: pcap and pcapng files as queries joined with their answers."""

@@ -1,0 +1,383 @@
+"""Makes the memory that the UDP datapath's kernels work in."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import select
+import socket
+import time
+from collections.abc import Sequence
+from struct import Struct
+from threading import Thread
+from typing import Any
+
+import numpy as np
+import structlog
+from numpy.typing import NDArray
+
+from agents.dns import message as wire
+from agents.dns.message_kernels import FACTS
+from agents.sources.listener.access import AccessList
+from agents.sources.listener.datapath_kernels import (
+    ADDRESS_SIZE,
+    BATCH,
+    BUFFER,
+    CELLS,
+    CONTROL_ROOM,
+    EPOLL_EVENT,
+    HANDED,
+    IDS,
+    LONG,
+    MESSAGE,
+    PART,
+    PORT,
+    SEGMENT_AT,
+    SLOT,
+    SOCKET,
+    TIMED_OUT,
+    TRUNCATED,
+    UNSENT,
+    UPSTREAM,
+    WAKE_EVENT,
+    ZONE_WIDTH,
+    DatapathState,
+    fence,
+    pump,
+    watch,
+)
+from agents.sources.listener.forwarder import Forwarder
+from agents.sources.listener.server import can_compile
+from agents.sources.listener.sockets import UdpPort
+from agents.sources.listener.upstream import POOL_SIZE, Pending, Routes, Upstream
+from agents.stream.counters import Counters
+from agents.stream.ring import Ring, RingArrays
+
+CARRIED = 64
+"""Long queries and truncated answers that may wait for Python."""
+SPARE_SOCKETS = 512
+"""Upstream sockets beyond the pools: retired ones that still wait for an answer."""
+_COUNTERS = np.dtype([(name, np.int64) for name in Counters.NAMES])
+SOL_UDP, UDP_SEGMENT = 17, 103
+"""udp(7); the socket module does not know them."""
+_SEGMENT = Struct("=QiiH6x")  # struct cmsghdr of cmsg(3) and the size of a segment
+_RANDOM_BLOCK = 4096
+_NAME_ROOM = 32
+_SOCKADDR4, _SOCKADDR6 = Struct("=H2s4s8x"), Struct("=H2sI16sI")
+
+
+def make_state(
+    ports: Sequence[UdpPort],
+    routes: Routes,
+    access: AccessList,
+    elsewhere: NDArray[np.int64],
+    inflight_max: int,
+    ring: RingArrays,
+    counters: Counters,
+) -> DatapathState:
+    """All arrays, with nothing in flight. Numbers that are settings or descriptors are the caller's to fill in."""
+    upstreams = list(routes.upstreams.values())
+    sockets = np.zeros(POOL_SIZE * len(upstreams) + SPARE_SOCKETS, SOCKET)
+    sockets["fd"] = -1
+    return DatapathState(
+        cells=_cells(inflight_max),
+        counted=np.frombuffer(counters.cells, _COUNTERS),
+        elsewhere=elsewhere,
+        ports=np.array([(port.sock.fileno(), port.v6, port.wildcard) for port in ports], PORT),
+        upstreams=_upstreams(upstreams),
+        failures=routes.failures,
+        preferred=routes.preferred,
+        zones=zone_names(routes),
+        zone_upstreams=_zone_upstreams(routes, upstreams),
+        ranges4=access.ranges(4),
+        ranges6=access.ranges(6),
+        slots=np.zeros(inflight_max, SLOT),
+        free=np.arange(inflight_max, dtype=np.int32)[::-1].copy(),
+        sockets=sockets,
+        ids=np.full((len(sockets), IDS), -1, np.int32),
+        owners=np.full((len(sockets), IDS), -1, np.int32),
+        **_batches(),
+        events=np.zeros(BATCH, EPOLL_EVENT),
+        scratch_event=np.zeros(1, EPOLL_EVENT),
+        **{f"ring_{name}": array for name, array in ring._asdict().items()},
+        handed=np.zeros(inflight_max, HANDED),
+        returned=np.zeros(inflight_max, np.int32),
+        carried=np.empty((CARRIED, BUFFER), np.uint8),
+        random=np.zeros(_RANDOM_BLOCK, np.uint8),
+        scratch=np.zeros(8, np.int64),
+        facts=np.zeros(FACTS, np.int64),
+    )
+
+
+def _batches() -> dict[str, NDArray[Any]]:
+    """Buffers of one batch, and the headers that point to them."""
+    inbox = np.empty((BATCH, BUFFER), np.uint8)
+    names, controls = np.zeros((BATCH, _NAME_ROOM), np.uint8), np.zeros((BATCH, CONTROL_ROOM), np.uint8)
+    in_parts = np.zeros(BATCH, PART)
+    in_parts["base"], in_parts["size"] = _rows(inbox), BUFFER
+    from_clients = _messages(in_parts)
+    from_clients["name"], from_clients["control"] = _rows(names), _rows(controls)
+    from_clients["name_size"], from_clients["control_size"] = ADDRESS_SIZE, CONTROL_ROOM
+    to_clients_parts, to_upstream_parts = np.zeros(BATCH, PART), np.zeros(BATCH, PART)
+    to_upstream, segments = _messages(to_upstream_parts), np.zeros((BATCH, _SEGMENT.size), np.uint8)
+    segments[:] = np.frombuffer(_SEGMENT.pack(SEGMENT_AT + 2, SOL_UDP, UDP_SEGMENT, 0), np.uint8)
+    to_upstream["control"] = _rows(segments)
+    return {
+        "inbox": inbox,
+        "in_parts": in_parts,
+        "names": names,
+        "controls": controls,
+        "from_clients": from_clients,
+        "from_upstream": _messages(in_parts),
+        "to_clients": _messages(to_clients_parts),
+        "to_clients_parts": to_clients_parts,
+        "to_upstream": to_upstream,
+        "segments": segments,
+        "to_upstream_parts": to_upstream_parts,
+        "to_upstream_slots": np.zeros(BATCH, np.int32),
+    }
+
+
+def _rows(matrix: NDArray[np.uint8]) -> NDArray[np.uint64]:
+    """Address of each row."""
+    return np.uint64(matrix.ctypes.data) + np.arange(len(matrix), dtype=np.uint64) * np.uint64(matrix.strides[0])
+
+
+def _messages(parts: NDArray[np.void]) -> NDArray[np.void]:
+    """Headers of datagrams in one part each."""
+    messages = np.zeros(len(parts), MESSAGE)
+    first = np.uint64(parts.ctypes.data)
+    messages["parts"] = first + np.arange(len(parts), dtype=np.uint64) * np.uint64(parts.itemsize)
+    messages["parts_count"] = 1
+    return messages
+
+
+def _cells(inflight_max: int) -> NDArray[np.void]:
+    cells = np.zeros(1, CELLS)
+    cells["inflight_max"] = cells["free"] = inflight_max
+    cells["oldest"] = cells["newest"] = cells["target"] = -1
+    cells["drawn"] = _RANDOM_BLOCK
+    return cells
+
+
+def _upstreams(upstreams: Sequence[Upstream]) -> NDArray[np.void]:
+    rows = np.zeros(len(upstreams), UPSTREAM)
+    rows["chosen"], rows["pool"] = -1, -1
+    for row, upstream in zip(rows, upstreams, strict=True):
+        address = sockaddr(upstream.host, upstream.port)
+        row["family"], row["address_size"] = int.from_bytes(address[:2], "little"), len(address)
+        row["address"][: len(address)] = np.frombuffer(address, np.uint8)
+    return rows
+
+
+def zone_names(routes: Routes) -> NDArray[np.uint8]:
+    """The zones as kernels.zones wants them, in the order of `routes.zones`."""
+    rows = np.zeros((len(routes.zones), ZONE_WIDTH), np.uint8)
+    for row, name in zip(rows, routes.zones, strict=True):
+        row[0] = len(name)
+        row[1 : len(name) + 1] = np.frombuffer(name, np.uint8)
+    return rows
+
+
+def _zone_upstreams(routes: Routes, upstreams: Sequence[Upstream]) -> NDArray[np.int32]:
+    most = max((len(zone.upstreams) for zone in routes.zones.values()), default=0)
+    rows = np.full((len(routes.zones), most), -1, np.int32)
+    for row, zone in zip(rows, routes.zones.values(), strict=True):
+        row[: len(zone.upstreams)] = [upstreams.index(upstream) for upstream in zone.upstreams]
+    return rows
+
+
+def sockaddr(host: str, port: int) -> bytes:
+    """struct sockaddr_in (ip(7)) or sockaddr_in6 (ipv6(7)) of a textual address. Raises OSError."""
+    flags = socket.AI_NUMERICHOST | socket.AI_NUMERICSERV
+    (family, _, _, _, address), *_ = socket.getaddrinfo(host, port, type=socket.SOCK_DGRAM, flags=flags)
+    packed, number = socket.inet_pton(family, str(address[0]).partition("%")[0]), port.to_bytes(2)
+    if family == socket.AF_INET:
+        return _SOCKADDR4.pack(family, number, packed)
+    return _SOCKADDR6.pack(family, number, address[2], packed, address[3])  # type: ignore[misc]
+
+
+def peer_of(address: bytes) -> tuple[str, int] | tuple[str, int, int, int]:
+    """The same as the socket module gives it."""
+    if len(address) < ADDRESS_SIZE:
+        _, port, packed = _SOCKADDR4.unpack(address)
+        return socket.inet_ntop(socket.AF_INET, packed), int.from_bytes(port)
+    _, port, flow, packed, scope = _SOCKADDR6.unpack(address)
+    return socket.inet_ntop(socket.AF_INET6, packed), int.from_bytes(port), socket.ntohl(flow), scope
+
+
+_AT_ONCE = 256
+"""Queries taken over before the event loop may do something else."""
+_SLOW_S = 1.0
+_CONTROL = Struct("=Qii")  # struct cmsghdr of cmsg(3)
+_log = structlog.get_logger()
+
+
+class Datapath:
+    """Serves UDP ports from `start` to `stop`. Rare queries go to the forwarder, finished ones into the ring."""
+
+    def __init__(
+        self,
+        ports: list[UdpPort],
+        routes: Routes,
+        access: AccessList,
+        forwarder: Forwarder,
+        counters: Counters,
+        *,
+        timeout_s: float,
+        inflight_max: int,
+        uses_max: int,
+        age_max_s: float,
+        ring: Ring,
+    ) -> None:
+        self._ports, self._forwarder = ports, forwarder
+        self._zones = list(routes.zones.values())
+        self._state: DatapathState = make_state(
+            ports, routes, access, forwarder.waiting, inflight_max, ring.arrays, counters
+        )
+        self._cells: dict[str, NDArray[np.int64]] = {
+            name: self._state.cells[name] for name in self._state.cells.dtype.names or ()
+        }
+        self._set("timeout_ns", int(timeout_s * 1e9))
+        self._set("uses_max", uses_max)
+        self._set("taker", ring.bell)
+        self._set("age_max_ns", int(age_max_s * 1e9))
+        self._thread: Thread | None = None
+
+    @property
+    def inflight(self) -> int:
+        """Queries in flight here, or on their way to the forwarder."""
+        # In this order a query that is handed over meanwhile counts twice at worst, and is never missed.
+        active = self._get("active")
+        return active + self._get("handed_head") - self._get("handed_tail")
+
+    def start(self) -> None:
+        """Compile, or load what was compiled before, and serve."""
+        self._loop = asyncio.get_running_loop()
+        self._epoll = select.epoll()
+        self._wake, self._bell = (os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC) for _ in range(2))
+        for name, fd in (("epoll", self._epoll.fileno()), ("wake", self._wake), ("bell", self._bell)):
+            self._set(name, fd)
+        self._compile()
+        watched = [(self._wake, WAKE_EVENT), *((port.sock.fileno(), at) for at, port in enumerate(self._ports))]
+        for fd, data in watched:
+            watch(self._epoll.fileno(), fd, data, self._state.scratch_event)
+        self._loop.add_reader(self._bell, self._on_bell)
+        self._thread = Thread(target=pump, args=(self._state,), name="datapath", daemon=True)
+        self._thread.start()
+
+    def _compile(self) -> None:
+        begun = time.monotonic()
+        _log.debug("datapath_loading")
+        self._set("stop", 1)
+        pump(self._state)
+        self._set("stop", 0)
+        took = time.monotonic() - begun
+        if took > _SLOW_S:
+            _log.info("datapath_compiled", seconds=round(took, 1), hint="the next start finds it in the cache")
+
+    def stop(self) -> None:
+        """Take no more queries, give up those in flight, close the sockets to the upstreams."""
+        if self._thread is None:
+            return
+        self._set("stop", 1)
+        os.eventfd_write(self._wake, 1)
+        self._thread.join()
+        self._loop.remove_reader(self._bell)
+        while self._get("handed_tail") < self._get("handed_head"):
+            self._take_handed()
+        while (number := self._get("oldest")) >= 0:
+            self._set("oldest", int(self._state.slots[number]["newer"]))
+            self._set("active", self._get("active") - 1)
+            self._forwarder.abandon(self._pending(number))
+        for fd in self._state.sockets["fd"].tolist():
+            if fd >= 0:
+                os.close(fd)
+        self._epoll.close()
+        os.close(self._wake)
+        os.close(self._bell)
+
+    def _get(self, name: str) -> int:
+        return int(self._cells[name][0])
+
+    def _set(self, name: str, value: int) -> None:
+        self._cells[name][0] = value
+
+    def _on_bell(self) -> None:
+        os.eventfd_read(self._bell)
+        self._take_handed()
+
+    def _take_handed(self) -> None:
+        """Take over what the kernels handed on."""
+        self._set("called", 0)
+        fence()
+        head, tail, ring = self._get("handed_head"), self._get("handed_tail"), self._state.handed
+        fence()
+        if head - tail > _AT_ONCE:
+            head = tail + _AT_ONCE
+            self._loop.call_soon(self._take_handed)
+        for at in range(tail, head):
+            reason, number, carried, size = ring[at % len(ring)].item()
+            bytes_ = self._state.carried[carried, :size].tobytes() if carried >= 0 else b""
+            if carried >= 0:
+                self._set("carried_tail", self._get("carried_tail") + 1)
+            pending = self._pending(number, bytes_ if reason == LONG else None)
+            self._give_back(number)
+            self._take_over(pending, reason, bytes_)
+            self._set("handed_tail", at + 1)
+
+    def _take_over(self, pending: Pending, reason: int, answer: bytes) -> None:
+        assert reason in (TIMED_OUT, UNSENT, TRUNCATED, LONG)
+        if reason == LONG:
+            self._forwarder.submit(pending)
+        elif reason == TRUNCATED:
+            self._forwarder.resume(pending, answer)
+        else:
+            self._forwarder.resubmit(pending, timed_out=reason == TIMED_OUT)
+
+    def _give_back(self, number: int) -> None:
+        head = self._get("returned_head")
+        self._state.returned[head % len(self._state.returned)] = number
+        fence()
+        self._set("returned_head", head + 1)
+
+    def _pending(self, number: int, query: bytes | None = None) -> Pending:
+        """The query of a slot as the forwarder knows it. `query`: its bytes, if the slot does not hold them."""
+        slot = self._state.slots[number]
+        message = slot["query"][: slot["size"]].tobytes() if query is None else query
+        message = int(slot["id"]).to_bytes(2) + message[2:]
+        question = wire.parse_question(message)
+        port, zone = self._ports[slot["port"]], self._zones[slot["zone"]]
+        peer = peer_of(slot["address"][: slot["address_size"]].tobytes())
+        back: Any = (peer, _ancillary(slot["control"][: slot["control_size"]].tobytes())) if port.wildcard else peer
+        return Pending(
+            message, question, peer[0], port, back, True, zone, float(slot["ts"]),
+            question_bytes=message[wire.HEADER_SIZE : question.end],
+            asked=int(slot["asked"]),
+            started=int(slot["started"]) / 1e9,
+        )  # fmt: skip
+
+
+def _ancillary(control: bytes) -> list[tuple[int, int, bytes]]:
+    """Control data as the socket module's sendmsg takes it."""
+    if not control:
+        return []
+    size, level, kind = _CONTROL.unpack_from(control)
+    return [(level, kind, control[_CONTROL.size : size])]
+
+
+def load() -> None:
+    """Compile them, or load what was compiled before; nothing where they cannot be used."""
+    if not can_compile():
+        return
+    from agents.sources.listener.access import AccessList
+    from agents.sources.listener.datapath_kernels import pump, watch
+    from agents.sources.listener.upstream import Routes
+    from agents.stream.counters import Counters
+
+    routes, access = Routes([("", [("127.0.0.1", 53)])]), AccessList(["127.0.0.0/8"])
+    ring = Ring(memoryview(bytearray(Ring.size_of(1))), 1)
+    state = make_state([], routes, access, np.zeros(1, np.int64), 1, ring.arrays, Counters())
+    state.cells["stop"] = 1
+    pump(state)
+    watch(-1, -1, 0, state.scratch_event)  # as it is called from Python; there is no such file

@@ -1,0 +1,983 @@
+"""UDP in compiled code: datagrams received, answered or sent upstream, matched, recorded, sent back."""
+
+from __future__ import annotations
+
+import platform
+from typing import Any, NamedTuple
+
+import numpy as np
+from numba import types
+from numba.extending import intrinsic
+from numpy.typing import NDArray
+
+from agents.core.jit import kernel, kernel_in_place
+from agents.dns.message_kernels import (
+    HEADER_SIZE,
+    OPT_CLASS,
+    OPT_END,
+    OPT_START,
+    answer_facts,
+    int64,
+    question_end,
+    u16,
+    uint64,
+    write_facts,
+)
+
+MESSAGE = np.dtype(
+    [
+        ("name", np.uint64),
+        ("name_size", np.uint64),  # socklen_t and its padding
+        ("parts", np.uint64),
+        ("parts_count", np.uint64),
+        ("control", np.uint64),
+        ("control_size", np.uint64),
+        ("flags", np.uint64),  # int and its padding
+        ("size", np.uint64),  # unsigned int and its padding
+    ]
+)
+"""struct mmsghdr of recvmmsg(2)."""
+PART = np.dtype([("base", np.uint64), ("size", np.uint64)])
+"""struct iovec of readv(2)."""
+
+EPOLL_EVENT = np.dtype(
+    [("events", np.uint32), ("data", np.uint64)], align=platform.machine() not in ("x86_64", "AMD64")
+)
+"""struct epoll_event of epoll_ctl(2): packed on x86-64 alone."""
+
+EAGAIN, EINTR, ECONNREFUSED = 11, 4, 111
+AF_INET, AF_INET6 = 2, 10
+SOCK_DGRAM_NONBLOCK_CLOEXEC = 2 | 0o4000 | 0o2000000
+EPOLL_CTL_ADD, EPOLLIN = 1, 1
+CLOCK_REALTIME, CLOCK_MONOTONIC = 0, 1
+
+
+def _call(name: str, result: Any, *arguments: Any) -> Any:
+    return types.ExternalFunction(name, result(*arguments))
+
+
+_int, _size, _pointer = types.int32, types.intp, types.uintp
+recvmmsg = _call("recvmmsg", _int, _int, _pointer, types.uint32, _int, _pointer)
+sendmmsg = _call("sendmmsg", _int, _int, _pointer, types.uint32, _int)
+epoll_wait = _call("epoll_wait", _int, _int, _pointer, _int, _int)
+epoll_ctl = _call("epoll_ctl", _int, _int, _int, _int, _pointer)
+c_socket = _call("socket", _int, _int, _int, _int)
+c_bind = _call("bind", _int, _int, _pointer, types.uint32)
+c_connect = _call("connect", _int, _int, _pointer, types.uint32)
+c_close = _call("close", _int, _int)
+c_write = _call("write", _size, _int, _pointer, _size)
+c_read = _call("read", _size, _int, _pointer, _size)
+getrandom = _call("getrandom", _size, _pointer, _size, types.uint32)
+_clock_gettime = _call("clock_gettime", _int, _int, _pointer)
+_errno_location = types.ExternalFunction("__errno_location", types.CPointer(types.int32)())  # type: ignore[no-untyped-call]
+
+
+@intrinsic
+def _read(typing_context: Any, pointer: Any) -> Any:
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return builder.load(arguments[0])
+
+    return types.int32(pointer), generate
+
+
+@kernel_in_place
+def errno() -> int:
+    """Why the call before this one failed."""
+    return _read(_errno_location())  # type: ignore[call-arg]
+
+
+@kernel_in_place
+def clock_ns(clock: int, scratch: Any) -> int:
+    """Nanoseconds on a clock of clock_gettime(2). scratch: int64 of length 2."""
+    _clock_gettime(clock, scratch.ctypes.data)
+    return scratch[0] * 1_000_000_000 + scratch[1]  # type: ignore[no-any-return]
+
+
+@kernel_in_place
+def watch(epoll: int, fd: int, data: int, event: Any) -> bool:
+    """Have epoll_wait report `data` when fd can be read. event: EVENT of length 1, scratch memory."""
+    event[0].events, event[0].data = EPOLLIN, data
+    return epoll_ctl(epoll, EPOLL_CTL_ADD, fd, event.ctypes.data) == 0  # type: ignore[no-any-return]
+
+
+@intrinsic
+def _fence(typing_context: Any) -> Any:
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        builder.fence("seq_cst")
+        return context.get_dummy_value()
+
+    return types.void(), generate
+
+
+@kernel_in_place
+def fence() -> None:
+    """What was written before is seen by whoever sees what is written after, on every processor."""
+    _fence()  # type: ignore[call-arg]
+
+
+BATCH = 64
+"""Datagrams of one system call, as sources/forwarder.DRAIN_MAX."""
+BUFFER = 65_536 + 192
+"""Bytes of a receive buffer: no UDP datagram is longer. Pages that nothing was received into cost no memory.
+No power of two, so that the beginnings of all buffers do not compete for the same lines of the processor's cache."""
+QUERY_MAX = 512
+"""Bytes of a query that a slot holds: a plain UDP message (RFC 1035 section 4.2.1). Longer ones go to Python."""
+ADDRESS_SIZE = 28
+"""struct sockaddr_in6; sockaddr_in has 16 (ip(7), ipv6(7))."""
+CONTROL_SIZE = 40
+"""One IPV6_PKTINFO with its header (ipv6(7)); IP_PKTINFO has 32 (ip(7))."""
+CONTROL_ROOM = 64
+"""Bytes that control data is received into."""
+SEGMENT_AT = 16
+"""Where the size of UDP_SEGMENT begins, two bytes, behind its struct cmsghdr (cmsg(3))."""
+IDS = 1024
+"""Places for the ids of one upstream socket: twice what it asks in its life, so that a place is found at once."""
+
+TIMED_OUT, UNSENT, TRUNCATED, LONG = range(1, 5)
+"""Why a query is handed to Python: no answer in time, not sent or refused, answered with TC, or above QUERY_MAX."""
+
+SLOT = np.dtype(
+    [
+        ("ts", np.float64),  # Unix seconds
+        ("started", np.int64),  # monotonic nanoseconds
+        ("older", np.int32),  # neighbours in order of arrival, -1 = none
+        ("newer", np.int32),
+        ("socket", np.int32),
+        ("entry", np.int32),  # place among the socket's ids
+        ("zone", np.int32),
+        ("asked", np.int32),  # index of the upstream within its zone
+        ("port", np.int32),
+        ("size", np.int32),  # of the query
+        ("end", np.int32),  # of its question
+        ("address_size", np.int32),
+        ("control_size", np.int32),
+        ("id", np.uint16),  # the client's
+        ("address", np.uint8, (ADDRESS_SIZE,)),
+        ("control", np.uint8, (CONTROL_SIZE,)),
+        ("query", np.uint8, (QUERY_MAX,)),
+    ],
+    align=True,
+)
+"""One query in flight."""
+
+HANDED = np.dtype([("reason", np.int32), ("slot", np.int32), ("carried", np.int32), ("size", np.int32)])
+"""What Python takes over; `carried` = the row of State.carried with the bytes, or -1."""
+
+PORT = np.dtype([("fd", np.int32), ("v6", np.int32), ("wildcard", np.int32)])
+"""One UDP socket with clients behind it."""
+
+POOL = 32
+"""sources/upstream.POOL_SIZE."""
+
+UPSTREAM = np.dtype(
+    [
+        ("family", np.int32),
+        ("address_size", np.int32),
+        ("chosen", np.int32),  # socket of this batch, -1 = none yet
+        ("whole", np.int32),  # 1 = it has refused a message that was to be cut up
+        ("pool", np.int32, (POOL,)),  # sockets, -1 = none
+        ("address", np.uint8, (ADDRESS_SIZE,)),
+    ],
+    align=True,
+)
+
+SOCKET = np.dtype(
+    [
+        ("born", np.int64),  # monotonic nanoseconds
+        ("fd", np.int32),  # -1 = this entry is free
+        ("upstream", np.int32),
+        ("place", np.int32),  # in the upstream's pool, -1 = retired
+        ("uses", np.int32),
+        ("pending", np.int32),
+    ],
+    align=True,
+)
+
+CELLS = np.dtype(
+    [
+        (name, np.int64)
+        for name in (
+            *("epoll", "wake", "bell", "stop", "called", "taker"),
+            *("timeout_ns", "uses_max", "age_max_ns", "inflight_max"),
+            *("active", "free", "oldest", "newest", "swept"),
+            *("target", "outgoing", "replies", "drawn", "recorded"),
+            *("handed_head", "handed_tail"),
+            *("returned_head", "returned_tail", "carried_head", "carried_tail"),
+        )
+    ]
+)
+"""Single numbers: file descriptors and flags; settings; the table of slots; the batch at hand; the rings."""
+
+
+def offset_of(dtype: np.dtype[Any], name: str) -> int:
+    """Bytes from the start of a structure to one of its fields."""
+    assert dtype.fields
+    return dtype.fields[name][1]
+
+
+class DatapathState(NamedTuple):
+    """All arrays. n = queries in flight at most, s = sockets at once, z = zones, u = upstreams."""
+
+    cells: NDArray[Any]  # CELLS, (1,)
+    counted: NDArray[Any]  # (1,), with the fields of sources/counters.Counters
+    elsewhere: NDArray[np.int64]  # (1,): queries in flight that Python forwards
+    ports: NDArray[Any]  # PORT
+    upstreams: NDArray[Any]  # UPSTREAM, (u,)
+    failures: NDArray[np.int64]  # (u,), shared with Routes
+    preferred: NDArray[np.int64]  # (z,), shared with Routes
+    zones: NDArray[np.uint8]  # (z, ZONE_WIDTH)
+    zone_upstreams: NDArray[np.int32]  # (z, most upstreams of a zone)
+    ranges4: NDArray[np.uint64]  # see networks.allowed
+    ranges6: NDArray[np.uint64]
+    slots: NDArray[Any]  # SLOT, (n,)
+    free: NDArray[np.int32]  # (n,): a stack of free slots, CELLS.free of them
+    sockets: NDArray[Any]  # SOCKET, (s,)
+    ids: NDArray[np.int32]  # (s, IDS): open addressing; -1 = never used
+    owners: NDArray[np.int32]  # (s, IDS): the slot, -1 = answered
+    inbox: NDArray[np.uint8]  # (BATCH, BUFFER)
+    in_parts: NDArray[Any]  # PART, (BATCH,)
+    names: NDArray[np.uint8]  # (BATCH, 32): clients' addresses
+    controls: NDArray[np.uint8]  # (BATCH, CONTROL_ROOM)
+    from_clients: NDArray[Any]  # MESSAGE, (BATCH,)
+    from_upstream: NDArray[Any]  # MESSAGE, (BATCH,)
+    to_clients: NDArray[Any]  # MESSAGE, (BATCH,)
+    to_clients_parts: NDArray[Any]  # PART, (BATCH,)
+    to_upstream: NDArray[Any]  # MESSAGE, (BATCH,)
+    to_upstream_parts: NDArray[Any]  # PART, (BATCH,)
+    to_upstream_slots: NDArray[np.int32]  # (BATCH,)
+    segments: NDArray[np.uint8]  # (BATCH, 24): control data of to_upstream, one UDP_SEGMENT each
+    events: NDArray[Any]  # EVENT, (BATCH,)
+    scratch_event: NDArray[Any]  # EVENT, (1,)
+    ring_head: NDArray[np.int64]  # (1,): see ring.RingArrays
+    ring_tail: NDArray[np.int64]  # (1,)
+    ring_shed: NDArray[np.int64]  # (1,)
+    ring_sleeping: NDArray[np.int64]  # (1,)
+    ring_records: NDArray[Any]  # records.RECORD
+    handed: NDArray[Any]  # HANDED, a ring of n
+    returned: NDArray[np.int32]  # (n,), a ring
+    carried: NDArray[np.uint8]  # (…, BUFFER), a ring
+    random: NDArray[np.uint8]  # a block of the kernel's random bytes
+    scratch: NDArray[np.int64]  # (8,)
+    facts: NDArray[np.int64]  # (answer.FACTS,)
+
+
+@kernel
+def allowed(high: int, low: int, ranges: NDArray[np.uint64]) -> bool:
+    """True if the 128-bit address high << 64 | low (both uint64; an IPv4 one is all in low) is in a range.
+
+    ranges: shape (n, 4), disjoint and sorted: first address (high, low) and last address (high, low).
+    """
+    begin, end = 0, len(ranges)
+    while begin < end:
+        middle = (begin + end) // 2
+        if ranges[middle, 0] < high or (ranges[middle, 0] == high and ranges[middle, 1] <= low):
+            begin = middle + 1
+        else:
+            end = middle
+    if begin == 0:
+        return False
+    last = ranges[begin - 1]
+    return bool(high < last[2] or (high == last[2] and low <= last[3]))
+
+
+@kernel
+def number64(data: NDArray[np.uint8], at: int) -> int:
+    """Eight bytes in network order as uint64."""
+    number = uint64(0)
+    for place in range(8):
+        number = number << uint64(8) | uint64(data[at + place])
+    return number  # type: ignore[no-any-return]
+
+
+ZONE_WIDTH = 256
+"""Bytes of a row: the size of a zone's name (at most 254), then the name in wire form, lower case."""
+
+
+@kernel
+def zone_of(message: NDArray[np.uint8], start: int, end: int, zones: NDArray[np.uint8]) -> int:
+    """Row of the longest zone that the wire name message[start:end] (without root byte) lies in, or -1.
+
+    zones: shape (n, ZONE_WIDTH). A row of size 0 is the default.
+    """
+    while start < end:
+        for number in range(len(zones)):
+            if int64(zones[number, 0]) == end - start and _same(message, start, end, zones[number]):
+                return number
+        start += int64(message[start]) + 1
+    for number in range(len(zones)):
+        if zones[number, 0] == 0:
+            return number
+    return -1
+
+
+@kernel
+def _same(message: NDArray[np.uint8], start: int, end: int, zone: NDArray[np.uint8]) -> bool:
+    for place in range(end - start):
+        byte = int64(message[start + place])
+        # Upper case to lower; length bytes are below 64, so that this leaves them as they are.
+        if 65 <= byte <= 90:
+            byte += 32
+        if byte != zone[1 + place]:
+            return False
+    return True
+
+
+FORWARD, DROP = -1, -2
+"""Verdicts beside the RCODE that is answered at once."""
+FORMERR, SERVFAIL, NOTIMP, REFUSED = 1, 2, 4, 5
+"""RCODEs (RFC 1035 section 4.1.1)."""
+_AXFR, _IXFR = 252, 251
+_QR, _OPCODE = 0x80, 0x78
+
+
+@kernel
+def decide(
+    message: NDArray[np.uint8],
+    size: int,
+    high: int,
+    low: int,
+    ranges: NDArray[np.uint64],
+    zones: NDArray[np.uint8],
+) -> tuple[int, int, int]:
+    """(verdict, end of the question as far as it is answered, zone or -1). For high, low and ranges see networks.py."""
+    if size < HEADER_SIZE or message[2] & _QR:
+        return DROP, 0, -1
+    if not allowed(high, low, ranges):
+        return REFUSED, HEADER_SIZE, -1
+    if message[2] & _OPCODE:
+        return NOTIMP, HEADER_SIZE, -1
+    end = question_end(message, 0, size)
+    if end == 0:
+        return FORMERR, HEADER_SIZE, -1
+    kind = u16(message, end - 4)
+    if kind in (_AXFR, _IXFR):
+        return NOTIMP, end, -1
+    zone = zone_of(message, HEADER_SIZE, end - 5, zones)
+    return (FORWARD if zone >= 0 else SERVFAIL), end, zone
+
+
+@kernel
+def make_error(message: NDArray[np.uint8], rcode: int, end: int) -> int:
+    """Turn a query into an error reply in place, as wire.error_reply does; its size."""
+    message[2] = _QR | (message[2] & (_OPCODE | 0x01))
+    message[3] = 0x80 | (message[3] & 0x10) | rcode
+    message[4:HEADER_SIZE] = 0
+    message[5] = 1 if end > HEADER_SIZE else 0
+    return end
+
+
+NONE = -1
+
+
+@kernel_in_place
+def copy(into: Any, at: int, source: Any, start: int, size: int) -> None:
+    """Copy bytes, the first ones first. (A slice assigned to a slice would ask for memory.)"""
+    for place in range(size):
+        into[at + place] = source[start + place]
+
+
+@kernel_in_place
+def inflight(s: DatapathState) -> int:
+    """Queries that wait for an upstream: here, on the way to Python, and there."""
+    c = s.cells[0]
+    return c.active + c.handed_head - c.handed_tail + s.elsewhere[0]  # type: ignore[no-any-return]
+
+
+@kernel_in_place
+def take_slot(s: DatapathState) -> int:
+    """A free slot, or NONE. What Python gave back is free again."""
+    c = s.cells[0]
+    while c.returned_tail < c.returned_head:
+        fence()
+        release(s, s.returned[c.returned_tail % len(s.returned)])
+        c.returned_tail += 1
+    if c.free == 0:
+        return NONE
+    c.free -= 1
+    return s.free[c.free]  # type: ignore[no-any-return]
+
+
+@kernel_in_place
+def release(s: DatapathState, number: int) -> None:
+    """The slot is free."""
+    c = s.cells[0]
+    s.free[c.free] = number
+    c.free += 1
+
+
+@kernel_in_place
+def link(s: DatapathState, number: int) -> None:
+    """The slot is in flight, as the newest."""
+    c, slot = s.cells[0], s.slots[number]
+    slot.older, slot.newer = c.newest, NONE
+    if c.newest >= 0:
+        s.slots[c.newest].newer = number
+    else:
+        c.oldest = number
+    c.newest = number
+    c.active += 1
+
+
+@kernel_in_place
+def unlink(s: DatapathState, number: int) -> None:
+    """The slot is no longer in flight, and its id no longer asked. The caller counts `active` down."""
+    c, slot = s.cells[0], s.slots[number]
+    if slot.older >= 0:
+        s.slots[slot.older].newer = slot.newer
+    else:
+        c.oldest = slot.newer
+    if slot.newer >= 0:
+        s.slots[slot.newer].older = slot.older
+    else:
+        c.newest = slot.older
+    if slot.socket >= 0:
+        s.owners[slot.socket, slot.entry] = NONE
+        s.sockets[slot.socket].pending -= 1
+        slot.socket = NONE
+
+
+@kernel_in_place
+def hand_over(s: DatapathState, number: int, reason: int, carried: int, size: int) -> None:
+    """Python takes the slot over. The ring has room for every slot there is."""
+    c = s.cells[0]
+    handed = s.handed[c.handed_head % len(s.handed)]
+    handed.reason, handed.slot, handed.carried, handed.size = reason, number, carried, size
+    fence()
+    c.handed_head += 1
+    ring(s)
+
+
+@kernel_in_place
+def give_up(s: DatapathState, number: int, reason: int) -> None:
+    """A query in flight goes to Python without an answer."""
+    unlink(s, number)
+    hand_over(s, number, reason, NONE, 0)
+    s.cells[0].active -= 1
+
+
+@kernel_in_place
+def carry(s: DatapathState, message: Any, size: int) -> int:
+    """Keep the bytes for Python; their row, or NONE if all are taken."""
+    c = s.cells[0]
+    if c.carried_head - c.carried_tail >= len(s.carried) or size > BUFFER:
+        return NONE
+    row = c.carried_head % len(s.carried)
+    copy(s.carried[row], 0, message, 0, size)
+    c.carried_head += 1
+    return row  # type: ignore[no-any-return]
+
+
+@kernel_in_place
+def ring(s: DatapathState) -> None:
+    """Wake Python for queries that were handed over, unless that was done and not seen yet."""
+    c = s.cells[0]
+    fence()
+    if c.called == 0:
+        c.called = s.scratch[7] = 1
+        c_write(c.bell, s.scratch[7:].ctypes.data, 8)
+
+
+_BIND_TRIES = 8
+_PORT_MIN = 1024
+
+_UPSTREAM_ADDRESS_AT = offset_of(UPSTREAM, "address")
+
+UPSTREAM_EVENT = 1 << 33
+"""Marks events of upstream sockets; the number of the socket is added."""
+
+
+@kernel_in_place
+def draw(s: DatapathState) -> int:
+    """A random number 0..65535 from the kernel's generator, read in blocks: one system call per 2,048."""
+    c = s.cells[0]
+    if c.drawn + 2 > len(s.random):
+        while getrandom(s.random.ctypes.data, len(s.random), 0) != len(s.random):
+            continue
+        c.drawn = 0
+    c.drawn += 2
+    return u16(s.random, c.drawn - 2)
+
+
+@kernel_in_place
+def choose_socket(s: DatapathState, upstream: int, now: int) -> int:
+    """A random socket of the pool, fresh where it is due; NONE if none can be opened."""
+    pool = s.upstreams[upstream].pool
+    place = draw(s) % POOL
+    number = pool[place]
+    if number >= 0 and s.sockets[number].uses < s.cells[0].uses_max:
+        return number  # type: ignore[no-any-return]
+    if number >= 0:
+        s.sockets[number].place = NONE
+    pool[place] = fresh = _open(s, upstream, place, now)
+    return fresh
+
+
+@kernel_in_place
+def _open(s: DatapathState, upstream: int, place: int, now: int) -> int:
+    number = 0
+    while number < len(s.sockets) and s.sockets[number].fd >= 0:
+        number += 1
+    if number == len(s.sockets):
+        return NONE
+    server = s.upstreams[upstream]
+    fd = c_socket(server.family, SOCK_DGRAM_NONBLOCK_CLOEXEC, 0)
+    if fd < 0:
+        return NONE
+    _bind_random(s, fd, server.family, server.address_size)
+    address = int64(s.upstreams.ctypes.data) + upstream * s.upstreams.itemsize
+    connected = c_connect(fd, address + _UPSTREAM_ADDRESS_AT, server.address_size) == 0
+    if not (connected and watch(s.cells[0].epoll, fd, UPSTREAM_EVENT + number, s.scratch_event)):
+        c_close(fd)
+        return NONE
+    socket = s.sockets[number]
+    socket.fd, socket.upstream, socket.place, socket.uses, socket.pending, socket.born = fd, upstream, place, 0, 0, now
+    s.ids[number, :] = NONE
+    s.owners[number, :] = NONE
+    return number
+
+
+@kernel_in_place
+def _bind_random(s: DatapathState, fd: int, family: int, size: int) -> None:
+    """Bind to a random unprivileged port; the kernel chooses (at random too) if luck is bad."""
+    s.scratch[:4] = 0
+    for attempt in range(_BIND_TRIES + 1):
+        port = draw(s) if attempt < _BIND_TRIES else 0
+        if 0 < port < _PORT_MIN:
+            continue
+        # struct sockaddr_in and sockaddr_in6 begin alike: family as the machine has it, port in network order.
+        s.scratch[0] = family | (port >> 8) << 16 | (port & 0xFF) << 24
+        if c_bind(fd, s.scratch.ctypes.data, size) == 0:
+            return
+
+
+@kernel_in_place
+def claim_id(s: DatapathState, socket: int, slot: int) -> int:
+    """A random id that nothing pending on the socket has, entered for the slot."""
+    while True:
+        ident = draw(s)
+        entry = ident % IDS
+        while s.ids[socket, entry] not in (NONE, ident):
+            entry = (entry + 1) % IDS
+        if s.owners[socket, entry] == NONE:
+            s.ids[socket, entry] = ident
+            s.owners[socket, entry] = slot
+            s.sockets[socket].uses += 1
+            s.sockets[socket].pending += 1
+            s.slots[slot].socket, s.slots[slot].entry = socket, entry
+            return ident
+
+
+@kernel_in_place
+def owner_of(s: DatapathState, socket: int, ident: int) -> int:
+    """The slot that asked with this id on this socket, or NONE."""
+    entry = ident % IDS
+    while s.ids[socket, entry] != ident:
+        if s.ids[socket, entry] == NONE:
+            return NONE
+        entry = (entry + 1) % IDS
+    return s.owners[socket, entry]  # type: ignore[no-any-return]
+
+
+@kernel_in_place
+def fail_over(s: DatapathState, socket: int) -> None:
+    """The upstream is unreachable: what waits on the socket goes to Python, which asks the next one."""
+    for entry in range(IDS):
+        if s.owners[socket, entry] >= 0:
+            give_up(s, s.owners[socket, entry], UNSENT)
+
+
+@kernel_in_place
+def retire_old(s: DatapathState, now: int) -> None:
+    """Take old sockets out of their pools, close those that wait for nothing."""
+    for number in range(len(s.sockets)):
+        socket = s.sockets[number]
+        if socket.fd < 0:
+            continue
+        if socket.place >= 0 and now - socket.born >= s.cells[0].age_max_ns:
+            s.upstreams[socket.upstream].pool[socket.place] = NONE
+            socket.place = NONE
+        if socket.place < 0 and socket.pending == 0:
+            c_close(socket.fd)
+            socket.fd = NONE
+
+
+@kernel_in_place
+def reply(s: DatapathState, way: Any, base: int, size: int) -> None:
+    """Put a reply of `size` bytes at `base` among those to send, on the way that a received MESSAGE describes."""
+    header, part = s.to_clients[s.cells[0].replies], s.to_clients_parts[s.cells[0].replies]
+    header.name, header.name_size = way.name, way.name_size
+    header.control, header.control_size = way.control, way.control_size
+    part.base, part.size = base, size
+    s.cells[0].replies += 1
+
+
+@kernel_in_place
+def send_replies(s: DatapathState, port: int) -> None:
+    """Send them. A client that is gone, or a full socket buffer, loses its answer: that is UDP."""
+    c, at = s.cells[0], 0
+    while at < c.replies:
+        sent = sendmmsg(s.ports[port].fd, s.to_clients[at:].ctypes.data, c.replies - at, 0)
+        if sent > 0:
+            at += sent
+        elif errno() != EINTR:
+            at += 1
+    c.replies = 0
+
+
+@kernel_in_place
+def flush(s: DatapathState) -> None:
+    """Send what waits for the upstream socket at hand. What it refuses goes to Python."""
+    c, first = s.cells[0], 0
+    count, target = c.outgoing, c.target
+    c.outgoing = 0
+    if count == 0:
+        return
+    server = s.upstreams[s.sockets[target].upstream]
+    at, messages = 0, _grouped(s, 0, count, server.whole == 0)
+    while at < messages:
+        sent = sendmmsg(s.sockets[target].fd, s.to_upstream[at:].ctypes.data, messages - at, 0)
+        for _ in range(max(sent, 0)):
+            first += int64(s.to_upstream[at].parts_count)
+            at += 1
+        error = errno() if sent <= 0 else EINTR
+        if error == ECONNREFUSED:
+            # The kernel tells of an earlier datagram: what waits on this socket will get no answer either.
+            fail_over(s, target)
+            return
+        if error == EINTR:
+            continue
+        if s.to_upstream[at].parts_count > 1:
+            # Perhaps nothing on this way can cut (an old kernel, a device that computes no checksums).
+            server.whole = 1
+            at, messages = 0, _grouped(s, first, count, False)
+        else:
+            give_up(s, s.to_upstream_slots[first], UNSENT)
+            first += 1
+            at += 1
+
+
+@kernel_in_place
+def _grouped(s: DatapathState, first: int, count: int, together: bool) -> int:
+    """Make messages of the queries from `first` on, one for each size if `together`, else one for each; how many."""
+    parts, messages, at = s.to_upstream_parts, 0, first
+    while at < count:
+        size, end = parts[at].size, at + 1
+        for other in range(end, count if together else end):
+            if parts[other].size == size:
+                _swap(s, other, end)
+                end += 1
+        header = s.to_upstream[messages]
+        header.parts = int64(parts.ctypes.data) + at * parts.itemsize
+        header.parts_count = end - at
+        header.control_size = s.segments.shape[1] if end - at > 1 else 0
+        s.segments[messages, SEGMENT_AT], s.segments[messages, SEGMENT_AT + 1] = size & 0xFF, size >> 8
+        messages += 1
+        at = end
+    return messages
+
+
+@kernel_in_place
+def _swap(s: DatapathState, one: int, other: int) -> None:
+    parts, slots = s.to_upstream_parts, s.to_upstream_slots
+    base, slot = parts[one].base, slots[one]
+    parts[one].base, slots[one] = parts[other].base, slots[other]
+    parts[other].base, slots[other] = base, slot
+    size = parts[one].size
+    parts[one].size = parts[other].size
+    parts[other].size = size
+
+
+_QUERY_AT = offset_of(SLOT, "query")
+
+
+@kernel_in_place
+def on_queries(s: DatapathState, port: int, now: int) -> None:
+    """Take one batch from a socket. now: monotonic nanoseconds."""
+    c = s.cells[0]
+    count = recvmmsg(s.ports[port].fd, s.from_clients.ctypes.data, BATCH, 0, 0)
+    if count <= 0:
+        return
+    for upstream in range(len(s.upstreams)):
+        s.upstreams[upstream].chosen = NONE
+    ts = clock_ns(CLOCK_REALTIME, s.scratch) / 1e9
+    for place in range(count):
+        _on_query(s, port, place, ts, now)
+    flush(s)
+    send_replies(s, port)
+    for place in range(count):  # as datapath_state made them: the system call shrinks what it does not fill
+        header = s.from_clients[place]
+        header.name_size, header.control_size, header.flags = ADDRESS_SIZE, CONTROL_ROOM, 0
+    c.target = NONE
+
+
+@kernel_in_place
+def _on_query(s: DatapathState, port: int, place: int, ts: float, now: int) -> None:
+    header = s.from_clients[place]
+    size, message = int64(header.size & 0xFFFFFFFF), s.inbox[place]
+    s.counted[0].received += 1
+    if header.control_size > 0:
+        _answer_from(s, port, place)
+    name = s.names[place]
+    if s.ports[port].v6:
+        verdict, end, zone = decide(message, size, number64(name, 8), number64(name, 16), s.ranges6, s.zones)
+    else:
+        low = number64(name, 0) & uint64(0xFFFFFFFF)
+        verdict, end, zone = decide(message, size, uint64(0), low, s.ranges4, s.zones)
+    if verdict == FORWARD:
+        if _forward(s, port, place, size, end, zone, ts, now):
+            return
+        verdict = SERVFAIL
+    _count(s, verdict)
+    if verdict != DROP:
+        reply(s, header, s.in_parts[place].base, make_error(message, verdict, end))
+
+
+@kernel_in_place
+def _count(s: DatapathState, verdict: int) -> None:
+    c = s.counted[0]
+    if verdict in (DROP, FORMERR):
+        c.malformed += 1
+    elif verdict == REFUSED:
+        c.refused += 1
+    elif verdict == NOTIMP:
+        c.notimp += 1
+    else:
+        c.shed += 1
+
+
+@kernel_in_place
+def _answer_from(s: DatapathState, port: int, place: int) -> None:
+    """Make of the received packet info the one to send with: same local address, any interface (ip(7), ipv6(7))."""
+    control = s.controls[place]
+    if s.ports[port].v6:
+        control[32:36] = 0
+    else:
+        control[16:20] = 0
+        control[24:28] = 0
+    s.from_clients[place].control_size = min(s.from_clients[place].control_size, uint64(CONTROL_SIZE))
+
+
+@kernel_in_place
+def _forward(s: DatapathState, port: int, place: int, size: int, end: int, zone: int, ts: float, now: int) -> bool:
+    """Put a query in flight; False if there is no room."""
+    c, header, message = s.cells[0], s.from_clients[place], s.inbox[place]
+    number = take_slot(s) if inflight(s) < c.inflight_max else NONE
+    if number == NONE:
+        return False
+    slot = s.slots[number]
+    slot.ts, slot.started, slot.port, slot.zone, slot.asked = ts, now, port, zone, s.preferred[zone]
+    slot.size, slot.end, slot.id, slot.socket = min(size, QUERY_MAX), end, u16(message, 0), NONE
+    slot.address_size, slot.control_size = header.name_size, header.control_size
+    copy(slot.address, 0, s.names[place], 0, ADDRESS_SIZE)
+    if header.control_size > 0:
+        copy(slot.control, 0, s.controls[place], 0, CONTROL_SIZE)
+    if size > QUERY_MAX:
+        row = carry(s, message, size)
+        if row == NONE:
+            release(s, number)
+            return False
+        hand_over(s, number, LONG, row, size)
+        return True
+    copy(slot.query, 0, message, 0, size)
+    link(s, number)
+    _ask(s, number, s.zone_upstreams[zone, slot.asked], now)
+    return True
+
+
+@kernel_in_place
+def _ask(s: DatapathState, number: int, upstream: int, now: int) -> None:
+    """Give a query a random id on the socket of this batch, and put it among those to send."""
+    c, server, slot = s.cells[0], s.upstreams[upstream], s.slots[number]
+    if server.chosen == NONE or s.sockets[server.chosen].uses >= c.uses_max:
+        server.chosen = choose_socket(s, upstream, now)
+    if server.chosen == NONE:
+        give_up(s, number, UNSENT)
+        return
+    if server.chosen != c.target or c.outgoing == BATCH:
+        flush(s)
+        c.target = server.chosen
+    ident = claim_id(s, server.chosen, number)
+    slot.query[0], slot.query[1] = ident >> 8, ident & 0xFF
+    part = s.to_upstream_parts[c.outgoing]
+    part.base = int64(s.slots.ctypes.data) + number * s.slots.itemsize + _QUERY_AT
+    part.size = slot.size
+    s.to_upstream_slots[c.outgoing] = number
+    c.outgoing += 1
+
+
+PLAIN_UDP_SIZE = 512
+"""Largest UDP answer to a client without EDNS (RFC 1035 section 4.2.1)."""
+_TC = 0x02
+
+_SLOT_ADDRESS_AT, _CONTROL_AT = offset_of(SLOT, "address"), offset_of(SLOT, "control")
+
+
+@kernel_in_place
+def on_answers(s: DatapathState, socket: int, now: int) -> None:
+    """Take one batch from an upstream socket. now: monotonic nanoseconds."""
+    count = recvmmsg(s.sockets[socket].fd, s.from_upstream.ctypes.data, BATCH, 0, 0)
+    if count <= 0:
+        error = errno()
+        if count < 0 and error != EAGAIN and error != EINTR:
+            fail_over(s, socket)
+        return
+    port = -1
+    for place in range(count):
+        size = int64(s.from_upstream[place].size & 0xFFFFFFFF)
+        number = _asked_slot(s, socket, s.inbox[place], size)
+        if number == NONE:
+            s.counted[0].mismatched_answers += 1
+            continue
+        s.failures[s.sockets[socket].upstream] = 0
+        if s.inbox[place, 2] & _TC and _to_tcp(s, number, s.inbox[place], size):
+            continue
+        if s.slots[number].port != port and port >= 0:
+            send_replies(s, port)
+        port = s.slots[number].port
+        _finish(s, number, place, size, now)
+    if port >= 0:
+        send_replies(s, port)
+    publish(s)
+
+
+@kernel_in_place
+def _asked_slot(s: DatapathState, socket: int, message: Any, size: int) -> int:
+    """The slot that this answers: same id, a response (QR set, opcode QUERY) to the very question; or NONE."""
+    if size < HEADER_SIZE:
+        return NONE
+    number = owner_of(s, socket, u16(message, 0))
+    if number == NONE:
+        return NONE
+    slot = s.slots[number]
+    if message[2] & 0xF8 != 0x80 or u16(message, 4) != 1 or size < slot.end:
+        return NONE
+    for at in range(HEADER_SIZE, slot.end):
+        if message[at] != slot.query[at]:
+            return NONE
+    return number
+
+
+@kernel_in_place
+def _to_tcp(s: DatapathState, number: int, message: Any, size: int) -> bool:
+    """Python asks again over TCP; False if it has too much to do: the client then gets the truncated answer."""
+    row = carry(s, message, size)
+    if row == NONE:
+        return False
+    unlink(s, number)
+    hand_over(s, number, TRUNCATED, row, size)
+    s.cells[0].active -= 1
+    return True
+
+
+@kernel_in_place
+def _finish(s: DatapathState, number: int, place: int, size: int, now: int) -> None:
+    """Record the answer and put it among the replies."""
+    c, slot, message = s.cells[0], s.slots[number], s.inbox[place]
+    unlink(s, number)
+    s.counted[0].answered += 1
+    answer_facts(message, 0, slot.end, size, s.facts)
+    _record(s, number, size, now)
+    message[0], message[1] = slot.id >> 8, slot.id & 0xFF
+    if size > PLAIN_UDP_SIZE:
+        size = _fitted(s, number, message, size)
+    # The slot keeps its bytes until the next query is taken, which is after these replies were sent.
+    header, part = s.to_clients[c.replies], s.to_clients_parts[c.replies]
+    base = int64(s.slots.ctypes.data) + number * s.slots.itemsize
+    header.name, header.name_size = base + _SLOT_ADDRESS_AT, slot.address_size
+    header.control, header.control_size = base + _CONTROL_AT, slot.control_size
+    part.base, part.size = s.in_parts[place].base, size
+    c.replies += 1
+    release(s, number)
+    c.active -= 1
+
+
+@kernel_in_place
+def _fitted(s: DatapathState, number: int, message: Any, size: int) -> int:
+    """Truncate in place (wire.truncate) what is larger than the client takes (wire.udp_size); the size left.
+
+    s.facts holds the answer's facts.
+    """
+    slot, start, end = s.slots[number], s.facts[OPT_START], s.facts[OPT_END]
+    answer_facts(slot.query, 0, slot.end, slot.size, s.facts)
+    if size <= s.facts[OPT_CLASS]:
+        return size
+    message[2] |= _TC
+    message[6:HEADER_SIZE] = 0
+    message[11] = 1 if start > 0 else 0
+    copy(message, slot.end, message, start, end - start)
+    return slot.end + end - start  # type: ignore[no-any-return]
+
+
+@kernel_in_place
+def _record(s: DatapathState, number: int, size: int, now: int) -> None:
+    """Write what is known of the query into the ring, to be published; counted instead where that is full."""
+    c, slot = s.cells[0], s.slots[number]
+    head = s.ring_head[0] + c.recorded
+    if head - s.ring_tail[0] >= len(s.ring_records):
+        s.ring_shed[0] += 1
+        return
+    record = s.ring_records[head % len(s.ring_records)]
+    record.ts, record.rtt_ms = slot.ts, (now - slot.started) / 1e6
+    write_facts(s.facts, record)
+    record.qlen, record.rlen, record.qtype = slot.size, size, u16(slot.query, slot.end - 4)
+    if s.ports[slot.port].v6:
+        copy(record.client, 0, slot.address, 8, 16)
+    else:
+        record.client[:10] = 0
+        record.client[10:12] = 0xFF
+        copy(record.client, 12, slot.address, 4, 4)
+    name_size = slot.end - 5 - HEADER_SIZE
+    record.qname_size = name_size
+    copy(record.qname, 0, slot.query, HEADER_SIZE, name_size)
+    c.recorded += 1
+
+
+@kernel_in_place
+def publish(s: DatapathState) -> None:
+    """Let the taker of the ring see what was recorded, and wake it where it sleeps: ring.Ring.put is the definition."""
+    c = s.cells[0]
+    if c.recorded == 0:
+        return
+    fence()
+    s.ring_head[0] += c.recorded
+    c.recorded = 0
+    fence()
+    if s.ring_sleeping[0] != 0:
+        s.ring_sleeping[0] = 0
+        c_write(c.taker, s.scratch.ctypes.data, 1)
+
+
+WAKE_EVENT = 1 << 32
+"""Marks the event that ends the wait; below it, the number of a port that clients write to."""
+SWEEP_MS, IDLE_MS = 50, 1000
+"""Between looks at what is overdue: with queries in flight, and without."""
+
+
+@kernel
+def pump(s: DatapathState) -> None:
+    """Runs until CELLS.stop is set and the wake descriptor written."""
+    c = s.cells[0]
+    while c.stop == 0:
+        wait = SWEEP_MS if c.active > 0 else IDLE_MS
+        count = epoll_wait(c.epoll, s.events.ctypes.data, len(s.events), wait)
+        now = clock_ns(CLOCK_MONOTONIC, s.scratch)
+        for place in range(count):
+            data = int64(s.events[place].data)
+            if data >= UPSTREAM_EVENT:
+                on_answers(s, data - UPSTREAM_EVENT, now)
+            elif data == WAKE_EVENT:
+                c_read(c.wake, s.scratch.ctypes.data, 8)
+            else:
+                on_queries(s, data, now)
+        if now - c.swept >= SWEEP_MS * 1_000_000:
+            sweep(s, now)
+
+
+@kernel_in_place
+def sweep(s: DatapathState, now: int) -> None:
+    """Give up what is overdue, the oldest first, and retire old sockets."""
+    c = s.cells[0]
+    c.swept = now
+    while c.oldest >= 0 and s.slots[c.oldest].started + c.timeout_ns <= now:
+        give_up(s, c.oldest, TIMED_OUT)
+    retire_old(s, now)

@@ -1,0 +1,225 @@
+"""The upstream side of the listener: asks, matches answers, tries the next upstream, gives up in time."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+from collections.abc import Callable
+
+import numpy as np
+
+from agents.dns.message import HEADER_SIZE
+from agents.sources.listener import upstream as pools
+from agents.sources.listener.tcp import ask
+from agents.sources.listener.upstream import POOL_SIZE, Pending, Random16, Upstream, UpstreamSocket
+from agents.stream.counters import Counters
+
+DRAIN_MAX = 64
+"""Datagrams taken from one socket per wake-up, so that no socket starves the others."""
+_SWEEP_S = 0.05
+_TCP_MAX = 128
+"""Upstream connections at once; each is one file descriptor and up to 64 KiB."""
+_UDP_MAX = 65535
+_TRUNCATED = 0x02
+
+Finish = Callable[[Pending, bytes | None], None]
+"""Called once a query: with the upstream's answer (its own id), or None if no upstream answered."""
+
+
+class Forwarder:
+    """Runs inside one asyncio loop; all but the rare TCP question is done in callbacks, without tasks."""
+
+    def __init__(self, *, timeout_s: float, counters: Counters, finish: Finish) -> None:
+        self._timeout_s = timeout_s
+        self._counters, self._finish = counters, finish
+        self._random = Random16()
+        self._sockets: dict[UpstreamSocket, None] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._timer: asyncio.TimerHandle | None = None
+        self.waiting = np.zeros(1, np.int64)
+
+    @property
+    def inflight(self) -> int:
+        """Queries that wait here; `waiting` holds the number for kernels."""
+        return int(self.waiting[0])
+
+    def start(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._timer = self._loop.call_later(_SWEEP_S, self._sweep)
+
+    async def stop(self) -> None:
+        """Give up what is in flight and close every socket."""
+        if self._timer:
+            self._timer.cancel()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        for socket in list(self._sockets):
+            for pending in socket.pending.values():
+                self._done(pending, None)
+            socket.pending.clear()
+            self._close(socket)
+
+    def submit(self, pending: Pending) -> None:
+        """Take a query in; `finish` is called for it exactly once, possibly before this returns."""
+        self.waiting[0] += 1
+        pending.started = self._loop.time()
+        self._send(pending, pending.started)
+
+    def resubmit(self, pending: Pending, *, timed_out: bool) -> None:
+        """Take in a query that somebody else sent, or tried to, in vain: the next upstream is asked."""
+        self.waiting[0] += 1
+        self._counters.timeouts += timed_out
+        self._advance(pending)
+        self._send(pending, self._loop.time())
+
+    def resume(self, pending: Pending, truncated: bytes) -> None:
+        """Take in a query that somebody else sent, and that was answered with TC set."""
+        self.waiting[0] += 1
+        self._on_match(pending.zone.upstreams[pending.asked], pending, truncated)
+
+    def abandon(self, pending: Pending) -> None:
+        """Take in a query that somebody else sent, only to give it up."""
+        self.waiting[0] += 1
+        self._done(pending, None)
+
+    def _done(self, pending: Pending, answer: bytes | None) -> None:
+        self.waiting[0] -= 1
+        self._finish(pending, answer)
+
+    def _send(self, pending: Pending, now: float) -> None:
+        """Ask the next upstream that takes the query; without one left, give up."""
+        upstreams = pending.zone.upstreams
+        while pending.tries < len(upstreams):
+            try:
+                self._send_to(upstreams[pending.asked], pending, now)
+            except OSError as error:
+                if error.errno == errno.EMSGSIZE:  # the query's fault: no upstream has failed
+                    break
+                self._advance(pending)
+                continue
+            return
+        self._done(pending, None)
+
+    @staticmethod
+    def _advance(pending: Pending) -> None:
+        pending.zone.note_failure(pending.asked)
+        pending.tries += 1
+        pending.asked = (pending.asked + 1) % len(pending.zone.upstreams)
+
+    def _send_to(self, upstream: Upstream, pending: Pending, now: float) -> None:
+        random = self._random
+        slot = random.draw() % POOL_SIZE
+        chosen = upstream.slots[slot]
+        if chosen is None or chosen.uses >= pools.USES_MAX:
+            chosen = self._open(upstream, slot, now)
+        ident = random.draw()
+        while ident in chosen.pending:
+            ident = random.draw()
+        chosen.uses += 1
+        try:
+            chosen.sock.send(ident.to_bytes(2) + pending.query[2:])
+        except ConnectionRefusedError:
+            # The kernel tells of an earlier datagram: what waits on this socket will get no answer either.
+            self._loop.call_soon(self._fail_over, chosen)
+            raise
+        pending.deadline = now + self._timeout_s
+        chosen.pending[ident] = pending
+
+    def _open(self, upstream: Upstream, slot: int, now: float) -> UpstreamSocket:
+        """Put a fresh socket into the slot; the old one stays until its last answer or time-out."""
+        fresh = upstream.open(slot, self._random, now)
+        self._sockets[fresh] = None
+        self._loop.add_reader(fresh.sock, self._on_answers, fresh)
+        return fresh
+
+    def _close(self, socket: UpstreamSocket) -> None:
+        self._loop.remove_reader(socket.sock)
+        socket.sock.close()
+        del self._sockets[socket]
+
+    def _on_answers(self, socket: UpstreamSocket) -> None:
+        for _ in range(DRAIN_MAX):
+            try:
+                answer = socket.sock.recv(_UDP_MAX)
+            except BlockingIOError:
+                return
+            except OSError:
+                self._fail_over(socket)
+                return
+            self._on_answer(socket, answer)
+
+    def _on_answer(self, socket: UpstreamSocket, answer: bytes) -> None:
+        ident = int.from_bytes(answer[:2])
+        pending = socket.pending.get(ident)
+        if pending is None or len(answer) < HEADER_SIZE or not pending.matches(answer):
+            self._counters.mismatched_answers += 1
+            return
+        del socket.pending[ident]
+        socket.upstream.failures[0] = 0
+        self._on_match(socket.upstream, pending, answer)
+
+    def _on_match(self, upstream: Upstream, pending: Pending, answer: bytes) -> None:
+        """An answer that matched: ask again over TCP where it is truncated."""
+        if answer[2] & _TRUNCATED and len(self._tasks) < _TCP_MAX:
+            self._counters.tcp_fallbacks += 1
+            task = self._loop.create_task(self._ask_tcp(upstream, pending, answer))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+            return
+        self._done(pending, answer)
+
+    async def _ask_tcp(self, upstream: Upstream, pending: Pending, truncated: bytes) -> None:
+        """Ask again over TCP. If that fails, a UDP client gets the truncated answer and may try itself."""
+        query = self._random.draw().to_bytes(2) + pending.query[2:]
+        answer: bytes | None = None
+        try:
+            answer = await ask(upstream.host, upstream.port, query, self._timeout_s)
+        except asyncio.CancelledError:
+            self._done(pending, None)
+            raise
+        except (OSError, EOFError):
+            answer = None
+        if answer is not None and (len(answer) < HEADER_SIZE or answer[:2] != query[:2] or not pending.matches(answer)):
+            self._counters.mismatched_answers += 1
+            answer = None
+        if answer is None and not pending.udp:
+            self._advance(pending)
+            self._send(pending, self._loop.time())
+            return
+        self._done(pending, answer or truncated)
+
+    def _fail_over(self, socket: UpstreamSocket) -> None:
+        """The kernel reports that the upstream is unreachable: its questions go to the next one now."""
+        waiting = list(socket.pending.values())
+        socket.pending.clear()
+        now = self._loop.time()
+        for pending in waiting:
+            self._advance(pending)
+            self._send(pending, now)
+
+    def _sweep(self) -> None:
+        """Time out what is overdue and retire old sockets. Each socket's queries are in order of deadline."""
+        now = self._loop.time()
+        for socket in list(self._sockets):
+            overdue = []
+            for ident, pending in socket.pending.items():
+                if pending.deadline > now:
+                    break
+                overdue.append(ident)
+            for ident in overdue:
+                pending = socket.pending.pop(ident)
+                self._counters.timeouts += 1
+                self._advance(pending)
+                self._send(pending, now)
+            self._retire(socket, now)
+        self._timer = self._loop.call_later(_SWEEP_S, self._sweep)
+
+    def _retire(self, socket: UpstreamSocket, now: float) -> None:
+        slots = socket.upstream.slots
+        if slots[socket.slot] is socket:
+            if now - socket.born < pools.AGE_MAX_S:
+                return
+            slots[socket.slot] = None
+        if not socket.pending:
+            self._close(socket)

@@ -1,0 +1,270 @@
+"""The forwarding DNS server: UDP and TCP, IPv4 and IPv6. It answers first; what it saw is judged afterwards.
+
+The client's bytes are forwarded and so are the upstream's: only the id is rewritten. A finished query becomes
+a RECORD (see stream/record.py) that is offered, never waited for. Ordinary UDP queries take the compiled way of
+datapath.py where kernels are compiled; what follows here is the definition, and the way of all others. A query that no
+upstream answered is offered with rcode 2 (SERVFAIL, what the client was told), ancount 0 and unknown size, TTL and
+latency.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import math
+import socket
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from agents.core.errors import AgentsError, MessageError, SettingsError
+from agents.core.types import UNKNOWN
+from agents.dns import message as wire
+from agents.sources.listener import upstream as pools
+from agents.sources.listener.access import AccessList
+from agents.sources.listener.forwarder import DRAIN_MAX, Forwarder
+from agents.sources.listener.sockets import Pair, UdpPort, bind_pair, endpoint_text, is_local_address
+from agents.sources.listener.tcp import TcpClient, TcpClients
+from agents.sources.listener.upstream import Endpoint, Pending, Routes, Where
+from agents.stream.counters import Counters, summed
+from agents.stream.record import record_of
+from agents.stream.ring import Ring
+
+if TYPE_CHECKING:
+    from agents.sources.listener.datapath import Datapath
+
+
+def record_of_query(pending: Pending, answer: bytes | None, rtt_ms: float) -> NDArray[np.void]:
+    """An array of one. Without an answer: what the client was told (SERVFAIL), unknown size, TTL and latency."""
+    question = pending.question
+    facts, rlen = wire.Answer(wire.SERVFAIL, 0, "", UNKNOWN, False), UNKNOWN
+    if answer is None:
+        rtt_ms = math.nan
+    else:
+        facts, rlen = _facts(answer, question.end), len(answer)
+    return record_of(
+        (
+            pending.ts, pending.client, question.qname, question.qtype, len(pending.query),
+            facts.rcode, facts.ancount, rlen, facts.ttl_min, rtt_ms, facts.types,
+        )
+    )  # fmt: skip
+
+
+def _facts(answer: bytes, question_end: int) -> wire.Answer:
+    """Facts of an answer that matched its question; what is damaged behind the header is unknown."""
+    try:
+        return wire.parse_answer(answer, question_end=question_end)
+    except MessageError:
+        return wire.parse_answer(answer, question_end=question_end, partial=True)
+
+
+def can_compile() -> bool:
+    """Whether datapath.py can serve UDP: kernels are on, and structures are those of 64-bit Linux, little-endian."""
+    # Imported here, as datapath.py is below: it loads numba, and only a process that listens needs it.
+    from agents.core.jit import COMPILED
+
+    return COMPILED and sys.platform == "linux" and sys.byteorder == "little" and sys.maxsize > 2**32
+
+
+class Listener:
+    """Answers DNS on every address of `hosts`. `upstreams` is what settings.parse_upstreams returns.
+
+    hosts: textual addresses; "::" is IPv6 only, so that "0.0.0.0" and "::" go together. port: 0 = a free one
+    each. upstreams: [(zone, [(address, port), …]), …], zone "" = everything else. allowed_clients: networks.
+    timeout_s: seconds per upstream. tcp_idle_s: seconds. offer: takes an array of RECORDs, must not block. ring: takes
+    those of datapath.py, which serves UDP where it can unless `compiled` is False. pairs: sockets that are bound
+    already, a pair a host. counters: for this and for datapath.py, its own unless given.
+    """
+
+    def __init__(
+        self,
+        hosts: Sequence[str],
+        port: int,
+        upstreams: Sequence[tuple[str, Sequence[Endpoint]]],
+        *,
+        allowed_clients: Sequence[str],
+        timeout_s: float,
+        tcp_clients_max: int,
+        tcp_idle_s: float,
+        inflight_max: int,
+        offer: Callable[[NDArray[np.void]], object],
+        ring: Ring,
+        compiled: bool = True,
+        pairs: Sequence[Pair] = (),
+        counters: tuple[Counters, Counters] | None = None,
+    ) -> None:
+        self._hosts, self._port, self._offer, self._ring = hosts, port, offer, ring
+        self._timeout_s, self._inflight_max, self._compiled = timeout_s, inflight_max, compiled
+        self._pairs = pairs
+        self._counters, self._fast_counters = counters or (Counters(), Counters())
+        self._routes = Routes(upstreams)
+        self._access = AccessList(allowed_clients)
+        self._forwarder = Forwarder(timeout_s=timeout_s, counters=self._counters, finish=self._finish)
+        self._datapath: Datapath | None = None
+        self._tcp = TcpClients(self._handle, self._access.allows, self._counters, tcp_clients_max, tcp_idle_s)
+        self._udp: list[UdpPort] = []
+        self._servers: list[asyncio.Server] = []
+        self.addresses: list[Endpoint] = []
+
+    @property
+    def ports(self) -> list[int]:
+        """Bound ports, one a host."""
+        return [port for _, port in self.addresses]
+
+    @property
+    def inflight(self) -> int:
+        """Queries that wait for an upstream now."""
+        compiled = self._datapath.inflight if self._datapath else 0
+        return compiled + self._forwarder.inflight
+
+    @property
+    def counters(self) -> Counters:
+        """What was counted up to now: a copy."""
+        return summed((self._counters, self._fast_counters))
+
+    async def start(self) -> None:
+        """Bind and serve. Raises AgentsError if a host cannot be bound, SettingsError for itself as an upstream."""
+        loop = asyncio.get_running_loop()
+        pairs: list[socket.socket] = []
+        try:
+            for host, (udp, tcp) in self._sockets():
+                self._udp.append(UdpPort(udp))
+                pairs.append(tcp)
+                self.addresses.append((host, udp.getsockname()[1]))
+            refuse_loops(self._routes.upstreams, self.addresses)
+        except AgentsError:
+            for sock in [*pairs, *(port.sock for port in self._udp)]:
+                sock.close()
+            self._udp, self.addresses = [], []
+            raise
+        self._forwarder.start()
+        for tcp in pairs:
+            self._servers.append(await loop.create_server(lambda: TcpClient(self._tcp), sock=tcp))
+        if self._compiled and can_compile():
+            self._start_datapath()
+            return
+        for port in self._udp:
+            loop.add_reader(port.sock, self._on_queries, port)
+
+    def _sockets(self) -> Iterator[tuple[str, Pair]]:
+        for number, host in enumerate(self._hosts):
+            yield host, self._pairs[number] if self._pairs else bind_pair(host, self._port)
+
+    def _start_datapath(self) -> None:
+        from agents.sources.listener.datapath import Datapath
+
+        self._datapath = Datapath(
+            self._udp,
+            self._routes,
+            self._access,
+            self._forwarder,
+            self._fast_counters,
+            timeout_s=self._timeout_s,
+            inflight_max=self._inflight_max,
+            uses_max=pools.USES_MAX,
+            age_max_s=pools.AGE_MAX_S,
+            ring=self._ring,
+        )
+        self._datapath.start()
+
+    async def stop(self) -> None:
+        """Take no more queries, answer SERVFAIL to the UDP ones in flight, close every socket."""
+        loop = asyncio.get_running_loop()
+        for port in self._udp:
+            loop.remove_reader(port.sock)
+        for server in self._servers:
+            server.close()
+        # Connections first: an answered one would hand on its next query.
+        self._tcp.close()
+        if self._datapath:
+            self._datapath.stop()
+        await self._forwarder.stop()
+        for port in self._udp:
+            port.sock.close()
+        self._udp, self._servers = [], []
+
+    def _on_queries(self, port: UdpPort) -> None:
+        for _ in range(DRAIN_MAX):
+            try:
+                message, client, back = port.receive()
+            except OSError:
+                return
+            self._handle(message, client, port, back, udp=True)
+
+    def _handle(self, message: bytes, client: str, where: Where, back: Any, *, udp: bool) -> bool:
+        """Forward a query, or answer it at once; False if it can never be answered (it is no query)."""
+        self._counters.received += 1
+        if len(message) < wire.HEADER_SIZE or message[2] & 0x80:
+            self._counters.malformed += 1
+            return False
+        if not self._access.allows(client):
+            self._counters.refused += 1
+            where.send(wire.error_reply(message, wire.REFUSED), back)
+            return True
+        if message[2] & 0x78:
+            self._counters.notimp += 1
+            where.send(wire.error_reply(message, wire.NOTIMP), back)
+            return True
+        try:
+            question = wire.parse_question(message)
+        except MessageError:
+            self._counters.malformed += 1
+            where.send(wire.error_reply(message, wire.FORMERR), back)
+            return True
+        self._forward(message, question, client, where, back, udp)
+        return True
+
+    def _forward(
+        self, message: bytes, question: wire.Question, client: str, where: Where, back: Any, udp: bool
+    ) -> None:
+        zone = self._routes.find(question.qname)
+        # A zone transfer is answered in many messages; a forwarder has no zone to transfer.
+        if question.qtype in (wire.AXFR, wire.IXFR):
+            self._counters.notimp += 1
+            where.send(wire.error_reply(message, wire.NOTIMP, question.end), back)
+        elif zone is None or self.inflight >= self._inflight_max:
+            self._counters.shed += 1
+            where.send(wire.error_reply(message, wire.SERVFAIL, question.end), back)
+        else:
+            self._forwarder.submit(
+                Pending(
+                    message, question, client, where, back, udp, zone, time.time(),
+                    question_bytes=message[wire.HEADER_SIZE : question.end],
+                    asked=zone.preferred,
+                )
+            )  # fmt: skip
+
+    def _finish(self, pending: Pending, answer: bytes | None) -> None:
+        """Answer the client, then offer the record."""
+        query, question = pending.query, pending.question
+        rtt_ms = (time.monotonic() - pending.started) * 1000
+        if answer is None:
+            self._counters.servfail += 1
+            pending.where.send(wire.error_reply(query, wire.SERVFAIL, question.end), pending.back)
+        else:
+            self._counters.answered += 1
+            reply = query[:2] + answer[2:]
+            if pending.udp and len(reply) > wire.PLAIN_UDP_SIZE and len(reply) > wire.udp_size(query, question.end):
+                reply = wire.truncate(reply, question.end)
+            pending.where.send(reply, pending.back)
+        self._offer(record_of_query(pending, answer, rtt_ms))
+
+
+def refuse_loops(upstreams: Iterable[Endpoint], addresses: Sequence[Endpoint]) -> None:
+    """Raise SettingsError where an upstream is one of the addresses that are listened on."""
+    for host, port in upstreams:
+        for mine, my_port in addresses:
+            if port == my_port and _same_host(host, mine):
+                raise SettingsError(f"cannot forward to {endpoint_text(host, port)}: that is this listener itself")
+
+
+def _same_host(host: str, mine: str) -> bool:
+    """True if datagrams to `host` arrive at a socket bound to `mine`."""
+    address, bound = ipaddress.ip_address(host), ipaddress.ip_address(mine)
+    if bound.is_unspecified:
+        return address.version == bound.version and (address.is_unspecified or is_local_address(host))
+    return address == bound or (address.is_unspecified and bound.is_loopback)

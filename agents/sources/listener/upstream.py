@@ -1,0 +1,216 @@
+"""Where questions go: zones with their upstream servers, and the sockets that reach them.
+
+Source ports and ids against forged answers (RFC 5452 sections 4.3 and 9.2). Each upstream has a pool of
+connected UDP sockets on random ports from 1024..65535; a query takes a random socket of the pool and a random
+id on it, both from the kernel's generator. A socket is replaced after USES_MAX queries or AGE_MAX_S seconds.
+A forger who does not see the traffic must send, from the upstream's address and with the client's exact
+question bytes, the one port of 64,512 and the one id that this query has: one chance in 2^32 a packet, or
+in 2^21 for one who has found out the pool's ports before they change. A fresh socket a query would keep 2^32
+there, but costs 14 microseconds a query where all the forwarding costs 20; the pool's sockets cost 0.03.
+A connected socket also lets the kernel discard other senders' datagrams and report a dead upstream at once.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import socket
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from agents.core.errors import NameFormatError, SettingsError
+from agents.dns import message as wire
+from agents.dns import name as names
+
+POOL_SIZE = 32
+USES_MAX = 512
+AGE_MAX_S = 10.0
+FAILURES_BEFORE_SWITCH = 3
+"""Failures in a row after which a zone's next upstream is asked first."""
+
+_RANDOM_BLOCK = 4096
+_BIND_TRIES = 8
+_RESOLV_CONF = Path("/etc/resolv.conf")
+
+Endpoint = tuple[str, int]
+
+
+class Random16:
+    """Random numbers 0..65535 from the kernel's generator, drawn in blocks: one system call per 2,048."""
+
+    def __init__(self) -> None:
+        self._block, self._at = b"", 0
+
+    def draw(self) -> int:
+        if self._at == len(self._block):
+            self._block, self._at = os.urandom(_RANDOM_BLOCK), 0
+        at = self._at
+        self._at = at + 2
+        return self._block[at] << 8 | self._block[at + 1]
+
+
+class Where(Protocol):
+    """What an answer is handed to: a UDP port or a TCP connection; `back` is its own business."""
+
+    def send(self, message: bytes, back: Any) -> None: ...
+
+
+@dataclass(slots=True, eq=False)
+class Pending:
+    """One forwarded query until it is answered or given up. ts: Unix seconds; others: monotonic."""
+
+    query: bytes
+    question: wire.Question
+    client: str
+    where: Where
+    back: Any
+    udp: bool
+    zone: Zone
+    ts: float
+    question_bytes: bytes
+    asked: int  # index of the upstream that is asked now
+    tries: int = 0
+    started: float = 0.0
+    deadline: float = 0.0
+
+    def matches(self, answer: bytes) -> bool:
+        """True if the answer is a response (QR set, opcode QUERY) to this very question, case included."""
+        return (
+            answer[2] & 0xF8 == 0x80
+            and answer[4:6] == b"\0\1"
+            and answer.startswith(self.question_bytes, wire.HEADER_SIZE)
+        )
+
+
+class UpstreamSocket:
+    """One connected UDP socket; `pending` holds what was asked on it, by id, oldest first."""
+
+    __slots__ = ("born", "pending", "slot", "sock", "upstream", "uses")
+
+    def __init__(self, sock: socket.socket, upstream: Upstream, slot: int, now: float) -> None:
+        self.sock, self.upstream, self.slot, self.born = sock, upstream, slot, now
+        self.uses = 0
+        self.pending: dict[int, Pending] = {}
+
+
+class Upstream:
+    """One server: its address, its failures in a row (an array of one number), and its pool of sockets."""
+
+    def __init__(self, endpoint: Endpoint, failures: NDArray[np.int64]) -> None:
+        self.host, self.port = endpoint
+        self.failures = failures
+        self.slots: list[UpstreamSocket | None] = [None] * POOL_SIZE
+
+    def open(self, slot: int, random: Random16, now: float) -> UpstreamSocket:
+        """Put a fresh socket on a random port into a slot of the pool. Raises OSError."""
+        family = socket.AF_INET6 if ":" in self.host else socket.AF_INET
+        sock = socket.socket(family, socket.SOCK_DGRAM)
+        try:
+            sock.setblocking(False)
+            _bind_random(sock, random)
+            sock.connect((self.host, self.port))
+        except OSError:
+            sock.close()
+            raise
+        fresh = self.slots[slot] = UpstreamSocket(sock, self, slot, now)
+        return fresh
+
+
+def _bind_random(sock: socket.socket, random: Random16) -> None:
+    """Bind to a random unprivileged port; the kernel chooses (at random too) if luck is bad."""
+    host = "::" if sock.family == socket.AF_INET6 else "0.0.0.0"  # noqa: S104 - an upstream may be anywhere
+    for _ in range(_BIND_TRIES):
+        port = random.draw()
+        if port < 1024:
+            continue
+        try:
+            sock.bind((host, port))
+        except OSError:
+            continue
+        return
+    sock.bind((host, 0))
+
+
+class Zone:
+    """Upstreams that share a zone's questions."""
+
+    def __init__(self, upstreams: Sequence[Upstream], preferred: NDArray[np.int64]) -> None:
+        self.upstreams = tuple(upstreams)
+        self._preferred = preferred
+
+    @property
+    def preferred(self) -> int:
+        """Index of the upstream that is asked first."""
+        return int(self._preferred[0])
+
+    def note_failure(self, index: int) -> None:
+        """Count a failure; a preferred upstream that keeps silent hands over to the next."""
+        upstream = self.upstreams[index]
+        upstream.failures[0] += 1
+        if index == self.preferred and upstream.failures[0] >= FAILURES_BEFORE_SWITCH:
+            self._preferred[0] = (index + 1) % len(self.upstreams)
+
+
+class Routes:
+    """Longest zone that a name lies in, at label boundaries, case-insensitively; zone "" takes the rest.
+
+    Raises SettingsError for a zone that is no domain name. Upstreams named in several zones are shared.
+    `failures` (one an upstream) and `preferred` (one a zone) are arrays, which kernels share.
+    """
+
+    def __init__(self, upstreams: Sequence[tuple[str, Sequence[Endpoint]]]) -> None:
+        wanted = {_zone_name(zone): endpoints for zone, endpoints in upstreams if endpoints}
+        distinct = list(dict.fromkeys(endpoint for endpoints in wanted.values() for endpoint in endpoints))
+        self.failures, self.preferred = np.zeros(len(distinct), np.int64), np.zeros(len(wanted), np.int64)
+        self.upstreams = {
+            endpoint: Upstream(endpoint, self.failures[at : at + 1]) for at, endpoint in enumerate(distinct)
+        }
+        self.zones = {
+            name: Zone([self.upstreams[endpoint] for endpoint in endpoints], self.preferred[at : at + 1])
+            for at, (name, endpoints) in enumerate(wanted.items())
+        }
+        self._default = self.zones.get(b"")
+        self._only_default = set(self.zones) == {b""}
+
+    def find(self, qname: bytes) -> Zone | None:
+        """The zone for a wire name, or None if no upstream is responsible."""
+        if self._only_default:
+            return self._default
+        name, at = qname.lower(), 0
+        while at < len(name):
+            zone = self.zones.get(name[at:])
+            if zone is not None:
+                return zone
+            at += name[at] + 1
+        return self._default
+
+
+def _zone_name(zone: str) -> bytes:
+    try:
+        return names.from_text(zone.strip().rstrip(".")).lower()
+    except NameFormatError as error:
+        raise SettingsError(f"cannot use upstream zone {zone[:80]!r}: {error}") from None
+
+
+def system_resolvers(path: Path = _RESOLV_CONF) -> list[Endpoint]:
+    """Name servers of resolv.conf(5), port 53; [] if the file is missing or names none."""
+    try:
+        lines = path.read_text("utf-8", "replace").splitlines()
+    except OSError:
+        return []
+    words = [line.split() for line in lines]
+    named = [word[1] for word in words if len(word) >= 2 and word[0] == "nameserver"]
+    return [(host, 53) for host in named if _is_address(host)]
+
+
+def _is_address(text: str) -> bool:
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        return False
+    return True

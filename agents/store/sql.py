@@ -1,0 +1,401 @@
+"""The store: one transaction a batch, the same behaviour on Postgres and SQLite. Safe to share between threads."""
+
+from __future__ import annotations
+
+import json
+import math
+import sqlite3
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import psycopg2
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Engine,
+    Insert,
+    Select,
+    Table,
+    and_,
+    case,
+    delete,
+    desc,
+    func,
+    or_,
+    select,
+)
+from sqlalchemy.exc import DataError, IntegrityError, SQLAlchemyError
+
+from agents.core.errors import BatchRefusedError, StoreError, UsageError
+from agents.core.types import Incident, Sample, Severity, Verdicts, clean, incident_of, incident_row
+from agents.store import sampling
+from agents.store.rows import BATCHES, DAY_S, INCIDENTS, QUERIES, RUNS, Columns, metadata, query_columns, query_json
+
+_Q = QUERIES.c
+_I = INCIDENTS.c
+_PAGE = [column for column in _Q if column.name not in {"features", "rnd", "batch_id", "day"}]
+
+
+@dataclass(frozen=True, slots=True)
+class Filter:
+    """Which rows; None or empty = all. `since` <= ts (of an incident: last seen) < `until`, Unix seconds."""
+
+    client: str | None = None
+    domain: str | None = None
+    severities: Sequence[int] = ()
+    since: float | None = None
+    until: float | None = None
+    open_only: bool = False  # of incidents
+
+
+def between(since: float | None, until: float | None) -> list[ColumnElement[bool]]:
+    """Conditions on ts, and the same on day, by which whole partitions are passed over."""
+    conditions: list[ColumnElement[bool]] = []
+    if since is not None:
+        conditions += [_Q.ts >= since, _Q.day >= _day(since)]
+    if until is not None:
+        conditions += [_Q.ts < until, _Q.day <= _day(until)]
+    return conditions
+
+
+def rows_of_batch(connection: Connection, batch_id: str, first: float, last: float) -> int:
+    """How many rows of a batch there are; all have first <= ts <= last, so that few others are looked at."""
+    conditions = [_Q.batch_id == batch_id, _Q.ts <= last, *between(first, None), _Q.day <= _day(last)]
+    return int(connection.execute(select(func.count()).select_from(QUERIES).where(*conditions)).scalar_one())
+
+
+def _day(ts: float) -> int:
+    return max(-1, min(math.floor(ts / DAY_S), 2**31 - 1)) if math.isfinite(ts) else (-1 if ts < 0 else 2**31 - 1)
+
+
+def queries(
+    connection: Connection, wanted: Filter, limit: int, cursor: str | None
+) -> tuple[list[dict[str, Any]], str | None]:
+    """One page, newest first; rows of one time are ordered by id: none is shown twice or missed."""
+    conditions = between(wanted.since, wanted.until) + _named(_Q, wanted)
+    if cursor:
+        ts, row_id = _position(cursor)
+        conditions += [_Q.day <= _day(ts), _Q.ts <= ts, or_(_Q.ts < ts, _Q.id < row_id)]
+    statement = select(*_PAGE).where(*conditions).order_by(desc(_Q.ts), desc(_Q.id)).limit(limit + 1)
+    rows = connection.execute(statement).mappings().all()
+    more = f"{rows[limit - 1]['ts']!r}_{rows[limit - 1]['id']}" if len(rows) > limit else None
+    return [query_json(dict(row)) for row in rows[:limit]], more
+
+
+def _position(cursor: str) -> tuple[float, int]:
+    ts, _, row_id = cursor.partition("_")
+    try:
+        at, last = float(ts), int(row_id)
+    except ValueError:
+        at, last = math.nan, 0
+    if not math.isfinite(at) or not 0 <= last < 2**63:
+        raise UsageError("cannot read queries: the cursor is not one that a page gave")
+    return at, last
+
+
+def _named(columns: Any, wanted: Filter) -> list[ColumnElement[bool]]:
+    conditions: list[ColumnElement[bool]] = []
+    if wanted.client is not None:
+        conditions.append(columns.client == clean(wanted.client))
+    if wanted.domain is not None:
+        conditions.append(columns.domain == clean(wanted.domain))
+    if wanted.severities:
+        conditions.append(columns.severity.in_(list(wanted.severities)))
+    return conditions
+
+
+def incidents(connection: Connection, wanted: Filter, limit: int | None) -> list[Incident]:
+    """Last seen first."""
+    conditions = _named(_I, wanted)
+    if wanted.since is not None:
+        conditions.append(_I.last_seen >= wanted.since)
+    if wanted.until is not None:
+        conditions.append(_I.last_seen < wanted.until)
+    if wanted.open_only:
+        conditions.append(_I.closed_at.is_(None))
+    statement = select(INCIDENTS).where(*conditions).order_by(desc(_I.last_seen), _I.incident_id).limit(limit)
+    return [incident_of(dict(row)) for row in connection.execute(statement).mappings()]
+
+
+def incident_by_id(connection: Connection, incident_id: str) -> Incident | None:
+    statement = select(INCIDENTS).where(_I.incident_id == clean(incident_id))
+    row = connection.execute(statement).mappings().first()
+    return None if row is None else incident_of(dict(row))
+
+
+def severity_counts(connection: Connection, since: float, until: float) -> dict[int, int]:
+    statement = select(_Q.severity, func.count()).where(*between(since, until)).group_by(_Q.severity)
+    return dict(connection.execute(statement).all())
+
+
+def score_histogram(
+    connection: Connection,
+    since: float,
+    until: float,
+    bins: int,
+    floor: Callable[[ColumnElement[float]], ColumnElement[int]],
+) -> list[int]:
+    """Counts per bin of 0..1."""
+    number = case((_Q.score >= 1, bins - 1), else_=floor(_Q.score * bins)).label("bin")
+    statement = select(number, func.count()).where(and_(*between(since, until))).group_by("bin")
+    counts = {int(at): count for at, count in connection.execute(statement)}
+    return [counts.get(at, 0) for at in range(bins)]
+
+
+def runs(connection: Connection, limit: int) -> list[dict[str, Any]]:
+    statement = select(RUNS).order_by(desc(RUNS.c.started_at), desc(RUNS.c.run_id)).limit(limit)
+    return [{**row, "payload": json.loads(row["payload"])} for row in connection.execute(statement).mappings()]
+
+
+TS_MAX = 2.0**36
+"""Latest time a row may have, Unix seconds: far beyond what a capture can hold (32 bits)."""
+
+_REFUSALS = (
+    *(DataError, psycopg2.DataError, sqlite3.DataError),
+    *(IntegrityError, psycopg2.IntegrityError, sqlite3.IntegrityError),
+)
+"""The rows are at fault; from SQLAlchemy, or from a driver that is used directly."""
+_NO_TABLE = {
+    said.format(name) for said in ("no such table: {}", 'relation "{}" does not exist') for name in metadata.tables
+}
+"""What SQLite and Postgres say of a new database that nobody has prepared yet."""
+
+
+class Store(ABC):
+    """Queries, incidents and runs. Every method raises StoreError, in one line and without the password."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._writer = engine.execution_options(writes=True)
+
+    @abstractmethod
+    def migrate(self) -> None:
+        """Bring the tables to the newest revision. Safe when several processes do it at once."""
+
+    @abstractmethod
+    def drop_old(self, before_day: int) -> bool:
+        """Drop the queries of all days before `before_day` (days since 1970-01-01); True when there were any.
+
+        Batches written before that day are forgotten too. Writers are not kept waiting meanwhile.
+        """
+
+    @abstractmethod
+    def _prepare(self, days: Sequence[int]) -> None:
+        """Make room for rows of these days."""
+
+    @abstractmethod
+    def _insert(self, connection: Connection, columns: Columns) -> None:
+        """Write queries."""
+
+    @abstractmethod
+    def _upsert(self, table: Table) -> Any:
+        """The database's own `insert`, with on_conflict_do_update."""
+
+    @abstractmethod
+    def _found(self, connection: Connection, statement: Select[Any]) -> sampling.Found:
+        """The rows of a statement that selects sampling.COLUMNS."""
+
+    @abstractmethod
+    def _floor(self, value: ColumnElement[float]) -> ColumnElement[int]:
+        """The largest whole number not above a value >= 0."""
+
+    def close(self) -> None:
+        self._engine.dispose()
+
+    @abstractmethod
+    def fold(self) -> None:
+        """Nobody else uses the database any more: put what lies beside it into it. Never raises."""
+
+    def prepare(self, days: Sequence[int]) -> None:
+        """Make room for rows of days to come, so that no writer needs to at midnight."""
+        with self._guard("make room for days to come"):
+            self._prepare(days)
+
+    def forget(self, before: float) -> tuple[int, int]:
+        """Delete closed incidents last seen, and retrainings started, before that time: how many of each.
+
+        The newest retraining stays.
+        """
+        old = (INCIDENTS.c.closed_at.is_not(None), INCIDENTS.c.last_seen < before)
+        newest = select(func.max(RUNS.c.started_at)).scalar_subquery()
+        with self._guard("delete old incidents"), self._writer.begin() as connection:
+            incidents = connection.execute(delete(INCIDENTS).where(*old)).rowcount
+            runs = connection.execute(delete(RUNS).where(RUNS.c.started_at < before, RUNS.c.started_at < newest))
+            return incidents, runs.rowcount
+
+    def ping(self) -> None:
+        """Raise StoreError when the database is away or has no tables."""
+        with self._reading("reach the database") as connection:
+            connection.execute(select(BATCHES.c.batch_id).limit(1)).first()
+
+    def write(self, verdicts: Verdicts, batch_id: str) -> int:
+        """Store a batch and its incidents in one transaction; the number of rows written.
+
+        A batch that is there already is left alone (0). Raises BatchRefusedError when the rows are at fault.
+        """
+        _check(verdicts)
+        with self._guard("write a batch"):
+            self._prepare(np.unique(verdicts.queries.ts // DAY_S).astype(int).tolist())
+            with self._writer.begin() as connection:
+                if not self._claim(connection, batch_id):
+                    return 0
+                if len(verdicts):
+                    self._insert(connection, query_columns(verdicts, batch_id))
+                self._put_incidents(connection, verdicts.incidents)
+        return len(verdicts)
+
+    def rows_of_batch(self, batch_id: str, first: float, last: float) -> int:
+        """How many rows are stored under this id; first and last: Unix seconds that the batch lies between."""
+        with self._reading("count a batch") as connection:
+            return rows_of_batch(connection, batch_id, first, last)
+
+    def _claim(self, connection: Connection, batch_id: str) -> bool:
+        values = {"batch_id": batch_id, "written_at": time.time()}
+        return bool(connection.execute(self._claiming, values).rowcount)
+
+    @cached_property
+    def _claiming(self) -> Insert:
+        statement: Insert = self._upsert(BATCHES).on_conflict_do_nothing()
+        return statement
+
+    def _put_incidents(self, connection: Connection, incidents: Iterable[Incident]) -> None:
+        newest = {incident.incident_id: incident for incident in incidents}
+        for _, incident in sorted(newest.items()):  # one order for all writers: no deadlock
+            connection.execute(self._updating, incident_row(incident))
+
+    @cached_property
+    def _updating(self) -> Insert:
+        statement = self._upsert(INCIDENTS)
+        new = statement.excluded
+        updating: Insert = statement.on_conflict_do_update(
+            index_elements=["incident_id"],
+            set_={column.name: new[column.name] for column in INCIDENTS.c if not column.primary_key},
+            where=new.last_seen >= INCIDENTS.c.last_seen,
+        )
+        return updating
+
+    def queries(
+        self,
+        *,
+        client: str | None = None,
+        domain: str | None = None,
+        severities: Sequence[int] = (),
+        since: float | None = None,
+        until: float | None = None,
+        limit: int,
+        cursor: str | None = None,
+    ) -> tuple[list[dict[str, Any]], str | None]:
+        """One page of stored queries, newest first, ready for JSON, and the cursor of the next page.
+
+        `since` <= ts < `until`, Unix seconds. Raises UsageError for a cursor that no page gave.
+        """
+        wanted = Filter(client, domain, severities, since, until)
+        with self._reading("read queries") as connection:
+            return queries(connection, wanted, limit, cursor)
+
+    def incidents(
+        self,
+        *,
+        client: str | None = None,
+        domain: str | None = None,
+        severities: Sequence[int] = (),
+        since: float | None = None,
+        until: float | None = None,
+        open_only: bool = False,
+        limit: int,
+    ) -> list[Incident]:
+        """Incidents, last seen first. `since` <= last seen < `until`, Unix seconds."""
+        wanted = Filter(client, domain, severities, since, until, open_only)
+        with self._reading("read incidents") as connection:
+            return incidents(connection, wanted, limit)
+
+    def incident(self, client: str, domain: str) -> Incident | None:
+        """The newest incident of a client and a domain."""
+        found = self.incidents(client=client, domain=domain, limit=1)
+        return found[0] if found else None
+
+    def incident_by_id(self, incident_id: str) -> Incident | None:
+        with self._reading("read incidents") as connection:
+            return incident_by_id(connection, incident_id)
+
+    def open_incidents(self) -> list[Incident]:
+        """Incidents that were not closed when the last process ended, to go on with."""
+        with self._reading("read incidents") as connection:
+            return incidents(connection, Filter(open_only=True), None)
+
+    def severity_counts(self, *, since: float, until: float) -> list[tuple[str, int]]:
+        """(severity name, queries with since <= ts < until), mildest first, every severity once."""
+        with self._reading("count queries") as connection:
+            counts = severity_counts(connection, since, until)
+        return [(severity.name, counts.get(int(severity), 0)) for severity in Severity]
+
+    def score_histogram(self, *, since: float, until: float, bins: int) -> list[int]:
+        """Queries by score, in `bins` equal bins of 0..1; a score of 1 falls in the last."""
+        with self._reading("count queries") as connection:
+            return score_histogram(connection, since, until, bins, self._floor)
+
+    def sample_normal(
+        self,
+        *,
+        since: float,
+        until: float,
+        limit: int,
+        max_score: float,
+        client_share: float,
+        domain_share: float,
+        seed: int,
+    ) -> Sample:
+        """NORMAL queries to learn from: see agents.store.sampling."""
+        wanted = sampling.Wanted(since, until, limit, max_score, client_share, domain_share, seed)
+        with self._reading("sample queries") as connection:
+            return sampling.sample(connection, wanted, self._found)
+
+    def save_run(self, run_id: str, *, started_at: float, state: str, payload: dict[str, Any]) -> None:
+        """Keep a retraining, or what has become of it. `payload` must be JSON."""
+        values = {"run_id": run_id, "started_at": started_at, "state": state, "payload": json.dumps(payload)}
+        statement = self._upsert(RUNS).values(values)
+        statement = statement.on_conflict_do_update(index_elements=["run_id"], set_=values)
+        with self._guard(f"save run {run_id}"), self._writer.begin() as connection:
+            connection.execute(statement)
+
+    def runs(self, *, limit: int) -> list[dict[str, Any]]:
+        """Retrainings, newest first: run_id, started_at, state, payload."""
+        with self._reading("read runs") as connection:
+            return runs(connection, limit)
+
+    @contextmanager
+    def _reading(self, what: str) -> Iterator[Connection]:
+        with self._guard(what), self._engine.begin() as connection:
+            yield connection
+
+    @contextmanager
+    def _guard(self, what: str) -> Iterator[None]:
+        """Turn the database's errors into ours."""
+        try:
+            yield
+        except _REFUSALS as error:
+            raise BatchRefusedError(f"cannot {what}: {self._one_line(error)}") from None
+        except (SQLAlchemyError, psycopg2.Error, sqlite3.Error) as error:
+            raise self._failure(f"cannot {what}: {self._one_line(error)}", error) from None
+
+    def _failure(self, text: str, error: Exception) -> StoreError:
+        return StoreError(text)
+
+    def _one_line(self, error: Exception) -> str:
+        text = str(getattr(error, "orig", None) or error).strip().partition("\n")[0]
+        if text in _NO_TABLE:
+            return "the database has no tables yet"
+        password = self._engine.url.password
+        return text.replace(str(password), "***") if password else text
+
+
+def _check(verdicts: Verdicts) -> None:
+    ts = verdicts.queries.ts
+    if not np.all((ts >= 0) & (ts < TS_MAX)):
+        raise BatchRefusedError("cannot write a batch: a query has no usable time")

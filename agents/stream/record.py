@@ -1,0 +1,127 @@
+"""One query as a fixed number of bytes: what a datapath writes and a detector reads, without an object in between."""
+
+from __future__ import annotations
+
+import ipaddress
+import secrets
+import socket
+from collections.abc import Callable
+from functools import lru_cache
+from struct import Struct
+
+import numpy as np
+from numpy.typing import NDArray
+
+from agents.core.columns import Coded, Names, distinct_rows
+from agents.core.jit import COMPILED
+from agents.core.types import QueryBatch, Row
+from agents.dns.message import ANSWER_TYPES_MAX, type_name, type_number
+from agents.dns.name import MAX_NAME
+from agents.stream import record_kernels as kernel
+
+RECORD = np.dtype(
+    [
+        ("ts", np.float64),  # Unix seconds
+        ("ttl_min", np.int64),  # seconds, or -1
+        ("rtt_ms", np.float32),  # or NaN
+        ("qlen", np.int32),
+        ("ancount", np.int32),  # or -1
+        ("rlen", np.int32),  # or -1
+        ("qtype", np.uint16),
+        ("rcode", np.int16),  # or -1
+        ("ans_types", np.uint16, (ANSWER_TYPES_MAX,)),  # distinct answer types in order, 0 behind the last
+        ("client", np.uint8, (16,)),  # IPv6 address, or an IPv4 one mapped into it (RFC 4291 section 2.5.5.2)
+        ("qname_size", np.uint8),
+        ("qname", np.uint8, (MAX_NAME,)),  # wire form without the root byte, in the case it was sent in
+        ("spare", np.uint8, (5,)),
+    ]
+)
+"""328 bytes. The columns are those of types.QueryBatch."""
+
+_PACKED = Struct(f"=dqfiiiHh{2 * ANSWER_TYPES_MAX}s16sB{MAX_NAME}s5x")
+"""RECORD as a struct: the quickest way to write a single one."""
+_MAPPED = bytes(10) + b"\xff\xff"
+_KEY = np.uint64(secrets.randbits(64)), np.uint64(secrets.randbits(64))
+"""Of the identities of clients: who does not know it cannot make two look like one."""
+
+
+@lru_cache(maxsize=65_536)
+def client_text(address: bytes) -> str:
+    """Textual form of 16 address bytes."""
+    if address.startswith(_MAPPED):
+        return socket.inet_ntoa(address[12:])
+    return str(ipaddress.IPv6Address(address))
+
+
+def mapped(address: bytes) -> bytes:
+    """16 bytes of an address of 4 or 16."""
+    return _MAPPED + address if len(address) == 4 else address
+
+
+@lru_cache(maxsize=65_536)
+def client_bytes(client: str) -> bytes:
+    """16 address bytes of a textual IPv4 or IPv6 address. Raises ValueError."""
+    address = ipaddress.ip_address(client.partition("%")[0])
+    return mapped(address.packed)
+
+
+@lru_cache(maxsize=4096)
+def _types_text(types: bytes) -> str:
+    return ",".join(type_name(number) for number in np.frombuffer(types, np.uint16).tolist() if number)
+
+
+@lru_cache(maxsize=4096)
+def _types_bytes(text: str) -> bytes:
+    return np.array([type_number(name) for name in text.split(",") if name], np.uint16).tobytes()
+
+
+def record_of(row: Row) -> NDArray[np.void]:
+    """One row as an array of one record. The client is an address, the name and types are as wire.py gives them."""
+    ts, client, qname, qtype, qlen, rcode, ancount, rlen, ttl_min, rtt_ms, types = row
+    where, kinds = client_bytes(client), _types_bytes(types)
+    size = len(qname)
+    packed = _PACKED.pack(ts, ttl_min, rtt_ms, qlen, ancount, rlen, qtype, rcode, kinds, where, size, qname)
+    return np.frombuffer(packed, RECORD)
+
+
+def batch_of_records(records: NDArray[np.void]) -> QueryBatch:
+    """Columns of n records. Copies: the records may be overwritten afterwards."""
+    starts = np.zeros(len(records) + 1, np.int64)
+    np.cumsum(records["qname_size"], dtype=np.int64, out=starts[1:])
+    return QueryBatch(
+        ts=records["ts"].copy(),
+        client=_coded(records["client"], client_text),
+        qname=Names(_names(records, starts), starts),
+        qtype=records["qtype"].copy(),
+        qlen=records["qlen"].copy(),
+        rcode=records["rcode"].copy(),
+        ancount=records["ancount"].copy(),
+        rlen=records["rlen"].copy(),
+        ttl_min=records["ttl_min"].copy(),
+        rtt_ms=records["rtt_ms"].copy(),
+        ans_types=_coded(records["ans_types"], _types_text),
+    )
+
+
+def _names(records: NDArray[np.void], starts: NDArray[np.int64]) -> bytes:
+    if COMPILED:
+        out = np.empty(starts[-1], np.uint8)
+        kernel.names(records, starts, out)
+        return out.tobytes()
+    found: bytes = records["qname"][np.arange(MAX_NAME) < np.diff(starts)[:, None]].tobytes()
+    return found
+
+
+def _coded(column: NDArray[np.generic], text: Callable[[bytes], str]) -> Coded:
+    """A column of bytes of one width; each different value is put into words once."""
+    rows = np.ascontiguousarray(column).view(np.uint8)
+    count, width = rows.shape
+    if not COMPILED:
+        numbers: dict[bytes, int] = {}
+        codes = [numbers.setdefault(row.tobytes(), len(numbers)) for row in rows]
+        return Coded(np.array(codes, np.int32), [text(value) for value in numbers])
+    keys = np.empty(count, np.uint64)
+    kernel.keys(rows, *_KEY, keys)
+    numbers_of, firsts = distinct_rows(keys)
+    data = rows[firsts].tobytes()
+    return Coded(numbers_of, [text(data[at : at + width]) for at in range(0, len(data), width)])

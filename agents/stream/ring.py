@@ -1,0 +1,136 @@
+"""A bounded ring of records in shared memory: one process puts, one takes, and either may be killed at any moment.
+
+Only the shared memory holds state. `head` and `tail` count records since the beginning; a record is published by the
+store of `head` after its bytes, and given back by the store of `tail`. Both are single stores of eight aligned bytes.
+The scheme is Lamport's ("Proving the Correctness of Multiprocess Programs", 1977): with one writer for each of the
+two counters no lock is needed between the processes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from agents.stream.record import RECORD
+
+LINE = 64
+"""Bytes of a cache line on the processors that this runs on: each counter has one of its own."""
+HEADER = 4 * LINE
+_HEAD, _TAIL, _SHED, _SLEEPING = (line * LINE // 8 for line in range(4))
+_lock = threading.Lock()
+
+
+def barrier() -> None:
+    """Let all earlier stores be seen before any later one: x86-64 keeps that order by itself, ARMv8 does not.
+
+    A lock is taken twice: what comes before the first release is seen before what follows the second acquisition.
+    """
+    with _lock:
+        pass
+    with _lock:
+        pass
+
+
+class RingArrays(NamedTuple):
+    """The memory of a ring for a writer in compiled code. The numbers are int64 of length 1."""
+
+    head: NDArray[np.int64]
+    tail: NDArray[np.int64]
+    shed: NDArray[np.int64]
+    sleeping: NDArray[np.int64]
+    records: NDArray[np.void]  # (capacity,), RECORD
+
+
+class Ring:
+    """`capacity` slots of RECORD in `memory`, which all bytes zero makes an empty ring.
+
+    memory: shared, writable, `size_of(capacity)` bytes, aligned to 8. bell: descriptor, not blocking, that a byte is
+    written to after a put that finds the taker asleep; -1 = none.
+    """
+
+    def __init__(self, memory: memoryview, capacity: int, bell: int = -1) -> None:
+        assert capacity > 0 and len(memory) == self.size_of(capacity)
+        self.capacity, self.bell = capacity, bell
+        self._cells = memory[:HEADER].cast("Q")
+        self._slots = np.frombuffer(memory, np.uint8, offset=HEADER).reshape(capacity, RECORD.itemsize)
+        numbers = np.frombuffer(memory, np.int64, HEADER // 8)
+        head, tail, shed, sleeping = (numbers[at : at + 1] for at in (_HEAD, _TAIL, _SHED, _SLEEPING))
+        self.arrays = RingArrays(head, tail, shed, sleeping, self._slots.reshape(-1).view(RECORD))
+
+    @staticmethod
+    def size_of(capacity: int) -> int:
+        """Bytes of memory for so many records."""
+        return HEADER + capacity * RECORD.itemsize
+
+    @property
+    def head(self) -> int:
+        """Records put since the beginning."""
+        return self._cells[_HEAD]
+
+    @property
+    def tail(self) -> int:
+        """Records taken since the beginning."""
+        return self._cells[_TAIL]
+
+    @property
+    def shed(self) -> int:
+        """Records that found no room."""
+        return self._cells[_SHED]
+
+    @property
+    def waiting(self) -> int:
+        """Records put and not yet taken."""
+        return self._cells[_HEAD] - self._cells[_TAIL]
+
+    def put(self, records: NDArray[np.void]) -> int:
+        """Copy the first records that there is room for and publish them; the rest is counted as shed. Never waits.
+
+        records: 1-D, RECORD, contiguous. Returns how many were accepted. One process at a time may call it.
+        """
+        cells, count = self._cells, len(records)
+        head = cells[_HEAD]
+        accepted = min(count, self.capacity - (head - cells[_TAIL]))
+        if accepted:
+            rows = records.view(np.uint8).reshape(count, RECORD.itemsize)
+            at = head % self.capacity
+            first = min(accepted, self.capacity - at)
+            self._slots[at : at + first] = rows[:first]
+            self._slots[: accepted - first] = rows[first:accepted]
+            barrier()
+            cells[_HEAD] = head + accepted
+        if accepted < count:
+            cells[_SHED] += count - accepted
+        barrier()
+        if cells[_SLEEPING]:
+            cells[_SLEEPING] = 0
+            with contextlib.suppress(BlockingIOError):  # it rings already
+                os.write(self.bell, b"!")
+        return accepted
+
+    def peek(self, most: int) -> NDArray[np.void]:
+        """The oldest records, `most` at most; they stay until `advance_to`. A view, or a copy if they wrap around."""
+        cells = self._cells
+        tail = cells[_TAIL]
+        count = min(most, cells[_HEAD] - tail)
+        barrier()
+        at = tail % self.capacity
+        rows = self._slots[at : at + count]
+        if len(rows) < count:
+            rows = np.concatenate((rows, self._slots[: count - len(rows)]))
+        return rows.reshape(-1).view(RECORD)
+
+    def advance_to(self, tail: int) -> None:
+        """Give back the slots of all records before number `tail`; saying it twice changes nothing."""
+        assert self._cells[_TAIL] <= tail <= self._cells[_HEAD]
+        barrier()
+        self._cells[_TAIL] = tail
+
+    def sleep(self, asleep: bool) -> None:
+        """The taker says that it wants to be woken by the next put, or no longer. Look at `waiting` afterwards."""
+        self._cells[_SLEEPING] = int(asleep)
+        barrier()

@@ -1,0 +1,114 @@
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from zoneinfo import ZoneInfo
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from agents.core.cron import cron_trigger, weekdays
+from agents.core.errors import SettingsError
+
+START = datetime(2026, 11, 18, 12, 0, tzinfo=UTC)  # a Wednesday
+
+
+def fires(expression: str, count: int, zone: str = "UTC", start: datetime = START) -> list[datetime]:
+    trigger, found, now = cron_trigger(expression, zone), [], start
+    previous = None
+    for _ in range(count):
+        previous = trigger.get_next_fire_time(previous, now)
+        assert previous is not None
+        found.append(previous)
+        now = previous + timedelta(seconds=1)
+    return found
+
+
+@pytest.mark.parametrize("weekday", ["0", "7", "sun", "SUN"])
+def test_sunday_is_sunday(weekday: str) -> None:
+    assert fires(f"0 2 * * {weekday}", 2) == [
+        datetime(2026, 11, 22, 2, 0, tzinfo=UTC),
+        datetime(2026, 11, 29, 2, 0, tzinfo=UTC),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("field", "meant"),
+    [
+        ("*", "*"),
+        ("0", "sun"),
+        ("1-5", "mon,tue,wed,thu,fri"),
+        ("*/2", "sun,tue,thu,sat"),
+        ("5-7", "sun,fri,sat"),
+        ("fri-sun", "sun,fri,sat"),
+        ("0,6", "sun,sat"),
+        ("1-5/2", "mon,wed,fri"),
+        ("1/2", "mon,wed,fri"),
+        ("sat,1", "mon,sat"),
+    ],
+)
+def test_weekdays_mean_what_cron_means(field: str, meant: str) -> None:
+    assert weekdays(field) == meant
+
+
+@given(st.lists(st.integers(0, 7), min_size=1, max_size=4), st.integers(0, 23))
+@settings(max_examples=40, deadline=None)
+def test_fires_on_exactly_the_days_named(days: list[int], hour: int) -> None:
+    expression = f"0 {hour} * * {','.join(map(str, days))}"
+    wanted = {(day + 6) % 7 for day in days}  # datetime counts from Monday
+    got = fires(expression, len(wanted))
+    assert {one.weekday() for one in got} == wanted
+    assert all((one.hour, one.minute) == (hour, 0) for one in got)
+    assert got[-1] - START <= timedelta(days=8)
+
+
+def test_day_and_weekday_together_fire_on_either() -> None:
+    got = fires("0 2 1 * mon", 3, start=datetime(2026, 11, 27, tzinfo=UTC))
+    assert [(one.month, one.day) for one in got] == [(11, 30), (12, 1), (12, 7)]
+
+
+def test_the_zone_counts_and_summer_time_too() -> None:
+    zone = ZoneInfo("Europe/Berlin")
+    winter, summer = fires("0 2 * * sun", 30, "Europe/Berlin")[::29]
+    assert (winter.astimezone(zone).hour, winter.astimezone(UTC).hour) == (2, 1)
+    assert (summer.astimezone(zone).hour, summer.astimezone(UTC).hour) == (2, 0)
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        "",
+        "0 2 * *",
+        "0 2 * * 8",
+        "61 2 * * *",
+        "0 2 * * mox",
+        "0 2 * * 5-3",
+        "0 2 * * */0",
+        "0 2 31 2 *",
+        "a b c d e",
+        "@weekly",
+        "0 2 * * sun extra",
+        "0 2 * * -",
+        "0 2 * * ²",
+        "0 2 * * 1,,2",
+    ],
+)
+def test_a_bad_schedule_names_its_setting(bad: str) -> None:
+    with pytest.raises(SettingsError, match="RETRAIN_SCHEDULE") as caught:
+        cron_trigger(bad, "UTC")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("bad", ["", "Mars/Olympus", "../../etc/passwd", "/etc/localtime", "x\x00y"])
+def test_a_bad_zone_names_its_setting(bad: str) -> None:
+    with pytest.raises(SettingsError, match="RETRAIN_TIMEZONE"):
+        cron_trigger("0 2 * * sun", bad)
+
+
+@given(st.text(alphabet="0123456789*/,-sunmotewdhfria", max_size=12))
+@settings(max_examples=200, deadline=None)
+def test_any_weekday_field_is_read_or_refused(field: str) -> None:
+    try:
+        cron_trigger(f"0 2 * * {field or 'x'}", "UTC")
+    except SettingsError as error:
+        assert "RETRAIN_SCHEDULE" in str(error)

@@ -1,0 +1,122 @@
+"""Benign traffic that looks like exfiltration: clients with roles, a day's clock, and answers.
+
+`traffic(seed)` gives a day of 58 clients; the kinds of asking are in lookalike_kinds.py and lookalike_hosts.py.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from agents.core.types import Row
+from agents.dns.message import type_number
+from agents.dns.name import from_text
+from tests.corpora import lookalike_hosts as hosts
+from tests.corpora import lookalike_kinds as kinds
+from tests.corpora.lookalike_kinds import Ask, Kind
+
+START, DAY_S = 1_767_571_200.0, 86_400  # 2026-01-05, a Monday
+
+
+class Role(NamedTuple):
+    """A sort of client: how many there are, and how often a day each kind of asking happens to one."""
+
+    clients: int
+    rates: dict[Kind, int]
+
+
+OFFICE_PC: dict[Kind, int] = {
+    kinds.page: 40,
+    kinds.antivirus: 12,
+    kinds.directory: 12,
+    kinds.suffixed: 8,
+    kinds.probes: 5,
+    kinds.telemetry: 12,
+    kinds.video: 1,
+    hosts.shards: 15,
+    hosts.tenants: 10,
+    hosts.updates: 12,
+    hosts.meetings: 4,
+}
+ROLES = (
+    Role(26, OFFICE_PC),
+    Role(
+        8,
+        {
+            kinds.page: 60,
+            kinds.multicast: 20,
+            kinds.video: 6,
+            kinds.games: 15,
+            kinds.telemetry: 8,
+            kinds.probes: 2,
+            hosts.shards: 40,
+        },
+    ),
+    Role(3, {kinds.mail: 1000, kinds.certificates: 2, kinds.delivery: 1000}),
+    Role(2, {kinds.validating: 2000}),
+    Role(1, {kinds.monitoring: 1}),
+    Role(2, {kinds.pods: 350, kinds.certificates: 8, kinds.cloud: 150}),
+    Role(1, {kinds.reverse_logs: 100}),
+    Role(1, {kinds.reverse_sweep: 12, kinds.directory: 4}),
+    Role(4, {kinds.things: 150, kinds.multicast: 30}),
+    Role(2, {kinds.games: 40, kinds.video: 20, kinds.page: 20, hosts.shards: 30, hosts.updates: 30}),
+    Role(2, {hosts.fleet: 60, hosts.scaled: 40}),
+    Role(1, {hosts.subscribers: 150}),
+    Role(
+        5, {kinds.page: 30, hosts.previews: 15, hosts.scaled: 20, hosts.tenants: 15, hosts.meetings: 5, kinds.cloud: 30}
+    ),
+)
+
+
+def _day(rng: random.Random, client: str, role: Role) -> Iterator[tuple[Row, str]]:
+    for kind, often in role.rates.items():
+        for _ in range(often):
+            ts = START + _time_of_day(rng)
+            for ask in kind(rng):
+                ts += ask.after_s
+                yield _row(rng, ts, client, ask), kind.__name__
+
+
+def _time_of_day(rng: random.Random) -> float:
+    """Seconds: most of it by day."""
+    return min(max(rng.gauss(13, 3.5) if rng.random() < 0.8 else rng.uniform(0, 24), 0.0), 23.9) * 3600
+
+
+def _row(rng: random.Random, ts: float, client: str, ask: Ask) -> Row:
+    wire = from_text(ask.qname)
+    found = ask.answer not in ("", "NX")
+    count = ask.answer.count(",") + rng.choice((1, 1, 2, 4)) if found else 0
+    size = len(wire) + 18 + count * rng.choice((16, 16, 28, 40)) + (80 if not found else 0)
+    ttl = rng.choice((20, 60, 300, 3600)) if found else -1
+    rtt_ms = rng.lognormvariate(2.5, 1)
+    rcode, types = (3 if ask.answer == "NX" else 0), ask.answer if found else ""
+    return (ts, client, wire, type_number(ask.qtype), len(wire) + 17, rcode, count, size, ttl, rtt_ms, types)
+
+
+def rows(seed: int, roles: tuple[Role, ...] = ROLES) -> list[tuple[Row, str]]:
+    """A day of all roles' clients in time order, each row with the kind that asked it."""
+    made: list[tuple[Row, str]] = []
+    number = 0
+    for role in roles:
+        for _ in range(role.clients):
+            number += 1
+            made += _day(random.Random(f"{seed}/{number}"), f"10.20.0.{number}", role)
+    return sorted(made, key=lambda pair: pair[0][:3])
+
+
+def week(seed: int) -> Iterator[Row]:
+    """Seven days of all roles' clients, a day at a time in memory."""
+    late: list[Row] = []
+    for day in range(7):
+        made = ((row[0] + day * DAY_S, *row[1:]) for row in traffic(7 * seed + day))
+        both = sorted([*late, *made], key=lambda row: row[:3])
+        end = START + (day + 1) * DAY_S
+        yield from (row for row in both if row[0] < end)
+        late = [row for row in both if row[0] >= end]
+    yield from late
+
+
+def traffic(seed: int, roles: tuple[Role, ...] = ROLES) -> list[Row]:
+    """A day of all roles' clients."""
+    return [row for row, _ in rows(seed, roles)]

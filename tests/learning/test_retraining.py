@@ -1,0 +1,233 @@
+from __future__ import annotations
+
+import asyncio
+import errno
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from agents.core.errors import BusyError, NotifyError, StoreError
+from agents.learning.retraining import SAMPLE_MIN, STEPS, passed_exit_code, retrain
+from agents.learning.run import RetrainOptions, RunState, TrainingRun
+from agents.settings import SAMPLES_MIN
+from tests.support.fake_model import BASELINE, NOW, FakeModel, FakeStore, World, load
+from tests.support.run_samples import validation
+
+OPTIONS = RetrainOptions(samples=1000, seed=7)
+
+
+def run(world: World, options: RetrainOptions = OPTIONS, **changed: Any) -> TrainingRun:
+    return asyncio.run(retrain(world.parts(**changed), options))
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> World:
+    world = World(tmp_path)
+    world.registry.save_candidate(FakeModel("old"))
+    world.registry.promote(FakeModel("old").model_id)
+    return world
+
+
+def disk_full(*_: object) -> Any:
+    raise OSError(errno.ENOSPC, "No space left on device", "some-file")
+
+
+def test_a_passing_candidate_is_deployed_after_the_message(world: World) -> None:
+    done = run(world)
+    assert done.state is RunState.DEPLOYED
+    assert passed_exit_code(done) == 0
+    assert world.registry.current() == FakeModel("seed 7")
+    assert world.events == ["told, model in use old"]
+    assert world.told[0].state is RunState.DEPLOYED
+    assert [path.read_bytes() for path in world.registry.backups()] == [FakeModel("old").to_bytes()]
+
+
+def test_a_rejected_candidate_leaves_the_champion_byte_for_byte(world: World) -> None:
+    world.missed = True
+    before = world.registry.champion_path.read_bytes(), world.registry.champion_path.stat().st_mtime_ns
+    done = run(world)
+    assert done.state is RunState.REJECTED
+    assert passed_exit_code(done) == 3
+    assert [gate.name for gate in done.missed] == ["benign names NORMAL"]
+    after = world.registry.champion_path.read_bytes(), world.registry.champion_path.stat().st_mtime_ns
+    assert after == before
+    assert (done.candidate_id, "rejected") in {(row["model_id"], row["state"]) for row in world.registry.list()}
+
+
+def test_manual_deployment_waits_for_a_person(world: World) -> None:
+    done = run(world, RetrainOptions(samples=1000, deploy="manual"))
+    assert done.state is RunState.WAITING
+    assert passed_exit_code(done) == 0
+    assert world.registry.current() == FakeModel("old")
+    world.registry.approve(done.candidate_id)
+    assert world.registry.current().model_id == done.candidate_id
+
+
+def test_too_few_queries_are_topped_up_and_counted(world: World) -> None:
+    world.store.live = 600
+    done = run(world)
+    assert done.sample is not None
+    assert (done.sample.live, done.sample.topped_up) == (600, 400)
+    assert (done.sample.clients, done.sample.domains) == (7, 1)
+    assert sum(count for _, count in done.sample.by_day) == 600
+    sample, request = world.trained[0]
+    assert len(sample) == 1000
+    assert (request.live, request.topped_up, request.parent) == (600, 400, FakeModel("old").model_id)
+    assert np.all(np.diff(sample.ts) >= 0)
+    assert sample.qname[0].endswith("baseline.example")
+    assert sample.qname[-1].endswith("example.com")
+
+
+def test_enough_queries_are_not_topped_up(world: World) -> None:
+    world.store.live = 5000
+    done = run(world)
+    assert done.sample is not None
+    assert (done.sample.live, done.sample.topped_up) == (1000, 0)
+    assert world.store.asked["limit"] == 1000
+    assert world.store.asked["since"] == done.started - 7 * 86400
+
+
+def test_a_sample_that_stays_too_small_fails(world: World) -> None:
+    world.store.live = 0
+    done = run(world, baseline_sample=lambda n, seed: FakeStore().sample_normal(limit=10))
+    assert done.state is RunState.FAILED
+    assert "10 queries are too few" in done.error
+
+
+def test_a_database_away_is_a_failed_run_that_is_told_and_reported(world: World) -> None:
+    world.store.away = True
+    before = world.registry.champion_path.read_bytes()
+
+    def save(run: TrainingRun) -> None:
+        raise StoreError("cannot reach the database: connection refused")
+
+    done = run(world, save_run=save)
+    assert done.state is RunState.FAILED
+    assert passed_exit_code(done) == 1
+    assert done.error == "cannot reach the database: connection refused"
+    assert done.step == "collect"
+    assert done.warnings == ("record: cannot reach the database: connection refused",)
+    assert world.told[0].state is RunState.FAILED
+    assert world.registry.champion_path.read_bytes() == before
+    assert "connection refused" in Path(done.paths["report"]).read_text()
+
+
+@pytest.mark.parametrize("part", ["baseline_sample", "trainer", "validator", "reporter"])
+def test_a_full_disk_in_any_step_fails_and_leaves_the_champion(world: World, part: str) -> None:
+    before = world.registry.champion_path.read_bytes()
+    done = run(world, OPTIONS, **{part: disk_full})
+    assert done.state is RunState.FAILED
+    assert "No space left on device" in done.error
+    assert world.registry.champion_path.read_bytes() == before
+    assert world.told[-1].state is RunState.FAILED
+    assert world.saved == [done] or part == "reporter"
+
+
+@pytest.mark.parametrize("method", ["backup", "save_candidate", "promote"])
+def test_a_full_disk_in_the_registry_fails_and_leaves_the_champion(
+    world: World, method: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = world.registry.champion_path.read_bytes()
+    monkeypatch.setattr(world.registry, method, disk_full)
+    done = run(world)
+    assert (done.state, done.error) == (
+        RunState.FAILED,
+        f"cannot {done.step}: No space left on device (some-file)",
+    )
+    assert world.registry.champion_path.read_bytes() == before
+    assert [one.state for one in world.told][-1] is RunState.FAILED
+
+
+def test_running_out_of_memory_is_a_failed_run(world: World) -> None:
+    def trainer(*_: object) -> FakeModel:
+        raise MemoryError
+
+    assert run(world, trainer=trainer).error == "cannot train: out of memory"
+
+
+@pytest.mark.parametrize("change", [Path.unlink, lambda path: path.write_bytes(FakeModel("hand").to_bytes())])
+def test_a_champion_that_changes_during_the_run_stops_the_deployment(
+    world: World, change: Callable[[Path], None]
+) -> None:
+    world.during_training = lambda: change(world.registry.champion_path)
+    done = run(world)
+    assert done.state is RunState.FAILED
+    assert "the model in use changed during the run" in done.error
+    assert world.registry.current() in (BASELINE, FakeModel("hand"))
+
+
+def test_a_channel_that_raises_stops_nothing(world: World) -> None:
+    async def notify(run: TrainingRun) -> list[Any]:
+        raise NotifyError("cannot send to slack: dead")
+
+    done = run(world, notify=notify)
+    assert done.state is RunState.DEPLOYED
+    assert done.warnings == ("notification: cannot send to slack: dead",)
+
+
+def test_two_runs_never_overlap(world: World) -> None:
+    with world.registry.lock(), pytest.raises(BusyError):
+        run(world)
+    assert world.told == []
+
+
+def test_old_backups_are_pruned(world: World) -> None:
+    old = [world.registry.backup(NOW - days * 86400) for days in (40, 35, 10)]
+    run(world)
+    assert [path.exists() for path in old] == [False, False, True]
+
+
+def test_the_outcome_is_recorded_and_the_report_knows_the_channels(world: World) -> None:
+    steps: list[tuple[int, int, str]] = []
+    done = run(world, progress=lambda *step: steps.append(step))
+    assert [step[:2] for step in steps] == [(number, len(STEPS)) for number in range(1, len(STEPS) + 1)]
+    assert world.saved[0].state is RunState.DEPLOYED
+    data = json.loads(Path(done.paths["report_json"]).read_text())
+    assert data["state"] == "DEPLOYED"
+    assert data["channels"][0]["error"] == "cannot send to slack: it answered 500"
+    assert data["validation"]["gates"][0]["passed"] is True
+    assert "it answered 500" in Path(done.paths["report"]).read_text()
+    assert load(Path(done.paths["candidate"]).read_bytes()).model_id == done.candidate_id
+
+
+def test_without_a_single_gate_nothing_passes(world: World) -> None:
+    nothing = replace(validation(), gates=())
+    done = run(world, validator=lambda candidate, champion: nothing)
+    assert done.state is RunState.REJECTED
+
+
+@pytest.mark.parametrize("part", ["trainer", "validator", "baseline_sample", "reporter"])
+@pytest.mark.parametrize("error", [ValueError("odd"), FloatingPointError("odd"), ZeroDivisionError("odd"), KeyError(1)])
+def test_a_calculation_that_fails_is_a_failed_run_that_is_told_and_recorded(
+    world: World, part: str, error: Exception
+) -> None:
+    def broken(*_: object) -> Any:
+        raise error
+
+    done = run(world, OPTIONS, **{part: broken})
+    assert done.state is RunState.FAILED
+    assert done.error == f"cannot {done.step}: {type(error).__name__}: {error}"
+    assert world.told[-1].state is RunState.FAILED
+    assert world.saved[0].error == done.error
+    assert world.registry.current() == FakeModel("old")
+
+
+def test_no_setting_asks_for_a_sample_that_is_refused() -> None:
+    assert SAMPLES_MIN == SAMPLE_MIN
+
+
+def test_counts_that_cannot_be_read_do_not_stop_a_run(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    def away(**_: object) -> Any:
+        raise StoreError("cannot count queries: timeout")
+
+    monkeypatch.setattr(world.store, "severity_counts", away)
+    done = run(world)
+    assert done.state is RunState.DEPLOYED
+    assert done.warnings == ("counts: cannot count queries: timeout",)
+    assert done.sample is not None
+    assert done.sample.stored == ()

@@ -1,0 +1,109 @@
+"""`serve` from inside: threads that die, what starts first, retrainings that cannot begin."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+from structlog.testing import capture_logs
+
+from agents.core.errors import BusyError, StoreError
+from agents.runtime import bootstrap, services
+from agents.settings import Settings, load
+from tests.support.running import free_port
+
+pytestmark = pytest.mark.integration
+
+
+def settings_of(folder: Path, **changed: Any) -> Settings:
+    changed = {"upstreams": "127.0.0.1:9", "listen_port": free_port(), "api_port": free_port()} | changed
+    return load(data_dir=folder, **changed)
+
+
+def broken(*_: object) -> Any:
+    raise KeyError("a bug")
+
+
+def test_a_thread_that_dies_ends_the_process_with_exit_code_1(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = threading.excepthook
+    monkeypatch.setattr("agents.runtime.health.Heartbeat._run", broken)
+    with capture_logs() as lines:
+        code = asyncio.run(asyncio.wait_for(services.serve(settings_of(tmp_path), ("scheduler",)), 20))
+    assert code == 1
+    (died,) = [line for line in lines if line["event"] == "thread_died"]
+    assert (died["thread"], died["log_level"]) == ("heartbeat", "critical")
+    assert "a bug" in str(died["exc_info"])
+    assert threading.excepthook is before
+
+
+def test_a_retraining_that_does_not_get_the_lock_is_not_promised(tmp_path: Path) -> None:
+    settings = settings_of(tmp_path)
+    bootstrap.make_folders(settings)
+    with bootstrap.registry_of(settings).lock(), pytest.raises(BusyError, match="holds the lock"):
+        services.Retrainer(settings).start()
+
+
+def test_a_retraining_holds_the_lock_when_it_is_promised(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    may_end = threading.Event()
+
+    def away(*_: object) -> None:
+        may_end.wait(20)
+        raise StoreError("cannot reach the database")
+
+    monkeypatch.setattr("agents.store.sqlite.SqliteStore.migrate", away)
+    monkeypatch.setattr("agents.store.sql.Store.sample_normal", lambda *_, **__: away())
+    settings = settings_of(tmp_path)
+    bootstrap.make_folders(settings)
+    one = services.Retrainer(settings)
+    assert len(one.start()) == len("20260104_020011")
+    try:
+        with pytest.raises(BusyError, match="holds the lock"), bootstrap.registry_of(settings).lock():
+            raise AssertionError
+        with pytest.raises(BusyError, match="under way"):
+            one.start()
+    finally:
+        may_end.set()
+        for thread in threading.enumerate():
+            if thread.name == services.RETRAINING:
+                thread.join(30)
+
+
+def test_maintenance_leaves_the_backups_to_a_retraining_under_way(tmp_path: Path) -> None:
+    settings = settings_of(tmp_path)
+    bootstrap.make_folders(settings)
+    bootstrap.store_of(settings).migrate()
+    registry = bootstrap.registry_of(settings)
+    old = [registry.backup(1e9 + number) for number in range(3)]
+    with registry.lock():
+        services.maintain(settings)
+        assert [path.exists() for path in old] == [True, True, True]
+    services.maintain(settings)
+    assert [path.exists() for path in old] == [False, False, True]
+
+
+def test_maintenance_deletes_history_beyond_its_days(tmp_path: Path) -> None:
+    settings = settings_of(tmp_path)
+    bootstrap.make_folders(settings)
+    store = bootstrap.store_of(settings)
+    store.migrate()
+    for number, run_id in enumerate(("20200101_000000", "20200102_000000")):
+        store.save_run(run_id, started_at=1e9 + number, state="FAILED", payload={})
+        for suffix in ("html", "json"):
+            (settings.reports_dir / f"training_report_{run_id}.{suffix}").write_text("x")
+    (settings.reports_dir / "mine.html").write_text("x")
+    services.maintain(settings)
+    assert [run["run_id"] for run in store.runs(limit=9)] == ["20200102_000000"]
+    kept = {"training_report_20200102_000000.html", "training_report_20200102_000000.json", "mine.html"}
+    assert {path.name for path in settings.reports_dir.iterdir()} == kept
+    store.close()
+
+
+def test_a_database_that_is_away_does_not_keep_old_backups_alive(tmp_path: Path) -> None:
+    settings = settings_of(tmp_path, database_url="postgresql://nobody@127.0.0.1:1/none")
+    bootstrap.make_folders(settings)
+    old = [bootstrap.registry_of(settings).backup(1e9 + number) for number in range(2)]
+    services.maintain(settings)
+    assert [path.exists() for path in old] == [False, True]

@@ -1,0 +1,407 @@
+"""`dns-tunnel listen` with its processes: each is killed under load, DNS goes on, and what is stored is stored once."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+from pathlib import Path
+
+import pytest
+
+from tests.support.commands import call
+from tests.support.listening import wait_until
+from tests.support.live import running
+from tests.support.postgres_server import DEAD, PostgresServer, drop_database, make_database
+from tests.support.running import free_port
+from tests.support.supervised import Load, assert_adds_up, postgres_names, supervised
+
+pytestmark = pytest.mark.integration
+
+HOLDS = """
+import time
+from agents.runtime.detector_process import Judge
+real = Judge.close
+def slow(self):
+    time.sleep({0})
+    real(self)
+Judge.close = slow
+"""
+"""The detector takes so many seconds to end."""
+DIES_ONCE = """
+import os, signal
+from pathlib import Path
+from agents.{module} import {owner}
+real = {owner}.{method}
+def dying(self, *given, **named):
+    {after}
+    if Path("armed").exists():
+        Path("armed").unlink()
+        os.kill(os.getpid(), signal.SIGKILL)
+    {before}
+{owner}.{method} = dying
+"""
+"""The detector kills itself once, before or after a step, when there is a file of the name "armed"."""
+
+
+def alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+@pytest.mark.parametrize(
+    ("module", "owner", "method", "when"),
+    [
+        ("detection", "Detector", "detect", "before"),
+        ("store.base", "Store", "write", "before"),
+        ("store.base", "Store", "write", "after"),
+        ("ledger", "Ledger", "finish", "before"),
+        ("ledger", "Ledger", "_apply", "before"),
+        ("ledger", "Ledger", "_apply", "after"),
+    ],
+)
+def test_wherever_the_detector_is_killed_each_query_is_stored_once(
+    tmp_path: Path, module: str, owner: str, method: str, when: str
+) -> None:
+    call_ = {"after": "found = real(self, *given, **named)", "before": "return found"}
+    if when == "before":
+        call_ = {"after": "pass", "before": "return real(self, *given, **named)"}
+    first = DIES_ONCE.format(module=module, owner=owner, method=method, **call_)
+    with supervised(tmp_path, first) as one:
+        load = Load(one.port)
+        load.wait_answered(200)
+        (tmp_path / "armed").touch()
+        wait_until(lambda: one.events("process_died") != [], 20)
+        load.wait_answered(200)
+        load.stop()
+        state = one.rested()
+        assert one.stop() == 0
+    names = one.sqlite_names()
+    assert len(names) == len(set(names)), "none twice"
+    assert set(names) == load.answered, "none missing"
+    assert len(load.answered) == load.sent, "DNS went on"
+    assert state["spool"]["stored"] == len(names)
+    assert_adds_up(state)
+    (died,) = one.events("process_died")
+    assert (died["process"], died["code"]) == ("detector", -signal.SIGKILL)
+    assert state["processes"]["detector"]["restarts"] == 1
+
+
+def test_a_killed_listener_is_followed_by_another_and_nothing_is_counted_twice(tmp_path: Path) -> None:
+    with supervised(tmp_path) as one:
+        load = Load(one.port)
+        load.wait_answered(200)
+        for name in ("listener-1", "listener-2"):
+            one.kill(name)
+            load.wait_answered(300)
+        load.stop()
+        assert load.sent - len(load.answered) <= 2 * Load.UNDER_WAY, "those that it was asking for"
+        state = one.rested()
+        assert one.stop() == 0
+    names = one.sqlite_names()
+    assert len(names) == len(set(names)) == state["spool"]["stored"] == state["scored"]
+    lost = load.answered - set(names)
+    assert len(lost) <= 2 * Load.UNDER_WAY, "those that were being answered"
+    assert [state["processes"][name]["restarts"] for name in ("listener-1", "listener-2", "detector")] == [1, 1, 0]
+    assert load.sent - 2 * Load.UNDER_WAY <= state["counters"]["received"] <= load.sent, "counters outlive the process"
+
+
+def test_a_listener_that_dies_again_and_again_is_back_within_a_second(tmp_path: Path) -> None:
+    with supervised(tmp_path) as one:
+        one.next_state()
+        for _ in range(4):
+            one.kill("listener-1")
+        assert one.stop() == 0
+    assert [line["restart_in_s"] for line in one.events("process_died")] == [0.0, 0.5, 1.0, 1.0]
+
+
+def test_both_listeners_take_part(tmp_path: Path) -> None:
+    first = """
+from agents.stream.ledger import Shared
+real = Shared.records
+def told(shared, counts):
+    print("taken", *(counts[at] + counts[at + 1] for at in (0, 2)), flush=True)
+    return real(shared, counts)
+Shared.records = told
+"""
+    with supervised(tmp_path, first) as one:
+        load = Load(one.port)
+        load.wait_answered(100)
+        load.stop()
+        assert one.stop() == 0
+    taken = [list(map(int, line.split()[1:])) for line in one.log.read_text().splitlines() if line.startswith("taken ")]
+    assert all(map(sum, zip(*taken, strict=True))), "records of each listener"
+
+
+@pytest.mark.timeout(240)
+def test_postgres_and_the_detector_come_and_go_under_load(own_postgres: PostgresServer, tmp_path: Path) -> None:
+    url = make_database(own_postgres.url)
+    with supervised(tmp_path, DATABASE_URL=url) as one:
+        load = Load(one.port)
+        load.wait_answered(300)
+        one.kill("detector")
+        load.wait_answered(300)
+        own_postgres.kill()
+        try:
+            wait_until(lambda: one.state()["spool"]["waiting"] > 0, 20)
+            load.wait_answered(300)
+            one.kill("detector")
+            load.wait_answered(300)
+        finally:
+            own_postgres.start()
+        load.wait_answered(100)
+        load.stop()
+        state = one.rested()
+        assert one.stop() == 0
+    names = postgres_names(url)
+    drop_database(own_postgres.url, url)
+    assert len(load.answered) == load.sent, "DNS went on"
+    assert len(names) == len(set(names)), "none twice"
+    assert set(names) == load.answered, "none missing"
+    assert state["spool"]["stored"] + state["spool"]["spooled"] == len(names)
+    assert state["spool"]["lost"] == 0
+    assert_adds_up(state)
+
+
+def test_a_batch_that_ends_each_detector_is_given_up(tmp_path: Path) -> None:
+    first = """
+import agents.detection as d
+real = d.Detector.detect
+def broken(self, batch, **named):
+    if any(b"poison" in name for name in batch.qname):
+        raise KeyError("a bug")
+    return real(self, batch, **named)
+d.Detector.detect = broken
+"""
+    with supervised(tmp_path, first) as one:
+        load = Load(one.port, lambda number: "poison.test" if number == 0 else f"host{number}.test")
+        load.wait_answered(1)
+        wait_until(lambda: one.events("batch_given_up") != [], 30)
+        load.wait_answered(100)
+        load.stop()
+        state = one.rested()
+        assert one.stop() == 0
+    assert state["spool"]["lost"] == one.events("batch_given_up")[0]["queries"] > 0
+    assert state["processes"]["detector"]["restarts"] == 3
+    assert_adds_up(state)
+    assert len(load.answered) == load.sent
+    assert all("a bug" in line["exception"] for line in one.events("process_failed"))
+
+
+@pytest.mark.parametrize(
+    ("module", "owner", "method", "settings", "kept"),
+    [
+        ("store.base", "Store", "write", {}, "stored"),
+        ("store.spool_dir", "SpoolDir", "put", {"DATABASE_URL": DEAD}, "spooled"),
+    ],
+)
+def test_a_batch_that_is_given_up_is_not_lost_where_it_was_kept(
+    tmp_path: Path, module: str, owner: str, method: str, settings: dict[str, str], kept: str
+) -> None:
+    """The detector dies each time it has kept a certain batch."""
+    first = f"""
+import os, signal
+from agents.{module} import {owner}
+real = {owner}.{method}
+def dying(self, *given):
+    found = real(self, *given)
+    if b"poison" in (given[1] if isinstance(given[1], bytes) else b" ".join(given[0].queries.qname)):
+        os.kill(os.getpid(), signal.SIGKILL)
+    return found
+{owner}.{method} = dying
+"""
+    with supervised(tmp_path, first, **settings) as one:
+        load = Load(one.port, lambda number: "poison.test" if number == 0 else f"host{number}.test")
+        load.wait_answered(1)
+        wait_until(lambda: one.events("batch_given_up") != [], 60)
+        load.wait_answered(100)
+        load.stop()
+        wait_until(lambda: one.state()["queue_waiting"] == 0, 30)
+        state = one.next_state()
+        assert one.stop() == 0
+    (given_up,) = one.events("batch_given_up")
+    assert (given_up["lost"], state["spool"]["lost"]) == (0, 0)
+    assert state["spool"][kept] == state["scored"] == load.sent
+    assert_adds_up(state)
+    if kept == "stored":
+        assert sorted(one.sqlite_names()) == sorted(load.answered)
+    else:
+        ids = [path.stem.partition("-")[2] for path in (tmp_path / "data" / "spool").glob("*.npz")]
+        assert len(ids) == len(set(ids))
+
+
+@pytest.mark.parametrize(
+    ("module", "owner", "method", "thread"),
+    [("judge", "Judge", "_poll_known", "ticker"), ("alerting", "AlertSink", "_work", "alerts")],
+)
+def test_a_thread_that_dies_ends_its_process_which_is_started_again(
+    tmp_path: Path, module: str, owner: str, method: str, thread: str
+) -> None:
+    first = f"""
+from agents.{module} import {owner}
+from pathlib import Path
+real = {owner}.{method}
+def broken(self):
+    if Path("armed").exists():
+        Path("armed").unlink()
+        raise KeyError("a bug")
+    return real(self)
+{owner}.{method} = broken
+"""
+    with supervised(tmp_path, first) as one:
+        one.next_state()
+        (tmp_path / "armed").touch()
+        if thread == "alerts":  # it waits for its queue: the next process finds the file
+            one.kill("detector")
+        wait_until(lambda: one.events("thread_died") != [], 30)
+        deaths = 2 if thread == "alerts" else 1
+        wait_until(lambda: one.state().get("processes", {}).get("detector", {}).get("restarts") == deaths, 30)
+        assert one.stop() == 0
+    (died,) = one.events("thread_died")
+    assert (died["thread"], died["level"]) == (thread, "critical")
+    assert [line["code"] for line in one.events("process_died")][-1] == 1
+
+
+def test_a_process_that_cannot_be_started_again_says_so_once_each_time(tmp_path: Path) -> None:
+    first = """
+from pathlib import Path
+from agents.core.errors import AgentsError
+from agents.runtime.detector_process import Judge
+real = Judge.__init__
+def broken(self, settings):
+    if Path("armed").exists():
+        raise AgentsError("cannot judge: a test says so")
+    real(self, settings)
+Judge.__init__ = broken
+"""
+    with supervised(tmp_path, first) as one:
+        one.next_state()
+        (tmp_path / "armed").touch()
+        os.kill(one.pid("detector"), signal.SIGKILL)
+
+        def died_often() -> bool:
+            os.kill(one.process.pid, signal.SIGCHLD)  # the supervisor looks at all its processes
+            return len(one.events("process_died")) >= 4
+
+        wait_until(died_often, 30)
+        (tmp_path / "armed").unlink()
+        wait_until(lambda: one.state().get("processes", {}).get("detector", {}).get("restarts", 0) >= 4, 30)
+        assert one.stop() == 0
+    died, said = one.events("process_died"), one.events("process_not_started")
+    assert [line["error"] for line in said] == ["cannot judge: a test says so"] * (len(died) - 1)
+
+
+@pytest.mark.parametrize("ending", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
+def test_when_the_supervisor_ends_all_end(tmp_path: Path, ending: signal.Signals) -> None:
+    with supervised(tmp_path) as one:
+        pids = [process["pid"] for process in one.next_state()["processes"].values()]
+        assert len(pids) == 3
+        assert all(map(alive, pids))
+        os.kill(one.process.pid, ending)
+        assert one.process.wait(30) == (0 if ending != signal.SIGKILL else -signal.SIGKILL)
+        wait_until(lambda: not any(map(alive, pids)), 10)
+
+
+def test_two_signals_at_once_are_one_and_a_later_one_is_impatience(tmp_path: Path) -> None:
+    for holds_s, code, killed in ((0.9, 0, 0), (9.0, 1, 1)):
+        folder = tmp_path / str(code)
+        with supervised(folder, HOLDS.format(holds_s)) as one:
+            one.next_state()
+            one.process.terminate()
+            wait_until(lambda found=one: bool(found.events("stopping")), 20)  # type: ignore[misc]
+            if killed:
+                wait_until(lambda found=one: bool(found.events("waiting_for_end")), 20)  # type: ignore[misc]
+                assert one.events("waiting_for_end")[0]["processes"] == ["detector"]
+            one.process.terminate()
+            assert one.process.wait(30) == code
+        assert len(one.events("process_killed")) == killed
+
+
+def test_it_ends_though_whoever_started_it_had_blocked_the_signals(tmp_path: Path) -> None:
+    first = "import signal; signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM, signal.SIGCHLD])"
+    with supervised(tmp_path, first) as one:
+        one.next_state()
+        one.kill("detector")
+        assert one.stop() == 0
+
+
+def test_a_signal_to_each_process_of_the_group_leaves_no_noise(tmp_path: Path) -> None:
+    first = """
+import asyncio.selector_events, os, signal
+real = asyncio.selector_events.BaseSelectorEventLoop.close
+def closing(self):
+    real(self)
+    os.kill(os.getpid(), signal.SIGTERM)
+asyncio.selector_events.BaseSelectorEventLoop.close = closing
+"""
+    with supervised(tmp_path, first) as one:
+        assert one.stop() == 0
+    assert "Exception ignored" not in one.log.read_text()
+
+
+def test_what_waits_when_it_ends_is_judged_and_windows_are_saved(tmp_path: Path) -> None:
+    with supervised(tmp_path, BATCH_WAIT_MS="60000") as one:
+        load = Load(one.port)
+        load.wait_answered(100)
+        load.stop()
+        wait_until(lambda: bool(one.events("store_opened")), 20)
+        assert one.sqlite_names() == []
+        assert one.stop() == 0
+    assert len(one.sqlite_names()) == load.sent
+    assert (tmp_path / "data" / "windows.snapshot").stat().st_size > 0
+
+
+def test_what_waits_is_judged_though_the_detector_is_away_when_it_ends(tmp_path: Path) -> None:
+    with supervised(tmp_path) as one:
+        for _ in range(2):  # the second time it is not started again at once
+            one.kill("detector")
+        os.kill(one.pid("detector"), signal.SIGKILL)
+        wait_until(lambda: len(one.events("process_died")) == 3)
+        load = Load(one.port)
+        load.wait_answered(100)
+        load.stop()
+        assert one.stop() == 0
+    assert len(one.sqlite_names()) == load.sent
+    assert one.events("process_died")[-1]["restart_in_s"] > 0
+
+
+def test_a_port_that_is_taken_is_one_line_and_no_process_starts(tmp_path: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        done = call(tmp_path, "run", LISTEN_PORT=str(port), API_PORT=str(free_port()), UPSTREAMS="127.0.0.1:9")
+    assert done.code == 1
+    assert done.err == f"dns-tunnel: cannot listen on 127.0.0.1:{port}: address already in use\n"
+
+
+def test_a_second_listener_on_the_port_does_not_share_it_without_a_word(tmp_path: Path) -> None:
+    with supervised(tmp_path) as one:
+        (tmp_path / "other").mkdir()
+        done = call(tmp_path / "other", "listen", LISTEN_PORT=str(one.port), UPSTREAMS="127.0.0.1:9")
+        assert done.code == 1
+        assert done.err == f"dns-tunnel: cannot listen on 127.0.0.1:{one.port}: address already in use\n"
+        assert one.stop() == 0
+
+
+@pytest.mark.parametrize(
+    ("upstream", "code", "why"),
+    [("127.0.0.1:{port}", 2, "that is this listener itself"), ("127.0.0.1:9", 1, "another process holds it")],
+)
+def test_a_process_that_cannot_start_is_one_line(tmp_path: Path, upstream: str, code: int, why: str) -> None:
+    with supervised(tmp_path / "data") as one:
+        port = str(free_port())
+        done = call(tmp_path, "listen", LISTEN_PORT=port, UPSTREAMS=upstream.format(port=port))
+        assert (done.code, why in done.err.splitlines()[-1]) == (code, True), done
+        assert done.err.splitlines()[-1].startswith("dns-tunnel: cannot ")
+        assert one.stop() == 0
+
+
+def test_a_retraining_under_way_is_brought_to_its_end(tmp_path: Path) -> None:
+    with running(tmp_path, RETRAIN_SAMPLES="2000") as process:
+        assert process.client.post("/retrain").status_code == 202
+        assert process.stop() == 0
+    assert len(list((tmp_path / "reports" / "training_reports").glob("*.html"))) == 1

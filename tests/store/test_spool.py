@@ -1,0 +1,281 @@
+"""The spool with a store that is away when the test says so: order, bound, damage, restart."""
+
+from __future__ import annotations
+
+import errno
+import io
+import json
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from structlog.testing import capture_logs
+
+from agents.core.errors import BatchRefusedError, StoreError
+from agents.core.types import Verdicts
+from agents.dns.name import wire_of
+from agents.store import SpoolingSink
+from agents.store.spool import decode, encode
+from agents.store.spool_dir import SpoolDir
+from tests.support.verdicts import incident, verdicts
+
+MEGABYTE = 1 << 20
+
+
+class FakeStore:
+    """Keeps batches in memory; `away` and `refuse` make it fail as a database does."""
+
+    def __init__(self) -> None:
+        self.away = False
+        self.refuse = False
+        self.away_after_commit = False
+        self.attempts = 0
+        self.batches: dict[str, Verdicts] = {}
+
+    @property
+    def order(self) -> list[str]:
+        return [batch.client[0] for batch in (verdict.queries for verdict in self.batches.values())]
+
+    def write(self, verdicts: Verdicts, batch_id: str) -> int:
+        self.attempts += 1
+        if self.away:
+            raise StoreError("cannot write a batch: connection refused")
+        if self.refuse:
+            raise BatchRefusedError("cannot write a batch: value out of range")
+        new = batch_id not in self.batches
+        self.batches.setdefault(batch_id, verdicts)
+        if self.away_after_commit:
+            self.away_after_commit = False
+            raise StoreError("cannot write a batch: server closed the connection unexpectedly")
+        return len(verdicts) if new else 0
+
+    def rows_of_batch(self, batch_id: str, first: float, last: float) -> int:
+        if self.away:
+            raise StoreError("cannot count a batch: connection refused")
+        ts = self.batches[batch_id].queries.ts if batch_id in self.batches else np.empty(0)
+        return int(np.count_nonzero((first <= ts) & (ts <= last)))
+
+
+def until(condition: Callable[[], bool], seconds: float = 10.0) -> None:
+    """Wait for it, or fail."""
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "it did not happen in time"
+        threading.Event().wait(0.005)
+
+
+def batch(client: str, count: int = 3) -> Verdicts:
+    return verdicts([f"h{i}.example.com" for i in range(count)], client=client)
+
+
+@pytest.fixture
+def fake() -> FakeStore:
+    return FakeStore()
+
+
+@pytest.fixture
+def sink(fake: FakeStore, tmp_path: Path) -> Iterator[SpoolingSink]:
+    opened = SpoolingSink(fake, tmp_path / "spool", MEGABYTE, retry_s=0.02)
+    yield opened
+    opened.close()
+
+
+def test_a_store_that_is_there_needs_no_disk(fake: FakeStore, sink: SpoolingSink, tmp_path: Path) -> None:
+    sink.accept(batch("a"))
+    assert (sink.counts.stored, sink.counts.spooled, sink.waiting) == (3, 0, 0)
+    assert list((tmp_path / "spool").glob("*.npz")) == []
+
+
+def test_what_waits_is_written_first_and_in_order(fake: FakeStore, sink: SpoolingSink) -> None:
+    fake.away = True
+    for client in "abc":
+        sink.accept(batch(client))
+    assert (sink.counts.spooled, sink.waiting) == (9, 3)
+    fake.away = False
+    sink.accept(batch("d"))
+    until(lambda: sink.waiting == 0)
+    sink.accept(batch("e"))
+    assert fake.order == list("abcde")
+    assert sink.counts.stored + sink.counts.replayed == 15
+    assert sink.counts.lost == 0
+
+
+def test_a_connection_lost_while_committing_makes_no_duplicate(fake: FakeStore, sink: SpoolingSink) -> None:
+    fake.away_after_commit = True
+    sink.accept(batch("a"))
+    until(lambda: sink.waiting == 0)
+    assert fake.attempts == 2
+    assert len(fake.batches) == 1
+
+
+def test_a_batch_waits_once_under_its_id_and_is_known(fake: FakeStore, tmp_path: Path) -> None:
+    fake.away = True
+    first = replace(batch("a"), batch_id="x")
+    sink = SpoolingSink(fake, tmp_path / "spool", MEGABYTE, retry_s=3600)
+    assert sink.held("x", first.queries.ts) == (0, 0)
+    sink.accept(first)
+    sink.accept(replace(batch("again", count=2), batch_id="x"))
+    assert (sink.waiting, sink.held("x", first.queries.ts)) == (1, (0, 3))
+    sink.close()
+    (file,) = (tmp_path / "spool").glob("*.npz")
+    file.with_name("0000000000000007-x.npz").write_bytes(file.read_bytes())  # as earlier releases left them
+    fake.away = False
+    sink = SpoolingSink(fake, tmp_path / "spool", MEGABYTE, retry_s=0.02)
+    until(lambda: sink.waiting == 0)
+    sink.close()
+    assert fake.order == ["a"]
+    assert (sink.held("x", first.queries.ts), sink.held("y", first.queries.ts)) == ((3, 0), (0, 0))
+    assert list((tmp_path / "spool").glob("*.npz")) == []
+
+
+def test_a_dead_store_costs_one_attempt_a_retry(fake: FakeStore, tmp_path: Path) -> None:
+    fake.away = True
+    sink = SpoolingSink(fake, tmp_path / "spool", MEGABYTE, retry_s=3600)
+    for _ in range(20):
+        sink.accept(batch("a"))
+    sink.close()
+    assert fake.attempts == 1
+
+
+def test_a_store_that_is_away_is_logged_once_though_the_disk_takes_nothing(fake: FakeStore, tmp_path: Path) -> None:
+    with capture_logs() as lines:
+        sink = SpoolingSink(fake, tmp_path / "spool", 0, retry_s=3600)
+        fake.away = True
+        for _ in range(5):
+            sink.accept(batch("a"))
+        fake.away = False
+        sink.accept(batch("a"))
+        fake.away = True
+        sink.accept(batch("a"))
+        sink.close()
+    assert [line["event"] for line in lines] == ["store_went_away", "verdicts_lost", "store_went_away"]
+
+
+def test_files_of_an_earlier_process_are_written(fake: FakeStore, tmp_path: Path) -> None:
+    fake.away = True
+    first = SpoolingSink(fake, tmp_path / "spool", MEGABYTE, retry_s=3600)
+    first.accept(batch("a"))
+    first.accept(batch("b"))
+    first.close()
+    (tmp_path / "spool" / "0000000000000009-torn.tmp").write_bytes(b"torn")
+    fake.away = False
+    second = SpoolingSink(fake, tmp_path / "spool", MEGABYTE, retry_s=3600)
+    second.accept(batch("c"))
+    until(lambda: len(fake.batches) == 3 and second.waiting == 0)
+    second.close()
+    assert fake.order == list("abc")
+    assert list((tmp_path / "spool").glob("*.tmp")) == []
+
+
+def test_the_bound_holds_and_what_is_lost_is_counted(fake: FakeStore, tmp_path: Path) -> None:
+    fake.away = True
+    size = len(encode(batch("a")))
+    sink = SpoolingSink(fake, tmp_path / "spool", 3 * size + 10, retry_s=3600)
+    for _ in range(10):
+        sink.accept(batch("a"))
+    sink.close()
+    assert (sink.counts.spooled, sink.counts.lost) == (9, 21)
+    assert sum(path.stat().st_size for path in (tmp_path / "spool").iterdir()) <= 3 * size + 10
+
+
+def test_a_full_disk_is_a_loss_and_not_a_crash(
+    fake: FakeStore, sink: SpoolingSink, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    fake.away = True
+    with monkeypatch.context() as patched:
+        patched.setattr("os.fsync", full)
+        sink.accept(batch("a"))
+    assert (sink.counts.lost, sink.waiting) == (3, 0)
+    assert list((tmp_path / "spool").glob("*.[nt]*")) == []
+    sink.accept(batch("b"))
+    assert sink.counts.spooled == 3
+
+
+@pytest.mark.parametrize("damage", [b"", b"PK\x03\x04 torn", bytes(300)])
+def test_a_damaged_file_is_set_aside(fake: FakeStore, tmp_path: Path, damage: bytes) -> None:
+    folder = tmp_path / "spool"
+    folder.mkdir()
+    (folder / "0000000000000001-bad.npz").write_bytes(damage)
+    (folder / "0000000000000002-good.npz").write_bytes(encode(batch("good")))
+    sink = SpoolingSink(fake, folder, MEGABYTE, retry_s=0.02)
+    until(lambda: sink.waiting == 0)
+    sink.close()
+    assert list(fake.batches) == ["good"]
+    assert sink.counts.damaged == 1
+    assert (folder / "0000000000000001-bad.bad").read_bytes() == damage
+
+
+def test_a_flipped_bit_is_noticed() -> None:
+    whole = bytearray(encode(batch("a")))
+    whole[whole.index(b"example") if b"example" in whole else len(whole) // 2] ^= 1
+    with pytest.raises(StoreError, match="cannot read spooled batch"):
+        decode(bytes(whole))
+
+
+def test_a_refused_batch_does_not_block_the_others(fake: FakeStore, sink: SpoolingSink) -> None:
+    fake.refuse = True
+    sink.accept(batch("a"))
+    assert (sink.counts.lost, sink.waiting) == (3, 0)
+    fake.refuse, fake.away = False, True
+    sink.accept(batch("b"))
+    fake.refuse, fake.away = True, False
+    until(lambda: sink.waiting == 0)
+    assert sink.counts.damaged == 1
+
+
+def test_two_processes_cannot_share_a_spool(sink: SpoolingSink, tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match="another process"):
+        SpoolDir(tmp_path / "spool", MEGABYTE)
+
+
+def test_foreign_files_are_left_alone(fake: FakeStore, tmp_path: Path) -> None:
+    folder = tmp_path / "spool"
+    folder.mkdir()
+    (folder / "notes.npz").write_bytes(b"mine")
+    sink = SpoolingSink(fake, folder, MEGABYTE, retry_s=0.02)
+    sink.accept(batch("a"))
+    sink.close()
+    assert (folder / "notes.npz").read_bytes() == b"mine"
+    assert fake.order == ["a"]
+
+
+def test_a_batch_of_an_older_release_is_read() -> None:
+    """It had one text a row and no numbers."""
+    before = batch("a")
+    with np.load(io.BytesIO(encode(before))) as file:
+        arrays = {name: file[name] for name in file.files if name != "numbers"}
+    texts = json.loads(arrays["texts"].tobytes())
+    texts |= {"client": ["a"] * 3, "ans_types": ["TXT"] * 3, "domain": ["example.com"] * 3, "reasons": [["x"], [], []]}
+    arrays["texts"] = np.frombuffer(json.dumps(texts).encode(), np.uint8)
+    out = io.BytesIO()
+    np.savez(out, **arrays)
+    after = decode(out.getvalue())
+    assert list(after.queries.client) == list(before.queries.client)
+    assert list(after.domain) == list(before.domain)
+    assert list(after.reasons) == [("x",), (), ()]
+
+
+@given(names=st.lists(st.lists(st.binary(min_size=1, max_size=63), max_size=3), max_size=5))
+def test_a_batch_comes_back_from_disk_as_it_was(names: list[list[bytes]]) -> None:
+    before = verdicts([wire_of(labels) for labels in names], client="\ud800\0", incidents=(incident(),))
+    after = decode(encode(before))
+    assert list(after.queries.qname) == list(before.queries.qname)
+    assert list(after.queries.client) == list(before.queries.client)
+    assert list(after.domain) == list(before.domain)
+    assert list(after.reasons) == list(before.reasons)
+    assert after.incidents == before.incidents
+    assert after.model_id == before.model_id
+    for column in ("ts", "qtype", "qlen", "rcode", "ancount", "rlen", "ttl_min", "rtt_ms"):
+        np.testing.assert_array_equal(getattr(after.queries, column), getattr(before.queries, column))
+        assert getattr(after.queries, column).dtype == getattr(before.queries, column).dtype
+    for column in ("features", "score", "severity"):
+        np.testing.assert_array_equal(getattr(after, column), getattr(before, column))

@@ -1,0 +1,165 @@
+"""The ring against a deque, between two processes, and with a producer that is killed in the middle of a put."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections import deque
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from agents.stream import ring as ring_module
+from agents.stream.record import RECORD
+from agents.stream.ring import Ring
+from tests.support.listening import ring_of, wait_until
+
+
+def numbered(first: int, count: int) -> NDArray[np.void]:
+    """Records whose bytes all follow from their number."""
+    records = np.zeros(count, RECORD)
+    records["ts"] = np.arange(first, first + count)
+    records["ttl_min"] = records["ts"] * 3
+    records["qname"] = (np.arange(first, first + count) % 251)[:, None]
+    return records
+
+
+def numbers(records: NDArray[np.void]) -> list[int]:
+    """The numbers, of records that are whole."""
+    ts = records["ts"].astype(np.int64)
+    assert (records["ttl_min"] == ts * 3).all() and (records["qname"] == (ts % 251)[:, None]).all()
+    return list(ts.tolist())
+
+
+@given(
+    st.integers(1, 7),
+    st.lists(st.tuples(st.sampled_from(["put", "peek", "advance"]), st.integers(0, 9)), max_size=60),
+)
+def test_it_is_a_bounded_deque(capacity: int, steps: list[tuple[str, int]]) -> None:
+    ring, model, put, shed = ring_of(capacity), deque[int](), 0, 0
+    for what, count in steps:
+        if what == "put":
+            accepted = ring.put(numbered(put, count))
+            assert accepted == min(count, capacity - len(model))
+            model.extend(range(put, put + accepted))
+            shed += count - accepted
+            put += count
+        elif what == "peek":
+            assert numbers(ring.peek(count)) == list(model)[:count]
+        else:
+            taken = min(count, len(model))
+            ring.advance_to(ring.tail + taken)
+            for _ in range(taken):
+                model.popleft()
+        assert (ring.waiting, ring.shed) == (len(model), shed)
+
+
+def test_giving_back_twice_changes_nothing_and_too_much_is_a_bug() -> None:
+    ring = ring_of(4)
+    ring.put(numbered(0, 3))
+    ring.advance_to(2)
+    ring.advance_to(2)
+    assert numbers(ring.peek(9)) == [2]
+    with pytest.raises(AssertionError):
+        ring.advance_to(4)
+
+
+def test_a_sleeper_is_woken_once() -> None:
+    reading, writing = os.pipe()
+    os.set_blocking(reading, False)
+    ring = ring_of(8, writing)
+    ring.sleep(True)
+    ring.sleep(False)
+    ring.put(numbered(0, 1))
+    with pytest.raises(BlockingIOError):
+        os.read(reading, 9)
+    ring.sleep(True)
+    ring.put(numbered(1, 1))
+    ring.put(numbered(2, 1))
+    assert len(os.read(reading, 9)) == 1
+    os.close(reading)
+    os.close(writing)
+
+
+def forked(work: Callable[[], None]) -> int:
+    """A child process that does `work` and ends with 0, or with 1 where that failed; its id."""
+    pid = os.fork()
+    if pid:
+        return pid
+    code = 1
+    try:
+        work()
+        code = 0
+    finally:
+        os._exit(code)
+
+
+def test_between_two_processes_every_accepted_record_arrives_whole_and_in_order() -> None:
+    ring, total = ring_of(100), 20_000
+
+    def produce() -> None:
+        for first in range(0, total, 16):
+            part, at = numbered(first, 16), 0
+            while at < 16:
+                at += ring.put(part[at:])
+
+    pid, got = forked(produce), 0
+
+    def take() -> bool:
+        nonlocal got
+        records = ring.peek(50)
+        assert numbers(records) == list(range(got, got + len(records)))
+        got += len(records)
+        ring.advance_to(ring.tail + len(records))
+        return got == total
+
+    try:
+        wait_until(lambda: any(take() for _ in range(1000)), 60)
+    finally:
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+    assert ring.waiting == 0
+
+
+def test_a_producer_killed_in_the_middle_of_a_put_publishes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    ring = ring_of(10)
+    ring.put(numbered(0, 2))
+
+    def die() -> None:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    def produce() -> None:
+        monkeypatch.setattr(ring_module, "barrier", die)  # called between the bytes and the head
+        ring.put(numbered(100, 5))
+
+    pid = forked(produce)
+    assert os.WTERMSIG(os.waitpid(pid, 0)[1]) == signal.SIGKILL
+    assert numbers(ring.peek(10)) == [0, 1]
+    assert ring.put(numbered(2, 9)) == 8, "what was half there is overwritten"
+    assert numbers(ring.peek(10)) == list(range(10))
+
+
+def test_a_producer_killed_anywhere_leaves_whole_records() -> None:
+    for _ in range(5):
+        ring = ring_of(64)
+
+        def produce(ring: Ring = ring) -> None:
+            number = 0
+            while True:
+                number += ring.put(numbered(number, 7))
+
+        pid = forked(produce)
+        wait_until(lambda ring=ring: ring.waiting == 64)  # type: ignore[misc]
+        got: list[int] = []
+        while len(got) < 500:
+            records = ring.peek(10)
+            got += numbers(records)
+            ring.advance_to(ring.tail + len(records))
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+        got += numbers(ring.peek(64))
+        assert got == list(range(len(got)))

@@ -1,0 +1,54 @@
+"""The shipped detector over made-up traffic, for tests."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from functools import lru_cache
+from itertools import islice
+
+from agents.core.siphash import siphash
+from agents.core.types import Incident, Row, batch_of
+from agents.detection.detector import TunnelDetector
+from agents.detection.limits import Scale
+from agents.dns.name import from_text
+from agents.learning.baseline import model_bytes
+from agents.learning.validation import fresh_detector
+from agents.scoring.model import Model
+
+START = 1_767_571_200.0
+BATCH = 1024
+
+
+@lru_cache(maxsize=1)
+def shipped_model() -> Model:
+    """The model that the package ships."""
+    return Model.from_bytes(model_bytes())
+
+
+def query(ts: float, client: str, name: str | bytes, qtype: int = 1) -> Row:
+    """A query of which little else is known; bytes are a name in wire form."""
+    wire = from_text(name) if isinstance(name, str) else name
+    return ts, client, wire, qtype, len(wire) + 17, 0, 1, len(wire) + 40, 60, 12.0, ""
+
+
+def paced(names: Iterable[str | bytes], every_s: float, client: str = "10.9.0.9", qtype: int = 1) -> list[Row]:
+    """One client asks for each of the names, `every_s` seconds apart."""
+    return [query(START + i * every_s, client, name, qtype) for i, name in enumerate(names)]
+
+
+def domain_key(detector: TunnelDetector, domain: str) -> int:
+    """What a detector's flows know a registered domain by."""
+    return siphash(from_text(domain), detector.flows.key)
+
+
+def incidents_of(rows: Iterable[Row], model: Model | None = None) -> list[Incident]:
+    """All incidents of the rows, which must be in time order; the last state of each, by time of detection."""
+    detector = fresh_detector(model or shipped_model(), Scale())
+    found: dict[str, Incident] = {}
+    left = iter(rows)
+    while batch := list(islice(left, BATCH)):
+        for incident in detector.detect(batch_of(batch)).incidents:
+            found[incident.incident_id] = incident
+    last = detector.flush()
+    found |= {incident.incident_id: incident for incident in (last.incidents if last else ())}
+    return sorted(found.values(), key=lambda incident: incident.detected_at)

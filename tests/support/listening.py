@@ -1,0 +1,127 @@
+"""A real listener on loopback, in a thread of its own, for tests."""
+
+from __future__ import annotations
+
+import asyncio
+import mmap
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import dns.message
+import dns.query
+import numpy as np
+from numpy.typing import NDArray
+
+from agents.core.types import Row
+from agents.sources.listener.server import Listener
+from agents.stream.counters import Counters
+from agents.stream.ledger import Bell
+from agents.stream.record import batch_of_records
+from agents.stream.ring import Ring
+from tests.support.stubs import StubServer
+
+OPTIONS: dict[str, Any] = {
+    "allowed_clients": ["127.0.0.0/8", "::1"],
+    "timeout_s": 0.3,
+    "tcp_clients_max": 8,
+    "tcp_idle_s": 5.0,
+    "inflight_max": 1000,
+}
+"""Of every listener, unless changed."""
+
+
+def rows_of(records: NDArray[np.void]) -> list[Row]:
+    """Records as rows of plain values."""
+    batch = batch_of_records(records)
+    columns = [getattr(batch, name) for name in batch.__dataclass_fields__]
+    lists = [column.tolist() if isinstance(column, np.ndarray) else column for column in columns]
+    return list(zip(*lists, strict=True))
+
+
+@contextmanager
+def listening(
+    upstreams: Sequence[tuple[str, Sequence[tuple[str, int]]]] | StubServer,
+    hosts: Sequence[str] = ("127.0.0.1",),
+    **changed: Any,
+) -> Iterator[tuple[Listener, list[Row]]]:
+    """Yield a serving listener and the rows that it offers."""
+    rows: list[Row] = []
+    zones = [("", [upstreams.endpoint])] if isinstance(upstreams, StubServer) else upstreams
+
+    def offer(records: NDArray[np.void]) -> None:
+        rows.extend(rows_of(records))
+
+    with collecting(offer) as ring:
+        listener = Listener(hosts, 0, zones, **(OPTIONS | {"offer": offer, "ring": ring} | changed))
+        loop = asyncio.new_event_loop()
+        loop.run_until_complete(listener.start())
+        thread = threading.Thread(target=loop.run_forever)
+        thread.start()
+        try:
+            yield listener, rows
+        finally:
+            asyncio.run_coroutine_threadsafe(listener.stop(), loop).result(10)
+            loop.call_soon_threadsafe(loop.stop)
+            thread.join()
+            loop.close()
+
+
+def ring_of(capacity: int, bell: int = -1) -> Ring:
+    """An empty ring in memory that children share."""
+    return Ring(memoryview(mmap.mmap(-1, Ring.size_of(capacity))), capacity, bell)
+
+
+@contextmanager
+def collecting(take: Callable[[NDArray[np.void]], None]) -> Iterator[Ring]:
+    """A ring, and a thread that takes what is put into it, as a detector does; all of it before the block is left."""
+    bell, ended = Bell(), threading.Event()
+    ring = ring_of(20_000, bell.writing)
+
+    def collect() -> None:
+        while not ended.is_set() or ring.waiting:
+            ring.sleep(True)
+            if not ring.waiting and not ended.is_set():
+                bell.wait(60)
+            ring.sleep(False)
+            records = ring.peek(ring.capacity)
+            take(records)
+            ring.advance_to(ring.tail + len(records))
+
+    thread = threading.Thread(target=collect)
+    thread.start()
+    try:
+        yield ring
+    finally:
+        ended.set()
+        bell.ring()
+        thread.join()
+        bell.close()
+
+
+def adds_up(counters: Counters) -> bool:
+    """Whether each message that was received came to one end."""
+    ended = counters.malformed + counters.refused + counters.notimp + counters.shed
+    return counters.received == ended + counters.answered + counters.servfail
+
+
+def wait_until(condition: Callable[[], bool], timeout_s: float = 5.0) -> None:
+    """Return as soon as the condition holds; AssertionError if it does not in time."""
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < deadline, "the condition did not come true in time"
+        time.sleep(0.005)
+
+
+UNUSED = ("127.0.0.1", 9)
+"""Discard: nobody listens there."""
+
+
+def udp(listener: Listener, query: dns.message.Message, host: str = "127.0.0.1") -> dns.message.Message:
+    return dns.query.udp(query, host, port=listener.ports[0], timeout=5, ignore_unexpected=False)
+
+
+def tcp(listener: Listener, query: dns.message.Message, host: str = "127.0.0.1") -> dns.message.Message:
+    return dns.query.tcp(query, host, port=listener.ports[0], timeout=5)

@@ -1,0 +1,311 @@
+"""All flows in plain Python: caps, sweep, familiar domains, carriers, scattered names, and evidence.
+
+The readable definition of kernels/judging.py, flows.py and policy.py; tests/detection/test_state.py holds them equal.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+from agents.detection import limits as policy
+from agents.detection.flow_kernels import (
+    CARRIER_NAMES,
+    DAY_S,
+    FAMILIAR_AGE_S,
+    FAMILIAR_CLIENTS,
+    FAMILIAR_FACTOR,
+    USUAL_TYPES,
+)
+from agents.detection.flows import CLIENT_KEPT, IDLE_S
+from agents.detection.judge_kernels import (
+    PART,
+    PEAK_MIN,
+    SCATTERED_BYTES_A_NAME,
+    SCATTERED_NAMES,
+    SPARED_DOMAINS,
+    SWEEP_S,
+)
+from agents.detection.limits import Evidence
+from agents.detection.state import (
+    ANSWERS,
+    CARRIERS_MAX,
+    CHOICE,
+    ENCODED,
+    ENCODED_NAMES,
+    INFORMATION,
+    NAMES,
+    SHARING_MAX,
+    WINDOWS_S,
+)
+from tests.support.plain_flow import Client, Flow, Query, single
+
+NOTHING = Evidence(0.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """A query that may open or go on with an incident, with its flow as it was then."""
+
+    query: int  # how many came before it
+    client: str
+    scattered: bool
+    evidence: Evidence
+    fresh: bool
+    secret: bool
+    queries: int
+    names: int
+    leaked: float
+    sharing: tuple[int, ...]  # domains of the loudest carriers
+
+
+@dataclass
+class State:
+    """What is known of all clients; at most `keys_max` flows, and `client_max` of one client."""
+
+    keys_max: int
+    client_max: int
+    factor: float = 1.0
+    flows: dict[tuple[str, int], Flow] = field(default_factory=dict)
+    scattered: dict[str, Flow] = field(default_factory=dict)
+    clients: dict[str, Client] = field(default_factory=lambda: defaultdict(Client))
+    carriers: dict[str, list[Flow]] = field(default_factory=dict)
+    familiar: dict[int, tuple[float, int]] = field(default_factory=dict)  # first seen, clients
+    swept: float = float("-inf")
+    refused: int = 0
+    judged: int = 0
+    events: list[Event] = field(default_factory=list)
+    peaks: list[tuple[int, bool, float]] = field(default_factory=list)  # query, scattered, ratio
+
+    def judge(self, query: Query) -> Evidence:
+        """Count one query; the evidence that decides its severity, where no incident does."""
+        self.judged += 1
+        if not query.parts and query.qtype in USUAL_TYPES:
+            return NOTHING
+        flow = self._flow(query)
+        if flow is None:
+            self.refused += 1
+            return NOTHING
+        flow.pause(query.ts)
+        self.clients[query.client].meet(query.ts, flow)
+        discount = query.discount * self._familiar_factor(query)
+        new, amounts = flow.add(query, discount)
+        if new and discount <= 1 and amounts[ENCODED] > 0 and query.client and not query.scoped:
+            self._scatter(query, flow, amounts)
+        return self._weigh(query, flow, new)
+
+    # Flows, and the room for them
+
+    def _flow(self, query: Query) -> Flow | None:
+        found = self.flows.get((query.client, query.domain))
+        if found is not None:
+            return found
+        if self._is_full(query.client) and not self.swept <= query.ts < self.swept + SWEEP_S:
+            self._sweep(query.ts)
+        if self._is_full(query.client):
+            return None
+        made = self.flows[query.client, query.domain] = Flow(query.client, query.domain, query.ts, query.ts)
+        self._greet(made)
+        return made
+
+    def _all(self) -> list[Flow]:
+        return [*self.flows.values(), *self.scattered.values()]
+
+    def _is_full(self, client: str) -> bool:
+        held = [flow.client for flow in self._all()]
+        return len(held) >= self.keys_max or held.count(client) >= self.client_max
+
+    def _sweep(self, ts: float) -> None:
+        """Idle flows go, and the oldest without evidence of clients that used up their room."""
+        self.swept = ts
+        for flow in self._all():
+            idle = ts - flow.last_seen
+            if not flow.watched and (idle > WINDOWS_S[-1] or (idle > IDLE_S and not flow.has_evidence)):
+                self._drop(flow)
+        for client in {flow.client for flow in self._all()} if self.client_max < self.keys_max else ():
+            mine = [flow for flow in self._all() if flow.client == client]
+            if len(mine) >= self.client_max:
+                useless = sorted(
+                    (flow for flow in mine if not flow.watched and not flow.has_evidence), key=lambda f: f.first_seen
+                )
+                for flow in useless[: len(mine) - int(self.client_max * CLIENT_KEPT)]:
+                    self._drop(flow)
+        self.carriers.clear()
+        self.familiar.clear()
+        for flow in self.flows.values():
+            self._greet(flow)
+
+    def _drop(self, flow: Flow) -> None:
+        if flow.scattered:
+            del self.scattered[flow.client]
+        else:
+            del self.flows[flow.client, flow.domain]
+
+    # Common domains
+
+    def _greet(self, flow: Flow) -> None:
+        first, clients = self.familiar.get(flow.domain, (flow.first_seen, 0))
+        self.familiar[flow.domain] = min(first, flow.first_seen), clients + 1
+
+    def _familiar_factor(self, query: Query) -> float:
+        first, clients = self.familiar[query.domain]
+        return FAMILIAR_FACTOR if clients >= FAMILIAR_CLIENTS and query.ts - first >= FAMILIAR_AGE_S else 1.0
+
+    # Throw-away domains
+
+    def _scatter(self, query: Query, flow: Flow, amounts: Sequence[float]) -> None:
+        """A client's encoded names below domains of one or two of them add up in one flow."""
+        found = self.scattered.get(query.client)
+        if flow.lent > 0 and flow.encoded > policy.SPREAD_SPARED_BYTES[86_400]:
+            for window in found.windows if found else ():
+                window.take_back(flow.lent)
+            flow.lent = 0.0
+        if flow.encoded_names > SCATTERED_NAMES or amounts[ENCODED] < SCATTERED_BYTES_A_NAME:
+            return
+        if found is None:
+            if self._is_full(query.client):
+                return
+            found = self.scattered[query.client] = Flow(query.client, 0, query.ts, query.ts, scattered=True)
+        flow.lent = single(flow.lent + amounts[ENCODED])
+        found.pause(query.ts)
+        found.last_seen = max(found.last_seen, query.ts)
+        found.queries += 1
+        found.names += 1
+        found.encoded_names += 1
+        found.leaked += amounts[INFORMATION]
+        found.encoded += amounts[ENCODED]
+        found.note(query.ts, amounts)
+        found.keep(query, True)
+        evidence = NOTHING
+        if found.names >= policy.SCATTERED_DOMAINS:
+            for window in found.windows:
+                sums = window.sums(query.ts)
+                carried = sums[ENCODED], sums[NAMES], found.names, self.clients[query.client].crowd
+                evidence = _louder(evidence, window.seconds, policy.SCATTERED_BYTES, "scattered", *carried)
+        evidence = self._scaled(found, evidence, query)
+        if evidence.ratio >= 1 or found.watched:
+            self._tell(query, found, evidence, fresh=True, secret=False)
+
+    # Evidence
+
+    def _weigh(self, query: Query, flow: Flow, new: bool) -> Evidence:
+        carries = query.discount <= 1 and query.client != "" and self._carry(flow)
+        crowd = self.clients[flow.client].crowd
+        evidence = _own(query.ts, flow)
+        flow.alone = flow.alone or evidence.ratio >= self.factor
+        if carries and not flow.alone:
+            evidence = _shared(evidence, query.ts, flow, self._sharing(flow.client), crowd, self.factor)
+        evidence = self._scaled(flow, evidence, query)
+        secret = new and query.secret
+        if evidence.ratio >= 1 or flow.watched or secret:
+            self._tell(query, flow, evidence, new, secret)
+            return NOTHING
+        return evidence if new else NOTHING
+
+    def _carry(self, flow: Flow) -> bool:
+        """Let a flow stand among its client's carriers, if it is one."""
+        if flow.encoded_names < CARRIER_NAMES:
+            return False
+        carriers = self.carriers.setdefault(flow.client, [])
+        if flow not in carriers and len(carriers) < CARRIERS_MAX:
+            carriers.append(flow)
+        elif flow not in carriers:
+            carriers[carriers.index(min(carriers, key=lambda one: one.encoded))] = flow
+        return True
+
+    def _sharing(self, client: str) -> list[Flow]:
+        return [flow for flow in self.carriers.get(client, ()) if not flow.alone]
+
+    def _scaled(self, flow: Flow, evidence: Evidence, query: Query) -> Evidence:
+        """Evidence by limits at `factor`; what it reached in a day, before that, is noted."""
+        day = math.floor(query.ts / DAY_S)
+        if evidence.ratio >= PEAK_MIN and (flow.peak[0] != day or evidence.ratio > flow.peak[1]):
+            flow.peak = day, single(evidence.ratio)
+            self.peaks.append((self.judged - 1, flow.scattered, evidence.ratio))
+        return replace(evidence, ratio=evidence.ratio / self.factor, limit=evidence.limit * self.factor)
+
+    def _tell(self, query: Query, flow: Flow, evidence: Evidence, fresh: bool, secret: bool) -> None:
+        flow.watched = True
+        loudest = sorted(self._sharing(flow.client), key=lambda one: -one.encoded)[:SHARING_MAX]
+        sharing = tuple(one.domain for one in loudest) if evidence.kind.startswith("spread") else ()
+        self.events.append(
+            Event(
+                query=self.judged - 1,
+                client=query.client,
+                scattered=flow.scattered,
+                evidence=evidence,
+                fresh=fresh,
+                secret=secret,
+                queries=flow.queries,
+                names=flow.names,
+                leaked=flow.leaked,
+                sharing=sharing,
+            )
+        )
+
+
+def _is_fresh(flow: Flow) -> bool:
+    encoded, new = flow.encoded_names / max(flow.names, 1), flow.names / max(flow.queries, 1)
+    return encoded >= policy.FRESH_ENCODED_SHARE and new >= policy.FRESH_NAME_SHARE
+
+
+def _own(ts: float, flow: Flow) -> Evidence:
+    """The limit that one flow is nearest to, or furthest beyond."""
+    best, enough = NOTHING, flow.names >= policy.MIN_NAMES
+    for window in flow.windows:
+        sums, seconds = window.sums(ts), window.seconds
+        names = sums[NAMES]
+        best = _louder(best, seconds, policy.ANSWER_BYTES, "answers", sums[ANSWERS], names)
+        best = _louder(best, seconds, policy.CHOICE_BYTES, "choice", sums[CHOICE], names)
+        if enough:
+            best = _louder(best, seconds, policy.INFORMATION_BYTES, "information", sums[INFORMATION], names)
+            best = _louder(best, seconds, policy.ENCODED_BYTES, "encoded", sums[ENCODED], names)
+        if enough and _is_fresh(flow):
+            amount = min(sums[ENCODED_NAMES], sums[ENCODED] / policy.FRESH_BYTES_A_NAME)
+            best = _louder(best, seconds, policy.FRESH_NAMES, "fresh", amount, names)
+    return best
+
+
+def _carried(flow: Flow, number: int, ts: float) -> tuple[float, float, float]:
+    """Encoded bytes in a window, encoded names of a flow that is little else, and names."""
+    sums = flow.windows[number].sums(ts)
+    return sums[ENCODED], min(sums[ENCODED_NAMES], sums[ENCODED] / policy.FRESH_BYTES_A_NAME), sums[NAMES]
+
+
+def _shared(best: Evidence, ts: float, flow: Flow, carriers: Sequence[Flow], crowd: float, factor: float) -> Evidence:
+    """The same for what a client's carriers carried together, each beyond what is spared."""
+    for number, seconds in enumerate(WINDOWS_S):
+        if seconds not in policy.SPREAD_BYTES:
+            continue
+        kinds = (
+            ("spread", policy.SPREAD_BYTES, policy.SPREAD_SPARED_BYTES, carriers),
+            ("spread fresh", policy.SPREAD_FRESH_NAMES, policy.SPREAD_SPARED_NAMES, list(filter(_is_fresh, carriers))),
+        )
+        for one, (kind, limits, spares, counted) in enumerate(kinds):
+            own, spare = _carried(flow, number, ts)[one], spares[seconds]
+            carried = [_carried(other, number, ts) for other in counted]
+            each = [(found[one], found[2]) for found in carried if found[0] > 0]
+            spared = min(sum(min(amount, spare) for amount, _ in each), SPARED_DOMAINS * spare * crowd)
+            amount, loud = sum(amount for amount, _ in each) - spared, sum(amount > spare for amount, _ in each)
+            has_part = PART * loud * (own - spare) >= amount or amount >= PART * limits[seconds] * crowd * factor
+            if len(each) > 1 and own > 0 and has_part and (one == 0 or _is_fresh(flow)):
+                best = _louder(best, seconds, limits, kind, amount, sum(n for _, n in each), len(each), crowd)
+    return best
+
+
+def _louder(
+    best: Evidence,
+    seconds: int,
+    limits: dict[int, float],
+    kind: str,
+    amount: float,
+    names: float,
+    domains: int = 1,
+    times: float = 1.0,
+) -> Evidence:
+    if seconds not in limits or amount / (limits[seconds] * times) <= best.ratio:
+        return best
+    limit = limits[seconds] * times
+    return Evidence(amount / limit, seconds, amount, limit, round(names), kind, domains)
