@@ -13,7 +13,7 @@ import dns.query
 import httpx
 import pytest
 
-from agents.runtime import health as heartbeat
+from agents.runtime import heartbeat
 from agents.runtime.health import calendar_of
 from agents.runtime.schedule import RetrainScheduler
 from tests.store.test_sqlite import SPOILT

@@ -60,7 +60,7 @@ def test_a_query_is_answered_scored_and_shown_and_sigterm_ends_it(tmp_path: Path
 
 def processes(folder: Path) -> dict[str, dict[str, int]]:
     """Those of the newest sign of life."""
-    found: dict[str, dict[str, int]] = json.loads((folder / "data" / "listener.json").read_bytes())["processes"]
+    found: dict[str, dict[str, int]] = json.loads((folder / "data" / "detector.json").read_bytes())["processes"]
     return found
 
 
@@ -202,7 +202,7 @@ def test_a_second_one_on_the_same_folder_is_one_line(tmp_path: Path) -> None:
 def test_a_bad_setting_opens_no_socket(tmp_path: Path) -> None:
     done = call(tmp_path, "run", RETRAIN_TIMEZONE="Mars/Olympus")
     assert (done.code, is_one_line(done)) == (2, True)
-    assert not (tmp_path / "data" / "data" / "listener.json").exists()
+    assert not (tmp_path / "data" / "data" / "detector.json").exists()
 
 
 @pytest.mark.parametrize("wire", [HOSTILE, LONG], ids=["html, sql and control bytes", "255 octets"])

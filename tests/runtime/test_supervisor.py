@@ -83,7 +83,7 @@ def test_wherever_the_detector_is_killed_each_query_is_stored_once(
     assert len(names) == len(set(names)), "none twice"
     assert set(names) == load.answered, "none missing"
     assert len(load.answered) == load.sent, "DNS went on"
-    assert state["spool"]["stored"] == len(names)
+    assert state["stored"] == len(names)
     assert_adds_up(state)
     (died,) = one.events("process_died")
     assert (died["process"], died["code"]) == ("detector", -signal.SIGKILL)
@@ -102,7 +102,7 @@ def test_a_killed_listener_is_followed_by_another_and_nothing_is_counted_twice(t
         state = one.rested()
         assert one.stop() == 0
     names = one.sqlite_names()
-    assert len(names) == len(set(names)) == state["spool"]["stored"] == state["scored"]
+    assert len(names) == len(set(names)) == state["stored"] == state["scored"]
     lost = load.answered - set(names)
     assert len(lost) <= 2 * Load.UNDER_WAY, "those that were being answered"
     assert [state["processes"][name]["restarts"] for name in ("listener-1", "listener-2", "detector")] == [1, 1, 0]
@@ -120,12 +120,12 @@ def test_a_listener_that_dies_again_and_again_is_back_within_a_second(tmp_path: 
 
 def test_both_listeners_take_part(tmp_path: Path) -> None:
     first = """
-from agents.stream.ledger import Shared
-real = Shared.records
+from agents.stream.shared import SharedStream
+real = SharedStream.records
 def told(shared, counts):
     print("taken", *(counts[at] + counts[at + 1] for at in (0, 2)), flush=True)
     return real(shared, counts)
-Shared.records = told
+SharedStream.records = told
 """
     with supervised(tmp_path, first) as one:
         load = Load(one.port)
@@ -146,7 +146,7 @@ def test_postgres_and_the_detector_come_and_go_under_load(own_postgres: Postgres
         load.wait_answered(300)
         own_postgres.kill()
         try:
-            wait_until(lambda: one.state()["spool"]["waiting"] > 0, 20)
+            wait_until(lambda: one.state()["spool_waiting"] > 0, 20)
             load.wait_answered(300)
             one.kill("detector")
             load.wait_answered(300)
@@ -161,8 +161,8 @@ def test_postgres_and_the_detector_come_and_go_under_load(own_postgres: Postgres
     assert len(load.answered) == load.sent, "DNS went on"
     assert len(names) == len(set(names)), "none twice"
     assert set(names) == load.answered, "none missing"
-    assert state["spool"]["stored"] + state["spool"]["spooled"] == len(names)
-    assert state["spool"]["lost"] == 0
+    assert state["stored"] + state["spooled"] == len(names)
+    assert state["lost"] == 0
     assert_adds_up(state)
 
 
@@ -184,7 +184,7 @@ d.Detector.detect = broken
         load.stop()
         state = one.rested()
         assert one.stop() == 0
-    assert state["spool"]["lost"] == one.events("batch_given_up")[0]["queries"] > 0
+    assert state["lost"] == one.events("batch_given_up")[0]["queries"] > 0
     assert state["processes"]["detector"]["restarts"] == 3
     assert_adds_up(state)
     assert len(load.answered) == load.sent
@@ -223,8 +223,8 @@ def dying(self, *given):
         state = one.next_state()
         assert one.stop() == 0
     (given_up,) = one.events("batch_given_up")
-    assert (given_up["lost"], state["spool"]["lost"]) == (0, 0)
-    assert state["spool"][kept] == state["scored"] == load.sent
+    assert (given_up["lost"], state["lost"]) == (0, 0)
+    assert state[kept] == state["scored"] == load.sent
     assert_adds_up(state)
     if kept == "stored":
         assert sorted(one.sqlite_names()) == sorted(load.answered)

@@ -99,7 +99,7 @@ def live(folder: Path, kernels_: Path) -> Iterator[str]:
             listener.ask(row[2])
         wait_until(lambda: listener.stored() >= 100, 20)
         assert listener.stop() == 0
-        (folder / "live" / "data" / "listener.json").touch()
+        (folder / "live" / "data" / "detector.json").touch()
         listener.restart()
     yield "run"
 
