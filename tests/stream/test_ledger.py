@@ -16,6 +16,7 @@ from agents.stream import ledger as ledger_module
 from agents.stream.counters import Counters
 from agents.stream.ledger import TOTALS, Ledger, Shared
 from agents.stream.record import RECORD, batch_of_records, record_of
+from tests.support.patience import patient
 
 
 def shared(listeners: int = 2, queue_max: int = 100) -> Shared:
@@ -94,7 +95,7 @@ def test_a_bell_wakes_a_sleeper_and_many_rings_are_one() -> None:
     sleeper = threading.Thread(target=one.bell.wait, args=(60,))
     sleeper.start()
     one.bell.ring()
-    sleeper.join(10)
+    sleeper.join(patient(10))
     assert not sleeper.is_alive()
     one.close()
 
