@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from agents.alerting.manager import AlertManager, notifiers_from
+from agents.core.column_kernels import Key
 from agents.core.cron import cron_trigger
 from agents.core.errors import AgentsError, ModelError, SettingsError
 from agents.core.files import PRIVATE_MODE, write_atomic
-from agents.core.siphash import Key
 from agents.core.types import Sample
 from agents.detection.detector import TunnelDetector
-from agents.detection.known_services import Entry, Services, load_entries, services_at
+from agents.detection.known_services import Entry, KnownServices, load_entries, services_at
 from agents.detection.limits import BudgetChoice, Peaks, Scale, choose, load_peaks
 from agents.learning.baseline import benign_names, benign_sample, model_bytes, sample_of
 from agents.learning.messages import cases_text, send_run
@@ -92,7 +92,7 @@ def store_of(settings: Settings) -> Store:
     return open_store(settings.store_url)
 
 
-def services_of(settings: Settings) -> Services:
+def services_of(settings: Settings) -> KnownServices:
     """The shipped known services with the operator's own, those that hold today. Raises SettingsError."""
     return services_at(known_entries(settings), time.time())
 

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from agents.core.errors import AgentsError, CaptureError
 from agents.core.types import UNKNOWN, QueryBatch
 from agents.dns import message
-from agents.dns.name_kernels import wires_of
+from agents.dns.name import wires_of
 from agents.sources.files import Position, open_bytes
 
 NEEDED = ("ts", "client", "qname", "qtype")

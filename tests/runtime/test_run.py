@@ -12,7 +12,7 @@ import dns.rcode
 import pytest
 
 from agents.core.text import defang
-from agents.dns.name import MAX_NAME, to_text, wire_of
+from agents.dns.name import NAME_MAX, to_text, wire_of
 from agents.learning.baseline import golden_sessions
 from tests.support.commands import BASE, call, environment, free_port, is_one_line
 from tests.support.listening import wait_until
@@ -210,7 +210,7 @@ def test_a_bad_setting_opens_no_socket(tmp_path: Path) -> None:
 def test_a_hostile_name_comes_out_escaped_everywhere(tmp_path: Path, wire: bytes) -> None:
     """Listener, store, API, console, Slack, log; the report has its own test."""
     text = to_text(wire)
-    assert len(LONG) == MAX_NAME
+    assert len(LONG) == NAME_MAX
     with webhook() as hook, running(tmp_path, SLACK_WEBHOOK_URL=hook.url) as process:
         assert process.ask(wire, "TXT").question[0].name.to_wire() == wire + b"\0"
         send_hostile_tunnel(process)

@@ -15,14 +15,14 @@ from hypothesis import strategies as st
 from agents.core import column_kernels, jit
 from agents.core.columns import lowered, packed
 from agents.core.errors import NameFormatError
-from agents.core.siphash import siphash
-from agents.dns.name import from_text, split_domain, wire_of
-from agents.dns.name_kernels import split_names
+from agents.dns.name import from_text, split_domain, split_names, wire_of
 from agents.learning.baseline import benign_names
 from agents.scoring import features, lexical
 from agents.scoring.model import raw_scores
 from tests.support.detecting import shipped_model
 from tests.support.patience import patient
+from tests.support.plain_information import cost
+from tests.support.siphash import siphash
 from tests.support.wire_names import LONGEST, wire_names
 
 KEY = (0x0706050403020100, 0x0F0E0D0C0B0A0908)
@@ -98,10 +98,10 @@ def test_features_of_a_name_beyond_the_wire_limit() -> None:
 def test_labels_cost_what_plain_python_prices(names: list[bytes]) -> None:
     chars, low = shipped_model().chars, lowered(names)
     found = chars.costs(low, split_names(low))
-    costs = [[chars.cost(label) for label in split_domain(name)[0]] for name in names]
-    assert found.part_bits.tolist() == [cost.bits for row in costs for cost in row]
-    assert found.part_encoded.tolist() == [cost.encoded for row in costs for cost in row]
-    assert found.encoded_bits.tolist() == [sum(cost.bits for cost in row if cost.encoded) for row in costs]
+    costs = [[cost(chars, label) for label in split_domain(name)[0]] for name in names]
+    assert found.part_bits.tolist() == [one.bits for row in costs for one in row]
+    assert found.part_encoded.tolist() == [one.encoded for row in costs for one in row]
+    assert found.encoded_bits.tolist() == [sum(one.bits for one in row if one.encoded) for row in costs]
 
 
 @UNHURRIED
