@@ -29,7 +29,7 @@ USAGE_ERRORS = (SettingsError, UsageError, CaptureError)
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; errors become one line on standard error."""
     gc.set_threshold(*GARBAGE)
-    options = _parser().parse_args(arguments)
+    options = build_parser().parse_args(arguments)
     given(*(() if options.data_dir is None else ("--data-dir", str(options.data_dir))))
     overrides = {"data_dir": options.data_dir} if options.data_dir is not None else {}
     try:
@@ -94,7 +94,8 @@ def _fail(error: AgentsError, code: int) -> int:
     return code
 
 
-def _parser() -> argparse.ArgumentParser:
+def build_parser() -> argparse.ArgumentParser:
+    """All commands with their arguments."""
     common = argparse.ArgumentParser(add_help=False)
     common.add_argument("--data-dir", type=Path, metavar="DIR", default=argparse.SUPPRESS, help=_DATA_DIR)
     parser = argparse.ArgumentParser(prog="dns-tunnel", description="Finds data leaving through DNS.")

@@ -17,6 +17,7 @@ from agents.learning.baseline import golden_sessions
 from tests.support.commands import BASE, call, environment, free_port, is_one_line
 from tests.support.listening import wait_until
 from tests.support.live import Running, running
+from tests.support.patience import patient
 from tests.support.running import process
 from tests.support.supervised import libraries
 from tests.support.webhook import webhook
@@ -195,7 +196,7 @@ def test_a_second_one_on_the_same_folder_is_one_line(tmp_path: Path) -> None:
     with process([*BASE, "--data-dir", str(folder), "schedule"], tmp_path / "log", environment()) as alone:
         wait_until(lambda: "scheduler_started" in (tmp_path / "log").read_text(), 20)
         alone.terminate()
-        assert alone.wait(20) == 0
+        assert alone.wait(patient(20)) == 0
     assert (tmp_path / "log").read_text().count('"stopping"') == 1
 
 

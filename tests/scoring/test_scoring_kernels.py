@@ -20,6 +20,7 @@ from agents.learning.baseline import benign_names
 from agents.scoring import features, lexical
 from agents.scoring.model import raw_scores
 from tests.support.detecting import shipped_model
+from tests.support.patience import patient
 from tests.support.plain_information import cost
 from tests.support.siphash import siphash
 from tests.support.wire_names import LONGEST, wire_names
@@ -149,13 +150,14 @@ def test_a_name_reads_the_same_in_any_case_and_any_batch(names: list[bytes]) -> 
 
 SHOWN = """
 import sys, numpy as np
-from agents import kernels, lexical
+from agents.core import jit
+from agents.scoring import lexical
 from tests.support.detecting import shipped_model
 from tests.scoring.test_scoring_kernels import BENIGN, KEY
 from tests.support.wire_names import LONGEST
 found = lexical.read(BENIGN + LONGEST, shipped_model(), KEY)
 columns = {name: getattr(found, name) for name in found.__slots__ if name != "names"}
-np.savez(sys.argv[1], compiled=kernels.COMPILED, **columns)
+np.savez(sys.argv[1], compiled=jit.COMPILED, **columns)
 """
 
 
@@ -164,7 +166,10 @@ def test_without_kernels_everything_is_the_same(tmp_path: Path) -> None:
     for mode in ("auto", "off"):
         path = tmp_path / f"{mode}.npz"
         subprocess.run(
-            [sys.executable, "-c", SHOWN, str(path)], env={**os.environ, "KERNELS": mode}, check=True, timeout=100
+            [sys.executable, "-c", SHOWN, str(path)],
+            env={**os.environ, "COMPILED": mode},
+            check=True,
+            timeout=patient(100),
         )
         found[mode] = dict(np.load(path))
     assert not found["off"].pop("compiled")

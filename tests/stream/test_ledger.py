@@ -17,6 +17,7 @@ from agents.stream.counters import Counters
 from agents.stream.ledger import TOTALS, Ledger
 from agents.stream.record import RECORD, batch_of_records, record_of
 from agents.stream.shared import SharedStream
+from tests.support.patience import patient
 
 
 def shared(listeners: int = 2, queue_max: int = 100) -> SharedStream:
@@ -95,7 +96,7 @@ def test_a_bell_wakes_a_sleeper_and_many_rings_are_one() -> None:
     sleeper = threading.Thread(target=one.bell.wait, args=(60,))
     sleeper.start()
     one.bell.ring()
-    sleeper.join(10)
+    sleeper.join(patient(10))
     assert not sleeper.is_alive()
     one.close()
 

@@ -21,6 +21,7 @@ from agents.core.types import Metric, Severity
 from agents.dns.name import wire_of
 from agents.store import Store, open_store
 from agents.web import Parts, create_app
+from tests.support.patience import patient
 from tests.support.verdicts import START, incident, verdicts
 
 pytestmark = pytest.mark.integration
@@ -197,15 +198,15 @@ def test_health_does_not_wait_for_a_database_that_hangs(world: World) -> None:
     class Hanging:
         def ping(self) -> None:
             asked.set()
-            assert answered.wait(10)
+            assert answered.wait(patient(10))
 
     app = create_app(Parts(**(vars_of(world.parts) | {"store": Hanging()})))
     first = threading.Thread(target=world.call, args=("GET", "/health", app))
     first.start()
-    assert asked.wait(10)
+    assert asked.wait(patient(10))
     assert world.call("GET", "/health", app=app).status_code == 200
     answered.set()
-    first.join(10)
+    first.join(patient(10))
 
 
 @pytest.mark.parametrize("path", ["/queries", "/incidents"])
@@ -537,7 +538,7 @@ def test_over_a_real_socket(world: World) -> None:
         try:
             base = f"http://127.0.0.1:{listening.getsockname()[1]}"
             listening.listen()
-            with httpx.Client(base_url=base, timeout=10) as client:
+            with httpx.Client(base_url=base, timeout=patient(10)) as client:
                 assert client.get("/health").json()["status"] == "ok"
                 assert client.get("/queries").status_code == 401
                 assert client.get("/queries", headers=AUTH).json() == {"queries": [], "cursor": None}
@@ -546,4 +547,4 @@ def test_over_a_real_socket(world: World) -> None:
                 assert json.loads(client.get("/openapi.json").text)["info"]["title"] == "DNS tunnel detector"
         finally:
             server.should_exit = True
-            thread.join(10)
+            thread.join(patient(10))
