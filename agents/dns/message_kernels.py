@@ -1,4 +1,4 @@
-"""Header, question and answer of a DNS message, read in place."""
+"""Question and answer of a DNS message read in place: message.py, for compiled code."""
 
 from __future__ import annotations
 
@@ -8,15 +8,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agents.core.jit import kernel_in_place
+from agents.dns.message import ANSWER_TYPES_MAX, HEADER_SIZE, OPT, POINTER, TTL_MAX
+from agents.dns.name import MAX_LABEL, MAX_NAME
 
 int64: Any = np.int64
 uint64: Any = np.uint64
 """Machine integers: with Any as type, as kernels mix them with int."""
-
-HEADER_SIZE = 12
-"""RFC 1035 section 4.1.1."""
-LABEL_MAX, NAME_MAX = 63, 254
-"""Bytes of a label, and of a name without the root byte (RFC 1035 section 3.1)."""
 
 
 @kernel_in_place
@@ -35,23 +32,17 @@ def question_end(data: NDArray[np.uint8], start: int, end: int) -> int:
         length = int64(data[at])
         if length == 0:
             break
-        if length > LABEL_MAX:
+        if length > MAX_LABEL:
             return 0
         at += length + 1
-    if at + 5 > end or at - start - HEADER_SIZE > NAME_MAX:
+    if at + 5 > end or at - start - HEADER_SIZE > MAX_NAME:
         return 0
     return at + 5
 
 
-OPT = 41
-"""The EDNS pseudo record (RFC 6891 section 6.1)."""
 RCODE, ANCOUNT, TTL_MIN, OPT_CLASS, OPT_START, OPT_END, TYPES = range(7)
 """Places in `facts`; the distinct answer types follow from TYPES on."""
-TYPES_MAX = 8
-"""wire.ANSWER_TYPES_MAX."""
-FACTS = TYPES + TYPES_MAX
-_POINTER = 0xC0
-_TTL_SIGN = 0x7FFFFFFF
+FACTS = TYPES + ANSWER_TYPES_MAX
 
 
 @kernel_in_place
@@ -62,11 +53,11 @@ def _name_end(data: NDArray[np.uint8], start: int, at: int, end: int) -> int:
         length = int64(data[at])
         if length == 0:
             return at + 1
-        if length >= _POINTER:
+        if length >= POINTER:
             if at + 2 > end or u16(data, at) & 0x3FFF >= first - start:
                 return -1
             return at + 2
-        if length > LABEL_MAX or at - first > NAME_MAX:
+        if length > MAX_LABEL or at - first > MAX_NAME:
             return -1
         at += length + 1
     return -1
@@ -106,19 +97,19 @@ def answer_facts(data: NDArray[np.uint8], start: int, at: int, end: int, facts: 
 @kernel_in_place
 def write_facts(facts: NDArray[np.int64], record: Any) -> None:
     """Write what answer_facts found into a record."""
-    record.ttl_min, record.rcode, record.ancount = facts[TTL_MIN], facts[RCODE], facts[ANCOUNT]
-    for place in range(TYPES_MAX):
-        record.ans_types[place] = facts[TYPES + place]
+    record["ttl_min"], record["rcode"], record["ancount"] = facts[TTL_MIN], facts[RCODE], facts[ANCOUNT]
+    for place in range(ANSWER_TYPES_MAX):
+        record["ans_types"][place] = facts[TYPES + place]
 
 
 @kernel_in_place
 def _note_answer(facts: NDArray[np.int64], kinds: int, kind: int, ttl: int) -> int:
     """Count an answer record in; the number of distinct types so far."""
     # RFC 2181 section 8: a TTL with the top bit set counts as zero.
-    ttl = 0 if ttl > _TTL_SIGN else ttl
+    ttl = 0 if ttl > TTL_MAX else ttl
     if facts[TTL_MIN] < 0 or ttl < facts[TTL_MIN]:
         facts[TTL_MIN] = ttl
-    if kinds == TYPES_MAX:
+    if kinds == ANSWER_TYPES_MAX:
         return kinds
     for place in range(kinds):
         if facts[TYPES + place] == kind:
