@@ -7,13 +7,27 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from agents.core.jit import kernel_in_place
+from agents.core.jit import COMPILED, kernel_in_place
 from agents.dns.message import ANSWER_TYPES_MAX, HEADER_SIZE, OPT, POINTER, TTL_MAX
 from agents.dns.name import MAX_LABEL, MAX_NAME
 
-int64: Any = np.int64
-uint64: Any = np.uint64
-"""Machine integers: with Any as type, as kernels mix them with int."""
+int64: Any = np.int64 if COMPILED else int
+uint64: Any = np.uint64 if COMPILED else int
+"""Machine integers; int where the interpreter runs the kernels. Any, as kernels mix them with int."""
+
+
+def _copy_slice(into: Any, at: int, source: Any, start: int, size: int) -> None:
+    into[at : at + size] = source[start : start + size]
+
+
+@kernel_in_place
+def _copy_each(into: Any, at: int, source: Any, start: int, size: int) -> None:
+    for place in range(size):
+        into[at + place] = source[start + place]
+
+
+copy_bytes = _copy_each if COMPILED else _copy_slice
+"""Copy source[start : start + size] into `into` from `at` on. (Compiled, a slice of a slice would ask for memory.)"""
 
 
 @kernel_in_place

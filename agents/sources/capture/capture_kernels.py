@@ -8,16 +8,17 @@ is written out as a RECORD, in order of the queries' times. No clock is read.
 
 from __future__ import annotations
 
+from hashlib import blake2b
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from agents.core.column_kernels import siphash
-from agents.core.jit import kernel_in_place
+from agents.core.jit import COMPILED, kernel_in_place
 from agents.core.types import UNKNOWN
 from agents.dns.message import HEADER_SIZE
-from agents.dns.message_kernels import FACTS, answer_facts, question_end, u16, write_facts
+from agents.dns.message_kernels import FACTS, answer_facts, copy_bytes, int64, question_end, u16, uint64, write_facts
 from agents.dns.name import MAX_NAME
 from agents.sources.capture.pcap import (
     BLOCK_MAX,
@@ -31,6 +32,12 @@ from agents.sources.capture.pcap import (
     SIMPLE_BLOCK,
 )
 from agents.stream.record import RECORD
+
+
+def _room(numbers: NDArray[Any]) -> Any:
+    """Memory for kernels: an array, or a list where the interpreter runs them, which it reads faster."""
+    return numbers if COMPILED else numbers.tolist()
+
 
 # Link layers, IP, UDP and TCP: from a frame to a transport payload.
 
@@ -66,13 +73,13 @@ class Packet(NamedTuple):
 
 def packet_room() -> Packet:
     """Room for one packet."""
-    return Packet(np.zeros(16, np.uint8), np.zeros(16, np.uint8), np.zeros(7, np.int64))
+    return Packet(_room(np.zeros(16, np.uint8)), _room(np.zeros(16, np.uint8)), _room(np.zeros(7, np.int64)))
 
 
 @kernel_in_place
 def u32(data: Any, at: Any, big: Any) -> Any:
     """The 32-bit number at an offset, most significant byte first if `big`."""
-    a, b, c, d = np.int64(data[at]), np.int64(data[at + 1]), np.int64(data[at + 2]), np.int64(data[at + 3])
+    a, b, c, d = int64(data[at]), int64(data[at + 1]), int64(data[at + 2]), int64(data[at + 3])
     return a << 24 | b << 16 | c << 8 | d if big else d << 24 | c << 16 | b << 8 | a
 
 
@@ -112,8 +119,7 @@ def _copy_address(data: Any, at: Any, size: Any, address: Any) -> None:
     """Copy an address of 4 or 16 bytes into 16, an IPv4 one mapped."""
     for i in range(16 - size):
         address[i] = 0 if i < 10 else 0xFF
-    for i in range(size):
-        address[16 - size + i] = data[at + i]
+    copy_bytes(address, 16 - size, data, at, size)
 
 
 @kernel_in_place
@@ -127,7 +133,7 @@ def _transport(data: Any, proto: Any, at: Any, stop: Any, end: Any, packet: Any)
         if at + 14 > end:
             return NOTHING
         numbers[SEQ], numbers[FLAGS] = u32(data, at + 4, True), data[at + 13]
-        numbers[PAYLOAD] = at + (np.int64(data[at + 12]) >> 4) * 4
+        numbers[PAYLOAD] = at + (int64(data[at + 12]) >> 4) * 4
         numbers[STOP] = max(min(stop, end), numbers[PAYLOAD])
         numbers[SIZE] = numbers[STOP] - numbers[PAYLOAD]
         return SEGMENT
@@ -143,7 +149,7 @@ def _ipv4(data: Any, at: Any, end: Any, packet: Any) -> Any:
     """Kind of the packet whose IPv4 header is at `at`. With segmentation offload its length is 0: the frame ends it."""
     if at + 10 > end or u16(data, at + 6) & 0x1FFF:
         return NOTHING
-    length, start = u16(data, at + 2), at + (np.int64(data[at]) & 0x0F) * 4
+    length, start = u16(data, at + 2), at + (int64(data[at]) & 0x0F) * 4
     kind = _transport(data, data[at + 9], start, at + length if length else end, end, packet)
     if at + 20 > end:  # a header without its addresses; one that lies about its size may hold a UDP header
         return DATAGRAM if kind == DATAGRAM else NOTHING
@@ -157,7 +163,7 @@ def _ipv6(data: Any, at: Any, end: Any, packet: Any) -> Any:
     """Kind of the packet whose IPv6 header is at `at`; known extension headers are skipped."""
     if at + 7 > end:
         return NOTHING
-    length, proto, start = u16(data, at + 4), np.int64(data[at + 6]), at + 40
+    length, proto, start = u16(data, at + 4), int64(data[at + 6]), at + 40
     stop = at + 40 + length if length else end
     for _ in range(IPV6_EXTENSIONS_MAX):
         if proto in (UDP, TCP):
@@ -171,14 +177,14 @@ def _ipv6(data: Any, at: Any, end: Any, packet: Any) -> Any:
         if proto == IPV6_FRAGMENT:
             if u16(data, start + 2) & 0xFFF8:
                 return NOTHING
-            size = np.int64(8)
+            size = int64(8)
         elif proto == IPV6_AUTH:
-            size = (np.int64(data[start + 1]) + 2) * 4
+            size = (int64(data[start + 1]) + 2) * 4
         elif proto in IPV6_SKIPPED:
-            size = (np.int64(data[start + 1]) + 1) * 8
+            size = (int64(data[start + 1]) + 1) * 8
         else:
             return NOTHING
-        proto = np.int64(data[start])
+        proto = int64(data[start])
         start += size
     return NOTHING
 
@@ -227,35 +233,45 @@ def empty_joiner(secret: tuple[int, int]) -> Joiner:
     """No query waits. secret: two numbers of 64 bits that nobody who sends packets knows."""
     return Joiner(
         np.zeros(POOL, RECORD),
-        np.zeros(POOL, np.uint64),
-        np.arange(POOL, dtype=np.int32),
-        np.zeros(RING, np.int32),
-        np.zeros(SLOTS, np.int32),
-        np.array((0, 0, POOL), np.int64),
-        np.zeros(_KEY_ROOM, np.uint8),
-        np.zeros(FACTS, np.int64),
+        _room(np.zeros(POOL, np.uint64)),
+        _room(np.arange(POOL, dtype=np.int32)),
+        _room(np.zeros(RING, np.int32)),
+        _room(np.zeros(SLOTS, np.int32)),
+        _room(np.array((0, 0, POOL), np.int64)),
+        _room(np.zeros(_KEY_ROOM, np.uint8)),
+        _room(np.zeros(FACTS, np.int64)),
         np.array(secret, np.uint64),
     )
+
+
+def _keyed_hash(data: Any, start: int, end: int, low: Any, high: Any) -> Any:
+    """A keyed hash of data[start:end] that costs the interpreter little."""
+    return int.from_bytes(
+        blake2b(bytes(data[start:end]), digest_size=8, key=int(low).to_bytes(8) + int(high).to_bytes(8)).digest()
+    )
+
+
+keyed_hash = siphash if COMPILED else _keyed_hash
 
 
 @kernel_in_place
 def _identity(data: Any, start: Any, end: Any, client: Any, port: Any, server: Any, joiner: Any) -> Any:
     """Identity of who asks whom for what; the question lies before `end` in the message at `start`, in any case."""
     key, size = joiner.key, 36
-    for i in range(16):
-        key[i], key[16 + i] = client[i], server[i]
+    copy_bytes(key, 0, client, 0, 16)
+    copy_bytes(key, 16, server, 0, 16)
     key[32], key[33], key[34], key[35] = port >> 8, port & 0xFF, data[start], data[start + 1]
     for at in range(start + HEADER_SIZE, end):
         byte = data[at]
         key[size] = byte + 32 if 0x41 <= byte <= 0x5A else byte
         size += 1
-    return siphash(key, 0, size, joiner.secret[0], joiner.secret[1])
+    return keyed_hash(key, 0, size, joiner.secret[0], joiner.secret[1])
 
 
 @kernel_in_place
 def _find_slot(joiner: Any, key: Any) -> Any:
     """The slot of the first row that waits under the key, or the free slot where it would be."""
-    at = np.int64(key & np.uint64(SLOTS - 1))
+    at = int64(key & uint64(SLOTS - 1))
     while joiner.slots[at] and joiner.keys[joiner.slots[at] - 1] != key:
         at = (at + 1) & (SLOTS - 1)
     return at
@@ -270,7 +286,7 @@ def _remove(joiner: Any, at: Any) -> None:
         at = (at + 1) & (SLOTS - 1)
         if not slots[at]:
             break
-        home = np.int64(joiner.keys[slots[at] - 1] & np.uint64(SLOTS - 1))
+        home = int64(joiner.keys[slots[at] - 1] & uint64(SLOTS - 1))
         if (at - home) & (SLOTS - 1) >= (at - hole) & (SLOTS - 1):
             slots[hole] = slots[at]
             hole = at
@@ -305,14 +321,11 @@ def take_query(
     row["ts"], row["qlen"], row["qtype"] = ts, size, u16(data, stop - 4)
     row["ttl_min"] = row["ancount"] = row["rlen"] = row["rcode"] = UNKNOWN
     row["rtt_ms"] = np.nan
-    for i in range(len(row["ans_types"])):
-        row["ans_types"][i] = 0
-    for i in range(16):
-        row["client"][i] = client[i]
+    row["ans_types"][:] = 0
+    copy_bytes(row["client"], 0, client, 0, 16)
     first = start + HEADER_SIZE
     row["qname_size"] = stop - 5 - first
-    for i in range(stop - 5 - first):
-        row["qname"][i] = data[first + i]
+    copy_bytes(row["qname"], 0, data, first, stop - 5 - first)
     key = _identity(data, start, stop, client, port, server, joiner)
     joiner.keys[number] = key
     at = _find_slot(joiner, key)
@@ -346,13 +359,10 @@ def _copy(row: Any, to: Any) -> None:
     """Make the record `to` the same as `row`, bytes behind its name apart: most of a record is room for a long one."""
     to["ts"], to["ttl_min"], to["rtt_ms"], to["qlen"] = row["ts"], row["ttl_min"], row["rtt_ms"], row["qlen"]
     to["ancount"], to["rlen"], to["qtype"], to["rcode"] = row["ancount"], row["rlen"], row["qtype"], row["rcode"]
-    for i in range(len(row["ans_types"])):
-        to["ans_types"][i] = row["ans_types"][i]
-    for i in range(16):
-        to["client"][i] = row["client"][i]
+    copy_bytes(to["ans_types"], 0, row["ans_types"], 0, len(row["ans_types"]))
+    copy_bytes(to["client"], 0, row["client"], 0, 16)
     to["qname_size"] = row["qname_size"]
-    for i in range(row["qname_size"]):
-        to["qname"][i] = row["qname"][i]
+    copy_bytes(to["qname"], 0, row["qname"], 0, row["qname_size"])
 
 
 @kernel_in_place
@@ -403,9 +413,16 @@ class Walk(NamedTuple):
 
 def new_walk(ports: NDArray[np.bool_]) -> Walk:
     """A walk at the beginning of a file."""
-    links, snaps = np.zeros(INTERFACES_MAX, np.int64), np.zeros(INTERFACES_MAX, np.int64)
-    units, offsets = np.zeros(INTERFACES_MAX), np.zeros(INTERFACES_MAX)
-    return Walk(np.zeros(12, np.int64), np.array((-np.inf, 0.0)), links, units, offsets, snaps, ports)
+    integers, reals = np.zeros(INTERFACES_MAX, np.int64), np.zeros(INTERFACES_MAX)
+    return Walk(
+        _room(np.zeros(12, np.int64)),
+        _room(np.array((-np.inf, 0.0))),
+        _room(integers.copy()),
+        _room(reals.copy()),
+        _room(reals),
+        _room(integers),
+        _room(ports),
+    )
 
 
 @kernel_in_place
@@ -459,7 +476,7 @@ def _packet(walk: Any, data: Any, body: Any, stop: Any, kind: Any) -> Any:
             number = number >> 16 if big else number & 0xFFFF
         if number >= numbers[INTERFACES] or captured > size - 20:
             return False
-        ticks = np.uint64(u32(data, body + 4, big)) << np.uint64(32) | np.uint64(u32(data, body + 8, big))
+        ticks = uint64(u32(data, body + 4, big)) << uint64(32) | uint64(u32(data, body + 8, big))
         walk.times[NOW] = ticks * walk.units[number] + walk.offsets[number]
         body += 20
     else:

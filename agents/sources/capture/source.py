@@ -152,9 +152,9 @@ class PcapSource(FileSource):
         """Add the TCP segment that the walk stopped at to its stream, and take the messages it completes."""
         packet, numbers = self._packet, self._packet.numbers
         segment = Segment(
-            packet.source.tobytes(),
+            bytes(packet.source),
             int(numbers[SPORT]),
-            packet.destination.tobytes(),
+            bytes(packet.destination),
             int(numbers[DPORT]),
             int(numbers[SEQ]),
             int(numbers[FLAGS]),
