@@ -18,6 +18,7 @@ from agents.runtime.detector_process import Judge
 from agents.store.spool_dir import SpoolDir
 from agents.store.sql import Store
 from agents.stream.ledger import Ledger
+from agents.stream.shared import SharedStream
 from tests.support.commands import call
 from tests.support.listening import wait_until
 from tests.support.live import running

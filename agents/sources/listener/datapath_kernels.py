@@ -11,8 +11,8 @@ from numba.extending import intrinsic
 from numpy.typing import NDArray
 
 from agents.core.jit import kernel, kernel_in_place
+from agents.dns.message import HEADER_SIZE
 from agents.dns.message_kernels import (
-    HEADER_SIZE,
     OPT_CLASS,
     OPT_END,
     OPT_START,
