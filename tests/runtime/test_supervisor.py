@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.commands import call
+from tests.support.filled import fill
 from tests.support.listening import wait_until
 from tests.support.live import running
 from tests.support.postgres_server import DEAD, PostgresServer, drop_database, make_database
@@ -401,6 +402,7 @@ def test_a_process_that_cannot_start_is_one_line(tmp_path: Path, upstream: str, 
 
 
 def test_a_retraining_under_way_is_brought_to_its_end(tmp_path: Path) -> None:
+    fill(tmp_path)
     with running(tmp_path, RETRAIN_SAMPLES="2000") as process:
         assert process.client.post("/retrain").status_code == 202
         assert process.stop() == 0
