@@ -122,6 +122,7 @@ class Verdicts:
     reasons: Sequence[tuple[str, ...]]  # empty for NORMAL
     model_id: str
     incidents: tuple[Incident, ...] = ()  # opened, updated or closed by this batch
+    features_version: int = 1  # scoring.features.VERSION of what filled `features`
     batch_id: str = ""  # what the store knows the batch by, so that it is there once; "" = any that is new
 
     def __len__(self) -> int:

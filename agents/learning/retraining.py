@@ -28,6 +28,7 @@ from agents.learning.run import (
     TrainRequest,
     Validation,
 )
+from agents.scoring.features import VERSION
 
 STEPS = ("backup", "collect", "train", "validate", "report", "notify", "decide")
 SAMPLE_MIN = 256
@@ -150,6 +151,7 @@ class _Flow:
             max_score=options.max_score,
             client_share=options.client_share,
             domain_share=options.domain_share,
+            features_version=VERSION,
             seed=options.seed,
         )
         stored = self._stored()

@@ -39,7 +39,8 @@ def encode(verdicts: Verdicts) -> bytes:
     numbers, reasons = reasons_by_number(verdicts.reasons)
     arrays["numbers"] = np.array([*(column.codes for column in columns), numbers], np.int32)
     texts: dict[str, Any] = dict(zip(_TEXTS, [*(column.values for column in columns), reasons], strict=True))
-    texts |= {"model_id": verdicts.model_id, "incidents": [incident_row(incident) for incident in verdicts.incidents]}
+    texts |= {"model_id": verdicts.model_id, "features_version": verdicts.features_version}
+    texts |= {"incidents": [incident_row(incident) for incident in verdicts.incidents]}
     arrays["texts"] = np.frombuffer(json.dumps(texts).encode(), dtype=np.uint8)
     out = io.BytesIO()
     np.savez(out, **arrays)  # type: ignore[arg-type]
@@ -79,6 +80,7 @@ def _verdicts(arrays: dict[str, NDArray[Any]], texts: dict[str, Any]) -> Verdict
         reasons=[reasons[number] for number in numbers],
         model_id=texts["model_id"],
         incidents=tuple(incident_of(row) for row in texts["incidents"]),
+        features_version=int(texts.get("features_version", 1)),  # release 0.1 wrote none
     )
 
 

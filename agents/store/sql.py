@@ -39,7 +39,7 @@ from agents.store.rows import BATCHES, DAY_S, INCIDENTS, QUERIES, RUNS, Columns,
 
 _Q = QUERIES.c
 _I = INCIDENTS.c
-_PAGE = [column for column in _Q if column.name not in {"features", "rnd", "batch_id", "day"}]
+_PAGE = [column for column in _Q if column.name not in {"features", "features_version", "rnd", "batch_id", "day"}]
 
 
 @dataclass(frozen=True, slots=True)
@@ -349,10 +349,11 @@ class Store(ABC):
         max_score: float,
         client_share: float,
         domain_share: float,
+        features_version: int,
         seed: int,
     ) -> Sample:
         """NORMAL queries to learn from: see agents.store.sampling."""
-        wanted = sampling.Wanted(since, until, limit, max_score, client_share, domain_share, seed)
+        wanted = sampling.Wanted(since, until, limit, max_score, client_share, domain_share, features_version, seed)
         with self._reading("sample queries") as connection:
             return sampling.sample(connection, wanted, self._found)
 
