@@ -196,7 +196,7 @@ d.Detector.detect = broken
     ("module", "owner", "method", "settings", "kept"),
     [
         ("store.base", "Store", "write", {}, "stored"),
-        ("store.spool_dir", "SpoolDir", "put", {"DATABASE_URL": DEAD}, "spooled"),
+        ("core.files", "DiskQueue", "put", {"DATABASE_URL": DEAD}, "spooled"),
     ],
 )
 def test_a_batch_that_is_given_up_is_not_lost_where_it_was_kept(

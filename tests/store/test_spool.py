@@ -22,7 +22,6 @@ from agents.core.types import Verdicts
 from agents.dns.name import wire_of
 from agents.store import SpoolingSink
 from agents.store.spool import decode, encode
-from agents.store.spool_dir import SpoolDir
 from tests.support.verdicts import incident, verdicts
 
 MEGABYTE = 1 << 20
@@ -234,7 +233,7 @@ def test_a_refused_batch_does_not_block_the_others(fake: FakeStore, sink: Spooli
 
 def test_two_processes_cannot_share_a_spool(sink: SpoolingSink, tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="another process"):
-        SpoolDir(tmp_path / "spool", MEGABYTE)
+        SpoolingSink(FakeStore(), tmp_path / "spool", MEGABYTE)
 
 
 def test_foreign_files_are_left_alone(fake: FakeStore, tmp_path: Path) -> None:
