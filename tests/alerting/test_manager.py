@@ -3,9 +3,9 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import shutil
 import subprocess
 import sys
-import shutil
 import threading
 import time
 from collections.abc import Callable
