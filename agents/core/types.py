@@ -202,6 +202,16 @@ class CaseResult:
 
 
 @dataclass(frozen=True, slots=True)
+class ScheduledJob:
+    """A job of the scheduler, as the database keeps it. Times are Unix seconds."""
+
+    name: str
+    schedule: str  # cron expression and time zone
+    last_run: float | None
+    next_run: float
+
+
+@dataclass(frozen=True, slots=True)
 class ChannelResult:
     """Whether one channel took a message."""
 

@@ -92,6 +92,16 @@ RUNS = Table(
 )
 """Retrainings; `payload` is JSON."""
 
+JOBS = Table(
+    "scheduled_jobs",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("schedule", Text, nullable=False),
+    Column("last_run", Double),
+    Column("next_run", Double, nullable=False),
+)
+"""Jobs of the scheduler: when each ran last, and when it is due."""
+
 COLUMNS = (
     "ts",
     "day",
