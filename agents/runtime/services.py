@@ -154,7 +154,7 @@ def _prune_backups(settings: Settings, now: float) -> int:
 def scheduler_of(settings: Settings) -> RetrainScheduler:
     """The calendar. Raises SettingsError for a bad schedule."""
     return RetrainScheduler(
-        settings.store_url,
+        bootstrap.store_of(settings),
         Retrainer(settings).run,
         lambda: maintain(settings),
         settings.retrain_schedule,

@@ -15,6 +15,7 @@ from agents.core.text import defang
 from agents.dns.name import NAME_MAX, to_text, wire_of
 from agents.learning.baseline import golden_sessions
 from tests.support.commands import BASE, call, environment, free_port, is_one_line
+from tests.support.filled import fill
 from tests.support.listening import wait_until
 from tests.support.live import Running, running
 from tests.support.patience import patient
@@ -67,9 +68,10 @@ def processes(folder: Path) -> dict[str, dict[str, int]]:
 
 @pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="what a process has loaded is told by Linux")
 def test_no_process_loads_scikit_learn_not_even_to_retrain(tmp_path: Path) -> None:
+    fill(tmp_path)
     with running(tmp_path) as process:
         process.ask("www.example.com")
-        wait_until(lambda: process.stored() == 1)
+        wait_until(lambda: process.stored() == 301)
         wait_until(lambda: all(child["up"] for child in processes(tmp_path).values()))
         process.client.post("/retrain")
         wait_until(lambda: len(process.get("/reports")["reports"]) == 1, 60)
@@ -115,6 +117,7 @@ def test_an_open_incident_is_taken_over_after_kill_9(tmp_path: Path) -> None:
 
 
 def test_retraining_by_the_api_swaps_the_model_and_loses_no_query(tmp_path: Path) -> None:
+    fill(tmp_path)
     with running(tmp_path, RETRAIN_SAMPLES="2000") as process:
         old = process.get("/health")["components"]["listener"]["model_id"]
         done, sent, failed = threading.Event(), [0], [0]

@@ -13,13 +13,14 @@ import pytest
 
 from agents.alerting.manager import AlertSink
 from agents.core.errors import AgentsError
+from agents.core.files import DiskQueue
 from agents.detection.detector import TunnelDetector
 from agents.runtime.detector_process import Judge
-from agents.store.spool_dir import SpoolDir
 from agents.store.sql import Store
 from agents.stream.ledger import Ledger
 from agents.stream.shared import SharedStream
 from tests.support.commands import call
+from tests.support.filled import fill
 from tests.support.listening import wait_until
 from tests.support.live import running
 from tests.support.patience import patient
@@ -190,7 +191,7 @@ def replacement(self, batch, **named):
     ("step", "settings", "kept"),
     [
         pytest.param(Store.write, {}, "stored", id="stored"),
-        pytest.param(SpoolDir.put, {"DATABASE_URL": DEAD}, "spooled", id="spooled"),
+        pytest.param(DiskQueue.put, {"DATABASE_URL": DEAD}, "spooled", id="spooled"),
     ],
 )
 def test_a_batch_that_is_given_up_is_not_lost_where_it_was_kept(
@@ -387,6 +388,7 @@ def test_a_process_that_cannot_start_is_one_line(tmp_path: Path, upstream: str, 
 
 
 def test_a_retraining_under_way_is_brought_to_its_end(tmp_path: Path) -> None:
+    fill(tmp_path)
     with running(tmp_path, RETRAIN_SAMPLES="2000") as process:
         assert process.client.post("/retrain").status_code == 202
         assert process.stop() == 0
