@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check -q
 .DEFAULT_GOAL := help
-.PHONY: help install install-dev run test lint fmt bench e2e demo train evaluate lock clean
+.PHONY: help install install-dev run test lint fmt bench e2e demo train evaluate settings suffixes lock clean
 
 help:  ## what there is
 	@awk -F':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -56,7 +56,13 @@ evaluate: install  ## detection on labelled captures: make evaluate MANIFEST=pat
 	$(BIN)/dns-tunnel evaluate $(MANIFEST) --json evaluation.json
 
 train: install  ## the shipped names and the shipped model, made anew
-	$(BIN)/python scripts/make_baseline.py
+	$(BIN)/python scripts/maintainer/make_baseline.py
+
+settings: install  ## .env.example and docs/settings.md, from the settings of every kind
+	$(BIN)/python scripts/maintainer/settings_files.py
+
+suffixes: install-dev  ## the public suffix list, from the pinned package
+	$(BIN)/python scripts/maintainer/refresh_suffixes.py
 
 lock:  ## pin every dependency with hashes
 	uv pip compile --universal --python-version 3.11 --generate-hashes -q --extra build pyproject.toml -o requirements.txt

@@ -1,19 +1,27 @@
-"""Every setting, read once from the environment and `.env`. `.env.example` lists the same, a test keeps them equal."""
+"""Every setting, read once from the environment and `.env`.
+
+Settings of a kind (an intake, a channel, a detector type) stand in its Spec; `load` reads those of the Specs it is
+given beside the common ones. `.env.example` and docs/settings.md are made from both (scripts/maintainer/settings.py).
+"""
 
 from __future__ import annotations
 
 import ipaddress
+import os
+from collections.abc import Callable, Iterable
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, cast
 
 from dotenv import dotenv_values
 from dotenv.parser import parse_stream
-from pydantic import AfterValidator, Field, SecretStr, ValidationError
+from pydantic import AfterValidator, AliasChoices, Field, SecretStr, ValidationError, create_model
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from agents.core.errors import NameFormatError, SettingsError
-from agents.dns.name import from_text
+from agents.core.errors import SettingsError
+from agents.core.protocols import Spec
+from agents.core.text import web_address
 
 PRIVATE_NETWORKS = "127.0.0.0/8,::1/128,10.0.0.0/8,172.16.0.0/12,192.168.0.0/16,169.254.0.0/16,fc00::/7,fe80::/10"
 """Loopback, RFC 1918, link-local and unique local addresses (RFC 3927, RFC 4193, RFC 4291)."""
@@ -28,6 +36,16 @@ SAMPLES_MIN = 256
 """agents.learning.retraining refuses a smaller sample."""
 TOKEN_MIN = 16
 """A shorter API_TOKEN can be guessed; openssl rand -hex 16 gives 32 characters."""
+RENAMED = {
+    "WINDOW_KEYS_MAX": "FLOWS_MAX",
+    "BENIGN_ABOVE_SUSPICIOUS": "TARGET_FPR_SUSPICIOUS",
+    "BENIGN_ABOVE_HIGH": "TARGET_FPR_HIGH",
+    "RETENTION_DAYS": "QUERY_RETENTION_DAYS",
+    "HISTORY_DAYS": "INCIDENT_RETENTION_DAYS",
+    "KNOWN_SERVICES": "ALLOWLIST",
+    "KERNELS": "COMPILED",
+}
+"""Names of the release before, with those that took their place. They are read for one release."""
 
 
 def _networks(text: str) -> str:
@@ -42,39 +60,20 @@ def _addresses(text: str) -> str:
     return text
 
 
-def _upstreams(text: str) -> str:
-    parse_upstreams(text)
-    return text
-
-
-def _ports(text: str) -> str:
-    for part in text.split(","):
-        if not (part.strip().isascii() and part.strip().isdigit() and 1 <= int(part) <= 65535):
-            raise ValueError(f"{part.strip()!r} is no port between 1 and 65535")
-    return text
-
-
-def _web(text: str) -> str:
-    if text and not text.startswith(("http://", "https://")):
-        raise ValueError("an address begins with https:// or http://")
-    return text
-
-
-def _secret_web(secret: SecretStr) -> SecretStr:
-    _web(secret.get_secret_value())
-    return secret
-
-
 def _cron(text: str) -> str:
     if len(text.split()) != 5:
         raise ValueError("a cron expression has five fields, for example 0 2 * * sun")
     return text
 
 
+def _names(field: str) -> AliasChoices:
+    """The field's own name and the one it had."""
+    return AliasChoices(field, *(old.lower() for old, new in RENAMED.items() if new == field.upper()))
+
+
 Port = Annotated[int, Field(ge=1, le=65535)]
 Share = Annotated[float, Field(gt=0, le=1)]
 Positive = Annotated[float, Field(gt=0, le=POSITIVE_MAX)]
-Webhook = Annotated[SecretStr, AfterValidator(_secret_web)]
 Count = Annotated[int, Field(ge=1, le=COUNT_MAX)]
 Samples = Annotated[int, Field(ge=SAMPLES_MIN, le=COUNT_MAX)]
 Room = Annotated[int, Field(ge=1, le=ROOM_MAX)]
@@ -85,7 +84,12 @@ class Settings(BaseSettings):
     """One attribute a setting; the environment variable has the same name in capitals."""
 
     model_config = SettingsConfigDict(
-        env_file=".env", env_file_encoding="utf-8", env_ignore_empty=True, extra="ignore", frozen=True
+        env_file=".env",
+        env_file_encoding="utf-8",
+        env_ignore_empty=True,
+        extra="ignore",
+        frozen=True,
+        populate_by_name=True,
     )
 
     data_dir: Path = Field(Path(), description="models/, reports/, logs/ and data/ (database, spool) lie below")
@@ -94,7 +98,7 @@ class Settings(BaseSettings):
         "127.0.0.1", description="addresses to answer DNS on, comma-separated, IPv4 or IPv6"
     )
     listen_port: Port = Field(5335, description="UDP and TCP port to answer DNS on")
-    upstreams: Annotated[str, AfterValidator(_upstreams)] = Field(
+    upstreams: str = Field(
         "",
         description="zone=address[:port] or address[:port], comma-separated, [v6]:port; empty = the system's resolvers",
     )
@@ -123,21 +127,39 @@ class Settings(BaseSettings):
     score_suspicious: Share = Field(0.5, description="score from which a query is SUSPICIOUS")
     score_high: Share = Field(0.7, description="score from which a query is HIGH")
     score_critical: Share = Field(0.9, description="score from which a query is CRITICAL")
-    benign_above_suspicious: Share = Field(0.001, description="share of benign queries that may score above 0.5")
-    benign_above_high: Share = Field(0.0001, description="share of benign queries that may score above 0.7")
+    target_fpr_suspicious: Share = Field(
+        0.001,
+        validation_alias=_names("target_fpr_suspicious"),
+        description="share of benign queries that may score above 0.5",
+    )
+    target_fpr_high: Share = Field(
+        0.0001,
+        validation_alias=_names("target_fpr_high"),
+        description="share of benign queries that may score above 0.7",
+    )
     incident_quiet_s: Positive = Field(3600.0, description="an incident closes after this many seconds without a query")
-    window_keys_max: Count = Field(200_000, description="(client, domain) pairs watched at once")
+    flows_max: Count = Field(
+        200_000, validation_alias=_names("flows_max"), description="(client, domain) pairs watched at once"
+    )
 
     alert_budget_per_week: Annotated[float, Field(ge=0)] = Field(
         3.0, description="investigations a week that are affordable; each retraining sets the limits by it"
     )
 
-    known_services: Path | None = Field(
-        None, description="your own known services (dns-tunnel known); empty = DATA_DIR/data/known_services.csv"
+    allowlist: Path | None = Field(
+        None,
+        validation_alias=_names("allowlist"),
+        description="your own known services (dns-tunnel allow); empty = DATA_DIR/data/known_services.csv",
     )
 
-    retention_days: Days = Field(30, description="days that stored queries are kept")
-    history_days: Days = Field(365, description="days that closed incidents, retrainings and their reports are kept")
+    query_retention_days: Days = Field(
+        30, validation_alias=_names("query_retention_days"), description="days that stored queries are kept"
+    )
+    incident_retention_days: Days = Field(
+        365,
+        validation_alias=_names("incident_retention_days"),
+        description="days that closed incidents, retrainings and their reports are kept",
+    )
     spool_max_mb: Count = Field(512, description="disk for verdicts while the database is away, megabytes")
 
     retrain_schedule: Annotated[str, AfterValidator(_cron)] = Field(
@@ -165,26 +187,20 @@ class Settings(BaseSettings):
     api_token: SecretStr = Field(
         SecretStr(""), description="bearer token; empty = made once and kept in DATA_DIR/data/api_token"
     )
-    public_url: Annotated[str, AfterValidator(_web)] = Field(
+    public_url: Annotated[str, AfterValidator(web_address)] = Field(
         "", description="address of the console as people see it, for links in messages"
     )
 
-    slack_webhook_url: Webhook = Field(SecretStr(""), description="Slack incoming webhook")
-    teams_webhook_url: Webhook = Field(SecretStr(""), description="Teams Workflows webhook")
-    email_smtp_host: str = Field("", description="mail server; empty = no mail")
-    email_smtp_port: Port = Field(587, description="465 = TLS from the start, else STARTTLS where the server offers it")
-    email_from: str = Field("", description="sender")
-    email_to: str = Field("", description="recipients, comma-separated")
-    email_username: str = Field("", description="login at the mail server; empty = none")
-    email_password: SecretStr = Field(SecretStr(""), description="password at the mail server")
-
-    kernels: Literal["auto", "on", "off"] = Field(
-        "auto", description="compile what judges queries with numba: auto = where it can be had; off = slower, the same"
-    )
-    replay_ports: Annotated[str, AfterValidator(_ports)] = Field(
-        "53", description="ports that carry DNS in a capture, comma-separated"
+    compiled: Literal["auto", "on", "off"] = Field(
+        "auto",
+        validation_alias=_names("compiled"),
+        description="compile what judges queries with numba: auto = where it can be had; off = slower, the same",
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="least severe line to log")
+
+    def of(self, spec: Spec[Any]) -> dict[str, Any]:
+        """Values of the kind's own settings by their names, secrets as plain text."""
+        return {field.name: _plain(getattr(self, field.name)) for field in spec.fields}
 
     @property
     def models_dir(self) -> Path:
@@ -208,54 +224,44 @@ class Settings(BaseSettings):
         return self.database_url or f"sqlite:///{(self.state_dir / 'dns-tunnel.db').absolute()}"
 
 
-def parse_upstreams(text: str) -> list[tuple[str, list[tuple[str, int]]]]:
-    """Parse UPSTREAMS into [(zone, [(address, port), …]), …]; zone "" = everything else.
-
-    A zone stands before "="; addresses without a zone belong to "". `a=1.1.1.1,b=2.2.2.2,3.3.3.3`
-    gives zone a, zone b and one default. Raises ValueError.
-    """
-    zones: dict[str, list[tuple[str, int]]] = {}
-    for part in filter(None, (p.strip() for p in text.split(","))):
-        zone, equals, address = part.rpartition("=")
-        if equals and not zone.strip("."):
-            raise ValueError(f"{part!r} has no zone before '='")
-        _must_be_a_name(zone.strip())
-        zones.setdefault(zone.strip().rstrip(".").lower(), []).append(_endpoint(address.strip()))
-    return list(zones.items())
+def _plain(value: Any) -> Any:
+    return value.get_secret_value() if isinstance(value, SecretStr) else value
 
 
-def _must_be_a_name(zone: str) -> None:
-    try:
-        from_text(zone)
-    except NameFormatError as error:
-        raise ValueError(str(error)) from None
+@cache
+def settings_of(specs: tuple[Spec[Any], ...]) -> type[Settings]:
+    """The class of the common settings and those of the Specs."""
+    fields: dict[str, Any] = {}
+    for field in (field for spec in specs for field in spec.fields):
+        kind: Any = SecretStr if field.secret else field.kind
+        if field.check:
+            kind = Annotated[kind, AfterValidator(_checked(field.check))]
+        default = SecretStr(field.default) if field.secret else field.default
+        fields[field.name] = kind, Field(default, description=field.description)
+    return cast(type[Settings], create_model("Settings", __base__=Settings, **fields))
 
 
-def _endpoint(text: str) -> tuple[str, int]:
-    host, port = text, "53"
-    if text.startswith("["):
-        host, bracket, rest = text[1:].partition("]")
-        if not bracket or (rest and not rest.startswith(":")):
-            raise ValueError(f"{text!r} is not [address]:port")
-        port = rest[1:] or "53"
-    elif text.count(":") == 1:
-        host, port = text.split(":")
-    ipaddress.ip_address(host)
-    if not port.isascii() or not port.isdigit() or not 1 <= int(port) <= 65535:
-        raise ValueError(f"{text!r} has no port between 1 and 65535")
-    return host, int(port)
+def _checked(check: Callable[[Any], object]) -> Callable[[Any], Any]:
+    def validate(value: Any) -> Any:
+        check(_plain(value))
+        return value
+
+    return validate
 
 
-def unknown_names(path: Path = Path(".env")) -> list[str]:
+def unknown_names(settings: Settings, path: Path = Path(".env")) -> list[str]:
     """Names in `.env` that are no setting: misspelled ones are ignored, and nobody would see it."""
-    if not path.is_file():
-        return []
-    named = (name.upper() for name in dotenv_values(path, interpolate=False))
-    return [
-        name
-        for name in named
-        if name.lower() not in Settings.model_fields and name not in FOR_COMPOSE and not name.startswith("COMPOSE_")
-    ]
+    known = {name.upper() for name in type(settings).model_fields} | FOR_COMPOSE | set(RENAMED)
+    return [name for name in _named_in(path) if name not in known and not name.startswith("COMPOSE_")]
+
+
+def old_names(path: Path = Path(".env")) -> list[str]:
+    """Names of the release before that the environment or `.env` uses."""
+    return [name for name in RENAMED if name in {*_named_in(path), *map(str.upper, os.environ)}]
+
+
+def _named_in(path: Path) -> list[str]:
+    return [name.upper() for name in dotenv_values(path, interpolate=False)] if path.is_file() else []
 
 
 def _see_lines(path: Path = Path(".env")) -> None:
@@ -267,25 +273,29 @@ def _see_lines(path: Path = Path(".env")) -> None:
                     raise SettingsError(f"cannot read .env: line {binding.original.line} is not NAME=value")
 
 
-def load(**overrides: Any) -> Settings:
-    """Read all settings. Raises SettingsError with one line that names the first bad one."""
+def load(specs: Iterable[Spec[Any]] = (), /, **overrides: Any) -> Settings:
+    """Read the common settings and those of the Specs. Raises SettingsError with one line that names the first bad one.
+
+    overrides: values by the names of settings, which nothing else is read for.
+    """
     _see_lines()
+    made = settings_of(tuple(specs))
+    if unknown := {name for name in overrides if not name.startswith("_")} - made.model_fields.keys():
+        raise TypeError(f"no settings: {', '.join(sorted(unknown))}")
     try:
-        settings = Settings(**overrides)
+        settings = made(**overrides)
     except UnicodeDecodeError as error:
         raise SettingsError(f"cannot read .env: it is not UTF-8 at byte {error.start}") from None
     except ValidationError as error:
         first = error.errors()[0]
-        name = ".".join(str(part) for part in first["loc"]).upper()
-        secret = (
-            Settings.model_fields[name.lower()].annotation is SecretStr
-            if name.lower() in Settings.model_fields
-            else True
-        )
-        shown = "" if secret else f"={first['input']}"
+        name = str(first["loc"][0]).upper()
+        field = made.model_fields[name.lower()]
+        if name not in {*_named_in(Path(".env")), *map(str.upper, os.environ)}:
+            name = next((old for old in old_names() if RENAMED[old] == name), name)
+        shown = "" if field.annotation is SecretStr else f"={first['input']}"
         raise SettingsError(f"cannot use setting {name}{shown}: {first['msg'].removeprefix('Value error, ')}") from None
     if not settings.score_suspicious < settings.score_high < settings.score_critical:
         raise SettingsError("cannot use setting SCORE_HIGH: SCORE_SUSPICIOUS < SCORE_HIGH < SCORE_CRITICAL must hold")
-    if not settings.benign_above_high < settings.benign_above_suspicious:
-        raise SettingsError("cannot use setting BENIGN_ABOVE_HIGH: it must be smaller than BENIGN_ABOVE_SUSPICIOUS")
+    if not settings.target_fpr_high < settings.target_fpr_suspicious:
+        raise SettingsError("cannot use setting TARGET_FPR_HIGH: it must be smaller than TARGET_FPR_SUSPICIOUS")
     return settings

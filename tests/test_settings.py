@@ -1,26 +1,32 @@
-"""`.env.example` and `docker-compose.yml` say what `agents/settings.py` says."""
+"""`.env.example`, docs/settings.md and `docker-compose.yml` say what the settings and the Specs of kinds say."""
 
 from __future__ import annotations
 
 import io
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 from dotenv import dotenv_values
 from pydantic import SecretStr
 
-from agents.settings import FOR_COMPOSE, Settings, load, unknown_names
+from agents.core.errors import SettingsError
+from agents.core.protocols import Field, Spec
+from agents.runtime.bootstrap import SPECS, load_settings
+from agents.settings import FOR_COMPOSE, RENAMED, old_names, settings_of, unknown_names
+from agents.settings import load as load_common
+from scripts.maintainer.settings_files import FILES
 
 ROOT = Path(__file__).resolve().parent.parent
 EXAMPLE = (ROOT / ".env.example").read_text("utf-8")
 COMPOSE = (ROOT / "docker-compose.yml").read_text("utf-8")
-FIELDS = Settings.model_fields
+FIELDS = settings_of(SPECS).model_fields
 
 
 @pytest.fixture(autouse=True)
 def _no_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in FIELDS:
+    for name in (*FIELDS, *RENAMED):
         monkeypatch.delenv(name.upper(), raising=False)
 
 
@@ -34,15 +40,17 @@ def test_the_example_lists_every_setting_once_and_nothing_else() -> None:
     assert set(_assignments()) - set(listed) == FOR_COMPOSE
 
 
-@pytest.mark.parametrize("name", FIELDS)
-def test_each_setting_stands_below_its_description(name: str) -> None:
-    description = FIELDS[name].description
-    assert description
-    assert f"\n# {description}\n{name.upper()}=" in EXAMPLE
+@pytest.mark.parametrize("path", FILES)
+def test_what_is_made_from_the_settings_is_made_from_those_of_today(path: str) -> None:
+    assert (ROOT / path).read_text("utf-8") == FILES[path](), "make settings"
+
+
+def test_every_setting_is_described() -> None:
+    assert [name for name, field in FIELDS.items() if not field.description] == []
 
 
 def test_the_example_as_it_is_gives_the_defaults() -> None:
-    assert load(_env_file=ROOT / ".env.example") == load(_env_file=None)
+    assert load_settings(_env_file=ROOT / ".env.example") == load_settings(_env_file=None)
 
 
 def test_each_value_in_the_example_is_the_default_spelled_out() -> None:
@@ -55,14 +63,78 @@ def test_each_value_in_the_example_is_the_default_spelled_out() -> None:
 
 def test_a_secret_in_single_quotes_is_read_as_it_is(tmp_path: Path) -> None:
     (tmp_path / "env").write_text("EMAIL_PASSWORD='a #1 $ecret'\n")
-    assert load(_env_file=tmp_path / "env").email_password.get_secret_value() == "a #1 $ecret"
+    (email,) = (spec for spec in SPECS if spec.name == "email")
+    settings = load_settings(_env_file=tmp_path / "env")
+    assert settings.of(email)["email_password"] == "a #1 $ecret"
+    assert "$ecret" not in repr(settings)
+
+
+def test_the_old_names_of_settings() -> None:
+    """Each works for one release more."""
+    assert RENAMED == {
+        "WINDOW_KEYS_MAX": "FLOWS_MAX",
+        "BENIGN_ABOVE_SUSPICIOUS": "TARGET_FPR_SUSPICIOUS",
+        "BENIGN_ABOVE_HIGH": "TARGET_FPR_HIGH",
+        "RETENTION_DAYS": "QUERY_RETENTION_DAYS",
+        "HISTORY_DAYS": "INCIDENT_RETENTION_DAYS",
+        "KNOWN_SERVICES": "ALLOWLIST",
+        "KERNELS": "COMPILED",
+    }
+
+
+@pytest.mark.parametrize(("old", "new"), RENAMED.items())
+def test_an_old_name_is_read_and_named_and_the_new_one_wins(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, old: str, new: str
+) -> None:
+    values = {"ALLOWLIST": ("a.csv", "b.csv"), "COMPILED": ("off", "on")}
+    first, second = values.get(new, ("0.0003", "0.0002") if "FPR" in new else ("21", "22"))
+    (tmp_path / "env").write_text(f"{old}={first}\n")
+
+    def value() -> str:
+        return str(getattr(load_settings(_env_file=tmp_path / "env"), new.lower()))
+
+    assert value() == first
+    assert old_names(tmp_path / "env") == [old]
+    assert unknown_names(load_settings(), tmp_path / "env") == []
+    monkeypatch.setenv(new, second)
+    assert value() == second
+    monkeypatch.delenv(new)
+    monkeypatch.setenv(old, second)
+    assert value() == second
+    assert old_names(tmp_path / "nowhere") == [old]
+
+
+def test_an_old_name_with_a_bad_value_is_the_one_that_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WINDOW_KEYS_MAX", "0")
+    with pytest.raises(SettingsError, match=r"^cannot use setting WINDOW_KEYS_MAX=0: "):
+        load_settings()
+
+
+def test_settings_of_a_kind_are_read_checked_and_hidden_as_its_spec_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    def even(number: int) -> None:
+        if number % 2:
+            raise ValueError("it is odd")
+
+    fields = (Field("tap_rate", int, 2, "a rate", even), Field("tap_key", str, "", "a key", secret=True))
+    tap: Spec[Any] = Spec("tap", "a tap", fields, factory=dict)
+    assert load_common([tap]).of(tap) == {"tap_rate": 2, "tap_key": ""}
+    monkeypatch.setenv("TAP_RATE", "4")
+    monkeypatch.setenv("TAP_KEY", "geheim")
+    found = load_common([tap])
+    assert found.of(tap) == {"tap_rate": 4, "tap_key": "geheim"}
+    assert "geheim" not in repr(found)
+    monkeypatch.setenv("TAP_RATE", "5")
+    with pytest.raises(SettingsError, match=r"^cannot use setting TAP_RATE=5: it is odd$"):
+        load_common([tap])
+    with pytest.raises(TypeError, match="no settings: tap_rate"):
+        load_common(tap_rate=5)
 
 
 def test_the_example_names_nothing_unknown_and_a_misspelled_name_is_told(tmp_path: Path) -> None:
-    assert unknown_names(ROOT / ".env.example") == []
-    assert unknown_names(tmp_path / "nowhere") == []
+    assert unknown_names(load_settings(), ROOT / ".env.example") == []
+    assert unknown_names(load_settings(), tmp_path / "nowhere") == []
     (tmp_path / "env").write_text("LISTEN_PROT=53\nlog_level=info\nCOMPOSE_PROJECT_NAME=x\n")
-    assert unknown_names(tmp_path / "env") == ["LISTEN_PROT"]
+    assert unknown_names(load_settings(), tmp_path / "env") == ["LISTEN_PROT"]
 
 
 def test_no_comment_follows_a_value() -> None:

@@ -5,18 +5,35 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 import httpx
 
 from agents.core.errors import NotifyError
+from agents.core.protocols import Notifier, Spec
 from agents.core.types import Message
 
 # httpx logs whole addresses at INFO, and a webhook's address is a secret.
 for _name in ("httpx", "httpcore"):
     logging.getLogger(_name).setLevel(logging.WARNING)
+
+
+@dataclass(frozen=True)
+class Channel(Spec[Notifier]):
+    """A kind of channel. factory: (values of fields, a RetryPolicy or None) -> a Notifier; or it raises SettingsError.
+
+    The channel is set up where its first field is not empty. probe: what `doctor` says of one that is, without sending
+    anything; it raises AgentsError where the channel cannot work.
+    """
+
+    probe: Callable[[Mapping[str, Any]], str] = lambda values: "set up"
+
+    @property
+    def switch(self) -> str:
+        """The setting that sets it up."""
+        return self.fields[0].name.upper()
 
 
 @dataclass(frozen=True, slots=True)

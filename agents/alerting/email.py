@@ -5,16 +5,20 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import smtplib
+import socket
 import ssl
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from email.message import EmailMessage
 from email.utils import formatdate, parseaddr
 from html import escape
+from typing import Any
 
-from agents.alerting.delivery import RetryPolicy, TryAgainError, clip, retried
-from agents.core.errors import NotifyError
+from agents.alerting.delivery import Channel, RetryPolicy, TryAgainError, clip, retried
+from agents.core.errors import NotifyError, SettingsError
+from agents.core.protocols import Field
 from agents.core.types import Message
 
+PROBE_S = 2.0
 _CELL = 'style="padding:4px 12px 4px 0;vertical-align:top;border-bottom:1px solid #dddddd"'
 
 
@@ -130,3 +134,50 @@ class EmailNotifier:
         if not isinstance(server.sock, ssl.SSLSocket):
             raise NotifyError("cannot send to email: the server offers no TLS, the password stays here")
         server.login(self._username, self._password)
+
+
+def _port(number: int) -> None:
+    if not 1 <= number <= 65535:
+        raise ValueError("a port is a number from 1 to 65535")
+
+
+def _notifier(values: Mapping[str, Any], retry: RetryPolicy | None = None) -> EmailNotifier:
+    recipients = [part.strip() for part in values["email_to"].split(",") if part.strip()]
+    for name, value in (("EMAIL_FROM", values["email_from"]), ("EMAIL_TO", recipients)):
+        if not value:
+            raise SettingsError(f"cannot use setting EMAIL_SMTP_HOST: {name} is not set")
+    return EmailNotifier(
+        values["email_smtp_host"],
+        values["email_smtp_port"],
+        values["email_from"],
+        recipients,
+        values["email_username"],
+        values["email_password"],
+        retry,
+    )
+
+
+def _probe(values: Mapping[str, Any]) -> str:
+    """Whether the mail server takes connections."""
+    host, port = values["email_smtp_host"], values["email_smtp_port"]
+    try:
+        with socket.create_connection((host, port), PROBE_S):
+            return f"set up; {host} port {port} takes connections"
+    except OSError as error:
+        raise NotifyError(f"cannot reach {host} port {port}: {error.strerror or error}") from None
+
+
+SPEC = Channel(
+    name="email",
+    summary="mail, through one mail server",
+    fields=(
+        Field("email_smtp_host", str, "", "mail server; empty = no mail"),
+        Field("email_smtp_port", int, 587, "465 = TLS from the start, else STARTTLS where the server offers it", _port),
+        Field("email_from", str, "", "sender"),
+        Field("email_to", str, "", "recipients, comma-separated"),
+        Field("email_username", str, "", "login at the mail server; empty = none"),
+        Field("email_password", str, "", "password at the mail server", secret=True),
+    ),
+    factory=_notifier,
+    probe=_probe,
+)

@@ -13,17 +13,16 @@ from typing import Any
 import structlog
 
 from agents import settings as settings_module
-from agents.alerting.delivery import RetryPolicy
-from agents.alerting.email import EmailNotifier
+from agents.alerting import email, slack, teams
+from agents.alerting.delivery import Channel, RetryPolicy
 from agents.alerting.messages import alert_message, incident_message
 from agents.alerting.outbox import Due, Outbox
-from agents.alerting.slack import SlackNotifier
-from agents.alerting.teams import TeamsNotifier
-from agents.core.errors import NotifyError, SettingsError
+from agents.core.errors import NotifyError
 from agents.core.protocols import Notifier
 from agents.core.types import ChannelResult, Incident, Message, Severity, Verdicts
 from agents.settings import Settings
 
+CHANNELS: tuple[Channel, ...] = (slack.SPEC, email.SPEC, teams.SPEC)
 QUIET_S = 3600.0
 """One alert per client and domain in this many seconds, unless the severity rises."""
 REMEMBERED_MAX = 100_000
@@ -35,36 +34,13 @@ ALERT_COUNTS = ("sent", "failed", "suppressed", "dropped")
 """What AlertSink counts."""
 CLOSE_S = 10.0
 """Seconds that closing waits for alerts under way."""
-_SETTING = {"slack": "SLACK_WEBHOOK_URL", "email": "EMAIL_SMTP_HOST", "teams": "TEAMS_WEBHOOK_URL"}
 _log = structlog.get_logger()
 
 
 def notifiers_from(settings: Settings, retry: RetryPolicy | None = None) -> list[Notifier]:
     """The channels that the settings name. Raises SettingsError where mail lacks a sender or recipients."""
-    found: list[Notifier] = []
-    if slack := settings.slack_webhook_url.get_secret_value():
-        found.append(SlackNotifier(slack, retry))
-    if settings.email_smtp_host:
-        found.append(_email_from(settings, retry))
-    if teams := settings.teams_webhook_url.get_secret_value():
-        found.append(TeamsNotifier(teams, retry))
-    return found
-
-
-def _email_from(settings: Settings, retry: RetryPolicy | None) -> EmailNotifier:
-    recipients = [part.strip() for part in settings.email_to.split(",") if part.strip()]
-    for name, value in (("EMAIL_FROM", settings.email_from), ("EMAIL_TO", recipients)):
-        if not value:
-            raise SettingsError(f"cannot use setting EMAIL_SMTP_HOST: {name} is not set")
-    return EmailNotifier(
-        settings.email_smtp_host,
-        settings.email_smtp_port,
-        settings.email_from,
-        recipients,
-        settings.email_username,
-        settings.email_password.get_secret_value(),
-        retry,
-    )
+    values = {spec: settings.of(spec) for spec in CHANNELS}
+    return [spec.factory(own, retry) for spec, own in values.items() if own[spec.fields[0].name]]
 
 
 class AlertManager:
@@ -79,7 +55,7 @@ class AlertManager:
         clock: Callable[[], float] = time.time,
     ) -> None:
         if notifiers is None:
-            settings = settings_module.load()
+            settings = settings_module.load(CHANNELS)
             notifiers = notifiers_from(settings)
             link_base = settings.public_url if link_base is None else link_base
         self.notifiers = tuple(notifiers)
@@ -163,7 +139,8 @@ class AlertManager:
     ) -> bool:
         notifier = next((one for one in self.notifiers if one.name == channel), None)
         if notifier is None:
-            raise NotifyError(f"cannot send to {channel}: {_SETTING[channel]} is not set")
+            switch = next(spec.switch for spec in CHANNELS if spec.name == channel)
+            raise NotifyError(f"cannot send to {channel}: {switch} is not set")
         await notifier.send(alert_message(query, client, score, severity, details))
         _log.info("alert_sent", channel=channel)
         return True

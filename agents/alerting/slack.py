@@ -9,7 +9,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from agents.alerting.delivery import RetryPolicy, clip, fitted, post_json
+from agents.alerting.delivery import Channel, RetryPolicy, clip, fitted, post_json
+from agents.core.protocols import Field
+from agents.core.text import web_address
 from agents.core.types import Message, Severity
 
 FACTS_MAX = 300  # 30 blocks
@@ -72,3 +74,11 @@ def _link(message: Message) -> dict[str, Any]:
 def _escape(text: str) -> str:
     """Slack's three control characters (docs.slack.dev, "Formatting message text")."""
     return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+
+
+SPEC = Channel(
+    name="slack",
+    summary="a Slack channel, by an incoming webhook",
+    fields=(Field("slack_webhook_url", str, "", "Slack incoming webhook", web_address, secret=True),),
+    factory=lambda values, retry=None: SlackNotifier(values["slack_webhook_url"], retry),
+)

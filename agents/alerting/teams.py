@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from agents.alerting.delivery import RetryPolicy, clip, fitted, post_json
+from agents.alerting.delivery import Channel, RetryPolicy, clip, fitted, post_json
+from agents.core.protocols import Field
+from agents.core.text import web_address
 from agents.core.types import Message, Severity
 
 SIZE_MAX = 20_000
@@ -65,3 +67,12 @@ def _rich(*runs: dict[str, str]) -> dict[str, Any]:
 
 def _run(text: str, **style: str) -> dict[str, str]:
     return {"type": "TextRun", "text": text or " ", **style}
+
+
+SPEC = Channel(
+    name="teams",
+    summary="a Teams channel, by a Workflows webhook",
+    fields=(Field("teams_webhook_url", str, "", "Teams Workflows webhook", web_address, secret=True),),
+    factory=lambda values, retry=None: TeamsNotifier(values["teams_webhook_url"], retry),
+    probe=lambda values: "set up; Teams answers 202 whether or not it delivers: look into the channel",
+)

@@ -6,27 +6,33 @@ import argparse
 import asyncio
 import secrets
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
+from functools import partial
+from typing import Any
 
 from dnslib import DNSError, DNSRecord
 
-from agents.alerting.manager import notifiers_from
+from agents.alerting.delivery import Channel
+from agents.alerting.manager import CHANNELS
 from agents.core.errors import AgentsError, SettingsError
+from agents.core.protocols import Spec
 from agents.core.text import printable
 from agents.core.types import Message, Severity
 from agents.detection.limits import bounds
 from agents.runtime import bootstrap
 from agents.runtime.heartbeat import detector_health
 from agents.runtime.services import scheduler_of
-from agents.settings import TOKEN_MIN, Settings, unknown_names
+from agents.scoring import MODEL_TYPES
+from agents.settings import RENAMED, TOKEN_MIN, Settings, old_names, unknown_names
+from agents.sources import SPECS as INTAKES
 from agents.sources.listener.server import refuse_loops
 from agents.sources.listener.sockets import bind_pair
 
 TIMEOUT_S = 2.0
 TEXT_MAX = 1000
 """Characters of a line that are shown."""
-CHANNEL_SETTINGS = "SLACK_WEBHOOK_URL, TEAMS_WEBHOOK_URL, EMAIL_SMTP_HOST"
+CHANNEL_SETTINGS = ", ".join(spec.switch for spec in CHANNELS)
 TEST = Message(
     "DNS tunnel detector: a test", "Nothing was found; `doctor --send` asked for this message.", (), Severity.NORMAL
 )
@@ -54,8 +60,12 @@ def _said(error: Exception) -> str:
 
 
 def _remarks(settings: Settings) -> Iterator[tuple[str, str]]:
-    for name in unknown_names():
+    if not any(settings.of(spec)[spec.fields[0].name] for spec in CHANNELS):
+        yield "channels", f"none is set up: nobody will be told ({CHANNEL_SETTINGS})"
+    for name in unknown_names(settings):
         yield "settings", f".env names {printable(name, 60)}, which is no setting"
+    for name in old_names():
+        yield "settings", f"{name} is called {RENAMED[name]} now"
     if 0 < len(settings.api_token.get_secret_value()) < TOKEN_MIN:
         yield "API_TOKEN", f"shorter than {TOKEN_MIN} characters: it can be guessed"
 
@@ -156,12 +166,16 @@ def _spool(settings: Settings) -> str:
     return text
 
 
-def _channels(settings: Settings) -> str:
-    names = [notifier.name for notifier in notifiers_from(settings)]
-    if not names:
-        return f"none is set up: nobody will be told ({CHANNEL_SETTINGS})"
-    teams = "; Teams answers 202 whether or not it delivers: look into the channel" if "teams" in names else ""
-    return f"{', '.join(names)} set up{teams}"
+def _channel(spec: Channel, settings: Settings) -> str:
+    values = settings.of(spec)
+    if not values[spec.fields[0].name]:
+        return f"not set up ({spec.switch})"
+    spec.factory(values)
+    return spec.probe(values)
+
+
+def _kinds(specs: Sequence[Spec[Any]], settings: Settings) -> str:
+    return "; ".join(f"{spec.name} ({spec.summary})" for spec in specs)
 
 
 def _send(settings: Settings) -> str:
@@ -174,17 +188,6 @@ def _send(settings: Settings) -> str:
     return text
 
 
-def _mail(settings: Settings) -> str:
-    if not settings.email_smtp_host:
-        return "not set up"
-    where = f"{settings.email_smtp_host} port {settings.email_smtp_port}"
-    try:
-        with socket.create_connection((settings.email_smtp_host, settings.email_smtp_port), TIMEOUT_S):
-            return f"{where} takes connections"
-    except OSError as error:
-        raise AgentsError(f"cannot reach {where}: {error.strerror or error}") from None
-
-
 CHECKS: tuple[tuple[str, Check], ...] = (
     ("settings", _settings),
     ("database", _database),
@@ -195,7 +198,8 @@ CHECKS: tuple[tuple[str, Check], ...] = (
     ("model", _model),
     ("limits", _limits),
     ("schedule", _schedule),
-    ("channels", _channels),
-    ("mail server", _mail),
+    ("intakes", partial(_kinds, INTAKES)),
+    ("detector", partial(_kinds, MODEL_TYPES)),
+    *((spec.name, partial(_channel, spec)) for spec in CHANNELS),
 )
 SEND = ("test message", _send)

@@ -17,6 +17,7 @@ from agents.core import logs
 from agents.core.errors import AgentsError, CaptureError, MessageError, SettingsError, UsageError
 from agents.core.text import given, printable
 from agents.runtime import heartbeat
+from agents.sources import SPECS
 
 GARBAGE = 50_000, 20, 20
 """When garbage is looked for (gc.set_threshold). Loading modules and kernels makes a million objects that stay:
@@ -33,10 +34,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given(*(() if options.data_dir is None else ("--data-dir", str(options.data_dir))))
     overrides = {"data_dir": options.data_dir} if options.data_dir is not None else {}
     try:
-        found = settings.load(**overrides)
+        found = _load(options.name, **overrides)
         logs.setup(found.log_level)
-        os.environ["KERNELS"] = found.kernels  # agents.core.jit is imported with the commands, after this
-        _warn()
         code: int = options.call(found, options)
     except USAGE_ERRORS as error:
         return _fail(error, 2)
@@ -54,9 +53,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return code
 
 
-def _warn() -> None:
-    for name in settings.unknown_names():
-        print(f"dns-tunnel: warning: .env names {printable(name, 60)}, which is no setting", file=sys.stderr)
+def _load(command: str, **overrides: Path) -> settings.Settings:
+    """The settings that the command needs. A health check runs every few seconds: it reads the common ones alone."""
+    common = settings.load(**overrides)
+    if command == "health":
+        return common
+    bootstrap = importlib.import_module("agents.runtime.bootstrap")
+    found: settings.Settings = bootstrap.load_settings(**overrides)
+    for name in settings.unknown_names(found):
+        _warn(f".env names {printable(name, 60)}, which is no setting")
+    for name in settings.old_names():
+        _warn(f"{name} is called {settings.RENAMED[name]} now; the old name works for one release more")
+    return found
+
+
+def _warn(text: str) -> None:
+    print(f"dns-tunnel: warning: {text}", file=sys.stderr)
 
 
 _MODULES = {"run": "serve", "listen": "serve", "api": "serve", "schedule": "serve"}
@@ -105,7 +117,7 @@ def build_parser() -> argparse.ArgumentParser:
 
     def add(name: str, text: str, *aliases: str) -> argparse.ArgumentParser:
         made = commands_.add_parser(name, help=text, description=text, parents=[common], aliases=aliases)
-        made.set_defaults(call=_command(name))
+        made.set_defaults(name=name, call=_command(name))
         return made
 
     add("run", "listener, API and scheduler together")
@@ -135,7 +147,7 @@ _DATA_DIR = "where models/, reports/, logs/ and data/ lie (setting DATA_DIR)"
 
 def _add_captures(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("files", nargs="+", type=Path, metavar="FILE", help="pcap, pcapng or table, also .gz")
-    parser.add_argument("--format", choices=("auto", "pcap", "tsv"), default="auto")
+    parser.add_argument("--format", choices=("auto", *(spec.name for spec in SPECS)), default="auto")
     parser.add_argument("--json", metavar="PATH", help="write one JSON object a line there, - = standard output")
     parser.add_argument("--verdicts", action="store_true", help="with --json: also one object a query")
     parser.add_argument("--store", action="store_true", help="store what was judged in the database")

@@ -36,7 +36,7 @@ AT_ONCE = 8192
 
 def open_files(settings: Settings, files: list[Path], format: str = "auto") -> Source:
     """Captures and tables as one Source, with the settings of their kinds. Raises CaptureError."""
-    options = {field.name: getattr(settings, field.name) for spec in SPECS for field in spec.fields}
+    options = {name: value for spec in SPECS for name, value in settings.of(spec).items()}
     return open_source(files, format, options)
 
 

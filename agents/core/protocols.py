@@ -139,6 +139,18 @@ class ScoringModel(Protocol):
     def to_bytes(self) -> bytes: ...
 
 
+class ModelType(Protocol):
+    """A detector type: trains models and reads their files."""
+
+    def train(self, learn_from: Sample, calibrate_on: Sample, seed: int, facts: Mapping[str, Any]) -> ScoringModel:
+        """A model that is fitted on `learn_from` and calibrated on both; `facts` go into its manifest."""
+        ...
+
+    def load(self, data: bytes) -> ScoringModel:
+        """Raises ModelError for bytes that are no model of this type."""
+        ...
+
+
 class Registry(Protocol):
     """What retraining needs of the model files."""
 
@@ -169,12 +181,17 @@ class Registry(Protocol):
 
 @dataclass(frozen=True)
 class Field:
-    """One setting of a kind. name: in lower case, as settings hold it; kind: the type of its value."""
+    """One setting of a kind. name: in lower case, as settings hold it; kind: the type of its value.
+
+    check: raises ValueError for a value that cannot be used. secret: a text that nothing ever shows.
+    """
 
     name: str
-    kind: type
+    kind: Any
     default: Any
     description: str
+    check: Callable[[Any], object] | None = None
+    secret: bool = False
 
 
 Made = TypeVar("Made", covariant=True)

@@ -32,6 +32,13 @@ def harmless(text: object, size: int = TEXT_MAX) -> str:
     return defang(printable(text, size)).replace("://", "[:]//").replace("@", "[@]")
 
 
+def web_address(text: str) -> str:
+    """The text, where it is empty or begins as a web address does. Raises ValueError."""
+    if text and not text.startswith(("http://", "https://")):
+        raise ValueError("an address begins with https:// or http://")
+    return text
+
+
 def utc(seconds: float) -> str:
     """A time for people; the zone is always said."""
     return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%d %H:%M:%S} UTC"

@@ -1,7 +1,7 @@
 """What the package ships in baseline/: benign names, golden names and tunnel sessions, and the first model.
 
-scripts/make_baseline.py makes the names and the model, scripts/make_golden_tunnels.py the sessions, from captures of
-our own.
+scripts/maintainer/make_baseline.py makes the names and the model, scripts/maintainer/make_golden_tunnels.py makes the
+sessions from captures of our own.
 """
 
 from __future__ import annotations

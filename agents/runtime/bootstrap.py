@@ -11,12 +11,14 @@ from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
-from agents.alerting.manager import AlertManager, AlertSink, notifiers_from
+from agents import settings as settings_module
+from agents.alerting.manager import CHANNELS, AlertManager, AlertSink, notifiers_from
 from agents.alerting.outbox import Outbox
 from agents.core.column_kernels import Key
 from agents.core.cron import cron_trigger
 from agents.core.errors import AgentsError, ModelError, SettingsError
 from agents.core.files import PRIVATE_MODE, write_atomic
+from agents.core.protocols import Spec
 from agents.core.types import Sample
 from agents.detection.detector import TunnelDetector
 from agents.detection.known_services import Entry, KnownServices, load_entries, services_at
@@ -30,12 +32,23 @@ from agents.learning.validation import Validator, load_cases
 from agents.runtime.detector_process import JudgeParts
 from agents.runtime.listener_process import ListenerConfig
 from agents.runtime.supervisor import Plan, Work
+from agents.scoring import MODEL_TYPES
+from agents.scoring.isolation_forest import IsolationForestType, TrainConfig
 from agents.scoring.model import Model
-from agents.settings import Settings, parse_upstreams
-from agents.sources.listener.upstream import Endpoint, system_resolvers
+from agents.settings import Settings
+from agents.sources import SPECS as INTAKES
+from agents.sources.listener.upstream import Endpoint, parse_upstreams, system_resolvers
 from agents.store.opening import open_store
 from agents.store.spool import SpoolingSink
 from agents.store.sql import Store
+
+SPECS: tuple[Spec[Any], ...] = (*INTAKES, *MODEL_TYPES, *CHANNELS)
+"""Every kind of intake, detector type and channel: settings, documents and `doctor` lines are made from them."""
+
+
+def load_settings(**overrides: Any) -> Settings:
+    """Read all settings, those of every kind among them. Raises SettingsError."""
+    return settings_module.load(SPECS, **overrides)
 
 
 def make_folders(settings: Settings) -> None:
@@ -72,6 +85,7 @@ def check_settings(settings: Settings) -> None:
 
     What is wrong with the database is not among them: DNS is answered without it.
     """
+    _parsed_upstreams(settings)
     validator_of(settings)
     known_entries(settings)
     alert_manager_of(settings)
@@ -81,10 +95,17 @@ def check_settings(settings: Settings) -> None:
 
 def upstreams_of(settings: Settings) -> list[tuple[str, list[Endpoint]]]:
     """Zones and their upstreams; what no zone claims goes to the system's resolvers unless UPSTREAMS says where."""
-    upstreams = parse_upstreams(settings.upstreams)
+    upstreams = _parsed_upstreams(settings)
     if not any(zone == "" for zone, _ in upstreams):
         upstreams.append(("", system_resolvers()))
     return upstreams
+
+
+def _parsed_upstreams(settings: Settings) -> list[tuple[str, list[Endpoint]]]:
+    try:
+        return parse_upstreams(settings.upstreams)
+    except ValueError as error:
+        raise SettingsError(f"cannot use setting UPSTREAMS={settings.upstreams}: {error}") from None
 
 
 def listener_config(settings: Settings) -> ListenerConfig:
@@ -156,7 +177,7 @@ def detector_of(settings: Settings, model: Model, key: Key = (0, 0)) -> TunnelDe
     """A detector that has seen nothing yet. key: of its hashes; a secret one where strangers choose the names."""
     scale = scale_of(settings)
     services = services_of(settings)
-    return TunnelDetector(model, settings.window_keys_max, settings.incident_quiet_s, scale, services, key)
+    return TunnelDetector(model, settings.flows_max, settings.incident_quiet_s, scale, services, key)
 
 
 def validator_of(settings: Settings) -> Validator:
@@ -215,23 +236,21 @@ def _calibration_sample() -> Sample:
 
 def train_model(settings: Settings, sample: Sample, request: TrainRequest) -> Model:
     """A candidate from the sample, calibrated on it and on the shipped benign names."""
-    # Imported here: scikit-learn takes longer to import than all the rest, and only a retraining needs it.
-    from agents.scoring.isolation_forest import TrainConfig, train
+    data = {"live": request.live, "topped_up": request.topped_up, "since": request.since, "until": request.until}
+    facts = {"parent": request.parent, "data": data, "limits": limits_of(settings).to_json()}
+    return model_type_of(settings).train(sample, _calibration_sample(), request.seed, facts)
 
+
+def model_type_of(settings: Settings) -> IsolationForestType:
+    """The detector type that is trained."""
+    spec = MODEL_TYPES[0]
     config = TrainConfig(
-        seed=request.seed,
-        benign_above_suspicious=settings.benign_above_suspicious,
-        benign_above_high=settings.benign_above_high,
+        benign_above_suspicious=settings.target_fpr_suspicious,
+        benign_above_high=settings.target_fpr_high,
         score_suspicious=settings.score_suspicious,
         score_high=settings.score_high,
     )
-    data = {"live": request.live, "topped_up": request.topped_up, "since": request.since, "until": request.until}
-    return train(
-        sample,
-        _calibration_sample(),
-        config,
-        {"parent": request.parent, "data": data, "limits": limits_of(settings).to_json()},
-    )
+    return spec.factory(settings.of(spec), config)
 
 
 def peaks_path(settings: Settings) -> Path:
@@ -241,13 +260,13 @@ def peaks_path(settings: Settings) -> Path:
 
 def known_path(settings: Settings) -> Path:
     """The operator's own list of known services."""
-    return settings.known_services or settings.state_dir / "known_services.csv"
+    return settings.allowlist or settings.state_dir / "known_services.csv"
 
 
 def known_entries(settings: Settings) -> list[Entry]:
     """The operator's own known services. Raises SettingsError where they cannot be read, or a file is named in vain."""
-    if settings.known_services and not settings.known_services.exists():
-        raise SettingsError(f"cannot use setting KNOWN_SERVICES={settings.known_services}: no such file")
+    if settings.allowlist and not settings.allowlist.exists():
+        raise SettingsError(f"cannot use setting ALLOWLIST={settings.allowlist}: no such file")
     return load_entries(known_path(settings))
 
 

@@ -98,7 +98,7 @@ class ModelHealth:
         return state
 
 
-class Health:
+class ProcessHealth:
     """What /health and /metrics say of the processes on one DATA_DIR."""
 
     def __init__(self, state_dir: Path, registry: ModelRegistry[Model]) -> None:

@@ -25,7 +25,7 @@ from agents.core.logs import retraining_file
 from agents.learning.report import prune
 from agents.learning.retraining import retrain
 from agents.runtime import bootstrap, warmup
-from agents.runtime.health import Health, calendar_of
+from agents.runtime.health import ProcessHealth, calendar_of
 from agents.runtime.heartbeat import Heartbeat
 from agents.runtime.schedule import RetrainScheduler
 from agents.runtime.signals import crashes_end
@@ -123,10 +123,10 @@ def retrain_once(
 def maintain(settings: Settings) -> None:
     """Daily: make room for days to come, drop what is older than the settings say. A part that fails is logged."""
     store, now = bootstrap.store_of(settings), time.time()
-    day, before = int(now // DAY_S), now - settings.history_days * DAY_S
+    day, before = int(now // DAY_S), now - settings.incident_retention_days * DAY_S
     parts: dict[str, Callable[[], object]] = {
         "days_ahead": lambda: store.prepare([day + ahead for ahead in range(1, DAYS_AHEAD + 1)]),
-        "days_dropped": lambda: store.drop_old(day - settings.retention_days),
+        "days_dropped": lambda: store.drop_old(day - settings.query_retention_days),
         "incidents_and_runs_deleted": lambda: store.forget(before),
         "reports_deleted": lambda: prune(settings.reports_dir, before),
         "backups_pruned": lambda: _prune_backups(settings, now),
@@ -206,7 +206,7 @@ async def _started(settings: Settings, scheduler: RetrainScheduler) -> None:
 async def serving(settings: Settings) -> AsyncIterator[None]:
     """API and console. Raises AgentsError where the port cannot be had."""
     registry, store = bootstrap.registry_of(settings), bootstrap.store_of(settings)
-    health_, retrainer = Health(settings.state_dir, registry), Retrainer(settings)
+    health_, retrainer = ProcessHealth(settings.state_dir, registry), Retrainer(settings)
     app = create_app(
         Parts(
             store=store,

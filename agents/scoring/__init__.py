@@ -3,7 +3,12 @@
 `detection` and the rooms above it may import it; `sources`, `store` and `alerting` stand beside it and may not.
 """
 
+from agents.core.protocols import Spec
+from agents.scoring import isolation_forest
 from agents.scoring.features import FEATURES
 from agents.scoring.model import Model
 
-__all__ = ["FEATURES", "Model"]
+MODEL_TYPES: tuple[Spec[isolation_forest.IsolationForestType], ...] = (isolation_forest.SPEC,)
+"""Detector types; the first is the one that is trained."""
+
+__all__ = ["FEATURES", "MODEL_TYPES", "Model"]

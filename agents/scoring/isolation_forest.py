@@ -1,17 +1,16 @@
-"""Training: the only file that imports scikit-learn. Gives a Model of plain arrays."""
+"""The Isolation Forest (Liu, Ting, Zhou 2008): trained with scikit-learn, kept as a Model of plain arrays."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
-import sklearn
 from numpy.typing import NDArray
-from sklearn.ensemble import IsolationForest
 
 from agents.core.columns import lowered
+from agents.core.protocols import Spec
 from agents.core.types import Sample
 from agents.dns.name import labels_of, split_names, wires_of
 from agents.scoring.features import FEATURES, SCHEMA
@@ -44,6 +43,10 @@ def train(learn_from: Sample, calibrate_on: Sample, config: TrainConfig, facts: 
     `calibrate_on` is trusted; `learn_from` may hold names that somebody put there on purpose.
     Raises ValueError where there are fewer than 2 rows.
     """
+    # Imported here: scikit-learn takes longer to import than all the rest, and only a retraining needs it.
+    import sklearn
+    from sklearn.ensemble import IsolationForest
+
     if len(learn_from) < 2:
         raise ValueError("cannot train on fewer than 2 queries")
     max_samples = min(config.max_samples, len(learn_from))
@@ -76,7 +79,7 @@ def _subdomains(names: Iterable[str]) -> list[tuple[bytes, ...]]:
     return [labels_of(wire[:cut]) for wire, cut in zip(wires, cuts, strict=True)]
 
 
-def _trees(forest: IsolationForest) -> dict[str, NDArray[Any]]:
+def _trees(forest: Any) -> dict[str, NDArray[Any]]:
     count = len(forest.estimators_)
     feature = np.zeros((count, INNER), dtype=np.uint8)
     threshold = np.full((count, INNER), np.inf, dtype=np.float32)
@@ -148,3 +151,26 @@ def _codes(chars: CharModel) -> dict[str, NDArray[Any]]:
         "label_bits": np.array([bits * 100 for bits in chars.common.values()], dtype=np.uint16),
         "label_text": np.frombuffer(b"\n".join(chars.common), dtype=np.uint8),
     }
+
+
+@dataclass(frozen=True, slots=True)
+class IsolationForestType:
+    """The detector type (a ModelType): how one is trained, and how a file is read."""
+
+    config: TrainConfig
+
+    def train(self, learn_from: Sample, calibrate_on: Sample, seed: int, facts: Mapping[str, Any]) -> Model:
+        """See train()."""
+        return train(learn_from, calibrate_on, replace(self.config, seed=seed), dict(facts))
+
+    def load(self, data: bytes) -> Model:
+        """See Model.from_bytes."""
+        return Model.from_bytes(data)
+
+
+SPEC: Spec[IsolationForestType] = Spec(
+    name="isolation_forest",
+    summary="an Isolation Forest over the features of a name, beside the bits that its labels encode",
+    fields=(),
+    factory=lambda values, config: IsolationForestType(config),
+)

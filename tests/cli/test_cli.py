@@ -12,8 +12,8 @@ import pytest
 from agents.dns.name import to_text
 from agents.learning.baseline import golden_sessions, model_bytes
 from agents.runtime import bootstrap
+from agents.runtime.bootstrap import load_settings
 from agents.scoring.model import Model
-from agents.settings import load
 from agents.sources.capture import capture_kernels as ll
 from agents.store import open_store
 from tests.support.captures import T0, exchange, ip4, linked, pcap, question, udp
@@ -223,7 +223,7 @@ def run_states(tmp_path: Path) -> list[tuple[str, str]]:
 def test_a_decision_stands_without_a_database_to_note_it_in(
     tmp_path: Path, inside: Inside, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    registry = bootstrap.registry_of(load(data_dir=tmp_path / "data"))
+    registry = bootstrap.registry_of(load_settings(data_dir=tmp_path / "data"))
     model = Model.from_bytes(model_bytes())
     registry.save_candidate(model)
     registry.mark(model.model_id, "waiting")

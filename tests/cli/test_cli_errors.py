@@ -38,7 +38,7 @@ def test_a_bad_setting_ends_the_process_with_2(tmp_path: Path) -> None:
         ("RETRAIN_TIMEZONE", "Mars/Olympus", "RETRAIN_TIMEZONE"),
         ("RETRAIN_DAYS", "0", "RETRAIN_DAYS"),
         ("RETRAIN_DAYS", "3651", "RETRAIN_DAYS=3651"),
-        ("BENIGN_ABOVE_HIGH", "0.001", "BENIGN_ABOVE_HIGH"),
+        ("TARGET_FPR_HIGH", "0.001", "TARGET_FPR_HIGH"),
         ("UPSTREAMS", "a..b=192.0.2.1", "a label is empty"),
         ("UPSTREAMS", "x" * 64 + ".test=192.0.2.1", "UPSTREAMS"),
         ("RETRAIN_SAMPLES", "-5", "RETRAIN_SAMPLES"),
@@ -53,9 +53,9 @@ def test_a_bad_setting_ends_the_process_with_2(tmp_path: Path) -> None:
         ("QUEUE_MAX", "10000001", "QUEUE_MAX=10000001"),
         ("INFLIGHT_MAX", "99999999999", "INFLIGHT_MAX"),
         ("UPSTREAM_TIMEOUT_S", "1e300", "UPSTREAM_TIMEOUT_S"),
-        ("RETENTION_DAYS", "99999999999999", "RETENTION_DAYS"),
-        ("WINDOW_KEYS_MAX", "99999999999999", "WINDOW_KEYS_MAX"),
-        ("KNOWN_SERVICES", "/nowhere/known.csv", "KNOWN_SERVICES=/nowhere/known.csv: no such file"),
+        ("QUERY_RETENTION_DAYS", "99999999999999", "QUERY_RETENTION_DAYS"),
+        ("FLOWS_MAX", "99999999999999", "FLOWS_MAX"),
+        ("ALLOWLIST", "/nowhere/known.csv", "ALLOWLIST=/nowhere/known.csv: no such file"),
         ("DATABASE_URL", "not-an-address", "DATABASE_URL"),
         ("DATABASE_URL", "mysql://a:s3cret@b/c", "cannot use database"),
         ("EMAIL_SMTP_HOST", "127.0.0.1", "EMAIL_FROM is not set"),
@@ -215,9 +215,9 @@ def test_doctor_says_what_is_bad(tmp_path: Path) -> None:
     )
     assert done.code == 1
     bad = [line.split()[1] for line in done.out.splitlines() if line.startswith("BAD")]
-    assert {"database", "upstreams", "mail"} <= set(bad)
+    assert {"database", "upstreams", "email"} <= set(bad)
     assert {"settings", "model", "schedule"} & set(bad) == set()
-    assert "mail server  cannot reach 127.0.0.1 port 9: Connection refused" in done.out
+    assert "email        cannot reach 127.0.0.1 port 9: Connection refused" in done.out
     assert "s3cret" not in done.out + done.err
 
 
@@ -283,6 +283,6 @@ def test_doctor_remarks_what_no_check_finds(tmp_path: Path) -> None:
     assert done.err.splitlines()[0] == "dns-tunnel: warning: .env names LISTEN_PROT, which is no setting"
     assert done.err.count("dns-tunnel: ") == 1
     remarks = [line.split()[1] for line in done.out.splitlines() if line.startswith("warn")]
-    assert remarks == ["settings", "API_TOKEN"]
+    assert remarks == ["channels", "settings", "API_TOKEN"]
     assert re.search(r"(?m)^BAD  model +cannot use \S*isolation_forest\.npz", done.out)
     assert "t0ps3cret" not in done.out

@@ -123,7 +123,7 @@ def test_a_million_domains_asked_of_a_listener_hide_no_tunnel(own_postgres: Post
     names.write_text("".join(lines))
     tunnel = [to_text(qname) for qname in golden_sessions()["iodine-txt-base32"].qname[:60]]
     with fast_upstream() as upstream:
-        one = Supervised(tmp_path / "data", upstream, DATABASE_URL=url, WINDOW_KEYS_MAX=str(keys_max))
+        one = Supervised(tmp_path / "data", upstream, DATABASE_URL=url, FLOWS_MAX=str(keys_max))
         try:
             one.wait_ready()
             ask(one, tunnel[:4])

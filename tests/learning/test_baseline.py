@@ -12,7 +12,7 @@ from agents.dns.name import from_text, labels_of
 from agents.learning import baseline
 from agents.scoring.features import SCHEMA, extract
 from agents.scoring.model import Model
-from scripts import baseline_names, make_baseline
+from scripts.maintainer import baseline_names, make_baseline
 
 BASELINE = Path(baseline.__file__).parent / "baseline"
 

@@ -15,7 +15,7 @@ from agents.learning.baseline import benign_names, golden_sessions
 from agents.learning.evaluation import Evaluation, Session, evaluate, tools
 from agents.scoring.model import Model
 from agents.sources import open_source
-from scripts.make_baseline import write
+from scripts.maintainer.make_baseline import write
 
 START = 1_700_000_000.0
 

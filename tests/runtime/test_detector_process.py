@@ -21,11 +21,11 @@ from agents.detection.known_services import Entry, save_entries
 from agents.dns.name import from_text
 from agents.learning.baseline import golden_sessions
 from agents.runtime import detector_process as judge_module
-from agents.runtime.bootstrap import judge_parts
+from agents.runtime.bootstrap import judge_parts, load_settings
 from agents.runtime.detector_process import Judge
 from agents.runtime.health import metrics_of
 from agents.runtime.heartbeat import Heartbeat, detector_health
-from agents.settings import Settings, load
+from agents.settings import Settings
 from agents.store import Store, open_store
 from agents.stream.shared import SAMPLED, level_at
 from tests.support.incidents import incident
@@ -76,14 +76,14 @@ def test_a_database_that_comes_later_is_opened_and_its_incidents_are_taken_over(
     store = open_store(url)
     store.migrate()
     rows = tunnel()
-    with judging(load(data_dir=tmp_path / "probe")) as probe:
+    with judging(load_settings(data_dir=tmp_path / "probe")) as probe:
         probe.consume(batch_of(rows))
         ((_, domain),) = probe.detector.incidents.open
     put(store, fresh(), fresh(domain=domain), replace(fresh(client="192.0.2.9"), closed_at=time.time()))
     own_postgres.stop()
     begun = time.monotonic()
     try:
-        with judging(load(data_dir=tmp_path, database_url=url)) as one:
+        with judging(load_settings(data_dir=tmp_path, database_url=url)) as one:
             assert time.monotonic() - begun < 5, "the start waits for no database"
             one.consume(batch_of(rows))
             assert set(one.detector.incidents.open) == {(CLIENT, domain)}
@@ -103,7 +103,7 @@ def test_a_database_that_comes_later_is_opened_and_its_incidents_are_taken_over(
 
 def test_an_incident_of_before_the_restart_is_not_alerted_again(tmp_path: Path) -> None:
     with webhook() as hook:
-        settings = load(data_dir=tmp_path, slack_webhook_url=hook.url)
+        settings = load_settings(data_dir=tmp_path, slack_webhook_url=hook.url)
         with judging(settings) as one:
             one.consume(batch_of(tunnel()))
             wait_until(lambda: one.alerts.counts["sent"] == 1)
@@ -119,7 +119,7 @@ def test_an_incident_of_before_the_restart_is_not_alerted_again(tmp_path: Path) 
 
 def test_a_batch_that_was_kept_before_counts_as_it_was_kept(tmp_path: Path) -> None:
     rows = [(time.time() + n, CLIENT, b"\x03www\x07example\x03com", 1, 40, 0, 1, 50, 0, 1.0, "A") for n in range(40)]
-    with judging(load(data_dir=tmp_path)) as one:
+    with judging(load_settings(data_dir=tmp_path)) as one:
         first = one.consume(batch_of(rows), "x", SAMPLED)
         assert first == (3, 3, 0, 0)
         assert one.consume(batch_of(rows), "x", again=True) == first, "not the 40 that it would store now"
@@ -131,14 +131,14 @@ def test_a_batch_of_which_nothing_can_be_told_is_kept_again_and_stored_once(tmp_
     """Its first process had stored it and was killed, and now the store is away."""
     rows = [(time.time() + n, CLIENT, b"\x03www\x07example\x03com", 1, 40, 0, 1, 50, 0, 1.0, "A") for n in range(40)]
     batch = batch_of(rows)
-    with judging(load(data_dir=tmp_path)) as one:
+    with judging(load_settings(data_dir=tmp_path)) as one:
         assert one.consume(batch, "x") == (40, 40, 0, 0)
-    with judging(load(data_dir=tmp_path, database_url=DEAD)) as one:
+    with judging(load_settings(data_dir=tmp_path, database_url=DEAD)) as one:
         assert one.consume(batch, "x", again=True) == (40, 0, 40, 0)
         assert one.spool.counts.lost == 0
-    with judging(load(data_dir=tmp_path)) as one:
+    with judging(load_settings(data_dir=tmp_path)) as one:
         wait_until(lambda: one.spool.counts.replayed == 40)
-    with closing(open_store(load(data_dir=tmp_path).store_url)) as store:
+    with closing(open_store(load_settings(data_dir=tmp_path).store_url)) as store:
         assert len(store.queries(limit=100)[0]) == 40
 
 
@@ -151,13 +151,13 @@ def test_first_reasons_are_left_out_then_rows_that_are_normal(
     labels = [odd[at : at + 40] if at < 10 else f"host{at}" for at in range(50)]
     names = [from_text(f"{label}.d{at}.test") for at, label in enumerate(labels)]
     rows = [(time.time() + at, CLIENT, name, 1, 40, 0, 1, 50, 0, 1.0, "A") for at, name in enumerate(names)]
-    with judging(load(data_dir=tmp_path)) as one:
+    with judging(load_settings(data_dir=tmp_path)) as one:
         assert one.consume(batch_of(rows), "x", level_at(fill, 0)) == (stored, stored, 0, left_out)
 
 
 def test_known_services_are_taken_up_only_where_they_differ(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It looks at every flow, so midnight, or a file that was written anew as it was, must not bring it about."""
-    settings = load(data_dir=tmp_path)
+    settings = load_settings(data_dir=tmp_path)
     path = tmp_path / "data" / "known_services.csv"
     held = Entry("keys.vendor.test", 10.0, "r", "a", "2026-01-01", "9999-12-31")
     path.parent.mkdir()
@@ -178,7 +178,7 @@ def test_known_services_are_taken_up_only_where_they_differ(tmp_path: Path, monk
 
 
 def test_opened_incidents_are_logged_once_and_a_few_a_batch(tmp_path: Path) -> None:
-    with capture_logs() as lines, judging(load(data_dir=tmp_path)) as one:
+    with capture_logs() as lines, judging(load_settings(data_dir=tmp_path)) as one:
         rows = sorted(row for number in range(5) for row in tunnel(number))
         one.consume(batch_of(rows))
         one.consume(batch_of(rows[-5:]))
@@ -192,10 +192,10 @@ def test_opened_incidents_are_logged_once_and_a_few_a_batch(tmp_path: Path) -> N
 
 
 def test_an_incident_that_becomes_worse_is_logged_once_more(tmp_path: Path) -> None:
-    with capture_logs() as lines, judging(load(data_dir=tmp_path)) as one:
+    with capture_logs() as lines, judging(load_settings(data_dir=tmp_path)) as one:
         for row in tunnel():
             one.consume(batch_of([row]))
-    with capture_logs() as later, judging(load(data_dir=tmp_path)) as one:
+    with capture_logs() as later, judging(load_settings(data_dir=tmp_path)) as one:
         one.consume(batch_of(tunnel()))
     told = [line for line in lines if line["event"].startswith("incident_")]
     assert [(line["event"], line["severity"]) for line in told] == [
@@ -215,11 +215,11 @@ def test_what_people_looked_up_is_for_the_owner_alone_to_read(tmp_path: Path) ->
     before = os.umask(0o022)
     try:
         with webhook(503) as hook:
-            with judging(load(data_dir=tmp_path, slack_webhook_url=hook.url)) as one:
+            with judging(load_settings(data_dir=tmp_path, slack_webhook_url=hook.url)) as one:
                 one.consume(batch_of(tunnel()))
                 wait_until(hook.arrived.is_set)
                 there = modes()
-            with judging(load(data_dir=tmp_path, slack_webhook_url=hook.url, database_url=DEAD)) as one:
+            with judging(load_settings(data_dir=tmp_path, slack_webhook_url=hook.url, database_url=DEAD)) as one:
                 one.consume(batch_of(tunnel()))
                 wait_until(lambda: one.spool.waiting == 1)
     finally:
@@ -230,7 +230,7 @@ def test_what_people_looked_up_is_for_the_owner_alone_to_read(tmp_path: Path) ->
 
 
 def test_alerts_are_counted_for_metrics_and_the_threads_are_told(tmp_path: Path) -> None:
-    settings = load(data_dir=tmp_path)
+    settings = load_settings(data_dir=tmp_path)
     path = settings.state_dir / "detector.json"
     with judging(settings) as one:
         assert one.alive

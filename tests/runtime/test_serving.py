@@ -12,7 +12,8 @@ from structlog.testing import capture_logs
 
 from agents.core.errors import BusyError, StoreError
 from agents.runtime import bootstrap, services
-from agents.settings import Settings, load
+from agents.runtime.bootstrap import load_settings
+from agents.settings import Settings
 from tests.support.patience import patient
 from tests.support.running import free_port
 
@@ -21,7 +22,7 @@ pytestmark = pytest.mark.integration
 
 def settings_of(folder: Path, **changed: Any) -> Settings:
     changed = {"upstreams": "127.0.0.1:9", "listen_port": free_port(), "api_port": free_port()} | changed
-    return load(data_dir=folder, **changed)
+    return load_settings(data_dir=folder, **changed)
 
 
 def broken(*_: object) -> Any:

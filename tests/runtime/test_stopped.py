@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from agents.runtime import bootstrap
-from agents.settings import load
+from agents.runtime.bootstrap import load_settings
 from tests.support.commands import BASE, ROOT, environment
 from tests.support.filled import fill
 from tests.support.patience import patient
@@ -54,7 +54,7 @@ def test_a_retraining_that_is_stopped_is_one_that_failed(tmp_path: Path, sent: s
     assert f"cannot go on: stopped by {sent.name}" in out
     (run,) = _runs(tmp_path)
     assert (run["state"], run["error"]) == ("FAILED", f"cannot go on: stopped by {sent.name}")
-    registry = bootstrap.registry_of(load(data_dir=tmp_path))
+    registry = bootstrap.registry_of(load_settings(data_dir=tmp_path))
     with registry.lock():
         assert not registry.champion_path.exists()
     assert list(tmp_path.rglob("*.part")) == []

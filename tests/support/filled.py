@@ -8,8 +8,8 @@ from pathlib import Path
 
 from agents.learning.baseline import benign_names
 from agents.runtime import bootstrap
+from agents.runtime.bootstrap import load_settings
 from agents.scoring.features import extract
-from agents.settings import load
 from tests.support.verdicts import verdicts
 
 CLIENTS = 20
@@ -17,7 +17,7 @@ CLIENTS = 20
 
 def fill(data_dir: Path, count: int = 300) -> None:
     """Store `count` NORMAL queries of the last hour in the database of this DATA_DIR."""
-    store = bootstrap.store_of(load(data_dir=data_dir))
+    store = bootstrap.store_of(load_settings(data_dir=data_dir))
     store.migrate()
     names, since = benign_names()[:count], time.time() - 3600
     found = verdicts(

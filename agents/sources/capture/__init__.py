@@ -15,17 +15,24 @@ def is_capture(head: bytes) -> bool:
     return head[:4] == PCAPNG_MAGIC or head[:4] in PCAP_MAGICS
 
 
+def _ports(text: str) -> frozenset[int]:
+    for part in text.split(","):
+        if not (part.strip().isascii() and part.strip().isdigit() and 1 <= int(part) <= 65535):
+            raise ValueError(f"{part.strip()!r} is no port between 1 and 65535")
+    return frozenset(int(part) for part in text.split(","))
+
+
 def _open(path: Path, options: Mapping[str, str]) -> Source:
     # Imported here: it loads the compiler, which the list of kinds does not need.
     from agents.sources.capture.source import PcapSource
 
-    return PcapSource(path, frozenset(int(port) for port in options["replay_ports"].split(",")))
+    return PcapSource(path, _ports(options["replay_ports"]))
 
 
 SPEC = Intake(
     name="pcap",
     summary="a pcap or pcapng capture",
-    fields=(Field("replay_ports", str, "53", "ports that carry DNS in a capture, comma-separated"),),
+    fields=(Field("replay_ports", str, "53", "ports that carry DNS in a capture, comma-separated", _ports),),
     factory=_open,
     recognizes=is_capture,
 )

@@ -40,6 +40,44 @@ _RESOLV_CONF = Path("/etc/resolv.conf")
 Endpoint = tuple[str, int]
 
 
+def parse_upstreams(text: str) -> list[tuple[str, list[Endpoint]]]:
+    """Parse UPSTREAMS into [(zone, [(address, port), …]), …]; zone "" = everything else.
+
+    A zone stands before "="; addresses without a zone belong to "". `a=1.1.1.1,b=2.2.2.2,3.3.3.3`
+    gives zone a, zone b and one default. Raises ValueError.
+    """
+    zones: dict[str, list[Endpoint]] = {}
+    for part in filter(None, (p.strip() for p in text.split(","))):
+        zone, equals, address = part.rpartition("=")
+        if equals and not zone.strip("."):
+            raise ValueError(f"{part!r} has no zone before '='")
+        _must_be_a_name(zone.strip())
+        zones.setdefault(zone.strip().rstrip(".").lower(), []).append(_endpoint(address.strip()))
+    return list(zones.items())
+
+
+def _must_be_a_name(zone: str) -> None:
+    try:
+        names.from_text(zone)
+    except NameFormatError as error:
+        raise ValueError(str(error)) from None
+
+
+def _endpoint(text: str) -> Endpoint:
+    host, port = text, "53"
+    if text.startswith("["):
+        host, bracket, rest = text[1:].partition("]")
+        if not bracket or (rest and not rest.startswith(":")):
+            raise ValueError(f"{text!r} is not [address]:port")
+        port = rest[1:] or "53"
+    elif text.count(":") == 1:
+        host, port = text.split(":")
+    ipaddress.ip_address(host)
+    if not port.isascii() or not port.isdigit() or not 1 <= int(port) <= 65535:
+        raise ValueError(f"{text!r} has no port between 1 and 65535")
+    return host, int(port)
+
+
 class Random16:
     """Random numbers 0..65535 from the kernel's generator, drawn in blocks: one system call per 2,048."""
 

@@ -1,6 +1,6 @@
 """Compares models of windows on the same captures: is a forest on what a flow did better than limits in bytes?
 
-    python scripts/compare_windows.py MANIFEST.tsv
+    python scripts/maintainer/compare_windows.py MANIFEST.tsv
 
 A row is one (client, domain) in ten minutes: queries, unique names, bytes of information and of encoded data, the
 share of names that read as encoded, mean and longest name, query types, and the share of queries that ask anew. A
@@ -17,7 +17,7 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 import numpy as np
 from numpy.typing import NDArray

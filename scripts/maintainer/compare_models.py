@@ -1,6 +1,6 @@
 """Compares query models on the same split: benign names against the names of each tool's captures.
 
-    python scripts/compare_models.py MANIFEST.tsv
+    python scripts/maintainer/compare_models.py MANIFEST.tsv
 
 Every model learns from the shipped benign names alone; thresholds that need one are set where 1 in 1,000 shipped
 names lies above. What is printed: the share of names above the threshold, benign ones and each tool's.
@@ -14,7 +14,7 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 import numpy as np
 from numpy.typing import NDArray

@@ -1,6 +1,8 @@
 """Cuts the golden tunnel sessions out of captures: the queries below one zone, the first ROWS of each file.
 
-    python scripts/make_golden_tunnels.py ZONE CAPTURE…        writes agents/baseline/golden_tunnels.tsv.gz
+    python scripts/maintainer/make_golden_tunnels.py ZONE CAPTURE…
+
+It writes agents/learning/baseline/golden_tunnels.tsv.gz.
 
 Use captures of your own only: what is written here is shipped.
 """
@@ -10,11 +12,11 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from agents.dns.name import from_text, labels_of, to_text
 from agents.sources import open_source
-from scripts.make_baseline import write
+from scripts.maintainer.make_baseline import write
 
 ROWS = 90
 
@@ -33,7 +35,7 @@ def rows_of(path: Path, zone: tuple[bytes, ...]) -> list[str]:
 def main(arguments: list[str]) -> None:
     zone = labels_of(from_text(arguments[0]))
     rows = [row for path in sorted(map(Path, arguments[1:])) for row in rows_of(path, zone)]
-    target = Path(__file__).resolve().parent.parent / "agents" / "baseline" / "golden_tunnels.tsv.gz"
+    target = Path(__file__).resolve().parents[2] / "agents" / "learning" / "baseline" / "golden_tunnels.tsv.gz"
     write(target, ["session\tts\tclient\tqtype\tqname", *rows])
 
 

@@ -1,6 +1,6 @@
 """Builds what the package ships in agents/baseline/: benign names to start from, golden names, and the model.
 
-    python scripts/make_baseline.py            (make train)
+    python scripts/maintainer/make_baseline.py            (make train)
 
 All names are made up from baseline_words.txt, the patterns in baseline_names.py and a seed; the same seed gives the
 same files, byte for byte.
@@ -12,11 +12,11 @@ import gzip
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from agents.learning.baseline import TRAINING_NAMES, benign_names, benign_sample, sample_of
 from agents.scoring.isolation_forest import TrainConfig, train
-from scripts.baseline_names import lookalikes, names
+from scripts.maintainer.baseline_names import lookalikes, names
 
 SAMPLE_NAMES, GOLDEN_NAMES = 30_000, 6_000
 
@@ -35,7 +35,7 @@ def model() -> bytes:
 
 
 def main() -> None:
-    target = Path(__file__).resolve().parent.parent / "agents" / "baseline"
+    target = Path(__file__).resolve().parents[2] / "agents" / "learning" / "baseline"
     write(target / "benign_names.txt.gz", names(SAMPLE_NAMES, seed=1))
     write(target / "golden_names.txt.gz", sorted(set(names(GOLDEN_NAMES, seed=2))))
     write(target / "lookalike_names.txt.gz", sorted(set(lookalikes(2_100, seed=3))))
