@@ -64,7 +64,7 @@ def test_a_retraining_learns_the_same(tmp_path: Path) -> None:
     for mode in ("on", "off"):
         folder = tmp_path / mode
         shutil.copytree(tmp_path / "listener" / "data", folder / "data" / "data")
-        done = call(folder, "retrain", timeout_s=100, COMPILED=mode)
+        done = call(folder, "retrain", "--samples", "2000", timeout_s=100, COMPILED=mode)
         assert done.code == 0, done.err
         (path,) = (folder / "data" / "models").glob("*.npz")
         with np.load(path) as found:

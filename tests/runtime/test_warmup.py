@@ -121,7 +121,7 @@ def test_a_cold_retraining_and_a_cold_restore_say_so_too(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, inside: Inside
 ) -> None:
     monkeypatch.setattr(warmup, "KEPT", tmp_path)
-    done = inside("retrain")
+    done = inside("retrain", "--samples", "2000")
     assert done.code == 0
     assert warmup.NOTE in done.err
     (backup,) = (tmp_path / "data" / "models" / "backups").glob("*.npz")
