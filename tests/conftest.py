@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import structlog
+from hypothesis import is_hypothesis_test
 
 from agents.core import jit
 from agents.learning.baseline import model_bytes
@@ -26,14 +27,17 @@ from tests.support.postgres_server import PostgresServer, drop_database, make_da
 
 def pytest_configure(config: pytest.Config) -> None:
     """Measure the machine before the workers that share it start."""
-    factor()
+    factor(getattr(config.option, "numprocesses", None) or 1)
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Each test's time limit, its own or the general one, is for this machine."""
+    """Each test's time limit, its own or the general one, is for this machine; those that take longest begin."""
     general = float(config.getini("timeout"))
+    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
     for item in items:
+        if is_hypothesis_test(getattr(item, "function", None)):
+            item.add_marker("property")
         marker = item.get_closest_marker("timeout")
         item.add_marker(pytest.mark.timeout(patient(marker.args[0] if marker else general)), append=False)
 

@@ -48,6 +48,7 @@ def judged(folder: Path, **settings: str) -> tuple[dict[str, tuple[Any, ...]], s
 
 @pytest.mark.skipif(not can_compile(), reason="kernels are off, or not for this platform")
 @pytest.mark.parametrize("how", ["setting", "platform"])
+@pytest.mark.slow
 def test_a_listener_answers_judges_and_stores_the_same(tmp_path: Path, how: str) -> None:
     plain, loaded = judged(tmp_path / "without", **without(how, tmp_path))
     assert "numpy" in loaded and "llvmlite" not in loaded
@@ -58,6 +59,7 @@ def test_a_listener_answers_judges_and_stores_the_same(tmp_path: Path, how: str)
 
 
 @pytest.mark.skipif(not jit.COMPILED, reason="kernels are off")
+@pytest.mark.slow
 def test_a_retraining_learns_the_same(tmp_path: Path) -> None:
     judged(tmp_path / "listener")
     models = []

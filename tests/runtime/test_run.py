@@ -96,6 +96,7 @@ def test_a_tunnel_is_one_incident_and_one_alert_a_severity(tmp_path: Path) -> No
     assert "S3CRET" not in process.log.read_text()
 
 
+@pytest.mark.slow
 def test_an_open_incident_is_taken_over_after_kill_9(tmp_path: Path) -> None:
     with running(tmp_path) as process:
         send_tunnel(process)
@@ -114,6 +115,7 @@ def test_an_open_incident_is_taken_over_after_kill_9(tmp_path: Path) -> None:
         assert process.stop() == 0
 
 
+@pytest.mark.slow
 def test_retraining_by_the_api_swaps_the_model_and_loses_no_query(tmp_path: Path) -> None:
     with running(tmp_path, RETRAIN_SAMPLES="2000") as process:
         old = process.get("/health")["components"]["listener"]["model_id"]
