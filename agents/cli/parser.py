@@ -16,8 +16,7 @@ from agents import __version__, settings
 from agents.core import logs
 from agents.core.errors import AgentsError, CaptureError, MessageError, SettingsError, UsageError
 from agents.core.text import given, printable
-from agents.dns.message import type_number
-from agents.runtime import health as heartbeat
+from agents.runtime import heartbeat
 
 GARBAGE = 50_000, 20, 20
 """When garbage is looked for (gc.set_threshold). Loading modules and kernels makes a million objects that stay:
@@ -172,6 +171,8 @@ def _add_models(parser: argparse.ArgumentParser) -> None:
 
 
 def _qtype(text: str) -> int:
+    from agents.dns.message import type_number  # here: names are read by kernels, which most commands do without
+
     try:
         return type_number(text)
     except MessageError as error:

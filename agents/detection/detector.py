@@ -33,7 +33,7 @@ from agents.detection.reasons import query_reasons
 from agents.detection.secrets import OAST, secret_in
 from agents.detection.state import Asked, Told
 from agents.dns.name import domain_text, from_text, labels_of, split_domain, texts
-from agents.scoring.features import FEATURES
+from agents.scoring.features import FEATURES, VERSION
 from agents.scoring.lexical import Lexical, read
 from agents.scoring.lexical_kernels import may_hold_secrets
 from agents.scoring.model import Model
@@ -269,7 +269,9 @@ class TunnelDetector:
                 found.names[row], float(votes[row]), float(behaviour[row]), evidence, domains[row], scale
             )
         shown = scores.astype(np.float32)
-        return Verdicts(batch, domains, found.features, shown, severities, reasons, self.model.model_id)
+        return Verdicts(
+            batch, domains, found.features, shown, severities, reasons, self.model.model_id, features_version=VERSION
+        )
 
 
 def secret_of(qname: bytes) -> str:
@@ -303,4 +305,4 @@ def empty_verdicts(model_id: str, incidents: tuple[Incident, ...]) -> Verdicts:
     """Incidents without queries: what closes when nothing more comes."""
     none = np.empty(0, dtype=np.float32)
     features = np.empty((0, len(FEATURES)), dtype=np.float32)
-    return Verdicts(batch_of([]), (), features, none, none.astype(np.uint8), (), model_id, incidents)
+    return Verdicts(batch_of([]), (), features, none, none.astype(np.uint8), (), model_id, incidents, VERSION)

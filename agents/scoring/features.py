@@ -292,8 +292,19 @@ FEATURES: tuple[Feature, ...] = tuple(
     )
 )
 
-SCHEMA = hashlib.sha256(",".join(feature.name for feature in FEATURES).encode()).hexdigest()[:16]
-"""Identity of the feature matrix: a model made for another order or set is refused at load."""
+VERSION = 1
+"""Version of what the features mean. It goes up with every change of a feature's value, also under the same name:
+models and stored rows of another version are not used. A test pins the values of each version."""
+
+
+def schema_of(version: int, names: Sequence[str]) -> str:
+    """Identity of a feature matrix. Version 1 is the hash of the names alone, as the first release wrote it."""
+    text = ",".join(names)
+    return hashlib.sha256((text if version == 1 else f"{version}|{text}").encode()).hexdigest()[:16]
+
+
+SCHEMA = schema_of(VERSION, [feature.name for feature in FEATURES])
+"""Identity of our feature matrix: a model made for another order, set or version is refused at load."""
 
 _ROW = struct.Struct(f"={len(FEATURES)}f")
 

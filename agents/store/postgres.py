@@ -51,6 +51,7 @@ _KINDS = {
     "ttl_min": "i8",
     "rtt_ms": "f4",
     "rnd": "i4",
+    "features_version": "i2",
 }
 """What each number is in the table; COPY converts nothing."""
 _LENGTH = struct.Struct("!i")

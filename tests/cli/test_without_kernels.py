@@ -39,7 +39,7 @@ def judged(folder: Path, **settings: str) -> tuple[dict[str, tuple[Any, ...]], s
         state = one.rested()
         loaded = set[str]().union(*(libraries(process["pid"]) for process in state["processes"].values()))
         assert one.stop() == 0
-    assert state["scored"] == state["spool"]["stored"] == load.sent
+    assert state["scored"] == state["stored"] == load.sent
     columns = "qname, domain, severity, score, reasons, qtype, rcode, ancount, qlen, rlen, ttl_min, ans_types"
     with contextlib.closing(sqlite3.connect(folder / "data" / "dns-tunnel.db")) as database:
         stored = {row[0]: row for row in database.execute(f"SELECT {columns} FROM queries")}

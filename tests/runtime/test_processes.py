@@ -13,9 +13,10 @@ import dns.query
 import httpx
 import pytest
 
-from agents.runtime import health as heartbeat
+from agents.runtime import heartbeat
 from agents.runtime.health import calendar_of
 from agents.runtime.schedule import RetrainScheduler
+from agents.store import open_store
 from tests.store.test_sqlite import SPOILT
 from tests.support.patience import patient
 from tests.support.postgres_server import DEAD
@@ -84,13 +85,14 @@ def test_with_a_spoilt_database_dns_is_answered_and_what_is_judged_is_not_lost(t
 
 
 def test_the_schedulers_heartbeat_goes_on_without_its_database(tmp_path: Path) -> None:
-    url = f"sqlite:///{tmp_path / 'jobs.db'}"
-    scheduler = RetrainScheduler(url, lambda: None, lambda: None, "0 2 * * sun", "UTC")
+    store = open_store(f"sqlite:///{tmp_path / 'jobs.db'}")
+    store.migrate()
+    scheduler = RetrainScheduler(store, lambda: None, lambda: None, "0 2 * * sun", "UTC")
     scheduler.start()
     try:
         assert calendar_of(scheduler)["next_run"] > time.time()
         with contextlib.closing(sqlite3.connect(tmp_path / "jobs.db")) as database:
-            database.execute("DROP TABLE scheduler_jobs")
+            database.execute("DROP TABLE scheduled_jobs")
         assert "cannot read the schedule" in calendar_of(scheduler)["error"]
     finally:
         scheduler.stop()

@@ -15,6 +15,7 @@ from agents.core.text import defang
 from agents.dns.name import NAME_MAX, to_text, wire_of
 from agents.learning.baseline import golden_sessions
 from tests.support.commands import BASE, environment, free_port, is_one_line, run_inside
+from tests.support.filled import fill
 from tests.support.listening import wait_until
 from tests.support.live import Running, running
 from tests.support.patience import patient
@@ -61,15 +62,16 @@ def test_a_query_is_answered_scored_and_shown_and_sigterm_ends_it(tmp_path: Path
 
 def processes(folder: Path) -> dict[str, dict[str, int]]:
     """Those of the newest sign of life."""
-    found: dict[str, dict[str, int]] = json.loads((folder / "data" / "listener.json").read_bytes())["processes"]
+    found: dict[str, dict[str, int]] = json.loads((folder / "data" / "detector.json").read_bytes())["processes"]
     return found
 
 
 @pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="what a process has loaded is told by Linux")
 def test_no_process_loads_scikit_learn_not_even_to_retrain(tmp_path: Path) -> None:
+    fill(tmp_path)
     with running(tmp_path) as process:
         process.ask("www.example.com")
-        wait_until(lambda: process.stored() == 1)
+        wait_until(lambda: process.stored() == 301)
         wait_until(lambda: all(child["up"] for child in processes(tmp_path).values()))
         process.client.post("/retrain")
         wait_until(lambda: len(process.get("/reports")["reports"]) == 1, 60)
@@ -117,6 +119,7 @@ def test_an_open_incident_is_taken_over_after_kill_9(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_retraining_by_the_api_swaps_the_model_and_loses_no_query(tmp_path: Path) -> None:
+    fill(tmp_path)
     with running(tmp_path, RETRAIN_SAMPLES="2000") as process:
         old = process.get("/health")["components"]["listener"]["model_id"]
         done, sent, failed = threading.Event(), [0], [0]
@@ -205,7 +208,7 @@ def test_a_second_one_on_the_same_folder_is_one_line(tmp_path: Path) -> None:
 def test_a_bad_setting_opens_no_socket(tmp_path: Path) -> None:
     done = run_inside(tmp_path, "run", RETRAIN_TIMEZONE="Mars/Olympus")
     assert (done.code, is_one_line(done)) == (2, True)
-    assert not (tmp_path / "data" / "data" / "listener.json").exists()
+    assert not (tmp_path / "data" / "data" / "detector.json").exists()
 
 
 @pytest.mark.parametrize("wire", [HOSTILE, LONG], ids=["html, sql and control bytes", "255 octets"])

@@ -30,7 +30,7 @@ def broken(*_: object) -> Any:
 
 def test_a_thread_that_dies_ends_the_process_with_exit_code_1(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = threading.excepthook
-    monkeypatch.setattr("agents.runtime.health.Heartbeat._run", broken)
+    monkeypatch.setattr("agents.runtime.heartbeat.Heartbeat._run", broken)
     with capture_logs() as lines:
         code = asyncio.run(asyncio.wait_for(services.serve(settings_of(tmp_path), ("scheduler",)), 20))
     assert code == 1

@@ -16,6 +16,7 @@ import pytest
 from agents.runtime import bootstrap
 from agents.settings import load
 from tests.support.commands import BASE, ROOT, environment
+from tests.support.filled import fill
 from tests.support.patience import patient
 from tests.support.webhook import webhook
 
@@ -31,6 +32,7 @@ def _runs(folder: Path) -> list[dict[str, Any]]:
 def test_a_retraining_that_is_stopped_is_one_that_failed(tmp_path: Path, sent: signal.Signals, code: int) -> None:
     """While it tells that it is about to deploy, which is the last step but one."""
     command = [*BASE, "--data-dir", str(tmp_path), "retrain"]
+    fill(tmp_path)
     with webhook() as hook:
         hook.hold.clear()
         with subprocess.Popen(

@@ -13,12 +13,14 @@ import pytest
 
 from agents.alerting.manager import AlertSink
 from agents.core.errors import AgentsError
+from agents.core.files import DiskQueue
 from agents.detection.detector import TunnelDetector
 from agents.runtime.detector_process import Judge
-from agents.store.spool_dir import SpoolDir
 from agents.store.sql import Store
-from agents.stream.ledger import Ledger, Shared
+from agents.stream.ledger import Ledger
+from agents.stream.shared import SharedStream
 from tests.support.commands import is_one_line, run_inside
+from tests.support.filled import fill
 from tests.support.listening import wait_until
 from tests.support.live import running
 from tests.support.patience import patient
@@ -83,7 +85,7 @@ def test_wherever_the_detector_is_killed_each_query_is_stored_once(
     assert len(names) == len(set(names)), "none twice"
     assert set(names) == load.answered, "none missing"
     assert len(load.answered) == load.sent, "DNS went on"
-    assert state["spool"]["stored"] == len(names)
+    assert state["stored"] == len(names)
     assert_adds_up(state)
     (died,) = one.events("process_died")
     assert (died["process"], died["code"]) == ("detector", -signal.SIGKILL)
@@ -102,7 +104,7 @@ def test_a_killed_listener_is_followed_by_another_and_nothing_is_counted_twice(t
         state = one.rested()
         assert one.stop() == 0
     names = one.sqlite_names()
-    assert len(names) == len(set(names)) == state["spool"]["stored"] == state["scored"]
+    assert len(names) == len(set(names)) == state["stored"] == state["scored"]
     lost = load.answered - set(names)
     assert len(lost) <= 2 * Load.UNDER_WAY, "those that were being answered"
     assert [state["processes"][name]["restarts"] for name in ("listener-1", "listener-2", "detector")] == [1, 1, 0]
@@ -124,7 +126,7 @@ def replacement(shared, counts):
     print("taken", *(counts[at] + counts[at + 1] for at in (0, 2)), flush=True)
     return real(shared, counts)
 """
-    with supervised(tmp_path, replaced(Shared.records, told)) as one:
+    with supervised(tmp_path, replaced(SharedStream.records, told)) as one:
         load = Load(one.port)
         load.wait_answered(100)
         load.stop()
@@ -144,7 +146,7 @@ def test_postgres_and_the_detector_come_and_go_under_load(own_postgres: Postgres
         load.wait_answered(300)
         own_postgres.kill()
         try:
-            wait_until(lambda: one.state()["spool"]["waiting"] > 0, 20)
+            wait_until(lambda: one.state()["spool_waiting"] > 0, 20)
             load.wait_answered(300)
             one.kill("detector")
             load.wait_answered(300)
@@ -159,8 +161,8 @@ def test_postgres_and_the_detector_come_and_go_under_load(own_postgres: Postgres
     assert len(load.answered) == load.sent, "DNS went on"
     assert len(names) == len(set(names)), "none twice"
     assert set(names) == load.answered, "none missing"
-    assert state["spool"]["stored"] + state["spool"]["spooled"] == len(names)
-    assert state["spool"]["lost"] == 0
+    assert state["stored"] + state["spooled"] == len(names)
+    assert state["lost"] == 0
     assert_adds_up(state)
 
 
@@ -179,7 +181,7 @@ def replacement(self, batch, **named):
         load.stop()
         state = one.rested()
         assert one.stop() == 0
-    assert state["spool"]["lost"] == one.events("batch_given_up")[0]["queries"] > 0
+    assert state["lost"] == one.events("batch_given_up")[0]["queries"] > 0
     assert state["processes"]["detector"]["restarts"] == 3
     assert_adds_up(state)
     assert len(load.answered) == load.sent
@@ -190,7 +192,7 @@ def replacement(self, batch, **named):
     ("step", "settings", "kept"),
     [
         pytest.param(Store.write, {}, "stored", id="stored"),
-        pytest.param(SpoolDir.put, {"DATABASE_URL": DEAD}, "spooled", id="spooled"),
+        pytest.param(DiskQueue.put, {"DATABASE_URL": DEAD}, "spooled", id="spooled"),
     ],
 )
 def test_a_batch_that_is_given_up_is_not_lost_where_it_was_kept(
@@ -214,8 +216,8 @@ def replacement(self, *given):
         state = one.next_state()
         assert one.stop() == 0
     (given_up,) = one.events("batch_given_up")
-    assert (given_up["lost"], state["spool"]["lost"]) == (0, 0)
-    assert state["spool"][kept] == state["scored"] == load.sent
+    assert (given_up["lost"], state["lost"]) == (0, 0)
+    assert state[kept] == state["scored"] == load.sent
     assert_adds_up(state)
     if kept == "stored":
         assert sorted(one.sqlite_names()) == sorted(load.answered)
@@ -381,6 +383,7 @@ def test_what_cannot_start_beside_one_that_runs_is_one_line(tmp_path: Path) -> N
 
 
 def test_a_retraining_under_way_is_brought_to_its_end(tmp_path: Path) -> None:
+    fill(tmp_path)
     with running(tmp_path, RETRAIN_SAMPLES="2000") as process:
         assert process.client.post("/retrain").status_code == 202
         assert process.stop() == 0

@@ -16,6 +16,7 @@ from agents.dns.message import type_name
 from agents.dns.name import to_text
 from agents.runtime import warmup
 from tests.support.commands import Inside, call
+from tests.support.filled import fill
 from tests.support.listening import wait_until
 from tests.support.live import running
 from tests.support.make_capture import write
@@ -106,7 +107,7 @@ def live(folder: Path, kernels_: Path) -> Iterator[str]:
             listener.ask(row[2])
         wait_until(lambda: listener.stored() >= 100, 20)
         assert listener.stop() == 0
-        (folder / "live" / "data" / "listener.json").touch()
+        (folder / "live" / "data" / "detector.json").touch()
         listener.restart()
     yield "run"
 
@@ -123,6 +124,7 @@ def test_a_cold_retraining_and_a_cold_restore_say_so_too(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, inside: Inside
 ) -> None:
     monkeypatch.setattr(warmup, "KEPT", tmp_path)
+    fill(tmp_path / "data")
     done = inside("retrain", "--samples", "2000")
     assert done.code == 0
     assert warmup.NOTE in done.err

@@ -219,12 +219,12 @@ def test_a_full_ring_sheds_the_newest_and_answers_go_on(both_ways: bool) -> None
         names = [wire_of([b"n%d" % number, b"example"]) for number in range(100)]
         for number in range(100):
             assert udp(listener, dns.message.make_query(f"n{number}.example", "A")).rcode() == Rcode.NOERROR
-        wait_until(lambda: ring.shed == 36)
+        wait_until(lambda: ring.dropped == 36)
         assert [row[2] for row in rows_of(ring.peek(100))] == names[:64]
         ring.advance_to(3)
         for _ in range(5):
             udp(listener, dns.message.make_query("late.example", "A"))
-        wait_until(lambda: (ring.head, ring.waiting, ring.shed) == (67, 64, 38))
+        wait_until(lambda: (ring.head, ring.waiting, ring.dropped) == (67, 64, 38))
         assert listener.counters.answered == 105
 
 

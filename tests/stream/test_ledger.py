@@ -1,4 +1,4 @@
-"""Shared memory: fair shares, order of time, and a ledger whose writer is killed after any of its stores."""
+"""SharedStream memory: fair shares, order of time, and a ledger whose writer is killed after any of its stores."""
 
 from __future__ import annotations
 
@@ -14,13 +14,14 @@ from hypothesis import strategies as st
 from agents.core.types import Row, batch_of
 from agents.stream import ledger as ledger_module
 from agents.stream.counters import Counters
-from agents.stream.ledger import TOTALS, Ledger, Shared
+from agents.stream.ledger import TOTALS, Ledger
 from agents.stream.record import RECORD, batch_of_records, record_of
+from agents.stream.shared import SharedStream
 from tests.support.patience import patient
 
 
-def shared(listeners: int = 2, queue_max: int = 100) -> Shared:
-    return Shared(listeners, queue_max, ["detector"])
+def shared(listeners: int = 2, queue_max: int = 100) -> SharedStream:
+    return SharedStream(listeners, queue_max, ["detector"])
 
 
 def row(ts: float, qname: bytes = b"\1a\4test", types: str = "CNAME,A") -> Row:

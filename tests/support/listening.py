@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 from agents.core.types import Row
 from agents.sources.listener.server import Listener
 from agents.stream.counters import Counters
-from agents.stream.ledger import Bell
 from agents.stream.record import batch_of_records
 from agents.stream.ring import Ring
+from agents.stream.shared import Bell
 from tests.support.patience import patient
 from tests.support.stubs import StubServer
 

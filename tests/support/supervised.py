@@ -64,7 +64,7 @@ class Supervised:
     def state(self) -> dict[str, Any]:
         """The newest sign of life; empty while there is none."""
         try:
-            found: dict[str, Any] = json.loads((self.folder / "data" / "listener.json").read_bytes())
+            found: dict[str, Any] = json.loads((self.folder / "data" / "detector.json").read_bytes())
         except FileNotFoundError:
             return {}
         return found
@@ -91,7 +91,7 @@ class Supervised:
         def at_rest() -> bool:
             state = self.state()
             seen = state.get("counters", {}).get("answered", 0) + state.get("counters", {}).get("servfail", 0)
-            return bool(seen) and state["queue_waiting"] == 0 == state["spool"]["waiting"]
+            return bool(seen) and state["queue_waiting"] == 0 == state["spool_waiting"]
 
         wait_until(at_rest, 60)
         return self.next_state()
@@ -234,15 +234,15 @@ def mixed(number: int) -> str:
 
 def assert_adds_up(state: dict[str, Any]) -> None:
     """Every query that was finished is somewhere, once."""
-    counters, spool, shed = state["counters"], state["spool"], state["shed"]
+    counters = state["counters"]
     assert counters["answered"] + counters["servfail"] == state["scored"] + state["queue_dropped"]
-    assert state["scored"] == spool["stored"] + spool["spooled"] + shed["sampled_out"] + spool["lost"]
+    assert state["scored"] == sum(state[name] for name in ("stored", "spooled", "sampled_out", "lost"))
 
 
 def lost_for(one: Supervised, per_s: float = 1000.0) -> str:
     """Load it until verdicts are lost, and end it: DNS went on, all adds up, and one line said why; returns that."""
     load = Load(one.port, per_s=per_s)
-    wait_until(lambda: one.state().get("spool", {}).get("lost", 0) > 100, 90)
+    wait_until(lambda: one.state().get("lost", 0) > 100, 90)
     load.wait_answered(200)
     load.stop()
     wait_until(lambda: one.state()["queue_waiting"] == 0, 30)
