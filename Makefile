@@ -2,9 +2,14 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+WORKERS ?= 4
+HOSTILE := $(addprefix tests/,core/test_jit.py dns/test_message.py dns/test_message_kernels.py dns/test_name.py \
+	sources/test_capture.py sources/test_capture_damage.py sources/test_capture_kernels.py sources/test_datapath.py \
+	sources/test_table.py stream/test_record.py scoring/test_scoring_kernels.py detection/test_snapshot.py \
+	detection/test_state.py)
 PIP := $(BIN)/python -m pip --disable-pip-version-check -q
 .DEFAULT_GOAL := help
-.PHONY: help install install-dev run test lint fmt bench e2e demo train evaluate settings suffixes lock clean
+.PHONY: help install install-dev run test test-bounds lint fmt bench e2e demo train evaluate settings suffixes lock clean
 
 help:  ## what there is
 	@awk -F':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -30,7 +35,12 @@ run: install  ## listener, API and scheduler in one process, on embedded SQLite
 	$(BIN)/dns-tunnel run
 
 test: install-dev  ## all tests but those of make e2e
-	$(BIN)/python -m pytest -n 2 -m "not e2e"
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m "not e2e"
+
+test-bounds: install-dev  ## tests of kernels that read hostile bytes, with every index checked
+	@cache=$$(mktemp -d) && trap 'rm -rf "$$cache"' EXIT && export NUMBA_BOUNDSCHECK=1 NUMBA_CACHE_DIR="$$cache" && \
+	$(BIN)/python -m agents.runtime.warmup && \
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m "not slow" $(HOSTILE)
 
 e2e: install-dev  ## docker compose, real tunnels, kill -9; says what it skips where an engine or a tool is missing
 	$(BIN)/python -m pytest -rs -m e2e tests/e2e

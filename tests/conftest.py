@@ -6,12 +6,13 @@ import fcntl
 import logging
 import os
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
 import structlog
+from hypothesis import is_hypothesis_test
 
-from agents.cli import parser
 from agents.core import jit
 from agents.learning.baseline import model_bytes
 from agents.runtime import warmup
@@ -19,21 +20,24 @@ from agents.scoring.model import Model
 from agents.sources.listener.server import can_compile
 from agents.store import Store, open_store
 from tests.support import listening
-from tests.support.commands import Done, Inside
+from tests.support.commands import Inside, run_inside
 from tests.support.patience import factor, patient
 from tests.support.postgres_server import PostgresServer, drop_database, make_database
 
 
 def pytest_configure(config: pytest.Config) -> None:
     """Measure the machine before the workers that share it start."""
-    factor()
+    factor(getattr(config.option, "numprocesses", None) or 1)
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Each test's time limit, its own or the general one, is for this machine."""
+    """Each test's time limit, its own or the general one, is for this machine; those that take longest begin."""
     general = float(config.getini("timeout"))
+    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
     for item in items:
+        if is_hypothesis_test(getattr(item, "function", None)):
+            item.add_marker("property")
         marker = item.get_closest_marker("timeout")
         item.add_marker(pytest.mark.timeout(patient(marker.args[0] if marker else general)), append=False)
 
@@ -110,19 +114,6 @@ def model() -> Model:
 
 
 @pytest.fixture
-def inside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Iterator[Inside]:
+def inside(tmp_path: Path) -> Inside:
     """`dns-tunnel ARGUMENTS` in this process, with DATA_DIR=tmp_path/data, in tmp_path."""
-    monkeypatch.chdir(tmp_path)
-    handlers = logging.getLogger().handlers[:]
-
-    def run(*arguments: str | Path) -> Done:
-        try:
-            code = parser.main(["--data-dir", str(tmp_path / "data"), *map(str, arguments)])
-        except SystemExit as error:  # how argparse ends
-            code = int(error.code or 0)
-        found = capsys.readouterr()
-        return Done(code, found.out, found.err)
-
-    yield run
-    logging.getLogger().handlers[:] = handlers
-    structlog.reset_defaults()
+    return partial(run_inside, tmp_path)

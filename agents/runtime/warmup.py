@@ -23,7 +23,6 @@ from agents.scoring.features import VERSION
 from agents.scoring.model import Model
 from agents.sources.capture.capture_kernels import RAW, TCP, UDP
 from agents.sources.capture.source import PcapSource
-from agents.sources.listener import datapath
 from agents.store import postgres
 from agents.store.opening import open_store
 from agents.store.rows import COLUMNS, query_columns
@@ -60,6 +59,8 @@ def judging() -> None:
 
 def listening() -> None:
     """Load the datapath of a listener."""
+    from agents.sources.listener import datapath  # here: it imports numba, which a platform may lack
+
     datapath.load()
 
 

@@ -47,6 +47,7 @@ def told(hook: Any, since: int) -> list[str]:
 
 
 @pytest.mark.timeout(180)
+@pytest.mark.slow
 def test_kill_9_while_alerts_are_tried_loses_none_and_repeats_none(tmp_path: Path) -> None:
     outbox = tmp_path / "data" / "outbox"
     with webhook(503) as hook, StubServer() as upstream:

@@ -10,6 +10,7 @@ import time
 import pytest
 
 from agents.sources.listener.server import can_compile
+from tests.bench.__main__ import main
 from tests.bench.curves import picture
 from tests.bench.load import latencies, messages, percentile, rate
 from tests.bench.table import Figure, markdown
@@ -43,10 +44,10 @@ def test_a_figure_is_shown_with_its_baseline_and_ratio() -> None:
     assert text.splitlines()[-1] == "| rows stored | 5,000 /s | 20,000 /s: a bare table | 0.25 |"
 
 
-def test_an_unknown_part_is_refused() -> None:
-    done = subprocess.run([sys.executable, "-m", "tests.bench", "reply"], capture_output=True, text=True, check=False)
-    assert done.returncode == 2
-    assert "cannot measure" in done.stderr
+def test_an_unknown_part_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match=r"^2$"):
+        main(["reply"])
+    assert "cannot measure" in capsys.readouterr().err
 
 
 @pytest.mark.skipif(not can_compile(), reason="kernels are off, or not for this platform")

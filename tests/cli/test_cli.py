@@ -17,7 +17,7 @@ from agents.scoring.model import Model
 from agents.sources.capture import capture_kernels as ll
 from agents.store import open_store
 from tests.support.captures import T0, exchange, ip4, linked, pcap, question, udp
-from tests.support.commands import Done, Inside, call, free_port, is_one_line
+from tests.support.commands import Done, Inside, free_port, is_one_line, run_inside
 from tests.support.filled import fill
 from tests.support.stubs import StubServer
 
@@ -56,7 +56,7 @@ def replayed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Done]:
         file.write(f"A\t0\t{rows[-1][0] + 5}\tx\twww.google.com\t192.0.2.9\t1\t33\t49\t12.5\tA\n")
         file.write(f"28\t\t{rows[-1][0] + 6}\tx\tYouTube.com\t2001:db8::1\t\t\t\t\t\n")
         file.write("this line is none\n")
-    return folder, call(folder, "replay", "tunnel.tsv", "more.tsv.gz", "--json", "-", "--verdicts", "--store")
+    return folder, run_inside(folder, "replay", "tunnel.tsv", "more.tsv.gz", "--json", "-", "--verdicts", "--store")
 
 
 def test_replay_writes_queries_incidents_and_at_last_a_summary(replayed: tuple[Path, Done]) -> None:
@@ -114,18 +114,20 @@ def test_what_was_replayed_with_store_is_in_the_database(replayed: tuple[Path, D
     store.close()
 
 
-def test_explain_shows_an_incidents_evidence(replayed: tuple[Path, Done]) -> None:
+def test_explain_shows_an_incidents_evidence(replayed: tuple[Path, Done], inside: Inside) -> None:
     folder, done = replayed
     incident = done.rows[93]
-    found = call(folder, "explain", CLIENT, incident["domain"].upper() + ".")
+    found = run_inside(folder, "explain", CLIENT, incident["domain"].upper() + ".")
     assert found.code == 0
     for text in (*incident["reasons"], f"{CLIENT} -> {incident['domain']}", "UTC", "closed"):
         assert text in found.out
 
 
-def test_the_same_capture_gives_the_same_lines_and_text_for_people(replayed: tuple[Path, Done], tmp_path: Path) -> None:
+def test_the_same_capture_gives_the_same_lines_and_text_for_people(
+    replayed: tuple[Path, Done], tmp_path: Path, inside: Inside
+) -> None:
     folder, done = replayed
-    again = call(tmp_path, "replay", folder / "tunnel.tsv", folder / "more.tsv.gz", "--json", "out.json", "--verdicts")
+    again = inside("replay", folder / "tunnel.tsv", folder / "more.tsv.gz", "--json", "out.json", "--verdicts")
     assert again.code == 0
     rows = [json.loads(line) for line in (tmp_path / "out.json").read_text().splitlines()]
     assert rows[:-1] == done.rows[:-1]
@@ -134,25 +136,25 @@ def test_the_same_capture_gives_the_same_lines_and_text_for_people(replayed: tup
     assert all(char.isprintable() for line in again.out.splitlines() for char in line)
 
 
-def test_replay_reads_a_capture_and_warns_of_a_cut_one(tmp_path: Path) -> None:
+def test_replay_reads_a_capture_and_warns_of_a_cut_one(tmp_path: Path, inside: Inside) -> None:
     frames = [*exchange(), (T0 + 1, linked(ll.ETHERNET, ip4(udp(question("a.example.org")))))]
     whole = pcap(frames)
     (tmp_path / "whole.pcap").write_bytes(whole)
     (tmp_path / "cut.pcap.gz").write_bytes(gzip.compress(whole[:-7]))
-    one = call(tmp_path, "replay", "whole.pcap", "--json", "-")
+    one = inside("replay", "whole.pcap", "--json", "-")
     assert (one.code, one.rows[-1]["queries"], one.err) == (0, 2, "")
-    cut = call(tmp_path, "replay", "cut.pcap.gz", "--json", "-")
+    cut = inside("replay", "cut.pcap.gz", "--json", "-")
     assert (cut.code, cut.rows[-1]["queries"]) == (0, 1)
     assert cut.err.startswith("dns-tunnel: warning: cut.pcap.gz")
-    other = call(tmp_path, "replay", "whole.pcap", "--json", "-", REPLAY_PORTS="5353")
+    other = inside("replay", "whole.pcap", "--json", "-", REPLAY_PORTS="5353")
     assert other.rows[-1]["queries"] == 0
 
 
-def test_score_judges_names_one_by_one(tmp_path: Path) -> None:
+def test_score_judges_names_one_by_one(tmp_path: Path, inside: Inside) -> None:
     with gzip.open(tmp_path / "names.txt.gz", "wb") as file:
         file.write(b"# a comment\n\nwww.google.com\n  youtube.com  \ncaf\xe9.com\na..b\n\\000\x1b[31m.evil.com\n")
     long = "4a" * 32 + ".evil.com"
-    done = call(tmp_path, "score", long, "--file", "names.txt.gz", "--qtype", "TXT", "--json", "-")
+    done = inside("score", long, "--file", "names.txt.gz", "--qtype", "TXT", "--json", "-")
     assert done.code == 1, "one of them is no name"
     rows = done.rows
     keys = {"qname", "qtype", "domain", "score", "severity", "reasons"}
@@ -167,15 +169,15 @@ def test_score_judges_names_one_by_one(tmp_path: Path) -> None:
     ]
     assert rows[4]["qname"] == "a..b"
     assert rows[4]["error"].startswith("cannot parse name")
-    text = call(tmp_path, "score", "--file", "names.txt.gz")
+    text = inside("score", "--file", "names.txt.gz")
     assert "\x1b" not in text.out + text.err
 
 
-def test_evaluate_prints_json_and_a_table(tmp_path: Path) -> None:
+def test_evaluate_prints_json_and_a_table(tmp_path: Path, inside: Inside) -> None:
     (tmp_path / "tunnel.tsv").write_text(tsv(tunnel_rows()))
     (tmp_path / "names.txt").write_text("www.google.com\nyoutube.com\n")
     (tmp_path / "manifest.csv").write_text("file,kind,tool\ntunnel.tsv,tunnel-tool,iodine\nnames.txt,benign-names,\n")
-    done = call(tmp_path, "evaluate", "manifest.csv", "--json", "-")
+    done = inside("evaluate", "manifest.csv", "--json", "-")
     assert (done.code, done.err) == (0, "")
     (found,) = done.rows
     assert found["tools"][0] | {"bytes_median": 0, "bytes_worst": 0, "above_normal": 0} == found["tools"][0] | {
@@ -188,15 +190,15 @@ def test_evaluate_prints_json_and_a_table(tmp_path: Path) -> None:
     }
     assert [row["rate"] for row in found["leak_curve"]] == [0.0116, 0.02, 0.1, 0.7, 10.0, 1000.0]
     assert all(row["bytes_out"] == 30 * row["queries"] for row in found["leak_curve"])
-    table = call(tmp_path, "evaluate", "manifest.csv")
+    table = inside("evaluate", "manifest.csv")
     assert table.code == 0
     assert "leak curve" in table.out
     assert "iodine       1 / 1" in table.out
 
 
-def test_doctor_is_content_where_all_is_well(tmp_path: Path) -> None:
+def test_doctor_is_content_where_all_is_well(tmp_path: Path, inside: Inside) -> None:
     with StubServer() as upstream:
-        done = call(tmp_path, "doctor", UPSTREAMS=f"127.0.0.1:{upstream.port}", LISTEN_PORT=str(free_port()))
+        done = inside("doctor", UPSTREAMS=f"127.0.0.1:{upstream.port}", LISTEN_PORT=str(free_port()))
     assert done.code == 0, done.out
     lines = done.out.splitlines()
     assert len(lines) >= 8
@@ -239,7 +241,7 @@ def test_a_candidate_waits_is_approved_rolled_back_and_restored(tmp_path: Path, 
     shipped = Model.from_bytes(model_bytes()).model_id
     assert model_ids(inside) == {"shipped": [shipped]}
     fill(tmp_path / "data")
-    done = call(tmp_path, "retrain", "--deploy", "manual", "--samples", "3000", "--days", "2")
+    done = inside("retrain", "--deploy", "manual", "--samples", "3000", "--days", "2")
     assert done.code == 0, done
     assert done.out.startswith("WAITING ")
     assert "300 stored queries and 2700 shipped names" in done.out
@@ -275,7 +277,7 @@ def test_a_candidate_that_misses_a_gate_is_exit_3_and_the_old_model_stays(
     (tmp_path / "cases.csv").write_text(
         "qname,expected,purpose\nwww.google.com,HIGH,impossible\n<img/src=x>\\027.a.com,HIGH,<b>\n"
     )
-    done = call(tmp_path, "retrain", "--samples", "2000", VALIDATION_CASES=str(tmp_path / "cases.csv"))
+    done = inside("retrain", "--samples", "2000", VALIDATION_CASES=str(tmp_path / "cases.csv"))
     assert done.code == 3, done
     assert done.out.startswith("REJECTED ")
     assert "missed: own cases failed is " in done.out
@@ -311,8 +313,8 @@ def test_a_retraining_with_nothing_stored_is_exit_3_and_deploys_nothing(tmp_path
     assert not (tmp_path / "data" / "models" / "isolation_forest.npz").exists()
 
 
-def test_a_retraining_without_database_fails_is_told_and_exit_1(tmp_path: Path) -> None:
-    done = call(tmp_path, "retrain", DATABASE_URL="postgresql://u:s3cret@127.0.0.1:1/none")
+def test_a_retraining_without_database_fails_is_told_and_exit_1(tmp_path: Path, inside: Inside) -> None:
+    done = inside("retrain", DATABASE_URL="postgresql://u:s3cret@127.0.0.1:1/none")
     assert done.code == 1
     assert done.out.startswith("FAILED")
     assert "cannot" in done.out
@@ -320,6 +322,6 @@ def test_a_retraining_without_database_fails_is_told_and_exit_1(tmp_path: Path) 
     assert not (tmp_path / "data" / "models" / "isolation_forest.npz").exists()
 
 
-def test_replay_tells_people_what_was_malformed(tmp_path: Path) -> None:
+def test_replay_tells_people_what_was_malformed(tmp_path: Path, inside: Inside) -> None:
     (tmp_path / "odd.tsv").write_text(tsv([(1.0, CLIENT, "a.com", "A")]) + "this line is none\n")
-    assert "; 1 malformed" in call(tmp_path, "replay", "odd.tsv").out
+    assert "; 1 malformed" in inside("replay", "odd.tsv").out

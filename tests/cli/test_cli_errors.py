@@ -77,16 +77,22 @@ def test_a_bad_setting_is_one_line_and_exit_2_before_any_socket_opens(
     assert done.out == ""
 
 
-def test_a_bad_line_in_the_env_file_is_like_a_bad_setting(tmp_path: Path) -> None:
-    (tmp_path / ".env").write_text("LISTEN_PORT=abc\n")
+def test_a_bad_line_in_the_env_file_ends_the_process_too(tmp_path: Path) -> None:
+    (tmp_path / ".env").write_text("# fine\njust a line\n")
     done = call(tmp_path, "run")
+    assert (done.code, done.err) == (2, "dns-tunnel: cannot read .env: line 2 is not NAME=value\n")
+
+
+def test_a_bad_line_in_the_env_file_is_like_a_bad_setting(tmp_path: Path, inside: Inside) -> None:
+    (tmp_path / ".env").write_text("LISTEN_PORT=abc\n")
+    done = inside("run")
     assert (done.code, is_one_line(done)) == (2, True), done
     for text in ("# fine\njust a line\n", "LISTEN_PORT=5400\nAPI_PORT: 8054\n", "LISTEN_PORT=5400\nAPI_TOKEN='abc\n"):
         (tmp_path / ".env").write_text(text)
-        done = call(tmp_path, "run")
+        done = inside("run")
         assert (done.code, done.err) == (2, "dns-tunnel: cannot read .env: line 2 is not NAME=value\n")
     (tmp_path / ".env").write_bytes(b"LISTEN_PORT=\xff\xfe\n")
-    done = call(tmp_path, "run")
+    done = inside("run")
     assert (done.code, is_one_line(done)) == (2, True), done
     assert ".env" in done.err
 
@@ -176,9 +182,9 @@ def test_what_cannot_be_done_is_one_line(
 
 
 @pytest.mark.parametrize("arguments", [["explain", "a", "b"], ["retrain"], ["run"], ["models", "rollback"]])
-def test_a_folder_that_cannot_be_written_is_one_line(tmp_path: Path, arguments: list[str]) -> None:
+def test_a_folder_that_cannot_be_written_is_one_line(tmp_path: Path, arguments: list[str], inside: Inside) -> None:
     (tmp_path / "data").write_bytes(b"a file where the folder should be")
-    done = call(tmp_path, *arguments)
+    done = inside(*arguments)
     assert done.code in (1, 2)
     assert done.err.splitlines()[-1].startswith("dns-tunnel: cannot "), done
 
@@ -194,16 +200,15 @@ def test_a_file_without_a_token_is_one_line_and_exit_1(tmp_path: Path, inside: I
 
 
 @pytest.mark.parametrize("arguments", [["explain", "192.0.2.1", "evil.com"], ["replay", "good.tsv", "--store"]])
-def test_a_database_that_is_away_is_one_line_and_exit_1(tmp_path: Path, arguments: list[str]) -> None:
+def test_a_database_that_is_away_is_one_line_and_exit_1(tmp_path: Path, arguments: list[str], inside: Inside) -> None:
     (tmp_path / "good.tsv").write_text("ts\tclient\tqname\tqtype\n1\t192.0.2.1\ta.com\tA\n")
-    done = call(tmp_path, *arguments, DATABASE_URL="postgresql://u:s3cret@127.0.0.1:1/none")
+    done = inside(*arguments, DATABASE_URL="postgresql://u:s3cret@127.0.0.1:1/none")
     assert (done.code, is_one_line(done)) == (1, True), done
     assert "s3cret" not in done.err
 
 
-def test_doctor_says_what_is_bad(tmp_path: Path) -> None:
-    done = call(
-        tmp_path,
+def test_doctor_says_what_is_bad(tmp_path: Path, inside: Inside) -> None:
+    done = inside(
         "doctor",
         DATABASE_URL="postgresql://u:s3cret@127.0.0.1:1/none",
         UPSTREAMS="127.0.0.1:9",
@@ -273,12 +278,12 @@ def test_doctor_looks_into_the_spool(tmp_path: Path, inside: Inside) -> None:
     assert said().startswith(f"BAD  spool        cannot read all of {spool}: 0 batches wait, 1 set aside")
 
 
-def test_doctor_remarks_what_no_check_finds(tmp_path: Path) -> None:
+def test_doctor_remarks_what_no_check_finds(tmp_path: Path, inside: Inside) -> None:
     models = tmp_path / "data" / "models"
     models.mkdir(parents=True)
     (models / "isolation_forest.npz").write_bytes(b"broken")
     (tmp_path / ".env").write_text("LISTEN_PROT=53\nPUBLISH_DNS=127.0.0.1:53\nAPI_TOKEN=t0ps3cret\n")
-    done = call(tmp_path, "doctor", UPSTREAMS="127.0.0.1:9")
+    done = inside("doctor", UPSTREAMS="127.0.0.1:9")
     assert done.code == 1
     assert done.err.splitlines()[0] == "dns-tunnel: warning: .env names LISTEN_PROT, which is no setting"
     assert done.err.count("dns-tunnel: ") == 1

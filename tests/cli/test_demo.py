@@ -36,6 +36,7 @@ def run(*command: str | Path, cwd: Path = REPOSITORY) -> subprocess.CompletedPro
     return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=patient(100), check=False)
 
 
+@pytest.mark.slow
 def test_the_demo_finds_the_tunnel_retrains_and_says_how_to_look_further(program: Path, tmp_path: Path) -> None:
     demo = tmp_path / "demo"
     demo.mkdir()

@@ -147,6 +147,7 @@ def test_ctrl_c_ends_a_replay_without_a_word(tmp_path: Path) -> None:
     assert errors == ""
 
 
+@pytest.mark.slow
 def test_on_a_terminal_a_replay_shows_how_far_it_is(tmp_path: Path) -> None:
     write(tmp_path / "capture.pcap", 250_000, 60_000)
     ours, its = os.openpty()

@@ -48,6 +48,7 @@ def judged(folder: Path, **settings: str) -> tuple[dict[str, tuple[Any, ...]], s
 
 @pytest.mark.skipif(not can_compile(), reason="kernels are off, or not for this platform")
 @pytest.mark.parametrize("how", ["setting", "platform"])
+@pytest.mark.slow
 def test_a_listener_answers_judges_and_stores_the_same(tmp_path: Path, how: str) -> None:
     plain, loaded = judged(tmp_path / "without", **without(how, tmp_path))
     assert "numpy" in loaded and "llvmlite" not in loaded
@@ -58,13 +59,14 @@ def test_a_listener_answers_judges_and_stores_the_same(tmp_path: Path, how: str)
 
 
 @pytest.mark.skipif(not jit.COMPILED, reason="kernels are off")
+@pytest.mark.slow
 def test_a_retraining_learns_the_same(tmp_path: Path) -> None:
     judged(tmp_path / "listener")
     models = []
     for mode in ("on", "off"):
         folder = tmp_path / mode
         shutil.copytree(tmp_path / "listener" / "data", folder / "data" / "data")
-        done = call(folder, "retrain", timeout_s=100, COMPILED=mode)
+        done = call(folder, "retrain", "--samples", "2000", timeout_s=100, COMPILED=mode)
         assert done.code == 0, done.err
         (path,) = (folder / "data" / "models").glob("*.npz")
         with np.load(path) as found:

@@ -37,6 +37,7 @@ def test_an_evasion_is_found_within_its_bound(evasion: Evasion) -> None:
 
 
 @pytest.mark.parametrize("evasion", NOT_FOUND, ids=_name)
+@pytest.mark.slow
 def test_what_is_known_not_to_be_found_is_said_so(evasion: Evasion) -> None:
     """Once it is found, its bound belongs into EVASIONS and the table into the documentation."""
     loss = loss_of(evasion)

@@ -218,12 +218,14 @@ def test_where_the_room_for_names_is_full_flows_forget_and_memory_stays() -> Non
 
 def fill_memory(judged: Judged, clients: int) -> None:
     """So many clients ask for as many names below as many domains as they can, with nothing that is evidence."""
+    floods = [
+        [ask(domain * 600 + n, domain=f"{domain}.com", client="flood-0", bits=0.0, encoded=False) for n in range(600)]
+        for domain in range(130)
+    ]
+    prepared = [judged.prepared(queries) for queries in floods]
     for client in range(clients):
-        for domain in range(130):
-            names = range(domain * 600, domain * 600 + 600)
-            judged.ask(
-                *(ask(n, domain=f"{domain}.com", client=f"flood-{client}", bits=0.0, encoded=False) for n in names)
-            )
+        for asked, queries in zip(prepared, floods, strict=True):
+            judged.tell_prepared(asked, queries, f"flood-{client}")
 
 
 @pytest.mark.parametrize("clients", [1, 12])

@@ -20,6 +20,7 @@ SEED = 101
 HOUR_S, RATE = 3600, 50_000
 
 
+@pytest.mark.slow
 def test_a_week_of_58_clients_that_look_alike_raises_no_incident() -> None:
     """The bound is one in 100 client-days, and none that is CRITICAL: here none at all in 406."""
     assert sum(role.clients for role in lookalikes.ROLES) == 58

@@ -96,6 +96,7 @@ def compared(rows: Iterator[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize("sizes", [(1,), (7, 1, 64), (5000,)], ids=str)
+@pytest.mark.slow
 def test_live_traffic_and_its_replay_are_judged_alike(tmp_path: Path, inside: Inside, sizes: Sequence[int]) -> None:
     rows = capture(time.time() + 60)
     path = tmp_path / "capture.tsv"

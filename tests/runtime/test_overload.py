@@ -47,6 +47,7 @@ def rows(one: Supervised) -> list[tuple[str, int, list[str]]]:
     return [(name, severity, json.loads(reasons)) for name, severity, reasons in found]
 
 
+@pytest.mark.slow
 def test_overload_sheds_in_order_and_all_of_it_adds_up(tmp_path: Path) -> None:
     with supervised(tmp_path, **SMALL) as one:
         load = Load(one.port, mixed, per_s=100)

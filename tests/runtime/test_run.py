@@ -14,7 +14,7 @@ import pytest
 from agents.core.text import defang
 from agents.dns.name import NAME_MAX, to_text, wire_of
 from agents.learning.baseline import golden_sessions
-from tests.support.commands import BASE, call, environment, free_port, is_one_line
+from tests.support.commands import BASE, environment, free_port, is_one_line, run_inside
 from tests.support.filled import fill
 from tests.support.listening import wait_until
 from tests.support.live import Running, running
@@ -98,6 +98,7 @@ def test_a_tunnel_is_one_incident_and_one_alert_a_severity(tmp_path: Path) -> No
     assert "S3CRET" not in process.log.read_text()
 
 
+@pytest.mark.slow
 def test_an_open_incident_is_taken_over_after_kill_9(tmp_path: Path) -> None:
     with running(tmp_path) as process:
         send_tunnel(process)
@@ -116,6 +117,7 @@ def test_an_open_incident_is_taken_over_after_kill_9(tmp_path: Path) -> None:
         assert process.stop() == 0
 
 
+@pytest.mark.slow
 def test_retraining_by_the_api_swaps_the_model_and_loses_no_query(tmp_path: Path) -> None:
     fill(tmp_path)
     with running(tmp_path, RETRAIN_SAMPLES="2000") as process:
@@ -173,7 +175,7 @@ def test_a_port_that_is_taken_is_one_line_and_nothing_stays_behind(tmp_path: Pat
         port = str(taken.getsockname()[1])
         for name, other in (("API_PORT", "LISTEN_PORT"), ("LISTEN_PORT", "API_PORT")):
             settings: dict[str, Any] = {name: port, other: str(free_port())}
-            done = call(tmp_path, "run", UPSTREAMS="127.0.0.1:9", **settings)
+            done = run_inside(tmp_path, "run", UPSTREAMS="127.0.0.1:9", **settings)
             assert done.code == 1
             assert done.err.splitlines()[-1].startswith("dns-tunnel: cannot "), done.err
             assert port in done.err.splitlines()[-1]
@@ -192,7 +194,7 @@ def test_a_second_one_on_the_same_folder_is_one_line(tmp_path: Path) -> None:
             ("api", other, f"cannot listen on 127.0.0.1:{first.api_port}: address already in use"),
             ("schedule", other, f"cannot schedule: another scheduler runs on {folder} (dns-tunnel schedule or run)"),
         ):
-            done = call(tmp_path, command, **settings)
+            done = run_inside(tmp_path, command, **settings)
             assert (done.code, done.err) == (1, f"dns-tunnel: {why}\n")
         assert first.get("/health")["status"] == "ok"
         assert first.stop() == 0
@@ -204,7 +206,7 @@ def test_a_second_one_on_the_same_folder_is_one_line(tmp_path: Path) -> None:
 
 
 def test_a_bad_setting_opens_no_socket(tmp_path: Path) -> None:
-    done = call(tmp_path, "run", RETRAIN_TIMEZONE="Mars/Olympus")
+    done = run_inside(tmp_path, "run", RETRAIN_TIMEZONE="Mars/Olympus")
     assert (done.code, is_one_line(done)) == (2, True)
     assert not (tmp_path / "data" / "data" / "detector.json").exists()
 

@@ -19,7 +19,7 @@ from agents.runtime.detector_process import Judge
 from agents.store.sql import Store
 from agents.stream.ledger import Ledger
 from agents.stream.shared import SharedStream
-from tests.support.commands import call
+from tests.support.commands import is_one_line, run_inside
 from tests.support.filled import fill
 from tests.support.listening import wait_until
 from tests.support.live import running
@@ -136,6 +136,7 @@ def replacement(shared, counts):
 
 
 @pytest.mark.timeout(240)
+@pytest.mark.slow
 def test_postgres_and_the_detector_come_and_go_under_load(own_postgres: PostgresServer, tmp_path: Path) -> None:
     url = make_database(own_postgres.url)
     with supervised(tmp_path, DATABASE_URL=url) as one:
@@ -292,6 +293,7 @@ def test_when_the_supervisor_ends_all_end(tmp_path: Path, ending: signal.Signals
         wait_until(lambda: not any(map(alive, pids)), 10)
 
 
+@pytest.mark.slow
 def test_two_signals_at_once_are_one_and_a_later_one_is_impatience(tmp_path: Path) -> None:
     for holds_s, code, killed in ((0.9, 0, 0), (9.0, 1, 1)):
         folder = tmp_path / str(code)
@@ -360,30 +362,23 @@ def test_a_port_that_is_taken_is_one_line_and_no_process_starts(tmp_path: Path) 
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        done = call(tmp_path, "run", LISTEN_PORT=str(port), API_PORT=str(free_port()), UPSTREAMS="127.0.0.1:9")
+        done = run_inside(tmp_path, "run", LISTEN_PORT=str(port), API_PORT=str(free_port()), UPSTREAMS="127.0.0.1:9")
     assert done.code == 1
     assert done.err == f"dns-tunnel: cannot listen on 127.0.0.1:{port}: address already in use\n"
 
 
-def test_a_second_listener_on_the_port_does_not_share_it_without_a_word(tmp_path: Path) -> None:
-    with supervised(tmp_path) as one:
-        (tmp_path / "other").mkdir()
-        done = call(tmp_path / "other", "listen", LISTEN_PORT=str(one.port), UPSTREAMS="127.0.0.1:9")
-        assert done.code == 1
-        assert done.err == f"dns-tunnel: cannot listen on 127.0.0.1:{one.port}: address already in use\n"
-        assert one.stop() == 0
-
-
-@pytest.mark.parametrize(
-    ("upstream", "code", "why"),
-    [("127.0.0.1:{port}", 2, "that is this listener itself"), ("127.0.0.1:9", 1, "another process holds it")],
-)
-def test_a_process_that_cannot_start_is_one_line(tmp_path: Path, upstream: str, code: int, why: str) -> None:
+def test_what_cannot_start_beside_one_that_runs_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "other").mkdir()
     with supervised(tmp_path / "data") as one:
-        port = str(free_port())
-        done = call(tmp_path, "listen", LISTEN_PORT=port, UPSTREAMS=upstream.format(port=port))
-        assert (done.code, why in done.err.splitlines()[-1]) == (code, True), done
-        assert done.err.splitlines()[-1].startswith("dns-tunnel: cannot ")
+        taken, free = str(one.port), str(free_port())
+        in_use = f"cannot listen on 127.0.0.1:{taken}: address already in use"
+        for folder, port, upstream, code, why in (
+            (tmp_path / "other", taken, "127.0.0.1:9", 1, in_use),
+            (tmp_path, free, f"127.0.0.1:{free}", 2, "that is this listener itself"),
+            (tmp_path, free, "127.0.0.1:9", 1, "another process holds it"),
+        ):
+            done = run_inside(folder, "listen", LISTEN_PORT=port, UPSTREAMS=upstream)
+            assert (done.code, is_one_line(done), why in done.err) == (code, True, True), done
         assert one.stop() == 0
 
 

@@ -61,6 +61,7 @@ def compiled(folder: Path) -> dict[str, int]:
 
 
 @pytest.mark.timeout(400)
+@pytest.mark.slow
 def test_warming_leaves_no_kernel_for_later_and_nothing_is_compiled_twice(tmp_path: Path, postgres_url: str) -> None:
     """For types that no warming call had, the compiler would make a kernel anew, in the middle of the work."""
     kernels_ = tmp_path / "kernels"
@@ -118,12 +119,13 @@ def test_a_cold_start_says_what_it_does(tmp_path: Path, monkeypatch: pytest.Monk
     assert said == [warmup.NOTE]
 
 
+@pytest.mark.slow
 def test_a_cold_retraining_and_a_cold_restore_say_so_too(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, inside: Inside
 ) -> None:
     monkeypatch.setattr(warmup, "KEPT", tmp_path)
     fill(tmp_path / "data")
-    done = inside("retrain")
+    done = inside("retrain", "--samples", "2000")
     assert done.code == 0
     assert warmup.NOTE in done.err
     (backup,) = (tmp_path / "data" / "models" / "backups").glob("*.npz")

@@ -1,23 +1,29 @@
-"""The command line as other programs call it: a process, its output, its exit code."""
+"""The command line: as other programs call it, a process, or in the tests' own; its output, its exit code."""
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
+import logging
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import structlog
+
+from agents.cli import parser
 from tests.support.patience import patient
 from tests.support.running import free_port
 
-__all__ = ["BASE", "ROOT", "Done", "Inside", "call", "environment", "free_port", "is_one_line"]
+__all__ = ["BASE", "ROOT", "Done", "Inside", "call", "environment", "free_port", "is_one_line", "run_inside"]
 
 Inside = Callable[..., "Done"]
-"""The fixture `inside`: a command in this process, which is a second quicker than one of its own."""
+"""The fixture `inside`: `run_inside` in the test's own folder."""
 ROOT = Path(__file__).resolve().parents[2]
 BASE = [sys.executable, "-m", "agents"]
 
@@ -52,6 +58,39 @@ def call(folder: Path, *arguments: str | bytes | Path, timeout_s: float = 40, **
     found = Done(done.returncode, done.stdout.decode("utf-8", "replace"), done.stderr.decode("utf-8", "replace"))
     assert "Traceback" not in found.err, found.err
     return found
+
+
+@contextlib.contextmanager
+def _only(settings: dict[str, str]) -> Iterator[None]:
+    """While the block lasts, these settings stand in the environment beside those that a test has set there."""
+    before = dict(os.environ)
+    os.environ.update(settings)
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
+
+
+def run_inside(folder: Path, *arguments: str | bytes | Path, **settings: str) -> Done:
+    """As `call`, but in this process, which saves the seconds that one of its own takes to start.
+
+    For all commands that end by themselves, where no process matters.
+    """
+    root = logging.getLogger()
+    handlers, level = list(root.handlers), root.level
+    out, err = (io.TextIOWrapper(io.BytesIO(), "utf-8", write_through=True) for _ in range(2))
+    with contextlib.chdir(folder), _only(settings), contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        try:
+            code = parser.main(["--data-dir", str(folder / "data"), *map(os.fsdecode, arguments)])
+        except SystemExit as error:  # how argparse ends
+            code = int(error.code or 0)
+        finally:
+            root.handlers[:] = handlers
+            root.setLevel(level)
+            structlog.reset_defaults()
+    found = (stream.buffer.getvalue().decode("utf-8", "replace") for stream in (out, err))
+    return Done(code, *found)
 
 
 def is_one_line(done: Done) -> bool:

@@ -46,7 +46,12 @@ class Judged:
 
     def tell(self, queries: Sequence[Query]) -> Told:
         """Count queries as one batch; all that the kernels say of it."""
-        asked = self._asked(queries)
+        return self.tell_prepared(self.prepared(queries), queries)
+
+    def tell_prepared(self, asked: Asked, queries: Sequence[Query], client: str | None = None) -> Told:
+        """Count what was prepared, as one batch; of one client where it is named."""
+        if client is not None:
+            asked = asked._replace(client=self.flows.rows_of([client] * len(queries)))
         said = self.flows.judge(asked, self._limits.table, self._limits.rules)
         self.flows.keep_samples(said, [query.wire for query in queries], asked.qtype)
         return said
@@ -70,7 +75,8 @@ class Judged:
         """Whether there is such a flow."""
         return self.flows.find(client, key_of(domain)) is not None
 
-    def _asked(self, queries: Sequence[Query]) -> Asked:
+    def prepared(self, queries: Sequence[Query]) -> Asked:
+        """Queries as the kernels read them."""
         parts = [part for query in queries for part in query.parts]
         return Asked(
             ts=np.array([query.ts for query in queries], np.float64),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 
@@ -23,9 +24,16 @@ def _code(number: int, size: int = 28) -> str:
     return base64.b32encode(hashlib.sha256(b"%d" % number).digest()).decode().lower()[:size]
 
 
+@cache
+def benign_day() -> list[Row]:
+    """One client of each role."""
+    return traffic(3, tuple(role._replace(clients=1) for role in ROLES))
+
+
 def mixed(background: int = 1200) -> list[Row]:
     """Queries in time order; the first so many of the benign ones."""
-    rows = traffic(3, ROLES)[:: max(1, len(traffic(3, ROLES)) // background)]
+    day = benign_day()
+    rows = day[:: max(1, len(day) // background)]
     middle = START + 40_000
     rows += [query(middle + 3 * i, "10.20.0.4", f"{_code(i)}.evil-tunnel.net") for i in range(40)]
     rows += [query(middle + 9_000 + 3 * i, "10.20.0.4", f"{_code(i % 60)}.evil-tunnel.net", 16) for i in range(80)]

@@ -37,10 +37,13 @@ def measured() -> float:
 
 
 @cache
-def factor() -> float:
-    """What every time limit is multiplied by; the processes of this session, xdist's too, are handed the same."""
+def factor(processes: int = 1) -> float:
+    """What every time limit is multiplied by, where so many processes run tests.
+
+    The processes of this session, xdist's too, are handed the same.
+    """
     given = os.environ.get(VARIABLE)
-    found = float(given) if given else measured()
+    found = float(given) if given else measured() * max(1.0, processes / len(os.sched_getaffinity(0)))
     os.environ[VARIABLE] = f"{found:.2f}"
     return found
 
