@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import Callable
-from functools import lru_cache, partial
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +18,14 @@ from agents.core.types import Sample
 from agents.detection.detector import TunnelDetector
 from agents.detection.known_services import Entry, Services, load_entries, services_at
 from agents.detection.limits import BudgetChoice, Peaks, Scale, choose, load_peaks
-from agents.learning.baseline import benign_names, benign_sample, model_bytes, sample_of
+from agents.learning.baseline import benign_sample, model_bytes
 from agents.learning.messages import cases_text, send_run
 from agents.learning.registry import ModelRegistry
 from agents.learning.retraining import RetrainingParts
 from agents.learning.run import RetrainOptions, TrainingRun, TrainRequest
 from agents.learning.validation import Validator, load_cases
-from agents.scoring.model import Model
+from agents.runtime.trainer import Training, train_here
+from agents.scoring.model import Model, TrainConfig
 from agents.settings import Settings, parse_upstreams
 from agents.sources.listener.upstream import Endpoint, system_resolvers
 from agents.store.opening import open_store
@@ -131,9 +132,12 @@ def retrain_options_of(settings: Settings, **changes: Any) -> RetrainOptions:
 
 
 def retraining_parts(
-    settings: Settings, store: Store, progress: Callable[[int, int, str], None] = lambda step, total, text: None
+    settings: Settings,
+    store: Store,
+    progress: Callable[[int, int, str], None] = lambda step, total, text: None,
+    train: Callable[[Training, Sample, TrainRequest], Model] = train_here,
 ) -> RetrainingParts:
-    """The collaborators of a retraining."""
+    """The collaborators of a retraining. train: here, or in another process."""
     from agents.learning.report import write_report  # here: its templates cost a listener's start a tenth
 
     def save(run: TrainingRun) -> None:
@@ -142,7 +146,7 @@ def retraining_parts(
     return RetrainingParts(
         store=store,
         registry=registry_of(settings),
-        trainer=lambda sample, request: train_model(settings, sample, request),
+        trainer=lambda sample, request: train(training_of(settings), sample, request),
         validator=validator_of(settings),
         baseline_sample=benign_sample,
         reporter=lambda run: write_report(settings.reports_dir, run),
@@ -153,30 +157,16 @@ def retraining_parts(
     )
 
 
-@lru_cache(maxsize=1)
-def _calibration_sample() -> Sample:
-    return sample_of(benign_names())
-
-
-def train_model(settings: Settings, sample: Sample, request: TrainRequest) -> Model:
-    """A candidate from the sample, calibrated on it and on the shipped benign names."""
-    # Imported here: scikit-learn takes longer to import than all the rest, and only a retraining needs it.
-    from agents.scoring.isolation_forest import TrainConfig, train
-
+def training_of(settings: Settings) -> Training:
+    """How candidates are made now: the limits come from the network's history up to this moment."""
     config = TrainConfig(
-        seed=request.seed,
+        seed=settings.retrain_seed,
         benign_above_suspicious=settings.benign_above_suspicious,
         benign_above_high=settings.benign_above_high,
         score_suspicious=settings.score_suspicious,
         score_high=settings.score_high,
     )
-    data = {"live": request.live, "topped_up": request.topped_up, "since": request.since, "until": request.until}
-    return train(
-        sample,
-        _calibration_sample(),
-        config,
-        {"parent": request.parent, "data": data, "limits": limits_of(settings).to_json()},
-    )
+    return Training(config, limits_of(settings).to_json())
 
 
 def peaks_path(settings: Settings) -> Path:

@@ -82,6 +82,19 @@ _SHAPES: dict[str, tuple[str, int]] = {
 }
 
 
+@dataclass(frozen=True, slots=True)
+class TrainConfig:
+    """How a model is trained and calibrated. The same config, seed and data give the same file."""
+
+    n_estimators: int = 200
+    max_samples: int = 256  # Liu, Ting, Zhou 2008, section 4.3: more gains nothing
+    seed: int = 42
+    benign_above_suspicious: float = 0.001
+    benign_above_high: float = 0.0001
+    score_suspicious: float = 0.5
+    score_high: float = 0.7
+
+
 @lru_cache(maxsize=512)
 def average_path(samples: float) -> float:
     """c(n): average path length of an unsuccessful search in a binary search tree (Liu, Ting, Zhou 2008, eq. 1)."""
