@@ -28,7 +28,7 @@ from agents.learning.baseline import benign_names, model_bytes, sample_of
 from agents.learning.evaluation import read_manifest, read_names
 from agents.scoring.features import FEATURES, extract
 from agents.scoring.model import Model
-from agents.sources.capture.source import open_source
+from agents.sources import open_source
 
 SHARE = 0.001
 SVM_NAMES, NAMES_MAX = 4_000, 20_000
@@ -88,7 +88,7 @@ def names_of(manifest: Path) -> Mapping[str, list[bytes]]:
             group = "hard benign" if "hard" in row["file"] else "benign"
             groups[group].update(name.lower() for name in read_names(path))
         elif row["kind"] == "tunnel-tool":
-            for batch in open_source([path], "auto", {53}).batches(1 << 16):
+            for batch in open_source([path]).batches(1 << 16):
                 groups[row["tool"]].update(name.lower() for name in batch.qname)
     rng = random.Random(1)
     return {group: rng.sample(sorted(names), min(len(names), NAMES_MAX)) for group, names in sorted(groups.items())}

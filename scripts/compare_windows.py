@@ -35,7 +35,7 @@ from agents.learning.evaluation import read_manifest
 from agents.learning.validation import fresh_detector
 from agents.scoring.lexical import Lexical, read
 from agents.scoring.model import Model
-from agents.sources.capture.source import open_source
+from agents.sources import open_source
 
 WINDOW_S = 600
 SHARE = 0.001
@@ -127,7 +127,7 @@ def main(manifest: Path) -> None:
     for row in read_manifest(manifest):
         if not row["file"].endswith((".tsv", ".tsv.gz")) or row["kind"] not in ("benign", "tunnel-tool"):
             continue
-        batches = list(open_source([manifest.parent / row["file"]], "auto", frozenset({53})).batches(1 << 20))
+        batches = list(open_source([manifest.parent / row["file"]]).batches(1 << 20))
         rows = np.concatenate([windows(batch, model) for batch in batches])
         opened = shipped(batches, fresh_detector(model, Scale()))
         if row["kind"] == "benign":

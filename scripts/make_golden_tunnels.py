@@ -13,7 +13,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from agents.dns.name import from_text, labels_of, to_text
-from agents.sources.capture.source import open_source
+from agents.sources import open_source
 from scripts.make_baseline import write
 
 ROWS = 90
@@ -22,7 +22,7 @@ ROWS = 90
 def rows_of(path: Path, zone: tuple[bytes, ...]) -> list[str]:
     """Table rows of the first queries below the zone."""
     found: list[str] = []
-    for batch in open_source([path], "auto", {53, 5300}).batches(1024):
+    for batch in open_source([path], options={"replay_ports": "53,5300"}).batches(1024):
         for i, qname in enumerate(batch.qname):
             if labels_of(qname.lower())[-len(zone) :] == zone and len(found) < ROWS:
                 name = path.name.split(".")[0]

@@ -20,27 +20,24 @@ from agents.cli.output import incident_json, incident_text, json_output, query_j
 from agents.core.columns import distinct
 from agents.core.errors import UsageError
 from agents.core.prefetch import prefetch
+from agents.core.protocols import Source
 from agents.core.text import counted
 from agents.core.types import Incident, QueryBatch, Severity, Verdicts
 from agents.detection.detector import Seen, TunnelDetector
 from agents.detection.incidents import spans
 from agents.runtime import bootstrap, warmup
 from agents.settings import Settings
-from agents.sources.capture.source import open_source
+from agents.sources import SPECS, open_source
 from agents.store.sql import Store
 
 AT_ONCE = 8192
 """Queries judged at once: more than that gain nothing."""
 
 
-def ports_of(settings: Settings) -> frozenset[int]:
-    """The setting REPLAY_PORTS as numbers."""
-    return frozenset(int(port) for port in settings.replay_ports.split(","))
-
-
-def open_files(settings: Settings, files: list[Path], kind: Any = "auto") -> Any:
-    """Captures as one Source. Raises CaptureError."""
-    return open_source(files, kind, ports_of(settings))
+def open_files(settings: Settings, files: list[Path], format: str = "auto") -> Source:
+    """Captures and tables as one Source, with the settings of their kinds. Raises CaptureError."""
+    options = {field.name: getattr(settings, field.name) for spec in SPECS for field in spec.fields}
+    return open_source(files, format, options)
 
 
 class Tally:
@@ -98,7 +95,7 @@ def replay(settings: Settings, options: argparse.Namespace) -> int:
     return 0
 
 
-def _tally(source: Any, detector: TunnelDetector, store: Store | None, out: IO[str] | None) -> Tally:
+def _tally(source: Source, detector: TunnelDetector, store: Store | None, out: IO[str] | None) -> Tally:
     """Count what is judged; also store it, and print every query."""
     tally = Tally()
     with (
@@ -116,7 +113,7 @@ def _tally(source: Any, detector: TunnelDetector, store: Store | None, out: IO[s
     return tally
 
 
-def judged(detector: TunnelDetector, source: Any) -> Generator[Verdicts, None, None]:
+def judged(detector: TunnelDetector, source: Source) -> Generator[Verdicts, None, None]:
     """The verdicts of all that a source has: reading it, names, and windows are three threads, one behind another."""
     quiet_s = detector.incidents.quiet_s
     batches = prefetch(part for batch in source.batches(AT_ONCE) for part in spans(batch, quiet_s))

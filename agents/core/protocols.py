@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Generic, Protocol, TypeVar
 
 from agents.core.types import Incident, Message, QueryBatch, Sample, Verdicts
 
@@ -14,7 +15,19 @@ class Source(Protocol):
     """Where queries come from (a finite one: a capture)."""
 
     malformed: int
+    """Messages or rows that could not be read, up to now."""
     warnings: list[str]
+    """Sentences on damage, complete once the batches have been read."""
+
+    @property
+    def size(self) -> int:
+        """Bytes of its files on the disk."""
+        ...
+
+    @property
+    def done(self) -> int:
+        """Bytes read up to now, at most `size`. Any thread may ask."""
+        ...
 
     def batches(self, size: int) -> Iterator[QueryBatch]:
         """Yield the queries in time order, `size` at most a batch."""
@@ -152,3 +165,33 @@ class Registry(Protocol):
     def mark(self, model_id: str, state: str) -> None: ...
 
     def promote(self, model_id: str) -> object: ...
+
+
+@dataclass(frozen=True)
+class Field:
+    """One setting of a kind. name: in lower case, as settings hold it; kind: the type of its value."""
+
+    name: str
+    kind: type
+    default: Any
+    description: str
+
+
+Made = TypeVar("Made", covariant=True)
+
+
+@dataclass(frozen=True)
+class Spec(Generic[Made]):
+    """A kind of intake, channel or detector type: the one list that settings, documents and checks are made from.
+
+    summary: a noun phrase for people. factory: makes one; its last argument maps names of `fields` to their values.
+    """
+
+    name: str
+    summary: str
+    fields: tuple[Field, ...]
+    factory: Callable[..., Made]
+
+    def values(self, options: Mapping[str, Any]) -> dict[str, Any]:
+        """The value of each field: the one in `options`, else its default."""
+        return {field.name: options.get(field.name, field.default) for field in self.fields}

@@ -7,7 +7,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import IntEnum
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -218,6 +218,14 @@ class ChannelResult:
     channel: str
     ok: bool
     error: str = ""
+
+
+class Metric(NamedTuple):
+    """One number of /metrics. A name that ends in `_total` is a counter: it only ever grows."""
+
+    name: str
+    help: str
+    value: float
 
 
 @dataclass(frozen=True, slots=True)

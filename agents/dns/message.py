@@ -44,10 +44,14 @@ AXFR, IXFR = 252, 251
 ANSWER_TYPES_MAX = 8
 """Distinct types kept of one answer: whoever answers chooses them, and real answers have three at most."""
 
+POINTER = 0xC0
+"""Bytes from here on begin a compression pointer (RFC 1035 section 4.1.4)."""
+TTL_MAX = 0x7FFFFFFF
+"""A TTL with the top bit set counts as zero (RFC 2181 section 8)."""
+
 _HEADER = Struct("!6H")
 _QUESTION_TAIL = Struct("!HH")
 _RECORD = Struct("!HHIH")
-_POINTER = 0xC0
 
 
 class Question(NamedTuple):
@@ -124,7 +128,7 @@ def skip_name(message: bytes, at: int) -> int:
         length = message[at]
         if length == 0:
             return at + 1
-        if length >= _POINTER:
+        if length >= POINTER:
             if at + 2 > size:
                 break
             if (length & 0x3F) << 8 | message[at + 1] >= start:
@@ -166,8 +170,7 @@ def parse_answer(message: bytes, *, question_end: int = 0, partial: bool = False
         for rtype, _, ttl, _, _ in _records(message, at, ancount + nscount + arcount):
             seen += 1
             if seen <= ancount:
-                # RFC 2181 section 8: a TTL with the top bit set counts as zero.
-                ttl = 0 if ttl > 0x7FFFFFFF else ttl
+                ttl = 0 if ttl > TTL_MAX else ttl
                 ttl_min = ttl if ttl_min < 0 else min(ttl, ttl_min)
                 if rtype and len(types) < ANSWER_TYPES_MAX and rtype not in types:  # 0 is reserved (RFC 6895)
                     types.append(rtype)

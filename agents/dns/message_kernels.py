@@ -1,4 +1,4 @@
-"""Header, question and answer of a DNS message, read in place."""
+"""Question and answer of a DNS message read in place: message.py, for compiled code."""
 
 from __future__ import annotations
 
@@ -7,16 +7,28 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from agents.core.jit import kernel_in_place
+from agents.core.jit import COMPILED, kernel_in_place
+from agents.dns.message import ANSWER_TYPES_MAX, HEADER_SIZE, OPT, POINTER, TTL_MAX
+from agents.dns.name import NAME_MAX
+from agents.dns.name_kernels import LABEL_MAX
 
-int64: Any = np.int64
-uint64: Any = np.uint64
-"""Machine integers: with Any as type, as kernels mix them with int."""
+int64: Any = np.int64 if COMPILED else int
+uint64: Any = np.uint64 if COMPILED else int
+"""Machine integers; int where the interpreter runs the kernels. Any, as kernels mix them with int."""
 
-HEADER_SIZE = 12
-"""RFC 1035 section 4.1.1."""
-LABEL_MAX, NAME_MAX = 63, 254
-"""Bytes of a label, and of a name without the root byte (RFC 1035 section 3.1)."""
+
+def _copy_slice(into: Any, at: int, source: Any, start: int, size: int) -> None:
+    into[at : at + size] = source[start : start + size]
+
+
+@kernel_in_place
+def _copy_each(into: Any, at: int, source: Any, start: int, size: int) -> None:
+    for place in range(size):
+        into[at + place] = source[start + place]
+
+
+copy_bytes = _copy_each if COMPILED else _copy_slice
+"""Copy source[start : start + size] into `into` from `at` on. (Compiled, a slice of a slice would ask for memory.)"""
 
 
 @kernel_in_place
@@ -43,15 +55,9 @@ def question_end(data: NDArray[np.uint8], start: int, end: int) -> int:
     return at + 5
 
 
-OPT = 41
-"""The EDNS pseudo record (RFC 6891 section 6.1)."""
 RCODE, ANCOUNT, TTL_MIN, OPT_CLASS, OPT_START, OPT_END, TYPES = range(7)
 """Places in `facts`; the distinct answer types follow from TYPES on."""
-TYPES_MAX = 8
-"""wire.ANSWER_TYPES_MAX."""
-FACTS = TYPES + TYPES_MAX
-_POINTER = 0xC0
-_TTL_SIGN = 0x7FFFFFFF
+FACTS = TYPES + ANSWER_TYPES_MAX
 
 
 @kernel_in_place
@@ -62,7 +68,7 @@ def _name_end(data: NDArray[np.uint8], start: int, at: int, end: int) -> int:
         length = int64(data[at])
         if length == 0:
             return at + 1
-        if length >= _POINTER:
+        if length >= POINTER:
             if at + 2 > end or u16(data, at) & 0x3FFF >= first - start:
                 return -1
             return at + 2
@@ -106,19 +112,19 @@ def answer_facts(data: NDArray[np.uint8], start: int, at: int, end: int, facts: 
 @kernel_in_place
 def write_facts(facts: NDArray[np.int64], record: Any) -> None:
     """Write what answer_facts found into a record."""
-    record.ttl_min, record.rcode, record.ancount = facts[TTL_MIN], facts[RCODE], facts[ANCOUNT]
-    for place in range(TYPES_MAX):
-        record.ans_types[place] = facts[TYPES + place]
+    record["ttl_min"], record["rcode"], record["ancount"] = facts[TTL_MIN], facts[RCODE], facts[ANCOUNT]
+    for place in range(ANSWER_TYPES_MAX):
+        record["ans_types"][place] = facts[TYPES + place]
 
 
 @kernel_in_place
 def _note_answer(facts: NDArray[np.int64], kinds: int, kind: int, ttl: int) -> int:
     """Count an answer record in; the number of distinct types so far."""
     # RFC 2181 section 8: a TTL with the top bit set counts as zero.
-    ttl = 0 if ttl > _TTL_SIGN else ttl
+    ttl = 0 if ttl > TTL_MAX else ttl
     if facts[TTL_MIN] < 0 or ttl < facts[TTL_MIN]:
         facts[TTL_MIN] = ttl
-    if kinds == TYPES_MAX:
+    if kinds == ANSWER_TYPES_MAX:
         return kinds
     for place in range(kinds):
         if facts[TYPES + place] == kind:

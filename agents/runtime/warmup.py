@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import io
 import socket
 import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
 from contextlib import closing, suppress
+from pathlib import Path
 from struct import pack
 
 from agents.core import jit
@@ -21,9 +21,8 @@ from agents.dns.name import from_text
 from agents.learning.baseline import batch_of, model_bytes
 from agents.scoring.features import VERSION
 from agents.scoring.model import Model
-from agents.sources.capture.kernels import Scan
-from agents.sources.capture.packets import RAW, UDP
-from agents.sources.capture.pcap import Damage
+from agents.sources.capture.capture_kernels import RAW, TCP, UDP
+from agents.sources.capture.source import PcapSource
 from agents.sources.listener import datapath
 from agents.store import postgres
 from agents.store.opening import open_store
@@ -65,14 +64,18 @@ def listening() -> None:
 
 
 def scanning() -> None:
-    """Load the reader of captures: one query, and one more with its answer as they come over TCP."""
-    scan, address = Scan({53}), socket.inet_aton("192.0.2.1")
-    udp = pack("!4H", 1024, 53, 8 + len(_QUESTION), 0) + _QUESTION
-    packet = pack("!BBHHHBBH", 0x45, 0, 20 + len(udp), 0, 0, 64, UDP, 0) + address + address + udp
-    head = pack("<IHHiIII", 0xA1B2C3D4, 2, 4, 0, 0, 65_535, RAW) + pack("<4I", 0, 0, len(packet), len(packet))
-    for take in (scan.query, scan.answer):
-        take(0.0, address, 1024, address, _QUESTION, len(_QUESTION))
-    list(scan.batches(io.BufferedReader(io.BytesIO(head + packet)), 1, Damage(), lambda frame: None))
+    """Load the reader of captures: one query over UDP, and one over TCP."""
+    size, address = len(_QUESTION), socket.inet_aton("192.0.2.1")
+    udp = pack("!4H", 1024, 53, 8 + size, 0) + _QUESTION
+    tcp = pack("!HHIIBBHHHH", 1024, 53, 0, 0, 0x50, 0x18, 0, 0, 0, size) + _QUESTION
+    content = pack("<IHHiIII", 0xA1B2C3D4, 2, 4, 0, 0, 65_535, RAW)
+    for proto, body in ((UDP, udp), (TCP, tcp)):
+        packet = pack("!BBHHHBBH", 0x45, 0, 20 + len(body), 0, 0, 64, proto, 0) + address + address + body
+        content += pack("<4I", 0, 0, len(packet), len(packet)) + packet
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "warm.pcap"
+        path.write_bytes(content)
+        assert sum(map(len, PcapSource(path, {53}).batches(1))) == 2
 
 
 def storing() -> None:

@@ -1,4 +1,45 @@
 """Where queries come from: listener, captures, tables.
 
-`runtime` and `cli` may import it; `scoring`, `store` and `alerting` stand beside it and may not.
+`open_source` opens files as one Source. A kind of file is one module with a SPEC (see intake.py) and one line in SPECS;
+importing this room loads no reader and no compiler. `runtime` and `cli` may import it; `scoring`, `store` and
+`alerting` stand beside it and may not.
 """
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from agents.core.errors import CaptureError
+from agents.core.protocols import Source
+from agents.sources import capture, table
+from agents.sources.files import open_bytes
+from agents.sources.intake import HEAD_BYTES, Intake, Sources
+
+SPECS: tuple[Intake, ...] = (capture.SPEC, table.SPEC)
+"""Kinds of files, in the order in which a file's content is compared with them."""
+
+__all__ = ["SPECS", "detect", "open_source"]
+
+
+def detect(path: Path) -> Intake:
+    """The kind of a file, by its content. Raises CaptureError if the file cannot be read or is of no kind."""
+    stream, _ = open_bytes(path)
+    with stream:
+        head = stream.read(HEAD_BYTES)
+    for spec in SPECS:
+        if spec.recognizes(head):
+            return spec
+    *others, last = (spec.summary for spec in SPECS)
+    raise CaptureError(f"cannot read {path}: neither {', '.join(others)} nor {last}")
+
+
+def open_source(paths: Sequence[Path], format: str = "auto", options: Mapping[str, Any] | None = None) -> Source:
+    """A source over files in the order given. Raises CaptureError for any bad file before reading one.
+
+    format: the name of a Spec, or "auto" for each file's own. options: values of the Specs' fields by name.
+    """
+    kinds = {spec.name: spec for spec in SPECS}
+    specs = [detect(path) if format == "auto" else kinds[format] for path in paths]
+    return Sources([spec.factory(path, spec.values(options or {})) for spec, path in zip(specs, paths, strict=True)])

@@ -1,4 +1,4 @@
-"""Capture files as byte streams, plain or gzip (told by content), that end where a file is damaged."""
+"""Files as byte streams, plain or gzip by their content; a stream ends where its file is damaged."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import io
 import os
 import zlib
 from pathlib import Path
-from typing import Any
 
 from agents.core.errors import CaptureError
 
@@ -17,7 +16,7 @@ _BLOCK = 1 << 18
 
 
 class Inflated(io.RawIOBase):
-    """Decompressed bytes of a gzip stream of one or more members; `damage` says why it ended early, or ""."""
+    """Decompressed bytes of a gzip stream of one or more members; `damage` is why it ended early, or ""."""
 
     def __init__(self, raw: io.BufferedReader) -> None:
         self.source = raw
@@ -53,33 +52,11 @@ class Inflated(io.RawIOBase):
         self._compressed = rest.lstrip(b"\0") if rest else b""
         if self._compressed:
             self._inflater = zlib.decompressobj(_GZIP_WINDOW)
-        return bool(self._compressed)  # at the end the old one stays, so that the end is found again
+        return bool(self._compressed)  # at the end the old one stays, so that the next read finds the end again
 
     def close(self) -> None:
         self.source.close()
         super().close()
-
-
-class Position:
-    """How far a file has been read, in bytes as they lie on the disk. May be asked from another thread."""
-
-    def __init__(self, path: Path) -> None:
-        self.size = path.stat().st_size
-        self._file: Any = None
-
-    def follow(self, stream: io.BufferedReader, inflated: Inflated | None) -> None:
-        """Look at a file that was opened by open_bytes."""
-        self._file = (inflated.source if inflated else stream).raw
-
-    @property
-    def done(self) -> int:
-        """At most `size`."""
-        if self._file is None:
-            return 0
-        try:
-            return int(self._file.tell())
-        except ValueError:  # it is closed
-            return self.size
 
 
 def open_bytes(path: Path) -> tuple[io.BufferedReader, Inflated | None]:

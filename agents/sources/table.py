@@ -12,7 +12,6 @@ from collections.abc import Iterator, Sequence
 from functools import lru_cache, partial
 from itertools import islice
 from operator import itemgetter
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,8 +20,7 @@ from numpy.typing import NDArray
 from agents.core.errors import AgentsError, CaptureError
 from agents.core.types import UNKNOWN, QueryBatch
 from agents.dns import message
-from agents.dns.name_kernels import wires_of
-from agents.sources.files import Position, open_bytes
+from agents.sources.intake import FileSource, Intake
 
 NEEDED = ("ts", "client", "qname", "qtype")
 OPTIONAL = ("rcode", "ancount", "qlen", "rlen", "ttl_min", "rtt_ms", "ans_types")
@@ -37,42 +35,35 @@ _Fields = Sequence[str]
 _BadRow = (AgentsError, ValueError, OverflowError)
 
 
-def is_table(stream: io.BufferedReader) -> bool:
-    """True if the next line is a header with the needed columns."""
-    return set(NEEDED) <= set(_header(stream))
+def is_table(head: bytes) -> bool:
+    """Whether a file that begins so has a header line with the needed columns."""
+    return set(NEEDED) <= set(_columns(head.partition(b"\n")[0]))
 
 
-def _header(stream: io.BufferedReader) -> list[str]:
-    return stream.readline(LINE_MAX).decode("utf-8", "replace").removeprefix("\ufeff").rstrip("\r\n").split("\t")
+def _columns(line: bytes) -> list[str]:
+    return line.decode("utf-8", "replace").removeprefix("\ufeff").rstrip("\r\n").split("\t")
 
 
-class TsvSource:
+class TsvSource(FileSource):
     """One table (also gzip). Raises CaptureError if it cannot be read or lacks a needed column.
 
     A bad row is counted in `malformed` and left out. A table whose first batch has no times at all gets one
     second a row, and a warning; in any other table a row without a time is bad.
     """
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self.malformed = 0
-        self.warnings: list[str] = []
-        stream, _ = open_bytes(path)
-        with stream:
-            self._header = _header(stream)
+    def check(self, stream: io.BufferedReader) -> None:
+        """Read the header line. Raises CaptureError if it lacks a needed column."""
+        self._header = _columns(stream.readline(LINE_MAX))
         missing = [name for name in NEEDED if name not in self._header]
         if missing:
-            raise CaptureError(f"cannot read {path}: no column {missing[0]} in its header line")
-        self.position = Position(path)
+            raise CaptureError(f"cannot read {self._path}: no column {missing[0]} in its header line")
         self._columns = [name for name in (*NEEDED, *OPTIONAL) if name in self._header]
         self._pick = itemgetter(*[self._header.index(name) for name in self._columns])
 
     def batches(self, size: int) -> Iterator[QueryBatch]:
         """Yield batches of at most `size` queries."""
-        stream, inflated = open_bytes(self._path)
-        self.position.follow(stream, inflated)
         row, back, last, timeless = 0, 0, -math.inf, False
-        with stream:
+        with self._open() as stream:
             stream.readline(LINE_MAX)
             lines = iter(partial(stream.readline, LINE_MAX), b"")
             while chunk := list(islice(lines, size)):
@@ -87,15 +78,11 @@ class TsvSource:
                     back += int((np.diff(batch.ts, prepend=last) < 0).sum())
                     last = float(batch.ts[-1])
                     yield batch
-        self._warn(timeless, back, inflated.damage if inflated else "")
-
-    def _warn(self, timeless: bool, back: int, damage: str) -> None:
-        if damage:
-            self.warnings.append(f"{self._path}: {damage}; what came before was used")
+        self._warn_of_damage()
         if timeless:
-            self.warnings.append(f"{self._path}: no times; the rows were taken one second apart")
+            self._warn("no times; the rows were taken one second apart")
         if back:
-            self.warnings.append(f"{self._path}: {back} rows are older than the row before")
+            self._warn(f"{back} rows are older than the row before")
 
     def _split(self, lines: Sequence[bytes]) -> list[_Fields]:
         """Fields in the order of `_columns`; lines with another number of fields or bad UTF-8 are bad."""
@@ -131,6 +118,9 @@ class TsvSource:
         return True
 
     def _convert(self, rows: Sequence[_Fields]) -> QueryBatch:
+        # Imported here: it loads the compiler, which the list of kinds does not need.
+        from agents.dns.name import wires_of
+
         columns = dict(zip(self._columns, zip(*rows, strict=True), strict=True))
         count = len(rows)
         ts = np.array([float(text) for text in columns["ts"]], np.float64)
@@ -173,3 +163,12 @@ def _texts(column: Sequence[str]) -> Sequence[str]:
         if len(text) > _TEXT_MAX or not text.isprintable():
             raise ValueError("a text is too long or has control characters")
     return column
+
+
+SPEC = Intake(
+    name="tsv",
+    summary=f"a table with {', '.join(NEEDED[:-1])} and {NEEDED[-1]}",
+    fields=(),
+    factory=lambda path, options: TsvSource(path),
+    recognizes=is_table,
+)

@@ -15,7 +15,7 @@ from sqlalchemy import REAL, BigInteger, Column, Double, Integer, LargeBinary, M
 
 from agents.core.columns import Coded, Names, coded, packed
 from agents.core.types import UNKNOWN, Severity, Verdicts, clean
-from agents.dns.name_kernels import packed_texts
+from agents.dns.name import packed_texts
 
 DAY_S = 86_400
 """Seconds in a day of Unix time, which has no leap seconds (POSIX.1-2017, section 4.16)."""

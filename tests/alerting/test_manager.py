@@ -25,11 +25,12 @@ from agents.learning.messages import send_run
 from agents.learning.report import write_report
 from tests.support import run_samples
 from tests.support.incidents import incident
+from tests.support.patience import patient
 from tests.support.webhook import webhook
 
 pytestmark = pytest.mark.integration
 
-FAST = RetryPolicy(attempts=2, base_s=0.01, timeout_s=2.0)
+FAST = RetryPolicy(attempts=2, base_s=0.01, timeout_s=patient(2.0))
 
 
 class Channel:

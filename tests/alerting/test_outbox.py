@@ -21,6 +21,7 @@ from agents.alerting.outbox import BEGUN_MAX, Outbox
 from agents.alerting.slack import SlackNotifier
 from tests.support.incidents import incident
 from tests.support.listening import wait_until
+from tests.support.patience import patient
 from tests.support.stubs import StubServer
 from tests.support.supervised import Load, Supervised
 from tests.support.verdicts import verdicts
@@ -54,7 +55,7 @@ def test_kill_9_while_alerts_are_tried_loses_none_and_repeats_none(tmp_path: Pat
         load = Load(one.port, leaking)
         wait_until(lambda: outbox.exists() and len(files(outbox)) == 2 and bool(hook.got), 60)
         os.kill(one.process.pid, signal.SIGKILL)
-        one.process.wait(30)
+        one.process.wait(patient(30))
         load.stop()
         assert set(told(hook, 0)) == {"first"}, "it was being tried"
         tried, hook.status = len(hook.got), 200

@@ -21,7 +21,6 @@ from agents.dns.message_kernels import (
     RCODE,
     TTL_MIN,
     TYPES,
-    TYPES_MAX,
     answer_facts,
     question_end,
     uint64,
@@ -115,7 +114,7 @@ def test_facts(message: bytes) -> None:
     facts = np.full(FACTS, 7, np.int64)
     answer_facts(padded(message), 0, end, len(message), facts)
     expected = wire.parse_answer(message, question_end=end, partial=True)
-    kinds = ",".join(wire.type_name(int(kind)) for kind in facts[TYPES : TYPES + TYPES_MAX] if kind)
+    kinds = ",".join(wire.type_name(int(kind)) for kind in facts[TYPES : TYPES + wire.ANSWER_TYPES_MAX] if kind)
     found = (facts[RCODE], facts[ANCOUNT], kinds, facts[TTL_MIN])
     assert found == (expected.rcode, expected.ancount, expected.types, expected.ttl_min)
     assert max(512, int(facts[OPT_CLASS])) == wire.udp_size(message, end)

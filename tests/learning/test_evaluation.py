@@ -14,7 +14,7 @@ from agents.dns.name import to_text
 from agents.learning.baseline import benign_names, golden_sessions
 from agents.learning.evaluation import Evaluation, Session, evaluate, tools
 from agents.scoring.model import Model
-from agents.sources.capture.source import open_source
+from agents.sources import open_source
 from scripts.make_baseline import write
 
 START = 1_700_000_000.0
@@ -50,7 +50,7 @@ def measure(manifest: Path, model: Model) -> Evaluation:
     def fresh() -> TunnelDetector:
         return TunnelDetector(model, 10_000, 3600.0, Scale())
 
-    return evaluate(manifest, model, fresh, lambda path: open_source([path], "auto", frozenset({53})))
+    return evaluate(manifest, model, fresh, lambda path: open_source([path]))
 
 
 def test_a_manifest_is_measured(manifest: Path, model: Model) -> None:

@@ -16,10 +16,11 @@ from agents.core.types import Row, Verdicts, batch_of
 from agents.dns.message import type_name
 from agents.dns.name import to_text
 from agents.learning.baseline import golden_sessions, golden_traffic
+from agents.runtime.bootstrap import judge_parts
 from agents.runtime.detector_process import Judge
 from agents.runtime.fanout import Fanout
 from agents.settings import load
-from agents.sources.capture.source import open_source
+from agents.sources import open_source
 from tests.support.commands import Inside
 
 pytestmark = pytest.mark.integration
@@ -67,7 +68,7 @@ class Recorder:
 
 def live(path: Path, folder: Path, sizes: Sequence[int]) -> Recorder:
     """The capture's queries through a listener's judge, in batches of these sizes by turns."""
-    judge = Judge(load(data_dir=folder))
+    judge = Judge(judge_parts(load(data_dir=folder)))
     recorder = Recorder()
     judge.fanout = Fanout([*judge.fanout.sinks, recorder])
     judge.start()
@@ -83,7 +84,7 @@ def live(path: Path, folder: Path, sizes: Sequence[int]) -> Recorder:
 
 
 def rows_of(path: Path) -> list[Row]:
-    (batch,) = open_source([path], "auto", frozenset({53})).batches(1 << 20)
+    (batch,) = open_source([path]).batches(1 << 20)
     columns = [getattr(batch, name) for name in batch.__dataclass_fields__]
     return list(
         zip(*(column.tolist() if isinstance(column, np.ndarray) else column for column in columns), strict=True)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from agents.sources.capture import packets as ll
+from agents.sources.capture import capture_kernels as ll
 from tests.support.captures import (
     CLIENT,
     CLIENT6,

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from agents.core import jit
 from agents.core.columns import coded, distinct
 from agents.core.types import QueryBatch
-from agents.sources.capture import packets as ll
-from agents.sources.capture.join import WAITING_MAX
+from agents.sources.capture import capture_kernels as ll
+from agents.sources.capture.capture_kernels import WAITING_MAX
 from agents.sources.capture.source import PcapSource
 from tests.support.captures import (
     CLIENT,
@@ -36,16 +36,15 @@ from tests.support.captures import (
     tcp,
     udp,
 )  # fmt: skip
+from tests.support.plain_capture import PlainSource
 
-pytestmark = pytest.mark.skipif(not jit.COMPILED, reason="kernels are off")
 PORTS = frozenset({53, 5353})
 LINKS = [ll.NULL, ll.ETHERNET, ll.RAW, ll.LINUX_SLL, ll.LINUX_SLL2, 12, 147]
-Told = tuple[list[list[tuple[object, ...]]], int, list[str]]
+Reading = tuple[list[list[tuple[object, ...]]], int, list[str]]
 
 
-def told(path: Path, compiled: bool, size: int = 3) -> Told:
+def read(source: PcapSource | PlainSource, size: int = 3) -> Reading:
     """Rows by batch, malformed, warnings; NaN as text, so that it equals itself."""
-    source = PcapSource(path, PORTS, compiled)
     batches = []
     for batch in source.batches(size):
         columns = [getattr(batch, name) for name in QueryBatch.__dataclass_fields__]
@@ -55,11 +54,11 @@ def told(path: Path, compiled: bool, size: int = 3) -> Told:
     return batches, source.malformed, source.warnings
 
 
-def same(directory: Path, content: bytes) -> Told:
+def same(directory: Path, content: bytes) -> Reading:
     path = directory / "capture"
     path.write_bytes(content)
-    plain = told(path, False)
-    assert told(path, True) == plain
+    plain = read(PlainSource(path, PORTS))
+    assert read(PcapSource(path, PORTS)) == plain
     return plain
 
 
@@ -110,7 +109,9 @@ def frames(draw: st.DrawFn) -> tuple[int, list[Timed]]:
     return link, found
 
 
-UNHURRIED = settings(deadline=None, max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture])
+UNHURRIED = settings(
+    deadline=None, max_examples=200 if jit.COMPILED else 40, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 
 
 @UNHURRIED
@@ -158,14 +159,15 @@ def test_random_frames_are_read_as_the_plain_reader_does(
     same(tmp_path, pcap([(T0, frame) for frame in found] + [(T0, linked(link, b"\x45" + head * 40))], link))
 
 
+@pytest.mark.skipif(not jit.COMPILED, reason="kernels are off: a minute")
 def test_more_queries_than_may_wait_go_on_oldest_first(tmp_path: Path) -> None:
     count = WAITING_MAX + 500
     timed = [(T0, linked(ll.RAW, ip4(udp(question("n", at % 65_536), 1024 + at % 9)))) for at in range(count)]
     path = tmp_path / "capture.gz"
     path.write_bytes(gzip.compress(pcap(timed, ll.RAW), 1))
-    plain = told(path, False, 1000)
+    plain = read(PlainSource(path, PORTS), 1000)
     assert sum(map(len, plain[0])) == count
-    assert told(path, True, 1000) == plain
+    assert read(PcapSource(path, PORTS), 1000) == plain
 
 
 @given(st.lists(st.text(max_size=2)))

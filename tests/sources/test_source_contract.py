@@ -11,8 +11,8 @@ import pytest
 
 from agents.core.protocols import Source
 from agents.dns import name as names
-from agents.sources.capture import packets as ll
-from agents.sources.capture.source import open_source
+from agents.sources import open_source
+from agents.sources.capture import capture_kernels as ll
 from tests.support.captures import CLIENT, T0, enhanced, interface, ip4, pcap, question, section, udp
 
 pytestmark = pytest.mark.contract
@@ -49,7 +49,7 @@ def source(request: pytest.FixtureRequest, tmp_path: Path) -> Source:
     for number, content in enumerate(MAKERS[request.param]()):
         paths.append(tmp_path / f"{number}.capture")
         paths[-1].write_bytes(content)
-    return open_source(paths, "auto", {53})
+    return open_source(paths)
 
 
 @pytest.mark.parametrize("size", [1, 5, 1000])

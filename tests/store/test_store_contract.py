@@ -18,6 +18,7 @@ from agents.core.types import Severity
 from agents.dns.name import to_text, wire_of
 from agents.store import Store, migrate, open_store
 from agents.store.rows import COLUMNS, query_columns
+from tests.support.patience import patient
 from tests.support.verdicts import DAY_S, START, incident, verdicts
 
 pytestmark = pytest.mark.contract
@@ -252,7 +253,7 @@ def test_processes_that_start_at_once_migrate_once(store_url: str) -> None:
     for process in processes:
         process.start()
     for process in processes:
-        process.join(30)
+        process.join(patient(30))
     assert [process.exitcode for process in processes] == [0] * 4
     opened = open_store(store_url)
     opened.ping()

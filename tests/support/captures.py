@@ -10,9 +10,10 @@ from struct import pack
 import numpy as np
 import pytest
 
+from agents.core.protocols import Source
 from agents.core.types import QueryBatch, Row
-from agents.sources.capture import packets as ll
-from agents.sources.capture.source import Sources, open_source
+from agents.sources import open_source
+from agents.sources.capture import capture_kernels as ll
 
 CLIENT, SERVER = "192.0.2.10", "192.0.2.53"
 CLIENT6, SERVER6 = "2001:db8::10", "2001:db8::53"
@@ -106,12 +107,12 @@ def enhanced(ticks: int, frame: bytes, order: str = "<", number: int = 0) -> byt
 T0 = 1_700_000_000.0
 
 
-def replay(directory: Path, *files: bytes, ports: frozenset[int] = frozenset({53})) -> tuple[list[Row], Sources]:
+def replay(directory: Path, *files: bytes, ports: frozenset[int] = frozenset({53})) -> tuple[list[Row], Source]:
     """Rows of the files, and the source with its counts."""
     paths = [directory / f"{number}.bin" for number in range(len(files))]
     for path, content in zip(paths, files, strict=True):
         path.write_bytes(content)
-    source = open_source(paths, "auto", ports)
+    source = open_source(paths, options={"replay_ports": ",".join(map(str, sorted(ports)))})
     rows: list[Row] = []
     for batch in source.batches(3):
         assert 1 <= len(batch) <= 3

@@ -18,7 +18,7 @@ from agents.detection.limits import Limits, Scale, limits_of
 from agents.detection.state import WINDOWS_S, Kind
 from agents.learning.evaluation import read_manifest
 from agents.learning.validation import fresh_detector
-from agents.sources.capture.source import open_source
+from agents.sources import open_source
 from tests.corpora import lookalikes
 from tests.support.detecting import shipped_model
 
@@ -66,7 +66,7 @@ def main() -> None:
     print("| evidence | limit | look-alikes, a week | development captures |\n| --- | ---: | ---: | ---: |")
     for kind, seconds, text in ASKED:
         window = WINDOWS_S.index(seconds)
-        found = [highest(open_source([path], "auto", {53}).batches(BATCH), kind, window) for path in captures]
+        found = [highest(open_source([path]).batches(BATCH), kind, window) for path in captures]
         alike, limit = highest(looks_alike, kind, window), limits_of().table[kind, window]
         nearest = (f"{one:.0f}" if one else f"below {limit / FINE * PEAK_MIN:.2g}" for one in (alike, max(found)))
         print(f"| {text} | {limit:.0f} | {' | '.join(nearest)} |", flush=True)
