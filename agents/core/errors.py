@@ -47,6 +47,10 @@ class QueueFullError(AgentsError):
     """The queue on disk has reached its bound; the file was not kept."""
 
 
+class TrainingError(AgentsError):
+    """The data, or the config, is nothing that a model can be made of."""
+
+
 class NotifyError(AgentsError):
     """A notification channel did not take the message."""
 

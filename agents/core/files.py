@@ -39,9 +39,8 @@ def write_atomic(path: Path, data: bytes, mode: int = FILE_MODE, sync: bool = Tr
             if sync:
                 os.fsync(file.fileno())
         part.replace(path)
-    except BaseException:
-        part.unlink(missing_ok=True)
-        raise
+    finally:
+        part.unlink(missing_ok=True)  # in place, it has this name no more
     if sync:
         _sync_folder(path.parent)
 

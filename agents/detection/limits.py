@@ -244,15 +244,20 @@ class Peaks:
 
 def load_peaks(data: bytes) -> Peaks:
     """What was dumped. Raises ValueError for anything else."""
-    try:
-        state = json.loads(data)
-        peaks = Peaks(
-            (int(day), str(client), str(domain), float(ratio)) for day, client, domain, ratio in state["peaks"]
-        )
-        peaks.days |= {int(day) for day in state["days"]}
-    except (KeyError, TypeError) as error:
-        raise ValueError(f"cannot read peaks: damaged file ({type(error).__name__})") from None
+    state = json.loads(data)
+    days, rows = (state.get("days"), state.get("peaks")) if isinstance(state, dict) else (None, None)
+    if not isinstance(days, list) or not isinstance(rows, list) or not all(map(_is_peak, rows)):
+        raise ValueError("cannot read peaks: damaged file")
+    if not all(isinstance(day, int) for day in days):
+        raise ValueError("cannot read peaks: damaged file")
+    peaks = Peaks((day, client, domain, float(ratio)) for day, client, domain, ratio in rows)
+    peaks.days |= set(days)
     return peaks
+
+
+def _is_peak(row: Any) -> bool:
+    kinds = (int, str, str, int | float)
+    return isinstance(row, list) and len(row) == 4 and all(map(isinstance, row, kinds))
 
 
 @dataclass(frozen=True, slots=True)

@@ -252,14 +252,19 @@ class ModelRegistry(Generic[M]):
 
     def _index(self) -> dict[str, Any]:
         try:
-            index: dict[str, Any] = {"history": [], "states": {}} | json.loads(self._index_path.read_text("utf-8"))
-            if not isinstance(index["states"], dict) or not all(str(one["model_id"]) for one in index["history"]):
-                raise ValueError("it is no index of models")
+            found = json.loads(self._index_path.read_text("utf-8"))
         except FileNotFoundError:
             return {"history": [], "states": {}}
-        except (KeyError, TypeError, ValueError, OSError) as error:
-            raise ModelError(f"cannot read {self._index_path} (remove it to begin a new one): {error}") from None
+        except (ValueError, OSError) as error:
+            raise self._bad_index(str(error)) from None
+        empty: dict[str, Any] = {"history": [], "states": {}}
+        index = empty | found if isinstance(found, dict) else {}
+        if not _is_index(index):
+            raise self._bad_index("it is no index of models")
         return index
+
+    def _bad_index(self, why: str) -> ModelError:
+        return ModelError(f"cannot read {self._index_path} (remove it to begin a new one): {why}")
 
     def _write_index(self, index: dict[str, Any]) -> None:
         write_atomic(self._index_path, json.dumps(index, indent=1).encode())
@@ -283,6 +288,14 @@ class ModelRegistry(Generic[M]):
         except OSError:
             return None
         return stat.st_mtime_ns, stat.st_size, stat.st_ino
+
+
+def _is_index(index: dict[str, Any]) -> bool:
+    history, states = index.get("history"), index.get("states")
+    if not isinstance(history, list) or not isinstance(states, dict):
+        return False
+    steps = all(isinstance(one, dict) and isinstance(one.get("model_id"), str) for one in history)
+    return steps and all(isinstance(state, str) for state in states.values())
 
 
 def _taken(path: Path) -> float:

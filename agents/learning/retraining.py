@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -47,8 +48,8 @@ _TEXTS = {
     "notify": "sending notifications",
     "decide": "carrying out the decision",
 }
-CALCULATION = (ValueError, ArithmeticError, LookupError)
-"""What a trainer, a gate or a report may raise on odd data: a failed run, not the end of the process."""
+OUTSIDE = (AgentsError, OSError, MemoryError)
+"""What may go wrong around a run: it ends as FAILED. Anything else is a fault of this program, and is raised."""
 
 _log = structlog.get_logger("agents.learning.retraining")
 
@@ -107,13 +108,27 @@ class _Flow:
 
     async def run(self) -> TrainingRun:
         _log.info("retraining_started", run=self._run.run_id, days=self._run.options.days)
+        ended = False
         try:
             for number, name in enumerate(STEPS, start=1):
                 if self._run.state is not RunState.UNCHANGED or name not in _OF_A_CANDIDATE:
                     await self._step(number, name)
-        except (AgentsError, OSError, MemoryError, *CALCULATION) as error:
+            ended = True
+        except OUTSIDE as error:
             await self._fail(error)
+            ended = True
+        finally:
+            if not ended:
+                self._record_fault()
         return await self._finish()
+
+    def _record_fault(self) -> None:
+        """A fault of this program, or a signal, ends the run: what is raised goes on, but the run is recorded."""
+        error = f"cannot {self._run.step}: the run was broken off by a fault of this program or a signal; see the log"
+        self._run = replace(self._run, state=RunState.FAILED, error=error, finished=self._parts.clock())
+        _log.error("retraining_broken_off", run=self._run.run_id, step=self._run.step)
+        with suppress(AgentsError, OSError):
+            self._parts.save_run(self._run)
 
     async def _step(self, number: int, name: str) -> None:
         self._run = replace(self._run, step=name)
@@ -244,8 +259,6 @@ class _Flow:
             )
         elif isinstance(error, MemoryError):
             text = f"cannot {self._run.step}: out of memory"
-        elif isinstance(error, CALCULATION):
-            text = f"cannot {self._run.step}: {type(error).__name__}: {error}"
         _log.error("retraining_step_failed", run=self._run.run_id, step=self._run.step, error=text)
         self._run = replace(self._run, state=RunState.FAILED, error=text)
         await self._try("report", lambda: asyncio.to_thread(self._report))
@@ -264,7 +277,7 @@ class _Flow:
         """Telling and recording must not change an outcome: a failure becomes a warning of the run."""
         try:
             await action()
-        except (AgentsError, OSError, *CALCULATION) as error:
+        except OUTSIDE as error:
             self._run = replace(self._run, warnings=(*self._run.warnings, f"{what}: {error}"))
             _log.error("retraining_aftermath_failed", what=what, error=str(error))
 

@@ -7,7 +7,7 @@ import secrets
 import sys
 import time
 from collections.abc import Callable, Sequence
-from functools import lru_cache, partial
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +18,12 @@ from agents.core.column_kernels import Key
 from agents.core.cron import cron_trigger
 from agents.core.errors import AgentsError, ModelError, SettingsError
 from agents.core.files import PRIVATE_MODE, write_atomic
-from agents.core.protocols import Spec
+from agents.core.protocols import ScoringModel, Spec
 from agents.core.types import Sample
 from agents.detection.detector import TunnelDetector
 from agents.detection.known_services import Entry, KnownServices, load_entries, services_at
 from agents.detection.limits import BudgetChoice, Peaks, Scale, choose, load_peaks
-from agents.learning.baseline import benign_names, benign_sample, model_bytes, sample_of
+from agents.learning.baseline import benign_sample, model_bytes
 from agents.learning.messages import cases_text, send_run
 from agents.learning.registry import ModelRegistry
 from agents.learning.retraining import RetrainingParts
@@ -32,9 +32,9 @@ from agents.learning.validation import Validator, load_cases
 from agents.runtime.detector_process import JudgeParts
 from agents.runtime.listener_process import ListenerConfig
 from agents.runtime.supervisor import Plan, Work
+from agents.runtime.trainer import Training, train_here
 from agents.scoring import MODEL_TYPES
-from agents.scoring.isolation_forest import IsolationForestType, TrainConfig
-from agents.scoring.model import Model
+from agents.scoring.model import Model, TrainConfig
 from agents.settings import Settings
 from agents.sources import SPECS as INTAKES
 from agents.sources.listener.upstream import Endpoint, parse_upstreams, system_resolvers
@@ -207,9 +207,12 @@ def retrain_options_of(settings: Settings, **changes: Any) -> RetrainOptions:
 
 
 def retraining_parts(
-    settings: Settings, store: Store, progress: Callable[[int, int, str], None] = lambda step, total, text: None
+    settings: Settings,
+    store: Store,
+    progress: Callable[[int, int, str], None] = lambda step, total, text: None,
+    train: Callable[[Training, Sample, TrainRequest], ScoringModel] = train_here,
 ) -> RetrainingParts:
-    """The collaborators of a retraining."""
+    """The collaborators of a retraining. train: here, or in another process."""
     from agents.learning.report import write_report  # here: its templates cost a listener's start a tenth
 
     def save(run: TrainingRun) -> None:
@@ -218,7 +221,7 @@ def retraining_parts(
     return RetrainingParts(
         store=store,
         registry=registry_of(settings),
-        trainer=lambda sample, request: train_model(settings, sample, request),
+        trainer=lambda sample, request: train(training_of(settings), sample, request),
         validator=validator_of(settings),
         baseline_sample=benign_sample,
         reporter=lambda run: write_report(settings.reports_dir, run),
@@ -229,20 +232,8 @@ def retraining_parts(
     )
 
 
-@lru_cache(maxsize=1)
-def _calibration_sample() -> Sample:
-    return sample_of(benign_names())
-
-
-def train_model(settings: Settings, sample: Sample, request: TrainRequest) -> Model:
-    """A candidate from the sample, calibrated on it and on the shipped benign names."""
-    data = {"live": request.live, "topped_up": request.topped_up, "since": request.since, "until": request.until}
-    facts = {"parent": request.parent, "data": data, "limits": limits_of(settings).to_json()}
-    return model_type_of(settings).train(sample, _calibration_sample(), request.seed, facts)
-
-
-def model_type_of(settings: Settings) -> IsolationForestType:
-    """The detector type that is trained."""
+def training_of(settings: Settings) -> Training:
+    """How candidates are made now: the limits come from the network's history up to this moment."""
     spec = MODEL_TYPES[0]
     config = TrainConfig(
         benign_above_suspicious=settings.target_fpr_suspicious,
@@ -250,7 +241,7 @@ def model_type_of(settings: Settings) -> IsolationForestType:
         score_suspicious=settings.score_suspicious,
         score_high=settings.score_high,
     )
-    return spec.factory(settings.of(spec), config)
+    return Training(spec.factory(settings.of(spec), config), limits_of(settings).to_json())
 
 
 def peaks_path(settings: Settings) -> Path:

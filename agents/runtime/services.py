@@ -10,9 +10,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import Future
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import replace
 from datetime import UTC, datetime
-from functools import partial
 from typing import IO, Any
 
 import structlog
@@ -29,7 +27,7 @@ from agents.runtime.health import ProcessHealth, calendar_of
 from agents.runtime.heartbeat import Heartbeat
 from agents.runtime.schedule import RetrainScheduler
 from agents.runtime.signals import crashes_end
-from agents.runtime.trainer import train_apart
+from agents.runtime.trainer import train_apart, train_here
 from agents.settings import Settings
 from agents.sources.listener.sockets import cannot_listen
 from agents.web.app import create_app
@@ -104,9 +102,7 @@ def retrain_once(
     progress = changes.pop("progress", None)
     store = bootstrap.store_of(settings)
     extra = {"progress": progress} if progress else {}
-    parts = bootstrap.retraining_parts(settings, store, **extra)
-    if apart:
-        parts = replace(parts, trainer=partial(train_apart, settings))
+    parts = bootstrap.retraining_parts(settings, store, train=train_apart if apart else train_here, **extra)
 
     def begin() -> None:
         locked()

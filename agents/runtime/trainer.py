@@ -1,50 +1,82 @@
-"""Training in a process of its own: scikit-learn, and what it learns from, take memory that goes when it ends."""
+"""Training, here or in a process of its own: scikit-learn and what it learns from take memory that goes with it."""
 
 from __future__ import annotations
 
+import multiprocessing
 import os
-import pickle
-import subprocess
-import sys
+import signal
+import threading
+from collections.abc import Mapping
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
 
-from agents.core.errors import AgentsError
+from agents.core.errors import TrainingError
+from agents.core.protocols import ModelType, ScoringModel
 from agents.core.types import Sample
-from agents.learning.retraining import CALCULATION
+from agents.learning.baseline import benign_names, sample_of
 from agents.learning.run import TrainRequest
-from agents.runtime import bootstrap
-from agents.scoring.model import Model
-from agents.settings import Settings
 
 
-def train_apart(settings: Settings, sample: Sample, request: TrainRequest) -> Model:
-    """As bootstrap.train_model, and raises what that raises; AgentsError where the process comes to no end of its own.
+@dataclass(frozen=True, slots=True)
+class Training:
+    """How candidates are made. limits: what the alert budget chose, as JSON, for the manifest."""
 
-    Ctrl-C in a terminal does not reach it: who waits for the retraining decides.
+    model_type: ModelType
+    limits: Mapping[str, Any]
+
+
+def train_here(training: Training, sample: Sample, request: TrainRequest) -> ScoringModel:
+    """A candidate from the sample, calibrated on it and on the shipped benign names. Raises TrainingError."""
+    data = {"live": request.live, "topped_up": request.topped_up, "since": request.since, "until": request.until}
+    facts = {"parent": request.parent, "data": data, "limits": dict(training.limits)}
+    return training.model_type.train(sample, _calibration_sample(), request.seed, facts)
+
+
+def train_apart(training: Training, sample: Sample, request: TrainRequest) -> ScoringModel:
+    """As train_here, in a process of its own; what that raises is raised here.
+
+    Ctrl-C in a terminal does not reach the process: who waits for the retraining decides. It ends with this one.
+    Raises TrainingError, also where the process dies.
     """
-    done = subprocess.run(
-        [sys.executable, "-m", "agents.runtime.trainer"],
-        input=pickle.dumps((settings, sample, request)),
-        stdout=subprocess.PIPE,
-        env=os.environ | {"PYTHONPATH": os.pathsep.join(path or os.curdir for path in sys.path)},
-        start_new_session=True,
-        check=False,
-    )
-    if done.returncode:
-        raise AgentsError(f"cannot train: the process that trains ended with {done.returncode}; see the log")
-    found: bytes | Exception = pickle.loads(done.stdout)  # noqa: S301 - from our own child
-    if isinstance(found, Exception):
-        raise found
-    return Model.from_bytes(found)
+    spawn = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(1, mp_context=spawn, initializer=_alone, max_tasks_per_child=1) as pool:
+        done = _submitted(pool, training, sample, request)
+        try:
+            return training.model_type.load(done.result())
+        except BrokenProcessPool:
+            raise TrainingError("cannot train: the process that trains died; see the log") from None
 
 
-def _main() -> None:
-    settings, sample, request = pickle.load(sys.stdin.buffer)  # noqa: S301 - from our own parent
+def _submitted(pool: ProcessPoolExecutor, *arguments: Any) -> Future[bytes]:
+    """Start the process with SIGINT blocked, so that none comes before it is ignored."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
-        found: bytes | Exception = bootstrap.train_model(settings, sample, request).to_bytes()
-    except (AgentsError, OSError, MemoryError, *CALCULATION) as error:  # what the run would record
-        found = error
-    sys.stdout.buffer.write(pickle.dumps(found))
+        return pool.submit(_trained, *arguments)
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-if __name__ == "__main__":
-    _main()
+def _trained(training: Training, sample: Sample, request: TrainRequest) -> bytes:
+    return train_here(training, sample, request).to_bytes()
+
+
+def _alone() -> None:
+    """What the new process does first."""
+    os.setsid()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, name="parent", daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
+
+
+@lru_cache(maxsize=1)
+def _calibration_sample() -> Sample:
+    return sample_of(benign_names())

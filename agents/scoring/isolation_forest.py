@@ -10,12 +10,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agents.core.columns import lowered
+from agents.core.errors import TrainingError
 from agents.core.protocols import Spec
 from agents.core.types import Sample
 from agents.dns.name import labels_of, split_names, wires_of
 from agents.scoring.features import FEATURES, SCHEMA
 from agents.scoring.information import CharModel, learn
-from agents.scoring.model import DEPTH, FORMAT, INNER, LEAVES, Model, average_path, digest, scores_of
+from agents.scoring.model import DEPTH, FORMAT, INNER, LEAVES, Model, TrainConfig, average_path, digest, scores_of
+
+__all__ = ["VOTES", "TrainConfig", "calibration", "train"]
 
 VOTES = 2
 """Each vote gets its part of the false positives allowed (Bonferroni), since the louder one decides."""
@@ -24,31 +27,18 @@ BITS_SUSPICIOUS, BITS_HIGH = 130.0, 136.0
 bytes are an MD5 or a UUID (RFC 9562), the longest identifiers that ordinary services put into names."""
 
 
-@dataclass(frozen=True, slots=True)
-class TrainConfig:
-    """How a model is trained and calibrated. The same config, seed and data give the same file."""
-
-    n_estimators: int = 200
-    max_samples: int = 256  # Liu, Ting, Zhou 2008, section 4.3: more gains nothing
-    seed: int = 42
-    benign_above_suspicious: float = 0.001
-    benign_above_high: float = 0.0001
-    score_suspicious: float = 0.5
-    score_high: float = 0.7
-
-
 def train(learn_from: Sample, calibrate_on: Sample, config: TrainConfig, facts: dict[str, Any]) -> Model:
     """Fit on `learn_from`, calibrate on both samples; `facts` (window, parent, counts) go into the manifest.
 
     `calibrate_on` is trusted; `learn_from` may hold names that somebody put there on purpose.
-    Raises ValueError where there are fewer than 2 rows.
+    Raises TrainingError where there are fewer than 2 rows.
     """
     # Imported here: scikit-learn takes longer to import than all the rest, and only a retraining needs it.
     import sklearn
     from sklearn.ensemble import IsolationForest
 
     if len(learn_from) < 2:
-        raise ValueError("cannot train on fewer than 2 queries")
+        raise TrainingError("cannot train on fewer than 2 queries")
     max_samples = min(config.max_samples, len(learn_from))
     forest = IsolationForest(n_estimators=config.n_estimators, max_samples=max_samples, random_state=config.seed)
     forest.fit(learn_from.features)
@@ -134,7 +124,7 @@ def calibration(raw: NDArray[np.float64], config: TrainConfig) -> tuple[NDArray[
     decades = -np.log10(probabilities)
     at = [0.0, -np.log10(config.benign_above_suspicious / VOTES), -np.log10(config.benign_above_high / VOTES)]
     if at[2] <= at[1]:
-        raise ValueError(
+        raise TrainingError(
             f"cannot calibrate: benign_above_high {config.benign_above_high:g} is not below"
             f" benign_above_suspicious {config.benign_above_suspicious:g}"
         )

@@ -17,10 +17,7 @@ import hashlib
 import io
 import json
 import os
-import struct
-import tokenize
 import zipfile
-import zlib
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -34,6 +31,7 @@ from numpy.typing import NDArray
 from agents.core.columns import lowered
 from agents.core.errors import ModelError
 from agents.core.jit import COMPILED
+from agents.core.npz import FormatError, json_of, read_npz
 from agents.dns.name import split_names
 from agents.scoring import model_kernels
 from agents.scoring.features import FEATURES, SCHEMA
@@ -47,26 +45,8 @@ CHUNK = 2048
 MANY = 1 << 16
 """Rows from which they are shared out among all cores."""
 FORMAT = 1
-MAX_BYTES = 64 << 20
+BYTES_MAX = 64 << 20
 """No model comes near this; a file that unpacks to more is not one."""
-
-DAMAGE = (
-    ArithmeticError,
-    EOFError,
-    LookupError,
-    MemoryError,
-    OSError,
-    RuntimeError,
-    SyntaxError,
-    TypeError,
-    ValueError,
-    struct.error,
-    tokenize.TokenError,
-    zipfile.BadZipFile,
-    zlib.error,
-)
-"""What zipfile, NumPy and json raise for bytes that are no model file."""
-
 _SHAPES: dict[str, tuple[str, int]] = {
     "feature": ("uint8", 2),
     "threshold": ("float32", 2),
@@ -79,6 +59,19 @@ _SHAPES: dict[str, tuple[str, int]] = {
     "label_bits": ("uint16", 1),
     "label_text": ("uint8", 1),
 }
+
+
+@dataclass(frozen=True, slots=True)
+class TrainConfig:
+    """How a model is trained and calibrated. The same config, seed and data give the same file."""
+
+    n_estimators: int = 200
+    max_samples: int = 256  # Liu, Ting, Zhou 2008, section 4.3: more gains nothing
+    seed: int = 42
+    benign_above_suspicious: float = 0.001
+    benign_above_high: float = 0.0001
+    score_suspicious: float = 0.5
+    score_high: float = 0.7
 
 
 @lru_cache(maxsize=512)
@@ -196,14 +189,11 @@ class Model:
     def from_bytes(cls, data: bytes) -> Model:
         """Read a model file. Raises ModelError for what is damaged, tampered with or of another feature schema."""
         try:
-            with zipfile.ZipFile(io.BytesIO(data)) as archive:
-                if sum(info.file_size for info in archive.infolist()) > MAX_BYTES:
-                    raise ModelError("cannot use model: it unpacks to more than 64 MiB")
-            with np.load(io.BytesIO(data), allow_pickle=False) as file:
-                arrays = {name: np.asarray(file[name]) for name in file.files}
-            manifest = json.loads(arrays.pop("manifest").tobytes())
-        except DAMAGE as error:
-            raise ModelError(f"cannot use model: damaged file ({type(error).__name__})") from None
+            arrays = read_npz(data, BYTES_MAX)
+            manifest = json_of(arrays, "manifest")
+        except FormatError as error:
+            raise ModelError(f"cannot use model: {error}") from None
+        del arrays["manifest"]
         _check(arrays, manifest)
         return cls(arrays, manifest)
 
@@ -218,8 +208,8 @@ def digest(arrays: Mapping[str, NDArray[Any]]) -> str:
     return total.hexdigest()
 
 
-def _check(arrays: Mapping[str, NDArray[Any]], manifest: Any) -> None:
-    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
+def _check(arrays: Mapping[str, NDArray[Any]], manifest: Mapping[str, Any]) -> None:
+    if manifest.get("format") != FORMAT:
         raise ModelError("cannot use model: unknown format")
     if manifest.get("feature_schema") != SCHEMA:
         raise ModelError(f"cannot use model: made for feature schema {manifest.get('feature_schema')}, not {SCHEMA}")
@@ -249,7 +239,7 @@ def _check(arrays: Mapping[str, NDArray[Any]], manifest: Any) -> None:
         raise ModelError("cannot use model: limits.factor is not a number from 0.1 to 10")
     params = manifest.get("params")
     samples = params.get("max_samples") if isinstance(params, dict) else None
-    if not isinstance(samples, int) or samples < 2:
+    if not isinstance(samples, int) or not 2 <= samples <= LEAVES:
         raise ModelError("cannot use model: its manifest lacks params.max_samples")
 
 

@@ -9,7 +9,6 @@ import re
 import threading
 import time
 import uuid
-import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,11 +21,28 @@ from numpy.typing import NDArray
 from agents.core.columns import Coded, Names, coded, packed
 from agents.core.errors import BatchRefusedError, QueueFullError, StoreError, StoreUnusableError
 from agents.core.files import DiskQueue, Queued
+from agents.core.npz import FormatError, json_of, read_npz
 from agents.core.types import QueryBatch, Verdicts, incident_of, incident_row
 from agents.store.rows import reasons_by_number
 
 _BATCH_ARRAYS = ("ts", "qtype", "qlen", "rcode", "ancount", "rlen", "ttl_min", "rtt_ms")
 _VERDICT_ARRAYS = ("features", "score", "severity")
+_KINDS = {
+    "ts": "<f8",
+    "qtype": "<u2",
+    "qlen": "<i4",
+    "rcode": "<i2",
+    "ancount": "<i4",
+    "rlen": "<i4",
+    "ttl_min": "<i8",
+    "rtt_ms": "<f4",
+    "features": "<f4",
+    "score": "<f4",
+    "severity": "|u1",
+    "qname_len": "<i8",
+}
+BYTES_MAX = 2 << 30
+"""A file that unpacks to more is no batch."""
 _TEXTS = ("client", "ans_types", "domain", "reasons")
 
 
@@ -51,21 +67,15 @@ def encode(verdicts: Verdicts) -> bytes:
 def decode(data: bytes) -> Verdicts:
     """The batch again. Raises StoreError for anything that `encode` did not write whole."""
     try:
-        with np.load(io.BytesIO(data), allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files}
-        texts = json.loads(arrays["texts"].tobytes())
-        return _verdicts(arrays, texts)
-    except (zipfile.BadZipFile, ValueError, KeyError, IndexError, TypeError, OSError, EOFError) as error:
+        arrays = read_npz(data, BYTES_MAX)
+        texts = json_of(arrays, "texts")
+        _check(arrays, texts)
+        incidents = tuple(incident_of(row) for row in texts["incidents"])
+    except ValueError as error:
         raise StoreError(f"cannot read spooled batch: {error}") from None
-
-
-def _verdicts(arrays: dict[str, NDArray[Any]], texts: dict[str, Any]) -> Verdicts:
     starts = np.zeros(len(arrays["qname_len"]) + 1, np.int64)
     np.cumsum(arrays["qname_len"], out=starts[1:])
-    if arrays["qname_len"].min(initial=0) < 0 or starts[-1] != len(arrays["qname"]):
-        raise ValueError("names and their lengths do not match")
-    client, ans_types, domain, numbers = _columns(arrays, texts, len(starts) - 1)
-    reasons = [tuple(some) for some in texts["reasons"]]
+    client, ans_types, domain, reasons = _columns(arrays, texts)
     batch = QueryBatch(
         **{name: arrays[name] for name in _BATCH_ARRAYS},
         client=client,
@@ -78,25 +88,64 @@ def _verdicts(arrays: dict[str, NDArray[Any]], texts: dict[str, Any]) -> Verdict
         severity=arrays["severity"],
         queries=batch,
         domain=domain,
-        reasons=[reasons[number] for number in numbers],
+        reasons=reasons,
         model_id=texts["model_id"],
-        incidents=tuple(incident_of(row) for row in texts["incidents"]),
-        features_version=int(texts.get("features_version", 1)),  # release 0.1 wrote none
+        incidents=incidents,
+        features_version=texts.get("features_version", 1),  # release 0.1 wrote none
     )
 
 
+def _check(arrays: dict[str, NDArray[Any]], texts: dict[str, Any]) -> None:
+    """Raise ValueError unless every array and text is there, of its kind, and all have the same length."""
+    numbers = (*_BATCH_ARRAYS, *_VERDICT_ARRAYS, "qname_len")
+    missing = {"qname", *numbers} - arrays.keys()
+    wrong = sorted(missing | {name for name in numbers if name in arrays and arrays[name].dtype.str != _KINDS[name]})
+    if wrong:
+        raise FormatError(f"array {wrong[0]} is missing or of another kind")
+    count = len(arrays["qname_len"])
+    shapes = {name: arrays[name].shape for name in numbers if name != "features"}
+    if set(shapes.values()) != {(count,)} or arrays["features"].ndim != 2 or len(arrays["features"]) != count:
+        raise FormatError("columns have different lengths")
+    if arrays["qname"].dtype != np.uint8 or arrays["qname"].ndim != 1 or arrays["qname_len"].min(initial=0) < 0:
+        raise FormatError("names and their lengths do not match")
+    if int(arrays["qname_len"].sum()) != len(arrays["qname"]):
+        raise FormatError("names and their lengths do not match")
+    for name in (*_TEXTS, "incidents"):
+        if not isinstance(texts.get(name), list):
+            raise FormatError(f"there is no list of {name}")
+    if not all(isinstance(value, str) for name in _TEXTS[:3] for value in texts[name]):
+        raise FormatError("a text is none")
+    if not all(isinstance(some, list) and all(isinstance(one, str) for one in some) for some in texts["reasons"]):
+        raise FormatError("a reason is none")
+    version = texts.get("features_version", 1)
+    if not isinstance(texts.get("model_id"), str) or not isinstance(version, int) or not 0 < version < 1 << 15:
+        raise FormatError("model or version of the features is missing")
+    _check_numbers(arrays, texts, count)
+
+
+def _check_numbers(arrays: dict[str, NDArray[Any]], texts: dict[str, Any], count: int) -> None:
+    if "numbers" not in arrays:
+        if any(len(texts[name]) != count for name in _TEXTS):
+            raise FormatError("columns have different lengths")
+        return
+    numbers = arrays["numbers"]
+    if numbers.dtype != np.int32 or numbers.shape != (len(_TEXTS), count):
+        raise FormatError("texts and their numbers do not match")
+    for one, name in zip(numbers, _TEXTS, strict=True):
+        if count and not 0 <= one.min() <= one.max() < len(texts[name]):
+            raise FormatError("texts and their numbers do not match")
+
+
 def _columns(
-    arrays: dict[str, NDArray[Any]], texts: dict[str, Any], count: int
-) -> tuple[Sequence[str], Sequence[str], Sequence[str], Sequence[int]]:
-    """Clients, answer types, domains, and the numbers of the reasons."""
+    arrays: dict[str, NDArray[Any]], texts: dict[str, Any]
+) -> tuple[Sequence[str], Sequence[str], Sequence[str], list[tuple[str, ...]]]:
+    """Clients, answer types, domains and reasons."""
+    reasons = [tuple(some) for some in texts["reasons"]]
     if "numbers" not in arrays:  # written before texts had numbers: one text a row
-        return texts["client"], texts["ans_types"], texts["domain"], range(count)
-    for one, name in zip(arrays["numbers"], _TEXTS, strict=True):
-        if len(one) != count or (count and not 0 <= one.min() <= one.max() < len(texts[name])):
-            raise ValueError("texts and their numbers do not match")
-    *codes, reasons = arrays["numbers"]
+        return texts["client"], texts["ans_types"], texts["domain"], reasons
+    *codes, numbers = arrays["numbers"]
     client, ans_types, domain = (Coded(one, texts[name]) for one, name in zip(codes, _TEXTS, strict=False))
-    return client, ans_types, domain, reasons.tolist()
+    return client, ans_types, domain, [reasons[number] for number in numbers.tolist()]
 
 
 LOG_INTERVAL_S = 60.0

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from agents.core.errors import BusyError, NotifyError, StoreError
+from agents.core.errors import BusyError, NotifyError, StoreError, TrainingError
 from agents.core.types import Sample
 from agents.learning.messages import run_message
 from agents.learning.retraining import SAMPLE_MIN, STEPS, passed_exit_code, retrain
@@ -238,19 +238,31 @@ def test_without_a_single_gate_nothing_passes(world: World) -> None:
 
 
 @pytest.mark.parametrize("part", ["trainer", "validator", "baseline_sample", "reporter"])
-@pytest.mark.parametrize("error", [ValueError("odd"), FloatingPointError("odd"), ZeroDivisionError("odd"), KeyError(1)])
-def test_a_calculation_that_fails_is_a_failed_run_that_is_told_and_recorded(
+@pytest.mark.parametrize("error", [ValueError("odd"), ZeroDivisionError("odd"), KeyError(1), TypeError("odd")])
+def test_a_fault_of_the_program_is_raised_and_recorded_and_holds_no_lock(
     world: World, part: str, error: Exception
 ) -> None:
     def broken(*_: object) -> Any:
         raise error
 
-    done = run(world, OPTIONS, **{part: broken})
-    assert done.state is RunState.FAILED
-    assert done.error == f"cannot {done.step}: {type(error).__name__}: {error}"
+    with pytest.raises(type(error)):
+        run(world, OPTIONS, **{part: broken})
+    (saved,) = world.saved
+    assert saved.state is RunState.FAILED
+    assert saved.error.startswith(f"cannot {saved.step}: the run was broken off by a fault of this program")
+    assert world.registry.current() == FakeModel("old")
+    with world.registry.lock():
+        pass
+
+
+def test_data_that_nothing_can_be_learned_from_is_a_failed_run_that_is_told(world: World) -> None:
+    def trainer(*_: object) -> FakeModel:
+        raise TrainingError("cannot train on fewer than 2 queries")
+
+    done = run(world, trainer=trainer)
+    assert (done.state, done.error) == (RunState.FAILED, "cannot train on fewer than 2 queries")
     assert world.told[-1].state is RunState.FAILED
     assert world.saved[0].error == done.error
-    assert world.registry.current() == FakeModel("old")
 
 
 def test_no_setting_asks_for_a_sample_that_is_refused() -> None:

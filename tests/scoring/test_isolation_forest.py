@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from sklearn.ensemble import IsolationForest
 
+from agents.core.errors import TrainingError
 from agents.core.types import Sample
 from agents.dns.name import from_text
 from agents.learning.baseline import benign_names, benign_sample, golden_names, sample_of
@@ -93,7 +94,7 @@ def test_calibration_rises_on_any_scores(raw: np.ndarray[tuple[int], np.dtype[np
 
 
 def test_too_little_is_refused_and_odd_samples_are_not() -> None:
-    with pytest.raises(ValueError, match="fewer than 2"):
+    with pytest.raises(TrainingError, match="fewer than 2"):
         train(benign_sample(1, 1), benign_sample(10, 1), CONFIG, {})
     alike = sample_of(["a.evil.com"] * 300)
     odd = sample_of([f"{number:x}.evil.com" for number in range(300)])
@@ -103,5 +104,5 @@ def test_too_little_is_refused_and_odd_samples_are_not() -> None:
 
 @pytest.mark.parametrize("high", [CONFIG.benign_above_suspicious, 2 * CONFIG.benign_above_suspicious])
 def test_shares_that_leave_no_room_between_them_are_refused(high: float) -> None:
-    with pytest.raises(ValueError, match="cannot calibrate: benign_above_high"):
+    with pytest.raises(TrainingError, match="cannot calibrate: benign_above_high"):
         calibration(np.linspace(0, 1, 5000), replace(CONFIG, benign_above_high=high))

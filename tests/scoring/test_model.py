@@ -22,7 +22,7 @@ from agents.dns.name import from_text
 from agents.learning.baseline import benign_sample
 from agents.scoring.features import FEATURES, SCHEMA, extract
 from agents.scoring.isolation_forest import TrainConfig, train
-from agents.scoring.model import MAX_BYTES, Model, average_path, digest
+from agents.scoring.model import BYTES_MAX, Model, average_path, digest
 
 ROOT = Path(__file__).resolve().parents[2]
 NAMES = [from_text(name) for name in ("www.google.com", "youtube.com", "f" * 63 + ".evil.com", ".", "a.999")]
@@ -141,7 +141,7 @@ def test_a_pickle_inside_is_refused_and_not_run(capsys: pytest.CaptureFixture[st
 def test_a_zip_bomb_is_refused_before_it_unpacks() -> None:
     out = io.BytesIO()
     with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as archive:
-        archive.writestr("path.npy", bytes(MAX_BYTES + 1))
+        archive.writestr("path.npy", bytes(BYTES_MAX + 1))
     assert len(out.getvalue()) < 100_000
     with pytest.raises(ModelError, match="64 MiB"):
         Model.from_bytes(out.getvalue())
