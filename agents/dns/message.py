@@ -74,7 +74,7 @@ class Answer(NamedTuple):
 
     rcode: int
     ancount: int
-    types: str  # the first ANSWER_TYPES_MAX distinct types of the answer section in order, "CNAME,A"
+    types: tuple[int, ...]  # the first ANSWER_TYPES_MAX distinct types of the answer section in order
     ttl_min: int
     truncated: bool
 
@@ -160,26 +160,34 @@ def parse_answer(message: bytes, *, question_end: int = 0, partial: bool = False
     With `partial` (a capture with a snapshot length, a first fragment) the records that are whole count, and
     only a broken header or question is an error.
     """
-    _, flags, questions, ancount, nscount, arcount = header(message)
+    if len(message) < HEADER_SIZE:
+        raise MessageError("cannot read message: shorter than a header")
+    _, flags, questions, ancount, nscount, arcount = _HEADER.unpack_from(message)
     rcode, at = flags & 0xF, question_end or HEADER_SIZE
     if questions and not question_end:
         at = parse_question(message).end
-    types: list[int] = []
-    ttl_min, seen = -1, 0
+    types: tuple[int, ...] = ()
+    ttl_min, size = -1, len(message)
     try:
-        for rtype, _, ttl, _, _ in _records(message, at, ancount + nscount + arcount):
-            seen += 1
-            if seen <= ancount:
+        for number in range(ancount + nscount + arcount):
+            at = skip_name(message, at)
+            if at + 10 > size:
+                raise MessageError("cannot read record: it is cut off")
+            rtype, _, ttl, length = _RECORD.unpack_from(message, at)
+            at += 10 + length
+            if at > size:
+                raise MessageError("cannot read record: its data is cut off")
+            if number < ancount:
                 ttl = 0 if ttl > TTL_MAX else ttl
-                ttl_min = ttl if ttl_min < 0 else min(ttl, ttl_min)
-                if rtype and len(types) < ANSWER_TYPES_MAX and rtype not in types:  # 0 is reserved (RFC 6895)
-                    types.append(rtype)
+                ttl_min = ttl if ttl_min < 0 or ttl < ttl_min else ttl_min
+                if rtype and rtype not in types and len(types) < ANSWER_TYPES_MAX:  # 0 is reserved (RFC 6895)
+                    types += (rtype,)
             elif rtype == OPT:
                 rcode |= ttl >> 24 << 4
     except MessageError:
         if not partial:
             raise
-    return Answer(rcode, ancount, ",".join(map(type_name, types)), ttl_min, bool(flags & TC))
+    return Answer(rcode, ancount, types, ttl_min, bool(flags & TC))
 
 
 def header(message: bytes) -> tuple[int, int, int, int, int, int]:

@@ -10,7 +10,7 @@ import pytest
 from agents.core.errors import SettingsError
 from agents.dns import name as names
 from agents.settings import parse_upstreams
-from agents.sources.listener.access import AccessList
+from agents.sources.listener.sockets import AccessList
 from agents.sources.listener.upstream import FAILURES_BEFORE_SWITCH, Random16, Routes, Zone, system_resolvers
 
 TEXT = "corp.example=10.0.0.53,192.0.2.1,sub.corp.example=[2001:db8::1]:5353,192.0.2.2"
@@ -54,9 +54,9 @@ def test_the_preferred_upstream_changes_after_time_outs_in_a_row_only() -> None:
     for _ in range(FAILURES_BEFORE_SWITCH - 1):
         zone.note_failure(0)
     zone.note_failure(1)
-    assert zone.preferred == 0
+    assert zone.preferred[0] == 0
     zone.note_failure(0)
-    assert zone.preferred == 1
+    assert zone.preferred[0] == 1
 
 
 def test_resolv_conf(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from agents.core.types import Row, batch_of
 from agents.stream import ledger as ledger_module
 from agents.stream.counters import Counters
 from agents.stream.ledger import TOTALS, Ledger, Shared
-from agents.stream.record import RECORD, batch_of_records, record_of
+from agents.stream.record import RECORD, batch_of_records
 
 
 def shared(listeners: int = 2, queue_max: int = 100) -> Shared:
@@ -61,7 +61,7 @@ def test_shares_are_fair_and_leave_nothing_that_there_is_room_for(waiting: list[
     one = shared(-(-len(waiting) // 2), 30 * len(waiting))
     waiting += [0] * (len(one.rings) - len(waiting))
     for ring, count in zip(one.rings, waiting, strict=True):
-        ring.put(np.zeros(count, RECORD))
+        ring.put(np.zeros(count, RECORD).tobytes())
     shares = one.shares(most)
     one.close()
     assert sum(shares) == min(most, sum(waiting))
@@ -105,7 +105,7 @@ def test_counters_are_where_they_are_told_to_be_and_add_up_over_processes() -> N
     one.counters[1].received += 3
     one.counters[1].tcp_refused = 7
     assert one.counted() == dict.fromkeys(Counters.NAMES, 0) | {"received": 5, "tcp_refused": 7}
-    assert Counters(one.counters[0].cells).received == 2
+    assert Counters(memoryview(one.counters[0])).received == 2
     assert Counters().values() == dict.fromkeys(Counters.NAMES, 0)
     one.close()
 
@@ -135,7 +135,9 @@ def test_a_ledger_is_right_wherever_its_writer_is_killed(stores: int) -> None:
     """Each batch is judged, stored under its id, and counted; the one who is killed is followed by another."""
     one = shared(1)
     for at, count in ((0, 30), (1, 12)):
-        one.rings[at].put(np.concatenate([record_of(row(float(n), bytes([2, 65 + at, n]))) for n in range(count)]))
+        one.rings[at].put(
+            np.concatenate([record_of(row(float(n), bytes([2, 65 + at, n]))) for n in range(count)]).tobytes()
+        )
     memory = one.ledger._cells
     database: dict[str, list[bytes]] = {}
     cells: Any = Cells(memory, stores)
@@ -162,7 +164,7 @@ def test_a_ledger_is_right_wherever_its_writer_is_killed(stores: int) -> None:
 
 def test_totals_that_are_named_are_added_and_others_stay() -> None:
     one = shared(1)
-    one.rings[0].put(np.zeros(3, RECORD))
+    one.rings[0].put(np.zeros(3, RECORD).tobytes())
     first = one.ledger.begin([2, 0])
     assert (first.counts, first.attempts) == ((2, 0), 1)
     again = one.ledger.resume()

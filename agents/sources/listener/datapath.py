@@ -18,7 +18,6 @@ from numpy.typing import NDArray
 
 from agents.dns import message as wire
 from agents.dns.message_kernels import FACTS
-from agents.sources.listener.access import AccessList
 from agents.sources.listener.datapath_kernels import (
     ADDRESS_SIZE,
     BATCH,
@@ -48,9 +47,10 @@ from agents.sources.listener.datapath_kernels import (
 )
 from agents.sources.listener.forwarder import Forwarder
 from agents.sources.listener.server import can_compile
-from agents.sources.listener.sockets import UdpPort
+from agents.sources.listener.sockets import AccessList, UdpPort
 from agents.sources.listener.upstream import POOL_SIZE, Pending, Routes, Upstream
 from agents.stream.counters import Counters
+from agents.stream.record import client_bytes
 from agents.stream.ring import Ring, RingArrays
 
 CARRIED = 64
@@ -81,7 +81,7 @@ def make_state(
     sockets["fd"] = -1
     return DatapathState(
         cells=_cells(inflight_max),
-        counted=np.frombuffer(counters.cells, _COUNTERS),
+        counted=np.frombuffer(counters, _COUNTERS),
         elsewhere=elsewhere,
         ports=np.array([(port.sock.fileno(), port.v6, port.wildcard) for port in ports], PORT),
         upstreams=_upstreams(upstreams),
@@ -233,7 +233,7 @@ class Datapath:
         self._ports, self._forwarder = ports, forwarder
         self._zones = list(routes.zones.values())
         self._state: DatapathState = make_state(
-            ports, routes, access, forwarder.waiting, inflight_max, ring.arrays, counters
+            ports, routes, access, np.frombuffer(forwarder.waiting, np.int64), inflight_max, ring.arrays, counters
         )
         self._cells: dict[str, NDArray[np.int64]] = {
             name: self._state.cells[name] for name in self._state.cells.dtype.names or ()
@@ -350,12 +350,9 @@ class Datapath:
         port, zone = self._ports[slot["port"]], self._zones[slot["zone"]]
         peer = peer_of(slot["address"][: slot["address_size"]].tobytes())
         back: Any = (peer, _ancillary(slot["control"][: slot["control_size"]].tobytes())) if port.wildcard else peer
-        return Pending(
-            message, question, peer[0], port, back, True, zone, float(slot["ts"]),
-            question_bytes=message[wire.HEADER_SIZE : question.end],
-            asked=int(slot["asked"]),
-            started=int(slot["started"]) / 1e9,
-        )  # fmt: skip
+        pending = Pending(message, question, client_bytes(peer[0]), port, back, True, zone, float(slot["ts"]))
+        pending.asked, pending.started = int(slot["asked"]), int(slot["started"]) / 1e9
+        return pending
 
 
 def _ancillary(control: bytes) -> list[tuple[int, int, bytes]]:
@@ -370,12 +367,7 @@ def load() -> None:
     """Compile them, or load what was compiled before; nothing where they cannot be used."""
     if not can_compile():
         return
-    from agents.sources.listener.access import AccessList
-    from agents.sources.listener.datapath_kernels import pump, watch
-    from agents.sources.listener.upstream import Routes
-    from agents.stream.counters import Counters
-
-    routes, access = Routes([("", [("127.0.0.1", 53)])]), AccessList(["127.0.0.0/8"])
+        routes, access = Routes([("", [("127.0.0.1", 53)])]), AccessList(["127.0.0.0/8"])
     ring = Ring(memoryview(bytearray(Ring.size_of(1))), 1)
     state = make_state([], routes, access, np.zeros(1, np.int64), 1, ring.arrays, Counters())
     state.cells["stop"] = 1

@@ -1,25 +1,22 @@
-"""The upstream side of the listener: asks, matches answers, tries the next upstream, gives up in time."""
+"""The upstreams' side of the listener: sends queries, matches answers, tries the next upstream, gives up in time."""
 
 from __future__ import annotations
 
 import asyncio
 import errno
 from collections.abc import Callable
-
-import numpy as np
+from time import monotonic
 
 from agents.dns.message import HEADER_SIZE
 from agents.sources.listener import upstream as pools
+from agents.sources.listener.sockets import DRAIN_MAX, UDP_MAX
 from agents.sources.listener.tcp import ask
 from agents.sources.listener.upstream import POOL_SIZE, Pending, Random16, Upstream, UpstreamSocket
 from agents.stream.counters import Counters
 
-DRAIN_MAX = 64
-"""Datagrams taken from one socket per wake-up, so that no socket starves the others."""
 _SWEEP_S = 0.05
 _TCP_MAX = 128
 """Upstream connections at once; each is one file descriptor and up to 64 KiB."""
-_UDP_MAX = 65535
 _TRUNCATED = 0x02
 
 Finish = Callable[[Pending, bytes | None], None]
@@ -36,12 +33,8 @@ class Forwarder:
         self._sockets: dict[UpstreamSocket, None] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._timer: asyncio.TimerHandle | None = None
-        self.waiting = np.zeros(1, np.int64)
-
-    @property
-    def inflight(self) -> int:
-        """Queries that wait here; `waiting` holds the number for kernels."""
-        return int(self.waiting[0])
+        self.waiting = memoryview(bytearray(8)).cast("q")
+        """Queries that wait here: one number, which kernels share."""
 
     def start(self) -> None:
         self._loop = asyncio.get_running_loop()
@@ -63,15 +56,15 @@ class Forwarder:
     def submit(self, pending: Pending) -> None:
         """Take a query in; `finish` is called for it exactly once, possibly before this returns."""
         self.waiting[0] += 1
-        pending.started = self._loop.time()
-        self._send(pending, pending.started)
+        pending.started = now = monotonic()
+        self._send(pending, now)
 
     def resubmit(self, pending: Pending, *, timed_out: bool) -> None:
         """Take in a query that somebody else sent, or tried to, in vain: the next upstream is asked."""
         self.waiting[0] += 1
         self._counters.timeouts += timed_out
         self._advance(pending)
-        self._send(pending, self._loop.time())
+        self._send(pending, monotonic())
 
     def resume(self, pending: Pending, truncated: bytes) -> None:
         """Take in a query that somebody else sent, and that was answered with TC set."""
@@ -88,17 +81,16 @@ class Forwarder:
         self._finish(pending, answer)
 
     def _send(self, pending: Pending, now: float) -> None:
-        """Ask the next upstream that takes the query; without one left, give up."""
+        """Send to the next upstream that takes the query; without one left, give up."""
         upstreams = pending.zone.upstreams
         while pending.tries < len(upstreams):
             try:
                 self._send_to(upstreams[pending.asked], pending, now)
+                return
             except OSError as error:
                 if error.errno == errno.EMSGSIZE:  # the query's fault: no upstream has failed
                     break
                 self._advance(pending)
-                continue
-            return
         self._done(pending, None)
 
     @staticmethod
@@ -108,23 +100,23 @@ class Forwarder:
         pending.asked = (pending.asked + 1) % len(pending.zone.upstreams)
 
     def _send_to(self, upstream: Upstream, pending: Pending, now: float) -> None:
-        random = self._random
-        slot = random.draw() % POOL_SIZE
+        draw = self._random.draw
+        slot = draw() % POOL_SIZE
         chosen = upstream.slots[slot]
         if chosen is None or chosen.uses >= pools.USES_MAX:
             chosen = self._open(upstream, slot, now)
-        ident = random.draw()
-        while ident in chosen.pending:
-            ident = random.draw()
+        ident, waiting = draw(), chosen.pending
+        while ident in waiting:
+            ident = draw()
         chosen.uses += 1
         try:
             chosen.sock.send(ident.to_bytes(2) + pending.query[2:])
         except ConnectionRefusedError:
-            # The kernel tells of an earlier datagram: what waits on this socket will get no answer either.
+            # The kernel reports an earlier datagram: queries that wait on this socket will get no answer either.
             self._loop.call_soon(self._fail_over, chosen)
             raise
         pending.deadline = now + self._timeout_s
-        chosen.pending[ident] = pending
+        waiting[ident] = pending
 
     def _open(self, upstream: Upstream, slot: int, now: float) -> UpstreamSocket:
         """Put a fresh socket into the slot; the old one stays until its last answer or time-out."""
@@ -139,25 +131,29 @@ class Forwarder:
         del self._sockets[socket]
 
     def _on_answers(self, socket: UpstreamSocket) -> None:
+        """Take the answers that have come. Once no query waits on the socket, no further answer is looked for."""
+        receive, waiting = socket.sock.recv, socket.pending
         for _ in range(DRAIN_MAX):
             try:
-                answer = socket.sock.recv(_UDP_MAX)
+                answer = receive(UDP_MAX)
             except BlockingIOError:
                 return
             except OSError:
                 self._fail_over(socket)
                 return
-            self._on_answer(socket, answer)
-
-    def _on_answer(self, socket: UpstreamSocket, answer: bytes) -> None:
-        ident = int.from_bytes(answer[:2])
-        pending = socket.pending.get(ident)
-        if pending is None or len(answer) < HEADER_SIZE or not pending.matches(answer):
-            self._counters.mismatched_answers += 1
-            return
-        del socket.pending[ident]
-        socket.upstream.failures[0] = 0
-        self._on_match(socket.upstream, pending, answer)
+            ident = int.from_bytes(answer[:2])
+            pending = waiting.get(ident)
+            if pending is None or len(answer) < HEADER_SIZE or not pending.matches(answer):
+                self._counters.mismatched_answers += 1
+                continue
+            del waiting[ident]
+            socket.upstream.failures[0] = 0
+            if answer[2] & _TRUNCATED:
+                self._on_match(socket.upstream, pending, answer)
+            else:
+                self._done(pending, answer)
+            if not waiting:
+                return
 
     def _on_match(self, upstream: Upstream, pending: Pending, answer: bytes) -> None:
         """An answer that matched: ask again over TCP where it is truncated."""
@@ -185,7 +181,7 @@ class Forwarder:
             answer = None
         if answer is None and not pending.udp:
             self._advance(pending)
-            self._send(pending, self._loop.time())
+            self._send(pending, monotonic())
             return
         self._done(pending, answer or truncated)
 
@@ -193,14 +189,14 @@ class Forwarder:
         """The kernel reports that the upstream is unreachable: its questions go to the next one now."""
         waiting = list(socket.pending.values())
         socket.pending.clear()
-        now = self._loop.time()
+        now = monotonic()
         for pending in waiting:
             self._advance(pending)
             self._send(pending, now)
 
     def _sweep(self) -> None:
         """Time out what is overdue and retire old sockets. Each socket's queries are in order of deadline."""
-        now = self._loop.time()
+        now = monotonic()
         for socket in list(self._sockets):
             overdue = []
             for ident, pending in socket.pending.items():

@@ -21,7 +21,7 @@ _UNSENT_MAX = 1 << 20
 class Handle(Protocol):
     """Takes one query; False = it will never be answered (no query at all)."""
 
-    def __call__(self, message: bytes, client: str, where: Where, back: Any, *, udp: bool) -> bool: ...
+    def __call__(self, message: bytes, client: str, where: Where, back: Any, udp: bool) -> bool: ...
 
 
 class TcpClients:
@@ -70,7 +70,7 @@ class TcpClients:
 class TcpClient(asyncio.Protocol):
     """One connection. Queries are length-prefixed, may be pipelined, and are answered as answers come in.
 
-    Idle means: no whole query and no answer for `idle_s` while nothing is asked upstream; so a client that
+    Idle means: no whole query and no answer for `idle_s` while none of its queries waits for an upstream; so a client that
     sends a byte now and then, or does not read its answers, is cut off as well.
     """
 
@@ -159,7 +159,7 @@ class TcpClient(asyncio.Protocol):
         del buffer[:end]
         self._last = self._loop.time()
         self._outstanding += 1
-        if not self._clients.handle(message, self._address, self, None, udp=False):
+        if not self._clients.handle(message, self._address, self, None, False):
             self.abort()
             return False
         return not self._transport.is_closing()
