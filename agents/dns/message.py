@@ -11,6 +11,7 @@ from struct import Struct
 from typing import NamedTuple
 
 from agents.core.errors import MessageError
+from agents.dns.name import MAX_LABEL, MAX_NAME
 
 HEADER_SIZE = 12
 """RFC 1035 section 4.1.1."""
@@ -49,6 +50,8 @@ POINTER = 0xC0
 TTL_MAX = 0x7FFFFFFF
 """A TTL with the top bit set counts as zero (RFC 2181 section 8)."""
 
+_QUESTION_NAME = b"\xc0\x0c"
+"""The pointer by which most records name the question's name."""
 _HEADER = Struct("!6H")
 _QUESTION_TAIL = Struct("!HH")
 _RECORD = Struct("!HHIH")
@@ -95,30 +98,35 @@ def type_number(text: str) -> int:
     return int(digits)
 
 
-def parse_question(message: bytes) -> Question:
-    """Read header and question. Raises MessageError unless there is exactly one whole question.
+def question_end(message: bytes) -> int:
+    """Offset behind the one question of a message that has a whole header; 0 unless there is exactly one, and whole.
 
     The question is the first name of a message, so a compression pointer in it could only point into the
     header or at itself: it is refused.
     """
-    size = len(message)
-    if size < HEADER_SIZE:
-        raise MessageError("cannot read message: shorter than a header")
-    ident, flags, questions, _, _, _ = _HEADER.unpack_from(message)
-    if questions != 1:
-        raise MessageError(f"cannot read message: {questions} questions")
-    at = HEADER_SIZE
+    if message[4:6] != b"\0\1":
+        return 0
+    at, size = HEADER_SIZE, len(message)
     while at < size:
         length = message[at]
         if length == 0:
             break
-        if length > 63:
-            raise MessageError("cannot read question: a label is longer than 63 bytes or compressed")
+        if length > MAX_LABEL:
+            return 0
         at += length + 1
-    if at + 5 > size or at - HEADER_SIZE > 254:
-        raise MessageError("cannot read question: it is cut off, or its name is longer than 255 octets")
-    qtype, qclass = _QUESTION_TAIL.unpack_from(message, at + 1)
-    return Question(ident, flags, message[HEADER_SIZE:at], qtype, qclass, at + 5)
+    return at + 5 if at + 5 <= size and at - HEADER_SIZE <= MAX_NAME else 0
+
+
+def parse_question(message: bytes) -> Question:
+    """Read header and question. Raises MessageError unless there is exactly one whole question."""
+    ident, flags, questions, _, _, _ = header(message)
+    if questions != 1:
+        raise MessageError(f"cannot read message: {questions} questions")
+    end = question_end(message)
+    if not end:
+        raise MessageError("cannot read question: it is cut off, compressed, or its name is too long")
+    qtype, qclass = _QUESTION_TAIL.unpack_from(message, end - 4)
+    return Question(ident, flags, message[HEADER_SIZE : end - 5], qtype, qclass, end)
 
 
 def skip_name(message: bytes, at: int) -> int:
@@ -134,7 +142,7 @@ def skip_name(message: bytes, at: int) -> int:
             if (length & 0x3F) << 8 | message[at + 1] >= start:
                 raise MessageError("cannot read name: a compression pointer does not point backwards")
             return at + 2
-        if length > 63 or at - start > 254:
+        if length > MAX_LABEL or at - start > MAX_NAME:
             raise MessageError("cannot read name: bad label")
         at += length + 1
     raise MessageError("cannot read name: it is cut off")
@@ -170,7 +178,8 @@ def parse_answer(message: bytes, *, question_end: int = 0, partial: bool = False
     ttl_min, size = -1, len(message)
     try:
         for number in range(ancount + nscount + arcount):
-            at = skip_name(message, at)
+            by_pointer = message[at : at + 2] == _QUESTION_NAME and at > HEADER_SIZE
+            at = at + 2 if by_pointer else skip_name(message, at)
             if at + 10 > size:
                 raise MessageError("cannot read record: it is cut off")
             rtype, _, ttl, length = _RECORD.unpack_from(message, at)

@@ -50,4 +50,4 @@ class Counters(ctypes.Structure):
 
 def summed(each: Iterable[Counters]) -> Counters:
     """New counters with the sums."""
-    return Counters(memoryview(np.sum([np.frombuffer(one, np.int64) for one in each], axis=0)))
+    return Counters(memoryview(np.sum([np.frombuffer(memoryview(one), np.int64) for one in each], axis=0)))

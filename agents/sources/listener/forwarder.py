@@ -81,16 +81,30 @@ class Forwarder:
         self._finish(pending, answer)
 
     def _send(self, pending: Pending, now: float) -> None:
-        """Send to the next upstream that takes the query; without one left, give up."""
-        upstreams = pending.zone.upstreams
+        """Send to the next upstream that takes the query, on a random socket with a random id; without one, give up."""
+        upstreams, draw = pending.zone.upstreams, self._random.draw
         while pending.tries < len(upstreams):
+            upstream, slot = upstreams[pending.asked], draw() % POOL_SIZE
+            chosen = upstream.slots[slot]
             try:
-                self._send_to(upstreams[pending.asked], pending, now)
-                return
+                if chosen is None or chosen.uses >= pools.USES_MAX:
+                    chosen = self._open(upstream, slot, now)
+                ident, waiting = draw(), chosen.pending
+                while ident in waiting:
+                    ident = draw()
+                chosen.uses += 1
+                chosen.sock.send(ident.to_bytes(2) + pending.query[2:])
             except OSError as error:
                 if error.errno == errno.EMSGSIZE:  # the query's fault: no upstream has failed
                     break
+                if chosen is not None and error.errno == errno.ECONNREFUSED:
+                    # The kernel reports an earlier datagram: the socket's queries get no answer either.
+                    self._loop.call_soon(self._fail_over, chosen)
                 self._advance(pending)
+                continue
+            pending.deadline = now + self._timeout_s
+            waiting[ident] = pending
+            return
         self._done(pending, None)
 
     @staticmethod
@@ -98,25 +112,6 @@ class Forwarder:
         pending.zone.note_failure(pending.asked)
         pending.tries += 1
         pending.asked = (pending.asked + 1) % len(pending.zone.upstreams)
-
-    def _send_to(self, upstream: Upstream, pending: Pending, now: float) -> None:
-        draw = self._random.draw
-        slot = draw() % POOL_SIZE
-        chosen = upstream.slots[slot]
-        if chosen is None or chosen.uses >= pools.USES_MAX:
-            chosen = self._open(upstream, slot, now)
-        ident, waiting = draw(), chosen.pending
-        while ident in waiting:
-            ident = draw()
-        chosen.uses += 1
-        try:
-            chosen.sock.send(ident.to_bytes(2) + pending.query[2:])
-        except ConnectionRefusedError:
-            # The kernel reports an earlier datagram: queries that wait on this socket will get no answer either.
-            self._loop.call_soon(self._fail_over, chosen)
-            raise
-        pending.deadline = now + self._timeout_s
-        waiting[ident] = pending
 
     def _open(self, upstream: Upstream, slot: int, now: float) -> UpstreamSocket:
         """Put a fresh socket into the slot; the old one stays until its last answer or time-out."""

@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from agents.core.errors import AgentsError, MessageError, SettingsError
+from agents.core.errors import AgentsError, SettingsError
 from agents.core.types import UNKNOWN
 from agents.dns import message as wire
 from agents.sources.listener import upstream as pools
@@ -49,7 +49,7 @@ def can_compile() -> bool:
     return COMPILED and sys.platform == "linux" and sys.byteorder == "little" and sys.maxsize > 2**32
 
 
-_TRANSFERS = (wire.AXFR, wire.IXFR)
+_TRANSFERS = (wire.AXFR.to_bytes(2), wire.IXFR.to_bytes(2))
 _UNANSWERED = wire.Answer(wire.SERVFAIL, 0, (), UNKNOWN, False)
 
 
@@ -196,22 +196,23 @@ class Listener:
             self._counters.notimp += 1
             where.send(wire.error_reply(message, wire.NOTIMP), back)
             return True
-        try:
-            question = wire.parse_question(message)
-        except MessageError:
+        end = wire.question_end(message)
+        if not end:
             self._counters.malformed += 1
             where.send(wire.error_reply(message, wire.FORMERR), back)
             return True
-        zone = self._routes.find(question.qname)
         # A zone transfer is answered in many messages; a forwarder has no zone to transfer.
-        if question.qtype in _TRANSFERS:
+        if message[end - 4 : end - 2] in _TRANSFERS:
             self._counters.notimp += 1
-            where.send(wire.error_reply(message, wire.NOTIMP, question.end), back)
-        elif zone is None or self.inflight >= self._inflight_max:
+            where.send(wire.error_reply(message, wire.NOTIMP, end), back)
+            return True
+        zone = self._routes.find(message[wire.HEADER_SIZE : end - 5])
+        inflight = self.inflight if self._datapath else self._forwarder.waiting[0]
+        if zone is None or inflight >= self._inflight_max:
             self._counters.shed += 1
-            where.send(wire.error_reply(message, wire.SERVFAIL, question.end), back)
-        else:
-            self._forwarder.submit(Pending(message, question, address, where, back, udp, zone, time.time()))
+            where.send(wire.error_reply(message, wire.SERVFAIL, end), back)
+            return True
+        self._forwarder.submit(Pending(message, end, address, where, back, udp, zone, time.time()))
         return True
 
     def _finish(self, pending: Pending, answer: bytes | None) -> None:
@@ -234,12 +235,12 @@ class Listener:
             rcode, ancount, types, ttl_min, _ = wire.parse_answer(answer, question_end=end, partial=True)
         if not self._records:
             self._loop.call_soon(self._offer_records)
+        qname, qtype = query[wire.HEADER_SIZE : end - 5], query[end - 4] << 8 | query[end - 3]
         self._records.append(
             packed_record(
-                pending.ts, pending.client, pending.qname, pending.qtype, len(query),
-                rcode, ancount, rlen, ttl_min, rtt_ms, types,
+                pending.ts, pending.client, qname, qtype, len(query), rcode, ancount, rlen, ttl_min, rtt_ms, types
             )
-        )  # fmt: skip
+        )
 
     def _offer_records(self) -> None:
         """Offer the records of one turn of the event loop at once: all of it costs little more than one."""

@@ -70,8 +70,8 @@ class TcpClients:
 class TcpClient(asyncio.Protocol):
     """One connection. Queries are length-prefixed, may be pipelined, and are answered as answers come in.
 
-    Idle means: no whole query and no answer for `idle_s` while none of its queries waits for an upstream; so a client that
-    sends a byte now and then, or does not read its answers, is cut off as well.
+    Idle means: no whole query and no answer for `idle_s` while none of its queries waits for an upstream; so a client
+    that sends a byte now and then, or does not read its answers, is cut off as well.
     """
 
     def __init__(self, clients: TcpClients) -> None:

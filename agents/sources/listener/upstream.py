@@ -24,7 +24,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agents.core.errors import NameFormatError, SettingsError
-from agents.dns import message as wire
 from agents.dns import name as names
 from agents.dns.message import HEADER_SIZE
 
@@ -65,32 +64,23 @@ class Where(Protocol):
 class Pending:
     """One forwarded query until it is answered or given up.
 
-    client: 16 address bytes; end: offset behind the question; ts: Unix seconds; asked: index of the upstream asked now;
-    tries: upstreams that failed; started and deadline: monotonic seconds.
+    end: offset behind the question; client: 16 address bytes; ts: Unix seconds; asked: index of the upstream that has
+    the query now; tries: upstreams that failed; started and deadline: monotonic seconds.
     """
 
     __slots__ = (
-        *("query", "qname", "qtype", "end", "client", "where", "back", "udp", "zone", "ts"),
+        *("query", "end", "client", "where", "back", "udp", "zone", "ts"),
         *("asked", "tries", "started", "deadline"),
     )
 
     def __init__(
-        self,
-        query: bytes,
-        question: wire.Question,
-        client: bytes,
-        where: Where,
-        back: Any,
-        udp: bool,
-        zone: Zone,
-        ts: float,
+        self, query: bytes, end: int, client: bytes, where: Where, back: Any, udp: bool, zone: Zone, ts: float
     ) -> None:
-        self.query = query
-        _, _, self.qname, self.qtype, _, self.end = question
-        self.client, self.where, self.back, self.udp, self.zone, self.ts = client, where, back, udp, zone, ts
+        self.query, self.end, self.client, self.ts = query, end, client, ts
+        self.where, self.back, self.udp, self.zone = where, back, udp, zone
         self.asked = zone.preferred[0]
         self.tries = 0
-        self.started = self.deadline = 0.0
+        self.deadline = self.started = 0.0
 
     def matches(self, answer: bytes) -> bool:
         """True if the answer is a response (QR set, opcode QUERY) to this very question, case included."""
@@ -117,7 +107,7 @@ class Upstream:
 
     def __init__(self, endpoint: Endpoint, failures: NDArray[np.int64]) -> None:
         self.host, self.port = endpoint
-        self.failures = memoryview(failures)
+        self.failures = failures.data
         self.slots: list[UpstreamSocket | None] = [None] * POOL_SIZE
 
     def open(self, slot: int, random: Random16, now: float) -> UpstreamSocket:
@@ -151,11 +141,11 @@ def _bind_random(sock: socket.socket, random: Random16) -> None:
 
 
 class Zone:
-    """Upstreams that share a zone's questions; `preferred` is the index of the first asked (kernels share the number)."""
+    """Upstreams that share a zone's questions; `preferred` is the index of the first (kernels share the number)."""
 
     def __init__(self, upstreams: Sequence[Upstream], preferred: NDArray[np.int64]) -> None:
         self.upstreams = tuple(upstreams)
-        self.preferred = memoryview(preferred)
+        self.preferred = preferred.data
 
     def note_failure(self, index: int) -> None:
         """Count a failure; a preferred upstream that keeps silent hands over to the next."""
