@@ -168,18 +168,20 @@ def parse_answer(message: bytes, *, question_end: int = 0, partial: bool = False
     With `partial` (a capture with a snapshot length, a first fragment) the records that are whole count, and
     only a broken header or question is an error.
     """
-    if len(message) < HEADER_SIZE:
+    size, at = len(message), question_end or HEADER_SIZE
+    if size < HEADER_SIZE:
         raise MessageError("cannot read message: shorter than a header")
     _, flags, questions, ancount, nscount, arcount = _HEADER.unpack_from(message)
-    rcode, at = flags & 0xF, question_end or HEADER_SIZE
     if questions and not question_end:
         at = parse_question(message).end
+    rcode, ttl_min = flags & 0xF, -1
     types: tuple[int, ...] = ()
-    ttl_min, size = -1, len(message)
     try:
         for number in range(ancount + nscount + arcount):
-            by_pointer = message[at : at + 2] == _QUESTION_NAME and at > HEADER_SIZE
-            at = at + 2 if by_pointer else skip_name(message, at)
+            if message[at : at + 2] == _QUESTION_NAME and at > HEADER_SIZE:
+                at += 2
+            else:
+                at = skip_name(message, at)
             if at + 10 > size:
                 raise MessageError("cannot read record: it is cut off")
             rtype, _, ttl, length = _RECORD.unpack_from(message, at)
@@ -187,16 +189,18 @@ def parse_answer(message: bytes, *, question_end: int = 0, partial: bool = False
             if at > size:
                 raise MessageError("cannot read record: its data is cut off")
             if number < ancount:
-                ttl = 0 if ttl > TTL_MAX else ttl
-                ttl_min = ttl if ttl_min < 0 or ttl < ttl_min else ttl_min
-                if rtype and rtype not in types and len(types) < ANSWER_TYPES_MAX:  # 0 is reserved (RFC 6895)
+                if ttl > TTL_MAX:
+                    ttl = 0
+                if ttl < ttl_min or ttl_min < 0:
+                    ttl_min = ttl
+                if rtype not in types and rtype and len(types) < ANSWER_TYPES_MAX:  # 0 is reserved (RFC 6895)
                     types += (rtype,)
             elif rtype == OPT:
                 rcode |= ttl >> 24 << 4
     except MessageError:
         if not partial:
             raise
-    return Answer(rcode, ancount, types, ttl_min, bool(flags & TC))
+    return Answer(rcode, ancount, types, ttl_min, flags & TC > 0)
 
 
 def header(message: bytes) -> tuple[int, int, int, int, int, int]:

@@ -24,8 +24,8 @@ class Counters(ctypes.Structure):
         "answered",  # with an upstream's answer
         "servfail",  # no upstream answered
         "timeouts",  # of one upstream; the query may have been answered by the next
-        "tcp_fallbacks",  # truncated answers that were asked again over TCP
-        "mismatched_answers",  # from an upstream's address, but no answer to anything asked on that socket
+        "tcp_fallbacks",  # truncated answers whose query was repeated over TCP
+        "mismatched_answers",  # from an upstream's address, but no answer to a query sent on that socket
         "tcp_clients",  # connections open now
         "tcp_shed",  # connections closed at once: too many
         "tcp_refused",  # connections closed at once: outside the access list

@@ -27,7 +27,7 @@ from agents.dns.message_kernels import (
 )
 from agents.sources.listener.datapath import peer_of, sockaddr, zone_names
 from agents.sources.listener.datapath_kernels import DROP, FORWARD, allowed, decide, make_error, zone_of
-from agents.sources.listener.sockets import AccessList
+from agents.sources.listener.server import AccessList
 from agents.sources.listener.upstream import Routes
 
 compiling = settings(deadline=None)

@@ -10,7 +10,7 @@ import pytest
 from agents.core.errors import SettingsError
 from agents.dns import name as names
 from agents.settings import parse_upstreams
-from agents.sources.listener.sockets import AccessList
+from agents.sources.listener.server import AccessList
 from agents.sources.listener.upstream import FAILURES_BEFORE_SWITCH, Random16, Routes, Zone, system_resolvers
 
 TEXT = "corp.example=10.0.0.53,192.0.2.1,sub.corp.example=[2001:db8::1]:5353,192.0.2.2"

@@ -45,8 +45,8 @@ from agents.sources.listener.datapath_kernels import (
     watch,
 )
 from agents.sources.listener.forwarder import Forwarder
-from agents.sources.listener.server import can_compile
-from agents.sources.listener.sockets import DRAIN_MAX, AccessList, UdpPort
+from agents.sources.listener.server import AccessList, can_compile
+from agents.sources.listener.sockets import DRAIN_MAX, UdpPort
 from agents.sources.listener.upstream import POOL_SIZE, RANDOM_BLOCK, Pending, Routes, Upstream
 from agents.stream.counters import Counters
 from agents.stream.record import client_bytes
@@ -349,7 +349,7 @@ class Datapath:
         peer = peer_of(slot["address"][: slot["address_size"]].tobytes())
         back: Any = (peer, _ancillary(slot["control"][: slot["control_size"]].tobytes())) if port.wildcard else peer
         pending = Pending(message, end, client_bytes(peer[0]), port, back, True, zone, float(slot["ts"]))
-        pending.asked, pending.started = int(slot["asked"]), int(slot["started"]) / 1e9
+        pending.current, pending.started = int(slot["current"]), int(slot["started"]) / 1e9
         return pending
 
 

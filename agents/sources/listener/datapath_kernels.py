@@ -101,7 +101,7 @@ SLOT = np.dtype(
         ("socket", np.int32),
         ("entry", np.int32),  # place among the socket's ids
         ("zone", np.int32),
-        ("asked", np.int32),  # index of the upstream within its zone
+        ("current", np.int32),  # index of the upstream within its zone
         ("port", np.int32),
         ("size", np.int32),  # of the query
         ("end", np.int32),  # of its question
@@ -779,7 +779,7 @@ def _forward(s: DatapathState, port: int, place: int, size: int, end: int, zone:
     if number == NONE:
         return False
     slot = s.slots[number]
-    slot.ts, slot.started, slot.port, slot.zone, slot.asked = ts, now, port, zone, s.preferred[zone]
+    slot.ts, slot.started, slot.port, slot.zone, slot.current = ts, now, port, zone, s.preferred[zone]
     slot.size, slot.end, slot.id, slot.socket = min(size, QUERY_MAX), end, u16(message, 0), NONE
     slot.address_size, slot.control_size = header.name_size, header.control_size
     copy_bytes(slot.address, 0, s.names[place], 0, ADDRESS_SIZE)
@@ -794,12 +794,12 @@ def _forward(s: DatapathState, port: int, place: int, size: int, end: int, zone:
         return True
     copy_bytes(slot.query, 0, message, 0, size)
     link(s, number)
-    _ask(s, number, s.zone_upstreams[zone, slot.asked], now)
+    _send_upstream(s, number, s.zone_upstreams[zone, slot.current], now)
     return True
 
 
 @kernel_in_place
-def _ask(s: DatapathState, number: int, upstream: int, now: int) -> None:
+def _send_upstream(s: DatapathState, number: int, upstream: int, now: int) -> None:
     """Give a query a random id on the socket of this batch, and put it among those to send."""
     c, server, slot = s.cells[0], s.upstreams[upstream], s.slots[number]
     if server.chosen == NONE or s.sockets[server.chosen].uses >= c.uses_max:
@@ -834,7 +834,7 @@ def on_answers(s: DatapathState, socket: int, now: int) -> None:
     port = -1
     for place in range(count):
         size = int64(s.from_upstream[place].size & 0xFFFFFFFF)
-        number = _asked_slot(s, socket, s.inbox[place], size)
+        number = _matching_slot(s, socket, s.inbox[place], size)
         if number == NONE:
             s.counted[0].mismatched_answers += 1
             continue
@@ -851,7 +851,7 @@ def on_answers(s: DatapathState, socket: int, now: int) -> None:
 
 
 @kernel_in_place
-def _asked_slot(s: DatapathState, socket: int, message: Any, size: int) -> int:
+def _matching_slot(s: DatapathState, socket: int, message: Any, size: int) -> int:
     """The slot that this answers: same id, a response (QR set, opcode QUERY) to the very question; or NONE."""
     if size < HEADER_SIZE:
         return NONE
@@ -903,7 +903,7 @@ def _finish(s: DatapathState, number: int, place: int, size: int, now: int) -> N
 
 @kernel_in_place
 def _fitted(s: DatapathState, number: int, message: Any, size: int) -> int:
-    """Truncate in place (message.truncate) what is larger than the client takes (message.udp_size); the size left.
+    """Truncate in place (message.truncate) an answer that exceeds the client's limit (message.udp_size); its size.
 
     s.facts holds the answer's facts.
     """

@@ -10,7 +10,7 @@ from time import monotonic
 from agents.dns.message import HEADER_SIZE
 from agents.sources.listener import upstream as pools
 from agents.sources.listener.sockets import DRAIN_MAX, UDP_MAX
-from agents.sources.listener.tcp import ask
+from agents.sources.listener.tcp import query_over_tcp
 from agents.sources.listener.upstream import POOL_SIZE, Pending, Random16, Upstream, UpstreamSocket
 from agents.stream.counters import Counters
 
@@ -24,7 +24,7 @@ Finish = Callable[[Pending, bytes | None], None]
 
 
 class Forwarder:
-    """Runs inside one asyncio loop; all but the rare TCP question is done in callbacks, without tasks."""
+    """Runs inside one asyncio loop; all but the rare query over TCP is done in callbacks, without tasks."""
 
     def __init__(self, *, timeout_s: float, counters: Counters, finish: Finish) -> None:
         self._timeout_s = timeout_s
@@ -41,7 +41,7 @@ class Forwarder:
         self._timer = self._loop.call_later(_SWEEP_S, self._sweep)
 
     async def stop(self) -> None:
-        """Give up what is in flight and close every socket."""
+        """Give up the queries in flight and close every socket."""
         if self._timer:
             self._timer.cancel()
         for task in self._tasks:
@@ -60,19 +60,19 @@ class Forwarder:
         self._send(pending, now)
 
     def resubmit(self, pending: Pending, *, timed_out: bool) -> None:
-        """Take in a query that somebody else sent, or tried to, in vain: the next upstream is asked."""
+        """Take in a query that the datapath sent, or tried to, in vain: it goes to the next upstream."""
         self.waiting[0] += 1
         self._counters.timeouts += timed_out
         self._advance(pending)
         self._send(pending, monotonic())
 
     def resume(self, pending: Pending, truncated: bytes) -> None:
-        """Take in a query that somebody else sent, and that was answered with TC set."""
+        """Take in a query that the datapath sent, and that was answered with TC set."""
         self.waiting[0] += 1
-        self._on_match(pending.zone.upstreams[pending.asked], pending, truncated)
+        self._on_match(pending.zone.upstreams[pending.current], pending, truncated)
 
     def abandon(self, pending: Pending) -> None:
-        """Take in a query that somebody else sent, only to give it up."""
+        """Take in a query that the datapath sent, only to give it up."""
         self.waiting[0] += 1
         self._done(pending, None)
 
@@ -84,7 +84,7 @@ class Forwarder:
         """Send to the next upstream that takes the query, on a random socket with a random id; without one, give up."""
         upstreams, draw = pending.zone.upstreams, self._random.draw
         while pending.tries < len(upstreams):
-            upstream, slot = upstreams[pending.asked], draw() % POOL_SIZE
+            upstream, slot = upstreams[pending.current], draw() % POOL_SIZE
             chosen = upstream.slots[slot]
             try:
                 if chosen is None or chosen.uses >= pools.USES_MAX:
@@ -109,9 +109,9 @@ class Forwarder:
 
     @staticmethod
     def _advance(pending: Pending) -> None:
-        pending.zone.note_failure(pending.asked)
+        pending.zone.note_failure(pending.current)
         pending.tries += 1
-        pending.asked = (pending.asked + 1) % len(pending.zone.upstreams)
+        pending.current = (pending.current + 1) % len(pending.zone.upstreams)
 
     def _open(self, upstream: Upstream, slot: int, now: float) -> UpstreamSocket:
         """Put a fresh socket into the slot; the old one stays until its last answer or time-out."""
@@ -151,21 +151,21 @@ class Forwarder:
                 return
 
     def _on_match(self, upstream: Upstream, pending: Pending, answer: bytes) -> None:
-        """An answer that matched: ask again over TCP where it is truncated."""
+        """An answer that matched: repeat the query over TCP where it is truncated."""
         if answer[2] & _TRUNCATED and len(self._tasks) < _TCP_MAX:
             self._counters.tcp_fallbacks += 1
-            task = self._loop.create_task(self._ask_tcp(upstream, pending, answer))
+            task = self._loop.create_task(self._retry_over_tcp(upstream, pending, answer))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
             return
         self._done(pending, answer)
 
-    async def _ask_tcp(self, upstream: Upstream, pending: Pending, truncated: bytes) -> None:
-        """Ask again over TCP. If that fails, a UDP client gets the truncated answer and may try itself."""
+    async def _retry_over_tcp(self, upstream: Upstream, pending: Pending, truncated: bytes) -> None:
+        """Repeat the query over TCP. If that fails, a UDP client gets the truncated answer and may try itself."""
         query = self._random.draw().to_bytes(2) + pending.query[2:]
         answer: bytes | None = None
         try:
-            answer = await ask(upstream.host, upstream.port, query, self._timeout_s)
+            answer = await query_over_tcp(upstream.host, upstream.port, query, self._timeout_s)
         except asyncio.CancelledError:
             self._done(pending, None)
             raise
@@ -190,7 +190,7 @@ class Forwarder:
             self._send(pending, now)
 
     def _sweep(self) -> None:
-        """Time out what is overdue and retire old sockets. Each socket's queries are in order of deadline."""
+        """Time out overdue queries and retire old sockets. Each socket's queries are in order of deadline."""
         now = monotonic()
         for socket in list(self._sockets):
             overdue = []

@@ -1,4 +1,4 @@
-"""The clients' side of the listener: a UDP and a TCP socket an address on the same port, and who may ask there."""
+"""The clients' side of the listener: a UDP and a TCP socket for each address, on the same port."""
 
 from __future__ import annotations
 
@@ -7,15 +7,11 @@ import ipaddress
 import os
 import socket
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from struct import Struct
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from agents.core.errors import AgentsError
-from agents.stream.record import mapped
 
 Peer = tuple[Any, ...]
 """A socket address as the socket module gives it."""
@@ -23,7 +19,7 @@ Peer = tuple[Any, ...]
 DRAIN_MAX = 64
 """Datagrams taken from one socket per wake-up, so that no socket starves the others."""
 _RECEIVE_BUFFER = 4 << 20
-"""Bytes asked for (the kernel caps them): bursts wait there while a batch is answered."""
+"""Bytes requested (the kernel caps them): bursts wait there while a batch is answered."""
 _PORT_TRIES = 16
 # ip(7); the socket module does not name this constant before Python 3.14.
 _IP_PKTINFO = 8
@@ -37,7 +33,7 @@ class UdpPort:
     """One UDP socket with clients behind it.
 
     `receive` gives (message, client text, way back) and `send` takes that way back. Bound to a wildcard
-    address, the way back carries the local address that was asked (IP_PKTINFO), so that the answer leaves
+    address, the way back carries the local address of the query (IP_PKTINFO), so that the answer leaves
     from it; elsewhere the plain, faster calls do.
     """
 
@@ -79,46 +75,6 @@ class UdpPort:
             return level, kind, _PKTINFO6.pack(address, 0)
         _, local, _ = _PKTINFO4.unpack(data)
         return level, kind, _PKTINFO4.pack(0, local, bytes(4))
-
-
-_REMEMBERED_MAX = 65536
-"""Addresses that are remembered; sources can be forged, so the memory is dropped when it is full."""
-
-
-class AccessList:
-    """Networks whose addresses may ask, "10.0.0.0/8" or a single address: no open resolver by accident.
-
-    `known` maps the textual address of each client seen to its 16 bytes, or to None if it may not ask. Raises
-    ValueError.
-    """
-
-    def __init__(self, networks: Iterable[str]) -> None:
-        self._networks = [ipaddress.ip_network(network.strip(), strict=False) for network in networks]
-        self.known: dict[str, bytes | None] = {}
-
-    def look_up(self, client: str) -> bytes | None:
-        """The address as 16 bytes if it is in one of the networks, else None. client: text without a zone index."""
-        if client in self.known:
-            return self.known[client]
-        address = ipaddress.ip_address(client)
-        found = mapped(address.packed) if any(address in network for network in self._networks) else None
-        if len(self.known) >= _REMEMBERED_MAX:
-            self.known.clear()
-        self.known[client] = found
-        return found
-
-    def allows(self, client: str) -> bool:
-        """Whether the address may ask."""
-        return self.look_up(client) is not None
-
-    def ranges(self, version: int) -> NDArray[np.uint64]:
-        """The networks of IPv4 or IPv6 (version 4 or 6) as the kernel `allowed` takes them."""
-        own: list[ipaddress.IPv4Network] = [one for one in self._networks if one.version == version]  # type: ignore[misc]
-        merged = ipaddress.collapse_addresses(own)
-        ends = [(int(one.network_address), int(one.broadcast_address)) for one in merged]
-        low = 2**64 - 1
-        rows = [(first >> 64, first & low, last >> 64, last & low) for first, last in ends]
-        return np.array(rows, np.uint64).reshape(-1, 4)
 
 
 Pair = tuple[socket.socket, socket.socket]

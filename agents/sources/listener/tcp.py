@@ -1,4 +1,4 @@
-"""DNS over TCP (RFC 7766): clients that ask us, and one question to an upstream."""
+"""DNS over TCP (RFC 7766): clients that send us queries, and one query to an upstream."""
 
 from __future__ import annotations
 
@@ -172,8 +172,8 @@ class TcpClient(asyncio.Protocol):
         self._timer = self._loop.call_later(max(left, 0.05), self._check_idle)
 
 
-async def ask(host: str, port: int, query: bytes, timeout_s: float) -> bytes:
-    """Ask an upstream over a connection of its own. Raises OSError, TimeoutError or EOFError."""
+async def query_over_tcp(host: str, port: int, query: bytes, timeout_s: float) -> bytes:
+    """Send one query to an upstream over a connection of its own. Raises OSError, TimeoutError or EOFError."""
     async with asyncio.timeout(timeout_s):
         reader, writer = await asyncio.open_connection(host, port)
         try:

@@ -5,7 +5,7 @@ connected UDP sockets on random ports from 1024..65535; a query takes a random s
 id on it, both from the kernel's generator. A socket is replaced after USES_MAX queries or AGE_MAX_S seconds.
 A forger who does not see the traffic must send, from the upstream's address and with the client's exact
 question bytes, the one port of 64,512 and the one id that this query has: one chance in 2^32 a packet, or
-in 2^21 for one who has found out the pool's ports before they change. A fresh socket a query would keep 2^32
+in 2^21 if the forger has found the pool's ports before they change. A fresh socket a query would keep 2^32
 there, but costs 14 microseconds a query where all the forwarding costs 20; the pool's sockets cost 0.03.
 A connected socket also lets the kernel discard other senders' datagrams and report a dead upstream at once.
 """
@@ -31,7 +31,7 @@ POOL_SIZE = 32
 USES_MAX = 512
 AGE_MAX_S = 10.0
 FAILURES_BEFORE_SWITCH = 3
-"""Failures in a row after which a zone's next upstream is asked first."""
+"""Failures in a row after which a zone's next upstream comes first."""
 
 RANDOM_BLOCK = 4096
 """Bytes drawn at once from the kernel's generator."""
@@ -64,13 +64,13 @@ class Where(Protocol):
 class Pending:
     """One forwarded query until it is answered or given up.
 
-    end: offset behind the question; client: 16 address bytes; ts: Unix seconds; asked: index of the upstream that has
-    the query now; tries: upstreams that failed; started and deadline: monotonic seconds.
+    end: offset behind the question; client: 16 address bytes; ts: Unix seconds; current: index of the upstream
+    that has the query now; tries: upstreams that failed; started and deadline: monotonic seconds.
     """
 
     __slots__ = (
         *("query", "end", "client", "where", "back", "udp", "zone", "ts"),
-        *("asked", "tries", "started", "deadline"),
+        *("current", "tries", "started", "deadline"),
     )
 
     def __init__(
@@ -78,7 +78,7 @@ class Pending:
     ) -> None:
         self.query, self.end, self.client, self.ts = query, end, client, ts
         self.where, self.back, self.udp, self.zone = where, back, udp, zone
-        self.asked = zone.preferred[0]
+        self.current = zone.preferred[0]
         self.tries = 0
         self.deadline = self.started = 0.0
 
