@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import logging
 import os
 from collections.abc import Iterator
@@ -11,13 +12,40 @@ import pytest
 import structlog
 
 from agents.cli import parser
+from agents.core import jit
 from agents.learning.baseline import model_bytes
+from agents.runtime import warmup
 from agents.scoring.model import Model
 from agents.sources.listener.server import can_compile
 from agents.store import Store, open_store
 from tests.support import listening
 from tests.support.commands import Done, Inside
+from tests.support.patience import factor, patient
 from tests.support.postgres_server import PostgresServer, drop_database, make_database
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Measure the machine before the workers that share it start."""
+    factor()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Each test's time limit, its own or the general one, is for this machine."""
+    general = float(config.getini("timeout"))
+    for item in items:
+        marker = item.get_closest_marker("timeout")
+        item.add_marker(pytest.mark.timeout(patient(marker.args[0] if marker else general)), append=False)
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Kernels are compiled before the first test that runs whole commands: no test's time or output is about that."""
+    wanted = any(item.get_closest_marker("integration") for item in session.items)
+    if not wanted or session.config.option.collectonly or jit.KEPT is None:
+        return
+    with (jit.KEPT / "warming").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # each of xdist's workers comes here
+        warmup.up(lambda text: print(f"\n{text}", flush=True))
 
 
 @pytest.fixture(autouse=True)

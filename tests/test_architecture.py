@@ -5,18 +5,65 @@ from __future__ import annotations
 import ast
 import importlib
 import os
+import re
 import shutil
 import subprocess
 import sys
+import tomllib
+import warnings
+from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.support.patience import patient
+
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "agents"
 FILES = sorted(PACKAGE.rglob("*.py"))
-LINES_MAX, FUNCTION_LINES_MAX = 300, 50
+ROOMS = {path.name: path for path in sorted(PACKAGE.iterdir()) if (path / "__init__.py").is_file()}
+BESIDE_ROOMS = {"settings.py", "__main__.py", "__init__.py", "README.md", "DECISIONS.md"}
+FUNCTION_LINES_MAX, ROOM_FILES_MAX = 50, 15
+ALERTING_MODULES_MAX = 24
+"""What importing AlertManager may load of the package: its own room, `core`, `dns` and the settings."""
+COMMAND = "a command's function has its verb's name"
+ENDPOINT = "an endpoint's function has its path's name"
+LATER = "to be renamed"
+DOUBLES = {
+    "batch_of": LATER,
+    "carry": LATER,
+    "detect": LATER,
+    "evaluate": COMMAND,
+    "fill": LATER,
+    "find": LATER,
+    "health": f"{COMMAND}, {ENDPOINT}",
+    "incidents": ENDPOINT,
+    "limits_of": LATER,
+    "listed": LATER,
+    "load": LATER,
+    "main": "what a process begins with",
+    "models": f"{COMMAND}, {ENDPOINT}",
+    "prune": LATER,
+    "queries": ENDPOINT,
+    "query_json": LATER,
+    "read": LATER,
+    "retrain": f"{COMMAND}, {ENDPOINT}",
+    "rows": LATER,
+    "rows_of": LATER,
+    "take": LATER,
+}
+"""Public functions and classes that have a namesake in another room, and why."""
+BROKEN = {
+    "agents.runtime.detector_process -> agents.settings",
+    "agents.runtime.health -> agents.settings",
+    "agents.runtime.listener_process -> agents.settings",
+    "agents.runtime.schedule -> sqlalchemy",
+    "agents.runtime.services -> agents.settings",
+    "agents.runtime.supervisor -> agents.settings",
+    "agents.runtime.trainer -> agents.settings",
+}
+"""Imports that still break the contract; no other may come."""
 
 
 def functions() -> Iterator[tuple[Path, ast.FunctionDef | ast.AsyncFunctionDef]]:
@@ -26,9 +73,74 @@ def functions() -> Iterator[tuple[Path, ast.FunctionDef | ast.AsyncFunctionDef]]
                 yield path, node
 
 
-def test_files_are_short() -> None:
-    sizes = {str(path.relative_to(ROOT)): len(path.read_text("utf-8").splitlines()) for path in FILES}
-    assert {path: size for path, size in sizes.items() if size > LINES_MAX} == {}
+def layers() -> list[set[str]]:
+    """The rooms of each layer, the lowest first, as the contract in pyproject.toml has them."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
+    (found,) = [one["layers"] for one in project["tool"]["importlinter"]["contracts"] if one["type"] == "layers"]
+    return [{room.strip() for room in layer.split("|")} for layer in reversed(found)]
+
+
+def above(room: str) -> set[str]:
+    """All that stands on higher layers than a room."""
+    (at,) = [number for number, layer in enumerate(layers()) if room in layer]
+    return set().union(*layers()[at + 1 :])
+
+
+def test_the_package_holds_rooms_and_little_beside_them() -> None:
+    found = {path.name for path in PACKAGE.iterdir() if path.name != "__pycache__" and path.name not in ROOMS}
+    assert found == BESIDE_ROOMS
+    assert set().union(*layers()) == {*ROOMS, "settings"}
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_a_room_says_its_sentence_and_who_may_import_it(room: str) -> None:
+    said = ast.get_docstring(ast.parse((ROOMS[room] / "__init__.py").read_text("utf-8"))) or ""
+    first, _, rest = said.partition("\n\n") if "\n\n" in said else said.partition(". ")
+    assert re.match(r"[A-Z]", first) and "\n" not in first, "one sentence, in one line"
+    assert re.search(r"\bimports? it\b", rest), "who may import it"
+    for clause in re.split(r"[.;]\s", rest):
+        named = set(re.findall(r"`(\w+)`", clause)) & {*ROOMS}
+        if "stand" in clause:
+            assert not named & above(room), clause
+        elif "may import it" in clause and "but" not in clause:
+            assert named <= above(room), clause
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_a_room_can_be_seen_at_a_glance(room: str) -> None:
+    folders = {path.parent for path in ROOMS[room].rglob("*.py") if "migrations" not in path.parts}
+    sizes = {str(folder.relative_to(PACKAGE)): len(list(folder.glob("*.py"))) for folder in folders}
+    assert {folder: size for folder, size in sizes.items() if size > ROOM_FILES_MAX} == {}
+
+
+def namesakes() -> dict[str, list[str]]:
+    """Public functions and classes that modules of two rooms or more define, and where."""
+    places = defaultdict[str, set[str]](set)
+    for path in FILES:
+        for node in ast.parse(path.read_text("utf-8")).body:
+            if (
+                isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef)
+                and "migrations" not in path.parts
+            ):
+                places[node.name].add(str(path.relative_to(PACKAGE)))
+    rooms = {name: {place.partition("/")[0] for place in found} for name, found in places.items()}
+    return {
+        name: sorted(found)
+        for name, found in sorted(places.items())
+        if len(rooms[name]) > 1 and not name.startswith("_")
+    }
+
+
+def test_one_word_has_one_meaning() -> None:
+    found = namesakes()
+    later = {name: places for name, places in found.items() if DOUBLES.get(name) == LATER}
+    if later:
+        warnings.warn(
+            "in two rooms, to be renamed:\n" + "\n".join(f"{n}: {', '.join(p)}" for n, p in later.items()), stacklevel=1
+        )
+    if gone := set(DOUBLES) - set(found):
+        warnings.warn(f"no longer in two rooms, to be taken off DOUBLES: {', '.join(sorted(gone))}", stacklevel=1)
+    assert {name: places for name, places in found.items() if name not in DOUBLES} == {}
 
 
 def test_functions_are_short() -> None:
@@ -60,15 +172,31 @@ def _is_broad(node: ast.ExceptHandler) -> bool:
     return any(one is None or (isinstance(one, ast.Name) and one.id in ("Exception", "BaseException")) for one in named)
 
 
+def loaded_by(module: str) -> set[str]:
+    """All modules that a fresh interpreter has loaded when it has imported one."""
+    code = f"import sys, {module}; print(*sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True, timeout=patient(60)
+    )
+    return set(done.stdout.split())
+
+
 @pytest.mark.parametrize(
     "part", ["agents.runtime.services", "agents.cli.models", "agents.cli.parser", "agents.cli.doctor"]
 )
 def test_only_a_retraining_loads_scikit_learn(part: str) -> None:
-    code = f"import sys, {part}; print('sklearn' in sys.modules, 'scipy.sparse' in sys.modules)"
-    done = subprocess.run(
-        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True, timeout=60
-    )
-    assert done.stdout.split() == ["False", "False"]
+    assert not {"sklearn", "scipy.sparse"} & loaded_by(part)
+
+
+def test_whoever_alerts_loads_neither_compiler_nor_database() -> None:
+    """Other programs import AlertManager as a library: it is to cost them little."""
+    loaded = loaded_by("agents.alerting")
+    assert not {"numba", "llvmlite", "sqlalchemy", "psycopg2", "numba.core", "scipy"} & loaded
+    ours = {name for name in loaded if name.partition(".")[0] == "agents"}
+    rooms = {name.split(".")[1] for name in ours if "." in name}
+    assert rooms <= {"alerting", "core", "dns", "settings"}, sorted(ours)
+    assert len(ours) <= ALERTING_MODULES_MAX, sorted(ours)
+    assert not [name for name in ours if name.endswith("kernels")]
 
 
 def test_every_module_can_be_imported_first() -> None:
@@ -80,33 +208,59 @@ def test_every_module_can_be_imported_first() -> None:
 def lint_imports(folder: Path) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-c", "from importlinter.cli import lint_imports_command as run; run()", "--no-cache"]
     environment = os.environ | {"PYTHONPATH": str(folder)}
-    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False, timeout=60)
+    return subprocess.run(
+        command, cwd=folder, env=environment, capture_output=True, text=True, check=False, timeout=patient(60)
+    )
 
 
-def test_imports_point_down_and_a_file_without_a_floor_is_an_error(tmp_path: Path) -> None:
-    shutil.copytree(PACKAGE, tmp_path / "agents", ignore=shutil.ignore_patterns("__pycache__", "baseline"))
-    shutil.copy(ROOT / "pyproject.toml", tmp_path)
-    kept = lint_imports(tmp_path)
-    assert kept.returncode == 0, kept.stdout + kept.stderr
-    (tmp_path / "agents" / "utils.py").write_text('"""Odds and ends."""\n')
-    assert "agents.utils" in lint_imports(tmp_path).stdout
-    (tmp_path / "agents" / "utils.py").unlink()
-    with (tmp_path / "agents" / "names.py").open("a") as file:
-        file.write("from agents import detection, settings\nimport sklearn\n")
-    broken = lint_imports(tmp_path)
-    assert broken.returncode == 1
-    for wrong in (
-        "agents.dns.name -> agents.detection.detector",
-        "agents.dns.name -> agents.settings",
-        "agents.dns.name -> sklearn",
-    ):
-        assert wrong in broken.stdout
+def copied(folder: Path) -> Path:
+    """The package and its contract, to break."""
+    shutil.copytree(PACKAGE, folder / "agents", ignore=shutil.ignore_patterns("__pycache__", "baseline"))
+    shutil.copy(ROOT / "pyproject.toml", folder)
+    return folder
 
 
-def test_scripts_that_cron_calls_are_short() -> None:
-    assert len((ROOT / "scripts" / "automated_retraining.py").read_text("utf-8").splitlines()) <= 40
+def test_imports_point_down() -> None:
+    found = lint_imports(ROOT)
+    broken = set(re.findall(r"^-\s+(agents\S+ -> \S+)", found.stdout, re.MULTILINE))
+    assert broken <= BROKEN, found.stdout
+    assert (found.returncode == 0) == (not broken), found.stdout + found.stderr
+    if gone := BROKEN - broken:
+        warnings.warn(f"to be taken off BROKEN: {', '.join(sorted(gone))}", stacklevel=1)
 
 
-def test_notifiers_are_one_short_file_each() -> None:
-    sizes = {path.name: len(path.read_text("utf-8").splitlines()) for path in (PACKAGE / "notifiers").glob("*.py")}
-    assert {name for name, size in sizes.items() if size > 100} == set()
+def test_a_file_without_a_layer_is_an_error(tmp_path: Path) -> None:
+    (copied(tmp_path) / "agents" / "utils.py").write_text('"""Odds and ends."""\n')
+    found = lint_imports(tmp_path)
+    assert found.returncode != 0
+    assert "agents.utils" in found.stdout
+
+
+def test_an_import_that_points_up_is_an_error(tmp_path: Path) -> None:
+    with (copied(tmp_path) / "agents" / "dns" / "name.py").open("a") as file:
+        file.write("from agents import settings\nfrom agents.detection import detector\nimport sklearn\n")
+    found = lint_imports(tmp_path)
+    assert found.returncode == 1
+    for wrong in ("agents.detection.detector", "agents.settings", "sklearn"):
+        assert f"agents.dns.name -> {wrong}" in found.stdout
+
+
+WAITS = {"join", "result", "settimeout", "wait"}
+
+
+def absolute_limits(path: Path) -> Iterator[str]:
+    """Calls that wait a number of seconds, whatever the machine."""
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        if isinstance(node, ast.Call):
+            name = node.func.attr if isinstance(node.func, ast.Attribute) else ""
+            given = [one.value for one in node.keywords if one.arg == "timeout"] + node.args * (name in WAITS)
+            for one in given:
+                if isinstance(one, ast.Constant) and isinstance(one.value, int | float) and one.value >= 1:
+                    yield f"{path.relative_to(ROOT)}:{node.lineno}"
+
+
+def test_every_time_limit_is_for_this_machine() -> None:
+    """`patient(5)`, not 5 (tests/support/patience.py); benchmarks measure on quiet machines."""
+    later = {"test_schedule.py"}
+    files = [path for path in (ROOT / "tests").rglob("*.py") if "bench" not in path.parts and path.name not in later]
+    assert [found for path in files for found in absolute_limits(path)] == []

@@ -226,6 +226,8 @@ class AlertSink:
         self._thread.join(self._close_s)
         if self._thread.is_alive():
             _log.warning("alerts_left", waiting=self.waiting)
+        else:
+            self._outbox.close()
 
     def _work(self) -> None:
         with asyncio.Runner() as runner:

@@ -2,7 +2,7 @@
 
 A file is written before its alert is first tried and removed after the last try. Its name counts how often sending has
 begun, so that one that ends each process which sends it is given up. Nothing is forced onto the disk: files outlive
-kill -9; after a loss of power those of the last seconds may be gone. One process at a time owns the folder.
+kill -9; after a loss of power those of the last seconds may be gone.
 """
 
 from __future__ import annotations
@@ -16,75 +16,68 @@ from pathlib import Path
 
 import structlog
 
-from agents.core.files import open_private
+from agents.core.errors import QueueFullError
+from agents.core.files import DiskQueue, Queued
 from agents.core.types import Incident, incident_of, incident_row
 
 BEGUN_MAX = 3
 """An alert whose sending was begun so often, and never came to an end, is given up."""
-_NAME = re.compile(r"([0-9]{16})-([0-9])\.json", re.ASCII)
+BYTES_MAX = 64 << 20
+"""Disk for alerts that are due; AlertSink bounds their number."""
+_OLD = re.compile(r"[0-9]{16}-(?P<attempts>[0-9])\.json", re.ASCII)
+"""Names of release 0.1."""
 _log = structlog.get_logger()
 
 
 @dataclass(slots=True)
 class Due:
-    """One alert. path: its file, None where the disk did not take it."""
+    """One alert. file: None where the disk did not take it."""
 
     incident: Incident
-    path: Path | None
+    file: Queued | None
 
 
 class Outbox:
-    """The folder with these files; who puts something into it sees to it that there are not too many."""
+    """The folder with these files. Raises OSError, BlockingIOError where another process owns it."""
 
     def __init__(self, folder: Path) -> None:
-        self._folder, self._number = folder, 0
+        self._queue = DiskQueue(folder, ".json", max_bytes=BYTES_MAX, sync=False, old=_OLD)
 
     def found(self) -> Iterator[Due]:
-        """What an earlier process left, oldest first; to be taken before anything is put. Raises OSError."""
-        self._folder.mkdir(parents=True, exist_ok=True)
-        for partial in self._folder.glob("*.tmp"):
-            partial.unlink()
-        for path in sorted(self._folder.glob("*.json")):
-            if match := _NAME.fullmatch(path.name):
-                self._number = int(match[1])
-                try:
-                    yield Due(incident_of(json.loads(path.read_bytes())), path)
-                except (ValueError, KeyError, TypeError, AttributeError) as error:
-                    _log.error("alert_unreadable", file=path.name, error=str(error))
-                    path.unlink()
+        """The alerts that an earlier process left, oldest first; to be taken before anything is put."""
+        for file in self._queue.waiting():
+            try:
+                yield Due(incident_of(json.loads(file.path.read_bytes())), file)
+            except (ValueError, OSError) as error:
+                _log.error("alert_unreadable", file=self._queue.set_aside(file), error=str(error))
 
     def put(self, incident: Incident) -> Due:
         """Keep an alert; where the disk does not take it, it is in memory alone."""
-        self._number += 1
-        path = self._folder / f"{self._number:016d}-0.json"
-        partial = path.with_suffix(".tmp")
         try:
-            with open_private(partial) as file:
-                file.write(json.dumps(incident_row(incident)).encode())
-            partial.rename(path)
-        except OSError as error:
-            _log.warning("alert_not_kept", error=error.strerror)
-            with suppress(OSError):  # a disk that is read-only says so of a file that is not there
-                partial.unlink()
+            return Due(incident, self._queue.put(json.dumps(incident_row(incident)).encode()))
+        except (OSError, QueueFullError) as error:
+            _log.warning("alert_not_kept", error=getattr(error, "strerror", None) or str(error))
             return Due(incident, None)
-        return Due(incident, path)
 
     def begin(self, due: Due) -> bool:
         """Note that it is sent now; False where that has been begun too often, and it is given up."""
-        if due.path is None:
+        if due.file is None:
             return True
-        begun = int(due.path.stem[-1])
-        if begun >= BEGUN_MAX:
+        if due.file.attempts >= BEGUN_MAX:
             self.done(due)
             return False
         try:
-            due.path = due.path.rename(due.path.with_name(f"{due.path.stem[:-1]}{begun + 1}.json"))
+            self._queue.begin(due.file)
         except OSError as error:
             _log.warning("alert_not_kept", error=error.strerror)
         return True
 
     def done(self, due: Due) -> None:
         """It was sent, or given up."""
-        if due.path is not None:
+        if due.file is not None:
             with suppress(OSError):
-                due.path.unlink()
+                self._queue.done(due.file)
+
+    def close(self) -> None:
+        """Let the folder go; the alerts in it are sent by the next process."""
+        self._queue.close()

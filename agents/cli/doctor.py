@@ -17,7 +17,7 @@ from agents.core.text import printable
 from agents.core.types import Message, Severity
 from agents.detection.limits import bounds
 from agents.runtime import bootstrap
-from agents.runtime.health import read
+from agents.runtime.heartbeat import detector_health
 from agents.runtime.services import scheduler_of
 from agents.settings import TOKEN_MIN, Settings, unknown_names
 from agents.sources.listener.server import refuse_loops
@@ -74,7 +74,7 @@ def _database(settings: Settings) -> str:
 
 
 def _port(settings: Settings) -> str:
-    if read(settings.state_dir / "listener.json")["ok"]:
+    if detector_health(settings.state_dir / "detector.json")[0]:
         return "a listener runs on this DATA_DIR"
     for host in (part.strip() for part in settings.listen_host.split(",")):
         for sock in bind_pair(host, settings.listen_port):
@@ -131,26 +131,25 @@ def _schedule(settings: Settings) -> str:
 
 
 def _overload(settings: Settings) -> str:
-    state = read(settings.state_dir / "listener.json")
-    if not state["ok"]:
+    alive, state = detector_health(settings.state_dir / "detector.json")
+    if not alive:
         return "no listener runs on this DATA_DIR"
-    shed, dropped = state.get("shed", {}), state.get("queue_dropped", 0)
     text = (
-        f"level {shed.get('level', 0)}; left out since the start: {shed.get('unexplained', 0)} explanations,"
-        f" {shed.get('sampled_out', 0)} NORMAL verdicts not stored, {dropped} queries not judged"
+        f"level {state.load_level}; left out since the start: {state.unexplained} explanations,"
+        f" {state.sampled_out} NORMAL verdicts not stored, {state.queue_dropped} queries not judged"
     )
-    if shed.get("level"):
+    if state.load_level:
         raise AgentsError(f"cannot keep up: {text}")
     return text
 
 
 def _spool(settings: Settings) -> str:
-    folder, state = settings.state_dir / "spool", read(settings.state_dir / "listener.json")
+    folder, (alive, state) = settings.state_dir / "spool", detector_health(settings.state_dir / "detector.json")
     sizes = {path: path.stat().st_size for path in folder.glob("*.*")} if folder.exists() else {}
     waiting, bad = (sum(path.suffix == suffix for path in sizes) for suffix in (".npz", ".bad"))
-    used, lost = sum(sizes.values()) / (1 << 20), state.get("spool", {}).get("lost", 0)
+    used, lost = sum(sizes.values()) / (1 << 20), state.lost
     text = f"{waiting} batches wait, {bad} set aside, {used:.0f} of {settings.spool_max_mb} MB; {lost} verdicts lost"
-    if state["ok"] and (waiting or lost):
+    if alive and (waiting or lost):
         raise AgentsError(f"cannot store what is judged: {text}")
     if bad:
         raise AgentsError(f"cannot read all of {folder}: {text}; look at the files *.bad, and delete them")

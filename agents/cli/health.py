@@ -7,7 +7,7 @@ import http.client
 import ipaddress
 from pathlib import Path
 
-from agents.runtime import health as heartbeat
+from agents.runtime import heartbeat
 from agents.settings import Settings
 
 TIMEOUT_S = 3.0
@@ -35,7 +35,7 @@ def _told(settings: Settings, part: str) -> bool:
 
 
 def _file(settings: Settings, part: str) -> Path:
-    return settings.state_dir / f"{part}.json"
+    return settings.state_dir / heartbeat.PARTS[part]
 
 
 def _has_written(settings: Settings, part: str) -> bool:

@@ -16,8 +16,7 @@ from agents import __version__, settings
 from agents.core import logs
 from agents.core.errors import AgentsError, CaptureError, MessageError, SettingsError, UsageError
 from agents.core.text import given, printable
-from agents.dns.message import type_number
-from agents.runtime import health as heartbeat
+from agents.runtime import heartbeat
 
 GARBAGE = 50_000, 20, 20
 """When garbage is looked for (gc.set_threshold). Loading modules and kernels makes a million objects that stay:
@@ -30,7 +29,7 @@ USAGE_ERRORS = (SettingsError, UsageError, CaptureError)
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; errors become one line on standard error."""
     gc.set_threshold(*GARBAGE)
-    options = _parser().parse_args(arguments)
+    options = build_parser().parse_args(arguments)
     given(*(() if options.data_dir is None else ("--data-dir", str(options.data_dir))))
     overrides = {"data_dir": options.data_dir} if options.data_dir is not None else {}
     try:
@@ -95,7 +94,8 @@ def _fail(error: AgentsError, code: int) -> int:
     return code
 
 
-def _parser() -> argparse.ArgumentParser:
+def build_parser() -> argparse.ArgumentParser:
+    """All commands with their arguments."""
     common = argparse.ArgumentParser(add_help=False)
     common.add_argument("--data-dir", type=Path, metavar="DIR", default=argparse.SUPPRESS, help=_DATA_DIR)
     parser = argparse.ArgumentParser(prog="dns-tunnel", description="Finds data leaving through DNS.")
@@ -171,6 +171,8 @@ def _add_models(parser: argparse.ArgumentParser) -> None:
 
 
 def _qtype(text: str) -> int:
+    from agents.dns.message import type_number  # here: names are read by kernels, which most commands do without
+
     try:
         return type_number(text)
     except MessageError as error:

@@ -9,7 +9,7 @@ from tqdm import tqdm
 
 from agents.core.errors import AgentsError
 from agents.core.text import command
-from agents.learning.messages import cases_text
+from agents.learning.messages import cases_text, sample_text
 from agents.learning.retraining import STEPS, passed_exit_code
 from agents.learning.run import RunState, TrainingRun
 from agents.runtime import services
@@ -44,7 +44,7 @@ def _run_text(run_: TrainingRun) -> str:
     if run_.error:
         lines.append(f"  {run_.error}")
     if run_.sample is not None:
-        lines.append(f"  learned from {run_.sample.live} stored queries and {run_.sample.topped_up} shipped names")
+        lines.append(f"  {sample_text(run_)}")
     lines += [f"  missed: {gate.name} is {gate.value:.4g}, by {-gate.margin:.4g}" for gate in run_.missed]
     lines += [f"  failed: {text}" for text in cases_text(run_.validation)]
     lines += [f"  {channel.channel}: {'sent' if channel.ok else channel.error}" for channel in run_.channels]

@@ -14,7 +14,7 @@ from agents.cli.output import json_output, tell
 from agents.core.columns import lowered
 from agents.core.errors import NameFormatError, UsageError
 from agents.core.text import printable
-from agents.detection.known_services import Services
+from agents.detection.known_services import KnownServices
 from agents.detection.limits import Scale
 from agents.detection.reasons import name_reasons
 from agents.dns.message import type_name
@@ -55,7 +55,7 @@ def _emit_score(row: dict[str, Any], out: IO[str] | None) -> None:
 
 
 def score_rows(
-    model: Model, scale: Scale, services: Services, names: list[str], qtype: str
+    model: Model, scale: Scale, services: KnownServices, names: list[str], qtype: str
 ) -> Iterator[dict[str, Any]]:
     """One row a name: as `score --json` prints it, or {"qname", "error"} for what is no name.
 

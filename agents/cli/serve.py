@@ -20,7 +20,7 @@ _log = structlog.get_logger()
 def listen(settings: Settings, options: argparse.Namespace) -> int:
     """`dns-tunnel listen`."""
     bootstrap.check_settings(settings)
-    return _ended(settings, supervise(settings, [], lambda: None))
+    return _ended(settings, supervise(bootstrap.plan_of(settings), lambda: None))
 
 
 def run(settings: Settings, options: argparse.Namespace) -> int:
@@ -32,8 +32,8 @@ def run(settings: Settings, options: argparse.Namespace) -> int:
     def console(ready: Callable[[], None]) -> int:
         return live(services.serve(settings, ("api", "scheduler"), ready))
 
-    code = supervise(settings, [("console", console)], lambda: print(_welcome(settings), flush=True))
-    return _ended(settings, code)
+    plan = bootstrap.plan_of(settings, [("console", console)])
+    return _ended(settings, supervise(plan, lambda: print(_welcome(settings), flush=True)))
 
 
 def _ended(settings: Settings, code: int) -> int:

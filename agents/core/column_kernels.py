@@ -1,4 +1,12 @@
-"""Byte strings by the column: keyed identities, look-up tables, pieces gathered, distinct values numbered."""
+"""Byte strings by the column: keyed identities, look-up tables, pieces gathered, distinct values numbered.
+
+Identities are SipHash-1-3 (Aumasson, Bernstein 2012): 64 bits that nobody without the key can make collide. Its key is
+two u64, bytes 0 to 7 and 8 to 15 of the 128-bit key, little-endian.
+
+A look-up table is open addressing over packed keys. A slot holds a key's number plus one, and 0 where it is free
+(linear probing, Knuth volume 3, section 6.4). Bytes are compared, so there are no false matches. The keys are fixed and
+few of the slots are taken: nobody can crowd it.
+"""
 
 from __future__ import annotations
 
@@ -12,13 +20,13 @@ from agents.core.jit import kernel, kernel_in_place, kernel_that_wraps
 _V0, _V1, _V2, _V3 = map(np.uint64, (0x736F6D6570736575, 0x646F72616E646F6D, 0x6C7967656E657261, 0x7465646279746573))
 _13, _16, _17, _21, _32, _43, _47, _48, _51, _56 = map(np.uint64, (13, 16, 17, 21, 32, 43, 47, 48, 51, 56))
 _FINAL, _BYTE, _NONE = map(np.uint64, (0xFF, 8, 0))
-_DOT = np.uint8(0x2E)
-LABEL_ROOM = 64
-"""A dot and the longest label."""
+Key = tuple[int, int]
+"""The two halves of a key, as Python numbers."""
 
 
 @kernel_in_place
 def _round(v0: Any, v1: Any, v2: Any, v3: Any) -> Any:
+    """SipRound: figure 2.1 of the paper."""
     v0 += v1
     v2 += v3
     v1 = (v1 << _13 | v1 >> _51) ^ v0
@@ -61,27 +69,16 @@ def siphash(data: Any, start: Any, end: Any, low: Any, high: Any) -> Any:
     return v0 ^ v1 ^ v2 ^ v3
 
 
-@kernel
-def identities_of(
-    data: Any, starts: Any, part_starts: Any, cuts: Any, low: Any, high: Any, parts: Any, names: Any, domains: Any
-) -> None:
-    """Fill the identities (u64) of p subdomain labels of n packed lower-case names, of the names and of their domains.
+def keyed_hash(data: bytes, key: Key) -> int:
+    """SipHash-1-3 of the bytes: 0 <= result < 2**64."""
+    return int(siphash(np.frombuffer(data, np.uint8), 0, len(data), np.uint64(key[0]), np.uint64(key[1])))
 
-    A name's and a domain's is that of their wire form without the root byte; a label's that of "." and the label.
-    cuts i64[n] and part_starts i64[n + 1] are those of suffix.split.
-    """
-    label = np.empty(LABEL_ROOM, np.uint8)
-    label[0] = _DOT
-    for name in range(len(starts) - 1):
-        at, end = starts[name], starts[name + 1]
-        names[name] = siphash(data, at, end, low, high)
-        domains[name] = siphash(data, at + cuts[name], end, low, high)
-        for part in range(part_starts[name], part_starts[name + 1]):
-            size = np.int64(data[at])
-            for i in range(1, size + 1):
-                label[i] = data[at + i]
-            parts[part] = siphash(label, 0, size + 1, low, high)
-            at += size + 1
+
+@kernel
+def hash_pieces(data: Any, begins: Any, sizes: Any, low: Any, high: Any, out: Any) -> None:
+    """Identities, u64[n], of n pieces of data (u8); begins and sizes i64[n]."""
+    for piece in range(len(begins)):
+        out[piece] = siphash(data, begins[piece], begins[piece] + sizes[piece], low, high)
 
 
 ROOM = 4

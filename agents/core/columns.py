@@ -9,8 +9,7 @@ from typing import NamedTuple, overload
 import numpy as np
 from numpy.typing import NDArray
 
-from agents.core import column_kernels
-from agents.core.column_kernels import numbered
+from agents.core.column_kernels import gather, numbered
 
 
 class Names(Sequence[bytes]):
@@ -115,7 +114,7 @@ def gathered(array: NDArray[np.uint8], begins: NDArray[np.int64], sizes: NDArray
     starts = np.zeros(len(sizes) + 1, np.int64)
     np.cumsum(sizes, out=starts[1:])
     out = np.empty(starts[-1], np.uint8)
-    column_kernels.gather(array, begins, sizes, out)
+    gather(array, begins, sizes, out)
     return Names(out.tobytes(), starts)
 
 

@@ -1,41 +1,49 @@
-"""Cron expressions as cron means them, turned into APScheduler triggers.
-
-APScheduler's own `from_crontab` counts weekdays from Monday and demands day *and* weekday; crontab(5) counts
-from Sunday (0 and 7) and fires on either when both are given.
-"""
+"""Cron expressions as Debian's cron reads them (by cronsim), as triggers of APScheduler."""
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import UTC, datetime
 from zoneinfo import ZoneInfo
 
 from apscheduler.triggers.base import BaseTrigger
-from apscheduler.triggers.combining import OrTrigger
-from apscheduler.triggers.cron import CronTrigger
+from cronsim import CronSim, CronSimError
 
 from agents.core.errors import SettingsError
 
-_WEEKDAYS = ("sun", "mon", "tue", "wed", "thu", "fri", "sat")
+FIELDS = 5
+"""cronsim would also take a field of seconds."""
+LENGTH_MAX = 200
 
 
-def cron_trigger(expression: str, timezone: str) -> BaseTrigger:
+class CrontabTrigger(BaseTrigger):  # type: ignore[misc]  # APScheduler has no types
+    """Fires at the times of a cron expression in a time zone. Raises CronSimError."""
+
+    def __init__(self, expression: str, zone: ZoneInfo) -> None:
+        self._expression, self._zone = expression, zone
+        CronSim(expression, datetime.now(zone))
+
+    def get_next_fire_time(self, previous_fire_time: datetime | None, now: datetime) -> datetime | None:
+        """The first time after both; None where there is none within 50 years."""
+        start = max(previous_fire_time or now, now).astimezone(UTC)
+        for due in CronSim(self._expression, start.astimezone(self._zone)):
+            if due.astimezone(UTC) > start:  # cronsim names the hour that a clock shows twice by its first time
+                return due.astimezone(UTC)
+        return None
+
+
+def cron_trigger(expression: str, timezone: str) -> CrontabTrigger:
     """The trigger of RETRAIN_SCHEDULE in RETRAIN_TIMEZONE. Raises SettingsError naming the bad one."""
     zone = _zone(timezone)
+    bad = f"cannot use setting RETRAIN_SCHEDULE={expression[:LENGTH_MAX]!r}: "
+    if len(expression.split()) != FIELDS or len(expression) > LENGTH_MAX:
+        raise SettingsError(f"{bad}five fields are expected, for example 0 2 * * sun")
     try:
-        trigger = _trigger(expression, zone)
-    except ValueError as error:
-        raise SettingsError(f"cannot use setting RETRAIN_SCHEDULE={expression!r}: {error}") from None
+        trigger = CrontabTrigger(expression, zone)
+    except CronSimError as error:
+        raise SettingsError(f"{bad}{error}") from None
     if trigger.get_next_fire_time(None, datetime.now(zone)) is None:
-        raise SettingsError(f"cannot use setting RETRAIN_SCHEDULE={expression!r}: it never comes")
+        raise SettingsError(f"{bad}it never comes")
     return trigger
-
-
-def weekdays(field: str) -> str:
-    """A crontab(5) weekday field as a list of names, "*" as it is. Raises ValueError."""
-    if field == "*":
-        return field
-    found = {day % 7 for part in field.split(",") for day in _days(part)}
-    return ",".join(_WEEKDAYS[day] for day in sorted(found))
 
 
 def _zone(name: str) -> ZoneInfo:
@@ -43,41 +51,3 @@ def _zone(name: str) -> ZoneInfo:
         return ZoneInfo(name)
     except (KeyError, ValueError, OSError):
         raise SettingsError(f"cannot use setting RETRAIN_TIMEZONE={name!r}: no such time zone") from None
-
-
-def _trigger(expression: str, zone: ZoneInfo) -> BaseTrigger:
-    fields = expression.lower().split()
-    if len(fields) != 5:
-        raise ValueError("five fields are expected, for example 0 2 * * sun")
-    minute, hour, day, month, weekday = fields
-    named = weekdays(weekday)
-
-    def at(day: str, weekday: str) -> CronTrigger:
-        return CronTrigger(minute=minute, hour=hour, day=day, month=month, day_of_week=weekday, timezone=zone)
-
-    if day.startswith("*") or weekday.startswith("*"):
-        return at(day, named)
-    return OrTrigger([at(day, "*"), at("*", named)])
-
-
-def _days(part: str) -> range:
-    span, slash, step = part.partition("/")
-    if slash and (not step.isdecimal() or not 1 <= int(step) <= 7):
-        raise ValueError(f"{part!r} is no weekday")
-    first, dash, last = ("0", "-", "6") if span == "*" else span.partition("-")
-    start, end = _day(first), _day(last if dash else first)
-    if dash and end == 0 and start > 0:
-        end = 7  # fri-sun
-    if end < start:
-        raise ValueError(f"{part!r} runs backwards")
-    if slash and not dash:
-        end = 6  # 1/2 is 1-6/2
-    return range(start, end + 1, int(step or 1))
-
-
-def _day(text: str) -> int:
-    if text in _WEEKDAYS:
-        return _WEEKDAYS.index(text)
-    if not text.isdecimal() or not text.isascii() or int(text) > 7:
-        raise ValueError(f"{text!r} is no weekday: 0-7 (0 and 7 are Sunday) or sun-sat")
-    return int(text)

@@ -43,8 +43,8 @@ class BatchRefusedError(StoreError):
     """The database is there and refuses these rows; writing them again would not help."""
 
 
-class SpoolFullError(AgentsError):
-    """The disk spool has reached its bound; the batch was not kept."""
+class QueueFullError(AgentsError):
+    """The queue on disk has reached its bound; the file was not kept."""
 
 
 class NotifyError(AgentsError):

@@ -78,6 +78,7 @@ class SampleStore(Protocol):
         max_score: float,
         client_share: float,
         domain_share: float,
+        features_version: int,
         seed: int,
     ) -> Sample: ...
 

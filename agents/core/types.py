@@ -7,7 +7,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import IntEnum
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -122,6 +122,7 @@ class Verdicts:
     reasons: Sequence[tuple[str, ...]]  # empty for NORMAL
     model_id: str
     incidents: tuple[Incident, ...] = ()  # opened, updated or closed by this batch
+    features_version: int = 1  # scoring.features.VERSION of what filled `features`
     batch_id: str = ""  # what the store knows the batch by, so that it is there once; "" = any that is new
 
     def __len__(self) -> int:
@@ -201,12 +202,30 @@ class CaseResult:
 
 
 @dataclass(frozen=True, slots=True)
+class ScheduledJob:
+    """A job of the scheduler, as the database keeps it. Times are Unix seconds."""
+
+    name: str
+    schedule: str  # cron expression and time zone
+    last_run: float | None
+    next_run: float
+
+
+@dataclass(frozen=True, slots=True)
 class ChannelResult:
     """Whether one channel took a message."""
 
     channel: str
     ok: bool
     error: str = ""
+
+
+class Metric(NamedTuple):
+    """One number of /metrics. A name that ends in `_total` is a counter: it only ever grows."""
+
+    name: str
+    help: str
+    value: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -254,11 +273,43 @@ def incident_row(incident: Incident) -> dict[str, Any]:
     }
 
 
-def incident_of(row: Mapping[str, Any]) -> Incident:
-    """The incident that a row of the table holds."""
-    values = {name: value for name, value in row.items() if name != "incident_id"}
+_TEXT, _COUNT, _NUMBER, _NONE = (str,), (int,), (int, float), type(None)
+_INCIDENT: Mapping[str, tuple[type, ...]] = {
+    "client": _TEXT,
+    "domain": _TEXT,
+    "severity": _COUNT,
+    "score": _NUMBER,
+    "reasons": _TEXT,
+    "tool": (str, _NONE),
+    "first_seen": _NUMBER,
+    "last_seen": _NUMBER,
+    "detected_at": _NUMBER,
+    "queries": _COUNT,
+    "unique_names": _COUNT,
+    "leaked_bytes": _NUMBER,
+    "queries_before_detection": _COUNT,
+    "bytes_before_detection": _NUMBER,
+    "sample_names": _TEXT,
+    "closed_at": (int, float, _NONE),
+    "evidence": _TEXT,
+}
+
+
+def incident_of(row: Any) -> Incident:
+    """The incident that a row of the table holds. Raises ValueError for anything else, as a damaged file may hold."""
+    if not isinstance(row, Mapping):
+        raise ValueError("it is no incident")
+    values = {"evidence": "{}", **{name: value for name, value in row.items() if name != "incident_id"}}
+    wrong = [name for name, kinds in _INCIDENT.items() if not isinstance(values.get(name), kinds)]
+    if wrong or values.keys() != _INCIDENT.keys():
+        raise ValueError(f"it is no incident: {', '.join(wrong) or 'unknown values'}")
     values["severity"] = Severity(values["severity"])
-    values["reasons"] = tuple(json.loads(values["reasons"]))
-    values["sample_names"] = tuple(json.loads(values["sample_names"]))
-    values["evidence"] = json.loads(values.get("evidence", "{}"))
+    for name in ("reasons", "sample_names"):
+        found = json.loads(values[name])
+        if not isinstance(found, list) or not all(isinstance(one, str) for one in found):
+            raise ValueError(f"it is no incident: {name}")
+        values[name] = tuple(found)
+    values["evidence"] = json.loads(values["evidence"])
+    if not isinstance(values["evidence"], dict):
+        raise ValueError("it is no incident: evidence")
     return Incident(**values)

@@ -4,7 +4,7 @@
 """
 
 from agents.detection.detector import TunnelDetector as Detector
-from agents.detection.known_services import Services as KnownServices
+from agents.detection.known_services import KnownServices
 from agents.detection.limits import Limits
 
 __all__ = ["Detector", "KnownServices", "Limits"]

@@ -11,13 +11,13 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from agents.core.column_kernels import Key, keyed_hash
 from agents.core.columns import Coded, Names, coded, distinct_rows, gathered, packed
-from agents.core.siphash import Key, siphash
 from agents.core.types import Incident, QueryBatch, Verdicts, batch_of, joined
 from agents.detection.fingerprints import TXT
 from agents.detection.flows import Flows
 from agents.detection.incidents import Incidents, Standing, domain_hash, spans
-from agents.detection.known_services import Services
+from agents.detection.known_services import KnownServices
 from agents.detection.limits import (
     DAY_S,
     SCATTERED,
@@ -32,11 +32,10 @@ from agents.detection.limits import (
 from agents.detection.reasons import query_reasons
 from agents.detection.secrets import OAST, secret_in
 from agents.detection.state import Asked, Told
-from agents.dns.name import domain_text, from_text, labels_of, split_domain
-from agents.dns.name_kernels import texts
-from agents.scoring.features import FEATURES
+from agents.dns.name import domain_text, from_text, labels_of, split_domain, texts
+from agents.scoring.features import FEATURES, VERSION
 from agents.scoring.lexical import Lexical, read
-from agents.scoring.lexical_kernels import all_may_tell
+from agents.scoring.lexical_kernels import may_hold_secrets
 from agents.scoring.model import Model
 
 TS_MAX = 1e13
@@ -57,8 +56,8 @@ class _Marks(NamedTuple):
 
 @lru_cache(maxsize=4)
 def _marks(key: Key) -> _Marks:
-    called = [siphash(from_text(domain), key) for domain in OAST]
-    return _Marks(np.uint64(siphash(b"." + SIGNERS, key)), np.array(called, np.uint64))
+    called = [keyed_hash(from_text(domain), key) for domain in OAST]
+    return _Marks(np.uint64(keyed_hash(b"." + SIGNERS, key)), np.array(called, np.uint64))
 
 
 class TunnelDetector:
@@ -70,7 +69,7 @@ class TunnelDetector:
         keys_max: int,
         quiet_s: float,
         scale: Scale,
-        services: Services | None = None,
+        services: KnownServices | None = None,
         key: Key = (0, 0),
     ) -> None:
         self.flows = Flows(keys_max, key)
@@ -79,8 +78,8 @@ class TunnelDetector:
         self.peaks = Peaks()
         self._swap = threading.Lock()
         self._next: Model | None = None
-        self.services = services or Services()
-        self._next_services: Services | None = None
+        self.services = services or KnownServices()
+        self._next_services: KnownServices | None = None
         self._use(model)
 
     def _use(self, model: Model) -> None:
@@ -92,7 +91,7 @@ class TunnelDetector:
         with self._swap:
             self._next = model
 
-    def reload_services(self, services: Services) -> None:
+    def reload_services(self, services: KnownServices) -> None:
         """Use another list of known services from the next batch on. May be called from any thread."""
         with self._swap:
             self._next_services = services
@@ -148,7 +147,7 @@ class TunnelDetector:
                 old, self.services, self._next_services = self.services, self._next_services, None
                 self._forgive(old)
 
-    def _forgive(self, old: Services) -> None:
+    def _forgive(self, old: KnownServices) -> None:
         """Forget what flows showed that a larger budget, given just now, covers: it applies to what is known, too."""
         clients = {row: client for client, row in self.flows.clients.items()}
         for row in self.flows.rows(lambda flows: (flows["detail"] >= 0) & (flows["scattered"] == 0)):
@@ -177,7 +176,7 @@ class TunnelDetector:
 
     def _asked(self, batch: QueryBatch, names: Names, clients: Coded, found: Lexical) -> Asked:
         secret = np.zeros(len(batch), np.uint8)
-        all_may_tell(names.array, names.starts, found.cuts, secret)
+        may_hold_secrets(names.array, names.starts, found.cuts, secret)
         outside = np.isin(found.domain_key, _marks(self.flows.key).called) & (
             found.part_starts[:-1] < found.part_starts[1:]
         )
@@ -270,7 +269,9 @@ class TunnelDetector:
                 found.names[row], float(votes[row]), float(behaviour[row]), evidence, domains[row], scale
             )
         shown = scores.astype(np.float32)
-        return Verdicts(batch, domains, found.features, shown, severities, reasons, self.model.model_id)
+        return Verdicts(
+            batch, domains, found.features, shown, severities, reasons, self.model.model_id, features_version=VERSION
+        )
 
 
 def secret_of(qname: bytes) -> str:
@@ -304,4 +305,4 @@ def empty_verdicts(model_id: str, incidents: tuple[Incident, ...]) -> Verdicts:
     """Incidents without queries: what closes when nothing more comes."""
     none = np.empty(0, dtype=np.float32)
     features = np.empty((0, len(FEATURES)), dtype=np.float32)
-    return Verdicts(batch_of([]), (), features, none, none.astype(np.uint8), (), model_id, incidents)
+    return Verdicts(batch_of([]), (), features, none, none.astype(np.uint8), (), model_id, incidents, VERSION)

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from agents.core.column_kernels import Key
 from agents.core.columns import packed
 from agents.core.jit import map_large_arrays
-from agents.core.siphash import Key
 from agents.detection import flow_kernels as table
 from agents.detection.flow_kernels import EVIDENCE_BYTES, settle
 from agents.detection.judge_kernels import FACTOR_AT, judge, own

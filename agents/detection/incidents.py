@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from agents.core.siphash import siphash
+from agents.core.column_kernels import keyed_hash
 from agents.core.types import Incident, QueryBatch, Severity
 from agents.detection.fingerprints import tool_of, trace_of
 from agents.detection.flow_kernels import SAMPLES
@@ -190,7 +190,7 @@ def _since(flow: Standing, past: Past, ts: float) -> Standing:
 
 def domain_hash(domain: str, flows: Flows) -> int:
     """What flows know a registered domain by; domain: as incidents show it, "." for the root."""
-    return siphash(b"" if domain == "." else from_text(domain), flows.key)
+    return keyed_hash(b"" if domain == "." else from_text(domain), flows.key)
 
 
 def spans(batch: QueryBatch, span_s: float) -> Iterator[QueryBatch]:

@@ -16,14 +16,14 @@ from types import MappingProxyType
 import numpy as np
 from numpy.typing import NDArray
 
-from agents.core.columns import Names
+from agents.core.column_kernels import slots_of
+from agents.core.columns import Names, packed
 from agents.core.errors import NameFormatError, SettingsError
 from agents.core.files import write_atomic
-from agents.core.siphash import siphash
 from agents.core.types import Incident
 from agents.detection.limits import Scale
-from agents.dns.name import from_text, labels_of, suffix_length, wire_of
-from agents.dns.name_kernels import listed
+from agents.dns.name import from_text, is_public_suffix, labels_of, wire_of
+from agents.dns.name_kernels import longest_listed
 
 FACTORS_MAX = 65_536
 """Names whose factor is remembered; at the bound all are forgotten."""
@@ -52,61 +52,46 @@ def _service(row: dict[str, str]) -> Service:
     return Service(row["suffix"], float(row["factor"]), shape, row["what"])
 
 
-class Services:
+class KnownServices:
     """The shipped list with an operator's own entries (by suffix labels), which win over shipped ones."""
 
     def __init__(self, own: Mapping[tuple[bytes, ...], Service] = MappingProxyType({})) -> None:
-        self._listed = {**services(), **own}
-        self._all = list(self._listed.values())
-        self._keys, self._numbers = _places([wire_of(labels) for labels in self._listed])
+        listed = {**services(), **own}
+        self._all = list(listed.values())
+        self._suffixes = packed([wire_of(labels) for labels in listed])
+        self._slots = slots_of(self._suffixes.array, self._suffixes.starts)
         self._plain = np.array([1.0 if one.shape else one.factor for one in self._all])
         self._shaped = np.array([one.shape is not None for one in self._all])
-        self._factors: dict[bytes, float] = {}
-
-    def of(self, wire: bytes) -> Service | None:
-        """The service that a lower-case wire name belongs to: longest suffix at label boundaries, shape fitting."""
-        labels = labels_of(wire)
-        for cut in range(len(labels)):
-            found = self._listed.get(labels[cut:])
-            if found is not None:
-                rest = b".".join(labels[:cut])
-                return found if found.shape is None or found.shape.fullmatch(rest) else None
-        return None
-
-    def factor(self, wire: bytes) -> float:
-        """How many times more a lower-case wire name may carry than one of no service; remembered for a while."""
-        found = self._factors.get(wire)
-        if found is None:
-            if len(self._factors) >= FACTORS_MAX:
-                self._factors.clear()
-            service = self.of(wire)
-            found = self._factors[wire] = service.factor if service else 1.0
-        return found
+        self._remembered: dict[bytes, float] = {}
 
     def factors(self, names: Names) -> NDArray[np.float64]:
-        """`factor` of n lower-case wire names; only those of a service with a shape are looked at one by one."""
-        which = np.empty(len(names), np.int32)
-        if not listed(names.array, names.starts, self._keys, self._numbers, which):
-            nothing = np.empty(len(names))
-            nothing.fill(1.0)
-            return nothing
+        """How many times more each of n lower-case wire names may carry than a name of no service.
+
+        The longest listed suffix at label boundaries decides. A name without that service's shape gets no discount.
+        """
+        which, table = np.empty(len(names), np.int32), (self._suffixes.array, self._suffixes.starts, self._slots)
+        if not longest_listed(names.array, names.starts, *table, which):
+            return np.ones(len(names))
         found = np.where(which < 0, 1.0, self._plain[which])
         for row in np.flatnonzero((which >= 0) & self._shaped[which]).tolist():
-            found[row] = self.factor(names[row])
+            found[row] = self._factor_by_shape(names[row], int(which[row]))
         return found
 
+    def factor(self, wire: bytes) -> float:
+        """`factors` of one name."""
+        return float(self.factors(packed([wire]))[0])
 
-def _places(suffixes: Sequence[bytes]) -> tuple[NDArray[np.uint64], NDArray[np.int32]]:
-    """Open addressing of the suffixes' hashes, as kernels/listed.py reads it, and the number of each."""
-    size = 1 << (4 * len(suffixes) + 1).bit_length()
-    keys, numbers = np.zeros(size, np.uint64), np.zeros(size, np.int32)
-    for number, suffix in enumerate(suffixes):
-        key = siphash(suffix, (0, 0))
-        place = key & (size - 1)
-        while keys[place]:
-            place = (place + 1) & (size - 1)
-        keys[place], numbers[place] = key, number
-    return keys, numbers
+    def _factor_by_shape(self, wire: bytes, number: int) -> float:
+        """The factor of a name below a listed suffix; remembered for a while."""
+        found = self._remembered.get(wire)
+        if found is None:
+            if len(self._remembered) >= FACTORS_MAX:
+                self._remembered.clear()
+            service = self._all[number]
+            rest = wire[: len(wire) - len(self._suffixes[number])]
+            fits = service.shape is None or service.shape.fullmatch(b".".join(labels_of(rest)))
+            found = self._remembered[wire] = service.factor if fits else 1.0
+        return found
 
 
 FACTOR_MAX = 1000.0
@@ -165,7 +150,7 @@ def entry_of(row: dict[str, str]) -> Entry:
         labels = labels_of(from_text(suffix))
         if not labels:
             raise ValueError("a suffix is needed")
-        if len(labels) <= suffix_length(labels):
+        if is_public_suffix(labels):
             raise ValueError("names of strangers end in it: it is a public suffix, or a top level")
     except NameFormatError as error:
         raise ValueError(str(error)) from None
@@ -223,12 +208,12 @@ def with_entry(entries: Sequence[Entry], entry: Entry) -> list[Entry]:
     return sorted([*kept, entry], key=lambda one: one.suffix)
 
 
-def services_at(entries: Iterable[Entry], now: float) -> Services:
+def services_at(entries: Iterable[Entry], now: float) -> KnownServices:
     """The shipped list with the entries that hold at Unix time `now`."""
     own = {
         entry.labels: Service(entry.suffix, entry.factor, None, entry.reason) for entry in entries if entry.holds(now)
     }
-    return Services(own)
+    return KnownServices(own)
 
 
 def closed_by(incident: Incident, entry: Entry, now: float) -> Incident:

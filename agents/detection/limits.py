@@ -206,6 +206,11 @@ PEAKS_MAX = 20_000
 FACTOR_MIN, FACTOR_MAX = 0.5, 2.0
 DAYS_MIN = 7
 """Days of history from which it is trusted."""
+WEEK_DAYS = 7
+LOOSE_WEEKS_MIN = 2
+"""Whole weeks of history from which limits may be looser than the shipped ones."""
+LOOSE_CROWD_MIN = 10
+"""Clients, each with a domain of its own, that must reach a limit in every week of history before it is loosened."""
 STEPS = tuple(round(FACTOR_MIN + 0.1 * i, 1) for i in range(16))
 
 _PeakKey = tuple[int, str, str]
@@ -269,13 +274,54 @@ class BudgetChoice:
 
 
 def choose(peaks: Peaks, budget_per_week: float) -> BudgetChoice:
-    """The tightest limits within the budget; 1 while there are fewer than DAYS_MIN days of history."""
+    """The factor on all limits: the tightest whose investigations a week are within the budget.
+
+    An investigation is a day on which a client and a domain reach the limits: an incident would have opened.
+    With fewer than DAYS_MIN days of history the factor is 1.
+
+    Any history may tighten the limits, or bring them back to the shipped ones, but it takes a crowd to loosen them
+    further. Whoever sends data out chooses how loud it is, and could buy loose limits for next week with a few loud
+    decoys today. So above 1 an investigation counts only once a week for each client and once a week for each domain,
+    and only the quietest week of the history counts. A factor above 1 needs LOOSE_WEEKS_MIN whole weeks, and in each
+    of them LOOSE_CROWD_MIN different clients, each with a domain of its own, that reach the limits below it. One
+    client, one domain or one loud week therefore loosen nothing. A network that is louder than its budget because of
+    fewer clients keeps the shipped limits; its known services belong into the operator's list.
+    """
     days = len(peaks.days)
-    loudest: dict[tuple[str, str], float] = {}
-    for (_, client, domain), ratio in peaks.rows.items():
-        loudest[client, domain] = max(ratio, loudest.get((client, domain), 0.0))
-    weeks = max(days / 7, 1.0)
-    curve = tuple((step, round(sum(r >= step for r in loudest.values()) / weeks, 2)) for step in STEPS)
-    affordable = [step for step, investigations in curve if investigations <= budget_per_week]
-    factor = (affordable[0] if affordable else FACTOR_MAX) if days >= DAYS_MIN else 1.0
+    weeks = max(days / WEEK_DAYS, 1.0)
+    ratios = np.sort(np.fromiter(peaks.rows.values(), np.float64, len(peaks.rows)))
+    counts = [len(ratios) - int(np.searchsorted(ratios, step)) for step in STEPS]
+    curve = tuple((step, round(count / weeks, 2)) for step, count in zip(STEPS, counts, strict=True))
+    factor = 1.0
+    if days >= DAYS_MIN:
+        affordable = [step for step, investigations in curve if investigations <= budget_per_week and step <= 1]
+        factor = affordable[0] if affordable else _loosened(peaks, budget_per_week)
     return BudgetChoice(factor, days, budget_per_week, curve)
+
+
+def _loosened(peaks: Peaks, budget_per_week: float) -> float:
+    """The factor from 1 upwards of a history that is louder than its budget at the shipped limits."""
+    days = sorted(peaks.days, reverse=True)
+    weeks = [set(days[at : at + WEEK_DAYS]) for at in range(0, len(days) - WEEK_DAYS + 1, WEEK_DAYS)]
+    if len(weeks) < LOOSE_WEEKS_MIN:
+        return 1.0
+    crowds = [_crowd(peaks, week) for week in weeks]
+    enough = max(budget_per_week, LOOSE_CROWD_MIN - 1)
+    for step in (step for step in STEPS if step >= 1):
+        if min(sum(ratio >= step for ratio in crowd) for crowd in crowds) <= enough:
+            return step
+    return FACTOR_MAX
+
+
+def _crowd(peaks: Peaks, week: set[int]) -> list[float]:
+    """The peaks of a week, loudest first, in which each client and each domain appears once at most."""
+    clients: set[str] = set()
+    domains: set[str] = set()
+    found = []
+    rows = ((-ratio, key) for key, ratio in peaks.rows.items() if key[0] in week)
+    for loudness, (_, client, domain) in sorted(rows):
+        if client not in clients and domain not in domains:
+            clients.add(client)
+            domains.add(domain)
+            found.append(-loudness)
+    return found

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from agents.core.siphash import Key
+from agents.core.column_kernels import Key
 from agents.detection import flow_kernels
 from agents.detection.flow_kernels import SAMPLES, greet_all
 from agents.detection.flows import Flows, Past, packed_past, unpacked_past

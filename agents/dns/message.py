@@ -11,7 +11,8 @@ from struct import Struct
 from typing import NamedTuple
 
 from agents.core.errors import MessageError
-from agents.dns.name import MAX_LABEL, MAX_NAME
+from agents.dns.name import NAME_MAX
+from agents.dns.name_kernels import LABEL_MAX
 
 HEADER_SIZE = 12
 """RFC 1035 section 4.1.1."""
@@ -111,10 +112,10 @@ def question_end(message: bytes) -> int:
         length = message[at]
         if length == 0:
             break
-        if length > MAX_LABEL:
+        if length > LABEL_MAX:
             return 0
         at += length + 1
-    return at + 5 if at + 5 <= size and at - HEADER_SIZE <= MAX_NAME else 0
+    return at + 5 if at + 5 <= size and at - HEADER_SIZE <= NAME_MAX else 0
 
 
 def parse_question(message: bytes) -> Question:
@@ -142,7 +143,7 @@ def skip_name(message: bytes, at: int) -> int:
             if (length & 0x3F) << 8 | message[at + 1] >= start:
                 raise MessageError("cannot read name: a compression pointer does not point backwards")
             return at + 2
-        if length > MAX_LABEL or at - start > MAX_NAME:
+        if length > LABEL_MAX or at - start > NAME_MAX:
             raise MessageError("cannot read name: bad label")
         at += length + 1
     raise MessageError("cannot read name: it is cut off")

@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 
 from agents.core.jit import COMPILED, kernel_in_place
 from agents.dns.message import ANSWER_TYPES_MAX, HEADER_SIZE, OPT, POINTER, TTL_MAX
-from agents.dns.name import MAX_LABEL, MAX_NAME
+from agents.dns.name import NAME_MAX
+from agents.dns.name_kernels import LABEL_MAX
 
 int64: Any = np.int64 if COMPILED else int
 uint64: Any = np.uint64 if COMPILED else int
@@ -46,10 +47,10 @@ def question_end(data: NDArray[np.uint8], start: int, end: int) -> int:
         length = int64(data[at])
         if length == 0:
             break
-        if length > MAX_LABEL:
+        if length > LABEL_MAX:
             return 0
         at += length + 1
-    if at + 5 > end or at - start - HEADER_SIZE > MAX_NAME:
+    if at + 5 > end or at - start - HEADER_SIZE > NAME_MAX:
         return 0
     return at + 5
 
@@ -71,7 +72,7 @@ def _name_end(data: NDArray[np.uint8], start: int, at: int, end: int) -> int:
             if at + 2 > end or u16(data, at) & 0x3FFF >= first - start:
                 return -1
             return at + 2
-        if length > MAX_LABEL or at - first > MAX_NAME:
+        if length > LABEL_MAX or at - first > NAME_MAX:
             return -1
         at += length + 1
     return -1

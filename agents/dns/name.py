@@ -1,7 +1,7 @@
-"""Domain names: presentation and wire form, registered domain, defanging. Safe for any byte.
+"""Domain names, alone and by the column: wire and presentation form, registered domain. Safe for any byte.
 
 Wire form here: length-prefixed labels (RFC 1035 section 3.1) without the final root byte. Presentation form:
-RFC 1035 section 5.1, with `\\DDD` for bytes outside printable ASCII and `\\.`, `\\` for those two.
+RFC 1035 section 5.1, with `\\DDD` for bytes outside printable ASCII and `\\.`, `\\\\` for those two.
 """
 
 from __future__ import annotations
@@ -10,24 +10,25 @@ import re
 from collections.abc import Sequence
 from functools import lru_cache
 from importlib import resources
+from itertools import accumulate, pairwise
+from typing import NamedTuple
 
+import numpy as np
+from numpy.typing import NDArray
+
+from agents.core.column_kernels import slots_of
+from agents.core.columns import Names, lowered, packed
 from agents.core.errors import NameFormatError
+from agents.dns import name_kernels
+from agents.dns.name_kernels import LABEL_MAX
 
-MAX_NAME = 254
+NAME_MAX = 254
 """Longest wire name without the root byte (RFC 1035 section 2.3.4: 255 octets with it)."""
-MAX_LABEL = 63
-"""RFC 1035 section 2.3.4."""
-TOP_LEVEL_MAX = 24
-"""Longer last labels are no top level; the root zone's longest is 24 bytes, an A-label."""
 ROOT = "."
 """Presentation form of the root."""
 
-_ESCAPED = {i: f"\\{i:03d}" for i in range(256) if not 0x21 <= i <= 0x7E} | {0x2E: "\\.", 0x5C: "\\\\"}
-_LABEL_TEXT = [_ESCAPED.get(i, chr(i)) for i in range(256)]
 _SIZE_BYTE = [bytes((size,)) for size in range(256)]
 _DECIMALS = re.compile(rb"\\(25[0-5]|2[0-4][0-9]|[01][0-9]{2})")
-
-_PLAIN = bytes(set(range(0x21, 0x7F)) - {0x2E, 0x5C})
 
 
 def labels_of(wire: bytes) -> tuple[bytes, ...]:
@@ -36,7 +37,7 @@ def labels_of(wire: bytes) -> tuple[bytes, ...]:
     at, end = 0, len(wire)
     while at < end:
         size = wire[at]
-        if not 0 < size <= MAX_LABEL or at + 1 + size > end:
+        if not 0 < size <= LABEL_MAX or at + 1 + size > end:
             raise NameFormatError(f"cannot split wire name: bad label length {size} at byte {at}")
         labels.append(wire[at + 1 : at + 1 + size])
         at += 1 + size
@@ -46,18 +47,6 @@ def labels_of(wire: bytes) -> tuple[bytes, ...]:
 def wire_of(labels: Sequence[bytes]) -> bytes:
     """Join raw labels into a wire name."""
     return b"".join([_SIZE_BYTE[len(label)] + label for label in labels])
-
-
-def label_text(label: bytes) -> str:
-    """Presentation form of one label."""
-    if not label.translate(None, _PLAIN):
-        return label.decode("ascii")
-    return "".join([_LABEL_TEXT[byte] for byte in label])
-
-
-def to_text(wire: bytes) -> str:
-    """Presentation form of a wire name, no final dot; the root is "."."""
-    return ".".join([label_text(label) for label in labels_of(wire)]) or ROOT
 
 
 def from_text(text: str) -> bytes:
@@ -73,10 +62,10 @@ def _split_text(text: str) -> list[bytes]:
 
 
 def _checked(labels: Sequence[bytes], text: str) -> bytes:
-    if b"" in labels or max(map(len, labels), default=0) > MAX_LABEL:
-        raise NameFormatError(f"cannot parse name {text[:80]!r}: a label is empty or longer than {MAX_LABEL} bytes")
+    if b"" in labels or max(map(len, labels), default=0) > LABEL_MAX:
+        raise NameFormatError(f"cannot parse name {text[:80]!r}: a label is empty or longer than {LABEL_MAX} bytes")
     wire = wire_of(labels)
-    if len(wire) > MAX_NAME:
+    if len(wire) > NAME_MAX:
         raise NameFormatError(f"cannot parse name {text[:80]!r}: longer than 255 octets")
     return wire
 
@@ -87,9 +76,9 @@ def from_text_folded(text: str) -> bytes:
     For names that people write down to be scored; a 64-digit hash is the usual one.
     """
     labels = _split_text(text)
-    if max(map(len, labels), default=0) <= MAX_LABEL:
+    if max(map(len, labels), default=0) <= LABEL_MAX:
         return _checked(labels, text)
-    folded = [label[i : i + MAX_LABEL] for label in labels for i in range(0, max(len(label), 1), MAX_LABEL)]
+    folded = [label[i : i + LABEL_MAX] for label in labels for i in range(0, max(len(label), 1), LABEL_MAX)]
     return _checked(folded, text)
 
 
@@ -133,71 +122,112 @@ def _parse_escaped(text: str) -> list[bytes]:
     return labels
 
 
-@lru_cache(maxsize=1)
-def rules() -> dict[bytes, str]:
-    """Rules of the bundled public suffix list by lower-case dotted A-label suffix.
+def to_text(wire: bytes) -> str:
+    """Presentation form of a wire name, no final dot; the root is ".". Raises NameFormatError."""
+    return texts(packed([wire]))[0]
 
-    The value is a set of letters: "r" rule, "w" a wildcard below, "e" exception, "" only a parent of rules.
+
+def packed_texts(names: Names, cuts: NDArray[np.int64] | None = None) -> Names:
+    """The texts of n wire names as one packed column of ASCII, each from its cuts[i]-th byte on (default: all).
+
+    A cut is the beginning of a label, or the name's length for the root. Raises NameFormatError.
     """
-    found: dict[bytes, str] = {}
+    if cuts is None:
+        cuts = np.zeros(len(names), np.int64)
+    starts = np.empty(len(names) + 1, np.int64)
+    bad = name_kernels.sizes(names.array, names.starts, cuts, starts)
+    if bad >= 0:
+        labels_of(names[bad][cuts[bad] :])
+    out = np.empty(starts[-1], np.uint8)
+    name_kernels.fill(names.array, names.starts, cuts, out)
+    return Names(out.tobytes(), starts)
+
+
+def texts(names: Names, cuts: NDArray[np.int64] | None = None) -> list[str]:
+    """As packed_texts, one string a name."""
+    column = packed_texts(names, cuts)
+    text = column.data.decode("ascii")
+    return [text[start:end] for start, end in pairwise(column.starts.tolist())]
+
+
+def wires_of(texts: Sequence[str]) -> Names:
+    """The wire forms of n presentation names as one packed column. Raises NameFormatError for the first bad one."""
+    text = "".join(["." + one for one in texts])
+    if "\\" in text or ".." in text or text.endswith(".") or not text.isascii():  # escapes; final dots, empty labels
+        return packed([from_text(one) for one in texts])
+    data = np.frombuffer(text.encode("ascii"), np.uint8).copy()
+    starts = np.fromiter(accumulate((len(one) + 1 for one in texts), initial=0), np.int64, len(texts) + 1)
+    dots = np.flatnonzero(data == ord("."))
+    sizes = np.diff(dots, append=len(data)) - 1
+    if np.max(sizes, initial=0) > LABEL_MAX or np.max(np.diff(starts), initial=0) > NAME_MAX:
+        return packed([from_text(one) for one in texts])
+    data[dots] = sizes  # each label has one dot before it, where its length belongs
+    return Names(data.tobytes(), starts)
+
+
+class Rules(NamedTuple):
+    """The public suffix list: packed lower-case wire names in a look-up table, and what each is (name_kernels)."""
+
+    rules: NDArray[np.uint8]
+    starts: NDArray[np.int64]
+    kinds: NDArray[np.uint8]
+    slots: NDArray[np.int32]
+
+
+class Splits(NamedTuple):
+    """Where n lower-case names fall apart."""
+
+    part_starts: NDArray[np.int64]  # (n + 1,): running number of subdomain labels
+    cuts: NDArray[np.int64]  # (n,): offset of the registered domain in its name
+
+
+@lru_cache(maxsize=1)
+def rule_table() -> Rules:
+    """The rules of the shipped list, dated in its head."""
+    found: dict[bytes, int] = {}
     text = resources.files("agents.dns").joinpath("baseline/public_suffix_list.dat").read_text("utf-8")
     for line in text.splitlines():
-        if not line.strip() or line.startswith("//"):
+        if line.startswith("//"):
             continue
-        rule = line.split()[0].lower()
-        kind = {"!": "e", "*": "w"}.get(rule[0], "r")
-        name = rule.lstrip("!").removeprefix("*.").encode("idna")
-        found[name] = found.get(name, "") + kind
-        while b"." in name:
-            name = name.partition(b".")[2]
-            found.setdefault(name, "")
-    return found
+        kind = {"!": name_kernels.EXCEPTION, "*": name_kernels.WILDCARD}.get(line[0], name_kernels.RULE)
+        suffix = line.lower().lstrip("!").removeprefix("*.").encode("idna")
+        found[suffix] = found.get(suffix, 0) | kind
+        while b"." in suffix:
+            suffix = suffix.partition(b".")[2]
+            found.setdefault(suffix, 0)
+    keys = packed([wire_of(suffix.split(b".")) for suffix in found])
+    return Rules(keys.array, keys.starts, np.array(list(found.values()), np.uint8), slots_of(keys.array, keys.starts))
 
 
-def suffix_length(labels: Sequence[bytes]) -> int:
-    """Number of labels in the public suffix of lower-case raw labels (publicsuffix.org/list, "Algorithm").
-
-    An unlisted top level counts as a suffix of one label, as the algorithm's default rule `*` says.
-    """
-    listed = rules()
-    best, name = 1, b""
-    for taken, label in enumerate(reversed(labels), start=1):
-        if b"." in label:
-            break
-        name = label + b"." + name if name else label
-        kind = listed.get(name)
-        if kind is None:
-            break
-        if "e" in kind:
-            return taken - 1
-        if "r" in kind:
-            best = taken
-        if "w" in kind:
-            best = taken + 1
-    return min(best, len(labels))
-
-
-@lru_cache(maxsize=65536)
-def split_domain(wire: bytes) -> tuple[tuple[bytes, ...], tuple[bytes, ...]]:
-    """Split a wire name into (subdomain labels, registered-domain labels), both lower case.
+def split_names(names: Names) -> Splits:
+    """Find the registered domains of n lower-case wire names. Raises NameFormatError for the first bad one.
 
     The registered domain is the public suffix and one label more; a name that is itself a public suffix, or the
     root, is its own registered domain. A name that ends in what no top level can be (data sent straight to a
     server, without any domain) has none: all its labels are subdomain.
     """
-    labels = labels_of(wire.lower())
-    if labels and not _could_be_top(labels[-1]):
-        return labels, ()
-    keep = min(suffix_length(labels) + 1, len(labels)) if labels else 0
-    cut = len(labels) - keep
-    return labels[:cut], labels[cut:]
+    found = Splits(np.empty(len(names) + 1, np.int64), np.empty(len(names), np.int64))
+    bad = name_kernels.split(names.array, names.starts, *rule_table(), *found)
+    if bad >= 0:
+        labels_of(names[bad])
+        raise NameFormatError("cannot split wire name: too many labels")
+    return found
 
 
-def _could_be_top(label: bytes) -> bool:
-    """Top levels are alphabetic (RFC 3696 section 2) or A-labels; the longest alphabetic one has 18 letters."""
-    return label.startswith(b"xn--") or (label.isalpha() and len(label) <= TOP_LEVEL_MAX)
+@lru_cache(maxsize=65536)
+def split_domain(wire: bytes) -> tuple[tuple[bytes, ...], tuple[bytes, ...]]:
+    """Split a wire name into (subdomain labels, registered-domain labels), both lower case; see split_names."""
+    name = lowered([wire])
+    labels, subdomain = labels_of(name[0]), int(split_names(name).part_starts[1])
+    return labels[:subdomain], labels[subdomain:]
 
 
 def domain_text(wire: bytes) -> str:
     """Registered domain of a wire name, lower-case presentation form; "." where there is none."""
-    return ".".join([label_text(label) for label in split_domain(wire)[1]]) or ROOT
+    return to_text(wire_of(split_domain(wire)[1]))
+
+
+def is_public_suffix(labels: Sequence[bytes]) -> bool:
+    """Whether lower-case raw labels are a public suffix as they stand: names of strangers end in it."""
+    subdomain, domain = split_domain(wire_of((b"a", *labels)))
+    return len(labels) == 1 or (not subdomain and len(domain) == len(labels) + 1)

@@ -18,8 +18,7 @@ import numpy as np
 
 from agents.core import types
 from agents.core.types import UNKNOWN, QueryBatch, Sample
-from agents.dns.name import domain_text, from_text
-from agents.dns.name_kernels import wires_of
+from agents.dns.name import domain_text, from_text, wires_of
 from agents.scoring.features import extract
 
 GOLDEN_CLIENTS, GOLDEN_SPAN_S = 50, 86_400.0

@@ -9,7 +9,7 @@ from pathlib import Path, PurePath
 from agents.alerting.manager import AlertManager
 from agents.core.text import command, counted, harmless, printable
 from agents.core.types import ChannelResult, Gate, Message, Severity
-from agents.learning.run import RunState, TrainingRun, Validation
+from agents.learning.run import RunState, SampleFacts, TrainingRun, Validation
 
 CASES_SHOWN = 5
 """Failed cases that a text names; the report has all."""
@@ -20,10 +20,12 @@ _OUTLOOK = {
     RunState.REJECTED: "the new model is rejected, the old one stays",
     RunState.WAITING: "the new model passed every gate and waits for approval",
     RunState.FAILED: "the run failed, the old model stays",
+    RunState.UNCHANGED: "nothing new to learn, the old model stays",
 }
 _RUN_SEVERITY = {
     RunState.DEPLOYED: Severity.NORMAL,
     RunState.WAITING: Severity.SUSPICIOUS,
+    RunState.UNCHANGED: Severity.SUSPICIOUS,
     RunState.REJECTED: Severity.HIGH,
     RunState.FAILED: Severity.CRITICAL,
 }
@@ -68,10 +70,32 @@ def cases_text(validation: Validation | None, name: Callable[[str, int], str] = 
     return [*shown, f"and {counted(left, 'other case')}"] if left else shown
 
 
+def sample_text(run: TrainingRun) -> str:
+    """The sample in one line; "" for a run that failed before it had one."""
+    if run.sample is None:
+        return ""
+    if run.state is RunState.UNCHANGED:
+        found = counted(run.sample.live, "stored NORMAL query")
+        return f"nothing new to learn: {found} in the last {run.options.days} × 24 hours"
+    text = f"learned from {run.sample.live} stored queries and {run.sample.topped_up} shipped names"
+    return f"{text}; {most_text(run.sample)}" if run.sample.dominated else text
+
+
+def _sentence(text: str) -> str:
+    return f"{text[:1].upper()}{text[1:]}."
+
+
+def most_text(sample: SampleFacts) -> str:
+    """The client that gives most of the stored queries, with its share."""
+    return f"{printable(sample.top_client, 60)} gave {sample.top_client_share:.0%} of the stored queries"
+
+
 def _run_summary(run: TrainingRun) -> str:
     text = f"Result: {_OUTLOOK[run.state]}."
     if run.error:
         return f"{text} {harmless(run.error, 500)}"
+    if run.state is RunState.UNCHANGED:
+        return f"{text} {_sentence(sample_text(run))}"
     missed = [f"{gate.name} ({gate_text(gate)})" for gate in run.missed]
     missed += cases_text(run.validation, harmless)
     text += f" Missed: {printable('; '.join(missed), 1500)}." if missed else ""
@@ -85,6 +109,7 @@ def _run_facts(run: TrainingRun) -> list[tuple[str, str]]:
     if run.sample is not None:
         topped = f" + {run.sample.topped_up:,} from the baseline" if run.sample.topped_up else ""
         facts.append(("Sample", f"{run.sample.live:,} NORMAL queries{topped}"))
+        facts += [("One client", most_text(run.sample))] if run.sample.dominated else []
     facts += [("Old model", run.champion_id)] if run.champion_id else []
     facts += [("New model", run.candidate_id)] if run.candidate_id else []
     gates = run.validation.gates if run.validation else ()

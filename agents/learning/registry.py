@@ -10,10 +10,8 @@ models/.lock                                      held while a retraining or a c
 from __future__ import annotations
 
 import builtins
-import fcntl
 import hashlib
 import json
-import os
 import re
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -25,7 +23,7 @@ from typing import Any, Generic, TypeVar
 import structlog
 
 from agents.core.errors import BusyError, ModelError, UsageError
-from agents.core.files import write_atomic
+from agents.core.files import holder, locked, write_atomic
 from agents.core.protocols import ScoringModel
 
 CHAMPION_FILE = "isolation_forest.npz"
@@ -207,17 +205,13 @@ class ModelRegistry(Generic[M]):
     @contextmanager
     def lock(self, to: str = "retrain") -> Iterator[None]:
         """Keep other retrainings and changes by hand out. Raises BusyError; a dead holder holds nothing."""
-        self.models_dir.mkdir(parents=True, exist_ok=True)
-        with (self.models_dir / ".lock").open("a+") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                file.seek(0)
-                pid = file.read(20).strip() or "unknown"
-                raise BusyError(f"cannot {to}: a retraining or another change holds the lock (pid {pid})") from None
-            file.truncate(0)
-            file.write(str(os.getpid()))
-            file.flush()
+        path = self.models_dir / ".lock"
+        try:
+            lock = locked(path)
+        except BlockingIOError:
+            pid = holder(path)
+            raise BusyError(f"cannot {to}: a retraining or another change holds the lock (pid {pid})") from None
+        with lock:
             yield
 
     def _install(self, model: M, old_id: str) -> None:

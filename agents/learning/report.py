@@ -32,6 +32,7 @@ _HEADLINES = {
     RunState.WAITING: ("open", "The new model passed every gate and waits for approval"),
     RunState.REJECTED: ("poor", "The new model did not pass; the old one stays"),
     RunState.FAILED: ("poor", "The run failed; the old model stays"),
+    RunState.UNCHANGED: ("open", "Nothing new to learn; the old model stays"),
 }
 
 
@@ -71,6 +72,11 @@ def recommendation(run: TrainingRun) -> str:
     """What a person should do now, in a sentence or two."""
     if run.state is RunState.FAILED:
         return f"The step “{run.step}” failed. Mend the cause below, then retrain; nothing was changed."
+    if run.state is RunState.UNCHANGED:
+        return (
+            f"In {run.options.days} days the store has {run.sample.live if run.sample else 0} NORMAL queries. "
+            f"Look whether the listener runs and clients use it (“{command('doctor')}”), then retrain."
+        )
     if run.state is RunState.REJECTED:
         gates = ", ".join(f"{gate.name} (by {abs(gate.margin):.4g})" for gate in run.missed)
         wrong = [one.case.qname for one in run.validation.cases if not one.passed] if run.validation else []
@@ -187,6 +193,7 @@ def _sample(run: TrainingRun) -> list[tuple[str, str]]:
         ("NORMAL queries from the store", f"{found.live:,}"),
         ("Topped up from the baseline", f"{found.topped_up:,}"),
         ("Clients", f"{found.clients:,}"),
+        *([("Most of them from", f"{found.top_client} ({found.top_client_share:.1%})")] if found.dominated else []),
         ("Domains", f"{found.domains:,}"),
         ("Asked for, at most", f"{asked.samples:,}"),
         ("Score below", f"{asked.max_score:g}"),

@@ -28,10 +28,15 @@ from agents.learning.run import (
     TrainRequest,
     Validation,
 )
+from agents.scoring.features import VERSION
 
 STEPS = ("backup", "collect", "train", "validate", "report", "notify", "decide")
 SAMPLE_MIN = 256
 """Fewer queries are no sample: one tree of an Isolation Forest takes 256 (Liu, Ting, Zhou 2008)."""
+LIVE_MIN = 2
+"""Fewer stored queries are nothing of this network to learn: a model of shipped names alone is in the package."""
+_OF_A_CANDIDATE = ("train", "validate", "decide")
+"""Steps that a run without a candidate leaves out."""
 
 _TEXTS = {
     "backup": "backing up the current model",
@@ -81,8 +86,8 @@ async def retrain(
 
 
 def passed_exit_code(run: TrainingRun) -> int:
-    """Exit code of a run: 0 deployed or waiting, 1 failed, 3 rejected."""
-    return {RunState.FAILED: 1, RunState.REJECTED: 3}.get(run.state, 0)
+    """Exit code of a run: 0 deployed or waiting, 1 failed, 3 rejected or nothing new to learn."""
+    return {RunState.FAILED: 1, RunState.REJECTED: 3, RunState.UNCHANGED: 3}.get(run.state, 0)
 
 
 class _Flow:
@@ -104,7 +109,8 @@ class _Flow:
         _log.info("retraining_started", run=self._run.run_id, days=self._run.options.days)
         try:
             for number, name in enumerate(STEPS, start=1):
-                await self._step(number, name)
+                if self._run.state is not RunState.UNCHANGED or name not in _OF_A_CANDIDATE:
+                    await self._step(number, name)
         except (AgentsError, OSError, MemoryError, *CALCULATION) as error:
             await self._fail(error)
         return await self._finish()
@@ -145,9 +151,14 @@ class _Flow:
             max_score=options.max_score,
             client_share=options.client_share,
             domain_share=options.domain_share,
+            features_version=VERSION,
             seed=options.seed,
         )
         stored = self._stored()
+        if len(live) < LIVE_MIN:
+            self._run = replace(self._run, state=RunState.UNCHANGED, sample=_facts(live, 0, stored))
+            _log.warning("nothing_new_to_learn", live=len(live))
+            return
         extra = self._top_up(options.samples - len(live))
         self._sample = live if extra is None else _joined(live, extra)
         facts = _facts(live, 0 if extra is None else len(extra), stored)
@@ -277,11 +288,15 @@ def _pick(column: list[str], order: Sequence[int] | np.ndarray[Any, Any]) -> lis
 
 def _facts(live: Sample, topped_up: int, stored: tuple[tuple[str, int], ...]) -> SampleFacts:
     days = Counter(f"{datetime.fromtimestamp(float(ts), UTC):%Y-%m-%d}" for ts in live.ts)
+    clients = Counter(live.client)
+    ((top, most),) = clients.most_common(1) or [("", 0)]
     return SampleFacts(
         live=len(live),
         topped_up=topped_up,
-        clients=len(set(live.client)),
+        clients=len(clients),
         domains=len(set(live.domain)),
         by_day=tuple(sorted(days.items())),
         stored=stored,
+        top_client=top,
+        top_client_share=most / max(len(live), 1),
     )

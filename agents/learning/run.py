@@ -20,6 +20,8 @@ class RunState(StrEnum):
     REJECTED = "REJECTED"
     WAITING = "WAITING"
     FAILED = "FAILED"
+    UNCHANGED = "UNCHANGED"
+    """There was nothing new to learn: no candidate was trained."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +75,13 @@ class SampleFacts:
     domains: int  # distinct, in the live part
     by_day: tuple[tuple[str, int], ...]  # (YYYY-MM-DD in UTC, live queries)
     stored: tuple[tuple[str, int], ...] = ()  # (Severity name, queries stored in the window)
+    top_client: str = ""  # the client with the most live queries
+    top_client_share: float = 0.0  # its share of the live queries
+
+    @property
+    def dominated(self) -> bool:
+        """True if one client gives more than half of the live queries."""
+        return self.top_client_share > 0.5
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,8 +16,7 @@ from agents.core.types import CaseResult, Gate, Incident, QueryBatch, Severity, 
 from agents.detection import limits as policy
 from agents.detection.detector import TunnelDetector
 from agents.detection.limits import Scale
-from agents.dns.name import from_text_folded
-from agents.dns.name_kernels import wires_of
+from agents.dns.name import from_text_folded, wires_of
 from agents.learning.baseline import golden_names, golden_sessions, golden_traffic
 from agents.learning.run import Distribution, Validation
 from agents.scoring.features import extract

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import os
 import secrets
+import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
-from agents.alerting.manager import AlertManager, notifiers_from
+from agents.alerting.manager import AlertManager, AlertSink, notifiers_from
+from agents.alerting.outbox import Outbox
+from agents.core.column_kernels import Key
 from agents.core.cron import cron_trigger
 from agents.core.errors import AgentsError, ModelError, SettingsError
 from agents.core.files import PRIVATE_MODE, write_atomic
-from agents.core.siphash import Key
 from agents.core.types import Sample
 from agents.detection.detector import TunnelDetector
-from agents.detection.known_services import Entry, Services, load_entries, services_at
+from agents.detection.known_services import Entry, KnownServices, load_entries, services_at
 from agents.detection.limits import BudgetChoice, Peaks, Scale, choose, load_peaks
 from agents.learning.baseline import benign_names, benign_sample, model_bytes, sample_of
 from agents.learning.messages import cases_text, send_run
@@ -24,10 +27,14 @@ from agents.learning.registry import ModelRegistry
 from agents.learning.retraining import RetrainingParts
 from agents.learning.run import RetrainOptions, TrainingRun, TrainRequest
 from agents.learning.validation import Validator, load_cases
+from agents.runtime.detector_process import JudgeParts
+from agents.runtime.listener_process import ListenerConfig
+from agents.runtime.supervisor import Plan, Work
 from agents.scoring.model import Model
 from agents.settings import Settings, parse_upstreams
 from agents.sources.listener.upstream import Endpoint, system_resolvers
 from agents.store.opening import open_store
+from agents.store.spool import SpoolingSink
 from agents.store.sql import Store
 
 
@@ -80,6 +87,54 @@ def upstreams_of(settings: Settings) -> list[tuple[str, list[Endpoint]]]:
     return upstreams
 
 
+def listener_config(settings: Settings) -> ListenerConfig:
+    """What the listeners are to do."""
+    cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
+    return ListenerConfig(
+        hosts=[host.strip() for host in settings.listen_host.split(",")],
+        port=settings.listen_port,
+        processes=settings.listener_processes or cores,
+        upstreams=upstreams_of(settings),
+        allowed_clients=[part.strip() for part in settings.allowed_clients.split(",") if part.strip()],
+        timeout_s=settings.upstream_timeout_s,
+        tcp_clients_max=settings.tcp_clients_max,
+        tcp_idle_s=settings.tcp_idle_s,
+        inflight_max=settings.inflight_max,
+    )
+
+
+def judge_parts(settings: Settings) -> JudgeParts:
+    """The collaborators of what judges live queries; threads of the sinks run from here on."""
+    registry, store, manager = registry_of(settings), store_of(settings), alert_manager_of(settings)
+    secret = secrets.randbits(64), secrets.randbits(64)
+    return JudgeParts(
+        detector=detector_of(settings, registry.current(), secret),
+        registry=registry,
+        store=store,
+        spool=SpoolingSink(store, settings.state_dir / "spool", settings.spool_max_mb << 20),
+        manager=manager,
+        alerts=AlertSink(manager, Outbox(settings.state_dir / "outbox")),
+        known_entries=partial(known_entries, settings),
+        known_path=known_path(settings),
+        snapshot_path=settings.state_dir / "windows.snapshot",
+        peaks_path=peaks_path(settings),
+        heartbeat_path=settings.state_dir / "detector.json",
+    )
+
+
+def plan_of(settings: Settings, others: Sequence[tuple[str, Work]] = ()) -> Plan:
+    """What `listen` and `run` start; `others`: what runs beside listeners and detector."""
+    make_folders(settings)
+    return Plan(
+        listener=listener_config(settings),
+        judge_parts=partial(judge_parts, settings),
+        queue_max=settings.queue_max,
+        batch_max=settings.batch_max,
+        batch_wait_s=settings.batch_wait_ms / 1000,
+        others=others,
+    )
+
+
 def registry_of(settings: Settings) -> ModelRegistry[Model]:
     """The folder of models, with the shipped one to fall back to."""
     return ModelRegistry(settings.models_dir, Model.from_bytes, model_bytes())
@@ -92,7 +147,7 @@ def store_of(settings: Settings) -> Store:
     return open_store(settings.store_url)
 
 
-def services_of(settings: Settings) -> Services:
+def services_of(settings: Settings) -> KnownServices:
     """The shipped known services with the operator's own, those that hold today. Raises SettingsError."""
     return services_at(known_entries(settings), time.time())
 

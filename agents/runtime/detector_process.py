@@ -1,37 +1,38 @@
-"""What runs in the detector process: batches out of the rings are judged, stored and alerted."""
+"""What runs in the detector process: batches out of the stream are judged, stored and alerted."""
 
 from __future__ import annotations
 
 import dataclasses
-import secrets
 import signal
 import threading
 import time
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import structlog
 from numpy.typing import NDArray
 
-from agents.alerting.manager import ALERT_COUNTS, AlertSink
-from agents.alerting.outbox import Outbox
+from agents.alerting.manager import ALERT_COUNTS, AlertManager, AlertSink
 from agents.core.errors import AgentsError, StoreError
 from agents.core.files import PRIVATE_MODE, write_atomic
 from agents.core.types import Incident, QueryBatch
-from agents.detection import known_services, snapshot
-from agents.detection.detector import empty_verdicts
+from agents.detection import snapshot
+from agents.detection.detector import TunnelDetector, empty_verdicts
+from agents.detection.known_services import Entry, services_at
 from agents.detection.limits import DAY_S, bounds, load_peaks
-from agents.runtime import bootstrap, health
+from agents.learning.registry import ModelRegistry
 from agents.runtime.fanout import Fanout
-from agents.runtime.listener_process import listener_names
-from agents.runtime.shedding import EVERYTHING, NO_EXPLANATION, SAMPLED, level_at, sampled, unexplained
+from agents.runtime.heartbeat import DetectorHealth, Heartbeat
+from agents.runtime.shedding import sampled, unexplained
 from agents.runtime.signals import crashes_end
-from agents.settings import Settings
+from agents.scoring.model import Model
 from agents.store.spool import SpoolingSink
-from agents.stream.ledger import ATTEMPTS_MAX, CARRIED, Intent, Shared
-from agents.stream.record import batch_of_records
+from agents.store.sql import Store
+from agents.stream.ledger import ATTEMPTS_MAX, CARRIED
+from agents.stream.shared import EVERYTHING, NO_EXPLANATION, SAMPLED, SharedStream, Taken
 
 TICK_S = 1.0
 """How often a new model and incidents that have become quiet are looked for."""
@@ -43,6 +44,7 @@ FIRST_TRY_S = 10.0
 """Judging waits so long for the first try: incidents that are open should be known before it begins."""
 LOGGED_MAX = 3
 """Incidents that one batch may write a line of the log for; the last line says how many more there are."""
+WARN_EVERY_S = 10.0
 _log = structlog.get_logger()
 
 
@@ -55,34 +57,34 @@ class Outcome(NamedTuple):
     unexplained: int  # their reasons were left out
 
 
-def _stamp(path: Path) -> tuple[int, int] | None:
-    try:
-        found = path.stat()
-    except OSError:
-        return None
-    return found.st_mtime_ns, found.st_ino
+@dataclass(frozen=True)
+class JudgeParts:
+    """The collaborators of a Judge. known_entries reads the operator's list anew; known_path is its file."""
+
+    detector: TunnelDetector
+    registry: ModelRegistry[Model]
+    store: Store
+    spool: SpoolingSink
+    manager: AlertManager
+    alerts: AlertSink
+    known_entries: Callable[[], list[Entry]]
+    known_path: Path
+    snapshot_path: Path
+    peaks_path: Path
+    heartbeat_path: Path
 
 
 class Judge:
-    """The consumer of what the listeners saw."""
+    """Judges batches and gives them to the sinks; a tick does what happens without queries."""
 
-    def __init__(self, settings: Settings) -> None:
-        self._settings = settings
-        self._registry = bootstrap.registry_of(settings)
-        self._store = bootstrap.store_of(settings)
-        self.detector = bootstrap.detector_of(
-            settings, self._registry.current(), (secrets.randbits(64), secrets.randbits(64))
-        )
-        self._snapshot = settings.state_dir / "windows.snapshot"
-        self._peaks = bootstrap.peaks_path(settings)
-        self._known = bootstrap.known_path(settings)
+    def __init__(self, parts: JudgeParts) -> None:
+        self._parts, self.detector = parts, parts.detector
+        self._registry, self._store, self._manager = parts.registry, parts.store, parts.manager
+        self.spool, self.alerts = parts.spool, parts.alerts
         self._known_stamp: tuple[tuple[int, int] | None, int] | None = None
         self._known_now = self._read_known()
         self._restore_files()
-        self.spool = SpoolingSink(self._store, settings.state_dir / "spool", settings.spool_max_mb << 20)
-        self._manager = bootstrap.alert_manager_of(settings)
-        self.alerts = AlertSink(self._manager, Outbox(settings.state_dir / "outbox"))
-        self.fanout = Fanout([self.alerts, self.spool])  # what is stored counts as told after a restart
+        self.fanout = Fanout([self.alerts, self.spool])  # what is stored counts as alerted after a restart
         self._saved = time.monotonic()
         self._lock = threading.Lock()
         # open incidents that the log knows, by client and domain: id and severity
@@ -133,7 +135,8 @@ class Judge:
                 self.fanout.accept(empty_verdicts(self.detector.model.model_id, closed))
 
     def _restore_files(self) -> None:
-        for path, take in ((self._snapshot, self._take_windows), (self._peaks, self._take_peaks)):
+        parts = self._parts
+        for path, take in ((parts.snapshot_path, self._take_windows), (parts.peaks_path, self._take_peaks)):
             try:
                 take(path)
             except FileNotFoundError:
@@ -150,7 +153,7 @@ class Judge:
 
     def _poll_known(self) -> None:
         """Take up the operator's list where the file changed, or a day began on which entries may have ended."""
-        stamp = (_stamp(self._known), int(time.time() // DAY_S))
+        stamp = (_stamp(self._parts.known_path), int(time.time() // DAY_S))
         if stamp == self._known_stamp:
             return
         self._known_stamp = stamp
@@ -161,36 +164,31 @@ class Judge:
             return
         if holding != self._known_now:  # taking up a list looks at every flow
             self._known_now = holding
-            self.detector.reload_services(known_services.services_at(holding, time.time()))
+            self.detector.reload_services(services_at(holding, time.time()))
 
-    def _read_known(self) -> list[known_services.Entry]:
+    def _read_known(self) -> list[Entry]:
         """The entries that hold now."""
         now = time.time()
-        return [entry for entry in bootstrap.known_entries(self._settings) if entry.holds(now)]
+        return [entry for entry in self._parts.known_entries() if entry.holds(now)]
 
-    def consume(
-        self,
-        batch: QueryBatch,
-        batch_id: str = "",
-        level: int = EVERYTHING,
-        again: bool = False,
-    ) -> Outcome:
+    def consume(self, batch: QueryBatch, batch_id: str = "", level: int = EVERYTHING, again: bool = False) -> Outcome:
         """Judge one batch and give it to the sinks.
 
-        batch_id: what the store is to know it by, "" = something new. level: what is left out (shedding.py).
+        batch_id: what the store is to know it by, "" = something new. level: of load (stream/shared.py).
         again: a process that was killed may have stored or spooled it: then what it kept counts.
         """
         self._tried.wait(FIRST_TRY_S)
         with self._lock:
             verdicts = self.detector.detect(batch, explain=level < NO_EXPLANATION)
-            left_out = unexplained(verdicts)
+            left_out = unexplained(verdicts) if level >= NO_EXPLANATION else 0
             if level >= SAMPLED:
                 verdicts = sampled(verdicts)
             kept = self.kept(batch_id, batch.ts) if again else None
             before = dataclasses.replace(self.spool.counts)
             self.fanout.accept(dataclasses.replace(verdicts, batch_id=batch_id))
             after = self.spool.counts
-            self._log_news(verdicts.incidents)
+            if verdicts.incidents:
+                self._log_news(verdicts.incidents)
             if kept is not None:
                 return kept._replace(unexplained=left_out)
             stored, spooled = after.stored - before.stored, after.spooled - before.spooled
@@ -248,8 +246,8 @@ class Judge:
         with self._lock:
             peaks = self.detector.peaks.dump()
         try:
-            write_atomic(self._snapshot, windows, mode=PRIVATE_MODE)
-            write_atomic(self._peaks, peaks, mode=PRIVATE_MODE)
+            write_atomic(self._parts.snapshot_path, windows, mode=PRIVATE_MODE)
+            write_atomic(self._parts.peaks_path, peaks, mode=PRIVATE_MODE)
         except OSError as error:
             _log.warning("windows_not_saved", error=str(error))
 
@@ -261,136 +259,124 @@ class Judge:
         self._save()
         self.fanout.close()
 
-    def state(self) -> dict[str, Any]:
-        """What the listener's sign of life tells."""
-        return {
-            "model_id": self.detector.model.model_id,
-            "model_origin": self._registry.origin,
-            "limits": {"factor": self.detector.model.limit_factor, **bounds(self.detector.model.limit_factor)},
-            "flows": len(self.detector.flows),
-            "flows_refused": self.detector.flows.refused,
-            "flows_forgotten": self.detector.flows.forgotten,
-            "incidents_open": len(self.detector.incidents.open),
-            "sink_failures": dict(self.fanout.failures),
-            "alive": self.alive,
-            "alerts": {name: self.alerts.counts[name] for name in ALERT_COUNTS},
-            "spool": dataclasses.asdict(self.spool.counts) | {"waiting": self.spool.waiting},
-        }
+    def health(self) -> DetectorHealth:
+        """How this process is; sums since it began."""
+        detector, counts = self.detector, self.spool.counts
+        factor = detector.model.limit_factor
+        return DetectorHealth(
+            judging=self.alive,
+            model_id=detector.model.model_id,
+            model_origin=self._registry.origin,
+            limits={"factor": factor, **bounds(factor)},
+            flows=len(detector.flows),
+            flows_refused=detector.flows.refused,
+            flows_forgotten=detector.flows.forgotten,
+            incidents_open=len(detector.incidents.open),
+            spool_waiting=self.spool.waiting,
+            alerts={name: self.alerts.counts[name] for name in ALERT_COUNTS},
+            sink_failures=dict(self.fanout.failures),
+            **dataclasses.asdict(counts),
+        )
 
 
-IDLE_S = 1.0
-"""The detector looks into the rings at least so often, rung for or not."""
-LOOK_S = 0.005
-"""While a batch fills, the rings are looked into so often."""
-WARN_EVERY_S = 10.0
+def _stamp(path: Path) -> tuple[int, int] | None:
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_mtime_ns, found.st_ino
 
 
-def detect(settings: Settings, shared: Shared, ready: Callable[[], None]) -> int:
-    """The detector process: judges what is in the rings until SIGTERM, then what is left in them."""
+class DetectorLoop:
+    """Batches from the stream to the judge: each is judged once, or again where a process died while it judged it."""
+
+    def __init__(self, stream: SharedStream, judge: Judge, listeners: Iterable[str]) -> None:
+        """listeners: names of the processes without which nothing is judged."""
+        self._stream, self._judge, self._listeners = stream, judge, tuple(listeners)
+        self._carried = stream.ledger.carried()
+        self._warned = stream.dropped
+        self._warn_at = 0.0
+
+    def run(self, stop: threading.Event) -> None:
+        """Judge until `stop` is set and nothing waits."""
+        while True:
+            taken = self._stream.take(stop)
+            if taken is not None:
+                self._judge_one(taken)
+            elif stop.is_set():
+                return
+            self._warn()
+
+    def _judge_one(self, taken: Taken) -> None:
+        count = len(taken.ts)
+        if taken.batch is None:
+            outcome = self._judge.kept(taken.batch_id, taken.ts) or Outcome(count, 0, 0, 0)
+        else:
+            outcome = self._judge.consume(taken.batch, taken.batch_id, taken.level, taken.again)
+        lost = outcome.rows - outcome.stored - outcome.spooled
+        if taken.batch is None:
+            _log.error("batch_given_up", queries=count, attempts=ATTEMPTS_MAX, lost=lost)
+        self._stream.commit(
+            scored=count,
+            stored=outcome.stored,
+            spooled=outcome.spooled,
+            unexplained=outcome.unexplained,
+            sampled_out=count - outcome.rows,
+            lost=lost,
+        )
+
+    def _warn(self) -> None:
+        dropped, now = self._stream.dropped, time.monotonic()
+        if dropped > self._warned and now >= self._warn_at:
+            _log.warning("queries_dropped", dropped=dropped - self._warned, queue_max=self._stream.capacity)
+            self._warned, self._warn_at = dropped, now + WARN_EVERY_S
+
+    def health(self) -> DetectorHealth:
+        """What the heartbeat says: sums over all processes since the supervisor began."""
+        stream, own = self._stream, self._judge.health()
+        current = dataclasses.asdict(own) | dict(own.alerts)
+        carried = {name: self._carried[name] + current[name] for name in CARRIED}
+        stream.ledger.carry(carried)
+        children = {name: child.values() for name, child in stream.children.items()}
+        summed = {name: carried[name] for name in CARRIED if name not in own.alerts}
+        return dataclasses.replace(
+            own,
+            **stream.ledger.totals() | summed,
+            alerts={name: carried[name] for name in own.alerts},
+            counters=stream.counted(),
+            queue_dropped=stream.dropped,
+            queue_waiting=stream.waiting,
+            load_level=stream.ledger.level,
+            processes=children,
+            judging=own.judging and all(children[name]["up"] for name in self._listeners),
+        )
+
+
+def detect(
+    stream: SharedStream, listeners: Iterable[str], make: Callable[[], JudgeParts], ready: Callable[[], None]
+) -> int:
+    """The detector process: judges what is in the stream until SIGTERM, then what is left in it."""
     stop = threading.Event()
-    signal.set_wakeup_fd(shared.bell.writing, warn_on_full_buffer=False)  # whichever thread a signal finds
+    signal.set_wakeup_fd(stream.bell.writing, warn_on_full_buffer=False)  # whichever thread a signal finds
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
 
     def end() -> None:
         stop.set()
-        shared.bell.ring()
+        stream.bell.ring()
 
     with crashes_end(end) as crashed:
-        judge = Judge(settings)
-        detector = Detecting(settings, shared, judge)
-        beat = health.Heartbeat(settings.state_dir / "listener.json", detector.state)
+        parts = make()
+        judge = Judge(parts)
+        loop = DetectorLoop(stream, judge, listeners)
+        beat = Heartbeat(parts.heartbeat_path, lambda: loop.health().to_json())
         try:
             judge.start()
             beat.start()
             ready()
-            detector.run(stop)
+            loop.run(stop)
         finally:
             judge.close()
-            detector.state()
+            loop.health()  # the next process goes on from these sums
             beat.stop()
     return int(bool(crashed))
-
-
-class Detecting:
-    """Batches from the rings to the judge: each is judged once, or again where a process before this one died of it."""
-
-    def __init__(self, settings: Settings, shared: Shared, judge: Judge) -> None:
-        self._shared, self._ledger, self._judge = shared, shared.ledger, judge
-        self._batch_max, self._wait_s = settings.batch_max, settings.batch_wait_ms / 1000
-        self._carried = self._ledger.carried()
-        self._told = self._dropped
-        self._tell_at = 0.0
-
-    @property
-    def _dropped(self) -> int:
-        return sum(ring.shed for ring in self._shared.rings)
-
-    def run(self, stop: threading.Event) -> None:
-        """Judge until `stop` is set and the rings are empty."""
-        intent = self._ledger.resume()
-        if intent is not None:
-            self._judge_one(intent)
-        while not (stop.is_set() and not self._shared.waiting):
-            self._wait(stop)
-            self._ledger.level = level_at(self._shared.fill, self._ledger.level)
-            if self._shared.waiting:
-                self._judge_one(self._ledger.begin(self._shared.shares(self._batch_max)))
-            self._warn()
-
-    def _wait(self, stop: threading.Event) -> None:
-        """Return with a full batch, or one that has waited long enough, or with none after IDLE_S."""
-        shared = self._shared
-        for ring in shared.rings:
-            ring.sleep(True)
-        if not shared.waiting and not stop.is_set():
-            shared.bell.wait(IDLE_S)
-        for ring in shared.rings:
-            ring.sleep(False)
-        end = time.monotonic() + self._wait_s
-        while 0 < shared.waiting < self._batch_max and not stop.is_set() and (left := end - time.monotonic()) > 0:
-            stop.wait(min(left, LOOK_S))
-
-    def _judge_one(self, intent: Intent) -> None:
-        count = sum(intent.counts)
-        records, given_up = self._shared.records(intent.counts), intent.attempts > ATTEMPTS_MAX
-        if given_up:
-            found = self._judge.kept(intent.batch_id, records["ts"]) or Outcome(count, 0, 0, 0)
-        else:
-            batch = batch_of_records(records)
-            found = self._judge.consume(batch, intent.batch_id, intent.level, again=intent.attempts > 1)
-        lost = found.rows - found.stored - found.spooled
-        if given_up:
-            _log.error("batch_given_up", queries=count, attempts=ATTEMPTS_MAX, lost=lost)
-        changes = {"stored": found.stored, "spooled": found.spooled, "unexplained": found.unexplained}
-        self._ledger.finish(changes | {"scored": count, "sampled_out": count - found.rows, "lost": lost})
-
-    def _warn(self) -> None:
-        dropped, now = self._dropped, time.monotonic()
-        if dropped > self._told and now >= self._tell_at:
-            queue_max = sum(ring.capacity for ring in self._shared.rings)
-            _log.warning("queries_dropped", dropped=dropped - self._told, queue_max=queue_max)
-            self._told, self._tell_at = dropped, now + WARN_EVERY_S
-
-    def state(self) -> dict[str, Any]:
-        """What the sign of life tells: sums over all processes since the supervisor began."""
-        shared, state = self._shared, self._judge.state()
-        spool, alerts = state["spool"], state["alerts"]
-        current = spool | alerts | {name: state[name] for name in ("flows_refused", "flows_forgotten")}
-        carried = {name: self._carried[name] + current[name] for name in CARRIED}
-        self._ledger.carry(carried)
-        totals, children = self._ledger.totals(), shared.children
-        return {
-            **state,
-            "scored": totals["scored"],
-            "flows_refused": carried["flows_refused"],
-            "flows_forgotten": carried["flows_forgotten"],
-            "spool": {name: carried[name] if name in carried else totals.get(name, spool[name]) for name in spool},
-            "alerts": {name: carried[name] for name in alerts},
-            "counters": shared.counted(),
-            "queue_dropped": self._dropped,
-            "queue_waiting": shared.waiting,
-            "shed": {"level": self._ledger.level} | {name: totals[name] for name in ("unexplained", "sampled_out")},
-            "processes": {name: child.values() for name, child in children.items()},
-            "judging": state["alive"] and all(children[name].up for name in listener_names(shared.listeners)),
-        }

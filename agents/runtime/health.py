@@ -1,122 +1,73 @@
-"""How processes are: a small file each, rewritten while it lives, and what /health and /metrics make of them."""
+"""What /health and /metrics say of the processes on one DATA_DIR, by their heartbeats."""
 
 from __future__ import annotations
 
-import json
-import os
 import threading
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import structlog
-
 from agents.core.errors import AgentsError
-from agents.core.files import write_atomic
+from agents.core.types import Metric
 from agents.learning.registry import ModelRegistry
+from agents.runtime.heartbeat import DetectorHealth, detector_health, read
 from agents.runtime.schedule import RetrainScheduler
 from agents.scoring.model import Model
-from agents.settings import Settings
 
-PARTS = ("listener", "api", "scheduler")
-"""What writes one, as its name with .json."""
-EVERY_S = 2.0
-STALE_S = 30.0
-"""A process that has not written for this long is taken for dead."""
-_ENDED = {"Z", "X"}
-"""States of a process of which only the number is left."""
-_log = structlog.get_logger()
-
-
-class Heartbeat:
-    """Writes what `collect` returns to `path` every few seconds, on a thread of its own."""
-
-    def __init__(self, path: Path, collect: Callable[[], Mapping[str, Any]], every_s: float = EVERY_S) -> None:
-        self._path, self._collect, self._every_s = path, collect, every_s
-        self._writer = _writer()
-        self._failing = False
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="heartbeat", daemon=True)
-
-    def start(self) -> None:
-        self._write()
-        self._thread.start()
-
-    def stop(self) -> None:
-        """End, and take the file away: this process lives no more. Without a start there is nothing to take."""
-        self._stop.set()
-        if self._thread.ident is None:
-            return
-        self._thread.join()
-        self._path.unlink(missing_ok=True)
-
-    def _run(self) -> None:
-        while not self._stop.wait(self._every_s):
-            self._write()
-
-    def _write(self) -> None:
-        try:
-            said = {"at": time.time(), "writer": self._writer, **self._collect()}
-            write_atomic(self._path, json.dumps(said).encode())
-        except OSError as error:
-            if not self._failing:  # not every two seconds
-                _log.warning("heartbeat_not_written", path=str(self._path), error=str(error))
-            self._failing = True
-        else:
-            self._failing = False
+_NUMBERS: tuple[tuple[str, str, str], ...] = (
+    ("detector_scored_total", "scored", "queries judged"),
+    ("detector_queue_dropped_total", "queue_dropped", "queries that found no room in a ring and were not judged"),
+    ("detector_queue_waiting", "queue_waiting", "queries waiting to be judged"),
+    ("detector_load_level", "load_level", "what is left out under load: 0 nothing, 1 explanations, 2 NORMAL verdicts"),
+    ("detector_unexplained_total", "unexplained", "verdicts stored without reasons under load"),
+    ("detector_sampled_out_total", "sampled_out", "NORMAL verdicts not stored under load"),
+    ("detector_flows", "flows", "client and domain pairs in memory"),
+    ("detector_flows_refused_total", "flows_refused", "queries whose flow the caps refused"),
+    ("detector_flows_forgotten_total", "flows_forgotten", "times that a flow forgot the names it had seen"),
+    ("detector_incidents_open", "incidents_open", "open incidents"),
+    ("store_stored_total", "stored", "queries stored"),
+    ("store_spooled_total", "spooled", "queries spooled to disk"),
+    ("store_replayed_total", "replayed", "queries stored from the spool"),
+    ("store_lost_total", "lost", "verdicts that neither store nor disk took"),
+    ("store_damaged_total", "damaged", "spool files set aside"),
+    ("store_already_total", "already", "queries that the store had from a killed process"),
+    ("store_waiting", "spool_waiting", "batches that wait in the spool"),
+)
+"""Metrics that are one number of DetectorHealth: (name, field, help)."""
+_LISTENER_HELP = {
+    "received": "messages from clients",
+    "malformed": "messages that are no single whole question",
+    "refused": "messages from outside ALLOWED_CLIENTS",
+    "notimp": "messages with an opcode other than QUERY, and zone transfers",
+    "rejected": "queries answered SERVFAIL at once: too many in flight",
+    "answered": "queries answered with an upstream's answer",
+    "servfail": "queries that no upstream answered",
+    "timeouts": "questions that one upstream did not answer in time",
+    "tcp_fallbacks": "truncated answers that were asked again over TCP",
+    "mismatched_answers": "datagrams from an upstream that answer no question",
+    "tcp_clients": "TCP connections open now",
+    "tcp_rejected": "TCP connections closed at once: too many",
+    "tcp_refused": "TCP connections closed at once: outside ALLOWED_CLIENTS",
+}
+_GAUGES = {"tcp_clients"}
 
 
-def read(path: Path) -> dict[str, Any]:
-    """The last word of another process, with "ok": whether it is recent, and not that of one that is gone."""
-    try:
-        found: dict[str, Any] = dict(json.loads(path.read_bytes()))
-        # a word from the future is one from before the clock was set back: who lives has written since
-        recent = abs(time.time() - float(found.pop("at", 0))) < STALE_S
-        gone = _is_gone(found.pop("writer", None))
-    except (OSError, ValueError, TypeError):
-        return {"ok": False}
-    return {"ok": recent and not gone, **found}
-
-
-def _writer() -> list[Any] | None:
-    """Who this process is: among which processes its id is one, the id, when it began; None where that is unknown."""
-    where = _where()
-    return [where, os.getpid(), _stat(os.getpid())[1]] if where else None
-
-
-def _is_gone(writer: Any) -> bool:
-    """Whether it is certain that this process has ended. Of other machines' and containers' nothing is."""
-    if writer is None:
-        return False
-    where, pid, began = writer
-    if where != _where():
-        return False
-    try:
-        os.kill(pid, 0)
-        state, now_began = _stat(pid)
-    except ProcessLookupError:
-        return True
-    except OSError:  # somebody else's; /proc may be hiding it
-        return False
-    return state in _ENDED or now_began != began
-
-
-def _where() -> str:
-    """This start of this machine, and this namespace of process ids; "" where there is no /proc that knows both."""
-    try:
-        if str(Path("/proc/self").readlink()) != str(os.getpid()):  # it is another namespace's
-            return ""
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-        return f"{boot} {Path('/proc/self/ns/pid').readlink()}"
-    except OSError:
-        return ""
-
-
-def _stat(pid: int) -> tuple[str, str]:
-    """State and time of start of a process (proc_pid_stat(5)). Raises OSError."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return fields[0], fields[19]
+def metrics_of(state: DetectorHealth) -> Iterator[Metric]:
+    """Every metric of the detector's heartbeat, by the names that /metrics gives them."""
+    for name, attribute, text in _NUMBERS:
+        yield Metric(name, text, getattr(state, attribute))
+    for counter, value in state.counters.items():
+        suffix = "" if counter in _GAUGES else "_total"
+        yield Metric(f"listener_{counter}{suffix}", _LISTENER_HELP.get(counter, counter), value)
+    for name, value in state.alerts.items():
+        yield Metric(f"alerts_{name}_total", f"alerts {name}", value)
+    for name, amount in state.limits.items():
+        yield Metric(f"limit_{name}", name.replace("_", " ") + " that can leave unseen" * (name != "factor"), amount)
+    for name, process in state.processes.items():
+        name = name.replace("-", "_")
+        yield Metric(f"process_{name}_restarts_total", f"times that {name} was started again", process["restarts"])
+    for name, value in state.sink_failures.items():
+        yield Metric(f"sink_{name}_failures_total", f"batches that sink {name} failed on", value)
 
 
 class ModelHealth:
@@ -147,44 +98,38 @@ class ModelHealth:
         return state
 
 
-def health_of(settings: Settings, model: ModelHealth) -> Mapping[str, Mapping[str, Any]]:
-    """State of each component but the database, as /health shows it."""
-    listener = read(settings.state_dir / "listener.json")
-    scheduler = read(settings.state_dir / "scheduler.json")
-    judging = listener["ok"] and bool(listener.get("judging"))
-    shed = listener.get("shed", {})
-    return {
-        "model": model.state(),
-        "listener": {"ok": judging, **{k: listener[k] for k in ("model_id", "incidents_open") if k in listener}},
-        "queue": {"ok": judging and not listener.get("spool", {}).get("waiting"), **listener.get("spool", {})},
-        "overload": {
-            "ok": not shed.get("level"),
-            **shed,
-            **{name: listener[name] for name in ("queue_waiting", "queue_dropped") if name in listener},
-        },
-        "scheduler": scheduler,
-    }
+class Health:
+    """What /health and /metrics say of the processes on one DATA_DIR."""
+
+    def __init__(self, state_dir: Path, registry: ModelRegistry[Model]) -> None:
+        self._state_dir, self._model = state_dir, ModelHealth(registry)
+
+    def components(self) -> Mapping[str, Mapping[str, Any]]:
+        """State of each component but the database, as /health shows it."""
+        alive, state = detector_health(self._state_dir / "detector.json")
+        judging = alive and state.judging
+        spool = {name: getattr(state, name) for name in ("stored", "spooled", "replayed", "lost", "damaged", "already")}
+        spool["waiting"] = state.spool_waiting
+        load = {"level": state.load_level, "unexplained": state.unexplained, "sampled_out": state.sampled_out}
+        return {
+            "model": self._model.state(),
+            "listener": {"ok": judging, **_seen(alive, model_id=state.model_id, incidents_open=state.incidents_open)},
+            "queue": {"ok": judging and not state.spool_waiting, **_seen(alive, **spool)},
+            "overload": {
+                "ok": not state.load_level,
+                **_seen(alive, **load, queue_waiting=state.queue_waiting, queue_dropped=state.queue_dropped),
+            },
+            "scheduler": read(self._state_dir / "scheduler.json"),
+        }
+
+    def metrics(self) -> Iterator[Metric]:
+        """What the processes counted."""
+        return metrics_of(detector_health(self._state_dir / "detector.json")[1])
 
 
-def counters_of(settings: Settings) -> Mapping[str, float]:
-    """What the listener counted, by the names that /metrics gives it."""
-    state = read(settings.state_dir / "listener.json")
-    found = {f"listener_{name}_total": value for name, value in state.get("counters", {}).items()}
-    found["listener_tcp_clients"] = found.pop("listener_tcp_clients_total", 0)
-    found |= {f"store_{name}_total": value for name, value in state.get("spool", {}).items()}
-    found |= {f"alerts_{name}_total": value for name, value in state.get("alerts", {}).items()}
-    found |= {f"limit_{name}": value for name, value in state.get("limits", {}).items()}
-    found["store_waiting"] = found.pop("store_waiting_total", 0)
-    for name in ("scored", "queue_dropped", "flows_refused", "flows_forgotten"):
-        found[f"detector_{name}_total"] = state.get(name, 0)
-    found |= {f"detector_{name}_total": value for name, value in state.get("shed", {}).items()}
-    found["detector_shed_level"] = found.pop("detector_level_total", 0)
-    for name, process in state.get("processes", {}).items():
-        found[f"process_{name.replace('-', '_')}_restarts_total"] = process["restarts"]
-    for name in ("flows", "incidents_open", "queue_waiting"):
-        found[f"detector_{name}"] = state.get(name, 0)
-    found |= {f"sink_{name}_failures_total": value for name, value in state.get("sink_failures", {}).items()}
-    return found
+def _seen(alive: bool, **values: Any) -> dict[str, Any]:
+    """Values of a heartbeat, nothing where there is none."""
+    return values if alive else {}
 
 
 def calendar_of(scheduler: RetrainScheduler) -> Mapping[str, Any]:

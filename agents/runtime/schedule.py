@@ -1,82 +1,58 @@
-"""Retraining by the calendar, on APScheduler: state in the database, a missed run made up once at start."""
+"""Retraining by the calendar: APScheduler wakes up, and a table of ours says what is due.
+
+The table holds each job's last and next run. A job that is due by the table is begun once, by whoever moves its next
+run on first: after a time without a scheduler, after a clock was set, or by two schedulers on one database.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+import time
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
+from typing import Protocol
 
 import structlog
-from apscheduler.job import Job
-from apscheduler.jobstores.sqlalchemy import SQLAlchemyJobStore
 from apscheduler.schedulers.background import BackgroundScheduler
-from apscheduler.schedulers.base import STATE_RUNNING
-from sqlalchemy import URL, make_url
-from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
 from agents.core.cron import cron_trigger
 from agents.core.errors import AgentsError, StoreError
+from agents.core.types import ScheduledJob
 
 RETRAIN, MAINTAIN = "retrain", "maintain"
 MAINTAIN_SCHEDULE = "30 3 * * *"
 """Retention and pruning of backups, daily, away from the usual hour of retraining."""
-TABLE = "scheduler_jobs"
-_NEVER = datetime.max.replace(tzinfo=UTC)
-
-_actions: dict[str, Callable[[], None]] = {}
 _log = structlog.get_logger()
 
 
-def run_action(name: str) -> None:
-    """What the database names: looks the action up that this process registered, and runs it."""
-    _log.info("scheduled_job_started", job=name)
-    try:
-        _actions[name]()
-    except AgentsError as error:
-        _log.error("scheduled_job_failed", job=name, error=str(error))
-        return
-    _log.info("scheduled_job_finished", job=name)
+class JobStore(Protocol):
+    """The table of jobs. Every method raises StoreError."""
 
+    def jobs(self) -> Sequence[ScheduledJob]: ...
 
-def _address(url: str) -> URL:
-    """The driver is named: SQLAlchemy's own choice for postgresql:// is one that is not installed."""
-    try:
-        parsed = make_url(url)
-    except (ArgumentError, ValueError):  # ValueError: a port that is no number
-        raise StoreError("cannot use DATABASE_URL: it is not scheme://user:password@host/database") from None
-    if parsed.drivername in {"postgres", "postgresql"}:
-        return parsed.set(drivername="postgresql+psycopg2")
-    return parsed
+    def save_job(self, job: ScheduledJob) -> None: ...
 
-
-@contextmanager
-def _store_errors() -> Iterator[None]:
-    try:
-        yield
-    except SQLAlchemyError as error:
-        reason = str(error).splitlines()[0][:200]
-        raise StoreError(f"cannot read the schedule from the database: {reason}") from None
+    def take_job(self, job: ScheduledJob, now: float, next_run: float) -> bool: ...
 
 
 class RetrainScheduler:
-    """One per database. `retrain` and `maintain` run in a worker thread, never twice at once."""
+    """Runs `retrain` and `maintain` in worker threads, neither of them twice at once."""
 
     def __init__(
         self,
-        store_url: str,
+        store: JobStore,
         retrain: Callable[[], None],
         maintain: Callable[[], None],
         schedule: str,
         timezone: str,
     ) -> None:
-        """Raises SettingsError for a bad schedule or zone, StoreError for a bad address; opens nothing yet."""
-        self._schedules = {RETRAIN: (schedule, timezone), MAINTAIN: (MAINTAIN_SCHEDULE, timezone)}
-        self._triggers = {name: cron_trigger(*when) for name, when in self._schedules.items()}
-        self._own = {RETRAIN: retrain, MAINTAIN: maintain}
+        """Raises SettingsError for a bad schedule or zone; opens nothing yet."""
+        schedules = {RETRAIN: schedule, MAINTAIN: MAINTAIN_SCHEDULE}
+        self._store = store
+        self._labels = {name: f"{when} {timezone}" for name, when in schedules.items()}
+        self._triggers = {name: cron_trigger(when, timezone) for name, when in schedules.items()}
+        self._actions = {RETRAIN: retrain, MAINTAIN: maintain}
         self._scheduler = BackgroundScheduler(
-            jobstores={"default": SQLAlchemyJobStore(url=_address(store_url), tablename=TABLE)},
-            job_defaults={"coalesce": True, "misfire_grace_time": None, "max_instances": 1},
-            timezone=UTC,
+            job_defaults={"coalesce": True, "misfire_grace_time": None, "max_instances": 1}, timezone=UTC
         )
 
     def start(self) -> None:
@@ -84,21 +60,19 @@ class RetrainScheduler:
 
         Raises StoreError; it may be called again then.
         """
-        _actions.update(self._own)
-        with _store_errors():
-            if not self._scheduler.running:
-                self._scheduler.start(paused=True)
-            for name in self._own:
-                self._place(name)
-        self._scheduler.resume()
-        _log.info("scheduler_started", next_run=str(self._time_of(RETRAIN)))
+        known, now = {job.name: job for job in self._store.jobs()}, time.time()
+        dues = {name: self._due(name, known.get(name), now) for name in self._actions}
+        for name, due in dues.items():
+            at = datetime.fromtimestamp(max(due, now), UTC)
+            self._scheduler.add_job(
+                self._run, self._triggers[name], args=[name], id=name, next_run_time=at, replace_existing=True
+            )
+        self._scheduler.start()
+        _log.info("scheduler_started", next_run=str(datetime.fromtimestamp(dues[RETRAIN], UTC)))
 
     def stop(self) -> None:
-        """End; waits for a job under way. Does nothing where it has not begun.
-
-        One whose start failed half way stays paused: APScheduler's shutdown would let it take up, and lose, due jobs.
-        """
-        if self._scheduler.state == STATE_RUNNING:
+        """End; waits for a job under way. Does nothing where it has not begun."""
+        if self._scheduler.running:
             self._scheduler.shutdown(wait=True)
 
     def next_run(self) -> float | None:
@@ -107,27 +81,43 @@ class RetrainScheduler:
         APScheduler sleeps for so many seconds, and would not notice that the clock was set, or the machine slept:
         what is due by now is begun.
         """
-        with _store_errors():
-            dues = {job.id: job.next_run_time for job in self._scheduler.get_jobs() if job.next_run_time is not None}
-        if self._scheduler.state == STATE_RUNNING and min(dues.values(), default=_NEVER) <= datetime.now(UTC):
-            self._scheduler.wakeup()
-        return dues[RETRAIN].timestamp() if RETRAIN in dues else None
+        jobs, now = {job.name: job for job in self._store.jobs()}, time.time()
+        if self._scheduler.running:
+            for job in jobs.values():
+                if job.name in self._actions and job.next_run <= now:
+                    self._scheduler.modify_job(job.name, next_run_time=datetime.now(UTC))
+        return jobs[RETRAIN].next_run if RETRAIN in jobs else None
 
-    def _time_of(self, name: str) -> datetime | None:
-        with _store_errors():
-            job = self._scheduler.get_job(name)
-        due: datetime | None = job.next_run_time if job is not None else None
+    def _due(self, name: str, job: ScheduledJob | None, now: float) -> float:
+        """When a job is due; kept in the table. A changed schedule gives a new time, after a run that was missed."""
+        if job is not None and (job.next_run <= now or job.schedule == self._labels[name]):
+            due = job.next_run
+        else:
+            due = self._after(name, now)
+        self._store.save_job(ScheduledJob(name, self._labels[name], job.last_run if job else None, due))
         return due
 
-    def _place(self, name: str) -> None:
-        """Keep a stored job; one whose schedule changed gets the new times, after a run that it missed."""
-        label = " ".join(self._schedules[name])
-        job: Job | None = self._scheduler.get_job(name)
-        if job is None:
-            trigger = self._triggers[name]
-            self._scheduler.add_job(run_action, trigger, args=[name], id=name, name=label)
-        elif job.name != label:
-            now = datetime.now(UTC)
-            missed = job.next_run_time is not None and job.next_run_time <= now
-            due = job.next_run_time if missed else self._triggers[name].get_next_fire_time(None, now)
-            job.modify(trigger=self._triggers[name], name=label, next_run_time=due)
+    def _after(self, name: str, now: float) -> float:
+        due = self._triggers[name].get_next_fire_time(None, datetime.fromtimestamp(now, UTC))
+        assert due is not None, "cron_trigger refuses a schedule that never comes"
+        return due.timestamp()
+
+    def _run(self, name: str) -> None:
+        try:
+            if not self._take(name):
+                return
+        except StoreError as error:  # it stays due, and next_run() begins it when the store is back
+            _log.warning("scheduled_job_waits_for_store", job=name, error=str(error))
+            return
+        _log.info("scheduled_job_started", job=name)
+        try:
+            self._actions[name]()
+        except AgentsError as error:
+            _log.error("scheduled_job_failed", job=name, error=str(error))
+            return
+        _log.info("scheduled_job_finished", job=name)
+
+    def _take(self, name: str) -> bool:
+        """Move a job that is due on to its next run; False where it is not due, or another scheduler did that."""
+        job, now = next(job for job in self._store.jobs() if job.name == name), time.time()
+        return job.next_run <= now and self._store.take_job(job, now, self._after(name, now))

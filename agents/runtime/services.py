@@ -24,8 +24,9 @@ from agents.core.files import locked
 from agents.core.logs import retraining_file
 from agents.learning.report import prune
 from agents.learning.retraining import retrain
-from agents.runtime import bootstrap, health, warmup
-from agents.runtime.health import ModelHealth, calendar_of, counters_of, health_of
+from agents.runtime import bootstrap, warmup
+from agents.runtime.health import Health, calendar_of
+from agents.runtime.heartbeat import Heartbeat
 from agents.runtime.schedule import RetrainScheduler
 from agents.runtime.signals import crashes_end
 from agents.runtime.trainer import train_apart
@@ -153,7 +154,7 @@ def _prune_backups(settings: Settings, now: float) -> int:
 def scheduler_of(settings: Settings) -> RetrainScheduler:
     """The calendar. Raises SettingsError for a bad schedule."""
     return RetrainScheduler(
-        settings.store_url,
+        bootstrap.store_of(settings),
         Retrainer(settings).run,
         lambda: maintain(settings),
         settings.retrain_schedule,
@@ -170,7 +171,7 @@ async def scheduling(settings: Settings) -> AsyncIterator[RetrainScheduler]:
     scheduler = scheduler_of(settings)
     with _only_one(settings):
         starting = asyncio.create_task(_started(settings, scheduler))
-        beat = health.Heartbeat(settings.state_dir / "scheduler.json", lambda: calendar_of(scheduler))
+        beat = Heartbeat(settings.state_dir / "scheduler.json", lambda: calendar_of(scheduler))
         beat.start()
         try:
             yield scheduler
@@ -205,7 +206,7 @@ async def _started(settings: Settings, scheduler: RetrainScheduler) -> None:
 async def serving(settings: Settings) -> AsyncIterator[None]:
     """API and console. Raises AgentsError where the port cannot be had."""
     registry, store = bootstrap.registry_of(settings), bootstrap.store_of(settings)
-    model, retrainer = ModelHealth(registry), Retrainer(settings)
+    health_, retrainer = Health(settings.state_dir, registry), Retrainer(settings)
     app = create_app(
         Parts(
             store=store,
@@ -213,8 +214,8 @@ async def serving(settings: Settings) -> AsyncIterator[None]:
             reports_dir=settings.reports_dir,
             token=bootstrap.api_token_of(settings),
             retrain=retrainer.start,
-            health=lambda: health_of(settings, model),
-            counters=lambda: counters_of(settings),
+            health=health_.components,
+            metrics=health_.metrics,
             version=__version__,
         )
     )
@@ -222,7 +223,7 @@ async def serving(settings: Settings) -> AsyncIterator[None]:
         app, settings.api_host, settings.api_port, log_config=None, log_level="warning", access_log=False
     )
     sockets = [_bound(config)]
-    beat = health.Heartbeat(settings.state_dir / "api.json", dict)
+    beat = Heartbeat(settings.state_dir / "api.json", dict)
     beat.start()
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, args=(sockets,), name="api")

@@ -1,6 +1,7 @@
 """What is left out under load, in a fixed order: first explanations, then the storing of NORMAL verdicts.
 
-What comes third, records that find no room, is the ring's own doing; answering clients is never given up.
+The levels are those of stream/shared.py. What comes third, records that find no room, is the ring's own doing;
+answering clients is never given up.
 """
 
 from __future__ import annotations
@@ -14,20 +15,8 @@ from numpy.typing import NDArray
 
 from agents.core.types import QueryBatch, Severity, Verdicts
 
-EVERYTHING, NO_EXPLANATION, SAMPLED = range(3)
-"""Levels: all is kept; reasons outside incidents are left out; and only some NORMAL verdicts are stored."""
-STEPS = (0.25, 0.5)
-"""Fill of the fullest ring from which level 1 and level 2 hold; each is left at half of it."""
 KEPT_ONE_IN = 16
 """One in so many NORMAL verdicts of a batch is stored at level 2: retraining learns from them."""
-
-
-def level_at(fill: float, before: int) -> int:
-    """The level at a fill (0..1) of the fullest ring, with the level before it: no flicker around a step."""
-    level = sum(fill >= step for step in STEPS)
-    while before > level and fill < STEPS[before - 1] / 2:
-        before -= 1
-    return max(level, before)
 
 
 def unexplained(verdicts: Verdicts) -> int:

@@ -2,7 +2,7 @@
 
 It has one thread, no event loop and no database: what it forks shares its pages. It holds the listeners' sockets, so
 that what is asked while a listener is started again waits in the kernel and is answered, and the memory with all that
-is seen and not yet judged (shared.py).
+is seen and not yet judged (stream/shared.py).
 """
 
 from __future__ import annotations
@@ -24,11 +24,12 @@ from typing import NoReturn
 import structlog
 
 from agents.core.errors import AgentsError, SettingsError, UsageError
-from agents.runtime import bootstrap, detector_process, listener_process, warmup
+from agents.runtime import warmup
+from agents.runtime.detector_process import JudgeParts, detect
+from agents.runtime.listener_process import ListenerConfig, answer
 from agents.runtime.signals import ENDING, Signals
-from agents.settings import Settings
 from agents.sources.listener.sockets import Pair, bind_pairs
-from agents.stream.ledger import Shared
+from agents.stream.shared import SharedStream
 
 Work = Callable[[Callable[[], None]], int]
 """What a process does: told what to call when it is ready, returns its exit code."""
@@ -66,33 +67,40 @@ class Child:
     code: int = 0  # how it ended last, negative = by that signal
 
 
-def listeners_of(settings: Settings) -> int:
-    """How many listener processes there are to be."""
-    cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
-    return settings.listener_processes or cores
+@dataclass(frozen=True)
+class Plan:
+    """What a supervisor runs: listeners, a detector, and others by name. `judge_parts` is called in the detector."""
+
+    listener: ListenerConfig
+    judge_parts: Callable[[], JudgeParts]
+    queue_max: int
+    batch_max: int
+    batch_wait_s: float
+    others: Sequence[tuple[str, Work]] = ()
 
 
-def supervise(settings: Settings, others: Sequence[tuple[str, Work]], ready: Callable[[], None]) -> int:
-    """Run listeners, detector and `others` until SIGINT or SIGTERM; the exit code, 1 where one did not end well.
+def supervise(plan: Plan, ready: Callable[[], None]) -> int:
+    """Run all of a plan until SIGINT or SIGTERM; the exit code, 1 where one process did not end well.
 
     Raises AgentsError where one of them cannot start; then none is left.
     """
-    bootstrap.make_folders(settings)
-    names = listener_process.listener_names(listeners_of(settings))
-    pairs = bind_pairs(listener_process.hosts_of(settings), settings.listen_port, len(names))
+    config = plan.listener
+    names = config.names
+    pairs = bind_pairs(config.hosts, config.port, len(names))
     warmup.up(lambda text: _log.info("kernels_compiling", note=text))
     for load in (warmup.judging, warmup.listening):  # once, and all that is forked has them
         load()
     addresses = [f"{sock.getsockname()[0]} port {sock.getsockname()[1]}" for sock, _ in pairs[0]]
-    shared = Shared(len(names), settings.queue_max, [*names, DETECTOR, *(name for name, _ in others)])
-    detecting = partial(detector_process.detect, settings, shared)
+    children = [*names, DETECTOR, *(name for name, _ in plan.others)]
+    stream = SharedStream(len(names), plan.queue_max, children, plan.batch_max, plan.batch_wait_s)
+    detecting = partial(detect, stream, names, plan.judge_parts)
     signals = Signals(_SIGNALS)
     supervisor = Supervisor(
         signals,
-        shared,
-        [Child(name, partial(_answer, settings, shared, at, pairs), LISTENER_STOP_S) for at, name in enumerate(names)],
+        stream,
+        [Child(name, partial(_answer, config, stream, at, pairs), LISTENER_STOP_S) for at, name in enumerate(names)],
         Child(DETECTOR, partial(_without, pairs, detecting), DETECTOR_STOP_S),
-        [Child(name, partial(_without, pairs, work), None) for name, work in others],
+        [Child(name, partial(_without, pairs, work), None) for name, work in plan.others],
     )
     gc.freeze()  # so that a collection in one process copies none of the pages that all share
     with signals:
@@ -106,13 +114,15 @@ def supervise(settings: Settings, others: Sequence[tuple[str, Work]], ready: Cal
             _close(pairs)
             code = supervisor.stop()
             gc.unfreeze()
-            shared.close()
+            stream.close()
     return code
 
 
-def _answer(settings: Settings, shared: Shared, at: int, pairs: list[list[Pair]], ready: Callable[[], None]) -> int:
+def _answer(
+    config: ListenerConfig, stream: SharedStream, at: int, pairs: list[list[Pair]], ready: Callable[[], None]
+) -> int:
     _close([other for number, other in enumerate(pairs) if number != at])
-    return listener_process.answer(settings, shared, at, pairs[at], ready)
+    return answer(config, stream, at, pairs[at], ready)
 
 
 def _without(pairs: list[list[Pair]], work: Work, ready: Callable[[], None]) -> int:
@@ -129,10 +139,10 @@ class Supervisor:
     """Starts, watches and ends; the signals in _SIGNALS are waited for."""
 
     def __init__(
-        self, signals: Signals, shared: Shared, listeners: list[Child], detector: Child, others: list[Child]
+        self, signals: Signals, stream: SharedStream, listeners: list[Child], detector: Child, others: list[Child]
     ) -> None:
         self._signals, self._asked = signals, 0.0
-        self._shared, self._states = shared, shared.children
+        self._stream, self._states = stream, stream.children
         self._listeners, self._detector, self._others = listeners, detector, others
         self._children = [*listeners, detector, *others]
 
@@ -164,7 +174,7 @@ class Supervisor:
         """End listeners, then the detector, which judges what they left, and the others; the exit code."""
         self._asked = time.monotonic()
         self._end(self._listeners)
-        if not self._detector.pid and self._shared.waiting:
+        if not self._detector.pid and self._stream.waiting:
             self._spawn(self._detector)
         self._end([self._detector, *self._others])
         return int(any(child.code for child in self._children))

@@ -19,6 +19,7 @@ from agents.detection.flows import Flows
 from agents.detection.limits import Scale
 from agents.dns.name import from_text
 from agents.learning.baseline import batch_of, model_bytes
+from agents.scoring.features import VERSION
 from agents.scoring.model import Model
 from agents.sources.capture.capture_kernels import RAW, TCP, UDP
 from agents.sources.capture.source import PcapSource
@@ -85,7 +86,16 @@ def storing() -> None:
     with tempfile.TemporaryDirectory() as folder, closing(open_store(f"sqlite:///{folder}/dns-tunnel.db")) as store:
         store.migrate()
         store.write(verdicts, "warm")
-        store.sample_normal(since=-1.0, until=1.0, limit=1, max_score=1.0, client_share=1.0, domain_share=1.0, seed=0)
+        store.sample_normal(
+            since=-1.0,
+            until=1.0,
+            limit=1,
+            max_score=1.0,
+            client_share=1.0,
+            domain_share=1.0,
+            features_version=VERSION,
+            seed=0,
+        )
 
 
 LOADS = (judging, listening, scanning, storing)

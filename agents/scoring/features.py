@@ -1,4 +1,9 @@
-"""Bytes of names by kind, and which pairs of letters are common in words."""
+"""Lexical features of a name: one function each, and the FEATURES table that gives them their order.
+
+Each function takes a `View` of one name and returns one finite float. They look at lower-case bytes only, since
+resolvers randomise case (draft-vixie-dnsext-dns0x20). These functions are the definition, and run where
+kernels are not compiled; feature_kernels.py computes the same columns in one walk over the bytes.
+"""
 
 from __future__ import annotations
 
@@ -18,8 +23,7 @@ from numpy.typing import NDArray
 
 from agents.core.columns import Names, lowered
 from agents.core.jit import COMPILED
-from agents.dns.name import MAX_NAME, split_domain
-from agents.dns.name_kernels import Splits, split_names
+from agents.dns.name import NAME_MAX, Splits, split_domain, split_names
 from agents.scoring import feature_kernels as kernel
 
 DIGITS = frozenset(b"0123456789")
@@ -288,8 +292,19 @@ FEATURES: tuple[Feature, ...] = tuple(
     )
 )
 
-SCHEMA = hashlib.sha256(",".join(feature.name for feature in FEATURES).encode()).hexdigest()[:16]
-"""Identity of the feature matrix: a model made for another order or set is refused at load."""
+VERSION = 1
+"""Version of what the features mean. It goes up with every change of a feature's value, also under the same name:
+models and stored rows of another version are not used. A test pins the values of each version."""
+
+
+def schema_of(version: int, names: Sequence[str]) -> str:
+    """Identity of a feature matrix. Version 1 is the hash of the names alone, as the first release wrote it."""
+    text = ",".join(names)
+    return hashlib.sha256((text if version == 1 else f"{version}|{text}").encode()).hexdigest()[:16]
+
+
+SCHEMA = schema_of(VERSION, [feature.name for feature in FEATURES])
+"""Identity of our feature matrix: a model made for another order, set or version is refused at load."""
 
 _ROW = struct.Struct(f"={len(FEATURES)}f")
 
@@ -310,8 +325,8 @@ class _Tables(NamedTuple):
 
 @lru_cache(maxsize=1)
 def _tables() -> _Tables:
-    terms = np.zeros((MAX_NAME + 1, MAX_NAME + 1))
-    for size in range(1, MAX_NAME + 1):
+    terms = np.zeros((NAME_MAX + 1, NAME_MAX + 1))
+    for size in range(1, NAME_MAX + 1):
         terms[size, : size + 1] = _terms(size)
     rare = [pair in RARE_PAIRS for pair in sorted(LETTER_PAIRS)]
     return _Tables(classes(), np.array(rare, np.uint8), terms)
@@ -319,15 +334,15 @@ def _tables() -> _Tables:
 
 def extract(qnames: Sequence[bytes]) -> NDArray[np.float32]:
     """Feature matrix of wire names, shape (n, len(FEATURES)). Raises NameFormatError."""
-    if not COMPILED:  # rows of names seen lately come from a cache
-        plain = b"".join([_row(wire.lower()) for wire in qnames])
-        return np.frombuffer(plain, dtype=np.float32).reshape(len(qnames), len(FEATURES))
     names = lowered(qnames)
-    return rows_of(names, split_names(names))
+    return features_of(names, split_names(names))
 
 
-def rows_of(names: Names, splits: Splits) -> NDArray[np.float32]:
-    """As extract, by the kernel, of n lower-case names and where they fall apart."""
+def features_of(names: Names, splits: Splits) -> NDArray[np.float32]:
+    """As extract, of n lower-case names whose registered domains are known."""
+    if not COMPILED:  # rows of names seen lately come from a cache
+        plain = b"".join(map(_row, names))
+        return np.frombuffer(plain, dtype=np.float32).reshape(len(names), len(FEATURES))
     found = np.empty((len(names), len(FEATURES)), np.float32)
     kernel.rows(names.array, names.starts, *splits, *_tables(), found)
     return found

@@ -10,20 +10,18 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cached_property
-from typing import NamedTuple
+from itertools import compress
 
 import numpy as np
 from numpy.typing import NDArray
 
-from agents.core import column_kernels
+from agents.core.column_kernels import slots_of
 from agents.core.columns import Names, packed
-from agents.core.jit import COMPILED
-from agents.dns.name import split_domain
-from agents.dns.name_kernels import Splits
-from agents.scoring import lexical_kernels
+from agents.dns.name import Splits, wire_of
+from agents.scoring.lexical_kernels import Costs, CostTables, costs_of
 
 SYMBOLS = b"abcdefghijklmnopqrstuvwxyz0123456789-_"
 OTHER, EDGE = len(SYMBOLS), len(SYMBOLS) + 1
@@ -60,47 +58,6 @@ COMMON_SEEN = 3
 """Names below which a label must occur to be in the dictionary."""
 COMMON_LABELS = 4096
 """Most labels in the dictionary."""
-COSTS_MAX = 65_536
-"""Labels whose cost is remembered; at the bound all are forgotten."""
-
-
-def _spelled(label: bytes) -> float:
-    used = frozenset(label)
-    for alphabet, bits in ALPHABETS:
-        if used <= alphabet:
-            return len(label) * bits
-    return len(label) * ANY_BITS
-
-
-@dataclass(frozen=True, slots=True)
-class Cost:
-    """What one label carries, bits, and whether it reads as encoded data instead of words."""
-
-    bits: float
-    encoded: bool
-
-
-class CostTables(NamedTuple):
-    """What kernels/labels.costs looks up, in its order."""
-
-    words: NDArray[np.uint8]
-    word_starts: NDArray[np.int64]
-    slots: NDArray[np.int32]
-    word_bits: NDArray[np.float64]
-    symbols: NDArray[np.uint8]
-    trigrams: NDArray[np.float32]
-    members: NDArray[np.uint8]
-    byte_bits: NDArray[np.float64]
-    margin: float
-    short: int
-
-
-class Costs(NamedTuple):
-    """What n names' p subdomain labels carry."""
-
-    part_bits: NDArray[np.float64]  # (p,)
-    part_encoded: NDArray[np.uint8]  # (p,): 1 where a label reads as encoded
-    encoded_bits: NDArray[np.float64]  # (n,): bits in the labels of a name that do
 
 
 @dataclass(frozen=True, eq=False)
@@ -109,61 +66,30 @@ class CharModel:
 
     bits: NDArray[np.float32]
     common: Mapping[bytes, float]
-    _rows: list[list[list[float]]] = field(init=False, repr=False, compare=False)
-    _costs: dict[bytes, Cost] = field(init=False, repr=False, default_factory=dict)
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "_rows", self.bits.tolist())
-
-    def cost(self, label: bytes) -> Cost:
-        """Description length of one lower-case label: the shortest of dictionary, trigram and spelled code.
-
-        It reads as encoded where spelling it out is shorter than the trigram code by ENCODED_MARGIN a byte:
-        a likelihood ratio of "random text" against "benign label".
-        """
-        found = self._costs.get(label)
-        if found is None:
-            if len(self._costs) >= COSTS_MAX:
-                self._costs.clear()
-            found = self._costs[label] = self._cost(label)
-        return found
-
-    def _cost(self, label: bytes) -> Cost:
-        known, spelled = self.common.get(label), _spelled(label)
-        if known is not None:
-            return Cost(min(known, spelled), False)
-        modelled = self._modelled(label)
-        return Cost(min(modelled, spelled), modelled - spelled >= ENCODED_MARGIN * max(len(label), ENCODED_BYTES))
-
-    def encoded_bits(self, subdomain: Iterable[bytes]) -> float:
-        """Bits in the labels that read as encoded data."""
-        return sum(cost.bits for cost in map(self.cost, subdomain) if cost.encoded)
 
     def costs(self, names: Names, splits: Splits) -> Costs:
-        """The cost of every subdomain label of n lower-case names; splits says where those fall apart."""
-        parts = int(splits.part_starts[-1])
-        found = Costs(np.empty(parts), np.empty(parts, np.uint8), np.empty(len(names)))
-        if COMPILED:
-            lexical_kernels.costs(names.array, names.starts, splits.part_starts, *self.tables, *found)
-            return found
-        part = 0
-        for i, name in enumerate(names):
-            subdomain = split_domain(name)[0]
-            for cost in map(self.cost, subdomain):
-                found.part_bits[part], found.part_encoded[part] = cost.bits, cost.encoded
-                part += 1
-            found.encoded_bits[i] = self.encoded_bits(subdomain)
-        return found
+        """Description length of every subdomain label of n lower-case names: the shortest of the codes.
+
+        A label reads as encoded where spelling it out is shorter than the trigram code by ENCODED_MARGIN bits a byte: a
+        likelihood ratio of "random text" against "benign label". A label of the dictionary never does.
+        """
+        return costs_of(names, splits, self.tables)
+
+    def encoded(self, labels: Sequence[bytes]) -> NDArray[np.bool_]:
+        """Which of n lower-case labels read as encoded, shape (n,)."""
+        names = packed([wire_of((label,)) for label in labels])
+        whole = Splits(np.arange(len(labels) + 1), np.diff(names.starts))
+        return costs_of(names, whole, self.tables).part_encoded.astype(np.bool_)
 
     @cached_property
     def tables(self) -> CostTables:
-        """The same for kernels/labels."""
+        """Both codes as costs_of reads them."""
         words = packed(list(self.common))
         members = [sum((byte in of) << k for k, (of, _) in enumerate(ALPHABETS)) for byte in range(256)]
         return CostTables(
             words.array,
             words.starts,
-            column_kernels.slots_of(words.array, words.starts),
+            slots_of(words.array, words.starts),
             np.array(list(self.common.values()), np.float64),
             np.frombuffer(_INDEX, np.uint8),
             np.ascontiguousarray(self.bits),
@@ -172,13 +98,6 @@ class CharModel:
             ENCODED_MARGIN,
             ENCODED_BYTES,
         )
-
-    def _modelled(self, label: bytes) -> float:
-        rows, total, a, b = self._rows, 0.0, EDGE, EDGE
-        for c in label.translate(_INDEX):
-            total += rows[a][b][c]
-            a, b = b, c
-        return total + rows[a][b][EDGE]
 
 
 def learn(trusted: Iterable[tuple[bytes, ...]], live: Iterable[tuple[bytes, ...]] = ()) -> CharModel:
@@ -198,7 +117,8 @@ def learn(trusted: Iterable[tuple[bytes, ...]], live: Iterable[tuple[bytes, ...]
     }
     teaching = {label for label in trusted_labels if _wordlike(label)}
     found = CharModel(_trigrams(sorted(teaching)), common)
-    words = {label for label in set(live_labels) - teaching if _wordlike(label) and not found.cost(label).encoded}
+    candidates = sorted(label for label in set(live_labels) - teaching if _wordlike(label))
+    words = set(compress(candidates, (~found.encoded(candidates)).tolist()))
     return CharModel(_trigrams(sorted(teaching | words)), common) if words else found
 
 

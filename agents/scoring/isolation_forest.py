@@ -13,8 +13,7 @@ from sklearn.ensemble import IsolationForest
 
 from agents.core.columns import lowered
 from agents.core.types import Sample
-from agents.dns.name import labels_of
-from agents.dns.name_kernels import split_names, wires_of
+from agents.dns.name import labels_of, split_names, wires_of
 from agents.scoring.features import FEATURES, SCHEMA
 from agents.scoring.information import CharModel, learn
 from agents.scoring.model import DEPTH, FORMAT, INNER, LEAVES, Model, average_path, digest, scores_of

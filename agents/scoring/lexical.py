@@ -8,14 +8,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from agents.core import column_kernels
+from agents.core.column_kernels import Key
 from agents.core.columns import Names, distinct_rows, lowered
-from agents.core.jit import COMPILED
-from agents.core.siphash import Key, siphash
-from agents.dns.name_kernels import Splits, split_names
-from agents.scoring.features import extract, rows_of
+from agents.dns.name import split_names
+from agents.scoring.features import features_of
+from agents.scoring.lexical_kernels import costs_of, identities, numbered_hosts
 from agents.scoring.model import Model
-from agents.scoring.numbered_hosts import numbers
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +31,7 @@ class Lexical:
     name_key: NDArray[np.uint64]  # (n,): of the wire name
     domain_key: NDArray[np.uint64]  # (n,): of the registered domain's wire form
     shape_key: NDArray[np.uint64]  # (n,): of what numbered names have in common; 0 = not numbered
-    digits: NDArray[np.uint64]  # (n,): their digits (numbering.packed_digits); 0 = not numbered
+    digits: NDArray[np.uint64]  # (n,): their packed digits (lexical_kernels.numbered_hosts); 0 = not numbered
 
     def __len__(self) -> int:
         return len(self.names)
@@ -42,23 +40,22 @@ class Lexical:
 def scored(names: Names, model: Model) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
     """Scores and cuts, as read gives them, of n lower-case names. Raises NameFormatError."""
     splits = split_names(names)
-    features = rows_of(names, splits) if COMPILED else extract(names)
-    return model.louder(features, model.chars.costs(names, splits).encoded_bits), splits.cuts
+    bits = costs_of(names, splits, model.chars.tables).encoded_bits
+    return model.louder(features_of(names, splits), bits), splits.cuts
 
 
 def read(qnames: Sequence[bytes], model: Model, key: Key) -> Lexical:
     """Read wire names; identities are keyed with `key`. Raises NameFormatError."""
     names = lowered(qnames)
     splits = split_names(names)
-    features = rows_of(names, splits) if COMPILED else extract(names)
-    costs = model.chars.costs(names, splits)
+    features = features_of(names, splits)
+    costs = costs_of(names, splits, model.chars.tables)
     part_key, name_key, domain_key = identities(names, splits, key)
-    shape_key, digits = numbers(names, splits.cuts, key)
-    score = _score(model, features, costs.encoded_bits, name_key)
+    shape_key, digits = numbered_hosts(names, splits.cuts, key)
     return Lexical(
         names=names,
         features=features,
-        score=score,
+        score=_score(model, features, costs.encoded_bits, name_key),
         cuts=splits.cuts,
         part_starts=splits.part_starts,
         part_bits=costs.part_bits,
@@ -75,28 +72,7 @@ def _score(
     model: Model, features: NDArray[np.float32], bits: NDArray[np.float64], names: NDArray[np.uint64]
 ) -> NDArray[np.float32]:
     """model.louder, once for each of the names: most are asked for again and again."""
-    if not COMPILED:
-        return model.louder(features, bits)
     codes, rows = distinct_rows(names)
     if len(rows) == len(names):
         return model.louder(features, bits)
     return model.louder(features[rows], bits[rows])[codes]
-
-
-def identities(
-    names: Names, splits: Splits, key: Key
-) -> tuple[NDArray[np.uint64], NDArray[np.uint64], NDArray[np.uint64]]:
-    """Keyed 64-bit identities (siphash.py) of p labels, n lower-case names and their n registered domains."""
-    parts, of_names, domains = (np.empty(size, np.uint64) for size in (splits.part_starts[-1], len(names), len(names)))
-    if COMPILED:
-        low, high = map(np.uint64, key)
-        column_kernels.identities_of(names.array, names.starts, *splits, low, high, parts, of_names, domains)
-        return parts, of_names, domains
-    for i, name in enumerate(names):
-        of_names[i], domains[i] = siphash(name, key), siphash(name[splits.cuts[i] :], key)
-        at = 0
-        for part in range(splits.part_starts[i], splits.part_starts[i + 1]):
-            end = at + 1 + name[at]
-            parts[part] = siphash(b"." + name[at + 1 : end], key)
-            at = end
-    return parts, of_names, domains

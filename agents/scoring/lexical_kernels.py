@@ -1,15 +1,45 @@
-"""What kernels read out of names: the cost of labels, numbered hosts, and which names may give a secret away."""
+"""What names say, in one walk over their bytes: the cost of labels, identities, numbered hosts, possible secrets.
+
+A name is that of a numbered host where each label falls apart, at hyphens and underscores, into letters that digits may
+follow, or digits alone: `ip-10-0-3-17`, `node0042.rack7`, `p1234.dip`. Such a name differs from another only in its
+numbers and carries those digits, nothing more. Longer runs of digits are an id, and letters after digits (`4f8a`) an
+encoding. detection/flow_kernels.price says what a name costs whose shape its flow has shown.
+"""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from agents.core import column_kernels
-from agents.core.column_kernels import siphash
+from agents.core.column_kernels import BEGIN, Key, find, mixed, siphash
+from agents.core.columns import Names
 from agents.core.jit import kernel
+from agents.dns.name import Splits
+
+
+class CostTables(NamedTuple):
+    """What `_costs` looks up, in its order."""
+
+    words: NDArray[np.uint8]
+    word_starts: NDArray[np.int64]
+    slots: NDArray[np.int32]
+    word_bits: NDArray[np.float64]
+    symbols: NDArray[np.uint8]
+    trigrams: NDArray[np.float32]
+    members: NDArray[np.uint8]
+    byte_bits: NDArray[np.float64]
+    margin: float
+    short: int
+
+
+class Costs(NamedTuple):
+    """What n names' p subdomain labels carry."""
+
+    part_bits: NDArray[np.float64]  # (p,)
+    part_encoded: NDArray[np.uint8]  # (p,): 1 where a label reads as encoded
+    encoded_bits: NDArray[np.float64]  # (n,): bits in the labels of a name that do
 
 
 @kernel
@@ -36,16 +66,16 @@ def _spelled(data: Any, start: Any, end: Any, members: Any, byte_bits: Any) -> A
 
 
 @kernel
-def costs(
+def _costs(
     data: Any, starts: Any, part_starts: Any, words: Any, word_starts: Any, slots: Any, word_bits: Any,
     symbols: Any, trigrams: Any, members: Any, byte_bits: Any, margin: Any, short: Any,
     part_bits: Any, part_encoded: Any, encoded_bits: Any,
 ) -> None:  # fmt: skip
     """Price the p subdomain labels of n packed lower-case names (data u8, starts i64[n + 1]).
 
-    words: the dictionary's labels (table.py) with their bits f64; symbols u8[256]: bytes as symbols of the trigram
-    code, trigrams f32 (s, s, s) bits, its last symbol the edge; members u8[256]: bit k where alphabet k holds the
-    byte, the last alphabet every byte; byte_bits f64: bits a byte in each; margin: bits a byte by which an encoded
+    words: the dictionary's labels, a look-up table, with their bits f64; symbols u8[256]: bytes as symbols of the
+    trigram code, trigrams f32 (s, s, s) bits, its last symbol the edge; members u8[256]: bit k where alphabet k holds
+    the byte, the last alphabet every byte; byte_bits f64: bits a byte in each; margin: bits a byte by which an encoded
     label's spelling is shorter, where fewer bytes than `short` count as so many.
     Fills part_bits f64[p], part_encoded u8[p], and encoded_bits f64[n], their sum over a name's encoded labels.
     """
@@ -55,8 +85,8 @@ def costs(
         for part in range(part_starts[name], part_starts[name + 1]):
             start, end = at + 1, at + 1 + np.int64(data[at])
             at = end
-            hashed = column_kernels.mixed(np.int64(column_kernels.BEGIN), data, start, end)
-            word = column_kernels.find(hashed, data, start, end, words, word_starts, slots)
+            hashed = mixed(np.int64(BEGIN), data, start, end)
+            word = find(hashed, data, start, end, words, word_starts, slots)
             spelled = _spelled(data, start, end, members, byte_bits)
             if word >= 0:
                 part_bits[part], part_encoded[part] = min(word_bits[word], spelled), 0
@@ -67,6 +97,14 @@ def costs(
             if part_encoded[part]:
                 encoded += part_bits[part]
         encoded_bits[name] = encoded
+
+
+def costs_of(names: Names, splits: Splits, tables: CostTables) -> Costs:
+    """The cost of every subdomain label of n lower-case names."""
+    parts = int(splits.part_starts[-1])
+    found = Costs(np.empty(parts), np.empty(parts, np.uint8), np.empty(len(names)))
+    _costs(names.array, names.starts, splits.part_starts, *tables, *found)
+    return found
 
 
 RUN_MAX = 4
@@ -114,7 +152,7 @@ def _shape(data: Any, at: Any, end: Any, text: NDArray[np.uint8]) -> tuple[int, 
 
 
 @kernel
-def numbers(data: Any, starts: Any, cuts: Any, low: Any, high: Any, shapes: Any, digits: Any) -> None:
+def _numbered(data: Any, starts: Any, cuts: Any, low: Any, high: Any, shapes: Any, digits: Any) -> None:
     """Fill the shapes' identities and the packed digits, u64[n], of n packed lower-case names; zeros for others.
 
     cuts i64[n]: offset of the registered domain in each.
@@ -125,6 +163,54 @@ def numbers(data: Any, starts: Any, cuts: Any, low: Any, high: Any, shapes: Any,
         shapes[name], digits[name] = np.uint64(0), np.uint64(0)
         if found >> np.uint64(COUNT_AT):
             shapes[name], digits[name] = siphash(text, 0, size, low, high), found
+
+
+def numbered_hosts(names: Names, cuts: NDArray[np.int64], key: Key) -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:
+    """Identity of the shape, and packed digits, of n lower-case names; zeros for those that are not numbered.
+
+    Packed digits: four bits each, and from bit COUNT_AT on how many. cuts: offset of the registered domain in each.
+    """
+    shapes, digits = np.zeros(len(names), np.uint64), np.zeros(len(names), np.uint64)
+    _numbered(names.array, names.starts, cuts, np.uint64(key[0]), np.uint64(key[1]), shapes, digits)
+    return shapes, digits
+
+
+LABEL_ROOM = 64
+"""A dot and the longest label."""
+_LABEL_DOT = np.uint8(0x2E)
+
+
+@kernel
+def _identities(
+    data: Any, starts: Any, part_starts: Any, cuts: Any, low: Any, high: Any, parts: Any, names: Any, domains: Any
+) -> None:
+    """Fill the identities (u64) of p subdomain labels of n packed lower-case names, of the names and of their domains.
+
+    A name's and a domain's is that of their wire form without the root byte; a label's that of "." and the label.
+    cuts i64[n] and part_starts i64[n + 1] are those of dns.name.Splits.
+    """
+    label = np.empty(LABEL_ROOM, np.uint8)
+    label[0] = _LABEL_DOT
+    for name in range(len(starts) - 1):
+        at, end = starts[name], starts[name + 1]
+        names[name] = siphash(data, at, end, low, high)
+        domains[name] = siphash(data, at + cuts[name], end, low, high)
+        for part in range(part_starts[name], part_starts[name + 1]):
+            size = np.int64(data[at])
+            for i in range(1, size + 1):
+                label[i] = data[at + i]
+            parts[part] = siphash(label, 0, size + 1, low, high)
+            at += size + 1
+
+
+def identities(
+    names: Names, splits: Splits, key: Key
+) -> tuple[NDArray[np.uint64], NDArray[np.uint64], NDArray[np.uint64]]:
+    """Keyed 64-bit identities of p labels, n lower-case names and their n registered domains."""
+    parts, whole, domains = (np.empty(size, np.uint64) for size in (splits.part_starts[-1], len(names), len(names)))
+    low, high = np.uint64(key[0]), np.uint64(key[1])
+    _identities(names.array, names.starts, *splits, low, high, parts, whole, domains)
+    return parts, whole, domains
 
 
 SECRET_BYTES = 8
@@ -186,10 +272,11 @@ def _may_decode(digits: NDArray[np.uint8], count: int) -> bool:
 
 
 @kernel
-def may_tell(data: NDArray[np.uint8], at: Any, end: Any, digits: NDArray[np.uint8]) -> bool:
+def _may_hold_secret(data: NDArray[np.uint8], at: Any, end: Any, digits: NDArray[np.uint8]) -> bool:
     """Whether subdomain labels (data[at:end], in the case they were sent) may give a secret away.
 
-    Never False where decoding.secret_in finds one, but for call-back domains. digits: shape (HEX_DIGITS,), overwritten.
+    Never False where detection.secrets.secret_in finds one, but for call-back domains. digits: shape (HEX_DIGITS,),
+    overwritten.
     """
     if end - at < SECRET_BYTES:
         return False
@@ -222,10 +309,10 @@ def may_tell(data: NDArray[np.uint8], at: Any, end: Any, digits: NDArray[np.uint
 
 
 @kernel
-def all_may_tell(
+def may_hold_secrets(
     data: NDArray[np.uint8], starts: NDArray[np.int64], cuts: NDArray[np.int64], out: NDArray[np.uint8]
 ) -> None:
-    """may_tell for n packed names; cuts: offset of the registered domain in its name; out: shape (n,)."""
+    """_may_hold_secret for n packed names; cuts: offset of the registered domain in its name; out: shape (n,)."""
     digits = np.zeros(HEX_DIGITS, np.uint8)
     for name in range(len(starts) - 1):
-        out[name] = may_tell(data, starts[name], starts[name] + cuts[name], digits)
+        out[name] = _may_hold_secret(data, starts[name], starts[name] + cuts[name], digits)

@@ -34,8 +34,7 @@ from numpy.typing import NDArray
 from agents.core.columns import lowered
 from agents.core.errors import ModelError
 from agents.core.jit import COMPILED
-from agents.dns.name import split_domain
-from agents.dns.name_kernels import split_names
+from agents.dns.name import split_names
 from agents.scoring import model_kernels
 from agents.scoring.features import FEATURES, SCHEMA
 from agents.scoring.information import SIZE, CharModel
@@ -181,10 +180,6 @@ class Model:
     def raw(self, features: NDArray[np.float32]) -> NDArray[np.float64]:
         """Uncalibrated forest scores of a feature matrix."""
         return scores_of(self.arrays, features, self._sample)
-
-    def encoded_bits(self, qname: bytes) -> float:
-        """Bits in the subdomain labels of a wire name that read as encoded data."""
-        return self.chars.encoded_bits(split_domain(qname)[0])
 
     def to_bytes(self) -> bytes:
         """The file: a stored zip of .npy members with fixed time stamps: no compressor can change its bytes."""

@@ -7,7 +7,6 @@ import secrets
 import struct
 from collections.abc import Sequence
 from functools import lru_cache
-from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -27,10 +26,9 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import insert
 
-from agents.core import column_kernels
-from agents.core.columns import Coded, Names, Pieces, gathered, packed
+from agents.core.column_kernels import hash_pieces
+from agents.core.columns import Coded, Names, Pieces, distinct_rows, gathered, packed
 from agents.core.errors import BatchRefusedError
-from agents.core.jit import COMPILED
 from agents.core.types import Verdicts
 from agents.store import migrate, postgres_kernels
 from agents.store.rows import BATCHES, COLUMNS, DAY_S, NUMBERS, Columns
@@ -53,6 +51,7 @@ _KINDS = {
     "ttl_min": "i8",
     "rtt_ms": "f4",
     "rnd": "i4",
+    "features_version": "i2",
 }
 """What each number is in the table; COPY converts nothing."""
 _LENGTH = struct.Struct("!i")
@@ -62,21 +61,15 @@ def rows_of(columns: Columns) -> bytes:
     """The rows, as they go to the server."""
     fixed = _fixed(columns)
     values, which = _texts(columns.texts)
-    body = _compiled(fixed, values, which) if COMPILED else _plain(fixed, values, which)
-    return b"".join((HEADER, body, END))
+    return b"".join((HEADER, _body(fixed, values, which), END))
 
 
-def _compiled(fixed: NDArray[np.uint8], values: Names, which: NDArray[np.int64]) -> memoryview:
+def _body(fixed: NDArray[np.uint8], values: Names, which: NDArray[np.int64]) -> memoryview:
+    """The rows: each one's fixed part, and its texts behind it."""
     sizes = np.diff(values.starts)
     out = np.empty(fixed.size + 4 * which.size + int(sizes[which].sum()), np.uint8)
     postgres_kernels.rows(fixed, which, values.array, values.starts, out)
     return out.data
-
-
-def _plain(fixed: NDArray[np.uint8], values: Names, which: NDArray[np.int64]) -> bytes:
-    prefixed = [_LENGTH.pack(len(value)) + value for value in values]
-    texts = [map(prefixed.__getitem__, column) for column in which.T.tolist()]
-    return b"".join(chain.from_iterable(zip(map(bytes, fixed), *texts, strict=True)))
 
 
 @lru_cache(maxsize=4)
@@ -134,27 +127,12 @@ def numbers_of(column: Pieces, kind: str) -> NDArray[Any]:
 
 
 def texts_of(pieces: Pieces) -> Coded:
-    """A column of UTF-8, of which few values differ."""
-    column = gathered(*pieces)
-    if COMPILED:
-        codes, firsts = _numbered(column)
-        return Coded(codes, [column[row].decode() for row in firsts])
-    numbers: dict[bytes, int] = {}
-    codes = np.fromiter([numbers.setdefault(value, len(numbers)) for value in column], np.int32, len(column))
-    return Coded(codes, [value.decode() for value in numbers])
-
-
-def _numbered(column: Names) -> tuple[NDArray[np.int32], list[int]]:
-    """Each row's number, and the first row of each number. Told apart by 64 bits under a key that nobody knows."""
-    count, low, high = len(column), secrets.randbits(64), secrets.randbits(64)
-    keys, nothing = np.empty(count, np.uint64), np.empty(count, np.uint64)
-    no_parts, sizes = np.zeros(count + 1, np.int64), np.diff(column.starts)
-    where = column.array, column.starts, no_parts, sizes
-    column_kernels.identities_of(*where, np.uint64(low), np.uint64(high), nothing[:0], keys, nothing)
-    codes, firsts = np.empty(count, np.int32), np.empty(count, np.int64)
-    slots = np.full(1 << max(2 * count, 1).bit_length(), -1, np.int32)
-    differ = column_kernels.numbered(keys, slots, codes, firsts)
-    return codes, firsts[:differ].tolist()
+    """A column of UTF-8, of which few values differ. They are told apart by 64 bits under a key that nobody knows."""
+    low, high = np.uint64(secrets.randbits(64)), np.uint64(secrets.randbits(64))
+    keys = np.empty(len(pieces.sizes), np.uint64)
+    hash_pieces(*pieces, low, high, keys)
+    codes, firsts = distinct_rows(keys)
+    return Coded(codes, [value.decode() for value in pieces.take(firsts)])
 
 
 PARTITIONS_MAX = 2_000

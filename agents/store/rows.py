@@ -15,7 +15,7 @@ from sqlalchemy import REAL, BigInteger, Column, Double, Integer, LargeBinary, M
 
 from agents.core.columns import Coded, Names, coded, packed
 from agents.core.types import UNKNOWN, Severity, Verdicts, clean
-from agents.dns.name_kernels import packed_texts
+from agents.dns.name import packed_texts
 
 DAY_S = 86_400
 """Seconds in a day of Unix time, which has no leap seconds (POSIX.1-2017, section 4.16)."""
@@ -46,6 +46,7 @@ QUERIES = Table(
     Column("model_id", Text, nullable=False),
     Column("batch_id", Text, nullable=False),
     Column("features", LargeBinary, nullable=False),
+    Column("features_version", SmallInteger, nullable=False, server_default="1"),
 )
 """One row a query. `rnd` (0..2**31-1) follows from batch_id and row, for sampling; `features` are
 little-endian float32; `reasons` is a JSON list; qname and domain are in presentation form."""
@@ -91,6 +92,16 @@ RUNS = Table(
 )
 """Retrainings; `payload` is JSON."""
 
+JOBS = Table(
+    "scheduled_jobs",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("schedule", Text, nullable=False),
+    Column("last_run", Double),
+    Column("next_run", Double, nullable=False),
+)
+"""Jobs of the scheduler: when each ran last, and when it is due."""
+
 COLUMNS = (
     "ts",
     "day",
@@ -104,6 +115,7 @@ COLUMNS = (
     "ttl_min",
     "rtt_ms",
     "rnd",
+    "features_version",
     "features",
     "client",
     "qname",
@@ -114,7 +126,7 @@ COLUMNS = (
     "batch_id",
 )
 """Order of a row's values: numbers first, then bytes, then texts."""
-NUMBERS = 12
+NUMBERS = 13
 """How many of COLUMNS are numbers."""
 RND_MAX = 2**31 - 1
 """Largest value of `rnd`: the largest integer of four bytes."""
@@ -151,6 +163,7 @@ def query_columns(verdicts: Verdicts, batch_id: str) -> Columns:
         batch.ttl_min,
         batch.rtt_ms,
         _random(batch_id, count),
+        np.full(count, verdicts.features_version, np.int16),
     )
     texts = (
         _cleaned(batch.client),

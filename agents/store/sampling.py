@@ -63,7 +63,7 @@ Fetch = Callable[[Connection, Select[Any]], Found]
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """NORMAL, score < max_score, since <= ts < until; shares are of `limit`."""
+    """NORMAL, score < max_score, since <= ts < until, features of this version; shares are of `limit`."""
 
     since: float
     until: float
@@ -71,6 +71,7 @@ class Wanted:
     max_score: float
     client_share: float
     domain_share: float
+    features_version: int
     seed: int
 
 
@@ -115,8 +116,8 @@ class _Block(NamedTuple):
 class _Draw:
     """One day's rows in random order, as far as the caps let them through."""
 
-    def __init__(self, blocks: Iterator[Found], clients: _Cap, domains: _Cap, width: int) -> None:
-        self._blocks, self._clients, self._domains, self._width = blocks, clients, domains, width
+    def __init__(self, blocks: Iterator[Found], clients: _Cap, domains: _Cap) -> None:
+        self._blocks, self._clients, self._domains = blocks, clients, domains
         self._at = self._end = 0
         self.taken: list[_Taken] = []
         self._current: _Block | None = None
@@ -138,7 +139,6 @@ class _Draw:
         self.keep()
         for found in self._blocks:
             order = np.lexsort((found.id, found.rnd))
-            order = order[found.features.sizes[order] == self._width]
             if not len(order):
                 continue
             clients, domains = self._clients.numbered(found.client), self._domains.numbered(found.domain)
@@ -153,6 +153,8 @@ class _Draw:
             return
         found, order, clients, domains, mask = self._current
         rows, self._current = order[mask], None
+        if not len(rows):
+            return
         features = found.features.take(rows)
         self.taken.append(
             _Taken(
@@ -161,22 +163,22 @@ class _Draw:
                 clients[mask],
                 domains[mask],
                 ascii_of(found.qname.take(rows)),
-                np.frombuffer(features.data, "<f4").astype(np.float32).reshape(len(rows), self._width // 4),
+                np.frombuffer(features.data, "<f4").astype(np.float32).reshape(len(rows), -1),
             )
         )
 
 
 def sample(connection: Connection, wanted: Wanted, fetch: Fetch) -> Sample:
     """At most `limit` queries, oldest first; the same for the same seed and rows."""
-    conditions = [_NORMAL, _Q.score < wanted.max_score, *between(wanted.since, wanted.until)]
+    conditions = [_NORMAL, _Q.score < wanted.max_score, _Q.features_version == wanted.features_version]
+    conditions += between(wanted.since, wanted.until)
     days = _days(connection, wanted)
-    width = _width(connection, conditions)
-    if not days or not width:
+    if not days:
         return _sample_of([], _Cap(0), _Cap(0))
     clients = _Cap(max(1, int(wanted.client_share * wanted.limit)))
     domains = _Cap(max(1, int(wanted.domain_share * wanted.limit)))
     share = -(-wanted.limit // len(days))
-    draws = [_Draw(_blocks(connection, conditions, day, wanted, share, fetch), clients, domains, width) for day in days]
+    draws = [_Draw(_blocks(connection, conditions, day, wanted, share, fetch), clients, domains) for day in days]
     _turns(draws, wanted.limit, max(1, -(-share // TURNS)))
     return _sample_of(draws, clients, domains)
 
@@ -192,12 +194,6 @@ def _days(connection: Connection, wanted: Wanted) -> list[int]:
             return days
         days.append(int(ts // DAY_S))
         since = (days[-1] + 1) * DAY_S
-
-
-def _width(connection: Connection, conditions: list[ColumnElement[bool]]) -> int:
-    """Bytes of the newest row's features: rows of an older feature table are of another length."""
-    statement = select(func.length(_Q.features)).where(*conditions).order_by(_Q.ts.desc(), _Q.id.desc()).limit(1)
-    return connection.execute(statement).scalar() or 0
 
 
 def _blocks(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import re
 import threading
 import time
 import uuid
@@ -19,10 +20,10 @@ import structlog
 from numpy.typing import NDArray
 
 from agents.core.columns import Coded, Names, coded, packed
-from agents.core.errors import BatchRefusedError, SpoolFullError, StoreError, StoreUnusableError
+from agents.core.errors import BatchRefusedError, QueueFullError, StoreError, StoreUnusableError
+from agents.core.files import DiskQueue, Queued
 from agents.core.types import QueryBatch, Verdicts, incident_of, incident_row
 from agents.store.rows import reasons_by_number
-from agents.store.spool_dir import SpoolDir
 
 _BATCH_ARRAYS = ("ts", "qtype", "qlen", "rcode", "ancount", "rlen", "ttl_min", "rtt_ms")
 _VERDICT_ARRAYS = ("features", "score", "severity")
@@ -39,7 +40,8 @@ def encode(verdicts: Verdicts) -> bytes:
     numbers, reasons = reasons_by_number(verdicts.reasons)
     arrays["numbers"] = np.array([*(column.codes for column in columns), numbers], np.int32)
     texts: dict[str, Any] = dict(zip(_TEXTS, [*(column.values for column in columns), reasons], strict=True))
-    texts |= {"model_id": verdicts.model_id, "incidents": [incident_row(incident) for incident in verdicts.incidents]}
+    texts |= {"model_id": verdicts.model_id, "features_version": verdicts.features_version}
+    texts |= {"incidents": [incident_row(incident) for incident in verdicts.incidents]}
     arrays["texts"] = np.frombuffer(json.dumps(texts).encode(), dtype=np.uint8)
     out = io.BytesIO()
     np.savez(out, **arrays)  # type: ignore[arg-type]
@@ -79,6 +81,7 @@ def _verdicts(arrays: dict[str, NDArray[Any]], texts: dict[str, Any]) -> Verdict
         reasons=[reasons[number] for number in numbers],
         model_id=texts["model_id"],
         incidents=tuple(incident_of(row) for row in texts["incidents"]),
+        features_version=int(texts.get("features_version", 1)),  # release 0.1 wrote none
     )
 
 
@@ -104,6 +107,10 @@ CLOSE_WAIT_S = 10.0
 log = structlog.get_logger(__name__)
 
 
+_OLD = re.compile(r"[0-9]{16}-(?P<key>[0-9a-zA-Z]+)\.npz", re.ASCII)
+"""Names of release 0.1."""
+
+
 class BatchWriter(Protocol):
     """What the sink needs of the store."""
 
@@ -127,6 +134,15 @@ class SpoolCounts:
     already: int = 0
 
 
+def _queue(folder: Path, max_bytes: int) -> DiskQueue:
+    try:
+        return DiskQueue(folder, ".npz", max_bytes=max_bytes, sync=True, old=_OLD)
+    except BlockingIOError:
+        raise StoreError(f"cannot use spool {folder}: another process holds it (listen or run)") from None
+    except OSError as error:
+        raise StoreError(f"cannot use spool {folder}: {error.strerror}") from None
+
+
 class SpoolingSink:
     """A Sink that keeps what the store does not take. Raises StoreError when the spool cannot be opened."""
 
@@ -135,7 +151,7 @@ class SpoolingSink:
     def __init__(self, store: BatchWriter, spool_dir: Path, max_bytes: int, retry_s: float = 5.0) -> None:
         self.counts = SpoolCounts()
         self._store = store
-        self._spool = SpoolDir(spool_dir, max_bytes)
+        self._spool = _queue(spool_dir, max_bytes)
         self._retry_s = retry_s
         self._lock = threading.Lock()  # of the spool and the counters; never held during a replay's write
         self._work = threading.Event()
@@ -172,9 +188,9 @@ class SpoolingSink:
         (0, 0) where that cannot be told, because the store is away.
         """
         with self._lock, contextlib.suppress(StoreError, OSError):
-            data = self._spool.content(batch_id)
-            if data is not None:
-                return 0, len(decode(data))
+            waiting = self._spool.find(batch_id)
+            if waiting is not None:
+                return 0, len(decode(waiting.path.read_bytes()))
         with contextlib.suppress(StoreError):
             return self._store.rows_of_batch(batch_id, float(ts.min()), float(ts.max())), 0
         return 0, 0
@@ -210,8 +226,8 @@ class SpoolingSink:
 
     def _keep(self, verdicts: Verdicts, batch_id: str) -> None:
         try:
-            self._spool.put(batch_id, encode(verdicts))
-        except SpoolFullError as error:
+            self._spool.put(encode(verdicts), batch_id)
+        except QueueFullError as error:
             self._lose(len(verdicts), str(error))
         except OSError as error:
             self._lose(len(verdicts), f"cannot spool a batch: {error.strerror}")
@@ -247,37 +263,34 @@ class SpoolingSink:
     def _replay_one(self) -> bool:
         """True when there may be more to do at once."""
         with self._lock:
-            try:
-                oldest = self._spool.oldest()
-            except OSError as error:
-                return self._set_aside(error.strerror or "unreadable")
+            oldest = self._spool.oldest()
             if oldest is None:
                 self._work.clear()
                 return False
-        batch_id, data = oldest
         try:
-            verdicts = decode(data)
+            verdicts = decode(oldest.path.read_bytes())
+        except OSError as error:
+            return self._set_aside(oldest, error.strerror or "unreadable")
         except StoreError as error:
-            with self._lock:
-                return self._set_aside(str(error))
-        return self._replay(verdicts, batch_id)
+            return self._set_aside(oldest, str(error))
+        return self._replay(verdicts, oldest)
 
-    def _replay(self, verdicts: Verdicts, batch_id: str) -> bool:
+    def _replay(self, verdicts: Verdicts, oldest: Queued) -> bool:
         try:
-            self._store.write(verdicts, batch_id)
+            self._store.write(verdicts, oldest.key)
         except BatchRefusedError as error:
-            with self._lock:
-                return self._set_aside(str(error))
+            return self._set_aside(oldest, str(error))
         except StoreError:
             return False
         with self._lock:
-            self._spool.done()
+            self._spool.done(oldest)
             self.counts.replayed += len(verdicts)
         return True
 
-    def _set_aside(self, why: str) -> bool:
-        self.counts.damaged += 1
-        log.error("spooled_batch_set_aside", file=self._spool.set_aside(), error=why)
+    def _set_aside(self, one: Queued, why: str) -> bool:
+        with self._lock:
+            self.counts.damaged += 1
+            log.error("spooled_batch_set_aside", file=self._spool.set_aside(one), error=why)
         return True
 
     def close(self) -> None:

@@ -9,7 +9,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any
 
@@ -29,17 +29,29 @@ from sqlalchemy import (
     func,
     or_,
     select,
+    update,
 )
 from sqlalchemy.exc import DataError, IntegrityError, SQLAlchemyError
 
 from agents.core.errors import BatchRefusedError, StoreError, UsageError
-from agents.core.types import Incident, Sample, Severity, Verdicts, clean, incident_of, incident_row
+from agents.core.types import Incident, Sample, ScheduledJob, Severity, Verdicts, clean, incident_of, incident_row
 from agents.store import sampling
-from agents.store.rows import BATCHES, DAY_S, INCIDENTS, QUERIES, RUNS, Columns, metadata, query_columns, query_json
+from agents.store.rows import (
+    BATCHES,
+    DAY_S,
+    INCIDENTS,
+    JOBS,
+    QUERIES,
+    RUNS,
+    Columns,
+    metadata,
+    query_columns,
+    query_json,
+)
 
 _Q = QUERIES.c
 _I = INCIDENTS.c
-_PAGE = [column for column in _Q if column.name not in {"features", "rnd", "batch_id", "day"}]
+_PAGE = [column for column in _Q if column.name not in {"features", "features_version", "rnd", "batch_id", "day"}]
 
 
 @dataclass(frozen=True, slots=True)
@@ -349,10 +361,11 @@ class Store(ABC):
         max_score: float,
         client_share: float,
         domain_share: float,
+        features_version: int,
         seed: int,
     ) -> Sample:
         """NORMAL queries to learn from: see agents.store.sampling."""
-        wanted = sampling.Wanted(since, until, limit, max_score, client_share, domain_share, seed)
+        wanted = sampling.Wanted(since, until, limit, max_score, client_share, domain_share, features_version, seed)
         with self._reading("sample queries") as connection:
             return sampling.sample(connection, wanted, self._found)
 
@@ -368,6 +381,25 @@ class Store(ABC):
         """Retrainings, newest first: run_id, started_at, state, payload."""
         with self._reading("read runs") as connection:
             return runs(connection, limit)
+
+    def jobs(self) -> list[ScheduledJob]:
+        """The jobs of the scheduler."""
+        with self._reading("read the schedule") as connection:
+            return [ScheduledJob(**row) for row in connection.execute(select(JOBS)).mappings()]
+
+    def save_job(self, job: ScheduledJob) -> None:
+        """Keep a job's schedule and times."""
+        values = asdict(job)
+        statement = self._upsert(JOBS).values(values).on_conflict_do_update(index_elements=["name"], set_=values)
+        with self._guard("save the schedule"), self._writer.begin() as connection:
+            connection.execute(statement)
+
+    def take_job(self, job: ScheduledJob, now: float, next_run: float) -> bool:
+        """Note that a due job runs now, and when it is due next; False where somebody else has done that."""
+        due = (JOBS.c.name == job.name, JOBS.c.next_run == job.next_run)
+        statement = update(JOBS).where(*due).values(last_run=now, next_run=next_run)
+        with self._guard("save the schedule"), self._writer.begin() as connection:
+            return bool(connection.execute(statement).rowcount)
 
     @contextmanager
     def _reading(self, what: str) -> Iterator[Connection]:

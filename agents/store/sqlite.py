@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import errno
-import fcntl
 import sqlite3
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 from sqlalchemy import URL, ColumnElement, Connection, Integer, Select, Table, cast, create_engine, event
@@ -17,7 +16,7 @@ from sqlalchemy.dialects.sqlite import insert
 
 from agents.core.columns import coded, packed, pieces_of
 from agents.core.errors import StoreError, StoreUnusableError
-from agents.core.files import make_private
+from agents.core.files import locked, make_private
 from agents.store import migrate
 from agents.store.rows import COLUMNS, DAY_S, Columns
 from agents.store.sampling import COLUMNS as SAMPLED
@@ -77,16 +76,9 @@ class SqliteStore(Store):
     @contextmanager
     def _lock(self) -> Iterator[None]:
         """Two processes at a new file: the change to WAL does not wait for a lock by itself, so this does."""
-        with self._locked_by() as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
-            yield
-
-    @contextmanager
-    def _locked_by(self) -> Iterator[IO[str]]:
         try:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            with Path(f"{self._path}.lock").open("w") as file:
-                yield file
+            with locked(Path(f"{self._path}.lock"), wait=True):
+                yield
         except OSError as error:
             kind = StoreError if error.errno in (errno.ENOSPC, errno.EDQUOT) else StoreUnusableError
             raise kind(f"cannot open database {self._path}: {error.strerror}") from None

@@ -12,12 +12,11 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from agents.core.columns import Coded, Names, distinct_rows
-from agents.core.jit import COMPILED
+from agents.core.column_kernels import hash_pieces
+from agents.core.columns import Coded, distinct_rows, gathered
 from agents.core.types import QueryBatch
 from agents.dns.message import ANSWER_TYPES_MAX, type_name
-from agents.dns.name import MAX_NAME
-from agents.stream import record_kernels as kernel
+from agents.dns.name import NAME_MAX
 
 RECORD = np.dtype(
     [
@@ -32,14 +31,16 @@ RECORD = np.dtype(
         ("ans_types", np.uint16, (ANSWER_TYPES_MAX,)),  # distinct answer types in order, 0 behind the last
         ("client", np.uint8, (16,)),  # IPv6 address, or an IPv4 one mapped into it (RFC 4291 section 2.5.5.2)
         ("qname_size", np.uint8),
-        ("qname", np.uint8, (MAX_NAME,)),  # wire form without the root byte, in the case it was sent in
+        ("qname", np.uint8, (NAME_MAX,)),  # wire form without the root byte, in the case it was sent in
         ("spare", np.uint8, (5,)),
     ]
 )
 """328 bytes. The columns are those of types.QueryBatch."""
 
-_PACKED = struct.Struct(f"=dqfiiiHh{2 * ANSWER_TYPES_MAX}s16sB{MAX_NAME}s5x")
+_PACKED = struct.Struct(f"=dqfiiiHh{2 * ANSWER_TYPES_MAX}s16sB{NAME_MAX}s5x")
 """RECORD as a struct: the quickest way to write a single one."""
+assert RECORD.fields is not None
+_QNAME_AT = RECORD.fields["qname"][1]
 _MAPPED = bytes(10) + b"\xff\xff"
 _KEY = np.uint64(secrets.randbits(64)), np.uint64(secrets.randbits(64))
 """Of the identities of clients: who does not know it cannot make two look like one."""
@@ -95,12 +96,12 @@ def packed_record(
 
 def batch_of_records(records: NDArray[np.void]) -> QueryBatch:
     """Columns of n records. Copies: the records may be overwritten afterwards."""
-    starts = np.zeros(len(records) + 1, np.int64)
-    np.cumsum(records["qname_size"], dtype=np.int64, out=starts[1:])
+    data = records.view(np.uint8).reshape(-1)
+    begins = np.arange(len(records)) * RECORD.itemsize + _QNAME_AT
     return QueryBatch(
         ts=records["ts"].copy(),
         client=_coded(records["client"], client_text),
-        qname=Names(_names(records, starts), starts),
+        qname=gathered(data, begins, records["qname_size"].astype(np.int64)),
         qtype=records["qtype"].copy(),
         qlen=records["qlen"].copy(),
         rcode=records["rcode"].copy(),
@@ -112,25 +113,12 @@ def batch_of_records(records: NDArray[np.void]) -> QueryBatch:
     )
 
 
-def _names(records: NDArray[np.void], starts: NDArray[np.int64]) -> bytes:
-    if COMPILED:
-        out = np.empty(starts[-1], np.uint8)
-        kernel.names(records, starts, out)
-        return out.tobytes()
-    found: bytes = records["qname"][np.arange(MAX_NAME) < np.diff(starts)[:, None]].tobytes()
-    return found
-
-
 def _coded(column: NDArray[np.generic], text: Callable[[bytes], str]) -> Coded:
     """A column of bytes of one width; each different value is put into words once."""
     rows = np.ascontiguousarray(column).view(np.uint8)
     count, width = rows.shape
-    if not COMPILED:
-        numbers: dict[bytes, int] = {}
-        codes = [numbers.setdefault(row.tobytes(), len(numbers)) for row in rows]
-        return Coded(np.array(codes, np.int32), [text(value) for value in numbers])
-    keys = np.empty(count, np.uint64)
-    kernel.keys(rows, *_KEY, keys)
-    numbers_of, firsts = distinct_rows(keys)
+    begins, sizes, keys = np.arange(count) * width, np.full(count, width), np.empty(count, np.uint64)
+    hash_pieces(rows.reshape(-1), begins, sizes, *_KEY, keys)
+    codes, firsts = distinct_rows(keys)
     data = rows[firsts].tobytes()
-    return Coded(numbers_of, [text(data[at : at + width]) for at in range(0, len(data), width)])
+    return Coded(codes, [text(data[at : at + width]) for at in range(0, len(data), width)])

@@ -21,7 +21,7 @@ from agents.stream.record import RECORD
 LINE = 64
 """Bytes of a cache line on the processors that this runs on: each counter has one of its own."""
 HEADER = 4 * LINE
-_HEAD, _TAIL, _SHED, _SLEEPING = (line * LINE // 8 for line in range(4))
+_HEAD, _TAIL, _DROPPED, _SLEEPING = (line * LINE // 8 for line in range(4))
 _SIZE = RECORD.itemsize
 _lock = threading.Lock()
 
@@ -42,7 +42,7 @@ class RingArrays(NamedTuple):
 
     head: NDArray[np.int64]
     tail: NDArray[np.int64]
-    shed: NDArray[np.int64]
+    dropped: NDArray[np.int64]
     sleeping: NDArray[np.int64]
     records: NDArray[np.void]  # (capacity,), RECORD
 
@@ -61,8 +61,8 @@ class Ring:
         self._bytes = memory[HEADER:].cast("B")
         self._slots = np.frombuffer(memory, np.uint8, offset=HEADER).reshape(capacity, RECORD.itemsize)
         numbers = np.frombuffer(memory, np.int64, HEADER // 8)
-        head, tail, shed, sleeping = (numbers[at : at + 1] for at in (_HEAD, _TAIL, _SHED, _SLEEPING))
-        self.arrays = RingArrays(head, tail, shed, sleeping, self._slots.reshape(-1).view(RECORD))
+        head, tail, dropped, sleeping = (numbers[at : at + 1] for at in (_HEAD, _TAIL, _DROPPED, _SLEEPING))
+        self.arrays = RingArrays(head, tail, dropped, sleeping, self._slots.reshape(-1).view(RECORD))
 
     @staticmethod
     def size_of(capacity: int) -> int:
@@ -80,9 +80,9 @@ class Ring:
         return self._cells[_TAIL]
 
     @property
-    def shed(self) -> int:
+    def dropped(self) -> int:
         """Records that found no room."""
-        return self._cells[_SHED]
+        return self._cells[_DROPPED]
 
     @property
     def waiting(self) -> int:
@@ -90,7 +90,7 @@ class Ring:
         return self._cells[_HEAD] - self._cells[_TAIL]
 
     def put(self, records: bytes) -> int:
-        """Copy the first records that there is room for and publish them; the rest is counted as shed. Never waits.
+        """Copy the first records that there is room for and publish them; the rest is counted as dropped. Never waits.
 
         records: bytes of RECORDs, one after the other. Returns how many were accepted. One process at a time may call
         it.
@@ -107,7 +107,7 @@ class Ring:
             barrier()
             cells[_HEAD] = head + accepted
         if accepted < count:
-            cells[_SHED] += count - accepted
+            cells[_DROPPED] += count - accepted
         barrier()
         if cells[_SLEEPING]:
             cells[_SLEEPING] = 0

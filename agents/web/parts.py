@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -14,6 +14,7 @@ from fastapi import Request
 
 from agents.core.errors import StoreError, StoreUnusableError
 from agents.core.protocols import ModelList, ReadStore
+from agents.core.types import Metric
 
 STATE_S = 1.0
 """The database's state is asked for again after this many seconds."""
@@ -23,8 +24,8 @@ def _no_health() -> Mapping[str, Mapping[str, Any]]:
     return {}
 
 
-def _no_counters() -> Mapping[str, float]:
-    return {}
+def _no_metrics() -> Iterable[Metric]:
+    return ()
 
 
 class Database:
@@ -62,7 +63,7 @@ class Parts:
 
     `retrain` starts a retraining without waiting for it, returns its run id; BusyError while one runs.
     `health` gives the state of each component as {"ok": bool, …}, but the database's, which is asked here.
-    `counters` gives numbers for /metrics by name; a name that ends in `_total` only ever grows.
+    `metrics` gives the numbers of /metrics.
     """
 
     store: ReadStore
@@ -71,7 +72,7 @@ class Parts:
     token: str = field(repr=False)
     retrain: Callable[[], str]
     health: Callable[[], Mapping[str, Mapping[str, Any]]] = _no_health
-    counters: Callable[[], Mapping[str, float]] = _no_counters
+    metrics: Callable[[], Iterable[Metric]] = _no_metrics
     version: str = "0"
 
     @cached_property

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 NAME = re.compile(r"training_report_[0-9]{8}_[0-9]{6}(_[A-Za-z0-9]{1,16})?\.html", re.ASCII)
-_STATE = re.compile(rb'"state": "(DEPLOYED|REJECTED|WAITING|FAILED)"')
+_STATE = re.compile(rb'"state": "(DEPLOYED|REJECTED|WAITING|FAILED|UNCHANGED)"')
 HEAD_BYTES = 512
 """The state is the second value of a report's JSON; a thousand whole files would be too much for one list."""
 LISTED_MAX = 1000

@@ -21,10 +21,11 @@ from agents.alerting.delivery import RetryPolicy
 from agents.alerting.email import EmailNotifier, compose
 from agents.core.errors import NotifyError
 from agents.core.types import Message, Severity
+from tests.support.patience import patient
 
 pytestmark = pytest.mark.integration
 
-FAST = RetryPolicy(attempts=3, base_s=0.01, timeout_s=5.0)
+FAST = RetryPolicy(attempts=3, base_s=0.01, timeout_s=patient(5.0))
 REPORT = ("training_report_20261120_020000.html", "text/html", b"<!doctype html><p>report</p>")
 MESSAGE = Message(
     "Retraining 20261120_020000: WAITING",

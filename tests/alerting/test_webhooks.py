@@ -18,11 +18,12 @@ from agents.core.types import Message, Severity
 from agents.learning.messages import run_message
 from tests.support import run_samples
 from tests.support.incidents import incident
+from tests.support.patience import patient
 from tests.support.webhook import webhook
 
 pytestmark = pytest.mark.integration
 
-FAST = RetryPolicy(attempts=3, base_s=0.01, wait_max_s=2.0, timeout_s=2.0)
+FAST = RetryPolicy(attempts=3, base_s=0.01, wait_max_s=2.0, timeout_s=patient(2.0))
 BOTH = pytest.mark.parametrize("kind", [SlackNotifier, TeamsNotifier])
 MESSAGE = Message("A title", "A summary", [("Client", "192.0.2.1")], Severity.HIGH, link="https://c.example/r")
 

@@ -14,10 +14,10 @@ from typing import Any
 
 import numpy as np
 
-from agents.core import column_kernels
 from agents.core.columns import Names
 from agents.core.jit import kernel
-from agents.dns.name_kernels import split_names
+from agents.dns.name import split_names
+from agents.scoring.lexical_kernels import identities
 
 KEPT, PRECISION = 1_000, 12
 _SLOTS = 4_096
@@ -91,9 +91,5 @@ class HeavyHitters:
     def add(self, names: Names) -> None:
         """Take up a batch of lower-case wire names: registered domains, identities, table."""
         splits = split_names(names)
-        parts, of_names, domains = (
-            np.empty(size, np.uint64) for size in (splits.part_starts[-1], len(names), len(names))
-        )
-        low, high = np.uint64(1), np.uint64(2)
-        column_kernels.identities_of(names.array, names.starts, *splits, low, high, parts, of_names, domains)
+        _, of_names, domains = identities(names, splits, (1, 2))
         follow(domains, of_names, np.maximum(splits.cuts, 1).astype(np.float64), *self._table)

@@ -7,7 +7,7 @@ from itertools import islice
 from pathlib import Path
 
 from agents.cli.score import score_rows
-from agents.detection.known_services import Services
+from agents.detection.known_services import KnownServices
 from agents.detection.limits import Scale
 from agents.dns.name import to_text
 from agents.scoring import lexical
@@ -49,7 +49,7 @@ def reading(directory: Path) -> Iterator[Figure]:
     rate = len(batches) * BATCH / took
     yield Figure("names read: features, score, labels, keys", rate, "/s", BATCH / rows, "the forest alone in NumPy")
     texts = [to_text(name) for name in islice(names(ONE_BY_ONE, seed=2), ONE_BY_ONE)]
-    scale, services = Scale(), Services()
+    scale, services = Scale(), KnownServices()
     list(score_rows(model, scale, services, texts, "A"))  # warm: each table is made on first use
     one = seconds(lambda: [list(score_rows(model, scale, services, [text], "A")) for text in texts]) / ONE_BY_ONE
     alone = seconds(lambda: raw_scores(model.arrays, first.features[:1], 256))

@@ -84,10 +84,10 @@ def probed(port: int, rate: int, names: Path) -> tuple[int, float]:
 def _heard(folder: Path) -> dict[str, int]:
     """What the product says of itself in its sign of life: scored, dropped, left out, not stored."""
     try:
-        found = json.loads((folder / "data" / "listener.json").read_text("utf-8"))
+        found = json.loads((folder / "data" / "detector.json").read_text("utf-8"))
     except (FileNotFoundError, json.JSONDecodeError):
         return {"scored": 0, "shed": 0}
-    shed = found["queue_dropped"] + sum(v for k, v in found["shed"].items() if k in ("unexplained", "sampled_out"))
+    shed = found["queue_dropped"] + found["unexplained"] + found["sampled_out"]
     return {"scored": found["scored"], "shed": shed}
 
 

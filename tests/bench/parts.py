@@ -22,6 +22,7 @@ from tests.bench.processes import REPOSITORY, dns_tunnel
 from tests.bench.replaying import replay
 from tests.bench.table import Figure, seconds
 from tests.corpora.lookalikes import ROLES, traffic
+from tests.support.filled import fill
 from tests.support.listening import wait_until
 from tests.support.postgres_server import _free_port
 
@@ -94,6 +95,7 @@ def retraining(directory: Path) -> Iterator[Figure]:
     fit = seconds(lambda: IsolationForest(n_estimators=200, max_samples=256, random_state=1).fit(sample.features))
     trained = seconds(lambda: train(sample, ordinary, TrainConfig(), {}))
     yield Figure("train and calibrate on 10,000 names", trained, "s", fit, "scikit-learn's fit alone")
+    fill(directory)
     command = dns_tunnel(directory, "retrain", "--samples", "10000")
     whole = seconds(lambda: subprocess.run(command, cwd=directory, check=True, stdout=subprocess.DEVNULL))
     yield Figure("dns-tunnel retrain, start to exit", whole, "s", fit, "scikit-learn's fit alone")

@@ -71,7 +71,7 @@ def replay(directory: Path) -> Iterator[Figure]:
         stored.append(NAMES / (ours + theirs))
         client.append(ours / NAMES * 1e6)
         server_cpu.append(theirs / NAMES * 1e6)
-    slow = (PLAIN_NAMES - FEW) / (cost(plain, KERNELS="off") - cost(few, KERNELS="off"))
+    slow = (PLAIN_NAMES - FEW) / (cost(plain, COMPILED="off") - cost(few, COMPILED="off"))
     middle = statistics.median
     yield Figure("replay, scored, a core", middle(scored), "/s", base, BASE)
     yield Figure("replay, scored, wall clock, all cores", middle(wall), "/s", middle(scored), "a core")

@@ -195,5 +195,6 @@ def _sample(store: Store, first: float, limit: int) -> Sample:
         max_score=0.5,
         client_share=0.1,
         domain_share=0.02,
+        features_version=1,
         seed=7,
     )

@@ -18,6 +18,7 @@ from agents.sources.capture import capture_kernels as ll
 from agents.store import open_store
 from tests.support.captures import T0, exchange, ip4, linked, pcap, question, udp
 from tests.support.commands import Done, Inside, call, free_port, is_one_line
+from tests.support.filled import fill
 from tests.support.stubs import StubServer
 
 pytestmark = pytest.mark.integration
@@ -237,10 +238,11 @@ def test_a_decision_stands_without_a_database_to_note_it_in(
 def test_a_candidate_waits_is_approved_rolled_back_and_restored(tmp_path: Path, inside: Inside) -> None:
     shipped = Model.from_bytes(model_bytes()).model_id
     assert model_ids(inside) == {"shipped": [shipped]}
+    fill(tmp_path / "data")
     done = call(tmp_path, "retrain", "--deploy", "manual", "--samples", "3000", "--days", "2")
     assert done.code == 0, done
     assert done.out.startswith("WAITING ")
-    assert "0 stored queries and 3000 shipped names" in done.out
+    assert "300 stored queries and 2700 shipped names" in done.out
     told = f"--data-dir {tmp_path / 'data'} models approve {done.out.split()[1]}"
     assert f"dns-tunnel {told}\n" in done.out
     report = Path(done.out.rsplit("report: ", 1)[1].strip())
@@ -265,6 +267,7 @@ def test_a_candidate_waits_is_approved_rolled_back_and_restored(tmp_path: Path, 
 def test_a_candidate_that_misses_a_gate_is_exit_3_and_the_old_model_stays(
     tmp_path: Path, inside: Inside, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    fill(tmp_path / "data")
     first = inside("retrain", "--samples", "3000")
     assert (first.code, first.out.split()[0]) == (0, "DEPLOYED"), first
     champion = tmp_path / "data" / "models" / "isolation_forest.npz"
@@ -297,6 +300,15 @@ def test_a_candidate_that_misses_a_gate_is_exit_3_and_the_old_model_stays(
     log = (tmp_path / "data" / "logs" / "retraining.log").read_text()
     assert "REJECTED" in log
     assert "retraining_step_finished" in log
+
+
+def test_a_retraining_with_nothing_stored_is_exit_3_and_deploys_nothing(tmp_path: Path, inside: Inside) -> None:
+    done = inside("retrain")
+    assert done.code == 3, done
+    assert done.out.startswith("UNCHANGED\n  nothing new to learn: 0 stored NORMAL queries in the last 7 × 24 hours\n")
+    assert Path(done.out.rsplit("report: ", 1)[1].strip()).is_file()
+    assert run_states(tmp_path) == [("UNCHANGED", "UNCHANGED")]
+    assert not (tmp_path / "data" / "models" / "isolation_forest.npz").exists()
 
 
 def test_a_retraining_without_database_fails_is_told_and_exit_1(tmp_path: Path) -> None:

@@ -264,11 +264,11 @@ def test_doctor_looks_into_the_spool(tmp_path: Path, inside: Inside) -> None:
     assert said() == "ok   spool        0 batches wait, 0 set aside, 0 of 512 MB; 0 verdicts lost"
     (spool / "0000000000000001-a.npz").write_bytes(bytes(3 << 20))
     assert said().startswith("ok   spool        1 batches wait, 0 set aside, 3 of 512 MB")
-    beat = {"at": time.time(), "spool": {"lost": 7}}
-    (spool.parent / "listener.json").write_text(json.dumps(beat))
+    beat = {"at": time.time(), "lost": 7}
+    (spool.parent / "detector.json").write_text(json.dumps(beat))
     assert said().startswith("BAD  spool        cannot store what is judged: 1 batches wait")
     assert said().endswith("7 verdicts lost")
-    (spool.parent / "listener.json").unlink()
+    (spool.parent / "detector.json").unlink()
     (spool / "0000000000000001-a.npz").rename(spool / "0000000000000001-a.bad")
     assert said().startswith(f"BAD  spool        cannot read all of {spool}: 0 batches wait, 1 set aside")
 

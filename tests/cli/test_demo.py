@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.patience import patient
+
 pytestmark = pytest.mark.integration
 
 REPOSITORY = Path(__file__).parent.parent.parent
@@ -31,7 +33,7 @@ def figures(text: str) -> list[str]:
 
 
 def run(*command: str | Path, cwd: Path = REPOSITORY) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=100, check=False)
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=patient(100), check=False)
 
 
 def test_the_demo_finds_the_tunnel_retrains_and_says_how_to_look_further(program: Path, tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from agents.cli.parser import main
-from agents.runtime.health import Heartbeat, read
+from agents.runtime.heartbeat import PARTS, Heartbeat, read
 from tests.support.commands import ROOT
 
 
@@ -47,14 +47,14 @@ def _beat(path: Path, age_s: float, **state: Any) -> None:
     ],
 )
 def test_a_process_is_well_while_it_writes(data: Path, part: str, state: dict[str, Any], code: int) -> None:
-    _beat(data / f"{part}.json", **state)
+    _beat(data / PARTS[part], **state)
     assert main(["health", part]) == code
 
 
 _LIVE = """
 import sys, time
 from pathlib import Path
-from agents.runtime.health import Heartbeat
+from agents.runtime.heartbeat import Heartbeat
 
 Heartbeat(Path(sys.argv[1]), dict).start()
 print("written", flush=True)
@@ -113,7 +113,7 @@ def test_a_disk_that_takes_no_sign_of_life_is_logged_once_each_time(tmp_path: Pa
 @pytest.mark.parametrize("content", [None, "", "{", "[]"])
 def test_no_heartbeat_or_a_damaged_one_is_no_sign_of_life(data: Path, part: str, content: str | None) -> None:
     if content is not None:
-        (data / f"{part}.json").write_text(content)
+        (data / PARTS[part]).write_text(content)
     assert main(["health", part]) == 1
 
 
@@ -156,7 +156,7 @@ def test_without_a_part_all_that_runs_here_is_looked_at(
     assert main(["health"]) == 0
     assert capsys.readouterr().out == "scheduler: ok\n"
     _beat(data / "api.json", 600.0)  # whether it answers is what counts
-    _beat(data / "listener.json", 600.0, judging=True)
+    _beat(data / PARTS["listener"], 600.0, judging=True)
     assert main(["health"]) == 1
     assert capsys.readouterr().out == "listener: no sign of life\napi: ok\nscheduler: ok\n"
 

@@ -30,6 +30,7 @@ from tests.support.detecting import shipped_model
 from tests.support.listening import wait_until
 from tests.support.make_capture import write
 from tests.support.mixed import mixed
+from tests.support.patience import patient
 
 pytestmark = pytest.mark.integration
 
@@ -88,7 +89,7 @@ def test_a_capture_replayed_with_and_without_kernels_gives_the_same_rows(tmp_pat
     path = tmp_path / "capture.pcap"
     write(path, 3_000, clients=20)
     with_, without = (
-        call(tmp_path, "replay", path, "--json", "-", "--verdicts", KERNELS=mode).rows for mode in ("auto", "off")
+        call(tmp_path, "replay", path, "--json", "-", "--verdicts", COMPILED=mode).rows for mode in ("auto", "off")
     )
     assert with_[-1].pop("seconds") > 0
     assert without[-1].pop("seconds") > 0
@@ -141,7 +142,7 @@ def test_ctrl_c_ends_a_replay_without_a_word(tmp_path: Path) -> None:
     with subprocess.Popen(command, cwd=tmp_path, env=environment(), stderr=subprocess.PIPE, text=True) as process:
         wait_until(lambda: out.exists() and out.stat().st_size > 0, 60)
         process.send_signal(signal.SIGINT)
-        _, errors = process.communicate(timeout=30)
+        _, errors = process.communicate(timeout=patient(30))
     assert process.returncode == 130
     assert errors == ""
 

@@ -25,7 +25,7 @@ ASKED = 100
 def without(how: str, folder: Path) -> dict[str, str]:
     """Settings of a process that has no compiler."""
     if how == "setting":
-        return {"KERNELS": "off"}
+        return {"COMPILED": "off"}
     (folder / "numba.py").write_text("raise ImportError('not for this platform')\n")
     return {"PYTHONPATH": f"{folder}{os.pathsep}{ROOT}"}
 
@@ -39,7 +39,7 @@ def judged(folder: Path, **settings: str) -> tuple[dict[str, tuple[Any, ...]], s
         state = one.rested()
         loaded = set[str]().union(*(libraries(process["pid"]) for process in state["processes"].values()))
         assert one.stop() == 0
-    assert state["scored"] == state["spool"]["stored"] == load.sent
+    assert state["scored"] == state["stored"] == load.sent
     columns = "qname, domain, severity, score, reasons, qtype, rcode, ancount, qlen, rlen, ttl_min, ans_types"
     with contextlib.closing(sqlite3.connect(folder / "data" / "dns-tunnel.db")) as database:
         stored = {row[0]: row for row in database.execute(f"SELECT {columns} FROM queries")}
@@ -64,7 +64,7 @@ def test_a_retraining_learns_the_same(tmp_path: Path) -> None:
     for mode in ("on", "off"):
         folder = tmp_path / mode
         shutil.copytree(tmp_path / "listener" / "data", folder / "data" / "data")
-        done = call(folder, "retrain", timeout_s=100, KERNELS=mode)
+        done = call(folder, "retrain", timeout_s=100, COMPILED=mode)
         assert done.code == 0, done.err
         (path,) = (folder / "data" / "models").glob("*.npz")
         with np.load(path) as found:
@@ -75,6 +75,6 @@ def test_a_retraining_learns_the_same(tmp_path: Path) -> None:
 
 
 def test_numba_that_is_asked_for_and_not_there_is_one_line(tmp_path: Path) -> None:
-    done = call(tmp_path, "score", "a.test", KERNELS="on", PYTHONPATH=without("platform", tmp_path)["PYTHONPATH"])
+    done = call(tmp_path, "score", "a.test", COMPILED="on", PYTHONPATH=without("platform", tmp_path)["PYTHONPATH"])
     assert done.code == 2
-    assert is_one_line(done) and "cannot set KERNELS to on" in done.err
+    assert is_one_line(done) and "cannot set COMPILED to on" in done.err

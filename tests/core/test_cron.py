@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agents.core.cron import cron_trigger, weekdays
+from agents.core.cron import cron_trigger
 from agents.core.errors import SettingsError
 
 START = datetime(2026, 11, 18, 12, 0, tzinfo=UTC)  # a Wednesday
@@ -35,20 +35,26 @@ def test_sunday_is_sunday(weekday: str) -> None:
 @pytest.mark.parametrize(
     ("field", "meant"),
     [
-        ("*", "*"),
-        ("0", "sun"),
-        ("1-5", "mon,tue,wed,thu,fri"),
-        ("*/2", "sun,tue,thu,sat"),
-        ("5-7", "sun,fri,sat"),
-        ("fri-sun", "sun,fri,sat"),
-        ("0,6", "sun,sat"),
-        ("1-5/2", "mon,wed,fri"),
-        ("1/2", "mon,wed,fri"),
-        ("sat,1", "mon,sat"),
+        ("0", [6]),
+        ("1-5", [0, 1, 2, 3, 4]),
+        ("*/2", [6, 1, 3, 5]),
+        ("5-7", [4, 5, 6]),
+        ("0,6", [6, 5]),
+        ("1-5/2", [0, 2, 4]),
+        ("sat,1", [0, 5]),
     ],
 )
-def test_weekdays_mean_what_cron_means(field: str, meant: str) -> None:
-    assert weekdays(field) == meant
+def test_weekdays_mean_what_cron_means(field: str, meant: list[int]) -> None:
+    assert {one.weekday() for one in fires(f"0 2 * * {field}", 7)} == set(meant)
+
+
+def test_the_hour_that_a_clock_shows_twice_gives_one_run_and_the_hour_it_skips_one_too() -> None:
+    twice = fires("30 2 * * *", 2, "Europe/Berlin", datetime(2026, 10, 25, 0, 0, tzinfo=UTC))
+    assert twice == [datetime(2026, 10, 25, 0, 30, tzinfo=UTC), datetime(2026, 10, 26, 1, 30, tzinfo=UTC)]
+    between = fires("30 2 * * *", 1, "Europe/Berlin", datetime(2026, 10, 25, 1, 10, tzinfo=UTC))
+    assert between == [datetime(2026, 10, 26, 1, 30, tzinfo=UTC)], "02:10 for the second time"
+    skipped = fires("30 2 * * *", 2, "Europe/Berlin", datetime(2026, 3, 29, 0, 0, tzinfo=UTC))
+    assert skipped == [datetime(2026, 3, 29, 1, 0, tzinfo=UTC), datetime(2026, 3, 30, 0, 30, tzinfo=UTC)]
 
 
 @given(st.lists(st.integers(0, 7), min_size=1, max_size=4), st.integers(0, 23))
@@ -91,6 +97,9 @@ def test_the_zone_counts_and_summer_time_too() -> None:
         "0 2 * * -",
         "0 2 * * ²",
         "0 2 * * 1,,2",
+        "0 0 2 * * sun",
+        "0 2 * * fri-sun",
+        f"0 2 * * {'1' * 5000}",
     ],
 )
 def test_a_bad_schedule_names_its_setting(bad: str) -> None:

@@ -26,6 +26,7 @@ from tests.corpora.families_spies import SPIES
 from tests.corpora.families_tools import TOOLS
 from tests.corpora.lookalikes import ROLES, traffic
 from tests.support.detecting import START, incidents_of, shipped_model
+from tests.support.plain_information import cost
 
 FAMILIES: tuple[Family, ...] = (*SPIES, *CRIME, *TOOLS)
 BEACONS, TASKS = (25, 60), (60, 150)
@@ -97,7 +98,7 @@ def _found(session: Session, first: Incident | None, others: tuple[str, ...], mo
     until = first.detected_at if first else float("inf")
     before = [row for row in session.rows if row[0] <= until]
     new = {(domain_text(row[2]), label) for row in before for label in split_domain(row[2].lower())[0]}
-    carried = sum(model.chars.cost(label).bits for _, label in new) / 8
+    carried = sum(cost(model.chars, label).bits for _, label in new) / 8
     seconds = before[-1][0] - session.rows[0][0]
     return Found(session, len(before) if first else 0, seconds, carried, others)
 

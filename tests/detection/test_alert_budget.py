@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+import hashlib
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from agents.core.types import batch_of
 from agents.detection.limits import (
     DAY_S,
     DAYS_MIN,
     FACTOR_MAX,
     FACTOR_MIN,
     KEPT_DAYS,
+    LOOSE_CROWD_MIN,
     PEAKS_MAX,
     Peaks,
+    Scale,
     choose,
     load_peaks,
 )
+from agents.learning.validation import fresh_detector
+from tests.support.detecting import START, query, shipped_model
 
 
 def history(ratios: list[float], days: int = 14) -> Peaks:
@@ -44,8 +51,68 @@ def test_ten_flows_between_limits_cost_what_they_cost() -> None:
     assert choose(history([0.85] * 10), budget_per_week=5).factor == FACTOR_MIN
 
 
-def test_nobody_can_talk_the_limits_away() -> None:
-    assert choose(history([50.0] * 200), 1).factor == FACTOR_MAX
+def recurring(clients: int, domains: int, days: int, ratio: float = 1.9, loud: range | None = None) -> Peaks:
+    """Pairs of a client and a domain that reach `ratio` on each day of `loud`; the other days are quiet."""
+    peaks = Peaks()
+    for day in range(days):
+        peaks.note(day * DAY_S, "quiet", "quiet.test", 0.0)
+        for i in range(max(clients, domains) if day in (loud or range(days)) else 0):
+            peaks.note(day * DAY_S, f"192.0.2.{i % clients}", f"busy{i % domains}.test", ratio)
+    return peaks
+
+
+def test_a_flow_that_is_loud_on_each_day_counts_each_day() -> None:
+    """Ten flows on each of 28 days are 280 incidents, 70 a week, and not 2.5."""
+    choice = choose(recurring(10, 1, days=28), 3)
+    assert dict(choice.curve)[1.0] == 70.0
+    assert choice.factor == 1.0
+
+
+def test_a_network_within_its_budget_keeps_tight_limits_all_the_same() -> None:
+    assert choose(recurring(10, 10, days=28, ratio=0.7), 3).factor == 0.8
+
+
+def test_four_decoys_in_eight_days_loosen_nothing() -> None:
+    assert choose(history([5.0] * 4, days=8), 3).factor == 1.0
+    assert choose(history([5.0] * 400, days=28), 3).factor == 1.0, "one domain"
+
+
+@pytest.mark.parametrize(("clients", "domains"), [(1, 1), (1, 200), (200, 1), (LOOSE_CROWD_MIN - 1, 200)])
+def test_few_clients_or_few_domains_loosen_nothing(clients: int, domains: int) -> None:
+    assert choose(recurring(clients, domains, days=28), 0).factor == 1.0
+
+
+def test_one_client_with_many_domains_beside_one_domain_of_many_clients_loosens_nothing() -> None:
+    peaks = recurring(50, 1, days=28)
+    for day in range(28):
+        for i in range(50):
+            peaks.note(day * DAY_S, "198.51.100.1", f"decoy{i}.test", 5.0)
+    assert choose(peaks, 0).factor == 1.0
+
+
+def test_a_loud_week_loosens_nothing() -> None:
+    assert choose(recurring(50, 50, days=28, loud=range(21, 28)), 3).factor == 1.0
+    assert choose(recurring(50, 50, days=13), 3).factor == 1.0, "one whole week is no history to loosen by"
+
+
+def test_a_crowd_in_every_week_loosens_as_far_as_it_is_loud_and_no_further() -> None:
+    assert choose(recurring(LOOSE_CROWD_MIN, LOOSE_CROWD_MIN, days=14, ratio=1.25), 3).factor == 1.3
+    assert choose(recurring(40, 40, days=28, ratio=50.0), 3).factor == FACTOR_MAX
+    assert choose(recurring(40, 40, days=28, ratio=50.0), 40 * 7).factor == FACTOR_MIN
+
+
+def test_the_count_is_that_of_the_incidents_which_a_detector_opens() -> None:
+    """One client asks for 14 encoded names below one domain on each of 14 days: 14 incidents, 7 a week."""
+    detector = fresh_detector(shipped_model(), Scale())
+    opened = set()
+    for day in range(14):
+        names = [f"{hashlib.sha256(f'{day} {i}'.encode()).hexdigest()[:48]}.busy.test" for i in range(14)]
+        rows = [query(START + day * DAY_S + 60.0 * i, "192.0.2.1", name) for i, name in enumerate(names)]
+        opened |= {one.incident_id for one in detector.detect(batch_of(rows)).incidents}
+    choice = choose(detector.peaks, 3)
+    assert len(opened) == 14
+    assert dict(choice.curve)[1.0] == 7.0
+    assert choice.factor == 1.0
 
 
 @given(st.lists(st.floats(0, 5), max_size=40), st.floats(0, 10), st.floats(0, 10))

@@ -6,13 +6,12 @@ import re
 
 import pytest
 
-from agents.detection.known_services import Services, services
+from agents.detection.known_services import KnownServices, services
 from agents.dns.name import from_text
 
 
 def factor(name: str) -> float:
-    found = Services().of(from_text(name).lower())
-    return found.factor if found else 1.0
+    return KnownServices().factor(from_text(name).lower())
 
 
 @pytest.mark.parametrize(

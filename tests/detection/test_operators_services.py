@@ -52,9 +52,8 @@ def test_an_entry_ends_with_its_day() -> None:
     assert ENTRY.holds(NOW)
     assert not ENTRY.holds(NOW + 30 * 86_400)
     wire = b"\x02a1\x04keys\x06vendor\x04test"
-    found = services_at([ENTRY], NOW).of(wire)
-    assert found is not None and found.factor == 10.0
-    assert services_at([ENTRY], NOW + 30 * 86_400).of(wire) is None
+    assert services_at([ENTRY], NOW).factor(wire) == 10.0
+    assert services_at([ENTRY], NOW + 30 * 86_400).factor(wire) == 1.0
 
 
 def test_the_list_is_kept_and_one_suffix_stands_once(tmp_path: Path) -> None:

@@ -12,11 +12,12 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from agents.core.column_kernels import numbered
-from agents.core.columns import lowered
-from agents.detection.known_services import Services, services
+from agents.core.columns import lowered, packed
+from agents.detection.known_services import KnownServices, services
 from agents.detection.secrets import OAST, secret_in
-from agents.dns.name import MAX_LABEL, MAX_NAME, labels_of, split_domain, wire_of
-from agents.scoring.lexical_kernels import HEX_DIGITS, may_tell
+from agents.dns.name import NAME_MAX, labels_of, split_domain, wire_of
+from agents.dns.name_kernels import LABEL_MAX
+from agents.scoring.lexical_kernels import may_hold_secrets
 from tests.support.wire_names import LABELS, LONGEST, wire_names
 
 UNHURRIED = settings(deadline=None)
@@ -25,9 +26,9 @@ DOMAIN = (b"example", b"com")
 
 def may(subdomain: Sequence[bytes]) -> bool:
     """What the kernel says of these labels."""
-    data = np.frombuffer(wire_of([*subdomain, *DOMAIN]), np.uint8)
-    end = sum(len(label) + 1 for label in subdomain)
-    return bool(may_tell(data, 0, end, np.zeros(HEX_DIGITS, np.uint8)))
+    names, out = packed([wire_of([*subdomain, *DOMAIN])]), np.zeros(1, np.uint8)
+    may_hold_secrets(names.array, names.starts, np.array([sum(len(label) + 1 for label in subdomain)]), out)
+    return bool(out[0])
 
 
 SAMPLES = [
@@ -54,8 +55,8 @@ def secrets(draw: st.DrawFn) -> list[bytes]:
     data = draw(st.sampled_from(SAMPLES))
     if draw(st.booleans()):
         data = draw(TEXT) + draw(st.sampled_from([b" ", b"\n", b";", b""])) + data + draw(TEXT)
-    coded = draw(st.sampled_from(sorted(CODES)).map(CODES.__getitem__))(data)[: MAX_NAME - 60]
-    size = draw(st.integers(1, MAX_LABEL))
+    coded = draw(st.sampled_from(sorted(CODES)).map(CODES.__getitem__))(data)[: NAME_MAX - 60]
+    size = draw(st.integers(1, LABEL_MAX))
     cut = [coded[at : at + size] for at in range(0, len(coded), size)]
     before, behind = draw(st.lists(LABELS, max_size=1)), draw(st.lists(LABELS, max_size=2))
     return [*before, *cut, *behind]
@@ -123,7 +124,7 @@ def near_services(draw: st.DrawFn) -> bytes:
     elif change == 3:
         suffix.append(b"com")
     labels = [*draw(st.lists(LABELS, max_size=3)), *suffix]
-    while len(wire_of(labels)) > MAX_NAME:
+    while len(wire_of(labels)) > NAME_MAX:
         labels.pop(0)
     return wire_of(labels).lower()
 
@@ -132,9 +133,19 @@ def near_services(draw: st.DrawFn) -> bytes:
 @given(st.lists(st.one_of(near_services(), wire_names()), max_size=20))
 @example(LONGEST)
 def test_every_listed_service_is_found(names: list[bytes]) -> None:
-    column, of = lowered(names), Services()
-    expected = [found.factor if (found := of.of(name)) else 1.0 for name in column]
-    assert of.factors(column).tolist() == expected
+    column = lowered(names)
+    assert KnownServices().factors(column).tolist() == [plain_factor(name) for name in column]
+
+
+def plain_factor(name: bytes) -> float:
+    """The longest listed suffix at label boundaries decides, if the rest has its shape."""
+    labels, listed = labels_of(name), services()
+    for cut in range(len(labels)):
+        found = listed.get(labels[cut:])
+        if found is not None:
+            rest = b".".join(labels[:cut])
+            return found.factor if found.shape is None or found.shape.fullmatch(rest) else 1.0
+    return 1.0
 
 
 @UNHURRIED

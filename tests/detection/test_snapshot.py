@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 
-from agents.core.siphash import siphash
 from agents.core.types import Incident, QueryBatch
 from agents.detection import snapshot
 from agents.detection.flow_kernels import CROWD_DOMAINS, dismiss_carriers
@@ -21,6 +20,7 @@ from agents.learning.baseline import batch_of, golden_sessions, model_bytes
 from agents.learning.validation import fresh_detector
 from agents.scoring.model import Model
 from tests.support.judged import Judged, ask
+from tests.support.siphash import siphash
 from tests.support.streams import STEPS, Step, stream
 
 UNHURRIED = settings(deadline=None)

@@ -22,6 +22,7 @@ from agents.detection.flow_kernels import CROWD_DOMAINS
 from agents.detection.limits import evidence_of
 from agents.detection.state import CLIENT, FLOW, NONE, ROOM_SIZE, Room, Told
 from tests.support.judged import START, Judged, ask
+from tests.support.patience import patient
 from tests.support.plain_flow import Memory, Query
 from tests.support.plain_state import Event, State
 from tests.support.streams import STEPS, Step, steps_of, stream
@@ -196,7 +197,7 @@ def test_pieces_of_the_pool_lie_apart_and_the_smallest_are_set_aside(
 
 SHOWN = """
 import sys, numpy as np
-from agents import kernels
+from agents.core import jit
 from tests.support.judged import START, Judged, ask
 from tests.support.streams import steps_of, stream
 judged = Judged(40, 12)
@@ -205,7 +206,7 @@ said = [judged.tell(queries[at:at + 300]) for at in range(0, len(queries), 300)]
 flows = judged.flows.state.flows[: judged.flows.state.room[0]]
 np.savez(
     sys.argv[1],
-    compiled=kernels.COMPILED,
+    compiled=jit.COMPILED,
     flows=flows,
     pool=judged.flows.state.pool,
     windows=judged.flows.state.windows,
@@ -230,7 +231,10 @@ def test_without_kernels_it_is_the_same(tmp_path: Path) -> None:
     for mode in ("on", "off"):
         path = tmp_path / f"{mode}.npz"
         subprocess.run(
-            [sys.executable, "-c", SHOWN, str(path)], env={**os.environ, "KERNELS": mode}, check=True, timeout=100
+            [sys.executable, "-c", SHOWN, str(path)],
+            env={**os.environ, "COMPILED": mode},
+            check=True,
+            timeout=patient(100),
         )
         found[mode] = dict(np.load(path))
     assert (bool(found["on"].pop("compiled")), bool(found["off"].pop("compiled"))) == (True, False)
@@ -243,7 +247,7 @@ def test_without_kernels_it_is_the_same(tmp_path: Path) -> None:
 
 
 QUIET = """
-from agents import snapshot
+from agents.detection import snapshot
 from agents.detection.flows import Flows
 from agents.detection.limits import Scale
 from agents.learning.baseline import batch_of
@@ -261,5 +265,8 @@ assert snapshot.load(snapshot.dump(flows), other) == 39
 
 def test_without_kernels_there_is_no_warning() -> None:
     subprocess.run(
-        [sys.executable, "-W", "error", "-c", QUIET], env={**os.environ, "KERNELS": "off"}, check=True, timeout=60
+        [sys.executable, "-W", "error", "-c", QUIET],
+        env={**os.environ, "COMPILED": "off"},
+        check=True,
+        timeout=patient(60),
     )

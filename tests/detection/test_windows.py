@@ -10,7 +10,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agents.core.siphash import siphash
 from agents.detection import flow_kernels
 from agents.detection.flow_kernels import SAMPLES
 from agents.detection.limits import ENCODED_BYTES, INFORMATION_BYTES
@@ -18,6 +17,7 @@ from agents.detection.seen_kernels import EXACT_MAX, SKETCH
 from agents.detection.state import NONE, QTYPES_MAX, SUMS, WINDOWS, WINDOWS_S
 from tests.support.judged import START, Judged, ask, key_of
 from tests.support.plain_flow import Part, Query
+from tests.support.siphash import siphash
 
 UNHURRIED = settings(deadline=None, max_examples=200)
 EVENTS = st.lists(st.tuples(st.floats(0, 300), st.floats(0, 100)), min_size=1, max_size=60)

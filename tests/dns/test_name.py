@@ -17,12 +17,13 @@ from agents.dns.name import (
     domain_text,
     from_text,
     from_text_folded,
+    is_public_suffix,
     labels_of,
     split_domain,
-    suffix_length,
     to_text,
     wire_of,
 )
+from tests.support import plain_names
 
 LABELS = st.lists(st.binary(min_size=1, max_size=63), max_size=12).filter(lambda ls: sum(map(len, ls)) + len(ls) <= 254)
 PRESENTATION = st.text(alphabet="ab0129.\\é-", max_size=40)
@@ -110,7 +111,7 @@ def test_folding_cuts_what_the_wire_cannot_hold() -> None:
 
 
 def test_every_top_level_of_the_list_could_be_one() -> None:
-    text = resources.files("publicsuffixlist").joinpath("public_suffix_list.dat").read_text("utf-8")
+    text = resources.files("agents.dns").joinpath("baseline/public_suffix_list.dat").read_text("utf-8")
     rules = [line.split()[0] for line in text.splitlines() if line.strip() and not line.startswith("//")]
     for top in {rule.rpartition(".")[2] for rule in rules}:
         name = f"example.{ascii_form(top)}"
@@ -136,7 +137,7 @@ def test_the_lists_own_vectors_hold() -> None:
             continue
         wire = from_text(name if name.isascii() else ascii_form(name))
         assert domain_text(wire) == ascii_form(domain or name), name
-        assert (suffix_length(labels_of(wire.lower())) == len(labels_of(wire))) == (domain is None), name
+        assert is_public_suffix(labels_of(wire.lower())) == (domain is None), name
         checked += 1
     assert checked > 60
 
@@ -146,7 +147,8 @@ def test_domain_and_subdomain_are_the_name(labels: list[bytes]) -> None:
     wire = wire_of(labels)
     subdomain, domain = split_domain(wire)
     assert wire_of([*subdomain, *domain]) == wire.lower()
-    assert len(domain) <= suffix_length([label.lower() for label in labels]) + 1
+    assert len(domain) <= plain_names.suffix_length([label.lower() for label in labels]) + 1
+    assert (subdomain, domain) == plain_names.split_domain(wire)
 
 
 @pytest.mark.parametrize("name", ["4a6f.9999", "data.chunk.0x1", "a.b." + "z" * 25, "a.\\255", "x.-", "a.b\\.com"])

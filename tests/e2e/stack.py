@@ -14,6 +14,7 @@ import dns.message
 import dns.query
 import httpx
 
+from tests.support.patience import patient
 from tests.support.running import ROOT, free_port
 
 FILES = ("docker-compose.yml", "tests/e2e/compose.override.yml")
@@ -37,7 +38,7 @@ class Stack:
         self.dns_port, self.api_port = free_port(), free_port()
         self.env_file = directory / "env"
         self.env_file.write_text(self._settings())
-        self._api = httpx.Client(base_url=f"http://127.0.0.1:{self.api_port}", timeout=10)
+        self._api = httpx.Client(base_url=f"http://127.0.0.1:{self.api_port}", timeout=patient(10))
 
     def _settings(self) -> str:
         changed = {
@@ -59,7 +60,12 @@ class Stack:
         command = ["docker", "compose", "-p", "dns-tunnel-e2e", "--env-file", str(self.env_file), *files, *arguments]
         environment = {**os.environ, "E2E_ENV_FILE": str(self.env_file)}
         ran = subprocess.run(
-            command, env=environment, capture_output=True, text=True, timeout=timeout_s, stdin=subprocess.DEVNULL
+            command,
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=patient(timeout_s),
+            stdin=subprocess.DEVNULL,
         )
         assert ran.returncode == 0 or not check, f"{arguments}: exit {ran.returncode}\n{ran.stdout}\n{ran.stderr}"
         return ran.stdout + ran.stderr
@@ -74,7 +80,7 @@ class Stack:
     def ask(self, name: str, kind: str = "A", tcp: bool = False) -> dns.message.Message:
         query = dns.message.make_query(name, kind)
         call: Any = dns.query.tcp if tcp else dns.query.udp
-        answer: dns.message.Message = call(query, "127.0.0.1", port=self.dns_port, timeout=5)
+        answer: dns.message.Message = call(query, "127.0.0.1", port=self.dns_port, timeout=patient(5))
         return answer
 
     def get(self, path: str, token: str = TOKEN, **parameters: Any) -> httpx.Response:

@@ -27,6 +27,7 @@ from agents.learning.baseline import golden_sessions
 from tests.e2e.overload import fast_upstream, figure, memory_mb, perf
 from tests.support.detecting import START, query, shipped_model
 from tests.support.listening import wait_until
+from tests.support.patience import patient
 from tests.support.postgres_server import DEAD, PostgresServer, make_database
 from tests.support.supervised import Supervised, assert_adds_up, lost_for, supervised
 
@@ -73,7 +74,7 @@ def test_three_times_what_can_be_answered(own_postgres: PostgresServer, tmp_path
     assert len(answered) > 5 and all(before < after for before, after in pairwise(answered)), "answers go on"
     assert {child["restarts"] for child in state["processes"].values()} == {0}
     assert_adds_up(state)
-    assert state["queue_dropped"] + state["shed"]["sampled_out"] + state["shed"]["unexplained"] > 0
+    assert state["queue_dropped"] + state["sampled_out"] + state["unexplained"] > 0
     assert one.events("process_died") == one.events("process_failed") == []
     memory = memory[len(memory) * SETTLING_S // SECONDS :]
     half = len(memory) // 2
@@ -149,7 +150,7 @@ def test_a_million_domains_asked_of_a_listener_hide_no_tunnel(own_postgres: Post
 def ask(one: Supervised, names: list[str]) -> None:
     """Each name once, one after the other."""
     for name in names:
-        dns.query.udp(dns.message.make_query(name, "TXT"), "127.0.0.1", port=one.port, timeout=5)
+        dns.query.udp(dns.message.make_query(name, "TXT"), "127.0.0.1", port=one.port, timeout=patient(5))
 
 
 @contextlib.contextmanager

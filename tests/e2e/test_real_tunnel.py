@@ -15,6 +15,7 @@ import pytest
 
 from tests.e2e import iodine
 from tests.e2e.tunnel import Asker, Sink, dns2tcp_client, dns2tcp_server, push
+from tests.support.patience import patient
 from tests.support.running import ROOT, free_port, product, wait_for
 from tests.support.stubs import StubServer
 from tests.support.webhook import webhook
@@ -30,7 +31,7 @@ PUSH = """
 import os, socket, sys
 host, port, size = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
 with socket.create_connection((host, port), 30) as connection:
-    connection.settimeout(60)
+    connection.settimeout(patient(60))
     connection.sendall(os.urandom(size))
     said = b""
     while f"{size}\\n".encode() not in said:
@@ -90,7 +91,7 @@ def test_an_iodine_tunnel_is_found_and_stored(tmp_path: Path, kind: str) -> None
         iodine.tunnel(tmp_path, space, upstream, "tunnel.test", kind),
     ):
         command = [*space, sys.executable, "-c", PUSH, iodine.INSIDE, str(sink.port), str(SMALL)]
-        subprocess.run(command, check=True, capture_output=True, timeout=90)
+        subprocess.run(command, check=True, capture_output=True, timeout=patient(90))
         incident = wait_for(lambda: _incident(api, SMALL / 2), "the incident is stored")
     assert sink.received == SMALL
     _is_the_tunnel(incident, iodine.THERE)

@@ -14,6 +14,7 @@ import dns.exception
 import dns.message
 import dns.query
 
+from tests.support.patience import patient
 from tests.support.running import process, wait_for
 
 
@@ -63,7 +64,7 @@ def dns2tcp_client(directory: Path, resolver: str, port: int, zone: str) -> Iter
 def push(port: int, sink: Sink, size: int, timeout_s: float = 90) -> None:
     """Send `size` bytes into the tunnel; returns when the far end has them all."""
     with socket.create_connection(("127.0.0.1", port), 10) as connection:
-        connection.settimeout(timeout_s)
+        connection.settimeout(patient(timeout_s))
         reader = threading.Thread(target=_drain, args=(connection,), daemon=True)
         reader.start()
         connection.sendall(os.urandom(size))
@@ -99,7 +100,7 @@ class Asker:
             query = dns.message.make_query(f"www{len(self.waits_ms)}.ordinary.example", "A")
             begun = time.perf_counter()
             try:
-                dns.query.udp(query, self._resolver, timeout=5)
+                dns.query.udp(query, self._resolver, timeout=patient(5))
             except dns.exception.Timeout:
                 self.lost += 1
             self.waits_ms.append((time.perf_counter() - begun) * 1000)

@@ -145,7 +145,7 @@ def test_what_is_deployed_is_not_to_be_deployed_again() -> None:
 
 
 def test_limits_stand_in_one_readable_row() -> None:
-    text = Page(render(run_samples.with_limits(days=14, flows=40))).text
+    text = Page(render(run_samples.with_limits(days=14, flows=10))).text
     assert re.search(r"factor [\d.]+, by 14 days of history, for 3 investigations a week", text)
     assert "factor 1, as every model begins" in text
 
@@ -186,9 +186,9 @@ def test_charts_take_any_counts(counts: tuple[int, ...]) -> None:
 
 
 def test_the_trade_is_a_curve_with_the_budget_and_the_choice() -> None:
-    html = render(run_samples.with_limits(days=14, flows=40))
+    html = render(run_samples.with_limits(days=14, flows=10))
     text = Page(html).text
-    limits = run_samples.with_limits(14, 40).candidate["limits"]
+    limits = run_samples.with_limits(14, 10).candidate["limits"]
     factor = limits["factor"]
     assert 0.5 < factor < 2
     assert f"up to {400 * factor:,.0f} bytes of encoded data a day" in text

@@ -12,10 +12,13 @@ import numpy as np
 import pytest
 
 from agents.core.errors import BusyError, NotifyError, StoreError
+from agents.core.types import Sample
+from agents.learning.messages import run_message
 from agents.learning.retraining import SAMPLE_MIN, STEPS, passed_exit_code, retrain
 from agents.learning.run import RetrainOptions, RunState, TrainingRun
 from agents.settings import SAMPLES_MIN
-from tests.support.fake_model import BASELINE, NOW, FakeModel, FakeStore, World, load
+from agents.web import reports
+from tests.support.fake_model import BASELINE, NOW, FakeModel, FakeStore, World, load, sample
 from tests.support.run_samples import validation
 
 OPTIONS = RetrainOptions(samples=1000, seed=7)
@@ -75,12 +78,12 @@ def test_too_few_queries_are_topped_up_and_counted(world: World) -> None:
     assert (done.sample.live, done.sample.topped_up) == (600, 400)
     assert (done.sample.clients, done.sample.domains) == (7, 1)
     assert sum(count for _, count in done.sample.by_day) == 600
-    sample, request = world.trained[0]
-    assert len(sample) == 1000
+    taken, request = world.trained[0]
+    assert len(taken) == 1000
     assert (request.live, request.topped_up, request.parent) == (600, 400, FakeModel("old").model_id)
-    assert np.all(np.diff(sample.ts) >= 0)
-    assert sample.qname[0].endswith("baseline.example")
-    assert sample.qname[-1].endswith("example.com")
+    assert np.all(np.diff(taken.ts) >= 0)
+    assert taken.qname[0].endswith("baseline.example")
+    assert taken.qname[-1].endswith("example.com")
 
 
 def test_enough_queries_are_not_topped_up(world: World) -> None:
@@ -93,10 +96,43 @@ def test_enough_queries_are_not_topped_up(world: World) -> None:
 
 
 def test_a_sample_that_stays_too_small_fails(world: World) -> None:
-    world.store.live = 0
+    world.store.live = 5
     done = run(world, baseline_sample=lambda n, seed: FakeStore().sample_normal(limit=10))
     assert done.state is RunState.FAILED
-    assert "10 queries are too few" in done.error
+    assert "15 queries are too few" in done.error
+
+
+@pytest.mark.parametrize("live", [0, 1])
+def test_with_nothing_of_this_network_nothing_is_learned(world: World, live: int) -> None:
+    world.store.live = live
+    before = world.registry.champion_path.read_bytes(), world.registry.champion_path.stat().st_mtime_ns
+    done = run(world)
+    assert done.state is RunState.UNCHANGED
+    assert passed_exit_code(done) == 3
+    assert (done.candidate_id, world.trained) == ("", [])
+    after = world.registry.champion_path.read_bytes(), world.registry.champion_path.stat().st_mtime_ns
+    assert after == before
+    assert [one.state for one in world.told] == [RunState.UNCHANGED]
+    assert [one.state for one in world.saved] == [RunState.UNCHANGED]
+    message = run_message(done)
+    assert "nothing new to learn, the old model stays" in message.summary
+    assert "Nothing new to learn" in Path(done.paths["report"]).read_text()
+    (listed,) = reports.listed(Path(done.paths["report"]).parent)
+    assert listed["state"] == "UNCHANGED"
+
+
+def test_one_client_that_gives_most_of_the_sample_is_named(world: World) -> None:
+    def mostly(**asked: Any) -> Sample:
+        return replace(sample(10), client=["192.0.2.9"] * 8 + ["192.0.2.1"] * 2)
+
+    assert "One client" not in dict(run_message(run(world)).facts)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(world.store, "sample_normal", mostly)
+        done = run(world)
+    assert done.sample is not None
+    assert (done.sample.top_client, done.sample.top_client_share) == ("192.0.2.9", 0.8)
+    assert dict(run_message(done).facts)["One client"] == "192.0.2.9 gave 80% of the stored queries"
+    assert "192.0.2.9 (80.0%)" in Path(done.paths["report"]).read_text()
 
 
 def test_a_database_away_is_a_failed_run_that_is_told_and_reported(world: World) -> None:

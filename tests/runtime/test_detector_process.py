@@ -21,11 +21,13 @@ from agents.detection.known_services import Entry, save_entries
 from agents.dns.name import from_text
 from agents.learning.baseline import golden_sessions
 from agents.runtime import detector_process as judge_module
+from agents.runtime.bootstrap import judge_parts
 from agents.runtime.detector_process import Judge
-from agents.runtime.health import Heartbeat, counters_of
-from agents.runtime.shedding import SAMPLED, level_at
+from agents.runtime.health import metrics_of
+from agents.runtime.heartbeat import Heartbeat, detector_health
 from agents.settings import Settings, load
 from agents.store import Store, open_store
+from agents.stream.shared import SAMPLED, level_at
 from tests.support.incidents import incident
 from tests.support.listening import wait_until
 from tests.support.postgres_server import DEAD, PostgresServer, drop_database, make_database
@@ -49,7 +51,7 @@ def tunnel(number: int = 0) -> list[Row]:
 @contextmanager
 def judging(settings: Settings) -> Iterator[Judge]:
     settings.state_dir.mkdir(parents=True, exist_ok=True)
-    one = Judge(settings)
+    one = Judge(judge_parts(settings))
     one.start()
     try:
         yield one
@@ -160,7 +162,7 @@ def test_known_services_are_taken_up_only_where_they_differ(tmp_path: Path, monk
     held = Entry("keys.vendor.test", 10.0, "r", "a", "2026-01-01", "9999-12-31")
     path.parent.mkdir()
     save_entries(path, [held])
-    one = Judge(settings)
+    one = Judge(judge_parts(settings))
     taken: list[float] = []
     monkeypatch.setattr(one.detector, "reload_services", lambda new: taken.append(new.factor(from_text("x.late.test"))))
     one._poll_known()
@@ -229,12 +231,13 @@ def test_what_people_looked_up_is_for_the_owner_alone_to_read(tmp_path: Path) ->
 
 def test_alerts_are_counted_for_metrics_and_the_threads_are_told(tmp_path: Path) -> None:
     settings = load(data_dir=tmp_path)
+    path = settings.state_dir / "detector.json"
     with judging(settings) as one:
         assert one.alive
-        beat = Heartbeat(settings.state_dir / "listener.json", one.state)
+        beat = Heartbeat(path, lambda: one.health().to_json())
         beat.start()
-        found = counters_of(settings)
+        found = {metric.name for metric in metrics_of(detector_health(path)[1])}
         beat.stop()
     names = {"alerts_sent_total", "alerts_failed_total", "alerts_suppressed_total", "alerts_dropped_total"}
-    assert names <= set(found)
+    assert names <= found
     assert not one.alive

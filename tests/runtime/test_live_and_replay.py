@@ -16,6 +16,7 @@ from agents.core.types import Row, Verdicts, batch_of
 from agents.dns.message import type_name
 from agents.dns.name import to_text
 from agents.learning.baseline import golden_sessions, golden_traffic
+from agents.runtime.bootstrap import judge_parts
 from agents.runtime.detector_process import Judge
 from agents.runtime.fanout import Fanout
 from agents.settings import load
@@ -67,7 +68,7 @@ class Recorder:
 
 def live(path: Path, folder: Path, sizes: Sequence[int]) -> Recorder:
     """The capture's queries through a listener's judge, in batches of these sizes by turns."""
-    judge = Judge(load(data_dir=folder))
+    judge = Judge(judge_parts(load(data_dir=folder)))
     recorder = Recorder()
     judge.fanout = Fanout([*judge.fanout.sinks, recorder])
     judge.start()

@@ -13,8 +13,8 @@ from typing import Any
 import httpx
 import pytest
 
-from agents.runtime.health import counters_of
-from agents.settings import load as settings_of
+from agents.runtime.health import metrics_of
+from agents.runtime.heartbeat import detector_health
 from tests.support.commands import call
 from tests.support.listening import wait_until
 from tests.support.live import running
@@ -63,21 +63,21 @@ def test_overload_sheds_in_order_and_all_of_it_adds_up(tmp_path: Path) -> None:
         state = one.rested()
         assert one.stop() == 0
     assert len(load.answered) == load.sent, "answering is never given up"
-    assert calm["shed"] == {"level": 0, "unexplained": 0, "sampled_out": 0}
+    assert [calm[name] for name in ("load_level", "unexplained", "sampled_out")] == [0, 0, 0]
     assert all(bool(severity) == bool(reasons) for _, severity, reasons in rows(one)[:first])
     assert peak["queue_dropped"] > 50
-    assert state["shed"]["unexplained"] > 0
-    assert state["shed"]["sampled_out"] > 0
-    assert state["shed"]["level"] < 2, "and it ends"
+    assert state["unexplained"] > 0
+    assert state["sampled_out"] > 0
+    assert state["load_level"] < 2, "and it ends"
     assert state["queue_dropped"] + state["scored"] == load.sent + first
     assert_adds_up(state)
     stored = rows(one)
-    kept = state["spool"]["stored"] + state["spool"]["spooled"]
+    kept = state["stored"] + state["spooled"]
     assert len(stored) == kept == len({name for name, _, _ in stored})
     odd = [(name, severity, reasons) for name, severity, reasons in stored if severity]
-    assert sum(not reasons for _, _, reasons in odd) == state["shed"]["unexplained"]
+    assert sum(not reasons for _, _, reasons in odd) == state["unexplained"]
     judged_odd = sum(is_odd(name) for name, _, _ in stored)
-    judged_plain = len(stored) - judged_odd + state["shed"]["sampled_out"]
+    judged_plain = len(stored) - judged_odd + state["sampled_out"]
     assert abs(judged_odd - judged_plain / (ODD_EVERY - 1)) < 0.3 * judged_odd, "only NORMAL ones are sampled"
 
 
@@ -98,9 +98,9 @@ def test_a_detector_killed_while_it_sheds_and_all_of_it_adds_up(tmp_path: Path) 
     assert state["queue_dropped"] + state["scored"] == load.sent
     assert_adds_up(state)
     names = [name for name, _, _ in rows(one)]
-    assert len(names) == len(set(names)) == state["spool"]["stored"] + state["spool"]["spooled"]
-    assert state["spool"]["lost"] == 0
-    assert min(state["shed"]["unexplained"], state["shed"]["sampled_out"]) > 0
+    assert len(names) == len(set(names)) == state["stored"] + state["spooled"]
+    assert state["lost"] == 0
+    assert min(state["unexplained"], state["sampled_out"]) > 0
 
 
 def test_what_is_shed_is_shown(tmp_path: Path) -> None:
@@ -116,7 +116,7 @@ def test_what_is_shed_is_shown(tmp_path: Path) -> None:
         assert health["components"]["overload"]["queue_waiting"] > 0
         wait_until(lambda: process.get("/health")["components"]["overload"]["queue_waiting"] == 0, 30)
         wait_until(lambda: process.get("/health")["components"]["overload"]["sampled_out"] > 0, 30)
-        shown = counters_of(settings_of(data_dir=tmp_path))
+        shown = {one.name: one.value for one in metrics_of(detector_health(tmp_path / "data" / "detector.json")[1])}
         metrics = httpx.get(
             f"http://127.0.0.1:{process.api_port}/metrics", headers=dict(process.client.headers), trust_env=False
         ).text

@@ -13,10 +13,12 @@ import dns.query
 import httpx
 import pytest
 
-from agents.runtime import health as heartbeat
+from agents.runtime import heartbeat
 from agents.runtime.health import calendar_of
 from agents.runtime.schedule import RetrainScheduler
+from agents.store import open_store
 from tests.store.test_sqlite import SPOILT
+from tests.support.patience import patient
 from tests.support.postgres_server import DEAD
 from tests.support.running import free_port, product, wait_for
 from tests.support.stubs import StubServer
@@ -25,7 +27,7 @@ pytestmark = pytest.mark.integration
 
 
 def _ask(port: int) -> str:
-    answer = dns.query.udp(dns.message.make_query("www.example.com", "A"), "127.0.0.1", port=port, timeout=5)
+    answer = dns.query.udp(dns.message.make_query("www.example.com", "A"), "127.0.0.1", port=port, timeout=patient(5))
     return str(answer.answer[0][0].to_text())
 
 
@@ -40,7 +42,7 @@ def test_folders_and_an_empty_log_are_there_before_any_retraining(tmp_path: Path
             assert _ask(port) == "192.0.2.1"
             wait_for(lambda: httpx.get(f"http://127.0.0.1:{api}/health").json()["status"] == "ok", "all is well", 20)
             process.terminate()
-            assert process.wait(20) == 0
+            assert process.wait(patient(20)) == 0
 
 
 def test_without_a_database_dns_is_answered_and_the_end_is_quick(tmp_path: Path) -> None:
@@ -53,7 +55,7 @@ def test_without_a_database_dns_is_answered_and_the_end_is_quick(tmp_path: Path)
             assert scheduler["ok"]
             assert httpx.get(f"http://127.0.0.1:{api}/health").json()["status"] == "degraded"
             process.terminate()
-            assert process.wait(20) == 0
+            assert process.wait(patient(20)) == 0
 
 
 @pytest.mark.parametrize("how", SPOILT)
@@ -72,7 +74,7 @@ def test_with_a_spoilt_database_dns_is_answered_and_what_is_judged_is_not_lost(t
             assert health["status"] == "degraded"
             assert health["components"]["database"] == {"ok": False, "error": "cannot use the database: see the log"}
             process.terminate()
-            assert process.wait(20) == 0
+            assert process.wait(patient(20)) == 0
         lines = [json.loads(line) for line in (tmp_path / "process.log").read_text().splitlines() if line[:1] == "{"]
         assert [line["event"] for line in lines if line["level"] in ("error", "critical")] == ["store_unusable"]
         path.rename(tmp_path / "spoilt")
@@ -83,13 +85,14 @@ def test_with_a_spoilt_database_dns_is_answered_and_what_is_judged_is_not_lost(t
 
 
 def test_the_schedulers_heartbeat_goes_on_without_its_database(tmp_path: Path) -> None:
-    url = f"sqlite:///{tmp_path / 'jobs.db'}"
-    scheduler = RetrainScheduler(url, lambda: None, lambda: None, "0 2 * * sun", "UTC")
+    store = open_store(f"sqlite:///{tmp_path / 'jobs.db'}")
+    store.migrate()
+    scheduler = RetrainScheduler(store, lambda: None, lambda: None, "0 2 * * sun", "UTC")
     scheduler.start()
     try:
         assert calendar_of(scheduler)["next_run"] > time.time()
         with contextlib.closing(sqlite3.connect(tmp_path / "jobs.db")) as database:
-            database.execute("DROP TABLE scheduler_jobs")
+            database.execute("DROP TABLE scheduled_jobs")
         assert "cannot read the schedule" in calendar_of(scheduler)["error"]
     finally:
         scheduler.stop()

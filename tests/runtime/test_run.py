@@ -12,11 +12,13 @@ import dns.rcode
 import pytest
 
 from agents.core.text import defang
-from agents.dns.name import MAX_NAME, to_text, wire_of
+from agents.dns.name import NAME_MAX, to_text, wire_of
 from agents.learning.baseline import golden_sessions
 from tests.support.commands import BASE, call, environment, free_port, is_one_line
+from tests.support.filled import fill
 from tests.support.listening import wait_until
 from tests.support.live import Running, running
+from tests.support.patience import patient
 from tests.support.running import process
 from tests.support.supervised import libraries
 from tests.support.webhook import webhook
@@ -60,15 +62,16 @@ def test_a_query_is_answered_scored_and_shown_and_sigterm_ends_it(tmp_path: Path
 
 def processes(folder: Path) -> dict[str, dict[str, int]]:
     """Those of the newest sign of life."""
-    found: dict[str, dict[str, int]] = json.loads((folder / "data" / "listener.json").read_bytes())["processes"]
+    found: dict[str, dict[str, int]] = json.loads((folder / "data" / "detector.json").read_bytes())["processes"]
     return found
 
 
 @pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="what a process has loaded is told by Linux")
 def test_no_process_loads_scikit_learn_not_even_to_retrain(tmp_path: Path) -> None:
+    fill(tmp_path)
     with running(tmp_path) as process:
         process.ask("www.example.com")
-        wait_until(lambda: process.stored() == 1)
+        wait_until(lambda: process.stored() == 301)
         wait_until(lambda: all(child["up"] for child in processes(tmp_path).values()))
         process.client.post("/retrain")
         wait_until(lambda: len(process.get("/reports")["reports"]) == 1, 60)
@@ -114,6 +117,7 @@ def test_an_open_incident_is_taken_over_after_kill_9(tmp_path: Path) -> None:
 
 
 def test_retraining_by_the_api_swaps_the_model_and_loses_no_query(tmp_path: Path) -> None:
+    fill(tmp_path)
     with running(tmp_path, RETRAIN_SAMPLES="2000") as process:
         old = process.get("/health")["components"]["listener"]["model_id"]
         done, sent, failed = threading.Event(), [0], [0]
@@ -195,21 +199,21 @@ def test_a_second_one_on_the_same_folder_is_one_line(tmp_path: Path) -> None:
     with process([*BASE, "--data-dir", str(folder), "schedule"], tmp_path / "log", environment()) as alone:
         wait_until(lambda: "scheduler_started" in (tmp_path / "log").read_text(), 20)
         alone.terminate()
-        assert alone.wait(20) == 0
+        assert alone.wait(patient(20)) == 0
     assert (tmp_path / "log").read_text().count('"stopping"') == 1
 
 
 def test_a_bad_setting_opens_no_socket(tmp_path: Path) -> None:
     done = call(tmp_path, "run", RETRAIN_TIMEZONE="Mars/Olympus")
     assert (done.code, is_one_line(done)) == (2, True)
-    assert not (tmp_path / "data" / "data" / "listener.json").exists()
+    assert not (tmp_path / "data" / "data" / "detector.json").exists()
 
 
 @pytest.mark.parametrize("wire", [HOSTILE, LONG], ids=["html, sql and control bytes", "255 octets"])
 def test_a_hostile_name_comes_out_escaped_everywhere(tmp_path: Path, wire: bytes) -> None:
     """Listener, store, API, console, Slack, log; the report has its own test."""
     text = to_text(wire)
-    assert len(LONG) == MAX_NAME
+    assert len(LONG) == NAME_MAX
     with webhook() as hook, running(tmp_path, SLACK_WEBHOOK_URL=hook.url) as process:
         assert process.ask(wire, "TXT").question[0].name.to_wire() == wire + b"\0"
         send_hostile_tunnel(process)

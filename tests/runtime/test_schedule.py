@@ -4,16 +4,16 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
-from apscheduler.jobstores.sqlalchemy import SQLAlchemyJobStore
-from apscheduler.schedulers.background import BackgroundScheduler
-from sqlalchemy.exc import OperationalError
+from structlog.testing import capture_logs
 
 from agents.core.errors import BusyError, SettingsError, StoreError
-from agents.runtime.schedule import MAINTAIN, RETRAIN, TABLE, RetrainScheduler
+from agents.runtime.schedule import MAINTAIN, RETRAIN, RetrainScheduler
+from agents.store import Store, open_store
 from tests.support.listening import wait_until
 
 pytestmark = pytest.mark.integration
@@ -43,9 +43,9 @@ class Job:
 
 @contextmanager
 def scheduler(
-    url: str, job: Callable[[], None], schedule: str = YEARLY, zone: str = "UTC"
+    store: Store, job: Callable[[], None], schedule: str = YEARLY, zone: str = "UTC"
 ) -> Iterator[RetrainScheduler]:
-    one = RetrainScheduler(url, job, lambda: None, schedule, zone)
+    one = RetrainScheduler(store, job, lambda: None, schedule, zone)
     one.start()
     try:
         yield one
@@ -53,35 +53,23 @@ def scheduler(
         one.stop()
 
 
-@pytest.fixture
-def url(store_url: str) -> str:
-    """SQLite and Postgres, the latter as people write its address."""
-    return store_url.replace("+psycopg2", "")
-
-
-def set_due(url: str, name: str, seconds_from_now: float) -> None:
+def set_due(store: Store, name: str, seconds_from_now: float) -> None:
     """What a scheduler that was down for a while finds."""
-    store = SQLAlchemyJobStore(url=url.replace("postgresql:", "postgresql+psycopg2:"), tablename=TABLE)
-    store.start(BackgroundScheduler(timezone=UTC), "default")
-    job = store.lookup_job(name)
-    job.next_run_time = datetime.fromtimestamp(time.time() + seconds_from_now, UTC)
-    store.update_job(job)
-    store.shutdown()
+    (job,) = [job for job in store.jobs() if job.name == name]
+    store.save_job(replace(job, next_run=time.time() + seconds_from_now))
 
 
-def test_the_next_run_is_known(url: str) -> None:
-    with scheduler(url, Job()) as one:
+def test_the_next_run_is_known(store: Store) -> None:
+    with scheduler(store, Job()) as one:
         due = one.next_run()
     assert due is not None
     assert datetime.fromtimestamp(due, UTC).strftime("%m-%d %H:%M") == "01-01 02:00"
 
 
-def test_a_run_that_the_clock_jumped_over_is_begun_when_somebody_asks(url: str) -> None:
+def test_a_run_that_the_clock_jumped_over_is_begun_when_somebody_asks(store: Store) -> None:
     job = Job()
-    with scheduler(url, job) as one:
-        sleep = one._scheduler._event
-        wait_until(lambda: sleep._cond._waiters and not sleep.is_set())
-        set_due(url, RETRAIN, -86_400)  # as if the clock had been set forward: it sleeps until next year
+    with scheduler(store, job) as one:
+        set_due(store, RETRAIN, -86_400)  # as if the clock had been set forward: it sleeps until next year
         assert not job.ran.wait(0.5)
         one.next_run()
         assert job.ran.wait(10)
@@ -90,26 +78,26 @@ def test_a_run_that_the_clock_jumped_over_is_begun_when_somebody_asks(url: str) 
         assert due is not None and due > time.time()
 
 
-def test_a_run_missed_while_down_is_made_up_once(url: str) -> None:
+def test_a_run_missed_while_down_is_made_up_once(store: Store) -> None:
     job = Job()
-    with scheduler(url, job):
+    with scheduler(store, job):
         assert not job.ran.is_set()
-    set_due(url, RETRAIN, -60 * 86400)
-    with scheduler(url, job) as one:
+    set_due(store, RETRAIN, -60 * 86400)
+    with scheduler(store, job) as one:
         assert job.ran.wait(5)
         due = one.next_run()
         assert due is not None
         assert due > time.time()
-    with scheduler(url, job):
+    with scheduler(store, job):
         assert job.runs == 1
 
 
-def test_an_unchanged_schedule_keeps_its_due_time_over_restarts(url: str) -> None:
+def test_an_unchanged_schedule_keeps_its_due_time_over_restarts(store: Store) -> None:
     job = Job()
-    with scheduler(url, job):
+    with scheduler(store, job):
         assert not job.ran.is_set()
-    set_due(url, RETRAIN, 4000)
-    with scheduler(url, job) as one:
+    set_due(store, RETRAIN, 4000)
+    with scheduler(store, job) as one:
         due = one.next_run()
     assert due is not None
     assert 3900 < due - time.time() < 4001
@@ -117,11 +105,11 @@ def test_an_unchanged_schedule_keeps_its_due_time_over_restarts(url: str) -> Non
 
 
 @pytest.mark.parametrize(("schedule", "zone"), [("0 3 1 1 *", "UTC"), (YEARLY, "Europe/Berlin")])
-def test_a_changed_schedule_replaces_the_stored_one(url: str, schedule: str, zone: str) -> None:
+def test_a_changed_schedule_replaces_the_stored_one(store: Store, schedule: str, zone: str) -> None:
     job = Job()
-    with scheduler(url, job) as one:
+    with scheduler(store, job) as one:
         before = one.next_run()
-    with scheduler(url, job, schedule, zone) as one:
+    with scheduler(store, job, schedule, zone) as one:
         after = one.next_run()
     assert before is not None
     assert after is not None
@@ -129,12 +117,12 @@ def test_a_changed_schedule_replaces_the_stored_one(url: str, schedule: str, zon
     assert job.runs == 0
 
 
-def test_a_changed_schedule_does_not_lose_a_missed_run(url: str) -> None:
+def test_a_changed_schedule_does_not_lose_a_missed_run(store: Store) -> None:
     job = Job()
-    with scheduler(url, job):
+    with scheduler(store, job):
         assert not job.ran.is_set()
-    set_due(url, RETRAIN, -86400)
-    with scheduler(url, job, "0 5 1 1 *") as one:
+    set_due(store, RETRAIN, -86400)
+    with scheduler(store, job, "0 5 1 1 *") as one:
         assert job.ran.wait(5)
         due = one.next_run()
     assert due is not None
@@ -142,12 +130,12 @@ def test_a_changed_schedule_does_not_lose_a_missed_run(url: str) -> None:
     assert job.runs == 1
 
 
-def test_maintenance_runs_too(url: str) -> None:
+def test_maintenance_runs_too(store: Store) -> None:
     done = threading.Event()
-    with scheduler(url, Job()):
+    with scheduler(store, Job()):
         assert not done.is_set()
-    set_due(url, MAINTAIN, -60)
-    one = RetrainScheduler(url, Job(), done.set, YEARLY, "UTC")
+    set_due(store, MAINTAIN, -60)
+    one = RetrainScheduler(store, Job(), done.set, YEARLY, "UTC")
     one.start()
     try:
         assert done.wait(5)
@@ -155,54 +143,106 @@ def test_maintenance_runs_too(url: str) -> None:
         one.stop()
 
 
-def test_a_busy_lock_is_logged_and_the_scheduler_goes_on(url: str) -> None:
+def test_a_busy_lock_is_logged_and_the_scheduler_goes_on(store: Store) -> None:
     ran = threading.Event()
 
     def busy() -> None:
         ran.set()
         raise BusyError("cannot retrain: another run holds the lock (pid 1)")
 
-    with scheduler(url, busy):
+    with scheduler(store, busy):
         assert not ran.is_set()
-    set_due(url, RETRAIN, -60)
-    with scheduler(url, busy) as one:
+    set_due(store, RETRAIN, -60)
+    with scheduler(store, busy) as one:
         assert ran.wait(5)
         assert one.next_run() is not None
 
 
 def test_bad_settings_are_refused_before_anything_is_opened(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match="RETRAIN_SCHEDULE"):
-        RetrainScheduler(f"sqlite:///{tmp_path / 'x.db'}", Job(), Job(), "0 2 * * 9", "UTC")
+        RetrainScheduler(open_store(f"sqlite:///{tmp_path / 'x.db'}"), Job(), Job(), "0 2 * * 9", "UTC")
     with pytest.raises(SettingsError, match="RETRAIN_TIMEZONE"):
-        RetrainScheduler(f"sqlite:///{tmp_path / 'x.db'}", Job(), Job(), YEARLY, "Nowhere")
+        RetrainScheduler(open_store(f"sqlite:///{tmp_path / 'x.db'}"), Job(), Job(), YEARLY, "Nowhere")
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_database_that_is_away_is_one_clear_error(tmp_path: Path) -> None:
-    one = RetrainScheduler(f"sqlite:///{tmp_path / 'missing' / 'x.db'}", Job(), Job(), YEARLY, "UTC")
-    with pytest.raises(StoreError, match="cannot read the schedule from the database"):
-        one.start()
-
-
-def test_a_start_that_failed_half_way_may_be_repeated(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    job = Job()
-    with scheduler(url, job):
-        assert not job.ran.is_set()
-    set_due(url, RETRAIN, -60)
-    failures = iter([OperationalError("select", {}, Exception("gone")), None])
-
-    def get_job(self: BackgroundScheduler, name: str) -> object:
-        if error := next(failures, None):
-            raise error
-        return found(self, name)
-
-    found = BackgroundScheduler.get_job
-    monkeypatch.setattr(BackgroundScheduler, "get_job", get_job)
-    one = RetrainScheduler(url, job, lambda: None, YEARLY, "UTC")
+    away = open_store(f"sqlite:///{tmp_path / 'missing' / 'x.db'}")
+    one = RetrainScheduler(away, Job(), Job(), YEARLY, "UTC")
     with pytest.raises(StoreError, match="cannot read the schedule"):
         one.start()
+    one.stop()
+
+
+def test_a_start_that_failed_half_way_may_be_repeated(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    job = Job()
+    with scheduler(store, job):
+        assert not job.ran.is_set()
+    set_due(store, RETRAIN, -60)
+    one = RetrainScheduler(store, job, lambda: None, YEARLY, "UTC")
+    with monkeypatch.context() as patched:
+        patched.setattr(store, "save_job", away)
+        with pytest.raises(StoreError, match="connection refused"):
+            one.start()
     one.start()
     try:
         assert job.ran.wait(5), "its threads run jobs"
     finally:
         one.stop()
+
+
+def away(*_: object) -> None:
+    raise StoreError("cannot save the schedule: connection refused")
+
+
+def test_on_a_first_start_nothing_is_made_up_and_last_runs_are_kept(store: Store) -> None:
+    job = Job()
+    with scheduler(store, job):
+        assert {(one.name, one.last_run) for one in store.jobs()} == {(RETRAIN, None), (MAINTAIN, None)}
+        set_due(store, RETRAIN, -1)
+    with scheduler(store, job):
+        assert job.ran.wait(5)
+    (kept,) = [one for one in store.jobs() if one.name == RETRAIN]
+    assert kept.last_run is not None and abs(kept.last_run - time.time()) < 60
+    assert kept.schedule == f"{YEARLY} UTC"
+    assert job.runs == 1
+
+
+def test_two_schedulers_on_one_database_run_a_due_job_once(store: Store) -> None:
+    job = Job()
+    with scheduler(store, job) as one, scheduler(store, job) as other:
+        set_due(store, RETRAIN, -1)
+        for _ in range(5):
+            one.next_run()
+            other.next_run()
+        assert job.ran.wait(5)
+    assert job.runs == 1
+
+
+def test_a_run_that_is_due_while_the_store_is_away_is_begun_when_it_is_back(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = Job()
+    with scheduler(store, job) as one:
+        set_due(store, RETRAIN, -1)
+        with capture_logs() as lines, monkeypatch.context() as patched:
+            patched.setattr(store, "take_job", away)
+            one.next_run()
+            wait_until(lambda: bool(lines))
+        assert [line["event"] for line in lines] == ["scheduled_job_waits_for_store"]
+        assert not job.ran.is_set()
+        one.next_run()
+        assert job.ran.wait(5)
+
+
+def test_nothing_of_a_job_is_pickled(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise AssertionError("a pickle")
+
+    for name in ("dump", "dumps", "load", "loads"):
+        monkeypatch.setattr(f"pickle.{name}", refuse)
+    job = Job()
+    with scheduler(store, job) as one:
+        set_due(store, RETRAIN, -1)
+        one.next_run()
+        assert job.ran.wait(5)

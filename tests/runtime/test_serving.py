@@ -13,6 +13,7 @@ from structlog.testing import capture_logs
 from agents.core.errors import BusyError, StoreError
 from agents.runtime import bootstrap, services
 from agents.settings import Settings, load
+from tests.support.patience import patient
 from tests.support.running import free_port
 
 pytestmark = pytest.mark.integration
@@ -29,7 +30,7 @@ def broken(*_: object) -> Any:
 
 def test_a_thread_that_dies_ends_the_process_with_exit_code_1(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = threading.excepthook
-    monkeypatch.setattr("agents.runtime.health.Heartbeat._run", broken)
+    monkeypatch.setattr("agents.runtime.heartbeat.Heartbeat._run", broken)
     with capture_logs() as lines:
         code = asyncio.run(asyncio.wait_for(services.serve(settings_of(tmp_path), ("scheduler",)), 20))
     assert code == 1
@@ -50,7 +51,7 @@ def test_a_retraining_holds_the_lock_when_it_is_promised(tmp_path: Path, monkeyp
     may_end = threading.Event()
 
     def away(*_: object) -> None:
-        may_end.wait(20)
+        may_end.wait(patient(20))
         raise StoreError("cannot reach the database")
 
     monkeypatch.setattr("agents.store.sqlite.SqliteStore.migrate", away)
@@ -68,7 +69,7 @@ def test_a_retraining_holds_the_lock_when_it_is_promised(tmp_path: Path, monkeyp
         may_end.set()
         for thread in threading.enumerate():
             if thread.name == services.RETRAINING:
-                thread.join(30)
+                thread.join(patient(30))
 
 
 def test_maintenance_leaves_the_backups_to_a_retraining_under_way(tmp_path: Path) -> None:

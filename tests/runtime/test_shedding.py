@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agents.core.types import Severity, Verdicts, batch_of
-from agents.runtime.shedding import KEPT_ONE_IN, STEPS, level_at, sampled, unexplained
+from agents.runtime.shedding import KEPT_ONE_IN, sampled, unexplained
+from agents.stream.shared import STEPS, level_at
 
 SEVERITIES = st.lists(st.sampled_from(list(Severity)), max_size=80)
 

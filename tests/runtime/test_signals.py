@@ -7,6 +7,7 @@ import signal
 import time
 
 from agents.runtime.signals import Signals
+from tests.support.patience import patient
 
 KINDS = (signal.SIGUSR1, signal.SIGUSR2)
 
@@ -17,7 +18,11 @@ def test_signals_wait_until_they_are_taken_and_are_as_before_afterwards() -> Non
         assert signals.wait(0) is None
         for kind in (signal.SIGUSR2, signal.SIGUSR1):
             os.kill(os.getpid(), kind)
-        assert [signals.wait(10), signals.wait(10), signals.wait(0)] == [signal.SIGUSR2, signal.SIGUSR1, None]
+        assert [signals.wait(patient(10)), signals.wait(patient(10)), signals.wait(0)] == [
+            signal.SIGUSR2,
+            signal.SIGUSR1,
+            None,
+        ]
     assert [signal.getsignal(kind) for kind in KINDS] == before
 
 
@@ -25,7 +30,7 @@ def test_a_wait_ends_when_a_signal_comes() -> None:
     with Signals([signal.SIGALRM]) as signals:
         begun = time.monotonic()
         signal.setitimer(signal.ITIMER_REAL, 0.05)
-        assert signals.wait(30) == signal.SIGALRM
+        assert signals.wait(patient(30)) == signal.SIGALRM
         assert time.monotonic() - begun < 10
 
 
@@ -34,4 +39,4 @@ def test_what_is_held_comes_afterwards() -> None:
         with signals.held():
             signal.raise_signal(signal.SIGUSR1)  # to this thread: others of this process hold nothing
             assert signals.wait(0) is None
-        assert signals.wait(10) == signal.SIGUSR1
+        assert signals.wait(patient(10)) == signal.SIGUSR1

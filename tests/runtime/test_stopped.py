@@ -16,6 +16,8 @@ import pytest
 from agents.runtime import bootstrap
 from agents.settings import load
 from tests.support.commands import BASE, ROOT, environment
+from tests.support.filled import fill
+from tests.support.patience import patient
 from tests.support.webhook import webhook
 
 pytestmark = pytest.mark.integration
@@ -30,6 +32,7 @@ def _runs(folder: Path) -> list[dict[str, Any]]:
 def test_a_retraining_that_is_stopped_is_one_that_failed(tmp_path: Path, sent: signal.Signals, code: int) -> None:
     """While it tells that it is about to deploy, which is the last step but one."""
     command = [*BASE, "--data-dir", str(tmp_path), "retrain"]
+    fill(tmp_path)
     with webhook() as hook:
         hook.hold.clear()
         with subprocess.Popen(
@@ -40,10 +43,10 @@ def test_a_retraining_that_is_stopped_is_one_that_failed(tmp_path: Path, sent: s
             stderr=subprocess.PIPE,
             text=True,
         ) as process:
-            assert hook.arrived.wait(60)
+            assert hook.arrived.wait(patient(60))
             process.send_signal(sent)
             hook.hold.set()
-            out, err = process.communicate(timeout=30)
+            out, err = process.communicate(timeout=patient(30))
         assert process.returncode == code, err
         assert len(hook.got) == 2
         assert f"stopped by {sent.name}" in json.dumps(hook.got[1])
@@ -68,7 +71,7 @@ with first_of(ENDING) as came:
     os.kill(os.getpid(), signal.SIGTERM)
     time.sleep(60)
 """
-    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, timeout=30, check=False)
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, timeout=patient(30), check=False)
     assert done.returncode == -signal.SIGTERM
 
 
@@ -94,6 +97,11 @@ from agents.__main__ import main
 main(["models", "list"])
 """
     done = subprocess.run(
-        [sys.executable, "-c", script], cwd=tmp_path, env=environment(), capture_output=True, timeout=30, check=False
+        [sys.executable, "-c", script],
+        cwd=tmp_path,
+        env=environment(),
+        capture_output=True,
+        timeout=patient(30),
+        check=False,
     )
     assert (done.returncode, done.stderr) == (-signal.SIGINT, b"")

@@ -5,43 +5,48 @@ from __future__ import annotations
 import os
 import signal
 import socket
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from agents.alerting.manager import AlertSink
+from agents.core.errors import AgentsError
+from agents.core.files import DiskQueue
+from agents.detection.detector import TunnelDetector
+from agents.runtime.detector_process import Judge
+from agents.store.sql import Store
+from agents.stream.ledger import Ledger
+from agents.stream.shared import SharedStream
 from tests.support.commands import call
+from tests.support.filled import fill
 from tests.support.listening import wait_until
 from tests.support.live import running
+from tests.support.patience import patient
 from tests.support.postgres_server import DEAD, PostgresServer, drop_database, make_database
 from tests.support.running import free_port
-from tests.support.supervised import Load, assert_adds_up, postgres_names, supervised
+from tests.support.supervised import Load, assert_adds_up, postgres_names, replaced, supervised
 
 pytestmark = pytest.mark.integration
 
 HOLDS = """
-import time
-from agents.runtime.detector_process import Judge
-real = Judge.close
-def slow(self):
+def replacement(self):
     time.sleep({0})
     real(self)
-Judge.close = slow
 """
 """The detector takes so many seconds to end."""
-DIES_ONCE = """
-import os, signal
-from pathlib import Path
-from agents.{module} import {owner}
-real = {owner}.{method}
-def dying(self, *given, **named):
-    {after}
+DIES = """
+def replacement(self, *given, **named):
+    {before}
     if Path("armed").exists():
         Path("armed").unlink()
         os.kill(os.getpid(), signal.SIGKILL)
-    {before}
-{owner}.{method} = dying
+    {after}
 """
 """The detector kills itself once, before or after a step, when there is a file of the name "armed"."""
+DIES_BEFORE = DIES.format(before="pass", after="return real(self, *given, **named)")
+DIES_AFTER = DIES.format(before="found = real(self, *given, **named)", after="return found")
 
 
 def alive(pid: int) -> bool:
@@ -53,23 +58,20 @@ def alive(pid: int) -> bool:
 
 
 @pytest.mark.parametrize(
-    ("module", "owner", "method", "when"),
+    ("step", "dying"),
     [
-        ("detection", "Detector", "detect", "before"),
-        ("store.base", "Store", "write", "before"),
-        ("store.base", "Store", "write", "after"),
-        ("ledger", "Ledger", "finish", "before"),
-        ("ledger", "Ledger", "_apply", "before"),
-        ("ledger", "Ledger", "_apply", "after"),
+        pytest.param(TunnelDetector.detect, DIES_BEFORE, id="before it judges"),
+        pytest.param(Store.write, DIES_BEFORE, id="before it writes"),
+        pytest.param(Store.write, DIES_AFTER, id="after it wrote"),
+        pytest.param(Ledger.finish, DIES_BEFORE, id="before it notes the end"),
+        pytest.param(Ledger._apply, DIES_BEFORE, id="before it counts"),
+        pytest.param(Ledger._apply, DIES_AFTER, id="after it counted"),
     ],
 )
 def test_wherever_the_detector_is_killed_each_query_is_stored_once(
-    tmp_path: Path, module: str, owner: str, method: str, when: str
+    tmp_path: Path, step: Callable[..., Any], dying: str
 ) -> None:
-    call_ = {"after": "found = real(self, *given, **named)", "before": "return found"}
-    if when == "before":
-        call_ = {"after": "pass", "before": "return real(self, *given, **named)"}
-    first = DIES_ONCE.format(module=module, owner=owner, method=method, **call_)
+    first = replaced(step, dying)
     with supervised(tmp_path, first) as one:
         load = Load(one.port)
         load.wait_answered(200)
@@ -83,7 +85,7 @@ def test_wherever_the_detector_is_killed_each_query_is_stored_once(
     assert len(names) == len(set(names)), "none twice"
     assert set(names) == load.answered, "none missing"
     assert len(load.answered) == load.sent, "DNS went on"
-    assert state["spool"]["stored"] == len(names)
+    assert state["stored"] == len(names)
     assert_adds_up(state)
     (died,) = one.events("process_died")
     assert (died["process"], died["code"]) == ("detector", -signal.SIGKILL)
@@ -102,7 +104,7 @@ def test_a_killed_listener_is_followed_by_another_and_nothing_is_counted_twice(t
         state = one.rested()
         assert one.stop() == 0
     names = one.sqlite_names()
-    assert len(names) == len(set(names)) == state["spool"]["stored"] == state["scored"]
+    assert len(names) == len(set(names)) == state["stored"] == state["scored"]
     lost = load.answered - set(names)
     assert len(lost) <= 2 * Load.UNDER_WAY, "those that were being answered"
     assert [state["processes"][name]["restarts"] for name in ("listener-1", "listener-2", "detector")] == [1, 1, 0]
@@ -119,15 +121,12 @@ def test_a_listener_that_dies_again_and_again_is_back_within_a_second(tmp_path: 
 
 
 def test_both_listeners_take_part(tmp_path: Path) -> None:
-    first = """
-from agents.stream.ledger import Shared
-real = Shared.records
-def told(shared, counts):
+    told = """
+def replacement(shared, counts):
     print("taken", *(counts[at] + counts[at + 1] for at in (0, 2)), flush=True)
     return real(shared, counts)
-Shared.records = told
 """
-    with supervised(tmp_path, first) as one:
+    with supervised(tmp_path, replaced(SharedStream.records, told)) as one:
         load = Load(one.port)
         load.wait_answered(100)
         load.stop()
@@ -146,7 +145,7 @@ def test_postgres_and_the_detector_come_and_go_under_load(own_postgres: Postgres
         load.wait_answered(300)
         own_postgres.kill()
         try:
-            wait_until(lambda: one.state()["spool"]["waiting"] > 0, 20)
+            wait_until(lambda: one.state()["spool_waiting"] > 0, 20)
             load.wait_answered(300)
             one.kill("detector")
             load.wait_answered(300)
@@ -161,22 +160,19 @@ def test_postgres_and_the_detector_come_and_go_under_load(own_postgres: Postgres
     assert len(load.answered) == load.sent, "DNS went on"
     assert len(names) == len(set(names)), "none twice"
     assert set(names) == load.answered, "none missing"
-    assert state["spool"]["stored"] + state["spool"]["spooled"] == len(names)
-    assert state["spool"]["lost"] == 0
+    assert state["stored"] + state["spooled"] == len(names)
+    assert state["lost"] == 0
     assert_adds_up(state)
 
 
 def test_a_batch_that_ends_each_detector_is_given_up(tmp_path: Path) -> None:
-    first = """
-import agents.detection as d
-real = d.Detector.detect
-def broken(self, batch, **named):
+    broken = """
+def replacement(self, batch, **named):
     if any(b"poison" in name for name in batch.qname):
         raise KeyError("a bug")
     return real(self, batch, **named)
-d.Detector.detect = broken
 """
-    with supervised(tmp_path, first) as one:
+    with supervised(tmp_path, replaced(TunnelDetector.detect, broken)) as one:
         load = Load(one.port, lambda number: "poison.test" if number == 0 else f"host{number}.test")
         load.wait_answered(1)
         wait_until(lambda: one.events("batch_given_up") != [], 30)
@@ -184,7 +180,7 @@ d.Detector.detect = broken
         load.stop()
         state = one.rested()
         assert one.stop() == 0
-    assert state["spool"]["lost"] == one.events("batch_given_up")[0]["queries"] > 0
+    assert state["lost"] == one.events("batch_given_up")[0]["queries"] > 0
     assert state["processes"]["detector"]["restarts"] == 3
     assert_adds_up(state)
     assert len(load.answered) == load.sent
@@ -192,28 +188,24 @@ d.Detector.detect = broken
 
 
 @pytest.mark.parametrize(
-    ("module", "owner", "method", "settings", "kept"),
+    ("step", "settings", "kept"),
     [
-        ("store.base", "Store", "write", {}, "stored"),
-        ("store.spool_dir", "SpoolDir", "put", {"DATABASE_URL": DEAD}, "spooled"),
+        pytest.param(Store.write, {}, "stored", id="stored"),
+        pytest.param(DiskQueue.put, {"DATABASE_URL": DEAD}, "spooled", id="spooled"),
     ],
 )
 def test_a_batch_that_is_given_up_is_not_lost_where_it_was_kept(
-    tmp_path: Path, module: str, owner: str, method: str, settings: dict[str, str], kept: str
+    tmp_path: Path, step: Callable[..., Any], settings: dict[str, str], kept: str
 ) -> None:
     """The detector dies each time it has kept a certain batch."""
-    first = f"""
-import os, signal
-from agents.{module} import {owner}
-real = {owner}.{method}
-def dying(self, *given):
+    dying = """
+def replacement(self, *given):
     found = real(self, *given)
     if b"poison" in (given[1] if isinstance(given[1], bytes) else b" ".join(given[0].queries.qname)):
         os.kill(os.getpid(), signal.SIGKILL)
     return found
-{owner}.{method} = dying
 """
-    with supervised(tmp_path, first, **settings) as one:
+    with supervised(tmp_path, replaced(step, dying), **settings) as one:
         load = Load(one.port, lambda number: "poison.test" if number == 0 else f"host{number}.test")
         load.wait_answered(1)
         wait_until(lambda: one.events("batch_given_up") != [], 60)
@@ -223,8 +215,8 @@ def dying(self, *given):
         state = one.next_state()
         assert one.stop() == 0
     (given_up,) = one.events("batch_given_up")
-    assert (given_up["lost"], state["spool"]["lost"]) == (0, 0)
-    assert state["spool"][kept] == state["scored"] == load.sent
+    assert (given_up["lost"], state["lost"]) == (0, 0)
+    assert state[kept] == state["scored"] == load.sent
     assert_adds_up(state)
     if kept == "stored":
         assert sorted(one.sqlite_names()) == sorted(load.answered)
@@ -234,24 +226,23 @@ def dying(self, *given):
 
 
 @pytest.mark.parametrize(
-    ("module", "owner", "method", "thread"),
-    [("judge", "Judge", "_poll_known", "ticker"), ("alerting", "AlertSink", "_work", "alerts")],
+    ("step", "thread"),
+    [
+        pytest.param(Judge._poll_known, "ticker", id="ticker"),
+        pytest.param(AlertSink._work, "alerts", id="alerts"),
+    ],
 )
 def test_a_thread_that_dies_ends_its_process_which_is_started_again(
-    tmp_path: Path, module: str, owner: str, method: str, thread: str
+    tmp_path: Path, step: Callable[..., Any], thread: str
 ) -> None:
-    first = f"""
-from agents.{module} import {owner}
-from pathlib import Path
-real = {owner}.{method}
-def broken(self):
+    broken = """
+def replacement(self):
     if Path("armed").exists():
         Path("armed").unlink()
         raise KeyError("a bug")
     return real(self)
-{owner}.{method} = broken
 """
-    with supervised(tmp_path, first) as one:
+    with supervised(tmp_path, replaced(step, broken)) as one:
         one.next_state()
         (tmp_path / "armed").touch()
         if thread == "alerts":  # it waits for its queue: the next process finds the file
@@ -266,18 +257,14 @@ def broken(self):
 
 
 def test_a_process_that_cannot_be_started_again_says_so_once_each_time(tmp_path: Path) -> None:
-    first = """
-from pathlib import Path
-from agents.core.errors import AgentsError
-from agents.runtime.detector_process import Judge
-real = Judge.__init__
-def broken(self, settings):
+    broken = f"""
+from {AgentsError.__module__} import AgentsError
+def replacement(self, settings):
     if Path("armed").exists():
         raise AgentsError("cannot judge: a test says so")
     real(self, settings)
-Judge.__init__ = broken
 """
-    with supervised(tmp_path, first) as one:
+    with supervised(tmp_path, replaced(Judge.__init__, broken)) as one:
         one.next_state()
         (tmp_path / "armed").touch()
         os.kill(one.pid("detector"), signal.SIGKILL)
@@ -301,14 +288,14 @@ def test_when_the_supervisor_ends_all_end(tmp_path: Path, ending: signal.Signals
         assert len(pids) == 3
         assert all(map(alive, pids))
         os.kill(one.process.pid, ending)
-        assert one.process.wait(30) == (0 if ending != signal.SIGKILL else -signal.SIGKILL)
+        assert one.process.wait(patient(30)) == (0 if ending != signal.SIGKILL else -signal.SIGKILL)
         wait_until(lambda: not any(map(alive, pids)), 10)
 
 
 def test_two_signals_at_once_are_one_and_a_later_one_is_impatience(tmp_path: Path) -> None:
     for holds_s, code, killed in ((0.9, 0, 0), (9.0, 1, 1)):
         folder = tmp_path / str(code)
-        with supervised(folder, HOLDS.format(holds_s)) as one:
+        with supervised(folder, replaced(Judge.close, HOLDS.format(holds_s))) as one:
             one.next_state()
             one.process.terminate()
             wait_until(lambda found=one: bool(found.events("stopping")), 20)  # type: ignore[misc]
@@ -316,7 +303,7 @@ def test_two_signals_at_once_are_one_and_a_later_one_is_impatience(tmp_path: Pat
                 wait_until(lambda found=one: bool(found.events("waiting_for_end")), 20)  # type: ignore[misc]
                 assert one.events("waiting_for_end")[0]["processes"] == ["detector"]
             one.process.terminate()
-            assert one.process.wait(30) == code
+            assert one.process.wait(patient(30)) == code
         assert len(one.events("process_killed")) == killed
 
 
@@ -401,6 +388,7 @@ def test_a_process_that_cannot_start_is_one_line(tmp_path: Path, upstream: str, 
 
 
 def test_a_retraining_under_way_is_brought_to_its_end(tmp_path: Path) -> None:
+    fill(tmp_path)
     with running(tmp_path, RETRAIN_SAMPLES="2000") as process:
         assert process.client.post("/retrain").status_code == 202
         assert process.stop() == 0

@@ -16,10 +16,12 @@ from agents.dns.message import type_name
 from agents.dns.name import to_text
 from agents.runtime import warmup
 from tests.support.commands import Inside, call
+from tests.support.filled import fill
 from tests.support.listening import wait_until
 from tests.support.live import running
 from tests.support.make_capture import write
 from tests.support.mixed import mixed
+from tests.support.patience import patient
 
 ROOT = Path(__file__).parent.parent.parent
 NOBODY = 65_534
@@ -30,24 +32,26 @@ def run(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, *code.split(" ", 1)],
         cwd=ROOT,
-        env={**os.environ, "KERNELS": "on", **environment},
+        env={**os.environ, "COMPILED": "on", **environment},
         capture_output=True,
         text=True,
         check=True,
-        timeout=390,
+        timeout=patient(390),
     )
 
 
 UNCOMPILED = """
 import importlib, pkgutil
-from agents import kernels, warm
-for load in warm.LOADS:
+import agents
+from agents.runtime import warmup
+for load in warmup.LOADS:
     load()
-found = [f"{module.name}.{name}"
-    for module in pkgutil.iter_modules(kernels.__path__)
-    for name, value in vars(importlib.import_module(f"agents.core.jit.{module.name}")).items()
-    if hasattr(value, "signatures") and not value.signatures]
-print(found)
+modules = [one.name for one in pkgutil.walk_packages(agents.__path__, "agents.") if one.name.endswith("kernels")]
+kernels = {(module, name): value
+    for module in modules
+    for name, value in vars(importlib.import_module(module)).items()
+    if hasattr(value, "signatures")}
+print(len(modules), len(kernels), [".".join(at) for at, value in kernels.items() if not value.signatures])
 """
 
 
@@ -61,7 +65,10 @@ def test_warming_leaves_no_kernel_for_later_and_nothing_is_compiled_twice(tmp_pa
     """For types that no warming call had, the compiler would make a kernel anew, in the middle of the work."""
     kernels_ = tmp_path / "kernels"
     cold = run(f"-c {UNCOMPILED}", NUMBA_CACHE_DIR=str(kernels_), PYTHONWARNINGS="ignore")
-    assert cold.stdout.strip() == "[]"
+    modules, kernels, uncompiled = cold.stdout.strip().split(" ", 2)
+    assert int(modules) == len(list((ROOT / "agents").rglob("*kernels.py")))
+    assert int(kernels) > 50
+    assert uncompiled == "[]"
     kept = compiled(kernels_)
     assert kept
     (kernels_ / ("0" * 16)).mkdir()
@@ -69,7 +76,7 @@ def test_warming_leaves_no_kernel_for_later_and_nothing_is_compiled_twice(tmp_pa
     assert [warmup.NOTE in text for text in said] == [True, False]
     assert not (kernels_ / ("0" * 16)).exists()
     assert compiled(kernels_) == kept, "compiled again"
-    assert run("-c from agents import warm; warm.up(print)", NUMBA_CACHE_DIR=str(kernels_)).stdout == ""
+    assert run("-c from agents.runtime import warmup; warmup.up(print)", NUMBA_CACHE_DIR=str(kernels_)).stdout == ""
     stores = (commands(tmp_path, kernels_, store) for store in (postgres_url, ""))
     for what in chain(*stores, live(tmp_path, kernels_)):
         assert compiled(kernels_) == kept, what
@@ -99,7 +106,7 @@ def live(folder: Path, kernels_: Path) -> Iterator[str]:
             listener.ask(row[2])
         wait_until(lambda: listener.stored() >= 100, 20)
         assert listener.stop() == 0
-        (folder / "live" / "data" / "listener.json").touch()
+        (folder / "live" / "data" / "detector.json").touch()
         listener.restart()
     yield "run"
 
@@ -115,6 +122,7 @@ def test_a_cold_retraining_and_a_cold_restore_say_so_too(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, inside: Inside
 ) -> None:
     monkeypatch.setattr(warmup, "KEPT", tmp_path)
+    fill(tmp_path / "data")
     done = inside("retrain")
     assert done.code == 0
     assert warmup.NOTE in done.err
@@ -155,7 +163,7 @@ def test_where_the_package_cannot_be_written_its_kernels_are_copied(tmp_path: Pa
     for folder in (tmp_path, *tmp_path.parents):
         if folder.owner() == tmp_path.owner() and "pytest" in str(folder):
             folder.chmod(0o755)
-    environment = {"NUMBA_CACHE_DIR": str(package), "XDG_CACHE_HOME": str(own), "KERNELS": "off"}
+    environment = {"NUMBA_CACHE_DIR": str(package), "XDG_CACHE_HOME": str(own), "COMPILED": "off"}
     for _ in range(2):
         found = Path(run(f"-c {FOLDER.format(nobody=NOBODY)}", **environment).stdout.strip())
         assert found == own / "dns-tunnel-detector" / digest

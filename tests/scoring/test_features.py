@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agents.dns.name import from_text, wire_of
-from agents.scoring.features import FEATURES, SCHEMA, Feature, extract, view_of
+from agents.scoring.features import FEATURES, SCHEMA, VERSION, Feature, extract, schema_of, view_of
 
 WIRE = st.lists(st.binary(min_size=1, max_size=63), max_size=9).map(wire_of).filter(lambda wire: len(wire) <= 254)
 BY_NAME = {feature.name: feature for feature in FEATURES}
@@ -105,3 +105,29 @@ def test_the_table_is_what_models_were_made_for() -> None:
 
 def test_no_names_give_no_rows() -> None:
     assert extract([]).shape == (0, len(FEATURES))
+
+
+PINNED = {1: "e2c2a9e5090bce22"}
+"""Digest of the features of `fixed_names` by version. Values that change need a new VERSION and a new line here."""
+
+
+def fixed_names() -> list[bytes]:
+    """Names of many kinds, the same for ever."""
+    texts = ["", "com", "www.google.com", "a1b2.c3.evil.co.uk", "_dmarc.mail-1.example.org", "x" * 63 + ".evil.com"]
+    digests = [hashlib.sha256(str(i).encode()).hexdigest() for i in range(40)]
+    texts += [f"{digest[:size]}.{digest[size:]}.t.example.net" for size, digest in enumerate(digests, start=2)]
+    words = ["static", "cdn", "images", "login", "api", "update", "telemetry", "aabbcc"]
+    texts += [f"{one}-{i}.{words[i % 3]}.example.com" for i, one in enumerate(words)]
+    return [from_text(text) for text in texts] + [b"\x04\x00\xff+/\x04evil\x03com"]
+
+
+def test_features_that_mean_something_else_have_a_new_version() -> None:
+    rounded = np.round(extract(fixed_names()).astype(np.float64), 3) + 0.0
+    assert hashlib.sha256(rounded.tobytes()).hexdigest()[:16] == PINNED[VERSION]
+
+
+def test_a_version_is_part_of_the_schema_but_for_the_first() -> None:
+    names = [one.name for one in FEATURES]
+    assert schema_of(1, names) == hashlib.sha256(",".join(names).encode()).hexdigest()[:16] == "37dbc586d14a92f5"
+    assert len({schema_of(version, names) for version in range(1, 5)}) == 4
+    assert schema_of(VERSION, names) == SCHEMA

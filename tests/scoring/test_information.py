@@ -14,6 +14,7 @@ from agents.dns.name import from_text, split_domain
 from agents.learning.baseline import benign_names
 from agents.scoring.information import COMMON_LABELS, SIZE, CharModel, learn
 from agents.scoring.model import Model
+from tests.support.plain_information import cost, encoded_bits
 
 HEX, BASE32, DIGITS = "0123456789abcdef", "abcdefghijklmnopqrstuvwxyz234567", "0123456789"
 
@@ -37,37 +38,37 @@ def test_words_are_cheaper_than_hex_of_the_same_length(model: Model, word: str) 
     """Words that are in the dictionary cost next to nothing, others less than the 4 bits of a hex digit a letter."""
     for seed in range(20):
         random_text = token(HEX, len(word), seed)
-        assert model.chars.cost(word.encode()).bits < model.chars.cost(random_text).bits
-    assert not model.chars.cost(word.encode()).encoded
+        assert cost(model.chars, word.encode()).bits < cost(model.chars, random_text).bits
+    assert not cost(model.chars, word.encode()).encoded
 
 
 @pytest.mark.parametrize(("alphabet", "bits"), [(HEX, 4.0), (BASE32, 5.0), (DIGITS, np.log2(10))])
 @pytest.mark.parametrize("size", [16, 32, 63])
 def test_random_text_costs_what_it_carries(model: Model, alphabet: str, bits: float, size: int) -> None:
-    costs = [model.chars.cost(token(alphabet, size, seed)) for seed in range(30)]
-    assert max(cost.bits for cost in costs) <= size * bits + 1e-9
-    assert np.mean([cost.bits for cost in costs]) > size * bits * 0.85
+    costs = [cost(model.chars, token(alphabet, size, seed)) for seed in range(30)]
+    assert max(one.bits for one in costs) <= size * bits + 1e-9
+    assert np.mean([one.bits for one in costs]) > size * bits * 0.85
 
 
 @pytest.mark.parametrize("alphabet", [HEX, BASE32])
 def test_random_labels_read_as_encoded_and_benign_ones_do_not(
     model: Model, benign: list[tuple[bytes, ...]], alphabet: str
 ) -> None:
-    random_ones = [model.chars.cost(token(alphabet, 32, seed)).encoded for seed in range(300)]
+    random_ones = [cost(model.chars, token(alphabet, 32, seed)).encoded for seed in range(300)]
     assert np.mean(random_ones) > 0.99
     labels = sorted({label for labels in benign for label in labels})
-    assert np.mean([model.chars.cost(label).encoded for label in labels]) < 0.05
+    assert np.mean([cost(model.chars, label).encoded for label in labels]) < 0.05
 
 
 def test_repetition_is_the_dictionarys_gain(chars: CharModel) -> None:
-    assert chars.cost(b"www").bits < 8
-    assert not chars.cost(b"www").encoded
+    assert cost(chars, b"www").bits < 8
+    assert not cost(chars, b"www").encoded
 
 
 @given(st.binary(min_size=1, max_size=63))
 def test_any_label_has_a_finite_cost(label: bytes) -> None:
-    cost = TINY.cost(label.lower())
-    assert 0 <= cost.bits <= 7 * len(label)
+    found = cost(TINY, label.lower())
+    assert 0 <= found.bits <= 7 * len(label)
 
 
 TINY = learn([(b"www",), (b"mail",), (b"www",), (b"www",)])
@@ -99,9 +100,9 @@ def test_ten_thousand_learned_hex_labels_do_not_make_hex_cheap(
         attack = [(hashlib.sha256(b"%d" % number).hexdigest()[:size].encode(),) for number in range(10_000)]
         poisoned = learn([*benign, *attack])
         fresh = [hashlib.sha256(b"fresh %d" % number).hexdigest()[:size].encode() for number in range(200)]
-        before, after = (sum(one.cost(label).bits for label in fresh) for one in (chars, poisoned))
+        before, after = (sum(cost(one, label).bits for label in fresh) for one in (chars, poisoned))
         assert after > 0.95 * before
-        assert np.mean([poisoned.cost(label).encoded for label in fresh]) > 0.95
+        assert np.mean([cost(poisoned, label).encoded for label in fresh]) > 0.95
 
 
 def test_live_names_teach_words_and_no_alphabet(benign: list[tuple[bytes, ...]], chars: CharModel) -> None:
@@ -110,11 +111,11 @@ def test_live_names_teach_words_and_no_alphabet(benign: list[tuple[bytes, ...]],
     attack = [(token(letters, 32, seed),) for seed in range(1000)]
     fresh = [token(letters, 32, seed) for seed in range(2000, 2100)]
     live = learn(benign, attack)
-    assert np.mean([live.cost(label).encoded for label in fresh]) > 0.9
-    assert np.mean([learn([*benign, *attack]).cost(label).encoded for label in fresh]) < 0.05
+    assert np.mean([cost(live, label).encoded for label in fresh]) > 0.9
+    assert np.mean([cost(learn([*benign, *attack]), label).encoded for label in fresh]) < 0.05
     words = [(b"buchhaltung-drucker-%d" % number,) for number in range(200)]
     known = learn(benign, words)
-    assert known.cost(b"buchhaltung-drucker-777").bits < 0.7 * chars.cost(b"buchhaltung-drucker-777").bits
+    assert cost(known, b"buchhaltung-drucker-777").bits < 0.7 * cost(chars, b"buchhaltung-drucker-777").bits
 
 
 def test_a_label_learned_a_hundred_times_teaches_the_trigrams_once() -> None:
@@ -126,5 +127,5 @@ def test_a_label_learned_a_hundred_times_teaches_the_trigrams_once() -> None:
 
 def test_only_labels_that_read_as_encoded_count_as_data(model: Model) -> None:
     data = token(HEX, 32, 1)
-    assert model.chars.encoded_bits([b"www", b"mail"]) == 0
-    assert model.chars.encoded_bits([b"www", data]) == model.chars.cost(data).bits
+    assert encoded_bits(model.chars, [b"www", b"mail"]) == 0
+    assert encoded_bits(model.chars, [b"www", data]) == cost(model.chars, data).bits

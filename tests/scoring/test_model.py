@@ -222,7 +222,8 @@ def test_other_arrays_than_the_manifests_are_refused() -> None:
 def test_scoring_loads_no_scikit_learn() -> None:
     code = (
         "import sys; from agents.scoring.model import Model; from agents.scoring.features import extract; "
-        "from agents.learning.baseline import model_bytes; m = Model.from_bytes(model_bytes()); print(m.score(extract([b'']), [b'']).shape, 'sklearn' in sys.modules)"
+        "from agents.learning.baseline import model_bytes; m = Model.from_bytes(model_bytes()); "
+        "print(m.score(extract([b'']), [b'']).shape, 'sklearn' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["(1,)", "False"]

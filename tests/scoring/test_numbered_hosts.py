@@ -10,13 +10,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agents.core.columns import lowered
-from agents.core.siphash import siphash
-from agents.dns.name import from_text, split_domain, wire_of
-from agents.dns.name_kernels import split_names
-from agents.scoring.numbered_hosts import numbers, packed_digits, shape_of
+from agents.dns.name import from_text, split_domain, split_names, wire_of
+from agents.scoring.lexical_kernels import numbered_hosts
 from tests.corpora.lookalike_kinds import HEX, token
 from tests.support.detecting import incidents_of, paced
 from tests.support.judged import START, Judged, ask
+from tests.support.plain_numbered import packed_digits, shape_of
+from tests.support.siphash import siphash
 from tests.support.wire_names import wire_names
 
 KEY = (3, 2**63 + 5)
@@ -56,7 +56,7 @@ def test_words_ids_and_encodings_have_none(name: str) -> None:
 )
 def test_kernels_find_the_shapes_that_plain_python_finds(names: list[bytes]) -> None:
     low = lowered(names)
-    shapes, digits = numbers(low, split_names(low).cuts, KEY)
+    shapes, digits = numbered_hosts(low, split_names(low).cuts, KEY)
     for i, name in enumerate(low):
         expected = shape_of(split_domain(name)[0])
         assert (int(shapes[i]), int(digits[i])) == (

@@ -15,13 +15,14 @@ from hypothesis import strategies as st
 from agents.core import column_kernels, jit
 from agents.core.columns import lowered, packed
 from agents.core.errors import NameFormatError
-from agents.core.siphash import siphash
-from agents.dns.name import from_text, split_domain, wire_of
-from agents.dns.name_kernels import split_names
+from agents.dns.name import from_text, split_domain, split_names, wire_of
 from agents.learning.baseline import benign_names
 from agents.scoring import features, lexical
 from agents.scoring.model import raw_scores
 from tests.support.detecting import shipped_model
+from tests.support.patience import patient
+from tests.support.plain_information import cost
+from tests.support.siphash import siphash
 from tests.support.wire_names import LONGEST, wire_names
 
 KEY = (0x0706050403020100, 0x0F0E0D0C0B0A0908)
@@ -97,10 +98,10 @@ def test_features_of_a_name_beyond_the_wire_limit() -> None:
 def test_labels_cost_what_plain_python_prices(names: list[bytes]) -> None:
     chars, low = shipped_model().chars, lowered(names)
     found = chars.costs(low, split_names(low))
-    costs = [[chars.cost(label) for label in split_domain(name)[0]] for name in names]
-    assert found.part_bits.tolist() == [cost.bits for row in costs for cost in row]
-    assert found.part_encoded.tolist() == [cost.encoded for row in costs for cost in row]
-    assert found.encoded_bits.tolist() == [sum(cost.bits for cost in row if cost.encoded) for row in costs]
+    costs = [[cost(chars, label) for label in split_domain(name)[0]] for name in names]
+    assert found.part_bits.tolist() == [one.bits for row in costs for one in row]
+    assert found.part_encoded.tolist() == [one.encoded for row in costs for one in row]
+    assert found.encoded_bits.tolist() == [sum(one.bits for one in row if one.encoded) for row in costs]
 
 
 @UNHURRIED
@@ -149,13 +150,14 @@ def test_a_name_reads_the_same_in_any_case_and_any_batch(names: list[bytes]) -> 
 
 SHOWN = """
 import sys, numpy as np
-from agents import kernels, lexical
+from agents.core import jit
+from agents.scoring import lexical
 from tests.support.detecting import shipped_model
 from tests.scoring.test_scoring_kernels import BENIGN, KEY
 from tests.support.wire_names import LONGEST
 found = lexical.read(BENIGN + LONGEST, shipped_model(), KEY)
 columns = {name: getattr(found, name) for name in found.__slots__ if name != "names"}
-np.savez(sys.argv[1], compiled=kernels.COMPILED, **columns)
+np.savez(sys.argv[1], compiled=jit.COMPILED, **columns)
 """
 
 
@@ -164,7 +166,10 @@ def test_without_kernels_everything_is_the_same(tmp_path: Path) -> None:
     for mode in ("auto", "off"):
         path = tmp_path / f"{mode}.npz"
         subprocess.run(
-            [sys.executable, "-c", SHOWN, str(path)], env={**os.environ, "KERNELS": mode}, check=True, timeout=100
+            [sys.executable, "-c", SHOWN, str(path)],
+            env={**os.environ, "COMPILED": mode},
+            check=True,
+            timeout=patient(100),
         )
         found[mode] = dict(np.load(path))
     assert not found["off"].pop("compiled")

@@ -23,6 +23,7 @@ from agents.sources.listener.sockets import bind_pair
 from agents.stream.counters import Counters
 from tests.support.hostile import hostile
 from tests.support.listening import adds_up, listening, ring_of, rows_of, tcp, udp, wait_until
+from tests.support.patience import patient
 from tests.support.stubs import Asked, StubServer, answer_a, named, reply, silent
 
 pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("both_ways")]
@@ -31,7 +32,7 @@ pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("both_ways")]
 @contextmanager
 def client_of(listener: Listener, host: str = "127.0.0.1") -> Iterator[socket.socket]:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
-        client.settimeout(5)
+        client.settimeout(patient(5))
         client.connect((host, listener.ports[0]))
         yield client
 
@@ -67,7 +68,7 @@ def test_each_of_many_clients_with_equal_ids_gets_its_own_answer() -> None:
         clients = [socket.socket(socket.AF_INET, socket.SOCK_DGRAM) for _ in range(20)]
         expected = {}
         for number, client in enumerate(clients):
-            client.settimeout(5)
+            client.settimeout(patient(5))
             client.connect(("127.0.0.1", listener.ports[0]))
             for ident in range(10):
                 name = f"{number:02}{ident}.example"
@@ -218,12 +219,12 @@ def test_a_full_ring_sheds_the_newest_and_answers_go_on(both_ways: bool) -> None
         names = [wire_of([b"n%d" % number, b"example"]) for number in range(100)]
         for number in range(100):
             assert udp(listener, dns.message.make_query(f"n{number}.example", "A")).rcode() == Rcode.NOERROR
-        wait_until(lambda: ring.shed == 36)
+        wait_until(lambda: ring.dropped == 36)
         assert [row[2] for row in rows_of(ring.peek(100))] == names[:64]
         ring.advance_to(3)
         for _ in range(5):
             udp(listener, dns.message.make_query("late.example", "A"))
-        wait_until(lambda: (ring.head, ring.waiting, ring.shed) == (67, 64, 38))
+        wait_until(lambda: (ring.head, ring.waiting, ring.dropped) == (67, 64, 38))
         assert listener.counters.answered == 105
 
 
@@ -239,7 +240,7 @@ def test_each_query_of_a_burst_reaches_the_upstream_as_a_datagram_of_its_own(
     }
     pair = bind_pair("127.0.0.1", 0)
     with StubServer() as stub, socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
-        client.settimeout(5)
+        client.settimeout(patient(5))
         client.connect(pair[0].getsockname())
         for query in queries.values():  # before it listens, so that they come as one batch
             client.send(query)
@@ -267,7 +268,7 @@ def test_tcp_and_udp_share_the_bound_of_queries_in_flight() -> None:
 def test_a_thousand_queries_in_flight_when_it_stops_are_all_told_so() -> None:
     with StubServer(silent) as stub, socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
         client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4 << 20)
-        client.settimeout(5)
+        client.settimeout(patient(5))
         with listening(stub, timeout_s=60) as (listener, rows):
             client.connect(("127.0.0.1", listener.ports[0]))
             for number in range(1000):

@@ -14,6 +14,7 @@ from dns.rcode import Rcode
 from agents.core.errors import AgentsError
 from agents.sources.listener.server import Listener
 from tests.support.listening import UNUSED, listening, ring_of, tcp, udp, wait_until
+from tests.support.patience import patient
 from tests.support.stubs import StubServer, silent
 
 pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("both_ways")]
@@ -30,7 +31,7 @@ def test_clients_outside_the_access_list_are_refused_and_never_forwarded() -> No
 
 def exchange(listener: Listener, message: bytes) -> bytes:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
-        client.settimeout(5)
+        client.settimeout(patient(5))
         client.sendto(message, ("127.0.0.1", listener.ports[0]))
         return client.recv(65535)
 
@@ -60,7 +61,7 @@ def test_responses_and_fragments_get_no_answer() -> None:
     with StubServer() as stub, listening(stub) as (listener, _):
         query = dns.message.make_query("example.com", "A")
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
-            client.settimeout(5)
+            client.settimeout(patient(5))
             for message in (
                 b"",
                 b"\0" * 11,
@@ -97,7 +98,7 @@ def test_ten_thousand_random_packets_and_it_still_answers() -> None:
 def test_over_inflight_max_is_servfail_at_once() -> None:
     with StubServer(silent) as stub, listening(stub, inflight_max=3, timeout_s=2) as (listener, rows):
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
-            client.settimeout(1)
+            client.settimeout(patient(1))
             for ident in range(4):
                 query = dns.message.make_query("example.com", "A", id=ident)
                 client.sendto(query.to_wire(), ("127.0.0.1", listener.ports[0]))
@@ -111,7 +112,7 @@ def test_two_clients_with_the_same_id_and_question_both_get_answers() -> None:
         message = dns.message.make_query("example.com", "A", id=1).to_wire()
         clients = [socket.socket(socket.AF_INET, socket.SOCK_DGRAM) for _ in range(2)]
         for client in clients * 2:
-            client.settimeout(5)
+            client.settimeout(patient(5))
             client.sendto(message, ("127.0.0.1", listener.ports[0]))
         for client in clients * 2:
             assert client.recv(512)[:2] == b"\0\1"
@@ -131,7 +132,7 @@ def test_wildcard_answers_from_the_address_that_was_asked() -> None:
         for host in ("127.0.0.7", "127.1.2.3"):
             assert udp(listener, dns.message.make_query("example.com", "A"), host).rcode() == Rcode.NOERROR
         query = dns.message.make_query("example.com", "A")
-        answer = dns.query.udp(query, "::1", port=listener.ports[1], timeout=5)
+        answer = dns.query.udp(query, "::1", port=listener.ports[1], timeout=patient(5))
         assert answer.rcode() == Rcode.NOERROR
         wait_until(lambda: bool(rows) and rows[-1][1] == "::1")
 
@@ -139,7 +140,7 @@ def test_wildcard_answers_from_the_address_that_was_asked() -> None:
 def test_two_hosts_are_served_by_one_listener() -> None:
     with StubServer() as stub, listening(stub, ["127.0.0.1", "127.0.0.2"]) as (listener, _):
         for host, port in listener.addresses:
-            answer = dns.query.udp(dns.message.make_query("example.com", "A"), host, port=port, timeout=5)
+            answer = dns.query.udp(dns.message.make_query("example.com", "A"), host, port=port, timeout=patient(5))
             assert answer.rcode() == Rcode.NOERROR
 
 
@@ -186,7 +187,7 @@ def test_refuses_to_forward_to_itself(host: str) -> None:
 
 def test_stop_answers_what_is_in_flight() -> None:
     with StubServer(silent) as stub, socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
-        client.settimeout(5)
+        client.settimeout(patient(5))
         with listening(stub, timeout_s=60) as (listener, rows):
             query = dns.message.make_query("example.com", "A").to_wire()
             client.sendto(query, ("127.0.0.1", listener.ports[0]))

@@ -15,13 +15,14 @@ from agents.sources.listener.server import Listener
 from agents.sources.listener.upstream import FAILURES_BEFORE_SWITCH
 from tests.support.hostile import hostile
 from tests.support.listening import adds_up, listening, tcp, wait_until
+from tests.support.patience import patient
 from tests.support.stubs import StubServer, answer_a, answer_large, named, silent
 
 pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("both_ways")]
 
 
 def connect(listener: Listener) -> socket.socket:
-    return socket.create_connection(("127.0.0.1", listener.ports[0]), timeout=5)
+    return socket.create_connection(("127.0.0.1", listener.ports[0]), timeout=patient(5))
 
 
 def framed(message: bytes) -> bytes:
@@ -69,7 +70,7 @@ def test_tcp_client_that_does_not_read_is_cut_off() -> None:
     with StubServer(answer_large) as stub, listening(stub, tcp_idle_s=0.5) as (listener, _):
         client = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
         client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-        client.settimeout(5)
+        client.settimeout(patient(5))
         client.connect(("127.0.0.1", listener.ports[0]))
         query = framed(dns.message.make_query("big.example", "TXT").to_wire())
         with contextlib.suppress(ConnectionError, TimeoutError):

@@ -10,6 +10,7 @@ import pytest
 
 from agents.core.errors import BatchRefusedError, StoreError
 from agents.store import Store, open_store
+from tests.support.patience import patient
 from tests.support.verdicts import DAY_S, START, verdicts
 
 pytestmark = pytest.mark.integration
@@ -50,7 +51,7 @@ def test_a_writer_is_not_blocked_while_old_days_wait_to_go(postgres: Store, post
         assert postgres.write(verdicts(["b.example.com"], ts=[START + 2 * DAY_S + number]), f"new {number}") == 1
     assert dropping.is_alive(), "it waits for the reader"
     reader.close()
-    dropping.join(20)
+    dropping.join(patient(20))
     assert _tables(postgres_url) == _names(DAY + 2)
     assert len(postgres.queries(limit=99)[0]) == 21
 
@@ -64,7 +65,7 @@ def test_a_new_day_begins_while_old_days_wait_to_go(postgres: Store, postgres_ur
     assert postgres.write(verdicts(["b.example.com"], ts=[START + 3 * DAY_S]), "new day") == 1
     assert dropping.is_alive(), "it waits for the reader"
     reader.close()
-    dropping.join(20)
+    dropping.join(patient(20))
     assert _tables(postgres_url) == _names(DAY + 2, DAY + 3)
 
 

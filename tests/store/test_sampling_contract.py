@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -34,6 +35,7 @@ def _sample(store: Store, **changes: Any) -> Sample:
         "max_score": 0.5,
         "client_share": 1.0,
         "domain_share": 1.0,
+        "features_version": 1,
         "seed": 42,
     }
     return store.sample_normal(**(wanted | changes))
@@ -116,11 +118,16 @@ def test_every_row_can_be_drawn(store: Store) -> None:
 
 
 def test_rows_of_an_older_feature_table_are_left_out(store: Store) -> None:
-    _fill(store, 0, 20, "old", width=10)
-    _fill(store, 1, 20, "new")
-    sample = _sample(store)
+    """By their version, and not by their length: a feature may change its meaning alone."""
+    names = [f"h{i}.example.com" for i in range(20)]
+    day = verdicts(names, ts=[START + DAY_S + i for i in range(20)])
+    _fill(store, 0, 20, "old")
+    store.write(replace(day, features_version=2), "new")
+    sample = _sample(store, features_version=2)
     assert sample.features.shape == (20, 25)
     assert _days(sample) == {1: 20}
+    assert _days(_sample(store)) == {0: 20}
+    assert len(_sample(store, features_version=3)) == 0
 
 
 def _scans(url: str, index: str) -> tuple[int, int]:

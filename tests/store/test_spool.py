@@ -22,7 +22,6 @@ from agents.core.types import Verdicts
 from agents.dns.name import wire_of
 from agents.store import SpoolingSink
 from agents.store.spool import decode, encode
-from agents.store.spool_dir import SpoolDir
 from tests.support.verdicts import incident, verdicts
 
 MEGABYTE = 1 << 20
@@ -234,7 +233,7 @@ def test_a_refused_batch_does_not_block_the_others(fake: FakeStore, sink: Spooli
 
 def test_two_processes_cannot_share_a_spool(sink: SpoolingSink, tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="another process"):
-        SpoolDir(tmp_path / "spool", MEGABYTE)
+        SpoolingSink(FakeStore(), tmp_path / "spool", MEGABYTE)
 
 
 def test_foreign_files_are_left_alone(fake: FakeStore, tmp_path: Path) -> None:
@@ -255,6 +254,7 @@ def test_a_batch_of_an_older_release_is_read() -> None:
         arrays = {name: file[name] for name in file.files if name != "numbers"}
     texts = json.loads(arrays["texts"].tobytes())
     texts |= {"client": ["a"] * 3, "ans_types": ["TXT"] * 3, "domain": ["example.com"] * 3, "reasons": [["x"], [], []]}
+    del texts["features_version"]
     arrays["texts"] = np.frombuffer(json.dumps(texts).encode(), np.uint8)
     out = io.BytesIO()
     np.savez(out, **arrays)
@@ -262,11 +262,13 @@ def test_a_batch_of_an_older_release_is_read() -> None:
     assert list(after.queries.client) == list(before.queries.client)
     assert list(after.domain) == list(before.domain)
     assert list(after.reasons) == [("x",), (), ()]
+    assert after.features_version == 1
 
 
 @given(names=st.lists(st.lists(st.binary(min_size=1, max_size=63), max_size=3), max_size=5))
 def test_a_batch_comes_back_from_disk_as_it_was(names: list[list[bytes]]) -> None:
     before = verdicts([wire_of(labels) for labels in names], client="\ud800\0", incidents=(incident(),))
+    before = replace(before, features_version=7)
     after = decode(encode(before))
     assert list(after.queries.qname) == list(before.queries.qname)
     assert list(after.queries.client) == list(before.queries.client)
@@ -274,6 +276,7 @@ def test_a_batch_comes_back_from_disk_as_it_was(names: list[list[bytes]]) -> Non
     assert list(after.reasons) == list(before.reasons)
     assert after.incidents == before.incidents
     assert after.model_id == before.model_id
+    assert after.features_version == 7
     for column in ("ts", "qtype", "qlen", "rcode", "ancount", "rlen", "ttl_min", "rtt_ms"):
         np.testing.assert_array_equal(getattr(after.queries, column), getattr(before.queries, column))
         assert getattr(after.queries, column).dtype == getattr(before.queries, column).dtype

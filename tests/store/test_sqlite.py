@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from sqlalchemy import event
+from sqlalchemy import Engine, event
 from structlog.testing import capture_logs
 
 from agents.core.errors import StoreError, StoreUnusableError
@@ -28,6 +28,16 @@ SPOILT: dict[str, Callable[[Path], None]] = {"garbage": garbage, "folder": Path.
 
 def opened(path: Path) -> Store:
     return open_store(f"sqlite:///{path}")
+
+
+@contextlib.contextmanager
+def listening(name: str, then: Callable[..., object]) -> Iterator[None]:
+    """While the block lasts, `then` hears of an event of every SQLAlchemy engine, also of those that are made in it."""
+    event.listen(Engine, name, then)
+    try:
+        yield
+    finally:
+        event.remove(Engine, name, then)
 
 
 @pytest.mark.parametrize("how", SPOILT)
@@ -74,8 +84,8 @@ def test_a_database_that_has_no_room_spools(tmp_path: Path) -> None:
     """The driver's own errors are told as ours: else such a batch would be neither stored nor spooled."""
     with contextlib.closing(opened(tmp_path / "x.db")) as store:
         store.migrate()
-        store._engine.dispose()
-        event.listen(store._engine, "connect", lambda driver, _: driver.execute("PRAGMA max_page_count=1"))
+    full = listening("connect", lambda driver, _: driver.execute("PRAGMA max_page_count=1"))
+    with full, contextlib.closing(opened(tmp_path / "x.db")) as store:
         sink = SpoolingSink(store, tmp_path / "spool", 1 << 20, retry_s=3600)
         sink.accept(verdicts([f"host{n}.example.com" for n in range(2000)]))
         sink.close()
@@ -112,7 +122,10 @@ def test_a_database_that_is_spoilt_while_it_runs_is_an_error_in_the_log(tmp_path
         store.migrate()
         sink = SpoolingSink(store, tmp_path / "spool", 1 << 20, retry_s=3600)
         sink.accept(verdicts(["a.test"]))
-        store._engine.dispose()
+        with contextlib.closing(sqlite3.connect(path)) as other:  # the store reads the file anew
+            other.execute("DELETE FROM batches")
+            other.commit()
+            other.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         garbage(path)
         for _ in range(2):
             sink.accept(verdicts(["b.test"]))
@@ -152,8 +165,8 @@ def test_what_is_known_of_old_batches_goes_in_parts_too(tmp_path: Path) -> None:
         with contextlib.closing(sqlite3.connect(path)) as database, database:
             database.executemany("INSERT INTO batches VALUES (?, ?)", ((str(n), float(n)) for n in range(count)))
         deleted: list[int] = []
-        event.listen(store._engine, "after_cursor_execute", lambda *found: deleted.append(found[1].rowcount))
-        store.drop_old(1)
+        with listening("after_cursor_execute", lambda *found: deleted.append(found[1].rowcount)):
+            store.drop_old(1)
         assert max(deleted) == DELETE_CHUNK
         with contextlib.closing(sqlite3.connect(path)) as database:
             assert database.execute("SELECT count(*) FROM batches").fetchone() == (0,)

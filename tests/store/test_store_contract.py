@@ -17,6 +17,8 @@ from agents.core.errors import AgentsError, BatchRefusedError, StoreError, Usage
 from agents.core.types import Severity
 from agents.dns.name import to_text, wire_of
 from agents.store import Store, migrate, open_store
+from agents.store.rows import COLUMNS, query_columns
+from tests.support.patience import patient
 from tests.support.verdicts import DAY_S, START, incident, verdicts
 
 pytestmark = pytest.mark.contract
@@ -251,7 +253,7 @@ def test_processes_that_start_at_once_migrate_once(store_url: str) -> None:
     for process in processes:
         process.start()
     for process in processes:
-        process.join(30)
+        process.join(patient(30))
     assert [process.exitcode for process in processes] == [0] * 4
     opened = open_store(store_url)
     opened.ping()
@@ -263,7 +265,14 @@ def test_rows_of_an_older_release_are_still_there_after_its_tables_were_changed(
     engine = create_engine(store_url.replace("postgresql:", "postgresql+psycopg2:"))
     with engine.begin() as connection:
         migrate.upgrade(connection, "0002")
-    opened.write(verdicts(_names(3)), "before")
+    opened.prepare([int(START // DAY_S)])
+    columns = dict(zip(COLUMNS, query_columns(verdicts(_names(3)), "before").lists(), strict=True))
+    del columns["features_version"]
+    insert = f"INSERT INTO queries ({', '.join(columns)}) VALUES ({', '.join(f':{name}' for name in columns)})"
+    with engine.begin() as connection:
+        connection.execute(
+            text(insert), [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+        )
     opened.migrate()
     opened.write(verdicts(_names(2), ts=[START + DAY_S, START + DAY_S + 1]), "after")
     assert len(opened.queries(domain="example.com", client="192.0.2.7", limit=9)[0]) == 5

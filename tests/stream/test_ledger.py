@@ -1,4 +1,4 @@
-"""Shared memory: fair shares, order of time, and a ledger whose writer is killed after any of its stores."""
+"""SharedStream memory: fair shares, order of time, and a ledger whose writer is killed after any of its stores."""
 
 from __future__ import annotations
 
@@ -15,12 +15,14 @@ from agents.core.types import Row, batch_of
 from agents.dns.message import type_number
 from agents.stream import ledger as ledger_module
 from agents.stream.counters import Counters
-from agents.stream.ledger import TOTALS, Ledger, Shared
+from agents.stream.ledger import TOTALS, Ledger
 from agents.stream.record import RECORD, batch_of_records, client_bytes, packed_record
+from agents.stream.shared import SharedStream
+from tests.support.patience import patient
 
 
-def shared(listeners: int = 2, queue_max: int = 100) -> Shared:
-    return Shared(listeners, queue_max, ["detector"])
+def shared(listeners: int = 2, queue_max: int = 100) -> SharedStream:
+    return SharedStream(listeners, queue_max, ["detector"])
 
 
 def row(ts: float, qname: bytes = b"\1a\4test", types: str = "CNAME,A") -> Row:
@@ -101,7 +103,7 @@ def test_a_bell_wakes_a_sleeper_and_many_rings_are_one() -> None:
     sleeper = threading.Thread(target=one.bell.wait, args=(60,))
     sleeper.start()
     one.bell.ring()
-    sleeper.join(10)
+    sleeper.join(patient(10))
     assert not sleeper.is_alive()
     one.close()
 

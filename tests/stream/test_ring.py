@@ -40,13 +40,13 @@ def numbers(records: NDArray[np.void]) -> list[int]:
     st.lists(st.tuples(st.sampled_from(["put", "peek", "advance"]), st.integers(0, 9)), max_size=60),
 )
 def test_it_is_a_bounded_deque(capacity: int, steps: list[tuple[str, int]]) -> None:
-    ring, model, put, shed = ring_of(capacity), deque[int](), 0, 0
+    ring, model, put, dropped = ring_of(capacity), deque[int](), 0, 0
     for what, count in steps:
         if what == "put":
             accepted = ring.put(numbered(put, count).tobytes())
             assert accepted == min(count, capacity - len(model))
             model.extend(range(put, put + accepted))
-            shed += count - accepted
+            dropped += count - accepted
             put += count
         elif what == "peek":
             assert numbers(ring.peek(count)) == list(model)[:count]
@@ -55,7 +55,7 @@ def test_it_is_a_bounded_deque(capacity: int, steps: list[tuple[str, int]]) -> N
             ring.advance_to(ring.tail + taken)
             for _ in range(taken):
                 model.popleft()
-        assert (ring.waiting, ring.shed) == (len(model), shed)
+        assert (ring.waiting, ring.dropped) == (len(model), dropped)
 
 
 def test_giving_back_twice_changes_nothing_and_too_much_is_a_bug() -> None:

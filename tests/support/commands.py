@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tests.support.patience import patient
 from tests.support.running import free_port
 
 __all__ = ["BASE", "ROOT", "Done", "Inside", "call", "environment", "free_port", "is_one_line"]
@@ -46,7 +47,7 @@ def call(folder: Path, *arguments: str | bytes | Path, timeout_s: float = 40, **
     """`dns-tunnel ARGUMENTS` with DATA_DIR=folder/data, in `folder`."""
     command: Sequence[str | bytes | Path] = [*BASE, "--data-dir", folder / "data", *arguments]
     done = subprocess.run(
-        command, cwd=folder, env=environment(**settings), capture_output=True, timeout=timeout_s, check=False
+        command, cwd=folder, env=environment(**settings), capture_output=True, timeout=patient(timeout_s), check=False
     )
     found = Done(done.returncode, done.stdout.decode("utf-8", "replace"), done.stderr.decode("utf-8", "replace"))
     assert "Traceback" not in found.err, found.err

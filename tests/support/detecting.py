@@ -6,7 +6,6 @@ from collections.abc import Iterable
 from functools import lru_cache
 from itertools import islice
 
-from agents.core.siphash import siphash
 from agents.core.types import Incident, Row, batch_of
 from agents.detection.detector import TunnelDetector
 from agents.detection.limits import Scale
@@ -14,6 +13,7 @@ from agents.dns.name import from_text
 from agents.learning.baseline import model_bytes
 from agents.learning.validation import fresh_detector
 from agents.scoring.model import Model
+from tests.support.siphash import siphash
 
 START = 1_767_571_200.0
 BATCH = 1024

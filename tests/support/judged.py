@@ -12,8 +12,8 @@ from agents.detection.flows import Flow, Flows
 from agents.detection.limits import Evidence, evidence_of, limits_of
 from agents.detection.state import Asked, Room, Told
 from agents.dns.name import from_text
-from agents.scoring.numbered_hosts import packed_digits
 from tests.support.plain_flow import Part, Query
+from tests.support.plain_numbered import packed_digits
 
 START = 1_700_000_000.0
 CLIENT, DOMAIN = "192.0.2.7", "evil.com"

@@ -19,9 +19,10 @@ from agents.core.types import Row
 from agents.dns.message import type_name
 from agents.sources.listener.server import Listener
 from agents.stream.counters import Counters
-from agents.stream.ledger import Bell
 from agents.stream.record import RECORD, batch_of_records
 from agents.stream.ring import Ring
+from agents.stream.shared import Bell
+from tests.support.patience import patient
 from tests.support.stubs import StubServer
 
 OPTIONS: dict[str, Any] = {
@@ -64,7 +65,8 @@ def listening(
         take(np.frombuffer(record, RECORD))
 
     with collecting(take) as ring:
-        listener = Listener(hosts, 0, zones, **(OPTIONS | {"offer": offer, "ring": ring} | changed))
+        options = OPTIONS | {"offer": offer, "ring": ring} | changed
+        listener = Listener(hosts, 0, zones, **(options | {"timeout_s": patient(options["timeout_s"])}))
         loop = asyncio.new_event_loop()
         loop.run_until_complete(listener.start())
         thread = threading.Thread(target=loop.run_forever)
@@ -72,7 +74,7 @@ def listening(
         try:
             yield listener, rows
         finally:
-            asyncio.run_coroutine_threadsafe(listener.stop(), loop).result(10)
+            asyncio.run_coroutine_threadsafe(listener.stop(), loop).result(patient(10))
             loop.call_soon_threadsafe(loop.stop)
             thread.join()
             loop.close()
@@ -93,7 +95,7 @@ def collecting(take: Callable[[NDArray[np.void]], None]) -> Iterator[Ring]:
         while not ended.is_set() or ring.waiting:
             ring.sleep(True)
             if not ring.waiting and not ended.is_set():
-                bell.wait(60)
+                bell.wait(patient(60))
             ring.sleep(False)
             records = ring.peek(ring.capacity)
             take(records)
@@ -118,7 +120,7 @@ def adds_up(counters: Counters) -> bool:
 
 def wait_until(condition: Callable[[], bool], timeout_s: float = 5.0) -> None:
     """Return as soon as the condition holds; AssertionError if it does not in time."""
-    deadline = time.monotonic() + timeout_s
+    deadline = time.monotonic() + patient(timeout_s)
     while not condition():
         assert time.monotonic() < deadline, "the condition did not come true in time"
         time.sleep(0.005)
@@ -129,8 +131,8 @@ UNUSED = ("127.0.0.1", 9)
 
 
 def udp(listener: Listener, query: dns.message.Message, host: str = "127.0.0.1") -> dns.message.Message:
-    return dns.query.udp(query, host, port=listener.ports[0], timeout=5, ignore_unexpected=False)
+    return dns.query.udp(query, host, port=listener.ports[0], timeout=patient(5), ignore_unexpected=False)
 
 
 def tcp(listener: Listener, query: dns.message.Message, host: str = "127.0.0.1") -> dns.message.Message:
-    return dns.query.tcp(query, host, port=listener.ports[0], timeout=5)
+    return dns.query.tcp(query, host, port=listener.ports[0], timeout=patient(5))

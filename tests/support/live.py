@@ -17,6 +17,7 @@ import httpx
 
 from tests.support.commands import BASE, environment, free_port
 from tests.support.listening import wait_until
+from tests.support.patience import patient
 from tests.support.stubs import StubServer
 
 
@@ -34,7 +35,7 @@ class Running:
             **settings,
         }
         self.log = folder / "process.log"
-        self.client = httpx.Client(base_url=f"http://127.0.0.1:{self.api_port}", timeout=10, trust_env=False)
+        self.client = httpx.Client(base_url=f"http://127.0.0.1:{self.api_port}", timeout=patient(10), trust_env=False)
         self.process = self._spawn()
 
     def _spawn(self) -> subprocess.Popen[bytes]:
@@ -59,7 +60,7 @@ class Running:
     def ask(self, name: str | bytes, qtype: str = "A") -> dns.message.Message:
         """One query by UDP; `name` as text, or in wire form without the root byte."""
         qname = dns.name.from_wire(name + b"\0", 0)[0] if isinstance(name, bytes) else dns.name.from_text(name)
-        return dns.query.udp(dns.message.make_query(qname, qtype), "127.0.0.1", port=self.dns_port, timeout=5)
+        return dns.query.udp(dns.message.make_query(qname, qtype), "127.0.0.1", port=self.dns_port, timeout=patient(5))
 
     def get(self, path: str, **parameters: Any) -> Any:
         """The answer of the API as JSON."""
@@ -74,7 +75,7 @@ class Running:
     def kill(self) -> None:
         """kill -9."""
         self.process.kill()
-        self.process.wait(10)
+        self.process.wait(patient(10))
 
     def restart(self) -> None:
         """Start again in the same folder, on the same ports."""
@@ -84,13 +85,13 @@ class Running:
     def stop(self) -> int:
         """SIGTERM; the exit code, which must come within seconds."""
         self.process.send_signal(signal.SIGTERM)
-        return self.process.wait(20)
+        return self.process.wait(patient(20))
 
     def close(self) -> None:
         self.client.close()
         if self.process.poll() is None:
             os.kill(self.process.pid, signal.SIGKILL)
-            self.process.wait(10)
+            self.process.wait(patient(10))
 
 
 @contextmanager

@@ -14,6 +14,7 @@ import psycopg2
 from sqlalchemy import make_url
 
 from tests.support.listening import wait_until
+from tests.support.patience import patient
 
 DEAD = "postgresql://nobody@127.0.0.1:9/nowhere"
 """The address of none: connections are refused at once."""
@@ -36,7 +37,7 @@ class PostgresServer:
         # Postgres refuses to run as root; in a user namespace it sees another user.
         disguise = ["unshare", "--user", "--map-user=1000", "--map-group=1000"] if os.geteuid() == 0 else []
         command = [*disguise, str(self._binaries / program), *arguments]
-        subprocess.run(command, check=True, stdout=subprocess.DEVNULL, timeout=60)
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL, timeout=patient(60))
 
     def start(self) -> None:
         options = f"-c listen_addresses=127.0.0.1 -p {self.port} -c unix_socket_directories='' -c fsync=off"

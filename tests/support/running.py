@@ -13,6 +13,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from tests.support.patience import patient
+
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -26,7 +28,7 @@ def process(command: list[str], log: Path, env: dict[str, str] | None = None) ->
     finally:
         started.terminate()
         try:
-            started.wait(20)
+            started.wait(patient(20))
         except subprocess.TimeoutExpired:
             started.kill()
             started.wait()
@@ -60,7 +62,7 @@ def free_port() -> int:
 
 def wait_for(condition: Callable[[], Any], what: str, timeout_s: float = 60) -> Any:
     """The first true value of the condition. AssertionError if there is none in time."""
-    deadline = time.monotonic() + timeout_s
+    deadline = time.monotonic() + patient(timeout_s)
     while not (found := condition()):
         assert time.monotonic() < deadline, f"waited {timeout_s:.0f} s in vain: {what}"
         time.sleep(0.2)

@@ -11,6 +11,7 @@ from typing import NamedTuple, Self
 
 from agents.core.errors import MessageError
 from agents.dns import message as wire
+from tests.support.patience import patient
 
 
 class Asked(NamedTuple):
@@ -122,7 +123,7 @@ class StubServer:
 
     def _serve_one(self, connection: socket.socket, peer: tuple[str, int]) -> None:
         with connection:
-            connection.settimeout(5)
+            connection.settimeout(patient(5))
             while size := connection.recv(2, socket.MSG_WAITALL):
                 asked = Asked(connection.recv(int.from_bytes(size), socket.MSG_WAITALL), peer, "tcp")
                 self.asked.append(asked)

@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
+from tests.support.patience import patient
+
 
 class Webhook:
     """`answers` are used up one a request, (status, headers); then `status` is given."""
@@ -27,7 +29,7 @@ class Webhook:
                 body = self.rfile.read(int(self.headers["Content-Length"]))
                 webhook.got.append(json.loads(body))
                 webhook.arrived.set()
-                webhook.hold.wait(30)
+                webhook.hold.wait(patient(30))
                 status, headers = webhook.answers.pop(0) if webhook.answers else (webhook.status, {})
                 self.send_response(status)
                 for name, value in headers.items():

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from hypothesis import strategies as st
 
-from agents.dns.name import MAX_LABEL, MAX_NAME, rules, wire_of
+from agents.dns.name import NAME_MAX, wire_of
+from agents.dns.name_kernels import LABEL_MAX
+from tests.support.plain_names import rules
 
 _SUFFIXES = [
     *sorted(name for name, kind in rules().items() if kind not in ("r", ""))[:200],
@@ -12,10 +14,10 @@ _SUFFIXES = [
     b"example", b"x" * 24, b"x" * 25, b"1", b"a.b\x00",
 ]  # fmt: skip
 _TEXTS = st.sampled_from([b"www", b"WWW", b"ww", b"wwww", b"a", b"-", b"_dmarc", b"mail", b"autodiscover", b"x" * 63])
-_CODED = st.text("abcdefghijklmnopqrstuvwxyz234567", min_size=1, max_size=MAX_LABEL).map(str.encode)
-_HEX = st.text("0123456789abcdefABCDEF", min_size=1, max_size=MAX_LABEL).map(str.encode)
+_CODED = st.text("abcdefghijklmnopqrstuvwxyz234567", min_size=1, max_size=LABEL_MAX).map(str.encode)
+_HEX = st.text("0123456789abcdefABCDEF", min_size=1, max_size=LABEL_MAX).map(str.encode)
 _WORDS = st.text("abcdefghijklmnopqrstuvwxyz0123456789-_", min_size=1, max_size=20).map(str.encode)
-LABELS = st.one_of(st.binary(min_size=1, max_size=MAX_LABEL), _TEXTS, _CODED, _HEX, _WORDS, st.just(b"a.com"))
+LABELS = st.one_of(st.binary(min_size=1, max_size=LABEL_MAX), _TEXTS, _CODED, _HEX, _WORDS, st.just(b"a.com"))
 
 
 @st.composite
@@ -24,7 +26,7 @@ def wire_names(draw: st.DrawFn) -> bytes:
     labels = draw(st.lists(LABELS, max_size=8))
     suffix = draw(st.one_of(st.just([]), st.sampled_from(_SUFFIXES).map(lambda name: name.split(b"."))))
     labels += suffix
-    while len(wire_of(labels)) > MAX_NAME:
+    while len(wire_of(labels)) > NAME_MAX:
         labels.pop(0)
     if draw(st.booleans()):
         labels = [label.swapcase() for label in labels]

@@ -8,7 +8,7 @@ import json
 import re
 import socket
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +17,11 @@ import pytest
 import uvicorn
 
 from agents.core.errors import BusyError, ModelError
-from agents.core.types import Severity
+from agents.core.types import Metric, Severity
 from agents.dns.name import wire_of
 from agents.store import Store, open_store
 from agents.web import Parts, create_app
+from tests.support.patience import patient
 from tests.support.verdicts import START, incident, verdicts
 
 pytestmark = pytest.mark.integration
@@ -80,7 +81,7 @@ class World:
             token=TOKEN,
             retrain=self.retrain,
             health=lambda: self.components,
-            counters=self.counters,
+            metrics=self.metrics,
         )
         self.app = create_app(self.parts)
 
@@ -90,8 +91,8 @@ class World:
         self.runs += 1
         return f"run-{self.runs}"
 
-    def counters(self) -> Mapping[str, float]:
-        return {"queries_stored_total": 12, "queue_waiting": 3}
+    def metrics(self) -> list[Metric]:
+        return [Metric("queries_stored_total", "queries stored", 12), Metric("queue_waiting", "queries that wait", 3)]
 
     def call(self, method: str, url: str, app: Any = None, **more: Any) -> httpx.Response:
         async def ask() -> httpx.Response:
@@ -197,15 +198,15 @@ def test_health_does_not_wait_for_a_database_that_hangs(world: World) -> None:
     class Hanging:
         def ping(self) -> None:
             asked.set()
-            assert answered.wait(10)
+            assert answered.wait(patient(10))
 
     app = create_app(Parts(**(vars_of(world.parts) | {"store": Hanging()})))
     first = threading.Thread(target=world.call, args=("GET", "/health", app))
     first.start()
-    assert asked.wait(10)
+    assert asked.wait(patient(10))
     assert world.call("GET", "/health", app=app).status_code == 200
     answered.set()
-    first.join(10)
+    first.join(patient(10))
 
 
 @pytest.mark.parametrize("path", ["/queries", "/incidents"])
@@ -440,8 +441,9 @@ def test_retraining_is_started_once_at_a_time_and_not_by_a_cookie(world: World) 
 def test_metrics(world: World) -> None:
     answer = world.get("/metrics")
     assert answer.headers["content-type"].startswith("text/plain")
-    assert "# TYPE dns_tunnel_queries_stored_total counter\ndns_tunnel_queries_stored_total 12.0\n" in answer.text
-    assert "# TYPE dns_tunnel_queue_waiting gauge\ndns_tunnel_queue_waiting 3.0\n" in answer.text
+    stored, waiting = "dns_tunnel_queries_stored_total", "dns_tunnel_queue_waiting"
+    assert f"# HELP {stored} queries stored\n# TYPE {stored} counter\n{stored} 12.0\n" in answer.text
+    assert f"# TYPE {waiting} gauge\n{waiting} 3.0\n" in answer.text
 
 
 def test_a_browser_is_led_to_the_login_and_back(world: World) -> None:
@@ -536,7 +538,7 @@ def test_over_a_real_socket(world: World) -> None:
         try:
             base = f"http://127.0.0.1:{listening.getsockname()[1]}"
             listening.listen()
-            with httpx.Client(base_url=base, timeout=10) as client:
+            with httpx.Client(base_url=base, timeout=patient(10)) as client:
                 assert client.get("/health").json()["status"] == "ok"
                 assert client.get("/queries").status_code == 401
                 assert client.get("/queries", headers=AUTH).json() == {"queries": [], "cursor": None}
@@ -545,4 +547,4 @@ def test_over_a_real_socket(world: World) -> None:
                 assert json.loads(client.get("/openapi.json").text)["info"]["title"] == "DNS tunnel detector"
         finally:
             server.should_exit = True
-            thread.join(10)
+            thread.join(patient(10))

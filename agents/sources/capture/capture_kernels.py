@@ -19,7 +19,7 @@ from agents.core.jit import COMPILED, kernel_in_place
 from agents.core.types import UNKNOWN
 from agents.dns.message import HEADER_SIZE
 from agents.dns.message_kernels import FACTS, answer_facts, copy_bytes, int64, question_end, u16, uint64, write_facts
-from agents.dns.name import MAX_NAME
+from agents.dns.name import NAME_MAX
 from agents.sources.capture.pcap import (
     BLOCK_MAX,
     BYTE_ORDER_MAGIC,
@@ -211,7 +211,7 @@ POOL = WAITING_MAX + 32_768
 """More than can come in one datagram's frame. A segment that fills a gap may release more: those are refused."""
 RING, SLOTS = 1 << 17, 1 << 18
 FIRST, WAITING, FREE = range(3)
-_KEY_ROOM = 16 + 16 + 4 + MAX_NAME + 5
+_KEY_ROOM = 16 + 16 + 4 + NAME_MAX + 5
 """Addresses, port and id, and the question."""
 
 

@@ -194,7 +194,7 @@ class DatapathState(NamedTuple):
     scratch_event: NDArray[Any]  # EPOLL_EVENT, (1,)
     ring_head: NDArray[np.int64]  # (1,): see stream/ring.RingArrays
     ring_tail: NDArray[np.int64]  # (1,)
-    ring_shed: NDArray[np.int64]  # (1,)
+    ring_dropped: NDArray[np.int64]  # (1,)
     ring_sleeping: NDArray[np.int64]  # (1,)
     ring_records: NDArray[Any]  # stream/record.RECORD
     handed: NDArray[Any]  # HANDED, a ring of n
@@ -924,7 +924,7 @@ def _record(s: DatapathState, number: int, size: int, now: int) -> None:
     c, slot = s.cells[0], s.slots[number]
     head = s.ring_head[0] + c.recorded
     if head - s.ring_tail[0] >= len(s.ring_records):
-        s.ring_shed[0] += 1
+        s.ring_dropped[0] += 1
         return
     record = s.ring_records[head % len(s.ring_records)]
     record.ts, record.rtt_ms = slot.ts, (now - slot.started) / 1e6

@@ -1,4 +1,4 @@
-"""SipHash (Aumasson, Bernstein 2012), plain: the definition of the keyed identities that kernels/hashing makes."""
+"""SipHash (Aumasson, Bernstein 2012), plain: the oracle of the keyed identities of core/column_kernels.py."""
 
 from __future__ import annotations
 

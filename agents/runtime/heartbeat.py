@@ -1,0 +1,156 @@
+"""How a process is: a small file, rewritten while it lives. Health checks read it often, so this imports little."""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+import structlog
+
+from agents.core.files import write_atomic
+
+PARTS = {"listener": "detector.json", "api": "api.json", "scheduler": "scheduler.json"}
+"""What `dns-tunnel health` asks about, and the heartbeat that answers: the detector's knows how the listeners are."""
+EVERY_S = 2.0
+STALE_S = 30.0
+"""A process that has not written for this long is taken for dead."""
+_ENDED = {"Z", "X"}
+"""States of a process of which only the number is left."""
+_log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class DetectorHealth:
+    """What a detector's heartbeat says; numbers are sums over all processes since the supervisor began."""
+
+    judging: bool = False  # it lives, and so do all listeners
+    model_id: str = ""
+    model_origin: str = ""  # champion or baseline
+    limits: Mapping[str, float] = field(default_factory=dict)  # factor, and the bytes that can leave unseen at it
+    scored: int = 0  # queries judged
+    flows: int = 0  # in memory
+    flows_refused: int = 0  # queries whose flow the caps refused
+    flows_forgotten: int = 0  # how often a flow forgot its names
+    incidents_open: int = 0
+    queue_waiting: int = 0  # records that are not judged yet
+    queue_dropped: int = 0  # records that found no room
+    load_level: int = 0  # 0 = everything is kept
+    unexplained: int = 0  # verdicts without reasons, left out under load
+    sampled_out: int = 0  # NORMAL verdicts not stored, left out under load
+    stored: int = 0
+    spooled: int = 0
+    replayed: int = 0  # from the spool into the store
+    lost: int = 0
+    damaged: int = 0  # spool files set aside
+    already: int = 0  # rows that the store had: a killed process had written them
+    spool_waiting: int = 0  # batches on disk
+    alerts: Mapping[str, int] = field(default_factory=dict)  # sent, failed, suppressed, dropped
+    counters: Mapping[str, int] = field(default_factory=dict)  # of all listeners, stream/counters.py
+    sink_failures: Mapping[str, int] = field(default_factory=dict)
+    processes: Mapping[str, Mapping[str, int]] = field(default_factory=dict)  # up, restarts, pid by name
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+class Heartbeat:
+    """Writes what `collect` returns to `path` every few seconds, on a thread of its own."""
+
+    def __init__(self, path: Path, collect: Callable[[], Mapping[str, Any]], every_s: float = EVERY_S) -> None:
+        self._path, self._collect, self._every_s = path, collect, every_s
+        self._writer = _writer()
+        self._failing = False
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="heartbeat", daemon=True)
+
+    def start(self) -> None:
+        self._write()
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End, and take the file away: this process lives no more. Without a start there is nothing to take."""
+        self._stop.set()
+        if self._thread.ident is None:
+            return
+        self._thread.join()
+        self._path.unlink(missing_ok=True)
+
+    def _run(self) -> None:
+        while not self._stop.wait(self._every_s):
+            self._write()
+
+    def _write(self) -> None:
+        try:
+            state = {"at": time.time(), "writer": self._writer, **self._collect()}
+            write_atomic(self._path, json.dumps(state).encode())
+        except OSError as error:
+            if not self._failing:  # not every two seconds
+                _log.warning("heartbeat_not_written", path=str(self._path), error=str(error))
+            self._failing = True
+        else:
+            self._failing = False
+
+
+def read(path: Path) -> dict[str, Any]:
+    """The last heartbeat of another process, with "ok": whether it is recent, and its writer has not ended."""
+    try:
+        found: dict[str, Any] = dict(json.loads(path.read_bytes()))
+        # A timestamp in the future was written before the clock was set back; a live process would have rewritten it.
+        recent = abs(time.time() - float(found.pop("at", 0))) < STALE_S
+        gone = _is_gone(found.pop("writer", None))
+    except (OSError, ValueError, TypeError):
+        return {"ok": False}
+    return {"ok": recent and not gone, **found}
+
+
+def detector_health(path: Path) -> tuple[bool, DetectorHealth]:
+    """Whether a detector's heartbeat is recent, and what it says; of another release's, what both know."""
+    found = read(path)
+    known = {one.name for one in fields(DetectorHealth)}
+    return bool(found["ok"]), DetectorHealth(**{name: value for name, value in found.items() if name in known})
+
+
+def _writer() -> list[Any] | None:
+    """Who this process is: among which processes its id is one, the id, when it began; None where that is unknown."""
+    where = _where()
+    return [where, os.getpid(), _stat(os.getpid())[1]] if where else None
+
+
+def _is_gone(writer: Any) -> bool:
+    """Whether it is certain that this process has ended. Of other machines' and containers' nothing is."""
+    if writer is None:
+        return False
+    where, pid, began = writer
+    if where != _where():
+        return False
+    try:
+        os.kill(pid, 0)
+        state, now_began = _stat(pid)
+    except ProcessLookupError:
+        return True
+    except OSError:  # somebody else's; /proc may be hiding it
+        return False
+    return state in _ENDED or now_began != began
+
+
+def _where() -> str:
+    """This start of this machine, and this namespace of process ids; "" where there is no /proc that knows both."""
+    try:
+        if str(Path("/proc/self").readlink()) != str(os.getpid()):  # it is another namespace's
+            return ""
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        return f"{boot} {Path('/proc/self/ns/pid').readlink()}"
+    except OSError:
+        return ""
+
+
+def _stat(pid: int) -> tuple[str, str]:
+    """State and time of start of a process (proc_pid_stat(5)). Raises OSError."""
+    fields_ = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return fields_[0], fields_[19]

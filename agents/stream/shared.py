@@ -1,0 +1,225 @@
+"""The stream between the processes of one machine: rings in shared memory, merged by time, each batch judged once.
+
+All of it is memory that a supervisor makes before it forks, keeps, and loses when it ends. Each listener has two rings,
+one for its event loop and one for its datapath's thread. One detector takes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import mmap
+import os
+import secrets
+import select
+import threading
+import time
+from collections.abc import Sequence
+from itertools import accumulate
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from agents.core.types import QueryBatch
+from agents.stream.counters import Counters, summed
+from agents.stream.ledger import ATTEMPTS_MAX, Intent, Ledger
+from agents.stream.record import RECORD, batch_of_records
+from agents.stream.ring import LINE, Ring
+
+IDLE_S = 1.0
+"""The taker looks into the rings at least so often, woken or not."""
+LOOK_S = 0.005
+"""While a batch fills, the rings are looked into so often."""
+EVERYTHING, NO_EXPLANATION, SAMPLED = range(3)
+"""Levels of load: all is kept; reasons outside incidents are left out; only some NORMAL verdicts are stored."""
+STEPS = (0.25, 0.5)
+"""Fill of the fullest ring from which level 1 and level 2 hold; each is left at half of it."""
+
+
+def level_at(fill: float, before: int) -> int:
+    """The level at a fill (0..1) of the fullest ring, with the level before it: no flicker around a step."""
+    level = sum(fill >= step for step in STEPS)
+    while before > level and fill < STEPS[before - 1] / 2:
+        before -= 1
+    return max(level, before)
+
+
+class Bell:
+    """A pipe that wakes one sleeper; ringing never blocks, and rings that nobody heard are one."""
+
+    def __init__(self) -> None:
+        self.reading, self.writing = os.pipe()
+        for end in (self.reading, self.writing):
+            os.set_blocking(end, False)
+
+    def ring(self) -> None:
+        with contextlib.suppress(BlockingIOError):  # it rings already
+            os.write(self.writing, b"!")
+
+    def close(self) -> None:
+        """Close both ends."""
+        os.close(self.reading)
+        os.close(self.writing)
+
+    def wait(self, timeout_s: float) -> None:
+        """Return when it rings, or after `timeout_s`."""
+        if select.select([self.reading], [], [], timeout_s)[0]:
+            with contextlib.suppress(BlockingIOError):
+                os.read(self.reading, 4096)
+
+
+class ChildState:
+    """What the supervisor knows of one process, in 24 bytes."""
+
+    SIZE = 24
+
+    def __init__(self, cells: memoryview) -> None:
+        self._cells = cells
+
+    @property
+    def up(self) -> bool:
+        """Whether it runs and is ready."""
+        return bool(self._cells[0])
+
+    @up.setter
+    def up(self, value: bool) -> None:
+        self._cells[0] = int(value)
+
+    def note_start(self, pid: int) -> None:
+        """It has been started, once more."""
+        self._cells[1] += 1
+        self._cells[2] = pid
+
+    def values(self) -> dict[str, int]:
+        """up (0 or 1), restarts, pid."""
+        up, starts, pid = self._cells.tolist()
+        return {"up": up, "restarts": max(starts - 1, 0), "pid": pid}
+
+
+class Taken(NamedTuple):
+    """A batch that is to be judged, and then committed.
+
+    batch: None where it has ended ATTEMPTS_MAX processes and is given up. ts: Unix seconds of its queries.
+    batch_id: what the store knows it by. level: of load, when it was begun. again: a process before this one ended
+    while it judged the batch.
+    """
+
+    batch: QueryBatch | None
+    ts: NDArray[np.float64]
+    batch_id: str
+    level: int
+    again: bool
+
+
+class SharedStream:
+    """A ring and counters for each thread of a listener that writes, of two; a ledger, and the state of each process.
+
+    Each kind of ring has room for `queue_max` records between the listeners. A `Stream` (core/protocols.py): the rings
+    put, `take` and `commit` are the detector's.
+    """
+
+    def __init__(
+        self, listeners: int, queue_max: int, names: Sequence[str], batch_max: int = 1024, wait_s: float = 0.05
+    ) -> None:
+        """names: of all processes. A batch holds `batch_max` records, or fewer where it has waited for `wait_s`."""
+        capacity = -(-queue_max // listeners)
+        writers = 2 * listeners
+        sizes = [Ledger.size_of(writers), *[Counters.size()] * writers, *[ChildState.SIZE] * len(names)]
+        sizes += [Ring.size_of(capacity)] * writers
+        ends = list(accumulate(-(-size // LINE) * LINE for size in sizes))
+        memory = memoryview(mmap.mmap(-1, ends[-1]))
+        parts = [memory[end - -(-size // LINE) * LINE :][:size] for end, size in zip(ends, sizes, strict=True)]
+        self.listeners, self.bell = listeners, Bell()
+        self.rings = [Ring(part, capacity, self.bell.writing) for part in parts[-writers:]]
+        self.ledger = Ledger(parts[0].cast("q"), self.rings, secrets.token_hex(8))
+        self.counters = [Counters(part.cast("q")) for part in parts[1 : 1 + writers]]
+        states = parts[1 + writers : -writers]
+        self.children = {name: ChildState(part.cast("q")) for name, part in zip(names, states, strict=True)}
+        self._batch_max, self._wait_s = batch_max, wait_s
+
+    def close(self) -> None:
+        """Close what is not memory."""
+        self.bell.close()
+
+    def written_by(self, listener: int) -> tuple[tuple[Ring, Counters], tuple[Ring, Counters]]:
+        """What one listener writes: its event loop, and its datapath's thread."""
+        mine = [(self.rings[at], self.counters[at]) for at in (2 * listener, 2 * listener + 1)]
+        return mine[0], mine[1]
+
+    @property
+    def waiting(self) -> int:
+        """Records in all rings."""
+        return sum(ring.waiting for ring in self.rings)
+
+    @property
+    def dropped(self) -> int:
+        """Records that found no room in their ring."""
+        return sum(ring.dropped for ring in self.rings)
+
+    @property
+    def capacity(self) -> int:
+        """Records that all rings have room for."""
+        return sum(ring.capacity for ring in self.rings)
+
+    @property
+    def fill(self) -> float:
+        """Share of the fullest ring that is in use, 0..1."""
+        return max(ring.waiting / ring.capacity for ring in self.rings)
+
+    def take(self, stop: threading.Event) -> Taken | None:
+        """The next batch, to be committed before another is taken; None where nothing came for IDLE_S, or at `stop`.
+
+        A batch that a killed process had begun comes first, under the same id.
+        """
+        intent = self.ledger.resume()
+        if intent is None:
+            self._wait(stop)
+            self.ledger.level = level_at(self.fill, self.ledger.level)
+            if not self.waiting:
+                return None
+            intent = self.ledger.begin(self.shares(self._batch_max))
+        return self._taken(intent)
+
+    def commit(self, **changes: int) -> None:
+        """The sinks have what was taken: add `changes` to the ledger's totals and give the records' room back."""
+        self.ledger.finish(changes)
+
+    def _taken(self, intent: Intent) -> Taken:
+        records = self.records(intent.counts)
+        batch = batch_of_records(records) if intent.attempts <= ATTEMPTS_MAX else None
+        return Taken(batch, records["ts"].copy(), intent.batch_id, intent.level, intent.attempts > 1)
+
+    def _wait(self, stop: threading.Event) -> None:
+        """Return with a full batch, or one that has waited long enough, or with none after IDLE_S."""
+        for ring in self.rings:
+            ring.sleep(True)
+        if not self.waiting and not stop.is_set():
+            self.bell.wait(IDLE_S)
+        for ring in self.rings:
+            ring.sleep(False)
+        end = time.monotonic() + self._wait_s
+        while 0 < self.waiting < self._batch_max and not stop.is_set() and (left := end - time.monotonic()) > 0:
+            stop.wait(min(left, LOOK_S))
+
+    def shares(self, most: int) -> list[int]:
+        """How many records to take of each ring, `most` in all: as much of each, and what one leaves for the others."""
+        waiting = [ring.waiting for ring in self.rings]
+        shares, left = [0] * len(waiting), most
+        while left and any(share < there for share, there in zip(shares, waiting, strict=True)):
+            hungry = [at for at, there in enumerate(waiting) if shares[at] < there]
+            part = max(left // len(hungry), 1)
+            for at in hungry[:left]:
+                more = min(part, waiting[at] - shares[at])
+                shares[at] += more
+                left -= more
+        return shares
+
+    def records(self, counts: Sequence[int]) -> NDArray[np.void]:
+        """The oldest `counts` records of the rings in order of time; what is equal in order of the rings."""
+        records = np.concatenate([ring.peek(count) for ring, count in zip(self.rings, counts, strict=True)])
+        assert records.dtype == RECORD
+        return records[np.argsort(records["ts"], kind="stable")]
+
+    def counted(self) -> dict[str, int]:
+        """The listeners' counters, summed."""
+        return summed(self.counters).values()
