@@ -259,6 +259,8 @@ class Listener:
 
     def _finish(self, pending: Pending, answer: bytes | None) -> None:
         """Answer the client, then keep the record for the end of this turn of the event loop."""
+        if not self._records:
+            self._loop.call_soon(self._offer_records)  # first: before a connection that the answer ends is gone
         query, end = pending.query, pending.end
         if answer is None:
             # The client gets SERVFAIL; size, TTL and latency of an answer are unknown.
@@ -275,8 +277,6 @@ class Listener:
             pending.where.send(reply, pending.back)
             # Records behind damage in the answer are unknown.
             rcode, ancount, types, ttl_min, _ = wire.parse_answer(answer, question_end=end, partial=True)
-        if not self._records:
-            self._loop.call_soon(self._offer_records)
         qname, qtype = query[wire.HEADER_SIZE : end - 5], query[end - 4] << 8 | query[end - 3]
         self._records.append(
             packed_record(
