@@ -122,7 +122,10 @@ def note(flow: Any, windows: NDArray[Any], room: NDArray[np.int64], ts: float, a
             return
         flow["windows"] = _take_windows(windows, room)
         if flow["single"][NAMES] != 0:
-            add(windows[flow["windows"]], flow["single_ts"], flow["single"])
+            kept = windows[flow["windows"]]
+            add(kept, flow["single_ts"], flow["single"])
+            for number in range(COUNT):  # it has aged since, also where the clock is set back now
+                turn(kept, number, math.floor(flow["last_seen"] / SECONDS[number]))
     add(windows[flow["windows"]], ts, amounts)
 
 

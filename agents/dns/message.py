@@ -11,6 +11,8 @@ from struct import Struct
 from typing import NamedTuple
 
 from agents.core.errors import MessageError
+from agents.dns.name import NAME_MAX
+from agents.dns.name_kernels import LABEL_MAX
 
 HEADER_SIZE = 12
 """RFC 1035 section 4.1.1."""
@@ -49,6 +51,8 @@ POINTER = 0xC0
 TTL_MAX = 0x7FFFFFFF
 """A TTL with the top bit set counts as zero (RFC 2181 section 8)."""
 
+_QUESTION_NAME = b"\xc0\x0c"
+"""The pointer by which most records name the question's name."""
 _HEADER = Struct("!6H")
 _QUESTION_TAIL = Struct("!HH")
 _RECORD = Struct("!HHIH")
@@ -74,7 +78,7 @@ class Answer(NamedTuple):
 
     rcode: int
     ancount: int
-    types: str  # the first ANSWER_TYPES_MAX distinct types of the answer section in order, "CNAME,A"
+    types: tuple[int, ...]  # the first ANSWER_TYPES_MAX distinct types of the answer section in order
     ttl_min: int
     truncated: bool
 
@@ -95,30 +99,35 @@ def type_number(text: str) -> int:
     return int(digits)
 
 
-def parse_question(message: bytes) -> Question:
-    """Read header and question. Raises MessageError unless there is exactly one whole question.
+def question_end(message: bytes) -> int:
+    """Offset behind the one question of a message that has a whole header; 0 unless there is exactly one, and whole.
 
     The question is the first name of a message, so a compression pointer in it could only point into the
     header or at itself: it is refused.
     """
-    size = len(message)
-    if size < HEADER_SIZE:
-        raise MessageError("cannot read message: shorter than a header")
-    ident, flags, questions, _, _, _ = _HEADER.unpack_from(message)
-    if questions != 1:
-        raise MessageError(f"cannot read message: {questions} questions")
-    at = HEADER_SIZE
+    if message[4:6] != b"\0\1":
+        return 0
+    at, size = HEADER_SIZE, len(message)
     while at < size:
         length = message[at]
         if length == 0:
             break
-        if length > 63:
-            raise MessageError("cannot read question: a label is longer than 63 bytes or compressed")
+        if length > LABEL_MAX:
+            return 0
         at += length + 1
-    if at + 5 > size or at - HEADER_SIZE > 254:
-        raise MessageError("cannot read question: it is cut off, or its name is longer than 255 octets")
-    qtype, qclass = _QUESTION_TAIL.unpack_from(message, at + 1)
-    return Question(ident, flags, message[HEADER_SIZE:at], qtype, qclass, at + 5)
+    return at + 5 if at + 5 <= size and at - HEADER_SIZE <= NAME_MAX else 0
+
+
+def parse_question(message: bytes) -> Question:
+    """Read header and question. Raises MessageError unless there is exactly one whole question."""
+    ident, flags, questions, _, _, _ = header(message)
+    if questions != 1:
+        raise MessageError(f"cannot read message: {questions} questions")
+    end = question_end(message)
+    if not end:
+        raise MessageError("cannot read question: it is cut off, compressed, or its name is too long")
+    qtype, qclass = _QUESTION_TAIL.unpack_from(message, end - 4)
+    return Question(ident, flags, message[HEADER_SIZE : end - 5], qtype, qclass, end)
 
 
 def skip_name(message: bytes, at: int) -> int:
@@ -134,7 +143,7 @@ def skip_name(message: bytes, at: int) -> int:
             if (length & 0x3F) << 8 | message[at + 1] >= start:
                 raise MessageError("cannot read name: a compression pointer does not point backwards")
             return at + 2
-        if length > 63 or at - start > 254:
+        if length > LABEL_MAX or at - start > NAME_MAX:
             raise MessageError("cannot read name: bad label")
         at += length + 1
     raise MessageError("cannot read name: it is cut off")
@@ -160,26 +169,39 @@ def parse_answer(message: bytes, *, question_end: int = 0, partial: bool = False
     With `partial` (a capture with a snapshot length, a first fragment) the records that are whole count, and
     only a broken header or question is an error.
     """
-    _, flags, questions, ancount, nscount, arcount = header(message)
-    rcode, at = flags & 0xF, question_end or HEADER_SIZE
+    size, at = len(message), question_end or HEADER_SIZE
+    if size < HEADER_SIZE:
+        raise MessageError("cannot read message: shorter than a header")
+    _, flags, questions, ancount, nscount, arcount = _HEADER.unpack_from(message)
     if questions and not question_end:
         at = parse_question(message).end
-    types: list[int] = []
-    ttl_min, seen = -1, 0
+    rcode, ttl_min = flags & 0xF, -1
+    types: tuple[int, ...] = ()
     try:
-        for rtype, _, ttl, _, _ in _records(message, at, ancount + nscount + arcount):
-            seen += 1
-            if seen <= ancount:
-                ttl = 0 if ttl > TTL_MAX else ttl
-                ttl_min = ttl if ttl_min < 0 else min(ttl, ttl_min)
-                if rtype and len(types) < ANSWER_TYPES_MAX and rtype not in types:  # 0 is reserved (RFC 6895)
-                    types.append(rtype)
+        for number in range(ancount + nscount + arcount):
+            if message[at : at + 2] == _QUESTION_NAME and at > HEADER_SIZE:
+                at += 2
+            else:
+                at = skip_name(message, at)
+            if at + 10 > size:
+                raise MessageError("cannot read record: it is cut off")
+            rtype, _, ttl, length = _RECORD.unpack_from(message, at)
+            at += 10 + length
+            if at > size:
+                raise MessageError("cannot read record: its data is cut off")
+            if number < ancount:
+                if ttl > TTL_MAX:
+                    ttl = 0
+                if ttl < ttl_min or ttl_min < 0:
+                    ttl_min = ttl
+                if rtype not in types and rtype and len(types) < ANSWER_TYPES_MAX:  # 0 is reserved (RFC 6895)
+                    types += (rtype,)
             elif rtype == OPT:
                 rcode |= ttl >> 24 << 4
     except MessageError:
         if not partial:
             raise
-    return Answer(rcode, ancount, ",".join(map(type_name, types)), ttl_min, bool(flags & TC))
+    return Answer(rcode, ancount, types, ttl_min, flags & TC > 0)
 
 
 def header(message: bytes) -> tuple[int, int, int, int, int, int]:

@@ -19,7 +19,6 @@ from numpy.typing import NDArray
 
 from agents.core.errors import AgentsError, CaptureError
 from agents.core.types import UNKNOWN, QueryBatch
-from agents.dns import message
 from agents.sources.intake import FileSource, Intake
 
 NEEDED = ("ts", "client", "qname", "qtype")
@@ -29,7 +28,13 @@ LINE_MAX = 65_536
 _TEXT_MAX = 1024
 _INTEGERS = {"rcode": np.int16, "ancount": np.int32, "qlen": np.int32, "rlen": np.int32, "ttl_min": np.int64}
 
-_type_number = lru_cache(maxsize=4096)(message.type_number)
+
+@lru_cache(maxsize=4096)
+def _type_number(text: str) -> int:
+    from agents.dns.message import type_number  # imported here, as in `_convert`
+
+    return type_number(text)
+
 
 _Fields = Sequence[str]
 _BadRow = (AgentsError, ValueError, OverflowError)

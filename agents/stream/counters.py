@@ -1,63 +1,53 @@
-"""What the listener counts."""
+"""What the listener counts, in memory that processes may share."""
 
 from __future__ import annotations
 
+import ctypes
 from collections.abc import Iterable
 
 import numpy as np
 
 
-class _Count:
-    """One number of the counters' memory, as an attribute."""
+class Counters(ctypes.Structure):
+    """Counts since the start. received = malformed + refused + notimp + shed + answered + servfail + in flight.
 
-    def __set_name__(self, owner: type[Counters], name: str) -> None:
-        self._at = len(owner.NAMES)
-        owner.NAMES = (*owner.NAMES, name)
-
-    def __get__(self, counters: Counters, owner: type[Counters]) -> int:
-        return counters.cells[self._at]
-
-    def __set__(self, counters: Counters, value: int) -> None:
-        counters.cells[self._at] = value
-
-
-class Counters:
-    """Since start. received = malformed + refused + notimp + shed + answered + servfail + in flight.
-
-    cells: memory of `len(NAMES)` signed 64-bit numbers in the order of NAMES, which may be shared with other
-    processes and outlive this one; of its own unless given. One thread at a time may write it.
+    cells: memory of `size()` bytes, which may be shared with other processes and outlive this one; of its own unless
+    given. One thread at a time may write it.
     """
 
-    NAMES: tuple[str, ...] = ()
+    NAMES = (
+        "received",  # messages from clients, UDP and TCP
+        "malformed",  # no single whole question (FORMERR), or no query at all (dropped)
+        "refused",  # from outside the access list
+        "notimp",  # an opcode other than QUERY, or a zone transfer
+        "shed",  # over inflight_max: SERVFAIL at once, not forwarded, not offered for scoring
+        "answered",  # with an upstream's answer
+        "servfail",  # no upstream answered
+        "timeouts",  # of one upstream; the query may have been answered by the next
+        "tcp_fallbacks",  # truncated answers whose query was repeated over TCP
+        "mismatched_answers",  # from an upstream's address, but no answer to a query sent on that socket
+        "tcp_clients",  # connections open now
+        "tcp_shed",  # connections closed at once: too many
+        "tcp_refused",  # connections closed at once: outside the access list
+    )
+    _fields_ = [(name, ctypes.c_int64) for name in NAMES]
 
-    received = _Count()  # messages from clients, UDP and TCP
-    malformed = _Count()  # no single whole question (FORMERR), or no query at all (dropped)
-    refused = _Count()  # from outside the access list
-    notimp = _Count()  # an opcode other than QUERY, or a zone transfer
-    shed = _Count()  # over inflight_max: SERVFAIL at once, not forwarded, not offered for scoring
-    answered = _Count()  # with an upstream's answer
-    servfail = _Count()  # no upstream answered
-    timeouts = _Count()  # of one upstream; the query may have been answered by the next
-    tcp_fallbacks = _Count()  # truncated answers that were asked again over TCP
-    mismatched_answers = _Count()  # from an upstream's address, but no answer to anything asked on that socket
-    tcp_clients = _Count()  # connections open now
-    tcp_shed = _Count()  # connections closed at once: too many
-    tcp_refused = _Count()  # connections closed at once: outside the access list
+    def __new__(cls, cells: memoryview | None = None) -> Counters:
+        return super().__new__(cls) if cells is None else cls.from_buffer(cells)
 
     def __init__(self, cells: memoryview | None = None) -> None:
-        self.cells = memoryview(bytearray(self.size())).cast("q") if cells is None else cells
+        super().__init__()
 
     @classmethod
     def size(cls) -> int:
         """Bytes of memory."""
-        return 8 * len(cls.NAMES)
+        return ctypes.sizeof(cls)
 
     def values(self) -> dict[str, int]:
         """All of them by name, as they are now."""
-        return dict(zip(self.NAMES, self.cells.tolist(), strict=True))
+        return {name: getattr(self, name) for name in self.NAMES}
 
 
 def summed(each: Iterable[Counters]) -> Counters:
     """New counters with the sums."""
-    cells = np.array([one.cells for one in each], np.int64).sum(axis=0)
-    return Counters(memoryview(cells))
+    return Counters(memoryview(np.sum([np.frombuffer(memoryview(one), np.int64) for one in each], axis=0)))

@@ -5,17 +5,17 @@ from __future__ import annotations
 import ipaddress
 import secrets
 import socket
+import struct
 from collections.abc import Callable
 from functools import lru_cache
-from struct import Struct
 
 import numpy as np
 from numpy.typing import NDArray
 
 from agents.core.column_kernels import hash_pieces
 from agents.core.columns import Coded, distinct_rows, gathered
-from agents.core.types import QueryBatch, Row
-from agents.dns.message import ANSWER_TYPES_MAX, type_name, type_number
+from agents.core.types import QueryBatch
+from agents.dns.message import ANSWER_TYPES_MAX, type_name
 from agents.dns.name import NAME_MAX
 
 RECORD = np.dtype(
@@ -37,7 +37,7 @@ RECORD = np.dtype(
 )
 """328 bytes. The columns are those of types.QueryBatch."""
 
-_PACKED = Struct(f"=dqfiiiHh{2 * ANSWER_TYPES_MAX}s16sB{NAME_MAX}s5x")
+_PACKED = struct.Struct(f"=dqfiiiHh{2 * ANSWER_TYPES_MAX}s16sB{NAME_MAX}s5x")
 """RECORD as a struct: the quickest way to write a single one."""
 assert RECORD.fields is not None
 _QNAME_AT = RECORD.fields["qname"][1]
@@ -72,17 +72,26 @@ def _types_text(types: bytes) -> str:
 
 
 @lru_cache(maxsize=4096)
-def _types_bytes(text: str) -> bytes:
-    return np.array([type_number(name) for name in text.split(",") if name], np.uint16).tobytes()
+def _types_bytes(types: tuple[int, ...]) -> bytes:
+    return struct.pack(f"={ANSWER_TYPES_MAX}H", *types, *[0] * (ANSWER_TYPES_MAX - len(types)))
 
 
-def record_of(row: Row) -> NDArray[np.void]:
-    """One row as an array of one record. The client is an address, the name and types are as wire.py gives them."""
-    ts, client, qname, qtype, qlen, rcode, ancount, rlen, ttl_min, rtt_ms, types = row
-    where, kinds = client_bytes(client), _types_bytes(types)
-    size = len(qname)
-    packed = _PACKED.pack(ts, ttl_min, rtt_ms, qlen, ancount, rlen, qtype, rcode, kinds, where, size, qname)
-    return np.frombuffer(packed, RECORD)
+def packed_record(
+    ts: float,
+    client: bytes,
+    qname: bytes,
+    qtype: int,
+    qlen: int,
+    rcode: int,
+    ancount: int,
+    rlen: int,
+    ttl_min: int,
+    rtt_ms: float,
+    types: tuple[int, ...],
+) -> bytes:
+    """The bytes of one RECORD, fields as QueryBatch has them. client: 16 address bytes; types: numbers, in order."""
+    kinds = _types_bytes(types)
+    return _PACKED.pack(ts, ttl_min, rtt_ms, qlen, ancount, rlen, qtype, rcode, kinds, client, len(qname), qname)
 
 
 def batch_of_records(records: NDArray[np.void]) -> QueryBatch:

@@ -22,6 +22,7 @@ LINE = 64
 """Bytes of a cache line on the processors that this runs on: each counter has one of its own."""
 HEADER = 4 * LINE
 _HEAD, _TAIL, _DROPPED, _SLEEPING = (line * LINE // 8 for line in range(4))
+_SIZE = RECORD.itemsize
 _lock = threading.Lock()
 
 
@@ -57,6 +58,7 @@ class Ring:
         assert capacity > 0 and len(memory) == self.size_of(capacity)
         self.capacity, self.bell = capacity, bell
         self._cells = memory[:HEADER].cast("Q")
+        self._bytes = memory[HEADER:].cast("B")
         self._slots = np.frombuffer(memory, np.uint8, offset=HEADER).reshape(capacity, RECORD.itemsize)
         numbers = np.frombuffer(memory, np.int64, HEADER // 8)
         head, tail, dropped, sleeping = (numbers[at : at + 1] for at in (_HEAD, _TAIL, _DROPPED, _SLEEPING))
@@ -87,20 +89,21 @@ class Ring:
         """Records put and not yet taken."""
         return self._cells[_HEAD] - self._cells[_TAIL]
 
-    def put(self, records: NDArray[np.void]) -> int:
+    def put(self, records: bytes) -> int:
         """Copy the first records that there is room for and publish them; the rest is counted as dropped. Never waits.
 
-        records: 1-D, RECORD, contiguous. Returns how many were accepted. One process at a time may call it.
+        records: bytes of RECORDs, one after the other. Returns how many were accepted. One process at a time may call
+        it.
         """
-        cells, count = self._cells, len(records)
+        cells, count = self._cells, len(records) // _SIZE
         head = cells[_HEAD]
         accepted = min(count, self.capacity - (head - cells[_TAIL]))
         if accepted:
-            rows = records.view(np.uint8).reshape(count, RECORD.itemsize)
             at = head % self.capacity
             first = min(accepted, self.capacity - at)
-            self._slots[at : at + first] = rows[:first]
-            self._slots[: accepted - first] = rows[first:accepted]
+            self._bytes[at * _SIZE : (at + first) * _SIZE] = records[: first * _SIZE]
+            if accepted > first:
+                self._bytes[: (accepted - first) * _SIZE] = records[first * _SIZE : accepted * _SIZE]
             barrier()
             cells[_HEAD] = head + accepted
         if accepted < count:

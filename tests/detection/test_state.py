@@ -107,6 +107,11 @@ def test_kernels_judge_as_plain_python_does(steps: list[Step], cuts: list[int], 
     compare(steps, cuts, 1000, 125, factor)
 
 
+def test_a_first_name_has_aged_where_the_clock_is_set_back_before_the_second() -> None:
+    first, again, back = (500, 2788, 1, 1, 0, 0), (0, 0, 0, 0, 953, 0), (0, 0, 0, 0, 644, 0)
+    compare([first, again, first, back, (254, 65536, 0, 1, 0, 0)], [], 1000, 1000, 1.0)
+
+
 @UNHURRIED
 @given(STEPS, CUTS, st.integers(6, 12), st.integers(2, 12))
 def test_and_at_the_caps(steps: list[Step], cuts: list[int], keys_max: int, client_max: int) -> None:

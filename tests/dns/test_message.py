@@ -49,7 +49,7 @@ def example_answer(**edns: int) -> dns.message.Message:
 
 def test_answer_facts() -> None:
     facts = wire.parse_answer(example_answer().to_wire())
-    assert facts == wire.Answer(0, 4, "CNAME,A,TYPE65280", 20, False)
+    assert facts == wire.Answer(0, 4, (5, 1, 65280), 20, False)
 
 
 def test_extended_rcode_and_truncation_flag() -> None:
@@ -63,7 +63,7 @@ def test_extended_rcode_and_truncation_flag() -> None:
 def test_ttl_with_the_top_bit_counts_as_zero_and_none_is_unknown() -> None:
     message = b"\0\1\x81\x80\0\0\0\1\0\0\0\0" + b"\0\0\1\0\1\xff\xff\xff\xff\0\4abcd"
     assert wire.parse_answer(message).ttl_min == 0
-    assert wire.parse_answer(b"\0\1\x81\x83" + bytes(8)) == wire.Answer(3, 0, "", -1, False)
+    assert wire.parse_answer(b"\0\1\x81\x83" + bytes(8)) == wire.Answer(3, 0, (), -1, False)
 
 
 def test_agrees_with_dnslib_on_a_compressed_answer() -> None:
@@ -81,7 +81,7 @@ def test_partial_answers_keep_what_is_whole(cut: int) -> None:
     if cut >= wire.parse_question(message).end:
         facts = wire.parse_answer(message[:cut], partial=True)
         assert (facts.rcode, facts.ancount) == (whole.rcode, whole.ancount)
-        assert whole.types.startswith(facts.types)
+        assert whole.types[: len(facts.types)] == facts.types
 
 
 @pytest.mark.parametrize(
@@ -112,7 +112,7 @@ def test_longest_name_is_taken() -> None:
 def test_pointers_must_point_backwards() -> None:
     question = b"\0\1\x81\x80\0\1\0\1\0\0\0\0" + b"\1a\0\0\1\0\1"
     record = b"\0\1\0\1\0\0\0\1\0\0"
-    assert wire.parse_answer(question + b"\xc0\x0c" + record).types == "A"
+    assert wire.parse_answer(question + b"\xc0\x0c" + record).types == (1,)
     for target in (19, 20, 200):
         with pytest.raises(MessageError, match=r"backwards"):
             wire.parse_answer(question + bytes((0xC0, target)) + record)
@@ -202,5 +202,5 @@ def test_a_large_answer_of_thousands_of_types_keeps_the_first_few() -> None:
     )
     message = b"\0\1\x81\x80\0\0" + count.to_bytes(2) + bytes(4) + records
     facts = wire.parse_answer(message)
-    assert facts.types.split(",") == [f"TYPE{1000 + number}" for number in range(wire.ANSWER_TYPES_MAX)]
+    assert facts.types == tuple(range(1000, 1000 + wire.ANSWER_TYPES_MAX))
     assert (len(message) > 58_000, facts.ancount, facts.ttl_min) == (True, count, 8_994)

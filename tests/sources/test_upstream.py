@@ -9,7 +9,7 @@ import pytest
 
 from agents.core.errors import SettingsError
 from agents.dns import name as names
-from agents.sources.listener.access import AccessList
+from agents.sources.listener.server import AccessList
 from agents.sources.listener.upstream import (
     FAILURES_BEFORE_SWITCH,
     Random16,
@@ -60,9 +60,9 @@ def test_the_preferred_upstream_changes_after_time_outs_in_a_row_only() -> None:
     for _ in range(FAILURES_BEFORE_SWITCH - 1):
         zone.note_failure(0)
     zone.note_failure(1)
-    assert zone.preferred == 0
+    assert zone.preferred[0] == 0
     zone.note_failure(0)
-    assert zone.preferred == 1
+    assert zone.preferred[0] == 1
 
 
 def test_resolv_conf(tmp_path: Path) -> None:

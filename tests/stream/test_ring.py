@@ -43,7 +43,7 @@ def test_it_is_a_bounded_deque(capacity: int, steps: list[tuple[str, int]]) -> N
     ring, model, put, dropped = ring_of(capacity), deque[int](), 0, 0
     for what, count in steps:
         if what == "put":
-            accepted = ring.put(numbered(put, count))
+            accepted = ring.put(numbered(put, count).tobytes())
             assert accepted == min(count, capacity - len(model))
             model.extend(range(put, put + accepted))
             dropped += count - accepted
@@ -60,7 +60,7 @@ def test_it_is_a_bounded_deque(capacity: int, steps: list[tuple[str, int]]) -> N
 
 def test_giving_back_twice_changes_nothing_and_too_much_is_a_bug() -> None:
     ring = ring_of(4)
-    ring.put(numbered(0, 3))
+    ring.put(numbered(0, 3).tobytes())
     ring.advance_to(2)
     ring.advance_to(2)
     assert numbers(ring.peek(9)) == [2]
@@ -74,12 +74,12 @@ def test_a_sleeper_is_woken_once() -> None:
     ring = ring_of(8, writing)
     ring.sleep(True)
     ring.sleep(False)
-    ring.put(numbered(0, 1))
+    ring.put(numbered(0, 1).tobytes())
     with pytest.raises(BlockingIOError):
         os.read(reading, 9)
     ring.sleep(True)
-    ring.put(numbered(1, 1))
-    ring.put(numbered(2, 1))
+    ring.put(numbered(1, 1).tobytes())
+    ring.put(numbered(2, 1).tobytes())
     assert len(os.read(reading, 9)) == 1
     os.close(reading)
     os.close(writing)
@@ -105,7 +105,7 @@ def test_between_two_processes_every_accepted_record_arrives_whole_and_in_order(
         for first in range(0, total, 16):
             part, at = numbered(first, 16), 0
             while at < 16:
-                at += ring.put(part[at:])
+                at += ring.put(part[at:].tobytes())
 
     pid, got = forked(produce), 0
 
@@ -127,19 +127,19 @@ def test_between_two_processes_every_accepted_record_arrives_whole_and_in_order(
 
 def test_a_producer_killed_in_the_middle_of_a_put_publishes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     ring = ring_of(10)
-    ring.put(numbered(0, 2))
+    ring.put(numbered(0, 2).tobytes())
 
     def die() -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 
     def produce() -> None:
         monkeypatch.setattr(ring_module, "barrier", die)  # called between the bytes and the head
-        ring.put(numbered(100, 5))
+        ring.put(numbered(100, 5).tobytes())
 
     pid = forked(produce)
     assert os.WTERMSIG(os.waitpid(pid, 0)[1]) == signal.SIGKILL
     assert numbers(ring.peek(10)) == [0, 1]
-    assert ring.put(numbered(2, 9)) == 8, "what was half there is overwritten"
+    assert ring.put(numbered(2, 9).tobytes()) == 8, "what was half there is overwritten"
     assert numbers(ring.peek(10)) == list(range(10))
 
 
@@ -150,7 +150,7 @@ def test_a_producer_killed_anywhere_leaves_whole_records() -> None:
         def produce(ring: Ring = ring) -> None:
             number = 0
             while True:
-                number += ring.put(numbered(number, 7))
+                number += ring.put(numbered(number, 7).tobytes())
 
         pid = forked(produce)
         wait_until(lambda ring=ring: ring.waiting == 64)  # type: ignore[misc]

@@ -16,9 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agents.core.types import Row
+from agents.dns.message import type_name
 from agents.sources.listener.server import Listener
 from agents.stream.counters import Counters
-from agents.stream.record import batch_of_records
+from agents.stream.record import RECORD, batch_of_records
 from agents.stream.ring import Ring
 from agents.stream.shared import Bell
 from tests.support.patience import patient
@@ -32,6 +33,11 @@ OPTIONS: dict[str, Any] = {
     "inflight_max": 1000,
 }
 """Of every listener, unless changed."""
+
+
+def types_text(types: tuple[int, ...]) -> str:
+    """Answer types as a column has them: "CNAME,A"."""
+    return ",".join(map(type_name, types))
 
 
 def rows_of(records: NDArray[np.void]) -> list[Row]:
@@ -52,10 +58,13 @@ def listening(
     rows: list[Row] = []
     zones = [("", [upstreams.endpoint])] if isinstance(upstreams, StubServer) else upstreams
 
-    def offer(records: NDArray[np.void]) -> None:
+    def take(records: NDArray[np.void]) -> None:
         rows.extend(rows_of(records))
 
-    with collecting(offer) as ring:
+    def offer(record: bytes) -> None:
+        take(np.frombuffer(record, RECORD))
+
+    with collecting(take) as ring:
         options = OPTIONS | {"offer": offer, "ring": ring} | changed
         listener = Listener(hosts, 0, zones, **(options | {"timeout_s": patient(options["timeout_s"])}))
         loop = asyncio.new_event_loop()
@@ -106,7 +115,7 @@ def collecting(take: Callable[[NDArray[np.void]], None]) -> Iterator[Ring]:
 def adds_up(counters: Counters) -> bool:
     """Whether each message that was received came to one end."""
     ended = counters.malformed + counters.refused + counters.notimp + counters.shed
-    return counters.received == ended + counters.answered + counters.servfail
+    return bool(counters.received == ended + counters.answered + counters.servfail)
 
 
 def wait_until(condition: Callable[[], bool], timeout_s: float = 5.0) -> None:

@@ -59,6 +59,7 @@ from agents.sources.capture.pcap import (
 from agents.sources.capture.streams import Segment, Streams
 from agents.sources.files import open_bytes
 from agents.stream.record import client_text, mapped
+from tests.support.listening import types_text
 
 RAW_TYPES = frozenset({RAW, *DLT_RAW, IPV4, IPV6})
 KNOWN = frozenset({NULL, ETHERNET, LOOP, LINUX_SLL, LINUX_SLL2}) | RAW_TYPES
@@ -357,7 +358,7 @@ class _Waiting:
         head = (self.ts, client_text(mapped(self.client)), question.qname, question.qtype, self.qlen)
         if answer is None:
             return (*head, UNKNOWN, UNKNOWN, UNKNOWN, UNKNOWN, math.nan, "")
-        return (*head, answer.rcode, answer.ancount, self.rlen, answer.ttl_min, self.rtt_ms, answer.types)
+        return (*head, answer.rcode, answer.ancount, self.rlen, answer.ttl_min, self.rtt_ms, types_text(answer.types))
 
 
 class Joiner:

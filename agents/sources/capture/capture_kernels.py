@@ -230,7 +230,7 @@ class Joiner(NamedTuple):
 
 
 def empty_joiner(secret: tuple[int, int]) -> Joiner:
-    """No query waits. secret: two numbers of 64 bits that nobody who sends packets knows."""
+    """No query waits. secret: two numbers of 64 bits that no sender of packets knows."""
     return Joiner(
         np.zeros(POOL, RECORD),
         _room(np.zeros(POOL, np.uint64)),
@@ -256,7 +256,7 @@ keyed_hash = siphash if COMPILED else _keyed_hash
 
 @kernel_in_place
 def _identity(data: Any, start: Any, end: Any, client: Any, port: Any, server: Any, joiner: Any) -> Any:
-    """Identity of who asks whom for what; the question lies before `end` in the message at `start`, in any case."""
+    """Identity of an exchange: client, port, server, id, question. The question of data[start:] ends at `end`."""
     key, size = joiner.key, 36
     copy_bytes(key, 0, client, 0, 16)
     copy_bytes(key, 16, server, 0, 16)
@@ -394,7 +394,7 @@ MORE, FULL, HUGE, BAD_BLOCK, NO_MAGIC, INTERFACE, TCP_SEGMENT, _FRAME = range(8)
 section has no byte order; or there is an interface block or a TCP segment for the caller."""
 AT, FRAME, FRAME_END, LINK, CLAIMED, BIG, BLOCKS, INTERFACES, MALFORMED, CUT, UNKNOWN_LINK, WHOLE = range(12)
 """State, numbers: offset of the next record; the frame, its link type and whether it is whole; a size that was claimed;
-byte order, format, interfaces; and what is counted."""
+byte order, format, interfaces; and counts."""
 NOW, UNIT = range(2)
 """State, times: that of the last frame; seconds per unit of a pcap file's fractions."""
 

@@ -1,1 +1,1 @@
-"""The forwarding DNS server that answers clients and hands on what it saw."""
+"""The forwarding DNS server: it answers clients and hands on records of their queries."""

@@ -1,4 +1,4 @@
-"""Makes the memory that the UDP datapath's kernels work in."""
+"""The UDP datapath: the memory that its kernels work in, the thread that runs them, and the way back to Python."""
 
 from __future__ import annotations
 
@@ -18,10 +18,8 @@ from numpy.typing import NDArray
 
 from agents.dns import message as wire
 from agents.dns.message_kernels import FACTS
-from agents.sources.listener.access import AccessList
 from agents.sources.listener.datapath_kernels import (
     ADDRESS_SIZE,
-    BATCH,
     BUFFER,
     CELLS,
     CONTROL_ROOM,
@@ -47,10 +45,11 @@ from agents.sources.listener.datapath_kernels import (
     watch,
 )
 from agents.sources.listener.forwarder import Forwarder
-from agents.sources.listener.server import can_compile
-from agents.sources.listener.sockets import UdpPort
-from agents.sources.listener.upstream import POOL_SIZE, Pending, Routes, Upstream
+from agents.sources.listener.server import AccessList, can_compile
+from agents.sources.listener.sockets import DRAIN_MAX, UdpPort
+from agents.sources.listener.upstream import POOL_SIZE, RANDOM_BLOCK, Pending, Routes, Upstream
 from agents.stream.counters import Counters
+from agents.stream.record import client_bytes
 from agents.stream.ring import Ring, RingArrays
 
 CARRIED = 64
@@ -61,7 +60,6 @@ _COUNTERS = np.dtype([(name, np.int64) for name in Counters.NAMES])
 SOL_UDP, UDP_SEGMENT = 17, 103
 """udp(7); the socket module does not know them."""
 _SEGMENT = Struct("=QiiH6x")  # struct cmsghdr of cmsg(3) and the size of a segment
-_RANDOM_BLOCK = 4096
 _NAME_ROOM = 32
 _SOCKADDR4, _SOCKADDR6 = Struct("=H2s4s8x"), Struct("=H2sI16sI")
 
@@ -75,13 +73,13 @@ def make_state(
     ring: RingArrays,
     counters: Counters,
 ) -> DatapathState:
-    """All arrays, with nothing in flight. Numbers that are settings or descriptors are the caller's to fill in."""
+    """All arrays, with nothing in flight. The caller fills in settings and descriptors."""
     upstreams = list(routes.upstreams.values())
     sockets = np.zeros(POOL_SIZE * len(upstreams) + SPARE_SOCKETS, SOCKET)
     sockets["fd"] = -1
     return DatapathState(
         cells=_cells(inflight_max),
-        counted=np.frombuffer(counters.cells, _COUNTERS),
+        counted=np.frombuffer(memoryview(counters), _COUNTERS),
         elsewhere=elsewhere,
         ports=np.array([(port.sock.fileno(), port.v6, port.wildcard) for port in ports], PORT),
         upstreams=_upstreams(upstreams),
@@ -97,13 +95,13 @@ def make_state(
         ids=np.full((len(sockets), IDS), -1, np.int32),
         owners=np.full((len(sockets), IDS), -1, np.int32),
         **_batches(),
-        events=np.zeros(BATCH, EPOLL_EVENT),
+        events=np.zeros(DRAIN_MAX, EPOLL_EVENT),
         scratch_event=np.zeros(1, EPOLL_EVENT),
         **{f"ring_{name}": array for name, array in ring._asdict().items()},
         handed=np.zeros(inflight_max, HANDED),
         returned=np.zeros(inflight_max, np.int32),
         carried=np.empty((CARRIED, BUFFER), np.uint8),
-        random=np.zeros(_RANDOM_BLOCK, np.uint8),
+        random=np.zeros(RANDOM_BLOCK, np.uint8),
         scratch=np.zeros(8, np.int64),
         facts=np.zeros(FACTS, np.int64),
     )
@@ -111,15 +109,15 @@ def make_state(
 
 def _batches() -> dict[str, NDArray[Any]]:
     """Buffers of one batch, and the headers that point to them."""
-    inbox = np.empty((BATCH, BUFFER), np.uint8)
-    names, controls = np.zeros((BATCH, _NAME_ROOM), np.uint8), np.zeros((BATCH, CONTROL_ROOM), np.uint8)
-    in_parts = np.zeros(BATCH, PART)
+    inbox = np.empty((DRAIN_MAX, BUFFER), np.uint8)
+    names, controls = np.zeros((DRAIN_MAX, _NAME_ROOM), np.uint8), np.zeros((DRAIN_MAX, CONTROL_ROOM), np.uint8)
+    in_parts = np.zeros(DRAIN_MAX, PART)
     in_parts["base"], in_parts["size"] = _rows(inbox), BUFFER
     from_clients = _messages(in_parts)
     from_clients["name"], from_clients["control"] = _rows(names), _rows(controls)
     from_clients["name_size"], from_clients["control_size"] = ADDRESS_SIZE, CONTROL_ROOM
-    to_clients_parts, to_upstream_parts = np.zeros(BATCH, PART), np.zeros(BATCH, PART)
-    to_upstream, segments = _messages(to_upstream_parts), np.zeros((BATCH, _SEGMENT.size), np.uint8)
+    to_clients_parts, to_upstream_parts = np.zeros(DRAIN_MAX, PART), np.zeros(DRAIN_MAX, PART)
+    to_upstream, segments = _messages(to_upstream_parts), np.zeros((DRAIN_MAX, _SEGMENT.size), np.uint8)
     segments[:] = np.frombuffer(_SEGMENT.pack(SEGMENT_AT + 2, SOL_UDP, UDP_SEGMENT, 0), np.uint8)
     to_upstream["control"] = _rows(segments)
     return {
@@ -134,7 +132,7 @@ def _batches() -> dict[str, NDArray[Any]]:
         "to_upstream": to_upstream,
         "segments": segments,
         "to_upstream_parts": to_upstream_parts,
-        "to_upstream_slots": np.zeros(BATCH, np.int32),
+        "to_upstream_slots": np.zeros(DRAIN_MAX, np.int32),
     }
 
 
@@ -156,7 +154,7 @@ def _cells(inflight_max: int) -> NDArray[np.void]:
     cells = np.zeros(1, CELLS)
     cells["inflight_max"] = cells["free"] = inflight_max
     cells["oldest"] = cells["newest"] = cells["target"] = -1
-    cells["drawn"] = _RANDOM_BLOCK
+    cells["drawn"] = RANDOM_BLOCK
     return cells
 
 
@@ -171,7 +169,7 @@ def _upstreams(upstreams: Sequence[Upstream]) -> NDArray[np.void]:
 
 
 def zone_names(routes: Routes) -> NDArray[np.uint8]:
-    """The zones as kernels.zones wants them, in the order of `routes.zones`."""
+    """The zones as the kernel `zone_of` takes them, in the order of `routes.zones`."""
     rows = np.zeros((len(routes.zones), ZONE_WIDTH), np.uint8)
     for row, name in zip(rows, routes.zones, strict=True):
         row[0] = len(name)
@@ -233,7 +231,7 @@ class Datapath:
         self._ports, self._forwarder = ports, forwarder
         self._zones = list(routes.zones.values())
         self._state: DatapathState = make_state(
-            ports, routes, access, forwarder.waiting, inflight_max, ring.arrays, counters
+            ports, routes, access, np.frombuffer(forwarder.waiting, np.int64), inflight_max, ring.arrays, counters
         )
         self._cells: dict[str, NDArray[np.int64]] = {
             name: self._state.cells[name] for name in self._state.cells.dtype.names or ()
@@ -308,7 +306,7 @@ class Datapath:
         self._take_handed()
 
     def _take_handed(self) -> None:
-        """Take over what the kernels handed on."""
+        """Take over the queries that the kernels handed on."""
         self._set("called", 0)
         fence()
         head, tail, ring = self._get("handed_head"), self._get("handed_tail"), self._state.handed
@@ -346,16 +344,13 @@ class Datapath:
         slot = self._state.slots[number]
         message = slot["query"][: slot["size"]].tobytes() if query is None else query
         message = int(slot["id"]).to_bytes(2) + message[2:]
-        question = wire.parse_question(message)
+        end = wire.question_end(message)
         port, zone = self._ports[slot["port"]], self._zones[slot["zone"]]
         peer = peer_of(slot["address"][: slot["address_size"]].tobytes())
         back: Any = (peer, _ancillary(slot["control"][: slot["control_size"]].tobytes())) if port.wildcard else peer
-        return Pending(
-            message, question, peer[0], port, back, True, zone, float(slot["ts"]),
-            question_bytes=message[wire.HEADER_SIZE : question.end],
-            asked=int(slot["asked"]),
-            started=int(slot["started"]) / 1e9,
-        )  # fmt: skip
+        pending = Pending(message, end, client_bytes(peer[0]), port, back, True, zone, float(slot["ts"]))
+        pending.current, pending.started = int(slot["current"]), int(slot["started"]) / 1e9
+        return pending
 
 
 def _ancillary(control: bytes) -> list[tuple[int, int, bytes]]:
@@ -367,14 +362,9 @@ def _ancillary(control: bytes) -> list[tuple[int, int, bytes]]:
 
 
 def load() -> None:
-    """Compile them, or load what was compiled before; nothing where they cannot be used."""
+    """Compile the kernels, or load them from the cache; nothing where they cannot be used."""
     if not can_compile():
         return
-    from agents.sources.listener.access import AccessList
-    from agents.sources.listener.datapath_kernels import pump, watch
-    from agents.sources.listener.upstream import Routes
-    from agents.stream.counters import Counters
-
     routes, access = Routes([("", [("127.0.0.1", 53)])]), AccessList(["127.0.0.0/8"])
     ring = Ring(memoryview(bytearray(Ring.size_of(1))), 1)
     state = make_state([], routes, access, np.zeros(1, np.int64), 1, ring.arrays, Counters())

@@ -1,8 +1,15 @@
-"""UDP in compiled code: datagrams received, answered or sent upstream, matched, recorded, sent back."""
+"""The UDP datapath in compiled code: datagrams received, answered or sent upstream, matched, recorded, sent back.
+
+One thread runs `pump`. It takes datagrams in batches (recvmmsg), decides about each query as server.py does, puts the
+ones to forward into slots, and sends them on random ids over pools of sockets as forwarder.py does. An answer finds its
+slot by socket and id, is written into the ring as a RECORD, and goes back to the client. Rare queries (long, timed
+out, unsent, truncated) are handed to Python. server.py, forwarder.py and upstream.py are the definition.
+"""
 
 from __future__ import annotations
 
 import platform
+from errno import EAGAIN, ECONNREFUSED, EINTR
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -11,18 +18,38 @@ from numba.extending import intrinsic
 from numpy.typing import NDArray
 
 from agents.core.jit import kernel, kernel_in_place
-from agents.dns.message import HEADER_SIZE
+from agents.dns.message import (
+    AXFR,
+    CD,
+    FORMERR,
+    HEADER_SIZE,
+    IXFR,
+    NOTIMP,
+    OPCODE,
+    PLAIN_UDP_SIZE,
+    QR,
+    RA,
+    RD,
+    REFUSED,
+    SERVFAIL,
+    TC,
+)
 from agents.dns.message_kernels import (
     OPT_CLASS,
     OPT_END,
     OPT_START,
     answer_facts,
+    copy_bytes,
     int64,
     question_end,
     u16,
     uint64,
     write_facts,
 )
+from agents.sources.listener.sockets import DRAIN_MAX
+from agents.sources.listener.upstream import BIND_TRIES, POOL_SIZE, PORT_MIN
+
+# Structures of the system calls.
 
 MESSAGE = np.dtype(
     [
@@ -39,14 +66,158 @@ MESSAGE = np.dtype(
 """struct mmsghdr of recvmmsg(2)."""
 PART = np.dtype([("base", np.uint64), ("size", np.uint64)])
 """struct iovec of readv(2)."""
-
 EPOLL_EVENT = np.dtype(
     [("events", np.uint32), ("data", np.uint64)], align=platform.machine() not in ("x86_64", "AMD64")
 )
 """struct epoll_event of epoll_ctl(2): packed on x86-64 alone."""
 
-EAGAIN, EINTR, ECONNREFUSED = 11, 4, 111
-AF_INET, AF_INET6 = 2, 10
+
+# Structures of the datapath.
+
+BUFFER = 65_536 + 192
+"""Bytes of a receive buffer: no UDP datagram is longer. Pages that nothing was received into cost no memory.
+No power of two, so that the beginnings of all buffers do not compete for the same lines of the processor's cache."""
+QUERY_MAX = PLAIN_UDP_SIZE
+"""Bytes of a query that a slot holds. Longer ones go to Python."""
+ADDRESS_SIZE = 28
+"""struct sockaddr_in6; sockaddr_in has 16 (ip(7), ipv6(7))."""
+CONTROL_SIZE = 40
+"""One IPV6_PKTINFO with its header (ipv6(7)); IP_PKTINFO has 32 (ip(7))."""
+CONTROL_ROOM = 64
+"""Bytes that control data is received into."""
+SEGMENT_AT = 16
+"""Where the size of UDP_SEGMENT begins, two bytes, behind its struct cmsghdr (cmsg(3))."""
+IDS = 1024
+"""Places for the ids of one upstream socket: twice what it asks in its life, so that a place is found at once."""
+ZONE_WIDTH = 256
+"""Bytes of a row: the size of a zone's name (at most 254), then the name in wire form, lower case."""
+NONE = -1
+SLOT = np.dtype(
+    [
+        ("ts", np.float64),  # Unix seconds
+        ("started", np.int64),  # monotonic nanoseconds
+        ("older", np.int32),  # neighbours in order of arrival, -1 = none
+        ("newer", np.int32),
+        ("socket", np.int32),
+        ("entry", np.int32),  # place among the socket's ids
+        ("zone", np.int32),
+        ("current", np.int32),  # index of the upstream within its zone
+        ("port", np.int32),
+        ("size", np.int32),  # of the query
+        ("end", np.int32),  # of its question
+        ("address_size", np.int32),
+        ("control_size", np.int32),
+        ("id", np.uint16),  # the client's
+        ("address", np.uint8, (ADDRESS_SIZE,)),
+        ("control", np.uint8, (CONTROL_SIZE,)),
+        ("query", np.uint8, (QUERY_MAX,)),
+    ],
+    align=True,
+)
+"""One query in flight."""
+TIMED_OUT, UNSENT, TRUNCATED, LONG = range(1, 5)
+"""Reasons to hand a query to Python: no answer in time, not sent or refused, answered with TC, or above QUERY_MAX."""
+HANDED = np.dtype([("reason", np.int32), ("slot", np.int32), ("carried", np.int32), ("size", np.int32)])
+"""A query that Python takes over; `carried` = the row of DatapathState.carried with the bytes, or -1."""
+PORT = np.dtype([("fd", np.int32), ("v6", np.int32), ("wildcard", np.int32)])
+"""One UDP socket with clients behind it."""
+UPSTREAM = np.dtype(
+    [
+        ("family", np.int32),
+        ("address_size", np.int32),
+        ("chosen", np.int32),  # socket of this batch, -1 = none yet
+        ("whole", np.int32),  # 1 = it has refused a message that was to be cut up
+        ("pool", np.int32, (POOL_SIZE,)),  # sockets, -1 = none
+        ("address", np.uint8, (ADDRESS_SIZE,)),
+    ],
+    align=True,
+)
+SOCKET = np.dtype(
+    [
+        ("born", np.int64),  # monotonic nanoseconds
+        ("fd", np.int32),  # -1 = this entry is free
+        ("upstream", np.int32),
+        ("place", np.int32),  # in the upstream's pool, -1 = retired
+        ("uses", np.int32),
+        ("pending", np.int32),
+    ],
+    align=True,
+)
+CELLS = np.dtype(
+    [
+        (name, np.int64)
+        for name in (
+            *("epoll", "wake", "bell", "stop", "called", "taker"),
+            *("timeout_ns", "uses_max", "age_max_ns", "inflight_max"),
+            *("active", "free", "oldest", "newest", "swept"),
+            *("target", "outgoing", "replies", "drawn", "recorded"),
+            *("handed_head", "handed_tail"),
+            *("returned_head", "returned_tail", "carried_head", "carried_tail"),
+        )
+    ]
+)
+"""Single numbers: file descriptors and flags; settings; the table of slots; the batch at hand; the rings."""
+
+
+class DatapathState(NamedTuple):
+    """All arrays. n = queries in flight at most, s = sockets at once, z = zones, u = upstreams."""
+
+    cells: NDArray[Any]  # CELLS, (1,)
+    counted: NDArray[Any]  # (1,), with the fields of stream/counters.Counters
+    elsewhere: NDArray[np.int64]  # (1,): queries in flight that Python forwards
+    ports: NDArray[Any]  # PORT
+    upstreams: NDArray[Any]  # UPSTREAM, (u,)
+    failures: NDArray[np.int64]  # (u,), shared with Routes
+    preferred: NDArray[np.int64]  # (z,), shared with Routes
+    zones: NDArray[np.uint8]  # (z, ZONE_WIDTH)
+    zone_upstreams: NDArray[np.int32]  # (z, most upstreams of a zone)
+    ranges4: NDArray[np.uint64]  # see `allowed`
+    ranges6: NDArray[np.uint64]
+    slots: NDArray[Any]  # SLOT, (n,)
+    free: NDArray[np.int32]  # (n,): a stack of free slots, CELLS.free of them
+    sockets: NDArray[Any]  # SOCKET, (s,)
+    ids: NDArray[np.int32]  # (s, IDS): open addressing; -1 = never used
+    owners: NDArray[np.int32]  # (s, IDS): the slot, -1 = answered
+    inbox: NDArray[np.uint8]  # (DRAIN_MAX, BUFFER)
+    in_parts: NDArray[Any]  # PART, (DRAIN_MAX,)
+    names: NDArray[np.uint8]  # (DRAIN_MAX, 32): clients' addresses
+    controls: NDArray[np.uint8]  # (DRAIN_MAX, CONTROL_ROOM)
+    from_clients: NDArray[Any]  # MESSAGE, (DRAIN_MAX,)
+    from_upstream: NDArray[Any]  # MESSAGE, (DRAIN_MAX,)
+    to_clients: NDArray[Any]  # MESSAGE, (DRAIN_MAX,)
+    to_clients_parts: NDArray[Any]  # PART, (DRAIN_MAX,)
+    to_upstream: NDArray[Any]  # MESSAGE, (DRAIN_MAX,)
+    to_upstream_parts: NDArray[Any]  # PART, (DRAIN_MAX,)
+    to_upstream_slots: NDArray[np.int32]  # (DRAIN_MAX,)
+    segments: NDArray[np.uint8]  # (DRAIN_MAX, 24): control data of to_upstream, one UDP_SEGMENT each
+    events: NDArray[Any]  # EPOLL_EVENT, (DRAIN_MAX,)
+    scratch_event: NDArray[Any]  # EPOLL_EVENT, (1,)
+    ring_head: NDArray[np.int64]  # (1,): see stream/ring.RingArrays
+    ring_tail: NDArray[np.int64]  # (1,)
+    ring_dropped: NDArray[np.int64]  # (1,)
+    ring_sleeping: NDArray[np.int64]  # (1,)
+    ring_records: NDArray[Any]  # stream/record.RECORD
+    handed: NDArray[Any]  # HANDED, a ring of n
+    returned: NDArray[np.int32]  # (n,), a ring
+    carried: NDArray[np.uint8]  # (…, BUFFER), a ring
+    random: NDArray[np.uint8]  # a block of the kernel's random bytes
+    scratch: NDArray[np.int64]  # (8,)
+    facts: NDArray[np.int64]  # (message_kernels.FACTS,)
+
+
+def offset_of(dtype: np.dtype[Any], name: str) -> int:
+    """Bytes from the start of a structure to one of its fields."""
+    assert dtype.fields
+    return dtype.fields[name][1]
+
+
+_SLOT_ADDRESS_AT, _CONTROL_AT = offset_of(SLOT, "address"), offset_of(SLOT, "control")
+_QUERY_AT = offset_of(SLOT, "query")
+_UPSTREAM_ADDRESS_AT = offset_of(UPSTREAM, "address")
+
+
+# libc.
+
 SOCK_DGRAM_NONBLOCK_CLOEXEC = 2 | 0o4000 | 0o2000000
 EPOLL_CTL_ADD, EPOLLIN = 1, 1
 CLOCK_REALTIME, CLOCK_MONOTONIC = 0, 1
@@ -95,7 +266,7 @@ def clock_ns(clock: int, scratch: Any) -> int:
 
 @kernel_in_place
 def watch(epoll: int, fd: int, data: int, event: Any) -> bool:
-    """Have epoll_wait report `data` when fd can be read. event: EVENT of length 1, scratch memory."""
+    """Have epoll_wait report `data` when fd can be read. event: EPOLL_EVENT of length 1, scratch memory."""
     event[0].events, event[0].data = EPOLLIN, data
     return epoll_ctl(epoll, EPOLL_CTL_ADD, fd, event.ctypes.data) == 0  # type: ignore[no-any-return]
 
@@ -111,269 +282,11 @@ def _fence(typing_context: Any) -> Any:
 
 @kernel_in_place
 def fence() -> None:
-    """What was written before is seen by whoever sees what is written after, on every processor."""
+    """Order memory: a reader that sees a later store sees all earlier ones, on every processor."""
     _fence()  # type: ignore[call-arg]
 
 
-BATCH = 64
-"""Datagrams of one system call, as sources/forwarder.DRAIN_MAX."""
-BUFFER = 65_536 + 192
-"""Bytes of a receive buffer: no UDP datagram is longer. Pages that nothing was received into cost no memory.
-No power of two, so that the beginnings of all buffers do not compete for the same lines of the processor's cache."""
-QUERY_MAX = 512
-"""Bytes of a query that a slot holds: a plain UDP message (RFC 1035 section 4.2.1). Longer ones go to Python."""
-ADDRESS_SIZE = 28
-"""struct sockaddr_in6; sockaddr_in has 16 (ip(7), ipv6(7))."""
-CONTROL_SIZE = 40
-"""One IPV6_PKTINFO with its header (ipv6(7)); IP_PKTINFO has 32 (ip(7))."""
-CONTROL_ROOM = 64
-"""Bytes that control data is received into."""
-SEGMENT_AT = 16
-"""Where the size of UDP_SEGMENT begins, two bytes, behind its struct cmsghdr (cmsg(3))."""
-IDS = 1024
-"""Places for the ids of one upstream socket: twice what it asks in its life, so that a place is found at once."""
-
-TIMED_OUT, UNSENT, TRUNCATED, LONG = range(1, 5)
-"""Why a query is handed to Python: no answer in time, not sent or refused, answered with TC, or above QUERY_MAX."""
-
-SLOT = np.dtype(
-    [
-        ("ts", np.float64),  # Unix seconds
-        ("started", np.int64),  # monotonic nanoseconds
-        ("older", np.int32),  # neighbours in order of arrival, -1 = none
-        ("newer", np.int32),
-        ("socket", np.int32),
-        ("entry", np.int32),  # place among the socket's ids
-        ("zone", np.int32),
-        ("asked", np.int32),  # index of the upstream within its zone
-        ("port", np.int32),
-        ("size", np.int32),  # of the query
-        ("end", np.int32),  # of its question
-        ("address_size", np.int32),
-        ("control_size", np.int32),
-        ("id", np.uint16),  # the client's
-        ("address", np.uint8, (ADDRESS_SIZE,)),
-        ("control", np.uint8, (CONTROL_SIZE,)),
-        ("query", np.uint8, (QUERY_MAX,)),
-    ],
-    align=True,
-)
-"""One query in flight."""
-
-HANDED = np.dtype([("reason", np.int32), ("slot", np.int32), ("carried", np.int32), ("size", np.int32)])
-"""What Python takes over; `carried` = the row of State.carried with the bytes, or -1."""
-
-PORT = np.dtype([("fd", np.int32), ("v6", np.int32), ("wildcard", np.int32)])
-"""One UDP socket with clients behind it."""
-
-POOL = 32
-"""sources/upstream.POOL_SIZE."""
-
-UPSTREAM = np.dtype(
-    [
-        ("family", np.int32),
-        ("address_size", np.int32),
-        ("chosen", np.int32),  # socket of this batch, -1 = none yet
-        ("whole", np.int32),  # 1 = it has refused a message that was to be cut up
-        ("pool", np.int32, (POOL,)),  # sockets, -1 = none
-        ("address", np.uint8, (ADDRESS_SIZE,)),
-    ],
-    align=True,
-)
-
-SOCKET = np.dtype(
-    [
-        ("born", np.int64),  # monotonic nanoseconds
-        ("fd", np.int32),  # -1 = this entry is free
-        ("upstream", np.int32),
-        ("place", np.int32),  # in the upstream's pool, -1 = retired
-        ("uses", np.int32),
-        ("pending", np.int32),
-    ],
-    align=True,
-)
-
-CELLS = np.dtype(
-    [
-        (name, np.int64)
-        for name in (
-            *("epoll", "wake", "bell", "stop", "called", "taker"),
-            *("timeout_ns", "uses_max", "age_max_ns", "inflight_max"),
-            *("active", "free", "oldest", "newest", "swept"),
-            *("target", "outgoing", "replies", "drawn", "recorded"),
-            *("handed_head", "handed_tail"),
-            *("returned_head", "returned_tail", "carried_head", "carried_tail"),
-        )
-    ]
-)
-"""Single numbers: file descriptors and flags; settings; the table of slots; the batch at hand; the rings."""
-
-
-def offset_of(dtype: np.dtype[Any], name: str) -> int:
-    """Bytes from the start of a structure to one of its fields."""
-    assert dtype.fields
-    return dtype.fields[name][1]
-
-
-class DatapathState(NamedTuple):
-    """All arrays. n = queries in flight at most, s = sockets at once, z = zones, u = upstreams."""
-
-    cells: NDArray[Any]  # CELLS, (1,)
-    counted: NDArray[Any]  # (1,), with the fields of sources/counters.Counters
-    elsewhere: NDArray[np.int64]  # (1,): queries in flight that Python forwards
-    ports: NDArray[Any]  # PORT
-    upstreams: NDArray[Any]  # UPSTREAM, (u,)
-    failures: NDArray[np.int64]  # (u,), shared with Routes
-    preferred: NDArray[np.int64]  # (z,), shared with Routes
-    zones: NDArray[np.uint8]  # (z, ZONE_WIDTH)
-    zone_upstreams: NDArray[np.int32]  # (z, most upstreams of a zone)
-    ranges4: NDArray[np.uint64]  # see networks.allowed
-    ranges6: NDArray[np.uint64]
-    slots: NDArray[Any]  # SLOT, (n,)
-    free: NDArray[np.int32]  # (n,): a stack of free slots, CELLS.free of them
-    sockets: NDArray[Any]  # SOCKET, (s,)
-    ids: NDArray[np.int32]  # (s, IDS): open addressing; -1 = never used
-    owners: NDArray[np.int32]  # (s, IDS): the slot, -1 = answered
-    inbox: NDArray[np.uint8]  # (BATCH, BUFFER)
-    in_parts: NDArray[Any]  # PART, (BATCH,)
-    names: NDArray[np.uint8]  # (BATCH, 32): clients' addresses
-    controls: NDArray[np.uint8]  # (BATCH, CONTROL_ROOM)
-    from_clients: NDArray[Any]  # MESSAGE, (BATCH,)
-    from_upstream: NDArray[Any]  # MESSAGE, (BATCH,)
-    to_clients: NDArray[Any]  # MESSAGE, (BATCH,)
-    to_clients_parts: NDArray[Any]  # PART, (BATCH,)
-    to_upstream: NDArray[Any]  # MESSAGE, (BATCH,)
-    to_upstream_parts: NDArray[Any]  # PART, (BATCH,)
-    to_upstream_slots: NDArray[np.int32]  # (BATCH,)
-    segments: NDArray[np.uint8]  # (BATCH, 24): control data of to_upstream, one UDP_SEGMENT each
-    events: NDArray[Any]  # EVENT, (BATCH,)
-    scratch_event: NDArray[Any]  # EVENT, (1,)
-    ring_head: NDArray[np.int64]  # (1,): see ring.RingArrays
-    ring_tail: NDArray[np.int64]  # (1,)
-    ring_dropped: NDArray[np.int64]  # (1,)
-    ring_sleeping: NDArray[np.int64]  # (1,)
-    ring_records: NDArray[Any]  # records.RECORD
-    handed: NDArray[Any]  # HANDED, a ring of n
-    returned: NDArray[np.int32]  # (n,), a ring
-    carried: NDArray[np.uint8]  # (…, BUFFER), a ring
-    random: NDArray[np.uint8]  # a block of the kernel's random bytes
-    scratch: NDArray[np.int64]  # (8,)
-    facts: NDArray[np.int64]  # (answer.FACTS,)
-
-
-@kernel
-def allowed(high: int, low: int, ranges: NDArray[np.uint64]) -> bool:
-    """True if the 128-bit address high << 64 | low (both uint64; an IPv4 one is all in low) is in a range.
-
-    ranges: shape (n, 4), disjoint and sorted: first address (high, low) and last address (high, low).
-    """
-    begin, end = 0, len(ranges)
-    while begin < end:
-        middle = (begin + end) // 2
-        if ranges[middle, 0] < high or (ranges[middle, 0] == high and ranges[middle, 1] <= low):
-            begin = middle + 1
-        else:
-            end = middle
-    if begin == 0:
-        return False
-    last = ranges[begin - 1]
-    return bool(high < last[2] or (high == last[2] and low <= last[3]))
-
-
-@kernel
-def number64(data: NDArray[np.uint8], at: int) -> int:
-    """Eight bytes in network order as uint64."""
-    number = uint64(0)
-    for place in range(8):
-        number = number << uint64(8) | uint64(data[at + place])
-    return number  # type: ignore[no-any-return]
-
-
-ZONE_WIDTH = 256
-"""Bytes of a row: the size of a zone's name (at most 254), then the name in wire form, lower case."""
-
-
-@kernel
-def zone_of(message: NDArray[np.uint8], start: int, end: int, zones: NDArray[np.uint8]) -> int:
-    """Row of the longest zone that the wire name message[start:end] (without root byte) lies in, or -1.
-
-    zones: shape (n, ZONE_WIDTH). A row of size 0 is the default.
-    """
-    while start < end:
-        for number in range(len(zones)):
-            if int64(zones[number, 0]) == end - start and _same(message, start, end, zones[number]):
-                return number
-        start += int64(message[start]) + 1
-    for number in range(len(zones)):
-        if zones[number, 0] == 0:
-            return number
-    return -1
-
-
-@kernel
-def _same(message: NDArray[np.uint8], start: int, end: int, zone: NDArray[np.uint8]) -> bool:
-    for place in range(end - start):
-        byte = int64(message[start + place])
-        # Upper case to lower; length bytes are below 64, so that this leaves them as they are.
-        if 65 <= byte <= 90:
-            byte += 32
-        if byte != zone[1 + place]:
-            return False
-    return True
-
-
-FORWARD, DROP = -1, -2
-"""Verdicts beside the RCODE that is answered at once."""
-FORMERR, SERVFAIL, NOTIMP, REFUSED = 1, 2, 4, 5
-"""RCODEs (RFC 1035 section 4.1.1)."""
-_AXFR, _IXFR = 252, 251
-_QR, _OPCODE = 0x80, 0x78
-
-
-@kernel
-def decide(
-    message: NDArray[np.uint8],
-    size: int,
-    high: int,
-    low: int,
-    ranges: NDArray[np.uint64],
-    zones: NDArray[np.uint8],
-) -> tuple[int, int, int]:
-    """(verdict, end of the question as far as it is answered, zone or -1). For high, low and ranges see networks.py."""
-    if size < HEADER_SIZE or message[2] & _QR:
-        return DROP, 0, -1
-    if not allowed(high, low, ranges):
-        return REFUSED, HEADER_SIZE, -1
-    if message[2] & _OPCODE:
-        return NOTIMP, HEADER_SIZE, -1
-    end = question_end(message, 0, size)
-    if end == 0:
-        return FORMERR, HEADER_SIZE, -1
-    kind = u16(message, end - 4)
-    if kind in (_AXFR, _IXFR):
-        return NOTIMP, end, -1
-    zone = zone_of(message, HEADER_SIZE, end - 5, zones)
-    return (FORWARD if zone >= 0 else SERVFAIL), end, zone
-
-
-@kernel
-def make_error(message: NDArray[np.uint8], rcode: int, end: int) -> int:
-    """Turn a query into an error reply in place, as wire.error_reply does; its size."""
-    message[2] = _QR | (message[2] & (_OPCODE | 0x01))
-    message[3] = 0x80 | (message[3] & 0x10) | rcode
-    message[4:HEADER_SIZE] = 0
-    message[5] = 1 if end > HEADER_SIZE else 0
-    return end
-
-
-NONE = -1
-
-
-@kernel_in_place
-def copy(into: Any, at: int, source: Any, start: int, size: int) -> None:
-    """Copy bytes, the first ones first. (A slice assigned to a slice would ask for memory.)"""
-    for place in range(size):
-        into[at + place] = source[start + place]
+# Slots: queries in flight, and those handed to Python and back.
 
 
 @kernel_in_place
@@ -385,7 +298,7 @@ def inflight(s: DatapathState) -> int:
 
 @kernel_in_place
 def take_slot(s: DatapathState) -> int:
-    """A free slot, or NONE. What Python gave back is free again."""
+    """A free slot, or NONE. Slots that Python gave back are free again."""
     c = s.cells[0]
     while c.returned_tail < c.returned_head:
         fence()
@@ -420,7 +333,7 @@ def link(s: DatapathState, number: int) -> None:
 
 @kernel_in_place
 def unlink(s: DatapathState, number: int) -> None:
-    """The slot is no longer in flight, and its id no longer asked. The caller counts `active` down."""
+    """The slot is no longer in flight, and its id is free. The caller counts `active` down."""
     c, slot = s.cells[0], s.slots[number]
     if slot.older >= 0:
         s.slots[slot.older].newer = slot.newer
@@ -462,14 +375,14 @@ def carry(s: DatapathState, message: Any, size: int) -> int:
     if c.carried_head - c.carried_tail >= len(s.carried) or size > BUFFER:
         return NONE
     row = c.carried_head % len(s.carried)
-    copy(s.carried[row], 0, message, 0, size)
+    copy_bytes(s.carried[row], 0, message, 0, size)
     c.carried_head += 1
     return row  # type: ignore[no-any-return]
 
 
 @kernel_in_place
 def ring(s: DatapathState) -> None:
-    """Wake Python for queries that were handed over, unless that was done and not seen yet."""
+    """Wake Python for queries that were handed over, unless a call is under way."""
     c = s.cells[0]
     fence()
     if c.called == 0:
@@ -477,10 +390,7 @@ def ring(s: DatapathState) -> None:
         c_write(c.bell, s.scratch[7:].ctypes.data, 8)
 
 
-_BIND_TRIES = 8
-_PORT_MIN = 1024
-
-_UPSTREAM_ADDRESS_AT = offset_of(UPSTREAM, "address")
+# Sockets to the upstreams, and the ids on them.
 
 UPSTREAM_EVENT = 1 << 33
 """Marks events of upstream sockets; the number of the socket is added."""
@@ -502,7 +412,7 @@ def draw(s: DatapathState) -> int:
 def choose_socket(s: DatapathState, upstream: int, now: int) -> int:
     """A random socket of the pool, fresh where it is due; NONE if none can be opened."""
     pool = s.upstreams[upstream].pool
-    place = draw(s) % POOL
+    place = draw(s) % POOL_SIZE
     number = pool[place]
     if number >= 0 and s.sockets[number].uses < s.cells[0].uses_max:
         return number  # type: ignore[no-any-return]
@@ -540,9 +450,9 @@ def _open(s: DatapathState, upstream: int, place: int, now: int) -> int:
 def _bind_random(s: DatapathState, fd: int, family: int, size: int) -> None:
     """Bind to a random unprivileged port; the kernel chooses (at random too) if luck is bad."""
     s.scratch[:4] = 0
-    for attempt in range(_BIND_TRIES + 1):
-        port = draw(s) if attempt < _BIND_TRIES else 0
-        if 0 < port < _PORT_MIN:
+    for attempt in range(BIND_TRIES + 1):
+        port = draw(s) if attempt < BIND_TRIES else 0
+        if 0 < port < PORT_MIN:
             continue
         # struct sockaddr_in and sockaddr_in6 begin alike: family as the machine has it, port in network order.
         s.scratch[0] = family | (port >> 8) << 16 | (port & 0xFF) << 24
@@ -552,7 +462,7 @@ def _bind_random(s: DatapathState, fd: int, family: int, size: int) -> None:
 
 @kernel_in_place
 def claim_id(s: DatapathState, socket: int, slot: int) -> int:
-    """A random id that nothing pending on the socket has, entered for the slot."""
+    """A random id that no pending query on the socket has, entered for the slot."""
     while True:
         ident = draw(s)
         entry = ident % IDS
@@ -569,7 +479,7 @@ def claim_id(s: DatapathState, socket: int, slot: int) -> int:
 
 @kernel_in_place
 def owner_of(s: DatapathState, socket: int, ident: int) -> int:
-    """The slot that asked with this id on this socket, or NONE."""
+    """The slot whose query has this id on this socket, or NONE."""
     entry = ident % IDS
     while s.ids[socket, entry] != ident:
         if s.ids[socket, entry] == NONE:
@@ -580,7 +490,7 @@ def owner_of(s: DatapathState, socket: int, ident: int) -> int:
 
 @kernel_in_place
 def fail_over(s: DatapathState, socket: int) -> None:
-    """The upstream is unreachable: what waits on the socket goes to Python, which asks the next one."""
+    """The upstream is unreachable: its queries go to Python, which sends them to the next one."""
     for entry in range(IDS):
         if s.owners[socket, entry] >= 0:
             give_up(s, s.owners[socket, entry], UNSENT)
@@ -588,7 +498,7 @@ def fail_over(s: DatapathState, socket: int) -> None:
 
 @kernel_in_place
 def retire_old(s: DatapathState, now: int) -> None:
-    """Take old sockets out of their pools, close those that wait for nothing."""
+    """Take old sockets out of their pools, close those on which no query waits."""
     for number in range(len(s.sockets)):
         socket = s.sockets[number]
         if socket.fd < 0:
@@ -599,6 +509,9 @@ def retire_old(s: DatapathState, now: int) -> None:
         if socket.place < 0 and socket.pending == 0:
             c_close(socket.fd)
             socket.fd = NONE
+
+
+# Replies to clients.
 
 
 @kernel_in_place
@@ -624,9 +537,12 @@ def send_replies(s: DatapathState, port: int) -> None:
     c.replies = 0
 
 
+# Outgoing queries, grouped by size so that one system call sends many (UDP_SEGMENT).
+
+
 @kernel_in_place
 def flush(s: DatapathState) -> None:
-    """Send what waits for the upstream socket at hand. What it refuses goes to Python."""
+    """Send the queries that wait for the upstream socket at hand. Those it refuses go to Python."""
     c, first = s.cells[0], 0
     count, target = c.outgoing, c.target
     c.outgoing = 0
@@ -641,7 +557,7 @@ def flush(s: DatapathState) -> None:
             at += 1
         error = errno() if sent <= 0 else EINTR
         if error == ECONNREFUSED:
-            # The kernel tells of an earlier datagram: what waits on this socket will get no answer either.
+            # The kernel reports an earlier datagram: queries that wait on this socket get no answer either.
             fail_over(s, target)
             return
         if error == EINTR:
@@ -687,14 +603,112 @@ def _swap(s: DatapathState, one: int, other: int) -> None:
     parts[other].size = size
 
 
-_QUERY_AT = offset_of(SLOT, "query")
+# Queries from clients: verdict, slot, id.
+
+FORWARD, DROP = -1, -2
+"""Verdicts beside the RCODE that is answered at once."""
+_QR, _OPCODE, _RD, _TC = (mask >> 8 for mask in (QR, OPCODE, RD, TC))
+"""Masks of the first byte of the flags; RA and CD are in the second."""
+
+
+@kernel
+def allowed(high: int, low: int, ranges: NDArray[np.uint64]) -> bool:
+    """True if the 128-bit address high << 64 | low (both uint64; an IPv4 one is all in low) is in a range.
+
+    ranges: shape (n, 4), disjoint and sorted: first address (high, low) and last address (high, low).
+    """
+    begin, end = 0, len(ranges)
+    while begin < end:
+        middle = (begin + end) // 2
+        if ranges[middle, 0] < high or (ranges[middle, 0] == high and ranges[middle, 1] <= low):
+            begin = middle + 1
+        else:
+            end = middle
+    if begin == 0:
+        return False
+    last = ranges[begin - 1]
+    return bool(high < last[2] or (high == last[2] and low <= last[3]))
+
+
+@kernel
+def number64(data: NDArray[np.uint8], at: int) -> int:
+    """Eight bytes in network order as uint64."""
+    number = uint64(0)
+    for place in range(8):
+        number = number << uint64(8) | uint64(data[at + place])
+    return number  # type: ignore[no-any-return]
+
+
+@kernel
+def zone_of(message: NDArray[np.uint8], start: int, end: int, zones: NDArray[np.uint8]) -> int:
+    """Row of the longest zone that the wire name message[start:end] (without root byte) lies in, or -1.
+
+    zones: shape (n, ZONE_WIDTH). A row of size 0 is the default.
+    """
+    while start < end:
+        for number in range(len(zones)):
+            if int64(zones[number, 0]) == end - start and _same(message, start, end, zones[number]):
+                return number
+        start += int64(message[start]) + 1
+    for number in range(len(zones)):
+        if zones[number, 0] == 0:
+            return number
+    return -1
+
+
+@kernel
+def _same(message: NDArray[np.uint8], start: int, end: int, zone: NDArray[np.uint8]) -> bool:
+    for place in range(end - start):
+        byte = int64(message[start + place])
+        # Upper case to lower; length bytes are below 64, so that this leaves them as they are.
+        if 65 <= byte <= 90:
+            byte += 32
+        if byte != zone[1 + place]:
+            return False
+    return True
+
+
+@kernel
+def decide(
+    message: NDArray[np.uint8],
+    size: int,
+    high: int,
+    low: int,
+    ranges: NDArray[np.uint64],
+    zones: NDArray[np.uint8],
+) -> tuple[int, int, int]:
+    """(verdict, end of the question as far as it is answered, zone or -1). For high, low and ranges see `allowed`."""
+    if size < HEADER_SIZE or message[2] & _QR:
+        return DROP, 0, -1
+    if not allowed(high, low, ranges):
+        return REFUSED, HEADER_SIZE, -1
+    if message[2] & _OPCODE:
+        return NOTIMP, HEADER_SIZE, -1
+    end = question_end(message, 0, size)
+    if end == 0:
+        return FORMERR, HEADER_SIZE, -1
+    kind = u16(message, end - 4)
+    if kind in (AXFR, IXFR):
+        return NOTIMP, end, -1
+    zone = zone_of(message, HEADER_SIZE, end - 5, zones)
+    return (FORWARD if zone >= 0 else SERVFAIL), end, zone
+
+
+@kernel
+def make_error(message: NDArray[np.uint8], rcode: int, end: int) -> int:
+    """Turn a query into an error reply in place (message.error_reply is the definition); its size."""
+    message[2] = _QR | (message[2] & (_OPCODE | _RD))
+    message[3] = RA | (message[3] & CD) | rcode
+    message[4:HEADER_SIZE] = 0
+    message[5] = 1 if end > HEADER_SIZE else 0
+    return end
 
 
 @kernel_in_place
 def on_queries(s: DatapathState, port: int, now: int) -> None:
     """Take one batch from a socket. now: monotonic nanoseconds."""
     c = s.cells[0]
-    count = recvmmsg(s.ports[port].fd, s.from_clients.ctypes.data, BATCH, 0, 0)
+    count = recvmmsg(s.ports[port].fd, s.from_clients.ctypes.data, DRAIN_MAX, 0, 0)
     if count <= 0:
         return
     for upstream in range(len(s.upstreams)):
@@ -704,7 +718,7 @@ def on_queries(s: DatapathState, port: int, now: int) -> None:
         _on_query(s, port, place, ts, now)
     flush(s)
     send_replies(s, port)
-    for place in range(count):  # as datapath_state made them: the system call shrinks what it does not fill
+    for place in range(count):  # as datapath.py made them: the system call shrinks what it does not fill
         header = s.from_clients[place]
         header.name_size, header.control_size, header.flags = ADDRESS_SIZE, CONTROL_ROOM, 0
     c.target = NONE
@@ -765,12 +779,12 @@ def _forward(s: DatapathState, port: int, place: int, size: int, end: int, zone:
     if number == NONE:
         return False
     slot = s.slots[number]
-    slot.ts, slot.started, slot.port, slot.zone, slot.asked = ts, now, port, zone, s.preferred[zone]
+    slot.ts, slot.started, slot.port, slot.zone, slot.current = ts, now, port, zone, s.preferred[zone]
     slot.size, slot.end, slot.id, slot.socket = min(size, QUERY_MAX), end, u16(message, 0), NONE
     slot.address_size, slot.control_size = header.name_size, header.control_size
-    copy(slot.address, 0, s.names[place], 0, ADDRESS_SIZE)
+    copy_bytes(slot.address, 0, s.names[place], 0, ADDRESS_SIZE)
     if header.control_size > 0:
-        copy(slot.control, 0, s.controls[place], 0, CONTROL_SIZE)
+        copy_bytes(slot.control, 0, s.controls[place], 0, CONTROL_SIZE)
     if size > QUERY_MAX:
         row = carry(s, message, size)
         if row == NONE:
@@ -778,14 +792,14 @@ def _forward(s: DatapathState, port: int, place: int, size: int, end: int, zone:
             return False
         hand_over(s, number, LONG, row, size)
         return True
-    copy(slot.query, 0, message, 0, size)
+    copy_bytes(slot.query, 0, message, 0, size)
     link(s, number)
-    _ask(s, number, s.zone_upstreams[zone, slot.asked], now)
+    _send_upstream(s, number, s.zone_upstreams[zone, slot.current], now)
     return True
 
 
 @kernel_in_place
-def _ask(s: DatapathState, number: int, upstream: int, now: int) -> None:
+def _send_upstream(s: DatapathState, number: int, upstream: int, now: int) -> None:
     """Give a query a random id on the socket of this batch, and put it among those to send."""
     c, server, slot = s.cells[0], s.upstreams[upstream], s.slots[number]
     if server.chosen == NONE or s.sockets[server.chosen].uses >= c.uses_max:
@@ -793,7 +807,7 @@ def _ask(s: DatapathState, number: int, upstream: int, now: int) -> None:
     if server.chosen == NONE:
         give_up(s, number, UNSENT)
         return
-    if server.chosen != c.target or c.outgoing == BATCH:
+    if server.chosen != c.target or c.outgoing == DRAIN_MAX:
         flush(s)
         c.target = server.chosen
     ident = claim_id(s, server.chosen, number)
@@ -805,17 +819,13 @@ def _ask(s: DatapathState, number: int, upstream: int, now: int) -> None:
     c.outgoing += 1
 
 
-PLAIN_UDP_SIZE = 512
-"""Largest UDP answer to a client without EDNS (RFC 1035 section 4.2.1)."""
-_TC = 0x02
-
-_SLOT_ADDRESS_AT, _CONTROL_AT = offset_of(SLOT, "address"), offset_of(SLOT, "control")
+# Answers from upstreams: match, record, reply.
 
 
 @kernel_in_place
 def on_answers(s: DatapathState, socket: int, now: int) -> None:
     """Take one batch from an upstream socket. now: monotonic nanoseconds."""
-    count = recvmmsg(s.sockets[socket].fd, s.from_upstream.ctypes.data, BATCH, 0, 0)
+    count = recvmmsg(s.sockets[socket].fd, s.from_upstream.ctypes.data, DRAIN_MAX, 0, 0)
     if count <= 0:
         error = errno()
         if count < 0 and error != EAGAIN and error != EINTR:
@@ -824,7 +834,7 @@ def on_answers(s: DatapathState, socket: int, now: int) -> None:
     port = -1
     for place in range(count):
         size = int64(s.from_upstream[place].size & 0xFFFFFFFF)
-        number = _asked_slot(s, socket, s.inbox[place], size)
+        number = _matching_slot(s, socket, s.inbox[place], size)
         if number == NONE:
             s.counted[0].mismatched_answers += 1
             continue
@@ -841,7 +851,7 @@ def on_answers(s: DatapathState, socket: int, now: int) -> None:
 
 
 @kernel_in_place
-def _asked_slot(s: DatapathState, socket: int, message: Any, size: int) -> int:
+def _matching_slot(s: DatapathState, socket: int, message: Any, size: int) -> int:
     """The slot that this answers: same id, a response (QR set, opcode QUERY) to the very question; or NONE."""
     if size < HEADER_SIZE:
         return NONE
@@ -849,7 +859,7 @@ def _asked_slot(s: DatapathState, socket: int, message: Any, size: int) -> int:
     if number == NONE:
         return NONE
     slot = s.slots[number]
-    if message[2] & 0xF8 != 0x80 or u16(message, 4) != 1 or size < slot.end:
+    if message[2] & (_QR | _OPCODE) != _QR or u16(message, 4) != 1 or size < slot.end:
         return NONE
     for at in range(HEADER_SIZE, slot.end):
         if message[at] != slot.query[at]:
@@ -893,7 +903,7 @@ def _finish(s: DatapathState, number: int, place: int, size: int, now: int) -> N
 
 @kernel_in_place
 def _fitted(s: DatapathState, number: int, message: Any, size: int) -> int:
-    """Truncate in place (wire.truncate) what is larger than the client takes (wire.udp_size); the size left.
+    """Truncate in place (message.truncate) an answer that exceeds the client's limit (message.udp_size); its size.
 
     s.facts holds the answer's facts.
     """
@@ -904,13 +914,13 @@ def _fitted(s: DatapathState, number: int, message: Any, size: int) -> int:
     message[2] |= _TC
     message[6:HEADER_SIZE] = 0
     message[11] = 1 if start > 0 else 0
-    copy(message, slot.end, message, start, end - start)
+    copy_bytes(message, slot.end, message, start, end - start)
     return slot.end + end - start  # type: ignore[no-any-return]
 
 
 @kernel_in_place
 def _record(s: DatapathState, number: int, size: int, now: int) -> None:
-    """Write what is known of the query into the ring, to be published; counted instead where that is full."""
+    """Write the query's record into the ring, to be published; counted instead where that is full."""
     c, slot = s.cells[0], s.slots[number]
     head = s.ring_head[0] + c.recorded
     if head - s.ring_tail[0] >= len(s.ring_records):
@@ -921,20 +931,20 @@ def _record(s: DatapathState, number: int, size: int, now: int) -> None:
     write_facts(s.facts, record)
     record.qlen, record.rlen, record.qtype = slot.size, size, u16(slot.query, slot.end - 4)
     if s.ports[slot.port].v6:
-        copy(record.client, 0, slot.address, 8, 16)
+        copy_bytes(record.client, 0, slot.address, 8, 16)
     else:
         record.client[:10] = 0
         record.client[10:12] = 0xFF
-        copy(record.client, 12, slot.address, 4, 4)
+        copy_bytes(record.client, 12, slot.address, 4, 4)
     name_size = slot.end - 5 - HEADER_SIZE
     record.qname_size = name_size
-    copy(record.qname, 0, slot.query, HEADER_SIZE, name_size)
+    copy_bytes(record.qname, 0, slot.query, HEADER_SIZE, name_size)
     c.recorded += 1
 
 
 @kernel_in_place
 def publish(s: DatapathState) -> None:
-    """Let the taker of the ring see what was recorded, and wake it where it sleeps: ring.Ring.put is the definition."""
+    """Let the taker of the ring see the new records, and wake it where it sleeps (Ring.put is the definition)."""
     c = s.cells[0]
     if c.recorded == 0:
         return
@@ -947,10 +957,12 @@ def publish(s: DatapathState) -> None:
         c_write(c.taker, s.scratch.ctypes.data, 1)
 
 
+# The pump: one thread that waits for all sockets.
+
 WAKE_EVENT = 1 << 32
 """Marks the event that ends the wait; below it, the number of a port that clients write to."""
 SWEEP_MS, IDLE_MS = 50, 1000
-"""Between looks at what is overdue: with queries in flight, and without."""
+"""Milliseconds between sweeps: with queries in flight, and without."""
 
 
 @kernel
@@ -975,7 +987,7 @@ def pump(s: DatapathState) -> None:
 
 @kernel_in_place
 def sweep(s: DatapathState, now: int) -> None:
-    """Give up what is overdue, the oldest first, and retire old sockets."""
+    """Give up overdue queries, the oldest first, and retire old sockets."""
     c = s.cells[0]
     c.swept = now
     while c.oldest >= 0 and s.slots[c.oldest].started + c.timeout_ns <= now:

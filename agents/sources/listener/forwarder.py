@@ -1,25 +1,22 @@
-"""The upstream side of the listener: asks, matches answers, tries the next upstream, gives up in time."""
+"""The upstreams' side of the listener: sends queries, matches answers, tries the next upstream, gives up in time."""
 
 from __future__ import annotations
 
 import asyncio
 import errno
 from collections.abc import Callable
-
-import numpy as np
+from time import monotonic
 
 from agents.dns.message import HEADER_SIZE
 from agents.sources.listener import upstream as pools
-from agents.sources.listener.tcp import ask
+from agents.sources.listener.sockets import DRAIN_MAX, UDP_MAX
+from agents.sources.listener.tcp import query_over_tcp
 from agents.sources.listener.upstream import POOL_SIZE, Pending, Random16, Upstream, UpstreamSocket
 from agents.stream.counters import Counters
 
-DRAIN_MAX = 64
-"""Datagrams taken from one socket per wake-up, so that no socket starves the others."""
 _SWEEP_S = 0.05
 _TCP_MAX = 128
 """Upstream connections at once; each is one file descriptor and up to 64 KiB."""
-_UDP_MAX = 65535
 _TRUNCATED = 0x02
 
 Finish = Callable[[Pending, bytes | None], None]
@@ -27,7 +24,7 @@ Finish = Callable[[Pending, bytes | None], None]
 
 
 class Forwarder:
-    """Runs inside one asyncio loop; all but the rare TCP question is done in callbacks, without tasks."""
+    """Runs inside one asyncio loop; all but the rare query over TCP is done in callbacks, without tasks."""
 
     def __init__(self, *, timeout_s: float, counters: Counters, finish: Finish) -> None:
         self._timeout_s = timeout_s
@@ -36,19 +33,15 @@ class Forwarder:
         self._sockets: dict[UpstreamSocket, None] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._timer: asyncio.TimerHandle | None = None
-        self.waiting = np.zeros(1, np.int64)
-
-    @property
-    def inflight(self) -> int:
-        """Queries that wait here; `waiting` holds the number for kernels."""
-        return int(self.waiting[0])
+        self.waiting = memoryview(bytearray(8)).cast("q")
+        """Queries that wait here: one number, which kernels share."""
 
     def start(self) -> None:
         self._loop = asyncio.get_running_loop()
         self._timer = self._loop.call_later(_SWEEP_S, self._sweep)
 
     async def stop(self) -> None:
-        """Give up what is in flight and close every socket."""
+        """Give up the queries in flight and close every socket."""
         if self._timer:
             self._timer.cancel()
         for task in self._tasks:
@@ -63,23 +56,23 @@ class Forwarder:
     def submit(self, pending: Pending) -> None:
         """Take a query in; `finish` is called for it exactly once, possibly before this returns."""
         self.waiting[0] += 1
-        pending.started = self._loop.time()
-        self._send(pending, pending.started)
+        pending.started = now = monotonic()
+        self._send(pending, now)
 
     def resubmit(self, pending: Pending, *, timed_out: bool) -> None:
-        """Take in a query that somebody else sent, or tried to, in vain: the next upstream is asked."""
+        """Take in a query that the datapath sent, or tried to, in vain: it goes to the next upstream."""
         self.waiting[0] += 1
         self._counters.timeouts += timed_out
         self._advance(pending)
-        self._send(pending, self._loop.time())
+        self._send(pending, monotonic())
 
     def resume(self, pending: Pending, truncated: bytes) -> None:
-        """Take in a query that somebody else sent, and that was answered with TC set."""
+        """Take in a query that the datapath sent, and that was answered with TC set."""
         self.waiting[0] += 1
-        self._on_match(pending.zone.upstreams[pending.asked], pending, truncated)
+        self._on_match(pending.zone.upstreams[pending.current], pending, truncated)
 
     def abandon(self, pending: Pending) -> None:
-        """Take in a query that somebody else sent, only to give it up."""
+        """Take in a query that the datapath sent, only to give it up."""
         self.waiting[0] += 1
         self._done(pending, None)
 
@@ -88,43 +81,37 @@ class Forwarder:
         self._finish(pending, answer)
 
     def _send(self, pending: Pending, now: float) -> None:
-        """Ask the next upstream that takes the query; without one left, give up."""
-        upstreams = pending.zone.upstreams
+        """Send to the next upstream that takes the query, on a random socket with a random id; without one, give up."""
+        upstreams, draw = pending.zone.upstreams, self._random.draw
         while pending.tries < len(upstreams):
+            upstream, slot = upstreams[pending.current], draw() % POOL_SIZE
+            chosen = upstream.slots[slot]
             try:
-                self._send_to(upstreams[pending.asked], pending, now)
+                if chosen is None or chosen.uses >= pools.USES_MAX:
+                    chosen = self._open(upstream, slot, now)
+                ident, waiting = draw(), chosen.pending
+                while ident in waiting:
+                    ident = draw()
+                chosen.uses += 1
+                chosen.sock.send(ident.to_bytes(2) + pending.query[2:])
             except OSError as error:
                 if error.errno == errno.EMSGSIZE:  # the query's fault: no upstream has failed
                     break
+                if chosen is not None and error.errno == errno.ECONNREFUSED:
+                    # The kernel reports an earlier datagram: the socket's queries get no answer either.
+                    self._loop.call_soon(self._fail_over, chosen)
                 self._advance(pending)
                 continue
+            pending.deadline = now + self._timeout_s
+            waiting[ident] = pending
             return
         self._done(pending, None)
 
     @staticmethod
     def _advance(pending: Pending) -> None:
-        pending.zone.note_failure(pending.asked)
+        pending.zone.note_failure(pending.current)
         pending.tries += 1
-        pending.asked = (pending.asked + 1) % len(pending.zone.upstreams)
-
-    def _send_to(self, upstream: Upstream, pending: Pending, now: float) -> None:
-        random = self._random
-        slot = random.draw() % POOL_SIZE
-        chosen = upstream.slots[slot]
-        if chosen is None or chosen.uses >= pools.USES_MAX:
-            chosen = self._open(upstream, slot, now)
-        ident = random.draw()
-        while ident in chosen.pending:
-            ident = random.draw()
-        chosen.uses += 1
-        try:
-            chosen.sock.send(ident.to_bytes(2) + pending.query[2:])
-        except ConnectionRefusedError:
-            # The kernel tells of an earlier datagram: what waits on this socket will get no answer either.
-            self._loop.call_soon(self._fail_over, chosen)
-            raise
-        pending.deadline = now + self._timeout_s
-        chosen.pending[ident] = pending
+        pending.current = (pending.current + 1) % len(pending.zone.upstreams)
 
     def _open(self, upstream: Upstream, slot: int, now: float) -> UpstreamSocket:
         """Put a fresh socket into the slot; the old one stays until its last answer or time-out."""
@@ -139,42 +126,46 @@ class Forwarder:
         del self._sockets[socket]
 
     def _on_answers(self, socket: UpstreamSocket) -> None:
+        """Take the answers that have come. Once no query waits on the socket, no further answer is looked for."""
+        receive, waiting = socket.sock.recv, socket.pending
         for _ in range(DRAIN_MAX):
             try:
-                answer = socket.sock.recv(_UDP_MAX)
+                answer = receive(UDP_MAX)
             except BlockingIOError:
                 return
             except OSError:
                 self._fail_over(socket)
                 return
-            self._on_answer(socket, answer)
-
-    def _on_answer(self, socket: UpstreamSocket, answer: bytes) -> None:
-        ident = int.from_bytes(answer[:2])
-        pending = socket.pending.get(ident)
-        if pending is None or len(answer) < HEADER_SIZE or not pending.matches(answer):
-            self._counters.mismatched_answers += 1
-            return
-        del socket.pending[ident]
-        socket.upstream.failures[0] = 0
-        self._on_match(socket.upstream, pending, answer)
+            ident = int.from_bytes(answer[:2])
+            pending = waiting.get(ident)
+            if pending is None or len(answer) < HEADER_SIZE or not pending.matches(answer):
+                self._counters.mismatched_answers += 1
+                continue
+            del waiting[ident]
+            socket.upstream.failures[0] = 0
+            if answer[2] & _TRUNCATED:
+                self._on_match(socket.upstream, pending, answer)
+            else:
+                self._done(pending, answer)
+            if not waiting:
+                return
 
     def _on_match(self, upstream: Upstream, pending: Pending, answer: bytes) -> None:
-        """An answer that matched: ask again over TCP where it is truncated."""
+        """An answer that matched: repeat the query over TCP where it is truncated."""
         if answer[2] & _TRUNCATED and len(self._tasks) < _TCP_MAX:
             self._counters.tcp_fallbacks += 1
-            task = self._loop.create_task(self._ask_tcp(upstream, pending, answer))
+            task = self._loop.create_task(self._retry_over_tcp(upstream, pending, answer))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
             return
         self._done(pending, answer)
 
-    async def _ask_tcp(self, upstream: Upstream, pending: Pending, truncated: bytes) -> None:
-        """Ask again over TCP. If that fails, a UDP client gets the truncated answer and may try itself."""
+    async def _retry_over_tcp(self, upstream: Upstream, pending: Pending, truncated: bytes) -> None:
+        """Repeat the query over TCP. If that fails, a UDP client gets the truncated answer and may try itself."""
         query = self._random.draw().to_bytes(2) + pending.query[2:]
         answer: bytes | None = None
         try:
-            answer = await ask(upstream.host, upstream.port, query, self._timeout_s)
+            answer = await query_over_tcp(upstream.host, upstream.port, query, self._timeout_s)
         except asyncio.CancelledError:
             self._done(pending, None)
             raise
@@ -185,7 +176,7 @@ class Forwarder:
             answer = None
         if answer is None and not pending.udp:
             self._advance(pending)
-            self._send(pending, self._loop.time())
+            self._send(pending, monotonic())
             return
         self._done(pending, answer or truncated)
 
@@ -193,14 +184,14 @@ class Forwarder:
         """The kernel reports that the upstream is unreachable: its questions go to the next one now."""
         waiting = list(socket.pending.values())
         socket.pending.clear()
-        now = self._loop.time()
+        now = monotonic()
         for pending in waiting:
             self._advance(pending)
             self._send(pending, now)
 
     def _sweep(self) -> None:
-        """Time out what is overdue and retire old sockets. Each socket's queries are in order of deadline."""
-        now = self._loop.time()
+        """Time out overdue queries and retire old sockets. Each socket's queries are in order of deadline."""
+        now = monotonic()
         for socket in list(self._sockets):
             overdue = []
             for ident, pending in socket.pending.items():

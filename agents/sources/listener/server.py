@@ -1,10 +1,9 @@
-"""The forwarding DNS server: UDP and TCP, IPv4 and IPv6. It answers first; what it saw is judged afterwards.
+"""The forwarding DNS server: UDP and TCP, IPv4 and IPv6. It answers first; the detector judges afterwards.
 
 The client's bytes are forwarded and so are the upstream's: only the id is rewritten. A finished query becomes
 a RECORD (see stream/record.py) that is offered, never waited for. Ordinary UDP queries take the compiled way of
-datapath.py where kernels are compiled; what follows here is the definition, and the way of all others. A query that no
-upstream answered is offered with rcode 2 (SERVFAIL, what the client was told), ancount 0 and unknown size, TTL and
-latency.
+datapath.py where kernels are compiled; this module is the definition, and the way of all others. A query that no
+upstream answered is offered with rcode 2 (SERVFAIL, the client's answer), ancount 0 and unknown size, TTL and latency.
 """
 
 from __future__ import annotations
@@ -21,45 +20,27 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from agents.core.errors import AgentsError, MessageError, SettingsError
+from agents.core.errors import AgentsError, SettingsError
 from agents.core.types import UNKNOWN
 from agents.dns import message as wire
 from agents.sources.listener import upstream as pools
-from agents.sources.listener.access import AccessList
-from agents.sources.listener.forwarder import DRAIN_MAX, Forwarder
-from agents.sources.listener.sockets import Pair, UdpPort, bind_pair, endpoint_text, is_local_address
+from agents.sources.listener.forwarder import Forwarder
+from agents.sources.listener.sockets import (
+    DRAIN_MAX,
+    Pair,
+    UdpPort,
+    bind_pair,
+    endpoint_text,
+    is_local_address,
+)
 from agents.sources.listener.tcp import TcpClient, TcpClients
 from agents.sources.listener.upstream import Endpoint, Pending, Routes, Where
 from agents.stream.counters import Counters, summed
-from agents.stream.record import record_of
+from agents.stream.record import mapped, packed_record
 from agents.stream.ring import Ring
 
 if TYPE_CHECKING:
     from agents.sources.listener.datapath import Datapath
-
-
-def record_of_query(pending: Pending, answer: bytes | None, rtt_ms: float) -> NDArray[np.void]:
-    """An array of one. Without an answer: what the client was told (SERVFAIL), unknown size, TTL and latency."""
-    question = pending.question
-    facts, rlen = wire.Answer(wire.SERVFAIL, 0, "", UNKNOWN, False), UNKNOWN
-    if answer is None:
-        rtt_ms = math.nan
-    else:
-        facts, rlen = _facts(answer, question.end), len(answer)
-    return record_of(
-        (
-            pending.ts, pending.client, question.qname, question.qtype, len(pending.query),
-            facts.rcode, facts.ancount, rlen, facts.ttl_min, rtt_ms, facts.types,
-        )
-    )  # fmt: skip
-
-
-def _facts(answer: bytes, question_end: int) -> wire.Answer:
-    """Facts of an answer that matched its question; what is damaged behind the header is unknown."""
-    try:
-        return wire.parse_answer(answer, question_end=question_end)
-    except MessageError:
-        return wire.parse_answer(answer, question_end=question_end, partial=True)
 
 
 def can_compile() -> bool:
@@ -70,13 +51,57 @@ def can_compile() -> bool:
     return COMPILED and sys.platform == "linux" and sys.byteorder == "little" and sys.maxsize > 2**32
 
 
+_TRANSFERS = (wire.AXFR.to_bytes(2), wire.IXFR.to_bytes(2))
+_UNANSWERED = wire.Answer(wire.SERVFAIL, 0, (), UNKNOWN, False)
+
+
+_REMEMBERED_MAX = 65536
+"""Addresses that are remembered; sources can be forged, so the memory is dropped when it is full."""
+
+
+class AccessList:
+    """Networks whose addresses may ask, "10.0.0.0/8" or a single address: no open resolver by accident.
+
+    `known` maps the textual address of each client seen to its 16 bytes, or to None if it may not ask. Raises
+    ValueError.
+    """
+
+    def __init__(self, networks: Iterable[str]) -> None:
+        self._networks = [ipaddress.ip_network(network.strip(), strict=False) for network in networks]
+        self.known: dict[str, bytes | None] = {}
+
+    def look_up(self, client: str) -> bytes | None:
+        """The address as 16 bytes if it is in one of the networks, else None. client: text without a zone index."""
+        if client in self.known:
+            return self.known[client]
+        address = ipaddress.ip_address(client)
+        found = mapped(address.packed) if any(address in network for network in self._networks) else None
+        if len(self.known) >= _REMEMBERED_MAX:
+            self.known.clear()
+        self.known[client] = found
+        return found
+
+    def allows(self, client: str) -> bool:
+        """Whether the address may ask."""
+        return self.look_up(client) is not None
+
+    def ranges(self, version: int) -> NDArray[np.uint64]:
+        """The networks of IPv4 or IPv6 (version 4 or 6) as the kernel `allowed` takes them."""
+        own: list[ipaddress.IPv4Network] = [one for one in self._networks if one.version == version]  # type: ignore[misc]
+        merged = ipaddress.collapse_addresses(own)
+        ends = [(int(one.network_address), int(one.broadcast_address)) for one in merged]
+        low = 2**64 - 1
+        rows = [(first >> 64, first & low, last >> 64, last & low) for first, last in ends]
+        return np.array(rows, np.uint64).reshape(-1, 4)
+
+
 class Listener:
     """Answers DNS on every address of `hosts`. `upstreams` is what settings.parse_upstreams returns.
 
     hosts: textual addresses; "::" is IPv6 only, so that "0.0.0.0" and "::" go together. port: 0 = a free one
     each. upstreams: [(zone, [(address, port), …]), …], zone "" = everything else. allowed_clients: networks.
-    timeout_s: seconds per upstream. tcp_idle_s: seconds. offer: takes an array of RECORDs, must not block. ring: takes
-    those of datapath.py, which serves UDP where it can unless `compiled` is False. pairs: sockets that are bound
+    timeout_s: seconds per upstream. tcp_idle_s: seconds. offer: takes the bytes of RECORDs, must not block. ring:
+    takes those of datapath.py, which serves UDP where it can unless `compiled` is False. pairs: sockets that are bound
     already, a pair a host. counters: for this and for datapath.py, its own unless given.
     """
 
@@ -91,7 +116,7 @@ class Listener:
         tcp_clients_max: int,
         tcp_idle_s: float,
         inflight_max: int,
-        offer: Callable[[NDArray[np.void]], object],
+        offer: Callable[[bytes], object],
         ring: Ring,
         compiled: bool = True,
         pairs: Sequence[Pair] = (),
@@ -107,6 +132,7 @@ class Listener:
         self._datapath: Datapath | None = None
         self._tcp = TcpClients(self._handle, self._access.allows, self._counters, tcp_clients_max, tcp_idle_s)
         self._udp: list[UdpPort] = []
+        self._records: list[bytes] = []
         self._servers: list[asyncio.Server] = []
         self.addresses: list[Endpoint] = []
 
@@ -119,16 +145,16 @@ class Listener:
     def inflight(self) -> int:
         """Queries that wait for an upstream now."""
         compiled = self._datapath.inflight if self._datapath else 0
-        return compiled + self._forwarder.inflight
+        return compiled + self._forwarder.waiting[0]
 
     @property
     def counters(self) -> Counters:
-        """What was counted up to now: a copy."""
+        """The counts up to now: a copy."""
         return summed((self._counters, self._fast_counters))
 
     async def start(self) -> None:
         """Bind and serve. Raises AgentsError if a host cannot be bound, SettingsError for itself as an upstream."""
-        loop = asyncio.get_running_loop()
+        self._loop = loop = asyncio.get_running_loop()
         pairs: list[socket.socket] = []
         try:
             for host, (udp, tcp) in self._sockets():
@@ -183,25 +209,28 @@ class Listener:
         if self._datapath:
             self._datapath.stop()
         await self._forwarder.stop()
+        self._offer_records()
         for port in self._udp:
             port.sock.close()
         self._udp, self._servers = [], []
 
     def _on_queries(self, port: UdpPort) -> None:
+        receive, handle = port.receive, self._handle
         for _ in range(DRAIN_MAX):
             try:
-                message, client, back = port.receive()
+                message, client, back = receive()
             except OSError:
                 return
-            self._handle(message, client, port, back, udp=True)
+            handle(message, client, port, back, True)
 
-    def _handle(self, message: bytes, client: str, where: Where, back: Any, *, udp: bool) -> bool:
+    def _handle(self, message: bytes, client: str, where: Where, back: Any, udp: bool) -> bool:
         """Forward a query, or answer it at once; False if it can never be answered (it is no query)."""
         self._counters.received += 1
         if len(message) < wire.HEADER_SIZE or message[2] & 0x80:
             self._counters.malformed += 1
             return False
-        if not self._access.allows(client):
+        address = self._access.known.get(client) or self._access.look_up(client)
+        if address is None:
             self._counters.refused += 1
             where.send(wire.error_reply(message, wire.REFUSED), back)
             return True
@@ -209,49 +238,57 @@ class Listener:
             self._counters.notimp += 1
             where.send(wire.error_reply(message, wire.NOTIMP), back)
             return True
-        try:
-            question = wire.parse_question(message)
-        except MessageError:
+        end = wire.question_end(message)
+        if not end:
             self._counters.malformed += 1
             where.send(wire.error_reply(message, wire.FORMERR), back)
             return True
-        self._forward(message, question, client, where, back, udp)
+        # A zone transfer is answered in many messages; a forwarder has no zone to transfer.
+        if message[end - 4 : end - 2] in _TRANSFERS:
+            self._counters.notimp += 1
+            where.send(wire.error_reply(message, wire.NOTIMP, end), back)
+            return True
+        zone = self._routes.find(message[wire.HEADER_SIZE : end - 5])
+        inflight = self.inflight if self._datapath else self._forwarder.waiting[0]
+        if zone is None or inflight >= self._inflight_max:
+            self._counters.shed += 1
+            where.send(wire.error_reply(message, wire.SERVFAIL, end), back)
+            return True
+        self._forwarder.submit(Pending(message, end, address, where, back, udp, zone, time.time()))
         return True
 
-    def _forward(
-        self, message: bytes, question: wire.Question, client: str, where: Where, back: Any, udp: bool
-    ) -> None:
-        zone = self._routes.find(question.qname)
-        # A zone transfer is answered in many messages; a forwarder has no zone to transfer.
-        if question.qtype in (wire.AXFR, wire.IXFR):
-            self._counters.notimp += 1
-            where.send(wire.error_reply(message, wire.NOTIMP, question.end), back)
-        elif zone is None or self.inflight >= self._inflight_max:
-            self._counters.shed += 1
-            where.send(wire.error_reply(message, wire.SERVFAIL, question.end), back)
-        else:
-            self._forwarder.submit(
-                Pending(
-                    message, question, client, where, back, udp, zone, time.time(),
-                    question_bytes=message[wire.HEADER_SIZE : question.end],
-                    asked=zone.preferred,
-                )
-            )  # fmt: skip
-
     def _finish(self, pending: Pending, answer: bytes | None) -> None:
-        """Answer the client, then offer the record."""
-        query, question = pending.query, pending.question
-        rtt_ms = (time.monotonic() - pending.started) * 1000
+        """Answer the client, then keep the record for the end of this turn of the event loop."""
+        if not self._records:
+            self._loop.call_soon(self._offer_records)  # first: before a connection that the answer ends is gone
+        query, end = pending.query, pending.end
         if answer is None:
+            # The client gets SERVFAIL; size, TTL and latency of an answer are unknown.
             self._counters.servfail += 1
-            pending.where.send(wire.error_reply(query, wire.SERVFAIL, question.end), pending.back)
+            pending.where.send(wire.error_reply(query, wire.SERVFAIL, end), pending.back)
+            rlen, rtt_ms = UNKNOWN, math.nan
+            rcode, ancount, types, ttl_min, _ = _UNANSWERED
         else:
+            rtt_ms = (time.monotonic() - pending.started) * 1000
             self._counters.answered += 1
-            reply = query[:2] + answer[2:]
-            if pending.udp and len(reply) > wire.PLAIN_UDP_SIZE and len(reply) > wire.udp_size(query, question.end):
-                reply = wire.truncate(reply, question.end)
+            reply, rlen = query[:2] + answer[2:], len(answer)
+            if pending.udp and rlen > wire.PLAIN_UDP_SIZE and rlen > wire.udp_size(query, end):
+                reply = wire.truncate(reply, end)
             pending.where.send(reply, pending.back)
-        self._offer(record_of_query(pending, answer, rtt_ms))
+            # Records behind damage in the answer are unknown.
+            rcode, ancount, types, ttl_min, _ = wire.parse_answer(answer, question_end=end, partial=True)
+        qname, qtype = query[wire.HEADER_SIZE : end - 5], query[end - 4] << 8 | query[end - 3]
+        self._records.append(
+            packed_record(
+                pending.ts, pending.client, qname, qtype, len(query), rcode, ancount, rlen, ttl_min, rtt_ms, types
+            )
+        )
+
+    def _offer_records(self) -> None:
+        """Offer the records of one turn of the event loop at once: all of it costs little more than one."""
+        records, self._records = self._records, []
+        if records:
+            self._offer(b"".join(records))
 
 
 def refuse_loops(upstreams: Iterable[Endpoint], addresses: Sequence[Endpoint]) -> None:

@@ -1,4 +1,4 @@
-"""Sockets that the listener answers on: one UDP and one TCP socket an address, on the same port."""
+"""The clients' side of the listener: a UDP and a TCP socket for each address, on the same port."""
 
 from __future__ import annotations
 
@@ -16,21 +16,24 @@ from agents.core.errors import AgentsError
 Peer = tuple[Any, ...]
 """A socket address as the socket module gives it."""
 
+DRAIN_MAX = 64
+"""Datagrams taken from one socket per wake-up, so that no socket starves the others."""
 _RECEIVE_BUFFER = 4 << 20
-"""Bytes asked for (the kernel caps them): bursts wait there while a batch is answered."""
+"""Bytes requested (the kernel caps them): bursts wait there while a batch is answered."""
 _PORT_TRIES = 16
 # ip(7); the socket module does not name this constant before Python 3.14.
 _IP_PKTINFO = 8
 _PKTINFO4 = Struct("=i4s4s")
 _PKTINFO6 = Struct("=16sI")
-_UDP_MAX = 65535
+UDP_MAX = 65535
+"""Bytes of the largest datagram."""
 
 
 class UdpPort:
     """One UDP socket with clients behind it.
 
     `receive` gives (message, client text, way back) and `send` takes that way back. Bound to a wildcard
-    address, the way back carries the local address that was asked (IP_PKTINFO), so that the answer leaves
+    address, the way back carries the local address of the query (IP_PKTINFO), so that the answer leaves
     from it; elsewhere the plain, faster calls do.
     """
 
@@ -46,11 +49,14 @@ class UdpPort:
 
     def receive(self) -> tuple[bytes, str, Any]:
         """Next datagram. Raises BlockingIOError when there is none, OSError on a pending socket error."""
-        if not self.wildcard:
-            message, peer = self.sock.recvfrom(_UDP_MAX)
-            return message, self._client(peer), peer
-        message, ancillary, _, peer = self.sock.recvmsg(_UDP_MAX, 64)
-        return message, self._client(peer), (peer, [self._answer_from(*item) for item in ancillary])
+        back: Any
+        if self.wildcard:
+            message, ancillary, _, peer = self.sock.recvmsg(UDP_MAX, 64)
+            back = peer, [self._answer_from(*item) for item in ancillary]
+        else:
+            message, peer = self.sock.recvfrom(UDP_MAX)
+            back = peer
+        return message, peer[0].partition("%")[0] if self.v6 else peer[0], back
 
     def send(self, message: bytes, back: Any) -> None:
         """Answer. A client that is gone, or a full socket buffer, loses its answer: that is UDP."""
@@ -61,10 +67,6 @@ class UdpPort:
                 self.sock.sendto(message, back)
         except OSError:
             return
-
-    def _client(self, peer: Peer) -> str:
-        host: str = peer[0]
-        return host.partition("%")[0] if self.v6 else host
 
     def _answer_from(self, level: int, kind: int, data: bytes) -> tuple[int, int, bytes]:
         """The received packet info as the one to send with: same local address, any interface."""

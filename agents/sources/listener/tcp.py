@@ -1,4 +1,4 @@
-"""DNS over TCP (RFC 7766): clients that ask us, and one question to an upstream."""
+"""DNS over TCP (RFC 7766): clients that send us queries, and one query to an upstream."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _UNSENT_MAX = 1 << 20
 class Handle(Protocol):
     """Takes one query; False = it will never be answered (no query at all)."""
 
-    def __call__(self, message: bytes, client: str, where: Where, back: Any, *, udp: bool) -> bool: ...
+    def __call__(self, message: bytes, client: str, where: Where, back: Any, udp: bool) -> bool: ...
 
 
 class TcpClients:
@@ -70,8 +70,8 @@ class TcpClients:
 class TcpClient(asyncio.Protocol):
     """One connection. Queries are length-prefixed, may be pipelined, and are answered as answers come in.
 
-    Idle means: no whole query and no answer for `idle_s` while nothing is asked upstream; so a client that
-    sends a byte now and then, or does not read its answers, is cut off as well.
+    Idle means: no whole query and no answer for `idle_s` while none of its queries waits for an upstream; so a client
+    that sends a byte now and then, or does not read its answers, is cut off as well.
     """
 
     def __init__(self, clients: TcpClients) -> None:
@@ -159,7 +159,7 @@ class TcpClient(asyncio.Protocol):
         del buffer[:end]
         self._last = self._loop.time()
         self._outstanding += 1
-        if not self._clients.handle(message, self._address, self, None, udp=False):
+        if not self._clients.handle(message, self._address, self, None, False):
             self.abort()
             return False
         return not self._transport.is_closing()
@@ -172,8 +172,8 @@ class TcpClient(asyncio.Protocol):
         self._timer = self._loop.call_later(max(left, 0.05), self._check_idle)
 
 
-async def ask(host: str, port: int, query: bytes, timeout_s: float) -> bytes:
-    """Ask an upstream over a connection of its own. Raises OSError, TimeoutError or EOFError."""
+async def query_over_tcp(host: str, port: int, query: bytes, timeout_s: float) -> bytes:
+    """Send one query to an upstream over a connection of its own. Raises OSError, TimeoutError or EOFError."""
     async with asyncio.timeout(timeout_s):
         reader, writer = await asyncio.open_connection(host, port)
         try:

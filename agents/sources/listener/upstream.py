@@ -5,7 +5,7 @@ connected UDP sockets on random ports from 1024..65535; a query takes a random s
 id on it, both from the kernel's generator. A socket is replaced after USES_MAX queries or AGE_MAX_S seconds.
 A forger who does not see the traffic must send, from the upstream's address and with the client's exact
 question bytes, the one port of 64,512 and the one id that this query has: one chance in 2^32 a packet, or
-in 2^21 for one who has found out the pool's ports before they change. A fresh socket a query would keep 2^32
+in 2^21 if the forger has found the pool's ports before they change. A fresh socket a query would keep 2^32
 there, but costs 14 microseconds a query where all the forwarding costs 20; the pool's sockets cost 0.03.
 A connected socket also lets the kernel discard other senders' datagrams and report a dead upstream at once.
 """
@@ -15,8 +15,8 @@ from __future__ import annotations
 import ipaddress
 import os
 import socket
+from array import array
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -24,17 +24,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agents.core.errors import NameFormatError, SettingsError
-from agents.dns import message as wire
 from agents.dns import name as names
+from agents.dns.message import HEADER_SIZE
 
 POOL_SIZE = 32
 USES_MAX = 512
 AGE_MAX_S = 10.0
 FAILURES_BEFORE_SWITCH = 3
-"""Failures in a row after which a zone's next upstream is asked first."""
+"""Failures in a row after which a zone's next upstream comes first."""
 
-_RANDOM_BLOCK = 4096
-_BIND_TRIES = 8
+RANDOM_BLOCK = 4096
+"""Bytes drawn at once from the kernel's generator."""
+BIND_TRIES = 8
+PORT_MIN = 1024
+"""Lowest source port: those below belong to services."""
 _RESOLV_CONF = Path("/etc/resolv.conf")
 
 Endpoint = tuple[str, int]
@@ -82,51 +85,52 @@ class Random16:
     """Random numbers 0..65535 from the kernel's generator, drawn in blocks: one system call per 2,048."""
 
     def __init__(self) -> None:
-        self._block, self._at = b"", 0
+        self._numbers: list[int] = []
 
     def draw(self) -> int:
-        if self._at == len(self._block):
-            self._block, self._at = os.urandom(_RANDOM_BLOCK), 0
-        at = self._at
-        self._at = at + 2
-        return self._block[at] << 8 | self._block[at + 1]
+        if not self._numbers:
+            self._numbers = array("H", os.urandom(RANDOM_BLOCK)).tolist()
+        return self._numbers.pop()
 
 
 class Where(Protocol):
-    """What an answer is handed to: a UDP port or a TCP connection; `back` is its own business."""
+    """Takes an answer: a UDP port or a TCP connection; `back` is its own business."""
 
     def send(self, message: bytes, back: Any) -> None: ...
 
 
-@dataclass(slots=True, eq=False)
 class Pending:
-    """One forwarded query until it is answered or given up. ts: Unix seconds; others: monotonic."""
+    """One forwarded query until it is answered or given up.
 
-    query: bytes
-    question: wire.Question
-    client: str
-    where: Where
-    back: Any
-    udp: bool
-    zone: Zone
-    ts: float
-    question_bytes: bytes
-    asked: int  # index of the upstream that is asked now
-    tries: int = 0
-    started: float = 0.0
-    deadline: float = 0.0
+    end: offset behind the question; client: 16 address bytes; ts: Unix seconds; current: index of the upstream
+    that has the query now; tries: upstreams that failed; started and deadline: monotonic seconds.
+    """
+
+    __slots__ = (
+        *("query", "end", "client", "where", "back", "udp", "zone", "ts"),
+        *("current", "tries", "started", "deadline"),
+    )
+
+    def __init__(
+        self, query: bytes, end: int, client: bytes, where: Where, back: Any, udp: bool, zone: Zone, ts: float
+    ) -> None:
+        self.query, self.end, self.client, self.ts = query, end, client, ts
+        self.where, self.back, self.udp, self.zone = where, back, udp, zone
+        self.current = zone.preferred[0]
+        self.tries = 0
+        self.deadline = self.started = 0.0
 
     def matches(self, answer: bytes) -> bool:
         """True if the answer is a response (QR set, opcode QUERY) to this very question, case included."""
         return (
             answer[2] & 0xF8 == 0x80
             and answer[4:6] == b"\0\1"
-            and answer.startswith(self.question_bytes, wire.HEADER_SIZE)
+            and answer.startswith(self.query[HEADER_SIZE : self.end], HEADER_SIZE)
         )
 
 
 class UpstreamSocket:
-    """One connected UDP socket; `pending` holds what was asked on it, by id, oldest first."""
+    """One connected UDP socket; `pending` holds the queries sent on it that wait, by id, oldest first."""
 
     __slots__ = ("born", "pending", "slot", "sock", "upstream", "uses")
 
@@ -137,11 +141,11 @@ class UpstreamSocket:
 
 
 class Upstream:
-    """One server: its address, its failures in a row (an array of one number), and its pool of sockets."""
+    """One server: its address, its failures in a row (one number, which kernels share), and its pool of sockets."""
 
     def __init__(self, endpoint: Endpoint, failures: NDArray[np.int64]) -> None:
         self.host, self.port = endpoint
-        self.failures = failures
+        self.failures = failures.data
         self.slots: list[UpstreamSocket | None] = [None] * POOL_SIZE
 
     def open(self, slot: int, random: Random16, now: float) -> UpstreamSocket:
@@ -162,9 +166,9 @@ class Upstream:
 def _bind_random(sock: socket.socket, random: Random16) -> None:
     """Bind to a random unprivileged port; the kernel chooses (at random too) if luck is bad."""
     host = "::" if sock.family == socket.AF_INET6 else "0.0.0.0"  # noqa: S104 - an upstream may be anywhere
-    for _ in range(_BIND_TRIES):
+    for _ in range(BIND_TRIES):
         port = random.draw()
-        if port < 1024:
+        if port < PORT_MIN:
             continue
         try:
             sock.bind((host, port))
@@ -175,23 +179,18 @@ def _bind_random(sock: socket.socket, random: Random16) -> None:
 
 
 class Zone:
-    """Upstreams that share a zone's questions."""
+    """Upstreams that share a zone's questions; `preferred` is the index of the first (kernels share the number)."""
 
     def __init__(self, upstreams: Sequence[Upstream], preferred: NDArray[np.int64]) -> None:
         self.upstreams = tuple(upstreams)
-        self._preferred = preferred
-
-    @property
-    def preferred(self) -> int:
-        """Index of the upstream that is asked first."""
-        return int(self._preferred[0])
+        self.preferred = preferred.data
 
     def note_failure(self, index: int) -> None:
         """Count a failure; a preferred upstream that keeps silent hands over to the next."""
         upstream = self.upstreams[index]
         upstream.failures[0] += 1
-        if index == self.preferred and upstream.failures[0] >= FAILURES_BEFORE_SWITCH:
-            self._preferred[0] = (index + 1) % len(self.upstreams)
+        if index == self.preferred[0] and upstream.failures[0] >= FAILURES_BEFORE_SWITCH:
+            self.preferred[0] = (index + 1) % len(self.upstreams)
 
 
 class Routes:
