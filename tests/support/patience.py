@@ -45,7 +45,7 @@ def factor(processes: int = 1) -> float:
     given = os.environ.get(VARIABLE)
     found = float(given) if given else measured() * max(1.0, processes / len(os.sched_getaffinity(0)))
     os.environ[VARIABLE] = f"{found:.2f}"
-    return found
+    return float(os.environ[VARIABLE])
 
 
 def patient(seconds: float) -> float:
