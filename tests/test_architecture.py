@@ -58,10 +58,8 @@ BROKEN = {
     "agents.runtime.detector_process -> agents.settings",
     "agents.runtime.health -> agents.settings",
     "agents.runtime.listener_process -> agents.settings",
-    "agents.runtime.schedule -> sqlalchemy",
     "agents.runtime.services -> agents.settings",
     "agents.runtime.supervisor -> agents.settings",
-    "agents.runtime.trainer -> agents.settings",
 }
 """Imports that still break the contract; no other may come."""
 
@@ -295,6 +293,5 @@ def absolute_limits(path: Path) -> Iterator[str]:
 
 def test_every_time_limit_is_for_this_machine() -> None:
     """`patient(5)`, not 5 (tests/support/patience.py); benchmarks measure on quiet machines."""
-    later = {"test_schedule.py"}
-    files = [path for path in (ROOT / "tests").rglob("*.py") if "bench" not in path.parts and path.name not in later]
+    files = [path for path in (ROOT / "tests").rglob("*.py") if "bench" not in path.parts]
     assert [found for path in files for found in absolute_limits(path)] == []

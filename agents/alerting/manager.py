@@ -50,7 +50,7 @@ class AlertManager:
         self,
         notifiers: Sequence[Notifier] | None = None,
         *,
-        quiet_s: float = QUIET_S,
+        quiet_s: float | None = None,
         link_base: str | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
@@ -58,9 +58,10 @@ class AlertManager:
             settings = settings_module.load(CHANNELS)
             notifiers = notifiers_from(settings)
             link_base = settings.public_url if link_base is None else link_base
+            quiet_s = settings.incident_quiet_s if quiet_s is None else quiet_s
         self.notifiers = tuple(notifiers)
         self._link_base = (link_base or "").rstrip("/")
-        self._quiet_s, self._clock = quiet_s, clock
+        self._quiet_s, self._clock = QUIET_S if quiet_s is None else quiet_s, clock
         self._sent: OrderedDict[tuple[str, str], tuple[float, Severity]] = OrderedDict()
         self._guard = threading.Lock()
 
@@ -81,12 +82,6 @@ class AlertManager:
     ) -> bool:
         """Send one alert to Teams; True when taken. Raises NotifyError, also where Teams is not set up."""
         return await self._alert("teams", query, client, score, severity, details)
-
-    async def send_incident(self, incident: Incident) -> tuple[ChannelResult, ...]:
-        """Alert every channel if the incident is HIGH or above and not in its quiet period."""
-        if not self.claim(incident):
-            return ()
-        return await self.send_claimed(incident)
 
     async def send_claimed(self, incident: Incident) -> tuple[ChannelResult, ...]:
         """Alert every channel of an incident that `claim` granted; if none takes it, it may come again."""

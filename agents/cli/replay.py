@@ -8,7 +8,7 @@ import sys
 import time
 import uuid
 from collections import Counter
-from collections.abc import Generator, Iterable
+from collections.abc import Generator
 from contextlib import closing
 from pathlib import Path
 from typing import IO, Any
@@ -22,9 +22,8 @@ from agents.core.errors import UsageError
 from agents.core.prefetch import prefetch
 from agents.core.protocols import Source
 from agents.core.text import counted
-from agents.core.types import Incident, QueryBatch, Severity, Verdicts
-from agents.detection.detector import Seen, TunnelDetector
-from agents.detection.incidents import spans
+from agents.core.types import Incident, Severity, Verdicts
+from agents.detection.detector import TunnelDetector, verdicts_of
 from agents.runtime import bootstrap, warmup
 from agents.settings import Settings
 from agents.sources import SPECS, open_source
@@ -113,19 +112,9 @@ def _tally(source: Source, detector: TunnelDetector, store: Store | None, out: I
     return tally
 
 
-def judged(detector: TunnelDetector, source: Source) -> Generator[Verdicts, None, None]:
+def judged(detector: TunnelDetector, source: Any) -> Generator[Verdicts, None, None]:
     """The verdicts of all that a source has: reading it, names, and windows are three threads, one behind another."""
-    quiet_s = detector.incidents.quiet_s
-    batches = prefetch(part for batch in source.batches(AT_ONCE) for part in spans(batch, quiet_s))
-    return prefetch(_in_order(detector, prefetch((batch, detector.read(batch)) for batch in batches)))
-
-
-def _in_order(detector: TunnelDetector, seen: Iterable[tuple[QueryBatch, Seen]]) -> Generator[Verdicts, None, None]:
-    for batch, found in seen:
-        yield detector.judge(batch, found)
-    last = detector.flush()
-    if last is not None:
-        yield last
+    return verdicts_of(detector, source.batches(AT_ONCE), prefetch)
 
 
 def _print_replay(tally: Tally, summary: dict[str, Any]) -> None:

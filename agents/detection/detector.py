@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from dataclasses import replace
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,6 +43,7 @@ TS_MAX = 1e13
 NO_EVIDENCE = Evidence(0.0)
 Seen = tuple[Names, Coded, Lexical, Coded, Asked]
 """What queries say by themselves: names, clients, all about names, domains; Asked.client is yet a number in clients."""
+Stage = Callable[[Generator[Any, None, None]], Any]
 SIGNERS = b"_domainkey"
 """Below this label, in TXT answers, lie the keys of mail signers (RFC 6376 section 3.6.2.1)."""
 
@@ -272,6 +273,26 @@ class TunnelDetector:
         return Verdicts(
             batch, domains, found.features, shown, severities, reasons, self.model.model_id, features_version=VERSION
         )
+
+
+def verdicts_of(
+    detector: TunnelDetector, batches: Iterable[QueryBatch], stage: Stage = iter
+) -> Generator[Verdicts, None, None]:
+    """The verdicts on batches in time order, and the last state of what is open at their end.
+
+    stage: runs a generator, here or in a thread of its own, as core.prefetch does: batches, names, and windows are
+    three stages, one behind another. The detector reloads nothing meanwhile.
+    """
+    parts = stage(part for batch in batches for part in spans(batch, detector.incidents.quiet_s))
+    yield from stage(_in_order(detector, stage((part, detector.read(part)) for part in parts)))
+
+
+def _in_order(detector: TunnelDetector, seen: Iterable[tuple[QueryBatch, Seen]]) -> Generator[Verdicts, None, None]:
+    for batch, found in seen:
+        yield detector.judge(batch, found)
+    last = detector.flush()
+    if last is not None:
+        yield last
 
 
 def secret_of(qname: bytes) -> str:

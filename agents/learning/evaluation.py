@@ -21,7 +21,7 @@ from agents.core.columns import lowered
 from agents.core.errors import NameFormatError, UsageError
 from agents.core.protocols import Source
 from agents.core.types import Incident, QueryBatch, Row, Severity, batch_of
-from agents.detection.detector import TunnelDetector, secret_of
+from agents.detection.detector import TunnelDetector, secret_of, verdicts_of
 from agents.dns.name import domain_text, from_text
 from agents.scoring.lexical import scored
 from agents.scoring.model import Model
@@ -176,8 +176,9 @@ def measure(
     """Lay one tunnel over the background and find it; both in time order, of one client."""
     rows = list(sent)
     mixed = sorted([*(row for row in background if rows and row[0] <= rows[-1][0]), *rows], key=itemgetter(0))
-    for at in range(0, len(mixed), AT_ONCE):
-        for incident in detector.detect(batch_of(mixed[at : at + AT_ONCE])).incidents:
+    batches = (batch_of(mixed[at : at + AT_ONCE]) for at in range(0, len(mixed), AT_ONCE))
+    for verdicts in verdicts_of(detector, batches):
+        for incident in verdicts.incidents:
             if incident.client == rows[0][1] and incident.domain == domain_text(rows[0][2]):
                 queries = sum(row[0] <= incident.detected_at for row in rows)
                 return Leak(rate, carried, incident.detected_at - rows[0][0], queries * carried, queries)
@@ -243,10 +244,9 @@ def _batches(path: Path, open_capture: Opener) -> list[QueryBatch]:
 def _run(detector: TunnelDetector, batches: Iterable[QueryBatch]) -> tuple[list[Incident], list[Severity]]:
     incidents: dict[str, Incident] = {}
     severities: list[Severity] = []
-    for verdicts in (*map(detector.detect, batches), detector.flush()):
-        if verdicts is not None:
-            incidents |= {incident.incident_id: incident for incident in verdicts.incidents}
-            severities += [Severity(level) for level in verdicts.severity.tolist()]
+    for verdicts in verdicts_of(detector, batches):
+        incidents |= {incident.incident_id: incident for incident in verdicts.incidents}
+        severities += [Severity(level) for level in verdicts.severity.tolist()]
     return list(incidents.values()), severities
 
 

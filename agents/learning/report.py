@@ -19,8 +19,6 @@ from agents.detection.limits import DAYS_MIN, bounds
 from agents.learning import charts
 from agents.learning.run import RunState, TrainingRun, Validation, plain
 
-LIMITS = (0.5, 0.7, 0.9)
-"""Scores that the distribution chart marks: the defaults of SCORE_SUSPICIOUS, SCORE_HIGH, SCORE_CRITICAL."""
 SIDES_MAX = 60
 """Rows of the comparison of two manifests."""
 _TIMES = ("since", "until", "at", "trained_at")
@@ -64,7 +62,7 @@ def render(run: TrainingRun) -> str:
     values |= {"sides": _sides(run), "features": _features(run), "sample": _sample(run), "mark": _mark}
     values |= {"days": charts.days(run.sample.by_day, "queries by day") if run.sample else ""}
     values |= {"trade": _trade(run.candidate.get("limits", {}))}
-    values |= _validation(run.validation) if run.validation else {}
+    values |= _validation(run.validation, run.options.scores) if run.validation else {}
     return _environment().get_template("training_report.html.j2").render(values)
 
 
@@ -96,8 +94,7 @@ def recommendation(run: TrainingRun) -> str:
 def _where_to_look(run: TrainingRun) -> str:
     """The sample, unless the old model misses all the same cases: then this sample did not cause it."""
     wrong = [one for one in run.validation.cases if not one.passed] if run.validation else []
-    params = run.candidate.get("params", {})
-    shared = [one for one in wrong if _old_misses(one, params)]
+    shared = [one for one in wrong if _old_misses(one, run.options.scores)]
     if not shared:
         return "Look at the sample first: traffic that is no longer normal shifts a model."
     names = ", ".join(printable(one.case.qname, 60) for one in shared)
@@ -106,12 +103,12 @@ def _where_to_look(run: TrainingRun) -> str:
     return f"{text} For the rest look at the sample." if others else text
 
 
-def _old_misses(one: CaseResult, params: Mapping[str, Any]) -> bool:
+def _old_misses(one: CaseResult, scores: Sequence[float]) -> bool:
     if one.champion_score is None:
         return False
     if one.case.expected is Severity.NORMAL:
-        return one.champion_score >= float(params.get("score_suspicious", LIMITS[0]))
-    return one.champion_score < float(params.get("score_high", LIMITS[1]))
+        return one.champion_score >= scores[0]
+    return one.champion_score < scores[1]
 
 
 def _tight(gate: Gate) -> bool:
@@ -132,14 +129,15 @@ def _tiles(run: TrainingRun) -> list[tuple[str, str, str]]:
     return [*tiles, ("Duration", f"{spent:.1f} s", utc(run.started))]
 
 
-def _validation(found: Validation) -> dict[str, Any]:
+def _validation(found: Validation, scores: Sequence[float]) -> dict[str, Any]:
     names = [one.name for one in Severity]
     old, new = dict(found.old.severities), dict(found.new.severities)
     counts = [[side.get(name, 0) for name in names] for side in (old, new)]
     return {
         "gates": [_gate(gate) for gate in found.gates],
+        "suspicious": f"{scores[0]:g}",
         "benign": f"{sum(found.new.histogram):,}",
-        "histogram": charts.histogram(found.old.histogram, found.new.histogram, LIMITS, "score distribution"),
+        "histogram": charts.histogram(found.old.histogram, found.new.histogram, scores, "score distribution"),
         "severities": charts.grouped(names, counts[0], counts[1], "severity breakdown"),
         "legend": Markup('<span class="legend"><i class="c-old"></i>old model<i class="c-new"></i>new model</span>'),
     }

@@ -86,7 +86,7 @@ class SampleFacts:
 
 @dataclass(frozen=True, slots=True)
 class RetrainOptions:
-    """What one run is asked to do; see the settings RETRAIN_*, DEPLOY and BACKUP_DAYS."""
+    """What one run is asked to do; see the settings RETRAIN_*, DEPLOY, BACKUP_DAYS and SCORE_*."""
 
     days: int = 7
     samples: int = 10_000
@@ -96,6 +96,7 @@ class RetrainOptions:
     seed: int = 42
     deploy: str = "auto"  # or "manual"
     backup_days: int = 30
+    scores: tuple[float, float, float] = (0.5, 0.7, 0.9)  # from which a query is SUSPICIOUS, HIGH, CRITICAL
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import csv
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from agents.core.columns import lowered
 from agents.core.errors import NameFormatError, SettingsError
 from agents.core.types import CaseResult, Gate, Incident, QueryBatch, Severity, ValidationCase
 from agents.detection import limits as policy
-from agents.detection.detector import TunnelDetector
+from agents.detection.detector import TunnelDetector, verdicts_of
 from agents.detection.limits import Scale
 from agents.dns.name import from_text_folded, wires_of
 from agents.learning.baseline import golden_names, golden_sessions, golden_traffic
@@ -121,26 +123,32 @@ def _cases(rows: csv.DictReader[str], path: Path) -> Iterable[ValidationCase]:
 
 
 BINS = 20
-KEYS_MAX = 200_000
-QUIET_S = 3600.0
-
-
-def fresh_detector(model: Model, scale: Scale, keys_max: int = KEYS_MAX, quiet_s: float = QUIET_S) -> TunnelDetector:
-    """A detector that has seen nothing yet."""
-    return TunnelDetector(model, keys_max, quiet_s, scale)
 
 
 @dataclass(frozen=True)
 class Validator:
-    """Callable as the cold flow wants it: (candidate, champion) to Validation. `anchor` is the shipped model."""
+    """Callable as the cold flow wants it: (candidate, champion) to Validation. `anchor` is the shipped model.
+
+    detector_of: a detector with a model that has seen nothing yet, such as production runs it: with the operator's
+    known services, quiet time, caps and scores.
+    """
 
     anchor: Model
-    scale: Scale
+    detector_of: Callable[[Model], TunnelDetector]
     own_cases: tuple[ValidationCase, ...] = ()
+
+    @cached_property
+    def _usual(self) -> TunnelDetector:
+        """For its scale and known services."""
+        return self.detector_of(self.anchor)
+
+    @property
+    def _scale(self) -> Scale:
+        return self._usual.scale
 
     def __call__(self, candidate: Model, champion: Model) -> Validation:
         known = self._results(CASES, candidate, champion)
-        own = self._results(self.own_cases, candidate, champion)
+        own = self._results(self.own_cases, candidate, champion, services=True)
         benign = wires_of(golden_names())
         new, old, anchor = (model.score(extract(benign), benign) for model in (candidate, champion, self.anchor))
         found = [self._first_incident(candidate, session) for session in golden_sessions().values()]
@@ -149,7 +157,7 @@ class Validator:
             cases_failed=sum(not result.passed for result in known),
             own_cases=len(own),
             own_cases_failed=sum(not result.passed for result in own),
-            benign_above_normal=float((new >= self.scale.suspicious).mean()),
+            benign_above_normal=float((self._votes(new, benign) >= self._scale.suspicious).mean()),
             false_incidents=len(self._incidents(candidate, golden_traffic())),
             sessions=len(found),
             sessions_found=len(seen),
@@ -166,23 +174,33 @@ class Validator:
             new=self._distribution(new),
         )
 
-    def _results(self, cases: Sequence[ValidationCase], candidate: Model, champion: Model) -> list[CaseResult]:
+    def _results(
+        self, cases: Sequence[ValidationCase], candidate: Model, champion: Model, services: bool = False
+    ) -> list[CaseResult]:
+        """services: as production judges a name; without, by the model alone, as every model must be right."""
         names = [from_text_folded(case.qname) for case in cases]
         if not names:
             return []
         features = extract(names)
-        new, old = candidate.score(features, names).tolist(), champion.score(features, names).tolist()
+        scores = [model.score(features, names) for model in (candidate, champion)]
+        new, old = (self._votes(one, names).tolist() if services else one.tolist() for one in scores)
         return [self._result(case, *scores) for case, *scores in zip(cases, new, old, strict=True)]
 
+    def _votes(self, scores: NDArray[np.float32], names: Sequence[bytes]) -> NDArray[np.float32]:
+        """A model's scores of n lower-case names, with the known services considered, as a detector does."""
+        return self._scale.votes(scores, self._usual.services.factors(lowered(names)))
+
     def _result(self, case: ValidationCase, score: float, champion_score: float) -> CaseResult:
-        severity = self.scale.severity(score)
+        severity = self._scale.severity(score)
         passed = severity == Severity.NORMAL if case.expected == Severity.NORMAL else severity >= case.expected
         return CaseResult(case, score, severity, passed, champion_score)
 
     def _incidents(self, model: Model, traffic: QueryBatch) -> list[Incident]:
-        detector = fresh_detector(model, self.scale)
-        verdicts = (detector.detect(traffic), detector.flush())
-        found = {incident.incident_id: incident for part in verdicts if part for incident in part.incidents}
+        found = {
+            incident.incident_id: incident
+            for verdicts in verdicts_of(self.detector_of(model), [traffic])
+            for incident in verdicts.incidents
+        }
         return list(found.values())
 
     def _first_incident(self, model: Model, session: QueryBatch) -> Incident | None:
@@ -190,11 +208,11 @@ class Validator:
 
     def _tunnel_share(self, model: Model) -> float:
         names = [qname.lower() for session in golden_sessions().values() for qname in session.qname]
-        return float((model.score(extract(names), names) >= self.scale.suspicious).mean())
+        return float((model.score(extract(names), names) >= self._scale.suspicious).mean())
 
     def _distribution(self, scores: NDArray[np.float32]) -> Distribution:
         counts, _ = np.histogram(scores, bins=BINS, range=(0.0, 1.0))
-        severities = [self.scale.severity(score) for score in scores.tolist()]
+        severities = [self._scale.severity(score) for score in scores.tolist()]
         return Distribution(
             histogram=tuple(int(count) for count in counts),
             severities=tuple((level.name, severities.count(level)) for level in Severity),

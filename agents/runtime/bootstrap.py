@@ -183,7 +183,7 @@ def detector_of(settings: Settings, model: Model, key: Key = (0, 0)) -> TunnelDe
 def validator_of(settings: Settings) -> Validator:
     """The gates, with the user's own cases. Raises SettingsError where those cannot be read."""
     own = load_cases(settings.validation_cases) if settings.validation_cases else ()
-    return Validator(Model.from_bytes(model_bytes()), scale_of(settings), own)
+    return Validator(Model.from_bytes(model_bytes()), partial(detector_of, settings), own)
 
 
 def alert_manager_of(settings: Settings) -> AlertManager:
@@ -202,6 +202,7 @@ def retrain_options_of(settings: Settings, **changes: Any) -> RetrainOptions:
         "seed": settings.retrain_seed,
         "deploy": settings.deploy,
         "backup_days": settings.backup_days,
+        "scores": (settings.score_suspicious, settings.score_high, settings.score_critical),
     }
     return RetrainOptions(**options | {name: value for name, value in changes.items() if value is not None})
 

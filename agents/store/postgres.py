@@ -13,15 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 from sqlalchemy import (
     URL,
-    BigInteger,
-    ColumnElement,
     Connection,
     Select,
     Table,
-    cast,
     create_engine,
     delete,
-    func,
     text,
 )
 from sqlalchemy.dialects.postgresql import insert
@@ -54,7 +50,6 @@ _KINDS = {
     "features_version": "i2",
 }
 """What each number is in the table; COPY converts nothing."""
-_LENGTH = struct.Struct("!i")
 
 
 def rows_of(columns: Columns) -> bytes:
@@ -228,9 +223,6 @@ class PostgresStore(Store):
 
     def _upsert(self, table: Table) -> Any:
         return insert(table)
-
-    def _floor(self, value: ColumnElement[float]) -> ColumnElement[int]:
-        return cast(func.floor(value), BigInteger)
 
 
 def _name(day: int) -> str:

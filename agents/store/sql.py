@@ -7,7 +7,7 @@ import math
 import sqlite3
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -22,8 +22,6 @@ from sqlalchemy import (
     Insert,
     Select,
     Table,
-    and_,
-    case,
     delete,
     desc,
     func,
@@ -146,20 +144,6 @@ def severity_counts(connection: Connection, since: float, until: float) -> dict[
     return dict(connection.execute(statement).all())
 
 
-def score_histogram(
-    connection: Connection,
-    since: float,
-    until: float,
-    bins: int,
-    floor: Callable[[ColumnElement[float]], ColumnElement[int]],
-) -> list[int]:
-    """Counts per bin of 0..1."""
-    number = case((_Q.score >= 1, bins - 1), else_=floor(_Q.score * bins)).label("bin")
-    statement = select(number, func.count()).where(and_(*between(since, until))).group_by("bin")
-    counts = {int(at): count for at, count in connection.execute(statement)}
-    return [counts.get(at, 0) for at in range(bins)]
-
-
 def runs(connection: Connection, limit: int) -> list[dict[str, Any]]:
     statement = select(RUNS).order_by(desc(RUNS.c.started_at), desc(RUNS.c.run_id)).limit(limit)
     return [{**row, "payload": json.loads(row["payload"])} for row in connection.execute(statement).mappings()]
@@ -212,10 +196,6 @@ class Store(ABC):
     @abstractmethod
     def _found(self, connection: Connection, statement: Select[Any]) -> sampling.Found:
         """The rows of a statement that selects sampling.COLUMNS."""
-
-    @abstractmethod
-    def _floor(self, value: ColumnElement[float]) -> ColumnElement[int]:
-        """The largest whole number not above a value >= 0."""
 
     def close(self) -> None:
         self._engine.dispose()
@@ -346,11 +326,6 @@ class Store(ABC):
         with self._reading("count queries") as connection:
             counts = severity_counts(connection, since, until)
         return [(severity.name, counts.get(int(severity), 0)) for severity in Severity]
-
-    def score_histogram(self, *, since: float, until: float, bins: int) -> list[int]:
-        """Queries by score, in `bins` equal bins of 0..1; a score of 1 falls in the last."""
-        with self._reading("count queries") as connection:
-            return score_histogram(connection, since, until, bins, self._floor)
 
     def sample_normal(
         self,

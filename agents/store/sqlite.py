@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from sqlalchemy import URL, ColumnElement, Connection, Integer, Select, Table, cast, create_engine, event
+from sqlalchemy import URL, Connection, Select, Table, create_engine, event
 from sqlalchemy.dialects.sqlite import insert
 
 from agents.core.columns import coded, packed, pieces_of
@@ -133,9 +133,6 @@ class SqliteStore(Store):
 
     def _upsert(self, table: Table) -> Any:
         return insert(table)
-
-    def _floor(self, value: ColumnElement[float]) -> ColumnElement[int]:
-        return cast(value, Integer)
 
 
 def _on_connect(driver: sqlite3.Connection, _: object) -> None:

@@ -39,7 +39,7 @@ class StoredQuery(BaseModel):
     ttl_min: int | None = Field(examples=[0], description="lowest TTL of the answer, seconds")
     rtt_ms: float | None = Field(examples=[12.5])
     ans_types: str = Field(examples=["TXT"])
-    model_id: str = Field(examples=["3f9a2c11"])
+    model_id: str = Field(examples=["3f9a2c1177d0e4b5"])
 
 
 class QueryList(BaseModel):
@@ -79,11 +79,11 @@ class IncidentList(BaseModel):
 
 
 class ModelItem(BaseModel):
-    model_id: str = Field(examples=["3f9a2c11"])
-    path: str = Field(examples=["models/current.npz"])
+    model_id: str = Field(examples=["3f9a2c1177d0e4b5"])
+    path: str = Field(examples=["models/isolation_forest.npz"])
     kind: str = Field(examples=["current"])
     state: str = Field(examples=["champion"], description="champion, waiting, rejected, replaced, candidate, backup …")
-    created: Any = Field(examples=["2026-01-04T02:00:11Z"])
+    created: float = Field(examples=[1767492011.0], description="Unix seconds; of a backup, when it was taken")
     manifest: dict[str, Any]
 
 

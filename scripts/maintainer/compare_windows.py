@@ -32,7 +32,6 @@ from agents.detection.detector import TunnelDetector
 from agents.detection.limits import Scale
 from agents.learning.baseline import model_bytes
 from agents.learning.evaluation import read_manifest
-from agents.learning.validation import fresh_detector
 from agents.scoring.lexical import Lexical, read
 from agents.scoring.model import Model
 from agents.sources import open_source
@@ -129,7 +128,7 @@ def main(manifest: Path) -> None:
             continue
         batches = list(open_source([manifest.parent / row["file"]]).batches(1 << 20))
         rows = np.concatenate([windows(batch, model) for batch in batches])
-        opened = shipped(batches, fresh_detector(model, Scale()))
+        opened = shipped(batches, TunnelDetector(model, 200_000, 3600.0, Scale()))
         if row["kind"] == "benign":
             benign[row["file"]], silent[row["file"]] = rows, not opened
         else:

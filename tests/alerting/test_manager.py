@@ -20,7 +20,7 @@ from agents.alerting.manager import RETRY_S, AlertManager, AlertSink
 from agents.alerting.outbox import Outbox
 from agents.alerting.slack import SlackNotifier
 from agents.core.errors import NotifyError, SettingsError
-from agents.core.types import Incident, Message, QueryBatch, Severity, Verdicts
+from agents.core.types import ChannelResult, Incident, Message, QueryBatch, Severity, Verdicts
 from agents.learning.messages import send_run
 from agents.learning.report import write_report
 from tests.support import run_samples
@@ -65,6 +65,11 @@ def until(holds: Callable[[], bool]) -> None:
     while not holds():
         assert time.monotonic() < end, "waited 10 s"
         time.sleep(0.005)
+
+
+def sent(manager: AlertManager, one: Incident) -> tuple[ChannelResult, ...]:
+    """The results of an incident that the manager takes; none where it is quiet."""
+    return asyncio.run(manager.send_claimed(one)) if manager.claim(one) else ()
 
 
 ONE_LINER = (
@@ -125,6 +130,19 @@ def test_mail_without_recipients_is_a_bad_setting(monkeypatch: pytest.MonkeyPatc
         AlertManager()
 
 
+def test_without_arguments_the_quiet_time_is_the_settings_too(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("INCIDENT_QUIET_S", "60")
+    monkeypatch.setenv("SLACK_WEBHOOK_URL", "http://127.0.0.1:9/x")
+    now = [1e9]
+    manager = AlertManager(clock=lambda: now[0])
+    assert manager.claim(incident())
+    now[0] += 59
+    assert not manager.claim(incident())
+    now[0] += 2
+    assert manager.claim(incident())
+
+
 @pytest.mark.parametrize("name", [run_samples.HOSTILE, "a" * 5000, "\udc80\x00", "<!channel>", ""])
 def test_any_query_can_be_alerted(name: str) -> None:
     with webhook() as hook:
@@ -139,7 +157,7 @@ def test_one_dead_channel_stops_no_other() -> None:
         Channel("email", KeyError("bug S3CRET")),
         Channel("slack"),
     )
-    results = asyncio.run(AlertManager([dead, bug, alive]).send_incident(incident()))
+    results = sent(AlertManager([dead, bug, alive]), incident())
     assert [(one.channel, one.ok, one.error) for one in results] == [
         ("teams", False, "cannot send to teams: dead"),
         ("email", False, "KeyError"),
@@ -154,7 +172,7 @@ def test_an_incident_alerts_once_per_quiet_period_and_again_when_it_rises() -> N
     manager = AlertManager([channel], quiet_s=3600, clock=lambda: now[0])
 
     def send(**changed: object) -> int:
-        return len(asyncio.run(manager.send_incident(incident(**changed))))
+        return len(sent(manager, incident(**changed)))
 
     assert send(severity=Severity.SUSPICIOUS) == 0
     assert [send(), send()] == [1, 0]
@@ -171,11 +189,11 @@ def test_an_alert_that_no_channel_took_comes_again_soon() -> None:
     now = [1000.0]
     channel = Channel(error=NotifyError("cannot send"))
     manager = AlertManager([channel], clock=lambda: now[0])
-    assert [one.ok for one in asyncio.run(manager.send_incident(incident()))] == [False]
+    assert [one.ok for one in sent(manager, incident())] == [False]
     channel.error = None
-    assert asyncio.run(manager.send_incident(incident())) == ()
+    assert sent(manager, incident()) == ()
     now[0] += RETRY_S
-    assert [one.ok for one in asyncio.run(manager.send_incident(incident()))] == [True]
+    assert [one.ok for one in sent(manager, incident())] == [True]
 
 
 def test_a_run_is_told_with_its_report(tmp_path: Path) -> None:
@@ -240,7 +258,7 @@ def test_without_channels_nothing_is_queued(tmp_path: Path) -> None:
 def test_an_incident_that_closes_alerts_nobody(tmp_path: Path) -> None:
     channel = Channel()
     manager = AlertManager([channel])
-    assert asyncio.run(manager.send_incident(incident(closed_at=1_763_604_860.0))) == ()
+    assert sent(manager, incident(closed_at=1_763_604_860.0)) == ()
     sink = AlertSink(manager, Outbox(tmp_path))
     sink.accept(verdicts(incident(closed_at=1_763_604_860.0, severity=Severity.CRITICAL)))
     sink.close()

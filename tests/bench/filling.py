@@ -17,9 +17,8 @@ import numpy as np
 from agents.core.columns import Coded, packed
 from agents.core.types import QueryBatch
 from agents.detection.limits import Scale
-from agents.learning.validation import fresh_detector
 from tests.bench.processes import pss_mb
-from tests.support.detecting import START, shipped_model
+from tests.support.detecting import START, fresh_detector, shipped_model
 
 BATCH = 1024
 

@@ -20,13 +20,12 @@ from agents.core.columns import coded, packed
 from agents.core.types import Row, Sample, Verdicts, batch_of
 from agents.detection.limits import Scale
 from agents.learning.baseline import benign_names, benign_sample, sample_of
-from agents.learning.validation import fresh_detector
 from agents.scoring.isolation_forest import TrainConfig, train
 from agents.store.opening import open_store
 from agents.store.rows import COLUMNS, query_columns
 from agents.store.sql import Store
 from tests.bench.table import Figure, seconds
-from tests.support.detecting import shipped_model
+from tests.support.detecting import fresh_detector, shipped_model
 from tests.support.postgres_server import PostgresServer
 
 BATCH, BATCHES = 1024, 60

@@ -23,10 +23,9 @@ from agents.core.types import QueryBatch, Verdicts, batch_of
 from agents.detection.detector import TunnelDetector
 from agents.detection.incidents import spans
 from agents.detection.limits import Scale
-from agents.learning.validation import fresh_detector
 from agents.sources import open_source
 from tests.support.commands import BASE, Inside, call, environment, is_one_line
-from tests.support.detecting import shipped_model
+from tests.support.detecting import fresh_detector, shipped_model
 from tests.support.listening import wait_until
 from tests.support.make_capture import write
 from tests.support.mixed import mixed

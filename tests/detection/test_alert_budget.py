@@ -22,8 +22,7 @@ from agents.detection.limits import (
     choose,
     load_peaks,
 )
-from agents.learning.validation import fresh_detector
-from tests.support.detecting import START, query, shipped_model
+from tests.support.detecting import START, fresh_detector, query, shipped_model
 
 
 def history(ratios: list[float], days: int = 14) -> Peaks:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from agents.detection.flow_kernels import FAMILIAR_AGE_S, FAMILIAR_CLIENTS
 from agents.detection.limits import Scale
 from agents.learning.baseline import batch_of
-from agents.learning.validation import fresh_detector
 from agents.scoring.model import Model
+from tests.support.detecting import fresh_detector
 
 START = 1_700_000_000.0
 

@@ -18,9 +18,8 @@ from agents.detection.incidents import Incidents, Standing, spans
 from agents.detection.limits import Evidence, Scale
 from agents.dns.name import to_text
 from agents.learning.baseline import batch_of, model_bytes
-from agents.learning.validation import fresh_detector
 from agents.scoring.model import Model
-from tests.support.detecting import query, shipped_model
+from tests.support.detecting import fresh_detector, query, shipped_model
 from tests.support.judged import Judged, ask, key_of
 
 START, QUIET_S = 1_700_000_000.0, 3600.0

@@ -21,9 +21,8 @@ from agents.detection.known_services import (
 )
 from agents.detection.limits import CRITICAL_RATIO, Scale
 from agents.learning.baseline import batch_of
-from agents.learning.validation import fresh_detector
 from agents.scoring.model import Model
-from tests.support.detecting import domain_key
+from tests.support.detecting import domain_key, fresh_detector
 
 NOW = 1_795_000_000.0  # 2026-11-18
 ENTRY = Entry("keys.vendor.test", 10.0, "licence keys", "ann", "2026-11-01", "2026-12-01")

@@ -6,9 +6,8 @@ from dataclasses import replace
 
 from agents.core.types import batch_of
 from agents.detection.limits import Scale
-from agents.learning.validation import fresh_detector
 from agents.scoring.model import Model
-from tests.support.detecting import START, query, shipped_model
+from tests.support.detecting import START, fresh_detector, query, shipped_model
 
 
 def _other() -> Model:

@@ -16,9 +16,9 @@ from agents.detection.known_services import services
 from agents.detection.limits import SCATTERED, SCATTERED_BYTES, SCATTERED_DOMAINS, Scale
 from agents.detection.state import Kind
 from agents.learning.baseline import batch_of
-from agents.learning.validation import fresh_detector
 from agents.scoring.model import Model
 from tests.corpora.lookalikes import ROLES, traffic
+from tests.support.detecting import fresh_detector
 from tests.support.judged import START, Judged, ask
 
 CLIENT = "192.0.2.7"

@@ -17,8 +17,8 @@ from agents.detection.limits import Scale, evidence_of
 from agents.detection.seen_kernels import EXACT_MAX
 from agents.dns.name import from_text
 from agents.learning.baseline import batch_of, golden_sessions, model_bytes
-from agents.learning.validation import fresh_detector
 from agents.scoring.model import Model
+from tests.support.detecting import fresh_detector
 from tests.support.judged import Judged, ask
 from tests.support.siphash import siphash
 from tests.support.streams import STEPS, Step, stream

@@ -256,7 +256,7 @@ from agents.detection import snapshot
 from agents.detection.flows import Flows
 from agents.detection.limits import Scale
 from agents.learning.baseline import batch_of
-from agents.learning.validation import fresh_detector
+from tests.support.detecting import fresh_detector
 from tests.support.detecting import shipped_model
 fresh_detector(shipped_model(), Scale()).detect(batch_of([1e9], ["192.0.2.1"], ["a1b2c3d4e5.example.com"], [16]))
 flows, other = Flows(100, (2**64 - 1, 3)), Flows(100)

@@ -24,9 +24,8 @@ from agents.learning.evaluation import (
     leak_curve,
     tunnel,
 )
-from agents.learning.validation import fresh_detector
 from agents.scoring.model import Model
-from tests.support.detecting import START, domain_key, paced
+from tests.support.detecting import START, domain_key, fresh_detector, paced
 
 
 def curve(background: dict[str, list[Row]], model: Model) -> tuple[list[Leak], list[TunnelDetector]]:

@@ -185,6 +185,17 @@ def test_charts_take_any_counts(counts: tuple[int, ...]) -> None:
     ElementTree.fromstring(charts.days([("2026-11-14", count) for count in counts], "x"))
 
 
+def test_the_charts_marks_are_the_scores_of_the_run() -> None:
+    run = run_samples.deployed()
+    usual, own = (
+        Page(render(replace(run, options=replace(run.options, scores=scores)))).text
+        for scores in ((0.5, 0.7, 0.9), (0.35, 0.62, 0.81))
+    )
+    assert "left of 0.5;" in usual and "left of 0.35;" in own
+    for mark in ("0.35", "0.62", "0.81"):
+        assert mark in own.partition("Score distribution")[2]
+
+
 def test_the_trade_is_a_curve_with_the_budget_and_the_choice() -> None:
     html = render(run_samples.with_limits(days=14, flows=10))
     text = Page(html).text

@@ -29,6 +29,7 @@ from agents.scoring.features import extract
 from agents.scoring.isolation_forest import TrainConfig, train
 from agents.scoring.model import Model
 from agents.store import Store, open_store
+from tests.support.detecting import fresh_detector
 from tests.support.verdicts import DAY_S, START, verdicts
 from tests.support.webhook import webhook
 
@@ -69,7 +70,7 @@ def parts(folder: Path, store: Store, alerts: AlertManager, calibrate_on: Sample
         store=store,
         registry=ModelRegistry(folder / "models", Model.from_bytes, baseline.model_bytes()),
         trainer=partial(trainer, calibrate_on),
-        validator=Validator(Model.from_bytes(baseline.model_bytes()), Scale()),
+        validator=Validator(Model.from_bytes(baseline.model_bytes()), partial(fresh_detector, scale=Scale())),
         baseline_sample=baseline.benign_sample,
         reporter=partial(write_report, folder / "reports" / "training_reports"),
         notify=partial(send_run, alerts, "https://c.example"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -14,9 +15,13 @@ from agents.detection.limits import Scale
 from agents.learning import baseline
 from agents.learning.run import Validation
 from agents.learning.validation import CASES, HEX_LABEL, Measured, Validator, gates_of, load_cases
+from agents.runtime import bootstrap
 from agents.scoring.isolation_forest import TrainConfig, train
 from agents.scoring.model import Model, digest
+from agents.settings import load
+from tests.support.detecting import fresh_detector
 
+fresh = partial(fresh_detector, scale=Scale())
 GOOD = Measured(0, 3, 0, 0.001, 0, 15, 15, 200.0, 0.9, 0.92, 0.02)
 
 
@@ -44,7 +49,7 @@ def test_each_condition_is_missed_alone_and_says_by_how_much(
 
 
 def test_a_run_without_gates_has_not_passed(model: Model) -> None:
-    validation = Validator(model, Scale())(model, model)
+    validation = Validator(model, fresh)(model, model)
     assert validation.passed
     assert not replace(validation, gates=()).passed
     assert not Validation((), (), (), validation.old, validation.new).passed
@@ -61,7 +66,7 @@ def test_the_cases_are_the_documented_ones() -> None:
 
 
 def test_the_shipped_model_meets_every_gate(model: Model) -> None:
-    validation = Validator(model, Scale())(model, model)
+    validation = Validator(model, fresh)(model, model)
     assert [gate.name for gate in validation.gates if not gate.passed] == []
     assert all(case.passed for case in validation.cases)
     assert validation.old == validation.new
@@ -72,7 +77,7 @@ def test_the_shipped_model_meets_every_gate(model: Model) -> None:
 def test_a_model_that_learned_an_attackers_names_misses_a_gate(model: Model) -> None:
     names = [f"{i:063x}.{i * 7919:063x}.{i * 104729:063x}.evil.com" for i in range(600)]
     own = baseline.sample_of(names)
-    validation = Validator(model, Scale())(train(own, own, TrainConfig(n_estimators=20), {}), model)
+    validation = Validator(model, fresh)(train(own, own, TrainConfig(n_estimators=20), {}), model)
     missed = {gate.name for gate in validation.gates if not gate.passed}
     assert missed
     assert not validation.passed
@@ -88,13 +93,13 @@ def changed(model: Model, **arrays: np.ndarray[tuple[int, ...], np.dtype[np.floa
 def test_a_model_made_blind_misses_the_gates_of_tunnels(model: Model) -> None:
     silent = {name: np.zeros_like(model.arrays[name]) for name in ("knots_score", "bits_score")}
     blind = changed(model, **silent, char_bits=np.zeros_like(model.arrays["char_bits"]))
-    missed = {gate.name for gate in Validator(model, Scale())(blind, model).gates if not gate.passed}
+    missed = {gate.name for gate in Validator(model, fresh)(blind, model).gates if not gate.passed}
     assert {"validation cases failed", "tunnel sessions found", "tunnel names above NORMAL"} <= missed
 
 
 def test_a_model_made_nervous_misses_the_gates_of_benign_names(model: Model) -> None:
     nervous = changed(model, knots_score=np.linspace(0.6, 1.0, len(model.arrays["knots_score"])))
-    missed = {gate.name for gate in Validator(model, Scale())(nervous, model).gates if not gate.passed}
+    missed = {gate.name for gate in Validator(model, fresh)(nervous, model).gates if not gate.passed}
     assert {"validation cases failed", "golden names above NORMAL", "drift from the shipped model"} <= missed
 
 
@@ -103,10 +108,26 @@ def test_own_cases_are_checked_beside_the_known_ones(model: Model) -> None:
         ValidationCase("www.example.com", Severity.NORMAL, "ours"),
         ValidationCase("www.example.org", Severity.HIGH, "impossible"),
     )
-    validation = Validator(model, Scale(), own)(model, model)
+    validation = Validator(model, fresh, own)(model, model)
     assert [case.passed for case in validation.cases[-2:]] == [True, False]
     assert [gate.name for gate in validation.gates if not gate.passed] == ["own cases failed"]
     assert validation.cases[-1].champion_score == validation.cases[-1].score
+
+
+def test_it_judges_with_the_detector_of_production(model: Model, tmp_path: Path) -> None:
+    """The operator's known services, quiet time and caps: a gate must not fail, or pass, on what never runs."""
+    odd = f"{HEX_LABEL[:48]}.keys.vendor.test"
+    (tmp_path / "known.csv").write_text(
+        "suffix,factor,reason,author,added,expires\nkeys.vendor.test,10,keys,ann,2026-01-01,2099-01-01\n"
+    )
+    (tmp_path / "cases.csv").write_text(f"qname,expected,purpose\n{odd},NORMAL,licence keys\n")
+    settings = load(validation_cases=tmp_path / "cases.csv", data_dir=tmp_path, incident_quiet_s=90.0)
+    plain = bootstrap.validator_of(settings)(model, model)
+    assert [gate.name for gate in plain.gates if not gate.passed] == ["own cases failed"]
+    own = load(**settings.model_dump() | {"known_services": tmp_path / "known.csv"})
+    assert bootstrap.validator_of(own)(model, model).passed
+    detector = bootstrap.validator_of(own).detector_of(model)
+    assert detector.incidents.quiet_s == 90.0
 
 
 def test_own_cases_are_read_from_a_table(tmp_path: Path) -> None:

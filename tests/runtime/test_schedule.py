@@ -15,6 +15,7 @@ from agents.core.errors import BusyError, SettingsError, StoreError
 from agents.runtime.schedule import MAINTAIN, RETRAIN, RetrainScheduler
 from agents.store import Store, open_store
 from tests.support.listening import wait_until
+from tests.support.patience import patient
 
 pytestmark = pytest.mark.integration
 
@@ -37,7 +38,7 @@ class Job:
         self.runs += 1
         self.most = max(self.most, self.now)
         self.ran.set()
-        self.may_end.wait(10)
+        self.may_end.wait(patient(10))
         self.now -= 1
 
 
@@ -72,7 +73,7 @@ def test_a_run_that_the_clock_jumped_over_is_begun_when_somebody_asks(store: Sto
         set_due(store, RETRAIN, -86_400)  # as if the clock had been set forward: it sleeps until next year
         assert not job.ran.wait(0.5)
         one.next_run()
-        assert job.ran.wait(10)
+        assert job.ran.wait(patient(10))
         assert job.runs == 1
         due = one.next_run()
         assert due is not None and due > time.time()
@@ -84,7 +85,7 @@ def test_a_run_missed_while_down_is_made_up_once(store: Store) -> None:
         assert not job.ran.is_set()
     set_due(store, RETRAIN, -60 * 86400)
     with scheduler(store, job) as one:
-        assert job.ran.wait(5)
+        assert job.ran.wait(patient(5))
         due = one.next_run()
         assert due is not None
         assert due > time.time()
@@ -123,7 +124,7 @@ def test_a_changed_schedule_does_not_lose_a_missed_run(store: Store) -> None:
         assert not job.ran.is_set()
     set_due(store, RETRAIN, -86400)
     with scheduler(store, job, "0 5 1 1 *") as one:
-        assert job.ran.wait(5)
+        assert job.ran.wait(patient(5))
         due = one.next_run()
     assert due is not None
     assert datetime.fromtimestamp(due, UTC).hour == 5
@@ -138,7 +139,7 @@ def test_maintenance_runs_too(store: Store) -> None:
     one = RetrainScheduler(store, Job(), done.set, YEARLY, "UTC")
     one.start()
     try:
-        assert done.wait(5)
+        assert done.wait(patient(5))
     finally:
         one.stop()
 
@@ -154,7 +155,7 @@ def test_a_busy_lock_is_logged_and_the_scheduler_goes_on(store: Store) -> None:
         assert not ran.is_set()
     set_due(store, RETRAIN, -60)
     with scheduler(store, busy) as one:
-        assert ran.wait(5)
+        assert ran.wait(patient(5))
         assert one.next_run() is not None
 
 
@@ -186,7 +187,7 @@ def test_a_start_that_failed_half_way_may_be_repeated(store: Store, monkeypatch:
             one.start()
     one.start()
     try:
-        assert job.ran.wait(5), "its threads run jobs"
+        assert job.ran.wait(patient(5)), "its threads run jobs"
     finally:
         one.stop()
 
@@ -201,7 +202,7 @@ def test_on_a_first_start_nothing_is_made_up_and_last_runs_are_kept(store: Store
         assert {(one.name, one.last_run) for one in store.jobs()} == {(RETRAIN, None), (MAINTAIN, None)}
         set_due(store, RETRAIN, -1)
     with scheduler(store, job):
-        assert job.ran.wait(5)
+        assert job.ran.wait(patient(5))
     (kept,) = [one for one in store.jobs() if one.name == RETRAIN]
     assert kept.last_run is not None and abs(kept.last_run - time.time()) < 60
     assert kept.schedule == f"{YEARLY} UTC"
@@ -215,7 +216,7 @@ def test_two_schedulers_on_one_database_run_a_due_job_once(store: Store) -> None
         for _ in range(5):
             one.next_run()
             other.next_run()
-        assert job.ran.wait(5)
+        assert job.ran.wait(patient(5))
     assert job.runs == 1
 
 
@@ -232,7 +233,7 @@ def test_a_run_that_is_due_while_the_store_is_away_is_begun_when_it_is_back(
         assert [line["event"] for line in lines] == ["scheduled_job_waits_for_store"]
         assert not job.ran.is_set()
         one.next_run()
-        assert job.ran.wait(5)
+        assert job.ran.wait(patient(5))
 
 
 def test_nothing_of_a_job_is_pickled(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -245,4 +246,4 @@ def test_nothing_of_a_job_is_pickled(store: Store, monkeypatch: pytest.MonkeyPat
     with scheduler(store, job) as one:
         set_due(store, RETRAIN, -1)
         one.next_run()
-        assert job.ran.wait(5)
+        assert job.ran.wait(patient(5))

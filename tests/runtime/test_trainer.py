@@ -20,6 +20,7 @@ from agents.runtime import trainer
 from agents.runtime.trainer import Training, train_apart, train_here
 from agents.scoring.isolation_forest import IsolationForestType
 from agents.scoring.model import TrainConfig
+from tests.support.patience import patient
 
 pytestmark = pytest.mark.integration
 
@@ -89,12 +90,12 @@ if __name__ == "__main__":
         env=os.environ | {"PYTHONPATH": str(ROOT)},
         stdout=subprocess.PIPE,
         text=True,
-        timeout=60,
+        timeout=patient(60),
         check=False,
     )
     loaded, pid = done.stdout.split()
     assert loaded == "False"
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + patient(20)
     while Path(f"/proc/{pid}").exists() and "Z (" not in Path(f"/proc/{pid}/status").read_text():
         assert time.monotonic() < deadline
         threading.Event().wait(0.05)

@@ -156,7 +156,7 @@ def test_open_incidents_come_back_after_a_restart(store: Store, store_url: str) 
     again.close()
 
 
-def test_counts_and_histogram(store: Store) -> None:
+def test_counts_by_severity(store: Store) -> None:
     store.write(verdicts(_names(4), score=[0.0, 0.05, 0.55, 1.0]), "b1")
     store.write(verdicts(["x.evil.example"], severity=Severity.HIGH, score=0.7501), "b2")
     assert store.severity_counts(since=START, until=START + 9) == [
@@ -165,8 +165,6 @@ def test_counts_and_histogram(store: Store) -> None:
         ("HIGH", 1),
         ("CRITICAL", 0),
     ]
-    assert store.score_histogram(since=START, until=START + 9, bins=10) == [2, 0, 0, 0, 0, 1, 0, 1, 0, 1]
-    assert store.score_histogram(since=0, until=START, bins=2) == [0, 0]
 
 
 def test_runs_are_kept_and_updated(store: Store) -> None:

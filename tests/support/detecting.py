@@ -11,7 +11,6 @@ from agents.detection.detector import TunnelDetector
 from agents.detection.limits import Scale
 from agents.dns.name import from_text
 from agents.learning.baseline import model_bytes
-from agents.learning.validation import fresh_detector
 from agents.scoring.model import Model
 from tests.support.siphash import siphash
 
@@ -23,6 +22,15 @@ BATCH = 1024
 def shipped_model() -> Model:
     """The model that the package ships."""
     return Model.from_bytes(model_bytes())
+
+
+KEYS_MAX = 200_000
+QUIET_S = 3600.0
+
+
+def fresh_detector(model: Model, scale: Scale, keys_max: int = KEYS_MAX, quiet_s: float = QUIET_S) -> TunnelDetector:
+    """A detector that has seen nothing yet, with the shipped known services."""
+    return TunnelDetector(model, keys_max, quiet_s, scale)
 
 
 def query(ts: float, client: str, name: str | bytes, qtype: int = 1) -> Row:

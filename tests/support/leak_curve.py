@@ -17,9 +17,8 @@ from agents.core.types import Row
 from agents.detection.limits import Scale
 from agents.learning import evaluation
 from agents.learning.evaluation import Leak
-from agents.learning.validation import fresh_detector
 from tests.corpora.lookalikes import ROLES, traffic
-from tests.support.detecting import START, shipped_model
+from tests.support.detecting import START, fresh_detector, shipped_model
 
 SHAPES = (6, 30, 110)
 """Bytes that one name carries: a few letters, a label, a full name."""

@@ -17,10 +17,9 @@ from agents.detection.judge_kernels import PEAK_MIN
 from agents.detection.limits import Limits, Scale, limits_of
 from agents.detection.state import WINDOWS_S, Kind
 from agents.learning.evaluation import read_manifest
-from agents.learning.validation import fresh_detector
 from agents.sources import open_source
 from tests.corpora import lookalikes
-from tests.support.detecting import shipped_model
+from tests.support.detecting import fresh_detector, shipped_model
 
 SEED, BATCH, FINE, NEVER = 101, 8192, 5, 1e12
 ASKED = (

@@ -13,9 +13,8 @@ from agents.core.types import Incident, Row, batch_of
 from agents.detection.detector import TunnelDetector
 from agents.detection.limits import Scale
 from agents.learning.baseline import golden_sessions
-from agents.learning.validation import fresh_detector
 from tests.corpora.lookalikes import ROLES, START, traffic
-from tests.support.detecting import query, shipped_model
+from tests.support.detecting import fresh_detector, query, shipped_model
 
 QUIET_S = 3600.0
 
