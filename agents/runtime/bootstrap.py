@@ -25,7 +25,7 @@ from agents.core.errors import AgentsError, ModelError, SettingsError
 from agents.core.files import PRIVATE_MODE, write_atomic
 from agents.core.protocols import ScoringModel, Spec
 from agents.core.types import Sample
-from agents.detection.detector import TunnelDetector
+from agents.detection.detector import PEAKS_FILE, TunnelDetector
 from agents.detection.known_services import Entry, KnownServices, load_entries, services_at
 from agents.detection.limits import BudgetChoice, Peaks, Scale, choose, load_peaks
 from agents.learning.baseline import benign_sample, model_bytes
@@ -146,9 +146,7 @@ def judge_parts(settings: Settings) -> JudgeParts:
         alerts=AlertSink(manager, Outbox(settings.state_dir / "outbox")),
         known_entries=partial(known_entries, settings),
         known_path=known_path(settings),
-        snapshot_path=settings.state_dir / "windows.snapshot",
-        peaks_path=peaks_path(settings),
-        heartbeat_path=settings.state_dir / "detector.json",
+        state_dir=settings.state_dir,
     )
 
 
@@ -331,11 +329,6 @@ def training_of(settings: Settings) -> Training:
     return Training(spec.factory(settings.of(spec), config), limits_of(settings).to_json())
 
 
-def peaks_path(settings: Settings) -> Path:
-    """Where a listener keeps what flows reached, for the next retraining to set limits by."""
-    return settings.state_dir / "peaks.json"
-
-
 def known_path(settings: Settings) -> Path:
     """The operator's own list of known services."""
     return settings.allowlist or settings.state_dir / "known_services.csv"
@@ -351,7 +344,7 @@ def known_entries(settings: Settings) -> list[Entry]:
 def limits_of(settings: Settings) -> BudgetChoice:
     """The limits that the network's own history and ALERT_BUDGET_PER_WEEK ask for."""
     try:
-        peaks = load_peaks(peaks_path(settings).read_bytes())
+        peaks = load_peaks((settings.state_dir / PEAKS_FILE).read_bytes())
     except (OSError, ValueError):
         peaks = Peaks()
     return choose(peaks, settings.alert_budget_per_week)
