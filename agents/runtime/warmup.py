@@ -59,9 +59,10 @@ def judging() -> None:
 
 def listening() -> None:
     """Load the datapath of a listener."""
-    from agents.sources.listener import datapath  # here: it imports numba, which a platform may lack
+    if COMPILED:
+        from agents.sources.listener import datapath  # here: it imports numba, which a platform may lack
 
-    datapath.load()
+        datapath.load()
 
 
 def scanning() -> None:

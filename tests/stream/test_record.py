@@ -5,9 +5,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from agents.core import column_kernels, columns
 from agents.core.columns import Coded, Names, coded, packed
 from agents.stream import record as records
 from agents.stream.record import RECORD, batch_of_records, client_bytes, client_text
+from tests.support.interpreted import interpreted
 
 
 @given(st.lists(st.binary(max_size=20)))
@@ -70,8 +72,7 @@ def test_without_a_compiler_the_batch_is_the_same(rows: list[tuple[int, bytes, t
         record["qname"][: len(name)] = np.frombuffer(name, np.uint8)
         record["ans_types"][: len(types)] = types
     found = batch_of_records(queries)
-    with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(records, "COMPILED", False)
+    with interpreted(records, columns, column_kernels):
         plain = batch_of_records(queries)
     assert found.qname == plain.qname == [name for _, name, _ in rows]
     assert found.client == plain.client and found.ans_types == plain.ans_types
