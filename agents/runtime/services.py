@@ -27,7 +27,7 @@ from agents.runtime.health import ProcessHealth, calendar_of
 from agents.runtime.heartbeat import Heartbeat
 from agents.runtime.schedule import RetrainScheduler
 from agents.runtime.signals import crashes_end
-from agents.runtime.trainer import train_apart, train_here
+from agents.runtime.trainer import train_here, train_spawned
 from agents.settings import Settings
 from agents.sources.listener.sockets import cannot_listen
 from agents.web.app import create_app
@@ -55,7 +55,7 @@ class Retrainer:
         if self._thread is not None and self._thread.is_alive():
             raise BusyError("cannot retrain: a retraining is under way")
         now, locked = time.time(), Future[None]()
-        self._thread = threading.Thread(target=self._run_told, args=(now, locked), name=RETRAINING)
+        self._thread = threading.Thread(target=self._run_as_of, args=(now, locked), name=RETRAINING)
         self._thread.start()
         locked.result()
         return f"{datetime.fromtimestamp(now, UTC):%Y%m%d_%H%M%S}"
@@ -68,14 +68,14 @@ class Retrainer:
     def run(self) -> None:
         """One retraining to its end; what went wrong is logged and recorded."""
         try:
-            retrain_once(self._settings, apart=True)
+            retrain_once(self._settings, spawned=True)
         except AgentsError as error:
             _log.error("retraining_not_run", error=str(error))
 
-    def _run_told(self, now: float, locked: Future[None]) -> None:
+    def _run_as_of(self, now: float, locked: Future[None]) -> None:
         """One retraining as of `now`; `locked` is done when it holds the lock, or cannot begin."""
         try:
-            retrain_once(self._settings, now, locked=lambda: locked.set_result(None), apart=True)
+            retrain_once(self._settings, now, locked=lambda: locked.set_result(None), spawned=True)
         except (AgentsError, OSError) as error:
             _log.error("retraining_not_run", error=str(error))
             if not locked.done():
@@ -91,25 +91,25 @@ def retrain_once(
     settings: Settings,
     now: float | None = None,
     locked: Callable[[], None] = lambda: None,
-    apart: bool = False,
+    spawned: bool = False,
     **changes: Any,
 ) -> Any:
     """One retraining with the settings' options and these changes, logged to logs/retraining.log.
 
-    `locked` is called as soon as the registry's lock is held. apart: train in another process, for one that lives on.
+    `locked` is called as soon as the registry's lock is held. spawned: train in another process, for one that lives on.
     Raises BusyError where another holds the lock.
     """
     progress = changes.pop("progress", None)
     store = bootstrap.store_of(settings)
     extra = {"progress": progress} if progress else {}
-    parts = bootstrap.retraining_parts(settings, store, train=train_apart if apart else train_here, **extra)
+    parts = bootstrap.retraining_parts(settings, store, train=train_spawned if spawned else train_here, **extra)
 
     def begin() -> None:
         locked()
         warmup.up(lambda text: _log.info("kernels_compiling", note=text))
         try:
             store.migrate()
-        except StoreError as error:  # the run itself will fail on it, be recorded and told
+        except StoreError as error:  # the run itself will fail on it, be recorded and reported
             _log.warning("store_unavailable", error=str(error))
 
     with retraining_file(bootstrap.retraining_log(settings)):

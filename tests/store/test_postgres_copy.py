@@ -6,7 +6,6 @@ import struct
 from typing import Any
 
 import numpy as np
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -63,26 +62,12 @@ def test_every_field_is_where_the_format_wants_it(names: list[bytes], clients: l
 
 
 @settings(deadline=None)
-@given(BATCHES)
-def test_without_a_compiler_the_bytes_are_the_same(names: list[bytes]) -> None:
-    columns = query_columns(verdicts(names, reasons=("odd",)), "id")
-    compiled = postgres.rows_of(columns)
-    with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(postgres, "COMPILED", False)
-        assert postgres.rows_of(columns) == compiled
-
-
-@settings(deadline=None)
 @given(st.lists(st.text(max_size=3), max_size=30))
 def test_texts_get_numbers_in_the_order_they_come(texts: list[str]) -> None:
     column = pieces_of(packed([text.encode() for text in texts]))
     found = postgres.texts_of(column)
     assert list(found) == texts
     assert list(found.values) == list(dict.fromkeys(texts))
-    with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(postgres, "COMPILED", False)
-        plain = postgres.texts_of(column)
-    assert (plain.codes.tolist(), plain.values) == (found.codes.tolist(), found.values)
 
 
 @settings(deadline=None)
