@@ -31,7 +31,7 @@ def retrain(settings: Settings, options: argparse.Namespace) -> int:
             bar.update(step - 1 - bar.n)
 
         once = bootstrap.retrainer_of(
-            settings, progress, apart=False, days=options.days, samples=options.samples, deploy=options.deploy
+            settings, progress, spawned=False, days=options.days, samples=options.samples, deploy=options.deploy
         )
         run_ = once()
         bar.update(len(STEPS) - bar.n)

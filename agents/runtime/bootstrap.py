@@ -37,7 +37,7 @@ from agents.learning.validation import Validator, load_cases
 from agents.runtime.detector_process import JudgeParts
 from agents.runtime.listener_process import ListenerConfig
 from agents.runtime.supervisor import Plan, Work
-from agents.runtime.trainer import Training, train_apart, train_here
+from agents.runtime.trainer import Training, train_here, train_spawned
 from agents.scoring import MODEL_TYPES
 from agents.scoring.model import Model, TrainConfig
 from agents.settings import Settings
@@ -243,19 +243,19 @@ def retraining_parts(
 def retrainer_of(
     settings: Settings,
     progress: Callable[[int, int, str], None] = lambda step, total, text: None,
-    apart: bool = True,
+    spawned: bool = True,
     **changes: Any,
 ) -> Callable[..., TrainingRun]:
     """What retrains once when it is called (services.retrain_once), with collaborators of its own.
 
-    apart: train in another process, for one that lives on. changes: options that differ from the settings.
+    spawned: train in another process, for one that lives on. changes: options that differ from the settings.
     """
 
     def retrain(**when: Any) -> TrainingRun:
         from agents.runtime.services import retrain_once
 
         store = store_of(settings)
-        parts = retraining_parts(settings, store, progress, train_apart if apart else train_here)
+        parts = retraining_parts(settings, store, progress, train_spawned if spawned else train_here)
         return retrain_once(parts, store, retraining_log(settings), retrain_options_of(settings, **changes), **when)
 
     return retrain

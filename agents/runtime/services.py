@@ -63,7 +63,7 @@ class Retrainer:
         if self._thread is not None and self._thread.is_alive():
             raise BusyError("cannot retrain: a retraining is under way")
         now, locked = time.time(), Future[None]()
-        self._thread = threading.Thread(target=self._run_told, args=(now, locked), name=RETRAINING)
+        self._thread = threading.Thread(target=self._run_as_of, args=(now, locked), name=RETRAINING)
         self._thread.start()
         locked.result()
         return f"{datetime.fromtimestamp(now, UTC):%Y%m%d_%H%M%S}"
@@ -80,7 +80,7 @@ class Retrainer:
         except AgentsError as error:
             _log.error("retraining_not_run", error=str(error))
 
-    def _run_told(self, now: float, locked: Future[None]) -> None:
+    def _run_as_of(self, now: float, locked: Future[None]) -> None:
         """One retraining as of `now`; `locked` is done when it holds the lock, or cannot begin."""
         try:
             self._retrain(now=now, locked=lambda: locked.set_result(None))
@@ -114,7 +114,7 @@ def retrain_once(
         warmup.up(lambda text: _log.info("kernels_compiling", note=text))
         try:
             store.migrate()
-        except StoreError as error:  # the run itself will fail on it, be recorded and told
+        except StoreError as error:  # the run itself will fail on it, be recorded and reported
             _log.warning("store_unavailable", error=str(error))
 
     with retraining_file(log_path):
