@@ -256,10 +256,10 @@ QUIET = """
 from agents.detection import snapshot
 from agents.detection.flows import Flows
 from agents.detection.limits import Scale
-from agents.learning.baseline import batch_of
+from agents.learning.baseline import asked_batch
 from tests.support.detecting import fresh_detector
 from tests.support.detecting import shipped_model
-fresh_detector(shipped_model(), Scale()).detect(batch_of([1e9], ["192.0.2.1"], ["a1b2c3d4e5.example.com"], [16]))
+fresh_detector(shipped_model(), Scale()).detect(asked_batch([1e9], ["192.0.2.1"], ["a1b2c3d4e5.example.com"], [16]))
 flows, other = Flows(100, (2**64 - 1, 3)), Flows(100)
 for n in range(40):
     flows.watch(1e9, f"192.0.2.{n}", 2**64 - 1 - n)
