@@ -59,8 +59,6 @@ def _said(error: Exception) -> str:
 
 
 def _remarks(settings: Settings) -> Iterator[tuple[str, str]]:
-    if not any(settings.of(spec)[spec.fields[0].name] for spec in CHANNELS):
-        yield "channels", f"none is set up: nobody will be told ({CHANNEL_SETTINGS})"
     for name in unknown_names(settings):
         yield "settings", f".env names {printable(name, 60)}, which is no setting"
     for name in old_names():
@@ -165,6 +163,11 @@ def _spool(settings: Settings) -> str:
     return text
 
 
+def _channels(settings: Settings) -> str:
+    names = [spec.name for spec in CHANNELS if settings.of(spec)[spec.fields[0].name]]
+    return f"{', '.join(names)} set up" if names else f"none is set up: nobody will be told ({CHANNEL_SETTINGS})"
+
+
 def _channel(spec: Channel, settings: Settings) -> str:
     values = settings.of(spec)
     if not values[spec.fields[0].name]:
@@ -199,6 +202,7 @@ CHECKS: tuple[tuple[str, Check], ...] = (
     ("schedule", _schedule),
     ("intakes", partial(_kinds, INTAKES)),
     ("detector", partial(_kinds, MODEL_TYPES)),
+    ("channels", _channels),
     *((spec.name, partial(_channel, spec)) for spec in CHANNELS),
 )
 SEND = ("test message", _send)

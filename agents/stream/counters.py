@@ -9,7 +9,7 @@ import numpy as np
 
 
 class Counters(ctypes.Structure):
-    """Counts since the start. received = malformed + refused + notimp + shed + answered + servfail + in flight.
+    """Counts since the start. received = malformed + refused + notimp + rejected + answered + servfail + in flight.
 
     cells: memory of `size()` bytes, which may be shared with other processes and outlive this one; of its own unless
     given. One thread at a time may write it.
@@ -20,14 +20,14 @@ class Counters(ctypes.Structure):
         "malformed",  # no single whole question (FORMERR), or no query at all (dropped)
         "refused",  # from outside the access list
         "notimp",  # an opcode other than QUERY, or a zone transfer
-        "shed",  # over inflight_max: SERVFAIL at once, not forwarded, not offered for scoring
+        "rejected",  # over inflight_max: SERVFAIL at once, not forwarded, not offered for scoring
         "answered",  # with an upstream's answer
         "servfail",  # no upstream answered
         "timeouts",  # of one upstream; the query may have been answered by the next
         "tcp_fallbacks",  # truncated answers whose query was repeated over TCP
         "mismatched_answers",  # from an upstream's address, but no answer to a query sent on that socket
         "tcp_clients",  # connections open now
-        "tcp_shed",  # connections closed at once: too many
+        "tcp_rejected",  # connections closed at once: too many
         "tcp_refused",  # connections closed at once: outside the access list
     )
     _fields_ = [(name, ctypes.c_int64) for name in NAMES]

@@ -288,6 +288,6 @@ def test_doctor_remarks_what_no_check_finds(tmp_path: Path, inside: Inside) -> N
     assert done.err.splitlines()[0] == "dns-tunnel: warning: .env names LISTEN_PROT, which is no setting"
     assert done.err.count("dns-tunnel: ") == 1
     remarks = [line.split()[1] for line in done.out.splitlines() if line.startswith("warn")]
-    assert remarks == ["channels", "settings", "API_TOKEN"]
+    assert remarks == ["settings", "API_TOKEN"]
     assert re.search(r"(?m)^BAD  model +cannot use \S*isolation_forest\.npz", done.out)
     assert "t0ps3cret" not in done.out

@@ -124,7 +124,7 @@ def test_it_judges_with_the_detector_of_production(model: Model, tmp_path: Path)
     settings = load(validation_cases=tmp_path / "cases.csv", data_dir=tmp_path, incident_quiet_s=90.0)
     plain = bootstrap.validator_of(settings)(model, model)
     assert [gate.name for gate in plain.gates if not gate.passed] == ["own cases failed"]
-    own = load(**settings.model_dump() | {"known_services": tmp_path / "known.csv"})
+    own = load(**settings.model_dump() | {"allowlist": tmp_path / "known.csv"})
     assert bootstrap.validator_of(own)(model, model).passed
     detector = bootstrap.validator_of(own).detector_of(model)
     assert detector.incidents.quiet_s == 90.0

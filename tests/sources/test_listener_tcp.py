@@ -59,7 +59,7 @@ def test_slow_and_silent_tcp_clients_are_cut_off_and_make_room() -> None:
         wait_until(lambda: listener.counters.tcp_clients == 2)
         with connect(listener) as third:
             assert third.recv(1) == b""
-        assert listener.counters.tcp_shed == 1
+        assert listener.counters.tcp_rejected == 1
         wait_until(lambda: listener.counters.tcp_clients == 0)
         assert tcp(listener, dns.message.make_query("example.com", "A")).rcode() == Rcode.NOERROR
         for client in slow:
@@ -144,7 +144,7 @@ def test_hostile_messages_over_tcp_are_answered_or_end_their_connection() -> Non
 def test_one_address_holds_at_most_a_quarter_of_the_connections() -> None:
     with StubServer() as stub, listening(stub, ["127.0.0.1"], tcp_clients_max=8) as (listener, _):
         greedy = [connect(listener) for _ in range(5)]
-        wait_until(lambda: listener.counters.tcp_shed == 3)
+        wait_until(lambda: listener.counters.tcp_rejected == 3)
         assert listener.counters.tcp_clients == 2
         at = ("127.0.0.1", listener.ports[0])
         others = [socket.create_connection(at, 5, (f"127.0.1.{number // 2 + 1}", 0)) for number in range(6)]

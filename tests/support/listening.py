@@ -114,7 +114,7 @@ def collecting(take: Callable[[NDArray[np.void]], None]) -> Iterator[Ring]:
 
 def adds_up(counters: Counters) -> bool:
     """Whether each message that was received came to one end."""
-    ended = counters.malformed + counters.refused + counters.notimp + counters.shed
+    ended = counters.malformed + counters.refused + counters.notimp + counters.rejected
     return bool(counters.received == ended + counters.answered + counters.servfail)
 
 

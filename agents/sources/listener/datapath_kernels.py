@@ -756,7 +756,7 @@ def _count(s: DatapathState, verdict: int) -> None:
     elif verdict == NOTIMP:
         c.notimp += 1
     else:
-        c.shed += 1
+        c.rejected += 1
 
 
 @kernel_in_place

@@ -251,7 +251,7 @@ class Listener:
         zone = self._routes.find(message[wire.HEADER_SIZE : end - 5])
         inflight = self.inflight if self._datapath else self._forwarder.waiting[0]
         if zone is None or inflight >= self._inflight_max:
-            self._counters.shed += 1
+            self._counters.rejected += 1
             where.send(wire.error_reply(message, wire.SERVFAIL, end), back)
             return True
         self._forwarder.submit(Pending(message, end, address, where, back, udp, zone, time.time()))

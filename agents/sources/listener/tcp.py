@@ -46,7 +46,7 @@ class TcpClients:
         if not self.allows(address):
             self.counters.tcp_refused += 1
         elif len(self.open) >= self.clients_max or self._of[address] >= self.each_max:
-            self.counters.tcp_shed += 1
+            self.counters.tcp_rejected += 1
         else:
             self.open.add(client)
             self._of[address] += 1
