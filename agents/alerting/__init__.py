@@ -1,4 +1,4 @@
-"""Who is told, how often, over which channel.
+"""Who gets a message, how often, over which channel.
 
 `learning`, `web`, `runtime` and `cli` may import it; `sources`, `scoring` and `store` stand beside it and may not.
 """

@@ -22,7 +22,6 @@ from agents.core.types import Message, Severity
 from agents.detection.limits import bounds
 from agents.runtime import bootstrap
 from agents.runtime.heartbeat import detector_health
-from agents.runtime.services import scheduler_of
 from agents.scoring import MODEL_TYPES
 from agents.settings import RENAMED, TOKEN_MIN, Settings, old_names, unknown_names
 from agents.sources import SPECS as INTAKES
@@ -136,7 +135,7 @@ def _limits(settings: Settings) -> str:
 
 
 def _schedule(settings: Settings) -> str:
-    scheduler_of(settings)
+    bootstrap.scheduler_of(settings)
     return f"{settings.retrain_schedule} ({settings.retrain_timezone})"
 
 

@@ -12,7 +12,7 @@ from agents.core.text import command
 from agents.learning.messages import cases_text, sample_text
 from agents.learning.retraining import STEPS, passed_exit_code
 from agents.learning.run import RunState, TrainingRun
-from agents.runtime import services
+from agents.runtime import bootstrap
 from agents.runtime.signals import ENDING, first_of
 from agents.settings import Settings
 
@@ -30,9 +30,10 @@ def retrain(settings: Settings, options: argparse.Namespace) -> int:
             bar.set_description_str(text)
             bar.update(step - 1 - bar.n)
 
-        run_: TrainingRun = services.retrain_once(
-            settings, days=options.days, samples=options.samples, deploy=options.deploy, progress=progress
+        once = bootstrap.retrainer_of(
+            settings, progress, spawned=False, days=options.days, samples=options.samples, deploy=options.deploy
         )
+        run_ = once()
         bar.update(len(STEPS) - bar.n)
     print(_run_text(run_))
     stopped = bool(asked) and run_.state is RunState.FAILED

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Sequence
-from contextlib import closing
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager, closing
 
 import structlog
 
@@ -30,7 +30,7 @@ def run(settings: Settings, options: argparse.Namespace) -> int:
     bootstrap.check_settings(settings)
 
     def console(ready: Callable[[], None]) -> int:
-        return live(services.serve(settings, ("api", "scheduler"), ready))
+        return live(services.serve([bootstrap.serving_of(settings), bootstrap.scheduling_of(settings)], ready))
 
     plan = bootstrap.plan_of(settings, [("console", console)])
     return _ended(settings, supervise(plan, lambda: print(_welcome(settings), flush=True)))
@@ -55,18 +55,19 @@ def _welcome(settings: Settings) -> str:
     )
 
 
-def _serve(settings: Settings, parts: Sequence[str]) -> int:
+def _serve(settings: Settings, service: Callable[[Settings], AbstractAsyncContextManager[None]]) -> int:
     from agents.runtime import services
 
     bootstrap.check_settings(settings)
-    return live(services.serve(settings, parts, stopping=lambda: _log.info("stopping")))
+    bootstrap.make_folders(settings)
+    return live(services.serve([service(settings)], stopping=lambda: _log.info("stopping")))
 
 
 def api(settings: Settings, options: argparse.Namespace) -> int:
     """`dns-tunnel api`."""
-    return _serve(settings, ("api",))
+    return _serve(settings, bootstrap.serving_of)
 
 
 def schedule(settings: Settings, options: argparse.Namespace) -> int:
     """`dns-tunnel schedule`."""
-    return _serve(settings, ("scheduler",))
+    return _serve(settings, bootstrap.scheduling_of)

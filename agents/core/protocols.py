@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
 
-from agents.core.types import Incident, Message, QueryBatch, Sample, Verdicts
+from agents.core.types import Incident, Message, QueryBatch, Sample, Taken, Verdicts
 
 
 class Source(Protocol):
@@ -35,14 +36,102 @@ class Source(Protocol):
 
 
 class Detector(Protocol):
-    """Judges a batch. Keeps state per client and domain; time comes from the batch, never from the clock."""
+    """Judges batches. Keeps state per client and domain; time comes from the batch, never from the clock."""
+
+    @property
+    def model_id(self) -> str:
+        """Of the model in use."""
+        ...
+
+    @property
+    def open_incidents(self) -> Mapping[tuple[str, str], Incident]:
+        """By client and domain."""
+        ...
 
     def detect(self, batch: QueryBatch, explain: bool = True) -> Verdicts:
         """explain: False leaves out the reasons of queries outside open incidents, which saves most of their work."""
         ...
 
+    def tick(self, now: float) -> Verdicts | None:
+        """What happens without queries, at time `now`: incidents close, a model that waits is taken up."""
+        ...
+
     def flush(self) -> Verdicts | None:
         """End of input: close what is open."""
+        ...
+
+    def restore(self, incidents: Sequence[Incident]) -> None:
+        """Go on with incidents that were open when the process stopped."""
+        ...
+
+    def reload(self, model: Any) -> None:
+        """Use another model from the next batch or tick on. May be called from any thread."""
+        ...
+
+    def reload_services(self, services: Any) -> None:
+        """Use another list of known services from the next batch or tick on. May be called from any thread."""
+        ...
+
+    def save(self, lock: AbstractContextManager[Any]) -> Mapping[str, bytes]:
+        """What it knows, as files by name. Holds `lock`, under which it judges, as briefly as it can."""
+        ...
+
+    def load(self, name: str, data: bytes) -> None:
+        """Go on from one file of `save`. Raises ValueError for bytes that are none."""
+        ...
+
+    def gauges(self) -> Mapping[str, Any]:
+        """Numbers for health and metrics: fields of runtime.heartbeat.DetectorHealth."""
+        ...
+
+
+class Stream(Protocol):
+    """Observed queries on their way from listeners to the one detector that takes them.
+
+    Listeners write through `writers`; `take` and `commit` are the detector's. Totals outlive its process.
+    """
+
+    @property
+    def capacity(self) -> int:
+        """Queries that there is room for."""
+        ...
+
+    @property
+    def dropped(self) -> int:
+        """Queries that found no room."""
+        ...
+
+    def writers(self, listener: int) -> Any:
+        """What one listener writes into."""
+        ...
+
+    def take(self, stop: threading.Event) -> Taken | None:
+        """The next batch, to be committed before the one after it; None where none came for a while, or at `stop`."""
+        ...
+
+    def commit(self, **changes: int) -> None:
+        """The sinks have what was taken: add `changes` to the totals and give its room back."""
+        ...
+
+    def carried(self) -> Mapping[str, int]:
+        """Sums that detector processes before this one left."""
+        ...
+
+    def carry(self, sums: Mapping[str, int]) -> None:
+        """Leave sums to the next detector process."""
+        ...
+
+    def health(self) -> Mapping[str, Any]:
+        """Totals, levels and processes: fields of runtime.heartbeat.DetectorHealth."""
+        ...
+
+    def wake(self) -> None:
+        """Make a waiting `take` return."""
+        ...
+
+    @property
+    def wakeup_fd(self) -> int:
+        """Descriptor for signal.set_wakeup_fd: a byte written to it wakes, too; -1 = a stream that needs none."""
         ...
 
 

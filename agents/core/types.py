@@ -220,6 +220,21 @@ class ChannelResult:
     error: str = ""
 
 
+class Taken(NamedTuple):
+    """A batch that is to be judged, and then committed.
+
+    batch: None where it has ended too many processes and is given up. ts: Unix seconds of its queries.
+    batch_id: what the store knows it by. level: of load, when it was begun. again: a process before this one ended
+    while it judged the batch.
+    """
+
+    batch: QueryBatch | None
+    ts: NDArray[np.float64]
+    batch_id: str
+    level: int
+    again: bool
+
+
 class Metric(NamedTuple):
     """One number of /metrics. A name that ends in `_total` is a counter: it only ever grows."""
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from functools import lru_cache
 from typing import Any, NamedTuple
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 from agents.core.column_kernels import Key, keyed_hash
 from agents.core.columns import Coded, Names, coded, distinct_rows, gathered, packed
 from agents.core.types import Incident, QueryBatch, Verdicts, batch_of, joined
+from agents.detection import snapshot
 from agents.detection.fingerprints import TXT
 from agents.detection.flows import Flows
 from agents.detection.incidents import Incidents, Standing, domain_hash, spans
@@ -25,8 +27,10 @@ from agents.detection.limits import (
     Limits,
     Peaks,
     Scale,
+    bounds,
     evidence_of,
     limits_of,
+    load_peaks,
     with_secret,
 )
 from agents.detection.reasons import query_reasons
@@ -38,6 +42,8 @@ from agents.scoring.lexical import Lexical, read
 from agents.scoring.lexical_kernels import may_hold_secrets
 from agents.scoring.model import Model
 
+WINDOWS_FILE, PEAKS_FILE = FILES = "windows.snapshot", "peaks.json"
+"""What a detector saves: its flows, and what flows reached, by which the next retraining sets the limits."""
 TS_MAX = 1e13
 """Seconds; a time beyond it is nobody's, and counts as this."""
 NO_EVIDENCE = Evidence(0.0)
@@ -62,7 +68,7 @@ def _marks(key: Key) -> _Marks:
 
 
 class TunnelDetector:
-    """Scores queries with the model and with what it knows of each client and domain (protocols.TunnelDetector)."""
+    """Scores queries with the model and with what it knows of each client and domain: a core.protocols.Detector."""
 
     def __init__(
         self,
@@ -86,6 +92,41 @@ class TunnelDetector:
     def _use(self, model: Model) -> None:
         self.model = model
         self._limits: Limits = limits_of(model.limit_factor, self.incidents.quiet_s)
+
+    @property
+    def model_id(self) -> str:
+        """Of the model in use."""
+        return self.model.model_id
+
+    @property
+    def open_incidents(self) -> Mapping[tuple[str, str], Incident]:
+        """By client and domain; SCATTERED stands for what adds up over domains."""
+        return self.incidents.open
+
+    def save(self, lock: AbstractContextManager[Any]) -> dict[str, bytes]:
+        """FILES. `lock` is held while arrays are copied, not while they are packed."""
+        windows = snapshot.dump(self.flows, lock)
+        with lock:
+            return {WINDOWS_FILE: windows, PEAKS_FILE: self.peaks.dump()}
+
+    def load(self, name: str, data: bytes) -> None:
+        """Go on from one of FILES. Raises ValueError for bytes that are none."""
+        if name == PEAKS_FILE:
+            self.peaks = load_peaks(data)
+        else:
+            snapshot.load(data, self.flows)
+
+    def gauges(self) -> dict[str, Any]:
+        """Numbers for health and metrics."""
+        factor = self.model.limit_factor
+        return {
+            "model_id": self.model_id,
+            "limits": {"factor": factor, **bounds(factor)},
+            "flows": len(self.flows),
+            "flows_refused": self.flows.refused,
+            "flows_forgotten": self.flows.forgotten,
+            "incidents_open": len(self.incidents.open),
+        }
 
     def reload(self, model: Model) -> None:
         """Use another model from the next batch or tick on. May be called from any thread."""

@@ -32,7 +32,7 @@ _RUN_SEVERITY = {
 
 
 async def send_run(alerts: AlertManager, link_base: str, run: TrainingRun) -> tuple[ChannelResult, ...]:
-    """Tell every channel how a retraining ends; the report goes along with mail."""
+    """Send the outcome of a retraining over every channel; mail has the report attached."""
     return await alerts.broadcast(await asyncio.to_thread(run_message, run, link_base))
 
 
@@ -52,7 +52,7 @@ def run_message(run: TrainingRun, link_base: str = "") -> Message:
 
 
 def gate_text(gate: Gate) -> str:
-    """A gate in one line: what it measured, what it asked, and by how much it was met or missed."""
+    """A gate in one line: value, threshold, and by how much it was met or missed."""
     sign = "≥" if gate.at_least else "≤"
     verb = "met" if gate.passed else "missed"
     return f"{gate.value:.6g} {sign} {gate.threshold:.6g}, {verb} by {abs(gate.margin):.6g}"

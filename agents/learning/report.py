@@ -185,7 +185,7 @@ def _gate(gate: Gate) -> dict[str, Any]:
 def _sample(run: TrainingRun) -> list[tuple[str, str]]:
     if run.sample is None:
         return []
-    found, asked = run.sample, run.options
+    found, options = run.sample, run.options
     stored = [(f"Stored as {name}", f"{count:,}") for name, count in found.stored]
     return [
         ("NORMAL queries from the store", f"{found.live:,}"),
@@ -193,10 +193,10 @@ def _sample(run: TrainingRun) -> list[tuple[str, str]]:
         ("Clients", f"{found.clients:,}"),
         *([("Most of them from", f"{found.top_client} ({found.top_client_share:.1%})")] if found.dominated else []),
         ("Domains", f"{found.domains:,}"),
-        ("Asked for, at most", f"{asked.samples:,}"),
-        ("Score below", f"{asked.max_score:g}"),
-        ("Most from one client", f"{asked.client_share:.1%}"),
-        ("Most from one domain", f"{asked.domain_share:.1%}"),
+        ("Asked for, at most", f"{options.samples:,}"),
+        ("Score below", f"{options.max_score:g}"),
+        ("Most from one client", f"{options.client_share:.1%}"),
+        ("Most from one domain", f"{options.domain_share:.1%}"),
         *stored,
     ]
 

@@ -76,7 +76,7 @@ async def retrain(
     now: float | None = None,
     locked: Callable[[], None] = lambda: None,
 ) -> TrainingRun:
-    """Run the whole flow once, as of `now` (Unix seconds; the clock's unless told).
+    """Run the whole flow once, as of `now` (Unix seconds; by default the clock's).
 
     `locked` is called as soon as the lock is held. Raises BusyError if another holds it; other failures are
     FAILED runs.

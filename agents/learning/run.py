@@ -1,4 +1,4 @@
-"""The nouns of the cold flow, frozen: what a retraining is asked, what it finds, how it ends."""
+"""The nouns of the cold flow, frozen: options, findings and outcome of a retraining."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class RunState(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class TrainRequest:
-    """What a trainer is told beside the sample; all of it belongs into the manifest."""
+    """What a trainer gets beside the sample; all of it goes into the manifest."""
 
     seed: int
     since: float  # Unix seconds
@@ -86,7 +86,7 @@ class SampleFacts:
 
 @dataclass(frozen=True, slots=True)
 class RetrainOptions:
-    """What one run is asked to do; see the settings RETRAIN_*, DEPLOY, BACKUP_DAYS and SCORE_*."""
+    """Options of one run; see the settings RETRAIN_*, DEPLOY, BACKUP_DAYS and SCORE_*."""
 
     days: int = 7
     samples: int = 10_000

@@ -35,7 +35,7 @@ CASES = (
 """Names of which every model must be right."""
 
 BENIGN_ABOVE_NORMAL_MAX = 0.002
-"""Twice what calibration aims at: golden names were made apart from those it saw."""
+"""Twice what calibration aims at: calibration saw none of the golden names."""
 FALSE_INCIDENTS_MAX = 0
 SESSIONS_FOUND_MIN = 1.0
 BYTES_BEFORE_WORST_MAX = 500.0

@@ -1,4 +1,7 @@
-"""The only file that names concrete classes: from settings to collaborators."""
+"""The only file that names concrete classes: from settings to collaborators.
+
+What the console and the scheduler alone need is imported where it is made: a listener starts without it.
+"""
 
 from __future__ import annotations
 
@@ -7,10 +10,12 @@ import secrets
 import sys
 import time
 from collections.abc import Callable, Sequence
+from contextlib import AbstractAsyncContextManager
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from agents import __version__
 from agents import settings as settings_module
 from agents.alerting.manager import CHANNELS, AlertManager, AlertSink, notifiers_from
 from agents.alerting.outbox import Outbox
@@ -20,7 +25,7 @@ from agents.core.errors import AgentsError, ModelError, SettingsError
 from agents.core.files import PRIVATE_MODE, write_atomic
 from agents.core.protocols import ScoringModel, Spec
 from agents.core.types import Sample
-from agents.detection.detector import TunnelDetector
+from agents.detection.detector import PEAKS_FILE, TunnelDetector
 from agents.detection.known_services import Entry, KnownServices, load_entries, services_at
 from agents.detection.limits import BudgetChoice, Peaks, Scale, choose, load_peaks
 from agents.learning.baseline import benign_sample, model_bytes
@@ -32,7 +37,7 @@ from agents.learning.validation import Validator, load_cases
 from agents.runtime.detector_process import JudgeParts
 from agents.runtime.listener_process import ListenerConfig
 from agents.runtime.supervisor import Plan, Work
-from agents.runtime.trainer import Training, train_here
+from agents.runtime.trainer import Training, train_here, train_spawned
 from agents.scoring import MODEL_TYPES
 from agents.scoring.model import Model, TrainConfig
 from agents.settings import Settings
@@ -41,6 +46,10 @@ from agents.sources.listener.upstream import Endpoint, parse_upstreams, system_r
 from agents.store.opening import open_store
 from agents.store.spool import SpoolingSink
 from agents.store.sql import Store
+
+if TYPE_CHECKING:
+    from agents.runtime.schedule import RetrainScheduler
+    from agents.runtime.services import Upkeep
 
 SPECS: tuple[Spec[Any], ...] = (*INTAKES, *MODEL_TYPES, *CHANNELS)
 """Every kind of intake, detector type and channel: settings, documents and `doctor` lines are made from them."""
@@ -137,9 +146,7 @@ def judge_parts(settings: Settings) -> JudgeParts:
         alerts=AlertSink(manager, Outbox(settings.state_dir / "outbox")),
         known_entries=partial(known_entries, settings),
         known_path=known_path(settings),
-        snapshot_path=settings.state_dir / "windows.snapshot",
-        peaks_path=peaks_path(settings),
-        heartbeat_path=settings.state_dir / "detector.json",
+        state_dir=settings.state_dir,
     )
 
 
@@ -233,6 +240,83 @@ def retraining_parts(
     )
 
 
+def retrainer_of(
+    settings: Settings,
+    progress: Callable[[int, int, str], None] = lambda step, total, text: None,
+    spawned: bool = True,
+    **changes: Any,
+) -> Callable[..., TrainingRun]:
+    """What retrains once when it is called (services.retrain_once), with collaborators of its own.
+
+    spawned: train in another process, for one that lives on. changes: options that differ from the settings.
+    """
+
+    def retrain(**when: Any) -> TrainingRun:
+        from agents.runtime.services import retrain_once
+
+        store = store_of(settings)
+        parts = retraining_parts(settings, store, progress, train_spawned if spawned else train_here)
+        return retrain_once(parts, store, retraining_log(settings), retrain_options_of(settings, **changes), **when)
+
+    return retrain
+
+
+def upkeep_of(settings: Settings) -> Upkeep:
+    """What the daily maintenance keeps."""
+    from agents.runtime.services import Upkeep
+
+    return Upkeep(
+        store_of(settings),
+        registry_of(settings),
+        settings.reports_dir,
+        query_days=settings.query_retention_days,
+        incident_days=settings.incident_retention_days,
+        backup_days=settings.backup_days,
+    )
+
+
+def scheduler_of(settings: Settings) -> RetrainScheduler:
+    """The calendar. Raises SettingsError for a bad schedule."""
+    from agents.runtime.schedule import RetrainScheduler
+    from agents.runtime.services import Retrainer, maintain
+
+    return RetrainScheduler(
+        store_of(settings),
+        Retrainer(retrainer_of(settings)).run,
+        lambda: maintain(upkeep_of(settings)),
+        settings.retrain_schedule,
+        settings.retrain_timezone,
+    )
+
+
+def scheduling_of(settings: Settings) -> AbstractAsyncContextManager[None]:
+    """The scheduler as a service."""
+    from agents.runtime.services import scheduling
+
+    return scheduling(scheduler_of(settings), store_of(settings), settings.data_dir, settings.state_dir)
+
+
+def serving_of(settings: Settings) -> AbstractAsyncContextManager[None]:
+    """API and console as a service."""
+    from agents.runtime.health import ProcessHealth
+    from agents.runtime.services import Retrainer, serving
+    from agents.web.parts import Parts
+
+    registry = registry_of(settings)
+    health, retrainer = ProcessHealth(settings.state_dir, registry), Retrainer(retrainer_of(settings))
+    parts = Parts(
+        store=store_of(settings),
+        models=registry,
+        reports_dir=settings.reports_dir,
+        token=api_token_of(settings),
+        retrain=retrainer.start,
+        health=health.components,
+        metrics=health.metrics,
+        version=__version__,
+    )
+    return serving(parts, settings.api_host, settings.api_port, settings.state_dir / "api.json", retrainer)
+
+
 def training_of(settings: Settings) -> Training:
     """How candidates are made now: the limits come from the network's history up to this moment."""
     spec = MODEL_TYPES[0]
@@ -243,11 +327,6 @@ def training_of(settings: Settings) -> Training:
         score_high=settings.score_high,
     )
     return Training(spec.factory(settings.of(spec), config), limits_of(settings).to_json())
-
-
-def peaks_path(settings: Settings) -> Path:
-    """Where a listener keeps what flows reached, for the next retraining to set limits by."""
-    return settings.state_dir / "peaks.json"
 
 
 def known_path(settings: Settings) -> Path:
@@ -265,7 +344,7 @@ def known_entries(settings: Settings) -> list[Entry]:
 def limits_of(settings: Settings) -> BudgetChoice:
     """The limits that the network's own history and ALERT_BUDGET_PER_WEEK ask for."""
     try:
-        peaks = load_peaks(peaks_path(settings).read_bytes())
+        peaks = load_peaks((settings.state_dir / PEAKS_FILE).read_bytes())
     except (OSError, ValueError):
         peaks = Peaks()
     return choose(peaks, settings.alert_budget_per_week)

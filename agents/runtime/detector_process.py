@@ -18,21 +18,21 @@ from numpy.typing import NDArray
 from agents.alerting.manager import ALERT_COUNTS, AlertManager, AlertSink
 from agents.core.errors import AgentsError, StoreError
 from agents.core.files import PRIVATE_MODE, write_atomic
-from agents.core.types import Incident, QueryBatch
-from agents.detection import snapshot
-from agents.detection.detector import TunnelDetector, empty_verdicts
+from agents.core.protocols import Detector, Stream
+from agents.core.types import Incident, QueryBatch, Taken
+from agents.detection.detector import FILES, empty_verdicts
 from agents.detection.known_services import Entry, services_at
-from agents.detection.limits import DAY_S, bounds, load_peaks
+from agents.detection.limits import DAY_S
 from agents.learning.registry import ModelRegistry
 from agents.runtime.fanout import Fanout
-from agents.runtime.heartbeat import DetectorHealth, Heartbeat
+from agents.runtime.heartbeat import PARTS, DetectorHealth, Heartbeat
 from agents.runtime.shedding import sampled, unexplained
 from agents.runtime.signals import crashes_end
 from agents.scoring.model import Model
 from agents.store.spool import SpoolingSink
 from agents.store.sql import Store
 from agents.stream.ledger import ATTEMPTS_MAX, CARRIED
-from agents.stream.shared import EVERYTHING, NO_EXPLANATION, SAMPLED, SharedStream, Taken
+from agents.stream.shared import EVERYTHING, NO_EXPLANATION, SAMPLED
 
 TICK_S = 1.0
 """How often a new model and incidents that have become quiet are looked for."""
@@ -59,9 +59,12 @@ class Outcome(NamedTuple):
 
 @dataclass(frozen=True)
 class JudgeParts:
-    """The collaborators of a Judge. known_entries reads the operator's list anew; known_path is its file."""
+    """The collaborators of a Judge. known_entries reads the operator's list anew; known_path is its file.
 
-    detector: TunnelDetector
+    state_dir: where the detector's files lie, and the heartbeat.
+    """
+
+    detector: Detector
     registry: ModelRegistry[Model]
     store: Store
     spool: SpoolingSink
@@ -69,9 +72,7 @@ class JudgeParts:
     alerts: AlertSink
     known_entries: Callable[[], list[Entry]]
     known_path: Path
-    snapshot_path: Path
-    peaks_path: Path
-    heartbeat_path: Path
+    state_dir: Path
 
 
 class Judge:
@@ -124,32 +125,27 @@ class Judge:
         """Go on with stored open incidents; one whose flow has a newer incident by now is closed."""
         with self._lock:
             newest = {(one.client, one.domain): one for one in sorted(found, key=lambda one: one.last_seen)}
-            going_on = newest | self.detector.incidents.open
+            going_on = newest | dict(self.detector.open_incidents)
             old = [one for one in found if going_on[one.client, one.domain].incident_id != one.incident_id]
-            news = [one for key, one in newest.items() if key not in self.detector.incidents.open]
+            news = [one for key, one in newest.items() if key not in self.detector.open_incidents]
             self._manager.remember(news)
             self._logged |= {(one.client, one.domain): (one.incident_id, one.severity) for one in news}
             self.detector.restore(news)
             closed = tuple(dataclasses.replace(incident, closed_at=incident.last_seen) for incident in old)
             if closed:
-                self.fanout.accept(empty_verdicts(self.detector.model.model_id, closed))
+                self.fanout.accept(empty_verdicts(self.detector.model_id, closed))
 
     def _restore_files(self) -> None:
-        parts = self._parts
-        for path, take in ((parts.snapshot_path, self._take_windows), (parts.peaks_path, self._take_peaks)):
+        for name in FILES:
+            path = self._parts.state_dir / name
             try:
-                take(path)
+                self.detector.load(name, path.read_bytes())
             except FileNotFoundError:
                 continue
             except (OSError, ValueError) as error:
                 _log.warning("state_not_restored", path=str(path), error=str(error))
-
-    def _take_windows(self, path: Path) -> None:
-        flows = self.detector.flows
-        _log.info("windows_restored", flows=snapshot.load(path.read_bytes(), flows))
-
-    def _take_peaks(self, path: Path) -> None:
-        self.detector.peaks = load_peaks(path.read_bytes())
+        if flows := self.detector.gauges()["flows"]:
+            _log.info("windows_restored", flows=flows)
 
     def _poll_known(self) -> None:
         """Take up the operator's list where the file changed, or a day began on which entries may have ended."""
@@ -242,14 +238,11 @@ class Judge:
 
     def _save(self) -> None:
         self._saved = time.monotonic()
-        windows = snapshot.dump(self.detector.flows, self._lock)
-        with self._lock:
-            peaks = self.detector.peaks.dump()
-        try:
-            write_atomic(self._parts.snapshot_path, windows, mode=PRIVATE_MODE)
-            write_atomic(self._parts.peaks_path, peaks, mode=PRIVATE_MODE)
-        except OSError as error:
-            _log.warning("windows_not_saved", error=str(error))
+        for name, data in self.detector.save(self._lock).items():
+            try:
+                write_atomic(self._parts.state_dir / name, data, mode=PRIVATE_MODE)
+            except OSError as error:
+                _log.warning("state_not_saved", file=name, error=str(error))
 
     def close(self) -> None:
         """Write the windows down, and close the sinks."""
@@ -261,21 +254,14 @@ class Judge:
 
     def health(self) -> DetectorHealth:
         """How this process is; sums since it began."""
-        detector, counts = self.detector, self.spool.counts
-        factor = detector.model.limit_factor
         return DetectorHealth(
             judging=self.alive,
-            model_id=detector.model.model_id,
             model_origin=self._registry.origin,
-            limits={"factor": factor, **bounds(factor)},
-            flows=len(detector.flows),
-            flows_refused=detector.flows.refused,
-            flows_forgotten=detector.flows.forgotten,
-            incidents_open=len(detector.incidents.open),
             spool_waiting=self.spool.waiting,
             alerts={name: self.alerts.counts[name] for name in ALERT_COUNTS},
             sink_failures=dict(self.fanout.failures),
-            **dataclasses.asdict(counts),
+            **self.detector.gauges(),
+            **dataclasses.asdict(self.spool.counts),
         )
 
 
@@ -290,10 +276,10 @@ def _stamp(path: Path) -> tuple[int, int] | None:
 class DetectorLoop:
     """Batches from the stream to the judge: each is judged once, or again where a process died while it judged it."""
 
-    def __init__(self, stream: SharedStream, judge: Judge, listeners: Iterable[str]) -> None:
+    def __init__(self, stream: Stream, judge: Judge, listeners: Iterable[str]) -> None:
         """listeners: names of the processes without which nothing is judged."""
         self._stream, self._judge, self._listeners = stream, judge, tuple(listeners)
-        self._carried = stream.ledger.carried()
+        self._carried = stream.carried()
         self._warned = stream.dropped
         self._warn_at = 0.0
 
@@ -333,43 +319,35 @@ class DetectorLoop:
 
     def health(self) -> DetectorHealth:
         """What the heartbeat says: sums over all processes since the supervisor began."""
-        stream, own = self._stream, self._judge.health()
+        own, streamed = self._judge.health(), self._stream.health()
         current = dataclasses.asdict(own) | dict(own.alerts)
         carried = {name: self._carried[name] + current[name] for name in CARRIED}
-        stream.ledger.carry(carried)
-        children = {name: child.values() for name, child in stream.children.items()}
+        self._stream.carry(carried)
         summed = {name: carried[name] for name in CARRIED if name not in own.alerts}
         return dataclasses.replace(
             own,
-            **stream.ledger.totals() | summed,
+            **{**streamed, **summed},
             alerts={name: carried[name] for name in own.alerts},
-            counters=stream.counted(),
-            queue_dropped=stream.dropped,
-            queue_waiting=stream.waiting,
-            load_level=stream.ledger.level,
-            processes=children,
-            judging=own.judging and all(children[name]["up"] for name in self._listeners),
+            judging=own.judging and all(streamed["processes"][name]["up"] for name in self._listeners),
         )
 
 
-def detect(
-    stream: SharedStream, listeners: Iterable[str], make: Callable[[], JudgeParts], ready: Callable[[], None]
-) -> int:
+def detect(stream: Stream, listeners: Iterable[str], make: Callable[[], JudgeParts], ready: Callable[[], None]) -> int:
     """The detector process: judges what is in the stream until SIGTERM, then what is left in it."""
     stop = threading.Event()
-    signal.set_wakeup_fd(stream.bell.writing, warn_on_full_buffer=False)  # whichever thread a signal finds
+    signal.set_wakeup_fd(stream.wakeup_fd, warn_on_full_buffer=False)  # whichever thread a signal finds
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
 
     def end() -> None:
         stop.set()
-        stream.bell.ring()
+        stream.wake()
 
     with crashes_end(end) as crashed:
         parts = make()
         judge = Judge(parts)
         loop = DetectorLoop(stream, judge, listeners)
-        beat = Heartbeat(parts.heartbeat_path, lambda: loop.health().to_json())
+        beat = Heartbeat(parts.state_dir / PARTS["listener"], lambda: loop.health().to_json())
         try:
             judge.start()
             beat.start()

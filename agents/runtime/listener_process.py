@@ -47,7 +47,7 @@ async def _answer(
     stop, loop = asyncio.Event(), asyncio.get_running_loop()
     loop.add_signal_handler(signal.SIGTERM, stop.set)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
-    (ring, counters), (fast_ring, fast_counters) = stream.written_by(number)
+    (ring, counters), (fast_ring, fast_counters) = stream.writers(number)
     counters.tcp_clients = 0  # those of a process that was killed are gone
     listener = Listener(
         config.hosts,

@@ -7,29 +7,31 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable
 from concurrent.futures import Future
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import IO, Any
+from pathlib import Path
+from typing import IO, Any, Protocol
 
 import structlog
 import uvicorn
 
-from agents import __version__
 from agents.core.errors import AgentsError, BusyError, StoreError
 from agents.core.files import locked
 from agents.core.logs import retraining_file
+from agents.learning.registry import ModelRegistry
 from agents.learning.report import prune
-from agents.learning.retraining import retrain
-from agents.runtime import bootstrap, warmup
-from agents.runtime.health import ProcessHealth, calendar_of
+from agents.learning.retraining import RetrainingParts, retrain
+from agents.learning.run import RetrainOptions, TrainingRun
+from agents.runtime import warmup
+from agents.runtime.health import calendar_of
 from agents.runtime.heartbeat import Heartbeat
 from agents.runtime.schedule import RetrainScheduler
 from agents.runtime.signals import crashes_end
-from agents.runtime.trainer import train_apart, train_here
-from agents.settings import Settings
 from agents.sources.listener.sockets import cannot_listen
+from agents.store.sql import Store
 from agents.web.app import create_app
 from agents.web.parts import Parts
 
@@ -43,11 +45,17 @@ RETRY_S, RETRY_MAX_S = 2.0, 60.0
 _log = structlog.get_logger()
 
 
+class Retrain(Protocol):
+    """One retraining to its end, as of `now`; `locked` is called when it holds the lock. Raises BusyError."""
+
+    def __call__(self, *, now: float | None = None, locked: Callable[[], None] = lambda: None) -> object: ...
+
+
 class Retrainer:
     """Starts retrainings in the background, one at a time in this process (the registry's lock sees to the rest)."""
 
-    def __init__(self, settings: Settings) -> None:
-        self._settings = settings
+    def __init__(self, retrain: Retrain) -> None:
+        self._retrain = retrain
         self._thread: threading.Thread | None = None
 
     def start(self) -> str:
@@ -55,7 +63,7 @@ class Retrainer:
         if self._thread is not None and self._thread.is_alive():
             raise BusyError("cannot retrain: a retraining is under way")
         now, locked = time.time(), Future[None]()
-        self._thread = threading.Thread(target=self._run_told, args=(now, locked), name=RETRAINING)
+        self._thread = threading.Thread(target=self._run_as_of, args=(now, locked), name=RETRAINING)
         self._thread.start()
         locked.result()
         return f"{datetime.fromtimestamp(now, UTC):%Y%m%d_%H%M%S}"
@@ -68,14 +76,14 @@ class Retrainer:
     def run(self) -> None:
         """One retraining to its end; what went wrong is logged and recorded."""
         try:
-            retrain_once(self._settings, apart=True)
+            self._retrain()
         except AgentsError as error:
             _log.error("retraining_not_run", error=str(error))
 
-    def _run_told(self, now: float, locked: Future[None]) -> None:
+    def _run_as_of(self, now: float, locked: Future[None]) -> None:
         """One retraining as of `now`; `locked` is done when it holds the lock, or cannot begin."""
         try:
-            retrain_once(self._settings, now, locked=lambda: locked.set_result(None), apart=True)
+            self._retrain(now=now, locked=lambda: locked.set_result(None))
         except (AgentsError, OSError) as error:
             _log.error("retraining_not_run", error=str(error))
             if not locked.done():
@@ -88,44 +96,53 @@ class Retrainer:
 
 
 def retrain_once(
-    settings: Settings,
+    parts: RetrainingParts,
+    store: Store,
+    log_path: Path,
+    options: RetrainOptions,
+    *,
     now: float | None = None,
     locked: Callable[[], None] = lambda: None,
-    apart: bool = False,
-    **changes: Any,
-) -> Any:
-    """One retraining with the settings' options and these changes, logged to logs/retraining.log.
+) -> TrainingRun:
+    """One retraining, logged to the file at `log_path`. Raises BusyError where another holds the registry's lock.
 
-    `locked` is called as soon as the registry's lock is held. apart: train in another process, for one that lives on.
-    Raises BusyError where another holds the lock.
+    `locked` is called as soon as that lock is held.
     """
-    progress = changes.pop("progress", None)
-    store = bootstrap.store_of(settings)
-    extra = {"progress": progress} if progress else {}
-    parts = bootstrap.retraining_parts(settings, store, train=train_apart if apart else train_here, **extra)
 
     def begin() -> None:
         locked()
         warmup.up(lambda text: _log.info("kernels_compiling", note=text))
         try:
             store.migrate()
-        except StoreError as error:  # the run itself will fail on it, be recorded and told
+        except StoreError as error:  # the run itself will fail on it, be recorded and reported
             _log.warning("store_unavailable", error=str(error))
 
-    with retraining_file(bootstrap.retraining_log(settings)):
-        return asyncio.run(retrain(parts, bootstrap.retrain_options_of(settings, **changes), now, begin))
+    with retraining_file(log_path):
+        return asyncio.run(retrain(parts, options, now, begin))
 
 
-def maintain(settings: Settings) -> None:
-    """Daily: make room for days to come, drop what is older than the settings say. A part that fails is logged."""
-    store, now = bootstrap.store_of(settings), time.time()
-    day, before = int(now // DAY_S), now - settings.incident_retention_days * DAY_S
+@dataclass(frozen=True, slots=True)
+class Upkeep:
+    """What the daily maintenance keeps, and for how many days."""
+
+    store: Store
+    registry: ModelRegistry[Any]
+    reports_dir: Path
+    query_days: int
+    incident_days: int  # also of runs and their reports
+    backup_days: int
+
+
+def maintain(upkeep: Upkeep) -> None:
+    """Daily: make room for days to come, drop what is older than `upkeep` says. A part that fails is logged."""
+    store, now = upkeep.store, time.time()
+    day, before = int(now // DAY_S), now - upkeep.incident_days * DAY_S
     parts: dict[str, Callable[[], object]] = {
         "days_ahead": lambda: store.prepare([day + ahead for ahead in range(1, DAYS_AHEAD + 1)]),
-        "days_dropped": lambda: store.drop_old(day - settings.query_retention_days),
+        "days_dropped": lambda: store.drop_old(day - upkeep.query_days),
         "incidents_and_runs_deleted": lambda: store.forget(before),
-        "reports_deleted": lambda: prune(settings.reports_dir, before),
-        "backups_pruned": lambda: _prune_backups(settings, now),
+        "reports_deleted": lambda: prune(upkeep.reports_dir, before),
+        "backups_pruned": lambda: _prune_backups(upkeep, now),
     }
     done = {}
     for name, part in parts.items():
@@ -137,56 +154,43 @@ def maintain(settings: Settings) -> None:
     _log.info("maintenance_finished", **{name: found for name, found in done.items() if found is not None})
 
 
-def _prune_backups(settings: Settings, now: float) -> int:
-    registry = bootstrap.registry_of(settings)
+def _prune_backups(upkeep: Upkeep, now: float) -> int:
     try:
-        with registry.lock():
-            return registry.prune(now, settings.backup_days)
+        with upkeep.registry.lock():
+            return upkeep.registry.prune(now, upkeep.backup_days)
     except BusyError:  # a retraining prunes, too
         _log.info("backups_not_pruned", reason="a retraining is under way")
         return 0
 
 
-def scheduler_of(settings: Settings) -> RetrainScheduler:
-    """The calendar. Raises SettingsError for a bad schedule."""
-    return RetrainScheduler(
-        bootstrap.store_of(settings),
-        Retrainer(settings).run,
-        lambda: maintain(settings),
-        settings.retrain_schedule,
-        settings.retrain_timezone,
-    )
-
-
 @asynccontextmanager
-async def scheduling(settings: Settings) -> AsyncIterator[RetrainScheduler]:
+async def scheduling(scheduler: RetrainScheduler, store: Store, data_dir: Path, state_dir: Path) -> AsyncIterator[None]:
     """The scheduler. While the database is away it is tried again; nothing else waits for that.
 
     Raises AgentsError where another one runs: each would begin what is due.
     """
-    scheduler = scheduler_of(settings)
-    with _only_one(settings):
-        starting = asyncio.create_task(_started(settings, scheduler))
-        beat = Heartbeat(settings.state_dir / "scheduler.json", lambda: calendar_of(scheduler))
+    with _only_one(state_dir / "scheduler.lock", data_dir):
+        starting = asyncio.create_task(_started(store, scheduler))
+        beat = Heartbeat(state_dir / "scheduler.json", lambda: calendar_of(scheduler))
         beat.start()
         try:
-            yield scheduler
+            yield
         finally:
             starting.cancel()
             await asyncio.to_thread(scheduler.stop)
             beat.stop()
 
 
-def _only_one(settings: Settings) -> IO[bytes]:
+def _only_one(path: Path, data_dir: Path) -> IO[bytes]:
     try:
-        return locked(settings.state_dir / "scheduler.lock")
+        return locked(path)
     except BlockingIOError:
-        folder = settings.data_dir.absolute()
-        raise AgentsError(f"cannot schedule: another scheduler runs on {folder} (dns-tunnel schedule or run)") from None
+        where = data_dir.absolute()
+        raise AgentsError(f"cannot schedule: another scheduler runs on {where} (dns-tunnel schedule or run)") from None
 
 
-async def _started(settings: Settings, scheduler: RetrainScheduler) -> None:
-    store, pause = bootstrap.store_of(settings), RETRY_S
+async def _started(store: Store, scheduler: RetrainScheduler) -> None:
+    pause = RETRY_S
     while True:
         try:
             await asyncio.to_thread(store.migrate)
@@ -199,27 +203,11 @@ async def _started(settings: Settings, scheduler: RetrainScheduler) -> None:
 
 
 @asynccontextmanager
-async def serving(settings: Settings) -> AsyncIterator[None]:
-    """API and console. Raises AgentsError where the port cannot be had."""
-    registry, store = bootstrap.registry_of(settings), bootstrap.store_of(settings)
-    health_, retrainer = ProcessHealth(settings.state_dir, registry), Retrainer(settings)
-    app = create_app(
-        Parts(
-            store=store,
-            models=registry,
-            reports_dir=settings.reports_dir,
-            token=bootstrap.api_token_of(settings),
-            retrain=retrainer.start,
-            health=health_.components,
-            metrics=health_.metrics,
-            version=__version__,
-        )
-    )
-    config = uvicorn.Config(
-        app, settings.api_host, settings.api_port, log_config=None, log_level="warning", access_log=False
-    )
+async def serving(parts: Parts, host: str, port: int, heartbeat: Path, retrainer: Retrainer) -> AsyncIterator[None]:
+    """API and console; at the end it waits for `retrainer`. Raises AgentsError where the port cannot be had."""
+    config = uvicorn.Config(create_app(parts), host, port, log_config=None, log_level="warning", access_log=False)
     sockets = [_bound(config)]
-    beat = Heartbeat(settings.state_dir / "api.json", dict)
+    beat = Heartbeat(heartbeat, dict)
     beat.start()
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, args=(sockets,), name="api")
@@ -247,17 +235,15 @@ def _bound(config: uvicorn.Config) -> socket.socket:
 
 
 async def serve(
-    settings: Settings,
-    parts: Sequence[str],
+    services: Iterable[AbstractAsyncContextManager[None]],
     ready: Callable[[], None] = lambda: None,
     stopping: Callable[[], None] = lambda: None,
 ) -> int:
-    """Run "api" and "scheduler", those that `parts` names, until SIGINT or SIGTERM.
+    """Run the services until SIGINT or SIGTERM.
 
     `ready` is called when they run, `stopping` when they are about to end. Returns the exit code: 1 where a thread
     died of an exception, else 0.
     """
-    bootstrap.make_folders(settings)
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -265,9 +251,8 @@ async def serve(
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})  # a supervisor blocks it until here
     with crashes_end(lambda: loop.call_soon_threadsafe(stop.set), spare=RETRAINING) as crashed:
         async with AsyncExitStack() as entered:
-            for name, maker in (("api", serving), ("scheduler", scheduling)):
-                if name in parts:
-                    await entered.enter_async_context(maker(settings))
+            for service in services:
+                await entered.enter_async_context(service)
             ready()
             await stop.wait()
             stopping()

@@ -35,7 +35,7 @@ def train_here(training: Training, sample: Sample, request: TrainRequest) -> Sco
     return training.model_type.train(sample, _calibration_sample(), request.seed, facts)
 
 
-def train_apart(training: Training, sample: Sample, request: TrainRequest) -> ScoringModel:
+def train_spawned(training: Training, sample: Sample, request: TrainRequest) -> ScoringModel:
     """As train_here, in a process of its own; what that raises is raised here.
 
     Ctrl-C in a terminal does not reach the process: who waits for the retraining decides. It ends with this one.

@@ -27,7 +27,7 @@ from agents.store import postgres
 from agents.store.opening import open_store
 from agents.store.rows import COLUMNS, query_columns
 
-NOTE = "kernels are compiled for this processor, once, which takes a minute or two; KERNELS=off works without"
+NOTE = "kernels are compiled for this processor, once, which takes a minute or two; COMPILED=off works without"
 _QUESTION = b"\0\1\0\0\0\1\0\0\0\0\0\0" + from_text("www.example.com") + b"\0\0\1\0\1"
 
 
@@ -59,9 +59,10 @@ def judging() -> None:
 
 def listening() -> None:
     """Load the datapath of a listener."""
-    from agents.sources.listener import datapath  # here: it imports numba, which a platform may lack
+    if COMPILED:
+        from agents.sources.listener import datapath  # here: it imports numba, which a platform may lack
 
-    datapath.load()
+        datapath.load()
 
 
 def scanning() -> None:

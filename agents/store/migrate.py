@@ -12,7 +12,7 @@ _SCRIPTS = Path(__file__).parent / "migrations"
 
 
 def upgrade(connection: Connection, revision: str = "head") -> None:
-    """Bring the tables to a revision, the newest unless told, in the connection's open transaction.
+    """Bring the tables to a revision, by default the newest, in the connection's open transaction.
 
     Raises StoreUnusableError for tables that another release made.
     """

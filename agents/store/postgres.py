@@ -122,7 +122,7 @@ def numbers_of(column: Pieces, kind: str) -> NDArray[Any]:
 
 
 def texts_of(pieces: Pieces) -> Coded:
-    """A column of UTF-8, of which few values differ. They are told apart by 64 bits under a key that nobody knows."""
+    """A column of UTF-8, of which few values differ. 64 bits under a key that nobody knows distinguish them."""
     low, high = np.uint64(secrets.randbits(64)), np.uint64(secrets.randbits(64))
     keys = np.empty(len(pieces.sizes), np.uint64)
     hash_pieces(*pieces, low, high, keys)
@@ -239,7 +239,7 @@ def _attached(connection: Connection) -> frozenset[int]:
 
 
 def _add_partition(connection: Connection, day: int) -> None:
-    """Made apart and attached: unlike CREATE … PARTITION OF, that lets readers and writers go on."""
+    """Made by itself and then attached: unlike CREATE … PARTITION OF, that lets readers and writers go on."""
     name = _name(day)
     connection.execute(text(f"DROP TABLE IF EXISTS {name}"))  # detached, but not yet dropped
     connection.execute(text(f"CREATE TABLE {name} (LIKE queries INCLUDING DEFAULTS INCLUDING INDEXES)"))

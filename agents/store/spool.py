@@ -234,7 +234,7 @@ class SpoolingSink:
     def held(self, batch_id: str, ts: NDArray[np.float64]) -> tuple[int, int]:
         """What a process that was killed kept of a batch with these times: rows in the store, and rows on disk.
 
-        (0, 0) where that cannot be told, because the store is away.
+        (0, 0) where nothing is known, because the store is away.
         """
         with self._lock, contextlib.suppress(StoreError, OSError):
             waiting = self._spool.find(batch_id)

@@ -158,7 +158,7 @@ _REFUSALS = (
 )
 """The rows are at fault; from SQLAlchemy, or from a driver that is used directly."""
 _NO_TABLE = {
-    said.format(name) for said in ("no such table: {}", 'relation "{}" does not exist') for name in metadata.tables
+    text.format(name) for text in ("no such table: {}", 'relation "{}" does not exist') for name in metadata.tables
 }
 """What SQLite and Postgres say of a new database that nobody has prepared yet."""
 

@@ -13,14 +13,14 @@ import secrets
 import select
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import accumulate
-from typing import NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from agents.core.types import QueryBatch
+from agents.core.types import Taken
 from agents.stream.counters import Counters, summed
 from agents.stream.ledger import ATTEMPTS_MAX, Intent, Ledger
 from agents.stream.record import RECORD, batch_of_records
@@ -96,21 +96,6 @@ class ChildState:
         return {"up": up, "restarts": max(starts - 1, 0), "pid": pid}
 
 
-class Taken(NamedTuple):
-    """A batch that is to be judged, and then committed.
-
-    batch: None where it has ended ATTEMPTS_MAX processes and is given up. ts: Unix seconds of its queries.
-    batch_id: what the store knows it by. level: of load, when it was begun. again: a process before this one ended
-    while it judged the batch.
-    """
-
-    batch: QueryBatch | None
-    ts: NDArray[np.float64]
-    batch_id: str
-    level: int
-    again: bool
-
-
 class SharedStream:
     """A ring and counters for each thread of a listener that writes, of two; a ledger, and the state of each process.
 
@@ -141,7 +126,7 @@ class SharedStream:
         """Close what is not memory."""
         self.bell.close()
 
-    def written_by(self, listener: int) -> tuple[tuple[Ring, Counters], tuple[Ring, Counters]]:
+    def writers(self, listener: int) -> tuple[tuple[Ring, Counters], tuple[Ring, Counters]]:
         """What one listener writes: its event loop, and its datapath's thread."""
         mine = [(self.rings[at], self.counters[at]) for at in (2 * listener, 2 * listener + 1)]
         return mine[0], mine[1]
@@ -220,6 +205,29 @@ class SharedStream:
         assert records.dtype == RECORD
         return records[np.argsort(records["ts"], kind="stable")]
 
-    def counted(self) -> dict[str, int]:
-        """The listeners' counters, summed."""
-        return summed(self.counters).values()
+    def carried(self) -> Mapping[str, int]:
+        """Sums that detector processes before this one left (ledger.CARRIED)."""
+        return self.ledger.carried()
+
+    def carry(self, sums: Mapping[str, int]) -> None:
+        """Leave sums to the next detector process."""
+        self.ledger.carry(sums)
+
+    def health(self) -> dict[str, Any]:
+        """Totals of what was committed, the listeners' counters, levels, and the state of each process."""
+        return self.ledger.totals() | {
+            "counters": summed(self.counters).values(),
+            "queue_dropped": self.dropped,
+            "queue_waiting": self.waiting,
+            "load_level": self.ledger.level,
+            "processes": {name: child.values() for name, child in self.children.items()},
+        }
+
+    def wake(self) -> None:
+        """Make a waiting `take` return."""
+        self.bell.ring()
+
+    @property
+    def wakeup_fd(self) -> int:
+        """Descriptor that wakes a waiting `take` when a byte is written to it."""
+        return self.bell.writing

@@ -37,7 +37,7 @@ def run(folder: Path, code: str, **environment: str) -> str:
         ({"COMPILED": "off"}, ""),
         ({"KERNELS": "off"}, ""),
         ({}, "COMPILED=off"),
-        ({}, "KERNELS=off"),
+        ({}, "COMPILED=off"),
         ({"COMPILED": "off", "KERNELS": "on"}, "COMPILED=on"),
     ],
     ids=["environment", "alias", "file", "alias in file", "today's name first, and the environment"],

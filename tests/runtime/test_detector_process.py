@@ -78,7 +78,7 @@ def test_a_database_that_comes_later_is_opened_and_its_incidents_are_taken_over(
     rows = tunnel()
     with judging(load_settings(data_dir=tmp_path / "probe")) as probe:
         probe.consume(batch_of(rows))
-        ((_, domain),) = probe.detector.incidents.open
+        ((_, domain),) = probe.detector.open_incidents
     put(store, fresh(), fresh(domain=domain), replace(fresh(client="192.0.2.9"), closed_at=time.time()))
     own_postgres.stop()
     begun = time.monotonic()
@@ -86,11 +86,11 @@ def test_a_database_that_comes_later_is_opened_and_its_incidents_are_taken_over(
         with judging(load_settings(data_dir=tmp_path, database_url=url)) as one:
             assert time.monotonic() - begun < 5, "the start waits for no database"
             one.consume(batch_of(rows))
-            assert set(one.detector.incidents.open) == {(CLIENT, domain)}
-            mine = one.detector.incidents.open[CLIENT, domain].incident_id
+            assert set(one.detector.open_incidents) == {(CLIENT, domain)}
+            mine = one.detector.open_incidents[CLIENT, domain].incident_id
             own_postgres.start()
-            wait_until(lambda: (CLIENT, "evil.com") in one.detector.incidents.open, 20)
-            assert one.detector.incidents.open[CLIENT, domain].incident_id == mine
+            wait_until(lambda: (CLIENT, "evil.com") in one.detector.open_incidents, 20)
+            assert one.detector.open_incidents[CLIENT, domain].incident_id == mine
             wait_until(lambda: one.spool.waiting == 0, 20)
         found = {row.incident_id: row for row in store.incidents(limit=10)}
         assert found[mine].closed_at is None
@@ -107,11 +107,11 @@ def test_an_incident_of_before_the_restart_is_not_alerted_again(tmp_path: Path) 
         with judging(settings) as one:
             one.consume(batch_of(tunnel()))
             wait_until(lambda: one.alerts.counts["sent"] == 1)
-            severity = next(iter(one.detector.incidents.open.values())).severity
+            severity = next(iter(one.detector.open_incidents.values())).severity
         for _ in range(2):
             with judging(settings) as one:
                 one.consume(batch_of(tunnel()))
-                ((_, known),) = one.detector.incidents.open.items()
+                ((_, known),) = one.detector.open_incidents.items()
                 assert known.severity == severity
                 assert one.alerts.counts["suppressed"] == 1
         assert len(hook.got) == 1
@@ -182,7 +182,7 @@ def test_opened_incidents_are_logged_once_and_a_few_a_batch(tmp_path: Path) -> N
         rows = sorted(row for number in range(5) for row in tunnel(number))
         one.consume(batch_of(rows))
         one.consume(batch_of(rows[-5:]))
-        ((_, domain), *_) = one.detector.incidents.open
+        ((_, domain), *_) = one.detector.open_incidents
     opened = [line for line in lines if line["event"] == "incident_opened"]
     assert len(opened) == judge_module.LOGGED_MAX
     assert {line["domain"] for line in opened} == {domain}

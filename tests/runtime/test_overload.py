@@ -137,7 +137,7 @@ def test_a_full_spool_is_one_error_and_dns_goes_on(tmp_path: Path) -> None:
     with supervised(tmp_path, DATABASE_URL=DEAD, SPOOL_MAX_MB="1", BATCH_WAIT_MS="20") as one:
         why = lost_for(one, per_s=4000)
         assert list((tmp_path / "data" / "spool").glob("*.npz")) != []
-    assert why.startswith("cannot spool a batch: ") and why.endswith("has reached 1048576 bytes")
+    assert why.startswith("cannot keep a file: ") and why.endswith("has reached 1048576 bytes")
 
 
 def test_a_disk_that_takes_no_more_is_one_error_and_dns_goes_on(tmp_path: Path) -> None:

@@ -25,6 +25,7 @@ from tests.support.webhook import webhook
 
 pytestmark = pytest.mark.integration
 
+FILLED = 300
 TUNNEL = [to_text(qname) for qname in golden_sessions()["iodine-txt-base32"].qname]
 HOSTILE = wire_of(
     [b"<img/src=x onerror=alert(1)>'", b"\x00\x1b[31m\r\n\xff", b"'; DROP TABLE queries--", b"evil", b"com"]
@@ -68,7 +69,7 @@ def processes(folder: Path) -> dict[str, dict[str, int]]:
 
 @pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="what a process has loaded is told by Linux")
 def test_no_process_loads_scikit_learn_not_even_to_retrain(tmp_path: Path) -> None:
-    fill(tmp_path)
+    fill(tmp_path, FILLED)
     with running(tmp_path) as process:
         process.ask("www.example.com")
         wait_until(lambda: process.stored() == 301)
@@ -119,7 +120,7 @@ def test_an_open_incident_is_taken_over_after_kill_9(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_retraining_by_the_api_swaps_the_model_and_loses_no_query(tmp_path: Path) -> None:
-    fill(tmp_path)
+    fill(tmp_path, FILLED)
     with running(tmp_path, RETRAIN_SAMPLES="2000") as process:
         old = process.get("/health")["components"]["listener"]["model_id"]
         done, sent, failed = threading.Event(), [0], [0]
@@ -147,7 +148,7 @@ def test_retraining_by_the_api_swaps_the_model_and_loses_no_query(tmp_path: Path
         report = process.get("/reports")["reports"][0]["name"]
         assert started.json()["run_id"] in report
         assert "DEPLOYED" in process.client.get(f"/reports/{report}").text
-        wait_until(lambda: process.stored() == min(sent[0], 1000))
+        wait_until(lambda: process.stored() == min(FILLED + sent[0], 1000))
         process.ask("after.example.com")
         wait_until(lambda: process.get("/queries", limit=1)["queries"][0]["qname"] == "after.example.com")
         assert process.get("/queries", limit=1)["queries"][0]["model_id"] == health["model"]["model_id"]

@@ -25,6 +25,11 @@ def settings_of(folder: Path, **changed: Any) -> Settings:
     return load_settings(data_dir=folder, **changed)
 
 
+async def _scheduler_alone(settings: Settings) -> int:
+    bootstrap.make_folders(settings)
+    return await services.serve([bootstrap.scheduling_of(settings)])
+
+
 def broken(*_: object) -> Any:
     raise KeyError("a bug")
 
@@ -33,7 +38,7 @@ def test_a_thread_that_dies_ends_the_process_with_exit_code_1(tmp_path: Path, mo
     before = threading.excepthook
     monkeypatch.setattr("agents.runtime.heartbeat.Heartbeat._run", broken)
     with capture_logs() as lines:
-        code = asyncio.run(asyncio.wait_for(services.serve(settings_of(tmp_path), ("scheduler",)), 20))
+        code = asyncio.run(asyncio.wait_for(_scheduler_alone(settings_of(tmp_path)), 20))
     assert code == 1
     (died,) = [line for line in lines if line["event"] == "thread_died"]
     assert (died["thread"], died["log_level"]) == ("heartbeat", "critical")
@@ -45,7 +50,7 @@ def test_a_retraining_that_does_not_get_the_lock_is_not_promised(tmp_path: Path)
     settings = settings_of(tmp_path)
     bootstrap.make_folders(settings)
     with bootstrap.registry_of(settings).lock(), pytest.raises(BusyError, match="holds the lock"):
-        services.Retrainer(settings).start()
+        services.Retrainer(bootstrap.retrainer_of(settings)).start()
 
 
 def test_a_retraining_holds_the_lock_when_it_is_promised(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -59,7 +64,7 @@ def test_a_retraining_holds_the_lock_when_it_is_promised(tmp_path: Path, monkeyp
     monkeypatch.setattr("agents.store.sql.Store.sample_normal", lambda *_, **__: away())
     settings = settings_of(tmp_path)
     bootstrap.make_folders(settings)
-    one = services.Retrainer(settings)
+    one = services.Retrainer(bootstrap.retrainer_of(settings))
     assert len(one.start()) == len("20260104_020011")
     try:
         with pytest.raises(BusyError, match="holds the lock"), bootstrap.registry_of(settings).lock():
@@ -80,9 +85,9 @@ def test_maintenance_leaves_the_backups_to_a_retraining_under_way(tmp_path: Path
     registry = bootstrap.registry_of(settings)
     old = [registry.backup(1e9 + number) for number in range(3)]
     with registry.lock():
-        services.maintain(settings)
+        services.maintain(bootstrap.upkeep_of(settings))
         assert [path.exists() for path in old] == [True, True, True]
-    services.maintain(settings)
+    services.maintain(bootstrap.upkeep_of(settings))
     assert [path.exists() for path in old] == [False, False, True]
 
 
@@ -96,7 +101,7 @@ def test_maintenance_deletes_history_beyond_its_days(tmp_path: Path) -> None:
         for suffix in ("html", "json"):
             (settings.reports_dir / f"training_report_{run_id}.{suffix}").write_text("x")
     (settings.reports_dir / "mine.html").write_text("x")
-    services.maintain(settings)
+    services.maintain(bootstrap.upkeep_of(settings))
     assert [run["run_id"] for run in store.runs(limit=9)] == ["20200102_000000"]
     kept = {"training_report_20200102_000000.html", "training_report_20200102_000000.json", "mine.html"}
     assert {path.name for path in settings.reports_dir.iterdir()} == kept
@@ -107,5 +112,5 @@ def test_a_database_that_is_away_does_not_keep_old_backups_alive(tmp_path: Path)
     settings = settings_of(tmp_path, database_url="postgresql://nobody@127.0.0.1:1/none")
     bootstrap.make_folders(settings)
     old = [bootstrap.registry_of(settings).backup(1e9 + number) for number in range(2)]
-    services.maintain(settings)
+    services.maintain(bootstrap.upkeep_of(settings))
     assert [path.exists() for path in old] == [False, True]

@@ -17,7 +17,7 @@ from agents.core.types import Sample
 from agents.learning.baseline import benign_sample
 from agents.learning.run import TrainRequest
 from agents.runtime import trainer
-from agents.runtime.trainer import Training, train_apart, train_here
+from agents.runtime.trainer import Training, train_here, train_spawned
 from agents.scoring.isolation_forest import IsolationForestType
 from agents.scoring.model import TrainConfig
 from tests.support.patience import patient
@@ -32,12 +32,12 @@ ROOT = Path(__file__).parent.parent.parent
 def test_the_model_is_the_same() -> None:
     here = train_here(TRAINING, benign_sample(300, 1), REQUEST)
     assert here.manifest["seed"] == 7
-    assert train_apart(TRAINING, benign_sample(300, 1), REQUEST).to_bytes() == here.to_bytes()
+    assert train_spawned(TRAINING, benign_sample(300, 1), REQUEST).to_bytes() == here.to_bytes()
 
 
 def test_what_it_raises_is_raised_here() -> None:
     with pytest.raises(TrainingError, match="fewer than 2"):
-        train_apart(TRAINING, benign_sample(1, 1), REQUEST)
+        train_spawned(TRAINING, benign_sample(1, 1), REQUEST)
 
 
 def dies(*_: object) -> bytes:
@@ -58,13 +58,13 @@ def slow(*_: object) -> bytes:
 def test_a_process_that_dies_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(trainer, "_trained", dies)
     with pytest.raises(TrainingError, match="the process that trains died"):
-        train_apart(TRAINING, Sample([], [], [], [], []), REQUEST)  # type: ignore[arg-type]
+        train_spawned(TRAINING, Sample([], [], [], [], []), REQUEST)  # type: ignore[arg-type]
 
 
 def test_ctrl_c_does_not_reach_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(trainer, "_trained", ignores_signals)
     with pytest.raises(TrainingError, match="True True"):
-        train_apart(TRAINING, Sample([], [], [], [], []), REQUEST)  # type: ignore[arg-type]
+        train_spawned(TRAINING, Sample([], [], [], [], []), REQUEST)  # type: ignore[arg-type]
     assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, ())
 
 
@@ -73,10 +73,10 @@ def test_scikit_learn_stays_out_of_this_process_and_the_other_ends_with_it(tmp_p
 import sys
 from tests.runtime.test_trainer import *
 if __name__ == "__main__":
-    train_apart(TRAINING, benign_sample(300, 1), REQUEST)
+    train_spawned(TRAINING, benign_sample(300, 1), REQUEST)
     print("sklearn" in sys.modules)
     trainer._trained = slow
-    threading.Thread(target=train_apart, args=(TRAINING, None, REQUEST), daemon=True).start()
+    threading.Thread(target=train_spawned, args=(TRAINING, None, REQUEST), daemon=True).start()
     import multiprocessing
     while not multiprocessing.active_children():
         time.sleep(0.05)

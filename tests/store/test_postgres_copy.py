@@ -6,14 +6,16 @@ import struct
 from typing import Any
 
 import numpy as np
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from agents.core import column_kernels
+from agents.core import columns as columns_
 from agents.core.columns import gathered, packed, pieces_of
 from agents.dns.name import to_text
-from agents.store import postgres
+from agents.store import postgres, postgres_kernels
 from agents.store.rows import COLUMNS, NUMBERS, query_columns
+from tests.support.interpreted import interpreted
 from tests.support.verdicts import WIDTH, verdicts
 from tests.support.wire_names import wire_names
 
@@ -67,8 +69,7 @@ def test_every_field_is_where_the_format_wants_it(names: list[bytes], clients: l
 def test_without_a_compiler_the_bytes_are_the_same(names: list[bytes]) -> None:
     columns = query_columns(verdicts(names, reasons=("odd",)), "id")
     compiled = postgres.rows_of(columns)
-    with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(postgres, "COMPILED", False)
+    with interpreted(postgres, postgres_kernels, columns_, column_kernels):
         assert postgres.rows_of(columns) == compiled
 
 
@@ -79,8 +80,7 @@ def test_texts_get_numbers_in_the_order_they_come(texts: list[str]) -> None:
     found = postgres.texts_of(column)
     assert list(found) == texts
     assert list(found.values) == list(dict.fromkeys(texts))
-    with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(postgres, "COMPILED", False)
+    with interpreted(postgres, postgres_kernels, columns_, column_kernels):
         plain = postgres.texts_of(column)
     assert (plain.codes.tolist(), plain.values) == (found.codes.tolist(), found.values)
 

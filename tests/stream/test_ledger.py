@@ -113,7 +113,7 @@ def test_counters_are_where_they_are_told_to_be_and_add_up_over_processes() -> N
     one.counters[0].received += 2
     one.counters[1].received += 3
     one.counters[1].tcp_refused = 7
-    assert one.counted() == dict.fromkeys(Counters.NAMES, 0) | {"received": 5, "tcp_refused": 7}
+    assert one.health()["counters"] == dict.fromkeys(Counters.NAMES, 0) | {"received": 5, "tcp_refused": 7}
     assert Counters(memoryview(one.counters[0])).received == 2
     assert Counters().values() == dict.fromkeys(Counters.NAMES, 0)
     one.close()
