@@ -10,7 +10,6 @@ import shutil
 import subprocess
 import sys
 import tomllib
-import warnings
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
@@ -29,30 +28,14 @@ ALERTING_MODULES_MAX = 24
 """What importing AlertManager may load of the package: its own room, `core`, `dns` and the settings."""
 COMMAND = "a command's function has its verb's name"
 ENDPOINT = "an endpoint's function has its path's name"
-LATER = "to be renamed"
 DOUBLES = {
-    "Health": LATER,
-    "batch_of": LATER,
-    "carry": LATER,
-    "detect": LATER,
     "evaluate": COMMAND,
-    "fill": LATER,
-    "find": LATER,
     "health": f"{COMMAND}, {ENDPOINT}",
     "incidents": ENDPOINT,
-    "limits_of": LATER,
-    "listed": LATER,
-    "load": LATER,
     "main": "what a process begins with",
     "models": f"{COMMAND}, {ENDPOINT}",
-    "prune": LATER,
     "queries": ENDPOINT,
-    "query_json": LATER,
-    "read": LATER,
     "retrain": f"{COMMAND}, {ENDPOINT}",
-    "rows": LATER,
-    "rows_of": LATER,
-    "take": LATER,
 }
 """Public functions and classes that have a namesake in another room, and why."""
 
@@ -124,13 +107,7 @@ def namesakes() -> dict[str, list[str]]:
 
 def test_one_word_has_one_meaning() -> None:
     found = namesakes()
-    later = {name: places for name, places in found.items() if DOUBLES.get(name) == LATER}
-    if later:
-        warnings.warn(
-            "in two rooms, to be renamed:\n" + "\n".join(f"{n}: {', '.join(p)}" for n, p in later.items()), stacklevel=1
-        )
-    if gone := set(DOUBLES) - set(found):
-        warnings.warn(f"no longer in two rooms, to be taken off DOUBLES: {', '.join(sorted(gone))}", stacklevel=1)
+    assert set(DOUBLES) <= set(found), "no longer in two rooms"
     assert {name: places for name, places in found.items() if name not in DOUBLES} == {}
 
 
@@ -160,8 +137,6 @@ def test_only_fanout_catches_everything() -> None:
 
 FAULTS = {"LookupError", "KeyError", "TypeError", "AttributeError"}
 """What a programmer's mistake raises."""
-OTHER_ROOMS = {"snapshot.py"}
-"""Still to be parsed strictly."""
 
 
 def test_no_long_list_of_exceptions_hides_a_programmers_error() -> None:
@@ -183,7 +158,7 @@ def test_no_long_list_of_exceptions_hides_a_programmers_error() -> None:
         and node.type.id.isupper()
         and FAULTS & {one.__name__ for one in _constant(path, node.type.id)}
     }
-    assert found | constants <= OTHER_ROOMS
+    assert found | constants == set()
 
 
 def _constant(path: Path, name: str) -> tuple[type[BaseException], ...]:
@@ -213,7 +188,6 @@ def test_only_a_retraining_loads_scikit_learn(part: str) -> None:
     assert not {"sklearn", "scipy.sparse"} & loaded_by(part)
 
 
-@pytest.mark.xfail(strict=True, reason="settings read names with dns.name, whose kernels load numba")
 def test_whoever_alerts_loads_neither_compiler_nor_database() -> None:
     """Other programs import AlertManager as a library: it is to cost them little."""
     loaded = loaded_by("agents.alerting")

@@ -39,7 +39,7 @@ def _file(settings: Settings, part: str) -> Path:
 
 
 def _has_written(settings: Settings, part: str) -> bool:
-    state = heartbeat.read(_file(settings, part))
+    state = heartbeat.read_heartbeat(_file(settings, part))
     return bool(state["ok"] and (part != "listener" or state.get("judging")))
 
 

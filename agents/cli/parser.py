@@ -30,10 +30,10 @@ USAGE_ERRORS = (SettingsError, UsageError, CaptureError)
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; errors become one line on standard error."""
     gc.set_threshold(*GARBAGE)
-    options = build_parser().parse_args(arguments)
-    given(*(() if options.data_dir is None else ("--data-dir", str(options.data_dir))))
-    overrides = {"data_dir": options.data_dir} if options.data_dir is not None else {}
     try:
+        options = build_parser().parse_args(arguments)
+        given(*(() if options.data_dir is None else ("--data-dir", str(options.data_dir))))
+        overrides = {"data_dir": options.data_dir} if options.data_dir is not None else {}
         found = _load(options.name, **overrides)
         logs.setup(found.log_level)
         code: int = options.call(found, options)
@@ -157,7 +157,7 @@ def _add_score(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("names", nargs="*", metavar="NAME")
     parser.add_argument("--file", type=Path, metavar="NAMES.txt", help="names, one a line, also .gz")
     parser.add_argument(
-        "--qtype", type=_qtype, default="A", help="record type, told back in the answer (scores rest on names alone)"
+        "--qtype", type=_qtype, default=1, help="record type, repeated in the answer (a score rests on the name alone)"
     )
     parser.add_argument("--json", metavar="PATH", help="write one JSON object a name there, - = standard output")
 

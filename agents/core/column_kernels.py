@@ -97,7 +97,7 @@ def mixed(found: Any, data: Any, start: Any, end: Any) -> Any:
 
 
 @kernel
-def fill(keys: Any, starts: Any, slots: Any) -> None:
+def fill_slots(keys: Any, starts: Any, slots: Any) -> None:
     """Put r packed keys (u8, i64[r + 1]) into zeroed slots, i32; their number is a power of two above r."""
     last = len(slots) - 1
     for key in range(len(starts) - 1):
@@ -108,7 +108,7 @@ def fill(keys: Any, starts: Any, slots: Any) -> None:
 
 
 @kernel
-def find(hashed: Any, data: Any, start: Any, end: Any, keys: Any, starts: Any, slots: Any) -> Any:
+def find_key(hashed: Any, data: Any, start: Any, end: Any, keys: Any, starts: Any, slots: Any) -> Any:
     """Number of the key data[start:end], whose hash is given, or -1."""
     last = len(slots) - 1
     at, size = hashed & last, end - start
@@ -128,7 +128,7 @@ def find(hashed: Any, data: Any, start: Any, end: Any, keys: Any, starts: Any, s
 def slots_of(keys: NDArray[np.uint8], starts: NDArray[np.int64]) -> NDArray[np.int32]:
     """The table over r packed keys, starts (r + 1,)."""
     slots = np.zeros(1 << (ROOM * len(starts)).bit_length(), np.int32)
-    fill(keys, starts, slots)
+    fill_slots(keys, starts, slots)
     return slots
 
 

@@ -160,7 +160,7 @@ def kernel_that_wraps(function: F) -> F:
     return kernel_in_place(function)
 
 
-def prune(kept: Path) -> int:
+def prune_caches(kept: Path) -> int:
     """Remove the folders beside `kept` that hold kernels of other sources; returns how many went."""
     others = [path for path in kept.parent.iterdir() if path != kept and _DIGEST.fullmatch(path.name)]
     for path in others:

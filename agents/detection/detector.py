@@ -38,7 +38,7 @@ from agents.detection.secrets import OAST, secret_in
 from agents.detection.state import Asked, Told
 from agents.dns.name import domain_text, from_text, labels_of, split_domain, texts
 from agents.scoring.features import FEATURES, VERSION
-from agents.scoring.lexical import Lexical, read
+from agents.scoring.lexical import Lexical, read_names
 from agents.scoring.lexical_kernels import may_hold_secrets
 from agents.scoring.model import Model
 
@@ -105,7 +105,7 @@ class TunnelDetector:
 
     def save(self, lock: AbstractContextManager[Any]) -> dict[str, bytes]:
         """FILES. `lock` is held while arrays are copied, not while they are packed."""
-        windows = snapshot.dump(self.flows, lock)
+        windows = snapshot.dump_flows(self.flows, lock)
         with lock:
             return {WINDOWS_FILE: windows, PEAKS_FILE: self.peaks.dump()}
 
@@ -114,7 +114,7 @@ class TunnelDetector:
         if name == PEAKS_FILE:
             self.peaks = load_peaks(data)
         else:
-            snapshot.load(data, self.flows)
+            snapshot.load_flows(data, self.flows)
 
     def gauges(self) -> dict[str, Any]:
         """Numbers for health and metrics."""
@@ -150,7 +150,7 @@ class TunnelDetector:
         May be done in another thread while `judge` judges batches before, as long as nothing is reloaded meanwhile.
         """
         names, clients = packed(batch.qname), coded(batch.client)
-        found = read(names, self.model, self.flows.key)
+        found = read_names(names, self.model, self.flows.key)
         return names, clients, found, _domains(found), self._asked(batch, names, clients, found)
 
     def judge(self, batch: QueryBatch, seen: Seen, explain: bool = True) -> Verdicts:

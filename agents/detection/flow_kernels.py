@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agents.core.jit import kernel, kernel_in_place, kernel_that_wraps
-from agents.detection.seen_kernels import SIZE_MIN, SKETCH, forget, remember, take
+from agents.detection.seen_kernels import SIZE_MIN, SKETCH, forget, remember, take_piece
 from agents.detection.state import (
     ANSWERS,
     CARRIERS_MAX,
@@ -168,7 +168,7 @@ def _place(domain: np.uint64, client: int, length: int) -> Any:
 
 
 @kernel_in_place
-def find(flows: NDArray[Any], index: NDArray[np.int32], domain: np.uint64, client: int) -> int:
+def find_flow(flows: NDArray[Any], index: NDArray[np.int32], domain: np.uint64, client: int) -> int:
     """Row of a key, or NONE."""
     place = _place(domain, client, len(index))
     while index[place] != NONE:
@@ -310,7 +310,7 @@ def familiar_factor(state: State, ts: float, domain: np.uint64) -> float:
 
 
 @kernel_in_place
-def carry(state: State, row: int) -> bool:
+def enlist_carrier(state: State, row: int) -> bool:
     """Let a flow stand among its client's carriers, if it is one: data split over domains adds up over them."""
     flow = state.flows[row]
     if flow["encoded_names"] < CARRIER_NAMES or flow["windows"] == NONE:
@@ -585,13 +585,13 @@ def copy_in(
             continue
         piece = 1 << int(flow["size"])
         state.clients[client]["words"] += words[i]
-        flow["seen_at"] = take(state.pool, room, flow["size"])
+        flow["seen_at"] = take_piece(state.pool, room, flow["size"])
         state.pool[flow["seen_at"] : flow["seen_at"] + piece] = keys[key : key + piece]
         flow["seen"] = 0
         for place in range(flow["seen_at"], flow["seen_at"] + piece):  # what the file says of it is not believed
             flow["seen"] += state.pool[place] != 0
         flow["older_at"] = NONE
         if words[i] > piece:
-            flow["older_at"] = take(state.pool, room, SKETCH)
+            flow["older_at"] = take_piece(state.pool, room, SKETCH)
             state.pool[flow["older_at"] : flow["older_at"] + piece] = keys[key + piece : key + words[i]]
         key += words[i]

@@ -110,13 +110,10 @@ def packed_past(past: Past) -> list[Any]:
     return [*numbers, sorted(flow.qtypes.items()), past.incidents, past.begun]
 
 
-def unpacked_past(row: list[Any]) -> Past:
-    """The same back. Raises TypeError or ValueError for what is no past."""
+def unpacked_past(row: Sequence[Any]) -> Past:
+    """The same back."""
     *numbers, qtypes, incidents, begun = row
-    kinds = (float, float, int, int, int, float, float, int)
-    values = {name: kind(number) for name, kind, number in zip(NUMBERS, kinds, numbers, strict=True)}
-    types = {int(kind): int(count) for kind, count in qtypes}
-    return Past(Flow(**values, qtypes=types), int(incidents), None if begun is None else float(begun))
+    return Past(Flow(**dict(zip(NUMBERS, numbers, strict=True)), qtypes=dict(qtypes)), incidents, begun)
 
 
 class Pasts:
@@ -363,7 +360,7 @@ class Flows:
     def find(self, client: str, domain: int) -> int | None:
         """Row of a flow by client and hash of its domain, or None."""
         row = self.clients.get(client)
-        found = NONE if row is None else table.find(self.state.flows, self.state.places, np.uint64(domain), row)
+        found = NONE if row is None else table.find_flow(self.state.flows, self.state.places, np.uint64(domain), row)
         return None if found == NONE else int(found)
 
     def find_scattered(self, client: str) -> int | None:

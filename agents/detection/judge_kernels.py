@@ -23,11 +23,11 @@ from agents.detection.flow_kernels import (
     USUAL,
     WINDOW_ROWS,
     answers,
-    carry,
     choice,
     crowd,
+    enlist_carrier,
     familiar_factor,
-    find,
+    find_flow,
     greet,
     is_full,
     keep,
@@ -372,7 +372,7 @@ def _weigh(
     ts, flow, evidence = asked.ts[i], state.flows[row], told.evidence[i]
     clear_evidence(evidence)
     client = state.clients[flow["client"]]
-    carries = asked.discount[i] <= 1 and not client["nobody"] and carry(state, row)
+    carries = asked.discount[i] <= 1 and not client["nobody"] and enlist_carrier(state, row)
     own(evidence, ts, flow, client, state.windows, limits, rules, total)
     if evidence["ratio"] >= rules[FACTOR_AT]:
         flow["alone"] = 1
@@ -428,7 +428,7 @@ def judge(
         if stop != DONE:
             return stop, i
         ts, domain, client = asked.ts[i], asked.domain[i], asked.client[i]
-        row = find(state.flows, state.places, domain, client)
+        row = find_flow(state.flows, state.places, domain, client)
         if row == NONE:
             if is_full(state, client):
                 if not state.swept[0] <= ts < state.swept[0] + SWEEP_S:

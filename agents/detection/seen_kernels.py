@@ -39,7 +39,7 @@ ONE = np.uint64(1)
 
 
 @kernel_in_place
-def take(pool: NDArray[np.uint64], room: NDArray[np.int64], size: int) -> int:
+def take_piece(pool: NDArray[np.uint64], room: NDArray[np.int64], size: int) -> int:
     """A zeroed piece of 2**size words; NONE where the pool has no more. There is always one of the smallest a flow."""
     words = 1 << int(size)
     aside = room[KEYS_MAX] << SIZE_MIN if size > SIZE_MIN else 0
@@ -55,7 +55,7 @@ def take(pool: NDArray[np.uint64], room: NDArray[np.int64], size: int) -> int:
         return NONE
     while larger > size:
         larger -= 1
-        give(pool, room, at + (1 << larger), larger)
+        give_piece(pool, room, at + (1 << larger), larger)
     for i in range(at, at + words):
         pool[i] = 0
     return int(at)
@@ -71,7 +71,7 @@ def _listed(pool: NDArray[np.uint64], room: NDArray[np.int64], size: int) -> int
 
 
 @kernel_in_place
-def give(pool: NDArray[np.uint64], room: NDArray[np.int64], at: int, size: int) -> None:
+def give_piece(pool: NDArray[np.uint64], room: NDArray[np.int64], at: int, size: int) -> None:
     """Give a piece back."""
     pool[at] = np.uint64(room[FREE_KEYS + size] + 1)
     room[FREE_KEYS + size] = at
@@ -83,7 +83,7 @@ def _claim(client: Any, pool: NDArray[np.uint64], room: NDArray[np.int64], size:
     words = 1 << int(size)
     if size > SIZE_MIN and client["words"] + words > room[SHARE]:
         return NONE
-    at = take(pool, room, size)
+    at = take_piece(pool, room, size)
     if at != NONE:
         client["words"] += words
     return at
@@ -92,7 +92,7 @@ def _claim(client: Any, pool: NDArray[np.uint64], room: NDArray[np.int64], size:
 @kernel_in_place
 def _release(client: Any, pool: NDArray[np.uint64], room: NDArray[np.int64], at: int, size: int) -> None:
     client["words"] -= 1 << int(size)
-    give(pool, room, at, size)
+    give_piece(pool, room, at, size)
 
 
 @kernel_in_place

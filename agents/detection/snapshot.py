@@ -8,10 +8,11 @@ import json
 import zlib
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import BaseModel, Field, ValidationError
 
 from agents.core.column_kernels import Key
 from agents.detection import flow_kernels
@@ -30,6 +31,25 @@ DAYS = ("day", "today", "yesterday")
 ARRAYS = {"flows": FLOW, "windows": WINDOWS, "details": DETAIL, "keys": np.dtype(np.uint64)}
 
 
+Word = Annotated[int, Field(ge=0, lt=1 << 64)]
+Int32 = Annotated[int, Field(ge=-(1 << 31), lt=1 << 31)]
+PastRow = tuple[float, float, int, int, int, float, float, int, list[tuple[int, int]], int, float | None]
+"""See flows.packed_past."""
+
+
+class Head(BaseModel):
+    """The line before the arrays; pydantic refuses, as a ValueError, whatever does not look like this."""
+
+    format: int
+    key: tuple[Word, Word]
+    layout: str
+    lengths: dict[str, Annotated[int, Field(ge=0)]]
+    clients: list[str]
+    days: list[tuple[Int32, Int32, Int32]]  # of each client: DAYS
+    samples: list[list[tuple[str, int]]]
+    pasts: list[tuple[int, PastRow]]
+
+
 @dataclass(frozen=True, slots=True)
 class Kept:
     """Flows copied out, those that leaked most first; but for `keys` and `pasts` with a row a flow."""
@@ -45,7 +65,7 @@ class Kept:
     hash_key: Key
 
 
-def dump(flows: Flows, guard: AbstractContextManager[Any] | None = None) -> bytes:
+def dump_flows(flows: Flows, guard: AbstractContextManager[Any] | None = None) -> bytes:
     """The state of all flows, compressed. `guard` is held while it is copied, not while it is packed."""
     with nullcontext() if guard is None else guard:
         kept = _copy_out(flows, FLOWS_MAX)
@@ -68,31 +88,39 @@ def dump(flows: Flows, guard: AbstractContextManager[Any] | None = None) -> byte
     return out.getvalue()
 
 
-def load(data: bytes, flows: Flows) -> int:
+def load_flows(data: bytes, flows: Flows) -> int:
     """Put a dumped state into `flows`, new ones; returns how many. Raises ValueError for anything but a whole dump."""
+    unpacker = zlib.decompressobj()
     try:
-        unpacker = zlib.decompressobj()
         whole = unpacker.decompress(data, BYTES_MAX)
-        if not unpacker.eof:
-            raise ValueError("cannot restore windows: the file is cut off")
-        line, _, body = whole.partition(b"\n")
-        head = json.loads(line)
-        if head["format"] != FORMAT or head["layout"] != _layout():
-            raise ValueError("cannot restore windows: written by another version")
-        arrays = _arrays(head["lengths"], body)
-        samples = [[(base64.b64decode(text), int(qtype)) for text, qtype in one] for one in head["samples"]]
-        low, high = (int(np.uint64(half)) for half in head["key"])
-        clients = list(map(str, head["clients"]))
-        days = np.array([int(count) for one in head["days"] for count in one], np.int32)
-        if days.size != len(DAYS) * len(clients):
-            raise ValueError("cannot restore windows: the file is cut off")
-        pasts = {int(row): unpacked_past(past) for row, past in head["pasts"]}
-        days = days.reshape(-1, len(DAYS))
-        return _copy_in(
-            flows, Kept(**arrays, clients=clients, days=days, samples=samples, pasts=pasts, hash_key=(low, high))
-        )
-    except (zlib.error, KeyError, TypeError, IndexError, AttributeError, OverflowError, RecursionError) as error:
-        raise ValueError(f"cannot restore windows: damaged file ({type(error).__name__})") from None
+    except zlib.error as error:
+        raise ValueError(f"cannot restore windows: damaged file ({error})") from None
+    line, _, body = whole.partition(b"\n")
+    if not unpacker.eof:
+        raise ValueError("cannot restore windows: the file is cut off")
+    head = _head(line)
+    if head.format != FORMAT or head.layout != _layout():
+        raise ValueError("cannot restore windows: written by another version")
+    if head.lengths.keys() != ARRAYS.keys() or len(head.days) != len(head.clients):
+        raise ValueError("cannot restore windows: the file is cut off")
+    kept = Kept(
+        **_arrays(head.lengths, body),
+        clients=head.clients,
+        days=np.array(head.days, np.int32).reshape(-1, len(DAYS)),
+        samples=[[(base64.b64decode(text), qtype) for text, qtype in one] for one in head.samples],
+        pasts={row: unpacked_past(past) for row, past in head.pasts},
+        hash_key=head.key,
+    )
+    return _copy_in(flows, kept)
+
+
+def _head(line: bytes) -> Head:
+    try:
+        return Head.model_validate_json(line)
+    except ValidationError as error:  # its own text shows what the file holds: names that people looked up
+        first = error.errors(include_input=False)[0]
+        where = ".".join(map(str, first["loc"]))
+        raise ValueError(f"cannot restore windows: damaged file ({where} {first['msg']})".strip()) from None
 
 
 def _layout() -> str:

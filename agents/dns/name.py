@@ -139,7 +139,7 @@ def packed_texts(names: Names, cuts: NDArray[np.int64] | None = None) -> Names:
     if bad >= 0:
         labels_of(names[bad][cuts[bad] :])
     out = np.empty(starts[-1], np.uint8)
-    name_kernels.fill(names.array, names.starts, cuts, out)
+    name_kernels.write_texts(names.array, names.starts, cuts, out)
     return Names(out.tobytes(), starts)
 
 

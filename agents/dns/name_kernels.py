@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from agents.core.column_kernels import BEGIN, find, mixed
+from agents.core.column_kernels import BEGIN, find_key, mixed
 from agents.core.jit import kernel
 
 EXCEPTION, RULE, WILDCARD = 1, 2, 4
@@ -48,7 +48,7 @@ def _suffix_labels(
             if data[at] == _DOT:
                 return min(best, count)
         hashed = mixed(hashed, data, begin, right)
-        rule = find(hashed, data, begin, end, rules, rule_starts, slots)
+        rule = find_key(hashed, data, begin, end, rules, rule_starts, slots)
         if rule < 0:
             break
         if kinds[rule] & EXCEPTION:
@@ -129,7 +129,7 @@ def sizes(data: Any, starts: Any, cuts: Any, text_starts: Any) -> Any:
 
 
 @kernel
-def fill(data: Any, starts: Any, cuts: Any, out: Any) -> None:
+def write_texts(data: Any, starts: Any, cuts: Any, out: Any) -> None:
     """Write the texts that `sizes` measured into out, u8, one behind the other."""
     to = 0
     for name in range(len(starts) - 1):
@@ -176,7 +176,7 @@ def longest_listed(data: Any, starts: Any, keys: Any, key_starts: Any, slots: An
         out[name], hashed, right = -1, np.int64(BEGIN), end
         for label in range(count - 1, -1, -1):
             hashed = mixed(hashed, data, begins[label], right)
-            number = find(hashed, data, begins[label], end, keys, key_starts, slots)
+            number = find_key(hashed, data, begins[label], end, keys, key_starts, slots)
             if number >= 0:
                 out[name] = number
             right = begins[label]

@@ -75,7 +75,7 @@ def benign_sample(count: int, seed: int) -> Sample:
     return sample_of([names[i] for i in sorted(chosen)])
 
 
-def batch_of(ts: Sequence[float], clients: Sequence[str], names: Sequence[str], qtypes: Sequence[int]) -> QueryBatch:
+def asked_batch(ts: Sequence[float], clients: Sequence[str], names: Sequence[str], qtypes: Sequence[int]) -> QueryBatch:
     """Queries of which only time, client, name and type are known."""
     asked = zip(ts, clients, map(from_text, names), qtypes, strict=True)
     return types.batch_of([(*one, UNKNOWN, UNKNOWN, UNKNOWN, UNKNOWN, UNKNOWN, math.nan, "") for one in asked])
@@ -90,7 +90,7 @@ def golden_traffic() -> QueryBatch:
         at = burst * GOLDEN_SPAN_S * BURST / len(lookalike_names()) + i % BURST
         rows.append((at, f"192.0.2.{burst % GOLDEN_CLIENTS + 1}", name))
     rows.sort()
-    return batch_of([GOLDEN_START + r[0] for r in rows], [r[1] for r in rows], [r[2] for r in rows], [1] * len(rows))
+    return asked_batch([GOLDEN_START + r[0] for r in rows], [r[1] for r in rows], [r[2] for r in rows], [1] * len(rows))
 
 
 @lru_cache(maxsize=1)
@@ -100,7 +100,7 @@ def golden_sessions() -> dict[str, QueryBatch]:
     for row in csv.DictReader(_lines("golden_tunnels.tsv.gz"), delimiter="\t", quoting=csv.QUOTE_NONE):
         sessions.setdefault(row["session"], []).append(row)
     return {
-        session: batch_of(
+        session: asked_batch(
             [float(row["ts"]) for row in rows],
             [row["client"] for row in rows],
             [row["qname"] for row in rows],

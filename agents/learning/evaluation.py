@@ -348,7 +348,7 @@ def _domain_or(qname: str) -> str:
 
 
 def _name_list(path: Path, row: dict[str, str], model: Model, detector: TunnelDetector) -> NameList:
-    names = list(read_names(path))
+    names = list(names_in(path))
     scale = detector.scale
     scores = [_votes(names[at : at + NAMES_AT_ONCE], model, detector) for at in range(0, len(names), NAMES_AT_ONCE)]
     together = np.concatenate(scores) if scores else np.zeros(1)
@@ -369,7 +369,7 @@ def _votes(qnames: Sequence[bytes], model: Model, detector: TunnelDetector) -> N
     return detector.scale.votes(scores, detector.services.factors(names))
 
 
-def read_names(path: Path) -> Iterable[bytes]:
+def names_in(path: Path) -> Iterable[bytes]:
     """Names of a list, one a line; of a CSV, its first column."""
     with _text(path) as file:
         for line in file:

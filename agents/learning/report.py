@@ -43,7 +43,7 @@ def write_report(folder: Path, run: TrainingRun) -> tuple[Path, Path]:
     return html, data
 
 
-def prune(folder: Path, before: float) -> int:
+def prune_reports(folder: Path, before: float) -> int:
     """Delete reports of runs started before that time (Unix seconds); the newest stays. Returns how many went."""
     limit = f"training_report_{datetime.fromtimestamp(before, UTC):%Y%m%d_%H%M%S}"
     pages = sorted(folder.glob("training_report_[0-9]*_[0-9]*.html"))

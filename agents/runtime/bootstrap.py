@@ -326,7 +326,7 @@ def training_of(settings: Settings) -> Training:
         score_suspicious=settings.score_suspicious,
         score_high=settings.score_high,
     )
-    return Training(spec.factory(settings.of(spec), config), limits_of(settings).to_json())
+    return Training(spec.factory(settings.of(spec), config), budget_choice_of(settings).to_json())
 
 
 def known_path(settings: Settings) -> Path:
@@ -341,7 +341,7 @@ def known_entries(settings: Settings) -> list[Entry]:
     return load_entries(known_path(settings))
 
 
-def limits_of(settings: Settings) -> BudgetChoice:
+def budget_choice_of(settings: Settings) -> BudgetChoice:
     """The limits that the network's own history and ALERT_BUDGET_PER_WEEK ask for."""
     try:
         peaks = load_peaks((settings.state_dir / PEAKS_FILE).read_bytes())

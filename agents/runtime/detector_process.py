@@ -332,7 +332,9 @@ class DetectorLoop:
         )
 
 
-def detect(stream: Stream, listeners: Iterable[str], make: Callable[[], JudgeParts], ready: Callable[[], None]) -> int:
+def run_detector(
+    stream: Stream, listeners: Iterable[str], make: Callable[[], JudgeParts], ready: Callable[[], None]
+) -> int:
     """The detector process: judges what is in the stream until SIGTERM, then what is left in it."""
     stop = threading.Event()
     signal.set_wakeup_fd(stream.wakeup_fd, warn_on_full_buffer=False)  # whichever thread a signal finds

@@ -10,7 +10,7 @@ from typing import Any
 from agents.core.errors import AgentsError
 from agents.core.types import Metric
 from agents.learning.registry import ModelRegistry
-from agents.runtime.heartbeat import DetectorHealth, detector_health, read
+from agents.runtime.heartbeat import DetectorHealth, detector_health, read_heartbeat
 from agents.runtime.schedule import RetrainScheduler
 from agents.scoring.model import Model
 
@@ -119,7 +119,7 @@ class ProcessHealth:
                 "ok": not state.load_level,
                 **_seen(alive, **load, queue_waiting=state.queue_waiting, queue_dropped=state.queue_dropped),
             },
-            "scheduler": read(self._state_dir / "scheduler.json"),
+            "scheduler": read_heartbeat(self._state_dir / "scheduler.json"),
         }
 
     def metrics(self) -> Iterator[Metric]:

@@ -97,7 +97,7 @@ class Heartbeat:
             self._failing = False
 
 
-def read(path: Path) -> dict[str, Any]:
+def read_heartbeat(path: Path) -> dict[str, Any]:
     """The last heartbeat of another process, with "ok": whether it is recent, and its writer has not ended."""
     try:
         found: dict[str, Any] = dict(json.loads(path.read_bytes()))
@@ -111,7 +111,7 @@ def read(path: Path) -> dict[str, Any]:
 
 def detector_health(path: Path) -> tuple[bool, DetectorHealth]:
     """Whether a detector's heartbeat is recent, and what it says; of another release's, what both know."""
-    found = read(path)
+    found = read_heartbeat(path)
     known = {one.name for one in fields(DetectorHealth)}
     return bool(found["ok"]), DetectorHealth(**{name: value for name, value in found.items() if name in known})
 

@@ -22,7 +22,7 @@ from agents.core.errors import AgentsError, BusyError, StoreError
 from agents.core.files import locked
 from agents.core.logs import retraining_file
 from agents.learning.registry import ModelRegistry
-from agents.learning.report import prune
+from agents.learning.report import prune_reports
 from agents.learning.retraining import RetrainingParts, retrain
 from agents.learning.run import RetrainOptions, TrainingRun
 from agents.runtime import warmup
@@ -141,7 +141,7 @@ def maintain(upkeep: Upkeep) -> None:
         "days_ahead": lambda: store.prepare([day + ahead for ahead in range(1, DAYS_AHEAD + 1)]),
         "days_dropped": lambda: store.drop_old(day - upkeep.query_days),
         "incidents_and_runs_deleted": lambda: store.forget(before),
-        "reports_deleted": lambda: prune(upkeep.reports_dir, before),
+        "reports_deleted": lambda: prune_reports(upkeep.reports_dir, before),
         "backups_pruned": lambda: _prune_backups(upkeep, now),
     }
     done = {}

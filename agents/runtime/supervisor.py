@@ -25,7 +25,7 @@ import structlog
 
 from agents.core.errors import AgentsError, SettingsError, UsageError
 from agents.runtime import warmup
-from agents.runtime.detector_process import JudgeParts, detect
+from agents.runtime.detector_process import JudgeParts, run_detector
 from agents.runtime.listener_process import ListenerConfig, answer
 from agents.runtime.signals import ENDING, Signals
 from agents.sources.listener.sockets import Pair, bind_pairs
@@ -93,7 +93,7 @@ def supervise(plan: Plan, ready: Callable[[], None]) -> int:
     addresses = [f"{sock.getsockname()[0]} port {sock.getsockname()[1]}" for sock, _ in pairs[0]]
     children = [*names, DETECTOR, *(name for name, _ in plan.others)]
     stream = SharedStream(len(names), plan.queue_max, children, plan.batch_max, plan.batch_wait_s)
-    detecting = partial(detect, stream, names, plan.judge_parts)
+    detecting = partial(run_detector, stream, names, plan.judge_parts)
     signals = Signals(_SIGNALS)
     supervisor = Supervisor(
         signals,

@@ -18,7 +18,7 @@ from agents.detection.detector import TunnelDetector
 from agents.detection.flows import Flows
 from agents.detection.limits import Scale
 from agents.dns.name import from_text
-from agents.learning.baseline import batch_of, model_bytes
+from agents.learning.baseline import asked_batch, model_bytes
 from agents.scoring.features import VERSION
 from agents.scoring.model import Model
 from agents.sources.capture.capture_kernels import RAW, TCP, UDP
@@ -50,11 +50,11 @@ def judging() -> None:
     detector = TunnelDetector(Model.from_bytes(model_bytes()), 4, 3600.0, Scale())
     for at in range(2):
         names = [f"{i}.{at}.example{i}.com" for i in range(8)]
-        detector.detect(batch_of([1e6 * at] * 8, ["192.0.2.1"] * 8, names, [16] * 8))
+        detector.detect(asked_batch([1e6 * at] * 8, ["192.0.2.1"] * 8, names, [16] * 8))
     (row, *_) = detector.flows.rows(lambda flows: flows["used"] == 1)
     detector.flows.forget(row)
     detector.flows.find("192.0.2.1", 0)
-    snapshot.load(snapshot.dump(detector.flows), Flows(4))
+    snapshot.load_flows(snapshot.dump_flows(detector.flows), Flows(4))
 
 
 def listening() -> None:
@@ -62,7 +62,7 @@ def listening() -> None:
     if COMPILED:
         from agents.sources.listener import datapath  # here: it imports numba, which a platform may lack
 
-        datapath.load()
+        datapath.load_datapath()
 
 
 def scanning() -> None:
@@ -83,7 +83,7 @@ def scanning() -> None:
 def storing() -> None:
     """Load what packs and unpacks stored queries, and draws samples of them."""
     detector = TunnelDetector(Model.from_bytes(model_bytes()), 4, 3600.0, Scale())
-    verdicts = detector.detect(batch_of([0.0], ["192.0.2.1"], ["www.example.com"], [1]))
+    verdicts = detector.detect(asked_batch([0.0], ["192.0.2.1"], ["www.example.com"], [1]))
     postgres.columns_of(memoryview(postgres.rows_of(query_columns(verdicts, ""))), 1, len(COLUMNS))
     with tempfile.TemporaryDirectory() as folder, closing(open_store(f"sqlite:///{folder}/dns-tunnel.db")) as store:
         store.migrate()
@@ -113,7 +113,7 @@ def main() -> int:
             load()
         with suppress(OSError):  # no room: it is tried again
             jit.warm_mark(KEPT).touch()
-            jit.prune(KEPT)
+            jit.prune_caches(KEPT)
     return 0
 
 

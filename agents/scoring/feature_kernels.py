@@ -111,7 +111,9 @@ def _write(row: Any, seen: Any, long: Any, text: Any, longest: Any, entropy: Any
 
 
 @kernel
-def rows(data: Any, starts: Any, part_starts: Any, cuts: Any, classes: Any, rare: Any, terms: Any, out: Any) -> None:
+def feature_rows(
+    data: Any, starts: Any, part_starts: Any, cuts: Any, classes: Any, rare: Any, terms: Any, out: Any
+) -> None:
     """Features of n packed lower-case names (data u8, starts i64[n + 1]) into out, f32 (n, 25).
 
     part_starts and cuts are those of suffix.split; classes u8[256] holds the bits above; rare u8[676] says which

@@ -344,5 +344,5 @@ def features_of(names: Names, splits: Splits) -> NDArray[np.float32]:
         plain = b"".join(map(_row, names))
         return np.frombuffer(plain, dtype=np.float32).reshape(len(names), len(FEATURES))
     found = np.empty((len(names), len(FEATURES)), np.float32)
-    kernel.rows(names.array, names.starts, *splits, *_tables(), found)
+    kernel.feature_rows(names.array, names.starts, *splits, *_tables(), found)
     return found

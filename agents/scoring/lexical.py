@@ -44,7 +44,7 @@ def scored(names: Names, model: Model) -> tuple[NDArray[np.float32], NDArray[np.
     return model.louder(features_of(names, splits), bits), splits.cuts
 
 
-def read(qnames: Sequence[bytes], model: Model, key: Key) -> Lexical:
+def read_names(qnames: Sequence[bytes], model: Model, key: Key) -> Lexical:
     """Read wire names; identities are keyed with `key`. Raises NameFormatError."""
     names = lowered(qnames)
     splits = split_names(names)

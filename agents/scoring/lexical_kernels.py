@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from agents.core.column_kernels import BEGIN, Key, find, mixed, siphash
+from agents.core.column_kernels import BEGIN, Key, find_key, mixed, siphash
 from agents.core.columns import Names
 from agents.core.jit import kernel
 from agents.dns.name import Splits
@@ -86,7 +86,7 @@ def _costs(
             start, end = at + 1, at + 1 + np.int64(data[at])
             at = end
             hashed = mixed(np.int64(BEGIN), data, start, end)
-            word = find(hashed, data, start, end, words, word_starts, slots)
+            word = find_key(hashed, data, start, end, words, word_starts, slots)
             spelled = _spelled(data, start, end, members, byte_bits)
             if word >= 0:
                 part_bits[part], part_encoded[part] = min(word_bits[word], spelled), 0

@@ -23,7 +23,7 @@ SPECS: tuple[Intake, ...] = (capture.SPEC, table.SPEC)
 __all__ = ["SPECS", "detect", "open_source"]
 
 
-def detect(path: Path) -> Intake:
+def kind_of(path: Path) -> Intake:
     """The kind of a file, by its content. Raises CaptureError if the file cannot be read or is of no kind."""
     stream, _ = open_bytes(path)
     with stream:
@@ -41,5 +41,5 @@ def open_source(paths: Sequence[Path], format: str = "auto", options: Mapping[st
     format: the name of a Spec, or "auto" for each file's own. options: values of the Specs' fields by name.
     """
     kinds = {spec.name: spec for spec in SPECS}
-    specs = [detect(path) if format == "auto" else kinds[format] for path in paths]
+    specs = [kind_of(path) if format == "auto" else kinds[format] for path in paths]
     return Sources([spec.factory(path, spec.values(options or {})) for spec, path in zip(specs, paths, strict=True)])

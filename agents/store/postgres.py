@@ -63,7 +63,7 @@ def _body(fixed: NDArray[np.uint8], values: Names, which: NDArray[np.int64]) -> 
     """The rows: each one's fixed part, and its texts behind it."""
     sizes = np.diff(values.starts)
     out = np.empty(fixed.size + 4 * which.size + int(sizes[which].sum()), np.uint8)
-    postgres_kernels.rows(fixed, which, values.array, values.starts, out)
+    postgres_kernels.copy_rows(fixed, which, values.array, values.starts, out)
     return out.data
 
 

@@ -8,7 +8,7 @@ from agents.core.jit import kernel
 
 
 @kernel
-def rows(fixed: Any, which: Any, data: Any, starts: Any, out: Any) -> Any:
+def copy_rows(fixed: Any, which: Any, data: Any, starts: Any, out: Any) -> Any:
     """Write n rows into out, u8, and return how many bytes they take.
 
     fixed u8 (n, f): what begins each row. which i64 (n, c): numbers of its texts, of which the k-th is

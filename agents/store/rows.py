@@ -210,7 +210,7 @@ def _random(batch_id: str, count: int) -> NDArray[np.int64]:
     return np.random.default_rng(seed).integers(0, RND_MAX, count, endpoint=True)
 
 
-def query_json(row: Mapping[str, Any]) -> dict[str, Any]:
+def stored_query_json(row: Mapping[str, Any]) -> dict[str, Any]:
     """One stored query as JSON shows it: severity by name, what is unknown as null."""
     known = {
         name: None if row[name] == UNKNOWN else row[name] for name in ("rcode", "ancount", "qlen", "rlen", "ttl_min")

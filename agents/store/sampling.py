@@ -130,7 +130,7 @@ class _Draw:
             _, _, clients, domains, mask = self._current
             end = min(self._end, self._at + look_max - looked)
             left = self._clients.left, self._domains.left
-            at, more = sampling_kernels.take(clients, domains, self._at, end, count - found, *left, mask)
+            at, more = sampling_kernels.take_sample(clients, domains, self._at, end, count - found, *left, mask)
             looked, found, self._at = looked + at - self._at, found + more, at
         return looked, found
 

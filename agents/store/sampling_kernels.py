@@ -8,7 +8,7 @@ from agents.core.jit import kernel
 
 
 @kernel
-def take(
+def take_sample(
     clients: Any, domains: Any, at: Any, end: Any, count: Any, client_left: Any, domain_left: Any, taken: Any
 ) -> Any:
     """Look at rows from `at` to before `end` until `count` are taken.

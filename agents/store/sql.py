@@ -44,7 +44,7 @@ from agents.store.rows import (
     Columns,
     metadata,
     query_columns,
-    query_json,
+    stored_query_json,
 )
 
 _Q = QUERIES.c
@@ -95,7 +95,7 @@ def queries(
     statement = select(*_PAGE).where(*conditions).order_by(desc(_Q.ts), desc(_Q.id)).limit(limit + 1)
     rows = connection.execute(statement).mappings().all()
     more = f"{rows[limit - 1]['ts']!r}_{rows[limit - 1]['id']}" if len(rows) > limit else None
-    return [query_json(dict(row)) for row in rows[:limit]], more
+    return [stored_query_json(dict(row)) for row in rows[:limit]], more
 
 
 def _position(cursor: str) -> tuple[float, int]:

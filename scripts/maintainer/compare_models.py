@@ -25,7 +25,7 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.svm import OneClassSVM
 
 from agents.learning.baseline import benign_names, model_bytes, sample_of
-from agents.learning.evaluation import read_manifest, read_names
+from agents.learning.evaluation import names_in, read_manifest
 from agents.scoring.features import FEATURES, extract
 from agents.scoring.model import Model
 from agents.sources import open_source
@@ -86,7 +86,7 @@ def names_of(manifest: Path) -> Mapping[str, list[bytes]]:
         path = manifest.parent / row["file"]
         if row["kind"] == "benign" and row["file"].endswith(".txt.gz") and "part_only" not in row["file"]:
             group = "hard benign" if "hard" in row["file"] else "benign"
-            groups[group].update(name.lower() for name in read_names(path))
+            groups[group].update(name.lower() for name in names_in(path))
         elif row["kind"] == "tunnel-tool":
             for batch in open_source([path]).batches(1 << 16):
                 groups[row["tool"]].update(name.lower() for name in batch.qname)

@@ -32,7 +32,7 @@ from agents.detection.detector import TunnelDetector
 from agents.detection.limits import Scale
 from agents.learning.baseline import model_bytes
 from agents.learning.evaluation import read_manifest
-from agents.scoring.lexical import Lexical, read
+from agents.scoring.lexical import Lexical, read_names
 from agents.scoring.model import Model
 from agents.sources import open_source
 
@@ -47,7 +47,7 @@ ENCODED = 3
 
 def windows(batch: QueryBatch, model: Model) -> Rows:
     """One row a window, shape (windows, 9)."""
-    found = read(batch.qname, model, (0, 0))
+    found = read_names(batch.qname, model, (0, 0))
     groups = defaultdict(list)
     clients = list(batch.client)
     for row, (ts, domain) in enumerate(zip(batch.ts.tolist(), found.domain_key.tolist(), strict=True)):

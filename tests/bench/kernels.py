@@ -43,8 +43,8 @@ def reading(directory: Path) -> Iterator[Figure]:
     yield Figure("packets read and joined", _read(lambda: PcapSource(many, ports)), "/s", plain, "the plain reader")
     model, distinct = shipped_model(), names(NAMES)
     batches = [list(islice(distinct, BATCH)) for _ in range(NAMES // BATCH)]
-    first = lexical.read(batches[0], model, (1, 2))
-    took = seconds(lambda: [lexical.read(batch, model, (1, 2)) for batch in batches])
+    first = lexical.read_names(batches[0], model, (1, 2))
+    took = seconds(lambda: [lexical.read_names(batch, model, (1, 2)) for batch in batches])
     rows = seconds(lambda: raw_scores(model.arrays, first.features, 256))
     rate = len(batches) * BATCH / took
     yield Figure("names read: features, score, labels, keys", rate, "/s", BATCH / rows, "the forest alone in NumPy")

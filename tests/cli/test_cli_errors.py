@@ -77,7 +77,6 @@ def test_a_bad_setting_is_one_line_and_exit_2_before_any_socket_opens(
     assert done.out == ""
 
 
-@pytest.mark.xfail(strict=True, reason="settings read names with dns.name: the switch reads .env before settings do")
 def test_a_bad_line_in_the_env_file_ends_the_process_too(tmp_path: Path) -> None:
     (tmp_path / ".env").write_text("# fine\njust a line\n")
     done = call(tmp_path, "run")

@@ -18,7 +18,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from agents.cli.parser import main
-from agents.runtime.heartbeat import PARTS, Heartbeat, read
+from agents.runtime.heartbeat import PARTS, Heartbeat, read_heartbeat
 from tests.support.commands import ROOT
 
 
@@ -90,11 +90,11 @@ def test_a_process_that_has_the_number_of_a_dead_one_is_another(data: Path) -> N
     beat = Heartbeat(path, dict)
     beat.start()
     said = json.loads(path.read_bytes())
-    assert read(path) == {"ok": True}
+    assert read_heartbeat(path) == {"ok": True}
     beat.stop()
     where, pid, began = said["writer"]
     path.write_text(json.dumps(said | {"writer": [where, pid, str(int(began) - 1)]}))
-    assert read(path) == {"ok": False}
+    assert read_heartbeat(path) == {"ok": False}
 
 
 def test_a_disk_that_takes_no_sign_of_life_is_logged_once_each_time(tmp_path: Path) -> None:

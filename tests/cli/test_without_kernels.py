@@ -76,7 +76,6 @@ def test_a_retraining_learns_the_same(tmp_path: Path) -> None:
         np.testing.assert_array_equal(array, models[1][key], err_msg=key)
 
 
-@pytest.mark.xfail(strict=True, reason="settings read names with dns.name: the switch is read before errors are caught")
 def test_numba_that_is_asked_for_and_not_there_is_one_line(tmp_path: Path) -> None:
     done = call(tmp_path, "score", "a.test", COMPILED="on", PYTHONPATH=without("platform", tmp_path)["PYTHONPATH"])
     assert done.code == 2

@@ -13,7 +13,7 @@ import pytest
 from agents.core.types import Incident, QueryBatch, Severity, Verdicts
 from agents.detection.detector import TunnelDetector, empty_verdicts
 from agents.detection.limits import Scale
-from agents.learning.baseline import batch_of, benign_names, benign_sample, golden_sessions
+from agents.learning.baseline import asked_batch, benign_names, benign_sample, golden_sessions
 from agents.scoring.features import FEATURES, extract
 from agents.scoring.isolation_forest import TrainConfig, train
 from agents.scoring.model import Model
@@ -38,10 +38,10 @@ def traffic() -> QueryBatch:
     rows = [(START + i * 40.0, f"192.0.2.{i % 10}", i) for i in range(2000)]
     rows += [(float(ts) + shift, "192.0.2.3", 2000 + i) for i, ts in enumerate(session.ts)]
     names = list(benign_names()[:2000])
-    benign = batch_of([0.0] * 2000, [""] * 2000, names, [1] * 2000)
+    benign = asked_batch([0.0] * 2000, [""] * 2000, names, [1] * 2000)
     wires = [*benign.qname, *session.qname]
     rows.sort()
-    made = batch_of([r[0] for r in rows], [r[1] for r in rows], ["."] * len(rows), [1] * len(rows))
+    made = asked_batch([r[0] for r in rows], [r[1] for r in rows], ["."] * len(rows), [1] * len(rows))
     return replace(made, qname=[wires[r[2]] for r in rows])
 
 
@@ -65,7 +65,7 @@ def test_the_same_capture_in_other_batch_sizes_gives_the_same(model: Model) -> N
 
 
 def ask(names: Sequence[str], ts: float = START, gap_s: float = 1.0, client: str = CLIENT) -> QueryBatch:
-    return batch_of([ts + i * gap_s for i in range(len(names))], [client] * len(names), names, [1] * len(names))
+    return asked_batch([ts + i * gap_s for i in range(len(names))], [client] * len(names), names, [1] * len(names))
 
 
 HEX = [hashlib.sha256(b"%d" % number).hexdigest()[:14] for number in range(200)]
@@ -199,7 +199,7 @@ def test_carriers_that_make_room_in_the_batch_that_told_of_them_are_no_crash(mod
     detector = fresh(model, keys_max=13)
     early, late = ask(parts, gap_s=20.0), ask([f"www.shop{i}.com" for i in range(40)], START + 9000)
     rows = [*zip(early.ts.tolist(), early.qname, strict=True), *zip(late.ts.tolist(), late.qname, strict=True)]
-    whole = batch_of([ts for ts, _ in rows], [CLIENT] * len(rows), ["."] * len(rows), [1] * len(rows))
+    whole = asked_batch([ts for ts, _ in rows], [CLIENT] * len(rows), ["."] * len(rows), [1] * len(rows))
     found = detector.detect(replace(whole, qname=[wire for _, wire in rows]))
     told = [one for one in found.incidents if any("domains" in reason for reason in one.reasons)]
     assert told, "the sum over domains was found"

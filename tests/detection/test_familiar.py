@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from agents.detection.flow_kernels import FAMILIAR_AGE_S, FAMILIAR_CLIENTS
 from agents.detection.limits import Scale
-from agents.learning.baseline import batch_of
+from agents.learning.baseline import asked_batch
 from agents.scoring.model import Model
 from tests.support.detecting import fresh_detector
 
@@ -22,9 +22,9 @@ def test_a_tunnel_below_a_familiar_domain_is_found_later_and_found(model: Model)
         detector = fresh_detector(model, Scale())
         for number in range(clients):
             ts, who, names = asked(f"192.0.2.{number}", START, 1, 1000 + number)
-            detector.detect(batch_of(ts, who, names, [1]))
+            detector.detect(asked_batch(ts, who, names, [1]))
         ts, who, names = asked("192.0.2.0", START + 2 * FAMILIAR_AGE_S, 60, 1)
-        incidents = detector.detect(batch_of(ts, who, names, [1] * 60)).incidents
+        incidents = detector.detect(asked_batch(ts, who, names, [1] * 60)).incidents
         assert len(incidents) == 1
         lost[clients] = incidents[0].queries_before_detection
     assert lost[1] < lost[FAMILIAR_CLIENTS + 1] <= 2 * lost[1] + 2

@@ -17,7 +17,7 @@ from agents.detection import snapshot
 from agents.detection.incidents import Incidents, Standing, spans
 from agents.detection.limits import Evidence, Scale
 from agents.dns.name import to_text
-from agents.learning.baseline import batch_of, model_bytes
+from agents.learning.baseline import asked_batch, model_bytes
 from agents.scoring.model import Model
 from tests.support.detecting import fresh_detector, query, shipped_model
 from tests.support.judged import Judged, ask, key_of
@@ -154,12 +154,12 @@ def test_a_closed_incident_is_not_opened_again_by_what_it_was_about() -> None:
     detector = fresh_detector(model, Scale())
     names = [f"{number * 0x9E3779B97F4A7C15 % 2**64:016x}.evil.test" for number in range(30)]
     start, day = 1_700_000_000.0, 86_400.0
-    first = detector.detect(batch_of([start + i for i in range(30)], ["192.0.2.1"] * 30, names, [1] * 30))
+    first = detector.detect(asked_batch([start + i for i in range(30)], ["192.0.2.1"] * 30, names, [1] * 30))
     assert len(first.incidents) == 1
-    again = detector.detect(batch_of([start + 8_000], ["192.0.2.1"], [names[0]], [1]))
+    again = detector.detect(asked_batch([start + 8_000], ["192.0.2.1"], [names[0]], [1]))
     assert [one.closed_at is not None for one in again.incidents] == [True], "closed, and not opened anew"
     more = [f"{number * 0xC2B2AE3D27D4EB4F % 2**64:016x}.evil.test" for number in range(20)]
-    later = detector.detect(batch_of([start + 9_000 + i for i in range(20)], ["192.0.2.1"] * 20, more, [1] * 20))
+    later = detector.detect(asked_batch([start + 9_000 + i for i in range(20)], ["192.0.2.1"] * 20, more, [1] * 20))
     assert [one.closed_at for one in later.incidents] == [None], "new data leaves: a new incident"
     assert start + 9_000 <= later.incidents[0].detected_at < start + day
 
@@ -168,15 +168,15 @@ def test_a_restored_incident_that_closed_unseen_is_not_opened_again_by_a_repeat(
     model = Model.from_bytes(model_bytes())
     names = [f"{number * 0x9E3779B97F4A7C15 % 2**64:016x}.evil.test" for number in range(60)]
     before = fresh_detector(model, Scale())
-    first = before.detect(batch_of([START + i for i in range(60)], ["192.0.2.1"] * 60, names, [1] * 60))
+    first = before.detect(asked_batch([START + i for i in range(60)], ["192.0.2.1"] * 60, names, [1] * 60))
     after = fresh_detector(model, Scale())
-    snapshot.load(snapshot.dump(before.flows), after.flows)
+    snapshot.load_flows(snapshot.dump_flows(before.flows), after.flows)
     after.restore(first.incidents)
     closed = after.tick(START + 2 * QUIET_S)
     assert closed is not None and [one.closed_at is not None for one in closed.incidents] == [True]
     assert after.flows.rows(lambda flows: flows["watched"] == 1) == []
     again = after.detect(
-        batch_of([START + 2 * QUIET_S + 1] * 2, ["192.0.2.1"] * 2, [names[0], "www.evil.test"], [1] * 2)
+        asked_batch([START + 2 * QUIET_S + 1] * 2, ["192.0.2.1"] * 2, [names[0], "www.evil.test"], [1] * 2)
     )
     assert again.incidents == ()
     assert list(again.severity) == [0, 0], "a query that brings nothing is no part of what is over"
@@ -190,7 +190,7 @@ def days_of(every: int) -> list[tuple[float, float | None]]:
     found: dict[str, Incident] = {}
     for at in range(0, len(ts), every):
         size = len(ts[at : at + every])
-        said = detector.detect(batch_of(ts[at : at + every], [CLIENT] * size, names[at : at + every], [1] * size))
+        said = detector.detect(asked_batch(ts[at : at + every], [CLIENT] * size, names[at : at + every], [1] * size))
         found |= {one.incident_id: one for one in said.incidents}
     return [(one.detected_at, one.closed_at) for one in found.values()]
 
@@ -209,12 +209,12 @@ def test_scattered_names_that_were_open_at_a_stop_go_on_after_it() -> None:
     model = Model.from_bytes(model_bytes())
     names = [f"{i * 0x9E3779B97F4A7C15F39CC0605CEDC835 % 2**128:032x}.throwaway{i}.com" for i in range(1, 42)]
     before = fresh_detector(model, Scale())
-    early = before.detect(batch_of([START + 10 * i for i in range(40)], [CLIENT] * 40, names[:40], [1] * 40))
+    early = before.detect(asked_batch([START + 10 * i for i in range(40)], [CLIENT] * 40, names[:40], [1] * 40))
     assert [one.domain for one in early.incidents] == ["*"]
     after = fresh_detector(model, Scale())
-    snapshot.load(snapshot.dump(before.flows), after.flows)
+    snapshot.load_flows(snapshot.dump_flows(before.flows), after.flows)
     after.restore(early.incidents)
-    (late,) = after.detect(batch_of([START + 500], [CLIENT], [names[40]], [1])).incidents
+    (late,) = after.detect(asked_batch([START + 500], [CLIENT], [names[40]], [1])).incidents
     assert (late.incident_id, late.unique_names) == (early.incidents[0].incident_id, 41)
     assert late.last_seen == START + 500
 
@@ -223,8 +223,8 @@ def test_scattered_names_that_close_unseen_after_a_stop_are_watched_no_longer() 
     model = Model.from_bytes(model_bytes())
     names = [f"{i * 0x9E3779B97F4A7C15F39CC0605CEDC835 % 2**128:032x}.throwaway{i}.com" for i in range(1, 41)]
     before, after = fresh_detector(model, Scale()), fresh_detector(model, Scale())
-    early = before.detect(batch_of([START + 10 * i for i in range(40)], [CLIENT] * 40, names, [1] * 40))
-    snapshot.load(snapshot.dump(before.flows), after.flows)
+    early = before.detect(asked_batch([START + 10 * i for i in range(40)], [CLIENT] * 40, names, [1] * 40))
+    snapshot.load_flows(snapshot.dump_flows(before.flows), after.flows)
     after.restore(early.incidents)
     assert after.flows.rows(lambda flows: flows["watched"] == 1) != []
     assert after.tick(START + 2 * QUIET_S) is not None
@@ -233,7 +233,7 @@ def test_scattered_names_that_close_unseen_after_a_stop_are_watched_no_longer() 
 
 @given(st.lists(st.floats(0, 1e4), max_size=30), st.floats(0, 5e3))
 def test_a_batch_is_cut_where_it_lasts_too_long_and_nowhere_else(times: list[float], span_s: float) -> None:
-    whole = batch_of(
+    whole = asked_batch(
         times, [f"192.0.2.{at}" for at in range(len(times))], ["example.com"] * len(times), [1] * len(times)
     )
     parts = list(spans(whole, span_s))
@@ -258,10 +258,10 @@ def states(rows: list[Row], size: int, saved: float = np.inf) -> list[Incident]:
     detector, found = fresh_detector(shipped_model(), Scale(), quiet_s=QUIET_S), dict[str, Incident]()
     for at in range(0, len(rows), size):
         if rows[at][0] >= saved:
-            data, saved = snapshot.dump(detector.flows), np.inf
+            data, saved = snapshot.dump_flows(detector.flows), np.inf
             is_open = list(detector.incidents.open.values())
             detector = fresh_detector(shipped_model(), Scale(), quiet_s=QUIET_S)
-            snapshot.load(data, detector.flows)
+            snapshot.load_flows(data, detector.flows)
             detector.restore(is_open)
             detector.tick(rows[at][0])  # by the clock, before anything is asked
         found |= {one.incident_id: one for one in detector.detect(types.batch_of(rows[at : at + size])).incidents}

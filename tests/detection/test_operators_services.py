@@ -20,7 +20,7 @@ from agents.detection.known_services import (
     with_entry,
 )
 from agents.detection.limits import CRITICAL_RATIO, Scale
-from agents.learning.baseline import batch_of
+from agents.learning.baseline import asked_batch
 from agents.scoring.model import Model
 from tests.support.detecting import domain_key, fresh_detector
 
@@ -110,10 +110,10 @@ def test_a_closed_incident_says_by_what() -> None:
 def test_an_entry_applies_to_what_a_detector_already_watches(model: Model) -> None:
     names = [f"{number * 0x9E3779B97F4A7C15 % 2**64:016x}.keys.vendor.test" for number in range(40)]
     detector = fresh_detector(model, SCALE)
-    first = detector.detect(batch_of([NOW + i for i in range(20)], ["192.0.2.1"] * 20, names[:20], [1] * 20))
+    first = detector.detect(asked_batch([NOW + i for i in range(20)], ["192.0.2.1"] * 20, names[:20], [1] * 20))
     assert [one.closed_at for one in first.incidents] == [None]
     detector.reload_services(services_at([ENTRY], NOW))
-    later = detector.detect(batch_of([NOW + 20 + i for i in range(20)], ["192.0.2.1"] * 20, names[20:], [1] * 20))
+    later = detector.detect(asked_batch([NOW + 20 + i for i in range(20)], ["192.0.2.1"] * 20, names[20:], [1] * 20))
     assert [one.closed_at is not None for one in later.incidents] == [True]
     assert not detector.incidents.open
 
@@ -121,7 +121,7 @@ def test_an_entry_applies_to_what_a_detector_already_watches(model: Model) -> No
 def test_a_list_that_was_there_at_start_forgets_nothing(model: Model) -> None:
     services = services_at([ENTRY], NOW)
     detector = TunnelDetector(model, 100, 3600.0, SCALE, services)
-    detector.detect(batch_of([NOW], ["192.0.2.1"], ["0123456789abcdef0123456789abcdef.keys.vendor.test"], [1]))
+    detector.detect(asked_batch([NOW], ["192.0.2.1"], ["0123456789abcdef0123456789abcdef.keys.vendor.test"], [1]))
     detector.reload_services(services)
     detector.tick(NOW + 1)
     row = detector.flows.find("192.0.2.1", domain_key(detector, "vendor.test"))
@@ -131,10 +131,10 @@ def test_a_list_that_was_there_at_start_forgets_nothing(model: Model) -> None:
 def test_an_incident_that_would_stay_stays(model: Model) -> None:
     names = [f"{number * 0x9E3779B97F4A7C15F39CC0605CEDC835 % 2**128:032x}.keys.vendor.test" for number in range(200)]
     detector = fresh_detector(model, SCALE)
-    first = detector.detect(batch_of([NOW + i / 10 for i in range(200)], ["192.0.2.1"] * 200, names, [1] * 200))
+    first = detector.detect(asked_batch([NOW + i / 10 for i in range(200)], ["192.0.2.1"] * 200, names, [1] * 200))
     assert not replace(ENTRY, factor=2.0).silences(first.incidents[0], SCALE)
     detector.reload_services(services_at([replace(ENTRY, factor=2.0)], NOW))
-    later = detector.detect(batch_of([NOW + 30], ["192.0.2.1"], [names[0]], [1]))
+    later = detector.detect(asked_batch([NOW + 30], ["192.0.2.1"], [names[0]], [1]))
     assert [one.closed_at for one in later.incidents] == [None]
 
 
@@ -142,5 +142,5 @@ def test_it_is_no_free_pass(model: Model) -> None:
     names = [f"{number * 0x9E3779B97F4A7C15F39CC0605CEDC835 % 2**128:032x}.keys.vendor.test" for number in range(200)]
     detector = fresh_detector(model, SCALE)
     detector.reload_services(services_at([ENTRY], NOW))
-    found = detector.detect(batch_of([NOW + i / 10 for i in range(200)], ["192.0.2.1"] * 200, names, [1] * 200))
+    found = detector.detect(asked_batch([NOW + i / 10 for i in range(200)], ["192.0.2.1"] * 200, names, [1] * 200))
     assert found.incidents

@@ -15,7 +15,7 @@ from agents.detection.judge_kernels import SCATTERED_NAMES
 from agents.detection.known_services import services
 from agents.detection.limits import SCATTERED, SCATTERED_BYTES, SCATTERED_DOMAINS, Scale
 from agents.detection.state import Kind
-from agents.learning.baseline import batch_of
+from agents.learning.baseline import asked_batch
 from agents.scoring.model import Model
 from tests.corpora.lookalikes import ROLES, traffic
 from tests.support.detecting import fresh_detector
@@ -34,7 +34,7 @@ def found(
 ) -> tuple[Incident, ...]:
     count = len(names)
     return detector.detect(
-        batch_of([at + i * gap_s for i in range(count)], [client] * count, names, [1] * count)
+        asked_batch([at + i * gap_s for i in range(count)], [client] * count, names, [1] * count)
     ).incidents
 
 
@@ -53,7 +53,7 @@ def test_throw_away_domains_add_up_to_one_incident(model: Model, names_each: int
 def test_the_queries_of_it_are_said_to_be_of_many_domains(model: Model) -> None:
     names = [f"{code(i)}.shop{i}.com" for i in range(60)]
     verdicts = fresh_detector(model, Scale()).detect(
-        batch_of([START + i for i in range(60)], [CLIENT] * 60, names, [1] * 60)
+        asked_batch([START + i for i in range(60)], [CLIENT] * 60, names, [1] * 60)
     )
     assert verdicts.severity[-1] >= Severity.HIGH
     assert any("below many domains" in reason for reason in verdicts.reasons[-1])
@@ -148,5 +148,5 @@ def test_the_caps_hold_for_it_too() -> None:
 def test_keys_of_mail_signers_are_asked_for_once_below_each_senders_domain(model: Model) -> None:
     names = [f"{code(number)}._domainkey.sender{number}.example" for number in range(80)]
     assert found(fresh_detector(model, Scale()), names) != (), "of a type that holds no keys they count"
-    asked = batch_of([START + i * 30 for i in range(80)], [CLIENT] * 80, names, [16] * 80)
+    asked = asked_batch([START + i * 30 for i in range(80)], [CLIENT] * 80, names, [16] * 80)
     assert fresh_detector(model, Scale()).detect(asked).incidents == ()

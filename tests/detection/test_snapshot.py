@@ -16,7 +16,7 @@ from agents.detection.flows import Flow, Flows
 from agents.detection.limits import Scale, evidence_of
 from agents.detection.seen_kernels import EXACT_MAX
 from agents.dns.name import from_text
-from agents.learning.baseline import batch_of, golden_sessions, model_bytes
+from agents.learning.baseline import asked_batch, golden_sessions, model_bytes
 from agents.scoring.model import Model
 from tests.support.detecting import fresh_detector
 from tests.support.judged import Judged, ask
@@ -48,7 +48,7 @@ def slow_session() -> QueryBatch:
     """Twenty minutes apart: 40 encoded names over 13 hours, found by a long window alone."""
     rng = np.random.default_rng(5)
     names = [rng.bytes(10).hex() + ".slow.test" for _ in range(60)]
-    return batch_of([1_700_000_000 + 1200.0 * i for i in range(60)], ["192.0.2.1"] * 60, names, [1] * 60)
+    return asked_batch([1_700_000_000 + 1200.0 * i for i in range(60)], ["192.0.2.1"] * 60, names, [1] * 60)
 
 
 @pytest.mark.parametrize("session", [slow_session(), *list(golden_sessions().values())[:3]])
@@ -59,7 +59,7 @@ def test_a_restart_in_the_middle_changes_nothing(model: Model, session: QueryBat
     before = fresh_detector(model, Scale())
     early = before.detect(first).incidents
     after = fresh_detector(model, Scale())
-    assert snapshot.load(snapshot.dump(before.flows), after.flows) == len(before.flows)
+    assert snapshot.load_flows(snapshot.dump_flows(before.flows), after.flows) == len(before.flows)
     after.restore(early)
     late = after.detect(second).incidents
     assert expected
@@ -75,14 +75,14 @@ def flow_of(flows: Flows, client: str, domain: str) -> Flow:
 def loud(count: int) -> QueryBatch:
     rng = np.random.default_rng(6)
     names = [rng.bytes(8).hex() + ".loud.test" for _ in range(count)]
-    return batch_of([1e9 + i for i in range(count)], ["192.0.2.1"] * count, names, [1] * count)
+    return asked_batch([1e9 + i for i in range(count)], ["192.0.2.1"] * count, names, [1] * count)
 
 
 def test_the_filter_of_a_loud_flow_survives(model: Model) -> None:
     session = loud(EXACT_MAX + 200)
     before, after = fresh_detector(model, Scale()), fresh_detector(model, Scale())
     before.detect(session)
-    snapshot.load(snapshot.dump(before.flows), after.flows)
+    snapshot.load_flows(snapshot.dump_flows(before.flows), after.flows)
     known = flow_of(before.flows, "192.0.2.1", "loud.test")
     assert flow_of(after.flows, "192.0.2.1", "loud.test") == known
     after.detect(session)
@@ -97,7 +97,7 @@ def test_after_any_restart_flows_and_evidence_are_the_same(early: list[Step], la
     whole, queries = Judged(), stream([*early, *late])
     whole.tell(queries[: len(early)])
     restored = Judged()
-    assert snapshot.load(snapshot.dump(whole.flows), restored.flows) == len(whole.flows)
+    assert snapshot.load_flows(snapshot.dump_flows(whole.flows), restored.flows) == len(whole.flows)
     whole.flows.state.flows["watched"] = 0  # incidents are kept apart, and watch again what is theirs
     dismiss_carriers(whole.flows.state)
     expected, found = whole.tell(queries[len(early) :]), restored.tell(queries[len(early) :])
@@ -116,7 +116,7 @@ def test_after_any_restart_flows_and_evidence_are_the_same(early: list[Step], la
 def test_a_client_that_stands_for_many_is_the_same_after_a_restart() -> None:
     whole, restored = Judged(10_000, 10_000), Judged(10_000, 10_000)
     whole.tell([ask("www", domain=f"site{n}.com", encoded=False, bits=8.0) for n in range(3 * CROWD_DOMAINS)])
-    snapshot.load(snapshot.dump(whole.flows), restored.flows)
+    snapshot.load_flows(snapshot.dump_flows(whole.flows), restored.flows)
     several = [ask(i, domain=f"{n}.com", bits=64.0) for n in range(12) for i in range(5)]
     assert restored.ask(*several) == whole.ask(*several)
     assert restored.ask(*several) != Judged().ask(*several)
@@ -126,7 +126,7 @@ def test_less_room_takes_those_that_leaked_most_and_their_clients() -> None:
     before, after = Judged(), Judged(5)
     for number in range(300):
         before.ask(ask("a", domain=f"{number}.com", client=f"192.0.2.{number}", bits=8.0 * (number + 1), encoded=False))
-    assert snapshot.load(snapshot.dump(before.flows), after.flows) == 5
+    assert snapshot.load_flows(snapshot.dump_flows(before.flows), after.flows) == 5
     assert [number for number in range(300) if after.knows(f"192.0.2.{number}", f"{number}.com")] == [*range(295, 300)]
     after.ask(ask("b", domain="299.com", client="192.0.2.299"))
     assert after.view("192.0.2.299", "299.com").names == 2
@@ -158,7 +158,7 @@ def refused(data: bytes) -> None:
     """The file is refused, and the flows are as they were: new ones, that can be used."""
     judged = Judged(10)
     with pytest.raises(ValueError):
-        snapshot.load(data, judged.flows)
+        snapshot.load_flows(data, judged.flows)
     assert len(judged.flows) == 0 and judged.flows.key == (0, 0)
     assert not judged.flows.clients and not judged.flows.samples
     judged.ask(ask("a"))
@@ -170,7 +170,7 @@ def dumped(model: Model) -> bytes:
     detector = fresh_detector(model, Scale())
     detector.detect(slow_session())
     detector.detect(loud(EXACT_MAX + 100))
-    return snapshot.dump(detector.flows)
+    return snapshot.dump_flows(detector.flows)
 
 
 def test_a_cut_file_is_refused(dumped: bytes) -> None:

@@ -186,14 +186,15 @@ def test_pieces_of_the_pool_lie_apart_and_the_smallest_are_set_aside(
     held: list[tuple[int, int]] = []
     for size, back in steps:
         if back and held:
-            seen_kernels.give(pool, room, *held.pop(size % len(held)))
-        elif (at := seen_kernels.take(pool, room, size)) != NONE:
+            seen_kernels.give_piece(pool, room, *held.pop(size % len(held)))
+        elif (at := seen_kernels.take_piece(pool, room, size)) != NONE:
             assert not pool[at : at + (1 << size)].any()
             pool[at : at + (1 << size)] = 1
             held.append((at, size))
     small = sum(size == seen_kernels.SIZE_MIN for _, size in held)
     held += [
-        (seen_kernels.take(pool, room, seen_kernels.SIZE_MIN), seen_kernels.SIZE_MIN) for _ in range(keys_max - small)
+        (seen_kernels.take_piece(pool, room, seen_kernels.SIZE_MIN), seen_kernels.SIZE_MIN)
+        for _ in range(keys_max - small)
     ]
     places = sorted((at, at + (1 << size)) for at, size in held)
     assert all(at >= 0 and end <= len(pool) for at, end in places)
@@ -255,16 +256,16 @@ QUIET = """
 from agents.detection import snapshot
 from agents.detection.flows import Flows
 from agents.detection.limits import Scale
-from agents.learning.baseline import batch_of
+from agents.learning.baseline import asked_batch
 from tests.support.detecting import fresh_detector
 from tests.support.detecting import shipped_model
-fresh_detector(shipped_model(), Scale()).detect(batch_of([1e9], ["192.0.2.1"], ["a1b2c3d4e5.example.com"], [16]))
+fresh_detector(shipped_model(), Scale()).detect(asked_batch([1e9], ["192.0.2.1"], ["a1b2c3d4e5.example.com"], [16]))
 flows, other = Flows(100, (2**64 - 1, 3)), Flows(100)
 for n in range(40):
     flows.watch(1e9, f"192.0.2.{n}", 2**64 - 1 - n)
     assert flows.find(f"192.0.2.{n}", 2**64 - 1 - n) is not None
 flows.forget(flows.find("192.0.2.7", 2**64 - 8))
-assert snapshot.load(snapshot.dump(flows), other) == 39
+assert snapshot.load_flows(snapshot.dump_flows(flows), other) == 39
 """
 
 

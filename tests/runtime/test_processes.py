@@ -51,7 +51,7 @@ def test_without_a_database_dns_is_answered_and_the_end_is_quick(tmp_path: Path)
         settings = {"listen_port": str(port), "api_port": str(api), "upstreams": f"127.0.0.1:{stub.port}"}
         with product("run", tmp_path, database_url=DEAD, **settings) as process:
             assert _ask(port) == "192.0.2.1"
-            scheduler = heartbeat.read(tmp_path / "data" / "scheduler.json")
+            scheduler = heartbeat.read_heartbeat(tmp_path / "data" / "scheduler.json")
             assert scheduler["ok"]
             assert httpx.get(f"http://127.0.0.1:{api}/health").json()["status"] == "degraded"
             process.terminate()

@@ -123,6 +123,6 @@ def test_spooled_batches_and_due_alerts_go_on(left: Settings) -> None:
 def test_windows_and_peaks_are_read(left: Settings) -> None:
     registry = bootstrap.registry_of(left)
     detector = bootstrap.detector_of(left, registry.current())
-    assert snapshot.load((left.state_dir / "windows.snapshot").read_bytes(), detector.flows) > 0
+    assert snapshot.load_flows((left.state_dir / "windows.snapshot").read_bytes(), detector.flows) > 0
     peaks = load_peaks((left.state_dir / "peaks.json").read_bytes())
     assert max(peaks.rows.values()) >= 1

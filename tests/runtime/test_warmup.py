@@ -139,7 +139,7 @@ def test_kernels_of_other_versions_go_and_nothing_else(tmp_path: Path) -> None:
     for folder in (current, old, other):
         folder.mkdir()
         (folder / "kernel.nbc").write_bytes(b"machine code")
-    assert jit.prune(current) == 1
+    assert jit.prune_caches(current) == 1
     assert sorted(path.name for path in tmp_path.iterdir()) == ["0123456789abcdef", "notes-of-mine"]
     assert (current / "kernel.nbc").exists()
 

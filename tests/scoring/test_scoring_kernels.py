@@ -132,14 +132,14 @@ def test_votes_are_calibrated_as_numpy_interpolates(votes: list[tuple[float, flo
 @example([*LONGEST[:1], *BENIGN[:2], *LONGEST[:1], BENIGN[0]])
 def test_a_name_reads_the_same_in_any_case_and_any_batch(names: list[bytes]) -> None:
     model = shipped_model()
-    whole = lexical.read(names, model, KEY)
+    whole = lexical.read_names(names, model, KEY)
     assert whole.name_key.tolist() == [siphash(name.lower(), KEY) for name in names]
     assert whole.domain_key.tolist() == [siphash(wire_of(split_domain(name)[1]), KEY) for name in names]
     keys = [siphash(b"." + label, KEY) for name in names for label in split_domain(name)[0]]
     assert whole.part_key.tolist() == keys
     assert whole.score.tolist() == model.score(features.extract(names), names).tolist()
     for i, name in enumerate(names):
-        alone = lexical.read(packed([name.swapcase()]), model, KEY)
+        alone = lexical.read_names(packed([name.swapcase()]), model, KEY)
         assert (alone.score[0], alone.name_key[0], alone.cuts[0]) == (
             whole.score[i],
             whole.name_key[i],
@@ -155,7 +155,7 @@ from agents.scoring import lexical
 from tests.support.detecting import shipped_model
 from tests.scoring.test_scoring_kernels import BENIGN, KEY
 from tests.support.wire_names import LONGEST
-found = lexical.read(BENIGN + LONGEST, shipped_model(), KEY)
+found = lexical.read_names(BENIGN + LONGEST, shipped_model(), KEY)
 columns = {name: getattr(found, name) for name in found.__slots__ if name != "names"}
 np.savez(sys.argv[1], compiled=jit.COMPILED, **columns)
 """

@@ -12,7 +12,7 @@ import pytest
 from agents import sources
 from agents.core.errors import CaptureError
 from agents.core.types import QueryBatch, batch_of
-from agents.sources import SPECS, detect, open_source
+from agents.sources import SPECS, kind_of, open_source
 from agents.sources.intake import FileSource, Intake
 from tests.support.captures import T0, ip4, linked, pcap, question, udp
 
@@ -54,18 +54,18 @@ def test_a_further_kind_is_a_spec_more(tmp_path: Path, monkeypatch: pytest.Monke
     path = tmp_path / "x"
     path.write_bytes(b"ONE 192.0.2.9")
     with pytest.raises(CaptureError, match=r"neither a pcap or pcapng capture nor a table with ts, client, qname"):
-        detect(path)
+        kind_of(path)
     kind = Intake(
         "one", "a file of one query", (), lambda path, options: OneQuery(path), lambda head: head[:3] == b"ONE"
     )
     monkeypatch.setattr(sources, "SPECS", (*SPECS, kind))
-    assert detect(path) is kind
+    assert kind_of(path) is kind
     for format in ("auto", "one"):
         (batch,) = open_source([path], format).batches(5)
         assert list(batch.client) == ["192.0.2.9"]
     path.write_bytes(b"TWO")
     with pytest.raises(CaptureError, match=r"capture, a table with .* nor a file of one query"):
-        detect(path)
+        kind_of(path)
 
 
 def test_how_far_a_file_has_been_read_is_known(tmp_path: Path) -> None:

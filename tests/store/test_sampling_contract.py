@@ -182,7 +182,7 @@ def test_caps_are_those_of_a_plain_loop(
 ) -> None:
     clients, domains = np.array([row[0] for row in rows], np.int64), np.array([row[1] for row in rows], np.int64)
     left, taken = (np.full(5, client_max), np.full(5, domain_max)), np.zeros(len(rows), np.bool_)
-    at, found = sampling_kernels.take(clients, domains, 0, len(rows), count, *left, taken)
+    at, found = sampling_kernels.take_sample(clients, domains, 0, len(rows), count, *left, taken)
     seen: tuple[Counter[int], Counter[int]] = (Counter(), Counter())
     expected: list[int] = []
     for number, (client, domain) in enumerate(rows):

@@ -361,7 +361,7 @@ def _ancillary(control: bytes) -> list[tuple[int, int, bytes]]:
     return [(level, kind, control[_CONTROL.size : size])]
 
 
-def load() -> None:
+def load_datapath() -> None:
     """Compile the kernels, or load them from the cache; nothing where they cannot be used."""
     if not can_compile():
         return

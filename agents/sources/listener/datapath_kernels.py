@@ -369,7 +369,7 @@ def give_up(s: DatapathState, number: int, reason: int) -> None:
 
 
 @kernel_in_place
-def carry(s: DatapathState, message: Any, size: int) -> int:
+def copy_for_python(s: DatapathState, message: Any, size: int) -> int:
     """Keep the bytes for Python; their row, or NONE if all are taken."""
     c = s.cells[0]
     if c.carried_head - c.carried_tail >= len(s.carried) or size > BUFFER:
@@ -786,7 +786,7 @@ def _forward(s: DatapathState, port: int, place: int, size: int, end: int, zone:
     if header.control_size > 0:
         copy_bytes(slot.control, 0, s.controls[place], 0, CONTROL_SIZE)
     if size > QUERY_MAX:
-        row = carry(s, message, size)
+        row = copy_for_python(s, message, size)
         if row == NONE:
             release(s, number)
             return False
@@ -870,7 +870,7 @@ def _matching_slot(s: DatapathState, socket: int, message: Any, size: int) -> in
 @kernel_in_place
 def _to_tcp(s: DatapathState, number: int, message: Any, size: int) -> bool:
     """Python asks again over TCP; False if it has too much to do: the client then gets the truncated answer."""
-    row = carry(s, message, size)
+    row = copy_for_python(s, message, size)
     if row == NONE:
         return False
     unlink(s, number)
