@@ -1,7 +1,8 @@
 """Every setting, read once from the environment and `.env`.
 
 Settings of a kind (an intake, a channel, a detector type) stand in its Spec; `load` reads those of the Specs it is
-given beside the common ones. `.env.example` and docs/settings.md are made from both (scripts/maintainer/settings.py).
+given beside the common ones. `.env.example` and docs/settings.md are made from both
+(scripts/maintainer/settings_files.py).
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""`dns-tunnel known`: the operator's own known services, with a preview, applied to what is stored."""
+"""`dns-tunnel allow`: the operator's own known services, with a preview, applied to what is stored."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ INCIDENTS_MAX = 1000
 
 
 def allow(settings: Settings, options: argparse.Namespace) -> int:
-    """`dns-tunnel known …`."""
+    """`dns-tunnel allow …`."""
     path = bootstrap.known_path(settings)
     entries = load_entries(path)
     if options.action == "list":

@@ -101,7 +101,7 @@ class Incident:
     bytes_before_detection: float
     sample_names: tuple[str, ...] = ()
     closed_at: float | None = None
-    evidence: Mapping[str, Any] = field(default_factory=dict)  # JSON values, see evidence.py
+    evidence: Mapping[str, Any] = field(default_factory=dict)  # JSON values, see detection/incidents.py
 
     @property
     def incident_id(self) -> str:

@@ -80,7 +80,7 @@ PART = 2
 """Part of the mean, as its divisor, from which a carrier has its part in what several carried; and how many times over
 the limit that must be for every carrier to have it."""
 MIN_NAMES_AT, FRESH_BYTES_AT, FRESH_ENCODED_AT, FRESH_NAME_AT, FACTOR_AT, SCATTERED_AT, QUIET_AT = range(7)
-"""Places in `rules`, which agents/policy.py fills."""
+"""Places in `rules`, which limits.py fills."""
 RULES = 7
 
 
@@ -416,7 +416,7 @@ def _count(state: State, asked: Asked, i: int, flow: Any, discount: float, amoun
 def judge(
     state: State, asked: Asked, limits: NDArray[np.float64], rules: NDArray[np.float64], told: Told, start: int
 ) -> tuple[int, int]:
-    """Judge queries from row `start` on; (Stop, row that it is for). limits: [kind, window]; rules: see policy.py."""
+    """Judge queries from row `start` on; (Stop, row that it is for). limits: [kind, window]; rules: see limits.py."""
     amounts, total = told.amounts, told.total
     for i in range(start, len(asked.ts)):
         clear_evidence(told.evidence[i])

@@ -38,7 +38,7 @@ CHOICE_BYTES = {3600: 150.0}
 """Bytes in the choice of record types below one domain: types that not everybody asks for, beyond a flow's first."""
 FRESH_NAMES = {3600: 12.0, 86_400: 24.0, 604_800: 40.0}
 """Encoded names below one domain per window, where the flow is little else: a few short names a minute. A burst counts
-once (kernels/judging.BURST_S)."""
+once (judge_kernels.BURST_S)."""
 SPREAD_FRESH_NAMES = {3600: 12.0, 86_400: 24.0}
 """The same, summed over those carriers of one client that are little else."""
 SPREAD_SPARED_BYTES, SPREAD_SPARED_NAMES = {3600: 15.0, 86_400: 50.0}, {3600: 1.0, 86_400: 4.0}
@@ -178,7 +178,7 @@ def limits_of(factor: float = 1.0, quiet_s: float = 3600.0) -> Limits:
 
 
 def evidence_of(row: np.void) -> Evidence:
-    """Evidence from a row of kernels.state.EVIDENCE."""
+    """Evidence from a row of state.EVIDENCE."""
     ratio, amount, limit, names, domains, kind, window = row.item()
     text = KINDS[kind] if ratio > 0 else KINDS[0]
     return Evidence(ratio, WINDOWS_S[window], amount, limit, names, text, domains)

@@ -63,7 +63,7 @@ REPEAT_RUNS = re.compile(rb"(.)\1+", re.DOTALL)
 
 
 def classes() -> NDArray[np.uint8]:
-    """The classes of all 256 bytes, as bits of kernels/features."""
+    """The classes of all 256 bytes, as bits of feature_kernels."""
     sets = (DIGITS, HEX, LETTERS, VOWELS, CONSONANTS, HOST_BYTES)
     bits = (kernel.DIGIT, kernel.HEX, kernel.LETTER, kernel.VOWEL, kernel.CONSONANT, kernel.HOST)
     found = [sum(bit for of, bit in zip(sets, bits, strict=True) if byte in of) for byte in range(256)]
@@ -316,7 +316,7 @@ def _row(wire: bytes) -> bytes:
 
 
 class _Tables(NamedTuple):
-    """What kernels/features.rows looks up."""
+    """What feature_kernels.feature_rows looks up."""
 
     classes: NDArray[np.uint8]
     rare: NDArray[np.uint8]

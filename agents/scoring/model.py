@@ -138,7 +138,7 @@ class Model:
 
     @property
     def limit_factor(self) -> float:
-        """How many times the limits of policy.py hold, as the alert budget chose; 1 unless told."""
+        """How many times the limits of detection/limits.py hold, as the alert budget chose; 1 unless told."""
         return float(self.manifest.get("limits", {}).get("factor", 1.0))
 
     def score(self, features: NDArray[np.float32], qnames: Sequence[bytes]) -> NDArray[np.float32]:
