@@ -1,4 +1,4 @@
-"""The hot flow: names, then features and windows, then model and rules, then policy. A batch in, verdicts out."""
+"""The detector: a batch of queries in, verdicts out. It reads names, counts flows, then applies model and limits."""
 
 from __future__ import annotations
 
@@ -43,19 +43,19 @@ from agents.scoring.lexical_kernels import may_hold_secrets
 from agents.scoring.model import Model
 
 WINDOWS_FILE, PEAKS_FILE = FILES = "windows.snapshot", "peaks.json"
-"""What a detector saves: its flows, and what flows reached, by which the next retraining sets the limits."""
+"""The files that a detector saves: its flows, and their peaks, from which the next retraining sets the limits."""
 TS_MAX = 1e13
-"""Seconds; a time beyond it is nobody's, and counts as this."""
+"""Seconds; a later time is invalid, and counts as this one."""
 NO_EVIDENCE = Evidence(0.0)
 Seen = tuple[Names, Coded, Lexical, Coded, Asked]
-"""What queries say by themselves: names, clients, all about names, domains; Asked.client is yet a number in clients."""
+"""Names, clients, lexical values of the names, domains, queries for the kernel. Asked.client still indexes clients."""
 Stage = Callable[[Generator[Any, None, None]], Any]
 SIGNERS = b"_domainkey"
 """Below this label, in TXT answers, lie the keys of mail signers (RFC 6376 section 3.6.2.1)."""
 
 
 class _Marks(NamedTuple):
-    """Identities of what is looked out for."""
+    """Hashes of the labels and domains that get special treatment."""
 
     signers: np.uint64  # the label SIGNERS
     called: NDArray[np.uint64]  # domains of call-back services
@@ -68,7 +68,7 @@ def _marks(key: Key) -> _Marks:
 
 
 class TunnelDetector:
-    """Scores queries with the model and with what it knows of each client and domain: a core.protocols.Detector."""
+    """Scores queries with the model and with the state of each flow: a core.protocols.Detector."""
 
     def __init__(
         self,
@@ -95,22 +95,22 @@ class TunnelDetector:
 
     @property
     def model_id(self) -> str:
-        """Of the model in use."""
+        """Id of the model in use."""
         return self.model.model_id
 
     @property
     def open_incidents(self) -> Mapping[tuple[str, str], Incident]:
-        """By client and domain; SCATTERED stands for what adds up over domains."""
+        """Open incidents by client and domain; SCATTERED stands for a client's sum over domains."""
         return self.incidents.open
 
     def save(self, lock: AbstractContextManager[Any]) -> dict[str, bytes]:
-        """FILES. `lock` is held while arrays are copied, not while they are packed."""
+        """The contents of FILES. `lock` is held while arrays are copied, not while they are packed."""
         windows = snapshot.dump_flows(self.flows, lock)
         with lock:
             return {WINDOWS_FILE: windows, PEAKS_FILE: self.peaks.dump()}
 
     def load(self, name: str, data: bytes) -> None:
-        """Go on from one of FILES. Raises ValueError for bytes that are none."""
+        """Restore state from one of FILES. Raises ValueError for invalid contents."""
         if name == PEAKS_FILE:
             self.peaks = load_peaks(data)
         else:
@@ -139,15 +139,15 @@ class TunnelDetector:
             self._next_services = services
 
     def detect(self, batch: QueryBatch, explain: bool = True) -> Verdicts:
-        """Judge a batch. explain: give the reasons of all that is not NORMAL, or of open incidents only."""
+        """Judge a batch. explain: give reasons for every query that is not NORMAL, else only below open incidents."""
         self._take_next()
         parts = [self.judge(part, self.read(part), explain) for part in spans(batch, self.incidents.quiet_s)]
         return joined(parts) if parts else empty_verdicts(self.model.model_id, ())
 
     def read(self, batch: QueryBatch) -> Seen:
-        """The first half of `detect`: what the queries of a batch say by themselves.
+        """The first half of `detect`: the values that depend on the queries of a batch alone.
 
-        May be done in another thread while `judge` judges batches before, as long as nothing is reloaded meanwhile.
+        Another thread may call it while `judge` works on earlier batches, as long as nothing is reloaded meanwhile.
         """
         names, clients = packed(batch.qname), coded(batch.client)
         found = read_names(names, self.model, self.flows.key)
@@ -168,7 +168,7 @@ class TunnelDetector:
         return replace(verdicts, incidents=changed) if changed else verdicts
 
     def tick(self, now: float) -> Verdicts | None:
-        """What else happens with time, at time `now`: close what is quiet, take up a model that waits."""
+        """Do the work that depends on time alone: close quiet incidents, start to use a reloaded model."""
         self._take_next()
         self.incidents.close_quiet(now)
         changed = self.incidents.changes()
@@ -190,7 +190,7 @@ class TunnelDetector:
                 self._forgive(old)
 
     def _forgive(self, old: KnownServices) -> None:
-        """Forget what flows showed that a larger budget, given just now, covers: it applies to what is known, too."""
+        """Forget flows that a larger budget covers now: a new budget applies to bytes counted before it, too."""
         clients = {row: client for client, row in self.flows.clients.items()}
         for row in self.flows.rows(lambda flows: (flows["detail"] >= 0) & (flows["scattered"] == 0)):
             names = [wire.lower() for wire, _ in self.flows.view(row).samples]
@@ -242,7 +242,7 @@ class TunnelDetector:
         )
 
     def _scoped(self, qtype: NDArray[np.uint16], found: Lexical) -> NDArray[np.uint8]:
-        """Which queries ask for the key of a mail's signer: whoever receives mail asks one of each sender's domain."""
+        """Which queries ask for a mail signer's key: a mail server asks for one below the domain of each sender."""
         out = np.zeros(len(qtype), np.uint8)
         labels = np.flatnonzero(found.part_key == _marks(self.flows.key).signers)
         out[np.searchsorted(found.part_starts, labels, side="right") - 1] = 1
@@ -255,7 +255,7 @@ class TunnelDetector:
             self.peaks.note(float(ts[row]), clients[row], SCATTERED if scattered else domains[row], ratio)
 
     def _follow(self, batch: QueryBatch, clients: Coded, domains: Coded, said: Told) -> dict[int, Evidence]:
-        """Give the incidents what may concern them; returns the evidence that decides the rows it was about."""
+        """Pass events to the incidents; returns the evidence that decides the score of their rows."""
         decided: dict[int, Evidence] = {}
         watched: dict[int, tuple[str, str]] = {}
         scattered = self.flows.state.flows["scattered"]
@@ -280,7 +280,7 @@ class TunnelDetector:
         if not evidence.kind.startswith("spread"):
             return ()
         found = [self.flows.view(row) for row in event["sharing"].tolist() if row >= 0]
-        # a carrier may have made room for another flow later in the batch
+        # later in the batch, a carrier may have been dropped and its row reused for another flow
         still = [flow for flow in found if flow.samples and flow.first_seen <= ts]
         return [domain_text(flow.samples[0][0].lower()) for flow in still]
 
@@ -319,10 +319,10 @@ class TunnelDetector:
 def verdicts_of(
     detector: TunnelDetector, batches: Iterable[QueryBatch], stage: Stage = iter
 ) -> Generator[Verdicts, None, None]:
-    """The verdicts on batches in time order, and the last state of what is open at their end.
+    """The verdicts on batches in time order, then the last state of the incidents that are open at their end.
 
-    stage: runs a generator, here or in a thread of its own, as core.prefetch does: batches, names, and windows are
-    three stages, one behind another. The detector reloads nothing meanwhile.
+    stage: runs a generator, in this thread or in its own, as core.prefetch does. Batches, names and windows are three
+    stages, one behind another. Nothing may be reloaded meanwhile.
     """
     parts = stage(part for batch in batches for part in spans(batch, detector.incidents.quiet_s))
     yield from stage(_in_order(detector, stage((part, detector.read(part)) for part in parts)))
@@ -337,7 +337,7 @@ def _in_order(detector: TunnelDetector, seen: Iterable[tuple[QueryBatch, Seen]])
 
 
 def secret_of(qname: bytes) -> str:
-    """What one wire name, in the case it was sent in, gives away; "" for nothing."""
+    """The secret that one wire name contains, in words; "" for none. The name keeps the case it was sent in."""
     labels = labels_of(qname)
     cut = len(split_domain(qname)[0])
     return secret_in(labels[:cut], labels[cut:])
@@ -357,14 +357,14 @@ def _standing(event: np.void, batch: QueryBatch) -> Standing:
 
 
 def _domains(found: Lexical) -> Coded:
-    """Registered domain of every name, each put into words once."""
+    """Registered domain of every name; each different one is converted to text once."""
     (codes, rows), starts = distinct_rows(found.domain_key), found.names.starts
     begins = starts[rows] + found.cuts[rows]
     return Coded(codes, texts(gathered(found.names.array, begins, starts[rows + 1] - begins)))
 
 
 def empty_verdicts(model_id: str, incidents: tuple[Incident, ...]) -> Verdicts:
-    """Incidents without queries: what closes when nothing more comes."""
+    """Verdicts without queries, for incidents that change while no query arrives."""
     none = np.empty(0, dtype=np.float32)
     features = np.empty((0, len(FEATURES)), dtype=np.float32)
     return Verdicts(batch_of([]), (), features, none, none.astype(np.uint8), (), model_id, incidents, VERSION)

@@ -1,7 +1,7 @@
-"""Which tool a flow looks like, from marks that its documented protocol puts into names. None where nothing fits.
+"""The tool behind a flow, recognised by marks that the tool's documented protocol puts into names.
 
 Each mark is a function of a `Trace`: the first names of a flow without the zone they share, in the case they were
-sent in, and their query types. A mark must hold for most of the names: a tool is named when it is plain.
+sent in, and their query types. A mark must hold for most of the names, so that only a clear case names a tool.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class Trace:
     """The first names of a flow: payload labels (zone removed), as sent, and query types."""
 
     names: tuple[tuple[bytes, ...], ...]
-    whole: tuple[tuple[bytes, ...], ...]  # the same with their zone
+    whole: tuple[tuple[bytes, ...], ...]  # all labels, with the zone
     qtypes: tuple[int, ...]
 
     def share(self, fits: Callable[[tuple[bytes, ...]], bool]) -> float:
@@ -37,7 +37,7 @@ class Trace:
 
 
 def trace_of(samples: Sequence[tuple[bytes, int]]) -> Trace:
-    """A trace of (wire name, qtype) pairs; the zone is what all names end in, case aside."""
+    """A trace of (wire name, qtype) pairs; the zone is the longest suffix that all names share, ignoring case."""
     names = [labels_of(wire) for wire, _ in samples]
     backwards = [tuple(label.lower() for label in reversed(name)) for name in names]
     columns = takewhile(lambda column: len(set(column)) == 1, zip(*backwards, strict=False))
@@ -54,7 +54,7 @@ def _hex(data: bytes) -> bytes:
 
 
 def _base64(data: bytes) -> bytes:
-    """Decode what can be decoded of base64 with either alphabet and no padding; empty where it is none."""
+    """Decode base64 in either alphabet without padding, as far as it is complete; empty if it is not base64."""
     text = data.rstrip(b"=")
     text = text[: len(text) - (len(text) % 4 == 1)]
     try:
@@ -66,7 +66,7 @@ def _base64(data: bytes) -> bytes:
 
 
 _CODEC_TESTS = (b"-aaahhh-drink-mal-ein-j", b"aabbccddeeffgghhiijjkkllmmnnoo", b"-la-fl\xfbte-na\xefve-fran")
-"""Texts that iodine sends to see which bytes a path leaves alone (its protocol notes, "codec check")."""
+"""Texts that iodine sends to find out which bytes a path does not change (its protocol notes, "codec check")."""
 _VERSION = re.compile(rb"v[a-z2-7]aaak[a-z0-5]{4,6}")
 
 
@@ -159,7 +159,7 @@ _BEACON = re.compile(rb"(?:api|cdn|post|www6)\.[0-9a-f]{3,}(?:\.[0-9a-f]+)*")
 
 
 def _cobalt_strike(trace: Trace) -> bool:
-    """The default prefixes of its data channels before hexadecimal labels."""
+    """The default prefixes of Cobalt Strike's data channels before hexadecimal labels."""
     return trace.share(lambda name: bool(_BEACON.fullmatch(b".".join(name).lower()))) >= MOST
 
 
@@ -169,11 +169,11 @@ _SLIVER_BASE58 = {
 }
 _SLIVER_TYPES = frozenset((1, 2, 3, 4, 6, 7, 8, 9))
 _SLIVER_BYTES = 4
-"""Bytes of the shortest message that says enough: a type, an id, and some of it."""
+"""Bytes of the shortest message that is recognised: a type, an id's field number and some of the id."""
 
 
 def _sliver_message(payload: bytes) -> bool:
-    """A Protocol Buffers message in one of its alphabets: field 1, a known type, then field 2, its id."""
+    """A Protocol Buffers message in one of Sliver's alphabets: field 1, a known type, then field 2, its id."""
     for digits in (_SLIVER_BASE32, _SLIVER_BASE58):
         values = [digits[letter] for letter in payload if letter in digits]
         if len(values) < len(payload) or len(values) * len(digits).bit_length() < 8 * _SLIVER_BYTES:
@@ -188,7 +188,7 @@ def _sliver_message(payload: bytes) -> bool:
 
 
 def _sliver(trace: Trace) -> bool:
-    """Each name is one message: a type and an id ahead of the data (its dns.proto), in its own base32 or in base58."""
+    """Each name is one message: a type and an id before the data (its dns.proto), in its own base32 or in base58."""
     return trace.share(lambda name: _sliver_message(b"".join(name))) >= MOST
 
 

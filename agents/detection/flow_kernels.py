@@ -1,4 +1,4 @@
-"""What one query changes in its flow: windows, rows, what its name, answer and type newly carried."""
+"""What one query changes in its flow: windows, rows, and the new bytes that its name, answer and type carry."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ SECONDS = np.array(WINDOWS_S, np.float64)
 
 @kernel_in_place
 def turn(windows: Any, number: int, bucket: int) -> None:
-    """Let a window's current bucket be this one; an earlier one changes nothing."""
+    """Make this bucket the window's current one; an earlier bucket changes nothing."""
     old = windows["bucket"][number]
     if bucket <= old:
         return
@@ -54,7 +54,7 @@ def add(windows: Any, ts: float, amounts: NDArray[np.float32]) -> None:
     for number in range(COUNT):
         bucket = math.floor(ts / SECONDS[number])
         if bucket < windows["bucket"][number] - 1:
-            # the clock was set back: what lies in a future that never comes would never age
+            # the clock was set back: counters of a later bucket would not age until the clock reaches it again
             windows["bucket"][number] = bucket
         turn(windows, number, bucket)
         for one in range(SUMS):
@@ -63,7 +63,7 @@ def add(windows: Any, ts: float, amounts: NDArray[np.float32]) -> None:
 
 @kernel_in_place
 def sums(windows: Any, ts: float, number: int, out: NDArray[np.float64]) -> None:
-    """The sums of a window at ts, not before the last add."""
+    """The sums of a window at ts, which is not earlier than the last add."""
     seconds = SECONDS[number]
     turn(windows, number, math.floor(ts / seconds))
     left = 1 - (ts / seconds - windows["bucket"][number])
@@ -83,7 +83,7 @@ def _empty_windows(windows: Any) -> None:
 
 @kernel_in_place
 def settle(flow: Any, windows: NDArray[Any]) -> None:
-    """A flow's incident is over and has told what the windows hold: they begin anew."""
+    """Empty the windows of a flow whose incident is over: the incident has reported their contents."""
     flow["watched"] = flow["alone"] = 0
     for one in range(SUMS):
         flow["single"][one] = 0.0
@@ -93,7 +93,7 @@ def settle(flow: Any, windows: NDArray[Any]) -> None:
 
 @kernel_in_place
 def _take_windows(windows: NDArray[Any], room: NDArray[np.int64]) -> int:
-    """A fresh row; there is room for it (see judging.lacks)."""
+    """A fresh row; the caller checked that there is room for it (judge_kernels._lacks)."""
     row = room[FREE_WINDOWS]
     if row != NONE:
         room[FREE_WINDOWS] = windows[row]["bucket"][0]
@@ -113,7 +113,7 @@ def give_windows(windows: NDArray[Any], room: NDArray[np.int64], row: int) -> No
 
 @kernel_in_place
 def note(flow: Any, windows: NDArray[Any], room: NDArray[np.int64], ts: float, amounts: NDArray[np.float32]) -> None:
-    """Count for a flow what a query carried; the first name alone is kept beside the flow."""
+    """Count the amounts of a query for its flow. A flow with one name keeps them in its own row, without windows."""
     if flow["windows"] == NONE:
         if amounts[ANSWERS] == 0 and amounts[CHOICE] == 0 and flow["names"] <= 1:
             flow["single_ts"] = ts
@@ -124,14 +124,14 @@ def note(flow: Any, windows: NDArray[Any], room: NDArray[np.int64], ts: float, a
         if flow["single"][NAMES] != 0:
             kept = windows[flow["windows"]]
             add(kept, flow["single_ts"], flow["single"])
-            for number in range(COUNT):  # it has aged since, also where the clock is set back now
+            for number in range(COUNT):  # the first name aged until last_seen, even if the clock is set back now
                 turn(kept, number, math.floor(flow["last_seen"] / SECONDS[number]))
     add(windows[flow["windows"]], ts, amounts)
 
 
 @kernel_in_place
 def take_back(flow: Any, windows: NDArray[Any], encoded: float) -> None:
-    """Count so many bytes no more, as far as they lie in the current buckets."""
+    """Subtract so many bytes from the current buckets, at most what they hold."""
     for one in (INFORMATION, ENCODED):
         if flow["windows"] == NONE:
             flow["single"][one] = max(flow["single"][one] - encoded, 0.0)
@@ -147,17 +147,17 @@ FLOWS, FREE_FLOW, LIVE, FAMILIAR = int(Room.FLOWS), int(Room.FREE_FLOW), int(Roo
 DETAILS, FREE_DETAIL, CARRIERS = int(Room.DETAILS), int(Room.FREE_DETAIL), int(Room.CARRIERS)
 KEYS_MAX, CLIENT_MAX = int(Room.KEYS_MAX), int(Room.CLIENT_MAX)
 FAMILIAR_MAX = 500_000
-"""Domains that are counted; beyond it new ones stay unfamiliar."""
+"""Domains in the table of familiar domains; when it is full, new domains stay unfamiliar."""
 FAMILIAR_CLIENTS = 5
-"""Clients from which a domain is common here."""
+"""A domain is common here from this many clients on."""
 FAMILIAR_AGE_S = 86_400.0
-"""A domain known for less is new, however many ask for it: a campaign hits many clients in a day."""
+"""A domain seen for less time is new, however many clients ask for it: a campaign hits many clients in a day."""
 FAMILIAR_FACTOR = 2.0
-"""How many times more an old and common domain may carry. Small, since whoever owns five clients gets it too."""
+"""How many times more an old and common domain may carry. Small, since an attacker with five clients gets it too."""
 GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 """2**64 divided by the golden ratio (Knuth, The Art of Computer Programming 3, section 6.4)."""
 CARRIER_NAMES = 3
-"""Encoded names from which a domain counts as a carrier: a page has one hash host, a carrier has many."""
+"""A domain counts as a carrier from this many encoded names on: a page has one hash host, a carrier has many."""
 PLACE_BITS = np.uint64(17)
 
 
@@ -215,7 +215,7 @@ def clear_flow(flow: Any) -> None:
 
 @kernel_in_place
 def make(state: State, ts: float, domain: np.uint64, client: int) -> int:
-    """A new row; the caller saw to its place and asked the caps."""
+    """A new row; the caller made room for it and checked the caps."""
     row = state.room[FREE_FLOW]
     if row != NONE:
         state.room[FREE_FLOW] = state.flows[row]["seen_at"]
@@ -240,7 +240,7 @@ def is_full(state: State, client: int) -> bool:
 
 @kernel_in_place
 def drop(state: State, row: int) -> None:
-    """Give back all that a flow holds; the index is to be filled anew afterwards (enter_all)."""
+    """Give back all that a flow holds; the caller must fill the index anew afterwards (enter_all)."""
     flow = state.flows[row]
     client = state.clients[flow["client"]]
     forget(flow, client, state.pool, state.room)
@@ -268,7 +268,7 @@ def drop_all(state: State, rows: NDArray[np.int64]) -> None:
 
 @kernel_in_place
 def familiar_at(state: State, domain: np.uint64) -> int:
-    """Place of a domain in the table of familiar ones: its own, or a free one."""
+    """Place of a domain in the table of familiar domains: its own place, or a free one."""
     mask = len(state.familiar) - 1
     place = np.int64(domain >> PLACE_BITS) & mask
     while state.familiar[place]["domain"] != 0 and state.familiar[place]["domain"] != domain:
@@ -278,7 +278,7 @@ def familiar_at(state: State, domain: np.uint64) -> int:
 
 @kernel_in_place
 def greet(state: State, ts: float, domain: np.uint64) -> None:
-    """Another client asks for a name below the domain."""
+    """Count another client that asks for a name below the domain."""
     found = state.familiar[familiar_at(state, domain)]
     if found["domain"] == 0:
         if state.room[FAMILIAR] >= FAMILIAR_MAX:
@@ -291,7 +291,7 @@ def greet(state: State, ts: float, domain: np.uint64) -> None:
 
 @kernel_in_place
 def greet_all(state: State) -> None:
-    """Count anew from the flows: where old ones were dropped, or a snapshot was read, nobody counts twice."""
+    """Count anew from the flows, after some were dropped or a snapshot was read, so that no client counts twice."""
     for place in range(len(state.familiar)):
         state.familiar[place]["domain"] = 0
     state.room[FAMILIAR] = 0
@@ -303,7 +303,7 @@ def greet_all(state: State) -> None:
 
 @kernel_in_place
 def familiar_factor(state: State, ts: float, domain: np.uint64) -> float:
-    """FAMILIAR_FACTOR for a domain that is old and common here, else 1: a carrier is new, and one client's."""
+    """FAMILIAR_FACTOR for a domain that is old and common here, else 1: a carrier is new, and used by one client."""
     found = state.familiar[familiar_at(state, domain)]
     common = found["domain"] != 0 and found["clients"] >= FAMILIAR_CLIENTS
     return FAMILIAR_FACTOR if common and ts - found["first_seen"] >= FAMILIAR_AGE_S else 1.0
@@ -311,7 +311,7 @@ def familiar_factor(state: State, ts: float, domain: np.uint64) -> float:
 
 @kernel_in_place
 def enlist_carrier(state: State, row: int) -> bool:
-    """Let a flow stand among its client's carriers, if it is one: data split over domains adds up over them."""
+    """Add a flow to its client's carriers, if it is one. Data split over domains adds up over the carriers."""
     flow = state.flows[row]
     if flow["encoded_names"] < CARRIER_NAMES or flow["windows"] == NONE:
         return False
@@ -337,7 +337,7 @@ def enlist_carrier(state: State, row: int) -> bool:
 
 @kernel_in_place
 def dismiss_carriers(state: State) -> None:
-    """Nobody is a carrier until the next query below it."""
+    """Empty all lists of carriers; a flow is listed again at its next query."""
     for row in range(state.room[FLOWS]):
         state.flows[row]["carrier"] = 0
     for client in state.clients:
@@ -364,8 +364,8 @@ def detail(state: State, row: int) -> int:
 
 
 CROWD_DOMAINS, CROWD_MAX = 500, 4.0
-"""Domains that a client asks below in a day from which it stands for several: what adds up over
-domains may be more in proportion, up to so many times. Limits below one domain stay."""
+"""A client that asks below more than CROWD_DOMAINS domains in a day stands for several clients. Its limits on sums over
+domains rise in proportion, at most CROWD_MAX times. Limits below one domain stay."""
 DAY_S = 86_400
 
 
@@ -382,7 +382,7 @@ def meet(client: Any, flow: Any, ts: float) -> None:
 
 @kernel_in_place
 def crowd(client: Any) -> float:
-    """How many clients it stands for, at least; by today and yesterday."""
+    """How many clients this one stands for, by its domains of today and yesterday; from 1 to CROWD_MAX."""
     return float(min(max(max(client["today"], client["yesterday"]) / CROWD_DOMAINS, 1.0), CROWD_MAX))
 
 
@@ -396,7 +396,7 @@ MIX_CHOICE = np.uint64(0xD6E8FEB86659FD93)
 
 @kernel_in_place
 def choice(state: State, asked: Asked, i: int, flow: Any) -> float:
-    """Bytes that a query's type carries: 0 for a usual one and for the flow's own ones."""
+    """Bytes that a query's type carries: 0 for a usual type, and for the first OWN_TYPES unusual ones of the flow."""
     qtype = asked.qtype[i]
     if USUAL[qtype]:
         return 0.0
@@ -416,18 +416,19 @@ def choice(state: State, asked: Asked, i: int, flow: Any) -> float:
 
 
 SAMPLES = 24
-"""First names of a flow that are kept, with their query types: as evidence, and to recognise a tool."""
+"""How many first names of a flow are kept, with their query types: as evidence, and to recognise a tool."""
 EVIDENCE_BYTES = 20.0
-"""A flow that showed less than this holds no evidence: it makes room for others, and keeps no samples."""
+"""A flow that leaked less than this holds no evidence: it may be dropped for others, and keeps no samples."""
 ANSWERED_BYTES = 1_000
-"""Bytes in answers from which a flow keeps samples."""
+"""A flow keeps samples from this many bytes in answers on."""
 CARRYING_TYPES = (5, 10, 13, 15, 16, 25, 29, 33, 35, 37, 99, 65399)
 """Types whose answers hold text or names of the answerer's choice: CNAME, NULL, HINFO, MX, TXT, KEY, LOC, SRV, NAPTR,
 CERT, SPF, and iodine's PRIVATE."""
 CARRYING = np.zeros(1 << 16, np.uint8)
 CARRYING[list(CARRYING_TYPES)] = 1
 ANSWER_FRAME = 30
-"""Bytes of an answer beside question and data: header, question's end, one record's head (RFC 1035 section 4.1)."""
+"""Bytes of an answer beside the queried name and the data: header, question's end, one record's head (RFC 1035
+section 4.1)."""
 MIX_TYPE, MIX_SIZE = np.uint64(0x9E3779B97F4A7C15), np.uint64(0xC2B2AE3D27D4EB4F)
 DIGIT_BITS = math.log2(10)
 DIGITS_MASK = np.uint64((1 << COUNT_AT) - 1)
@@ -437,7 +438,7 @@ EVENTS, SAMPLES_TOLD, PEAKS = range(3)
 
 @kernel_in_place
 def answers(state: State, asked: Asked, i: int, flow: Any) -> float:
-    """Bytes that an answer newly carried: the same name, type and size again carry nothing that is new."""
+    """New bytes that an answer carried: 0 if the same name, type and size were seen before."""
     size = np.int64(asked.rlen[i]) - asked.size[i] - ANSWER_FRAME
     if CARRYING[asked.qtype[i]] == 0 or size <= 0:
         return 0.0
@@ -450,10 +451,10 @@ def answers(state: State, asked: Asked, i: int, flow: Any) -> float:
 
 @kernel_in_place
 def _numbered(state: State, asked: Asked, i: int, flow: Any) -> float:
-    """Bits of a new name that differs from earlier ones of its flow in its numbers alone; NONE for any other.
+    """Bits of a new name that differs from earlier names of its flow only in its numbers; NONE for any other name.
 
-    Which digits are not those of the last one, and what they are instead, never more than all of them; and which shape,
-    where it is not that of the last one.
+    If the last numbered name has the same shape, the bits count the digits that changed, each with its place and its
+    new value, and at most all digits. Otherwise they count all digits and the choice of the shape.
     """
     shape, digits = asked.shape[i], asked.digits[i]
     if digits == 0:
@@ -475,7 +476,7 @@ def _numbered(state: State, asked: Asked, i: int, flow: Any) -> float:
 
 @kernel_in_place
 def price(state: State, asked: Asked, i: int, flow: Any, amounts: NDArray[np.float32]) -> bool:
-    """What a name newly carries, bytes; False if it was asked for before, or has nothing below its domain."""
+    """Fill in the new bytes that a name carries; False if it was asked for before or has no label below its domain."""
     first, last = asked.parts[i], asked.parts[i + 1]
     if first == last or not remember(flow, state.clients[flow["client"]], state.pool, state.room, asked.name[i]):
         return False
@@ -486,7 +487,7 @@ def price(state: State, asked: Asked, i: int, flow: Any, amounts: NDArray[np.flo
         if remember(flow, state.clients[flow["client"]], state.pool, state.room, asked.key[part]):
             information += bits
             encoded += bits * asked.encoded[part]
-        else:  # one of those that were there before
+        else:  # a label seen before carries only the choice among the names so far
             information += min(bits, math.log2(flow["names"] + 2))
     if numbered >= 0:
         information, encoded = min(information, numbered), 0.0
@@ -500,7 +501,7 @@ def price(state: State, asked: Asked, i: int, flow: Any, amounts: NDArray[np.flo
 
 @kernel_in_place
 def keep(state: State, asked: Asked, i: int, row: int, new: bool, told: Told) -> None:
-    """Count the query's type and keep its name, for flows that carry something."""
+    """Count the query's type and keep its name as a sample, for flows that carry something."""
     flow = state.flows[row]
     fresh = flow["detail"] == NONE
     if fresh:
@@ -524,7 +525,7 @@ def keep(state: State, asked: Asked, i: int, row: int, new: bool, told: Told) ->
 
 @kernel
 def words_of(flows: NDArray[Any]) -> NDArray[np.int64]:
-    """Words that each of these flows' keys take in a copy; negative for what no flow can have."""
+    """Words that the keys of each of these flows take in a copy; negative for an invalid flow."""
     out = np.zeros(len(flows), np.int64)
     for i in range(len(flows)):
         flow = flows[i]
@@ -543,7 +544,7 @@ def words_of(flows: NDArray[Any]) -> NDArray[np.int64]:
 def copy_keys(
     flows: NDArray[Any], pool: NDArray[np.uint64], keys: NDArray[np.uint64], starts: NDArray[np.int64]
 ) -> None:
-    """Copy what flows remember, one after the other. starts: shape (n + 1,)."""
+    """Copy the keys that flows remember, one flow after the other. starts: shape (n + 1,)."""
     for i in range(len(flows)):
         flow, words = flows[i], 1 << int(flows[i]["size"])
         if starts[i] < starts[i + 1]:
@@ -561,7 +562,7 @@ def copy_in(
     keys: NDArray[np.uint64],
     clients: NDArray[np.int32],
 ) -> None:
-    """Take copied flows up into an empty state that has room for all of them."""
+    """Put copied flows into an empty state that has room for all of them."""
     room, key, words = state.room, 0, words_of(flows)
     for i in range(len(flows)):
         client = clients[flows[i]["client"]]
@@ -588,7 +589,7 @@ def copy_in(
         flow["seen_at"] = take_piece(state.pool, room, flow["size"])
         state.pool[flow["seen_at"] : flow["seen_at"] + piece] = keys[key : key + piece]
         flow["seen"] = 0
-        for place in range(flow["seen_at"], flow["seen_at"] + piece):  # what the file says of it is not believed
+        for place in range(flow["seen_at"], flow["seen_at"] + piece):  # counted anew: the file's number is not trusted
             flow["seen"] += state.pool[place] != 0
         flow["older_at"] = NONE
         if words[i] > piece:

@@ -1,4 +1,4 @@
-"""All flows: capped, none that holds evidence evicted, and no client able to take the room of the others."""
+"""All flows. Their number is capped, a flow with evidence is kept, and one client cannot fill the table."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ from agents.detection.state import (
 
 @dataclass(frozen=True, slots=True)
 class Flow:
-    """What is known of one (client, domain) at one time. Times are Unix seconds; qtypes from when it first carried."""
+    """The state of one (client, domain) at one time. Times: Unix seconds; qtypes: counted once it carries something."""
 
     first_seen: float
     last_seen: float
@@ -48,13 +48,13 @@ class Flow:
     encoded_names: int  # those with a label that reads as encoded
     leaked_bytes: float  # of information, in names
     encoded_bytes: float  # the part of it that read as encoded
-    bytes_in: int  # in answers of types that carry text or names
+    bytes_in: int  # bytes in answers of types that carry text or names
     samples: tuple[tuple[bytes, int], ...] = ()  # first names, as sent, with their query types
     qtypes: dict[int, int] = field(default_factory=dict)
 
 
 def flow_of(kept: Any, detail: Any, samples: tuple[tuple[bytes, int], ...]) -> Flow:
-    """A flow of its row of FLOW and its row of DETAIL, None where it has none."""
+    """A flow from its row of FLOW and its row of DETAIL; detail: None if it has none."""
     types = () if detail is None else zip(detail["qtype"].tolist(), detail["count"].tolist(), strict=True)
     return Flow(
         first_seen=float(kept["first_seen"]),
@@ -72,19 +72,19 @@ def flow_of(kept: Any, detail: Any, samples: tuple[tuple[bytes, int], ...]) -> F
 
 NUMBERS = [one.name for one in fields(Flow) if one.name not in ("samples", "qtypes")]
 MIX = np.uint64(0x9E3779B97F4A7C15)
-"""Spreads client rows over 64 bits, so that a client and a domain are one number."""
+"""Spreads client rows over 64 bits, so that one number identifies a client and a domain."""
 
 
 @dataclass(slots=True)
 class Past:
-    """What a flow had shown when its last incident was over."""
+    """The state of a flow when its last incident was over."""
 
-    flow: Flow  # as it was then, without samples
-    incidents: int  # that are over
-    begun: float | None = None  # its first query since, Unix seconds; None = none is known
+    flow: Flow  # the flow as it was then, without samples
+    incidents: int  # how many are over
+    begun: float | None = None  # time of its first query since, Unix seconds; None = unknown
 
     def since(self, flow: Flow) -> Flow:
-        """What a flow showed since; its samples are the first ones still."""
+        """The flow's counts since then; its samples are still its first ones."""
         was = self.flow
         return replace(
             flow,
@@ -99,7 +99,7 @@ class Past:
         )
 
     def to_json(self) -> dict[str, Any]:
-        """What an incident tells of those before it."""
+        """The part of an incident's evidence about the incidents before it."""
         return {"first_seen": self.flow.first_seen, "incidents": self.incidents}
 
 
@@ -111,7 +111,7 @@ def packed_past(past: Past) -> list[Any]:
 
 
 def unpacked_past(row: Sequence[Any]) -> Past:
-    """The same back."""
+    """A past from JSON values."""
     *numbers, qtypes, incidents, begun = row
     return Past(Flow(**dict(zip(NUMBERS, numbers, strict=True)), qtypes=dict(qtypes)), incidents, begun)
 
@@ -121,16 +121,16 @@ class Pasts:
 
     def __init__(self) -> None:
         self._rows: dict[int, Past] = {}
-        self._waiting: dict[int, int] = {}  # by client and domain: rows that were not asked below since
-        self._marks: dict[int, int] = {}  # the other way round
-        self._last = np.empty(0), np.empty(0, np.uint64)  # of the last batch: times, clients and domains
+        self._waiting: dict[int, int] = {}  # mark (client and domain) to row, for flows without a query since
+        self._marks: dict[int, int] = {}  # row to mark, the inverse
+        self._last = np.empty(0), np.empty(0, np.uint64)  # times and marks of the last batch
 
     def of(self, row: int) -> Past | None:
-        """The past of a flow, None where no incident of it is over."""
+        """The past of a flow; None if it has no closed incident."""
         return self._rows.get(row)
 
     def see(self, asked: Asked) -> None:
-        """Take note of which flows are asked below again."""
+        """Note the first query of each flow since its last incident."""
         self._last = asked.ts, asked.domain ^ (asked.client.astype(np.uint64) * MIX)
         if not self._waiting:
             return
@@ -143,13 +143,13 @@ class Pasts:
                 self._rows[row].begun = float(ts[i])
 
     def end(self, row: int, kept: Any, flow: Flow) -> None:
-        """An incident of a flow is over. kept: its row of Flows; flow: as it was at its last query."""
+        """Record that an incident of a flow is over. kept: its row of Flows; flow: its state at its last query."""
         self.put(
             row, kept, Past(replace(flow, samples=()), 1 + (self._rows[row].incidents if row in self._rows else 0))
         )
 
     def put(self, row: int, kept: Any, past: Past) -> None:
-        """Let this be the past of a flow; it may have been asked below again in the last batch."""
+        """Set the past of a flow. The last batch may already hold a query of the flow since then."""
         self.drop([row])
         self._rows[row] = past
         if past.begun is not None or kept["scattered"]:
@@ -172,16 +172,17 @@ class Pasts:
 
 
 IDLE_S = 3600
-"""A key without evidence that was idle for this long makes room."""
+"""A flow without evidence is dropped after this idle time, when room is needed."""
 CLIENT_PART, CLIENT_MIN = 8, 64
-"""One client may hold this part of all keys, and at least so many; and the same part of the room for names seen."""
+"""One client may hold 1/CLIENT_PART of all flows, but at least CLIENT_MIN; and 1/CLIENT_PART of the pool of names
+seen."""
 CLIENTS_OVER = 8
-"""Clients without any flow that are known, at most: this part of all keys, beside those that have some."""
+"""At most 1/CLIENTS_OVER as many clients without a flow are kept as there may be flows, beside clients with flows."""
 CLIENT_KEPT = 0.75
-"""Part of its room that a client's flows without evidence are cut back to when it is full, oldest first."""
+"""When a client's room is full, its flows are cut back to this part of it: flows without evidence go, oldest first."""
 POOL_WORDS = 48
-"""Words of eight bytes for names seen, per key: beyond them, and beyond a client's part of them, the flows that want
-more forget what they saw."""
+"""Words of eight bytes in the pool of names seen, per flow. When the pool or a client's share is used up, a flow that
+needs more forgets the names it saw."""
 START = 1024
 """Rows at first; they double."""
 
@@ -207,18 +208,18 @@ def _empty(keys_max: int, client_max: int, pool_max: int) -> State:
 
 
 class Flows:
-    """All flows, at most `keys_max`. Time comes from the queries alone."""
+    """All flows, at most `keys_max`. Time comes only from the queries."""
 
     def __init__(self, keys_max: int, key: Key = (0, 0)) -> None:
         map_large_arrays()  # all of these double as they grow
-        self.key = key  # of the hashes of names: who does not know it cannot make two names look like one
+        self.key = key  # hash key of names: without it, an attacker cannot make two names collide
         client_max = min(keys_max, max(keys_max // CLIENT_PART, CLIENT_MIN))
         self.state = _empty(keys_max, client_max, max(POOL_WORDS * keys_max, 4 * ROW_WORDS))
         self._clients_over = max(keys_max // CLIENTS_OVER, CLIENT_MIN)
         self._clients_max = keys_max + self._clients_over
         self.clients: dict[str, int] = {}
         self._free_clients: list[int] = []
-        self.samples: dict[int, tuple[tuple[bytes, int], ...]] = {}  # by row of details (tuples: no garbage)
+        self.samples: dict[int, tuple[tuple[bytes, int], ...]] = {}  # by row of details; tuples spare the collector
         self.pasts = Pasts()
 
     def __len__(self) -> int:
@@ -231,7 +232,7 @@ class Flows:
 
     @property
     def forgotten(self) -> int:
-        """How often a flow forgot what it saw, since the room for names, or its client's part of it, was full."""
+        """How often a flow forgot the names it saw, because the pool or its client's share of it was full."""
         return int(self.state.room[Room.FORGOTTEN])
 
     @property
@@ -240,13 +241,13 @@ class Flows:
         return sum(array.nbytes for array in self.state)
 
     def rows_of(self, clients: Sequence[str]) -> NDArray[np.int32]:
-        """A row for each of these clients; NONE where there is no room for another."""
+        """A row for each of these clients; NONE if there is no room for another client."""
         if len(self.clients) + len(clients) > self._clients_max:
             known = {self.clients[client] for client in clients if client in self.clients}
             if len(self.clients) - np.count_nonzero(self.state.clients["held"]) >= self._clients_over:
                 self._dismiss_clients(known)
         found = list(map(self.clients.get, clients))
-        if None in found:  # a call for each is ten times dearer than looking all up
+        if None in found:  # calling _client for each is ten times slower than the look-up of all
             found = list(map(self._client, clients))
         return np.array(found, np.int32)
 
@@ -267,9 +268,9 @@ class Flows:
         return row
 
     def judge(self, asked: Asked, limits: NDArray[np.float64], rules: NDArray[np.float64]) -> Told:
-        """Count queries, in their order, and say what is beyond a limit (kernels/judging.py)."""
+        """Count queries in their order, and return the evidence of each and its events (judge_kernels.judge)."""
         said, row = told(len(asked.ts)), 0
-        with np.errstate(over="ignore"):  # hashes overflow, where the kernels are plain Python
+        with np.errstate(over="ignore"):  # hashes overflow when the kernels run uncompiled
             while True:
                 stop, row = judge(self.state, asked, limits, rules, said, row)
                 if stop == Stop.DONE:
@@ -281,7 +282,7 @@ class Flows:
                     self._make_room(Stop(stop))
 
     def make_room_for(self, flows: int, words: int) -> None:
-        """Room for so many flows, with a window, details and so many words of keys together."""
+        """Make room for so many flows, each with windows and details, and for so many words of keys in all."""
         for name, size in (("flows", flows), ("windows", flows), ("details", flows), ("pool", words + ROW_WORDS)):
             while len(getattr(self.state, name)) < size + 2:
                 self._extend(name)
@@ -302,7 +303,7 @@ class Flows:
             self._extend(stop.name.lower())
 
     def _extend(self, name: str) -> None:
-        """Double an array, the pool at most to its bound."""
+        """Double an array; the pool grows at most to POOL_MAX."""
         old = getattr(self.state, name)
         size = max(2 * len(old), 64)
         if name == "pool":
@@ -312,9 +313,9 @@ class Flows:
         self.state = self.state._replace(**{name: made})
 
     def _sweep(self, ts: float, asking: Set[int]) -> None:
-        """Make room: what is idle goes, and the oldest flows without evidence of clients that used up theirs.
+        """Make room: drop idle flows, and the oldest flows without evidence of clients that reached their cap.
 
-        asking: rows of clients whose queries are being judged, which stay theirs.
+        asking: rows of the clients whose queries are being judged; these rows stay assigned.
         """
         self.state.swept[0] = ts
         flows = self.state.flows[: self.state.room[Room.FLOWS]]
@@ -333,7 +334,7 @@ class Flows:
         self._dismiss_clients(asking)
 
     def _dismiss_clients(self, asking: Set[int]) -> None:
-        """Forget clients without any flow, but those that are asking now."""
+        """Forget clients without a flow, except those whose queries are being judged."""
         held = self.state.clients["held"].tolist()
         for client, row in list(self.clients.items()):
             if held[row] == 0 and row not in asking:
@@ -347,14 +348,14 @@ class Flows:
         table.drop_all(self.state, rows)
 
     def keep_samples(self, said: Told, names: Sequence[bytes], qtypes: NDArray[np.uint16]) -> None:
-        """Keep the names that the kernel calls samples; the columns are those of the batch."""
+        """Keep the names that the kernel chose as samples. names, qtypes: columns of the batch."""
         samples, column = said.samples[: said.counts[1]], packed(names)
         rows, starts = samples["row"], column.starts
         kept = samples["detail"], samples["number"], qtypes[rows], starts[rows], starts[rows + 1]
         for at, number, qtype, begin, end in zip(*(one.tolist() for one in kept), strict=True):
             if number == 0:
                 self.samples[at] = ((column.data[begin:end], qtype),)
-            elif at in self.samples:  # else its flow made room for others in the same batch
+            elif at in self.samples:  # else its flow was dropped in the same batch
                 self.samples[at] += ((column.data[begin:end], qtype),)
 
     def find(self, client: str, domain: int) -> int | None:
@@ -364,13 +365,13 @@ class Flows:
         return None if found == NONE else int(found)
 
     def find_scattered(self, client: str) -> int | None:
-        """Row of what counts a client's scattered names, or None."""
+        """Row of the flow that counts a client's scattered names, or None."""
         row = self.clients.get(client)
         found = NONE if row is None else int(self.state.clients[row]["scattered"])
         return None if found == NONE else found
 
     def watch(self, ts: float, client: str, domain: int) -> None:
-        """Tell of every query of this flow, made if there is none, unless the caps refuse it."""
+        """Emit an event for every query of this flow from now on. Makes the flow if needed and if the caps allow it."""
         row, found = self._client(client), self.find(client, domain)
         if found is None and row != NONE and not table.is_full(self.state, row):
             for stop, lacking in self._lacking():
@@ -381,7 +382,7 @@ class Flows:
             self._watch(ts, found)
 
     def watch_scattered(self, ts: float, client: str) -> None:
-        """Tell of every query that counts for a client's scattered names, where there are any."""
+        """Emit an event for every query that counts for a client's scattered names, if it has any."""
         if (row := self.find_scattered(client)) is not None:
             self._watch(ts, row)
 
@@ -399,35 +400,35 @@ class Flows:
         return int(self.state.flows[row]["client"])
 
     def ratio(self, row: int, limits: NDArray[np.float64], rules: NDArray[np.float64]) -> float:
-        """How many times over its limit a flow was by itself, when it was last asked below."""
+        """How many times over its limit a flow was by itself at its last query."""
         flow, evidence = self.state.flows[row], np.zeros(1, EVIDENCE)[0]
         client = self.state.clients[flow["client"]]
         own(evidence, float(flow["last_seen"]), flow, client, self.state.windows, limits, rules, np.zeros(SUMS))
         return float(evidence["ratio"] / rules[FACTOR_AT])
 
     def release(self, row: int) -> None:
-        """Its incident is closed, and was not by a query of its own."""
+        """Settle a flow whose incident was closed, but not by one of its queries."""
         if self.state.flows[row]["watched"]:
             settle(self.state.flows[row], self.state.windows)
 
     def forget(self, row: int) -> None:
-        """Drop a flow and all that it showed."""
+        """Drop a flow and all its counts."""
         self._drop(np.array([row]))
         table.dismiss_carriers(self.state)
         table.greet_all(self.state)
 
     def rows(self, wanted: Callable[[NDArray[np.void]], NDArray[np.bool_]]) -> list[int]:
-        """Rows in use that a condition on them selects."""
+        """Rows in use for which a condition holds."""
         flows = self.state.flows[: self.state.room[Room.FLOWS]]
         found: list[int] = np.flatnonzero((flows["used"] == 1) & wanted(flows)).tolist()
         return found
 
     def view(self, row: int) -> Flow:
-        """What is known of one flow."""
+        """The state of one flow."""
         flow = self.state.flows[row]
         at = int(flow["detail"])
         return flow_of(flow, None if at == NONE else self.state.details[at], self.samples.get(at, ()))
 
     def end(self, row: int, flow: Flow) -> None:
-        """An incident of a flow is over; flow: as it was at its last query."""
+        """Record that an incident of a flow is over. flow: its state at its last query."""
         self.pasts.end(row, self.state.flows[row], flow)

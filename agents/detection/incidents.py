@@ -1,4 +1,4 @@
-"""Verdicts to incidents: one open incident per (client, domain), with its evidence, closed once quiet."""
+"""Incidents: one open incident per (client, domain), with its evidence, closed once quiet."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ TYPES_SHOWN = 6
 SHOWN_SAMPLES = 8
 """Names that an incident shows."""
 TYPES_MANY = 8
-"""Record types of a flow from which they are more telling than its few names."""
+"""From this many record types on, a flow's types explain it better than its few names."""
 TIMELINE_MAX = 32
 TIMELINE_START_S = 60.0
 
 
 class Timeline:
-    """Queries and bytes over time in at most TIMELINE_MAX steps; where they run out, steps double in length."""
+    """Queries and bytes over time in at most TIMELINE_MAX steps; when more are needed, steps double in length."""
 
     def __init__(self, start: float) -> None:
         self.start = start
@@ -40,7 +40,7 @@ class Timeline:
         self.rows: list[list[float]] = []
 
     def add(self, ts: float, queries: float, leaked: float) -> None:
-        """Count what came at ts; what lies before the start counts for the first step."""
+        """Count queries and bytes at ts; a time before the start counts for the first step."""
         while (at := int(max(ts - self.start, 0) // self.step_s)) >= TIMELINE_MAX:
             self._double()
         self.rows += [[0.0, 0.0] for _ in range(at + 1 - len(self.rows))]
@@ -53,7 +53,7 @@ class Timeline:
         self.rows = [[sum(row[0] for row in pair), sum(row[1] for row in pair)] for pair in pairs]
 
     def to_json(self) -> list[dict[str, float]]:
-        """One row a step that saw queries: when it began, queries, bytes."""
+        """One row for each step with queries: its start, queries, bytes."""
         return [
             {"at": self.start + i * self.step_s, "queries": queries, "bytes": round(leaked, 1)}
             for i, (queries, leaked) in enumerate(self.rows)
@@ -63,19 +63,19 @@ class Timeline:
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """What the first names of a flow say, which costs more than all the rest of its evidence."""
+    """Tool and text found in the first names of a flow; finding them costs more than all the rest of its evidence."""
 
-    count: int = 0  # of names that were read
+    count: int = 0  # names that were read
     tool: str | None = None
-    readable: str = ""  # what they decode to
-    shown: tuple[str, ...] = ()  # the first of them
+    readable: str = ""  # text that the names decode to
+    shown: tuple[str, ...] = ()  # the first of the names
 
 
 UNREAD = Reading()
 
 
 def reading_of(flow: Flow) -> Reading:
-    """Read the names that are kept of a flow."""
+    """Read the names kept for a flow."""
     samples = flow.samples
     readable = preview(trace_of(samples).names) if samples else ""
     return Reading(
@@ -84,8 +84,8 @@ def reading_of(flow: Flow) -> Reading:
 
 
 def evidence_json(flow: Flow, domain: str, tool: str | None, readable: str, timeline: Timeline) -> dict[str, Any]:
-    """Evidence as JSON values; text is ASCII. readable: what its names decode to."""
-    lasted = max(flow.last_seen - flow.first_seen, 60.0)  # a burst of a second is no rate
+    """Evidence as JSON values; text is ASCII. readable: text that its names decode to."""
+    lasted = max(flow.last_seen - flow.first_seen, 60.0)  # a burst of one second does not give a rate
     common = sorted(flow.qtypes.items(), key=lambda item: (-item[1], item[0]))[:TYPES_SHOWN]
     return {
         "attack": attack(flow, tool, readable),
@@ -100,7 +100,7 @@ def evidence_json(flow: Flow, domain: str, tool: str | None, readable: str, time
 
 
 def attack(flow: Flow, tool: str | None, readable: str) -> list[str]:
-    """ATT&CK technique ids that fit."""
+    """ATT&CK technique ids that fit the flow."""
     found = [PROTOCOL]
     if tool is not None:
         found.append(TUNNELLING)
@@ -112,7 +112,7 @@ def attack(flow: Flow, tool: str | None, readable: str) -> list[str]:
 
 
 def benign_if(flow: Flow, domain: str) -> str:
-    """In one sentence, what would have made it benign."""
+    """One sentence: the condition under which the incident would be benign."""
     if domain == ".":
         return "It would be benign if names without any domain were a broken program's, and not data sent to a server."
     if 0 < flow.names <= flow.encoded_names * 2:
@@ -136,7 +136,7 @@ IncidentKey = tuple[str, str]
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """Where a flow stood when a query of it had been counted."""
+    """The counts of a flow right after a query of it."""
 
     row: int  # of Flows
     first_seen: float
@@ -144,29 +144,29 @@ class Standing:
     names: int
     encoded_names: int
     leaked_bytes: float
-    name: tuple[bytes, int] | None = None  # of the query, if it is a new one, with its type
+    name: tuple[bytes, int] | None = None  # the query's name and type, if the name is new
 
 
 @dataclass(slots=True)
 class _Trail:
-    """What an open incident rests on, and how far it has been told."""
+    """The data behind an open incident, and the state that was last reported."""
 
     row: int  # of Flows
     timeline: Timeline
     queries: int = 0
     leaked: float = 0.0
     reading: Reading = UNREAD
-    told: Flow | None = None  # as it was when it was last told
-    names: tuple[tuple[bytes, int], ...] = ()  # first ones since it was opened, where the flow's own are of one before
+    told: Flow | None = None  # the flow when the incident was last reported
+    names: tuple[tuple[bytes, int], ...] = ()  # first names since it was opened, if the flow has had an incident before
 
     def read(self, flow: Flow) -> Reading:
-        """What its first names say: they are read again only where more of them were kept."""
+        """The reading of the flow's first names; they are read again only after more of them were kept."""
         if len(flow.samples) != self.reading.count:
             self.reading = reading_of(flow)
         return self.reading
 
     def follow(self, ts: float, flow: Standing, keep: bool) -> None:
-        """Put what came since the last call on the timeline. keep: its name, too."""
+        """Add queries and bytes since the last call to the timeline. keep: keep the query's name, too."""
         if keep and flow.name is not None and len(self.names) < SAMPLES:
             self.names += (flow.name,)
         self.timeline.add(ts, flow.queries - self.queries, flow.leaked_bytes - self.leaked)
@@ -174,8 +174,8 @@ class _Trail:
 
 
 def _since(flow: Standing, past: Past, ts: float) -> Standing:
-    """Where a flow stands without what its incidents before showed."""
-    if past.begun is None:  # a sum over domains: which query was the first to count for it again is not known
+    """The counts of a flow since its last incident."""
+    if past.begun is None:  # a sum over domains: the first query that counted for it again is not known
         past.begun = ts
     was = past.flow
     return replace(
@@ -189,15 +189,15 @@ def _since(flow: Standing, past: Past, ts: float) -> Standing:
 
 
 def domain_hash(domain: str, flows: Flows) -> int:
-    """What flows know a registered domain by; domain: as incidents show it, "." for the root."""
+    """The hash of a registered domain in flows. domain: as incidents show it, "." for the root."""
     return keyed_hash(b"" if domain == "." else from_text(domain), flows.key)
 
 
 def spans(batch: QueryBatch, span_s: float) -> Iterator[QueryBatch]:
-    """The batch in parts that last at most so long.
+    """The batch in slices that last at most `span_s`.
 
-    Evidence is that of a batch's end: in one that lasts longer than an incident's quiet, an incident could close and
-    another one open for the same flow, and the first would be told what the second is about.
+    Evidence is taken at the end of a batch. If a batch spans more than the quiet time, a flow's incident could close
+    and a new one open within it, and both would get the evidence of the second.
     """
     begin = 0
     while begin < len(batch):
@@ -221,13 +221,13 @@ class Incidents:
         self._closed: list[Incident] = []
 
     def restore(self, incidents: Iterable[Incident]) -> None:
-        """Take over what was open when the process stopped."""
+        """Take over the incidents that were open when the process stopped."""
         self.open.update({(incident.client, incident.domain): incident for incident in incidents})
 
     def observe(
         self, ts: float, client: str, domain: str, flow: Standing, evidence: Evidence, sharing: Sequence[str] = ()
     ) -> bool:
-        """A query of a flow: open an incident where a limit is reached, keep an open one up to date; whether one is."""
+        """Open an incident if a query reaches a limit, or update an open one. Returns whether one is open."""
         key = (client, domain)
         known = self.open.get(key)
         if known is not None and ts - known.last_seen > self.quiet_s:
@@ -241,7 +241,7 @@ class Incidents:
         trail = self._trails.get(key)
         if trail is None:
             trail = self._trails[key] = _Trail(flow.row, Timeline(flow.first_seen if known is None else ts))
-            if known is not None:  # restored: what was before has been told
+            if known is not None:  # restored: the earlier counts have been reported
                 trail.queries, trail.leaked = flow.queries - 1, flow.leaked_bytes
         trail.follow(ts, flow, keep=past is not None)
         self.open[key] = (
@@ -295,20 +295,20 @@ class Incidents:
         return (*found, *(reason for reason in secrets if reason not in found))
 
     def close_quiet(self, now: float) -> None:
-        """Close what has been quiet for long enough at time `now`."""
+        """Close incidents that have been quiet for more than `quiet_s` at time `now`."""
         for key, incident in list(self.open.items()):
             if now - incident.last_seen > self.quiet_s:
                 self._release(key)
                 self._close(key, incident)
 
     def close(self, key: IncidentKey) -> None:
-        """Close one, if it is open."""
+        """Close one incident, if it is open."""
         if key in self.open:
             self._release(key)
             self._close(key, self.open[key])
 
     def close_all(self) -> None:
-        """End of input."""
+        """Close all incidents at the end of the input."""
         for key, incident in list(self.open.items()):
             self._close(key, incident)
 
@@ -318,7 +318,7 @@ class Incidents:
             self._flows.release(row)
 
     def _close(self, key: IncidentKey, incident: Incident) -> None:
-        # without a change since it was last told its flow may be further on by now: this batch is counted as a whole
+        # if nothing changed since the last report, keep that: the flow already counts later queries of this batch
         told = self._told(key, incident) if key in self._changed else incident
         del self.open[key]
         self._end(key, self._trails.pop(key, None))
@@ -331,7 +331,7 @@ class Incidents:
             return
         flow = self._flows.view(row)
         told = flow if trail is None or trail.told is None else trail.told
-        if told.first_seen == flow.first_seen:  # else it made room, and came again within this batch
+        if told.first_seen == flow.first_seen:  # else the flow was dropped and made again within this batch
             self._flows.end(row, told)
 
     def _row_of(self, key: IncidentKey) -> int | None:
@@ -341,7 +341,7 @@ class Incidents:
         return self._flows.find(client, domain_hash(domain, self._flows))
 
     def changes(self) -> tuple[Incident, ...]:
-        """What was opened, updated or closed since the last call, with evidence; closed ones first."""
+        """Incidents opened, updated or closed since the last call, with evidence; closed incidents first."""
         for key in self._changed:
             self.open[key] = self._told(key, self.open[key])
         changed = (*self._closed, *(self.open[key] for key in sorted(self._changed)))
@@ -349,7 +349,7 @@ class Incidents:
         return changed
 
     def _told(self, key: IncidentKey, incident: Incident) -> Incident:
-        """The incident with its tool, samples and evidence as they are now; a restored one keeps what it had."""
+        """The incident with its present tool, samples and evidence; a restored one without a query stays as it is."""
         trail = self._trails.get(key)
         if trail is None:
             return incident

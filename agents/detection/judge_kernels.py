@@ -1,4 +1,4 @@
-"""The hot loop: counts every query of a batch for its flow, and says which limit it is nearest to, or beyond."""
+"""The hot loop: counts every query of a batch for its flow, and finds the limit nearest to the flow, or exceeded."""
 
 from __future__ import annotations
 
@@ -72,28 +72,28 @@ DAY = WINDOWS_S.index(86_400)
     BY_CHOICE,
 ) = (int(kind) for kind in Kind if kind != Kind.SECRET)
 SPARED_BYTES, SPARED_NAMES = len(Kind), len(Kind) + 1
-"""Rows of `limits` below the kinds': what each carrier may carry before it adds to its client's sum."""
+"""Rows of `limits` after the rows of the kinds: the allowance that a carrier has before it adds to its client's sum."""
 LIMIT_ROWS = len(Kind) + 2
 SPARED_DOMAINS = 20
-"""Domains of one client that are spared it at a time, at most."""
+"""At most this many allowances are subtracted from one client's sum."""
 PART = 2
-"""Part of the mean, as its divisor, from which a carrier has its part in what several carried; and how many times over
-the limit that must be for every carrier to have it."""
+"""A domain is blamed for a shared sum if it carried at least 1/PART of the mean, or if the sum is PART times the limit.
+The mean is that of the domains that exceed their allowance."""
 MIN_NAMES_AT, FRESH_BYTES_AT, FRESH_ENCODED_AT, FRESH_NAME_AT, FACTOR_AT, SCATTERED_AT, QUIET_AT = range(7)
-"""Places in `rules`, which limits.py fills."""
+"""Places in `rules`, which limits.limits_of fills."""
 RULES = 7
 
 
 @kernel_in_place
 def clear_evidence(evidence: Any) -> None:
-    """No evidence."""
+    """Reset to no evidence."""
     evidence["ratio"], evidence["amount"], evidence["limit"] = 0.0, 0.0, 0.0
     evidence["names"], evidence["domains"], evidence["kind"], evidence["window"] = 0, 1, 0, 0
 
 
 @kernel_in_place
 def _louder(evidence: Any, limit: float, kind: int, number: int, amount: float, names: float, domains: int = 1) -> None:
-    """Keep this instead, where it is further beyond its limit; inf = none."""
+    """Replace the evidence if this amount is further beyond its limit; limit: inf = none."""
     if amount / limit <= evidence["ratio"]:
         return
     evidence["ratio"], evidence["amount"], evidence["limit"] = amount / limit, amount, limit
@@ -103,7 +103,7 @@ def _louder(evidence: Any, limit: float, kind: int, number: int, amount: float, 
 
 @kernel_in_place
 def is_fresh(flow: Any, rules: NDArray[np.float64]) -> bool:
-    """Whether a flow is little else than encoded names, each asked for once."""
+    """Whether a flow consists almost only of encoded names, each asked for once."""
     encoded, new = flow["encoded_names"] / max(flow["names"], 1), flow["names"] / max(flow["queries"], 1)
     return bool(encoded >= rules[FRESH_ENCODED_AT] and new >= rules[FRESH_NAME_AT])
 
@@ -119,7 +119,7 @@ def own(
     rules: NDArray[np.float64],
     total: NDArray[np.float64],
 ) -> None:
-    """Evidence of what one flow carried. total: shape (SUMS,), overwritten."""
+    """Evidence from the sums of one flow. total: shape (SUMS,), overwritten."""
     if flow["windows"] == NONE:
         return
     enough = flow["names"] >= rules[MIN_NAMES_AT]
@@ -152,7 +152,7 @@ def own(
 
 @kernel_in_place
 def _short(total: NDArray[np.float64], rules: NDArray[np.float64]) -> float:
-    """Names that carry enough."""
+    """Encoded names in a window; at most as many as its encoded bytes fill at FRESH_BYTES_A_NAME each."""
     return float(min(total[ENCODED_NAMES], total[ENCODED] / rules[FRESH_BYTES_AT]))
 
 
@@ -169,7 +169,7 @@ def _together(
     times: float,
     factor: float,
 ) -> None:
-    """Evidence of what several carriers carried: found = (sum, the part of it that is spared, how many, loud ones)."""
+    """Evidence from a shared sum. found: (sum, the part within allowances, carriers, carriers above the allowance)."""
     amount, spared, count, loud = found
     amount, limit = amount - min(spared, SPARED_DOMAINS * spare * times), limit * times
     has_part = PART * loud * (own - spare) >= amount or amount >= PART * limit * factor
@@ -190,10 +190,11 @@ def shared(
     rules: NDArray[np.float64],
     total: NDArray[np.float64],
 ) -> None:
-    """Evidence of what a client's carriers (State.carriers), those not incidents by themselves, carried together.
+    """Evidence from the sum over a client's carriers (State.carriers) that are not incidents by themselves.
 
-    Each counts with what it carried beyond what any domain may (SPARED_BYTES, SPARED_NAMES). It is evidence against a
-    flow that carried its part of it, half of the mean: not against what else the client happens to ask for.
+    Each carrier counts with its amount above the per-domain allowance (SPARED_BYTES, SPARED_NAMES). Only flows that
+    carried at least half the mean are blamed, not other domains that the client happens to ask for; above twice the
+    limit, all carriers are blamed.
     """
     fresh, times = is_fresh(flow, rules), crowd(client)
     for number in range(COUNT):
@@ -230,7 +231,10 @@ def shared(
 
 @kernel_in_place
 def loudest(client: Any, carriers: NDArray[np.int32], flows: NDArray[Any], out: NDArray[np.int32]) -> None:
-    """The carriers that carried most, those not incidents by themselves, loudest first. out: shape (SHARING_MAX,)."""
+    """The carriers with the most encoded bytes that are not incidents by themselves, loudest first.
+
+    out: shape (SHARING_MAX,).
+    """
     for place in range(SHARING_MAX):
         out[place] = NONE
         for i in range(client["carriers"]):
@@ -245,13 +249,14 @@ def loudest(client: Any, carriers: NDArray[np.int32], flows: NDArray[Any], out: 
 assert SUMS == 6
 
 SCATTERED_NAMES, SCATTERED_BYTES_A_NAME = 2, 6.0
-"""A domain that a client asked for at most so many encoded names, of at least so many bytes each, is one of many."""
+"""The first SCATTERED_NAMES encoded names below a domain count for the client's scattered sum, if each carries at least
+SCATTERED_BYTES_A_NAME."""
 BURST_S = 1.0
-"""Encoded names of one domain that come sooner one after the other are one burst: a page takes many hosts at once. A
-carrier as fast as that is found by its bytes."""
+"""Encoded names of one domain at shorter intervals are one burst: a page loads many hosts at once. A carrier as fast
+as that is found by its bytes."""
 SCATTERED_KEY = np.uint64(0x5CA77E12ED)
 PEAK_MIN = 0.2
-"""Evidence below it could not matter at any factor on the limits."""
+"""Evidence below this ratio does not matter at any factor on the limits."""
 SWEEP_S = 60
 REFUSED = int(Room.REFUSED)
 DONE, NO_FLOWS, NO_PLACES, NO_WINDOWS, NO_DETAILS, NO_POOL, NO_FAMILIAR, NO_CARRIERS, SWEEP = map(int, Stop)
@@ -259,7 +264,7 @@ DONE, NO_FLOWS, NO_PLACES, NO_WINDOWS, NO_DETAILS, NO_POOL, NO_FAMILIAR, NO_CARR
 
 @kernel_in_place
 def _lacks(state: State) -> int:
-    """What there is too little of for one more query, whatever it brings: at most two flows."""
+    """The array that has no room for one more query, or DONE. A query needs at most two flows."""
     room = state.room
     if room[FLOWS] + 2 > len(state.flows):
         return NO_FLOWS
@@ -291,7 +296,7 @@ def _note_peak(flow: Any, ts: float, ratio: float, i: int, told: Told) -> None:
 
 @kernel_in_place
 def _tell(state: State, i: int, row: int, evidence: Any, fresh: bool, secret: bool, told: Told) -> None:
-    """Hand a query on that may open or go on with an incident, with its flow as it is now."""
+    """Emit an event for a query that may open or extend an incident, with the present state of its flow."""
     flow = state.flows[row]
     flow["watched"] = 1
     event = told.events[told.counts[EVENTS]]
@@ -319,10 +324,14 @@ def _scatter(
     total: NDArray[np.float64],
     told: Told,
 ) -> None:
-    """Count a name below a domain of one or two names for its client: throw-away domains add up."""
+    """Count a name below a domain of one or two names for its client's scattered sum: throw-away domains add up.
+
+    A domain's bytes count for that sum until they exceed the per-domain allowance; otherwise they would be left out of
+    both sums.
+    """
     ts, flow = asked.ts[i], state.flows[row]
     client = state.clients[flow["client"]]
-    if flow["lent"] > 0 and flow["encoded"] > limits[SPARED_BYTES, DAY]:  # it counts by itself from now on
+    if flow["lent"] > 0 and flow["encoded"] > limits[SPARED_BYTES, DAY]:  # from now on it counts as a carrier
         if client["scattered"] != NONE:
             take_back(state.flows[client["scattered"]], state.windows, flow["lent"])
         flow["lent"] = 0.0
@@ -368,7 +377,7 @@ def _weigh(
     total: NDArray[np.float64],
     told: Told,
 ) -> None:
-    """Evidence of a query's flow as it is now, the query counted."""
+    """Evidence of a query's flow after the query was counted."""
     ts, flow, evidence = asked.ts[i], state.flows[row], told.evidence[i]
     clear_evidence(evidence)
     client = state.clients[flow["client"]]
@@ -385,13 +394,13 @@ def _weigh(
     told_of = evidence["ratio"] >= 1 or flow["watched"] != 0 or secret
     if told_of:
         _tell(state, i, row, evidence, new, secret, told)
-    if told_of or not new:  # a severity is that of this query: what long windows still hold is not
+    if told_of or not new:  # a severity belongs to one query; the sums of long windows do not
         clear_evidence(evidence)
 
 
 @kernel_in_place
 def _count(state: State, asked: Asked, i: int, flow: Any, discount: float, amounts: NDArray[np.float32]) -> bool:
-    """Count a query for its flow; whether its name is new. Fills amounts (in the order of the sums)."""
+    """Count a query for its flow; returns whether its name is new. Fills amounts (in the order of the sums)."""
     ts = asked.ts[i]
     for one in range(SUMS):
         amounts[one] = 0.0
@@ -416,7 +425,7 @@ def _count(state: State, asked: Asked, i: int, flow: Any, discount: float, amoun
 def judge(
     state: State, asked: Asked, limits: NDArray[np.float64], rules: NDArray[np.float64], told: Told, start: int
 ) -> tuple[int, int]:
-    """Judge queries from row `start` on; (Stop, row that it is for). limits: [kind, window]; rules: see limits.py."""
+    """Judge queries from row `start` on; returns (Stop, row where it stopped). limits: [kind, window]; rules: RULES."""
     amounts, total = told.amounts, told.total
     for i in range(start, len(asked.ts)):
         clear_evidence(told.evidence[i])

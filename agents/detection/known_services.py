@@ -1,4 +1,4 @@
-"""Known services: names that look like exfiltration and are none get a larger byte budget, never a free pass."""
+"""Known services: benign names that look like exfiltration get a larger byte budget, never an unlimited one."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from agents.dns.name import from_text, is_public_suffix, labels_of, wire_of
 from agents.dns.name_kernels import longest_listed
 
 FACTORS_MAX = 65_536
-"""Names whose factor is remembered; at the bound all are forgotten."""
+"""Names whose factor is cached, at most; at this bound the cache is emptied."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +53,7 @@ def _service(row: dict[str, str]) -> Service:
 
 
 class KnownServices:
-    """The shipped list with an operator's own entries (by suffix labels), which win over shipped ones."""
+    """The shipped list with an operator's own entries (by suffix labels), which replace shipped entries."""
 
     def __init__(self, own: Mapping[tuple[bytes, ...], Service] = MappingProxyType({})) -> None:
         listed = {**services(), **own}
@@ -65,9 +65,9 @@ class KnownServices:
         self._remembered: dict[bytes, float] = {}
 
     def factors(self, names: Names) -> NDArray[np.float64]:
-        """How many times more each of n lower-case wire names may carry than a name of no service.
+        """How many times more each of n lower-case wire names may carry than a name of an unknown service.
 
-        The longest listed suffix at label boundaries decides. A name without that service's shape gets no discount.
+        The longest listed suffix at label boundaries decides. A name without that service's shape gets factor 1.
         """
         which, table = np.empty(len(names), np.int32), (self._suffixes.array, self._suffixes.starts, self._slots)
         if not longest_listed(names.array, names.starts, *table, which):
@@ -78,11 +78,11 @@ class KnownServices:
         return found
 
     def factor(self, wire: bytes) -> float:
-        """`factors` of one name."""
+        """The factor of one name, see `factors`."""
         return float(self.factors(packed([wire]))[0])
 
     def _factor_by_shape(self, wire: bytes, number: int) -> float:
-        """The factor of a name below a listed suffix; remembered for a while."""
+        """The factor of a name below a listed suffix, cached."""
         found = self._remembered.get(wire)
         if found is None:
             if len(self._remembered) >= FACTORS_MAX:
@@ -100,7 +100,7 @@ ENTRIES_MAX = 1000
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One line of the list. Dates are YYYY-MM-DD in UTC; the entry ends with its expiry's day."""
+    """One line of the allowlist. Dates are YYYY-MM-DD in UTC; the entry is valid until the end of its expiry day."""
 
     suffix: str
     factor: float
@@ -115,16 +115,16 @@ class Entry:
         return labels_of(from_text(self.suffix).lower())
 
     def holds(self, now: float) -> bool:
-        """Whether it has not expired at Unix time `now`."""
+        """Whether the entry is still valid at Unix time `now`."""
         return datetime.fromtimestamp(now, UTC).date() <= date.fromisoformat(self.expires)
 
     def covers(self, incident: Incident) -> bool:
-        """Whether all that an incident is about lies below the suffix, at label boundaries."""
+        """Whether all names of an incident lie below the suffix, at label boundaries."""
         names = incident.sample_names or (incident.domain,)
         return all(_below(name, self.labels) for name in names)
 
     def silences(self, incident: Incident, scale: Scale) -> bool:
-        """Whether the incident would not have been opened with this entry's budget."""
+        """Whether this entry's budget would have kept the incident from opening."""
         return self.covers(incident) and scale.ratio(incident.score) < self.factor
 
 
@@ -137,7 +137,7 @@ def _below(name: str, suffix: tuple[bytes, ...]) -> bool:
 
 
 def entry_of(row: dict[str, str]) -> Entry:
-    """A checked entry. Raises ValueError with what is wrong."""
+    """A checked entry. Raises ValueError that names the fault."""
     if None in row.values() or set(row) != {field.name for field in fields(Entry)}:
         raise ValueError("a line has suffix, factor, reason, author, added, expires")
     if not row["reason"].strip() or not row["author"].strip():
@@ -174,7 +174,7 @@ def _must_be_a_date(text: str) -> None:
 
 
 def load_entries(path: Path) -> list[Entry]:
-    """The list in a file; none where there is no file. Raises SettingsError naming the line."""
+    """The entries in a file; an empty list if the file does not exist. Raises SettingsError naming the line."""
     try:
         text = path.read_text("utf-8")
     except FileNotFoundError:
@@ -201,7 +201,7 @@ def save_entries(path: Path, entries: Sequence[Entry]) -> None:
 
 
 def with_entry(entries: Sequence[Entry], entry: Entry) -> list[Entry]:
-    """The list with an entry, which replaces one of the same suffix. Raises SettingsError at ENTRIES_MAX."""
+    """The list with a new entry, which replaces an entry of the same suffix. Raises SettingsError at ENTRIES_MAX."""
     kept = [one for one in entries if one.suffix != entry.suffix]
     if len(kept) >= ENTRIES_MAX:
         raise SettingsError(f"cannot add {entry.suffix}: the list holds {ENTRIES_MAX} entries")
@@ -209,7 +209,7 @@ def with_entry(entries: Sequence[Entry], entry: Entry) -> list[Entry]:
 
 
 def services_at(entries: Iterable[Entry], now: float) -> KnownServices:
-    """The shipped list with the entries that hold at Unix time `now`."""
+    """The shipped list with the entries that are valid at Unix time `now`."""
     own = {
         entry.labels: Service(entry.suffix, entry.factor, None, entry.reason) for entry in entries if entry.holds(now)
     }
@@ -217,6 +217,6 @@ def services_at(entries: Iterable[Entry], now: float) -> KnownServices:
 
 
 def closed_by(incident: Incident, entry: Entry, now: float) -> Incident:
-    """The incident as an entry of the list closes it."""
+    """The incident, closed by an entry of the allowlist."""
     why = f"closed as known: {entry.suffix}, {entry.reason} ({entry.author}, until {entry.expires})"
     return replace(incident, closed_at=incident.closed_at or now, reasons=(*incident.reasons, why))

@@ -1,4 +1,4 @@
-"""Limits and severities: how much may leave, how evidence becomes a score, and the alert budget."""
+"""Limits and severities: how many bytes may leave, how evidence becomes a score, and the alert budget."""
 
 from __future__ import annotations
 
@@ -29,44 +29,43 @@ from agents.detection.state import WINDOWS_S, Kind
 INFORMATION_BYTES = {60: 500.0, 600: 800.0, 3600: 1_000.0, 86_400: 2_500.0, 604_800: 6_000.0}
 """Bytes of new names that one client may send below one domain per window, whatever they look like."""
 ENCODED_BYTES = {60: 100.0, 600: 140.0, 3600: 200.0, 86_400: 400.0, 604_800: 800.0}
-"""The same for labels that read as encoded data. docs/detection.md says how high benign traffic comes."""
+"""The same for labels that read as encoded data. docs/detection.md shows how much benign traffic carries."""
 SPREAD_BYTES = {3600: 220.0, 86_400: 800.0}
 """The same, summed over all carriers of one client: data split over domains."""
 ANSWER_BYTES = {60: 6_000.0, 3600: 12_000.0, 86_400: 30_000.0}
 """Bytes in answers of types that carry text or names, each name, type and size counted once."""
 CHOICE_BYTES = {3600: 150.0}
-"""Bytes in the choice of record types below one domain: types that not everybody asks for, beyond a flow's first."""
+"""Bytes in the choice of record types below one domain: unusual types, beyond the flow's first ones."""
 FRESH_NAMES = {3600: 12.0, 86_400: 24.0, 604_800: 40.0}
-"""Encoded names below one domain per window, where the flow is little else: a few short names a minute. A burst counts
-once (judge_kernels.BURST_S)."""
+"""Encoded names below one domain per window, if the flow is fresh: a few short names a minute. A burst counts once
+(judge_kernels.BURST_S)."""
 SPREAD_FRESH_NAMES = {3600: 12.0, 86_400: 24.0}
-"""The same, summed over those carriers of one client that are little else."""
+"""The same, summed over the fresh carriers of one client."""
 SPREAD_SPARED_BYTES, SPREAD_SPARED_NAMES = {3600: 15.0, 86_400: 50.0}, {3600: 1.0, 86_400: 4.0}
-"""What each carrier may carry before it adds to its client's sums: pages take a few keyed hosts each from many third
-parties, and the more pages, the more of them."""
+"""The allowance of each carrier before it adds to its client's sums: each page loads a few keyed hosts from many third
+parties, so more pages mean more such hosts."""
 FRESH_BYTES_A_NAME = 3.5
-"""What each of those must carry at least, on average."""
+"""Bytes that a fresh name must carry at least, on average."""
 FRESH_ENCODED_SHARE, FRESH_NAME_SHARE = 0.85, 0.4
-"""Shares from which a flow is little else: of its names that are encoded, and of its queries that ask for a name for
-the first time (a browser asks for A and AAAA, and comes back; a carrier asks once). Padding evades this limit, not
-the others."""
+"""A flow is fresh if at least 85 % of its names are encoded and at least 40 % of its queries ask for a new name (a
+browser asks for A and AAAA and repeats names; a carrier asks once). Padding evades this limit, not the others."""
 SCATTERED_BYTES = {3600: 300.0, 86_400: 800.0}
-"""Encoded bytes of one client below domains of which it asked for one or two such names each: throw-away domains."""
+"""Encoded bytes of one client below domains with one or two such names each: throw-away domains."""
 SCATTERED_DOMAINS = 5
-"""Names of that kind below which they are no pattern."""
+"""Fewer scattered names than this do not form a pattern."""
 MIN_NAMES = 2
-"""Names below which there is no behaviour, only odd names."""
+"""Fewer names than this do not show a behaviour; single names may still be odd."""
 KINDS = ("information", "encoded", "answers", "fresh", "spread", "spread fresh", "scattered", "choice", "secret")
-"""Evidence.kind by the kernels' number."""
+"""Evidence.kind by its number (state.Kind)."""
 SCATTERED = "*"
 """The domain of an incident of names scattered over many domains."""
 CRITICAL_RATIO = 3.0
-"""Times over a limit from which an incident is CRITICAL."""
+"""An incident is CRITICAL from this many times its limit on."""
 
 
 @dataclass(frozen=True, slots=True)
 class Scale:
-    """Where severities begin, and how the two votes on a query are combined."""
+    """The scores at which severities begin, and how the two votes on a query are combined."""
 
     suspicious: float = 0.5
     high: float = 0.7
@@ -90,7 +89,7 @@ class Scale:
         return (1 - self.critical) * CRITICAL_RATIO / max(1 - score, 1e-9)
 
     def votes(self, model: NDArray[np.float32], discount: NDArray[np.float64]) -> NDArray[np.float32]:
-        """The model's votes; a name whose oddness its known service explains (discount > 1) stays NORMAL by them."""
+        """The model's votes. If a known service explains a name (discount > 1), its vote stays below suspicious."""
         explained = discount > 1
         if not np.count_nonzero(explained):
             return model
@@ -104,21 +103,21 @@ class Scale:
         return np.maximum(model, behaviour)
 
     def behaviours(self, ratios: NDArray[np.float64]) -> NDArray[np.float64]:
-        """`behaviour` of each."""
+        """`behaviour` for each ratio."""
         slope = (self.critical - self.high) / (CRITICAL_RATIO - 1)
         beyond = 1 - (1 - self.critical) * CRITICAL_RATIO / np.maximum(ratios, 1.0)
         over = np.where(ratios < CRITICAL_RATIO, self.high + slope * (ratios - 1), beyond)
         return np.where(ratios < 1, self.high * ratios * ratios, over)
 
     def severities(self, scores: NDArray[np.float64]) -> NDArray[np.uint8]:
-        """`severity` of each."""
+        """`severity` for each score."""
         levels = np.array([self.suspicious, self.high, self.critical])
         return np.searchsorted(levels, scores, side="right").astype(np.uint8)
 
     def behaviour(self, ratio: float) -> float:
-        """Score of evidence: `high` where a limit is reached, `critical` at CRITICAL_RATIO times it, towards 1 beyond.
+        """Score of evidence: `high` at the limit, `critical` at CRITICAL_RATIO times the limit, towards 1 beyond.
 
-        Below the limit it rises with the square, so that half of a limit raises no eyebrow.
+        Below the limit it rises with the square, so that half of a limit stays far below suspicious.
         """
         if ratio < 1:
             return self.high * ratio * ratio
@@ -129,7 +128,7 @@ class Scale:
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """The limit that a flow is nearest to, or furthest beyond."""
+    """The limit that a flow is nearest to, or furthest beyond, and the amount that counts for it."""
 
     ratio: float
     window_s: int = 60
@@ -138,19 +137,19 @@ class Evidence:
     names: int = 0
     kind: str = "information"  # see KINDS
     domains: int = 1
-    text: str = ""  # what a secret is
+    text: str = ""  # description of a secret
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """The limits as the kernels read them: bytes or names by [kind, window], inf = none, and the rules beside them."""
+    """The limits as the kernels read them. table: bytes or names by [kind, window], inf = none; rules: the rest."""
 
     table: NDArray[np.float64]
     rules: NDArray[np.float64]
 
 
 def limits_of(factor: float = 1.0, quiet_s: float = 3600.0) -> Limits:
-    """All limits; what is told of them is at `factor` times their number. An incident is over after `quiet_s`."""
+    """All limits. Evidence is reported against `factor` times their numbers. An incident is over after `quiet_s`."""
     table = np.full((LIMIT_ROWS, len(WINDOWS_S)), np.inf)
     for kind, by_window in (
         (Kind.INFORMATION, INFORMATION_BYTES),
@@ -185,12 +184,12 @@ def evidence_of(row: np.void) -> Evidence:
 
 
 def with_secret(evidence: Evidence, secret: str) -> Evidence:
-    """Evidence of a query that gives a secret away: enough by itself, whatever the windows say."""
+    """Evidence of a query that contains a secret: it reaches a limit by itself, whatever the windows hold."""
     return replace(evidence, ratio=max(evidence.ratio, 1.0), kind="secret", text=secret) if secret else evidence
 
 
 def bounds(factor: float = 1.0) -> dict[str, float]:
-    """What can leave unseen at a factor on the limits, bytes per client and domain."""
+    """Bytes per client and domain that can leave undetected at a factor on the limits."""
     return {
         "encoded_bytes_a_day": ENCODED_BYTES[86_400] * factor,
         "encoded_bytes_an_hour": ENCODED_BYTES[3600] * factor,
@@ -201,14 +200,14 @@ def bounds(factor: float = 1.0) -> dict[str, float]:
 DAY_S = 86_400
 KEPT_DAYS = 28
 PEAK_MIN = 0.2
-"""Peaks below it could not matter at any factor."""
+"""Peaks below this ratio do not matter at any factor."""
 PEAKS_MAX = 20_000
 FACTOR_MIN, FACTOR_MAX = 0.5, 2.0
 DAYS_MIN = 7
-"""Days of history from which it is trusted."""
+"""A history is used from this many days on."""
 WEEK_DAYS = 7
 LOOSE_WEEKS_MIN = 2
-"""Whole weeks of history from which limits may be looser than the shipped ones."""
+"""Limits may be looser than the shipped ones from this many whole weeks of history on."""
 LOOSE_CROWD_MIN = 10
 """Clients, each with a domain of its own, that must reach a limit in every week of history before it is loosened."""
 STEPS = tuple(round(FACTOR_MIN + 0.1 * i, 1) for i in range(16))
@@ -217,14 +216,14 @@ _PeakKey = tuple[int, str, str]
 
 
 class Peaks:
-    """Peaks by (day, client, domain), at most PEAKS_MAX: there the lower half gives way."""
+    """Peaks by (day, client, domain), at most PEAKS_MAX; at that number the lower half is dropped."""
 
     def __init__(self, rows: Iterable[tuple[int, str, str, float]] = ()) -> None:
         self.rows: dict[_PeakKey, float] = {(day, client, domain): ratio for day, client, domain, ratio in rows}
         self.days: set[int] = {key[0] for key in self.rows}
 
     def note(self, ts: float, client: str, domain: str, ratio: float) -> None:
-        """Remember what a flow's evidence reached."""
+        """Note the ratio that a flow's evidence reached."""
         day = int(ts // DAY_S)
         self.days.add(day)
         key = (day, client, domain)
@@ -236,14 +235,14 @@ class Peaks:
         self.rows[key] = ratio
 
     def dump(self) -> bytes:
-        """The last KEPT_DAYS days that were seen, as JSON; a day of a clock gone wrong costs one of them."""
+        """The last KEPT_DAYS days with queries, as JSON; a day of a wrong clock takes the place of one of them."""
         days = sorted(self.days)[-KEPT_DAYS:]
         rows = [[*key, round(ratio, 4)] for key, ratio in sorted(self.rows.items()) if key[0] in days]
         return json.dumps({"days": days, "peaks": rows}).encode()
 
 
 def load_peaks(data: bytes) -> Peaks:
-    """What was dumped. Raises ValueError for anything else."""
+    """Peaks from a dump. Raises ValueError for any other contents."""
     state = json.loads(data)
     days, rows = (state.get("days"), state.get("peaks")) if isinstance(state, dict) else (None, None)
     if not isinstance(days, list) or not isinstance(rows, list) or not all(map(_is_peak, rows)):
@@ -262,7 +261,7 @@ def _is_peak(row: Any) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class BudgetChoice:
-    """The factor chosen, and what each other would have cost."""
+    """The chosen factor, and the investigations a week at every factor."""
 
     factor: float
     days: int  # of history
@@ -284,13 +283,13 @@ def choose(peaks: Peaks, budget_per_week: float) -> BudgetChoice:
     An investigation is a day on which a client and a domain reach the limits: an incident would have opened.
     With fewer than DAYS_MIN days of history the factor is 1.
 
-    Any history may tighten the limits, or bring them back to the shipped ones, but it takes a crowd to loosen them
-    further. Whoever sends data out chooses how loud it is, and could buy loose limits for next week with a few loud
+    Any history may tighten the limits, or bring them back to the shipped ones, but only a crowd may loosen them
+    further. An attacker chooses how loud his traffic is, and could get loose limits for next week with a few loud
     decoys today. So above 1 an investigation counts only once a week for each client and once a week for each domain,
     and only the quietest week of the history counts. A factor above 1 needs LOOSE_WEEKS_MIN whole weeks, and in each
     of them LOOSE_CROWD_MIN different clients, each with a domain of its own, that reach the limits below it. One
-    client, one domain or one loud week therefore loosen nothing. A network that is louder than its budget because of
-    fewer clients keeps the shipped limits; its known services belong into the operator's list.
+    client, one domain or one loud week therefore never loosens the limits. A network that exceeds its budget because
+    of fewer clients keeps the shipped limits; its known services belong on the operator's allowlist.
     """
     days = len(peaks.days)
     weeks = max(days / WEEK_DAYS, 1.0)
@@ -305,7 +304,7 @@ def choose(peaks: Peaks, budget_per_week: float) -> BudgetChoice:
 
 
 def _loosened(peaks: Peaks, budget_per_week: float) -> float:
-    """The factor from 1 upwards of a history that is louder than its budget at the shipped limits."""
+    """The factor, 1 or more, for a history that exceeds its budget at the shipped limits."""
     days = sorted(peaks.days, reverse=True)
     weeks = [set(days[at : at + WEEK_DAYS]) for at in range(0, len(days) - WEEK_DAYS + 1, WEEK_DAYS)]
     if len(weeks) < LOOSE_WEEKS_MIN:

@@ -1,4 +1,4 @@
-"""Why a query or an incident is what it is, in words."""
+"""The reasons for a query's severity or for an incident, in words."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def _span(seconds: int) -> str:
 def incident_reasons(
     domain: str, names: int, encoded_names: int, evidence: Evidence, sharing: Sequence[str]
 ) -> tuple[str, ...]:
-    """Why there is an incident, in words. names: the flow's different ones; sharing: the loudest of several domains."""
+    """Why an incident was opened, in words. names: the flow's unique names; sharing: the loudest of several domains."""
     span, where = _span(evidence.window_s), f"below {domain}"
     times = f"{evidence.ratio:,.1f} times the limit of {evidence.limit:,.0f}"
     if evidence.kind == "secret":
@@ -40,7 +40,7 @@ def incident_reasons(
 def query_reasons(
     qname: bytes, model: float, behaviour: float, evidence: Evidence, domain: str, scale: Scale
 ) -> tuple[str, ...]:
-    """Why a query is not NORMAL, in words; the loudest first."""
+    """Why a query is not NORMAL, in words; evidence of the flow first, then features of the name."""
     reasons: list[str] = []
     if evidence.kind == "secret":
         reasons.append(f"it carries {evidence.text}")
@@ -57,7 +57,7 @@ def query_reasons(
 
 
 def name_reasons(view: View) -> Sequence[str]:
-    """What is odd about a name, in words."""
+    """The unusual features of a name, in words."""
     longest = view.longest
     reasons = []
     if len(longest) >= 16 and all(byte in HEX for byte in longest):

@@ -1,4 +1,4 @@
-"""What names decode to: a readable preview, and secrets that a single name gives away."""
+"""Text encoded in names: a readable preview, and secrets in a single name."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from dataclasses import dataclass
 
 PREVIEW_BYTES = 80
 READABLE_RUN = 10
-"""Printable bytes in a row from which decoded data is worth showing."""
+"""Decoded data is shown if it has at least this many printable bytes in a row."""
 SECRET_BYTES = 8
-"""Decoded text shorter than this proves nothing."""
+"""Decoded text with fewer bytes is too short to count as a secret."""
 _RUN = re.compile(rb"[\x20-\x7e\t\n\r]{%d,}" % READABLE_RUN)
 _HEX, _BASE32, _BASE64, _BASE64URL = (
     re.compile(b"[%s]+" % letters) for letters in (rb"0-9a-f", rb"a-z2-7", rb"A-Za-z0-9+/", rb"A-Za-z0-9_-")
@@ -89,7 +89,7 @@ _PLAIN: tuple[tuple[str, re.Pattern[bytes]], ...] = (
 
 
 def secret_in(subdomain: Sequence[bytes], domain: Sequence[bytes]) -> str:
-    """What a single name gives away, in words, or "": raw labels in the case they were sent, and the domain's."""
+    """The secret in a single name, in words, or "". Both arguments are raw labels in the case they were sent."""
     if subdomain and tuple(label.lower() for label in domain) in _OAST:
         return f"a call-back name of {b'.'.join(domain).decode('ascii').lower()}, a service for out-of-band tests"
     text = b".".join(subdomain)
@@ -108,7 +108,7 @@ def secret_in(subdomain: Sequence[bytes], domain: Sequence[bytes]) -> str:
 
 
 def _payloads(subdomain: Sequence[bytes]) -> Iterator[bytes]:
-    """What may hold one encoded text: all labels together, without the last ones, and each long one."""
+    """Parts of a name that may hold one encoded text: all labels joined, all but the last ones, each long label."""
     joined = b"".join(subdomain)
     for end in range(len(subdomain) - 1, -1, -1):
         if len(joined) < SECRET_BYTES:

@@ -1,9 +1,9 @@
-"""What a flow has seen, by 64-bit key: one by one while few, then in two generations of a Bloom filter (Bloom 1970).
+"""The keys that a flow has seen, 64 bits each: a hash table while few, then two generations of a Bloom filter (1970).
 
-A filter may overlook a new key; it never takes one for new that it holds. Keys lie in one pool for all flows, in
-pieces of 2, 4, 8 … words; pieces given back are kept in a list by size, and halved where smaller ones are wanted.
-A client has a share of the pool, and the smallest piece of every flow is set aside: whoever fills the pool makes
-his own flows forget, which counts repeats as new, and none of anybody blind.
+A filter may overlook a new key; it never reports a key as new that it holds. Keys lie in one pool for all flows, in
+pieces of 2, 4, 8 … words. Pieces given back are kept in a list by size, and halved if a smaller piece is needed.
+A client has a share of the pool, and the smallest piece of every flow is set aside. A client that fills the pool
+therefore makes only its own flows forget: they count repeats as new, and the flows of other clients stay complete.
 """
 
 from __future__ import annotations
@@ -17,21 +17,21 @@ from agents.core.jit import kernel_in_place
 from agents.detection.state import NONE, ROOM_SIZE, Room
 
 SIZE_MIN = 1
-"""log2 of the smallest piece: a name and its only label."""
+"""log2 of the words in the smallest piece, which holds a name and its only label."""
 SIZE_MAX = 10
 EXACT_MAX = 500
-"""Keys remembered one by one."""
+"""Keys remembered one by one, at most."""
 SKETCH = 11
 """log2 of a filter's words: 131,072 bits."""
 SKETCH_BITS = 64 << SKETCH
 SKETCH_HASHES = 4
 FULL_BITS = SKETCH_BITS // 2
-"""Bits set from which a filter is full: at half it overlooks one new key in 2**SKETCH_HASHES = 16. It then becomes the
-older generation, and what was only in the one before that is forgotten."""
+"""A filter is full when this many bits are set: at half it overlooks one new key in 2**SKETCH_HASHES = 16. It then
+becomes the older generation, and the keys of the generation before it are forgotten."""
 CROWDED = 16
-"""Words from which a piece is left when three quarters full: probing a fuller one costs more than room."""
+"""A piece of at least so many words is replaced when three quarters full: probing a fuller one costs more than room."""
 ROW_WORDS = 4 << SKETCH
-"""Words that the keys of one query may need at most: doubling up to a filter, and a second one."""
+"""Words that the keys of one query need at most: doubling up to a filter, and a second filter."""
 assert Room.FREE_KEYS + SKETCH < ROOM_SIZE
 FREE_KEYS, POOL, POOL_MAX, FORGOTTEN = int(Room.FREE_KEYS), int(Room.POOL), int(Room.POOL_MAX), int(Room.FORGOTTEN)
 KEYS_MAX, SHARE = int(Room.KEYS_MAX), int(Room.SHARE)
@@ -40,7 +40,7 @@ ONE = np.uint64(1)
 
 @kernel_in_place
 def take_piece(pool: NDArray[np.uint64], room: NDArray[np.int64], size: int) -> int:
-    """A zeroed piece of 2**size words; NONE where the pool has no more. There is always one of the smallest a flow."""
+    """A zeroed piece of 2**size words; NONE if the pool is used up. Every flow can always get a smallest piece."""
     words = 1 << int(size)
     aside = room[KEYS_MAX] << SIZE_MIN if size > SIZE_MIN else 0
     at = _listed(pool, room, size)
@@ -79,7 +79,7 @@ def give_piece(pool: NDArray[np.uint64], room: NDArray[np.int64], at: int, size:
 
 @kernel_in_place
 def _claim(client: Any, pool: NDArray[np.uint64], room: NDArray[np.int64], size: int) -> int:
-    """A piece for a flow of this client (a row of state.CLIENT), or NONE: its share is used up, or the pool."""
+    """A piece for a flow of this client (a row of state.CLIENT), or NONE if its share or the pool is used up."""
     words = 1 << int(size)
     if size > SIZE_MIN and client["words"] + words > room[SHARE]:
         return NONE
@@ -109,7 +109,7 @@ def _insert(pool: NDArray[np.uint64], at: int, size: int, key: np.uint64) -> boo
 
 @kernel_in_place
 def _holds(pool: NDArray[np.uint64], at: int, size: int, key: np.uint64) -> bool:
-    """As `_insert` without inserting; the piece may be full."""
+    """Whether a piece holds the key; the piece may be full."""
     mask = (1 << int(size)) - 1
     place = np.int64(key >> np.uint64(20)) & mask
     for _ in range(mask + 1):
@@ -124,7 +124,7 @@ def _holds(pool: NDArray[np.uint64], at: int, size: int, key: np.uint64) -> bool
 
 @kernel_in_place
 def _mark(pool: NDArray[np.uint64], at: int, key: np.uint64, write: bool) -> bool:
-    """Whether a filter lacked the key; with `write` it has it from now on.
+    """Whether a filter lacked the key; with `write` the key is added.
 
     Places come from double hashing (Kirsch, Mitzenmacher 2006).
     """
@@ -164,7 +164,7 @@ def _move(flow: Any, pool: NDArray[np.uint64], at: int, size: int) -> None:
 
 @kernel_in_place
 def _grow(flow: Any, client: Any, pool: NDArray[np.uint64], room: NDArray[np.int64]) -> None:
-    """Make room for another key: a larger piece, at EXACT_MAX a filter; where there is none, forget and begin anew."""
+    """Make room for another key: a larger piece, or at EXACT_MAX a filter. If none is free, forget all keys."""
     if flow["seen_at"] == NONE:
         flow["seen_at"], flow["size"] = _claim(client, pool, room, SIZE_MIN), SIZE_MIN
         return

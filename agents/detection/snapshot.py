@@ -1,4 +1,4 @@
-"""What the windows hold, as a file: long windows survive a restart, and cost no scan of a table."""
+"""Snapshots: flows and windows as a file, so that long windows survive a restart without a scan of the query table."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ from agents.detection.state import DETAIL, FLOW, NONE, WINDOWS, Room
 
 FORMAT = 5
 FLOWS_MAX = 200_000
-"""Flows kept, those that leaked most first: what leaked nothing yet starts anew."""
+"""Flows kept, at most; those that leaked most are kept first."""
 LEVEL = 1  # of zlib: a snapshot is written every minute
 BYTES_MAX = 2 << 30
-"""A file that unpacks to more is none of ours."""
+"""A file that unpacks to more bytes is refused."""
 DAYS = ("day", "today", "yesterday")
 ARRAYS = {"flows": FLOW, "windows": WINDOWS, "details": DETAIL, "keys": np.dtype(np.uint64)}
 
@@ -38,7 +38,7 @@ PastRow = tuple[float, float, int, int, int, float, float, int, list[tuple[int, 
 
 
 class Head(BaseModel):
-    """The line before the arrays; pydantic refuses, as a ValueError, whatever does not look like this."""
+    """The line before the arrays; pydantic raises a ValueError if it does not look like this."""
 
     format: int
     key: tuple[Word, Word]
@@ -52,12 +52,12 @@ class Head(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class Kept:
-    """Flows copied out, those that leaked most first; but for `keys` and `pasts` with a row a flow."""
+    """Copied flows, those that leaked most first. `flows`, `windows`, `details` and `samples` have a row a flow."""
 
-    flows: NDArray[Any]  # FLOW; `client` is a number of `clients`, places in other arrays mean nothing
-    windows: NDArray[Any]  # WINDOWS; zeros where the flow has none
-    details: NDArray[Any]  # DETAIL; the same
-    keys: NDArray[np.uint64]  # what each remembers: its piece, or its filter and then the older one
+    flows: NDArray[Any]  # FLOW; `client` indexes `clients`, places in other arrays have no meaning
+    windows: NDArray[Any]  # WINDOWS; zeros if the flow has none
+    details: NDArray[Any]  # DETAIL; zeros if the flow has none
+    keys: NDArray[np.uint64]  # keys that each flow remembers: its piece, or its filter and then the older filter
     clients: list[str]
     days: NDArray[np.int32]  # of each client: DAYS
     samples: list[list[tuple[bytes, int]]]
@@ -89,7 +89,7 @@ def dump_flows(flows: Flows, guard: AbstractContextManager[Any] | None = None) -
 
 
 def load_flows(data: bytes, flows: Flows) -> int:
-    """Put a dumped state into `flows`, new ones; returns how many. Raises ValueError for anything but a whole dump."""
+    """Put a dumped state into new, empty `flows`; returns how many. Raises ValueError unless the dump is complete."""
     unpacker = zlib.decompressobj()
     try:
         whole = unpacker.decompress(data, BYTES_MAX)
@@ -117,14 +117,14 @@ def load_flows(data: bytes, flows: Flows) -> int:
 def _head(line: bytes) -> Head:
     try:
         return Head.model_validate_json(line)
-    except ValidationError as error:  # its own text shows what the file holds: names that people looked up
+    except ValidationError as error:  # its own text would show the file's contents: names that people looked up
         first = error.errors(include_input=False)[0]
         where = ".".join(map(str, first["loc"]))
         raise ValueError(f"cannot restore windows: damaged file ({where} {first['msg']})".strip()) from None
 
 
 def _layout() -> str:
-    """What a row of each array is made of: another layout is another format."""
+    """A checksum of the fields of all arrays: another layout is another format."""
     return str(zlib.crc32(repr([kind.descr for kind in ARRAYS.values()]).encode()))
 
 

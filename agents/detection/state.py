@@ -1,7 +1,7 @@
-"""What is known of each (client, domain), as arrays: the layout that the kernels of this folder share.
+"""The state of all flows as arrays: the layout that the kernels of this room share.
 
-All of it is bounded: rows are handed out by `room` counters, and a kernel that runs out of some stops before it has
-changed anything, says what it lacks (Stop), and is called again for the same row when its caller made more.
+Every array is bounded, and `room` counts its rows in use. A kernel that lacks rows stops before it changes anything
+and returns which array is full (Stop). Its caller makes that array larger and calls it again for the same query.
 """
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ from numpy.typing import NDArray
 
 WINDOWS_S = (60, 600, 3600, 86_400, 604_800)
 INFORMATION, ENCODED, NAMES, ENCODED_NAMES, ANSWERS, CHOICE = range(6)
-"""Sums that a window keeps: bytes of information, of encoded data, new names, encoded ones, bytes in answers, and
-in the choice of record types."""
+"""Sums that a window keeps: bytes of information, bytes of encoded data, new names, new encoded names, bytes in
+answers, and bytes in the choice of record types."""
 SUMS = 6
 OWN_TYPES = 4
-"""Unusual record types of a flow whose choice does not count: its first ones (kernels/choosing.py)."""
+"""The choice of a flow's first unusual record types, so many, does not count (flow_kernels.choice)."""
 QTYPES_MAX = 16
-"""Query types counted apart for one flow."""
+"""Query types that one flow counts separately."""
 CARRIERS_MAX = 64
-"""Carriers of one client that add up: beyond it the one that carried least is left out."""
+"""Carriers of one client that add up; a further one replaces the carrier with the fewest encoded bytes."""
 SHARING_MAX = 5
 """Carriers that an incident of several domains names."""
 NONE = -1
@@ -34,11 +34,11 @@ FLOW = np.dtype(
         ("last_seen", np.float64),
         ("leaked", np.float64),  # bytes of information in new names and in the choice of record types
         ("encoded", np.float64),  # the part of it that read as encoded
-        ("encoded_ts", np.float64),  # of its last encoded name, -inf = none
-        ("shape", np.uint64),  # of its last numbered name; 0 = none yet
-        ("digits", np.uint64),  # of that name
-        ("single_ts", np.float64),  # of the only name, while `windows` is NONE
-        ("single", np.float32, (SUMS,)),  # what it added
+        ("encoded_ts", np.float64),  # time of its last encoded name, -inf = none
+        ("shape", np.uint64),  # shape of its last numbered name; 0 = none yet
+        ("digits", np.uint64),  # digits of that name
+        ("single_ts", np.float64),  # time of the only name, while `windows` is NONE
+        ("single", np.float32, (SUMS,)),  # amounts of that name
         ("bytes_in", np.int64),
         ("queries", np.int64),
         ("names", np.int32),
@@ -53,12 +53,12 @@ FLOW = np.dtype(
         ("own_types", np.uint16, (OWN_TYPES,)),  # the first of them
         ("peak_day", np.int32),
         ("peak", np.float32),  # highest evidence of that day
-        ("lent", np.float32),  # bytes that count for the client's scattered names, too
+        ("lent", np.float32),  # bytes that count for the client's scattered sum, too
         ("size", np.int8),  # log2 of the room for its keys; SKETCH = a filter
         ("used", np.uint8),
-        ("alone", np.uint8),  # it reached a limit by itself: it is an incident, and no part of others'
-        ("watched", np.uint8),  # it has an open incident, or may have: every query of it is told
-        ("carrier", np.uint8),  # it stands among its client's carriers
+        ("alone", np.uint8),  # it reached a limit by itself: it is an incident, and does not count in shared sums
+        ("watched", np.uint8),  # it has an open incident, or may have: every query of it is an event
+        ("carrier", np.uint8),  # it is in the list of its client's carriers
         ("scattered", np.uint8),  # it is the sum of a client's names below domains of one or two names each
     ],
     align=True,
@@ -76,19 +76,19 @@ WINDOWS = np.dtype(
 DETAIL = np.dtype(
     [("qtype", np.uint16, (QTYPES_MAX,)), ("count", np.int64, (QTYPES_MAX,)), ("samples", np.int32), ("next", np.int32)]
 )
-"""Query types of a flow that carried something, and how many sample names were asked for."""
+"""Query types of a flow that carried something, and the number of its samples."""
 
 CLIENT = np.dtype(
     [
         ("held", np.int32),  # flows of this client
-        ("carriers", np.int32),  # how many
+        ("carriers", np.int32),  # how many of them are carriers
         ("scattered", np.int32),  # its flow of scattered names, or NONE
-        ("nobody", np.uint8),  # the source did not say who asked: no client whose carriers add up
+        ("nobody", np.uint8),  # the source does not name the client: its flows are not summed over domains
         ("carriers_at", np.int32),  # row of State.carriers, or NONE
-        ("words", np.int32),  # of State.pool that its flows hold
+        ("words", np.int32),  # words of State.pool that its flows hold
         ("day", np.int32),  # the last one on which it asked
         ("today", np.int32),  # domains that it asked below on that day
-        ("yesterday", np.int32),  # and on the one before
+        ("yesterday", np.int32),  # domains that it asked below on the day before
     ]
 )
 
@@ -99,7 +99,7 @@ FAMILIAR = np.dtype(
         ("clients", np.int32),
     ]
 )
-"""A domain that names were asked below, whoever asked."""
+"""A domain with queries below it, from any client."""
 
 EVIDENCE = np.dtype(
     [
@@ -124,21 +124,21 @@ EVENT = np.dtype(
         ("queries", np.int64),
         ("names", np.int32),
         ("encoded_names", np.int32),
-        ("sharing", np.int32, (SHARING_MAX,)),  # the client's loudest carriers, where the evidence is several domains'
+        ("sharing", np.int32, (SHARING_MAX,)),  # the client's loudest carriers, if the evidence is a shared sum
         ("fresh", np.uint8),  # the query carried something new
-        ("secret", np.uint8),  # its name may give a secret away
+        ("secret", np.uint8),  # its name may contain a secret
     ],
     align=True,
 )
-"""A query that may open or go on with an incident, with its flow as it was then."""
+"""A query that may open or extend an incident, with the state of its flow at that time."""
 
 SAMPLE = np.dtype([("row", np.int32), ("detail", np.int32), ("number", np.int32)])
-"""A query whose name is the flow's sample of this number."""
+"""A query whose name becomes the flow's sample of this number."""
 PEAK = np.dtype([("row", np.int32), ("scattered", np.int32), ("ratio", np.float32)])
 
 
 class Kind(IntEnum):
-    """Which limit evidence speaks of."""
+    """The limit that evidence refers to."""
 
     INFORMATION = 0
     ENCODED = 1
@@ -155,7 +155,7 @@ class Room(IntEnum):
     """Counters of State.room."""
 
     FLOWS = 0  # rows of `flows` ever handed out
-    FREE_FLOW = 1  # first free row below, or NONE; the next is in its `seen_at`
+    FREE_FLOW = 1  # first free row among them, or NONE; the next is in its `seen_at`
     LIVE = 2  # flows in use
     WINDOWS = 3
     FREE_WINDOWS = 4  # the next is in bucket[0]
@@ -163,13 +163,13 @@ class Room(IntEnum):
     FREE_DETAIL = 6
     POOL = 7  # words ever handed out
     REFUSED = 8
-    FORGOTTEN = 9  # how often a flow forgot its keys, since the pool or its client's share was full
+    FORGOTTEN = 9  # how often a flow forgot its keys, because the pool or its client's share was full
     FAMILIAR = 10  # domains counted
     KEYS_MAX = 11
     CLIENT_MAX = 12
     POOL_MAX = 13
     CARRIERS = 14  # rows of `carriers` handed out; a sweep takes them back
-    SHARE = 15  # words of the pool that one client's flows may hold, their smallest pieces apart
+    SHARE = 15  # words of the pool that one client's flows may hold; a smallest piece is granted beyond it
     FREE_KEYS = 16  # from here on, by size: first free place of the pool
 
 
@@ -191,7 +191,7 @@ class Stop(IntEnum):
 
 
 class State(NamedTuple):
-    """All arrays. NDArray[Any] are structured ones of the types above."""
+    """All arrays. NDArray[Any] is a structured array of one of the types above."""
 
     flows: NDArray[Any]
     windows: NDArray[Any]
@@ -202,44 +202,44 @@ class State(NamedTuple):
     pool: NDArray[np.uint64]  # keys of names seen; 0 = free
     familiar: NDArray[Any]  # open addressing by domain
     room: NDArray[np.int64]  # see Room
-    swept: NDArray[np.float64]  # shape (1,): when the last sweep was
+    swept: NDArray[np.float64]  # shape (1,): time of the last sweep
 
 
 class Asked(NamedTuple):
-    """n queries as the judging kernel reads them; the labels of all names lie in one row."""
+    """n queries as judge_kernels.judge reads them; the labels of all names lie in one column."""
 
     ts: NDArray[np.float64]
-    client: NDArray[np.int32]  # row of State.clients, or NONE where there was no room for it
+    client: NDArray[np.int32]  # row of State.clients, or NONE if there was no room for it
     qtype: NDArray[np.uint16]
     rlen: NDArray[np.int32]
     size: NDArray[np.int64]  # bytes of the wire name
     name: NDArray[np.uint64]  # keyed hash of the lower-case name
-    domain: NDArray[np.uint64]  # and of its registered domain
-    shape: NDArray[np.uint64]  # and of what numbered names have in common, 0 = not numbered
-    digits: NDArray[np.uint64]  # of a numbered name (numbering.packed_digits)
+    domain: NDArray[np.uint64]  # keyed hash of its registered domain
+    shape: NDArray[np.uint64]  # keyed hash of the part that numbered names have in common, 0 = not numbered
+    digits: NDArray[np.uint64]  # digits of a numbered name (lexical_kernels.numbered_hosts)
     discount: NDArray[np.float64]  # how many times more a known service may carry
-    secret: NDArray[np.uint8]  # whether the name may give a secret away
-    scoped: NDArray[np.uint8]  # whether such a name is asked for once below each of many domains by right
+    secret: NDArray[np.uint8]  # whether the name may contain a secret
+    scoped: NDArray[np.uint8]  # whether a benign client asks for such a name once below each of many domains
     parts: NDArray[np.int64]  # shape (n + 1,): labels of the i-th name: parts[i] to parts[i + 1]
-    key: NDArray[np.uint64]  # of a label
-    bits: NDArray[np.float64]  # what it costs as new
-    encoded: NDArray[np.uint8]  # whether it reads as encoded
+    key: NDArray[np.uint64]  # keyed hash of a label
+    bits: NDArray[np.float64]  # information of the label when it is new
+    encoded: NDArray[np.uint8]  # whether the label reads as encoded
 
 
 class Told(NamedTuple):
-    """What the judging kernel says: a row of `evidence` a query, lists of the rest; counts says how long they are."""
+    """The output of judge_kernels.judge: `evidence` has a row a query; `counts` holds the lengths of the lists."""
 
     evidence: NDArray[Any]
     events: NDArray[Any]
     samples: NDArray[Any]
     peaks: NDArray[Any]
     counts: NDArray[np.int64]  # shape (3,): events, samples, peaks
-    amounts: NDArray[np.float32]  # shape (SUMS,), for the kernel's own use, as is
-    total: NDArray[np.float64]  # shape (SUMS,)
+    amounts: NDArray[np.float32]  # shape (SUMS,), scratch space of the kernel
+    total: NDArray[np.float64]  # shape (SUMS,), the same
 
 
 def told(queries: int) -> Told:
-    """Room for what is said of so many queries."""
+    """Empty output arrays for so many queries."""
     twice = 2 * queries  # a query may count for its own flow and for its client's scattered names
     return Told(
         np.zeros(queries, EVIDENCE),

@@ -1,6 +1,6 @@
-"""What a single name says: features, information, models.
+"""Scores of single names: features, information, models.
 
-`detection` and the rooms above it may import it; `sources`, `store` and `alerting` stand beside it and may not.
+`detection` and the rooms above it may import it; `sources`, `store` and `alerting` are on the same layer and may not.
 """
 
 from agents.core.protocols import Spec
@@ -9,6 +9,6 @@ from agents.scoring.features import FEATURES
 from agents.scoring.model import Model
 
 MODEL_TYPES: tuple[Spec[isolation_forest.IsolationForestType], ...] = (isolation_forest.SPEC,)
-"""Detector types; the first is the one that is trained."""
+"""Detector types; retraining trains the first."""
 
 __all__ = ["FEATURES", "MODEL_TYPES", "Model"]

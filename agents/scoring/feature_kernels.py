@@ -12,10 +12,10 @@ from agents.core.jit import kernel
 DIGIT, HEX, LETTER, VOWEL, CONSONANT, HOST = 1, 2, 4, 8, 16, 32
 """Classes of bytes, bits."""
 FULL = 40
-"""A longer label counts as filled up."""
+"""A label with more bytes counts as full."""
 _A, _W, _DASH, _UNDERSCORE = 0x61, 0x77, 0x2D, 0x5F
 _FEW, _SHORT = 4, 8
-"""Fewer letters or pairs, and shorter labels, count as words'."""
+"""With fewer letters or pairs, or in a shorter label, a share takes the value of words."""
 _WORDS_VOWELS, _WORDS_DISTINCT = 0.4, 0.7
 _DIGITS, _LETTERS, _VOWELS, _HYPHENS, _STRANGE, _HEX_RUN, _DIGIT_RUN, _CONSONANT_RUN = range(8)
 _CHANGES, _REPEATS, _REPEAT_RUN, _RARE, _HEXES, _PAIRS, _COUNTS = range(8, 15)
@@ -23,7 +23,7 @@ _CHANGES, _REPEATS, _REPEAT_RUN, _RARE, _HEXES, _PAIRS, _COUNTS = range(8, 15)
 
 @kernel
 def _tally(data: Any, start: Any, end: Any, counts: Any, order: Any, distinct: Any) -> Any:
-    """Count bytes, note new ones in order of appearance; the number of distinct ones so far."""
+    """Count bytes and note distinct ones in order of appearance; returns the number of distinct bytes so far."""
     for at in range(start, end):
         byte = data[at]
         if counts[byte] == 0:
@@ -35,7 +35,7 @@ def _tally(data: Any, start: Any, end: Any, counts: Any, order: Any, distinct: A
 
 @kernel
 def _entropy(size: Any, distinct: Any, terms: Any, counts: Any, order: Any) -> Any:
-    """Shannon entropy of what was counted, bits per byte. Leaves counts at zero."""
+    """Shannon entropy of the counted bytes, bits per byte. Leaves counts at zero."""
     total = 0.0
     for i in range(distinct):
         count = counts[order[i]]
@@ -49,7 +49,7 @@ def _entropy(size: Any, distinct: Any, terms: Any, counts: Any, order: Any) -> A
 
 @kernel
 def _look(data: Any, start: Any, end: Any, classes: Any, rare: Any, seen: Any) -> None:
-    """Add what one label shows to `seen` (i64): counts of its bytes and pairs, and its longest runs."""
+    """Add the counts of one label to `seen` (i64): its bytes and pairs, and its longest runs."""
     digits = letters = vowels = hyphens = strange = hexes = repeats = pairs = changes = 0
     rares = np.int64(0)
     hex_run = digit_run = consonant_run = same = most_hex = most_digit = most_consonant = most_same = 0
@@ -97,7 +97,7 @@ def _is_www(data: Any, start: Any, end: Any) -> Any:
 
 @kernel
 def _write(row: Any, seen: Any, long: Any, text: Any, longest: Any, entropy: Any, distinct: Any) -> None:
-    """Write the columns that follow from counts: `seen` over all labels, `long` over the longest one."""
+    """Write the columns that follow from counts: `seen` over all labels, `long` over the longest label."""
     row[4], row[6], row[8], row[9] = seen[_REPEATS], entropy, text * entropy / 8, distinct
     row[10] = seen[_DIGITS] / max(text, 1)
     row[11] = long[_HEXES] / max(longest, 1)
@@ -116,8 +116,8 @@ def feature_rows(
 ) -> None:
     """Features of n packed lower-case names (data u8, starts i64[n + 1]) into out, f32 (n, 25).
 
-    part_starts and cuts are those of suffix.split; classes u8[256] holds the bits above; rare u8[676] says which
-    letter pairs are rare; terms[size, n] f64 is n/size * log2(n/size), what n equal bytes of `size` add to entropy.
+    part_starts and cuts are those of dns.name.Splits; classes u8[256] holds the bits above; rare u8[676] is 1 for rare
+    letter pairs; terms[size, n] f64 is n/size * log2(n/size), the term of entropy for n equal bytes of `size`.
     """
     counts, order = np.zeros(256, np.int32), np.empty(256, np.uint8)
     seen, long = np.empty(_COUNTS, np.int64), np.empty(_COUNTS, np.int64)

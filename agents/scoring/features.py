@@ -1,8 +1,8 @@
 """Lexical features of a name: one function each, and the FEATURES table that gives them their order.
 
-Each function takes a `View` of one name and returns one finite float. They look at lower-case bytes only, since
-resolvers randomise case (draft-vixie-dnsext-dns0x20). These functions are the definition, and run where
-kernels are not compiled; feature_kernels.py computes the same columns in one walk over the bytes.
+Each function takes a `View` of one name and returns one finite float. They read lower-case bytes only, since
+resolvers randomise case (draft-vixie-dnsext-dns0x20). These functions are the definition, and run when kernels are
+not compiled; feature_kernels.py computes the same columns in one walk over the bytes.
 """
 
 from __future__ import annotations
@@ -72,12 +72,12 @@ def classes() -> NDArray[np.uint8]:
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """One name, taken apart once: raw lower-case labels and what most features need of them."""
+    """One name, taken apart once: raw lower-case labels and the texts that most features need."""
 
     subdomain: tuple[bytes, ...]
     domain: tuple[bytes, ...]
     text: bytes  # subdomain labels joined without dots
-    longest: bytes  # the longest subdomain label, the first of equals
+    longest: bytes  # the longest subdomain label, the first of equally long ones
     dotted: bytes  # subdomain labels joined with dots, "www" left out
 
 
@@ -124,7 +124,7 @@ def _longest_repeat(label: bytes) -> int:
 
 
 def name_length(view: View) -> float:
-    """Length of the whole name with its dots, the final one too (the wire form without the root byte)."""
+    """Length of the whole name with its dots, the final dot included (the wire form without the root byte)."""
     return sum(map(len, view.subdomain)) + sum(map(len, view.domain)) + len(view.subdomain) + len(view.domain)
 
 
@@ -149,7 +149,7 @@ def repeats(view: View) -> float:
 
 
 def full_labels(view: View) -> float:
-    """Subdomain labels of more than 40 bytes: encoders fill labels up, people do not."""
+    """Subdomain labels of more than 40 bytes: encoders fill labels, people do not."""
     return sum(len(label) > 40 for label in view.subdomain)
 
 
@@ -164,7 +164,7 @@ def longest_label_entropy(view: View) -> float:
 
 
 def information(view: View) -> float:
-    """Length times entropy of the subdomain: an upper estimate of what the name can carry."""
+    """Length times entropy of the subdomain: an upper estimate of the bytes that the name can carry."""
     return len(view.text) * entropy(view.text) / 8
 
 
@@ -194,7 +194,7 @@ def longest_digit_run(view: View) -> float:
 
 
 def vowel_share(view: View) -> float:
-    """Share of vowels among the letters; 0.4, as in words, where there are fewer than four letters."""
+    """Share of vowels among the letters; 0.4, as in words, if there are fewer than four letters."""
     found = _count(view.text, LETTER_BYTES)
     return _count(view.text, VOWEL_BYTES) / found if found >= 4 else 0.4
 
@@ -227,7 +227,7 @@ def rare_pairs(view: View) -> float:
 
 
 def rare_pair_share(view: View) -> float:
-    """Share of rare letter pairs in the longest label; 0 where it has fewer than four pairs."""
+    """Share of rare letter pairs in the longest label; 0 if it has fewer than four pairs."""
     pairs = _pairs(view.longest, LETTER_PAIRS)
     return _pairs(view.longest, RARE_PAIRS) / pairs if pairs >= 4 else 0.0
 
@@ -238,17 +238,17 @@ def hyphens(view: View) -> float:
 
 
 def strange_bytes(view: View) -> float:
-    """Bytes that no host or service name uses: base64's plus and slash, control bytes, bytes above 126."""
+    """Bytes that host and service names do not use: base64's plus and slash, control bytes, bytes above 126."""
     return len(view.text.translate(None, HOST))
 
 
 def domain_length(view: View) -> float:
-    """Length of the label that was registered (the leftmost of the registered domain)."""
+    """Length of the registered label (the leftmost label of the registered domain)."""
     return len(view.domain[0]) if view.domain else 0.0
 
 
 def distinct_share(view: View) -> float:
-    """Different bytes per byte of the longest label; 0.7, as in words, where it has fewer than eight."""
+    """Different bytes per byte of the longest label; 0.7, as in words, if it has fewer than eight bytes."""
     return len(set(view.longest)) / len(view.longest) if len(view.longest) >= 8 else 0.7
 
 
@@ -293,8 +293,8 @@ FEATURES: tuple[Feature, ...] = tuple(
 )
 
 VERSION = 1
-"""Version of what the features mean. It goes up with every change of a feature's value, also under the same name:
-models and stored rows of another version are not used. A test pins the values of each version."""
+"""Version of the features' definitions. It goes up with every change of a feature's value, also under the same name.
+Models and stored rows of another version are not used. A test pins the values of each version."""
 
 
 def schema_of(version: int, names: Sequence[str]) -> str:
@@ -316,7 +316,7 @@ def _row(wire: bytes) -> bytes:
 
 
 class _Tables(NamedTuple):
-    """What feature_kernels.feature_rows looks up."""
+    """The tables that feature_kernels.feature_rows looks up."""
 
     classes: NDArray[np.uint8]
     rare: NDArray[np.uint8]
@@ -339,8 +339,8 @@ def extract(qnames: Sequence[bytes]) -> NDArray[np.float32]:
 
 
 def features_of(names: Names, splits: Splits) -> NDArray[np.float32]:
-    """As extract, of n lower-case names whose registered domains are known."""
-    if not COMPILED:  # rows of names seen lately come from a cache
+    """Like extract, for n lower-case names whose registered domains are known."""
+    if not COMPILED:  # rows of recent names come from a cache
         plain = b"".join(map(_row, names))
         return np.frombuffer(plain, dtype=np.float32).reshape(len(names), len(FEATURES))
     found = np.empty((len(names), len(FEATURES)), np.float32)

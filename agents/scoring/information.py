@@ -1,8 +1,8 @@
-"""How much a label can carry: its description length in bits, the shorter of two codes (two-part MDL, Rissanen 1978).
+"""The information in a label: its description length in bits, the shorter of two codes (two-part MDL, Rissanen 1978).
 
 One code is a character trigram model of benign labels, under which words are cheap. The other spells the bytes out
-in the smallest alphabet that holds them (digits, hex, base32, letters and digits, base64, any byte): random text
-costs there what it carries, whatever the trigram model never saw.
+in the smallest alphabet that holds them (digits, hex, base32, letters and digits, base64, any byte). There, random
+text costs as many bits as it carries, even if the trigram model never saw it.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ SIZE = len(SYMBOLS) + 2
 _BEGIN, _END = bytes((EDGE, EDGE)), bytes((EDGE,))
 _INDEX = bytes(SYMBOLS.index(b) if b in SYMBOLS else OTHER for b in bytes(range(256)).lower())
 OTHER_BITS = math.log2(256 - len(SYMBOLS))
-"""Which of the other bytes it was."""
+"""Bits that say which of the other bytes it is."""
 BACKOFF = 4.0
 """Pseudo-counts of the shorter context (Dirichlet prior, MacKay and Peto 1995)."""
 
@@ -43,26 +43,26 @@ ALPHABETS: tuple[tuple[frozenset[int], float], ...] = tuple(
         b"abcdefghijklmnopqrstuvwxyz0123456789-_+/=.",
     )
 )
-"""From the smallest up: bytes and bits per byte."""
+"""Alphabets in order of size: their bytes, and bits per byte."""
 ANY_BITS = 7.0
-"""Bits a byte of any other: iodine's Base128 is the densest code in use, 0x20 case carries nothing reliable."""
+"""Bits a byte in any other text: iodine's Base128 is the densest code in use; random case (0x20) is not reliable."""
 ENCODED_MARGIN = 1.5
-"""Bits a byte by which a label must be likelier as random text than as a benign label."""
+"""A label reads as encoded if random text explains it better than a benign label by so many bits a byte."""
 ENCODED_BYTES = 4
-"""Shorter labels are judged as if they had this many bytes: three letters prove nothing."""
+"""Shorter labels are judged as if they had this many bytes: three letters are not enough to decide."""
 WORDLIKE_BYTES = 32
-"""A longer label teaches nothing about words."""
+"""The trigram code does not learn from longer labels."""
 _TWO_CHANGES = re.compile(rb"[^0-9]*[0-9]*[^0-9]*|[0-9]*[^0-9]*[0-9]*")
 """At most two changes between digits and other bytes."""
 COMMON_SEEN = 3
-"""Names below which a label must occur to be in the dictionary."""
+"""A label enters the dictionary if it occurs in at least this many names."""
 COMMON_LABELS = 4096
-"""Most labels in the dictionary."""
+"""Labels in the dictionary, at most."""
 
 
 @dataclass(frozen=True, eq=False)
 class CharModel:
-    """Trigram code lengths, bits, shape (SIZE, SIZE, SIZE): [two before][one before][this]; and common labels'."""
+    """Code lengths in bits: of trigrams, shape (SIZE, SIZE, SIZE): [two before][one before][this]; of common labels."""
 
     bits: NDArray[np.float32]
     common: Mapping[bytes, float]
@@ -70,8 +70,8 @@ class CharModel:
     def costs(self, names: Names, splits: Splits) -> Costs:
         """Description length of every subdomain label of n lower-case names: the shortest of the codes.
 
-        A label reads as encoded where spelling it out is shorter than the trigram code by ENCODED_MARGIN bits a byte: a
-        likelihood ratio of "random text" against "benign label". A label of the dictionary never does.
+        A label reads as encoded if spelling it out is shorter than the trigram code by ENCODED_MARGIN bits a byte: a
+        likelihood ratio of "random text" against "benign label". A label of the dictionary never reads as encoded.
         """
         return costs_of(names, splits, self.tables)
 
@@ -101,11 +101,11 @@ class CharModel:
 
 
 def learn(trusted: Iterable[tuple[bytes, ...]], live: Iterable[tuple[bytes, ...]] = ()) -> CharModel:
-    """Learn both codes from the subdomain labels of trusted benign names, and of live ones that may be poisoned.
+    """Learn both codes from the subdomain labels of trusted benign names, and of live names that may be poisoned.
 
-    A label is common if it occurs below COMMON_SEEN names or more; the trigram code counts every label once,
-    since it prices labels that were not seen before. Live labels that read as encoded to what the trusted ones
-    taught do not teach it: 200 random labels would be enough to make their alphabet cheap for good.
+    A label is common if it occurs in COMMON_SEEN names or more. The trigram code counts every label once, since it
+    prices labels that were not seen before. It does not learn from live labels that read as encoded under the code of
+    the trusted labels: 200 random labels would be enough to make their alphabet cheap for good.
     """
     trusted_labels, live_labels = ([label for labels in names for label in labels] for names in (trusted, live))
     seen = Counter([*trusted_labels, *live_labels])
@@ -123,14 +123,14 @@ def learn(trusted: Iterable[tuple[bytes, ...]], live: Iterable[tuple[bytes, ...]
 
 
 def _wordlike(label: bytes) -> bool:
-    """Whether a label may teach the trigram code: learning hashes would make hashes cheap, and poisoning easy."""
+    """Whether the trigram code may learn from a label: learning hashes would make hashes cheap, and poisoning easy."""
     return len(label) <= WORDLIKE_BYTES and _TWO_CHANGES.fullmatch(label) is not None
 
 
 def _trigrams(labels: Iterable[bytes]) -> NDArray[np.float32]:
     chains = packed([_BEGIN + label.translate(_INDEX) + _END for label in labels])
     symbols = chains.array.astype(np.int64)
-    inside = np.ones(len(symbols), np.bool_)  # what a trigram may end in: no chain's first two
+    inside = np.ones(len(symbols), np.bool_)  # symbols that may end a trigram: all but the first two of each chain
     inside[chains.starts[:-1]] = inside[chains.starts[:-1] + 1] = False
     numbers = (symbols[:-2] * SIZE + symbols[1:-1]) * SIZE + symbols[2:]
     counts = np.bincount(numbers[inside[2:]], minlength=SIZE**3).reshape(SIZE, SIZE, SIZE).astype(np.float64)

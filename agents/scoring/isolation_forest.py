@@ -21,19 +21,19 @@ from agents.scoring.model import DEPTH, FORMAT, INNER, LEAVES, Model, TrainConfi
 __all__ = ["VOTES", "TrainConfig", "calibration", "train"]
 
 VOTES = 2
-"""Each vote gets its part of the false positives allowed (Bonferroni), since the louder one decides."""
+"""Each vote gets 1/VOTES of the allowed false positives (Bonferroni), since the louder vote decides."""
 BITS_SUSPICIOUS, BITS_HIGH = 130.0, 136.0
-"""Just above 16 bytes, and 17. Bits have a meaning of their own, so they are not calibrated on a network's traffic: 16
-bytes are an MD5 or a UUID (RFC 9562), the longest identifiers that ordinary services put into names."""
+"""Just above 16 bytes, and 17 bytes. Bits have an absolute meaning, so they are not calibrated on a network's traffic:
+16 bytes are an MD5 or a UUID (RFC 9562), the longest identifiers that ordinary services put into names."""
 
 
 def train(learn_from: Sample, calibrate_on: Sample, config: TrainConfig, facts: dict[str, Any]) -> Model:
     """Fit on `learn_from`, calibrate on both samples; `facts` (window, parent, counts) go into the manifest.
 
-    `calibrate_on` is trusted; `learn_from` may hold names that somebody put there on purpose.
-    Raises TrainingError where there are fewer than 2 rows.
+    `calibrate_on` is trusted; an attacker may have placed names in `learn_from`.
+    Raises TrainingError if there are fewer than 2 rows.
     """
-    # Imported here: scikit-learn takes longer to import than all the rest, and only a retraining needs it.
+    # Imported here: scikit-learn takes longer to import than all other modules, and only a retraining needs it.
     import sklearn
     from sklearn.ensemble import IsolationForest
 
@@ -83,7 +83,7 @@ def _fill(tree: Any, feature: NDArray[np.uint8], threshold: NDArray[np.float32],
     """Lay one scikit-learn tree out as a complete tree: a leaf above the bottom owns all bottom leaves below it."""
     lefts, rights = tree.children_left.tolist(), tree.children_right.tolist()
     features, samples = tree.feature.tolist(), tree.n_node_samples.tolist()
-    thresholds = tree.threshold  # as float64: beside a float32 a Python float would be rounded to it
+    thresholds = tree.threshold  # kept as float64: a Python float compared with a float32 would be rounded to float32
     todo = [(0, 0, 0)]  # node in scikit-learn's tree, place in the complete tree, depth
     while todo:
         node, place, depth = todo.pop()
@@ -104,12 +104,12 @@ def _round_down(value: float) -> np.float32:
 
 
 def calibration(raw: NDArray[np.float64], config: TrainConfig) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Knots from raw scores to shown ones, such that shown scores mean the same after every training.
+    """Knots from raw scores to shown scores, such that shown scores mean the same after every training.
 
     The shown score is linear in -log10 P(benign raw score above) between (1, 0), (benign_above_suspicious,
-    score_suspicious) and (benign_above_high, score_high), and goes on to 1 with the last slope. Beyond the 0.1 % of
-    highest raw scores the tail is taken as exponential (peaks over threshold: Pickands 1975), since 10,000 names
-    do not show where 1 in 100,000 lies.
+    score_suspicious) and (benign_above_high, score_high), and continues to 1 with the last slope. In the highest 0.1 %
+    of raw scores the tail is assumed to be exponential (peaks over threshold: Pickands 1975), since 10,000 names are
+    too few to estimate the score of 1 in 100,000.
     """
     tail = 0.001
     ordered = np.sort(raw)
@@ -145,7 +145,7 @@ def _codes(chars: CharModel) -> dict[str, NDArray[Any]]:
 
 @dataclass(frozen=True, slots=True)
 class IsolationForestType:
-    """The detector type (a ModelType): how one is trained, and how a file is read."""
+    """The detector type (a ModelType): trains models and reads their files."""
 
     config: TrainConfig
 

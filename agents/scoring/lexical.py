@@ -1,4 +1,4 @@
-"""All that names say by themselves, by the batch: features, score, registered domain, what labels carry, identities."""
+"""Lexical values of a batch of names: features, score, registered domain, bits of labels, identities."""
 
 from __future__ import annotations
 
@@ -23,22 +23,22 @@ class Lexical:
     names: Names  # lower case
     features: NDArray[np.float32]  # (n, len(FEATURES))
     score: NDArray[np.float32]  # (n,): Model.score
-    cuts: NDArray[np.int64]  # (n,): offset of the registered domain in the name, its length where there is none
+    cuts: NDArray[np.int64]  # (n,): offset of the registered domain in the name; without one, the name's length
     part_starts: NDArray[np.int64]  # (n + 1,)
-    part_bits: NDArray[np.float64]  # (p,): what a label carries
-    part_encoded: NDArray[np.uint8]  # (p,): 1 where it reads as encoded
-    part_key: NDArray[np.uint64]  # (p,): of "." and the label
-    name_key: NDArray[np.uint64]  # (n,): of the wire name
-    domain_key: NDArray[np.uint64]  # (n,): of the registered domain's wire form
-    shape_key: NDArray[np.uint64]  # (n,): of what numbered names have in common; 0 = not numbered
-    digits: NDArray[np.uint64]  # (n,): their packed digits (lexical_kernels.numbered_hosts); 0 = not numbered
+    part_bits: NDArray[np.float64]  # (p,): information of the label
+    part_encoded: NDArray[np.uint8]  # (p,): 1 = the label reads as encoded
+    part_key: NDArray[np.uint64]  # (p,): hash of "." and the label
+    name_key: NDArray[np.uint64]  # (n,): hash of the wire name
+    domain_key: NDArray[np.uint64]  # (n,): hash of the registered domain's wire form
+    shape_key: NDArray[np.uint64]  # (n,): hash of the shape that numbered names share; 0 = not numbered
+    digits: NDArray[np.uint64]  # (n,): packed digits (lexical_kernels.numbered_hosts); 0 = not numbered
 
     def __len__(self) -> int:
         return len(self.names)
 
 
 def scored(names: Names, model: Model) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    """Scores and cuts, as read gives them, of n lower-case names. Raises NameFormatError."""
+    """Scores and cuts, as in Lexical, of n lower-case names. Raises NameFormatError."""
     splits = split_names(names)
     bits = costs_of(names, splits, model.chars.tables).encoded_bits
     return model.louder(features_of(names, splits), bits), splits.cuts
@@ -71,7 +71,7 @@ def read_names(qnames: Sequence[bytes], model: Model, key: Key) -> Lexical:
 def _score(
     model: Model, features: NDArray[np.float32], bits: NDArray[np.float64], names: NDArray[np.uint64]
 ) -> NDArray[np.float32]:
-    """model.louder, once for each of the names: most are asked for again and again."""
+    """model.louder, once for each different name: most names occur many times."""
     codes, rows = distinct_rows(names)
     if len(rows) == len(names):
         return model.louder(features, bits)

@@ -1,9 +1,9 @@
-"""What names say, in one walk over their bytes: the cost of labels, identities, numbered hosts, possible secrets.
+"""Lexical values in one walk over the bytes of names: costs of labels, identities, numbered hosts, possible secrets.
 
-A name is that of a numbered host where each label falls apart, at hyphens and underscores, into letters that digits may
-follow, or digits alone: `ip-10-0-3-17`, `node0042.rack7`, `p1234.dip`. Such a name differs from another only in its
-numbers and carries those digits, nothing more. Longer runs of digits are an id, and letters after digits (`4f8a`) an
-encoding. detection/flow_kernels.price says what a name costs whose shape its flow has shown.
+A name is a numbered host if each label splits, at hyphens and underscores, into letters with digits after them, or
+digits alone: `ip-10-0-3-17`, `node0042.rack7`, `p1234.dip`. Such a name differs from others of its shape only in its
+numbers, and carries only those digits. Longer runs of digits are an id, and letters after digits (`4f8a`) are an
+encoding. detection.flow_kernels.price computes the cost of a name whose shape its flow has used before.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from agents.dns.name import Splits
 
 
 class CostTables(NamedTuple):
-    """What `_costs` looks up, in its order."""
+    """The tables that `_costs` looks up, in the order of its arguments."""
 
     words: NDArray[np.uint8]
     word_starts: NDArray[np.int64]
@@ -35,11 +35,11 @@ class CostTables(NamedTuple):
 
 
 class Costs(NamedTuple):
-    """What n names' p subdomain labels carry."""
+    """The information in the p subdomain labels of n names."""
 
-    part_bits: NDArray[np.float64]  # (p,)
-    part_encoded: NDArray[np.uint8]  # (p,): 1 where a label reads as encoded
-    encoded_bits: NDArray[np.float64]  # (n,): bits in the labels of a name that do
+    part_bits: NDArray[np.float64]  # (p,): bits of a label
+    part_encoded: NDArray[np.uint8]  # (p,): 1 = a label reads as encoded
+    encoded_bits: NDArray[np.float64]  # (n,): bits in the encoded labels of a name
 
 
 @kernel
@@ -74,9 +74,9 @@ def _costs(
     """Price the p subdomain labels of n packed lower-case names (data u8, starts i64[n + 1]).
 
     words: the dictionary's labels, a look-up table, with their bits f64; symbols u8[256]: bytes as symbols of the
-    trigram code, trigrams f32 (s, s, s) bits, its last symbol the edge; members u8[256]: bit k where alphabet k holds
-    the byte, the last alphabet every byte; byte_bits f64: bits a byte in each; margin: bits a byte by which an encoded
-    label's spelling is shorter, where fewer bytes than `short` count as so many.
+    trigram code; trigrams f32 (s, s, s): bits, the last symbol is the edge; members u8[256]: bit k is set if alphabet k
+    holds the byte, the last alphabet holds every byte; byte_bits f64: bits a byte in each alphabet; margin: bits a byte
+    by which the spelling of an encoded label is shorter, where a label counts at least `short` bytes.
     Fills part_bits f64[p], part_encoded u8[p], and encoded_bits f64[n], their sum over a name's encoded labels.
     """
     edge = trigrams.shape[0] - 1
@@ -108,25 +108,25 @@ def costs_of(names: Names, splits: Splits, tables: CostTables) -> Costs:
 
 
 RUN_MAX = 4
-"""Digits that may follow letters: a host's number. More are an id."""
+"""Digits after letters, at most: a host's number. A longer run is an id."""
 ALONE_MAX = 3
-"""Digits that may stand alone: an octet of an address."""
+"""Digits that stand alone, at most: an octet of an address."""
 DIGITS_MAX = 15
-"""Digits of one name."""
+"""Digits of one name, at most."""
 COUNT_AT = 60
-"""Bit from which packed digits say how many they are."""
+"""First bit of the count in packed digits."""
 TEXT_ROOM = 256
 _HASH, _DOT, _HYPHEN, _UNDERSCORE, _ZERO, _NINE, _A, _Z = b"#.-_09az"
 
 
 @kernel
 def _shape(data: Any, at: Any, end: Any, text: NDArray[np.uint8]) -> tuple[int, Any]:
-    """Write the shape of the labels data[at:end] to text; (its size, packed digits), digits 0 where there is none."""
+    """Write the shape of the labels data[at:end] to text; returns (its size, packed digits), 0 digits = no shape."""
     none, digits, count, size = np.uint64(0), np.uint64(0), 0, 1
     text[0] = _HASH
     while at < end:
         stop = at + 1 + np.int64(data[at])
-        letters = run = 0  # of the token so far
+        letters = run = 0  # letters and digits of the token so far
         for place in range(at + 1, stop):
             byte = data[place]
             if _ZERO <= byte <= _NINE:
@@ -153,7 +153,7 @@ def _shape(data: Any, at: Any, end: Any, text: NDArray[np.uint8]) -> tuple[int, 
 
 @kernel
 def _numbered(data: Any, starts: Any, cuts: Any, low: Any, high: Any, shapes: Any, digits: Any) -> None:
-    """Fill the shapes' identities and the packed digits, u64[n], of n packed lower-case names; zeros for others.
+    """Fill shape identities and packed digits, u64[n], of n packed lower-case names; zeros if a name is not numbered.
 
     cuts i64[n]: offset of the registered domain in each.
     """
@@ -166,9 +166,10 @@ def _numbered(data: Any, starts: Any, cuts: Any, low: Any, high: Any, shapes: An
 
 
 def numbered_hosts(names: Names, cuts: NDArray[np.int64], key: Key) -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:
-    """Identity of the shape, and packed digits, of n lower-case names; zeros for those that are not numbered.
+    """Shape identities and packed digits of n lower-case names; zeros if a name is not numbered.
 
-    Packed digits: four bits each, and from bit COUNT_AT on how many. cuts: offset of the registered domain in each.
+    Packed digits: four bits a digit, and their count from bit COUNT_AT on. cuts: offset of the registered domain in
+    each name.
     """
     shapes, digits = np.zeros(len(names), np.uint64), np.zeros(len(names), np.uint64)
     _numbered(names.array, names.starts, cuts, np.uint64(key[0]), np.uint64(key[1]), shapes, digits)
@@ -186,7 +187,8 @@ def _identities(
 ) -> None:
     """Fill the identities (u64) of p subdomain labels of n packed lower-case names, of the names and of their domains.
 
-    A name's and a domain's is that of their wire form without the root byte; a label's that of "." and the label.
+    The identity of a name or a domain is the hash of its wire form without the root byte; that of a label is the hash
+    of "." and the label.
     cuts i64[n] and part_starts i64[n + 1] are those of dns.name.Splits.
     """
     label = np.empty(LABEL_ROOM, np.uint8)
@@ -214,9 +216,9 @@ def identities(
 
 
 SECRET_BYTES = 8
-"""Decoded text shorter than this proves nothing."""
+"""Decoded text with fewer bytes is too short to count as a secret."""
 HEX_DIGITS, BASE32_DIGITS, BASE64_DIGITS = 16, 13, 11
-"""Digits that make SECRET_BYTES bytes (RFC 4648 sections 8, 6 and 4)."""
+"""Digits that encode SECRET_BYTES bytes (RFC 4648 sections 8, 6 and 4)."""
 NO_DIGIT = 255
 
 
@@ -241,7 +243,7 @@ def _is_text(byte: Any) -> bool:
 
 @kernel
 def _begins_as_text(digits: NDArray[np.uint8], count: Any, table: NDArray[np.uint8], bits: int, need: int) -> bool:
-    """Whether the first SECRET_BYTES bytes that `need` digits of so many bits decode to are text."""
+    """Whether the first SECRET_BYTES bytes decoded from `need` digits of `bits` bits each are text."""
     if count < need:
         return False
     held, held_bits, found = np.int64(0), 0, 0
@@ -273,9 +275,9 @@ def _may_decode(digits: NDArray[np.uint8], count: int) -> bool:
 
 @kernel
 def _may_hold_secret(data: NDArray[np.uint8], at: Any, end: Any, digits: NDArray[np.uint8]) -> bool:
-    """Whether subdomain labels (data[at:end], in the case they were sent) may give a secret away.
+    """Whether subdomain labels (data[at:end], in the case they were sent) may contain a secret.
 
-    Never False where detection.secrets.secret_in finds one, but for call-back domains. digits: shape (HEX_DIGITS,),
+    Never False if detection.secrets.secret_in finds one, except for call-back domains. digits: shape (HEX_DIGITS,),
     overwritten.
     """
     if end - at < SECRET_BYTES:

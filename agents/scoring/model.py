@@ -2,7 +2,7 @@
 
 Arrays
     feature    uint8   (trees, 255)  column tested by each inner node of a complete tree of depth 8
-    threshold  float32 (trees, 255)  go left where x <= threshold; +inf = always left
+    threshold  float32 (trees, 255)  go left if x <= threshold; +inf = always left
     path       float32 (trees, 256)  path length at each leaf (Liu, Ting, Zhou 2008, equation 1)
     knots_raw, knots_score  float64 (k,)  calibration: raw forest score to shown score, both rising
     bits_raw, bits_score    float64 (k,)  calibration: encoded bits of a name to shown score, both rising
@@ -41,12 +41,12 @@ DEPTH = 8
 """ceil(log2(256)): the height limit for samples of 256 (Liu, Ting, Zhou 2008, section 4)."""
 INNER, LEAVES = 2**DEPTH - 1, 2**DEPTH
 CHUNK = 2048
-"""Rows walked at once: keeps the temporary arrays in the processor's cache."""
+"""Rows scored at once: keeps the temporary arrays in the processor's cache."""
 MANY = 1 << 16
-"""Rows from which they are shared out among all cores."""
+"""From this many rows on, they are divided among all cores."""
 FORMAT = 1
 BYTES_MAX = 64 << 20
-"""No model comes near this; a file that unpacks to more is not one."""
+"""Models are far smaller; a file that unpacks to more bytes is refused."""
 _SHAPES: dict[str, tuple[str, int]] = {
     "feature": ("uint8", 2),
     "threshold": ("float32", 2),
@@ -103,7 +103,7 @@ def raw_scores(arrays: Mapping[str, NDArray[Any]], features: NDArray[np.float32]
 
 
 def scores_of(arrays: Mapping[str, NDArray[Any]], features: NDArray[np.float32], sample: int) -> NDArray[np.float64]:
-    """As raw_scores, to the last bit, by a kernel where there is one."""
+    """The same numbers as raw_scores, to the last bit, by a kernel if kernels are compiled."""
     if not COMPILED:
         return raw_scores(arrays, features, sample)
     found, rows = np.empty(len(features)), np.ascontiguousarray(features, np.float32)
@@ -138,20 +138,20 @@ class Model:
 
     @property
     def limit_factor(self) -> float:
-        """How many times the limits of detection/limits.py hold, as the alert budget chose; 1 unless told."""
+        """The factor on the limits of detection.limits, as the alert budget chose it; 1 if the manifest has none."""
         return float(self.manifest.get("limits", {}).get("factor", 1.0))
 
     def score(self, features: NDArray[np.float32], qnames: Sequence[bytes]) -> NDArray[np.float32]:
         """Calibrated scores 0..1 of n names, high = anomalous: the louder of two votes.
 
-        features has shape (n, len(FEATURES)); qnames are the n wire names. One vote is the forest's, the other
-        that of the bits in labels that read as encoded.
+        features has shape (n, len(FEATURES)); qnames are the n wire names. One vote is the score of the forest, the
+        other the score of the bits in labels that read as encoded.
         """
         names = lowered(qnames)
         return self.louder(features, self.chars.costs(names, split_names(names)).encoded_bits)
 
     def louder(self, features: NDArray[np.float32], encoded_bits: NDArray[np.float64]) -> NDArray[np.float32]:
-        """As score, of names whose encoded bits, shape (n,), are known."""
+        """Like score, for names whose encoded bits, shape (n,), are known."""
         raw = self.raw(features)
         if COMPILED:
             scores = np.empty(len(features), np.float32)
@@ -175,7 +175,7 @@ class Model:
         return scores_of(self.arrays, features, self._sample)
 
     def to_bytes(self) -> bytes:
-        """The file: a stored zip of .npy members with fixed time stamps: no compressor can change its bytes."""
+        """The file: a stored zip of .npy members with fixed time stamps. Its bytes do not depend on a compressor."""
         manifest = np.frombuffer(json.dumps(self.manifest, sort_keys=True).encode(), dtype=np.uint8)
         out = io.BytesIO()
         with zipfile.ZipFile(out, "w", zipfile.ZIP_STORED) as archive:
@@ -187,7 +187,7 @@ class Model:
 
     @classmethod
     def from_bytes(cls, data: bytes) -> Model:
-        """Read a model file. Raises ModelError for what is damaged, tampered with or of another feature schema."""
+        """Read a model file. Raises ModelError if it is damaged, tampered with or of another feature schema."""
         try:
             arrays = read_npz(data, BYTES_MAX)
             manifest = json_of(arrays, "manifest")

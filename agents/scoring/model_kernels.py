@@ -9,14 +9,14 @@ import numpy as np
 from agents.core.jit import kernel
 
 LANES = 64
-"""Rows that walk a tree abreast: their steps do not wait for each other."""
+"""Rows that descend a tree together: their steps do not wait for each other."""
 TOP = 4
-"""Levels whose nodes are tried for all rows at once, which a processor does with several rows an instruction."""
+"""Levels whose nodes are all tested for all rows, which a processor does with several rows an instruction."""
 FEW = 20
-"""Rows left over from which they cost less abreast, empty lanes beside them, than one by one."""
+"""From this many remaining rows on, descending together with empty lanes costs less than one by one."""
 _TRIED = 2**TOP - 1
 _U, _ONE = np.uint32, np.uint32(1)
-"""Unsigned, so that no index is tested for being negative."""
+"""Unsigned, so that indices are not checked for being negative."""
 
 
 @kernel
@@ -28,7 +28,7 @@ def _abreast(
     for tree in range(feature.shape[0]):
         features, thresholds, paths = feature[tree], threshold[tree], path[tree]
         tried[:] = 0
-        for node in range(_TRIED):  # bit `node` says where a row would go on from there
+        for node in range(_TRIED):  # bit `node`: 1 = a row would go right there
             first, limit, bit = _U(features[node]) * lanes, thresholds[node], np.int32(node)
             for lane in range(LANES):
                 tried[lane] |= np.int32(columns[first + _U(lane)] > limit) << bit
@@ -68,9 +68,9 @@ def _alone(row: Any, feature: Any, threshold: Any, path: Any, depth: Any) -> Any
 
 @kernel
 def exponents(features: Any, feature: Any, threshold: Any, path: Any, depth: Any, unit: Any, out: Any) -> None:
-    """Mean path lengths of n rows (f32, C order), over -unit, into out, f64[n]: as in model.raw_scores.
+    """Mean path lengths of n rows (f32, C order), divided by -unit, into out, f64[n]: as in model.raw_scores.
 
-    feature u8, threshold f32 (trees, 2**depth - 1), path f32 (trees, 2**depth); depth of TOP at least.
+    feature u8, threshold f32 (trees, 2**depth - 1), path f32 (trees, 2**depth); depth is at least TOP.
     Sums of path lengths are exact in f64: they need 35 bits.
     """
     n, width = features.shape
@@ -95,7 +95,7 @@ def exponents(features: Any, feature: Any, threshold: Any, path: Any, depth: Any
 
 @kernel
 def _interpolated(value: Any, knots: Any, shown: Any) -> Any:
-    """Piecewise linear interpolation, flat outside the knots, as numpy.interp."""
+    """Piecewise linear interpolation, constant outside the knots, like numpy.interp."""
     last = len(knots) - 1
     if value >= knots[last]:
         return shown[last]
