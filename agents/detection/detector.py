@@ -35,7 +35,7 @@ from agents.detection.limits import (
 )
 from agents.detection.reasons import query_reasons
 from agents.detection.secrets import OAST, secret_in
-from agents.detection.state import Asked, Told
+from agents.detection.state import Asked, Kind, Told
 from agents.dns.name import domain_text, from_text, labels_of, split_domain, texts
 from agents.scoring.features import FEATURES, VERSION
 from agents.scoring.lexical import Lexical, read_names
@@ -277,7 +277,7 @@ class TunnelDetector:
         return decided
 
     def _sharing(self, ts: float, event: np.void, evidence: Evidence) -> Sequence[str]:
-        if not evidence.kind.startswith("spread"):
+        if evidence.kind not in (Kind.SPREAD, Kind.SPREAD_FRESH):
             return ()
         found = [self.flows.view(row) for row in event["sharing"].tolist() if row >= 0]
         # later in the batch, a carrier may have been dropped and its row reused for another flow

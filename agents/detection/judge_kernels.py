@@ -48,6 +48,7 @@ from agents.detection.state import (
     INFORMATION,
     NAMES,
     NONE,
+    OWN,
     SHARING_MAX,
     SUMS,
     WINDOWS_S,
@@ -61,16 +62,10 @@ from agents.detection.state import (
 
 DAY = WINDOWS_S.index(86_400)
 
-(
-    BY_INFORMATION,
-    BY_ENCODED,
-    BY_ANSWERS,
-    BY_FRESH,
-    BY_SPREAD,
-    BY_SPREAD_FRESH,
-    BY_SCATTERED,
-    BY_CHOICE,
-) = (int(kind) for kind in Kind if kind != Kind.SECRET)
+OWN_KINDS, OWN_SUMS, OWN_AFTER_NAMES = (np.array(column, np.int64) for column in zip(*OWN, strict=True))
+BY_FRESH, BY_SPREAD, BY_SPREAD_FRESH, BY_SCATTERED = map(
+    int, (Kind.FRESH, Kind.SPREAD, Kind.SPREAD_FRESH, Kind.SCATTERED)
+)
 SPARED_BYTES, SPARED_NAMES = len(Kind), len(Kind) + 1
 """Rows of `limits` after the rows of the kinds: the allowance that a carrier has before it adds to its client's sum."""
 LIMIT_ROWS = len(Kind) + 2
@@ -139,12 +134,10 @@ def own(
                     flow["names"],
                 )
             continue
-        _louder(evidence, limits[BY_ANSWERS, number], BY_ANSWERS, number, total[ANSWERS], names)
-        _louder(evidence, limits[BY_CHOICE, number], BY_CHOICE, number, total[CHOICE], names)
-        if not enough:
-            continue
-        _louder(evidence, limits[BY_INFORMATION, number], BY_INFORMATION, number, total[INFORMATION], names)
-        _louder(evidence, limits[BY_ENCODED, number], BY_ENCODED, number, total[ENCODED], names)
+        for one in range(len(OWN_KINDS)):
+            if enough or not OWN_AFTER_NAMES[one]:
+                kind = OWN_KINDS[one]
+                _louder(evidence, limits[kind, number], kind, number, total[OWN_SUMS[one]], names)
         if fresh:
             amount = _short(total, rules)
             _louder(evidence, limits[BY_FRESH, number], BY_FRESH, number, amount, names)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -55,8 +55,36 @@ SCATTERED_DOMAINS = 5
 """Fewer scattered names than this do not form a pattern."""
 MIN_NAMES = 2
 """Fewer names than this do not show a behaviour; single names may still be odd."""
-KINDS = ("information", "encoded", "answers", "fresh", "spread", "spread fresh", "scattered", "choice", "secret")
-"""Evidence.kind by its number (state.Kind)."""
+
+
+class Limit(NamedTuple):
+    """One kind of limit. by_window: the most that a window of so many seconds may hold.
+
+    carried: the noun for its amount in a reason. where: below what the names were. alone: it says nothing of names.
+    """
+
+    kind: Kind
+    by_window: Mapping[int, float]
+    carried: str
+    where: str = "below {domain}"
+    in_names: bool = False  # its amount is a number of names, not bytes
+    alone: bool = False
+
+
+_SPREAD, _SCATTERED = "below {domains} domains ({sharing})", "below as many domains, one or two each,"
+LIMITS = (
+    Limit(Kind.INFORMATION, INFORMATION_BYTES, "bytes of information"),
+    Limit(Kind.ENCODED, ENCODED_BYTES, "bytes of encoded data"),
+    Limit(Kind.ANSWERS, ANSWER_BYTES, "bytes of data in answers"),
+    Limit(Kind.FRESH, FRESH_NAMES, "each new and encoded", in_names=True),
+    Limit(Kind.SPREAD, SPREAD_BYTES, "bytes of encoded data", _SPREAD),
+    Limit(Kind.SPREAD_FRESH, SPREAD_FRESH_NAMES, "each new and encoded", _SPREAD, in_names=True),
+    Limit(Kind.SCATTERED, SCATTERED_BYTES, "bytes of encoded data", _SCATTERED),
+    Limit(Kind.CHOICE, CHOICE_BYTES, "bytes in the choice of record types", alone=True),
+    Limit(Kind.SECRET, {}, ""),
+)
+"""Every kind of limit with its numbers and its words, in the order of Kind."""
+assert [limit.kind for limit in LIMITS] == list(Kind)
 SCATTERED = "*"
 """The domain of an incident of names scattered over many domains."""
 CRITICAL_RATIO = 3.0
@@ -135,7 +163,7 @@ class Evidence:
     amount: float = 0.0  # bytes, or names where the kind is fresh
     limit: float = 0.0
     names: int = 0
-    kind: str = "information"  # see KINDS
+    kind: Kind = Kind.INFORMATION
     domains: int = 1
     text: str = ""  # description of a secret
 
@@ -151,20 +179,10 @@ class Limits:
 def limits_of(factor: float = 1.0, quiet_s: float = 3600.0) -> Limits:
     """All limits. Evidence is reported against `factor` times their numbers. An incident is over after `quiet_s`."""
     table = np.full((LIMIT_ROWS, len(WINDOWS_S)), np.inf)
-    for kind, by_window in (
-        (Kind.INFORMATION, INFORMATION_BYTES),
-        (Kind.ENCODED, ENCODED_BYTES),
-        (Kind.ANSWERS, ANSWER_BYTES),
-        (Kind.FRESH, FRESH_NAMES),
-        (Kind.SPREAD, SPREAD_BYTES),
-        (Kind.SPREAD_FRESH, SPREAD_FRESH_NAMES),
-        (Kind.SCATTERED, SCATTERED_BYTES),
-        (Kind.CHOICE, CHOICE_BYTES),
-        (SPARED_BYTES, SPREAD_SPARED_BYTES),
-        (SPARED_NAMES, SPREAD_SPARED_NAMES),
-    ):
-        for window_s, limit in by_window.items():
-            table[kind, WINDOWS_S.index(window_s)] = limit
+    rows = [(limit.kind, limit.by_window) for limit in LIMITS]
+    for row, by_window in (*rows, (SPARED_BYTES, SPREAD_SPARED_BYTES), (SPARED_NAMES, SPREAD_SPARED_NAMES)):
+        for window_s, amount in by_window.items():
+            table[row, WINDOWS_S.index(window_s)] = amount
     rules = np.zeros(RULES)
     rules[MIN_NAMES_AT], rules[SCATTERED_AT] = MIN_NAMES, SCATTERED_DOMAINS
     rules[FACTOR_AT], rules[QUIET_AT] = factor, quiet_s
@@ -179,13 +197,12 @@ def limits_of(factor: float = 1.0, quiet_s: float = 3600.0) -> Limits:
 def evidence_of(row: np.void) -> Evidence:
     """Evidence from a row of state.EVIDENCE."""
     ratio, amount, limit, names, domains, kind, window = row.item()
-    text = KINDS[kind] if ratio > 0 else KINDS[0]
-    return Evidence(ratio, WINDOWS_S[window], amount, limit, names, text, domains)
+    return Evidence(ratio, WINDOWS_S[window], amount, limit, names, Kind(kind if ratio > 0 else 0), domains)
 
 
 def with_secret(evidence: Evidence, secret: str) -> Evidence:
     """Evidence of a query that contains a secret: it reaches a limit by itself, whatever the windows hold."""
-    return replace(evidence, ratio=max(evidence.ratio, 1.0), kind="secret", text=secret) if secret else evidence
+    return replace(evidence, ratio=max(evidence.ratio, 1.0), kind=Kind.SECRET, text=secret) if secret else evidence
 
 
 def bounds(factor: float = 1.0) -> dict[str, float]:

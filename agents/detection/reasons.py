@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from agents.detection.limits import Evidence, Scale
+from agents.detection.limits import LIMITS, Evidence, Scale
+from agents.detection.state import Kind
 from agents.scoring.features import HEX, View, view_of
 
 
@@ -16,22 +17,18 @@ def incident_reasons(
     domain: str, names: int, encoded_names: int, evidence: Evidence, sharing: Sequence[str]
 ) -> tuple[str, ...]:
     """Why an incident was opened, in words. names: the flow's unique names; sharing: the loudest of several domains."""
-    span, where = _span(evidence.window_s), f"below {domain}"
-    times = f"{evidence.ratio:,.1f} times the limit of {evidence.limit:,.0f}"
-    if evidence.kind == "secret":
+    if evidence.kind == Kind.SECRET:
         return (f"one query below {domain} carried {evidence.text}",)
-    if evidence.kind == "choice":
-        return (f"{evidence.amount:,.0f} bytes in the choice of record types {where} in {span}, {times}",)
-    if evidence.kind == "scattered":
-        where = "below as many domains, one or two each,"
-    elif evidence.kind.startswith("spread"):
-        where = f"below {evidence.domains} domains ({', '.join(sharing)})"
+    limit, span = LIMITS[evidence.kind], _span(evidence.window_s)
+    where = limit.where.format(domain=domain, domains=evidence.domains, sharing=", ".join(sharing))
+    times = f"{evidence.ratio:,.1f} times the limit of {evidence.limit:,.0f}"
+    if limit.alone:
+        return (f"{evidence.amount:,.0f} {limit.carried} {where} in {span}, {times}",)
     reasons = [f"{evidence.names:,} unique names {where} in {span}"]
-    if evidence.kind.endswith("fresh"):
-        reasons.append(f"each new and encoded, {times} such names")
+    if limit.in_names:
+        reasons.append(f"{limit.carried}, {times} such names")
     else:
-        carried = {"information": "information", "answers": "data in answers"}.get(evidence.kind, "encoded data")
-        reasons.append(f"{evidence.amount:,.0f} bytes of {carried}, {times}")
+        reasons.append(f"{evidence.amount:,.0f} {limit.carried}, {times}")
     if names and encoded_names / names >= 0.5:
         reasons.append(f"{100 * encoded_names // names} % of the names read as encoded, not as words")
     return tuple(reasons)
@@ -42,14 +39,15 @@ def query_reasons(
 ) -> tuple[str, ...]:
     """Why a query is not NORMAL, in words; evidence of the flow first, then features of the name."""
     reasons: list[str] = []
-    if evidence.kind == "secret":
+    limit = LIMITS[evidence.kind]
+    if evidence.kind == Kind.SECRET:
         reasons.append(f"it carries {evidence.text}")
-    elif evidence.kind == "choice" and behaviour >= scale.suspicious:
-        reasons.append(f"{evidence.amount:,.0f} bytes in the choice of record types below {domain}")
+    elif limit.alone and behaviour >= scale.suspicious:
+        reasons.append(f"{evidence.amount:,.0f} {limit.carried} below {domain}")
     elif behaviour >= scale.suspicious:
-        below = "many domains" if evidence.kind == "scattered" else domain
+        below = "many domains" if evidence.kind == Kind.SCATTERED else domain
         reasons.append(f"{evidence.names:,} unique names below {below} in {_span(evidence.window_s)}")
-        if not evidence.kind.endswith("fresh"):
+        if not limit.in_names:
             reasons.append(f"{evidence.amount:,.0f} bytes of information")
     if model >= scale.suspicious:
         reasons += name_reasons(view_of(qname))

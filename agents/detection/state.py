@@ -151,6 +151,23 @@ class Kind(IntEnum):
     SECRET = 8
 
 
+class Own(NamedTuple):
+    """A limit on one sum of one flow. after_names: it holds only from MIN_NAMES names on (limits.py)."""
+
+    kind: Kind
+    sum: int
+    after_names: bool
+
+
+OWN = (
+    Own(Kind.ANSWERS, ANSWERS, False),
+    Own(Kind.CHOICE, CHOICE, False),
+    Own(Kind.INFORMATION, INFORMATION, True),
+    Own(Kind.ENCODED, ENCODED, True),
+)
+"""The limits that compare a sum as it is; judge_kernels.own compares the others."""
+
+
 class Room(IntEnum):
     """Counters of State.room."""
 

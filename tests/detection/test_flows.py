@@ -17,7 +17,7 @@ from agents.detection.flow_kernels import (
 )
 from agents.detection.flows import CLIENT_MIN, IDLE_S
 from agents.detection.judge_kernels import SWEEP_S
-from agents.detection.state import CARRIERS_MAX, NONE, WINDOWS_S, Room
+from agents.detection.state import CARRIERS_MAX, NONE, WINDOWS_S, Kind, Room
 from tests.support.judged import START, Judged, ask, key_of
 from tests.support.plain_flow import Query
 
@@ -149,7 +149,7 @@ def test_a_domain_with_several_encoded_names_is_a_carrier_of_its_client() -> Non
         judged.ask(*carrier(domain, CARRIER_NAMES - 1, bits=200.0, client="page"))
     assert judged.flows.state.room[Room.CARRIERS] == 0, "a page has one hash host or two"
     found = [one for domain in domains for one in judged.ask(*carrier(domain, CARRIER_NAMES))]
-    spread = [one for one in found if one.kind.startswith("spread") and one.ratio >= 1]
+    spread = [one for one in found if one.kind in (Kind.SPREAD, Kind.SPREAD_FRESH) and one.ratio >= 1]
     assert spread and spread[-1].domains == 30
     (other,) = judged.ask(*carrier("x.com", CARRIER_NAMES, client="other"))[-1:]
     assert other.ratio < 1 and other.domains == 1, "one client's carriers are not another's"
@@ -236,7 +236,7 @@ def test_who_fills_the_room_for_names_hides_no_tunnel_that_begins_afterwards(cli
     for client in ("flood-0", "192.0.2.7") if clients < 8 else ("flood-0",):
         late = START + 2 * SWEEP_S
         found = judged.ask(*(ask(n, late, domain="evil.com", client=client) for n in range(12)))
-        assert found[-1].kind == "encoded" and found[-1].ratio >= 1
+        assert found[-1].kind == Kind.ENCODED and found[-1].ratio >= 1
         assert judged.view(client, "evil.com").names == 12
 
 

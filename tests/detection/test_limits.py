@@ -20,7 +20,7 @@ from agents.detection.limits import (
     limits_of,
 )
 from agents.detection.reasons import incident_reasons, name_reasons, query_reasons
-from agents.detection.state import WINDOWS_S
+from agents.detection.state import WINDOWS_S, Kind
 from agents.dns.name import from_text
 from agents.scoring.features import view_of
 from tests.support.judged import CLIENT, START, Judged, ask, key_of
@@ -110,9 +110,9 @@ def test_every_window_has_its_limit() -> None:
 
 def test_encoded_data_is_judged_more_strictly_than_words() -> None:
     encoded, words = (last(Judged(), names_of(10, 100.0, kind)) for kind in (True, False))
-    assert encoded.kind == "encoded"
+    assert encoded.kind == Kind.ENCODED
     assert encoded.ratio == pytest.approx(125 / ENCODED_BYTES[60])
-    assert words.kind == "information"
+    assert words.kind == Kind.INFORMATION
     assert words.ratio == pytest.approx(125 / INFORMATION_BYTES[60])
 
 
@@ -135,7 +135,7 @@ def test_data_split_over_domains_is_evidence_where_no_single_domain_is() -> None
         assert alone.ratio < 1
         together = last(judged, [ask(i, domain=domain, bits=64.0) for i in range(5)])
     assert together.ratio >= 1
-    assert together.kind.startswith("spread")
+    assert together.kind in (Kind.SPREAD, Kind.SPREAD_FRESH)
     assert together.domains == 12
     text = incident_reasons("11.com", 5, 5, together, ["0.com", "1.com"])[0]
     assert "below 12 domains (0.com, 1.com)" in text
@@ -146,7 +146,7 @@ def test_where_one_address_stands_for_many_more_adds_up_over_domains_and_no_more
     crowd.tell([ask("www", domain=f"site{n}.com", encoded=False, bits=8.0) for n in range(3 * CROWD_DOMAINS)])
     several = [ask(i, domain=f"{n}.com", bits=64.0) for n in range(12) for i in range(5)]
     alone, shared = last(Judged(), several), last(crowd, several)
-    assert shared.kind == alone.kind == "spread"
+    assert shared.kind == alone.kind == Kind.SPREAD
     assert alone.ratio / 3.1 < shared.ratio <= alone.ratio / 3
     one = [ask(i, domain="evil.com", bits=64.0) for i in range(20)]
     assert last(crowd, one) == last(Judged(), one)
@@ -156,7 +156,7 @@ def test_a_few_short_encoded_names_an_hour_are_evidence_where_the_flow_is_little
     few = names_of(30, 32.0, gap_s=60.0)
     judged = Judged()
     found = last(judged, few)
-    assert found.kind == "fresh"
+    assert found.kind == Kind.FRESH
     assert found.ratio >= 1
     assert "each new and encoded" in incident_reasons("evil.com", 30, 30, found, ())[1]
     for _ in range(90):  # a browser comes back to the same names
@@ -174,7 +174,7 @@ def test_reasons_of_an_incident_are_words_with_numbers() -> None:
 
 
 def test_reasons_of_scattered_names_say_where() -> None:
-    found = Evidence(1.2, 3600, 360.0, 300.0, 24, "scattered", 24)
+    found = Evidence(1.2, 3600, 360.0, 300.0, 24, Kind.SCATTERED, 24)
     assert (
         incident_reasons("*", 24, 24, found, ())[0] == "24 unique names below as many domains, one or two each, in 1 h"
     )
@@ -205,7 +205,7 @@ def test_reasons_of_a_name(name: str, reason: str) -> None:
 
 
 def test_reasons_of_a_query_name_the_vote_that_was_loud() -> None:
-    wire, evidence = from_text("f" * 63 + ".evil.com"), Evidence(2.0, 60, 200.0, 100.0, 12, "encoded")
+    wire, evidence = from_text("f" * 63 + ".evil.com"), Evidence(2.0, 60, 200.0, 100.0, 12, Kind.ENCODED)
     both = query_reasons(wire, 0.9, 0.8, evidence, "evil.com", SCALE)
     assert both == (
         "12 unique names below evil.com in 60 s",
@@ -219,7 +219,7 @@ def test_reasons_of_a_query_name_the_vote_that_was_loud() -> None:
 
 
 def test_one_carrier_is_no_spread() -> None:
-    assert not last(Judged(), names_of(20, 32.0)).kind.startswith("spread")
+    assert last(Judged(), names_of(20, 32.0)).kind not in (Kind.SPREAD, Kind.SPREAD_FRESH)
 
 
 def test_a_domain_that_is_an_incident_by_itself_counts_for_no_other() -> None:
@@ -230,7 +230,7 @@ def test_a_domain_that_is_an_incident_by_itself_counts_for_no_other() -> None:
     judged.ask(*tunnels[0])
     together = last(judged, shop)
     assert together.domains == 2 and together.ratio > alone.ratio, "before it is known to be one"
-    assert last(judged, tunnels[1]).kind == "encoded"
+    assert last(judged, tunnels[1]).kind == Kind.ENCODED
     row = judged.flows.find(CLIENT, key_of("evil.com"))
     assert row is not None and judged.flows.state.flows[row]["alone"]
     after = last(judged, [ask("one more", domain="shop.com", bits=64.0)])
@@ -248,4 +248,4 @@ def test_nor_where_others_still_add_up() -> None:
     judged.ask(*tunnel)
     found, expected = last(judged, [*shops, *more]), last(Judged(), [*shops, *more])
     assert found == expected
-    assert found.domains == len(DOMAINS) and found.kind.startswith("spread")
+    assert found.domains == len(DOMAINS) and found.kind in (Kind.SPREAD, Kind.SPREAD_FRESH)

@@ -20,7 +20,7 @@ from agents.core import jit
 from agents.detection import seen_kernels
 from agents.detection.flow_kernels import CROWD_DOMAINS
 from agents.detection.limits import evidence_of
-from agents.detection.state import CLIENT, FLOW, NONE, ROOM_SIZE, Room, Told
+from agents.detection.state import CLIENT, FLOW, NONE, ROOM_SIZE, Kind, Room, Told
 from tests.support.judged import START, Judged, ask
 from tests.support.patience import patient
 from tests.support.plain_flow import Memory, Query
@@ -38,7 +38,7 @@ def events_of(judged: Judged, said: Told, queries: list[Query], before: int) -> 
     found = []
     for event in said.events[: said.counts[0]]:
         evidence = evidence_of(event["evidence"])
-        sharing = event["sharing"].tolist() if evidence.kind.startswith("spread") else []
+        sharing = event["sharing"].tolist() if evidence.kind in (Kind.SPREAD, Kind.SPREAD_FRESH) else []
         found.append(
             Event(
                 query=before + int(event["row"]),
@@ -137,7 +137,7 @@ def test_and_where_nothing_changes_but_the_record_type() -> None:
     plain = State(1000, 125)
     for query in stream(steps):
         plain.judge(query)
-    assert {event.evidence.kind for event in plain.events} == {"choice"}
+    assert {event.evidence.kind for event in plain.events} == {Kind.CHOICE}
     compare(steps, [100, 300], 1000, 125, 1.0)
 
 

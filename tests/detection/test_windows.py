@@ -14,7 +14,7 @@ from agents.detection import flow_kernels
 from agents.detection.flow_kernels import SAMPLES
 from agents.detection.limits import ENCODED_BYTES, INFORMATION_BYTES
 from agents.detection.seen_kernels import EXACT_MAX, SKETCH
-from agents.detection.state import NONE, QTYPES_MAX, SUMS, WINDOWS, WINDOWS_S
+from agents.detection.state import NONE, QTYPES_MAX, SUMS, WINDOWS, WINDOWS_S, Kind
 from tests.support.judged import START, Judged, ask, key_of
 from tests.support.plain_flow import Part, Query
 from tests.support.siphash import siphash
@@ -122,7 +122,7 @@ def test_every_window_counts_a_name_once() -> None:
             if found.ratio >= 1:
                 break
         assert found.ratio >= 1 and number < 39, "the sum of this window or of a longer one reaches its limit"
-        assert found.window_s >= seconds or found.kind == "fresh"
+        assert found.window_s >= seconds or found.kind == Kind.FRESH
 
 
 def test_a_known_label_below_a_new_name_carries_only_which_one_it_is() -> None:
@@ -231,7 +231,7 @@ def test_a_limit_is_of_what_leaves_in_words_too() -> None:
     count = int(INFORMATION_BYTES[60] / 10)
     found = judged.ask(*(ask(number, encoded=False) for number in range(count)))
     assert [one.ratio >= 1 for one in found] == [False] * (count - 1) + [True]
-    assert found[-1].kind == "information"
+    assert found[-1].kind == Kind.INFORMATION
 
 
 def test_keys_are_the_same_in_every_process() -> None:

@@ -39,6 +39,7 @@ from agents.detection.state import (
     NAMES,
     SHARING_MAX,
     WINDOWS_S,
+    Kind,
 )
 from tests.support.plain_flow import Client, Flow, Query, single
 
@@ -183,7 +184,7 @@ class State:
             for window in found.windows:
                 sums = window.sums(query.ts)
                 carried = sums[ENCODED], sums[NAMES], found.names, self.clients[query.client].crowd
-                evidence = _louder(evidence, window.seconds, policy.SCATTERED_BYTES, "scattered", *carried)
+                evidence = _louder(evidence, window.seconds, policy.SCATTERED_BYTES, Kind.SCATTERED, *carried)
         evidence = self._scaled(found, evidence, query)
         if evidence.ratio >= 1 or found.watched:
             self._tell(query, found, evidence, fresh=True, secret=False)
@@ -229,7 +230,7 @@ class State:
     def _tell(self, query: Query, flow: Flow, evidence: Evidence, fresh: bool, secret: bool) -> None:
         flow.watched = True
         loudest = sorted(self._sharing(flow.client), key=lambda one: -one.encoded)[:SHARING_MAX]
-        sharing = tuple(one.domain for one in loudest) if evidence.kind.startswith("spread") else ()
+        sharing = tuple(one.domain for one in loudest) if evidence.kind in (Kind.SPREAD, Kind.SPREAD_FRESH) else ()
         self.events.append(
             Event(
                 query=self.judged - 1,
@@ -257,14 +258,14 @@ def _own(ts: float, flow: Flow) -> Evidence:
     for window in flow.windows:
         sums, seconds = window.sums(ts), window.seconds
         names = sums[NAMES]
-        best = _louder(best, seconds, policy.ANSWER_BYTES, "answers", sums[ANSWERS], names)
-        best = _louder(best, seconds, policy.CHOICE_BYTES, "choice", sums[CHOICE], names)
+        best = _louder(best, seconds, policy.ANSWER_BYTES, Kind.ANSWERS, sums[ANSWERS], names)
+        best = _louder(best, seconds, policy.CHOICE_BYTES, Kind.CHOICE, sums[CHOICE], names)
         if enough:
-            best = _louder(best, seconds, policy.INFORMATION_BYTES, "information", sums[INFORMATION], names)
-            best = _louder(best, seconds, policy.ENCODED_BYTES, "encoded", sums[ENCODED], names)
+            best = _louder(best, seconds, policy.INFORMATION_BYTES, Kind.INFORMATION, sums[INFORMATION], names)
+            best = _louder(best, seconds, policy.ENCODED_BYTES, Kind.ENCODED, sums[ENCODED], names)
         if enough and _is_fresh(flow):
             amount = min(sums[ENCODED_NAMES], sums[ENCODED] / policy.FRESH_BYTES_A_NAME)
-            best = _louder(best, seconds, policy.FRESH_NAMES, "fresh", amount, names)
+            best = _louder(best, seconds, policy.FRESH_NAMES, Kind.FRESH, amount, names)
     return best
 
 
@@ -280,8 +281,13 @@ def _shared(best: Evidence, ts: float, flow: Flow, carriers: Sequence[Flow], cro
         if seconds not in policy.SPREAD_BYTES:
             continue
         kinds = (
-            ("spread", policy.SPREAD_BYTES, policy.SPREAD_SPARED_BYTES, carriers),
-            ("spread fresh", policy.SPREAD_FRESH_NAMES, policy.SPREAD_SPARED_NAMES, list(filter(_is_fresh, carriers))),
+            (Kind.SPREAD, policy.SPREAD_BYTES, policy.SPREAD_SPARED_BYTES, carriers),
+            (
+                Kind.SPREAD_FRESH,
+                policy.SPREAD_FRESH_NAMES,
+                policy.SPREAD_SPARED_NAMES,
+                list(filter(_is_fresh, carriers)),
+            ),
         )
         for one, (kind, limits, spares, counted) in enumerate(kinds):
             own, spare = _carried(flow, number, ts)[one], spares[seconds]
@@ -299,7 +305,7 @@ def _louder(
     best: Evidence,
     seconds: int,
     limits: dict[int, float],
-    kind: str,
+    kind: Kind,
     amount: float,
     names: float,
     domains: int = 1,
