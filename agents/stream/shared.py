@@ -187,7 +187,7 @@ class SharedStream:
             stop.wait(min(left, LOOK_S))
 
     def shares(self, most: int) -> list[int]:
-        """How many records to take from each ring, at most `most` in all: equal shares; unused ones go to the others."""
+        """How many records to take from each ring, at most `most` in all: equal shares; unused shares are divided."""
         waiting = [ring.waiting for ring in self.rings]
         shares, left = [0] * len(waiting), most
         while left and any(share < there for share, there in zip(shares, waiting, strict=True)):
