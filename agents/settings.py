@@ -1,8 +1,7 @@
 """Every setting, read once from the environment and `.env`.
 
-Settings of a kind (an intake, a channel, a detector type) stand in its Spec; `load` reads those of the Specs it is
-given beside the common ones. `.env.example` and docs/settings.md are made from both
-(scripts/maintainer/settings_files.py).
+Settings of a kind (an intake, a channel, a detector type) are fields of its Spec. `load` reads the common settings and
+those of its Specs. `make settings` makes `.env.example` and docs/settings.md from both.
 """
 
 from __future__ import annotations
@@ -27,12 +26,12 @@ from agents.core.text import web_address
 PRIVATE_NETWORKS = "127.0.0.0/8,::1/128,10.0.0.0/8,172.16.0.0/12,192.168.0.0/16,169.254.0.0/16,fc00::/7,fe80::/10"
 """Loopback, RFC 1918, link-local and unique local addresses (RFC 3927, RFC 4193, RFC 4291)."""
 FOR_COMPOSE = {"POSTGRES_PASSWORD", "PUBLISH_DNS", "PUBLISH_API"}
-"""Names in `.env` that docker-compose.yml alone reads; Compose's own begin with COMPOSE_."""
+"""Names in `.env` that only docker-compose.yml reads; names of Compose itself begin with COMPOSE_."""
 DAYS_MAX = 3650
 COUNT_MAX, POSITIVE_MAX = 100_000_000, 1e8
-"""Larger numbers and times (three years of seconds) are slips of the hand, and overflow here or there."""
+"""Larger numbers and times (three years of seconds) are typing errors, and could overflow."""
 ROOM_MAX = 1_000_000
-"""Most connections, and most queries under way, that room is made for at the start."""
+"""Largest number of connections or of queries in flight for which memory is allocated at the start."""
 SAMPLES_MIN = 256
 """agents.learning.retraining refuses a smaller sample."""
 TOKEN_MIN = 16
@@ -46,7 +45,7 @@ RENAMED = {
     "KNOWN_SERVICES": "ALLOWLIST",
     "KERNELS": "COMPILED",
 }
-"""Names of the release before, with those that took their place. They are read for one release."""
+"""Old names of settings, each with its new name. Old names are still read for one release."""
 
 
 def _networks(text: str) -> str:
@@ -68,7 +67,7 @@ def _cron(text: str) -> str:
 
 
 def _names(field: str) -> AliasChoices:
-    """The field's own name and the one it had."""
+    """The field's own name and its old name."""
     return AliasChoices(field, *(old.lower() for old, new in RENAMED.items() if new == field.upper()))
 
 
@@ -82,7 +81,7 @@ Days = Annotated[int, Field(ge=1, le=DAYS_MAX)]
 
 
 class Settings(BaseSettings):
-    """One attribute a setting; the environment variable has the same name in capitals."""
+    """One attribute for each setting; the environment variable has the same name in capitals."""
 
     model_config = SettingsConfigDict(
         env_file=".env",
@@ -200,7 +199,7 @@ class Settings(BaseSettings):
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="least severe line to log")
 
     def of(self, spec: Spec[Any]) -> dict[str, Any]:
-        """Values of the kind's own settings by their names, secrets as plain text."""
+        """Values of a kind's own settings by their names, secrets as plain text."""
         return {field.name: _plain(getattr(self, field.name)) for field in spec.fields}
 
     @property
@@ -217,7 +216,7 @@ class Settings(BaseSettings):
 
     @property
     def state_dir(self) -> Path:
-        """Database, spool, API token, locks."""
+        """Folder of database, spool, API token and locks."""
         return self.data_dir / "data"
 
     @property
@@ -231,7 +230,7 @@ def _plain(value: Any) -> Any:
 
 @cache
 def settings_of(specs: tuple[Spec[Any], ...]) -> type[Settings]:
-    """The class of the common settings and those of the Specs."""
+    """The class of the common settings and the settings of the Specs."""
     fields: dict[str, Any] = {}
     for field in (field for spec in specs for field in spec.fields):
         kind: Any = SecretStr if field.secret else field.kind
@@ -251,13 +250,13 @@ def _checked(check: Callable[[Any], object]) -> Callable[[Any], Any]:
 
 
 def unknown_names(settings: Settings, path: Path = Path(".env")) -> list[str]:
-    """Names in `.env` that are no setting: misspelled ones are ignored, and nobody would see it."""
+    """Names in `.env` that are not settings: a misspelled name would be ignored without notice."""
     known = {name.upper() for name in type(settings).model_fields} | FOR_COMPOSE | set(RENAMED)
     return [name for name in _named_in(path) if name not in known and not name.startswith("COMPOSE_")]
 
 
 def old_names(path: Path = Path(".env")) -> list[str]:
-    """Names of the release before that the environment or `.env` uses."""
+    """Old names of settings that the environment or `.env` uses."""
     return [name for name in RENAMED if name in {*_named_in(path), *map(str.upper, os.environ)}]
 
 
@@ -266,7 +265,7 @@ def _named_in(path: Path) -> list[str]:
 
 
 def _see_lines(path: Path = Path(".env")) -> None:
-    """Raise SettingsError for a line of `.env` that says nothing: it would be left out, and the program would start."""
+    """Raise SettingsError for an invalid line of `.env`: otherwise it would be ignored without notice."""
     if path.is_file():
         with suppress(UnicodeDecodeError), path.open(encoding="utf-8") as file:
             for binding in parse_stream(file):
@@ -275,9 +274,9 @@ def _see_lines(path: Path = Path(".env")) -> None:
 
 
 def load(specs: Iterable[Spec[Any]] = (), /, **overrides: Any) -> Settings:
-    """Read the common settings and those of the Specs. Raises SettingsError with one line that names the first bad one.
+    """Read the common settings and those of the Specs. Raises SettingsError: one line that names the first bad setting.
 
-    overrides: values by the names of settings, which nothing else is read for.
+    overrides: values by the names of settings; they take the place of the environment and `.env`.
     """
     _see_lines()
     made = settings_of(tuple(specs))

@@ -1,1 +1,1 @@
-"""One file a command: arguments in, exit code out. Nothing imports it but `agents.__main__`."""
+"""One file a command: arguments in, exit code out. Only `agents.__main__` imports it."""

@@ -1,4 +1,4 @@
-"""`dns-tunnel allow`: the operator's own known services, with a preview, applied to what is stored."""
+"""`dns-tunnel allow`: the operator's own known services, with a preview; a new entry closes stored incidents."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from agents.store.sql import Store
 
 WEEK_S = 7 * 86_400
 DAYS = 90
-"""An entry without an expiry of its own ends after so many days: what is silenced is looked at again."""
+"""Days until an entry without its own expiry ends, so that people review what it silences."""
 INCIDENTS_MAX = 1000
 
 
@@ -69,7 +69,7 @@ def _entry(options: argparse.Namespace) -> Entry:
 
 
 def _preview(settings: Settings, store: Store, entry: Entry) -> list[Incident]:
-    """Print what the entry would have silenced in the last week, and what would have stayed; returns the former."""
+    """Print incidents of the last week that the entry would silence, and those that would stay; returns the former."""
     scale = bootstrap.scale_of(settings)
     lately = store.incidents(since=time.time() - WEEK_S, limit=INCIDENTS_MAX)
     covered = [incident for incident in lately if entry.covers(incident)]

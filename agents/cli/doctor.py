@@ -1,4 +1,4 @@
-"""`dns-tunnel doctor`: one line for each thing that must work; exit code 1 if any does not, 2 for a bad setting."""
+"""`dns-tunnel doctor`: one line for each check; exit code 1 if any check fails, 2 for a bad setting."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from agents.sources.listener.sockets import bind_pair
 
 TIMEOUT_S = 2.0
 TEXT_MAX = 1000
-"""Characters of a line that are shown."""
+"""Characters shown of a line, at most."""
 CHANNEL_SETTINGS = ", ".join(spec.switch for spec in CHANNELS)
 TEST = Message(
     "DNS tunnel detector: a test", "Nothing was found; `doctor --send` asked for this message.", (), Severity.NORMAL
@@ -39,7 +39,7 @@ Check = Callable[[Settings], str]
 
 
 def doctor(settings: Settings, options: argparse.Namespace) -> int:
-    """Print a line a check."""
+    """Print one line for each check."""
     code = 0
     for name, check in (*CHECKS, *((SEND,) if options.send else ())):
         try:
@@ -74,7 +74,7 @@ def _settings(settings: Settings) -> str:
 
 def _database(settings: Settings) -> str:
     with closing(bootstrap.store_of(settings)) as store:
-        store.migrate()  # what every process does first; without tables there is nothing to ask
+        store.migrate()  # every process does this first; without tables there is nothing to check
         store.ping()
         kind = "Postgres" if settings.database_url.startswith("postgres") else "SQLite"
     return f"{kind} answers"

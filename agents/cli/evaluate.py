@@ -19,7 +19,7 @@ def evaluate(settings: Settings, options: argparse.Namespace) -> int:
     """`dns-tunnel evaluate`."""
     warmup.up(tell)
     model = bootstrap.registry_of(settings).current()
-    with json_output(options.json) as out:  # first: what takes minutes is not to fail on its last line
+    with json_output(options.json) as out:  # opened first: a bad path must not fail after minutes of work
         found = evaluation.evaluate(
             options.manifest,
             model,

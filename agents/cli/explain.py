@@ -1,4 +1,4 @@
-"""`dns-tunnel explain`: an incident's evidence."""
+"""`dns-tunnel explain`: prints an incident's evidence."""
 
 from __future__ import annotations
 

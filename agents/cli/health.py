@@ -1,4 +1,4 @@
-"""`dns-tunnel health`: is one process of this DATA_DIR well? For health checks: few imports, little work."""
+"""`dns-tunnel health`: whether a process of this DATA_DIR is alive. For health checks: few imports, little work."""
 
 from __future__ import annotations
 
@@ -14,9 +14,10 @@ TIMEOUT_S = 3.0
 
 
 def health(settings: Settings, options: argparse.Namespace) -> int:
-    """Exit 1 unless the part has given a sign of life lately; the API has to answer here and now.
+    """Exit 1 unless the part has given a recent sign of life; the API must answer a request now.
 
-    Without a part: all that have begun on this DATA_DIR and not ended; exit 1 where there are none.
+    Without a part, all parts that were started on this DATA_DIR and have not ended are checked; exit 1 if there are
+    none.
     """
     parts = [options.part] if options.part else [one for one in heartbeat.PARTS if _file(settings, one).exists()]
     if not parts:
@@ -55,7 +56,7 @@ def _api_answers(settings: Settings) -> bool:
 
 
 def _reachable(host: str) -> str:
-    """0.0.0.0 and :: are for binding; from here they mean loopback."""
+    """The address to connect to: 0.0.0.0 and :: are for binding, and become loopback."""
     address = ipaddress.ip_address(host)
     if not address.is_unspecified:
         return host

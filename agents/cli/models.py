@@ -17,7 +17,7 @@ from agents.scoring.model import Model
 from agents.settings import Settings
 
 RUNS_MAX = 100
-"""Newest runs among which a candidate's own is looked for."""
+"""Newest runs that are searched for a candidate's run, at most."""
 
 
 def models(settings: Settings, options: argparse.Namespace) -> int:
@@ -54,7 +54,7 @@ def _restored(registry: ModelRegistry[Model], file: Path, settings: Settings) ->
 
 
 def _note_run(settings: Settings, model_id: str, state: RunState) -> None:
-    """Note in the stored run of a candidate what a person decided; without a database the decision stands."""
+    """Write a person's decision into the stored run of a candidate; it holds even if the database is away."""
     store = bootstrap.store_of(settings)
     try:
         for row in store.runs(limit=RUNS_MAX):

@@ -1,4 +1,4 @@
-"""Judgements as people and programs read them: text, and JSON values."""
+"""Incidents, verdicts and evaluations as text for people and as JSON values for programs."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ TIMELINE_SHOWN = 12
 
 
 def incident_json(incident: Incident) -> dict[str, Any]:
-    """One incident as replay prints it."""
+    """One incident as `replay --json` prints it."""
     row = {name: getattr(incident, name) for name in Incident.__dataclass_fields__}
     row |= {"severity": incident.severity.name, "score": round(incident.score, 4)}
     for name in ("leaked_bytes", "bytes_before_detection"):
@@ -30,7 +30,7 @@ def incident_json(incident: Incident) -> dict[str, Any]:
 
 
 def query_json(verdicts: Verdicts) -> Iterator[dict[str, Any]]:
-    """One object a query."""
+    """One JSON object for each query."""
     queries = verdicts.queries
     for i in range(len(verdicts)):
         yield {
@@ -47,7 +47,7 @@ def query_json(verdicts: Verdicts) -> Iterator[dict[str, Any]]:
 
 
 def incident_text(incident: Incident) -> str:
-    """One incident for people."""
+    """One incident as text for people."""
     lines = [
         f"{incident.severity.name} incident: {incident.client or '(unknown client)'} -> {incident.domain}"
         f" (score {incident.score:.2f}{f', looks like {incident.tool}' if incident.tool else ''})",
@@ -62,7 +62,7 @@ def incident_text(incident: Incident) -> str:
 
 
 def evidence_text(evidence: Mapping[str, Any]) -> str:
-    """An incident's evidence for people."""
+    """An incident's evidence as text for people."""
     if not evidence:
         return "  no further evidence is kept"
     types = ", ".join(f"{name} {count}" for name, count in evidence["qtypes"].items())
@@ -82,7 +82,7 @@ def evidence_text(evidence: Mapping[str, Any]) -> str:
 
 
 def print_evaluation(found: Evaluation) -> None:
-    """The tables for people."""
+    """Print the tables for people."""
     heading = "queries before (median, worst)  bytes before (median, worst)  above NORMAL"
     print(f"{'tool':<10} {'found':>9} {'named':>6}  {heading}")
     for row in tools(found.sessions):
@@ -122,7 +122,7 @@ def _print_leaks(leaks: Sequence[Leak]) -> None:
 
 
 def leak_cells(leak: Leak) -> tuple[str, str, str, str, str]:
-    """Rate, bytes a name, found after, bytes out and queries as text."""
+    """Rate, bytes a name, time to detection, bytes out and queries as text."""
     after = "not found" if leak.seconds is None else _span(leak.seconds)
     out, queries = ("–" if number is None else f"{number:,}" for number in (leak.bytes_out, leak.queries))
     return f"{leak.rate:g}", f"{leak.carried}", after, out, queries
@@ -154,5 +154,5 @@ def json_output(target: str | None) -> Iterator[IO[str] | None]:
 
 
 def tell(text: str) -> None:
-    """Say on standard error what a user waits for."""
+    """Print on standard error what a user waits for."""
     print(f"dns-tunnel: {text}", file=sys.stderr)

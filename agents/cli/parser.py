@@ -1,4 +1,4 @@
-"""The command line: arguments, and what they call. Exit codes: 0 done, 1 failed, 2 bad usage or setting, 3 rejected."""
+"""The command line: arguments and commands. Exit codes: 0 done, 1 failed, 2 bad usage or setting, 3 rejected."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from agents.runtime import heartbeat
 from agents.sources import SPECS
 
 GARBAGE = 50_000, 20, 20
-"""When garbage is looked for (gc.set_threshold). Loading modules and kernels makes a million objects that stay:
-looking through them as often as Python does unless told is a sixth of every start."""
+"""Thresholds of the garbage collector (gc.set_threshold). Loading modules and kernels makes a million objects that
+stay; at Python's default thresholds, going through them takes a sixth of every start."""
 ERROR_MAX = 1000
-"""Characters of an error that are shown."""
+"""Characters shown of an error, at most."""
 USAGE_ERRORS = (SettingsError, UsageError, CaptureError)
 
 
@@ -41,7 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _fail(error, 2)
     except AgentsError as error:
         return _fail(error, 1)
-    except BrokenPipeError:  # the reader of our output has gone; nothing is left to tell
+    except BrokenPipeError:  # the reader of our output has closed it; nothing more can be printed
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except OSError as error:  # DATA_DIR cannot be written, the disk is full
@@ -54,7 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _load(command: str, **overrides: Path) -> settings.Settings:
-    """The settings that the command needs. A health check runs every few seconds: it reads the common ones alone."""
+    """The settings that the command needs. A health check runs every few seconds: it reads only the common settings."""
     common = settings.load(**overrides)
     if command == "health":
         return common
@@ -72,15 +72,15 @@ def _warn(text: str) -> None:
 
 
 _MODULES = {"run": "serve", "listen": "serve", "api": "serve", "schedule": "serve"}
-"""Commands that share a file; every other has one of its own name."""
+"""Commands that share a file; every other command has a file of its own name."""
 
 
 def _command(name: str) -> Callable[[settings.Settings, argparse.Namespace], int]:
-    """The function of that name, imported when it is called: a health check runs every few seconds and needs little."""
+    """The function of that name, imported at its call: a health check runs every few seconds and needs few modules."""
 
     def call(found: settings.Settings, options: argparse.Namespace) -> int:
         run = getattr(importlib.import_module(f"agents.cli.{_MODULES.get(name, name)}"), name)
-        # the supervisor waits for Ctrl-C itself, once all is loaded
+        # the supervisor handles Ctrl-C itself, once everything is loaded
         with nullcontext() if name in ("listen", "run", "health") else _interruptible():
             code: int = run(found, options)
         return code
@@ -90,7 +90,7 @@ def _command(name: str) -> Callable[[settings.Settings, argparse.Namespace], int
 
 @contextmanager
 def _interruptible() -> Iterator[None]:
-    """Inside, Ctrl-C is an exception where it was the end (__main__.py)."""
+    """Inside, Ctrl-C raises KeyboardInterrupt if it ended the process before (__main__.py)."""
     ends = signal.getsignal(signal.SIGINT) == signal.SIG_DFL
     if ends:
         signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -183,7 +183,7 @@ def _add_models(parser: argparse.ArgumentParser) -> None:
 
 
 def _qtype(text: str) -> int:
-    from agents.dns.message import type_number  # here: names are read by kernels, which most commands do without
+    from agents.dns.message import type_number  # here: it loads kernels, which most commands do not need
 
     try:
         return type_number(text)

@@ -30,7 +30,7 @@ from agents.sources import SPECS, open_source
 from agents.store.sql import Store
 
 AT_ONCE = 8192
-"""Queries judged at once: more than that gain nothing."""
+"""Queries judged at once: larger batches are not faster."""
 
 
 def open_files(settings: Settings, files: list[Path], format: str = "auto") -> Source:
@@ -40,7 +40,7 @@ def open_files(settings: Settings, files: list[Path], format: str = "auto") -> S
 
 
 class Tally:
-    """What a replay saw."""
+    """The counts and incidents of a replay."""
 
     def __init__(self) -> None:
         self.queries = 0
@@ -95,7 +95,7 @@ def replay(settings: Settings, options: argparse.Namespace) -> int:
 
 
 def _tally(source: Source, detector: TunnelDetector, store: Store | None, out: IO[str] | None) -> Tally:
-    """Count what is judged; also store it, and print every query."""
+    """Judge and count all queries; with `store` also store the verdicts, with `out` print each query."""
     tally = Tally()
     with (
         closing(judged(detector, source)) as parts,
@@ -113,7 +113,7 @@ def _tally(source: Source, detector: TunnelDetector, store: Store | None, out: I
 
 
 def judged(detector: TunnelDetector, source: Any) -> Generator[Verdicts, None, None]:
-    """The verdicts of all that a source has: reading it, names, and windows are three threads, one behind another."""
+    """The verdicts on all queries of a source: reading, names and windows are three threads, one behind another."""
     return verdicts_of(detector, source.batches(AT_ONCE), prefetch)
 
 

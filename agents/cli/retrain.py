@@ -25,7 +25,7 @@ def retrain(settings: Settings, options: argparse.Namespace) -> int:
     ):
 
         def progress(step: int, total: int, text: str) -> None:
-            if asked:  # between two steps, so that nothing is half done, and the run is recorded as one that failed
+            if asked:  # between two steps, so that every step is complete, and the run is recorded as FAILED
                 raise AgentsError(f"cannot go on: stopped by {asked[0].name}")
             bar.set_description_str(text)
             bar.update(step - 1 - bar.n)

@@ -57,9 +57,9 @@ def _emit_score(row: dict[str, Any], out: IO[str] | None) -> None:
 def score_rows(
     model: Model, scale: Scale, services: KnownServices, names: list[str], qtype: str
 ) -> Iterator[dict[str, Any]]:
-    """One row a name: as `score --json` prints it, or {"qname", "error"} for what is no name.
+    """One row a name: as `score --json` prints it, or {"qname", "error"} for an invalid name.
 
-    `qtype` is told back and changes no score: the query model knows names alone.
+    `qtype` is repeated in the row and does not change the score: the model reads only names.
     """
     wires: list[bytes | str] = [_wire_or_error(name) for name in names]
     good = lowered([wire for wire in wires if isinstance(wire, bytes)])

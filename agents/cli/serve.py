@@ -1,4 +1,4 @@
-"""`dns-tunnel run`, `listen`, `api` and `schedule`: what runs until it is stopped."""
+"""`dns-tunnel run`, `listen`, `api` and `schedule`: commands that run until they are stopped."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def listen(settings: Settings, options: argparse.Namespace) -> int:
 
 def run(settings: Settings, options: argparse.Namespace) -> int:
     """`dns-tunnel run`."""
-    from agents.runtime import services  # here: `listen` needs no web server
+    from agents.runtime import services  # here: `listen` does not need the web server
 
     bootstrap.check_settings(settings)
 

@@ -1,11 +1,11 @@
-"""Byte strings by the column: keyed identities, look-up tables, pieces gathered, distinct values numbered.
+"""Columns of byte strings: keyed identities, look-up tables, gathering slices, numbering distinct values.
 
-Identities are SipHash-1-3 (Aumasson, Bernstein 2012): 64 bits that nobody without the key can make collide. Its key is
-two u64, bytes 0 to 7 and 8 to 15 of the 128-bit key, little-endian.
+Identities are SipHash-1-3 (Aumasson, Bernstein 2012): 64 bits. Without the key, an attacker cannot make two collide.
+The key is two u64, bytes 0 to 7 and 8 to 15 of the 128-bit key, little-endian.
 
-A look-up table is open addressing over packed keys. A slot holds a key's number plus one, and 0 where it is free
+A look-up table is open addressing over packed keys. A slot holds a key's number plus one, or 0 if it is free
 (linear probing, Knuth volume 3, section 6.4). Bytes are compared, so there are no false matches. The keys are fixed and
-few of the slots are taken: nobody can crowd it.
+use few of the slots, so an attacker cannot fill the table.
 """
 
 from __future__ import annotations
@@ -76,21 +76,21 @@ def keyed_hash(data: bytes, key: Key) -> int:
 
 @kernel
 def hash_pieces(data: Any, begins: Any, sizes: Any, low: Any, high: Any, out: Any) -> None:
-    """Identities, u64[n], of n pieces of data (u8); begins and sizes i64[n]."""
+    """Identities, u64[n], of n slices of data (u8); begins and sizes i64[n]."""
     for piece in range(len(begins)):
         out[piece] = siphash(data, begins[piece], begins[piece] + sizes[piece], low, high)
 
 
 ROOM = 4
-"""Slots a key, at least: what is not there is told after 1.2 slots on average."""
+"""Slots a key, at least: the search for an absent key ends after 1.2 slots on average."""
 _PRIME, _MASK = 0x01000193, 0xFFFFFFFF
 BEGIN = 0x811C9DC5
-"""The hash of nothing. FNV-1a, 32 bits (RFC 9923), from the last byte to the first."""
+"""The hash of the empty string. FNV-1a, 32 bits (RFC 9923), from the last byte to the first."""
 
 
 @kernel
 def mixed(found: Any, data: Any, start: Any, end: Any) -> Any:
-    """The hash `found` of what follows data[start:end] (u8), extended to the left by it."""
+    """Extend a hash to the left by data[start:end] (u8). found: the hash of the bytes after `end`."""
     for at in range(end - 1, start - 1, -1):
         found = ((found ^ np.int64(data[at])) * _PRIME) & _MASK
     return found
@@ -98,7 +98,7 @@ def mixed(found: Any, data: Any, start: Any, end: Any) -> Any:
 
 @kernel
 def fill_slots(keys: Any, starts: Any, slots: Any) -> None:
-    """Put r packed keys (u8, i64[r + 1]) into zeroed slots, i32; their number is a power of two above r."""
+    """Put r packed keys (u8, i64[r + 1]) into zeroed slots, i32; the number of slots is a power of two above r."""
     last = len(slots) - 1
     for key in range(len(starts) - 1):
         at = mixed(np.int64(BEGIN), keys, starts[key], starts[key + 1]) & last
@@ -134,7 +134,7 @@ def slots_of(keys: NDArray[np.uint8], starts: NDArray[np.int64]) -> NDArray[np.i
 
 @kernel
 def gather(data: Any, begins: Any, sizes: Any, out: Any) -> None:
-    """Write n pieces of data (u8) into out, one behind the other; begins and sizes i64 (n,)."""
+    """Write n slices of data (u8) into out, one after the other; begins and sizes i64 (n,)."""
     to = 0
     for row in range(len(begins)):
         begin, size = begins[row], sizes[row]
@@ -144,10 +144,10 @@ def gather(data: Any, begins: Any, sizes: Any, out: Any) -> None:
 
 @kernel
 def numbered(keys: NDArray[np.uint64], slots: NDArray[np.int32], codes: NDArray[np.int32], firsts: Any) -> int:
-    """Number n keys in the order of their first row; returns how many differ.
+    """Number n keys in the order of their first row; returns the number of different keys.
 
     codes: shape (n,), the number of each row; firsts: shape (n,), first row of each number. slots: all -1, its length
-    a power of two of at least 2 n.
+    a power of two, at least 2 n.
     """
     count, mask = 0, len(slots) - 1
     for row in range(len(keys)):

@@ -1,4 +1,4 @@
-"""Columns without an object a row: names packed into one buffer, and texts by number. Both are plain sequences too."""
+"""Columns without an object a row: names packed into one buffer, and numbered texts. Both are plain sequences too."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class Names(Sequence[bytes]):
 
 
 class Coded(Sequence[str]):
-    """n texts of which few differ: the i-th is values[codes[i]]."""
+    """n texts with few different values: the i-th is values[codes[i]]."""
 
     __slots__ = ("codes", "values")
 
@@ -75,7 +75,7 @@ class Coded(Sequence[str]):
 
 
 def packed(names: Sequence[bytes]) -> Names:
-    """The names as one packed column; itself if it is one."""
+    """The names as one packed column; a packed column is returned as it is."""
     if isinstance(names, Names):
         return names
     return Names(b"".join(names), _starts(names))
@@ -86,14 +86,14 @@ def _starts(names: Sequence[bytes]) -> NDArray[np.int64]:
 
 
 def lowered(names: Sequence[bytes]) -> Names:
-    """The names as one packed column in lower case. Wire names keep their form: a length is no upper-case letter."""
+    """The names as one packed column in lower case. Wire names stay valid: a length is never an upper-case letter."""
     if isinstance(names, Names):
         return Names(names.data.lower(), names.starts)
     return Names(b"".join(names).lower(), _starts(names))
 
 
 def coded(texts: Sequence[str]) -> Coded:
-    """The texts by number; itself if it is such a column."""
+    """The texts as a coded column; a coded column is returned as it is."""
     if isinstance(texts, Coded):
         return texts
     numbers: dict[str, int] = {}
@@ -102,7 +102,7 @@ def coded(texts: Sequence[str]) -> Coded:
 
 
 def distinct(texts: Sequence[str]) -> Iterable[str]:
-    """The different texts, at least once each; of a column by number, no row is looked at one by one."""
+    """The different texts, each at least once; a coded column is not read row by row."""
     if not isinstance(texts, Coded):
         return texts
     used = np.bincount(texts.codes, minlength=len(texts.values)) > 0
@@ -110,7 +110,7 @@ def distinct(texts: Sequence[str]) -> Iterable[str]:
 
 
 def gathered(array: NDArray[np.uint8], begins: NDArray[np.int64], sizes: NDArray[np.int64]) -> Names:
-    """Pieces of a buffer as a column; begins and sizes have shape (n,)."""
+    """Slices of a buffer as a column; begins and sizes have shape (n,)."""
     starts = np.zeros(len(sizes) + 1, np.int64)
     np.cumsum(sizes, out=starts[1:])
     out = np.empty(starts[-1], np.uint8)
@@ -119,19 +119,19 @@ def gathered(array: NDArray[np.uint8], begins: NDArray[np.int64], sizes: NDArray
 
 
 class Pieces(NamedTuple):
-    """n byte strings that lie anywhere in a buffer; begins and sizes have shape (n,)."""
+    """n byte strings anywhere in a buffer; begins and sizes have shape (n,)."""
 
     array: NDArray[np.uint8]
     begins: NDArray[np.int64]
     sizes: NDArray[np.int64]
 
     def take(self, rows: NDArray[np.int64]) -> Names:
-        """Some of them, copied out."""
+        """A packed copy of some rows."""
         return gathered(self.array, self.begins[rows], self.sizes[rows])
 
 
 def pieces_of(column: Names) -> Pieces:
-    """A packed column as pieces of its buffer."""
+    """A packed column as slices of its buffer."""
     return Pieces(column.array, column.starts[:-1], np.diff(column.starts))
 
 

@@ -11,7 +11,7 @@ from cronsim import CronSim, CronSimError
 from agents.core.errors import SettingsError
 
 FIELDS = 5
-"""cronsim would also take a field of seconds."""
+"""Fields of a cron expression; cronsim would also accept a field of seconds."""
 LENGTH_MAX = 200
 
 
@@ -23,16 +23,16 @@ class CrontabTrigger(BaseTrigger):  # type: ignore[misc]  # APScheduler has no t
         CronSim(expression, datetime.now(zone))
 
     def get_next_fire_time(self, previous_fire_time: datetime | None, now: datetime) -> datetime | None:
-        """The first time after both; None where there is none within 50 years."""
+        """The first time after both; None if there is none within 50 years."""
         start = max(previous_fire_time or now, now).astimezone(UTC)
         for due in CronSim(self._expression, start.astimezone(self._zone)):
-            if due.astimezone(UTC) > start:  # cronsim names the hour that a clock shows twice by its first time
+            if due.astimezone(UTC) > start:  # when a clock shows an hour twice, cronsim gives the first of the two
                 return due.astimezone(UTC)
         return None
 
 
 def cron_trigger(expression: str, timezone: str) -> CrontabTrigger:
-    """The trigger of RETRAIN_SCHEDULE in RETRAIN_TIMEZONE. Raises SettingsError naming the bad one."""
+    """The trigger of RETRAIN_SCHEDULE in RETRAIN_TIMEZONE. Raises SettingsError naming the bad setting."""
     zone = _zone(timezone)
     bad = f"cannot use setting RETRAIN_SCHEDULE={expression[:LENGTH_MAX]!r}: "
     if len(expression.split()) != FIELDS or len(expression) > LENGTH_MAX:

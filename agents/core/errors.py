@@ -1,4 +1,4 @@
-"""Every error the package raises on purpose; messages start with "cannot" and name the thing."""
+"""Every error that the package raises on purpose; messages start with "cannot" and name the thing."""
 
 from __future__ import annotations
 
@@ -32,15 +32,15 @@ class ModelError(AgentsError):
 
 
 class StoreError(AgentsError):
-    """The database refused or is away."""
+    """The database refused a request or is away."""
 
 
 class StoreUnusableError(StoreError):
-    """The database is no database, damaged, or not to be opened: waiting for it does not help."""
+    """The database is damaged, is not a database, or cannot be opened: waiting for it does not help."""
 
 
 class BatchRefusedError(StoreError):
-    """The database is there and refuses these rows; writing them again would not help."""
+    """The database answers and refuses these rows; writing them again would not help."""
 
 
 class QueueFullError(AgentsError):
@@ -48,11 +48,11 @@ class QueueFullError(AgentsError):
 
 
 class TrainingError(AgentsError):
-    """The data, or the config, is nothing that a model can be made of."""
+    """A model cannot be made from the data or with the config."""
 
 
 class NotifyError(AgentsError):
-    """A notification channel did not take the message."""
+    """A notification channel did not accept the message."""
 
 
 class BusyError(AgentsError):

@@ -1,4 +1,4 @@
-"""Files that a reader, a crash or a full disk never meets half of: one atomic write, one lock, one queue on disk."""
+"""Files that are never left half written, even after a crash or on a full disk: atomic write, lock, queue on disk."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from typing import IO
 from agents.core.errors import QueueFullError
 
 FILE_MODE = 0o644
-"""Models and reports are read by other services and by people; they hold no secret."""
+"""Mode of models and reports: other services and people read them; they do not hold secrets."""
 PRIVATE_MODE = 0o600
-"""What people looked up is nobody else's business."""
+"""Mode of files that hold the names that people looked up."""
 _PART = ".part"
-"""Ends the name of a file that is not whole yet."""
+"""Ending of the name of a file that is not complete yet."""
 
 
 def write_atomic(path: Path, data: bytes, mode: int = FILE_MODE, sync: bool = True) -> None:
-    """Write `data` beside `path` and put it in place in one step.
+    """Write `data` to a file beside `path` and rename it to `path` in one step.
 
-    sync: it is on the disk when this returns, and outlives a loss of power; without, it outlives the process.
-    Raises OSError; then `path` is what it was, and nothing is left behind.
+    sync: the file is on the disk when this returns, and survives a loss of power; without sync it survives only the
+    end of the process. Raises OSError; then `path` is unchanged, and the file beside it is removed.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=_PART)
@@ -40,21 +40,21 @@ def write_atomic(path: Path, data: bytes, mode: int = FILE_MODE, sync: bool = Tr
                 os.fsync(file.fileno())
         part.replace(path)
     finally:
-        part.unlink(missing_ok=True)  # in place, it has this name no more
+        part.unlink(missing_ok=True)  # after the rename it does not exist any more
     if sync:
         _sync_folder(path.parent)
 
 
 def make_private(path: Path) -> None:
-    """Make an empty file that is its owner's alone, where there is none. Raises OSError."""
+    """Make an empty file that only its owner can read, unless the file exists. Raises OSError."""
     with suppress(FileExistsError):
         os.close(os.open(path, os.O_CREAT | os.O_EXCL, PRIVATE_MODE))
 
 
 def locked(path: Path, wait: bool = False) -> IO[bytes]:
-    """A lock file, held until it is closed or this process ends, however that ends; it holds the process' id.
+    """A lock file, held until it is closed or this process ends, also by a crash; it contains the process' id.
 
-    wait: until the holder lets go. Raises BlockingIOError where another holds it, OSError. Folders are made.
+    wait: wait until the lock is free. Raises BlockingIOError if another process holds it, OSError. Makes folders.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     file = os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT, PRIVATE_MODE), "r+b")
@@ -70,7 +70,7 @@ def locked(path: Path, wait: bool = False) -> IO[bytes]:
 
 
 def holder(path: Path) -> str:
-    """The process id in a lock file that another holds; "unknown" where it holds none."""
+    """The process id in a lock file that another process holds; "unknown" if the file is empty or unreadable."""
     try:
         return path.read_bytes()[:20].decode("ascii", "replace").strip() or "unknown"
     except OSError:
@@ -87,7 +87,7 @@ def _sync_folder(folder: Path) -> None:
 
 @dataclass(slots=True)
 class Queued:
-    """One file of a queue. key: what its maker knows it by; attempts: how often work on it was begun."""
+    """One file of a queue. key: identifies the contents; attempts: how often work on it was begun."""
 
     key: str
     attempts: int
@@ -97,9 +97,9 @@ class Queued:
 class DiskQueue:
     """Files `<number>-<key>-<attempts><suffix>`, oldest first, bounded; one process owns the folder.
 
-    A file is there whole or not at all, and each key once. sync: files outlive a loss of power, not only the process.
-    old: the names of files that an earlier release wrote, with a group `key`, a group `attempts`, or both.
-    Safe to share between threads. Raises BlockingIOError where another process owns the folder, OSError.
+    A file is complete or does not exist, and each key occurs once. sync: files survive a loss of power, not only the
+    end of the process. old: matches names of files that an earlier release wrote, with a group `key`, a group
+    `attempts`, or both. Threads may share a queue. Raises BlockingIOError if another process owns the folder, OSError.
     """
 
     def __init__(
@@ -125,7 +125,7 @@ class DiskQueue:
         if self._waiting.setdefault(self._place(one), one) is one:
             self._bytes += path.stat().st_size
         else:
-            path.unlink()  # one key twice: a release before this one could leave that
+            path.unlink()  # an earlier release could leave two files with one key
 
     @staticmethod
     def _place(one: Queued) -> str:
@@ -140,18 +140,18 @@ class DiskQueue:
             return list(self._waiting.values())
 
     def oldest(self) -> Queued | None:
-        """The file that waits longest; it stays until `done` or `set_aside`."""
+        """The oldest file; it stays until `done` or `set_aside`."""
         with self._guard:
             return next(iter(self._waiting.values()), None)
 
     def find(self, key: str) -> Queued | None:
-        """The file with this key."""
+        """The file with this key, or None."""
         return self._waiting.get(key)
 
     def put(self, data: bytes, key: str = "") -> Queued:
-        """Keep a file; one that waits with this key already is left alone, and returned.
+        """Add a file; if a file with this key waits already, it is returned unchanged.
 
-        Raises QueueFullError at the bound, OSError where the disk does not take it.
+        Raises QueueFullError at the bound, OSError if the file cannot be written.
         """
         with self._guard:
             if key and key in self._waiting:
@@ -165,13 +165,13 @@ class DiskQueue:
             return self._waiting.setdefault(self._place(one), one)
 
     def begin(self, one: Queued) -> None:
-        """Note in the file's name that work on it begins, so that the next process knows. Raises OSError."""
+        """Count an attempt in the file's name, so that the next process can read it. Raises OSError."""
         attempts = min(one.attempts + 1, 9)
         name = f"{one.path.name[:16]}-{one.key}-{attempts}{self._suffix}"
         one.path, one.attempts = one.path.rename(one.path.with_name(name)), attempts
 
     def done(self, one: Queued) -> None:
-        """Remove a file. Raises OSError, but not for a file that is gone: somebody tidied up."""
+        """Remove a file. Raises OSError, but not if the file is already gone: a person may have deleted it."""
         with self._guard:
             self._waiting.pop(self._place(one), None)
             with suppress(FileNotFoundError):
@@ -179,7 +179,7 @@ class DiskQueue:
                 one.path.unlink()
 
     def set_aside(self, one: Queued) -> str:
-        """Keep a file as `.bad`, for people to look at; it goes on to count as used space. Returns its old name."""
+        """Rename a file to `.bad` for people to look at; it still counts as used space. Returns its old name."""
         with self._guard:
             self._waiting.pop(self._place(one), None)
             with suppress(FileNotFoundError):
@@ -187,5 +187,5 @@ class DiskQueue:
             return one.path.name
 
     def close(self) -> None:
-        """Let the folder go; the files stay."""
+        """Release the folder; the files stay."""
         self._lock.close()

@@ -1,7 +1,7 @@
-"""The compiler switch: kernels are compiled by numba once and kept, or run as plain Python with the same results.
+"""The compiler switch: numba compiles kernels once and keeps the code, or they run as plain Python with equal results.
 
-The setting COMPILED says which: "auto" (compiled where numba can be imported), "on", or "off". It is read when this
-module is first imported, from the environment or from `.env`, as every setting is.
+The setting COMPILED decides: "auto" (compiled if numba can be imported), "on", or "off". It is read when this module
+is first imported, from the environment or from `.env`, like every setting.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ from agents.core.errors import SettingsError
 
 F = TypeVar("F", bound=Callable[..., Any])
 SETTINGS = ("COMPILED", "KERNELS")
-"""Names of the setting: today's, and the one before it, which works for one release more."""
+"""Names of the setting: the present one, and the old one, which works for one more release."""
 MAPPED_BYTES = 5 << 20
-"""Larger arrays are mapped one by one."""
+"""Larger arrays get a memory mapping of their own."""
 _M_MMAP_THRESHOLD = -3  # of <malloc.h>
 _PACKAGE = Path(__file__).resolve().parent.parent
 _DIGEST = re.compile("[0-9a-f]{16}")
@@ -35,7 +35,7 @@ _IMPORTED = re.compile(r"^from (agents(?:\.\w+)+) import (.*)$", re.MULTILINE)
 
 
 def _mode() -> str:
-    """The setting's value. A value that is none of the three is refused where settings are read."""
+    """The setting's value. agents.settings refuses any value but the three."""
     for source in (os.environ, dotenv_values(".env") if Path(".env").is_file() else {}):
         for name in SETTINGS:
             if value := source.get(name):
@@ -44,7 +44,7 @@ def _mode() -> str:
 
 
 def _numba() -> Any:
-    """The compiler, or None. Raises SettingsError where COMPILED=on cannot be had."""
+    """The compiler, or None. Raises SettingsError if COMPILED=on and numba cannot be imported."""
     mode = _mode()
     if mode == "off":
         return None
@@ -59,7 +59,7 @@ def _numba() -> Any:
 
 
 def _without_blas() -> None:
-    """Keep the compiler from loading SciPy's linear algebra: no kernel needs it, and it costs 0.2 s at every start."""
+    """Keep the compiler from loading SciPy's linear algebra: kernels do not need it, and it costs 0.2 s a start."""
     name = "scipy.linalg"
     if name in sys.modules:
         return
@@ -71,7 +71,7 @@ def _without_blas() -> None:
 
 
 def sources_digest() -> str:
-    """Identity of all kernels' sources and of the modules that they take constants from."""
+    """Digest of all kernels' sources and of the modules that they take constants from."""
     total = hashlib.sha256()
     for path in sorted(set(_sources())):
         total.update(str(path.relative_to(_PACKAGE)).encode() + b"\0" + path.read_bytes())
@@ -88,12 +88,12 @@ def _sources() -> Iterator[Path]:
 
 
 def folder() -> Path | None:
-    """A folder for what is compiled that can be written, or None: then every process compiles for itself.
+    """A writable folder for compiled kernels, or None: then every process compiles for itself.
 
-    It is named after the sources, as one kernel is compiled into another: the compiler notices that a kernel's own file
-    has changed, not that one it calls has. It lies beside this file, or below NUMBA_CACHE_DIR; where that cannot be
-    written (an image), what lies there is copied to the user's own cache first. What was compiled for another processor
-    is made anew.
+    Its name is the digest of the sources, since kernels are compiled into each other: the compiler notices a change of
+    a kernel's own file, but not of a kernel that it calls. The folder lies beside this file, or below NUMBA_CACHE_DIR.
+    If that cannot be written (an image), its contents are first copied to the user's own cache. Kernels compiled for
+    another processor are compiled again.
     """
     digest = sources_digest()
     first = Path(os.environ.get("NUMBA_CACHE_DIR") or Path(__file__).parent / "__pycache__") / digest
@@ -116,7 +116,7 @@ def _can_write(path: Path) -> bool:
 
 
 def _copy(source: Path, target: Path) -> None:
-    """Copy a folder so that no other process sees half of it; where that fails, there is none."""
+    """Copy a folder so that other processes never see half of it; if that fails, there is no copy."""
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=target.parent) as made:
@@ -132,13 +132,13 @@ NUMBA = _numba()
 COMPILED = NUMBA is not None
 """Whether kernels are compiled."""
 KEPT = folder() if COMPILED else None
-"""Where what is compiled is kept, or None."""
+"""The folder of compiled kernels, or None."""
 if KEPT is not None:
     NUMBA.config.CACHE_DIR = str(KEPT)
 
 
 def kernel(function: F) -> F:
-    """Compile a function (nopython, no Python lock held, kept on disk); itself where kernels are off."""
+    """Compile a function (nopython, without the Python lock, kept on disk); unchanged if kernels are not compiled."""
     if NUMBA is None:
         return function
     compiled: F = NUMBA.njit(cache=KEPT is not None, nogil=True, error_model="numpy")(function)
@@ -146,7 +146,7 @@ def kernel(function: F) -> F:
 
 
 def kernel_in_place(function: F) -> F:
-    """As kernel, for what allocates nothing: arrays in it are not counted, which halves the time of short functions."""
+    """Like kernel, for functions that allocate nothing: without reference counts, which halves a short one's time."""
     if NUMBA is None:
         return function
     compiled: F = NUMBA.njit(cache=KEPT is not None, nogil=True, error_model="numpy", _nrt=False)(function)
@@ -154,14 +154,14 @@ def kernel_in_place(function: F) -> F:
 
 
 def kernel_that_wraps(function: F) -> F:
-    """As kernel_in_place; silences NumPy's overflow warnings of unsigned sums where the function runs uncompiled."""
+    """Like kernel_in_place; silences NumPy's overflow warnings of unsigned sums when the function runs uncompiled."""
     if NUMBA is None:
         return np.errstate(over="ignore")(function)
     return kernel_in_place(function)
 
 
 def prune_caches(kept: Path) -> int:
-    """Remove the folders beside `kept` that hold kernels of other sources; returns how many went."""
+    """Remove the folders beside `kept` that hold kernels of other sources; returns how many were removed."""
     others = [path for path in kept.parent.iterdir() if path != kept and _DIGEST.fullmatch(path.name)]
     for path in others:
         shutil.rmtree(path, ignore_errors=True)
@@ -169,15 +169,15 @@ def prune_caches(kept: Path) -> int:
 
 
 def warm_mark(kept: Path) -> Path:
-    """The file that says that all kernels are kept in the folder, compiled for this processor."""
+    """The file that marks the folder as complete: it holds all kernels, compiled for this processor."""
     return kept / f"warm-{importlib.import_module('llvmlite.binding').get_host_cpu_name()}"
 
 
 def map_large_arrays() -> None:
-    """Have an array that was outgrown go back to the system at once, in this process from now on (mallopt(3)).
+    """Make freed large arrays go back to the system at once, in this process from now on (mallopt(3)).
 
-    glibc maps large ones from 128 kB on at first, but raises that to 32 MB as they are freed, and keeps what is
-    freed below that. Without glibc it does nothing.
+    At first, glibc maps arrays from 128 kB on. It raises that threshold to 32 MB as mapped arrays are freed, and keeps
+    freed memory below it. Without glibc this function does nothing.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:

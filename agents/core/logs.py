@@ -16,10 +16,10 @@ from structlog.typing import Processor
 RETRAINING_LOGGER = "agents.learning.retraining"
 
 FILE_MAX = 5_000_000
-"""Bytes of one retraining log before it is put aside; FILE_KEPT older ones are kept."""
+"""Bytes of one retraining log before it is rotated; FILE_KEPT older files are kept."""
 FILE_KEPT = 3
 QUIET = ("httpx", "httpcore", "apscheduler", "alembic")
-"""Loggers that say too much at INFO; httpx writes whole addresses, and a webhook's address is a secret."""
+"""Loggers that write too much at INFO; httpx writes whole addresses, and a webhook's address is a secret."""
 
 _SHARED: tuple[Processor, ...] = (
     structlog.contextvars.merge_contextvars,
@@ -30,7 +30,7 @@ _SHARED: tuple[Processor, ...] = (
 
 
 def setup(level: str = "info", stream: TextIO | None = None) -> None:
-    """Send every log line to `stream` (standard error unless told): JSON, or pretty if it is a terminal."""
+    """Send every log line to `stream` (default: standard error): JSON, or pretty if it is a terminal."""
     out = sys.stderr if stream is None else stream
     terminal = out.isatty()
     handler = logging.StreamHandler(out)
@@ -38,7 +38,7 @@ def setup(level: str = "info", stream: TextIO | None = None) -> None:
     handler.setFormatter(_formatter(structlog.dev.ConsoleRenderer() if terminal else _json()))
     root = logging.getLogger()
     root.handlers[:] = [handler]
-    least = min(logging.INFO, getattr(logging, level.upper()))  # the retraining file gets INFO whatever is shown
+    least = min(logging.INFO, getattr(logging, level.upper()))  # the retraining file gets INFO at any level
     root.setLevel(least)
     for name in QUIET:
         logging.getLogger(name).setLevel(logging.WARNING)

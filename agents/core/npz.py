@@ -1,7 +1,7 @@
-"""Arrays out of an .npz file that anybody may have written: a stored zip of plain .npy members, and nothing else.
+"""A reader for .npz files from untrusted sources: it accepts only a stored zip of plain .npy members.
 
-NumPy's own reader would take compressed and encrypted members, pickles, and headers that are Python expressions, and
-raises a dozen kinds of errors for bytes that are none of these. This one checks each part before it uses it.
+NumPy's own reader accepts compressed and encrypted members, pickles, and headers that are Python expressions, and
+raises a dozen kinds of errors for other bytes. This reader checks each part before it uses it.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ _HEADER = re.compile(
     rb"'shape': \(([0-9]{0,9}(?:, ?[0-9]{1,9}){0,3},?)\), \} *\n",
     re.ASCII,
 )
-"""As NumPy writes it (numpy.lib.format, version 1.0)."""
+"""A header as NumPy writes it (numpy.lib.format, version 1.0)."""
 _MAGIC = b"\x93NUMPY\x01\x00"
 
 
 class FormatError(ValueError):
-    """The bytes are no file of this kind."""
+    """The bytes are not a file of this kind."""
 
 
 def read_npz(data: bytes, bytes_max: int) -> dict[str, NDArray[Any]]:
-    """The arrays by name, writable. Raises FormatError, also where they take more than `bytes_max`."""
+    """The arrays by name, writable. Raises FormatError, also if they take more than `bytes_max` bytes."""
     return {name: _array(member) for name, member in _members(data, bytes_max).items()}
 
 
@@ -62,7 +62,7 @@ def _members(data: bytes, bytes_max: int) -> dict[str, bytes]:
         raise FormatError(f"damaged file ({type(error).__name__})") from None
     except FormatError:
         raise
-    except ValueError:  # a name that is no text, an offset below zero
+    except ValueError:  # a name that is not text, an offset below zero
         raise FormatError("damaged file") from None
 
 

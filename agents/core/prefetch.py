@@ -1,4 +1,4 @@
-"""Stages that work at the same time: a sequence whose items are made in a thread before they are asked for."""
+"""Prefetching: a thread makes the items of a sequence before they are needed, so that stages work at the same time."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from typing import TypeVar
 
 T = TypeVar("T")
 DEPTH = 2
-"""Items made before they are asked for: while one is being made, another waits."""
+"""Items made in advance: while one is being made, another waits."""
 
 
 def prefetch(items: Generator[T, None, None], depth: int = DEPTH) -> Generator[T, None, None]:
-    """The same items in the same order, made one by one in a thread of their own, at most `depth` of them ahead.
+    """The same items in the same order, made one by one in a thread of their own, at most `depth` in advance.
 
-    What making one raises is raised where that item is asked for. Who stops early closes this generator, which waits
-    for the item in the making and closes `items`.
+    An exception of `items` is raised at its item. A caller that stops early closes this generator, which waits for the
+    item in progress and closes `items`.
     """
     end = object()
     with closing(items), ThreadPoolExecutor(1) as thread:

@@ -1,4 +1,4 @@
-"""The seams: what the flows know of the world. Concrete classes meet only in bootstrap."""
+"""The seams between rooms, as protocols. Only runtime.bootstrap connects concrete classes."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from agents.core.types import Incident, Message, QueryBatch, Sample, Taken, Verd
 
 
 class Source(Protocol):
-    """Where queries come from (a finite one: a capture)."""
+    """A finite source of queries: a capture or a table."""
 
     malformed: int
     """Messages or rows that could not be read, up to now."""
@@ -31,7 +31,7 @@ class Source(Protocol):
         ...
 
     def batches(self, size: int) -> Iterator[QueryBatch]:
-        """Yield the queries in time order, `size` at most a batch."""
+        """Yield the queries in time order, at most `size` a batch."""
         ...
 
 
@@ -40,24 +40,24 @@ class Detector(Protocol):
 
     @property
     def model_id(self) -> str:
-        """Of the model in use."""
+        """Id of the model in use."""
         ...
 
     @property
     def open_incidents(self) -> Mapping[tuple[str, str], Incident]:
-        """By client and domain."""
+        """Open incidents by client and domain."""
         ...
 
     def detect(self, batch: QueryBatch, explain: bool = True) -> Verdicts:
-        """explain: False leaves out the reasons of queries outside open incidents, which saves most of their work."""
+        """Judge a batch. explain: False leaves out reasons outside open incidents, which saves most of their work."""
         ...
 
     def tick(self, now: float) -> Verdicts | None:
-        """What happens without queries, at time `now`: incidents close, a model that waits is taken up."""
+        """Do the work that depends on time alone: close quiet incidents, start to use a reloaded model."""
         ...
 
     def flush(self) -> Verdicts | None:
-        """End of input: close what is open."""
+        """Close all incidents at the end of the input."""
         ...
 
     def restore(self, incidents: Sequence[Incident]) -> None:
@@ -73,11 +73,11 @@ class Detector(Protocol):
         ...
 
     def save(self, lock: AbstractContextManager[Any]) -> Mapping[str, bytes]:
-        """What it knows, as files by name. Holds `lock`, under which it judges, as briefly as it can."""
+        """The state as files by name. Holds `lock`, which judging needs, as briefly as possible."""
         ...
 
     def load(self, name: str, data: bytes) -> None:
-        """Go on from one file of `save`. Raises ValueError for bytes that are none."""
+        """Restore state from one file of `save`. Raises ValueError for invalid contents."""
         ...
 
     def gauges(self) -> Mapping[str, Any]:
@@ -88,33 +88,33 @@ class Detector(Protocol):
 class Stream(Protocol):
     """Observed queries on their way from listeners to the one detector that takes them.
 
-    Listeners write through `writers`; `take` and `commit` are the detector's. Totals outlive its process.
+    Listeners write through `writers`; the detector calls `take` and `commit`. Totals survive the detector's process.
     """
 
     @property
     def capacity(self) -> int:
-        """Queries that there is room for."""
+        """Queries that the stream has room for."""
         ...
 
     @property
     def dropped(self) -> int:
-        """Queries that found no room."""
+        """Queries dropped because the stream was full."""
         ...
 
     def writers(self, listener: int) -> Any:
-        """What one listener writes into."""
+        """The objects that one listener writes to."""
         ...
 
     def take(self, stop: threading.Event) -> Taken | None:
-        """The next batch, to be committed before the one after it; None where none came for a while, or at `stop`."""
+        """The next batch, to be committed before the next call; None after a while without queries, or at `stop`."""
         ...
 
     def commit(self, **changes: int) -> None:
-        """The sinks have what was taken: add `changes` to the totals and give its room back."""
+        """Call when the sinks have the batch: adds `changes` to the totals and gives its room back."""
         ...
 
     def carried(self) -> Mapping[str, int]:
-        """Sums that detector processes before this one left."""
+        """Sums that earlier detector processes left."""
         ...
 
     def carry(self, sums: Mapping[str, int]) -> None:
@@ -131,12 +131,12 @@ class Stream(Protocol):
 
     @property
     def wakeup_fd(self) -> int:
-        """Descriptor for signal.set_wakeup_fd: a byte written to it wakes, too; -1 = a stream that needs none."""
+        """Descriptor for signal.set_wakeup_fd: a byte written to it wakes `take`, too; -1 = not needed."""
         ...
 
 
 class Sink(Protocol):
-    """Where verdicts go. Must not block for long; must not lose what it accepted without counting it."""
+    """A receiver of verdicts. It must not block for long, and must count accepted verdicts that it loses."""
 
     name: str
 
@@ -156,7 +156,7 @@ class Notifier(Protocol):
 
 
 class SampleStore(Protocol):
-    """What retraining needs of the store."""
+    """The part of the store that retraining uses."""
 
     def sample_normal(
         self,
@@ -175,7 +175,7 @@ class SampleStore(Protocol):
 
 
 class ReadStore(Protocol):
-    """What the console shows of the store. Every method raises StoreError when the database is away."""
+    """The part of the store that the console shows. Every method raises StoreError when the database is away."""
 
     def ping(self) -> None: ...
 
@@ -207,7 +207,7 @@ class ReadStore(Protocol):
 
 
 class ModelList(Protocol):
-    """What the console shows of the registry."""
+    """The part of the registry that the console shows."""
 
     def list(self) -> list[dict[str, Any]]:
         """model_id, path, kind (current, backup or candidate), created, manifest; newest first."""
@@ -215,7 +215,7 @@ class ModelList(Protocol):
 
 
 class ScoringModel(Protocol):
-    """A trained model, as the cold flow sees it."""
+    """A trained model, as retraining uses it."""
 
     @property
     def model_id(self) -> str:
@@ -232,27 +232,27 @@ class ModelType(Protocol):
     """A detector type: trains models and reads their files."""
 
     def train(self, learn_from: Sample, calibrate_on: Sample, seed: int, facts: Mapping[str, Any]) -> ScoringModel:
-        """A model that is fitted on `learn_from` and calibrated on both; `facts` go into its manifest."""
+        """A model fitted on `learn_from` and calibrated on both samples; `facts` go into its manifest."""
         ...
 
     def load(self, data: bytes) -> ScoringModel:
-        """Raises ModelError for bytes that are no model of this type."""
+        """The model in a file's bytes. Raises ModelError if they are not a model of this type."""
         ...
 
 
 class Registry(Protocol):
-    """What retraining needs of the model files."""
+    """The part of the registry that retraining uses."""
 
     @property
     def origin(self) -> str:
-        """Where the model in use came from: "champion" or "baseline"."""
+        """Origin of the model in use: "champion" or "baseline"."""
         ...
 
     @property
     def champion_path(self) -> Path: ...
 
     def lock(self) -> AbstractContextManager[None]:
-        """Held by one process at a time; raises BusyError."""
+        """The registry's lock, held by one process at a time. Raises BusyError."""
         ...
 
     def current(self) -> ScoringModel: ...
@@ -272,7 +272,7 @@ class Registry(Protocol):
 class Field:
     """One setting of a kind. name: in lower case, as settings hold it; kind: the type of its value.
 
-    check: raises ValueError for a value that cannot be used. secret: a text that nothing ever shows.
+    check: raises ValueError for a value that cannot be used. secret: a text that is never shown.
     """
 
     name: str
@@ -288,9 +288,10 @@ Made = TypeVar("Made", covariant=True)
 
 @dataclass(frozen=True)
 class Spec(Generic[Made]):
-    """A kind of intake, channel or detector type: the one list that settings, documents and checks are made from.
+    """A kind of intake, channel or detector type. Settings, documents and checks are made from the lists of Specs.
 
-    summary: a noun phrase for people. factory: makes one; its last argument maps names of `fields` to their values.
+    summary: a noun phrase for people. factory: makes an object of the kind; its last argument maps names of `fields`
+    to their values.
     """
 
     name: str

@@ -16,42 +16,44 @@ _given: list[str] = []
 
 
 def printable(text: object, size: int = TEXT_MAX) -> str:
-    """Text of at most `size` characters; what cannot be printed became \\DDD or \\uXXXX."""
+    """Text of at most `size` characters; unprintable characters are written as \\DDD or \\uXXXX."""
     out = "".join(char if char.isprintable() else _escaped(ord(char)) for char in str(text)[: size + 1])
     return out if len(out) <= size else out[: size - 1] + "…"
 
 
 def _escaped(code: int) -> str:
-    if 0xDC80 <= code <= 0xDCFF:  # a byte that was no UTF-8 (surrogateescape)
+    if 0xDC80 <= code <= 0xDCFF:  # a byte that is not UTF-8 (surrogateescape)
         code -= 0xDC00
     return f"\\{code:03d}" if code < 256 else f"\\u{code:04x}"
 
 
 def harmless(text: object, size: int = TEXT_MAX) -> str:
-    """Printable text that no chat or mail client turns into a link."""
+    """Printable text that chat and mail clients do not turn into links."""
     return defang(printable(text, size)).replace("://", "[:]//").replace("@", "[@]")
 
 
 def web_address(text: str) -> str:
-    """The text, where it is empty or begins as a web address does. Raises ValueError."""
+    """The text, if it is empty or begins like a web address. Raises ValueError."""
     if text and not text.startswith(("http://", "https://")):
         raise ValueError("an address begins with https:// or http://")
     return text
 
 
 def utc(seconds: float) -> str:
-    """A time for people; the zone is always said."""
+    """A time for people, always with its zone."""
     return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%d %H:%M:%S} UTC"
 
 
 def given(*options: str) -> None:
-    """What every command that is told needs, too, since this one was started with it."""
+    """Set the global options of this invocation; suggested commands must repeat them."""
     _given[:] = options
 
 
 def command(arguments: str) -> str:
-    """A command of ours as a shell takes it here: by the file beside this Python where PATH does not lead to it, and
-    with the options that this one was `given`."""
+    """A dns-tunnel command that works in a shell here.
+
+    It has the options of `given`, and the path of the program beside this Python if PATH does not lead to it.
+    """
     told = shlex.join((*_given, *shlex.split(arguments)))
     installed, found = Path(sys.executable).with_name(PROGRAM), shutil.which(PROGRAM)
     if not installed.exists() or (found and installed.samefile(found)):
@@ -70,8 +72,8 @@ _LINKING_DOT = re.compile(r"\.(?=[^\W\d_])")
 
 
 def defang(text: str) -> str:
-    """Make names harmless in messages: no chat client turns them into links.
+    """Make names harmless in messages, so that chat clients do not turn them into links.
 
-    No top level begins with a digit (RFC 3696 section 2), so numbers and IPv4 addresses stay as they are.
+    Top levels never begin with a digit (RFC 3696 section 2), so numbers and IPv4 addresses stay as they are.
     """
     return _LINKING_DOT.sub("[.]", text)

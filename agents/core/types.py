@@ -1,4 +1,4 @@
-"""The nouns, frozen. The unit of the hot flow is a columnar QueryBatch: parallel columns, one row a query."""
+"""The nouns, as frozen classes. Queries are judged in a columnar QueryBatch: parallel columns, one row a query."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 UNKNOWN = -1
-"""A number that the source did not see (rcode, counts, sizes, TTL)."""
+"""Stands for a number that the source did not see (rcode, counts, sizes, TTL)."""
 
 
 class Severity(IntEnum):
-    """How unusual a query is, or how sure we are that an incident is data leaving."""
+    """How unusual a query is, or how certain it is that an incident is data leaving."""
 
     NORMAL = 0
     SUSPICIOUS = 1
@@ -27,7 +27,7 @@ class Severity(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class QueryBatch:
-    """n DNS questions with what is known of their answers. All columns have length n.
+    """n DNS questions with the known facts of their answers. All columns have length n.
 
     qname is in wire form (RFC 1035 section 3.1: length-prefixed labels) without the final root byte,
     in the case it was sent in; the root itself is b"". Unknown numbers are UNKNOWN (-1), unknown times NaN.
@@ -49,7 +49,7 @@ class QueryBatch:
         return len(self.ts)
 
     def part(self, begin: int, end: int) -> QueryBatch:
-        """Some of the rows."""
+        """The rows from `begin` to before `end`."""
         if begin == 0 and end == len(self):
             return self
         return QueryBatch(*(getattr(self, name)[begin:end] for name in self.__dataclass_fields__))
@@ -88,7 +88,7 @@ class Incident:
     client: str
     domain: str
     severity: Severity
-    score: float  # 0..1, how sure we are that data leaves
+    score: float  # 0..1, how certain it is that data leaves
     reasons: tuple[str, ...]
     tool: str | None
     first_seen: float
@@ -101,7 +101,7 @@ class Incident:
     bytes_before_detection: float
     sample_names: tuple[str, ...] = ()
     closed_at: float | None = None
-    evidence: Mapping[str, Any] = field(default_factory=dict)  # JSON values, see detection/incidents.py
+    evidence: Mapping[str, Any] = field(default_factory=dict)  # JSON values, see detection.incidents.evidence_json
 
     @property
     def incident_id(self) -> str:
@@ -112,7 +112,7 @@ class Incident:
 
 @dataclass(frozen=True, slots=True)
 class Verdicts:
-    """What the detector says of a batch. Columns have the batch's length."""
+    """The detector's judgement of a batch. Columns have the batch's length."""
 
     queries: QueryBatch
     domain: Sequence[str]  # registered domain, lower-case presentation form
@@ -122,15 +122,15 @@ class Verdicts:
     reasons: Sequence[tuple[str, ...]]  # empty for NORMAL
     model_id: str
     incidents: tuple[Incident, ...] = ()  # opened, updated or closed by this batch
-    features_version: int = 1  # scoring.features.VERSION of what filled `features`
-    batch_id: str = ""  # what the store knows the batch by, so that it is there once; "" = any that is new
+    features_version: int = 1  # the scoring.features.VERSION that computed `features`
+    batch_id: str = ""  # id of the batch in the store, which keeps each id once; "" = a new batch
 
     def __len__(self) -> int:
         return len(self.queries)
 
 
 def joined(parts: Sequence[Verdicts]) -> Verdicts:
-    """The verdicts on several batches, in their order, as those on one; of an incident its last state."""
+    """The verdicts on several batches, in their order, as verdicts on one batch; each incident has its last state."""
     if len(parts) == 1:
         return parts[0]
     queries = [_column([getattr(one.queries, name) for one in parts]) for name in QueryBatch.__dataclass_fields__]
@@ -162,7 +162,7 @@ class Sample:
 
 @dataclass(frozen=True, slots=True)
 class Gate:
-    """One pass/fail condition of a retraining: a number, its threshold, and how far from it."""
+    """One pass/fail condition of a retraining: a number, its threshold, and the distance between them."""
 
     name: str
     value: float
@@ -192,7 +192,7 @@ class ValidationCase:
 
 @dataclass(frozen=True, slots=True)
 class CaseResult:
-    """What a candidate says of a validation case, beside what the champion says."""
+    """The candidate's score and severity for a validation case, beside the champion's score."""
 
     case: ValidationCase
     score: float
@@ -203,7 +203,7 @@ class CaseResult:
 
 @dataclass(frozen=True, slots=True)
 class ScheduledJob:
-    """A job of the scheduler, as the database keeps it. Times are Unix seconds."""
+    """A job of the scheduler, as the database stores it. Times are Unix seconds."""
 
     name: str
     schedule: str  # cron expression and time zone
@@ -213,7 +213,7 @@ class ScheduledJob:
 
 @dataclass(frozen=True, slots=True)
 class ChannelResult:
-    """Whether one channel took a message."""
+    """Whether one channel accepted a message."""
 
     channel: str
     ok: bool
@@ -221,11 +221,10 @@ class ChannelResult:
 
 
 class Taken(NamedTuple):
-    """A batch that is to be judged, and then committed.
+    """A batch to be judged, and then committed.
 
-    batch: None where it has ended too many processes and is given up. ts: Unix seconds of its queries.
-    batch_id: what the store knows it by. level: of load, when it was begun. again: a process before this one ended
-    while it judged the batch.
+    batch: None if it crashed too many processes and is given up. ts: Unix seconds of its queries. batch_id: its id in
+    the store. level: of load, when it was begun. again: an earlier process ended while it judged the batch.
     """
 
     batch: QueryBatch | None
@@ -236,7 +235,7 @@ class Taken(NamedTuple):
 
 
 class Metric(NamedTuple):
-    """One number of /metrics. A name that ends in `_total` is a counter: it only ever grows."""
+    """One number of /metrics. A name that ends in `_total` is a counter: it never falls."""
 
     name: str
     help: str
@@ -245,7 +244,7 @@ class Metric(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """What a notifier sends, free of any channel's format. All text is plain; notifiers escape it."""
+    """A message for notifiers, in the format of none of the channels. All text is plain; notifiers escape it."""
 
     title: str
     summary: str
@@ -258,7 +257,7 @@ class Message:
 
 
 def clean(text: str) -> str:
-    """Text that both databases take: NUL and lone surrogates written out."""
+    """Text that both databases accept: NUL and lone surrogates are escaped."""
     if text.isascii() and "\0" not in text:
         return text
     return text.encode("utf-8", "backslashreplace").decode("utf-8").replace("\0", "\\000")
@@ -311,7 +310,7 @@ _INCIDENT: Mapping[str, tuple[type, ...]] = {
 
 
 def incident_of(row: Any) -> Incident:
-    """The incident that a row of the table holds. Raises ValueError for anything else, as a damaged file may hold."""
+    """The incident in a row of the table. Raises ValueError if it is not one, as in a damaged file."""
     if not isinstance(row, Mapping):
         raise ValueError("it is no incident")
     values = {"evidence": "{}", **{name: value for name, value in row.items() if name != "incident_id"}}

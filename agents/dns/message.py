@@ -1,7 +1,7 @@
 """DNS messages as bytes (RFC 1035 section 4): the facts that forwarding and scoring need, and short replies.
 
-Nothing here builds a full message or an object per record: what is forwarded stays the sender's own bytes.
-No input raises anything but MessageError.
+This module never builds a full message or an object per record: a forwarded message keeps the sender's own bytes.
+Functions raise only MessageError, for any input.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from agents.dns.name import NAME_MAX
 from agents.dns.name_kernels import LABEL_MAX
 
 HEADER_SIZE = 12
-"""RFC 1035 section 4.1.1."""
+"""Bytes of a header (RFC 1035 section 4.1.1)."""
 PLAIN_UDP_SIZE = 512
 """Largest UDP answer to a client without EDNS (RFC 1035 section 4.2.1)."""
 NOERROR, FORMERR, SERVFAIL, NXDOMAIN, NOTIMP, REFUSED = range(6)
@@ -40,11 +40,11 @@ TYPE_NAMES = {
     252: "AXFR", 253: "MAILB", 254: "MAILA", 255: "ANY", 256: "URI", 257: "CAA", 258: "AVC", 259: "DOA",
     260: "AMTRELAY", 32768: "TA", 32769: "DLV", 65399: "PRIVATE",
 }  # fmt: skip
-"""IANA registry "Resource Record (RR) TYPEs". PRIVATE is iodine's, of the private range (RFC 6895)."""
+"""IANA registry "Resource Record (RR) TYPEs". PRIVATE is a type of iodine in the private range (RFC 6895)."""
 _TYPE_NUMBERS = {name: number for number, name in TYPE_NAMES.items()} | {"*": 255}
 AXFR, IXFR = 252, 251
 ANSWER_TYPES_MAX = 8
-"""Distinct types kept of one answer: whoever answers chooses them, and real answers have three at most."""
+"""Distinct types kept of one answer: the answerer chooses them, and real answers have at most three."""
 
 POINTER = 0xC0
 """Bytes from here on begin a compression pointer (RFC 1035 section 4.1.4)."""
@@ -52,7 +52,7 @@ TTL_MAX = 0x7FFFFFFF
 """A TTL with the top bit set counts as zero (RFC 2181 section 8)."""
 
 _QUESTION_NAME = b"\xc0\x0c"
-"""The pointer by which most records name the question's name."""
+"""The pointer to the question's name, with which most records begin."""
 _HEADER = Struct("!6H")
 _QUESTION_TAIL = Struct("!HH")
 _RECORD = Struct("!HHIH")
@@ -74,7 +74,7 @@ class Question(NamedTuple):
 
 
 class Answer(NamedTuple):
-    """Facts of an answer. rcode has the EDNS bits (RFC 6891 section 6.1.3); ttl_min in seconds or -1."""
+    """Facts of an answer. rcode includes the EDNS bits (RFC 6891 section 6.1.3); ttl_min in seconds or -1."""
 
     rcode: int
     ancount: int
@@ -100,10 +100,10 @@ def type_number(text: str) -> int:
 
 
 def question_end(message: bytes) -> int:
-    """Offset behind the one question of a message that has a whole header; 0 unless there is exactly one, and whole.
+    """Offset after the one question of a message with a whole header; 0 unless there is exactly one whole question.
 
-    The question is the first name of a message, so a compression pointer in it could only point into the
-    header or at itself: it is refused.
+    The question holds the first name of a message, so a compression pointer in it could only point into the header or
+    at itself: it is refused.
     """
     if message[4:6] != b"\0\1":
         return 0
@@ -150,7 +150,7 @@ def skip_name(message: bytes, at: int) -> int:
 
 
 def _records(message: bytes, at: int, count: int) -> Iterator[tuple[int, int, int, int, int]]:
-    """Yield (type, class, ttl, start, end) of `count` records. Raises MessageError where the bytes end."""
+    """Yield (type, class, ttl, start, end) of `count` records. Raises MessageError if a record is cut off."""
     for _ in range(count):
         start = at
         at = skip_name(message, at)
@@ -164,10 +164,10 @@ def _records(message: bytes, at: int, count: int) -> Iterator[tuple[int, int, in
 
 
 def parse_answer(message: bytes, *, question_end: int = 0, partial: bool = False) -> Answer:
-    """Read the facts of an answer. Raises MessageError on damage. `question_end` spares reading the question.
+    """Read the facts of an answer. Raises MessageError on damage. With `question_end`, the question is not read again.
 
-    With `partial` (a capture with a snapshot length, a first fragment) the records that are whole count, and
-    only a broken header or question is an error.
+    With `partial` (a capture with a snapshot length, a first fragment) only whole records count, and only a broken
+    header or question is an error.
     """
     size, at = len(message), question_end or HEADER_SIZE
     if size < HEADER_SIZE:
@@ -213,7 +213,7 @@ def header(message: bytes) -> tuple[int, int, int, int, int, int]:
 
 
 def _find_opt(message: bytes, at: int) -> tuple[int, int, int] | None:
-    """(class, start, end) of the OPT record after the question that ends at `at`, if there is one."""
+    """(class, start, end) of the OPT record after the question that ends at `at`, or None."""
     _, _, _, answers, authority, additional = header(message)
     try:
         for rtype, rclass, _, start, end in _records(message, at, answers + authority + additional):
@@ -225,13 +225,13 @@ def _find_opt(message: bytes, at: int) -> tuple[int, int, int] | None:
 
 
 def udp_size(query: bytes, question_end: int) -> int:
-    """Largest UDP answer that the client takes, bytes (RFC 6891 section 6.2.3: below 512 counts as 512)."""
+    """Largest UDP answer that the client accepts, bytes (RFC 6891 section 6.2.3: below 512 counts as 512)."""
     found = _find_opt(query, question_end)
     return max(found[0], PLAIN_UDP_SIZE) if found else PLAIN_UDP_SIZE
 
 
 def truncate(answer: bytes, question_end: int) -> bytes:
-    """The answer without its records, TC set; OPT stays (RFC 2181 section 9, RFC 6891 section 7)."""
+    """The answer without its records and with TC set; OPT stays (RFC 2181 section 9, RFC 6891 section 7)."""
     ident, flags, *_ = header(answer)
     found = _find_opt(answer, question_end)
     opt = answer[found[1] : found[2]] if found else b""
@@ -241,7 +241,7 @@ def truncate(answer: bytes, question_end: int) -> bytes:
 def error_reply(query: bytes, rcode: int, question_end: int = HEADER_SIZE) -> bytes:
     """A reply without records: the query's id, opcode, RD and CD, and its question if its end is given.
 
-    Never longer than the query. Raises MessageError if there is no header to answer.
+    Never longer than the query. Raises MessageError if the query has no whole header.
     """
     ident, flags, *_ = header(query)
     kept = flags & (OPCODE | RD | CD)

@@ -1,4 +1,4 @@
-"""Question and answer of a DNS message read in place: message.py, for compiled code."""
+"""Question and answer of a DNS message, read in place by compiled code; message.py does the same in Python."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from agents.dns.name_kernels import LABEL_MAX
 
 int64: Any = np.int64 if COMPILED else int
 uint64: Any = np.uint64 if COMPILED else int
-"""Machine integers; int where the interpreter runs the kernels. Any, as kernels mix them with int."""
+"""Machine integers; int when the kernels run uncompiled. Any, since kernels mix them with int."""
 
 
 def _copy_slice(into: Any, at: int, source: Any, start: int, size: int) -> None:
@@ -28,18 +28,18 @@ def _copy_each(into: Any, at: int, source: Any, start: int, size: int) -> None:
 
 
 copy_bytes = _copy_each if COMPILED else _copy_slice
-"""Copy source[start : start + size] into `into` from `at` on. (Compiled, a slice of a slice would ask for memory.)"""
+"""Copy source[start : start + size] into `into` from `at` on. (Compiled, a slice of a slice would allocate memory.)"""
 
 
 @kernel_in_place
 def u16(data: NDArray[np.uint8], at: int) -> int:
-    """The 16-bit number in network order at an offset that the caller knows to be inside."""
+    """The 16-bit number in network order at an offset; the caller checked that it is inside."""
     return int64(data[at]) << 8 | int64(data[at + 1])  # type: ignore[no-any-return]
 
 
 @kernel_in_place
 def question_end(data: NDArray[np.uint8], start: int, end: int) -> int:
-    """Offset behind the one question of the message data[start:end]; 0 unless there is exactly one whole question."""
+    """Offset after the one question of the message data[start:end]; 0 unless there is exactly one whole question."""
     if end - start < HEADER_SIZE or u16(data, start + 4) != 1:
         return 0
     at = start + HEADER_SIZE
@@ -62,7 +62,7 @@ FACTS = TYPES + ANSWER_TYPES_MAX
 
 @kernel_in_place
 def _name_end(data: NDArray[np.uint8], start: int, at: int, end: int) -> int:
-    """Offset behind the name at `at`, or -1. Pointers must point strictly backwards (RFC 1035 section 4.1.4)."""
+    """Offset after the name at `at`, or -1. Pointers must point strictly backwards (RFC 1035 section 4.1.4)."""
     first = at
     while at < end:
         length = int64(data[at])
@@ -82,8 +82,8 @@ def _name_end(data: NDArray[np.uint8], start: int, at: int, end: int) -> int:
 def answer_facts(data: NDArray[np.uint8], start: int, at: int, end: int, facts: NDArray[np.int64]) -> None:
     """Read the records of the message data[start:end], up to the first damaged one, into `facts`.
 
-    at: where its question ends. facts: int64 of length FACTS. TTL_MIN is -1 without an answer record, OPT_START 0
-    without an OPT record in any section, types behind the last 0. The caller has seen that there is a whole header.
+    at: offset after its question. facts: int64 of length FACTS. TTL_MIN is -1 without an answer record, OPT_START is 0
+    without an OPT record in any section, types after the last are 0. The caller checked that the header is whole.
     """
     for place in range(FACTS):
         facts[place] = 0
@@ -111,7 +111,7 @@ def answer_facts(data: NDArray[np.uint8], start: int, at: int, end: int, facts: 
 
 @kernel_in_place
 def write_facts(facts: NDArray[np.int64], record: Any) -> None:
-    """Write what answer_facts found into a record."""
+    """Write the facts of answer_facts into a record."""
     record["ttl_min"], record["rcode"], record["ancount"] = facts[TTL_MIN], facts[RCODE], facts[ANCOUNT]
     for place in range(ANSWER_TYPES_MAX):
         record["ans_types"][place] = facts[TYPES + place]
@@ -119,7 +119,7 @@ def write_facts(facts: NDArray[np.int64], record: Any) -> None:
 
 @kernel_in_place
 def _note_answer(facts: NDArray[np.int64], kinds: int, kind: int, ttl: int) -> int:
-    """Count an answer record in; the number of distinct types so far."""
+    """Add an answer record to the facts; returns the number of distinct types so far."""
     # RFC 2181 section 8: a TTL with the top bit set counts as zero.
     ttl = 0 if ttl > TTL_MAX else ttl
     if facts[TTL_MIN] < 0 or ttl < facts[TTL_MIN]:

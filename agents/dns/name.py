@@ -1,7 +1,7 @@
-"""Domain names, alone and by the column: wire and presentation form, registered domain. Safe for any byte.
+"""Single domain names and columns of them: wire and presentation form, registered domain. Safe for any byte.
 
 Wire form here: length-prefixed labels (RFC 1035 section 3.1) without the final root byte. Presentation form:
-RFC 1035 section 5.1, with `\\DDD` for bytes outside printable ASCII and `\\.`, `\\\\` for those two.
+RFC 1035 section 5.1, with `\\DDD` for bytes outside printable ASCII, `\\.` for a dot and `\\\\` for a backslash.
 """
 
 from __future__ import annotations
@@ -71,9 +71,9 @@ def _checked(labels: Sequence[bytes], text: str) -> bytes:
 
 
 def from_text_folded(text: str) -> bytes:
-    """As from_text, but a label too long for the wire is cut into pieces of 63 bytes, as an encoder would send it.
+    """Like from_text, but a label too long for the wire is cut into labels of 63 bytes, as an encoder would send it.
 
-    For names that people write down to be scored; a 64-digit hash is the usual one.
+    For names that people enter to be scored; a hash of 64 digits is the usual case.
     """
     labels = _split_text(text)
     if max(map(len, labels), default=0) <= LABEL_MAX:
@@ -88,11 +88,11 @@ def _decimal(match: re.Match[bytes]) -> bytes:
 
 def _parse_escaped(text: str) -> list[bytes]:
     try:
-        raw = text.encode("utf-8", "surrogateescape")  # bytes of a command line or file that are no UTF-8
+        raw = text.encode("utf-8", "surrogateescape")  # bytes of a command line or file that are not UTF-8
     except UnicodeEncodeError:
         raise NameFormatError(f"cannot parse name {text[:80]!r}: it is not Unicode") from None
     if raw.count(b"\\") == len(_DECIMALS.findall(raw)):
-        # Only \DDD, as tunnels' binary names have them: no escape can hide a dot or another escape.
+        # All escapes are \DDD, as in tunnels' binary names: they cannot hide a dot or another escape.
         body = raw[:-1] if raw.endswith(b".") else raw
         return [_DECIMALS.sub(_decimal, label) if b"\\" in label else label for label in body.split(b".")]
     labels, label, at = [], bytearray(), 0
@@ -123,7 +123,7 @@ def _parse_escaped(text: str) -> list[bytes]:
 
 
 def to_text(wire: bytes) -> str:
-    """Presentation form of a wire name, no final dot; the root is ".". Raises NameFormatError."""
+    """Presentation form of a wire name without a final dot; the root is ".". Raises NameFormatError."""
     return texts(packed([wire]))[0]
 
 
@@ -144,7 +144,7 @@ def packed_texts(names: Names, cuts: NDArray[np.int64] | None = None) -> Names:
 
 
 def texts(names: Names, cuts: NDArray[np.int64] | None = None) -> list[str]:
-    """As packed_texts, one string a name."""
+    """Like packed_texts, as one string a name."""
     column = packed_texts(names, cuts)
     text = column.data.decode("ascii")
     return [text[start:end] for start, end in pairwise(column.starts.tolist())]
@@ -161,12 +161,12 @@ def wires_of(texts: Sequence[str]) -> Names:
     sizes = np.diff(dots, append=len(data)) - 1
     if np.max(sizes, initial=0) > LABEL_MAX or np.max(np.diff(starts), initial=0) > NAME_MAX:
         return packed([from_text(one) for one in texts])
-    data[dots] = sizes  # each label has one dot before it, where its length belongs
+    data[dots] = sizes  # each label has one dot before it, in the place of its length
     return Names(data.tobytes(), starts)
 
 
 class Rules(NamedTuple):
-    """The public suffix list: packed lower-case wire names in a look-up table, and what each is (name_kernels)."""
+    """The public suffix list: packed lower-case wire names in a look-up table, and their kinds (name_kernels)."""
 
     rules: NDArray[np.uint8]
     starts: NDArray[np.int64]
@@ -175,7 +175,7 @@ class Rules(NamedTuple):
 
 
 class Splits(NamedTuple):
-    """Where n lower-case names fall apart."""
+    """The places where n lower-case names are split."""
 
     part_starts: NDArray[np.int64]  # (n + 1,): running number of subdomain labels
     cuts: NDArray[np.int64]  # (n,): offset of the registered domain in its name
@@ -183,7 +183,7 @@ class Splits(NamedTuple):
 
 @lru_cache(maxsize=1)
 def rule_table() -> Rules:
-    """The rules of the shipped list, dated in its head."""
+    """The rules of the shipped list; its first lines have its date."""
     found: dict[bytes, int] = {}
     text = resources.files("agents.dns").joinpath("baseline/public_suffix_list.dat").read_text("utf-8")
     for line in text.splitlines():
@@ -202,9 +202,9 @@ def rule_table() -> Rules:
 def split_names(names: Names) -> Splits:
     """Find the registered domains of n lower-case wire names. Raises NameFormatError for the first bad one.
 
-    The registered domain is the public suffix and one label more; a name that is itself a public suffix, or the
-    root, is its own registered domain. A name that ends in what no top level can be (data sent straight to a
-    server, without any domain) has none: all its labels are subdomain.
+    The registered domain is the public suffix and one more label; a name that is itself a public suffix, or the root,
+    is its own registered domain. A name whose last label cannot be a top level (data sent straight to a server, without
+    any domain) has no registered domain: all its labels are subdomain.
     """
     found = Splits(np.empty(len(names) + 1, np.int64), np.empty(len(names), np.int64))
     bad = name_kernels.split(names.array, names.starts, *rule_table(), *found)
@@ -223,11 +223,11 @@ def split_domain(wire: bytes) -> tuple[tuple[bytes, ...], tuple[bytes, ...]]:
 
 
 def domain_text(wire: bytes) -> str:
-    """Registered domain of a wire name, lower-case presentation form; "." where there is none."""
+    """Registered domain of a wire name, lower-case presentation form; "." if there is none."""
     return to_text(wire_of(split_domain(wire)[1]))
 
 
 def is_public_suffix(labels: Sequence[bytes]) -> bool:
-    """Whether lower-case raw labels are a public suffix as they stand: names of strangers end in it."""
+    """Whether lower-case raw labels are a public suffix: names of unrelated owners end in it."""
     subdomain, domain = split_domain(wire_of((b"a", *labels)))
     return len(labels) == 1 or (not subdomain and len(domain) == len(labels) + 1)

@@ -1,4 +1,4 @@
-"""Packed names in one walk over their bytes: registered domains, presentation form, suffixes of a list."""
+"""Packed names in one walk over their bytes: registered domains, presentation form, listed suffixes."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from agents.core.column_kernels import BEGIN, find_key, mixed
 from agents.core.jit import kernel
 
 EXCEPTION, RULE, WILDCARD = 1, 2, 4
-"""Kinds of rules, bits; 0 is only the parent of rules."""
+"""Kinds of rules, bits; 0 is not a rule, only the parent of rules."""
 TOP_LEVEL_MAX = 24
-"""Longer last labels are no top level; the root zone's longest is 24 bytes, an A-label."""
+"""A longer last label is not a top level; the root zone's longest has 24 bytes, an A-label."""
 LABEL_MAX = 63
-"""RFC 1035 section 2.3.4."""
+"""Bytes of the longest label (RFC 1035 section 2.3.4)."""
 LABELS_MAX = 127
-"""Labels of the longest name: 254 bytes without the root, two a label at least."""
+"""Labels of a name, at most: 254 bytes without the root, at least two a label."""
 _A, _Z, _DOT, _X, _N, _DASH = 0x61, 0x7A, 0x2E, 0x78, 0x6E, 0x2D
 
 
@@ -38,8 +38,8 @@ def _suffix_labels(
 ) -> Any:
     """Number of labels in the public suffix (publicsuffix.org/list, "Algorithm").
 
-    begins holds where each of `count` labels' length byte lies. An unlisted top level counts as a suffix of one
-    label, as the algorithm's default rule `*` says.
+    begins: offsets of the length bytes of `count` labels. An unlisted top level counts as a suffix of one label, by
+    the algorithm's default rule `*`.
     """
     best, hashed, right = 1, np.int64(BEGIN), end
     for taken in range(1, count + 1):
@@ -67,7 +67,7 @@ def split(
 ) -> Any:
     """Find the registered domains of n packed lower-case wire names (data u8, starts i64[n + 1]).
 
-    rules: the public suffix list as lower-case wire names in a look-up table, kinds u8 says what each is.
+    rules: the public suffix list as lower-case wire names in a look-up table; kinds u8: their kinds.
     Fills cuts i64[n], each domain's offset in its name, and part_starts i64[n + 1], the running number of subdomain
     labels. Returns the number of the first name with a bad label length, or -1 if all are whole.
     """
@@ -95,14 +95,14 @@ def split(
 _PERIOD, _BACKSLASH, _ZERO = 0x2E, 0x5C, 0x30
 
 _FIRST, _LAST = 0x21, 0x7E
-"""Printable ASCII without the space: what stands for itself (RFC 1035 section 5.1)."""
+"""Printable ASCII without the space: bytes that are written as they are (RFC 1035 section 5.1)."""
 
 
 @kernel
 def sizes(data: Any, starts: Any, cuts: Any, text_starts: Any) -> Any:
     """Measure the texts of n packed wire names (data u8, starts i64[n + 1]), each from the cuts[i]-th byte on.
 
-    Fills text_starts i64[n + 1], where each text begins once all are packed. Returns the number of the first name
+    Fills text_starts i64[n + 1], the offset of each text once all are packed. Returns the number of the first name
     with a bad label length, or -1 if all are whole.
     """
     total = 0
@@ -130,7 +130,7 @@ def sizes(data: Any, starts: Any, cuts: Any, text_starts: Any) -> Any:
 
 @kernel
 def write_texts(data: Any, starts: Any, cuts: Any, out: Any) -> None:
-    """Write the texts that `sizes` measured into out, u8, one behind the other."""
+    """Write the texts that `sizes` measured into out, u8, one after the other."""
     to = 0
     for name in range(len(starts) - 1):
         begin, end = starts[name] + cuts[name], starts[name + 1]
@@ -162,9 +162,9 @@ def write_texts(data: Any, starts: Any, cuts: Any, out: Any) -> None:
 
 @kernel
 def longest_listed(data: Any, starts: Any, keys: Any, key_starts: Any, slots: Any, out: Any) -> Any:
-    """The listed suffix, i32[n], that each of n packed lower-case names ends in, the longest; -1 where there is none.
+    """Fill out, i32[n], with the longest listed suffix of each of n packed lower-case names; -1 = none.
 
-    keys: the suffixes as lower-case wire names in a look-up table. Returns how many names end in one.
+    keys: the suffixes as lower-case wire names in a look-up table. Returns how many names have one.
     """
     begins, found = np.empty(LABELS_MAX + 1, np.int64), 0
     for name in range(len(starts) - 1):

@@ -1,7 +1,7 @@
 """Observed queries between processes, later machines: record, ring, ledger, counters.
 
-Rooms above it (`sources` … `cli`) may import it. The seam is `core.protocols.Stream`; `shared.SharedStream` is that of
-one machine.
+Rooms above it (`sources` … `cli`) may import it. The seam is `core.protocols.Stream`; `shared.SharedStream` implements
+it for one machine.
 """
 
 from agents.stream.record import RECORD

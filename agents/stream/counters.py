@@ -1,4 +1,4 @@
-"""What the listener counts, in memory that processes may share."""
+"""The listener's counters, in memory that processes may share."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ import numpy as np
 class Counters(ctypes.Structure):
     """Counts since the start. received = malformed + refused + notimp + rejected + answered + servfail + in flight.
 
-    cells: memory of `size()` bytes, which may be shared with other processes and outlive this one; of its own unless
-    given. One thread at a time may write it.
+    cells: memory of `size()` bytes, which may be shared with other processes and outlive this one; None = own memory.
+    One thread at a time may write it.
     """
 
     NAMES = (
         "received",  # messages from clients, UDP and TCP
-        "malformed",  # no single whole question (FORMERR), or no query at all (dropped)
+        "malformed",  # not exactly one whole question (FORMERR), or not a query (dropped)
         "refused",  # from outside the access list
         "notimp",  # an opcode other than QUERY, or a zone transfer
         "rejected",  # over inflight_max: SERVFAIL at once, not forwarded, not offered for scoring
         "answered",  # with an upstream's answer
-        "servfail",  # no upstream answered
-        "timeouts",  # of one upstream; the query may have been answered by the next
+        "servfail",  # with SERVFAIL, since all upstreams failed
+        "timeouts",  # of one upstream; the next one may have answered the query
         "tcp_fallbacks",  # truncated answers whose query was repeated over TCP
-        "mismatched_answers",  # from an upstream's address, but no answer to a query sent on that socket
+        "mismatched_answers",  # from an upstream's address, but not for a query sent on that socket
         "tcp_clients",  # connections open now
         "tcp_rejected",  # connections closed at once: too many
         "tcp_refused",  # connections closed at once: outside the access list
@@ -44,10 +44,10 @@ class Counters(ctypes.Structure):
         return ctypes.sizeof(cls)
 
     def values(self) -> dict[str, int]:
-        """All of them by name, as they are now."""
+        """The present counts by name."""
         return {name: getattr(self, name) for name in self.NAMES}
 
 
 def summed(each: Iterable[Counters]) -> Counters:
-    """New counters with the sums."""
+    """New counters with the sums of `each`."""
     return Counters(memoryview(np.sum([np.frombuffer(memoryview(one), np.int64) for one in each], axis=0)))

@@ -1,9 +1,9 @@
-"""What becomes of each batch, in shared memory: after a detector that was killed, the next goes on exactly there.
+"""The progress of each batch, in shared memory: if a detector is killed, the next one continues exactly there.
 
-Before a batch is judged its intent is written: a number and how many records of each ring it takes. When the sinks
-have it, the totals as they are to be and the rings' new tails are already written down, so one store decides, and
-what follows (copying the totals, moving the tails) may be repeated. A batch whose intent stands undecided is done
-again under the same id; the store leaves a batch alone that it has (a write-ahead log of one entry).
+Before a batch is judged, its intent is written: a number, and how many records it takes from each ring. When the sinks
+have the batch, the new totals and the rings' new tails are written first. Then one store of the state decides, and
+the steps after it (copy the totals, move the tails) may be repeated. A batch whose intent is not decided is judged
+again under the same id; the store ignores a batch that it already has (a write-ahead log of one entry).
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ CARRIED = (
     "flows_refused",
     "flows_forgotten",
 )
-"""What a detector counts by itself and its successor goes on from; as it was a few seconds before a kill -9."""
+"""Counts of a detector that its successor continues; after a kill -9 they are a few seconds old."""
 ATTEMPTS_MAX = 3
-"""A batch that has ended so many detectors is given up: it would end all that follow. What was not kept is lost."""
+"""A batch that crashed so many detectors is given up: it would crash every later one. Its unstored queries are lost."""
 _NONE, _BEGUN, _DECIDED = range(3)
 _STATE, _NUMBER, _LEVEL, _ATTEMPTS = range(4)
 _NOW = 4
@@ -38,18 +38,18 @@ _TAILS = _CARRIED + len(CARRIED)
 
 
 class Intent(NamedTuple):
-    """A batch that is to be judged. counts: records of each ring, from its tail on."""
+    """A batch to be judged. counts: records of each ring, from its tail on."""
 
     batch_id: str
     counts: tuple[int, ...]
-    level: int  # of shedding, when it was begun
-    attempts: int  # 1 = this is the first
+    level: int  # of load, when it was begun
+    attempts: int  # 1 = the first
 
 
 class Ledger:
     """cells: shared memory of `size_of(len(rings))` bytes as signed 64-bit numbers, zeros at first.
 
-    run_id: tells the batches of one start of the program from those of all others.
+    run_id: distinguishes the batches of one start of the program from those of all others.
     """
 
     def __init__(self, cells: memoryview, rings: Sequence[Ring], run_id: str) -> None:
@@ -71,11 +71,11 @@ class Ledger:
         self._cells[_LEVEL] = value
 
     def totals(self) -> dict[str, int]:
-        """TOTALS by name, each as it is now."""
+        """The present TOTALS by name."""
         return dict(zip(TOTALS, self._cells[_NOW:_NEXT].tolist(), strict=True))
 
     def begin(self, counts: Sequence[int]) -> Intent:
-        """Write down what the next batch takes."""
+        """Write the intent of the next batch."""
         cells = self._cells
         assert cells[_STATE] == _NONE
         cells[_NUMBER] += 1
@@ -87,7 +87,7 @@ class Ledger:
         return self._intent()
 
     def resume(self) -> Intent | None:
-        """Bring to its end what a killed process had decided; the batch that it had begun and not decided, if any."""
+        """Complete a batch that a killed process had decided; returns the batch that it had only begun, if any."""
         if self._cells[_STATE] == _DECIDED:
             self._apply()
         if self._cells[_STATE] == _NONE:
@@ -102,7 +102,7 @@ class Ledger:
         return Intent(batch_id, counts, cells[_LEVEL], cells[_ATTEMPTS])
 
     def finish(self, changes: Mapping[str, int]) -> None:
-        """The sinks have the batch: add `changes` to the totals and give its records back to the rings."""
+        """Call when the sinks have the batch: adds `changes` to the totals and gives its slots back to the rings."""
         cells = self._cells
         for at, name in enumerate(TOTALS):
             cells[_NEXT + at] = cells[_NOW + at] + changes.get(name, 0)
@@ -119,7 +119,7 @@ class Ledger:
         cells[_STATE] = _NONE
 
     def carried(self) -> dict[str, int]:
-        """CARRIED as it was written last: what the next process adds to."""
+        """CARRIED as last written; the next process adds to it."""
         return dict(zip(CARRIED, self._cells[_CARRIED:_TAILS].tolist(), strict=True))
 
     def carry(self, values: Mapping[str, int]) -> None:

@@ -1,4 +1,4 @@
-"""One query as a fixed number of bytes: what a datapath writes and a detector reads, without an object in between."""
+"""One query as a record of fixed size: a datapath writes it and a detector reads it, without an object in between."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ RECORD = np.dtype(
     [
         ("ts", np.float64),  # Unix seconds
         ("ttl_min", np.int64),  # seconds, or -1
-        ("rtt_ms", np.float32),  # or NaN
+        ("rtt_ms", np.float32),  # milliseconds, or NaN
         ("qlen", np.int32),
         ("ancount", np.int32),  # or -1
         ("rlen", np.int32),  # or -1
         ("qtype", np.uint16),
         ("rcode", np.int16),  # or -1
-        ("ans_types", np.uint16, (ANSWER_TYPES_MAX,)),  # distinct answer types in order, 0 behind the last
+        ("ans_types", np.uint16, (ANSWER_TYPES_MAX,)),  # distinct answer types in order, 0 after the last
         ("client", np.uint8, (16,)),  # IPv6 address, or an IPv4 one mapped into it (RFC 4291 section 2.5.5.2)
         ("qname_size", np.uint8),
         ("qname", np.uint8, (NAME_MAX,)),  # wire form without the root byte, in the case it was sent in
@@ -38,12 +38,12 @@ RECORD = np.dtype(
 """328 bytes. The columns are those of types.QueryBatch."""
 
 _PACKED = struct.Struct(f"=dqfiiiHh{2 * ANSWER_TYPES_MAX}s16sB{NAME_MAX}s5x")
-"""RECORD as a struct: the quickest way to write a single one."""
+"""RECORD as a struct: the quickest way to write a single record."""
 assert RECORD.fields is not None
 _QNAME_AT = RECORD.fields["qname"][1]
 _MAPPED = bytes(10) + b"\xff\xff"
 _KEY = np.uint64(secrets.randbits(64)), np.uint64(secrets.randbits(64))
-"""Of the identities of clients: who does not know it cannot make two look like one."""
+"""Key of the clients' hashes: without it, an attacker cannot make two clients collide."""
 
 
 @lru_cache(maxsize=65_536)
@@ -55,7 +55,7 @@ def client_text(address: bytes) -> str:
 
 
 def mapped(address: bytes) -> bytes:
-    """16 bytes of an address of 4 or 16."""
+    """The 16 bytes of an address of 4 or 16 bytes."""
     return _MAPPED + address if len(address) == 4 else address
 
 
@@ -114,7 +114,7 @@ def batch_of_records(records: NDArray[np.void]) -> QueryBatch:
 
 
 def _coded(column: NDArray[np.generic], text: Callable[[bytes], str]) -> Coded:
-    """A column of bytes of one width; each different value is put into words once."""
+    """A column of byte strings of one width as texts; each different value is converted once."""
     rows = np.ascontiguousarray(column).view(np.uint8)
     count, width = rows.shape
     begins, sizes, keys = np.arange(count) * width, np.full(count, width), np.empty(count, np.uint64)

@@ -1,7 +1,7 @@
 """A bounded ring of records in shared memory: one process puts, one takes, and either may be killed at any moment.
 
-Only the shared memory holds state. `head` and `tail` count records since the beginning; a record is published by the
-store of `head` after its bytes, and given back by the store of `tail`. Both are single stores of eight aligned bytes.
+Only the shared memory holds state. `head` and `tail` count records since the beginning. The store of `head`, after a
+record's bytes, publishes it; the store of `tail` gives its slot back. Both are single stores of eight aligned bytes.
 The scheme is Lamport's ("Proving the Correctness of Multiprocess Programs", 1977): with one writer for each of the
 two counters no lock is needed between the processes.
 """
@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from agents.stream.record import RECORD
 
 LINE = 64
-"""Bytes of a cache line on the processors that this runs on: each counter has one of its own."""
+"""Bytes of a cache line on supported processors: each counter has a line of its own."""
 HEADER = 4 * LINE
 _HEAD, _TAIL, _DROPPED, _SLEEPING = (line * LINE // 8 for line in range(4))
 _SIZE = RECORD.itemsize
@@ -27,9 +27,9 @@ _lock = threading.Lock()
 
 
 def barrier() -> None:
-    """Let all earlier stores be seen before any later one: x86-64 keeps that order by itself, ARMv8 does not.
+    """Make all earlier stores visible before any later store: x86-64 keeps that order by itself, ARMv8 does not.
 
-    A lock is taken twice: what comes before the first release is seen before what follows the second acquisition.
+    A lock is taken twice: stores before the first release are visible before stores after the second acquisition.
     """
     with _lock:
         pass
@@ -48,10 +48,10 @@ class RingArrays(NamedTuple):
 
 
 class Ring:
-    """`capacity` slots of RECORD in `memory`, which all bytes zero makes an empty ring.
+    """`capacity` slots of RECORD in `memory`; zeroed memory is an empty ring.
 
-    memory: shared, writable, `size_of(capacity)` bytes, aligned to 8. bell: descriptor, not blocking, that a byte is
-    written to after a put that finds the taker asleep; -1 = none.
+    memory: shared, writable, `size_of(capacity)` bytes, aligned to 8. bell: non-blocking descriptor; `put` writes a
+    byte to it if the taker sleeps; -1 = none.
     """
 
     def __init__(self, memory: memoryview, capacity: int, bell: int = -1) -> None:
@@ -81,7 +81,7 @@ class Ring:
 
     @property
     def dropped(self) -> int:
-        """Records that found no room."""
+        """Records dropped because the ring was full."""
         return self._cells[_DROPPED]
 
     @property
@@ -90,10 +90,10 @@ class Ring:
         return self._cells[_HEAD] - self._cells[_TAIL]
 
     def put(self, records: bytes) -> int:
-        """Copy the first records that there is room for and publish them; the rest is counted as dropped. Never waits.
+        """Copy and publish as many records as fit; the rest is counted as dropped. Never waits.
 
         records: bytes of RECORDs, one after the other. Returns how many were accepted. One process at a time may call
-        it.
+        this method.
         """
         cells, count = self._cells, len(records) // _SIZE
         head = cells[_HEAD]
@@ -111,12 +111,12 @@ class Ring:
         barrier()
         if cells[_SLEEPING]:
             cells[_SLEEPING] = 0
-            with contextlib.suppress(BlockingIOError):  # it rings already
+            with contextlib.suppress(BlockingIOError):  # the pipe is full, so the taker wakes anyway
                 os.write(self.bell, b"!")
         return accepted
 
     def peek(self, most: int) -> NDArray[np.void]:
-        """The oldest records, `most` at most; they stay until `advance_to`. A view, or a copy if they wrap around."""
+        """The oldest records, at most `most`; they stay until `advance_to`. A view, or a copy if they wrap around."""
         cells = self._cells
         tail = cells[_TAIL]
         count = min(most, cells[_HEAD] - tail)
@@ -128,12 +128,12 @@ class Ring:
         return rows.reshape(-1).view(RECORD)
 
     def advance_to(self, tail: int) -> None:
-        """Give back the slots of all records before number `tail`; saying it twice changes nothing."""
+        """Give back the slots of all records before number `tail`; a repeated call changes nothing."""
         assert self._cells[_TAIL] <= tail <= self._cells[_HEAD]
         barrier()
         self._cells[_TAIL] = tail
 
     def sleep(self, asleep: bool) -> None:
-        """The taker says that it wants to be woken by the next put, or no longer. Look at `waiting` afterwards."""
+        """Set whether the next put shall wake the taker. The taker must look at `waiting` afterwards."""
         self._cells[_SLEEPING] = int(asleep)
         barrier()

@@ -1,7 +1,7 @@
 """The stream between the processes of one machine: rings in shared memory, merged by time, each batch judged once.
 
-All of it is memory that a supervisor makes before it forks, keeps, and loses when it ends. Each listener has two rings,
-one for its event loop and one for its datapath's thread. One detector takes.
+All state lies in memory that a supervisor makes before it forks; it is lost when the supervisor ends. Each listener
+has two rings, one for its event loop and one for its datapath's thread. One detector takes.
 """
 
 from __future__ import annotations
@@ -27,17 +27,17 @@ from agents.stream.record import RECORD, batch_of_records
 from agents.stream.ring import LINE, Ring
 
 IDLE_S = 1.0
-"""The taker looks into the rings at least so often, woken or not."""
+"""The taker looks into the rings at least so often, even if it is not woken."""
 LOOK_S = 0.005
-"""While a batch fills, the rings are looked into so often."""
+"""While a batch fills, the taker looks into the rings so often."""
 EVERYTHING, NO_EXPLANATION, SAMPLED = range(3)
-"""Levels of load: all is kept; reasons outside incidents are left out; only some NORMAL verdicts are stored."""
+"""Levels of load: everything is kept; reasons outside incidents are left out; only some NORMAL verdicts are stored."""
 STEPS = (0.25, 0.5)
-"""Fill of the fullest ring from which level 1 and level 2 hold; each is left at half of it."""
+"""Level 1 and level 2 begin at this fill of the fullest ring, and end at half of it."""
 
 
 def level_at(fill: float, before: int) -> int:
-    """The level at a fill (0..1) of the fullest ring, with the level before it: no flicker around a step."""
+    """The level for a fill (0..1) of the fullest ring and the level before, so that it does not flicker at a step."""
     level = sum(fill >= step for step in STEPS)
     while before > level and fill < STEPS[before - 1] / 2:
         before -= 1
@@ -45,7 +45,7 @@ def level_at(fill: float, before: int) -> int:
 
 
 class Bell:
-    """A pipe that wakes one sleeper; ringing never blocks, and rings that nobody heard are one."""
+    """A pipe that wakes one sleeper. `ring` never blocks; several rings before a `wait` count as one."""
 
     def __init__(self) -> None:
         self.reading, self.writing = os.pipe()
@@ -57,7 +57,7 @@ class Bell:
             os.write(self.writing, b"!")
 
     def close(self) -> None:
-        """Close both ends."""
+        """Close both ends of the pipe."""
         os.close(self.reading)
         os.close(self.writing)
 
@@ -69,7 +69,7 @@ class Bell:
 
 
 class ChildState:
-    """What the supervisor knows of one process, in 24 bytes."""
+    """The state of one process, as the supervisor writes it, in 24 bytes."""
 
     SIZE = 24
 
@@ -78,7 +78,7 @@ class ChildState:
 
     @property
     def up(self) -> bool:
-        """Whether it runs and is ready."""
+        """Whether the process runs and is ready."""
         return bool(self._cells[0])
 
     @up.setter
@@ -86,7 +86,7 @@ class ChildState:
         self._cells[0] = int(value)
 
     def note_start(self, pid: int) -> None:
-        """It has been started, once more."""
+        """Count a start of the process and note its pid."""
         self._cells[1] += 1
         self._cells[2] = pid
 
@@ -97,16 +97,16 @@ class ChildState:
 
 
 class SharedStream:
-    """A ring and counters for each thread of a listener that writes, of two; a ledger, and the state of each process.
+    """A ring and counters for each of the two writing threads of a listener; a ledger; the state of each process.
 
-    Each kind of ring has room for `queue_max` records between the listeners. A `Stream` (core/protocols.py): the rings
-    put, `take` and `commit` are the detector's.
+    The rings of one kind of thread have room for `queue_max` records together. A `Stream` (core/protocols.py):
+    listeners put into the rings, the detector calls `take` and `commit`.
     """
 
     def __init__(
         self, listeners: int, queue_max: int, names: Sequence[str], batch_max: int = 1024, wait_s: float = 0.05
     ) -> None:
-        """names: of all processes. A batch holds `batch_max` records, or fewer where it has waited for `wait_s`."""
+        """names: of all processes. A batch holds `batch_max` records, or fewer once it has waited for `wait_s`."""
         capacity = -(-queue_max // listeners)
         writers = 2 * listeners
         sizes = [Ledger.size_of(writers), *[Counters.size()] * writers, *[ChildState.SIZE] * len(names)]
@@ -123,11 +123,11 @@ class SharedStream:
         self._batch_max, self._wait_s = batch_max, wait_s
 
     def close(self) -> None:
-        """Close what is not memory."""
+        """Close the bell's descriptors."""
         self.bell.close()
 
     def writers(self, listener: int) -> tuple[tuple[Ring, Counters], tuple[Ring, Counters]]:
-        """What one listener writes: its event loop, and its datapath's thread."""
+        """Ring and counters of one listener: of its event loop, and of its datapath's thread."""
         mine = [(self.rings[at], self.counters[at]) for at in (2 * listener, 2 * listener + 1)]
         return mine[0], mine[1]
 
@@ -138,7 +138,7 @@ class SharedStream:
 
     @property
     def dropped(self) -> int:
-        """Records that found no room in their ring."""
+        """Records dropped because their ring was full."""
         return sum(ring.dropped for ring in self.rings)
 
     @property
@@ -152,7 +152,7 @@ class SharedStream:
         return max(ring.waiting / ring.capacity for ring in self.rings)
 
     def take(self, stop: threading.Event) -> Taken | None:
-        """The next batch, to be committed before another is taken; None where nothing came for IDLE_S, or at `stop`.
+        """The next batch, to be committed before the next call; None after IDLE_S without records, or at `stop`.
 
         A batch that a killed process had begun comes first, under the same id.
         """
@@ -166,7 +166,7 @@ class SharedStream:
         return self._taken(intent)
 
     def commit(self, **changes: int) -> None:
-        """The sinks have what was taken: add `changes` to the ledger's totals and give the records' room back."""
+        """Call when the sinks have the batch: adds `changes` to the ledger's totals and gives its slots back."""
         self.ledger.finish(changes)
 
     def _taken(self, intent: Intent) -> Taken:
@@ -175,7 +175,7 @@ class SharedStream:
         return Taken(batch, records["ts"].copy(), intent.batch_id, intent.level, intent.attempts > 1)
 
     def _wait(self, stop: threading.Event) -> None:
-        """Return with a full batch, or one that has waited long enough, or with none after IDLE_S."""
+        """Wait until a batch is full or has waited for `wait_s`; return without records after IDLE_S."""
         for ring in self.rings:
             ring.sleep(True)
         if not self.waiting and not stop.is_set():
@@ -187,7 +187,7 @@ class SharedStream:
             stop.wait(min(left, LOOK_S))
 
     def shares(self, most: int) -> list[int]:
-        """How many records to take of each ring, `most` in all: as much of each, and what one leaves for the others."""
+        """How many records to take from each ring, at most `most` in all: equal shares; unused shares are divided."""
         waiting = [ring.waiting for ring in self.rings]
         shares, left = [0] * len(waiting), most
         while left and any(share < there for share, there in zip(shares, waiting, strict=True)):
@@ -200,13 +200,13 @@ class SharedStream:
         return shares
 
     def records(self, counts: Sequence[int]) -> NDArray[np.void]:
-        """The oldest `counts` records of the rings in order of time; what is equal in order of the rings."""
+        """The oldest `counts` records of the rings in order of time, those of equal time in the order of the rings."""
         records = np.concatenate([ring.peek(count) for ring, count in zip(self.rings, counts, strict=True)])
         assert records.dtype == RECORD
         return records[np.argsort(records["ts"], kind="stable")]
 
     def carried(self) -> Mapping[str, int]:
-        """Sums that detector processes before this one left (ledger.CARRIED)."""
+        """Sums that earlier detector processes left (ledger.CARRIED)."""
         return self.ledger.carried()
 
     def carry(self, sums: Mapping[str, int]) -> None:
@@ -214,7 +214,7 @@ class SharedStream:
         self.ledger.carry(sums)
 
     def health(self) -> dict[str, Any]:
-        """Totals of what was committed, the listeners' counters, levels, and the state of each process."""
+        """Totals of committed batches, the listeners' counters, the level of load, and the state of each process."""
         return self.ledger.totals() | {
             "counters": summed(self.counters).values(),
             "queue_dropped": self.dropped,

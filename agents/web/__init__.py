@@ -1,6 +1,6 @@
 """API and console over protocols.
 
-`runtime` may import it; `learning` stands beside it and may not.
+`runtime` may import it; `learning` is on the same layer and may not.
 """
 
 from agents.web.app import create_app

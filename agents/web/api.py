@@ -47,7 +47,7 @@ router = APIRouter(responses=_PROBLEMS)
 
 @open_router.get("/health", summary="How it is doing")
 def health(request: Request) -> Health:
-    """Database, model, queue and scheduler. Needs no token; 200 whenever it serves at all."""
+    """Database, model, queue and scheduler. Works without a token; 200 whenever the API answers."""
     parts = parts_of(request)
     states = {"database": parts.database.state(), **parts.health()}
     components = {name: {**state, "ok": state["ok"] and "error" not in state} for name, state in states.items()}
@@ -66,7 +66,7 @@ def queries(
     limit: Limit = 100,
     cursor: Annotated[str | None, Query(max_length=64, description="what the page before gave as its cursor")] = None,
 ) -> QueryList:
-    """Queries that the detector judged, with score, severity and reasons."""
+    """Judged queries, with score, severity and reasons."""
     rows, following = parts_of(request).store.queries(
         client=client,
         domain=domain,
@@ -135,7 +135,7 @@ def report_list(request: Request) -> ReportList:
 
 @router.post("/retrain", status_code=202, summary="Retrain now", responses={409: {"model": Problem}})
 def retrain(request: Request) -> RetrainStarted:
-    """Start a retraining and return at once; 409 while one is running. A browser's session does not do."""
+    """Start a retraining and return at once; 409 while one is running. Needs the token, not a browser's session."""
     return RetrainStarted(run_id=parts_of(request).retrain())
 
 

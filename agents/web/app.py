@@ -25,7 +25,7 @@ __all__ = ["Parts", "create_app"]
 
 
 def create_app(parts: Parts) -> FastAPI:
-    """The application over its collaborators. Raises ValueError for an empty token."""
+    """The application with its collaborators. Raises ValueError for an empty token."""
     gate = Gatekeeper(parts.token)
     app = FastAPI(
         title="DNS tunnel detector",
@@ -50,7 +50,7 @@ def create_app(parts: Parts) -> FastAPI:
 
 
 def _describe(app: FastAPI) -> None:
-    """Serve the OpenAPI document, with the token."""
+    """Serve the OpenAPI document to clients with the token or a session."""
     gate: Gatekeeper = app.state.gate
 
     @app.get("/openapi.json", include_in_schema=False, dependencies=[Depends(gate.require)])

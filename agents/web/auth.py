@@ -1,4 +1,4 @@
-"""Who may read: programs with the token, browsers with a cookie that is derived from it."""
+"""Access control: programs send the token, browsers a cookie that is derived from it."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
 COOKIE = "dns_tunnel_session"
 SESSION_S = 12 * 3600
-"""A browser is asked for the token again after this many seconds."""
+"""A browser must enter the token again after this many seconds."""
 ATTEMPTS_MAX = 5
-"""Wrong tokens that one address may type in ATTEMPTS_S."""
+"""Wrong tokens that one address may enter in ATTEMPTS_S."""
 ATTEMPTS_S = 60.0
 ADDRESSES_MAX = 1024
-"""Addresses whose attempts are remembered; the oldest is forgotten first."""
+"""Addresses whose attempts are kept; the oldest is dropped first."""
 
 bearer = HTTPBearer(auto_error=False, description="the token of setting API_TOKEN")
 Sent = Annotated[HTTPAuthorizationCredentials | None, Security(bearer)]
-"""What came in the Authorization header."""
+"""Contents of the Authorization header."""
 
 
 class Gatekeeper:
@@ -38,7 +38,7 @@ class Gatekeeper:
         return hmac.compare_digest(token.encode("utf-8", "surrogatepass"), self._token)
 
     def cookie(self) -> str:
-        """A session's cookie: when it ends, and a MAC of that under the token."""
+        """A session's cookie: its end time, and a MAC of that time under the token."""
         ends = str(int(time.time()) + SESSION_S)
         return f"{ends}.{self._mac(ends)}"
 
@@ -52,7 +52,7 @@ class Gatekeeper:
         return hmac.compare_digest(mac, self._mac(ends)) and time.time() < int(ends)
 
     def require(self, request: Request, sent: Sent = None) -> None:
-        """Let the token in for everything, a session for reading only: no other site can make it act."""
+        """Allow every request with the token, and read-only ones with a session, so that other sites cannot use it."""
         if sent is not None and self.knows(sent.credentials):
             return
         if request.method in {"GET", "HEAD"} and self.has_session(request):

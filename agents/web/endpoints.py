@@ -1,4 +1,4 @@
-"""The OpenAPI document as a list that people read, each endpoint with a command to try."""
+"""The OpenAPI document as a list for people, each endpoint with a command to try."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every error as {"error": "cannot …"}: what went wrong, and nothing of the inside."""
+"""Every error as {"error": "cannot …"}: the cause, without internals."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def on_ours(request: Request, error: Exception) -> JSONResponse:
 
 
 def on_unknown(request: Request, error: Exception) -> JSONResponse:
-    """A programmer's error: Starlette logs it with its traceback, the caller gets none."""
+    """Answer a programmer's error: Starlette logs it with its traceback, the client does not get the traceback."""
     return _answer(500, "cannot answer: internal error")
 
 

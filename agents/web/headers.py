@@ -1,4 +1,4 @@
-"""Headers of every answer: no script, no frame, nothing from outside, nothing kept by caches."""
+"""Headers of every answer: they forbid scripts, frames, outside content and caching."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ PAGE_POLICY = (
     "default-src 'none'; style-src 'self'; img-src 'self' data:; form-action 'self'; base-uri 'none';"
     " frame-ancestors 'none'"
 )
-"""Content-Security-Policy of pages (W3C CSP Level 3): style from /static only, no script at all."""
+"""Content-Security-Policy of pages (W3C CSP Level 3): style only from /static, no scripts."""
 REPORT_POLICY = (
     "default-src 'none'; style-src 'unsafe-inline'; img-src data:; form-action 'none'; base-uri 'none';"
     " frame-ancestors 'none'"
 )
-"""Content-Security-Policy of reports: they carry their style within, and nothing else."""
+"""Content-Security-Policy of reports: only the style inside the report."""
 
 _DEFAULTS = {
     "Content-Security-Policy": PAGE_POLICY,
@@ -26,7 +26,7 @@ _DEFAULTS = {
 
 
 class SafeHeaders:
-    """ASGI middleware; what a route sets itself stays."""
+    """ASGI middleware that adds the headers; a header set by the route stays."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app

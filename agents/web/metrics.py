@@ -1,4 +1,4 @@
-"""Numbers for Prometheus, taken when asked for."""
+"""Numbers for Prometheus, collected at each request."""
 
 from __future__ import annotations
 

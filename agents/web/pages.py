@@ -1,4 +1,4 @@
-"""The plain console: rendered here, escaped by Jinja2, no script; without a session, a login form."""
+"""The console: pages rendered here, escaped by Jinja2, without scripts; a login form if there is no session."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ FORM_MAX = 4096
 SHOWN = 50
 """Incidents, models and reports on the page, each."""
 _FIRST = {"champion": 0, "waiting": 1}
-"""Models that are never pushed off the page by newer ones."""
+"""States of models that stay on the page even if there are many newer models."""
 
 router = APIRouter(include_in_schema=False)
 described_router = APIRouter()
@@ -107,7 +107,7 @@ def report(
     name: Annotated[str, Path(max_length=80, examples=["training_report_20260104_020011.html"])],
     sent: Sent = None,
 ) -> Response:
-    """The HTML file. A browser that follows a link to it is led to the login form first."""
+    """The HTML file. A browser without a session gets the login form first."""
     gate = _gate(request)
     browser = sent is None and "text/html" in request.headers.get("accept", "")
     if browser and not gate.has_session(request):
@@ -123,7 +123,7 @@ def login_form(request: Request) -> Response:
 
 @router.post("/login")
 async def login(request: Request) -> Response:
-    """Check the token that was typed, within limits, and give the browser its cookie."""
+    """Check the entered token, limit attempts, and give the browser its cookie."""
     gate, address = _gate(request), request.client.host if request.client else ""
     form = await _form(request)
     following = _local(form.get("next", ""))
@@ -148,7 +148,7 @@ def logout() -> Response:
 
 
 async def _form(request: Request) -> dict[str, str]:
-    """Fields of an urlencoded body, the first of each name."""
+    """Fields of an urlencoded body, the first value of each name."""
     body = bytearray()
     async for chunk in request.stream():
         body += chunk
@@ -159,6 +159,6 @@ async def _form(request: Request) -> dict[str, str]:
 
 
 def _local(path: str) -> str:
-    """A path of ours to go to after login: never another site's, however it is written."""
+    """The path to go to after login; "/" if it could lead to another site."""
     plain = path.isascii() and path.isprintable() and "\\" not in path
     return path if plain and path.startswith("/") and not path.startswith("//") else "/"

@@ -1,4 +1,4 @@
-"""What the application is made of: plain collaborators, so that any of them can be another one in a test."""
+"""The collaborators of the application, as plain fields, so that a test can replace any of them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from agents.core.protocols import ModelList, ReadStore
 from agents.core.types import Metric
 
 STATE_S = 1.0
-"""The database's state is asked for again after this many seconds."""
+"""The database's state is checked again after this many seconds."""
 
 
 def _no_health() -> Mapping[str, Mapping[str, Any]]:
@@ -29,7 +29,7 @@ def _no_metrics() -> Iterable[Metric]:
 
 
 class Database:
-    """Whether the database answers; one request at a time asks it, for anybody may call /health."""
+    """Whether the database answers; one request at a time checks it, since /health is open to every client."""
 
     def __init__(self, store: ReadStore) -> None:
         self._store = store
@@ -38,7 +38,7 @@ class Database:
         self._asked_at = -STATE_S
 
     def state(self) -> dict[str, Any]:
-        """{"ok": bool} and what is wrong, without any address; at most STATE_S old, or what was known before."""
+        """{"ok": bool} and the fault, without addresses; at most STATE_S old, or older while another request checks."""
         if time.monotonic() - self._asked_at >= STATE_S and self._asking.acquire(blocking=False):
             try:
                 self._state = self._ask()
@@ -61,9 +61,9 @@ class Database:
 class Parts:
     """Collaborators of the application.
 
-    `retrain` starts a retraining without waiting for it, returns its run id; BusyError while one runs.
-    `health` gives the state of each component as {"ok": bool, …}, but the database's, which is asked here.
-    `metrics` gives the numbers of /metrics.
+    `retrain` starts a retraining without waiting for it and returns its run id; BusyError while one runs.
+    `health` returns the state of each component as {"ok": bool, …}, except the database, which is checked here.
+    `metrics` returns the numbers of /metrics.
     """
 
     store: ReadStore

@@ -1,4 +1,4 @@
-"""The reports' folder: what is in it, and one of them. Names are checked before any path is made of them."""
+"""The reports' folder: list its reports, read one. Names are checked before they become paths."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from typing import Any
 NAME = re.compile(r"training_report_[0-9]{8}_[0-9]{6}(_[A-Za-z0-9]{1,16})?\.html", re.ASCII)
 _STATE = re.compile(rb'"state": "(DEPLOYED|REJECTED|WAITING|FAILED|UNCHANGED)"')
 HEAD_BYTES = 512
-"""The state is the second value of a report's JSON; a thousand whole files would be too much for one list."""
+"""Bytes read to find the state, the second value of a report's JSON: a thousand whole files are too much for a list."""
 LISTED_MAX = 1000
-"""Newest reports that are listed."""
+"""Reports in the list, at most; the newest are listed."""
 
 
 def listed(directory: Path) -> list[dict[str, Any]]:
@@ -22,7 +22,7 @@ def listed(directory: Path) -> list[dict[str, Any]]:
 
 
 def content(directory: Path, name: str) -> bytes | None:
-    """The report of that name; None when there is none, or when the name is no report's."""
+    """The report of that name; None if there is none, or if it is not the name of a report."""
     path = _usable(directory, name)
     return None if path is None else path.read_bytes()
 

@@ -1,4 +1,4 @@
-"""The shapes of answers, for the OpenAPI document and for whoever reads the code."""
+"""The shapes of answers, for the OpenAPI document and for readers of the code."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ class RetrainStarted(BaseModel):
 
 
 def incident_item(incident: Incident) -> IncidentItem:
-    """An incident as JSON shows it."""
+    """An incident in the shape of the JSON API."""
     values = {name: getattr(incident, name) for name in IncidentItem.model_fields}
     values |= {"severity": incident.severity.name, "evidence": dict(incident.evidence)}
     return IncidentItem.model_validate(values)
