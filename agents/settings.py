@@ -1,7 +1,7 @@
 """Every setting, read once from the environment and `.env`.
 
 Settings of a kind (an intake, a channel, a detector type) are fields of its Spec. `load` reads the common settings and
-those of its Specs. `make settings` makes `.env.example` and docs/settings.md from both.
+those of its Specs. `.env.example` and docs/settings.md are made from both (scripts/maintainer/settings_files.py).
 """
 
 from __future__ import annotations

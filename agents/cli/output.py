@@ -154,5 +154,5 @@ def json_output(target: str | None) -> Iterator[IO[str] | None]:
 
 
 def tell(text: str) -> None:
-    """Print on standard error what a user waits for."""
+    """Print a line on standard error, so that the user knows the cause of a wait."""
     print(f"dns-tunnel: {text}", file=sys.stderr)

@@ -1,4 +1,4 @@
-"""What clients do below domains over time: flows, windows, limits, incidents, evidence.
+"""Detection of data that leaves below a domain over time: flows, windows, limits, incidents, evidence.
 
 `learning`, `web`, `runtime` and `cli` may import it.
 """

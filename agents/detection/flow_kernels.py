@@ -1,4 +1,4 @@
-"""What one query changes in its flow: windows, rows, and the new bytes that its name, answer and type carry."""
+"""The changes that one query makes in its flow: windows, rows, and the new bytes of its name, answer and type."""
 
 from __future__ import annotations
 
@@ -131,7 +131,7 @@ def note(flow: Any, windows: NDArray[Any], room: NDArray[np.int64], ts: float, a
 
 @kernel_in_place
 def take_back(flow: Any, windows: NDArray[Any], encoded: float) -> None:
-    """Subtract so many bytes from the current buckets, at most what they hold."""
+    """Subtract so many bytes from the current buckets, at most down to 0."""
     for one in (INFORMATION, ENCODED):
         if flow["windows"] == NONE:
             flow["single"][one] = max(flow["single"][one] - encoded, 0.0)

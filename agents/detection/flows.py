@@ -177,7 +177,7 @@ CLIENT_PART, CLIENT_MIN = 8, 64
 """One client may hold 1/CLIENT_PART of all flows, but at least CLIENT_MIN; and 1/CLIENT_PART of the pool of names
 seen."""
 CLIENTS_OVER = 8
-"""At most 1/CLIENTS_OVER as many clients without a flow are kept as there may be flows, beside clients with flows."""
+"""Clients without a flow that are kept, at most: keys_max // CLIENTS_OVER, in addition to the clients with flows."""
 CLIENT_KEPT = 0.75
 """When a client's room is full, its flows are cut back to this part of it: flows without evidence go, oldest first."""
 POOL_WORDS = 48

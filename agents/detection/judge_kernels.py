@@ -70,10 +70,10 @@ SPARED_BYTES, SPARED_NAMES = len(Kind), len(Kind) + 1
 """Rows of `limits` after the rows of the kinds: the allowance that a carrier has before it adds to its client's sum."""
 LIMIT_ROWS = len(Kind) + 2
 SPARED_DOMAINS = 20
-"""At most this many allowances are subtracted from one client's sum."""
+"""At most this many allowances, times the client's `crowd`, are subtracted from one client's sum."""
 PART = 2
 """A domain is blamed for a shared sum if it carried at least 1/PART of the mean, or if the sum is PART times the limit.
-The mean is that of the domains that exceed their allowance."""
+The mean is taken over the domains that exceed their allowance."""
 MIN_NAMES_AT, FRESH_BYTES_AT, FRESH_ENCODED_AT, FRESH_NAME_AT, FACTOR_AT, SCATTERED_AT, QUIET_AT = range(7)
 """Places in `rules`, which limits.limits_of fills."""
 RULES = 7

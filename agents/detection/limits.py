@@ -160,7 +160,7 @@ class Evidence:
 
     ratio: float
     window_s: int = 60
-    amount: float = 0.0  # bytes, or names where the kind is fresh
+    amount: float = 0.0  # bytes, or names if the kind is fresh
     limit: float = 0.0
     names: int = 0
     kind: Kind = Kind.INFORMATION

@@ -104,7 +104,7 @@ FAMILIAR = np.dtype(
 EVIDENCE = np.dtype(
     [
         ("ratio", np.float64),  # times the limit
-        ("amount", np.float64),  # bytes, or names where the kind counts names
+        ("amount", np.float64),  # bytes, or names if the kind counts names
         ("limit", np.float64),
         ("names", np.int32),
         ("domains", np.int32),

@@ -18,7 +18,7 @@ from agents.scoring.model import Model
 
 @dataclass(frozen=True, slots=True)
 class Lexical:
-    """n names with p subdomain labels; those of name i are part_starts[i] to part_starts[i + 1]."""
+    """n names with p subdomain labels; the labels of name i are part_starts[i] to part_starts[i + 1]."""
 
     names: Names  # lower case
     features: NDArray[np.float32]  # (n, len(FEATURES))

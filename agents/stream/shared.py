@@ -99,7 +99,7 @@ class ChildState:
 class SharedStream:
     """A ring and counters for each of the two writing threads of a listener; a ledger; the state of each process.
 
-    The rings of one kind of thread have room for `queue_max` records together. A `Stream` (core/protocols.py):
+    The rings of one kind of thread have room for `queue_max` records together. A `Stream` (core.protocols):
     listeners put into the rings, the detector calls `take` and `commit`.
     """
 
