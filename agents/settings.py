@@ -87,6 +87,7 @@ class Settings(BaseSettings):
         env_file=".env",
         env_file_encoding="utf-8",
         env_ignore_empty=True,
+        validate_default=False,
         extra="ignore",
         frozen=True,
         populate_by_name=True,

@@ -155,6 +155,7 @@ class AlertSink:
     """
 
     name = "alerts"
+    incidents_only = True
 
     def __init__(
         self, manager: AlertManager, outbox: Outbox, queue_max: int = QUEUE_MAX, close_s: float = CLOSE_S

@@ -111,7 +111,7 @@ class DiskQueue:
         for left_over in (*folder.glob("*.tmp"), *folder.glob(f".*{_PART}")):
             left_over.unlink()
         name = re.compile(rf"[0-9]{{16}}-(?P<key>[0-9a-zA-Z]*)-(?P<attempts>[0-9]){re.escape(suffix)}", re.ASCII)
-        self._waiting: dict[str, Queued] = {}
+        self.entries: dict[str, Queued] = {}
         self._bytes = self._number = 0
         for path in sorted(folder.iterdir()):
             if path.suffix == ".bad":
@@ -122,7 +122,7 @@ class DiskQueue:
     def _find(self, path: Path, named: dict[str, str]) -> None:
         self._number = max(self._number, int(path.name[:16]))
         one = Queued(named.get("key", ""), int(named.get("attempts", 0)), path)
-        if self._waiting.setdefault(self._place(one), one) is one:
+        if self.entries.setdefault(self._place(one), one) is one:
             self._bytes += path.stat().st_size
         else:
             path.unlink()  # an earlier release could leave two files with one key
@@ -132,21 +132,21 @@ class DiskQueue:
         return one.key or one.path.name[:16]
 
     def __len__(self) -> int:
-        return len(self._waiting)
+        return len(self.entries)
 
     def waiting(self) -> list[Queued]:
         """All files, oldest first."""
         with self._guard:
-            return list(self._waiting.values())
+            return list(self.entries.values())
 
     def oldest(self) -> Queued | None:
         """The oldest file; it stays until `done` or `set_aside`."""
         with self._guard:
-            return next(iter(self._waiting.values()), None)
+            return next(iter(self.entries.values()), None)
 
     def find(self, key: str) -> Queued | None:
         """The file with this key, or None."""
-        return self._waiting.get(key)
+        return self.entries.get(key)
 
     def put(self, data: bytes, key: str = "") -> Queued:
         """Add a file; if a file with this key waits already, it is returned unchanged.
@@ -154,15 +154,15 @@ class DiskQueue:
         Raises QueueFullError at the bound, OSError if the file cannot be written.
         """
         with self._guard:
-            if key and key in self._waiting:
-                return self._waiting[key]
+            if key and key in self.entries:
+                return self.entries[key]
             if self._bytes + len(data) > self._max_bytes:
                 raise QueueFullError(f"cannot keep a file: {self._folder} has reached {self._max_bytes} bytes")
             self._number += 1
             one = Queued(key, 0, self._folder / f"{self._number:016d}-{key}-0{self._suffix}")
             write_atomic(one.path, data, PRIVATE_MODE, self._sync)
             self._bytes += len(data)
-            return self._waiting.setdefault(self._place(one), one)
+            return self.entries.setdefault(self._place(one), one)
 
     def begin(self, one: Queued) -> None:
         """Count an attempt in the file's name, so that the next process can read it. Raises OSError."""
@@ -173,7 +173,7 @@ class DiskQueue:
     def done(self, one: Queued) -> None:
         """Remove a file. Raises OSError, but not if the file is already gone: a person may have deleted it."""
         with self._guard:
-            self._waiting.pop(self._place(one), None)
+            self.entries.pop(self._place(one), None)
             with suppress(FileNotFoundError):
                 self._bytes -= one.path.stat().st_size
                 one.path.unlink()
@@ -181,7 +181,7 @@ class DiskQueue:
     def set_aside(self, one: Queued) -> str:
         """Rename a file to `.bad` for people to look at; it still counts as used space. Returns its old name."""
         with self._guard:
-            self._waiting.pop(self._place(one), None)
+            self.entries.pop(self._place(one), None)
             with suppress(FileNotFoundError):
                 one.path.rename(one.path.with_suffix(".bad"))
             return one.path.name

@@ -139,6 +139,8 @@ class Sink(Protocol):
     """A receiver of verdicts. It must not block for long, and must count accepted verdicts that it loses."""
 
     name: str
+    incidents_only: bool
+    """It takes no notice of batches without incidents, and is not given them."""
 
     def accept(self, verdicts: Verdicts) -> None: ...
 

@@ -141,7 +141,9 @@ class TunnelDetector:
     def detect(self, batch: QueryBatch, explain: bool = True) -> Verdicts:
         """Judge a batch. explain: give reasons for every query that is not NORMAL, else only below open incidents."""
         self._take_next()
-        parts = [self.judge(part, self.read(part), explain) for part in spans(batch, self.incidents.quiet_s)]
+        short = len(batch) > 0 and float(np.ptp(batch.ts)) <= self.incidents.quiet_s
+        slices = (batch,) if short else spans(batch, self.incidents.quiet_s)
+        parts = [self.judge(one, self.read(one), explain) for one in slices]
         return joined(parts) if parts else empty_verdicts(self.model.model_id, ())
 
     def read(self, batch: QueryBatch) -> Seen:
@@ -162,10 +164,12 @@ class TunnelDetector:
         self._note_peaks(asked.ts, clients, domains, said)
         decided = self._follow(batch, clients, domains, said)
         verdicts = self._verdicts(batch, asked, found, domains, said, decided, explain)
-        if len(batch):
-            self.incidents.close_quiet(float(batch.ts[-1]))
-        changed = self.incidents.changes()
-        return replace(verdicts, incidents=changed) if changed else verdicts
+        incidents = self.incidents
+        if incidents.open and len(batch):
+            incidents.close_quiet(float(batch.ts[-1]))
+        if incidents.open or incidents.closed:
+            return replace(verdicts, incidents=incidents.changes())
+        return verdicts
 
     def tick(self, now: float) -> Verdicts | None:
         """Do the work that depends on time alone: close quiet incidents, start to use a reloaded model."""

@@ -20,11 +20,14 @@ from agents.detection.state import (
     CARRIERS_MAX,
     CLIENT,
     DETAIL,
+    EVENT,
     EVIDENCE,
     FAMILIAR,
     FLOW,
     NONE,
+    PEAK,
     ROOM_SIZE,
+    SAMPLE,
     SUMS,
     WINDOWS,
     WINDOWS_S,
@@ -33,7 +36,6 @@ from agents.detection.state import (
     State,
     Stop,
     Told,
-    told,
 )
 
 
@@ -114,6 +116,20 @@ def unpacked_past(row: Sequence[Any]) -> Past:
     """A past from JSON values."""
     *numbers, qtypes, incidents, begun = row
     return Past(Flow(**dict(zip(NUMBERS, numbers, strict=True)), qtypes=dict(qtypes)), incidents, begun)
+
+
+def _empty_told(queries: int) -> Told:
+    """Empty output arrays for so many queries."""
+    twice = 2 * queries  # a query may count for its own flow and for its client's scattered names
+    return Told(
+        np.zeros(queries, EVIDENCE),
+        np.zeros(twice, EVENT),
+        np.zeros(twice, SAMPLE),
+        np.zeros(twice, PEAK),
+        np.zeros(3, np.int64),
+        np.zeros(SUMS, np.float32),
+        np.zeros(SUMS),
+    )
 
 
 class Pasts:
@@ -269,7 +285,7 @@ class Flows:
 
     def judge(self, asked: Asked, limits: NDArray[np.float64], rules: NDArray[np.float64]) -> Told:
         """Count queries in their order, and return the evidence of each and its events (judge_kernels.judge)."""
-        said, row = told(len(asked.ts)), 0
+        said, row = _empty_told(len(asked.ts)), 0
         with np.errstate(over="ignore"):  # hashes overflow when the kernels run uncompiled
             while True:
                 stop, row = judge(self.state, asked, limits, rules, said, row)

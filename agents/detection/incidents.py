@@ -218,7 +218,7 @@ class Incidents:
         self.open: dict[IncidentKey, Incident] = {}
         self._trails: dict[IncidentKey, _Trail] = {}
         self._changed: set[IncidentKey] = set()
-        self._closed: list[Incident] = []
+        self.closed: list[Incident] = []  # since the last call of `changes`
 
     def restore(self, incidents: Iterable[Incident]) -> None:
         """Take over the incidents that were open when the process stopped."""
@@ -323,7 +323,7 @@ class Incidents:
         del self.open[key]
         self._end(key, self._trails.pop(key, None))
         self._changed.discard(key)
-        self._closed.append(replace(told, closed_at=told.last_seen))
+        self.closed.append(replace(told, closed_at=told.last_seen))
 
     def _end(self, key: IncidentKey, trail: _Trail | None) -> None:
         row = self._row_of(key)
@@ -344,8 +344,8 @@ class Incidents:
         """Incidents opened, updated or closed since the last call, with evidence; closed incidents first."""
         for key in self._changed:
             self.open[key] = self._told(key, self.open[key])
-        changed = (*self._closed, *(self.open[key] for key in sorted(self._changed)))
-        self._closed, self._changed = [], set()
+        changed = (*self.closed, *(self.open[key] for key in sorted(self._changed)))
+        self.closed, self._changed = [], set()
         return changed
 
     def _told(self, key: IncidentKey, incident: Incident) -> Incident:

@@ -253,17 +253,3 @@ class Told(NamedTuple):
     counts: NDArray[np.int64]  # shape (3,): events, samples, peaks
     amounts: NDArray[np.float32]  # shape (SUMS,), scratch space of the kernel
     total: NDArray[np.float64]  # shape (SUMS,), the same
-
-
-def told(queries: int) -> Told:
-    """Empty output arrays for so many queries."""
-    twice = 2 * queries  # a query may count for its own flow and for its client's scattered names
-    return Told(
-        np.zeros(queries, EVIDENCE),
-        np.zeros(twice, EVENT),
-        np.zeros(twice, SAMPLE),
-        np.zeros(twice, PEAK),
-        np.zeros(3, np.int64),
-        np.zeros(SUMS, np.float32),
-        np.zeros(SUMS),
-    )

@@ -44,7 +44,8 @@ FIRST_TRY_S = 10.0
 """Judging waits so long for the first try: incidents that are open should be known before it begins."""
 LOGGED_MAX = 3
 """Incidents that one batch may write a line of the log for; the last line says how many more there are."""
-WARN_EVERY_S = 10.0
+WARN_LOOK_S, WARN_EVERY_S = 1.0, 10.0
+"""How often dropped queries are looked for, and how often at most they are logged."""
 _log = structlog.get_logger()
 
 
@@ -312,8 +313,11 @@ class DetectorLoop:
         )
 
     def _warn(self) -> None:
-        dropped, now = self._stream.dropped, time.monotonic()
-        if dropped > self._warned and now >= self._warn_at:
+        now = time.monotonic()
+        if now < self._warn_at:
+            return
+        dropped, self._warn_at = self._stream.dropped, now + WARN_LOOK_S
+        if dropped > self._warned:
             _log.warning("queries_dropped", dropped=dropped - self._warned, queue_max=self._stream.capacity)
             self._warned, self._warn_at = dropped, now + WARN_EVERY_S
 

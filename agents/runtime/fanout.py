@@ -29,7 +29,8 @@ class Fanout:
     def accept(self, verdicts: Verdicts) -> None:
         """Give the batch to every sink; never raises because of one."""
         for sink in self.sinks:
-            self._guarded(sink.name, lambda sink=sink: sink.accept(verdicts))  # type: ignore[misc]
+            if verdicts.incidents or not sink.incidents_only:
+                self._guarded(sink.name, lambda sink=sink: sink.accept(verdicts))  # type: ignore[misc]
 
     def close(self) -> None:
         """Close every sink, whatever the others do."""

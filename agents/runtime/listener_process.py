@@ -58,7 +58,7 @@ async def _answer(
         tcp_clients_max=max(config.tcp_clients_max // config.processes, 1),
         tcp_idle_s=config.tcp_idle_s,
         inflight_max=max(config.inflight_max // config.processes, 1),
-        offer=ring.put,
+        offer=ring.put_rows,
         ring=fast_ring,
         pairs=pairs,
         counters=(counters, fast_counters),

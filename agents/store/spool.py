@@ -196,6 +196,7 @@ class SpoolingSink:
     """A Sink that keeps what the store does not take. Raises StoreError when the spool cannot be opened."""
 
     name = "store"
+    incidents_only = False
 
     def __init__(self, store: BatchWriter, spool_dir: Path, max_bytes: int, retry_s: float = 5.0) -> None:
         self.counts = SpoolCounts()
@@ -227,7 +228,7 @@ class SpoolingSink:
         """Store the batch, or keep it on disk; a batch that neither takes is counted as lost."""
         batch_id = verdicts.batch_id or uuid.uuid4().hex
         with self._lock:
-            if not len(self._spool) and self._write_now(verdicts, batch_id):
+            if not self._spool.entries and self._write_now(verdicts, batch_id):
                 return
             self._keep(verdicts, batch_id)
 

@@ -11,12 +11,13 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from agents.stream.record import RECORD
+from agents.stream.record import RECORD, packed_record
 
 LINE = 64
 """Bytes of a cache line on supported processors: each counter has a line of its own."""
@@ -88,6 +89,10 @@ class Ring:
     def waiting(self) -> int:
         """Records put and not yet taken."""
         return self._cells[_HEAD] - self._cells[_TAIL]
+
+    def put_rows(self, rows: Sequence[tuple[Any, ...]]) -> int:
+        """Pack and put queries; a row is what record.packed_record takes."""
+        return self.put(b"".join([packed_record(*row) for row in rows]))
 
     def put(self, records: bytes) -> int:
         """Copy and publish as many records as fit; the rest is counted as dropped. Never waits.

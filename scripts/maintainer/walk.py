@@ -71,7 +71,9 @@ class Walk:
 
 
 def _is_function(frame: types.FrameType) -> bool:
-    return frame.f_code.co_name not in NO_FUNCTIONS and bool(frame.f_code.co_flags & 0x1)  # CO_OPTIMIZED: no class body
+    code = frame.f_code
+    in_module = code.co_filename.endswith(".py")  # a template's is its own file
+    return in_module and code.co_name not in NO_FUNCTIONS and bool(code.co_flags & 0x1)  # CO_OPTIMIZED: no class body
 
 
 def _caller(frame: types.FrameType) -> str:
@@ -101,7 +103,8 @@ def walk_query(folder: Path) -> Walk:
         async def ask(times: int) -> None:
             listener = Listener(
                 ["127.0.0.1"], 0, [("", [endpoint])], allowed_clients=["127.0.0.0/8"], timeout_s=2.0, tcp_clients_max=4,
-                tcp_idle_s=2.0, inflight_max=100, offer=ring.put, ring=fast_ring, counters=(counters, fast_counters),
+                tcp_idle_s=2.0, inflight_max=100, offer=ring.put_rows, ring=fast_ring,
+                counters=(counters, fast_counters),
             )  # fmt: skip
             await listener.start()
             client.setblocking(False)
@@ -175,7 +178,8 @@ def ways(folder: Path) -> Iterator[tuple[str, Walk]]:
     os.chdir(folder)
     yield "query", walk_query(folder / "query")
     data = str(folder / "commands")
-    yield "capture", walk_command("--data-dir", data, "replay", str(DEMO), "--store")
+    yield "capture", walk_command("--data-dir", data, "replay", str(DEMO))
+    walk_command("--data-dir", data, "replay", str(DEMO), "--store")
     yield "retraining", walk_command("--data-dir", data, "retrain", "--days", "3650")
 
 

@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from agents.core.types import QueryBatch, Verdicts
 from agents.runtime.fanout import LOG_EVERY_S, Fanout
+from tests.support.incidents import incident
 
 
 def verdicts() -> Verdicts:
@@ -18,6 +21,8 @@ def verdicts() -> Verdicts:
 
 
 class Sink:
+    incidents_only = False
+
     def __init__(self, name: str, broken: bool = False) -> None:
         self.name, self.broken = name, broken
         self.taken = 0
@@ -41,6 +46,15 @@ def test_one_failure_never_reaches_another() -> None:
     failures = sinks.failures
     assert failures == {"bad": 1}
     assert (first.taken, last.taken) == (1, 1)
+
+
+def test_a_sink_for_incidents_is_given_batches_with_incidents_alone() -> None:
+    alerts, store = Sink("alerts"), Sink("store")
+    alerts.incidents_only = True
+    sinks = Fanout([alerts, store])
+    sinks.accept(verdicts())
+    sinks.accept(replace(verdicts(), incidents=(incident(),)))
+    assert (alerts.taken, store.taken) == (1, 2)
 
 
 def test_closing_reaches_every_sink() -> None:

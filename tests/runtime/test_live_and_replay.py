@@ -51,6 +51,7 @@ class Recorder:
     """A sink that remembers what came."""
 
     name = "recorder"
+    incidents_only = False
 
     def __init__(self) -> None:
         self.queries: list[dict[str, Any]] = []

@@ -19,7 +19,7 @@ from agents.core.types import Row
 from agents.dns.message import type_name
 from agents.sources.listener.server import Listener
 from agents.stream.counters import Counters
-from agents.stream.record import RECORD, batch_of_records
+from agents.stream.record import RECORD, batch_of_records, packed_record
 from agents.stream.ring import Ring
 from agents.stream.shared import Bell
 from tests.support.patience import patient
@@ -61,8 +61,8 @@ def listening(
     def take(records: NDArray[np.void]) -> None:
         rows.extend(rows_of(records))
 
-    def offer(record: bytes) -> None:
-        take(np.frombuffer(record, RECORD))
+    def offer(queries: list[tuple[Any, ...]]) -> None:
+        take(np.frombuffer(b"".join(packed_record(*query) for query in queries), RECORD))
 
     with collecting(take) as ring:
         options = OPTIONS | {"offer": offer, "ring": ring} | changed

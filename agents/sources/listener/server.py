@@ -36,7 +36,7 @@ from agents.sources.listener.sockets import (
 from agents.sources.listener.tcp import TcpClient, TcpClients
 from agents.sources.listener.upstream import Endpoint, Pending, Routes, Where
 from agents.stream.counters import Counters, summed
-from agents.stream.record import mapped, packed_record
+from agents.stream.record import mapped
 from agents.stream.ring import Ring
 
 if TYPE_CHECKING:
@@ -100,7 +100,7 @@ class Listener:
 
     hosts: textual addresses; "::" is IPv6 only, so that "0.0.0.0" and "::" go together. port: 0 = a free one
     each. upstreams: [(zone, [(address, port), …]), …], zone "" = everything else. allowed_clients: networks.
-    timeout_s: seconds per upstream. tcp_idle_s: seconds. offer: takes the bytes of RECORDs, must not block. ring:
+    timeout_s: seconds per upstream. tcp_idle_s: seconds. offer: takes rows of Ring.put_rows, must not block. ring:
     takes those of datapath.py, which serves UDP where it can unless `compiled` is False. pairs: sockets that are bound
     already, a pair a host. counters: for this and for datapath.py, its own unless given.
     """
@@ -116,7 +116,7 @@ class Listener:
         tcp_clients_max: int,
         tcp_idle_s: float,
         inflight_max: int,
-        offer: Callable[[bytes], object],
+        offer: Callable[[list[tuple[Any, ...]]], object],
         ring: Ring,
         compiled: bool = True,
         pairs: Sequence[Pair] = (),
@@ -132,7 +132,7 @@ class Listener:
         self._datapath: Datapath | None = None
         self._tcp = TcpClients(self._handle, self._access.allows, self._counters, tcp_clients_max, tcp_idle_s)
         self._udp: list[UdpPort] = []
-        self._records: list[bytes] = []
+        self._rows: list[tuple[Any, ...]] = []
         self._servers: list[asyncio.Server] = []
         self.addresses: list[Endpoint] = []
 
@@ -259,7 +259,7 @@ class Listener:
 
     def _finish(self, pending: Pending, answer: bytes | None) -> None:
         """Answer the client, then keep the record for the end of this turn of the event loop."""
-        if not self._records:
+        if not self._rows:
             self._loop.call_soon(self._offer_records)  # first: before a connection that the answer ends is gone
         query, end = pending.query, pending.end
         if answer is None:
@@ -278,17 +278,15 @@ class Listener:
             # Records behind damage in the answer are unknown.
             rcode, ancount, types, ttl_min, _ = wire.parse_answer(answer, question_end=end, partial=True)
         qname, qtype = query[wire.HEADER_SIZE : end - 5], query[end - 4] << 8 | query[end - 3]
-        self._records.append(
-            packed_record(
-                pending.ts, pending.client, qname, qtype, len(query), rcode, ancount, rlen, ttl_min, rtt_ms, types
-            )
+        self._rows.append(
+            (pending.ts, pending.client, qname, qtype, len(query), rcode, ancount, rlen, ttl_min, rtt_ms, types)
         )
 
     def _offer_records(self) -> None:
         """Offer the records of one turn of the event loop at once: all of it costs little more than one."""
-        records, self._records = self._records, []
-        if records:
-            self._offer(b"".join(records))
+        rows, self._rows = self._rows, []
+        if rows:
+            self._offer(rows)
 
 
 def refuse_loops(upstreams: Iterable[Endpoint], addresses: Sequence[Endpoint]) -> None:
