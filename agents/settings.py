@@ -131,12 +131,12 @@ class Settings(BaseSettings):
     target_fpr_suspicious: Share = Field(
         0.001,
         validation_alias=_names("target_fpr_suspicious"),
-        description="share of benign queries that may score above 0.5",
+        description="share of benign queries that may score above SCORE_SUSPICIOUS",
     )
     target_fpr_high: Share = Field(
         0.0001,
         validation_alias=_names("target_fpr_high"),
-        description="share of benign queries that may score above 0.7",
+        description="share of benign queries that may score above SCORE_HIGH",
     )
     incident_quiet_s: Positive = Field(3600.0, description="an incident closes after this many seconds without a query")
     flows_max: Count = Field(

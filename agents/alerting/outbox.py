@@ -22,7 +22,7 @@ from agents.core.types import Incident, incident_of, incident_row
 
 BEGUN_MAX = 3
 """An alert whose sending was begun so often, and never came to an end, is given up."""
-BYTES_MAX = 64 << 20
+DISK_MAX = 64 << 20
 """Disk for alerts that are due; AlertSink bounds their number."""
 _OLD = re.compile(r"[0-9]{16}-(?P<attempts>[0-9])\.json", re.ASCII)
 """Names of release 0.1."""
@@ -41,7 +41,7 @@ class Outbox:
     """The folder with these files. Raises OSError, BlockingIOError where another process owns it."""
 
     def __init__(self, folder: Path) -> None:
-        self._queue = DiskQueue(folder, ".json", max_bytes=BYTES_MAX, sync=False, old=_OLD)
+        self._queue = DiskQueue(folder, ".json", max_bytes=DISK_MAX, sync=False, old=_OLD)
 
     def found(self) -> Iterator[Due]:
         """The alerts that an earlier process left, oldest first; to be taken before anything is put."""

@@ -1,1 +1,4 @@
-"""One file a command: arguments in, exit code out. Only `agents.__main__` imports it."""
+"""One file a command: arguments in, exit code out.
+
+Its face is `parser.main`. Only `agents.__main__` imports it.
+"""

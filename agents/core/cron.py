@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from zoneinfo import ZoneInfo
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from apscheduler.triggers.base import BaseTrigger
 from cronsim import CronSim, CronSimError
@@ -49,5 +49,5 @@ def cron_trigger(expression: str, timezone: str) -> CrontabTrigger:
 def _zone(name: str) -> ZoneInfo:
     try:
         return ZoneInfo(name)
-    except (KeyError, ValueError, OSError):
+    except (ZoneInfoNotFoundError, ValueError, OSError):
         raise SettingsError(f"cannot use setting RETRAIN_TIMEZONE={name!r}: no such time zone") from None

@@ -16,6 +16,8 @@ from agents.core.errors import QueueFullError
 
 FILE_MODE = 0o644
 """Mode of models and reports: other services and people read them; they do not hold secrets."""
+UNPACKED_MAX = 2 << 30
+"""A file of state that unpacks to more bytes is refused."""
 PRIVATE_MODE = 0o600
 """Mode of files that hold the names that people looked up."""
 _PART = ".part"

@@ -12,6 +12,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+DAY_S = 86_400
+"""Seconds in a day of Unix time, which has no leap seconds (POSIX.1-2017, section 4.16)."""
 UNKNOWN = -1
 """Stands for a number that the source did not see (rcode, counts, sizes, TTL)."""
 

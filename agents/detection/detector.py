@@ -14,14 +14,13 @@ from numpy.typing import NDArray
 
 from agents.core.column_kernels import Key, keyed_hash
 from agents.core.columns import Coded, Names, coded, distinct_rows, gathered, packed
-from agents.core.types import Incident, QueryBatch, Verdicts, batch_of, joined
+from agents.core.types import DAY_S, Incident, QueryBatch, Verdicts, batch_of, joined
 from agents.detection import snapshot
 from agents.detection.fingerprints import TXT
 from agents.detection.flows import Flows
 from agents.detection.incidents import Incidents, Standing, domain_hash, spans
 from agents.detection.known_services import KnownServices
 from agents.detection.limits import (
-    DAY_S,
     SCATTERED,
     Evidence,
     Limits,

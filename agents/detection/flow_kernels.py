@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agents.core.jit import kernel, kernel_in_place, kernel_that_wraps
+from agents.core.types import DAY_S
 from agents.detection.seen_kernels import SIZE_MIN, SKETCH, forget, remember, take_piece
 from agents.detection.state import (
     ANSWERS,
@@ -366,7 +367,6 @@ def detail(state: State, row: int) -> int:
 CROWD_DOMAINS, CROWD_MAX = 500, 4.0
 """A client that asks below more than CROWD_DOMAINS domains in a day stands for several clients. Its limits on sums over
 domains rise in proportion, at most CROWD_MAX times. Limits below one domain stay."""
-DAY_S = 86_400
 
 
 @kernel_in_place
@@ -429,7 +429,7 @@ CARRYING[list(CARRYING_TYPES)] = 1
 ANSWER_FRAME = 30
 """Bytes of an answer beside the queried name and the data: header, question's end, one record's head (RFC 1035
 section 4.1)."""
-MIX_TYPE, MIX_SIZE = np.uint64(0x9E3779B97F4A7C15), np.uint64(0xC2B2AE3D27D4EB4F)
+MIX_SIZE = np.uint64(0xC2B2AE3D27D4EB4F)
 DIGIT_BITS = math.log2(10)
 DIGITS_MASK = np.uint64((1 << COUNT_AT) - 1)
 EVENTS, SAMPLES_TOLD, PEAKS = range(3)
@@ -442,7 +442,7 @@ def answers(state: State, asked: Asked, i: int, flow: Any) -> float:
     size = np.int64(asked.rlen[i]) - asked.size[i] - ANSWER_FRAME
     if CARRYING[asked.qtype[i]] == 0 or size <= 0:
         return 0.0
-    mixed = asked.name[i] ^ (np.uint64(asked.qtype[i]) * MIX_TYPE) ^ (np.uint64(asked.rlen[i]) * MIX_SIZE)
+    mixed = asked.name[i] ^ (np.uint64(asked.qtype[i]) * GOLDEN) ^ (np.uint64(asked.rlen[i]) * MIX_SIZE)
     if not remember(flow, state.clients[flow["client"]], state.pool, state.room, mixed):
         return 0.0
     flow["bytes_in"] += size

@@ -13,7 +13,7 @@ from agents.core.column_kernels import Key
 from agents.core.columns import packed
 from agents.core.jit import map_large_arrays
 from agents.detection import flow_kernels as table
-from agents.detection.flow_kernels import EVIDENCE_BYTES, settle
+from agents.detection.flow_kernels import EVIDENCE_BYTES, GOLDEN, settle
 from agents.detection.judge_kernels import FACTOR_AT, judge, own
 from agents.detection.seen_kernels import ROW_WORDS
 from agents.detection.state import (
@@ -73,8 +73,6 @@ def flow_of(kept: Any, detail: Any, samples: tuple[tuple[bytes, int], ...]) -> F
 
 
 NUMBERS = [one.name for one in fields(Flow) if one.name not in ("samples", "qtypes")]
-MIX = np.uint64(0x9E3779B97F4A7C15)
-"""Spreads client rows over 64 bits, so that one number identifies a client and a domain."""
 
 
 @dataclass(slots=True)
@@ -147,7 +145,7 @@ class Pasts:
 
     def see(self, asked: Asked) -> None:
         """Note the first query of each flow since its last incident."""
-        self._last = asked.ts, asked.domain ^ (asked.client.astype(np.uint64) * MIX)
+        self._last = asked.ts, asked.domain ^ (asked.client.astype(np.uint64) * GOLDEN)
         if not self._waiting:
             return
         ts, marks = self._last
@@ -170,7 +168,7 @@ class Pasts:
         self._rows[row] = past
         if past.begun is not None or kept["scattered"]:
             return
-        mark = int(kept["domain"] ^ (np.array([kept["client"]]).astype(np.uint64) * MIX)[0])
+        mark = int(kept["domain"] ^ (np.array([kept["client"]]).astype(np.uint64) * GOLDEN)[0])
         ts, marks = self._last
         again = np.flatnonzero((marks == np.uint64(mark)) & (ts > past.flow.last_seen))
         if len(again):
@@ -250,11 +248,6 @@ class Flows:
     def forgotten(self) -> int:
         """How often a flow forgot the names it saw, because the pool or its client's share of it was full."""
         return int(self.state.room[Room.FORGOTTEN])
-
-    @property
-    def bytes_held(self) -> int:
-        """Memory of all arrays, bytes."""
-        return sum(array.nbytes for array in self.state)
 
     def rows_of(self, clients: Sequence[str]) -> NDArray[np.int32]:
         """A row for each of these clients; NONE if there is no room for another client."""

@@ -9,10 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agents.core.jit import kernel_in_place
+from agents.core.types import DAY_S
 from agents.detection.flow_kernels import (
     CARRIERS,
     COUNT,
-    DAY_S,
     DETAILS,
     EVENTS,
     FAMILIAR,

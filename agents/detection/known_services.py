@@ -186,7 +186,7 @@ def load_entries(path: Path) -> list[Entry]:
     for row in reader:
         try:
             entries.append(entry_of(row))
-        except (ValueError, TypeError, AttributeError) as error:
+        except ValueError as error:
             raise SettingsError(f"cannot read {path}, line {reader.line_num}: {error}") from None
     return entries
 

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from agents.core.types import Severity
+from agents.core.types import DAY_S, Severity
 from agents.detection.judge_kernels import (
     FACTOR_AT,
     FRESH_BYTES_AT,
@@ -18,6 +18,7 @@ from agents.detection.judge_kernels import (
     FRESH_NAME_AT,
     LIMIT_ROWS,
     MIN_NAMES_AT,
+    PEAK_MIN,
     QUIET_AT,
     RULES,
     SCATTERED_AT,
@@ -214,10 +215,7 @@ def bounds(factor: float = 1.0) -> dict[str, float]:
     }
 
 
-DAY_S = 86_400
 KEPT_DAYS = 28
-PEAK_MIN = 0.2
-"""Peaks below this ratio do not matter at any factor."""
 PEAKS_MAX = 20_000
 FACTOR_MIN, FACTOR_MAX = 0.5, 2.0
 DAYS_MIN = 7

@@ -8,11 +8,11 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from agents.scoring.lexical_kernels import SECRET_BYTES
+
 PREVIEW_BYTES = 80
 READABLE_RUN = 10
 """Decoded data is shown if it has at least this many printable bytes in a row."""
-SECRET_BYTES = 8
-"""Decoded text with fewer bytes is too short to count as a secret."""
 _RUN = re.compile(rb"[\x20-\x7e\t\n\r]{%d,}" % READABLE_RUN)
 _HEX, _BASE32, _BASE64, _BASE64URL = (
     re.compile(b"[%s]+" % letters) for letters in (rb"0-9a-f", rb"a-z2-7", rb"A-Za-z0-9+/", rb"A-Za-z0-9_-")

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, Field, ValidationError
 
 from agents.core.column_kernels import Key
+from agents.core.files import UNPACKED_MAX
 from agents.detection import flow_kernels
 from agents.detection.flow_kernels import SAMPLES, greet_all
 from agents.detection.flows import Flows, Past, packed_past, unpacked_past
@@ -25,8 +26,6 @@ FORMAT = 5
 FLOWS_MAX = 200_000
 """Flows kept, at most; those that leaked most are kept first."""
 LEVEL = 1  # of zlib: a snapshot is written every minute
-BYTES_MAX = 2 << 30
-"""A file that unpacks to more bytes is refused."""
 DAYS = ("day", "today", "yesterday")
 ARRAYS = {"flows": FLOW, "windows": WINDOWS, "details": DETAIL, "keys": np.dtype(np.uint64)}
 
@@ -92,7 +91,7 @@ def load_flows(data: bytes, flows: Flows) -> int:
     """Put a dumped state into new, empty `flows`; returns how many. Raises ValueError unless the dump is complete."""
     unpacker = zlib.decompressobj()
     try:
-        whole = unpacker.decompress(data, BYTES_MAX)
+        whole = unpacker.decompress(data, UNPACKED_MAX)
     except zlib.error as error:
         raise ValueError(f"cannot restore windows: damaged file ({error})") from None
     line, _, body = whole.partition(b"\n")

@@ -141,7 +141,7 @@ DOMAIN, CLIENT, START = "data.example-tunnel.net", "tunnel", 1_700_000_000.0
 """CLIENT and START hold where there is no benign client to lay a tunnel over."""
 BACKGROUND_MAX = 20_000
 """Most queries of the benign client that are used, from its first: they bound the time that a curve takes."""
-AT_ONCE = 256
+MIXED_AT_ONCE = 256
 
 NameMaker = Callable[[random.Random, int], str]
 
@@ -176,7 +176,7 @@ def measure(
     """Lay one tunnel over the background and find it; both in time order, of one client."""
     rows = list(sent)
     mixed = sorted([*(row for row in background if rows and row[0] <= rows[-1][0]), *rows], key=itemgetter(0))
-    batches = (batch_of(mixed[at : at + AT_ONCE]) for at in range(0, len(mixed), AT_ONCE))
+    batches = (batch_of(mixed[at : at + MIXED_AT_ONCE]) for at in range(0, len(mixed), MIXED_AT_ONCE))
     for verdicts in verdicts_of(detector, batches):
         for incident in verdicts.incidents:
             if incident.client == rows[0][1] and incident.domain == domain_text(rows[0][2]):

@@ -144,7 +144,7 @@ def _validation(found: Validation, scores: Sequence[float]) -> dict[str, Any]:
 
 
 def _trade(limits: Mapping[str, Any]) -> dict[str, Any]:
-    """What budget.Limits.to_json says, in words, and as a chart once its history is long enough; {} without a curve."""
+    """The values of limits.BudgetChoice.to_json in words, and as a chart once there is a curve; {} without one."""
     if "curve" not in limits:
         return {}
     factor, days, budget, curve = (limits[name] for name in ("factor", "days", "budget_per_week", "curve"))
@@ -241,7 +241,7 @@ def _flat(manifest: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
 
 
 def _limits(value: Mapping[str, Any]) -> str:
-    """What budget.Limits.to_json says, without its curve."""
+    """What limits.BudgetChoice.to_json says, without its curve."""
     factor, days, budget = (_shown(value.get(name)) for name in ("factor", "days", "budget_per_week"))
     return f"factor {factor}, by {days} days of history, for {budget} investigations a week"
 

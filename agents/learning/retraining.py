@@ -1,4 +1,4 @@
-"""The cold flow: backup, collect, train, validate, report, notify, deploy or reject; under one lock.
+"""A retraining: backup, collect, train, validate, report, notify, deploy or reject; under one lock.
 
 Each step is a method from TrainingRun to TrainingRun. A step that fails ends the run as FAILED: the champion
 stays what it was, and the outcome is reported, sent and recorded all the same.

@@ -1,4 +1,4 @@
-"""The nouns of the cold flow, frozen: options, findings and outcome of a retraining."""
+"""The nouns of a retraining, frozen: options, findings and outcome of a retraining."""
 
 from __future__ import annotations
 

@@ -127,7 +127,7 @@ BINS = 20
 
 @dataclass(frozen=True)
 class Validator:
-    """Callable as the cold flow wants it: (candidate, champion) to Validation. `anchor` is the shipped model.
+    """Callable as a retraining wants it: (candidate, champion) to Validation. `anchor` is the shipped model.
 
     detector_of: a detector with a model that has seen nothing yet, such as production runs it: with the operator's
     known services, quiet time, caps and scores.

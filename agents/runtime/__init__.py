@@ -1,4 +1,4 @@
 """The long-running processes: supervisor, listener, detector, console, scheduler; where settings become collaborators.
 
-`cli` alone may import it.
+Its face is `supervisor.supervise`, `services.serve` and `bootstrap`. `cli` alone may import it.
 """

@@ -39,6 +39,7 @@ from agents.runtime.listener_process import ListenerConfig
 from agents.runtime.supervisor import Plan, Work
 from agents.runtime.trainer import Training, train_here, train_spawned
 from agents.scoring import MODEL_TYPES
+from agents.scoring.isolation_forest import IsolationForestType
 from agents.scoring.model import Model, TrainConfig
 from agents.settings import Settings
 from agents.sources import SPECS as INTAKES
@@ -165,7 +166,7 @@ def plan_of(settings: Settings, others: Sequence[tuple[str, Work]] = ()) -> Plan
 
 def registry_of(settings: Settings) -> ModelRegistry[Model]:
     """The folder of models, with the shipped one to fall back to."""
-    return ModelRegistry(settings.models_dir, Model.from_bytes, model_bytes())
+    return ModelRegistry(settings.models_dir, model_type_of(settings).load, model_bytes())
 
 
 def store_of(settings: Settings) -> Store:
@@ -319,6 +320,11 @@ def serving_of(settings: Settings) -> AbstractAsyncContextManager[None]:
 
 def training_of(settings: Settings) -> Training:
     """How candidates are made now: the limits come from the network's history up to this moment."""
+    return Training(model_type_of(settings), budget_choice_of(settings).to_json())
+
+
+def model_type_of(settings: Settings) -> IsolationForestType:
+    """The detector type that is trained, and whose files are read."""
     spec = MODEL_TYPES[0]
     config = TrainConfig(
         benign_above_suspicious=settings.target_fpr_suspicious,
@@ -326,7 +332,7 @@ def training_of(settings: Settings) -> Training:
         score_suspicious=settings.score_suspicious,
         score_high=settings.score_high,
     )
-    return Training(spec.factory(settings.of(spec), config), budget_choice_of(settings).to_json())
+    return spec.factory(settings.of(spec), config)
 
 
 def known_path(settings: Settings) -> Path:

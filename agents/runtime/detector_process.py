@@ -19,10 +19,9 @@ from agents.alerting.manager import ALERT_COUNTS, AlertManager, AlertSink
 from agents.core.errors import AgentsError, StoreError
 from agents.core.files import PRIVATE_MODE, write_atomic
 from agents.core.protocols import Detector, Stream
-from agents.core.types import Incident, QueryBatch, Taken
+from agents.core.types import DAY_S, Incident, QueryBatch, Taken
 from agents.detection.detector import FILES, empty_verdicts
 from agents.detection.known_services import Entry, services_at
-from agents.detection.limits import DAY_S
 from agents.learning.registry import ModelRegistry
 from agents.runtime.fanout import Fanout
 from agents.runtime.heartbeat import PARTS, DetectorHealth, Heartbeat

@@ -100,13 +100,14 @@ class Heartbeat:
 def read_heartbeat(path: Path) -> dict[str, Any]:
     """The last heartbeat of another process, with "ok": whether it is recent, and its writer has not ended."""
     try:
-        found: dict[str, Any] = dict(json.loads(path.read_bytes()))
-        # A timestamp in the future was written before the clock was set back; a live process would have rewritten it.
-        recent = abs(time.time() - float(found.pop("at", 0))) < STALE_S
-        gone = _is_gone(found.pop("writer", None))
-    except (OSError, ValueError, TypeError):
+        found = json.loads(path.read_bytes())
+    except (OSError, ValueError):
         return {"ok": False}
-    return {"ok": recent and not gone, **found}
+    if not isinstance(found, dict) or not isinstance(at := found.pop("at", None), int | float):
+        return {"ok": False}
+    # A timestamp in the future was written before the clock was set back; a live process would have rewritten it.
+    recent = abs(time.time() - at) < STALE_S
+    return {"ok": recent and not _is_gone(found.pop("writer", None)), **found}
 
 
 def detector_health(path: Path) -> tuple[bool, DetectorHealth]:
@@ -124,10 +125,10 @@ def _writer() -> list[Any] | None:
 
 def _is_gone(writer: Any) -> bool:
     """Whether it is certain that this process has ended. Of other machines' and containers' nothing is."""
-    if writer is None:
+    if not isinstance(writer, list) or len(writer) != 3:
         return False
     where, pid, began = writer
-    if where != _where():
+    if where != _where() or not isinstance(pid, int):
         return False
     try:
         os.kill(pid, 0)

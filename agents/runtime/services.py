@@ -21,6 +21,7 @@ import uvicorn
 from agents.core.errors import AgentsError, BusyError, StoreError
 from agents.core.files import locked
 from agents.core.logs import retraining_file
+from agents.core.types import DAY_S
 from agents.learning.registry import ModelRegistry
 from agents.learning.report import prune_reports
 from agents.learning.retraining import RetrainingParts, retrain
@@ -35,7 +36,6 @@ from agents.store.sql import Store
 from agents.web.app import create_app
 from agents.web.parts import Parts
 
-DAY_S = 86_400
 DAYS_AHEAD = 2
 """Days that the daily maintenance makes room for: one more than needed, in case it fails once."""
 RETRAINING = "retraining"

@@ -20,7 +20,7 @@ from agents.sources.intake import HEAD_BYTES, Intake, Sources
 SPECS: tuple[Intake, ...] = (capture.SPEC, table.SPEC)
 """Kinds of files, in the order in which a file's content is compared with them."""
 
-__all__ = ["SPECS", "detect", "open_source"]
+__all__ = ["SPECS", "kind_of", "open_source"]
 
 
 def kind_of(path: Path) -> Intake:

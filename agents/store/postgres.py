@@ -25,9 +25,9 @@ from sqlalchemy.dialects.postgresql import insert
 from agents.core.column_kernels import hash_pieces
 from agents.core.columns import Coded, Names, Pieces, distinct_rows, gathered, packed
 from agents.core.errors import BatchRefusedError
-from agents.core.types import Verdicts
+from agents.core.types import DAY_S, Verdicts
 from agents.store import migrate, postgres_kernels
-from agents.store.rows import BATCHES, COLUMNS, DAY_S, NUMBERS, Columns
+from agents.store.rows import BATCHES, COLUMNS, NUMBERS, Columns
 from agents.store.sampling import COLUMNS as SAMPLED
 from agents.store.sampling import Found
 from agents.store.sql import Store

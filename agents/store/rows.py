@@ -14,11 +14,8 @@ from numpy.typing import NDArray
 from sqlalchemy import REAL, BigInteger, Column, Double, Integer, LargeBinary, MetaData, SmallInteger, Table, Text
 
 from agents.core.columns import Coded, Names, coded, packed
-from agents.core.types import UNKNOWN, Severity, Verdicts, clean
+from agents.core.types import DAY_S, UNKNOWN, Severity, Verdicts, clean
 from agents.dns.name import packed_texts
-
-DAY_S = 86_400
-"""Seconds in a day of Unix time, which has no leap seconds (POSIX.1-2017, section 4.16)."""
 
 metadata = MetaData()
 

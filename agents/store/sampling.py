@@ -19,9 +19,9 @@ from numpy.typing import NDArray
 from sqlalchemy import ColumnElement, Connection, Select, func, literal_column, select
 
 from agents.core.columns import Coded, Pieces
-from agents.core.types import Sample
+from agents.core.types import DAY_S, Sample
 from agents.store import sampling_kernels
-from agents.store.rows import DAY_S, QUERIES, RND_MAX, ascii_of
+from agents.store.rows import QUERIES, RND_MAX, ascii_of
 from agents.store.sql import between
 
 TURNS = 8

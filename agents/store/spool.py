@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from agents.core.columns import Coded, Names, coded, packed
 from agents.core.errors import BatchRefusedError, QueueFullError, StoreError, StoreUnusableError
-from agents.core.files import DiskQueue, Queued
+from agents.core.files import UNPACKED_MAX, DiskQueue, Queued
 from agents.core.npz import FormatError, json_of, read_npz
 from agents.core.types import QueryBatch, Verdicts, incident_of, incident_row
 from agents.store.rows import reasons_by_number
@@ -41,8 +41,6 @@ _KINDS = {
     "severity": "|u1",
     "qname_len": "<i8",
 }
-BYTES_MAX = 2 << 30
-"""A file that unpacks to more is no batch."""
 _TEXTS = ("client", "ans_types", "domain", "reasons")
 
 
@@ -67,7 +65,7 @@ def encode(verdicts: Verdicts) -> bytes:
 def decode(data: bytes) -> Verdicts:
     """The batch again. Raises StoreError for anything that `encode` did not write whole."""
     try:
-        arrays = read_npz(data, BYTES_MAX)
+        arrays = read_npz(data, UNPACKED_MAX)
         texts = json_of(arrays, "texts")
         _check(arrays, texts)
         incidents = tuple(incident_of(row) for row in texts["incidents"])

@@ -32,11 +32,20 @@ from sqlalchemy import (
 from sqlalchemy.exc import DataError, IntegrityError, SQLAlchemyError
 
 from agents.core.errors import BatchRefusedError, StoreError, UsageError
-from agents.core.types import Incident, Sample, ScheduledJob, Severity, Verdicts, clean, incident_of, incident_row
+from agents.core.types import (
+    DAY_S,
+    Incident,
+    Sample,
+    ScheduledJob,
+    Severity,
+    Verdicts,
+    clean,
+    incident_of,
+    incident_row,
+)
 from agents.store import sampling
 from agents.store.rows import (
     BATCHES,
-    DAY_S,
     INCIDENTS,
     JOBS,
     QUERIES,

@@ -17,8 +17,9 @@ from sqlalchemy.dialects.sqlite import insert
 from agents.core.columns import coded, packed, pieces_of
 from agents.core.errors import StoreError, StoreUnusableError
 from agents.core.files import locked, make_private
+from agents.core.types import DAY_S
 from agents.store import migrate
-from agents.store.rows import COLUMNS, DAY_S, Columns
+from agents.store.rows import COLUMNS, Columns
 from agents.store.sampling import COLUMNS as SAMPLED
 from agents.store.sampling import Found
 from agents.store.sql import Store

@@ -18,7 +18,7 @@ from agents.core.columns import Coded, packed
 from agents.core.types import QueryBatch
 from agents.detection.limits import Scale
 from tests.bench.processes import pss_mb
-from tests.support.detecting import START, fresh_detector, shipped_model
+from tests.support.detecting import START, bytes_held, fresh_detector, shipped_model
 
 BATCH = 1024
 
@@ -67,7 +67,7 @@ def main() -> None:
     found = {
         "us": used / asked.queries * 1e6,
         "flows": len(detector.flows),
-        "held_mb": detector.flows.bytes_held / 1e6,
+        "held_mb": bytes_held(detector.flows) / 1e6,
         "grown_mb": pss_mb(os.getpid()) - before,
     }
     print(json.dumps(found))

@@ -8,9 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agents.core.types import batch_of
+from agents.core.types import DAY_S, batch_of
 from agents.detection.limits import (
-    DAY_S,
     DAYS_MIN,
     FACTOR_MAX,
     FACTOR_MIN,

@@ -18,6 +18,7 @@ from agents.detection.flow_kernels import (
 from agents.detection.flows import CLIENT_MIN, IDLE_S
 from agents.detection.judge_kernels import SWEEP_S
 from agents.detection.state import CARRIERS_MAX, NONE, WINDOWS_S, Kind, Room
+from tests.support.detecting import bytes_held
 from tests.support.judged import START, Judged, ask, key_of
 from tests.support.plain_flow import Query
 
@@ -209,9 +210,9 @@ def test_where_the_room_for_names_is_full_flows_forget_and_memory_stays() -> Non
             ]
             judged.ask(*batch)
         if turn == 5:
-            middle = judged.flows.bytes_held
+            middle = bytes_held(judged.flows)
     assert judged.flows.forgotten > 0
-    assert judged.flows.bytes_held == middle
+    assert bytes_held(judged.flows) == middle
     assert len(judged.flows.state.pool) <= judged.flows.state.room[Room.POOL_MAX]
     assert judged.view("192.0.2.3", "3.com").names >= 0.9 * 12 * 60, "they go on counting"
 
@@ -278,7 +279,7 @@ def test_a_hundred_thousand_domains_take_so_many_bytes_each() -> None:
             )
         )
     assert len(judged.flows) == domains
-    assert judged.flows.bytes_held / domains < BYTES_A_DOMAIN
+    assert bytes_held(judged.flows) / domains < BYTES_A_DOMAIN
 
 
 def many(client: str, domain: str, count: int, ts: float) -> list[Query]:

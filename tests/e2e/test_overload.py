@@ -25,7 +25,7 @@ from agents.detection.limits import Scale
 from agents.dns.name import to_text
 from agents.learning.baseline import golden_sessions
 from tests.e2e.overload import fast_upstream, figure, memory_mb, perf
-from tests.support.detecting import START, query, shipped_model
+from tests.support.detecting import START, bytes_held, query, shipped_model
 from tests.support.listening import wait_until
 from tests.support.patience import patient
 from tests.support.postgres_server import DEAD, PostgresServer, make_database
@@ -104,7 +104,7 @@ def test_a_million_domains_of_one_client_hide_no_tunnel() -> None:
         names = [f"{random_.getrandbits(40):010x}.{random_.getrandbits(48):012x}.com" for _ in range(batch)]
         ts = START + 10 + at / 5000
         detector.detect(rows_of([query(ts + n / 5000, "10.9.0.9", name) for n, name in enumerate(names)]))
-        held.append(detector.flows.bytes_held)
+        held.append(bytes_held(detector.flows))
         assert len(detector.flows) <= keys_max
     assert held[-1] == held[len(held) // 2], "no array grows once the cap is reached"
     assert detector.flows.refused > count // 2

@@ -1,4 +1,4 @@
-"""The cold flow with nothing made up: store, model, gates, report, registry; only the webhook is a local one."""
+"""A retraining with nothing made up: store, model, gates, report, registry; only the webhook is a local one."""
 
 from __future__ import annotations
 

@@ -8,6 +8,7 @@ from itertools import islice
 
 from agents.core.types import Incident, Row, batch_of
 from agents.detection.detector import TunnelDetector
+from agents.detection.flows import Flows
 from agents.detection.limits import Scale
 from agents.dns.name import from_text
 from agents.learning.baseline import model_bytes
@@ -60,3 +61,8 @@ def incidents_of(rows: Iterable[Row], model: Model | None = None) -> list[Incide
     last = detector.flush()
     found |= {incident.incident_id: incident for incident in (last.incidents if last else ())}
     return sorted(found.values(), key=lambda incident: incident.detected_at)
+
+
+def bytes_held(flows: Flows) -> int:
+    """Memory of all arrays of flows."""
+    return sum(array.nbytes for array in flows.state)

@@ -1,4 +1,4 @@
-"""The leak curve of agents/leak.py with names of several sizes, over a client's day of the look-alike suite.
+"""The leak curve of learning/evaluation.py with names of several sizes, over a client's day of the look-alike suite.
 
 python -m tests.support.leak_curve [--json PATH|-]        writes the table of docs/detection-slow.md
 """

@@ -1,6 +1,6 @@
 """One flow in plain Python: what it remembers, what its windows hold, and what a query newly carries.
 
-The readable definition of kernels/seen.py, windows.py and counting.py; tests/detection/test_state.py holds them equal.
+An oracle of seen_kernels.py and flow_kernels.py; tests/detection/test_state.py holds them equal.
 """
 
 from __future__ import annotations
@@ -11,13 +11,13 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from agents.core.types import DAY_S
 from agents.detection.flow_kernels import (
     ANSWER_FRAME,
     ANSWERED_BYTES,
     CARRYING_TYPES,
     CROWD_DOMAINS,
     CROWD_MAX,
-    DAY_S,
     EVIDENCE_BYTES,
     SAMPLES,
     USUAL_TYPES,
@@ -293,7 +293,7 @@ class Flow:
         return None if self.memory.add(shape) else bits
 
     def view(self) -> View:
-        """As agents/flows.py shows a flow."""
+        """As detection/flows.py shows a flow."""
         return View(
             first_seen=self.first_seen,
             last_seen=self.last_seen,

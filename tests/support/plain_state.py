@@ -1,6 +1,6 @@
 """All flows in plain Python: caps, sweep, familiar domains, carriers, scattered names, and evidence.
 
-The readable definition of kernels/judging.py, flows.py and policy.py; tests/detection/test_state.py holds them equal.
+An oracle of judge_kernels.py, flows.py and limits.py; tests/detection/test_state.py holds them equal.
 """
 
 from __future__ import annotations
@@ -10,10 +10,10 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
+from agents.core.types import DAY_S
 from agents.detection import limits as policy
 from agents.detection.flow_kernels import (
     CARRIER_NAMES,
-    DAY_S,
     FAMILIAR_AGE_S,
     FAMILIAR_CLIENTS,
     FAMILIAR_FACTOR,

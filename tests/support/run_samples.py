@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from agents.core.types import CaseResult, ChannelResult, Gate, Severity, ValidationCase
-from agents.detection.limits import DAY_S, Peaks, choose
+from agents.core.types import DAY_S, CaseResult, ChannelResult, Gate, Severity, ValidationCase
+from agents.detection.limits import Peaks, choose
 from agents.learning.run import (
     Distribution,
     RetrainOptions,

@@ -96,7 +96,7 @@ class AccessList:
 
 
 class Listener:
-    """Answers DNS on every address of `hosts`. `upstreams` is what settings.parse_upstreams returns.
+    """Answers DNS on every address of `hosts`. `upstreams` is what upstream.parse_upstreams returns.
 
     hosts: textual addresses; "::" is IPv6 only, so that "0.0.0.0" and "::" go together. port: 0 = a free one
     each. upstreams: [(zone, [(address, port), …]), …], zone "" = everything else. allowed_clients: networks.
