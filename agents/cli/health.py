@@ -10,7 +10,7 @@ from pathlib import Path
 from agents.runtime import heartbeat
 from agents.settings import Settings
 
-TIMEOUT_S = 3.0
+TIMEOUT_S = 8.0
 
 
 def health(settings: Settings, options: argparse.Namespace) -> int:

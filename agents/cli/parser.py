@@ -32,7 +32,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     gc.set_threshold(*GARBAGE)
     try:
         options = build_parser().parse_args(arguments)
-        given(*(() if options.data_dir is None else ("--data-dir", str(options.data_dir))))
+        # What `run` suggests is for another terminal, which may lack this one's environment.
+        chosen = options.data_dir or (os.environ.get("DATA_DIR") if options.name == "run" else None)
+        given(*(("--data-dir", str(chosen)) if chosen else ()))
         overrides = {"data_dir": options.data_dir} if options.data_dir is not None else {}
         found = _load(options.name, **overrides)
         logs.setup(found.log_level)

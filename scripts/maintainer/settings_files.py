@@ -95,7 +95,13 @@ def document() -> str:
     for heading, rows in sections():
         lines += ["", f"## {heading}", "", "| setting | default | |", "| --- | --- | --- |"]
         lines += [f"| `{name}` | {f'`{default}`' if default else 'empty'} | {text} |" for name, default, text in rows]
-    lines += ["", "## Old names", "", "They work for one release more, with a warning.", ""]
+    lines += [
+        "",
+        "## Old names",
+        "",
+        "They work for one release more, with a warning. The environment beats `.env`, whichever name it uses.",
+        "",
+    ]
     lines += ["| old | new |", "| --- | --- |", *(f"| `{old}` | `{new}` |" for old, new in RENAMED.items())]
     return "\n".join(lines) + "\n"
 
