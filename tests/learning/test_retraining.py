@@ -116,7 +116,9 @@ def test_with_nothing_of_this_network_nothing_is_learned(world: World, live: int
     assert [one.state for one in world.saved] == [RunState.UNCHANGED]
     message = run_message(done)
     assert "nothing new to learn, the old model stays" in message.summary
-    assert "Nothing new to learn" in Path(done.paths["report"]).read_text()
+    page = Path(done.paths["report"]).read_text()
+    assert "Nothing new to learn" in page
+    assert "Old and new model" not in page, "there is no new one"
     (listed,) = reports.listed(Path(done.paths["report"]).parent)
     assert listed["state"] == "UNCHANGED"
 
