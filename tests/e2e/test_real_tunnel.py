@@ -31,7 +31,7 @@ PUSH = """
 import os, socket, sys
 host, port, size = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
 with socket.create_connection((host, port), 30) as connection:
-    connection.settimeout(patient(60))
+    connection.settimeout(float(sys.argv[4]))
     connection.sendall(os.urandom(size))
     said = b""
     while f"{size}\\n".encode() not in said:
@@ -90,7 +90,7 @@ def test_an_iodine_tunnel_is_found_and_stored(tmp_path: Path, kind: str) -> None
         product("run", tmp_path / "data", upstreams=f"tunnel.test=127.0.0.1:{upstream},127.0.0.1:9", **settings),
         iodine.tunnel(tmp_path, space, upstream, "tunnel.test", kind),
     ):
-        command = [*space, sys.executable, "-c", PUSH, iodine.INSIDE, str(sink.port), str(SMALL)]
+        command = [*space, sys.executable, "-c", PUSH, iodine.INSIDE, str(sink.port), str(SMALL), str(patient(60))]
         subprocess.run(command, check=True, capture_output=True, timeout=patient(90))
         incident = wait_for(lambda: _incident(api, SMALL / 2), "the incident is stored")
     assert sink.received == SMALL
