@@ -138,6 +138,8 @@ def test_ctrl_c_ends_a_replay_without_a_word(tmp_path: Path) -> None:
     write(tmp_path / "capture.pcap", 200_000)
     out = tmp_path / "out.json"
     command = [*BASE, "--data-dir", str(tmp_path / "data"), "replay", "capture.pcap", "--verdicts", "--json", str(out)]
+    # A shell's job in the background ignores SIGINT, and whatever it starts inherits that.
+    command = ["env", "--default-signal=INT", *command]
     with subprocess.Popen(command, cwd=tmp_path, env=environment(), stderr=subprocess.PIPE, text=True) as process:
         wait_until(lambda: out.exists() and out.stat().st_size > 0, 60)
         process.send_signal(signal.SIGINT)
