@@ -30,6 +30,6 @@ USER 10001:10001
 # Nothing lies in these: what does is copied into a new volume, and services that start together get into each other's way.
 VOLUME ["/app/models", "/app/reports", "/app/logs", "/app/data"]
 EXPOSE 5335/udp 5335/tcp 8053/tcp
-HEALTHCHECK --interval=10s --timeout=5s --start-period=180s --retries=3 CMD ["dns-tunnel", "health", "listener"]
+HEALTHCHECK --interval=10s --timeout=10s --start-period=180s --retries=3 CMD ["dns-tunnel", "health", "listener"]
 ENTRYPOINT ["dns-tunnel"]
 CMD ["run"]

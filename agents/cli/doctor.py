@@ -81,7 +81,7 @@ def _database(settings: Settings) -> str:
 
 
 def _port(settings: Settings) -> str:
-    if detector_health(settings.state_dir / "detector.json")[0]:
+    if detector_health(settings.state_dir)[0]:
         return "a listener runs on this DATA_DIR"
     for host in (part.strip() for part in settings.listen_host.split(",")):
         for sock in bind_pair(host, settings.listen_port):
@@ -138,7 +138,7 @@ def _schedule(settings: Settings) -> str:
 
 
 def _overload(settings: Settings) -> str:
-    alive, state = detector_health(settings.state_dir / "detector.json")
+    alive, state = detector_health(settings.state_dir)
     if not alive:
         return "no listener runs on this DATA_DIR"
     text = (
@@ -151,7 +151,7 @@ def _overload(settings: Settings) -> str:
 
 
 def _spool(settings: Settings) -> str:
-    folder, (alive, state) = settings.state_dir / "spool", detector_health(settings.state_dir / "detector.json")
+    folder, (alive, state) = settings.state_dir / "spool", detector_health(settings.state_dir)
     sizes = {path: path.stat().st_size for path in folder.glob("*.*")} if folder.exists() else {}
     waiting, bad = (sum(path.suffix == suffix for path in sizes) for suffix in (".npz", ".bad"))
     used, lost = sum(sizes.values()) / (1 << 20), state.lost

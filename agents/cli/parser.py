@@ -1,4 +1,4 @@
-"""The command line: arguments and commands. Exit codes: 0 done, 1 failed, 2 bad usage or setting, 3 rejected."""
+"""The command line: arguments and commands. Exit codes: 0 done, 1 failed, 2 bad usage or setting, 3 no new model."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _load(command: str, **overrides: Path) -> settings.Settings:
     """The settings that the command needs. A health check runs every few seconds: it reads only the common settings."""
-    common = settings.load(**overrides)
+    common = settings.load(**overrides)  # first, so that a bad setting is reported before the compiler loads
     if command == "health":
         return common
     bootstrap = importlib.import_module("agents.runtime.bootstrap")

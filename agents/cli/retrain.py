@@ -30,7 +30,7 @@ def retrain(settings: Settings, options: argparse.Namespace) -> int:
             bar.set_description_str(text)
             bar.update(step - 1 - bar.n)
 
-        once = bootstrap.retrainer_of(
+        once = bootstrap.retraining_of(
             settings, progress, spawned=False, days=options.days, samples=options.samples, deploy=options.deploy
         )
         run_ = once()

@@ -37,8 +37,9 @@ _IMPORTED = re.compile(r"^from (agents(?:\.\w+)+) import (.*)$", re.MULTILINE)
 def _mode() -> str:
     """The setting's value. agents.settings refuses any value but the three."""
     for source in (os.environ, dotenv_values(".env") if Path(".env").is_file() else {}):
+        given = {name.upper(): value for name, value in source.items()}  # settings ignore case, too
         for name in SETTINGS:
-            if value := source.get(name):
+            if value := given.get(name):
                 return value
     return "auto"
 

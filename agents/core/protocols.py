@@ -1,4 +1,5 @@
-"""The seams between rooms, as protocols. Only runtime.bootstrap connects concrete classes."""
+"""The seams between rooms, as protocols. runtime.bootstrap connects concrete classes; runtime.supervisor makes
+the stream, which all processes share."""
 
 from __future__ import annotations
 

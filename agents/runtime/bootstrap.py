@@ -35,6 +35,7 @@ from agents.learning.retraining import RetrainingParts
 from agents.learning.run import RetrainOptions, TrainingRun, TrainRequest
 from agents.learning.validation import Validator, load_cases
 from agents.runtime.detector_process import JudgeParts
+from agents.runtime.heartbeat import PARTS
 from agents.runtime.listener_process import ListenerConfig
 from agents.runtime.supervisor import Plan, Work
 from agents.runtime.trainer import Training, train_here, train_spawned
@@ -50,7 +51,7 @@ from agents.store.sql import Store
 
 if TYPE_CHECKING:
     from agents.runtime.schedule import RetrainScheduler
-    from agents.runtime.services import Upkeep
+    from agents.runtime.services import Retrain, Upkeep
 
 SPECS: tuple[Spec[Any], ...] = (*INTAKES, *MODEL_TYPES, *CHANNELS)
 """Every kind of intake, detector type and channel: settings, documents and `doctor` lines are made from them."""
@@ -241,12 +242,12 @@ def retraining_parts(
     )
 
 
-def retrainer_of(
+def retraining_of(
     settings: Settings,
     progress: Callable[[int, int, str], None] = lambda step, total, text: None,
     spawned: bool = True,
     **changes: Any,
-) -> Callable[..., TrainingRun]:
+) -> Retrain:
     """What retrains once when it is called (services.retrain_once), with collaborators of its own.
 
     spawned: train in another process, for one that lives on. changes: options that differ from the settings.
@@ -283,7 +284,7 @@ def scheduler_of(settings: Settings) -> RetrainScheduler:
 
     return RetrainScheduler(
         store_of(settings),
-        Retrainer(retrainer_of(settings)).run,
+        Retrainer(retraining_of(settings)).run,
         lambda: maintain(upkeep_of(settings)),
         settings.retrain_schedule,
         settings.retrain_timezone,
@@ -304,7 +305,7 @@ def serving_of(settings: Settings) -> AbstractAsyncContextManager[None]:
     from agents.web.parts import Parts
 
     registry = registry_of(settings)
-    health, retrainer = ProcessHealth(settings.state_dir, registry), Retrainer(retrainer_of(settings))
+    health, retrainer = ProcessHealth(settings.state_dir, registry), Retrainer(retraining_of(settings))
     parts = Parts(
         store=store_of(settings),
         models=registry,
@@ -315,7 +316,7 @@ def serving_of(settings: Settings) -> AbstractAsyncContextManager[None]:
         metrics=health.metrics,
         version=__version__,
     )
-    return serving(parts, settings.api_host, settings.api_port, settings.state_dir / "api.json", retrainer)
+    return serving(parts, settings.api_host, settings.api_port, settings.state_dir / PARTS["api"], retrainer)
 
 
 def training_of(settings: Settings) -> Training:

@@ -290,7 +290,7 @@ class DetectorLoop:
             if taken is not None:
                 self._judge_one(taken)
             elif stop.is_set():
-                return
+                return self._warn(last=True)
             self._warn()
 
     def _judge_one(self, taken: Taken) -> None:
@@ -311,9 +311,9 @@ class DetectorLoop:
             lost=lost,
         )
 
-    def _warn(self) -> None:
+    def _warn(self, last: bool = False) -> None:
         now = time.monotonic()
-        if now < self._warn_at:
+        if now < self._warn_at and not last:
             return
         dropped, self._warn_at = self._stream.dropped, now + WARN_LOOK_S
         if dropped > self._warned:

@@ -10,7 +10,7 @@ from typing import Any
 from agents.core.errors import AgentsError
 from agents.core.types import Metric
 from agents.learning.registry import ModelRegistry
-from agents.runtime.heartbeat import DetectorHealth, detector_health, read_heartbeat
+from agents.runtime.heartbeat import PARTS, DetectorHealth, detector_health, read_heartbeat
 from agents.runtime.schedule import RetrainScheduler
 from agents.scoring.model import Model
 
@@ -106,7 +106,7 @@ class ProcessHealth:
 
     def components(self) -> Mapping[str, Mapping[str, Any]]:
         """State of each component but the database, as /health shows it."""
-        alive, state = detector_health(self._state_dir / "detector.json")
+        alive, state = detector_health(self._state_dir)
         judging = alive and state.judging
         spool = {name: getattr(state, name) for name in ("stored", "spooled", "replayed", "lost", "damaged", "already")}
         spool["waiting"] = state.spool_waiting
@@ -119,12 +119,12 @@ class ProcessHealth:
                 "ok": not state.load_level,
                 **_seen(alive, **load, queue_waiting=state.queue_waiting, queue_dropped=state.queue_dropped),
             },
-            "scheduler": read_heartbeat(self._state_dir / "scheduler.json"),
+            "scheduler": read_heartbeat(self._state_dir / PARTS["scheduler"]),
         }
 
     def metrics(self) -> Iterator[Metric]:
         """What the processes counted."""
-        return metrics_of(detector_health(self._state_dir / "detector.json")[1])
+        return metrics_of(detector_health(self._state_dir)[1])
 
 
 def _seen(alive: bool, **values: Any) -> dict[str, Any]:

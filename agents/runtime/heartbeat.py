@@ -110,9 +110,9 @@ def read_heartbeat(path: Path) -> dict[str, Any]:
     return {"ok": recent and not _is_gone(found.pop("writer", None)), **found}
 
 
-def detector_health(path: Path) -> tuple[bool, DetectorHealth]:
+def detector_health(state_dir: Path) -> tuple[bool, DetectorHealth]:
     """Whether a detector's heartbeat is recent, and what it says; of another release's, what both know."""
-    found = read_heartbeat(path)
+    found = read_heartbeat(state_dir / PARTS["listener"])
     known = {one.name for one in fields(DetectorHealth)}
     return bool(found["ok"]), DetectorHealth(**{name: value for name, value in found.items() if name in known})
 

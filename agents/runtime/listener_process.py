@@ -7,11 +7,11 @@ import signal
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from agents.core.protocols import Stream
 from agents.runtime.signals import crashes_end, live
 from agents.sources.listener.server import Listener
 from agents.sources.listener.sockets import Pair
 from agents.sources.listener.upstream import Endpoint
-from agents.stream.shared import SharedStream
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,14 +35,14 @@ class ListenerConfig:
 
 
 def answer(
-    config: ListenerConfig, stream: SharedStream, number: int, pairs: Sequence[Pair], ready: Callable[[], None]
+    config: ListenerConfig, stream: Stream, number: int, pairs: Sequence[Pair], ready: Callable[[], None]
 ) -> int:
     """One listener process: answers on `pairs` until SIGTERM."""
     return live(_answer(config, stream, number, pairs, ready))
 
 
 async def _answer(
-    config: ListenerConfig, stream: SharedStream, number: int, pairs: Sequence[Pair], ready: Callable[[], None]
+    config: ListenerConfig, stream: Stream, number: int, pairs: Sequence[Pair], ready: Callable[[], None]
 ) -> int:
     stop, loop = asyncio.Event(), asyncio.get_running_loop()
     loop.add_signal_handler(signal.SIGTERM, stop.set)

@@ -28,7 +28,7 @@ from agents.learning.retraining import RetrainingParts, retrain
 from agents.learning.run import RetrainOptions, TrainingRun
 from agents.runtime import warmup
 from agents.runtime.health import calendar_of
-from agents.runtime.heartbeat import Heartbeat
+from agents.runtime.heartbeat import PARTS, Heartbeat
 from agents.runtime.schedule import RetrainScheduler
 from agents.runtime.signals import crashes_end
 from agents.sources.listener.sockets import cannot_listen
@@ -48,7 +48,7 @@ _log = structlog.get_logger()
 class Retrain(Protocol):
     """One retraining to its end, as of `now`; `locked` is called when it holds the lock. Raises BusyError."""
 
-    def __call__(self, *, now: float | None = None, locked: Callable[[], None] = lambda: None) -> object: ...
+    def __call__(self, *, now: float | None = None, locked: Callable[[], None] = lambda: None) -> TrainingRun: ...
 
 
 class Retrainer:
@@ -171,7 +171,7 @@ async def scheduling(scheduler: RetrainScheduler, store: Store, data_dir: Path, 
     """
     with _only_one(state_dir / "scheduler.lock", data_dir):
         starting = asyncio.create_task(_started(store, scheduler))
-        beat = Heartbeat(state_dir / "scheduler.json", lambda: calendar_of(scheduler))
+        beat = Heartbeat(state_dir / PARTS["scheduler"], lambda: calendar_of(scheduler))
         beat.start()
         try:
             yield

@@ -37,10 +37,18 @@ def run(folder: Path, code: str, **environment: str) -> str:
         ({"COMPILED": "off"}, ""),
         ({"KERNELS": "off"}, ""),
         ({}, "COMPILED=off"),
-        ({}, "COMPILED=off"),
+        ({}, "KERNELS=off"),
+        ({}, "compiled=off"),
         ({"COMPILED": "off", "KERNELS": "on"}, "COMPILED=on"),
     ],
-    ids=["environment", "alias", "file", "alias in file", "today's name first, and the environment"],
+    ids=[
+        "environment",
+        "alias",
+        "file",
+        "alias in file",
+        "small letters in file",
+        "today's name first, and the environment",
+    ],
 )
 def test_the_setting_is_read_wherever_it_stands(tmp_path: Path, environment: dict[str, str], file: str) -> None:
     (tmp_path / ".env").write_text(file)

@@ -236,7 +236,7 @@ def test_alerts_are_counted_for_metrics_and_the_threads_are_told(tmp_path: Path)
         assert one.alive
         beat = Heartbeat(path, lambda: one.health().to_json())
         beat.start()
-        found = {metric.name for metric in metrics_of(detector_health(path)[1])}
+        found = {metric.name for metric in metrics_of(detector_health(settings.state_dir)[1])}
         beat.stop()
     names = {"alerts_sent_total", "alerts_failed_total", "alerts_suppressed_total", "alerts_dropped_total"}
     assert names <= found

@@ -117,7 +117,7 @@ def test_what_is_shed_is_shown(tmp_path: Path) -> None:
         assert health["components"]["overload"]["queue_waiting"] > 0
         wait_until(lambda: process.get("/health")["components"]["overload"]["queue_waiting"] == 0, 30)
         wait_until(lambda: process.get("/health")["components"]["overload"]["sampled_out"] > 0, 30)
-        shown = {one.name: one.value for one in metrics_of(detector_health(tmp_path / "data" / "detector.json")[1])}
+        shown = {one.name: one.value for one in metrics_of(detector_health(tmp_path / "data")[1])}
         metrics = httpx.get(
             f"http://127.0.0.1:{process.api_port}/metrics", headers=dict(process.client.headers), trust_env=False
         ).text

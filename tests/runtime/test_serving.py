@@ -50,7 +50,7 @@ def test_a_retraining_that_does_not_get_the_lock_is_not_promised(tmp_path: Path)
     settings = settings_of(tmp_path)
     bootstrap.make_folders(settings)
     with bootstrap.registry_of(settings).lock(), pytest.raises(BusyError, match="holds the lock"):
-        services.Retrainer(bootstrap.retrainer_of(settings)).start()
+        services.Retrainer(bootstrap.retraining_of(settings)).start()
 
 
 def test_a_retraining_holds_the_lock_when_it_is_promised(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -64,7 +64,7 @@ def test_a_retraining_holds_the_lock_when_it_is_promised(tmp_path: Path, monkeyp
     monkeypatch.setattr("agents.store.sql.Store.sample_normal", lambda *_, **__: away())
     settings = settings_of(tmp_path)
     bootstrap.make_folders(settings)
-    one = services.Retrainer(bootstrap.retrainer_of(settings))
+    one = services.Retrainer(bootstrap.retraining_of(settings))
     assert len(one.start()) == len("20260104_020011")
     try:
         with pytest.raises(BusyError, match="holds the lock"), bootstrap.registry_of(settings).lock():
