@@ -47,6 +47,7 @@ _LISTENER_HELP = {
     "mismatched_answers": "datagrams from an upstream that answer no question",
     "tcp_clients": "TCP connections open now",
     "tcp_rejected": "TCP connections closed at once: too many",
+    "tcp_evicted": "idle TCP connections closed to make room for new ones",
     "tcp_refused": "TCP connections closed at once: outside ALLOWED_CLIENTS",
 }
 _GAUGES = {"tcp_clients"}

@@ -28,6 +28,7 @@ class Counters(ctypes.Structure):
         "mismatched_answers",  # from an upstream's address, but not for a query sent on that socket
         "tcp_clients",  # connections open now
         "tcp_rejected",  # connections closed at once: too many
+        "tcp_evicted",  # idle connections closed to make room for new ones
         "tcp_refused",  # connections closed at once: outside the access list
     )
     _fields_ = [(name, ctypes.c_int64) for name in NAMES]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 from agents.sources.listener.upstream import Where
@@ -14,12 +14,14 @@ OUTSTANDING_MAX = 128
 """Pipelined queries of one connection that wait for answers; beyond it the connection is not read."""
 CLIENT_PART = 4
 """One address may hold one in so many of the connections served at once."""
+_NO_QUERIES_MAX = 16
+"""Messages of one connection that are no queries; with one more it is closed, since its stream is not DNS."""
 _UNSENT_MAX = 1 << 20
 """Bytes of answers that a client may leave unread in our memory before it is cut off."""
 
 
 class Handle(Protocol):
-    """Takes one query; False = it will never be answered (no query at all)."""
+    """Takes one message; False = it will never be answered, since it is no query."""
 
     def __call__(self, message: bytes, client: str, where: Where, back: Any, udp: bool) -> bool: ...
 
@@ -42,25 +44,45 @@ class TcpClients:
         self._of: Counter[str] = Counter()
 
     def admit(self, client: TcpClient, address: str) -> bool:
-        """False for one connection too many, of all or of this address, and for one outside the access list."""
+        """False for a connection from outside the access list, or for one too many.
+
+        Where all or those of this address are too many, the longest idle one is closed (RFC 7766 section 6.2.3).
+        """
         if not self.allows(address):
             self.counters.tcp_refused += 1
-        elif len(self.open) >= self.clients_max or self._of[address] >= self.each_max:
-            self.counters.tcp_rejected += 1
+            return False
+        if self._of[address] >= self.each_max:
+            rivals = [one for one in self.open if one.address == address]
         else:
-            self.open.add(client)
-            self._of[address] += 1
-            self.counters.tcp_clients += 1
-            return True
-        return False
+            rivals = list(self.open) if len(self.open) >= self.clients_max else []
+        if rivals and not self._close_idle(rivals):
+            self.counters.tcp_rejected += 1
+            return False
+        self.open.add(client)
+        self._of[address] += 1
+        self.counters.tcp_clients += 1
+        return True
 
-    def leave(self, client: TcpClient, address: str) -> None:
-        """A connection that was admitted is gone."""
+    def _close_idle(self, rivals: Sequence[TcpClient]) -> bool:
+        """Close the connection that is idle for longest, of the addresses that hold most; False if none is idle."""
+        idle = [one for one in rivals if one.idle_since is not None]
+        if not idle:
+            return False
+        chosen = min(idle, key=lambda one: (-self._of[one.address], one.idle_since))
+        self.counters.tcp_evicted += 1
+        self.leave(chosen)
+        chosen.abort()
+        return True
+
+    def leave(self, client: TcpClient) -> None:
+        """A connection is gone; nothing happens if it was not admitted, or has left."""
+        if client not in self.open:
+            return
         self.open.discard(client)
         self.counters.tcp_clients -= 1
-        self._of[address] -= 1
-        if not self._of[address]:
-            del self._of[address]
+        self._of[client.address] -= 1
+        if not self._of[client.address]:
+            del self._of[client.address]
 
     def close(self) -> None:
         for client in list(self.open):
@@ -70,6 +92,8 @@ class TcpClients:
 class TcpClient(asyncio.Protocol):
     """One connection. Queries are length-prefixed, may be pipelined, and are answered as answers come in.
 
+    A message that is no query gets no answer, and those around it get theirs.
+
     Idle means: no whole query and no answer for `idle_s` while none of its queries waits for an upstream; so a client
     that sends a byte now and then, or does not read its answers, is cut off as well.
     """
@@ -77,8 +101,13 @@ class TcpClient(asyncio.Protocol):
     def __init__(self, clients: TcpClients) -> None:
         self._clients = clients
         self._buffer = bytearray()
-        self._outstanding = 0
+        self._outstanding = self._no_queries = 0
         self._pumping = self._ended = self._stalled = False
+
+    @property
+    def idle_since(self) -> float | None:
+        """Since when none of its queries waits, in seconds of the loop's clock; None while one does."""
+        return None if self._outstanding else self._last
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
@@ -87,16 +116,14 @@ class TcpClient(asyncio.Protocol):
         self._last = self._loop.time()
         peer = transport.get_extra_info("peername")
         # A connection reset before it was accepted has no peer any more.
-        self._address = peer[0].partition("%")[0] if peer else ""
-        if not peer or not self._clients.admit(self, self._address):
-            transport.abort()
-            return
+        self.address = peer[0].partition("%")[0] if peer else ""
         self._timer = self._loop.call_later(self._clients.idle_s, self._check_idle)
+        if not peer or not self._clients.admit(self, self.address):
+            transport.abort()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        if self in self._clients.open:
-            self._clients.leave(self, self._address)
-            self._timer.cancel()
+        self._clients.leave(self)
+        self._timer.cancel()
 
     def abort(self) -> None:
         self._transport.abort()
@@ -148,7 +175,7 @@ class TcpClient(asyncio.Protocol):
             self._transport.resume_reading()
 
     def _take(self) -> bool:
-        """Take one query out of the buffer; False if none is whole, or the client sent something else."""
+        """Take one message out of the buffer; False if none is whole, or the client sends too much else."""
         buffer = self._buffer
         if len(buffer) < 2:
             return False
@@ -157,11 +184,14 @@ class TcpClient(asyncio.Protocol):
             return False
         message = bytes(buffer[2:end])
         del buffer[:end]
-        self._last = self._loop.time()
         self._outstanding += 1
-        if not self._clients.handle(message, self._address, self, None, False):
-            self.abort()
-            return False
+        if self._clients.handle(message, self.address, self, None, False):
+            self._last = self._loop.time()
+        else:
+            self._outstanding -= 1
+            self._no_queries += 1
+            if self._no_queries > _NO_QUERIES_MAX:
+                self.abort()
         return not self._transport.is_closing()
 
     def _check_idle(self) -> None:
