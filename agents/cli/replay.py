@@ -89,9 +89,11 @@ def replay(settings: Settings, options: argparse.Namespace) -> int:
             out.writelines(json.dumps(row) + "\n" for row in (*map(incident_json, tally.found()), summary))
     for warning in source.warnings:
         print(f"dns-tunnel: warning: {warning}", file=sys.stderr)
+    for error in source.errors:
+        print(f"dns-tunnel: {error}", file=sys.stderr)
     if options.json != "-":
         _print_replay(tally, summary)
-    return 0
+    return 1 if source.errors else 0
 
 
 def _tally(source: Source, detector: TunnelDetector, store: Store | None, out: IO[str] | None) -> Tally:

@@ -20,6 +20,8 @@ class Source(Protocol):
     """Messages or rows that could not be read, up to now."""
     warnings: list[str]
     """Sentences on damage, complete once the batches have been read."""
+    errors: list[str]
+    """Sentences on files of which nothing could be read, complete once the batches have been read."""
 
     @property
     def size(self) -> int:

@@ -42,6 +42,14 @@ TYPE_NAMES = {
 }  # fmt: skip
 """IANA registry "Resource Record (RR) TYPEs". PRIVATE is a type of iodine in the private range (RFC 6895)."""
 _TYPE_NUMBERS = {name: number for number, name in TYPE_NAMES.items()} | {"*": 255}
+_RCODES = {
+    "NOERROR": 0, "FORMERR": 1, "SERVFAIL": 2, "NXDOMAIN": 3, "NOTIMP": 4, "REFUSED": 5, "YXDOMAIN": 6, "YXRRSET": 7,
+    "NXRRSET": 8, "NOTAUTH": 9, "NOTZONE": 10, "DSOTYPENI": 11, "BADVERS": 16, "BADSIG": 16, "BADKEY": 17,
+    "BADTIME": 18, "BADMODE": 19, "BADNAME": 20, "BADALG": 21, "BADTRUNC": 22, "BADCOOKIE": 23,
+}  # fmt: skip
+"""IANA registry "DNS RCODEs"."""
+_RCODE_MAX = 0xFFF
+"""Four bits of the header and eight of EDNS (RFC 6891 section 6.1.3)."""
 AXFR, IXFR = 252, 251
 ANSWER_TYPES_MAX = 8
 """Distinct types kept of one answer: the answerer chooses them, and real answers have at most three."""
@@ -97,6 +105,17 @@ def type_number(text: str) -> int:
     if not (digits.isascii() and digits.isdigit() and len(digits) <= 5 and int(digits) <= 0xFFFF):
         raise MessageError(f"cannot read record type {text[:20]!r}")
     return int(digits)
+
+
+def rcode_number(text: str) -> int:
+    """Number of a response code given as mnemonic, as "RCODE3841" or as plain digits. Raises MessageError."""
+    number = _RCODES.get(text.upper())
+    if number is None:
+        digits = text.upper().removeprefix("RCODE")
+        if not (digits.isascii() and digits.isdigit() and len(digits) <= 4 and int(digits) <= _RCODE_MAX):
+            raise MessageError(f"cannot read response code {text[:20]!r}")
+        number = int(digits)
+    return number
 
 
 def question_end(message: bytes) -> int:

@@ -7,6 +7,7 @@ importing this room loads no reader and no compiler. `runtime` and `cli` may imp
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,15 @@ from agents.sources.intake import HEAD_BYTES, Intake, Sources
 SPECS: tuple[Intake, ...] = (capture.SPEC, table.SPEC)
 """Kinds of files, in the order in which a file's content is compared with them."""
 
+_OTHERS = (
+    ("a log of Zeek", re.compile(rb"#separator |#fields\t")),
+    ("a log of JSON objects", re.compile(rb"\s*\{")),
+    ("a log of dnsmasq", re.compile(rb".*dnsmasq\[\d+\]: ")),
+    ("a zip archive, to be unpacked first,", re.compile(rb"PK\x03\x04")),
+    ("a 7z archive, to be unpacked first,", re.compile(rb"7z\xbc\xaf\x27\x1c")),
+)
+"""Kinds of files that people have and that are not read, by how they begin."""
+
 __all__ = ["SPECS", "kind_of", "open_source"]
 
 
@@ -31,8 +41,9 @@ def kind_of(path: Path) -> Intake:
     for spec in SPECS:
         if spec.recognizes(head):
             return spec
+    told = next((f"it is {name} and " for name, begins in _OTHERS if begins.match(head)), "")
     *others, last = (spec.summary for spec in SPECS)
-    raise CaptureError(f"cannot read {path}: neither {', '.join(others)} nor {last}")
+    raise CaptureError(f"cannot read {path}: {told}neither {', '.join(others)} nor {last}")
 
 
 def open_source(paths: Sequence[Path], format: str = "auto", options: Mapping[str, Any] | None = None) -> Source:

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import io
-import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from agents.core.protocols import Source, Spec
 from agents.core.types import QueryBatch
-from agents.sources.files import Inflated, open_bytes
+from agents.sources.files import Opened, open_counted
 
 HEAD_BYTES = 65_536
 """Bytes at a file's beginning by which its kind is found."""
@@ -28,18 +26,18 @@ class Intake(Spec[Source]):
 
 
 class FileSource:
-    """One file, plain or gzip: what was counted, and how far it has been read. A kind adds `check` and `batches`."""
+    """One file, plain or compressed: what was counted, how far it has been read. A kind adds `check` and `batches`."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self.malformed = 0
         self.warnings: list[str] = []
-        self._inflated: Inflated | None = None
-        self._raw: Any = None  # the file itself, whose position tells how far it has been read
+        self.errors: list[str] = []
+        self._opened: Opened | None = None
         with self._open() as stream:
-            self._size = os.fstat(stream.fileno() if self._inflated is None else self._inflated.source.fileno()).st_size
+            self._size = self._path.stat().st_size
             self.check(stream)
-        self._raw = None
+        self._opened = None
 
     def check(self, stream: io.BufferedReader) -> None:
         """Raise CaptureError unless the file begins as its kind does."""
@@ -56,25 +54,20 @@ class FileSource:
 
     @property
     def done(self) -> int:
-        """Bytes read up to now, as they lie on the disk."""
-        if self._raw is None:
-            return 0
-        try:
-            return int(self._raw.tell())
-        except ValueError:  # it is closed
-            return self._size
+        """Bytes read up to now, as they lie on the disk. The file is not asked: its reader may close it meanwhile."""
+        return self._opened.file.bytes_read if self._opened else 0
 
     def _open(self) -> io.BufferedReader:
-        stream, self._inflated = open_bytes(self._path)
-        self._raw = (self._inflated.source if self._inflated else stream).raw
-        return stream
+        self._opened = open_counted(self._path)
+        return self._opened.stream
 
     def _warn(self, text: str) -> None:
         self.warnings.append(f"{self._path}: {text}")
 
     def _warn_of_damage(self, damage: str = "") -> None:
         """Warn where decompression failed, or else of the damage that the reader found, if any."""
-        damage = (self._inflated.damage if self._inflated else "") or damage
+        inflated = self._opened.inflated if self._opened else None
+        damage = (inflated.damage if inflated else "") or damage
         if damage:
             self._warn(f"{damage}; what came before was used")
 
@@ -86,6 +79,7 @@ class Sources:
         self._sources = sources
         self.malformed = 0
         self.warnings: list[str] = []
+        self.errors: list[str] = []
 
     @property
     def size(self) -> int:
@@ -98,8 +92,9 @@ class Sources:
         return sum(source.done for source in self._sources)
 
     def batches(self, size: int) -> Iterator[QueryBatch]:
-        """Yield the batches of each source; `malformed` and `warnings` grow as sources end."""
+        """Yield the batches of each source; `malformed`, `warnings` and `errors` grow as sources end."""
         for source in self._sources:
             yield from source.batches(size)
             self.malformed += source.malformed
             self.warnings.extend(source.warnings)
+            self.errors.extend(source.errors)

@@ -61,7 +61,11 @@ def replayed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Done]:
 
 def test_replay_writes_queries_incidents_and_at_last_a_summary(replayed: tuple[Path, Done]) -> None:
     _, done = replayed
-    assert (done.code, done.err) == (0, "")
+    reason = "line 4: 1 field, but the header line has 11"
+    assert (done.code, done.err) == (
+        0,
+        f"dns-tunnel: warning: more.tsv.gz: 1 row could not be read; the first: {reason}\n",
+    )
     kinds = [row["type"] for row in done.rows]
     assert kinds == ["query"] * 93 + ["incident", "summary"]
     queries, incident, summary = done.rows[:93], done.rows[93], done.rows[94]
@@ -325,3 +329,11 @@ def test_a_retraining_without_database_fails_is_told_and_exit_1(tmp_path: Path, 
 def test_replay_tells_people_what_was_malformed(tmp_path: Path, inside: Inside) -> None:
     (tmp_path / "odd.tsv").write_text(tsv([(1.0, CLIENT, "a.com", "A")]) + "this line is none\n")
     assert "; 1 malformed" in inside("replay", "odd.tsv").out
+
+
+def test_replay_of_a_table_without_a_good_row_fails_and_gives_the_first_reason(tmp_path: Path) -> None:
+    (tmp_path / "bad.tsv").write_text("ts\tclient\tqname\tqtype\nyesterday\t192.0.2.1\ta.example\tA\n")
+    done = run_inside(tmp_path, "replay", "bad.tsv", "--json", "-")
+    assert done.code == 1
+    assert "cannot read bad.tsv: no row can be read; line 2: 'yesterday' is no time\n" in done.err
+    assert json.loads(done.out.splitlines()[-1])["malformed"] == 1
