@@ -35,7 +35,7 @@ ROOM_MAX = 1_000_000
 SAMPLES_MIN = 256
 """agents.learning.retraining refuses a smaller sample."""
 TOKEN_MIN = 16
-"""A shorter API_TOKEN can be guessed; openssl rand -hex 16 gives 32 characters."""
+"""A shorter API_TOKEN can be guessed: it is refused."""
 RENAMED = {
     "WINDOW_KEYS_MAX": "FLOWS_MAX",
     "BENIGN_ABOVE_SUSPICIOUS": "TARGET_FPR_SUSPICIOUS",
@@ -58,6 +58,12 @@ def _addresses(text: str) -> str:
     for part in text.split(","):
         ipaddress.ip_address(part.strip())
     return text
+
+
+def _token(secret: SecretStr) -> SecretStr:
+    if 0 < len(secret.get_secret_value()) < TOKEN_MIN:
+        raise ValueError(f"shorter than {TOKEN_MIN} characters, it can be guessed (openssl rand -hex 16 makes one)")
+    return secret
 
 
 def _cron(text: str) -> str:
@@ -147,6 +153,15 @@ class Settings(BaseSettings):
         3.0, description="investigations a week that are affordable; each retraining sets the limits by it"
     )
 
+    alert_interval_s: Positive = Field(300.0, description="seconds between two messages about one client")
+    alerts_per_hour_max: Annotated[int, Field(ge=2, le=3600)] = Field(
+        30, description="messages an hour over all clients; beyond it one digest lists all of them"
+    )
+
+    webhooks_plain_http: Literal["off", "on"] = Field(
+        "off", description="let webhooks be http:// to other machines: their address is a secret, and can be read there"
+    )
+
     allowlist: Path | None = Field(
         None,
         validation_alias=_names("allowlist"),
@@ -185,11 +200,14 @@ class Settings(BaseSettings):
 
     api_host: Annotated[str, AfterValidator(_addresses)] = Field("127.0.0.1", description="address of API and console")
     api_port: Port = Field(8053, description="port of API and console")
-    api_token: SecretStr = Field(
+    api_token: Annotated[SecretStr, AfterValidator(_token)] = Field(
         SecretStr(""), description="bearer token; empty = made once and kept in DATA_DIR/data/api_token"
     )
     public_url: Annotated[str, AfterValidator(web_address)] = Field(
         "", description="address of the console as people see it, for links in messages"
+    )
+    trusted_proxies: Annotated[str, AfterValidator(_networks)] = Field(
+        "", description="networks of reverse proxies whose X-Forwarded-For is believed, comma-separated; empty = none"
     )
 
     compiled: Literal["auto", "on", "off"] = Field(

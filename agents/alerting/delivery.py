@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ipaddress
 import json
 import logging
 from collections.abc import Awaitable, Callable, Mapping
@@ -11,7 +12,7 @@ from typing import Any
 
 import httpx
 
-from agents.core.errors import NotifyError
+from agents.core.errors import NotifyError, SettingsError
 from agents.core.protocols import Notifier, Spec
 from agents.core.types import Message
 
@@ -46,6 +47,17 @@ class RetryPolicy:
     timeout_s: float = 10.0
 
 
+PLAIN_HTTP = "webhooks_plain_http"
+"""The common setting that lets webhooks be http:// to other machines."""
+MESSAGE_REFUSED = {400, 413, 422}
+"""Answers that are about the message (RFC 9110 section 15.5); others, as 404 of a webhook that was deleted, are about
+the channel."""
+
+
+class RefusedError(NotifyError):
+    """The channel can be reached and refuses this message; trying it again would not help."""
+
+
 class TryAgainError(Exception):
     """An attempt failed in a way that may pass; `wait_s` is what the other side asked for, if it did."""
 
@@ -73,7 +85,10 @@ async def post_json(channel: str, url: str, payload: dict[str, Any], policy: Ret
 
         async def attempt() -> None:
             try:
-                answer = await client.post(url, json=payload)
+                async with asyncio.timeout(policy.timeout_s):  # httpx bounds each read, not their sum
+                    answer = await client.post(url, json=payload)
+            except TimeoutError:
+                raise TryAgainError(f"no answer within {policy.timeout_s:g} s") from None
             except (httpx.InvalidURL, httpx.UnsupportedProtocol):
                 raise NotifyError(f"cannot send to {channel}: its webhook is no valid address") from None
             except httpx.TransportError as error:
@@ -87,12 +102,30 @@ def _judge(channel: str, answer: httpx.Response) -> None:
     if answer.status_code == 429 or answer.status_code >= 500:
         raise TryAgainError(f"it answered {answer.status_code}", _wait(answer.headers.get("Retry-After", "")))
     if not answer.is_success:
-        raise NotifyError(f"cannot send to {channel}: it answered {answer.status_code}")
+        error = RefusedError if answer.status_code in MESSAGE_REFUSED else NotifyError
+        raise error(f"cannot send to {channel}: it answered {answer.status_code}")
 
 
 def _wait(text: str) -> float | None:
     """Seconds of a Retry-After header (RFC 9110 section 10.2.3); its date form is answered with back-off."""
     return float(text) if text.isascii() and text.isdigit() and len(text) < 7 else None
+
+
+def is_loopback(host: str) -> bool:
+    """Whether what is sent to this host stays on this machine."""
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return host.lower().rstrip(".") == "localhost" or host.lower().endswith(".localhost")
+
+
+def webhook_url(values: Mapping[str, Any], name: str) -> str:
+    """The address of a webhook, which is a secret. Raises SettingsError where it would travel in the clear."""
+    url = str(values[name])
+    plain = url.startswith("http://") and not is_loopback(httpx.URL(url).host)
+    if plain and not values.get(PLAIN_HTTP, False):
+        raise SettingsError(f"cannot use setting {name.upper()}: http:// only to loopback ({PLAIN_HTTP.upper()}=on)")
+    return url
 
 
 def fitted(message: Message, build: Callable[[Message], dict[str, Any]], size: int) -> dict[str, Any]:

@@ -1,10 +1,9 @@
-"""Email: one mail server, TLS wherever it can be had, no password without it."""
+"""Email: one mail server, TLS unless a setting says otherwise, no password without it."""
 
 from __future__ import annotations
 
 import asyncio
 import hashlib
-import smtplib
 import socket
 import ssl
 from collections.abc import Mapping, Sequence
@@ -13,7 +12,9 @@ from email.utils import formatdate, parseaddr
 from html import escape
 from typing import Any
 
-from agents.alerting.delivery import Channel, RetryPolicy, TryAgainError, clip, retried
+import aiosmtplib
+
+from agents.alerting.delivery import Channel, RefusedError, RetryPolicy, TryAgainError, clip, is_loopback, retried
 from agents.core.errors import NotifyError, SettingsError
 from agents.core.protocols import Field
 from agents.core.types import Message
@@ -70,11 +71,15 @@ def _html(message: Message) -> str:
 
 
 SMTPS_PORT = 465
-"""TLS from the start (RFC 8314 section 3.3); on every other port STARTTLS where the server offers it."""
+"""TLS from the start (RFC 8314 section 3.3); on every other port STARTTLS (RFC 3207)."""
 
 
 class EmailNotifier:
-    """Sends through one mail server; no `username`, no login. `tls` is for servers with a CA of their own."""
+    """Sends through one mail server; no `username`, no login.
+
+    tls: "required", "opportunistic" (where the server offers it), "off", "" = required, opportunistic to loopback.
+    context: for servers with a CA of their own.
+    """
 
     name = "email"
 
@@ -87,58 +92,88 @@ class EmailNotifier:
         username: str = "",
         password: str = "",
         retry: RetryPolicy | None = None,
-        tls: ssl.SSLContext | None = None,
+        tls: str = "",
+        context: ssl.SSLContext | None = None,
     ) -> None:
         self._host, self._port, self._sender, self._recipients = host, port, sender, tuple(recipients)
         self._username, self._password = username, password
-        self._retry, self._tls = retry or RetryPolicy(), tls or ssl.create_default_context()
+        self._retry, self._context = retry or RetryPolicy(), context or ssl.create_default_context()
+        self._tls = tls or ("opportunistic" if is_loopback(host) else "required")
 
     async def send(self, message: Message) -> None:
         """Deliver to the mail server, or raise NotifyError."""
         mail = compose(message, self._sender, self._recipients)
-        await retried(self.name, self._retry, lambda: asyncio.to_thread(self._attempt, mail))
+        await retried(self.name, self._retry, lambda: self._attempt(mail))
 
-    def _attempt(self, mail: EmailMessage) -> None:
+    async def _attempt(self, mail: EmailMessage) -> None:
         try:
-            self._deliver(mail)
-        except (smtplib.SMTPAuthenticationError, smtplib.SMTPNotSupportedError) as error:
-            raise NotifyError(f"cannot send to email: login refused ({type(error).__name__})") from None
-        except smtplib.SMTPResponseException as error:
-            if 400 <= error.smtp_code < 500:
-                raise TryAgainError(f"it answered {error.smtp_code}") from None
-            raise NotifyError(f"cannot send to email: it answered {error.smtp_code}") from None
-        except smtplib.SMTPRecipientsRefused as error:
-            codes = sorted({code for code, _ in error.recipients.values()})
+            async with asyncio.timeout(self._retry.timeout_s):
+                await self._deliver(mail)
+        except TimeoutError:
+            raise TryAgainError(f"no answer within {self._retry.timeout_s:g} s") from None
+        except aiosmtplib.SMTPAuthenticationError as error:
+            raise NotifyError(f"cannot send to email: login refused ({error.code})") from None
+        except aiosmtplib.SMTPRecipientsRefused as error:
+            codes = sorted({one.code for one in error.recipients})
             raise NotifyError(f"cannot send to email: recipients refused {codes}") from None
+        except aiosmtplib.SMTPResponseException as error:
+            if 400 <= error.code < 500:
+                raise TryAgainError(f"it answered {error.code}") from None
+            raise RefusedError(f"cannot send to email: it answered {error.code}") from None
         except ssl.SSLError as error:
             raise NotifyError(f"cannot send to email: no secure connection ({error.reason})") from None
-        except (OSError, smtplib.SMTPException) as error:
-            raise TryAgainError(f"no connection ({type(error).__name__})") from None
+        except (OSError, aiosmtplib.SMTPException) as error:
+            raise _unreachable(error) from None
 
-    def _deliver(self, mail: EmailMessage) -> None:
-        with self._connect() as server:
-            server.ehlo()
-            if self._port != SMTPS_PORT and server.has_extn("starttls"):
-                server.starttls(context=self._tls)
-                server.ehlo()
+    async def _deliver(self, mail: EmailMessage) -> None:
+        smtps = self._port == SMTPS_PORT
+        server = aiosmtplib.SMTP(
+            hostname=self._host,
+            port=self._port,
+            timeout=self._retry.timeout_s,
+            use_tls=smtps,
+            start_tls=False,
+            tls_context=self._context,
+        )
+        async with server:
+            secure = smtps or await self._secured(server)
             if self._username:
-                self._login(server)
-            server.send_message(mail)
+                if not secure:
+                    raise NotifyError("cannot send to email: the server offers no TLS, the password stays here")
+                await server.login(self._username, self._password)
+            await server.send_message(mail)
 
-    def _connect(self) -> smtplib.SMTP:
-        if self._port == SMTPS_PORT:
-            return smtplib.SMTP_SSL(self._host, self._port, timeout=self._retry.timeout_s, context=self._tls)
-        return smtplib.SMTP(self._host, self._port, timeout=self._retry.timeout_s)
+    async def _secured(self, server: aiosmtplib.SMTP) -> bool:
+        """Whether the connection is encrypted now. Raises NotifyError where it must be and cannot."""
+        if self._tls == "off":
+            return False
+        await server.ehlo()
+        if server.supports_extension("starttls"):
+            await server.starttls()
+            return True
+        if self._tls == "required":
+            raise NotifyError("cannot send to email: the server offers no TLS (EMAIL_TLS=opportunistic goes without)")
+        return False
 
-    def _login(self, server: smtplib.SMTP) -> None:
-        if not isinstance(server.sock, ssl.SSLSocket):
-            raise NotifyError("cannot send to email: the server offers no TLS, the password stays here")
-        server.login(self._username, self._password)
+
+def _unreachable(error: Exception) -> TryAgainError | NotifyError:
+    """A lost connection may come back; a certificate that is not trusted will not."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, ssl.SSLError):
+            return NotifyError(f"cannot send to email: no secure connection ({cause.reason})")
+        cause = cause.__cause__ or cause.__context__
+    return TryAgainError(f"no connection ({type(error).__name__})")
 
 
 def _port(number: int) -> None:
     if not 1 <= number <= 65535:
         raise ValueError("a port is a number from 1 to 65535")
+
+
+def _tls_mode(text: str) -> None:
+    if text not in {"", "required", "opportunistic", "off"}:
+        raise ValueError("it is required, opportunistic or off")
 
 
 def _notifier(values: Mapping[str, Any], retry: RetryPolicy | None = None) -> EmailNotifier:
@@ -154,6 +189,7 @@ def _notifier(values: Mapping[str, Any], retry: RetryPolicy | None = None) -> Em
         values["email_username"],
         values["email_password"],
         retry,
+        values["email_tls"],
     )
 
 
@@ -172,7 +208,14 @@ SPEC = Channel(
     summary="mail, through one mail server",
     fields=(
         Field("email_smtp_host", str, "", "mail server; empty = no mail"),
-        Field("email_smtp_port", int, 587, "465 = TLS from the start, else STARTTLS where the server offers it", _port),
+        Field("email_smtp_port", int, 587, "465 = TLS from the start, else STARTTLS", _port),
+        Field(
+            "email_tls",
+            str,
+            "",
+            "required, opportunistic (where the server offers it) or off; empty = required, opportunistic to loopback",
+            _tls_mode,
+        ),
         Field("email_from", str, "", "sender"),
         Field("email_to", str, "", "recipients, comma-separated"),
         Field("email_username", str, "", "login at the mail server; empty = none"),

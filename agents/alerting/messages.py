@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import shlex
+from collections.abc import Sequence
 from typing import Any
 
-from agents.core.text import counted, harmless, printable, utc
+from agents.alerting.grouping import Due, Event, Group
+from agents.core.text import command, counted, harmless, printable, utc
 from agents.core.types import Incident, Message, Severity
 
 REASONS_MAX = 6
+DOMAINS_MAX = 10
+"""Incidents of a client that a message lists; it says how many more there are."""
+CLIENTS_MAX = 20
+"""Clients that a digest lists."""
 
 
 def alert_message(query: str, client: str, score: float, severity: str, details: dict[str, Any]) -> Message:
@@ -20,33 +27,114 @@ def alert_message(query: str, client: str, score: float, severity: str, details:
     return Message(f"DNS tunnel alert: {printable(severity.upper(), 20)}", summary, facts, known)
 
 
-def incident_message(incident: Incident, link_base: str = "") -> Message:
-    """An incident as an alert: who, where to, how sure, why, and how much has left."""
+def incident_message(incident: Incident, link_base: str = "", event: Event = Event.NEW) -> Message:
+    """An incident as an alert: who, where to, how sure, why, how much has left, and what to do."""
     domain, client = harmless(incident.domain, 120), printable(incident.client, 60)
     tool = f" It looks like {printable(incident.tool, 40)}." if incident.tool else ""
-    leaked = f"{incident.leaked_bytes:,.0f} bytes"
+    leaked = counted(incident.leaked_bytes, "byte")
     facts = [
         ("Client", client),
         ("Domain", domain),
         ("Severity", incident.severity.name),
         ("Score", f"{incident.score:.2f}"),
-        ("Queries", f"{incident.queries:,} ({incident.unique_names:,} unique names)"),
+        ("Queries", f"{incident.queries:,} ({counted(incident.unique_names, 'unique name')})"),
         ("Leaked", f"about {leaked}"),
         ("First seen", utc(incident.first_seen)),
         ("Last seen", utc(incident.last_seen)),
         *([("Seen before", before)] if (before := seen_before(incident)) else ()),
         *(("Reason", harmless(reason)) for reason in incident.reasons[:REASONS_MAX]),
         *(("Example", harmless(name)) for name in incident.sample_names[:3]),
+        *_commands(incident),
     ]
+    update = "Update: now " if event == Event.UPDATE else ""
     return Message(
-        title=f"{incident.severity.name}: {client} sends data through {domain}",
-        summary=f"About {leaked} left in {incident.queries:,} queries.{tool}",
+        title=f"{update}{incident.severity.name}: {client} sends data through {domain}",
+        summary=f"About {leaked} left in {counted(incident.queries, 'query')}.{tool}",
         facts=facts,
         severity=incident.severity,
-        thread_id=f"incident {incident.client} {incident.domain}",
+        thread_id=_thread(incident),
+        link=_link(incident, link_base),
+        link_text="Open incident",
+    )
+
+
+def group_message(group: Group, link_base: str = "") -> Message:
+    """What is new about one client: an incident, several, or that they ended."""
+    entries = group.entries
+    first = entries[0]
+    if group.incidents == 1 and first.event != Event.ENDED:
+        return incident_message(first.incident, link_base, first.event)
+    client = printable(group.client, 60)
+    ended = all(due.event == Event.ENDED for due in entries)
+    facts = [(harmless(due.incident.domain, 120), _line(due)) for due in entries[:DOMAINS_MAX]]
+    if (more := group.incidents - len(facts)) > 0:
+        facts.append(("And", f"{counted(more, 'more incident')}, see the console"))
+    domains = harmless(first.incident.domain, 120) if group.incidents == 1 else counted(group.incidents, "domain")
+    verb = "no longer sends" if ended else "sends"
+    severity = "Ended" if ended else group.worst.name
+    return Message(
+        title=f"{severity}: {client} {verb} data through {domains}",
+        summary=_total(entries),
+        facts=facts + ([] if ended else _commands(first.incident)),
+        severity=group.worst,
+        thread_id=_thread(first.incident) if group.incidents == 1 else f"client {group.client}",
+        link=_link(first.incident, link_base),
+        link_text="Open incident",
+    )
+
+
+def digest_message(groups: Sequence[Group], link_base: str = "") -> Message:
+    """Many clients in one message, where the hourly ceiling leaves no room for one each."""
+    worst = max(group.worst for group in groups)
+    facts = []
+    for group in groups[:CLIENTS_MAX]:
+        names = ", ".join(harmless(due.incident.domain, 60) for due in group.entries[:3])
+        severity = group.worst.name if group.worst else "ended"
+        others = f" and {group.incidents - 3:,} more" if group.incidents > 3 else ""
+        facts.append((printable(group.client, 60), f"{severity}: {names}{others}"))
+    if (more := len(groups) - len(facts)) > 0:
+        facts.append(("And", counted(more, "more client")))
+    incidents = counted(sum(group.incidents for group in groups), "incident")
+    return Message(
+        title=f"{worst.name if worst else 'Ended'}: {incidents} of {counted(len(groups), 'client')}",
+        summary="More messages than ALERTS_PER_HOUR_MAX would be due; the gravest come first.",
+        facts=[*facts, *_commands(groups[0].entries[0].incident)],
+        severity=worst,
+        thread_id="digest",
         link=f"{link_base}/" if link_base else None,
         link_text="Open console",
     )
+
+
+def _line(due: Due) -> str:
+    incident = due.incident
+    tool = f", {printable(incident.tool, 40)}" if incident.tool else ""
+    amount = f"{counted(incident.leaked_bytes, 'byte')} in {counted(incident.queries, 'query')}{tool}"
+    word = {Event.NEW: "", Event.UPDATE: "now ", Event.ENDED: "ended, was "}[due.event]
+    return f"{word}{incident.severity.name}, about {amount}"
+
+
+def _total(entries: Sequence[Due]) -> str:
+    leaked = sum(due.incident.leaked_bytes for due in entries)
+    queries = sum(due.incident.queries for due in entries)
+    return f"About {counted(leaked, 'byte')} left in {counted(queries, 'query')}."
+
+
+def _commands(incident: Incident) -> list[tuple[str, str]]:
+    """The commands take a domain in this harmless form, too."""
+    client, domain = printable(incident.client, 60), harmless(incident.domain, 260)
+    return [
+        ("Look", command(shlex.join(["explain", client, domain]))),
+        ("If it is wanted", command(shlex.join(["allow", "preview", domain]))),
+    ]
+
+
+def _thread(incident: Incident) -> str:
+    return f"incident {incident.client} {incident.domain}"
+
+
+def _link(incident: Incident, link_base: str) -> str | None:
+    return f"{link_base}/console/incidents/{incident.incident_id}" if link_base else None
 
 
 def seen_before(incident: Incident) -> str:

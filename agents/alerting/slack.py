@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from agents.alerting.delivery import Channel, RetryPolicy, clip, fitted, post_json
+from agents.alerting.delivery import Channel, RetryPolicy, clip, fitted, post_json, webhook_url
 from agents.core.protocols import Field
 from agents.core.text import web_address
 from agents.core.types import Message, Severity
@@ -80,5 +80,5 @@ SPEC = Channel(
     name="slack",
     summary="a Slack channel, by an incoming webhook",
     fields=(Field("slack_webhook_url", str, "", "Slack incoming webhook", web_address, secret=True),),
-    factory=lambda values, retry=None: SlackNotifier(values["slack_webhook_url"], retry),
+    factory=lambda values, retry=None: SlackNotifier(webhook_url(values, "slack_webhook_url"), retry),
 )

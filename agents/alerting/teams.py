@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from agents.alerting.delivery import Channel, RetryPolicy, clip, fitted, post_json
+from agents.alerting.delivery import Channel, RetryPolicy, clip, fitted, post_json, webhook_url
 from agents.core.protocols import Field
 from agents.core.text import web_address
 from agents.core.types import Message, Severity
@@ -73,6 +73,6 @@ SPEC = Channel(
     name="teams",
     summary="a Teams channel, by a Workflows webhook",
     fields=(Field("teams_webhook_url", str, "", "Teams Workflows webhook", web_address, secret=True),),
-    factory=lambda values, retry=None: TeamsNotifier(values["teams_webhook_url"], retry),
+    factory=lambda values, retry=None: TeamsNotifier(webhook_url(values, "teams_webhook_url"), retry),
     probe=lambda values: "set up; Teams answers 202 whether or not it delivers: look into the channel",
 )

@@ -8,7 +8,7 @@ import uuid
 from datetime import UTC, datetime, timedelta
 
 from agents.core.errors import UsageError
-from agents.core.text import counted, printable
+from agents.core.text import counted, printable, refang
 from agents.core.types import Incident, Severity
 from agents.detection.detector import empty_verdicts
 from agents.detection.known_services import Entry, closed_by, entry_of, load_entries, save_entries, with_entry
@@ -32,7 +32,7 @@ def allow(settings: Settings, options: argparse.Namespace) -> int:
             who = f"{printable(entry.author)}: {printable(entry.reason)}"
             print(f"{printable(entry.suffix)}  x{entry.factor:g}  until {entry.expires}{ended}  {who}")
     elif options.action == "remove":
-        suffix = options.suffix.rstrip(".").lower()
+        suffix = refang(options.suffix).rstrip(".").lower()
         if all(entry.suffix != suffix for entry in entries):
             raise UsageError(f"cannot remove {suffix}: it is not on the list")
         save_entries(path, [entry for entry in entries if entry.suffix != suffix])
@@ -52,7 +52,7 @@ def allow(settings: Settings, options: argparse.Namespace) -> int:
 def _entry(options: argparse.Namespace) -> Entry:
     now = datetime.now(UTC)
     row = {
-        "suffix": options.suffix,
+        "suffix": refang(options.suffix),
         "factor": options.factor,
         "reason": options.reason,
         "author": options.author,

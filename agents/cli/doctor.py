@@ -14,7 +14,7 @@ from typing import Any
 from dnslib import DNSError, DNSRecord
 
 from agents.alerting.delivery import Channel
-from agents.alerting.manager import CHANNELS
+from agents.alerting.manager import CHANNELS, channel_values
 from agents.core.errors import AgentsError, SettingsError
 from agents.core.protocols import Spec
 from agents.core.text import printable
@@ -23,7 +23,7 @@ from agents.detection.limits import bounds
 from agents.runtime import bootstrap
 from agents.runtime.heartbeat import detector_health
 from agents.scoring import MODEL_TYPES
-from agents.settings import RENAMED, TOKEN_MIN, Settings, old_names, unknown_names
+from agents.settings import RENAMED, Settings, old_names, unknown_names
 from agents.sources import SPECS as INTAKES
 from agents.sources.listener.server import refuse_loops
 from agents.sources.listener.sockets import bind_pair
@@ -63,8 +63,6 @@ def _remarks(settings: Settings) -> Iterator[tuple[str, str]]:
         yield "settings", f".env names {printable(name, 60)}, which is no setting"
     for name in old_names():
         yield "settings", f"{name} is called {RENAMED[name]} now"
-    if 0 < len(settings.api_token.get_secret_value()) < TOKEN_MIN:
-        yield "API_TOKEN", f"shorter than {TOKEN_MIN} characters: it can be guessed"
 
 
 def _settings(settings: Settings) -> str:
@@ -169,7 +167,7 @@ def _channels(settings: Settings) -> str:
 
 
 def _channel(spec: Channel, settings: Settings) -> str:
-    values = settings.of(spec)
+    values = channel_values(settings, spec)
     if not values[spec.fields[0].name]:
         return f"not set up ({spec.switch})"
     spec.factory(values)

@@ -7,6 +7,7 @@ import time
 
 from agents.cli.output import evidence_text, incident_text
 from agents.core.errors import AgentsError
+from agents.core.text import refang
 from agents.runtime import bootstrap
 from agents.settings import Settings
 
@@ -15,7 +16,7 @@ def explain(settings: Settings, options: argparse.Namespace) -> int:
     """`dns-tunnel explain`."""
     store = bootstrap.store_of(settings)
     store.migrate()
-    incident = store.incident(options.client, options.domain.rstrip(".").lower())
+    incident = store.incident(options.client, refang(options.domain).rstrip(".").lower())
     if incident is None:
         where = f"DATA_DIR is {settings.data_dir.absolute()}"
         raise AgentsError(f"cannot explain {options.client} {options.domain}: there is no such incident ({where})")

@@ -172,6 +172,11 @@ class DiskQueue:
         name = f"{one.path.name[:16]}-{one.key}-{attempts}{self._suffix}"
         one.path, one.attempts = one.path.rename(one.path.with_name(name)), attempts
 
+    def put_back(self, one: Queued) -> None:
+        """Count no attempt any more: the last one came to an end. Raises OSError."""
+        name = f"{one.path.name[:16]}-{one.key}-0{self._suffix}"
+        one.path, one.attempts = one.path.rename(one.path.with_name(name)), 0
+
     def done(self, one: Queued) -> None:
         """Remove a file. Raises OSError, but not if the file is already gone: a person may have deleted it."""
         with self._guard:

@@ -68,6 +68,11 @@ def counted(number: float, noun: str) -> str:
     return f"{number:,.0f} {noun if round(number) == 1 else many}"
 
 
+def refang(text: str) -> str:
+    """A name that `harmless` changed, as it was."""
+    return text.replace("[.]", ".").replace("[@]", "@")
+
+
 _LINKING_DOT = re.compile(r"\.(?=[^\W\d_])")
 
 

@@ -17,8 +17,10 @@ from typing import TYPE_CHECKING, Any
 
 from agents import __version__
 from agents import settings as settings_module
-from agents.alerting.manager import CHANNELS, AlertManager, AlertSink, notifiers_from
+from agents.alerting.grouping import Groups
+from agents.alerting.manager import CHANNELS, AlertManager, notifiers_from
 from agents.alerting.outbox import Outbox
+from agents.alerting.sink import AlertSink
 from agents.core.column_kernels import Key
 from agents.core.cron import cron_trigger
 from agents.core.errors import AgentsError, ModelError, SettingsError
@@ -145,7 +147,11 @@ def judge_parts(settings: Settings) -> JudgeParts:
         store=store,
         spool=SpoolingSink(store, settings.state_dir / "spool", settings.spool_max_mb << 20),
         manager=manager,
-        alerts=AlertSink(manager, Outbox(settings.state_dir / "outbox")),
+        alerts=AlertSink(
+            manager,
+            Outbox(settings.state_dir / "outbox"),
+            Groups(settings.alert_interval_s, settings.alerts_per_hour_max),
+        ),
         known_entries=partial(known_entries, settings),
         known_path=known_path(settings),
         state_dir=settings.state_dir,
@@ -316,7 +322,9 @@ def serving_of(settings: Settings) -> AbstractAsyncContextManager[None]:
         metrics=health.metrics,
         version=__version__,
     )
-    return serving(parts, settings.api_host, settings.api_port, settings.state_dir / PARTS["api"], retrainer)
+    proxies = [part.strip() for part in settings.trusted_proxies.split(",") if part.strip()]
+    beat = settings.state_dir / PARTS["api"]
+    return serving(parts, settings.api_host, settings.api_port, beat, retrainer, proxies)
 
 
 def training_of(settings: Settings) -> Training:

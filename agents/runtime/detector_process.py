@@ -15,7 +15,8 @@ import numpy as np
 import structlog
 from numpy.typing import NDArray
 
-from agents.alerting.manager import ALERT_COUNTS, AlertManager, AlertSink
+from agents.alerting.manager import AlertManager
+from agents.alerting.sink import ALERT_COUNTS, AlertSink
 from agents.core.errors import AgentsError, StoreError
 from agents.core.files import PRIVATE_MODE, write_atomic
 from agents.core.protocols import Detector, Stream
@@ -259,6 +260,7 @@ class Judge:
             model_origin=self._registry.origin,
             spool_waiting=self.spool.waiting,
             alerts={name: self.alerts.counts[name] for name in ALERT_COUNTS},
+            channels=self.alerts.channels(),
             sink_failures=dict(self.fanout.failures),
             **self.detector.gauges(),
             **dataclasses.asdict(self.spool.counts),

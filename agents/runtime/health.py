@@ -62,6 +62,9 @@ def metrics_of(state: DetectorHealth) -> Iterator[Metric]:
         yield Metric(f"listener_{counter}{suffix}", _LISTENER_HELP.get(counter, counter), value)
     for name, value in state.alerts.items():
         yield Metric(f"alerts_{name}_total", f"alerts {name}", value)
+    for name, channel in state.channels.items():
+        yield Metric(f"channel_{name}_waiting", f"messages that wait for {name}", channel["waiting"])
+        yield Metric(f"channel_{name}_failures", f"times in a row that {name} was not reached", channel["failures"])
     for name, amount in state.limits.items():
         yield Metric(f"limit_{name}", name.replace("_", " ") + " that can leave unseen" * (name != "factor"), amount)
     for name, process in state.processes.items():
@@ -112,6 +115,7 @@ class ProcessHealth:
         spool = {name: getattr(state, name) for name in ("stored", "spooled", "replayed", "lost", "damaged", "already")}
         spool["waiting"] = state.spool_waiting
         load = {"level": state.load_level, "unexplained": state.unexplained, "sampled_out": state.sampled_out}
+        waiting = {name: channel["waiting"] for name, channel in state.channels.items()}
         return {
             "model": self._model.state(),
             "listener": {"ok": judging, **_seen(alive, model_id=state.model_id, incidents_open=state.incidents_open)},
@@ -120,6 +124,7 @@ class ProcessHealth:
                 "ok": not state.load_level,
                 **_seen(alive, **load, queue_waiting=state.queue_waiting, queue_dropped=state.queue_dropped),
             },
+            "channels": {"ok": not any(one["failures"] for one in state.channels.values()), **_seen(alive, **waiting)},
             "scheduler": read_heartbeat(self._state_dir / PARTS["scheduler"]),
         }
 

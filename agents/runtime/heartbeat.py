@@ -51,6 +51,7 @@ class DetectorHealth:
     already: int = 0  # rows that the store had: a killed process had written them
     spool_waiting: int = 0  # batches on disk
     alerts: Mapping[str, int] = field(default_factory=dict)  # sent, failed, suppressed, dropped
+    channels: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # waiting, failures in a row, error
     counters: Mapping[str, int] = field(default_factory=dict)  # of all listeners, stream/counters.py
     sink_failures: Mapping[str, int] = field(default_factory=dict)
     processes: Mapping[str, Mapping[str, int]] = field(default_factory=dict)  # up, restarts, pid by name

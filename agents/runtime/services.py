@@ -7,7 +7,7 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from concurrent.futures import Future
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -203,9 +203,23 @@ async def _started(store: Store, scheduler: RetrainScheduler) -> None:
 
 
 @asynccontextmanager
-async def serving(parts: Parts, host: str, port: int, heartbeat: Path, retrainer: Retrainer) -> AsyncIterator[None]:
-    """API and console; at the end it waits for `retrainer`. Raises AgentsError where the port cannot be had."""
-    config = uvicorn.Config(create_app(parts), host, port, log_config=None, log_level="warning", access_log=False)
+async def serving(
+    parts: Parts, host: str, port: int, heartbeat: Path, retrainer: Retrainer, proxies: Sequence[str] = ()
+) -> AsyncIterator[None]:
+    """API and console; at the end it waits for `retrainer`. Raises AgentsError where the port cannot be had.
+
+    proxies: networks whose X-Forwarded-For header is believed.
+    """
+    config = uvicorn.Config(
+        create_app(parts),
+        host,
+        port,
+        log_config=None,
+        log_level="warning",
+        access_log=False,
+        proxy_headers=bool(proxies),
+        forwarded_allow_ips=list(proxies),
+    )
     sockets = [_bound(config)]
     beat = Heartbeat(heartbeat, dict)
     beat.start()

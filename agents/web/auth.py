@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import ipaddress
 import time
 from collections import OrderedDict
 from typing import Annotated
@@ -53,11 +54,27 @@ class Gatekeeper:
 
     def require(self, request: Request, sent: Sent = None) -> None:
         """Allow every request with the token, and read-only ones with a session, so that other sites cannot use it."""
-        if sent is not None and self.knows(sent.credentials):
-            return
+        address = address_of(request)
+        if sent is not None:
+            if not self.attempts.allowed(address):
+                raise HTTPException(429, "cannot answer: too many wrong tokens", {"Retry-After": str(int(ATTEMPTS_S))})
+            if self.knows(sent.credentials):
+                return
+            self.attempts.wrong(address)
         if request.method in {"GET", "HEAD"} and self.has_session(request):
             return
         raise HTTPException(401, "cannot answer without a valid token", {"WWW-Authenticate": "Bearer"})
+
+
+def address_of(request: Request) -> str:
+    """Who asks, as attempts are counted: an IPv4 address, or the /64 of an IPv6 address (RFC 4291 2.5.1)."""
+    host = request.client.host if request.client else ""
+    try:
+        address = ipaddress.ip_address(host.partition("%")[0])
+    except ValueError:
+        return host
+    mapped = getattr(address, "ipv4_mapped", None) or address
+    return str(mapped) if mapped.version == 4 else str(ipaddress.ip_network((mapped, 64), strict=False))
 
 
 class Attempts:

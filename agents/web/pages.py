@@ -19,7 +19,7 @@ from agents.core.text import command, counted
 from agents.detection.incidents import attack_names
 from agents.web import reports
 from agents.web.api import report_answer
-from agents.web.auth import ATTEMPTS_S, COOKIE, SESSION_S, Gatekeeper, Sent
+from agents.web.auth import ATTEMPTS_S, COOKIE, SESSION_S, Gatekeeper, Sent, address_of
 from agents.web.endpoints import endpoints
 from agents.web.parts import parts_of
 
@@ -124,7 +124,7 @@ def login_form(request: Request) -> Response:
 @router.post("/login")
 async def login(request: Request) -> Response:
     """Check the entered token, limit attempts, and give the browser its cookie."""
-    gate, address = _gate(request), request.client.host if request.client else ""
+    gate, address = _gate(request), address_of(request)
     form = await _form(request)
     following = _local(form.get("next", ""))
     if not gate.attempts.allowed(address):

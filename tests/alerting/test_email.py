@@ -2,10 +2,12 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
+import socket
 import ssl
 import subprocess
+import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from email import message_from_bytes, policy
 from email.message import EmailMessage
@@ -26,6 +28,7 @@ from tests.support.patience import patient
 pytestmark = pytest.mark.integration
 
 FAST = RetryPolicy(attempts=3, base_s=0.01, timeout_s=patient(5.0))
+HASTY = RetryPolicy(attempts=1, timeout_s=0.2)
 REPORT = ("training_report_20261120_020000.html", "text/html", b"<!doctype html><p>report</p>")
 MESSAGE = Message(
     "Retraining 20261120_020000: WAITING",
@@ -129,13 +132,71 @@ def test_text_html_and_report_arrive() -> None:
 def test_starttls_and_login(tls: tuple[ssl.SSLContext, ssl.SSLContext]) -> None:
     inbox = Inbox()
     with server(inbox, tls_context=tls[0], auth_required=True, authenticator=inbox.authenticate) as port:
-        send(notifier(port, username="me", password="right", tls=tls[1]))
+        send(notifier(port, username="me", password="right", context=tls[1]))
         assert inbox.tls == [True]
         assert inbox.logins == [(b"me", b"right")]
         with pytest.raises(NotifyError, match="login refused") as caught:
-            send(notifier(port, username="me", password="wr0ng", tls=tls[1]))
+            send(notifier(port, username="me", password="wr0ng", context=tls[1]))
     assert "wr0ng" not in str(caught.value)
     assert len(inbox.mails) == 1
+
+
+@pytest.mark.parametrize(
+    ("mode", "error"),
+    [("required", "the server offers no TLS"), ("opportunistic", None), ("off", None), ("", None)],
+)
+def test_mail_without_tls_is_a_choice(mode: str, error: str | None) -> None:
+    inbox = Inbox()
+    with server(inbox) as port:
+        if error:
+            with pytest.raises(NotifyError, match=error):
+                send(notifier(port, tls=mode))
+        else:
+            send(notifier(port, tls=mode))
+    assert len(inbox.mails) == (0 if error else 1)
+
+
+def test_off_speaks_no_tls_where_it_is_offered(tls: tuple[ssl.SSLContext, ssl.SSLContext]) -> None:
+    inbox = Inbox()
+    with server(inbox, tls_context=tls[0]) as port:
+        send(notifier(port, tls="off"))
+        send(notifier(port, tls="opportunistic", context=tls[1]))
+    assert inbox.tls == [False, True]
+
+
+def test_another_machine_must_offer_tls_unless_a_setting_says_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A name that is not loopback's; the connection itself stays on loopback."""
+    real = socket.getaddrinfo
+    monkeypatch.setattr(socket, "getaddrinfo", lambda host, *rest, **more: real("127.0.0.1", *rest, **more))
+    inbox = Inbox()
+    with server(inbox) as port:
+        for mode, error in (("", "offers no TLS"), ("opportunistic", "")):
+            mailer = EmailNotifier("mail.example", port, "a@a.example", ["b@a.example"], retry=FAST, tls=mode)
+            if error:
+                with pytest.raises(NotifyError, match=error):
+                    send(mailer)
+            else:
+                send(mailer)
+    assert len(inbox.mails) == 1
+
+
+def test_a_server_that_dribbles_is_left_at_the_deadline() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        done = threading.Event()
+
+        def dribble() -> None:
+            taken, _ = listening.accept()
+            with taken, suppress(OSError):
+                while not done.wait(0.02):
+                    taken.sendall(b"2")
+
+        thread = threading.Thread(target=dribble)
+        thread.start()
+        mailer = EmailNotifier("127.0.0.1", listening.getsockname()[1], "a@a.example", ["b@a.example"], retry=HASTY)
+        with pytest.raises(NotifyError, match=r"no answer within 0\.2 s"):
+            send(mailer)
+        done.set()
+        thread.join()
 
 
 def test_a_certificate_that_is_not_trusted_gets_no_mail(tls: tuple[ssl.SSLContext, ssl.SSLContext]) -> None:
@@ -161,7 +222,7 @@ def test_smtps_speaks_tls_from_the_start(
     inbox = Inbox()
     with server(inbox, ssl_context=tls[0]) as port:
         monkeypatch.setattr(email_module, "SMTPS_PORT", port)
-        send(notifier(port, tls=tls[1]))
+        send(notifier(port, context=tls[1]))
     assert len(inbox.mails) == 1
 
 

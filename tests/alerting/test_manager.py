@@ -3,24 +3,21 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import shutil
 import subprocess
 import sys
 import threading
-import time
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from agents.alerting.delivery import RetryPolicy
-from agents.alerting.manager import RETRY_S, AlertManager, AlertSink
-from agents.alerting.outbox import Outbox
+from agents.alerting.grouping import Event
+from agents.alerting.manager import AlertManager
+from agents.alerting.messages import incident_message
 from agents.alerting.slack import SlackNotifier
 from agents.core.errors import NotifyError, SettingsError
-from agents.core.types import ChannelResult, Incident, Message, QueryBatch, Severity, Verdicts
+from agents.core.types import ChannelResult, Incident, Message, Severity
 from agents.learning.messages import send_run
 from agents.learning.report import write_report
 from tests.support import run_samples
@@ -50,26 +47,9 @@ class Channel:
         self.got.append(message)
 
 
-def verdicts(*incidents: Incident) -> Verdicts:
-    none = np.zeros(0, np.float32)
-    batch = QueryBatch(
-        ts=np.zeros(0), client=[], qname=[], qtype=np.zeros(0, np.uint16), qlen=np.zeros(0, np.int32),
-        rcode=np.zeros(0, np.int16), ancount=np.zeros(0, np.int32), rlen=np.zeros(0, np.int32),
-        ttl_min=np.zeros(0, np.int64), rtt_ms=none, ans_types=[],
-    )  # fmt: skip
-    return Verdicts(batch, [], none.reshape(0, 1), none, np.zeros(0, np.uint8), [], "m", incidents)
-
-
-def until(holds: Callable[[], bool]) -> None:
-    end = time.monotonic() + 10
-    while not holds():
-        assert time.monotonic() < end, "waited 10 s"
-        time.sleep(0.005)
-
-
 def sent(manager: AlertManager, one: Incident) -> tuple[ChannelResult, ...]:
     """The results of an incident that the manager takes; none where it is quiet."""
-    return asyncio.run(manager.send_claimed(one)) if manager.claim(one) else ()
+    return asyncio.run(manager.broadcast(incident_message(one))) if manager.claim(one) else ()
 
 
 ONE_LINER = (
@@ -185,17 +165,6 @@ def test_an_incident_alerts_once_per_quiet_period_and_again_when_it_rises() -> N
     assert [send(), send()] == [1, 0]
 
 
-def test_an_alert_that_no_channel_took_comes_again_soon() -> None:
-    now = [1000.0]
-    channel = Channel(error=NotifyError("cannot send"))
-    manager = AlertManager([channel], clock=lambda: now[0])
-    assert [one.ok for one in sent(manager, incident())] == [False]
-    channel.error = None
-    assert sent(manager, incident()) == ()
-    now[0] += RETRY_S
-    assert [one.ok for one in sent(manager, incident())] == [True]
-
-
 def test_a_run_is_told_with_its_report(tmp_path: Path) -> None:
     html, _ = write_report(tmp_path, run_samples.rejected())
     run = replace(run_samples.rejected(), paths={"report": str(html)})
@@ -208,61 +177,15 @@ def test_a_run_is_told_with_its_report(tmp_path: Path) -> None:
     assert "REJECTED" in message.title
 
 
-def test_the_sink_never_blocks_and_sends_from_its_own_thread(tmp_path: Path) -> None:
-    channel = Channel()
-    channel.may_go.clear()
-    sink = AlertSink(AlertManager([channel]), Outbox(tmp_path), queue_max=2)
-    begun = time.monotonic()
-    for number in range(20):
-        sink.accept(verdicts(incident(client=f"192.0.2.{number}"), incident(severity=Severity.SUSPICIOUS)))
-    assert time.monotonic() - begun < 1
-    assert sink.counts["dropped"] >= 17
-    channel.may_go.set()
-    sink.close()
-    assert sink.counts["sent"] + sink.counts["dropped"] == 20
-    assert len(channel.got) == sink.counts["sent"] >= 2
-
-
-def test_the_sink_counts_what_it_suppressed_and_what_failed(tmp_path: Path) -> None:
-    channel = Channel(error=NotifyError("cannot send"))
-    sink = AlertSink(AlertManager([channel]), Outbox(tmp_path))
-    sink.accept(verdicts(incident(), incident()))
-    sink.close()
-    assert sink.counts == {"suppressed": 1, "failed": 1}
-
-
-def test_closing_does_not_wait_for_ever_for_a_hanging_channel(tmp_path: Path) -> None:
-    channel = Channel()
-    channel.may_go.clear()
-    sink = AlertSink(AlertManager([channel]), Outbox(tmp_path), close_s=0.2)
-    sink.accept(verdicts(incident(), incident(client="192.0.2.8")))
-    until(lambda: sink.waiting == 1)
-    begun = time.monotonic()
-    sink.close()
-    assert time.monotonic() - begun < 2
-    assert sink.counts == {}
-    shutil.copytree(tmp_path, tmp_path / "copy", ignore=shutil.ignore_patterns("lock"))  # it is held until the end
-    left = Outbox(tmp_path / "copy")
-    assert [due.incident.client for due in left.found()] == ["192.0.2.7", "192.0.2.8"], "sent next time"
-    left.close()
-    channel.may_go.set()
-
-
-def test_without_channels_nothing_is_queued(tmp_path: Path) -> None:
-    sink = AlertSink(AlertManager([]), Outbox(tmp_path))
-    sink.accept(verdicts(incident()))
-    assert sink.waiting == 0
-    sink.close()
-
-
-def test_an_incident_that_closes_alerts_nobody(tmp_path: Path) -> None:
-    channel = Channel()
-    manager = AlertManager([channel])
-    assert sent(manager, incident(closed_at=1_763_604_860.0)) == ()
-    sink = AlertSink(manager, Outbox(tmp_path))
-    sink.accept(verdicts(incident(closed_at=1_763_604_860.0, severity=Severity.CRITICAL)))
-    sink.close()
-    assert (channel.got, sink.counts) == ([], {})
+def test_an_incident_is_new_then_an_update_and_ends_once() -> None:
+    manager = AlertManager([Channel()])
+    ended = incident(closed_at=1_763_604_860.0)
+    assert manager.claim(ended) is None, "nobody has heard of it"
+    assert manager.claim(incident()) == Event.NEW
+    assert manager.claim(incident(severity=Severity.CRITICAL)) == Event.UPDATE
+    assert manager.claim(ended) == Event.ENDED
+    assert manager.claim(ended) is None
+    assert manager.claim(incident()) == Event.NEW
 
 
 def test_what_was_alerted_before_a_restart_comes_again_only_when_it_rises() -> None:

@@ -49,7 +49,8 @@ def test_an_incident_says_who_where_how_much_and_why() -> None:
     assert "Seen before" not in facts
     again = incident(evidence={"before": {"first_seen": 1_763_604_800.0, "incidents": 2}})
     assert dict(incident_message(again).facts)["Seen before"] == "2 incidents since 2025-11-20 02:13:20 UTC"
-    assert (message.link, message.severity) == ("https://c.example/", Severity.HIGH)
+    assert message.severity == Severity.HIGH
+    assert message.link == f"https://c.example/console/incidents/{incident().incident_id}"
 
 
 def test_messages_of_one_incident_and_of_one_model_thread() -> None:

@@ -4,18 +4,23 @@ import asyncio
 import json
 import logging
 import socket
+import threading
 import time
+from contextlib import suppress
+from pathlib import Path
 
 import pytest
 
 from agents.alerting import slack, teams
 from agents.alerting.delivery import RetryPolicy
+from agents.alerting.manager import notifiers_from
 from agents.alerting.messages import incident_message
 from agents.alerting.slack import SlackNotifier
 from agents.alerting.teams import TeamsNotifier
-from agents.core.errors import NotifyError
+from agents.core.errors import NotifyError, SettingsError
 from agents.core.types import Message, Severity
 from agents.learning.messages import run_message
+from agents.runtime.bootstrap import load_settings
 from tests.support import run_samples
 from tests.support.incidents import incident
 from tests.support.patience import patient
@@ -161,3 +166,47 @@ def test_a_redirect_takes_no_message_elsewhere(kind: type[SlackNotifier]) -> Non
         with pytest.raises(NotifyError, match="it answered 307"):
             asyncio.run(kind(hook.url, FAST).send(MESSAGE))
     assert other.got == []
+
+
+@pytest.mark.parametrize(
+    ("url", "plain", "refused"),
+    [
+        ("http://hooks.example/x", "off", True),
+        ("http://192.0.2.1:8080/x", "off", True),
+        ("http://hooks.example/x", "on", False),
+        ("http://127.0.0.1:9/x", "off", False),
+        ("http://[::1]:9/x", "off", False),
+        ("http://localhost:9/x", "off", False),
+        ("https://hooks.example/x", "off", False),
+        ("http://localhost.example/x", "off", True),
+    ],
+)
+@pytest.mark.parametrize("name", ["slack_webhook_url", "teams_webhook_url"])
+def test_webhooks_in_the_clear_only_to_loopback(name: str, url: str, plain: str, refused: bool, tmp_path: Path) -> None:
+    settings = load_settings(data_dir=tmp_path, webhooks_plain_http=plain, **{name: url})
+    if not refused:
+        assert len(notifiers_from(settings)) == 1
+        return
+    with pytest.raises(SettingsError, match=f"cannot use setting {name.upper()}: http:// only to loopback") as caught:
+        notifiers_from(settings)
+    assert "hooks" not in str(caught.value)
+
+
+def test_a_webhook_that_dribbles_is_left_at_the_deadline() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        done = threading.Event()
+
+        def dribble() -> None:
+            taken, _ = listening.accept()
+            with taken, suppress(OSError):
+                taken.sendall(b"HTTP/1.1 200 OK\r\n")
+                while not done.wait(0.02):
+                    taken.sendall(b"X: y\r\n")
+
+        thread = threading.Thread(target=dribble)
+        thread.start()
+        hook = SlackNotifier(f"http://127.0.0.1:{listening.getsockname()[1]}/x", RetryPolicy(1, timeout_s=0.2))
+        with pytest.raises(NotifyError, match=r"no answer within 0\.2 s"):
+            asyncio.run(hook.send(MESSAGE))
+        done.set()
+        thread.join()

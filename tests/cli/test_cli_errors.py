@@ -282,12 +282,14 @@ def test_doctor_remarks_what_no_check_finds(tmp_path: Path, inside: Inside) -> N
     models = tmp_path / "data" / "models"
     models.mkdir(parents=True)
     (models / "isolation_forest.npz").write_bytes(b"broken")
-    (tmp_path / ".env").write_text("LISTEN_PROT=53\nPUBLISH_DNS=127.0.0.1:53\nAPI_TOKEN=t0ps3cret\n")
+    (tmp_path / ".env").write_text(
+        "LISTEN_PROT=53\nPUBLISH_DNS=127.0.0.1:53\nSLACK_WEBHOOK_URL=http://127.0.0.1:9/t0ps3cret\n"
+    )
     done = inside("doctor", UPSTREAMS="127.0.0.1:9")
     assert done.code == 1
     assert done.err.splitlines()[0] == "dns-tunnel: warning: .env names LISTEN_PROT, which is no setting"
     assert done.err.count("dns-tunnel: ") == 1
     remarks = [line.split()[1] for line in done.out.splitlines() if line.startswith("warn")]
-    assert remarks == ["settings", "API_TOKEN"]
+    assert remarks == ["settings"]
     assert re.search(r"(?m)^BAD  model +cannot use \S*isolation_forest\.npz", done.out)
     assert "t0ps3cret" not in done.out

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from agents.alerting.manager import AlertSink
+from agents.alerting.sink import AlertSink
 from agents.core.errors import AgentsError
 from agents.core.files import DiskQueue
 from agents.detection.detector import TunnelDetector
@@ -246,7 +246,7 @@ def replacement(self):
     with supervised(tmp_path, replaced(step, broken)) as one:
         one.next_state()
         (tmp_path / "armed").touch()
-        if thread == "alerts":  # it waits for its queue: the next process finds the file
+        if thread == "alerts":  # it waits for incidents: the next process finds the file
             one.kill("detector")
         wait_until(lambda: one.events("thread_died") != [], 30)
         deaths = 2 if thread == "alerts" else 1

@@ -112,11 +112,10 @@ def test_spooled_batches_and_due_alerts_go_on(left: Settings) -> None:
         spool.close()
         assert store.rows_of_batch("spooled1", START, START + 400) == 20
     outbox = Outbox(left.state_dir / "outbox")
-    (due,) = outbox.found()
-    assert due.file is not None and due.file.attempts == 1
-    assert (due.incident.client, due.incident.domain) == ("192.0.2.99", "evil-example.net")
-    assert outbox.begin(due)
-    outbox.done(due)
+    (((incident, event), file),) = outbox.found()
+    assert (incident.client, incident.domain, event) == ("192.0.2.99", "evil-example.net", "new")
+    assert outbox.begin(file)
+    outbox.done(file)
     outbox.close()
 
 

@@ -486,6 +486,14 @@ def test_wrong_tokens_are_limited(world: World) -> None:
     assert "set-cookie" not in answer.headers
 
 
+def test_wrong_bearer_tokens_are_limited_like_logins(world: World) -> None:
+    wrong = {"Authorization": "Bearer wrong"}
+    assert [world.get("/models", headers=wrong).status_code for _ in range(6)] == [401] * 5 + [429]
+    answer = world.get("/models", headers=AUTH)
+    assert (answer.status_code, answer.headers["retry-after"]) == (429, "60")
+    assert world.login().status_code == 429
+
+
 def test_hostile_login_forms(world: World) -> None:
     for body in (b"\xff\xfe=&&;;token", b"token=%ff%00", b"token=" + b"\xff" * 50, b""):
         assert world.call("POST", "/login", content=body).status_code in {401, 429}
