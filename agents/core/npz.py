@@ -40,8 +40,13 @@ def json_of(arrays: dict[str, NDArray[Any]], name: str) -> dict[str, Any]:
     array = arrays.get(name)
     if array is None or array.dtype != np.uint8:
         raise FormatError(f"there is no {name}")
+    return object_of(array.tobytes(), name)
+
+
+def object_of(text: bytes, name: str = "the first line") -> dict[str, Any]:
+    """The JSON object in a text. Raises FormatError."""
     try:
-        found = json.loads(array.tobytes())
+        found = json.loads(text)
     except (ValueError, RecursionError):
         raise FormatError(f"{name} is no JSON") from None
     if not isinstance(found, dict):

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import base64
-import io
-import json
 import zlib
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -14,20 +12,30 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, Field, ValidationError
 
+from agents.core.archive import MAGIC, Archive, Kinds, arrays_of, pack, unpack
 from agents.core.column_kernels import Key
 from agents.core.files import UNPACKED_MAX
+from agents.core.npz import FormatError
 from agents.detection import flow_kernels
 from agents.detection.flow_kernels import SAMPLES, greet_all
 from agents.detection.flows import Flows, Past, packed_past, unpacked_past
 from agents.detection.seen_kernels import ROW_WORDS, SIZE_MIN
 from agents.detection.state import DETAIL, FLOW, NONE, WINDOWS, Room
 
-FORMAT = 5
+FORMAT, OLD_FORMAT = 6, 5
+"""OLD_FORMAT is that of release 0.1, which had a row of windows and details for each flow, and samples as JSON."""
 FLOWS_MAX = 200_000
 """Flows kept, at most; those that leaked most are kept first."""
-LEVEL = 1  # of zlib: a snapshot is written every minute
 DAYS = ("day", "today", "yesterday")
-ARRAYS = {"flows": FLOW, "windows": WINDOWS, "details": DETAIL, "keys": np.dtype(np.uint64)}
+OLD_ARRAYS = {"flows": FLOW, "windows": WINDOWS, "details": DETAIL, "keys": np.dtype(np.uint64)}
+ARRAYS = OLD_ARRAYS | {
+    "days": np.dtype(np.int32),
+    "sample_counts": np.dtype(np.uint8),
+    "sample_qtypes": np.dtype(np.uint16),
+    "sample_sizes": np.dtype(np.uint8),
+    "sample_bytes": np.dtype(np.uint8),
+}
+Samples = list[tuple[tuple[bytes, int], ...]]
 
 
 Word = Annotated[int, Field(ge=0, lt=1 << 64)]
@@ -44,9 +52,9 @@ class Head(BaseModel):
     layout: str
     lengths: dict[str, Annotated[int, Field(ge=0)]]
     clients: list[str]
-    days: list[tuple[Int32, Int32, Int32]]  # of each client: DAYS
-    samples: list[list[tuple[str, int]]]
     pasts: list[tuple[int, PastRow]]
+    days: list[tuple[Int32, Int32, Int32]] = []  # of OLD_FORMAT, for each client: DAYS
+    samples: list[list[tuple[str, int]]] = []  # of OLD_FORMAT
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +67,7 @@ class Kept:
     keys: NDArray[np.uint64]  # keys that each flow remembers: its piece, or its filter and then the older filter
     clients: list[str]
     days: NDArray[np.int32]  # of each client: DAYS
-    samples: list[list[tuple[bytes, int]]]
+    samples: Samples
     pasts: dict[int, Past]
     hash_key: Key
 
@@ -68,49 +76,121 @@ def dump_flows(flows: Flows, guard: AbstractContextManager[Any] | None = None) -
     """The state of all flows, compressed. `guard` is held while it is copied, not while it is packed."""
     with nullcontext() if guard is None else guard:
         kept = _copy_out(flows, FLOWS_MAX)
-    arrays = {name: getattr(kept, name) for name in ARRAYS}
+    arrays = {
+        "flows": kept.flows,
+        "windows": kept.windows[kept.flows["windows"] != NONE],
+        "details": kept.details[kept.flows["detail"] != NONE],
+        "keys": kept.keys,
+        "days": kept.days.reshape(-1),
+        **_packed_samples(kept.samples),
+    }
     head = {
         "format": FORMAT,
         "key": kept.hash_key,
         "layout": _layout(),
-        "lengths": {name: len(array) for name, array in arrays.items()},
         "clients": kept.clients,
-        "days": kept.days.tolist(),
-        "samples": [[[_text(wire), qtype] for wire, qtype in samples] for samples in kept.samples],
         "pasts": [[row, packed_past(past)] for row, past in kept.pasts.items()],
     }
-    out = io.BytesIO()
-    packer = zlib.compressobj(LEVEL)
-    for part in (json.dumps(head, separators=(",", ":")).encode() + b"\n", *(a.tobytes() for a in arrays.values())):
-        out.write(packer.compress(part))
-    out.write(packer.flush())
-    return out.getvalue()
+    return pack(head, arrays)
 
 
 def load_flows(data: bytes, flows: Flows) -> int:
     """Put a dumped state into new, empty `flows`; returns how many. Raises ValueError unless the dump is complete."""
+    try:
+        archive = unpack(data, UNPACKED_MAX) if data.startswith(MAGIC) else _old_archive(data)
+        head = _head(archive.line)
+        if head.layout != _layout() or head.format not in (FORMAT, OLD_FORMAT):
+            raise FormatError("written by another version")
+        return _copy_in(flows, (_kept if head.format == FORMAT else _old_kept)(head, archive.body))
+    except FormatError as error:
+        raise ValueError(f"cannot restore windows: {error}") from None
+
+
+def _old_archive(data: bytes) -> Archive:
     unpacker = zlib.decompressobj()
     try:
         whole = unpacker.decompress(data, UNPACKED_MAX)
     except zlib.error as error:
-        raise ValueError(f"cannot restore windows: damaged file ({error})") from None
-    line, _, body = whole.partition(b"\n")
+        raise FormatError(f"damaged file ({error})") from None
     if not unpacker.eof:
-        raise ValueError("cannot restore windows: the file is cut off")
-    head = _head(line)
-    if head.format != FORMAT or head.layout != _layout():
-        raise ValueError("cannot restore windows: written by another version")
-    if head.lengths.keys() != ARRAYS.keys() or len(head.days) != len(head.clients):
-        raise ValueError("cannot restore windows: the file is cut off")
-    kept = Kept(
-        **_arrays(head.lengths, body),
+        raise FormatError("the file is cut off")
+    line, _, body = whole.partition(b"\n")
+    return Archive(line, memoryview(body))
+
+
+def _kept(head: Head, body: memoryview) -> Kept:
+    arrays = _arrays(head, body, ARRAYS)
+    kept = arrays["flows"]
+    return Kept(
+        flows=kept,
+        windows=_spread(arrays["windows"], kept["windows"]),
+        details=_spread(arrays["details"], kept["detail"]),
+        keys=arrays["keys"],
         clients=head.clients,
-        days=np.array(head.days, np.int32).reshape(-1, len(DAYS)),
-        samples=[[(base64.b64decode(text), qtype) for text, qtype in one] for one in head.samples],
+        days=_days(arrays["days"], head.clients),
+        samples=_unpacked_samples(arrays),
         pasts={row: unpacked_past(past) for row, past in head.pasts},
         hash_key=head.key,
     )
-    return _copy_in(flows, kept)
+
+
+def _old_kept(head: Head, body: memoryview) -> Kept:
+    arrays = _arrays(head, body, OLD_ARRAYS)
+    if len({len(arrays[name]) for name in ("flows", "windows", "details")}) != 1:
+        raise FormatError("the file is cut off")
+    return Kept(
+        **arrays,
+        clients=head.clients,
+        days=_days(np.array(head.days, np.int32).reshape(-1), head.clients),
+        samples=[tuple((base64.b64decode(text), qtype) for text, qtype in one) for one in head.samples],
+        pasts={row: unpacked_past(past) for row, past in head.pasts},
+        hash_key=head.key,
+    )
+
+
+def _arrays(head: Head, body: memoryview, kinds: Kinds) -> dict[str, NDArray[Any]]:
+    if head.lengths.keys() != kinds.keys():
+        raise FormatError("the file is cut off")
+    return arrays_of(body, head.lengths, kinds)
+
+
+def _days(column: NDArray[np.int32], clients: list[str]) -> NDArray[np.int32]:
+    if len(column) != len(DAYS) * len(clients):
+        raise FormatError("the file is cut off")
+    return column.reshape(-1, len(DAYS))
+
+
+def _spread(rows: NDArray[Any], places: NDArray[np.int32]) -> NDArray[Any]:
+    """A row for each flow: those of the flows that have one, in order, and zeros."""
+    held = places != NONE
+    if held.sum() != len(rows):
+        raise FormatError("the file is cut off")
+    out = np.zeros(len(places), rows.dtype)
+    out[held] = rows
+    return out
+
+
+def _packed_samples(samples: Samples) -> dict[str, NDArray[Any]]:
+    flat = [one for some in samples for one in some]
+    return {
+        "sample_counts": np.fromiter(map(len, samples), np.uint8, len(samples)),
+        "sample_qtypes": np.fromiter([qtype for _, qtype in flat], np.uint16, len(flat)),
+        "sample_sizes": np.fromiter([len(wire) for wire, _ in flat], np.uint8, len(flat)),
+        "sample_bytes": np.frombuffer(b"".join([wire for wire, _ in flat]), np.uint8),
+    }
+
+
+def _unpacked_samples(arrays: dict[str, NDArray[Any]]) -> Samples:
+    counts, sizes = arrays["sample_counts"], arrays["sample_sizes"]
+    data, qtypes = arrays["sample_bytes"].tobytes(), arrays["sample_qtypes"].tolist()
+    if (len(counts), len(sizes), len(data)) != (len(arrays["flows"]), len(qtypes), int(sizes.sum(dtype=np.int64))):
+        raise FormatError("the file is cut off")
+    if int(counts.sum(dtype=np.int64)) != len(sizes):
+        raise FormatError("the file is cut off")
+    ends = np.cumsum(sizes, dtype=np.int64).tolist()
+    flat = [(data[begin:end], qtype) for begin, end, qtype in zip([0, *ends], ends, qtypes, strict=False)]
+    own = zip(counts.tolist(), np.cumsum(counts, dtype=np.int64).tolist(), strict=True)
+    return [tuple(flat[end - count : end]) for count, end in own]
 
 
 def _head(line: bytes) -> Head:
@@ -119,27 +199,12 @@ def _head(line: bytes) -> Head:
     except ValidationError as error:  # its own text would show the file's contents: names that people looked up
         first = error.errors(include_input=False)[0]
         where = ".".join(map(str, first["loc"]))
-        raise ValueError(f"cannot restore windows: damaged file ({where} {first['msg']})".strip()) from None
+        raise FormatError(f"damaged file ({where} {first['msg']})") from None
 
 
 def _layout() -> str:
     """A checksum of the fields of all arrays: another layout is another format."""
-    return str(zlib.crc32(repr([kind.descr for kind in ARRAYS.values()]).encode()))
-
-
-def _arrays(lengths: dict[str, int], body: bytes) -> dict[str, NDArray[Any]]:
-    found, at = {}, 0
-    for name, kind in ARRAYS.items():
-        end = at + int(lengths[name]) * kind.itemsize
-        found[name] = np.frombuffer(body[at:end], kind)
-        at = end
-    if at != len(body) or len({len(found[name]) for name in ("flows", "windows", "details")}) != 1:
-        raise ValueError("cannot restore windows: the file is cut off")
-    return found
-
-
-def _text(data: bytes) -> str:
-    return base64.b64encode(data).decode("ascii")
+    return str(zlib.crc32(repr([kind.descr for kind in OLD_ARRAYS.values()]).encode()))
 
 
 def _copy_out(flows: Flows, most: int) -> Kept:
@@ -162,7 +227,7 @@ def _copy_out(flows: Flows, most: int) -> Kept:
         keys=keys,
         clients=[names[row] for row in numbers.tolist()],
         days=np.stack([state.clients[name][numbers] for name in DAYS], 1),
-        samples=[list(flows.samples.get(at, ())) for at in kept["detail"].tolist()],
+        samples=[flows.samples.get(at, ()) for at in kept["detail"].tolist()],
         pasts={i: past for i, row in enumerate(rows.tolist()) if (past := flows.pasts.of(row))},
         hash_key=flows.key,
     )
@@ -171,9 +236,9 @@ def _copy_out(flows: Flows, most: int) -> Kept:
 def _copy_in(flows: Flows, kept: Kept) -> int:
     words, room = flow_kernels.words_of(kept.flows), flows.state.room
     if len(kept.flows) != len(kept.samples) or (words < 0).any() or words.sum() != len(kept.keys):
-        raise ValueError("cannot restore windows: the file is cut off")
+        raise FormatError("the file is cut off")
     if len(words) and not 0 <= kept.flows["client"].min() <= kept.flows["client"].max() < len(kept.clients):
-        raise ValueError("cannot restore windows: a flow of no client")
+        raise FormatError("a flow of no client")
     space = room[Room.POOL_MAX] - 2 * ROW_WORDS - (room[Room.KEYS_MAX] << SIZE_MIN)
     fits = np.searchsorted(np.cumsum(words), space, side="right")
     take = int(min(len(words), room[Room.KEYS_MAX], fits))
@@ -182,12 +247,12 @@ def _copy_in(flows: Flows, kept: Kept) -> int:
     asked, clients = np.unique(kept.flows["client"][:take]), np.full(len(kept.clients), NONE, np.int32)
     clients[asked] = flows.rows_of([kept.clients[number] for number in asked.tolist()])
     details = kept.details.copy()
-    details["samples"] = [min(len(samples), SAMPLES) for samples in kept.samples]
+    details["samples"] = np.minimum(np.fromiter(map(len, kept.samples), np.int32, len(details)), SAMPLES)
     for name, counts in zip(DAYS, kept.days[asked].T, strict=True):
         flows.state.clients[name][clients[asked]] = counts
     flow_kernels.copy_in(flows.state, kept.flows[:take], kept.windows, details, kept.keys, clients)
     at = flows.state.flows["detail"][:take].tolist()
-    flows.samples = {row: tuple(samples) for row, samples in zip(at, kept.samples, strict=False) if row != NONE}
+    flows.samples = {row: samples for row, samples in zip(at, kept.samples, strict=False) if row != NONE}
     for row, past in kept.pasts.items():
         if 0 <= row < take:
             flows.pasts.put(row, flows.state.flows[row], past)

@@ -42,11 +42,14 @@ from agents.runtime.listener_process import ListenerConfig
 from agents.runtime.supervisor import Plan, Work
 from agents.runtime.trainer import Training, train_here, train_spawned
 from agents.scoring import MODEL_TYPES
+from agents.scoring.features import VERSION
 from agents.scoring.isolation_forest import IsolationForestType
+from agents.scoring.lexical import features_again
 from agents.scoring.model import Model, TrainConfig
 from agents.settings import Settings
 from agents.sources import SPECS as INTAKES
 from agents.sources.listener.upstream import Endpoint, parse_upstreams, system_resolvers
+from agents.store.codec import Features
 from agents.store.opening import open_store
 from agents.store.spool import SpoolingSink
 from agents.store.sql import Store
@@ -55,6 +58,8 @@ if TYPE_CHECKING:
     from agents.runtime.schedule import RetrainScheduler
     from agents.runtime.services import Retrain, Upkeep
 
+FEATURES_AGAIN = Features(VERSION, features_again)
+"""What the spool need not hold."""
 SPECS: tuple[Spec[Any], ...] = (*INTAKES, *MODEL_TYPES, *CHANNELS)
 """Every kind of intake, detector type and channel: settings, documents and `doctor` lines are made from them."""
 
@@ -145,7 +150,7 @@ def judge_parts(settings: Settings) -> JudgeParts:
         detector=detector_of(settings, registry.current(), secret),
         registry=registry,
         store=store,
-        spool=SpoolingSink(store, settings.state_dir / "spool", settings.spool_max_mb << 20),
+        spool=SpoolingSink(store, settings.state_dir / "spool", settings.spool_max_mb << 20, features=FEATURES_AGAIN),
         manager=manager,
         alerts=AlertSink(
             manager,

@@ -84,7 +84,7 @@ def storing() -> None:
     """Load what packs and unpacks stored queries, and draws samples of them."""
     detector = TunnelDetector(Model.from_bytes(model_bytes()), 4, 3600.0, Scale())
     verdicts = detector.detect(asked_batch([0.0], ["192.0.2.1"], ["www.example.com"], [1]))
-    *_, column = postgres.columns_of(memoryview(postgres.rows_of(query_columns(verdicts, ""))), 1, len(COLUMNS))
+    *_, column = postgres.columns_of(memoryview(postgres.rows_of([query_columns(verdicts, "")])), 1, len(COLUMNS))
     postgres.texts_of(column)
     with tempfile.TemporaryDirectory() as folder, closing(open_store(f"sqlite:///{folder}/dns-tunnel.db")) as store:
         store.migrate()

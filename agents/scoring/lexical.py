@@ -37,6 +37,12 @@ class Lexical:
         return len(self.names)
 
 
+def features_again(qnames: Sequence[bytes]) -> NDArray[np.float32]:
+    """The features that `read_names` computes, shape (n, len(FEATURES)). Raises NameFormatError."""
+    names = lowered(qnames)
+    return features_of(names, split_names(names))
+
+
 def scored(names: Names, model: Model) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
     """Scores and cuts, as in Lexical, of n lower-case names. Raises NameFormatError."""
     splits = split_names(names)

@@ -6,7 +6,6 @@ import bz2
 import io
 import lzma
 import os
-import sys
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,12 +14,8 @@ from typing import Protocol
 
 import lz4.frame
 
+from agents.core.compression import zstd
 from agents.core.errors import CaptureError
-
-if sys.version_info >= (3, 14):
-    from compression import zstd
-else:
-    from backports import zstd
 
 _BLOCK = 1 << 18
 """Bytes read at once from the disk."""

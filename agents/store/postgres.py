@@ -52,15 +52,14 @@ _KINDS = {
 """What each number is in the table; COPY converts nothing."""
 
 
-def rows_of(columns: Columns) -> bytes:
+def rows_of(parts: Sequence[Columns]) -> bytes:
     """The rows, as they go to the server."""
-    fixed = _fixed(columns)
-    values, which = _texts(columns.texts)
-    return b"".join((HEADER, _body(fixed, values, which), END))
+    return b"".join((HEADER, *map(_body, parts), END))
 
 
-def _body(fixed: NDArray[np.uint8], values: Names, which: NDArray[np.int64]) -> memoryview:
+def _body(columns: Columns) -> memoryview:
     """The rows: each one's fixed part, and its texts behind it."""
+    fixed, (values, which) = _fixed(columns), _texts(columns.texts)
     sizes = np.diff(values.starts)
     out = np.empty(fixed.size + 4 * which.size + int(sizes[which].sum()), np.uint8)
     postgres_kernels.copy_rows(fixed, which, values.array, values.starts, out)
@@ -162,15 +161,15 @@ class PostgresStore(Store):
             connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": LOCK_KEY})
             migrate.upgrade(connection)
 
-    def write(self, verdicts: Verdicts, batch_id: str) -> int:
+    def write_all(self, batches: Sequence[tuple[Verdicts, str]]) -> int:
         try:
-            return super().write(verdicts, batch_id)
+            return super().write_all(batches)
         except BatchRefusedError:
             if not self._days:
                 raise
         # Another process may have dropped a day that this one remembers: look again, once.
         self._days = frozenset()
-        return super().write(verdicts, batch_id)
+        return super().write_all(batches)
 
     def drop_old(self, before_day: int) -> bool:
         """DETACH … CONCURRENTLY takes no lock that writers or readers wait for."""
@@ -203,8 +202,8 @@ class PostgresStore(Store):
     def fold(self) -> None:
         """A server sees to its own files."""
 
-    def _insert(self, connection: Connection, columns: Columns) -> None:
-        connection.connection.cursor().copy_expert(_COPY, io.BytesIO(rows_of(columns)), _COPY_BYTES)
+    def _insert(self, connection: Connection, parts: Sequence[Columns]) -> None:
+        connection.connection.cursor().copy_expert(_COPY, io.BytesIO(rows_of(parts)), _COPY_BYTES)
 
     def _found(self, connection: Connection, statement: Select[Any]) -> Found:
         compiled = statement.compile(dialect=self._engine.dialect, compile_kwargs={"literal_binds": True})

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import io
-import json
 import re
 import threading
 import time
@@ -12,142 +10,21 @@ import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 import structlog
 from numpy.typing import NDArray
 
-from agents.core.columns import Coded, Names, coded, packed
 from agents.core.errors import BatchRefusedError, QueueFullError, StoreError, StoreUnusableError
-from agents.core.files import UNPACKED_MAX, DiskQueue, Queued
-from agents.core.npz import FormatError, json_of, read_npz
-from agents.core.types import QueryBatch, Verdicts, incident_of, incident_row
-from agents.store.rows import reasons_by_number
-
-_BATCH_ARRAYS = ("ts", "qtype", "qlen", "rcode", "ancount", "rlen", "ttl_min", "rtt_ms")
-_VERDICT_ARRAYS = ("features", "score", "severity")
-_KINDS = {
-    "ts": "<f8",
-    "qtype": "<u2",
-    "qlen": "<i4",
-    "rcode": "<i2",
-    "ancount": "<i4",
-    "rlen": "<i4",
-    "ttl_min": "<i8",
-    "rtt_ms": "<f4",
-    "features": "<f4",
-    "score": "<f4",
-    "severity": "|u1",
-    "qname_len": "<i8",
-}
-_TEXTS = ("client", "ans_types", "domain", "reasons")
-
-
-def encode(verdicts: Verdicts) -> bytes:
-    """The batch as one npz file."""
-    batch, names = verdicts.queries, packed(verdicts.queries.qname)
-    arrays = {name: np.asarray(getattr(batch, name)) for name in _BATCH_ARRAYS}
-    arrays |= {name: np.asarray(getattr(verdicts, name)) for name in _VERDICT_ARRAYS}
-    arrays |= {"qname": names.array, "qname_len": np.diff(names.starts)}
-    columns = [coded(batch.client), coded(batch.ans_types), coded(verdicts.domain)]
-    numbers, reasons = reasons_by_number(verdicts.reasons)
-    arrays["numbers"] = np.array([*(column.codes for column in columns), numbers], np.int32)
-    texts: dict[str, Any] = dict(zip(_TEXTS, [*(column.values for column in columns), reasons], strict=True))
-    texts |= {"model_id": verdicts.model_id, "features_version": verdicts.features_version}
-    texts |= {"incidents": [incident_row(incident) for incident in verdicts.incidents]}
-    arrays["texts"] = np.frombuffer(json.dumps(texts).encode(), dtype=np.uint8)
-    out = io.BytesIO()
-    np.savez(out, **arrays)  # type: ignore[arg-type]
-    return out.getvalue()
-
-
-def decode(data: bytes) -> Verdicts:
-    """The batch again. Raises StoreError for anything that `encode` did not write whole."""
-    try:
-        arrays = read_npz(data, UNPACKED_MAX)
-        texts = json_of(arrays, "texts")
-        _check(arrays, texts)
-        incidents = tuple(incident_of(row) for row in texts["incidents"])
-    except ValueError as error:
-        raise StoreError(f"cannot read spooled batch: {error}") from None
-    starts = np.zeros(len(arrays["qname_len"]) + 1, np.int64)
-    np.cumsum(arrays["qname_len"], out=starts[1:])
-    client, ans_types, domain, reasons = _columns(arrays, texts)
-    batch = QueryBatch(
-        **{name: arrays[name] for name in _BATCH_ARRAYS},
-        client=client,
-        qname=Names(arrays["qname"].tobytes(), starts),
-        ans_types=ans_types,
-    )
-    return Verdicts(
-        features=arrays["features"],
-        score=arrays["score"],
-        severity=arrays["severity"],
-        queries=batch,
-        domain=domain,
-        reasons=reasons,
-        model_id=texts["model_id"],
-        incidents=incidents,
-        features_version=texts.get("features_version", 1),  # release 0.1 wrote none
-    )
-
-
-def _check(arrays: dict[str, NDArray[Any]], texts: dict[str, Any]) -> None:
-    """Raise ValueError unless every array and text is there, of its kind, and all have the same length."""
-    numbers = (*_BATCH_ARRAYS, *_VERDICT_ARRAYS, "qname_len")
-    missing = {"qname", *numbers} - arrays.keys()
-    wrong = sorted(missing | {name for name in numbers if name in arrays and arrays[name].dtype.str != _KINDS[name]})
-    if wrong:
-        raise FormatError(f"array {wrong[0]} is missing or of another kind")
-    count = len(arrays["qname_len"])
-    shapes = {name: arrays[name].shape for name in numbers if name != "features"}
-    if set(shapes.values()) != {(count,)} or arrays["features"].ndim != 2 or len(arrays["features"]) != count:
-        raise FormatError("columns have different lengths")
-    if arrays["qname"].dtype != np.uint8 or arrays["qname"].ndim != 1 or arrays["qname_len"].min(initial=0) < 0:
-        raise FormatError("names and their lengths do not match")
-    if int(arrays["qname_len"].sum()) != len(arrays["qname"]):
-        raise FormatError("names and their lengths do not match")
-    for name in (*_TEXTS, "incidents"):
-        if not isinstance(texts.get(name), list):
-            raise FormatError(f"there is no list of {name}")
-    if not all(isinstance(value, str) for name in _TEXTS[:3] for value in texts[name]):
-        raise FormatError("a text is none")
-    if not all(isinstance(some, list) and all(isinstance(one, str) for one in some) for some in texts["reasons"]):
-        raise FormatError("a reason is none")
-    version = texts.get("features_version", 1)
-    if not isinstance(texts.get("model_id"), str) or not isinstance(version, int) or not 0 < version < 1 << 15:
-        raise FormatError("model or version of the features is missing")
-    _check_numbers(arrays, texts, count)
-
-
-def _check_numbers(arrays: dict[str, NDArray[Any]], texts: dict[str, Any], count: int) -> None:
-    if "numbers" not in arrays:
-        if any(len(texts[name]) != count for name in _TEXTS):
-            raise FormatError("columns have different lengths")
-        return
-    numbers = arrays["numbers"]
-    if numbers.dtype != np.int32 or numbers.shape != (len(_TEXTS), count):
-        raise FormatError("texts and their numbers do not match")
-    for one, name in zip(numbers, _TEXTS, strict=True):
-        if count and not 0 <= one.min() <= one.max() < len(texts[name]):
-            raise FormatError("texts and their numbers do not match")
-
-
-def _columns(
-    arrays: dict[str, NDArray[Any]], texts: dict[str, Any]
-) -> tuple[Sequence[str], Sequence[str], Sequence[str], list[tuple[str, ...]]]:
-    """Clients, answer types, domains and reasons."""
-    reasons = [tuple(some) for some in texts["reasons"]]
-    if "numbers" not in arrays:  # written before texts had numbers: one text a row
-        return texts["client"], texts["ans_types"], texts["domain"], reasons
-    *codes, numbers = arrays["numbers"]
-    client, ans_types, domain = (Coded(one, texts[name]) for one, name in zip(codes, _TEXTS, strict=False))
-    return client, ans_types, domain, [reasons[number] for number in numbers.tolist()]
-
+from agents.core.files import DiskQueue, Queued
+from agents.core.types import Verdicts
+from agents.store.codec import Features, decode, encode
 
 LOG_INTERVAL_S = 60.0
 """Losses are logged at most this often, with the number; and that the store is away."""
+MERGED_ROWS, MERGED_MAX = 16_384, 512
+"""Rows and files that one transaction writes from disk, at most: a commit costs more than a small batch."""
 CLOSE_WAIT_S = 10.0
 """How long `close` waits for the write that is under way."""
 
@@ -162,6 +39,8 @@ class BatchWriter(Protocol):
     """What the sink needs of the store."""
 
     def write(self, verdicts: Verdicts, batch_id: str) -> int: ...
+
+    def write_all(self, batches: Sequence[tuple[Verdicts, str]]) -> int: ...
 
     def rows_of_batch(self, batch_id: str, first: float, last: float) -> int: ...
 
@@ -196,8 +75,17 @@ class SpoolingSink:
     name = "store"
     incidents_only = False
 
-    def __init__(self, store: BatchWriter, spool_dir: Path, max_bytes: int, retry_s: float = 5.0) -> None:
+    def __init__(
+        self,
+        store: BatchWriter,
+        spool_dir: Path,
+        max_bytes: int,
+        retry_s: float = 5.0,
+        features: Features | None = None,
+    ) -> None:
+        """features: how they are computed again, so that the disk need not hold them."""
         self.counts = SpoolCounts()
+        self._features = features
         self._store = store
         self._spool = _queue(spool_dir, max_bytes)
         self._retry_s = retry_s
@@ -238,7 +126,7 @@ class SpoolingSink:
         with self._lock, contextlib.suppress(StoreError, OSError):
             waiting = self._spool.find(batch_id)
             if waiting is not None:
-                return 0, len(decode(waiting.path.read_bytes()))
+                return 0, len(decode(waiting.path.read_bytes(), self._features))
         with contextlib.suppress(StoreError):
             return self._store.rows_of_batch(batch_id, float(ts.min()), float(ts.max())), 0
         return 0, 0
@@ -274,7 +162,7 @@ class SpoolingSink:
 
     def _keep(self, verdicts: Verdicts, batch_id: str) -> None:
         try:
-            self._spool.put(encode(verdicts), batch_id)
+            self._spool.put(encode(verdicts, self._features), batch_id)
         except QueueFullError as error:
             self._lose(len(verdicts), str(error))
         except OSError as error:
@@ -303,43 +191,60 @@ class SpoolingSink:
     def _drain(self) -> None:
         """Write what waits, oldest first, until nothing waits or the store is away."""
         before = self.counts.replayed
-        while not self._stop.is_set() and self._replay_one():
+        while not self._stop.is_set() and self._replay_some():
             continue
         if self.counts.replayed > before:
             log.info("spool_replayed", queries=self.counts.replayed - before, batches_left=len(self._spool))
 
-    def _replay_one(self) -> bool:
-        """True when there may be more to do at once."""
+    def _replay_some(self) -> bool:
+        """Write the oldest batches in one transaction; True when there may be more to do at once."""
         with self._lock:
-            oldest = self._spool.oldest()
-            if oldest is None:
+            waiting = self._spool.waiting()
+            if not waiting:
                 self._work.clear()
                 return False
-        try:
-            verdicts = decode(oldest.path.read_bytes())
-        except OSError as error:
-            return self._set_aside(oldest, error.strerror or "unreadable")
-        except StoreError as error:
-            return self._set_aside(oldest, str(error))
-        return self._replay(verdicts, oldest)
+        found: list[tuple[Verdicts, Queued]] = []
+        rows = 0
+        for one in waiting[:MERGED_MAX]:
+            verdicts = self._read(one)
+            if verdicts is not None:
+                found.append((verdicts, one))
+                rows += len(verdicts)
+            if rows >= MERGED_ROWS:
+                break
+        return not found or self._replay(found)
 
-    def _replay(self, verdicts: Verdicts, oldest: Queued) -> bool:
+    def _read(self, one: Queued) -> Verdicts | None:
+        """The batch in a file; None where it is damaged, and set aside."""
         try:
-            self._store.write(verdicts, oldest.key)
+            return decode(one.path.read_bytes(), self._features)
+        except OSError as error:
+            self._set_aside(one, error.strerror or "unreadable")
+        except StoreError as error:
+            self._set_aside(one, str(error))
+        return None
+
+    def _replay(self, found: Sequence[tuple[Verdicts, Queued]]) -> bool:
+        """Write batches; where the store refuses them, each by itself. True unless the store is away."""
+        try:
+            self._store.write_all([(verdicts, one.key) for verdicts, one in found])
         except BatchRefusedError as error:
-            return self._set_aside(oldest, str(error))
+            if len(found) > 1:
+                return all(self._replay([each]) for each in found)
+            self._set_aside(found[0][1], str(error))
+            return True
         except StoreError:
             return False
         with self._lock:
-            self._spool.done(oldest)
-            self.counts.replayed += len(verdicts)
+            for verdicts, one in found:
+                self._spool.done(one)
+                self.counts.replayed += len(verdicts)
         return True
 
-    def _set_aside(self, one: Queued, why: str) -> bool:
+    def _set_aside(self, one: Queued, why: str) -> None:
         with self._lock:
             self.counts.damaged += 1
             log.error("spooled_batch_set_aside", file=self._spool.set_aside(one), error=why)
-        return True
 
     def close(self) -> None:
         """Stop; what waits on disk is written by the next process."""

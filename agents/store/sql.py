@@ -195,8 +195,8 @@ class Store(ABC):
         """Make room for rows of these days."""
 
     @abstractmethod
-    def _insert(self, connection: Connection, columns: Columns) -> None:
-        """Write queries."""
+    def _insert(self, connection: Connection, parts: Sequence[Columns]) -> None:
+        """Write the queries of several batches."""
 
     @abstractmethod
     def _upsert(self, table: Table) -> Any:
@@ -240,25 +240,36 @@ class Store(ABC):
 
         A batch that is there already is left alone (0). Raises BatchRefusedError when the rows are at fault.
         """
-        _check(verdicts)
+        return self.write_all([(verdicts, batch_id)])
+
+    def write_all(self, batches: Sequence[tuple[Verdicts, str]]) -> int:
+        """Store several batches, each as `write` does, in one transaction: all of them, or none."""
+        for verdicts, _ in batches:
+            _check(verdicts)
+        days = {int(day) for verdicts, _ in batches for day in np.unique(verdicts.queries.ts // DAY_S)}
         with self._guard("write a batch"):
-            self._prepare(np.unique(verdicts.queries.ts // DAY_S).astype(int).tolist())
+            self._prepare(sorted(days))
             with self._writer.begin() as connection:
-                if not self._claim(connection, batch_id):
-                    return 0
-                if len(verdicts):
-                    self._insert(connection, query_columns(verdicts, batch_id))
-                self._put_incidents(connection, verdicts.incidents)
-        return len(verdicts)
+                claimed = self._claim(connection, [batch_id for _, batch_id in batches])
+                new = [one for one in batches if one[1] in claimed]
+                parts = [query_columns(verdicts, batch_id) for verdicts, batch_id in new if len(verdicts)]
+                if parts:
+                    self._insert(connection, parts)
+                self._put_incidents(connection, [incident for verdicts, _ in new for incident in verdicts.incidents])
+        return sum(len(verdicts) for verdicts, _ in new)
 
     def rows_of_batch(self, batch_id: str, first: float, last: float) -> int:
         """How many rows are stored under this id; first and last: Unix seconds that the batch lies between."""
         with self._reading("count a batch") as connection:
             return rows_of_batch(connection, batch_id, first, last)
 
-    def _claim(self, connection: Connection, batch_id: str) -> bool:
-        values = {"batch_id": batch_id, "written_at": time.time()}
-        return bool(connection.execute(self._claiming, values).rowcount)
+    def _claim(self, connection: Connection, batch_ids: Sequence[str]) -> set[str]:
+        """Those of the ids that are not there yet, and are now."""
+        rows = [{"batch_id": batch_id, "written_at": time.time()} for batch_id in batch_ids]
+        if len(rows) == 1:  # live: a statement that is compiled once
+            return set(batch_ids) if connection.execute(self._claiming, rows[0]).rowcount else set()
+        statement = self._upsert(BATCHES).values(rows).on_conflict_do_nothing().returning(BATCHES.c.batch_id)
+        return set(connection.execute(statement).scalars())
 
     @cached_property
     def _claiming(self) -> Insert:

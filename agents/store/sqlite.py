@@ -110,9 +110,11 @@ class SqliteStore(Store):
     def _prepare(self, days: Sequence[int]) -> None:
         """One table holds all days."""
 
-    def _insert(self, connection: Connection, columns: Columns) -> None:
+    def _insert(self, connection: Connection, parts: Sequence[Columns]) -> None:
         self._look()
-        connection.connection.cursor().executemany(_INSERT, zip(*columns.lists(), strict=True))  # type: ignore[arg-type]
+        for columns in parts:
+            rows: Any = zip(*columns.lists(), strict=True)
+            connection.connection.cursor().executemany(_INSERT, rows)
 
     def _look(self) -> None:
         """See that what is written to is still there: an open file that was removed takes all, and keeps nothing."""

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import zlib
+from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 
+from agents.core.compression import zstd
 from agents.core.types import Incident, QueryBatch
 from agents.detection import snapshot
 from agents.detection.flow_kernels import CROWD_DOMAINS, dismiss_carriers
@@ -154,6 +156,15 @@ def test_a_damaged_file_is_refused_and_nothing_half_taken(data: bytes) -> None:
     refused(data)
 
 
+def unpacked(data: bytes) -> tuple[dict[str, Any], bytes]:
+    line, _, body = zstd.decompress(data).partition(b"\n")
+    return json.loads(line), body
+
+
+def repacked(head: dict[str, Any], body: bytes) -> bytes:
+    return zstd.compress(json.dumps(head).encode() + b"\n" + body)
+
+
 def refused(data: bytes) -> None:
     """The file is refused, and the flows are as they were: new ones, that can be used."""
     judged = Judged(10)
@@ -187,22 +198,39 @@ def test_a_file_with_a_byte_changed_is_refused(dumped: bytes) -> None:
     ("field", "value"),
     [
         ("format", None), ("layout", "0"), ("key", [1]), ("key", [-1, 0]), ("key", ["a", 0]), ("key", 5),
-        ("lengths", {}), ("lengths", []), ("clients", []), ("clients", 5), ("samples", []),
-        ("days", 5), ("days", [[1]]), ("days", [[1 << 40, 0, 0]]), ("days", None), ("samples", [[1]] * 3),
+        ("lengths", {}), ("lengths", []), ("clients", []), ("clients", 5), ("format", 5), ("format", 7),
         ("pasts", None), ("pasts", [[0, [1]]]), ("pasts", [[0, [*[0] * 8, [["a", 1]], 1, None]]]),
     ],
 )  # fmt: skip
 def test_a_whole_file_of_wrong_content_is_refused(dumped: bytes, field: str, value: object) -> None:
-    line, _, body = zlib.decompress(dumped).partition(b"\n")
-    head = json.loads(line) | {field: value}
-    refused(zlib.compress(json.dumps(head).encode() + b"\n" + body))
+    head, body = unpacked(dumped)
+    refused(repacked(head | {field: value}, body))
 
 
 @pytest.mark.parametrize(
-    ("name", "change"), [("flows", 1), ("windows", -1), ("details", 1), ("keys", -1), ("flows", -5)]
+    ("name", "change"),
+    [
+        *(("flows", 1), ("windows", -1), ("details", 1), ("keys", -1), ("flows", -5), ("days", 3)),
+        *(("sample_counts", 1), ("sample_sizes", -1), ("sample_qtypes", 1), ("sample_bytes", -2)),
+    ],
 )
 def test_lengths_that_do_not_fit_are_refused(dumped: bytes, name: str, change: int) -> None:
-    line, _, body = zlib.decompress(dumped).partition(b"\n")
-    head = json.loads(line)
+    head, body = unpacked(dumped)
     head["lengths"][name] += change
-    refused(zlib.compress(json.dumps(head).encode() + b"\n" + body))
+    refused(repacked(head, body))
+
+
+@pytest.mark.parametrize("name", ["sample_counts", "sample_sizes"])
+def test_samples_that_do_not_fit_their_numbers_are_refused(dumped: bytes, name: str) -> None:
+    head, body = unpacked(dumped)
+    before = list(snapshot.ARRAYS)[: list(snapshot.ARRAYS).index(name)]
+    at = sum(head["lengths"][one] * snapshot.ARRAYS[one].itemsize for one in before)
+    refused(repacked(head, body[:at] + bytes([body[at] + 1]) + body[at + 1 :]))
+
+
+def test_samples_come_back_as_they_were(model: Model) -> None:
+    before, after = fresh_detector(model, Scale()), fresh_detector(model, Scale())
+    for session in (slow_session(), *golden_sessions().values()):
+        before.detect(session)
+    snapshot.load_flows(snapshot.dump_flows(before.flows), after.flows)
+    assert sorted(before.flows.samples.values()) == sorted(after.flows.samples.values()) != []

@@ -12,7 +12,8 @@ import psycopg2
 import pytest
 
 from agents.dns.name import to_text
-from agents.store import spool as codec
+from agents.runtime.bootstrap import FEATURES_AGAIN
+from agents.store import codec
 from tests.support.postgres_server import PostgresServer, drop_database, make_database
 from tests.support.running import free_port, product, wait_for
 from tests.support.stubs import StubServer
@@ -78,7 +79,7 @@ def test_killed_under_load_nothing_is_stored_twice(own_postgres: PostgresServer,
             listener.kill()  # while it writes to the disk
         load.stop()
         files = {path: path.read_bytes() for path in _spooled(spool)}
-        waiting = [codec.decode(content) for content in files.values()]
+        waiting = [codec.decode(content, FEATURES_AGAIN) for content in files.values()]
         own_postgres.start()
         with product("listen", data, **settings) as listener:
             wait_for(lambda: len(_spooled(spool)) < len(waiting), "the spool is written")

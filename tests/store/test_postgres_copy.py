@@ -46,7 +46,7 @@ BATCHES = st.lists(wire_names(), max_size=12)
 def test_every_field_is_where_the_format_wants_it(names: list[bytes], clients: list[str]) -> None:
     batch = verdicts(names, client=clients[: len(names)], score=0.25, reasons=("odd", "ü"))
     columns = query_columns(batch, "id")
-    rows = [dict(zip(COLUMNS, row, strict=True)) for row in fields_of(postgres.rows_of(columns))]
+    rows = [dict(zip(COLUMNS, row, strict=True)) for row in fields_of(postgres.rows_of([columns]))]
     expected: list[dict[str, Any]] = [
         dict(zip(COLUMNS, row, strict=True)) for row in zip(*columns.lists(), strict=True)
     ]
@@ -68,9 +68,9 @@ def test_every_field_is_where_the_format_wants_it(names: list[bytes], clients: l
 @given(BATCHES)
 def test_without_a_compiler_the_bytes_are_the_same(names: list[bytes]) -> None:
     columns = query_columns(verdicts(names, reasons=("odd",)), "id")
-    compiled = postgres.rows_of(columns)
+    compiled = postgres.rows_of([columns])
     with interpreted(postgres, postgres_kernels, columns_, column_kernels):
-        assert postgres.rows_of(columns) == compiled
+        assert postgres.rows_of([columns]) == compiled
 
 
 @settings(deadline=None)

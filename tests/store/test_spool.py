@@ -7,7 +7,7 @@ import io
 import json
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,11 +17,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
+from agents.core.columns import packed
 from agents.core.errors import BatchRefusedError, StoreError
 from agents.core.types import Verdicts
+from agents.detection.limits import Scale
 from agents.dns.name import wire_of
+from agents.learning.baseline import asked_batch
+from agents.runtime.bootstrap import FEATURES_AGAIN
 from agents.store import SpoolingSink
-from agents.store.spool import decode, encode
+from agents.store.codec import decode, encode
+from tests.support.detecting import fresh_detector, shipped_model
 from tests.support.verdicts import incident, verdicts
 
 MEGABYTE = 1 << 20
@@ -34,7 +39,8 @@ class FakeStore:
         self.away = False
         self.refuse = False
         self.away_after_commit = False
-        self.attempts = 0
+        self.attempts = self.transactions = 0
+        self.refused: set[str] = set()
         self.batches: dict[str, Verdicts] = {}
 
     @property
@@ -54,6 +60,12 @@ class FakeStore:
             raise StoreError("cannot write a batch: server closed the connection unexpectedly")
         return len(verdicts) if new else 0
 
+    def write_all(self, batches: Sequence[tuple[Verdicts, str]]) -> int:
+        if any(verdicts.queries.client[0] in self.refused for verdicts, _ in batches):
+            raise BatchRefusedError("cannot write a batch: value out of range")
+        self.transactions += 1
+        return sum(self.write(verdicts, batch_id) for verdicts, batch_id in batches)
+
     def rows_of_batch(self, batch_id: str, first: float, last: float) -> int:
         if self.away:
             raise StoreError("cannot count a batch: connection refused")
@@ -67,6 +79,14 @@ def until(condition: Callable[[], bool], seconds: float = 10.0) -> None:
     while not condition():
         assert time.monotonic() < end, "it did not happen in time"
         threading.Event().wait(0.005)
+
+
+def judged(names: list[str]) -> Verdicts:
+    """Names as the detector judges them."""
+    count = len(names)
+    times = [1_763_604_800 + 0.01 * number for number in range(count)]
+    clients = [f"192.0.2.{number % 20}" for number in range(count)]
+    return fresh_detector(shipped_model(), Scale()).detect(asked_batch(times, clients, names, [1] * count))
 
 
 def batch(client: str, count: int = 3) -> Verdicts:
@@ -250,12 +270,13 @@ def test_foreign_files_are_left_alone(fake: FakeStore, tmp_path: Path) -> None:
 def test_a_batch_of_an_older_release_is_read() -> None:
     """It had one text a row and no numbers."""
     before = batch("a")
-    with np.load(io.BytesIO(encode(before))) as file:
-        arrays = {name: file[name] for name in file.files if name != "numbers"}
-    texts = json.loads(arrays["texts"].tobytes())
-    texts |= {"client": ["a"] * 3, "ans_types": ["TXT"] * 3, "domain": ["example.com"] * 3, "reasons": [["x"], [], []]}
-    del texts["features_version"]
-    arrays["texts"] = np.frombuffer(json.dumps(texts).encode(), np.uint8)
+    names = packed(before.queries.qname)
+    columns = ("ts", "qtype", "qlen", "rcode", "ancount", "rlen", "ttl_min", "rtt_ms")
+    arrays = {name: getattr(before.queries, name) for name in columns}
+    arrays |= {name: getattr(before, name) for name in ("features", "score", "severity")}
+    texts = {"client": ["a"] * 3, "ans_types": ["TXT"] * 3, "domain": ["example.com"] * 3, "reasons": [["x"], [], []]}
+    whole = json.dumps(texts | {"model_id": "m", "incidents": []}).encode()
+    arrays |= {"qname": names.array, "qname_len": np.diff(names.starts), "texts": np.frombuffer(whole, np.uint8)}
     out = io.BytesIO()
     np.savez(out, **arrays)
     after = decode(out.getvalue())
@@ -263,6 +284,43 @@ def test_a_batch_of_an_older_release_is_read() -> None:
     assert list(after.domain) == list(before.domain)
     assert list(after.reasons) == [("x",), (), ()]
     assert after.features_version == 1
+
+
+def test_many_small_batches_are_written_in_few_transactions(fake: FakeStore, sink: SpoolingSink) -> None:
+    fake.away = True
+    for number in range(300):
+        sink.accept(batch(f"c{number}"))
+    fake.away = False
+    before = fake.transactions
+    until(lambda: sink.waiting == 0)
+    assert fake.order == [f"c{number}" for number in range(300)]
+    assert fake.transactions - before <= 3
+
+
+def test_a_refused_batch_is_set_aside_and_its_neighbours_are_written(fake: FakeStore, sink: SpoolingSink) -> None:
+    fake.away, fake.refused = True, {"b"}
+    for client in "abc":
+        sink.accept(batch(client))
+    fake.away = False
+    until(lambda: sink.waiting == 0)
+    until(lambda: (sink.counts.damaged, sink.counts.replayed) == (1, 6))
+    assert fake.order == ["a", "c"]
+
+
+def test_features_are_computed_again_and_take_no_room() -> None:
+    names = [f"{host}-{number}.site{number % 40}.example{number % 7}.com" for number in range(1000) for host in "ab"]
+    before = judged(names)
+    small, large = encode(before, FEATURES_AGAIN), encode(before)
+    after = decode(small, FEATURES_AGAIN)
+    np.testing.assert_array_equal(after.features, before.features)
+    np.testing.assert_array_equal(decode(large).features, before.features)
+    assert after.features_version == before.features_version
+    assert len(small) < len(large)
+    assert len(small) / len(names) <= 90, "bytes a row"
+    with pytest.raises(StoreError, match="features cannot be computed"):
+        decode(small)
+    older = replace(before, features_version=0)
+    assert len(encode(older, FEATURES_AGAIN)) > len(small), "another version's features are kept"
 
 
 @given(names=st.lists(st.lists(st.binary(min_size=1, max_size=63), max_size=3), max_size=5))
