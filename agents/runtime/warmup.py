@@ -21,7 +21,7 @@ from agents.dns.name import from_text
 from agents.learning.baseline import asked_batch, model_bytes
 from agents.scoring.features import VERSION
 from agents.scoring.model import Model
-from agents.sources.capture.capture_kernels import RAW, TCP, UDP
+from agents.sources.capture.frame_kernels import RAW, TCP, UDP
 from agents.sources.capture.source import PcapSource
 from agents.store import postgres
 from agents.store.opening import open_store

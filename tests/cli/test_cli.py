@@ -14,7 +14,7 @@ from agents.learning.baseline import golden_sessions, model_bytes
 from agents.runtime import bootstrap
 from agents.runtime.bootstrap import load_settings
 from agents.scoring.model import Model
-from agents.sources.capture import capture_kernels as ll
+from agents.sources.capture import frame_kernels as ll
 from agents.store import open_store
 from tests.support.captures import T0, exchange, ip4, linked, pcap, question, udp
 from tests.support.commands import Done, Inside, free_port, is_one_line, run_inside

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from agents.sources.capture import capture_kernels as ll
+from agents.sources.capture import frame_kernels as ll
 from tests.support.captures import (
     CLIENT,
     CLIENT6,
@@ -195,8 +195,8 @@ def test_tcp_answers_are_joined(tmp_path: Path) -> None:
     check(replay(tmp_path, pcap(frames, ll.RAW))[0])
 
 
-def test_tcp_stream_with_a_gap_is_given_up_and_told(tmp_path: Path) -> None:
+def test_a_gap_in_a_tcp_stream_is_told(tmp_path: Path) -> None:
     parts = [(0, b"", 2), *[(100 + n, b"x", 0x18) for n in range(100)]]
     rows, source = replay(tmp_path, pcap(stream(*parts), ll.RAW))
     assert not rows
-    assert source.warnings[0].endswith("1 TCP streams had gaps")
+    assert source.warnings[0].endswith("1 gap in TCP streams: segments are missing from the capture")

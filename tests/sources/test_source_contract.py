@@ -12,7 +12,7 @@ import pytest
 from agents.core.protocols import Source
 from agents.dns import name as names
 from agents.sources import open_source
-from agents.sources.capture import capture_kernels as ll
+from agents.sources.capture import frame_kernels as ll
 from tests.support.captures import CLIENT, T0, enhanced, interface, ip4, pcap, question, section, udp
 
 pytestmark = pytest.mark.contract

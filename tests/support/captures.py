@@ -13,7 +13,7 @@ import pytest
 from agents.core.protocols import Source
 from agents.core.types import QueryBatch, Row
 from agents.sources import open_source
-from agents.sources.capture import capture_kernels as ll
+from agents.sources.capture import frame_kernels as ll
 
 CLIENT, SERVER = "192.0.2.10", "192.0.2.53"
 CLIENT6, SERVER6 = "2001:db8::10", "2001:db8::53"

@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from agents.dns.message import type_number
-from agents.sources.capture import capture_kernels as ll
+from agents.sources.capture import frame_kernels as ll
 from agents.sources.files import open_bytes
 from tests.corpora.lookalike_kinds import page, telemetry, video
 from tests.support import captures

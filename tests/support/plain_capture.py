@@ -13,32 +13,17 @@ from pathlib import Path
 from struct import Struct
 from typing import NamedTuple
 
+import numpy as np
+from dnslib import DNSError, DNSRecord
+
 from agents.core.errors import MessageError
+from agents.core.text import counted
 from agents.core.types import UNKNOWN, QueryBatch, Row, batch_of
 from agents.dns import message as wire
-from agents.sources.capture.capture_kernels import (
-    DLT_RAW,
-    ETHER_IP,
-    ETHER_IP6,
-    ETHER_VLAN,
-    ETHERNET,
-    IPV4,
-    IPV6,
-    IPV6_AUTH,
-    IPV6_EXTENSIONS_MAX,
-    IPV6_FRAGMENT,
-    IPV6_SKIPPED,
-    LINUX_SLL,
-    LINUX_SLL2,
-    LOOP,
-    NULL,
-    RAW,
-    TCP,
-    UDP,
-    VLAN_TAGS_MAX,
-    WAIT_S,
-    WAITING_MAX,
-)
+from agents.sources.capture import frame_kernels as ll
+from agents.sources.capture.capture_kernels import MIRRORED_S, NOT_DNS, WAIT_S, WAITING_MAX
+from agents.sources.capture.fragments import Fragment, Fragments, first_of
+from agents.sources.capture.frame_kernels import TCP, UDP
 from agents.sources.capture.pcap import (
     BLOCK_MAX,
     ENHANCED_BLOCK,
@@ -56,13 +41,10 @@ from agents.sources.capture.pcap import (
     Interface,
     interface_of,
 )
-from agents.sources.capture.streams import Segment, Streams
+from agents.sources.capture.streams import FORWARDED_S, Segment, Streams
 from agents.sources.files import open_bytes
-from agents.stream.record import client_text, mapped
+from agents.stream.record import client_text
 from tests.support.listening import types_text
-
-RAW_TYPES = frozenset({RAW, *DLT_RAW, IPV4, IPV6})
-KNOWN = frozenset({NULL, ETHERNET, LOOP, LINUX_SLL, LINUX_SLL2}) | RAW_TYPES
 
 
 class PlainSource:
@@ -72,8 +54,11 @@ class PlainSource:
         self._path, self._ports = path, ports
         self.malformed = 0
         self.warnings: list[str] = []
-        self._joiner, self._streams = Joiner(), Streams()
-        self._cut = self._unknown_link = 0
+        self._joiner, self._streams, self._fragments = Joiner(), Streams(), Fragments()
+        self._others: set[int] = set()
+        self._other_streams: set[int] = set()
+        self._seen: dict[tuple[object, ...], tuple[float, int]] = {}
+        self._cut = 0
 
     def batches(self, size: int) -> Iterator[QueryBatch]:
         stream, inflated = open_bytes(self._path)
@@ -85,48 +70,113 @@ class PlainSource:
         self._warn((inflated.damage if inflated else "") or damage.text)
 
     def _rows(self, stream: io.BufferedReader, damage: Damage) -> Iterator[Row]:
+        last = Frame(0.0, 0, b"", True)
         for frame in frames(stream, damage):
             self._take(frame)
             yield from self._joiner.ready(frame.ts)
+            last = frame
+        for source, sport, destination, dport, message in self._streams.finish():
+            found = Packet(TCP, source, destination, sport, dport, message, len(message), 0, 0, 0, -1)
+            self._message(last, found, message, len(message))
         yield from self._joiner.rest()
 
     def _take(self, frame: Frame) -> None:
         found = packet_of(frame.link, frame.data)
-        if found is None:
-            self._unknown_link += frame.link not in KNOWN
-            return
-        if found.sport not in self._ports and found.dport not in self._ports:
+        if isinstance(found, Packet):
+            self._packet(frame, found)
+        elif found is not None:
+            self._fragment(frame, found)
+
+    def _packet(self, frame: Frame, found: Packet) -> None:
+        if not {found.sport, found.dport} & self._ports and not self._carries(found):
             return
         if found.proto == UDP:
             self._message(frame, found, found.payload, found.size)
             return
-        segment = Segment(found.src, found.sport, found.dst, found.dport, found.seq, found.flags, found.payload)
+        segment = Segment(
+            found.src, found.sport, found.dst, found.dport, found.seq, found.flags, found.payload, found.ident,
+            found.ttl, frame.ts,
+        )  # fmt: skip
         for message in self._streams.messages(segment):
-            self._message(frame, found, message, len(message))
+            self._message(frame, found._replace(ttl=-1), message, len(message))
+
+    def _fragment(self, frame: Frame, found: ll.Packet) -> None:
+        n = found.numbers
+        data = frame.data[n[ll.PAYLOAD] : n[ll.STOP]]
+        if len(data) < n[ll.SIZE]:
+            return
+        fragment = Fragment(
+            bytes(found.source), bytes(found.destination), int(n[ll.IP_ID]), int(n[ll.PROTOCOL]), int(n[ll.TTL]),
+            int(n[ll.SEQ]), bool(n[ll.FLAGS]), data, frame.ts,
+        )  # fmt: skip
+        whole = self._fragments.add(fragment)
+        if whole is None and fragment.offset == 0:
+            first = packet_of(ll.RAW, first_of(fragment))
+            if isinstance(first, Packet) and first.proto == UDP and has_question(first.payload):
+                self._fragments.take(fragment)
+                self._packet(frame, first)
+        elif whole is not None and isinstance(packet := packet_of(ll.RAW, whole), Packet):
+            self._packet(frame, packet)
+
+    def _carries(self, found: Packet) -> bool:
+        """Whether a packet of other ports is DNS by its content, or by that of an earlier one."""
+        if {found.sport, found.dport} & set(NOT_DNS):
+            return False
+        if found.proto == UDP:
+            return found.sport in self._others or is_query(found.payload)
+        if {found.sport, found.dport} & self._other_streams:
+            return True
+        size, message = found.payload[:2], found.payload[2:]
+        if len(message) <= wire.HEADER_SIZE or int.from_bytes(size) != len(message) or not is_query(message):
+            return False
+        self._other_streams.add(found.dport)
+        return True
 
     def _message(self, frame: Frame, found: Packet, message: bytes, size: int) -> None:
         """Count what is no DNS message; QR separates queries and answers where both ports are DNS."""
+        listed = {found.sport, found.dport} & self._ports
         try:
             if len(message) < 3:
                 raise MessageError("cannot read message: shorter than a header")
             if message[2] & 0x80:
-                if found.sport in self._ports:
-                    self._joiner.answer(frame.ts, found.dst, found.dport, found.src, message, size)
+                if found.sport in self._ports or (not listed and found.sport in self._others):
+                    self._one(frame, found, message, size)
+            elif not listed:
+                if len(message) == size and is_query(message) and self._one(frame, found, message, size):
+                    self._others.add(found.dport)
             elif found.dport in self._ports and not message[2] & 0x78:
-                self._joiner.query(frame.ts, found.src, found.sport, found.dst, message, size)
+                self._one(frame, found, message, size)
         except MessageError:
-            self.malformed += 1
-            self._cut += not frame.whole
+            if listed:
+                self.malformed += 1
+                self._cut += not frame.whole
+
+    def _one(self, frame: Frame, found: Packet, message: bytes, size: int) -> bool:
+        """Take a message unless it is a copy; False for a copy."""
+        question = wire.parse_question(message)
+        answers = bool(message[2] & 0x80)
+        client, server, port = (found.src, found.dst, found.sport)
+        if answers:
+            client, server, port = (found.dst, found.src, found.dport)
+        if found.ttl >= 0:
+            key = (client, server, port, message[:2], message[12 : question.end].lower(), found.ident, answers)
+            ts, ttl = self._seen.get(key, (-math.inf, 0))
+            self._seen[key] = (frame.ts, found.ttl)
+            apart, hops = abs(frame.ts - ts), abs(ttl - found.ttl)
+            if (hops == 1 and apart <= FORWARDED_S) or (hops == 0 and apart <= MIRRORED_S):
+                return False
+        take = self._joiner.answer if answers else self._joiner.query
+        take(frame.ts, client, port, server, message, size)
+        return True
 
     def _warn(self, damage: str) -> None:
         if damage:
             self.warnings.append(f"{self._path}: {damage}; what came before was used")
         if self._cut:
-            self.warnings.append(f"{self._path}: {self._cut} messages were cut by the capture's snapshot length")
-        if self._unknown_link:
-            self.warnings.append(f"{self._path}: {self._unknown_link} frames of an unknown link layer")
+            self.warnings.append(f"{self._path}: {counted(self._cut, 'message')} cut by the capture's snapshot length")
         if self._streams.lost:
-            self.warnings.append(f"{self._path}: {self._streams.lost} TCP streams had gaps")
+            gaps = counted(self._streams.lost, "gap")
+            self.warnings.append(f"{self._path}: {gaps} in TCP streams: segments are missing from the capture")
 
 
 class Frame(NamedTuple):
@@ -247,7 +297,7 @@ class Packet(NamedTuple):
     """A transport payload. size: bytes of the payload as its header states them."""
 
     proto: int
-    src: bytes  # 4 or 16 bytes
+    src: bytes  # 16 bytes
     dst: bytes
     sport: int
     dport: int
@@ -255,91 +305,46 @@ class Packet(NamedTuple):
     size: int
     seq: int  # TCP only
     flags: int  # TCP only
+    ident: int
+    ttl: int
 
 
-def packet_of(link: int, frame: bytes) -> Packet | None:
-    """The UDP datagram or TCP segment in a frame, or None: another protocol, a later fragment, or cut too short."""
+def packet_of(link: int, frame: bytes) -> Packet | ll.Packet | None:
+    """The UDP datagram or TCP segment in a frame; the packet as it was found if it is a fragment.
+
+    Frames are read by the kernel: tests of frames build each kind of header themselves, and put them into each other.
+    """
+    found, data = ll.packet_room(), np.frombuffer(frame, np.uint8)
+    kind, n = ll.find_packet(link, data, 0, len(frame), found), found.numbers
+    if kind in (ll.NOTHING, ll.FRAGMENT):
+        return found if kind == ll.FRAGMENT else None
+    return Packet(
+        ll.UDP if kind == ll.DATAGRAM else ll.TCP, bytes(found.source), bytes(found.destination), int(n[ll.SPORT]),
+        int(n[ll.DPORT]), frame[n[ll.PAYLOAD] : n[ll.STOP]], int(n[ll.SIZE]), int(n[ll.SEQ]), int(n[ll.FLAGS]),
+        int(n[ll.IP_ID]), int(n[ll.TTL]),
+    )  # fmt: skip
+
+
+def has_question(message: bytes) -> bool:
+    """Whether a message, of which the end may be missing, has a whole header and question."""
+    return len(message) >= wire.HEADER_SIZE and wire.question_end(message) > 0
+
+
+def is_query(message: bytes) -> bool:
+    """Whether a message is a query and nothing else, by a parser of whole messages."""
     try:
-        at = _network_offset(link, frame)
-        if at < 0:
-            return None
-        version = frame[at] >> 4
-        if version == 4:
-            return _ipv4(frame, at)
-        return _ipv6(frame, at) if version == 6 else None
-    except IndexError:
-        return None
-
-
-def _network_offset(link: int, frame: bytes) -> int:
-    """Offset of the IP header, or -1."""
-    if link == ETHERNET:
-        at = 12
-    elif link in RAW_TYPES:
-        return 0
-    elif link in (NULL, LOOP):
-        return 4
-    elif link == LINUX_SLL:
-        at = 14
-    elif link == LINUX_SLL2:
-        return 20 if frame[0] << 8 | frame[1] in (ETHER_IP, ETHER_IP6) else -1
-    else:
-        return -1
-    for _ in range(VLAN_TAGS_MAX):
-        kind = frame[at] << 8 | frame[at + 1]
-        if kind in (ETHER_IP, ETHER_IP6):
-            return at + 2
-        if kind not in ETHER_VLAN:
-            return -1
-        at += 4
-    return -1
-
-
-def _ipv4(frame: bytes, at: int) -> Packet | None:
-    length = frame[at + 2] << 8 | frame[at + 3]
-    if (frame[at + 6] & 0x1F) << 8 | frame[at + 7]:
-        return None
-    start = at + (frame[at] & 0x0F) * 4
-    if frame[at + 9] == TCP and at + 20 > len(frame):
-        return None
-    # With segmentation offload the total length is 0: the frame then ends where it ends.
-    end = at + length if length else len(frame)
-    return _transport(frame, frame[at + 9], start, end, frame[at + 12 : at + 16], frame[at + 16 : at + 20])
-
-
-def _ipv6(frame: bytes, at: int) -> Packet | None:
-    length = frame[at + 4] << 8 | frame[at + 5]
-    end = at + 40 + length if length else len(frame)
-    proto, start = frame[at + 6], at + 40
-    for _ in range(IPV6_EXTENSIONS_MAX):
-        if proto in (UDP, TCP):
-            return _transport(frame, proto, start, end, frame[at + 8 : at + 24], frame[at + 24 : at + 40])
-        if proto == IPV6_FRAGMENT:
-            if (frame[start + 2] << 8 | frame[start + 3]) & 0xFFF8:
-                return None
-            proto, start = frame[start], start + 8
-        elif proto == IPV6_AUTH:
-            proto, start = frame[start], start + (frame[start + 1] + 2) * 4
-        elif proto in IPV6_SKIPPED:
-            proto, start = frame[start], start + (frame[start + 1] + 1) * 8
-        else:
-            return None
-    return None
-
-
-def _transport(frame: bytes, proto: int, at: int, end: int, src: bytes, dst: bytes) -> Packet | None:
-    if proto == UDP:
-        size = (frame[at + 4] << 8 | frame[at + 5]) - 8
-        sport, dport = frame[at] << 8 | frame[at + 1], frame[at + 2] << 8 | frame[at + 3]
-        if size < 0:
-            return None
-        return Packet(UDP, src, dst, sport, dport, frame[at + 8 : min(at + 8 + size, end)], size, 0, 0)
-    if proto != TCP:
-        return None
-    sport, dport = frame[at] << 8 | frame[at + 1], frame[at + 2] << 8 | frame[at + 3]
-    seq = int.from_bytes(frame[at + 4 : at + 8])
-    start, flags = at + (frame[at + 12] >> 4) * 4, frame[at + 13]
-    return Packet(TCP, src, dst, sport, dport, frame[start:end], max(end - start, 0), seq, flags)
+        found = DNSRecord.parse(message)
+    except (DNSError, UnicodeError, ValueError):
+        return False
+    head, plain = found.header, wire.question_end(message)
+    if not plain or found.q.qclass not in (1, 3, 255) or not found.q.qtype or plain <= 17:
+        return False
+    if head.bitmap & ~0x0130 or head.q != 1 or head.a or head.auth or head.ar > 1:
+        return False
+    rest = message[plain:]
+    if head.ar == 0:
+        return not rest
+    return rest[:3] == b"\0\0\x29" and len(rest) >= 11 and len(rest) == 11 + int.from_bytes(rest[9:11])
 
 
 _Key = tuple[bytes, bytes, int, int, bytes]
@@ -355,7 +360,7 @@ class _Waiting:
 
     def row(self) -> Row:
         question, answer = self.question, self.answer
-        head = (self.ts, client_text(mapped(self.client)), question.qname, question.qtype, self.qlen)
+        head = (self.ts, client_text(self.client), question.qname, question.qtype, self.qlen)
         if answer is None:
             return (*head, UNKNOWN, UNKNOWN, UNKNOWN, UNKNOWN, math.nan, "")
         return (*head, answer.rcode, answer.ancount, self.rlen, answer.ttl_min, self.rtt_ms, types_text(answer.types))

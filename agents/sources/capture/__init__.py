@@ -32,7 +32,7 @@ def _open(path: Path, options: Mapping[str, str]) -> Source:
 SPEC = Intake(
     name="pcap",
     summary="a pcap or pcapng capture",
-    fields=(Field("replay_ports", str, "53", "ports that carry DNS in a capture, comma-separated", _ports),),
+    fields=(Field("replay_ports", str, "53", "ports that carry DNS in a capture, comma-separated; on others, queries are known by their content", _ports),),
     factory=_open,
     recognizes=is_capture,
 )

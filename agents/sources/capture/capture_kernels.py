@@ -1,8 +1,10 @@
-"""The walk through a capture: records and blocks, link layers, IP, UDP and TCP, queries joined with their answers.
+"""The walk through a capture: records and blocks, DNS messages, queries joined with their answers.
 
-`scan` walks a buffer of a pcap or pcapng file. A UDP datagram on a DNS port is read as a message at once. The walk
-stops at a TCP segment, whose place and addresses it hands over; the caller puts the stream together (streams.py) and
-gives back each message with `take_message`. A query waits up to WAIT_S seconds of capture time for its answer, then it
+`scan` walks a buffer of a pcap or pcapng file. A UDP datagram on a DNS port is read as a message at once, and one on
+another port if it is a query by its content. The walk stops at a TCP segment or an IP fragment, whose place and
+addresses it hands over; the caller puts streams and packets together (streams.py, fragments.py) and gives back each
+packet with `take_packet`, each message with `take_message`. A message that a router forwarded within sight of the
+capture is there twice and counts once. A query waits up to WAIT_S seconds of capture time for its answer, then it
 is written out as a RECORD, in order of the queries' times. No clock is read.
 """
 
@@ -17,9 +19,29 @@ from numpy.typing import NDArray
 from agents.core.column_kernels import siphash
 from agents.core.jit import COMPILED, kernel_in_place
 from agents.core.types import UNKNOWN
-from agents.dns.message import HEADER_SIZE
+from agents.dns.message import HEADER_SIZE, OPT
 from agents.dns.message_kernels import FACTS, answer_facts, copy_bytes, int64, question_end, u16, uint64, write_facts
 from agents.dns.name import NAME_MAX
+from agents.sources.capture.frame_kernels import (
+    DATAGRAM,
+    DPORT,
+    FRAGMENT,
+    IP_ID,
+    NOTHING,
+    OTHER_TCP,
+    OTHER_UDP,
+    PAYLOAD,
+    REASONS,
+    SEGMENT,
+    SIZE,
+    SPORT,
+    STOP,
+    TTL,
+    WHY,
+    find_packet,
+    room,
+    u32,
+)
 from agents.sources.capture.pcap import (
     BLOCK_MAX,
     BYTE_ORDER_MAGIC,
@@ -31,175 +53,8 @@ from agents.sources.capture.pcap import (
     SECTION_BLOCK,
     SIMPLE_BLOCK,
 )
+from agents.sources.capture.streams import FORWARDED_S
 from agents.stream.record import RECORD
-
-
-def _room(numbers: NDArray[Any]) -> Any:
-    """Memory for kernels: an array, or a list where the interpreter runs them, which it reads faster."""
-    return numbers if COMPILED else numbers.tolist()
-
-
-# Link layers, IP, UDP and TCP: from a frame to a transport payload.
-
-UDP, TCP = 17, 6
-"""IP protocol numbers."""
-NULL, ETHERNET, RAW, LOOP, LINUX_SLL, IPV4, IPV6, LINUX_SLL2 = 0, 1, 101, 108, 113, 228, 229, 276
-"""LINKTYPE numbers of the tcpdump.org registry."""
-DLT_RAW = (12, 14)
-"""RAW as some systems number it and write it into files."""
-ETHER_IP, ETHER_IP6 = 0x0800, 0x86DD
-ETHER_VLAN = (0x8100, 0x88A8, 0x9100)
-"""802.1Q, 802.1ad, and the QinQ type in use before it."""
-VLAN_TAGS_MAX = 4
-IPV6_FRAGMENT, IPV6_AUTH = 44, 51
-IPV6_SKIPPED = (0, 43, 60, 135)
-"""Hop-by-hop, routing, destination options, mobility (RFC 8200 section 4, RFC 6275)."""
-IPV6_EXTENSIONS_MAX = 8
-
-NOTHING, DATAGRAM, SEGMENT = range(3)
-"""Contents of a frame: no UDP or TCP that can be read, a UDP datagram, a TCP segment."""
-SPORT, DPORT, PAYLOAD, STOP, SIZE, SEQ, FLAGS = range(7)
-"""Numbers of a packet: ports; payload's first byte and the byte behind its last captured one; bytes of the payload as
-the header states them; TCP's sequence number and flags."""
-
-
-class Packet(NamedTuple):
-    """The packet found in a frame."""
-
-    source: NDArray[np.uint8]  # (16,): its address; an IPv4 one mapped (RFC 4291 section 2.5.5.2)
-    destination: NDArray[np.uint8]  # (16,)
-    numbers: NDArray[np.int64]  # SPORT … FLAGS
-
-
-def packet_room() -> Packet:
-    """Room for one packet."""
-    return Packet(_room(np.zeros(16, np.uint8)), _room(np.zeros(16, np.uint8)), _room(np.zeros(7, np.int64)))
-
-
-@kernel_in_place
-def u32(data: Any, at: Any, big: Any) -> Any:
-    """The 32-bit number at an offset, most significant byte first if `big`."""
-    a, b, c, d = int64(data[at]), int64(data[at + 1]), int64(data[at + 2]), int64(data[at + 3])
-    return a << 24 | b << 16 | c << 8 | d if big else d << 24 | c << 16 | b << 8 | a
-
-
-@kernel_in_place
-def is_known(link: Any) -> Any:
-    """Whether frames of this LINKTYPE can be read."""
-    return link in (NULL, ETHERNET, RAW, LOOP, LINUX_SLL, IPV4, IPV6, LINUX_SLL2) or link in DLT_RAW
-
-
-@kernel_in_place
-def _network(link: Any, data: Any, start: Any, end: Any) -> Any:
-    """Offset of the IP header, or -1."""
-    if link in (NULL, LOOP):
-        return start + 4
-    if link == LINUX_SLL2:
-        if start + 2 > end:
-            return -1
-        kind = u16(data, start)
-        return start + 20 if kind in (ETHER_IP, ETHER_IP6) else -1
-    if link not in (ETHERNET, LINUX_SLL):
-        return start if is_known(link) else -1
-    at = start + (12 if link == ETHERNET else 14)
-    for _ in range(VLAN_TAGS_MAX):
-        if at + 2 > end:
-            return -1
-        kind = u16(data, at)
-        if kind in (ETHER_IP, ETHER_IP6):
-            return at + 2
-        if kind not in ETHER_VLAN:
-            return -1
-        at += 4
-    return -1
-
-
-@kernel_in_place
-def _copy_address(data: Any, at: Any, size: Any, address: Any) -> None:
-    """Copy an address of 4 or 16 bytes into 16, an IPv4 one mapped."""
-    for i in range(16 - size):
-        address[i] = 0 if i < 10 else 0xFF
-    copy_bytes(address, 16 - size, data, at, size)
-
-
-@kernel_in_place
-def _transport(data: Any, proto: Any, at: Any, stop: Any, end: Any, packet: Any) -> Any:
-    """Kind of the segment at `at`, whose datagram ends at `stop` and whose frame ends at `end`."""
-    if proto not in (UDP, TCP) or at + 4 > end:
-        return NOTHING
-    numbers = packet.numbers
-    numbers[SPORT], numbers[DPORT] = u16(data, at), u16(data, at + 2)
-    if proto == TCP:
-        if at + 14 > end:
-            return NOTHING
-        numbers[SEQ], numbers[FLAGS] = u32(data, at + 4, True), data[at + 13]
-        numbers[PAYLOAD] = at + (int64(data[at + 12]) >> 4) * 4
-        numbers[STOP] = max(min(stop, end), numbers[PAYLOAD])
-        numbers[SIZE] = numbers[STOP] - numbers[PAYLOAD]
-        return SEGMENT
-    if at + 6 > end or u16(data, at + 4) < 8:
-        return NOTHING
-    numbers[PAYLOAD], numbers[SIZE] = at + 8, u16(data, at + 4) - 8
-    numbers[STOP] = max(min(at + 8 + numbers[SIZE], stop, end), at + 8)
-    return DATAGRAM
-
-
-@kernel_in_place
-def _ipv4(data: Any, at: Any, end: Any, packet: Any) -> Any:
-    """Kind of the packet whose IPv4 header is at `at`. With segmentation offload its length is 0: the frame ends it."""
-    if at + 10 > end or u16(data, at + 6) & 0x1FFF:
-        return NOTHING
-    length, start = u16(data, at + 2), at + (int64(data[at]) & 0x0F) * 4
-    kind = _transport(data, data[at + 9], start, at + length if length else end, end, packet)
-    if at + 20 > end:  # a header without its addresses; one that lies about its size may hold a UDP header
-        return DATAGRAM if kind == DATAGRAM else NOTHING
-    _copy_address(data, at + 12, 4, packet.source)
-    _copy_address(data, at + 16, 4, packet.destination)
-    return kind
-
-
-@kernel_in_place
-def _ipv6(data: Any, at: Any, end: Any, packet: Any) -> Any:
-    """Kind of the packet whose IPv6 header is at `at`; known extension headers are skipped."""
-    if at + 7 > end:
-        return NOTHING
-    length, proto, start = u16(data, at + 4), int64(data[at + 6]), at + 40
-    stop = at + 40 + length if length else end
-    for _ in range(IPV6_EXTENSIONS_MAX):
-        if proto in (UDP, TCP):
-            kind = _transport(data, proto, start, stop, end, packet)
-            if kind != NOTHING:
-                _copy_address(data, at + 8, 16, packet.source)
-                _copy_address(data, at + 24, 16, packet.destination)
-            return kind
-        if start + 2 > end or (proto == IPV6_FRAGMENT and start + 4 > end):
-            return NOTHING
-        if proto == IPV6_FRAGMENT:
-            if u16(data, start + 2) & 0xFFF8:
-                return NOTHING
-            size = int64(8)
-        elif proto == IPV6_AUTH:
-            size = (int64(data[start + 1]) + 2) * 4
-        elif proto in IPV6_SKIPPED:
-            size = (int64(data[start + 1]) + 1) * 8
-        else:
-            return NOTHING
-        proto = int64(data[start])
-        start += size
-    return NOTHING
-
-
-@kernel_in_place
-def find_packet(link: Any, data: Any, start: Any, end: Any, packet: Any) -> Any:
-    """Read the frame data[start:end] into `packet`; NOTHING, DATAGRAM or SEGMENT."""
-    at = _network(link, data, start, end)
-    if at < 0 or at >= end:
-        return NOTHING
-    version = data[at] >> 4
-    if version == 4:
-        return _ipv4(data, at, end, packet)
-    return _ipv6(data, at, end, packet) if version == 6 else NOTHING
-
 
 # Queries that wait for their answers.
 
@@ -233,13 +88,13 @@ def empty_joiner(secret: tuple[int, int]) -> Joiner:
     """No query waits. secret: two numbers of 64 bits that no sender of packets knows."""
     return Joiner(
         np.zeros(POOL, RECORD),
-        _room(np.zeros(POOL, np.uint64)),
-        _room(np.arange(POOL, dtype=np.int32)),
-        _room(np.zeros(RING, np.int32)),
-        _room(np.zeros(SLOTS, np.int32)),
-        _room(np.array((0, 0, POOL), np.int64)),
-        _room(np.zeros(_KEY_ROOM, np.uint8)),
-        _room(np.zeros(FACTS, np.int64)),
+        room(np.zeros(POOL, np.uint64)),
+        room(np.arange(POOL, dtype=np.int32)),
+        room(np.zeros(RING, np.int32)),
+        room(np.zeros(SLOTS, np.int32)),
+        room(np.array((0, 0, POOL), np.int64)),
+        room(np.zeros(_KEY_ROOM, np.uint8)),
+        room(np.zeros(FACTS, np.int64)),
         np.array(secret, np.uint64),
     )
 
@@ -306,13 +161,8 @@ def _queue(joiner: Any, ts: Any, number: Any) -> None:
 
 
 @kernel_in_place
-def take_query(
-    joiner: Any, ts: Any, data: Any, start: Any, end: Any, size: Any, client: Any, port: Any, server: Any
-) -> Any:
-    """Take the query data[start:end] of `size` bytes; client and server u8[16]. False if malformed, or without room."""
-    stop = question_end(data, start, end)
-    if stop == 0:
-        return False
+def _take_query(joiner: Any, ts: Any, data: Any, start: Any, stop: Any, size: Any, client: Any, key: Any) -> Any:
+    """Take a query of `size` bytes whose question ends at `stop`; `key` is its identity. False without room."""
     if joiner.numbers[FREE] == 0:
         return False
     joiner.numbers[FREE] -= 1
@@ -326,7 +176,6 @@ def take_query(
     first = start + HEADER_SIZE
     row["qname_size"] = stop - 5 - first
     copy_bytes(row["qname"], 0, data, first, stop - 5 - first)
-    key = _identity(data, start, stop, client, port, server, joiner)
     joiner.keys[number] = key
     at = _find_slot(joiner, key)
     if not joiner.slots[at]:
@@ -336,14 +185,9 @@ def take_query(
 
 
 @kernel_in_place
-def take_answer(
-    joiner: Any, ts: Any, data: Any, start: Any, end: Any, size: Any, client: Any, port: Any, server: Any
-) -> Any:
-    """Take the answer data[start:end]; one that answers nothing is ignored. False if it is malformed."""
-    stop = question_end(data, start, end)
-    if stop == 0:
-        return False
-    at = _find_slot(joiner, _identity(data, start, stop, client, port, server, joiner))
+def _take_answer(joiner: Any, ts: Any, data: Any, start: Any, stop: Any, end: Any, size: Any, key: Any) -> None:
+    """Take an answer whose question ends at `stop`, to the query of the identity `key`; without one it is ignored."""
+    at = _find_slot(joiner, key)
     if joiner.slots[at]:
         row = joiner.pool[joiner.slots[at] - 1]
         _remove(joiner, at)
@@ -351,7 +195,6 @@ def take_answer(
             answer_facts(data, start, stop, end, joiner.facts)
             write_facts(joiner.facts, row)
             row["rlen"], row["rtt_ms"] = size, (ts - row["ts"]) * 1000
-    return True
 
 
 @kernel_in_place
@@ -389,12 +232,19 @@ def ready(joiner: Any, now: Any, out: Any, written: Any) -> Any:
 
 # Records of pcap files, blocks of pcapng files, and the walk.
 
-MORE, FULL, HUGE, BAD_BLOCK, NO_MAGIC, INTERFACE, TCP_SEGMENT, _FRAME = range(8)
+MORE, FULL, HUGE, BAD_BLOCK, NO_MAGIC, INTERFACE, TCP_SEGMENT, IP_FRAGMENT, _FRAME = range(9)
 """Reasons to stop: the buffer holds no whole record more, `out` is full, a record or block claims an impossible size, a
-section has no byte order; or there is an interface block or a TCP segment for the caller."""
-AT, FRAME, FRAME_END, LINK, CLAIMED, BIG, BLOCKS, INTERFACES, MALFORMED, CUT, UNKNOWN_LINK, WHOLE = range(12)
+section has no byte order; or there is an interface block, a TCP segment or an IP fragment for the caller."""
+AT, FRAME, FRAME_END, LINK, CLAIMED, BIG, BLOCKS, INTERFACES, MALFORMED, CUT, COPIES, WHOLE, FRAMES = range(13)
 """State, numbers: offset of the next record; the frame, its link type and whether it is whole; a size that was claimed;
-byte order, format, interfaces; and counts."""
+byte order, format, interfaces; and counts, of messages seen twice and of frames, too."""
+SEEN = 1 << 14
+"""Messages remembered to know a copy; a later one takes the place of an earlier one."""
+MIRRORED_S = 0.001
+"""Seconds between two copies of a packet on one wire. Clients wait longer before they ask again, as also FORWARDED_S is
+short of the half second after which the most impatient do."""
+NOT_DNS = (137, 5353, 5355)
+"""Ports of NetBIOS names, mDNS and LLMNR: messages like those of DNS, of neighbours to each other."""
 NOW, UNIT = range(2)
 """State, times: that of the last frame; seconds per unit of a pcap file's fractions."""
 
@@ -409,37 +259,143 @@ class Walk(NamedTuple):
     offsets: NDArray[np.float64]
     snaps: NDArray[np.int64]
     ports: NDArray[np.bool_]  # (65536,): which carry DNS
+    others: NDArray[np.int64]  # (65536,): queries found on other ports, by server's port
+    streams: NDArray[np.bool_]  # (65536,): other ports on which a query came over TCP
+    skipped: NDArray[np.int64]  # (REASONS,): frames that were not read, by reason
+    seen: NDArray[np.uint64]  # (SEEN,): messages that came lately, as seen_ts and seen_ttl
+    seen_ts: NDArray[np.float64]
+    seen_ttl: NDArray[np.int64]
 
 
 def new_walk(ports: NDArray[np.bool_]) -> Walk:
     """A walk at the beginning of a file."""
     integers, reals = np.zeros(INTERFACES_MAX, np.int64), np.zeros(INTERFACES_MAX)
     return Walk(
-        _room(np.zeros(12, np.int64)),
-        _room(np.array((-np.inf, 0.0))),
-        _room(integers.copy()),
-        _room(reals.copy()),
-        _room(reals),
-        _room(integers),
-        _room(ports),
+        room(np.zeros(13, np.int64)),
+        room(np.array((-np.inf, 0.0))),
+        room(integers.copy()),
+        room(reals.copy()),
+        room(reals),
+        room(integers),
+        room(ports),
+        room(np.zeros(1 << 16, np.int64)),
+        room(np.zeros(1 << 16, np.bool_)),
+        room(np.zeros(REASONS, np.int64)),
+        room(np.zeros(SEEN, np.uint64)),
+        room(np.full(SEEN, -np.inf)),
+        room(np.zeros(SEEN, np.int64)),
     )
 
 
 @kernel_in_place
+def is_query(data: Any, start: Any, stop: Any) -> Any:
+    """Whether these bytes are a query and nothing else: one question of class IN, CH or ANY, at most an OPT record.
+
+    What random bytes are by chance in one of 2^90 cases.
+    """
+    end = question_end(data, start, stop) if stop - start >= HEADER_SIZE + 6 else int64(0)
+    if end == 0 or data[start + 2] & 0xFE or data[start + 3] & 0xCF or data[start + HEADER_SIZE] == 0:
+        return False
+    if u16(data, start + 6) or u16(data, start + 8) or u16(data, end - 4) == 0 or u16(data, end - 2) not in (1, 3, 255):
+        return False
+    if u16(data, start + 10) == 0:
+        return end == stop
+    if u16(data, start + 10) > 1 or end + 11 > stop or data[end]:
+        return False
+    return u16(data, end + 1) == OPT and end + 11 + u16(data, end + 9) == stop
+
+
+@kernel_in_place
+def _is_copy(walk: Any, key: Any, packet: Any, answers: Any) -> Any:
+    """Whether this message has come just now, before or behind a router, or from a second mirrored port.
+
+    Both have one IP identification. A client that asks again sends another packet, and not within a millisecond.
+    """
+    numbers, now = packet.numbers, walk.times[NOW]
+    if numbers[TTL] < 0:
+        return False
+    key = key ^ (uint64(numbers[IP_ID] + 1) << uint64(8) | uint64(answers))
+    at = int64(key & uint64(SEEN - 1))
+    apart, hops = abs(now - walk.seen_ts[at]), abs(walk.seen_ttl[at] - numbers[TTL])
+    copied = walk.seen[at] == key and ((hops == 1 and apart <= FORWARDED_S) or (hops == 0 and apart <= MIRRORED_S))
+    walk.seen[at], walk.seen_ts[at], walk.seen_ttl[at] = key, now, numbers[TTL]
+    return copied
+
+
+@kernel_in_place
+def _take(walk: Any, joiner: Any, packet: Any, data: Any, answers: Any) -> Any:
+    """Take the payload as an answer or a query. False if it is malformed, or without room."""
+    found, now = packet.numbers, walk.times[NOW]
+    start, stop, sport, dport = found[PAYLOAD], found[STOP], found[SPORT], found[DPORT]
+    end = question_end(data, start, stop)
+    if end == 0:
+        return False
+    if answers:
+        key = _identity(data, start, end, packet.destination, dport, packet.source, joiner)
+    else:
+        key = _identity(data, start, end, packet.source, sport, packet.destination, joiner)
+    if _is_copy(walk, key, packet, answers):
+        walk.numbers[COPIES] += 1
+    elif answers:
+        _take_answer(joiner, now, data, start, end, stop, found[SIZE], key)
+    else:
+        walk.others[dport] += not walk.ports[dport]
+        return _take_query(joiner, now, data, start, end, found[SIZE], packet.source, key)
+    return True
+
+
+@kernel_in_place
 def take_message(walk: Any, joiner: Any, packet: Any, data: Any) -> None:
-    """Take the payload as a query or an answer, as its QR bit says, or count it as malformed."""
-    numbers, found, now = walk.numbers, packet.numbers, walk.times[NOW]
-    start, stop, size = found[PAYLOAD], found[STOP], found[SIZE]
-    sport, dport = found[SPORT], found[DPORT]
+    """Take the payload as a query or an answer, as its QR bit says, or count it as malformed.
+
+    On a port that is not known to carry DNS, what is no query by its content is not malformed: it is not DNS.
+    """
+    numbers, found = walk.numbers, packet.numbers
+    start, stop, sport, dport = found[PAYLOAD], found[STOP], found[SPORT], found[DPORT]
     fine = stop - start >= 3
-    if fine and data[start + 2] & 0x80:
-        if walk.ports[sport]:
-            fine = take_answer(joiner, now, data, start, stop, size, packet.destination, dport, packet.source)
-    elif fine and walk.ports[dport] and not data[start + 2] & 0x78:
-        fine = take_query(joiner, now, data, start, stop, size, packet.source, sport, packet.destination)
-    if not fine:
-        numbers[MALFORMED] += 1
-        numbers[CUT] += 1 - numbers[WHOLE]
+    if walk.ports[sport] or walk.ports[dport]:
+        if fine and data[start + 2] & 0x80:
+            fine = not walk.ports[sport] or _take(walk, joiner, packet, data, True)
+        elif fine and walk.ports[dport] and not data[start + 2] & 0x78:
+            fine = _take(walk, joiner, packet, data, False)
+        if not fine:
+            numbers[MALFORMED] += 1
+            numbers[CUT] += 1 - numbers[WHOLE]
+    elif fine and data[start + 2] & 0x80:
+        if walk.others[sport]:
+            _take(walk, joiner, packet, data, True)
+    elif stop - start == found[SIZE] and is_query(data, start, stop):
+        _take(walk, joiner, packet, data, False)
+
+
+@kernel_in_place
+def _carries(walk: Any, packet: Any, data: Any, kind: Any) -> Any:
+    """Whether a packet of other ports carries DNS: a query by its content, or an answer from where one went."""
+    found = packet.numbers
+    start, stop, sport, dport = found[PAYLOAD], found[STOP], found[SPORT], found[DPORT]
+    if sport in NOT_DNS or dport in NOT_DNS:
+        return False
+    if kind == DATAGRAM:
+        return walk.others[sport] > 0 or is_query(data, start, stop)
+    if walk.streams[sport] or walk.streams[dport]:
+        return True
+    if stop - start > HEADER_SIZE and u16(data, start) == stop - start - 2 and is_query(data, start + 2, stop):
+        walk.streams[dport] = True
+        return True
+    return False
+
+
+@kernel_in_place
+def take_packet(walk: Any, joiner: Any, packet: Any, data: Any, kind: Any) -> Any:
+    """Take a DATAGRAM's message; True for a SEGMENT whose stream may carry messages."""
+    ports = packet.numbers
+    if not walk.ports[ports[SPORT]] and not walk.ports[ports[DPORT]] and not _carries(walk, packet, data, kind):
+        walk.skipped[OTHER_UDP if kind == DATAGRAM else OTHER_TCP] += 1
+        return False
+    if kind == SEGMENT:
+        return True
+    take_message(walk, joiner, packet, data)
+    return False
 
 
 @kernel_in_place
@@ -529,13 +485,11 @@ def scan(walk: Any, joiner: Any, packet: Any, data: Any, out: Any, written: Any)
         found = _block(walk, data, len(data)) if numbers[BLOCKS] else _record(walk, data, len(data))
         if found != _FRAME:
             return found, written
+        numbers[FRAMES] += 1
         kind = find_packet(numbers[LINK], data, numbers[FRAME], numbers[FRAME_END], packet)
         if kind == NOTHING:
-            numbers[UNKNOWN_LINK] += not is_known(numbers[LINK])
-            continue
-        ports = packet.numbers
-        if not walk.ports[ports[SPORT]] and not walk.ports[ports[DPORT]]:
-            continue
-        if kind == SEGMENT:
+            walk.skipped[packet.numbers[WHY]] += 1
+        elif kind == FRAGMENT:
+            return IP_FRAGMENT, written
+        elif take_packet(walk, joiner, packet, data, kind):
             return TCP_SEGMENT, written
-        take_message(walk, joiner, packet, data)

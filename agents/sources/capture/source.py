@@ -7,13 +7,15 @@ import secrets
 from collections.abc import Generator, Iterator
 from collections.abc import Set as AbstractSet
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from agents.core.errors import CaptureError
 from agents.core.jit import COMPILED
+from agents.core.text import counted
 from agents.core.types import QueryBatch
+from agents.dns.message_kernels import question_end
 from agents.sources.capture import capture_kernels as kernels
 from agents.sources.capture import is_capture
 from agents.sources.capture.capture_kernels import (
@@ -22,28 +24,44 @@ from agents.sources.capture.capture_kernels import (
     BIG,
     BLOCKS,
     CLAIMED,
+    COPIES,
     CUT,
-    DPORT,
-    FLAGS,
     FRAME,
     FRAME_END,
+    FRAMES,
     FULL,
     HUGE,
     INTERFACE,
     INTERFACES,
+    IP_FRAGMENT,
     LINK,
     MALFORMED,
     MORE,
     NO_MAGIC,
+    NOW,
+    TCP_SEGMENT,
+    UNIT,
+    WAITING,
+)
+from agents.sources.capture.fragments import Fragment, Fragments, first_of
+from agents.sources.capture.frame_kernels import (
+    DATAGRAM,
+    DPORT,
+    FLAGS,
+    IP_ID,
     PAYLOAD,
+    PROTOCOL,
+    RAW,
+    SEGMENT,
     SEQ,
     SIZE,
     SPORT,
     STOP,
-    TCP_SEGMENT,
-    UNIT,
-    UNKNOWN_LINK,
-    WAITING,
+    TTL,
+    find_packet,
+    hides_queries,
+    packet_room,
+    reason_text,
 )
 from agents.sources.capture.pcap import (
     HEADER_BYTES,
@@ -61,7 +79,10 @@ from agents.stream.record import RECORD, batch_of_records
 
 _CHUNK = 1 << 22
 """Bytes read at once."""
-Buffer = NDArray[np.uint8] | memoryview
+_PORTS_SHOWN = 5
+"""Other ports named in a warning, those with the most queries."""
+Buffer = Any
+"""Bytes as kernels take them: u8 of NumPy, or a memoryview where the interpreter runs them."""
 
 
 def _buffer(content: bytes) -> Buffer:
@@ -70,19 +91,20 @@ def _buffer(content: bytes) -> Buffer:
 
 
 class PcapSource(FileSource):
-    """DNS queries in one capture (also gzip), joined with their answers, in time order.
+    """DNS queries in one capture (also compressed), joined with their answers, in time order.
 
-    ports: UDP and TCP ports that carry DNS. Raises CaptureError unless the file begins as a capture; later damage is in
-    `warnings` once the batches have been read.
+    ports: UDP and TCP ports that carry DNS; on others, queries are known by their content. Raises CaptureError unless
+    the file begins as a capture; later damage is in `warnings` once the batches have been read.
     """
 
     def __init__(self, path: Path, ports: AbstractSet[int]) -> None:
         super().__init__(path)
         carries = np.zeros(65_536, np.bool_)
         carries[list(ports)] = True
-        self._walk, self._packet = kernels.new_walk(carries), kernels.packet_room()
+        self._walk, self._packet = kernels.new_walk(carries), packet_room()
         self._numbers = self._walk.numbers
-        self._streams = Streams()
+        self._streams, self._fragments = Streams(), Fragments()
+        self._queries = 0
 
     def check(self, stream: io.BufferedReader) -> None:
         """Raise CaptureError unless the file begins as a capture does."""
@@ -94,29 +116,56 @@ class PcapSource(FileSource):
 
     def batches(self, size: int) -> Iterator[QueryBatch]:
         """Yield batches of `size` queries, the last one shorter."""
+        self._joiner = kernels.empty_joiner((secrets.randbits(64), secrets.randbits(64)))
         with self._open() as stream:
             damage = yield from self._read(stream, size)
         self.malformed += int(self._numbers[MALFORMED])
         self._warn_of_damage(damage)
+        self._warn_of_losses()
+
+    def _warn_of_losses(self) -> None:
+        """Warn of what was not read, read in part or read otherwise than it lay there."""
         if cut := self._numbers[CUT]:
-            self._warn(f"{cut} messages were cut by the capture's snapshot length")
-        if unknown := self._numbers[UNKNOWN_LINK]:
-            self._warn(f"{unknown} frames of an unknown link layer")
+            self._warn(f"{counted(cut, 'message')} cut by the capture's snapshot length")
         if self._streams.lost:
-            self._warn(f"{self._streams.lost} TCP streams had gaps")
+            self._warn(f"{counted(self._streams.lost, 'gap')} in TCP streams: segments are missing from the capture")
+        if self._fragments.incomplete:
+            self._warn(f"{counted(self._fragments.incomplete, 'fragmented packet')} incomplete")
+        if copies := self._numbers[COPIES] + self._streams.copied:
+            self._warn(
+                f"{counted(copies, 'message')} captured twice, on both sides of a router or a mirror; counted once"
+            )
+        others = np.asarray(self._walk.others)
+        if found := int(others.sum()):
+            ports = np.argsort(-others, kind="stable")[: min(_PORTS_SHOWN, int((others > 0).sum()))]
+            shown = ", ".join(f"{port} ({others[port]:,})" for port in ports.tolist())
+            self._warn(f"{counted(found, 'query')} on other ports, known by their content: {shown}")
+        skipped = np.asarray(self._walk.skipped)
+        reasons = [
+            f"{counted(skipped[reason], 'frame')} {reason_text(reason)}"
+            for reason in np.flatnonzero(skipped).tolist()
+            if self._queries == 0 or hides_queries(reason)
+        ]
+        if self._queries == 0 and (frames := self._numbers[FRAMES]):
+            self._warn(f"no query in {counted(frames, 'frame')}" + (f": {', '.join(reasons)}" if reasons else ""))
+        elif reasons:
+            self._warn(f"not read: {', '.join(reasons)}")
 
     def _read(self, stream: io.BufferedReader, size: int) -> Generator[QueryBatch, None, str]:
         """Walk the file; the generator's value is why it could not be read to its end, or ""."""
-        joiner = kernels.empty_joiner((secrets.randbits(64), secrets.randbits(64)))
+        joiner = self._joiner
         out, written = np.zeros(size, RECORD), 0
         data, damage = self._begin(stream), ""
         while True:
             reason, written = kernels.scan(self._walk, joiner, self._packet, data, out, written)
             if reason == FULL:
+                self._queries += written
                 yield batch_of_records(out)
                 written = 0
             elif reason == TCP_SEGMENT:
-                self._take_segment(joiner, data)
+                self._take_segment(data)
+            elif reason == IP_FRAGMENT:
+                self._take_fragment(data)
             elif reason == INTERFACE:
                 if not self._add_interface(data):
                     damage = TOO_MANY_INTERFACES
@@ -129,8 +178,10 @@ class PcapSource(FileSource):
                     break
                 data = _buffer(rest + more)
                 self._numbers[AT] = 0
+        self._finish()
         while joiner.numbers[WAITING] or written:
             written = kernels.ready(joiner, np.inf, out, written)
+            self._queries += written
             yield batch_of_records(out[:written])
             written = 0
         return damage
@@ -148,8 +199,8 @@ class PcapSource(FileSource):
             self._numbers[LINK] = int.from_bytes(head[20:24], "big" if order == ">" else "little") & 0xFFFF
         return _buffer(stream.read(_CHUNK))
 
-    def _take_segment(self, joiner: kernels.Joiner, data: Buffer) -> None:
-        """Add the TCP segment that the walk stopped at to its stream, and take the messages it completes."""
+    def _take_segment(self, data: Buffer) -> None:
+        """Add the TCP segment at hand to its stream, and take the messages it completes."""
         packet, numbers = self._packet, self._packet.numbers
         segment = Segment(
             bytes(packet.source),
@@ -159,11 +210,68 @@ class PcapSource(FileSource):
             int(numbers[SEQ]),
             int(numbers[FLAGS]),
             data[numbers[PAYLOAD] : numbers[STOP]].tobytes(),
+            int(numbers[IP_ID]),
+            int(numbers[TTL]),
+            float(self._walk.times[NOW]),
         )
         for message in self._streams.messages(segment):
-            numbers[PAYLOAD], numbers[STOP] = 0, len(message)
-            numbers[SIZE] = len(message)
-            kernels.take_message(self._walk, joiner, packet, _buffer(message))
+            self._take_message(message)
+
+    def _take_message(self, message: bytes) -> None:
+        """Take a message out of a stream, between the ends of the packet at hand."""
+        numbers = self._packet.numbers
+        numbers[PAYLOAD], numbers[STOP], numbers[SIZE] = 0, len(message), len(message)
+        numbers[TTL] = -1  # copies of segments are gone; several messages in one segment are no copies
+        kernels.take_message(self._walk, self._joiner, self._packet, _buffer(message))
+
+    def _take_fragment(self, data: Buffer) -> None:
+        """Add the IP fragment at hand to its packet, and take what becomes readable.
+
+        A first fragment with a whole question is taken at once: the others bring records that nothing counts, and many
+        captures lack them, since only the first one has ports to filter by.
+        """
+        packet, numbers = self._packet, self._packet.numbers
+        content = data[numbers[PAYLOAD] : numbers[STOP]].tobytes()
+        if len(content) < numbers[SIZE]:
+            self._fragments.incomplete += 1
+            return
+        fragment = Fragment(
+            bytes(packet.source),
+            bytes(packet.destination),
+            int(numbers[IP_ID]),
+            int(numbers[PROTOCOL]),
+            int(numbers[TTL]),
+            int(numbers[SEQ]),
+            bool(numbers[FLAGS]),
+            content,
+            float(self._walk.times[NOW]),
+        )
+        whole = self._fragments.add(fragment)
+        if whole is not None:
+            self._take_packet(_buffer(whole))
+        elif fragment.offset == 0:
+            first = _buffer(first_of(fragment))
+            if find_packet(RAW, first, 0, len(first), packet) == DATAGRAM and question_end(
+                first, numbers[PAYLOAD], numbers[STOP]
+            ):
+                self._fragments.take(fragment)
+                kernels.take_packet(self._walk, self._joiner, packet, first, DATAGRAM)
+
+    def _take_packet(self, data: Buffer) -> None:
+        """Take an IP packet that was put together; one with a fragment in it is not put together again."""
+        kind = find_packet(RAW, data, 0, len(data), self._packet)
+        if kind in (DATAGRAM, SEGMENT) and kernels.take_packet(self._walk, self._joiner, self._packet, data, kind):
+            self._take_segment(data)
+
+    def _finish(self) -> None:
+        """Take what waited for more that did not come."""
+        self._fragments.finish()
+        packet, numbers = self._packet, self._packet.numbers
+        for source, sport, destination, dport, message in self._streams.finish():
+            for at in range(len(source)):
+                packet.source[at], packet.destination[at] = source[at], destination[at]
+            numbers[SPORT], numbers[DPORT] = sport, dport
+            self._take_message(message)
 
     def _add_interface(self, data: Buffer) -> bool:
         """Take the interface block that the walk stopped at; False if it is too short or one too many."""
