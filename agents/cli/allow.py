@@ -11,7 +11,16 @@ from agents.core.errors import UsageError
 from agents.core.text import counted, printable, refang
 from agents.core.types import Incident, Severity
 from agents.detection.detector import empty_verdicts
-from agents.detection.known_services import Entry, closed_by, entry_of, load_entries, save_entries, with_entry
+from agents.detection.known_services import (
+    FACTOR_MAX,
+    Entry,
+    closed_by,
+    entry_of,
+    factor_needed,
+    load_entries,
+    save_entries,
+    with_entry,
+)
 from agents.runtime import bootstrap
 from agents.settings import Settings
 from agents.store.sql import Store
@@ -75,14 +84,22 @@ def _preview(settings: Settings, store: Store, entry: Entry) -> list[Incident]:
     covered = [incident for incident in lately if entry.covers(incident)]
     silenced = [incident for incident in covered if entry.silences(incident, scale)]
     for incident in covered:
-        word = "would be silent" if incident in silenced else "would stay"
+        word = "would be silent" if incident in silenced else f"would stay{_remedy(factor_needed(incident, scale))}"
         level = Severity(incident.severity).name
-        print(f"{word}: {level} {incident.client} -> {incident.domain}, {incident.leaked_bytes:.0f} bytes")
+        amount = counted(incident.leaked_bytes, "byte")
+        print(f"{word}: {level} {printable(incident.client)} -> {printable(incident.domain)}, {amount}")
     stay = len(covered) - len(silenced)
     print(
         f"{len(silenced)} of {counted(len(lately), 'incident')} of the last week would be silent, {stay} below it stay"
     )
     return silenced
+
+
+def _remedy(factor: int) -> str:
+    """The factor that would do for an incident, in words."""
+    return (
+        f" (a factor of {factor} would do)" if factor <= FACTOR_MAX else f" (a factor of {FACTOR_MAX:g} is too small)"
+    )
 
 
 def _close(store: Store, silenced: list[Incident], entry: Entry) -> None:

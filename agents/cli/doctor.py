@@ -17,7 +17,7 @@ from agents.alerting.delivery import Channel
 from agents.alerting.manager import CHANNELS, channel_values
 from agents.core.errors import AgentsError, SettingsError
 from agents.core.protocols import Spec
-from agents.core.text import printable
+from agents.core.text import counted, printable
 from agents.core.types import Message, Severity
 from agents.detection.limits import bounds
 from agents.runtime import bootstrap
@@ -140,8 +140,9 @@ def _overload(settings: Settings) -> str:
     if not alive:
         return "no listener runs on this DATA_DIR"
     text = (
-        f"level {state.load_level}; left out since the start: {state.unexplained} explanations,"
-        f" {state.sampled_out} NORMAL verdicts not stored, {state.queue_dropped} queries not judged"
+        f"level {state.load_level}; left out since the start: {counted(state.unexplained, 'explanation')},"
+        f" {counted(state.sampled_out, 'NORMAL verdict')} not stored,"
+        f" {counted(state.queue_dropped, 'query')} not judged"
     )
     if state.load_level:
         raise AgentsError(f"cannot keep up: {text}")

@@ -128,6 +128,11 @@ class Entry:
         return self.covers(incident) and scale.ratio(incident.score) < self.factor
 
 
+def factor_needed(incident: Incident, scale: Scale) -> int:
+    """The least whole factor of an entry that would have kept the incident from opening."""
+    return int(scale.ratio(incident.score)) + 1
+
+
 def _below(name: str, suffix: tuple[bytes, ...]) -> bool:
     try:
         labels = labels_of(from_text(name).lower())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from agents.core.text import counted
 from agents.detection.limits import LIMITS, Evidence, Scale
 from agents.detection.state import Kind
 from agents.scoring.features import HEX, View, view_of
@@ -11,6 +12,12 @@ from agents.scoring.features import HEX, View, view_of
 
 def _span(seconds: int) -> str:
     return {60: "60 s", 600: "10 min", 3600: "1 h", 86_400: "24 h", 604_800: "7 d"}[seconds]
+
+
+def _amount(evidence: Evidence) -> str:
+    """What counts for a limit: "1 byte of encoded data", "500 bytes of information"."""
+    carried = LIMITS[evidence.kind].carried
+    return counted(evidence.amount, "byte") + carried.removeprefix("bytes")
 
 
 def incident_reasons(
@@ -23,13 +30,14 @@ def incident_reasons(
     where = limit.where.format(domain=domain, domains=evidence.domains, sharing=", ".join(sharing))
     times = f"{evidence.ratio:,.1f} times the limit of {evidence.limit:,.0f}"
     if limit.alone:
-        return (f"{evidence.amount:,.0f} {limit.carried} {where} in {span}, {times}",)
-    reasons = [f"{evidence.names:,} unique names {where} in {span}"]
+        return (f"{_amount(evidence)} {where} in {span}, {times}",)
+    reasons = [f"{counted(evidence.names, 'unique name')} {where} in {span}"]
     if limit.in_names:
         reasons.append(f"{limit.carried}, {times} such names")
     else:
-        reasons.append(f"{evidence.amount:,.0f} {limit.carried}, {times}")
-    if names and encoded_names / names >= 0.5:
+        reasons.append(f"{_amount(evidence)}, {times}")
+    # What came in with the answers does not lie in the names.
+    if evidence.kind != Kind.ANSWERS and names and encoded_names / names >= 0.5:
         reasons.append(f"{100 * encoded_names // names} % of the names read as encoded, not as words")
     return tuple(reasons)
 
@@ -43,12 +51,12 @@ def query_reasons(
     if evidence.kind == Kind.SECRET:
         reasons.append(f"it carries {evidence.text}")
     elif limit.alone and behaviour >= scale.suspicious:
-        reasons.append(f"{evidence.amount:,.0f} {limit.carried} below {domain}")
+        reasons.append(f"{_amount(evidence)} below {domain}")
     elif behaviour >= scale.suspicious:
         below = "many domains" if evidence.kind == Kind.SCATTERED else domain
-        reasons.append(f"{evidence.names:,} unique names below {below} in {_span(evidence.window_s)}")
+        reasons.append(f"{counted(evidence.names, 'unique name')} below {below} in {_span(evidence.window_s)}")
         if not limit.in_names:
-            reasons.append(f"{evidence.amount:,.0f} bytes of information")
+            reasons.append(f"{counted(evidence.amount, 'byte')} of information")
     if model >= scale.suspicious:
         reasons += name_reasons(view_of(qname))
     return tuple(reasons)

@@ -327,6 +327,11 @@ class Store(ABC):
         with self._reading("read incidents") as connection:
             return incidents(connection, wanted, limit)
 
+    def incident_count(self) -> int:
+        """How many incidents are kept."""
+        with self._reading("read incidents") as connection:
+            return int(connection.execute(select(func.count()).select_from(INCIDENTS)).scalar_one())
+
     def incident(self, client: str, domain: str) -> Incident | None:
         """The newest incident of a client and a domain."""
         found = self.incidents(client=client, domain=domain, limit=1)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter, HTTPException, Path, Query, Request, Response
+from fastapi import APIRouter, Depends, HTTPException, Path, Query, Request, Response
 
+from agents.core.text import printable
 from agents.core.types import Severity
 from agents.web import reports
 from agents.web.headers import REPORT_POLICY
@@ -41,8 +42,18 @@ _PROBLEMS: dict[int | str, dict[str, Any]] = {
     503: {"model": Problem, "description": "the database is away"},
 }
 
+
+def known_parameters(request: Request) -> None:
+    """Refuse a parameter that the endpoint does not have: an answer without its filter would look like one with it."""
+    known = {field.alias for field in request.scope["route"].dependant.query_params}
+    unknown = sorted(set(request.query_params) - known)
+    if unknown:
+        offered = f"; there are {', '.join(sorted(known))}" if known else ""
+        raise HTTPException(422, f"cannot use the parameter {printable(unknown[0], 40)!r}{offered}")
+
+
 open_router = APIRouter()
-router = APIRouter(responses=_PROBLEMS)
+router = APIRouter(responses=_PROBLEMS, dependencies=[Depends(known_parameters)])
 
 
 @open_router.get("/health", summary="How it is doing")

@@ -66,6 +66,7 @@ def index(request: Request) -> Response:
     values, problems = {}, []
     sources: Mapping[str, Any] = {
         "incidents": lambda: parts.store.incidents(limit=SHOWN),
+        "incident_count": parts.store.incident_count,
         "models": lambda: sorted(parts.models.list(), key=lambda row: _FIRST.get(row["state"], len(_FIRST)))[:SHOWN],
         "reports": lambda: reports.listed(parts.reports_dir)[:SHOWN],
     }
@@ -74,7 +75,8 @@ def index(request: Request) -> Response:
             values[name] = read()
         except AgentsError as error:  # the rest of the page is still worth seeing
             values[name] = None  # unknown: not the same as none
-            problems.append(str(error))
+            if str(error) not in problems:
+                problems.append(str(error))
     return _page("index.html", problems=problems, now=time.time(), **values)
 
 

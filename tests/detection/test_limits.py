@@ -249,3 +249,16 @@ def test_nor_where_others_still_add_up() -> None:
     found, expected = last(judged, [*shops, *more]), last(Judged(), [*shops, *more])
     assert found == expected
     assert found.domains == len(DOMAINS) and found.kind in (Kind.SPREAD, Kind.SPREAD_FRESH)
+
+
+def test_one_of_a_thing_is_in_the_singular_and_answers_say_nothing_of_how_names_read() -> None:
+    names = Evidence(1.5, 60, 1.0, 100.0, 1, Kind.ENCODED)
+    assert incident_reasons("evil.com", 1, 1, names, ())[:2] == (
+        "1 unique name below evil.com in 60 s",
+        "1 byte of encoded data, 1.5 times the limit of 100",
+    )
+    answers = Evidence(1.5, 60, 9000.0, 6000.0, 4, Kind.ANSWERS)
+    assert incident_reasons("evil.com", 4, 4, answers, ()) == (
+        "4 unique names below evil.com in 60 s",
+        "9,000 bytes of data in answers, 1.5 times the limit of 6,000",
+    )

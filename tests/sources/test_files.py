@@ -107,7 +107,7 @@ def test_a_kind_that_is_not_read_is_named(tmp_path: Path, content: bytes, name: 
 def test_a_progress_bar_may_ask_in_the_moment_in_which_the_reader_closes_the_file(tmp_path: Path) -> None:
     """Between its look at the file object and its system call, another thread had closed the descriptor: EBADF."""
     path = tmp_path / "a"
-    path.write_bytes(pcap([(T0, linked(1, ip4(udp(question()))))] * 3))
+    path.write_bytes(pcap([(T0, linked(1, ip4(udp(question(ident=n))))) for n in range(3)]))
     source = open_source([path])
     batches = source.batches(1)
     next(batches)

@@ -141,6 +141,7 @@ def test_incidents_are_updated_and_not_set_back(store: Store) -> None:
     store.write(verdicts([], incidents=(incident(),)), "b0, late")
     assert store.incidents(limit=9) == [newer]
     assert store.incident_by_id(newer.incident_id) == newer
+    assert store.incident_count() == 1
     assert store.incident_by_id("nothing") is None
     assert store.incident("192.0.2.8", "evil.example") is None
 

@@ -22,7 +22,7 @@ from agents.core.types import UNKNOWN, QueryBatch, Row, batch_of
 from agents.dns import message as wire
 from agents.sources.capture import frame_kernels as ll
 from agents.sources.capture.capture_kernels import MIRRORED_S, NOT_DNS, WAIT_S, WAITING_MAX
-from agents.sources.capture.fragments import Fragment, Fragments, first_of
+from agents.sources.capture.fragments import Fragment, Fragments, first_alone
 from agents.sources.capture.frame_kernels import TCP, UDP
 from agents.sources.capture.pcap import (
     BLOCK_MAX,
@@ -111,7 +111,7 @@ class PlainSource:
         )  # fmt: skip
         whole = self._fragments.add(fragment)
         if whole is None and fragment.offset == 0:
-            first = packet_of(ll.RAW, first_of(fragment))
+            first = packet_of(ll.RAW, first_alone(fragment))
             if isinstance(first, Packet) and first.proto == UDP and has_question(first.payload):
                 self._fragments.take(fragment)
                 self._packet(frame, first)

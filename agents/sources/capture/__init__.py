@@ -29,10 +29,19 @@ def _open(path: Path, options: Mapping[str, str]) -> Source:
     return PcapSource(path, _ports(options["replay_ports"]))
 
 
+_WHICH_PORTS = "ports that carry DNS in a capture, comma-separated; on others, queries are known by their content"
 SPEC = Intake(
     name="pcap",
     summary="a pcap or pcapng capture",
-    fields=(Field("replay_ports", str, "53", "ports that carry DNS in a capture, comma-separated; on others, queries are known by their content", _ports),),
+    fields=(
+        Field(
+            "replay_ports",
+            str,
+            "53",
+            _WHICH_PORTS,
+            _ports,
+        ),
+    ),
     factory=_open,
     recognizes=is_capture,
 )

@@ -115,6 +115,6 @@ def _headed(fragment: Fragment, body: bytes) -> bytes:
     return head + fragment.source + fragment.destination + body
 
 
-def first_of(fragment: Fragment) -> bytes:
+def first_alone(fragment: Fragment) -> bytes:
     """The first fragment alone, as if it were the whole packet."""
     return _headed(fragment, fragment.data)

@@ -43,7 +43,7 @@ from agents.sources.capture.capture_kernels import (
     UNIT,
     WAITING,
 )
-from agents.sources.capture.fragments import Fragment, Fragments, first_of
+from agents.sources.capture.fragments import Fragment, Fragments, first_alone
 from agents.sources.capture.frame_kernels import (
     DATAGRAM,
     DPORT,
@@ -250,7 +250,7 @@ class PcapSource(FileSource):
         if whole is not None:
             self._take_packet(_buffer(whole))
         elif fragment.offset == 0:
-            first = _buffer(first_of(fragment))
+            first = _buffer(first_alone(fragment))
             if find_packet(RAW, first, 0, len(first), packet) == DATAGRAM and question_end(
                 first, numbers[PAYLOAD], numbers[STOP]
             ):
