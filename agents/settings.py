@@ -119,8 +119,12 @@ class Settings(BaseSettings):
     listener_processes: Annotated[int, Field(ge=0, le=256)] = Field(
         0, description="processes that answer DNS, each on every address; 0 = one a core"
     )
+    hang_s: Annotated[float, Field(ge=5, le=POSITIVE_MAX)] = Field(
+        15.0, description="seconds without a sign of life before a process is killed and started again"
+    )
     queue_max: Annotated[int, Field(ge=1, le=10 * ROOM_MAX)] = Field(
-        65536, description="queries waiting to be scored; beyond it the newest are dropped and counted"
+        65536,
+        description="queries waiting to be scored; as it fills, those of the client with the most are dropped first",
     )
     batch_max: Room = Field(1024, description="queries scored at once")
     batch_wait_ms: Positive = Field(50.0, description="longest wait for a batch to fill, milliseconds")

@@ -10,7 +10,7 @@ import structlog
 
 from agents.core.text import command
 from agents.runtime import bootstrap
-from agents.runtime.signals import live
+from agents.runtime.signals import Beat, live
 from agents.runtime.supervisor import supervise
 from agents.settings import Settings
 
@@ -29,8 +29,10 @@ def run(settings: Settings, options: argparse.Namespace) -> int:
 
     bootstrap.check_settings(settings)
 
-    def console(ready: Callable[[], None]) -> int:
-        return live(services.serve([bootstrap.serving_of(settings), bootstrap.scheduling_of(settings)], ready))
+    def console(ready: Callable[[], None], beat: Beat) -> int:
+        pulse = services.Pulse(beat)
+        parts = [bootstrap.serving_of(settings, pulse), bootstrap.scheduling_of(settings)]
+        return live(services.serve(parts, ready, pulse=pulse))
 
     plan = bootstrap.plan_of(settings, [("console", console)])
     return _ended(settings, supervise(plan, lambda: print(_welcome(settings), flush=True)))

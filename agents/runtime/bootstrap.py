@@ -56,7 +56,7 @@ from agents.store.sql import Store
 
 if TYPE_CHECKING:
     from agents.runtime.schedule import RetrainScheduler
-    from agents.runtime.services import Retrain, Upkeep
+    from agents.runtime.services import Pulse, Retrain, Upkeep
 
 FEATURES_AGAIN = Features(VERSION, features_again)
 """What the spool need not hold."""
@@ -172,6 +172,7 @@ def plan_of(settings: Settings, others: Sequence[tuple[str, Work]] = ()) -> Plan
         queue_max=settings.queue_max,
         batch_max=settings.batch_max,
         batch_wait_s=settings.batch_wait_ms / 1000,
+        hang_s=settings.hang_s,
         others=others,
     )
 
@@ -309,10 +310,10 @@ def scheduling_of(settings: Settings) -> AbstractAsyncContextManager[None]:
     return scheduling(scheduler_of(settings), store_of(settings), settings.data_dir, settings.state_dir)
 
 
-def serving_of(settings: Settings) -> AbstractAsyncContextManager[None]:
-    """API and console as a service."""
+def serving_of(settings: Settings, pulse: Pulse | None = None) -> AbstractAsyncContextManager[None]:
+    """API and console as a service. pulse: that notes that it turns."""
     from agents.runtime.health import ProcessHealth
-    from agents.runtime.services import Retrainer, serving
+    from agents.runtime.services import Pulse, Retrainer, serving
     from agents.web.parts import Parts
 
     registry = registry_of(settings)
@@ -328,8 +329,8 @@ def serving_of(settings: Settings) -> AbstractAsyncContextManager[None]:
         version=__version__,
     )
     proxies = [part.strip() for part in settings.trusted_proxies.split(",") if part.strip()]
-    beat = settings.state_dir / PARTS["api"]
-    return serving(parts, settings.api_host, settings.api_port, beat, retrainer, proxies)
+    heartbeat = settings.state_dir / PARTS["api"]
+    return serving(parts, settings.api_host, settings.api_port, heartbeat, retrainer, proxies, pulse or Pulse())
 
 
 def training_of(settings: Settings) -> Training:

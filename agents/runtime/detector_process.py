@@ -6,7 +6,7 @@ import dataclasses
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -19,18 +19,19 @@ from agents.alerting.manager import AlertManager
 from agents.alerting.sink import ALERT_COUNTS, AlertSink
 from agents.core.errors import AgentsError, StoreError
 from agents.core.files import PRIVATE_MODE, write_atomic
+from agents.core.jit import COMPILED
 from agents.core.protocols import Detector, Stream
 from agents.core.types import DAY_S, Incident, QueryBatch, Taken
 from agents.detection.detector import FILES, empty_verdicts
 from agents.detection.known_services import Entry, services_at
 from agents.learning.registry import ModelRegistry
 from agents.runtime.fanout import Fanout
-from agents.runtime.heartbeat import PARTS, DetectorHealth, Heartbeat
+from agents.runtime.heartbeat import PARTS, STILL_S, DetectorHealth, Heartbeat
 from agents.runtime.shedding import sampled, unexplained
-from agents.runtime.signals import crashes_end
+from agents.runtime.signals import Beat, crashes_end
 from agents.scoring.model import Model
 from agents.store.spool import SpoolingSink
-from agents.store.sql import Store
+from agents.store.sql import LOOK_S, Store
 from agents.stream.ledger import ATTEMPTS_MAX, CARRIED
 from agents.stream.shared import EVERYTHING, NO_EXPLANATION, SAMPLED
 
@@ -42,6 +43,8 @@ STORE_RETRY_S = 5.0
 """A database that was away at start is tried again after this many seconds."""
 FIRST_TRY_S = 10.0
 """Judging waits so long for the first try: incidents that are open should be known before it begins."""
+QUERY_S = 0.001 if COMPILED else 0.05
+"""A batch may take so many seconds a query before it looks like a hang: some hundred times what it takes."""
 LOGGED_MAX = 3
 """Incidents that one batch may write a line of the log for; the last line says how many more there are."""
 WARN_LOOK_S, WARN_EVERY_S = 1.0, 10.0
@@ -91,13 +94,14 @@ class Judge:
         self._lock = threading.Lock()
         # open incidents that the log knows, by client and domain: id and severity
         self._logged: dict[tuple[str, str], tuple[str, int]] = {}
-        self._store_opened, self._store_tried_at = False, float("-inf")
         self._tried = threading.Event()
         self._stop = threading.Event()
+        self._opener = threading.Thread(target=self._open_store, name="store-opener", daemon=True)
         self._ticker = threading.Thread(target=self._tick_on, name="ticker", daemon=True)
 
     def start(self) -> None:
-        """Begin to tick; the first thing is to open the database, which DNS does not wait for."""
+        """Begin to tick, and to open the database, which neither DNS nor the ticker waits for."""
+        self._opener.start()
         self._ticker.start()
 
     @property
@@ -107,20 +111,20 @@ class Judge:
 
     def _open_store(self) -> None:
         """Prepare the database and take over its open incidents; where it is away, that is tried again."""
-        if self._store_opened or time.monotonic() - self._store_tried_at < STORE_RETRY_S:
-            return
-        try:
-            self._store.migrate()
-            found = self._store.open_incidents()
-        except StoreError as error:
-            if not self._tried.is_set():
-                self.spool.note_away(error)
-        else:
-            self._take_over(found)
-            self._store_opened = True
-            _log.info("store_opened", incidents_open=len(found))
-        self._store_tried_at = time.monotonic()
-        self._tried.set()
+        while not self._stop.is_set():
+            try:
+                self._store.migrate()
+                found = self._store.open_incidents()
+            except StoreError as error:
+                if not self._tried.is_set():
+                    self.spool.note_away(error)
+            else:
+                self._take_over(found)
+                _log.info("store_opened", incidents_open=len(found))
+                self._tried.set()
+                return
+            self._tried.set()
+            self._stop.wait(STORE_RETRY_S)
 
     def _take_over(self, found: list[Incident]) -> None:
         """Go on with stored open incidents; one whose flow has a newer incident by now is closed."""
@@ -221,9 +225,7 @@ class Judge:
             )
 
     def _tick_on(self) -> None:
-        self._open_store()
         while not self._stop.wait(TICK_S):
-            self._open_store()
             self._poll_known()
             model = self._registry.poll()
             if model is not None:
@@ -283,13 +285,15 @@ class DetectorLoop:
         self._stream, self._judge, self._listeners = stream, judge, tuple(listeners)
         self._carried = stream.carried()
         self._warned = stream.dropped
-        self._warn_at = 0.0
+        self._warn_at = self._last_batch_at = 0.0
 
-    def run(self, stop: threading.Event) -> None:
-        """Judge until `stop` is set and nothing waits."""
+    def run(self, stop: threading.Event, beat: Beat = lambda allow_s: None) -> None:
+        """Judge until `stop` is set and nothing waits. beat: signs of life; a large batch may take its time."""
         while True:
+            beat(0.0)
             taken = self._stream.take(stop)
             if taken is not None:
+                beat(LOOK_S + FIRST_TRY_S + len(taken.ts) * QUERY_S)
                 self._judge_one(taken)
             elif stop.is_set():
                 return self._warn(last=True)
@@ -312,6 +316,7 @@ class DetectorLoop:
             sampled_out=count - outcome.rows,
             lost=lost,
         )
+        self._last_batch_at = time.time()
 
     def _warn(self, last: bool = False) -> None:
         now = time.monotonic()
@@ -333,12 +338,17 @@ class DetectorLoop:
             own,
             **{**streamed, **summed},
             alerts={name: carried[name] for name in own.alerts},
-            judging=own.judging and all(streamed["processes"][name]["up"] for name in self._listeners),
+            last_batch_at=self._last_batch_at,
+            judging=own.judging and all(self._answers(streamed["processes"][name]) for name in self._listeners),
         )
+
+    @staticmethod
+    def _answers(process: Mapping[str, int]) -> bool:
+        return bool(process["up"]) and process["still_s"] < STILL_S
 
 
 def run_detector(
-    stream: Stream, listeners: Iterable[str], make: Callable[[], JudgeParts], ready: Callable[[], None]
+    stream: Stream, listeners: Iterable[str], make: Callable[[], JudgeParts], ready: Callable[[], None], beat: Beat
 ) -> int:
     """The detector process: judges what is in the stream until SIGTERM, then what is left in it."""
     stop = threading.Event()
@@ -354,14 +364,14 @@ def run_detector(
         parts = make()
         judge = Judge(parts)
         loop = DetectorLoop(stream, judge, listeners)
-        beat = Heartbeat(parts.state_dir / PARTS["listener"], lambda: loop.health().to_json())
+        heartbeat = Heartbeat(parts.state_dir / PARTS["listener"], lambda: loop.health().to_json())
         try:
             judge.start()
-            beat.start()
+            heartbeat.start()
             ready()
-            loop.run(stop)
+            loop.run(stop, beat)
         finally:
             judge.close()
             loop.health()  # the next process goes on from these sums
-            beat.stop()
+            heartbeat.stop()
     return int(bool(crashed))

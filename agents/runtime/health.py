@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 from agents.core.errors import AgentsError
 from agents.core.types import Metric
 from agents.learning.registry import ModelRegistry
-from agents.runtime.heartbeat import PARTS, DetectorHealth, detector_health, read_heartbeat
+from agents.runtime.heartbeat import PARTS, STILL_S, DetectorHealth, detector_health, read_heartbeat
 from agents.runtime.schedule import RetrainScheduler
 from agents.scoring.model import Model
 
@@ -51,10 +52,20 @@ _LISTENER_HELP = {
     "tcp_refused": "TCP connections closed at once: outside ALLOWED_CLIENTS",
 }
 _GAUGES = {"tcp_clients"}
+LATE_S = 10.0
+"""A query that has waited so long to be judged says that judging hangs or is overloaded."""
+
+
+def _age_s(at: float) -> float:
+    """Seconds since then, with the clock of today; 0 where there is none."""
+    return round(max(time.time() - at, 0.0), 1) if at else 0.0
 
 
 def metrics_of(state: DetectorHealth) -> Iterator[Metric]:
     """Every metric of the detector's heartbeat, by the names that /metrics gives them."""
+    oldest, last = _age_s(state.oldest_unjudged_at), _age_s(state.last_batch_at)
+    yield Metric("detector_oldest_unjudged_seconds", "age of the oldest query that waits to be judged", oldest)
+    yield Metric("detector_last_batch_seconds", "time since a batch was judged and kept", last)
     for name, attribute, text in _NUMBERS:
         yield Metric(name, text, getattr(state, attribute))
     for counter, value in state.counters.items():
@@ -70,6 +81,9 @@ def metrics_of(state: DetectorHealth) -> Iterator[Metric]:
     for name, process in state.processes.items():
         name = name.replace("-", "_")
         yield Metric(f"process_{name}_restarts_total", f"times that {name} was started again", process["restarts"])
+        yield Metric(
+            f"process_{name}_hangs_total", f"times that {name} was killed since it hung", process.get("hangs", 0)
+        )
     for name, value in state.sink_failures.items():
         yield Metric(f"sink_{name}_failures_total", f"batches that sink {name} failed on", value)
 
@@ -116,13 +130,16 @@ class ProcessHealth:
         spool["waiting"] = state.spool_waiting
         load = {"level": state.load_level, "unexplained": state.unexplained, "sampled_out": state.sampled_out}
         waiting = {name: channel["waiting"] for name, channel in state.channels.items()}
+        ages = {"oldest_unjudged_s": _age_s(state.oldest_unjudged_at), "last_batch_s": _age_s(state.last_batch_at)}
+        hanging = sorted(name for name, process in state.processes.items() if process.get("still_s", 0) >= STILL_S)
+        seen = {"model_id": state.model_id, "incidents_open": state.incidents_open, "hanging": hanging}
         return {
             "model": self._model.state(),
-            "listener": {"ok": judging, **_seen(alive, model_id=state.model_id, incidents_open=state.incidents_open)},
+            "listener": {"ok": judging and not hanging, **_seen(alive, **seen)},
             "queue": {"ok": judging and not state.spool_waiting, **_seen(alive, **spool)},
             "overload": {
-                "ok": not state.load_level,
-                **_seen(alive, **load, queue_waiting=state.queue_waiting, queue_dropped=state.queue_dropped),
+                "ok": not state.load_level and ages["oldest_unjudged_s"] < LATE_S,
+                **_seen(alive, **load, **ages, queue_waiting=state.queue_waiting, queue_dropped=state.queue_dropped),
             },
             "channels": {"ok": not any(one["failures"] for one in state.channels.values()), **_seen(alive, **waiting)},
             "scheduler": read_heartbeat(self._state_dir / PARTS["scheduler"]),

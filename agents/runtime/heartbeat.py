@@ -18,8 +18,10 @@ from agents.core.files import write_atomic
 PARTS = {"listener": "detector.json", "api": "api.json", "scheduler": "scheduler.json"}
 """What `dns-tunnel health` asks about, and the heartbeat that answers: the detector's knows how the listeners are."""
 EVERY_S = 2.0
-STALE_S = 30.0
+STALE_S = 12.0
 """A process that has not written for this long is taken for dead."""
+STILL_S = 5
+"""A process that has not moved, or not answered, for this long hangs."""
 _ENDED = {"Z", "X"}
 """States of a process of which only the number is left."""
 _log = structlog.get_logger()
@@ -54,7 +56,9 @@ class DetectorHealth:
     channels: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # waiting, failures in a row, error
     counters: Mapping[str, int] = field(default_factory=dict)  # of all listeners, stream/counters.py
     sink_failures: Mapping[str, int] = field(default_factory=dict)
-    processes: Mapping[str, Mapping[str, int]] = field(default_factory=dict)  # up, restarts, pid by name
+    processes: Mapping[str, Mapping[str, int]] = field(default_factory=dict)  # stream/shared.ChildState.values
+    oldest_unjudged_at: float = 0.0  # when the oldest query that waits was asked, Unix seconds; 0 = none waits
+    last_batch_at: float = 0.0  # when the last batch was finished; 0 = none yet
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import socket
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from agents.core.protocols import Stream
-from agents.runtime.signals import crashes_end, live
+from agents.runtime.signals import Beat, beat_on, crashes_end, live
 from agents.sources.listener.server import Listener
 from agents.sources.listener.sockets import Pair
 from agents.sources.listener.upstream import Endpoint
@@ -34,15 +35,38 @@ class ListenerConfig:
         return [f"listener-{number + 1}" for number in range(self.processes)]
 
 
+@dataclass(frozen=True, slots=True)
+class ListenerSockets:
+    """What one listener process answers at: a pair a host, and the supervisor's own way to ask it."""
+
+    pairs: Sequence[Pair]
+    probe: socket.socket
+
+    def close(self) -> None:
+        """Close all."""
+        for sock in (self.probe, *(sock for pair in self.pairs for sock in pair)):
+            sock.close()
+
+
 def answer(
-    config: ListenerConfig, stream: Stream, number: int, pairs: Sequence[Pair], ready: Callable[[], None]
+    config: ListenerConfig,
+    stream: Stream,
+    number: int,
+    sockets: ListenerSockets,
+    ready: Callable[[], None],
+    beat: Beat,
 ) -> int:
-    """One listener process: answers on `pairs` until SIGTERM."""
-    return live(_answer(config, stream, number, pairs, ready))
+    """One listener process: answers on its sockets until SIGTERM; while its event loop turns, it gives `beat`."""
+    return live(_answer(config, stream, number, sockets, ready, beat))
 
 
 async def _answer(
-    config: ListenerConfig, stream: Stream, number: int, pairs: Sequence[Pair], ready: Callable[[], None]
+    config: ListenerConfig,
+    stream: Stream,
+    number: int,
+    sockets: ListenerSockets,
+    ready: Callable[[], None],
+    beat: Beat,
 ) -> int:
     stop, loop = asyncio.Event(), asyncio.get_running_loop()
     loop.add_signal_handler(signal.SIGTERM, stop.set)
@@ -60,12 +84,15 @@ async def _answer(
         inflight_max=max(config.inflight_max // config.processes, 1),
         offer=ring.put_rows,
         ring=fast_ring,
-        pairs=pairs,
+        pairs=sockets.pairs,
         counters=(counters, fast_counters),
+        probe=sockets.probe,
     )
     with crashes_end(lambda: loop.call_soon_threadsafe(stop.set)) as crashed:
         await listener.start()
         ready()
+        beating = loop.create_task(beat_on(beat))
         await stop.wait()
+        beating.cancel()
         await listener.stop()
     return int(bool(crashed))

@@ -30,16 +30,21 @@ from agents.runtime import warmup
 from agents.runtime.health import calendar_of
 from agents.runtime.heartbeat import PARTS, Heartbeat
 from agents.runtime.schedule import RetrainScheduler
-from agents.runtime.signals import crashes_end
+from agents.runtime.signals import Beat, beat_on, crashes_end, live
 from agents.sources.listener.sockets import cannot_listen
 from agents.store.sql import Store
 from agents.web.app import create_app
+from agents.web.connections import LimitedProtocol
 from agents.web.parts import Parts
 
 DAYS_AHEAD = 2
 """Days that the daily maintenance makes room for: one more than needed, in case it fails once."""
 RETRAINING = "retraining"
 """Name of the thread of a retraining."""
+TURN_S = 5.0
+"""An event loop that has not turned for so many seconds hangs."""
+GRACE_S = 10
+"""Seconds that requests under way have at the end."""
 RETRY_S, RETRY_MAX_S = 2.0, 60.0
 """The scheduler looks for its database after so many seconds, twice as many each time up to the most."""
 _log = structlog.get_logger()
@@ -202,29 +207,56 @@ async def _started(store: Store, scheduler: RetrainScheduler) -> None:
             pause = min(2 * pause, RETRY_MAX_S)
 
 
+class Pulse:
+    """A process' sign of life, given while each of its event loops turns. beat: where it goes, nowhere by default."""
+
+    def __init__(self, beat: Beat = lambda allow_s: None) -> None:
+        self.beat = beat
+        self._turned: dict[str, float] = {}
+
+    async def note(self, loop: str = "api") -> None:
+        """This event loop turns."""
+        self._turned[loop] = time.monotonic()
+
+    def well(self) -> bool:
+        """Whether all that were ever noted turn."""
+        return all(time.monotonic() - at < TURN_S for at in self._turned.values())
+
+
 @asynccontextmanager
 async def serving(
-    parts: Parts, host: str, port: int, heartbeat: Path, retrainer: Retrainer, proxies: Sequence[str] = ()
+    parts: Parts,
+    host: str,
+    port: int,
+    heartbeat: Path,
+    retrainer: Retrainer,
+    proxies: Sequence[str],
+    pulse: Pulse,
 ) -> AsyncIterator[None]:
     """API and console; at the end it waits for `retrainer`. Raises AgentsError where the port cannot be had.
 
-    proxies: networks whose X-Forwarded-For header is believed.
+    proxies: networks whose X-Forwarded-For header is believed. pulse: notes that the API's event loop turns.
     """
     config = uvicorn.Config(
         create_app(parts),
         host,
         port,
+        http=LimitedProtocol,
+        ws="none",
         log_config=None,
-        log_level="warning",
+        log_level="error",
         access_log=False,
         proxy_headers=bool(proxies),
         forwarded_allow_ips=list(proxies),
+        callback_notify=pulse.note,
+        timeout_notify=0,
+        timeout_graceful_shutdown=GRACE_S,
     )
     sockets = [_bound(config)]
     beat = Heartbeat(heartbeat, dict)
     beat.start()
     server = uvicorn.Server(config)
-    thread = threading.Thread(target=server.run, args=(sockets,), name="api")
+    thread = threading.Thread(target=live, args=(_served(server, sockets),), name="api")
     thread.start()
     try:
         yield
@@ -234,6 +266,11 @@ async def serving(
         beat.stop()
         sockets[0].close()
         await asyncio.to_thread(retrainer.wait)
+
+
+async def _served(server: uvicorn.Server, sockets: list[socket.socket]) -> int:
+    await server.serve(sockets)
+    return 0
 
 
 def _bound(config: uvicorn.Config) -> socket.socket:
@@ -252,11 +289,12 @@ async def serve(
     services: Iterable[AbstractAsyncContextManager[None]],
     ready: Callable[[], None] = lambda: None,
     stopping: Callable[[], None] = lambda: None,
+    pulse: Pulse | None = None,
 ) -> int:
     """Run the services until SIGINT or SIGTERM.
 
     `ready` is called when they run, `stopping` when they are about to end. Returns the exit code: 1 where a thread
-    died of an exception, else 0.
+    died of an exception, else 0. pulse: whose signs of life it gives.
     """
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -268,6 +306,9 @@ async def serve(
             for service in services:
                 await entered.enter_async_context(service)
             ready()
+            pulse = pulse or Pulse()
+            beating = asyncio.create_task(beat_on(pulse.beat, pulse.well))
             await stop.wait()
+            beating.cancel()
             stopping()
     return int(bool(crashed))

@@ -1,13 +1,15 @@
-"""How processes end: signals that one thread waits for, and threads that die of an exception."""
+"""How processes live and end: signs of life, signals that one thread waits for, threads that die of an exception."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import os
 import select
 import signal
 import threading
+import time
 from collections.abc import Callable, Collection, Coroutine, Iterator
 from contextlib import contextmanager
 from typing import Any, Self
@@ -16,6 +18,19 @@ import structlog
 
 ENDING = frozenset({signal.SIGTERM, signal.SIGINT})
 """What people and service managers send so that a process ends."""
+
+Beat = Callable[[float], None]
+"""A sign of life of a process: told how many seconds may pass before the next one, beyond BEAT_S."""
+BEAT_S = 1.0
+"""A process that has nothing to do moves at least so often."""
+
+
+async def beat_on(beat: Beat, well: Callable[[], bool] = lambda: True) -> None:
+    """Give signs of life while the event loop turns and `well` says that all else does."""
+    while True:
+        if well():
+            beat(0.0)
+        await asyncio.sleep(BEAT_S / 2)
 
 
 class Signals:
@@ -89,12 +104,34 @@ def live(work: Coroutine[Any, Any, int]) -> int:
     the loop is being closed would find it half closed.
     """
     with asyncio.Runner() as runner:
+        runner.get_loop().set_exception_handler(LoopErrors())
         code = runner.run(work)
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
     return code
 
 
 _log = structlog.get_logger()
+_NO_ROOM = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
+"""Why accept(2) fails while others hold what it needs."""
+LOG_S = 60.0
+"""Connections that cannot be accepted are logged at most this often, with their number."""
+
+
+class LoopErrors:
+    """An event loop's exception handler: a flood of connections does not become a flood of log lines."""
+
+    def __init__(self) -> None:
+        self._count, self._log_after = 0, float("-inf")
+
+    def __call__(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        error = context.get("exception")
+        if not isinstance(error, OSError) or error.errno not in _NO_ROOM:
+            loop.default_exception_handler(context)
+            return
+        self._count += 1
+        if time.monotonic() >= self._log_after:
+            _log.error("connections_not_accepted", times=self._count, error=error.strerror)
+            self._count, self._log_after = 0, time.monotonic() + LOG_S
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""The parent of `listen` and `run`: forks listeners, a detector, and what else there is; starts again what dies.
+"""The parent of `listen` and `run`: forks listeners, a detector and others; starts again what dies or hangs.
 
 It has one thread, no event loop and no database: what it forks shares its pages. It holds the listeners' sockets, so
 that what is asked while a listener is started again waits in the kernel and is answered, and the memory with all that
@@ -14,9 +14,10 @@ import json
 import os
 import select
 import signal
+import socket
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import NoReturn
@@ -24,15 +25,16 @@ from typing import NoReturn
 import structlog
 
 from agents.core.errors import AgentsError, SettingsError, UsageError
+from agents.dns.message import QR
 from agents.runtime import warmup
 from agents.runtime.detector_process import JudgeParts, run_detector
-from agents.runtime.listener_process import ListenerConfig, answer
-from agents.runtime.signals import ENDING, Signals
-from agents.sources.listener.sockets import Pair, bind_pairs
-from agents.stream.shared import SharedStream
+from agents.runtime.listener_process import ListenerConfig, ListenerSockets, answer
+from agents.runtime.signals import ENDING, Beat, Signals
+from agents.sources.listener.sockets import UDP_MAX, bind_pairs, bind_probe
+from agents.stream.shared import ChildState, SharedStream
 
-Work = Callable[[Callable[[], None]], int]
-"""What a process does: told what to call when it is ready, returns its exit code."""
+Work = Callable[[Callable[[], None], Beat], int]
+"""What a process does: told what to call when it is ready and what as a sign of life, returns its exit code."""
 PAUSE_S, PAUSE_MAX_S, LISTENER_PAUSE_MAX_S = 0.5, 30.0, 1.0
 """A process that dies is started again at once; where it dies again within STEADY_S, after so many seconds, twice as
 many each time up to the most. A listener's share of the queries waits for it all the while."""
@@ -44,10 +46,13 @@ SLOW_S = 2.0
 AT_ONCE_S = 1.0
 """Signals to end within so many seconds are one: make, a terminal or a service manager may each send theirs."""
 LOOK_S = 0.1
+WATCH_S = 1.0
+"""Each listener is asked so often, and each process looked at."""
 DETECTOR = "detector"
 """Name of the process that judges."""
 _SIGNALS = {*ENDING, signal.SIGCHLD}
 _PR_SET_PDEATHSIG = 1  # prctl(2)
+_QUESTION = b"\0\0\1\0\0\1\0\0\0\0\0\0\0\0\2\0\1"  # RFC 1035 section 4.1: . NS IN
 _LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
 _log = structlog.get_logger()
 
@@ -65,6 +70,7 @@ class Child:
     pause_s: float = 0.0
     due: float = 0.0  # when it is to be started again; times are time.monotonic()
     code: int = 0  # how it ended last, negative = by that signal
+    probe: tuple[str, int] | None = None  # where a listener is asked
 
 
 @dataclass(frozen=True)
@@ -76,6 +82,7 @@ class Plan:
     queue_max: int
     batch_max: int
     batch_wait_s: float
+    hang_s: float
     others: Sequence[tuple[str, Work]] = ()
 
 
@@ -86,11 +93,11 @@ def supervise(plan: Plan, ready: Callable[[], None]) -> int:
     """
     config = plan.listener
     names = config.names
-    pairs = bind_pairs(config.hosts, config.port, len(names))
+    sockets = _bound(config)
     warmup.up(lambda text: _log.info("kernels_compiling", note=text))
     for load in (warmup.judging, warmup.listening):  # once, and all that is forked has them
         load()
-    addresses = [f"{sock.getsockname()[0]} port {sock.getsockname()[1]}" for sock, _ in pairs[0]]
+    addresses = [f"{sock.getsockname()[0]} port {sock.getsockname()[1]}" for sock, _ in sockets[0].pairs]
     children = [*names, DETECTOR, *(name for name, _ in plan.others)]
     stream = SharedStream(len(names), plan.queue_max, children, plan.batch_max, plan.batch_wait_s)
     detecting = partial(run_detector, stream, names, plan.judge_parts)
@@ -98,9 +105,13 @@ def supervise(plan: Plan, ready: Callable[[], None]) -> int:
     supervisor = Supervisor(
         signals,
         stream,
-        [Child(name, partial(_answer, config, stream, at, pairs), LISTENER_STOP_S) for at, name in enumerate(names)],
-        Child(DETECTOR, partial(_without, pairs, detecting), DETECTOR_STOP_S),
-        [Child(name, partial(_without, pairs, work), None) for name, work in plan.others],
+        [
+            Child(name, partial(_answer, config, stream, at, sockets), LISTENER_STOP_S, probe=one.probe.getsockname())
+            for at, (name, one) in enumerate(zip(names, sockets, strict=True))
+        ],
+        Child(DETECTOR, partial(_without, sockets, detecting), DETECTOR_STOP_S),
+        [Child(name, partial(_without, sockets, work), None) for name, work in plan.others],
+        plan.hang_s,
     )
     gc.freeze()  # so that a collection in one process copies none of the pages that all share
     with signals:
@@ -111,40 +122,104 @@ def supervise(plan: Plan, ready: Callable[[], None]) -> int:
                 supervisor.watch()
                 _log.info("stopping")
         finally:
-            _close(pairs)
+            _close(sockets)
             code = supervisor.stop()
             gc.unfreeze()
             stream.close()
     return code
 
 
+def _bound(config: ListenerConfig) -> list[ListenerSockets]:
+    pairs = bind_pairs(config.hosts, config.port, len(config.names))
+    return [ListenerSockets(each, bind_probe()) for each in pairs]
+
+
 def _answer(
-    config: ListenerConfig, stream: SharedStream, at: int, pairs: list[list[Pair]], ready: Callable[[], None]
+    config: ListenerConfig,
+    stream: SharedStream,
+    at: int,
+    sockets: list[ListenerSockets],
+    ready: Callable[[], None],
+    beat: Beat,
 ) -> int:
-    _close([other for number, other in enumerate(pairs) if number != at])
-    return answer(config, stream, at, pairs[at], ready)
+    _close([other for number, other in enumerate(sockets) if number != at])
+    return answer(config, stream, at, sockets[at], ready, beat)
 
 
-def _without(pairs: list[list[Pair]], work: Work, ready: Callable[[], None]) -> int:
-    _close(pairs)
-    return work(ready)
+def _without(sockets: list[ListenerSockets], work: Work, ready: Callable[[], None], beat: Beat) -> int:
+    _close(sockets)
+    return work(ready, beat)
 
 
-def _close(pairs: Sequence[Sequence[Pair]]) -> None:
-    for sock in [sock for each in pairs for pair in each for sock in pair]:
-        sock.close()
+def _close(sockets: Sequence[ListenerSockets]) -> None:
+    for one in sockets:
+        one.close()
+
+
+class Watch:
+    """Sees which processes do not move: it asks each listener, and looks at their cells in the shared memory.
+
+    A listener is asked at a socket of its own, through the same thread that answers its clients; SO_REUSEPORT would
+    hide which one answers. The question takes no upstream.
+    """
+
+    def __init__(self, children: Sequence[Child], states: Mapping[str, ChildState], hang_s: float) -> None:
+        self._children, self._states, self._hang_s = children, states, hang_s
+        self._asker = socket.socket(type=socket.SOCK_DGRAM)
+        self._asker.setblocking(False)
+        self._looked = self._since = time.monotonic()
+
+    def close(self) -> None:
+        self._asker.close()
+
+    def hanging(self) -> list[Child]:
+        """Processes that are up and have not moved for `hang_s`; to be called every WATCH_S.
+
+        Where this process itself was stopped meanwhile, or the machine, all have that time once more.
+        """
+        now, before = time.monotonic(), self._looked
+        self._looked = now
+        if now - before > 2 * WATCH_S:
+            self._since = now
+        self._hear()
+        self._ask()
+        if now - self._since < self._hang_s:
+            return []
+        up = [child for child in self._children if child.pid and self._states[child.name].up]
+        return [child for child in up if self._states[child.name].still_s() > self._hang_s]
+
+    def _hear(self) -> None:
+        asked = {child.probe: child for child in self._children if child.probe}
+        with contextlib.suppress(OSError):  # no more has come, or one of them is just being started
+            while True:
+                message, peer = self._asker.recvfrom(UDP_MAX)
+                if peer in asked and message[2] & QR:
+                    self._states[asked[peer].name].note_answer()
+
+    def _ask(self) -> None:
+        for child in self._children:
+            if child.probe:
+                with contextlib.suppress(OSError):
+                    self._asker.sendto(_QUESTION, child.probe)
 
 
 class Supervisor:
     """Starts, watches and ends; the signals in _SIGNALS are waited for."""
 
     def __init__(
-        self, signals: Signals, stream: SharedStream, listeners: list[Child], detector: Child, others: list[Child]
+        self,
+        signals: Signals,
+        stream: SharedStream,
+        listeners: list[Child],
+        detector: Child,
+        others: list[Child],
+        hang_s: float,
     ) -> None:
         self._signals, self._asked = signals, 0.0
         self._stream, self._states = stream, stream.children
         self._listeners, self._detector, self._others = listeners, detector, others
         self._children = [*listeners, detector, *others]
+        self._watch, self._hang_s = Watch(self._children, stream.children, hang_s), hang_s
 
     def start(self) -> bool:
         """Start all, each when the one before is ready; False where a signal came first. Raises what one raised."""
@@ -158,8 +233,12 @@ class Supervisor:
         return True
 
     def watch(self) -> None:
-        """Start again what dies, until SIGINT or SIGTERM."""
+        """Start again what dies or hangs, until SIGINT or SIGTERM."""
+        look_at = 0.0
         while True:
+            if time.monotonic() >= look_at:
+                look_at = time.monotonic() + WATCH_S
+                self._end_hanging()
             for child in self._children:
                 if _ended(child):
                     self._note_death(child)
@@ -172,18 +251,29 @@ class Supervisor:
 
     def stop(self) -> int:
         """End listeners, then the detector, which judges what they left, and the others; the exit code."""
+        self._watch.close()
         self._asked = time.monotonic()
         self._end(self._listeners)
         if not self._detector.pid and self._stream.waiting:
             self._spawn(self._detector)
         self._end([self._detector, *self._others])
+        if self._stream.waiting:  # the detector was ended before its time
+            _log.error("queries_lost_at_stop", queries=self._stream.waiting)
         return int(any(child.code for child in self._children))
 
     def _pause(self) -> float:
-        """Seconds to wait for a signal: until the next start, or the next look at what is starting."""
+        """Seconds to wait for a signal: until the next start, or the next look."""
         dues = [child.due - time.monotonic() for child in self._children if not child.pid]
         dues += [LOOK_S for child in self._children if child.pid and not self._states[child.name].up]
-        return max(min(dues, default=60.0), 0.0)
+        return max(min(dues, default=WATCH_S), 0.0)
+
+    def _end_hanging(self) -> None:
+        """Kill what does not move; it is started again like what dies by itself."""
+        for child in self._watch.hanging():
+            self._states[child.name].note_hang()
+            _log.error("process_hangs", process=child.name, still_s=self._hang_s)
+            os.kill(child.pid, signal.SIGKILL)
+            self._states[child.name].beat(self._hang_s)  # the kernel may take its time
 
     def _hear(self, child: Child) -> None:
         """What a process says of its start. Raises its error."""
@@ -228,7 +318,7 @@ class Supervisor:
                 os.close(reading)
                 self._signals.leave()
                 _end_with(parent)
-                _run(child, writing)
+                _run(child, writing, self._states[child.name].beat)
         os.close(writing)
         if child.reading >= 0:
             os.close(child.reading)
@@ -272,7 +362,7 @@ def _end_with(parent: int) -> None:
         os._exit(1)
 
 
-def _run(child: Child, writing: int) -> NoReturn:
+def _run(child: Child, writing: int, beat: Beat) -> NoReturn:
     """Be the process that was forked. It never returns into what its parent was doing."""
 
     def say(text: bytes) -> None:
@@ -281,7 +371,7 @@ def _run(child: Child, writing: int) -> NoReturn:
 
     code = 1
     try:
-        code = child.work(lambda: say(b"\n"))
+        code = child.work(lambda: say(b"\n"), beat)
     except (AgentsError, OSError) as error:
         text = str(error) if isinstance(error, AgentsError) else f"cannot start process {child.name}: {error}"
         say(json.dumps({"text": text, "usage": isinstance(error, SettingsError | UsageError)}).encode())

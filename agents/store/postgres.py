@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import io
+import os
 import secrets
+import socket
 import struct
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import lru_cache
 from typing import Any
 
 import numpy as np
+import psycopg2
 from numpy.typing import NDArray
 from sqlalchemy import (
     URL,
@@ -30,7 +34,7 @@ from agents.store import migrate, postgres_kernels
 from agents.store.rows import BATCHES, COLUMNS, NUMBERS, Columns
 from agents.store.sampling import COLUMNS as SAMPLED
 from agents.store.sampling import Found
-from agents.store.sql import Store
+from agents.store.sql import LONG_S, Store
 
 HEADER = b"PGCOPY\n\xff\r\n\0" + struct.pack("!ii", 0, 0)
 END = struct.pack("!h", -1)
@@ -151,12 +155,17 @@ class PostgresStore(Store):
     """`postgresql://user:password@host:port/database`."""
 
     def __init__(self, url: URL) -> None:
-        super().__init__(create_engine(url, connect_args=_CONNECT, pool_pre_ping=True, pool_timeout=5))
+        super().__init__(create_engine(url, connect_args=_CONNECT, pool_timeout=5))
         self._alone = self._engine.execution_options(isolation_level="AUTOCOMMIT")
         self._days: frozenset[int] = frozenset()
 
+    def _cut(self, driver: Any) -> None:
+        """The driver waits for the socket, and finds it closed."""
+        with suppress(psycopg2.InterfaceError, OSError), socket.socket(fileno=os.dup(driver.fileno())) as sock:
+            sock.shutdown(socket.SHUT_RDWR)
+
     def migrate(self) -> None:
-        with self._guard("open the database"), self._writer.begin() as connection:
+        with self._guard("open the database", LONG_S), self._writer.begin() as connection:
             connection.execute(text("SET LOCAL statement_timeout = 0"))
             connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": LOCK_KEY})
             migrate.upgrade(connection)
@@ -173,7 +182,7 @@ class PostgresStore(Store):
 
     def drop_old(self, before_day: int) -> bool:
         """DETACH … CONCURRENTLY takes no lock that writers or readers wait for."""
-        with self._guard("drop old queries"):
+        with self._guard("drop old queries", LONG_S):
             with self._alone.connect() as connection:
                 _finish_detaching(connection)
                 old = sorted(day for day in _attached(connection) if day < before_day)

@@ -1,4 +1,4 @@
-"""The sink in front of the store: while the database is away, batches go to disk."""
+"""The sink in front of the store: while the database is away, or slower than judging can wait, batches go to disk."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import threading
 import time
 import uuid
 from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -27,6 +28,9 @@ MERGED_ROWS, MERGED_MAX = 16_384, 512
 """Rows and files that one transaction writes from disk, at most: a commit costs more than a small batch."""
 CLOSE_WAIT_S = 10.0
 """How long `close` waits for the write that is under way."""
+WRITE_WAIT_S = 1.0
+"""How long judging waits for one batch to be stored; then it goes to disk, as do those that follow until the database
+takes a batch in less. One batch under way is the whole queue: what a killed process had in memory would be lost."""
 
 log = structlog.get_logger(__name__)
 
@@ -82,11 +86,15 @@ class SpoolingSink:
         max_bytes: int,
         retry_s: float = 5.0,
         features: Features | None = None,
+        write_wait_s: float = WRITE_WAIT_S,
     ) -> None:
         """features: how they are computed again, so that the disk need not hold them."""
         self.counts = SpoolCounts()
         self._features = features
-        self._store = store
+        self._store, self._write_wait_s = store, write_wait_s
+        self._writer = ThreadPoolExecutor(1, "writer")
+        self._writing: Future[int] | None = None  # a batch that took too long and is on disk by now
+        self._slow = False
         self._spool = _queue(spool_dir, max_bytes)
         self._retry_s = retry_s
         self._lock = threading.Lock()  # of the spool and the counters; never held during a replay's write
@@ -133,13 +141,20 @@ class SpoolingSink:
 
     def _write_now(self, verdicts: Verdicts, batch_id: str) -> bool:
         """True when the batch is dealt with."""
+        if self._slow or (self._writing and not self._writing.done()):
+            return False
+        self._writing = self._writer.submit(self._store.write, verdicts, batch_id)
         try:
-            written = self._store.write(verdicts, batch_id)
+            written = self._writing.result(self._write_wait_s)
             self._away_log_after = 0.0
             self.counts.stored += written
             self.counts.already += len(verdicts) - written
         except BatchRefusedError as error:
             self._lose(len(verdicts), str(error))
+        except TimeoutError:  # it may be stored yet: the store keeps one id once
+            self._slow = True
+            self._tell_away(StoreError(f"cannot write a batch: no answer within {self._write_wait_s:g} s"))
+            return False
         except StoreError as error:
             self._tell_away(error)
             return False
@@ -226,6 +241,7 @@ class SpoolingSink:
 
     def _replay(self, found: Sequence[tuple[Verdicts, Queued]]) -> bool:
         """Write batches; where the store refuses them, each by itself. True unless the store is away."""
+        begun = time.monotonic()
         try:
             self._store.write_all([(verdicts, one.key) for verdicts, one in found])
         except BatchRefusedError as error:
@@ -239,6 +255,7 @@ class SpoolingSink:
             for verdicts, one in found:
                 self._spool.done(one)
                 self.counts.replayed += len(verdicts)
+            self._slow = time.monotonic() - begun > self._write_wait_s
         return True
 
     def _set_aside(self, one: Queued, why: str) -> None:
@@ -251,5 +268,6 @@ class SpoolingSink:
         self._stop.set()
         self._work.set()
         self._thread.join(CLOSE_WAIT_S)
+        self._writer.shutdown(wait=False)
         with self._lock:
             self._spool.close()

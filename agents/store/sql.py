@@ -24,12 +24,13 @@ from sqlalchemy import (
     Table,
     delete,
     desc,
+    event,
     func,
     or_,
     select,
     update,
 )
-from sqlalchemy.exc import DataError, IntegrityError, SQLAlchemyError
+from sqlalchemy.exc import DataError, DisconnectionError, IntegrityError, SQLAlchemyError
 
 from agents.core.errors import BatchRefusedError, StoreError, UsageError
 from agents.core.types import (
@@ -44,6 +45,7 @@ from agents.core.types import (
     incident_row,
 )
 from agents.store import sampling
+from agents.store.deadline import Watchdog
 from agents.store.rows import (
     BATCHES,
     INCIDENTS,
@@ -172,12 +174,48 @@ _NO_TABLE = {
 """What SQLite and Postgres say of a new database that nobody has prepared yet."""
 
 
+WRITE_S, READ_S, LOOK_S = 10.0, 20.0, 2.0
+"""Seconds that the client waits: for a batch or a row to be written, for a page to be read, for whether it answers."""
+MERGED_S = 60.0
+"""The same for several batches at once."""
+LONG_S = 3600.0
+"""The same for what looks at all rows: a change of tables, a sample, the deletion of what is old."""
+
+
 class Store(ABC):
-    """Queries, incidents and runs. Every method raises StoreError, in one line and without the password."""
+    """Queries, incidents and runs. Every method raises StoreError, in one line and without the password.
+
+    No method takes much longer than its limit, though the server be stopped or the network swallow all (deadline.py).
+    """
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self._writer = engine.execution_options(writes=True)
+        self._watchdog = Watchdog(self._cut)
+        event.listen(engine, "do_connect", self._on_connecting)
+        event.listen(engine, "checkout", self._on_checkout)
+
+    @abstractmethod
+    def _cut(self, driver: Any) -> None:
+        """End what a driver's connection waits for, from another thread."""
+
+    def _on_connecting(self, dialect: Any, _: object, arguments: Any, options: Any) -> Any:
+        """Connect; what the dialect asks a new server has a limit, too."""
+        driver = dialect.connect(*arguments, **options)
+        self._watchdog.use(driver)
+        return driver
+
+    def _on_checkout(self, driver: Any, record: Any, _: object) -> None:
+        """A connection out of the pool may be dead, or its server stopped: then another one is made."""
+        if driver in self._watchdog.used():
+            return
+        self._watchdog.use(driver)
+        try:
+            with self._watchdog.within(LOOK_S):
+                self._watchdog.use(driver)
+                self._engine.dialect.do_ping(driver)
+        except (psycopg2.Error, sqlite3.Error):
+            raise DisconnectionError from None
 
     @abstractmethod
     def migrate(self) -> None:
@@ -215,7 +253,7 @@ class Store(ABC):
 
     def prepare(self, days: Sequence[int]) -> None:
         """Make room for rows of days to come, so that no writer needs to at midnight."""
-        with self._guard("make room for days to come"):
+        with self._guard("make room for days to come", LONG_S):
             self._prepare(days)
 
     def forget(self, before: float) -> tuple[int, int]:
@@ -225,14 +263,14 @@ class Store(ABC):
         """
         old = (INCIDENTS.c.closed_at.is_not(None), INCIDENTS.c.last_seen < before)
         newest = select(func.max(RUNS.c.started_at)).scalar_subquery()
-        with self._guard("delete old incidents"), self._writer.begin() as connection:
+        with self._guard("delete old incidents", LONG_S), self._writer.begin() as connection:
             incidents = connection.execute(delete(INCIDENTS).where(*old)).rowcount
             runs = connection.execute(delete(RUNS).where(RUNS.c.started_at < before, RUNS.c.started_at < newest))
             return incidents, runs.rowcount
 
     def ping(self) -> None:
         """Raise StoreError when the database is away or has no tables."""
-        with self._reading("reach the database") as connection:
+        with self._reading("reach the database", LOOK_S) as connection:
             connection.execute(select(BATCHES.c.batch_id).limit(1)).first()
 
     def write(self, verdicts: Verdicts, batch_id: str) -> int:
@@ -247,7 +285,7 @@ class Store(ABC):
         for verdicts, _ in batches:
             _check(verdicts)
         days = {int(day) for verdicts, _ in batches for day in np.unique(verdicts.queries.ts // DAY_S)}
-        with self._guard("write a batch"):
+        with self._guard("write a batch", WRITE_S if len(batches) == 1 else MERGED_S):
             self._prepare(sorted(days))
             with self._writer.begin() as connection:
                 claimed = self._claim(connection, [batch_id for _, batch_id in batches])
@@ -260,7 +298,7 @@ class Store(ABC):
 
     def rows_of_batch(self, batch_id: str, first: float, last: float) -> int:
         """How many rows are stored under this id; first and last: Unix seconds that the batch lies between."""
-        with self._reading("count a batch") as connection:
+        with self._reading("count a batch", LOOK_S) as connection:
             return rows_of_batch(connection, batch_id, first, last)
 
     def _claim(self, connection: Connection, batch_ids: Sequence[str]) -> set[str]:
@@ -366,7 +404,7 @@ class Store(ABC):
     ) -> Sample:
         """NORMAL queries to learn from: see agents.store.sampling."""
         wanted = sampling.Wanted(since, until, limit, max_score, client_share, domain_share, features_version, seed)
-        with self._reading("sample queries") as connection:
+        with self._reading("sample queries", LONG_S) as connection:
             return sampling.sample(connection, wanted, self._found)
 
     def save_run(self, run_id: str, *, started_at: float, state: str, payload: dict[str, Any]) -> None:
@@ -402,19 +440,22 @@ class Store(ABC):
             return bool(connection.execute(statement).rowcount)
 
     @contextmanager
-    def _reading(self, what: str) -> Iterator[Connection]:
-        with self._guard(what), self._engine.begin() as connection:
+    def _reading(self, what: str, limit_s: float = READ_S) -> Iterator[Connection]:
+        with self._guard(what, limit_s), self._engine.begin() as connection:
             yield connection
 
     @contextmanager
-    def _guard(self, what: str) -> Iterator[None]:
-        """Turn the database's errors into ours."""
-        try:
-            yield
-        except _REFUSALS as error:
-            raise BatchRefusedError(f"cannot {what}: {self._one_line(error)}") from None
-        except (SQLAlchemyError, psycopg2.Error, sqlite3.Error) as error:
-            raise self._failure(f"cannot {what}: {self._one_line(error)}", error) from None
+    def _guard(self, what: str, limit_s: float = WRITE_S) -> Iterator[None]:
+        """Turn the database's errors into ours, and end what takes longer than `limit_s`."""
+        with self._watchdog.within(limit_s) as operation:
+            try:
+                yield
+            except _REFUSALS as error:
+                raise BatchRefusedError(f"cannot {what}: {self._one_line(error)}") from None
+            except (SQLAlchemyError, psycopg2.Error, sqlite3.Error) as error:
+                if operation.cut:
+                    raise StoreError(f"cannot {what}: no answer within {limit_s:g} s") from None
+                raise self._failure(f"cannot {what}: {self._one_line(error)}", error) from None
 
     def _failure(self, text: str, error: Exception) -> StoreError:
         return StoreError(text)

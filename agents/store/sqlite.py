@@ -22,7 +22,7 @@ from agents.store import migrate
 from agents.store.rows import COLUMNS, Columns
 from agents.store.sampling import COLUMNS as SAMPLED
 from agents.store.sampling import Found
-from agents.store.sql import Store
+from agents.store.sql import LONG_S, Store
 
 BUSY_S = 2.0
 """How long a statement waits for another process' transaction, seconds: so long may judging wait, then rows spool."""
@@ -50,12 +50,15 @@ class SqliteStore(Store):
         self._path, self._inode = Path(url.database), 0
         # isolation_level None: transactions begin where `_on_begin` says, not where the driver guesses.
         engine = create_engine(url, connect_args={"timeout": BUSY_S, "isolation_level": None})
-        event.listen(engine, "do_connect", self._on_connecting)
+        event.listen(engine, "do_connect", self._make_private)
         event.listen(engine, "connect", _on_connect)
         event.listen(engine, "begin", _on_begin)
         super().__init__(engine)
 
-    def _on_connecting(self, *_: object) -> None:
+    def _cut(self, driver: Any) -> None:
+        driver.interrupt()
+
+    def _make_private(self, *_: object) -> None:
         """SQLite would let everybody read a file that it makes; what it makes beside one has the same mode."""
         with suppress(OSError):  # where none can be made, connecting says so
             make_private(self._path)
@@ -65,7 +68,7 @@ class SqliteStore(Store):
         return StoreUnusableError(f"{text} ({self._path})") if code in _FOR_EVER else StoreError(text)
 
     def migrate(self) -> None:
-        with self._guard("open the database"), self._lock():
+        with self._guard("open the database", LONG_S), self._lock():
             with self._engine.connect() as connection:
                 driver = connection.connection.cursor()
                 driver.execute("PRAGMA journal_mode=WAL")  # kept in the file, so once is enough
@@ -87,11 +90,12 @@ class SqliteStore(Store):
     def fold(self) -> None:
         """The file alone is the database then: a copy of it is whole, and another in its place meets no older log."""
         if self._path.exists():
-            with suppress(StoreError), self._guard("fold"), closing(self._engine.raw_connection()) as connection:
+            guarded = self._guard("fold", LONG_S)
+            with suppress(StoreError), guarded, closing(self._engine.raw_connection()) as connection:
                 connection.cursor().execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
     def drop_old(self, before_day: int) -> bool:
-        with self._guard("drop old queries"):
+        with self._guard("drop old queries", LONG_S):
             dropped = self._delete(_DELETE_QUERIES, before_day * DAY_S)
             self._delete(_DELETE_BATCHES, before_day * DAY_S)
         return dropped > 0

@@ -4,12 +4,16 @@ Only the shared memory holds state. `head` and `tail` count records since the be
 record's bytes, publishes it; the store of `tail` gives its slot back. Both are single stores of eight aligned bytes.
 The scheme is Lamport's ("Proving the Correctness of Multiprocess Programs", 1977): with one writer for each of the
 two counters no lock is needed between the processes.
+
+A ring that fills up drops from the client with the largest backlog first (ring_kernels.py). What the writer counts for
+that is its own: a process that follows a killed one counts what it finds in the ring.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
+import secrets
 import threading
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -18,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agents.stream.record import RECORD, packed_record
+from agents.stream.ring_kernels import PLACES, place
 
 LINE = 64
 """Bytes of a cache line on supported processors: each counter has a line of its own."""
@@ -46,6 +51,9 @@ class RingArrays(NamedTuple):
     dropped: NDArray[np.int64]
     sleeping: NDArray[np.int64]
     records: NDArray[np.void]  # (capacity,), RECORD
+    backlog: NDArray[np.int32]  # of the writer alone, as `key` and `counted`: see ring_kernels.admits
+    counted: NDArray[np.int64]
+    key: NDArray[np.uint64]
 
 
 class Ring:
@@ -59,11 +67,11 @@ class Ring:
         assert capacity > 0 and len(memory) == self.size_of(capacity)
         self.capacity, self.bell = capacity, bell
         self._cells = memory[:HEADER].cast("Q")
-        self._bytes = memory[HEADER:].cast("B")
         self._slots = np.frombuffer(memory, np.uint8, offset=HEADER).reshape(capacity, RECORD.itemsize)
         numbers = np.frombuffer(memory, np.int64, HEADER // 8)
         head, tail, dropped, sleeping = (numbers[at : at + 1] for at in (_HEAD, _TAIL, _DROPPED, _SLEEPING))
-        self.arrays = RingArrays(head, tail, dropped, sleeping, self._slots.reshape(-1).view(RECORD))
+        own = np.zeros((2, PLACES), np.int32), np.full(1, -1), np.frombuffer(secrets.token_bytes(16), np.uint64)
+        self.arrays = RingArrays(head, tail, dropped, sleeping, self._slots.reshape(-1).view(RECORD), *own)
 
     @staticmethod
     def size_of(capacity: int) -> int:
@@ -95,20 +103,15 @@ class Ring:
         return self.put(b"".join([packed_record(*row) for row in rows]))
 
     def put(self, records: bytes) -> int:
-        """Copy and publish as many records as fit; the rest is counted as dropped. Never waits.
+        """Copy and publish the records that are admitted and fit; the rest is counted as dropped. Never waits.
 
         records: bytes of RECORDs, one after the other. Returns how many were accepted. One process at a time may call
         this method.
         """
-        cells, count = self._cells, len(records) // _SIZE
-        head = cells[_HEAD]
-        accepted = min(count, self.capacity - (head - cells[_TAIL]))
+        cells, arrays, count = self._cells, self.arrays, len(records) // _SIZE
+        head, given = cells[_HEAD], np.frombuffer(records, RECORD)
+        accepted = place(arrays.backlog, arrays.counted, arrays.key, arrays.records, head, cells[_TAIL], given)
         if accepted:
-            at = head % self.capacity
-            first = min(accepted, self.capacity - at)
-            self._bytes[at * _SIZE : (at + first) * _SIZE] = records[: first * _SIZE]
-            if accepted > first:
-                self._bytes[: (accepted - first) * _SIZE] = records[first * _SIZE : accepted * _SIZE]
             barrier()
             cells[_HEAD] = head + accepted
         if accepted < count:

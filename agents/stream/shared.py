@@ -69,9 +69,13 @@ class Bell:
 
 
 class ChildState:
-    """The state of one process, as the supervisor writes it, in 24 bytes."""
+    """The state of one process, in memory that it shares with the supervisor.
 
-    SIZE = 24
+    Two cells say until when it need not move, on the clock of time.monotonic(), which all processes of a machine
+    share: it moves one itself, and the supervisor moves the other when the process has answered a question of DNS.
+    """
+
+    SIZE = 48
 
     def __init__(self, cells: memoryview) -> None:
         self._cells = cells
@@ -84,16 +88,37 @@ class ChildState:
     @up.setter
     def up(self, value: bool) -> None:
         self._cells[0] = int(value)
+        self.beat()
+        self._cells[5] = 0
 
     def note_start(self, pid: int) -> None:
         """Count a start of the process and note its pid."""
         self._cells[1] += 1
         self._cells[2] = pid
 
+    def note_hang(self) -> None:
+        """Count that it was killed because it did not move."""
+        self._cells[3] += 1
+
+    def beat(self, allow_s: float = 0.0) -> None:
+        """It moves, and need not do so again for `allow_s` seconds: what it begins may take so long."""
+        self._cells[4] = time.monotonic_ns() + int(allow_s * 1e9)
+
+    def note_answer(self) -> None:
+        """It has answered a question; from then on it is asked."""
+        self._cells[5] = time.monotonic_ns()
+
+    def still_s(self) -> float:
+        """Seconds for which it has not moved beyond what it was allowed, or not answered where it is asked."""
+        moved, answered = self._cells[4:6].tolist()
+        oldest = min(moved, answered) if answered else moved
+        return max(time.monotonic_ns() - oldest, 0) / 1e9
+
     def values(self) -> dict[str, int]:
-        """up (0 or 1), restarts, pid."""
-        up, starts, pid = self._cells.tolist()
-        return {"up": up, "restarts": max(starts - 1, 0), "pid": pid}
+        """up (0 or 1), restarts, pid, hangs (restarts that ended one), still_s (for how long it has not moved)."""
+        up, starts, pid, hangs, *_ = self._cells.tolist()
+        still_s = int(self.still_s()) * up
+        return {"up": up, "restarts": max(starts - 1, 0), "pid": pid, "hangs": hangs, "still_s": still_s}
 
 
 class SharedStream:
@@ -213,6 +238,12 @@ class SharedStream:
         """Leave sums to the next detector process."""
         self.ledger.carry(sums)
 
+    @property
+    def oldest_at(self) -> float:
+        """When the oldest query that is not judged was asked, Unix seconds; 0 = none waits."""
+        waiting = (ring.peek(1)["ts"] for ring in self.rings)
+        return min((float(ts[0]) for ts in waiting if len(ts)), default=0.0)
+
     def health(self) -> dict[str, Any]:
         """Totals of committed batches, the listeners' counters, the level of load, and the state of each process."""
         return self.ledger.totals() | {
@@ -220,6 +251,7 @@ class SharedStream:
             "queue_dropped": self.dropped,
             "queue_waiting": self.waiting,
             "load_level": self.ledger.level,
+            "oldest_unjudged_at": self.oldest_at,
             "processes": {name: child.values() for name, child in self.children.items()},
         }
 

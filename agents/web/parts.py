@@ -5,19 +5,21 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Generic, TypeVar, cast
 
 from fastapi import Request
 
-from agents.core.errors import StoreError, StoreUnusableError
+from agents.core.errors import AgentsError, StoreError, StoreUnusableError
 from agents.core.protocols import ModelList, ReadStore
 from agents.core.types import Metric
 
 STATE_S = 1.0
-"""The database's state is checked again after this many seconds."""
+"""The database is asked again after this many seconds."""
+T = TypeVar("T")
 
 
 def _no_health() -> Mapping[str, Mapping[str, Any]]:
@@ -28,33 +30,50 @@ def _no_metrics() -> Iterable[Metric]:
     return ()
 
 
-class Database:
-    """Whether the database answers; one request at a time checks it, since /health is open to every client."""
+class Probe(Generic[T]):
+    """What somebody answers who may hang, asked on a thread of its own, one question at a time.
 
-    def __init__(self, store: ReadStore) -> None:
-        self._store = store
-        self._asking = threading.Lock()
-        self._state: dict[str, Any] = {"ok": True}
-        self._asked_at = -STATE_S
+    An answer is used for `keep_s` seconds, since /health is open to every client.
+    """
 
-    def state(self) -> dict[str, Any]:
-        """{"ok": bool} and the fault, without addresses; at most STATE_S old, or older while another request checks."""
-        if time.monotonic() - self._asked_at >= STATE_S and self._asking.acquire(blocking=False):
-            try:
-                self._state = self._ask()
-                self._asked_at = time.monotonic()
-            finally:
-                self._asking.release()
-        return self._state
+    def __init__(self, ask: Callable[[], T], keep_s: float = 0.0) -> None:
+        self._ask, self._keep_s = ask, keep_s
+        self._guard = threading.Lock()
+        self._answer: Future[T] | None = None
+        self._begun = 0.0
 
-    def _ask(self) -> dict[str, Any]:
+    def answer(self) -> Future[T]:
+        """The newest answer, or the one that is waited for."""
+        with self._guard:
+            answer, now = self._answer, time.monotonic()
+            if answer is None or (answer.done() and now - self._begun >= self._keep_s):
+                answer = self._answer = Future()
+                self._begun = now
+                threading.Thread(target=self._run, args=(answer,), name="probe", daemon=True).start()
+            return answer
+
+    @property
+    def waited_s(self) -> float:
+        """For how long the last question has been waiting, or waited."""
+        return time.monotonic() - self._begun
+
+    def _run(self, answer: Future[T]) -> None:
         try:
-            self._store.ping()
-        except StoreUnusableError:
-            return {"ok": False, "error": "cannot use the database: see the log"}
-        except StoreError:
-            return {"ok": False, "error": "cannot reach the database"}
-        return {"ok": True}
+            answer.set_result(self._ask())
+        finally:
+            if not answer.done():
+                answer.set_exception(AgentsError("cannot answer: see the log"))
+
+
+def database_state(store: ReadStore) -> Mapping[str, Any]:
+    """{"ok": bool} and the fault, without addresses."""
+    try:
+        store.ping()
+    except StoreUnusableError:
+        return {"ok": False, "error": "cannot use the database: see the log"}
+    except StoreError:
+        return {"ok": False, "error": "cannot reach the database"}
+    return {"ok": True}
 
 
 @dataclass(frozen=True)
@@ -62,7 +81,7 @@ class Parts:
     """Collaborators of the application.
 
     `retrain` starts a retraining without waiting for it and returns its run id; BusyError while one runs.
-    `health` returns the state of each component as {"ok": bool, …}, except the database, which is checked here.
+    `health` returns the state of each component as {"ok": bool, …}, except the database, which is asked here.
     `metrics` returns the numbers of /metrics.
     """
 
@@ -76,8 +95,14 @@ class Parts:
     version: str = "0"
 
     @cached_property
-    def database(self) -> Database:
-        return Database(self.store)
+    def database(self) -> Probe[Mapping[str, Any]]:
+        """Asks whether the database answers."""
+        return Probe(lambda: database_state(self.store), STATE_S)
+
+    @cached_property
+    def processes(self) -> Probe[Mapping[str, Mapping[str, Any]]]:
+        """Asks for `health`, which reads files: a disk may hang, too."""
+        return Probe(self.health)
 
 
 def parts_of(request: Request) -> Parts:

@@ -60,12 +60,24 @@ def test_sampling_keeps_all_but_normal_ones_and_rows_stay_rows(severities: list[
     numbers = some.queries.qtype.tolist()
     odd = [n for n, severity in enumerate(severities) if severity]
     normal = [n for n, severity in enumerate(severities) if not severity]
-    assert numbers == sorted(odd + normal[::KEPT_ONE_IN])
+    assert set(odd) <= set(numbers) <= {*odd, *normal}
+    assert len(numbers) - len(odd) == -(-len(normal) // KEPT_ONE_IN)
     assert len(some) == len(some.domain) == len(some.reasons) == len(some.features) == len(numbers)
     assert some.score.tolist() == numbers == (some.features[:, 0] / 2).tolist() == some.queries.ts.tolist()
     assert list(some.queries.ans_types) == [f"T{n}" for n in numbers]
     assert [bool(why) for why in some.reasons] == [bool(severity) for severity in some.severity]
     assert sampled(whole).queries.qtype.tolist() == numbers, "the same again"
+
+
+def test_a_flood_is_sampled_and_a_quiet_client_is_kept_whole() -> None:
+    clients = ["192.0.2.7" if n % 50 == 9 else "192.0.2.1" for n in range(1000)]
+    rows = [(float(n), client, b"\1a", 1, 30, 0, 1, 60, 5, 1.0, "") for n, client in enumerate(clients)]
+    whole = verdicts([Severity.NORMAL] * len(rows))
+    some = sampled(replace(whole, queries=batch_of(rows)))
+    clients = list(some.queries.client)
+    assert (clients.count("192.0.2.7"), len(clients)) == (20, 63)
+    loud = [ts for ts, client in zip(some.queries.ts.tolist(), clients, strict=True) if client == "192.0.2.1"]
+    assert max(after - before for before, after in pairwise(loud)) < 30, "evenly"
 
 
 @given(SEVERITIES, st.integers(1, 5))

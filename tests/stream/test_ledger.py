@@ -53,6 +53,9 @@ ROWS = st.lists(
 )
 
 
+batch_of_records(np.zeros(1, RECORD))  # loads its kernel: no made-up input's time limit is for that
+
+
 @given(ROWS)
 def test_rows_come_back_from_records(rows: list[Row]) -> None:
     records = np.concatenate([np.empty(0, RECORD), *[np.frombuffer(packed(one), RECORD) for one in rows]])

@@ -14,14 +14,17 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from agents.stream import ring as ring_module
-from agents.stream.record import RECORD
+from agents.stream.record import RECORD, client_bytes
 from agents.stream.ring import Ring
+from agents.stream.ring_kernels import END, SHARE
 from tests.support.listening import ring_of, wait_until
 
 
 def numbered(first: int, count: int) -> NDArray[np.void]:
-    """Records whose bytes all follow from their number."""
+    """Records whose bytes all follow from their number, each of another client's network."""
     records = np.zeros(count, RECORD)
+    records["client"][:, 0] = 0x20
+    records["client"][:, 1:8] = np.arange(first, first + count)[:, None] >> 8 * np.arange(7) & 0xFF
     records["ts"] = np.arange(first, first + count)
     records["ttl_min"] = records["ts"] * 3
     records["qname"] = (np.arange(first, first + count) % 251)[:, None]
@@ -163,3 +166,63 @@ def test_a_producer_killed_anywhere_leaves_whole_records() -> None:
         os.waitpid(pid, 0)
         got += numbers(ring.peek(64))
         assert got == list(range(len(got)))
+
+
+def of_client(client: str, count: int) -> bytes:
+    records = np.zeros(count, RECORD)
+    records["client"] = np.frombuffer(client_bytes(client), np.uint8)
+    return records.tobytes()
+
+
+def waiting_of(ring: Ring, client: str) -> int:
+    rows = ring.peek(ring.capacity)["client"]
+    return int((rows == np.frombuffer(client_bytes(client), np.uint8)).all(axis=1).sum())
+
+
+CLIENTS = st.integers(0, 5).map(lambda number: f"192.0.2.{number}")
+
+
+@given(st.integers(1, 120), st.lists(st.tuples(CLIENTS, st.integers(0, 60), st.integers(0, 40)), max_size=40))
+def test_each_client_has_a_share_of_the_room_that_is_left(capacity: int, steps: list[tuple[str, int, int]]) -> None:
+    ring, model = ring_of(capacity), deque[str]()
+    for client, put, take in steps:
+        for _ in range(put):
+            room = capacity - len(model)
+            fits = room > 0 and model.count(client) < SHARE * room
+            assert ring.put(of_client(client, 1)) == fits
+            model.extend([client] * fits)
+        taken = min(take, len(model))
+        ring.advance_to(ring.tail + taken)
+        for _ in range(taken):
+            model.popleft()
+
+
+@pytest.mark.parametrize("flood", [["192.0.2.1"], [f"2001:db8:0:{n}::{m}" for n in range(10) for m in (1, 2)]])
+def test_a_flood_is_dropped_first_and_a_quiet_client_loses_nothing(flood: list[str]) -> None:
+    ring = ring_of(4096)
+    for turn in range(300):
+        for client in flood:
+            ring.put(of_client(client, 300))
+        heard = ring.put(of_client("192.0.2.77", 1))
+        assert heard or turn < 100, "many floods that begin at once fill the ring before their backlogs differ"
+        ring.advance_to(ring.tail + 64)
+    networks = 1 if len(flood) == 1 else 10
+    most = ring.capacity * SHARE * networks // (1 + SHARE * networks) + networks
+    assert ring.waiting - waiting_of(ring, "192.0.2.77") <= most
+    assert ring.dropped > 50_000
+
+
+def test_a_writer_that_follows_a_killed_one_counts_what_it_finds() -> None:
+    ring = ring_of(90)
+
+    def put() -> None:
+        assert ring.put(of_client("192.0.2.1", 80)) == 80
+
+    pid = forked(put)
+    os.waitpid(pid, 0)
+    assert ring.waiting == 80
+    assert ring.put(of_client("192.0.2.1", 1)) == 0, "80 >= 8 * 10"
+    assert ring.put(of_client("192.0.2.2", 9)) == 9
+    ring.advance_to(80)
+    assert ring.waiting * END < ring.capacity
+    assert ring.put(of_client("192.0.2.1", 40)) == 40

@@ -17,11 +17,12 @@ import httpx
 
 from tests.support.commands import BASE, environment, free_port
 from tests.support.listening import wait_until
+from tests.support.observed import Observed
 from tests.support.patience import patient
 from tests.support.stubs import StubServer
 
 
-class Running:
+class Running(Observed):
     """One process; `folder` is its DATA_DIR and working directory."""
 
     def __init__(self, folder: Path, upstream: StubServer, **settings: str) -> None:

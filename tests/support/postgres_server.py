@@ -59,6 +59,17 @@ class PostgresServer:
         wait_until(lambda: all(map(_has_ended, killed)), 20)
         (self._data / "postmaster.pid").unlink()  # to the next one a process that init has not reaped yet looks alive
 
+    def freeze(self) -> None:
+        """Stop the server and all its processes: connections stay open, and nobody answers."""
+        os.kill(int(self._processes()[0]), signal.SIGSTOP)
+        for process in self._processes():
+            os.kill(int(process), signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """Let them go on."""
+        for process in reversed(self._processes()):
+            os.kill(int(process), signal.SIGCONT)
+
     def cpu_seconds(self) -> float:
         """CPU that the server and all its processes have used, those that ended included (proc(5), "stat")."""
         return sum(map(_cpu_seconds, self._processes()))

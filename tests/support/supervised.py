@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import json
 import os
 import re
 import select
@@ -24,6 +23,7 @@ import psycopg2
 from agents.dns.name import from_text
 from tests.support.commands import environment
 from tests.support.listening import wait_until
+from tests.support.observed import Observed
 from tests.support.patience import patient
 from tests.support.running import free_port
 from tests.support.stubs import StubServer
@@ -39,7 +39,7 @@ class Upstream(Protocol):
     def port(self) -> int: ...
 
 
-class Supervised:
+class Supervised(Observed):
     """One supervisor in `folder`; `first` is Python that runs before the command line does, in the same process."""
 
     def __init__(self, folder: Path, upstream: Upstream, first: str = "", **settings: str) -> None:
@@ -61,45 +61,11 @@ class Supervised:
         wait_until(lambda: self.process.poll() is not None or b"listener_started" in self.log.read_bytes(), 30)
         assert self.process.poll() is None, self.log.read_text()
 
-    def state(self) -> dict[str, Any]:
-        """The newest sign of life; empty while there is none."""
-        try:
-            found: dict[str, Any] = json.loads((self.folder / "data" / "detector.json").read_bytes())
-        except FileNotFoundError:
-            return {}
-        return found
-
-    def next_state(self) -> dict[str, Any]:
-        """A sign of life that was given after now."""
-        now = time.time()
-        wait_until(lambda: self.state().get("at", 0) > now, 20)
-        return self.state()
-
-    def pid(self, name: str) -> int:
-        """Of the process of this name that runs now."""
-        return int(self.state()["processes"][name]["pid"])
-
     def kill(self, name: str) -> None:
         """kill -9, and wait until another one is up."""
         old = self.pid(name)
         os.kill(old, signal.SIGKILL)
         wait_until(lambda: self.state().get("processes", {}).get(name, {"pid": old})["pid"] != old, 30)
-
-    def rested(self) -> dict[str, Any]:
-        """The state when all that was seen has been judged and nothing waits on disk."""
-
-        def at_rest() -> bool:
-            state = self.state()
-            seen = state.get("counters", {}).get("answered", 0) + state.get("counters", {}).get("servfail", 0)
-            return bool(seen) and state["queue_waiting"] == 0 == state["spool_waiting"]
-
-        wait_until(at_rest, 60)
-        return self.next_state()
-
-    def events(self, name: str) -> list[dict[str, Any]]:
-        """Lines of the log with this event."""
-        lines = [line for line in self.log.read_text().splitlines() if line.startswith("{")]
-        return [found for found in map(json.loads, lines) if found["event"] == name]
 
     def sqlite_names(self) -> list[str]:
         """What is stored, where it is SQLite."""

@@ -81,7 +81,7 @@ def make_state(
         cells=_cells(inflight_max),
         counted=np.frombuffer(memoryview(counters), _COUNTERS),
         elsewhere=elsewhere,
-        ports=np.array([(port.sock.fileno(), port.v6, port.wildcard) for port in ports], PORT),
+        ports=np.array([(port.sock.fileno(), port.v6, port.wildcard, port.probe) for port in ports], PORT),
         upstreams=_upstreams(upstreams),
         failures=routes.failures,
         preferred=routes.preferred,

@@ -48,6 +48,7 @@ from agents.dns.message_kernels import (
 )
 from agents.sources.listener.sockets import DRAIN_MAX
 from agents.sources.listener.upstream import BIND_TRIES, POOL_SIZE, PORT_MIN
+from agents.stream.ring_kernels import admits
 
 # Structures of the system calls.
 
@@ -119,8 +120,8 @@ TIMED_OUT, UNSENT, TRUNCATED, LONG = range(1, 5)
 """Reasons to hand a query to Python: no answer in time, not sent or refused, answered with TC, or above QUERY_MAX."""
 HANDED = np.dtype([("reason", np.int32), ("slot", np.int32), ("carried", np.int32), ("size", np.int32)])
 """A query that Python takes over; `carried` = the row of DatapathState.carried with the bytes, or -1."""
-PORT = np.dtype([("fd", np.int32), ("v6", np.int32), ("wildcard", np.int32)])
-"""One UDP socket with clients behind it."""
+PORT = np.dtype([("fd", np.int32), ("v6", np.int32), ("wildcard", np.int32), ("probe", np.int32)])
+"""One UDP socket with clients behind it; probe: not 0 where only the supervisor asks (sockets.UdpPort)."""
 UPSTREAM = np.dtype(
     [
         ("family", np.int32),
@@ -197,6 +198,9 @@ class DatapathState(NamedTuple):
     ring_dropped: NDArray[np.int64]  # (1,)
     ring_sleeping: NDArray[np.int64]  # (1,)
     ring_records: NDArray[Any]  # stream/record.RECORD
+    ring_backlog: NDArray[np.int32]  # (2, ring_kernels.PLACES)
+    ring_counted: NDArray[np.int64]  # (1,)
+    ring_key: NDArray[np.uint64]  # (2,)
     handed: NDArray[Any]  # HANDED, a ring of n
     returned: NDArray[np.int32]  # (n,), a ring
     carried: NDArray[np.uint8]  # (…, BUFFER), a ring
@@ -727,8 +731,9 @@ def on_queries(s: DatapathState, port: int, now: int) -> None:
 @kernel_in_place
 def _on_query(s: DatapathState, port: int, place: int, ts: float, now: int) -> None:
     header = s.from_clients[place]
-    size, message = int64(header.size & 0xFFFFFFFF), s.inbox[place]
-    s.counted[0].received += 1
+    size, message, probe = int64(header.size & 0xFFFFFFFF), s.inbox[place], s.ports[port].probe != 0
+    if not probe:
+        s.counted[0].received += 1
     if header.control_size > 0:
         _answer_from(s, port, place)
     name = s.names[place]
@@ -738,10 +743,11 @@ def _on_query(s: DatapathState, port: int, place: int, ts: float, now: int) -> N
         low = number64(name, 0) & uint64(0xFFFFFFFF)
         verdict, end, zone = decide(message, size, uint64(0), low, s.ranges4, s.zones)
     if verdict == FORWARD:
-        if _forward(s, port, place, size, end, zone, ts, now):
+        if not probe and _forward(s, port, place, size, end, zone, ts, now):
             return
         verdict = SERVFAIL
-    _count(s, verdict)
+    if not probe:
+        _count(s, verdict)
     if verdict != DROP:
         reply(s, header, s.in_parts[place].base, make_error(message, verdict, end))
 
@@ -920,22 +926,25 @@ def _fitted(s: DatapathState, number: int, message: Any, size: int) -> int:
 
 @kernel_in_place
 def _record(s: DatapathState, number: int, size: int, now: int) -> None:
-    """Write the query's record into the ring, to be published; counted instead where that is full."""
+    """Write the query's record into the ring, to be published; counted instead where there is no room for it."""
     c, slot = s.cells[0], s.slots[number]
-    head = s.ring_head[0] + c.recorded
-    if head - s.ring_tail[0] >= len(s.ring_records):
+    head, tail = s.ring_head[0] + c.recorded, s.ring_tail[0]
+    if head - tail >= len(s.ring_records):
         s.ring_dropped[0] += 1
         return
     record = s.ring_records[head % len(s.ring_records)]
-    record.ts, record.rtt_ms = slot.ts, (now - slot.started) / 1e6
-    write_facts(s.facts, record)
-    record.qlen, record.rlen, record.qtype = slot.size, size, u16(slot.query, slot.end - 4)
     if s.ports[slot.port].v6:
         copy_bytes(record.client, 0, slot.address, 8, 16)
     else:
         record.client[:10] = 0
         record.client[10:12] = 0xFF
         copy_bytes(record.client, 12, slot.address, 4, 4)
+    if not admits(s.ring_backlog, s.ring_counted, s.ring_key, s.ring_records, head, tail, record.client):
+        s.ring_dropped[0] += 1
+        return
+    record.ts, record.rtt_ms = slot.ts, (now - slot.started) / 1e6
+    write_facts(s.facts, record)
+    record.qlen, record.rlen, record.qtype = slot.size, size, u16(slot.query, slot.end - 4)
     name_size = slot.end - 5 - HEADER_SIZE
     record.qname_size = name_size
     copy_bytes(record.qname, 0, slot.query, HEADER_SIZE, name_size)

@@ -9,6 +9,7 @@ upstream answered is offered with rcode 2 (SERVFAIL, the client's answer), ancou
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import ipaddress
 import math
 import socket
@@ -102,7 +103,8 @@ class Listener:
     each. upstreams: [(zone, [(address, port), …]), …], zone "" = everything else. allowed_clients: networks.
     timeout_s: seconds per upstream. tcp_idle_s: seconds. offer: takes rows of Ring.put_rows, must not block. ring:
     takes those of datapath.py, which serves UDP where it can unless `compiled` is False. pairs: sockets that are bound
-    already, a pair a host. counters: for this and for datapath.py, its own unless given.
+    already, a pair a host. counters: for this and for datapath.py, its own unless given. probe: a UDP socket at which
+    the supervisor asks (sockets.UdpPort).
     """
 
     def __init__(
@@ -121,10 +123,11 @@ class Listener:
         compiled: bool = True,
         pairs: Sequence[Pair] = (),
         counters: tuple[Counters, Counters] | None = None,
+        probe: socket.socket | None = None,
     ) -> None:
         self._hosts, self._port, self._offer, self._ring = hosts, port, offer, ring
         self._timeout_s, self._inflight_max, self._compiled = timeout_s, inflight_max, compiled
-        self._pairs = pairs
+        self._pairs, self._probe = pairs, probe
         self._counters, self._fast_counters = counters or (Counters(), Counters())
         self._routes = Routes(upstreams)
         self._access = AccessList(allowed_clients)
@@ -168,13 +171,15 @@ class Listener:
             self._udp, self.addresses = [], []
             raise
         self._forwarder.start()
+        if self._probe:
+            self._udp.append(UdpPort(self._probe, probe=True))
         for tcp in pairs:
             self._servers.append(await loop.create_server(lambda: TcpClient(self._tcp), sock=tcp))
         if self._compiled and can_compile():
             self._start_datapath()
             return
         for port in self._udp:
-            loop.add_reader(port.sock, self._on_queries, port)
+            loop.add_reader(port.sock, self._on_probes if port.probe else self._on_queries, port)
 
     def _sockets(self) -> Iterator[tuple[str, Pair]]:
         for number, host in enumerate(self._hosts):
@@ -222,6 +227,14 @@ class Listener:
             except OSError:
                 return
             handle(message, client, port, back, True)
+
+    def _on_probes(self, port: UdpPort) -> None:
+        """Answer the supervisor without an upstream."""
+        with contextlib.suppress(OSError):
+            while True:
+                message, _, back = port.receive()
+                if len(message) >= wire.HEADER_SIZE and (end := wire.question_end(message)):
+                    port.send(wire.error_reply(message, wire.SERVFAIL, end), back)
 
     def _handle(self, message: bytes, client: str, where: Where, back: Any, udp: bool) -> bool:
         """Forward a query, or answer it at once; False if it can never be answered (it is no query)."""

@@ -34,11 +34,12 @@ class UdpPort:
 
     `receive` gives (message, client text, way back) and `send` takes that way back. Bound to a wildcard
     address, the way back carries the local address of the query (IP_PKTINFO), so that the answer leaves
-    from it; elsewhere the plain, faster calls do.
+    from it; elsewhere the plain, faster calls do. probe: only the supervisor asks here, whether this process answers;
+    it is answered without an upstream, and not counted.
     """
 
-    def __init__(self, sock: socket.socket) -> None:
-        self.sock = sock
+    def __init__(self, sock: socket.socket, probe: bool = False) -> None:
+        self.sock, self.probe = sock, probe
         self.v6 = sock.family == socket.AF_INET6
         host = sock.getsockname()[0]
         self.wildcard = sys.platform == "linux" and ipaddress.ip_address(host).is_unspecified
@@ -120,6 +121,11 @@ def bind_pair(host: str, port: int, share: bool = False) -> Pair:
         tcp.listen(256)
         return udp, tcp
     raise AssertionError("unreachable: the last attempt raises")
+
+
+def bind_probe() -> socket.socket:
+    """A UDP socket on loopback at which one process alone is asked: SO_REUSEPORT hides who answers at the others."""
+    return _bound("127.0.0.1", 0, socket.SOCK_DGRAM, share=False)
 
 
 def _bound(host: str, port: int, kind: socket.SocketKind, share: bool) -> socket.socket:

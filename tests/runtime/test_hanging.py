@@ -1,0 +1,162 @@
+"""What hangs is noticed and started again, and nothing is lost: real processes that are stopped with SIGSTOP."""
+
+from __future__ import annotations
+
+import os
+import resource
+import signal
+import socket
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.support.listening import wait_until
+from tests.support.live import running
+from tests.support.patience import patient
+from tests.support.postgres_server import PostgresServer, drop_database, make_database
+from tests.support.supervised import Load, Supervised, assert_adds_up, postgres_names, supervised
+
+pytestmark = [pytest.mark.integration, pytest.mark.slow]
+HANG = {"HANG_S": "5"}
+
+
+def stop(one: Supervised, name: str) -> None:
+    """SIGSTOP, and wait until another process is in its place and answers."""
+    old = one.pid(name)
+    os.kill(old, signal.SIGSTOP)
+    wait_until(lambda: one.state().get("processes", {}).get(name, {"pid": old})["pid"] != old, 40)
+    wait_until(lambda: bool(one.state().get("judging")), 40)
+
+
+@pytest.mark.parametrize("name", ["listener-1", "detector"])
+def test_a_stopped_process_is_replaced_and_nothing_is_lost(tmp_path: Path, name: str) -> None:
+    with supervised(tmp_path, LISTENER_PROCESSES="1", **HANG) as one:
+        load = Load(one.port, per_s=200)
+        load.wait_answered(100)
+        wait_until(lambda: bool(one.state().get("scored")), 20)
+        stop(one, name)
+        load.wait_answered(100)
+        load.stop()
+        state = one.rested()
+        assert (state["processes"][name]["hangs"], state["processes"][name]["restarts"]) == (1, 1)
+        assert_adds_up(state)
+        assert state["lost"] == state["queue_dropped"] == 0
+        (told,) = one.events("process_hangs")
+        assert told["process"] == name
+        assert one.stop() == 0
+        stored = one.sqlite_names()
+    assert len(stored) == len(set(stored)), "none twice"
+    if name == "detector":
+        assert load.answered <= set(stored)
+
+
+def test_health_says_that_a_listener_hangs_before_it_is_replaced(tmp_path: Path) -> None:
+    with running(tmp_path, LISTENER_PROCESSES="2", HANG_S="30") as one:
+        assert one.get("/health")["components"]["listener"]["hanging"] == []
+        pid = one.pid("listener-2")
+        os.kill(pid, signal.SIGSTOP)
+        wait_until(lambda: one.get("/health")["components"]["listener"]["hanging"] == ["listener-2"], 25)
+        listener = one.get("/health")["components"]["listener"]
+        assert not listener["ok"]
+        os.kill(pid, signal.SIGCONT)
+        wait_until(lambda: one.get("/health")["components"]["listener"]["ok"], 20)
+        assert one.ask("www.example.com").answer
+
+
+def test_a_stopped_console_is_replaced_and_dns_goes_on(tmp_path: Path) -> None:
+    with running(tmp_path, **HANG) as one:
+        os.kill(one.pid("console"), signal.SIGSTOP)
+        assert one.ask("www.example.com").answer
+
+        def answers() -> bool:
+            try:
+                return one.client.get("/health", timeout=patient(2)).status_code == 200
+            except httpx.TransportError:
+                return False
+
+        wait_until(answers, 40)
+        assert one.events("process_hangs")[0]["process"] == "console"
+
+
+def timed_health(one: Any) -> tuple[float, dict[str, Any]]:
+    begun = time.monotonic()
+    found = one.client.get("/health").json()
+    return time.monotonic() - begun, found["components"]
+
+
+def test_a_stopped_postgres_stops_nothing_else(own_postgres: PostgresServer, tmp_path: Path) -> None:
+    url = make_database(own_postgres.url)
+    with running(tmp_path, DATABASE_URL=url, LISTENER_PROCESSES="1") as one:
+        load = Load(one.dns_port, per_s=300)
+        load.wait_answered(300)
+        wait_until(lambda: one.state().get("stored", 0) > 0, 20)
+        own_postgres.freeze()
+        try:
+            before = one.state()["scored"]
+            took = [timed_health(one) for _ in range(10)]
+            load.wait_answered(1500)
+            wait_until(lambda: one.state()["scored"] > before + 1000, 30)
+            state = one.state()
+            assert state["spooled"] > 0
+            begun = time.monotonic()
+            answer = one.client.get("/queries", timeout=patient(60))
+            assert answer.status_code == 503
+            assert "no answer within" in answer.json()["error"] or "timeout" in answer.json()["error"]
+            assert time.monotonic() - begun < patient(45)
+            took += [timed_health(one) for _ in range(3)]
+        finally:
+            own_postgres.thaw()
+        load.stop()
+        assert max(seconds for seconds, _ in took) < patient(1)
+        assert not took[-1][1]["database"]["ok"]
+        assert took[-1][1]["listener"]["ok"]
+        assert took[-1][1]["overload"]["oldest_unjudged_s"] < 10
+        state = one.rested()
+        assert_adds_up(state)
+        assert state["lost"] == state["queue_dropped"] == 0
+        assert state["processes"]["detector"]["restarts"] == 0
+        stored = postgres_names(url)
+        assert sorted(stored) == sorted(set(stored))
+        assert load.answered <= set(stored)
+    drop_database(own_postgres.url, url)
+
+
+@pytest.fixture
+def many_files() -> Iterator[None]:
+    """Room for more sockets than a process has by default."""
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(4096, before[1]), before[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+
+def is_closed(sock: socket.socket) -> bool:
+    try:
+        return sock.recv(1) == b""
+    except ConnectionResetError:
+        return True
+
+
+@pytest.mark.usefixtures("many_files")
+def test_half_sent_requests_hold_nothing_up(tmp_path: Path) -> None:
+    with running(tmp_path) as one:
+        held = []
+        try:
+            for _ in range(1100):
+                sock = socket.create_connection(("127.0.0.1", one.api_port), timeout=patient(20))
+                sock.sendall(b"GET /health HTTP/1.1\r\nHost: x\r\nX-Slow: ")
+                held.append(sock)
+            took, components = timed_health(one)
+            assert components["listener"]["ok"]
+            assert took < patient(1)
+            size = one.log.stat().st_size
+            assert all(map(is_closed, held))
+            assert timed_health(one)[1]["listener"]["ok"]
+            assert one.log.stat().st_size - size < 10_000
+        finally:
+            for sock in held:
+                sock.close()
