@@ -112,6 +112,11 @@ class Stream(Protocol):
         """The next batch, to be committed before the next call; None after a while without queries, or at `stop`."""
         ...
 
+    @property
+    def take_s(self) -> float:
+        """How long `take` may wait, seconds."""
+        ...
+
     def commit(self, **changes: int) -> None:
         """Call when the sinks have the batch: adds `changes` to the totals and gives its room back."""
         ...

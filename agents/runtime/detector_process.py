@@ -290,7 +290,7 @@ class DetectorLoop:
     def run(self, stop: threading.Event, beat: Beat = lambda allow_s: None) -> None:
         """Judge until `stop` is set and nothing waits. beat: signs of life; a large batch may take its time."""
         while True:
-            beat(0.0)
+            beat(self._stream.take_s)
             taken = self._stream.take(stop)
             if taken is not None:
                 beat(LOOK_S + FIRST_TRY_S + len(taken.ts) * QUERY_S)

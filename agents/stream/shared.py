@@ -88,7 +88,7 @@ class ChildState:
     @up.setter
     def up(self, value: bool) -> None:
         self._cells[0] = int(value)
-        self.beat()
+        self._cells[4] = max(self._cells[4], time.monotonic_ns())  # it may have asked for more by now
         self._cells[5] = 0
 
     def note_start(self, pid: int) -> None:
@@ -189,6 +189,11 @@ class SharedStream:
                 return None
             intent = self.ledger.begin(self.shares(self._batch_max))
         return self._taken(intent)
+
+    @property
+    def take_s(self) -> float:
+        """How long `take` may wait."""
+        return IDLE_S + self._wait_s
 
     def commit(self, **changes: int) -> None:
         """Call when the sinks have the batch: adds `changes` to the ledger's totals and gives its slots back."""

@@ -82,6 +82,29 @@ def test_a_stopped_console_is_replaced_and_dns_goes_on(tmp_path: Path) -> None:
         assert one.events("process_hangs")[0]["process"] == "console"
 
 
+def test_who_waits_long_for_a_batch_to_fill_does_not_hang(tmp_path: Path) -> None:
+    with supervised(tmp_path, BATCH_WAIT_MS="15000", **HANG) as one:
+        load = Load(one.port, per_s=200)
+        load.wait_answered(20)
+        load.stop()
+        wait_until(lambda: one.state().get("scored", 0) == load.sent, 60)
+        assert one.events("process_hangs") == []
+
+
+def test_what_a_forced_stop_loses_is_counted(tmp_path: Path) -> None:
+    with supervised(tmp_path) as one:
+        os.kill(one.pid("detector"), signal.SIGSTOP)
+        load = Load(one.port, per_s=200)
+        load.wait_answered(50)
+        load.stop()
+        one.process.terminate()
+        wait_until(lambda: bool(one.events("waiting_for_end")), 20)
+        one.process.terminate()
+        assert one.process.wait(patient(30)) == 1
+        (lost,) = one.events("queries_lost_at_stop")
+        assert lost["queries"] == load.sent
+
+
 def timed_health(one: Any) -> tuple[float, dict[str, Any]]:
     begun = time.monotonic()
     found = one.client.get("/health").json()
