@@ -107,9 +107,17 @@ class Settings(BaseSettings):
     listen_port: Port = Field(5335, description="UDP and TCP port to answer DNS on")
     upstreams: str = Field(
         "",
-        description="zone=address[:port] or address[:port], comma-separated, [v6]:port; empty = the system's resolvers",
+        description="resolvers, comma-separated: address or host name[:port], [v6]:port, tcp://…, tls://…#name, "
+        "https://…/path; zone=… for one zone; empty = the system's resolvers",
     )
     upstream_timeout_s: Positive = Field(2.0, description="seconds to wait for one upstream before the next")
+    client_wait_s: Positive = Field(
+        5.0, description="seconds that a client waits for an answer; until then a late one is used"
+    )
+    retry_failed: bool = Field(True, description="ask the next upstream after SERVFAIL and REFUSED")
+    detect_loops: bool = Field(
+        True, description="ask each upstream a random name now and then; where it comes back, that upstream is not used"
+    )
     allowed_clients: Annotated[str, AfterValidator(_networks)] = Field(
         PRIVATE_NETWORKS, description="networks that may ask, comma-separated; others get REFUSED"
     )

@@ -11,6 +11,7 @@ from contextlib import closing
 from functools import partial
 from typing import Any
 
+import numpy as np
 from dnslib import DNSError, DNSRecord
 
 from agents.alerting.delivery import Channel
@@ -27,6 +28,8 @@ from agents.settings import RENAMED, Settings, old_names, unknown_names
 from agents.sources import SPECS as INTAKES
 from agents.sources.listener.server import refuse_loops
 from agents.sources.listener.sockets import bind_pair
+from agents.sources.listener.streams import exchange_of
+from agents.sources.listener.upstream import Upstream
 
 TIMEOUT_S = 2.0
 TEXT_MAX = 1000
@@ -92,25 +95,43 @@ def _upstreams(settings: Settings) -> str:
     if not asked:
         raise AgentsError("cannot forward: UPSTREAMS is empty and the system names no resolver")
     hosts = settings.listen_host.split(",")
-    refuse_loops(asked, [(host.strip(), settings.listen_port) for host in hosts])
-    for host, port in asked:
-        _ask(host, port)
-    return ", ".join(f"{host} port {port}" for host, port in asked) + " answered" + (" each" if len(asked) > 1 else "")
+    upstreams = [Upstream(endpoint, np.zeros(1, np.int64)) for endpoint in asked]
+    refuse_loops(upstreams, [(host.strip(), settings.listen_port) for host in hosts])
+    for upstream in upstreams:
+        _ask(upstream)
+    return ", ".join(map(str, asked)) + " answered" + (" each" if len(asked) > 1 else "")
 
 
-def _ask(host: str, port: int) -> None:
+def _ask(upstream: Upstream) -> None:
     query = DNSRecord.question(".", "NS")
     query.header.id = secrets.randbelow(1 << 16)
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        if not upstream.host:
+            found = socket.getaddrinfo(upstream.endpoint.host, upstream.port, type=socket.SOCK_DGRAM)
+            upstream.host = str(found[0][4][0])
+        answer = _over_udp(upstream, query.pack()) if upstream.by_udp else asyncio.run(_over(upstream, query.pack()))
+        if DNSRecord.parse(answer).header.id != query.header.id:
+            raise AgentsError(f"cannot use upstream {upstream.endpoint}: it answers something else")
+    except (OSError, EOFError, DNSError) as error:
+        raise AgentsError(f"cannot reach upstream {upstream.endpoint}: {error or 'it does not answer'}") from None
+
+
+def _over_udp(upstream: Upstream, query: bytes) -> bytes:
+    family = socket.AF_INET6 if ":" in upstream.host else socket.AF_INET
     with socket.socket(family, socket.SOCK_DGRAM) as asking:
         asking.settimeout(TIMEOUT_S)
-        try:
-            asking.connect((host, port))
-            asking.send(query.pack())
-            if DNSRecord.parse(asking.recv(65535)).header.id != query.header.id:
-                raise AgentsError(f"cannot use upstream {host} port {port}: it answers something else")
-        except (OSError, DNSError) as error:
-            raise AgentsError(f"cannot reach upstream {host} port {port}: {error}") from None
+        asking.connect((upstream.host, upstream.port))
+        asking.send(query)
+        return asking.recv(65535)
+
+
+async def _over(upstream: Upstream, query: bytes) -> bytes:
+    exchange = exchange_of(upstream)
+    try:
+        async with asyncio.timeout(TIMEOUT_S):
+            return await exchange.ask(query, len(query))
+    finally:
+        await exchange.close()
 
 
 def _model(settings: Settings) -> str:

@@ -20,12 +20,20 @@ PLAIN_UDP_SIZE = 512
 """Largest UDP answer to a client without EDNS (RFC 1035 section 4.2.1)."""
 NOERROR, FORMERR, SERVFAIL, NXDOMAIN, NOTIMP, REFUSED = range(6)
 """RCODEs of RFC 1035 section 4.1.1."""
+BADVERS = 16
+"""The RCODE of an EDNS version that is not known (RFC 6891 section 6.1.3)."""
 QR, AA, TC, RD, RA, AD, CD = 0x8000, 0x0400, 0x0200, 0x0100, 0x0080, 0x0020, 0x0010
 """Header flags (RFC 1035 section 4.1.1, RFC 4035 sections 3.1.6 and 3.2.2)."""
 OPCODE = 0x7800
 """Mask of the opcode in the flags; 0 = QUERY."""
 OPT = 41
 """The EDNS pseudo record (RFC 6891 section 6.1)."""
+UDP_SIZE = 1232
+"""UDP answer that we say we accept, bytes: what fits into IPv6's smallest packet (RFC 9715 section 3)."""
+HOP_BY_HOP = (10, 11, 12)
+"""EDNS options between two neighbours: COOKIE (RFC 7873), TCP keepalive (RFC 7828), padding (RFC 7830)."""
+OPT_HEAD = 11
+"""Bytes of an OPT record before its options: root name, type, class, TTL, size of the options."""
 
 TYPE_NAMES = {
     1: "A", 2: "NS", 3: "MD", 4: "MF", 5: "CNAME", 6: "SOA", 7: "MB", 8: "MG", 9: "MR", 10: "NULL",
@@ -231,13 +239,32 @@ def header(message: bytes) -> tuple[int, int, int, int, int, int]:
     return ident, flags, questions, answers, authority, additional
 
 
-def _find_opt(message: bytes, at: int) -> tuple[int, int, int] | None:
-    """(class, start, end) of the OPT record after the question that ends at `at`, or None."""
+class Opt(NamedTuple):
+    """The OPT record (RFC 6891 section 6.1.3): its place, and its number among the records behind the question.
+
+    payload: UDP answer that the sender accepts, bytes; ttl: extended RCODE, version and flags.
+    """
+
+    start: int
+    end: int
+    number: int
+    payload: int
+    ttl: int
+
+    @property
+    def version(self) -> int:
+        return self.ttl >> 16 & 0xFF
+
+
+def find_opt(message: bytes, at: int) -> Opt | None:
+    """The first OPT record after the question that ends at `at`, or None; damage before it hides it."""
     _, _, _, answers, authority, additional = header(message)
     try:
-        for rtype, rclass, _, start, end in _records(message, at, answers + authority + additional):
+        for number, (rtype, rclass, ttl, start, end) in enumerate(
+            _records(message, at, answers + authority + additional)
+        ):
             if rtype == OPT:
-                return rclass, start, end
+                return Opt(start, end, number, rclass, ttl)
     except MessageError:
         return None
     return None
@@ -245,24 +272,57 @@ def _find_opt(message: bytes, at: int) -> tuple[int, int, int] | None:
 
 def udp_size(query: bytes, question_end: int) -> int:
     """Largest UDP answer that the client accepts, bytes (RFC 6891 section 6.2.3: below 512 counts as 512)."""
-    found = _find_opt(query, question_end)
-    return max(found[0], PLAIN_UDP_SIZE) if found else PLAIN_UDP_SIZE
+    found = find_opt(query, question_end)
+    return max(found.payload, PLAIN_UDP_SIZE) if found else PLAIN_UDP_SIZE
+
+
+def without_hop_by_hop(query: bytes, question_end: int) -> bytes:
+    """The query without the EDNS options that are for us alone. An OPT that is damaged or not last stays as it is."""
+    found = find_opt(query, question_end)
+    if not found or found.end != len(query) or query[found.start]:
+        return query
+    at, kept = found.start + OPT_HEAD, b""
+    while at + 4 <= found.end:
+        end = at + 4 + int.from_bytes(query[at + 2 : at + 4])
+        if end > found.end:
+            return query
+        if int.from_bytes(query[at : at + 2]) not in HOP_BY_HOP:
+            kept += query[at:end]
+        at = end
+    if at != found.end:
+        return query
+    return query[: found.start + OPT_HEAD - 2] + len(kept).to_bytes(2) + kept
+
+
+def without_opt(answer: bytes, question_end: int) -> bytes:
+    """The answer for a client without EDNS: without OPT and what follows it (RFC 6891 section 7)."""
+    found = find_opt(answer, question_end)
+    _, _, _, answers, authority, _ = header(answer)
+    if not found or found.number < answers + authority:
+        return answer
+    kept = found.number - answers - authority
+    return answer[:10] + kept.to_bytes(2) + answer[HEADER_SIZE : found.start]
 
 
 def truncate(answer: bytes, question_end: int) -> bytes:
     """The answer without its records and with TC set; OPT stays (RFC 2181 section 9, RFC 6891 section 7)."""
-    ident, flags, *_ = header(answer)
-    found = _find_opt(answer, question_end)
-    opt = answer[found[1] : found[2]] if found else b""
-    return _HEADER.pack(ident, flags | TC, 1, 0, 0, int(bool(opt))) + answer[HEADER_SIZE:question_end] + opt
+    ident, flags, questions, *_ = header(answer)
+    found = find_opt(answer, question_end)
+    opt = answer[found.start : found.end] if found else b""
+    return _HEADER.pack(ident, flags | TC, questions, 0, 0, int(bool(opt))) + answer[HEADER_SIZE:question_end] + opt
 
 
-def error_reply(query: bytes, rcode: int, question_end: int = HEADER_SIZE) -> bytes:
-    """A reply without records: the query's id, opcode, RD and CD, and its question if its end is given.
+def error_reply(query: bytes, rcode: int, question_end: int = HEADER_SIZE, flags: int = 0) -> bytes:
+    """A reply without records: the query's id, opcode, RD and CD, its question if its end is given, OPT if it has one.
 
-    Never longer than the query. Raises MessageError if the query has no whole header.
+    rcode: 0..4095; above 15 the query must have an OPT. flags: set besides. Never longer than the query. Raises
+    MessageError if the query has no whole header.
     """
-    ident, flags, *_ = header(query)
-    kept = flags & (OPCODE | RD | CD)
-    questions = int(question_end > HEADER_SIZE)
-    return _HEADER.pack(ident, QR | RA | kept | rcode, questions, 0, 0, 0) + query[HEADER_SIZE:question_end]
+    ident, asked, questions, *_ = header(query)
+    kept = asked & (OPCODE | RD | CD)
+    named = question_end > HEADER_SIZE
+    opt = b""
+    if (named or not questions) and find_opt(query, question_end):
+        opt = b"\0" + _RECORD.pack(OPT, UDP_SIZE, rcode >> 4 << 24, 0)
+    head = _HEADER.pack(ident, QR | RA | kept | flags | rcode & 0xF, int(named), 0, 0, int(bool(opt)))
+    return head + query[HEADER_SIZE:question_end] + opt

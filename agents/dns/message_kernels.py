@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agents.core.jit import COMPILED, kernel_in_place
-from agents.dns.message import ANSWER_TYPES_MAX, HEADER_SIZE, OPT, POINTER, TTL_MAX
+from agents.dns.message import ANSWER_TYPES_MAX, HEADER_SIZE, HOP_BY_HOP, OPT, OPT_HEAD, POINTER, TTL_MAX
 from agents.dns.name import NAME_MAX
 from agents.dns.name_kernels import LABEL_MAX
 
@@ -55,7 +55,7 @@ def question_end(data: NDArray[np.uint8], start: int, end: int) -> int:
     return at + 5
 
 
-RCODE, ANCOUNT, TTL_MIN, OPT_CLASS, OPT_START, OPT_END, TYPES = range(7)
+RCODE, ANCOUNT, TTL_MIN, OPT_CLASS, OPT_TTL, OPT_START, OPT_END, OPT_NUMBER, TYPES = range(9)
 """Places in `facts`; the distinct answer types follow from TYPES on."""
 FACTS = TYPES + ANSWER_TYPES_MAX
 
@@ -102,11 +102,39 @@ def answer_facts(data: NDArray[np.uint8], start: int, at: int, end: int, facts: 
             return
         if kind == OPT and facts[OPT_START] == 0:
             facts[OPT_CLASS], facts[OPT_START], facts[OPT_END] = u16(data, at + 2), first, behind
+            facts[OPT_TTL], facts[OPT_NUMBER] = ttl, seen
         if seen < ancount:
             kinds = _note_answer(facts, kinds, kind, ttl)
         elif kind == OPT:
             facts[RCODE] |= ttl >> 24 << 4
         at = behind
+
+
+@kernel_in_place
+def strip_hop_by_hop(data: Any, size: int, start: int, end: int) -> int:
+    """Take the options for us alone out of the OPT record data[start:end] of a query; the query's new size.
+
+    message.without_hop_by_hop is the definition.
+    """
+    if end != size or data[start] != 0:
+        return size
+    at = start + OPT_HEAD
+    while at + 4 <= end:
+        at += 4 + u16(data, at + 2)
+    if at != end:
+        return size
+    at = to = start + OPT_HEAD
+    while at < end:
+        code, whole = u16(data, at), 4 + u16(data, at + 2)
+        if code not in HOP_BY_HOP:
+            if to != at:
+                for place in range(whole):
+                    data[to + place] = data[at + place]
+            to += whole
+        at += whole
+    kept = to - start - OPT_HEAD
+    data[start + OPT_HEAD - 2], data[start + OPT_HEAD - 1] = kept >> 8, kept & 0xFF
+    return to
 
 
 @kernel_in_place

@@ -48,7 +48,9 @@ from agents.scoring.lexical import features_again
 from agents.scoring.model import Model, TrainConfig
 from agents.settings import Settings
 from agents.sources import SPECS as INTAKES
-from agents.sources.listener.upstream import Endpoint, parse_upstreams, system_resolvers
+from agents.sources.listener import special_names, traffic
+from agents.sources.listener.upstream import UpstreamAddress, distinct_of, parse_upstreams, system_resolvers
+from agents.sources.listener.upstream_watch import LoopProbes, shared_counts
 from agents.store.codec import Features
 from agents.store.opening import open_store
 from agents.store.spool import SpoolingSink
@@ -60,8 +62,8 @@ if TYPE_CHECKING:
 
 FEATURES_AGAIN = Features(VERSION, features_again)
 """What the spool need not hold."""
-SPECS: tuple[Spec[Any], ...] = (*INTAKES, *MODEL_TYPES, *CHANNELS)
-"""Every kind of intake, detector type and channel: settings, documents and `doctor` lines are made from them."""
+SPECS: tuple[Spec[Any], ...] = (special_names.SPEC, traffic.SPEC, *INTAKES, *MODEL_TYPES, *CHANNELS)
+"""Special names, limits, every kind of intake, detector type and channel: settings and documents are made of them."""
 
 
 def load_settings(**overrides: Any) -> Settings:
@@ -111,7 +113,7 @@ def check_settings(settings: Settings) -> None:
     store_of(settings).close()
 
 
-def upstreams_of(settings: Settings) -> list[tuple[str, list[Endpoint]]]:
+def upstreams_of(settings: Settings) -> list[tuple[str, list[UpstreamAddress]]]:
     """Zones and their upstreams; what no zone claims goes to the system's resolvers unless UPSTREAMS says where."""
     upstreams = _parsed_upstreams(settings)
     if not any(zone == "" for zone, _ in upstreams):
@@ -119,7 +121,7 @@ def upstreams_of(settings: Settings) -> list[tuple[str, list[Endpoint]]]:
     return upstreams
 
 
-def _parsed_upstreams(settings: Settings) -> list[tuple[str, list[Endpoint]]]:
+def _parsed_upstreams(settings: Settings) -> list[tuple[str, list[UpstreamAddress]]]:
     try:
         return parse_upstreams(settings.upstreams)
     except ValueError as error:
@@ -129,21 +131,31 @@ def _parsed_upstreams(settings: Settings) -> list[tuple[str, list[Endpoint]]]:
 def listener_config(settings: Settings) -> ListenerConfig:
     """What the listeners are to do."""
     cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
+    upstreams = upstreams_of(settings)
     return ListenerConfig(
         hosts=[host.strip() for host in settings.listen_host.split(",")],
         port=settings.listen_port,
         processes=settings.listener_processes or cores,
-        upstreams=upstreams_of(settings),
+        upstreams=upstreams,
         allowed_clients=[part.strip() for part in settings.allowed_clients.split(",") if part.strip()],
         timeout_s=settings.upstream_timeout_s,
         tcp_clients_max=settings.tcp_clients_max,
         tcp_idle_s=settings.tcp_idle_s,
         inflight_max=settings.inflight_max,
+        client_wait_s=settings.client_wait_s,
+        retry_failed=settings.retry_failed,
+        limits=traffic.SPEC.factory(settings.of(traffic.SPEC)),
+        special=special_names.SPEC.factory(settings.of(special_names.SPEC)),
+        probes=LoopProbes() if settings.detect_loops else None,
+        mismatched=shared_counts(len(distinct_of(endpoints for _, endpoints in upstreams))),
     )
 
 
-def judge_parts(settings: Settings) -> JudgeParts:
-    """The collaborators of what judges live queries; threads of the sinks run from here on."""
+def judge_parts(settings: Settings, mismatched: Callable[[], dict[str, int]] = dict) -> JudgeParts:
+    """The collaborators of what judges live queries; threads of the sinks run from here on.
+
+    mismatched: see ListenerConfig.mismatched_by_upstream.
+    """
     registry, store, manager = registry_of(settings), store_of(settings), alert_manager_of(settings)
     secret = secrets.randbits(64), secrets.randbits(64)
     return JudgeParts(
@@ -160,15 +172,17 @@ def judge_parts(settings: Settings) -> JudgeParts:
         known_entries=partial(known_entries, settings),
         known_path=known_path(settings),
         state_dir=settings.state_dir,
+        mismatched=mismatched,
     )
 
 
 def plan_of(settings: Settings, others: Sequence[tuple[str, Work]] = ()) -> Plan:
     """What `listen` and `run` start; `others`: what runs beside listeners and detector."""
     make_folders(settings)
+    listener = listener_config(settings)
     return Plan(
-        listener=listener_config(settings),
-        judge_parts=partial(judge_parts, settings),
+        listener=listener,
+        judge_parts=partial(judge_parts, settings, listener.mismatched_by_upstream),
         queue_max=settings.queue_max,
         batch_max=settings.batch_max,
         batch_wait_s=settings.batch_wait_ms / 1000,

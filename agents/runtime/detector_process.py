@@ -65,7 +65,7 @@ class Outcome(NamedTuple):
 class JudgeParts:
     """The collaborators of a Judge. known_entries reads the operator's list anew; known_path is its file.
 
-    state_dir: where the detector's files lie, and the heartbeat.
+    state_dir: where the detector's files lie, and the heartbeat. mismatched: ListenerConfig.mismatched_by_upstream.
     """
 
     detector: Detector
@@ -77,6 +77,7 @@ class JudgeParts:
     known_entries: Callable[[], list[Entry]]
     known_path: Path
     state_dir: Path
+    mismatched: Callable[[], dict[str, int]] = dict
 
 
 class Judge:
@@ -259,6 +260,7 @@ class Judge:
         """How this process is; sums since it began."""
         return DetectorHealth(
             judging=self.alive,
+            mismatched=self._parts.mismatched(),
             model_origin=self._registry.origin,
             spool_waiting=self.spool.waiting,
             alerts={name: self.alerts.counts[name] for name in ALERT_COUNTS},

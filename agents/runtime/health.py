@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 import time
 from collections.abc import Iterator, Mapping
@@ -39,13 +40,25 @@ _LISTENER_HELP = {
     "received": "messages from clients",
     "malformed": "messages that are no single whole question",
     "refused": "messages from outside ALLOWED_CLIENTS",
-    "notimp": "messages with an opcode other than QUERY, and zone transfers",
+    "notimp": "messages with an opcode other than QUERY or an unknown EDNS version, and zone transfers",
     "rejected": "queries answered SERVFAIL at once: too many in flight",
+    "rejected_client": "of the rejected, queries of a client that had its share",
+    "rejected_domain": "of the rejected, queries below a domain that had its share",
+    "rejected_upstream": "of the rejected, queries whose upstreams had their share",
+    "rate_dropped": "queries above CLIENT_QPS_MAX, dropped",
+    "rate_slipped": "queries above CLIENT_QPS_MAX, answered with TC",
+    "rrl_dropped": "answers above RRL_..., dropped",
+    "rrl_slipped": "answers above RRL_..., sent with TC and nothing else",
+    "local": "queries for special names, answered here",
     "answered": "queries answered with an upstream's answer",
     "servfail": "queries that no upstream answered",
     "timeouts": "questions that one upstream did not answer in time",
+    "late_answers": "answers that came after their upstream's time and were used",
+    "failed_over": "SERVFAIL and REFUSED of one upstream after which the next was asked",
     "tcp_fallbacks": "truncated answers that were asked again over TCP",
     "mismatched_answers": "datagrams from an upstream that answer no question",
+    "forgeries": "upstream sockets given up for too many wrong answers, their queries asked over TCP",
+    "loops": "probes that came back: an upstream asks this listener",
     "tcp_clients": "TCP connections open now",
     "tcp_rejected": "TCP connections closed at once: too many",
     "tcp_evicted": "idle TCP connections closed to make room for new ones",
@@ -71,6 +84,10 @@ def metrics_of(state: DetectorHealth) -> Iterator[Metric]:
     for counter, value in state.counters.items():
         suffix = "" if counter in _GAUGES else "_total"
         yield Metric(f"listener_{counter}{suffix}", _LISTENER_HELP.get(counter, counter), value)
+    for name, value in state.mismatched.items():
+        upstream = re.sub("[^a-z0-9]+", "_", name.lower()).strip("_")
+        text = f"datagrams from upstream {name} that answer no question"
+        yield Metric(f"upstream_{upstream}_mismatched_total", text, value)
     for name, value in state.alerts.items():
         yield Metric(f"alerts_{name}_total", f"alerts {name}", value)
     for name, channel in state.channels.items():

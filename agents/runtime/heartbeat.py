@@ -55,6 +55,7 @@ class DetectorHealth:
     alerts: Mapping[str, int] = field(default_factory=dict)  # sent, failed, suppressed, dropped
     channels: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # waiting, failures in a row, error
     counters: Mapping[str, int] = field(default_factory=dict)  # of all listeners, stream/counters.py
+    mismatched: Mapping[str, int] = field(default_factory=dict)  # datagrams that answered nothing, by upstream
     sink_failures: Mapping[str, int] = field(default_factory=dict)
     processes: Mapping[str, Mapping[str, int]] = field(default_factory=dict)  # stream/shared.ChildState.values
     oldest_unjudged_at: float = 0.0  # when the oldest query that waits was asked, Unix seconds; 0 = none waits

@@ -8,26 +8,45 @@ import socket
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+from numpy.typing import NDArray
+
 from agents.core.protocols import Stream
 from agents.runtime.signals import Beat, beat_on, crashes_end, live
 from agents.sources.listener.server import Listener
 from agents.sources.listener.sockets import Pair
-from agents.sources.listener.upstream import Endpoint
+from agents.sources.listener.traffic import TrafficLimits
+from agents.sources.listener.upstream import AnsweredHere, UpstreamAddress, distinct_of
+from agents.sources.listener.upstream_watch import LoopProbes
 
 
 @dataclass(frozen=True, slots=True)
 class ListenerConfig:
-    """What all listeners of one machine are to do; they share its bounds. Arguments: see Listener."""
+    """What all listeners of one machine are to do; they share its bounds. Arguments: see Listener.
+
+    It is made before they are forked: rates and loops lie in memory that they share.
+    """
 
     hosts: Sequence[str]
     port: int
     processes: int
-    upstreams: Sequence[tuple[str, Sequence[Endpoint]]]
+    upstreams: Sequence[tuple[str, Sequence[UpstreamAddress]]]
     allowed_clients: Sequence[str]
     timeout_s: float
     tcp_clients_max: int
     tcp_idle_s: float
     inflight_max: int
+    client_wait_s: float
+    retry_failed: bool
+    limits: TrafficLimits
+    special: Sequence[AnsweredHere]
+    probes: LoopProbes | None
+    mismatched: NDArray[np.int64]
+
+    def mismatched_by_upstream(self) -> dict[str, int]:
+        """Datagrams of each upstream that answered nothing, of all listeners."""
+        named = map(str, distinct_of(endpoints for _, endpoints in self.upstreams))
+        return dict(zip(named, self.mismatched.tolist(), strict=True))
 
     @property
     def names(self) -> list[str]:
@@ -87,6 +106,12 @@ async def _answer(
         pairs=sockets.pairs,
         counters=(counters, fast_counters),
         probe=sockets.probe,
+        client_wait_s=config.client_wait_s,
+        retry_failed=config.retry_failed,
+        limits=config.limits,
+        special=config.special,
+        probes=config.probes,
+        mismatched=config.mismatched,
     )
     with crashes_end(lambda: loop.call_soon_threadsafe(stop.set)) as crashed:
         await listener.start()

@@ -9,7 +9,10 @@ import numpy as np
 
 
 class Counters(ctypes.Structure):
-    """Counts since the start. received = malformed + refused + notimp + rejected + answered + servfail + in flight.
+    """Counts since the start.
+
+    received = malformed + refused + notimp + rejected + rate_dropped + rate_slipped + local + answered + servfail + in
+    flight.
 
     cells: memory of `size()` bytes, which may be shared with other processes and outlive this one; None = own memory.
     One thread at a time may write it.
@@ -19,13 +22,25 @@ class Counters(ctypes.Structure):
         "received",  # messages from clients, UDP and TCP
         "malformed",  # not exactly one whole question (FORMERR), or not a query (dropped)
         "refused",  # from outside the access list
-        "notimp",  # an opcode other than QUERY, or a zone transfer
-        "rejected",  # over inflight_max: SERVFAIL at once, not forwarded, not offered for scoring
+        "notimp",  # an opcode other than QUERY, a zone transfer, or an EDNS version other than 0
+        "rejected",  # no room in flight: SERVFAIL at once, not forwarded, not offered for scoring
+        "rejected_client",  # of those: the client had its share
+        "rejected_domain",  # the domain had its share
+        "rejected_upstream",  # all upstreams of the zone had their share
+        "rate_dropped",  # above the rate of a client network, without an answer
+        "rate_slipped",  # the same, answered with TC
+        "rrl_dropped",  # answers that response rate limiting dropped
+        "rrl_slipped",  # the same, sent with TC and nothing else
+        "local",  # special names, answered here
         "answered",  # with an upstream's answer
         "servfail",  # with SERVFAIL, since all upstreams failed
         "timeouts",  # of one upstream; the next one may have answered the query
+        "late_answers",  # that came after their upstream's time, and that a client still waited for
+        "failed_over",  # SERVFAIL or REFUSED of one upstream: the next one was asked
         "tcp_fallbacks",  # truncated answers whose query was repeated over TCP
         "mismatched_answers",  # from an upstream's address, but not for a query sent on that socket
+        "forgeries",  # upstream sockets given up for too many of those; their queries were asked over TCP
+        "loops",  # probes for loops that came back
         "tcp_clients",  # connections open now
         "tcp_rejected",  # connections closed at once: too many
         "tcp_evicted",  # idle connections closed to make room for new ones

@@ -25,9 +25,9 @@ from agents.dns.message_kernels import (
     question_end,
     uint64,
 )
+from agents.sources.listener.access import AccessList
 from agents.sources.listener.datapath import peer_of, sockaddr, zone_names
 from agents.sources.listener.datapath_kernels import DROP, FORWARD, allowed, decide, make_error, zone_of
-from agents.sources.listener.server import AccessList
 from agents.sources.listener.upstream import Routes
 
 compiling = settings(deadline=None)
@@ -170,9 +170,9 @@ def decided(message: bytes, client: str, access: AccessList, routes: Routes) -> 
     if len(message) < 12 or message[2] & 0x80:
         return "drop", b""
     if not access.allows(client):
-        return "reply", wire.error_reply(message, wire.REFUSED)
+        return "reply", wire.error_reply(message, wire.REFUSED, wire.question_end(message) or 12)
     if message[2] & 0x78:
-        return "reply", wire.error_reply(message, wire.NOTIMP)
+        return "reply", wire.error_reply(message, wire.NOTIMP, wire.question_end(message) or 12)
     try:
         question = wire.parse_question(message)
     except MessageError:
@@ -199,7 +199,7 @@ def test_decisions_and_error_replies(message: bytes, client: str, default: bool)
     elif verdict == FORWARD:
         found = "forward", b""
     else:
-        size = make_error(buffer, verdict, end)
+        size = make_error(buffer, len(message), verdict, end, np.zeros(FACTS, np.int64))
         found = "reply", buffer[:size].tobytes()
     assert found == decided(message, client, access, routes)
 

@@ -90,13 +90,15 @@ def test_a_flood_from_a_false_upstream_is_dropped_and_counted() -> None:
 
     def flooding(asked: Asked) -> list[bytes]:
         (true,) = named(asked)
+        if asked.proto == "tcp":
+            return [true]
         (forged,) = answer_a(asked, "203.0.113.66")
         flood = [dice.randbytes(2) + forged[2:] for _ in range(100)]
         flood = [one for one in flood if one[:2] != true[:2]]
         flood += [dice.randbytes(dice.randrange(80)) for _ in range(50)]
         flood += [forged[:2] + dice.randbytes(2) + forged[4:20], forged[:12], forged[:2], b""]
         flood += [forged[:2] + b"\1\0" + forged[4:], forged[:4] + b"\0\2" + forged[6:]]
-        flood += [forged[:12] + forged[12:].swapcase(), forged[:12] + b"\xc0\x0c" + forged[14:]]
+        flood += [forged[:13] + b"-" + forged[14:], forged[:12] + b"\xc0\x0c" + forged[14:]]
         return [*(one for one in flood if not one.startswith(true[:2] + b"\x81\x80\0\1\0\1\0\0\0\0\6")), true]
 
     with StubServer(flooding) as stub, listening(stub) as (listener, _), client_of(listener) as client:
@@ -105,7 +107,7 @@ def test_a_flood_from_a_false_upstream_is_dropped_and_counted() -> None:
             answer = dns.message.from_wire(client.recv(512))
             assert answer.answer[0][0].to_text() == "10.72.111.115"
         assert listener.counters.answered == 30
-        assert listener.counters.mismatched_answers > 30 * 100
+        assert listener.counters.mismatched_answers >= 30 * upstream.NEAR_MISSES_MAX
 
 
 def test_a_damaged_answer_reaches_the_client_and_its_whole_records_are_known() -> None:
@@ -132,7 +134,7 @@ def test_answers_larger_than_the_client_takes_are_truncated(payload: int | None,
         answer = udp(listener, dns.message.make_query("big.example", "TXT", **edns))  # type: ignore[arg-type]
         assert bool(answer.flags & TC) is not whole
         assert len(answer.answer) == int(whole)
-        assert answer.edns == 0
+        assert answer.edns == (-1 if payload is None else 0)
         wait_until(lambda: len(rows) == 1)
         assert rows[0][6] == 4
         assert rows[0][7] > 800
@@ -140,7 +142,7 @@ def test_answers_larger_than_the_client_takes_are_truncated(payload: int | None,
 
 @pytest.mark.parametrize("size", [513, 4000, 60_000])
 def test_long_queries_are_forwarded_too(size: int) -> None:
-    padding = b"\0\x0c" + (size - 4).to_bytes(2) + bytes(size - 4)  # RFC 7830
+    padding = b"\xfd\xe9" + (size - 4).to_bytes(2) + bytes(size - 4)  # an option for local use
     opt = b"\0\0\x29\x10\0\0\0\0\0" + len(padding).to_bytes(2) + padding
     query = b"\0\7\1\0\0\1\0\0\0\0\0\1" + b"\7example\3com\0\0\1\0\1" + opt
     with StubServer() as stub, listening(stub, ["0.0.0.0"]) as (listener, rows):

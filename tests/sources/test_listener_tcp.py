@@ -108,10 +108,10 @@ def test_a_stream_that_is_no_dns_ends_its_connection_only() -> None:
 
 
 def padded(size: int, ident: int = 7) -> bytes:
-    """A query of so many bytes, padded by EDNS (RFC 7830)."""
+    """A query of so many bytes, made long by an EDNS option (RFC 6891 section 6.1.2, for local use)."""
     asked = ident.to_bytes(2) + b"\1\0\0\1\0\0\0\0\0\1" + b"\7example\3com\0\0\1\0\1"
     left = size - len(asked) - 11
-    return asked + b"\0\0\x29\x10\0\0\0\0\0" + left.to_bytes(2) + b"\0\x0c" + (left - 4).to_bytes(2) + bytes(left - 4)
+    return asked + b"\0\0\x29\x10\0\0\0\0\0" + left.to_bytes(2) + b"\xfd\xe9" + (left - 4).to_bytes(2) + bytes(left - 4)
 
 
 def test_the_longest_queries_fit_no_datagram_and_that_is_no_upstreams_fault() -> None:
@@ -190,7 +190,7 @@ def test_five_addresses_do_not_hold_all_connections() -> None:
 def test_busy_connections_are_not_closed_for_new_ones() -> None:
     with (
         StubServer(silent) as stub,
-        listening(stub, tcp_clients_max=8, timeout_s=2) as (listener, _),
+        listening(stub, tcp_clients_max=8, timeout_s=1) as (listener, _),
         connect(listener) as first,
         connect(listener) as second,
     ):

@@ -18,6 +18,8 @@ from numpy.typing import NDArray
 from agents.core.types import Row
 from agents.dns.message import type_name
 from agents.sources.listener.server import Listener
+from agents.sources.listener.traffic import default_limits
+from agents.sources.listener.upstream import UpstreamAddress
 from agents.stream.counters import Counters
 from agents.stream.record import RECORD, batch_of_records, packed_record
 from agents.stream.ring import Ring
@@ -31,6 +33,7 @@ OPTIONS: dict[str, Any] = {
     "tcp_clients_max": 8,
     "tcp_idle_s": 5.0,
     "inflight_max": 1000,
+    "limits": default_limits(inflight_client_share=1.0, inflight_domain_share=1.0, inflight_upstream_share=1.0),
 }
 """Of every listener, unless changed."""
 
@@ -50,7 +53,7 @@ def rows_of(records: NDArray[np.void]) -> list[Row]:
 
 @contextmanager
 def listening(
-    upstreams: Sequence[tuple[str, Sequence[tuple[str, int]]]] | StubServer,
+    upstreams: Sequence[tuple[str, Sequence[UpstreamAddress | tuple[str, int]]]] | StubServer,
     hosts: Sequence[str] = ("127.0.0.1",),
     **changed: Any,
 ) -> Iterator[tuple[Listener, list[Row]]]:
@@ -66,7 +69,9 @@ def listening(
 
     with collecting(take) as ring:
         options = OPTIONS | {"offer": offer, "ring": ring} | changed
-        listener = Listener(hosts, 0, zones, **(options | {"timeout_s": patient(options["timeout_s"])}))
+        timeout_s = patient(options["timeout_s"])
+        waits = {"timeout_s": timeout_s, "client_wait_s": patient(options.get("client_wait_s", 0)) or 2.5 * timeout_s}
+        listener = Listener(hosts, 0, zones, **(options | waits))
         loop = asyncio.new_event_loop()
         loop.run_until_complete(listener.start())
         thread = threading.Thread(target=loop.run_forever)
@@ -115,6 +120,7 @@ def collecting(take: Callable[[NDArray[np.void]], None]) -> Iterator[Ring]:
 def adds_up(counters: Counters) -> bool:
     """Whether each message that was received came to one end."""
     ended = counters.malformed + counters.refused + counters.notimp + counters.rejected
+    ended += counters.rate_dropped + counters.rate_slipped + counters.local
     return bool(counters.received == ended + counters.answered + counters.servfail)
 
 

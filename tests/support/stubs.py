@@ -60,12 +60,14 @@ def silent(asked: Asked) -> list[bytes]:
 
 
 def lying(asked: Asked) -> list[bytes]:
-    """200 forged answers with wrong ids and one with a wrong question, then the true one."""
+    """200 forged answers with wrong ids and one with a wrong question, then the true one; over TCP that alone."""
     (true,) = answer_a(asked)
+    if asked.proto == "tcp":
+        return [true]
     (forged,) = answer_a(asked, "203.0.113.66")
     ident = int.from_bytes(true[:2])
     wrong_ids = [((ident + n) % 65536).to_bytes(2) + forged[2:] for n in range(1, 201)]
-    wrong_question = forged[:12] + forged[12:].swapcase()
+    wrong_question = forged[:13] + b"-" + forged[14:]
     return [*wrong_ids, wrong_question, b"", true[:5], true]
 
 

@@ -7,7 +7,7 @@ import os
 import select
 import socket
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from struct import Struct
 from threading import Thread
 from typing import Any
@@ -18,16 +18,24 @@ from numpy.typing import NDArray
 
 from agents.dns import message as wire
 from agents.dns.message_kernels import FACTS
+from agents.sources.listener.access import AccessList
 from agents.sources.listener.datapath_kernels import (
     ADDRESS_SIZE,
     BUFFER,
     CELLS,
     CONTROL_ROOM,
+    ELSEWHERE,
     EPOLL_EVENT,
+    FAILED,
+    FORGED,
     HANDED,
+    HELD_CELLS,
     IDS,
+    LATE,
+    LOCAL,
     LONG,
     MESSAGE,
+    ODD,
     PART,
     PORT,
     SEGMENT_AT,
@@ -45,9 +53,11 @@ from agents.sources.listener.datapath_kernels import (
     watch,
 )
 from agents.sources.listener.forwarder import Forwarder
-from agents.sources.listener.server import AccessList, can_compile
+from agents.sources.listener.server import can_compile
 from agents.sources.listener.sockets import DRAIN_MAX, UdpPort
-from agents.sources.listener.upstream import POOL_SIZE, RANDOM_BLOCK, Pending, Routes, Upstream
+from agents.sources.listener.traffic import TrafficLimits, default_limits, domain_of, shares_of
+from agents.sources.listener.traffic_kernels import KEYED
+from agents.sources.listener.upstream import POOL_SIZE, RANDOM_BLOCK, AnsweredHere, Pending, Routes, Upstream
 from agents.stream.counters import Counters
 from agents.stream.record import client_bytes
 from agents.stream.ring import Ring, RingArrays
@@ -68,6 +78,7 @@ def make_state(
     ports: Sequence[UdpPort],
     routes: Routes,
     access: AccessList,
+    limits: TrafficLimits,
     elsewhere: NDArray[np.int64],
     inflight_max: int,
     ring: RingArrays,
@@ -78,17 +89,25 @@ def make_state(
     sockets = np.zeros(POOL_SIZE * len(upstreams) + SPARE_SOCKETS, SOCKET)
     sockets["fd"] = -1
     return DatapathState(
-        cells=_cells(inflight_max),
+        cells=_cells(inflight_max, limits, len(upstreams)),
         counted=np.frombuffer(memoryview(counters), _COUNTERS),
         elsewhere=elsewhere,
         ports=np.array([(port.sock.fileno(), port.v6, port.wildcard, port.probe) for port in ports], PORT),
         upstreams=_upstreams(upstreams),
         failures=routes.failures,
         preferred=routes.preferred,
+        mismatched=routes.mismatched,
         zones=zone_names(routes),
         zone_upstreams=_zone_upstreams(routes, upstreams),
         ranges4=access.ranges(4),
         ranges6=access.ranges(6),
+        exempt4=limits.exempt.ranges(4),
+        exempt6=limits.exempt.ranges(6),
+        buckets=limits.buckets,
+        rates=limits.rates,
+        keyed=np.zeros(KEYED, np.uint8),
+        clients=np.zeros(HELD_CELLS, np.int32),
+        domains=np.zeros(HELD_CELLS, np.int32),
         slots=np.zeros(inflight_max, SLOT),
         free=np.arange(inflight_max, dtype=np.int32)[::-1].copy(),
         sockets=sockets,
@@ -98,7 +117,7 @@ def make_state(
         events=np.zeros(DRAIN_MAX, EPOLL_EVENT),
         scratch_event=np.zeros(1, EPOLL_EVENT),
         **{f"ring_{name}": array for name, array in ring._asdict().items()},
-        handed=np.zeros(inflight_max, HANDED),
+        handed=np.zeros(2 * inflight_max, HANDED),
         returned=np.zeros(inflight_max, np.int32),
         carried=np.empty((CARRIED, BUFFER), np.uint8),
         random=np.zeros(RANDOM_BLOCK, np.uint8),
@@ -150,8 +169,10 @@ def _messages(parts: NDArray[np.void]) -> NDArray[np.void]:
     return messages
 
 
-def _cells(inflight_max: int) -> NDArray[np.void]:
+def _cells(inflight_max: int, limits: TrafficLimits, upstreams: int) -> NDArray[np.void]:
     cells = np.zeros(1, CELLS)
+    cells["client_max"], cells["domain_max"], cells["upstream_max"] = shares_of(limits.shares, inflight_max, upstreams)
+    cells["limits_responses"] = limits.limits_responses
     cells["inflight_max"] = cells["free"] = inflight_max
     cells["oldest"] = cells["newest"] = cells["target"] = -1
     cells["drawn"] = RANDOM_BLOCK
@@ -161,17 +182,29 @@ def _cells(inflight_max: int) -> NDArray[np.void]:
 def _upstreams(upstreams: Sequence[Upstream]) -> NDArray[np.void]:
     rows = np.zeros(len(upstreams), UPSTREAM)
     rows["chosen"], rows["pool"] = -1, -1
-    for row, upstream in zip(rows, upstreams, strict=True):
-        address = sockaddr(upstream.host, upstream.port)
-        row["family"], row["address_size"] = int.from_bytes(address[:2], "little"), len(address)
-        row["address"][: len(address)] = np.frombuffer(address, np.uint8)
+    for number, upstream in enumerate(upstreams):
+        write_upstream(rows, number, upstream)
     return rows
 
 
+def write_upstream(rows: NDArray[np.void], number: int, upstream: Upstream) -> None:
+    """Write an upstream's address and state into its row."""
+    row = rows[number]
+    row["by_python"] = 1
+    if not upstream.by_udp:
+        return
+    address = sockaddr(upstream.host, upstream.port)
+    row["family"], row["address_size"] = int.from_bytes(address[:2], "little"), len(address)
+    row["address"][: len(address)] = np.frombuffer(address, np.uint8)
+    fence()
+    row["by_python"] = 0
+
+
 def zone_names(routes: Routes) -> NDArray[np.uint8]:
-    """The zones as the kernel `zone_of` takes them, in the order of `routes.zones`."""
-    rows = np.zeros((len(routes.zones), ZONE_WIDTH), np.uint8)
-    for row, name in zip(rows, routes.zones, strict=True):
+    """Zones, then special names, as the kernel `zone_of` takes them, in the order in which `routes` has them."""
+    found = [*routes.zones, *routes.special]
+    rows = np.zeros((len(found), ZONE_WIDTH), np.uint8)
+    for row, name in zip(rows, found, strict=True):
         row[0] = len(name)
         row[1 : len(name) + 1] = np.frombuffer(name, np.uint8)
     return rows
@@ -224,30 +257,42 @@ class Datapath:
         *,
         timeout_s: float,
         inflight_max: int,
+        limits: TrafficLimits,
+        retry_failed: bool,
+        answer_here: Callable[[Pending, AnsweredHere], None],
         uses_max: int,
         age_max_s: float,
         ring: Ring,
     ) -> None:
-        self._ports, self._forwarder = ports, forwarder
-        self._zones = list(routes.zones.values())
+        self._ports, self._forwarder, self._answer_here = ports, forwarder, answer_here
+        self._zones, self._special = list(routes.zones.values()), list(routes.special.values())
+        self._upstreams = list(routes.upstreams.values())
+        elsewhere = np.frombuffer(forwarder.waiting, np.int64)
         self._state: DatapathState = make_state(
-            ports, routes, access, np.frombuffer(forwarder.waiting, np.int64), inflight_max, ring.arrays, counters
+            ports, routes, access, limits, elsewhere, inflight_max, ring.arrays, counters
         )
+        self._held: dict[int, tuple[Pending, Upstream | None]] = {}
         self._cells: dict[str, NDArray[np.int64]] = {
             name: self._state.cells[name] for name in self._state.cells.dtype.names or ()
         }
         self._set("timeout_ns", int(timeout_s * 1e9))
         self._set("uses_max", uses_max)
+        self._set("retry_failed", int(retry_failed))
         self._set("taker", ring.bell)
         self._set("age_max_ns", int(age_max_s * 1e9))
         self._thread: Thread | None = None
 
     @property
     def inflight(self) -> int:
-        """Queries in flight here, or on their way to the forwarder."""
-        # In this order a query that is handed over meanwhile counts twice at worst, and is never missed.
-        active = self._get("active")
-        return active + self._get("handed_head") - self._get("handed_tail")
+        """Queries in flight: those that wait here, and those that the forwarder has from here."""
+        # In this order a query that ends meanwhile counts twice at worst, and is never missed.
+        taken = len(self._state.slots) - self._get("free")
+        return taken - (self._get("returned_head") - self._get("returned_tail"))
+
+    def refresh(self) -> None:
+        """Take over addresses and states of the upstreams."""
+        for number, upstream in enumerate(self._upstreams):
+            write_upstream(self._state.upstreams, number, upstream)
 
     def start(self) -> None:
         """Compile, or load what was compiled before, and serve."""
@@ -286,7 +331,6 @@ class Datapath:
             self._take_handed()
         while (number := self._get("oldest")) >= 0:
             self._set("oldest", int(self._state.slots[number]["newer"]))
-            self._set("active", self._get("active") - 1)
             self._forwarder.abandon(self._pending(number))
         for fd in self._state.sockets["fd"].tolist():
             if fd >= 0:
@@ -319,21 +363,37 @@ class Datapath:
             bytes_ = self._state.carried[carried, :size].tobytes() if carried >= 0 else b""
             if carried >= 0:
                 self._set("carried_tail", self._get("carried_tail") + 1)
-            pending = self._pending(number, bytes_ if reason == LONG else None)
-            self._give_back(number)
-            self._take_over(pending, reason, bytes_)
+            if reason == LATE:
+                self._take_late(number, bytes_)
+            else:
+                self._take_over(number, reason, bytes_)
             self._set("handed_tail", at + 1)
 
-    def _take_over(self, pending: Pending, reason: int, answer: bytes) -> None:
-        assert reason in (TIMED_OUT, UNSENT, TRUNCATED, LONG)
-        if reason == LONG:
+    def _take_late(self, number: int, answer: bytes) -> None:
+        """An answer to a query that was taken over; nobody waits for it where that has ended."""
+        pending, upstream = self._held.get(number, (None, None))
+        if pending and upstream:
+            self._forwarder.answer(upstream, pending, answer)
+
+    def _take_over(self, number: int, reason: int, answer: bytes) -> None:
+        pending = self._pending(number, answer if reason in (LONG, LOCAL) and answer else None)
+        special = reason == LOCAL or self._state.slots[number]["zone"] >= len(self._zones)
+        self._held[number] = pending, None if special else pending.upstream
+        if special:
+            self._answer_here(pending, self._special[self._state.slots[number]["zone"] - len(self._zones)])
+        elif reason in (LONG, ELSEWHERE):
             self._forwarder.submit(pending)
-        elif reason == TRUNCATED:
+        elif reason in (TRUNCATED, FAILED, ODD):
             self._forwarder.resume(pending, answer)
+        elif reason == FORGED:
+            self._forwarder.distrust(pending)
         else:
+            assert reason in (TIMED_OUT, UNSENT)
             self._forwarder.resubmit(pending, timed_out=reason == TIMED_OUT)
 
-    def _give_back(self, number: int) -> None:
+    def give_back(self, number: int) -> None:
+        """The query that was taken over has ended: its slot is free."""
+        self._held.pop(number, None)
         head = self._get("returned_head")
         self._state.returned[head % len(self._state.returned)] = number
         fence()
@@ -345,11 +405,14 @@ class Datapath:
         message = slot["query"][: slot["size"]].tobytes() if query is None else query
         message = int(slot["id"]).to_bytes(2) + message[2:]
         end = wire.question_end(message)
-        port, zone = self._ports[slot["port"]], self._zones[slot["zone"]]
+        port = self._ports[slot["port"]]
         peer = peer_of(slot["address"][: slot["address_size"]].tobytes())
         back: Any = (peer, _ancillary(slot["control"][: slot["control_size"]].tobytes())) if port.wildcard else peer
-        pending = Pending(message, end, client_bytes(peer[0]), port, back, True, zone, float(slot["ts"]))
-        pending.current, pending.started = int(slot["current"]), int(slot["started"]) / 1e9
+        pending = Pending(message, end, client_bytes(peer[0]), port, back, True, float(slot["ts"]))
+        if slot["zone"] < len(self._zones):
+            pending.route_to(self._zones[slot["zone"]], int(slot["current"]))
+        pending.started, pending.slot, pending.exempt = int(slot["started"]) / 1e9, number, bool(slot["exempt"])
+        pending.received = int(slot["received"])
         return pending
 
 
@@ -367,7 +430,10 @@ def load_datapath() -> None:
         return
     routes, access = Routes([("", [("127.0.0.1", 53)])]), AccessList(["127.0.0.0/8"])
     ring = Ring(memoryview(bytearray(Ring.size_of(1))), 1)
-    state = make_state([], routes, access, np.zeros(1, np.int64), 1, ring.arrays, Counters())
+    limits, elsewhere = default_limits(), np.zeros(1, np.int64)
+    state = make_state([], routes, access, limits, elsewhere, 1, ring.arrays, Counters())
     state.cells["stop"] = 1
     pump(state)
+    limits.on_query(bytes(16))  # as the event loop calls them
+    limits.on_response(bytes(16), domain_of(b"\1a"), 1, wire.NOERROR)
     watch(-1, -1, 0, state.scratch_event)  # as it is called from Python; there is no such file

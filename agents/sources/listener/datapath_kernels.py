@@ -2,8 +2,9 @@
 
 One thread runs `pump`. It takes datagrams in batches (recvmmsg), decides about each query as server.py does, puts the
 ones to forward into slots, and sends them on random ids over pools of sockets as forwarder.py does. An answer finds its
-slot by socket and id, is written into the ring as a RECORD, and goes back to the client. Rare queries (long, timed
-out, unsent, truncated) are handed to Python. server.py, forwarder.py and upstream.py are the definition.
+slot by socket and id, is written into the ring as a RECORD, and goes back to the client. Rare queries (see HANDED) are
+handed to Python; each keeps its slot and its id until Python gives it back, so that a late answer finds it. server.py,
+forwarder.py and upstream.py are the definition.
 """
 
 from __future__ import annotations
@@ -17,15 +18,19 @@ from numba import types
 from numba.extending import intrinsic
 from numpy.typing import NDArray
 
+from agents.core.column_kernels import siphash
 from agents.core.jit import kernel, kernel_in_place
 from agents.dns.message import (
     AXFR,
+    BADVERS,
     CD,
     FORMERR,
     HEADER_SIZE,
     IXFR,
     NOTIMP,
     OPCODE,
+    OPT,
+    OPT_HEAD,
     PLAIN_UDP_SIZE,
     QR,
     RA,
@@ -33,21 +38,35 @@ from agents.dns.message import (
     REFUSED,
     SERVFAIL,
     TC,
+    UDP_SIZE,
 )
 from agents.dns.message_kernels import (
     OPT_CLASS,
     OPT_END,
+    OPT_NUMBER,
     OPT_START,
+    OPT_TTL,
     answer_facts,
     copy_bytes,
     int64,
     question_end,
+    strip_hop_by_hop,
     u16,
     uint64,
     write_facts,
 )
 from agents.sources.listener.sockets import DRAIN_MAX
-from agents.sources.listener.upstream import BIND_TRIES, POOL_SIZE, PORT_MIN
+from agents.sources.listener.traffic_kernels import (
+    ADDRESS,
+    DISCARD,
+    KIND,
+    PASS,
+    domain_at,
+    limit_query,
+    limit_response,
+    mask_network,
+)
+from agents.sources.listener.upstream import BIND_TRIES, NEAR_MISSES_MAX, POOL_SIZE, PORT_MIN
 from agents.stream.ring_kernels import admits
 
 # Structures of the system calls.
@@ -104,7 +123,14 @@ SLOT = np.dtype(
         ("zone", np.int32),
         ("current", np.int32),  # index of the upstream within its zone
         ("port", np.int32),
-        ("size", np.int32),  # of the query
+        ("state", np.int32),  # FREE, WAITING or WITH_PYTHON
+        ("upstream", np.int32),  # that it was sent to
+        ("client_cell", np.int32),  # places in HELD
+        ("domain_cell", np.int32),
+        ("exempt", np.int32),  # 1 = the client has no limits
+        ("payload", np.int32),  # UDP answer that the client takes, 0 = it sent no OPT
+        ("received", np.int32),  # bytes of the query as it came
+        ("size", np.int32),  # of the query as it is sent
         ("end", np.int32),  # of its question
         ("address_size", np.int32),
         ("control_size", np.int32),
@@ -116,8 +142,15 @@ SLOT = np.dtype(
     align=True,
 )
 """One query in flight."""
-TIMED_OUT, UNSENT, TRUNCATED, LONG = range(1, 5)
-"""Reasons to hand a query to Python: no answer in time, not sent or refused, answered with TC, or above QUERY_MAX."""
+FREE, WAITING, WITH_PYTHON = range(3)
+"""States of a slot."""
+TIMED_OUT, UNSENT, TRUNCATED, LONG, FAILED, ODD, LATE, FORGED, LOCAL, ELSEWHERE = range(1, 11)
+"""Reasons to hand a query to Python: no answer in time, not sent or refused, answered with TC, above QUERY_MAX,
+SERVFAIL or REFUSED, an answer without a question, an answer to a query that Python has, too many forged answers on its
+socket, a special name, and an upstream that is not asked over UDP now."""
+HELD_CELLS = 1 << 16
+"""Cells that count the queries in flight of clients, and of domains. Two that share one share its bound: by a secret
+key, so nobody can choose whom to meet."""
 HANDED = np.dtype([("reason", np.int32), ("slot", np.int32), ("carried", np.int32), ("size", np.int32)])
 """A query that Python takes over; `carried` = the row of DatapathState.carried with the bytes, or -1."""
 PORT = np.dtype([("fd", np.int32), ("v6", np.int32), ("wildcard", np.int32), ("probe", np.int32)])
@@ -128,6 +161,8 @@ UPSTREAM = np.dtype(
         ("address_size", np.int32),
         ("chosen", np.int32),  # socket of this batch, -1 = none yet
         ("whole", np.int32),  # 1 = it has refused a message that was to be cut up
+        ("by_python", np.int32),  # 1 = its queries are Python's: no UDP, no address yet, or a loop
+        ("held", np.int32),  # queries in flight
         ("pool", np.int32, (POOL_SIZE,)),  # sockets, -1 = none
         ("address", np.uint8, (ADDRESS_SIZE,)),
     ],
@@ -141,6 +176,7 @@ SOCKET = np.dtype(
         ("place", np.int32),  # in the upstream's pool, -1 = retired
         ("uses", np.int32),
         ("pending", np.int32),
+        ("misses", np.int32),  # datagrams that may be guesses of an id
     ],
     align=True,
 )
@@ -149,7 +185,8 @@ CELLS = np.dtype(
         (name, np.int64)
         for name in (
             *("epoll", "wake", "bell", "stop", "called", "taker"),
-            *("timeout_ns", "uses_max", "age_max_ns", "inflight_max"),
+            *("timeout_ns", "uses_max", "age_max_ns", "inflight_max", "retry_failed", "limits_responses"),
+            *("client_max", "domain_max", "upstream_max"),
             *("active", "free", "oldest", "newest", "swept"),
             *("target", "outgoing", "replies", "drawn", "recorded"),
             *("handed_head", "handed_tail"),
@@ -170,10 +207,18 @@ class DatapathState(NamedTuple):
     upstreams: NDArray[Any]  # UPSTREAM, (u,)
     failures: NDArray[np.int64]  # (u,), shared with Routes
     preferred: NDArray[np.int64]  # (z,), shared with Routes
-    zones: NDArray[np.uint8]  # (z, ZONE_WIDTH)
+    mismatched: NDArray[np.int64]  # (u,), shared with Routes: datagrams of each that answered nothing
+    zones: NDArray[np.uint8]  # (z + special names, ZONE_WIDTH)
     zone_upstreams: NDArray[np.int32]  # (z, most upstreams of a zone)
     ranges4: NDArray[np.uint64]  # see `allowed`
     ranges6: NDArray[np.uint64]
+    exempt4: NDArray[np.uint64]  # without limits
+    exempt6: NDArray[np.uint64]
+    buckets: NDArray[Any]  # traffic_kernels.BUCKET
+    rates: NDArray[Any]  # traffic_kernels.RATES, (1,)
+    keyed: NDArray[np.uint8]  # (traffic_kernels.KEYED,)
+    clients: NDArray[np.int32]  # (HELD_CELLS,)
+    domains: NDArray[np.int32]  # (HELD_CELLS,)
     slots: NDArray[Any]  # SLOT, (n,)
     free: NDArray[np.int32]  # (n,): a stack of free slots, CELLS.free of them
     sockets: NDArray[Any]  # SOCKET, (s,)
@@ -201,7 +246,7 @@ class DatapathState(NamedTuple):
     ring_backlog: NDArray[np.int32]  # (2, ring_kernels.PLACES)
     ring_counted: NDArray[np.int64]  # (1,)
     ring_key: NDArray[np.uint64]  # (2,)
-    handed: NDArray[Any]  # HANDED, a ring of n
+    handed: NDArray[Any]  # HANDED, a ring of 2n
     returned: NDArray[np.int32]  # (n,), a ring
     carried: NDArray[np.uint8]  # (…, BUFFER), a ring
     random: NDArray[np.uint8]  # a block of the kernel's random bytes
@@ -295,19 +340,26 @@ def fence() -> None:
 
 @kernel_in_place
 def inflight(s: DatapathState) -> int:
-    """Queries that wait for an upstream: here, on the way to Python, and there."""
+    """Queries in flight: in slots, and those that Python alone has."""
+    return len(s.slots) - s.cells[0].free + s.elsewhere[0]  # type: ignore[no-any-return]
+
+
+@kernel_in_place
+def reclaim_slots(s: DatapathState) -> None:
+    """Slots that Python gave back are free again."""
     c = s.cells[0]
-    return c.active + c.handed_head - c.handed_tail + s.elsewhere[0]  # type: ignore[no-any-return]
+    while c.returned_tail < c.returned_head:
+        fence()
+        number = s.returned[c.returned_tail % len(s.returned)]
+        free_id(s, number)
+        release(s, number)
+        c.returned_tail += 1
 
 
 @kernel_in_place
 def take_slot(s: DatapathState) -> int:
-    """A free slot, or NONE. Slots that Python gave back are free again."""
+    """A free slot, or NONE."""
     c = s.cells[0]
-    while c.returned_tail < c.returned_head:
-        fence()
-        release(s, s.returned[c.returned_tail % len(s.returned)])
-        c.returned_tail += 1
     if c.free == 0:
         return NONE
     c.free -= 1
@@ -316,8 +368,13 @@ def take_slot(s: DatapathState) -> int:
 
 @kernel_in_place
 def release(s: DatapathState, number: int) -> None:
-    """The slot is free."""
-    c = s.cells[0]
+    """The slot is free, and so is its part of the shares."""
+    c, slot = s.cells[0], s.slots[number]
+    s.clients[slot.client_cell] -= 1
+    s.domains[slot.domain_cell] -= 1
+    if slot.upstream >= 0:
+        s.upstreams[slot.upstream].held -= 1
+    slot.state = FREE
     s.free[c.free] = number
     c.free += 1
 
@@ -326,7 +383,7 @@ def release(s: DatapathState, number: int) -> None:
 def link(s: DatapathState, number: int) -> None:
     """The slot is in flight, as the newest."""
     c, slot = s.cells[0], s.slots[number]
-    slot.older, slot.newer = c.newest, NONE
+    slot.older, slot.newer, slot.state = c.newest, NONE, WAITING
     if c.newest >= 0:
         s.slots[c.newest].newer = number
     else:
@@ -337,7 +394,7 @@ def link(s: DatapathState, number: int) -> None:
 
 @kernel_in_place
 def unlink(s: DatapathState, number: int) -> None:
-    """The slot is no longer in flight, and its id is free. The caller counts `active` down."""
+    """The slot waits here no more."""
     c, slot = s.cells[0], s.slots[number]
     if slot.older >= 0:
         s.slots[slot.older].newer = slot.newer
@@ -347,6 +404,14 @@ def unlink(s: DatapathState, number: int) -> None:
         s.slots[slot.newer].older = slot.older
     else:
         c.newest = slot.older
+    slot.state = WITH_PYTHON
+    c.active -= 1
+
+
+@kernel_in_place
+def free_id(s: DatapathState, number: int) -> None:
+    """No answer is expected for the slot any more: its id is free."""
+    slot = s.slots[number]
     if slot.socket >= 0:
         s.owners[slot.socket, slot.entry] = NONE
         s.sockets[slot.socket].pending -= 1
@@ -366,10 +431,25 @@ def hand_over(s: DatapathState, number: int, reason: int, carried: int, size: in
 
 @kernel_in_place
 def give_up(s: DatapathState, number: int, reason: int) -> None:
-    """A query in flight goes to Python without an answer."""
+    """A query in flight goes to Python without an answer. After a time-out a late one may still come."""
+    if reason != TIMED_OUT:
+        free_id(s, number)
     unlink(s, number)
     hand_over(s, number, reason, NONE, 0)
-    s.cells[0].active -= 1
+
+
+@kernel_in_place
+def give_answer(s: DatapathState, number: int, reason: int, message: Any, size: int) -> bool:
+    """A query and its answer go to Python; False if Python has too much to do."""
+    row = copy_for_python(s, message, size)
+    if row == NONE:
+        return False
+    if reason != ODD:
+        free_id(s, number)
+    if s.slots[number].state == WAITING:
+        unlink(s, number)
+    hand_over(s, number, reason, row, size)
+    return True
 
 
 @kernel_in_place
@@ -445,6 +525,7 @@ def _open(s: DatapathState, upstream: int, place: int, now: int) -> int:
         return NONE
     socket = s.sockets[number]
     socket.fd, socket.upstream, socket.place, socket.uses, socket.pending, socket.born = fd, upstream, place, 0, 0, now
+    socket.misses = 0
     s.ids[number, :] = NONE
     s.owners[number, :] = NONE
     return number
@@ -493,11 +574,48 @@ def owner_of(s: DatapathState, socket: int, ident: int) -> int:
 
 
 @kernel_in_place
-def fail_over(s: DatapathState, socket: int) -> None:
-    """The upstream is unreachable: its queries go to Python, which sends them to the next one."""
+def was_asked(s: DatapathState, socket: int, ident: int) -> bool:
+    """Whether a query on the socket had this id: then a second answer is no guess."""
+    entry = ident % IDS
+    while s.ids[socket, entry] != ident:
+        if s.ids[socket, entry] == NONE:
+            return False
+        entry = (entry + 1) % IDS
+    return True
+
+
+@kernel_in_place
+def fail_over(s: DatapathState, socket: int, reason: int) -> None:
+    """No query on the socket gets its answer there: they go to Python."""
     for entry in range(IDS):
-        if s.owners[socket, entry] >= 0:
-            give_up(s, s.owners[socket, entry], UNSENT)
+        number = s.owners[socket, entry]
+        if number >= 0 and s.slots[number].state == WAITING:
+            give_up(s, number, reason)
+        elif number >= 0:
+            free_id(s, number)
+
+
+@kernel_in_place
+def note_mismatch(s: DatapathState, socket: int, message: Any, size: int) -> bool:
+    """Count a datagram that answers nothing; True if the socket is given up, as forwarder.py does.
+
+    A second answer to an id that was asked here may be a copy; all else may be a guess.
+    """
+    one = s.sockets[socket]
+    s.counted[0].mismatched_answers += 1
+    s.mismatched[one.upstream] += 1
+    if size < HEADER_SIZE or (owner_of(s, socket, u16(message, 0)) == NONE and was_asked(s, socket, u16(message, 0))):
+        return False
+    one.misses += 1
+    if one.misses < NEAR_MISSES_MAX:
+        return False
+    if one.misses == NEAR_MISSES_MAX:
+        s.counted[0].forgeries += 1
+        if one.place >= 0:
+            s.upstreams[one.upstream].pool[one.place] = NONE
+            one.place = NONE
+        fail_over(s, socket, FORGED)
+    return True
 
 
 @kernel_in_place
@@ -562,7 +680,7 @@ def flush(s: DatapathState) -> None:
         error = errno() if sent <= 0 else EINTR
         if error == ECONNREFUSED:
             # The kernel reports an earlier datagram: queries that wait on this socket get no answer either.
-            fail_over(s, target)
+            fail_over(s, target, UNSENT)
             return
         if error == EINTR:
             continue
@@ -660,14 +778,16 @@ def zone_of(message: NDArray[np.uint8], start: int, end: int, zones: NDArray[np.
     return -1
 
 
+@kernel_in_place
+def _lower(byte: int) -> int:
+    """A byte of a name in lower case; length bytes are below 64, so that this leaves them as they are."""
+    return int64(byte) + 32 if 65 <= byte <= 90 else int64(byte)  # type: ignore[no-any-return]
+
+
 @kernel
 def _same(message: NDArray[np.uint8], start: int, end: int, zone: NDArray[np.uint8]) -> bool:
-    for place in range(end - start):
-        byte = int64(message[start + place])
-        # Upper case to lower; length bytes are below 64, so that this leaves them as they are.
-        if 65 <= byte <= 90:
-            byte += 32
-        if byte != zone[1 + place]:
+    for place in range(end - start):  # noqa: SIM110 - numba has no generators in place
+        if _lower(message[start + place]) != zone[1 + place]:
             return False
     return True
 
@@ -685,10 +805,10 @@ def decide(
     if size < HEADER_SIZE or message[2] & _QR:
         return DROP, 0, -1
     if not allowed(high, low, ranges):
-        return REFUSED, HEADER_SIZE, -1
-    if message[2] & _OPCODE:
-        return NOTIMP, HEADER_SIZE, -1
+        return REFUSED, max(question_end(message, 0, size), HEADER_SIZE), -1
     end = question_end(message, 0, size)
+    if message[2] & _OPCODE:
+        return NOTIMP, max(end, HEADER_SIZE), -1
     if end == 0:
         return FORMERR, HEADER_SIZE, -1
     kind = u16(message, end - 4)
@@ -699,13 +819,23 @@ def decide(
 
 
 @kernel
-def make_error(message: NDArray[np.uint8], rcode: int, end: int) -> int:
+def make_error(message: NDArray[np.uint8], size: int, rcode: int, end: int, facts: NDArray[np.int64]) -> int:
     """Turn a query into an error reply in place (message.error_reply is the definition); its size."""
+    named = end > HEADER_SIZE
+    has_opt = False
+    if named or u16(message, 4) == 0:
+        answer_facts(message, 0, end, size, facts)
+        has_opt = facts[OPT_START] > 0
     message[2] = _QR | (message[2] & (_OPCODE | _RD))
-    message[3] = RA | (message[3] & CD) | rcode
+    message[3] = RA | (message[3] & CD) | (rcode & 0xF)
     message[4:HEADER_SIZE] = 0
-    message[5] = 1 if end > HEADER_SIZE else 0
-    return end
+    message[5], message[11] = 1 if named else 0, 1 if has_opt else 0
+    if not has_opt:
+        return end
+    message[end : end + OPT_HEAD] = 0
+    message[end + 2], message[end + 5] = OPT, rcode >> 4
+    message[end + 3], message[end + 4] = UDP_SIZE >> 8, UDP_SIZE & 0xFF
+    return end + OPT_HEAD
 
 
 @kernel_in_place
@@ -715,6 +845,7 @@ def on_queries(s: DatapathState, port: int, now: int) -> None:
     count = recvmmsg(s.ports[port].fd, s.from_clients.ctypes.data, DRAIN_MAX, 0, 0)
     if count <= 0:
         return
+    reclaim_slots(s)
     for upstream in range(len(s.upstreams)):
         s.upstreams[upstream].chosen = NONE
     ts = clock_ns(CLOCK_REALTIME, s.scratch) / 1e9
@@ -738,24 +869,111 @@ def _on_query(s: DatapathState, port: int, place: int, ts: float, now: int) -> N
         _answer_from(s, port, place)
     name = s.names[place]
     if s.ports[port].v6:
-        verdict, end, zone = decide(message, size, number64(name, 8), number64(name, 16), s.ranges6, s.zones)
+        high, low = number64(name, 8), number64(name, 16)
+        verdict, end, zone = decide(message, size, high, low, s.ranges6, s.zones)
+        exempt = allowed(high, low, s.exempt6)
     else:
         low = number64(name, 0) & uint64(0xFFFFFFFF)
         verdict, end, zone = decide(message, size, uint64(0), low, s.ranges4, s.zones)
+        exempt = allowed(uint64(0), low, s.exempt4)
+    if verdict == DROP:
+        s.counted[0].malformed += 0 if probe else 1
+        return
+    if probe:
+        reply(s, header, s.in_parts[place].base, make_error(message, size, SERVFAIL, end, s.facts))
+        return
     if verdict == FORWARD:
-        if not probe and _forward(s, port, place, size, end, zone, ts, now):
+        if not exempt and not _within_rate(s, port, place, size, end, now):
             return
-        verdict = SERVFAIL
-    if not probe:
+        verdict = _take_query(s, port, place, size, end, zone, exempt, ts, now)
+        if verdict == FORWARD:
+            return
+    else:
         _count(s, verdict)
-    if verdict != DROP:
-        reply(s, header, s.in_parts[place].base, make_error(message, verdict, end))
+    size = make_error(message, size, verdict, end, s.facts)
+    if not exempt:
+        size = limited(s, port, name, message, end, size, now)
+    if size > 0:
+        reply(s, header, s.in_parts[place].base, size)
+
+
+@kernel_in_place
+def _within_rate(s: DatapathState, port: int, place: int, size: int, end: int, now: int) -> bool:
+    """False for a query above the rate of its client's network: it is dropped, or answered with TC."""
+    write_address(s, port, s.names[place])
+    mask_network(s.keyed, s.rates)
+    verdict = limit_query(s.buckets, s.rates, s.keyed, now)
+    if verdict == PASS:
+        return True
+    if verdict == DISCARD:
+        s.counted[0].rate_dropped += 1
+        return False
+    s.counted[0].rate_slipped += 1
+    message = s.inbox[place]
+    size = make_error(message, size, 0, end, s.facts)
+    message[2] |= _TC
+    reply(s, s.from_clients[place], s.in_parts[place].base, size)
+    return False
+
+
+@kernel_in_place
+def write_address(s: DatapathState, port: int, name: Any) -> None:
+    """Write the client's address into `keyed`, 16 bytes, IPv4 mapped. name: its socket address."""
+    if s.ports[port].v6:
+        copy_bytes(s.keyed, ADDRESS, name, 8, 16)
+        return
+    s.keyed[:10] = 0
+    s.keyed[10:12] = 0xFF
+    copy_bytes(s.keyed, 12, name, 4, 4)
+
+
+@kernel_in_place
+def limited(s: DatapathState, port: int, name: Any, message: Any, end: int, size: int, now: int) -> int:
+    """The size of an answer after response rate limiting: 0 = it is dropped; shorter = it has TC and nothing else."""
+    if s.cells[0].limits_responses == 0:
+        return size
+    write_address(s, port, name)
+    mask_network(s.keyed, s.rates)
+    start = min(HEADER_SIZE, end)
+    stop = max(end - 5, start)
+    qtype = u16(message, end - 4) if end > HEADER_SIZE else 0
+    rcode = int64(message[3]) & 0xF
+    verdict = limit_response(s.buckets, s.rates, s.keyed, message, start, stop, qtype, rcode, now)
+    if verdict == PASS:
+        return size
+    if verdict == DISCARD:
+        s.counted[0].rrl_dropped += 1
+        return 0
+    s.counted[0].rrl_slipped += 1
+    answer_facts(message, 0, end, size, s.facts)
+    return cut(message, end, s.facts[OPT_START], s.facts[OPT_END])
+
+
+@kernel_in_place
+def _take_query(
+    s: DatapathState, port: int, place: int, size: int, end: int, zone: int, exempt: bool, ts: float, now: int
+) -> int:
+    """FORWARD if the query is on its way, else the RCODE of its answer, counted."""
+    message, payload, received = s.inbox[place], 0, size
+    if u16(message, 6) + u16(message, 8) + u16(message, 10) > 0:
+        answer_facts(message, 0, end, size, s.facts)
+        start = s.facts[OPT_START]
+        if start > 0:
+            if s.facts[OPT_TTL] >> 16 & 0xFF != 0:
+                s.counted[0].notimp += 1
+                return BADVERS
+            payload = max(s.facts[OPT_CLASS], PLAIN_UDP_SIZE)
+            size = strip_hop_by_hop(message, size, start, s.facts[OPT_END])
+    if _forward(s, port, place, size, end, zone, exempt, payload, received, ts, now):
+        return FORWARD
+    s.counted[0].rejected += 1
+    return SERVFAIL
 
 
 @kernel_in_place
 def _count(s: DatapathState, verdict: int) -> None:
     c = s.counted[0]
-    if verdict in (DROP, FORMERR):
+    if verdict == FORMERR:
         c.malformed += 1
     elif verdict == REFUSED:
         c.refused += 1
@@ -778,30 +996,98 @@ def _answer_from(s: DatapathState, port: int, place: int) -> None:
 
 
 @kernel_in_place
-def _forward(s: DatapathState, port: int, place: int, size: int, end: int, zone: int, ts: float, now: int) -> bool:
-    """Put a query in flight; False if there is no room."""
+def _forward(
+    s: DatapathState,
+    port: int,
+    place: int,
+    size: int,
+    end: int,
+    zone: int,
+    exempt: bool,
+    payload: int,
+    received: int,
+    ts: float,
+    now: int,
+) -> bool:
+    """Put a query in flight; False if there is no room, of all or of what its client, domain or upstream may have."""
     c, header, message = s.cells[0], s.from_clients[place], s.inbox[place]
     number = take_slot(s) if inflight(s) < c.inflight_max else NONE
     if number == NONE:
         return False
     slot = s.slots[number]
-    slot.ts, slot.started, slot.port, slot.zone, slot.current = ts, now, port, zone, s.preferred[zone]
+    slot.ts, slot.started, slot.port, slot.zone, slot.exempt = ts, now, port, zone, exempt
     slot.size, slot.end, slot.id, slot.socket = min(size, QUERY_MAX), end, u16(message, 0), NONE
+    slot.payload, slot.received, slot.state, slot.current = payload, received, WITH_PYTHON, 0
     slot.address_size, slot.control_size = header.name_size, header.control_size
     copy_bytes(slot.address, 0, s.names[place], 0, ADDRESS_SIZE)
     if header.control_size > 0:
         copy_bytes(slot.control, 0, s.controls[place], 0, CONTROL_SIZE)
+    if not _hold(s, number, message, end):
+        release(s, number)
+        return False
     if size > QUERY_MAX:
         row = copy_for_python(s, message, size)
         if row == NONE:
             release(s, number)
             return False
-        hand_over(s, number, LONG, row, size)
+        hand_over(s, number, LOCAL if slot.upstream == NONE else LONG, row, size)
         return True
     copy_bytes(slot.query, 0, message, 0, size)
-    link(s, number)
-    _send_upstream(s, number, s.zone_upstreams[zone, slot.current], now)
+    if slot.upstream == NONE:
+        hand_over(s, number, LOCAL, NONE, 0)
+    elif s.upstreams[slot.upstream].by_python != 0:
+        hand_over(s, number, ELSEWHERE, NONE, 0)
+    else:
+        link(s, number)
+        _send_upstream(s, number, slot.upstream, now)
     return True
+
+
+@kernel_in_place
+def _hold(s: DatapathState, number: int, message: Any, end: int) -> bool:
+    """Count the query for its client, domain and upstream; False if one of them has its share already.
+
+    The upstream is the zone's preferred one, or the next that has room; NONE for a special name.
+    """
+    c, slot = s.cells[0], s.slots[number]
+    write_address(s, slot.port, slot.address)
+    s.keyed[KIND] = 0
+    low, high = s.rates[0].low, s.rates[0].high
+    slot.client_cell = int64(siphash(s.keyed, ADDRESS, KIND + 1, low, high) & uint64(HELD_CELLS - 1))
+    begin, size = domain_at(message, HEADER_SIZE, end - 5), 0
+    for at in range(begin, end - 5):
+        s.keyed[size] = _lower(message[at])
+        size += 1
+    slot.domain_cell = int64(siphash(s.keyed, 0, size, low, high) & uint64(HELD_CELLS - 1))
+    s.clients[slot.client_cell] += 1
+    s.domains[slot.domain_cell] += 1
+    slot.upstream = NONE
+    if slot.exempt == 0 and s.clients[slot.client_cell] > c.client_max:
+        s.counted[0].rejected_client += 1
+        return False
+    if slot.zone >= len(s.zone_upstreams):
+        return True
+    if s.domains[slot.domain_cell] > c.domain_max:
+        s.counted[0].rejected_domain += 1
+        return False
+    return _hold_upstream(s, number)
+
+
+@kernel_in_place
+def _hold_upstream(s: DatapathState, number: int) -> bool:
+    slot = s.slots[number]
+    current, width = s.preferred[slot.zone], s.zone_upstreams.shape[1]
+    for _ in range(width):
+        upstream = s.zone_upstreams[slot.zone, current]
+        if s.upstreams[upstream].held < s.cells[0].upstream_max:
+            slot.current, slot.upstream = current, upstream
+            s.upstreams[upstream].held += 1
+            return True
+        current = (current + 1) % width
+        if s.zone_upstreams[slot.zone, current] < 0:
+            current = 0
+    s.counted[0].rejected_upstream += 1
+    return False
 
 
 @kernel_in_place
@@ -831,22 +1117,24 @@ def _send_upstream(s: DatapathState, number: int, upstream: int, now: int) -> No
 @kernel_in_place
 def on_answers(s: DatapathState, socket: int, now: int) -> None:
     """Take one batch from an upstream socket. now: monotonic nanoseconds."""
+    reclaim_slots(s)
     count = recvmmsg(s.sockets[socket].fd, s.from_upstream.ctypes.data, DRAIN_MAX, 0, 0)
     if count <= 0:
         error = errno()
         if count < 0 and error != EAGAIN and error != EINTR:
-            fail_over(s, socket)
+            fail_over(s, socket, UNSENT)
         return
     port = -1
     for place in range(count):
         size = int64(s.from_upstream[place].size & 0xFFFFFFFF)
         number = _matching_slot(s, socket, s.inbox[place], size)
         if number == NONE:
-            s.counted[0].mismatched_answers += 1
+            if note_mismatch(s, socket, s.inbox[place], size):
+                break
+            continue
+        if _is_rare(s, number, s.inbox[place], size):
             continue
         s.failures[s.sockets[socket].upstream] = 0
-        if s.inbox[place, 2] & _TC and _to_tcp(s, number, s.inbox[place], size):
-            continue
         if s.slots[number].port != port and port >= 0:
             send_replies(s, port)
         port = s.slots[number].port
@@ -858,70 +1146,99 @@ def on_answers(s: DatapathState, socket: int, now: int) -> None:
 
 @kernel_in_place
 def _matching_slot(s: DatapathState, socket: int, message: Any, size: int) -> int:
-    """The slot that this answers: same id, a response (QR set, opcode QUERY) to the very question; or NONE."""
+    """The slot that this answers: same id, a response (QR set, opcode QUERY) to the question in any case; or NONE.
+
+    An answer without a question is a match here; Python looks into it.
+    """
     if size < HEADER_SIZE:
         return NONE
     number = owner_of(s, socket, u16(message, 0))
     if number == NONE:
         return NONE
     slot = s.slots[number]
-    if message[2] & (_QR | _OPCODE) != _QR or u16(message, 4) != 1 or size < slot.end:
+    if message[2] & (_QR | _OPCODE) != _QR:
+        return NONE
+    questions = u16(message, 4)
+    if questions == 0:
+        return number
+    if questions != 1 or size < slot.end:
         return NONE
     for at in range(HEADER_SIZE, slot.end):
-        if message[at] != slot.query[at]:
+        if message[at] != slot.query[at] and (at >= slot.end - 4 or _lower(message[at]) != _lower(slot.query[at])):
             return NONE
     return number
 
 
 @kernel_in_place
-def _to_tcp(s: DatapathState, number: int, message: Any, size: int) -> bool:
-    """Python asks again over TCP; False if it has too much to do: the client then gets the truncated answer."""
-    row = copy_for_python(s, message, size)
-    if row == NONE:
+def _is_rare(s: DatapathState, number: int, message: Any, size: int) -> bool:
+    """Hand an answer to Python where it is no plain answer in time; False where it is, or Python has too much to do."""
+    slot = s.slots[number]
+    if slot.state == WITH_PYTHON:
+        give_answer(s, number, LATE, message, size)
+        return True
+    if u16(message, 4) == 0:
+        give_answer(s, number, ODD, message, size)
+        return True
+    if message[2] & _TC:
+        return give_answer(s, number, TRUNCATED, message, size)
+    rcode = int64(message[3]) & 0xF
+    if rcode != SERVFAIL and rcode != REFUSED:
         return False
-    unlink(s, number)
-    hand_over(s, number, TRUNCATED, row, size)
-    s.cells[0].active -= 1
-    return True
+    several = s.zone_upstreams.shape[1] > 1 and s.zone_upstreams[slot.zone, 1] >= 0
+    return s.cells[0].retry_failed != 0 and several and give_answer(s, number, FAILED, message, size)
 
 
 @kernel_in_place
 def _finish(s: DatapathState, number: int, place: int, size: int, now: int) -> None:
-    """Record the answer and put it among the replies."""
+    """Record the answer and put it among the replies, with the question as the client asked it."""
     c, slot, message = s.cells[0], s.slots[number], s.inbox[place]
+    free_id(s, number)
     unlink(s, number)
     s.counted[0].answered += 1
+    copy_bytes(message, HEADER_SIZE, slot.query, HEADER_SIZE, slot.end - HEADER_SIZE)
     answer_facts(message, 0, slot.end, size, s.facts)
     _record(s, number, size, now)
     message[0], message[1] = slot.id >> 8, slot.id & 0xFF
-    if size > PLAIN_UDP_SIZE:
-        size = _fitted(s, number, message, size)
-    # The slot keeps its bytes until the next query is taken, which is after these replies were sent.
-    header, part = s.to_clients[c.replies], s.to_clients_parts[c.replies]
-    base = int64(s.slots.ctypes.data) + number * s.slots.itemsize
-    header.name, header.name_size = base + _SLOT_ADDRESS_AT, slot.address_size
-    header.control, header.control_size = base + _CONTROL_AT, slot.control_size
-    part.base, part.size = s.in_parts[place].base, size
-    c.replies += 1
+    size = _fitted(slot, message, size, s.facts)
+    if slot.exempt == 0:
+        size = limited(s, slot.port, slot.address, message, slot.end, size, now)
+    if size > 0:
+        # The slot keeps its bytes until the next query is taken, which is after these replies were sent.
+        header, part = s.to_clients[c.replies], s.to_clients_parts[c.replies]
+        base = int64(s.slots.ctypes.data) + number * s.slots.itemsize
+        header.name, header.name_size = base + _SLOT_ADDRESS_AT, slot.address_size
+        header.control, header.control_size = base + _CONTROL_AT, slot.control_size
+        part.base, part.size = s.in_parts[place].base, size
+        c.replies += 1
     release(s, number)
-    c.active -= 1
 
 
 @kernel_in_place
-def _fitted(s: DatapathState, number: int, message: Any, size: int) -> int:
-    """Truncate in place (message.truncate) an answer that exceeds the client's limit (message.udp_size); its size.
+def _fitted(slot: Any, message: Any, size: int, facts: Any) -> int:
+    """Make the answer fit its client, in place; its size. facts: of the answer.
 
-    s.facts holds the answer's facts.
+    No OPT goes to a client that sent none (message.without_opt), and nothing larger than it takes (message.truncate).
     """
-    slot, start, end = s.slots[number], s.facts[OPT_START], s.facts[OPT_END]
-    answer_facts(slot.query, 0, slot.end, slot.size, s.facts)
-    if size <= s.facts[OPT_CLASS]:
+    start, end = facts[OPT_START], facts[OPT_END]
+    before = u16(message, 6) + u16(message, 8)
+    if slot.payload == 0 and start > 0 and facts[OPT_NUMBER] >= before:
+        kept = facts[OPT_NUMBER] - before
+        message[10], message[11] = kept >> 8, kept & 0xFF
+        size, end = start, start
+    if size <= max(slot.payload, PLAIN_UDP_SIZE):
         return size
+    return cut(message, slot.end, start, end)
+
+
+@kernel_in_place
+def cut(message: Any, question: int, start: int, end: int) -> int:
+    """Truncate in place (message.truncate) an answer whose OPT record is message[start:end]; its size."""
     message[2] |= _TC
     message[6:HEADER_SIZE] = 0
-    message[11] = 1 if start > 0 else 0
-    copy_bytes(message, slot.end, message, start, end - start)
-    return slot.end + end - start  # type: ignore[no-any-return]
+    message[11] = 1 if end > start else 0
+    if end > start:
+        copy_bytes(message, question, message, start, end - start)
+    return question + end - start
 
 
 @kernel_in_place
@@ -944,7 +1261,7 @@ def _record(s: DatapathState, number: int, size: int, now: int) -> None:
         return
     record.ts, record.rtt_ms = slot.ts, (now - slot.started) / 1e6
     write_facts(s.facts, record)
-    record.qlen, record.rlen, record.qtype = slot.size, size, u16(slot.query, slot.end - 4)
+    record.qlen, record.rlen, record.qtype = slot.received, size, u16(slot.query, slot.end - 4)
     name_size = slot.end - 5 - HEADER_SIZE
     record.qname_size = name_size
     copy_bytes(record.qname, 0, slot.query, HEADER_SIZE, name_size)
@@ -979,7 +1296,7 @@ def pump(s: DatapathState) -> None:
     """Runs until CELLS.stop is set and the wake descriptor written."""
     c = s.cells[0]
     while c.stop == 0:
-        wait = SWEEP_MS if c.active > 0 else IDLE_MS
+        wait = SWEEP_MS if c.free < len(s.slots) else IDLE_MS
         count = epoll_wait(c.epoll, s.events.ctypes.data, len(s.events), wait)
         now = clock_ns(CLOCK_MONOTONIC, s.scratch)
         for place in range(count):
@@ -1001,4 +1318,5 @@ def sweep(s: DatapathState, now: int) -> None:
     c.swept = now
     while c.oldest >= 0 and s.slots[c.oldest].started + c.timeout_ns <= now:
         give_up(s, c.oldest, TIMED_OUT)
+    reclaim_slots(s)
     retire_old(s, now)

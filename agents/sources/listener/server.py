@@ -25,19 +25,15 @@ from agents.core.errors import AgentsError, SettingsError
 from agents.core.types import UNKNOWN
 from agents.dns import message as wire
 from agents.sources.listener import upstream as pools
+from agents.sources.listener.access import AccessList, address_bytes
 from agents.sources.listener.forwarder import Forwarder
-from agents.sources.listener.sockets import (
-    DRAIN_MAX,
-    Pair,
-    UdpPort,
-    bind_pair,
-    endpoint_text,
-    is_local_address,
-)
+from agents.sources.listener.sockets import DRAIN_MAX, Pair, UdpPort, bind_pair, is_local_address
 from agents.sources.listener.tcp import TcpClient, TcpClients
-from agents.sources.listener.upstream import Endpoint, Pending, Routes, Where
+from agents.sources.listener.traffic import Shares, TrafficLimits, default_limits, domain_of
+from agents.sources.listener.traffic_kernels import DISCARD, PASS, SLIP
+from agents.sources.listener.upstream import AnsweredHere, Pending, Routes, Upstream, UpstreamAddress, Where, Zone
+from agents.sources.listener.upstream_watch import LoopProbes, UpstreamWatch
 from agents.stream.counters import Counters, summed
-from agents.stream.record import mapped
 from agents.stream.ring import Ring
 
 if TYPE_CHECKING:
@@ -53,47 +49,9 @@ def can_compile() -> bool:
 
 
 _TRANSFERS = (wire.AXFR.to_bytes(2), wire.IXFR.to_bytes(2))
+_UPSTREAM_SHARE = 2
+"""The number of an upstream's share in Shares.refusal."""
 _UNANSWERED = wire.Answer(wire.SERVFAIL, 0, (), UNKNOWN, False)
-
-
-_REMEMBERED_MAX = 65536
-"""Addresses that are remembered; sources can be forged, so the memory is dropped when it is full."""
-
-
-class AccessList:
-    """Networks whose addresses may ask, "10.0.0.0/8" or a single address: no open resolver by accident.
-
-    `known` maps the textual address of each client seen to its 16 bytes, or to None if it may not ask. Raises
-    ValueError.
-    """
-
-    def __init__(self, networks: Iterable[str]) -> None:
-        self._networks = [ipaddress.ip_network(network.strip(), strict=False) for network in networks]
-        self.known: dict[str, bytes | None] = {}
-
-    def look_up(self, client: str) -> bytes | None:
-        """The address as 16 bytes if it is in one of the networks, else None. client: text without a zone index."""
-        if client in self.known:
-            return self.known[client]
-        address = ipaddress.ip_address(client)
-        found = mapped(address.packed) if any(address in network for network in self._networks) else None
-        if len(self.known) >= _REMEMBERED_MAX:
-            self.known.clear()
-        self.known[client] = found
-        return found
-
-    def allows(self, client: str) -> bool:
-        """Whether the address may ask."""
-        return self.look_up(client) is not None
-
-    def ranges(self, version: int) -> NDArray[np.uint64]:
-        """The networks of IPv4 or IPv6 (version 4 or 6) as the kernel `allowed` takes them."""
-        own: list[ipaddress.IPv4Network] = [one for one in self._networks if one.version == version]  # type: ignore[misc]
-        merged = ipaddress.collapse_addresses(own)
-        ends = [(int(one.network_address), int(one.broadcast_address)) for one in merged]
-        low = 2**64 - 1
-        rows = [(first >> 64, first & low, last >> 64, last & low) for first, last in ends]
-        return np.array(rows, np.uint64).reshape(-1, 4)
 
 
 class Listener:
@@ -104,14 +62,16 @@ class Listener:
     timeout_s: seconds per upstream. tcp_idle_s: seconds. offer: takes rows of Ring.put_rows, must not block. ring:
     takes those of datapath.py, which serves UDP where it can unless `compiled` is False. pairs: sockets that are bound
     already, a pair a host. counters: for this and for datapath.py, its own unless given. probe: a UDP socket at which
-    the supervisor asks (sockets.UdpPort).
+    the supervisor asks (sockets.UdpPort). client_wait_s: seconds
+    that a client waits for an answer. retry_failed: whether SERVFAIL and REFUSED go to the next upstream. limits:
+    defaults unless given. special: names answered here. probes: for loops, none without. mismatched: see Routes.
     """
 
     def __init__(
         self,
         hosts: Sequence[str],
         port: int,
-        upstreams: Sequence[tuple[str, Sequence[Endpoint]]],
+        upstreams: Sequence[tuple[str, Sequence[UpstreamAddress | tuple[str, int]]]],
         *,
         allowed_clients: Sequence[str],
         timeout_s: float,
@@ -124,20 +84,35 @@ class Listener:
         pairs: Sequence[Pair] = (),
         counters: tuple[Counters, Counters] | None = None,
         probe: socket.socket | None = None,
+        client_wait_s: float = 5.0,
+        retry_failed: bool = True,
+        limits: TrafficLimits | None = None,
+        special: Iterable[AnsweredHere] = (),
+        probes: LoopProbes | None = None,
+        mismatched: NDArray[np.int64] | None = None,
     ) -> None:
         self._hosts, self._port, self._offer, self._ring = hosts, port, offer, ring
         self._timeout_s, self._inflight_max, self._compiled = timeout_s, inflight_max, compiled
         self._pairs, self._probe = pairs, probe
         self._counters, self._fast_counters = counters or (Counters(), Counters())
-        self._routes = Routes(upstreams)
+        self._routes = Routes(upstreams, special, mismatched)
         self._access = AccessList(allowed_clients)
-        self._forwarder = Forwarder(timeout_s=timeout_s, counters=self._counters, finish=self._finish)
+        self._limits, self._retry_failed = limits or default_limits(), retry_failed
+        self._shares = Shares(self._limits.shares, inflight_max, len(self._routes.upstreams))
+        self._forwarder = Forwarder(
+            timeout_s=timeout_s,
+            wait_s=client_wait_s,
+            retry_failed=retry_failed,
+            counters=self._counters,
+            finish=self._finish,
+        )
+        self._watch = UpstreamWatch(self._routes, probes, self._counters, self._busy, self._refresh)
         self._datapath: Datapath | None = None
         self._tcp = TcpClients(self._handle, self._access.allows, self._counters, tcp_clients_max, tcp_idle_s)
         self._udp: list[UdpPort] = []
         self._rows: list[tuple[Any, ...]] = []
         self._servers: list[asyncio.Server] = []
-        self.addresses: list[Endpoint] = []
+        self.addresses: list[tuple[str, int]] = []
 
     @property
     def ports(self) -> list[int]:
@@ -150,6 +125,15 @@ class Listener:
         compiled = self._datapath.inflight if self._datapath else 0
         return compiled + self._forwarder.waiting[0]
 
+    def _busy(self) -> float:
+        """Share of the room for queries in flight that is used."""
+        return self.inflight / self._inflight_max
+
+    def _refresh(self) -> None:
+        """An upstream's address or state has changed."""
+        if self._datapath:
+            self._datapath.refresh()
+
     @property
     def counters(self) -> Counters:
         """The counts up to now: a copy."""
@@ -158,19 +142,22 @@ class Listener:
     async def start(self) -> None:
         """Bind and serve. Raises AgentsError if a host cannot be bound, SettingsError for itself as an upstream."""
         self._loop = loop = asyncio.get_running_loop()
+        self._forwarder.start()
         pairs: list[socket.socket] = []
         try:
             for host, (udp, tcp) in self._sockets():
                 self._udp.append(UdpPort(udp))
                 pairs.append(tcp)
                 self.addresses.append((host, udp.getsockname()[1]))
-            refuse_loops(self._routes.upstreams, self.addresses)
+            await self._watch.start()
+            refuse_loops(self._routes.upstreams.values(), self.addresses)
         except AgentsError:
+            await self._watch.stop()
+            await self._forwarder.stop()
             for sock in [*pairs, *(port.sock for port in self._udp)]:
                 sock.close()
             self._udp, self.addresses = [], []
             raise
-        self._forwarder.start()
         if self._probe:
             self._udp.append(UdpPort(self._probe, probe=True))
         for tcp in pairs:
@@ -196,6 +183,9 @@ class Listener:
             self._fast_counters,
             timeout_s=self._timeout_s,
             inflight_max=self._inflight_max,
+            limits=self._limits,
+            retry_failed=self._retry_failed,
+            answer_here=self.answer_here,
             uses_max=pools.USES_MAX,
             age_max_s=pools.AGE_MAX_S,
             ring=self._ring,
@@ -211,6 +201,7 @@ class Listener:
             server.close()
         # Connections first: an answered one would hand on its next query.
         self._tcp.close()
+        await self._watch.stop()
         if self._datapath:
             self._datapath.stop()
         await self._forwarder.stop()
@@ -238,62 +229,154 @@ class Listener:
 
     def _handle(self, message: bytes, client: str, where: Where, back: Any, udp: bool) -> bool:
         """Forward a query, or answer it at once; False if it can never be answered (it is no query)."""
-        self._counters.received += 1
+        count = self._counters
+        count.received += 1
         if len(message) < wire.HEADER_SIZE or message[2] & 0x80:
-            self._counters.malformed += 1
+            count.malformed += 1
             return False
-        address = self._access.known.get(client) or self._access.look_up(client)
-        if address is None:
-            self._counters.refused += 1
-            where.send(wire.error_reply(message, wire.REFUSED), back)
-            return True
-        if message[2] & 0x78:
-            self._counters.notimp += 1
-            where.send(wire.error_reply(message, wire.NOTIMP), back)
-            return True
         end = wire.question_end(message)
+        address = self._access.known.get(client) or self._access.look_up(client)
+        asked = Pending(
+            message, end or wire.HEADER_SIZE, address or address_bytes(client), where, back, udp, time.time()
+        )
+        asked.exempt = self._limits.exempt.allows(client)
+        if address is None:
+            count.refused += 1
+            return self._refuse(asked, wire.REFUSED)
+        if message[2] & 0x78:
+            count.notimp += 1
+            return self._refuse(asked, wire.NOTIMP)
         if not end:
-            self._counters.malformed += 1
-            where.send(wire.error_reply(message, wire.FORMERR), back)
-            return True
+            count.malformed += 1
+            return self._refuse(asked, wire.FORMERR)
         # A zone transfer is answered in many messages; a forwarder has no zone to transfer.
         if message[end - 4 : end - 2] in _TRANSFERS:
-            self._counters.notimp += 1
-            where.send(wire.error_reply(message, wire.NOTIMP, end), back)
+            count.notimp += 1
+            return self._refuse(asked, wire.NOTIMP)
+        route = self._routes.find(message[wire.HEADER_SIZE : end - 5])
+        if route is None:
+            count.rejected += 1
+            return self._refuse(asked, wire.SERVFAIL)
+        if udp and not asked.exempt and not self._within_rate(asked):
             return True
-        zone = self._routes.find(message[wire.HEADER_SIZE : end - 5])
-        inflight = self.inflight if self._datapath else self._forwarder.waiting[0]
-        if zone is None or inflight >= self._inflight_max:
-            self._counters.rejected += 1
-            where.send(wire.error_reply(message, wire.SERVFAIL, end), back)
-            return True
-        self._forwarder.submit(Pending(message, end, address, where, back, udp, zone, time.time()))
+        opt = wire.find_opt(message, end)
+        if opt and opt.version:
+            count.notimp += 1
+            return self._refuse(asked, wire.BADVERS)
+        asked.query = wire.without_hop_by_hop(message, end)
+        self._take(asked, route)
         return True
+
+    def _refuse(self, asked: Pending, rcode: int) -> bool:
+        """Answer with an error; True, since that is an answer."""
+        self._reply(asked, wire.error_reply(asked.query, rcode, asked.end))
+        return True
+
+    def _within_rate(self, asked: Pending) -> bool:
+        """False for a query above the rate of its client's network: it is dropped, or answered with TC."""
+        verdict = self._limits.on_query(asked.client)
+        if verdict == PASS:
+            return True
+        if verdict == SLIP:
+            self._counters.rate_slipped += 1
+            asked.where.send(wire.error_reply(asked.query, wire.NOERROR, asked.end, flags=wire.TC), asked.back)
+        else:
+            self._counters.rate_dropped += 1
+        return False
+
+    def _take(self, asked: Pending, route: Zone | AnsweredHere) -> None:
+        """Forward the query, or answer it here, where there is room for it."""
+        zone, special = (route, None) if isinstance(route, Zone) else (None, route)
+        inflight = self.inflight if self._datapath else self._forwarder.waiting[0]
+        if inflight >= self._inflight_max or not self._hold(asked, zone):
+            self._counters.rejected += 1
+            self._refuse(asked, wire.SERVFAIL)
+        elif special:
+            self.answer_here(asked, special)
+        else:
+            self._forwarder.submit(asked)
+
+    def _hold(self, asked: Pending, zone: Zone | None) -> bool:
+        """Count the query for its client, domain and upstream; False if each of one kind has its share already."""
+        client = None if asked.exempt else asked.client
+        domain = domain_of(asked.query[wire.HEADER_SIZE : asked.end - 5]) if zone else None
+        number: int | None = None
+        for place in zone.places() if zone else (0,):
+            keys = client, domain, zone.upstreams[place] if zone else None
+            number = self._shares.refusal(keys)
+            if number is None:
+                asked.shares = keys
+                self._shares.hold(keys)
+                if zone:
+                    asked.route_to(zone, place)
+                return True
+            if number < _UPSTREAM_SHARE:
+                break
+        name = ("rejected_client", "rejected_domain", "rejected_upstream")[number or 0]
+        setattr(self._counters, name, getattr(self._counters, name) + 1)
+        return False
+
+    def answer_here(self, asked: Pending, route: AnsweredHere) -> None:
+        """Answer a special name; the query is recorded like any other."""
+        answer = route.reply(asked.query, asked.end)
+        self._counters.local += 1
+        self._end(asked, answer, 0.0, route.recorded)
 
     def _finish(self, pending: Pending, answer: bytes | None) -> None:
         """Answer the client, then keep the record for the end of this turn of the event loop."""
+        if answer is None:
+            self._counters.servfail += 1
+            self._end(pending, None, math.nan)
+        else:
+            self._counters.answered += 1
+            self._end(pending, answer, (time.monotonic() - pending.started) * 1000)
+
+    def _end(self, pending: Pending, answer: bytes | None, rtt_ms: float, recorded: bool = True) -> None:
+        """A query's end: reply, record, and what it held. answer None: SERVFAIL; size and TTL are unknown."""
         if not self._rows:
             self._loop.call_soon(self._offer_records)  # first: before a connection that the answer ends is gone
         query, end = pending.query, pending.end
-        if answer is None:
-            # The client gets SERVFAIL; size, TTL and latency of an answer are unknown.
-            self._counters.servfail += 1
-            pending.where.send(wire.error_reply(query, wire.SERVFAIL, end), pending.back)
-            rlen, rtt_ms = UNKNOWN, math.nan
-            rcode, ancount, types, ttl_min, _ = _UNANSWERED
-        else:
-            rtt_ms = (time.monotonic() - pending.started) * 1000
-            self._counters.answered += 1
-            reply, rlen = query[:2] + answer[2:], len(answer)
-            if pending.udp and rlen > wire.PLAIN_UDP_SIZE and rlen > wire.udp_size(query, end):
-                reply = wire.truncate(reply, end)
-            pending.where.send(reply, pending.back)
-            # Records behind damage in the answer are unknown.
-            rcode, ancount, types, ttl_min, _ = wire.parse_answer(answer, question_end=end, partial=True)
+        reply = wire.error_reply(query, wire.SERVFAIL, end) if answer is None else query[:2] + answer[2:]
+        self._reply(pending, reply)
+        if recorded:
+            self._record(pending, answer, rtt_ms)
+        if pending.shares:
+            self._shares.free(pending.shares)
+        if self._datapath and pending.slot >= 0:
+            self._datapath.give_back(pending.slot)
+
+    def _record(self, pending: Pending, answer: bytes | None, rtt_ms: float) -> None:
+        query, end = pending.query, pending.end
+        # Records behind damage in the answer are unknown.
+        facts = _UNANSWERED if answer is None else wire.parse_answer(answer, question_end=end, partial=True)
+        rcode, ancount, types, ttl_min, _ = facts
+        rlen = UNKNOWN if answer is None else len(answer)
         qname, qtype = query[wire.HEADER_SIZE : end - 5], query[end - 4] << 8 | query[end - 3]
         self._rows.append(
-            (pending.ts, pending.client, qname, qtype, len(query), rcode, ancount, rlen, ttl_min, rtt_ms, types)
+            (pending.ts, pending.client, qname, qtype, pending.received, rcode, ancount, rlen, ttl_min, rtt_ms, types)
         )
+
+    def _reply(self, asked: Pending, reply: bytes) -> None:
+        """Send a reply as its client takes it: no OPT where it sent none, and over UDP no more than it takes."""
+        query, end = asked.query, asked.end
+        has_records = query[6:12] != bytes(6)
+        opt = wire.find_opt(query, end) if has_records and (end > wire.HEADER_SIZE or query[4:6] == b"\0\0") else None
+        if not opt:
+            reply = wire.without_opt(reply, end)
+        if asked.udp and len(reply) > max(opt.payload if opt else 0, wire.PLAIN_UDP_SIZE):
+            reply = wire.truncate(reply, end)
+        if asked.udp and not asked.exempt and self._limits.limits_responses:
+            named = end > wire.HEADER_SIZE
+            qname = query[wire.HEADER_SIZE : end - 5] if named else b""
+            qtype = int.from_bytes(query[end - 4 : end - 2]) if named else 0
+            verdict = self._limits.on_response(asked.client, qname, qtype, reply[3] & 0xF)
+            if verdict == DISCARD:
+                self._counters.rrl_dropped += 1
+                return
+            if verdict == SLIP:
+                self._counters.rrl_slipped += 1
+                reply = wire.truncate(reply, end)
+        asked.where.send(reply, asked.back)
 
     def _offer_records(self) -> None:
         """Offer the records of one turn of the event loop at once: all of it costs little more than one."""
@@ -302,12 +385,12 @@ class Listener:
             self._offer(rows)
 
 
-def refuse_loops(upstreams: Iterable[Endpoint], addresses: Sequence[Endpoint]) -> None:
+def refuse_loops(upstreams: Iterable[Upstream], addresses: Sequence[tuple[str, int]]) -> None:
     """Raise SettingsError where an upstream is one of the addresses that are listened on."""
-    for host, port in upstreams:
+    for one in upstreams:
         for mine, my_port in addresses:
-            if port == my_port and _same_host(host, mine):
-                raise SettingsError(f"cannot forward to {endpoint_text(host, port)}: that is this listener itself")
+            if one.host and one.port == my_port and _same_host(one.host, mine):
+                raise SettingsError(f"cannot forward to {one.endpoint}: that is this listener itself")
 
 
 def _same_host(host: str, mine: str) -> bool:

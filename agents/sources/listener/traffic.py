@@ -1,0 +1,168 @@
+"""What one client, one domain and one upstream may have of the listener: shares of its table, and rates over UDP.
+
+Rates count a client's network, since a forged source may be any address of it. They hold for UDP alone: over TCP an
+address is proven, and connections have bounds of their own. An answer that slips has TC set, so that an honest client
+asks again over TCP (as response rate limiting of BIND does).
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import mmap
+import secrets
+from collections import Counter
+from collections.abc import Mapping
+from time import monotonic_ns
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from agents.core.protocols import Field, Spec
+from agents.sources.listener.access import AccessList
+from agents.sources.listener.traffic_kernels import (
+    BUCKET,
+    KEYED,
+    RATES,
+    domain_at,
+    limit_query,
+    limit_response,
+    mask_network,
+)
+
+BUCKETS = 1 << 16
+"""Networks, or networks and names, that are limited at once: 2 MB."""
+
+
+def _networks(text: str) -> list[str]:
+    return [part.strip() for part in text.split(",") if part.strip()]
+
+
+def _check_networks(text: str) -> None:
+    for part in _networks(text):
+        ipaddress.ip_network(part, strict=False)
+
+
+def _within(low: float, high: float) -> Any:
+    def check(value: float) -> None:
+        if not low <= value <= high:
+            raise ValueError(f"it must be between {low:g} and {high:g}")
+
+    return check
+
+
+_share, _rate = _within(0.001, 1), _within(0, 1e6)
+LOOPBACK = "127.0.0.0/8,::1/128"
+"""Networks without limits by default: there a local forwarder asks for everybody."""
+FIELDS = (
+    Field("inflight_client_share", float, 0.25, "most of INFLIGHT_MAX that one client may hold", _share),
+    Field("inflight_domain_share", float, 0.25, "most of INFLIGHT_MAX that queries below one domain may hold", _share),
+    Field(
+        "inflight_upstream_share",
+        float,
+        0.5,
+        "most of INFLIGHT_MAX that may wait for one upstream, where there are several",
+        _share,
+    ),
+    Field(
+        "client_qps_max",
+        float,
+        5000.0,
+        "UDP queries a second of one client network; above it queries are dropped; 0 = no limit",
+        _rate,
+    ),
+    Field("rrl_responses_per_s", float, 0.0, "equal answers a second to one network over UDP; 0 = no limit", _rate),
+    Field("rrl_nxdomains_per_s", float, 0.0, "NXDOMAIN a second to one network and domain; 0 = no limit", _rate),
+    Field("rrl_errors_per_s", float, 0.0, "errors a second to one network; 0 = no limit", _rate),
+    Field("rrl_window_s", float, 15.0, "seconds for which RRL_… remember a flood", _within(1, 3600)),
+    Field("rate_slip", int, 2, "one in so many dropped answers is sent with TC instead; 0 = none", _within(0, 10)),
+    Field("rate_prefix_v4", int, 24, "bits of an IPv4 address that make a client network", _within(8, 32)),
+    Field("rate_prefix_v6", int, 56, "bits of an IPv6 address that make a client network", _within(16, 128)),
+    Field("rate_exempt", str, LOOPBACK, "networks without limits, comma-separated", _check_networks),
+)
+
+
+class TrafficLimits:
+    """The limits, and the buckets: processes forked from the one that made it share them."""
+
+    def __init__(self, values: Mapping[str, Any]) -> None:
+        """values: of FIELDS, by their names."""
+        self.shares = [float(values[f"inflight_{of}_share"]) for of in ("client", "domain", "upstream")]
+        self.exempt = AccessList(_networks(values["rate_exempt"]))
+        self.buckets: NDArray[Any] = np.frombuffer(mmap.mmap(-1, BUCKETS * BUCKET.itemsize), BUCKET)
+        self.rates: NDArray[Any] = np.zeros(1, RATES)
+        rates = self.rates[0]
+        rates["queries"], rates["window_s"] = values["client_qps_max"], values["rrl_window_s"]
+        for kind in ("responses", "nxdomains", "errors"):
+            rates[kind] = values[f"rrl_{kind}_per_s"]
+        rates["slip"], rates["prefix4"] = values["rate_slip"], values["rate_prefix_v4"]
+        rates["prefix6"] = values["rate_prefix_v6"]
+        rates["low"], rates["high"] = secrets.randbits(64), secrets.randbits(64)
+        self._keyed, self._name = np.zeros(KEYED, np.uint8), np.zeros(KEYED, np.uint8)
+
+    @property
+    def limits_responses(self) -> bool:
+        """Whether any response rate is limited."""
+        return any(self.rates[0][kind] > 0 for kind in ("responses", "nxdomains", "errors"))
+
+    def on_query(self, client: bytes) -> int:
+        """The verdict of traffic_kernels on a query over UDP."""
+        self._network(client)
+        return int(limit_query(self.buckets, self.rates, self._keyed, monotonic_ns()))
+
+    def on_response(self, client: bytes, qname: bytes, qtype: int, rcode: int) -> int:
+        """The verdict of traffic_kernels on an answer over UDP."""
+        self._network(client)
+        self._name[: len(qname)] = np.frombuffer(qname, np.uint8)
+        name, size, now = self._name, len(qname), monotonic_ns()
+        return int(limit_response(self.buckets, self.rates, self._keyed, name, 0, size, qtype, rcode, now))
+
+    def _network(self, client: bytes) -> None:
+        self._keyed[: len(client)] = np.frombuffer(client, np.uint8)
+        mask_network(self._keyed, self.rates)
+
+
+SPEC: Spec[TrafficLimits] = Spec("traffic", "limits for clients, domains and upstreams", FIELDS, TrafficLimits)
+
+
+def default_limits(**changed: Any) -> TrafficLimits:
+    """Limits as the settings' defaults have them, but for `changed`."""
+    return TrafficLimits(SPEC.values(changed))
+
+
+class Shares:
+    """Queries in flight of each client, domain and upstream, of those that the event loop forwards."""
+
+    def __init__(self, shares: list[float], inflight_max: int, upstreams: int) -> None:
+        self.most = shares_of(shares, inflight_max, upstreams)
+        self._held: tuple[Counter[Any], ...] = (Counter(), Counter(), Counter())
+
+    def refusal(self, keys: tuple[Any, Any, Any]) -> int | None:
+        """Which share is used up: 0 the client's (key None = without limit), 1 the domain's, 2 the upstream's."""
+        for number, (key, held, most) in enumerate(zip(keys, self._held, self.most, strict=True)):
+            if key is not None and held[key] >= most:
+                return number
+        return None
+
+    def hold(self, keys: tuple[Any, Any, Any]) -> None:
+        """A query takes its place in each."""
+        for key, held in zip(keys, self._held, strict=True):
+            held[key] += 1
+
+    def free(self, keys: tuple[Any, Any, Any]) -> None:
+        """It gives them back."""
+        for key, held in zip(keys, self._held, strict=True):
+            held[key] -= 1
+            if not held[key]:
+                del held[key]
+
+
+def shares_of(shares: list[float], inflight_max: int, upstreams: int) -> list[int]:
+    """Queries that a client, a domain and an upstream may hold. The only upstream may hold all."""
+    client, domain, upstream = (max(1, int(share * inflight_max)) for share in shares)
+    return [client, domain, upstream if upstreams > 1 else inflight_max]
+
+
+def domain_of(qname: bytes) -> bytes:
+    """The domain of a wire name in lower case, as traffic_kernels.domain_at finds it."""
+    return qname[domain_at(np.frombuffer(bytearray(qname), np.uint8), 0, len(qname)) :].lower()
