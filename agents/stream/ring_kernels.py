@@ -64,10 +64,10 @@ def admits(
         for place in range(PLACES):
             backlog[0, place] = backlog[1, place] = 0
         for at in range(tail, head):
-            _count(backlog, key, records[at % capacity].client, 1)
+            _count(backlog, key, records[at % capacity]["client"], 1)
     else:
         for at in range(counted[0], tail):
-            _count(backlog, key, records[at % capacity].client, -1)
+            _count(backlog, key, records[at % capacity]["client"], -1)
         if waiting * END < capacity:
             counted[0] = -1
             return True
@@ -96,7 +96,7 @@ def place(
         after = head + accepted
         if after - tail >= len(records):
             break
-        if admits(backlog, counted, key, records, after, tail, given[at].client):
+        if admits(backlog, counted, key, records, after, tail, given[at]["client"]):
             records[after % len(records)] = given[at]
             accepted += 1
     return accepted

@@ -19,6 +19,8 @@ from agents.stream.ring import Ring
 from agents.stream.ring_kernels import END, SHARE
 from tests.support.listening import ring_of, wait_until
 
+ring_of(1).put(bytes(RECORD.itemsize))  # loads its kernel: no made-up input's time limit is for that
+
 
 def numbered(first: int, count: int) -> NDArray[np.void]:
     """Records whose bytes all follow from their number, each of another client's network."""

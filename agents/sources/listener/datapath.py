@@ -59,7 +59,7 @@ from agents.sources.listener.traffic import TrafficLimits, default_limits, domai
 from agents.sources.listener.traffic_kernels import KEYED
 from agents.sources.listener.upstream import POOL_SIZE, RANDOM_BLOCK, AnsweredHere, Pending, Routes, Upstream
 from agents.stream.counters import Counters
-from agents.stream.record import client_bytes
+from agents.stream.record import RECORD, client_bytes
 from agents.stream.ring import Ring, RingArrays
 
 CARRIED = 64
@@ -430,6 +430,7 @@ def load_datapath() -> None:
         return
     routes, access = Routes([("", [("127.0.0.1", 53)])]), AccessList(["127.0.0.0/8"])
     ring = Ring(memoryview(bytearray(Ring.size_of(1))), 1)
+    ring.put(bytes(RECORD.itemsize))  # what TCP and rare queries take
     limits, elsewhere = default_limits(), np.zeros(1, np.int64)
     state = make_state([], routes, access, limits, elsewhere, 1, ring.arrays, Counters())
     state.cells["stop"] = 1
