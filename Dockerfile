@@ -11,9 +11,9 @@ COPY agents agents
 RUN pip --python /opt/venv/bin/python install --no-deps --no-build-isolation . \
  && pip --python /opt/venv/bin/python uninstall -y setuptools \
  && find /opt/venv/lib -type d -name tests -prune -exec rm -rf {} +
-# Compiled for the processor that builds; on another one, and where the sources differ, each container does it anew in /tmp.
-# From /, so that what is installed is warmed and not its copy in /src.
-RUN cd / && /opt/venv/bin/python -m agents.runtime.warmup
+# Compiled for any processor of this kind (x86-64-v2, ARMv8): a container starts on another one without compiling again.
+# From /, so that the installed package is warmed and not its copy in /src.
+RUN cd / && COMPILED_FOR=any /opt/venv/bin/python -m agents.runtime.warmup
 
 FROM python:3.11-slim-bookworm
 # Written by hand: useradd is not in every slim image.
@@ -24,12 +24,13 @@ RUN echo 'dns-tunnel:x:10001:10001::/app:/usr/sbin/nologin' >>/etc/passwd \
 COPY --from=build /opt/venv /opt/venv
 WORKDIR /app
 COPY --chmod=755 scripts/automated_retraining.py scripts/setup_weekly_training.sh scripts/
-ENV PATH=/opt/venv/bin:$PATH DATA_DIR=/app LISTEN_HOST=0.0.0.0 API_HOST=0.0.0.0 \
+COPY --chmod=755 scripts/container/crontab scripts/container/service /usr/local/bin/
+ENV PATH=/opt/venv/bin:/usr/local/bin:$PATH DATA_DIR=/app LISTEN_HOST=0.0.0.0 API_HOST=0.0.0.0 COMPILED_FOR=any \
     PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 HOME=/tmp
 USER 10001:10001
 # Nothing lies in these: what does is copied into a new volume, and services that start together get into each other's way.
 VOLUME ["/app/models", "/app/reports", "/app/logs", "/app/data"]
 EXPOSE 5335/udp 5335/tcp 8053/tcp
-HEALTHCHECK --interval=10s --timeout=10s --start-period=180s --retries=3 CMD ["dns-tunnel", "health", "listener"]
+HEALTHCHECK --interval=10s --timeout=10s --start-period=30s --retries=3 CMD ["dns-tunnel", "health", "listener"]
 ENTRYPOINT ["dns-tunnel"]
 CMD ["run"]

@@ -10,7 +10,7 @@ HOSTILE := $(addprefix tests/,core/test_jit.py dns/test_message.py dns/test_mess
 	detection/test_state.py)
 PIP := $(BIN)/python -m pip --disable-pip-version-check -q
 .DEFAULT_GOAL := help
-.PHONY: help install install-dev run test test-bounds lint fmt bench e2e demo train evaluate settings suffixes lock clean
+.PHONY: help install install-dev run test test-bounds lint fmt bench e2e demo train evaluate settings suffixes images lock clean
 
 help:  ## what there is
 	@awk -F':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -74,6 +74,9 @@ settings: install  ## .env.example and docs/settings.md, from the settings of ev
 
 suffixes: install-dev  ## the public suffix list, from the pinned package
 	$(BIN)/python scripts/maintainer/refresh_suffixes.py
+
+images: install  ## base images pinned by tag and digest; asks their registry through Docker
+	$(BIN)/python scripts/maintainer/pin_images.py Dockerfile docker-compose.yml
 
 lock:  ## pin every dependency with hashes
 	uv pip compile --universal --python-version 3.11 --generate-hashes -q --extra build pyproject.toml -o requirements.txt

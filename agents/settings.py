@@ -105,6 +105,9 @@ class Settings(BaseSettings):
         "127.0.0.1", description="addresses to answer DNS on, comma-separated, IPv4 or IPv6"
     )
     listen_port: Port = Field(5335, description="UDP and TCP port to answer DNS on")
+    run_as: str = Field(
+        "", description="user that `run` and `listen` become when they hold their ports; empty = whoever started them"
+    )
     upstreams: str = Field(
         "",
         description="resolvers, comma-separated: address or host name[:port], [v6]:port, tcp://…, tls://…#name, "
@@ -222,6 +225,10 @@ class Settings(BaseSettings):
         "", description="networks of reverse proxies whose X-Forwarded-For is believed, comma-separated; empty = none"
     )
 
+    compiled_for: Literal["host", "any"] = Field(
+        "host",
+        description="processor that kernels are compiled for; any = each x86-64-v2 or ARMv8: an image needs no other",
+    )
     compiled: Literal["auto", "on", "off"] = Field(
         "auto",
         validation_alias=_names("compiled"),

@@ -5,9 +5,10 @@ from __future__ import annotations
 import argparse
 import time
 import uuid
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 
-from agents.core.errors import UsageError
+from agents.core.errors import NameFormatError, UsageError
 from agents.core.text import counted, printable, refang
 from agents.core.types import Incident, Severity
 from agents.detection.detector import empty_verdicts
@@ -21,6 +22,7 @@ from agents.detection.known_services import (
     save_entries,
     with_entry,
 )
+from agents.dns.name import from_text, to_text
 from agents.runtime import bootstrap
 from agents.settings import Settings
 from agents.store.sql import Store
@@ -42,6 +44,8 @@ def allow(settings: Settings, options: argparse.Namespace) -> int:
             print(f"{printable(entry.suffix)}  x{entry.factor:g}  until {entry.expires}{ended}  {who}")
     elif options.action == "remove":
         suffix = refang(options.suffix).rstrip(".").lower()
+        with suppress(NameFormatError):
+            suffix = to_text(from_text(suffix))
         if all(entry.suffix != suffix for entry in entries):
             raise UsageError(f"cannot remove {suffix}: it is not on the list")
         save_entries(path, [entry for entry in entries if entry.suffix != suffix])

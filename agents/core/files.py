@@ -20,6 +20,7 @@ UNPACKED_MAX = 2 << 30
 """A file of state that unpacks to more bytes is refused."""
 PRIVATE_MODE = 0o600
 """Mode of files that hold the names that people looked up."""
+PRIVATE_FOLDER_MODE = 0o700
 _PART = ".part"
 """Ending of the name of a file that is not complete yet."""
 
@@ -45,6 +46,13 @@ def write_atomic(path: Path, data: bytes, mode: int = FILE_MODE, sync: bool = Tr
         part.unlink(missing_ok=True)  # after the rename it does not exist any more
     if sync:
         _sync_folder(path.parent)
+
+
+def make_private_folder(path: Path) -> None:
+    """Make a folder, and those above it, that only its owner can look into; also where it is there. Raises OSError."""
+    path.mkdir(parents=True, exist_ok=True)
+    if path.stat().st_uid == os.geteuid():
+        path.chmod(PRIVATE_FOLDER_MODE)
 
 
 def make_private(path: Path) -> None:
@@ -109,6 +117,7 @@ class DiskQueue:
     ) -> None:
         self._folder, self._suffix, self._max_bytes, self._sync = folder, suffix, max_bytes, sync
         self._guard = threading.Lock()
+        make_private_folder(folder)
         self._lock = locked(folder / "lock")
         for left_over in (*folder.glob("*.tmp"), *folder.glob(f".*{_PART}")):
             left_over.unlink()

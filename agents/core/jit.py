@@ -1,7 +1,7 @@
 """The compiler switch: numba compiles kernels once and keeps the code, or they run as plain Python with equal results.
 
-The setting COMPILED decides: "auto" (compiled if numba can be imported), "on", or "off". It is read when this module
-is first imported, from the environment or from `.env`, like every setting.
+The setting COMPILED decides: "auto" (compiled if numba can be imported), "on", or "off"; COMPILED_FOR, for which
+processors. They are read when this module is first imported, from the environment or from `.env`, like every setting.
 """
 
 from __future__ import annotations
@@ -10,11 +10,12 @@ import ctypes
 import hashlib
 import importlib
 import os
+import platform
 import re
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -24,8 +25,6 @@ from dotenv import dotenv_values
 from agents.core.errors import SettingsError
 
 F = TypeVar("F", bound=Callable[..., Any])
-SETTINGS = ("COMPILED", "KERNELS")
-"""Names of the setting: the present one, and the old one, which works for one more release."""
 MAPPED_BYTES = 5 << 20
 """Larger arrays get a memory mapping of their own."""
 _M_MMAP_THRESHOLD = -3  # of <malloc.h>
@@ -34,21 +33,32 @@ _DIGEST = re.compile("[0-9a-f]{16}")
 _IMPORTED = re.compile(r"^from (agents(?:\.\w+)+) import (.*)$", re.MULTILINE)
 
 
-def _mode() -> str:
-    """The setting's value. agents.settings refuses any value but the three."""
+def _setting(names: Sequence[str], default: str) -> str:
+    """The value of a setting, by its names: the present one, then old ones. agents.settings refuses wrong values."""
     for source in (os.environ, dotenv_values(".env") if Path(".env").is_file() else {}):
         given = {name.upper(): value for name, value in source.items()}  # settings ignore case, too
-        for name in SETTINGS:
+        for name in names:
             if value := given.get(name):
                 return value
-    return "auto"
+    return default
+
+
+def _compile_for_any() -> None:
+    """Let the compiler use only what each processor of this kind has; to be called before numba is imported.
+
+    x86-64-v2 (System V psABI, 2020) is what processors since 2009 have; LLVM calls the least of ARMv8 "generic".
+    """
+    os.environ["NUMBA_CPU_NAME"] = "x86-64-v2" if platform.machine() in {"x86_64", "AMD64"} else "generic"
+    os.environ["NUMBA_CPU_FEATURES"] = ""
 
 
 def _numba() -> Any:
     """The compiler, or None. Raises SettingsError if COMPILED=on and numba cannot be imported."""
-    mode = _mode()
+    mode = _setting(("COMPILED", "KERNELS"), "auto")
     if mode == "off":
         return None
+    if _setting(("COMPILED_FOR",), "host") == "any":
+        _compile_for_any()
     try:
         import numba
     except ImportError as error:
@@ -171,7 +181,8 @@ def prune_caches(kept: Path) -> int:
 
 def warm_mark(kept: Path) -> Path:
     """The file that marks the folder as complete: it holds all kernels, compiled for this processor."""
-    return kept / f"warm-{importlib.import_module('llvmlite.binding').get_host_cpu_name()}"
+    name = NUMBA.config.CPU_NAME or importlib.import_module("llvmlite.binding").get_host_cpu_name()
+    return kept / f"warm-{name}"
 
 
 def map_large_arrays() -> None:

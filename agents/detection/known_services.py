@@ -19,10 +19,11 @@ from numpy.typing import NDArray
 from agents.core.column_kernels import slots_of
 from agents.core.columns import Names, packed
 from agents.core.errors import NameFormatError, SettingsError
-from agents.core.files import write_atomic
+from agents.core.files import PRIVATE_MODE, write_atomic
+from agents.core.text import printable
 from agents.core.types import Incident
 from agents.detection.limits import Scale
-from agents.dns.name import from_text, is_public_suffix, labels_of, wire_of
+from agents.dns.name import from_text, is_public_suffix, labels_of, to_text, wire_of
 from agents.dns.name_kernels import longest_listed
 
 FACTORS_MAX = 65_536
@@ -141,6 +142,10 @@ def _below(name: str, suffix: tuple[bytes, ...]) -> bool:
     return labels[len(labels) - len(suffix) :] == suffix
 
 
+FORMULA = ("=", "+", "-", "@")
+"""What a spreadsheet takes for a formula at the beginning of a cell (OWASP, CSV Injection)."""
+
+
 def entry_of(row: dict[str, str]) -> Entry:
     """A checked entry. Raises ValueError that names the fault."""
     if None in row.values() or set(row) != {field.name for field in fields(Entry)}:
@@ -152,7 +157,8 @@ def entry_of(row: dict[str, str]) -> Entry:
         for name in ("added", "expires"):
             _must_be_a_date(row[name])
         suffix = row["suffix"].strip().rstrip(".").lower()
-        labels = labels_of(from_text(suffix))
+        wire = from_text(suffix)
+        suffix, labels = to_text(wire), labels_of(wire)
         if not labels:
             raise ValueError("a suffix is needed")
         if is_public_suffix(labels):
@@ -190,7 +196,7 @@ def load_entries(path: Path) -> list[Entry]:
     reader = csv.DictReader(io.StringIO(text, newline=""))
     for row in reader:
         try:
-            entries.append(entry_of(row))
+            entries.append(entry_of({name: _unquoted(text) if text else text for name, text in row.items()}))
         except ValueError as error:
             raise SettingsError(f"cannot read {path}, line {reader.line_num}: {error}") from None
     return entries
@@ -201,8 +207,20 @@ def save_entries(path: Path, entries: Sequence[Entry]) -> None:
     out = io.StringIO(newline="")
     writer = csv.DictWriter(out, [field.name for field in fields(Entry)], lineterminator="\n")
     writer.writeheader()
-    writer.writerows(asdict(entry) for entry in entries)
-    write_atomic(path, out.getvalue().encode())
+    writer.writerows({name: _quoted(value) for name, value in asdict(entry).items()} for entry in entries)
+    write_atomic(path, out.getvalue().encode(), PRIVATE_MODE)
+
+
+def _quoted(value: object) -> object:
+    """A text that neither a spreadsheet nor a terminal runs: one that looks like a formula gets an apostrophe first."""
+    if not isinstance(value, str):
+        return value
+    text = printable(value, len(value) * 4 + 2)
+    return f"'{text}" if text.lstrip("'").startswith(FORMULA) else text
+
+
+def _unquoted(text: str) -> str:
+    return text[1:] if text.startswith("'") and text.lstrip("'").startswith(FORMULA) else text
 
 
 def with_entry(entries: Sequence[Entry], entry: Entry) -> list[Entry]:

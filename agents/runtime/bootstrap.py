@@ -24,7 +24,7 @@ from agents.alerting.sink import AlertSink
 from agents.core.column_kernels import Key
 from agents.core.cron import cron_trigger
 from agents.core.errors import AgentsError, ModelError, SettingsError
-from agents.core.files import PRIVATE_MODE, write_atomic
+from agents.core.files import PRIVATE_MODE, make_private_folder, write_atomic
 from agents.core.protocols import ScoringModel, Spec
 from agents.core.types import Sample
 from agents.detection.detector import PEAKS_FILE, TunnelDetector
@@ -39,6 +39,7 @@ from agents.learning.validation import Validator, load_cases
 from agents.runtime.detector_process import JudgeParts
 from agents.runtime.heartbeat import PARTS
 from agents.runtime.listener_process import ListenerConfig
+from agents.runtime.privileges import give_away, user_of
 from agents.runtime.supervisor import Plan, Work
 from agents.runtime.trainer import Training, train_here, train_spawned
 from agents.scoring import MODEL_TYPES
@@ -60,6 +61,14 @@ if TYPE_CHECKING:
     from agents.runtime.schedule import RetrainScheduler
     from agents.runtime.services import Pulse, Retrain, Upkeep
 
+BACKUPS_README = """\
+A backup of the model in use is made here before each retraining: model_backup_YYYYMMDD_HHMMSS.npz.
+They are NumPy archives without pickles: there are no *.pkl files any more. BACKUP_DAYS says how long they are kept.
+
+List:     dns-tunnel models list
+Restore:  dns-tunnel models restore models/backups/model_backup_YYYYMMDD_HHMMSS.npz
+"""
+"""What people find who look for the files of older instructions."""
 FEATURES_AGAIN = Features(VERSION, features_again)
 """What the spool need not hold."""
 SPECS: tuple[Spec[Any], ...] = (special_names.SPEC, traffic.SPEC, *INTAKES, *MODEL_TYPES, *CHANNELS)
@@ -76,12 +85,28 @@ def make_folders(settings: Settings) -> None:
 
     Raises AgentsError where the disk does not let us.
     """
+    user = user_of(settings.run_as)
     try:
-        for folder in (settings.models_dir / "backups", settings.reports_dir, settings.logs_dir, settings.state_dir):
+        new = [folder for folder in _folders(settings) if not folder.exists() or not any(folder.iterdir())]
+        for folder in _folders(settings):
             folder.mkdir(parents=True, exist_ok=True)
-        retraining_log(settings).touch()
+        make_private_folder(settings.state_dir)
+        if not retraining_log(settings).exists():
+            retraining_log(settings).touch()
+            new.append(retraining_log(settings))
+        if not (readme := settings.models_dir / "backups" / "README").exists():
+            write_atomic(readme, BACKUPS_README.encode(), sync=False)
+            new.append(readme)
+        if user is not None:
+            give_away(user, new)
     except OSError as error:
         raise AgentsError(f"cannot write to {error.filename}: {error.strerror}") from None
+
+
+def _folders(settings: Settings) -> list[Path]:
+    models, reports = settings.models_dir, settings.reports_dir
+    results = (models, models / "backups", reports.parent, reports)
+    return [settings.data_dir, *results, settings.logs_dir, settings.state_dir]
 
 
 def retraining_log(settings: Settings) -> Path:
@@ -105,6 +130,7 @@ def check_settings(settings: Settings) -> None:
 
     What is wrong with the database is not among them: DNS is answered without it.
     """
+    user_of(settings.run_as)
     _parsed_upstreams(settings)
     validator_of(settings)
     known_entries(settings)
@@ -188,6 +214,8 @@ def plan_of(settings: Settings, others: Sequence[tuple[str, Work]] = ()) -> Plan
         batch_wait_s=settings.batch_wait_ms / 1000,
         hang_s=settings.hang_s,
         others=others,
+        run_as=user_of(settings.run_as),
+        folders=tuple(_folders(settings)[1:]),
     )
 
 
@@ -199,7 +227,7 @@ def registry_of(settings: Settings) -> ModelRegistry[Model]:
 def store_of(settings: Settings) -> Store:
     """The database, not yet connected; SQLite's folder is made."""
     if not settings.database_url:
-        settings.state_dir.mkdir(parents=True, exist_ok=True)
+        make_private_folder(settings.state_dir)
     return open_store(settings.store_url)
 
 
@@ -413,7 +441,7 @@ def api_token_of(settings: Settings) -> str:
         return given
     path = token_path(settings)
     if not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_private_folder(path.parent)
         write_atomic(path, secrets.token_urlsafe(24).encode(), mode=PRIVATE_MODE)
     token = path.read_text("ascii", errors="replace").strip()
     if not token or not token.isascii():

@@ -13,7 +13,7 @@ from typing import Any
 
 import structlog
 
-from agents.core.files import write_atomic
+from agents.core.files import PRIVATE_MODE, write_atomic
 
 PARTS = {"listener": "detector.json", "api": "api.json", "scheduler": "scheduler.json"}
 """What `dns-tunnel health` asks about, and the heartbeat that answers: the detector's knows how the listeners are."""
@@ -94,7 +94,7 @@ class Heartbeat:
     def _write(self) -> None:
         try:
             state = {"at": time.time(), "writer": self._writer, **self._collect()}
-            write_atomic(self._path, json.dumps(state).encode())
+            write_atomic(self._path, json.dumps(state).encode(), PRIVATE_MODE)
         except OSError as error:
             if not self._failing:  # not every two seconds
                 _log.warning("heartbeat_not_written", path=str(self._path), error=str(error))

@@ -20,6 +20,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import NoReturn
 
 import structlog
@@ -29,6 +30,7 @@ from agents.dns.message import QR
 from agents.runtime import warmup
 from agents.runtime.detector_process import JudgeParts, run_detector
 from agents.runtime.listener_process import ListenerConfig, ListenerSockets, answer
+from agents.runtime.privileges import User, become
 from agents.runtime.signals import ENDING, Beat, Signals
 from agents.sources.listener.sockets import UDP_MAX, bind_pairs, bind_probe
 from agents.stream.shared import ChildState, SharedStream
@@ -48,6 +50,8 @@ AT_ONCE_S = 1.0
 LOOK_S = 0.1
 WATCH_S = 1.0
 """Each listener is asked so often, and each process looked at."""
+PRIVILEGED_PORTS = 1024
+"""Ports below need root (ip(7), ip_unprivileged_port_start)."""
 DETECTOR = "detector"
 """Name of the process that judges."""
 _SIGNALS = {*ENDING, signal.SIGCHLD}
@@ -84,6 +88,8 @@ class Plan:
     batch_wait_s: float
     hang_s: float
     others: Sequence[tuple[str, Work]] = ()
+    run_as: User | None = None  # from the moment when the ports are held
+    folders: Sequence[Path] = ()  # must be writable then
 
 
 def supervise(plan: Plan, ready: Callable[[], None]) -> int:
@@ -97,6 +103,10 @@ def supervise(plan: Plan, ready: Callable[[], None]) -> int:
     warmup.up(lambda text: _log.info("kernels_compiling", note=text))
     for load in (warmup.judging, warmup.listening):  # once, and all that is forked has them
         load()
+    if plan.run_as is not None:
+        become(plan.run_as, plan.folders)
+    elif os.geteuid() == 0 and config.port < PRIVILEGED_PORTS:
+        _log.warning("runs_as_root", hint="set RUN_AS to a user that owns DATA_DIR: only the port needs root")
     addresses = [f"{sock.getsockname()[0]} port {sock.getsockname()[1]}" for sock, _ in sockets[0].pairs]
     children = [*names, DETECTOR, *(name for name, _ in plan.others)]
     stream = SharedStream(len(names), plan.queue_max, children, plan.batch_max, plan.batch_wait_s)

@@ -87,3 +87,25 @@ def test_a_damaged_list_is_a_bad_setting(tmp_path: Path, capsys: pytest.CaptureF
     (tmp_path / "data" / "known_services.csv").write_text("suffix,factor\nx.test,2\n")
     assert run(tmp_path, "list") == 2
     assert "line 2" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("reason", ["=HYPERLINK(1)", "+1", "-2+3", "@SUM(A1)", "plain 'quoted' text", "'=already"])
+def test_a_reason_that_a_spreadsheet_would_run_is_text(
+    reason: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(tmp_path, "add", "x.test", f"--reason={reason}", f"--author={reason}") == 0
+    lines = (tmp_path / "data" / "known_services.csv").read_text().splitlines()
+    cells = [cell.strip('"') for cell in lines[1].split(",")]
+    assert not any(cell.startswith(("=", "+", "-", "@")) for cell in cells)
+    capsys.readouterr()
+    assert run(tmp_path, "list") == 0
+    assert f"{reason}: {reason}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("reason", ["a\x1b[2Jb", "a\rb", "a\nb", "a\x00b", "a\u202eb"])
+def test_the_file_holds_nothing_that_a_terminal_would_run(reason: str, tmp_path: Path) -> None:
+    assert run(tmp_path, "add", f"x{reason}.test", f"--reason={reason}", f"--author={reason}") == 0
+    lines = (tmp_path / "data" / "known_services.csv").read_text().splitlines()
+    assert len(lines) == 2
+    assert lines[1].isprintable()
+    assert run(tmp_path, "remove", f"x{reason}.test") == 0

@@ -1,0 +1,49 @@
+"""The user that a process becomes when it holds its ports: port 53 needs root, nothing after it does."""
+
+from __future__ import annotations
+
+import os
+import pwd
+from collections.abc import Iterable
+from pathlib import Path
+from typing import NamedTuple
+
+from agents.core.errors import AgentsError, SettingsError
+
+
+class User(NamedTuple):
+    """A user of this machine, and the group of its own."""
+
+    name: str
+    uid: int
+    gid: int
+
+
+def user_of(name: str) -> User | None:
+    """The user of setting RUN_AS, None where it is empty. Raises SettingsError."""
+    if not name:
+        return None
+    try:
+        found = pwd.getpwnam(name)
+    except KeyError:
+        raise SettingsError(f"cannot use setting RUN_AS={name}: there is no such user") from None
+    if os.geteuid() not in (0, found.pw_uid):
+        raise SettingsError(f"cannot use setting RUN_AS={name}: only root can become another user")
+    return User(found.pw_name, found.pw_uid, found.pw_gid)
+
+
+def give_away(user: User, folders: Iterable[Path]) -> None:
+    """Give folders that this process has just made to the user. Raises OSError."""
+    for folder in folders:
+        os.chown(folder, user.uid, user.gid, follow_symlinks=False)
+
+
+def become(user: User, folders: Iterable[Path]) -> None:
+    """Be this user from now on, for good. Raises AgentsError where one of the folders could not be written then."""
+    if os.geteuid() != user.uid:
+        os.initgroups(user.name, user.gid)
+        os.setgid(user.gid)
+        os.setuid(user.uid)
+    for folder in folders:
+        if not os.access(folder, os.W_OK | os.X_OK):
+            raise AgentsError(f"cannot run as {user.name}: {folder} is not writable (chown -R {user.name} {folder})")

@@ -1,0 +1,76 @@
+"""Root binds the port; nothing after that is root's."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from agents.core.errors import SettingsError
+from agents.runtime import bootstrap
+from agents.runtime.privileges import user_of
+from tests.support.patience import patient
+from tests.support.stubs import StubServer
+from tests.support.supervised import Load, Supervised
+
+pytestmark = pytest.mark.integration
+
+
+def _can_become_nobody() -> bool:
+    """Root, with a Python that other users can read."""
+    probe = [sys.executable, "-c", "import json"]
+    return os.geteuid() == 0 and subprocess.run(probe, user="nobody", check=False, capture_output=True).returncode == 0
+
+
+root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+
+
+@pytest.mark.skipif(not _can_become_nobody(), reason="needs root, and a Python that other users can read")
+@pytest.mark.timeout(180)
+def test_all_processes_become_the_user_and_own_what_they_make(tmp_path: Path) -> None:
+    nobody = pwd.getpwnam("nobody")
+    for above in (tmp_path.parent, tmp_path.parent.parent):
+        above.chmod(0o755)
+    tmp_path.chmod(0o755)
+    with StubServer() as upstream:
+        one = Supervised(tmp_path, upstream, RUN_AS="nobody")
+        one.wait_ready()
+        state = one.next_state()
+        load = Load(one.port)
+        load.wait_answered(10)
+        load.stop()
+        pids = [one.process.pid, *(process["pid"] for process in state["processes"].values())]
+        uids = {Path(f"/proc/{pid}").stat().st_uid for pid in pids}
+        said = {line for pid in pids for line in Path(f"/proc/{pid}/status").read_text().splitlines() if "Uid" in line}
+        assert one.stop() == 0
+    assert uids == {nobody.pw_uid}
+    assert all(str(nobody.pw_uid) in line and "\t0" not in line for line in said)
+    assert {path.stat().st_uid for path in (tmp_path / "data").rglob("*")} == {nobody.pw_uid}
+
+
+@root
+def test_a_folder_that_the_user_cannot_write_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "models" / "backups").mkdir(parents=True)
+    with StubServer() as upstream:
+        one = Supervised(tmp_path, upstream, RUN_AS="nobody")
+        assert one.process.wait(patient(60)) == 1
+    assert "cannot run as nobody: " in one.log.read_text()
+    assert "chown -R nobody" in one.log.read_text()
+
+
+def test_an_unknown_user_is_a_bad_setting(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match="RUN_AS=no-such-user: there is no such user"):
+        bootstrap.check_settings(bootstrap.load_settings(data_dir=tmp_path, run_as="no-such-user"))
+    assert user_of("") is None
+
+
+def test_state_is_the_owners_alone(tmp_path: Path) -> None:
+    settings = bootstrap.load_settings(data_dir=tmp_path)
+    settings.state_dir.mkdir(parents=True, mode=0o755)
+    bootstrap.make_folders(settings)
+    assert settings.state_dir.stat().st_mode & 0o777 == 0o700
+    assert "no *.pkl files" in (settings.models_dir / "backups" / "README").read_text()
