@@ -1,16 +1,21 @@
-"""`dns-tunnel models`: list, show, approve, reject, roll back, restore."""
+"""`dns-tunnel models`: list, show, log, approve, reject, roll back, restore, pin, unpin."""
 
 from __future__ import annotations
 
 import argparse
+import asyncio
 import json
+import os
+import pwd
 import sys
 import time
 from pathlib import Path
 
 from agents.cli.output import tell
 from agents.core.errors import ModelError, StoreError, UsageError
-from agents.learning.registry import ModelRegistry
+from agents.core.text import printable, utc
+from agents.learning.messages import decision_message, decision_text
+from agents.learning.registry import Author, Decision, ModelRegistry
 from agents.learning.run import RunState
 from agents.runtime import bootstrap, warmup
 from agents.scoring.model import Model
@@ -29,26 +34,50 @@ def models(settings: Settings, options: argparse.Namespace) -> int:
     elif action == "show":
         model = registry.get(options.model_id) if options.model_id else registry.current()
         print(json.dumps({"model_id": model.model_id, **model.manifest}, indent=1))
-    elif action == "approve":
-        model_id = registry.approve(options.model_id or _waiting(registry)).model_id
-        print(f"deployed {model_id}")
-        _note_run(settings, model_id, RunState.DEPLOYED)
-    elif action == "reject":
-        model_id = options.model_id or _waiting(registry)
-        registry.reject(model_id)
-        print(f"rejected {model_id}")
-        _note_run(settings, model_id, RunState.REJECTED)
-    elif action == "rollback":
-        print(f"back to {registry.rollback().model_id}")
+    elif action == "log":
+        for one in registry.decisions():
+            print(f"{utc(one.at)}  {_line_of(one)}")
     else:
-        print(f"restored {_restored(registry, options.file, settings).model_id}")
+        _decide(settings, registry, options)
     return 0
 
 
-def _restored(registry: ModelRegistry[Model], file: Path, settings: Settings) -> Model:
+def _decide(settings: Settings, registry: ModelRegistry[Model], options: argparse.Namespace) -> None:
+    """Do what a person asked for, print it in one sentence, and tell the channels."""
+    author, action = Author(options.author or _login(), options.reason), options.action
+    if action in ("approve", "reject"):
+        model_id = options.model_id or _waiting(registry)
+        {"approve": registry.approve, "reject": registry.reject}[action](model_id, author)
+    elif action == "restore":
+        _restore(registry, options.file, settings, author)
+    else:
+        {"rollback": registry.rollback, "pin": registry.pin, "unpin": registry.unpin}[action](author)
+    made = registry.decisions()[-1]
+    print(printable(decision_text(made)))
+    if action in ("approve", "reject"):
+        _note_run(settings, made.model_id, RunState.DEPLOYED if action == "approve" else RunState.REJECTED)
+    for one in asyncio.run(bootstrap.alert_manager_of(settings).broadcast(decision_message(made))):
+        if not one.ok:
+            print(f"warning: {one.error}", file=sys.stderr)
+
+
+def _login() -> str:
+    """Who runs this: the user behind sudo, else the user."""
+    try:
+        return os.environ.get("SUDO_USER") or pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:  # a container's user that has no name
+        return f"user {os.getuid()}"
+
+
+def _line_of(decision: Decision) -> str:
+    reason = f": {printable(decision.reason)}" if decision.reason else ""
+    return f"{printable(decision_text(decision))} (by {printable(decision.by) or 'unknown'}{reason})"
+
+
+def _restore(registry: ModelRegistry[Model], file: Path, settings: Settings, author: Author) -> None:
     warmup.up(tell)
     try:
-        return registry.restore(file, bootstrap.check_by_gates(settings))
+        registry.restore(file, bootstrap.check_by_gates(settings), author=author)
     except ModelError as error:
         raise ModelError(f"cannot restore {file}: {str(error).removeprefix('cannot restore ')}") from None
 
@@ -81,4 +110,6 @@ def _list_models(registry: ModelRegistry[Model]) -> None:
         print(f"{current.model_id}  shipped    in use until a first retraining deploys another")
     for row in registry.list():
         at = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(row["created"]))
-        print(f"{row['model_id']}  {row['state']:<9}  {at}  {row['path']}")
+        print(f"{row['model_id']}  {row['state']:<11}  {at}  {row['path']}")
+    if pinned := registry.pinned():
+        print(pinned)

@@ -132,7 +132,7 @@ def build_parser() -> argparse.ArgumentParser:
     explain.add_argument("client")
     explain.add_argument("domain")
     _add_retrain(add("retrain", "learn, validate, report, deploy or reject; once, now"))
-    _add_models(add("models", "list, show, approve, reject, roll back or restore models"))
+    _add_models(add("models", "list, show, approve, reject, roll back, restore or pin models"))
     evaluate = add("evaluate", "measure detection on the captures that a manifest lists")
     evaluate.add_argument("manifest", type=Path)
     evaluate.add_argument("--json", metavar="PATH", help="write JSON there, - = standard output")
@@ -182,6 +182,12 @@ def _add_models(parser: argparse.ArgumentParser) -> None:
         action.add_argument("model_id", nargs="?", help="default: the champion, or the candidate that waits")
     actions.add_parser("rollback", help="back to the model before")
     actions.add_parser("restore", help="put a backup back, after validating it").add_argument("file", type=Path)
+    actions.add_parser("pin", help="keep the model in use, whatever a retraining finds")
+    actions.add_parser("unpin", help="let it be replaced again")
+    actions.add_parser("log", help="what people did with models, when and why")
+    for name in ("approve", "reject", "rollback", "restore", "pin", "unpin"):
+        actions.choices[name].add_argument("--reason", default="", help="why; it is recorded and told")
+        actions.choices[name].add_argument("--author", default="", help="who decides (default: your login)")
 
 
 def _qtype(text: str) -> int:

@@ -20,12 +20,15 @@ class CrontabTrigger(BaseTrigger):  # type: ignore[misc]  # APScheduler has no t
 
     def __init__(self, expression: str, zone: ZoneInfo) -> None:
         self._expression, self._zone = expression, zone
+        self._hours_named = not expression.split()[1].startswith("*")
         CronSim(expression, datetime.now(zone))
 
     def get_next_fire_time(self, previous_fire_time: datetime | None, now: datetime) -> datetime | None:
         """The first time after both; None if there is none within 50 years."""
         start = max(previous_fire_time or now, now).astimezone(UTC)
         for due in CronSim(self._expression, start.astimezone(self._zone)):
+            if due.fold and self._hours_named:  # a clock shows this hour for the second time
+                continue
             if due.astimezone(UTC) > start:  # when a clock shows an hour twice, cronsim gives the first of the two
                 return due.astimezone(UTC)
         return None

@@ -7,6 +7,7 @@ import os
 import re
 import tempfile
 import threading
+import time
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,8 @@ UNPACKED_MAX = 2 << 30
 PRIVATE_MODE = 0o600
 """Mode of files that hold the names that people looked up."""
 PRIVATE_FOLDER_MODE = 0o700
+LOOK_S = 0.05
+"""How often a lock that another process holds is tried again."""
 _PART = ".part"
 """Ending of the name of a file that is not complete yet."""
 
@@ -77,6 +80,18 @@ def locked(path: Path, wait: bool = False) -> IO[bytes]:
         file.close()
         raise
     return file
+
+
+def locked_within(path: Path, wait_s: float) -> IO[bytes]:
+    """As `locked`, but another holder has so many seconds to let the lock go. Raises BlockingIOError, OSError."""
+    end = time.monotonic() + wait_s
+    while True:
+        try:
+            return locked(path)
+        except BlockingIOError:
+            if time.monotonic() >= end:
+                raise
+            time.sleep(LOOK_S)
 
 
 def holder(path: Path) -> str:

@@ -279,6 +279,10 @@ class Registry(Protocol):
 
     def promote(self, model_id: str) -> object: ...
 
+    def pinned(self) -> str:
+        """Who pinned which model, and why; "" where none is pinned."""
+        ...
+
 
 @dataclass(frozen=True)
 class Field:

@@ -9,6 +9,7 @@ from pathlib import Path, PurePath
 from agents.alerting.manager import AlertManager
 from agents.core.text import command, counted, harmless, printable
 from agents.core.types import ChannelResult, Gate, Message, Severity
+from agents.learning.registry import Decision
 from agents.learning.run import RunState, SampleFacts, TrainingRun, Validation
 
 CASES_SHOWN = 5
@@ -20,15 +21,28 @@ _OUTLOOK = {
     RunState.REJECTED: "the new model is rejected, the old one stays",
     RunState.WAITING: "the new model passed every gate and waits for approval",
     RunState.FAILED: "the run failed, the old model stays",
+    RunState.RUNNING: "the run is under way",
     RunState.UNCHANGED: "nothing new to learn, the old model stays",
 }
 _RUN_SEVERITY = {
     RunState.DEPLOYED: Severity.NORMAL,
     RunState.WAITING: Severity.SUSPICIOUS,
+    RunState.RUNNING: Severity.NORMAL,
     RunState.UNCHANGED: Severity.SUSPICIOUS,
     RunState.REJECTED: Severity.HIGH,
     RunState.FAILED: Severity.CRITICAL,
 }
+
+
+_DONE = {
+    "approve": "deployed {}",
+    "reject": "rejected {}",
+    "roll back": "back to {}",
+    "restore": "restored {}",
+    "pin": "pinned {}: no retraining and no person replaces it until it is unpinned",
+    "unpin": "unpinned {}: the next retraining may replace it",
+}
+"""What each kind of decision did."""
 
 
 async def send_run(alerts: AlertManager, link_base: str, run: TrainingRun) -> tuple[ChannelResult, ...]:
@@ -49,6 +63,26 @@ def run_message(run: TrainingRun, link_base: str = "") -> Message:
         link=f"{link_base}/reports/{name}" if link_base and name else None,
         attachments=_attachments(report),
     )
+
+
+def decision_message(decision: Decision) -> Message:
+    """What a person did with models, for every channel."""
+    facts = [("Model", decision.model_id), ("By", harmless(decision.by) or "unknown")]
+    facts += [("Replaced", decision.replaced)] if decision.replaced else []
+    facts += [("Reason", harmless(decision.reason))] if decision.reason else []
+    return Message(
+        title=f"Model {decision.model_id}: {decision.action} by hand",
+        summary=_sentence(harmless(decision_text(decision), 500)),
+        facts=facts,
+        severity=Severity.SUSPICIOUS,
+        thread_id=f"model {decision.model_id}",
+    )
+
+
+def decision_text(decision: Decision) -> str:
+    """What a person did with models, in one sentence."""
+    done = _DONE[decision.action].format(decision.model_id)
+    return f"{done}; {decision.note}" if decision.note else done
 
 
 def gate_text(gate: Gate) -> str:
@@ -101,6 +135,7 @@ def _run_summary(run: TrainingRun) -> str:
     text += f" Missed: {printable('; '.join(missed), 1500)}." if missed else ""
     if run.state is RunState.WAITING:
         text += f" To decide: {command(f'models approve {run.candidate_id}')}, or reject."
+        text += "".join(f" {_sentence(harmless(one, 300))}" for one in run.warnings)
     return text
 
 

@@ -28,6 +28,7 @@ _DRAWN = ("features", "curve")
 _HEADLINES = {
     RunState.DEPLOYED: ("good", "The new model passed every gate"),
     RunState.WAITING: ("open", "The new model passed every gate and waits for approval"),
+    RunState.RUNNING: ("open", "The run is under way"),
     RunState.REJECTED: ("poor", "The new model did not pass; the old one stays"),
     RunState.FAILED: ("poor", "The run failed; the old model stays"),
     RunState.UNCHANGED: ("open", "Nothing new to learn; the old model stays"),
@@ -99,7 +100,7 @@ def _where_to_look(run: TrainingRun) -> str:
         return "Look at the sample first: traffic that is no longer normal shifts a model."
     names = ", ".join(printable(one.case.qname, 60) for one in shared)
     text = f"The old model misses {names} too, so the sample is not the cause: look at the case first."
-    others = len(shared) < len(wrong) or any(not gate.name.endswith("cases failed") for gate in run.missed)
+    others = len(shared) < len(wrong) or any(not gate.name.startswith("wrong ") for gate in run.missed)
     return f"{text} For the rest look at the sample." if others else text
 
 

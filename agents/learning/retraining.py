@@ -109,6 +109,7 @@ class _Flow:
     async def run(self) -> TrainingRun:
         _log.info("retraining_started", run=self._run.run_id, days=self._run.options.days)
         ended = False
+        await asyncio.to_thread(self._note_begun)
         try:
             for number, name in enumerate(STEPS, start=1):
                 if self._run.state is not RunState.UNCHANGED or name not in _OF_A_CANDIDATE:
@@ -121,6 +122,13 @@ class _Flow:
             if not ended:
                 self._record_fault()
         return await self._finish()
+
+    def _note_begun(self) -> None:
+        """Whatever ends this process, the record shows that the run was begun."""
+        try:
+            self._parts.save_run(replace(self._run, state=RunState.RUNNING))
+        except (AgentsError, OSError) as error:  # the end is recorded, too, and what fails then is told
+            _log.warning("retraining_not_noted", run=self._run.run_id, error=str(error))
 
     def _record_fault(self) -> None:
         """A fault of this program, or a signal, ends the run: what is raised goes on, but the run is recorded."""
@@ -228,6 +236,7 @@ class _Flow:
         self._run = replace(self._run, validation=validation)
         passing = RunState.DEPLOYED if self._run.options.deploy == "auto" else RunState.WAITING
         self._run = replace(self._run, state=passing if validation.passed else RunState.REJECTED)
+        self._heed_pin()
         _log.info("candidate_validated", passed=validation.passed, missed=[gate.name for gate in self._run.missed])
 
     def _report(self) -> None:
@@ -240,7 +249,14 @@ class _Flow:
         for one in results:
             _log.info("notification_sent" if one.ok else "notification_failed", channel=one.channel, error=one.error)
 
+    def _heed_pin(self) -> None:
+        """Where a person has pinned a model, a candidate that would be deployed waits."""
+        pinned = self._parts.registry.pinned()
+        if pinned and self._run.state is RunState.DEPLOYED:
+            self._run = replace(self._run, state=RunState.WAITING, warnings=(*self._run.warnings, pinned))
+
     def _decide(self) -> None:
+        self._heed_pin()  # it may have been pinned since
         registry, run = self._parts.registry, self._run
         if run.state is RunState.DEPLOYED:
             now_in_use = registry.current().model_id

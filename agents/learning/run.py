@@ -20,6 +20,8 @@ class RunState(StrEnum):
     REJECTED = "REJECTED"
     WAITING = "WAITING"
     FAILED = "FAILED"
+    RUNNING = "RUNNING"
+    """It is under way. A record that still says so while nobody holds the registry's lock was broken off."""
     UNCHANGED = "UNCHANGED"
     """There was nothing new to learn: no candidate was trained."""
 

@@ -64,8 +64,8 @@ def gates_of(found: Measured) -> tuple[Gate, ...]:
     """Each condition with its number, threshold and margin."""
     sessions = f"{found.sessions_found} of {found.sessions} tunnel sessions"
     return (
-        Gate("validation cases failed", found.cases_failed, 0, False, f"{len(CASES)} names every model must know"),
-        Gate("own cases failed", found.own_cases_failed, 0, False, f"{found.own_cases} cases of VALIDATION_CASES"),
+        Gate("wrong validation cases", found.cases_failed, 0, False, f"{len(CASES)} names every model must know"),
+        Gate("wrong own cases", found.own_cases_failed, 0, False, f"{found.own_cases} cases of VALIDATION_CASES"),
         Gate(
             "golden names above NORMAL",
             found.benign_above_normal,

@@ -349,7 +349,8 @@ def scheduling_of(settings: Settings) -> AbstractAsyncContextManager[None]:
     """The scheduler as a service."""
     from agents.runtime.services import scheduling
 
-    return scheduling(scheduler_of(settings), store_of(settings), settings.data_dir, settings.state_dir)
+    store, registry = store_of(settings), registry_of(settings)
+    return scheduling(scheduler_of(settings), store, registry, settings.data_dir, settings.state_dir)
 
 
 def serving_of(settings: Settings, pulse: Pulse | None = None) -> AbstractAsyncContextManager[None]:

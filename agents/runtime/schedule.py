@@ -15,7 +15,7 @@ import structlog
 from apscheduler.schedulers.background import BackgroundScheduler
 
 from agents.core.cron import cron_trigger
-from agents.core.errors import AgentsError, StoreError
+from agents.core.errors import AgentsError, BusyError, StoreError
 from agents.core.types import ScheduledJob
 
 RETRAIN, MAINTAIN = "retrain", "maintain"
@@ -51,6 +51,7 @@ class RetrainScheduler:
         self._labels = {name: f"{when} {timezone}" for name, when in schedules.items()}
         self._triggers = {name: cron_trigger(when, timezone) for name, when in schedules.items()}
         self._actions = {RETRAIN: retrain, MAINTAIN: maintain}
+        self._waiting: set[str] = set()  # jobs that another process keeps from running
         self._scheduler = BackgroundScheduler(
             job_defaults={"coalesce": True, "misfire_grace_time": None, "max_instances": 1}, timezone=UTC
         )
@@ -89,9 +90,12 @@ class RetrainScheduler:
         return jobs[RETRAIN].next_run if RETRAIN in jobs else None
 
     def _due(self, name: str, job: ScheduledJob | None, now: float) -> float:
-        """When a job is due; kept in the table. A changed schedule gives a new time, after a run that was missed."""
+        """When a job is due; kept in the table. A changed schedule gives a new time, after a run that was missed.
+
+        A time beyond the next one of the calendar was written while the clock was ahead.
+        """
         if job is not None and (job.next_run <= now or job.schedule == self._labels[name]):
-            due = job.next_run
+            due = min(job.next_run, self._after(name, now))
         else:
             due = self._after(name, now)
         self._store.save_job(ScheduledJob(name, self._labels[name], job.last_run if job else None, due))
@@ -104,20 +108,37 @@ class RetrainScheduler:
 
     def _run(self, name: str) -> None:
         try:
-            if not self._take(name):
-                return
+            taken = self._take(name)
         except StoreError as error:  # it stays due, and next_run() begins it when the store is back
             _log.warning("scheduled_job_waits_for_store", job=name, error=str(error))
             return
-        _log.info("scheduled_job_started", job=name)
+        if taken is None:
+            return
+        if name not in self._waiting:
+            _log.info("scheduled_job_started", job=name)
         try:
             self._actions[name]()
+        except BusyError as error:
+            self._put_back(taken, error)
+            return
         except AgentsError as error:
             _log.error("scheduled_job_failed", job=name, error=str(error))
-            return
-        _log.info("scheduled_job_finished", job=name)
+        else:
+            _log.info("scheduled_job_finished", job=name)
+        self._waiting.discard(name)
 
-    def _take(self, name: str) -> bool:
-        """Move a job that is due on to its next run; False where it is not due, or another scheduler did that."""
+    def _put_back(self, job: ScheduledJob, error: BusyError) -> None:
+        """Another holds what the job needs: it is due as before, and next_run() begins it again, here or elsewhere."""
+        if job.name not in self._waiting:
+            self._waiting.add(job.name)
+            _log.warning("scheduled_job_waits", job=job.name, error=str(error))
+        try:
+            self._store.save_job(job)
+        except StoreError as failure:
+            _log.error("scheduled_job_failed", job=job.name, error=f"{error}; {failure}")
+
+    def _take(self, name: str) -> ScheduledJob | None:
+        """Move a job that is due on to its next run; None where it is not due, or another scheduler did that."""
         job, now = next(job for job in self._store.jobs() if job.name == name), time.time()
-        return job.next_run <= now and self._store.take_job(job, now, self._after(name, now))
+        due = job.next_run <= now and self._store.take_job(job, now, self._after(name, now))
+        return job if due else None

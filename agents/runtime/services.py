@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from concurrent.futures import Future
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -25,7 +25,7 @@ from agents.core.types import DAY_S
 from agents.learning.registry import ModelRegistry
 from agents.learning.report import prune_reports
 from agents.learning.retraining import RetrainingParts, retrain
-from agents.learning.run import RetrainOptions, TrainingRun
+from agents.learning.run import RetrainOptions, RunState, TrainingRun
 from agents.runtime import warmup
 from agents.runtime.health import calendar_of
 from agents.runtime.heartbeat import PARTS, Heartbeat
@@ -45,6 +45,9 @@ TURN_S = 5.0
 """An event loop that has not turned for so many seconds hangs."""
 GRACE_S = 10
 """Seconds that requests under way have at the end."""
+RUNS_LOOKED_AT = 20
+"""Newest runs among which those are looked for that were broken off."""
+BROKEN_OFF = "cannot go on: the run was broken off, its process was killed or the machine stopped"
 RETRY_S, RETRY_MAX_S = 2.0, 60.0
 """The scheduler looks for its database after so many seconds, twice as many each time up to the most."""
 _log = structlog.get_logger()
@@ -79,9 +82,11 @@ class Retrainer:
             self._thread.join()
 
     def run(self) -> None:
-        """One retraining to its end; what went wrong is logged and recorded."""
+        """One retraining to its end; what went wrong is logged and recorded. Raises BusyError."""
         try:
             self._retrain()
+        except BusyError:
+            raise
         except AgentsError as error:
             _log.error("retraining_not_run", error=str(error))
 
@@ -98,6 +103,16 @@ class Retrainer:
         finally:
             if not locked.done():
                 locked.set_exception(AgentsError("cannot retrain: see the log"))
+
+
+def note_broken_off(store: Store) -> int:
+    """Record runs as FAILED whose process was killed; how many. The caller holds the registry's lock."""
+    found = [row for row in store.runs(limit=RUNS_LOOKED_AT) if row["state"] == RunState.RUNNING]
+    for row in found:
+        payload = row["payload"] | {"state": RunState.FAILED.value, "error": BROKEN_OFF}
+        store.save_run(row["run_id"], started_at=row["started_at"], state=RunState.FAILED.value, payload=payload)
+        _log.error("retraining_broken_off", run=row["run_id"], error=BROKEN_OFF)
+    return len(found)
 
 
 def retrain_once(
@@ -119,6 +134,7 @@ def retrain_once(
         warmup.up(lambda text: _log.info("kernels_compiling", note=text))
         try:
             store.migrate()
+            note_broken_off(store)
         except StoreError as error:  # the run itself will fail on it, be recorded and reported
             _log.warning("store_unavailable", error=str(error))
 
@@ -169,13 +185,16 @@ def _prune_backups(upkeep: Upkeep, now: float) -> int:
 
 
 @asynccontextmanager
-async def scheduling(scheduler: RetrainScheduler, store: Store, data_dir: Path, state_dir: Path) -> AsyncIterator[None]:
+async def scheduling(
+    scheduler: RetrainScheduler, store: Store, registry: ModelRegistry[Any], data_dir: Path, state_dir: Path
+) -> AsyncIterator[None]:
     """The scheduler. While the database is away it is tried again; nothing else waits for that.
 
-    Raises AgentsError where another one runs: each would begin what is due.
+    At its start it records runs that were broken off. Raises AgentsError where another one runs: each would begin what
+    is due.
     """
     with _only_one(state_dir / "scheduler.lock", data_dir):
-        starting = asyncio.create_task(_started(store, scheduler))
+        starting = asyncio.create_task(_started(store, registry, scheduler))
         beat = Heartbeat(state_dir / PARTS["scheduler"], lambda: calendar_of(scheduler))
         beat.start()
         try:
@@ -194,11 +213,17 @@ def _only_one(path: Path, data_dir: Path) -> IO[bytes]:
         raise AgentsError(f"cannot schedule: another scheduler runs on {where} (dns-tunnel schedule or run)") from None
 
 
-async def _started(store: Store, scheduler: RetrainScheduler) -> None:
+def _recover(store: Store, registry: ModelRegistry[Any]) -> None:
+    store.migrate()
+    with suppress(BusyError), registry.lock():  # a run that is under way notes those before it
+        note_broken_off(store)
+
+
+async def _started(store: Store, registry: ModelRegistry[Any], scheduler: RetrainScheduler) -> None:
     pause = RETRY_S
     while True:
         try:
-            await asyncio.to_thread(store.migrate)
+            await asyncio.to_thread(_recover, store, registry)
             return await asyncio.to_thread(scheduler.start)
         except AgentsError as error:
             if pause == RETRY_S:  # once; its sign of life says it all the while

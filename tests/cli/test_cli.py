@@ -285,7 +285,7 @@ def test_a_candidate_that_misses_a_gate_is_exit_3_and_the_old_model_stays(
     done = inside("retrain", "--samples", "2000", VALIDATION_CASES=str(tmp_path / "cases.csv"))
     assert done.code == 3, done
     assert done.out.startswith("REJECTED ")
-    assert "missed: own cases failed is " in done.out
+    assert "missed: wrong own cases is " in done.out
     assert "  failed: www.google.com: HIGH expected, NORMAL found (score 0." in done.out
     assert "  failed: <img/src=x>\\027.a.com: HIGH expected, " in done.out
     report = Path(done.out.rsplit("report: ", 1)[1].strip()).read_text()
@@ -296,7 +296,7 @@ def test_a_candidate_that_misses_a_gate_is_exit_3_and_the_old_model_stays(
     backup = min((tmp_path / "data" / "models" / "backups").glob("*.npz"))  # of the shipped model
     restored = inside("models", "restore", backup)
     assert restored.code == 1
-    assert ": own cases failed is 2, threshold 0; www.google.com: HIGH expected" in restored.err
+    assert ": wrong own cases is 2, threshold 0; www.google.com: HIGH expected" in restored.err
     assert is_one_line(restored)
     same = inside("models", "restore", champion)
     assert (same.code, same.out) == (2, "")

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 from zoneinfo import ZoneInfo
 
 import pytest
@@ -55,6 +56,25 @@ def test_the_hour_that_a_clock_shows_twice_gives_one_run_and_the_hour_it_skips_o
     assert between == [datetime(2026, 10, 26, 1, 30, tzinfo=UTC)], "02:10 for the second time"
     skipped = fires("30 2 * * *", 2, "Europe/Berlin", datetime(2026, 3, 29, 0, 0, tzinfo=UTC))
     assert skipped == [datetime(2026, 3, 29, 1, 0, tzinfo=UTC), datetime(2026, 3, 30, 0, 30, tzinfo=UTC)]
+
+
+@pytest.mark.parametrize(
+    ("expression", "local"),
+    [("*/30 2 * * sun", ["02:00", "02:30"]), ("0 1-3 * * *", ["01:00", "02:00", "03:00"]), ("15 2,3 * * *", None)],
+)
+def test_a_named_hour_that_a_clock_shows_twice_comes_once_whatever_the_minutes_are(
+    expression: str, local: list[str] | None
+) -> None:
+    zone = ZoneInfo("Europe/Berlin")
+    start = datetime(2026, 10, 24, 21, tzinfo=UTC)
+    got = [one.astimezone(zone) for one in fires(expression, 12, "Europe/Berlin", start)]
+    day = [one.strftime("%H:%M") for one in got if (one.month, one.day) == (10, 25)]
+    assert day == (local or ["02:15", "03:15"])
+
+
+def test_every_hour_is_every_hour_also_when_a_clock_shows_one_twice() -> None:
+    got = fires("0 * * * *", 6, "Europe/Berlin", datetime(2026, 10, 24, 22, 30, tzinfo=UTC))
+    assert [(after - before).total_seconds() for before, after in pairwise(got)] == [3600.0] * 5
 
 
 @given(st.lists(st.integers(0, 7), min_size=1, max_size=4), st.integers(0, 23))

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -9,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from agents.core.errors import AgentsError, BusyError, ModelError, UsageError
-from agents.learning.registry import ModelRegistry
+from agents.learning.registry import Author, ModelRegistry
 from tests.support.fake_model import BASELINE, NOW, FakeModel, load, registry
 
 DAY = 86400.0
@@ -182,7 +183,7 @@ def test_only_a_waiting_candidate_can_be_approved_or_rejected(tmp_path: Path) ->
     models.mark(model_id, "waiting")
     assert models.approve(model_id) == FakeModel("two")
     assert models.current() == FakeModel("two")
-    with pytest.raises(UsageError, match="deployed"):
+    with pytest.raises(UsageError, match="the one in use"):
         models.reject(model_id)
 
 
@@ -192,7 +193,8 @@ def test_a_model_is_as_old_as_it_is_whatever_is_done_with_it(tmp_path: Path) -> 
         made[path.stem] = NOW + at
         os.utime(path, (NOW + at, NOW + at))
     assert len(made) == 3
-    for change in (models.rollback, lambda: models.promote(FakeModel("two").model_id), models.rollback):
+    changes: list[Callable[[], object]] = [models.rollback, lambda: models.promote(FakeModel("two").model_id)]
+    for change in (*changes, models.rollback):
         change()
         assert {row["model_id"]: row["created"] for row in models.list()} == made
 
@@ -226,7 +228,7 @@ def test_models_that_were_champion_once_are_listed_as_replaced(tmp_path: Path) -
     }
     models.rollback()
     states = {row["model_id"]: row["state"] for row in models.list()}
-    assert (states[one], states[two]) == ("champion", "replaced")
+    assert (states[one], states[two]) == ("champion", "rolled back")
 
 
 def test_a_change_by_hand_says_what_the_lock_kept_from_it(tmp_path: Path) -> None:
@@ -283,3 +285,110 @@ def test_a_damaged_index_is_named(tmp_path: Path, text: str) -> None:
     for attempt in (models.rollback, models.list):
         with pytest.raises(ModelError, match=r"registry\.json \(remove it to begin a new one\)"):
             attempt()
+
+
+ANN = Author("ann", "it found nothing")
+
+
+def copy_in(models: ModelRegistry[FakeModel], name: str) -> FakeModel:
+    """What an operator does with cp."""
+    model = FakeModel(name)
+    models.champion_path.write_bytes(model.to_bytes())
+    return model
+
+
+def test_a_roll_back_after_a_copied_in_file_leads_to_the_model_that_was_deployed(tmp_path: Path) -> None:
+    models = deploy(tmp_path, "one", "two")
+    copied = copy_in(models, "copied")
+    assert models.rollback(ANN) == FakeModel("two")
+    made = models.decisions()[-1]
+    assert (made.action, made.replaced, made.by, made.reason) == (
+        "roll back",
+        copied.model_id,
+        "ann",
+        "it found nothing",
+    )
+    assert "had been copied in by hand, and is kept as" in made.note
+    assert models.get(copied.model_id) == copied, "it is not lost"
+    assert models.rollback() == FakeModel("one"), "no step was used up"
+
+
+@pytest.mark.parametrize(("damage", "said"), [(b"broken", "was damaged"), (None, "had been removed")])
+def test_a_roll_back_mends_a_champion_that_was_damaged_or_removed(
+    tmp_path: Path, damage: bytes | None, said: str
+) -> None:
+    models = deploy(tmp_path, "one")
+    if damage is None:
+        models.champion_path.unlink()
+    else:
+        models.champion_path.write_bytes(damage)
+    assert models.rollback() == FakeModel("one")
+    assert said in models.decisions()[-1].note
+
+
+def test_an_approval_over_a_copied_in_file_says_so_and_can_be_undone(tmp_path: Path) -> None:
+    models = deploy(tmp_path, "one")
+    waiting = wait(models, "two")
+    copied = copy_in(models, "copied")
+    assert models.approve(waiting, ANN) == FakeModel("two")
+    assert copied.model_id in models.decisions()[-1].note
+    assert models.rollback() == copied
+
+
+def test_an_approval_of_what_was_copied_in_deploys_it(tmp_path: Path) -> None:
+    models = deploy(tmp_path, "one")
+    waiting = wait(models, "two")
+    copy_in(models, "two")
+    models.approve(waiting)
+    assert "was in use already" in models.decisions()[-1].note
+    assert models.list()[0]["model_id"] == waiting
+    assert "waiting" not in {row["state"] for row in models.list()}
+
+
+def wait(models: ModelRegistry[FakeModel], name: str) -> str:
+    waiting = models.save_candidate(FakeModel(name)).stem
+    models.mark(waiting, "waiting")
+    return waiting
+
+
+def test_what_waits_no_more_is_told_with_who_and_why_and_a_way_on(tmp_path: Path) -> None:
+    models = deploy(tmp_path, "one")
+    two, three = wait(models, "two"), wait(models, "three")
+    models.approve(two)
+    with pytest.raises(UsageError, match="it is the one in use, not waiting; there is nothing to decide"):
+        models.approve(two)
+    models.rollback(ANN)
+    again = rf"it is rolled back \(.* UTC, by ann \(it found nothing\)\), not waiting; `.*models restore .*{two}\.npz`"
+    with pytest.raises(UsageError, match=again):
+        models.approve(two)
+    models.reject(three, ANN)
+    with pytest.raises(UsageError, match=r"it is rejected, not waiting; `.*models restore"):
+        models.approve(three)
+    with pytest.raises(UsageError, match=r"it is unknown, not waiting; .*models list"):
+        models.approve("0" * 16)
+    assert [one.action for one in models.decisions()] == ["approve", "roll back", "reject"]
+
+
+def test_a_pinned_model_stays_until_it_is_unpinned_by_whoever(tmp_path: Path) -> None:
+    models = deploy(tmp_path, "one", "two")
+    waiting, path = wait(models, "three"), models.backup(NOW)
+    assert models.pinned() == ""
+    with models.lock():  # a retraining is under way
+        assert models.pin(Author("ann", "audit\x1b")) == FakeModel("two").model_id
+    said = r"model \w{16} was pinned by ann \(audit\\027\); .*models unpin"
+    for change in (models.rollback, lambda: models.approve(waiting), lambda: models.restore(path, print), models.pin):
+        with pytest.raises(UsageError, match=said):
+            change()
+    models.unpin(ANN)
+    assert models.approve(waiting) == FakeModel("three")
+    with pytest.raises(UsageError, match="no model is pinned"):
+        models.unpin()
+
+
+def test_an_index_of_an_earlier_release_is_read(tmp_path: Path) -> None:
+    models = deploy(tmp_path, "one", "two")
+    index = json.loads((models.models_dir / "registry.json").read_text())
+    old = {name: index[name] for name in ("history", "states")}
+    (models.models_dir / "registry.json").write_text(json.dumps(old))
+    assert models.rollback() == FakeModel("one")
+    assert models.decisions()[-1].note == ""

@@ -131,7 +131,7 @@ def test_a_case_that_the_old_model_misses_too_is_not_blamed_on_the_sample() -> N
         cases = tuple(one if one.passed else replace(one, champion_score=old_score) for one in found.cases)
         return recommendation(replace(run, validation=replace(found, cases=cases, gates=gates)))
 
-    of_cases = (Gate("validation cases failed", 1, 0, False),)
+    of_cases = (Gate("wrong validation cases", 1, 0, False),)
     assert re.search(r"The old model misses .*evil\.com too, so the sample is not the cause", advice(0.3, of_cases))
     assert "look at the sample" not in advice(0.3, of_cases).lower()
     assert "For the rest look at the sample" in advice(0.3, found.gates)

@@ -3,7 +3,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 
 from agents.core.errors import BusyError, NotifyError, StoreError, TrainingError
-from agents.core.types import Sample
+from agents.core.types import ChannelResult, Sample
 from agents.learning.messages import run_message
+from agents.learning.registry import Author
 from agents.learning.retraining import SAMPLE_MIN, STEPS, passed_exit_code, retrain
 from agents.learning.run import RetrainOptions, RunState, TrainingRun
 from agents.settings import SAMPLES_MIN
@@ -281,3 +282,30 @@ def test_counts_that_cannot_be_read_do_not_stop_a_run(world: World, monkeypatch:
     assert done.warnings == ("counts: cannot count queries: timeout",)
     assert done.sample is not None
     assert done.sample.stored == ()
+
+
+def test_no_retraining_deploys_over_a_pinned_model(world: World) -> None:
+    world.registry.pin(Author("ann", "audit"))
+    done = run(world)
+    assert done.state is RunState.WAITING
+    assert world.registry.current() == FakeModel("old")
+    assert "was pinned by ann (audit)" in done.warnings[0]
+    assert "was pinned by ann" in run_message(done).summary.replace("[.]", ".")
+
+
+def test_a_model_that_is_pinned_while_it_trains_stays(world: World) -> None:
+    async def notify(told: TrainingRun) -> Sequence[ChannelResult]:
+        world.registry.pin(Author("ann"))
+        return ()
+
+    done = run(world, notify=notify)
+    assert (done.state, world.registry.current()) == (RunState.WAITING, FakeModel("old"))
+    assert done.candidate_id in {row["model_id"] for row in world.registry.list() if row["state"] == "waiting"}
+
+
+def test_a_run_is_recorded_before_it_begins(world: World) -> None:
+    def killed() -> None:
+        assert [(one.state, one.run_id) for one in world.begun] == [(RunState.RUNNING, "20251120_021320")]
+
+    world.during_training = killed
+    assert run(world).state is RunState.DEPLOYED

@@ -28,8 +28,8 @@ GOOD = Measured(0, 3, 0, 0.001, 0, 15, 15, 200.0, 0.9, 0.92, 0.02)
 @pytest.mark.parametrize(
     ("change", "name", "margin"),
     [
-        ({"cases_failed": 1}, "validation cases failed", -1),
-        ({"own_cases_failed": 2}, "own cases failed", -2),
+        ({"cases_failed": 1}, "wrong validation cases", -1),
+        ({"own_cases_failed": 2}, "wrong own cases", -2),
         ({"benign_above_normal": 0.0021}, "golden names above NORMAL", -0.0001),
         ({"false_incidents": 1}, "false incidents", -1),
         ({"sessions_found": 14}, "tunnel sessions found", -1 / 15),
@@ -81,7 +81,7 @@ def test_a_model_that_learned_an_attackers_names_misses_a_gate(model: Model) -> 
     missed = {gate.name for gate in validation.gates if not gate.passed}
     assert missed
     assert not validation.passed
-    assert "validation cases failed" in missed or "golden names above NORMAL" in missed
+    assert "wrong validation cases" in missed or "golden names above NORMAL" in missed
 
 
 def changed(model: Model, **arrays: np.ndarray[tuple[int, ...], np.dtype[np.float64]]) -> Model:
@@ -94,13 +94,13 @@ def test_a_model_made_blind_misses_the_gates_of_tunnels(model: Model) -> None:
     silent = {name: np.zeros_like(model.arrays[name]) for name in ("knots_score", "bits_score")}
     blind = changed(model, **silent, char_bits=np.zeros_like(model.arrays["char_bits"]))
     missed = {gate.name for gate in Validator(model, fresh)(blind, model).gates if not gate.passed}
-    assert {"validation cases failed", "tunnel sessions found", "tunnel names above NORMAL"} <= missed
+    assert {"wrong validation cases", "tunnel sessions found", "tunnel names above NORMAL"} <= missed
 
 
 def test_a_model_made_nervous_misses_the_gates_of_benign_names(model: Model) -> None:
     nervous = changed(model, knots_score=np.linspace(0.6, 1.0, len(model.arrays["knots_score"])))
     missed = {gate.name for gate in Validator(model, fresh)(nervous, model).gates if not gate.passed}
-    assert {"validation cases failed", "golden names above NORMAL", "drift from the shipped model"} <= missed
+    assert {"wrong validation cases", "golden names above NORMAL", "drift from the shipped model"} <= missed
 
 
 def test_own_cases_are_checked_beside_the_known_ones(model: Model) -> None:
@@ -110,7 +110,7 @@ def test_own_cases_are_checked_beside_the_known_ones(model: Model) -> None:
     )
     validation = Validator(model, fresh, own)(model, model)
     assert [case.passed for case in validation.cases[-2:]] == [True, False]
-    assert [gate.name for gate in validation.gates if not gate.passed] == ["own cases failed"]
+    assert [gate.name for gate in validation.gates if not gate.passed] == ["wrong own cases"]
     assert validation.cases[-1].champion_score == validation.cases[-1].score
 
 
@@ -123,7 +123,7 @@ def test_it_judges_with_the_detector_of_production(model: Model, tmp_path: Path)
     (tmp_path / "cases.csv").write_text(f"qname,expected,purpose\n{odd},NORMAL,licence keys\n")
     settings = load(validation_cases=tmp_path / "cases.csv", data_dir=tmp_path, incident_quiet_s=90.0)
     plain = bootstrap.validator_of(settings)(model, model)
-    assert [gate.name for gate in plain.gates if not gate.passed] == ["own cases failed"]
+    assert [gate.name for gate in plain.gates if not gate.passed] == ["wrong own cases"]
     own = load(**settings.model_dump() | {"allowlist": tmp_path / "known.csv"})
     assert bootstrap.validator_of(own)(model, model).passed
     detector = bootstrap.validator_of(own).detector_of(model)

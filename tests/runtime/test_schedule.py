@@ -247,3 +247,36 @@ def test_nothing_of_a_job_is_pickled(store: Store, monkeypatch: pytest.MonkeyPat
         set_due(store, RETRAIN, -1)
         one.next_run()
         assert job.ran.wait(patient(5))
+
+
+def test_a_due_run_waits_for_whoever_holds_the_lock_and_runs_once(store: Store) -> None:
+    held, ran = [True], []
+
+    def action() -> None:
+        if held:
+            raise BusyError("cannot retrain: a retraining or another change holds the lock (pid 1)")
+        ran.append(1)
+
+    with scheduler(store, action) as one, capture_logs() as lines:
+        set_due(store, RETRAIN, -1)
+
+        def asked_again() -> bool:
+            one.next_run()
+            return bool(lines)
+
+        wait_until(asked_again)
+        wait_until(lambda: (one.next_run() or 0) < time.time())  # it is still due, also for the next process
+        held.clear()
+        wait_until(lambda: one.next_run() is not None and bool(ran))
+        wait_until(lambda: (one.next_run() or 0) > time.time())
+        one.next_run()
+        assert ran == [1]
+        assert [line["event"] for line in lines].count("scheduled_job_waits") == 1, "not a line every two seconds"
+
+
+def test_a_due_time_that_was_written_while_the_clock_was_ahead_is_mended(store: Store) -> None:
+    with scheduler(store, Job()) as one:
+        before = one.next_run()
+    set_due(store, RETRAIN, 400 * 86_400)
+    with scheduler(store, Job()) as one:
+        assert one.next_run() == before

@@ -114,3 +114,26 @@ def test_a_database_that_is_away_does_not_keep_old_backups_alive(tmp_path: Path)
     old = [bootstrap.registry_of(settings).backup(1e9 + number) for number in range(2)]
     services.maintain(bootstrap.upkeep_of(settings))
     assert [path.exists() for path in old] == [False, True]
+
+
+def test_a_run_whose_process_was_killed_is_recorded_as_failed_by_whoever_comes_next(tmp_path: Path) -> None:
+    settings = settings_of(tmp_path)
+    bootstrap.make_folders(settings)
+    store = bootstrap.store_of(settings)
+    store.migrate()
+    store.save_run("20260101_020000", started_at=1e9, state="RUNNING", payload={"state": "RUNNING", "step": "train"})
+    with bootstrap.registry_of(settings).lock():  # it runs yet
+        asyncio.run(_scheduled(settings))
+        assert store.runs(limit=1)[0]["state"] == "RUNNING"
+    asyncio.run(_scheduled(settings))
+    (run,) = store.runs(limit=1)
+    assert (run["state"], run["payload"]["state"], run["payload"]["step"]) == ("FAILED", "FAILED", "train")
+    assert "was broken off" in run["payload"]["error"]
+
+
+async def _scheduled(settings: Settings) -> None:
+    """A scheduler from its start to its end."""
+    with capture_logs() as lines:
+        async with bootstrap.scheduling_of(settings):
+            while "scheduler_started" not in {line["event"] for line in lines}:
+                await asyncio.sleep(0.05)

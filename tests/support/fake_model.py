@@ -17,7 +17,7 @@ from agents.core.types import ChannelResult, Sample
 from agents.learning.registry import ModelRegistry
 from agents.learning.report import write_report
 from agents.learning.retraining import RetrainingParts
-from agents.learning.run import TrainingRun, TrainRequest, Validation
+from agents.learning.run import RunState, TrainingRun, TrainRequest, Validation
 from tests.support import run_samples
 
 NOW = 1_763_604_800.0
@@ -93,6 +93,7 @@ class World:
     missed: bool = False
     events: list[str] = field(default_factory=list)
     told: list[TrainingRun] = field(default_factory=list)
+    begun: list[TrainingRun] = field(default_factory=list)
     saved: list[TrainingRun] = field(default_factory=list)
     trained: list[tuple[Sample, TrainRequest]] = field(default_factory=list)
     during_training: Callable[[], None] = lambda: None
@@ -115,7 +116,7 @@ class World:
         return [ChannelResult("slack", ok=False, error="cannot send to slack: it answered 500")]
 
     def save(self, run: TrainingRun) -> None:
-        self.saved.append(run)
+        (self.begun if run.state is RunState.RUNNING else self.saved).append(run)
 
     def clock(self) -> float:
         self.time += 0.5
