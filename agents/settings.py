@@ -193,6 +193,10 @@ class Settings(BaseSettings):
     )
     spool_max_mb: Count = Field(512, description="disk for verdicts while the database is away, megabytes")
 
+    spool_dir: Path | None = Field(
+        None, description="folder of those verdicts, for example on another disk; empty = DATA_DIR/data/spool"
+    )
+
     retrain_schedule: Annotated[str, AfterValidator(_cron)] = Field(
         "0 2 * * sun", description="cron expression of the retraining"
     )
@@ -256,6 +260,10 @@ class Settings(BaseSettings):
     def state_dir(self) -> Path:
         """Folder of database, spool, API token and locks."""
         return self.data_dir / "data"
+
+    @property
+    def spool_folder(self) -> Path:
+        return self.spool_dir or self.state_dir / "spool"
 
     @property
     def store_url(self) -> str:

@@ -51,6 +51,7 @@ class _Folder(Generic[Content]):
     def __init__(self, folder: Path, to_json: Callable[[Content], Any], of_json: Callable[[Any], Content]) -> None:
         self._queue = DiskQueue(folder, ".json", max_bytes=DISK_MAX, sync=False, old=_OLD)
         self._to_json, self._of_json = to_json, of_json
+        self.fault = ""  # why the disk did not take the last one
 
     def found(self) -> Iterator[tuple[Content, Queued]]:
         """What an earlier process left; to be read before anything is put."""
@@ -63,10 +64,13 @@ class _Folder(Generic[Content]):
     def put(self, content: Content) -> Queued | None:
         """Keep it; None where the disk does not take it: then it is in memory alone."""
         try:
-            return self._queue.put(json.dumps(self._to_json(content)).encode())
+            file = self._queue.put(json.dumps(self._to_json(content)).encode())
         except (OSError, QueueFullError) as error:
-            _log.warning("alert_not_kept", error=getattr(error, "strerror", None) or str(error))
+            self.fault = getattr(error, "strerror", None) or str(error)
+            _log.warning("alert_not_kept", error=self.fault)
             return None
+        self.fault = ""
+        return file
 
     def begin(self, file: Queued | None) -> bool:
         """Note that it is sent now; False where that has been begun too often: then it is given up."""

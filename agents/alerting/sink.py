@@ -66,6 +66,11 @@ class AlertSink:
         return self._groups.incidents
 
     @property
+    def fault(self) -> str:
+        """Why the disk did not keep the last incident; "" where it did."""
+        return self._outbox.fault
+
+    @property
     def alive(self) -> bool:
         """Whether the threads that write and send messages live."""
         return self._thread.is_alive() and all(one.alive for one in self._channels)

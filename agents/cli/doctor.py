@@ -171,7 +171,7 @@ def _overload(settings: Settings) -> str:
 
 
 def _spool(settings: Settings) -> str:
-    folder, (alive, state) = settings.state_dir / "spool", detector_health(settings.state_dir)
+    folder, (alive, state) = settings.spool_folder, detector_health(settings.state_dir)
     sizes = {path: path.stat().st_size for path in folder.glob("*.*")} if folder.exists() else {}
     waiting, bad = (sum(path.suffix == suffix for path in sizes) for suffix in (".npz", ".bad"))
     used, lost = sum(sizes.values()) / (1 << 20), state.lost

@@ -7,6 +7,7 @@ import http.client
 import ipaddress
 from pathlib import Path
 
+from agents.core.text import command, counted
 from agents.runtime import heartbeat
 from agents.settings import Settings
 
@@ -19,11 +20,23 @@ def health(settings: Settings, options: argparse.Namespace) -> int:
     Without a part, all parts that were started on this DATA_DIR and have not ended are checked; exit 1 if there are
     none.
     """
+    if options.acknowledge:
+        return _acknowledge(settings)
     parts = [options.part] if options.part else [one for one in heartbeat.PARTS if _file(settings, one).exists()]
     if not parts:
         print(f"nothing runs on {settings.data_dir.absolute()}")
     found = [_told(settings, part) for part in parts]
+    if lost := heartbeat.detector_health(settings.state_dir)[1].lost_unacknowledged:
+        print(f"{counted(lost, 'verdict')} lost; {command('health --acknowledge')} takes note of that")
     return 0 if found and all(found) else 1
+
+
+def _acknowledge(settings: Settings) -> int:
+    from agents.alerting import losses  # here: a health check needs no channels
+
+    lost = max(heartbeat.detector_health(settings.state_dir)[1].lost_in_all, losses.lost_in_all(settings.state_dir))
+    print(f"{counted(losses.acknowledge(settings.state_dir, lost), 'lost verdict')} acknowledged")
+    return 0
 
 
 def _told(settings: Settings, part: str) -> bool:
@@ -31,6 +44,8 @@ def _told(settings: Settings, part: str) -> bool:
         well, bad = _api_answers(settings), f"no answer from {settings.api_host} port {settings.api_port}"
     else:
         well, bad = _has_written(settings, part), "no sign of life"
+        if not well and heartbeat.disk_is_full(settings.state_dir):
+            bad += f"; the disk of {settings.state_dir} is full"
     print(f"{part}: {'ok' if well else bad}")
     return well
 

@@ -137,10 +137,13 @@ def build_parser() -> argparse.ArgumentParser:
     evaluate.add_argument("manifest", type=Path)
     evaluate.add_argument("--json", metavar="PATH", help="write JSON there, - = standard output")
     _add_allow(add("allow", "your own known services: list, preview, add, remove", "known"))
+    tidy = add("tidy", "drop what is older than the settings keep; once, now")
+    tidy.add_argument("--anyway", action="store_true", help="also where the clock is doubted, and all at once")
     doctor = add("doctor", "check settings, database, ports, upstreams, model and channels")
     doctor.add_argument("--send", action="store_true", help="also send a test message over every channel")
     health = add("health", "whether what runs on this DATA_DIR, or one part of it, is alive (for health checks)")
     health.add_argument("part", nargs="?", choices=heartbeat.PARTS)
+    health.add_argument("--acknowledge", action="store_true", help="take note of the verdicts that were lost")
     return parser
 
 

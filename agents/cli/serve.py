@@ -13,6 +13,7 @@ from agents.runtime import bootstrap
 from agents.runtime.signals import Beat, live
 from agents.runtime.supervisor import supervise
 from agents.settings import Settings
+from agents.stream.note import SharedNote
 
 _log = structlog.get_logger()
 
@@ -29,12 +30,14 @@ def run(settings: Settings, options: argparse.Namespace) -> int:
 
     bootstrap.check_settings(settings)
 
+    note = SharedNote()
+
     def console(ready: Callable[[], None], beat: Beat) -> int:
         pulse = services.Pulse(beat)
-        parts = [bootstrap.serving_of(settings, pulse), bootstrap.scheduling_of(settings)]
+        parts = [bootstrap.serving_of(settings, pulse, note), bootstrap.scheduling_of(settings)]
         return live(services.serve(parts, ready, pulse=pulse))
 
-    plan = bootstrap.plan_of(settings, [("console", console)])
+    plan = bootstrap.plan_of(settings, [("console", console)], note)
     return _ended(settings, supervise(plan, lambda: print(_welcome(settings), flush=True)))
 
 

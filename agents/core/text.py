@@ -64,7 +64,7 @@ def command(arguments: str) -> str:
 
 def counted(number: float, noun: str) -> str:
     """A number of things: "1 byte", "2,400 bytes", "1 query"."""
-    many = noun[:-1] + "ies" if noun.endswith("y") else noun + "s"
+    many = noun[:-1] + "ies" if noun.endswith("y") and noun != "day" else noun + "s"
     return f"{number:,.0f} {noun if round(number) == 1 else many}"
 
 

@@ -5,6 +5,7 @@ What the console and the scheduler alone need is imported where it is made: a li
 
 from __future__ import annotations
 
+import asyncio
 import os
 import secrets
 import sys
@@ -54,8 +55,10 @@ from agents.sources.listener.upstream import UpstreamAddress, distinct_of, parse
 from agents.sources.listener.upstream_watch import LoopProbes, shared_counts
 from agents.store.codec import Features
 from agents.store.opening import open_store
+from agents.store.retention import ClockWatch
 from agents.store.spool import SpoolingSink
 from agents.store.sql import Store
+from agents.stream.note import SharedNote
 
 if TYPE_CHECKING:
     from agents.runtime.schedule import RetrainScheduler
@@ -106,7 +109,8 @@ def make_folders(settings: Settings) -> None:
 def _folders(settings: Settings) -> list[Path]:
     models, reports = settings.models_dir, settings.reports_dir
     results = (models, models / "backups", reports.parent, reports)
-    return [settings.data_dir, *results, settings.logs_dir, settings.state_dir]
+    own_spool = [settings.spool_dir] if settings.spool_dir else []
+    return [settings.data_dir, *results, settings.logs_dir, settings.state_dir, *own_spool]
 
 
 def retraining_log(settings: Settings) -> Path:
@@ -177,7 +181,9 @@ def listener_config(settings: Settings) -> ListenerConfig:
     )
 
 
-def judge_parts(settings: Settings, mismatched: Callable[[], dict[str, int]] = dict) -> JudgeParts:
+def judge_parts(
+    settings: Settings, mismatched: Callable[[], dict[str, int]] = dict, note: SharedNote | None = None
+) -> JudgeParts:
     """The collaborators of what judges live queries; threads of the sinks run from here on.
 
     mismatched: see ListenerConfig.mismatched_by_upstream.
@@ -188,7 +194,7 @@ def judge_parts(settings: Settings, mismatched: Callable[[], dict[str, int]] = d
         detector=detector_of(settings, registry.current(), secret),
         registry=registry,
         store=store,
-        spool=SpoolingSink(store, settings.state_dir / "spool", settings.spool_max_mb << 20, features=FEATURES_AGAIN),
+        spool=SpoolingSink(store, settings.spool_folder, settings.spool_max_mb << 20, features=FEATURES_AGAIN),
         manager=manager,
         alerts=AlertSink(
             manager,
@@ -199,16 +205,17 @@ def judge_parts(settings: Settings, mismatched: Callable[[], dict[str, int]] = d
         known_path=known_path(settings),
         state_dir=settings.state_dir,
         mismatched=mismatched,
+        note=note,
     )
 
 
-def plan_of(settings: Settings, others: Sequence[tuple[str, Work]] = ()) -> Plan:
-    """What `listen` and `run` start; `others`: what runs beside listeners and detector."""
+def plan_of(settings: Settings, others: Sequence[tuple[str, Work]] = (), note: SharedNote | None = None) -> Plan:
+    """What `listen` and `run` start; `others`: what runs beside listeners and detector, and reads its `note`."""
     make_folders(settings)
     listener = listener_config(settings)
     return Plan(
         listener=listener,
-        judge_parts=partial(judge_parts, settings, listener.mismatched_by_upstream),
+        judge_parts=partial(judge_parts, settings, listener.mismatched_by_upstream, note),
         queue_max=settings.queue_max,
         batch_max=settings.batch_max,
         batch_wait_s=settings.batch_wait_ms / 1000,
@@ -317,8 +324,8 @@ def retraining_of(
     return retrain
 
 
-def upkeep_of(settings: Settings) -> Upkeep:
-    """What the daily maintenance keeps."""
+def upkeep_of(settings: Settings, clock: ClockWatch | None = None) -> Upkeep:
+    """What the daily maintenance keeps. clock: that has been watched for a while."""
     from agents.runtime.services import Upkeep
 
     return Upkeep(
@@ -328,6 +335,9 @@ def upkeep_of(settings: Settings) -> Upkeep:
         query_days=settings.query_retention_days,
         incident_days=settings.incident_retention_days,
         backup_days=settings.backup_days,
+        state_dir=settings.state_dir,
+        clock=clock or ClockWatch(),
+        notify=lambda message: asyncio.run(alert_manager_of(settings).broadcast(message)),
     )
 
 
@@ -336,12 +346,14 @@ def scheduler_of(settings: Settings) -> RetrainScheduler:
     from agents.runtime.schedule import RetrainScheduler
     from agents.runtime.services import Retrainer, maintain
 
+    clock = ClockWatch()
     return RetrainScheduler(
         store_of(settings),
         Retrainer(retraining_of(settings)).run,
-        lambda: maintain(upkeep_of(settings)),
+        lambda: maintain(upkeep_of(settings, clock)),
         settings.retrain_schedule,
         settings.retrain_timezone,
+        clock,
     )
 
 
@@ -353,14 +365,18 @@ def scheduling_of(settings: Settings) -> AbstractAsyncContextManager[None]:
     return scheduling(scheduler_of(settings), store, registry, settings.data_dir, settings.state_dir)
 
 
-def serving_of(settings: Settings, pulse: Pulse | None = None) -> AbstractAsyncContextManager[None]:
-    """API and console as a service. pulse: that notes that it turns."""
+def serving_of(
+    settings: Settings, pulse: Pulse | None = None, note: SharedNote | None = None
+) -> AbstractAsyncContextManager[None]:
+    """API and console as a service. pulse: that notes that it turns. note: the detector's heartbeat in memory."""
     from agents.runtime.health import ProcessHealth
     from agents.runtime.services import Pulse, Retrainer, serving
     from agents.web.parts import Parts
 
     registry = registry_of(settings)
-    health, retrainer = ProcessHealth(settings.state_dir, registry), Retrainer(retraining_of(settings))
+    folders = dict.fromkeys((settings.state_dir, settings.spool_folder))
+    health = ProcessHealth(settings.state_dir, registry, note, tuple(folders))
+    retrainer = Retrainer(retraining_of(settings))
     parts = Parts(
         store=store_of(settings),
         models=registry,

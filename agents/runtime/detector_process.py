@@ -15,6 +15,7 @@ import numpy as np
 import structlog
 from numpy.typing import NDArray
 
+from agents.alerting.losses import Losses
 from agents.alerting.manager import AlertManager
 from agents.alerting.sink import ALERT_COUNTS, AlertSink
 from agents.core.errors import AgentsError, StoreError
@@ -33,6 +34,7 @@ from agents.scoring.model import Model
 from agents.store.spool import SpoolingSink
 from agents.store.sql import LOOK_S, Store
 from agents.stream.ledger import ATTEMPTS_MAX, CARRIED
+from agents.stream.note import SharedNote
 from agents.stream.shared import EVERYTHING, NO_EXPLANATION, SAMPLED
 
 TICK_S = 1.0
@@ -66,6 +68,7 @@ class JudgeParts:
     """The collaborators of a Judge. known_entries reads the operator's list anew; known_path is its file.
 
     state_dir: where the detector's files lie, and the heartbeat. mismatched: ListenerConfig.mismatched_by_upstream.
+    note: where the console of `run` reads the heartbeat.
     """
 
     detector: Detector
@@ -78,6 +81,7 @@ class JudgeParts:
     known_path: Path
     state_dir: Path
     mismatched: Callable[[], dict[str, int]] = dict
+    note: SharedNote | None = None
 
 
 class Judge:
@@ -91,7 +95,7 @@ class Judge:
         self._known_now = self._read_known()
         self._restore_files()
         self.fanout = Fanout([self.alerts, self.spool])  # what is stored counts as alerted after a restart
-        self._saved = time.monotonic()
+        self._saved, self._save_fault = time.monotonic(), ""
         self._lock = threading.Lock()
         # open incidents that the log knows, by client and domain: id and severity
         self._logged: dict[tuple[str, str], tuple[str, int]] = {}
@@ -99,6 +103,11 @@ class Judge:
         self._stop = threading.Event()
         self._opener = threading.Thread(target=self._open_store, name="store-opener", daemon=True)
         self._ticker = threading.Thread(target=self._tick_on, name="ticker", daemon=True)
+
+    @property
+    def state_dir(self) -> Path:
+        """Where the detector's files lie."""
+        return self._parts.state_dir
 
     def start(self) -> None:
         """Begin to tick, and to open the database, which neither DNS nor the ticker waits for."""
@@ -233,6 +242,8 @@ class Judge:
                 self.detector.reload(model)
                 _log.info("model_reloaded", model_id=model.model_id)
             with self._lock:
+                if self.spool.fault:  # as soon as there is room, incidents are written and health is well
+                    self.spool.accept(empty_verdicts(self.detector.model_id, ()))
                 closed = self.detector.tick(time.time())
                 if closed is not None:
                     self.fanout.accept(closed)
@@ -241,11 +252,12 @@ class Judge:
                 self._save()
 
     def _save(self) -> None:
-        self._saved = time.monotonic()
+        self._saved, self._save_fault = time.monotonic(), ""
         for name, data in self.detector.save(self._lock).items():
             try:
                 write_atomic(self._parts.state_dir / name, data, mode=PRIVATE_MODE)
             except OSError as error:
+                self._save_fault = error.strerror or "they cannot be written"
                 _log.warning("state_not_saved", file=name, error=str(error))
 
     def close(self) -> None:
@@ -266,9 +278,13 @@ class Judge:
             alerts={name: self.alerts.counts[name] for name in ALERT_COUNTS},
             channels=self.alerts.channels(),
             sink_failures=dict(self.fanout.failures),
+            disk={name: text for name, text in self._faults().items() if text},
             **self.detector.gauges(),
             **dataclasses.asdict(self.spool.counts),
         )
+
+    def _faults(self) -> dict[str, str]:
+        return {"spool": self.spool.fault, "outbox": self.alerts.fault, "windows": self._save_fault}
 
 
 def _stamp(path: Path) -> tuple[int, int] | None:
@@ -285,6 +301,7 @@ class DetectorLoop:
     def __init__(self, stream: Stream, judge: Judge, listeners: Iterable[str]) -> None:
         """listeners: names of the processes without which nothing is judged."""
         self._stream, self._judge, self._listeners = stream, judge, tuple(listeners)
+        self._losses = Losses(judge.state_dir, judge.alerts.send)
         self._carried = stream.carried()
         self._warned = stream.dropped
         self._warn_at = self._last_batch_at = 0.0
@@ -336,9 +353,13 @@ class DetectorLoop:
         carried = {name: self._carried[name] + current[name] for name in CARRIED}
         self._stream.carry(carried)
         summed = {name: carried[name] for name in CARRIED if name not in own.alerts}
+        why = "; ".join(f"{name}: {text}" for name, text in own.disk.items())
+        total, unknown = self._losses.note(streamed.get("run_id", ""), streamed["lost"], why)
         return dataclasses.replace(
             own,
             **{**streamed, **summed},
+            lost_in_all=total,
+            lost_unacknowledged=unknown,
             alerts={name: carried[name] for name in own.alerts},
             last_batch_at=self._last_batch_at,
             judging=own.judging and all(self._answers(streamed["processes"][name]) for name in self._listeners),
@@ -366,7 +387,7 @@ def run_detector(
         parts = make()
         judge = Judge(parts)
         loop = DetectorLoop(stream, judge, listeners)
-        heartbeat = Heartbeat(parts.state_dir / PARTS["listener"], lambda: loop.health().to_json())
+        heartbeat = Heartbeat(parts.state_dir / PARTS["listener"], lambda: loop.health().to_json(), note=parts.note)
         try:
             judge.start()
             heartbeat.start()

@@ -5,16 +5,17 @@ from __future__ import annotations
 import re
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from agents.core.errors import AgentsError
 from agents.core.types import Metric
 from agents.learning.registry import ModelRegistry
-from agents.runtime.heartbeat import PARTS, STILL_S, DetectorHealth, detector_health, read_heartbeat
+from agents.runtime.heartbeat import PARTS, STILL_S, DetectorHealth, detector_health, disk_is_full, read_heartbeat
 from agents.runtime.schedule import RetrainScheduler
 from agents.scoring.model import Model
+from agents.stream.note import SharedNote
 
 _NUMBERS: tuple[tuple[str, str, str], ...] = (
     ("detector_scored_total", "scored", "queries judged"),
@@ -30,6 +31,7 @@ _NUMBERS: tuple[tuple[str, str, str], ...] = (
     ("store_stored_total", "stored", "queries stored"),
     ("store_spooled_total", "spooled", "queries spooled to disk"),
     ("store_replayed_total", "replayed", "queries stored from the spool"),
+    ("store_lost_unacknowledged", "lost_unacknowledged", "lost verdicts of which nobody has taken note"),
     ("store_lost_total", "lost", "verdicts that neither store nor disk took"),
     ("store_damaged_total", "damaged", "spool files set aside"),
     ("store_already_total", "already", "queries that the store had from a killed process"),
@@ -136,15 +138,24 @@ class ModelHealth:
 class ProcessHealth:
     """What /health and /metrics say of the processes on one DATA_DIR."""
 
-    def __init__(self, state_dir: Path, registry: ModelRegistry[Model]) -> None:
-        self._state_dir, self._model = state_dir, ModelHealth(registry)
+    def __init__(
+        self,
+        state_dir: Path,
+        registry: ModelRegistry[Model],
+        note: SharedNote | None = None,
+        folders: Sequence[Path] = (),
+    ) -> None:
+        """note: the detector's heartbeat in shared memory, where there is one. folders: whose disks need room."""
+        self._state_dir, self._model, self._note = state_dir, ModelHealth(registry), note
+        self._folders = folders
 
     def components(self) -> Mapping[str, Mapping[str, Any]]:
         """State of each component but the database, as /health shows it."""
-        alive, state = detector_health(self._state_dir)
+        alive, state = detector_health(self._state_dir, self._note)
         judging = alive and state.judging
         spool = {name: getattr(state, name) for name in ("stored", "spooled", "replayed", "lost", "damaged", "already")}
         spool["waiting"] = state.spool_waiting
+        spool["lost_unacknowledged"] = state.lost_unacknowledged
         load = {"level": state.load_level, "unexplained": state.unexplained, "sampled_out": state.sampled_out}
         waiting = {name: channel["waiting"] for name, channel in state.channels.items()}
         ages = {"oldest_unjudged_s": _age_s(state.oldest_unjudged_at), "last_batch_s": _age_s(state.last_batch_at)}
@@ -153,7 +164,11 @@ class ProcessHealth:
         return {
             "model": self._model.state(),
             "listener": {"ok": judging and not hanging, **_seen(alive, **seen)},
-            "queue": {"ok": judging and not state.spool_waiting, **_seen(alive, **spool)},
+            "queue": {
+                "ok": judging and not state.spool_waiting and not state.lost_unacknowledged,
+                **_seen(alive, **spool),
+            },
+            "disk": self._disk(state),
             "overload": {
                 "ok": not state.load_level and ages["oldest_unjudged_s"] < LATE_S,
                 **_seen(alive, **load, **ages, queue_waiting=state.queue_waiting, queue_dropped=state.queue_dropped),
@@ -164,7 +179,13 @@ class ProcessHealth:
 
     def metrics(self) -> Iterator[Metric]:
         """What the processes counted."""
-        return metrics_of(detector_health(self._state_dir)[1])
+        return metrics_of(detector_health(self._state_dir, self._note)[1])
+
+    def _disk(self, state: DetectorHealth) -> dict[str, Any]:
+        """Whether all that lies on disk can be written."""
+        faults = [f"cannot write {name}: {text}" for name, text in state.disk.items()]
+        faults += [f"cannot use the disk of {one.name}: it is full" for one in self._folders if disk_is_full(one)]
+        return {"ok": not faults} | ({"error": "; ".join(faults)} if faults else {})
 
 
 def _seen(alive: bool, **values: Any) -> dict[str, Any]:
@@ -174,7 +195,8 @@ def _seen(alive: bool, **values: Any) -> dict[str, Any]:
 
 def calendar_of(scheduler: RetrainScheduler) -> Mapping[str, Any]:
     """What the scheduler's heartbeat says. Never raises because of the database."""
+    doubt = scheduler.clock.doubt() or scheduler.clock.refused
     try:
-        return {"next_run": scheduler.next_run()}
+        return {"next_run": scheduler.next_run()} | ({"error": doubt} if doubt else {})
     except AgentsError as error:  # without its database it lives on, and tries again
         return {"error": str(error).partition(": ")[0]}  # without the server's address: /health asks for no token

@@ -9,11 +9,14 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import structlog
 
 from agents.core.files import PRIVATE_MODE, write_atomic
+
+if TYPE_CHECKING:
+    from agents.stream.note import SharedNote  # a health check needs none of that room
 
 PARTS = {"listener": "detector.json", "api": "api.json", "scheduler": "scheduler.json"}
 """What `dns-tunnel health` asks about, and the heartbeat that answers: the detector's knows how the listeners are."""
@@ -22,6 +25,8 @@ STALE_S = 12.0
 """A process that has not written for this long is taken for dead."""
 STILL_S = 5
 """A process that has not moved, or not answered, for this long hangs."""
+ROOM_MIN = 1 << 20
+"""A disk with fewer bytes is full: a batch, a log line and SQLite's log need more."""
 _ENDED = {"Z", "X"}
 """States of a process of which only the number is left."""
 _log = structlog.get_logger()
@@ -49,6 +54,10 @@ class DetectorHealth:
     spooled: int = 0
     replayed: int = 0  # from the spool into the store
     lost: int = 0
+    run_id: str = ""  # of one start of the supervisor
+    lost_in_all: int = 0  # over all starts
+    lost_unacknowledged: int = 0  # of these, since a person took note
+    disk: Mapping[str, str] = field(default_factory=dict)  # files that cannot be written: why
     damaged: int = 0  # spool files set aside
     already: int = 0  # rows that the store had: a killed process had written them
     spool_waiting: int = 0  # batches on disk
@@ -66,10 +75,19 @@ class DetectorHealth:
 
 
 class Heartbeat:
-    """Writes what `collect` returns to `path` every few seconds, on a thread of its own."""
+    """Writes what `collect` returns to `path` every few seconds, on a thread of its own.
 
-    def __init__(self, path: Path, collect: Callable[[], Mapping[str, Any]], every_s: float = EVERY_S) -> None:
-        self._path, self._collect, self._every_s = path, collect, every_s
+    note: shared memory that it is written to as well, which takes it also where the disk is full.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        collect: Callable[[], Mapping[str, Any]],
+        every_s: float = EVERY_S,
+        note: SharedNote | None = None,
+    ) -> None:
+        self._path, self._collect, self._every_s, self._note = path, collect, every_s, note
         self._writer = _writer()
         self._failing = False
         self._stop = threading.Event()
@@ -92,9 +110,11 @@ class Heartbeat:
             self._write()
 
     def _write(self) -> None:
+        state = json.dumps({"at": time.time(), "writer": self._writer, **self._collect()}).encode()
+        if self._note is not None:
+            self._note.write(state)
         try:
-            state = {"at": time.time(), "writer": self._writer, **self._collect()}
-            write_atomic(self._path, json.dumps(state).encode(), PRIVATE_MODE)
+            write_atomic(self._path, state, PRIVATE_MODE)
         except OSError as error:
             if not self._failing:  # not every two seconds
                 _log.warning("heartbeat_not_written", path=str(self._path), error=str(error))
@@ -106,8 +126,15 @@ class Heartbeat:
 def read_heartbeat(path: Path) -> dict[str, Any]:
     """The last heartbeat of another process, with "ok": whether it is recent, and its writer has not ended."""
     try:
-        found = json.loads(path.read_bytes())
-    except (OSError, ValueError):
+        return _heartbeat_of(path.read_bytes())
+    except OSError:
+        return {"ok": False}
+
+
+def _heartbeat_of(data: bytes) -> dict[str, Any]:
+    try:
+        found = json.loads(data)
+    except ValueError:
         return {"ok": False}
     if not isinstance(found, dict) or not isinstance(at := found.pop("at", None), int | float):
         return {"ok": False}
@@ -116,11 +143,23 @@ def read_heartbeat(path: Path) -> dict[str, Any]:
     return {"ok": recent and not _is_gone(found.pop("writer", None)), **found}
 
 
-def detector_health(state_dir: Path) -> tuple[bool, DetectorHealth]:
-    """Whether a detector's heartbeat is recent, and what it says; of another release's, what both know."""
-    found = read_heartbeat(state_dir / PARTS["listener"])
+def detector_health(state_dir: Path, note: SharedNote | None = None) -> tuple[bool, DetectorHealth]:
+    """Whether a detector's heartbeat is recent, and what it says; of another release's, what both know.
+
+    note: the detector's, where this process shares memory with it.
+    """
+    found = _heartbeat_of(note.read()) if note is not None else read_heartbeat(state_dir / PARTS["listener"])
     known = {one.name for one in fields(DetectorHealth)}
     return bool(found["ok"]), DetectorHealth(**{name: value for name, value in found.items() if name in known})
+
+
+def disk_is_full(folder: Path) -> bool:
+    """Whether the disk of a folder has less than ROOM_MIN left for this process. False where that is unknown."""
+    try:
+        found = os.statvfs(folder)
+    except OSError:
+        return False
+    return found.f_bavail * found.f_frsize < ROOM_MIN
 
 
 def _writer() -> list[Any] | None:

@@ -17,6 +17,7 @@ from apscheduler.schedulers.background import BackgroundScheduler
 from agents.core.cron import cron_trigger
 from agents.core.errors import AgentsError, BusyError, StoreError
 from agents.core.types import ScheduledJob
+from agents.store.retention import ClockWatch
 
 RETRAIN, MAINTAIN = "retrain", "maintain"
 MAINTAIN_SCHEDULE = "30 3 * * *"
@@ -44,8 +45,10 @@ class RetrainScheduler:
         maintain: Callable[[], None],
         schedule: str,
         timezone: str,
+        clock: ClockWatch | None = None,
     ) -> None:
-        """Raises SettingsError for a bad schedule or zone; opens nothing yet."""
+        """Raises SettingsError for a bad schedule or zone; opens nothing yet. clock: while it is doubted, jobs wait."""
+        self.clock = clock or ClockWatch()
         schedules = {RETRAIN: schedule, MAINTAIN: MAINTAIN_SCHEDULE}
         self._store = store
         self._labels = {name: f"{when} {timezone}" for name, when in schedules.items()}
@@ -107,6 +110,11 @@ class RetrainScheduler:
         return due.timestamp()
 
     def _run(self, name: str) -> None:
+        if doubt := self.clock.doubt():
+            if name not in self._waiting:
+                self._waiting.add(name)
+                _log.error("scheduled_job_waits", job=name, error=f"cannot begin: {doubt}")
+            return
         try:
             taken = self._take(name)
         except StoreError as error:  # it stays due, and next_run() begins it when the store is back

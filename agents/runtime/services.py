@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import signal
 import socket
 import threading
@@ -19,9 +20,10 @@ import structlog
 import uvicorn
 
 from agents.core.errors import AgentsError, BusyError, StoreError
-from agents.core.files import locked
+from agents.core.files import locked, write_atomic
 from agents.core.logs import retraining_file
-from agents.core.types import DAY_S
+from agents.core.text import command, utc
+from agents.core.types import DAY_S, Message, Severity
 from agents.learning.registry import ModelRegistry
 from agents.learning.report import prune_reports
 from agents.learning.retraining import RetrainingParts, retrain
@@ -32,6 +34,7 @@ from agents.runtime.heartbeat import PARTS, Heartbeat
 from agents.runtime.schedule import RetrainScheduler
 from agents.runtime.signals import Beat, beat_on, crashes_end, live
 from agents.sources.listener.sockets import cannot_listen
+from agents.store.retention import ClockWatch, doubt_of, drop_before
 from agents.store.sql import Store
 from agents.web.app import create_app
 from agents.web.connections import LimitedProtocol
@@ -47,6 +50,8 @@ GRACE_S = 10
 """Seconds that requests under way have at the end."""
 RUNS_LOOKED_AT = 20
 """Newest runs among which those are looked for that were broken off."""
+RETENTION_FILE = "retention.json"
+"""What the last maintenance kept: a setting that was lowered since was lowered on purpose."""
 BROKEN_OFF = "cannot go on: the run was broken off, its process was killed or the machine stopped"
 RETRY_S, RETRY_MAX_S = 2.0, 60.0
 """The scheduler looks for its database after so many seconds, twice as many each time up to the most."""
@@ -152,15 +157,34 @@ class Upkeep:
     query_days: int
     incident_days: int  # also of runs and their reports
     backup_days: int
+    state_dir: Path
+    clock: ClockWatch
+    notify: Callable[[Message], object]
 
 
-def maintain(upkeep: Upkeep) -> None:
-    """Daily: make room for days to come, drop what is older than `upkeep` says. A part that fails is logged."""
+def maintain(upkeep: Upkeep, anyway: bool = False) -> None:
+    """Daily: make room for days to come, drop what is older than `upkeep` says. A part that fails is logged.
+
+    Where the clock contradicts itself or the stored queries, nothing is dropped, and the channels are told.
+    anyway: a person has looked at the clock, and at how much goes.
+    """
     store, now = upkeep.store, time.time()
+    days: Sequence[int] = ()
+    try:
+        days = store.stored_days()
+    except StoreError as error:  # what is not in the database is kept in order all the same
+        _log.error("maintenance_failed", part="stored_days", error=str(error))
+    if not anyway and _refused(upkeep, days, now):
+        store.close()
+        return
+    upkeep.clock.refused = ""
     day, before = int(now // DAY_S), now - upkeep.incident_days * DAY_S
+    limit = day - upkeep.query_days
+    if not anyway and not _lowered(upkeep):
+        limit = drop_before(days, limit)
     parts: dict[str, Callable[[], object]] = {
         "days_ahead": lambda: store.prepare([day + ahead for ahead in range(1, DAYS_AHEAD + 1)]),
-        "days_dropped": lambda: store.drop_old(day - upkeep.query_days),
+        "days_dropped": lambda: store.drop_old(limit),
         "incidents_and_runs_deleted": lambda: store.forget(before),
         "reports_deleted": lambda: prune_reports(upkeep.reports_dir, before),
         "backups_pruned": lambda: _prune_backups(upkeep, now),
@@ -171,8 +195,40 @@ def maintain(upkeep: Upkeep) -> None:
             done[name] = part()
         except (AgentsError, OSError) as error:
             _log.error("maintenance_failed", part=name, error=str(error))
+    _note_retention(upkeep)
     store.close()
     _log.info("maintenance_finished", **{name: found for name, found in done.items() if found is not None})
+
+
+def _refused(upkeep: Upkeep, days: Sequence[int], now: float) -> bool:
+    """Whether nothing is to be dropped, because the clock is doubted: that is logged and told."""
+    doubt = upkeep.clock.doubt() or doubt_of(days, int(now // DAY_S), upkeep.query_days)
+    if not doubt:
+        return False
+    way = f"see whether the clock is right, then: {command('tidy --anyway')}"
+    upkeep.clock.refused = f"cannot delete what is old: {doubt}; {way}"
+    _log.error("maintenance_refused", error=upkeep.clock.refused)
+    summary = f"Nothing was deleted, since {doubt}. It is {utc(now)} by the clock of this machine; {way}."
+    upkeep.notify(Message("DNS tunnel detector: the clock is doubted", summary, (), Severity.HIGH))
+    return True
+
+
+def _lowered(upkeep: Upkeep) -> bool:
+    """Whether a person has asked for fewer days than the last maintenance kept."""
+    try:
+        found = json.loads((upkeep.state_dir / RETENTION_FILE).read_bytes())
+    except (OSError, ValueError):
+        return False
+    kept = found.get("query_days") if isinstance(found, dict) else None
+    return isinstance(kept, int) and upkeep.query_days < kept
+
+
+def _note_retention(upkeep: Upkeep) -> None:
+    try:
+        data = json.dumps({"query_days": upkeep.query_days}).encode()
+        write_atomic(upkeep.state_dir / RETENTION_FILE, data)
+    except OSError as error:
+        _log.warning("state_not_saved", file=RETENTION_FILE, error=str(error))
 
 
 def _prune_backups(upkeep: Upkeep, now: float) -> int:

@@ -172,7 +172,7 @@ def sample(connection: Connection, wanted: Wanted, fetch: Fetch) -> Sample:
     """At most `limit` queries, oldest first; the same for the same seed and rows."""
     conditions = [_NORMAL, _Q.score < wanted.max_score, _Q.features_version == wanted.features_version]
     conditions += between(wanted.since, wanted.until)
-    days = _days(connection, wanted)
+    days = days_between(connection, wanted.since, wanted.until)
     if not days:
         return _sample_of([], _Cap(0), _Cap(0))
     clients = _Cap(max(1, int(wanted.client_share * wanted.limit)))
@@ -183,12 +183,11 @@ def sample(connection: Connection, wanted: Wanted, fetch: Fetch) -> Sample:
     return _sample_of(draws, clients, domains)
 
 
-def _days(connection: Connection, wanted: Wanted) -> list[int]:
+def days_between(connection: Connection, since: float, until: float) -> list[int]:
     """Days that have queries: one look at the index for each, not a scan."""
     days: list[int] = []
-    since = wanted.since
     while True:
-        statement = select(_Q.ts).where(*between(since, wanted.until)).order_by(_Q.ts).limit(1)
+        statement = select(_Q.ts).where(*between(since, until)).order_by(_Q.ts).limit(1)
         ts = connection.execute(statement).scalar()
         if ts is None:
             return days

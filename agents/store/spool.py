@@ -7,9 +7,10 @@ import re
 import threading
 import time
 import uuid
+from collections import OrderedDict
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -19,13 +20,15 @@ from numpy.typing import NDArray
 
 from agents.core.errors import BatchRefusedError, QueueFullError, StoreError, StoreUnusableError
 from agents.core.files import DiskQueue, Queued
-from agents.core.types import Verdicts
+from agents.core.types import Incident, Verdicts
 from agents.store.codec import Features, decode, encode
 
 LOG_INTERVAL_S = 60.0
 """Losses are logged at most this often, with the number; and that the store is away."""
 MERGED_ROWS, MERGED_MAX = 16_384, 512
 """Rows and files that one transaction writes from disk, at most: a commit costs more than a small batch."""
+OWED_MAX = 10_000
+"""Incidents of lost batches that memory keeps until they can be written; the oldest is forgotten."""
 CLOSE_WAIT_S = 10.0
 """How long `close` waits for the write that is under way."""
 WRITE_WAIT_S = 1.0
@@ -100,6 +103,8 @@ class SpoolingSink:
         self._lock = threading.Lock()  # of the spool and the counters; never held during a replay's write
         self._work = threading.Event()
         self._stop = threading.Event()
+        self.fault = ""  # why neither store nor disk took the last batch; "" = one of them did
+        self._owed: OrderedDict[str, Incident] = OrderedDict()  # of batches that were lost
         self._lost_logged = 0
         self._log_after = self._away_log_after = 0.0
         if len(self._spool):
@@ -122,9 +127,22 @@ class SpoolingSink:
         """Store the batch, or keep it on disk; a batch that neither takes is counted as lost."""
         batch_id = verdicts.batch_id or uuid.uuid4().hex
         with self._lock:
-            if not self._spool.entries and self._write_now(verdicts, batch_id):
-                return
-            self._keep(verdicts, batch_id)
+            verdicts = self._with_owed(verdicts)
+            if self._spool.entries or not self._write_now(verdicts, batch_id):
+                self._keep(verdicts, batch_id)
+
+    def _with_owed(self, verdicts: Verdicts) -> Verdicts:
+        """The batch with the incidents of those that were lost: they need no query of their client to be written."""
+        if not self._owed:
+            return verdicts
+        newer = {one.incident_id for one in verdicts.incidents}
+        owed = tuple(one for one in self._owed.values() if one.incident_id not in newer)
+        return replace(verdicts, incidents=(*owed, *verdicts.incidents))
+
+    def _kept(self) -> None:
+        """The store or the disk took a batch."""
+        self.fault = ""
+        self._owed.clear()
 
     def held(self, batch_id: str, ts: NDArray[np.float64]) -> tuple[int, int]:
         """What a process that was killed kept of a batch with these times: rows in the store, and rows on disk.
@@ -149,6 +167,7 @@ class SpoolingSink:
             self._away_log_after = 0.0
             self.counts.stored += written
             self.counts.already += len(verdicts) - written
+            self._kept()
         except BatchRefusedError as error:
             self._lose(len(verdicts), str(error))
         except TimeoutError:  # it may be stored yet: the store keeps one id once
@@ -179,13 +198,25 @@ class SpoolingSink:
         try:
             self._spool.put(encode(verdicts, self._features), batch_id)
         except QueueFullError as error:
-            self._lose(len(verdicts), str(error))
+            self._owe(verdicts, str(error), "the spool has reached SPOOL_MAX_MB")
         except OSError as error:
-            self._lose(len(verdicts), f"cannot spool a batch: {error.strerror}")
+            self._owe(verdicts, f"cannot spool a batch: {error.strerror}", error.strerror or "it cannot be written")
         else:
             self.counts.spooled += len(verdicts)
+            self._kept()
         if len(self._spool):
             self._work.set()
+
+    def _owe(self, verdicts: Verdicts, why: str, fault: str) -> None:
+        """Lose the rows, and keep the incidents in memory."""
+        self.fault = fault
+        for one in verdicts.incidents:
+            self._owed[one.incident_id] = one
+            self._owed.move_to_end(one.incident_id)
+        while len(self._owed) > OWED_MAX:
+            self._owed.popitem(last=False)
+        if len(verdicts):
+            self._lose(len(verdicts), why)
 
     def _lose(self, count: int, why: str) -> None:
         self.counts.lost += count

@@ -268,6 +268,11 @@ class Store(ABC):
             runs = connection.execute(delete(RUNS).where(RUNS.c.started_at < before, RUNS.c.started_at < newest))
             return incidents, runs.rowcount
 
+    def stored_days(self) -> list[int]:
+        """Days that have queries, ascending, in days since 1970-01-01."""
+        with self._reading("read the stored days", LONG_S) as connection:
+            return sampling.days_between(connection, 0.0, TS_MAX)
+
     def ping(self) -> None:
         """Raise StoreError when the database is away or has no tables."""
         with self._reading("reach the database", LOOK_S) as connection:

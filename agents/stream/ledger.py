@@ -53,7 +53,7 @@ class Ledger:
     """
 
     def __init__(self, cells: memoryview, rings: Sequence[Ring], run_id: str) -> None:
-        self._cells, self._rings, self._run_id = cells, rings, run_id
+        self._cells, self._rings, self.run_id = cells, rings, run_id
 
     @staticmethod
     def size_of(rings: int) -> int:
@@ -98,7 +98,7 @@ class Ledger:
     def _intent(self) -> Intent:
         cells = self._cells
         counts = tuple(cells[_TAILS + at] - ring.tail for at, ring in enumerate(self._rings))
-        batch_id = f"{self._run_id}{cells[_NUMBER]:016x}"
+        batch_id = f"{self.run_id}{cells[_NUMBER]:016x}"
         return Intent(batch_id, counts, cells[_LEVEL], cells[_ATTEMPTS])
 
     def finish(self, changes: Mapping[str, int]) -> None:

@@ -252,6 +252,7 @@ class SharedStream:
     def health(self) -> dict[str, Any]:
         """Totals of committed batches, the listeners' counters, the level of load, and the state of each process."""
         return self.ledger.totals() | {
+            "run_id": self.ledger.run_id,
             "counters": summed(self.counters).values(),
             "queue_dropped": self.dropped,
             "queue_waiting": self.waiting,

@@ -19,7 +19,7 @@ from structlog.testing import capture_logs
 
 from agents.core.columns import packed
 from agents.core.errors import BatchRefusedError, StoreError
-from agents.core.types import Verdicts
+from agents.core.types import Severity, Verdicts
 from agents.detection.limits import Scale
 from agents.dns.name import wire_of
 from agents.learning.baseline import asked_batch
@@ -340,3 +340,31 @@ def test_a_batch_comes_back_from_disk_as_it_was(names: list[list[bytes]]) -> Non
         assert getattr(after.queries, column).dtype == getattr(before.queries, column).dtype
     for column in ("features", "score", "severity"):
         np.testing.assert_array_equal(getattr(after, column), getattr(before, column))
+
+
+def test_incidents_of_lost_batches_are_written_as_soon_as_there_is_room(
+    fake: FakeStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    sink = SpoolingSink(fake, tmp_path / "spool", MEGABYTE, retry_s=3600)
+    first, second = incident(domain="evil.test"), incident(domain="other.test")
+    worse = replace(first, severity=Severity.CRITICAL)
+    fake.away = True
+    with monkeypatch.context() as patched:
+        patched.setattr("agents.core.files.os.fsync", full)
+        for number, found in enumerate(([first], [second], [worse])):
+            sink.accept(replace(batch(str(number)), incidents=tuple(found)))
+        assert sink.fault == "No space left on device"
+        assert sink.counts.lost == 9
+        sink.accept(replace(batch("x", 0), incidents=()))
+        assert (sink.fault, sink.counts.lost) == ("No space left on device", 9), "nothing more is lost by asking"
+    fake.away = False
+    sink.accept(replace(batch("x", 0), incidents=()))
+    assert sink.fault == ""
+    (written,) = fake.batches.values()
+    assert written.incidents == (second, worse)
+    sink.accept(batch("y"))
+    assert list(fake.batches.values())[-1].incidents == (), "once"
+    sink.close()

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
+from agents.core.types import DAY_S
 from agents.learning.baseline import benign_names
 from agents.runtime import bootstrap
 from agents.runtime.bootstrap import load_settings
 from agents.scoring.features import extract
+from agents.store import Store
 from tests.support.verdicts import verdicts
 
 CLIENTS = 20
@@ -27,4 +30,12 @@ def fill(data_dir: Path, count: int = 300) -> None:
     )
     store.write(replace(found, features=extract(found.queries.qname)), f"filled-{since}")
     store.fold()
+    store.close()
+
+
+def fill_days(store: Store, days: Iterable[int]) -> None:
+    """Store one query on each of these days since 1970-01-01, and close."""
+    store.migrate()
+    for day in days:
+        store.write(verdicts(["www.example.com"], ts=[(day + 0.5) * DAY_S]), f"day-{day}")
     store.close()

@@ -1,0 +1,131 @@
+"""A wrong clock deletes nothing and begins nothing; maintenance drops a share at most."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import pytest
+from structlog.testing import capture_logs
+
+from agents.core.types import DAY_S
+from agents.runtime import bootstrap, services
+from agents.runtime.bootstrap import load_settings
+from agents.settings import Settings
+from agents.store.retention import BELIEVED_S, ClockWatch, doubt_of, drop_before
+from tests.support.commands import Inside
+from tests.support.filled import fill_days
+from tests.support.webhook import webhook
+
+TODAY = int(time.time() // DAY_S)
+
+
+class Clocks:
+    def __init__(self) -> None:
+        self.wall, self.even = 1e9, 5e3
+        self.watch = ClockWatch(lambda: self.wall, lambda: self.even)
+
+    def passes(self, seconds: float, jump: float = 0.0) -> str:
+        self.wall, self.even = self.wall + seconds + jump, self.even + seconds
+        return self.watch.doubt()
+
+
+def test_a_clock_that_was_set_is_doubted_until_it_is_set_back() -> None:
+    clocks = Clocks()
+    assert clocks.passes(30 * DAY_S) == ""
+    assert clocks.passes(60, 2.0) == "", "NTP corrects seconds"
+    assert "was set 9,600 hours ahead" in clocks.passes(1, 400 * DAY_S)
+    assert clocks.passes(30) != ""
+    assert clocks.passes(0, -400 * DAY_S) == ""
+    assert "back" in clocks.passes(1, -7200)
+
+
+def test_a_clock_that_goes_on_evenly_for_a_day_is_believed() -> None:
+    clocks = Clocks()
+    assert clocks.passes(1, 400 * DAY_S) != ""
+    assert clocks.passes(BELIEVED_S - 60) != ""
+    assert clocks.passes(0, -30 * DAY_S) != "", "it was set again"
+    assert clocks.passes(BELIEVED_S - 60) != ""
+    assert clocks.passes(120) == ""
+    assert clocks.passes(DAY_S) == ""
+
+
+@pytest.mark.parametrize(
+    ("days", "keep", "doubt"),
+    [
+        ([], 30, ""),
+        (range(TODAY - 35, TODAY + 1), 30, ""),
+        (range(TODAY - 435, TODAY - 400), 30, "only 0 days"),
+        ([*range(TODAY - 435, TODAY - 400), TODAY], 30, "only 1 day "),
+        ([TODAY - 400], 1, "only 0 days"),
+        ([TODAY - 2, TODAY - 1, TODAY], 1, ""),
+        ([*range(TODAY + 400, TODAY + 430)], 30, "in the future"),
+        ([TODAY - 1, TODAY, TODAY + 400], 30, ""),
+    ],
+)
+def test_stored_days_contradict_a_clock(days: list[int], keep: int, doubt: str) -> None:
+    found = doubt_of(days, TODAY, keep)
+    assert (doubt in found) if doubt else not found
+
+
+def test_one_maintenance_drops_a_share_at_most() -> None:
+    days = list(range(100, 180))
+    assert drop_before(days, 110) == 110
+    assert drop_before(days, 150) == 120
+    assert drop_before([5], 150) == 150
+    assert drop_before([], 150) == 150
+
+
+def settings_of(folder: Path, **changed: object) -> Settings:
+    made = load_settings(data_dir=folder, **changed)
+    bootstrap.make_folders(made)
+    return made
+
+
+def stored(settings: Settings) -> list[int]:
+    store = bootstrap.store_of(settings)
+    try:
+        return [day - TODAY for day in store.stored_days()]
+    finally:
+        store.close()
+
+
+def test_maintenance_with_a_clock_far_ahead_deletes_nothing_and_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with webhook() as hook:
+        settings = settings_of(tmp_path, slack_webhook_url=hook.url)
+        fill_days(bootstrap.store_of(settings), range(TODAY - 20, TODAY + 1))
+        upkeep = bootstrap.upkeep_of(settings)
+        now = time.time()
+        monkeypatch.setattr(time, "time", lambda: now + 400 * DAY_S)
+        with capture_logs() as lines:
+            services.maintain(upkeep)
+        assert stored(settings) == list(range(-20, 1))
+        (line,) = [one for one in lines if one["event"] == "maintenance_refused"]
+        assert "the clock was set 9,600 hours ahead" in line["error"]
+        assert "tidy --anyway" in line["error"]
+        assert len(hook.got) == 1
+    with capture_logs() as lines:  # a process that was begun with the wrong clock
+        services.maintain(bootstrap.upkeep_of(settings))
+    assert "only 0 days with queries would stay" in lines[0]["error"]
+    assert stored(settings) == list(range(-20, 1))
+
+
+def test_a_long_pause_is_caught_up_in_shares_unless_a_person_lowered_the_setting(tmp_path: Path) -> None:
+    settings = settings_of(tmp_path, query_retention_days=5)
+    fill_days(bootstrap.store_of(settings), range(TODAY - 39, TODAY + 1))
+    services.maintain(bootstrap.upkeep_of(settings))
+    assert stored(settings) == list(range(-29, 1)), "a quarter of 40 days"
+    services.maintain(bootstrap.upkeep_of(settings_of(tmp_path, query_retention_days=3)))
+    assert stored(settings) == list(range(-3, 1))
+
+
+def test_a_person_may_tidy_anyway(tmp_path: Path, inside: Inside) -> None:
+    settings = settings_of(tmp_path / "data")
+    fill_days(bootstrap.store_of(settings), range(TODAY - 450, TODAY - 400))
+    refused = inside("tidy")
+    assert (refused.code, "cannot delete what is old: only 0 days" in refused.err) == (1, True)
+    assert len(stored(settings)) == 50
+    assert inside("tidy", "--anyway").code == 0
+    assert stored(settings) == []
