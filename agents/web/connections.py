@@ -71,7 +71,10 @@ class LimitedProtocol(H11Protocol):
 
     def _give_up(self) -> None:
         self.connections.discard(self)
-        self.transport.abort()
+        if self._received:
+            self.transport.abort()
+        else:  # between two requests: the client sees the end before it sends another
+            self.transport.close()
 
     def _make_room(self) -> None:
         """Close the connection that has waited longest for its client, or this one where all are being answered."""

@@ -155,10 +155,11 @@ def test_many_domains_of_one_client_make_two_messages(tmp_path: Path) -> None:
     now = [1000.0]
     channel = Channel()
     with sink(tmp_path, channel, groups=Groups(300, 30, lambda: now[0])) as one:
-        for number in range(1300):
+        give(one, incident(domain="d0.example"))
+        wait_until(lambda: len(channel.got) == 1)
+        for number in range(1, 1300):
             severity = Severity.CRITICAL if number == 900 else Severity.HIGH
             give(one, incident(domain=f"d{number}.example", severity=severity))
-        wait_until(lambda: len(channel.got) == 1)
         assert one.waiting == 1299
         assert len(list(tmp_path.glob("*.json"))) == LISTED_MAX
         now[0] += 301

@@ -18,6 +18,7 @@ from agents.runtime.heartbeat import detector_health
 from tests.support.commands import call
 from tests.support.listening import wait_until
 from tests.support.live import running
+from tests.support.patience import patient
 from tests.support.postgres_server import DEAD
 from tests.support.supervised import ODD_EVERY, Load, Supervised, assert_adds_up, lost_for, mixed, supervised
 
@@ -34,7 +35,7 @@ def is_odd(name: str) -> bool:
 def locked(one: Supervised) -> Any:
     """Nobody else can write to the database."""
     path = one.folder / "data" / "dns-tunnel.db"
-    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as database:
+    with contextlib.closing(sqlite3.connect(path, timeout=patient(30), isolation_level=None)) as database:
         database.execute("BEGIN IMMEDIATE")
         yield
         database.execute("ROLLBACK")

@@ -36,7 +36,7 @@ def test_folders_and_an_empty_log_are_there_before_any_retraining(tmp_path: Path
     with StubServer() as stub:
         settings = {"listen_port": str(port), "api_port": str(api), "upstreams": f"127.0.0.1:{stub.port}"}
         with product("run", tmp_path, **settings) as process:
-            assert list((tmp_path / "models" / "backups").iterdir()) == []
+            assert [path.name for path in (tmp_path / "models" / "backups").iterdir()] == ["README"]
             assert list((tmp_path / "reports" / "training_reports").iterdir()) == []
             assert (tmp_path / "logs" / "retraining.log").read_bytes() == b""
             assert _ask(port) == "192.0.2.1"

@@ -201,8 +201,9 @@ def test_a_batch_that_is_given_up_is_not_lost_where_it_was_kept(
     """The detector dies each time it has kept a certain batch."""
     dying = """
 def replacement(self, *given):
+    from agents.core.compression import zstd
     found = real(self, *given)
-    if b"poison" in (given[0] if isinstance(given[0], bytes) else b" ".join(given[0].queries.qname)):
+    if b"poison" in (zstd.decompress(given[0]) if isinstance(given[0], bytes) else b" ".join(given[0].queries.qname)):
         os.kill(os.getpid(), signal.SIGKILL)
     return found
 """
