@@ -44,7 +44,7 @@ test-bounds: install-dev  ## tests of kernels that read hostile bytes, with ever
 	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m "not slow" $(HOSTILE)
 
 e2e: install-dev  ## docker compose, real tunnels, kill -9; says what it skips where an engine or a tool is missing
-	$(BIN)/python -m pytest -rs -m e2e tests/e2e
+	$(BIN)/python -m pytest -rs -m e2e tests/e2e tests/runtime/test_warmup.py
 
 lint: install-dev  ## ruff, mypy --strict, import-linter
 	$(BIN)/ruff check .

@@ -98,7 +98,10 @@ others() {
 }
 
 need_cron() {
-    command -v crontab >/dev/null 2>&1 && return 0
+    if command -v crontab >/dev/null 2>&1; then
+        # The image has a program of that name that only shows what the service scheduler does.
+        [ "$place" = container ] && crontab -l 2>/dev/null | grep -q '^# kept by the service scheduler' || return 0
+    fi
     if [ "$place" = container ]; then
         when=$(schedule)
         echo "nothing to install: this container has no cron, and the compose service 'scheduler' already retrains on '$when'; to use cron instead, stop that service and run this script on the host"

@@ -21,7 +21,7 @@ class LimitedProtocol(H11Protocol):
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
-        self._received, self._since = 0, time.monotonic()
+        self._received, self._since, self._served = 0, time.monotonic(), False
         self._limit: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -45,7 +45,7 @@ class LimitedProtocol(H11Protocol):
 
     def on_response_complete(self) -> None:
         """Uvicorn waits for another request, and has a limit for that."""
-        self._received, self._since = 0, time.monotonic()
+        self._received, self._since, self._served = 0, time.monotonic(), True
         self._stop_waiting()
         super().on_response_complete()
         if self._is_answering():
@@ -77,6 +77,9 @@ class LimitedProtocol(H11Protocol):
             self.transport.close()
 
     def _make_room(self) -> None:
-        """Close the connection that has waited longest for its client, or this one where all are being answered."""
+        """Close the connection that has waited longest for its client, or this one where all are being answered.
+
+        One that has brought a whole request before is spared as long as there are others.
+        """
         idle = [one for one in self.connections if isinstance(one, LimitedProtocol) and not one._is_answering()]
-        min(idle, key=lambda one: one._since, default=self)._give_up()
+        min(idle, key=lambda one: (one._served, one._since), default=self)._give_up()

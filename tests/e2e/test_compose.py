@@ -72,6 +72,8 @@ def test_kernels_are_warm_in_the_image(running: Stack) -> None:
 def test_the_weekly_training_is_the_schedulers_work(running: Stack) -> None:
     said = running.exec("/app/scripts/setup_weekly_training.sh")
     assert "'scheduler' already retrains on '0 2 * * sun'" in said
+    assert "0 2 * * sun dns-tunnel retrain" in running.exec("crontab", "-l")
+    assert "cron is running" in running.exec("service", "cron", "status")
     assert running.component("scheduler")["next_run"] > time.time()
 
 

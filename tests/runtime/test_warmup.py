@@ -60,8 +60,8 @@ def compiled(folder: Path) -> dict[str, int]:
     return {path.name: path.stat().st_mtime_ns for path in folder.rglob("*.nbc")}
 
 
-@pytest.mark.timeout(400)
-@pytest.mark.slow
+@pytest.mark.timeout(1200)
+@pytest.mark.e2e  # it compiles all kernels anew: a sixth of the time of all other tests
 def test_warming_leaves_no_kernel_for_later_and_nothing_is_compiled_twice(tmp_path: Path, postgres_url: str) -> None:
     """For types that no warming call had, the compiler would make a kernel anew, in the middle of the work."""
     kernels_ = tmp_path / "kernels"
