@@ -7,7 +7,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import IntEnum
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +18,10 @@ UNKNOWN = -1
 """Stands for a number that the source did not see (rcode, counts, sizes, TTL)."""
 
 
+FORWARDED, FROM_CACHE, FROM_CACHE_STALE = range(3)
+"""Where an answer came from: an upstream (or this listener itself), the cache, or the cache after it had expired."""
+
+
 class Severity(IntEnum):
     """How unusual a query is, or how certain it is that an incident is data leaving."""
 
@@ -25,6 +29,9 @@ class Severity(IntEnum):
     SUSPICIOUS = 1
     HIGH = 2
     CRITICAL = 3
+
+
+_NO_COLUMN = np.empty(0, np.int8)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +53,13 @@ class QueryBatch:
     ttl_min: NDArray[np.int64]  # lowest TTL in the answer section, seconds
     rtt_ms: NDArray[np.float32]  # answer latency, milliseconds
     ans_types: Sequence[str]  # distinct answer types in order, "CNAME,A"; "" = none or unknown
+    cached: NDArray[np.int8] = field(
+        default_factory=lambda: _NO_COLUMN
+    )  # FORWARDED, FROM_CACHE or FROM_CACHE_STALE; UNKNOWN where not given
+
+    def __post_init__(self) -> None:
+        if self.cached is _NO_COLUMN:
+            object.__setattr__(self, "cached", np.full(len(self.ts), UNKNOWN, np.int8))
 
     def __len__(self) -> int:
         return len(self.ts)
@@ -58,13 +72,13 @@ class QueryBatch:
 
 
 Row = tuple[float, str, bytes, int, int, int, int, int, int, float, str]
-"""One query in the order of QueryBatch's columns: ts, client, qname, qtype, qlen, rcode, ancount, rlen,
-ttl_min, rtt_ms, ans_types."""
+"""One query in the order of QueryBatch's columns, without `cached`: ts, client, qname, qtype, qlen, rcode, ancount,
+rlen, ttl_min, rtt_ms, ans_types."""
 
 
 def batch_of(rows: Sequence[Row]) -> QueryBatch:
     """Columns of the rows, in the given order."""
-    empty: list[tuple[()]] = [()] * len(QueryBatch.__dataclass_fields__)
+    empty: list[tuple[()]] = [()] * len(get_args(Row))
     ts, client, qname, qtype, qlen, rcode, ancount, rlen, ttl_min, rtt_ms, ans_types = (
         zip(*rows, strict=True) if rows else empty
     )

@@ -61,7 +61,7 @@ FACTS = TYPES + ANSWER_TYPES_MAX
 
 
 @kernel_in_place
-def _name_end(data: NDArray[np.uint8], start: int, at: int, end: int) -> int:
+def name_end(data: NDArray[np.uint8], start: int, at: int, end: int) -> int:
     """Offset after the name at `at`, or -1. Pointers must point strictly backwards (RFC 1035 section 4.1.4)."""
     first = at
     while at < end:
@@ -93,7 +93,7 @@ def answer_facts(data: NDArray[np.uint8], start: int, at: int, end: int, facts: 
     kinds = 0
     for seen in range(ancount + u16(data, start + 8) + u16(data, start + 10)):
         first = at
-        at = _name_end(data, start, at, end)
+        at = name_end(data, start, at, end)
         if at < 0 or at + 10 > end:
             return
         kind, ttl = u16(data, at), u16(data, at + 4) << 16 | u16(data, at + 6)

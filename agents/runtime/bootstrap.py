@@ -50,7 +50,7 @@ from agents.scoring.lexical import features_again
 from agents.scoring.model import Model, TrainConfig
 from agents.settings import Settings
 from agents.sources import SPECS as INTAKES
-from agents.sources.listener import special_names, traffic
+from agents.sources.listener import cache, special_names, traffic
 from agents.sources.listener.upstream import UpstreamAddress, distinct_of, parse_upstreams, system_resolvers
 from agents.sources.listener.upstream_watch import LoopProbes, shared_counts
 from agents.store.codec import Features
@@ -74,7 +74,7 @@ Restore:  dns-tunnel models restore models/backups/model_backup_YYYYMMDD_HHMMSS.
 """What people find who look for the files of older instructions."""
 FEATURES_AGAIN = Features(VERSION, features_again)
 """What the spool need not hold."""
-SPECS: tuple[Spec[Any], ...] = (special_names.SPEC, traffic.SPEC, *INTAKES, *MODEL_TYPES, *CHANNELS)
+SPECS: tuple[Spec[Any], ...] = (special_names.SPEC, traffic.SPEC, cache.SPEC, *INTAKES, *MODEL_TYPES, *CHANNELS)
 """Special names, limits, every kind of intake, detector type and channel: settings and documents are made of them."""
 
 
@@ -175,6 +175,7 @@ def listener_config(settings: Settings) -> ListenerConfig:
         client_wait_s=settings.client_wait_s,
         retry_failed=settings.retry_failed,
         limits=traffic.SPEC.factory(settings.of(traffic.SPEC)),
+        cache=cache.SPEC.factory(settings.of(cache.SPEC)),
         special=special_names.SPEC.factory(settings.of(special_names.SPEC)),
         probes=LoopProbes() if settings.detect_loops else None,
         mismatched=shared_counts(len(distinct_of(endpoints for _, endpoints in upstreams))),

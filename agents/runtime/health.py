@@ -52,6 +52,13 @@ _LISTENER_HELP = {
     "rrl_dropped": "answers above RRL_..., dropped",
     "rrl_slipped": "answers above RRL_..., sent with TC and nothing else",
     "local": "queries for special names, answered here",
+    "cache_hits": "queries answered from the cache",
+    "cache_stale": "queries answered with what had expired in the cache, since upstreams failed",
+    "cache_misses": "queries that the cache had no answer for",
+    "cache_prefetches": "popular answers that were asked for anew before they expired",
+    "cache_evicted": "cached answers that made room for others",
+    "cache_entries": "answers in the cache now",
+    "cache_bytes": "bytes of the cache in use now",
     "answered": "queries answered with an upstream's answer",
     "servfail": "queries that no upstream answered",
     "timeouts": "questions that one upstream did not answer in time",
@@ -66,7 +73,7 @@ _LISTENER_HELP = {
     "tcp_evicted": "idle TCP connections closed to make room for new ones",
     "tcp_refused": "TCP connections closed at once: outside ALLOWED_CLIENTS",
 }
-_GAUGES = {"tcp_clients"}
+_GAUGES = {"tcp_clients", "cache_entries", "cache_bytes"}
 LATE_S = 10.0
 """A query that has waited so long to be judged says that judging hangs or is overloaded."""
 

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from agents.core.protocols import Stream
 from agents.runtime.signals import Beat, beat_on, crashes_end, live
+from agents.sources.listener.cache import CacheLimits
 from agents.sources.listener.server import Listener
 from agents.sources.listener.sockets import Pair
 from agents.sources.listener.traffic import TrafficLimits
@@ -39,6 +40,7 @@ class ListenerConfig:
     client_wait_s: float
     retry_failed: bool
     limits: TrafficLimits
+    cache: CacheLimits
     special: Sequence[AnsweredHere]
     probes: LoopProbes | None
     mismatched: NDArray[np.int64]
@@ -112,6 +114,7 @@ async def _answer(
         special=config.special,
         probes=config.probes,
         mismatched=config.mismatched,
+        cache=config.cache._replace(size=config.cache.size // config.processes),
     )
     with crashes_end(lambda: loop.call_soon_threadsafe(stop.set)) as crashed:
         await listener.start()

@@ -14,7 +14,7 @@ from agents.core.columns import Coded, Names, coded, packed
 from agents.core.errors import StoreError
 from agents.core.files import UNPACKED_MAX
 from agents.core.npz import FormatError, json_of, object_of, read_npz
-from agents.core.types import QueryBatch, Verdicts, incident_of, incident_row
+from agents.core.types import UNKNOWN, QueryBatch, Verdicts, incident_of, incident_row
 from agents.store.rows import reasons_by_number
 
 
@@ -41,6 +41,7 @@ _KINDS = {
     "qname": "|u1",
     "qname_len": "<i8",
     "numbers": "<i4",
+    "cached": "|i1",
 }
 _TEXTS = ("client", "ans_types", "domain", "reasons")
 
@@ -52,6 +53,8 @@ def encode(verdicts: Verdicts, features: Features | None = None) -> bytes:
     arrays |= {name: np.asarray(getattr(verdicts, name)) for name in ("score", "severity")}
     if features is None or features.version != verdicts.features_version:
         arrays["features"] = np.asarray(verdicts.features)
+    if (batch.cached != UNKNOWN).any():
+        arrays["cached"] = np.asarray(batch.cached)
     arrays |= {"qname": names.array, "qname_len": np.diff(names.starts)}
     columns = [coded(batch.client), coded(batch.ans_types), coded(verdicts.domain)]
     numbers, reasons = reasons_by_number(verdicts.reasons)
@@ -89,6 +92,7 @@ def decode(data: bytes, features: Features | None = None) -> Verdicts:
         client=client,
         qname=names,
         ans_types=ans_types,
+        **({"cached": arrays["cached"]} if "cached" in arrays else {}),
     )
     return Verdicts(
         features=arrays["features"],
@@ -133,6 +137,8 @@ def _check(arrays: dict[str, NDArray[Any]], texts: dict[str, Any]) -> None:
     count = len(arrays["qname_len"])
     shapes = {arrays[name].shape for name in numbers}
     features = arrays.get("features", np.empty((count, 0), np.float32))
+    if "cached" in arrays:
+        shapes.add(arrays["cached"].shape)
     if shapes != {(count,)} or features.ndim != 2 or len(features) != count:
         raise FormatError("columns have different lengths")
     if arrays["qname"].ndim != 1 or arrays["qname_len"].min(initial=0) < 0:

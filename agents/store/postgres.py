@@ -52,6 +52,7 @@ _KINDS = {
     "rtt_ms": "f4",
     "rnd": "i4",
     "features_version": "i2",
+    "cached": "i2",
 }
 """What each number is in the table; COPY converts nothing."""
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from sqlalchemy import REAL, BigInteger, Column, Double, Integer, LargeBinary, MetaData, SmallInteger, Table, Text
 
 from agents.core.columns import Coded, Names, coded, packed
-from agents.core.types import DAY_S, UNKNOWN, Severity, Verdicts, clean
+from agents.core.types import DAY_S, FORWARDED, FROM_CACHE, FROM_CACHE_STALE, UNKNOWN, Severity, Verdicts, clean
 from agents.dns.name import packed_texts
 
 metadata = MetaData()
@@ -44,9 +44,11 @@ QUERIES = Table(
     Column("batch_id", Text, nullable=False),
     Column("features", LargeBinary, nullable=False),
     Column("features_version", SmallInteger, nullable=False, server_default="1"),
+    Column("cached", SmallInteger, nullable=False, server_default="-1"),
 )
 """One row a query. `rnd` (0..2**31-1) follows from batch_id and row, for sampling; `features` are
-little-endian float32; `reasons` is a JSON list; qname and domain are in presentation form."""
+little-endian float32; `reasons` is a JSON list; `cached` is as in QueryBatch;
+qname and domain are in presentation form."""
 
 INCIDENTS = Table(
     "incidents",
@@ -113,6 +115,7 @@ COLUMNS = (
     "rtt_ms",
     "rnd",
     "features_version",
+    "cached",
     "features",
     "client",
     "qname",
@@ -123,7 +126,7 @@ COLUMNS = (
     "batch_id",
 )
 """Order of a row's values: numbers first, then bytes, then texts."""
-NUMBERS = 13
+NUMBERS = 14
 """How many of COLUMNS are numbers."""
 RND_MAX = 2**31 - 1
 """Largest value of `rnd`: the largest integer of four bytes."""
@@ -161,6 +164,7 @@ def query_columns(verdicts: Verdicts, batch_id: str) -> Columns:
         batch.rtt_ms,
         _random(batch_id, count),
         np.full(count, verdicts.features_version, np.int16),
+        batch.cached,
     )
     texts = (
         _cleaned(batch.client),
@@ -207,6 +211,9 @@ def _random(batch_id: str, count: int) -> NDArray[np.int64]:
     return np.random.default_rng(seed).integers(0, RND_MAX, count, endpoint=True)
 
 
+_CACHED = {FORWARDED: "no", FROM_CACHE: "yes", FROM_CACHE_STALE: "stale"}
+
+
 def stored_query_json(row: Mapping[str, Any]) -> dict[str, Any]:
     """One stored query as JSON shows it: severity by name, what is unknown as null."""
     known = {
@@ -225,5 +232,6 @@ def stored_query_json(row: Mapping[str, Any]) -> dict[str, Any]:
         **known,
         "rtt_ms": None if rtt is None or math.isnan(rtt) else round(rtt, 3),
         "ans_types": row["ans_types"],
+        "cached": _CACHED.get(row["cached"]),
         "model_id": row["model_id"],
     }

@@ -6,13 +6,14 @@ import ctypes
 from collections.abc import Iterable
 
 import numpy as np
+from numpy.typing import NDArray
 
 
 class Counters(ctypes.Structure):
     """Counts since the start.
 
-    received = malformed + refused + notimp + rejected + rate_dropped + rate_slipped + local + answered + servfail + in
-    flight.
+    received = malformed + refused + notimp + rejected + rate_dropped + rate_slipped + local + cache_hits + cache_stale
+    + answered + servfail + in flight, less prefetches in flight.
 
     cells: memory of `size()` bytes, which may be shared with other processes and outlive this one; None = own memory.
     One thread at a time may write it.
@@ -32,6 +33,13 @@ class Counters(ctypes.Structure):
         "rrl_dropped",  # answers that response rate limiting dropped
         "rrl_slipped",  # the same, sent with TC and nothing else
         "local",  # special names, answered here
+        "cache_hits",  # answered from the cache
+        "cache_stale",  # with an expired answer, since upstreams failed or were slow
+        "cache_misses",  # looked for in the cache in vain
+        "cache_prefetches",  # popular answers asked for anew before they expired
+        "cache_evicted",  # answers that made room for others
+        "cache_entries",  # answers in the cache now
+        "cache_bytes",  # that they take now
         "answered",  # with an upstream's answer
         "servfail",  # with SERVFAIL, since all upstreams failed
         "timeouts",  # of one upstream; the next one may have answered the query
@@ -62,6 +70,14 @@ class Counters(ctypes.Structure):
     def values(self) -> dict[str, int]:
         """The present counts by name."""
         return {name: getattr(self, name) for name in self.NAMES}
+
+
+_ARRAY = np.dtype([(name, np.int64) for name in Counters.NAMES])
+
+
+def counters_array(counters: Counters) -> NDArray[np.void]:
+    """The same memory as an array of one record, for kernels."""
+    return np.frombuffer(memoryview(counters), _ARRAY)
 
 
 def summed(each: Iterable[Counters]) -> Counters:

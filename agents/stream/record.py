@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from agents.core.column_kernels import hash_pieces
 from agents.core.columns import Coded, distinct_rows, gathered
-from agents.core.types import QueryBatch
+from agents.core.types import FORWARDED, QueryBatch
 from agents.dns.message import ANSWER_TYPES_MAX, type_name
 from agents.dns.name import NAME_MAX
 
@@ -32,12 +32,13 @@ RECORD = np.dtype(
         ("client", np.uint8, (16,)),  # IPv6 address, or an IPv4 one mapped into it (RFC 4291 section 2.5.5.2)
         ("qname_size", np.uint8),
         ("qname", np.uint8, (NAME_MAX,)),  # wire form without the root byte, in the case it was sent in
-        ("spare", np.uint8, (5,)),
+        ("cached", np.int8),  # types.FORWARDED, FROM_CACHE or FROM_CACHE_STALE
+        ("spare", np.uint8, (4,)),
     ]
 )
 """328 bytes. The columns are those of types.QueryBatch."""
 
-_PACKED = struct.Struct(f"=dqfiiiHh{2 * ANSWER_TYPES_MAX}s16sB{NAME_MAX}s5x")
+_PACKED = struct.Struct(f"=dqfiiiHh{2 * ANSWER_TYPES_MAX}s16sB{NAME_MAX}sb4x")
 """RECORD as a struct: the quickest way to write a single record."""
 assert RECORD.fields is not None
 _QNAME_AT = RECORD.fields["qname"][1]
@@ -88,10 +89,13 @@ def packed_record(
     ttl_min: int,
     rtt_ms: float,
     types: tuple[int, ...],
+    cached: int = FORWARDED,
 ) -> bytes:
     """The bytes of one RECORD, fields as QueryBatch has them. client: 16 address bytes; types: numbers, in order."""
     kinds = _types_bytes(types)
-    return _PACKED.pack(ts, ttl_min, rtt_ms, qlen, ancount, rlen, qtype, rcode, kinds, client, len(qname), qname)
+    return _PACKED.pack(
+        ts, ttl_min, rtt_ms, qlen, ancount, rlen, qtype, rcode, kinds, client, len(qname), qname, cached
+    )
 
 
 def batch_of_records(records: NDArray[np.void]) -> QueryBatch:
@@ -110,6 +114,7 @@ def batch_of_records(records: NDArray[np.void]) -> QueryBatch:
         ttl_min=records["ttl_min"].copy(),
         rtt_ms=records["rtt_ms"].copy(),
         ans_types=_coded(records["ans_types"], _types_text),
+        cached=records["cached"].copy(),
     )
 
 

@@ -39,6 +39,10 @@ class StoredQuery(BaseModel):
     ttl_min: int | None = Field(examples=[0], description="lowest TTL of the answer, seconds")
     rtt_ms: float | None = Field(examples=[12.5])
     ans_types: str = Field(examples=["TXT"])
+    cached: Literal["no", "yes", "stale"] | None = Field(
+        examples=["no"],
+        description="whether the listener's cache answered; stale = with what had expired; null = unknown",
+    )
     model_id: str = Field(examples=["3f9a2c1177d0e4b5"])
 
 

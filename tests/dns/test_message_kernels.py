@@ -25,9 +25,9 @@ from agents.dns.message_kernels import (
     question_end,
     uint64,
 )
-from agents.sources.listener.access import AccessList
 from agents.sources.listener.datapath import peer_of, sockaddr, zone_names
 from agents.sources.listener.datapath_kernels import DROP, FORWARD, allowed, decide, make_error, zone_of
+from agents.sources.listener.traffic import AccessList
 from agents.sources.listener.upstream import Routes
 
 compiling = settings(deadline=None)

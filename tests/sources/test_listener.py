@@ -13,6 +13,7 @@ import pytest
 from dns.flags import TC
 from dns.rcode import Rcode
 
+from agents.core.types import FORWARDED
 from agents.sources.listener import upstream
 from tests.support.listening import UNUSED, listening, tcp, udp, wait_until
 from tests.support.stubs import Asked, StubServer, answer_a, answer_large, lying, silent
@@ -28,9 +29,10 @@ def test_answers_and_offers_a_row_with_the_answers_facts(ask) -> None:  # type: 
         assert answer.answer[0][0].to_text() == "192.0.2.1"
         assert listener.counters.received == listener.counters.answered == 1
         wait_until(lambda: len(rows) == 1)
-        ts, client, qname, qtype, qlen, rcode, ancount, rlen, ttl_min, rtt_ms, types = rows[0]
+        ts, client, qname, qtype, qlen, rcode, ancount, rlen, ttl_min, rtt_ms, types, cached = rows[0]
         assert (client, qname, qtype) == ("127.0.0.1", b"\3wWw\7Example\3com", 1)
         assert (rcode, ancount, ttl_min, types) == (0, 1, 60, "A")
+        assert cached == FORWARDED
         assert qlen == len(query.to_wire())
         assert rlen > qlen
         assert 0 < rtt_ms < 5000

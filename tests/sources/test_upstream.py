@@ -9,7 +9,7 @@ import pytest
 
 from agents.core.errors import SettingsError
 from agents.dns import name as names
-from agents.sources.listener.access import AccessList
+from agents.sources.listener.traffic import AccessList
 from agents.sources.listener.upstream import (
     FAILURES_BEFORE_SWITCH,
     Random16,

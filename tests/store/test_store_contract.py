@@ -7,7 +7,9 @@ import multiprocessing
 import time
 import uuid
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
+import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -48,9 +50,17 @@ def test_what_is_written_is_read_newest_first(store: Store) -> None:
         "ttl_min": None,
         "rtt_ms": None,
         "ans_types": "TXT",
+        "cached": None,
         "model_id": "model-1",
     }
     assert cursor is None
+
+
+def test_whether_the_cache_answered_is_stored(store: Store) -> None:
+    batch = verdicts(_names(4))
+    store.write(replace(batch, queries=replace(batch.queries, cached=np.array([0, 1, 2, -1], np.int8))), "one")
+    rows, _ = store.queries(limit=10)
+    assert sorted(str(row["cached"]) for row in rows) == ["None", "no", "stale", "yes"]
 
 
 def test_a_database_without_tables_is_told_for_what_it_is(store_url: str) -> None:
@@ -266,7 +276,7 @@ def test_rows_of_an_older_release_are_still_there_after_its_tables_were_changed(
         migrate.upgrade(connection, "0002")
     opened.prepare([int(START // DAY_S)])
     columns = dict(zip(COLUMNS, query_columns(verdicts(_names(3)), "before").lists(), strict=True))
-    del columns["features_version"]
+    del columns["features_version"], columns["cached"]
     insert = f"INSERT INTO queries ({', '.join(columns)}) VALUES ({', '.join(f':{name}' for name in columns)})"
     with engine.begin() as connection:
         connection.execute(

@@ -15,7 +15,6 @@ import dns.query
 import numpy as np
 from numpy.typing import NDArray
 
-from agents.core.types import Row
 from agents.dns.message import type_name
 from agents.sources.listener.server import Listener
 from agents.sources.listener.traffic import default_limits
@@ -43,7 +42,7 @@ def types_text(types: tuple[int, ...]) -> str:
     return ",".join(map(type_name, types))
 
 
-def rows_of(records: NDArray[np.void]) -> list[Row]:
+def rows_of(records: NDArray[np.void]) -> list[tuple[Any, ...]]:
     """Records as rows of plain values."""
     batch = batch_of_records(records)
     columns = [getattr(batch, name) for name in batch.__dataclass_fields__]
@@ -56,9 +55,9 @@ def listening(
     upstreams: Sequence[tuple[str, Sequence[UpstreamAddress | tuple[str, int]]]] | StubServer,
     hosts: Sequence[str] = ("127.0.0.1",),
     **changed: Any,
-) -> Iterator[tuple[Listener, list[Row]]]:
+) -> Iterator[tuple[Listener, list[tuple[Any, ...]]]]:
     """Yield a serving listener and the rows that it offers."""
-    rows: list[Row] = []
+    rows: list[tuple[Any, ...]] = []
     zones = [("", [upstreams.endpoint])] if isinstance(upstreams, StubServer) else upstreams
 
     def take(records: NDArray[np.void]) -> None:
@@ -120,8 +119,8 @@ def collecting(take: Callable[[NDArray[np.void]], None]) -> Iterator[Ring]:
 def adds_up(counters: Counters) -> bool:
     """Whether each message that was received came to one end."""
     ended = counters.malformed + counters.refused + counters.notimp + counters.rejected
-    ended += counters.rate_dropped + counters.rate_slipped + counters.local
-    return bool(counters.received == ended + counters.answered + counters.servfail)
+    ended += counters.rate_dropped + counters.rate_slipped + counters.local + counters.cache_hits
+    return bool(counters.received == ended + counters.cache_stale + counters.answered + counters.servfail)
 
 
 def wait_until(condition: Callable[[], bool], timeout_s: float = 5.0) -> None:

@@ -169,7 +169,7 @@ def _take_query(joiner: Any, ts: Any, data: Any, start: Any, stop: Any, size: An
     number = joiner.free[joiner.numbers[FREE]]
     row = joiner.pool[number]
     row["ts"], row["qlen"], row["qtype"] = ts, size, u16(data, stop - 4)
-    row["ttl_min"] = row["ancount"] = row["rlen"] = row["rcode"] = UNKNOWN
+    row["ttl_min"] = row["ancount"] = row["rlen"] = row["rcode"] = row["cached"] = UNKNOWN
     row["rtt_ms"] = np.nan
     row["ans_types"][:] = 0
     copy_bytes(row["client"], 0, client, 0, 16)
@@ -201,6 +201,7 @@ def _take_answer(joiner: Any, ts: Any, data: Any, start: Any, stop: Any, end: An
 def _copy(row: Any, to: Any) -> None:
     """Make the record `to` the same as `row`, bytes behind its name apart: most of a record is room for a long one."""
     to["ts"], to["ttl_min"], to["rtt_ms"], to["qlen"] = row["ts"], row["ttl_min"], row["rtt_ms"], row["qlen"]
+    to["cached"] = row["cached"]
     to["ancount"], to["rlen"], to["qtype"], to["rcode"] = row["ancount"], row["rlen"], row["qtype"], row["rcode"]
     copy_bytes(to["ans_types"], 0, row["ans_types"], 0, len(row["ans_types"]))
     copy_bytes(to["client"], 0, row["client"], 0, 16)

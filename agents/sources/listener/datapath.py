@@ -18,9 +18,11 @@ from numpy.typing import NDArray
 
 from agents.dns import message as wire
 from agents.dns.message_kernels import FACTS
-from agents.sources.listener.access import AccessList
+from agents.sources.listener.cache import AnswerCache, CacheLimits, load_cache
+from agents.sources.listener.cache_kernels import CacheState
 from agents.sources.listener.datapath_kernels import (
     ADDRESS_SIZE,
+    ASKED,
     BUFFER,
     CELLS,
     CONTROL_ROOM,
@@ -36,6 +38,7 @@ from agents.sources.listener.datapath_kernels import (
     LONG,
     MESSAGE,
     ODD,
+    OVERDUE,
     PART,
     PORT,
     SEGMENT_AT,
@@ -50,15 +53,17 @@ from agents.sources.listener.datapath_kernels import (
     DatapathState,
     fence,
     pump,
+    try_lock,
+    unlock,
     watch,
 )
 from agents.sources.listener.forwarder import Forwarder
 from agents.sources.listener.server import can_compile
 from agents.sources.listener.sockets import DRAIN_MAX, UdpPort
-from agents.sources.listener.traffic import TrafficLimits, default_limits, domain_of, shares_of
+from agents.sources.listener.traffic import AccessList, TrafficLimits, default_limits, domain_of, shares_of
 from agents.sources.listener.traffic_kernels import KEYED
 from agents.sources.listener.upstream import POOL_SIZE, RANDOM_BLOCK, AnsweredHere, Pending, Routes, Upstream
-from agents.stream.counters import Counters
+from agents.stream.counters import Counters, counters_array
 from agents.stream.record import RECORD, client_bytes
 from agents.stream.ring import Ring, RingArrays
 
@@ -66,7 +71,6 @@ CARRIED = 64
 """Long queries and truncated answers that may wait for Python."""
 SPARE_SOCKETS = 512
 """Upstream sockets beyond the pools: retired ones that still wait for an answer."""
-_COUNTERS = np.dtype([(name, np.int64) for name in Counters.NAMES])
 SOL_UDP, UDP_SEGMENT = 17, 103
 """udp(7); the socket module does not know them."""
 _SEGMENT = Struct("=QiiH6x")  # struct cmsghdr of cmsg(3) and the size of a segment
@@ -83,6 +87,7 @@ def make_state(
     inflight_max: int,
     ring: RingArrays,
     counters: Counters,
+    cache: CacheState,
 ) -> DatapathState:
     """All arrays, with nothing in flight. The caller fills in settings and descriptors."""
     upstreams = list(routes.upstreams.values())
@@ -90,8 +95,10 @@ def make_state(
     sockets["fd"] = -1
     return DatapathState(
         cells=_cells(inflight_max, limits, len(upstreams)),
-        counted=np.frombuffer(memoryview(counters), _COUNTERS),
+        counted=counters_array(counters),
         elsewhere=elsewhere,
+        cache=cache,
+        asked=np.zeros(1, ASKED),
         ports=np.array([(port.sock.fileno(), port.v6, port.wildcard, port.probe) for port in ports], PORT),
         upstreams=_upstreams(upstreams),
         failures=routes.failures,
@@ -101,13 +108,7 @@ def make_state(
         zone_upstreams=_zone_upstreams(routes, upstreams),
         ranges4=access.ranges(4),
         ranges6=access.ranges(6),
-        exempt4=limits.exempt.ranges(4),
-        exempt6=limits.exempt.ranges(6),
-        buckets=limits.buckets,
-        rates=limits.rates,
-        keyed=np.zeros(KEYED, np.uint8),
-        clients=np.zeros(HELD_CELLS, np.int32),
-        domains=np.zeros(HELD_CELLS, np.int32),
+        **_bounds(limits),
         slots=np.zeros(inflight_max, SLOT),
         free=np.arange(inflight_max, dtype=np.int32)[::-1].copy(),
         sockets=sockets,
@@ -124,6 +125,19 @@ def make_state(
         scratch=np.zeros(8, np.int64),
         facts=np.zeros(FACTS, np.int64),
     )
+
+
+def _bounds(limits: TrafficLimits) -> dict[str, NDArray[Any]]:
+    """What counts and limits clients and domains."""
+    return {
+        "exempt4": limits.exempt.ranges(4),
+        "exempt6": limits.exempt.ranges(6),
+        "buckets": limits.buckets,
+        "rates": limits.rates,
+        "keyed": np.zeros(KEYED, np.uint8),
+        "clients": np.zeros(HELD_CELLS, np.int32),
+        "domains": np.zeros(HELD_CELLS, np.int32),
+    }
 
 
 def _batches() -> dict[str, NDArray[Any]]:
@@ -263,14 +277,16 @@ class Datapath:
         uses_max: int,
         age_max_s: float,
         ring: Ring,
+        cache: AnswerCache,
     ) -> None:
         self._ports, self._forwarder, self._answer_here = ports, forwarder, answer_here
         self._zones, self._special = list(routes.zones.values()), list(routes.special.values())
         self._upstreams = list(routes.upstreams.values())
         elsewhere = np.frombuffer(forwarder.waiting, np.int64)
         self._state: DatapathState = make_state(
-            ports, routes, access, limits, elsewhere, inflight_max, ring.arrays, counters
+            ports, routes, access, limits, elsewhere, inflight_max, ring.arrays, counters, cache.state
         )
+        cache.guard = _CacheGuard(cache.state)
         self._held: dict[int, tuple[Pending, Upstream | None]] = {}
         self._cells: dict[str, NDArray[np.int64]] = {
             name: self._state.cells[name] for name in self._state.cells.dtype.names or ()
@@ -279,6 +295,7 @@ class Datapath:
         self._set("uses_max", uses_max)
         self._set("retry_failed", int(retry_failed))
         self._set("taker", ring.bell)
+        self._set("stale_wait_ns", int(cache.limits.stale_wait_s * 1e9) if cache.limits.serves_stale else 0)
         self._set("age_max_ns", int(age_max_s * 1e9))
         self._thread: Thread | None = None
 
@@ -383,6 +400,8 @@ class Datapath:
             self._answer_here(pending, self._special[self._state.slots[number]["zone"] - len(self._zones)])
         elif reason in (LONG, ELSEWHERE):
             self._forwarder.submit(pending)
+        elif reason == OVERDUE:
+            self._forwarder.go_on(pending)
         elif reason in (TRUNCATED, FAILED, ODD):
             self._forwarder.resume(pending, answer)
         elif reason == FORGED:
@@ -413,7 +432,22 @@ class Datapath:
             pending.route_to(self._zones[slot["zone"]], int(slot["current"]))
         pending.started, pending.slot, pending.exempt = int(slot["started"]) / 1e9, number, bool(slot["exempt"])
         pending.received = int(slot["received"])
+        pending.bits, pending.stale, pending.silent = int(slot["bits"]), bool(slot["stale"]), bool(slot["silent"])
         return pending
+
+
+class _CacheGuard:
+    """The lock of a cache, as a context; the pump has it for microseconds."""
+
+    def __init__(self, cache: CacheState) -> None:
+        self._cells = cache.cells
+
+    def __enter__(self) -> None:
+        while not try_lock(self._cells):
+            continue
+
+    def __exit__(self, *_: object) -> None:
+        unlock(self._cells)
 
 
 def _ancillary(control: bytes) -> list[tuple[int, int, bytes]]:
@@ -432,9 +466,13 @@ def load_datapath() -> None:
     ring = Ring(memoryview(bytearray(Ring.size_of(1))), 1)
     ring.put(bytes(RECORD.itemsize))  # what TCP and rare queries take
     limits, elsewhere = default_limits(), np.zeros(1, np.int64)
-    state = make_state([], routes, access, limits, elsewhere, 1, ring.arrays, Counters())
+    cache = AnswerCache(CacheLimits(), Counters())
+    state = make_state([], routes, access, limits, elsewhere, 1, ring.arrays, Counters(), cache.state)
     state.cells["stop"] = 1
     pump(state)
     limits.on_query(bytes(16))  # as the event loop calls them
     limits.on_response(bytes(16), domain_of(b"\1a"), 1, wire.NOERROR)
+    load_cache()
+    with _CacheGuard(cache.state):
+        pass
     watch(-1, -1, 0, state.scratch_event)  # as it is called from Python; there is no such file

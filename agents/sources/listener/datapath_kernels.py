@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from agents.core.column_kernels import siphash
 from agents.core.jit import kernel, kernel_in_place
+from agents.core.types import FORWARDED, FROM_CACHE, FROM_CACHE_STALE
 from agents.dns.message import (
     AXFR,
     BADVERS,
@@ -27,7 +28,9 @@ from agents.dns.message import (
     FORMERR,
     HEADER_SIZE,
     IXFR,
+    NOERROR,
     NOTIMP,
+    NXDOMAIN,
     OPCODE,
     OPT,
     OPT_HEAD,
@@ -54,6 +57,18 @@ from agents.dns.message_kernels import (
     u16,
     uint64,
     write_facts,
+)
+from agents.sources.listener.cache_kernels import (
+    CACHE_CELLS,
+    EXPIRED,
+    HIT,
+    MISS,
+    CacheState,
+    find_answer,
+    is_due,
+    keep_answer,
+    query_bits,
+    write_answer,
 )
 from agents.sources.listener.sockets import DRAIN_MAX
 from agents.sources.listener.traffic_kernels import (
@@ -128,6 +143,9 @@ SLOT = np.dtype(
         ("client_cell", np.int32),  # places in HELD
         ("domain_cell", np.int32),
         ("exempt", np.int32),  # 1 = the client has no limits
+        ("bits", np.int32),  # of the query, see cache_kernels.query_bits
+        ("stale", np.int32),  # 1 = the cache has an expired answer
+        ("silent", np.int32),  # 1 = no client waits: the answer is for the cache
         ("payload", np.int32),  # UDP answer that the client takes, 0 = it sent no OPT
         ("received", np.int32),  # bytes of the query as it came
         ("size", np.int32),  # of the query as it is sent
@@ -144,15 +162,26 @@ SLOT = np.dtype(
 """One query in flight."""
 FREE, WAITING, WITH_PYTHON = range(3)
 """States of a slot."""
-TIMED_OUT, UNSENT, TRUNCATED, LONG, FAILED, ODD, LATE, FORGED, LOCAL, ELSEWHERE = range(1, 11)
+TIMED_OUT, UNSENT, TRUNCATED, LONG, FAILED, ODD, LATE, FORGED, LOCAL, ELSEWHERE, OVERDUE = range(1, 12)
 """Reasons to hand a query to Python: no answer in time, not sent or refused, answered with TC, above QUERY_MAX,
 SERVFAIL or REFUSED, an answer without a question, an answer to a query that Python has, too many forged answers on its
-socket, a special name, and an upstream that is not asked over UDP now."""
+socket, a special name, an upstream that is not asked over UDP now, and no answer yet where an expired one is cached."""
 HELD_CELLS = 1 << 16
 """Cells that count the queries in flight of clients, and of domains. Two that share one share its bound: by a secret
 key, so nobody can choose whom to meet."""
 HANDED = np.dtype([("reason", np.int32), ("slot", np.int32), ("carried", np.int32), ("size", np.int32)])
 """A query that Python takes over; `carried` = the row of DatapathState.carried with the bytes, or -1."""
+ASKED = np.dtype(
+    [
+        (name, np.int64)
+        for name in (
+            *("port", "place", "size", "end", "zone", "exempt", "payload", "received", "now"),
+            *("bits", "stale", "silent"),
+        )
+    ]
+    + [("ts", np.float64)]
+)
+"""The query at hand: where it came in, the place of its bytes in the batch, and what a SLOT takes from it."""
 PORT = np.dtype([("fd", np.int32), ("v6", np.int32), ("wildcard", np.int32), ("probe", np.int32)])
 """One UDP socket with clients behind it; probe: not 0 where only the supervisor asks (sockets.UdpPort)."""
 UPSTREAM = np.dtype(
@@ -185,7 +214,15 @@ CELLS = np.dtype(
         (name, np.int64)
         for name in (
             *("epoll", "wake", "bell", "stop", "called", "taker"),
-            *("timeout_ns", "uses_max", "age_max_ns", "inflight_max", "retry_failed", "limits_responses"),
+            *(
+                "timeout_ns",
+                "uses_max",
+                "age_max_ns",
+                "inflight_max",
+                "retry_failed",
+                "limits_responses",
+                "stale_wait_ns",
+            ),
             *("client_max", "domain_max", "upstream_max"),
             *("active", "free", "oldest", "newest", "swept"),
             *("target", "outgoing", "replies", "drawn", "recorded"),
@@ -203,6 +240,8 @@ class DatapathState(NamedTuple):
     cells: NDArray[Any]  # CELLS, (1,)
     counted: NDArray[Any]  # (1,), with the fields of stream/counters.Counters
     elsewhere: NDArray[np.int64]  # (1,): queries in flight that Python forwards
+    cache: CacheState
+    asked: NDArray[Any]  # ASKED, (1,)
     ports: NDArray[Any]  # PORT
     upstreams: NDArray[Any]  # UPSTREAM, (u,)
     failures: NDArray[np.int64]  # (u,), shared with Routes
@@ -335,6 +374,30 @@ def fence() -> None:
     _fence()  # type: ignore[call-arg]
 
 
+_LOCK_AT = offset_of(CACHE_CELLS, "lock")
+
+
+@intrinsic
+def _exchange(typing_context: Any, address: Any, value: Any) -> Any:
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        pointer = builder.inttoptr(arguments[0], arguments[1].type.as_pointer())
+        return builder.atomic_rmw("xchg", pointer, arguments[1], "seq_cst")
+
+    return types.int64(types.uintp, types.int64), generate
+
+
+@kernel_in_place
+def try_lock(cells: Any) -> bool:
+    """Take the lock of a cache's cells; False where the other thread has it. It is never waited for here."""
+    return _exchange(cells.ctypes.data + _LOCK_AT, 1) == 0  # type: ignore[call-arg]
+
+
+@kernel_in_place
+def unlock(cells: Any) -> None:
+    """Give the lock back."""
+    _exchange(cells.ctypes.data + _LOCK_AT, 0)  # type: ignore[call-arg]
+
+
 # Slots: queries in flight, and those handed to Python and back.
 
 
@@ -432,7 +495,7 @@ def hand_over(s: DatapathState, number: int, reason: int, carried: int, size: in
 @kernel_in_place
 def give_up(s: DatapathState, number: int, reason: int) -> None:
     """A query in flight goes to Python without an answer. After a time-out a late one may still come."""
-    if reason != TIMED_OUT:
+    if reason != TIMED_OUT and reason != OVERDUE:
         free_id(s, number)
     unlink(s, number)
     hand_over(s, number, reason, NONE, 0)
@@ -727,7 +790,7 @@ def _swap(s: DatapathState, one: int, other: int) -> None:
 
 # Queries from clients: verdict, slot, id.
 
-FORWARD, DROP = -1, -2
+FORWARD, DROP, ANSWERED = -1, -2, -3
 """Verdicts beside the RCODE that is answered at once."""
 _QR, _OPCODE, _RD, _TC = (mask >> 8 for mask in (QR, OPCODE, RD, TC))
 """Masks of the first byte of the flags; RA and CD are in the second."""
@@ -857,6 +920,7 @@ def on_queries(s: DatapathState, port: int, now: int) -> None:
         header = s.from_clients[place]
         header.name_size, header.control_size, header.flags = ADDRESS_SIZE, CONTROL_ROOM, 0
     c.target = NONE
+    publish(s)
 
 
 @kernel_in_place
@@ -885,12 +949,16 @@ def _on_query(s: DatapathState, port: int, place: int, ts: float, now: int) -> N
     if verdict == FORWARD:
         if not exempt and not _within_rate(s, port, place, size, end, now):
             return
-        verdict = _take_query(s, port, place, size, end, zone, exempt, ts, now)
+        asked = s.asked[0]
+        asked.port, asked.place, asked.size, asked.end, asked.zone = port, place, size, end, zone
+        asked.exempt, asked.ts, asked.now = exempt, ts, now
+        verdict, size = _take_query(s)
         if verdict == FORWARD:
             return
     else:
         _count(s, verdict)
-    size = make_error(message, size, verdict, end, s.facts)
+    if verdict != ANSWERED:
+        size = make_error(message, size, verdict, end, s.facts)
     if not exempt:
         size = limited(s, port, name, message, end, size, now)
     if size > 0:
@@ -950,24 +1018,65 @@ def limited(s: DatapathState, port: int, name: Any, message: Any, end: int, size
 
 
 @kernel_in_place
-def _take_query(
-    s: DatapathState, port: int, place: int, size: int, end: int, zone: int, exempt: bool, ts: float, now: int
-) -> int:
-    """FORWARD if the query is on its way, else the RCODE of its answer, counted."""
-    message, payload, received = s.inbox[place], 0, size
+def _take_query(s: DatapathState) -> tuple[int, int]:
+    """What is done with the query at hand, and its size or its answer's: FORWARD = it is on its way; ANSWERED = from
+    the cache, in place; else the RCODE of its answer, counted."""
+    asked = s.asked[0]
+    message, end = s.inbox[asked.place], asked.end
+    asked.payload, asked.received, asked.bits, asked.stale, asked.silent = 0, asked.size, -1, 0, 0
     if u16(message, 6) + u16(message, 8) + u16(message, 10) > 0:
-        answer_facts(message, 0, end, size, s.facts)
+        answer_facts(message, 0, end, asked.size, s.facts)
         start = s.facts[OPT_START]
         if start > 0:
             if s.facts[OPT_TTL] >> 16 & 0xFF != 0:
                 s.counted[0].notimp += 1
-                return BADVERS
-            payload = max(s.facts[OPT_CLASS], PLAIN_UDP_SIZE)
-            size = strip_hop_by_hop(message, size, start, s.facts[OPT_END])
-    if _forward(s, port, place, size, end, zone, exempt, payload, received, ts, now):
-        return FORWARD
+                return BADVERS, asked.size
+            asked.payload = max(s.facts[OPT_CLASS], PLAIN_UDP_SIZE)
+            asked.size = strip_hop_by_hop(message, asked.size, start, s.facts[OPT_END])
+    if s.cache.cells[0].on != 0 and asked.zone < len(s.zone_upstreams):
+        asked.bits = query_bits(message, asked.size, end)
+    if asked.bits >= 0 and try_lock(s.cache.cells):
+        size = _ask_cache(s)
+        unlock(s.cache.cells)
+        if size > 0:
+            return ANSWERED, size
+        if size < 0:
+            return FORWARD, 0
+    if _forward(s):
+        return FORWARD, 0
     s.counted[0].rejected += 1
-    return SERVFAIL
+    return SERVFAIL, asked.size
+
+
+@kernel_in_place
+def _ask_cache(s: DatapathState) -> int:
+    """The size of the cache's answer to the query at hand, made in place; 0 = it has none; -1 = the query is forwarded.
+
+    An expired answer is for use only where the query cannot be forwarded, or fails.
+    """
+    asked, cache = s.asked[0], s.cache
+    message, end = s.inbox[asked.place], asked.end
+    outcome, unit = find_answer(cache, message, end, asked.bits, asked.now)
+    if outcome == MISS:
+        s.counted[0].cache_misses += 1
+        return 0
+    if outcome == EXPIRED:
+        asked.stale = 1
+        if _forward(s):
+            s.counted[0].cache_misses += 1
+            return -1
+    if outcome == HIT and is_due(cache, unit, asked.now):
+        asked.silent = 1
+        s.counted[0].cache_prefetches += 1 if _forward(s) else 0
+    size = write_answer(cache, unit, message, end, asked.now)
+    cached = FROM_CACHE if outcome == HIT else FROM_CACHE_STALE
+    if outcome == HIT:
+        s.counted[0].cache_hits += 1
+    else:
+        s.counted[0].cache_stale += 1
+    answer_facts(message, 0, end, size, s.facts)
+    _record(s, asked.port, s.names[asked.place], asked.ts, 0.0, asked.received, message, end, size, cached)
+    return _fitted(asked.payload, message, end, size, s.facts)
 
 
 @kernel_in_place
@@ -996,32 +1105,24 @@ def _answer_from(s: DatapathState, port: int, place: int) -> None:
 
 
 @kernel_in_place
-def _forward(
-    s: DatapathState,
-    port: int,
-    place: int,
-    size: int,
-    end: int,
-    zone: int,
-    exempt: bool,
-    payload: int,
-    received: int,
-    ts: float,
-    now: int,
-) -> bool:
-    """Put a query in flight; False if there is no room, of all or of what its client, domain or upstream may have."""
-    c, header, message = s.cells[0], s.from_clients[place], s.inbox[place]
+def _forward(s: DatapathState) -> bool:
+    """Put the query at hand in flight; False if there is no room, of all or of what its client, domain or upstream may
+    have."""
+    c, asked = s.cells[0], s.asked[0]
+    header, message = s.from_clients[asked.place], s.inbox[asked.place]
+    size, end = asked.size, asked.end
     number = take_slot(s) if inflight(s) < c.inflight_max else NONE
     if number == NONE:
         return False
     slot = s.slots[number]
-    slot.ts, slot.started, slot.port, slot.zone, slot.exempt = ts, now, port, zone, exempt
+    slot.ts, slot.started, slot.port, slot.zone, slot.exempt = asked.ts, asked.now, asked.port, asked.zone, asked.exempt
     slot.size, slot.end, slot.id, slot.socket = min(size, QUERY_MAX), end, u16(message, 0), NONE
-    slot.payload, slot.received, slot.state, slot.current = payload, received, WITH_PYTHON, 0
+    slot.payload, slot.received, slot.state, slot.current = asked.payload, asked.received, WITH_PYTHON, 0
+    slot.bits, slot.stale, slot.silent = asked.bits, asked.stale, asked.silent
     slot.address_size, slot.control_size = header.name_size, header.control_size
-    copy_bytes(slot.address, 0, s.names[place], 0, ADDRESS_SIZE)
+    copy_bytes(slot.address, 0, s.names[asked.place], 0, ADDRESS_SIZE)
     if header.control_size > 0:
-        copy_bytes(slot.control, 0, s.controls[place], 0, CONTROL_SIZE)
+        copy_bytes(slot.control, 0, s.controls[asked.place], 0, CONTROL_SIZE)
     if not _hold(s, number, message, end):
         release(s, number)
         return False
@@ -1039,7 +1140,7 @@ def _forward(
         hand_over(s, number, ELSEWHERE, NONE, 0)
     else:
         link(s, number)
-        _send_upstream(s, number, slot.upstream, now)
+        _send_upstream(s, number, slot.upstream, asked.now)
     return True
 
 
@@ -1063,12 +1164,12 @@ def _hold(s: DatapathState, number: int, message: Any, end: int) -> bool:
     s.domains[slot.domain_cell] += 1
     slot.upstream = NONE
     if slot.exempt == 0 and s.clients[slot.client_cell] > c.client_max:
-        s.counted[0].rejected_client += 1
+        s.counted[0].rejected_client += 1 if slot.silent + slot.stale == 0 else 0
         return False
     if slot.zone >= len(s.zone_upstreams):
         return True
     if s.domains[slot.domain_cell] > c.domain_max:
-        s.counted[0].rejected_domain += 1
+        s.counted[0].rejected_domain += 1 if slot.silent + slot.stale == 0 else 0
         return False
     return _hold_upstream(s, number)
 
@@ -1086,7 +1187,7 @@ def _hold_upstream(s: DatapathState, number: int) -> bool:
         current = (current + 1) % width
         if s.zone_upstreams[slot.zone, current] < 0:
             current = 0
-    s.counted[0].rejected_upstream += 1
+    s.counted[0].rejected_upstream += 1 if slot.silent + slot.stale == 0 else 0
     return False
 
 
@@ -1182,6 +1283,8 @@ def _is_rare(s: DatapathState, number: int, message: Any, size: int) -> bool:
     if message[2] & _TC:
         return give_answer(s, number, TRUNCATED, message, size)
     rcode = int64(message[3]) & 0xF
+    if slot.stale != 0 and rcode != NOERROR and rcode != NXDOMAIN:
+        return give_answer(s, number, FAILED, message, size)
     if rcode != SERVFAIL and rcode != REFUSED:
         return False
     several = s.zone_upstreams.shape[1] > 1 and s.zone_upstreams[slot.zone, 1] >= 0
@@ -1190,16 +1293,23 @@ def _is_rare(s: DatapathState, number: int, message: Any, size: int) -> bool:
 
 @kernel_in_place
 def _finish(s: DatapathState, number: int, place: int, size: int, now: int) -> None:
-    """Record the answer and put it among the replies, with the question as the client asked it."""
+    """Record the answer and put it among the replies, with the question as the client asked it; the cache keeps it."""
     c, slot, message = s.cells[0], s.slots[number], s.inbox[place]
     free_id(s, number)
     unlink(s, number)
-    s.counted[0].answered += 1
     copy_bytes(message, HEADER_SIZE, slot.query, HEADER_SIZE, slot.end - HEADER_SIZE)
+    if slot.bits >= 0 and try_lock(s.cache.cells):
+        keep_answer(s.cache, message, slot.end, size, slot.bits, now)
+        unlock(s.cache.cells)
+    if slot.silent != 0:
+        release(s, number)
+        return
+    s.counted[0].answered += 1
     answer_facts(message, 0, slot.end, size, s.facts)
-    _record(s, number, size, now)
+    rtt_ms = (now - slot.started) / 1e6
+    _record(s, slot.port, slot.address, slot.ts, rtt_ms, slot.received, message, slot.end, size, FORWARDED)
     message[0], message[1] = slot.id >> 8, slot.id & 0xFF
-    size = _fitted(slot, message, size, s.facts)
+    size = _fitted(slot.payload, message, slot.end, size, s.facts)
     if slot.exempt == 0:
         size = limited(s, slot.port, slot.address, message, slot.end, size, now)
     if size > 0:
@@ -1214,20 +1324,20 @@ def _finish(s: DatapathState, number: int, place: int, size: int, now: int) -> N
 
 
 @kernel_in_place
-def _fitted(slot: Any, message: Any, size: int, facts: Any) -> int:
+def _fitted(payload: int, message: Any, question: int, size: int, facts: Any) -> int:
     """Make the answer fit its client, in place; its size. facts: of the answer.
 
     No OPT goes to a client that sent none (message.without_opt), and nothing larger than it takes (message.truncate).
     """
     start, end = facts[OPT_START], facts[OPT_END]
     before = u16(message, 6) + u16(message, 8)
-    if slot.payload == 0 and start > 0 and facts[OPT_NUMBER] >= before:
+    if payload == 0 and start > 0 and facts[OPT_NUMBER] >= before:
         kept = facts[OPT_NUMBER] - before
         message[10], message[11] = kept >> 8, kept & 0xFF
         size, end = start, start
-    if size <= max(slot.payload, PLAIN_UDP_SIZE):
+    if size <= max(payload, PLAIN_UDP_SIZE):
         return size
-    return cut(message, slot.end, start, end)
+    return cut(message, question, start, end)
 
 
 @kernel_in_place
@@ -1242,29 +1352,43 @@ def cut(message: Any, question: int, start: int, end: int) -> int:
 
 
 @kernel_in_place
-def _record(s: DatapathState, number: int, size: int, now: int) -> None:
-    """Write the query's record into the ring, to be published; counted instead where there is no room for it."""
-    c, slot = s.cells[0], s.slots[number]
+def _record(
+    s: DatapathState,
+    port: int,
+    address: Any,
+    ts: float,
+    rtt_ms: float,
+    received: int,
+    message: Any,
+    end: int,
+    size: int,
+    cached: int,
+) -> None:
+    """Write a query's record into the ring, to be published; counted instead where there is no room for it.
+
+    message: its answer, with the question as it was asked, and with its facts in `facts`.
+    """
+    c = s.cells[0]
     head, tail = s.ring_head[0] + c.recorded, s.ring_tail[0]
     if head - tail >= len(s.ring_records):
         s.ring_dropped[0] += 1
         return
     record = s.ring_records[head % len(s.ring_records)]
-    if s.ports[slot.port].v6:
-        copy_bytes(record.client, 0, slot.address, 8, 16)
+    if s.ports[port].v6:
+        copy_bytes(record.client, 0, address, 8, 16)
     else:
         record.client[:10] = 0
         record.client[10:12] = 0xFF
-        copy_bytes(record.client, 12, slot.address, 4, 4)
+        copy_bytes(record.client, 12, address, 4, 4)
     if not admits(s.ring_backlog, s.ring_counted, s.ring_key, s.ring_records, head, tail, record.client):
         s.ring_dropped[0] += 1
         return
-    record.ts, record.rtt_ms = slot.ts, (now - slot.started) / 1e6
+    record.ts, record.rtt_ms, record.cached = ts, rtt_ms, cached
     write_facts(s.facts, record)
-    record.qlen, record.rlen, record.qtype = slot.received, size, u16(slot.query, slot.end - 4)
-    name_size = slot.end - 5 - HEADER_SIZE
+    record.qlen, record.rlen, record.qtype = received, size, u16(message, end - 4)
+    name_size = end - 5 - HEADER_SIZE
     record.qname_size = name_size
-    copy_bytes(record.qname, 0, slot.query, HEADER_SIZE, name_size)
+    copy_bytes(record.qname, 0, message, HEADER_SIZE, name_size)
     c.recorded += 1
 
 
@@ -1316,6 +1440,12 @@ def sweep(s: DatapathState, now: int) -> None:
     """Give up overdue queries, the oldest first, and retire old sockets."""
     c = s.cells[0]
     c.swept = now
+    number = c.oldest if c.stale_wait_ns > 0 else NONE
+    while number >= 0 and s.slots[number].started + c.stale_wait_ns <= now:
+        newer = s.slots[number].newer
+        if s.slots[number].stale != 0:
+            give_up(s, number, OVERDUE)
+        number = newer
     while c.oldest >= 0 and s.slots[c.oldest].started + c.timeout_ns <= now:
         give_up(s, c.oldest, TIMED_OUT)
     reclaim_slots(s)

@@ -1,7 +1,8 @@
 """The upstreams' side of the listener: sends queries, matches answers, tries the next upstream, gives up in time.
 
 An upstream has `timeout_s`, then the next is asked; an answer of the first still counts as long as the client may wait,
-`wait_s`. SERVFAIL and REFUSED go to the next upstream at once, and reach the client if none does better.
+`wait_s`. SERVFAIL and REFUSED go to the next upstream at once, and reach the client if none does better. Where the
+cache has an expired answer, the client gets that after `stale_wait_s`, and the query goes on for the cache.
 """
 
 from __future__ import annotations
@@ -39,10 +40,19 @@ class Forwarder:
     """Runs inside one asyncio loop; all but the query over a stream is done in callbacks, without tasks."""
 
     def __init__(
-        self, *, timeout_s: float, wait_s: float, retry_failed: bool, counters: Counters, finish: Finish
+        self,
+        *,
+        timeout_s: float,
+        wait_s: float,
+        retry_failed: bool,
+        counters: Counters,
+        finish: Finish,
+        stale_wait_s: float = 0.0,
+        overdue: Callable[[Pending], object] | None = None,
     ) -> None:
         self._timeout_s, self._wait_s, self._retry_failed = timeout_s, max(wait_s, timeout_s), retry_failed
         self._counters, self._finish = counters, finish
+        self._stale_wait_s, self._overdue = stale_wait_s, overdue
         self._random = Random16()
         self._sockets: dict[UpstreamSocket, None] = {}
         self._exchanges: dict[Upstream, Exchange] = {}
@@ -88,10 +98,14 @@ class Forwarder:
 
     def resume(self, pending: Pending, answer: bytes) -> None:
         """Take in a query that the datapath sent, with an answer that is no plain one."""
+        self.go_on(pending)
+        self.answer(pending.upstream, pending, answer)
+
+    def go_on(self, pending: Pending) -> None:
+        """Take in a query that the datapath sent, and that has some time left."""
         self._take_in(pending, monotonic())
         pending.open, pending.running = 1, True
         self._schedule(pending, pending.started + self._timeout_s)
-        self.answer(pending.upstream, pending, answer)
 
     def distrust(self, pending: Pending) -> None:
         """Take in a query that the datapath sent on a socket with too many forged answers."""
@@ -117,6 +131,12 @@ class Forwarder:
         pending.started = pending.started or now
         pending.ends = pending.started + self._wait_s
         self._alive[pending] = None
+        if pending.stale and not pending.silent:
+            self._loop.call_later(pending.started + self._stale_wait_s - now, self._answer_overdue, pending)
+
+    def _answer_overdue(self, pending: Pending) -> None:
+        if not pending.done and self._overdue:
+            self._overdue(pending)
 
     def _done(self, pending: Pending, answer: bytes | None) -> None:
         pending.done = True

@@ -22,14 +22,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agents.core.errors import AgentsError, SettingsError
-from agents.core.types import UNKNOWN
+from agents.core.types import FORWARDED, FROM_CACHE, FROM_CACHE_STALE, UNKNOWN
 from agents.dns import message as wire
 from agents.sources.listener import upstream as pools
-from agents.sources.listener.access import AccessList, address_bytes
+from agents.sources.listener.cache import AnswerCache, CacheLimits
+from agents.sources.listener.cache_kernels import EXPIRED, HIT
 from agents.sources.listener.forwarder import Forwarder
 from agents.sources.listener.sockets import DRAIN_MAX, Pair, UdpPort, bind_pair, is_local_address
 from agents.sources.listener.tcp import TcpClient, TcpClients
-from agents.sources.listener.traffic import Shares, TrafficLimits, default_limits, domain_of
+from agents.sources.listener.traffic import AccessList, Shares, TrafficLimits, address_bytes, default_limits, domain_of
 from agents.sources.listener.traffic_kernels import DISCARD, PASS, SLIP
 from agents.sources.listener.upstream import AnsweredHere, Pending, Routes, Upstream, UpstreamAddress, Where, Zone
 from agents.sources.listener.upstream_watch import LoopProbes, UpstreamWatch
@@ -65,6 +66,7 @@ class Listener:
     the supervisor asks (sockets.UdpPort). client_wait_s: seconds
     that a client waits for an answer. retry_failed: whether SERVFAIL and REFUSED go to the next upstream. limits:
     defaults unless given. special: names answered here. probes: for loops, none without. mismatched: see Routes.
+    cache: of this process, none unless given.
     """
 
     def __init__(
@@ -90,6 +92,7 @@ class Listener:
         special: Iterable[AnsweredHere] = (),
         probes: LoopProbes | None = None,
         mismatched: NDArray[np.int64] | None = None,
+        cache: CacheLimits | None = None,
     ) -> None:
         self._hosts, self._port, self._offer, self._ring = hosts, port, offer, ring
         self._timeout_s, self._inflight_max, self._compiled = timeout_s, inflight_max, compiled
@@ -99,12 +102,15 @@ class Listener:
         self._access = AccessList(allowed_clients)
         self._limits, self._retry_failed = limits or default_limits(), retry_failed
         self._shares = Shares(self._limits.shares, inflight_max, len(self._routes.upstreams))
+        self._cache = AnswerCache(cache or CacheLimits(), self._fast_counters)
         self._forwarder = Forwarder(
             timeout_s=timeout_s,
             wait_s=client_wait_s,
             retry_failed=retry_failed,
             counters=self._counters,
             finish=self._finish,
+            stale_wait_s=self._cache.limits.stale_wait_s,
+            overdue=self._answer_stale,
         )
         self._watch = UpstreamWatch(self._routes, probes, self._counters, self._busy, self._refresh)
         self._datapath: Datapath | None = None
@@ -189,6 +195,7 @@ class Listener:
             uses_max=pools.USES_MAX,
             age_max_s=pools.AGE_MAX_S,
             ring=self._ring,
+            cache=self._cache,
         )
         self._datapath.start()
 
@@ -285,16 +292,48 @@ class Listener:
         return False
 
     def _take(self, asked: Pending, route: Zone | AnsweredHere) -> None:
-        """Forward the query, or answer it here, where there is room for it."""
+        """Forward the query, or answer it here, from the cache, or as a special name, where there is room for it."""
+        if isinstance(route, Zone) and self._ask_cache(asked, route):
+            return
         zone, special = (route, None) if isinstance(route, Zone) else (None, route)
         inflight = self.inflight if self._datapath else self._forwarder.waiting[0]
         if inflight >= self._inflight_max or not self._hold(asked, zone):
-            self._counters.rejected += 1
-            self._refuse(asked, wire.SERVFAIL)
+            if not (asked.stale and self._answer_stale(asked)):
+                self._counters.rejected += 1
+                self._refuse(asked, wire.SERVFAIL)
         elif special:
             self.answer_here(asked, special)
         else:
             self._forwarder.submit(asked)
+
+    def _ask_cache(self, asked: Pending, zone: Zone) -> bool:
+        """Answer the query from the cache; False where that has no answer for use at once."""
+        if not self._cache.limits.size:
+            return False
+        found = self._cache.look_up(asked.query, asked.end)
+        asked.bits, asked.stale = found.bits, found.outcome == EXPIRED
+        if not found.answer:
+            return False
+        self._answer(asked, found.answer, 0.0, FROM_CACHE if found.outcome == HIT else FROM_CACHE_STALE)
+        if found.due:
+            self._prefetch(asked, zone)
+        return True
+
+    def _prefetch(self, asked: Pending, zone: Zone) -> None:
+        """Ask for a popular answer anew before it expires."""
+        fresh = Pending(asked.query, asked.end, asked.client, asked.where, asked.back, asked.udp, asked.ts)
+        fresh.bits, fresh.exempt, fresh.silent = asked.bits, asked.exempt, True
+        if self.inflight < self._inflight_max and self._hold(fresh, zone):
+            self._cache.count_prefetch()
+            self._forwarder.submit(fresh)
+
+    def _answer_stale(self, asked: Pending) -> bool:
+        """Answer with what has expired; what an upstream still answers is for the cache. False if there is nothing."""
+        found = self._cache.expired(asked.query, asked.end, asked.bits)
+        if found.answer:
+            self._answer(asked, found.answer, 0.0, FROM_CACHE if found.outcome == HIT else FROM_CACHE_STALE)
+            asked.silent = True
+        return bool(found.answer)
 
     def _hold(self, asked: Pending, zone: Zone | None) -> bool:
         """Count the query for its client, domain and upstream; False if each of one kind has its share already."""
@@ -312,6 +351,8 @@ class Listener:
                 return True
             if number < _UPSTREAM_SHARE:
                 break
+        if asked.silent or asked.stale:
+            return False
         name = ("rejected_client", "rejected_domain", "rejected_upstream")[number or 0]
         setattr(self._counters, name, getattr(self._counters, name) + 1)
         return False
@@ -320,40 +361,55 @@ class Listener:
         """Answer a special name; the query is recorded like any other."""
         answer = route.reply(asked.query, asked.end)
         self._counters.local += 1
-        self._end(asked, answer, 0.0, route.recorded)
+        self._answer(asked, answer, 0.0, FORWARDED, route.recorded)
+        self._free(asked)
 
     def _finish(self, pending: Pending, answer: bytes | None) -> None:
-        """Answer the client, then keep the record for the end of this turn of the event loop."""
-        if answer is None:
-            self._counters.servfail += 1
-            self._end(pending, None, math.nan)
-        else:
-            self._counters.answered += 1
-            self._end(pending, answer, (time.monotonic() - pending.started) * 1000)
+        """Answer the client, if it waits still, and let the cache keep the answer."""
+        failed = answer is None or answer[3] & 0xF not in (wire.NOERROR, wire.NXDOMAIN)
+        if answer is not None and pending.bits >= 0:
+            self._cache.keep(answer, pending.end, pending.bits)
+        if not pending.silent and not (failed and pending.stale and self._answer_stale(pending)):
+            if answer is None:
+                self._counters.servfail += 1
+                self._answer(pending, None, math.nan)
+            else:
+                self._counters.answered += 1
+                self._answer(pending, answer, (time.monotonic() - pending.started) * 1000)
+        self._free(pending)
 
-    def _end(self, pending: Pending, answer: bytes | None, rtt_ms: float, recorded: bool = True) -> None:
-        """A query's end: reply, record, and what it held. answer None: SERVFAIL; size and TTL are unknown."""
+    def _answer(
+        self, pending: Pending, answer: bytes | None, rtt_ms: float, cached: int = FORWARDED, recorded: bool = True
+    ) -> None:
+        """Reply, and keep the record for the end of this turn of the event loop.
+
+        answer None: SERVFAIL; size and TTL are unknown.
+        """
         if not self._rows:
             self._loop.call_soon(self._offer_records)  # first: before a connection that the answer ends is gone
         query, end = pending.query, pending.end
         reply = wire.error_reply(query, wire.SERVFAIL, end) if answer is None else query[:2] + answer[2:]
         self._reply(pending, reply)
         if recorded:
-            self._record(pending, answer, rtt_ms)
+            self._record(pending, answer, rtt_ms, cached)
+
+    def _free(self, pending: Pending) -> None:
+        """A query's end: what it held is free."""
         if pending.shares:
             self._shares.free(pending.shares)
         if self._datapath and pending.slot >= 0:
             self._datapath.give_back(pending.slot)
 
-    def _record(self, pending: Pending, answer: bytes | None, rtt_ms: float) -> None:
+    def _record(self, pending: Pending, answer: bytes | None, rtt_ms: float, cached: int) -> None:
         query, end = pending.query, pending.end
         # Records behind damage in the answer are unknown.
         facts = _UNANSWERED if answer is None else wire.parse_answer(answer, question_end=end, partial=True)
         rcode, ancount, types, ttl_min, _ = facts
         rlen = UNKNOWN if answer is None else len(answer)
         qname, qtype = query[wire.HEADER_SIZE : end - 5], query[end - 4] << 8 | query[end - 3]
+        client, received = pending.client, pending.received
         self._rows.append(
-            (pending.ts, pending.client, qname, qtype, pending.received, rcode, ancount, rlen, ttl_min, rtt_ms, types)
+            (pending.ts, client, qname, qtype, received, rcode, ancount, rlen, ttl_min, rtt_ms, types, cached)
         )
 
     def _reply(self, asked: Pending, reply: bytes) -> None:

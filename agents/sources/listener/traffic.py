@@ -1,4 +1,4 @@
-"""What one client, one domain and one upstream may have of the listener: shares of its table, and rates over UDP.
+"""Who may ask, and what one client, domain and upstream may have of the listener: shares of its table, rates over UDP.
 
 Rates count a client's network, since a forged source may be any address of it. They hold for UDP alone: over TCP an
 address is proven, and connections have bounds of their own. An answer that slips has TC set, so that an honest client
@@ -11,7 +11,7 @@ import ipaddress
 import mmap
 import secrets
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from time import monotonic_ns
 from typing import Any
 
@@ -19,7 +19,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agents.core.protocols import Field, Spec
-from agents.sources.listener.access import AccessList
 from agents.sources.listener.traffic_kernels import (
     BUCKET,
     KEYED,
@@ -29,6 +28,52 @@ from agents.sources.listener.traffic_kernels import (
     limit_response,
     mask_network,
 )
+from agents.stream.record import mapped
+
+_REMEMBERED_MAX = 65536
+"""Addresses that are remembered; sources can be forged, so the memory is dropped when it is full."""
+
+
+class AccessList:
+    """Networks whose addresses may ask, "10.0.0.0/8" or a single address: no open resolver by accident.
+
+    `known` maps the textual address of each client seen to its 16 bytes, or to None if it may not ask. Raises
+    ValueError.
+    """
+
+    def __init__(self, networks: Iterable[str]) -> None:
+        self._networks = [ipaddress.ip_network(network.strip(), strict=False) for network in networks]
+        self.known: dict[str, bytes | None] = {}
+
+    def look_up(self, client: str) -> bytes | None:
+        """The address as 16 bytes if it is in one of the networks, else None. client: text without a zone index."""
+        if client in self.known:
+            return self.known[client]
+        address = ipaddress.ip_address(client)
+        found = mapped(address.packed) if any(address in network for network in self._networks) else None
+        if len(self.known) >= _REMEMBERED_MAX:
+            self.known.clear()
+        self.known[client] = found
+        return found
+
+    def allows(self, client: str) -> bool:
+        """Whether the address may ask."""
+        return self.look_up(client) is not None
+
+    def ranges(self, version: int) -> NDArray[np.uint64]:
+        """The networks of IPv4 or IPv6 (version 4 or 6) as the kernel `allowed` takes them."""
+        own: list[ipaddress.IPv4Network] = [one for one in self._networks if one.version == version]  # type: ignore[misc]
+        merged = ipaddress.collapse_addresses(own)
+        ends = [(int(one.network_address), int(one.broadcast_address)) for one in merged]
+        low = 2**64 - 1
+        rows = [(first >> 64, first & low, last >> 64, last & low) for first, last in ends]
+        return np.array(rows, np.uint64).reshape(-1, 4)
+
+
+def address_bytes(client: str) -> bytes:
+    """16 bytes of a textual address without a zone index, IPv4 mapped."""
+    return mapped(ipaddress.ip_address(client).packed)
+
 
 BUCKETS = 1 << 16
 """Networks, or networks and names, that are limited at once: 2 MB."""
@@ -43,7 +88,9 @@ def _check_networks(text: str) -> None:
         ipaddress.ip_network(part, strict=False)
 
 
-def _within(low: float, high: float) -> Any:
+def within(low: float, high: float) -> Any:
+    """A check of a setting: its value is in this range."""
+
     def check(value: float) -> None:
         if not low <= value <= high:
             raise ValueError(f"it must be between {low:g} and {high:g}")
@@ -51,7 +98,7 @@ def _within(low: float, high: float) -> Any:
     return check
 
 
-_share, _rate = _within(0.001, 1), _within(0, 1e6)
+_share, _rate = within(0.001, 1), within(0, 1e6)
 LOOPBACK = "127.0.0.0/8,::1/128"
 """Networks without limits by default: there a local forwarder asks for everybody."""
 FIELDS = (
@@ -74,10 +121,10 @@ FIELDS = (
     Field("rrl_responses_per_s", float, 0.0, "equal answers a second to one network over UDP; 0 = no limit", _rate),
     Field("rrl_nxdomains_per_s", float, 0.0, "NXDOMAIN a second to one network and domain; 0 = no limit", _rate),
     Field("rrl_errors_per_s", float, 0.0, "errors a second to one network; 0 = no limit", _rate),
-    Field("rrl_window_s", float, 15.0, "seconds for which RRL_… remember a flood", _within(1, 3600)),
-    Field("rate_slip", int, 2, "one in so many dropped answers is sent with TC instead; 0 = none", _within(0, 10)),
-    Field("rate_prefix_v4", int, 24, "bits of an IPv4 address that make a client network", _within(8, 32)),
-    Field("rate_prefix_v6", int, 56, "bits of an IPv6 address that make a client network", _within(16, 128)),
+    Field("rrl_window_s", float, 15.0, "seconds for which RRL_… remember a flood", within(1, 3600)),
+    Field("rate_slip", int, 2, "one in so many dropped answers is sent with TC instead; 0 = none", within(0, 10)),
+    Field("rate_prefix_v4", int, 24, "bits of an IPv4 address that make a client network", within(8, 32)),
+    Field("rate_prefix_v6", int, 56, "bits of an IPv6 address that make a client network", within(16, 128)),
     Field("rate_exempt", str, LOOPBACK, "networks without limits, comma-separated", _check_networks),
 )
 

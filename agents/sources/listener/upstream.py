@@ -164,10 +164,13 @@ class Pending:
     Unix seconds; slot: in the datapath's table, -1 = none; current: index of the upstream asked last; running: whether
     its time runs; tries: upstreams that failed; open: questions that may still be answered; sent: sockets and ids of
     those; fallback: the answer if none is better; started, due and ends: monotonic seconds; shares: see traffic.Shares.
+    bits: see cache_kernels.query_bits; stale: whether the cache has an expired answer; silent: no client waits, the
+    answer is for the cache.
     """
 
     __slots__ = (
         *("query", "received", "end", "client", "where", "back", "udp", "zone", "ts", "slot", "exempt", "shares"),
+        *("bits", "stale", "silent"),
         *("current", "running", "tries", "open", "sent", "fallback", "started", "due", "ends", "done"),
     )
 
@@ -176,6 +179,7 @@ class Pending:
         self.where, self.back, self.udp = where, back, udp
         self.received, self.slot, self.exempt = len(query), -1, False
         self.shares: tuple[Any, Any, Any] | None = None
+        self.bits, self.stale, self.silent = -1, False, False
         self.tries = self.open = 0
         self.running = self.done = False
         self.sent: list[tuple[UpstreamSocket, int]] = []
