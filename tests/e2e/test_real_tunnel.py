@@ -26,7 +26,7 @@ RESOLVER = "127.0.0.77"
 SIZE = 200_000
 SMALL = 40_000
 """iodine is slower: it sends a few kilobytes a second."""
-TOKEN = "token"
+TOKEN = "token of the real tunnels"
 PUSH = """
 import os, socket, sys
 host, port, size = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
