@@ -3,6 +3,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 WORKERS ?= 4
+CHAOS_S ?= 600
+CHAOS_SEED ?= 11
 HOSTILE := $(addprefix tests/,core/test_jit.py dns/test_message.py dns/test_message_kernels.py dns/test_name.py \
 	sources/test_capture.py sources/test_capture_damage.py sources/test_capture_kernels.py sources/test_frames.py \
 	sources/test_datapath.py \
@@ -10,7 +12,7 @@ HOSTILE := $(addprefix tests/,core/test_jit.py dns/test_message.py dns/test_mess
 	detection/test_state.py)
 PIP := $(BIN)/python -m pip --disable-pip-version-check -q
 .DEFAULT_GOAL := help
-.PHONY: help install install-dev run test test-bounds lint fmt bench e2e demo train evaluate settings suffixes images lock clean
+.PHONY: help install install-dev run test test-bounds lint fmt bench e2e chaos demo train evaluate settings suffixes images lock clean
 
 help:  ## what there is
 	@awk -F':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -45,6 +47,9 @@ test-bounds: install-dev  ## tests of kernels that read hostile bytes, with ever
 
 e2e: install-dev  ## docker compose, real tunnels, kill -9; says what it skips where an engine or a tool is missing
 	$(BIN)/python -m pytest -rs -m e2e tests/e2e tests/runtime/test_warmup.py
+
+chaos: install-dev  ## every fault in random order under load for CHAOS_S seconds (600): which promises were kept
+	$(BIN)/python -m tests.chaos --seconds $(CHAOS_S) --seed $(CHAOS_SEED)
 
 lint: install-dev  ## ruff, mypy --strict, import-linter
 	$(BIN)/ruff check .

@@ -134,6 +134,7 @@ def supervise(plan: Plan, ready: Callable[[], None]) -> int:
         finally:
             _close(sockets)
             code = supervisor.stop()
+            _log.info("stopped", **stream.carried(), **stream.health())  # counts begin anew with the next start
             gc.unfreeze()
             stream.close()
     return code

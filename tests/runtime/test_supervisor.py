@@ -389,3 +389,14 @@ def test_a_retraining_under_way_is_brought_to_its_end(tmp_path: Path) -> None:
         assert process.client.post("/retrain").status_code == 202
         assert process.stop() == 0
     assert len(list((tmp_path / "reports" / "training_reports").glob("*.html"))) == 1
+
+
+def test_the_last_line_of_the_log_holds_all_counts(tmp_path: Path) -> None:
+    with supervised(tmp_path) as one:
+        load = Load(one.port, per_s=200)
+        load.wait_answered(100)
+        load.stop()
+        assert one.stop() == 0
+        (last,) = one.events("stopped")
+    assert_adds_up(last)
+    assert last["counters"]["answered"] == last["scored"] == len(load.answered)

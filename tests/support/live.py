@@ -20,12 +20,13 @@ from tests.support.listening import wait_until
 from tests.support.observed import Observed
 from tests.support.patience import patient
 from tests.support.stubs import StubServer
+from tests.support.supervised import Upstream
 
 
 class Running(Observed):
     """One process; `folder` is its DATA_DIR and working directory."""
 
-    def __init__(self, folder: Path, upstream: StubServer, **settings: str) -> None:
+    def __init__(self, folder: Path, upstream: Upstream, **settings: str) -> None:
         self.folder = folder
         self.dns_port, self.api_port = free_port(), free_port()
         self.settings = {

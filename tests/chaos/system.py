@@ -1,0 +1,153 @@
+"""The product with all that it stands between, what it counted over all its lives, and its memory."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psycopg2
+
+from tests.chaos.surroundings import Channel, Relay, Upstream, Worker, small_disk
+from tests.e2e.overload import memory_mb
+from tests.support.listening import wait_until
+from tests.support.live import Running
+from tests.support.patience import patient
+from tests.support.postgres_server import PostgresServer
+
+HANG_S, FLOWS_MAX, SPOOL_KB = 5, 20_000, 16_384
+SAMPLE_S = 1.0
+TOLD_S = 300
+"""A channel that failed several times in a row is not tried for minutes."""
+JUDGED = ("answered", "servfail", "cache_hits", "cache_stale")
+"""Messages that end as a record, of those that come to an end."""
+ENDS = ("malformed", "refused", "notimp", "rejected", "rate_dropped", "rate_slipped", "local", *JUDGED)
+"""What a message comes to at a listener; what is missing was in flight when a listener was killed."""
+
+
+def can_mount() -> bool:
+    """Whether a disk can be made that is soon full."""
+    return os.geteuid() == 0 and shutil.which("mount") is not None
+
+
+@dataclass
+class Memory:
+    """Proportional set size of all processes, megabytes, by seconds since the start."""
+
+    pid: Callable[[], int]
+    begun: float = field(default_factory=time.monotonic)
+    samples: list[tuple[float, float]] = field(default_factory=list)
+
+    def look(self) -> None:
+        """One sample; none where a process ended meanwhile."""
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            self.samples.append((time.monotonic() - self.begun, memory_mb(self.pid())))
+        time.sleep(SAMPLE_S)
+
+    def third(self, number: int) -> list[float]:
+        """The samples of one third of the time."""
+        end = self.samples[-1][0]
+        return [size for at, size in self.samples if number * end / 3 <= at <= (number + 1) * end / 3]
+
+
+@dataclass
+class System:
+    """All that a run needs."""
+
+    product: Running
+    postgres: PostgresServer
+    relay: Relay
+    channel: Channel
+    upstreams: dict[str, Upstream]
+    spool: Path
+    memory: Memory
+
+    @property
+    def port(self) -> int:
+        return self.product.dns_port
+
+    def healthy(self) -> bool:
+        """Whether /health finds nothing to say but that a channel failed lately."""
+        try:
+            parts = self.product.client.get("/health").json()["components"]
+        except httpx.TransportError:
+            return False
+        return all(parts[name].get("ok") for name in ("database", "listener", "queue", "overload"))
+
+    def restart(self) -> None:
+        """SIGTERM, and start again: the queries that come meanwhile are the clients' to repeat."""
+        assert self.product.stop() == 0, "the product ends with 0"
+        self.product.restart()
+
+    def rest(self) -> None:
+        """Until all that was seen has been judged, nothing waits on disk, and no message waits for its channel."""
+        self.product.rested()
+        wait_until(lambda: not any(one["waiting"] for one in self.product.state()["channels"].values()), TOLD_S)
+
+    def counted(self) -> Counter[str]:
+        """Sums over all lives, from the last line of each."""
+        found: Counter[str] = Counter()
+        for life in self.product.events("stopped"):
+            numbers = {name: value for name, value in life.items() if isinstance(value, int)}
+            found.update(numbers | life["counters"])
+            for process in life["processes"].values():
+                found.update({"restarts": process["restarts"], "hangs": process["hangs"]})
+        return found
+
+    def rows(self) -> int:
+        """Stored queries."""
+        with contextlib.closing(psycopg2.connect(self.postgres.url)) as connection, connection.cursor() as cursor:
+            cursor.execute("SELECT count(*) FROM queries")
+            found: Any = cursor.fetchone()
+        return int(found[0])
+
+
+@contextlib.contextmanager
+def system(folder: Path) -> Iterator[System]:
+    """Start all, and end all."""
+    with contextlib.ExitStack() as stack:
+        postgres = PostgresServer(folder)
+        stack.callback(postgres.stop)
+        relay, channel = Relay(postgres.port), Channel()
+        upstreams = {name: Upstream(mode) for name, mode in (("first", "true"), ("second", "true"), ("mute", "silent"))}
+        for close in (relay.close, channel.close, *(one.close for one in upstreams.values())):
+            stack.callback(close)
+        ports = {name: one.port for name, one in upstreams.items()}
+        data = folder / "product"
+        spool = data / "data" / "spool"
+        if can_mount():
+            stack.enter_context(small_disk(spool, SPOOL_KB))
+        spool.mkdir(parents=True, exist_ok=True)
+        product = Running(
+            data,
+            upstreams["first"],
+            UPSTREAMS="127.0.0.1:{first},127.0.0.1:{second},silent.test=127.0.0.1:{mute}".format_map(ports),
+            DATABASE_URL=postgres.url.replace(str(postgres.port), str(relay.port)),
+            SLACK_WEBHOOK_URL=channel.url,
+            LISTENER_PROCESSES="2",
+            HANG_S=str(HANG_S),
+            FLOWS_MAX=str(FLOWS_MAX),
+            RATE_EXEMPT="127.0.0.1/32",
+            ALERT_INTERVAL_S="5",
+            ALERTS_PER_HOUR_MAX="1000",
+        )
+        stack.callback(product.close)
+        product.wait_ready()
+        memory = Memory(lambda: product.process.pid)
+        stack.callback(Worker(memory.look).stop)
+        yield System(product, postgres, relay, channel, upstreams, spool, memory)
+
+
+def soon(condition: Callable[[], bool], seconds: float) -> None:
+    """Wait for a condition that looks at files and processes, not in every millisecond."""
+    end = time.monotonic() + patient(seconds)
+    while not condition():
+        assert time.monotonic() < end, f"it did not come true within {seconds:g} s"
+        time.sleep(0.1)
