@@ -124,9 +124,10 @@ def supervise(plan: Plan, ready: Callable[[], None]) -> int:
         plan.hang_s,
     )
     gc.freeze()  # so that a collection in one process copies none of the pages that all share
+    started = False
     with signals:
         try:
-            if supervisor.start():
+            if started := supervisor.start():
                 _log.info("listener_started", addresses=addresses, processes=len(names))
                 ready()
                 supervisor.watch()
@@ -134,7 +135,8 @@ def supervise(plan: Plan, ready: Callable[[], None]) -> int:
         finally:
             _close(sockets)
             code = supervisor.stop()
-            _log.info("stopped", **stream.carried(), **stream.health())  # counts begin anew with the next start
+            if started:  # counts begin anew with the next start
+                _log.info("stopped", **stream.carried(), **stream.health())
             gc.unfreeze()
             stream.close()
     return code

@@ -180,7 +180,7 @@ def test_a_lossy_upstream_and_every_query_ends_once() -> None:
             expected = {n: Rcode.NOERROR if (97 + n % 26) % 3 else Rcode.SERVFAIL for n in range(300)}
             assert answered == expected
             wait_until(lambda: len(rows) == 300)
-            assert listener.inflight == 0
+            wait_until(lambda: listener.inflight == 0)  # an answer is recorded before it is sent
             assert adds_up(listener.counters)
             assert listener.counters.timeouts >= 2 * listener.counters.servfail > 0
 

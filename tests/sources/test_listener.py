@@ -39,6 +39,13 @@ def test_answers_and_offers_a_row_with_the_answers_facts(ask) -> None:  # type: 
         assert ts > 1.7e9
 
 
+def test_a_query_is_offered_before_its_client_is_answered() -> None:
+    rows: list[tuple[object, ...]] = []
+    with StubServer() as stub, listening(stub, offer=rows.extend) as (listener, _):
+        tcp(listener, dns.message.make_query("www.example.com", "A"))
+        assert len(rows) == 1
+
+
 def test_forwards_every_byte_but_the_id() -> None:
     options = [dns.edns.ECSOption("192.0.2.0"), dns.edns.GenericOption(dns.edns.OptionType.make(65001), b"abc")]
     query = dns.message.make_query("MiXed.example", "TXT", want_dnssec=True, payload=1400, options=options)

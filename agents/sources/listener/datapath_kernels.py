@@ -225,7 +225,7 @@ CELLS = np.dtype(
             ),
             *("client_max", "domain_max", "upstream_max"),
             *("active", "free", "oldest", "newest", "swept"),
-            *("target", "outgoing", "replies", "drawn", "recorded"),
+            *("target", "outgoing", "replies", "drawn", "recorded", "answered"),
             *("handed_head", "handed_tail"),
             *("returned_head", "returned_tail", "carried_head", "carried_tail"),
         )
@@ -711,7 +711,11 @@ def reply(s: DatapathState, way: Any, base: int, size: int) -> None:
 
 @kernel_in_place
 def send_replies(s: DatapathState, port: int) -> None:
-    """Send them. A client that is gone, or a full socket buffer, loses its answer: that is UDP."""
+    """Send them. A client that is gone, or a full socket buffer, loses its answer: that is UDP.
+
+    Their records come first, so that what a client was answered is judged even where this process is killed next.
+    """
+    publish(s)
     c, at = s.cells[0], 0
     while at < c.replies:
         sent = sendmmsg(s.ports[port].fd, s.to_clients[at:].ctypes.data, c.replies - at, 0)
@@ -1242,7 +1246,6 @@ def on_answers(s: DatapathState, socket: int, now: int) -> None:
         _finish(s, number, place, size, now)
     if port >= 0:
         send_replies(s, port)
-    publish(s)
 
 
 @kernel_in_place
@@ -1304,7 +1307,7 @@ def _finish(s: DatapathState, number: int, place: int, size: int, now: int) -> N
     if slot.silent != 0:
         release(s, number)
         return
-    s.counted[0].answered += 1
+    c.answered += 1
     answer_facts(message, 0, slot.end, size, s.facts)
     rtt_ms = (now - slot.started) / 1e6
     _record(s, slot.port, slot.address, slot.ts, rtt_ms, slot.received, message, slot.end, size, FORWARDED)
@@ -1394,8 +1397,13 @@ def _record(
 
 @kernel_in_place
 def publish(s: DatapathState) -> None:
-    """Let the taker of the ring see the new records, and wake it where it sleeps (Ring.put is the definition)."""
+    """Let the taker of the ring see the new records, and wake it where it sleeps (Ring.put is the definition).
+
+    Their answers count from now on, so that the counts of a killed process add up with its records.
+    """
     c = s.cells[0]
+    s.counted[0].answered += c.answered
+    c.answered = 0
     if c.recorded == 0:
         return
     fence()

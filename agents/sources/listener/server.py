@@ -116,7 +116,6 @@ class Listener:
         self._datapath: Datapath | None = None
         self._tcp = TcpClients(self._handle, self._access.allows, self._counters, tcp_clients_max, tcp_idle_s)
         self._udp: list[UdpPort] = []
-        self._rows: list[tuple[Any, ...]] = []
         self._servers: list[asyncio.Server] = []
         self.addresses: list[tuple[str, int]] = []
 
@@ -147,7 +146,7 @@ class Listener:
 
     async def start(self) -> None:
         """Bind and serve. Raises AgentsError if a host cannot be bound, SettingsError for itself as an upstream."""
-        self._loop = loop = asyncio.get_running_loop()
+        loop = asyncio.get_running_loop()
         self._forwarder.start()
         pairs: list[socket.socket] = []
         try:
@@ -212,7 +211,6 @@ class Listener:
         if self._datapath:
             self._datapath.stop()
         await self._forwarder.stop()
-        self._offer_records()
         for port in self._udp:
             port.sock.close()
         self._udp, self._servers = [], []
@@ -381,17 +379,16 @@ class Listener:
     def _answer(
         self, pending: Pending, answer: bytes | None, rtt_ms: float, cached: int = FORWARDED, recorded: bool = True
     ) -> None:
-        """Reply, and keep the record for the end of this turn of the event loop.
+        """Record what came of a query, and reply: what is answered is judged even where this process is killed next.
 
-        answer None: SERVFAIL; size and TTL are unknown.
+        Record and count lie side by side, so that the counts of a killed process add up. answer None: SERVFAIL; size
+        and TTL are unknown.
         """
-        if not self._rows:
-            self._loop.call_soon(self._offer_records)  # first: before a connection that the answer ends is gone
+        if recorded:
+            self._record(pending, answer, rtt_ms, cached)
         query, end = pending.query, pending.end
         reply = wire.error_reply(query, wire.SERVFAIL, end) if answer is None else query[:2] + answer[2:]
         self._reply(pending, reply)
-        if recorded:
-            self._record(pending, answer, rtt_ms, cached)
 
     def _free(self, pending: Pending) -> None:
         """A query's end: what it held is free."""
@@ -401,6 +398,7 @@ class Listener:
             self._datapath.give_back(pending.slot)
 
     def _record(self, pending: Pending, answer: bytes | None, rtt_ms: float, cached: int) -> None:
+        """Offer the query's record. answer None: size and TTL are unknown."""
         query, end = pending.query, pending.end
         # Records behind damage in the answer are unknown.
         facts = _UNANSWERED if answer is None else wire.parse_answer(answer, question_end=end, partial=True)
@@ -408,8 +406,8 @@ class Listener:
         rlen = UNKNOWN if answer is None else len(answer)
         qname, qtype = query[wire.HEADER_SIZE : end - 5], query[end - 4] << 8 | query[end - 3]
         client, received = pending.client, pending.received
-        self._rows.append(
-            (pending.ts, client, qname, qtype, received, rcode, ancount, rlen, ttl_min, rtt_ms, types, cached)
+        self._offer(
+            [(pending.ts, client, qname, qtype, received, rcode, ancount, rlen, ttl_min, rtt_ms, types, cached)]
         )
 
     def _reply(self, asked: Pending, reply: bytes) -> None:
@@ -433,12 +431,6 @@ class Listener:
                 self._counters.rrl_slipped += 1
                 reply = wire.truncate(reply, end)
         asked.where.send(reply, asked.back)
-
-    def _offer_records(self) -> None:
-        """Offer the records of one turn of the event loop at once: all of it costs little more than one."""
-        rows, self._rows = self._rows, []
-        if rows:
-            self._offer(rows)
 
 
 def refuse_loops(upstreams: Iterable[Upstream], addresses: Sequence[tuple[str, int]]) -> None:
