@@ -54,7 +54,7 @@ def test_three_times_what_can_be_answered(own_postgres: PostgresServer, tmp_path
     names, url = names_file(tmp_path), make_database(own_postgres.url)
     with fast_upstream() as upstream:
         # a short queue: the detector may well keep up with what the listener can answer
-        one = Supervised(tmp_path / "data", upstream, DATABASE_URL=url, QUEUE_MAX="8192")
+        one = Supervised(tmp_path / "data", upstream, DATABASE_URL=url, QUEUE_MAX="8192", CACHE_MB="0")
         try:
             one.wait_ready()
             perf(one.port, names, 3, 100).wait()
