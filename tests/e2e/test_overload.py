@@ -133,7 +133,7 @@ def test_a_million_domains_asked_of_a_listener_hide_no_tunnel(own_postgres: Post
                 assert one.next_state()["flows"] <= keys_max
             before = one.rested()
             ask(one, tunnel[4:])
-            wait_until(lambda: one.state()["scored"] == before["scored"] + len(tunnel) - 4, 20)
+            wait_until(lambda: one.state()["scored"] >= before["scored"] + len(tunnel) - 4, 20)
             assert one.stop() == 0
         finally:
             one.process.kill()
