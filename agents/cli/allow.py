@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import time
 import uuid
-from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 
 from agents.core.errors import NameFormatError, UsageError
@@ -20,9 +19,9 @@ from agents.detection.known_services import (
     factor_needed,
     load_entries,
     save_entries,
+    suffix_of,
     with_entry,
 )
-from agents.dns.name import from_text, to_text
 from agents.runtime import bootstrap
 from agents.settings import Settings
 from agents.store.sql import Store
@@ -43,9 +42,10 @@ def allow(settings: Settings, options: argparse.Namespace) -> int:
             who = f"{printable(entry.author)}: {printable(entry.reason)}"
             print(f"{printable(entry.suffix)}  x{entry.factor:g}  until {entry.expires}{ended}  {who}")
     elif options.action == "remove":
-        suffix = refang(options.suffix).rstrip(".").lower()
-        with suppress(NameFormatError):
-            suffix = to_text(from_text(suffix))
+        try:
+            suffix = suffix_of(refang(options.suffix))
+        except NameFormatError as error:
+            raise UsageError(f"cannot remove {printable(options.suffix)}: {error}") from None
         if all(entry.suffix != suffix for entry in entries):
             raise UsageError(f"cannot remove {suffix}: it is not on the list")
         save_entries(path, [entry for entry in entries if entry.suffix != suffix])

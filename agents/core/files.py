@@ -132,7 +132,8 @@ class DiskQueue:
     ) -> None:
         self._folder, self._suffix, self._max_bytes, self._sync = folder, suffix, max_bytes, sync
         self._guard = threading.Lock()
-        make_private_folder(folder)
+        if not folder.exists():  # one that is there may be somebody's: a mounted disk for the spool
+            make_private_folder(folder)
         self._lock = locked(folder / "lock")
         for left_over in (*folder.glob("*.tmp"), *folder.glob(f".*{_PART}")):
             left_over.unlink()

@@ -146,6 +146,11 @@ FORMULA = ("=", "+", "-", "@")
 """What a spreadsheet takes for a formula at the beginning of a cell (OWASP, CSV Injection)."""
 
 
+def suffix_of(text: str) -> str:
+    """A suffix as entries hold it: lower case, in presentation form (RFC 1035 section 5.1). Raises NameFormatError."""
+    return to_text(from_text(text.strip().rstrip(".").lower()))
+
+
 def entry_of(row: dict[str, str]) -> Entry:
     """A checked entry. Raises ValueError that names the fault."""
     if None in row.values() or set(row) != {field.name for field in fields(Entry)}:
@@ -156,9 +161,8 @@ def entry_of(row: dict[str, str]) -> Entry:
         factor = _number(row["factor"])
         for name in ("added", "expires"):
             _must_be_a_date(row[name])
-        suffix = row["suffix"].strip().rstrip(".").lower()
-        wire = from_text(suffix)
-        suffix, labels = to_text(wire), labels_of(wire)
+        suffix = suffix_of(row["suffix"])
+        labels = labels_of(from_text(suffix))
         if not labels:
             raise ValueError("a suffix is needed")
         if is_public_suffix(labels):

@@ -242,7 +242,7 @@ def header(message: bytes) -> tuple[int, int, int, int, int, int]:
 class Opt(NamedTuple):
     """The OPT record (RFC 6891 section 6.1.3): its place, and its number among the records behind the question.
 
-    payload: UDP answer that the sender accepts, bytes; ttl: extended RCODE, version and flags.
+    payload: as it was sent, see `udp_size`; ttl: extended RCODE, version and flags.
     """
 
     start: int
@@ -254,6 +254,11 @@ class Opt(NamedTuple):
     @property
     def version(self) -> int:
         return self.ttl >> 16 & 0xFF
+
+    @property
+    def udp_size(self) -> int:
+        """Largest UDP answer that its sender accepts, bytes (RFC 6891 section 6.2.3: below 512 counts as 512)."""
+        return max(self.payload, PLAIN_UDP_SIZE)
 
 
 def find_opt(message: bytes, at: int) -> Opt | None:
@@ -268,12 +273,6 @@ def find_opt(message: bytes, at: int) -> Opt | None:
     except MessageError:
         return None
     return None
-
-
-def udp_size(query: bytes, question_end: int) -> int:
-    """Largest UDP answer that the client accepts, bytes (RFC 6891 section 6.2.3: below 512 counts as 512)."""
-    found = find_opt(query, question_end)
-    return max(found.payload, PLAIN_UDP_SIZE) if found else PLAIN_UDP_SIZE
 
 
 def without_hop_by_hop(query: bytes, question_end: int) -> bytes:

@@ -20,7 +20,7 @@ import structlog
 import uvicorn
 
 from agents.core.errors import AgentsError, BusyError, StoreError
-from agents.core.files import locked, write_atomic
+from agents.core.files import PRIVATE_MODE, locked, write_atomic
 from agents.core.logs import retraining_file
 from agents.core.text import command, utc
 from agents.core.types import DAY_S, Message, Severity
@@ -226,7 +226,7 @@ def _lowered(upkeep: Upkeep) -> bool:
 def _note_retention(upkeep: Upkeep) -> None:
     try:
         data = json.dumps({"query_days": upkeep.query_days}).encode()
-        write_atomic(upkeep.state_dir / RETENTION_FILE, data)
+        write_atomic(upkeep.state_dir / RETENTION_FILE, data, PRIVATE_MODE)
     except OSError as error:
         _log.warning("state_not_saved", file=RETENTION_FILE, error=str(error))
 

@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -23,12 +24,12 @@ from agents.alerting.slack import SlackNotifier
 from agents.alerting.teams import TeamsNotifier
 from agents.core.errors import NotifyError
 from agents.core.types import Incident, Message, Severity
-from agents.runtime.bootstrap import load_settings
+from agents.runtime.bootstrap import judge_parts, load_settings
 from tests.support.incidents import incident
 from tests.support.listening import wait_until
 from tests.support.patience import patient
 from tests.support.verdicts import verdicts
-from tests.support.webhook import webhook
+from tests.support.webhook import Webhook, webhook
 
 pytestmark = pytest.mark.integration
 
@@ -258,9 +259,24 @@ def test_a_channel_keeps_its_pace(tmp_path: Path) -> None:
     assert min(later - earlier for earlier, later in pairwise(times)) >= 0.19
 
 
-def test_settings_set_interval_and_ceiling(tmp_path: Path) -> None:
-    settings = load_settings(data_dir=tmp_path)
-    assert (settings.alert_interval_s, settings.alerts_per_hour_max) == (300.0, 30)
+def has(hook: Webhook, messages: int) -> bool:
+    return len(hook.got) == messages
+
+
+@pytest.mark.parametrize(("setting", "messages"), [({"alert_interval_s": 1e6}, 1), ({"alert_interval_s": 0.01}, 3)])
+def test_a_setting_says_how_long_messages_about_one_client_are_apart(
+    tmp_path: Path, setting: dict[str, float], messages: int
+) -> None:
+    with webhook() as hook:
+        parts = judge_parts(load_settings(data_dir=tmp_path, slack_webhook_url=hook.url, **setting))
+        try:
+            for number in range(3):
+                give(parts.alerts, incident(domain=f"d{number}.example"))
+                wait_until(partial(has, hook, min(number + 1, messages)))
+            assert parts.alerts.waiting == 3 - messages
+        finally:
+            parts.alerts.close()
+            parts.spool.close()
 
 
 @pytest.mark.parametrize("content", [b"[]", b"{}", b"\xff", b'{"title": 3}', b'{"at": "x"}'])

@@ -32,7 +32,8 @@ def test_question_agrees_with_dnspython(parts: list[bytes], qtype: int, ident: i
     assert (question.id, question.qtype, question.qclass) == (ident, qtype, 1)
     assert (question.flags, question.opcode) == (int(query.flags), 0)
     assert question.end == len(message) - (11 if edns else 0)
-    assert wire.udp_size(message, question.end) == (max(query.payload, 512) if edns else 512)
+    opt = wire.find_opt(message, question.end)
+    assert (opt.udp_size if opt else None) == (max(query.payload, 512) if edns else None)
 
 
 def example_answer(**edns: int) -> dns.message.Message:
@@ -144,7 +145,8 @@ def test_damaged_answers_raise_nothing_else(data: st.DataObject) -> None:
         except MessageError:
             continue
     if len(damaged) >= 40:
-        assert wire.udp_size(damaged, 33) >= 512
+        opt = wire.find_opt(damaged, 33)
+        assert opt is None or opt.udp_size >= 512
         assert len(wire.truncate(damaged, 33)) <= len(damaged) + 12
 
 

@@ -417,7 +417,7 @@ class Listener:
         opt = wire.find_opt(query, end) if has_records and (end > wire.HEADER_SIZE or query[4:6] == b"\0\0") else None
         if not opt:
             reply = wire.without_opt(reply, end)
-        if asked.udp and len(reply) > max(opt.payload if opt else 0, wire.PLAIN_UDP_SIZE):
+        if asked.udp and len(reply) > (opt.udp_size if opt else wire.PLAIN_UDP_SIZE):
             reply = wire.truncate(reply, end)
         if asked.udp and not asked.exempt and self._limits.limits_responses:
             named = end > wire.HEADER_SIZE
