@@ -172,6 +172,11 @@ class Settings(BaseSettings):
     alerts_per_hour_max: Annotated[int, Field(ge=2, le=3600)] = Field(
         30, description="messages an hour over all clients; beyond it one digest lists all of them"
     )
+    alerts_sent_by: Literal["detector", "scheduler"] = Field(
+        "detector",
+        description="who sends alerts over the channels: what judges, or the scheduler, which finds them in DATA_DIR; "
+        "the others need no secrets of the channels",
+    )
 
     webhooks_plain_http: Literal["off", "on"] = Field(
         "off", description="let webhooks be http:// to other machines: their address is a secret, and can be read there"

@@ -66,10 +66,13 @@ class ChannelQueue:
         """Whether the thread that sends lives."""
         return self._thread.is_alive()
 
-    def put(self, message: Message) -> None:
-        """Take over a message; waits for nobody but the disk."""
-        letter = Letter(message, time.time(), None)
-        letter.file = self._letters.put((message, letter.at))
+    def put(self, message: Message, at: float | None = None, key: str = "") -> None:
+        """Take over a message; waits for nobody but the disk. at: when it was written, now by default.
+
+        key: what the disk knows it by.
+        """
+        letter = Letter(message, time.time() if at is None else at, None)
+        letter.file = self._letters.put((message, letter.at), key)
         with self._changed:
             bisect.insort(self._waiting, letter, key=_grave)
             dropped = self._waiting.pop() if len(self._waiting) > QUEUE_MAX else None

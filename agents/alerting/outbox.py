@@ -61,10 +61,13 @@ class _Folder(Generic[Content]):
             except (ValueError, OSError) as error:
                 _log.error("alert_unreadable", file=self._queue.set_aside(file), error=str(error))
 
-    def put(self, content: Content) -> Queued | None:
-        """Keep it; None where the disk does not take it: then it is in memory alone."""
+    def put(self, content: Content, key: str = "") -> Queued | None:
+        """Keep it; None where the disk does not take it: then it is in memory alone.
+
+        key: what waits under it already is kept as it is.
+        """
         try:
-            file = self._queue.put(json.dumps(self._to_json(content)).encode())
+            file = self._queue.put(json.dumps(self._to_json(content)).encode(), key)
         except (OSError, QueueFullError) as error:
             self.fault = getattr(error, "strerror", None) or str(error)
             _log.warning("alert_not_kept", error=self.fault)
@@ -108,7 +111,7 @@ class Letters(_Folder[tuple[Message, float]]):
     """Messages that one channel has not taken yet."""
 
     def __init__(self, folder: Path) -> None:
-        super().__init__(folder, _letter_row, _letter_of)
+        super().__init__(folder, letter_row, letter_of)
 
 
 class Outbox(_Folder[tuple[Incident, Event]]):
@@ -148,13 +151,15 @@ class _Row(BaseModel):
     at: float
 
 
-def _letter_row(letter: tuple[Message, float]) -> dict[str, Any]:
+def letter_row(letter: tuple[Message, float]) -> dict[str, Any]:
+    """A message and its time as JSON; attachments stay out."""
     message, at = letter
     fields = {name: getattr(message, name) for name in _Row.model_fields if name != "at"}
     return _Row(**fields, at=at).model_dump(mode="json")
 
 
-def _letter_of(row: Any) -> tuple[Message, float]:
+def letter_of(row: Any) -> tuple[Message, float]:
+    """What letter_row wrote. Raises ValueError for anything else."""
     fields = dict(_Row.model_validate(row))
     at = fields.pop("at")
     return Message(**fields), at

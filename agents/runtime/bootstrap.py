@@ -18,7 +18,9 @@ from typing import TYPE_CHECKING, Any
 
 from agents import __version__
 from agents import settings as settings_module
+from agents.alerting.channel_queue import PACE_S
 from agents.alerting.grouping import Groups
+from agents.alerting.handover import HandOver, Sender
 from agents.alerting.manager import CHANNELS, AlertManager, notifiers_from
 from agents.alerting.outbox import Outbox
 from agents.alerting.sink import AlertSink
@@ -38,7 +40,7 @@ from agents.learning.retraining import RetrainingParts
 from agents.learning.run import RetrainOptions, TrainingRun, TrainRequest
 from agents.learning.validation import Validator, load_cases
 from agents.runtime.detector_process import JudgeParts
-from agents.runtime.heartbeat import PARTS
+from agents.runtime.heartbeat import OUTBOX, PARTS
 from agents.runtime.listener_process import ListenerConfig
 from agents.runtime.privileges import give_away, user_of
 from agents.runtime.supervisor import Plan, Work
@@ -189,7 +191,7 @@ def judge_parts(
 
     mismatched: see ListenerConfig.mismatched_by_upstream.
     """
-    registry, store, manager = registry_of(settings), store_of(settings), alert_manager_of(settings)
+    registry, store, manager = registry_of(settings), store_of(settings), judging_manager_of(settings)
     secret = secrets.randbits(64), secrets.randbits(64)
     return JudgeParts(
         detector=detector_of(settings, registry.current(), secret),
@@ -199,8 +201,9 @@ def judge_parts(
         manager=manager,
         alerts=AlertSink(
             manager,
-            Outbox(settings.state_dir / "outbox"),
+            Outbox(outbox_of(settings)),
             Groups(settings.alert_interval_s, settings.alerts_per_hour_max),
+            pace_s=0.0 if _handed_over(settings) else PACE_S,
         ),
         known_entries=partial(known_entries, settings),
         known_path=known_path(settings),
@@ -260,6 +263,28 @@ def validator_of(settings: Settings) -> Validator:
 def alert_manager_of(settings: Settings) -> AlertManager:
     """Alerts over every channel that is set up."""
     return AlertManager(notifiers_from(settings), quiet_s=settings.incident_quiet_s, link_base=settings.public_url)
+
+
+def judging_manager_of(settings: Settings) -> AlertManager:
+    """Alerts of what judges: over every channel, or to the process that sends them."""
+    if not _handed_over(settings):
+        return alert_manager_of(settings)
+    notifiers = [HandOver(outbox_of(settings))]
+    return AlertManager(notifiers, quiet_s=settings.incident_quiet_s, link_base=settings.public_url)
+
+
+def sender_of(settings: Settings) -> Sender | None:
+    """What sends the alerts that were handed over, where the scheduler is to do that."""
+    return Sender(notifiers_from(settings), outbox_of(settings)) if _handed_over(settings) else None
+
+
+def outbox_of(settings: Settings) -> Path:
+    """Where alerts wait."""
+    return settings.state_dir / OUTBOX
+
+
+def _handed_over(settings: Settings) -> bool:
+    return settings.alerts_sent_by == "scheduler"
 
 
 def retrain_options_of(settings: Settings, **changes: Any) -> RetrainOptions:
@@ -363,7 +388,8 @@ def scheduling_of(settings: Settings) -> AbstractAsyncContextManager[None]:
     from agents.runtime.services import scheduling
 
     store, registry = store_of(settings), registry_of(settings)
-    return scheduling(scheduler_of(settings), store, registry, settings.data_dir, settings.state_dir)
+    sender = sender_of(settings)
+    return scheduling(scheduler_of(settings), store, registry, settings.data_dir, settings.state_dir, sender)
 
 
 def serving_of(

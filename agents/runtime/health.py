@@ -5,14 +5,25 @@ from __future__ import annotations
 import re
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from agents.alerting.handover import oldest_s
 from agents.core.errors import AgentsError
 from agents.core.types import Metric
 from agents.learning.registry import ModelRegistry
-from agents.runtime.heartbeat import PARTS, STILL_S, DetectorHealth, detector_health, disk_is_full, read_heartbeat
+from agents.runtime.heartbeat import (
+    OUTBOX,
+    PARTS,
+    STILL_S,
+    DetectorHealth,
+    detector_health,
+    disk_is_full,
+    read_heartbeat,
+)
 from agents.runtime.schedule import RetrainScheduler
 from agents.scoring.model import Model
 from agents.stream.note import SharedNote
@@ -74,6 +85,12 @@ _LISTENER_HELP = {
     "tcp_refused": "TCP connections closed at once: outside ALLOWED_CLIENTS",
 }
 _GAUGES = {"tcp_clients", "cache_entries", "cache_bytes"}
+_SENT = {"channels", "alerts"}
+"""What the scheduler's heartbeat has of alerts that it sends."""
+_BY_SENDER = {"sent", "failed"}
+"""Counts of messages that the process that sends them knows; those of a detector that hands over are of letters."""
+UNSENT_S = 60.0
+"""An alert that waited for so long for a process that sends it says that there is none."""
 LATE_S = 10.0
 """A query that has waited so long to be judged says that judging hangs or is overloaded."""
 
@@ -164,7 +181,6 @@ class ProcessHealth:
         spool["waiting"] = state.spool_waiting
         spool["lost_unacknowledged"] = state.lost_unacknowledged
         load = {"level": state.load_level, "unexplained": state.unexplained, "sampled_out": state.sampled_out}
-        waiting = {name: channel["waiting"] for name, channel in state.channels.items()}
         ages = {"oldest_unjudged_s": _age_s(state.oldest_unjudged_at), "last_batch_s": _age_s(state.last_batch_at)}
         hanging = sorted(name for name, process in state.processes.items() if process.get("still_s", 0) >= STILL_S)
         seen = {"model_id": state.model_id, "incidents_open": state.incidents_open, "hanging": hanging}
@@ -180,13 +196,35 @@ class ProcessHealth:
                 "ok": not state.load_level and ages["oldest_unjudged_s"] < LATE_S,
                 **_seen(alive, **load, **ages, queue_waiting=state.queue_waiting, queue_dropped=state.queue_dropped),
             },
-            "channels": {"ok": not any(one["failures"] for one in state.channels.values()), **_seen(alive, **waiting)},
-            "scheduler": read_heartbeat(self._state_dir / PARTS["scheduler"]),
+            "channels": self._channels(state),
+            "scheduler": {name: value for name, value in self._scheduler().items() if name not in _SENT},
         }
 
     def metrics(self) -> Iterator[Metric]:
         """What the processes counted."""
-        return metrics_of(detector_health(self._state_dir, self._note)[1])
+        return metrics_of(self._with_sent(detector_health(self._state_dir, self._note)[1]))
+
+    def _scheduler(self) -> dict[str, Any]:
+        return read_heartbeat(self._state_dir / PARTS["scheduler"])
+
+    def _with_sent(self, state: DetectorHealth) -> DetectorHealth:
+        """The detector's state with that of the process that sends its alerts, where another one does."""
+        found = self._scheduler()
+        if not found["ok"] or "channels" not in found:
+            return state
+        sent = Counter(found["alerts"])
+        alerts = {name: sent[name] + (value if name not in _BY_SENDER else 0) for name, value in state.alerts.items()}
+        return replace(state, channels={**state.channels, **found["channels"]}, alerts=alerts)
+
+    def _channels(self, state: DetectorHealth) -> dict[str, Any]:
+        """Whether messages arrive: how many wait for each channel, and how many for a process that sends them."""
+        channels, late_s = self._with_sent(state).channels, oldest_s(self._state_dir / OUTBOX)
+        found: dict[str, Any] = {name: channel["waiting"] for name, channel in channels.items()}
+        well = not any(channel["failures"] for channel in channels.values())
+        if late_s >= UNSENT_S:
+            well = False
+            found["error"] = f"cannot send alerts: no scheduler has taken them for {late_s:.0f} s"
+        return {"ok": well, **found}
 
     def _disk(self, state: DetectorHealth) -> dict[str, Any]:
         """Whether all that lies on disk can be written."""

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 PARTS = {"listener": "detector.json", "api": "api.json", "scheduler": "scheduler.json"}
 """What `dns-tunnel health` asks about, and the heartbeat that answers: the detector's knows how the listeners are."""
+OUTBOX = "outbox"
+"""The folder beside them where alerts wait."""
 EVERY_S = 2.0
 STALE_S = 12.0
 """A process that has not written for this long is taken for dead."""

@@ -19,6 +19,7 @@ from typing import IO, Any, Protocol
 import structlog
 import uvicorn
 
+from agents.alerting.handover import Sender
 from agents.core.errors import AgentsError, BusyError, StoreError
 from agents.core.files import PRIVATE_MODE, locked, write_atomic
 from agents.core.logs import retraining_file
@@ -242,21 +243,31 @@ def _prune_backups(upkeep: Upkeep, now: float) -> int:
 
 @asynccontextmanager
 async def scheduling(
-    scheduler: RetrainScheduler, store: Store, registry: ModelRegistry[Any], data_dir: Path, state_dir: Path
+    scheduler: RetrainScheduler,
+    store: Store,
+    registry: ModelRegistry[Any],
+    data_dir: Path,
+    state_dir: Path,
+    sender: Sender | None = None,
 ) -> AsyncIterator[None]:
-    """The scheduler. While the database is away it is tried again; nothing else waits for that.
+    """The scheduler, and the sender of alerts that were handed over.
 
-    At its start it records runs that were broken off. Raises AgentsError where another one runs: each would begin what
-    is due.
+    While the database is away it is tried again; nothing else waits for that. At its start it records runs that were
+    broken off. Raises AgentsError where another one runs: each would begin what is due.
     """
     with _only_one(state_dir / "scheduler.lock", data_dir):
         starting = asyncio.create_task(_started(store, registry, scheduler))
-        beat = Heartbeat(state_dir / PARTS["scheduler"], lambda: calendar_of(scheduler))
+        state = sender.state if sender is not None else dict
+        beat = Heartbeat(state_dir / PARTS["scheduler"], lambda: {**calendar_of(scheduler), **state()})
         beat.start()
+        if sender is not None:
+            sender.start()
         try:
             yield
         finally:
             starting.cancel()
+            if sender is not None:
+                await asyncio.to_thread(sender.stop)
             await asyncio.to_thread(scheduler.stop)
             beat.stop()
 

@@ -47,6 +47,8 @@ class Stack:
             "PUBLISH_API": f"127.0.0.1:{self.api_port}",
             "UPSTREAMS": "test=127.0.0.1:5300",
             "API_TOKEN": f"'{TOKEN}'",
+            "SLACK_WEBHOOK_URL": "http://listener:5301/hooks/S3CRET",
+            "WEBHOOKS_PLAIN_HTTP": "on",
         }
         lines = (ROOT / ".env.example").read_text("utf-8").splitlines()
         names = [line.partition("=")[0] for line in lines]

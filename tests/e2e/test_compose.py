@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 import subprocess
 import time
@@ -11,7 +12,7 @@ from pathlib import Path
 import pytest
 from dns.rcode import Rcode
 
-from tests.e2e.stack import Stack, engine, stack
+from tests.e2e.stack import PASSWORD, Stack, engine, stack
 from tests.support.running import wait_for
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
@@ -61,6 +62,28 @@ def test_nothing_runs_as_root_or_can_write_to_the_image(running: Stack) -> None:
         assert set(re.findall(r"Cap(?:Eff|Prm|Bnd):\s+(\w+)", status)) == {"0" * 16}
         assert set(re.findall(r"NoNewPrivs:\s+(\d)", status)) == {"1"}
         assert "Read-only file system" in running.compose("exec", "-T", service, "touch", "/app/x", check=False)
+
+
+def test_the_listener_holds_no_secret_but_the_databases(running: Stack) -> None:
+    for service, held in (("listener", 0), ("scheduler", 1), ("api", 1)):
+        environment = running.exec("env", service=service)
+        assert len(re.findall(r"^SLACK_WEBHOOK_URL=http", environment, re.MULTILINE)) == held, service
+        assert len(re.findall(r"^API_TOKEN=.+", environment, re.MULTILINE)) == (service == "api"), service
+        assert PASSWORD in environment
+
+
+def test_the_scheduler_sends_the_alerts_of_the_listener(running: Stack) -> None:
+    for number in range(300):
+        label = hashlib.sha256(str(number).encode()).hexdigest()[:50]
+        running.ask(f"{label}.alerted.test")
+
+    def sent() -> bool:
+        (line,) = re.findall(r"^dns_tunnel_alerts_sent_total (\S+)", running.get("/metrics").text, re.MULTILINE)
+        return float(line) >= 1
+
+    wait_for(sent, "the channel has taken a message")
+    assert running.component("channels") == {"ok": True, "handover": 0, "slack": 0}
+    assert "alert_failed" not in running.compose("logs", "scheduler", "listener")
 
 
 def test_kernels_are_warm_in_the_image(running: Stack) -> None:

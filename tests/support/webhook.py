@@ -15,7 +15,7 @@ from tests.support.patience import patient
 class Webhook:
     """`answers` are used up one a request, (status, headers); then `status` is given."""
 
-    def __init__(self, status: int = 200) -> None:
+    def __init__(self, status: int = 200, at: tuple[str, int] = ("127.0.0.1", 0)) -> None:
         self.status = status
         self.answers: list[tuple[int, dict[str, str]]] = []
         self.got: list[dict[str, Any]] = []
@@ -40,14 +40,14 @@ class Webhook:
             def log_message(self, format: str, *args: object) -> None:
                 """Tests read what they need from `got`."""
 
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.server = ThreadingHTTPServer(at, Handler)
         self.url = f"http://127.0.0.1:{self.server.server_port}/hooks/T0P/S3CRET"
 
 
 @contextmanager
-def webhook(status: int = 200) -> Iterator[Webhook]:
-    """Serve until the block ends."""
-    hook = Webhook(status)
+def webhook(status: int = 200, at: tuple[str, int] = ("127.0.0.1", 0)) -> Iterator[Webhook]:
+    """Serve until the block ends. at: address and port, 0 = a free one."""
+    hook = Webhook(status, at)
     thread = threading.Thread(target=hook.server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
     thread.start()
     try:
