@@ -191,6 +191,9 @@ class Settings(BaseSettings):
     query_retention_days: Days = Field(
         30, validation_alias=_names("query_retention_days"), description="days that stored queries are kept"
     )
+    replay_retention_days: Days = Field(
+        30, description="days that what `replay --store` wrote is kept, counted from its import"
+    )
     incident_retention_days: Days = Field(
         365,
         validation_alias=_names("incident_retention_days"),

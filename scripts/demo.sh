@@ -32,9 +32,9 @@ run() {
 }
 
 run replay "$capture" --store
-# The capture is older than the usual week.
+# The capture is older than the usual week, and replays teach nothing unless they are asked for.
 status=0
-run retrain --days 3650 >.demo || status=$?
+run retrain --days 3650 --replayed >.demo || status=$?
 grep -v '^report:' .demo
 [ "$status" -eq 0 ] || [ "$status" -eq 3 ]
 short <<EOF

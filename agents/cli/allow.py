@@ -82,9 +82,9 @@ def _entry(options: argparse.Namespace) -> Entry:
 
 
 def _preview(settings: Settings, store: Store, entry: Entry) -> list[Incident]:
-    """Print incidents of the last week that the entry would silence, and those that would stay; returns the former."""
+    """Print live incidents of the last week: what the entry would silence (returned), and what would stay."""
     scale = bootstrap.scale_of(settings)
-    lately = store.incidents(since=time.time() - WEEK_S, limit=INCIDENTS_MAX)
+    lately = store.incidents(since=time.time() - WEEK_S, source="", limit=INCIDENTS_MAX)
     covered = [incident for incident in lately if entry.covers(incident)]
     silenced = [incident for incident in covered if entry.silences(incident, scale)]
     for incident in covered:

@@ -7,7 +7,7 @@ import time
 
 from agents.cli.output import evidence_text, incident_text
 from agents.core.errors import AgentsError
-from agents.core.text import refang
+from agents.core.text import printable, refang, utc
 from agents.runtime import bootstrap
 from agents.settings import Settings
 
@@ -25,5 +25,7 @@ def explain(settings: Settings, options: argparse.Namespace) -> int:
     times = (("first seen", incident.first_seen), ("found", incident.detected_at), ("last seen", incident.last_seen))
     for what, at in times:
         print(f"  {what:<10} {time.strftime('%Y-%m-%d %H:%M:%S', time.gmtime(at))} UTC")
+    if incident.imported_at is not None:
+        print(f"  replayed   {utc(incident.imported_at)} from {printable(incident.source)}: not seen live")
     print(f"  {'closed' if incident.closed_at else 'still open'}")
     return 0

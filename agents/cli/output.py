@@ -22,7 +22,8 @@ TIMELINE_SHOWN = 12
 
 def incident_json(incident: Incident) -> dict[str, Any]:
     """One incident as `replay --json` prints it."""
-    row = {name: getattr(incident, name) for name in Incident.__dataclass_fields__}
+    of_the_store = {"source", "imported_at"}
+    row = {name: getattr(incident, name) for name in Incident.__dataclass_fields__ if name not in of_the_store}
     row |= {"severity": incident.severity.name, "score": round(incident.score, 4)}
     for name in ("leaked_bytes", "bytes_before_detection"):
         row[name] = round(row[name], 1)

@@ -156,6 +156,12 @@ def _add_captures(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", metavar="PATH", help="write one JSON object a line there, - = standard output")
     parser.add_argument("--verdicts", action="store_true", help="with --json: also one object a query")
     parser.add_argument("--store", action="store_true", help="store what was judged in the database")
+    parser.add_argument(
+        "--source",
+        metavar="NAME",
+        help="with --store: its mark (default: the file's name), which sets it apart from what is seen live; "
+        "'' = none: it is kept, and learned from, as if it had been seen live",
+    )
 
 
 def _add_score(parser: argparse.ArgumentParser) -> None:
@@ -171,6 +177,7 @@ def _add_retrain(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--days", type=_days, help="days of NORMAL queries to learn from")
     parser.add_argument("--samples", type=_samples, help="queries to learn from, at most")
     parser.add_argument("--deploy", choices=("auto", "manual"), help="manual = wait for `models approve`")
+    parser.add_argument("--replayed", action="store_true", help="learn from queries of stored replays, too")
 
 
 def _add_models(parser: argparse.ArgumentParser) -> None:

@@ -8,8 +8,9 @@ import sys
 import time
 import uuid
 from collections import Counter
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import IO, Any
 
@@ -21,8 +22,8 @@ from agents.core.columns import distinct
 from agents.core.errors import UsageError
 from agents.core.prefetch import prefetch
 from agents.core.protocols import Source
-from agents.core.text import counted
-from agents.core.types import Incident, Severity, Verdicts
+from agents.core.text import counted, printable
+from agents.core.types import MARK_MAX, Incident, Severity, Verdicts, marked
 from agents.detection.detector import TunnelDetector, verdicts_of
 from agents.runtime import bootstrap, warmup
 from agents.settings import Settings
@@ -65,15 +66,17 @@ def replay(settings: Settings, options: argparse.Namespace) -> int:
     """`dns-tunnel replay`."""
     if options.verdicts and options.json is None:
         raise UsageError("cannot print verdicts: --verdicts needs --json")
+    mark = mark_of(options)
     source = open_files(settings, options.files, options.format)
     warmup.up(tell)
     model = bootstrap.registry_of(settings).current()
     store = bootstrap.store_of(settings) if options.store else None
     if store is not None:
         store.migrate()
+    keep = None if store is None else partial(_keep, store, mark, time.time())
     begun = time.perf_counter()
     with json_output(options.json) as out:
-        tally = _tally(source, bootstrap.detector_of(settings, model), store, out if options.verdicts else None)
+        tally = _tally(source, bootstrap.detector_of(settings, model), keep, out if options.verdicts else None)
         summary = {
             "type": "summary",
             "queries": tally.queries,
@@ -93,11 +96,33 @@ def replay(settings: Settings, options: argparse.Namespace) -> int:
         print(f"dns-tunnel: {error}", file=sys.stderr)
     if options.json != "-":
         _print_replay(tally, summary)
+        if mark and store is not None:
+            print(f"stored as {mark}, for {counted(settings.replay_retention_days, 'day')}")
     return 1 if source.errors else 0
 
 
-def _tally(source: Source, detector: TunnelDetector, store: Store | None, out: IO[str] | None) -> Tally:
-    """Judge and count all queries; with `store` also store the verdicts, with `out` print each query."""
+def mark_of(options: argparse.Namespace) -> str:
+    """The mark of what is stored: --source, or the name of the first file. Raises UsageError."""
+    if options.source is None:
+        others = len(options.files) - 1
+        more = f" and {counted(others, 'other')}" if others else ""
+        return printable(options.files[0].name, MARK_MAX - len(more)) + more
+    if not options.store:
+        raise UsageError("cannot use --source: it marks what is stored, with --store")
+    if options.source != printable(options.source, MARK_MAX) or options.source != options.source.strip():
+        raise UsageError(f"cannot use --source: not a name of at most {MARK_MAX} printable characters")
+    return str(options.source)
+
+
+def _keep(store: Store, mark: str, begun: float, verdicts: Verdicts) -> None:
+    """Store verdicts under the mark of this replay; without a mark, as if they had been seen live."""
+    store.write(marked(verdicts, mark, begun) if mark else verdicts, uuid.uuid4().hex)
+
+
+def _tally(
+    source: Source, detector: TunnelDetector, keep: Callable[[Verdicts], object] | None, out: IO[str] | None
+) -> Tally:
+    """Judge and count all queries; `keep` stores the verdicts; with `out` print each query."""
     tally = Tally()
     with (
         closing(judged(detector, source)) as parts,
@@ -105,10 +130,10 @@ def _tally(source: Source, detector: TunnelDetector, store: Store | None, out: I
     ):
         for verdicts in parts:
             tally.add(verdicts)
+            if keep is not None:
+                keep(verdicts)
             bar.set_postfix_str(counted(tally.queries, "query"), refresh=False)
             bar.update(source.done - bar.n)
-            if store is not None:
-                store.write(verdicts, uuid.uuid4().hex)
             if out is not None:
                 out.writelines(json.dumps(row) + "\n" for row in query_json(verdicts))
     return tally

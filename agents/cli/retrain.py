@@ -31,7 +31,13 @@ def retrain(settings: Settings, options: argparse.Namespace) -> int:
             bar.update(step - 1 - bar.n)
 
         once = bootstrap.retraining_of(
-            settings, progress, spawned=False, days=options.days, samples=options.samples, deploy=options.deploy
+            settings,
+            progress,
+            spawned=False,
+            days=options.days,
+            samples=options.samples,
+            deploy=options.deploy,
+            replayed=options.replayed,
         )
         run_ = once()
         bar.update(len(STEPS) - bar.n)
@@ -52,6 +58,8 @@ def _run_text(run_: TrainingRun) -> str:
     lines += [f"  warning: {warning}" for warning in run_.warnings]
     if run_.state is RunState.WAITING:
         lines.append(f"  approve it with: {command(f'models approve {run_.candidate_id}')}")
+    if run_.state is RunState.UNCHANGED and not run_.options.replayed:
+        lines.append(f"  to learn from stored replays, too: {command('retrain --replayed')}")
     if "report" in run_.paths:
         lines.append(f"report: {run_.paths['report']}")
     return "\n".join(lines)

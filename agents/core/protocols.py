@@ -179,9 +179,10 @@ class SampleStore(Protocol):
         domain_share: float,
         features_version: int,
         seed: int,
+        replayed: bool = False,
     ) -> Sample: ...
 
-    def severity_counts(self, *, since: float, until: float) -> Sequence[tuple[str, int]]: ...
+    def severity_counts(self, *, since: float, until: float, replayed: bool = False) -> Sequence[tuple[str, int]]: ...
 
 
 class ReadStore(Protocol):
@@ -197,6 +198,7 @@ class ReadStore(Protocol):
         severities: Sequence[int] = (),
         since: float | None = None,
         until: float | None = None,
+        source: str | None = None,
         limit: int,
         cursor: str | None = None,
     ) -> tuple[list[dict[str, Any]], str | None]: ...
@@ -210,6 +212,7 @@ class ReadStore(Protocol):
         since: float | None = None,
         until: float | None = None,
         open_only: bool = False,
+        source: str | None = None,
         limit: int,
     ) -> list[Incident]: ...
 

@@ -31,6 +31,8 @@ class Severity(IntEnum):
     CRITICAL = 3
 
 
+MARK_MAX = 64
+"""Characters of a replay's mark, at most: a file's name, as a rule."""
 _NO_COLUMN = np.empty(0, np.int8)
 
 
@@ -118,12 +120,26 @@ class Incident:
     sample_names: tuple[str, ...] = ()
     closed_at: float | None = None
     evidence: Mapping[str, Any] = field(default_factory=dict)  # JSON values, see detection.incidents.evidence_json
+    source: str = ""  # mark of the stored replay that it is from; "" = seen live
+    imported_at: float | None = None  # when that replay was begun
 
     @property
     def incident_id(self) -> str:
-        """Stable id: the same incident gets the same id in every replay and after every restart."""
-        key = f"{self.client}|{self.domain}|{self.detected_at:.6f}"
-        return hashlib.sha256(key.encode()).hexdigest()[:16]
+        """Stable id: the same incident gets the same id in every replay and after every restart.
+
+        A marked one has an id of its own: a stored replay never changes what was seen live.
+        """
+        incident_id = _digest(f"{self.client}|{self.domain}|{self.detected_at:.6f}")
+        return marked_id(incident_id, self.source) if self.source else incident_id
+
+
+def _digest(key: str) -> str:
+    return hashlib.sha256(key.encode("utf-8", "surrogatepass")).hexdigest()[:16]
+
+
+def marked_id(incident_id: str, source: str) -> str:
+    """The id that an incident has in the store, where a replay with this mark stored it."""
+    return _digest(f"{incident_id}|{source}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,9 +156,18 @@ class Verdicts:
     incidents: tuple[Incident, ...] = ()  # opened, updated or closed by this batch
     features_version: int = 1  # the scoring.features.VERSION that computed `features`
     batch_id: str = ""  # id of the batch in the store, which keeps each id once; "" = a new batch
+    source: str = ""  # mark of a replay that is to be stored; "" = seen live
+    imported_at: float | None = None  # when that replay was begun, Unix seconds
 
     def __len__(self) -> int:
         return len(self.queries)
+
+
+def marked(verdicts: Verdicts, source: str, imported_at: float) -> Verdicts:
+    """The verdicts as those of a replay that was begun at `imported_at` (Unix seconds), its incidents among them."""
+    mark: dict[str, Any] = {"source": source, "imported_at": imported_at}
+    incidents = tuple(replace(incident, **mark) for incident in verdicts.incidents)
+    return replace(verdicts, incidents=incidents, **mark)
 
 
 def joined(parts: Sequence[Verdicts]) -> Verdicts:
@@ -300,6 +325,8 @@ def incident_row(incident: Incident) -> dict[str, Any]:
         "sample_names": json.dumps(incident.sample_names),
         "closed_at": None if incident.closed_at is None else float(incident.closed_at),
         "evidence": json.dumps(dict(incident.evidence)),
+        "source": clean(incident.source),
+        "imported_at": None if incident.imported_at is None else float(incident.imported_at),
     }
 
 
@@ -322,14 +349,18 @@ _INCIDENT: Mapping[str, tuple[type, ...]] = {
     "sample_names": _TEXT,
     "closed_at": (int, float, _NONE),
     "evidence": _TEXT,
+    "source": _TEXT,
+    "imported_at": (int, float, _NONE),
 }
+_SINCE: Mapping[str, Any] = {"evidence": "{}", "source": "", "imported_at": None}
+"""What rows have that were written before there was such a column."""
 
 
 def incident_of(row: Any) -> Incident:
     """The incident in a row of the table. Raises ValueError if it is not one, as in a damaged file."""
     if not isinstance(row, Mapping):
         raise ValueError("it is no incident")
-    values = {"evidence": "{}", **{name: value for name, value in row.items() if name != "incident_id"}}
+    values = {**_SINCE, **{name: value for name, value in row.items() if name != "incident_id"}}
     wrong = [name for name, kinds in _INCIDENT.items() if not isinstance(values.get(name), kinds)]
     if wrong or values.keys() != _INCIDENT.keys():
         raise ValueError(f"it is no incident: {', '.join(wrong) or 'unknown values'}")

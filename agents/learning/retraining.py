@@ -176,6 +176,7 @@ class _Flow:
             domain_share=options.domain_share,
             features_version=VERSION,
             seed=options.seed,
+            replayed=options.replayed,
         )
         stored = self._stored()
         if len(live) < LIVE_MIN:
@@ -201,7 +202,9 @@ class _Flow:
     def _stored(self) -> tuple[tuple[str, int], ...]:
         """Stored queries by severity: for the report alone, so without them the run goes on."""
         try:
-            counts = self._parts.store.severity_counts(since=self._run.since, until=self._run.until)
+            counts = self._parts.store.severity_counts(
+                since=self._run.since, until=self._run.until, replayed=self._run.options.replayed
+            )
         except AgentsError as error:
             self._run = replace(self._run, warnings=(*self._run.warnings, f"counts: {error}"))
             _log.error("queries_not_counted", error=str(error))

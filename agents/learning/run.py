@@ -99,6 +99,7 @@ class RetrainOptions:
     deploy: str = "auto"  # or "manual"
     backup_days: int = 30
     scores: tuple[float, float, float] = (0.5, 0.7, 0.9)  # from which a query is SUSPICIOUS, HIGH, CRITICAL
+    replayed: bool = False  # learn from queries of stored replays, too
 
 
 @dataclass(frozen=True, slots=True)

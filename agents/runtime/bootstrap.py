@@ -359,6 +359,7 @@ def upkeep_of(settings: Settings, clock: ClockWatch | None = None) -> Upkeep:
         registry_of(settings),
         settings.reports_dir,
         query_days=settings.query_retention_days,
+        replay_days=settings.replay_retention_days,
         incident_days=settings.incident_retention_days,
         backup_days=settings.backup_days,
         state_dir=settings.state_dir,

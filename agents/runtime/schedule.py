@@ -42,7 +42,7 @@ class RetrainScheduler:
         self,
         store: JobStore,
         retrain: Callable[[], None],
-        maintain: Callable[[], None],
+        maintain: Callable[[], object],
         schedule: str,
         timezone: str,
         clock: ClockWatch | None = None,

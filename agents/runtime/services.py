@@ -8,7 +8,7 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
@@ -35,7 +35,7 @@ from agents.runtime.heartbeat import PARTS, Heartbeat
 from agents.runtime.schedule import RetrainScheduler
 from agents.runtime.signals import Beat, beat_on, crashes_end, live
 from agents.sources.listener.sockets import cannot_listen
-from agents.store.retention import ClockWatch, doubt_of, drop_before
+from agents.store.retention import ClockWatch, doubt_of, doubt_of_imports, drop_before
 from agents.store.sql import Store
 from agents.web.app import create_app
 from agents.web.connections import LimitedProtocol
@@ -156,6 +156,7 @@ class Upkeep:
     registry: ModelRegistry[Any]
     reports_dir: Path
     query_days: int
+    replay_days: int  # since their import
     incident_days: int  # also of runs and their reports
     backup_days: int
     state_dir: Path
@@ -163,33 +164,37 @@ class Upkeep:
     notify: Callable[[Message], object]
 
 
-def maintain(upkeep: Upkeep, anyway: bool = False) -> None:
-    """Daily: make room for days to come, drop what is older than `upkeep` says. A part that fails is logged.
+def maintain(upkeep: Upkeep, anyway: bool = False) -> Mapping[str, Any]:
+    """Daily: make room for days to come, drop what is older than `upkeep` says; how much. A part that fails is logged.
 
-    Where the clock contradicts itself or the stored queries, nothing is dropped, and the channels are told.
+    Where the clock contradicts itself or what is stored, nothing is dropped, and the channels are told.
     anyway: a person has looked at the clock, and at how much goes.
     """
     store, now = upkeep.store, time.time()
-    days: Sequence[int] = ()
-    try:
-        days = store.stored_days()
-    except StoreError as error:  # what is not in the database is kept in order all the same
-        _log.error("maintenance_failed", part="stored_days", error=str(error))
-    if not anyway and _refused(upkeep, days, now):
+    found = _days_stored(store)
+    days, imports = found or ((), ())
+    if not anyway and _refused(upkeep, days, imports, now):
         store.close()
-        return
+        return {}
     upkeep.clock.refused = ""
     day, before = int(now // DAY_S), now - upkeep.incident_days * DAY_S
-    limit = day - upkeep.query_days
-    if not anyway and not _lowered(upkeep):
+    limit, replays = day - upkeep.query_days, day - upkeep.replay_days
+    if not anyway and not _lowered(upkeep, "query_days", upkeep.query_days):
         limit = drop_before(days, limit)
+    if not anyway and not _lowered(upkeep, "replay_days", upkeep.replay_days):
+        replays = drop_before(imports, replays)
     parts: dict[str, Callable[[], object]] = {
         "days_ahead": lambda: store.prepare([day + ahead for ahead in range(1, DAYS_AHEAD + 1)]),
-        "days_dropped": lambda: store.drop_old(limit),
-        "incidents_and_runs_deleted": lambda: store.forget(before),
         "reports_deleted": lambda: prune_reports(upkeep.reports_dir, before),
         "backups_pruned": lambda: _prune_backups(upkeep, now),
     }
+    if found is not None:  # else nothing speaks for the clock by which it would be old
+        parts |= {
+            "queries_dropped": lambda: store.drop_old(limit),
+            "incidents_and_runs_deleted": lambda: store.forget(before),
+            "replayed_queries_dropped": lambda: store.drop_replays(replays),
+            "replayed_incidents_deleted": lambda: store.forget_replays(replays),
+        }
     done = {}
     for name, part in parts.items():
         try:
@@ -198,12 +203,25 @@ def maintain(upkeep: Upkeep, anyway: bool = False) -> None:
             _log.error("maintenance_failed", part=name, error=str(error))
     _note_retention(upkeep)
     store.close()
-    _log.info("maintenance_finished", **{name: found for name, found in done.items() if found is not None})
+    done = {name: some for name, some in done.items() if some is not None}
+    _log.info("maintenance_finished", **done)
+    return done
 
 
-def _refused(upkeep: Upkeep, days: Sequence[int], now: float) -> bool:
+def _days_stored(store: Store) -> tuple[Sequence[int], Sequence[int]] | None:
+    """Days of live queries, and days on which replays were stored; None where they cannot be read, which is logged."""
+    try:
+        return store.stored_days(), store.import_days()
+    except StoreError as error:  # what is not in the database is kept in order all the same
+        _log.error("maintenance_failed", part="stored_days", error=str(error))
+        return None
+
+
+def _refused(upkeep: Upkeep, days: Sequence[int], imports: Sequence[int], now: float) -> bool:
     """Whether nothing is to be dropped, because the clock is doubted: that is logged and told."""
-    doubt = upkeep.clock.doubt() or doubt_of(days, int(now // DAY_S), upkeep.query_days)
+    today = int(now // DAY_S)
+    doubt = upkeep.clock.doubt() or doubt_of(days, today, upkeep.query_days)
+    doubt = doubt or doubt_of_imports(imports, days, today, upkeep.replay_days)
     if not doubt:
         return False
     way = f"see whether the clock is right, then: {command('tidy --anyway')}"
@@ -214,19 +232,19 @@ def _refused(upkeep: Upkeep, days: Sequence[int], now: float) -> bool:
     return True
 
 
-def _lowered(upkeep: Upkeep) -> bool:
+def _lowered(upkeep: Upkeep, name: str, days: int) -> bool:
     """Whether a person has asked for fewer days than the last maintenance kept."""
     try:
         found = json.loads((upkeep.state_dir / RETENTION_FILE).read_bytes())
     except (OSError, ValueError):
         return False
-    kept = found.get("query_days") if isinstance(found, dict) else None
-    return isinstance(kept, int) and upkeep.query_days < kept
+    kept = found.get(name) if isinstance(found, dict) else None
+    return isinstance(kept, int) and days < kept
 
 
 def _note_retention(upkeep: Upkeep) -> None:
     try:
-        data = json.dumps({"query_days": upkeep.query_days}).encode()
+        data = json.dumps({"query_days": upkeep.query_days, "replay_days": upkeep.replay_days}).encode()
         write_atomic(upkeep.state_dir / RETENTION_FILE, data, PRIVATE_MODE)
     except OSError as error:
         _log.warning("state_not_saved", file=RETENTION_FILE, error=str(error))

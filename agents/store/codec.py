@@ -15,7 +15,7 @@ from agents.core.errors import StoreError
 from agents.core.files import UNPACKED_MAX
 from agents.core.npz import FormatError, json_of, object_of, read_npz
 from agents.core.types import UNKNOWN, QueryBatch, Verdicts, incident_of, incident_row
-from agents.store.rows import reasons_by_number
+from agents.store.rows import TS_MAX, reasons_by_number
 
 
 class Features(NamedTuple):
@@ -63,6 +63,8 @@ def encode(verdicts: Verdicts, features: Features | None = None) -> bytes:
     texts |= {"model_id": verdicts.model_id, "features_version": verdicts.features_version}
     texts |= {"width": verdicts.features.shape[1]}
     texts |= {"incidents": [incident_row(incident) for incident in verdicts.incidents]}
+    if verdicts.imported_at is not None:
+        texts |= {"source": verdicts.source, "imported_at": verdicts.imported_at}
     return pack(texts, {name: array.astype(_KINDS[name], copy=False) for name, array in arrays.items()})
 
 
@@ -104,6 +106,8 @@ def decode(data: bytes, features: Features | None = None) -> Verdicts:
         model_id=texts["model_id"],
         incidents=incidents,
         features_version=version,
+        source=texts.get("source", ""),
+        imported_at=texts.get("imported_at"),
     )
 
 
@@ -155,7 +159,14 @@ def _check(arrays: dict[str, NDArray[Any]], texts: dict[str, Any]) -> None:
     version = texts.get("features_version", 1)
     if not isinstance(texts.get("model_id"), str) or not isinstance(version, int) or not 0 < version < 1 << 15:
         raise FormatError("model or version of the features is missing")
+    imported_at = texts.get("imported_at")
+    if not isinstance(texts.get("source", ""), str) or not (imported_at is None or _is_time(imported_at)):
+        raise FormatError("the mark of a replay is none")
     _check_numbers(arrays, texts, count)
+
+
+def _is_time(value: object) -> bool:
+    return isinstance(value, int | float) and 0 <= value < TS_MAX
 
 
 def _check_numbers(arrays: dict[str, NDArray[Any]], texts: dict[str, Any], count: int) -> None:

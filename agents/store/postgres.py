@@ -7,7 +7,7 @@ import os
 import secrets
 import socket
 import struct
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import lru_cache
 from typing import Any
@@ -22,6 +22,8 @@ from sqlalchemy import (
     Table,
     create_engine,
     delete,
+    func,
+    select,
     text,
 )
 from sqlalchemy.dialects.postgresql import insert
@@ -31,7 +33,7 @@ from agents.core.columns import Coded, Names, Pieces, distinct_rows, gathered, p
 from agents.core.errors import BatchRefusedError
 from agents.core.types import DAY_S, Verdicts
 from agents.store import migrate, postgres_kernels
-from agents.store.rows import BATCHES, COLUMNS, NUMBERS, Columns
+from agents.store.rows import BATCHES, COLUMNS, MARKED_COLUMNS, QUERIES, Columns, shelf_of
 from agents.store.sampling import COLUMNS as SAMPLED
 from agents.store.sampling import Found
 from agents.store.sql import LONG_S, Store
@@ -53,12 +55,13 @@ _KINDS = {
     "rnd": "i4",
     "features_version": "i2",
     "cached": "i2",
+    "imported_at": "f8",
 }
 """What each number is in the table; COPY converts nothing."""
 
 
 def rows_of(parts: Sequence[Columns]) -> bytes:
-    """The rows, as they go to the server."""
+    """The rows, as they go to the server; all parts have the same columns."""
     return b"".join((HEADER, *map(_body, parts), END))
 
 
@@ -72,16 +75,16 @@ def _body(columns: Columns) -> memoryview:
 
 
 @lru_cache(maxsize=4)
-def _template(width: int) -> NDArray[np.void]:
+def _template(names: Sequence[str], width: int) -> NDArray[np.void]:
     """One row's fixed part with all lengths filled in, shape (1,); `width`: bytes of the features."""
-    kinds = [_KINDS[name] for name in COLUMNS[:NUMBERS]]
+    kinds = {name: _KINDS[name] for name in names[: names.index("features")]}
     fields: list[Any] = [("fields", ">i2")]
-    for name, kind in zip(COLUMNS, kinds, strict=False):
+    for name, kind in kinds.items():
         fields += [(f"{name}_size", ">i4"), (name, f">{kind}")]
     fields += [("features_size", ">i4"), ("features", np.uint8, (width,))]
     row = np.zeros(1, np.dtype(fields))
-    row["fields"], row["features_size"] = len(COLUMNS), width
-    for name, kind in zip(COLUMNS, kinds, strict=False):
+    row["fields"], row["features_size"] = len(names), width
+    for name, kind in kinds.items():
         row[f"{name}_size"] = int(kind[1])
     return row
 
@@ -89,8 +92,8 @@ def _template(width: int) -> NDArray[np.void]:
 def _fixed(columns: Columns) -> NDArray[np.uint8]:
     """What begins every row, shape (n, bytes)."""
     width = columns.features.shape[1] * columns.features.itemsize
-    rows = np.repeat(_template(width), len(columns.features))
-    for name, column in zip(COLUMNS, columns.numbers, strict=False):
+    rows = np.repeat(_template(columns.names, width), len(columns.features))
+    for name, column in zip(columns.names, columns.numbers, strict=False):
         rows[name] = column
     rows["features"] = columns.features.view(np.uint8)
     return rows.view(np.uint8).reshape(len(rows), rows.itemsize)
@@ -147,7 +150,7 @@ _CONNECT = {
     "options": "-c statement_timeout=60000 -c timezone=UTC",
 }
 
-_COPY = f"COPY queries ({', '.join(COLUMNS)}) FROM STDIN (FORMAT BINARY)"
+_COPY = {names: f"COPY queries ({', '.join(names)}) FROM STDIN (FORMAT BINARY)" for names in (COLUMNS, MARKED_COLUMNS)}
 _COPY_BYTES = 1 << 20
 """Bytes that the driver hands over at once."""
 
@@ -181,19 +184,37 @@ class PostgresStore(Store):
         self._days = frozenset()
         return super().write_all(batches)
 
-    def drop_old(self, before_day: int) -> bool:
-        """DETACH … CONCURRENTLY takes no lock that writers or readers wait for."""
+    def drop_old(self, before_day: int) -> int:
         with self._guard("drop old queries", LONG_S):
-            with self._alone.connect() as connection:
-                _finish_detaching(connection)
-                old = sorted(day for day in _attached(connection) if day < before_day)
-                for day in old:
-                    connection.execute(text(f"ALTER TABLE queries DETACH PARTITION {_name(day)} CONCURRENTLY"))
-                _drop_detached(connection)
+            dropped = self._drop(lambda day: 0 <= day < before_day)
             with self._writer.begin() as connection:
                 connection.execute(delete(BATCHES).where(BATCHES.c.written_at < before_day * DAY_S))
+        return dropped
+
+    def drop_replays(self, before_day: int) -> int:
+        with self._guard("drop old replays", LONG_S):
+            return self._drop(lambda day: day < 0 and shelf_of(day) < before_day)
+
+    def _drop(self, old: Callable[[int], bool]) -> int:
+        """Drop the partitions of such days: how many rows. DETACH … CONCURRENTLY keeps no writer or reader waiting."""
+        with self._alone.connect() as connection:
+            _finish_detaching(connection)
+            days = sorted(filter(old, _attached(connection)))
+            rows = sum(self._rows_of(day) for day in days)
+            for day in days:
+                connection.execute(text(f"ALTER TABLE queries DETACH PARTITION {_name(day)} CONCURRENTLY"))
+            _drop_detached(connection)
         self._days = frozenset()
-        return bool(old)
+        return rows
+
+    def _rows_of(self, day: int) -> int:
+        with self._engine.begin() as connection:
+            connection.execute(text("SET LOCAL statement_timeout = 0"))  # a busy day may take a minute
+            counting = select(func.count()).select_from(QUERIES).where(QUERIES.c.day == day)
+            return int(connection.execute(counting).scalar_one())
+
+    def _shelves(self, connection: Connection) -> list[int]:
+        return sorted((day for day in _attached(connection) if day < 0), reverse=True)
 
     def _prepare(self, days: Sequence[int]) -> None:
         if self._days.issuperset(days):
@@ -213,7 +234,10 @@ class PostgresStore(Store):
         """A server sees to its own files."""
 
     def _insert(self, connection: Connection, parts: Sequence[Columns]) -> None:
-        connection.connection.cursor().copy_expert(_COPY, io.BytesIO(rows_of(parts)), _COPY_BYTES)
+        for names, statement in _COPY.items():
+            some = [part for part in parts if part.names == names]
+            if some:
+                connection.connection.cursor().copy_expert(statement, io.BytesIO(rows_of(some)), _COPY_BYTES)
 
     def _found(self, connection: Connection, statement: Select[Any]) -> Found:
         compiled = statement.compile(dialect=self._engine.dialect, compile_kwargs={"literal_binds": True})
@@ -234,17 +258,23 @@ class PostgresStore(Store):
         return insert(table)
 
 
+_LIVE, _REPLAYS = "queries_day_", "queries_replayed_"
+"""What names of partitions begin with; the day of the queries, or of their import, follows."""
+
+
 def _name(day: int) -> str:
-    return f"queries_day_{day}"
+    return f"{_LIVE}{day}" if day >= 0 else f"{_REPLAYS}{shelf_of(day)}"
 
 
 def _attached(connection: Connection) -> frozenset[int]:
-    """Days that have a partition."""
+    """Values of `day` that have a partition."""
     statement = text(
-        "SELECT substr(relname, 13)::int FROM pg_inherits JOIN pg_class ON pg_class.oid = inhrelid"
+        "SELECT relname FROM pg_inherits JOIN pg_class ON pg_class.oid = inhrelid"
         " WHERE inhparent = 'queries'::regclass AND NOT inhdetachpending"
     )
-    return frozenset(connection.execute(statement).scalars())
+    names = connection.execute(statement).scalars().all()
+    live = [int(name.removeprefix(_LIVE)) for name in names if name.startswith(_LIVE)]
+    return frozenset([*live, *(shelf_of(int(name.removeprefix(_REPLAYS))) for name in names if _REPLAYS in name)])
 
 
 def _add_partition(connection: Connection, day: int) -> None:
@@ -266,9 +296,9 @@ def _finish_detaching(connection: Connection) -> None:
 
 def _drop_detached(connection: Connection) -> None:
     statement = text(
-        "SELECT oid::regclass::text FROM pg_class WHERE relname ~ '^queries_day_[0-9]+$' AND relkind = 'r'"
+        "SELECT oid::regclass::text FROM pg_class WHERE relname ~ :named AND relkind = 'r'"
         " AND relnamespace = (SELECT relnamespace FROM pg_class WHERE oid = 'queries'::regclass)"
         " AND NOT relispartition"
     )
-    for name in connection.execute(statement).scalars().all():
+    for name in connection.execute(statement, {"named": f"^({_LIVE}|{_REPLAYS})[0-9]+$"}).scalars().all():
         connection.execute(text(f"DROP TABLE IF EXISTS {name}"))

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from agents.core.jit import kernel
 
 
@@ -37,9 +39,9 @@ def fields(data: Any, at: Any, begins: Any, sizes: Any) -> None:
     for row in range(begins.shape[1]):
         at += 2  # how many fields follow
         for column in range(begins.shape[0]):
-            size = 0
+            size = np.int64(0)
             for i in range(4):
-                size = size << 8 | data[at + i]
+                size = size << 8 | np.int64(data[at + i])
             at += 4
             begins[column, row], sizes[column, row] = at, size
             at += size

@@ -1,4 +1,7 @@
-"""Which days maintenance may drop, and whether the clock can be believed by which they are old."""
+"""Which days maintenance may drop, and whether the clock can be believed by which they are old.
+
+Live queries age by their own day, replays by that of their import.
+"""
 
 from __future__ import annotations
 
@@ -60,6 +63,18 @@ def doubt_of(days: Sequence[int], today: int, keep_days: int) -> str:
         newest = counted(today - old[-1], "day")
         return f"only {counted(len(kept), 'day')} with queries would stay, and those before are {newest} old"
     return ""
+
+
+def doubt_of_imports(imports: Sequence[int], days: Sequence[int], today: int, keep_days: int) -> str:
+    """Why the days on which replays were stored contradict today; "" where they do not. days: of live queries.
+
+    Nobody replays every day: a clock is doubted where nothing at all was stored in the days to keep.
+    """
+    within = [day for day in (*imports, *days) if today - keep_days <= day <= today + 1]
+    old = [day for day in imports if day < today - keep_days]
+    if not old or within:
+        return ""
+    return f"nothing was stored in {counted(keep_days, 'day')}, and the newest replay is {today - old[-1]} days old"
 
 
 def drop_before(days: Sequence[int], limit: int) -> int:

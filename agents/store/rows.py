@@ -45,10 +45,13 @@ QUERIES = Table(
     Column("features", LargeBinary, nullable=False),
     Column("features_version", SmallInteger, nullable=False, server_default="1"),
     Column("cached", SmallInteger, nullable=False, server_default="-1"),
+    Column("imported_at", Double),
+    Column("source", Text, nullable=False, server_default=""),
 )
 """One row a query. `rnd` (0..2**31-1) follows from batch_id and row, for sampling; `features` are
 little-endian float32; `reasons` is a JSON list; `cached` is as in QueryBatch;
-qname and domain are in presentation form."""
+qname and domain are in presentation form. `source` is the mark of a replay, "" where it was seen live; `day` is that
+of ts, or that of a replay's shelf."""
 
 INCIDENTS = Table(
     "incidents",
@@ -71,6 +74,8 @@ INCIDENTS = Table(
     Column("sample_names", Text, nullable=False),
     Column("closed_at", Double),
     Column("evidence", Text, nullable=False, server_default="{}"),
+    Column("source", Text, nullable=False, server_default=""),
+    Column("imported_at", Double),
 )
 
 BATCHES = Table(
@@ -101,7 +106,7 @@ JOBS = Table(
 )
 """Jobs of the scheduler: when each ran last, and when it is due."""
 
-COLUMNS = (
+NUMBERS = (
     "ts",
     "day",
     "qtype",
@@ -116,7 +121,8 @@ COLUMNS = (
     "rnd",
     "features_version",
     "cached",
-    "features",
+)
+TEXTS = (
     "client",
     "qname",
     "domain",
@@ -125,34 +131,53 @@ COLUMNS = (
     "model_id",
     "batch_id",
 )
+COLUMNS: tuple[str, ...] = (*NUMBERS, "features", *TEXTS)
 """Order of a row's values: numbers first, then bytes, then texts."""
-NUMBERS = 14
-"""How many of COLUMNS are numbers."""
+MARKED_COLUMNS: tuple[str, ...] = (*NUMBERS, "imported_at", "features", *TEXTS, "source")
+"""The same of a replay's rows. What is seen live need not carry its columns to the database."""
+TS_MAX = 2.0**36
+"""Latest time a row may have, Unix seconds: far beyond what a capture can hold (32 bits)."""
 RND_MAX = 2**31 - 1
 """Largest value of `rnd`: the largest integer of four bytes."""
 
 
 class Columns(NamedTuple):
-    """The rows of n queries, by columns in the order of COLUMNS."""
+    """The rows of n queries, by columns in the order of `names`."""
 
     numbers: tuple[NDArray[Any], ...]
     features: NDArray[np.float32]  # little-endian, shape (n, number of features)
     texts: tuple[Coded | Names, ...]  # Names hold ASCII
+    names: tuple[str, ...] = COLUMNS  # or MARKED_COLUMNS
 
     def lists(self) -> list[Iterable[Any]]:
-        """One iterable for each of COLUMNS, to be gone through once: int, float, bytes and str."""
+        """One iterable for each of `names`, to be gone through once: int, float, bytes and str."""
         data, width = self.features.tobytes(), self.features.shape[1] * self.features.itemsize
         features = [data[at : at + width] for at in range(0, len(data), width)] if width else [b""] * len(self.features)
         texts = [ascii_of(column) if isinstance(column, Names) else column for column in self.texts]
         return [*(column.tolist() for column in self.numbers), features, *texts]
 
 
+def shelf_of(import_day: int) -> int:
+    """The `day` of rows that a replay stored on that day (since 1970-01-01); and the day again, of a shelf.
+
+    Below zero, apart from the days of live queries: replays are kept, and dropped, by the day of their import.
+    """
+    return -1 - import_day
+
+
+def days_of(verdicts: Verdicts) -> NDArray[np.int64]:
+    """The `day` of each query."""
+    if verdicts.imported_at is None:
+        return np.floor_divide(verdicts.queries.ts, DAY_S).astype(np.int64)
+    return np.full(len(verdicts), shelf_of(int(verdicts.imported_at // DAY_S)), np.int64)
+
+
 def query_columns(verdicts: Verdicts, batch_id: str) -> Columns:
     """The batch as it is stored."""
     batch, count = verdicts.queries, len(verdicts)
-    numbers = (
+    numbers: tuple[NDArray[Any], ...] = (
         batch.ts,
-        np.floor_divide(batch.ts, DAY_S).astype(np.int64),
+        days_of(verdicts),
         batch.qtype,
         verdicts.score,
         verdicts.severity,
@@ -166,7 +191,7 @@ def query_columns(verdicts: Verdicts, batch_id: str) -> Columns:
         np.full(count, verdicts.features_version, np.int16),
         batch.cached,
     )
-    texts = (
+    texts: tuple[Coded | Names, ...] = (
         _cleaned(batch.client),
         packed_texts(packed(batch.qname)),
         _cleaned(verdicts.domain),
@@ -175,7 +200,11 @@ def query_columns(verdicts: Verdicts, batch_id: str) -> Columns:
         _all(clean(verdicts.model_id), count),
         _all(batch_id, count),
     )
-    return Columns(numbers, np.ascontiguousarray(verdicts.features, dtype="<f4"), texts)
+    features = np.ascontiguousarray(verdicts.features, dtype="<f4")
+    if verdicts.imported_at is None:
+        return Columns(numbers, features, texts)
+    numbers += (np.full(count, verdicts.imported_at),)
+    return Columns(numbers, features, (*texts, _all(clean(verdicts.source), count)), MARKED_COLUMNS)
 
 
 def _cleaned(column: Sequence[str]) -> Coded:
@@ -234,4 +263,6 @@ def stored_query_json(row: Mapping[str, Any]) -> dict[str, Any]:
         "ans_types": row["ans_types"],
         "cached": _CACHED.get(row["cached"]),
         "model_id": row["model_id"],
+        "source": row["source"] or None,
+        "imported_at": row["imported_at"],
     }

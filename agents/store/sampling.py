@@ -10,7 +10,7 @@ The days take turns, so that each gives the same share, and a day with too few l
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -22,7 +22,7 @@ from agents.core.columns import Coded, Pieces
 from agents.core.types import DAY_S, Sample
 from agents.store import sampling_kernels
 from agents.store.rows import QUERIES, RND_MAX, ascii_of
-from agents.store.sql import between
+from agents.store.sql import LIVE, between
 
 TURNS = 8
 """Turns in which a day gives its share: more of them spread a busy client better over the days."""
@@ -168,11 +168,14 @@ class _Draw:
         )
 
 
-def sample(connection: Connection, wanted: Wanted, fetch: Fetch) -> Sample:
-    """At most `limit` queries, oldest first; the same for the same seed and rows."""
+def sample(connection: Connection, wanted: Wanted, fetch: Fetch, shelves: Sequence[int] = ()) -> Sample:
+    """At most `limit` live queries, oldest first; the same for the same seed and rows.
+
+    shelves: values of `day` of replays, each of which takes its turn like a day.
+    """
     conditions = [_NORMAL, _Q.score < wanted.max_score, _Q.features_version == wanted.features_version]
     conditions += between(wanted.since, wanted.until)
-    days = days_between(connection, wanted.since, wanted.until)
+    days = [*days_between(connection, wanted.since, wanted.until), *shelves]
     if not days:
         return _sample_of([], _Cap(0), _Cap(0))
     clients = _Cap(max(1, int(wanted.client_share * wanted.limit)))
@@ -184,10 +187,10 @@ def sample(connection: Connection, wanted: Wanted, fetch: Fetch) -> Sample:
 
 
 def days_between(connection: Connection, since: float, until: float) -> list[int]:
-    """Days that have queries: one look at the index for each, not a scan."""
+    """Days that have live queries: one look at the index for each, not a scan."""
     days: list[int] = []
     while True:
-        statement = select(_Q.ts).where(*between(since, until)).order_by(_Q.ts).limit(1)
+        statement = select(_Q.ts).where(LIVE, *between(since, until)).order_by(_Q.ts).limit(1)
         ts = connection.execute(statement).scalar()
         if ts is None:
             return days
@@ -199,7 +202,7 @@ def _blocks(
     connection: Connection, conditions: list[ColumnElement[bool]], day: int, wanted: Wanted, share: int, fetch: Fetch
 ) -> Iterator[Found]:
     """A day's rows, each once: whatever follows in a block is further from the random start."""
-    within = [_Q.day == day, *between(day * DAY_S, (day + 1) * DAY_S)]
+    within = [_Q.day == day, *(between(day * DAY_S, (day + 1) * DAY_S) if day >= 0 else ())]
     counting = select(func.count()).where(_Q.day == day, _NORMAL, _LOW, _Q.rnd < _COUNTED)
     there = ((connection.execute(counting).scalar() or 0) + 1) * (_ALL // _COUNTED)
     start = int.from_bytes(hashlib.sha256(f"{wanted.seed}|{day}".encode()).digest()[:4], "big")

@@ -43,6 +43,7 @@ from agents.core.types import (
     clean,
     incident_of,
     incident_row,
+    marked_id,
 )
 from agents.store import sampling
 from agents.store.deadline import Watchdog
@@ -52,9 +53,12 @@ from agents.store.rows import (
     JOBS,
     QUERIES,
     RUNS,
+    TS_MAX,
     Columns,
+    days_of,
     metadata,
     query_columns,
+    shelf_of,
     stored_query_json,
 )
 
@@ -65,7 +69,10 @@ _PAGE = [column for column in _Q if column.name not in {"features", "features_ve
 
 @dataclass(frozen=True, slots=True)
 class Filter:
-    """Which rows; None or empty = all. `since` <= ts (of an incident: last seen) < `until`, Unix seconds."""
+    """Which rows; None or empty = all. `since` <= ts (of an incident: last seen) < `until`, Unix seconds.
+
+    source: the mark of a replay; "" = what was seen live.
+    """
 
     client: str | None = None
     domain: str | None = None
@@ -73,13 +80,18 @@ class Filter:
     since: float | None = None
     until: float | None = None
     open_only: bool = False  # of incidents
+    source: str | None = None
+
+
+LIVE = _Q.day >= 0
+"""Queries that were seen live."""
 
 
 def between(since: float | None, until: float | None) -> list[ColumnElement[bool]]:
-    """Conditions on ts, and the same on day, by which whole partitions are passed over."""
+    """Conditions on ts, and the same on day, by which whole partitions are passed over; shelves never are."""
     conditions: list[ColumnElement[bool]] = []
     if since is not None:
-        conditions += [_Q.ts >= since, _Q.day >= _day(since)]
+        conditions += [_Q.ts >= since, or_(_Q.day >= _day(since), ~LIVE)]
     if until is not None:
         conditions += [_Q.ts < until, _Q.day <= _day(until)]
     return conditions
@@ -100,6 +112,8 @@ def queries(
 ) -> tuple[list[dict[str, Any]], str | None]:
     """One page, newest first; rows of one time are ordered by id: none is shown twice or missed."""
     conditions = between(wanted.since, wanted.until) + _named(_Q, wanted)
+    if wanted.source is not None:
+        conditions.append(~LIVE if wanted.source else LIVE)  # so that whole partitions are passed over
     if cursor:
         ts, row_id = _position(cursor)
         conditions += [_Q.day <= _day(ts), _Q.ts <= ts, or_(_Q.ts < ts, _Q.id < row_id)]
@@ -128,6 +142,8 @@ def _named(columns: Any, wanted: Filter) -> list[ColumnElement[bool]]:
         conditions.append(columns.domain == clean(wanted.domain))
     if wanted.severities:
         conditions.append(columns.severity.in_(list(wanted.severities)))
+    if wanted.source is not None:
+        conditions.append(columns.source == clean(wanted.source))
     return conditions
 
 
@@ -145,13 +161,18 @@ def incidents(connection: Connection, wanted: Filter, limit: int | None) -> list
 
 
 def incident_by_id(connection: Connection, incident_id: str) -> Incident | None:
-    statement = select(INCIDENTS).where(_I.incident_id == clean(incident_id))
+    """The incident with this id, or the one last replayed to which `replay --json` gave it."""
+    marks = connection.execute(select(_I.source).where(_I.source != "").distinct()).scalars()
+    ids = [clean(incident_id), *(marked_id(incident_id, mark) for mark in marks)]
+    newest = (_I.incident_id == ids[0]).desc(), _I.imported_at.desc()
+    statement = select(INCIDENTS).where(_I.incident_id.in_(ids)).order_by(*newest).limit(1)
     row = connection.execute(statement).mappings().first()
     return None if row is None else incident_of(dict(row))
 
 
-def severity_counts(connection: Connection, since: float, until: float) -> dict[int, int]:
-    statement = select(_Q.severity, func.count()).where(*between(since, until)).group_by(_Q.severity)
+def severity_counts(connection: Connection, since: float, until: float, replayed: bool) -> dict[int, int]:
+    conditions = between(since, until) + ([] if replayed else [LIVE])
+    statement = select(_Q.severity, func.count()).where(*conditions).group_by(_Q.severity)
     return dict(connection.execute(statement).all())
 
 
@@ -159,9 +180,6 @@ def runs(connection: Connection, limit: int) -> list[dict[str, Any]]:
     statement = select(RUNS).order_by(desc(RUNS.c.started_at), desc(RUNS.c.run_id)).limit(limit)
     return [{**row, "payload": json.loads(row["payload"])} for row in connection.execute(statement).mappings()]
 
-
-TS_MAX = 2.0**36
-"""Latest time a row may have, Unix seconds: far beyond what a capture can hold (32 bits)."""
 
 _REFUSALS = (
     *(DataError, psycopg2.DataError, sqlite3.DataError),
@@ -222,11 +240,19 @@ class Store(ABC):
         """Bring the tables to the newest revision. Safe when several processes do it at once."""
 
     @abstractmethod
-    def drop_old(self, before_day: int) -> bool:
-        """Drop the queries of all days before `before_day` (days since 1970-01-01); True when there were any.
+    def drop_old(self, before_day: int) -> int:
+        """Drop the live queries of all days before `before_day` (days since 1970-01-01); how many there were.
 
         Batches written before that day are forgotten too. Writers are not kept waiting meanwhile.
         """
+
+    @abstractmethod
+    def drop_replays(self, before_day: int) -> int:
+        """Drop the queries that replays stored before that day, whatever their own time; how many there were."""
+
+    @abstractmethod
+    def _shelves(self, connection: Connection) -> list[int]:
+        """Values of `day` of replayed queries, earliest import first; some may have none any more."""
 
     @abstractmethod
     def _prepare(self, days: Sequence[int]) -> None:
@@ -257,21 +283,34 @@ class Store(ABC):
             self._prepare(days)
 
     def forget(self, before: float) -> tuple[int, int]:
-        """Delete closed incidents last seen, and retrainings started, before that time: how many of each.
+        """Delete closed live incidents last seen, and retrainings started, before that time: how many of each.
 
         The newest retraining stays.
         """
-        old = (INCIDENTS.c.closed_at.is_not(None), INCIDENTS.c.last_seen < before)
+        old = (_I.closed_at.is_not(None), _I.last_seen < before, _I.source == "")
         newest = select(func.max(RUNS.c.started_at)).scalar_subquery()
         with self._guard("delete old incidents", LONG_S), self._writer.begin() as connection:
             incidents = connection.execute(delete(INCIDENTS).where(*old)).rowcount
             runs = connection.execute(delete(RUNS).where(RUNS.c.started_at < before, RUNS.c.started_at < newest))
             return incidents, runs.rowcount
 
+    def forget_replays(self, before_day: int) -> int:
+        """Delete incidents that replays stored before that day, open ones of a broken-off replay, too; how many."""
+        old = (_I.source != "", _I.imported_at < before_day * DAY_S)
+        with self._guard("delete old incidents", LONG_S), self._writer.begin() as connection:
+            return connection.execute(delete(INCIDENTS).where(*old)).rowcount
+
     def stored_days(self) -> list[int]:
-        """Days that have queries, ascending, in days since 1970-01-01."""
+        """Days that have live queries, ascending, in days since 1970-01-01."""
         with self._reading("read the stored days", LONG_S) as connection:
             return sampling.days_between(connection, 0.0, TS_MAX)
+
+    def import_days(self) -> list[int]:
+        """Days on which replays stored queries or incidents that are kept, ascending, in days since 1970-01-01."""
+        statement = select(_I.imported_at).where(_I.source != "").distinct()
+        with self._reading("read the stored days", LONG_S) as connection:
+            shelves = {shelf_of(shelf) for shelf in self._shelves(connection)}
+            return sorted(shelves | {int(at // DAY_S) for at in connection.execute(statement).scalars()})
 
     def ping(self) -> None:
         """Raise StoreError when the database is away or has no tables."""
@@ -289,7 +328,7 @@ class Store(ABC):
         """Store several batches, each as `write` does, in one transaction: all of them, or none."""
         for verdicts, _ in batches:
             _check(verdicts)
-        days = {int(day) for verdicts, _ in batches for day in np.unique(verdicts.queries.ts // DAY_S)}
+        days = {int(day) for verdicts, _ in batches for day in np.unique(days_of(verdicts))}
         with self._guard("write a batch", WRITE_S if len(batches) == 1 else MERGED_S):
             self._prepare(sorted(days))
             with self._writer.begin() as connection:
@@ -343,14 +382,15 @@ class Store(ABC):
         severities: Sequence[int] = (),
         since: float | None = None,
         until: float | None = None,
+        source: str | None = None,
         limit: int,
         cursor: str | None = None,
     ) -> tuple[list[dict[str, Any]], str | None]:
         """One page of stored queries, newest first, ready for JSON, and the cursor of the next page.
 
-        `since` <= ts < `until`, Unix seconds. Raises UsageError for a cursor that no page gave.
+        `since` <= ts < `until`, Unix seconds; source: as in Filter. Raises UsageError for a cursor that no page gave.
         """
-        wanted = Filter(client, domain, severities, since, until)
+        wanted = Filter(client, domain, severities, since, until, source=source)
         with self._reading("read queries") as connection:
             return queries(connection, wanted, limit, cursor)
 
@@ -363,10 +403,11 @@ class Store(ABC):
         since: float | None = None,
         until: float | None = None,
         open_only: bool = False,
+        source: str | None = None,
         limit: int,
     ) -> list[Incident]:
-        """Incidents, last seen first. `since` <= last seen < `until`, Unix seconds."""
-        wanted = Filter(client, domain, severities, since, until, open_only)
+        """Incidents, last seen first. `since` <= last seen < `until`, Unix seconds; source: as in Filter."""
+        wanted = Filter(client, domain, severities, since, until, open_only, source)
         with self._reading("read incidents") as connection:
             return incidents(connection, wanted, limit)
 
@@ -385,14 +426,17 @@ class Store(ABC):
             return incident_by_id(connection, incident_id)
 
     def open_incidents(self) -> list[Incident]:
-        """Incidents that were not closed when the last process ended, to go on with."""
+        """Live incidents that were not closed when the last process ended, to go on with."""
         with self._reading("read incidents") as connection:
-            return incidents(connection, Filter(open_only=True), None)
+            return incidents(connection, Filter(open_only=True, source=""), None)
 
-    def severity_counts(self, *, since: float, until: float) -> list[tuple[str, int]]:
-        """(severity name, queries with since <= ts < until), mildest first, every severity once."""
+    def severity_counts(self, *, since: float, until: float, replayed: bool = False) -> list[tuple[str, int]]:
+        """(severity name, live queries with since <= ts < until), mildest first, every severity once.
+
+        replayed: those of replays, too.
+        """
         with self._reading("count queries") as connection:
-            counts = severity_counts(connection, since, until)
+            counts = severity_counts(connection, since, until, replayed)
         return [(severity.name, counts.get(int(severity), 0)) for severity in Severity]
 
     def sample_normal(
@@ -406,11 +450,13 @@ class Store(ABC):
         domain_share: float,
         features_version: int,
         seed: int,
+        replayed: bool = False,
     ) -> Sample:
-        """NORMAL queries to learn from: see agents.store.sampling."""
+        """NORMAL live queries to learn from: see agents.store.sampling. replayed: those of replays, too."""
         wanted = sampling.Wanted(since, until, limit, max_score, client_share, domain_share, features_version, seed)
         with self._reading("sample queries", LONG_S) as connection:
-            return sampling.sample(connection, wanted, self._found)
+            shelves = self._shelves(connection) if replayed else ()
+            return sampling.sample(connection, wanted, self._found, shelves)
 
     def save_run(self, run_id: str, *, started_at: float, state: str, payload: dict[str, Any]) -> None:
         """Keep a retraining, or what has become of it. `payload` must be JSON."""

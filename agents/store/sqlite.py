@@ -11,7 +11,21 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from sqlalchemy import URL, Connection, Select, Table, create_engine, event
+from sqlalchemy import (
+    URL,
+    Column,
+    ColumnElement,
+    Connection,
+    Delete,
+    Row,
+    Select,
+    Table,
+    create_engine,
+    delete,
+    event,
+    literal_column,
+    select,
+)
 from sqlalchemy.dialects.sqlite import insert
 
 from agents.core.columns import coded, packed, pieces_of
@@ -19,7 +33,7 @@ from agents.core.errors import StoreError, StoreUnusableError
 from agents.core.files import locked, make_private
 from agents.core.types import DAY_S
 from agents.store import migrate
-from agents.store.rows import COLUMNS, Columns
+from agents.store.rows import BATCHES, COLUMNS, MARKED_COLUMNS, QUERIES, Columns, shelf_of
 from agents.store.sampling import COLUMNS as SAMPLED
 from agents.store.sampling import Found
 from agents.store.sql import LONG_S, Store
@@ -36,9 +50,12 @@ CACHE_KIB = 65_536
 _FOR_EVER = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY}
 """Result codes that are still the same tomorrow (sqlite.org/rescode.html)."""
 
-_INSERT = f"INSERT INTO queries ({', '.join(COLUMNS)}) VALUES ({', '.join('?' * len(COLUMNS))})"  # noqa: S608
-_DELETE_QUERIES = "DELETE FROM queries WHERE id IN (SELECT id FROM queries WHERE ts < ? LIMIT ?)"
-_DELETE_BATCHES = "DELETE FROM batches WHERE rowid IN (SELECT rowid FROM batches WHERE written_at < ? LIMIT ?)"
+_INSERT = {
+    names: f"INSERT INTO queries ({', '.join(names)}) VALUES ({', '.join('?' * len(names))})"  # noqa: S608
+    for names in (COLUMNS, MARKED_COLUMNS)
+}
+_REPLAYED = QUERIES.c.day < literal_column("0")
+"""Rows of replays; a literal, or SQLite would not see that the partial index fits."""
 
 
 class SqliteStore(Store):
@@ -94,22 +111,44 @@ class SqliteStore(Store):
             with suppress(StoreError), guarded, closing(self._engine.raw_connection()) as connection:
                 connection.cursor().execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
-    def drop_old(self, before_day: int) -> bool:
+    def drop_old(self, before_day: int) -> int:
         with self._guard("drop old queries", LONG_S):
-            dropped = self._delete(_DELETE_QUERIES, before_day * DAY_S)
-            self._delete(_DELETE_BATCHES, before_day * DAY_S)
-        return dropped > 0
+            since, dropped = 0.0, 0
+            while rows := self._old_rows(since, before_day * DAY_S):
+                since = rows[-1].ts  # rows of replays among them are passed over once
+                dropped += self._change(delete(QUERIES).where(QUERIES.c.id.in_([row.id for row in rows])))
+            self._delete(BATCHES.c.batch_id, BATCHES.c.written_at < before_day * DAY_S)
+        return dropped
 
-    def _delete(self, statement: str, before: float) -> int:
-        """Delete what is older, DELETE_CHUNK rows at a time; how many there were."""
+    def _old_rows(self, since: float, before: float) -> Sequence[Row[Any, Any]]:
+        """The next DELETE_CHUNK live queries with since <= ts < before. Reading keeps no writer waiting."""
+        wanted = (QUERIES.c.ts >= since, QUERIES.c.ts < before, QUERIES.c.day >= 0)
+        statement = select(QUERIES.c.id, QUERIES.c.ts).where(*wanted).order_by(QUERIES.c.ts).limit(DELETE_CHUNK)
+        with self._engine.begin() as connection:
+            return connection.execute(statement).all()
+
+    def drop_replays(self, before_day: int) -> int:
+        with self._guard("drop old replays", LONG_S):
+            return self._delete(QUERIES.c.id, _REPLAYED, QUERIES.c.day > shelf_of(before_day))
+
+    def _delete(self, key: Column[Any], *old: ColumnElement[bool]) -> int:
+        """Delete the old rows of the key's table, DELETE_CHUNK at a time; how many there were."""
         dropped, last = 0, DELETE_CHUNK
         while last == DELETE_CHUNK:
-            begun = time.monotonic()
-            with self._writer.begin() as connection:
-                last = connection.exec_driver_sql(statement, (before, DELETE_CHUNK)).rowcount
+            last = self._change(delete(key.table).where(key.in_(select(key).where(*old).limit(DELETE_CHUNK))))
             dropped += last
-            time.sleep(time.monotonic() - begun)  # whoever waits for the lock only looks now and then
         return dropped
+
+    def _change(self, statement: Delete) -> int:
+        """Delete rows in one transaction, and rest as long; how many there were."""
+        begun = time.monotonic()
+        with self._writer.begin() as connection:
+            count = connection.execute(statement).rowcount
+        time.sleep(time.monotonic() - begun)  # whoever waits for the lock only looks now and then
+        return count
+
+    def _shelves(self, connection: Connection) -> list[int]:
+        return sorted(connection.execute(select(QUERIES.c.day).where(_REPLAYED).distinct()).scalars(), reverse=True)
 
     def _prepare(self, days: Sequence[int]) -> None:
         """One table holds all days."""
@@ -118,7 +157,7 @@ class SqliteStore(Store):
         self._look()
         for columns in parts:
             rows: Any = zip(*columns.lists(), strict=True)
-            connection.connection.cursor().executemany(_INSERT, rows)
+            connection.connection.cursor().executemany(_INSERT[columns.names], rows)
 
     def _look(self) -> None:
         """See that what is written to is still there: an open file that was removed takes all, and keeps nothing."""

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, HTTPException, Path, Query, Request, Response
 
 from agents.core.text import printable
-from agents.core.types import Severity
+from agents.core.types import MARK_MAX, Severity
 from agents.web import reports
 from agents.web.headers import REPORT_POLICY
 from agents.web.parts import Probe, parts_of
@@ -37,6 +37,14 @@ Domain = Annotated[
 Severities = Annotated[list[SeverityName] | None, Query(description="repeat it for several", examples=[["HIGH"]])]
 Since = Annotated[float | None, Query(ge=0, allow_inf_nan=False, description="from here on, Unix seconds")]
 Until = Annotated[float | None, Query(ge=0, allow_inf_nan=False, description="before this, Unix seconds")]
+Replayed = Annotated[
+    str | None,
+    Query(
+        max_length=MARK_MAX,
+        description="mark of a stored replay; empty = only what was seen live",
+        examples=["friday.pcap"],
+    ),
+]
 Limit = Annotated[int, Query(ge=1, le=LIMIT_MAX, description=f"at most so many, up to {LIMIT_MAX}")]
 
 _PROBLEMS: dict[int | str, dict[str, Any]] = {
@@ -88,6 +96,7 @@ def queries(
     severity: Severities = None,
     since: Since = None,
     until: Until = None,
+    source: Replayed = None,
     limit: Limit = 100,
     cursor: Annotated[str | None, Query(max_length=64, description="what the page before gave as its cursor")] = None,
 ) -> QueryList:
@@ -98,6 +107,7 @@ def queries(
         severities=_numbers(severity),
         since=since,
         until=until,
+        source=source,
         limit=limit,
         cursor=cursor,
     )
@@ -117,6 +127,7 @@ def incidents(
     since: Since = None,
     until: Until = None,
     open_only: Annotated[bool, Query(alias="open", description="only those that are not closed")] = False,
+    source: Replayed = None,
     limit: Limit = 100,
 ) -> IncidentList:
     """One incident is one tunnel: a client and a registered domain."""
@@ -127,6 +138,7 @@ def incidents(
         since=since,
         until=until,
         open_only=open_only,
+        source=source,
         limit=limit,
     )
     return IncidentList(incidents=[incident_item(incident) for incident in found])

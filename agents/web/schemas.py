@@ -44,6 +44,8 @@ class StoredQuery(BaseModel):
         description="whether the listener's cache answered; stale = with what had expired; null = unknown",
     )
     model_id: str = Field(examples=["3f9a2c1177d0e4b5"])
+    source: str | None = Field(examples=[None], description="mark of the stored replay; null = seen live")
+    imported_at: float | None = Field(examples=[None], description="when that replay was begun, Unix seconds")
 
 
 class QueryList(BaseModel):
@@ -76,6 +78,8 @@ class IncidentItem(BaseModel):
         examples=[{"attack": ["T1071.004"], "preview": "user=ann", "qtypes": {"TXT": 412}, "bytes_in": 900}],
         description="techniques, what names decode to, types, rate, bytes in, timeline, incidents before; or nothing",
     )
+    source: str | None = Field(examples=[None], description="mark of the stored replay; null = seen live")
+    imported_at: float | None = Field(examples=[None], description="when that replay was begun, Unix seconds")
 
 
 class IncidentList(BaseModel):
@@ -114,4 +118,5 @@ def incident_item(incident: Incident) -> IncidentItem:
     """An incident in the shape of the JSON API."""
     values = {name: getattr(incident, name) for name in IncidentItem.model_fields}
     values |= {"severity": incident.severity.name, "evidence": dict(incident.evidence)}
+    values["source"] = incident.source or None
     return IncidentItem.model_validate(values)

@@ -53,7 +53,7 @@ def test_every_field_is_where_the_format_wants_it(names: list[bytes], clients: l
     assert len(rows) == len(names)
     for at, (row, values) in enumerate(zip(rows, expected, strict=True)):
         assert values["qname"] == to_text(names[at])
-        for name in COLUMNS[NUMBERS + 1 :]:
+        for name in COLUMNS[len(NUMBERS) + 1 :]:
             assert row[name].decode() == values[name]
         assert row["features"] == values["features"] == batch.features[at].astype("<f4").tobytes()
         assert len(row["features"]) == 4 * WIDTH

@@ -52,6 +52,8 @@ def test_what_is_written_is_read_newest_first(store: Store) -> None:
         "ans_types": "TXT",
         "cached": None,
         "model_id": "model-1",
+        "source": None,
+        "imported_at": None,
     }
     assert cursor is None
 

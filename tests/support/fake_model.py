@@ -80,7 +80,7 @@ class FakeStore:
         assert isinstance(limit, int)
         return sample(min(self.live, limit))
 
-    def severity_counts(self, *, since: float, until: float) -> Sequence[tuple[str, int]]:
+    def severity_counts(self, *, since: float, until: float, replayed: bool = False) -> Sequence[tuple[str, int]]:
         return [("NORMAL", self.live)]
 
 

@@ -17,7 +17,7 @@ import pytest
 import uvicorn
 
 from agents.core.errors import BusyError, ModelError
-from agents.core.types import Metric, Severity
+from agents.core.types import Metric, Severity, marked
 from agents.dns.name import wire_of
 from agents.store import Store, open_store
 from agents.web import Parts, create_app
@@ -556,3 +556,29 @@ def test_over_a_real_socket(world: World) -> None:
         finally:
             server.should_exit = True
             thread.join(patient(10))
+
+
+def test_what_was_replayed_is_marked_and_filtered(world: World) -> None:
+    hostile = '<b>"x".pcap'
+    world.store.write(verdicts(["www.example.com"], incidents=(incident(client="192.0.2.1"),)), "live")
+    replayed = marked(verdicts(["www.example.com"], incidents=(incident(client="192.0.2.2"),)), hostile, START + 90)
+    world.store.write(replayed, "replayed")
+    for path, name in (("/queries", "queries"), ("/incidents", "incidents")):
+        marks = {(one["source"], one["imported_at"]) for one in world.get(path).json()[name]}
+        assert marks == {(None, None), (hostile, START + 90)}
+        (live,) = world.get(path, params={"source": ""}).json()[name]
+        assert live["source"] is None
+        (one,) = world.get(path, params={"source": hostile}).json()[name]
+        assert (one["source"], one["imported_at"]) == (hostile, START + 90)
+        assert world.get(path, params={"source": "y"}).json()[name] == []
+        assert world.get(path, params={"source": "y" * 65}).status_code == 422
+        assert world.get(path, params={"sources": "y"}).status_code == 422
+    page = world.page("/").text
+    assert page.count("replayed: &lt;b&gt;&#34;x&#34;.pcap</span>") == 1
+    stored = replayed.incidents[0].incident_id
+    for incident_id in (stored, incident(client="192.0.2.2").incident_id):
+        assert world.get(f"/incidents/{incident_id}").json()["incident_id"] == stored
+        page = world.page(f"/console/incidents/{incident_id}").text
+        assert "<dd>&lt;b&gt;&#34;x&#34;.pcap, at 2026-01-01 00:01:30 UTC: not seen live</dd>" in page
+    live_id = incident(client="192.0.2.1").incident_id
+    assert "not seen live" not in world.page(f"/console/incidents/{live_id}").text
