@@ -25,6 +25,7 @@ class Ask(NamedTuple):
     qname: str
     qtype: str = "A"
     answer: str = "A"  # answer types joined by commas, "" = no data, "NX" = NXDOMAIN
+    size: int = 0  # bytes of the answer's records, 0 = as usual for their number
 
 
 Asks = Iterator[Ask]

@@ -1,6 +1,7 @@
 """Benign traffic that looks like exfiltration: clients with roles, a day's clock, and answers.
 
-`traffic(seed)` gives a day of 58 clients; the kinds of asking are in lookalike_kinds.py and lookalike_hosts.py.
+`traffic(seed)` gives a day of 58 clients, with WIDE_ROLES of 124; the kinds of asking are in lookalike_kinds.py,
+lookalike_hosts.py and lookalike_services.py.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from agents.dns.message import type_number
 from agents.dns.name import from_text
 from tests.corpora import lookalike_hosts as hosts
 from tests.corpora import lookalike_kinds as kinds
+from tests.corpora import lookalike_services as services
 from tests.corpora.lookalike_kinds import Ask, Kind
 
 START, DAY_S = 1_767_571_200.0, 86_400  # 2026-01-05, a Monday
@@ -67,6 +69,34 @@ ROLES = (
         5, {kinds.page: 30, hosts.previews: 15, hosts.scaled: 20, hosts.tenants: 15, hosts.meetings: 5, kinds.cloud: 30}
     ),
 )
+MORE_ROLES = (
+    Role(3, {services.partners: 8, kinds.directory: 8}),
+    Role(
+        4,
+        {
+            kinds.mail: 200,
+            kinds.delivery: 100,
+            services.block_lists: 300,
+            services.hashed_lists: 60,
+            services.spf_macros: 200,
+            services.dial_up: 200,
+            services.large_text: 20,
+        },
+    ),
+    Role(2, {services.zone_keys: 100, services.visitors: 40}),
+    Role(6, {services.cloud_hosts: 60, kinds.cloud: 10}),
+    Role(6, {services.containers: 12, services.discovery: 40, kinds.pods: 60}),
+    Role(14, OFFICE_PC | {services.keyed_metrics: 2, services.keyed_hosts: 10, services.own_certificates: 1}),
+    Role(5, {services.scan: 1, kinds.page: 10, services.keyed_hosts: 10}),
+    Role(8, {kinds.page: 20, services.experiments: 1, services.audience: 8, services.latency_probes: 3}),
+    Role(4, {kinds.page: 10, services.city_hosts: 3, services.audience: 3, services.speed_test: 1}),
+    Role(3, {kinds.page: 10, services.leak_test: 1, services.speed_test: 1}),
+    Role(2, {services.node_lists: 2, services.content_addressed: 5, kinds.page: 10}),
+    Role(4, {services.peer_video: 8, services.media_server: 10, kinds.video: 3}),
+    Role(5, {services.printers_and_cameras: 40, kinds.things: 20}),
+)
+"""What organisations and homes have by default, and what a careless detector pages for."""
+WIDE_ROLES = (*ROLES, *MORE_ROLES)
 
 
 def _day(rng: random.Random, client: str, role: Role) -> Iterator[tuple[Row, str]]:
@@ -88,6 +118,8 @@ def _row(rng: random.Random, ts: float, client: str, ask: Ask) -> Row:
     found = ask.answer not in ("", "NX")
     count = ask.answer.count(",") + rng.choice((1, 1, 2, 4)) if found else 0
     size = len(wire) + 18 + count * rng.choice((16, 16, 28, 40)) + (80 if not found else 0)
+    if ask.size:
+        size = len(wire) + 18 + ask.size
     ttl = rng.choice((20, 60, 300, 3600)) if found else -1
     rtt_ms = rng.lognormvariate(2.5, 1)
     rcode, types = (3 if ask.answer == "NX" else 0), ask.answer if found else ""
@@ -105,11 +137,11 @@ def rows(seed: int, roles: tuple[Role, ...] = ROLES) -> list[tuple[Row, str]]:
     return sorted(made, key=lambda pair: pair[0][:3])
 
 
-def week(seed: int) -> Iterator[Row]:
+def week(seed: int, roles: tuple[Role, ...] = ROLES) -> Iterator[Row]:
     """Seven days of all roles' clients, a day at a time in memory."""
     late: list[Row] = []
     for day in range(7):
-        made = ((row[0] + day * DAY_S, *row[1:]) for row in traffic(7 * seed + day))
+        made = ((row[0] + day * DAY_S, *row[1:]) for row in traffic(7 * seed + day, roles))
         both = sorted([*late, *made], key=lambda row: row[:3])
         end = START + (day + 1) * DAY_S
         yield from (row for row in both if row[0] < end)
