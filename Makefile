@@ -11,7 +11,7 @@ HOSTILE := $(addprefix tests/,core/test_jit.py dns/test_message.py dns/test_mess
 	stream/test_ring.py scoring/test_scoring_kernels.py detection/test_snapshot.py detection/test_state.py)
 PIP := $(BIN)/python -m pip --disable-pip-version-check -q
 .DEFAULT_GOAL := help
-.PHONY: help install install-dev run test test-bounds lint fmt bench e2e chaos demo train evaluate settings suffixes images lock clean
+.PHONY: help install install-dev run test test-bounds lint fmt bench e2e chaos adversary demo train evaluate settings suffixes images lock clean
 
 help:  ## what there is
 	@awk -F':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -49,6 +49,12 @@ e2e: install-dev  ## docker compose, real tunnels, kill -9; says what it skips w
 
 chaos: install-dev  ## every fault in random order under load for CHAOS_S seconds (600): which promises were kept
 	$(BIN)/python -m tests.chaos --seconds $(CHAOS_S) --seed $(CHAOS_SEED)
+
+adversary: install-dev  ## what gets past the detector, how loud it is about an organisation, which malware it finds: tables
+	$(BIN)/python -m tests.adversary
+	$(BIN)/python -m tests.corpora.organisation --attacker
+	$(BIN)/python -m tests.corpora.organisation --lookalikes --weeks 1
+	$(BIN)/python -m tests.corpora.families_matrix
 
 lint: install-dev  ## ruff, mypy --strict, import-linter
 	$(BIN)/ruff check .

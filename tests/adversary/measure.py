@@ -36,7 +36,8 @@ PACES = 6
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """One channel at one pace. Before an incident, before it was CRITICAL: bytes, None = there was none."""
+    """One channel at one pace. Before an incident (HIGH or above), before one of any severity, before it was CRITICAL:
+    bytes, None = there was none."""
 
     pace_s: float
     seconds: float
@@ -48,6 +49,8 @@ class Run:
     down_before: float | None
     up_critical: float | None
     down_critical: float | None
+    up_listed: float | None
+    down_listed: float | None
     incidents: int
     domain: str
 
@@ -68,11 +71,11 @@ class Figure:
 
     @property
     def up_a_day(self) -> float:
-        return self.ever.up / self.ever.seconds * DAY_S if self.ever else 0.0
+        return self.ever.up / self.ever.seconds * DAY_S if self.ever and not self.channel.once else 0.0
 
     @property
     def down_a_day(self) -> float:
-        return self.ever.down / self.ever.seconds * DAY_S if self.ever else 0.0
+        return self.ever.down / self.ever.seconds * DAY_S if self.ever and not self.channel.once else 0.0
 
 
 class _Talk:
@@ -139,10 +142,14 @@ def run(channel: Channel, pace_s: float, seed: int = 1, until: Severity = Severi
     talk = _Talk(channel, pace_s, seed)
     detector = fresh_detector(shipped_model(), Scale(), channel.flows_max)
     opened: float | None = None
+    listed: float | None = None
     critical, domain, ids = False, "", set[str]()
     for batch in talk.batches():
         for one in detector.detect(batch, explain=False).incidents:
-            if one.severity < Severity.HIGH or (channel.own and one.client not in channel.own):
+            if channel.own and one.client not in channel.own:
+                continue
+            listed = min(one.detected_at, listed or one.detected_at)
+            if one.severity < Severity.HIGH:
                 continue
             ids.add(one.incident_id)
             if opened is None or one.detected_at < opened:
@@ -152,11 +159,13 @@ def run(channel: Channel, pace_s: float, seed: int = 1, until: Severity = Severi
             break
     done = talk.judged
     before = None if opened is None else bisect_right(talk.times, opened + MOMENT_S)
+    first = None if listed is None else bisect_right(talk.times, listed + MOMENT_S)
     up, down = talk.up[done], talk.down[done]
     return Run(
         pace_s, max(talk.seconds, pace_s), done, up, down, before,
         None if before is None else talk.up[before], None if before is None else talk.down[before],
-        up if critical else None, down if critical else None, len(ids), domain,
+        up if critical else None, down if critical else None,
+        None if first is None else talk.up[first], None if first is None else talk.down[first], len(ids), domain,
     )  # fmt: skip
 
 

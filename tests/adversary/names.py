@@ -6,7 +6,7 @@ import base64
 import math
 import random
 from collections.abc import Callable, Iterator, Sequence
-from itertools import count
+from itertools import count, islice
 
 from agents.learning.baseline import benign_names
 from agents.learning.evaluation import encoded
@@ -134,10 +134,18 @@ def _rotating(domains: int, size: int) -> Send:
     return send
 
 
-def _knocks(rng: random.Random) -> Iterator[Sent]:
-    """25 names of two new bytes in an hour below a domain that no longer answers."""
-    while True:
-        yield Sent(f"{token(rng, HEX, 4)}.{DOMAIN}", 2, answer=NO_ANSWER)
+def _knocks(digits: int) -> Send:
+    """Names of a few new digits below a domain that no longer answers."""
+
+    def send(rng: random.Random) -> Iterator[Sent]:
+        while True:
+            yield Sent(f"{token(rng, HEX, digits)}.{DOMAIN}", digits / 2, answer=NO_ANSWER)
+
+    return send
+
+
+def _one_hour(send: Send) -> Send:
+    return lambda rng: islice(send(rng), 25)
 
 
 def _ordered(hosts: int) -> Send:
@@ -281,7 +289,9 @@ CHANNELS = (
     Channel("order of 256 known names, TTL 0", "what", _ordered(256)),
     Channel("choice among seven record types", "what", _types(SEVEN)),
     Channel("choice among eight record types", "what", _types(EIGHT)),
-    Channel("25 knocks an hour at a dead domain, two bytes each", "beacon", _knocks, 144.0),
+    Channel("25 knocks an hour at a dead domain, two bytes each", "beacon", _knocks(4), 144.0),
+    Channel("25 knocks an hour at a dead domain, one byte each", "beacon", _knocks(2), 144.0),
+    Channel("25 knocks in one hour, two bytes each, then silence", "beacon", _one_hour(_knocks(4)), 144.0, once=True),
     Channel("host, user and path in hex, one look-up", "one name", _look_up("hex"), once=True),
     Channel("host, user and path in base32, one look-up", "one name", _look_up("base32"), once=True),
     *(

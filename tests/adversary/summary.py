@@ -7,14 +7,14 @@ from collections.abc import Iterable, Sequence
 from tests.adversary.measure import Figure, Run
 
 TARGETS: dict[str, tuple[float, float, str]] = {
-    "control": (150, 2_000, "out"),
+    "control": (1_000, 2_000, "out"),
     "who": (1_000, 2_000, "out"),
     "where": (1_000, 2_000, "out"),
     "what": (1_000, 2_000, "out"),
     "beacon": (1_000, 2_000, "out"),
     "beside the name": (1_000, 2_000, "out"),
     "model": (2_000, 2_000, "out"),
-    "full": (150, 2_000, "out"),
+    "full": (1_000, 2_000, "out"),
     "in": (8_000, 8_000, "in"),
     "in once": (8_000, 8_000, "in"),
 }
@@ -43,6 +43,10 @@ def _critical(run: Run, way: str) -> float | None:
     return run.up_critical if way == "out" else run.down_critical
 
 
+def _listed(run: Run, way: str) -> float | None:
+    return run.up_listed if way == "out" else run.down_listed
+
+
 def a_day(one: Figure, way: str) -> float:
     """Bytes a day without an incident at the best pace."""
     return one.up_a_day if way == "out" else one.down_a_day
@@ -53,10 +57,10 @@ def _way(one: Figure) -> str:
 
 
 def table(figures: Iterable[Figure]) -> str:
-    """A row a channel, as Markdown; secrets in one name are told of by `one_name_line`."""
+    """A row a channel, as Markdown: bytes carried until then. `one_name_line` tells of secrets in one name."""
     lines = [
-        "| channel | way | before an incident, fastest | at the worst pace | before CRITICAL | a day for ever | at |",
-        "| --- | --- | ---: | ---: | ---: | ---: | ---: |",
+        "| channel | way | listed | incident, fastest pace | at the worst pace | CRITICAL | a day for ever | at |",
+        "| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: |",
     ]
     for one in figures:
         if one.channel.kind == "one name":
@@ -67,7 +71,8 @@ def table(figures: Iterable[Figure]) -> str:
         pace = _span(one.ever.pace_s) if ever and one.ever else ""
         first = _amount(_before(fast, way), _total(fast, way))
         critical = _amount(_critical(fast, way), _total(fast, way))
-        lines.append(f"| {one.channel.what} | {way} | {first} | {slow} | {critical} | {ever} | {pace} |")
+        listed = _amount(_listed(fast, way), _total(fast, way))
+        lines.append(f"| {one.channel.what} | {way} | {listed} | {first} | {slow} | {critical} | {ever} | {pace} |")
     return "\n".join(lines) if len(lines) > 2 else ""
 
 
@@ -94,7 +99,7 @@ def summary(figures: Sequence[Figure]) -> str:
         found = sum(one.fast.found for one in chosen)
         worst = max(_loss(one, way) for one in chosen)
         daily = max(a_day(one, way) for one in chosen)
-        kept = worst <= before_max and daily <= day_max
+        kept = worst <= before_max and daily <= day_max and all(one.fast.found for one in chosen if one.channel.once)
         lines.append(
             f"| {kind} ({way}) | {found} of {len(chosen)} | {worst:,.0f} | {before_max:,.0f} "
             f"| {daily:,.0f} | {day_max:,.0f} | {'kept' if kept else 'missed'} |"

@@ -173,7 +173,7 @@ def sombrat(rng: random.Random, domains: list[str], task: bool) -> Beats:
     """SombRAT (CostaRicto; BlackBerry 2020): a made-up word and an encrypted request in base32 below a subdomain, text
     records."""
     while True:
-        body = base32(rng.randbytes(45 if task else 8))
+        body = labels(base32(rng.randbytes(45 if task else 8)), 60)
         yield Beat(about(rng, 4 if task else 150), f"{body}.{word(rng)[:6]}.{domains[0]}", "TXT", 70)
 
 

@@ -68,7 +68,7 @@ def session_in(family: Family, way: str, spread: bool, seed: int, client: str) -
     rng = random.Random(f"{family.name} {way} {spread} {seed}")
     several = spread == (family.domains == 1)
     zones = domains_of(rng, max(family.domains, SPREAD) if several else 1)
-    own = zones if family.domains > 1 else zones[:1]
+    own = (zones * family.domains)[: max(family.domains, len(zones))] if family.domains > 1 else zones[:1]
     task = way in ("task", "unanswered")
     beats = islice(family.talk(rng, own, task), rng.randint(*(BEACONS if way == "beacons" else TASKS)))
     ts, rows = START + rng.uniform(9, 11) * 3600, list[Row]()

@@ -133,7 +133,8 @@ def rows(seed: int, roles: tuple[Role, ...] = ROLES) -> list[tuple[Row, str]]:
     for role in roles:
         for _ in range(role.clients):
             number += 1
-            made += _day(random.Random(f"{seed}/{number}"), f"10.20.0.{number}", role)
+            address = f"10.20.{number // 256}.{number % 256}"
+            made += _day(random.Random(f"{seed}/{number}"), address, role)
     return sorted(made, key=lambda pair: pair[0][:3])
 
 
