@@ -15,14 +15,17 @@ import numpy as np
 from dnslib import DNSError, DNSRecord
 
 from agents.alerting.delivery import Channel
+from agents.alerting.handover import oldest_s
 from agents.alerting.manager import CHANNELS, channel_values
+from agents.cli.health import asked_health
 from agents.core.errors import AgentsError, SettingsError
 from agents.core.protocols import Spec
 from agents.core.text import counted, printable
 from agents.core.types import Message, Severity
 from agents.detection.limits import bounds
 from agents.runtime import bootstrap
-from agents.runtime.heartbeat import detector_health
+from agents.runtime.health import UNSENT_S
+from agents.runtime.heartbeat import OUTBOX, PARTS, detector_health, read_heartbeat, settings_in_force
 from agents.scoring import MODEL_TYPES
 from agents.settings import RENAMED, Settings, old_names, unknown_names
 from agents.sources import SPECS as INTAKES
@@ -32,6 +35,8 @@ from agents.sources.listener.streams import exchange_of
 from agents.sources.listener.upstream import Upstream
 
 TIMEOUT_S = 2.0
+SHOWN_MAX = 80
+"""Characters shown of a setting, at most."""
 TEXT_MAX = 1000
 """Characters shown of a line, at most."""
 CHANNEL_SETTINGS = ", ".join(spec.switch for spec in CHANNELS)
@@ -44,9 +49,10 @@ Check = Callable[[Settings], str]
 def doctor(settings: Settings, options: argparse.Namespace) -> int:
     """Print one line for each check."""
     code = 0
-    for name, check in (*CHECKS, *((SEND,) if options.send else ())):
+    running = {part: _in_force(settings, part) for part in PARTS}
+    for name, part, check in (*CHECKS, *((SEND,) if options.send else ())):
         try:
-            text, mark = check(settings), "ok "
+            text, mark = check(running.get(part, settings)), "ok "
         except (AgentsError, OSError, ImportError, ValueError) as error:
             text, mark, code = _said(error), "BAD", max(code, 2 if isinstance(error, SettingsError) else 1)
         print(f"{mark}  {name:<12} {printable(text, TEXT_MAX)}")
@@ -61,11 +67,42 @@ def _said(error: Exception) -> str:
     return str(error)
 
 
+def _in_force(settings: Settings, part: str) -> Settings:
+    """The settings of a part that runs on this DATA_DIR, those of this shell where it does not."""
+    noted = settings_in_force(settings.state_dir, part)
+    return bootstrap.as_noted(settings, noted).model_copy(update={"data_dir": settings.data_dir}) if noted else settings
+
+
+def _differences(settings: Settings) -> Iterator[tuple[str, str]]:
+    """Where a running part has other settings than this shell: what was changed takes a restart."""
+    for part in PARTS:
+        found = bootstrap.differing_settings(settings, settings_in_force(settings.state_dir, part))
+        for name, (there, here) in found.items():
+            if name in _secrets_elsewhere(settings, part):
+                continue
+            shown = _shown(settings, name, there), _shown(settings, name, here)
+            yield part, f"{name.upper()} is {shown[0]} in what runs, and {shown[1]} here; a restart takes it over"
+
+
+def _secrets_elsewhere(settings: Settings, part: str) -> set[str]:
+    """Secrets that a part does not use, and need not hold."""
+    channels = {field.name for spec in CHANNELS for field in spec.fields if field.secret}
+    unused = channels if part == "listener" and settings.alerts_sent_by == "scheduler" else set()
+    return unused if part == "api" else unused | {"api_token"}
+
+
+def _shown(settings: Settings, name: str, value: object) -> str:
+    if bootstrap.is_secret(settings, name):
+        return "another" if value else "not set"
+    return printable(str(value), SHOWN_MAX) if value not in ("", None) else "empty"
+
+
 def _remarks(settings: Settings) -> Iterator[tuple[str, str]]:
     for name in unknown_names(settings):
         yield "settings", f".env names {printable(name, 60)}, which is no setting"
     for name in old_names():
         yield "settings", f"{name} is called {RENAMED[name]} now"
+    yield from _differences(settings)
 
 
 def _settings(settings: Settings) -> str:
@@ -183,7 +220,26 @@ def _spool(settings: Settings) -> str:
     return text
 
 
+def _api(settings: Settings) -> str:
+    if not read_heartbeat(settings.state_dir / PARTS["api"])["ok"]:
+        return "no API runs on this DATA_DIR"
+    found = asked_health(settings)
+    if not found:
+        return f"it runs, and cannot be asked from here ({settings.api_host} port {settings.api_port})"
+    ill = [name for name, one in found.get("components", {}).items() if not one.get("ok")]
+    if ill:
+        raise AgentsError(f"cannot call all well: /health says {found.get('status')} ({', '.join(ill)})")
+    return f"it answers; /health says {found.get('status')}"
+
+
 def _channels(settings: Settings) -> str:
+    state = detector_health(settings.state_dir)[1]
+    sender = read_heartbeat(settings.state_dir / PARTS["scheduler"])
+    channels = {**state.channels, **(sender.get("channels", {}) if sender["ok"] else {})}
+    if failing := [str(one["error"]) for one in channels.values() if one["failures"]]:
+        raise AgentsError("; ".join(failing))
+    if (late_s := oldest_s(settings.state_dir / OUTBOX)) >= UNSENT_S:
+        raise AgentsError(f"cannot send alerts: no scheduler has taken them for {late_s:.0f} s")
     names = [spec.name for spec in CHANNELS if settings.of(spec)[spec.fields[0].name]]
     return f"{', '.join(names)} set up" if names else f"none is set up: nobody will be told ({CHANNEL_SETTINGS})"
 
@@ -210,19 +266,21 @@ def _send(settings: Settings) -> str:
     return text
 
 
-CHECKS: tuple[tuple[str, Check], ...] = (
-    ("settings", _settings),
-    ("database", _database),
-    ("port", _port),
-    ("upstreams", _upstreams),
-    ("overload", _overload),
-    ("spool", _spool),
-    ("model", _model),
-    ("limits", _limits),
-    ("schedule", _schedule),
-    ("intakes", partial(_kinds, INTAKES)),
-    ("detector", partial(_kinds, MODEL_TYPES)),
-    ("channels", _channels),
-    *((spec.name, partial(_channel, spec)) for spec in CHANNELS),
+CHECKS: tuple[tuple[str, str, Check], ...] = (
+    ("settings", "", _settings),
+    ("database", "", _database),
+    ("port", "listener", _port),
+    ("upstreams", "listener", _upstreams),
+    ("overload", "listener", _overload),
+    ("spool", "listener", _spool),
+    ("model", "listener", _model),
+    ("limits", "listener", _limits),
+    ("schedule", "scheduler", _schedule),
+    ("api", "api", _api),
+    ("intakes", "", partial(_kinds, INTAKES)),
+    ("detector", "", partial(_kinds, MODEL_TYPES)),
+    ("channels", "", _channels),
+    *((spec.name, "", partial(_channel, spec)) for spec in CHANNELS),
 )
-SEND = ("test message", _send)
+"""Name, the running part whose settings count (else those of this shell), and the check."""
+SEND = ("test message", "", _send)

@@ -5,7 +5,9 @@ from __future__ import annotations
 import argparse
 import http.client
 import ipaddress
+import json
 from pathlib import Path
+from typing import Any
 
 from agents.core.text import command, counted
 from agents.runtime import heartbeat
@@ -60,12 +62,26 @@ def _has_written(settings: Settings, part: str) -> bool:
 
 
 def _api_answers(settings: Settings) -> bool:
+    return _asked(settings) is not None
+
+
+def asked_health(settings: Settings) -> dict[str, Any]:
+    """What /health of the API says now; empty where it does not answer."""
+    try:
+        found = json.loads(_asked(settings) or b"{}")
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _asked(settings: Settings) -> bytes | None:
     asked = http.client.HTTPConnection(_reachable(settings.api_host), settings.api_port, timeout=TIMEOUT_S)
     try:
         asked.request("GET", "/health")
-        return asked.getresponse().status == http.client.OK
+        answer = asked.getresponse()
+        return answer.read() if answer.status == http.client.OK else None
     except (OSError, http.client.HTTPException):
-        return False
+        return None
     finally:
         asked.close()
 

@@ -5,17 +5,17 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager, closing
-
-import structlog
+from typing import TYPE_CHECKING
 
 from agents.core.text import command
 from agents.runtime import bootstrap
 from agents.runtime.signals import Beat, live
-from agents.runtime.supervisor import supervise
+from agents.runtime.supervisor import supervise, supervise_one
 from agents.settings import Settings
 from agents.stream.note import SharedNote
 
-_log = structlog.get_logger()
+if TYPE_CHECKING:
+    from agents.runtime import services
 
 
 def listen(settings: Settings, options: argparse.Namespace) -> int:
@@ -60,19 +60,27 @@ def _welcome(settings: Settings) -> str:
     )
 
 
-def _serve(settings: Settings, service: Callable[[Settings], AbstractAsyncContextManager[None]]) -> int:
+def _serve(
+    settings: Settings, name: str, service: Callable[[Settings, services.Pulse], AbstractAsyncContextManager[None]]
+) -> int:
+    """One service, in a process that is started again where it dies or hangs."""
     from agents.runtime import services
 
     bootstrap.check_settings(settings)
     bootstrap.make_folders(settings)
-    return live(services.serve([service(settings)], stopping=lambda: _log.info("stopping")))
+
+    def work(ready: Callable[[], None], beat: Beat) -> int:
+        pulse = services.Pulse(beat)
+        return live(services.serve([service(settings, pulse)], ready, pulse=pulse))
+
+    return supervise_one(name, work, settings.hang_s)
 
 
 def api(settings: Settings, options: argparse.Namespace) -> int:
     """`dns-tunnel api`."""
-    return _serve(settings, bootstrap.serving_of)
+    return _serve(settings, "api", bootstrap.serving_of)
 
 
 def schedule(settings: Settings, options: argparse.Namespace) -> int:
     """`dns-tunnel schedule`."""
-    return _serve(settings, bootstrap.scheduling_of)
+    return _serve(settings, "scheduler", lambda settings, pulse: bootstrap.scheduling_of(settings))

@@ -6,15 +6,18 @@ What the console and the scheduler alone need is imported where it is made: a li
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import os
 import secrets
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from pydantic import SecretStr
 
 from agents import __version__
 from agents import settings as settings_module
@@ -40,7 +43,7 @@ from agents.learning.retraining import RetrainingParts
 from agents.learning.run import RetrainOptions, TrainingRun, TrainRequest
 from agents.learning.validation import Validator, load_cases
 from agents.runtime.detector_process import JudgeParts
-from agents.runtime.heartbeat import OUTBOX, PARTS
+from agents.runtime.heartbeat import OUTBOX, PARTS, Heartbeat
 from agents.runtime.listener_process import ListenerConfig
 from agents.runtime.privileges import give_away, user_of
 from agents.runtime.supervisor import Plan, Work
@@ -83,6 +86,45 @@ SPECS: tuple[Spec[Any], ...] = (special_names.SPEC, traffic.SPEC, cache.SPEC, *I
 def load_settings(**overrides: Any) -> Settings:
     """Read all settings, those of every kind among them. Raises SettingsError."""
     return settings_module.load(SPECS, **overrides)
+
+
+def noted_settings(settings: Settings) -> dict[str, Any]:
+    """All settings for other processes to compare with theirs: a secret as its fingerprint, "" where it is not set."""
+    salt = secrets.token_bytes(16)
+    return {"salt": salt.hex(), "values": _comparable(settings, salt)}
+
+
+def differing_settings(settings: Settings, noted: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """Settings that a running process has otherwise, by name: (there, here). What only one release knows is none."""
+    salt, there = noted.get("salt"), noted.get("values")
+    if not isinstance(salt, str) or not isinstance(there, dict):
+        return {}
+    try:
+        here = _comparable(settings, bytes.fromhex(salt))
+    except ValueError:
+        return {}
+    return {name: (there[name], here[name]) for name in here if name in there and there[name] != here[name]}
+
+
+def as_noted(settings: Settings, noted: Mapping[str, Any]) -> Settings:
+    """The settings of a running process; secrets, which it does not note, are those of `settings`."""
+    there = {name: value[0] for name, value in differing_settings(settings, noted).items()}
+    return load_settings(**{name: value for name, value in there.items() if not is_secret(settings, name)})
+
+
+def is_secret(settings: Settings, name: str) -> bool:
+    """Whether a setting's value is not to be seen; an address of a database may have a password in it."""
+    return name == "database_url" or isinstance(getattr(settings, name), SecretStr)
+
+
+def _comparable(settings: Settings, salt: bytes) -> dict[str, Any]:
+    plain = settings.model_dump(mode="json", exclude={"data_dir"})
+    for name in plain:
+        if is_secret(settings, name):
+            value = getattr(settings, name)
+            secret = value.get_secret_value() if isinstance(value, SecretStr) else value
+            plain[name] = secret and hashlib.scrypt(secret.encode(), salt=salt, n=1 << 12, r=8, p=1).hex()
+    return plain
 
 
 def make_folders(settings: Settings) -> None:
@@ -210,6 +252,7 @@ def judge_parts(
         state_dir=settings.state_dir,
         mismatched=mismatched,
         note=note,
+        in_force=noted_settings(settings),
     )
 
 
@@ -390,7 +433,8 @@ def scheduling_of(settings: Settings) -> AbstractAsyncContextManager[None]:
 
     store, registry = store_of(settings), registry_of(settings)
     sender = sender_of(settings)
-    return scheduling(scheduler_of(settings), store, registry, settings.data_dir, settings.state_dir, sender)
+    calendar, noted = scheduler_of(settings), noted_settings(settings)
+    return scheduling(calendar, store, registry, settings.data_dir, settings.state_dir, noted, sender)
 
 
 def serving_of(
@@ -416,7 +460,7 @@ def serving_of(
         version=__version__,
     )
     proxies = [part.strip() for part in settings.trusted_proxies.split(",") if part.strip()]
-    heartbeat = settings.state_dir / PARTS["api"]
+    heartbeat = Heartbeat(settings.state_dir / PARTS["api"], dict, in_force=noted_settings(settings))
     return serving(parts, settings.api_host, settings.api_port, heartbeat, retrainer, proxies, pulse or Pulse())
 
 

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import structlog
@@ -68,7 +68,7 @@ class JudgeParts:
     """The collaborators of a Judge. known_entries reads the operator's list anew; known_path is its file.
 
     state_dir: where the detector's files lie, and the heartbeat. mismatched: ListenerConfig.mismatched_by_upstream.
-    note: where the console of `run` reads the heartbeat.
+    note: where the console of `run` reads the heartbeat. in_force: see Heartbeat.
     """
 
     detector: Detector
@@ -82,6 +82,7 @@ class JudgeParts:
     state_dir: Path
     mismatched: Callable[[], dict[str, int]] = dict
     note: SharedNote | None = None
+    in_force: Mapping[str, Any] | None = None
 
 
 class Judge:
@@ -387,7 +388,8 @@ def run_detector(
         parts = make()
         judge = Judge(parts)
         loop = DetectorLoop(stream, judge, listeners)
-        heartbeat = Heartbeat(parts.state_dir / PARTS["listener"], lambda: loop.health().to_json(), note=parts.note)
+        path = parts.state_dir / PARTS["listener"]
+        heartbeat = Heartbeat(path, lambda: loop.health().to_json(), note=parts.note, in_force=parts.in_force)
         try:
             judge.start()
             heartbeat.start()

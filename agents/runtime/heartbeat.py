@@ -7,6 +7,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -79,7 +80,8 @@ class DetectorHealth:
 class Heartbeat:
     """Writes what `collect` returns to `path` every few seconds, on a thread of its own.
 
-    note: shared memory that it is written to as well, which takes it also where the disk is full.
+    note: shared memory that it is written to as well, which takes it also where the disk is full. in_force: the
+    process' settings, written once beside it (settings_in_force).
     """
 
     def __init__(
@@ -88,14 +90,19 @@ class Heartbeat:
         collect: Callable[[], Mapping[str, Any]],
         every_s: float = EVERY_S,
         note: SharedNote | None = None,
+        in_force: Mapping[str, Any] | None = None,
     ) -> None:
         self._path, self._collect, self._every_s, self._note = path, collect, every_s, note
+        self._in_force = in_force
         self._writer = _writer()
         self._failing = False
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="heartbeat", daemon=True)
 
     def start(self) -> None:
+        if self._in_force is not None:
+            with suppress(OSError):  # it is for people; the heartbeat itself says that the disk takes nothing
+                write_atomic(_beside(self._path), json.dumps(self._in_force).encode(), PRIVATE_MODE)
         self._write()
         self._thread.start()
 
@@ -106,6 +113,7 @@ class Heartbeat:
             return
         self._thread.join()
         self._path.unlink(missing_ok=True)
+        _beside(self._path).unlink(missing_ok=True)
 
     def _run(self) -> None:
         while not self._stop.wait(self._every_s):
@@ -123,6 +131,20 @@ class Heartbeat:
             self._failing = True
         else:
             self._failing = False
+
+
+def _beside(path: Path) -> Path:
+    return path.with_name(f"{path.stem}_settings.json")
+
+
+def settings_in_force(state_dir: Path, part: str) -> dict[str, Any]:
+    """The settings that a running part noted at its start; empty where it does not run, or noted none."""
+    path = state_dir / PARTS[part]
+    try:
+        found = json.loads(_beside(path).read_bytes()) if read_heartbeat(path)["ok"] else {}
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def read_heartbeat(path: Path) -> dict[str, Any]:

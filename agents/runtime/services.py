@@ -266,9 +266,10 @@ async def scheduling(
     registry: ModelRegistry[Any],
     data_dir: Path,
     state_dir: Path,
+    in_force: Mapping[str, Any],
     sender: Sender | None = None,
 ) -> AsyncIterator[None]:
-    """The scheduler, and the sender of alerts that were handed over.
+    """The scheduler, and the sender of alerts that were handed over. in_force: see Heartbeat.
 
     While the database is away it is tried again; nothing else waits for that. At its start it records runs that were
     broken off. Raises AgentsError where another one runs: each would begin what is due.
@@ -276,7 +277,8 @@ async def scheduling(
     with _only_one(state_dir / "scheduler.lock", data_dir):
         starting = asyncio.create_task(_started(store, registry, scheduler))
         state = sender.state if sender is not None else dict
-        beat = Heartbeat(state_dir / PARTS["scheduler"], lambda: {**calendar_of(scheduler), **state()})
+        path = state_dir / PARTS["scheduler"]
+        beat = Heartbeat(path, lambda: {**calendar_of(scheduler), **state()}, in_force=in_force)
         beat.start()
         if sender is not None:
             sender.start()
@@ -338,7 +340,7 @@ async def serving(
     parts: Parts,
     host: str,
     port: int,
-    heartbeat: Path,
+    beat: Heartbeat,
     retrainer: Retrainer,
     proxies: Sequence[str],
     pulse: Pulse,
@@ -363,7 +365,6 @@ async def serving(
         timeout_graceful_shutdown=GRACE_S,
     )
     sockets = [_bound(config)]
-    beat = Heartbeat(heartbeat, dict)
     beat.start()
     server = uvicorn.Server(config)
     thread = threading.Thread(target=live, args=(_served(server, sockets),), name="api")
@@ -398,13 +399,12 @@ def _bound(config: uvicorn.Config) -> socket.socket:
 async def serve(
     services: Iterable[AbstractAsyncContextManager[None]],
     ready: Callable[[], None] = lambda: None,
-    stopping: Callable[[], None] = lambda: None,
     pulse: Pulse | None = None,
 ) -> int:
     """Run the services until SIGINT or SIGTERM.
 
-    `ready` is called when they run, `stopping` when they are about to end. Returns the exit code: 1 where a thread
-    died of an exception, else 0. pulse: whose signs of life it gives.
+    `ready` is called when they run. Returns the exit code: 1 where a thread died of an exception, else 0. pulse: whose
+    signs of life it gives.
     """
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -420,5 +420,4 @@ async def serve(
             beating = asyncio.create_task(beat_on(pulse.beat, pulse.well))
             await stop.wait()
             beating.cancel()
-            stopping()
     return int(bool(crashed))

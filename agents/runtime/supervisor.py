@@ -1,8 +1,8 @@
 """The parent of `listen` and `run`: forks listeners, a detector and others; starts again what dies or hangs.
 
-It has one thread, no event loop and no database: what it forks shares its pages. It holds the listeners' sockets, so
-that what is asked while a listener is started again waits in the kernel and is answered, and the memory with all that
-is seen and not yet judged (stream/shared.py).
+`api` and `schedule` have one, too, with one process each. It has one thread, no event loop and no database: what it
+forks shares its pages. It holds the listeners' sockets, so that what is asked while a listener is started again waits
+in the kernel and is answered, and the memory with all that is seen and not yet judged (stream/shared.py).
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from agents.runtime.listener_process import ListenerConfig, ListenerSockets, ans
 from agents.runtime.privileges import User, become
 from agents.runtime.signals import ENDING, Beat, Signals
 from agents.sources.listener.sockets import UDP_MAX, bind_pairs, bind_probe
-from agents.stream.shared import ChildState, SharedStream
+from agents.stream.shared import ChildState, SharedStream, shared_states
 
 Work = Callable[[Callable[[], None], Beat], int]
 """What a process does: told what to call when it is ready and what as a sign of life, returns its exit code."""
@@ -43,6 +43,8 @@ many each time up to the most. A listener's share of the queries waits for it al
 STEADY_S = 10.0
 LISTENER_STOP_S, DETECTOR_STOP_S = 5.0, 20.0
 """A process that does not end within so many seconds of SIGTERM is killed. docker-compose.yml grants 30 in all."""
+READY_S = 60.0
+"""A process that is not ready after so many seconds hangs; it takes a few, also with 200,000 saved flows."""
 SLOW_S = 2.0
 """After so many seconds the log says which processes have not ended."""
 AT_ONCE_S = 1.0
@@ -112,7 +114,7 @@ def supervise(plan: Plan, ready: Callable[[], None]) -> int:
     stream = SharedStream(len(names), plan.queue_max, children, plan.batch_max, plan.batch_wait_s)
     detecting = partial(run_detector, stream, names, plan.judge_parts)
     signals = Signals(_SIGNALS)
-    supervisor = Supervisor(
+    supervisor = ListeningSupervisor(
         signals,
         stream,
         [
@@ -139,6 +141,23 @@ def supervise(plan: Plan, ready: Callable[[], None]) -> int:
                 _log.info("stopped", **stream.carried(), **stream.health())
             gc.unfreeze()
             stream.close()
+    return code
+
+
+def supervise_one(name: str, work: Work, hang_s: float) -> int:
+    """Run one process until SIGINT or SIGTERM, and start it again where it dies or hangs; the exit code.
+
+    Raises AgentsError where it cannot start.
+    """
+    signals, states = Signals(_SIGNALS), shared_states([name])
+    supervisor = Supervisor(signals, states, [Child(name, work, None)], hang_s)
+    with signals:
+        try:
+            if supervisor.start():
+                supervisor.watch()
+                _log.info("stopping")
+        finally:
+            code = supervisor.stop()
     return code
 
 
@@ -186,7 +205,7 @@ class Watch:
         self._asker.close()
 
     def hanging(self) -> list[Child]:
-        """Processes that are up and have not moved for `hang_s`; to be called every WATCH_S.
+        """Processes that have not moved for `hang_s`, or not become ready; to be called every WATCH_S.
 
         Where this process itself was stopped meanwhile, or the machine, all have that time once more.
         """
@@ -198,8 +217,13 @@ class Watch:
         self._ask()
         if now - self._since < self._hang_s:
             return []
-        up = [child for child in self._children if child.pid and self._states[child.name].up]
-        return [child for child in up if self._states[child.name].still_s() > self._hang_s]
+        return [child for child in self._children if child.pid and self._hangs(child, now)]
+
+    def _hangs(self, child: Child, now: float) -> bool:
+        state = self._states[child.name]
+        if state.up:
+            return state.still_s() > self._hang_s
+        return now - max(child.started, self._since) > READY_S
 
     def _hear(self) -> None:
         asked = {child.probe: child for child in self._children if child.probe}
@@ -220,19 +244,11 @@ class Supervisor:
     """Starts, watches and ends; the signals in _SIGNALS are waited for."""
 
     def __init__(
-        self,
-        signals: Signals,
-        stream: SharedStream,
-        listeners: list[Child],
-        detector: Child,
-        others: list[Child],
-        hang_s: float,
+        self, signals: Signals, states: Mapping[str, ChildState], children: Sequence[Child], hang_s: float
     ) -> None:
         self._signals, self._asked = signals, 0.0
-        self._stream, self._states = stream, stream.children
-        self._listeners, self._detector, self._others = listeners, detector, others
-        self._children = [*listeners, detector, *others]
-        self._watch, self._hang_s = Watch(self._children, stream.children, hang_s), hang_s
+        self._states, self._children = states, children
+        self._watch, self._hang_s = Watch(children, states, hang_s), hang_s
 
     def start(self) -> bool:
         """Start all, each when the one before is ready; False where a signal came first. Raises what one raised."""
@@ -243,6 +259,8 @@ class Supervisor:
                     return False
                 if select.select([child.reading], [], [], LOOK_S)[0]:
                     self._hear(child)
+                elif time.monotonic() - child.started > READY_S:
+                    raise AgentsError(f"cannot start process {child.name}: it was not ready after {READY_S:g} s")
         return True
 
     def watch(self) -> None:
@@ -263,16 +281,14 @@ class Supervisor:
                 return
 
     def stop(self) -> int:
-        """End listeners, then the detector, which judges what they left, and the others; the exit code."""
+        """End all; the exit code."""
         self._watch.close()
         self._asked = time.monotonic()
-        self._end(self._listeners)
-        if not self._detector.pid and self._stream.waiting:
-            self._spawn(self._detector)
-        self._end([self._detector, *self._others])
-        if self._stream.waiting:  # the detector was ended before its time
-            _log.error("queries_lost_at_stop", queries=self._stream.waiting)
+        self._end_all()
         return int(any(child.code for child in self._children))
+
+    def _end_all(self) -> None:
+        self._end(self._children)
 
     def _pause(self) -> float:
         """Seconds to wait for a signal: until the next start, or the next look."""
@@ -284,7 +300,9 @@ class Supervisor:
         """Kill what does not move; it is started again like what dies by itself."""
         for child in self._watch.hanging():
             self._states[child.name].note_hang()
-            _log.error("process_hangs", process=child.name, still_s=self._hang_s)
+            _log.error(
+                "process_hangs", process=child.name, still_s=self._hang_s if self._states[child.name].up else READY_S
+            )
             os.kill(child.pid, signal.SIGKILL)
             self._states[child.name].beat(self._hang_s)  # the kernel may take its time
 
@@ -319,7 +337,7 @@ class Supervisor:
             child.pause_s = 0.0
         child.due = now + child.pause_s
         _log.error("process_died", process=child.name, code=child.code, restart_in_s=child.pause_s)
-        most = LISTENER_PAUSE_MAX_S if child in self._listeners else PAUSE_MAX_S
+        most = LISTENER_PAUSE_MAX_S if child.probe else PAUSE_MAX_S
         child.pause_s = min(max(2 * child.pause_s, PAUSE_S), most)
 
     def _spawn(self, child: Child) -> None:
@@ -354,6 +372,31 @@ class Supervisor:
                 if impatient or (child.stop_s is not None and took >= child.stop_s):
                     _log.error("process_killed", process=child.name)
                     os.kill(child.pid, signal.SIGKILL)
+
+
+class ListeningSupervisor(Supervisor):
+    """Ends what judges after what answers, so that nothing is left unjudged."""
+
+    def __init__(
+        self,
+        signals: Signals,
+        stream: SharedStream,
+        listeners: list[Child],
+        detector: Child,
+        others: list[Child],
+        hang_s: float,
+    ) -> None:
+        super().__init__(signals, stream.children, [*listeners, detector, *others], hang_s)
+        self._stream, self._listeners, self._detector, self._others = stream, listeners, detector, others
+
+    def _end_all(self) -> None:
+        """End listeners, then the detector, which judges what they left, and the others."""
+        self._end(self._listeners)
+        if not self._detector.pid and self._stream.waiting:
+            self._spawn(self._detector)
+        self._end([self._detector, *self._others])
+        if self._stream.waiting:  # the detector was ended before its time
+            _log.error("queries_lost_at_stop", queries=self._stream.waiting)
 
 
 def _ended(child: Child) -> bool:

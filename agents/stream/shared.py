@@ -121,6 +121,13 @@ class ChildState:
         return {"up": up, "restarts": max(starts - 1, 0), "pid": pid, "hangs": hangs, "still_s": still_s}
 
 
+def shared_states(names: Sequence[str]) -> dict[str, ChildState]:
+    """States of processes that share nothing else, in memory made before they are forked."""
+    cells = memoryview(mmap.mmap(-1, ChildState.SIZE * len(names))).cast("q")
+    size = ChildState.SIZE // cells.itemsize
+    return {name: ChildState(cells[size * at : size * (at + 1)]) for at, name in enumerate(names)}
+
+
 class SharedStream:
     """A ring and counters for each of the two writing threads of a listener; a ledger; the state of each process.
 

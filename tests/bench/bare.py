@@ -1,4 +1,4 @@
-"""The listener with nothing behind it: forwarding alone. python -m tests.bench.bare PORT UPSTREAM"""
+"""The listener with nothing behind it: forwarding alone. python -m tests.bench.bare PORT UPSTREAM [MiB of cache]"""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import asyncio
 import signal
 import sys
 
+from agents.sources.listener.cache import CacheLimits
 from agents.sources.listener.server import Listener
 from tests.support.listening import ring_of
 
@@ -14,7 +15,7 @@ _EMPTIED_S = 0.1
 
 
 async def main() -> None:
-    port, upstream = map(int, sys.argv[1:])
+    port, upstream, *cache_mb = map(int, sys.argv[1:])
     ring = ring_of(65_536)
     listener = Listener(
         ["127.0.0.1"],
@@ -27,6 +28,7 @@ async def main() -> None:
         inflight_max=16_384,
         offer=len,
         ring=ring,
+        cache=CacheLimits(sum(cache_mb) << 20),
     )
     ended = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, ended.set)

@@ -1,5 +1,5 @@
-"""Forwarders beside ours: dnsdist, unbound and dnsmasq as the distribution ships them, without a cache, on high ports
-of loopback, each with a configuration of its own in a temporary folder.
+"""Forwarders beside ours: dnsdist, unbound and dnsmasq as the distribution ships them, on high ports of loopback, each
+with a configuration of its own in a temporary folder: without a cache, and what a hit in the cache costs beside that.
 
 Every one is pinned to the first core, load and upstream to the others, all of them before other work of the machine
 where the user may ask for that. CPU is what the kernel counted for the process
@@ -38,6 +38,7 @@ _DNSDIST = """setLocal("127.0.0.1:{port}")
 newServer({{address="127.0.0.1:{upstream}", checkInterval=60}})
 setMaxUDPOutstanding(65535)
 """
+_DNSDIST_CACHED = _DNSDIST + 'getPool(""):setCache(newPacketCache(100000))\n'
 _UNBOUND = """server:
   interface: 127.0.0.1@{port}
   port: {port}
@@ -61,6 +62,10 @@ forward-zone:
   name: "."
   forward-addr: 127.0.0.1@{upstream}
 """
+_UNBOUND_CACHED = _UNBOUND.replace("-cache-size: 0", "-cache-size: 64m")
+CACHED_NAMES = 1_000
+"""Names that are asked again and again, for hits; each is in the cache before it is measured."""
+CACHED = ", from its cache"
 
 
 class Forwarder(NamedTuple):
@@ -94,6 +99,26 @@ def forwarders(folder: Path, port: int, upstream: int) -> list[Forwarder]:
                   {"unbound.conf": _UNBOUND.format(**values)}),
         Forwarder("dnsmasq", "dnsmasq", dnsmasq),
     ]  # fmt: skip
+
+
+def with_caches(folder: Path, port: int, upstream: int) -> list[Forwarder]:
+    """Those that have a cache in the same process, with it."""
+    values = {"port": port, "upstream": upstream, "folder": folder}
+    files = {
+        BASE: {"dnsdist.conf": _DNSDIST_CACHED.format(**values)},
+        OURS: {},
+        "unbound": {"unbound.conf": _UNBOUND_CACHED.format(**values)},
+    }
+    found = [one for one in forwarders(folder, port, upstream) if one.name in files]
+    return [
+        one._replace(
+            name=one.name + CACHED,
+            files=files[one.name],
+            command=[*one.command, "32"] if one.name == OURS else one.command,
+            probed=False,
+        )
+        for one in found
+    ]
 
 
 def _placed(cores: Sequence[int]) -> None:
@@ -189,6 +214,34 @@ def measure(one: Forwarder, folder: Path, port: int, names: Path, wires: Path) -
         used = cpu_s(process.pid) - before
         latency = {rate: probed(port, rate, wires, others) for rate in RATES if one.probed}
     return Measured(used / answered * 1e6, answered / took, latency)
+
+
+def hits(directory: Path, free_port: int) -> Iterator[Figure]:
+    """CPU of a query that the cache answers beside one that is forwarded, each forwarder beside itself."""
+    os.environ["PATH"] += ":/usr/sbin"
+    if not shutil.which("dnsperf"):
+        print("caches skipped: dnsperf is not installed", file=sys.stderr)
+        return
+    names, few, wires = (directory / name for name in ("names.txt", "few.txt", "wires.txt"))
+    lines = [f"h{number:x}{'x' * (number * 7 % 24)}.bench.example A\n" for number in range(NAMES)]
+    names.write_text("".join(lines), "ascii")
+    few.write_text("".join(lines[:CACHED_NAMES]), "ascii")
+    found: dict[str, list[float]] = {}
+    with running([sys.executable, "-m", "tests.bench.udp"], _CORES[1:] or _CORES) as upstream:
+        assert upstream.stdout is not None
+        bare = int(upstream.stdout.readline())
+        cached = [one for one in with_caches(directory, free_port, bare) if shutil.which(one.program)]
+        plain = [one._replace(probed=False) for one in forwarders(directory, free_port, bare)]
+        for _ in range(ROUNDS):
+            for hit in cached:
+                for one in (next(one for one in plain if one.name + CACHED == hit.name), hit):
+                    asked = few if one is hit else names
+                    used = measure(one, directory, free_port, asked, wires).cpu_us
+                    found.setdefault(one.name, []).append(used)
+    for hit in cached:
+        forwarded = hit.name.removesuffix(CACHED)
+        cost, base = statistics.median(found[hit.name]), statistics.median(found[forwarded])
+        yield Figure(f"{hit.name}: CPU per query", cost, "µs", base, f"{forwarded}, forwarded")
 
 
 def compared(directory: Path, free_port: int, only: Sequence[str] = ()) -> Iterator[Figure]:

@@ -14,7 +14,7 @@ from agents.core.types import Row
 from agents.learning.baseline import benign_names, benign_sample, sample_of
 from agents.scoring.isolation_forest import TrainConfig, train
 from tests.bench import storing
-from tests.bench.forwarders import compared
+from tests.bench.forwarders import compared, hits
 from tests.bench.kernels import reading
 from tests.bench.live import footprint, live
 from tests.bench.load import latencies, messages, percentile, rate
@@ -79,6 +79,11 @@ def forwarders(directory: Path) -> Iterator[Figure]:
     yield from compared(directory, _free_port())
 
 
+def caches(directory: Path) -> Iterator[Figure]:
+    """What a hit costs beside a forwarded query; skipped in one line where dnsperf is missing."""
+    yield from hits(directory, _free_port())
+
+
 def stores(directory: Path) -> Iterator[Figure]:
     """Rows written, on SQLite and Postgres."""
     yield from storing.stores(some_traffic(), directory)
@@ -106,6 +111,7 @@ PARTS = {
     "replay": replay,
     "listener": listener,
     "forwarders": forwarders,
+    "caches": caches,
     "live": live,
     "footprint": footprint,
     "stores": stores,

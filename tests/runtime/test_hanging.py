@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import resource
 import signal
@@ -14,11 +15,16 @@ from typing import Any
 import httpx
 import pytest
 
+from agents.runtime.detector_process import Judge
+from agents.runtime.heartbeat import PARTS, read_heartbeat
+from tests.support.commands import BASE, environment
 from tests.support.listening import wait_until
 from tests.support.live import running
 from tests.support.patience import patient
 from tests.support.postgres_server import PostgresServer, drop_database, make_database
-from tests.support.supervised import Load, Supervised, assert_adds_up, postgres_names, supervised
+from tests.support.running import free_port, process
+from tests.support.stubs import StubServer
+from tests.support.supervised import Load, Supervised, assert_adds_up, postgres_names, replaced, supervised
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow]
 HANG = {"HANG_S": "5"}
@@ -80,6 +86,67 @@ def test_a_stopped_console_is_replaced_and_dns_goes_on(tmp_path: Path) -> None:
 
         wait_until(answers, 40)
         assert one.events("process_hangs")[0]["process"] == "console"
+
+
+SLOW_START = "import agents.runtime.supervisor\nagents.runtime.supervisor.READY_S = 8.0\n"
+
+
+def test_a_process_that_hangs_before_it_is_ready_is_replaced(tmp_path: Path) -> None:
+    """The second detector hangs, as one may that finds a file on a disk that does not answer."""
+    hanging = """
+def replacement(self, *given):
+    starts = Path("starts")
+    starts.write_text((starts.read_text() if starts.exists() else "") + "x")
+    if len(starts.read_text()) == 2:
+        time.sleep(3600)
+    return real(self, *given)
+"""
+    with supervised(tmp_path, SLOW_START + replaced(Judge.start, hanging), LISTENER_PROCESSES="1") as one:
+        load = Load(one.port, per_s=50)
+        load.wait_answered(50)
+        one.kill("detector")
+        wait_until(lambda: one.events("process_hangs") != [], 60)
+        wait_until(lambda: bool(one.state().get("judging")), 40)
+        load.stop()
+        assert_adds_up(one.rested())
+        assert one.stop() == 0
+    assert [(line["process"], line["still_s"]) for line in one.events("process_hangs")] == [("detector", 8.0)]
+    assert (tmp_path / "starts").read_text() == "xxx"
+
+
+def test_one_that_hangs_at_the_first_start_is_one_line(tmp_path: Path) -> None:
+    hanging = SLOW_START + replaced(Judge.start, "replacement = lambda self: time.sleep(3600)")
+    with StubServer() as upstream:
+        one = Supervised(tmp_path, upstream, hanging)
+        assert one.process.wait(patient(90)) == 1
+    assert "dns-tunnel: cannot start process detector: it was not ready after 8 s" in one.log.read_text()
+
+
+@pytest.mark.parametrize(("command", "part"), [("api", "api"), ("schedule", "scheduler")])
+def test_a_service_alone_is_started_again_when_it_hangs_or_dies(tmp_path: Path, command: str, part: str) -> None:
+    log, state = tmp_path / "log", tmp_path / "data" / PARTS[part]
+    settings = environment(DATA_DIR=str(tmp_path), API_PORT=str(free_port()), HANG_S="5")
+
+    def beats(other_than: int) -> int:
+        """The process that gives signs of life, once it is ready: the first comes before that."""
+        if not read_heartbeat(state)["ok"]:
+            return 0
+        found: dict[str, Any] = json.loads(state.read_bytes())
+        pid = int(found["writer"][1])
+        return pid if pid != other_than and found["at"] - started.setdefault(pid, found["at"]) > 1 else 0
+
+    started: dict[int, float] = {}
+    with process([*BASE, command], log, settings) as one:
+        old = one.pid
+        for number in (signal.SIGSTOP, signal.SIGKILL):
+            wait_until(lambda old=old: beats(old) > 0, 60)  # type: ignore[misc]
+            old = beats(old)
+            os.kill(old, number)
+        wait_until(lambda: beats(old) > 0, 60)
+        one.terminate()
+        assert one.wait(patient(30)) == 0
+    events = [json.loads(line)["event"] for line in log.read_text().splitlines() if line.startswith("{")]
+    assert (events.count("process_hangs"), events.count("process_died")) == (1, 2)
 
 
 def test_who_waits_long_for_a_batch_to_fill_does_not_hang(tmp_path: Path) -> None:

@@ -13,7 +13,8 @@ from dns.rcode import Rcode
 
 from agents.core.types import FORWARDED, FROM_CACHE, FROM_CACHE_STALE
 from agents.sources.listener.cache import CacheLimits
-from tests.support.listening import adds_up, listening, tcp, udp, wait_until
+from agents.sources.listener.cache_kernels import FAILURE_S
+from tests.support.listening import UNUSED, adds_up, listening, tcp, udp, wait_until
 from tests.support.stubs import Asked, StubServer, answer_a, answer_large, reply, silent
 
 pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("both_ways")]
@@ -180,3 +181,57 @@ def test_when_the_listener_stops_nothing_of_the_cache_is_left_waiting() -> None:
     with StubServer(brief) as stub, listening(stub, cache=CACHE) as (listener, _):
         udp(listener, query())
     assert listener.inflight == 0 and adds_up(listener.counters)
+
+
+def dead() -> list[tuple[str, list[tuple[str, int]]]]:
+    """An upstream that refuses every datagram."""
+    return [("", [UNUSED])]
+
+
+@pytest.mark.parametrize("ask", [udp, tcp])
+def test_a_time_out_is_kept_like_a_failure_that_an_upstream_names(ask) -> None:  # type: ignore[no-untyped-def]
+    with StubServer(silent) as stub, listening(stub, cache=CACHE) as (listener, rows):
+        first = ask(listener, query(use_edns=0))
+        asked = len(stub.asked)
+        again = ask(listener, query("WWW.example.com", use_edns=0))
+        assert (first.rcode(), again.rcode(), again.edns) == (Rcode.SERVFAIL, Rcode.SERVFAIL, 0)
+        assert str(again.question[0].name) == "WWW.example.com."
+        assert len(stub.asked) == asked, "nobody is asked again at once"
+        wait_until(lambda: [(row[5], row[-1]) for row in rows] == [(2, FORWARDED), (2, FROM_CACHE)])
+        assert udp(listener, query("other.example.com", use_edns=0)).rcode() == Rcode.SERVFAIL
+        assert len(stub.asked) > asked, "of another name nothing is known"
+        assert adds_up(listener.counters)
+
+
+def test_an_unreachable_upstream_is_kept_as_a_failure() -> None:
+    with listening(dead(), cache=CACHE) as (listener, rows):
+        assert [udp(listener, query()).rcode() for _ in range(2)] == [Rcode.SERVFAIL] * 2
+        wait_until(lambda: [row[-1] for row in rows] == [FORWARDED, FROM_CACHE])
+
+
+@pytest.mark.parametrize("rcode", [Rcode.FORMERR, Rcode.SERVFAIL, Rcode.NOTIMP, Rcode.REFUSED, Rcode.NOTAUTH])
+def test_whatever_an_upstream_fails_with_is_kept(rcode: Rcode) -> None:
+    def failing(asked: Asked) -> list[bytes]:
+        return reply(asked, flags=0x8180 | rcode)
+
+    with StubServer(failing) as stub, listening(stub, cache=CACHE) as (listener, _):
+        assert [udp(listener, query()).rcode() for _ in range(3)] == [rcode] * 3
+        assert len(stub.asked) == 1
+
+
+def test_a_failure_is_forgotten_after_seconds() -> None:
+    with StubServer(silent) as stub, listening(stub, cache=CACHE) as (listener, _):
+        assert udp(listener, query()).rcode() == Rcode.SERVFAIL
+        stub.behaviour = answer_a
+        begun = time.monotonic()
+        wait_until(lambda: udp(listener, query()).rcode() == Rcode.NOERROR, FAILURE_S + 5)
+        assert time.monotonic() - begun > 1
+
+
+def test_no_room_is_no_failure_of_the_name() -> None:
+    with StubServer(silent) as stub, listening(stub, cache=CACHE, inflight_max=1, timeout_s=5.0) as (listener, _):
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as other:
+            other.sendto(query("silent.example.com").to_wire(), ("127.0.0.1", listener.ports[0]))
+            wait_until(lambda: listener.inflight == 1)
+            assert udp(listener, query()).rcode() == Rcode.SERVFAIL
+        assert listener.counters.cache_entries == 0

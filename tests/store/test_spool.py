@@ -13,13 +13,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
 from agents.core.columns import packed
 from agents.core.errors import BatchRefusedError, StoreError
-from agents.core.types import Severity, Verdicts
+from agents.core.types import FORWARDED, FROM_CACHE, FROM_CACHE_STALE, UNKNOWN, Severity, Verdicts
 from agents.detection.limits import Scale
 from agents.dns.name import wire_of
 from agents.learning.baseline import asked_batch
@@ -368,3 +368,34 @@ def test_incidents_of_lost_batches_are_written_as_soon_as_there_is_room(
     sink.accept(batch("y"))
     assert list(fake.batches.values())[-1].incidents == (), "once"
     sink.close()
+
+
+CACHED = st.lists(st.sampled_from([UNKNOWN, FORWARDED, FROM_CACHE, FROM_CACHE_STALE]), min_size=1, max_size=40)
+
+
+@settings(deadline=None)
+@given(CACHED)
+def test_whether_the_cache_answered_survives_the_spool(cached: list[int]) -> None:
+    batch = verdicts([f"host{number}.test" for number in range(len(cached))])
+    batch = replace(batch, queries=replace(batch.queries, cached=np.array(cached, np.int8)))
+    again = decode(encode(batch)).queries.cached
+    assert again.tolist() == cached
+    assert again.dtype == np.int8
+
+
+def test_whether_the_cache_answered_reaches_the_database_from_the_spool(tmp_path: Path) -> None:
+    """Spooled while the database is away, and by a process that is followed by another, in merged batches."""
+    store = FakeStore()
+    store.away = True
+    wanted = [[FORWARDED, FROM_CACHE, FROM_CACHE_STALE], [UNKNOWN] * 3, [FROM_CACHE] * 3]
+    sink = SpoolingSink(store, tmp_path, MEGABYTE)
+    for number, cached in enumerate(wanted):
+        batch = verdicts([f"host{number}-{at}.test" for at in range(3)])
+        queries = replace(batch.queries, cached=np.array(cached, np.int8))
+        sink.accept(replace(batch, queries=queries, batch_id=f"b{number}"))
+    sink.close()
+    store.away = False
+    sink = SpoolingSink(store, tmp_path, MEGABYTE)
+    until(lambda: len(store.batches) == len(wanted))
+    sink.close()
+    assert [batch.queries.cached.tolist() for batch in store.batches.values()] == wanted

@@ -54,9 +54,10 @@ def rows_of(records: NDArray[np.void]) -> list[tuple[Any, ...]]:
 def listening(
     upstreams: Sequence[tuple[str, Sequence[UpstreamAddress | tuple[str, int]]]] | StubServer,
     hosts: Sequence[str] = ("127.0.0.1",),
+    drain_s: float = 0.0,
     **changed: Any,
 ) -> Iterator[tuple[Listener, list[tuple[Any, ...]]]]:
-    """Yield a serving listener and the rows that it offers."""
+    """Yield a serving listener and the rows that it offers. drain_s: what queries in flight have at the end."""
     rows: list[tuple[Any, ...]] = []
     zones = [("", [upstreams.endpoint])] if isinstance(upstreams, StubServer) else upstreams
 
@@ -78,7 +79,7 @@ def listening(
         try:
             yield listener, rows
         finally:
-            asyncio.run_coroutine_threadsafe(listener.stop(), loop).result(patient(10))
+            asyncio.run_coroutine_threadsafe(listener.stop(drain_s), loop).result(patient(10) + drain_s)
             loop.call_soon_threadsafe(loop.stop)
             thread.join()
             loop.close()

@@ -27,7 +27,6 @@ from agents.dns.message import (
     OPT_HEAD,
     QR,
     RD,
-    SERVFAIL,
     TC,
     TTL_MAX,
 )
@@ -78,7 +77,7 @@ KEEP_MAX_S = 86_400
 NEGATIVE_MAX_S = 3600
 """The same of negative answers; RFC 2308 section 5 found one to three hours to work well."""
 FAILURE_S = 5
-"""Seconds that an upstream's SERVFAIL is kept (RFC 9520 section 3.2: at least one, no more than 300)."""
+"""Seconds that a failure is kept (RFC 9520 section 3.2: at least one, no more than 300)."""
 STALE_TTL_S = 30
 """The TTL of expired answers (RFC 8767 section 4)."""
 RECHECK_NS = 30_000_000_000
@@ -133,15 +132,21 @@ def query_bits(message: Any, size: int, end: int) -> int:
 
 
 @kernel_in_place
+def is_failure(rcode: int) -> bool:
+    """Whether an answer with this rcode says nothing of its name (RFC 9520 section 1.1)."""
+    return rcode not in (NOERROR, NXDOMAIN)
+
+
+@kernel_in_place
 def lifetime_of(message: Any, size: int, end: int) -> int:
     """Seconds that an answer may be kept, 0 = not at all. end: of its question.
 
     The lowest TTL of its records; of a negative answer also the SOA's MINIMUM, and without an SOA nothing (RFC 2308
-    section 5). Only NOERROR and NXDOMAIN are kept, and SERVFAIL shortly; nothing truncated, damaged, signed for one
-    client or meant for one network.
+    section 5). Failures are kept shortly (RFC 9520 section 2), whichever they are; nothing truncated, damaged, signed
+    for one client or meant for one network.
     """
     rcode = int64(message[3]) & 0xF
-    if message[2] & _NOT_WHOLE != QR >> 8 or rcode not in (NOERROR, NXDOMAIN, SERVFAIL):
+    if message[2] & _NOT_WHOLE != QR >> 8:
         return 0
     answers, qtype = u16(message, 6), u16(message, end - 4)
     authority = answers + u16(message, 8)
@@ -165,7 +170,7 @@ def lifetime_of(message: Any, size: int, end: int) -> int:
         at = behind
     if at != size:
         return 0
-    if rcode == SERVFAIL:
+    if is_failure(rcode):
         return FAILURE_S
     if rcode == NOERROR and answered:
         return lowest
@@ -233,7 +238,7 @@ def find_answer(s: CacheState, message: Any, end: int, bits: int, now: int) -> t
     if unit == NO_ENTRY:
         return MISS, unit
     entry = s.entries[unit]
-    failed = s.data[(unit + 1) * s.entries.itemsize + 3] & 0xF == SERVFAIL
+    failed = is_failure(int64(s.data[(unit + 1) * s.entries.itemsize + 3]) & 0xF)
     if now < entry["expires"]:
         outcome = HIT
     elif failed or now >= entry["expires"] + s.cells[0]["stale_ns"]:
@@ -255,7 +260,7 @@ def is_due(s: CacheState, unit: int, now: int) -> bool:
     )
     if entry["asked"] <= POPULAR or left_ns <= 0 or left_ns > share_ns or now < entry["again"]:
         return False
-    if s.data[(unit + 1) * s.entries.itemsize + 3] & 0xF == SERVFAIL:
+    if is_failure(int64(s.data[(unit + 1) * s.entries.itemsize + 3]) & 0xF):
         return False
     entry["again"] = now + PREFETCH_PAUSE_NS
     return True
@@ -298,7 +303,7 @@ def keep_answer(s: CacheState, message: Any, end: int, size: int, bits: int, now
     key = _hash(s, message, end, bits)
     old = _entry_of(s, key, end, bits)
     if old != NO_ENTRY:
-        if message[3] & 0xF == SERVFAIL and now < s.entries[old]["expires"] + s.cells[0]["stale_ns"]:
+        if is_failure(int64(message[3]) & 0xF) and now < s.entries[old]["expires"] + s.cells[0]["stale_ns"]:
             return False
         _drop(s, old)
     half, place = key >> uint64(32), _place_in_table(s, key)

@@ -336,6 +336,11 @@ class Datapath:
         if took > _SLOW_S:
             _log.info("datapath_compiled", seconds=round(took, 1), hint="the next start finds it in the cache")
 
+    def leave_ports(self) -> None:
+        """Take no more queries; those in flight go on."""
+        for port in self._ports:
+            self._epoll.unregister(port.sock)
+
     def stop(self) -> None:
         """Take no more queries, give up those in flight, close the sockets to the upstreams."""
         if self._thread is None:

@@ -52,6 +52,9 @@ def can_compile() -> bool:
 _TRANSFERS = (wire.AXFR.to_bytes(2), wire.IXFR.to_bytes(2))
 _UPSTREAM_SHARE = 2
 """The number of an upstream's share in Shares.refusal."""
+DRAIN_S = 2.0
+"""Seconds that queries in flight have for an upstream's answer when the listener stops; the supervisor grants five."""
+_DRAIN_LOOK_S = 0.01
 _UNANSWERED = wire.Answer(wire.SERVFAIL, 0, (), UNKNOWN, False)
 
 
@@ -115,6 +118,7 @@ class Listener:
         self._watch = UpstreamWatch(self._routes, probes, self._counters, self._busy, self._refresh)
         self._datapath: Datapath | None = None
         self._tcp = TcpClients(self._handle, self._access.allows, self._counters, tcp_clients_max, tcp_idle_s)
+        self._draining = False
         self._udp: list[UdpPort] = []
         self._servers: list[asyncio.Server] = []
         self.addresses: list[tuple[str, int]] = []
@@ -170,8 +174,7 @@ class Listener:
         if self._compiled and can_compile():
             self._start_datapath()
             return
-        for port in self._udp:
-            loop.add_reader(port.sock, self._on_probes if port.probe else self._on_queries, port)
+        self._read_ports()
 
     def _sockets(self) -> Iterator[tuple[str, Pair]]:
         for number, host in enumerate(self._hosts):
@@ -198,13 +201,12 @@ class Listener:
         )
         self._datapath.start()
 
-    async def stop(self) -> None:
-        """Take no more queries, answer SERVFAIL to the UDP ones in flight, close every socket."""
+    async def stop(self, drain_s: float = DRAIN_S) -> None:
+        """Forward no more queries, give those in flight `drain_s`, answer SERVFAIL to the rest, close every socket."""
         loop = asyncio.get_running_loop()
+        await self._drain(drain_s)
         for port in self._udp:
             loop.remove_reader(port.sock)
-        for server in self._servers:
-            server.close()
         # Connections first: an answered one would hand on its next query.
         self._tcp.close()
         await self._watch.stop()
@@ -213,7 +215,25 @@ class Listener:
         await self._forwarder.stop()
         for port in self._udp:
             port.sock.close()
-        self._udp, self._servers = [], []
+        self._udp, self._servers, self._datapath = [], [], None
+
+    async def _drain(self, drain_s: float) -> None:
+        """Wait for the queries in flight. New ones are answered from the cache, or with SERVFAIL: a client that hears
+        nothing would wait for seconds before it asks another resolver."""
+        for server in self._servers:
+            server.close()
+        self._draining = True
+        if self._datapath:
+            self._datapath.leave_ports()
+            self._read_ports()
+        end = time.monotonic() + drain_s
+        while self.inflight and time.monotonic() < end:
+            await asyncio.sleep(_DRAIN_LOOK_S)
+
+    def _read_ports(self) -> None:
+        loop = asyncio.get_running_loop()
+        for port in self._udp:
+            loop.add_reader(port.sock, self._on_probes if port.probe else self._on_queries, port)
 
     def _on_queries(self, port: UdpPort) -> None:
         receive, handle = port.receive, self._handle
@@ -295,7 +315,7 @@ class Listener:
             return
         zone, special = (route, None) if isinstance(route, Zone) else (None, route)
         inflight = self.inflight if self._datapath else self._forwarder.waiting[0]
-        if inflight >= self._inflight_max or not self._hold(asked, zone):
+        if self._draining or inflight >= self._inflight_max or not self._hold(asked, zone):
             if not (asked.stale and self._answer_stale(asked)):
                 self._counters.rejected += 1
                 self._refuse(asked, wire.SERVFAIL)
@@ -321,7 +341,7 @@ class Listener:
         """Ask for a popular answer anew before it expires."""
         fresh = Pending(asked.query, asked.end, asked.client, asked.where, asked.back, asked.udp, asked.ts)
         fresh.bits, fresh.exempt, fresh.silent = asked.bits, asked.exempt, True
-        if self.inflight < self._inflight_max and self._hold(fresh, zone):
+        if not self._draining and self.inflight < self._inflight_max and self._hold(fresh, zone):
             self._cache.count_prefetch()
             self._forwarder.submit(fresh)
 
@@ -363,10 +383,11 @@ class Listener:
         self._free(asked)
 
     def _finish(self, pending: Pending, answer: bytes | None) -> None:
-        """Answer the client, if it waits still, and let the cache keep the answer."""
+        """Answer the client, if it waits still, and let the cache keep the answer, or that there was none."""
         failed = answer is None or answer[3] & 0xF not in (wire.NOERROR, wire.NXDOMAIN)
-        if answer is not None and pending.bits >= 0:
-            self._cache.keep(answer, pending.end, pending.bits)
+        if pending.bits >= 0:
+            kept = wire.error_reply(pending.query, wire.SERVFAIL, pending.end) if answer is None else answer
+            self._cache.keep(kept, pending.end, pending.bits)
         if not pending.silent and not (failed and pending.stale and self._answer_stale(pending)):
             if answer is None:
                 self._counters.servfail += 1
