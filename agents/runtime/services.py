@@ -47,6 +47,8 @@ RETRAINING = "retraining"
 """Name of the thread of a retraining."""
 TURN_S = 5.0
 """An event loop that has not turned for so many seconds hangs."""
+NOTE_S = 0.5
+"""How often it notes that it turns."""
 GRACE_S = 10
 """Seconds that requests under way have at the end."""
 RUNS_LOOKED_AT = 20
@@ -326,9 +328,15 @@ class Pulse:
         self.beat = beat
         self._turned: dict[str, float] = {}
 
-    async def note(self, loop: str = "api") -> None:
+    def note(self, loop: str = "api") -> None:
         """This event loop turns."""
         self._turned[loop] = time.monotonic()
+
+    async def note_on(self) -> None:
+        """Note it again and again, on the steady clock."""
+        while True:
+            self.note()
+            await asyncio.sleep(NOTE_S)
 
     def well(self) -> bool:
         """Whether all that were ever noted turn."""
@@ -360,14 +368,12 @@ async def serving(
         access_log=False,
         proxy_headers=bool(proxies),
         forwarded_allow_ips=list(proxies),
-        callback_notify=pulse.note,
-        timeout_notify=0,
         timeout_graceful_shutdown=GRACE_S,
     )
     sockets = [_bound(config)]
     beat.start()
     server = uvicorn.Server(config)
-    thread = threading.Thread(target=live, args=(_served(server, sockets),), name="api")
+    thread = threading.Thread(target=live, args=(_served(server, sockets, pulse),), name="api")
     thread.start()
     try:
         yield
@@ -379,8 +385,11 @@ async def serving(
         await asyncio.to_thread(retrainer.wait)
 
 
-async def _served(server: uvicorn.Server, sockets: list[socket.socket]) -> int:
+async def _served(server: uvicorn.Server, sockets: list[socket.socket], pulse: Pulse) -> int:
+    """Serve, and note that the loop turns: uvicorn's own call-back stays out where the wall clock is set back."""
+    turning = asyncio.create_task(pulse.note_on())
     await server.serve(sockets)
+    turning.cancel()
     return 0
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -137,3 +138,33 @@ async def _scheduled(settings: Settings) -> None:
         async with bootstrap.scheduling_of(settings):
             while "scheduler_started" not in {line["event"] for line in lines}:
                 await asyncio.sleep(0.05)
+
+
+class Noted(services.Pulse):
+    """Counts the signs of life of the API's event loop."""
+
+    times = 0
+
+    def note(self, loop: str = "api") -> None:
+        super().note(loop)
+        self.times += 1
+
+
+def test_the_api_gives_signs_of_life_after_the_clock_was_set_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Measured before: five seconds after that the supervisor killed the console, as it seemed to hang."""
+    settings, pulse, now = settings_of(tmp_path), Noted(), time.time
+
+    async def step() -> None:
+        async with bootstrap.serving_of(settings, pulse):
+            for ahead in (400 * 86_400, 0):
+                monkeypatch.setattr(time, "time", lambda ahead=ahead: now() + ahead)
+                before, end = pulse.times, time.monotonic() + patient(10)
+                while pulse.times < before + 5:
+                    assert time.monotonic() < end, f"no sign of life, clock ahead by {ahead} s"
+                    await asyncio.sleep(0.01)
+
+    bootstrap.make_folders(settings)
+    asyncio.run(step())
+    assert pulse.well()
