@@ -44,8 +44,9 @@ test-bounds: install-dev  ## tests of kernels that read hostile bytes, with ever
 	$(BIN)/python -m agents.runtime.warmup && \
 	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m "not slow" $(HOSTILE)
 
-e2e: install-dev  ## docker compose, real tunnels, kill -9; says what it skips where an engine or a tool is missing
+e2e: install-dev  ## docker compose, real tunnels, kill -9, make chaos; says what it skips where an engine or a tool is missing
 	$(BIN)/python -m pytest -rs -m e2e tests/e2e tests/runtime/test_warmup.py
+	$(MAKE) chaos
 
 chaos: install-dev  ## every fault in random order under load for CHAOS_S seconds (600): which promises were kept
 	$(BIN)/python -m tests.chaos --seconds $(CHAOS_S) --seed $(CHAOS_SEED)

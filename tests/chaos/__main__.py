@@ -65,13 +65,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
             run = rehearse(made, lanes(options.seed, options.only), options.seconds, options.seed)
             found = promises(made, run)
             print(report(made, run, found))
-            print(causes(run), file=sys.stderr)
+            print(causes(made, run), file=sys.stderr)
             if options.keep:
-                shutil.copytree(folder / "product", folder.with_name(folder.name + "-kept"))
-                print(f"kept: {folder}-kept", file=sys.stderr)
+                kept = folder.with_name(folder.name + "-kept")
+                shutil.copytree(folder / "product", kept)
+                shutil.copy(made.product.log, kept)
+                print(f"kept: {kept}", file=sys.stderr)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-    return int(not all(one.kept for one in found))
+    return int(not all(one.kept or one.excused for one in found))
 
 
 if __name__ == "__main__":

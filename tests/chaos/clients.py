@@ -19,11 +19,13 @@ from tests.chaos.surroundings import SPAWN, Worker
 
 ORDINARY = ("127.0.1.1", "127.0.1.2", "127.0.1.3")
 QUIET = "127.0.2.1"
-FLOOD, SLOW_ZONE, FUZZ, SLOTS = "127.0.3.1", "127.0.4.1", "127.0.5.1", "127.0.6.1"
+FLOOD, SLOW_ZONE, FUZZ, SLOTS, HAMMER = "127.0.3.1", "127.0.4.1", "127.0.5.1", "127.0.6.1", "127.0.7.1"
 """Addresses of hostile clients. Each has its network of 24 bits to itself, as limits of rate count by network."""
 PATIENCE_S, TRIES = 5.0, 3
 """How long a client waits before it asks again, as glibc's resolver does, and how often it asks (resolv.conf(5))."""
 SITES = ("www", "mail", "api", "cdn", "img", "login")
+HAMMERED = 20
+"""Names that the client asks for again and again which hammers the cache."""
 TUNNEL_QUERIES, TUNNEL_PER_S = 60, 6.0
 NOERROR, SERVFAIL = 0, 2
 
@@ -155,7 +157,7 @@ class QuietTunnel:
 def _flood(address: str, port: int, per_s: int, kind: str, seed: int, sent: Synchronized[int], stop: Any) -> None:
     """Send until told to stop, whatever comes back; `sent` counts."""
     random_, begun = random.Random(seed), time.monotonic()
-    make = {"names": _random_name, "silent": _silent_name, "malformed": _malformed}[kind]
+    make = {"names": _random_name, "silent": _silent_name, "malformed": _malformed, "cached": _cached_name}[kind]
     with socket.socket(type=socket.SOCK_DGRAM) as client:
         client.bind((address, 0))
         while not stop.is_set():
@@ -174,6 +176,10 @@ def _silent_name(random_: random.Random) -> bytes:
     return query(random_.randrange(65536), f"{random_.getrandbits(48):012x}.silent.test", 1)
 
 
+def _cached_name(random_: random.Random) -> bytes:
+    return query(random_.randrange(65536), f"hammered{random_.randrange(HAMMERED)}.example", 1)
+
+
 def _malformed(random_: random.Random) -> bytes:
     """Noise, a torn question, or a question in which some bytes are others: at times a new name, at times nonsense."""
     whole = bytearray(_random_name(random_))
@@ -188,7 +194,7 @@ def _malformed(random_: random.Random) -> bytes:
 
 
 class Flood:
-    """A hostile client: a process that sends `kind` ("names", "silent", "malformed"), per_s a second."""
+    """A hostile client: a process that sends `kind` ("names", "silent", "malformed", "cached"), per_s a second."""
 
     def __init__(self, address: str, port: int, per_s: int, kind: str, seed: int) -> None:
         self._sent, self._stop = SPAWN.Value("q", 0), SPAWN.Event()

@@ -9,6 +9,7 @@ import random
 import selectors
 import socket
 import subprocess
+import sys
 import threading
 import time
 from collections import deque
@@ -18,8 +19,9 @@ from pathlib import Path
 
 from tests.support.patience import patient
 
-RECORD = b"\xc0\x0c\x00\x01\x00\x01\x00\x00\x00\x05\x00\x04\xc0\x00\x02\x01"
-"""One A record of the asked name with a TTL of 5 s (RFC 1035 section 4.1.3)."""
+TTL_S = 5
+RECORD = b"\xc0\x0c\x00\x01\x00\x01" + TTL_S.to_bytes(4) + b"\x00\x04\xc0\x00\x02\x01"
+"""One A record of the asked name (RFC 1035 section 4.1.3)."""
 FORGED_MAX = 20
 """Answers with a wrong id before the true one."""
 LOOK_S = 0.05
@@ -47,12 +49,12 @@ class Worker:
 MODES = ("true", "silent", "lying")
 
 
-def _answer_all(server: socket.socket, mode: Synchronized[int]) -> None:
-    """Answer every query as `mode` has it, until the process is ended."""
+def _answer_all(server: socket.socket, mode: Synchronized[int], dead: Synchronized[int]) -> None:
+    """Answer every query as `mode` has it, and none while `dead` is set, until the process is ended."""
     random_ = random.Random(server.getsockname()[1])
     while True:
         query, peer = server.recvfrom(4096)
-        if MODES[mode.value] == "silent" or len(query) < 17:
+        if dead.value or MODES[mode.value] == "silent" or len(query) < 17:
             continue
         end = query.find(b"\0", 12) + 5
         answer = b"\x81\x80\x00\x01\x00\x01\x00\x00\x00\x00" + query[12:end] + RECORD
@@ -63,7 +65,7 @@ def _answer_all(server: socket.socket, mode: Synchronized[int]) -> None:
 
 
 class Upstream:
-    """A process that answers. mode: "true", "silent", or "lying" (wrong ids, then the true answer)."""
+    """A process that answers, unless `dead`. mode: "true", "silent", or "lying" (wrong ids, then the true answer)."""
 
     def __init__(self, mode: str = "true") -> None:
         server = socket.socket(type=socket.SOCK_DGRAM)
@@ -71,7 +73,8 @@ class Upstream:
         server.bind(("127.0.0.1", 0))
         self.port: int = server.getsockname()[1]
         self._mode = SPAWN.Value("i", MODES.index(mode))
-        self._process = SPAWN.Process(target=_answer_all, args=(server, self._mode), daemon=True)
+        self._dead = SPAWN.Value("i", 0)
+        self._process = SPAWN.Process(target=_answer_all, args=(server, self._mode, self._dead), daemon=True)
         self._process.start()
         server.close()
 
@@ -82,6 +85,14 @@ class Upstream:
     @mode.setter
     def mode(self, name: str) -> None:
         self._mode.value = MODES.index(name)
+
+    @property
+    def dead(self) -> bool:
+        return bool(self._dead.value)
+
+    @dead.setter
+    def dead(self, dead: bool) -> None:
+        self._dead.value = int(dead)
 
     def close(self) -> None:
         self._process.terminate()
@@ -190,6 +201,34 @@ class Channel:
     def close(self) -> None:
         self._worker.stop()
         self._server.close()
+
+
+class WallClock:
+    """The product's wall clock, apart from everybody else's: `settings` are its part of the environment."""
+
+    def __init__(self, folder: Path) -> None:
+        library, file = folder / "wall_clock.so", folder / "wall_clock"
+        source = Path(__file__).with_name("wall_clock.c")
+        subprocess.run(["cc", "-shared", "-fPIC", "-O2", "-o", str(library), str(source), "-ldl"], check=True)
+        file.write_bytes(bytes(8))
+        self._file = file
+        self.settings = {"LD_PRELOAD": str(library), "WALL_CLOCK": str(file)}
+
+    def set_ahead(self, seconds: int) -> None:
+        """All its processes have the new time at once."""
+        with self._file.open("r+b", buffering=0) as file:
+            file.write(seconds.to_bytes(8, sys.byteorder, signed=True))
+
+
+def fill_up(folder: Path) -> Path:
+    """Take all room of a disk with one file, which is returned."""
+    filler = folder / "filler"
+    with filler.open("wb", buffering=0) as out, contextlib.suppress(OSError):
+        for size in (1 << 20, 1 << 12):
+            with contextlib.suppress(OSError):
+                while True:
+                    out.write(bytes(size))
+    return filler
 
 
 @contextlib.contextmanager

@@ -5,24 +5,28 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import subprocess
+import sys
+import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import httpx
 import psycopg2
 
-from tests.chaos.surroundings import Channel, Relay, Upstream, Worker, small_disk
+from tests.chaos.surroundings import Channel, Relay, Upstream, WallClock, Worker, small_disk
 from tests.e2e.overload import memory_mb
 from tests.support.listening import wait_until
 from tests.support.live import Running
 from tests.support.patience import patient
 from tests.support.postgres_server import PostgresServer
 
-HANG_S, FLOWS_MAX, SPOOL_KB = 5, 20_000, 16_384
+HANG_S, FLOWS_MAX, DATA_KB, SPOOL_KB = 5, 20_000, 131_072, 16_384
 SAMPLE_S = 1.0
 TOLD_S = 300
 """A channel that failed several times in a row is not tried for minutes."""
@@ -32,9 +36,24 @@ ENDS = ("malformed", "refused", "notimp", "rejected", "rate_dropped", "rate_slip
 """What a message comes to at a listener; what is missing was in flight when a listener was killed."""
 
 
+@cache
 def can_mount() -> bool:
     """Whether a disk can be made that is soon full."""
-    return os.geteuid() == 0 and shutil.which("mount") is not None
+    if os.geteuid() or shutil.which("mount") is None:
+        return False
+    folder = tempfile.mkdtemp()
+    try:
+        with small_disk(Path(folder) / "disk", SPOOL_KB):
+            return True
+    except subprocess.CalledProcessError:
+        return False
+    finally:
+        shutil.rmtree(folder)
+
+
+def can_set_clock() -> bool:
+    """Whether the product can be given a wall clock of its own."""
+    return sys.platform == "linux" and shutil.which("cc") is not None
 
 
 @dataclass
@@ -66,7 +85,8 @@ class System:
     relay: Relay
     channel: Channel
     upstreams: dict[str, Upstream]
-    spool: Path
+    disks: list[Path]  # of DATA_DIR and of the spool, small ones; none where none can be made
+    clock: WallClock | None
     memory: Memory
 
     @property
@@ -125,13 +145,16 @@ def system(folder: Path) -> Iterator[System]:
             stack.callback(close)
         ports = {name: one.port for name, one in upstreams.items()}
         data = folder / "product"
-        spool = data / "data" / "spool"
-        if can_mount():
-            stack.enter_context(small_disk(spool, SPOOL_KB))
-        spool.mkdir(parents=True, exist_ok=True)
+        disks = {data: DATA_KB, data / "data" / "spool": SPOOL_KB} if can_mount() else {}
+        for disk, size_kb in disks.items():
+            stack.enter_context(small_disk(disk, size_kb))
+        data.mkdir(exist_ok=True)
+        clock = WallClock(folder) if can_set_clock() else None
         product = Running(
             data,
             upstreams["first"],
+            folder / "process.log",
+            **(clock.settings if clock else {}),
             UPSTREAMS="127.0.0.1:{first},127.0.0.1:{second},silent.test=127.0.0.1:{mute}".format_map(ports),
             DATABASE_URL=postgres.url.replace(str(postgres.port), str(relay.port)),
             SLACK_WEBHOOK_URL=channel.url,
@@ -146,7 +169,7 @@ def system(folder: Path) -> Iterator[System]:
         product.wait_ready()
         memory = Memory(lambda: product.process.pid)
         stack.callback(Worker(memory.look).stop)
-        yield System(product, postgres, relay, channel, upstreams, spool, memory)
+        yield System(product, postgres, relay, channel, upstreams, list(disks), clock, memory)
 
 
 def soon(condition: Callable[[], bool], seconds: float) -> None:

@@ -26,7 +26,7 @@ from tests.support.supervised import Upstream
 class Running(Observed):
     """One process; `folder` is its DATA_DIR and working directory."""
 
-    def __init__(self, folder: Path, upstream: Upstream, **settings: str) -> None:
+    def __init__(self, folder: Path, upstream: Upstream, log: Path | None = None, **settings: str) -> None:
         self.folder = folder
         self.dns_port, self.api_port = free_port(), free_port()
         self.settings = {
@@ -36,7 +36,7 @@ class Running(Observed):
             "DATA_DIR": str(folder),
             **settings,
         }
-        self.log = folder / "process.log"
+        self.log = log or folder / "process.log"
         self.client = httpx.Client(base_url=f"http://127.0.0.1:{self.api_port}", timeout=patient(10), trust_env=False)
         self.process = self._spawn()
 
@@ -100,7 +100,7 @@ class Running(Observed):
 def running(folder: Path, **settings: str) -> Iterator[Running]:
     """A ready process and its upstream, ended with the block."""
     with StubServer() as upstream:
-        made = Running(folder, upstream, **settings)
+        made = Running(folder, upstream, None, **settings)
         try:
             made.wait_ready()
             yield made
