@@ -10,7 +10,7 @@ import asyncio
 import bisect
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import structlog
@@ -155,6 +155,15 @@ class ChannelQueue:
         self._letters.done(letter.file)
         self._count("failed")
         _log.error("alert_given_up", channel=self.name, title=letter.message.title, error=error)
+
+
+def end_all(queues: Sequence[ChannelQueue], within_s: float) -> None:
+    """Let all channels send what they can at once, for so many seconds together: they may all hang."""
+    end = time.monotonic() + within_s
+    for queue in queues:
+        queue.end()
+    for queue in queues:
+        queue.join(max(end - time.monotonic(), 0.0))
 
 
 def _grave(letter: Letter) -> tuple[int, float]:

@@ -20,7 +20,7 @@ from typing import Any
 
 import structlog
 
-from agents.alerting.channel_queue import PACE_S, PAUSE_S, QUEUE_MAX, SEND_S, ChannelQueue
+from agents.alerting.channel_queue import PACE_S, PAUSE_S, QUEUE_MAX, SEND_S, ChannelQueue, end_all
 from agents.alerting.outbox import Letters, letter_of, letter_row
 from agents.alerting.sink import CLOSE_S
 from agents.core.errors import NotifyError
@@ -145,10 +145,7 @@ class Sender:
         while not self._stop.wait(LOOK_S):
             self._move()
         self._move()
-        for queue in self._queues:
-            queue.end()
-        for queue in self._queues:
-            queue.join(CLOSE_S)
+        end_all(self._queues, CLOSE_S)
 
     def _move(self) -> None:
         for path in letters_in(self._outbox):

@@ -8,7 +8,7 @@ from typing import Any
 
 import structlog
 
-from agents.alerting.channel_queue import PACE_S, PAUSE_S, SEND_S, ChannelQueue
+from agents.alerting.channel_queue import PACE_S, PAUSE_S, SEND_S, ChannelQueue, end_all
 from agents.alerting.grouping import Due, Event, Groups
 from agents.alerting.manager import AlertManager
 from agents.alerting.outbox import Outbox
@@ -17,8 +17,8 @@ from agents.core.types import Message, Severity, Verdicts
 ALERT_COUNTS = ("sent", "failed", "suppressed", "dropped")
 """What AlertSink counts. sent, failed: messages of each channel; suppressed: incidents that were alerted already;
 dropped: incidents and messages for which there was no room."""
-CLOSE_S = 10.0
-"""Seconds that closing waits for messages under way."""
+CLOSE_S = 5.0
+"""Seconds that closing waits for messages under way, over all channels: what they did not take is on disk."""
 _log = structlog.get_logger()
 
 
@@ -102,10 +102,7 @@ class AlertSink:
         self._closing = True
         self._changed.set()
         self._thread.join(self._close_s)
-        for channel in self._channels:
-            channel.end()
-        for channel in self._channels:
-            channel.join(self._close_s)
+        end_all(self._channels, self._close_s)
         if left := self.waiting:
             _log.warning("alerts_left", waiting=left)
         self._outbox.close()

@@ -49,7 +49,7 @@ TURN_S = 5.0
 """An event loop that has not turned for so many seconds hangs."""
 NOTE_S = 0.5
 """How often it notes that it turns."""
-GRACE_S = 10
+GRACE_S = 5
 """Seconds that requests under way have at the end."""
 RUNS_LOOKED_AT = 20
 """Newest runs among which those are looked for that were broken off."""

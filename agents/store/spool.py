@@ -29,8 +29,8 @@ MERGED_ROWS, MERGED_MAX = 16_384, 512
 """Rows and files that one transaction writes from disk, at most: a commit costs more than a small batch."""
 OWED_MAX = 10_000
 """Incidents of lost batches that memory keeps until they can be written; the oldest is forgotten."""
-CLOSE_WAIT_S = 10.0
-"""How long `close` waits for the write that is under way."""
+CLOSE_WAIT_S = 3.0
+"""How long `close` waits for the write that is under way; what it writes is on disk, and the store keeps an id once."""
 WRITE_WAIT_S = 1.0
 """How long judging waits for one batch to be stored; then it goes to disk, as do those that follow until the database
 takes a batch in less. One batch under way is the whole queue: what a killed process had in memory would be lost."""

@@ -146,6 +146,21 @@ def test_closing_does_not_wait_for_ever_for_a_hanging_channel(tmp_path: Path) ->
     channel.may_go.set()
 
 
+def test_channels_that_all_hang_hold_the_end_no_longer_than_one(tmp_path: Path) -> None:
+    channels = [Channel(name=name) for name in ("slack", "email", "teams", "pager", "siren")]
+    for channel in channels:
+        channel.may_go.clear()
+    one = AlertSink(AlertManager(channels), Outbox(tmp_path), close_s=1.0)
+    give(one, incident())
+    wait_until(lambda: all(channel.tried for channel in channels))
+    begun = time.monotonic()
+    one.close()
+    assert time.monotonic() - begun < patient(2.5)
+    for channel in channels:
+        assert len(list((tmp_path / channel.name).glob("*.json"))) == 1, "sent next time"
+        channel.may_go.set()
+
+
 def test_without_channels_nothing_is_queued(tmp_path: Path) -> None:
     with sink(tmp_path) as one:
         give(one, incident())

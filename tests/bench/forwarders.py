@@ -227,9 +227,13 @@ def hits(directory: Path, free_port: int) -> Iterator[Figure]:
     names.write_text("".join(lines), "ascii")
     few.write_text("".join(lines[:CACHED_NAMES]), "ascii")
     found: dict[str, list[float]] = {}
-    with running([sys.executable, "-m", "tests.bench.udp"], _CORES[1:] or _CORES) as upstream:
+    others = _CORES[1:] or _CORES
+    with running([sys.executable, "-m", "tests.bench.udp"], others) as upstream:
         assert upstream.stdout is not None
         bare = int(upstream.stdout.readline())
+        load(bare, few, others)
+        before = cpu_s(upstream.pid)
+        floor = load(bare, few, others)[0] / (cpu_s(upstream.pid) - before)
         cached = [one for one in with_caches(directory, free_port, bare) if shutil.which(one.program)]
         plain = [one._replace(probed=False) for one in forwarders(directory, free_port, bare)]
         for _ in range(ROUNDS):
@@ -242,6 +246,8 @@ def hits(directory: Path, free_port: int) -> Iterator[Figure]:
         forwarded = hit.name.removesuffix(CACHED)
         cost, base = statistics.median(found[hit.name]), statistics.median(found[forwarded])
         yield Figure(f"{hit.name}: CPU per query", cost, "µs", base, f"{forwarded}, forwarded")
+        if forwarded == OURS:
+            yield Figure("a datagram in and one out: CPU", 1e6 / floor, "µs", base, f"{forwarded}, forwarded")
 
 
 def compared(directory: Path, free_port: int, only: Sequence[str] = ()) -> Iterator[Figure]:
