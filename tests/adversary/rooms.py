@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator
+from functools import lru_cache
 from itertools import count, islice
 
 from agents.detection.flows import CLIENT_PART
+from agents.dns.name import wire_of
+from agents.scoring.lexical import read_names
 from tests.adversary.channel import CLIENT, Channel, Send, Sent
 from tests.adversary.names import plain, words
 from tests.corpora.families_base import domains_of
+from tests.support.detecting import shipped_model
 
 FLOWS_MAX = 8_000
 """(client, domain) pairs that these detectors have room for: a part of the default, so that filling takes seconds."""
@@ -18,18 +22,25 @@ FILL_S = 0.1
 """Seconds between two names that fill."""
 
 
+@lru_cache(maxsize=1)
+def plain_words() -> list[str]:
+    """Words that never read as encoded: what fills must not be loud itself."""
+    found = read_names([wire_of((word.encode(), b"example", b"com")) for word in words()], shipped_model(), (0, 0))
+    return [word for word, encoded in zip(words(), found.part_encoded, strict=True) if not encoded]
+
+
 def _worded(rng: random.Random, known: list[str], labels: int) -> str:
     """A name below a domain of its own; from a dozen words on it carries enough to be kept as evidence."""
     return f"{'.'.join(rng.choice(known) for _ in range(labels))}.{rng.choice(known)}{rng.randrange(10**6)}.com"
 
 
-def _client_room(client: str) -> Send:
-    """One client's share of the rows, and half as many again, each with evidence."""
+def _client_room(client: str, labels: int) -> Send:
+    """One client's share of the rows and a little more; from a dozen labels on each row has evidence."""
 
     def fill(rng: random.Random) -> Iterator[Sent]:
-        known = words()
-        for _ in range(FLOWS_MAX // CLIENT_PART * 3 // 2):
-            yield Sent(_worded(rng, known, 14), beats=0, gap_s=FILL_S, client=client)
+        known = plain_words()
+        for _ in range(FLOWS_MAX // CLIENT_PART * 21 // 20):
+            yield Sent(_worded(rng, known, labels), beats=0, gap_s=FILL_S, client=client)
 
     return fill
 
@@ -38,7 +49,7 @@ def _table(labels: int) -> Send:
     """All rows and a tenth more: sources of their own (spoofed, or addresses of one /64), fifty domains each."""
 
     def fill(rng: random.Random) -> Iterator[Sent]:
-        known = words()
+        known = plain_words()
         for number in range(FLOWS_MAX * 11 // 10):
             source = f"10.77.{number // 50 // 250}.{number // 50 % 250}"
             yield Sent(_worded(rng, known, labels), beats=0, gap_s=FILL_S / 10, client=source)
@@ -48,7 +59,7 @@ def _table(labels: int) -> Send:
 
 def _one_flow(rng: random.Random) -> Iterator[Sent]:
     """One flow's memory of names: words below the tunnel's own domain, from another client."""
-    known = words()
+    known = plain_words()
     for number in range(8_000):
         yield Sent(
             f"{rng.choice(known)}.{rng.choice(known)}{number}.evil-tunnel.net", beats=0, gap_s=FILL_S, client=FILLER
@@ -82,8 +93,9 @@ def _scattered_domains(rng: random.Random) -> Iterator[Sent]:
 
 OWN = frozenset({CLIENT})
 CHANNELS = (
-    Channel("own room filled, then base32", "full", _then(_client_room(CLIENT)), flows_max=FLOWS_MAX),
-    Channel("another client's room filled, then base32", "full", _then(_client_room(FILLER)), flows_max=FLOWS_MAX,
+    Channel("own room filled with words, then base32", "full", _then(_client_room(CLIENT, 1)), flows_max=FLOWS_MAX),
+    Channel("own room filled with evidence, then base32", "full", _then(_client_room(CLIENT, 14)), flows_max=FLOWS_MAX),
+    Channel("another client's room filled, then base32", "full", _then(_client_room(FILLER, 14)), flows_max=FLOWS_MAX,
             own=OWN),
     Channel("table filled from many sources, then base32", "full", _then(_table(1)), flows_max=FLOWS_MAX, own=OWN),
     Channel("table filled with evidence, then base32", "full", _then(_table(14)), flows_max=FLOWS_MAX, own=OWN),
