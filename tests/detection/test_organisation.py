@@ -47,6 +47,7 @@ def test_slices_are_in_time_order_and_hold_the_attackers_queries() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(300)
 def test_what_is_loud_is_counted_by_kind_and_the_attacker_is_told_apart() -> None:
     found = organisation.silence(seed=5, weeks=1, attacker=True)
     (week,) = found.weeks
