@@ -16,6 +16,7 @@ from typing import Any
 from agents.dns.name import from_text, to_text
 from agents.learning.baseline import golden_sessions
 from tests.chaos.surroundings import SPAWN, Worker
+from tests.support.patience import patient
 
 ORDINARY = ("127.0.1.1", "127.0.1.2", "127.0.1.3")
 QUIET = "127.0.2.1"
@@ -116,9 +117,9 @@ class Client:
                     self.told.failed.append((waiting[0] - PATIENCE_S, time.monotonic()))
 
     def finish(self) -> None:
-        """Ask for nothing new, wait for what is due, and end."""
-        self.asking = False
-        while self._waiting:
+        """Ask for nothing new, wait for what is due, but not for ever, and end."""
+        self.asking, end = False, time.monotonic() + patient(60)
+        while self._waiting and time.monotonic() < end:
             time.sleep(0.05)
         self._worker.stop()
         self._socket.close()

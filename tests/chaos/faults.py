@@ -392,7 +392,7 @@ class Lane:
         done, begun = self.done[fault.name], time.monotonic()
         try:
             fault.act(system, self._random, notes)
-        except (AssertionError, OSError, httpx.HTTPError) as error:
+        except (AssertionError, OSError, httpx.HTTPError, subprocess.TimeoutExpired) as error:
             done.error = f"{type(error).__name__}: {error}"
         done.times += 1
         done.longest_s = max(done.longest_s, time.monotonic() - begun)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -107,8 +108,13 @@ class System:
 
     def restart(self) -> None:
         """SIGTERM, and start again: the queries that come meanwhile are the clients' to repeat."""
-        assert self.product.stop() == 0, "the product ends with 0"
+        try:
+            code = self.product.stop()
+        except subprocess.TimeoutExpired:
+            self.product.kill()
+            code = -signal.SIGKILL
         self.product.restart()
+        assert code == 0, f"the product ended with {code}"
 
     def rest(self) -> None:
         """Until all that was seen has been judged, nothing waits on disk, and no message waits for its channel."""
