@@ -219,7 +219,7 @@ def test_what_people_looked_up_is_for_the_owner_alone_to_read(tmp_path: Path) ->
                 one.consume(batch_of(tunnel()))
                 wait_until(hook.arrived.is_set)
                 there = modes()
-            with judging(load_settings(data_dir=tmp_path, slack_webhook_url=hook.url, database_url=DEAD)) as one:
+            with judging(load_settings(data_dir=tmp_path, database_url=DEAD)) as one:
                 one.consume(batch_of(tunnel()))
                 wait_until(lambda: one.spool.waiting == 1)
     finally:
