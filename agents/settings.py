@@ -118,6 +118,18 @@ class Settings(BaseSettings):
         5.0, description="seconds that a client waits for an answer; until then a late one is used"
     )
     retry_failed: bool = Field(True, description="ask the next upstream after SERVFAIL and REFUSED")
+    forward: Literal["normalised", "verbatim"] = Field(
+        "normalised",
+        description="normalised = what goes upstream is made of lower-case name, type, CD and DO alone; verbatim = as "
+        "it came",
+    )
+    ecs: Literal["off", "on"] = Field(
+        "off", description="pass on a client's EDNS subnet with a normalised query, cut to ECS_PREFIX_…"
+    )
+    ecs_prefix_v4: Annotated[int, Field(ge=1, le=32)] = Field(
+        24, description="bits of an IPv4 subnet that are passed on (RFC 7871 section 11.1)"
+    )
+    ecs_prefix_v6: Annotated[int, Field(ge=1, le=128)] = Field(56, description="bits of an IPv6 subnet")
     detect_loops: bool = Field(
         True, description="ask each upstream a random name now and then; where it comes back, that upstream is not used"
     )

@@ -1,6 +1,7 @@
 """DNS messages as bytes (RFC 1035 section 4): the facts that forwarding and scoring need, and short replies.
 
-This module never builds a full message or an object per record: a forwarded message keeps the sender's own bytes.
+This module never makes an object of a record: a message stays bytes, and a query that is forwarded is made anew of a
+few of them (`normalised`).
 Functions raise only MessageError, for any input.
 """
 
@@ -34,6 +35,15 @@ HOP_BY_HOP = (10, 11, 12)
 """EDNS options between two neighbours: COOKIE (RFC 7873), TCP keepalive (RFC 7828), padding (RFC 7830)."""
 OPT_HEAD = 11
 """Bytes of an OPT record before its options: root name, type, class, TTL, size of the options."""
+DO = 0x8000
+"""DNSSEC OK, in the flags of an OPT record (RFC 3225 section 3)."""
+IN = 1
+"""The class of the Internet (RFC 1035 section 3.2.4)."""
+ECS, SUBNET_HEAD = 8, 4
+"""The EDNS option with a client's subnet, and its bytes before the address: family, two prefix lengths (RFC 7871
+section 6)."""
+ADDRESS_BYTES = (4, 16)
+"""Of the address families 1 and 2."""
 
 TYPE_NAMES = {
     1: "A", 2: "NS", 3: "MD", 4: "MF", 5: "CNAME", 6: "SOA", 7: "MB", 8: "MG", 9: "MR", 10: "NULL",
@@ -256,6 +266,10 @@ class Opt(NamedTuple):
         return self.ttl >> 16 & 0xFF
 
     @property
+    def dnssec_ok(self) -> bool:
+        return bool(self.ttl & DO)
+
+    @property
     def udp_size(self) -> int:
         """Largest UDP answer that its sender accepts, bytes (RFC 6891 section 6.2.3: below 512 counts as 512)."""
         return max(self.payload, PLAIN_UDP_SIZE)
@@ -291,6 +305,50 @@ def without_hop_by_hop(query: bytes, question_end: int) -> bytes:
     if at != found.end:
         return query
     return query[: found.start + OPT_HEAD - 2] + len(kept).to_bytes(2) + kept
+
+
+def normalised(query: bytes, question_end: int, opt: Opt | None, prefixes: tuple[int, int] = (0, 0)) -> bytes:
+    """A query made of what was asked, and of nothing else that its sender chose: the question, CD, DO.
+
+    RD is set, and AD: it says that an answer's AD is understood (RFC 6840 section 5.7). opt: the query's. prefixes: the
+    longest of an IPv4 and of an IPv6 subnet that is passed on (RFC 7871 section 11.1), 0 = none.
+    """
+    flags = RD | AD | (query[2] << 8 | query[3]) & CD
+    subnet = subnet_option(query[opt.start + OPT_HEAD : opt.end], prefixes) if opt else b""
+    own = b"\0" + _RECORD.pack(OPT, UDP_SIZE, DO if opt and opt.dnssec_ok else 0, len(subnet)) + subnet
+    head = query[:2] + flags.to_bytes(2) + _ONE_AND_OPT
+    return head + query[HEADER_SIZE:question_end] + own
+
+
+_ONE_AND_OPT = b"\0\1\0\0\0\0\0\1"
+"""Counts of a message of one question and one additional record."""
+
+
+def subnet_option(options: bytes, prefixes: tuple[int, int]) -> bytes:
+    """The first client's subnet among EDNS options, cut to its family's prefix; empty where it is damaged or none."""
+    at = 0
+    while at + 4 <= len(options):
+        code, size = int.from_bytes(options[at : at + 2]), int.from_bytes(options[at + 2 : at + 4])
+        data = options[at + 4 : at + 4 + size]
+        if len(data) < size:
+            break
+        if code == ECS:
+            return _cut_subnet(data, prefixes)
+        at += 4 + size
+    return b""
+
+
+def _cut_subnet(data: bytes, prefixes: tuple[int, int]) -> bytes:
+    if len(data) < SUBNET_HEAD or data[0] or data[1] not in (1, 2):
+        return b""
+    family, bits, limit = data[1], data[2], prefixes[data[1] - 1]
+    if not limit or bits > 8 * ADDRESS_BYTES[family - 1] or len(data) != SUBNET_HEAD + (bits + 7) // 8:
+        return b""
+    bits = min(bits, limit)
+    address = bytearray(data[SUBNET_HEAD : SUBNET_HEAD + (bits + 7) // 8])
+    if bits % 8:
+        address[-1] &= 0xFF << 8 - bits % 8 & 0xFF
+    return ECS.to_bytes(2) + (SUBNET_HEAD + len(address)).to_bytes(2) + bytes((0, family, bits, 0)) + address
 
 
 def without_opt(answer: bytes, question_end: int) -> bytes:

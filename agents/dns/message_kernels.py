@@ -8,7 +8,23 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agents.core.jit import COMPILED, kernel_in_place
-from agents.dns.message import ANSWER_TYPES_MAX, HEADER_SIZE, HOP_BY_HOP, OPT, OPT_HEAD, POINTER, TTL_MAX
+from agents.dns.message import (
+    AD,
+    ADDRESS_BYTES,
+    ANSWER_TYPES_MAX,
+    CD,
+    DO,
+    ECS,
+    HEADER_SIZE,
+    HOP_BY_HOP,
+    OPT,
+    OPT_HEAD,
+    POINTER,
+    RD,
+    SUBNET_HEAD,
+    TTL_MAX,
+    UDP_SIZE,
+)
 from agents.dns.name import NAME_MAX
 from agents.dns.name_kernels import LABEL_MAX
 
@@ -135,6 +151,51 @@ def strip_hop_by_hop(data: Any, size: int, start: int, end: int) -> int:
     kept = to - start - OPT_HEAD
     data[start + OPT_HEAD - 2], data[start + OPT_HEAD - 1] = kept >> 8, kept & 0xFF
     return to
+
+
+@kernel_in_place
+def normalise(data: Any, end: int, start: int, stop: int, ttl: int, prefix4: int, prefix6: int) -> int:
+    """Make the query of its question, CD and DO alone, in place; its new size (message.normalised is the definition).
+
+    end: of its question. data[start:stop]: its OPT record, whose TTL is `ttl`; start 0 = it has none.
+    """
+    # The option moves towards the beginning, and its head is written last: nothing is overwritten that is still read.
+    size = _move_subnet(data, start + OPT_HEAD, stop, end + OPT_HEAD, prefix4, prefix6) if start > 0 else 0
+    data[2], data[3] = RD >> 8, AD | data[3] & CD
+    for at in range(4, HEADER_SIZE):
+        data[at] = 0
+    data[5], data[11] = 1, 1
+    for at in range(end, end + OPT_HEAD):
+        data[at] = 0
+    data[end + 2], data[end + 3], data[end + 4] = OPT, UDP_SIZE >> 8, UDP_SIZE & 0xFF
+    if start > 0:
+        data[end + 7] = (ttl & DO) >> 8
+    data[end + OPT_HEAD - 1] = size
+    return end + OPT_HEAD + size
+
+
+@kernel_in_place
+def _move_subnet(data: Any, at: int, stop: int, to: int, prefix4: int, prefix6: int) -> int:
+    """Move the first client's subnet of the options data[at:stop], cut, to data[to:]; its bytes, 0 = it is dropped."""
+    while at + 4 <= stop and u16(data, at) != ECS:
+        at += 4 + u16(data, at + 2)
+    if at + 4 + SUBNET_HEAD > stop:
+        return 0
+    size, family, bits = u16(data, at + 2), u16(data, at + 4), int64(data[at + 6])
+    if at + 4 + size > stop or (family != 1 and family != 2):
+        return 0
+    limit, room = (prefix4, ADDRESS_BYTES[0]) if family == 1 else (prefix6, ADDRESS_BYTES[1])
+    if limit == 0 or bits > 8 * room or size != SUBNET_HEAD + (bits + 7) // 8:
+        return 0
+    bits = min(bits, limit)
+    kept = (bits + 7) // 8
+    for place in range(kept):
+        data[to + 4 + SUBNET_HEAD + place] = data[at + 4 + SUBNET_HEAD + place]
+    if bits % 8 != 0:
+        data[to + 3 + SUBNET_HEAD + kept] &= 0xFF << 8 - bits % 8 & 0xFF
+    data[to], data[to + 1], data[to + 2], data[to + 3] = 0, ECS, 0, SUBNET_HEAD + kept
+    data[to + 4], data[to + 5], data[to + 6], data[to + 7] = 0, family, bits, 0
+    return 4 + SUBNET_HEAD + kept  # type: ignore[no-any-return]
 
 
 @kernel_in_place

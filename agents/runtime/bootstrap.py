@@ -56,7 +56,13 @@ from agents.scoring.model import Model, TrainConfig
 from agents.settings import Settings
 from agents.sources import SPECS as INTAKES
 from agents.sources.listener import cache, special_names, traffic
-from agents.sources.listener.upstream import UpstreamAddress, distinct_of, parse_upstreams, system_resolvers
+from agents.sources.listener.upstream import (
+    Outgoing,
+    UpstreamAddress,
+    distinct_of,
+    parse_upstreams,
+    system_resolvers,
+)
 from agents.sources.listener.upstream_watch import LoopProbes, shared_counts
 from agents.store.codec import Features
 from agents.store.opening import open_store
@@ -220,10 +226,16 @@ def listener_config(settings: Settings) -> ListenerConfig:
         retry_failed=settings.retry_failed,
         limits=traffic.SPEC.factory(settings.of(traffic.SPEC)),
         cache=cache.SPEC.factory(settings.of(cache.SPEC)),
+        outgoing=_outgoing(settings),
         special=special_names.SPEC.factory(settings.of(special_names.SPEC)),
         probes=LoopProbes() if settings.detect_loops else None,
         mismatched=shared_counts(len(distinct_of(endpoints for _, endpoints in upstreams))),
     )
+
+
+def _outgoing(settings: Settings) -> Outgoing:
+    prefixes = (settings.ecs_prefix_v4, settings.ecs_prefix_v6) if settings.ecs == "on" else (0, 0)
+    return Outgoing(settings.forward == "normalised", prefixes)
 
 
 def judge_parts(

@@ -17,7 +17,7 @@ from agents.sources.listener.cache import CacheLimits
 from agents.sources.listener.server import Listener
 from agents.sources.listener.sockets import Pair
 from agents.sources.listener.traffic import TrafficLimits
-from agents.sources.listener.upstream import AnsweredHere, UpstreamAddress, distinct_of
+from agents.sources.listener.upstream import AnsweredHere, Outgoing, UpstreamAddress, distinct_of
 from agents.sources.listener.upstream_watch import LoopProbes
 
 
@@ -41,6 +41,7 @@ class ListenerConfig:
     retry_failed: bool
     limits: TrafficLimits
     cache: CacheLimits
+    outgoing: Outgoing
     special: Sequence[AnsweredHere]
     probes: LoopProbes | None
     mismatched: NDArray[np.int64]
@@ -114,6 +115,7 @@ async def _answer(
         special=config.special,
         probes=config.probes,
         mismatched=config.mismatched,
+        outgoing=config.outgoing,
         cache=config.cache._replace(size=config.cache.size // config.processes),
     )
     with crashes_end(lambda: loop.call_soon_threadsafe(stop.set)) as crashed:

@@ -166,6 +166,7 @@ def system(folder: Path) -> Iterator[System]:
             SLACK_WEBHOOK_URL=channel.url,
             LISTENER_PROCESSES="2",
             HANG_S=str(HANG_S),
+            FORWARD="verbatim",
             FLOWS_MAX=str(FLOWS_MAX),
             RATE_EXEMPT="127.0.0.1/32",
             ALERT_INTERVAL_S="5",

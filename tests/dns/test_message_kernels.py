@@ -18,10 +18,12 @@ from agents.dns.message_kernels import (
     OPT_CLASS,
     OPT_END,
     OPT_START,
+    OPT_TTL,
     RCODE,
     TTL_MIN,
     TYPES,
     answer_facts,
+    normalise,
     question_end,
     uint64,
 )
@@ -29,6 +31,7 @@ from agents.sources.listener.datapath import peer_of, sockaddr, zone_names
 from agents.sources.listener.datapath_kernels import DROP, FORWARD, allowed, decide, make_error, zone_of
 from agents.sources.listener.traffic import AccessList
 from agents.sources.listener.upstream import Routes
+from tests.support.mutations import Mutation, mutations
 
 compiling = settings(deadline=None)
 """The first call compiles."""
@@ -211,3 +214,17 @@ def test_socket_addresses_are_the_kernels(host: str) -> None:
     assert peer_of(packed)[:2] == (host, 5353)
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     assert int.from_bytes(packed[:2], "little") == family
+
+
+@compiling
+@given(mutations(b"\4data\7example", 16), st.integers(0, 32), st.integers(0, 128))
+def test_a_query_is_normalised_as_its_definition_says(mutation: Mutation, prefix4: int, prefix6: int) -> None:
+    message = mutation.message
+    end, facts = wire.question_end(message), np.zeros(FACTS, np.int64)
+    data = np.zeros(len(message) + 40, np.uint8)
+    data[: len(message)] = np.frombuffer(message, np.uint8)
+    answer_facts(data, 0, end, len(message), facts)
+    start, stop, ttl = (int(facts[place]) for place in (OPT_START, OPT_END, OPT_TTL))
+    size = normalise(data, end, start, stop, ttl, prefix4, prefix6)
+    expected = wire.normalised(message, end, wire.find_opt(message, end), (prefix4, prefix6))
+    assert data[:size].tobytes() == expected

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
+import socket
 import statistics
 import subprocess
 import sys
@@ -56,6 +58,7 @@ def _tunnel(tmp_path: Path) -> None:
         "listen_port": "53",
         "api_port": str(api),
         "api_token": TOKEN,
+        "forward": "verbatim",
     }
     with StubServer() as stub, webhook() as hook:
         settings["upstreams"] = f"tunnel.test=127.0.0.1:{upstream},127.0.0.1:{stub.port}"
@@ -79,12 +82,32 @@ def _tunnel(tmp_path: Path) -> None:
     assert sink.received == SIZE
 
 
+def test_a_dns2tcp_tunnel_breaks_where_the_case_of_names_is_ours(tmp_path: Path) -> None:
+    if shutil.which("dns2tcpc") is None or shutil.which("dns2tcpd") is None or os.geteuid() != 0:
+        pytest.skip("needs the Debian package dns2tcp, and root for port 53")
+    sink, api, upstream, entrance = Sink(), free_port(), free_port(), free_port()
+    settings = {"listen_host": RESOLVER, "listen_port": "53", "api_port": str(api), "api_token": TOKEN}
+    with (
+        product("run", tmp_path / "data", upstreams=f"tunnel.test=127.0.0.1:{upstream},127.0.0.1:9", **settings),
+        dns2tcp_server(tmp_path, sink, upstream, "tunnel.test"),
+        dns2tcp_client(tmp_path, RESOLVER, entrance, "tunnel.test"),
+        socket.create_connection(("127.0.0.1", entrance), patient(10)) as connection,
+    ):
+        connection.settimeout(patient(20))
+        connection.sendall(os.urandom(1000))
+        with contextlib.suppress(OSError):
+            while connection.recv(4096):
+                continue
+    assert sink.received == 0
+
+
 @pytest.mark.parametrize("kind", ["TXT", "NULL"])
 def test_an_iodine_tunnel_is_found_and_stored(tmp_path: Path, kind: str) -> None:
     if reason := iodine.missing():
         pytest.skip(reason)
     sink, api, upstream = Sink("0.0.0.0"), free_port(), free_port()
     settings = {"listen_host": iodine.HERE, "listen_port": "53", "api_port": str(api), "api_token": TOKEN}
+    settings["forward"] = "verbatim"
     with (
         iodine.client_space() as space,
         product("run", tmp_path / "data", upstreams=f"tunnel.test=127.0.0.1:{upstream},127.0.0.1:9", **settings),

@@ -19,6 +19,7 @@ from agents.core.jit import kernel_in_place
 from agents.dns.message import (
     AD,
     CD,
+    ECS,
     HEADER_SIZE,
     NOERROR,
     NXDOMAIN,
@@ -87,7 +88,7 @@ PREFETCH_PAUSE_NS = 5_000_000_000
 POPULAR = 2
 """Uses since it was stored from which on an answer is asked for anew before it expires."""
 _SECOND_NS = 1_000_000_000
-_SOA, _SIG, _TSIG, _ANY, _ECS = 6, 24, 250, 255, 8
+_SOA, _SIG, _TSIG, _ANY = 6, 24, 250, 255
 _SOA_TAIL = 20
 """Bytes of the five numbers that end an SOA record (RFC 1035 section 3.3.13); the last is MINIMUM."""
 _HAS_OPT, _DO = 0x02, 0x04
@@ -191,7 +192,7 @@ def _ttl_at(message: Any, at: int) -> int:
 def _has_subnet(message: Any, at: int, end: int) -> bool:
     """Whether the options message[at:end] hold a client's subnet (RFC 7871), or are damaged."""
     while at + 4 <= end:
-        if u16(message, at) == _ECS:
+        if u16(message, at) == ECS:
             return True
         at += 4 + u16(message, at + 2)
     return at != end

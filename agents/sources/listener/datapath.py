@@ -62,7 +62,15 @@ from agents.sources.listener.server import can_compile
 from agents.sources.listener.sockets import DRAIN_MAX, UdpPort
 from agents.sources.listener.traffic import AccessList, TrafficLimits, default_limits, domain_of, shares_of
 from agents.sources.listener.traffic_kernels import KEYED
-from agents.sources.listener.upstream import POOL_SIZE, RANDOM_BLOCK, AnsweredHere, Pending, Routes, Upstream
+from agents.sources.listener.upstream import (
+    POOL_SIZE,
+    RANDOM_BLOCK,
+    AnsweredHere,
+    Outgoing,
+    Pending,
+    Routes,
+    Upstream,
+)
 from agents.stream.counters import Counters, counters_array
 from agents.stream.record import RECORD, client_bytes
 from agents.stream.ring import Ring, RingArrays
@@ -104,6 +112,7 @@ def make_state(
         failures=routes.failures,
         preferred=routes.preferred,
         mismatched=routes.mismatched,
+        quirks=routes.quirks,
         zones=zone_names(routes),
         zone_upstreams=_zone_upstreams(routes, upstreams),
         ranges4=access.ranges(4),
@@ -278,6 +287,7 @@ class Datapath:
         age_max_s: float,
         ring: Ring,
         cache: AnswerCache,
+        outgoing: Outgoing,
     ) -> None:
         self._ports, self._forwarder, self._answer_here = ports, forwarder, answer_here
         self._zones, self._special = list(routes.zones.values()), list(routes.special.values())
@@ -294,6 +304,10 @@ class Datapath:
         self._set("timeout_ns", int(timeout_s * 1e9))
         self._set("uses_max", uses_max)
         self._set("retry_failed", int(retry_failed))
+        self._normalised = outgoing.normalised
+        self._set("normalised", int(outgoing.normalised))
+        for name, bits in zip(("prefix4", "prefix6"), outgoing.prefixes, strict=True):
+            self._set(name, bits)
         self._set("taker", ring.bell)
         self._set("stale_wait_ns", int(cache.limits.stale_wait_s * 1e9) if cache.limits.serves_stale else 0)
         self._set("age_max_ns", int(age_max_s * 1e9))
@@ -428,7 +442,11 @@ class Datapath:
         slot = self._state.slots[number]
         message = slot["query"][: slot["size"]].tobytes() if query is None else query
         message = int(slot["id"]).to_bytes(2) + message[2:]
-        end = wire.question_end(message)
+        end = int(slot["end"])
+        sent = message[wire.HEADER_SIZE : end - 4]
+        if self._normalised:  # PLAIN upstreams were sent a part of it
+            name = slot["name"][: len(sent)].tobytes()
+            message = message[: wire.HEADER_SIZE - 1] + b"\1" + name + message[end - 4 :]
         port = self._ports[slot["port"]]
         peer = peer_of(slot["address"][: slot["address_size"]].tobytes())
         back: Any = (peer, _ancillary(slot["control"][: slot["control_size"]].tobytes())) if port.wildcard else peer
@@ -436,7 +454,9 @@ class Datapath:
         if slot["zone"] < len(self._zones):
             pending.route_to(self._zones[slot["zone"]], int(slot["current"]))
         pending.started, pending.slot, pending.exempt = int(slot["started"]) / 1e9, number, bool(slot["exempt"])
-        pending.received = int(slot["received"])
+        pending.received, pending.payload = int(slot["received"]), int(slot["payload"])
+        if self._normalised:
+            pending.name, pending.flags = sent, int(slot["flags"])
         pending.bits, pending.stale, pending.silent = int(slot["bits"]), bool(slot["stale"]), bool(slot["silent"])
         return pending
 

@@ -22,11 +22,14 @@ from agents.core.column_kernels import siphash
 from agents.core.jit import kernel, kernel_in_place
 from agents.core.types import FORWARDED, FROM_CACHE, FROM_CACHE_STALE
 from agents.dns.message import (
+    AD,
     AXFR,
     BADVERS,
     CD,
+    DO,
     FORMERR,
     HEADER_SIZE,
+    IN,
     IXFR,
     NOERROR,
     NOTIMP,
@@ -52,12 +55,14 @@ from agents.dns.message_kernels import (
     answer_facts,
     copy_bytes,
     int64,
+    normalise,
     question_end,
     strip_hop_by_hop,
     u16,
     uint64,
     write_facts,
 )
+from agents.dns.name import NAME_MAX
 from agents.sources.listener.cache_kernels import (
     CACHE_CELLS,
     EXPIRED,
@@ -81,7 +86,7 @@ from agents.sources.listener.traffic_kernels import (
     limit_response,
     mask_network,
 )
-from agents.sources.listener.upstream import BIND_TRIES, NEAR_MISSES_MAX, POOL_SIZE, PORT_MIN
+from agents.sources.listener.upstream import BIND_TRIES, FOLDS, NEAR_MISSES_MAX, PLAIN, POOL_SIZE, PORT_MIN
 from agents.stream.ring_kernels import admits
 
 # Structures of the system calls.
@@ -146,6 +151,7 @@ SLOT = np.dtype(
         ("bits", np.int32),  # of the query, see cache_kernels.query_bits
         ("stale", np.int32),  # 1 = the cache has an expired answer
         ("silent", np.int32),  # 1 = no client waits: the answer is for the cache
+        ("flags", np.int32),  # RD and AD as the answer may have them, -1 = as it comes
         ("payload", np.int32),  # UDP answer that the client takes, 0 = it sent no OPT
         ("received", np.int32),  # bytes of the query as it came
         ("size", np.int32),  # of the query as it is sent
@@ -155,6 +161,7 @@ SLOT = np.dtype(
         ("id", np.uint16),  # the client's
         ("address", np.uint8, (ADDRESS_SIZE,)),
         ("control", np.uint8, (CONTROL_SIZE,)),
+        ("name", np.uint8, (NAME_MAX + 1,)),  # as the client asked it; `query` has it as it is sent
         ("query", np.uint8, (QUERY_MAX,)),
     ],
     align=True,
@@ -164,8 +171,9 @@ FREE, WAITING, WITH_PYTHON = range(3)
 """States of a slot."""
 TIMED_OUT, UNSENT, TRUNCATED, LONG, FAILED, ODD, LATE, FORGED, LOCAL, ELSEWHERE, OVERDUE = range(1, 12)
 """Reasons to hand a query to Python: no answer in time, not sent or refused, answered with TC, above QUERY_MAX,
-SERVFAIL or REFUSED, an answer without a question, an answer to a query that Python has, too many forged answers on its
-socket, a special name, an upstream that is not asked over UDP now, and no answer yet where an expired one is cached."""
+SERVFAIL or REFUSED, an answer without the question as it was sent, an answer to a query that Python has, too many
+forged answers on its socket, a special name, an upstream that is not asked over UDP now, and no answer yet where an
+expired one is cached."""
 HELD_CELLS = 1 << 16
 """Cells that count the queries in flight of clients, and of domains. Two that share one share its bound: by a secret
 key, so nobody can choose whom to meet."""
@@ -176,7 +184,7 @@ ASKED = np.dtype(
         (name, np.int64)
         for name in (
             *("port", "place", "size", "end", "zone", "exempt", "payload", "received", "now"),
-            *("bits", "stale", "silent"),
+            *("bits", "stale", "silent", "flags"),
         )
     ]
     + [("ts", np.float64)]
@@ -222,6 +230,9 @@ CELLS = np.dtype(
                 "retry_failed",
                 "limits_responses",
                 "stale_wait_ns",
+                "normalised",
+                "prefix4",
+                "prefix6",
             ),
             *("client_max", "domain_max", "upstream_max"),
             *("active", "free", "oldest", "newest", "swept"),
@@ -247,6 +258,7 @@ class DatapathState(NamedTuple):
     failures: NDArray[np.int64]  # (u,), shared with Routes
     preferred: NDArray[np.int64]  # (z,), shared with Routes
     mismatched: NDArray[np.int64]  # (u,), shared with Routes: datagrams of each that answered nothing
+    quirks: NDArray[np.int64]  # (u,), shared with Routes
     zones: NDArray[np.uint8]  # (z + special names, ZONE_WIDTH)
     zone_upstreams: NDArray[np.int32]  # (z, most upstreams of a zone)
     ranges4: NDArray[np.uint64]  # see `allowed`
@@ -1028,6 +1040,7 @@ def _take_query(s: DatapathState) -> tuple[int, int]:
     asked = s.asked[0]
     message, end = s.inbox[asked.place], asked.end
     asked.payload, asked.received, asked.bits, asked.stale, asked.silent = 0, asked.size, -1, 0, 0
+    start = 0
     if u16(message, 6) + u16(message, 8) + u16(message, 10) > 0:
         answer_facts(message, 0, end, asked.size, s.facts)
         start = s.facts[OPT_START]
@@ -1036,7 +1049,14 @@ def _take_query(s: DatapathState) -> tuple[int, int]:
                 s.counted[0].notimp += 1
                 return BADVERS, asked.size
             asked.payload = max(s.facts[OPT_CLASS], PLAIN_UDP_SIZE)
-            asked.size = strip_hop_by_hop(message, asked.size, start, s.facts[OPT_END])
+    asked.flags = -1
+    if s.cells[0].normalised != 0:
+        if u16(message, end - 2) != IN:
+            s.counted[0].refused += 1
+            return REFUSED, asked.size
+        _normalise(s, start)
+    elif start > 0:
+        asked.size = strip_hop_by_hop(message, asked.size, start, s.facts[OPT_END])
     if s.cache.cells[0].on != 0 and asked.zone < len(s.zone_upstreams):
         asked.bits = query_bits(message, asked.size, end)
     if asked.bits >= 0 and try_lock(s.cache.cells):
@@ -1049,7 +1069,22 @@ def _take_query(s: DatapathState) -> tuple[int, int]:
     if _forward(s):
         return FORWARD, 0
     s.counted[0].rejected += 1
+    if asked.flags >= 0:  # the reply has RD, CD and an OPT as the client's query had them
+        message[2] = (asked.flags & RD) >> 8
+        message[11] = 1 if asked.payload > 0 else 0
     return SERVFAIL, asked.size
+
+
+@kernel_in_place
+def _normalise(s: DatapathState, start: int) -> None:
+    """Leave nothing in the query at hand but what it asks, and note what its answer has to heed (Pending.normalise).
+
+    start: of its OPT record, whose facts are in `facts`; 0 = it has none.
+    """
+    c, asked, message = s.cells[0], s.asked[0], s.inbox[s.asked[0].place]
+    ttl = s.facts[OPT_TTL] if start > 0 else 0
+    asked.flags = u16(message, 2) & (RD | AD) | (AD if ttl & DO else 0)
+    asked.size = normalise(message, asked.end, start, s.facts[OPT_END], ttl, c.prefix4, c.prefix6)
 
 
 @kernel_in_place
@@ -1080,7 +1115,7 @@ def _ask_cache(s: DatapathState) -> int:
         s.counted[0].cache_stale += 1
     answer_facts(message, 0, end, size, s.facts)
     _record(s, asked.port, s.names[asked.place], asked.ts, 0.0, asked.received, message, end, size, cached)
-    return _fitted(asked.payload, message, end, size, s.facts)
+    return _fitted(asked.payload, asked.flags, message, end, size, s.facts)
 
 
 @kernel_in_place
@@ -1122,7 +1157,7 @@ def _forward(s: DatapathState) -> bool:
     slot.ts, slot.started, slot.port, slot.zone, slot.exempt = asked.ts, asked.now, asked.port, asked.zone, asked.exempt
     slot.size, slot.end, slot.id, slot.socket = min(size, QUERY_MAX), end, u16(message, 0), NONE
     slot.payload, slot.received, slot.state, slot.current = asked.payload, asked.received, WITH_PYTHON, 0
-    slot.bits, slot.stale, slot.silent = asked.bits, asked.stale, asked.silent
+    slot.bits, slot.stale, slot.silent, slot.flags = asked.bits, asked.stale, asked.silent, asked.flags
     slot.address_size, slot.control_size = header.name_size, header.control_size
     copy_bytes(slot.address, 0, s.names[asked.place], 0, ADDRESS_SIZE)
     if header.control_size > 0:
@@ -1138,6 +1173,9 @@ def _forward(s: DatapathState) -> bool:
         hand_over(s, number, LOCAL if slot.upstream == NONE else LONG, row, size)
         return True
     copy_bytes(slot.query, 0, message, 0, size)
+    copy_bytes(slot.name, 0, message, HEADER_SIZE, end - 4 - HEADER_SIZE)
+    if c.normalised != 0:
+        _mix_case(s, slot.query, end)
     if slot.upstream == NONE:
         hand_over(s, number, LOCAL, NONE, 0)
     elif s.upstreams[slot.upstream].by_python != 0:
@@ -1146,6 +1184,26 @@ def _forward(s: DatapathState) -> bool:
         link(s, number)
         _send_upstream(s, number, slot.upstream, asked.now)
     return True
+
+
+@kernel_in_place
+def _mix_case(s: DatapathState, query: Any, end: int) -> None:
+    """Choose the case in which the name is sent (Pending.mix_case)."""
+    bits = 1
+    for at in range(HEADER_SIZE, end - 5):
+        byte = _lower(query[at])
+        if 97 <= byte <= 122:
+            if bits == 1:
+                bits = draw(s) | 1 << 16
+            byte -= 32 * (bits & 1)
+            bits >>= 1
+        query[at] = byte
+
+
+@kernel_in_place
+def _fold(query: Any, end: int) -> None:
+    for at in range(HEADER_SIZE, end - 5):
+        query[at] = _lower(query[at])
 
 
 @kernel_in_place
@@ -1212,6 +1270,11 @@ def _send_upstream(s: DatapathState, number: int, upstream: int, now: int) -> No
     part = s.to_upstream_parts[c.outgoing]
     part.base = int64(s.slots.ctypes.data) + number * s.slots.itemsize + _QUERY_AT
     part.size = slot.size
+    if c.normalised != 0 and s.quirks[upstream] != 0:
+        if s.quirks[upstream] & FOLDS:
+            _fold(slot.query, slot.end)
+        if s.quirks[upstream] & PLAIN:
+            slot.query[11], part.size = 0, slot.end
     s.to_upstream_slots[c.outgoing] = number
     c.outgoing += 1
 
@@ -1232,12 +1295,12 @@ def on_answers(s: DatapathState, socket: int, now: int) -> None:
     port = -1
     for place in range(count):
         size = int64(s.from_upstream[place].size & 0xFFFFFFFF)
-        number = _matching_slot(s, socket, s.inbox[place], size)
+        number, recased = _matching_slot(s, socket, s.inbox[place], size)
         if number == NONE:
             if note_mismatch(s, socket, s.inbox[place], size):
                 break
             continue
-        if _is_rare(s, number, s.inbox[place], size):
+        if _is_rare(s, number, recased, s.inbox[place], size):
             continue
         s.failures[s.sockets[socket].upstream] = 0
         if s.slots[number].port != port and port >= 0:
@@ -1249,36 +1312,43 @@ def on_answers(s: DatapathState, socket: int, now: int) -> None:
 
 
 @kernel_in_place
-def _matching_slot(s: DatapathState, socket: int, message: Any, size: int) -> int:
-    """The slot that this answers: same id, a response (QR set, opcode QUERY) to the question in any case; or NONE.
+def _matching_slot(s: DatapathState, socket: int, message: Any, size: int) -> tuple[int, bool]:
+    """The slot that this answers, and whether in another case; NONE unless it has the id, and is a response (QR set,
+    opcode QUERY) to the question in any case.
 
     An answer without a question is a match here; Python looks into it.
     """
+    recased = False
     if size < HEADER_SIZE:
-        return NONE
+        return NONE, recased
     number = owner_of(s, socket, u16(message, 0))
     if number == NONE:
-        return NONE
+        return NONE, recased
     slot = s.slots[number]
     if message[2] & (_QR | _OPCODE) != _QR:
-        return NONE
+        return NONE, recased
     questions = u16(message, 4)
     if questions == 0:
-        return number
+        return number, recased
     if questions != 1 or size < slot.end:
-        return NONE
+        return NONE, recased
     for at in range(HEADER_SIZE, slot.end):
-        if message[at] != slot.query[at] and (at >= slot.end - 4 or _lower(message[at]) != _lower(slot.query[at])):
-            return NONE
-    return number
+        if message[at] != slot.query[at]:
+            if at >= slot.end - 4 or _lower(message[at]) != _lower(slot.query[at]):
+                return NONE, recased
+            recased = True
+    return number, recased
 
 
 @kernel_in_place
-def _is_rare(s: DatapathState, number: int, message: Any, size: int) -> bool:
+def _is_rare(s: DatapathState, number: int, recased: bool, message: Any, size: int) -> bool:
     """Hand an answer to Python where it is no plain answer in time; False where it is, or Python has too much to do."""
     slot = s.slots[number]
     if slot.state == WITH_PYTHON:
         give_answer(s, number, LATE, message, size)
+        return True
+    if recased and slot.flags >= 0 and s.quirks[slot.upstream] & FOLDS == 0:
+        give_answer(s, number, ODD, message, size)
         return True
     if u16(message, 4) == 0:
         give_answer(s, number, ODD, message, size)
@@ -1287,6 +1357,8 @@ def _is_rare(s: DatapathState, number: int, message: Any, size: int) -> bool:
         return give_answer(s, number, TRUNCATED, message, size)
     rcode = int64(message[3]) & 0xF
     if slot.stale != 0 and rcode != NOERROR and rcode != NXDOMAIN:
+        return give_answer(s, number, FAILED, message, size)
+    if slot.flags >= 0 and rcode in (FORMERR, NOTIMP) and s.quirks[slot.upstream] & PLAIN == 0:
         return give_answer(s, number, FAILED, message, size)
     if rcode != SERVFAIL and rcode != REFUSED:
         return False
@@ -1300,7 +1372,7 @@ def _finish(s: DatapathState, number: int, place: int, size: int, now: int) -> N
     c, slot, message = s.cells[0], s.slots[number], s.inbox[place]
     free_id(s, number)
     unlink(s, number)
-    copy_bytes(message, HEADER_SIZE, slot.query, HEADER_SIZE, slot.end - HEADER_SIZE)
+    copy_bytes(message, HEADER_SIZE, slot.name, 0, slot.end - 4 - HEADER_SIZE)
     if slot.bits >= 0 and try_lock(s.cache.cells):
         keep_answer(s.cache, message, slot.end, size, slot.bits, now)
         unlock(s.cache.cells)
@@ -1312,7 +1384,7 @@ def _finish(s: DatapathState, number: int, place: int, size: int, now: int) -> N
     rtt_ms = (now - slot.started) / 1e6
     _record(s, slot.port, slot.address, slot.ts, rtt_ms, slot.received, message, slot.end, size, FORWARDED)
     message[0], message[1] = slot.id >> 8, slot.id & 0xFF
-    size = _fitted(slot.payload, message, slot.end, size, s.facts)
+    size = _fitted(slot.payload, slot.flags, message, slot.end, size, s.facts)
     if slot.exempt == 0:
         size = limited(s, slot.port, slot.address, message, slot.end, size, now)
     if size > 0:
@@ -1327,11 +1399,15 @@ def _finish(s: DatapathState, number: int, place: int, size: int, now: int) -> N
 
 
 @kernel_in_place
-def _fitted(payload: int, message: Any, question: int, size: int, facts: Any) -> int:
+def _fitted(payload: int, flags: int, message: Any, question: int, size: int, facts: Any) -> int:
     """Make the answer fit its client, in place; its size. facts: of the answer.
 
     No OPT goes to a client that sent none (message.without_opt), and nothing larger than it takes (message.truncate).
+    flags: see SLOT.
     """
+    if flags >= 0:
+        message[2] = int64(message[2]) & ~(RD >> 8) | (flags & RD) >> 8
+        message[3] = int64(message[3]) & (~AD | flags & AD)
     start, end = facts[OPT_START], facts[OPT_END]
     before = u16(message, 6) + u16(message, 8)
     if payload == 0 and start > 0 and facts[OPT_NUMBER] >= before:

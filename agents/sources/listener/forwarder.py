@@ -17,12 +17,21 @@ from typing import Any
 
 import structlog
 
-from agents.dns.message import HEADER_SIZE, REFUSED, SERVFAIL
+from agents.dns.message import FORMERR, HEADER_SIZE, NOTIMP, REFUSED, SERVFAIL
 from agents.sources.listener import upstream as pools
 from agents.sources.listener.sockets import DRAIN_MAX, UDP_MAX
 from agents.sources.listener.streams import Exchange, exchange_of
 from agents.sources.listener.tcp import query_over_tcp
-from agents.sources.listener.upstream import NEAR_MISSES_MAX, POOL_SIZE, Pending, Random16, Upstream, UpstreamSocket
+from agents.sources.listener.upstream import (
+    FOLDS,
+    NEAR_MISSES_MAX,
+    PLAIN,
+    POOL_SIZE,
+    Pending,
+    Random16,
+    Upstream,
+    UpstreamSocket,
+)
 from agents.stream.counters import Counters
 
 _SWEEP_S = 0.05
@@ -30,6 +39,7 @@ _TCP_MAX = 128
 """Queries repeated over TCP at once; each is one file descriptor and up to 64 KiB."""
 _TRUNCATED = 0x02
 _WARN_EVERY_S = 60.0
+_QUIRKS = {FOLDS: "it does not keep the case of names", PLAIN: "it takes no EDNS"}
 _log = structlog.get_logger()
 
 Finish = Callable[[Pending, bytes | None], None]
@@ -118,6 +128,8 @@ class Forwarder:
         if usable is None:
             self._counters.mismatched_answers += 1
             upstream.mismatched[0] += 1
+        elif not by_stream and pending.is_recased(answer, upstream):
+            self._doubt(upstream, pending)
         elif not pending.done:
             self._on_answer(upstream, pending, usable, by_stream)
 
@@ -186,7 +198,7 @@ class Forwarder:
             while ident in chosen.pending or ident in chosen.answered:
                 ident = draw()
             chosen.uses += 1
-            chosen.sock.send(ident.to_bytes(2) + pending.query[2:])
+            chosen.sock.send(ident.to_bytes(2) + pending.sent_to(upstream))
         except OSError as error:
             if error.errno == errno.EMSGSIZE:  # the query's fault: no upstream has failed
                 return None
@@ -206,6 +218,7 @@ class Forwarder:
     @staticmethod
     def _next(pending: Pending) -> None:
         pending.tries += 1
+        pending.lower = pending.plain = False
         pending.current = (pending.current + 1) % len(pending.zone.upstreams)
 
     def _open(self, upstream: Upstream, slot: int, now: float) -> UpstreamSocket:
@@ -237,6 +250,9 @@ class Forwarder:
             if pending is None or usable is None:
                 if self._is_forged(socket, ident, answer):
                     return
+                continue
+            if pending.is_recased(answer, socket.upstream):
+                self._doubt(socket.upstream, pending)
                 continue
             del waiting[ident]
             socket.answered.add(ident)
@@ -270,6 +286,22 @@ class Forwarder:
                 self._failed(socket.upstream, pending)
         return True
 
+    def _doubt(self, upstream: Upstream, pending: Pending) -> None:
+        """An answer has the name in another case than it was sent in: a guess of a forger, or a server that folds.
+
+        The upstream is asked again over TCP, once a query; a true answer over UDP still counts.
+        """
+        self._counters.mismatched_answers += 1
+        upstream.mismatched[0] += 1
+        if not pending.doubted and not pending.done and pending.running and upstream is pending.upstream:
+            pending.doubted = True
+            self._ask_anew(pending)
+
+    def _learn(self, upstream: Upstream, quirk: int) -> None:
+        if not upstream.quirks[0] & quirk:
+            upstream.quirks[0] |= quirk
+            _log.info("upstream_quirk", upstream=str(upstream.endpoint), quirk=_QUIRKS[quirk])
+
     def _ask_anew(self, pending: Pending) -> None:
         """Ask the same upstream over TCP; on a fresh port where too many are asked so already."""
         if self._over_tcp < _TCP_MAX:
@@ -278,6 +310,7 @@ class Forwarder:
             self._schedule(pending, pending.ends)
             self._start(self._retry_over_tcp(pending.upstream, pending))
         else:
+            pending.lower = pending.doubted
             self._send(pending, monotonic())
 
     def _on_answer(self, upstream: Upstream, pending: Pending, answer: bytes, by_stream: bool = False) -> None:
@@ -286,6 +319,11 @@ class Forwarder:
         if not current:
             self._counters.late_answers += 1
         rcode = answer[3] & 0xF
+        if current and pending.name is not None and rcode in (FORMERR, NOTIMP) and not pending.plain:
+            pending.plain = True
+            pending.open -= 1
+            self._send(pending, monotonic())
+            return
         if answer[2] & _TRUNCATED and not by_stream and self._over_tcp < _TCP_MAX:
             self._counters.tcp_fallbacks += 1
             pending.fallback = answer if pending.udp else pending.fallback
@@ -304,6 +342,10 @@ class Forwarder:
                 self._done(pending, pending.fallback)
             return
         upstream.failures[0] = 0
+        if current and pending.lower:
+            self._learn(upstream, FOLDS)
+        if current and pending.plain and rcode not in (FORMERR, NOTIMP):
+            self._learn(upstream, PLAIN)
         self._done(pending, answer)
 
     def _start(self, work: Coroutine[Any, Any, None]) -> None:
@@ -318,7 +360,7 @@ class Forwarder:
             exchange = self._exchanges[upstream] = exchange_of(upstream)
         try:
             async with asyncio.timeout(max(pending.ends - monotonic(), 0)):
-                answer = await exchange.ask(pending.query, pending.end)
+                answer = await exchange.ask(bytes(2) + pending.sent_to(upstream, mixed=False), pending.end)
         except (OSError, EOFError) as error:  # a TimeoutError is an OSError
             self._warn(upstream, error)
             self._failed(upstream, pending)
@@ -328,12 +370,17 @@ class Forwarder:
 
     async def _retry_over_tcp(self, upstream: Upstream, pending: Pending) -> None:
         """Repeat the query over TCP. If that fails, a UDP client gets the truncated answer and may try itself."""
-        query = self._random.draw().to_bytes(2) + pending.query[2:]
+        query = self._random.draw().to_bytes(2) + pending.sent_to(upstream)
         self._over_tcp += 1
         try:
             answer = await query_over_tcp(upstream.host, upstream.port, query, self._timeout_s)
         except (OSError, EOFError):
-            self._failed(upstream, pending)
+            if pending.doubted and not pending.done and pending.running and upstream is pending.upstream:
+                pending.open -= 1
+                pending.lower = True
+                self._send(pending, monotonic())
+            else:
+                self._failed(upstream, pending)
             return
         finally:
             self._over_tcp -= 1
@@ -342,7 +389,10 @@ class Forwarder:
             self._counters.mismatched_answers += 1
             upstream.mismatched[0] += 1
             self._failed(upstream, pending)
-        elif not pending.done:
+            return
+        if pending.is_recased(answer, upstream):
+            self._learn(upstream, FOLDS)
+        if not pending.done:
             self._on_answer(upstream, pending, usable, by_stream=True)
 
     def _warn(self, upstream: Upstream, error: Exception) -> None:

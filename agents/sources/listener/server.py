@@ -1,9 +1,10 @@
 """The forwarding DNS server: UDP and TCP, IPv4 and IPv6. It answers first; the detector judges afterwards.
 
-The client's bytes are forwarded and so are the upstream's: only the id is rewritten. A finished query becomes
-a RECORD (see stream/record.py) that is offered, never waited for. Ordinary UDP queries take the compiled way of
-datapath.py where kernels are compiled; this module is the definition, and the way of all others. A query that no
-upstream answered is offered with rcode 2 (SERVFAIL, the client's answer), ancount 0 and unknown size, TTL and latency.
+A query goes upstream normalised, made of nothing but what it asks, or else as it came under another id (Outgoing); the
+upstream's answer goes back with the question as the client asked it. A finished query becomes a RECORD (see
+stream/record.py) that is offered, never waited for. Ordinary UDP queries take the compiled way of datapath.py where
+kernels are compiled; this module is the definition, and the way of all others. A query that no upstream answered is
+offered with rcode 2 (SERVFAIL, the client's answer), ancount 0 and unknown size, TTL and latency.
 """
 
 from __future__ import annotations
@@ -32,7 +33,16 @@ from agents.sources.listener.sockets import DRAIN_MAX, Pair, UdpPort, bind_pair,
 from agents.sources.listener.tcp import TcpClient, TcpClients
 from agents.sources.listener.traffic import AccessList, Shares, TrafficLimits, address_bytes, default_limits, domain_of
 from agents.sources.listener.traffic_kernels import DISCARD, PASS, SLIP
-from agents.sources.listener.upstream import AnsweredHere, Pending, Routes, Upstream, UpstreamAddress, Where, Zone
+from agents.sources.listener.upstream import (
+    AnsweredHere,
+    Outgoing,
+    Pending,
+    Routes,
+    Upstream,
+    UpstreamAddress,
+    Where,
+    Zone,
+)
 from agents.sources.listener.upstream_watch import LoopProbes, UpstreamWatch
 from agents.stream.counters import Counters, summed
 from agents.stream.ring import Ring
@@ -50,6 +60,7 @@ def can_compile() -> bool:
 
 
 _TRANSFERS = (wire.AXFR.to_bytes(2), wire.IXFR.to_bytes(2))
+_INTERNET = wire.IN.to_bytes(2)
 _UPSTREAM_SHARE = 2
 """The number of an upstream's share in Shares.refusal."""
 DRAIN_S = 2.0
@@ -69,7 +80,7 @@ class Listener:
     the supervisor asks (sockets.UdpPort). client_wait_s: seconds
     that a client waits for an answer. retry_failed: whether SERVFAIL and REFUSED go to the next upstream. limits:
     defaults unless given. special: names answered here. probes: for loops, none without. mismatched: see Routes.
-    cache: of this process, none unless given.
+    cache: of this process, none unless given. outgoing: queries go upstream as they come unless given.
     """
 
     def __init__(
@@ -96,6 +107,7 @@ class Listener:
         probes: LoopProbes | None = None,
         mismatched: NDArray[np.int64] | None = None,
         cache: CacheLimits | None = None,
+        outgoing: Outgoing | None = None,
     ) -> None:
         self._hosts, self._port, self._offer, self._ring = hosts, port, offer, ring
         self._timeout_s, self._inflight_max, self._compiled = timeout_s, inflight_max, compiled
@@ -104,6 +116,7 @@ class Listener:
         self._routes = Routes(upstreams, special, mismatched)
         self._access = AccessList(allowed_clients)
         self._limits, self._retry_failed = limits or default_limits(), retry_failed
+        self._outgoing, self._random = outgoing or Outgoing(), pools.Random16()
         self._shares = Shares(self._limits.shares, inflight_max, len(self._routes.upstreams))
         self._cache = AnswerCache(cache or CacheLimits(), self._fast_counters)
         self._forwarder = Forwarder(
@@ -198,6 +211,7 @@ class Listener:
             age_max_s=pools.AGE_MAX_S,
             ring=self._ring,
             cache=self._cache,
+            outgoing=self._outgoing,
         )
         self._datapath.start()
 
@@ -288,7 +302,13 @@ class Listener:
         if opt and opt.version:
             count.notimp += 1
             return self._refuse(asked, wire.BADVERS)
-        asked.query = wire.without_hop_by_hop(message, end)
+        if not self._outgoing.normalised:
+            asked.query = wire.without_hop_by_hop(message, end)
+        elif message[end - 2 : end] != _INTERNET:
+            count.refused += 1
+            return self._refuse(asked, wire.REFUSED)
+        else:
+            asked.normalise(self._outgoing, opt, self._random)
         self._take(asked, route)
         return True
 
@@ -341,6 +361,7 @@ class Listener:
         """Ask for a popular answer anew before it expires."""
         fresh = Pending(asked.query, asked.end, asked.client, asked.where, asked.back, asked.udp, asked.ts)
         fresh.bits, fresh.exempt, fresh.silent = asked.bits, asked.exempt, True
+        fresh.name = asked.name
         if not self._draining and self.inflight < self._inflight_max and self._hold(fresh, zone):
             self._cache.count_prefetch()
             self._forwarder.submit(fresh)
@@ -434,11 +455,16 @@ class Listener:
     def _reply(self, asked: Pending, reply: bytes) -> None:
         """Send a reply as its client takes it: no OPT where it sent none, and over UDP no more than it takes."""
         query, end = asked.query, asked.end
-        has_records = query[6:12] != bytes(6)
-        opt = wire.find_opt(query, end) if has_records and (end > wire.HEADER_SIZE or query[4:6] == b"\0\0") else None
-        if not opt:
+        if asked.payload is None:
+            has_records = query[6:12] != bytes(6) and (end > wire.HEADER_SIZE or query[4:6] == b"\0\0")
+            opt = wire.find_opt(query, end) if has_records else None
+            asked.payload = opt.udp_size if opt else 0
+        if asked.flags is not None:
+            kept = (reply[2] << 8 | reply[3]) & (asked.flags | ~(wire.RD | wire.AD)) | asked.flags & wire.RD
+            reply = reply[:2] + kept.to_bytes(2) + reply[4:]
+        if not asked.payload:
             reply = wire.without_opt(reply, end)
-        if asked.udp and len(reply) > (opt.udp_size if opt else wire.PLAIN_UDP_SIZE):
+        if asked.udp and len(reply) > (asked.payload or wire.PLAIN_UDP_SIZE):
             reply = wire.truncate(reply, end)
         if asked.udp and not asked.exempt and self._limits.limits_responses:
             named = end > wire.HEADER_SIZE

@@ -32,7 +32,7 @@ from numpy.typing import NDArray
 
 from agents.core.errors import NameFormatError, SettingsError
 from agents.dns import name as names
-from agents.dns.message import HEADER_SIZE, NOERROR, NXDOMAIN, error_reply, find_opt
+from agents.dns.message import AD, HEADER_SIZE, NOERROR, NXDOMAIN, RD, Opt, error_reply, find_opt, normalised
 from agents.sources.listener.sockets import endpoint_text
 
 POOL_SIZE = 32
@@ -151,6 +151,21 @@ class Random16:
         return self._numbers.pop()
 
 
+FOLDS, PLAIN = 1, 2
+"""What an upstream was seen to do (Upstream.quirks): it answers in another case than it was asked; it takes no EDNS."""
+
+
+class Outgoing(NamedTuple):
+    """How queries go upstream. normalised: made of lower-case name, type, CD and DO alone, else as they came.
+
+    The name is sent in random case (0x20: Dagon et al., "Increased DNS forgery resistance", CCS 2008), and an answer
+    must have it. prefixes: see message.normalised.
+    """
+
+    normalised: bool = False
+    prefixes: tuple[int, int] = (0, 0)
+
+
 class Where(Protocol):
     """Takes an answer: a UDP port or a TCP connection; `back` is its own business."""
 
@@ -165,12 +180,14 @@ class Pending:
     its time runs; tries: upstreams that failed; open: questions that may still be answered; sent: sockets and ids of
     those; fallback: the answer if none is better; started, due and ends: monotonic seconds; shares: see traffic.Shares.
     bits: see cache_kernels.query_bits; stale: whether the cache has an expired answer; silent: no client waits, the
-    answer is for the cache.
+    answer is for the cache. payload: UDP answer that the client takes, 0 = it sent no OPT, None = not looked up yet;
+    flags: RD and AD as the answer may have them, None = as it comes. name: as it is sent; doubted: an answer had it in
+    another case; lower, plain: it is sent in lower case, and without OPT.
     """
 
     __slots__ = (
         *("query", "received", "end", "client", "where", "back", "udp", "zone", "ts", "slot", "exempt", "shares"),
-        *("bits", "stale", "silent"),
+        *("bits", "stale", "silent", "payload", "flags", "name", "doubted", "lower", "plain"),
         *("current", "running", "tries", "open", "sent", "fallback", "started", "due", "ends", "done"),
     )
 
@@ -180,6 +197,10 @@ class Pending:
         self.received, self.slot, self.exempt = len(query), -1, False
         self.shares: tuple[Any, Any, Any] | None = None
         self.bits, self.stale, self.silent = -1, False, False
+        self.payload: int | None = None
+        self.flags: int | None = None
+        self.name: bytes | None = None
+        self.doubted = self.lower = self.plain = False
         self.tries = self.open = 0
         self.running = self.done = False
         self.sent: list[tuple[UpstreamSocket, int]] = []
@@ -189,6 +210,41 @@ class Pending:
     def route_to(self, zone: Zone, current: int) -> None:
         """It goes to this zone's upstreams, to the one numbered `current` first."""
         self.zone, self.current = zone, current
+
+    def normalise(self, outgoing: Outgoing, opt: Opt | None, random: Random16) -> None:
+        """Leave nothing in the query but what was asked. opt: the query's."""
+        self.payload = opt.udp_size if opt else 0
+        self.flags = answer_flags(self.query[2] << 8 | self.query[3], opt)
+        self.query = normalised(self.query, self.end, opt, outgoing.prefixes)
+        self.mix_case(random)
+
+    def mix_case(self, random: Random16) -> None:
+        """Choose the case in which the name is sent."""
+        mixed = bytearray(self.query[HEADER_SIZE : self.end - 4].lower())
+        bits = 1
+        for at, byte in enumerate(mixed):
+            if 97 <= byte <= 122:
+                bits = random.draw() | 1 << 16 if bits == 1 else bits
+                mixed[at] -= 32 * (bits & 1)
+                bits >>= 1
+        self.name = bytes(mixed)
+
+    def sent_to(self, upstream: Upstream, mixed: bool = True) -> bytes:
+        """The query as this upstream is asked it, behind its id. mixed: False = in lower case whatever it keeps."""
+        if self.name is None:
+            return self.query[2:]
+        keeps = mixed and not self.lower and not upstream.quirks[0] & FOLDS
+        name = self.name if keeps else self.name.lower()
+        head, rest = self.query[2:HEADER_SIZE], self.query[self.end - 4 :]
+        if self.plain or upstream.quirks[0] & PLAIN:
+            head, rest = head[:-1] + b"\0", rest[:4]
+        return head + name + rest
+
+    def is_recased(self, answer: bytes, upstream: Upstream) -> bool:
+        """Whether an answer over UDP has the name in another case than it was sent in."""
+        if self.name is None or self.lower or upstream.quirks[0] & FOLDS or answer[4:6] != b"\0\1":
+            return False
+        return answer[HEADER_SIZE : self.end - 4] != self.name
 
     @property
     def upstream(self) -> Upstream:
@@ -221,6 +277,11 @@ class Pending:
         return None if rcode in (NOERROR, NXDOMAIN) else error_reply(self.query, rcode, self.end)
 
 
+def answer_flags(asked: int, opt: Opt | None) -> int:
+    """RD as a client's query had it, and AD if its answer may have it (RFC 6840 section 5.8)."""
+    return asked & (RD | AD) | (AD if opt and opt.dnssec_ok else 0)
+
+
 class UpstreamSocket:
     """One connected UDP socket; `pending` holds the queries that wait for an answer on it, by id.
 
@@ -237,19 +298,26 @@ class UpstreamSocket:
 
 
 class Upstream:
-    """One server: its address, its failures in a row (one number, which kernels share), and its pool of sockets.
+    """One server: its address, its failures in a row and its quirks (FOLDS | PLAIN), and its pool of sockets.
+
+    Kernels share the two numbers.
 
     host: the address, empty while a name has none. looping: its questions come back to this listener.
     """
 
     def __init__(
-        self, endpoint: UpstreamAddress, failures: NDArray[np.int64], mismatched: NDArray[np.int64] | None = None
+        self,
+        endpoint: UpstreamAddress,
+        failures: NDArray[np.int64],
+        mismatched: NDArray[np.int64] | None = None,
+        quirks: NDArray[np.int64] | None = None,
     ) -> None:
         self.endpoint, self.port = endpoint, endpoint.port
         self.host = endpoint.host if endpoint.has_address else ""
         self.failures = failures.data
         self.looping = False
         self.mismatched = np.zeros(1, np.int64).data if mismatched is None else mismatched.data
+        self.quirks = np.zeros(1, np.int64).data if quirks is None else quirks.data
         self.warned = -math.inf
         self.slots: list[UpstreamSocket | None] = [None] * POOL_SIZE
 
@@ -329,9 +397,9 @@ class Routes:
     """Longest zone that a name lies in, at label boundaries, case-insensitively; zone "" takes the rest.
 
     Raises SettingsError for a zone that is no domain name. Upstreams named in several zones are shared.
-    `failures` (one an upstream) and `preferred` (one a zone) are arrays, which kernels share. special: names that are
-    answered here; an upstream for the same name is asked instead. mismatched: counts each upstream's datagrams that
-    answered nothing, in the order of `distinct_of`; its own memory unless given.
+    `failures` and `quirks` (one an upstream) and `preferred` (one a zone) are arrays, which kernels share. special:
+    names that are answered here; an upstream for the same name is asked instead. mismatched: counts each upstream's
+    datagrams that answered nothing, in the order of `distinct_of`; its own memory unless given.
     """
 
     def __init__(
@@ -346,8 +414,11 @@ class Routes:
         distinct = distinct_of(wanted.values())
         self.failures, self.preferred = np.zeros(len(distinct), np.int64), np.zeros(len(wanted), np.int64)
         self.mismatched = np.zeros(len(distinct), np.int64) if mismatched is None else mismatched
+        self.quirks = np.zeros(len(distinct), np.int64)
         self.upstreams = {
-            endpoint: Upstream(endpoint, self.failures[at : at + 1], self.mismatched[at : at + 1])
+            endpoint: Upstream(
+                endpoint, self.failures[at : at + 1], self.mismatched[at : at + 1], self.quirks[at : at + 1]
+            )
             for at, endpoint in enumerate(distinct)
         }
         self.zones = {
