@@ -5,6 +5,7 @@ BIN := $(VENV)/bin
 WORKERS ?= 4
 CHAOS_S ?= 600
 CHAOS_SEED ?= 11
+CHAOS_MAY ?= fail
 HOSTILE := $(addprefix tests/,core/test_jit.py dns/test_message.py dns/test_message_kernels.py dns/test_name.py \
 	sources/test_capture.py sources/test_capture_damage.py sources/test_capture_kernels.py sources/test_frames.py \
 	sources/test_datapath.py sources/test_cache.py sources/test_table.py stream/test_record.py \
@@ -46,7 +47,7 @@ test-bounds: install-dev  ## tests of kernels that read hostile bytes, with ever
 
 e2e: install-dev  ## docker compose, real tunnels, kill -9, make chaos; says what it skips where an engine or a tool is missing
 	$(BIN)/python -m pytest -rs -m e2e tests/e2e tests/runtime/test_warmup.py
-	$(MAKE) chaos
+	$(MAKE) chaos || [ "$(CHAOS_MAY)" = show ]
 
 chaos: install-dev  ## every fault in random order under load for CHAOS_S seconds (600): which promises were kept
 	$(BIN)/python -m tests.chaos --seconds $(CHAOS_S) --seed $(CHAOS_SEED)

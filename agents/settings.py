@@ -194,6 +194,12 @@ class Settings(BaseSettings):
         "off", description="let webhooks be http:// to other machines: their address is a secret, and can be read there"
     )
 
+    own_zones: str = Field(
+        "",
+        description="zones of this network's own, comma-separated: what stays inside is no leak; those that UPSTREAMS "
+        "sends to private addresses of other machines are among them",
+    )
+
     allowlist: Path | None = Field(
         None,
         validation_alias=_names("allowlist"),

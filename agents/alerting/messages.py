@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from agents.alerting.grouping import Due, Event, Group
-from agents.core.text import command, counted, harmless, printable, utc
+from agents.core.text import NETWORK, command, counted, harmless, printable, senders_text, utc, who
 from agents.core.types import Incident, Message, Severity
 
 REASONS_MAX = 6
@@ -29,11 +29,12 @@ def alert_message(query: str, client: str, score: float, severity: str, details:
 
 def incident_message(incident: Incident, link_base: str = "", event: Event = Event.NEW) -> Message:
     """An incident as an alert: who, where to, how sure, why, how much has left, and what to do."""
-    domain, client = harmless(incident.domain, 120), printable(incident.client, 60)
+    domain, client = harmless(incident.domain, 120), who(incident.client, 60)
     tool = f" It looks like {printable(incident.tool, 40)}." if incident.tool else ""
     leaked = counted(incident.leaked_bytes, "byte")
     facts = [
         ("Client", client),
+        *([("Clients", harmless(senders_text(sent)))] if (sent := incident.evidence.get("clients")) else ()),
         ("Domain", domain),
         ("Severity", incident.severity.name),
         ("Score", f"{incident.score:.2f}"),
@@ -48,7 +49,7 @@ def incident_message(incident: Incident, link_base: str = "", event: Event = Eve
     ]
     update = "Update: now " if event == Event.UPDATE else ""
     return Message(
-        title=f"{update}{incident.severity.name}: {client} sends data through {domain}",
+        title=f"{update}{incident.severity.name}: {client} {_verb(incident.client)} data through {domain}",
         summary=f"About {leaked} left in {counted(incident.queries, 'query')}.{tool}",
         facts=facts,
         severity=incident.severity,
@@ -58,19 +59,23 @@ def incident_message(incident: Incident, link_base: str = "", event: Event = Eve
     )
 
 
+def _verb(client: str) -> str:
+    return "send" if client == NETWORK else "sends"
+
+
 def group_message(group: Group, link_base: str = "") -> Message:
     """What is new about one client: an incident, several, or that they ended."""
     entries = group.entries
     first = entries[0]
     if group.incidents == 1 and first.event != Event.ENDED:
         return incident_message(first.incident, link_base, first.event)
-    client = printable(group.client, 60)
+    client = who(group.client, 60)
     ended = all(due.event == Event.ENDED for due in entries)
     facts = [(harmless(due.incident.domain, 120), _line(due)) for due in entries[:DOMAINS_MAX]]
     if (more := group.incidents - len(facts)) > 0:
         facts.append(("And", f"{counted(more, 'more incident')}, see the console"))
     domains = harmless(first.incident.domain, 120) if group.incidents == 1 else counted(group.incidents, "domain")
-    verb = "no longer sends" if ended else "sends"
+    verb = ("no longer " if ended else "") + _verb(group.client)
     severity = "Ended" if ended else group.worst.name
     return Message(
         title=f"{severity}: {client} {verb} data through {domains}",
@@ -91,7 +96,7 @@ def digest_message(groups: Sequence[Group], link_base: str = "") -> Message:
         names = ", ".join(harmless(due.incident.domain, 60) for due in group.entries[:3])
         severity = group.worst.name if group.worst else "ended"
         others = f" and {group.incidents - 3:,} more" if group.incidents > 3 else ""
-        facts.append((printable(group.client, 60), f"{severity}: {names}{others}"))
+        facts.append((who(group.client, 60), f"{severity}: {names}{others}"))
     if (more := len(groups) - len(facts)) > 0:
         facts.append(("And", counted(more, "more client")))
     incidents = counted(sum(group.incidents for group in groups), "incident")

@@ -8,7 +8,7 @@ import uuid
 from datetime import UTC, datetime, timedelta
 
 from agents.core.errors import NameFormatError, UsageError
-from agents.core.text import counted, printable, refang
+from agents.core.text import counted, printable, refang, who
 from agents.core.types import Incident, Severity
 from agents.detection.detector import empty_verdicts
 from agents.detection.known_services import (
@@ -91,7 +91,7 @@ def _preview(settings: Settings, store: Store, entry: Entry) -> list[Incident]:
         word = "would be silent" if incident in silenced else f"would stay{_remedy(factor_needed(incident, scale))}"
         level = Severity(incident.severity).name
         amount = counted(incident.leaked_bytes, "byte")
-        print(f"{word}: {level} {printable(incident.client)} -> {printable(incident.domain)}, {amount}")
+        print(f"{word}: {level} {who(incident.client)} -> {printable(incident.domain)}, {amount}")
     stay = len(covered) - len(silenced)
     print(
         f"{len(silenced)} of {counted(len(lately), 'incident')} of the last week would be silent, {stay} below it stay"

@@ -184,7 +184,8 @@ def _limits(settings: Settings) -> str:
     unseen = bounds(factor)
     return (
         f"factor {factor:g} for {settings.alert_budget_per_week:g} investigations a week; unseen per client and domain:"
-        f" {unseen['encoded_bytes_a_day']:.0f} encoded bytes a day, {unseen['bytes_in_words_a_day']:.0f} in words"
+        f" {unseen['encoded_bytes_a_day']:.0f} encoded bytes a day, {unseen['bytes_in_words_a_day']:.0f} in words;"
+        f" per client below all young domains: {unseen['bytes_below_young_domains_a_day']:.0f} bytes a day"
     )
 
 

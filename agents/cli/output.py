@@ -10,7 +10,7 @@ from typing import IO, Any
 
 from agents.alerting.messages import seen_before
 from agents.core.errors import UsageError
-from agents.core.text import counted, utc
+from agents.core.text import counted, senders_text, utc, who
 from agents.core.types import Incident, Severity, Verdicts
 from agents.detection.incidents import attack_names
 from agents.dns.message import type_name
@@ -50,7 +50,7 @@ def query_json(verdicts: Verdicts) -> Iterator[dict[str, Any]]:
 def incident_text(incident: Incident) -> str:
     """One incident as text for people."""
     lines = [
-        f"{incident.severity.name} incident: {incident.client or '(unknown client)'} -> {incident.domain}"
+        f"{incident.severity.name} incident: {who(incident.client)} -> {incident.domain}"
         f" (score {incident.score:.2f}{f', looks like {incident.tool}' if incident.tool else ''})",
         *(f"  - {reason}" for reason in incident.reasons),
         f"  found after {counted(incident.queries_before_detection, 'query')} and"
@@ -73,6 +73,8 @@ def evidence_text(evidence: Mapping[str, Any]) -> str:
         f"  answers     {counted(evidence['bytes_in'], 'byte')} of data came in",
         f"  {evidence['benign_if']}",
     ]
+    if "clients" in evidence:
+        lines.insert(0, f"  sent by     {senders_text(evidence['clients'])}")
     if evidence["preview"]:
         lines.insert(0, f"  decodes to  {evidence['preview']}")
     lines += [

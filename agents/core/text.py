@@ -6,11 +6,16 @@ import re
 import shlex
 import shutil
 import sys
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 PROGRAM = "dns-tunnel"
 TEXT_MAX = 200
+NETWORK = "*"
+"""The client of an incident that is not one client's."""
+_NOBODY = {"": "unknown", NETWORK: "several clients"}
 
 _given: list[str] = []
 
@@ -25,6 +30,18 @@ def _escaped(code: int) -> str:
     if 0xDC80 <= code <= 0xDCFF:  # a byte that is not UTF-8 (surrogateescape)
         code -= 0xDC00
     return f"\\{code:03d}" if code < 256 else f"\\u{code:04x}"
+
+
+def who(client: str, size: int = TEXT_MAX) -> str:
+    """A client for people: its address, or that it is unknown, or several."""
+    return _NOBODY.get(client) or printable(client, size)
+
+
+def senders_text(clients: Mapping[str, Any]) -> str:
+    """Who sent queries of an incident that is not one client's. clients: its evidence (count, loudest)."""
+    shown = ", ".join(who(client, 60) for client in clients["loudest"])
+    more = " …" if clients["count"] > len(clients["loudest"]) else ""
+    return f"{counted(clients['count'], 'client')}: {shown}{more}"
 
 
 def harmless(text: object, size: int = TEXT_MAX) -> str:

@@ -14,12 +14,14 @@ from numpy.typing import NDArray
 
 from agents.core.column_kernels import Key, keyed_hash
 from agents.core.columns import Coded, Names, coded, distinct_rows, gathered, packed
+from agents.core.text import NETWORK
 from agents.core.types import DAY_S, Incident, QueryBatch, Verdicts, batch_of, joined
 from agents.detection import snapshot
 from agents.detection.fingerprints import TXT
 from agents.detection.flows import Flows
 from agents.detection.incidents import Incidents, Standing, domain_hash, spans
-from agents.detection.known_services import KnownServices
+from agents.detection.judge_kernels import TENANTS_FACTOR
+from agents.detection.known_services import OWN_ZONE_FACTOR, KnownServices
 from agents.detection.limits import (
     SCATTERED,
     Evidence,
@@ -32,22 +34,25 @@ from agents.detection.limits import (
     load_peaks,
     with_secret,
 )
+from agents.detection.network import cells_of, limits_together
 from agents.detection.reasons import query_reasons
 from agents.detection.secrets import OAST, secret_in
 from agents.detection.state import Asked, Kind, Told
 from agents.dns.name import domain_text, from_text, labels_of, split_domain, texts
 from agents.scoring.features import FEATURES, VERSION
-from agents.scoring.lexical import Lexical, read_names
+from agents.scoring.lexical import Lexical, Tenants, read_names, read_tenants
 from agents.scoring.lexical_kernels import may_hold_secrets
 from agents.scoring.model import Model
 
-WINDOWS_FILE, PEAKS_FILE = FILES = "windows.snapshot", "peaks.json"
-"""The files that a detector saves: its flows, and their peaks, from which the next retraining sets the limits."""
+WINDOWS_FILE, NETWORK_FILE, PEAKS_FILE = FILES = "windows.snapshot", "network.snapshot", "peaks.json"
+"""The files that a detector saves, to be loaded in this order: its flows, those of the network, and the peaks of flows,
+from which the next retraining sets the limits."""
 TS_MAX = 1e13
 """Seconds; a later time is invalid, and counts as this one."""
 NO_EVIDENCE = Evidence(0.0)
-Seen = tuple[Names, Coded, Lexical, Coded, Asked]
-"""Names, clients, lexical values of the names, domains, queries for the kernel. Asked.client still indexes clients."""
+Seen = tuple[Names, Lexical, Coded, Coded, Asked, NDArray[np.int64]]
+"""Names, lexical values of the names; and of what the kernel counts, each query and then each tenant (Tenants): client,
+domain, values (Asked.client still indexes clients), and row of the batch."""
 Stage = Callable[[Generator[Any, None, None]], Any]
 SIGNERS = b"_domainkey"
 """Below this label, in TXT answers, lie the keys of mail signers (RFC 6376 section 3.6.2.1)."""
@@ -91,6 +96,7 @@ class TunnelDetector:
     def _use(self, model: Model) -> None:
         self.model = model
         self._limits: Limits = limits_of(model.limit_factor, self.incidents.quiet_s)
+        self._limits_together = limits_together(self._limits)
 
     @property
     def model_id(self) -> str:
@@ -104,16 +110,16 @@ class TunnelDetector:
 
     def save(self, lock: AbstractContextManager[Any]) -> dict[str, bytes]:
         """The contents of FILES. `lock` is held while arrays are copied, not while they are packed."""
-        windows = snapshot.dump_flows(self.flows, lock)
+        windows, network = (snapshot.dump_flows(flows, lock) for flows in (self.flows, self.flows.network))
         with lock:
-            return {WINDOWS_FILE: windows, PEAKS_FILE: self.peaks.dump()}
+            return {WINDOWS_FILE: windows, NETWORK_FILE: network, PEAKS_FILE: self.peaks.dump()}
 
     def load(self, name: str, data: bytes) -> None:
         """Restore state from one of FILES. Raises ValueError for invalid contents."""
         if name == PEAKS_FILE:
             self.peaks = load_peaks(data)
         else:
-            snapshot.load_flows(data, self.flows)
+            snapshot.load_flows(data, self.flows.network if name == NETWORK_FILE else self.flows)
 
     def gauges(self) -> dict[str, Any]:
         """Numbers for health and metrics."""
@@ -152,17 +158,22 @@ class TunnelDetector:
         """
         names, clients = packed(batch.qname), coded(batch.client)
         found = read_names(names, self.model, self.flows.key)
-        return names, clients, found, _domains(found), self._asked(batch, names, clients, found)
+        tenants = read_tenants(found, self.model, self.flows.key)
+        asked = self._asked(batch, names, clients, found)
+        rows = np.concatenate([np.arange(len(batch)), tenants.rows])
+        everybody = Coded(clients.codes[rows], clients.values)
+        return names, found, everybody, _domains(found, tenants), self._with_tenants(asked, tenants), rows
 
     def judge(self, batch: QueryBatch, seen: Seen, explain: bool = True) -> Verdicts:
         """The second half: count the queries, in order, and decide."""
-        names, clients, found, domains, asked = seen
+        names, found, clients, domains, asked, rows = seen
         asked = asked._replace(client=self.flows.rows_of(clients.values)[clients.codes])
-        said = self.flows.judge(asked, self._limits.table, self._limits.rules)
-        self.flows.keep_samples(said, names, batch.qtype)
+        said = self.flows.judge(asked, self._limits.table, self._limits.rules, self._limits_together.table)
+        self.flows.keep_samples(said, names, batch.qtype, rows)
         self._note_peaks(asked.ts, clients, domains, said)
-        decided = self._follow(batch, clients, domains, said)
-        verdicts = self._verdicts(batch, asked, found, domains, said, decided, explain)
+        decided = self._follow(batch, clients, domains, said, rows)
+        own = Coded(domains.codes[: len(batch)], domains.values)
+        verdicts = self._verdicts(batch, asked, found, own, said, decided, explain)
         incidents = self.incidents
         if incidents.open and len(batch):
             incidents.close_quiet(float(batch.ts[-1]))
@@ -194,30 +205,29 @@ class TunnelDetector:
 
     def _forgive(self, old: KnownServices) -> None:
         """Forget flows that a larger budget covers now: a new budget applies to bytes counted before it, too."""
-        clients = {row: client for client, row in self.flows.clients.items()}
-        for row in self.flows.rows(lambda flows: (flows["detail"] >= 0) & (flows["scattered"] == 0)):
-            names = [wire.lower() for wire, _ in self.flows.view(row).samples]
-            more = min((self.services.factor(name) / old.factor(name) for name in names), default=1.0)
-            if more <= 1:
-                continue
-            key = clients[self.flows.client_of(row)], domain_text(names[0])
-            known = self.incidents.open.get(key)
-            ratio = self.scale.ratio(known.score) if known else self._ratio(row)
-            if ratio < more:
-                self.incidents.close(key)
-                self.flows.forget(row)
-
-    def _ratio(self, row: int) -> float:
-        return self.flows.ratio(row, self._limits.table, self._limits.rules)
+        for flows, limits in ((self.flows, self._limits), (self.flows.network, self._limits_together)):
+            clients = {row: client for client, row in flows.clients.items()}
+            for row in flows.rows(lambda found: (found["detail"] >= 0) & (found["scattered"] == 0)):
+                names = [wire.lower() for wire, _ in flows.view(row).samples]
+                more = min((self.services.factor(name) / old.factor(name) for name in names), default=1.0)
+                if more <= 1:
+                    continue
+                key = clients[flows.client_of(row)], domain_text(names[0])
+                known = self.incidents.open.get(key)
+                ratio = self.scale.ratio(known.score) if known else flows.ratio(row, limits.table, limits.rules)
+                if ratio < more:
+                    self.incidents.close(key)
+                    flows.forget(row)
 
     def restore(self, incidents: Sequence[Incident]) -> None:
         """Go on with incidents that were open when the process stopped."""
         self.incidents.restore(incidents)
         for one in incidents:
+            flows = self.incidents.flows_of(one.client)
             if one.domain == SCATTERED:
-                self.flows.watch_scattered(one.last_seen, one.client)
+                flows.watch_scattered(one.last_seen, one.client)
                 continue
-            self.flows.watch(one.last_seen, one.client, domain_hash(one.domain, self.flows))
+            flows.watch(one.last_seen, one.client, domain_hash(one.domain, flows))
 
     def _asked(self, batch: QueryBatch, names: Names, clients: Coded, found: Lexical) -> Asked:
         secret = np.zeros(len(batch), np.uint8)
@@ -225,6 +235,8 @@ class TunnelDetector:
         outside = np.isin(found.domain_key, _marks(self.flows.key).called) & (
             found.part_starts[:-1] < found.part_starts[1:]
         )
+        discount, cells = self.services.factors(found.names), cells_of(clients, self.flows.key)
+        secret[discount >= OWN_ZONE_FACTOR] = 0
         return Asked(
             ts=np.clip(np.nan_to_num(batch.ts), -TS_MAX, TS_MAX),
             client=clients.codes,
@@ -235,14 +247,41 @@ class TunnelDetector:
             domain=found.domain_key,
             shape=found.shape_key,
             digits=found.digits,
-            discount=self.services.factors(found.names),
+            discount=discount,
             secret=secret | outside,
+            cell=cells[:, 0],
+            home_cell=cells[:, 1],
             scoped=self._scoped(batch.qtype, found),
             parts=found.part_starts,
             key=found.part_key,
             bits=found.part_bits,
             encoded=found.part_encoded,
         )
+
+    def _with_tenants(self, asked: Asked, tenants: Tenants) -> Asked:
+        """What the kernel counts: each query, and then what its label below a suffix of many tenants carries."""
+        rows, none = tenants.rows, np.zeros(len(tenants.rows), np.uint64)
+        more = Asked(
+            ts=asked.ts[rows],
+            client=asked.client[rows],
+            qtype=asked.qtype[rows],
+            rlen=asked.rlen[rows],
+            size=asked.size[rows],
+            name=tenants.name_key,
+            domain=tenants.domain_key,
+            shape=none,
+            digits=none,
+            discount=np.maximum(self.services.factors(tenants.domains), TENANTS_FACTOR),
+            secret=none.astype(np.uint8),
+            cell=asked.cell[rows],
+            home_cell=asked.home_cell[rows],
+            scoped=none.astype(np.uint8),
+            parts=asked.parts[-1] + np.arange(1, len(rows) + 1),
+            key=tenants.label_key,
+            bits=tenants.bits,
+            encoded=tenants.encoded,
+        )
+        return Asked(**{name: np.concatenate([getattr(asked, name), getattr(more, name)]) for name in Asked._fields})
 
     def _scoped(self, qtype: NDArray[np.uint16], found: Lexical) -> NDArray[np.uint8]:
         """Which queries ask for a mail signer's key: a mail server asks for one below the domain of each sender."""
@@ -257,32 +296,55 @@ class TunnelDetector:
         for row, scattered, ratio in said.peaks[: said.counts[2]].tolist():
             self.peaks.note(float(ts[row]), clients[row], SCATTERED if scattered else domains[row], ratio)
 
-    def _follow(self, batch: QueryBatch, clients: Coded, domains: Coded, said: Told) -> dict[int, Evidence]:
-        """Pass events to the incidents; returns the evidence that decides the score of their rows."""
+    def _follow(
+        self, batch: QueryBatch, clients: Coded, domains: Coded, said: Told, rows: NDArray[np.int64]
+    ) -> dict[int, Evidence]:
+        """Pass events to the incidents; returns the evidence that decides the score of their rows of the batch.
+
+        clients, domains, rows: of what the kernel counted, see Seen.
+        """
         decided: dict[int, Evidence] = {}
-        watched: dict[int, tuple[str, str]] = {}
-        scattered = self.flows.state.flows["scattered"]
-        for event in said.events[: said.counts[0]]:
-            row, at = int(event["row"]), int(event["flow"])
+        watched: dict[tuple[str, str], tuple[Flows, int]] = {}
+        opened = self.incidents.open
+        for event in _in_turn(said):
+            place = int(event["row"])
+            row, client = int(rows[place]), NETWORK if event["network"] else clients[place]
+            flows, at = self.incidents.flows_of(client), int(event["flow"])
+            scattered = bool(flows.state.flows["scattered"][at])
             ts, evidence = float(batch.ts[row]), evidence_of(event["evidence"])
-            if event["secret"]:
+            if event["secret"] and client != NETWORK:
                 evidence = with_secret(evidence, secret_of(batch.qname[row]))
-            key = watched[at] = clients[row], SCATTERED if scattered[at] else domains[row]
-            sharing = self._sharing(ts, event, evidence)
-            is_open = self.incidents.observe(ts, *key, _standing(event, batch), evidence, sharing)
+            key = client, SCATTERED if scattered else domains[place]
+            watched[key] = flows, at
+            is_open = self._is_told(key, clients[row], evidence) or self.incidents.observe(
+                ts, *key, _standing(event, batch, row), evidence, self._sharing(ts, event, evidence, flows),
+                clients[place] if client == NETWORK else None,
+            )  # fmt: skip
             best = decided.setdefault(row, NO_EVIDENCE)
-            below = event["fresh"] and evidence.ratio < 1 and not scattered[at]
+            below = event["fresh"] and evidence.ratio < 1 and not scattered
             if (is_open or below) and evidence.ratio > best.ratio:
                 decided[row] = evidence
-        for at, key in watched.items():
-            if key not in self.incidents.open:
-                self.flows.state.flows[at]["watched"] = 0
+        for key, (flows, at) in watched.items():
+            if key not in opened:
+                flows.state.flows[at]["watched"] = 0
         return decided
 
-    def _sharing(self, ts: float, event: np.void, evidence: Evidence) -> Sequence[str]:
+    def _is_told(self, key: tuple[str, str], client: str, evidence: Evidence) -> bool:
+        """Whether another open incident tells of this query: one channel is one incident, a client's or the network's.
+
+        client: who asked.
+        """
+        opened, domain = self.incidents.open, key[1]
+        if key in opened or evidence.kind == Kind.SECRET:
+            return False
+        if key[0] == NETWORK:
+            return (client, domain) in opened
+        return domain != SCATTERED and (NETWORK, domain) in opened
+
+    def _sharing(self, ts: float, event: np.void, evidence: Evidence, flows: Flows) -> Sequence[str]:
         if evidence.kind not in (Kind.SPREAD, Kind.SPREAD_FRESH):
             return ()
-        found = [self.flows.view(row) for row in event["sharing"].tolist() if row >= 0]
+        found = [flows.view(row) for row in event["sharing"].tolist() if row >= 0]
         # later in the batch, a carrier may have been dropped and its row reused for another flow
         still = [flow for flow in found if flow.samples and flow.first_seen <= ts]
         return [domain_text(flow.samples[0][0].lower()) for flow in still]
@@ -298,11 +360,11 @@ class TunnelDetector:
         explain: bool,
     ) -> Verdicts:
         scale = self.scale
-        ratios = said.evidence["ratio"]
+        ratios = said.evidence["ratio"][: len(batch)]
         decided = {row: evidence for row, evidence in decided.items() if evidence.ratio > ratios[row]}
         ratios[list(decided)] = [evidence.ratio for evidence in decided.values()]
         behaviour = scale.behaviours(ratios)
-        votes = scale.votes(found.score, asked.discount)
+        votes = scale.votes(found.score, asked.discount[: len(batch)])
         scores = scale.combined(votes, behaviour)
         severities = scale.severities(scores)
         reasons: list[tuple[str, ...]] = [()] * len(batch)
@@ -346,8 +408,15 @@ def secret_of(qname: bytes) -> str:
     return secret_in(labels[:cut], labels[cut:])
 
 
-def _standing(event: np.void, batch: QueryBatch) -> Standing:
-    row = int(event["row"])
+def _in_turn(said: Told) -> list[np.void]:
+    """The events of each query in turn: those of its own flow, before them what several clients carry together, and
+    after them what one client alone carries in a flow of the network."""
+    rank = np.where(said.events["network"] == 0, 1, np.where(said.events["several"] == 0, 2, 0))[: said.counts[0]]
+    events = said.events[: said.counts[0]]
+    return list(events[np.lexsort((rank, events["row"]))])
+
+
+def _standing(event: np.void, batch: QueryBatch, row: int) -> Standing:
     return Standing(
         row=int(event["flow"]),
         first_seen=float(event["first_seen"]),
@@ -359,11 +428,21 @@ def _standing(event: np.void, batch: QueryBatch) -> Standing:
     )
 
 
-def _domains(found: Lexical) -> Coded:
-    """Registered domain of every name; each different one is converted to text once."""
-    (codes, rows), starts = distinct_rows(found.domain_key), found.names.starts
-    begins = starts[rows] + found.cuts[rows]
-    return Coded(codes, texts(gathered(found.names.array, begins, starts[rows + 1] - begins)))
+def _domains(found: Lexical, tenants: Tenants) -> Coded:
+    """Registered domain of every name, then suffix of every tenant; each different one is converted to text once."""
+    own, suffixes = (
+        _texts(found.domain_key, found.names, found.cuts),
+        _texts(tenants.domain_key, tenants.domains, tenants.cuts),
+    )
+    codes = np.concatenate([own.codes, suffixes.codes + np.int32(len(own.values))])
+    return Coded(codes, [*own.values, *suffixes.values])
+
+
+def _texts(keys: NDArray[np.uint64], names: Names, cuts: NDArray[np.int64]) -> Coded:
+    """What stands from the cut on in each name. keys: its hashes."""
+    (codes, rows), starts = distinct_rows(keys), names.starts
+    begins = starts[rows] + cuts[rows]
+    return Coded(codes, texts(gathered(names.array, begins, starts[rows + 1] - begins)))
 
 
 def empty_verdicts(model_id: str, incidents: tuple[Incident, ...]) -> Verdicts:

@@ -142,9 +142,25 @@ def take_back(flow: Any, windows: NDArray[Any], encoded: float) -> None:
             now[number, one] = max(now[number, one] - encoded, 0.0)
 
 
+@kernel_in_place
+def take_words_back(state: State, flow: Any, client: int, spared: float) -> None:
+    """Count a flow no more for a client's sum over domains, since it is an incident by itself; at most down to 0."""
+    at = state.clients[client]["scattered"]
+    if at == NONE or flow["leaked"] <= spared:
+        return
+    sum_, carried = state.flows[at], flow["leaked"] - spared
+    if sum_["windows"] == NONE:
+        sum_["single"][INFORMATION] = max(sum_["single"][INFORMATION] - carried, 0.0)
+        return
+    now = state.windows[sum_["windows"]]["now"]
+    for number in range(COUNT):
+        now[number, INFORMATION] = max(now[number, INFORMATION] - carried, 0.0)
+
+
 assert tuple(range(SUMS)) == (INFORMATION, ENCODED, NAMES, ENCODED_NAMES, ANSWERS, CHOICE)
 
 FLOWS, FREE_FLOW, LIVE, FAMILIAR = int(Room.FLOWS), int(Room.FREE_FLOW), int(Room.LIVE), int(Room.FAMILIAR)
+OF_NETWORK = int(Room.NETWORK)
 DETAILS, FREE_DETAIL, CARRIERS = int(Room.DETAILS), int(Room.FREE_DETAIL), int(Room.CARRIERS)
 KEYS_MAX, CLIENT_MAX = int(Room.KEYS_MAX), int(Room.CLIENT_MAX)
 FAMILIAR_MAX = 500_000
@@ -153,6 +169,8 @@ FAMILIAR_CLIENTS = 5
 """A domain is common here from this many clients on."""
 FAMILIAR_AGE_S = 86_400.0
 """A domain seen for less time is new, however many clients ask for it: a campaign hits many clients in a day."""
+YOUNG_S = 7 * DAY_S
+"""A domain seen for less time is young."""
 FAMILIAR_FACTOR = 2.0
 """How many times more an old and common domain may carry. Small, since an attacker with five clients gets it too."""
 GOLDEN = np.uint64(0x9E3779B97F4A7C15)
@@ -311,6 +329,14 @@ def familiar_factor(state: State, ts: float, domain: np.uint64) -> float:
 
 
 @kernel_in_place
+def is_young(state: State, ts: float, domain: np.uint64) -> bool:
+    """Whether a domain is new here, or asked for by few clients: an attacker's is one of the two."""
+    found = state.familiar[familiar_at(state, domain)]
+    old = found["domain"] != 0 and ts - found["first_seen"] >= YOUNG_S
+    return not old or found["clients"] < FAMILIAR_CLIENTS
+
+
+@kernel_in_place
 def enlist_carrier(state: State, row: int) -> bool:
     """Add a flow to its client's carriers, if it is one. Data split over domains adds up over the carriers."""
     flow = state.flows[row]
@@ -384,6 +410,32 @@ def meet(client: Any, flow: Any, ts: float) -> None:
 def crowd(client: Any) -> float:
     """How many clients this one stands for, by its domains of today and yesterday; from 1 to CROWD_MAX."""
     return float(min(max(max(client["today"], client["yesterday"]) / CROWD_DOMAINS, 1.0), CROWD_MAX))
+
+
+CELLS = 64
+"""Places of a linear count of clients (Whang, Vander-Zanden, Taylor 1990): exact enough up to some 200."""
+NO_CELLS = np.uint64(0)
+ANY, AT_HOME, BY_THEMSELVES = range(3)
+"""Places in State.askers: all clients that ask; those at home here; those whose own flow is an incident by itself."""
+ASKERS = 3
+
+
+@kernel_in_place
+def note_asker(network: State, row: int, asked: Asked, i: int, home: bool) -> None:
+    """Note who asks for one of the network's flows."""
+    network.askers[row, ANY] |= np.uint64(1) << np.uint64(asked.cell[i])
+    if home:
+        network.askers[row, AT_HOME] |= np.uint64(1) << np.uint64(asked.home_cell[i])
+
+
+@kernel_in_place
+def crowd_of(cells: np.uint64) -> float:
+    """How many different clients have set these cells, rounded."""
+    free = CELLS
+    while cells != NO_CELLS:
+        cells &= cells - np.uint64(1)
+        free -= 1
+    return round(CELLS * math.log(CELLS / max(free, 1)))
 
 
 USUAL_TYPES = (1, 28, 65)
@@ -519,6 +571,7 @@ def keep(state: State, asked: Asked, i: int, row: int, new: bool, told: Told) ->
     if (new or fresh) and kept["samples"] < SAMPLES:
         sample = told.samples[told.counts[SAMPLES_TOLD]]
         sample["row"], sample["detail"], sample["number"] = i, at, kept["samples"]
+        sample["network"] = state.room[OF_NETWORK]
         told.counts[SAMPLES_TOLD] += 1
         kept["samples"] += 1
 

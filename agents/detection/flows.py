@@ -1,4 +1,5 @@
-"""All flows. Their number is capped, a flow with evidence is kept, and one client cannot fill the table."""
+"""All flows: those of each client, and those of all clients together. Their number is capped; who fills the table hides
+nobody."""
 
 from __future__ import annotations
 
@@ -12,9 +13,10 @@ from numpy.typing import NDArray
 from agents.core.column_kernels import Key
 from agents.core.columns import packed
 from agents.core.jit import map_large_arrays
+from agents.core.text import NETWORK
 from agents.detection import flow_kernels as table
-from agents.detection.flow_kernels import EVIDENCE_BYTES, GOLDEN, settle
-from agents.detection.judge_kernels import FACTOR_AT, judge, own
+from agents.detection.flow_kernels import ASKERS, CELLS, EVIDENCE_BYTES, GOLDEN, settle
+from agents.detection.judge_kernels import FACTOR_AT, OF_NETWORK_STOP, judge, own
 from agents.detection.seen_kernels import ROW_WORDS
 from agents.detection.state import (
     CARRIERS_MAX,
@@ -118,14 +120,17 @@ def unpacked_past(row: Sequence[Any]) -> Past:
 
 def _empty_told(queries: int) -> Told:
     """Empty output arrays for so many queries."""
-    twice = 2 * queries  # a query may count for its own flow and for its client's scattered names
+    most = 4 * queries  # a query may count for its own flow and its client's sum, and for the same of the network
     return Told(
         np.zeros(queries, EVIDENCE),
-        np.zeros(twice, EVENT),
-        np.zeros(twice, SAMPLE),
-        np.zeros(twice, PEAK),
+        np.zeros(most, EVENT),
+        np.zeros(most, SAMPLE),
+        np.zeros(most // 2, PEAK),
         np.zeros(3, np.int64),
         np.zeros(SUMS, np.float32),
+        np.zeros(SUMS, np.float32),
+        np.zeros(1, EVIDENCE),
+        np.zeros(1, np.uint8),
         np.zeros(SUMS),
     )
 
@@ -190,10 +195,14 @@ IDLE_S = 3600
 CLIENT_PART, CLIENT_MIN = 8, 64
 """One client may hold 1/CLIENT_PART of all flows, but at least CLIENT_MIN; and 1/CLIENT_PART of the pool of names
 seen."""
+NETWORK_PART = 4
+"""One flow of all clients together for so many flows of clients."""
 CLIENTS_OVER = 8
 """Clients without a flow that are kept, at most: keys_max // CLIENTS_OVER, in addition to the clients with flows."""
 CLIENT_KEPT = 0.75
 """When a client's room is full, its flows are cut back to this part of it: flows without evidence go, oldest first."""
+KEYS_KEPT = 0.875
+"""When the table is full though idle flows were dropped, it is cut back to this part."""
 POOL_WORDS = 48
 """Words of eight bytes in the pool of names seen, per flow. When the pool or a client's share is used up, a flow that
 needs more forgets the names it saw."""
@@ -209,6 +218,7 @@ def _empty(keys_max: int, client_max: int, pool_max: int) -> State:
     room[Room.SHARE] = pool_max // CLIENT_PART
     return State(
         flows=np.zeros(START, FLOW),
+        askers=np.zeros((START, ASKERS), np.uint64),  # grows with the network's flows alone
         windows=np.zeros(START, WINDOWS),
         details=np.zeros(START, DETAIL),
         clients=np.zeros(0, CLIENT),
@@ -224,10 +234,14 @@ def _empty(keys_max: int, client_max: int, pool_max: int) -> State:
 class Flows:
     """All flows, at most `keys_max`. Time comes only from the queries."""
 
-    def __init__(self, keys_max: int, key: Key = (0, 0)) -> None:
+    def __init__(self, keys_max: int, key: Key = (0, 0), of_network: bool = False) -> None:
+        """key: of the hash of names; without it, an attacker cannot make two names collide.
+
+        of_network: these are the flows of all clients together, and have no network of their own.
+        """
         map_large_arrays()  # all of these double as they grow
-        self.key = key  # hash key of names: without it, an attacker cannot make two names collide
-        client_max = min(keys_max, max(keys_max // CLIENT_PART, CLIENT_MIN))
+        self.key, self.keys_max = key, keys_max
+        client_max = keys_max if of_network else min(keys_max, max(keys_max // CLIENT_PART, CLIENT_MIN))
         self.state = _empty(keys_max, client_max, max(POOL_WORDS * keys_max, 4 * ROW_WORDS))
         self._clients_over = max(keys_max // CLIENTS_OVER, CLIENT_MIN)
         self._clients_max = keys_max + self._clients_over
@@ -235,6 +249,10 @@ class Flows:
         self._free_clients: list[int] = []
         self.samples: dict[int, tuple[tuple[bytes, int], ...]] = {}  # by row of details; tuples spare the collector
         self.pasts = Pasts()
+        self.network = self if of_network else Flows(max(keys_max // NETWORK_PART, CELLS), key, of_network=True)
+        if of_network:
+            self.state.room[Room.NETWORK], self.state.room[Room.SHARE] = 1, self.state.room[Room.POOL_MAX]
+            self.rows_of([NETWORK])
 
     def __len__(self) -> int:
         return int(self.state.room[Room.LIVE])
@@ -276,19 +294,31 @@ class Flows:
         self.clients[client] = row
         return row
 
-    def judge(self, asked: Asked, limits: NDArray[np.float64], rules: NDArray[np.float64]) -> Told:
-        """Count queries in their order, and return the evidence of each and its events (judge_kernels.judge)."""
+    def judge(
+        self,
+        asked: Asked,
+        limits: NDArray[np.float64],
+        rules: NDArray[np.float64],
+        together: NDArray[np.float64] | None = None,
+    ) -> Told:
+        """Count queries in their order, and return the evidence of each and its events (judge_kernels.judge).
+
+        together: limits of all clients together; those of a client unless given.
+        """
         said, row = _empty_told(len(asked.ts)), 0
+        together = limits if together is None else together
         with np.errstate(over="ignore"):  # hashes overflow when the kernels run uncompiled
             while True:
-                stop, row = judge(self.state, asked, limits, rules, said, row)
+                stop, row = judge(self.state, self.network.state, asked, limits, together, rules, said, row)
                 if stop == Stop.DONE:
                     self.pasts.see(asked)
                     return said
-                if stop == Stop.SWEEP:
-                    self._sweep(float(asked.ts[row]), set(np.unique(asked.client).tolist()))
+                flows = self if stop < OF_NETWORK_STOP else self.network
+                if stop % OF_NETWORK_STOP == Stop.SWEEP:
+                    asking = np.unique(asked.client).tolist() if flows is self else [0]
+                    flows._sweep(float(asked.ts[row]), set(asking))
                 else:
-                    self._make_room(Stop(stop))
+                    flows._make_room(Stop(stop % OF_NETWORK_STOP))
 
     def make_room_for(self, flows: int, words: int) -> None:
         """Make room for so many flows, each with windows and details, and for so many words of keys in all."""
@@ -307,7 +337,7 @@ class Flows:
         elif stop == Stop.FAMILIAR:
             size = 2 * len(self.state.familiar)
             self.state = self.state._replace(familiar=np.zeros(size, FAMILIAR))
-            table.greet_all(self.state)
+            self._greet_all()
         else:
             self._extend(stop.name.lower())
 
@@ -320,6 +350,8 @@ class Flows:
         made = np.zeros((size, *old.shape[1:]), old.dtype)
         made[: len(old)] = old
         self.state = self.state._replace(**{name: made})
+        if name == "flows" and self.network is self:
+            self._extend("askers")
 
     def _sweep(self, ts: float, asking: Set[int]) -> None:
         """Make room: drop idle flows, and the oldest flows without evidence of clients that reached their cap.
@@ -338,9 +370,29 @@ class Flows:
                 mine = np.flatnonzero((flows["used"] == 1) & ~kept & ~evidence & (flows["client"] == full))
                 oldest = mine[np.lexsort((flows["scattered"][mine], flows["first_seen"][mine]))]
                 self._drop(oldest[: held[full] - int(client_max * CLIENT_KEPT)])
+        self._evict(kept, evidence)
         table.dismiss_carriers(self.state)
-        table.greet_all(self.state)
+        self._greet_all()
         self._dismiss_clients(asking)
+
+    def _evict(self, kept: NDArray[np.bool_], evidence: NDArray[np.bool_]) -> None:
+        """Cut a full table back: flows without evidence first, the oldest; then those that leaked least.
+
+        A full table blinds nobody: who asks anew gets room, and what is dropped still counts for the network.
+        """
+        keys_max = int(self.state.room[Room.KEYS_MAX])
+        if len(self) < keys_max:
+            return
+        flows = self.state.flows[: len(kept)]
+        rows = np.flatnonzero((flows["used"] == 1) & ~kept)
+        leaked = np.where(evidence, flows["leaked"], 0.0)[rows]
+        order = rows[np.lexsort((flows["scattered"][rows], flows["first_seen"][rows], leaked))]
+        self._drop(order[: keys_max - int(keys_max * KEYS_KEPT)])
+
+    def _greet_all(self) -> None:
+        """Count the clients of each domain anew. The network's flows have one client, and no table of them."""
+        if self.network is not self:
+            table.greet_all(self.state)
 
     def _dismiss_clients(self, asking: Set[int]) -> None:
         """Forget clients without a flow, except those whose queries are being judged."""
@@ -356,10 +408,16 @@ class Flows:
         self.pasts.drop(rows.tolist())
         table.drop_all(self.state, rows)
 
-    def keep_samples(self, said: Told, names: Sequence[bytes], qtypes: NDArray[np.uint16]) -> None:
-        """Keep the names that the kernel chose as samples. names, qtypes: columns of the batch."""
+    def keep_samples(
+        self, said: Told, names: Sequence[bytes], qtypes: NDArray[np.uint16], of: NDArray[np.int64] | None = None
+    ) -> None:
+        """Keep the names that the kernel chose as samples. names, qtypes: columns of the batch; of: its row for each
+        that was judged, the same unless given."""
+        if self.network is not self:
+            self.network.keep_samples(said, names, qtypes, of)
         samples, column = said.samples[: said.counts[1]], packed(names)
-        rows, starts = samples["row"], column.starts
+        samples = samples[samples["network"] == self.state.room[Room.NETWORK]]
+        rows, starts = samples["row"] if of is None else of[samples["row"]], column.starts
         kept = samples["detail"], samples["number"], qtypes[rows], starts[rows], starts[rows + 1]
         for at, number, qtype, begin, end in zip(*(one.tolist() for one in kept), strict=True):
             if number == 0:
@@ -424,7 +482,7 @@ class Flows:
         """Drop a flow and all its counts."""
         self._drop(np.array([row]))
         table.dismiss_carriers(self.state)
-        table.greet_all(self.state)
+        self._greet_all()
 
     def rows(self, wanted: Callable[[NDArray[np.void]], NDArray[np.bool_]]) -> list[int]:
         """Rows in use for which a condition holds."""

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
 from agents.core.column_kernels import keyed_hash
+from agents.core.text import NETWORK
 from agents.core.types import Incident, QueryBatch, Severity
 from agents.detection.fingerprints import tool_of, trace_of
 from agents.detection.flow_kernels import SAMPLES
@@ -27,6 +29,8 @@ SHOWN_SAMPLES = 8
 """Names that an incident shows."""
 TYPES_MANY = 8
 """From this many record types on, a flow's types explain it better than its few names."""
+SENDERS_MAX, SENDERS_SHOWN = 1000, 5
+"""Clients that are counted for an incident that is not one client's, and those that it shows."""
 TIMELINE_MAX = 32
 TIMELINE_START_S = 60.0
 
@@ -157,7 +161,18 @@ class _Trail:
     leaked: float = 0.0
     reading: Reading = UNREAD
     told: Flow | None = None  # the flow when the incident was last reported
+    senders: Counter[str] = field(default_factory=Counter)  # queries of each client, of the first SENDERS_MAX
     names: tuple[tuple[bytes, int], ...] = ()  # first names since it was opened, if the flow has had an incident before
+
+    def send(self, client: str) -> None:
+        """Note who sent a query of an incident that is not one client's."""
+        if client in self.senders or len(self.senders) < SENDERS_MAX:
+            self.senders[client] += 1
+
+    def senders_json(self) -> dict[str, Any]:
+        """How many clients sent something since the incident opened, and those that sent most."""
+        loudest = sorted(self.senders, key=lambda client: (-self.senders[client], client))[:SENDERS_SHOWN]
+        return {"count": len(self.senders), "loudest": loudest}
 
     def read(self, flow: Flow) -> Reading:
         """The reading of the flow's first names; they are read again only after more of them were kept."""
@@ -224,10 +239,24 @@ class Incidents:
         """Take over the incidents that were open when the process stopped."""
         self.open.update({(incident.client, incident.domain): incident for incident in incidents})
 
+    def flows_of(self, client: str) -> Flows:
+        """The flows that a client's are among."""
+        return self._flows.network if client == NETWORK else self._flows
+
     def observe(
-        self, ts: float, client: str, domain: str, flow: Standing, evidence: Evidence, sharing: Sequence[str] = ()
+        self,
+        ts: float,
+        client: str,
+        domain: str,
+        flow: Standing,
+        evidence: Evidence,
+        sharing: Sequence[str] = (),
+        sender: str | None = None,
     ) -> bool:
-        """Open an incident if a query reaches a limit, or update an open one. Returns whether one is open."""
+        """Open an incident if a query reaches a limit, or update an open one. Returns whether one is open.
+
+        sender: who sent the query, where the incident is not one client's.
+        """
         key = (client, domain)
         known = self.open.get(key)
         if known is not None and ts - known.last_seen > self.quiet_s:
@@ -235,7 +264,7 @@ class Incidents:
             known = None
         if known is None and evidence.ratio < 1:
             return False
-        past = self._flows.pasts.of(flow.row)
+        past = self.flows_of(client).pasts.of(flow.row)
         if past is not None:
             flow = _since(flow, past, ts)
         trail = self._trails.get(key)
@@ -244,6 +273,8 @@ class Incidents:
             if known is not None:  # restored: the earlier counts have been reported
                 trail.queries, trail.leaked = flow.queries - 1, flow.leaked_bytes
         trail.follow(ts, flow, keep=past is not None)
+        if sender is not None:
+            trail.send(sender)
         self.open[key] = (
             self._opened(ts, client, domain, flow, evidence, sharing)
             if known is None
@@ -315,7 +346,7 @@ class Incidents:
     def _release(self, key: IncidentKey) -> None:
         row = self._row_of(key)
         if row is not None:
-            self._flows.release(row)
+            self.flows_of(key[0]).release(row)
 
     def _close(self, key: IncidentKey, incident: Incident) -> None:
         # if nothing changed since the last report, keep that: the flow already counts later queries of this batch
@@ -329,16 +360,18 @@ class Incidents:
         row = self._row_of(key)
         if row is None:
             return
-        flow = self._flows.view(row)
+        flows = self.flows_of(key[0])
+        flow = flows.view(row)
         told = flow if trail is None or trail.told is None else trail.told
         if told.first_seen == flow.first_seen:  # else the flow was dropped and made again within this batch
-            self._flows.end(row, told)
+            flows.end(row, told)
 
     def _row_of(self, key: IncidentKey) -> int | None:
         client, domain = key
+        flows = self.flows_of(client)
         if domain == SCATTERED:
-            return self._flows.find_scattered(client)
-        return self._flows.find(client, domain_hash(domain, self._flows))
+            return flows.find_scattered(client)
+        return flows.find(client, domain_hash(domain, flows))
 
     def changes(self) -> tuple[Incident, ...]:
         """Incidents opened, updated or closed since the last call, with evidence; closed incidents first."""
@@ -353,7 +386,8 @@ class Incidents:
         trail = self._trails.get(key)
         if trail is None:
             return incident
-        flow, tool, past = self._flows.view(trail.row), incident.tool, self._flows.pasts.of(trail.row)
+        flows, tool = self.flows_of(key[0]), incident.tool
+        flow, past = flows.view(trail.row), flows.pasts.of(trail.row)
         trail.told = flow
         if past is not None:
             flow = replace(past.since(flow), samples=trail.names)
@@ -363,4 +397,6 @@ class Incidents:
         evidence = evidence_json(flow, incident.domain, tool, reading.readable, trail.timeline)
         if past is not None:
             evidence["before"] = past.to_json()
+        if key[0] == NETWORK:
+            evidence["clients"] = trail.senders_json()
         return replace(incident, tool=tool, sample_names=reading.shown or incident.sample_names, evidence=evidence)

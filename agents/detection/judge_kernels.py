@@ -11,6 +11,10 @@ from numpy.typing import NDArray
 from agents.core.jit import kernel_in_place
 from agents.core.types import DAY_S
 from agents.detection.flow_kernels import (
+    ANY,
+    AT_HOME,
+    BY_THEMSELVES,
+    CARRIER_NAMES,
     CARRIERS,
     COUNT,
     DETAILS,
@@ -19,25 +23,30 @@ from agents.detection.flow_kernels import (
     FAMILIAR_MAX,
     FLOWS,
     LIVE,
+    OF_NETWORK,
     PEAKS,
     USUAL,
     WINDOW_ROWS,
     answers,
     choice,
     crowd,
+    crowd_of,
     enlist_carrier,
     familiar_factor,
     find_flow,
     greet,
     is_full,
+    is_young,
     keep,
     make,
     meet,
     note,
+    note_asker,
     price,
     settle,
     sums,
     take_back,
+    take_words_back,
 )
 from agents.detection.seen_kernels import POOL, POOL_MAX, ROW_WORDS
 from agents.detection.state import (
@@ -63,8 +72,8 @@ from agents.detection.state import (
 DAY = WINDOWS_S.index(86_400)
 
 OWN_KINDS, OWN_SUMS, OWN_AFTER_NAMES = (np.array(column, np.int64) for column in zip(*OWN, strict=True))
-BY_FRESH, BY_SPREAD, BY_SPREAD_FRESH, BY_SCATTERED = map(
-    int, (Kind.FRESH, Kind.SPREAD, Kind.SPREAD_FRESH, Kind.SCATTERED)
+BY_FRESH, BY_SPREAD, BY_SPREAD_FRESH, BY_SCATTERED, BY_WORDS = map(
+    int, (Kind.FRESH, Kind.SPREAD, Kind.SPREAD_FRESH, Kind.SCATTERED, Kind.WORDS)
 )
 SPARED_BYTES, SPARED_NAMES = len(Kind), len(Kind) + 1
 """Rows of `limits` after the rows of the kinds: the allowance that a carrier has before it adds to its client's sum."""
@@ -75,8 +84,9 @@ PART = 2
 """A domain is blamed for a shared sum if it carried at least 1/PART of the mean, or if the sum is PART times the limit.
 The mean is taken over the domains that exceed their allowance."""
 MIN_NAMES_AT, FRESH_BYTES_AT, FRESH_ENCODED_AT, FRESH_NAME_AT, FACTOR_AT, SCATTERED_AT, QUIET_AT = range(7)
+WORDS_SPARED_AT = 7
 """Places in `rules`, which limits.limits_of fills."""
-RULES = 7
+RULES = 8
 
 
 @kernel_in_place
@@ -123,7 +133,7 @@ def own(
         sums(windows[flow["windows"]], ts, number, total)
         names = total[NAMES]
         if flow["scattered"]:
-            if flow["names"] >= rules[SCATTERED_AT]:
+            if flow["encoded_names"] >= rules[SCATTERED_AT]:
                 _louder(
                     evidence,
                     limits[BY_SCATTERED, number] * crowd(client),
@@ -131,7 +141,7 @@ def own(
                     number,
                     total[ENCODED],
                     names,
-                    flow["names"],
+                    flow["encoded_names"],
                 )
             continue
         for one in range(len(OWN_KINDS)):
@@ -252,6 +262,18 @@ PEAK_MIN = 0.2
 """Evidence below this ratio does not matter at any factor on the limits."""
 SWEEP_S = 60
 REFUSED = int(Room.REFUSED)
+OF_NETWORK_STOP = 16
+"""Added to the Stop of the network's arrays."""
+TENANTS_FACTOR = 2.0
+"""How many times more may lie directly below a suffix of many tenants than below one domain: pages name many. Known
+services may carry more, each client by itself: they do not count for the network."""
+CLIENT_SHARE = 1 / 4
+"""Each further client that is at home here adds so much of one client's limits to those of all clients together."""
+BY_THEMSELVES_MAX = 2
+"""Clients whose flows below one domain are incidents by themselves, and count no more for the network. Those of further
+clients do: they are one channel, and become one incident."""
+AT_HOME_DOMAINS = 10
+"""Domains that a client asks below in a day before it is at home here: an address that was made up asks below one."""
 DONE, NO_FLOWS, NO_PLACES, NO_WINDOWS, NO_DETAILS, NO_POOL, NO_FAMILIAR, NO_CARRIERS, SWEEP = map(int, Stop)
 
 
@@ -277,9 +299,9 @@ def _lacks(state: State) -> int:
 
 
 @kernel_in_place
-def _note_peak(flow: Any, ts: float, ratio: float, i: int, told: Told) -> None:
+def _note_peak(state: State, flow: Any, ts: float, ratio: float, i: int, told: Told) -> None:
     day = math.floor(ts / DAY_S)
-    if ratio < PEAK_MIN or (flow["peak_day"] == day and ratio <= flow["peak"]):
+    if state.room[OF_NETWORK] or ratio < PEAK_MIN or (flow["peak_day"] == day and ratio <= flow["peak"]):
         return
     flow["peak_day"], flow["peak"] = day, ratio
     peak = told.peaks[told.counts[PEAKS]]
@@ -299,6 +321,9 @@ def _tell(state: State, i: int, row: int, evidence: Any, fresh: bool, secret: bo
     kept["names"], kept["domains"] = evidence["names"], evidence["domains"]
     kept["kind"], kept["window"] = evidence["kind"], evidence["window"]
     event["row"], event["flow"], event["fresh"], event["secret"] = i, row, fresh, secret
+    event["network"], event["several"] = state.room[OF_NETWORK], 0
+    if state.room[OF_NETWORK]:
+        event["several"] = told.unheard[0] or crowd_of(state.askers[row, ANY]) > 1
     event["first_seen"], event["leaked"], event["queries"] = flow["first_seen"], flow["leaked"], flow["queries"]
     event["names"], event["encoded_names"] = flow["names"], flow["encoded_names"]
     if evidence["kind"] == BY_SPREAD or evidence["kind"] == BY_SPREAD_FRESH:
@@ -311,47 +336,109 @@ def _scatter(
     asked: Asked,
     i: int,
     row: int,
+    home: bool,
     amounts: NDArray[np.float32],
     limits: NDArray[np.float64],
     rules: NDArray[np.float64],
     total: NDArray[np.float64],
     told: Told,
+    evidence: Any,
 ) -> None:
-    """Count a name below a domain of one or two names for its client's scattered sum: throw-away domains add up.
+    """Count a new name for its client's sum over domains: throw-away domains add up, and so do words below young ones.
 
-    A domain's bytes count for that sum until they exceed the per-domain allowance; otherwise they would be left out of
-    both sums.
+    A domain's encoded bytes count for that sum until it is a carrier beyond the per-domain allowance; otherwise they
+    would be left out of both sums. Information counts as far as it exceeds what any young domain may have; numbered
+    hosts do not count, which mail servers look up below the domains of strangers.
     """
-    ts, flow = asked.ts[i], state.flows[row]
+    flow, part = state.flows[row], told.part
     client = state.clients[flow["client"]]
-    if flow["lent"] > 0 and flow["encoded"] > limits[SPARED_BYTES, DAY]:  # from now on it counts as a carrier
+    beyond = flow["encoded"] > limits[SPARED_BYTES, DAY] and flow["encoded_names"] >= CARRIER_NAMES
+    if flow["lent"] > 0 and beyond:  # from now on it counts as a carrier
         if client["scattered"] != NONE:
             take_back(state.flows[client["scattered"]], state.windows, flow["lent"])
         flow["lent"] = 0.0
-    if flow["encoded_names"] > SCATTERED_NAMES or amounts[ENCODED] < SCATTERED_BYTES_A_NAME:
+    for one in range(SUMS):
+        part[one] = 0.0
+    if flow["encoded_names"] <= SCATTERED_NAMES and amounts[ENCODED] >= SCATTERED_BYTES_A_NAME and not asked.scoped[i]:
+        flow["lent"] += amounts[ENCODED]
+        part[ENCODED], part[ENCODED_NAMES] = amounts[ENCODED], amounts[ENCODED_NAMES]
+    if not flow["alone"] and asked.digits[i] == 0 and is_young(state, asked.ts[i], flow["domain"]):
+        part[INFORMATION] = max(min(amounts[INFORMATION], flow["leaked"] - rules[WORDS_SPARED_AT]), 0.0)
+    if part[ENCODED] == 0 and part[INFORMATION] == 0:
         return
+    part[NAMES] = 1.0
     if client["scattered"] == NONE:
         if is_full(state, flow["client"]):
             return
-        client["scattered"] = make(state, ts, SCATTERED_KEY, flow["client"])
+        client["scattered"] = make(state, asked.ts[i], SCATTERED_KEY, flow["client"])
         state.flows[client["scattered"]]["scattered"] = 1
-    flow["lent"] += amounts[ENCODED]
-    at = client["scattered"]
-    sum_ = state.flows[at]
+    _add_up(state, asked, i, row, home, client["scattered"], part, limits, rules, total, told, evidence)
+
+
+@kernel_in_place
+def _words(
+    evidence: Any,
+    ts: float,
+    sum_: Any,
+    flow: Any,
+    client: Any,
+    windows: NDArray[Any],
+    limits: NDArray[np.float64],
+    total: NDArray[np.float64],
+) -> None:
+    """Evidence from the information below young domains together. What one domain has half of is that domain's."""
+    if sum_["windows"] == NONE:
+        return
+    for number in range(COUNT):
+        mine = flow["single"][INFORMATION]
+        if flow["windows"] != NONE:
+            sums(windows[flow["windows"]], ts, number, total)
+            mine = total[INFORMATION]
+        sums(windows[sum_["windows"]], ts, number, total)
+        if PART * mine < total[INFORMATION]:
+            limit = limits[BY_WORDS, number] * crowd(client)
+            _louder(evidence, limit, BY_WORDS, number, total[INFORMATION], total[NAMES])
+
+
+@kernel_in_place
+def _add_up(
+    state: State,
+    asked: Asked,
+    i: int,
+    row: int,
+    home: bool,
+    at: int,
+    part: NDArray[np.float32],
+    limits: NDArray[np.float64],
+    rules: NDArray[np.float64],
+    total: NDArray[np.float64],
+    told: Told,
+    evidence: Any,
+) -> None:
+    """Count a part of a name in its client's sum over domains, and compare that with its limits. row: of its flow."""
+    ts, sum_ = asked.ts[i], state.flows[at]
     if sum_["watched"] and ts - sum_["last_seen"] > rules[QUIET_AT]:
         settle(sum_, state.windows)
+    if state.room[OF_NETWORK]:
+        note_asker(state, at, asked, i, home)
     sum_["last_seen"] = max(sum_["last_seen"], ts)
     sum_["queries"] += 1
     sum_["names"] += 1
-    sum_["encoded_names"] += 1
-    sum_["leaked"] += amounts[INFORMATION]
-    sum_["encoded"] += amounts[ENCODED]
-    note(sum_, state.windows, state.room, ts, amounts)
+    sum_["encoded_names"] += part[ENCODED] > 0
+    sum_["leaked"] += max(part[INFORMATION], part[ENCODED])
+    sum_["encoded"] += part[ENCODED]
+    note(sum_, state.windows, state.room, ts, part)
     keep(state, asked, i, at, True, told)
-    evidence = told.evidence[i]
     clear_evidence(evidence)
+    client = state.clients[sum_["client"]]
     own(evidence, ts, sum_, client, state.windows, limits, rules, total)
-    _note_peak(sum_, ts, evidence["ratio"], i, told)
+    if part[INFORMATION] > 0:
+        _words(evidence, ts, sum_, state.flows[row], client, state.windows, limits, total)
+    if state.room[OF_NETWORK]:
+        times = grown(state, at)
+        evidence["ratio"] /= times
+        evidence["limit"] *= times
+    _note_peak(state, sum_, ts, evidence["ratio"], i, told)
     evidence["ratio"] /= rules[FACTOR_AT]
     evidence["limit"] *= rules[FACTOR_AT]
     if evidence["ratio"] >= 1 or sum_["watched"]:
@@ -369,21 +456,23 @@ def _weigh(
     rules: NDArray[np.float64],
     total: NDArray[np.float64],
     told: Told,
+    evidence: Any,
 ) -> None:
     """Evidence of a query's flow after the query was counted."""
-    ts, flow, evidence = asked.ts[i], state.flows[row], told.evidence[i]
+    ts, flow = asked.ts[i], state.flows[row]
     clear_evidence(evidence)
     client = state.clients[flow["client"]]
     carries = asked.discount[i] <= 1 and not client["nobody"] and enlist_carrier(state, row)
     own(evidence, ts, flow, client, state.windows, limits, rules, total)
-    if evidence["ratio"] >= rules[FACTOR_AT]:
+    if evidence["ratio"] >= rules[FACTOR_AT] and not flow["alone"]:
         flow["alone"] = 1
+        take_words_back(state, flow, flow["client"], rules[WORDS_SPARED_AT])
     if carries and not flow["alone"]:
         shared(evidence, ts, flow, client, state.carriers, state.flows, state.windows, limits, rules, total)
-    _note_peak(flow, ts, evidence["ratio"], i, told)
+    _note_peak(state, flow, ts, evidence["ratio"], i, told)
     evidence["ratio"] /= rules[FACTOR_AT]
     evidence["limit"] *= rules[FACTOR_AT]
-    secret = new and asked.secret[i] != 0
+    secret = new and asked.secret[i] != 0 and not state.room[OF_NETWORK]
     told_of = evidence["ratio"] >= 1 or flow["watched"] != 0 or secret
     if told_of:
         _tell(state, i, row, evidence, new, secret, told)
@@ -392,8 +481,13 @@ def _weigh(
 
 
 @kernel_in_place
-def _count(state: State, asked: Asked, i: int, flow: Any, discount: float, amounts: NDArray[np.float32]) -> bool:
-    """Count a query for its flow; returns whether its name is new. Fills amounts (in the order of the sums)."""
+def _count(
+    state: State, asked: Asked, i: int, flow: Any, named: bool, discount: float, amounts: NDArray[np.float32]
+) -> bool:
+    """Count a query for its flow; returns whether its name is new. Fills amounts (in the order of the sums).
+
+    named: whether its name may carry anything.
+    """
     ts = asked.ts[i]
     for one in range(SUMS):
         amounts[one] = 0.0
@@ -401,7 +495,7 @@ def _count(state: State, asked: Asked, i: int, flow: Any, discount: float, amoun
     flow["last_seen"] = max(flow["last_seen"], ts)
     answered = answers(state, asked, i, flow) / discount
     chosen = choice(state, asked, i, flow) / discount
-    new = price(state, asked, i, flow, amounts)
+    new = named and price(state, asked, i, flow, amounts)
     if new or answered > 0 or chosen > 0:
         if amounts[ENCODED] > 0:
             amounts[ENCODED_NAMES] = 1 / discount if abs(ts - flow["encoded_ts"]) >= BURST_S else 0.0
@@ -415,39 +509,137 @@ def _count(state: State, asked: Asked, i: int, flow: Any, discount: float, amoun
 
 
 @kernel_in_place
+def grown(network: State, row: int) -> float:
+    """How many times the limits of one client hold for one of the network's flows, by its clients at home here."""
+    return 1 + CLIENT_SHARE * max(crowd_of(network.askers[row, AT_HOME]) - 1, 0.0)
+
+
+@kernel_in_place
+def _hear(
+    network: State,
+    asked: Asked,
+    i: int,
+    named: bool,
+    home: bool,
+    apart: bool,
+    limits: NDArray[np.float64],
+    rules: NDArray[np.float64],
+    told: Told,
+) -> None:
+    """Count a query for all clients together.
+
+    named: its name is new to its client; home: its client is at home here; apart: its client's own sum over domains is
+    an incident already.
+    """
+    ts, domain = asked.ts[i], asked.domain[i]
+    row = find_flow(network.flows, network.places, domain, 0)
+    if row == NONE:
+        if is_full(network, 0):
+            network.room[REFUSED] += 1
+            return
+        row = make(network, ts, domain, 0)
+        network.askers[row, :] = 0
+    flow, amounts, evidence = network.flows[row], told.amounts, told.spare[0]
+    note_asker(network, row, asked, i, home)
+    if flow["watched"] and ts - flow["last_seen"] > rules[QUIET_AT]:
+        settle(flow, network.windows)
+    times = grown(network, row)
+    new = _count(network, asked, i, flow, named, asked.discount[i] * times, amounts)
+    keep(network, asked, i, row, new, told)
+    if new and asked.discount[i] <= 1 and times <= 1 and not apart:
+        _scatter(network, asked, i, row, home, amounts, limits, rules, told.total, told, evidence)
+    _weigh(network, asked, i, row, new, limits, rules, told.total, told, evidence)
+
+
+@kernel_in_place
+def _judge_one(
+    state: State,
+    network: State,
+    asked: Asked,
+    i: int,
+    row: int,
+    limits: NDArray[np.float64],
+    together: NDArray[np.float64],
+    rules: NDArray[np.float64],
+    told: Told,
+) -> None:
+    """Judge a query by its flow, and then by what all clients carry."""
+    ts, amounts, evidence, flow = asked.ts[i], told.amounts, told.evidence[i], state.flows[row]
+    client = state.clients[asked.client[i]]
+    if flow["watched"] and ts - flow["last_seen"] > rules[QUIET_AT]:
+        settle(flow, state.windows)
+    meet(client, flow, ts)
+    was_alone, was_apart = flow["alone"], _is_apart(state, client)
+    discount = asked.discount[i] * familiar_factor(state, ts, asked.domain[i])
+    new = _count(state, asked, i, flow, True, discount, amounts)
+    carried = new or amounts[ANSWERS] > 0 or amounts[CHOICE] > 0
+    keep(state, asked, i, row, new, told)
+    if new and asked.discount[i] <= 1 and not client["nobody"]:
+        _scatter(state, asked, i, row, False, amounts, limits, rules, told.total, told, evidence)
+    _weigh(state, asked, i, row, new, limits, rules, told.total, told, evidence)
+    apart = _is_apart(state, client)
+    if apart and not was_apart and network.clients[0]["scattered"] != NONE:
+        sum_ = state.flows[client["scattered"]]
+        take_back(network.flows[network.clients[0]["scattered"]], network.windows, sum_["leaked"])
+    at = find_flow(network.flows, network.places, asked.domain[i], 0) if flow["alone"] else NONE
+    if at != NONE and not was_alone:
+        take_words_back(network, flow, 0, 0.0)
+        take_back(network.flows[at], network.windows, flow["leaked"])
+        network.askers[at, BY_THEMSELVES] |= np.uint64(1) << np.uint64(asked.cell[i])
+    many = at != NONE and crowd_of(network.askers[at, BY_THEMSELVES]) > BY_THEMSELVES_MAX
+    if carried and (many or not flow["alone"]) and asked.discount[i] <= TENANTS_FACTOR:
+        home = max(client["today"], client["yesterday"]) >= AT_HOME_DOMAINS
+        _hear(network, asked, i, new, home, apart or client["nobody"] != 0, together, rules, told)
+
+
+@kernel_in_place
+def _is_apart(state: State, client: Any) -> bool:
+    """Whether a client's own sum over domains is an incident."""
+    return bool(client["scattered"] != NONE and state.flows[client["scattered"]]["watched"])
+
+
+@kernel_in_place
 def judge(
-    state: State, asked: Asked, limits: NDArray[np.float64], rules: NDArray[np.float64], told: Told, start: int
+    state: State,
+    network: State,
+    asked: Asked,
+    limits: NDArray[np.float64],
+    together: NDArray[np.float64],
+    rules: NDArray[np.float64],
+    told: Told,
+    start: int,
 ) -> tuple[int, int]:
-    """Judge queries from row `start` on; returns (Stop, row where it stopped). limits: [kind, window]; rules: RULES."""
-    amounts, total = told.amounts, told.total
+    """Judge queries from row `start` on; returns (Stop, row where it stopped), for the network's arrays Stop +
+    OF_NETWORK_STOP.
+
+    limits, together: [kind, window], of clients and of all together; rules: RULES.
+    """
     for i in range(start, len(asked.ts)):
         clear_evidence(told.evidence[i])
-        has_parts = asked.parts[i] < asked.parts[i + 1]
-        if asked.client[i] == NONE or (not has_parts and USUAL[asked.qtype[i]]):
-            state.room[REFUSED] += asked.client[i] == NONE
+        if asked.parts[i] == asked.parts[i + 1] and USUAL[asked.qtype[i]]:
             continue
+        stop, ts = _lacks(network), asked.ts[i]
+        if stop == DONE and is_full(network, 0) and not network.swept[0] <= ts < network.swept[0] + SWEEP_S:
+            stop = SWEEP
+        if stop != DONE:
+            return stop + OF_NETWORK_STOP, i
         stop = _lacks(state)
         if stop != DONE:
             return stop, i
-        ts, domain, client = asked.ts[i], asked.domain[i], asked.client[i]
-        row = find_flow(state.flows, state.places, domain, client)
-        if row == NONE:
-            if is_full(state, client):
+        client, row = asked.client[i], NONE
+        if client != NONE:
+            row = find_flow(state.flows, state.places, asked.domain[i], client)
+            if row == NONE and is_full(state, client):
                 if not state.swept[0] <= ts < state.swept[0] + SWEEP_S:
                     return SWEEP, i
-                state.room[REFUSED] += 1
-                continue
-            row = make(state, ts, domain, client)
-            greet(state, ts, domain)
-        flow = state.flows[row]
-        if flow["watched"] and ts - flow["last_seen"] > rules[QUIET_AT]:
-            settle(flow, state.windows)
-        meet(state.clients[client], flow, ts)
-        discount = asked.discount[i] * familiar_factor(state, ts, domain)
-        new = _count(state, asked, i, flow, discount, amounts)
-        keep(state, asked, i, row, new, told)
-        may_scatter = discount <= 1 and not asked.scoped[i] and not state.clients[client]["nobody"]
-        if new and amounts[ENCODED] > 0 and may_scatter:
-            _scatter(state, asked, i, row, amounts, limits, rules, total, told)
-        _weigh(state, asked, i, row, new, limits, rules, total, told)
+            elif row == NONE:
+                row = make(state, ts, asked.domain[i], client)
+                greet(state, ts, asked.domain[i])
+        if row == NONE:
+            state.room[REFUSED] += 1
+            told.unheard[0] = 1
+            _hear(network, asked, i, True, False, False, together, rules, told)
+            told.unheard[0] = 0
+        else:
+            _judge_one(state, network, asked, i, row, limits, together, rules, told)
     return DONE, len(asked.ts)

@@ -23,7 +23,7 @@ from agents.core.files import PRIVATE_MODE, write_atomic
 from agents.core.text import printable
 from agents.core.types import Incident
 from agents.detection.limits import Scale
-from agents.dns.name import from_text, is_public_suffix, labels_of, to_text, wire_of
+from agents.dns.name import from_text, is_listed, is_public_suffix, labels_of, to_text, wire_of
 from agents.dns.name_kernels import longest_listed
 
 FACTORS_MAX = 65_536
@@ -235,12 +235,29 @@ def with_entry(entries: Sequence[Entry], entry: Entry) -> list[Entry]:
     return sorted([*kept, entry], key=lambda one: one.suffix)
 
 
-def services_at(entries: Iterable[Entry], now: float) -> KnownServices:
-    """The shipped list with the entries that are valid at Unix time `now`."""
+OWN_ZONE_FACTOR = 1e12
+"""What stays inside is no leak: no limit is ever reached below a zone of this network's own."""
+
+
+def own_zone(text: str) -> str:
+    """A zone as a suffix. Raises ValueError for one below which strangers have names."""
+    try:
+        zone = suffix_of(text)
+        labels = labels_of(from_text(zone))
+    except NameFormatError as error:
+        raise ValueError(str(error)) from None
+    if not labels or is_listed(labels) or (len(labels) > 1 and is_public_suffix(labels)):
+        raise ValueError(f"{printable(text, 60)!r} is nobody's own: strangers have names below it")
+    return zone
+
+
+def services_at(entries: Iterable[Entry], now: float, own_zones: Iterable[str] = ()) -> KnownServices:
+    """The shipped list with the entries that are valid at Unix time `now`, and with zones of this network's own."""
     own = {
         entry.labels: Service(entry.suffix, entry.factor, None, entry.reason) for entry in entries if entry.holds(now)
     }
-    return KnownServices(own)
+    zones = {labels_of(from_text(zone)): Service(zone, OWN_ZONE_FACTOR, None, "own zone") for zone in own_zones}
+    return KnownServices(zones | own)
 
 
 def closed_by(incident: Incident, entry: Entry, now: float) -> Incident:

@@ -24,6 +24,7 @@ from agents.detection.judge_kernels import (
     SCATTERED_AT,
     SPARED_BYTES,
     SPARED_NAMES,
+    WORDS_SPARED_AT,
 )
 from agents.detection.state import WINDOWS_S, Kind
 
@@ -52,6 +53,9 @@ FRESH_ENCODED_SHARE, FRESH_NAME_SHARE = 0.85, 0.4
 browser asks for A and AAAA and repeats names; a carrier asks once). Padding evades this limit, not the others."""
 SCATTERED_BYTES = {3600: 300.0, 86_400: 800.0}
 """Encoded bytes of one client below domains with one or two such names each: throw-away domains."""
+WORDS_BYTES = {3600: 1_000.0, 86_400: 3_500.0}
+"""Bytes of information of one client below domains that are young or rare here, beyond WORDS_SPARED_BYTES each."""
+WORDS_SPARED_BYTES = 100.0
 SCATTERED_DOMAINS = 5
 """Fewer scattered names than this do not form a pattern."""
 MIN_NAMES = 2
@@ -83,6 +87,7 @@ LIMITS = (
     Limit(Kind.SCATTERED, SCATTERED_BYTES, "bytes of encoded data", _SCATTERED),
     Limit(Kind.CHOICE, CHOICE_BYTES, "bytes in the choice of record types", alone=True),
     Limit(Kind.SECRET, {}, ""),
+    Limit(Kind.WORDS, WORDS_BYTES, "bytes of information", "below many young domains"),
 )
 """Every kind of limit with its numbers and its words, in the order of Kind."""
 assert [limit.kind for limit in LIMITS] == list(Kind)
@@ -185,7 +190,7 @@ def limits_of(factor: float = 1.0, quiet_s: float = 3600.0) -> Limits:
         for window_s, amount in by_window.items():
             table[row, WINDOWS_S.index(window_s)] = amount
     rules = np.zeros(RULES)
-    rules[MIN_NAMES_AT], rules[SCATTERED_AT] = MIN_NAMES, SCATTERED_DOMAINS
+    rules[MIN_NAMES_AT], rules[SCATTERED_AT], rules[WORDS_SPARED_AT] = MIN_NAMES, SCATTERED_DOMAINS, WORDS_SPARED_BYTES
     rules[FACTOR_AT], rules[QUIET_AT] = factor, quiet_s
     rules[FRESH_BYTES_AT], rules[FRESH_ENCODED_AT], rules[FRESH_NAME_AT] = (
         FRESH_BYTES_A_NAME,
@@ -207,8 +212,10 @@ def with_secret(evidence: Evidence, secret: str) -> Evidence:
 
 
 def bounds(factor: float = 1.0) -> dict[str, float]:
-    """Bytes per client and domain that can leave undetected at a factor on the limits."""
+    """Bytes that can leave undetected at a factor on the limits (docs/bound.md): of a client below one domain, and of
+    a client below all young domains together."""
     return {
+        "bytes_below_young_domains_a_day": WORDS_BYTES[86_400] * factor,
         "encoded_bytes_a_day": ENCODED_BYTES[86_400] * factor,
         "encoded_bytes_an_hour": ENCODED_BYTES[3600] * factor,
         "bytes_in_words_a_day": INFORMATION_BYTES[86_400] * factor,

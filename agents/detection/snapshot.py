@@ -242,7 +242,10 @@ def _copy_in(flows: Flows, kept: Kept) -> int:
     space = room[Room.POOL_MAX] - 2 * ROW_WORDS - (room[Room.KEYS_MAX] << SIZE_MIN)
     fits = np.searchsorted(np.cumsum(words), space, side="right")
     take = int(min(len(words), room[Room.KEYS_MAX], fits))
-    flows.key = kept.hash_key
+    if flows.network is not flows:
+        flows.key = flows.network.key = kept.hash_key
+    elif flows.key != kept.hash_key:
+        raise FormatError("written at another time than the windows of clients")
     flows.make_room_for(take, int(words[:take].sum()))
     asked, clients = np.unique(kept.flows["client"][:take]), np.full(len(kept.clients), NONE, np.int32)
     clients[asked] = flows.rows_of([kept.clients[number] for number in asked.tolist()])
@@ -256,5 +259,6 @@ def _copy_in(flows: Flows, kept: Kept) -> int:
     for row, past in kept.pasts.items():
         if 0 <= row < take:
             flows.pasts.put(row, flows.state.flows[row], past)
-    greet_all(flows.state)
+    if flows.network is not flows:
+        greet_all(flows.state)
     return take

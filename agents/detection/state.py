@@ -125,6 +125,8 @@ EVENT = np.dtype(
         ("names", np.int32),
         ("encoded_names", np.int32),
         ("sharing", np.int32, (SHARING_MAX,)),  # the client's loudest carriers, if the evidence is a shared sum
+        ("network", np.uint8),  # the flow is one of the network's
+        ("several", np.uint8),  # and several clients are in it, or one that had no room
         ("fresh", np.uint8),  # the query carried something new
         ("secret", np.uint8),  # its name may contain a secret
     ],
@@ -132,7 +134,7 @@ EVENT = np.dtype(
 )
 """A query that may open or extend an incident, with the state of its flow at that time."""
 
-SAMPLE = np.dtype([("row", np.int32), ("detail", np.int32), ("number", np.int32)])
+SAMPLE = np.dtype([("row", np.int32), ("detail", np.int32), ("number", np.int32), ("network", np.int32)])
 """A query whose name becomes the flow's sample of this number."""
 PEAK = np.dtype([("row", np.int32), ("scattered", np.int32), ("ratio", np.float32)])
 
@@ -149,6 +151,7 @@ class Kind(IntEnum):
     SCATTERED = 6
     CHOICE = 7
     SECRET = 8
+    WORDS = 9
 
 
 class Own(NamedTuple):
@@ -187,7 +190,8 @@ class Room(IntEnum):
     POOL_MAX = 13
     CARRIERS = 14  # rows of `carriers` handed out; a sweep takes them back
     SHARE = 15  # words of the pool that one client's flows may hold; a smallest piece is granted beyond it
-    FREE_KEYS = 16  # from here on, by size: first free place of the pool
+    NETWORK = 16  # 1 = these are the flows of the network, all of one client
+    FREE_KEYS = 17  # from here on, by size: first free place of the pool
 
 
 ROOM_SIZE = Room.FREE_KEYS + 16
@@ -211,6 +215,7 @@ class State(NamedTuple):
     """All arrays. NDArray[Any] is a structured array of one of the types above."""
 
     flows: NDArray[Any]
+    askers: NDArray[np.uint64]  # shape (len(flows), 3), of the network: cells of clients, see flow_kernels.ASKERS
     windows: NDArray[Any]
     details: NDArray[Any]
     clients: NDArray[Any]
@@ -236,6 +241,8 @@ class Asked(NamedTuple):
     digits: NDArray[np.uint64]  # digits of a numbered name (lexical_kernels.numbered_hosts)
     discount: NDArray[np.float64]  # how many times more a known service may carry
     secret: NDArray[np.uint8]  # whether the name may contain a secret
+    cell: NDArray[np.uint8]  # of the client's address (network.py)
+    home_cell: NDArray[np.uint8]  # of its prefix
     scoped: NDArray[np.uint8]  # whether a benign client asks for such a name once below each of many domains
     parts: NDArray[np.int64]  # shape (n + 1,): labels of the i-th name: parts[i] to parts[i + 1]
     key: NDArray[np.uint64]  # keyed hash of a label
@@ -244,7 +251,10 @@ class Asked(NamedTuple):
 
 
 class Told(NamedTuple):
-    """The output of judge_kernels.judge: `evidence` has a row a query; `counts` holds the lengths of the lists."""
+    """The output of judge_kernels.judge: `evidence` has a row a query; `counts` holds the lengths of the lists.
+
+    Peaks are of clients' flows alone.
+    """
 
     evidence: NDArray[Any]
     events: NDArray[Any]
@@ -252,4 +262,7 @@ class Told(NamedTuple):
     peaks: NDArray[Any]
     counts: NDArray[np.int64]  # shape (3,): events, samples, peaks
     amounts: NDArray[np.float32]  # shape (SUMS,), scratch space of the kernel
+    part: NDArray[np.float32]  # shape (SUMS,), the same
+    spare: NDArray[Any]  # shape (1,), EVIDENCE, the same
+    unheard: NDArray[np.uint8]  # shape (1,), the same: the query at hand has no flow of its own
     total: NDArray[np.float64]  # shape (SUMS,), the same

@@ -7,7 +7,7 @@ RFC 1035 section 5.1, with `\\DDD` for bytes outside printable ASCII, `\\.` for 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from importlib import resources
 from itertools import accumulate, pairwise
@@ -185,18 +185,44 @@ class Splits(NamedTuple):
 def rule_table() -> Rules:
     """The rules of the shipped list; its first lines have its date."""
     found: dict[bytes, int] = {}
-    text = resources.files("agents.dns").joinpath("baseline/public_suffix_list.dat").read_text("utf-8")
-    for line in text.splitlines():
-        if line.startswith("//"):
-            continue
+    for line in _list_lines():
         kind = {"!": name_kernels.EXCEPTION, "*": name_kernels.WILDCARD}.get(line[0], name_kernels.RULE)
-        suffix = line.lower().lstrip("!").removeprefix("*.").encode("idna")
+        suffix = _suffix_in(line)
         found[suffix] = found.get(suffix, 0) | kind
         while b"." in suffix:
             suffix = suffix.partition(b".")[2]
             found.setdefault(suffix, 0)
     keys = packed([wire_of(suffix.split(b".")) for suffix in found])
     return Rules(keys.array, keys.starts, np.array(list(found.values()), np.uint8), slots_of(keys.array, keys.starts))
+
+
+def _list_lines(after: str = "") -> Iterator[str]:
+    """The rules of the shipped list that follow a line."""
+    text = resources.files("agents.dns").joinpath("baseline/public_suffix_list.dat").read_text("utf-8")
+    return (line for line in text[text.index(after) :].splitlines() if line and not line.startswith("//"))
+
+
+def _suffix_in(line: str) -> bytes:
+    return line.lower().lstrip("!").removeprefix("*.").encode("idna")
+
+
+@lru_cache(maxsize=1)
+def _private_suffixes() -> frozenset[bytes]:
+    """Suffixes of the list's private section in wire form; of a wildcard rule what follows the asterisk."""
+    lines = [line for line in _list_lines("// ===BEGIN PRIVATE DOMAINS===") if not line.startswith("!")]
+    return frozenset(wire_of(_suffix_in(line).split(b".")) for line in lines)
+
+
+def private_suffix(domain: bytes) -> int:
+    """Offset of the suffix in a registered domain, if an operator lets strangers have names below it; else 0.
+
+    domain: lower-case wire form. The suffix is one of the list's private section (publicsuffix.org/list, "Divisions").
+    """
+    suffix = domain[1 + domain[0] :] if domain else b""
+    listed = _private_suffixes()
+    if suffix in listed or (suffix and suffix[1 + suffix[0] :] in listed):
+        return len(domain) - len(suffix)
+    return 0
 
 
 def split_names(names: Names) -> Splits:
@@ -225,6 +251,16 @@ def split_domain(wire: bytes) -> tuple[tuple[bytes, ...], tuple[bytes, ...]]:
 def domain_text(wire: bytes) -> str:
     """Registered domain of a wire name, lower-case presentation form; "." if there is none."""
     return to_text(wire_of(split_domain(wire)[1]))
+
+
+def is_listed(labels: Sequence[bytes]) -> bool:
+    """Whether lower-case raw labels are a suffix in the public suffix list itself, as `com` is, and not `lan`."""
+    return wire_of(labels) in _listed_suffixes()
+
+
+@lru_cache(maxsize=1)
+def _listed_suffixes() -> frozenset[bytes]:
+    return frozenset(wire_of(_suffix_in(line).split(b".")) for line in _list_lines())
 
 
 def is_public_suffix(labels: Sequence[bytes]) -> bool:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import ipaddress
 import os
 import secrets
 import sys
@@ -34,7 +35,7 @@ from agents.core.files import PRIVATE_MODE, make_private_folder, write_atomic
 from agents.core.protocols import ScoringModel, Spec
 from agents.core.types import Sample
 from agents.detection.detector import PEAKS_FILE, TunnelDetector
-from agents.detection.known_services import Entry, KnownServices, load_entries, services_at
+from agents.detection.known_services import Entry, KnownServices, load_entries, own_zone, services_at
 from agents.detection.limits import BudgetChoice, Peaks, Scale, choose, load_peaks
 from agents.learning.baseline import benign_sample, model_bytes
 from agents.learning.messages import cases_text, send_run
@@ -187,7 +188,7 @@ def check_settings(settings: Settings) -> None:
     user_of(settings.run_as)
     _parsed_upstreams(settings)
     validator_of(settings)
-    known_entries(settings)
+    services_of(settings)
     alert_manager_of(settings)
     cron_trigger(settings.retrain_schedule, settings.retrain_timezone)
     store_of(settings).close()
@@ -260,6 +261,7 @@ def judge_parts(
             pace_s=0.0 if _handed_over(settings) else PACE_S,
         ),
         known_entries=partial(known_entries, settings),
+        own_zones=own_zones_of(settings),
         known_path=known_path(settings),
         state_dir=settings.state_dir,
         mismatched=mismatched,
@@ -299,7 +301,23 @@ def store_of(settings: Settings) -> Store:
 
 def services_of(settings: Settings) -> KnownServices:
     """The shipped known services with the operator's own, those that hold today. Raises SettingsError."""
-    return services_at(known_entries(settings), time.time())
+    return services_at(known_entries(settings), time.time(), own_zones_of(settings))
+
+
+def own_zones_of(settings: Settings) -> list[str]:
+    """OWN_ZONES, and zones that UPSTREAMS sends to private addresses alone. Raises SettingsError."""
+    try:
+        named = [own_zone(one) for one in settings.own_zones.split(",") if one.strip()]
+    except ValueError as error:
+        raise SettingsError(f"cannot use setting OWN_ZONES={settings.own_zones}: {error}") from None
+    inside = [zone for zone, upstreams in _parsed_upstreams(settings) if zone and all(map(_is_private, upstreams))]
+    return list(dict.fromkeys([*named, *inside]))
+
+
+def _is_private(upstream: UpstreamAddress) -> bool:
+    """Whether a server lies in this network. One on this machine may lead anywhere."""
+    address = ipaddress.ip_address(upstream.host) if upstream.has_address else None
+    return address is not None and address.is_private and not address.is_loopback
 
 
 def detector_of(settings: Settings, model: Model, key: Key = (0, 0)) -> TunnelDetector:

@@ -6,7 +6,7 @@ import dataclasses
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -80,6 +80,7 @@ class JudgeParts:
     known_entries: Callable[[], list[Entry]]
     known_path: Path
     state_dir: Path
+    own_zones: Sequence[str] = ()
     mismatched: Callable[[], dict[str, int]] = dict
     note: SharedNote | None = None
     in_force: Mapping[str, Any] | None = None
@@ -176,7 +177,7 @@ class Judge:
             return
         if holding != self._known_now:  # taking up a list looks at every flow
             self._known_now = holding
-            self.detector.reload_services(services_at(holding, time.time()))
+            self.detector.reload_services(services_at(holding, time.time(), self._parts.own_zones))
 
     def _read_known(self) -> list[Entry]:
         """The entries that hold now."""

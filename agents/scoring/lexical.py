@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agents.core.column_kernels import Key
-from agents.core.columns import Names, distinct_rows, lowered
-from agents.dns.name import split_names
+from agents.core.columns import Names, distinct_rows, lowered, packed
+from agents.dns.name import Splits, private_suffix, split_names
 from agents.scoring.features import features_of
 from agents.scoring.lexical_kernels import costs_of, identities, numbered_hosts
 from agents.scoring.model import Model
@@ -72,6 +72,42 @@ def read_names(qnames: Sequence[bytes], model: Model, key: Key) -> Lexical:
         shape_key=shape_key,
         digits=digits,
     )
+
+
+@dataclass(frozen=True, slots=True)
+class Tenants:
+    """The labels directly below suffixes whose operator gives names to strangers: t of n names have one.
+
+    Such a label is part of the registered domain, and data all the same: nobody need have registered it.
+    """
+
+    rows: NDArray[np.int64]  # (t,): of the names
+    domains: Names  # (t,): registered domains
+    cuts: NDArray[np.int64]  # (t,): offset of the suffix in the domain
+    bits: NDArray[np.float64]  # (t,): information of the label
+    encoded: NDArray[np.uint8]  # (t,): 1 = the label reads as encoded
+    label_key: NDArray[np.uint64]  # (t,)
+    name_key: NDArray[np.uint64]  # (t,): hash of the registered domain
+    domain_key: NDArray[np.uint64]  # (t,): hash of the suffix
+
+
+def read_tenants(found: Lexical, model: Model, key: Key) -> Tenants:
+    """Read the labels directly below private suffixes; identities are keyed with `key`."""
+    codes, firsts = distinct_rows(found.domain_key)
+    starts = found.names.starts
+    data = found.names.data
+    wires = [
+        data[begin:end]
+        for begin, end in zip((starts[firsts] + found.cuts[firsts]).tolist(), starts[firsts + 1].tolist(), strict=True)
+    ]
+    offsets = np.fromiter(map(private_suffix, wires), np.int64, len(wires))
+    rows = np.flatnonzero(offsets[codes])
+    which = codes[rows]
+    domains = packed([wires[code] for code in which.tolist()])
+    splits = Splits(np.arange(len(rows) + 1), offsets[which])
+    costs = costs_of(domains, splits, model.chars.tables)
+    label_key, name_key, domain_key = identities(domains, splits, key)
+    return Tenants(rows, domains, splits.cuts, costs.part_bits, costs.part_encoded, label_key, name_key, domain_key)
 
 
 def _score(

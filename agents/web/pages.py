@@ -15,7 +15,7 @@ from starlette.responses import HTMLResponse, RedirectResponse
 
 from agents.alerting.messages import seen_before
 from agents.core.errors import AgentsError
-from agents.core.text import command, counted
+from agents.core.text import command, counted, who
 from agents.detection.incidents import attack_names
 from agents.web import reports
 from agents.web.api import report_answer
@@ -42,7 +42,13 @@ def _utc(ts: float | str | None) -> str:
 
 _templates = Environment(loader=PackageLoader("agents.web"), autoescape=True, undefined=StrictUndefined)
 _templates.filters |= {"utc": _utc, "pretty": lambda value: json.dumps(value, indent=2)}
-_templates.filters |= {"techniques": attack_names, "counted": counted, "command": command, "seen_before": seen_before}
+_templates.filters |= {
+    "who": who,
+    "techniques": attack_names,
+    "counted": counted,
+    "command": command,
+    "seen_before": seen_before,
+}
 
 
 def _page(name: str, status: int = 200, **values: Any) -> HTMLResponse:

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from agents.core.text import NETWORK
 from agents.core.types import DAY_S, QueryBatch, Row, Severity, batch_of
 from agents.detection.limits import Scale
 from agents.dns.name import from_text
@@ -146,7 +147,7 @@ def run(channel: Channel, pace_s: float, seed: int = 1, until: Severity = Severi
     critical, domain, ids = False, "", set[str]()
     for batch in talk.batches():
         for one in detector.detect(batch, explain=False).incidents:
-            if channel.own and one.client not in channel.own:
+            if channel.own and one.client not in {*channel.own, NETWORK}:
                 continue
             listed = min(one.detected_at, listed or one.detected_at)
             if one.severity < Severity.HIGH:

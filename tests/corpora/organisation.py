@@ -24,6 +24,7 @@ from typing import Any
 
 import numpy as np
 
+from agents.core.text import NETWORK
 from agents.core.types import DAY_S, Incident, Row, Severity, batch_of
 from agents.detection.limits import Scale
 from agents.learning.evaluation import encoded
@@ -211,10 +212,11 @@ def _counted(
         else:
             here.incidents[one.severity.name] += 1
             here.clients.add(one.client)
-            here.kinds[asked.get((one.client, one.domain), "several domains")] += 1
+            whose = {kind for (_, domain), kind in asked.items() if one.client == NETWORK and domain == one.domain}
+            here.kinds[asked.get((one.client, one.domain)) or min(whose, default="several domains")] += 1
     for (week, client, domain, kind), count in loud.items():
         here = heard[min(week, weeks - 1)]
-        if kind != ATTACKER and not {(client, domain), (client, "*")} & pairs:
+        if kind != ATTACKER and not {(client, domain), (client, "*"), (NETWORK, domain)} & pairs:
             here.outside["verdicts"] += count
             here.outside_kinds[kind] += count
     return Silence(queries, heard, samples, caught)

@@ -174,9 +174,8 @@ def test_at_the_cap_queries_are_still_scored_by_their_names(model: Model) -> Non
     found = detector.detect(
         ask([f"{label}{other}{other}.evil.com" for label, other in zip(HEX, HEX[100:130], strict=False)], START + 1)
     )
-    assert detector.flows.refused == 30
     assert (found.severity > Severity.NORMAL).all()
-    assert found.incidents == ()
+    assert [one.domain for one in found.incidents] == ["evil.com"]
 
 
 def test_names_without_subdomain_or_domain_are_no_flow_or_one(model: Model) -> None:

@@ -33,18 +33,19 @@ def words(domain: str, ts: float, client: str = "192.0.2.7") -> Query:
     return ask("www", ts, domain=domain, client=client, bits=8.0, encoded=False)
 
 
-def test_the_cap_refuses_counts_and_evicts_no_evidence() -> None:
+def test_a_full_table_makes_room_and_evicts_evidence_last() -> None:
     judged = Judged(3)
     for name in ("a", "b", "c"):
         bits = 8 * EVIDENCE_BYTES if name == "b" else 8.0
         judged.ask(ask(1, domain=f"{name}.com", bits=bits, encoded=False))
     judged.ask(words("d.com", START + 1))
-    assert judged.flows.refused == 1
-    assert not judged.knows(domain="d.com")
-    judged.ask(words("a.com", START + 1))
-    assert judged.view(domain="a.com").queries == 2, "known ones go on"
-    judged.ask(words("d.com", START + IDLE_S + 100))
-    assert [name for name in "abcd" if judged.knows(domain=f"{name}.com")] == ["b", "d"]
+    assert [name for name in "abcd" if judged.knows(domain=f"{name}.com")] == ["b", "c", "d"], "the oldest made room"
+    judged.ask(words("e.com", START + 2))
+    assert judged.flows.refused == 1, "once a minute"
+    judged.ask(words("c.com", START + 3))
+    assert judged.view(domain="c.com").queries == 2, "known ones go on"
+    judged.ask(words("e.com", START + IDLE_S + 100))
+    assert [name for name in "abcde" if judged.knows(domain=f"{name}.com")] == ["b", "e"]
 
 
 def test_a_flood_of_keys_is_refused_and_the_tunnel_stays() -> None:
@@ -71,12 +72,20 @@ def test_one_client_cannot_take_the_room_of_the_others() -> None:
 
 
 def test_what_is_older_than_all_windows_goes_even_with_evidence() -> None:
-    judged = Judged(1)
-    judged.ask(ask(1, domain="a.com", bits=8000.0, encoded=False))
-    judged.ask(words("b.com", START + WINDOWS_S[-1] - 10))
-    assert not judged.knows(domain="b.com")
-    judged.ask(words("b.com", START + WINDOWS_S[-1] + 100))
-    assert (judged.knows(domain="a.com"), judged.knows(domain="b.com")) == (False, True)
+    judged = Judged(2)
+    judged.ask(ask(1, domain="a.com", bits=8000.0, encoded=False), words("b.com", START))
+    judged.ask(words("c.com", START + WINDOWS_S[-1] - 10))
+    assert [judged.knows(domain=f"{name}.com") for name in "abc"] == [True, False, True]
+    judged.ask(words("d.com", START + WINDOWS_S[-1] + 100))
+    assert [judged.knows(domain=f"{name}.com") for name in "abcd"] == [False, False, True, True]
+
+
+def test_of_flows_with_evidence_those_go_that_leaked_least() -> None:
+    judged = Judged(3)
+    sizes = {"a": 90, "b": 30, "c": 60}
+    judged.ask(*(ask(1, domain=f"{name}.com", bits=8.0 * size, encoded=False) for name, size in sizes.items()))
+    judged.ask(words("d.com", START + 1))
+    assert [judged.knows(domain=f"{name}.com") for name in "abcd"] == [True, False, True, True]
 
 
 def test_a_flow_with_an_open_incident_is_never_dropped() -> None:

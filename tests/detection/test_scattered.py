@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from agents.core import types
+from agents.core.text import NETWORK
 from agents.core.types import Incident, Severity
 from agents.detection.detector import TunnelDetector
 from agents.detection.judge_kernels import SCATTERED_NAMES
@@ -63,7 +64,8 @@ def test_the_queries_of_it_are_said_to_be_of_many_domains(model: Model) -> None:
 def test_each_client_has_its_own_sum(model: Model) -> None:
     detector = fresh_detector(model, Scale())
     for number in range(60):
-        assert found(detector, [f"{code(number)}.shop{number}.com"], client=f"192.0.2.{number % 6}") == ()
+        incidents = found(detector, [f"{code(number)}.shop{number}.com"], client=f"192.0.2.{number % 6}")
+        assert {one.client for one in incidents} <= {NETWORK}
 
 
 def test_queries_of_nobody_in_particular_add_up_to_nothing(model: Model) -> None:
@@ -134,8 +136,9 @@ def test_short_names_and_few_domains_are_no_pattern() -> None:
     assert not judged.flows.rows(lambda flows: flows["scattered"] == 1)
     big = [ask(number, domain=f"{number}.com", bits=8 * 400.0) for number in range(SCATTERED_DOMAINS)]
     said = Judged().tell(big)
-    told = [(int(one["row"]), int(one["evidence"]["kind"])) for one in said.events[: said.counts[0]]]
-    assert told == [(SCATTERED_DOMAINS - 1, Kind.SCATTERED)]
+    events = said.events[: said.counts[0]]
+    told = [(int(one["row"]), int(one["evidence"]["kind"])) for one in events if not one["network"]]
+    assert [row for row, kind in told if kind == Kind.SCATTERED] == [SCATTERED_DOMAINS - 1]
 
 
 def test_the_caps_hold_for_it_too() -> None:

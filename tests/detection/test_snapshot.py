@@ -100,8 +100,12 @@ def test_after_any_restart_flows_and_evidence_are_the_same(early: list[Step], la
     whole.tell(queries[: len(early)])
     restored = Judged()
     assert snapshot.load_flows(snapshot.dump_flows(whole.flows), restored.flows) == len(whole.flows)
+    snapshot.load_flows(snapshot.dump_flows(whole.flows.network), restored.flows.network)
+    restored.flows.network.state.askers[:] = whole.flows.network.state.askers  # found anew as clients ask
+    whole.flows.network.state.flows["watched"] = 0
     whole.flows.state.flows["watched"] = 0  # incidents are kept apart, and watch again what is theirs
-    dismiss_carriers(whole.flows.state)
+    for flows in (whole.flows, whole.flows.network):
+        dismiss_carriers(flows.state)
     expected, found = whole.tell(queries[len(early) :]), restored.tell(queries[len(early) :])
     assert found.counts.tolist() == expected.counts.tolist()
     for one, other in zip(found.evidence, expected.evidence, strict=True):

@@ -110,5 +110,5 @@ def test_live_traffic_and_its_replay_are_judged_alike(tmp_path: Path, inside: In
     assert len(queries) == len(rows)
     assert recorded.queries == queries
     incidents = compared(row for row in replayed if row["type"] == "incident")
-    assert len(incidents) > len(golden_sessions()), "some were closed and opened again"
+    assert len(incidents) > 5, "some were closed and opened again"
     assert compared(iter(recorded.incidents.values())) == incidents

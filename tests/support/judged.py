@@ -8,8 +8,10 @@ from itertools import accumulate
 
 import numpy as np
 
+from agents.core.columns import coded
 from agents.detection.flows import Flow, Flows
 from agents.detection.limits import Evidence, evidence_of, limits_of
+from agents.detection.network import cells_of
 from agents.detection.state import Asked, Room, Told
 from agents.dns.name import from_text
 from tests.support.plain_flow import Part, Query
@@ -61,6 +63,8 @@ class Judged:
         said = self.tell(queries)
         found = [evidence_of(row) for row in said.evidence]
         for event in said.events[: said.counts[0]]:
+            if event["network"]:
+                continue
             told, row = evidence_of(event["evidence"]), int(event["row"])
             found[row] = max(found[row], told, key=lambda one: one.ratio)
         return found
@@ -78,6 +82,7 @@ class Judged:
     def prepared(self, queries: Sequence[Query]) -> Asked:
         """Queries as the kernels read them."""
         parts = [part for query in queries for part in query.parts]
+        cells = cells_of(coded([query.client for query in queries]), self.flows.key)
         return Asked(
             ts=np.array([query.ts for query in queries], np.float64),
             client=self.flows.rows_of([query.client for query in queries]),
@@ -92,6 +97,8 @@ class Judged:
             ),
             discount=np.array([query.discount for query in queries], np.float64),
             secret=np.array([query.secret for query in queries], np.uint8),
+            cell=cells[:, 0],
+            home_cell=cells[:, 1],
             scoped=np.array([query.scoped for query in queries], np.uint8),
             parts=np.array([0, *accumulate(len(query.parts) for query in queries)], np.int64),
             key=np.array([part.key for part in parts], np.uint64),

@@ -18,8 +18,9 @@ from agents.detection.flow_kernels import (
     FAMILIAR_CLIENTS,
     FAMILIAR_FACTOR,
     USUAL_TYPES,
+    YOUNG_S,
 )
-from agents.detection.flows import CLIENT_KEPT, IDLE_S
+from agents.detection.flows import CLIENT_KEPT, IDLE_S, KEYS_KEPT
 from agents.detection.judge_kernels import (
     PART,
     PEAK_MIN,
@@ -38,6 +39,7 @@ from agents.detection.state import (
     INFORMATION,
     NAMES,
     SHARING_MAX,
+    SUMS,
     WINDOWS_S,
     Kind,
 )
@@ -93,7 +95,7 @@ class State:
         self.clients[query.client].meet(query.ts, flow)
         discount = query.discount * self._familiar_factor(query)
         new, amounts = flow.add(query, discount)
-        if new and discount <= 1 and amounts[ENCODED] > 0 and query.client and not query.scoped:
+        if new and query.discount <= 1 and query.client:
             self._scatter(query, flow, amounts)
         return self._weigh(query, flow, new)
 
@@ -133,6 +135,11 @@ class State:
                 )
                 for flow in useless[: len(mine) - int(self.client_max * CLIENT_KEPT)]:
                     self._drop(flow)
+        if len(self._all()) >= self.keys_max:
+            free = [flow for flow in self._all() if not flow.watched]
+            free.sort(key=lambda f: (f.leaked if f.has_evidence else 0.0, f.first_seen))
+            for flow in free[: self.keys_max - int(self.keys_max * KEYS_KEPT)]:
+                self._drop(flow)
         self.carriers.clear()
         self.familiar.clear()
         for flow in self.flows.values():
@@ -157,34 +164,48 @@ class State:
     # Throw-away domains
 
     def _scatter(self, query: Query, flow: Flow, amounts: Sequence[float]) -> None:
-        """A client's encoded names below domains of one or two of them add up in one flow."""
+        """What a client carries below throw-away domains, and in words below young ones, adds up in one flow."""
         found = self.scattered.get(query.client)
-        if flow.lent > 0 and flow.encoded > policy.SPREAD_SPARED_BYTES[86_400]:
+        beyond = flow.encoded > policy.SPREAD_SPARED_BYTES[86_400] and flow.encoded_names >= CARRIER_NAMES
+        if flow.lent > 0 and beyond:
             for window in found.windows if found else ():
                 window.take_back(flow.lent)
             flow.lent = 0.0
-        if flow.encoded_names > SCATTERED_NAMES or amounts[ENCODED] < SCATTERED_BYTES_A_NAME:
+        part = [0.0] * SUMS
+        thrown = flow.encoded_names <= SCATTERED_NAMES and amounts[ENCODED] >= SCATTERED_BYTES_A_NAME
+        if thrown and not query.scoped:
+            flow.lent = single(flow.lent + amounts[ENCODED])
+            part[ENCODED], part[ENCODED_NAMES] = amounts[ENCODED], amounts[ENCODED_NAMES]
+        first, clients = self.familiar[query.domain]
+        if not flow.alone and query.numbered is None and (query.ts - first < YOUNG_S or clients < FAMILIAR_CLIENTS):
+            part[INFORMATION] = single(max(min(amounts[INFORMATION], flow.leaked - policy.WORDS_SPARED_BYTES), 0.0))
+        if not part[ENCODED] and not part[INFORMATION]:
             return
+        part[NAMES] = 1.0
         if found is None:
             if self._is_full(query.client):
                 return
             found = self.scattered[query.client] = Flow(query.client, 0, query.ts, query.ts, scattered=True)
-        flow.lent = single(flow.lent + amounts[ENCODED])
         found.pause(query.ts)
         found.last_seen = max(found.last_seen, query.ts)
         found.queries += 1
         found.names += 1
-        found.encoded_names += 1
-        found.leaked += amounts[INFORMATION]
-        found.encoded += amounts[ENCODED]
-        found.note(query.ts, amounts)
+        found.encoded_names += part[ENCODED] > 0
+        found.leaked += max(part[INFORMATION], part[ENCODED])
+        found.encoded += part[ENCODED]
+        found.note(query.ts, part)
         found.keep(query, True)
-        evidence = NOTHING
-        if found.names >= policy.SCATTERED_DOMAINS:
-            for window in found.windows:
-                sums = window.sums(query.ts)
-                carried = sums[ENCODED], sums[NAMES], found.names, self.clients[query.client].crowd
+        evidence, crowd = NOTHING, self.clients[query.client].crowd
+        for window in found.windows:
+            sums = window.sums(query.ts)
+            carried = sums[ENCODED], sums[NAMES], found.encoded_names, crowd
+            if found.encoded_names >= policy.SCATTERED_DOMAINS:
                 evidence = _louder(evidence, window.seconds, policy.SCATTERED_BYTES, Kind.SCATTERED, *carried)
+        for window, mine in zip(found.windows if part[INFORMATION] else (), flow.windows, strict=False):
+            sums = window.sums(query.ts)
+            if PART * mine.sums(query.ts)[INFORMATION] < sums[INFORMATION]:
+                words = sums[INFORMATION], sums[NAMES], 1, crowd
+                evidence = _louder(evidence, window.seconds, policy.WORDS_BYTES, Kind.WORDS, *words)
         evidence = self._scaled(found, evidence, query)
         if evidence.ratio >= 1 or found.watched:
             self._tell(query, found, evidence, fresh=True, secret=False)
@@ -195,7 +216,11 @@ class State:
         carries = query.discount <= 1 and query.client != "" and self._carry(flow)
         crowd = self.clients[flow.client].crowd
         evidence = _own(query.ts, flow)
-        flow.alone = flow.alone or evidence.ratio >= self.factor
+        if evidence.ratio >= self.factor and not flow.alone:
+            flow.alone, words = True, flow.leaked - policy.WORDS_SPARED_BYTES
+            found = self.scattered.get(query.client)
+            for window in found.windows if found and words > 0 else ():
+                window.now[INFORMATION] = single(max(window.now[INFORMATION] - words, 0.0))
         if carries and not flow.alone:
             evidence = _shared(evidence, query.ts, flow, self._sharing(flow.client), crowd, self.factor)
         evidence = self._scaled(flow, evidence, query)

@@ -131,10 +131,8 @@ class Listener:
         self._watch = UpstreamWatch(self._routes, probes, self._counters, self._busy, self._refresh)
         self._datapath: Datapath | None = None
         self._tcp = TcpClients(self._handle, self._access.allows, self._counters, tcp_clients_max, tcp_idle_s)
-        self._draining = False
-        self._udp: list[UdpPort] = []
-        self._servers: list[asyncio.Server] = []
-        self.addresses: list[tuple[str, int]] = []
+        self._draining, self._servers = False, list[asyncio.Server]()
+        self._udp, self.addresses = list[UdpPort](), list[tuple[str, int]]()
 
     @property
     def ports(self) -> list[int]:

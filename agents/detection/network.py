@@ -1,0 +1,65 @@
+"""All clients together: what each domain carries out of this network, whoever asks.
+
+An attacker may change his address, use many clients, or fill the room of one. So a query that carries something that
+its own flow counts, or for whose flow there is no room, counts below its domain for the network, too, unless the flow
+is an incident by itself. There a name counts once, whoever asks for it (judge_kernels, `_hear`).
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+from agents.core.column_kernels import Key, keyed_hash
+from agents.core.columns import Coded
+from agents.core.types import DAY_S
+from agents.detection.flow_kernels import CELLS
+from agents.detection.limits import Limits
+from agents.detection.state import WINDOWS_S, Kind
+
+HOUR_S = 3600
+PREFIX_V6 = 64
+"""Bits of an IPv6 address that make one client: a host chooses the others itself (RFC 8981)."""
+_NOT_TOGETHER = (Kind.FRESH, Kind.SPREAD, Kind.SPREAD_FRESH)
+"""Kinds that compare with all queries of a flow, or of a client: here only those count that carry something."""
+
+
+TOGETHER_FACTOR = 2.0
+"""How many times a client's limits hold for all together, with one of them at home."""
+
+
+def limits_together(limits: Limits) -> Limits:
+    """The limits of a domain with one client at home. More clients raise them (judge_kernels.CLIENT_SHARE).
+
+    Of hours and days alone: many clients meet within minutes, when offices open; and in a week each of them was there.
+    """
+    table = limits.table * TOGETHER_FACTOR
+    table[list(map(int, _NOT_TOGETHER))] = np.inf
+    table[:, [number for number, seconds in enumerate(WINDOWS_S) if seconds not in (HOUR_S, DAY_S)]] = np.inf
+    table[len(Kind) :] = limits.table[len(Kind) :]  # allowances of domains, see judge_kernels.SPARED_BYTES
+    return Limits(table, limits.rules)
+
+
+def cells_of(clients: Coded, key: Key) -> NDArray[np.uint8]:
+    """Of each row, the cells of its client's address and of its prefix. Shape (n, 2)."""
+    found = [_cells(one, key) for one in clients.values]
+    return np.array(found, np.uint8).reshape(-1, 2)[clients.codes]
+
+
+@lru_cache(maxsize=65_536)
+def _cells(client: str, key: Key) -> tuple[int, int]:
+    return keyed_hash(client.encode(), key) % CELLS, keyed_hash(prefix_of(client).encode(), key) % CELLS
+
+
+def prefix_of(client: str) -> str:
+    """The address, or the network of PREFIX_V6 bits that an IPv6 address lies in; other text as it is."""
+    if ":" not in client:
+        return client
+    try:
+        address = ipaddress.IPv6Address(client)
+    except ValueError:
+        return client
+    return str(ipaddress.IPv6Network((address, PREFIX_V6), strict=False))
