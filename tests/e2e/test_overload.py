@@ -54,7 +54,8 @@ def test_three_times_what_can_be_answered(own_postgres: PostgresServer, tmp_path
     names, url = names_file(tmp_path), make_database(own_postgres.url)
     with fast_upstream() as upstream:
         # a short queue: the detector may well keep up with what the listener can answer
-        one = Supervised(tmp_path / "data", upstream, DATABASE_URL=url, QUEUE_MAX="8192", CACHE_MB="0")
+        settings = {"DATABASE_URL": url, "QUEUE_MAX": "8192", "CACHE_MB": "0", "FORWARD": "verbatim"}
+        one = Supervised(tmp_path / "data", upstream, **settings)
         try:
             one.wait_ready()
             perf(one.port, names, 3, 100).wait()
@@ -123,7 +124,8 @@ def test_a_million_domains_asked_of_a_listener_hide_no_tunnel(own_postgres: Post
     names.write_text("".join(lines))
     tunnel = [to_text(qname) for qname in golden_sessions()["iodine-txt-base32"].qname[:60]]
     with fast_upstream() as upstream:
-        one = Supervised(tmp_path / "data", upstream, DATABASE_URL=url, FLOWS_MAX=str(keys_max))
+        settings = {"DATABASE_URL": url, "FLOWS_MAX": str(keys_max), "FORWARD": "verbatim"}
+        one = Supervised(tmp_path / "data", upstream, **settings)
         try:
             one.wait_ready()
             ask(one, tunnel[:4])
