@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
@@ -184,6 +184,7 @@ def waiting_of(ring: Ring, client: str) -> int:
 CLIENTS = st.integers(0, 5).map(lambda number: f"192.0.2.{number}")
 
 
+@settings(deadline=None)
 @given(st.integers(1, 120), st.lists(st.tuples(CLIENTS, st.integers(0, 60), st.integers(0, 40)), max_size=40))
 def test_each_client_has_a_share_of_the_room_that_is_left(capacity: int, steps: list[tuple[str, int, int]]) -> None:
     ring, model = ring_of(capacity), deque[str]()
