@@ -168,7 +168,7 @@ class TunnelDetector:
         """The second half: count the queries, in order, and decide."""
         names, found, clients, domains, asked, rows = seen
         asked = asked._replace(client=self.flows.rows_of(clients.values)[clients.codes])
-        said = self.flows.judge(asked, self._limits.table, self._limits.rules, self._limits_together.table)
+        said = self.flows.judge(asked, self._limits.table, self._limits_together.table, self._limits.rules)
         self.flows.keep_samples(said, names, batch.qtype, rows)
         self._note_peaks(asked.ts, clients, domains, said)
         decided = self._follow(batch, clients, domains, said, rows)

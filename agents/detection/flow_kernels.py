@@ -131,30 +131,23 @@ def note(flow: Any, windows: NDArray[Any], room: NDArray[np.int64], ts: float, a
 
 
 @kernel_in_place
-def take_back(flow: Any, windows: NDArray[Any], encoded: float) -> None:
-    """Subtract so many bytes from the current buckets, at most down to 0."""
-    for one in (INFORMATION, ENCODED):
+def take_back(flow: Any, windows: NDArray[Any], carried: float, last: int = ENCODED) -> None:
+    """Subtract so many bytes from the current buckets of the sums from INFORMATION to `last`, at most down to 0."""
+    for one in range(INFORMATION, last + 1):
         if flow["windows"] == NONE:
-            flow["single"][one] = max(flow["single"][one] - encoded, 0.0)
+            flow["single"][one] = max(flow["single"][one] - carried, 0.0)
             continue
         now = windows[flow["windows"]]["now"]
         for number in range(COUNT):
-            now[number, one] = max(now[number, one] - encoded, 0.0)
+            now[number, one] = max(now[number, one] - carried, 0.0)
 
 
 @kernel_in_place
 def take_words_back(state: State, flow: Any, client: int, spared: float) -> None:
-    """Count a flow no more for a client's sum over domains, since it is an incident by itself; at most down to 0."""
+    """Count a flow no more for a client's sum of words, since it is an incident by itself."""
     at = state.clients[client]["scattered"]
-    if at == NONE or flow["leaked"] <= spared:
-        return
-    sum_, carried = state.flows[at], flow["leaked"] - spared
-    if sum_["windows"] == NONE:
-        sum_["single"][INFORMATION] = max(sum_["single"][INFORMATION] - carried, 0.0)
-        return
-    now = state.windows[sum_["windows"]]["now"]
-    for number in range(COUNT):
-        now[number, INFORMATION] = max(now[number, INFORMATION] - carried, 0.0)
+    if at != NONE and flow["leaked"] > spared:
+        take_back(state.flows[at], state.windows, flow["leaked"] - spared, INFORMATION)
 
 
 assert tuple(range(SUMS)) == (INFORMATION, ENCODED, NAMES, ENCODED_NAMES, ANSWERS, CHOICE)
@@ -243,6 +236,8 @@ def make(state: State, ts: float, domain: np.uint64, client: int) -> int:
         state.room[FLOWS] += 1
     flow = state.flows[row]
     clear_flow(flow)
+    if state.room[OF_NETWORK]:
+        state.askers[row, :] = 0
     flow["domain"], flow["client"] = domain, client
     flow["first_seen"] = flow["last_seen"] = ts
     state.room[LIVE] += 1

@@ -295,18 +295,13 @@ class Flows:
         return row
 
     def judge(
-        self,
-        asked: Asked,
-        limits: NDArray[np.float64],
-        rules: NDArray[np.float64],
-        together: NDArray[np.float64] | None = None,
+        self, asked: Asked, limits: NDArray[np.float64], together: NDArray[np.float64], rules: NDArray[np.float64]
     ) -> Told:
         """Count queries in their order, and return the evidence of each and its events (judge_kernels.judge).
 
-        together: limits of all clients together; those of a client unless given.
+        limits, together: of a client, and of all clients together.
         """
         said, row = _empty_told(len(asked.ts)), 0
-        together = limits if together is None else together
         with np.errstate(over="ignore"):  # hashes overflow when the kernels run uncompiled
             while True:
                 stop, row = judge(self.state, self.network.state, asked, limits, together, rules, said, row)

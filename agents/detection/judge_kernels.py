@@ -538,7 +538,6 @@ def _hear(
             network.room[REFUSED] += 1
             return
         row = make(network, ts, domain, 0)
-        network.askers[row, :] = 0
     flow, amounts, evidence = network.flows[row], told.amounts, told.spare[0]
     note_asker(network, row, asked, i, home)
     if flow["watched"] and ts - flow["last_seen"] > rules[QUIET_AT]:

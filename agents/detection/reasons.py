@@ -21,11 +21,7 @@ def _amount(evidence: Evidence) -> str:
 
 
 def incident_reasons(
-    domain: str,
-    names: int,
-    encoded_names: int,
-    evidence: Evidence,
-    sharing: Sequence[str],
+    domain: str, names: int, encoded_names: int, evidence: Evidence, sharing: Sequence[str]
 ) -> tuple[str, ...]:
     """Why an incident was opened, in words. names: the flow's unique names; sharing: the loudest of several domains."""
     if evidence.kind == Kind.SECRET:

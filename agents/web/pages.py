@@ -15,7 +15,7 @@ from starlette.responses import HTMLResponse, RedirectResponse
 
 from agents.alerting.messages import seen_before
 from agents.core.errors import AgentsError
-from agents.core.text import command, counted, who
+from agents.core.text import command, counted, senders_text, who
 from agents.detection.incidents import attack_names
 from agents.web import reports
 from agents.web.api import report_answer
@@ -44,6 +44,7 @@ _templates = Environment(loader=PackageLoader("agents.web"), autoescape=True, un
 _templates.filters |= {"utc": _utc, "pretty": lambda value: json.dumps(value, indent=2)}
 _templates.filters |= {
     "who": who,
+    "senders": senders_text,
     "techniques": attack_names,
     "counted": counted,
     "command": command,

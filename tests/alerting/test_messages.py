@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agents.alerting.messages import incident_message
-from agents.core.text import command, harmless, printable
+from agents.core.text import NETWORK, command, harmless, printable
 from agents.core.types import Severity
 from agents.learning.messages import run_message
 from agents.learning.run import RunState
@@ -51,6 +51,14 @@ def test_an_incident_says_who_where_how_much_and_why() -> None:
     assert dict(incident_message(again).facts)["Seen before"] == "2 incidents since 2025-11-20 02:13:20 UTC"
     assert message.severity == Severity.HIGH
     assert message.link == f"https://c.example/console/incidents/{incident().incident_id}"
+
+
+def test_an_incident_of_several_clients_says_so_and_names_the_loudest() -> None:
+    sent = {"count": 2, "loudest": ["192.0.2.7", "192.0.2.8"]}
+    message = incident_message(replace(incident(client=NETWORK), evidence={"clients": sent}))
+    assert message.title == "HIGH: several clients send data through evil[.]com"
+    assert dict(message.facts)["Clients"] == "2 clients: 192.0.2.7, 192.0.2.8"
+    assert "'*'" in dict(message.facts)["Look"], "the shell leaves it alone"
 
 
 def test_messages_of_one_incident_and_of_one_model_thread() -> None:

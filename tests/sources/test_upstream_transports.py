@@ -7,18 +7,22 @@ import socket
 import ssl
 import subprocess
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import dns.message
 import pytest
 from dns.rcode import Rcode
+from hypothesis import given, settings
 
+from agents.sources.listener.server import Listener
 from agents.sources.listener.sockets import bind_pair
-from agents.sources.listener.upstream import UpstreamAddress, parse_upstreams
+from agents.sources.listener.upstream import Outgoing, UpstreamAddress, parse_upstreams
 from agents.sources.listener.upstream_watch import LoopProbes
 from tests.support.listening import listening, tcp, udp, wait_until
+from tests.support.mutations import Mutation, essence, mutations
+from tests.support.patience import patient
 from tests.support.stubs import Asked, StubServer, named
 
 pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("both_ways")]
@@ -135,9 +139,13 @@ def test_a_certificate_for_another_name_is_refused(trusted: ssl.SSLContext) -> N
         assert server.asked == []
 
 
-@pytest.mark.parametrize("pin", ["", f"#{NAME}"])
-def test_https_upstreams(pin: str, trusted: ssl.SSLContext) -> None:
-    seen: list[tuple[str, str, bytes]] = []
+Seen = list[tuple[str, str, bytes]]
+"""Path, host and message of each request."""
+
+
+@contextmanager
+def https_server(context: ssl.SSLContext, seen: Seen) -> Iterator[int]:
+    """DNS over HTTPS: every message is answered by `named`; its port."""
 
     class Handler(http.server.BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
@@ -156,16 +164,60 @@ def test_https_upstreams(pin: str, trusted: ssl.SSLContext) -> None:
             """Nothing is printed."""
 
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        server.socket = trusted.wrap_socket(server.socket, server_side=True)
+        server.socket = context.wrap_socket(server.socket, server_side=True)
         serving = threading.Thread(target=server.serve_forever)
         serving.start()
-        zones = parse_upstreams(f"https://127.0.0.1:{server.server_port}/dns-query{pin}")
+        try:
+            yield server.server_port
+        finally:
+            server.shutdown()
+            serving.join()
+
+
+@pytest.mark.parametrize("pin", ["", f"#{NAME}"])
+def test_https_upstreams(pin: str, trusted: ssl.SSLContext) -> None:
+    seen: Seen = []
+    with https_server(trusted, seen) as port:
+        zones = parse_upstreams(f"https://127.0.0.1:{port}/dns-query{pin}")
         with listening(zones, timeout_s=5) as (listener, _):
             ask_all(listener)
-        server.shutdown()
-        serving.join()
     assert {path for path, *_ in seen} == {"/dns-query"}
     assert {message[:2] for *_, message in seen} == {b"\0\0"}, "the id is 0, so that caches may help"
+
+
+def upstream_sees(listener: Listener, asked: Callable[[], list[bytes]]) -> None:
+    """Over a stream, too, what an upstream sees depends on name, type, CD and DO alone."""
+    seen: dict[tuple[bool, bool], set[bytes]] = {}
+
+    @settings(max_examples=30, deadline=None)
+    @given(mutations(b"\4data\7example\3com", 16))
+    def check(mutation: Mutation) -> None:
+        with socket.socket(type=socket.SOCK_DGRAM) as sock:
+            sock.settimeout(patient(5))
+            sock.connect(("127.0.0.1", listener.ports[0]))
+            sock.send(mutation.message)
+            assert sock.recv(65_535)[:2] == mutation.message[:2]
+        kind = mutation.checking_disabled, mutation.dnssec_ok
+        seen.setdefault(kind, set()).add(essence(asked()[-1]))
+
+    check()
+    assert {len(messages) for messages in seen.values()} == {1}
+
+
+def test_a_normalised_query_over_tls_is_what_was_asked(trusted: ssl.SSLContext) -> None:
+    with stream_server(trusted) as server:
+        zones = parse_upstreams(f"tls://127.0.0.1:{server.port}")
+        with listening(zones, timeout_s=5, outgoing=Outgoing(normalised=True)) as (listener, _):
+            upstream_sees(listener, lambda: server.asked)
+        assert {len(message) for message in server.asked} == {128}, "no length tells of what was left out"
+
+
+def test_a_normalised_query_over_https_is_what_was_asked(trusted: ssl.SSLContext) -> None:
+    seen: Seen = []
+    with https_server(trusted, seen) as port:
+        zones = parse_upstreams(f"https://127.0.0.1:{port}/dns-query")
+        with listening(zones, timeout_s=5, outgoing=Outgoing(normalised=True)) as (listener, _):
+            upstream_sees(listener, lambda: [message for *_, message in seen])
 
 
 def test_an_upstream_by_its_name_and_one_that_no_name_leads_to() -> None:

@@ -54,7 +54,7 @@ class Judged:
         """Count what was prepared, as one batch; of one client where it is named."""
         if client is not None:
             asked = asked._replace(client=self.flows.rows_of([client] * len(queries)))
-        said = self.flows.judge(asked, self._limits.table, self._limits.rules)
+        said = self.flows.judge(asked, self._limits.table, self._limits.table, self._limits.rules)
         self.flows.keep_samples(said, [query.wire for query in queries], asked.qtype)
         return said
 

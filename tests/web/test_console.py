@@ -17,6 +17,7 @@ import pytest
 import uvicorn
 
 from agents.core.errors import BusyError, ModelError
+from agents.core.text import NETWORK
 from agents.core.types import Metric, Severity, marked
 from agents.dns.name import wire_of
 from agents.store import Store, open_store
@@ -376,6 +377,15 @@ def test_evidence_is_told_and_escaped(world: World) -> None:
         "2 incidents since 20",
     ):
         assert text in page, text
+
+
+def test_an_incident_that_is_not_one_clients_says_who_sent_it(world: World) -> None:
+    sent = {"count": 7, "loudest": ["192.0.2.7", "2001:db8::1"]}
+    one = incident(client=NETWORK, evidence={"clients": sent})
+    world.store.write(verdicts([], incidents=(one,)), "b1")
+    assert 'class="name client">several clients<' in world.page("/").text
+    page = world.page(f"/console/incidents/{one.incident_id}").text
+    assert "<dt>Sent by</dt><dd>7 clients: 192.0.2.7, 2001:db8::1 …</dd>" in page
 
 
 def test_reports_are_listed_and_shown_with_their_own_policy(world: World) -> None:
