@@ -22,6 +22,13 @@ from tests.support.webhook import webhook
 TODAY = int(time.time() // DAY_S)
 
 
+@pytest.fixture(autouse=True)
+def noon(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is noon when a test begins: none of them sees midnight."""
+    passed, began = time.monotonic, time.monotonic()
+    monkeypatch.setattr(time, "time", lambda: (TODAY + 0.5) * DAY_S + passed() - began)
+
+
 class Clocks:
     def __init__(self) -> None:
         self.wall, self.even = 1e9, 5e3
