@@ -136,6 +136,11 @@ class Settings(BaseSettings):
     allowed_clients: Annotated[str, AfterValidator(_networks)] = Field(
         PRIVATE_NETWORKS, description="networks that may ask, comma-separated; others get REFUSED"
     )
+    strict_clients: str = Field(
+        "",
+        description="strict groups, NETWORK=FILE, comma-separated: these clients may ask for the domains in the "
+        "file alone, one a line, below DATA_DIR; another name is NXDOMAIN and an incident",
+    )
     tcp_clients_max: Room = Field(256, description="TCP connections served at once")
     tcp_idle_s: Positive = Field(10.0, description="seconds before an idle TCP connection is closed")
     inflight_max: Room = Field(16384, description="queries waiting for an upstream at once")

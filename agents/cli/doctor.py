@@ -23,6 +23,7 @@ from agents.core.protocols import Spec
 from agents.core.text import counted, printable
 from agents.core.types import Message, Severity
 from agents.detection.limits import bounds
+from agents.detection.tripwires.honeytokens import load_honeytokens
 from agents.runtime import bootstrap
 from agents.runtime.health import UNSENT_S
 from agents.runtime.heartbeat import OUTBOX, PARTS, detector_health, read_heartbeat, settings_in_force
@@ -194,6 +195,24 @@ def _schedule(settings: Settings) -> str:
     return f"{settings.retrain_schedule} ({settings.retrain_timezone})"
 
 
+def _strict(settings: Settings) -> str:
+    groups = bootstrap.strict_groups_of(settings).groups
+    shown = (
+        f"{one.network} may ask for {counted(len(one.listed.value()), 'domain')} ({one.listed.path})" for one in groups
+    )
+    return "; ".join(shown) or "no client is in a strict group (STRICT_CLIENTS)"
+
+
+def _honeytokens(settings: Settings) -> str:
+    path = bootstrap.honeytokens_path(settings)
+    names = [token.name for token in load_honeytokens(path).tokens]
+    if not names:
+        return "there is none (dns-tunnel secrets add)"
+    if mode := path.stat().st_mode & 0o077:
+        raise AgentsError(f"cannot keep honeytokens: others may read {path} (mode {mode:03o}); chmod 600 it")
+    return f"{counted(len(names), 'token')}: {', '.join(names)}"
+
+
 def _overload(settings: Settings) -> str:
     alive, state = detector_health(settings.state_dir)
     if not alive:
@@ -272,6 +291,8 @@ CHECKS: tuple[tuple[str, str, Check], ...] = (
     ("database", "", _database),
     ("port", "listener", _port),
     ("upstreams", "listener", _upstreams),
+    ("strict", "listener", _strict),
+    ("honeytokens", "listener", _honeytokens),
     ("overload", "listener", _overload),
     ("spool", "listener", _spool),
     ("model", "listener", _model),

@@ -137,6 +137,7 @@ def build_parser() -> argparse.ArgumentParser:
     evaluate.add_argument("manifest", type=Path)
     evaluate.add_argument("--json", metavar="PATH", help="write JSON there, - = standard output")
     _add_allow(add("allow", "your own known services: list, preview, add, remove", "known"))
+    _add_secrets(add("secrets", "honeytokens: add, list, remove; a name that contains one is an incident"))
     tidy = add("tidy", "drop what is older than the settings keep; once, now")
     tidy.add_argument("--anyway", action="store_true", help="also where the clock is doubted, and all at once")
     doctor = add("doctor", "check settings, database, ports, upstreams, model and channels")
@@ -223,6 +224,17 @@ def _add_allow(parser: argparse.ArgumentParser) -> None:
         action.add_argument("--author", required=name == "add", default="preview")
         action.add_argument("--expires", metavar="YYYY-MM-DD", help="last day (default: in 90 days)")
     actions.add_parser("remove", help="take one away").add_argument("suffix")
+
+
+def _add_secrets(parser: argparse.ArgumentParser) -> None:
+    actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
+    actions.add_parser("list", help="the tokens' names")
+    add = actions.add_parser("add", help="keep hashes of a made-up secret, read from standard input")
+    add.add_argument("token", metavar="NAME", help="what incidents call it")
+    source = add.add_mutually_exclusive_group()
+    source.add_argument("--file", type=Path, metavar="FILE", help="read it from a file")
+    source.add_argument("--text", help="the secret itself: the shell's history and other users' `ps` show it")
+    actions.add_parser("remove", help="forget one").add_argument("token", metavar="NAME")
 
 
 def _count(text: str) -> int:

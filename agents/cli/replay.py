@@ -76,7 +76,8 @@ def replay(settings: Settings, options: argparse.Namespace) -> int:
     keep = None if store is None else partial(_keep, store, mark, time.time())
     begun = time.perf_counter()
     with json_output(options.json) as out:
-        tally = _tally(source, bootstrap.detector_of(settings, model), keep, out if options.verdicts else None)
+        detector = bootstrap.detector_of(settings, model, tripwires=bootstrap.tripwires_of(settings))
+        tally = _tally(source, detector, keep, out if options.verdicts else None)
         summary = {
             "type": "summary",
             "queries": tally.queries,

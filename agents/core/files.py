@@ -1,4 +1,7 @@
-"""Files that are never left half written, even after a crash or on a full disk: atomic write, lock, queue on disk."""
+"""Files that are never left half written, even after a crash or on a full disk: atomic write, lock, queue on disk.
+
+And files that people write while we run: what they hold is read again when they change.
+"""
 
 from __future__ import annotations
 
@@ -8,12 +11,17 @@ import re
 import tempfile
 import threading
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, Generic, TypeVar
 
-from agents.core.errors import QueueFullError
+import structlog
+
+from agents.core.errors import AgentsError, QueueFullError
+
+T = TypeVar("T")
 
 FILE_MODE = 0o644
 """Mode of models and reports: other services and people read them; they do not hold secrets."""
@@ -26,6 +34,7 @@ LOOK_S = 0.05
 """How often a lock that another process holds is tried again."""
 _PART = ".part"
 """Ending of the name of a file that is not complete yet."""
+_log = structlog.get_logger()
 
 
 def write_atomic(path: Path, data: bytes, mode: int = FILE_MODE, sync: bool = True) -> None:
@@ -221,3 +230,46 @@ class DiskQueue:
     def close(self) -> None:
         """Release the folder; the files stay."""
         self._lock.close()
+
+
+LOOK_EVERY_S = 1.0
+"""A file is looked at this often, at most."""
+
+
+class Reread(Generic[T]):
+    """The value that `read` makes of a file. Raises what `read` raises, at the first reading alone."""
+
+    def __init__(self, path: Path, read: Callable[[Path], T]) -> None:
+        self.path, self._read = path, read
+        self._stamp = _stamp(path)
+        self._value = read(path)
+        self._looked = time.monotonic()
+
+    def value(self) -> T:
+        """The value of the file as it is now, or as it was within the last LOOK_EVERY_S seconds."""
+        now = time.monotonic()
+        if now - self._looked >= LOOK_EVERY_S:
+            self._looked = now
+            self._look()
+        return self._value
+
+    def _look(self) -> None:
+        stamp = _stamp(self.path)
+        if stamp == self._stamp:
+            return
+        self._stamp = stamp
+        try:
+            self._value = self._read(self.path)
+        except AgentsError as error:
+            _log.warning("file_not_read_again", error=str(error))
+        else:
+            _log.info("file_read_again", path=str(self.path))
+
+
+def _stamp(path: Path) -> tuple[int, int, int] | None:
+    """What changes with a file's contents; None where it is not there."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_mtime_ns, found.st_ino, found.st_size

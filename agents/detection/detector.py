@@ -38,6 +38,7 @@ from agents.detection.network import cells_of, limits_together
 from agents.detection.reasons import query_reasons
 from agents.detection.secrets import OAST, secret_in
 from agents.detection.state import Asked, Kind, Told
+from agents.detection.tripwires.tripwires import Tripwires
 from agents.dns.name import domain_text, from_text, labels_of, split_domain, texts
 from agents.scoring.features import FEATURES, VERSION
 from agents.scoring.lexical import Lexical, Tenants, read_names, read_tenants
@@ -50,9 +51,9 @@ from which the next retraining sets the limits."""
 TS_MAX = 1e13
 """Seconds; a later time is invalid, and counts as this one."""
 NO_EVIDENCE = Evidence(0.0)
-Seen = tuple[Names, Lexical, Coded, Coded, Asked, NDArray[np.int64]]
+Seen = tuple[Names, Lexical, Coded, Coded, Asked, NDArray[np.int64], dict[int, Evidence]]
 """Names, lexical values of the names; and of what the kernel counts, each query and then each tenant (Tenants): client,
-domain, values (Asked.client still indexes clients), and row of the batch."""
+domain, values (Asked.client still indexes clients), and row of the batch; the evidence of rows that trip a wire."""
 Stage = Callable[[Generator[Any, None, None]], Any]
 SIGNERS = b"_domainkey"
 """Below this label, in TXT answers, lie the keys of mail signers (RFC 6376 section 3.6.2.1)."""
@@ -82,8 +83,10 @@ class TunnelDetector:
         scale: Scale,
         services: KnownServices | None = None,
         key: Key = (0, 0),
+        tripwires: Tripwires | None = None,
     ) -> None:
         self.flows = Flows(keys_max, key)
+        self._tripwires = tripwires or Tripwires()
         self.incidents = Incidents(quiet_s, scale, self.flows)
         self.scale = scale
         self.peaks = Peaks()
@@ -160,18 +163,23 @@ class TunnelDetector:
         found = read_names(names, self.model, self.flows.key)
         tenants = read_tenants(found, self.model, self.flows.key)
         asked = self._asked(batch, names, clients, found)
+        tripped = self._tripped(asked, found, clients)
         rows = np.concatenate([np.arange(len(batch)), tenants.rows])
         everybody = Coded(clients.codes[rows], clients.values)
-        return names, found, everybody, _domains(found, tenants), self._with_tenants(asked, tenants), rows
+        return names, found, everybody, _domains(found, tenants), self._with_tenants(asked, tenants), rows, tripped
 
     def judge(self, batch: QueryBatch, seen: Seen, explain: bool = True) -> Verdicts:
         """The second half: count the queries, in order, and decide."""
-        names, found, clients, domains, asked, rows = seen
+        names, found, clients, domains, asked, rows, tripped = seen
         asked = asked._replace(client=self.flows.rows_of(clients.values)[clients.codes])
         said = self.flows.judge(asked, self._limits.table, self._limits_together.table, self._limits.rules)
         self.flows.keep_samples(said, names, batch.qtype, rows)
         self._note_peaks(asked.ts, clients, domains, said)
         decided = self._follow(batch, clients, domains, said, rows)
+        for row, evidence in tripped.items():
+            self.incidents.trip(float(batch.ts[row]), clients[row], domains[row], names[row], evidence)
+            if evidence.ratio > decided.get(row, NO_EVIDENCE).ratio:
+                decided[row] = evidence
         own = Coded(domains.codes[: len(batch)], domains.values)
         verdicts = self._verdicts(batch, asked, found, own, said, decided, explain)
         incidents = self.incidents
@@ -257,6 +265,14 @@ class TunnelDetector:
             bits=found.part_bits,
             encoded=found.part_encoded,
         )
+
+    def _tripped(self, asked: Asked, found: Lexical, clients: Coded) -> dict[int, Evidence]:
+        """The evidence of rows that trip a wire; their names are kept. An own zone gives no secret away."""
+        inside = asked.discount >= OWN_ZONE_FACTOR
+        found_rows = self._tripwires.tripped(found, clients)
+        tripped = {row: evidence for row, evidence in found_rows.items() if evidence.refused or not inside[row]}
+        asked.secret[list(tripped)] = 1
+        return tripped
 
     def _with_tenants(self, asked: Asked, tenants: Tenants) -> Asked:
         """What the kernel counts: each query, and then what its label below a suffix of many tenants carries."""

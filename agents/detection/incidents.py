@@ -16,8 +16,9 @@ from agents.detection.fingerprints import tool_of, trace_of
 from agents.detection.flow_kernels import SAMPLES
 from agents.detection.flows import Flow, Flows, Past
 from agents.detection.limits import SCATTERED, Evidence, Scale
-from agents.detection.reasons import incident_reasons
+from agents.detection.reasons import CERTAIN_REASONS, incident_reasons
 from agents.detection.secrets import preview
+from agents.detection.state import NONE
 from agents.dns.message import type_name
 from agents.dns.name import from_text, to_text
 
@@ -31,6 +32,8 @@ TYPES_MANY = 8
 """From this many record types on, a flow's types explain it better than its few names."""
 SENDERS_MAX, SENDERS_SHOWN = 1000, 5
 """Clients that are counted for an incident that is not one client's, and those that it shows."""
+TRIPPED_MAX = 10
+"""Open incidents of one client from which on another domain that trips a wire gets no incident of its own."""
 TIMELINE_MAX = 32
 TIMELINE_START_S = 60.0
 
@@ -283,6 +286,26 @@ class Incidents:
         self._changed.add(key)
         return True
 
+    def trip(self, ts: float, client: str, domain: str, name: bytes, evidence: Evidence) -> None:
+        """Open or update the incident of a query that trips a wire, whether there is room for its flow or not.
+
+        A client with TRIPPED_MAX open incidents gets one more, for all other domains: SCATTERED.
+        """
+        if (client, domain) not in self.open and sum(one == client for one, _ in self.open) >= TRIPPED_MAX:
+            domain = SCATTERED
+        key, flows = (client, domain), self.flows_of(client)
+        if domain != SCATTERED:
+            flows.watch(ts, client, domain_hash(domain, flows))
+        row, known = self._row_of(key), self.open.get(key)
+        if row is None:
+            standing = Standing(NONE, ts, known.queries + 1 if known else 1, 1, 0, 0.0)
+        else:
+            flow = flows.view(row)
+            standing = Standing(row, flow.first_seen, flow.queries, flow.names, flow.encoded_names, flow.leaked_bytes)
+        self.observe(ts, client, domain, standing, evidence)
+        if not self.open[key].sample_names:
+            self.open[key] = replace(self.open[key], sample_names=(to_text(name),))
+
     def _opened(
         self, ts: float, client: str, domain: str, flow: Standing, evidence: Evidence, sharing: Sequence[str]
     ) -> Incident:
@@ -321,7 +344,7 @@ class Incidents:
         )
 
     def _reasons(self, known: Incident, flow: Standing, evidence: Evidence, sharing: Sequence[str]) -> tuple[str, ...]:
-        secrets = tuple(reason for reason in known.reasons if reason.startswith("one query"))
+        secrets = tuple(reason for reason in known.reasons if reason.startswith(CERTAIN_REASONS))
         found = incident_reasons(known.domain, flow.names, flow.encoded_names, evidence, sharing)
         return (*found, *(reason for reason in secrets if reason not in found))
 
@@ -384,7 +407,7 @@ class Incidents:
     def _told(self, key: IncidentKey, incident: Incident) -> Incident:
         """The incident with its present tool, samples and evidence; a restored one without a query stays as it is."""
         trail = self._trails.get(key)
-        if trail is None:
+        if trail is None or trail.row == NONE:
             return incident
         flows, tool = self.flows_of(key[0]), incident.tool
         flow, past = flows.view(trail.row), flows.pasts.of(trail.row)

@@ -172,6 +172,7 @@ class Evidence:
     kind: Kind = Kind.INFORMATION
     domains: int = 1
     text: str = ""  # description of a secret
+    refused: str = ""  # name that the list of the client's strict group does not have
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,10 +20,20 @@ def _amount(evidence: Evidence) -> str:
     return counted(evidence.amount, "byte") + carried.removeprefix("bytes")
 
 
+CERTAIN_REASONS = "one query below", "the client is in a strict group"
+"""What the reasons of a query that is an incident by itself begin with."""
+
+
+def _refused(evidence: Evidence) -> str:
+    return f"{CERTAIN_REASONS[1]} and asked for {evidence.refused}, which its list does not have"
+
+
 def incident_reasons(
     domain: str, names: int, encoded_names: int, evidence: Evidence, sharing: Sequence[str]
 ) -> tuple[str, ...]:
     """Why an incident was opened, in words. names: the flow's unique names; sharing: the loudest of several domains."""
+    if evidence.refused:
+        return (_refused(evidence),)
     if evidence.kind == Kind.SECRET:
         return (f"one query below {domain} carried {evidence.text}",)
     limit, span = LIMITS[evidence.kind], _span(evidence.window_s)
@@ -48,7 +58,9 @@ def query_reasons(
     """Why a query is not NORMAL, in words; evidence of the flow first, then features of the name."""
     reasons: list[str] = []
     limit = LIMITS[evidence.kind]
-    if evidence.kind == Kind.SECRET:
+    if evidence.refused:
+        reasons.append(_refused(evidence))
+    elif evidence.kind == Kind.SECRET:
         reasons.append(f"it carries {evidence.text}")
     elif limit.alone and behaviour >= scale.suspicious:
         reasons.append(f"{_amount(evidence)} below {domain}")

@@ -7,7 +7,9 @@ import binascii
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
+from agents.scoring.access_tokens import TOKENS
 from agents.scoring.lexical_kernels import SECRET_BYTES
 
 PREVIEW_BYTES = 80
@@ -64,9 +66,13 @@ def preview(payloads: Sequence[Sequence[bytes]]) -> str:
     return f"{best[0]}: {best[1][:PREVIEW_BYTES].decode('ascii')}" if best[1] else ""
 
 
+_USER, _HOST = rb"[A-Za-z_][A-Za-z0-9_.-]{0,31}\$?", rb"[A-Za-z0-9][A-Za-z0-9.-]{0,62}"
+_PATH = rb"(?:/(?:etc|home|root|tmp|opt|srv|var|usr|Users)/[^\s:|;,]|~/[^\s:|;,]|[A-Za-z]:\\[^\s:|;,])"
+_BETWEEN = rb"[:|;,\t\n ]{1,2}"
+_KEY = rb"\b(?:AKIA|ASIA)[0-9A-Z]{16}\b"
 _MARKS: tuple[tuple[str, re.Pattern[bytes]], ...] = (
     ("a private key or certificate", re.compile(rb"-----BEGIN [A-Z ]+-----")),
-    ("a cloud access key", re.compile(rb"\b(?:AKIA|ASIA)[0-9A-Z]{16}\b|AWS_(?:SECRET|ACCESS|SESSION)[A-Z_]*\s*[=:]")),
+    ("a cloud access key", re.compile(_KEY + rb"|AWS_(?:SECRET|ACCESS|SESSION)[A-Z_]*\s*[=:]")),
     ("a JSON Web Token", re.compile(rb'\{"(?:alg|typ|kid)"\s*:')),
     (
         "a password or token",
@@ -77,15 +83,53 @@ _MARKS: tuple[tuple[str, re.Pattern[bytes]], ...] = (
     ("a line of a password file", re.compile(rb"[a-z_][a-z0-9_-]{0,31}:[^:\s]{0,128}:\d{1,6}:\d{1,6}:")),
     ("a setting or field", re.compile(rb"(?:^|[\s;&,])[A-Za-z_][A-Za-z0-9_.]{2,40}=[^\s=]{4,}")),
     ("a JSON object", re.compile(rb'\{\s*"[A-Za-z0-9_]{2,40}"\s*:\s*\S')),
+    ("a user, a host and a path", re.compile(rb"^%b(?:@|%b)%b%b%b" % (_USER, _BETWEEN, _HOST, _BETWEEN, _PATH))),
+    ("a user of a domain", re.compile(rb"(?:^|[|;, ])[A-Z][A-Z0-9-]{1,14}\\[A-Za-z][A-Za-z0-9_.$-]{1,30}(?:$|[|;, ])")),
+    (
+        "a path of a user or of the system",
+        re.compile(
+            rb"^(?![A-Za-z]+://)[^/\\]{0,40}(?:/(?:etc|root)/[a-z][\w.-]+|/(?:home|Users)/[\w.-]+/[\w.-]"
+            rb"|[A-Za-z]:\\(?:Users|Windows|ProgramData|Documents and Settings)\\)"
+        ),
+    ),
 )
 _PLAIN: tuple[tuple[str, re.Pattern[bytes]], ...] = (
-    ("a JSON Web Token", re.compile(rb"(?:^|\.)eyJ(?:hbGci|0eXAi|raWQi)[A-Za-z0-9_-]{6,}")),
+    ("a JSON Web Token", re.compile(rb"(?i)(?:^|\.)eyJ(?:hbGci|0eXAi|raWQi)[A-Za-z0-9_-]{6,}")),
     ("a cloud access key", re.compile(rb"(?:^|[.=_-])(?:AKIA|ASIA)[0-9A-Z]{16}(?:$|[.=_-])")),
     (
         "a password or token",
         re.compile(rb"(?i)(?:^|\.)(?:pass(?:word|wd)?|secret|token|api[_-]?key|aws_[a-z_]+)=[^.]{3,}"),
     ),
 )
+_TOKENS = re.compile(
+    "|".join(f"(?P<t{n}>(?<![a-z0-9]){re.escape(one.begins)}{one.rest})" for n, one in enumerate(TOKENS)).encode(),
+    re.IGNORECASE,
+)
+_OTHER_TOKENS: tuple[tuple[str, re.Pattern[bytes]], ...] = (
+    ("Telegram", re.compile(rb"(?i)(?<![0-9a-z])[0-9]{8,10}:AA[a-z0-9_-]{33}")),
+    ("Discord", re.compile(rb"(?<![A-Za-z0-9])[MNO][A-Za-z0-9_-]{22,27}\.[A-Za-z0-9_-]{6}\.[A-Za-z0-9_-]{27,38}")),
+    ("Slack", re.compile(rb"(?i)services/T[A-Z0-9]{8,}/B[A-Z0-9]{8,}/[A-Za-z0-9]{24}")),
+    ("Discord", re.compile(rb"(?i)api/webhooks/[0-9]{17,20}/[A-Za-z0-9_-]{60,}")),
+    ("Azure", re.compile(rb"(?i)(?<![a-z0-9_~.-])[a-z0-9_~.-]{3}[0-9]q~[a-z0-9_~.-]{31,34}")),
+)
+"""Tokens that do not begin with letters of their own."""
+CHANGES_MIN = 3
+"""Changes between letters and digits, or between cases, that a token has at least: words and numbers have fewer."""
+
+
+def _provider_in(text: bytes) -> str:
+    """The provider of the access token in a text, letters of any case, or ""."""
+    for found in _TOKENS.finditer(text):
+        token = TOKENS[int((found.lastgroup or "t0")[1:])]
+        if changes_in(found[0][len(token.begins) :]) >= CHANGES_MIN:
+            return token.provider
+    return next((provider for provider, pattern in _OTHER_TOKENS if pattern.search(text)), "")
+
+
+def changes_in(text: bytes) -> int:
+    """Changes between letters and digits, or between cases, in a text."""
+    kinds = [(byte in b"0123456789") * 2 + (65 <= byte <= 90) for byte in text if byte not in b"-_."]
+    return sum(one != other for one, other in pairwise(kinds))
 
 
 def secret_in(subdomain: Sequence[bytes], domain: Sequence[bytes]) -> str:
@@ -95,10 +139,12 @@ def secret_in(subdomain: Sequence[bytes], domain: Sequence[bytes]) -> str:
     text = b".".join(subdomain)
     if len(text) < SECRET_BYTES:
         return ""
-    if b"=" in text or b"eyJ" in text or b"IA" in text:  # each of the patterns needs one of them
-        for what, mark in _PLAIN:
-            if mark.search(text):
-                return f"{what} in plain text"
+    for what, mark in _PLAIN:
+        if mark.search(text):
+            return f"{what} in plain text"
+    joined = (b"".join(subdomain[at:]) for at in range(len(subdomain)))  # a token may be cut into labels
+    if provider := next(filter(None, map(_provider_in, (text, *joined))), ""):
+        return f"an access token ({provider}) in plain text"
     for payload in _payloads(subdomain):
         for decoded in decodings(payload):
             found = _secret_text(decoded.data)
@@ -121,4 +167,6 @@ def _payloads(subdomain: Sequence[bytes]) -> Iterator[bytes]:
 def _secret_text(data: bytes) -> str:
     if len(data) < SECRET_BYTES or not _TEXT.fullmatch(data):
         return ""
+    if provider := _provider_in(data):
+        return f"an access token ({provider})"
     return next((what for what, mark in _MARKS if mark.search(data)), "")

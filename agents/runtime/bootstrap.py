@@ -37,6 +37,8 @@ from agents.core.types import Sample
 from agents.detection.detector import PEAKS_FILE, TunnelDetector
 from agents.detection.known_services import Entry, KnownServices, load_entries, own_zone, services_at
 from agents.detection.limits import BudgetChoice, Peaks, Scale, choose, load_peaks
+from agents.detection.tripwires.tripwires import Tripwires
+from agents.dns.strict_groups import StrictGroups, read_groups
 from agents.learning.baseline import benign_sample, model_bytes
 from agents.learning.messages import cases_text, send_run
 from agents.learning.registry import ModelRegistry
@@ -189,6 +191,7 @@ def check_settings(settings: Settings) -> None:
     _parsed_upstreams(settings)
     validator_of(settings)
     services_of(settings)
+    tripwires_of(settings)
     alert_manager_of(settings)
     cron_trigger(settings.retrain_schedule, settings.retrain_timezone)
     store_of(settings).close()
@@ -229,6 +232,7 @@ def listener_config(settings: Settings) -> ListenerConfig:
         cache=cache.SPEC.factory(settings.of(cache.SPEC)),
         outgoing=_outgoing(settings),
         special=special_names.SPEC.factory(settings.of(special_names.SPEC)),
+        strict=strict_groups_of(settings),
         probes=LoopProbes() if settings.detect_loops else None,
         mismatched=shared_counts(len(distinct_of(endpoints for _, endpoints in upstreams))),
     )
@@ -249,7 +253,7 @@ def judge_parts(
     registry, store, manager = registry_of(settings), store_of(settings), judging_manager_of(settings)
     secret = secrets.randbits(64), secrets.randbits(64)
     return JudgeParts(
-        detector=detector_of(settings, registry.current(), secret),
+        detector=detector_of(settings, registry.current(), secret, tripwires_of(settings)),
         registry=registry,
         store=store,
         spool=SpoolingSink(store, settings.spool_folder, settings.spool_max_mb << 20, features=FEATURES_AGAIN),
@@ -320,11 +324,35 @@ def _is_private(upstream: UpstreamAddress) -> bool:
     return address is not None and address.is_private and not address.is_loopback
 
 
-def detector_of(settings: Settings, model: Model, key: Key = (0, 0)) -> TunnelDetector:
-    """A detector that has seen nothing yet. key: of its hashes; a secret one where strangers choose the names."""
+def detector_of(
+    settings: Settings, model: Model, key: Key = (0, 0), tripwires: Tripwires | None = None
+) -> TunnelDetector:
+    """A detector that has seen nothing yet. key: of its hashes; a secret one where strangers choose the names.
+
+    tripwires: for traffic of this network.
+    """
     scale = scale_of(settings)
     services = services_of(settings)
-    return TunnelDetector(model, settings.flows_max, settings.incident_quiet_s, scale, services, key)
+    return TunnelDetector(model, settings.flows_max, settings.incident_quiet_s, scale, services, key, tripwires)
+
+
+def tripwires_of(settings: Settings) -> Tripwires:
+    """Honeytokens, and strict groups. Raises SettingsError."""
+    return Tripwires(honeytokens_path(settings), strict_groups_of(settings))
+
+
+def honeytokens_path(settings: Settings) -> Path:
+    """Where the hashes of honeytokens are kept."""
+    return settings.state_dir / "honeytokens.json"
+
+
+def strict_groups_of(settings: Settings) -> StrictGroups:
+    """STRICT_CLIENTS; names that this listener answers itself are no offence. Raises SettingsError."""
+    try:
+        groups = read_groups(settings.strict_clients, settings.data_dir)
+    except SettingsError as error:
+        raise SettingsError(f"cannot use setting STRICT_CLIENTS={settings.strict_clients}: {error}") from None
+    return StrictGroups(groups, [one.name for one in special_names.SPEC.factory(settings.of(special_names.SPEC))])
 
 
 def validator_of(settings: Settings) -> Validator:

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agents.core.protocols import Stream
+from agents.dns.strict_groups import StrictGroups
 from agents.runtime.signals import Beat, beat_on, crashes_end, live
 from agents.sources.listener.cache import CacheLimits
 from agents.sources.listener.server import Listener
@@ -43,6 +44,7 @@ class ListenerConfig:
     cache: CacheLimits
     outgoing: Outgoing
     special: Sequence[AnsweredHere]
+    strict: StrictGroups
     probes: LoopProbes | None
     mismatched: NDArray[np.int64]
 
@@ -113,6 +115,7 @@ async def _answer(
         retry_failed=config.retry_failed,
         limits=config.limits,
         special=config.special,
+        strict=config.strict,
         probes=config.probes,
         mismatched=config.mismatched,
         outgoing=config.outgoing,

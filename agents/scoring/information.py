@@ -81,6 +81,12 @@ class CharModel:
         whole = Splits(np.arange(len(labels) + 1), np.diff(names.starts))
         return costs_of(names, whole, self.tables).part_encoded.astype(np.bool_)
 
+    def bits_of(self, labels: Sequence[bytes]) -> NDArray[np.float64]:
+        """Bits of n lower-case labels, shape (n,)."""
+        names = packed([wire_of((label,)) for label in labels])
+        whole = Splits(np.arange(len(labels) + 1), np.diff(names.starts))
+        return costs_of(names, whole, self.tables).part_bits
+
     @cached_property
     def tables(self) -> CostTables:
         """Both codes as costs_of reads them."""

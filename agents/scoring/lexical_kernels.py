@@ -17,6 +17,7 @@ from agents.core.column_kernels import BEGIN, Key, find_key, mixed, siphash
 from agents.core.columns import Names
 from agents.core.jit import kernel
 from agents.dns.name import Splits
+from agents.scoring.access_tokens import BOT_LABELS, MARKED, REST_MIN, SIGNS
 
 
 class CostTables(NamedTuple):
@@ -236,6 +237,68 @@ BASE32 = _digits(_UPPER + "234567", _LOWER + "234567")
 BASE64 = _digits(_UPPER + _LOWER + _DECIMAL + "+/", _UPPER + _LOWER + _DECIMAL + "-_")
 
 
+_SIGNS = np.array([byte in SIGNS for byte in range(256)])
+_MARKED = np.array([int.from_bytes(mark) for mark in MARKED], np.int64)
+_MARK_MASKS = np.array([(1 << 8 * len(mark)) - 1 for mark in MARKED], np.int64)
+_FOUR_MASK, _THREE_MASK, _TWO_MASK = 0xFFFFFFFF, 0xFFFFFF, 0xFFFF
+_EYJ, _SG = int.from_bytes(b"eyj"), int.from_bytes(b"sg")
+_UPPER_A, _UPPER_Z = b"AZ"
+_BOT_ID, _BOT_STAMP, _BOT_KEY = BOT_LABELS
+
+
+@kernel
+def _place(letters: Any) -> Any:
+    """The place of two letters in _MARK_TABLE (multiplicative hashing, Knuth volume 3, section 6.4)."""
+    return (letters & _TWO_MASK) * 40_503 >> 6 & 1023
+
+
+def _mark_table() -> NDArray[np.bool_]:
+    """The places of the marks' last two letters: most places of a name end no mark."""
+    table = np.zeros(1024, np.bool_)
+    for mark in MARKED:
+        table[_place(int.from_bytes(mark[-2:]))] = True
+    return table
+
+
+_MARK_TABLE = _mark_table()
+
+
+@kernel
+def _ends_mark(letters: Any) -> bool:
+    """Whether the last bytes of a text, the latest lowest, are the first letters of an access token."""
+    if not _MARK_TABLE[_place(letters)]:
+        return False
+    for mark in range(len(_MARKED)):  # noqa: SIM110 - numba has no generators in place
+        if letters & _MARK_MASKS[mark] == _MARKED[mark]:
+            return True
+    return False
+
+
+@kernel
+def _may_be_plain(data: NDArray[np.uint8], at: Any, end: Any) -> bool:
+    """Whether labels may hold a secret in plain text: a sign of one, or the first letters of an access token.
+
+    Three labels of 23 to 28, 6, and 27 to 38 bytes are a bot's token (Discord).
+    """
+    letters, label, before, first = np.int64(0), at, np.int64(0), np.int64(0)
+    while label < end:
+        size = np.int64(data[label])
+        if before == _BOT_STAMP and _BOT_ID[0] <= first <= _BOT_ID[1] and _BOT_KEY[0] <= size <= _BOT_KEY[1]:
+            return True
+        first, before = before, size
+        for i in range(label + 1, label + 1 + size):
+            byte = np.int64(data[i])
+            if _SIGNS[byte]:
+                return True
+            letters = letters << 8 & _FOUR_MASK | (byte + 32 if _UPPER_A <= byte <= _UPPER_Z else byte)
+            if letters & _THREE_MASK == _EYJ or (end - i > REST_MIN and _ends_mark(letters)):
+                return True
+        if size == 2 and letters & _TWO_MASK == _SG:
+            return True
+        label += size + 1
+    return False
+
+
 @kernel
 def _is_text(byte: Any) -> bool:
     return bool(0x20 <= byte <= 0x7E or byte == 0x09 or byte == 0x0A or byte == 0x0D)
@@ -282,11 +345,7 @@ def _may_hold_secret(data: NDArray[np.uint8], at: Any, end: Any, digits: NDArray
     """
     if end - at < SECRET_BYTES:
         return False
-    for i in range(at, end - 1):
-        plain = data[i] == 0x3D or (data[i] == 0x49 and data[i + 1] == 0x41)  # "=" and "IA"
-        if plain or (data[i] == 0x65 and data[i + 1] == 0x79 and i + 2 < end and data[i + 2] == 0x4A):  # "eyJ"
-            return True
-    if data[end - 1] == 0x3D:
+    if _may_be_plain(data, at, end):
         return True
     joined, label = 0, at
     while label < end:

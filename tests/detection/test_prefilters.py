@@ -5,36 +5,30 @@ from __future__ import annotations
 import base64
 import random
 import string
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import numpy as np
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from agents.core.column_kernels import numbered
-from agents.core.columns import lowered, packed
+from agents.core.columns import lowered
 from agents.detection.known_services import KnownServices, services
 from agents.detection.secrets import OAST, secret_in
 from agents.dns.name import NAME_MAX, labels_of, split_domain, wire_of
 from agents.dns.name_kernels import LABEL_MAX
-from agents.scoring.lexical_kernels import may_hold_secrets
+from tests.support.prefilter import DOMAIN, may
 from tests.support.wire_names import LABELS, LONGEST, wire_names
 
 UNHURRIED = settings(deadline=None)
-DOMAIN = (b"example", b"com")
-
-
-def may(subdomain: Sequence[bytes]) -> bool:
-    """What the kernel says of these labels."""
-    names, out = packed([wire_of([*subdomain, *DOMAIN])]), np.zeros(1, np.uint8)
-    may_hold_secrets(names.array, names.starts, np.array([sum(len(label) + 1 for label in subdomain)]), out)
-    return bool(out[0])
 
 
 SAMPLES = [
     b"password=hunter22", b"api_key: 0123456789abcdef", b"-----BEGIN PRIVATE KEY-----", b"AKIAIOSFODNN7EXAMPLE",
     b'{"alg":"HS256"}', b"root:x:0:0:root:/root:/bin/bash", b"DB_HOST=10.0.0.5", b'{"user": "ann"}',
-    b"AWS_SECRET_ACCESS_KEY=abcdefgh", b"secret=1", b"token = abc",
+    b"AWS_SECRET_ACCESS_KEY=abcdefgh", b"secret=1", b"token = abc", b"root|web01|/etc/passwd", rb"CORP\svc_backup",
+    b"ghp_" + b"k3J9xZ" * 6, b"sk-ant-" + b"k3J9xZ" * 6, b"ya29." + b"k3J9xZ" * 6, b"sg." + b"k3J9xZ" * 11,
+    b"hvs." + b"k3J9xZ" * 5, b"r8_" + b"k3J9xZ" * 7, b"7312345678:AAH" + b"k3J9xZ" * 6,
 ]  # fmt: skip
 CODES: dict[str, Callable[[bytes], bytes]] = {
     "hex": lambda data: data.hex().encode(),

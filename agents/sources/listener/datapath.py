@@ -44,6 +44,7 @@ from agents.sources.listener.datapath_kernels import (
     SEGMENT_AT,
     SLOT,
     SOCKET,
+    STRICT,
     TIMED_OUT,
     TRUNCATED,
     UNSENT,
@@ -70,6 +71,7 @@ from agents.sources.listener.upstream import (
     Pending,
     Routes,
     Upstream,
+    Zone,
 )
 from agents.stream.counters import Counters, counters_array
 from agents.stream.record import RECORD, client_bytes
@@ -90,6 +92,7 @@ def make_state(
     ports: Sequence[UdpPort],
     routes: Routes,
     access: AccessList,
+    strict: AccessList,
     limits: TrafficLimits,
     elsewhere: NDArray[np.int64],
     inflight_max: int,
@@ -115,8 +118,7 @@ def make_state(
         quirks=routes.quirks,
         zones=zone_names(routes),
         zone_upstreams=_zone_upstreams(routes, upstreams),
-        ranges4=access.ranges(4),
-        ranges6=access.ranges(6),
+        **_networks(access, strict, limits.exempt),
         **_bounds(limits),
         slots=np.zeros(inflight_max, SLOT),
         free=np.arange(inflight_max, dtype=np.int32)[::-1].copy(),
@@ -136,11 +138,15 @@ def make_state(
     )
 
 
+def _networks(access: AccessList, strict: AccessList, exempt: AccessList) -> dict[str, NDArray[Any]]:
+    """Who may ask, who is in a strict group, and who has no limits."""
+    lists = (("ranges", access), ("strict", strict), ("exempt", exempt))
+    return {f"{name}{version}": one.ranges(version) for name, one in lists for version in (4, 6)}
+
+
 def _bounds(limits: TrafficLimits) -> dict[str, NDArray[Any]]:
     """What counts and limits clients and domains."""
     return {
-        "exempt4": limits.exempt.ranges(4),
-        "exempt6": limits.exempt.ranges(6),
         "buckets": limits.buckets,
         "rates": limits.rates,
         "keyed": np.zeros(KEYED, np.uint8),
@@ -275,6 +281,7 @@ class Datapath:
         ports: list[UdpPort],
         routes: Routes,
         access: AccessList,
+        strict: AccessList,
         forwarder: Forwarder,
         counters: Counters,
         *,
@@ -283,18 +290,19 @@ class Datapath:
         limits: TrafficLimits,
         retry_failed: bool,
         answer_here: Callable[[Pending, AnsweredHere], None],
+        admit: Callable[[Pending, Zone], None],
         uses_max: int,
         age_max_s: float,
         ring: Ring,
         cache: AnswerCache,
         outgoing: Outgoing,
     ) -> None:
-        self._ports, self._forwarder, self._answer_here = ports, forwarder, answer_here
+        self._ports, self._forwarder, self._answer_here, self._admit = ports, forwarder, answer_here, admit
         self._zones, self._special = list(routes.zones.values()), list(routes.special.values())
         self._upstreams = list(routes.upstreams.values())
         elsewhere = np.frombuffer(forwarder.waiting, np.int64)
         self._state: DatapathState = make_state(
-            ports, routes, access, limits, elsewhere, inflight_max, ring.arrays, counters, cache.state
+            ports, routes, access, strict, limits, elsewhere, inflight_max, ring.arrays, counters, cache.state
         )
         cache.guard = _CacheGuard(cache.state)
         self._held: dict[int, tuple[Pending, Upstream | None]] = {}
@@ -412,11 +420,13 @@ class Datapath:
             self._forwarder.answer(upstream, pending, answer)
 
     def _take_over(self, number: int, reason: int, answer: bytes) -> None:
-        pending = self._pending(number, answer if reason in (LONG, LOCAL) and answer else None)
+        pending = self._pending(number, answer if reason in (LONG, LOCAL, STRICT) and answer else None)
         special = reason == LOCAL or self._state.slots[number]["zone"] >= len(self._zones)
         self._held[number] = pending, None if special else pending.upstream
         if special:
             self._answer_here(pending, self._special[self._state.slots[number]["zone"] - len(self._zones)])
+        elif reason == STRICT:
+            self._admit(pending, pending.zone)
         elif reason in (LONG, ELSEWHERE):
             self._forwarder.submit(pending)
         elif reason == OVERDUE:
@@ -492,7 +502,7 @@ def load_datapath() -> None:
     ring.put(bytes(RECORD.itemsize))  # what TCP and rare queries take
     limits, elsewhere = default_limits(), np.zeros(1, np.int64)
     cache = AnswerCache(CacheLimits(), Counters())
-    state = make_state([], routes, access, limits, elsewhere, 1, ring.arrays, Counters(), cache.state)
+    state = make_state([], routes, access, AccessList([]), limits, elsewhere, 1, ring.arrays, Counters(), cache.state)
     state.cells["stop"] = 1
     pump(state)
     limits.on_query(bytes(16))  # as the event loop calls them

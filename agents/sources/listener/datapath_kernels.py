@@ -169,11 +169,11 @@ SLOT = np.dtype(
 """One query in flight."""
 FREE, WAITING, WITH_PYTHON = range(3)
 """States of a slot."""
-TIMED_OUT, UNSENT, TRUNCATED, LONG, FAILED, ODD, LATE, FORGED, LOCAL, ELSEWHERE, OVERDUE = range(1, 12)
+TIMED_OUT, UNSENT, TRUNCATED, LONG, FAILED, ODD, LATE, FORGED, LOCAL, ELSEWHERE, OVERDUE, STRICT = range(1, 13)
 """Reasons to hand a query to Python: no answer in time, not sent or refused, answered with TC, above QUERY_MAX,
 SERVFAIL or REFUSED, an answer without the question as it was sent, an answer to a query that Python has, too many
-forged answers on its socket, a special name, an upstream that is not asked over UDP now, and no answer yet where an
-expired one is cached."""
+forged answers on its socket, a special name, an upstream that is not asked over UDP now, no answer yet where an
+expired one is cached, and a client in a strict group."""
 HELD_CELLS = 1 << 16
 """Cells that count the queries in flight of clients, and of domains. Two that share one share its bound: by a secret
 key, so nobody can choose whom to meet."""
@@ -184,7 +184,7 @@ ASKED = np.dtype(
         (name, np.int64)
         for name in (
             *("port", "place", "size", "end", "zone", "exempt", "payload", "received", "now"),
-            *("bits", "stale", "silent", "flags"),
+            *("bits", "stale", "silent", "flags", "strict"),
         )
     ]
     + [("ts", np.float64)]
@@ -265,6 +265,8 @@ class DatapathState(NamedTuple):
     ranges6: NDArray[np.uint64]
     exempt4: NDArray[np.uint64]  # without limits
     exempt6: NDArray[np.uint64]
+    strict4: NDArray[np.uint64]  # in strict groups
+    strict6: NDArray[np.uint64]
     buckets: NDArray[Any]  # traffic_kernels.BUCKET
     rates: NDArray[Any]  # traffic_kernels.RATES, (1,)
     keyed: NDArray[np.uint8]  # (traffic_kernels.KEYED,)
@@ -951,11 +953,11 @@ def _on_query(s: DatapathState, port: int, place: int, ts: float, now: int) -> N
     if s.ports[port].v6:
         high, low = number64(name, 8), number64(name, 16)
         verdict, end, zone = decide(message, size, high, low, s.ranges6, s.zones)
-        exempt = allowed(high, low, s.exempt6)
+        exempt, strict = allowed(high, low, s.exempt6), allowed(high, low, s.strict6)
     else:
         low = number64(name, 0) & uint64(0xFFFFFFFF)
         verdict, end, zone = decide(message, size, uint64(0), low, s.ranges4, s.zones)
-        exempt = allowed(uint64(0), low, s.exempt4)
+        exempt, strict = allowed(uint64(0), low, s.exempt4), allowed(uint64(0), low, s.strict4)
     if verdict == DROP:
         s.counted[0].malformed += 0 if probe else 1
         return
@@ -968,6 +970,7 @@ def _on_query(s: DatapathState, port: int, place: int, ts: float, now: int) -> N
         asked = s.asked[0]
         asked.port, asked.place, asked.size, asked.end, asked.zone = port, place, size, end, zone
         asked.exempt, asked.ts, asked.now = exempt, ts, now
+        asked.strict = strict and zone < len(s.zone_upstreams)
         verdict, size = _take_query(s)
         if verdict == FORWARD:
             return
@@ -1057,7 +1060,7 @@ def _take_query(s: DatapathState) -> tuple[int, int]:
         _normalise(s, start)
     elif start > 0:
         asked.size = strip_hop_by_hop(message, asked.size, start, s.facts[OPT_END])
-    if s.cache.cells[0].on != 0 and asked.zone < len(s.zone_upstreams):
+    if s.cache.cells[0].on != 0 and asked.strict == 0 and asked.zone < len(s.zone_upstreams):
         asked.bits = query_bits(message, asked.size, end)
     if asked.bits >= 0 and try_lock(s.cache.cells):
         size = _ask_cache(s)
@@ -1170,7 +1173,7 @@ def _forward(s: DatapathState) -> bool:
         if row == NONE:
             release(s, number)
             return False
-        hand_over(s, number, LOCAL if slot.upstream == NONE else LONG, row, size)
+        hand_over(s, number, LOCAL if slot.upstream == NONE else STRICT if asked.strict != 0 else LONG, row, size)
         return True
     copy_bytes(slot.query, 0, message, 0, size)
     copy_bytes(slot.name, 0, message, HEADER_SIZE, end - 4 - HEADER_SIZE)
@@ -1178,6 +1181,8 @@ def _forward(s: DatapathState) -> bool:
         _mix_case(s, slot.query, end)
     if slot.upstream == NONE:
         hand_over(s, number, LOCAL, NONE, 0)
+    elif asked.strict != 0:
+        hand_over(s, number, STRICT, NONE, 0)
     elif s.upstreams[slot.upstream].by_python != 0:
         hand_over(s, number, ELSEWHERE, NONE, 0)
     else:

@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 from agents.core.errors import AgentsError, SettingsError
 from agents.core.types import FORWARDED, FROM_CACHE, FROM_CACHE_STALE, UNKNOWN
 from agents.dns import message as wire
+from agents.dns.strict_groups import StrictGroups
 from agents.sources.listener import upstream as pools
 from agents.sources.listener.cache import AnswerCache, CacheLimits
 from agents.sources.listener.cache_kernels import EXPIRED, HIT
@@ -79,7 +80,8 @@ class Listener:
     already, a pair a host. counters: for this and for datapath.py, its own unless given. probe: a UDP socket at which
     the supervisor asks (sockets.UdpPort). client_wait_s: seconds
     that a client waits for an answer. retry_failed: whether SERVFAIL and REFUSED go to the next upstream. limits:
-    defaults unless given. special: names answered here. probes: for loops, none without. mismatched: see Routes.
+    defaults unless given. special: names answered here. strict: clients that are answered for listed domains alone.
+    probes: for loops, none without. mismatched: see Routes.
     cache: of this process, none unless given. outgoing: queries go upstream as they come unless given.
     """
 
@@ -104,6 +106,7 @@ class Listener:
         retry_failed: bool = True,
         limits: TrafficLimits | None = None,
         special: Iterable[AnsweredHere] = (),
+        strict: StrictGroups | None = None,
         probes: LoopProbes | None = None,
         mismatched: NDArray[np.int64] | None = None,
         cache: CacheLimits | None = None,
@@ -114,25 +117,28 @@ class Listener:
         self._pairs, self._probe = pairs, probe
         self._counters, self._fast_counters = counters or (Counters(), Counters())
         self._routes = Routes(upstreams, special, mismatched)
-        self._access = AccessList(allowed_clients)
+        self._access, self._strict = AccessList(allowed_clients), strict or StrictGroups()
         self._limits, self._retry_failed = limits or default_limits(), retry_failed
         self._outgoing, self._random = outgoing or Outgoing(), pools.Random16()
         self._shares = Shares(self._limits.shares, inflight_max, len(self._routes.upstreams))
         self._cache = AnswerCache(cache or CacheLimits(), self._fast_counters)
-        self._forwarder = Forwarder(
-            timeout_s=timeout_s,
-            wait_s=client_wait_s,
-            retry_failed=retry_failed,
-            counters=self._counters,
-            finish=self._finish,
-            stale_wait_s=self._cache.limits.stale_wait_s,
-            overdue=self._answer_stale,
-        )
+        self._forwarder = self._make_forwarder(client_wait_s)
         self._watch = UpstreamWatch(self._routes, probes, self._counters, self._busy, self._refresh)
         self._datapath: Datapath | None = None
         self._tcp = TcpClients(self._handle, self._access.allows, self._counters, tcp_clients_max, tcp_idle_s)
         self._draining, self._servers = False, list[asyncio.Server]()
         self._udp, self.addresses = list[UdpPort](), list[tuple[str, int]]()
+
+    def _make_forwarder(self, wait_s: float) -> Forwarder:
+        return Forwarder(
+            timeout_s=self._timeout_s,
+            wait_s=wait_s,
+            retry_failed=self._retry_failed,
+            counters=self._counters,
+            finish=self._finish,
+            stale_wait_s=self._cache.limits.stale_wait_s,
+            overdue=self._answer_stale,
+        )
 
     @property
     def ports(self) -> list[int]:
@@ -198,6 +204,7 @@ class Listener:
             self._udp,
             self._routes,
             self._access,
+            AccessList(self._strict.networks),
             self._forwarder,
             self._fast_counters,
             timeout_s=self._timeout_s,
@@ -205,6 +212,7 @@ class Listener:
             limits=self._limits,
             retry_failed=self._retry_failed,
             answer_here=self.answer_here,
+            admit=self.admit,
             uses_max=pools.USES_MAX,
             age_max_s=pools.AGE_MAX_S,
             ring=self._ring,
@@ -329,7 +337,7 @@ class Listener:
 
     def _take(self, asked: Pending, route: Zone | AnsweredHere) -> None:
         """Forward the query, or answer it here, from the cache, or as a special name, where there is room for it."""
-        if isinstance(route, Zone) and self._ask_cache(asked, route):
+        if isinstance(route, Zone) and (self._refuse_strict(asked) or self._ask_cache(asked, route)):
             return
         zone, special = (route, None) if isinstance(route, Zone) else (None, route)
         inflight = self.inflight if self._datapath else self._forwarder.waiting[0]
@@ -339,6 +347,25 @@ class Listener:
                 self._refuse(asked, wire.SERVFAIL)
         elif special:
             self.answer_here(asked, special)
+        else:
+            self._forwarder.submit(asked)
+
+    def _refuse_strict(self, asked: Pending) -> bool:
+        """Answer NXDOMAIN where the client is in a strict group whose list does not have the name; else False.
+
+        The query is recorded like any other, and nothing of it leaves, nor does it meet the cache.
+        """
+        qname = asked.query[wire.HEADER_SIZE : asked.end - 5]
+        if not self._strict or not self._strict.refuses(asked.client, qname):
+            return False
+        self._counters.local += 1
+        self._answer(asked, wire.error_reply(asked.query, wire.NXDOMAIN, asked.end), 0.0)
+        return True
+
+    def admit(self, asked: Pending, zone: Zone) -> None:
+        """Go on with a query of a client in a strict group that datapath.py has given room."""
+        if self._refuse_strict(asked) or self._ask_cache(asked, zone):
+            self._free(asked)
         else:
             self._forwarder.submit(asked)
 
