@@ -13,6 +13,7 @@ from agents.core.text import counted, printable
 from agents.detection.tripwires.honeytokens import SECRET_MAX, load_honeytokens, save_honeytokens
 from agents.learning.baseline import model_bytes
 from agents.runtime import bootstrap
+from agents.runtime.privileges import give_away, user_of
 from agents.scoring.model import Model
 from agents.settings import Settings
 
@@ -25,17 +26,21 @@ def secrets(settings: Settings, options: argparse.Namespace) -> int:
             print(f"{token.name}  since {token.added}  {counted(token.pieces, 'hash')} of pieces of {token.size} bytes")
         return 0
     text = _text(options) if options.action == "add" else b""
+    lock = path.with_suffix(".lock")
+    new = [lock, path] if path.parent.exists() else [lock, path, path.parent]
     make_private_folder(path.parent)
-    with locked(path.with_suffix(".lock"), wait=True):
+    with locked(lock, wait=True):
         found = load_honeytokens(path)
         if options.action == "remove":
-            save_honeytokens(path, found.without(options.token))
-            print(f"removed {options.token}")
-            return 0
-        today = time.strftime("%Y-%m-%d", time.gmtime())
-        bits = Model.from_bytes(model_bytes()).chars.bits_of
-        save_honeytokens(path, found.with_token(options.token, text, today, bits))
-    print(f"added {options.token}: what runs takes it up within seconds")
+            found, done = found.without(options.token), f"removed {options.token}"
+        else:
+            today = time.strftime("%Y-%m-%d", time.gmtime())
+            found = found.with_token(options.token, text, today, Model.from_bytes(model_bytes()).chars.bits_of)
+            done = f"added {options.token}"
+        save_honeytokens(path, found)
+        if (user := user_of(settings.run_as)) is not None:  # whoever judges must be able to read it
+            give_away(user, new)
+    print(f"{done}: what runs takes it up within seconds")
     return 0
 
 

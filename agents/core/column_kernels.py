@@ -19,7 +19,7 @@ from agents.core.jit import kernel, kernel_in_place, kernel_that_wraps
 
 _V0, _V1, _V2, _V3 = map(np.uint64, (0x736F6D6570736575, 0x646F72616E646F6D, 0x6C7967656E657261, 0x7465646279746573))
 _13, _16, _17, _21, _32, _43, _47, _48, _51, _56 = map(np.uint64, (13, 16, 17, 21, 32, 43, 47, 48, 51, 56))
-_FINAL, _BYTE, _NONE = map(np.uint64, (0xFF, 8, 0))
+_FINAL, _BYTE, _NONE, _ONE = map(np.uint64, (0xFF, 8, 0, 1))
 Key = tuple[int, int]
 """The two halves of a key, as Python numbers."""
 
@@ -61,6 +61,37 @@ def siphash(data: Any, start: Any, end: Any, low: Any, high: Any) -> Any:
         v0 ^= word
         at += 8
     word = _word(data, at, end - at) | np.uint64(size & 0xFF) << _56
+    v0, v1, v2, v3 = _round(v0, v1, v2, v3 ^ word)
+    v0 ^= word
+    v2 ^= _FINAL
+    for _ in range(3):
+        v0, v1, v2, v3 = _round(v0, v1, v2, v3)
+    return v0 ^ v1 ^ v2 ^ v3
+
+
+@kernel_that_wraps
+def fill_words(text: Any, size: Any, words: Any) -> None:
+    """The little-endian number in the eight bytes from each place of text[:size] (u8) on; bytes behind the end are 0.
+
+    words: u64, at least size + 9.
+    """
+    words[size : size + 9] = _NONE
+    for at in range(size - 1, -1, -1):
+        words[at] = words[at + 1] << _BYTE | np.uint64(text[at])
+
+
+@kernel_that_wraps
+def siphash_of_words(words: Any, start: Any, size: Any, low: Any, high: Any) -> Any:
+    """`siphash` of text[start : start + size], for many overlapping slices of one text. words: of fill_words."""
+    v0, v1, v2, v3 = _V0 ^ low, _V1 ^ high, _V2 ^ low, _V3 ^ high
+    at, whole = start, start + size // 8 * 8
+    while at < whole:
+        word = words[at]
+        v0, v1, v2, v3 = _round(v0, v1, v2, v3 ^ word)
+        v0 ^= word
+        at += 8
+    rest = _BYTE * np.uint64(size & 7)
+    word = words[at] & ((_ONE << rest) - _ONE) | np.uint64(size & 0xFF) << _56
     v0, v1, v2, v3 = _round(v0, v1, v2, v3 ^ word)
     v0 ^= word
     v2 ^= _FINAL

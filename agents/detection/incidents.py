@@ -16,7 +16,7 @@ from agents.detection.fingerprints import tool_of, trace_of
 from agents.detection.flow_kernels import SAMPLES
 from agents.detection.flows import Flow, Flows, Past
 from agents.detection.limits import SCATTERED, Evidence, Scale
-from agents.detection.reasons import CERTAIN_REASONS, incident_reasons
+from agents.detection.reasons import CERTAIN_REASONS, STRICT_REASON, incident_reasons
 from agents.detection.secrets import preview
 from agents.detection.state import NONE
 from agents.dns.message import type_name
@@ -292,6 +292,7 @@ class Incidents:
         A client with TRIPPED_MAX open incidents gets one more, for all other domains: SCATTERED.
         """
         if (client, domain) not in self.open and sum(one == client for one, _ in self.open) >= TRIPPED_MAX:
+            evidence = replace(evidence, text=f"{evidence.text}, sent below {domain}")
             domain = SCATTERED
         key, flows = (client, domain), self.flows_of(client)
         if domain != SCATTERED:
@@ -418,6 +419,10 @@ class Incidents:
         if tool is None or flow.names <= SAMPLES:
             tool = reading.tool or tool
         evidence = evidence_json(flow, incident.domain, tool, reading.readable, trail.timeline)
+        if incident.reasons[0].startswith(STRICT_REASON):
+            evidence["benign_if"] = (
+                f"It would be benign if the list of the client's group should have {incident.domain}."
+            )
         if past is not None:
             evidence["before"] = past.to_json()
         if key[0] == NETWORK:

@@ -20,12 +20,13 @@ def _amount(evidence: Evidence) -> str:
     return counted(evidence.amount, "byte") + carried.removeprefix("bytes")
 
 
-CERTAIN_REASONS = "one query below", "the client is in a strict group"
+STRICT_REASON = "the client is in a strict group"
+CERTAIN_REASONS = "one query below", STRICT_REASON
 """What the reasons of a query that is an incident by itself begin with."""
 
 
 def _refused(evidence: Evidence) -> str:
-    return f"{CERTAIN_REASONS[1]} and asked for {evidence.refused}, which its list does not have"
+    return f"{STRICT_REASON} and asked for {evidence.refused}, which its list does not have"
 
 
 def incident_reasons(

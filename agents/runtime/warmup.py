@@ -12,14 +12,17 @@ from pathlib import Path
 from struct import pack
 
 from agents.core import jit
+from agents.core.columns import coded
 from agents.core.jit import COMPILED, KEPT
 from agents.detection import snapshot
 from agents.detection.detector import TunnelDetector
 from agents.detection.flows import Flows
 from agents.detection.limits import Scale
+from agents.detection.tripwires.honeytokens import HoneytokenSearch, new_list
 from agents.dns.name import from_text
 from agents.learning.baseline import asked_batch, model_bytes
 from agents.scoring.features import VERSION
+from agents.scoring.lexical import read_names
 from agents.scoring.model import Model
 from agents.sources.capture.frame_kernels import RAW, TCP, UDP
 from agents.sources.capture.source import PcapSource
@@ -55,6 +58,8 @@ def judging() -> None:
     detector.flows.forget(row)
     detector.flows.find("192.0.2.1", 0)
     snapshot.load_flows(snapshot.dump_flows(detector.flows), Flows(4))
+    read = read_names([from_text("www.example.com")], detector.model, (0, 0))
+    HoneytokenSearch(new_list()).find(read, coded(["192.0.2.1"]))
 
 
 def listening() -> None:

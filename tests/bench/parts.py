@@ -21,6 +21,7 @@ from tests.bench.load import latencies, messages, percentile, rate
 from tests.bench.processes import REPOSITORY, dns_tunnel
 from tests.bench.replaying import replay
 from tests.bench.table import Figure, seconds
+from tests.bench.tokens import honeytokens
 from tests.corpora.lookalikes import ROLES, traffic
 from tests.support.filled import fill
 from tests.support.listening import wait_until
@@ -117,4 +118,5 @@ PARTS = {
     "stores": stores,
     "sampling": sampling,
     "retraining": retraining,
+    "honeytokens": honeytokens,
 }

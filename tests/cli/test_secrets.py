@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import json
+import os
+import pwd
 import sys
 from pathlib import Path
 
@@ -56,6 +58,14 @@ def test_a_token_comes_from_standard_input(tmp_path: Path, inside: Inside, monke
     assert inside("secrets", "add", "one").code == 0
     (token,) = json.loads(kept(tmp_path).read_text())["tokens"]
     assert (token["name"], token["size"]) == ("one", 10)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+def test_root_keeps_it_for_the_user_that_runs(tmp_path: Path, inside: Inside) -> None:
+    assert inside("secrets", "add", "one", "--text", TOKEN, RUN_AS="nobody").code == 0
+    found = kept(tmp_path).stat()
+    assert (found.st_uid, found.st_mode & 0o777) == (pwd.getpwnam("nobody").pw_uid, 0o600)
+    assert kept(tmp_path).parent.stat().st_uid == found.st_uid
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import threading
 from collections.abc import Generator
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agents.core.prefetch import prefetch
@@ -32,6 +32,7 @@ class Numbers:
             self.closed = True
 
 
+@settings(deadline=None)
 @given(st.integers(0, 20), st.integers(1, 4), st.integers(1, 3))
 def test_nothing_is_lost_and_the_order_is_kept(count: int, depth: int, stages: int) -> None:
     items = (number for number in range(count))

@@ -226,6 +226,7 @@ def test_what_a_member_asks_for_besides_is_an_incident_at_once(client: str, name
     reason = f"the client is in a strict group and asked for {name.lower()}, which its list does not have"
     assert found.reasons == (reason,) and verdicts.reasons[1][0] == reason
     assert verdicts.severity.tolist() == [0, Severity.HIGH, 0, 0]
+    assert "should have " + found.domain in found.evidence["benign_if"]
     assert found.sample_names == (name.lower(),) or found.sample_names == (name,)
 
 
@@ -245,6 +246,14 @@ def test_a_member_that_asks_for_everything_has_few_incidents(tmp_path: Path) -> 
     _, found = judged(rows, tripwires(tmp_path, GROUPS))
     assert len(found) == TRIPPED_MAX + 1
     assert found[0].domain == SCATTERED and found[0].reasons[0].endswith("which its list does not have")
+
+
+def test_nor_has_one_who_sends_a_token_everywhere(tmp_path: Path) -> None:
+    rows = [query(START + n, "10.0.0.7", wire_of([TOKEN, b"evil%d" % n, b"example"])) for n in range(50)]
+    _, found = judged(rows, tripwires(tmp_path))
+    assert len(found) <= TRIPPED_MAX + 1
+    assert all(one.severity == Severity.CRITICAL and "the honeytoken build db" in one.reasons[0] for one in found)
+    assert found[0].domain == SCATTERED and ", sent below evil" in found[0].reasons[0]
 
 
 def test_a_full_table_hides_neither(tmp_path: Path) -> None:

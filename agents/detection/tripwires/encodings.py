@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import base64
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 from urllib.parse import quote
 
@@ -17,14 +17,14 @@ from numpy.typing import NDArray
 from agents.detection.tripwires.honeytoken_kernels import WINDOW_MAX
 
 _RFC4648 = b"abcdefghijklmnopqrstuvwxyz234567"
-BASE32_ALPHABETS = {
-    "base32": _RFC4648,
-    "base32hex": b"0123456789abcdefghijklmnopqrstuv",
+BASE32 = {"base32": _RFC4648, "base32hex": b"0123456789abcdefghijklmnopqrstuv"}
+"""RFC 4648 sections 6 and 7."""
+BASE32_ALPHABETS = BASE32 | {
     "Crockford's base32": b"0123456789abcdefghjkmnpqrstvwxyz",
     "z-base-32": b"ybndrfg8ejkmcpqxot1uwisza345h769",
     "iodine's base32": b"abcdefghijklmnopqrstuvwxyz012345",
 }
-"""RFC 4648 sections 6 and 7; crockford.com/base32.html; philzimmermann.com/docs/human-oriented-base-32-encoding.txt;
+"""And crockford.com/base32.html; philzimmermann.com/docs/human-oriented-base-32-encoding.txt;
 iodine's source, src/base32.c."""
 _BASE58 = b"123456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz"
 """draft-msporny-base58-03 section 3."""
@@ -40,21 +40,21 @@ class _Form(NamedTuple):
     bits: float
 
 
-def _forms(secret: bytes) -> Iterator[_Form]:
+def _forms(secret: bytes, alphabets: Mapping[str, bytes]) -> Iterator[_Form]:
     yield _Form("plain text", secret, 8)
     if (quoted := quote(secret, safe="").encode()) != secret:
         yield _Form("URL encoding", quoted, 8)
-    yield from _binary_forms(secret)
+    yield from _binary_forms(secret, alphabets)
     yield _Form("base58", _base58(secret), 8 * _BASE58_BYTES)
 
 
-def _binary_forms(data: bytes) -> Iterator[_Form]:
-    """Encodings whose pieces do not depend on what stands before them, but for the alignment."""
+def _binary_forms(data: bytes, alphabets: Mapping[str, bytes]) -> Iterator[_Form]:
+    """Encodings whose pieces do not depend on what stands before them, but for the alignment. alphabets: of base32."""
     yield _Form("hex", data.hex().encode(), 4)
     for before in range(5):
         text = base64.b32encode(bytes(before) + data).rstrip(b"=").lower()
         inside = text[-(-before * 8 // 5) : (before + len(data)) * 8 // 5]
-        for code, alphabet in BASE32_ALPHABETS.items():
+        for code, alphabet in alphabets.items():
             yield _Form(code, inside.translate(bytes.maketrans(_RFC4648, alphabet)), 5)
     for before in range(3):
         for code, encode in (("base64", base64.b64encode), ("base64url", base64.urlsafe_b64encode)):
@@ -81,9 +81,9 @@ def encoded_pieces(secret: bytes, size: int, telling: NDArray[np.bool_]) -> dict
     wide = secret.decode("utf-8", "surrogateescape").encode("utf-16-le", "surrogatepass")
     turned = secret[::-1]
     for forms, places, unit, what in (
-        (_forms(secret), telling, 1, ""),
-        (_binary_forms(wide), telling, 2, " of UTF-16"),
-        (_forms(turned), telling[::-1], 1, " of the reversed text"),
+        (_forms(secret, BASE32_ALPHABETS), telling, 1, ""),
+        (_binary_forms(wide, BASE32), telling, 2, " of UTF-16"),
+        (_forms(turned, BASE32), telling[::-1], 1, " of the reversed text"),
     ):
         for form in forms:
             for piece in _windows(form, size * unit, np.repeat(places, unit)):

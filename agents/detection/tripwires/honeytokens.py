@@ -13,7 +13,7 @@ import hashlib
 import json
 import re
 import secrets
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import pairwise
@@ -31,12 +31,15 @@ from agents.core.text import printable
 from agents.detection.secrets import CHANGES_MIN, changes_in
 from agents.detection.tripwires.encodings import encoded_pieces
 from agents.detection.tripwires.honeytoken_kernels import (
+    CLEAN,
     ENDS,
     FILTER_BITS,
-    HITS_A_NAME,
     WINDOW_MAX,
     Ends,
     Hits,
+    Searched,
+    Sieve,
+    Words,
     search,
 )
 from agents.scoring.lexical import Lexical
@@ -57,8 +60,8 @@ SECRET_MAX = 512
 """Bytes of a token, at most: it is cut into pieces at every place, in every encoding."""
 TOKENS_MAX = 64
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._-]{0,63}")
-JOINED_BITS = 16.0
-"""Bits of a label from which on it may be a part of a piece, and is joined with its flow's next one."""
+COARSE_BITS = 32
+"""Bits of the coarse sieve for each piece: one window in so many passes it by chance."""
 HITS_AT_ONCE = 4096
 Bits = Callable[[Sequence[bytes]], NDArray[np.float64]]
 """Prices texts of 1 to 63 lower-case bytes, in bits."""
@@ -216,50 +219,73 @@ class HoneytokenSearch:
 
     def __init__(self, found: HoneytokenList) -> None:
         self._list = found
-        self._names: dict[bytes, str] = {}
-        self._filter = np.zeros(1 << (FILTER_BITS - 3), np.uint8)
-        self._lengths = np.array(sorted({length for token in found.tokens for length in token.lengths}), np.int64)
+        self._named: dict[bytes, str] = {}
+        lengths = sorted({length for token in found.tokens for length in token.lengths})
+        shorts = set[int]()
         for token in found.tokens:
             for code, data in token.hashes.items():
-                self._take(data, f"the honeytoken {token.name} in {code}")
-        self._ends = Ends(
-            np.zeros(ENDS, np.uint64), np.zeros(ENDS, np.uint64), np.zeros(ENDS, np.int64),
-            np.zeros((ENDS, WINDOW_MAX), np.uint8),
-        )  # fmt: skip
-        self._hits = Hits(
-            np.zeros(HITS_AT_ONCE, np.int64),
-            np.zeros(HITS_AT_ONCE, np.int64),
-            np.zeros((HITS_AT_ONCE, WINDOW_MAX), np.uint8),
-        )
-        assert HITS_AT_ONCE >= HITS_A_NAME
-
-    def _take(self, data: bytes, what: str) -> None:
-        rows = np.frombuffer(data, np.uint8).reshape(-1, FILTER_BYTES + DIGEST_BYTES)
-        for row in rows:
-            short = int.from_bytes(row[:FILTER_BYTES].tobytes())
-            self._filter[short >> 3] |= 1 << (short & 7)
-            self._names.setdefault(row[FILTER_BYTES:].tobytes(), what)
+                for short, digest in _rows(data):
+                    shorts.add(short)
+                    self._named.setdefault(digest, f"the honeytoken {token.name} in {code}")
+        self._sieve = _sieve(lengths, found.siphash_key, np.array(sorted(shorts), np.int64))
+        ends = Ends(np.zeros(ENDS, np.uint64), np.zeros(ENDS, np.uint64), np.zeros(ENDS, np.int64), _windows(ENDS))
+        self._before = Searched(np.zeros(CLEAN, np.uint64), ends)
+        self._hits = Hits(np.zeros(HITS_AT_ONCE, np.int64), np.zeros(HITS_AT_ONCE, np.int64), _windows(HITS_AT_ONCE))
 
     def find(self, found: Lexical, clients: Coded) -> dict[int, str]:
         """The token in each of n names that contain one, in words, by its row. clients: who asked, one a name."""
         out: dict[int, str] = {}
         own = np.array([_client_hash(client, self._list.siphash_key) for client in clients.values], np.uint64)
-        flows = own[clients.codes] ^ found.domain_key
-        encoded = np.concatenate([[0], np.cumsum((found.part_encoded != 0) | (found.part_bits >= JOINED_BITS))])
-        joins = (encoded[found.part_starts[1:]] > encoded[found.part_starts[:-1]]).astype(np.uint8)
-        low, high = map(np.uint64, self._list.siphash_key)
-        names, row = found.names, 0
-        while row < len(names):
-            count, row = search(
-                names.array, names.starts, found.cuts, joins, flows, found.name_key, self._ends, self._lengths, low,
-                high, self._filter, row, self._hits,
-            )  # fmt: skip
+        names = Words(
+            found.names.array,
+            found.names.starts,
+            found.part_starts,
+            found.part_bits,
+            found.part_encoded,
+            found.name_key,
+            own[clients.codes] ^ found.domain_key,
+        )
+        row = 0
+        while row < len(found):
+            count, row = search(names, row, self._before, self._sieve, self._hits)
             for hit in range(count):
-                at, size = int(self._hits.rows[hit]), int(self._hits.sizes[hit])
-                what = self._names.get(self._list.digest(self._hits.texts[hit, :size].tobytes()))
-                if what is not None:
-                    out.setdefault(at, what)
+                piece = self._hits.texts[hit, : int(self._hits.sizes[hit])].tobytes()
+                if (what := self._named.get(self._list.digest(piece))) is not None:
+                    out.setdefault(int(self._hits.rows[hit]), what)
+            for at in set(self._hits.rows[:count].tolist()) - out.keys():
+                name = found.name_key[at]
+                self._before.clean[int(name) % CLEAN] = name
         return out
+
+
+def _sieve(lengths: Sequence[int], key: Key, shorts: NDArray[np.int64]) -> Sieve:
+    """The sieve of pieces whose hashes begin with these bits."""
+    shift = max(FILTER_BITS - max(len(shorts) * COARSE_BITS, 1).bit_length(), 0)
+    return Sieve(
+        np.array(lengths, np.int64),
+        np.array(key, np.uint64),
+        np.array([shift]),
+        _bits_of(shorts >> shift, FILTER_BITS - shift),
+        _bits_of(shorts, FILTER_BITS),
+    )
+
+
+def _bits_of(places: NDArray[np.int64], bits: int) -> NDArray[np.uint8]:
+    """2^bits bits, of which those at `places` are set."""
+    found = np.zeros(1 << max(bits, 3), np.bool_)
+    found[places] = True
+    return np.packbits(found, bitorder="little")
+
+
+def _windows(count: int) -> NDArray[np.uint8]:
+    return np.zeros((count, WINDOW_MAX), np.uint8)
+
+
+def _rows(data: bytes) -> Iterator[tuple[int, bytes]]:
+    """The short and the long hash of each piece."""
+    size = FILTER_BYTES + DIGEST_BYTES
+    for at in range(0, len(data), size):
+        yield int.from_bytes(data[at : at + FILTER_BYTES]), data[at + FILTER_BYTES : at + size]
 
 
 @lru_cache(maxsize=65_536)
