@@ -97,6 +97,13 @@ def test_a_damaged_list_ends_what_needs_it(tmp_path: Path, inside: Inside) -> No
     assert inside("doctor").code == 2
 
 
+def test_doctor_sees_a_list_that_others_may_read(tmp_path: Path, inside: Inside) -> None:
+    inside("secrets", "add", "first", "--text", TOKEN)
+    kept(tmp_path).chmod(0o640)
+    (line,) = [line for line in inside("doctor", UPSTREAMS="127.0.0.1:9").out.splitlines() if "honeytokens" in line]
+    assert line.startswith("BAD") and "mode 040" in line
+
+
 def test_a_replay_judges_strict_groups(tmp_path: Path, inside: Inside) -> None:
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "allow.txt").write_text("example.org\n")
