@@ -7,7 +7,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import IntEnum
-from typing import Any, NamedTuple, get_args
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,7 +33,20 @@ class Severity(IntEnum):
 
 MARK_MAX = 64
 """Characters of a replay's mark, at most: a file's name, as a rule."""
-_NO_COLUMN = np.empty(0, np.int8)
+_NO_COLUMN: NDArray[Any] = np.empty(0, np.int8)
+
+
+def _no_column() -> NDArray[Any]:
+    return _NO_COLUMN
+
+
+_IF_NOT_GIVEN = (
+    ("cached", np.int8, UNKNOWN),
+    ("ans_hash", np.uint64, 0),
+    ("ans_bytes", np.int32, UNKNOWN),
+    ("negative_ttl", np.int32, UNKNOWN),
+)
+"""Columns that a QueryBatch may be made without: name, type, and the value of every row then."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +54,8 @@ class QueryBatch:
     """n DNS questions with the known facts of their answers. All columns have length n.
 
     qname is in wire form (RFC 1035 section 3.1: length-prefixed labels) without the final root byte,
-    in the case it was sent in; the root itself is b"". Unknown numbers are UNKNOWN (-1), unknown times NaN.
+    in the case it was sent in; the root itself is b"". Unknown numbers are UNKNOWN (-1), unknown times NaN, unknown
+    hashes 0. The last four columns are unknown where they are not given.
     """
 
     ts: NDArray[np.float64]  # Unix seconds, UTC
@@ -55,13 +69,15 @@ class QueryBatch:
     ttl_min: NDArray[np.int64]  # lowest TTL in the answer section, seconds
     rtt_ms: NDArray[np.float32]  # answer latency, milliseconds
     ans_types: Sequence[str]  # distinct answer types in order, "CNAME,A"; "" = none or unknown
-    cached: NDArray[np.int8] = field(
-        default_factory=lambda: _NO_COLUMN
-    )  # FORWARDED, FROM_CACHE or FROM_CACHE_STALE; UNKNOWN where not given
+    cached: NDArray[np.int8] = field(default_factory=_no_column)  # FORWARDED, FROM_CACHE or FROM_CACHE_STALE
+    ans_hash: NDArray[np.uint64] = field(default_factory=_no_column)  # keyed, of the answer section's types and data
+    ans_bytes: NDArray[np.int32] = field(default_factory=_no_column)  # of data in the answer section
+    negative_ttl: NDArray[np.int32] = field(default_factory=_no_column)  # see dns.message_kernels.answer_facts
 
     def __post_init__(self) -> None:
-        if self.cached is _NO_COLUMN:
-            object.__setattr__(self, "cached", np.full(len(self.ts), UNKNOWN, np.int8))
+        for name, kind, value in _IF_NOT_GIVEN:
+            if getattr(self, name) is _NO_COLUMN:
+                object.__setattr__(self, name, np.full(len(self.ts), value, kind))
 
     def __len__(self) -> int:
         return len(self.ts)
@@ -73,17 +89,20 @@ class QueryBatch:
         return QueryBatch(*(getattr(self, name)[begin:end] for name in self.__dataclass_fields__))
 
 
-Row = tuple[float, str, bytes, int, int, int, int, int, int, float, str]
+Row = tuple[float, str, bytes, int, int, int, int, int, int, float, str, *tuple[int, ...]]
 """One query in the order of QueryBatch's columns, without `cached`: ts, client, qname, qtype, qlen, rcode, ancount,
-rlen, ttl_min, rtt_ms, ans_types."""
+rlen, ttl_min, rtt_ms, ans_types; and, where they are known, all three of ans_hash, ans_bytes and negative_ttl."""
+_KNOWN, _UNKNOWN_DATA = 11, (0, UNKNOWN, UNKNOWN)
 
 
 def batch_of(rows: Sequence[Row]) -> QueryBatch:
     """Columns of the rows, in the given order."""
-    empty: list[tuple[()]] = [()] * len(get_args(Row))
+    empty: list[tuple[()]] = [()] * _KNOWN
     ts, client, qname, qtype, qlen, rcode, ancount, rlen, ttl_min, rtt_ms, ans_types = (
-        zip(*rows, strict=True) if rows else empty
+        zip(*[row[:_KNOWN] for row in rows], strict=True) if rows else empty
     )
+    data = [row[_KNOWN:] or _UNKNOWN_DATA for row in rows]
+    ans_hash, ans_bytes, negative_ttl = zip(*data, strict=True) if rows else ((), (), ())
     return QueryBatch(
         ts=np.array(ts, np.float64),
         client=client,
@@ -96,6 +115,9 @@ def batch_of(rows: Sequence[Row]) -> QueryBatch:
         ttl_min=np.array(ttl_min, np.int64),
         rtt_ms=np.array(rtt_ms, np.float32),
         ans_types=ans_types,
+        ans_hash=np.array(ans_hash, np.uint64),
+        ans_bytes=np.array(ans_bytes, np.int32),
+        negative_ttl=np.array(negative_ttl, np.int32),
     )
 
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from agents.core.column_kernels import Key, keyed_hash
 from agents.core.columns import Coded, Names, coded, distinct_rows, gathered, packed
 from agents.core.text import NETWORK
-from agents.core.types import DAY_S, Incident, QueryBatch, Verdicts, batch_of, joined
+from agents.core.types import DAY_S, FROM_CACHE, Incident, QueryBatch, Verdicts, batch_of, joined
 from agents.detection import snapshot
 from agents.detection.fingerprints import TXT
 from agents.detection.flows import Flows
@@ -51,12 +51,21 @@ from which the next retraining sets the limits."""
 TS_MAX = 1e13
 """Seconds; a later time is invalid, and counts as this one."""
 NO_EVIDENCE = Evidence(0.0)
+KEPT_S = 5
+"""No cache keeps an answer with a TTL of so many seconds or less for long: whoever asks again is heard."""
 Seen = tuple[Names, Lexical, Coded, Coded, Asked, NDArray[np.int64], dict[int, Evidence]]
 """Names, lexical values of the names; and of what the kernel counts, each query and then each tenant (Tenants): client,
 domain, values (Asked.client still indexes clients), and row of the batch; the evidence of rows that trip a wire."""
 Stage = Callable[[Generator[Any, None, None]], Any]
 SIGNERS = b"_domainkey"
 """Below this label, in TXT answers, lie the keys of mail signers (RFC 6376 section 3.6.2.1)."""
+
+
+def _unkept(batch: QueryBatch) -> NDArray[np.uint8]:
+    """Which queries left, as far as is known, and have an answer that no cache keeps; 0 if no TTL is known."""
+    lasts = np.maximum(batch.ttl_min, batch.negative_ttl)
+    unkept: NDArray[np.bool_] = (lasts >= 0) & (lasts <= KEPT_S) & (batch.cached != FROM_CACHE)
+    return unkept.astype(np.uint8)
 
 
 class _Marks(NamedTuple):
@@ -250,6 +259,9 @@ class TunnelDetector:
             client=clients.codes,
             qtype=batch.qtype,
             rlen=batch.rlen,
+            answer=batch.ans_hash,
+            data=batch.ans_bytes,
+            unkept=_unkept(batch),
             size=np.diff(names.starts),
             name=found.name_key,
             domain=found.domain_key,
@@ -282,6 +294,9 @@ class TunnelDetector:
             client=asked.client[rows],
             qtype=asked.qtype[rows],
             rlen=asked.rlen[rows],
+            answer=asked.answer[rows],
+            data=asked.data[rows],
+            unkept=asked.unkept[rows],
             size=asked.size[rows],
             name=tenants.name_key,
             domain=tenants.domain_key,

@@ -220,7 +220,8 @@ def clear_flow(flow: Any) -> None:
     flow["bytes_in"] = flow["queries"] = flow["names"] = flow["encoded_names"] = flow["seen"] = flow["size"] = 0
     flow["windows"] = flow["detail"] = flow["seen_at"] = flow["older_at"] = flow["peak_day"] = NONE
     flow["peak"] = flow["lent"] = 0.0
-    flow["types"] = 0
+    flow["first_answer"] = flow["asked_last"] = flow["foretold"] = flow["types"] = 0
+    flow["largest"] = 0.0
     flow["alone"] = flow["watched"] = flow["carrier"] = flow["scattered"] = 0
     flow["used"] = 1
 
@@ -462,6 +463,43 @@ def choice(state: State, asked: Asked, i: int, flow: Any) -> float:
     return carried
 
 
+FOLLOWERS = 1 << 18
+"""Places in State.followers. All flows share them: a question may take the place of another, whose follower then counts
+as not foretold. They are not saved: after a restart each follower is a choice once more."""
+MIX_FOLLOWER = np.uint64(0xFF51AFD7ED558CCD)
+"""Multiplier of a 64-bit mixer (Appleby's MurmurHash3, fmix64)."""
+FOLLOWER_BITS = np.uint64(32)
+NO_QUESTION = np.uint64(0)
+
+
+@kernel_in_place
+def order(state: State, asked: Asked, i: int, flow: Any, known: bool) -> float:
+    """Bytes in the choice of a question, name and type, whose answer no cache keeps. known: its name is.
+
+    A question is foretold if it followed the question before it the last time, too: what is asked in a fixed cycle
+    carries nothing. Any other costs the choice among the flow's names and types, and after how many foretold ones it
+    came.
+    """
+    question = asked.name[i] ^ (np.uint64(asked.qtype[i]) * MIX_CHOICE)
+    before, flow["asked_last"] = flow["asked_last"], question
+    if before == NO_QUESTION:
+        return 0.0
+    own = flow["domain"] + np.uint64(np.int64(flow["first_seen"] * 1024)) * GOLDEN
+    mixed = (before ^ own) * MIX_FOLLOWER
+    place = np.int64(mixed >> FOLLOWER_BITS) & (FOLLOWERS - 1)
+    follower = np.uint32((question * MIX_FOLLOWER) >> FOLLOWER_BITS)
+    if state.followers[place] == follower:
+        flow["foretold"] += 1
+        return 0.0
+    state.followers[place] = follower
+    foretold, flow["foretold"] = flow["foretold"], 0
+    if not known:
+        return 0.0
+    carried = (math.log2(flow["names"] + flow["types"] + 1) + math.log2(foretold + 1)) / 8
+    flow["leaked"] += carried
+    return carried
+
+
 SAMPLES = 24
 """How many first names of a flow are kept, with their query types: as evidence, and to recognise a tool."""
 EVIDENCE_BYTES = 20.0
@@ -473,9 +511,12 @@ CARRYING_TYPES = (5, 10, 13, 15, 16, 25, 29, 33, 35, 37, 99, 65399)
 CERT, SPF, and iodine's PRIVATE."""
 CARRYING = np.zeros(1 << 16, np.uint8)
 CARRYING[list(CARRYING_TYPES)] = 1
+PLAIN_ANSWERS = 3.75
+"""How many times more may come in below a domain that is old and common here, and where data of answers are unknown."""
 ANSWER_FRAME = 30
 """Bytes of an answer beside the queried name and the data: header, question's end, one record's head (RFC 1035
 section 4.1)."""
+NO_ANSWER = np.uint64(0)
 MIX_SIZE = np.uint64(0xC2B2AE3D27D4EB4F)
 DIGIT_BITS = math.log2(10)
 DIGITS_MASK = np.uint64((1 << COUNT_AT) - 1)
@@ -484,16 +525,26 @@ EVENTS, SAMPLES_TOLD, PEAKS = range(3)
 
 
 @kernel_in_place
-def answers(state: State, asked: Asked, i: int, flow: Any) -> float:
-    """New bytes that an answer carried: 0 if the same name, type and size were seen before."""
-    size = np.int64(asked.rlen[i]) - asked.size[i] - ANSWER_FRAME
-    if CARRYING[asked.qtype[i]] == 0 or size <= 0:
+def answers(state: State, asked: Asked, i: int, flow: Any, young: bool) -> float:
+    """New bytes that an answer carried; the largest answer of a flow does not count, so that no single one is loud.
+
+    Below a young or rare domain these are the data of an answer of any type that the flow has not had before. Elsewhere
+    only types of text and names count. If the data are unknown, the answer's size stands for them: then it is new with
+    its name, type and size.
+    """
+    size, key = np.int64(asked.data[i]), asked.answer[i]
+    if size < 0:
+        young, size = False, np.int64(asked.rlen[i]) - asked.size[i] - ANSWER_FRAME
+        key = asked.name[i] ^ (np.uint64(asked.qtype[i]) * GOLDEN) ^ (np.uint64(asked.rlen[i]) * MIX_SIZE)
+    if size <= 0 or not (young or CARRYING[asked.qtype[i]]) or key == flow["first_answer"]:
         return 0.0
-    mixed = asked.name[i] ^ (np.uint64(asked.qtype[i]) * GOLDEN) ^ (np.uint64(asked.rlen[i]) * MIX_SIZE)
-    if not remember(flow, state.clients[flow["client"]], state.pool, state.room, mixed):
+    if flow["first_answer"] == NO_ANSWER:
+        flow["first_answer"] = key
+    elif not remember(flow, state.clients[flow["client"]], state.pool, state.room, key):
         return 0.0
     flow["bytes_in"] += size
-    return float(size)
+    counted, flow["largest"] = min(float(size), flow["largest"]), max(float(size), flow["largest"])
+    return float(counted if young else counted / PLAIN_ANSWERS)
 
 
 @kernel_in_place

@@ -15,7 +15,7 @@ from agents.core.columns import packed
 from agents.core.jit import map_large_arrays
 from agents.core.text import NETWORK
 from agents.detection import flow_kernels as table
-from agents.detection.flow_kernels import ASKERS, CELLS, EVIDENCE_BYTES, GOLDEN, settle
+from agents.detection.flow_kernels import ASKERS, CELLS, EVIDENCE_BYTES, FOLLOWERS, GOLDEN, settle
 from agents.detection.judge_kernels import FACTOR_AT, OF_NETWORK_STOP, judge, own
 from agents.detection.seen_kernels import ROW_WORDS
 from agents.detection.state import (
@@ -52,7 +52,7 @@ class Flow:
     encoded_names: int  # those with a label that reads as encoded
     leaked_bytes: float  # of information, in names
     encoded_bytes: float  # the part of it that read as encoded
-    bytes_in: int  # bytes in answers of types that carry text or names
+    bytes_in: int  # bytes of new data in answers, of each type below young domains
     samples: tuple[tuple[bytes, int], ...] = ()  # first names, as sent, with their query types
     qtypes: dict[int, int] = field(default_factory=dict)
 
@@ -131,6 +131,7 @@ def _empty_told(queries: int) -> Told:
         np.zeros(SUMS, np.float32),
         np.zeros(1, EVIDENCE),
         np.zeros(1, np.uint8),
+        np.zeros(1),
         np.zeros(SUMS),
     )
 
@@ -226,6 +227,7 @@ def _empty(keys_max: int, client_max: int, pool_max: int) -> State:
         places=np.full(4 * START, NONE, np.int32),
         pool=np.zeros(2 * ROW_WORDS, np.uint64),
         familiar=np.zeros(4 * START, FAMILIAR),
+        followers=np.zeros(FOLLOWERS, np.uint32),
         room=room,
         swept=np.full(1, -np.inf),
     )

@@ -42,6 +42,7 @@ from agents.detection.flow_kernels import (
     meet,
     note,
     note_asker,
+    order,
     price,
     settle,
     sums,
@@ -482,20 +483,26 @@ def _weigh(
 
 @kernel_in_place
 def _count(
-    state: State, asked: Asked, i: int, flow: Any, named: bool, discount: float, amounts: NDArray[np.float32]
+    state: State, asked: Asked, i: int, flow: Any, named: bool, young: bool, discount: float, told: Told
 ) -> bool:
-    """Count a query for its flow; returns whether its name is new. Fills amounts (in the order of the sums).
+    """Count a query for its flow; returns whether its name is new. Fills told.amounts (in the order of the sums).
 
-    named: whether its name may carry anything.
+    named: whether its name may carry anything; young: whether its domain is young or rare. What a client says by the
+    order of names is the same for the network, where the queries of others come between.
     """
-    ts = asked.ts[i]
+    ts, amounts = asked.ts[i], told.amounts
     for one in range(SUMS):
         amounts[one] = 0.0
     flow["queries"] += 1
     flow["last_seen"] = max(flow["last_seen"], ts)
-    answered = answers(state, asked, i, flow) / discount
-    chosen = choice(state, asked, i, flow) / discount
+    answered = answers(state, asked, i, flow, young) / discount
+    chosen = choice(state, asked, i, flow)
     new = named and price(state, asked, i, flow, amounts)
+    if not state.room[OF_NETWORK] or told.unheard[0]:
+        told.ordered[0] = order(state, asked, i, flow, not new) if young and asked.unkept[i] else 0.0
+    else:
+        flow["leaked"] += told.ordered[0]
+    chosen = (chosen + told.ordered[0]) / discount
     if new or answered > 0 or chosen > 0:
         if amounts[ENCODED] > 0:
             amounts[ENCODED_NAMES] = 1 / discount if abs(ts - flow["encoded_ts"]) >= BURST_S else 0.0
@@ -520,6 +527,7 @@ def _hear(
     asked: Asked,
     i: int,
     named: bool,
+    young: bool,
     home: bool,
     apart: bool,
     limits: NDArray[np.float64],
@@ -528,8 +536,8 @@ def _hear(
 ) -> None:
     """Count a query for all clients together.
 
-    named: its name is new to its client; home: its client is at home here; apart: its client's own sum over domains is
-    an incident already.
+    named: its name is new to its client; young: its domain is young or rare; home: its client is at home here; apart:
+    its client's own sum over domains is an incident already.
     """
     ts, domain = asked.ts[i], asked.domain[i]
     row = find_flow(network.flows, network.places, domain, 0)
@@ -543,7 +551,7 @@ def _hear(
     if flow["watched"] and ts - flow["last_seen"] > rules[QUIET_AT]:
         settle(flow, network.windows)
     times = grown(network, row)
-    new = _count(network, asked, i, flow, named, asked.discount[i] * times, amounts)
+    new = _count(network, asked, i, flow, named, young, asked.discount[i] * times, told)
     keep(network, asked, i, row, new, told)
     if new and asked.discount[i] <= 1 and times <= 1 and not apart:
         _scatter(network, asked, i, row, home, amounts, limits, rules, told.total, told, evidence)
@@ -570,8 +578,9 @@ def _judge_one(
     meet(client, flow, ts)
     was_alone, was_apart = flow["alone"], _is_apart(state, client)
     discount = asked.discount[i] * familiar_factor(state, ts, asked.domain[i])
-    new = _count(state, asked, i, flow, True, discount, amounts)
-    carried = new or amounts[ANSWERS] > 0 or amounts[CHOICE] > 0
+    young, came_in = _is_asked_of_young(state, asked, i), flow["bytes_in"]
+    new = _count(state, asked, i, flow, True, young, discount, told)
+    carried = new or flow["bytes_in"] > came_in or amounts[CHOICE] > 0
     keep(state, asked, i, row, new, told)
     if new and asked.discount[i] <= 1 and not client["nobody"]:
         _scatter(state, asked, i, row, False, amounts, limits, rules, told.total, told, evidence)
@@ -588,7 +597,13 @@ def _judge_one(
     many = at != NONE and crowd_of(network.askers[at, BY_THEMSELVES]) > BY_THEMSELVES_MAX
     if carried and (many or not flow["alone"]) and asked.discount[i] <= TENANTS_FACTOR:
         home = max(client["today"], client["yesterday"]) >= AT_HOME_DOMAINS
-        _hear(network, asked, i, new, home, apart or client["nobody"] != 0, together, rules, told)
+        _hear(network, asked, i, new, young, home, apart or client["nobody"] != 0, together, rules, told)
+
+
+@kernel_in_place
+def _is_asked_of_young(state: State, asked: Asked, i: int) -> bool:
+    """Whether a query's domain is young or rare, if its answer or its place in an order may carry something there."""
+    return bool((asked.data[i] > 0 or asked.unkept[i]) and is_young(state, asked.ts[i], asked.domain[i]))
 
 
 @kernel_in_place
@@ -615,7 +630,8 @@ def judge(
     """
     for i in range(start, len(asked.ts)):
         clear_evidence(told.evidence[i])
-        if asked.parts[i] == asked.parts[i + 1] and USUAL[asked.qtype[i]]:
+        bare = asked.parts[i] == asked.parts[i + 1] and USUAL[asked.qtype[i]]
+        if bare and not _is_asked_of_young(state, asked, i):
             continue
         stop, ts = _lacks(network), asked.ts[i]
         if stop == DONE and is_full(network, 0) and not network.swept[0] <= ts < network.swept[0] + SWEEP_S:
@@ -637,7 +653,8 @@ def judge(
         if row == NONE:
             state.room[REFUSED] += 1
             told.unheard[0] = 1
-            _hear(network, asked, i, True, False, False, together, rules, told)
+            young = _is_asked_of_young(state, asked, i)
+            _hear(network, asked, i, True, young, False, False, together, rules, told)
             told.unheard[0] = 0
         else:
             _judge_one(state, network, asked, i, row, limits, together, rules, told)

@@ -34,10 +34,12 @@ ENCODED_BYTES = {60: 100.0, 600: 140.0, 3600: 200.0, 86_400: 400.0, 604_800: 800
 """The same for labels that read as encoded data. docs/detection.md shows how much benign traffic carries."""
 SPREAD_BYTES = {3600: 220.0, 86_400: 800.0}
 """The same, summed over all carriers of one client: data split over domains."""
-ANSWER_BYTES = {60: 6_000.0, 3600: 12_000.0, 86_400: 30_000.0}
-"""Bytes in answers of types that carry text or names, each name, type and size counted once."""
-CHOICE_BYTES = {3600: 150.0}
-"""Bytes in the choice of record types below one domain: unusual types, beyond the flow's first ones."""
+ANSWER_BYTES = {60: 1_600.0, 3600: 3_200.0, 86_400: 8_000.0}
+"""Bytes of new data in answers, without the largest one; below a domain that is old and common here
+flow_kernels.PLAIN_ANSWERS times as many."""
+CHOICE_BYTES = {3600: 150.0, 86_400: 400.0, 604_800: 800.0}
+"""Bytes in the choice of record types below one domain, unusual ones beyond the flow's first ones, and in the order of
+its known names."""
 FRESH_NAMES = {3600: 12.0, 86_400: 24.0, 604_800: 40.0}
 """Encoded names below one domain per window, if the flow is fresh: a few short names a minute. A burst counts once
 (judge_kernels.BURST_S)."""
@@ -85,7 +87,7 @@ LIMITS = (
     Limit(Kind.SPREAD, SPREAD_BYTES, "bytes of encoded data", _SPREAD),
     Limit(Kind.SPREAD_FRESH, SPREAD_FRESH_NAMES, "each new and encoded", _SPREAD, in_names=True),
     Limit(Kind.SCATTERED, SCATTERED_BYTES, "bytes of encoded data", _SCATTERED),
-    Limit(Kind.CHOICE, CHOICE_BYTES, "bytes in the choice of record types", alone=True),
+    Limit(Kind.CHOICE, CHOICE_BYTES, "bytes in the choice of known names and record types", alone=True),
     Limit(Kind.SECRET, {}, ""),
     Limit(Kind.WORDS, WORDS_BYTES, "bytes of information", "below many young domains"),
 )

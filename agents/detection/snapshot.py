@@ -20,7 +20,7 @@ from agents.detection import flow_kernels
 from agents.detection.flow_kernels import SAMPLES, greet_all
 from agents.detection.flows import Flows, Past, packed_past, unpacked_past
 from agents.detection.seen_kernels import ROW_WORDS, SIZE_MIN
-from agents.detection.state import DETAIL, FLOW, NONE, WINDOWS, Room
+from agents.detection.state import DETAIL, FLOW, FLOW_SINCE, NONE, WINDOWS, Room
 
 FORMAT, OLD_FORMAT = 6, 5
 """OLD_FORMAT is that of release 0.1, which had a row of windows and details for each flow, and samples as JSON."""
@@ -28,6 +28,8 @@ FLOWS_MAX = 200_000
 """Flows kept, at most; those that leaked most are kept first."""
 DAYS = ("day", "today", "yesterday")
 OLD_ARRAYS = {"flows": FLOW, "windows": WINDOWS, "details": DETAIL, "keys": np.dtype(np.uint64)}
+SHORT_FLOW = np.dtype([(name, FLOW[name]) for name in FLOW.names or () if name not in FLOW_SINCE], align=True)
+"""The flows of release 0.1, and of 0.2 before answers were hashed."""
 ARRAYS = OLD_ARRAYS | {
     "days": np.dtype(np.int32),
     "sample_counts": np.dtype(np.uint8),
@@ -99,9 +101,10 @@ def load_flows(data: bytes, flows: Flows) -> int:
     try:
         archive = unpack(data, UNPACKED_MAX) if data.startswith(MAGIC) else _old_archive(data)
         head = _head(archive.line)
-        if head.layout != _layout() or head.format not in (FORMAT, OLD_FORMAT):
+        flow = {_layout(kind): kind for kind in (FLOW, SHORT_FLOW)}.get(head.layout)
+        if flow is None or head.format not in (FORMAT, OLD_FORMAT):
             raise FormatError("written by another version")
-        return _copy_in(flows, (_kept if head.format == FORMAT else _old_kept)(head, archive.body))
+        return _copy_in(flows, (_kept if head.format == FORMAT else _old_kept)(head, archive.body, flow))
     except FormatError as error:
         raise ValueError(f"cannot restore windows: {error}") from None
 
@@ -118,8 +121,8 @@ def _old_archive(data: bytes) -> Archive:
     return Archive(line, memoryview(body))
 
 
-def _kept(head: Head, body: memoryview) -> Kept:
-    arrays = _arrays(head, body, ARRAYS)
+def _kept(head: Head, body: memoryview, flow: np.dtype[Any]) -> Kept:
+    arrays = _arrays(head, body, ARRAYS, flow)
     kept = arrays["flows"]
     return Kept(
         flows=kept,
@@ -134,8 +137,8 @@ def _kept(head: Head, body: memoryview) -> Kept:
     )
 
 
-def _old_kept(head: Head, body: memoryview) -> Kept:
-    arrays = _arrays(head, body, OLD_ARRAYS)
+def _old_kept(head: Head, body: memoryview, flow: np.dtype[Any]) -> Kept:
+    arrays = _arrays(head, body, OLD_ARRAYS, flow)
     if len({len(arrays[name]) for name in ("flows", "windows", "details")}) != 1:
         raise FormatError("the file is cut off")
     return Kept(
@@ -148,10 +151,16 @@ def _old_kept(head: Head, body: memoryview) -> Kept:
     )
 
 
-def _arrays(head: Head, body: memoryview, kinds: Kinds) -> dict[str, NDArray[Any]]:
+def _arrays(head: Head, body: memoryview, kinds: Kinds, flow: np.dtype[Any]) -> dict[str, NDArray[Any]]:
+    """The arrays of a file whose flows are of this type; fields that they lack are zeros."""
     if head.lengths.keys() != kinds.keys():
         raise FormatError("the file is cut off")
-    return arrays_of(body, head.lengths, kinds)
+    arrays = arrays_of(body, head.lengths, {**kinds, "flows": flow})
+    found = arrays["flows"]
+    arrays["flows"] = np.zeros(len(found), FLOW)
+    for name in flow.names or ():
+        arrays["flows"][name] = found[name]
+    return arrays
 
 
 def _days(column: NDArray[np.int32], clients: list[str]) -> NDArray[np.int32]:
@@ -202,9 +211,9 @@ def _head(line: bytes) -> Head:
         raise FormatError(f"damaged file ({where} {first['msg']})") from None
 
 
-def _layout() -> str:
-    """A checksum of the fields of all arrays: another layout is another format."""
-    return str(zlib.crc32(repr([kind.descr for kind in OLD_ARRAYS.values()]).encode()))
+def _layout(flow: np.dtype[Any] = FLOW) -> str:
+    """A checksum of the fields of all arrays, with these of a flow: another layout is another format."""
+    return str(zlib.crc32(repr([kind.descr for kind in ({**OLD_ARRAYS, "flows": flow}).values()]).encode()))
 
 
 def _copy_out(flows: Flows, most: int) -> Kept:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 WINDOWS_S = (60, 600, 3600, 86_400, 604_800)
 INFORMATION, ENCODED, NAMES, ENCODED_NAMES, ANSWERS, CHOICE = range(6)
 """Sums that a window keeps: bytes of information, bytes of encoded data, new names, new encoded names, bytes in
-answers, and bytes in the choice of record types."""
+answers, and bytes in the choice of record types and in the order of known names."""
 SUMS = 6
 OWN_TYPES = 4
 """The choice of a flow's first unusual record types, so many, does not count (flow_kernels.choice)."""
@@ -32,11 +32,13 @@ FLOW = np.dtype(
         ("domain", np.uint64),  # keyed hash of the registered domain
         ("first_seen", np.float64),
         ("last_seen", np.float64),
-        ("leaked", np.float64),  # bytes of information in new names and in the choice of record types
+        ("leaked", np.float64),  # bytes of information in new names, in the choice of record types and in order
         ("encoded", np.float64),  # the part of it that read as encoded
         ("encoded_ts", np.float64),  # time of its last encoded name, -inf = none
         ("shape", np.uint64),  # shape of its last numbered name; 0 = none yet
         ("digits", np.uint64),  # digits of that name
+        ("first_answer", np.uint64),  # hash of its first answer, 0 = none yet
+        ("asked_last", np.uint64),  # its last question whose answer no cache keeps (flow_kernels.order), 0 = none yet
         ("single_ts", np.float64),  # time of the only name, while `windows` is NONE
         ("single", np.float32, (SUMS,)),  # amounts of that name
         ("bytes_in", np.int64),
@@ -51,6 +53,8 @@ FLOW = np.dtype(
         ("seen", np.int32),  # keys remembered one by one
         ("types", np.int32),  # different unusual record types
         ("own_types", np.uint16, (OWN_TYPES,)),  # the first of them
+        ("foretold", np.int32),  # such questions since the last one that was a choice
+        ("largest", np.float32),  # bytes of its largest answer
         ("peak_day", np.int32),
         ("peak", np.float32),  # highest evidence of that day
         ("lent", np.float32),  # bytes that count for the client's scattered sum, too
@@ -63,6 +67,9 @@ FLOW = np.dtype(
     ],
     align=True,
 )
+
+FLOW_SINCE = ("first_answer", "asked_last", "foretold", "largest")
+"""Fields that the flows of older snapshots lack: zeros there."""
 
 WINDOWS = np.dtype(
     [
@@ -223,6 +230,7 @@ class State(NamedTuple):
     places: NDArray[np.int32]  # open addressing: flow, or NONE; its length is a power of two
     pool: NDArray[np.uint64]  # keys of names seen; 0 = free
     familiar: NDArray[Any]  # open addressing by domain
+    followers: NDArray[np.uint32]  # what followed a question last, by hash of flow and question (flow_kernels.order)
     room: NDArray[np.int64]  # see Room
     swept: NDArray[np.float64]  # shape (1,): time of the last sweep
 
@@ -234,6 +242,9 @@ class Asked(NamedTuple):
     client: NDArray[np.int32]  # row of State.clients, or NONE if there was no room for it
     qtype: NDArray[np.uint16]
     rlen: NDArray[np.int32]
+    answer: NDArray[np.uint64]  # QueryBatch.ans_hash
+    data: NDArray[np.int32]  # QueryBatch.ans_bytes
+    unkept: NDArray[np.uint8]  # whether the query left, and no cache keeps its answer (detector.KEPT_S)
     size: NDArray[np.int64]  # bytes of the wire name
     name: NDArray[np.uint64]  # keyed hash of the lower-case name
     domain: NDArray[np.uint64]  # keyed hash of its registered domain
@@ -265,4 +276,5 @@ class Told(NamedTuple):
     part: NDArray[np.float32]  # shape (SUMS,), the same
     spare: NDArray[Any]  # shape (1,), EVIDENCE, the same
     unheard: NDArray[np.uint8]  # shape (1,), the same: the query at hand has no flow of its own
+    ordered: NDArray[np.float64]  # shape (1,), the same: bytes in its place in the order of known names
     total: NDArray[np.float64]  # shape (SUMS,), the same

@@ -29,6 +29,9 @@ OPCODE = 0x7800
 """Mask of the opcode in the flags; 0 = QUERY."""
 OPT = 41
 """The EDNS pseudo record (RFC 6891 section 6.1)."""
+SOA, SOA_TAIL = 6, 20
+"""The record at the head of a zone, and the bytes of the five numbers that end its data; the last is MINIMUM, the TTL
+of negative answers (RFC 1035 section 3.3.13, RFC 2308 section 4)."""
 UDP_SIZE = 1232
 """UDP answer that we say we accept, bytes: what fits into IPv6's smallest packet (RFC 9715 section 3)."""
 HOP_BY_HOP = (10, 11, 12)
@@ -77,8 +80,6 @@ POINTER = 0xC0
 TTL_MAX = 0x7FFFFFFF
 """A TTL with the top bit set counts as zero (RFC 2181 section 8)."""
 
-_QUESTION_NAME = b"\xc0\x0c"
-"""The pointer to the question's name, with which most records begin."""
 _HEADER = Struct("!6H")
 _QUESTION_TAIL = Struct("!HH")
 _RECORD = Struct("!HHIH")
@@ -97,16 +98,6 @@ class Question(NamedTuple):
     @property
     def opcode(self) -> int:
         return (self.flags & OPCODE) >> 11
-
-
-class Answer(NamedTuple):
-    """Facts of an answer. rcode includes the EDNS bits (RFC 6891 section 6.1.3); ttl_min in seconds or -1."""
-
-    rcode: int
-    ancount: int
-    types: tuple[int, ...]  # the first ANSWER_TYPES_MAX distinct types of the answer section in order
-    ttl_min: int
-    truncated: bool
 
 
 def type_name(number: int) -> str:
@@ -198,47 +189,6 @@ def _records(message: bytes, at: int, count: int) -> Iterator[tuple[int, int, in
         if at > len(message):
             raise MessageError("cannot read record: its data is cut off")
         yield rtype, rclass, ttl, start, at
-
-
-def parse_answer(message: bytes, *, question_end: int = 0, partial: bool = False) -> Answer:
-    """Read the facts of an answer. Raises MessageError on damage. With `question_end`, the question is not read again.
-
-    With `partial` (a capture with a snapshot length, a first fragment) only whole records count, and only a broken
-    header or question is an error.
-    """
-    size, at = len(message), question_end or HEADER_SIZE
-    if size < HEADER_SIZE:
-        raise MessageError("cannot read message: shorter than a header")
-    _, flags, questions, ancount, nscount, arcount = _HEADER.unpack_from(message)
-    if questions and not question_end:
-        at = parse_question(message).end
-    rcode, ttl_min = flags & 0xF, -1
-    types: tuple[int, ...] = ()
-    try:
-        for number in range(ancount + nscount + arcount):
-            if message[at : at + 2] == _QUESTION_NAME and at > HEADER_SIZE:
-                at += 2
-            else:
-                at = skip_name(message, at)
-            if at + 10 > size:
-                raise MessageError("cannot read record: it is cut off")
-            rtype, _, ttl, length = _RECORD.unpack_from(message, at)
-            at += 10 + length
-            if at > size:
-                raise MessageError("cannot read record: its data is cut off")
-            if number < ancount:
-                if ttl > TTL_MAX:
-                    ttl = 0
-                if ttl < ttl_min or ttl_min < 0:
-                    ttl_min = ttl
-                if rtype not in types and rtype and len(types) < ANSWER_TYPES_MAX:  # 0 is reserved (RFC 6895)
-                    types += (rtype,)
-            elif rtype == OPT:
-                rcode |= ttl >> 24 << 4
-    except MessageError:
-        if not partial:
-            raise
-    return Answer(rcode, ancount, types, ttl_min, flags & TC > 0)
 
 
 def header(message: bytes) -> tuple[int, int, int, int, int, int]:

@@ -1,12 +1,14 @@
-"""Question and answer of a DNS message, read in place by compiled code; message.py does the same in Python."""
+"""Question and answer of a DNS message, read in place by compiled code; message.py does most of it in Python."""
 
 from __future__ import annotations
 
+from hashlib import blake2b
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from agents.core.column_kernels import Key, siphash
 from agents.core.jit import COMPILED, kernel_in_place
 from agents.dns.message import (
     AD,
@@ -17,10 +19,13 @@ from agents.dns.message import (
     ECS,
     HEADER_SIZE,
     HOP_BY_HOP,
+    NXDOMAIN,
     OPT,
     OPT_HEAD,
     POINTER,
     RD,
+    SOA,
+    SOA_TAIL,
     SUBNET_HEAD,
     TTL_MAX,
     UDP_SIZE,
@@ -71,9 +76,30 @@ def question_end(data: NDArray[np.uint8], start: int, end: int) -> int:
     return at + 5
 
 
-RCODE, ANCOUNT, TTL_MIN, OPT_CLASS, OPT_TTL, OPT_START, OPT_END, OPT_NUMBER, TYPES = range(9)
+RCODE, ANCOUNT, TTL_MIN, OPT_CLASS, OPT_TTL, OPT_START, OPT_END, OPT_NUMBER = range(8)
+ANS_HASH, ANS_BYTES, NEGATIVE_TTL, TYPES = range(8, 12)
 """Places in `facts`; the distinct answer types follow from TYPES on."""
-FACTS = TYPES + ANSWER_TYPES_MAX
+KEY = TYPES + ANSWER_TYPES_MAX
+"""Place of the key of ANS_HASH, two numbers; behind all that a message's facts overwrite."""
+FACTS = KEY + 2
+HASH_MASK = (1 << 63) - 1
+
+
+def new_facts(key: Key) -> NDArray[np.int64]:
+    """Room for the facts of one message after another. key: of ANS_HASH, each half below 2**63."""
+    facts = np.zeros(FACTS, np.int64)
+    facts[KEY:] = key
+    return facts
+
+
+def _keyed_hash(data: Any, start: int, end: int, low: Any, high: Any) -> int:
+    """A keyed hash of data[start:end] that costs the interpreter little."""
+    key = int(low).to_bytes(8) + int(high).to_bytes(8)
+    return int.from_bytes(blake2b(bytes(data[start:end]), digest_size=8, key=key).digest())
+
+
+piece_hash: Any = siphash if COMPILED else _keyed_hash
+"""u64 of data[start:end] (u8) under a key of two u64; compiled and uncompiled kernels give different ones."""
 
 
 @kernel_in_place
@@ -98,14 +124,18 @@ def name_end(data: NDArray[np.uint8], start: int, at: int, end: int) -> int:
 def answer_facts(data: NDArray[np.uint8], start: int, at: int, end: int, facts: NDArray[np.int64]) -> None:
     """Read the records of the message data[start:end], up to the first damaged one, into `facts`.
 
-    at: offset after its question. facts: int64 of length FACTS. TTL_MIN is -1 without an answer record, OPT_START is 0
-    without an OPT record in any section, types after the last are 0. The caller checked that the header is whole.
+    at: offset after its question. facts: see new_facts. TTL_MIN is -1 without an answer record, OPT_START is 0
+    without an OPT record in any section, types after the last are 0. ANS_HASH is the sum of the hashes of the answer
+    records, each of its type and data: owners, TTLs and the records' order do not matter. ANS_BYTES are the bytes of
+    these data, names in them as they lie, compressed or not. NEGATIVE_TTL, seconds, is -1 if there are answer records,
+    else as RFC 2308 section 5 has it, 0 without an SOA record. The caller checked that the header is whole.
     """
-    for place in range(FACTS):
+    for place in range(KEY):
         facts[place] = 0
     facts[RCODE] = int64(data[start + 3]) & 0xF
     facts[ANCOUNT] = ancount = u16(data, start + 6)
     facts[TTL_MIN] = -1
+    facts[NEGATIVE_TTL] = -1 if ancount > 0 else 0
     kinds = 0
     for seen in range(ancount + u16(data, start + 8) + u16(data, start + 10)):
         first = at
@@ -121,9 +151,21 @@ def answer_facts(data: NDArray[np.uint8], start: int, at: int, end: int, facts: 
             facts[OPT_TTL], facts[OPT_NUMBER] = ttl, seen
         if seen < ancount:
             kinds = _note_answer(facts, kinds, kind, ttl)
+            _note_data(data, at + 10, behind, kind, facts)
+        elif kind == SOA and ancount == 0 and behind - at - 10 > SOA_TAIL and facts[RCODE] in (0, NXDOMAIN):
+            lowest = min(ttl, u16(data, behind - 4) << 16 | u16(data, behind - 2))
+            facts[NEGATIVE_TTL] = 0 if lowest > TTL_MAX else lowest
         elif kind == OPT:
             facts[RCODE] |= ttl >> 24 << 4
         at = behind
+
+
+@kernel_in_place
+def _note_data(data: NDArray[np.uint8], start: int, end: int, kind: int, facts: NDArray[np.int64]) -> None:
+    """Add an answer record's type and its data[start:end] to the facts."""
+    found = piece_hash(data, start, end, uint64(facts[KEY]) ^ uint64(kind), uint64(facts[KEY + 1]))
+    facts[ANS_HASH] = (int64(facts[ANS_HASH]) + int64(found >> uint64(1))) & HASH_MASK
+    facts[ANS_BYTES] += end - start
 
 
 @kernel_in_place
@@ -202,6 +244,8 @@ def _move_subnet(data: Any, at: int, stop: int, to: int, prefix4: int, prefix6: 
 def write_facts(facts: NDArray[np.int64], record: Any) -> None:
     """Write the facts of answer_facts into a record."""
     record["ttl_min"], record["rcode"], record["ancount"] = facts[TTL_MIN], facts[RCODE], facts[ANCOUNT]
+    record["ans_hash"], record["ans_bytes"] = facts[ANS_HASH], facts[ANS_BYTES]
+    record["negative_ttl"] = facts[NEGATIVE_TTL]
     for place in range(ANSWER_TYPES_MAX):
         record["ans_types"][place] = facts[TYPES + place]
 

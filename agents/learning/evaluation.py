@@ -289,9 +289,11 @@ def _background(folder: Path, rows: Sequence[dict[str, str]], open_capture: Open
 def _rows(batch: QueryBatch) -> Iterable[Row]:
     columns = (batch.ts, batch.qtype, batch.qlen, batch.rcode, batch.ancount, batch.rlen, batch.ttl_min, batch.rtt_ms)
     ts, qtype, qlen, rcode, ancount, rlen, ttl_min, rtt_ms = (column.tolist() for column in columns)
+    data = (column.tolist() for column in (batch.ans_hash, batch.ans_bytes, batch.negative_ttl))
     return zip(
-        ts, batch.client, batch.qname, qtype, qlen, rcode, ancount, rlen, ttl_min, rtt_ms, batch.ans_types, strict=True
-    )
+        ts, batch.client, batch.qname, qtype, qlen, rcode, ancount, rlen, ttl_min, rtt_ms, batch.ans_types, *data,
+        strict=True,
+    )  # fmt: skip
 
 
 def _session(

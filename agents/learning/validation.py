@@ -221,9 +221,15 @@ class Validator:
 
 def blind_spots(found: Sequence[Incident], factor: float) -> tuple[str, ...]:
     """What stays unseen with the limits at this factor, in words, for the report."""
-    encoded, words, spread = (
+    encoded, words, spread, choice, answers = (
         {seconds: limit * factor for seconds, limit in limits.items()}
-        for limits in (policy.ENCODED_BYTES, policy.INFORMATION_BYTES, policy.SPREAD_BYTES)
+        for limits in (
+            policy.ENCODED_BYTES,
+            policy.INFORMATION_BYTES,
+            policy.SPREAD_BYTES,
+            policy.CHOICE_BYTES,
+            policy.ANSWER_BYTES,
+        )
     )
     worst = max((incident.bytes_before_detection for incident in found), default=0.0)
     return (
@@ -232,7 +238,8 @@ def blind_spots(found: Sequence[Incident], factor: float) -> tuple[str, ...]:
         f"Data spelled in words below {words[3600]:.0f} bytes an hour and {words[86_400]:.0f} bytes a day.",
         f"Data split over domains while each client stays below {spread[3600]:.0f} bytes an hour in all.",
         f"The first bytes of a fast tunnel: at worst {worst:.0f} bytes left in the golden sessions before detection.",
-        f"Data in the choice of record types below {policy.CHOICE_BYTES[3600] * factor:.0f} bytes an hour, or among "
-        "seven of them.",
-        "Data hidden in the time between queries, in the order of names asked for before, or in answers alone.",
+        f"Data in the choice of record types and in the order of known names below {choice[3600]:.0f} bytes an hour "
+        f"and {choice[604_800]:.0f} a week, or in the types alone among seven of them.",
+        f"Data that comes in below {answers[86_400]:.0f} bytes a day and domain, beside its largest answer.",
+        "Data hidden in the time between queries.",
     )

@@ -12,9 +12,9 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from agents.core.column_kernels import hash_pieces
+from agents.core.column_kernels import Key, hash_pieces
 from agents.core.columns import Coded, distinct_rows, gathered
-from agents.core.types import FORWARDED, QueryBatch
+from agents.core.types import FORWARDED, UNKNOWN, QueryBatch
 from agents.dns.message import ANSWER_TYPES_MAX, type_name
 from agents.dns.name import NAME_MAX
 
@@ -22,10 +22,13 @@ RECORD = np.dtype(
     [
         ("ts", np.float64),  # Unix seconds
         ("ttl_min", np.int64),  # seconds, or -1
+        ("ans_hash", np.uint64),  # below 2**63, or 0
         ("rtt_ms", np.float32),  # milliseconds, or NaN
         ("qlen", np.int32),
         ("ancount", np.int32),  # or -1
         ("rlen", np.int32),  # or -1
+        ("ans_bytes", np.int32),  # or -1
+        ("negative_ttl", np.int32),  # seconds, or -1
         ("qtype", np.uint16),
         ("rcode", np.int16),  # or -1
         ("ans_types", np.uint16, (ANSWER_TYPES_MAX,)),  # distinct answer types in order, 0 after the last
@@ -36,13 +39,16 @@ RECORD = np.dtype(
         ("spare", np.uint8, (4,)),
     ]
 )
-"""328 bytes. The columns are those of types.QueryBatch."""
+"""344 bytes. The columns are those of types.QueryBatch."""
 
-_PACKED = struct.Struct(f"=dqfiiiHh{2 * ANSWER_TYPES_MAX}s16sB{NAME_MAX}sb4x")
+_PACKED = struct.Struct(f"=dqQfiiiiiHh{2 * ANSWER_TYPES_MAX}s16sB{NAME_MAX}sb4x")
 """RECORD as a struct: the quickest way to write a single record."""
 assert RECORD.fields is not None
 _QNAME_AT = RECORD.fields["qname"][1]
 _MAPPED = bytes(10) + b"\xff\xff"
+ANSWER_KEY: Key = secrets.randbits(63), secrets.randbits(63)
+"""Key of `ans_hash`, of all processes that one supervisor forks: without it, an attacker cannot make new data look
+known. After a restart, data that was known counts once more."""
 _KEY = np.uint64(secrets.randbits(64)), np.uint64(secrets.randbits(64))
 """Key of the clients' hashes: without it, an attacker cannot make two clients collide."""
 
@@ -90,12 +96,16 @@ def packed_record(
     rtt_ms: float,
     types: tuple[int, ...],
     cached: int = FORWARDED,
+    ans_hash: int = 0,
+    ans_bytes: int = UNKNOWN,
+    negative_ttl: int = UNKNOWN,
 ) -> bytes:
     """The bytes of one RECORD, fields as QueryBatch has them. client: 16 address bytes; types: numbers, in order."""
     kinds = _types_bytes(types)
     return _PACKED.pack(
-        ts, ttl_min, rtt_ms, qlen, ancount, rlen, qtype, rcode, kinds, client, len(qname), qname, cached
-    )
+        ts, ttl_min, ans_hash, rtt_ms, qlen, ancount, rlen, ans_bytes, negative_ttl, qtype, rcode, kinds, client,
+        len(qname), qname, cached,
+    )  # fmt: skip
 
 
 def batch_of_records(records: NDArray[np.void]) -> QueryBatch:
@@ -115,6 +125,9 @@ def batch_of_records(records: NDArray[np.void]) -> QueryBatch:
         rtt_ms=records["rtt_ms"].copy(),
         ans_types=_coded(records["ans_types"], _types_text),
         cached=records["cached"].copy(),
+        ans_hash=records["ans_hash"].copy(),
+        ans_bytes=records["ans_bytes"].copy(),
+        negative_ttl=records["negative_ttl"].copy(),
     )
 
 

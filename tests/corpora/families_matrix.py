@@ -39,6 +39,8 @@ QUIET = SILENT | {"morto", "dnslivery", "power_dns", "dns_stager", "karkoff_chec
 """Families whose names carry nothing out: their tasks count only by what comes in."""
 FETCHED = {"TXT": 250, "NULL": 250, "AAAA": 28 * 4, "CNAME": 80, "MX": 60, "SRV": 60, "NS": 60, "HTTPS": 120}
 """Bytes of the records that bring a piece of a module, by type; an address brings four."""
+RECORD_HEAD, ADDRESS = 12, 4
+"""Bytes of a record before its data, its owner compressed (RFC 1035 section 4.1.3), and of an A record's data."""
 WORKERS = 2
 
 
@@ -78,7 +80,8 @@ def session_in(family: Family, way: str, spread: bool, seed: int, client: str) -
         name = one.qname
         if several and family.domains == 1:  # the same protocol over several domains in turn
             name = name.removesuffix(own[0]) + zones[number % len(zones)]
-        rows.append(_row(ts, client, name, one, answered=way != "unanswered" or rng.random() < 0.5))
+        answered = way != "unanswered" or rng.random() < 0.5
+        rows.append(_row(ts, client, name, one, answered, piece=number if way == "download" else 0))
     return Session(family, task, zones, rows)
 
 
@@ -87,11 +90,14 @@ def _fetching(rng: random.Random, beat: Beat) -> Beat:
     return beat._replace(after_s=min(beat.after_s, about(rng, 3)), answer=FETCHED.get(beat.qtype, beat.answer))
 
 
-def _row(ts: float, client: str, name: str, beat: Beat, answered: bool) -> Row:
+def _row(ts: float, client: str, name: str, beat: Beat, answered: bool, piece: int) -> Row:
+    """One exchange. piece: which of a module's its answer brings; the answers of one piece are all the same."""
     wire, number = from_text(name), type_number(beat.qtype)
     if not answered:
         return (ts, client, wire, number, len(wire) + 17, UNKNOWN, UNKNOWN, UNKNOWN, UNKNOWN, float("nan"), "")
-    return (ts, client, wire, number, len(wire) + 17, 0, 1, len(wire) + 16 + beat.answer, 60, 30.0, beat.qtype)
+    size = len(wire) + 16 + beat.answer
+    data = 1 + piece, max(beat.answer - RECORD_HEAD, ADDRESS), UNKNOWN
+    return (ts, client, wire, number, len(wire) + 17, 0, 1, size, 60, 30.0, beat.qtype, *data)
 
 
 def outcome(family: Family, way: str, spread: bool, seed: int = 1) -> Outcome:

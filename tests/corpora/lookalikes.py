@@ -7,10 +7,12 @@ lookalike_hosts.py and lookalike_services.py.
 from __future__ import annotations
 
 import random
+from binascii import crc32
 from collections.abc import Iterator
+from hashlib import blake2b
 from typing import NamedTuple
 
-from agents.core.types import Row
+from agents.core.types import UNKNOWN, Row
 from agents.dns.message import type_number
 from agents.dns.name import from_text
 from tests.corpora import lookalike_hosts as hosts
@@ -123,7 +125,39 @@ def _row(rng: random.Random, ts: float, client: str, ask: Ask) -> Row:
     ttl = rng.choice((20, 60, 300, 3600)) if found else -1
     rtt_ms = rng.lognormvariate(2.5, 1)
     rcode, types = (3 if ask.answer == "NX" else 0), ask.answer if found else ""
-    return (ts, client, wire, type_number(ask.qtype), len(wire) + 17, rcode, count, size, ttl, rtt_ms, types)
+    data = _data(ts, wire, ask, count, ttl) if found else (0, 0, NEGATIVE_TTLS_S[crc32(wire) % len(NEGATIVE_TTLS_S)])
+    return (ts, client, wire, type_number(ask.qtype), len(wire) + 17, rcode, count, size, ttl, rtt_ms, types, *data)
+
+
+NEGATIVE_TTLS_S = (30, 60, 300, 900, 3600)
+DATA_BYTES = {
+    "A": 4,
+    "AAAA": 16,
+    "CNAME": 30,
+    "MX": 20,
+    "PTR": 25,
+    "SRV": 30,
+    "TXT": 60,
+    "HTTPS": 60,
+    "NS": 20,
+    "DS": 36,
+}
+"""Bytes of one record's data, names in it compressed; other types: OTHER_BYTES."""
+OTHER_BYTES = 60
+ROTATIONS, BALANCED = (1, 1, 1, 4), (1, 8, 40, 1 << 30)
+"""How many different answers a name has in turn, one each TTL: most names, and those of content networks and load
+balancers, behind an alias. The last of these draws from so many addresses that no answer comes twice."""
+
+
+def _data(ts: float, wire: bytes, ask: Ask, count: int, ttl: int) -> tuple[int, int, int]:
+    """Hash and bytes of an answer's data, by name and time alone; it has records."""
+    kinds = ask.answer.split(",")
+    rotations = (BALANCED if kinds[0] == "CNAME" else ROTATIONS)[crc32(wire) % 4]
+    turn = crc32(str(ts // ttl).encode()) % rotations
+    size = ask.size or sum(DATA_BYTES.get(kind, OTHER_BYTES) for kind in kinds[:-1])
+    size += 0 if ask.size else DATA_BYTES.get(kinds[-1], OTHER_BYTES) * (count - len(kinds) + 1)
+    text = b"%s/%s/%d" % (wire.lower(), ask.qtype.encode(), turn)
+    return int.from_bytes(blake2b(text, digest_size=7).digest()), size, UNKNOWN
 
 
 def rows(seed: int, roles: tuple[Role, ...] = ROLES) -> list[tuple[Row, str]]:

@@ -273,8 +273,8 @@ def test_room_that_was_given_back_in_large_pieces_is_used_in_small_ones() -> Non
     assert judged.flows.forgotten == forgotten
 
 
-BYTES_A_DOMAIN = 530
-"""Measured: 500 where each has one name or two, arrays that double included."""
+BYTES_A_DOMAIN = 570
+"""Measured: 563 where each has one name or two, arrays that double included."""
 
 
 def test_a_hundred_thousand_domains_take_so_many_bytes_each() -> None:

@@ -44,7 +44,7 @@ def test_an_incident_says_that_it_is_about_record_types() -> None:
     types = [SIXTEEN_TYPES[number * 7 % 16] for number in range(1500)]
     (found,) = incidents_of([query(START + at, "192.0.2.1", "evil-tunnel.net", kind) for at, kind in enumerate(types)])
     assert (found.client, found.domain, found.severity) == ("192.0.2.1", "evil-tunnel.net", Severity.HIGH)
-    assert "bytes in the choice of record types below evil-tunnel.net in 1 h" in found.reasons[0]
+    assert "bytes in the choice of known names and record types below evil-tunnel.net in 1 h" in found.reasons[0]
     assert found.sample_names == ("evil-tunnel.net",)
     assert len(found.evidence["qtypes"]) > 3
     assert "watched over" in found.evidence["benign_if"]

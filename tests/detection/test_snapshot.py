@@ -17,6 +17,7 @@ from agents.detection.flow_kernels import CROWD_DOMAINS, dismiss_carriers
 from agents.detection.flows import Flow, Flows
 from agents.detection.limits import Scale, evidence_of
 from agents.detection.seen_kernels import EXACT_MAX
+from agents.detection.state import FLOW, FLOW_SINCE
 from agents.dns.name import from_text
 from agents.learning.baseline import asked_batch, golden_sessions, model_bytes
 from agents.scoring.model import Model
@@ -26,6 +27,8 @@ from tests.support.siphash import siphash
 from tests.support.streams import STEPS, Step, stream
 
 UNHURRIED = settings(deadline=None)
+SHORT_LAYOUT = "796027074"
+"""What files have as their layout that were written before answers were hashed."""
 
 
 def halves(batch: QueryBatch) -> tuple[QueryBatch, QueryBatch]:
@@ -102,6 +105,8 @@ def test_after_any_restart_flows_and_evidence_are_the_same(early: list[Step], la
     assert snapshot.load_flows(snapshot.dump_flows(whole.flows), restored.flows) == len(whole.flows)
     snapshot.load_flows(snapshot.dump_flows(whole.flows.network), restored.flows.network)
     restored.flows.network.state.askers[:] = whole.flows.network.state.askers  # found anew as clients ask
+    for one, other in ((restored.flows, whole.flows), (restored.flows.network, whole.flows.network)):
+        one.state.followers[:] = other.state.followers  # learnt anew as clients ask
     whole.flows.network.state.flows["watched"] = 0
     whole.flows.state.flows["watched"] = 0  # incidents are kept apart, and watch again what is theirs
     for flows in (whole.flows, whole.flows.network):
@@ -238,3 +243,18 @@ def test_samples_come_back_as_they_were(model: Model) -> None:
         before.detect(session)
     snapshot.load_flows(snapshot.dump_flows(before.flows), after.flows)
     assert sorted(before.flows.samples.values()) == sorted(after.flows.samples.values()) != []
+
+
+def test_windows_of_before_answers_were_hashed_are_read(dumped: bytes) -> None:
+    head, body = unpacked(dumped)
+    count = head["lengths"]["flows"]
+    flows = np.frombuffer(body[: count * FLOW.itemsize], FLOW)
+    short = np.zeros(count, snapshot.SHORT_FLOW)
+    for name in snapshot.SHORT_FLOW.names or ():
+        short[name] = flows[name]
+    assert set(FLOW.names or ()) - set(snapshot.SHORT_FLOW.names or ()) == set(FLOW_SINCE)
+    before, now = Flows(1000), Flows(1000)
+    data = repacked(head | {"layout": SHORT_LAYOUT}, short.tobytes() + body[flows.nbytes :])
+    assert snapshot.load_flows(data, before) == snapshot.load_flows(dumped, now) == count > 0
+    assert [before.view(row) for row in range(count)] == [now.view(row) for row in range(count)]
+    assert not before.state.flows["first_answer"].any()

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from agents.core.errors import MessageError
 from agents.dns import message as wire
 from agents.dns import name as names
+from tests.support.plain_answer import Answer, parse_answer
 
 labels = st.lists(st.binary(min_size=1, max_size=63), max_size=4).filter(lambda parts: sum(map(len, parts)) < 245)
 types = st.integers(1, 65535).filter(lambda number: number not in (41, 249, 250))
@@ -49,38 +50,38 @@ def example_answer(**edns: int) -> dns.message.Message:
 
 
 def test_answer_facts() -> None:
-    facts = wire.parse_answer(example_answer().to_wire())
-    assert facts == wire.Answer(0, 4, (5, 1, 65280), 20, False)
+    facts = parse_answer(example_answer().to_wire())
+    assert facts == Answer(0, 4, (5, 1, 65280), 20, False)
 
 
 def test_extended_rcode_and_truncation_flag() -> None:
     answer = example_answer(edns=1)
     answer.set_rcode(dns.rcode.BADCOOKIE)
     answer.flags |= dns.flags.TC
-    facts = wire.parse_answer(answer.to_wire())
+    facts = parse_answer(answer.to_wire())
     assert (facts.rcode, facts.truncated) == (23, True)
 
 
 def test_ttl_with_the_top_bit_counts_as_zero_and_none_is_unknown() -> None:
     message = b"\0\1\x81\x80\0\0\0\1\0\0\0\0" + b"\0\0\1\0\1\xff\xff\xff\xff\0\4abcd"
-    assert wire.parse_answer(message).ttl_min == 0
-    assert wire.parse_answer(b"\0\1\x81\x83" + bytes(8)) == wire.Answer(3, 0, (), -1, False)
+    assert parse_answer(message).ttl_min == 0
+    assert parse_answer(b"\0\1\x81\x83" + bytes(8)) == Answer(3, 0, (), -1, False)
 
 
 def test_agrees_with_dnslib_on_a_compressed_answer() -> None:
     message = example_answer().to_wire()
-    assert len(DNSRecord.parse(message).rr) == wire.parse_answer(message).ancount
+    assert len(DNSRecord.parse(message).rr) == parse_answer(message).ancount
 
 
 @pytest.mark.parametrize("cut", range(12, 110))
 def test_partial_answers_keep_what_is_whole(cut: int) -> None:
     message = example_answer().to_wire()
-    whole = wire.parse_answer(message)
+    whole = parse_answer(message)
     assert len(message) > 110
     with pytest.raises(MessageError):
-        wire.parse_answer(message[:cut])
+        parse_answer(message[:cut])
     if cut >= wire.parse_question(message).end:
-        facts = wire.parse_answer(message[:cut], partial=True)
+        facts = parse_answer(message[:cut], partial=True)
         assert (facts.rcode, facts.ancount) == (whole.rcode, whole.ancount)
         assert whole.types[: len(facts.types)] == facts.types
 
@@ -113,17 +114,17 @@ def test_longest_name_is_taken() -> None:
 def test_pointers_must_point_backwards() -> None:
     question = b"\0\1\x81\x80\0\1\0\1\0\0\0\0" + b"\1a\0\0\1\0\1"
     record = b"\0\1\0\1\0\0\0\1\0\0"
-    assert wire.parse_answer(question + b"\xc0\x0c" + record).types == (1,)
+    assert parse_answer(question + b"\xc0\x0c" + record).types == (1,)
     for target in (19, 20, 200):
         with pytest.raises(MessageError, match=r"backwards"):
-            wire.parse_answer(question + bytes((0xC0, target)) + record)
+            parse_answer(question + bytes((0xC0, target)) + record)
 
 
 @given(st.binary(max_size=300))
 def test_random_bytes_raise_nothing_else(message: bytes) -> None:
     for call in (
         wire.parse_question,
-        wire.parse_answer,
+        parse_answer,
         wire.header,
         lambda m: wire.error_reply(m, wire.FORMERR),
     ):
@@ -141,7 +142,7 @@ def test_damaged_answers_raise_nothing_else(data: st.DataObject) -> None:
     damaged = bytes(message[: data.draw(st.integers(0, len(message)))])
     for partial in (False, True):
         try:
-            wire.parse_answer(damaged, partial=partial)
+            parse_answer(damaged, partial=partial)
         except MessageError:
             continue
     if len(damaged) >= 40:
@@ -203,6 +204,6 @@ def test_a_large_answer_of_thousands_of_types_keeps_the_first_few() -> None:
         for number in range(1000, 1000 + count)
     )
     message = b"\0\1\x81\x80\0\0" + count.to_bytes(2) + bytes(4) + records
-    facts = wire.parse_answer(message)
+    facts = parse_answer(message)
     assert facts.types == tuple(range(1000, 1000 + wire.ANSWER_TYPES_MAX))
     assert (len(message) > 58_000, facts.ancount, facts.ttl_min) == (True, count, 8_994)

@@ -14,7 +14,10 @@ from agents.core.errors import MessageError
 from agents.dns import message as wire
 from agents.dns.message_kernels import (
     ANCOUNT,
+    ANS_BYTES,
+    ANS_HASH,
     FACTS,
+    NEGATIVE_TTL,
     OPT_CLASS,
     OPT_END,
     OPT_START,
@@ -23,6 +26,7 @@ from agents.dns.message_kernels import (
     TTL_MIN,
     TYPES,
     answer_facts,
+    new_facts,
     normalise,
     question_end,
     uint64,
@@ -32,6 +36,7 @@ from agents.sources.listener.datapath_kernels import DROP, FORWARD, allowed, dec
 from agents.sources.listener.traffic import AccessList
 from agents.sources.listener.upstream import Routes
 from tests.support.mutations import Mutation, mutations
+from tests.support.plain_answer import answer_data, parse_answer
 
 compiling = settings(deadline=None)
 """The first call compiles."""
@@ -56,7 +61,7 @@ def questions(draw: st.DrawFn) -> bytes:
 @st.composite
 def records(draw: st.DrawFn) -> bytes:
     name = draw(st.one_of(st.just(b"\xc0\x0c"), st.just(b"\0"), wire_names.map(lambda name: name + b"\0")))
-    kind = draw(st.sampled_from([1, 1, 5, 16, 28, 41, 41, *range(60, 70)]))
+    kind = draw(st.sampled_from([1, 1, 5, 6, 6, 16, 28, 41, 41, *range(60, 70)]))
     ttl, data = draw(st.integers(0, 2**32 - 1)), draw(st.binary(max_size=30))
     kind_class = draw(st.sampled_from([1, 0, 512, 1232, 4096]))
     return name + number16(kind) + number16(kind_class) + ttl.to_bytes(4) + number16(len(data)) + data
@@ -116,12 +121,15 @@ def test_facts(message: bytes) -> None:
         return
     facts = np.full(FACTS, 7, np.int64)
     answer_facts(padded(message), 0, end, len(message), facts)
-    expected = wire.parse_answer(message, question_end=end, partial=True)
+    expected = parse_answer(message, question_end=end, partial=True)
     kinds = tuple(kind for kind in facts[TYPES : TYPES + wire.ANSWER_TYPES_MAX].tolist() if kind)
     found = (facts[RCODE], facts[ANCOUNT], kinds, facts[TTL_MIN])
     assert found == (expected.rcode, expected.ancount, expected.types, expected.ttl_min)
     record = wire.find_opt(message, end)
     assert max(512, int(facts[OPT_CLASS])) == (record.udp_size if record else 512)
+    data = answer_data(message, end)
+    assert (facts[ANS_BYTES], facts[NEGATIVE_TTL]) == (data.size, data.negative_ttl)
+    assert (facts[ANS_HASH] > 0) == bool(data.records)
     further = np.full(FACTS, 7, np.int64)
     answer_facts(padded(b"\xff" * 3 + message), 3, 3 + end, 3 + len(message), further)
     assert (further - facts).tolist() == [
@@ -129,6 +137,30 @@ def test_facts(message: bytes) -> None:
     ]
     opt = message[facts[OPT_START] : facts[OPT_END]]
     assert wire.truncate(message, end)[end:] == opt
+
+
+def hash_of(records: list[tuple[int, bytes]], ttl: int = 60, owner: bytes = b"\xc0\x0c", key: int = 5) -> int:
+    """ANS_HASH of an answer with these records; the authority section holds one more."""
+    question = b"\3www\7example\3com\0\0\1\0\1"
+    head = bytes(4) + b"\0\1" + number16(len(records)) + b"\0\1\0\0"
+    parts = [owner + number16(kind) + b"\0\1" + ttl.to_bytes(4) + number16(len(data)) + data for kind, data in records]
+    message = head + question + b"".join(parts) + b"\0\0\2\0\1\0\0\0\1\0\2ab"
+    facts = new_facts((key, key))
+    answer_facts(padded(message), 0, 12 + len(question), len(message), facts)
+    return int(facts[ANS_HASH])
+
+
+@compiling
+@given(st.lists(st.tuples(st.integers(1, 300), st.binary(max_size=40)), min_size=1, max_size=8), st.data())
+def test_the_hash_of_an_answer_is_that_of_its_types_and_data(
+    records: list[tuple[int, bytes]], data: st.DataObject
+) -> None:
+    found = hash_of(records)
+    assert found == hash_of(data.draw(st.permutations(records)), ttl=0, owner=b"\4mail\0")
+    assert found != hash_of(records, key=6) and found != hash_of(records[1:])
+    kind, text = records[0]
+    assert found != hash_of([(kind, text + b"\0"), *records[1:]]) and found != hash_of([(kind + 1, text), *records[1:]])
+    assert 0 < found < 2**63
 
 
 networks = st.one_of(

@@ -19,6 +19,8 @@ from tests.support.stubs import Asked, StubServer, answer_a, answer_large, reply
 
 pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("both_ways")]
 
+CACHED = 11
+"""Place of a row that says where its answer came from; after it come hash, bytes and negative TTL of the answer."""
 CACHE = CacheLimits(1 << 20, prefetch_percent=0)
 STALE_AT_ONCE = CACHE._replace(stale_wait_s=0.05)
 
@@ -45,8 +47,12 @@ def test_the_second_query_is_answered_here_and_recorded_like_the_first(first, se
         wait_until(lambda: len(rows) == 2)
         assert len(stub.asked) == 1
         plain, hit = (dict(zip(("ts", "client", "qname", "qtype", "qlen"), row, strict=False)) for row in rows)
-        assert [row[-1] for row in rows] == [FORWARDED, FROM_CACHE]
+        assert [row[CACHED] for row in rows] == [FORWARDED, FROM_CACHE]
         assert (hit["qname"], plain["qname"]) == (b"\3WwW\7Example\3COM", b"\3www\7example\3com")
+        assert rows[0][CACHED + 1] == rows[1][CACHED + 1] > 0 and rows[0][CACHED + 2 :] == rows[1][CACHED + 2 :] == (
+            4,
+            -1,
+        )
         assert [row[3:8] for row in rows] == [rows[0][3:8]] * 2 and rows[0][10] == rows[1][10] == "A"
         assert (listener.counters.cache_hits, listener.counters.cache_misses) == (1, 1)
         assert listener.counters.cache_entries == 1 and listener.counters.cache_bytes > 0
@@ -60,7 +66,7 @@ def test_a_client_without_edns_gets_no_opt_and_one_with_little_room_a_truncated_
         cut = udp(listener, query(kind="TXT"))
         assert cut.flags & dns.flags.TC and not cut.answer and cut.edns == -1
         wait_until(lambda: len(rows) == 2)
-        assert rows[1][-1] == FROM_CACHE and rows[1][7] == rows[0][7], "the record has the whole answer"
+        assert rows[1][CACHED] == FROM_CACHE and rows[1][7] == rows[0][7], "the record has the whole answer"
         assert listener.counters.cache_hits == 1
 
 
@@ -69,7 +75,7 @@ def test_without_a_cache_each_query_is_forwarded() -> None:
         for _ in range(3):
             udp(listener, query())
         wait_until(lambda: len(rows) == 3)
-        assert len(stub.asked) == 3 and [row[-1] for row in rows] == [FORWARDED] * 3
+        assert len(stub.asked) == 3 and [row[CACHED] for row in rows] == [FORWARDED] * 3
         assert listener.counters.cache_misses == 0
 
 
@@ -111,7 +117,7 @@ def test_an_expired_answer_is_used_while_upstreams_are_silent_and_replaced_when_
         assert len(stub.asked) == asked, "upstreams are not asked again at once"
         assert listener.counters.cache_stale == 3
         wait_until(lambda: listener.inflight == 0)
-        wait_until(lambda: [row[-1] for row in rows].count(FROM_CACHE_STALE) == 3)
+        wait_until(lambda: [row[CACHED] for row in rows].count(FROM_CACHE_STALE) == 3)
         assert adds_up(listener.counters) and listener.counters.servfail == 0
 
 
@@ -122,7 +128,7 @@ def test_an_expired_answer_is_used_where_an_upstream_fails(rcode: Rcode) -> None
         stub.behaviour = lambda asked: reply(asked, flags=0x8180 | rcode)
         wait_until(lambda: udp(listener, query()).answer[0].ttl == 30)
         assert listener.counters.cache_stale == 1
-        wait_until(lambda: rows[-1][-1] == FROM_CACHE_STALE)
+        wait_until(lambda: rows[-1][CACHED] == FROM_CACHE_STALE)
         assert udp(listener, query("other.example.com")).rcode() == rcode
         wait_until(lambda: listener.inflight == 0)
         assert adds_up(listener.counters)
@@ -161,7 +167,7 @@ def test_a_popular_answer_is_asked_for_anew_before_it_expires() -> None:
         assert udp(listener, query()).answer[0].ttl == 5, "it is a new one"
         assert listener.counters.answered == 1 and adds_up(listener.counters)
         wait_until(lambda: len(rows) == listener.counters.received)
-        assert [row[-1] for row in rows].count(FORWARDED) == 1
+        assert [row[CACHED] for row in rows].count(FORWARDED) == 1
 
 
 def test_when_there_is_no_room_in_flight_an_expired_answer_is_better_than_none() -> None:
@@ -197,7 +203,7 @@ def test_a_time_out_is_kept_like_a_failure_that_an_upstream_names(ask) -> None: 
         assert (first.rcode(), again.rcode(), again.edns) == (Rcode.SERVFAIL, Rcode.SERVFAIL, 0)
         assert str(again.question[0].name) == "WWW.example.com."
         assert len(stub.asked) == asked, "nobody is asked again at once"
-        wait_until(lambda: [(row[5], row[-1]) for row in rows] == [(2, FORWARDED), (2, FROM_CACHE)])
+        wait_until(lambda: [(row[5], row[CACHED]) for row in rows] == [(2, FORWARDED), (2, FROM_CACHE)])
         assert udp(listener, query("other.example.com", use_edns=0)).rcode() == Rcode.SERVFAIL
         assert len(stub.asked) > asked, "of another name nothing is known"
         assert adds_up(listener.counters)
@@ -206,7 +212,7 @@ def test_a_time_out_is_kept_like_a_failure_that_an_upstream_names(ask) -> None: 
 def test_an_unreachable_upstream_is_kept_as_a_failure() -> None:
     with listening(dead(), cache=CACHE) as (listener, rows):
         assert [udp(listener, query()).rcode() for _ in range(2)] == [Rcode.SERVFAIL] * 2
-        wait_until(lambda: [row[-1] for row in rows] == [FORWARDED, FROM_CACHE])
+        wait_until(lambda: [row[CACHED] for row in rows] == [FORWARDED, FROM_CACHE])
 
 
 @pytest.mark.parametrize("rcode", [Rcode.FORMERR, Rcode.SERVFAIL, Rcode.NOTIMP, Rcode.REFUSED, Rcode.NOTAUTH])

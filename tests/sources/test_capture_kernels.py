@@ -43,16 +43,18 @@ PORTS = frozenset({53, 5353})
 LINKS = [ll.NULL, ll.ETHERNET, ll.RAW, ll.LINUX_SLL, ll.LINUX_SLL2, 12, 147]
 NOTES = re.compile("other ports|not read|no query in|captured twice|fragmented")
 """Warnings that tests of their own look at."""
+HASH_AT = list(QueryBatch.__dataclass_fields__).index("ans_hash")
 Reading = tuple[list[list[tuple[object, ...]]], int, list[str]]
 
 
 def read(source: PcapSource | PlainSource, size: int = 3) -> Reading:
-    """Rows by batch, malformed, warnings; NaN as text, so that it equals itself."""
+    """Rows by batch, malformed, warnings; NaN as text, so that it equals itself, and whether there is a hash."""
     batches = []
     for batch in source.batches(size):
         columns = [getattr(batch, name) for name in QueryBatch.__dataclass_fields__]
         lists = [column.tolist() if isinstance(column, np.ndarray) else list(column) for column in columns]
         lists[9] = [repr(value) for value in lists[9]]
+        lists[HASH_AT] = [value > 0 for value in lists[HASH_AT]]
         batches.append(list(zip(*lists, strict=True)))
     return batches, source.malformed, [text for text in source.warnings if not NOTES.search(text)]
 

@@ -29,10 +29,11 @@ def test_answers_and_offers_a_row_with_the_answers_facts(ask) -> None:  # type: 
         assert answer.answer[0][0].to_text() == "192.0.2.1"
         assert listener.counters.received == listener.counters.answered == 1
         wait_until(lambda: len(rows) == 1)
-        ts, client, qname, qtype, qlen, rcode, ancount, rlen, ttl_min, rtt_ms, types, cached = rows[0]
+        ts, client, qname, qtype, qlen, rcode, ancount, rlen, ttl_min, rtt_ms, types, cached, *data = rows[0]
         assert (client, qname, qtype) == ("127.0.0.1", b"\3wWw\7Example\3com", 1)
         assert (rcode, ancount, ttl_min, types) == (0, 1, 60, "A")
         assert cached == FORWARDED
+        assert data[0] > 0 and data[1:] == [4, -1]
         assert qlen == len(query.to_wire())
         assert rlen > qlen
         assert 0 < rtt_ms < 5000

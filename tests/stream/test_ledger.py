@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agents.core.types import Row, batch_of
+from agents.core.types import UNKNOWN, Row, batch_of
 from agents.dns.message import type_number
 from agents.stream import ledger as ledger_module
 from agents.stream.counters import Counters
@@ -32,9 +32,10 @@ def row(ts: float, qname: bytes = b"\1a\4test", types: str = "CNAME,A") -> Row:
 def packed(one: Row) -> bytes:
     """The bytes of the row's record."""
     numbers = tuple(map(type_number, one[10].split(","))) if one[10] else ()
-    return packed_record(one[0], client_bytes(one[1]), *one[2:10], numbers)
+    return packed_record(one[0], client_bytes(one[1]), *one[2:10], numbers, UNKNOWN, *one[11:])
 
 
+NUMBERS = ("ts", "qtype", "qlen", "rcode", "ancount", "rlen", "ttl_min", "rtt_ms")
 ROWS = st.lists(
     st.tuples(
         st.floats(0, 4e9),
@@ -48,6 +49,9 @@ ROWS = st.lists(
         st.integers(-1, 2**32),
         st.one_of(st.just(float("nan")), st.floats(0, 1e5, width=32)),
         st.sampled_from(["", "A", "CNAME,A", "TYPE60000", "A,NS,CNAME,SOA,PTR,MX,TXT,AAAA"]),
+        st.integers(0, 2**63 - 1),
+        st.integers(-1, 65535),
+        st.integers(-1, 2**31 - 1),
     ),
     max_size=5,
 )
@@ -62,7 +66,7 @@ def test_rows_come_back_from_records(rows: list[Row]) -> None:
     found, wanted = batch_of_records(records), batch_of(rows)
     for name in ("client", "qname", "ans_types"):
         assert list(getattr(found, name)) == list(getattr(wanted, name))
-    for name in ("ts", "qtype", "qlen", "rcode", "ancount", "rlen", "ttl_min", "rtt_ms"):
+    for name in (*NUMBERS, "ans_hash", "ans_bytes", "negative_ttl"):
         np.testing.assert_array_equal(getattr(found, name), getattr(wanted, name))
         assert getattr(found, name).dtype == getattr(wanted, name).dtype
 

@@ -29,12 +29,15 @@ def key_of(text: str) -> int:
 def ask(
     label: object, ts: float = START, *, domain: str = DOMAIN, client: str = CLIENT, bits: float = 80.0,
     encoded: bool = True, discount: float = 1.0, qtype: int = 1, rlen: int = -1,
-    numbered: tuple[int, str] | None = None,
+    answer: int = 0, data: int = -1, unkept: bool = False, numbered: tuple[int, str] | None = None,
 ) -> Query:  # fmt: skip
     """A query for one label below a domain, worth so many bits when it is new."""
     name = f"{label}.{domain}"
     part = Part(key_of(f".{label}"), bits, encoded)
-    return Query(ts, client, from_text(name), key_of(name), key_of(domain), (part,), qtype, rlen, discount, numbered)
+    return Query(
+        ts, client, from_text(name), key_of(name), key_of(domain), (part,), qtype, rlen, answer, data, unkept,
+        discount, numbered,
+    )  # fmt: skip
 
 
 class Judged:
@@ -88,6 +91,9 @@ class Judged:
             client=self.flows.rows_of([query.client for query in queries]),
             qtype=np.array([query.qtype for query in queries], np.uint16),
             rlen=np.array([query.rlen for query in queries], np.int32),
+            answer=np.array([query.answer for query in queries], np.uint64),
+            data=np.array([query.data for query in queries], np.int32),
+            unkept=np.array([query.unkept for query in queries], np.uint8),
             size=np.array([len(query.wire) for query in queries], np.int64),
             name=np.array([query.name for query in queries], np.uint64),
             domain=np.array([query.domain for query in queries], np.uint64),

@@ -45,6 +45,7 @@ from agents.sources.capture.streams import FORWARDED_S, Segment, Streams
 from agents.sources.files import open_bytes
 from agents.stream.record import client_text
 from tests.support.listening import types_text
+from tests.support.plain_answer import Answer, AnswerData, answer_data, parse_answer
 
 
 class PlainSource:
@@ -351,19 +352,21 @@ _Key = tuple[bytes, bytes, int, int, bytes]
 
 
 class _Waiting:
-    __slots__ = ("answer", "client", "key", "qlen", "question", "rlen", "rtt_ms", "ts")
+    __slots__ = ("answer", "client", "data", "key", "qlen", "question", "rlen", "rtt_ms", "ts")
 
     def __init__(self, ts: float, client: bytes, question: wire.Question, qlen: int, key: _Key) -> None:
         self.ts, self.client, self.question, self.qlen, self.key = ts, client, question, qlen, key
-        self.answer: wire.Answer | None = None
+        self.answer: Answer | None = None
+        self.data = AnswerData([], 0)
         self.rlen, self.rtt_ms = UNKNOWN, math.nan
 
     def row(self) -> Row:
         question, answer = self.question, self.answer
         head = (self.ts, client_text(self.client), question.qname, question.qtype, self.qlen)
         if answer is None:
-            return (*head, UNKNOWN, UNKNOWN, UNKNOWN, UNKNOWN, math.nan, "")
-        return (*head, answer.rcode, answer.ancount, self.rlen, answer.ttl_min, self.rtt_ms, types_text(answer.types))
+            return (*head, UNKNOWN, UNKNOWN, UNKNOWN, UNKNOWN, math.nan, "", 0, UNKNOWN, 0)
+        facts = answer.rcode, answer.ancount, self.rlen, answer.ttl_min, self.rtt_ms, types_text(answer.types)
+        return (*head, *facts, len(self.data.records), self.data.size, self.data.negative_ttl)
 
 
 class Joiner:
@@ -389,7 +392,8 @@ class Joiner:
         key = (client, server, port, question.id, message[wire.HEADER_SIZE : question.end].lower())
         waiting = self._open.pop(key, None)
         if waiting is not None and ts - waiting.ts <= WAIT_S:
-            waiting.answer = wire.parse_answer(message, question_end=question.end, partial=True)
+            waiting.answer = parse_answer(message, question_end=question.end, partial=True)
+            waiting.data = answer_data(message, question.end)
             waiting.rlen, waiting.rtt_ms = size, (ts - waiting.ts) * 1000
 
     def ready(self, now: float) -> Iterator[Row]:

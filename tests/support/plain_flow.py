@@ -19,6 +19,7 @@ from agents.detection.flow_kernels import (
     CROWD_DOMAINS,
     CROWD_MAX,
     EVIDENCE_BYTES,
+    PLAIN_ANSWERS,
     SAMPLES,
     USUAL_TYPES,
 )
@@ -65,6 +66,9 @@ class Query:
     parts: tuple[Part, ...]
     qtype: int = 1
     rlen: int = -1
+    answer: int = 0  # hash of the data in its answer
+    data: int = -1  # their bytes, -1 = unknown
+    unkept: bool = False  # it left, and no cache keeps its answer
     discount: float = 1.0
     numbered: tuple[int, str] | None = None  # identity of its shape, and its digits
     secret: bool = False
@@ -174,6 +178,11 @@ class Flow:
     leaked: float = 0.0
     encoded: float = 0.0
     bytes_in: int = 0
+    first_answer: int = 0
+    largest: int = 0  # bytes of its largest answer
+    asked_last: tuple[int, int] | None = None  # name and type, of what no cache keeps
+    followers: dict[tuple[int, int], tuple[int, int]] = field(default_factory=dict)
+    foretold: int = 0
     types: list[int] = field(default_factory=list)  # unusual ones, in the order in which they came
     last_numbered: tuple[int, str] = (0, "")
     encoded_ts: float = -math.inf
@@ -198,12 +207,16 @@ class Flow:
             self.watched = self.alone = False
             self.windows = [Window(seconds) for seconds in WINDOWS_S]
 
-    def add(self, query: Query, discount: float) -> tuple[bool, list[float]]:
-        """Count a query; whether its name is new, and what counts of it towards the limits (in the order of sums)."""
+    def add(self, query: Query, young: bool, discount: float) -> tuple[bool, list[float]]:
+        """Count a query; whether its name is new, and what counts of it towards the limits (in the order of sums).
+
+        young: whether the domain is young or rare.
+        """
         self.queries += 1
         self.last_seen = max(self.last_seen, query.ts)
-        answers, choice = self._answers(query) / discount, self._choice(query) / discount
+        answers, choice = self._answers(query, young) / discount, self._choice(query)
         new, information, encoded = self._price(query)
+        choice = (choice + (self._order(query, not new) if young and query.unkept else 0.0)) / discount
         amounts = [0.0] * SUMS
         amounts[INFORMATION] = single(single(information) / discount)
         amounts[ENCODED] = single(single(encoded) / discount)
@@ -234,16 +247,38 @@ class Flow:
         if (new or begins) and len(self.samples) < SAMPLES:
             self.samples.append((query.wire, query.qtype))
 
-    def _answers(self, query: Query) -> int:
-        """Bytes of an answer: the same name, type and size again carry nothing that is new."""
-        size = query.rlen - len(query.wire) - ANSWER_FRAME
-        if query.qtype not in CARRYING_TYPES or size <= 0:
-            return 0
-        key = query.name ^ (query.qtype * 0x9E3779B97F4A7C15) ^ (query.rlen * 0xC2B2AE3D27D4EB4F)
-        if not self.memory.add(key % 2**64):
-            return 0
+    def _answers(self, query: Query, young: bool) -> float:
+        """Bytes of an answer: the same data again, or the same name, type and size, carry nothing that is new."""
+        size, key, factor = query.data, query.answer, 1.0 if young else PLAIN_ANSWERS
+        if query.data < 0:
+            size, factor = query.rlen - len(query.wire) - ANSWER_FRAME, PLAIN_ANSWERS
+            key = (query.name ^ (query.qtype * 0x9E3779B97F4A7C15) ^ (query.rlen * 0xC2B2AE3D27D4EB4F)) % 2**64
+        if size <= 0 or (factor > 1 and query.qtype not in CARRYING_TYPES) or key == self.first_answer:
+            return 0.0
+        if not self.first_answer:
+            self.first_answer = key
+        elif not self.memory.add(key):
+            return 0.0
         self.bytes_in += size
-        return size
+        counted, self.largest = min(size, self.largest), max(size, self.largest)
+        return counted / factor
+
+    def _order(self, query: Query, known: bool) -> float:
+        """Bytes in the choice of a question that did not follow the one before it the last time."""
+        question, before = (query.name, query.qtype), self.asked_last
+        self.asked_last = question
+        if before is None:
+            return 0.0
+        if self.followers.get(before) == question:
+            self.foretold += 1
+            return 0.0
+        self.followers[before] = question
+        foretold, self.foretold = self.foretold, 0
+        if not known:
+            return 0.0
+        carried = (math.log2(self.names + len(self.types) + 1) + math.log2(foretold + 1)) / 8
+        self.leaked += carried
+        return carried
 
     def _choice(self, query: Query) -> float:
         """Bytes in the choice of the record type, where it is neither usual nor one of the flow's first."""

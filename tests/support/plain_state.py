@@ -85,7 +85,8 @@ class State:
     def judge(self, query: Query) -> Evidence:
         """Count one query; the evidence that decides its severity, where no incident does."""
         self.judged += 1
-        if not query.parts and query.qtype in USUAL_TYPES:
+        counts = (query.data > 0 or query.unkept) and self._is_young(query)
+        if not query.parts and query.qtype in USUAL_TYPES and not counts:
             return NOTHING
         flow = self._flow(query)
         if flow is None:
@@ -94,7 +95,7 @@ class State:
         flow.pause(query.ts)
         self.clients[query.client].meet(query.ts, flow)
         discount = query.discount * self._familiar_factor(query)
-        new, amounts = flow.add(query, discount)
+        new, amounts = flow.add(query, (query.data > 0 or query.unkept) and self._is_young(query), discount)
         if new and query.discount <= 1 and query.client:
             self._scatter(query, flow, amounts)
         return self._weigh(query, flow, new)
@@ -161,6 +162,10 @@ class State:
         first, clients = self.familiar[query.domain]
         return FAMILIAR_FACTOR if clients >= FAMILIAR_CLIENTS and query.ts - first >= FAMILIAR_AGE_S else 1.0
 
+    def _is_young(self, query: Query) -> bool:
+        first, clients = self.familiar.get(query.domain, (query.ts, 0))
+        return query.ts - first < YOUNG_S or clients < FAMILIAR_CLIENTS
+
     # Throw-away domains
 
     def _scatter(self, query: Query, flow: Flow, amounts: Sequence[float]) -> None:
@@ -176,8 +181,7 @@ class State:
         if thrown and not query.scoped:
             flow.lent = single(flow.lent + amounts[ENCODED])
             part[ENCODED], part[ENCODED_NAMES] = amounts[ENCODED], amounts[ENCODED_NAMES]
-        first, clients = self.familiar[query.domain]
-        if not flow.alone and query.numbered is None and (query.ts - first < YOUNG_S or clients < FAMILIAR_CLIENTS):
+        if not flow.alone and query.numbered is None and self._is_young(query):
             part[INFORMATION] = single(max(min(amounts[INFORMATION], flow.leaked - policy.WORDS_SPARED_BYTES), 0.0))
         if not part[ENCODED] and not part[INFORMATION]:
             return

@@ -10,17 +10,26 @@ is written out as a RECORD, in order of the queries' times. No clock is read.
 
 from __future__ import annotations
 
-from hashlib import blake2b
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from agents.core.column_kernels import siphash
-from agents.core.jit import COMPILED, kernel_in_place
+from agents.core.jit import kernel_in_place
 from agents.core.types import UNKNOWN
 from agents.dns.message import HEADER_SIZE, OPT
-from agents.dns.message_kernels import FACTS, answer_facts, copy_bytes, int64, question_end, u16, uint64, write_facts
+from agents.dns.message_kernels import (
+    HASH_MASK,
+    answer_facts,
+    copy_bytes,
+    int64,
+    new_facts,
+    piece_hash,
+    question_end,
+    u16,
+    uint64,
+    write_facts,
+)
 from agents.dns.name import NAME_MAX
 from agents.sources.capture.frame_kernels import (
     DATAGRAM,
@@ -94,19 +103,9 @@ def empty_joiner(secret: tuple[int, int]) -> Joiner:
         room(np.zeros(SLOTS, np.int32)),
         room(np.array((0, 0, POOL), np.int64)),
         room(np.zeros(_KEY_ROOM, np.uint8)),
-        room(np.zeros(FACTS, np.int64)),
+        room(new_facts((secret[0] & HASH_MASK, secret[1] & HASH_MASK))),
         np.array(secret, np.uint64),
     )
-
-
-def _keyed_hash(data: Any, start: int, end: int, low: Any, high: Any) -> Any:
-    """A keyed hash of data[start:end] that costs the interpreter little."""
-    return int.from_bytes(
-        blake2b(bytes(data[start:end]), digest_size=8, key=int(low).to_bytes(8) + int(high).to_bytes(8)).digest()
-    )
-
-
-keyed_hash = siphash if COMPILED else _keyed_hash
 
 
 @kernel_in_place
@@ -120,7 +119,7 @@ def _identity(data: Any, start: Any, end: Any, client: Any, port: Any, server: A
         byte = data[at]
         key[size] = byte + 32 if 0x41 <= byte <= 0x5A else byte
         size += 1
-    return keyed_hash(key, 0, size, joiner.secret[0], joiner.secret[1])
+    return piece_hash(key, 0, size, joiner.secret[0], joiner.secret[1])
 
 
 @kernel_in_place
@@ -170,6 +169,7 @@ def _take_query(joiner: Any, ts: Any, data: Any, start: Any, stop: Any, size: An
     row = joiner.pool[number]
     row["ts"], row["qlen"], row["qtype"] = ts, size, u16(data, stop - 4)
     row["ttl_min"] = row["ancount"] = row["rlen"] = row["rcode"] = row["cached"] = UNKNOWN
+    row["ans_hash"], row["ans_bytes"], row["negative_ttl"] = 0, UNKNOWN, 0  # no answer is kept
     row["rtt_ms"] = np.nan
     row["ans_types"][:] = 0
     copy_bytes(row["client"], 0, client, 0, 16)
@@ -201,7 +201,8 @@ def _take_answer(joiner: Any, ts: Any, data: Any, start: Any, stop: Any, end: An
 def _copy(row: Any, to: Any) -> None:
     """Make the record `to` the same as `row`, bytes behind its name apart: most of a record is room for a long one."""
     to["ts"], to["ttl_min"], to["rtt_ms"], to["qlen"] = row["ts"], row["ttl_min"], row["rtt_ms"], row["qlen"]
-    to["cached"] = row["cached"]
+    to["cached"], to["ans_hash"] = row["cached"], row["ans_hash"]
+    to["ans_bytes"], to["negative_ttl"] = row["ans_bytes"], row["negative_ttl"]
     to["ancount"], to["rlen"], to["qtype"], to["rcode"] = row["ancount"], row["rlen"], row["qtype"], row["rcode"]
     copy_bytes(to["ans_types"], 0, row["ans_types"], 0, len(row["ans_types"]))
     copy_bytes(to["client"], 0, row["client"], 0, 16)

@@ -28,6 +28,8 @@ from agents.dns.message import (
     OPT_HEAD,
     QR,
     RD,
+    SOA,
+    SOA_TAIL,
     TC,
     TTL_MAX,
 )
@@ -88,9 +90,7 @@ PREFETCH_PAUSE_NS = 5_000_000_000
 POPULAR = 2
 """Uses since it was stored from which on an answer is asked for anew before it expires."""
 _SECOND_NS = 1_000_000_000
-_SOA, _SIG, _TSIG, _ANY = 6, 24, 250, 255
-_SOA_TAIL = 20
-"""Bytes of the five numbers that end an SOA record (RFC 1035 section 3.3.13); the last is MINIMUM."""
+_SIG, _TSIG, _ANY = 24, 250, 255
 _HAS_OPT, _DO = 0x02, 0x04
 _FLAGS_HIGH, _FLAGS_LOW = RD >> 8, AD | CD
 CACHE_KEYED = 1 + NAME_MAX + 5
@@ -166,7 +166,7 @@ def lifetime_of(message: Any, size: int, end: int) -> int:
         else:
             lowest = min(lowest, _ttl_at(message, at + 4))
             answered = answered or (seen < answers and (kind == qtype or qtype == _ANY))
-            if kind == _SOA and answers <= seen < authority and behind - at - 10 > _SOA_TAIL:
+            if kind == SOA and answers <= seen < authority and behind - at - 10 > SOA_TAIL:
                 minimum = _ttl_at(message, behind - 4)
         at = behind
     if at != size:

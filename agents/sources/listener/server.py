@@ -25,6 +25,18 @@ from numpy.typing import NDArray
 from agents.core.errors import AgentsError, SettingsError
 from agents.core.types import FORWARDED, FROM_CACHE, FROM_CACHE_STALE, UNKNOWN
 from agents.dns import message as wire
+from agents.dns.message_kernels import (
+    ANCOUNT,
+    ANS_BYTES,
+    ANS_HASH,
+    KEY,
+    NEGATIVE_TTL,
+    RCODE,
+    TTL_MIN,
+    TYPES,
+    answer_facts,
+    new_facts,
+)
 from agents.dns.strict_groups import StrictGroups
 from agents.sources.listener import upstream as pools
 from agents.sources.listener.cache import AnswerCache, CacheLimits
@@ -46,6 +58,7 @@ from agents.sources.listener.upstream import (
 )
 from agents.sources.listener.upstream_watch import LoopProbes, UpstreamWatch
 from agents.stream.counters import Counters, summed
+from agents.stream.record import ANSWER_KEY
 from agents.stream.ring import Ring
 
 if TYPE_CHECKING:
@@ -67,7 +80,8 @@ _UPSTREAM_SHARE = 2
 DRAIN_S = 2.0
 """Seconds that queries in flight have for an upstream's answer when the listener stops; the supervisor grants five."""
 _DRAIN_LOOK_S = 0.01
-_UNANSWERED = wire.Answer(wire.SERVFAIL, 0, (), UNKNOWN, False)
+_UNANSWERED = wire.SERVFAIL, 0, UNKNOWN, 0, UNKNOWN, 0
+"""RCODE, records, TTL, and then what the answer's data are, of a query without an answer: no cache keeps anything."""
 
 
 class Listener:
@@ -121,7 +135,7 @@ class Listener:
         self._limits, self._retry_failed = limits or default_limits(), retry_failed
         self._outgoing, self._random = outgoing or Outgoing(), pools.Random16()
         self._shares = Shares(self._limits.shares, inflight_max, len(self._routes.upstreams))
-        self._cache = AnswerCache(cache or CacheLimits(), self._fast_counters)
+        self._cache, self._facts = AnswerCache(cache or CacheLimits(), self._fast_counters), new_facts(ANSWER_KEY)
         self._forwarder = self._make_forwarder(client_wait_s)
         self._watch = UpstreamWatch(self._routes, probes, self._counters, self._busy, self._refresh)
         self._datapath: Datapath | None = None
@@ -467,14 +481,18 @@ class Listener:
     def _record(self, pending: Pending, answer: bytes | None, rtt_ms: float, cached: int) -> None:
         """Offer the query's record. answer None: size and TTL are unknown."""
         query, end = pending.query, pending.end
-        # Records behind damage in the answer are unknown.
-        facts = _UNANSWERED if answer is None else wire.parse_answer(answer, question_end=end, partial=True)
-        rcode, ancount, types, ttl_min, _ = facts
-        rlen = UNKNOWN if answer is None else len(answer)
+        rlen, types, known = UNKNOWN, tuple[int, ...](), _UNANSWERED
+        if answer is not None:
+            # Records behind damage in the answer are unknown.
+            answer_facts(np.frombuffer(bytearray(answer), np.uint8), 0, end, len(answer), self._facts)
+            facts = self._facts.tolist()
+            rlen, types = len(answer), tuple(kind for kind in facts[TYPES:KEY] if kind)
+            known = tuple(facts[place] for place in (RCODE, ANCOUNT, TTL_MIN, ANS_HASH, ANS_BYTES, NEGATIVE_TTL))
+        rcode, ancount, ttl_min, *data = known
         qname, qtype = query[wire.HEADER_SIZE : end - 5], query[end - 4] << 8 | query[end - 3]
         client, received = pending.client, pending.received
         self._offer(
-            [(pending.ts, client, qname, qtype, received, rcode, ancount, rlen, ttl_min, rtt_ms, types, cached)]
+            [(pending.ts, client, qname, qtype, received, rcode, ancount, rlen, ttl_min, rtt_ms, types, cached, *data)]
         )
 
     def _reply(self, asked: Pending, reply: bytes) -> None:
