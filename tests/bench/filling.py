@@ -30,7 +30,8 @@ def ordinary(numbers: Iterable[int], domains: int) -> list[bytes]:
 
 
 def batch(numbers: list[int], ts: list[float], domains: int, clients: int) -> QueryBatch:
-    """Query i asks for name numbers[i], which belongs to one domain; clients take turns over the domains."""
+    """Query i asks for name numbers[i], which belongs to one domain and has an address; clients take turns over the
+    domains."""
     qnames = ordinary(numbers, domains)
     count = len(numbers)
     codes = np.array([number % domains % clients for number in numbers], np.int32)
@@ -41,6 +42,7 @@ def batch(numbers: list[int], ts: list[float], domains: int, clients: int) -> Qu
         qlen=answers.astype(np.int32), rcode=np.zeros(count, np.int16), ancount=np.ones(count, np.int32),
         rlen=answers.astype(np.int32), ttl_min=answers, rtt_ms=np.ones(count, np.float32),
         ans_types=Coded(np.zeros(count, np.int32), ["A"]),
+        ans_hash=np.array(numbers, np.uint64) + np.uint64(1), ans_bytes=np.full(count, 4, np.int32),
     )  # fmt: skip
 
 
