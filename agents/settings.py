@@ -72,6 +72,10 @@ def _cron(text: str) -> str:
     return text
 
 
+def _cron_or_never(text: str) -> str:
+    return _cron(text) if text.strip() else ""
+
+
 def _names(field: str) -> AliasChoices:
     """The field's own name and its old name."""
     return AliasChoices(field, *(old.lower() for old, new in RENAMED.items() if new == field.upper()))
@@ -199,6 +203,11 @@ class Settings(BaseSettings):
         "off", description="let webhooks be http:// to other machines: their address is a secret, and can be read there"
     )
 
+    burn_in_days: Annotated[int, Field(ge=0, le=28)] = Field(
+        7,
+        description="days with queries before this network's habits are known: until then only what is CRITICAL and "
+        "looks like no kind of benign service sends a message; all else is listed",
+    )
     own_zones: str = Field(
         "",
         description="zones of this network's own, comma-separated: what stays inside is no leak; those that UPSTREAMS "
@@ -231,7 +240,14 @@ class Settings(BaseSettings):
     retrain_schedule: Annotated[str, AfterValidator(_cron)] = Field(
         "0 2 * * sun", description="cron expression of the retraining"
     )
-    retrain_timezone: str = Field("UTC", description="time zone of RETRAIN_SCHEDULE, for example Europe/Berlin")
+    retrain_timezone: str = Field(
+        "UTC", description="time zone of RETRAIN_SCHEDULE and SUMMARY_SCHEDULE, for example Europe/Berlin"
+    )
+    summary_schedule: Annotated[str, AfterValidator(_cron_or_never)] = Field(
+        "0 8 * * mon",
+        description="cron expression of the message that sums up the last seven days' incidents nobody was paged for; "
+        "empty = never",
+    )
     retrain_days: Days = Field(7, description="days of NORMAL queries to learn from")
     retrain_samples: Samples = Field(10_000, description="queries to learn from, at most")
     retrain_max_score: Share = Field(0.5, description="only queries that scored below this are learned from")

@@ -29,7 +29,7 @@ PAUSE_S, PAUSE_MAX_S = 30.0, 900.0
 PACE_S = 1.0
 """Seconds between two messages: Slack takes one a second from a webhook (docs.slack.dev, rate limits), Teams four."""
 GIVE_UP_S = 86_400.0
-"""A message that a channel did not take for so long is given up."""
+"""A message that a channel did not take for so long, while this process ran, is given up."""
 _log = structlog.get_logger()
 
 
@@ -48,8 +48,9 @@ class ChannelQueue:
         pace_s: float = PACE_S,
         pause_s: float = PAUSE_S,
         send_s: float = SEND_S,
+        give_up_s: float = GIVE_UP_S,
     ) -> None:
-        self.name = notifier.name
+        self.name, self._give_up_s = notifier.name, give_up_s
         self._notifier, self._letters, self._count = notifier, letters, count
         self._pace_s, self._pause_s, self._send_s = pace_s, pause_s, send_s
         self._failures, self._next_at = 0, 0.0
@@ -143,7 +144,7 @@ class ChannelQueue:
         pause_s = min(self._pause_s * 2.0 ** min(self._failures, 30), PAUSE_MAX_S)
         self._failures, self._error = self._failures + 1, error
         self._next_at = time.monotonic() + pause_s
-        if abs(time.time() - letter.at) >= GIVE_UP_S:
+        if time.monotonic() - letter.since >= self._give_up_s:
             self._fail(letter, error)
             return
         self._letters.put_back(letter.file)

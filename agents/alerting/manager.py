@@ -42,6 +42,14 @@ def notifiers_from(settings: Settings, retry: RetryPolicy | None = None) -> list
     return [spec.factory(own, retry) for spec, own in values.items() if own[spec.fields[0].name]]
 
 
+def is_paged(incident: Incident) -> bool:
+    """Whether an incident is told at once: HIGH and above; while the network's habits are unknown, what is CRITICAL and
+    looks like no kind of benign service."""
+    if incident.evidence.get("burn_in"):
+        return incident.severity >= Severity.CRITICAL and "explanation" not in incident.evidence
+    return incident.severity >= Severity.HIGH
+
+
 class AlertManager:
     """Sends alerts, incidents and runs. Without arguments the channels come from the settings (`.env`)."""
 
@@ -93,12 +101,14 @@ class AlertManager:
 
         From then on it is quiet, unless its severity rises; when it has ended, that is said once.
         """
-        if incident.severity < Severity.HIGH or not self.notifiers:
+        if not self.notifiers:
             return None
         key, now = (incident.client, incident.domain), self._clock()
         with self._guard:
             if incident.closed_at is not None:
                 return Event.ENDED if self._sent.pop(key, None) else None
+            if not is_paged(incident):
+                return None
             event = Event.UPDATE if key in self._sent else Event.NEW
             at, severity = self._sent.get(key, (float("-inf"), Severity.NORMAL))
             if abs(now - at) < self._quiet_s and incident.severity <= severity:
@@ -116,7 +126,7 @@ class AlertManager:
         """Incidents that another process has alerted: they are quiet now, unless their severity rises."""
         now = self._clock()
         with self._guard:
-            for incident in incidents:
+            for incident in filter(is_paged, incidents):
                 key = (incident.client, incident.domain)
                 if key not in self._sent:
                     self._note(key, now, incident.severity)

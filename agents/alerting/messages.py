@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from agents.alerting.grouping import Due, Event, Group
-from agents.core.text import NETWORK, command, counted, harmless, printable, senders_text, utc, who
+from agents.core.text import NETWORK, command, counted, explanation_text, harmless, printable, senders_text, utc, who
 from agents.core.types import Incident, Message, Severity
 
 REASONS_MAX = 6
@@ -44,6 +44,7 @@ def incident_message(incident: Incident, link_base: str = "", event: Event = Eve
         ("Last seen", utc(incident.last_seen)),
         *([("Seen before", before)] if (before := seen_before(incident)) else ()),
         *(("Reason", harmless(reason)) for reason in incident.reasons[:REASONS_MAX]),
+        *([("May be", explanation_text(found))] if (found := incident.evidence.get("explanation")) else ()),
         *(("Example", harmless(name)) for name in incident.sample_names[:3]),
         *_commands(incident),
     ]

@@ -11,9 +11,10 @@ from __future__ import annotations
 
 import json
 import re
+import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -38,11 +39,15 @@ Content = TypeVar("Content")
 
 @dataclass(slots=True)
 class Letter:
-    """One message to one channel. file: None where the disk did not take it. at: Unix seconds when it was written."""
+    """One message to one channel. file: None where the disk did not take it. at: Unix seconds when it was written.
+
+    since: when this process took it over, by time.monotonic(): the wall clock may be set meanwhile.
+    """
 
     message: Message
     at: float
     file: Queued | None
+    since: float = field(default_factory=time.monotonic)
 
 
 class _Folder(Generic[Content]):

@@ -10,9 +10,9 @@ import structlog
 
 from agents.alerting.channel_queue import PACE_S, PAUSE_S, SEND_S, ChannelQueue, end_all
 from agents.alerting.grouping import Due, Event, Groups
-from agents.alerting.manager import AlertManager
+from agents.alerting.manager import AlertManager, is_paged
 from agents.alerting.outbox import Outbox
-from agents.core.types import Message, Severity, Verdicts
+from agents.core.types import Message, Verdicts
 
 ALERT_COUNTS = ("sent", "failed", "suppressed", "dropped")
 """What AlertSink counts. sent, failed: messages of each channel; suppressed: incidents that were alerted already;
@@ -82,12 +82,10 @@ class AlertSink:
     def accept(self, verdicts: Verdicts) -> None:
         """Take over the batch's incidents; waits for nobody but the disk."""
         for incident in verdicts.incidents:
-            if incident.severity < Severity.HIGH:
-                continue
             event = self._manager.claim(incident)
             if event is not None:
                 self._add(self._outbox.keep(incident, event))
-            elif incident.closed_at is None:
+            elif incident.closed_at is None and is_paged(incident):
                 self._groups.refresh(incident)
                 self._count("suppressed")
         self._changed.set()

@@ -10,7 +10,7 @@ from typing import IO, Any
 
 from agents.alerting.messages import seen_before
 from agents.core.errors import UsageError
-from agents.core.text import counted, senders_text, utc, who
+from agents.core.text import counted, explanation_text, senders_text, utc, who
 from agents.core.types import Incident, Severity, Verdicts
 from agents.detection.incidents import attack_names
 from agents.dns.message import type_name
@@ -75,6 +75,8 @@ def evidence_text(evidence: Mapping[str, Any]) -> str:
     ]
     if "clients" in evidence:
         lines.insert(0, f"  sent by     {senders_text(evidence['clients'])}")
+    if "explanation" in evidence:
+        lines.insert(0, f"  may be      {explanation_text(evidence['explanation'])}")
     if evidence["preview"]:
         lines.insert(0, f"  decodes to  {evidence['preview']}")
     lines += [

@@ -44,6 +44,17 @@ def senders_text(clients: Mapping[str, Any]) -> str:
     return f"{counted(clients['count'], 'client')}: {shown}{more}"
 
 
+def explanation_text(found: Mapping[str, Any]) -> str:
+    """Which kind of benign service an incident may be, what supports that, and up to which amount. found: its evidence
+    (kind, what, sign, bytes_a_day, budget, listed)."""
+    said = f"{found['kind']}: {found['what']}; "
+    if not found["sign"]:
+        return said + "nothing else in this network supports it"
+    spent = f"{counted(found['bytes_a_day'], 'byte')} in a day, {found['budget']:,.0f} are explained"
+    beyond = "" if found["listed"] else ", unless the sum of all that is explained is used up"
+    return f"{said}{found['sign']}; {spent}{beyond}"
+
+
 def harmless(text: object, size: int = TEXT_MAX) -> str:
     """Printable text that chat and mail clients do not turn into links."""
     return defang(printable(text, size)).replace("://", "[:]//").replace("@", "[@]")

@@ -28,6 +28,7 @@ from agents.detection.limits import (
     Limits,
     Peaks,
     Scale,
+    as_listed,
     bounds,
     evidence_of,
     limits_of,
@@ -45,11 +46,18 @@ from agents.scoring.lexical import Lexical, Tenants, read_names, read_tenants
 from agents.scoring.lexical_kernels import may_hold_secrets
 from agents.scoring.model import Model
 
-WINDOWS_FILE, NETWORK_FILE, PEAKS_FILE = FILES = "windows.snapshot", "network.snapshot", "peaks.json"
-"""The files that a detector saves, to be loaded in this order: its flows, those of the network, and the peaks of flows,
-from which the next retraining sets the limits."""
+WINDOWS_FILE, NETWORK_FILE, PEAKS_FILE, HABITS_FILE = FILES = (
+    "windows.snapshot",
+    "network.snapshot",
+    "peaks.json",
+    "habits.json",
+)
+"""The files that a detector saves, to be loaded in this order: its flows, those of the network, the peaks of flows,
+from which the next retraining sets the limits, and what domains carry here on ordinary days."""
 TS_MAX = 1e13
 """Seconds; a later time is invalid, and counts as this one."""
+VOTED_MAX = 65_536
+"""Domains whose odd names are remembered for a day."""
 NO_EVIDENCE = Evidence(0.0)
 KEPT_S = 5
 """No cache keeps an answer with a TTL of so many seconds or less for long: whoever asks again is heard."""
@@ -93,12 +101,16 @@ class TunnelDetector:
         services: KnownServices | None = None,
         key: Key = (0, 0),
         tripwires: Tripwires | None = None,
+        burn_in_days: float = 0,
     ) -> None:
+        """key: of all hashes. burn_in_days: days with queries before this network's habits are known."""
         self.flows = Flows(keys_max, key)
         self._tripwires = tripwires or Tripwires()
         self.incidents = Incidents(quiet_s, scale, self.flows)
         self.scale = scale
         self.peaks = Peaks()
+        self._burn_in_days = burn_in_days
+        self._voted: dict[int, int] = {}  # domains (keyed hashes) with a name that was HIGH by itself, and the day
         self._swap = threading.Lock()
         self._next: Model | None = None
         self.services = services or KnownServices()
@@ -124,12 +136,15 @@ class TunnelDetector:
         """The contents of FILES. `lock` is held while arrays are copied, not while they are packed."""
         windows, network = (snapshot.dump_flows(flows, lock) for flows in (self.flows, self.flows.network))
         with lock:
-            return {WINDOWS_FILE: windows, NETWORK_FILE: network, PEAKS_FILE: self.peaks.dump()}
+            habits = self.incidents.explainer.dump()
+            return {WINDOWS_FILE: windows, NETWORK_FILE: network, PEAKS_FILE: self.peaks.dump(), HABITS_FILE: habits}
 
     def load(self, name: str, data: bytes) -> None:
         """Restore state from one of FILES. Raises ValueError for invalid contents."""
         if name == PEAKS_FILE:
             self.peaks = load_peaks(data)
+        elif name == HABITS_FILE:
+            self.incidents.explainer.load(data)
         else:
             snapshot.load_flows(data, self.flows.network if name == NETWORK_FILE else self.flows)
 
@@ -181,6 +196,9 @@ class TunnelDetector:
         """The second half: count the queries, in order, and decide."""
         names, found, clients, domains, asked, rows, tripped = seen
         asked = asked._replace(client=self.flows.rows_of(clients.values)[clients.codes])
+        if len(batch):
+            self.incidents.explainer.see(float(batch.ts[0]), clients, asked.domain, asked.qtype)
+            self.incidents.explainer.learning = 0 < self._burn_in_days >= len(self.peaks.days)
         said = self.flows.judge(asked, self._limits.table, self._limits_together.table, self._limits.rules)
         self.flows.keep_samples(said, names, batch.qtype, rows)
         self._note_peaks(asked.ts, clients, domains, said)
@@ -347,30 +365,30 @@ class TunnelDetector:
                 evidence = with_secret(evidence, secret_of(batch.qname[row]))
             key = client, SCATTERED if scattered else domains[place]
             watched[key] = flows, at
-            is_open = self._is_told(key, clients[row], evidence) or self.incidents.observe(
+            found = self._told(key, clients[row], evidence) or self.incidents.observe(
                 ts, *key, _standing(event, batch, row), evidence, self._sharing(ts, event, evidence, flows),
                 clients[place] if client == NETWORK else None,
             )  # fmt: skip
             best = decided.setdefault(row, NO_EVIDENCE)
             below = event["fresh"] and evidence.ratio < 1 and not scattered
-            if (is_open or below) and evidence.ratio > best.ratio:
+            evidence = found or evidence
+            if (found or below) and evidence.ratio > best.ratio:
                 decided[row] = evidence
         for key, (flows, at) in watched.items():
             if key not in opened:
                 flows.state.flows[at]["watched"] = 0
         return decided
 
-    def _is_told(self, key: tuple[str, str], client: str, evidence: Evidence) -> bool:
-        """Whether another open incident tells of this query: one channel is one incident, a client's or the network's.
-
-        client: who asked.
-        """
+    def _told(self, key: tuple[str, str], client: str, evidence: Evidence) -> Evidence | None:
+        """The evidence, if another open incident tells of this query: one channel is one incident, a client's or the
+        network's. client: who asked."""
         opened, domain = self.incidents.open, key[1]
         if key in opened or evidence.kind == Kind.SECRET:
-            return False
-        if key[0] == NETWORK:
-            return (client, domain) in opened
-        return domain != SCATTERED and (NETWORK, domain) in opened
+            return None
+        other = (client, domain) if key[0] == NETWORK else (NETWORK, domain)
+        if other not in opened or (domain == SCATTERED and key[0] != NETWORK):
+            return None
+        return as_listed(evidence) if self.incidents.is_listed(other) else evidence
 
     def _sharing(self, ts: float, event: np.void, evidence: Evidence, flows: Flows) -> Sequence[str]:
         if evidence.kind not in (Kind.SPREAD, Kind.SPREAD_FRESH):
@@ -396,6 +414,8 @@ class TunnelDetector:
         ratios[list(decided)] = [evidence.ratio for evidence in decided.values()]
         behaviour = scale.behaviours(ratios)
         votes = scale.votes(found.score, asked.discount[: len(batch)])
+        if scale.combine == "max":
+            votes = self._once(batch.ts, asked.domain, votes)
         scores = scale.combined(votes, behaviour)
         severities = scale.severities(scores)
         reasons: list[tuple[str, ...]] = [()] * len(batch)
@@ -410,6 +430,25 @@ class TunnelDetector:
         return Verdicts(
             batch, domains, found.features, shown, severities, reasons, self.model.model_id, features_version=VERSION
         )
+
+    def _once(
+        self, ts: NDArray[np.float64], domains: NDArray[np.uint64], votes: NDArray[np.float32]
+    ) -> NDArray[np.float32]:
+        """The model's votes: of the odd names below a domain, one a day is HIGH by itself, none if the domain is old
+        and common here. What they carry together is for the limits to say."""
+        rows = np.flatnonzero(votes >= self.scale.high)
+        if not len(rows):
+            return votes
+        votes, below = votes.copy(), np.nextafter(np.float32(self.scale.high), np.float32(0))
+        for row in rows.tolist():
+            domain, day = int(domains[row]), int(ts[row] // DAY_S)
+            if self._voted.get(domain) == day or not self.flows.is_young(float(ts[row]), domains[row]):
+                votes[row] = below
+                continue
+            if len(self._voted) >= VOTED_MAX:
+                self._voted.clear()
+            self._voted[domain] = day
+        return votes
 
 
 def verdicts_of(

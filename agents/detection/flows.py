@@ -14,9 +14,10 @@ from agents.core.column_kernels import Key
 from agents.core.columns import packed
 from agents.core.jit import map_large_arrays
 from agents.core.text import NETWORK
+from agents.core.types import DAY_S
 from agents.detection import flow_kernels as table
 from agents.detection.flow_kernels import ASKERS, CELLS, EVIDENCE_BYTES, FOLLOWERS, GOLDEN, settle
-from agents.detection.judge_kernels import FACTOR_AT, OF_NETWORK_STOP, judge, own
+from agents.detection.judge_kernels import AT_HOME_DOMAINS, FACTOR_AT, OF_NETWORK_STOP, judge, own
 from agents.detection.seen_kernels import ROW_WORDS
 from agents.detection.state import (
     CARRIERS_MAX,
@@ -26,6 +27,7 @@ from agents.detection.state import (
     EVIDENCE,
     FAMILIAR,
     FLOW,
+    NAMES,
     NONE,
     PEAK,
     ROOM_SIZE,
@@ -207,6 +209,8 @@ KEYS_KEPT = 0.875
 POOL_WORDS = 48
 """Words of eight bytes in the pool of names seen, per flow. When the pool or a client's share is used up, a flow that
 needs more forgets the names it saw."""
+BURST_S, BURST_SHARE = 600, 0.8
+"""A page that tests the network asks for so many of its names within so short a time."""
 START = 1024
 """Rows at first; they double."""
 
@@ -458,6 +462,62 @@ class Flows:
         room, state = self.state.room, self.state
         yield Stop.FLOWS, room[Room.FLOWS] + 2 > len(state.flows)
         yield Stop.PLACES, 2 * (room[Room.LIVE] + 2) > len(state.places)
+
+    def is_young(self, ts: float, domain: np.uint64) -> bool:
+        """Whether a domain (keyed hash) is young or rare here."""
+        return bool(table.is_young(self.state, ts, domain))
+
+    def _at_home(self, ts: float, days: int = 1) -> NDArray[np.bool_]:
+        """Of each client's row, whether it was at home (judge_kernels.AT_HOME_DOMAINS) in the last days."""
+        clients = self.state.clients
+        lately = np.abs(ts // DAY_S - clients["day"]) <= days
+        found: NDArray[np.bool_] = lately & (np.maximum(clients["today"], clients["yesterday"]) >= AT_HOME_DOMAINS)
+        return found
+
+    def clients_at_home(self, ts: float) -> int:
+        """How many clients were at home in the last week."""
+        return int(np.count_nonzero(self._at_home(ts, 7)))
+
+    def is_at_home(self, ts: float, client: str) -> bool:
+        """Whether a client is at home."""
+        row = self.clients.get(client)
+        return row is not None and bool(self._at_home(ts)[row])
+
+    def _clients_below(self, domain: np.uint64) -> NDArray[np.int32]:
+        found: NDArray[np.int32] = self.state.flows["client"][
+            self.rows(lambda flows: (flows["domain"] == domain) & (flows["scattered"] == 0))
+        ]
+        return found
+
+    def at_home_below(self, ts: float, domain: np.uint64) -> int:
+        """How many clients that are at home ask below a domain (keyed hash)."""
+        return int(np.count_nonzero(self._at_home(ts)[self._clients_below(domain)]))
+
+    def clients_below(self, domain: np.uint64) -> list[str]:
+        """The clients that ask below a domain (keyed hash)."""
+        rows = set(self._clients_below(domain).tolist())
+        return [client for client, row in self.clients.items() if row in rows]
+
+    def is_burst(self, row: int, ts: float) -> bool:
+        """Whether nearly all names of a flow's last day came within the last minutes (BURST_S, BURST_SHARE)."""
+        at, total = int(self.state.flows["windows"][row]), np.zeros(SUMS)
+        if at == NONE:
+            return True
+        names = []
+        for seconds in (BURST_S, DAY_S):
+            table.sums(self.state.windows[at], ts, WINDOWS_S.index(int(seconds)), total)
+            names.append(total[NAMES])
+        return bool(names[0] >= BURST_SHARE * names[1])
+
+    def flows_of(self, client: str) -> list[int]:
+        """Rows of a client's flows below domains that carried something, the newest, at most CARRIERS_MAX."""
+        row = self.clients.get(client)
+        if row is None:
+            return []
+        found = self.rows(
+            lambda flows: (flows["client"] == row) & (flows["detail"] != NONE) & (flows["scattered"] == 0)
+        )
+        return sorted(found, key=lambda one: -float(self.state.flows["last_seen"][one]))[:CARRIERS_MAX]
 
     def client_of(self, row: int) -> int:
         """The client's row of a flow."""

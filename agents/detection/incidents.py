@@ -11,14 +11,15 @@ import numpy as np
 
 from agents.core.column_kernels import keyed_hash
 from agents.core.text import NETWORK
-from agents.core.types import Incident, QueryBatch, Severity
+from agents.core.types import Incident, QueryBatch
+from agents.detection.explanations.explainer import Account, Asking, Explainer
 from agents.detection.fingerprints import tool_of, trace_of
 from agents.detection.flow_kernels import SAMPLES
 from agents.detection.flows import Flow, Flows, Past
-from agents.detection.limits import SCATTERED, Evidence, Scale
+from agents.detection.limits import SCATTERED, Evidence, Scale, as_listed
 from agents.detection.reasons import CERTAIN_REASONS, STRICT_REASON, incident_reasons
 from agents.detection.secrets import preview
-from agents.detection.state import NONE
+from agents.detection.state import NONE, Kind
 from agents.dns.message import type_name
 from agents.dns.name import from_text, to_text
 
@@ -166,6 +167,7 @@ class _Trail:
     told: Flow | None = None  # the flow when the incident was last reported
     senders: Counter[str] = field(default_factory=Counter)  # queries of each client, of the first SENDERS_MAX
     names: tuple[tuple[bytes, int], ...] = ()  # first names since it was opened, if the flow has had an incident before
+    account: Account | None = None  # None until its names were compared with kinds of service
 
     def send(self, client: str) -> None:
         """Note who sent a query of an incident that is not one client's."""
@@ -233,6 +235,7 @@ class Incidents:
         self.quiet_s = quiet_s
         self.scale = scale
         self._flows = flows
+        self.explainer = Explainer(flows)
         self.open: dict[IncidentKey, Incident] = {}
         self._trails: dict[IncidentKey, _Trail] = {}
         self._changed: set[IncidentKey] = set()
@@ -255,10 +258,11 @@ class Incidents:
         evidence: Evidence,
         sharing: Sequence[str] = (),
         sender: str | None = None,
-    ) -> bool:
-        """Open an incident if a query reaches a limit, or update an open one. Returns whether one is open.
+    ) -> Evidence | None:
+        """Open an incident if a query reaches a limit, or update an open one.
 
-        sender: who sent the query, where the incident is not one client's.
+        Returns the evidence as far as nothing explains it, or None if no incident is open. sender: who sent the query,
+        where the incident is not one client's.
         """
         key = (client, domain)
         known = self.open.get(key)
@@ -266,7 +270,7 @@ class Incidents:
             self._close(key, known)
             known = None
         if known is None and evidence.ratio < 1:
-            return False
+            return None
         past = self.flows_of(client).pasts.of(flow.row)
         if past is not None:
             flow = _since(flow, past, ts)
@@ -278,13 +282,33 @@ class Incidents:
         trail.follow(ts, flow, keep=past is not None)
         if sender is not None:
             trail.send(sender)
+        if self._is_explained(ts, key, trail, flow, evidence):
+            evidence = as_listed(evidence)
         self.open[key] = (
             self._opened(ts, client, domain, flow, evidence, sharing)
             if known is None
             else self._updated(known, ts, flow, evidence, sharing)
         )
         self._changed.add(key)
-        return True
+        return evidence
+
+    def _is_explained(self, ts: float, key: IncidentKey, trail: _Trail, flow: Standing, evidence: Evidence) -> bool:
+        """Whether a kind of benign service explains all that an incident carried (explanations)."""
+        if trail.row == NONE or evidence.kind == Kind.SECRET:
+            return False
+        flows = self.flows_of(key[0])
+        if trail.account is None:
+            samples = (*flows.view(trail.row).samples, *trail.names)
+            trail.account = self.explainer.open(samples)
+        elif flow.name is not None:
+            trail.account.note(*flow.name)
+        asking = Asking(ts, *key, np.uint64(flows.state.flows["domain"][trail.row]), trail.row)
+        return self.explainer.weigh(trail.account, asking, flow.leaked_bytes, evidence)
+
+    def is_listed(self, key: IncidentKey) -> bool:
+        """Whether an open incident is explained at present."""
+        trail = self._trails.get(key)
+        return trail is not None and trail.account is not None and trail.account.listed
 
     def trip(self, ts: float, client: str, domain: str, name: bytes, evidence: Evidence) -> None:
         """Open or update the incident of a query that trips a wire, whether there is room for its flow or not.
@@ -314,7 +338,7 @@ class Incidents:
         return Incident(
             client=client,
             domain=domain,
-            severity=max(Severity.HIGH, self.scale.severity(score)),
+            severity=self.scale.severity(score),
             score=score,
             reasons=incident_reasons(domain, flow.names, flow.encoded_names, evidence, sharing),
             tool=None,
@@ -425,6 +449,12 @@ class Incidents:
             )
         if past is not None:
             evidence["before"] = past.to_json()
+        if tool is not None or reading.readable:
+            trail.account = Account([])
+        if tool is None and not any(reason.startswith(CERTAIN_REASONS) for reason in incident.reasons):
+            explanation = trail.account.to_json() if trail.account is not None else None
+            evidence |= {"explanation": explanation} if explanation else {}
+            evidence |= {"burn_in": True} if self.explainer.learning else {}
         if key[0] == NETWORK:
             evidence["clients"] = trail.senders_json()
         return replace(incident, tool=tool, sample_names=reading.shown or incident.sample_names, evidence=evidence)

@@ -214,6 +214,15 @@ def with_secret(evidence: Evidence, secret: str) -> Evidence:
     return replace(evidence, ratio=max(evidence.ratio, 1.0), kind=Kind.SECRET, text=secret) if secret else evidence
 
 
+LISTED_RATIO = 0.99
+"""What explained evidence counts as: close below its limit, which makes SUSPICIOUS."""
+
+
+def as_listed(evidence: Evidence) -> Evidence:
+    """Evidence that is explained: its incident is listed, and nobody is paged."""
+    return replace(evidence, ratio=min(evidence.ratio, LISTED_RATIO))
+
+
 def bounds(factor: float = 1.0) -> dict[str, float]:
     """Bytes that can leave undetected at a factor on the limits (docs/bound.md): of a client below one domain, and of
     a client below all young domains together."""

@@ -193,7 +193,8 @@ def check_settings(settings: Settings) -> None:
     services_of(settings)
     tripwires_of(settings)
     alert_manager_of(settings)
-    cron_trigger(settings.retrain_schedule, settings.retrain_timezone)
+    for when in filter(None, (settings.retrain_schedule, settings.summary_schedule)):
+        cron_trigger(when, settings.retrain_timezone)
     store_of(settings).close()
 
 
@@ -253,7 +254,7 @@ def judge_parts(
     registry, store, manager = registry_of(settings), store_of(settings), judging_manager_of(settings)
     secret = secrets.randbits(64), secrets.randbits(64)
     return JudgeParts(
-        detector=detector_of(settings, registry.current(), secret, tripwires_of(settings)),
+        detector=detector_of(settings, registry.current(), secret, tripwires_of(settings), settings.burn_in_days),
         registry=registry,
         store=store,
         spool=SpoolingSink(store, settings.spool_folder, settings.spool_max_mb << 20, features=FEATURES_AGAIN),
@@ -325,15 +326,15 @@ def _is_private(upstream: UpstreamAddress) -> bool:
 
 
 def detector_of(
-    settings: Settings, model: Model, key: Key = (0, 0), tripwires: Tripwires | None = None
+    settings: Settings, model: Model, key: Key = (0, 0), tripwires: Tripwires | None = None, burn_in_days: float = 0
 ) -> TunnelDetector:
     """A detector that has seen nothing yet. key: of its hashes; a secret one where strangers choose the names.
 
-    tripwires: for traffic of this network.
+    tripwires: for traffic of this network. burn_in_days: a network that is watched has habits to be learnt; what is
+    replayed has none.
     """
-    scale = scale_of(settings)
-    services = services_of(settings)
-    return TunnelDetector(model, settings.flows_max, settings.incident_quiet_s, scale, services, key, tripwires)
+    quiet_s, scale, services = settings.incident_quiet_s, scale_of(settings), services_of(settings)
+    return TunnelDetector(model, settings.flows_max, quiet_s, scale, services, key, tripwires, burn_in_days)
 
 
 def tripwires_of(settings: Settings) -> Tripwires:
@@ -471,8 +472,8 @@ def upkeep_of(settings: Settings, clock: ClockWatch | None = None) -> Upkeep:
 
 def scheduler_of(settings: Settings) -> RetrainScheduler:
     """The calendar. Raises SettingsError for a bad schedule."""
-    from agents.runtime.schedule import RetrainScheduler
-    from agents.runtime.services import Retrainer, maintain
+    from agents.runtime.schedule import SUMMARISE, RetrainScheduler
+    from agents.runtime.services import Retrainer, maintain, summarise
 
     clock = ClockWatch()
     return RetrainScheduler(
@@ -482,6 +483,9 @@ def scheduler_of(settings: Settings) -> RetrainScheduler:
         settings.retrain_schedule,
         settings.retrain_timezone,
         clock,
+        {SUMMARISE: (lambda: summarise(upkeep_of(settings), settings.public_url), settings.summary_schedule)}
+        if settings.summary_schedule
+        else {},
     )
 
 

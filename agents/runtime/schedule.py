@@ -7,8 +7,9 @@ run on first: after a time without a scheduler, after a clock was set, or by two
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
+from types import MappingProxyType
 from typing import Protocol
 
 import structlog
@@ -19,7 +20,7 @@ from agents.core.errors import AgentsError, BusyError, StoreError
 from agents.core.types import ScheduledJob
 from agents.store.retention import ClockWatch
 
-RETRAIN, MAINTAIN = "retrain", "maintain"
+RETRAIN, MAINTAIN, SUMMARISE = "retrain", "maintain", "summarise"
 MAINTAIN_SCHEDULE = "30 3 * * *"
 """Retention and pruning of backups, daily, away from the usual hour of retraining."""
 _log = structlog.get_logger()
@@ -36,7 +37,7 @@ class JobStore(Protocol):
 
 
 class RetrainScheduler:
-    """Runs `retrain` and `maintain` in worker threads, neither of them twice at once."""
+    """Runs `retrain`, `maintain` and others in worker threads, none of them twice at once."""
 
     def __init__(
         self,
@@ -46,14 +47,21 @@ class RetrainScheduler:
         schedule: str,
         timezone: str,
         clock: ClockWatch | None = None,
+        others: Mapping[str, tuple[Callable[[], object], str]] = MappingProxyType({}),
     ) -> None:
-        """Raises SettingsError for a bad schedule or zone; opens nothing yet. clock: while it is doubted, jobs wait."""
+        """Raises SettingsError for a bad schedule or zone; opens nothing yet.
+
+        clock: while it is doubted, jobs wait. others: further jobs by name, each with its schedule.
+        """
         self.clock = clock or ClockWatch()
-        schedules = {RETRAIN: schedule, MAINTAIN: MAINTAIN_SCHEDULE}
+        schedules = {RETRAIN: schedule, MAINTAIN: MAINTAIN_SCHEDULE} | {
+            name: when for name, (_, when) in others.items()
+        }
         self._store = store
         self._labels = {name: f"{when} {timezone}" for name, when in schedules.items()}
         self._triggers = {name: cron_trigger(when, timezone) for name, when in schedules.items()}
-        self._actions = {RETRAIN: retrain, MAINTAIN: maintain}
+        self._actions: dict[str, Callable[[], object]] = {RETRAIN: retrain, MAINTAIN: maintain}
+        self._actions |= {name: action for name, (action, _) in others.items()}
         self._waiting: set[str] = set()  # jobs that another process keeps from running
         self._scheduler = BackgroundScheduler(
             job_defaults={"coalesce": True, "misfire_grace_time": None, "max_instances": 1}, timezone=UTC

@@ -20,6 +20,7 @@ import structlog
 import uvicorn
 
 from agents.alerting.handover import Sender
+from agents.alerting.summary import summary_message
 from agents.core.errors import AgentsError, BusyError, StoreError
 from agents.core.files import PRIVATE_MODE, locked, write_atomic
 from agents.core.logs import retraining_file
@@ -56,6 +57,8 @@ RUNS_LOOKED_AT = 20
 RETENTION_FILE = "retention.json"
 """What the last maintenance kept: a setting that was lowered since was lowered on purpose."""
 BROKEN_OFF = "cannot go on: the run was broken off, its process was killed or the machine stopped"
+SUMMARY_DAYS, SUMMARY_INCIDENTS_MAX = 7, 10_000
+"""Days that a summary looks back, and incidents that it reads, the newest."""
 RETRY_S, RETRY_MAX_S = 2.0, 60.0
 """The scheduler looks for its database after so many seconds, twice as many each time up to the most."""
 _log = structlog.get_logger()
@@ -208,6 +211,18 @@ def maintain(upkeep: Upkeep, anyway: bool = False) -> Mapping[str, Any]:
     done = {name: some for name, some in done.items() if some is not None}
     _log.info("maintenance_finished", **done)
     return done
+
+
+def summarise(upkeep: Upkeep, link_base: str = "") -> None:
+    """Weekly: one message about the incidents of the last days that nobody was paged for. Raises StoreError."""
+    since = time.time() - SUMMARY_DAYS * DAY_S
+    try:
+        found = upkeep.store.incidents(since=since, source="", limit=SUMMARY_INCIDENTS_MAX)
+    finally:
+        upkeep.store.close()
+    message = summary_message(found, SUMMARY_DAYS, link_base.rstrip("/"))
+    if message is not None:
+        upkeep.notify(message)
 
 
 def _days_stored(store: Store) -> tuple[Sequence[int], Sequence[int]] | None:

@@ -126,6 +126,37 @@ def test_a_message_that_ends_each_process_is_given_up_with_one_line(tmp_path: Pa
     assert (counts, files(tmp_path)) == ({"failed": 1, "sent": 1}, [])
 
 
+def test_a_clock_that_is_set_ahead_gives_no_waiting_message_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    counts: Counter[str] = Counter()
+    with webhook(503) as hook:
+        sending = ChannelQueue(
+            SlackNotifier(hook.url, FAST), Letters(tmp_path), lambda name: counts.update([name]), pace_s=0, pause_s=0.05
+        )
+        sending.put(MESSAGE)
+        now = time.time()
+        monkeypatch.setattr(time, "time", lambda: now + 400 * 86_400)
+        wait_until(lambda: sending.state()["failures"] > 2)
+        hook.status = 200
+        wait_until(lambda: counts["sent"] == 1)
+        sending.end()
+        sending.join(patient(10))
+    assert (counts, files(tmp_path)) == ({"sent": 1}, [])
+
+
+def test_a_message_that_a_channel_does_not_take_for_too_long_is_given_up(tmp_path: Path) -> None:
+    counts: Counter[str] = Counter()
+    with webhook(503) as hook:
+        sending = ChannelQueue(
+            SlackNotifier(hook.url, FAST), Letters(tmp_path), lambda name: counts.update([name]),
+            pace_s=0, pause_s=0.05, give_up_s=0.5,
+        )  # fmt: skip
+        sending.put(MESSAGE)
+        wait_until(lambda: counts["failed"] == 1)
+        sending.end()
+        sending.join(patient(10))
+    assert len(hook.got) > 1 and files(tmp_path) == []
+
+
 def test_a_message_that_is_refused_does_not_stay(tmp_path: Path) -> None:
     counts: Counter[str] = Counter()
     with webhook(400) as hook:

@@ -18,6 +18,7 @@ from typing import Any
 
 import httpx
 
+from agents.core.errors import BusyError
 from agents.learning.baseline import model_bytes
 from agents.runtime.bootstrap import load_settings, registry_of
 from agents.scoring.model import Model
@@ -392,7 +393,7 @@ class Lane:
         done, begun = self.done[fault.name], time.monotonic()
         try:
             fault.act(system, self._random, notes)
-        except (AssertionError, OSError, httpx.HTTPError, subprocess.TimeoutExpired) as error:
+        except (AssertionError, BusyError, OSError, httpx.HTTPError, subprocess.TimeoutExpired) as error:
             done.error = f"{type(error).__name__}: {error}"
         done.times += 1
         done.longest_s = max(done.longest_s, time.monotonic() - begun)

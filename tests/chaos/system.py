@@ -164,6 +164,7 @@ def system(folder: Path) -> Iterator[System]:
             UPSTREAMS="127.0.0.1:{first},127.0.0.1:{second},silent.test=127.0.0.1:{mute}".format_map(ports),
             DATABASE_URL=postgres.url.replace(str(postgres.port), str(relay.port)),
             SLACK_WEBHOOK_URL=channel.url,
+            BURN_IN_DAYS="0",
             LISTENER_PROCESSES="2",
             HANG_S=str(HANG_S),
             FORWARD="verbatim",

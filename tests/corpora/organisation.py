@@ -24,6 +24,7 @@ from typing import Any
 
 import numpy as np
 
+from agents.alerting.manager import is_paged
 from agents.core.text import NETWORK
 from agents.core.types import DAY_S, Incident, Row, Severity, batch_of
 from agents.detection.limits import Scale
@@ -108,6 +109,7 @@ class Heard:
     """What the detector said of a week: numbers of incidents, of verdicts, and of both by kind of asking."""
 
     incidents: Counter[str] = field(default_factory=Counter)
+    paged: int = 0
     outside: Counter[str] = field(default_factory=Counter)
     listed: int = 0
     clients: set[str] = field(default_factory=set)
@@ -168,7 +170,7 @@ def traffic(seed: int, days: int, lookalikes: bool = False, more: Sequence[Kinde
 
 def silence(seed: int = 1, weeks: int = 4, lookalikes: bool = False, attacker: bool = False) -> Silence:
     """Judge the weeks, and count what is loud."""
-    detector = fresh_detector(shipped_model(), Scale())
+    detector = fresh_detector(shipped_model(), Scale(), burn_in_days=WEEK_DAYS)
     incidents: dict[str, Incident] = {}
     loud: Counter[tuple[int, str, str, str]] = Counter()
     samples: dict[str, str] = {}
@@ -210,13 +212,14 @@ def _counted(
         elif (one.client, one.domain) in attacked or (one.client in attackers and one.domain == "*"):
             caught.append(one)
         else:
+            here.paged += is_paged(one)
             here.incidents[one.severity.name] += 1
             here.clients.add(one.client)
             whose = {kind for (_, domain), kind in asked.items() if one.client == NETWORK and domain == one.domain}
             here.kinds[asked.get((one.client, one.domain)) or min(whose, default="several domains")] += 1
     for (week, client, domain, kind), count in loud.items():
         here = heard[min(week, weeks - 1)]
-        if kind != ATTACKER and not {(client, domain), (client, "*"), (NETWORK, domain)} & pairs:
+        if kind != ATTACKER and not {(client, domain), (client, "*"), (NETWORK, domain), (NETWORK, "*")} & pairs:
             here.outside["verdicts"] += count
             here.outside_kinds[kind] += count
     return Silence(queries, heard, samples, caught)
@@ -225,14 +228,13 @@ def _counted(
 def table(found: Silence) -> str:
     """As Markdown."""
     lines = [
-        "| week | incidents HIGH | CRITICAL | of clients | verdicts HIGH and above outside | listed below HIGH |",
-        "| ---: | ---: | ---: | ---: | ---: | ---: |",
+        "| week | paged | HIGH | CRITICAL | of clients | verdicts HIGH and above outside | listed below HIGH |",
+        "| ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
     ]
     for number, week in enumerate(found.weeks, 1):
         high, critical = week.incidents["HIGH"], week.incidents["CRITICAL"]
-        lines.append(
-            f"| {number} | {high} | {critical} | {len(week.clients)} | {week.outside['verdicts']} | {week.listed} |"
-        )
+        cells = week.paged, high, critical, len(week.clients), week.outside["verdicts"], week.listed
+        lines.append(f"| {number} | {' | '.join(map(str, cells))} |")
     kinds_ = sum((one.kinds for one in found.weeks), Counter[str]())
     outside = sum((one.outside_kinds for one in found.weeks), Counter[str]())
     lines += ["", "| kind of asking | incidents | verdicts outside | an example |", "| --- | ---: | ---: | --- |"]

@@ -10,7 +10,7 @@ from dataclasses import fields, replace
 import numpy as np
 import pytest
 
-from agents.core.types import Incident, QueryBatch, Severity, Verdicts
+from agents.core.types import DAY_S, Incident, QueryBatch, Severity, Verdicts
 from agents.detection.detector import TunnelDetector, empty_verdicts
 from agents.detection.limits import Scale
 from agents.learning.baseline import asked_batch, benign_names, benign_sample, golden_sessions
@@ -88,8 +88,9 @@ def test_one_odd_name_is_high_and_opens_no_incident(model: Model) -> None:
     odd = "f0e1d2c3b4a5968778695a4b3c2d1e0ff0e1d2c3b4a5968778695a4b3c2d1e0.evil.com"
     for repeat in range(50):
         found = detector.detect(ask([odd], START + repeat))
-        assert found.severity[0] >= Severity.HIGH
+        assert found.severity[0] == (Severity.HIGH if repeat == 0 else Severity.SUSPICIOUS), "once a day"
         assert found.incidents == ()
+    assert detector.detect(ask([odd], START + DAY_S)).severity[0] >= Severity.HIGH
     assert detector.flush() is None
 
 

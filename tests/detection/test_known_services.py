@@ -20,7 +20,7 @@ def factor(name: str) -> float:
         ("4z9p5tjmcbnblehp4557z1d136.avqs.mcafee.com", 20),
         ("x.avqs.mcafee.com", 20),
         ("avqs.mcafee.com", 20),
-        ("X.AVQS.McAfee.com", 20),
+        ("X.AVQS.McAfee.com", 60),
         ("x.avqs.evilmcafee.com", 1),
         ("x.evilmcafee.com", 1),
         ("mcafee.com.evil.com", 1),

@@ -49,6 +49,7 @@ class Stack:
             "API_TOKEN": f"'{TOKEN}'",
             "SLACK_WEBHOOK_URL": "http://listener:5301/hooks/S3CRET",
             "WEBHOOKS_PLAIN_HTTP": "on",
+            "BURN_IN_DAYS": "0",
         }
         lines = (ROOT / ".env.example").read_text("utf-8").splitlines()
         names = [line.partition("=")[0] for line in lines]

@@ -59,6 +59,7 @@ def _tunnel(tmp_path: Path) -> None:
         "api_port": str(api),
         "api_token": TOKEN,
         "forward": "verbatim",
+        "burn_in_days": "0",
     }
     with StubServer() as stub, webhook() as hook:
         settings["upstreams"] = f"tunnel.test=127.0.0.1:{upstream},127.0.0.1:{stub.port}"

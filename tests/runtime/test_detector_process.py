@@ -103,7 +103,7 @@ def test_a_database_that_comes_later_is_opened_and_its_incidents_are_taken_over(
 
 def test_an_incident_of_before_the_restart_is_not_alerted_again(tmp_path: Path) -> None:
     with webhook() as hook:
-        settings = load_settings(data_dir=tmp_path, slack_webhook_url=hook.url)
+        settings = load_settings(data_dir=tmp_path, slack_webhook_url=hook.url, burn_in_days=0)
         with judging(settings) as one:
             one.consume(batch_of(tunnel()))
             wait_until(lambda: one.alerts.counts["sent"] == 1)
@@ -215,7 +215,7 @@ def test_what_people_looked_up_is_for_the_owner_alone_to_read(tmp_path: Path) ->
     before = os.umask(0o022)
     try:
         with webhook(503) as hook:
-            with judging(load_settings(data_dir=tmp_path, slack_webhook_url=hook.url)) as one:
+            with judging(load_settings(data_dir=tmp_path, slack_webhook_url=hook.url, burn_in_days=0)) as one:
                 one.consume(batch_of(tunnel()))
                 wait_until(hook.arrived.is_set)
                 there = modes()

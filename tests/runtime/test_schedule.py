@@ -12,7 +12,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from agents.core.errors import BusyError, SettingsError, StoreError
-from agents.runtime.schedule import MAINTAIN, RETRAIN, RetrainScheduler
+from agents.runtime.schedule import MAINTAIN, RETRAIN, SUMMARISE, RetrainScheduler
 from agents.store import Store, open_store
 from tests.support.listening import wait_until
 from tests.support.patience import patient
@@ -280,3 +280,23 @@ def test_a_due_time_that_was_written_while_the_clock_was_ahead_is_mended(store: 
     set_due(store, RETRAIN, 400 * 86_400)
     with scheduler(store, Job()) as one:
         assert one.next_run() == before
+
+
+def test_another_job_has_its_own_time_and_is_run_once_when_it_is_due(store: Store) -> None:
+    ran = threading.Event()
+    one = RetrainScheduler(store, Job(), lambda: None, YEARLY, "UTC", others={SUMMARISE: (ran.set, "0 8 * * mon")})
+    one.start()
+    try:
+        (job,) = [job for job in store.jobs() if job.name == SUMMARISE]
+        assert job.schedule == "0 8 * * mon UTC" and not ran.is_set()
+        set_due(store, SUMMARISE, -60)
+        one.next_run()
+        assert ran.wait(patient(10))
+    finally:
+        one.stop()
+
+
+def test_a_bad_time_of_another_job_is_refused(tmp_path: Path) -> None:
+    store = open_store(f"sqlite:///{tmp_path / 'x.db'}")
+    with pytest.raises(SettingsError):
+        RetrainScheduler(store, Job(), Job(), YEARLY, "UTC", others={SUMMARISE: (Job(), "0 25 * * mon")})

@@ -29,9 +29,11 @@ KEYS_MAX = 200_000
 QUIET_S = 3600.0
 
 
-def fresh_detector(model: Model, scale: Scale, keys_max: int = KEYS_MAX, quiet_s: float = QUIET_S) -> TunnelDetector:
+def fresh_detector(
+    model: Model, scale: Scale, keys_max: int = KEYS_MAX, quiet_s: float = QUIET_S, burn_in_days: float = 0
+) -> TunnelDetector:
     """A detector that has seen nothing yet, with the shipped known services."""
-    return TunnelDetector(model, keys_max, quiet_s, scale)
+    return TunnelDetector(model, keys_max, quiet_s, scale, burn_in_days=burn_in_days)
 
 
 def query(ts: float, client: str, name: str | bytes, qtype: int = 1) -> Row:

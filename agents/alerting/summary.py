@@ -1,0 +1,65 @@
+"""The weekly summary: incidents that nobody was paged for, by domain, with what would settle them."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import Any
+
+from agents.alerting.manager import is_paged
+from agents.core.text import command, counted, harmless, printable
+from agents.core.types import Incident, Message, Severity
+
+DOMAINS_SHOWN = 20
+"""Domains that a summary lists, those through which most left first."""
+OWN_ZONES = "OWN_ZONES"
+
+
+def summary_message(incidents: Sequence[Incident], days: int, link_base: str = "") -> Message | None:
+    """What was listed, and how much was told at once, in so many days; None if there was nothing."""
+    listed = [one for one in incidents if not is_paged(one)]
+    told = len(incidents) - len(listed)
+    if not listed:
+        return None
+    domains: dict[str, list[Incident]] = defaultdict(list)
+    for one in listed:
+        domains[one.domain].append(one)
+    loudest = sorted(domains, key=lambda domain: (-sum(one.leaked_bytes for one in domains[domain]), domain))
+    facts = [(harmless(domain, 120), _line(domains[domain])) for domain in loudest[:DOMAINS_SHOWN]]
+    if (more := len(loudest) - len(facts)) > 0:
+        facts.append(("And", f"{counted(more, 'more domain')}, see the console"))
+    zones = [harmless(domain, 120) for domain in loudest if any(_remedy(one) == OWN_ZONES for one in domains[domain])]
+    if zones:
+        facts.append(
+            ("Your own?", f"{OWN_ZONES}={','.join(zones[:DOMAINS_SHOWN])}, if these are zones of your network")
+        )
+    if any(one.evidence.get("burn_in") for one in listed):
+        facts.append(("Habits", "were being learnt: what you neither allow nor stop becomes usual"))
+    facts.append(("If one is wanted", command("allow preview DOMAIN")))
+    return Message(
+        f"DNS tunnel detector: {counted(len(listed), 'incident')} listed in {counted(days, 'day')}",
+        f"Nobody was paged for them. {counted(told, 'more incident')} {'was' if told == 1 else 'were'} told at once.",
+        facts,
+        max((one.severity for one in listed), default=Severity.NORMAL),
+        thread_id="summary",
+        link=f"{link_base}/" if link_base else None,
+        link_text="Open console",
+    )
+
+
+def _remedy(incident: Incident) -> str:
+    return str(_explanation(incident).get("remedy", ""))
+
+
+def _explanation(incident: Incident) -> dict[str, Any]:
+    found: dict[str, Any] = incident.evidence.get("explanation") or {}
+    return found
+
+
+def _line(incidents: Sequence[Incident]) -> str:
+    kinds = sorted({str(_explanation(one)["kind"]) for one in incidents if _explanation(one)})
+    what = f"; may be {printable(', '.join(kinds), 120)}" if kinds else "; no kind of service explains it"
+    clients = counted(len({one.client for one in incidents}), "client")
+    worst = max(one.severity for one in incidents).name
+    leaked = counted(sum(one.leaked_bytes for one in incidents), "byte")
+    return f"{worst}, {clients}, {counted(len(incidents), 'incident')}, about {leaked}{what}"

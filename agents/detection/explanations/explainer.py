@@ -1,0 +1,287 @@
+"""How much of what leaves a kind of benign service explains, and what of this network supports that.
+
+A kind of service (kinds.py) explains an incident if the names have its shape and one of its signs is seen here. What is
+explained is listed below HIGH until its allowance is used up. Allowances are counted for all incidents together: below
+each domain, of each client, and of the network (docs/bound.md).
+"""
+
+from __future__ import annotations
+
+import json
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from agents.core.columns import Coded
+from agents.core.text import NETWORK
+from agents.core.types import DAY_S
+from agents.detection.explanations.habits import Book, Habits
+from agents.detection.explanations.kinds import Likeness, ServiceKind, Sign, kinds_of, things_of
+from agents.detection.fingerprints import TXT, tool_of, trace_of
+from agents.detection.flows import Flows
+from agents.detection.limits import SCATTERED, Evidence
+from agents.detection.secrets import preview
+from agents.detection.state import Kind
+from agents.dns.message import type_number
+from agents.dns.name import from_text, is_listed, labels_of
+
+MX, PTR = type_number("MX"), type_number("PTR")
+YOUNG_BYTES = 1_000.0
+"""What a kind explains below a domain that is young or rare here, on a day."""
+SETTLED_TIMES = 3.0
+"""How many times its budget a kind explains below a domain that is old and common here, or by habit at most."""
+HABIT_TIMES = 2.0
+"""How many times what a domain carries on ordinary days is explained."""
+CLIENT_BYTES, CLIENT_BYTES_MAIL = 3_000.0, 6_000.0
+"""What kinds explain of one client on a day, below all young and rare domains; more if it handles mail."""
+NETWORK_BYTES, NETWORK_BYTES_A_CLIENT = 24_000.0, 200.0
+"""What kinds explain of all clients on a day, and so much more for each client at home."""
+CLIENTS_MIN = 3
+"""Clients at home that ask below a domain before that is a sign."""
+MAIL_DOMAINS = 6
+"""Domains whose mail servers or text a client looks up on a day before it is one that handles mail."""
+MAIL_CLIENTS_MAX = 10_000
+FIXED_TIMES = 4
+"""A client asks for each of a few fixed names more often than a carrier repeats one that nobody answers."""
+REVERSE_MIN = 5
+"""Look-ups of addresses' names in a day before they are a sign, and as many as there are names to be explained."""
+SAME_MIN = 3
+"""Keys or addresses that a client asks about below two domains."""
+_EXPLAINED = frozenset(
+    (Kind.INFORMATION, Kind.ENCODED, Kind.FRESH, Kind.SPREAD, Kind.SPREAD_FRESH, Kind.SCATTERED, Kind.WORDS)
+)
+"""Evidence that lies in names."""
+
+
+@dataclass(slots=True)
+class Account:
+    """What is explained of one incident. alike: kinds whose shape its names have, the likeliest first."""
+
+    alike: list[Likeness]
+    sign: Sign | None = None
+    counted: float = 0.0  # bytes that were counted
+    looked: int = 0  # names at the last search for a sign
+    allowance: float = 0.0
+    spent: float = 0.0  # of the allowance
+    listed: bool = False
+
+    @property
+    def kind(self) -> ServiceKind | None:
+        """The kind that the names still fit."""
+        return self.alike[0].kind if self.alike and self.alike[0].holds else None
+
+    def note(self, wire: bytes, qtype: int) -> None:
+        """Compare one more name."""
+        for one in self.alike:
+            one.note(wire, qtype)
+
+    def to_json(self) -> dict[str, Any] | None:
+        """The explanation as JSON values; None without one."""
+        kind = self.kind
+        if kind is None or self.spent > SETTLED_TIMES * max(one.kind.budget for one in self.alike if one.holds):
+            return None
+        return {
+            "kind": kind.name,
+            "what": kind.what,
+            "sign": "" if self.sign is None else self.sign.value,
+            "bytes_a_day": round(self.spent, 1),
+            "budget": self.allowance,
+            "listed": self.listed,
+            "remedy": kind.remedy,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Asking:
+    """An incident's client and domain, its flow, and the time. domain_key: keyed hash of the domain; row: of Flows."""
+
+    ts: float
+    client: str
+    domain: str
+    domain_key: np.uint64
+    row: int
+
+    @property
+    def pair(self) -> str:
+        """A client and a domain as one key."""
+        return f"{self.client} {self.domain}"
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """Whose habits matter: the domain's, the pair's, and the domain's for all clients together."""
+        return self.domain, self.pair, f"{NETWORK} {self.domain}"
+
+
+class Explainer:
+    """Explains the incidents of one detector. learning: the network's habits are yet unknown."""
+
+    def __init__(self, flows: Flows) -> None:
+        self.learning = False
+        self._flows = flows
+        self._domains, self._clients, self._network = Book(), Book(), Book()
+        self._habits = Habits()
+        self._homes = (-1, 0)  # minute, clients at home
+        self._reverse: OrderedDict[str, tuple[int, int]] = OrderedDict()  # day, look-ups of that day
+        self._mail: OrderedDict[str, tuple[int, set[int]]] = OrderedDict()  # day, domains of that day
+
+    def see(self, ts: float, clients: Coded, domains: NDArray[np.uint64], qtypes: NDArray[np.uint16]) -> None:
+        """Note who looks up mail servers, texts, addresses' names. clients, domains (keyed hashes): of each query."""
+        day = int(ts // DAY_S)
+        for code, count in zip(*np.unique(clients.codes[qtypes == PTR], return_counts=True), strict=True):
+            client = clients.values[code]
+            last, before = self._reverse.pop(client, (day, 0))
+            self._reverse[client] = day, int(count) + (before if last == day else 0)
+            if len(self._reverse) > MAIL_CLIENTS_MAX:
+                self._reverse.popitem(last=False)
+        rows = np.flatnonzero((qtypes == MX) | (qtypes == TXT))
+        if not len(rows):
+            return
+        pairs = np.unique(np.stack([clients.codes[rows].astype(np.uint64), domains[rows]]), axis=1)
+        for code, domain in pairs.T.tolist():
+            self._note_mail(day, clients.values[code], domain)
+
+    def _note_mail(self, day: int, client: str, domain: int) -> None:
+        """Keep MAIL_DOMAINS domains of the last day on which there were so many, else of today."""
+        last, found = self._mail.pop(client, (day, set()))
+        if last != day and (len(found) < MAIL_DOMAINS or abs(last - day) > 1):
+            last, found = day, set()
+        if len(found) < MAIL_DOMAINS:
+            found.add(domain)
+        self._mail[client] = last, found
+        if len(self._mail) > MAIL_CLIENTS_MAX:
+            self._mail.popitem(last=False)
+
+    def handles_mail(self, ts: float, client: str) -> bool:
+        """Whether a client looked up the mail servers of many domains, today or yesterday."""
+        day, found = self._mail.get(client, (0, set()))
+        return len(found) >= MAIL_DOMAINS and abs(int(ts // DAY_S) - day) <= 1
+
+    def open(self, samples: Sequence[tuple[bytes, int]]) -> Account:
+        """An account for an incident with these names. A tool's names, and names with text in them, have no kind."""
+        kinds = kinds_of(samples)
+        if not kinds or tool_of(samples) is not None or preview(trace_of(samples).names):
+            return Account([])
+        account = Account([Likeness(kind) for kind in kinds])
+        for wire, qtype in samples:
+            account.note(wire, qtype)
+        return account
+
+    def weigh(self, account: Account, asking: Asking, leaked: float, evidence: Evidence) -> bool:
+        """Count what an incident carried since the last call; returns whether all of it is explained.
+
+        leaked: bytes since it opened.
+        """
+        more, account.counted = max(leaked - account.counted, 0.0), max(leaked, account.counted)
+        account.listed = False
+        if account.kind is None or evidence.kind not in _EXPLAINED:
+            return False
+        if account.sign is None and account.alike[0].fits >= 2 * account.looked:
+            account.looked = account.alike[0].fits
+            self._look(account, asking)
+        kind = account.alike[0].kind
+        young = asking.domain != SCATTERED and self._flows.is_young(asking.ts, asking.domain_key)
+        key = asking.domain if young and asking.client != NETWORK else asking.pair
+        account.spent = self._domains.add(asking.ts, key, more)
+        account.listed = account.sign is not None and self._within(account, kind, asking, more, key, young)
+        most = kind.budget if account.sign is not None else max(one.kind.budget for one in account.alike if one.holds)
+        if (account.listed or self.learning) and account.spent <= SETTLED_TIMES * most:
+            self._habits.note(asking.ts, key, account.spent)
+        return account.listed
+
+    def _within(self, account: Account, kind: ServiceKind, asking: Asking, more: float, key: str, young: bool) -> bool:
+        """Whether the allowances of the domain, the client and the network leave room for so many bytes more."""
+        usual = HABIT_TIMES * max(self._habits.usual(asking.ts, one) for one in asking.keys)
+        most = kind.budget if account.sign is Sign.HABIT else SETTLED_TIMES * kind.budget
+        client_most = CLIENT_BYTES_MAIL if self.handles_mail(asking.ts, asking.client) else CLIENT_BYTES
+        first = min(kind.budget, YOUNG_BYTES) if young else most
+        if asking.domain == SCATTERED:
+            first = client_most
+        account.allowance = max(first, min(usual, most))
+        network_most = NETWORK_BYTES + NETWORK_BYTES_A_CLIENT * self._at_home(asking.ts)
+        fits = self._network.add(asking.ts, NETWORK if asking.client == NETWORK else "", more) <= network_most
+        if young and usual == 0 and asking.client != NETWORK:
+            fits = self._clients.add(asking.ts, asking.client, more) <= client_most and fits
+        return fits and account.spent <= account.allowance
+
+    def _at_home(self, ts: float) -> int:
+        """Clients at home, counted anew each minute."""
+        minute = int(ts // 60)
+        if minute != self._homes[0]:
+            self._homes = minute, self._flows.clients_at_home(ts)
+        return self._homes[1]
+
+    def _look(self, account: Account, asking: Asking) -> None:
+        """Look for a sign that supports one of the kinds. Of several, the one that explains most is taken."""
+        alike = sorted((one for one in account.alike if one.holds), key=lambda one: -one.kind.budget)
+        tried = [(sign, one) for one in alike for sign in one.kind.signs] + [(Sign.HABIT, one) for one in alike[:1]]
+        for sign, one in tried:
+            if self._is_seen(sign, one.kind, asking):
+                account.sign = sign
+                account.alike.sort(key=lambda other: other is not one)
+                return
+
+    def _is_seen(self, sign: Sign, kind: ServiceKind, asking: Asking) -> bool:
+        ts, flows, together = asking.ts, self._flows, asking.client == NETWORK
+        if sign is Sign.CLIENTS:
+            return asking.domain != SCATTERED and flows.at_home_below(ts, asking.domain_key) >= CLIENTS_MIN
+        if sign is Sign.INSIDE:
+            return is_inside(asking.domain)
+        if sign is Sign.MAIL:
+            clients = flows.clients_below(asking.domain_key) if together else [asking.client]
+            return bool(clients) and all(self.handles_mail(ts, client) for client in clients)
+        if sign is Sign.BURST:
+            return not together and flows.is_at_home(ts, asking.client) and flows.is_burst(asking.row, ts)
+        if sign is Sign.HABIT:
+            return not self.learning and any(self._habits.usual(ts, key) > 0 for key in asking.keys)
+        return self._sign_of_client(sign, kind, asking)
+
+    def _sign_of_client(self, sign: Sign, kind: ServiceKind, asking: Asking) -> bool:
+        """Whether a sign is seen in what else the client asks for."""
+        if asking.client == NETWORK or asking.domain == SCATTERED:
+            return False
+        flows, flow = self._flows, self._flows.view(asking.row)
+        if sign is Sign.FIXED:
+            return flow.queries >= FIXED_TIMES * max(flow.names, 1)
+        if sign is Sign.REVERSE:
+            day, count = self._reverse.get(asking.client, (0, 0))
+            return abs(int(asking.ts // DAY_S) - day) <= 1 and count >= max(flow.names, REVERSE_MIN)
+        others = [flows.view(row).samples for row in flows.flows_of(asking.client) if row != asking.row]
+        if sign is Sign.TWICE:
+            return any(kind in kinds_of(samples) for samples in others)
+        mine = things_of(kind, flow.samples)
+        return any(len(mine & things_of(kind, samples)) >= SAME_MIN for samples in others)
+
+    def dump(self) -> bytes:
+        """Sums and habits, as JSON."""
+        mail = [[client, day, sorted(found)] for client, (day, found) in self._mail.items()]
+        books = [one.dump() for one in (self._domains, self._clients, self._network)]
+        return json.dumps({"books": books, "habits": self._habits.dump(), "mail": mail}).encode()
+
+    def load(self, data: bytes) -> None:
+        """Restore a dump. Raises ValueError for any other contents."""
+        kept = json.loads(data)
+        parts = {"books": list, "habits": list, "mail": list}
+        if not isinstance(kept, dict) or any(not isinstance(kept.get(name), kind) for name, kind in parts.items()):
+            raise ValueError("cannot read habits: damaged file")
+        books = (self._domains, self._clients, self._network)
+        if len(kept["books"]) != len(books) or not all(map(_is_mail, kept["mail"])):
+            raise ValueError("cannot read habits: damaged file")
+        for book, rows in zip(books, kept["books"], strict=True):
+            book.load(rows)
+        self._habits.load(kept["habits"])
+        self._mail = OrderedDict((client, (day, set(found))) for client, day, found in kept["mail"])
+
+
+def _is_mail(kept: Any) -> bool:
+    sound = isinstance(kept, list) and len(kept) == 3 and isinstance(kept[0], str) and isinstance(kept[1], int)
+    return sound and isinstance(kept[2], list) and all(isinstance(one, int) for one in kept[2])
+
+
+def is_inside(domain: str) -> bool:
+    """Whether a domain lies below a top level that nobody in public owns, as `consul` and `internal`."""
+    labels = labels_of(from_text(domain)) if domain not in (SCATTERED, ".") else ()
+    return bool(labels) and not is_listed(labels[-1:])

@@ -1,0 +1,90 @@
+"""What domains carry here: bytes of the last day, and of ordinary days over the last four weeks."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from agents.core.types import DAY_S
+from agents.detection.limits import KEPT_DAYS
+
+DAYS_MIN = 5
+"""Days with something carried before they are a habit: the working days of a week."""
+KEYS_MAX = 5_000
+"""Domains whose days are kept; of more, those that carried last longest ago are forgotten."""
+
+
+class Book:
+    """Bytes by key over the last day: a pair of buckets, as windows have (state.WINDOWS)."""
+
+    def __init__(self) -> None:
+        self._day = 0
+        self._now: dict[str, float] = {}
+        self._before: dict[str, float] = {}
+
+    def add(self, ts: float, key: str, amount: float) -> float:
+        """Count an amount, and return the sum."""
+        self._turn(int(ts // DAY_S))
+        self._now[key] = self._now.get(key, 0.0) + amount
+        left = min(max(1 - (ts / DAY_S - self._day), 0.0), 1.0)
+        return self._now[key] + left * self._before.get(key, 0.0)
+
+    def _turn(self, day: int) -> None:
+        if day > self._day or day < self._day - 1:  # the clock was set back by more than a day
+            self._before = self._now if day == self._day + 1 else {}
+            self._day, self._now = day, {}
+
+    def dump(self) -> list[Any]:
+        """As JSON values."""
+        return [self._day, self._now, self._before]
+
+    def load(self, kept: Any) -> None:
+        """Restore a dump. Raises ValueError for any other contents."""
+        sound = isinstance(kept, list) and len(kept) == 3 and isinstance(kept[0], int)
+        if not sound or not all(map(_is_amounts, kept[1:])):
+            raise ValueError("cannot read habits: a damaged sum")
+        self._day, self._now, self._before = kept
+
+
+def _is_amounts(kept: Any) -> bool:
+    return isinstance(kept, dict) and all(isinstance(value, int | float) for value in kept.values())
+
+
+def _is_habit(kept: Any) -> bool:
+    sound = isinstance(kept, list) and len(kept) == 2 and isinstance(kept[0], str) and isinstance(kept[1], list)
+    return sound and all(
+        isinstance(row, list) and len(row) == 2 and isinstance(row[0], int) and isinstance(row[1], int | float)
+        for row in kept[1]
+    )
+
+
+class Habits:
+    """The most that each key carried on each of its days."""
+
+    def __init__(self) -> None:
+        self._rows: dict[str, dict[int, float]] = {}
+
+    def note(self, ts: float, key: str, amount: float) -> None:
+        """Note the sum of a day so far."""
+        day, rows = int(ts // DAY_S), self._rows.pop(key, {})
+        rows[day] = max(rows.get(day, 0.0), amount)
+        self._rows[key] = {one: sum_ for one, sum_ in rows.items() if abs(one - day) < KEPT_DAYS}
+        if len(self._rows) > KEYS_MAX:
+            del self._rows[next(iter(self._rows))]
+
+    def usual(self, ts: float, key: str) -> float:
+        """The median of the days before this one; 0 while there are fewer than DAYS_MIN."""
+        today = int(ts // DAY_S)
+        days = [amount for day, amount in self._rows.get(key, {}).items() if 0 < today - day <= KEPT_DAYS]
+        return float(np.median(days)) if len(days) >= DAYS_MIN else 0.0
+
+    def dump(self) -> list[Any]:
+        """As JSON values."""
+        return [[key, sorted(rows.items())] for key, rows in self._rows.items()]
+
+    def load(self, kept: Any) -> None:
+        """Restore a dump. Raises ValueError for any other contents."""
+        if not isinstance(kept, list) or not all(map(_is_habit, kept)):
+            raise ValueError("cannot read habits: a damaged habit")
+        self._rows = {key: dict(days) for key, days in kept}
