@@ -88,7 +88,8 @@ def test_one_odd_name_is_high_and_opens_no_incident(model: Model) -> None:
     odd = "f0e1d2c3b4a5968778695a4b3c2d1e0ff0e1d2c3b4a5968778695a4b3c2d1e0.evil.com"
     for repeat in range(50):
         found = detector.detect(ask([odd], START + repeat))
-        assert found.severity[0] == (Severity.HIGH if repeat == 0 else Severity.SUSPICIOUS), "once a day"
+        assert (found.severity[0] >= Severity.HIGH) == (repeat == 0), "once a day"
+        assert found.severity[0] >= Severity.SUSPICIOUS
         assert found.incidents == ()
     assert detector.detect(ask([odd], START + DAY_S)).severity[0] >= Severity.HIGH
     assert detector.flush() is None
