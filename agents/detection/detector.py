@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from agents.core.column_kernels import Key, keyed_hash
 from agents.core.columns import Coded, Names, coded, distinct_rows, gathered, packed
 from agents.core.text import NETWORK
-from agents.core.types import DAY_S, FROM_CACHE, Incident, QueryBatch, Verdicts, batch_of, joined
+from agents.core.types import DAY_S, FROM_CACHE, UNKNOWN, Incident, QueryBatch, Verdicts, batch_of, joined
 from agents.detection import snapshot
 from agents.detection.fingerprints import TXT
 from agents.detection.flows import Flows
@@ -278,7 +278,7 @@ class TunnelDetector:
             qtype=batch.qtype,
             rlen=batch.rlen,
             answer=batch.ans_hash,
-            data=batch.ans_bytes,
+            data=np.where(discount > 1, UNKNOWN, batch.ans_bytes).astype(np.int32),  # known services: by size
             unkept=_unkept(batch),
             size=np.diff(names.starts),
             name=found.name_key,

@@ -34,10 +34,10 @@ ENCODED_BYTES = {60: 100.0, 600: 140.0, 3600: 200.0, 86_400: 400.0, 604_800: 800
 """The same for labels that read as encoded data. docs/detection.md shows how much benign traffic carries."""
 SPREAD_BYTES = {3600: 220.0, 86_400: 800.0}
 """The same, summed over all carriers of one client: data split over domains."""
-ANSWER_BYTES = {60: 1_600.0, 3600: 3_200.0, 86_400: 8_000.0}
+ANSWER_BYTES = {60: 1_600.0, 3600: 3_200.0, 86_400: 6_000.0}
 """Bytes of new data in answers, without the largest one; below a domain that is old and common here
 flow_kernels.PLAIN_ANSWERS times as many."""
-CHOICE_BYTES = {3600: 150.0, 86_400: 400.0, 604_800: 800.0}
+CHOICE_BYTES = {3600: 150.0, 86_400: 2_500.0}
 """Bytes in the choice of record types below one domain, unusual ones beyond the flow's first ones, and in the order of
 its known names."""
 FRESH_NAMES = {3600: 12.0, 86_400: 24.0, 604_800: 40.0}

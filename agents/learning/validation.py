@@ -239,7 +239,7 @@ def blind_spots(found: Sequence[Incident], factor: float) -> tuple[str, ...]:
         f"Data split over domains while each client stays below {spread[3600]:.0f} bytes an hour in all.",
         f"The first bytes of a fast tunnel: at worst {worst:.0f} bytes left in the golden sessions before detection.",
         f"Data in the choice of record types and in the order of known names below {choice[3600]:.0f} bytes an hour "
-        f"and {choice[604_800]:.0f} a week, or in the types alone among seven of them.",
+        f"and {choice[86_400]:.0f} a day, or in the types alone among seven of them.",
         f"Data that comes in below {answers[86_400]:.0f} bytes a day and domain, beside its largest answer.",
         "Data hidden in the time between queries.",
     )

@@ -144,6 +144,7 @@ DATA_BYTES = {
 }
 """Bytes of one record's data, names in it compressed; other types: OTHER_BYTES."""
 OTHER_BYTES = 60
+ADDRESSES = ("A", "AAAA")
 ROTATIONS, BALANCED = (1, 1, 1, 4), (1, 8, 40, 1 << 30)
 """How many different answers a name has in turn, one each TTL: most names, and those of content networks and load
 balancers, behind an alias. The last of these draws from so many addresses that no answer comes twice."""
@@ -152,7 +153,7 @@ balancers, behind an alias. The last of these draws from so many addresses that 
 def _data(ts: float, wire: bytes, ask: Ask, count: int, ttl: int) -> tuple[int, int, int]:
     """Hash and bytes of an answer's data, by name and time alone; it has records."""
     kinds = ask.answer.split(",")
-    rotations = (BALANCED if kinds[0] == "CNAME" else ROTATIONS)[crc32(wire) % 4]
+    rotations = (BALANCED if kinds[0] == "CNAME" else ROTATIONS)[crc32(wire) % 4] if kinds[-1] in ADDRESSES else 1
     turn = crc32(str(ts // ttl).encode()) % rotations
     size = ask.size or sum(DATA_BYTES.get(kind, OTHER_BYTES) for kind in kinds[:-1])
     size += 0 if ask.size else DATA_BYTES.get(kinds[-1], OTHER_BYTES) * (count - len(kinds) + 1)

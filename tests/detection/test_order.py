@@ -36,11 +36,12 @@ def loud(rows: Iterable[Row]) -> list[str]:
 
 
 @pytest.mark.parametrize("names", [2, 16, 256])
-@pytest.mark.parametrize("every_s", [1.0, 60.0])
-def test_a_random_order_carries_at_most_a_thousand_bytes(names: int, every_s: float) -> None:
-    bits = math.log2(names)
-    rows = at_random(names, names + int(8 * 1_000 / bits), every_s)
-    assert loud(rows) == [ZONE]
+def test_a_random_order_carries_at_most_a_thousand_bytes_at_a_name_a_second(names: int) -> None:
+    assert loud(at_random(names, names + int(8 * 1_000 / math.log2(names)), 1.0)) == [ZONE]
+
+
+def test_a_slow_one_carries_at_most_the_limit_of_a_day() -> None:
+    assert loud(at_random(256, 256 + 2_600, 30.0)) == [ZONE]
 
 
 @pytest.mark.parametrize("names", [2, 16, 60])
@@ -85,12 +86,11 @@ def test_below_an_old_and_common_domain_it_does_not_count() -> None:
 def test_a_choice_that_comes_rarely_costs_when_it_came() -> None:
     """A cycle of two names, broken once in about a hundred queries: the break itself is a choice among a hundred."""
     rng, number, rows = random.Random(5), 0, list[Row]()
-    for n in range(60_000):
+    for n in range(10_000):
         number = number if rng.random() < 0.01 else 1 - number
         rows.append(asked(START + n * 0.5, number))
-    assert loud(rows) == [ZONE]
     detector = fresh_detector(shipped_model(), Scale())
-    detector.detect(batch_of(rows[:10_000]))
+    detector.detect(batch_of(rows))
     (row,) = detector.flows.rows(lambda flows: flows["scattered"] == 0)
     breaks = 10_000 * 0.01
     assert detector.flows.view(row).leaked_bytes > breaks * np.log2(100) / 8
