@@ -106,7 +106,7 @@ KINDS = (
     ServiceKind(
         "a test of the network",
         "a leak-test page, or another that tests or measures the network: new names within minutes, then never again",
-        re.compile(rb"[a-z0-9-]{1,48}(?:\.[a-z0-9-]{1,48}){0,8}"),
+        re.compile(rb"[a-z0-9-]{1,63}(?:\.[a-z0-9-]{1,63}){0,8}"),
         _HOSTS,
         1_000.0,
         (Sign.BURST,),
