@@ -11,7 +11,7 @@ import numpy as np
 
 from agents.core.column_kernels import keyed_hash
 from agents.core.text import NETWORK
-from agents.core.types import Incident, QueryBatch
+from agents.core.types import Incident, QueryBatch, Severity
 from agents.detection.explanations.explainer import Account, Asking, Explainer
 from agents.detection.fingerprints import tool_of, trace_of
 from agents.detection.flow_kernels import SAMPLES
@@ -356,10 +356,13 @@ class Incidents:
         self, known: Incident, ts: float, flow: Standing, evidence: Evidence, sharing: Sequence[str]
     ) -> Incident:
         score = self.scale.behaviour(evidence.ratio)
-        louder = score > known.score
+        louder, severity = score > known.score, max(known.severity, self.scale.severity(score))
+        raised = known.severity < Severity.HIGH <= severity
         return replace(
             known,
-            severity=max(known.severity, self.scale.severity(score)),
+            severity=severity,
+            queries_before_detection=flow.queries if raised else known.queries_before_detection,
+            bytes_before_detection=flow.leaked_bytes if raised else known.bytes_before_detection,
             score=max(known.score, score),
             reasons=self._reasons(known, flow, evidence, sharing) if louder else known.reasons,
             last_seen=max(known.last_seen, ts),

@@ -52,7 +52,7 @@ class Benign:
     queries: int
     client_hours: float
     above_normal: float
-    incidents: tuple[str, ...]  # client, domain and reasons
+    incidents: tuple[str, ...]  # HIGH and above: client, domain and reasons
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,7 +179,8 @@ def measure(
     batches = (batch_of(mixed[at : at + MIXED_AT_ONCE]) for at in range(0, len(mixed), MIXED_AT_ONCE))
     for verdicts in verdicts_of(detector, batches):
         for incident in verdicts.incidents:
-            if incident.client == rows[0][1] and incident.domain == domain_text(rows[0][2]):
+            mine = incident.client == rows[0][1] and incident.domain == domain_text(rows[0][2])
+            if mine and incident.severity >= Severity.HIGH:
                 queries = sum(row[0] <= incident.detected_at for row in rows)
                 return Leak(rate, carried, incident.detected_at - rows[0][0], queries * carried, queries)
     return Leak(rate, carried, None, None, None)
@@ -259,7 +260,8 @@ def _client_hours(batch: QueryBatch) -> float:
 
 def _benign(path: Path, file: str, detector: TunnelDetector, open_capture: Opener) -> Benign:
     batches = _batches(path, open_capture)
-    incidents, severities = _run(detector, batches)
+    found, severities = _run(detector, batches)
+    incidents = [one for one in found if one.severity >= Severity.HIGH]
     return Benign(
         file=file,
         queries=len(severities),

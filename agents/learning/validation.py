@@ -201,7 +201,7 @@ class Validator:
             for verdicts in verdicts_of(self.detector_of(model), [traffic])
             for incident in verdicts.incidents
         }
-        return list(found.values())
+        return [incident for incident in found.values() if incident.severity >= Severity.HIGH]
 
     def _first_incident(self, model: Model, session: QueryBatch) -> Incident | None:
         return min(self._incidents(model, session), key=lambda incident: incident.detected_at, default=None)

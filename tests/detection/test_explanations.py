@@ -75,6 +75,7 @@ def test_a_mail_host_s_lookups_by_hash_are_listed_until_the_allowance_is_used_up
     more = told(detector, day_of_lookups(0, 80)[20:])[CLIENT, "hash-lists.org"]
     assert more.severity >= Severity.HIGH and is_paged(more)
     assert more.leaked_bytes > YOUNG_BYTES
+    assert more.bytes_before_detection == pytest.approx(YOUNG_BYTES, abs=25), "what left before it was HIGH"
 
 
 def test_the_queries_of_a_listed_incident_are_below_high(detector: TunnelDetector) -> None:
