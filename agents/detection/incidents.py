@@ -282,7 +282,7 @@ class Incidents:
         trail.follow(ts, flow, keep=past is not None)
         if sender is not None:
             trail.send(sender)
-        if self._is_explained(ts, key, trail, flow, evidence):
+        if self._is_explained(ts, key, trail, flow, evidence, known is not None):
             evidence = as_listed(evidence)
         self.open[key] = (
             self._opened(ts, client, domain, flow, evidence, sharing)
@@ -292,14 +292,16 @@ class Incidents:
         self._changed.add(key)
         return evidence
 
-    def _is_explained(self, ts: float, key: IncidentKey, trail: _Trail, flow: Standing, evidence: Evidence) -> bool:
-        """Whether a kind of benign service explains all that an incident carried (explanations)."""
+    def _is_explained(
+        self, ts: float, key: IncidentKey, trail: _Trail, flow: Standing, evidence: Evidence, known: bool
+    ) -> bool:
+        """Whether a kind of benign service explains all that an incident carried (explanations). known: it was open."""
         if trail.row == NONE or evidence.kind == Kind.SECRET:
             return False
         flows = self.flows_of(key[0])
         if trail.account is None:
             samples = (*flows.view(trail.row).samples, *trail.names)
-            trail.account = self.explainer.open(samples)
+            trail.account = self.explainer.open(samples, flow.leaked_bytes if known else 0.0)
         elif flow.name is not None:
             trail.account.note(*flow.name)
         asking = Asking(ts, *key, np.uint64(flows.state.flows["domain"][trail.row]), trail.row)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Callable
+from contextlib import nullcontext
 
 import pytest
 from hypothesis import given
@@ -190,6 +191,19 @@ def test_habits_and_sums_come_back_after_a_restart() -> None:
     other.load(HABITS_FILE, kept)
     assert other.incidents.explainer.dump() == kept and len(json.loads(kept)["habits"]) > 0
     assert other.incidents.explainer.handles_mail(START + 6.5 * DAY_S, CLIENT)
+
+
+def test_a_restart_counts_nothing_twice(detector: TunnelDetector) -> None:
+    rows = sorted([*senders(0), *day_of_lookups(0, 40)], key=lambda row: row[0])
+    open_ = [one for one in told(detector, rows[:62]).values() if one.closed_at is None]
+    assert [one.severity for one in open_] == [Severity.SUSPICIOUS]
+    again = fresh_detector(shipped_model(), Scale())
+    for name, data in detector.save(nullcontext()).items():
+        again.load(name, data)
+    again.restore(open_)
+    found = told(again, rows[62:])[CLIENT, "hash-lists.org"]
+    assert found.severity == Severity.SUSPICIOUS
+    assert found.evidence["explanation"]["bytes_a_day"] == pytest.approx(found.leaked_bytes, abs=30)
 
 
 @pytest.mark.parametrize(

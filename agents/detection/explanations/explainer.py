@@ -71,8 +71,9 @@ class Account:
 
     @property
     def kind(self) -> ServiceKind | None:
-        """The kind that the names still fit."""
-        return self.alike[0].kind if self.alike and self.alike[0].holds else None
+        """The kind that the names still fit: the one with a sign, else the likeliest."""
+        tried = self.alike if self.sign is None else self.alike[:1]
+        return next((one.kind for one in tried if one.holds), None)
 
     def note(self, wire: bytes, qtype: int) -> None:
         """Compare one more name."""
@@ -160,12 +161,15 @@ class Explainer:
         day, found = self._mail.get(client, (0, set()))
         return len(found) >= MAIL_DOMAINS and abs(int(ts // DAY_S) - day) <= 1
 
-    def open(self, samples: Sequence[tuple[bytes, int]]) -> Account:
-        """An account for an incident with these names. A tool's names, and names with text in them, have no kind."""
+    def open(self, samples: Sequence[tuple[bytes, int]], counted: float = 0.0) -> Account:
+        """An account for an incident with these names. A tool's names, and names with text in them, have no kind.
+
+        counted: bytes that were counted before this process began.
+        """
         kinds = kinds_of(samples)
         if not kinds or tool_of(samples) is not None or preview(trace_of(samples).names):
             return Account([])
-        account = Account([Likeness(kind) for kind in kinds])
+        account = Account([Likeness(kind) for kind in kinds], counted=counted)
         for wire, qtype in samples:
             account.note(wire, qtype)
         return account
@@ -176,13 +180,13 @@ class Explainer:
         leaked: bytes since it opened.
         """
         more, account.counted = max(leaked - account.counted, 0.0), max(leaked, account.counted)
-        account.listed = False
-        if account.kind is None or evidence.kind not in _EXPLAINED:
+        if account.kind is None or (evidence.ratio >= 1 and evidence.kind not in _EXPLAINED):
+            account.listed = False
             return False
-        if account.sign is None and account.alike[0].fits >= 2 * account.looked:
-            account.looked = account.alike[0].fits
+        if account.sign is None and (fits := max(one.fits for one in account.alike)) >= 2 * account.looked:
+            account.looked = fits
             self._look(account, asking)
-        kind = account.alike[0].kind
+        kind = account.kind
         young = asking.domain != SCATTERED and self._flows.is_young(asking.ts, asking.domain_key)
         key = asking.domain if young and asking.client != NETWORK else asking.pair
         account.spent = self._domains.add(asking.ts, key, more)
