@@ -357,6 +357,7 @@ class TunnelDetector:
         opened = self.incidents.open
         for event in _in_turn(said):
             place = int(event["row"])
+            self.incidents.explainer.reach(place)
             row, client = int(rows[place]), NETWORK if event["network"] else clients[place]
             flows, at = self.incidents.flows_of(client), int(event["flow"])
             scattered = bool(flows.state.flows["scattered"][at])

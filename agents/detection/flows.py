@@ -27,7 +27,6 @@ from agents.detection.state import (
     EVIDENCE,
     FAMILIAR,
     FLOW,
-    NAMES,
     NONE,
     PEAK,
     ROOM_SIZE,
@@ -209,8 +208,6 @@ KEYS_KEPT = 0.875
 POOL_WORDS = 48
 """Words of eight bytes in the pool of names seen, per flow. When the pool or a client's share is used up, a flow that
 needs more forgets the names it saw."""
-BURST_S, BURST_SHARE = 600, 0.8
-"""A page that tests the network asks for so many of its names within so short a time."""
 START = 1024
 """Rows at first; they double."""
 
@@ -497,17 +494,6 @@ class Flows:
         """The clients that ask below a domain (keyed hash)."""
         rows = set(self._clients_below(domain).tolist())
         return [client for client, row in self.clients.items() if row in rows]
-
-    def is_burst(self, row: int, ts: float) -> bool:
-        """Whether nearly all names of a flow's last day came within the last minutes (BURST_S, BURST_SHARE)."""
-        at, total = int(self.state.flows["windows"][row]), np.zeros(SUMS)
-        if at == NONE:
-            return True
-        names = []
-        for seconds in (BURST_S, DAY_S):
-            table.sums(self.state.windows[at], ts, WINDOWS_S.index(int(seconds)), total)
-            names.append(total[NAMES])
-        return bool(names[0] >= BURST_SHARE * names[1])
 
     def flows_of(self, client: str) -> list[int]:
         """Rows of a client's flows below domains that carried something, the newest, at most CARRIERS_MAX."""

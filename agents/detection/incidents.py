@@ -271,7 +271,7 @@ class Incidents:
             known = None
         if known is None and evidence.ratio < 1:
             return None
-        past = self.flows_of(client).pasts.of(flow.row)
+        past, queries, seen = self.flows_of(client).pasts.of(flow.row), flow.queries, flow.names
         if past is not None:
             flow = _since(flow, past, ts)
         trail = self._trails.get(key)
@@ -282,7 +282,7 @@ class Incidents:
         trail.follow(ts, flow, keep=past is not None)
         if sender is not None:
             trail.send(sender)
-        if self._is_explained(ts, key, trail, flow, evidence, known is not None):
+        if self._is_explained(ts, key, trail, flow, evidence, known is not None, (queries, seen)):
             evidence = as_listed(evidence)
         self.open[key] = (
             self._opened(ts, client, domain, flow, evidence, sharing)
@@ -293,18 +293,29 @@ class Incidents:
         return evidence
 
     def _is_explained(
-        self, ts: float, key: IncidentKey, trail: _Trail, flow: Standing, evidence: Evidence, known: bool
+        self,
+        ts: float,
+        key: IncidentKey,
+        trail: _Trail,
+        flow: Standing,
+        evidence: Evidence,
+        known: bool,
+        so_far: tuple[int, int],
     ) -> bool:
-        """Whether a kind of benign service explains all that an incident carried (explanations). known: it was open."""
+        """Whether a kind of benign service explains all that an incident carried (explanations).
+
+        known: it was open before; so_far: queries and names of its flow up to this one, of which a batch may hold
+        later ones.
+        """
         if trail.row == NONE or evidence.kind == Kind.SECRET:
             return False
         flows = self.flows_of(key[0])
         if trail.account is None:
-            samples = (*flows.view(trail.row).samples, *trail.names)
+            samples = (*flows.view(trail.row).samples[: so_far[1]], *trail.names)
             trail.account = self.explainer.open(samples, flow.leaked_bytes if known else 0.0)
         elif flow.name is not None:
-            trail.account.note(*flow.name)
-        asking = Asking(ts, *key, np.uint64(flows.state.flows["domain"][trail.row]), trail.row)
+            trail.account.note(*flow.name, ts)
+        asking = Asking(ts, *key, np.uint64(flows.state.flows["domain"][trail.row]), trail.row, *so_far)
         return self.explainer.weigh(trail.account, asking, flow.leaked_bytes, evidence)
 
     def is_listed(self, key: IncidentKey) -> bool:

@@ -123,6 +123,24 @@ def test_a_page_s_test_is_listed_for_a_browser_and_not_for_a_client_that_does_no
     assert told(detector, slow)[CLIENT, "slow-drip.net"].severity >= Severity.HIGH
 
 
+def test_a_few_names_that_are_asked_for_again_and_again_are_listed(detector: TunnelDetector) -> None:
+    rng = random.Random(6)
+    names = [f"{hashes(rng, 24)}.hosts-of-a-cloud.net" for _ in range(40)]
+    rows = [
+        query(START + 1800 * n + 60 * again, CLIENT, name, A) for n, name in enumerate(names) for again in range(10)
+    ]
+    found = told(detector, rows)[CLIENT, "hosts-of-a-cloud.net"]
+    assert found.severity == Severity.SUSPICIOUS
+    assert found.evidence["explanation"]["sign"] == "the client asks for the same few names again and again"
+
+
+def test_a_burst_that_goes_on_is_none(detector: TunnelDetector) -> None:
+    rng = random.Random(7)
+    rows = [query(START + 7200 + 4 * n, CLIENT, f"{hashes(rng, 50)}.goes-on.net", A) for n in range(60)]
+    found = told(detector, [*browsing(CLIENT, START), *rows])[CLIENT, "goes-on.net"]
+    assert found.severity >= Severity.HIGH and found.bytes_before_detection <= 950
+
+
 def test_names_that_change_their_shape_end_the_explanation(detector: TunnelDetector) -> None:
     rows = [*senders(0), *day_of_lookups(0, 14)]
     rng = random.Random(3)

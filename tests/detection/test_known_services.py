@@ -17,10 +17,10 @@ def factor(name: str) -> float:
 @pytest.mark.parametrize(
     ("name", "expected"),
     [
-        ("4z9p5tjmcbnblehp4557z1d136.avqs.mcafee.com", 60),
-        ("x.avqs.mcafee.com", 60),
-        ("avqs.mcafee.com", 60),
-        ("X.AVQS.McAfee.com", 60),
+        ("4z9p5tjmcbnblehp4557z1d136.avqs.mcafee.com", 30),
+        ("x.avqs.mcafee.com", 30),
+        ("avqs.mcafee.com", 30),
+        ("X.AVQS.McAfee.com", 30),
         ("x.avqs.evilmcafee.com", 1),
         ("x.evilmcafee.com", 1),
         ("mcafee.com.evil.com", 1),

@@ -57,12 +57,6 @@ def test_what_tunnels_ask_is_found(name: str) -> None:
     assert max(one.severity for one in found) >= Severity.HIGH
 
 
-def test_twenty_fixed_hosts_of_an_unlisted_cloud_page_nobody(tmp_path: Path) -> None:
-    found, loud = replayed(changed(tmp_path, "vcn_light", {"oraclevcn.com": "hosts-of-a-cloud.com"}))
-    assert {one.severity for one in found} == {Severity.SUSPICIOUS} and loud <= 1
-    assert found[0].evidence["explanation"]["sign"] == "the client asks for the same few names again and again"
-
-
 @pytest.mark.parametrize(
     ("name", "others", "kind"),
     [

@@ -8,9 +8,9 @@ each domain, of each client, and of the network (docs/bound.md).
 from __future__ import annotations
 
 import json
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -45,6 +45,9 @@ CLIENTS_MIN = 3
 MAIL_DOMAINS = 6
 """Domains whose mail servers or text a client looks up on a day before it is one that handles mail."""
 MAIL_CLIENTS_MAX = 10_000
+MAX_ROW = 1 << 62
+BURST_S, BURST_SHARE = (60, 600), 0.8
+"""A page that tests the network asks for so many of its names of ten minutes within one."""
 FIXED_TIMES = 4
 """A client asks for each of a few fixed names more often than a carrier repeats one that nobody answers."""
 REVERSE_MIN = 5
@@ -67,6 +70,7 @@ class Account:
     looked: int = 0  # names at the last search for a sign
     allowance: float = 0.0
     spent: float = 0.0  # of the allowance
+    times: deque[float] = field(default_factory=deque)  # of new names in the last BURST_S[1] seconds
     listed: bool = False
 
     @property
@@ -75,10 +79,19 @@ class Account:
         tried = self.alike if self.sign is None else self.alike[:1]
         return next((one.kind for one in tried if one.holds), None)
 
-    def note(self, wire: bytes, qtype: int) -> None:
-        """Compare one more name."""
+    def note(self, wire: bytes, qtype: int, ts: float | None = None) -> None:
+        """Compare one more name. ts: when it was new, if that was after the incident had opened."""
         for one in self.alike:
             one.note(wire, qtype)
+        if ts is not None and self.sign is Sign.BURST:
+            self.times.append(ts)
+            while ts - self.times[0] > BURST_S[1]:
+                self.times.popleft()
+
+    def is_burst(self, ts: float) -> bool:
+        """Whether nearly all new names of the last minutes came within the last one."""
+        late = sum(ts - one <= BURST_S[0] for one in self.times)
+        return late >= BURST_SHARE * len(self.times)
 
     def to_json(self) -> dict[str, Any] | None:
         """The explanation as JSON values; None without one."""
@@ -98,13 +111,18 @@ class Account:
 
 @dataclass(frozen=True, slots=True)
 class Asking:
-    """An incident's client and domain, its flow, and the time. domain_key: keyed hash of the domain; row: of Flows."""
+    """An incident's client and domain, its flow, and the time.
+
+    domain_key: keyed hash of the domain; row: of Flows; queries, names: of the flow so far.
+    """
 
     ts: float
     client: str
     domain: str
     domain_key: np.uint64
     row: int
+    queries: int
+    names: int
 
     @property
     def pair(self) -> str:
@@ -126,24 +144,38 @@ class Explainer:
         self._domains, self._clients, self._network = Book(), Book(), Book()
         self._habits = Habits()
         self._homes = (-1, 0)  # minute, clients at home
+        self._pending: deque[tuple[int, int, str, int, bool]] = deque()  # row, day, client, domain, whether reverse
         self._reverse: OrderedDict[str, tuple[int, int]] = OrderedDict()  # day, look-ups of that day
         self._mail: OrderedDict[str, tuple[int, set[int]]] = OrderedDict()  # day, domains of that day
 
     def see(self, ts: float, clients: Coded, domains: NDArray[np.uint64], qtypes: NDArray[np.uint16]) -> None:
         """Note who looks up mail servers, texts, addresses' names. clients, domains (keyed hashes): of each query."""
-        day = int(ts // DAY_S)
-        for code, count in zip(*np.unique(clients.codes[qtypes == PTR], return_counts=True), strict=True):
-            client = clients.values[code]
-            last, before = self._reverse.pop(client, (day, 0))
-            self._reverse[client] = day, int(count) + (before if last == day else 0)
-            if len(self._reverse) > MAIL_CLIENTS_MAX:
-                self._reverse.popitem(last=False)
-        rows = np.flatnonzero((qtypes == MX) | (qtypes == TXT))
+        self.reach(MAX_ROW)
+        rows = np.flatnonzero((qtypes == MX) | (qtypes == TXT) | (qtypes == PTR))
         if not len(rows):
             return
-        pairs = np.unique(np.stack([clients.codes[rows].astype(np.uint64), domains[rows]]), axis=1)
-        for code, domain in pairs.T.tolist():
-            self._note_mail(day, clients.values[code], domain)
+        day, kinds = int(ts // DAY_S), (qtypes[rows] == PTR).astype(np.uint64)
+        seen = np.stack([clients.codes[rows].astype(np.uint64), np.where(kinds, rows, domains[rows]), kinds])
+        _, first = np.unique(seen, axis=1, return_index=True)
+        self._pending = deque(
+            (int(rows[at]), day, clients.values[clients.codes[rows[at]]], int(domains[rows[at]]), bool(kinds[at]))
+            for at in np.sort(first).tolist()
+        )
+
+    def reach(self, row: int) -> None:
+        """Take up what was asked up to a row of the batch: what comes after it says nothing yet."""
+        while self._pending and self._pending[0][0] <= row:
+            _, day, client, domain, reverse = self._pending.popleft()
+            if reverse:
+                self._note_reverse(day, client)
+            else:
+                self._note_mail(day, client, domain)
+
+    def _note_reverse(self, day: int, client: str) -> None:
+        last, before = self._reverse.pop(client, (day, 0))
+        self._reverse[client] = day, 1 + (before if last == day else 0)
+        if len(self._reverse) > MAIL_CLIENTS_MAX:
+            self._reverse.popitem(last=False)
 
     def _note_mail(self, day: int, client: str, domain: int) -> None:
         """Keep MAIL_DOMAINS domains of the last day on which there were so many, else of today."""
@@ -183,9 +215,11 @@ class Explainer:
         if account.kind is None or (evidence.ratio >= 1 and evidence.kind not in _EXPLAINED):
             account.listed = False
             return False
+        if account.sign is Sign.BURST and not account.is_burst(asking.ts):
+            account.sign, account.looked = None, 0
         if account.sign is None and (fits := max(one.fits for one in account.alike)) >= 2 * account.looked:
             account.looked = fits
-            self._look(account, asking)
+            self._look(account, asking, evidence)
         kind = account.kind
         young = asking.domain != SCATTERED and self._flows.is_young(asking.ts, asking.domain_key)
         key = asking.domain if young and asking.client != NETWORK else asking.pair
@@ -218,11 +252,13 @@ class Explainer:
             self._homes = minute, self._flows.clients_at_home(ts)
         return self._homes[1]
 
-    def _look(self, account: Account, asking: Asking) -> None:
+    def _look(self, account: Account, asking: Asking, evidence: Evidence) -> None:
         """Look for a sign that supports one of the kinds. Of several, the one that explains most is taken."""
         alike = sorted((one for one in account.alike if one.holds), key=lambda one: -one.kind.budget)
         tried = [(sign, one) for one in alike for sign in one.kind.signs] + [(Sign.HABIT, one) for one in alike[:1]]
         for sign, one in tried:
+            if sign is Sign.BURST and (account.times or evidence.window_s != BURST_S[0]):
+                continue
             if self._is_seen(sign, one.kind, asking):
                 account.sign = sign
                 account.alike.sort(key=lambda other: other is not one)
@@ -238,7 +274,7 @@ class Explainer:
             clients = flows.clients_below(asking.domain_key) if together else [asking.client]
             return bool(clients) and all(self.handles_mail(ts, client) for client in clients)
         if sign is Sign.BURST:
-            return not together and flows.is_at_home(ts, asking.client) and flows.is_burst(asking.row, ts)
+            return not together and flows.is_at_home(ts, asking.client)
         if sign is Sign.HABIT:
             return not self.learning and any(self._habits.usual(ts, key) > 0 for key in asking.keys)
         return self._sign_of_client(sign, kind, asking)
@@ -247,16 +283,16 @@ class Explainer:
         """Whether a sign is seen in what else the client asks for."""
         if asking.client == NETWORK or asking.domain == SCATTERED:
             return False
-        flows, flow = self._flows, self._flows.view(asking.row)
+        flows = self._flows
         if sign is Sign.FIXED:
-            return flow.queries >= FIXED_TIMES * max(flow.names, 1)
+            return asking.queries >= FIXED_TIMES * max(asking.names, 1)
         if sign is Sign.REVERSE:
             day, count = self._reverse.get(asking.client, (0, 0))
-            return abs(int(asking.ts // DAY_S) - day) <= 1 and count >= max(flow.names, REVERSE_MIN)
+            return abs(int(asking.ts // DAY_S) - day) <= 1 and count >= max(asking.names, REVERSE_MIN)
         others = [flows.view(row).samples for row in flows.flows_of(asking.client) if row != asking.row]
         if sign is Sign.TWICE:
             return any(kind in kinds_of(samples) for samples in others)
-        mine = things_of(kind, flow.samples)
+        mine = things_of(kind, flows.view(asking.row).samples[: asking.names])
         return any(len(mine & things_of(kind, samples)) >= SAME_MIN for samples in others)
 
     def dump(self) -> bytes:

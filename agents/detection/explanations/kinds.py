@@ -31,7 +31,7 @@ class Sign(Enum):
     INSIDE = "nobody in public owns its top level"
     MAIL = "the client looks up the mail servers of many domains"
     TWICE = "the client asks for such names below another domain, too"
-    BURST = "nearly all came within minutes, from a client that asks below many domains"
+    BURST = "nearly all came within a minute, from a client that asks below many domains"
     REVERSE = "the client looks up the names of addresses, too"
     SAME = "the client asks for the same below other domains"
     FIXED = "the client asks for the same few names again and again"
@@ -108,7 +108,7 @@ KINDS = (
         "a leak-test page, or another that tests or measures the network: new names within minutes, then never again",
         re.compile(rb"[a-z0-9-]{1,63}(?:\.[a-z0-9-]{1,63}){0,8}"),
         _HOSTS,
-        1_000.0,
+        900.0,
         (Sign.BURST,),
     ),
     ServiceKind(
