@@ -134,6 +134,15 @@ def test_a_few_names_that_are_asked_for_again_and_again_are_listed(detector: Tun
     assert found.evidence["explanation"]["sign"] == "the client asks for the same few names again and again"
 
 
+def test_one_long_name_every_two_hours_is_no_burst(detector: TunnelDetector) -> None:
+    rng = random.Random(8)
+    rows = [row for hour in range(12) for row in browsing(CLIENT, START + 3600 * hour)]
+    long = [f"{hashes(rng, 60)}.{hashes(rng, 60)}.{hashes(rng, 60)}.slow-and-long.net" for _ in range(6)]
+    rows += [query(START + 7200 * n + 600, CLIENT, name, A) for n, name in enumerate(long)]
+    found = told(detector, rows)[CLIENT, "slow-and-long.net"]
+    assert found.severity >= Severity.HIGH and found.bytes_before_detection <= 500
+
+
 def test_a_burst_that_goes_on_is_none(detector: TunnelDetector) -> None:
     rng = random.Random(7)
     rows = [query(START + 7200 + 4 * n, CLIENT, f"{hashes(rng, 50)}.goes-on.net", A) for n in range(60)]

@@ -46,8 +46,8 @@ MAIL_DOMAINS = 6
 """Domains whose mail servers or text a client looks up on a day before it is one that handles mail."""
 MAIL_CLIENTS_MAX = 10_000
 MAX_ROW = 1 << 62
-BURST_S, BURST_SHARE = (60, 600), 0.8
-"""A page that tests the network asks for so many of its names of ten minutes within one."""
+BURST_S, BURST_SHARE, BURST_NAMES = (60, 600), 0.8, 3
+"""A page that tests the network asks for so many of its names of ten minutes within one, and for a few at least."""
 FIXED_TIMES = 4
 """A client asks for each of a few fixed names more often than a carrier repeats one that nobody answers."""
 REVERSE_MIN = 5
@@ -257,7 +257,8 @@ class Explainer:
         alike = sorted((one for one in account.alike if one.holds), key=lambda one: -one.kind.budget)
         tried = [(sign, one) for one in alike for sign in one.kind.signs] + [(Sign.HABIT, one) for one in alike[:1]]
         for sign, one in tried:
-            if sign is Sign.BURST and (account.times or evidence.window_s != BURST_S[0]):
+            fast = evidence.window_s == BURST_S[0] and evidence.names >= BURST_NAMES
+            if sign is Sign.BURST and (account.times or not fast):
                 continue
             if self._is_seen(sign, one.kind, asking):
                 account.sign = sign
