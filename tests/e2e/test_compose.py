@@ -35,7 +35,9 @@ def test_a_query_is_answered_scored_and_stored(running: Stack) -> None:
         assert running.ask(name, tcp=tcp).answer[0][0].to_text() == "192.0.2.1"
     rows = wait_for(lambda: len(found := running.queries("stored.test")) == 2 and found, "both queries are stored")
     assert {(row["qname"], row["rcode"], row["ancount"]) for row in rows} == {(name, 0, 1)}
-    assert all(row["severity"] in {"HIGH", "CRITICAL"} and row["score"] > 0.7 and row["reasons"] for row in rows)
+    loud = [row for row in rows if row["severity"] in {"HIGH", "CRITICAL"}]
+    assert len(loud) == 1 and loud[0]["score"] > 0.7, "an odd name is HIGH by itself once a day"
+    assert all(row["severity"] != "NORMAL" and row["reasons"] for row in rows)
     assert running.statement("SELECT count(*) FROM queries WHERE domain = 'stored.test'") == "2"
     assert running.get("/queries", token="wrong").status_code == 401
 
