@@ -7,12 +7,11 @@ from collections.abc import Sequence
 from typing import Any
 
 from agents.alerting.manager import is_paged
-from agents.core.text import command, counted, harmless, printable
+from agents.core.text import OWN_ZONES, command, counted, harmless, printable
 from agents.core.types import Incident, Message, Severity
 
 DOMAINS_SHOWN = 20
 """Domains that a summary lists, those through which most left first."""
-OWN_ZONES = "OWN_ZONES"
 
 
 def summary_message(incidents: Sequence[Incident], days: int, link_base: str = "") -> Message | None:

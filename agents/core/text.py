@@ -32,6 +32,10 @@ def _escaped(code: int) -> str:
     return f"\\{code:03d}" if code < 256 else f"\\u{code:04x}"
 
 
+OWN_ZONES = "OWN_ZONES"
+"""The setting that is the remedy for incidents below a zone of this network's own."""
+
+
 def who(client: str, size: int = TEXT_MAX) -> str:
     """A client for people: its address, or that it is unknown, or several."""
     return _NOBODY.get(client) or printable(client, size)

@@ -110,7 +110,7 @@ class TunnelDetector:
         self.scale = scale
         self.peaks = Peaks()
         self._burn_in_days = burn_in_days
-        self._voted: dict[int, int] = {}  # domains (keyed hashes) with a name that was HIGH by itself, and the day
+        self._voted: dict[int, int] = {}  # domains (keyed hashes) with an odd name, and its last day
         self._swap = threading.Lock()
         self._next: Model | None = None
         self.services = services or KnownServices()
@@ -443,12 +443,14 @@ class TunnelDetector:
         votes, below = votes.copy(), np.nextafter(np.float32(self.scale.high), np.float32(0))
         for row in rows.tolist():
             domain, day = int(domains[row]), int(ts[row] // DAY_S)
-            if self._voted.get(domain) == day or not self.flows.is_young(float(ts[row]), domains[row]):
+            if self._voted.get(domain) == day:
                 votes[row] = below
                 continue
             if len(self._voted) >= VOTED_MAX:
                 self._voted.clear()
             self._voted[domain] = day
+            if not self.flows.is_young(float(ts[row]), domains[row]):
+                votes[row] = below
         return votes
 
 

@@ -16,7 +16,8 @@ from agents.dns.name import from_text
 from agents.dns.strict_groups import StrictGroups, read_groups
 
 LISTED = (
-    "# what builds need\npypi.org\nFiles.PythonHosted.org.   # and its files\n\n_tcp.example.net\ns3.amazonaws.com\n"
+    "# what builds need\nregistry.example\nFiles.Wheels.example.   # and its files\n\n_tcp.example.net\n"
+    "s3.amazonaws.com\n"
 )
 
 
@@ -28,9 +29,23 @@ def groups(folder: Path, text: str = "10.0.9.0/24=allow.txt,2001:db8:9::/64=allo
 @pytest.mark.parametrize("client", ["10.0.9.1", "::ffff:10.0.9.1", "2001:db8:9::77"])
 def test_a_member_may_ask_for_what_is_listed_alone(client: str, tmp_path: Path) -> None:
     strict = groups(tmp_path)
-    for name in ("pypi.org", "WWW.PyPI.org", "a.b.files.pythonhosted.org", "x._tcp.example.net", "b.s3.amazonaws.com"):
+    for name in (
+        "registry.example",
+        "WWW.Registry.example",
+        "a.b.files.wheels.example",
+        "x._tcp.example.net",
+        "b.s3.amazonaws.com",
+    ):
         assert not strict.refuses(client, from_text(name)), name
-    for name in ("pythonhosted.org", "xpypi.org", "pypi.org.evil.example", "org", "example.net", ".", "localhost"):
+    for name in (
+        "wheels.example",
+        "xregistry.example",
+        "registry.example.evil.test",
+        "example",
+        "example.net",
+        ".",
+        "localhost",
+    ):
         assert strict.refuses(client, from_text(name)), name
     assert not strict.offends(client, from_text("a.localhost")) and strict.offends(client, from_text("evil.example"))
 

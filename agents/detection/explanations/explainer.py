@@ -20,7 +20,7 @@ from agents.core.columns import Coded
 from agents.core.text import NETWORK
 from agents.core.types import DAY_S
 from agents.detection.explanations.habits import Book, Habits
-from agents.detection.explanations.kinds import Likeness, ServiceKind, Sign, kinds_of, things_of
+from agents.detection.explanations.kinds import PLAIN, Likeness, ServiceKind, Sign, kinds_of, stem_of, things_of
 from agents.detection.fingerprints import TXT, tool_of, trace_of
 from agents.detection.flows import Flows
 from agents.detection.limits import SCATTERED, Evidence
@@ -46,8 +46,9 @@ MAIL_DOMAINS = 6
 """Domains whose mail servers or text a client looks up on a day before it is one that handles mail."""
 MAIL_CLIENTS_MAX = 10_000
 MAX_ROW = 1 << 62
-BURST_S, BURST_SHARE, BURST_NAMES = (60, 600), 0.8, 3
-"""A page that tests the network asks for so many of its names of ten minutes within one, and for a few at least."""
+BURST_S, BURST_SHARE, BURST_NAMES, TIMES_MAX = (60, 600), 0.8, 3, 64
+"""A page that tests the network asks for so many of its names of ten minutes within one, of a few at least; so many
+names are looked at."""
 FIXED_TIMES = 4
 """A client asks for each of a few fixed names more often than a carrier repeats one that nobody answers."""
 REVERSE_MIN = 5
@@ -70,8 +71,14 @@ class Account:
     looked: int = 0  # names at the last search for a sign
     allowance: float = 0.0
     spent: float = 0.0  # of the allowance
-    times: deque[float] = field(default_factory=deque)  # of new names in the last BURST_S[1] seconds
+    key: str = ""  # whose allowance it was last
+    times: deque[float] = field(default_factory=lambda: deque(maxlen=TIMES_MAX))  # of the last new names
     listed: bool = False
+
+    @property
+    def is_over(self) -> bool:
+        """Whether it is beyond what any of its kinds explains: then nothing more is compared."""
+        return self.spent > SETTLED_TIMES * max((one.kind.budget for one in self.alike), default=0.0)
 
     @property
     def kind(self) -> ServiceKind | None:
@@ -81,17 +88,18 @@ class Account:
 
     def note(self, wire: bytes, qtype: int, ts: float | None = None) -> None:
         """Compare one more name. ts: when it was new, if that was after the incident had opened."""
-        for one in self.alike:
-            one.note(wire, qtype)
+        if not self.alike or self.is_over:
+            return
+        stem = stem_of(wire)
+        for one in () if PLAIN.fullmatch(stem) else self.alike:
+            one.takes([(stem, qtype)])
         if ts is not None and self.sign is Sign.BURST:
             self.times.append(ts)
-            while ts - self.times[0] > BURST_S[1]:
-                self.times.popleft()
 
     def is_burst(self, ts: float) -> bool:
         """Whether nearly all new names of the last minutes came within the last one."""
-        late = sum(ts - one <= BURST_S[0] for one in self.times)
-        return late >= BURST_SHARE * len(self.times)
+        ages = [ts - one for one in self.times]
+        return sum(age <= BURST_S[0] for age in ages) >= BURST_SHARE * sum(age <= BURST_S[1] for age in ages)
 
     def to_json(self) -> dict[str, Any] | None:
         """The explanation as JSON values; None without one."""
@@ -212,6 +220,9 @@ class Explainer:
         leaked: bytes since it opened.
         """
         more, account.counted = max(leaked - account.counted, 0.0), max(leaked, account.counted)
+        if account.is_over:
+            account.listed, account.spent = False, self._domains.add(asking.ts, account.key, more)
+            return False
         if account.kind is None or (evidence.ratio >= 1 and evidence.kind not in _EXPLAINED):
             account.listed = False
             return False
@@ -223,7 +234,7 @@ class Explainer:
         kind = account.kind
         young = asking.domain != SCATTERED and self._flows.is_young(asking.ts, asking.domain_key)
         key = asking.domain if young and asking.client != NETWORK else asking.pair
-        account.spent = self._domains.add(asking.ts, key, more)
+        account.key, account.spent = key, self._domains.add(asking.ts, key, more)
         account.listed = account.sign is not None and self._within(account, kind, asking, more, key, young)
         most = kind.budget if account.sign is not None else max(one.kind.budget for one in account.alike if one.holds)
         if (account.listed or self.learning) and account.spent <= SETTLED_TIMES * most:
@@ -256,11 +267,9 @@ class Explainer:
         """Look for a sign that supports one of the kinds. Of several, the one that explains most is taken."""
         alike = sorted((one for one in account.alike if one.holds), key=lambda one: -one.kind.budget)
         tried = [(sign, one) for one in alike for sign in one.kind.signs] + [(Sign.HABIT, one) for one in alike[:1]]
+        fast = evidence.window_s == BURST_S[0] and evidence.names >= BURST_NAMES and not account.times
         for sign, one in tried:
-            fast = evidence.window_s == BURST_S[0] and evidence.names >= BURST_NAMES
-            if sign is Sign.BURST and (account.times or not fast):
-                continue
-            if self._is_seen(sign, one.kind, asking):
+            if (fast or sign is not Sign.BURST) and self._is_seen(sign, one.kind, asking):
                 account.sign = sign
                 account.alike.sort(key=lambda other: other is not one)
                 return

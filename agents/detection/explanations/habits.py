@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,10 @@ KEYS_MAX = 5_000
 """Domains whose days are kept; of more, those that carried last longest ago are forgotten."""
 
 
+SUMS_MAX = 100_000
+"""Keys that a Book counts on one day."""
+
+
 class Book:
     """Bytes by key over the last day: a pair of buckets, as windows have (state.WINDOWS)."""
 
@@ -24,8 +29,10 @@ class Book:
         self._before: dict[str, float] = {}
 
     def add(self, ts: float, key: str, amount: float) -> float:
-        """Count an amount, and return the sum."""
+        """Count an amount, and return the sum: without end for a new key where there is no room for it."""
         self._turn(int(ts // DAY_S))
+        if key not in self._now and len(self._now) >= SUMS_MAX:
+            return math.inf
         self._now[key] = self._now.get(key, 0.0) + amount
         left = min(max(1 - (ts / DAY_S - self._day), 0.0), 1.0)
         return self._now[key] + left * self._before.get(key, 0.0)

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 
+from agents.core.text import OWN_ZONES
 from agents.dns.message import type_number
 from agents.dns.name import split_domain
 
@@ -63,10 +64,7 @@ def _types(text: str) -> frozenset[int]:
 
 _OCTET = rb"(?:25[0-5]|2[0-4][0-9]|1?[0-9]?[0-9])"
 _TAIL = rb"(?:[.-][a-z0-9_-]{1,24}){0,4}"
-_UUID = rb"[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}"
 _HOSTS = _types("A AAAA HTTPS CNAME")
-OWN_ZONES = "OWN_ZONES"
-"""The remedy for a zone that is this network's own."""
 KINDS = (
     ServiceKind(
         "directory",
@@ -208,12 +206,6 @@ class Likeness:
             if "key" in self.kind.shape.groupindex:
                 self.widths[len(found["key"])] += 1
         return self.holds
-
-    def note(self, wire: bytes, qtype: int) -> None:
-        """Count one more name, unless it is of short words."""
-        stem = stem_of(wire)
-        if not PLAIN.fullmatch(stem):
-            self.takes([(stem, qtype)])
 
     @property
     def holds(self) -> bool:
