@@ -238,7 +238,7 @@ def table(found: Silence) -> str:
     kinds_ = sum((one.kinds for one in found.weeks), Counter[str]())
     outside = sum((one.outside_kinds for one in found.weeks), Counter[str]())
     lines += ["", "| kind of asking | incidents | verdicts outside | an example |", "| --- | ---: | ---: | --- |"]
-    for kind in sorted({*kinds_, *outside}, key=lambda one: (-kinds_[one], -outside[one])):
+    for kind in sorted({*kinds_, *outside}, key=lambda one: (-kinds_[one], -outside[one], one)):
         shown = found.examples.get(kind, "")
         lines.append(f"| {kind.replace('_', ' ')} | {kinds_[kind]} | {outside[kind]} | {shown} |")
     for one in found.caught:
