@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import time
 from collections.abc import Iterator, Sequence
@@ -16,7 +17,7 @@ from agents.core.types import Row, Verdicts, batch_of
 from agents.dns.message import type_name
 from agents.dns.name import to_text
 from agents.learning.baseline import golden_sessions, golden_traffic
-from agents.runtime.bootstrap import judge_parts, load_settings
+from agents.runtime.bootstrap import detector_of, judge_parts, load_settings, tripwires_of
 from agents.runtime.detector_process import Judge
 from agents.runtime.fanout import Fanout
 from agents.sources import open_source
@@ -27,6 +28,7 @@ pytestmark = pytest.mark.integration
 SPAN_S = 10_800.0
 """Three incidents' quiet: what is closed opens again when the first half of a session is followed by the second."""
 BACKGROUND = 600
+REPLAY_KEY = (0, 0)
 COMPARED = ("client", "domain", "severity", "score", "first_seen", "detected_at", "queries_before_detection", "reasons")
 
 
@@ -67,8 +69,17 @@ class Recorder:
 
 
 def live(path: Path, folder: Path, sizes: Sequence[int]) -> Recorder:
-    """The capture's queries through a listener's judge, in batches of these sizes by turns."""
-    judge = Judge(judge_parts(load_settings(data_dir=folder)))
+    """The capture's queries through a listener's judge, in batches of these sizes by turns.
+
+    Its hashes have the key of a replay: how many clients there are is estimated by them, and the limits that all
+    clients have together follow from it.
+    """
+    settings = load_settings(data_dir=folder)
+    parts = judge_parts(settings)
+    detector = detector_of(
+        settings, parts.registry.current(), REPLAY_KEY, tripwires_of(settings), settings.burn_in_days
+    )
+    judge = Judge(dataclasses.replace(parts, detector=detector))
     recorder = Recorder()
     judge.fanout = Fanout([*judge.fanout.sinks, recorder])
     judge.start()
