@@ -23,6 +23,7 @@ from agents.core.protocols import Spec
 from agents.core.text import counted, printable
 from agents.core.types import Message, Severity
 from agents.detection.limits import bounds
+from agents.detection.network import bound
 from agents.detection.tripwires.honeytokens import load_honeytokens
 from agents.runtime import bootstrap
 from agents.runtime.health import UNSENT_S
@@ -190,6 +191,16 @@ def _limits(settings: Settings) -> str:
     )
 
 
+def _bound(settings: Settings) -> str:
+    found = bound(bootstrap.registry_of(settings).current().limit_factor)
+    return (
+        f"bytes a day in new names without an incident (X): {found.out_client:,.0f} of one client, {found.out:,.0f} of"
+        f" all, {found.out_more:,.0f} more for each further client at home; explained, without a page (Y):"
+        f" {found.unpaged:,.0f} more, {found.unpaged_more:,.0f} for each client at home; in, below a young domain (Z):"
+        f" {found.inward:,.0f}"
+    )
+
+
 def _schedule(settings: Settings) -> str:
     bootstrap.scheduler_of(settings)
     return f"{settings.retrain_schedule} ({settings.retrain_timezone})"
@@ -297,6 +308,7 @@ CHECKS: tuple[tuple[str, str, Check], ...] = (
     ("spool", "listener", _spool),
     ("model", "listener", _model),
     ("limits", "listener", _limits),
+    ("bound", "listener", _bound),
     ("schedule", "scheduler", _schedule),
     ("api", "api", _api),
     ("intakes", "", partial(_kinds, INTAKES)),

@@ -74,7 +74,8 @@ def sums(windows: Any, ts: float, number: int, out: NDArray[np.float64]) -> None
 
 
 @kernel_in_place
-def _empty_windows(windows: Any) -> None:
+def empty_windows(windows: Any) -> None:
+    """Set all sums to 0."""
     for number in range(COUNT):
         windows["bucket"][number] = NONE
         for one in range(SUMS):
@@ -89,7 +90,7 @@ def settle(flow: Any, windows: NDArray[Any]) -> None:
     for one in range(SUMS):
         flow["single"][one] = 0.0
     if flow["windows"] != NONE:
-        _empty_windows(windows[flow["windows"]])
+        empty_windows(windows[flow["windows"]])
 
 
 @kernel_in_place
@@ -101,7 +102,7 @@ def _take_windows(windows: NDArray[Any], room: NDArray[np.int64]) -> int:
     else:
         row = room[WINDOW_ROWS]
         room[WINDOW_ROWS] += 1
-    _empty_windows(windows[row])
+    empty_windows(windows[row])
     return int(row)
 
 

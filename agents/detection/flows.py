@@ -31,6 +31,7 @@ from agents.detection.state import (
     PEAK,
     ROOM_SIZE,
     SAMPLE,
+    SIBLINGS,
     SUMS,
     WINDOWS,
     WINDOWS_S,
@@ -210,9 +211,11 @@ POOL_WORDS = 48
 needs more forgets the names it saw."""
 START = 1024
 """Rows at first; they double."""
+SIBLING_PLACES = 1 << 14
+"""Forms of names of all clients that are counted below several domains. The network's own flows have none."""
 
 
-def _empty(keys_max: int, client_max: int, pool_max: int) -> State:
+def _empty(keys_max: int, client_max: int, pool_max: int, siblings: int) -> State:
     room = np.zeros(ROOM_SIZE, np.int64)
     room[[Room.FREE_FLOW, Room.FREE_WINDOWS, Room.FREE_DETAIL]] = NONE
     room[Room.FREE_KEYS :] = NONE
@@ -229,6 +232,8 @@ def _empty(keys_max: int, client_max: int, pool_max: int) -> State:
         pool=np.zeros(2 * ROW_WORDS, np.uint64),
         familiar=np.zeros(4 * START, FAMILIAR),
         followers=np.zeros(FOLLOWERS, np.uint32),
+        siblings=np.zeros(siblings, SIBLINGS),
+        sibling_windows=np.zeros(siblings, WINDOWS),
         room=room,
         swept=np.full(1, -np.inf),
     )
@@ -245,7 +250,8 @@ class Flows:
         map_large_arrays()  # all of these double as they grow
         self.key, self.keys_max = key, keys_max
         client_max = keys_max if of_network else min(keys_max, max(keys_max // CLIENT_PART, CLIENT_MIN))
-        self.state = _empty(keys_max, client_max, max(POOL_WORDS * keys_max, 4 * ROW_WORDS))
+        pool_max, siblings = max(POOL_WORDS * keys_max, 4 * ROW_WORDS), 0 if of_network else SIBLING_PLACES
+        self.state = _empty(keys_max, client_max, pool_max, siblings)
         self._clients_over = max(keys_max // CLIENTS_OVER, CLIENT_MIN)
         self._clients_max = keys_max + self._clients_over
         self.clients: dict[str, int] = {}

@@ -25,12 +25,15 @@ from agents.detection.flow_kernels import (
     LIVE,
     OF_NETWORK,
     PEAKS,
+    PLACE_BITS,
     USUAL,
     WINDOW_ROWS,
+    add,
     answers,
     choice,
     crowd,
     crowd_of,
+    empty_windows,
     enlist_carrier,
     familiar_factor,
     find_flow,
@@ -70,11 +73,11 @@ from agents.detection.state import (
     Told,
 )
 
-DAY = WINDOWS_S.index(86_400)
+DAY, WEEK = WINDOWS_S.index(86_400), WINDOWS_S.index(604_800)
 
 OWN_KINDS, OWN_SUMS, OWN_AFTER_NAMES = (np.array(column, np.int64) for column in zip(*OWN, strict=True))
-BY_FRESH, BY_SPREAD, BY_SPREAD_FRESH, BY_SCATTERED, BY_WORDS = map(
-    int, (Kind.FRESH, Kind.SPREAD, Kind.SPREAD_FRESH, Kind.SCATTERED, Kind.WORDS)
+BY_FRESH, BY_SPREAD, BY_SPREAD_FRESH, BY_SCATTERED, BY_WORDS, BY_SIBLINGS = map(
+    int, (Kind.FRESH, Kind.SPREAD, Kind.SPREAD_FRESH, Kind.SCATTERED, Kind.WORDS, Kind.SIBLINGS)
 )
 SPARED_BYTES, SPARED_NAMES = len(Kind), len(Kind) + 1
 """Rows of `limits` after the rows of the kinds: the allowance that a carrier has before it adds to its client's sum."""
@@ -231,6 +234,75 @@ def shared(
                 limits[BY_SPREAD_FRESH, number],
             )
             _together(evidence, limit, BY_SPREAD_FRESH, number, own, spare_names, found, short_names, times, factor)
+
+
+SIBLING_DOMAINS = 3
+"""Names below fewer domains are not siblings: the limits of each domain hold."""
+MIX_FORM = np.uint64(0x9FB21C651E98DF25)
+CELL_BITS = np.uint64(58)
+
+
+@kernel_in_place
+def _sibling(state: State, asked: Asked, i: int, flow: Any, ts: float, total: NDArray[np.float64]) -> int:
+    """Place of a name's form among the siblings; emptied where another form, or a week without names, was before."""
+    mixed = (asked.form[i] ^ np.uint64(asked.qtype[i])) * MIX_FORM
+    key = (mixed ^ np.uint64(flow["client"] + 1)) * MIX_FORM
+    place = np.int64(key >> PLACE_BITS) & (len(state.siblings) - 1)
+    kept = state.siblings[place]
+    sums(state.sibling_windows[place], ts, WEEK, total)
+    if kept["key"] != key or total[NAMES] <= 0:
+        kept["key"], kept["label"], kept["domains"], kept["ts"] = key, 0, 0, -math.inf
+        empty_windows(state.sibling_windows[place])
+    return int(place)
+
+
+@kernel_in_place
+def siblings(
+    state: State,
+    asked: Asked,
+    i: int,
+    flow: Any,
+    limits: NDArray[np.float64],
+    rules: NDArray[np.float64],
+    total: NDArray[np.float64],
+    told: Told,
+    evidence: Any,
+) -> None:
+    """Evidence from new encoded names of one form and type below several young domains of a client.
+
+    The first such name below each domain is left out (a page loads one keyed host from each of many third parties), and
+    so are a label that the client just asked for below another domain (lists of hashes), and bursts. One of less than
+    SCATTERED_BYTES_A_NAME counts in proportion. What one domain has half of is that domain's.
+    """
+    ts, amounts, part = asked.ts[i], told.amounts, told.part
+    if flow["encoded_names"] <= 1 or amounts[ENCODED] < rules[FRESH_BYTES_AT]:
+        return
+    if not is_young(state, ts, flow["domain"]):
+        return
+    place = _sibling(state, asked, i, flow, ts, total)
+    kept, windows = state.siblings[place], state.sibling_windows[place]
+    label = np.uint64(0)
+    for one in range(asked.parts[i], asked.parts[i + 1]):
+        label += asked.key[one]
+    if label == kept["label"] or abs(ts - kept["ts"]) < BURST_S:
+        return
+    kept["label"], kept["ts"] = label, ts
+    kept["domains"] |= np.uint64(1) << (flow["domain"] >> CELL_BITS)
+    for one in range(SUMS):
+        part[one] = 0.0
+    part[NAMES], part[ENCODED_NAMES] = 1.0, min(amounts[ENCODED] / SCATTERED_BYTES_A_NAME, 1.0)
+    add(windows, ts, part)
+    domains = crowd_of(kept["domains"])
+    if domains < SIBLING_DOMAINS or flow["encoded_names"] <= SCATTERED_NAMES or flow["windows"] == NONE:
+        return
+    times = crowd(state.clients[flow["client"]])
+    for number in range(COUNT):
+        sums(state.windows[flow["windows"]], ts, number, total)
+        own_names = total[NAMES]
+        sums(windows, ts, number, total)
+        if PART * own_names <= total[NAMES]:
+            limit = limits[BY_SIBLINGS, number] * times
+            _louder(evidence, limit, BY_SIBLINGS, number, total[ENCODED_NAMES], total[NAMES], int(domains))
 
 
 @kernel_in_place
@@ -470,6 +542,8 @@ def _weigh(
         take_words_back(state, flow, flow["client"], rules[WORDS_SPARED_AT])
     if carries and not flow["alone"]:
         shared(evidence, ts, flow, client, state.carriers, state.flows, state.windows, limits, rules, total)
+    if new and asked.discount[i] <= 1 and not (asked.scoped[i] or client["nobody"] or state.room[OF_NETWORK]):
+        siblings(state, asked, i, flow, limits, rules, total, told, evidence)
     _note_peak(state, flow, ts, evidence["ratio"], i, told)
     evidence["ratio"] /= rules[FACTOR_AT]
     evidence["limit"] *= rules[FACTOR_AT]

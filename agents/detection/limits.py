@@ -58,6 +58,9 @@ SCATTERED_BYTES = {3600: 300.0, 86_400: 800.0}
 WORDS_BYTES = {3600: 1_000.0, 86_400: 3_500.0}
 """Bytes of information of one client below domains that are young or rare here, beyond WORDS_SPARED_BYTES each."""
 WORDS_SPARED_BYTES = 100.0
+SIBLING_NAMES = {86_400: 20.0, 604_800: 40.0}
+"""New encoded names of one form and record type that one client asks for below young domains, the first below each left
+out, and in proportion below judge_kernels.SCATTERED_BYTES_A_NAME (docs/detection.md)."""
 SCATTERED_DOMAINS = 5
 """Fewer scattered names than this do not form a pattern."""
 MIN_NAMES = 2
@@ -90,6 +93,7 @@ LIMITS = (
     Limit(Kind.CHOICE, CHOICE_BYTES, "bytes in the choice of known names and record types", alone=True),
     Limit(Kind.SECRET, {}, ""),
     Limit(Kind.WORDS, WORDS_BYTES, "bytes of information", "below many young domains"),
+    Limit(Kind.SIBLINGS, SIBLING_NAMES, "each encoded", "of one form below {domains} young domains", in_names=True),
 )
 """Every kind of limit with its numbers and its words, in the order of Kind."""
 assert [limit.kind for limit in LIMITS] == list(Kind)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ipaddress
 from functools import lru_cache
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,8 +17,10 @@ from numpy.typing import NDArray
 from agents.core.column_kernels import Key, keyed_hash
 from agents.core.columns import Coded
 from agents.core.types import DAY_S
+from agents.detection.explanations.explainer import NETWORK_BYTES, NETWORK_BYTES_A_CLIENT
 from agents.detection.flow_kernels import CELLS
-from agents.detection.limits import Limits
+from agents.detection.judge_kernels import CLIENT_SHARE
+from agents.detection.limits import ANSWER_BYTES, WORDS_BYTES, Limits
 from agents.detection.state import WINDOWS_S, Kind
 
 HOUR_S = 3600
@@ -41,6 +44,24 @@ def limits_together(limits: Limits) -> Limits:
     table[:, [number for number, seconds in enumerate(WINDOWS_S) if seconds not in (HOUR_S, DAY_S)]] = np.inf
     table[len(Kind) :] = limits.table[len(Kind) :]  # allowances of domains, see judge_kernels.SPARED_BYTES
     return Limits(table, limits.rules)
+
+
+class Bound(NamedTuple):
+    """Bytes a day that this network lets pass without an incident, or without a page (docs/bound.md)."""
+
+    out_client: float  # X of one client, in new names below any domains
+    out: float  # X of all clients
+    out_more: float  # X of each further client at home
+    unpaged: float  # Y beyond X: what kinds of service explain, of all clients
+    unpaged_more: float  # … of each client at home
+    inward: float  # Z, below one young or rare domain
+
+
+def bound(factor: float) -> Bound:
+    """The sums that bound what names and answers carry, at a factor on the limits."""
+    words, answers = WORDS_BYTES[DAY_S] * factor, ANSWER_BYTES[DAY_S] * factor
+    together = words * TOGETHER_FACTOR
+    return Bound(words, together, together * CLIENT_SHARE, NETWORK_BYTES, NETWORK_BYTES_A_CLIENT, answers)
 
 
 def cells_of(clients: Coded, key: Key) -> NDArray[np.uint8]:

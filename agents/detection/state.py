@@ -108,6 +108,16 @@ FAMILIAR = np.dtype(
 )
 """A domain with queries below it, from any client."""
 
+SIBLINGS = np.dtype(
+    [
+        ("key", np.uint64),  # hash of client, form and record type; 0 = free
+        ("ts", np.float64),  # time of the last name that counted
+        ("label", np.uint64),  # sum of the keys of the labels of the last name that counted
+        ("domains", np.uint64),  # cells of the domains that it was asked below
+    ]
+)
+"""New encoded names of one form and type that one client asks for below several young domains."""
+
 EVIDENCE = np.dtype(
     [
         ("ratio", np.float64),  # times the limit
@@ -159,6 +169,7 @@ class Kind(IntEnum):
     CHOICE = 7
     SECRET = 8
     WORDS = 9
+    SIBLINGS = 10
 
 
 class Own(NamedTuple):
@@ -231,6 +242,8 @@ class State(NamedTuple):
     pool: NDArray[np.uint64]  # keys of names seen; 0 = free
     familiar: NDArray[Any]  # open addressing by domain
     followers: NDArray[np.uint32]  # what followed a question last, by hash of flow and question (flow_kernels.order)
+    siblings: NDArray[Any]  # by hash; a form may take the place of another. They are not saved
+    sibling_windows: NDArray[Any]  # WINDOWS of each
     room: NDArray[np.int64]  # see Room
     swept: NDArray[np.float64]  # shape (1,): time of the last sweep
 
@@ -248,6 +261,7 @@ class Asked(NamedTuple):
     size: NDArray[np.int64]  # bytes of the wire name
     name: NDArray[np.uint64]  # keyed hash of the lower-case name
     domain: NDArray[np.uint64]  # keyed hash of its registered domain
+    form: NDArray[np.uint64]  # hash of the widths of its labels below the domain
     shape: NDArray[np.uint64]  # keyed hash of the part that numbered names have in common, 0 = not numbered
     digits: NDArray[np.uint64]  # digits of a numbered name (lexical_kernels.numbered_hosts)
     discount: NDArray[np.float64]  # how many times more a known service may carry

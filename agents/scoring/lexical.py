@@ -12,7 +12,7 @@ from agents.core.column_kernels import Key
 from agents.core.columns import Names, distinct_rows, lowered, packed
 from agents.dns.name import Splits, private_suffix, split_names
 from agents.scoring.features import features_of
-from agents.scoring.lexical_kernels import costs_of, identities, numbered_hosts
+from agents.scoring.lexical_kernels import costs_of, forms_of, identities, numbered_hosts
 from agents.scoring.model import Model
 
 
@@ -30,6 +30,7 @@ class Lexical:
     part_key: NDArray[np.uint64]  # (p,): hash of "." and the label
     name_key: NDArray[np.uint64]  # (n,): hash of the wire name
     domain_key: NDArray[np.uint64]  # (n,): hash of the registered domain's wire form
+    form: NDArray[np.uint64]  # (n,): lexical_kernels.forms_of
     shape_key: NDArray[np.uint64]  # (n,): hash of the shape that numbered names share; 0 = not numbered
     digits: NDArray[np.uint64]  # (n,): packed digits (lexical_kernels.numbered_hosts); 0 = not numbered
 
@@ -69,6 +70,7 @@ def read_names(qnames: Sequence[bytes], model: Model, key: Key) -> Lexical:
         part_key=part_key,
         name_key=name_key,
         domain_key=domain_key,
+        form=forms_of(names, splits),
         shape_key=shape_key,
         digits=digits,
     )

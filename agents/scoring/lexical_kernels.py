@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from agents.core.column_kernels import BEGIN, Key, find_key, mixed, siphash
 from agents.core.columns import Names
-from agents.core.jit import kernel
+from agents.core.jit import kernel, kernel_that_wraps
 from agents.dns.name import Splits
 from agents.scoring.access_tokens import BOT_LABELS, MARKED, REST_MIN, SIGNS
 
@@ -177,6 +177,8 @@ def numbered_hosts(names: Names, cuts: NDArray[np.int64], key: Key) -> tuple[NDA
     return shapes, digits
 
 
+FORM_FACTOR, FORM_STEP = np.uint64(6364136223846793005), np.uint64(1442695040888963407)
+"""A linear congruential generator modulo 2**64 (Knuth, MMIX; The Art of Computer Programming 2, section 3.3.4)."""
 LABEL_ROOM = 64
 """A dot and the longest label."""
 _LABEL_DOT = np.uint8(0x2E)
@@ -214,6 +216,23 @@ def identities(
     low, high = np.uint64(key[0]), np.uint64(key[1])
     _identities(names.array, names.starts, *splits, low, high, parts, whole, domains)
     return parts, whole, domains
+
+
+@kernel_that_wraps
+def _forms(data: Any, starts: Any, part_starts: Any, forms: Any) -> None:
+    for name in range(len(starts) - 1):
+        at, form = starts[name], np.uint64(0)
+        for _ in range(part_starts[name], part_starts[name + 1]):
+            form = (form ^ np.uint64(data[at])) * FORM_FACTOR + FORM_STEP
+            at += np.int64(data[at]) + 1
+        forms[name] = form
+
+
+def forms_of(names: Names, splits: Splits) -> NDArray[np.uint64]:
+    """The form of n names: a hash of the widths of their subdomain labels, in order; 0 = they have none."""
+    forms = np.empty(len(names), np.uint64)
+    _forms(names.array, names.starts, splits.part_starts, forms)
+    return forms
 
 
 SECRET_BYTES = 8

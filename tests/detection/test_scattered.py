@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -153,3 +154,22 @@ def test_keys_of_mail_signers_are_asked_for_once_below_each_senders_domain(model
     assert found(fresh_detector(model, Scale()), names) != (), "of a type that holds no keys they count"
     asked = asked_batch([START + i * 30 for i in range(80)], [CLIENT] * 80, names, [16] * 80)
     assert fresh_detector(model, Scale()).detect(asked).incidents == ()
+
+
+@pytest.mark.parametrize(
+    ("width", "below", "is_found"),
+    [
+        (lambda _: 10, lambda i: (i, i % 6), True),
+        (lambda i: 8 + i % 9, lambda i: (i, i % 6), False),  # of no one form
+        (lambda _: 10, lambda i: (i, i), False),  # a keyed host of each of many third parties
+        (lambda _: 10, lambda i: (i // 4, i % 4), False),  # one hash in each of four lists
+        (lambda _: 10, lambda i: (i, i % 2), False),  # the limits of each domain hold
+    ],
+)
+def test_names_of_one_form_below_several_young_domains_are_one_carrier(
+    model: Model, width: Callable[[int], int], below: Callable[[int], tuple[int, int]], is_found: bool
+) -> None:
+    names = [f"{code(below(i)[0], width(i))}.sibling{below(i)[1]}.com" for i in range(40)]
+    reasons = [one.reasons[0] for one in found(fresh_detector(model, Scale()), names, 3000.0)]
+    assert any("of one form below" in reason for reason in reasons) == is_found
+    assert is_found or not reasons

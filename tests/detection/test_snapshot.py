@@ -106,7 +106,8 @@ def test_after_any_restart_flows_and_evidence_are_the_same(early: list[Step], la
     snapshot.load_flows(snapshot.dump_flows(whole.flows.network), restored.flows.network)
     restored.flows.network.state.askers[:] = whole.flows.network.state.askers  # found anew as clients ask
     for one, other in ((restored.flows, whole.flows), (restored.flows.network, whole.flows.network)):
-        one.state.followers[:] = other.state.followers  # learnt anew as clients ask
+        for name in ("followers", "siblings", "sibling_windows"):
+            getattr(one.state, name)[:] = getattr(other.state, name)  # learnt anew as clients ask
     whole.flows.network.state.flows["watched"] = 0
     whole.flows.state.flows["watched"] = 0  # incidents are kept apart, and watch again what is theirs
     for flows in (whole.flows, whole.flows.network):

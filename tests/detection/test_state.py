@@ -154,6 +154,18 @@ def test_and_where_nothing_changes_but_the_record_type() -> None:
     compare(steps, [100, 300], 1000, 125, 1.0)
 
 
+@pytest.mark.parametrize("domains", [2, 3, 6])
+@pytest.mark.parametrize("factor", [0.5, 1.0, 2.0])
+def test_and_where_names_of_one_form_are_asked_below_several_domains(domains: int, factor: float) -> None:
+    asked = [ask(n, START + 1500 * n, domain=f"d{n % domains}.example", bits=40.0, form=7) for n in range(120)]
+    plain = State(1000, 125, factor)
+    for query in asked:
+        plain.judge(query)
+    kinds = {event.evidence.kind for event in plain.events}
+    assert (Kind.SIBLINGS in kinds) == (domains > 2)
+    judge_both(asked, [40, 70], 1000, 125, factor)
+
+
 def kernel_memory(words: int) -> tuple[np.void, np.void, NDArray[np.uint64], NDArray[np.int64]]:
     flow = np.zeros(1, FLOW)[0]
     flow["seen_at"] = flow["older_at"] = NONE

@@ -30,13 +30,15 @@ def ask(
     label: object, ts: float = START, *, domain: str = DOMAIN, client: str = CLIENT, bits: float = 80.0,
     encoded: bool = True, discount: float = 1.0, qtype: int = 1, rlen: int = -1,
     answer: int = 0, data: int = -1, unkept: bool = False, numbered: tuple[int, str] | None = None,
+    form: int | None = None,
 ) -> Query:  # fmt: skip
-    """A query for one label below a domain, worth so many bits when it is new."""
+    """A query for one label below a domain, worth so many bits when it is new. form: of its name, by default one that
+    only names below the domain have."""
     name = f"{label}.{domain}"
     part = Part(key_of(f".{label}"), bits, encoded)
     return Query(
         ts, client, from_text(name), key_of(name), key_of(domain), (part,), qtype, rlen, answer, data, unkept,
-        discount, numbered,
+        discount, numbered, form=key_of(domain) if form is None else form,
     )  # fmt: skip
 
 
@@ -97,6 +99,7 @@ class Judged:
             size=np.array([len(query.wire) for query in queries], np.int64),
             name=np.array([query.name for query in queries], np.uint64),
             domain=np.array([query.domain for query in queries], np.uint64),
+            form=np.array([query.form for query in queries], np.uint64),
             shape=np.array([query.numbered[0] if query.numbered else 0 for query in queries], np.uint64),
             digits=np.array(
                 [packed_digits(query.numbered[1].encode()) if query.numbered else 0 for query in queries], np.uint64

@@ -73,6 +73,7 @@ class Query:
     numbered: tuple[int, str] | None = None  # identity of its shape, and its digits
     secret: bool = False
     scoped: bool = False
+    form: int = 0  # hash of the widths of its labels
 
 
 class Memory:

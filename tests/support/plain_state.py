@@ -14,6 +14,7 @@ from agents.core.types import DAY_S
 from agents.detection import limits as policy
 from agents.detection.flow_kernels import (
     CARRIER_NAMES,
+    CELLS,
     FAMILIAR_AGE_S,
     FAMILIAR_CLIENTS,
     FAMILIAR_FACTOR,
@@ -22,10 +23,12 @@ from agents.detection.flow_kernels import (
 )
 from agents.detection.flows import CLIENT_KEPT, IDLE_S, KEYS_KEPT
 from agents.detection.judge_kernels import (
+    BURST_S,
     PART,
     PEAK_MIN,
     SCATTERED_BYTES_A_NAME,
     SCATTERED_NAMES,
+    SIBLING_DOMAINS,
     SPARED_DOMAINS,
     SWEEP_S,
 )
@@ -43,7 +46,7 @@ from agents.detection.state import (
     WINDOWS_S,
     Kind,
 )
-from tests.support.plain_flow import Client, Flow, Query, single
+from tests.support.plain_flow import Client, Flow, Query, Window, single
 
 NOTHING = Evidence(0.0)
 
@@ -65,6 +68,16 @@ class Event:
 
 
 @dataclass
+class Siblings:
+    """New encoded names of one form and type that one client asked for below young domains."""
+
+    windows: list[Window] = field(default_factory=lambda: [Window(seconds) for seconds in WINDOWS_S])
+    label: int = 0
+    ts: float = -math.inf
+    domains: set[int] = field(default_factory=set)
+
+
+@dataclass
 class State:
     """What is known of all clients; at most `keys_max` flows, and `client_max` of one client."""
 
@@ -76,6 +89,7 @@ class State:
     clients: dict[str, Client] = field(default_factory=lambda: defaultdict(Client))
     carriers: dict[str, list[Flow]] = field(default_factory=dict)
     familiar: dict[int, tuple[float, int]] = field(default_factory=dict)  # first seen, clients
+    siblings: dict[tuple[str, int, int], Siblings] = field(default_factory=dict)
     swept: float = float("-inf")
     refused: int = 0
     judged: int = 0
@@ -98,7 +112,7 @@ class State:
         new, amounts = flow.add(query, (query.data > 0 or query.unkept) and self._is_young(query), discount)
         if new and query.discount <= 1 and query.client:
             self._scatter(query, flow, amounts)
-        return self._weigh(query, flow, new)
+        return self._weigh(query, flow, new, amounts)
 
     # Flows, and the room for them
 
@@ -216,7 +230,7 @@ class State:
 
     # Evidence
 
-    def _weigh(self, query: Query, flow: Flow, new: bool) -> Evidence:
+    def _weigh(self, query: Query, flow: Flow, new: bool, amounts: Sequence[float]) -> Evidence:
         carries = query.discount <= 1 and query.client != "" and self._carry(flow)
         crowd = self.clients[flow.client].crowd
         evidence = _own(query.ts, flow)
@@ -227,12 +241,40 @@ class State:
                 window.now[INFORMATION] = single(max(window.now[INFORMATION] - words, 0.0))
         if carries and not flow.alone:
             evidence = _shared(evidence, query.ts, flow, self._sharing(flow.client), crowd, self.factor)
+        if new and query.discount <= 1 and query.client and not query.scoped:
+            evidence = self._siblings(evidence, query, flow, amounts, crowd)
         evidence = self._scaled(flow, evidence, query)
         secret = new and query.secret
         if evidence.ratio >= 1 or flow.watched or secret:
             self._tell(query, flow, evidence, new, secret)
             return NOTHING
         return evidence if new else NOTHING
+
+    def _siblings(self, best: Evidence, query: Query, flow: Flow, amounts: Sequence[float], crowd: float) -> Evidence:
+        """The same for names of one form below several young domains, but the first below each."""
+        if flow.encoded_names <= 1 or amounts[ENCODED] < policy.FRESH_BYTES_A_NAME or not self._is_young(query):
+            return best
+        key, label = (query.client, query.form, query.qtype), sum(part.key for part in query.parts) % 2**64
+        kept = self.siblings.get(key)
+        if kept is None or kept.windows[-1].sums(query.ts)[NAMES] <= 0:
+            kept = self.siblings[key] = Siblings()
+        if label == kept.label or abs(query.ts - kept.ts) < BURST_S:
+            return best
+        kept.label, kept.ts = label, query.ts
+        kept.domains.add(query.domain >> 58)
+        part = [0.0] * SUMS
+        part[NAMES], part[ENCODED_NAMES] = 1.0, single(min(amounts[ENCODED] / SCATTERED_BYTES_A_NAME, 1.0))
+        for window in kept.windows:
+            window.add(query.ts, part)
+        domains = round(CELLS * math.log(CELLS / max(CELLS - len(kept.domains), 1)))
+        blamed = domains >= SIBLING_DOMAINS and flow.encoded_names > SCATTERED_NAMES
+        for window, own in zip(kept.windows if blamed else (), flow.windows, strict=False):
+            sums = window.sums(query.ts)
+            names = sums[NAMES]
+            if PART * own.sums(query.ts)[NAMES] <= names:
+                seconds, limits = window.seconds, policy.SIBLING_NAMES
+                best = _louder(best, seconds, limits, Kind.SIBLINGS, sums[ENCODED_NAMES], names, domains, crowd)
+        return best
 
     def _carry(self, flow: Flow) -> bool:
         """Let a flow stand among its client's carriers, if it is one."""

@@ -46,6 +46,7 @@ def stream(steps: Sequence[Step]) -> list[Query]:
                 discount=(1.0, 1.0, 1.0, 3.0, 20.0)[where % 5],
                 secret=how % 50 == 7,
                 scoped=how % 13 == 5,
+                form=key_of(f"form {how % 2}"),
             )
         )
     return found

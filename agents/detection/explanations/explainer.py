@@ -58,7 +58,7 @@ SAME_MIN = 3
 _EXPLAINED = frozenset(
     (Kind.INFORMATION, Kind.ENCODED, Kind.FRESH, Kind.SPREAD, Kind.SPREAD_FRESH, Kind.SCATTERED, Kind.WORDS)
 )
-"""Evidence that lies in names."""
+"""Evidence that lies in names, of what a service may be. Siblings are none: a service has one domain, or an old one."""
 
 
 @dataclass(slots=True)
