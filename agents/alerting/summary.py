@@ -27,7 +27,8 @@ def summary_message(incidents: Sequence[Incident], days: int, link_base: str = "
     facts = [(harmless(domain, 120), _line(domains[domain])) for domain in loudest[:DOMAINS_SHOWN]]
     if (more := len(loudest) - len(facts)) > 0:
         facts.append(("And", f"{counted(more, 'more domain')}, see the console"))
-    zones = [harmless(domain, 120) for domain in loudest if any(_remedy(one) == OWN_ZONES for one in domains[domain])]
+    own = set(likely_own(listed))
+    zones = [harmless(domain, 120) for domain in loudest if domain in own]
     if zones:
         facts.append(
             ("Your own?", f"{OWN_ZONES}={','.join(zones[:DOMAINS_SHOWN])}, if these are zones of your network")
@@ -44,6 +45,11 @@ def summary_message(incidents: Sequence[Incident], days: int, link_base: str = "
         link=f"{link_base}/" if link_base else None,
         link_text="Open console",
     )
+
+
+def likely_own(incidents: Sequence[Incident]) -> list[str]:
+    """Domains of incidents that look like asking of a zone of this network's own, in their order."""
+    return list(dict.fromkeys(one.domain for one in incidents if _remedy(one) == OWN_ZONES))
 
 
 def _remedy(incident: Incident) -> str:

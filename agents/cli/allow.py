@@ -40,7 +40,8 @@ def allow(settings: Settings, options: argparse.Namespace) -> int:
         for entry in entries:
             ended = "" if entry.holds(time.time()) else "  EXPIRED"
             who = f"{printable(entry.author)}: {printable(entry.reason)}"
-            print(f"{printable(entry.suffix)}  x{entry.factor:g}  until {entry.expires}{ended}  {who}")
+            size = "own zone" if entry.is_own else f"x{entry.factor:g}"
+            print(f"{printable(entry.suffix)}  {size}  until {entry.expires}{ended}  {who}")
     elif options.action == "remove":
         try:
             suffix = suffix_of(refang(options.suffix))

@@ -6,9 +6,11 @@ import argparse
 import asyncio
 import secrets
 import socket
+import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,11 +19,14 @@ from dnslib import DNSError, DNSRecord
 from agents.alerting.delivery import Channel
 from agents.alerting.handover import oldest_s
 from agents.alerting.manager import CHANNELS, channel_values
+from agents.alerting.summary import likely_own
+from agents.cli.allow import INCIDENTS_MAX, WEEK_S
 from agents.cli.health import asked_health
-from agents.core.errors import AgentsError, SettingsError
+from agents.core.errors import AgentsError, SettingsError, StoreError
 from agents.core.protocols import Spec
-from agents.core.text import counted, printable
-from agents.core.types import Message, Severity
+from agents.core.text import command, counted, printable
+from agents.core.types import Incident, Message, Severity
+from agents.detection.known_services import own_zone
 from agents.detection.limits import bounds
 from agents.detection.network import bound
 from agents.detection.tripwires.honeytokens import load_honeytokens
@@ -39,6 +44,8 @@ from agents.sources.listener.upstream import Upstream
 TIMEOUT_S = 2.0
 SHOWN_MAX = 80
 """Characters shown of a setting, at most."""
+ZONES_SHOWN = 10
+"""Zones that are proposed, at most."""
 TEXT_MAX = 1000
 """Characters shown of a line, at most."""
 CHANNEL_SETTINGS = ", ".join(spec.switch for spec in CHANNELS)
@@ -224,6 +231,45 @@ def _honeytokens(settings: Settings) -> str:
     return f"{counted(len(names), 'token')}: {', '.join(names)}"
 
 
+def _own_zones(settings: Settings) -> str:
+    """Those in force, and what may be one: a search domain of this machine, or what looks like one in incidents.
+
+    An attacker can make a zone look like that, too; so only a person takes it.
+    """
+    held = [entry.suffix for entry in bootstrap.known_entries(settings) if entry.is_own and entry.holds(time.time())]
+    own = [*bootstrap.own_zones_of(settings), *held]
+    lately: list[Incident] = []
+    with suppress(StoreError), closing(bootstrap.store_of(settings)) as store:  # another check tells of it
+        store.migrate()
+        lately = store.incidents(since=time.time() - WEEK_S, source="", limit=INCIDENTS_MAX)
+    found = dict.fromkeys(_search_domains(), "a search domain of this machine")
+    found |= {domain: "asked for like one" for domain in likely_own(lately) if domain not in found}
+    asked = [f"{zone} ({why})" for zone, why in found.items() if _may_be_own(zone, own)]
+    text = ", ".join(own) or "none (OWN_ZONES)"
+    if not asked:
+        return text
+    line = command("allow add ZONE --factor own --reason TEXT --author YOU")
+    return f"{text}; perhaps yours, too: {', '.join(asked[:ZONES_SHOWN])}; take one with {line}"
+
+
+def _search_domains(path: Path = Path("/etc/resolv.conf")) -> list[str]:
+    """Domains that resolv.conf(5) completes names with; of several such lines the last one counts."""
+    try:
+        words = [line.split() for line in path.read_text("utf-8", "replace").splitlines()]
+    except OSError:
+        return []
+    lists = [word[1:] for word in words if word and word[0] in ("search", "domain")]
+    return lists[-1] if lists else []
+
+
+def _may_be_own(text: str, own: Sequence[str]) -> bool:
+    try:
+        zone = own_zone(text)
+    except ValueError:
+        return False
+    return not any(f".{zone}".endswith(f".{one}") for one in own)
+
+
 def _overload(settings: Settings) -> str:
     alive, state = detector_health(settings.state_dir)
     if not alive:
@@ -306,6 +352,7 @@ CHECKS: tuple[tuple[str, str, Check], ...] = (
     ("honeytokens", "listener", _honeytokens),
     ("overload", "listener", _overload),
     ("spool", "listener", _spool),
+    ("own zones", "listener", _own_zones),
     ("model", "listener", _model),
     ("limits", "listener", _limits),
     ("bound", "listener", _bound),

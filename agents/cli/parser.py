@@ -219,7 +219,11 @@ def _add_allow(parser: argparse.ArgumentParser) -> None:
     ):
         action = actions.add_parser(name, help=text)
         action.add_argument("suffix")
-        action.add_argument("--factor", default="10", help="how many times more bytes its names may carry (10)")
+        action.add_argument(
+            "--factor",
+            default="10",
+            help="how many times more bytes its names may carry (10); own = it is a zone of this network",
+        )
         action.add_argument("--reason", required=name == "add", default="preview")
         action.add_argument("--author", required=name == "add", default="preview")
         action.add_argument("--expires", metavar="YYYY-MM-DD", help="last day (default: in 90 days)")

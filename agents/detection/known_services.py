@@ -96,6 +96,10 @@ class KnownServices:
 
 
 FACTOR_MAX = 1000.0
+OWN = "own"
+"""The factor of a zone of this network's own, as it is written."""
+OWN_ZONE_FACTOR = 1e12
+"""What stays inside is no leak: no limit is ever reached below a zone of this network's own."""
 ENTRIES_MAX = 1000
 
 
@@ -109,6 +113,11 @@ class Entry:
     author: str
     added: str
     expires: str
+
+    @property
+    def is_own(self) -> bool:
+        """Whether it is a zone of this network's own, below which everything may be carried."""
+        return self.factor == OWN_ZONE_FACTOR
 
     @property
     def labels(self) -> tuple[bytes, ...]:
@@ -158,7 +167,7 @@ def entry_of(row: dict[str, str]) -> Entry:
     if not row["reason"].strip() or not row["author"].strip():
         raise ValueError("a reason and an author are needed")
     try:
-        factor = _number(row["factor"])
+        factor = OWN_ZONE_FACTOR if row["factor"] == OWN else _number(row["factor"])
         for name in ("added", "expires"):
             _must_be_a_date(row[name])
         suffix = suffix_of(row["suffix"])
@@ -169,8 +178,10 @@ def entry_of(row: dict[str, str]) -> Entry:
             raise ValueError("names of strangers end in it: it is a public suffix, or a top level")
     except NameFormatError as error:
         raise ValueError(str(error)) from None
-    if not 1 < factor <= FACTOR_MAX:
-        raise ValueError(f"a factor is more than 1 and at most {FACTOR_MAX:g}")
+    if row["factor"] == OWN:
+        own_zone(suffix)
+    elif not 1 < factor <= FACTOR_MAX:
+        raise ValueError(f"a factor is more than 1 and at most {FACTOR_MAX:g}, or {OWN!r} for a zone of this network")
     return Entry(suffix, factor, row["reason"].strip(), row["author"].strip(), row["added"], row["expires"])
 
 
@@ -211,7 +222,9 @@ def save_entries(path: Path, entries: Sequence[Entry]) -> None:
     out = io.StringIO(newline="")
     writer = csv.DictWriter(out, [field.name for field in fields(Entry)], lineterminator="\n")
     writer.writeheader()
-    writer.writerows({name: _quoted(value) for name, value in asdict(entry).items()} for entry in entries)
+    for entry in entries:
+        row = asdict(entry) | ({"factor": OWN} if entry.is_own else {})
+        writer.writerow({name: _quoted(value) for name, value in row.items()})
     write_atomic(path, out.getvalue().encode(), PRIVATE_MODE)
 
 
@@ -233,10 +246,6 @@ def with_entry(entries: Sequence[Entry], entry: Entry) -> list[Entry]:
     if len(kept) >= ENTRIES_MAX:
         raise SettingsError(f"cannot add {entry.suffix}: the list holds {ENTRIES_MAX} entries")
     return sorted([*kept, entry], key=lambda one: one.suffix)
-
-
-OWN_ZONE_FACTOR = 1e12
-"""What stays inside is no leak: no limit is ever reached below a zone of this network's own."""
 
 
 def own_zone(text: str) -> str:

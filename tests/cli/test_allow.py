@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from agents.cli.parser import main
+from agents.core.text import OWN_ZONES
 from agents.core.types import Incident, Severity
 from agents.detection.detector import empty_verdicts
+from agents.detection.known_services import OWN_ZONE_FACTOR, load_entries, services_at
+from agents.dns.name import from_text
 from agents.store.opening import open_store
 
 pytestmark = pytest.mark.integration
@@ -52,6 +56,33 @@ def test_a_week_of_incidents_is_previewed_and_closed(tmp_path: Path, capsys: pyt
     assert run(tmp_path, "remove", "KEYS.vendor.test.") == 0
     assert run(tmp_path, "remove", "keys.vendor.test") == 2
     store.close()
+
+
+def test_a_zone_of_this_network_is_proposed_and_taken(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "data").mkdir()
+    store = open_store(f"sqlite:///{tmp_path / 'data' / 'dns-tunnel.db'}")
+    store.migrate()
+    alike = incident("corp.test", 0.7, ("_ldap._tcp.dc._msdcs.corp.test",))
+    alike = replace(alike, evidence={"explanation": {"kind": "directory", "remedy": OWN_ZONES}})
+    store.write(empty_verdicts("", (alike,)), "one")
+
+    def zones() -> str:
+        main(["--data-dir", str(tmp_path), "doctor"])
+        (line,) = [line for line in capsys.readouterr().out.splitlines() if line.split()[1:3] == ["own", "zones"]]
+        return line
+
+    assert "perhaps yours, too" in (line := zones()) and "corp.test (asked for like one)" in line
+    assert "allow add ZONE --factor own" in line
+    assert run(tmp_path, "add", "corp.test", "--factor", "own", "--reason", "ours", "--author", "ann") == 0
+    (closed,) = store.incidents(limit=10)
+    assert closed.closed_at is not None
+    store.close()
+    assert "corp.test" in (line := zones()) and "corp.test (asked for like one)" not in line
+    assert run(tmp_path, "list") == 0
+    assert "corp.test  own zone" in capsys.readouterr().out
+    (kept,) = load_entries(tmp_path / "data" / "known_services.csv")
+    assert services_at([kept], time.time()).factor(from_text("x.corp.test")) == OWN_ZONE_FACTOR
+    assert run(tmp_path, "add", "github.io", "--factor", "own", "--reason", "ours", "--author", "ann") == 2
 
 
 @pytest.mark.parametrize(
