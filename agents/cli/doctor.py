@@ -28,7 +28,7 @@ from agents.core.text import command, counted, printable
 from agents.core.types import Incident, Message, Severity
 from agents.detection.known_services import own_zone
 from agents.detection.limits import bounds
-from agents.detection.network import bound
+from agents.detection.network import network_bound
 from agents.detection.tripwires.honeytokens import load_honeytokens
 from agents.runtime import bootstrap
 from agents.runtime.health import UNSENT_S
@@ -199,7 +199,7 @@ def _limits(settings: Settings) -> str:
 
 
 def _bound(settings: Settings) -> str:
-    found = bound(bootstrap.registry_of(settings).current().limit_factor)
+    found = network_bound(bootstrap.registry_of(settings).current().limit_factor)
     return (
         f"bytes a day in new names without an incident (X): {found.out_client:,.0f} of one client, {found.out:,.0f} of"
         f" all, {found.out_more:,.0f} more for each further client at home; explained, without a page (Y):"

@@ -57,7 +57,7 @@ class Bound(NamedTuple):
     inward: float  # Z, below one young or rare domain
 
 
-def bound(factor: float) -> Bound:
+def network_bound(factor: float) -> Bound:
     """The sums that bound what names and answers carry, at a factor on the limits."""
     words, answers = WORDS_BYTES[DAY_S] * factor, ANSWER_BYTES[DAY_S] * factor
     together = words * TOGETHER_FACTOR
