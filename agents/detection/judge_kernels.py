@@ -239,7 +239,9 @@ def shared(
 SIBLING_DOMAINS = 3
 """Names below fewer domains are not siblings: the limits of each domain hold."""
 MIX_FORM = np.uint64(0x9FB21C651E98DF25)
+"""Multiplier of a 64-bit mixer (Evensen's rrmxmx, as in XXH3)."""
 CELL_BITS = np.uint64(58)
+"""The highest six bits of a hash are one of CELLS."""
 
 
 @kernel_in_place
