@@ -27,7 +27,7 @@ from agents.core.protocols import Spec
 from agents.core.text import command, counted, printable
 from agents.core.types import Incident, Message, Severity
 from agents.detection.known_services import own_zone
-from agents.detection.limits import bounds
+from agents.detection.limits import SCATTERED, bounds
 from agents.detection.network import network_bound
 from agents.detection.tripwires.honeytokens import load_honeytokens
 from agents.runtime import bootstrap
@@ -239,8 +239,7 @@ def _own_zones(settings: Settings) -> str:
     held = [entry.suffix for entry in bootstrap.known_entries(settings) if entry.is_own and entry.holds(time.time())]
     own = [*bootstrap.own_zones_of(settings), *held]
     lately: list[Incident] = []
-    with suppress(StoreError), closing(bootstrap.store_of(settings)) as store:  # another check tells of it
-        store.migrate()
+    with suppress(StoreError), closing(bootstrap.store_of(settings)) as store:  # _database made it, or tells of it
         lately = store.incidents(since=time.time() - WEEK_S, source="", limit=INCIDENTS_MAX)
     found = dict.fromkeys(_search_domains(), "a search domain of this machine")
     found |= {domain: "asked for like one" for domain in likely_own(lately) if domain not in found}
@@ -263,6 +262,8 @@ def _search_domains(path: Path = Path("/etc/resolv.conf")) -> list[str]:
 
 
 def _may_be_own(text: str, own: Sequence[str]) -> bool:
+    if text == SCATTERED:
+        return False
     try:
         zone = own_zone(text)
     except ValueError:

@@ -28,7 +28,6 @@ pytestmark = pytest.mark.integration
 SPAN_S = 10_800.0
 """Three incidents' quiet: what is closed opens again when the first half of a session is followed by the second."""
 BACKGROUND = 600
-REPLAY_KEY = (0, 0)
 COMPARED = ("client", "domain", "severity", "score", "first_seen", "detected_at", "queries_before_detection", "reasons")
 
 
@@ -77,7 +76,7 @@ def live(path: Path, folder: Path, sizes: Sequence[int]) -> Recorder:
     settings = load_settings(data_dir=folder)
     parts = judge_parts(settings)
     detector = detector_of(
-        settings, parts.registry.current(), REPLAY_KEY, tripwires_of(settings), settings.burn_in_days
+        settings, parts.registry.current(), tripwires=tripwires_of(settings), burn_in_days=settings.burn_in_days
     )
     judge = Judge(dataclasses.replace(parts, detector=detector))
     recorder = Recorder()
