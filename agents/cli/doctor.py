@@ -10,7 +10,6 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, suppress
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -39,7 +38,7 @@ from agents.sources import SPECS as INTAKES
 from agents.sources.listener.server import refuse_loops
 from agents.sources.listener.sockets import bind_pair
 from agents.sources.listener.streams import exchange_of
-from agents.sources.listener.upstream import Upstream
+from agents.sources.listener.upstream import Upstream, search_domains
 
 TIMEOUT_S = 2.0
 SHOWN_MAX = 80
@@ -201,10 +200,10 @@ def _limits(settings: Settings) -> str:
 def _bound(settings: Settings) -> str:
     found = network_bound(bootstrap.registry_of(settings).current().limit_factor)
     return (
-        f"bytes a day in new names without an incident (X): {found.out_client:,.0f} of one client, {found.out:,.0f} of"
-        f" all, {found.out_more:,.0f} more for each further client at home; explained, without a page (Y):"
-        f" {found.unpaged:,.0f} more, {found.unpaged_more:,.0f} for each client at home; in, below a young domain (Z):"
-        f" {found.inward:,.0f}"
+        f"bytes a day in names and types without an incident (X): {found.out_client:,.0f} of one client,"
+        f" {found.out:,.0f} of all, {found.out_more:,.0f} more for each further client at home;"
+        f" explained, without a page (Y): {found.unpaged:,.0f} more, {found.unpaged_more:,.0f} for each client at home;"
+        f" in, below a young domain (Z): {found.inward:,.0f}"
     )
 
 
@@ -241,7 +240,7 @@ def _own_zones(settings: Settings) -> str:
     lately: list[Incident] = []
     with suppress(StoreError), closing(bootstrap.store_of(settings)) as store:  # _database made it, or tells of it
         lately = store.incidents(since=time.time() - WEEK_S, source="", limit=INCIDENTS_MAX)
-    found = dict.fromkeys(_search_domains(), "a search domain of this machine")
+    found = dict.fromkeys(search_domains(), "a search domain of this machine")
     found |= {domain: "asked for like one" for domain in likely_own(lately) if domain not in found}
     asked = [f"{zone} ({why})" for zone, why in found.items() if _may_be_own(zone, own)]
     text = ", ".join(own) or "none (OWN_ZONES)"
@@ -249,16 +248,6 @@ def _own_zones(settings: Settings) -> str:
         return text
     line = command("allow add ZONE --factor own --reason TEXT --author YOU")
     return f"{text}; perhaps yours, too: {', '.join(asked[:ZONES_SHOWN])}; take one with {line}"
-
-
-def _search_domains(path: Path = Path("/etc/resolv.conf")) -> list[str]:
-    """Domains that resolv.conf(5) completes names with; of several such lines the last one counts."""
-    try:
-        words = [line.split() for line in path.read_text("utf-8", "replace").splitlines()]
-    except OSError:
-        return []
-    lists = [word[1:] for word in words if word and word[0] in ("search", "domain")]
-    return lists[-1] if lists else []
 
 
 def _may_be_own(text: str, own: Sequence[str]) -> bool:

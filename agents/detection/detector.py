@@ -38,7 +38,7 @@ from agents.detection.limits import (
 from agents.detection.network import cells_of, limits_together
 from agents.detection.reasons import query_reasons
 from agents.detection.secrets import OAST, secret_in
-from agents.detection.state import Asked, Kind, Told
+from agents.detection.state import Asked, Kind, Left, Told
 from agents.detection.tripwires.tripwires import Tripwires
 from agents.dns.name import domain_text, from_text, labels_of, split_domain, texts
 from agents.scoring.features import FEATURES, VERSION
@@ -69,11 +69,11 @@ SIGNERS = b"_domainkey"
 """Below this label, in TXT answers, lie the keys of mail signers (RFC 6376 section 3.6.2.1)."""
 
 
-def _unkept(batch: QueryBatch) -> NDArray[np.uint8]:
-    """Which queries left, as far as is known, and have an answer that no cache keeps; 0 if no TTL is known."""
-    lasts = np.maximum(batch.ttl_min, batch.negative_ttl)
-    unkept: NDArray[np.bool_] = (lasts >= 0) & (lasts <= KEPT_S) & (batch.cached != FROM_CACHE)
-    return unkept.astype(np.uint8)
+def _left(batch: QueryBatch) -> NDArray[np.uint8]:
+    """Left of each query; where no TTL is known, caches keep its answer."""
+    lasts, left = np.maximum(batch.ttl_min, batch.negative_ttl), batch.cached != FROM_CACHE
+    unkept: NDArray[np.bool_] = (lasts >= 0) & (lasts <= KEPT_S)
+    return np.where(left, np.where(unkept, Left.UNKEPT, Left.KEPT), Left.STAYED).astype(np.uint8)
 
 
 class _Marks(NamedTuple):
@@ -197,7 +197,7 @@ class TunnelDetector:
         names, found, clients, domains, asked, rows, tripped = seen
         asked = asked._replace(client=self.flows.rows_of(clients.values)[clients.codes])
         if len(batch):
-            self.incidents.explainer.see(float(batch.ts[0]), clients, asked.domain, asked.qtype)
+            self.incidents.explainer.see(float(batch.ts[0]), clients, asked)
             self.incidents.explainer.learning = 0 < self._burn_in_days >= len(self.peaks.days)
         said = self.flows.judge(asked, self._limits.table, self._limits_together.table, self._limits.rules)
         self.flows.keep_samples(said, names, batch.qtype, rows)
@@ -279,7 +279,7 @@ class TunnelDetector:
             rlen=batch.rlen,
             answer=batch.ans_hash,
             data=np.where(discount > 1, UNKNOWN, batch.ans_bytes).astype(np.int32),  # known services: by size
-            unkept=_unkept(batch),
+            left=_left(batch),
             size=np.diff(names.starts),
             name=found.name_key,
             domain=found.domain_key,
@@ -315,7 +315,7 @@ class TunnelDetector:
             rlen=asked.rlen[rows],
             answer=asked.answer[rows],
             data=asked.data[rows],
-            unkept=asked.unkept[rows],
+            left=asked.left[rows],
             size=asked.size[rows],
             name=tenants.name_key,
             domain=tenants.domain_key,
@@ -499,6 +499,7 @@ def _standing(event: np.void, batch: QueryBatch, row: int) -> Standing:
         names=int(event["names"]),
         encoded_names=int(event["encoded_names"]),
         leaked_bytes=float(event["leaked"]),
+        leaked_today=float(event["today"]),
         name=(batch.qname[row], int(batch.qtype[row])) if event["fresh"] else None,
     )
 

@@ -17,14 +17,19 @@ from agents.detection.state import (
     CHOICE,
     ENCODED,
     ENCODED_NAMES,
+    FIRST,
     INFORMATION,
     NAMES,
     NONE,
+    ORDERED,
     OWN_TYPES,
     QTYPES_MAX,
+    SHORT_MAX,
     SUMS,
+    UNNUMBERED,
     WINDOWS_S,
     Asked,
+    Left,
     Room,
     State,
     Told,
@@ -133,14 +138,28 @@ def note(flow: Any, windows: NDArray[Any], room: NDArray[np.int64], ts: float, a
 
 @kernel_in_place
 def take_back(flow: Any, windows: NDArray[Any], carried: float, last: int = ENCODED) -> None:
-    """Subtract so many bytes from the current buckets of the sums from INFORMATION to `last`, at most down to 0."""
-    for one in range(INFORMATION, last + 1):
+    """Subtract so many bytes from the current buckets of UNNUMBERED and INFORMATION to `last`, at most down to 0."""
+    for one in range(SUMS):
+        if one > last and one != UNNUMBERED:
+            continue
         if flow["windows"] == NONE:
             flow["single"][one] = max(flow["single"][one] - carried, 0.0)
             continue
         now = windows[flow["windows"]]["now"]
         for number in range(COUNT):
             now[number, one] = max(now[number, one] - carried, 0.0)
+
+
+@kernel_in_place
+def take_sum_back(flow: Any, windows: NDArray[Any], other: Any, others: NDArray[Any]) -> None:
+    """Subtract what the current buckets of another flow hold from those of the same time, at most down to 0."""
+    if flow["windows"] == NONE or other["windows"] == NONE:
+        return
+    mine, its = windows[flow["windows"]], others[other["windows"]]
+    for number in range(COUNT):
+        if mine["bucket"][number] == its["bucket"][number]:
+            for one in range(SUMS):
+                mine["now"][number, one] = max(mine["now"][number, one] - its["now"][number, one], 0.0)
 
 
 @kernel_in_place
@@ -151,7 +170,8 @@ def take_words_back(state: State, flow: Any, client: int, spared: float) -> None
         take_back(state.flows[at], state.windows, flow["leaked"] - spared, INFORMATION)
 
 
-assert tuple(range(SUMS)) == (INFORMATION, ENCODED, NAMES, ENCODED_NAMES, ANSWERS, CHOICE)
+assert tuple(range(SUMS)) == (INFORMATION, ENCODED, NAMES, ENCODED_NAMES, ANSWERS, CHOICE, UNNUMBERED)
+assert (FIRST, ORDERED) == (ANSWERS, CHOICE)
 
 FLOWS, FREE_FLOW, LIVE, FAMILIAR = int(Room.FLOWS), int(Room.FREE_FLOW), int(Room.LIVE), int(Room.FAMILIAR)
 OF_NETWORK = int(Room.NETWORK)
@@ -214,6 +234,7 @@ def enter_all(flows: NDArray[Any], index: NDArray[np.int32], count: int) -> None
 def clear_flow(flow: Any) -> None:
     """A row as it is before its first query."""
     flow["encoded_ts"] = -math.inf
+    flow["pace"] = flow["swing"] = flow["empty"] = flow["type_last"] = 0
     flow["shape"] = flow["digits"] = 0
     flow["leaked"] = flow["encoded"] = flow["single_ts"] = 0.0
     for one in range(SUMS):
@@ -299,10 +320,10 @@ def greet(state: State, ts: float, domain: np.uint64) -> None:
     if found["domain"] == 0:
         if state.room[FAMILIAR] >= FAMILIAR_MAX:
             return
-        found["domain"], found["first_seen"], found["clients"] = domain, ts, 0
+        found["domain"], found["first_seen"], found["clients"], found["names"] = domain, ts, 0, 0
         state.room[FAMILIAR] += 1
     found["first_seen"] = min(found["first_seen"], ts)
-    found["clients"] += 1
+    found["clients"] = min(found["clients"] + 1, SHORT_MAX)
 
 
 @kernel_in_place
@@ -315,6 +336,8 @@ def greet_all(state: State) -> None:
         flow = state.flows[row]
         if flow["used"] and not flow["scattered"]:
             greet(state, flow["first_seen"], flow["domain"])
+            found = state.familiar[familiar_at(state, flow["domain"])]
+            found["names"] = min(found["names"] + flow["names"], SHORT_MAX)
 
 
 @kernel_in_place
@@ -331,6 +354,32 @@ def is_young(state: State, ts: float, domain: np.uint64) -> bool:
     found = state.familiar[familiar_at(state, domain)]
     old = found["domain"] != 0 and ts - found["first_seen"] >= YOUNG_S
     return not old or found["clients"] < FAMILIAR_CLIENTS
+
+
+@kernel_in_place
+def is_strange(state: State, ts: float, domain: np.uint64) -> bool:
+    """Whether a domain is new here, and asked for by few clients."""
+    found = state.familiar[familiar_at(state, domain)]
+    return bool(found["domain"] == 0 or (ts - found["first_seen"] < YOUNG_S and found["clients"] < FAMILIAR_CLIENTS))
+
+
+KNOWN_NAMES_MIN = 62
+"""A name that another client asked for costs the choice among so many at least: some of its domain may be forgotten."""
+
+
+@kernel_in_place
+def pointing(state: State, asked: Asked, i: int) -> float:
+    """Bits that point at a name, if any client asked for it before, else inf; the name is known from now on."""
+    name = asked.name[i]
+    place = np.int64((name * MIX_FOLLOWER) >> FOLLOWER_BITS) & (len(state.heard) - 1)
+    found = state.familiar[familiar_at(state, asked.domain[i])]
+    if found["domain"] == 0:
+        return math.inf
+    if state.heard[place] == name:
+        return math.log2(max(found["names"], KNOWN_NAMES_MIN) + 2)
+    state.heard[place] = name
+    found["names"] = min(found["names"] + 1, SHORT_MAX)
+    return math.inf
 
 
 @kernel_in_place
@@ -470,12 +519,37 @@ as not foretold. They are not saved: after a restart each follower is a choice o
 MIX_FOLLOWER = np.uint64(0xFF51AFD7ED558CCD)
 """Multiplier of a 64-bit mixer (Appleby's MurmurHash3, fmix64)."""
 FOLLOWER_BITS = np.uint64(32)
-NO_QUESTION = np.uint64(0)
+NO_QUESTION, NO_FOLLOWER = np.uint64(0), np.uint32(0)
+STAYED, UNKEPT = int(Left.STAYED), int(Left.UNKEPT)
 
 
 @kernel_in_place
-def order(state: State, asked: Asked, i: int, flow: Any, known: bool) -> float:
-    """Bytes in the choice of a question, name and type, whose answer no cache keeps. known: its name is.
+def _foretold(state: State, flow: Any, before: np.uint64, question: np.uint64) -> int:
+    """Whether this followed that in this flow the last time, too: 1, or 0; NONE if nothing did yet. It is foretold from
+    now on."""
+    own = flow["domain"] + np.uint64(np.int64(flow["first_seen"] * 1024)) * GOLDEN
+    mixed = (before ^ own) * MIX_FOLLOWER
+    place = np.int64(mixed >> FOLLOWER_BITS) & (FOLLOWERS - 1)
+    follower = np.uint32((question * MIX_FOLLOWER) >> FOLLOWER_BITS)
+    last, state.followers[place] = state.followers[place], follower
+    if last == NO_FOLLOWER:
+        return NONE
+    return int(last == follower)
+
+
+@kernel_in_place
+def _type_order(state: State, flow: Any, qtype: np.uint16) -> float:
+    """Bytes in the choice of a record type, where another followed the flow's type before it the last time."""
+    kind, before = np.uint64(qtype), np.uint64(flow["type_last"])
+    flow["type_last"] = qtype
+    if before == NO_QUESTION or _foretold(state, flow, before * MIX_CHOICE, kind) != 0:
+        return 0.0
+    return math.log2(flow["types"] + USUALLY) / 8
+
+
+@kernel_in_place
+def _name_order(state: State, asked: Asked, i: int, flow: Any) -> float:
+    """Bytes in the choice of a question, name and type, whose answer no cache keeps.
 
     A question is foretold if it followed the question before it the last time, too: what is asked in a fixed cycle
     carries nothing. Any other costs the choice among the flow's names and types, and after how many foretold ones it
@@ -485,20 +559,53 @@ def order(state: State, asked: Asked, i: int, flow: Any, known: bool) -> float:
     before, flow["asked_last"] = flow["asked_last"], question
     if before == NO_QUESTION:
         return 0.0
-    own = flow["domain"] + np.uint64(np.int64(flow["first_seen"] * 1024)) * GOLDEN
-    mixed = (before ^ own) * MIX_FOLLOWER
-    place = np.int64(mixed >> FOLLOWER_BITS) & (FOLLOWERS - 1)
-    follower = np.uint32((question * MIX_FOLLOWER) >> FOLLOWER_BITS)
-    if state.followers[place] == follower:
+    if _foretold(state, flow, before, question) == 1:
         flow["foretold"] += 1
         return 0.0
-    state.followers[place] = follower
     foretold, flow["foretold"] = flow["foretold"], 0
-    if not known:
+    return (math.log2(flow["names"] + flow["types"] + 1) + math.log2(foretold + 1)) / 8
+
+
+@kernel_in_place
+def order(state: State, asked: Asked, i: int, flow: Any, known: bool, typed: bool) -> float:
+    """Bytes in what a query that left asks for after the one before it.
+
+    Where caches keep answers, a known name is asked for when it has expired: then its type alone is a choice.
+    known: its name is; typed: what its type carries was counted.
+    """
+    left = asked.left[i]
+    if left == STAYED:
         return 0.0
-    carried = (math.log2(flow["names"] + flow["types"] + 1) + math.log2(foretold + 1)) / 8
+    types = _type_order(state, flow, asked.qtype[i])
+    carried = 0.0 if typed else types
+    if left == UNKEPT:
+        names = _name_order(state, asked, i, flow)
+        carried = names if known else carried
     flow["leaked"] += carried
     return carried
+
+
+PACE_STEPS = 16
+"""Steps of a second in which a pace is kept, up to an hour and eight minutes."""
+PACE_PARTS, SWING_PARTS = 8, 4
+"""A new value is one part of so many of a smoothed mean, and of its smoothed deviation (RFC 6298 section 2)."""
+
+
+@kernel_in_place
+def keep_pace(flow: Any, ts: float, burst_s: float) -> None:
+    """Smooth the time between new names, after one of them; those within burst_s seconds are one."""
+    gap = ts - flow["single_ts"]
+    if flow["names"] > 1 and abs(gap) < burst_s:
+        return
+    flow["single_ts"] = ts
+    if flow["names"] <= 1 or gap < 0:
+        return
+    steps, pace, swing = int(min(gap * PACE_STEPS, SHORT_MAX)), int(flow["pace"]), int(flow["swing"])
+    if pace == 0:
+        flow["pace"], flow["swing"] = steps, steps // 2
+        return
+    flow["swing"] = swing + (abs(steps - pace) - swing) // SWING_PARTS
+    flow["pace"] = pace + (steps - pace) // PACE_PARTS
 
 
 SAMPLES = 24
@@ -579,6 +686,7 @@ def price(state: State, asked: Asked, i: int, flow: Any, amounts: NDArray[np.flo
     first, last = asked.parts[i], asked.parts[i + 1]
     if first == last or not remember(flow, state.clients[flow["client"]], state.pool, state.room, asked.name[i]):
         return False
+    known = math.inf if state.room[OF_NETWORK] else pointing(state, asked, i)
     numbered = _numbered(state, asked, i, flow)
     information = encoded = 0.0
     for part in range(first, last):
@@ -590,6 +698,8 @@ def price(state: State, asked: Asked, i: int, flow: Any, amounts: NDArray[np.flo
             information += min(bits, math.log2(flow["names"] + 2))
     if numbered >= 0:
         information, encoded = min(information, numbered), 0.0
+    if known < information:
+        information, encoded = known, 0.0
     amounts[INFORMATION], amounts[ENCODED] = information / 8, encoded / 8
     flow["names"] += 1
     flow["encoded_names"] += encoded > 0

@@ -213,14 +213,17 @@ START = 1024
 """Rows at first; they double."""
 SIBLING_PLACES = 1 << 14
 """Forms of names of all clients that are counted below several domains. The network's own flows have none."""
+HEARD_PLACES = 1 << 19
+"""Names that any client asked for, for a second client to pay less. They are not saved."""
 
 
-def _empty(keys_max: int, client_max: int, pool_max: int, siblings: int) -> State:
+def _empty(keys_max: int, client_max: int, pool_max: int, of_network: bool) -> State:
     room = np.zeros(ROOM_SIZE, np.int64)
     room[[Room.FREE_FLOW, Room.FREE_WINDOWS, Room.FREE_DETAIL]] = NONE
     room[Room.FREE_KEYS :] = NONE
     room[Room.KEYS_MAX], room[Room.CLIENT_MAX], room[Room.POOL_MAX] = keys_max, client_max, pool_max
     room[Room.SHARE] = pool_max // CLIENT_PART
+    siblings, heard = (0, 0) if of_network else (SIBLING_PLACES, HEARD_PLACES)
     return State(
         flows=np.zeros(START, FLOW),
         askers=np.zeros((START, ASKERS), np.uint64),  # grows with the network's flows alone
@@ -232,6 +235,7 @@ def _empty(keys_max: int, client_max: int, pool_max: int, siblings: int) -> Stat
         pool=np.zeros(2 * ROW_WORDS, np.uint64),
         familiar=np.zeros(4 * START, FAMILIAR),
         followers=np.zeros(FOLLOWERS, np.uint32),
+        heard=np.zeros(heard, np.uint64),
         siblings=np.zeros(siblings, SIBLINGS),
         sibling_windows=np.zeros(siblings, WINDOWS),
         room=room,
@@ -250,8 +254,7 @@ class Flows:
         map_large_arrays()  # all of these double as they grow
         self.key, self.keys_max = key, keys_max
         client_max = keys_max if of_network else min(keys_max, max(keys_max // CLIENT_PART, CLIENT_MIN))
-        pool_max, siblings = max(POOL_WORDS * keys_max, 4 * ROW_WORDS), 0 if of_network else SIBLING_PLACES
-        self.state = _empty(keys_max, client_max, pool_max, siblings)
+        self.state = _empty(keys_max, client_max, max(POOL_WORDS * keys_max, 4 * ROW_WORDS), of_network)
         self._clients_over = max(keys_max // CLIENTS_OVER, CLIENT_MIN)
         self._clients_max = keys_max + self._clients_over
         self.clients: dict[str, int] = {}
@@ -519,7 +522,8 @@ class Flows:
         """How many times over its limit a flow was by itself at its last query."""
         flow, evidence = self.state.flows[row], np.zeros(1, EVIDENCE)[0]
         client = self.state.clients[flow["client"]]
-        own(evidence, float(flow["last_seen"]), flow, client, self.state.windows, limits, rules, np.zeros(SUMS))
+        young = self.is_young(float(flow["last_seen"]), flow["domain"])
+        own(evidence, float(flow["last_seen"]), flow, client, self.state.windows, limits, rules, np.zeros(SUMS), young)
         return float(evidence["ratio"] / rules[FACTOR_AT])
 
     def release(self, row: int) -> None:

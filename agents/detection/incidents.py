@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -19,7 +20,7 @@ from agents.detection.flows import Flow, Flows, Past
 from agents.detection.limits import SCATTERED, Evidence, Scale, as_listed
 from agents.detection.reasons import CERTAIN_REASONS, STRICT_REASON, incident_reasons
 from agents.detection.secrets import preview
-from agents.detection.state import NONE, Kind
+from agents.detection.state import NONE, Kind, Sign
 from agents.dns.message import type_name
 from agents.dns.name import from_text, to_text
 
@@ -152,6 +153,7 @@ class Standing:
     names: int
     encoded_names: int
     leaked_bytes: float
+    leaked_today: float = math.inf  # at most so many of them in the last day
     name: tuple[bytes, int] | None = None  # the query's name and type, if the name is new
 
 
@@ -168,6 +170,7 @@ class _Trail:
     senders: Counter[str] = field(default_factory=Counter)  # queries of each client, of the first SENDERS_MAX
     names: tuple[tuple[bytes, int], ...] = ()  # first names since it was opened, if the flow has had an incident before
     account: Account | None = None  # None until its names were compared with kinds of service
+    listed: bool = False  # something explains it at present, or it is a beacon without a second sign
 
     def send(self, client: str) -> None:
         """Note who sent a query of an incident that is not one client's."""
@@ -282,7 +285,8 @@ class Incidents:
         trail.follow(ts, flow, keep=past is not None)
         if sender is not None:
             trail.send(sender)
-        if self._is_explained(ts, key, trail, flow, evidence, known is not None, (queries, seen)):
+        trail.listed = self._is_explained(ts, key, trail, flow, evidence, known is not None, (queries, seen))
+        if trail.listed:
             evidence = as_listed(evidence)
         self.open[key] = (
             self._opened(ts, client, domain, flow, evidence, sharing)
@@ -302,17 +306,20 @@ class Incidents:
         known: bool,
         so_far: tuple[int, int],
     ) -> bool:
-        """Whether a kind of benign service explains all that an incident carried (explanations).
+        """Whether a kind of benign service explains all that an incident carried, or nothing but its pace is odd.
 
         known: it was open before; so_far: queries and names of its flow up to this one, of which a batch may hold
         later ones.
         """
-        if trail.row == NONE or evidence.kind == Kind.SECRET:
+        if evidence.kind == Kind.BEACON:
+            return evidence.sign == Sign.NONE
+        if trail.row == NONE or evidence.kind == Kind.SECRET or evidence.sign == Sign.SIBLINGS:
             return False
         flows = self.flows_of(key[0])
         if trail.account is None:
             samples = (*flows.view(trail.row).samples[: so_far[1]], *trail.names)
-            trail.account = self.explainer.open(samples, flow.leaked_bytes if known else 0.0)
+            before = flow.leaked_bytes if known else max(flow.leaked_bytes - flow.leaked_today, 0.0)
+            trail.account = self.explainer.open(samples, before)
         elif flow.name is not None:
             trail.account.note(*flow.name, ts)
         asking = Asking(ts, *key, np.uint64(flows.state.flows["domain"][trail.row]), trail.row, *so_far)
@@ -321,7 +328,7 @@ class Incidents:
     def is_listed(self, key: IncidentKey) -> bool:
         """Whether an open incident is explained at present."""
         trail = self._trails.get(key)
-        return trail is not None and trail.account is not None and trail.account.listed
+        return trail is not None and trail.listed
 
     def trip(self, ts: float, client: str, domain: str, name: bytes, evidence: Evidence) -> None:
         """Open or update the incident of a query that trips a wire, whether there is room for its flow or not.

@@ -16,6 +16,7 @@ from agents.detection.flow_kernels import (
     BY_THEMSELVES,
     CARRIER_NAMES,
     CARRIERS,
+    CARRYING,
     COUNT,
     DETAILS,
     EVENTS,
@@ -24,8 +25,10 @@ from agents.detection.flow_kernels import (
     FLOWS,
     LIVE,
     OF_NETWORK,
+    PACE_STEPS,
     PEAKS,
     PLACE_BITS,
+    UNKEPT,
     USUAL,
     WINDOW_ROWS,
     add,
@@ -39,8 +42,10 @@ from agents.detection.flow_kernels import (
     find_flow,
     greet,
     is_full,
+    is_strange,
     is_young,
     keep,
+    keep_pace,
     make,
     meet,
     note,
@@ -50,6 +55,7 @@ from agents.detection.flow_kernels import (
     settle,
     sums,
     take_back,
+    take_sum_back,
     take_words_back,
 )
 from agents.detection.seen_kernels import POOL, POOL_MAX, ROW_WORDS
@@ -58,27 +64,37 @@ from agents.detection.state import (
     CHOICE,
     ENCODED,
     ENCODED_NAMES,
+    FIRST,
     INFORMATION,
     NAMES,
     NONE,
+    ORDERED,
     OWN,
+    QTYPES_MAX,
     SHARING_MAX,
+    SHORT_MAX,
     SUMS,
+    UNNUMBERED,
     WINDOWS_S,
     Asked,
     Kind,
     Room,
+    Sign,
     State,
     Stop,
     Told,
 )
 
-DAY, WEEK = WINDOWS_S.index(86_400), WINDOWS_S.index(604_800)
+HOUR, DAY, WEEK = map(WINDOWS_S.index, (3600, 86_400, 604_800))
 
-OWN_KINDS, OWN_SUMS, OWN_AFTER_NAMES = (np.array(column, np.int64) for column in zip(*OWN, strict=True))
-BY_FRESH, BY_SPREAD, BY_SPREAD_FRESH, BY_SCATTERED, BY_WORDS, BY_SIBLINGS = map(
-    int, (Kind.FRESH, Kind.SPREAD, Kind.SPREAD_FRESH, Kind.SCATTERED, Kind.WORDS, Kind.SIBLINGS)
+OWN_KINDS, OWN_SUMS, OWN_AFTER_NAMES, OWN_YOUNG = (np.array(column, np.int64) for column in zip(*OWN, strict=True))
+BY_FRESH, BY_SPREAD, BY_SPREAD_FRESH, BY_SCATTERED = map(
+    int, (Kind.FRESH, Kind.SPREAD, Kind.SPREAD_FRESH, Kind.SCATTERED)
 )
+BY_WORDS, BY_FIRST, BY_ORDERED, BY_SIBLINGS, BY_BEACON = map(
+    int, (Kind.WORDS, Kind.FIRST, Kind.ORDERED, Kind.SIBLINGS, Kind.BEACON)
+)
+BY_TYPES, BY_EMPTY, BY_DIFFERENT, WITH_SIBLINGS = map(int, (Sign.TYPES, Sign.EMPTY, Sign.DIFFER, Sign.SIBLINGS))
 SPARED_BYTES, SPARED_NAMES = len(Kind), len(Kind) + 1
 """Rows of `limits` after the rows of the kinds: the allowance that a carrier has before it adds to its client's sum."""
 LIMIT_ROWS = len(Kind) + 2
@@ -97,7 +113,7 @@ RULES = 8
 def clear_evidence(evidence: Any) -> None:
     """Reset to no evidence."""
     evidence["ratio"], evidence["amount"], evidence["limit"] = 0.0, 0.0, 0.0
-    evidence["names"], evidence["domains"], evidence["kind"], evidence["window"] = 0, 1, 0, 0
+    evidence["names"], evidence["domains"], evidence["kind"], evidence["window"], evidence["sign"] = 0, 1, 0, 0, 0
 
 
 @kernel_in_place
@@ -127,8 +143,9 @@ def own(
     limits: NDArray[np.float64],
     rules: NDArray[np.float64],
     total: NDArray[np.float64],
+    young: bool,
 ) -> None:
-    """Evidence from the sums of one flow. total: shape (SUMS,), overwritten."""
+    """Evidence from the sums of one flow. total: shape (SUMS,), overwritten; young: its domain is young or rare."""
     if flow["windows"] == NONE:
         return
     enough = flow["names"] >= rules[MIN_NAMES_AT]
@@ -147,9 +164,10 @@ def own(
                     names,
                     flow["encoded_names"],
                 )
+            _louder(evidence, limits[BY_FIRST, number] * crowd(client), BY_FIRST, number, total[FIRST], names)
             continue
         for one in range(len(OWN_KINDS)):
-            if enough or not OWN_AFTER_NAMES[one]:
+            if (enough or not OWN_AFTER_NAMES[one]) and (young or not OWN_YOUNG[one]):
                 kind = OWN_KINDS[one]
                 _louder(evidence, limits[kind, number], kind, number, total[OWN_SUMS[one]], names)
         if fresh:
@@ -305,6 +323,8 @@ def siblings(
         if PART * own_names <= total[NAMES]:
             limit = limits[BY_SIBLINGS, number] * times
             _louder(evidence, limit, BY_SIBLINGS, number, total[ENCODED_NAMES], total[NAMES], int(domains))
+            if total[ENCODED_NAMES] >= limit * rules[FACTOR_AT]:  # whatever else is louder
+                evidence["sign"] = WITH_SIBLINGS
 
 
 @kernel_in_place
@@ -324,7 +344,7 @@ def loudest(client: Any, carriers: NDArray[np.int32], flows: NDArray[Any], out: 
                 out[place] = found
 
 
-assert SUMS == 6
+assert SUMS == 7
 
 SCATTERED_NAMES, SCATTERED_BYTES_A_NAME = 2, 6.0
 """The first SCATTERED_NAMES encoded names below a domain count for the client's scattered sum, if each carries at least
@@ -385,7 +405,7 @@ def _note_peak(state: State, flow: Any, ts: float, ratio: float, i: int, told: T
 
 
 @kernel_in_place
-def _tell(state: State, i: int, row: int, evidence: Any, fresh: bool, secret: bool, told: Told) -> None:
+def _tell(state: State, asked: Asked, i: int, row: int, evidence: Any, fresh: bool, secret: bool, told: Told) -> None:
     """Emit an event for a query that may open or extend an incident, with the present state of its flow."""
     flow = state.flows[row]
     flow["watched"] = 1
@@ -394,13 +414,17 @@ def _tell(state: State, i: int, row: int, evidence: Any, fresh: bool, secret: bo
     kept = event["evidence"]
     kept["ratio"], kept["amount"], kept["limit"] = evidence["ratio"], evidence["amount"], evidence["limit"]
     kept["names"], kept["domains"] = evidence["names"], evidence["domains"]
-    kept["kind"], kept["window"] = evidence["kind"], evidence["window"]
+    kept["kind"], kept["window"], kept["sign"] = evidence["kind"], evidence["window"], evidence["sign"]
     event["row"], event["flow"], event["fresh"], event["secret"] = i, row, fresh, secret
     event["network"], event["several"] = state.room[OF_NETWORK], 0
     if state.room[OF_NETWORK]:
         event["several"] = told.unheard[0] or crowd_of(state.askers[row, ANY]) > 1
     event["first_seen"], event["leaked"], event["queries"] = flow["first_seen"], flow["leaked"], flow["queries"]
     event["names"], event["encoded_names"] = flow["names"], flow["encoded_names"]
+    event["today"] = np.inf
+    if flow["windows"] != NONE and not (flow["scattered"] or state.room[OF_NETWORK]):
+        sums(state.windows[flow["windows"]], asked.ts[i], DAY, told.total)
+        event["today"] = told.total[INFORMATION] * asked.discount[i]
     if evidence["kind"] == BY_SPREAD or evidence["kind"] == BY_SPREAD_FRESH:
         loudest(state.clients[flow["client"]], state.carriers, state.flows, event["sharing"])
 
@@ -419,11 +443,11 @@ def _scatter(
     told: Told,
     evidence: Any,
 ) -> None:
-    """Count a new name for its client's sum over domains: throw-away domains add up, and so do words below young ones.
+    """Count a query for its client's sums over domains: throw-away domains add up, and so does what young ones carry.
 
     A domain's encoded bytes count for that sum until it is a carrier beyond the per-domain allowance; otherwise they
-    would be left out of both sums. Information counts as far as it exceeds what any young domain may have; numbered
-    hosts do not count, which mail servers look up below the domains of strangers.
+    would be left out of both sums. The first bytes of information below a domain are a sum of their own. Numbered hosts
+    do not count, which mail servers look up below the domains of strangers.
     """
     flow, part = state.flows[row], told.part
     client = state.clients[flow["client"]]
@@ -437,11 +461,14 @@ def _scatter(
     if flow["encoded_names"] <= SCATTERED_NAMES and amounts[ENCODED] >= SCATTERED_BYTES_A_NAME and not asked.scoped[i]:
         flow["lent"] += amounts[ENCODED]
         part[ENCODED], part[ENCODED_NAMES] = amounts[ENCODED], amounts[ENCODED_NAMES]
-    if not flow["alone"] and asked.digits[i] == 0 and is_young(state, asked.ts[i], flow["domain"]):
-        part[INFORMATION] = max(min(amounts[INFORMATION], flow["leaked"] - rules[WORDS_SPARED_AT]), 0.0)
-    if part[ENCODED] == 0 and part[INFORMATION] == 0:
+    if not flow["alone"] and is_young(state, asked.ts[i], flow["domain"]):
+        part[ORDERED] = amounts[CHOICE]
+        if asked.digits[i] == 0:
+            part[INFORMATION] = max(min(amounts[INFORMATION], flow["leaked"] - rules[WORDS_SPARED_AT]), 0.0)
+            part[FIRST] = amounts[INFORMATION] - part[INFORMATION]
+    if part[ENCODED] == 0 and part[INFORMATION] == 0 and part[FIRST] == 0 and part[ORDERED] == 0:
         return
-    part[NAMES] = 1.0
+    part[NAMES] = min(amounts[NAMES], 1.0)
     if client["scattered"] == NONE:
         if is_full(state, flow["client"]):
             return
@@ -451,7 +478,7 @@ def _scatter(
 
 
 @kernel_in_place
-def _words(
+def _below_young(
     evidence: Any,
     ts: float,
     sum_: Any,
@@ -461,18 +488,20 @@ def _words(
     limits: NDArray[np.float64],
     total: NDArray[np.float64],
 ) -> None:
-    """Evidence from the information below young domains together. What one domain has half of is that domain's."""
+    """Evidence from what young domains carry together. What one domain has half of is that domain's."""
     if sum_["windows"] == NONE:
         return
+    times = crowd(client)
     for number in range(COUNT):
-        mine = flow["single"][INFORMATION]
+        words, ordered = flow["single"][INFORMATION], flow["single"][CHOICE]
         if flow["windows"] != NONE:
             sums(windows[flow["windows"]], ts, number, total)
-            mine = total[INFORMATION]
+            words, ordered = total[INFORMATION], total[CHOICE]
         sums(windows[sum_["windows"]], ts, number, total)
-        if PART * mine < total[INFORMATION]:
-            limit = limits[BY_WORDS, number] * crowd(client)
-            _louder(evidence, limit, BY_WORDS, number, total[INFORMATION], total[NAMES])
+        if PART * words < total[INFORMATION]:
+            _louder(evidence, limits[BY_WORDS, number] * times, BY_WORDS, number, total[INFORMATION], total[NAMES])
+        if PART * ordered < total[ORDERED]:
+            _louder(evidence, limits[BY_ORDERED, number] * times, BY_ORDERED, number, total[ORDERED], total[NAMES])
 
 
 @kernel_in_place
@@ -497,18 +526,19 @@ def _add_up(
     if state.room[OF_NETWORK]:
         note_asker(state, at, asked, i, home)
     sum_["last_seen"] = max(sum_["last_seen"], ts)
+    new = part[NAMES] > 0
     sum_["queries"] += 1
-    sum_["names"] += 1
+    sum_["names"] += new
     sum_["encoded_names"] += part[ENCODED] > 0
-    sum_["leaked"] += max(part[INFORMATION], part[ENCODED])
+    sum_["leaked"] += max(part[INFORMATION] + part[FIRST], part[ENCODED]) + part[ORDERED]
     sum_["encoded"] += part[ENCODED]
     note(sum_, state.windows, state.room, ts, part)
-    keep(state, asked, i, at, True, told)
+    keep(state, asked, i, at, new, told)
     clear_evidence(evidence)
     client = state.clients[sum_["client"]]
-    own(evidence, ts, sum_, client, state.windows, limits, rules, total)
-    if part[INFORMATION] > 0:
-        _words(evidence, ts, sum_, state.flows[row], client, state.windows, limits, total)
+    own(evidence, ts, sum_, client, state.windows, limits, rules, total, True)
+    if part[INFORMATION] > 0 or part[ORDERED] > 0:
+        _below_young(evidence, ts, sum_, state.flows[row], client, state.windows, limits, total)
     if state.room[OF_NETWORK]:
         times = grown(state, at)
         evidence["ratio"] /= times
@@ -517,7 +547,64 @@ def _add_up(
     evidence["ratio"] /= rules[FACTOR_AT]
     evidence["limit"] *= rules[FACTOR_AT]
     if evidence["ratio"] >= 1 or sum_["watched"]:
-        _tell(state, i, at, evidence, True, False, told)
+        _tell(state, asked, i, at, evidence, new, False, told)
+
+
+BEACON_SWING, BEACON_FASTEST_S, BEACON_SLOWEST_S = 0.35, 10.0, 300.0
+"""Names come at a machine's pace if the deviation of the time between them is at most so much of it. Faster ones are
+pages and downloads, and a carrier as fast is found by its bytes; where they are slower, most came in bursts."""
+SIGN_SHARE = 0.5
+"""So many of a beacon's queries ask for types that carry text, or get no data, for that to be a second sign; and so
+many of its names read as encoded, for answers to be one."""
+ANSWER_BYTES_A_NAME = 3.0
+"""Bytes of new data in answers for each name that are a second sign: nearly the size of an address each time."""
+
+
+@kernel_in_place
+def _second_sign(flow: Any, details: NDArray[Any]) -> int:
+    """What else speaks for a tunnel: a Sign. Of hosts that are gone through by name, each answer differs, too."""
+    every = carrying = 0
+    if flow["detail"] != NONE:
+        kept = details[flow["detail"]]
+        for one in range(QTYPES_MAX):
+            every += kept["count"][one]
+            if CARRYING[kept["qtype"][one]]:
+                carrying += kept["count"][one]
+    if every > 0 and carrying >= SIGN_SHARE * every:
+        return BY_TYPES
+    if flow["encoded_names"] < SIGN_SHARE * flow["names"]:
+        return 0
+    if flow["empty"] >= SIGN_SHARE * flow["queries"]:
+        return BY_EMPTY
+    if flow["bytes_in"] >= ANSWER_BYTES_A_NAME * flow["names"]:
+        return BY_DIFFERENT
+    return 0
+
+
+@kernel_in_place
+def _beacon(
+    evidence: Any,
+    ts: float,
+    flow: Any,
+    windows: NDArray[Any],
+    details: NDArray[Any],
+    limits: NDArray[np.float64],
+    rules: NDArray[np.float64],
+    total: NDArray[np.float64],
+) -> None:
+    """Evidence from new names at a machine's pace, whatever they carry: just at its limit. Its amount is the pace, in
+    seconds."""
+    pace_s = flow["pace"] / PACE_STEPS
+    if flow["windows"] == NONE or not BEACON_FASTEST_S <= pace_s <= BEACON_SLOWEST_S:
+        return
+    if flow["swing"] > BEACON_SWING * flow["pace"]:
+        return
+    sums(windows[flow["windows"]], ts, HOUR, total)
+    limit = limits[BY_BEACON, HOUR] * rules[FACTOR_AT]
+    if total[NAMES] >= limit:
+        evidence["ratio"], evidence["amount"], evidence["limit"] = 1.0, pace_s, limit
+        evidence["names"], evidence["domains"] = round(total[NAMES]), 1
+        evidence["kind"], evidence["window"], evidence["sign"] = BY_BEACON, HOUR, _second_sign(flow, details)
 
 
 @kernel_in_place
@@ -527,32 +614,36 @@ def _weigh(
     i: int,
     row: int,
     new: bool,
+    young: bool,
     limits: NDArray[np.float64],
     rules: NDArray[np.float64],
     total: NDArray[np.float64],
     told: Told,
     evidence: Any,
 ) -> None:
-    """Evidence of a query's flow after the query was counted."""
+    """Evidence of a query's flow after the query was counted. young: its domain is young or rare."""
     ts, flow = asked.ts[i], state.flows[row]
     clear_evidence(evidence)
     client = state.clients[flow["client"]]
     carries = asked.discount[i] <= 1 and not client["nobody"] and enlist_carrier(state, row)
-    own(evidence, ts, flow, client, state.windows, limits, rules, total)
+    own(evidence, ts, flow, client, state.windows, limits, rules, total, young and asked.discount[i] <= 1)
     if evidence["ratio"] >= rules[FACTOR_AT] and not flow["alone"]:
         flow["alone"] = 1
         take_words_back(state, flow, flow["client"], rules[WORDS_SPARED_AT])
     if carries and not flow["alone"]:
         shared(evidence, ts, flow, client, state.carriers, state.flows, state.windows, limits, rules, total)
-    if new and asked.discount[i] <= 1 and not (asked.scoped[i] or client["nobody"] or state.room[OF_NETWORK]):
+    odd = new and asked.discount[i] <= 1 and not (asked.scoped[i] or client["nobody"] or state.room[OF_NETWORK])
+    if odd:
         siblings(state, asked, i, flow, limits, rules, total, told, evidence)
     _note_peak(state, flow, ts, evidence["ratio"], i, told)
     evidence["ratio"] /= rules[FACTOR_AT]
     evidence["limit"] *= rules[FACTOR_AT]
+    if odd and evidence["ratio"] < 1 and is_strange(state, ts, flow["domain"]):
+        _beacon(evidence, ts, flow, state.windows, state.details, limits, rules, total)
     secret = new and asked.secret[i] != 0 and not state.room[OF_NETWORK]
     told_of = evidence["ratio"] >= 1 or flow["watched"] != 0 or secret
     if told_of:
-        _tell(state, i, row, evidence, new, secret, told)
+        _tell(state, asked, i, row, evidence, new, secret, told)
     if told_of or not new:  # a severity belongs to one query; the sums of long windows do not
         clear_evidence(evidence)
 
@@ -574,8 +665,10 @@ def _count(
     answered = answers(state, asked, i, flow, young) / discount
     chosen = choice(state, asked, i, flow)
     new = named and price(state, asked, i, flow, amounts)
+    if asked.data[i] == 0:
+        flow["empty"] = min(flow["empty"] + 1, SHORT_MAX)
     if not state.room[OF_NETWORK] or told.unheard[0]:
-        told.ordered[0] = order(state, asked, i, flow, not new) if young and asked.unkept[i] else 0.0
+        told.ordered[0] = order(state, asked, i, flow, not new, chosen > 0) if young else 0.0
     else:
         flow["leaked"] += told.ordered[0]
     chosen = (chosen + told.ordered[0]) / discount
@@ -585,9 +678,12 @@ def _count(
             flow["encoded_ts"] = ts
         amounts[INFORMATION] /= discount
         amounts[ENCODED] /= discount
+        amounts[UNNUMBERED] = amounts[INFORMATION] if asked.digits[i] == 0 else 0.0
         amounts[NAMES] = 1.0 if new else 0.0
         amounts[ANSWERS], amounts[CHOICE] = answered, chosen
         note(flow, state.windows, state.room, ts, amounts)
+    if new:
+        keep_pace(flow, ts, BURST_S)
     return new
 
 
@@ -629,9 +725,9 @@ def _hear(
     times = grown(network, row)
     new = _count(network, asked, i, flow, named, young, asked.discount[i] * times, told)
     keep(network, asked, i, row, new, told)
-    if new and asked.discount[i] <= 1 and times <= 1 and not apart:
+    if (new or amounts[CHOICE] > 0) and asked.discount[i] <= 1 and times <= 1 and not apart:
         _scatter(network, asked, i, row, home, amounts, limits, rules, told.total, told, evidence)
-    _weigh(network, asked, i, row, new, limits, rules, told.total, told, evidence)
+    _weigh(network, asked, i, row, new, young, limits, rules, told.total, told, evidence)
 
 
 @kernel_in_place
@@ -654,17 +750,17 @@ def _judge_one(
     meet(client, flow, ts)
     was_alone, was_apart = flow["alone"], _is_apart(state, client)
     discount = asked.discount[i] * familiar_factor(state, ts, asked.domain[i])
-    young, came_in = _is_asked_of_young(state, asked, i), flow["bytes_in"]
+    young, came_in = is_young(state, ts, asked.domain[i]), flow["bytes_in"]
     new = _count(state, asked, i, flow, True, young, discount, told)
     carried = new or flow["bytes_in"] > came_in or amounts[CHOICE] > 0
     keep(state, asked, i, row, new, told)
-    if new and asked.discount[i] <= 1 and not client["nobody"]:
+    if (new or amounts[CHOICE] > 0) and asked.discount[i] <= 1 and not client["nobody"]:
         _scatter(state, asked, i, row, False, amounts, limits, rules, told.total, told, evidence)
-    _weigh(state, asked, i, row, new, limits, rules, told.total, told, evidence)
+    _weigh(state, asked, i, row, new, young, limits, rules, told.total, told, evidence)
     apart = _is_apart(state, client)
     if apart and not was_apart and network.clients[0]["scattered"] != NONE:
         sum_ = state.flows[client["scattered"]]
-        take_back(network.flows[network.clients[0]["scattered"]], network.windows, sum_["leaked"])
+        take_sum_back(network.flows[network.clients[0]["scattered"]], network.windows, sum_, state.windows)
     at = find_flow(network.flows, network.places, asked.domain[i], 0) if flow["alone"] else NONE
     if at != NONE and not was_alone:
         take_words_back(network, flow, 0, 0.0)
@@ -679,7 +775,7 @@ def _judge_one(
 @kernel_in_place
 def _is_asked_of_young(state: State, asked: Asked, i: int) -> bool:
     """Whether a query's domain is young or rare, if its answer or its place in an order may carry something there."""
-    return bool((asked.data[i] > 0 or asked.unkept[i]) and is_young(state, asked.ts[i], asked.domain[i]))
+    return bool((asked.data[i] > 0 or asked.left[i] == UNKEPT) and is_young(state, asked.ts[i], asked.domain[i]))
 
 
 @kernel_in_place
@@ -729,7 +825,7 @@ def judge(
         if row == NONE:
             state.room[REFUSED] += 1
             told.unheard[0] = 1
-            young = _is_asked_of_young(state, asked, i)
+            young = is_young(state, ts, asked.domain[i])
             _hear(network, asked, i, True, young, False, False, together, rules, told)
             told.unheard[0] = 0
         else:

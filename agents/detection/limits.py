@@ -26,10 +26,12 @@ from agents.detection.judge_kernels import (
     SPARED_NAMES,
     WORDS_SPARED_AT,
 )
-from agents.detection.state import WINDOWS_S, Kind
+from agents.detection.state import WINDOWS_S, Kind, Sign
 
 INFORMATION_BYTES = {60: 500.0, 600: 800.0, 3600: 1_000.0, 86_400: 2_500.0, 604_800: 6_000.0}
 """Bytes of new names that one client may send below one domain per window, whatever they look like."""
+YOUNG_INFORMATION_BYTES = {3600: 800.0, 86_400: 1_500.0, 604_800: 2_500.0}
+"""The same below a domain that is young or rare here."""
 ENCODED_BYTES = {60: 100.0, 600: 140.0, 3600: 200.0, 86_400: 400.0, 604_800: 800.0}
 """The same for labels that read as encoded data. docs/detection.md shows how much benign traffic carries."""
 SPREAD_BYTES = {3600: 220.0, 86_400: 800.0}
@@ -38,8 +40,10 @@ ANSWER_BYTES = {60: 1_600.0, 3600: 3_200.0, 86_400: 6_000.0}
 """Bytes of new data in answers, without the largest one; below a domain that is old and common here
 flow_kernels.PLAIN_ANSWERS times as many."""
 CHOICE_BYTES = {3600: 150.0, 86_400: 2_500.0}
-"""Bytes in the choice of record types below one domain, unusual ones beyond the flow's first ones, and in the order of
-its known names."""
+"""Bytes in the choice of record types below one domain, unusual ones beyond the flow's first ones; and, if it is young
+or rare here, in the order of types and of known names."""
+ORDERED_BYTES = {3600: 800.0, 86_400: 5_000.0}
+"""The same of one client, below all domains that are young or rare here."""
 FRESH_NAMES = {3600: 12.0, 86_400: 24.0, 604_800: 40.0}
 """Encoded names below one domain per window, if the flow is fresh: a few short names a minute. A burst counts once
 (judge_kernels.BURST_S)."""
@@ -58,11 +62,15 @@ SCATTERED_BYTES = {3600: 300.0, 86_400: 800.0}
 WORDS_BYTES = {3600: 1_000.0, 86_400: 3_500.0}
 """Bytes of information of one client below domains that are young or rare here, beyond WORDS_SPARED_BYTES each."""
 WORDS_SPARED_BYTES = 100.0
+FIRST_BYTES = {86_400: 3_000.0}
+"""The first WORDS_SPARED_BYTES below each of these domains together. What browsing carries: docs/detection.md."""
 SIBLING_NAMES = {86_400: 20.0, 604_800: 40.0}
 """New encoded names of one form and record type that one client asks for below young domains, the first below each left
 out, and in proportion below judge_kernels.SCATTERED_BYTES_A_NAME (docs/detection.md)."""
 SCATTERED_DOMAINS = 5
 """Fewer scattered names than this do not form a pattern."""
+BEACON_NAMES = {3600: 20.0}
+"""New names at a machine's pace below a domain that is young and rare here."""
 MIN_NAMES = 2
 """Fewer names than this do not show a behaviour; single names may still be odd."""
 
@@ -94,6 +102,12 @@ LIMITS = (
     Limit(Kind.SECRET, {}, ""),
     Limit(Kind.WORDS, WORDS_BYTES, "bytes of information", "below many young domains"),
     Limit(Kind.SIBLINGS, SIBLING_NAMES, "each encoded", "of one form below {domains} young domains", in_names=True),
+    Limit(Kind.YOUNG, YOUNG_INFORMATION_BYTES, "bytes of information", "below {domain}, which is new or rare here,"),
+    Limit(Kind.FIRST, FIRST_BYTES, "bytes of information", "below many young domains, at most 100 bytes each,"),
+    Limit(
+        Kind.ORDERED, ORDERED_BYTES, "bytes in the choice of types and names", "below many young domains", alone=True
+    ),
+    Limit(Kind.BEACON, BEACON_NAMES, "one at a time", in_names=True),
 )
 """Every kind of limit with its numbers and its words, in the order of Kind."""
 assert [limit.kind for limit in LIMITS] == list(Kind)
@@ -172,11 +186,12 @@ class Evidence:
 
     ratio: float
     window_s: int = 60
-    amount: float = 0.0  # bytes, or names if the kind is fresh
+    amount: float = 0.0  # bytes, or names if the kind is fresh; seconds between names of a beacon
     limit: float = 0.0
     names: int = 0
     kind: Kind = Kind.INFORMATION
     domains: int = 1
+    sign: Sign = Sign.NONE  # what else speaks for a tunnel
     text: str = ""  # description of a secret
     refused: str = ""  # name that the list of the client's strict group does not have
 
@@ -209,8 +224,8 @@ def limits_of(factor: float = 1.0, quiet_s: float = 3600.0) -> Limits:
 
 def evidence_of(row: np.void) -> Evidence:
     """Evidence from a row of state.EVIDENCE."""
-    ratio, amount, limit, names, domains, kind, window = row.item()
-    return Evidence(ratio, WINDOWS_S[window], amount, limit, names, Kind(kind if ratio > 0 else 0), domains)
+    ratio, amount, limit, names, domains, kind, window, sign = row.item()
+    return Evidence(ratio, WINDOWS_S[window], amount, limit, names, Kind(kind if ratio > 0 else 0), domains, Sign(sign))
 
 
 def with_secret(evidence: Evidence, secret: str) -> Evidence:
@@ -231,10 +246,10 @@ def bounds(factor: float = 1.0) -> dict[str, float]:
     """Bytes that can leave undetected at a factor on the limits (docs/bound.md): of a client below one domain, and of
     a client below all young domains together."""
     return {
-        "bytes_below_young_domains_a_day": WORDS_BYTES[86_400] * factor,
+        "bytes_below_young_domains_a_day": (WORDS_BYTES[86_400] + FIRST_BYTES[86_400]) * factor,
         "encoded_bytes_a_day": ENCODED_BYTES[86_400] * factor,
         "encoded_bytes_an_hour": ENCODED_BYTES[3600] * factor,
-        "bytes_in_words_a_day": INFORMATION_BYTES[86_400] * factor,
+        "bytes_in_words_a_day": YOUNG_INFORMATION_BYTES[86_400] * factor,
     }
 
 

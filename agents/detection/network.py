@@ -20,13 +20,13 @@ from agents.core.types import DAY_S
 from agents.detection.explanations.explainer import NETWORK_BYTES, NETWORK_BYTES_A_CLIENT
 from agents.detection.flow_kernels import CELLS
 from agents.detection.judge_kernels import CLIENT_SHARE
-from agents.detection.limits import ANSWER_BYTES, WORDS_BYTES, Limits
+from agents.detection.limits import ANSWER_BYTES, FIRST_BYTES, ORDERED_BYTES, WORDS_BYTES, Limits
 from agents.detection.state import WINDOWS_S, Kind
 
 HOUR_S = 3600
 PREFIX_V6 = 64
 """Bits of an IPv6 address that make one client: a host chooses the others itself (RFC 8981)."""
-_NOT_TOGETHER = (Kind.FRESH, Kind.SPREAD, Kind.SPREAD_FRESH)
+_NOT_TOGETHER = (Kind.FRESH, Kind.SPREAD, Kind.SPREAD_FRESH, Kind.YOUNG)
 """Kinds that compare with all queries of a flow, or of a client: here only those count that carry something."""
 
 
@@ -49,7 +49,7 @@ def limits_together(limits: Limits) -> Limits:
 class Bound(NamedTuple):
     """Bytes a day that this network lets pass without an incident, or without a page (docs/bound.md)."""
 
-    out_client: float  # X of one client, in new names below any domains
+    out_client: float  # X of one client, in names and types below any domains of an attacker's
     out: float  # X of all clients
     out_more: float  # X of each further client at home
     unpaged: float  # Y beyond X: what kinds of service explain, of all clients
@@ -59,9 +59,9 @@ class Bound(NamedTuple):
 
 def network_bound(factor: float) -> Bound:
     """The sums that bound what names and answers carry, at a factor on the limits."""
-    words, answers = WORDS_BYTES[DAY_S] * factor, ANSWER_BYTES[DAY_S] * factor
-    together = words * TOGETHER_FACTOR
-    return Bound(words, together, together * CLIENT_SHARE, NETWORK_BYTES, NETWORK_BYTES_A_CLIENT, answers)
+    out = factor * sum(sums[DAY_S] for sums in (WORDS_BYTES, FIRST_BYTES, ORDERED_BYTES))
+    answers, together = ANSWER_BYTES[DAY_S] * factor, out * TOGETHER_FACTOR
+    return Bound(out, together, together * CLIENT_SHARE, NETWORK_BYTES, NETWORK_BYTES_A_CLIENT, answers)
 
 
 def cells_of(clients: Coded, key: Key) -> NDArray[np.uint8]:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from agents.core.text import counted
 from agents.detection.limits import LIMITS, Evidence, Scale
-from agents.detection.state import Kind
+from agents.detection.state import Kind, Sign
 from agents.scoring.features import HEX, View, view_of
 
 
@@ -29,6 +29,22 @@ def _refused(evidence: Evidence) -> str:
     return f"{STRICT_REASON} and asked for {evidence.refused}, which its list does not have"
 
 
+_SIGNS = {
+    Sign.TYPES: "its record types carry text",
+    Sign.EMPTY: "its answers are empty",
+    Sign.DIFFER: "its answers differ",
+    Sign.SIBLINGS: "names of the same form lie below other young domains",
+}
+
+
+def _beacon_reasons(domain: str, evidence: Evidence) -> tuple[str, ...]:
+    return (
+        f"{counted(evidence.names, 'unique name')} below {domain} in {_span(evidence.window_s)}",
+        f"one every {evidence.amount:,.0f} s, as a program asks",
+        *([_SIGNS[evidence.sign]] if evidence.sign else []),
+    )
+
+
 def incident_reasons(
     domain: str, names: int, encoded_names: int, evidence: Evidence, sharing: Sequence[str]
 ) -> tuple[str, ...]:
@@ -37,6 +53,8 @@ def incident_reasons(
         return (_refused(evidence),)
     if evidence.kind == Kind.SECRET:
         return (f"one query below {domain} carried {evidence.text}",)
+    if evidence.kind == Kind.BEACON:
+        return _beacon_reasons(domain, evidence)
     limit, span = LIMITS[evidence.kind], _span(evidence.window_s)
     where = limit.where.format(domain=domain, domains=evidence.domains, sharing=", ".join(sharing))
     times = f"{evidence.ratio:,.1f} times the limit of {evidence.limit:,.0f}"
@@ -50,6 +68,8 @@ def incident_reasons(
     # What came in with the answers does not lie in the names.
     if evidence.kind != Kind.ANSWERS and names and encoded_names / names >= 0.5:
         reasons.append(f"{100 * encoded_names // names} % of the names read as encoded, not as words")
+    if evidence.sign == Sign.SIBLINGS and evidence.kind != Kind.SIBLINGS:
+        reasons.append(_SIGNS[evidence.sign])
     return tuple(reasons)
 
 

@@ -113,6 +113,8 @@ _OTHER_TOKENS: tuple[tuple[str, re.Pattern[bytes]], ...] = (
     ("Azure", re.compile(rb"(?i)(?<![a-z0-9_~.-])[a-z0-9_~.-]{3}[0-9]q~[a-z0-9_~.-]{31,34}")),
 )
 """Tokens that do not begin with letters of their own."""
+_HASH = re.compile(rb"(?i)[0-9a-f]{32}")
+"""What begins with so many hex digits is the hash of something, whatever its first letters are."""
 CHANGES_MIN = 3
 """Changes between letters and digits, or between cases, that a token has at least: words and numbers have fewer."""
 
@@ -121,7 +123,7 @@ def _provider_in(text: bytes) -> str:
     """The provider of the access token in a text, letters of any case, or ""."""
     for found in _TOKENS.finditer(text):
         token = TOKENS[int((found.lastgroup or "t0")[1:])]
-        if changes_in(found[0][len(token.begins) :]) >= CHANGES_MIN:
+        if changes_in(found[0][len(token.begins) :]) >= CHANGES_MIN and not _HASH.match(found[0]):
             return token.provider
     return next((provider for provider, pattern in _OTHER_TOKENS if pattern.search(text)), "")
 

@@ -20,7 +20,7 @@ from agents.detection import flow_kernels
 from agents.detection.flow_kernels import SAMPLES, greet_all
 from agents.detection.flows import Flows, Past, packed_past, unpacked_past
 from agents.detection.seen_kernels import ROW_WORDS, SIZE_MIN
-from agents.detection.state import DETAIL, FLOW, FLOW_SINCE, NONE, WINDOWS, Room
+from agents.detection.state import DETAIL, FLOW, FLOW_SINCE, NONE, OLD_SUMS, OLD_WINDOWS, WINDOWS, Room
 
 FORMAT, OLD_FORMAT = 6, 5
 """OLD_FORMAT is that of release 0.1, which had a row of windows and details for each flow, and samples as JSON."""
@@ -28,7 +28,10 @@ FLOWS_MAX = 200_000
 """Flows kept, at most; those that leaked most are kept first."""
 DAYS = ("day", "today", "yesterday")
 OLD_ARRAYS = {"flows": FLOW, "windows": WINDOWS, "details": DETAIL, "keys": np.dtype(np.uint64)}
-SHORT_FLOW = np.dtype([(name, FLOW[name]) for name in FLOW.names or () if name not in FLOW_SINCE], align=True)
+_SHORT = {"single": np.dtype((np.float32, (OLD_SUMS,)))}
+SHORT_FLOW = np.dtype(
+    [(name, _SHORT.get(name, FLOW[name])) for name in FLOW.names or () if name not in FLOW_SINCE], align=True
+)
 """The flows of release 0.1, and of 0.2 before answers were hashed."""
 ARRAYS = OLD_ARRAYS | {
     "days": np.dtype(np.int32),
@@ -37,6 +40,8 @@ ARRAYS = OLD_ARRAYS | {
     "sample_sizes": np.dtype(np.uint8),
     "sample_bytes": np.dtype(np.uint8),
 }
+ROWS: Kinds = {"flows": FLOW, "windows": WINDOWS}
+SHORT_ROWS: Kinds = {"flows": SHORT_FLOW, "windows": OLD_WINDOWS}
 Samples = list[tuple[tuple[bytes, int], ...]]
 
 
@@ -89,7 +94,7 @@ def dump_flows(flows: Flows, guard: AbstractContextManager[Any] | None = None) -
     head = {
         "format": FORMAT,
         "key": kept.hash_key,
-        "layout": _layout(),
+        "layout": _layout(ROWS),
         "clients": kept.clients,
         "pasts": [[row, packed_past(past)] for row, past in kept.pasts.items()],
     }
@@ -101,10 +106,10 @@ def load_flows(data: bytes, flows: Flows) -> int:
     try:
         archive = unpack(data, UNPACKED_MAX) if data.startswith(MAGIC) else _old_archive(data)
         head = _head(archive.line)
-        flow = {_layout(kind): kind for kind in (FLOW, SHORT_FLOW)}.get(head.layout)
-        if flow is None or head.format not in (FORMAT, OLD_FORMAT):
+        rows = {_layout(kinds): kinds for kinds in (ROWS, SHORT_ROWS)}.get(head.layout)
+        if rows is None or head.format not in (FORMAT, OLD_FORMAT):
             raise FormatError("written by another version")
-        return _copy_in(flows, (_kept if head.format == FORMAT else _old_kept)(head, archive.body, flow))
+        return _copy_in(flows, (_kept if head.format == FORMAT else _old_kept)(head, archive.body, rows))
     except FormatError as error:
         raise ValueError(f"cannot restore windows: {error}") from None
 
@@ -121,8 +126,8 @@ def _old_archive(data: bytes) -> Archive:
     return Archive(line, memoryview(body))
 
 
-def _kept(head: Head, body: memoryview, flow: np.dtype[Any]) -> Kept:
-    arrays = _arrays(head, body, ARRAYS, flow)
+def _kept(head: Head, body: memoryview, rows: Kinds) -> Kept:
+    arrays = _arrays(head, body, ARRAYS, rows)
     kept = arrays["flows"]
     return Kept(
         flows=kept,
@@ -137,8 +142,8 @@ def _kept(head: Head, body: memoryview, flow: np.dtype[Any]) -> Kept:
     )
 
 
-def _old_kept(head: Head, body: memoryview, flow: np.dtype[Any]) -> Kept:
-    arrays = _arrays(head, body, OLD_ARRAYS, flow)
+def _old_kept(head: Head, body: memoryview, rows: Kinds) -> Kept:
+    arrays = _arrays(head, body, OLD_ARRAYS, rows)
     if len({len(arrays[name]) for name in ("flows", "windows", "details")}) != 1:
         raise FormatError("the file is cut off")
     return Kept(
@@ -151,15 +156,17 @@ def _old_kept(head: Head, body: memoryview, flow: np.dtype[Any]) -> Kept:
     )
 
 
-def _arrays(head: Head, body: memoryview, kinds: Kinds, flow: np.dtype[Any]) -> dict[str, NDArray[Any]]:
-    """The arrays of a file whose flows are of this type; fields that they lack are zeros."""
+def _arrays(head: Head, body: memoryview, kinds: Kinds, rows: Kinds) -> dict[str, NDArray[Any]]:
+    """The arrays of a file with rows of these types; fields and sums that they lack are zeros."""
     if head.lengths.keys() != kinds.keys():
         raise FormatError("the file is cut off")
-    arrays = arrays_of(body, head.lengths, {**kinds, "flows": flow})
-    found = arrays["flows"]
-    arrays["flows"] = np.zeros(len(found), FLOW)
-    for name in flow.names or ():
-        arrays["flows"][name] = found[name]
+    arrays = arrays_of(body, head.lengths, {**kinds, **rows})
+    for of, kind in rows.items() if rows is not ROWS else ():
+        found = arrays[of]
+        arrays[of] = np.zeros(len(found), ROWS[of])
+        for name in kind.names or ():
+            shape = kind[name].shape
+            arrays[of][name][tuple(slice(size) for size in (len(found), *shape))] = found[name]
     return arrays
 
 
@@ -211,9 +218,9 @@ def _head(line: bytes) -> Head:
         raise FormatError(f"damaged file ({where} {first['msg']})") from None
 
 
-def _layout(flow: np.dtype[Any] = FLOW) -> str:
-    """A checksum of the fields of all arrays, with these of a flow: another layout is another format."""
-    return str(zlib.crc32(repr([kind.descr for kind in ({**OLD_ARRAYS, "flows": flow}).values()]).encode()))
+def _layout(rows: Kinds) -> str:
+    """A checksum of the fields of all arrays, with these of flows and windows: another layout is another format."""
+    return str(zlib.crc32(repr([kind.descr for kind in {**OLD_ARRAYS, **rows}.values()]).encode()))
 
 
 def _copy_out(flows: Flows, most: int) -> Kept:

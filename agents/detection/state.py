@@ -13,10 +13,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 WINDOWS_S = (60, 600, 3600, 86_400, 604_800)
-INFORMATION, ENCODED, NAMES, ENCODED_NAMES, ANSWERS, CHOICE = range(6)
+INFORMATION, ENCODED, NAMES, ENCODED_NAMES, ANSWERS, CHOICE, UNNUMBERED = range(7)
 """Sums that a window keeps: bytes of information, bytes of encoded data, new names, new encoded names, bytes in
-answers, and bytes in the choice of record types and in the order of known names."""
-SUMS = 6
+answers, bytes in the choice of record types and in the order of known names, and bytes of information in names that are
+not numbered."""
+SUMS, OLD_SUMS = 7, 6
+"""OLD_SUMS: those that windows of release 0.1 have, the first ones."""
+FIRST, ORDERED = ANSWERS, CHOICE
+"""What these are in a client's sum over domains: the first bytes of information below each young domain, and bytes in
+the choice of record types and in the order of known names below those."""
 OWN_TYPES = 4
 """The choice of a flow's first unusual record types, so many, does not count (flow_kernels.choice)."""
 QTYPES_MAX = 16
@@ -39,7 +44,7 @@ FLOW = np.dtype(
         ("digits", np.uint64),  # digits of that name
         ("first_answer", np.uint64),  # hash of its first answer, 0 = none yet
         ("asked_last", np.uint64),  # its last question whose answer no cache keeps (flow_kernels.order), 0 = none yet
-        ("single_ts", np.float64),  # time of the only name, while `windows` is NONE
+        ("single_ts", np.float64),  # time of its last new name that was not of a burst
         ("single", np.float32, (SUMS,)),  # amounts of that name
         ("bytes_in", np.int64),
         ("queries", np.int64),
@@ -55,6 +60,10 @@ FLOW = np.dtype(
         ("own_types", np.uint16, (OWN_TYPES,)),  # the first of them
         ("foretold", np.int32),  # such questions since the last one that was a choice
         ("largest", np.float32),  # bytes of its largest answer
+        ("pace", np.uint16),  # steps of time between new names, smoothed (flow_kernels.keep_pace); 0 = none yet
+        ("swing", np.uint16),  # deviation of that, smoothed
+        ("empty", np.uint16),  # answers without data, at most SHORT_MAX
+        ("type_last", np.uint16),  # record type of its last query that left, 0 = none yet
         ("peak_day", np.int32),
         ("peak", np.float32),  # highest evidence of that day
         ("lent", np.float32),  # bytes that count for the client's scattered sum, too
@@ -68,17 +77,26 @@ FLOW = np.dtype(
     align=True,
 )
 
-FLOW_SINCE = ("first_answer", "asked_last", "foretold", "largest")
+FLOW_SINCE = (
+    "first_answer",
+    "asked_last",
+    "foretold",
+    "largest",
+    "pace",
+    "swing",
+    "empty",
+    "type_last",
+)
 """Fields that the flows of older snapshots lack: zeros there."""
 
-WINDOWS = np.dtype(
-    [
-        ("bucket", np.int64, (len(WINDOWS_S),)),
-        ("now", np.float32, (len(WINDOWS_S), SUMS)),
-        ("before", np.float32, (len(WINDOWS_S), SUMS)),
-    ]
-)
-"""Every window is a pair of counters, the current bucket and the one before."""
+
+def windows_of(sums: int) -> np.dtype[Any]:
+    """A row of windows with so many sums. Every window is a pair of counters, the current bucket and the one before."""
+    counters = (np.float32, (len(WINDOWS_S), sums))
+    return np.dtype([("bucket", np.int64, (len(WINDOWS_S),)), ("now", *counters), ("before", *counters)])
+
+
+WINDOWS, OLD_WINDOWS = windows_of(SUMS), windows_of(OLD_SUMS)
 
 DETAIL = np.dtype(
     [("qtype", np.uint16, (QTYPES_MAX,)), ("count", np.int64, (QTYPES_MAX,)), ("samples", np.int32), ("next", np.int32)]
@@ -103,10 +121,12 @@ FAMILIAR = np.dtype(
     [
         ("domain", np.uint64),  # 0 = free
         ("first_seen", np.float64),
-        ("clients", np.int32),
+        ("clients", np.uint16),  # at most SHORT_MAX, as names
+        ("names", np.uint16),  # different ones, or more
     ]
 )
 """A domain with queries below it, from any client."""
+SHORT_MAX = (1 << 16) - 1
 
 SIBLINGS = np.dtype(
     [
@@ -127,6 +147,7 @@ EVIDENCE = np.dtype(
         ("domains", np.int32),
         ("kind", np.int8),  # Kind
         ("window", np.int8),  # number of the window
+        ("sign", np.int8),  # Sign
     ],
     align=True,
 )
@@ -136,6 +157,7 @@ EVENT = np.dtype(
         ("evidence", EVIDENCE),
         ("first_seen", np.float64),
         ("leaked", np.float64),
+        ("today", np.float64),  # bytes of information in the last day, inf = unknown
         ("row", np.int32),
         ("flow", np.int32),
         ("queries", np.int64),
@@ -170,14 +192,30 @@ class Kind(IntEnum):
     SECRET = 8
     WORDS = 9
     SIBLINGS = 10
+    YOUNG = 11
+    FIRST = 12
+    ORDERED = 13
+    BEACON = 14
+
+
+class Sign(IntEnum):
+    """What else speaks for a tunnel: where new names come at a machine's pace, or siblings beside louder evidence."""
+
+    NONE = 0
+    TYPES = 1  # its record types carry text
+    EMPTY = 2  # its names read as encoded, and its answers have no data
+    DIFFER = 3  # its names read as encoded, and its answers differ
+    SIBLINGS = 4  # siblings are beyond their limit, too
 
 
 class Own(NamedTuple):
-    """A limit on one sum of one flow. after_names: it holds only from MIN_NAMES names on (limits.py)."""
+    """A limit on one sum of one flow. after_names: it holds only from MIN_NAMES names on (limits.py); young: only below
+    domains that are young or rare."""
 
     kind: Kind
     sum: int
     after_names: bool
+    young: bool = False
 
 
 OWN = (
@@ -185,6 +223,7 @@ OWN = (
     Own(Kind.CHOICE, CHOICE, False),
     Own(Kind.INFORMATION, INFORMATION, True),
     Own(Kind.ENCODED, ENCODED, True),
+    Own(Kind.YOUNG, UNNUMBERED, True, young=True),
 )
 """The limits that compare a sum as it is; judge_kernels.own compares the others."""
 
@@ -229,6 +268,14 @@ class Stop(IntEnum):
     SWEEP = 8
 
 
+class Left(IntEnum):
+    """What is known of a query's way."""
+
+    STAYED = 0  # a cache here answered it
+    KEPT = 1  # it left, as far as is known
+    UNKEPT = 2  # it left, and no cache keeps its answer (detector.KEPT_S)
+
+
 class State(NamedTuple):
     """All arrays. NDArray[Any] is a structured array of one of the types above."""
 
@@ -242,6 +289,7 @@ class State(NamedTuple):
     pool: NDArray[np.uint64]  # keys of names seen; 0 = free
     familiar: NDArray[Any]  # open addressing by domain
     followers: NDArray[np.uint32]  # what followed a question last, by hash of flow and question (flow_kernels.order)
+    heard: NDArray[np.uint64]  # names that any client asked for, by hash; a name may take the place of another
     siblings: NDArray[Any]  # by hash; a form may take the place of another. They are not saved
     sibling_windows: NDArray[Any]  # WINDOWS of each
     room: NDArray[np.int64]  # see Room
@@ -257,7 +305,7 @@ class Asked(NamedTuple):
     rlen: NDArray[np.int32]
     answer: NDArray[np.uint64]  # QueryBatch.ans_hash
     data: NDArray[np.int32]  # QueryBatch.ans_bytes
-    unkept: NDArray[np.uint8]  # whether the query left, and no cache keeps its answer (detector.KEPT_S)
+    left: NDArray[np.uint8]  # Left
     size: NDArray[np.int64]  # bytes of the wire name
     name: NDArray[np.uint64]  # keyed hash of the lower-case name
     domain: NDArray[np.uint64]  # keyed hash of its registered domain

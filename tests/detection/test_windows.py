@@ -53,11 +53,11 @@ def test_a_windows_sum_is_its_bucket_and_its_share_of_the_one_before(events: lis
         now = math.floor(ts / 60)
         buckets[now] += amount
         expected = buckets[now] + (1 - (ts / 60 - now)) * buckets[now - 1]
-        information, encoded, names, encoded_names, answers, choice = window.sums(ts)
+        information, encoded, names, encoded_names, answers, choice, unnumbered = window.sums(ts)
         assert information == pytest.approx(expected, rel=EXACT, abs=1e-6)
         assert encoded == pytest.approx(expected / 2, rel=EXACT, abs=1e-6)
         assert names == encoded_names <= len(events)
-        assert answers == choice == 0
+        assert answers == choice == unnumbered == 0
 
 
 @given(EVENTS)

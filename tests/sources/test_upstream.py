@@ -16,6 +16,7 @@ from agents.sources.listener.upstream import (
     Routes,
     Zone,
     parse_upstreams,
+    search_domains,
     system_resolvers,
 )
 
@@ -71,6 +72,14 @@ def test_resolv_conf(tmp_path: Path) -> None:
     file.write_text("\n".join(["# c", "search x", *servers, "options a"]))
     assert [one[:2] for one in system_resolvers(file)] == [("192.0.2.1", 53), ("2001:db8::1", 53)]
     assert system_resolvers(tmp_path / "none") == []
+
+
+def test_the_domains_that_names_are_completed_with(tmp_path: Path) -> None:
+    file = tmp_path / "resolv.conf"
+    file.write_text("domain old.example\n# search no.example\nsearch corp.example lab.corp.example\n", "utf-8")
+    assert search_domains(file) == ["corp.example", "lab.corp.example"], "the last line counts"
+    file.write_text("nameserver 192.0.2.1\nsearch\n", "utf-8")
+    assert search_domains(file) == search_domains(tmp_path / "none") == []
 
 
 def test_random_numbers_cover_the_range_and_do_not_repeat_in_order() -> None:

@@ -12,7 +12,7 @@ from agents.core.columns import coded
 from agents.detection.flows import Flow, Flows
 from agents.detection.limits import Evidence, evidence_of, limits_of
 from agents.detection.network import cells_of
-from agents.detection.state import Asked, Room, Told
+from agents.detection.state import Asked, Left, Room, Told
 from agents.dns.name import from_text
 from tests.support.plain_flow import Part, Query
 from tests.support.plain_numbered import packed_digits
@@ -29,7 +29,7 @@ def key_of(text: str) -> int:
 def ask(
     label: object, ts: float = START, *, domain: str = DOMAIN, client: str = CLIENT, bits: float = 80.0,
     encoded: bool = True, discount: float = 1.0, qtype: int = 1, rlen: int = -1,
-    answer: int = 0, data: int = -1, unkept: bool = False, numbered: tuple[int, str] | None = None,
+    answer: int = 0, data: int = -1, left: int = Left.KEPT, numbered: tuple[int, str] | None = None,
     form: int | None = None,
 ) -> Query:  # fmt: skip
     """A query for one label below a domain, worth so many bits when it is new. form: of its name, by default one that
@@ -37,7 +37,7 @@ def ask(
     name = f"{label}.{domain}"
     part = Part(key_of(f".{label}"), bits, encoded)
     return Query(
-        ts, client, from_text(name), key_of(name), key_of(domain), (part,), qtype, rlen, answer, data, unkept,
+        ts, client, from_text(name), key_of(name), key_of(domain), (part,), qtype, rlen, answer, data, left,
         discount, numbered, form=key_of(domain) if form is None else form,
     )  # fmt: skip
 
@@ -95,7 +95,7 @@ class Judged:
             rlen=np.array([query.rlen for query in queries], np.int32),
             answer=np.array([query.answer for query in queries], np.uint64),
             data=np.array([query.data for query in queries], np.int32),
-            unkept=np.array([query.unkept for query in queries], np.uint8),
+            left=np.array([query.left for query in queries], np.uint8),
             size=np.array([len(query.wire) for query in queries], np.int64),
             name=np.array([query.name for query in queries], np.uint64),
             domain=np.array([query.domain for query in queries], np.uint64),

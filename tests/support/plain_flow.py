@@ -6,7 +6,7 @@ An oracle of seen_kernels.py and flow_kernels.py; tests/detection/test_state.py 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -19,6 +19,10 @@ from agents.detection.flow_kernels import (
     CROWD_DOMAINS,
     CROWD_MAX,
     EVIDENCE_BYTES,
+    FOLLOWERS,
+    GOLDEN,
+    MIX_CHOICE,
+    MIX_FOLLOWER,
     PLAIN_ANSWERS,
     SAMPLES,
     USUAL_TYPES,
@@ -35,8 +39,11 @@ from agents.detection.state import (
     NAMES,
     OWN_TYPES,
     QTYPES_MAX,
+    SHORT_MAX,
     SUMS,
+    UNNUMBERED,
     WINDOWS_S,
+    Left,
 )
 
 
@@ -68,7 +75,7 @@ class Query:
     rlen: int = -1
     answer: int = 0  # hash of the data in its answer
     data: int = -1  # their bytes, -1 = unknown
-    unkept: bool = False  # it left, and no cache keeps its answer
+    left: int = Left.KEPT
     discount: float = 1.0
     numbered: tuple[int, str] | None = None  # identity of its shape, and its digits
     secret: bool = False
@@ -134,7 +141,7 @@ class Window:
 
     def take_back(self, carried: float) -> None:
         """Count so many encoded bytes no more, as far as they lie in the current bucket."""
-        for one in (INFORMATION, ENCODED):
+        for one in (INFORMATION, ENCODED, UNNUMBERED):
             self.now[one] = single(max(self.now[one] - carried, 0.0))
 
     def _turn(self, bucket: int) -> None:
@@ -181,9 +188,14 @@ class Flow:
     bytes_in: int = 0
     first_answer: int = 0
     largest: int = 0  # bytes of its largest answer
-    asked_last: tuple[int, int] | None = None  # name and type, of what no cache keeps
-    followers: dict[tuple[int, int], tuple[int, int]] = field(default_factory=dict)
+    asked_last: int = 0  # name and type, of what no cache keeps
+    table: dict[int, int] = field(default_factory=dict)  # what followed what last, of all flows, by place
     foretold: int = 0
+    type_last: int = 0  # type of its last query that left
+    named_ts: float = -math.inf
+    pace: int = 0  # sixteenths of a second
+    swing: int = 0
+    empty: int = 0  # answers without data
     types: list[int] = field(default_factory=list)  # unusual ones, in the order in which they came
     last_numbered: tuple[int, str] = (0, "")
     encoded_ts: float = -math.inf
@@ -208,19 +220,25 @@ class Flow:
             self.watched = self.alone = False
             self.windows = [Window(seconds) for seconds in WINDOWS_S]
 
-    def add(self, query: Query, young: bool, discount: float) -> tuple[bool, list[float]]:
+    def add(
+        self, query: Query, young: bool, discount: float, pointing: Callable[[], float] = lambda: math.inf
+    ) -> tuple[bool, list[float]]:
         """Count a query; whether its name is new, and what counts of it towards the limits (in the order of sums).
 
-        young: whether the domain is young or rare.
+        young: whether the domain is young or rare; pointing: bits that point at the name, if it is known elsewhere.
         """
         self.queries += 1
         self.last_seen = max(self.last_seen, query.ts)
         answers, choice = self._answers(query, young) / discount, self._choice(query)
-        new, information, encoded = self._price(query)
-        choice = (choice + (self._order(query, not new) if young and query.unkept else 0.0)) / discount
+        new, information, encoded = self._price(query, pointing)
+        self.empty += query.data == 0
+        if new:
+            self._keep_pace(query.ts)
+        choice = (choice + (self._order(query, not new, choice > 0) if young else 0.0)) / discount
         amounts = [0.0] * SUMS
         amounts[INFORMATION] = single(single(information) / discount)
         amounts[ENCODED] = single(single(encoded) / discount)
+        amounts[UNNUMBERED] = amounts[INFORMATION] if query.numbered is None else 0.0
         amounts[NAMES] = float(new)
         if encoded > 0:
             amounts[ENCODED_NAMES] = single(1 / discount) if abs(query.ts - self.encoded_ts) >= BURST_S else 0.0
@@ -264,22 +282,58 @@ class Flow:
         counted, self.largest = min(size, self.largest), max(size, self.largest)
         return counted / factor
 
-    def _order(self, query: Query, known: bool) -> float:
-        """Bytes in the choice of a question that did not follow the one before it the last time."""
-        question, before = (query.name, query.qtype), self.asked_last
-        self.asked_last = question
-        if before is None:
+    def _keep_pace(self, ts: float) -> None:
+        """Smooth the time between new names."""
+        gap = ts - self.named_ts
+        if abs(gap) < BURST_S:
+            return
+        self.named_ts = ts
+        if gap < 0 or gap == math.inf:
+            return
+        steps = int(min(gap * 16, SHORT_MAX))
+        if not self.pace:
+            self.pace, self.swing = steps, steps // 2
+            return
+        self.swing += math.floor((abs(steps - self.pace) - self.swing) / 4)
+        self.pace += math.floor((steps - self.pace) / 8)
+
+    def _order(self, query: Query, known: bool, typed: bool) -> float:
+        """Bytes in what a query that left asks for after the one before it."""
+        if query.left == Left.STAYED:
             return 0.0
-        if self.followers.get(before) == question:
-            self.foretold += 1
-            return 0.0
-        self.followers[before] = question
-        foretold, self.foretold = self.foretold, 0
-        if not known:
-            return 0.0
-        carried = (math.log2(self.names + len(self.types) + 1) + math.log2(foretold + 1)) / 8
+        carried = 0.0 if self._type_order(query) or typed else math.log2(len(self.types) + len(USUAL_TYPES)) / 8
+        if query.left == Left.UNKEPT:
+            names = self._name_order(query)
+            carried = names if known else carried
         self.leaked += carried
         return carried
+
+    def _type_order(self, query: Query) -> bool:
+        """Whether no other record type followed the flow's type before it the last time."""
+        before, self.type_last = self.type_last, query.qtype
+        if not before:
+            return True
+        return self._foretold(before * int(MIX_CHOICE), query.qtype) is not False
+
+    def _foretold(self, before: int, question: int) -> bool | None:
+        """Whether this followed that the last time, too; None if nothing did yet."""
+        own = (self.domain + int(self.first_seen * 1024) * int(GOLDEN)) % 2**64
+        place = ((before % 2**64 ^ own) * int(MIX_FOLLOWER) % 2**64 >> 32) % FOLLOWERS
+        follower = question * int(MIX_FOLLOWER) % 2**64 >> 32
+        last, self.table[place] = self.table.get(place, 0), follower
+        return None if last == 0 else last == follower
+
+    def _name_order(self, query: Query) -> float:
+        """Bytes in the choice of a question that did not follow the one before it the last time."""
+        question, before = query.name ^ (query.qtype * int(MIX_CHOICE) % 2**64), self.asked_last
+        self.asked_last = question
+        if not before:
+            return 0.0
+        if self._foretold(before, question):
+            self.foretold += 1
+            return 0.0
+        foretold, self.foretold = self.foretold, 0
+        return (math.log2(self.names + len(self.types) + 1) + math.log2(foretold + 1)) / 8
 
     def _choice(self, query: Query) -> float:
         """Bytes in the choice of the record type, where it is neither usual nor one of the flow's first."""
@@ -293,10 +347,11 @@ class Flow:
         self.leaked += carried
         return carried
 
-    def _price(self, query: Query) -> tuple[bool, float, float]:
+    def _price(self, query: Query, pointing: Callable[[], float]) -> tuple[bool, float, float]:
         """(whether the name is new, bytes of information, bytes of it that read as encoded)."""
         if not query.parts or not self.memory.add(query.name):
             return False, 0.0, 0.0
+        known = pointing()
         digits = self._numbered(query)
         information = encoded = 0.0
         for part in query.parts:
@@ -307,6 +362,8 @@ class Flow:
                 information += min(part.bits, math.log2(self.names + 2))
         if digits is not None:
             information, encoded = min(information, digits), 0.0
+        if known < information:
+            information, encoded = known, 0.0
         self.names += 1
         self.encoded_names += encoded > 0
         self.leaked += information / 8

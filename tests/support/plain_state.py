@@ -14,15 +14,22 @@ from agents.core.types import DAY_S
 from agents.detection import limits as policy
 from agents.detection.flow_kernels import (
     CARRIER_NAMES,
+    CARRYING_TYPES,
     CELLS,
     FAMILIAR_AGE_S,
     FAMILIAR_CLIENTS,
     FAMILIAR_FACTOR,
+    KNOWN_NAMES_MIN,
+    MIX_FOLLOWER,
     USUAL_TYPES,
     YOUNG_S,
 )
-from agents.detection.flows import CLIENT_KEPT, IDLE_S, KEYS_KEPT
+from agents.detection.flows import CLIENT_KEPT, HEARD_PLACES, IDLE_S, KEYS_KEPT
 from agents.detection.judge_kernels import (
+    ANSWER_BYTES_A_NAME,
+    BEACON_FASTEST_S,
+    BEACON_SLOWEST_S,
+    BEACON_SWING,
     BURST_S,
     PART,
     PEAK_MIN,
@@ -39,12 +46,17 @@ from agents.detection.state import (
     CHOICE,
     ENCODED,
     ENCODED_NAMES,
+    FIRST,
     INFORMATION,
     NAMES,
+    ORDERED,
     SHARING_MAX,
     SUMS,
+    UNNUMBERED,
     WINDOWS_S,
     Kind,
+    Left,
+    Sign,
 )
 from tests.support.plain_flow import Client, Flow, Query, Window, single
 
@@ -89,6 +101,9 @@ class State:
     clients: dict[str, Client] = field(default_factory=lambda: defaultdict(Client))
     carriers: dict[str, list[Flow]] = field(default_factory=dict)
     familiar: dict[int, tuple[float, int]] = field(default_factory=dict)  # first seen, clients
+    names_below: dict[int, int] = field(default_factory=lambda: defaultdict(int))  # of any client, or more
+    followers: dict[int, int] = field(default_factory=dict)
+    heard: dict[int, int] = field(default_factory=dict)  # names that any client asked for, by place
     siblings: dict[tuple[str, int, int], Siblings] = field(default_factory=dict)
     swept: float = float("-inf")
     refused: int = 0
@@ -99,7 +114,7 @@ class State:
     def judge(self, query: Query) -> Evidence:
         """Count one query; the evidence that decides its severity, where no incident does."""
         self.judged += 1
-        counts = (query.data > 0 or query.unkept) and self._is_young(query)
+        counts = (query.data > 0 or query.left == Left.UNKEPT) and self._is_young(query)
         if not query.parts and query.qtype in USUAL_TYPES and not counts:
             return NOTHING
         flow = self._flow(query)
@@ -109,8 +124,8 @@ class State:
         flow.pause(query.ts)
         self.clients[query.client].meet(query.ts, flow)
         discount = query.discount * self._familiar_factor(query)
-        new, amounts = flow.add(query, (query.data > 0 or query.unkept) and self._is_young(query), discount)
-        if new and query.discount <= 1 and query.client:
+        new, amounts = flow.add(query, self._is_young(query), discount, lambda: self._pointing(query))
+        if (new or amounts[CHOICE] > 0) and query.discount <= 1 and query.client:
             self._scatter(query, flow, amounts)
         return self._weigh(query, flow, new, amounts)
 
@@ -124,7 +139,8 @@ class State:
             self._sweep(query.ts)
         if self._is_full(query.client):
             return None
-        made = self.flows[query.client, query.domain] = Flow(query.client, query.domain, query.ts, query.ts)
+        made = Flow(query.client, query.domain, query.ts, query.ts, table=self.followers)
+        self.flows[query.client, query.domain] = made
         self._greet(made)
         return made
 
@@ -157,8 +173,10 @@ class State:
                 self._drop(flow)
         self.carriers.clear()
         self.familiar.clear()
+        self.names_below.clear()
         for flow in self.flows.values():
             self._greet(flow)
+            self.names_below[flow.domain] += flow.names
 
     def _drop(self, flow: Flow) -> None:
         if flow.scattered:
@@ -180,6 +198,19 @@ class State:
         first, clients = self.familiar.get(query.domain, (query.ts, 0))
         return query.ts - first < YOUNG_S or clients < FAMILIAR_CLIENTS
 
+    def _is_strange(self, query: Query) -> bool:
+        first, clients = self.familiar.get(query.domain, (query.ts, 0))
+        return query.ts - first < YOUNG_S and clients < FAMILIAR_CLIENTS
+
+    def _pointing(self, query: Query) -> float:
+        """Bits that point at a name that any client asked for before."""
+        place = (query.name * int(MIX_FOLLOWER) % 2**64 >> 32) % HEARD_PLACES
+        if self.heard.get(place) == query.name:
+            return math.log2(max(self.names_below[query.domain], KNOWN_NAMES_MIN) + 2)
+        self.heard[place] = query.name
+        self.names_below[query.domain] += 1
+        return math.inf
+
     # Throw-away domains
 
     def _scatter(self, query: Query, flow: Flow, amounts: Sequence[float]) -> None:
@@ -195,11 +226,15 @@ class State:
         if thrown and not query.scoped:
             flow.lent = single(flow.lent + amounts[ENCODED])
             part[ENCODED], part[ENCODED_NAMES] = amounts[ENCODED], amounts[ENCODED_NAMES]
-        if not flow.alone and query.numbered is None and self._is_young(query):
-            part[INFORMATION] = single(max(min(amounts[INFORMATION], flow.leaked - policy.WORDS_SPARED_BYTES), 0.0))
-        if not part[ENCODED] and not part[INFORMATION]:
+        if not flow.alone and self._is_young(query):
+            part[ORDERED] = amounts[CHOICE]
+            if query.numbered is None:
+                part[INFORMATION] = single(max(min(amounts[INFORMATION], flow.leaked - policy.WORDS_SPARED_BYTES), 0.0))
+                part[FIRST] = single(amounts[INFORMATION] - part[INFORMATION])
+        if not (part[ENCODED] or part[INFORMATION] or part[FIRST] or part[ORDERED]):
             return
-        part[NAMES] = 1.0
+        new = amounts[NAMES] > 0
+        part[NAMES] = float(new)
         if found is None:
             if self._is_full(query.client):
                 return
@@ -207,33 +242,38 @@ class State:
         found.pause(query.ts)
         found.last_seen = max(found.last_seen, query.ts)
         found.queries += 1
-        found.names += 1
+        found.names += new
         found.encoded_names += part[ENCODED] > 0
-        found.leaked += max(part[INFORMATION], part[ENCODED])
+        found.leaked += max(part[INFORMATION] + part[FIRST], part[ENCODED]) + part[ORDERED]
         found.encoded += part[ENCODED]
         found.note(query.ts, part)
-        found.keep(query, True)
+        found.keep(query, new)
         evidence, crowd = NOTHING, self.clients[query.client].crowd
         for window in found.windows:
             sums = window.sums(query.ts)
             carried = sums[ENCODED], sums[NAMES], found.encoded_names, crowd
             if found.encoded_names >= policy.SCATTERED_DOMAINS:
                 evidence = _louder(evidence, window.seconds, policy.SCATTERED_BYTES, Kind.SCATTERED, *carried)
-        for window, mine in zip(found.windows if part[INFORMATION] else (), flow.windows, strict=False):
-            sums = window.sums(query.ts)
-            if PART * mine.sums(query.ts)[INFORMATION] < sums[INFORMATION]:
-                words = sums[INFORMATION], sums[NAMES], 1, crowd
-                evidence = _louder(evidence, window.seconds, policy.WORDS_BYTES, Kind.WORDS, *words)
+            first = sums[FIRST], sums[NAMES], 1, crowd
+            evidence = _louder(evidence, window.seconds, policy.FIRST_BYTES, Kind.FIRST, *first)
+        below = part[INFORMATION] > 0 or part[ORDERED] > 0
+        for window, mine in zip(found.windows if below else (), flow.windows, strict=False):
+            sums, own, seconds = window.sums(query.ts), mine.sums(query.ts), window.seconds
+            rest = sums[NAMES], 1, crowd
+            if PART * own[INFORMATION] < sums[INFORMATION]:
+                evidence = _louder(evidence, seconds, policy.WORDS_BYTES, Kind.WORDS, sums[INFORMATION], *rest)
+            if PART * own[CHOICE] < sums[ORDERED]:
+                evidence = _louder(evidence, seconds, policy.ORDERED_BYTES, Kind.ORDERED, sums[ORDERED], *rest)
         evidence = self._scaled(found, evidence, query)
         if evidence.ratio >= 1 or found.watched:
-            self._tell(query, found, evidence, fresh=True, secret=False)
+            self._tell(query, found, evidence, fresh=new, secret=False)
 
     # Evidence
 
     def _weigh(self, query: Query, flow: Flow, new: bool, amounts: Sequence[float]) -> Evidence:
         carries = query.discount <= 1 and query.client != "" and self._carry(flow)
         crowd = self.clients[flow.client].crowd
-        evidence = _own(query.ts, flow)
+        evidence = _own(query.ts, flow, self._is_young(query) and query.discount <= 1)
         if evidence.ratio >= self.factor and not flow.alone:
             flow.alone, words = True, flow.leaked - policy.WORDS_SPARED_BYTES
             found = self.scattered.get(query.client)
@@ -241,9 +281,12 @@ class State:
                 window.now[INFORMATION] = single(max(window.now[INFORMATION] - words, 0.0))
         if carries and not flow.alone:
             evidence = _shared(evidence, query.ts, flow, self._sharing(flow.client), crowd, self.factor)
-        if new and query.discount <= 1 and query.client and not query.scoped:
+        odd = new and query.discount <= 1 and query.client and not query.scoped
+        if odd:
             evidence = self._siblings(evidence, query, flow, amounts, crowd)
         evidence = self._scaled(flow, evidence, query)
+        if odd and evidence.ratio < 1 and self._is_strange(query):
+            evidence = self._beacon(evidence, query.ts, flow)
         secret = new and query.secret
         if evidence.ratio >= 1 or flow.watched or secret:
             self._tell(query, flow, evidence, new, secret)
@@ -274,7 +317,27 @@ class State:
             if PART * own.sums(query.ts)[NAMES] <= names:
                 seconds, limits = window.seconds, policy.SIBLING_NAMES
                 best = _louder(best, seconds, limits, Kind.SIBLINGS, sums[ENCODED_NAMES], names, domains, crowd)
+                if seconds in limits and sums[ENCODED_NAMES] >= limits[seconds] * crowd * self.factor:
+                    best = replace(best, sign=Sign.SIBLINGS)
         return best
+
+    def _beacon(self, evidence: Evidence, ts: float, flow: Flow) -> Evidence:
+        """New names at a machine's pace are a beacon, just at its limit."""
+        window = flow.windows[WINDOWS_S.index(3600)]
+        names, limit = window.sums(ts)[NAMES], policy.BEACON_NAMES[3600] * self.factor
+        if not BEACON_FASTEST_S <= flow.pace / 16 <= BEACON_SLOWEST_S:
+            return evidence
+        if flow.swing > BEACON_SWING * flow.pace or names < limit:
+            return evidence
+        counted = sum(flow.qtypes.values())
+        sign = Sign.NONE
+        if counted and 2 * sum(flow.qtypes.get(one, 0) for one in CARRYING_TYPES) >= counted:
+            sign = Sign.TYPES
+        elif 2 * flow.encoded_names >= flow.names and 2 * flow.empty >= flow.queries:
+            sign = Sign.EMPTY
+        elif 2 * flow.encoded_names >= flow.names and flow.bytes_in >= ANSWER_BYTES_A_NAME * flow.names:
+            sign = Sign.DIFFER
+        return Evidence(1.0, 3600, flow.pace / 16, limit, round(names), Kind.BEACON, 1, sign)
 
     def _carry(self, flow: Flow) -> bool:
         """Let a flow stand among its client's carriers, if it is one."""
@@ -323,7 +386,7 @@ def _is_fresh(flow: Flow) -> bool:
     return encoded >= policy.FRESH_ENCODED_SHARE and new >= policy.FRESH_NAME_SHARE
 
 
-def _own(ts: float, flow: Flow) -> Evidence:
+def _own(ts: float, flow: Flow, young: bool) -> Evidence:
     """The limit that one flow is nearest to, or furthest beyond."""
     best, enough = NOTHING, flow.names >= policy.MIN_NAMES
     for window in flow.windows:
@@ -334,6 +397,8 @@ def _own(ts: float, flow: Flow) -> Evidence:
         if enough:
             best = _louder(best, seconds, policy.INFORMATION_BYTES, Kind.INFORMATION, sums[INFORMATION], names)
             best = _louder(best, seconds, policy.ENCODED_BYTES, Kind.ENCODED, sums[ENCODED], names)
+        if enough and young:
+            best = _louder(best, seconds, policy.YOUNG_INFORMATION_BYTES, Kind.YOUNG, sums[UNNUMBERED], names)
         if enough and _is_fresh(flow):
             amount = min(sums[ENCODED_NAMES], sums[ENCODED] / policy.FRESH_BYTES_A_NAME)
             best = _louder(best, seconds, policy.FRESH_NAMES, Kind.FRESH, amount, names)

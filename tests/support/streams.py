@@ -41,7 +41,7 @@ def stream(steps: Sequence[Step]) -> list[Query]:
                 rlen=-1 if more % 3 == 0 else more % 2500,
                 answer=key_of(f"answer {what % 7}") if more % 4 == 0 else 0,
                 data=when * 7 % 900 if more % 4 == 0 else -1,
-                unkept=how % 5 == 2,
+                left=(1, 1, 2, 0, 1)[how % 5],
                 numbered=(key_of(f"#{what % 3}/{len(digits)}"), digits) if labels and how % 3 else None,
                 discount=(1.0, 1.0, 1.0, 3.0, 20.0)[where % 5],
                 secret=how % 50 == 7,

@@ -14,7 +14,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from agents.core.columns import Coded
 from agents.core.text import NETWORK
@@ -25,7 +24,7 @@ from agents.detection.fingerprints import TXT, tool_of, trace_of
 from agents.detection.flows import Flows
 from agents.detection.limits import SCATTERED, Evidence
 from agents.detection.secrets import preview
-from agents.detection.state import Kind
+from agents.detection.state import Asked, Kind
 from agents.dns.message import type_number
 from agents.dns.name import from_text, is_listed, labels_of
 
@@ -43,7 +42,7 @@ NETWORK_BYTES, NETWORK_BYTES_A_CLIENT = 24_000.0, 200.0
 CLIENTS_MIN = 3
 """Clients at home that ask below a domain before that is a sign."""
 MAIL_DOMAINS = 6
-"""Domains whose mail servers or text a client looks up on a day before it is one that handles mail."""
+"""A client that looks up mail servers, senders' policies or keys of so many domains on a day handles mail."""
 MAIL_CLIENTS_MAX = 10_000
 MAX_ROW = 1 << 62
 BURST_S, BURST_SHARE, BURST_NAMES, TIMES_MAX = (60, 600), 0.8, 3, 64
@@ -56,7 +55,10 @@ REVERSE_MIN = 5
 SAME_MIN = 3
 """Keys or addresses that a client asks about below two domains."""
 _EXPLAINED = frozenset(
-    (Kind.INFORMATION, Kind.ENCODED, Kind.FRESH, Kind.SPREAD, Kind.SPREAD_FRESH, Kind.SCATTERED, Kind.WORDS)
+    (
+        *(Kind.INFORMATION, Kind.YOUNG, Kind.ENCODED, Kind.FRESH),
+        *(Kind.SPREAD, Kind.SPREAD_FRESH, Kind.SCATTERED, Kind.WORDS, Kind.FIRST),
+    )
 )
 """Evidence that lies in names, of what a service may be. Siblings are none: a service has one domain, or an old one."""
 
@@ -156,10 +158,15 @@ class Explainer:
         self._reverse: OrderedDict[str, tuple[int, int]] = OrderedDict()  # day, look-ups of that day
         self._mail: OrderedDict[str, tuple[int, set[int]]] = OrderedDict()  # day, domains of that day
 
-    def see(self, ts: float, clients: Coded, domains: NDArray[np.uint64], qtypes: NDArray[np.uint16]) -> None:
-        """Note who looks up mail servers, texts, addresses' names. clients, domains (keyed hashes): of each query."""
+    def see(self, ts: float, clients: Coded, asked: Asked) -> None:
+        """Note who looks up mail servers, senders' policies and keys, and addresses' names. clients: of each query.
+
+        Texts of other names are none of mail: a tunnel asks for them.
+        """
         self.reach(MAX_ROW)
-        rows = np.flatnonzero((qtypes == MX) | (qtypes == TXT) | (qtypes == PTR))
+        domains, qtypes, bare = asked.domain, asked.qtype, asked.parts[1:] == asked.parts[:-1]
+        texts = (qtypes == TXT) & (bare | (asked.scoped != 0))
+        rows = np.flatnonzero((qtypes == MX) | texts | (qtypes == PTR))
         if not len(rows):
             return
         day, kinds = int(ts // DAY_S), (qtypes[rows] == PTR).astype(np.uint64)
@@ -204,7 +211,7 @@ class Explainer:
     def open(self, samples: Sequence[tuple[bytes, int]], counted: float = 0.0) -> Account:
         """An account for an incident with these names. A tool's names, and names with text in them, have no kind.
 
-        counted: bytes that were counted before this process began.
+        counted: bytes that do not count, or no more: of earlier days, or from before this process began.
         """
         kinds = kinds_of(samples)
         if not kinds or tool_of(samples) is not None or preview(trace_of(samples).names):

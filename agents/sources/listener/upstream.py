@@ -453,13 +453,21 @@ def _zone_name(zone: str) -> bytes:
 
 def system_resolvers(path: Path = _RESOLV_CONF) -> list[UpstreamAddress]:
     """Name servers of resolv.conf(5), port 53; [] if the file is missing or names none."""
+    named = [line[1] for line in _resolver_lines(path) if len(line) >= 2 and line[0] == "nameserver"]
+    return [UpstreamAddress(host, PORTS["udp"]) for host in named if _is_address(host)]
+
+
+def search_domains(path: Path = _RESOLV_CONF) -> list[str]:
+    """Domains that resolv.conf(5) completes names with; of several such lines the last one counts."""
+    lists = [line[1:] for line in _resolver_lines(path) if line and line[0] in ("search", "domain")]
+    return lists[-1] if lists else []
+
+
+def _resolver_lines(path: Path) -> list[list[str]]:
     try:
-        lines = path.read_text("utf-8", "replace").splitlines()
+        return [line.split() for line in path.read_text("utf-8", "replace").splitlines()]
     except OSError:
         return []
-    words = [line.split() for line in lines]
-    named = [word[1] for word in words if len(word) >= 2 and word[0] == "nameserver"]
-    return [UpstreamAddress(host, PORTS["udp"]) for host in named if _is_address(host)]
 
 
 def _is_address(text: str) -> bool:
