@@ -656,6 +656,12 @@ def answers(state: State, asked: Asked, i: int, flow: Any, young: bool) -> float
 
 
 @kernel_in_place
+def digit_bytes(digits: np.uint64) -> float:
+    """Bytes in the digits of a numbered name; 0 for any other."""
+    return float(int(digits >> np.uint64(COUNT_AT)) * DIGIT_BITS / 8)
+
+
+@kernel_in_place
 def _numbered(state: State, asked: Asked, i: int, flow: Any) -> float:
     """Bits of a new name that differs from earlier names of its flow only in its numbers; NONE for any other name.
 

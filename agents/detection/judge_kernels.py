@@ -36,6 +36,7 @@ from agents.detection.flow_kernels import (
     choice,
     crowd,
     crowd_of,
+    digit_bytes,
     empty_windows,
     enlist_carrier,
     familiar_factor,
@@ -446,8 +447,8 @@ def _scatter(
     """Count a query for its client's sums over domains: throw-away domains add up, and so does what young ones carry.
 
     A domain's encoded bytes count for that sum until it is a carrier beyond the per-domain allowance; otherwise they
-    would be left out of both sums. The first bytes of information below a domain are a sum of their own. Numbered hosts
-    do not count, which mail servers look up below the domains of strangers.
+    would be left out of both sums. The first bytes of information below a domain are a sum of their own. Numbered
+    hosts, which mail servers look up below the domains of strangers, count for that alone, and without their digits.
     """
     flow, part = state.flows[row], told.part
     client = state.clients[flow["client"]]
@@ -463,9 +464,9 @@ def _scatter(
         part[ENCODED], part[ENCODED_NAMES] = amounts[ENCODED], amounts[ENCODED_NAMES]
     if not flow["alone"] and is_young(state, asked.ts[i], flow["domain"]):
         part[ORDERED] = amounts[CHOICE]
-        if asked.digits[i] == 0:
-            part[INFORMATION] = max(min(amounts[INFORMATION], flow["leaked"] - rules[WORDS_SPARED_AT]), 0.0)
-            part[FIRST] = amounts[INFORMATION] - part[INFORMATION]
+        words = max(amounts[INFORMATION] - digit_bytes(asked.digits[i]), 0.0)
+        beyond = max(min(words, flow["leaked"] - rules[WORDS_SPARED_AT]), 0.0)
+        part[FIRST], part[INFORMATION] = words - beyond, 0.0 if asked.digits[i] else beyond
     if part[ENCODED] == 0 and part[INFORMATION] == 0 and part[FIRST] == 0 and part[ORDERED] == 0:
         return
     part[NAMES] = min(amounts[NAMES], 1.0)

@@ -62,7 +62,7 @@ SCATTERED_BYTES = {3600: 300.0, 86_400: 800.0}
 WORDS_BYTES = {3600: 1_000.0, 86_400: 3_500.0}
 """Bytes of information of one client below domains that are young or rare here, beyond WORDS_SPARED_BYTES each."""
 WORDS_SPARED_BYTES = 100.0
-FIRST_BYTES = {86_400: 3_000.0}
+FIRST_BYTES = {86_400: 4_000.0}
 """The first WORDS_SPARED_BYTES below each of these domains together. What browsing carries: docs/detection.md."""
 SIBLING_NAMES = {86_400: 20.0, 604_800: 40.0}
 """New encoded names of one form and record type that one client asks for below young domains, the first below each left

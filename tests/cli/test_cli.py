@@ -209,7 +209,7 @@ def test_doctor_is_content_where_all_is_well(tmp_path: Path, inside: Inside) -> 
     assert len(lines) >= 8
     assert all(line.startswith("ok ") for line in lines)
     (bound,) = [line for line in lines if line.split()[1] == "bound"]
-    for amount in ("11,500 of one client, 23,000 of all, 5,750 more", "24,000 more", "(Z): 6,000"):
+    for amount in ("12,500 of one client, 25,000 of all, 6,250 more", "24,000 more", "(Z): 6,000"):
         assert amount in bound
 
 

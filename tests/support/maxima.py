@@ -34,6 +34,13 @@ ASKED = (
     (Kind.SPREAD_FRESH, 3600, "encoded names over several domains, 1 h"),
     (Kind.SPREAD_FRESH, 86_400, "… 24 h"),
     (Kind.SCATTERED, 86_400, "encoded bytes scattered over throw-away domains, 24 h"),
+    (Kind.YOUNG, 86_400, "bytes below a young or rare domain, 24 h"),
+    (Kind.YOUNG, 604_800, "… 7 d"),
+    (Kind.FIRST, 86_400, "the first bytes below all of them, 24 h"),
+    (Kind.WORDS, 86_400, "what is beyond these, 24 h"),
+    (Kind.CHOICE, 86_400, "bytes in types and order below a domain, 24 h"),
+    (Kind.ORDERED, 3600, "the same below all young or rare domains, 1 h"),
+    (Kind.ORDERED, 86_400, "… 24 h"),
 )
 
 
@@ -41,7 +48,7 @@ def highest(batches: Iterable[QueryBatch], kind: Kind, window: int) -> float:
     """The most that any client reached of one limit: all others away, and this one a FINEth of itself."""
     table = limits_of().table.copy()
     low = table[kind, window] / FINE
-    table[: len(Kind) - 1] = np.inf
+    table[: len(Kind)] = np.inf
     table[kind, window] = low
     detector = fresh_detector(shipped_model(), Scale(), quiet_s=NEVER)
     detector._limits = Limits(table, limits_of(quiet_s=NEVER).rules)

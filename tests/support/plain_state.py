@@ -228,9 +228,11 @@ class State:
             part[ENCODED], part[ENCODED_NAMES] = amounts[ENCODED], amounts[ENCODED_NAMES]
         if not flow.alone and self._is_young(query):
             part[ORDERED] = amounts[CHOICE]
-            if query.numbered is None:
-                part[INFORMATION] = single(max(min(amounts[INFORMATION], flow.leaked - policy.WORDS_SPARED_BYTES), 0.0))
-                part[FIRST] = single(amounts[INFORMATION] - part[INFORMATION])
+            digits = len(query.numbered[1]) if query.numbered else 0
+            words = max(amounts[INFORMATION] - digits * math.log2(10) / 8, 0.0)
+            later = max(min(words, flow.leaked - policy.WORDS_SPARED_BYTES), 0.0)
+            part[INFORMATION] = single(later) if query.numbered is None else 0.0
+            part[FIRST] = single(words - later)
         if not (part[ENCODED] or part[INFORMATION] or part[FIRST] or part[ORDERED]):
             return
         new = amounts[NAMES] > 0
