@@ -39,13 +39,19 @@ CLIENT = "192.0.2.7"
 
 
 def tunnel(number: int = 0) -> list[Row]:
-    """A tunnel's queries, now; `number` tells clients apart."""
-    names = golden_sessions()["iodine-txt-base32"].qname
+    """A tunnel's queries, now; `number` tells clients apart, each of which sends data of its own."""
+    names = [_turned(name, number) for name in golden_sessions()["iodine-txt-base32"].qname]
     now = time.time()
     return [
         (now + at / 1000, f"192.0.2.{7 + number}", name, 16, 80, 0, 1, 200, 0, 1.0, "TXT")
         for at, name in enumerate(names)
     ]
+
+
+def _turned(name: bytes, number: int) -> bytes:
+    """A name whose first label is turned by so many bytes."""
+    first = name[1 : 1 + name[0]]
+    return name[:1] + first[number:] + first[:number] + name[1 + name[0] :]
 
 
 @contextmanager
