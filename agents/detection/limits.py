@@ -103,7 +103,12 @@ LIMITS = (
     Limit(Kind.WORDS, WORDS_BYTES, "bytes of information", "below many young domains"),
     Limit(Kind.SIBLINGS, SIBLING_NAMES, "each encoded", "of one form below {domains} young domains", in_names=True),
     Limit(Kind.YOUNG, YOUNG_INFORMATION_BYTES, "bytes of information", "below {domain}, which is new or rare here,"),
-    Limit(Kind.FIRST, FIRST_BYTES, "bytes of information", "below many young domains, at most 100 bytes each,"),
+    Limit(
+        Kind.FIRST,
+        FIRST_BYTES,
+        "bytes of information",
+        f"below many young domains, at most {WORDS_SPARED_BYTES:.0f} bytes each,",
+    ),
     Limit(
         Kind.ORDERED, ORDERED_BYTES, "bytes in the choice of types and names", "below many young domains", alone=True
     ),

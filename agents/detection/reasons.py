@@ -79,14 +79,14 @@ def query_reasons(
     """Why a query is not NORMAL, in words; evidence of the flow first, then features of the name."""
     reasons: list[str] = []
     limit = LIMITS[evidence.kind]
+    below = domain if "{domain}" in limit.where else "many domains"
     if evidence.refused:
         reasons.append(_refused(evidence))
     elif evidence.kind == Kind.SECRET:
         reasons.append(f"it carries {evidence.text}")
     elif limit.alone and behaviour >= scale.suspicious:
-        reasons.append(f"{_amount(evidence)} below {domain}")
+        reasons.append(f"{_amount(evidence)} below {below}")
     elif behaviour >= scale.suspicious:
-        below = "many domains" if evidence.kind == Kind.SCATTERED else domain
         reasons.append(f"{counted(evidence.names, 'unique name')} below {below} in {_span(evidence.window_s)}")
         if not limit.in_names:
             reasons.append(f"{counted(evidence.amount, 'byte')} of information")

@@ -55,10 +55,17 @@ REVERSE_MIN = 5
 SAME_MIN = 3
 """Keys or addresses that a client asks about below two domains."""
 _EXPLAINED = frozenset(
-    (
-        *(Kind.INFORMATION, Kind.YOUNG, Kind.ENCODED, Kind.FRESH),
-        *(Kind.SPREAD, Kind.SPREAD_FRESH, Kind.SCATTERED, Kind.WORDS, Kind.FIRST),
-    )
+    {
+        Kind.INFORMATION,
+        Kind.YOUNG,
+        Kind.ENCODED,
+        Kind.FRESH,
+        Kind.SPREAD,
+        Kind.SPREAD_FRESH,
+        Kind.SCATTERED,
+        Kind.WORDS,
+        Kind.FIRST,
+    }
 )
 """Evidence that lies in names, of what a service may be. Siblings are none: a service has one domain, or an old one."""
 
