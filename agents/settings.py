@@ -229,7 +229,7 @@ class Settings(BaseSettings):
     incident_retention_days: Days = Field(
         365,
         validation_alias=_names("incident_retention_days"),
-        description="days that closed incidents, retrainings and their reports are kept",
+        description="days that closed incidents, flow-hours, retrainings and their reports are kept",
     )
     spool_max_mb: Count = Field(512, description="disk for verdicts while the database is away, megabytes")
 

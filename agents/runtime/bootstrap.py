@@ -40,6 +40,7 @@ from agents.detection.limits import BudgetChoice, Peaks, Scale, choose, load_pea
 from agents.detection.tripwires.tripwires import Tripwires
 from agents.dns.strict_groups import StrictGroups, read_groups
 from agents.learning.baseline import benign_sample, model_bytes
+from agents.learning.loop.collector import HourCollector
 from agents.learning.messages import cases_text, send_run
 from agents.learning.registry import ModelRegistry
 from agents.learning.retraining import RetrainingParts
@@ -68,6 +69,7 @@ from agents.sources.listener.upstream import (
 )
 from agents.sources.listener.upstream_watch import LoopProbes, shared_counts
 from agents.store.codec import Features
+from agents.store.feedback.flow_hours import FlowHourStore
 from agents.store.opening import open_store
 from agents.store.retention import ClockWatch
 from agents.store.spool import SpoolingSink
@@ -86,6 +88,8 @@ List:     dns-tunnel models list
 Restore:  dns-tunnel models restore models/backups/model_backup_YYYYMMDD_HHMMSS.npz
 """
 """What people find who look for the files of older instructions."""
+HOUR_FILE = "flow_hours.npz"
+"""Counters of flows at the beginning of the present hour, in the folder of the detector's state."""
 FEATURES_AGAIN = Features(VERSION, features_again)
 """What the spool need not hold."""
 SPECS: tuple[Spec[Any], ...] = (special_names.SPEC, traffic.SPEC, cache.SPEC, *INTAKES, *MODEL_TYPES, *CHANNELS)
@@ -253,8 +257,9 @@ def judge_parts(
     """
     registry, store, manager = registry_of(settings), store_of(settings), judging_manager_of(settings)
     secret = secrets.randbits(64), secrets.randbits(64)
+    detector = detector_of(settings, registry.current(), secret, tripwires_of(settings), settings.burn_in_days)
     return JudgeParts(
-        detector=detector_of(settings, registry.current(), secret, tripwires_of(settings), settings.burn_in_days),
+        detector=detector,
         registry=registry,
         store=store,
         spool=SpoolingSink(store, settings.spool_folder, settings.spool_max_mb << 20, features=FEATURES_AGAIN),
@@ -272,6 +277,7 @@ def judge_parts(
         mismatched=mismatched,
         note=note,
         in_force=noted_settings(settings),
+        hours=HourCollector(detector, FlowHourStore(store), settings.state_dir / HOUR_FILE),
     )
 
 

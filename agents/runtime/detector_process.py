@@ -25,6 +25,7 @@ from agents.core.protocols import Detector, Stream
 from agents.core.types import DAY_S, Incident, QueryBatch, Taken
 from agents.detection.detector import FILES, empty_verdicts
 from agents.detection.known_services import Entry, services_at
+from agents.learning.loop.collector import HourCollector
 from agents.learning.registry import ModelRegistry
 from agents.runtime.fanout import Fanout
 from agents.runtime.heartbeat import PARTS, STILL_S, DetectorHealth, Heartbeat
@@ -68,7 +69,7 @@ class JudgeParts:
     """The collaborators of a Judge. known_entries reads the operator's list anew; known_path is its file.
 
     state_dir: where the detector's files lie, and the heartbeat. mismatched: ListenerConfig.mismatched_by_upstream.
-    note: where the console of `run` reads the heartbeat. in_force: see Heartbeat.
+    note: where the console of `run` reads the heartbeat. in_force: see Heartbeat. hours: of `detector`.
     """
 
     detector: Detector
@@ -84,6 +85,7 @@ class JudgeParts:
     mismatched: Callable[[], dict[str, int]] = dict
     note: SharedNote | None = None
     in_force: Mapping[str, Any] | None = None
+    hours: HourCollector | None = None
 
 
 class Judge:
@@ -96,6 +98,7 @@ class Judge:
         self._known_stamp: tuple[tuple[int, int] | None, int] | None = None
         self._known_now = self._read_known()
         self._restore_files()
+        self._hours = parts.hours
         self.fanout = Fanout([self.alerts, self.spool])  # what is stored counts as alerted after a restart
         self._saved, self._save_fault = time.monotonic(), ""
         self._lock = threading.Lock()
@@ -114,12 +117,15 @@ class Judge:
     def start(self) -> None:
         """Begin to tick, and to open the database, which neither DNS nor the ticker waits for."""
         self._opener.start()
+        if self._hours is not None:
+            self._hours.start()
         self._ticker.start()
 
     @property
     def alive(self) -> bool:
         """Whether the threads behind the judging live."""
-        return self._ticker.is_alive() and self.alerts.alive and self.spool.alive
+        hours_alive = self._hours is None or self._hours.alive
+        return self._ticker.is_alive() and self.alerts.alive and self.spool.alive and hours_alive
 
     def _open_store(self) -> None:
         """Prepare the database and take over its open incidents; where it is away, that is tried again."""
@@ -193,6 +199,8 @@ class Judge:
         self._tried.wait(FIRST_TRY_S)
         with self._lock:
             verdicts = self.detector.detect(batch, explain=level < NO_EXPLANATION)
+            if self._hours is not None:
+                self._hours.see(verdicts)
             left_out = unexplained(verdicts) if level >= NO_EXPLANATION else 0
             if level >= SAMPLED:
                 verdicts = sampled(verdicts)
@@ -250,6 +258,8 @@ class Judge:
                 if closed is not None:
                     self.fanout.accept(closed)
                     self._log_news(closed.incidents)
+            if self._hours is not None:
+                self._hours.turn(time.time(), self._lock)
             if time.monotonic() - self._saved >= SNAPSHOT_S:
                 self._save()
 
@@ -267,6 +277,8 @@ class Judge:
         self._stop.set()
         if self._ticker.ident is not None:
             self._ticker.join()
+        if self._hours is not None:
+            self._hours.close()
         self._save()
         self.fanout.close()
 

@@ -36,6 +36,7 @@ from agents.runtime.heartbeat import PARTS, Heartbeat
 from agents.runtime.schedule import RetrainScheduler
 from agents.runtime.signals import Beat, beat_on, crashes_end, live
 from agents.sources.listener.sockets import cannot_listen
+from agents.store.feedback.flow_hours import FlowHourStore
 from agents.store.retention import ClockWatch, doubt_of, doubt_of_imports, drop_before
 from agents.store.sql import Store
 from agents.web.app import create_app
@@ -162,7 +163,7 @@ class Upkeep:
     reports_dir: Path
     query_days: int
     replay_days: int  # since their import
-    incident_days: int  # also of runs and their reports
+    incident_days: int  # also of runs, their reports and flow-hours
     backup_days: int
     state_dir: Path
     clock: ClockWatch
@@ -197,6 +198,7 @@ def maintain(upkeep: Upkeep, anyway: bool = False) -> Mapping[str, Any]:
         parts |= {
             "queries_dropped": lambda: store.drop_old(limit),
             "incidents_and_runs_deleted": lambda: store.forget(before),
+            "flow_hours_deleted": lambda: FlowHourStore(store).forget(before),
             "replayed_queries_dropped": lambda: store.drop_replays(replays),
             "replayed_incidents_deleted": lambda: store.forget_replays(replays),
         }

@@ -254,7 +254,7 @@ class PostgresStore(Store):
             features,
         )
 
-    def _upsert(self, table: Table) -> Any:
+    def upsert(self, table: Table) -> Any:
         return insert(table)
 
 

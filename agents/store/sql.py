@@ -263,7 +263,7 @@ class Store(ABC):
         """Write the queries of several batches."""
 
     @abstractmethod
-    def _upsert(self, table: Table) -> Any:
+    def upsert(self, table: Table) -> Any:
         """The database's own `insert`, with on_conflict_do_update."""
 
     @abstractmethod
@@ -302,19 +302,19 @@ class Store(ABC):
 
     def stored_days(self) -> list[int]:
         """Days that have live queries, ascending, in days since 1970-01-01."""
-        with self._reading("read the stored days", LONG_S) as connection:
+        with self.reading("read the stored days", LONG_S) as connection:
             return sampling.days_between(connection, 0.0, TS_MAX)
 
     def import_days(self) -> list[int]:
         """Days on which replays stored queries or incidents that are kept, ascending, in days since 1970-01-01."""
         statement = select(_I.imported_at).where(_I.source != "").distinct()
-        with self._reading("read the stored days", LONG_S) as connection:
+        with self.reading("read the stored days", LONG_S) as connection:
             shelves = {shelf_of(shelf) for shelf in self._shelves(connection)}
             return sorted(shelves | {int(at // DAY_S) for at in connection.execute(statement).scalars()})
 
     def ping(self) -> None:
         """Raise StoreError when the database is away or has no tables."""
-        with self._reading("reach the database", LOOK_S) as connection:
+        with self.reading("reach the database", LOOK_S) as connection:
             connection.execute(select(BATCHES.c.batch_id).limit(1)).first()
 
     def write(self, verdicts: Verdicts, batch_id: str) -> int:
@@ -342,7 +342,7 @@ class Store(ABC):
 
     def rows_of_batch(self, batch_id: str, first: float, last: float) -> int:
         """How many rows are stored under this id; first and last: Unix seconds that the batch lies between."""
-        with self._reading("count a batch", LOOK_S) as connection:
+        with self.reading("count a batch", LOOK_S) as connection:
             return rows_of_batch(connection, batch_id, first, last)
 
     def _claim(self, connection: Connection, batch_ids: Sequence[str]) -> set[str]:
@@ -350,12 +350,12 @@ class Store(ABC):
         rows = [{"batch_id": batch_id, "written_at": time.time()} for batch_id in batch_ids]
         if len(rows) == 1:  # live: a statement that is compiled once
             return set(batch_ids) if connection.execute(self._claiming, rows[0]).rowcount else set()
-        statement = self._upsert(BATCHES).values(rows).on_conflict_do_nothing().returning(BATCHES.c.batch_id)
+        statement = self.upsert(BATCHES).values(rows).on_conflict_do_nothing().returning(BATCHES.c.batch_id)
         return set(connection.execute(statement).scalars())
 
     @cached_property
     def _claiming(self) -> Insert:
-        statement: Insert = self._upsert(BATCHES).on_conflict_do_nothing()
+        statement: Insert = self.upsert(BATCHES).on_conflict_do_nothing()
         return statement
 
     def _put_incidents(self, connection: Connection, incidents: Iterable[Incident]) -> None:
@@ -365,7 +365,7 @@ class Store(ABC):
 
     @cached_property
     def _updating(self) -> Insert:
-        statement = self._upsert(INCIDENTS)
+        statement = self.upsert(INCIDENTS)
         new = statement.excluded
         updating: Insert = statement.on_conflict_do_update(
             index_elements=["incident_id"],
@@ -391,7 +391,7 @@ class Store(ABC):
         `since` <= ts < `until`, Unix seconds; source: as in Filter. Raises UsageError for a cursor that no page gave.
         """
         wanted = Filter(client, domain, severities, since, until, source=source)
-        with self._reading("read queries") as connection:
+        with self.reading("read queries") as connection:
             return queries(connection, wanted, limit, cursor)
 
     def incidents(
@@ -408,12 +408,12 @@ class Store(ABC):
     ) -> list[Incident]:
         """Incidents, last seen first. `since` <= last seen < `until`, Unix seconds; source: as in Filter."""
         wanted = Filter(client, domain, severities, since, until, open_only, source)
-        with self._reading("read incidents") as connection:
+        with self.reading("read incidents") as connection:
             return incidents(connection, wanted, limit)
 
     def incident_count(self) -> int:
         """How many incidents are kept."""
-        with self._reading("read incidents") as connection:
+        with self.reading("read incidents") as connection:
             return int(connection.execute(select(func.count()).select_from(INCIDENTS)).scalar_one())
 
     def incident(self, client: str, domain: str) -> Incident | None:
@@ -422,12 +422,12 @@ class Store(ABC):
         return found[0] if found else None
 
     def incident_by_id(self, incident_id: str) -> Incident | None:
-        with self._reading("read incidents") as connection:
+        with self.reading("read incidents") as connection:
             return incident_by_id(connection, incident_id)
 
     def open_incidents(self) -> list[Incident]:
         """Live incidents that were not closed when the last process ended, to go on with."""
-        with self._reading("read incidents") as connection:
+        with self.reading("read incidents") as connection:
             return incidents(connection, Filter(open_only=True, source=""), None)
 
     def severity_counts(self, *, since: float, until: float, replayed: bool = False) -> list[tuple[str, int]]:
@@ -435,7 +435,7 @@ class Store(ABC):
 
         replayed: those of replays, too.
         """
-        with self._reading("count queries") as connection:
+        with self.reading("count queries") as connection:
             counts = severity_counts(connection, since, until, replayed)
         return [(severity.name, counts.get(int(severity), 0)) for severity in Severity]
 
@@ -454,32 +454,32 @@ class Store(ABC):
     ) -> Sample:
         """NORMAL live queries to learn from: see agents.store.sampling. replayed: those of replays, too."""
         wanted = sampling.Wanted(since, until, limit, max_score, client_share, domain_share, features_version, seed)
-        with self._reading("sample queries", LONG_S) as connection:
+        with self.reading("sample queries", LONG_S) as connection:
             shelves = self._shelves(connection) if replayed else ()
             return sampling.sample(connection, wanted, self._found, shelves)
 
     def save_run(self, run_id: str, *, started_at: float, state: str, payload: dict[str, Any]) -> None:
         """Keep a retraining, or what has become of it. `payload` must be JSON."""
         values = {"run_id": run_id, "started_at": started_at, "state": state, "payload": json.dumps(payload)}
-        statement = self._upsert(RUNS).values(values)
+        statement = self.upsert(RUNS).values(values)
         statement = statement.on_conflict_do_update(index_elements=["run_id"], set_=values)
         with self._guard(f"save run {run_id}"), self._writer.begin() as connection:
             connection.execute(statement)
 
     def runs(self, *, limit: int) -> list[dict[str, Any]]:
         """Retrainings, newest first: run_id, started_at, state, payload."""
-        with self._reading("read runs") as connection:
+        with self.reading("read runs") as connection:
             return runs(connection, limit)
 
     def jobs(self) -> list[ScheduledJob]:
         """The jobs of the scheduler."""
-        with self._reading("read the schedule") as connection:
+        with self.reading("read the schedule") as connection:
             return [ScheduledJob(**row) for row in connection.execute(select(JOBS)).mappings()]
 
     def save_job(self, job: ScheduledJob) -> None:
         """Keep a job's schedule and times."""
         values = asdict(job)
-        statement = self._upsert(JOBS).values(values).on_conflict_do_update(index_elements=["name"], set_=values)
+        statement = self.upsert(JOBS).values(values).on_conflict_do_update(index_elements=["name"], set_=values)
         with self._guard("save the schedule"), self._writer.begin() as connection:
             connection.execute(statement)
 
@@ -491,8 +491,15 @@ class Store(ABC):
             return bool(connection.execute(statement).rowcount)
 
     @contextmanager
-    def _reading(self, what: str, limit_s: float = READ_S) -> Iterator[Connection]:
+    def reading(self, what: str, limit_s: float = READ_S) -> Iterator[Connection]:
+        """A transaction that reads; what: the end of "cannot …" in a StoreError."""
         with self._guard(what, limit_s), self._engine.begin() as connection:
+            yield connection
+
+    @contextmanager
+    def writing(self, what: str, limit_s: float = WRITE_S) -> Iterator[Connection]:
+        """A transaction that writes; what: the end of "cannot …" in a StoreError."""
+        with self._guard(what, limit_s), self._writer.begin() as connection:
             yield connection
 
     @contextmanager

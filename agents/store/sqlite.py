@@ -177,7 +177,7 @@ class SqliteStore(Store):
         names = packed([name.encode("ascii") for name in qname])
         return Found(*numbers, coded(client), pieces_of(names), coded(domain), pieces_of(packed(features)))
 
-    def _upsert(self, table: Table) -> Any:
+    def upsert(self, table: Table) -> Any:
         return insert(table)
 
 

@@ -1,0 +1,160 @@
+"""Keeps flow-hours while a detector judges: a copy of its flows at the turn of each hour, the rest in a thread."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext, suppress
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import structlog
+
+from agents.core.columns import Coded
+from agents.core.errors import AgentsError
+from agents.core.files import PRIVATE_MODE, write_atomic
+from agents.core.npz import FormatError
+from agents.core.types import Verdicts
+from agents.detection.detector import TunnelDetector
+from agents.detection.incidents import domain_hash
+from agents.detection.limits import limits_of
+from agents.detection.network import HOUR_S
+from agents.learning.loop.flow_hours import (
+    SCHEMA,
+    CounterReading,
+    FlowCopy,
+    copied_flows,
+    flow_hours,
+    load_reading,
+    reading_of_counters,
+)
+from agents.store.feedback.flow_hours import FlowHours, FlowHourStore
+
+KEPT_MAX = 200_000
+"""Flow-hours that are kept, at most."""
+DOMAINS_MAX = 400_000
+"""Domains of one hour whose text is remembered; flows below others give no flow-hour."""
+WAITING_MAX = 6
+"""Hours that wait for a database that is away; a further one is lost, and logged."""
+AGAIN_S = 30.0
+"""After so long a database that was away is tried again."""
+_log = structlog.get_logger()
+
+
+class _Turned(NamedTuple):
+    """What an hour left behind."""
+
+    hour: int
+    copy: FlowCopy
+    before: CounterReading
+    domains: set[str]
+    factor: float
+
+
+class HourCollector:
+    """Collects the flow-hours of one detector. `see` and `turn` are called under the lock of its judging, or alone.
+
+    path: where the counters at the beginning of the present hour lie, so that a restart goes on with the hour. then:
+    called with the hour after its flow-hours were written; StoreError means that it is called again later.
+    """
+
+    def __init__(
+        self,
+        detector: TunnelDetector,
+        store: FlowHourStore,
+        path: Path,
+        then: Callable[[int], None] = lambda hour: None,
+    ) -> None:
+        self._detector, self._store, self._path, self._then = detector, store, path, then
+        self._domains: set[str] = set()
+        self._before: CounterReading | None = None
+        self._waiting: queue.Queue[_Turned | None] = queue.Queue(WAITING_MAX)
+        self._draw = np.random.default_rng()
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="flow-hours", daemon=True)
+
+    def start(self) -> None:
+        """Go on with the hour that a process before this one began; its flows have been restored."""
+        try:
+            self._before = load_reading(self._path.read_bytes())
+        except FileNotFoundError:
+            self._before = None
+        except (FormatError, OSError) as error:
+            _log.warning("state_not_restored", path=str(self._path), error=str(error))
+        self._thread.start()
+
+    @property
+    def alive(self) -> bool:
+        """Whether its thread lives."""
+        return self._thread.is_alive()
+
+    def see(self, verdicts: Verdicts) -> None:
+        """Note the domains of a batch that was judged."""
+        if len(self._domains) < DOMAINS_MAX:
+            domains = verdicts.domain
+            self._domains.update(domains.values if isinstance(domains, Coded) else domains)
+
+    def turn(self, ts: float, lock: AbstractContextManager[Any] | None = None) -> bool:
+        """It is `ts` (Unix seconds): if an hour is over, copy the flows, and leave the rest to the thread.
+
+        lock: is held while they are copied. Returns whether an hour was over. Where the clock was set back, the present
+        hour begins anew.
+        """
+        hour, before = int(ts // HOUR_S), self._before
+        if before is not None and before.hour == hour:
+            return False
+        over = before is not None and before.hour < hour
+        with lock if lock is not None else nullcontext():
+            copy = copied_flows(self._detector.flows, (before.hour if before is not None and over else hour) * HOUR_S)
+            domains, self._domains = self._domains, set()
+        self._before = reading_of_counters(copy, hour)
+        self._save(self._before)
+        if before is not None and over:
+            self._hand_over(_Turned(before.hour, copy, before, domains, self._detector.model.limit_factor))
+        return over
+
+    def _hand_over(self, turned: _Turned) -> None:
+        try:
+            self._waiting.put_nowait(turned)
+        except queue.Full:
+            _log.error("flow_hours_lost", hour=turned.hour, error="the database has been away for too long")
+
+    def _save(self, reading: CounterReading) -> None:
+        try:
+            write_atomic(self._path, reading.dump(), mode=PRIVATE_MODE, sync=False)
+        except OSError as error:
+            _log.warning("state_not_saved", file=self._path.name, error=str(error))
+
+    def close(self, wait_s: float = 5.0) -> None:
+        """Write what waits, if that can be done in so many seconds."""
+        self._stop.set()
+        with suppress(queue.Full):
+            self._waiting.put_nowait(None)
+        if self._thread.ident is not None:
+            self._thread.join(wait_s)
+
+    def _run(self) -> None:
+        while (turned := self._waiting.get()) is not None:
+            rows = self._rows_of(turned)
+            while not self._written(turned.hour, rows):
+                if self._stop.wait(AGAIN_S):
+                    return
+
+    def _rows_of(self, turned: _Turned) -> FlowHours:
+        flows = self._detector.flows
+        domains = {domain_hash(domain, flows): domain for domain in turned.domains}
+        limits = limits_of(turned.factor)
+        return flow_hours(turned.copy, turned.before, turned.hour, limits, turned.factor, domains, self._draw)
+
+    def _written(self, hour: int, rows: FlowHours) -> bool:
+        try:
+            self._store.add(rows)
+            dropped = self._store.shrink(KEPT_MAX, SCHEMA)
+            self._then(hour)
+        except AgentsError as error:
+            _log.warning("flow_hours_wait_for_store", hour=hour, error=str(error))
+            return False
+        _log.info("flow_hours_written", hour=hour, rows=len(rows), dropped=dropped)
+        return True

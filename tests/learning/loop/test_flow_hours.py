@@ -1,0 +1,193 @@
+"""Flow-hours of traffic whose hours are known."""
+
+from __future__ import annotations
+
+from collections import Counter
+from contextlib import nullcontext
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agents.core.npz import FormatError
+from agents.core.types import Row
+from agents.detection.limits import limits_of
+from agents.detection.state import Kind
+from agents.learning.baseline import golden_sessions
+from agents.learning.loop.flow_hours import NUMBERS, SCHEMA, CounterReading, load_reading
+from agents.store import open_store
+from agents.store.feedback.flow_hours import FlowHours
+from tests.support.detecting import domain_key, query
+from tests.support.flow_hours import HOUR, HOUR_S, Collecting, collecting
+
+BEGIN = HOUR * float(HOUR_S)
+
+
+def value(rows: FlowHours, name: str, row: int = 0) -> float:
+    return float(rows.numbers[row, NUMBERS.index(name)])
+
+
+def labels(count: int, seed: int = 1) -> list[str]:
+    """Labels that read as encoded."""
+    draw = np.random.default_rng(seed)
+    return ["".join(draw.choice(list("abcdefghijklmnopqrstuvwxyz234567"), 24)) for _ in range(count)]
+
+
+def traffic(hours: int, an_hour: int) -> list[Row]:
+    """Two clients below two domains: one new encoded name each, and one plain name, so often an hour."""
+    rows = []
+    for number, label in enumerate(labels(hours * an_hour)):
+        ts = BEGIN + number * HOUR_S / an_hour + 1
+        rows.append(query(ts, "192.0.2.7", f"{label}.evil.example", 16))
+        rows.append(query(ts + 1, "192.0.2.8", "www.shop.example"))
+    return rows
+
+
+def collected(tmp_path: Path, rows: list[Row]) -> FlowHours:
+    """The flow-hours of rows, and of the hour in which they end."""
+    store = open_store(f"sqlite:///{tmp_path / 'q.db'}")
+    store.migrate()
+    with collecting(store, tmp_path) as one:
+        one.ask(rows)
+        one.collector.turn(rows[-1][0] + HOUR_S)
+    return one.hours.read(SCHEMA)
+
+
+def test_each_hour_of_a_flow_is_counted_by_itself(tmp_path: Path) -> None:
+    found = collected(tmp_path, traffic(3, 6))
+    key = sorted(zip(found.hour.tolist(), found.domain, range(len(found)), strict=True))
+    assert [(hour - HOUR, domain) for hour, domain, _ in key] == [
+        (hour, domain) for hour in range(3) for domain in ("evil.example", "shop.example")
+    ]
+    for hour, domain, row in key:
+        assert value(found, "queries", row) == 6, (hour, domain)
+        assert value(found, "domain_clients", row) == 1
+        assert found.client[row] == ("192.0.2.7" if domain == "evil.example" else "192.0.2.8")
+        if domain == "evil.example":
+            assert value(found, "names", row) == value(found, "encoded_names", row) == 6
+            assert 50 < value(found, "information_bytes", row) < 150
+            assert value(found, "encoded_share", row) == pytest.approx(1)
+            assert value(found, "new_share", row) == 1
+            assert value(found, "carrying_share", row) > 0.8, "TXT"
+            assert found.names[row][0].endswith(".evil.example")
+        else:
+            assert value(found, "names", row) == (1 if hour == HOUR else 0)
+            assert value(found, "new_share", row) == pytest.approx(1 / 6 if hour == HOUR else 0)
+    assert value(found, "domain_age_days", key[-1][2]) == pytest.approx(3 / 24, abs=0.01)
+
+
+def test_an_hour_without_a_query_has_no_flow_hour(tmp_path: Path) -> None:
+    rows = [query(BEGIN + 5, "192.0.2.7", "a.one.example"), query(BEGIN + HOUR_S + 5, "192.0.2.7", "a.two.example")]
+    found = collected(tmp_path, rows)
+    assert sorted(zip(found.hour.tolist(), found.domain, strict=True)) == [
+        (HOUR, "one.example"), (HOUR + 1, "two.example"),
+    ]  # fmt: skip
+
+
+def test_the_distance_to_a_limit_is_the_one_that_judges(tmp_path: Path) -> None:
+    """The worst of a flow-hour's ratios is what the kernel says of the flow at the end of the hour."""
+    rows = traffic(1, 30)
+    store = open_store(f"sqlite:///{tmp_path / 'q.db'}")
+    store.migrate()
+    with collecting(store, tmp_path) as one:
+        one.ask(rows[:-1])
+        end = BEGIN + HOUR_S
+        flows = one.detector.flows
+        row = flows.find("192.0.2.7", domain_key(one.detector, "evil.example"))
+        assert row is not None
+        flows.state.flows["last_seen"][row] = end - 1e-6
+        limits = limits_of(one.detector.model.limit_factor)
+        expected = flows.ratio(row, limits.table, limits.rules)
+        flows.state.flows["last_seen"][row] = rows[-2][0]
+        one.collector.turn(end)
+    found = one.hours.read(SCHEMA, domain="evil.example")
+    ratios = [value(found, f"ratio_{kind.name.lower()}") for kind in (Kind.INFORMATION, Kind.ENCODED, Kind.YOUNG)]
+    fresh = value(found, "ratio_fresh")
+    assert max(*ratios, fresh) == pytest.approx(expected, rel=1e-4)
+    assert expected > 0.5
+
+
+def test_a_restart_goes_on_with_the_hour(tmp_path: Path) -> None:
+    """Kill after half of the second hour: what the snapshot has counts for the hour as if nothing had happened."""
+    rows = traffic(2, 8)
+    store = open_store(f"sqlite:///{tmp_path / 'q.db'}")
+    store.migrate()
+    with collecting(store, tmp_path) as first:
+        first.ask(rows[:24])  # an hour and a half
+        files = first.detector.save(nullcontext())
+    again = Collecting(store, tmp_path)
+    for name, data in files.items():
+        again.detector.load(name, data)
+    again.collector.start()
+    again.ask(rows[24:])
+    again.collector.turn(BEGIN + 2 * HOUR_S)
+    again.collector.close(60)
+    found = again.hours.read(SCHEMA, domain="evil.example")
+    assert {int(hour): value(found, "queries", row) for row, hour in enumerate(found.hour)} == {HOUR: 8, HOUR + 1: 8}
+
+
+def test_lifetime_counters_are_not_taken_for_an_hour_where_the_reading_is_gone(tmp_path: Path) -> None:
+    rows = traffic(2, 8)
+    store = open_store(f"sqlite:///{tmp_path / 'q.db'}")
+    store.migrate()
+    with collecting(store, tmp_path) as first:
+        first.ask(rows[:24])
+    (tmp_path / "flow_hours.npz").write_bytes(b"PK damaged")
+    again = Collecting(store, tmp_path)
+    again.detector = first.detector
+    again.collector._detector = first.detector
+    again.collector.start()
+    again.ask(rows[24:])
+    again.collector.turn(BEGIN + 2 * HOUR_S)
+    again.collector.close(60)
+    found = again.hours.read(SCHEMA, since=HOUR + 1, domain="evil.example")
+    assert value(found, "queries") == 4, "what came after the restart"
+
+
+def test_a_clock_that_is_set_back_begins_the_hour_anew(tmp_path: Path) -> None:
+    rows = traffic(3, 4)
+    found = collected(tmp_path, [*rows[16:], query(BEGIN + 20, "192.0.2.9", "a.back.example")])
+    assert set(found.hour.tolist()) == {HOUR}, "the hour ahead was broken off"
+    assert "back.example" in found.domain
+
+
+def test_a_tunnel_stands_out(tmp_path: Path) -> None:
+    session = golden_sessions()["iodine-txt-base32"]
+    rows = [query(BEGIN + i, "192.0.2.7", name, 16) for i, name in enumerate(session.qname[:300])]
+    found = collected(tmp_path, rows)
+    assert value(found, "peak_today") > 1
+
+
+def sums_by_hour(found: FlowHours) -> Counter[int]:
+    counts: Counter[int] = Counter()
+    for hour, numbers in zip(found.hour.tolist(), found.numbers, strict=True):
+        counts[hour] += int(numbers[0])
+    return counts
+
+
+def test_no_query_is_counted_twice_or_lost(tmp_path: Path) -> None:
+    draw = np.random.default_rng(5)
+    ts = BEGIN + np.sort(draw.uniform(0, 4 * HOUR_S, 300))
+    rows = [
+        query(float(at), f"192.0.2.{draw.integers(5)}", f"n{draw.integers(9)}.d{draw.integers(7)}.example") for at in ts
+    ]
+    found = sums_by_hour(collected(tmp_path, rows))
+    assert found == Counter(int(at // HOUR_S) for at in ts)
+
+
+@given(st.binary(max_size=300))
+def test_other_bytes_are_no_reading(data: bytes) -> None:
+    with pytest.raises(FormatError):
+        load_reading(data)
+
+
+def test_a_reading_is_read_as_it_was() -> None:
+    one = CounterReading(HOUR, np.array([3, 9], np.uint64), np.arange(12.0).reshape(2, 6))
+    found = load_reading(one.dump())
+    assert found.hour == HOUR
+    assert found.marks.tolist() == [3, 9]
+    assert found.counters.tolist() == one.counters.tolist()
+    with pytest.raises(FormatError, match="no reading"):
+        load_reading(one._replace(counters=np.zeros((3, 6))).dump())
