@@ -161,6 +161,9 @@ class Settings(BaseSettings):
     batch_max: Room = Field(1024, description="queries scored at once")
     batch_wait_ms: Positive = Field(50.0, description="longest wait for a batch to fill, milliseconds")
 
+    model_type: str = Field(
+        "forest", description="detector type of the query model that retraining makes; docs/learning.md compares them"
+    )
     model_weight: Annotated[float, Field(ge=0, le=1)] = Field(
         0.7, description="vote of the query model where SCORE_COMBINE is weighted; the rest is behaviour"
     )

@@ -54,9 +54,9 @@ from agents.runtime.supervisor import Plan, Work
 from agents.runtime.trainer import Training, train_here, train_spawned
 from agents.scoring import MODEL_TYPES
 from agents.scoring.features import VERSION
-from agents.scoring.isolation_forest import IsolationForestType
 from agents.scoring.lexical import features_again
-from agents.scoring.model import Model, TrainConfig
+from agents.scoring.model import Model
+from agents.scoring.training import DetectorType, TrainConfig
 from agents.settings import Settings
 from agents.sources import SPECS as INTAKES
 from agents.sources.listener import cache, special_names, traffic
@@ -194,6 +194,7 @@ def check_settings(settings: Settings) -> None:
     user_of(settings.run_as)
     _parsed_upstreams(settings)
     validator_of(settings)
+    model_type_of(settings)
     services_of(settings)
     tripwires_of(settings)
     alert_manager_of(settings)
@@ -537,16 +538,19 @@ def training_of(settings: Settings) -> Training:
     return Training(model_type_of(settings), budget_choice_of(settings).to_json())
 
 
-def model_type_of(settings: Settings) -> IsolationForestType:
-    """The detector type that is trained, and whose files are read."""
-    spec = MODEL_TYPES[0]
+def model_type_of(settings: Settings) -> DetectorType:
+    """The detector type that is trained; files of all types are read. Raises SettingsError."""
     config = TrainConfig(
         benign_above_suspicious=settings.target_fpr_suspicious,
         benign_above_high=settings.target_fpr_high,
         score_suspicious=settings.score_suspicious,
         score_high=settings.score_high,
     )
-    return spec.factory(settings.of(spec), config)
+    for spec in MODEL_TYPES:
+        if spec.name == settings.model_type:
+            return DetectorType(spec, config, settings.of(spec))
+    names = ", ".join(spec.name for spec in MODEL_TYPES)
+    raise SettingsError(f"cannot use setting MODEL_TYPE={settings.model_type}: it is one of {names}")
 
 
 def known_path(settings: Settings) -> Path:

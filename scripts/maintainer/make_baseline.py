@@ -15,7 +15,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from agents.learning.baseline import TRAINING_NAMES, benign_names, benign_sample, sample_of
-from agents.scoring.isolation_forest import TrainConfig, train
+from agents.scoring.training import TrainConfig, train
 from scripts.maintainer.baseline_names import lookalikes, names
 
 SAMPLE_NAMES, GOLDEN_NAMES = 30_000, 6_000

@@ -11,7 +11,7 @@ from agents.detection.known_services import KnownServices
 from agents.detection.limits import Scale
 from agents.dns.name import to_text
 from agents.scoring import lexical
-from agents.scoring.model import raw_scores
+from agents.scoring.types.forest import raw_scores
 from agents.sources.capture.source import PcapSource
 from tests.bench.table import Figure, seconds
 from tests.support.detecting import shipped_model

@@ -12,7 +12,7 @@ from sklearn.ensemble import IsolationForest
 
 from agents.core.types import Row
 from agents.learning.baseline import benign_names, benign_sample, sample_of
-from agents.scoring.isolation_forest import TrainConfig, train
+from agents.scoring.training import TrainConfig, train
 from tests.bench import storing
 from tests.bench.forwarders import compared, hits
 from tests.bench.kernels import reading

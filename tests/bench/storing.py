@@ -22,7 +22,7 @@ from agents.core.types import Row, Sample, Verdicts, batch_of
 from agents.detection.limits import Scale
 from agents.learning.baseline import benign_names, benign_sample, sample_of
 from agents.runtime.bootstrap import FEATURES_AGAIN
-from agents.scoring.isolation_forest import TrainConfig, train
+from agents.scoring.training import TrainConfig, train
 from agents.store.codec import encode
 from agents.store.opening import open_store
 from agents.store.rows import COLUMNS, query_columns

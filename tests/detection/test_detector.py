@@ -15,8 +15,8 @@ from agents.detection.detector import TunnelDetector, empty_verdicts
 from agents.detection.limits import Scale
 from agents.learning.baseline import asked_batch, benign_names, benign_sample, golden_sessions
 from agents.scoring.features import FEATURES, extract
-from agents.scoring.isolation_forest import TrainConfig, train
 from agents.scoring.model import Model
+from agents.scoring.training import TrainConfig, train
 
 START, QUIET_S = 1_700_000_000.0, 3600.0
 CLIENT = "192.0.2.7"

@@ -10,8 +10,8 @@ import pytest
 
 from agents.core.types import Row, Sample
 from agents.learning.baseline import benign_names, benign_sample, sample_of
-from agents.scoring.isolation_forest import TrainConfig, train
 from agents.scoring.model import Model
+from agents.scoring.training import TrainConfig, train
 from agents.settings import Settings
 from tests.corpora.evasions import EVASIONS, Evasion, Sent, loss_of
 from tests.corpora.lookalike_kinds import HEX, token

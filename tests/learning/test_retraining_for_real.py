@@ -26,8 +26,8 @@ from agents.learning.retraining import RetrainingParts, retrain
 from agents.learning.run import RetrainOptions, RunState, TrainingRun, TrainRequest
 from agents.learning.validation import Validator
 from agents.scoring.features import extract
-from agents.scoring.isolation_forest import TrainConfig, train
 from agents.scoring.model import Model
+from agents.scoring.training import TrainConfig, train
 from agents.store import Store, open_store
 from tests.support.detecting import fresh_detector
 from tests.support.verdicts import DAY_S, START, verdicts

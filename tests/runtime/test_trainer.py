@@ -18,14 +18,14 @@ from agents.learning.baseline import benign_sample
 from agents.learning.run import TrainRequest
 from agents.runtime import trainer
 from agents.runtime.trainer import Training, train_here, train_spawned
-from agents.scoring.isolation_forest import IsolationForestType
-from agents.scoring.model import TrainConfig
+from agents.scoring.training import DetectorType, TrainConfig
+from agents.scoring.types.pair import SPEC
 from tests.support.patience import patient
 
 pytestmark = pytest.mark.integration
 
 REQUEST = TrainRequest(seed=7, since=0.0, until=86_400.0, parent="0" * 16, live=300, topped_up=0)
-TRAINING = Training(IsolationForestType(TrainConfig(n_estimators=20)), {"factor": 1.0})
+TRAINING = Training(DetectorType(SPEC, TrainConfig(n_estimators=20)), {"factor": 1.0})
 ROOT = Path(__file__).parent.parent.parent
 
 

@@ -13,8 +13,9 @@ from agents.core.types import Sample
 from agents.dns.name import from_text
 from agents.learning.baseline import benign_names, benign_sample, golden_names, sample_of
 from agents.scoring.features import extract
-from agents.scoring.isolation_forest import VOTES, TrainConfig, calibration, train
-from agents.scoring.model import INNER, Model
+from agents.scoring.model import Model
+from agents.scoring.training import VOTES, TrainConfig, calibration, train
+from agents.scoring.types.forest import INNER
 
 CONFIG = TrainConfig(n_estimators=30)
 

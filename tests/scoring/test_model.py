@@ -21,8 +21,9 @@ from agents.core.errors import ModelError
 from agents.dns.name import from_text
 from agents.learning.baseline import benign_sample
 from agents.scoring.features import FEATURES, SCHEMA, extract
-from agents.scoring.isolation_forest import TrainConfig, train
-from agents.scoring.model import BYTES_MAX, Model, average_path, digest
+from agents.scoring.model import BYTES_MAX, Model, digest
+from agents.scoring.training import TrainConfig, train
+from agents.scoring.types.forest import average_path
 
 ROOT = Path(__file__).resolve().parents[2]
 NAMES = [from_text(name) for name in ("www.google.com", "youtube.com", "f" * 63 + ".evil.com", ".", "a.999")]

@@ -18,7 +18,7 @@ from agents.core.errors import NameFormatError
 from agents.dns.name import from_text, split_domain, split_names, wire_of
 from agents.learning.baseline import benign_names
 from agents.scoring import features, lexical
-from agents.scoring.model import raw_scores
+from agents.scoring.types.forest import raw_scores
 from tests.support.detecting import shipped_model
 from tests.support.patience import patient
 from tests.support.plain_information import cost
@@ -184,7 +184,7 @@ def test_scores_shared_out_among_cores_are_the_same(monkeypatch: pytest.MonkeyPa
     model = shipped_model()
     matrix = features.extract([from_text(name) for name in benign_names()[:1_001]])
     alone = model.raw(matrix)
-    monkeypatch.setattr("agents.scoring.model.MANY", 1)
+    monkeypatch.setattr("agents.scoring.types.forest.MANY", 1)
     for cores in (1, 2, 3, 7):
         monkeypatch.setattr("os.cpu_count", lambda cores=cores: cores)
         assert model.raw(matrix).tobytes() == alone.tobytes()

@@ -1,0 +1,40 @@
+"""MODEL_TYPE: each detector type is trained, validated, reported, deployed and used by whole commands."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from agents.scoring import MODEL_TYPES
+from tests.support.commands import Inside, is_one_line
+from tests.support.filled import fill
+
+pytestmark = pytest.mark.integration
+
+
+@pytest.mark.parametrize("name", [spec.name for spec in MODEL_TYPES])
+def test_each_type_is_trained_passes_the_gates_and_judges(
+    name: str, tmp_path: Path, inside: Inside, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MODEL_TYPE", name)
+    fill(tmp_path / "data")
+    done = inside("retrain", "--samples", "3000")
+    assert (done.code, done.out.split()[0]) == (0, "DEPLOYED"), done
+    shown = json.loads(inside("models", "show").out)
+    assert shown["algorithm"] == next(spec.factory({}).algorithm for spec in MODEL_TYPES if spec.name == name)
+    report = Path(done.out.rsplit("report: ", 1)[1].strip())
+    assert shown["algorithm"] in report.read_text()
+    names = ("www.google.com", "0f1e2d3c4b5a69788796a5b4c3d2e1f00f1e2d3c4b5a69788796.evil.com")
+    scored = inside("score", *names, "--json", "-").rows
+    assert scored[0]["severity"] == "NORMAL"
+    assert scored[1]["severity"] in {"HIGH", "CRITICAL"}
+    assert inside("models", "rollback").code == 0, "the shipped forest is read beside it"
+
+
+def test_a_type_that_nobody_has_is_one_line_before_anything_starts(inside: Inside) -> None:
+    done = inside("retrain", MODEL_TYPE="oracle")
+    assert done.code == 2
+    assert "cannot use setting MODEL_TYPE=oracle: it is one of forest, padim, pair" in done.err
+    assert is_one_line(done)

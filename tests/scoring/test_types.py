@@ -1,0 +1,212 @@
+"""Every detector type keeps the promises of the base: one sign, plain arrays, the same bytes, rows judged alone."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays as any_array
+
+from agents.core.errors import ModelError, TrainingError
+from agents.core.protocols import Spec
+from agents.learning.baseline import benign_sample, golden_names, golden_sessions, sample_of
+from agents.scoring import MODEL_TYPES
+from agents.scoring.features import FEATURES, extract
+from agents.scoring.model import Model, digest
+from agents.scoring.training import DetectorType, TrainConfig
+from agents.scoring.types.base import DECADES_MAX, OutlierScorer, affine, tail
+
+ROOT = Path(__file__).resolve().parents[2]
+WIDTH = len(FEATURES)
+LEARNED = benign_sample(1500, 1)
+NAMES = [spec.name for spec in MODEL_TYPES]
+kinds = pytest.mark.parametrize("name", NAMES)
+
+
+def spec_of(name: str) -> Spec[OutlierScorer]:
+    return next(spec for spec in MODEL_TYPES if spec.name == name)
+
+
+def unfitted(name: str) -> OutlierScorer:
+    spec = spec_of(name)
+    return spec.factory({"n_estimators": 30, "max_samples": 256} | spec.values({}))
+
+
+@lru_cache
+def fitted(name: str) -> OutlierScorer:
+    return unfitted(name).fit(LEARNED.features, 7)
+
+
+@lru_cache
+def trained(name: str) -> Model:
+    spec = spec_of(name)
+    kind = DetectorType(spec, TrainConfig(n_estimators=30), spec.values({}))
+    return kind.train(LEARNED, benign_sample(3000, 2), 7, {"parent": "p"})
+
+
+@kinds
+def test_tunnels_score_above_ordinary_names(name: str) -> None:
+    tunnels = [qname for session in golden_sessions().values() for qname in session.qname]
+    ordinary, odd = sample_of(golden_names()).features, extract(tunnels)
+    scorer = fitted(name)
+    assert np.median(scorer.score(odd)) > np.quantile(scorer.score(ordinary), 0.95)
+
+
+@kinds
+def test_the_same_rows_and_seed_give_the_same_arrays(name: str) -> None:
+    again = unfitted(name).fit(LEARNED.features, 7)
+    assert digest(again.to_arrays()) == digest(fitted(name).to_arrays())
+
+
+@kinds
+def test_a_row_scores_the_same_in_any_batch(name: str) -> None:
+    rows = extract([qname for session in golden_sessions().values() for qname in session.qname])[:300]
+    rows = np.concatenate([rows, LEARNED.features])
+    together = fitted(name).score(rows)
+    assert together.shape == (len(rows),)
+    for at in (*range(0, len(rows), 97), len(rows) - 1):
+        assert fitted(name).score(rows[at : at + 1])[0] == together[at]
+    assert np.array_equal(fitted(name).score(rows[5:]), together[5:])
+    assert len(fitted(name).score(rows[:0])) == 0
+
+
+@kinds
+@settings(max_examples=30, deadline=None)
+@given(st.data())
+def test_any_finite_row_has_a_finite_score(name: str, data: st.DataObject) -> None:
+    values = st.floats(-1e6, 1e6, width=32)
+    row = data.draw(any_array(np.float32, (1, WIDTH), elements=values))
+    assert np.isfinite(fitted(name).score(row)).all()
+
+
+@kinds
+def test_a_model_file_of_each_type_is_read_back_and_scored_without_training_libraries(
+    name: str, tmp_path: Path
+) -> None:
+    model = trained(name)
+    path = tmp_path / "model.npz"
+    path.write_bytes(model.to_bytes())
+    code = (
+        "import sys; from pathlib import Path; from agents.dns.name import from_text;"
+        "from agents.scoring.features import extract; from agents.scoring.model import Model;"
+        "m = Model.from_bytes(Path(sys.argv[1]).read_bytes());"
+        "n = [from_text('www.google.com'), from_text(4 * 'q0x7z3k9v1w5j8' + '.evil.com')];"
+        "print(m.model_id, *m.score(extract(n), n), bool({'sklearn', 'jax', 'pyod'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code, path], cwd=ROOT, capture_output=True, text=True, check=True)
+    found, ordinary, odd, loaded = done.stdout.split()
+    assert (found, loaded) == (model.model_id, "False")
+    assert float(ordinary) < 0.5 <= float(odd)
+
+
+@kinds
+def test_arrays_of_another_shape_or_width_are_refused(name: str) -> None:
+    scorer = fitted(name)
+    for key, array in scorer.to_arrays().items():
+        for wrong in (array[:0], np.zeros(array.shape, np.int16)):
+            with pytest.raises(ModelError, match="cannot use model"):
+                spec_of(name).factory(scorer.params).use(scorer.to_arrays() | {key: wrong}, WIDTH)
+        missing = {other: value for other, value in scorer.to_arrays().items() if other != key}
+        with pytest.raises(ModelError, match=f"array {key} is missing"):
+            spec_of(name).factory(scorer.params).use(missing, WIDTH)
+    with pytest.raises(ModelError):
+        spec_of(name).factory(scorer.params).use(scorer.to_arrays(), 3)
+
+
+@kinds
+@pytest.mark.parametrize("params", [None, [], {}, {"max_samples": "256", "places": -1}])
+def test_odd_params_are_refused_or_change_nothing(name: str, params: Any) -> None:
+    model = trained(name)
+    try:
+        found = Model.from_bytes(Model(model.arrays, {**model.manifest, "params": params}).to_bytes())
+    except ModelError as error:
+        assert str(error).startswith("cannot use model")
+    else:
+        assert np.array_equal(found.raw(LEARNED.features), model.raw(LEARNED.features))
+
+
+@kinds
+def test_what_cannot_be_learned_from_is_one_clear_line(name: str) -> None:
+    with pytest.raises(TrainingError, match="cannot train on fewer than 2"):
+        unfitted(name).fit(LEARNED.features[:1], 1)
+    broken = LEARNED.features.copy()
+    broken[3, 3] = np.nan
+    with pytest.raises(TrainingError, match="cannot train on features that are not finite"):
+        unfitted(name).fit(broken, 1)
+
+
+@kinds
+def test_columns_that_never_change_are_no_obstacle(name: str) -> None:
+    rows = np.repeat(LEARNED.features[:1], 300, axis=0)
+    scorer = unfitted(name).fit(rows, 1)
+    assert np.isfinite(scorer.score(LEARNED.features)).all()
+    spec_of(name).factory(scorer.params).use(scorer.to_arrays(), WIDTH)
+
+
+def test_an_algorithm_that_nobody_has_is_refused() -> None:
+    model = trained("padim")
+    with pytest.raises(ModelError, match="no detector type has the algorithm 'x'"):
+        Model.from_bytes(Model(model.arrays, {**model.manifest, "algorithm": "x"}).to_bytes())
+    with pytest.raises(ModelError, match="do not match its manifest"):
+        Model.from_bytes(Model(model.arrays, {**model.manifest, "algorithm": "Isolation Forest"}).to_bytes())
+    assert json.loads(json.dumps(model.manifest))["algorithm"] == "PaDiM"
+
+
+def test_the_distance_is_mahalanobis() -> None:
+    """Against the textbook's formula with the covariance that scikit-learn estimates on standardised columns."""
+    from sklearn.covariance import LedoitWolf
+
+    rows = LEARNED.features.astype(np.float64)
+    deviation = np.where(rows.std(axis=0) > 0, rows.std(axis=0), 1.0)
+    standard = (rows - rows.mean(axis=0)) / deviation
+    covariance = LedoitWolf(assume_centered=True).fit(standard).covariance_
+    expected = np.sqrt(np.einsum("ni,ij,nj->n", standard, np.linalg.inv(covariance), standard))
+    assert np.allclose(fitted("padim").score(LEARNED.features), expected, rtol=1e-4)
+
+
+def test_an_image_is_as_strange_as_its_strangest_place() -> None:
+    rng = np.random.default_rng(3)
+    images = rng.normal(size=(500, 4 * 3)).astype(np.float32)
+    scorer = spec_of("padim").factory({"places": 4}).fit(images, 1)
+    odd = np.zeros((1, 12), np.float32)
+    odd[0, 9:] = 9.0
+    alone = spec_of("padim").factory({"places": 1}).fit(images[:, 9:], 1)
+    assert scorer.score(odd) == pytest.approx(alone.score(odd[:, 9:]), rel=1e-9)
+
+
+def test_the_pair_is_as_loud_as_its_louder_member() -> None:
+    pair = fitted("pair")
+    rows = extract([qname for session in golden_sessions().values() for qname in session.qname])
+    forest, padim = (
+        np.interp(fitted(one).score(rows), pair.arrays[f"{one}_raw"], pair.arrays[f"{one}_decades"])
+        for one in ("forest", "padim")
+    )
+    assert np.array_equal(pair.score(rows), np.maximum(forest, padim))
+    assert 0 < (forest > padim).mean() < 1, "neither member decides always"
+
+
+@settings(deadline=None)
+@given(st.integers(2, 3000), st.integers(0, 1000))
+def test_a_tail_says_how_rare_a_score_is(size: int, seed: int) -> None:
+    raw = np.random.default_rng(seed).exponential(size=size)
+    knots, decades = tail(raw)
+    assert (np.diff(knots) > 0).all()
+    assert (np.diff(decades) > 0).all()
+    assert decades[0] == 0
+    assert decades[-1] <= DECADES_MAX
+    if size >= 1000:
+        assert np.interp(np.quantile(raw, 0.9), knots, decades) == pytest.approx(1.0, abs=0.05)
+
+
+def test_an_affine_map_is_the_product() -> None:
+    rng = np.random.default_rng(1)
+    rows, weights, bias = rng.normal(size=(9, 5)), rng.normal(size=(5, 3)), rng.normal(size=3)
+    assert np.allclose(affine(rows, weights, bias), rows @ weights + bias)
