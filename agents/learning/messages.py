@@ -145,6 +145,8 @@ def _run_facts(run: TrainingRun) -> list[tuple[str, str]]:
         topped = f" + {run.sample.topped_up:,} from the baseline" if run.sample.topped_up else ""
         facts.append(("Sample", f"{run.sample.live:,} NORMAL queries{topped}"))
         facts += [("One client", most_text(run.sample))] if run.sample.dominated else []
+    if run.labels:
+        facts.append(("Labelled flow-hours", printable(", ".join(f"{count:,} {what}" for what, count in run.labels))))
     facts += [("Old model", run.champion_id)] if run.champion_id else []
     facts += [("New model", run.candidate_id)] if run.candidate_id else []
     gates = run.validation.gates if run.validation else ()

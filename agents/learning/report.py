@@ -199,6 +199,7 @@ def _sample(run: TrainingRun) -> list[tuple[str, str]]:
         ("Most from one client", f"{options.client_share:.1%}"),
         ("Most from one domain", f"{options.domain_share:.1%}"),
         *stored,
+        *((f"Flow-hours labelled {what}", f"{count:,}") for what, count in run.labels),
     ]
 
 

@@ -68,6 +68,7 @@ class RetrainingParts:
     save_run: Callable[[TrainingRun], None]
     clock: Callable[[], float]  # Unix seconds
     progress: Callable[[int, int, str], None] = lambda step, total, text: None
+    labels: Callable[[float, float], tuple[tuple[str, int], ...]] = lambda since, until: ()  # see TrainingRun.labels
 
 
 async def retrain(
@@ -179,6 +180,9 @@ class _Flow:
             replayed=options.replayed,
         )
         stored = self._stored()
+        labels = self._counted(lambda: self._parts.labels(self._run.since, self._run.until))
+        self._run = replace(self._run, labels=tuple(labels))
+        _log.info("labels_counted", labels=dict(labels))
         if len(live) < LIVE_MIN:
             self._run = replace(self._run, state=RunState.UNCHANGED, sample=_facts(live, 0, stored))
             _log.warning("nothing_new_to_learn", live=len(live))
@@ -201,15 +205,20 @@ class _Flow:
 
     def _stored(self) -> tuple[tuple[str, int], ...]:
         """Stored queries by severity: for the report alone, so without them the run goes on."""
-        try:
-            counts = self._parts.store.severity_counts(
+        counts = self._counted(
+            lambda: self._parts.store.severity_counts(
                 since=self._run.since, until=self._run.until, replayed=self._run.options.replayed
             )
+        )
+        return tuple((str(name), int(n)) for name, n in counts)
+
+    def _counted(self, count: Callable[[], Sequence[tuple[str, int]]]) -> Sequence[tuple[str, int]]:
+        try:
+            return count()
         except AgentsError as error:
             self._run = replace(self._run, warnings=(*self._run.warnings, f"counts: {error}"))
             _log.error("queries_not_counted", error=str(error))
             return ()
-        return tuple((str(name), int(n)) for name, n in counts)
 
     def _top_up(self, missing: int) -> Sample | None:
         return self._parts.baseline_sample(missing, self._run.options.seed) if missing > 0 else None

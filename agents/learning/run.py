@@ -116,6 +116,7 @@ class TrainingRun:
     since: float = 0.0
     until: float = 0.0
     sample: SampleFacts | None = None
+    labels: tuple[tuple[str, int], ...] = ()  # (label and where it comes from, flow-hours)
     champion_id: str = ""
     champion_origin: str = ""  # "champion" or "baseline"
     champion: Mapping[str, Any] = field(default_factory=dict)  # manifest

@@ -41,6 +41,7 @@ from agents.detection.tripwires.tripwires import Tripwires
 from agents.dns.strict_groups import StrictGroups, read_groups
 from agents.learning.baseline import benign_sample, model_bytes
 from agents.learning.loop.collector import HourCollector
+from agents.learning.loop.labels import Labeller, label_counts
 from agents.learning.messages import cases_text, send_run
 from agents.learning.registry import ModelRegistry
 from agents.learning.retraining import RetrainingParts
@@ -278,7 +279,9 @@ def judge_parts(
         mismatched=mismatched,
         note=note,
         in_force=noted_settings(settings),
-        hours=HourCollector(detector, FlowHourStore(store), settings.state_dir / HOUR_FILE),
+        hours=HourCollector(
+            detector, FlowHourStore(store), settings.state_dir / HOUR_FILE, Labeller(store, scale_of(settings))
+        ),
     )
 
 
@@ -435,6 +438,7 @@ def retraining_parts(
         save_run=save,
         clock=time.time,
         progress=progress,
+        labels=partial(label_counts, store),
     )
 
 

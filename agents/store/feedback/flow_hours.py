@@ -16,14 +16,14 @@ from numpy.typing import NDArray
 from sqlalchemy import Connection, delete, func, select
 
 from agents.core.types import clean
-from agents.store.feedback.tables import FLOW_HOURS
+from agents.store.feedback.tables import FLOW_HOURS, FLOW_LABELS
 from agents.store.rows import RND_MAX
 from agents.store.sql import LONG_S, MERGED_S, Store
 
 WEEK_HOURS = 168
 CHUNK = 2_000
 """Rows of one statement, and of one transaction that deletes."""
-_F = FLOW_HOURS.c
+_F, _LABELLED = FLOW_HOURS.c, FLOW_LABELS.c.flow_hour_id
 _WEEK = _F.hour // WEEK_HOURS
 
 
@@ -88,13 +88,16 @@ class FlowHourStore:
                 gone += connection.execute(wanted.order_by(_F.rnd.desc(), _F.id).limit(count)).scalars()
         for at in range(0, len(gone), CHUNK):
             with self._store.writing("delete flow-hours", LONG_S) as connection:
+                connection.execute(delete(FLOW_LABELS).where(_LABELLED.in_(gone[at : at + CHUNK])))
                 connection.execute(delete(FLOW_HOURS).where(_F.id.in_(gone[at : at + CHUNK])))
         return len(gone)
 
     def forget(self, before: float) -> int:
         """Delete flow-hours of hours that began before that time (Unix seconds); how many there were."""
+        old = _F.hour < before // 3600
         with self._store.writing("delete old flow-hours", LONG_S) as connection:
-            return connection.execute(delete(FLOW_HOURS).where(_F.hour < before // 3600)).rowcount
+            connection.execute(delete(FLOW_LABELS).where(_LABELLED.in_(select(_F.id).where(old))))
+            return connection.execute(delete(FLOW_HOURS).where(old)).rowcount
 
     def weeks(self, schema: int) -> dict[int, int]:
         """How many rows of a schema each week has, by weeks since 1970-01-01."""

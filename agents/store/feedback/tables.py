@@ -2,7 +2,18 @@
 
 from __future__ import annotations
 
-from sqlalchemy import BigInteger, Column, Integer, LargeBinary, SmallInteger, Table, Text, UniqueConstraint
+from sqlalchemy import (
+    REAL,
+    BigInteger,
+    Column,
+    Double,
+    Integer,
+    LargeBinary,
+    SmallInteger,
+    Table,
+    Text,
+    UniqueConstraint,
+)
 
 from agents.store.rows import metadata
 
@@ -21,6 +32,19 @@ FLOW_HOURS = Table(
     Column("names", Text, nullable=False),
     Column("numbers", LargeBinary, nullable=False),
     UniqueConstraint("domain", "client", "hour", "schema", name="flow_hours_once"),
+    sqlite_autoincrement=True,
 )
 """One client below one domain in one hour (hours since 1970-01-01). `numbers` are little-endian float32, in the order
-that `schema` gives them; `names` is a JSON list of sample names; `rnd` (0..2**31-1) is random."""
+that `schema` gives them; `names` is a JSON list of sample names; `rnd` (0..2**31-1) is random. An id is
+never given again, so that a label stays with its row."""
+
+FLOW_LABELS = Table(
+    "flow_labels",
+    metadata,
+    Column("flow_hour_id", BigInteger, primary_key=True, autoincrement=False),
+    Column("label", Text, nullable=False),
+    Column("origin", Text, nullable=False),
+    Column("confidence", REAL, nullable=False),
+    Column("labelled_at", Double, nullable=False),
+)
+"""Labels that were found without a person, one a flow-hour at most."""

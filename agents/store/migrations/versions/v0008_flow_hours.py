@@ -25,6 +25,7 @@ def upgrade() -> None:
         sa.Column("names", sa.Text, nullable=False),
         sa.Column("numbers", sa.LargeBinary, nullable=False),
         sa.UniqueConstraint("domain", "client", "hour", "schema", name="flow_hours_once"),
+        sqlite_autoincrement=True,
     )
     op.create_index("flow_hours_by_hour", "flow_hours", ["hour"])
 

@@ -1,0 +1,93 @@
+"""What is known of flow-hours: labels found without a person. One word for each, here and everywhere."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+from sqlalchemy import ColumnElement, func, literal, select
+
+from agents.core.types import clean
+from agents.store.feedback.tables import FLOW_HOURS, FLOW_LABELS
+from agents.store.sql import MERGED_S, Store
+
+_F, _L = FLOW_HOURS.c, FLOW_LABELS.c
+
+
+class Label(StrEnum):
+    """What a flow-hour is, or that nobody is to learn from it."""
+
+    TUNNEL = "tunnel"
+    BENIGN = "benign"
+    IGNORE = "ignore"
+
+
+class LabelOrigin(StrEnum):
+    """Where a label comes from."""
+
+    TOOL = "tool fingerprint"
+    HONEYTOKEN = "honeytoken"
+    SECRET = "decoded secret"  # noqa: S105 - the name of an origin
+    LIMIT = "three times a limit"
+    LEARNED = "learnt probability"
+
+
+@dataclass(frozen=True, slots=True)
+class LabelledSpan:
+    """A label for all flow-hours of one client below one domain in some hours. client: None = of any client."""
+
+    client: str | None
+    domain: str
+    first_hour: int  # since 1970-01-01
+    last_hour: int
+    label: Label
+    origin: LabelOrigin
+    confidence: float  # 0..1
+
+
+class LabelStore:
+    """The labels in a store. Every method raises StoreError."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    def mark(self, spans: Sequence[LabelledSpan], schema: int, now: float) -> int:
+        """Label the flow-hours of each span; a label of higher confidence stays. How many were labelled.
+
+        now: Unix seconds.
+        """
+        marked = 0
+        with self._store.writing("label flow-hours", MERGED_S) as connection:
+            for span in spans:
+                values = (literal(str(span.label)), literal(str(span.origin)), literal(span.confidence), literal(now))
+                rows = select(_F.id, *values).where(*_within(span, schema))
+                statement = self._store.upsert(FLOW_LABELS).from_select([one.name for one in _L], rows)
+                new = statement.excluded
+                changed = {one.name: new[one.name] for one in _L if not one.primary_key}
+                weaker = _L.confidence < new.confidence
+                marked += connection.execute(
+                    statement.on_conflict_do_update(index_elements=["flow_hour_id"], set_=changed, where=weaker)
+                ).rowcount
+        return marked
+
+    def counts(self, schema: int, since: float, until: float) -> list[tuple[str, str, int]]:
+        """(label, origin, flow-hours) of hours that began at since <= time < until, Unix seconds."""
+        statement = (
+            select(_L.label, _L.origin, func.count())
+            .join(FLOW_HOURS, _F.id == _L.flow_hour_id)
+            .where(_F.schema == schema, _F.hour >= since / 3600, _F.hour < until / 3600)
+            .group_by(_L.label, _L.origin)
+            .order_by(_L.label, _L.origin)
+        )
+        with self._store.reading("count labels") as connection:
+            return [(str(label), str(origin), int(count)) for label, origin, count in connection.execute(statement)]
+
+
+def _within(span: LabelledSpan, schema: int) -> list[ColumnElement[bool]]:
+    conditions = [
+        _F.schema == schema,
+        _F.domain == clean(span.domain),
+        _F.hour.between(span.first_hour, span.last_hour),
+    ]
+    return conditions if span.client is None else [*conditions, _F.client == clean(span.client)]
