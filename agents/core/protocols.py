@@ -302,6 +302,18 @@ class Field:
     secret: bool = False
 
 
+@dataclass(frozen=True)
+class Within:
+    """A check of a setting: its value is in this range."""
+
+    low: float
+    high: float
+
+    def __call__(self, value: float) -> None:
+        if not self.low <= value <= self.high:
+            raise ValueError(f"it must be between {self.low:g} and {self.high:g}")
+
+
 Made = TypeVar("Made", covariant=True)
 
 

@@ -109,6 +109,9 @@ def sample_text(run: TrainingRun) -> str:
     if run.sample is None:
         return ""
     if run.state is RunState.UNCHANGED:
+        if run.sample.fresh is not None and run.sample.fresh < run.options.new_min:
+            found = counted(run.sample.fresh, "NORMAL query")
+            return f"nothing new to learn: {found} since the last training, RETRAIN_NEW_MIN={run.options.new_min}"
         found = counted(run.sample.live, "stored NORMAL query")
         return f"nothing new to learn: {found} in the last {run.options.days} × 24 hours"
     text = f"learned from {run.sample.live} stored queries and {run.sample.topped_up} shipped names"

@@ -72,6 +72,8 @@ def recommendation(run: TrainingRun) -> str:
     if run.state is RunState.FAILED:
         return f"The step “{run.step}” failed. Mend the cause below, then retrain; nothing was changed."
     if run.state is RunState.UNCHANGED:
+        if run.sample and run.sample.fresh is not None and run.sample.fresh < run.options.new_min:
+            return f"Wait for more traffic: {run.sample.fresh} of the {run.options.new_min} new queries are there."
         return (
             f"In {run.options.days} days the store has {run.sample.live if run.sample else 0} NORMAL queries. "
             f"Look whether the listener runs and clients use it (“{command('doctor')}”), then retrain."

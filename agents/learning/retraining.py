@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -20,7 +20,7 @@ import structlog
 
 from agents.core.errors import AgentsError, ModelError
 from agents.core.protocols import Registry, SampleStore, ScoringModel
-from agents.core.types import ChannelResult, Sample
+from agents.core.types import ChannelResult, Sample, Severity
 from agents.learning.run import (
     RetrainOptions,
     RunState,
@@ -183,13 +183,15 @@ class _Flow:
         labels = self._counted(lambda: self._parts.labels(self._run.since, self._run.until))
         self._run = replace(self._run, labels=tuple(labels))
         _log.info("labels_counted", labels=dict(labels))
-        if len(live) < LIVE_MIN:
-            self._run = replace(self._run, state=RunState.UNCHANGED, sample=_facts(live, 0, stored))
-            _log.warning("nothing_new_to_learn", live=len(live))
+        fresh = self._fresh()
+        if len(live) < LIVE_MIN or (fresh is not None and fresh < options.new_min):
+            facts = replace(_facts(live, 0, stored), fresh=fresh)
+            self._run = replace(self._run, state=RunState.UNCHANGED, sample=facts)
+            _log.warning("nothing_new_to_learn", live=len(live), fresh=fresh)
             return
-        extra = self._top_up(options.samples - len(live))
+        extra = self._top_up(_missing(options, len(live)))
         self._sample = live if extra is None else _joined(live, extra)
-        facts = _facts(live, 0 if extra is None else len(extra), stored)
+        facts = replace(_facts(live, 0 if extra is None else len(extra), stored), fresh=fresh)
         self._run = replace(self._run, sample=facts)
         _log.info(
             "sample_collected",
@@ -198,10 +200,20 @@ class _Flow:
             clients=facts.clients,
             domains=facts.domains,
         )
-        if len(self._sample) < SAMPLE_MIN:
-            raise AgentsError(
-                f"cannot train: {len(self._sample)} queries are too few, at least {SAMPLE_MIN} are needed"
-            )
+        least = SAMPLE_MIN if options.supplement is None else min(SAMPLE_MIN, max(options.supplement))
+        if len(self._sample) < least:
+            raise AgentsError(f"cannot train: {len(self._sample)} queries are too few, at least {least} are needed")
+
+    def _fresh(self) -> int | None:
+        """NORMAL queries stored since the champion was trained; None where nobody asks, or it learned from none."""
+        data = self._run.champion.get("data")
+        until = data.get("until") if isinstance(data, Mapping) else None
+        if not self._run.options.new_min or not isinstance(until, int | float):
+            return None
+        counts = self._parts.store.severity_counts(
+            since=float(until), until=self._run.until, replayed=self._run.options.replayed
+        )
+        return dict(counts).get(Severity.NORMAL.name, 0)
 
     def _stored(self) -> tuple[tuple[str, int], ...]:
         """Stored queries by severity: for the report alone, so without them the run goes on."""
@@ -308,6 +320,13 @@ class _Flow:
         except OUTSIDE as error:
             self._run = replace(self._run, warnings=(*self._run.warnings, f"{what}: {error}"))
             _log.error("retraining_aftermath_failed", what=what, error=str(error))
+
+
+def _missing(options: RetrainOptions, live: int) -> int:
+    """How many shipped names the sample takes beside so many stored queries."""
+    if options.supplement is None or live < options.supplement[0]:
+        return options.samples - live
+    return max(live, SAMPLE_MIN - live) if live < options.supplement[1] else 0
 
 
 def _joined(live: Sample, extra: Sample) -> Sample:

@@ -79,6 +79,7 @@ class SampleFacts:
     stored: tuple[tuple[str, int], ...] = ()  # (Severity name, queries stored in the window)
     top_client: str = ""  # the client with the most live queries
     top_client_share: float = 0.0  # its share of the live queries
+    fresh: int | None = None  # NORMAL queries stored since the model in use was trained, where that was asked
 
     @property
     def dominated(self) -> bool:
@@ -100,6 +101,10 @@ class RetrainOptions:
     backup_days: int = 30
     scores: tuple[float, float, float] = (0.5, 0.7, 0.9)  # from which a query is SUSPICIOUS, HIGH, CRITICAL
     replayed: bool = False  # learn from queries of stored replays, too
+    new_min: int = 0  # with fewer NORMAL queries since the model in use was trained, nothing is learned
+    supplement: tuple[int, int] | None = None
+    """Stored queries below which shipped names fill the sample up, and below which as many of them are mixed in; from
+    there on stored queries alone are learned. None: shipped names always fill the sample up."""
 
 
 @dataclass(frozen=True, slots=True)

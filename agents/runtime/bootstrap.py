@@ -58,6 +58,7 @@ from agents.scoring.features import VERSION
 from agents.scoring.lexical import features_again
 from agents.scoring.model import Model
 from agents.scoring.training import DetectorType, TrainConfig
+from agents.scoring.types import ensemble
 from agents.settings import Settings
 from agents.sources import SPECS as INTAKES
 from agents.sources.listener import cache, special_names, traffic
@@ -411,8 +412,18 @@ def retrain_options_of(settings: Settings, **changes: Any) -> RetrainOptions:
         "deploy": settings.deploy,
         "backup_days": settings.backup_days,
         "scores": (settings.score_suspicious, settings.score_high, settings.score_critical),
+        "new_min": settings.retrain_new_min,
+        "supplement": _supplement_of(settings),
     }
     return RetrainOptions(**options | {name: value for name, value in changes.items() if value is not None})
+
+
+def _supplement_of(settings: Settings) -> tuple[int, int] | None:
+    """RetrainOptions.supplement: the ensemble alone learns without shipped names."""
+    if settings.model_type != ensemble.SPEC.name:
+        return None
+    values = settings.of(ensemble.SPEC)
+    return values["ensemble_supplement_below"], values["ensemble_mixed_below"]
 
 
 def retraining_parts(

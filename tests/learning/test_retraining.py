@@ -309,3 +309,38 @@ def test_a_run_is_recorded_before_it_begins(world: World) -> None:
 
     world.during_training = killed
     assert run(world).state is RunState.DEPLOYED
+
+
+@pytest.mark.parametrize(
+    ("live", "topped_up"),
+    [(2, 1998), (49, 1951), (50, 206), (99, 157), (100, 0), (300, 0)],
+)
+def test_a_supplement_fills_up_mixes_in_and_ends(world: World, live: int, topped_up: int) -> None:
+    """Seed 002: baseline patterns below 50 real samples, mixed below 100, then real ones alone."""
+    world.store.live = live
+    done = run(world, replace(OPTIONS, samples=2000, supplement=(50, 100)))
+    assert done.state is RunState.DEPLOYED, done
+    assert done.sample is not None
+    assert (done.sample.live, done.sample.topped_up) == (live, topped_up)
+    assert len(world.trained[0][0]) == live + topped_up
+
+
+@pytest.mark.parametrize(("live", "state"), [(99, RunState.UNCHANGED), (100, RunState.DEPLOYED)])
+def test_an_hourly_run_waits_for_new_queries(
+    world: World, live: int, state: RunState, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[float] = []
+
+    def counts(*, since: float, until: float, replayed: bool = False) -> list[tuple[str, int]]:
+        asked.append(since)
+        return [("NORMAL", live), ("HIGH", 500)]
+
+    monkeypatch.setattr(world.store, "severity_counts", counts)
+    trained = {"algorithm": "fake", "name": "old", "data": {"until": NOW - 3600.0}}
+    monkeypatch.setattr(FakeModel, "manifest", property(lambda self: trained))
+    done = run(world, replace(OPTIONS, new_min=100))
+    assert done.state is state
+    assert NOW - 3600.0 in asked
+    if state is RunState.UNCHANGED:
+        assert "99 NORMAL queries since the last training, RETRAIN_NEW_MIN=100" in str(run_message(done, ""))
+        assert "99 of the 100 new queries" in Path(done.paths["report"]).read_text()

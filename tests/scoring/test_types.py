@@ -23,6 +23,7 @@ from agents.scoring.features import FEATURES, extract
 from agents.scoring.model import Model, digest
 from agents.scoring.training import DetectorType, TrainConfig
 from agents.scoring.types.base import DECADES_MAX, OutlierScorer, affine, tail
+from agents.scoring.types.ensemble import EnsembleScorer
 
 ROOT = Path(__file__).resolve().parents[2]
 WIDTH = len(FEATURES)
@@ -191,6 +192,38 @@ def test_the_pair_is_as_loud_as_its_louder_member() -> None:
     )
     assert np.array_equal(pair.score(rows), np.maximum(forest, padim))
     assert 0 < (forest > padim).mean() < 1, "neither member decides always"
+
+
+def ensemble(**options: float) -> EnsembleScorer:
+    spec = spec_of("ensemble")
+    return EnsembleScorer({"n_estimators": 30, "max_samples": 256} | spec.values(options))
+
+
+def test_one_vote_of_three_is_not_enough(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Decades of three members for four rows; a member votes from one decade on (contamination 10 %)."""
+    scorer = ensemble().fit(LEARNED.features, 7)
+    assert scorer.arrays["vote_from"] == pytest.approx(1.0)
+    votes = np.array([[0.5, 8.0, 1.5, 4.0], [0.5, 0.9, 1.5, 4.0], [0.5, 0.9, 0.0, 4.0]])
+    monkeypatch.setattr(EnsembleScorer, "decades", lambda self, rows: votes)
+    assert scorer.score(LEARNED.features[:4]).tolist() == pytest.approx([0.5, 1.0, 1.0, 4.0])
+    heavy = ensemble(ensemble_weight_forest=2.0).fit(LEARNED.features, 7)
+    assert heavy.score(LEARNED.features[:4])[2] == pytest.approx(1.125)
+
+
+def test_principal_components_keep_the_variance_asked_for() -> None:
+    few, many = (ensemble(ensemble_variance=share).fit(LEARNED.features, 7) for share in (0.5, 0.95))
+    standard = (LEARNED.features - many.arrays["centre_of"]) / many.arrays["scale_of"]
+    for scorer, share in ((few, 0.5), (many, 0.95)):
+        axes = scorer.arrays["components"]
+        kept = np.square(standard @ axes).sum() / np.square(standard).sum()
+        less = np.square(standard @ axes[:, :-1]).sum() / np.square(standard).sum()
+        assert less < share <= kept + 1e-6
+    assert len(few.arrays["components"].T) < len(many.arrays["components"].T) < WIDTH
+
+
+def test_groups_that_cannot_be_are_one_clear_line() -> None:
+    with pytest.raises(TrainingError, match=r"cannot train: with ENSEMBLE_EPS=1e-06 .* no row is in a group"):
+        ensemble(ensemble_eps=1e-6, ensemble_min_samples=900).fit(LEARNED.features, 7)
 
 
 @settings(deadline=None)

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from agents.core.protocols import Field, Spec
+from agents.core.protocols import Field, Spec, Within
 from agents.sources.listener.cache_kernels import (
     CACHE_CELLS,
     CACHE_KEYED,
@@ -37,7 +37,6 @@ from agents.sources.listener.cache_kernels import (
     write_answer,
 )
 from agents.sources.listener.sockets import UDP_MAX
-from agents.sources.listener.traffic import within
 from agents.stream.counters import Counters, counters_array
 
 _UNITS_A_CHAIN = 4
@@ -48,28 +47,28 @@ _LEAST_UNITS = 1024
 
 FIELDS = (
     Field(
-        "cache_mb", int, 32, "memory for cached answers of all listeners together, MiB; 0 = no cache", within(0, 65_536)
+        "cache_mb", int, 32, "memory for cached answers of all listeners together, MiB; 0 = no cache", Within(0, 65_536)
     ),
     Field(
         "cache_prefetch_percent",
         int,
         10,
         "a popular answer is asked for anew in so many last percent of its TTL; 0 = never",
-        within(0, 90),
+        Within(0, 90),
     ),
     Field(
         "cache_stale_max_s",
         float,
         86_400.0,
         "seconds that an expired answer is used where upstreams fail; 0 = never",
-        within(0, 604_800),
+        Within(0, 604_800),
     ),
     Field(
         "cache_stale_wait_s",
         float,
         1.8,
         "seconds that a client waits for an upstream before it gets an expired answer",
-        within(0, 60),
+        Within(0, 60),
     ),
 )
 

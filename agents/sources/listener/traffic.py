@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from agents.core.protocols import Field, Spec
+from agents.core.protocols import Field, Spec, Within
 from agents.sources.listener.traffic_kernels import (
     BUCKET,
     KEYED,
@@ -88,17 +88,7 @@ def _check_networks(text: str) -> None:
         ipaddress.ip_network(part, strict=False)
 
 
-def within(low: float, high: float) -> Any:
-    """A check of a setting: its value is in this range."""
-
-    def check(value: float) -> None:
-        if not low <= value <= high:
-            raise ValueError(f"it must be between {low:g} and {high:g}")
-
-    return check
-
-
-_share, _rate = within(0.001, 1), within(0, 1e6)
+_share, _rate = Within(0.001, 1), Within(0, 1e6)
 LOOPBACK = "127.0.0.0/8,::1/128"
 """Networks without limits by default: there a local forwarder asks for everybody."""
 FIELDS = (
@@ -121,10 +111,10 @@ FIELDS = (
     Field("rrl_responses_per_s", float, 0.0, "equal answers a second to one network over UDP; 0 = no limit", _rate),
     Field("rrl_nxdomains_per_s", float, 0.0, "NXDOMAIN a second to one network and domain; 0 = no limit", _rate),
     Field("rrl_errors_per_s", float, 0.0, "errors a second to one network; 0 = no limit", _rate),
-    Field("rrl_window_s", float, 15.0, "seconds for which RRL_… remember a flood", within(1, 3600)),
-    Field("rate_slip", int, 2, "one in so many dropped answers is sent with TC instead; 0 = none", within(0, 10)),
-    Field("rate_prefix_v4", int, 24, "bits of an IPv4 address that make a client network", within(8, 32)),
-    Field("rate_prefix_v6", int, 56, "bits of an IPv6 address that make a client network", within(16, 128)),
+    Field("rrl_window_s", float, 15.0, "seconds for which RRL_… remember a flood", Within(1, 3600)),
+    Field("rate_slip", int, 2, "one in so many dropped answers is sent with TC instead; 0 = none", Within(0, 10)),
+    Field("rate_prefix_v4", int, 24, "bits of an IPv4 address that make a client network", Within(8, 32)),
+    Field("rate_prefix_v6", int, 56, "bits of an IPv6 address that make a client network", Within(16, 128)),
     Field("rate_exempt", str, LOOPBACK, "networks without limits, comma-separated", _check_networks),
 )
 
