@@ -10,7 +10,7 @@ from agents.alerting.grouping import Due, Event, Group
 from agents.core.text import NETWORK, command, counted, explanation_text, harmless, printable, senders_text, utc, who
 from agents.core.types import Incident, Message, Severity
 
-REASONS_MAX = 6
+REASONS_MAX, LOSSES_MAX = 6, 4
 DOMAINS_MAX = 10
 """Incidents of a client that a message lists; it says how many more there are."""
 CLIENTS_MAX = 20
@@ -46,6 +46,7 @@ def incident_message(incident: Incident, link_base: str = "", event: Event = Eve
         *(("Reason", harmless(reason)) for reason in incident.reasons[:REASONS_MAX]),
         *([("May be", explanation_text(found))] if (found := incident.evidence.get("explanation")) else ()),
         *(("Example", harmless(name)) for name in incident.sample_names[:3]),
+        *(("Not known", text) for text in incident.evidence.get("losses", ())[:LOSSES_MAX]),
         *_commands(incident),
     ]
     update = "Update: now " if event == Event.UPDATE else ""

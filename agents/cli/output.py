@@ -10,7 +10,7 @@ from typing import IO, Any
 
 from agents.alerting.messages import seen_before
 from agents.core.errors import UsageError
-from agents.core.text import counted, explanation_text, senders_text, utc, who
+from agents.core.text import came_in, counted, explanation_text, senders_text, utc, who
 from agents.core.types import Incident, Severity, Verdicts
 from agents.detection.incidents import attack_names
 from agents.dns.message import type_name
@@ -70,13 +70,15 @@ def evidence_text(evidence: Mapping[str, Any]) -> str:
     lines = [
         f"  techniques  {attack_names(evidence['attack'])}",
         f"  types       {types}; {evidence['queries_per_minute']:,.1f} queries a minute",
-        f"  answers     {counted(evidence['bytes_in'], 'byte')} of data came in",
+        f"  came in     {came_in(evidence)}",
         f"  {evidence['benign_if']}",
     ]
     if "clients" in evidence:
         lines.insert(0, f"  sent by     {senders_text(evidence['clients'])}")
     if "explanation" in evidence:
         lines.insert(0, f"  may be      {explanation_text(evidence['explanation'])}")
+    if "losses" in evidence:
+        lines += [f"  not known   {text}" for text in evidence["losses"]]
     if evidence["preview"]:
         lines.insert(0, f"  decodes to  {evidence['preview']}")
     lines += [

@@ -126,7 +126,7 @@ def build_parser() -> argparse.ArgumentParser:
     add("listen", "the listener alone")
     add("api", "API and console alone")
     add("schedule", "the scheduler alone")
-    _add_captures(add("replay", "judge the queries of captures"))
+    _add_captures(add("replay", "judge the queries of captures, logs and tables"))
     _add_score(add("score", "score names, one by one"))
     explain = add("explain", "an incident's evidence")
     explain.add_argument("client")
@@ -152,7 +152,7 @@ _DATA_DIR = "where models/, reports/, logs/ and data/ lie (setting DATA_DIR)"
 
 
 def _add_captures(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("files", nargs="+", type=Path, metavar="FILE", help="pcap, pcapng or table, also .gz")
+    parser.add_argument("files", nargs="+", type=Path, metavar="FILE", help="capture, log or table, also .gz")
     parser.add_argument("--format", choices=("auto", *(spec.name for spec in SPECS)), default="auto")
     parser.add_argument("--json", metavar="PATH", help="write one JSON object a line there, - = standard output")
     parser.add_argument("--verdicts", action="store_true", help="with --json: also one object a query")

@@ -1,4 +1,4 @@
-"""`dns-tunnel replay`: judges the queries of captures and tables."""
+"""`dns-tunnel replay`: judges the queries of captures, logs and tables."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ AT_ONCE = 8192
 
 
 def open_files(settings: Settings, files: list[Path], format: str = "auto") -> Source:
-    """Captures and tables as one Source, with the settings of their kinds. Raises CaptureError."""
+    """Captures, logs and tables as one Source, with the settings of their kinds. Raises CaptureError."""
     options = {name: value for spec in SPECS for name, value in settings.of(spec).items()}
     return open_source(files, format, options)
 
@@ -77,6 +77,7 @@ def replay(settings: Settings, options: argparse.Namespace) -> int:
     begun = time.perf_counter()
     with json_output(options.json) as out:
         detector = bootstrap.detector_of(settings, model, tripwires=bootstrap.tripwires_of(settings))
+        detector.incidents.losses = source.losses
         tally = _tally(source, detector, keep, out if options.verdicts else None)
         summary = {
             "type": "summary",
@@ -91,6 +92,8 @@ def replay(settings: Settings, options: argparse.Namespace) -> int:
         }
         if out is not None:
             out.writelines(json.dumps(row) + "\n" for row in (*map(incident_json, tally.found()), summary))
+    for text in source.taken:
+        tell(text)
     for warning in source.warnings:
         print(f"dns-tunnel: warning: {warning}", file=sys.stderr)
     for error in source.errors:

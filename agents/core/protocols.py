@@ -14,7 +14,7 @@ from agents.core.types import Incident, Message, QueryBatch, Sample, Taken, Verd
 
 
 class Source(Protocol):
-    """A finite source of queries: a capture or a table."""
+    """A finite source of queries: a capture, a log or a table."""
 
     malformed: int
     """Messages or rows that could not be read, up to now."""
@@ -22,6 +22,10 @@ class Source(Protocol):
     """Sentences on damage, complete once the batches have been read."""
     errors: list[str]
     """Sentences on files of which nothing could be read, complete once the batches have been read."""
+    losses: tuple[str, ...]
+    """What its kind does not keep of queries: unknown, and no evidence of anything."""
+    taken: tuple[str, ...]
+    """Sentences on what its files were taken for, and why."""
 
     @property
     def size(self) -> int:

@@ -59,6 +59,14 @@ def explanation_text(found: Mapping[str, Any]) -> str:
     return f"{said}{found['sign']}; {spent}{beyond}"
 
 
+def came_in(evidence: Mapping[str, Any]) -> str:
+    """Bytes of data that came in, of an incident's evidence; not known where its sources do not have answers."""
+    found = evidence.get("bytes_in", 0)
+    if not found and any("answers: " in text for text in evidence.get("losses", ())):
+        return "not known"
+    return counted(found, "byte")
+
+
 def harmless(text: object, size: int = TEXT_MAX) -> str:
     """Printable text that chat and mail clients do not turn into links."""
     return defang(printable(text, size)).replace("://", "[:]//").replace("@", "[@]")

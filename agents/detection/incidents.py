@@ -243,6 +243,8 @@ class Incidents:
         self._trails: dict[IncidentKey, _Trail] = {}
         self._changed: set[IncidentKey] = set()
         self.closed: list[Incident] = []  # since the last call of `changes`
+        self.losses: tuple[str, ...] = ()
+        """What the sources of queries do not keep of them: each incident says it."""
 
     def restore(self, incidents: Iterable[Incident]) -> None:
         """Take over the incidents that were open when the process stopped."""
@@ -470,6 +472,8 @@ class Incidents:
             evidence["benign_if"] = (
                 f"It would be benign if the list of the client's group should have {incident.domain}."
             )
+        if self.losses:
+            evidence["losses"] = list(self.losses)
         if past is not None:
             evidence["before"] = past.to_json()
         if tool is not None or reading.readable:

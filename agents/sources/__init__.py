@@ -1,4 +1,4 @@
-"""Where queries come from: listener, captures, tables.
+"""Where queries come from: listener, captures, logs, tables.
 
 `open_source` opens files as one Source. A kind of file is one module with a SPEC (see intake.py) and one line in SPECS;
 importing this room loads no reader and no compiler. `runtime` and `cli` may import it; `scoring`, `store` and
@@ -8,29 +8,28 @@ importing this room loads no reader and no compiler. `runtime` and `cli` may imp
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from agents.core.errors import CaptureError
 from agents.core.protocols import Source
-from agents.sources import capture, table
+from agents.sources import capture, logs, table
 from agents.sources.files import open_bytes
 from agents.sources.intake import HEAD_BYTES, Intake, Sources
 
-SPECS: tuple[Intake, ...] = (capture.SPEC, table.SPEC)
+SPECS: tuple[Intake, ...] = (capture.SPEC, *logs.SPECS, table.SPEC)
 """Kinds of files, in the order in which a file's content is compared with them."""
 
 _OTHERS = (
-    ("a log of Zeek", re.compile(rb"#separator |#fields\t")),
-    ("a log of JSON objects", re.compile(rb"\s*\{")),
-    ("a log of dnsmasq", re.compile(rb".*dnsmasq\[\d+\]: ")),
+    ("another log of Zeek", re.compile(rb"#separator |#fields\t")),
+    ("another log of JSON objects", re.compile(rb"\s*\{")),
     ("a zip archive, to be unpacked first,", re.compile(rb"PK\x03\x04")),
     ("a 7z archive, to be unpacked first,", re.compile(rb"7z\xbc\xaf\x27\x1c")),
 )
 """Kinds of files that people have and that are not read, by how they begin."""
 
-__all__ = ["SPECS", "kind_of", "open_source"]
+__all__ = ["SPECS", "kind_of", "losses_of", "open_source"]
 
 
 def kind_of(path: Path) -> Intake:
@@ -43,7 +42,7 @@ def kind_of(path: Path) -> Intake:
             return spec
     told = next((f"it is {name} and " for name, begins in _OTHERS if begins.match(head)), "")
     *others, last = (spec.summary for spec in SPECS)
-    raise CaptureError(f"cannot read {path}: {told}neither {', '.join(others)} nor {last}")
+    raise CaptureError(f"cannot read {path}: {told}neither {', '.join(others)} nor {last}; --format names one of them")
 
 
 def open_source(paths: Sequence[Path], format: str = "auto", options: Mapping[str, Any] | None = None) -> Source:
@@ -53,4 +52,18 @@ def open_source(paths: Sequence[Path], format: str = "auto", options: Mapping[st
     """
     kinds = {spec.name: spec for spec in SPECS}
     specs = [kind_of(path) if format == "auto" else kinds[format] for path in paths]
-    return Sources([spec.factory(path, spec.values(options or {})) for spec, path in zip(specs, paths, strict=True)])
+    found = zip(specs, paths, strict=True)
+    taken = [f"{path} is read as {spec.summary}, by {spec.sign}" for spec, path in found] if format == "auto" else []
+    return Sources(
+        [spec.factory(path, spec.values(options or {})) for spec, path in zip(specs, paths, strict=True)],
+        losses_of(specs),
+        taken,
+    )
+
+
+def losses_of(specs: Iterable[Intake]) -> tuple[str, ...]:
+    """What kinds of sources lose of queries, a text for each loss; it names the kind where there are several."""
+    kinds = list(dict.fromkeys(specs))
+    if len(kinds) == 1:
+        return kinds[0].fidelity.losses
+    return tuple(f"{spec.summary}: {text}" for spec in kinds for text in spec.fidelity.losses)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Iterator, Sequence
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, NamedTuple, Protocol
 
 from agents.core.protocols import Source, Spec
-from agents.core.types import QueryBatch
+from agents.core.types import UNKNOWN, QueryBatch
 from agents.sources.files import Opened, open_counted
 
 HEAD_BYTES = 65_536
@@ -16,13 +18,77 @@ HEAD_BYTES = 65_536
 
 
 @dataclass(frozen=True)
+class Fidelity:
+    """What a kind of source loses of queries, a phrase each; "" = it keeps all of it."""
+
+    names: str = ""
+    answers: str = ""
+    clients: str = ""
+    time: str = ""
+
+    @property
+    def losses(self) -> tuple[str, ...]:
+        """One text for each part that is not kept whole."""
+        parts = (("names", self.names), ("answers", self.answers), ("clients", self.clients), ("time", self.time))
+        return tuple(f"{name}: {text}" for name, text in parts if text)
+
+
+EXACT = Fidelity()
+"""The source keeps whole messages."""
+
+
+@dataclass(frozen=True)
 class Intake(Spec[Source]):
     """A kind of file. factory: (path, values of the fields) -> a Source; it raises CaptureError for a bad file.
 
-    recognizes: whether a file that begins with these bytes, HEAD_BYTES at most, is of this kind.
+    recognizes: whether a file that begins with these bytes, HEAD_BYTES at most, is of this kind. sign: what it was
+    recognized by, a noun phrase. reader: what reads it line by line while it grows, None = it is read whole only.
     """
 
     recognizes: Callable[[bytes], bool]
+    sign: str = "its content"
+    fidelity: Fidelity = EXACT
+    reader: Callable[[Mapping[str, Any], float], LineReader] | None = None
+
+
+class Observed(NamedTuple):
+    """One query as a log has it. qname: presentation form; ts: Unix seconds, NaN = the log has no time.
+
+    qtype: a name or number as text. Other values are those of types.QueryBatch. pair: what a query and its answer have
+    in common where they are two lines; None = the line is all there is. is_answer: the line is that of the answer.
+    """
+
+    ts: float
+    client: str
+    qname: str
+    qtype: str
+    qlen: int = UNKNOWN
+    rcode: int = UNKNOWN
+    ancount: int = UNKNOWN
+    rlen: int = UNKNOWN
+    ttl_min: int = UNKNOWN
+    rtt_ms: float = math.nan
+    ans_types: str = ""
+    cached: int = UNKNOWN
+    ans_hash: int = 0
+    ans_bytes: int = UNKNOWN
+    negative_ttl: int = UNKNOWN
+    pair: Any = None
+    is_answer: bool = False
+
+
+class LineReader(Protocol):
+    """Reads one kind of log, a line at a time; lines before may say how the next ones are read."""
+
+    nameless: int
+    """Queries that the log has without their names, up to now."""
+
+    def read(self, line: str) -> Observed | None:
+        """The query or answer in a line without its line end; None for lines on other things.
+
+        Bytes that are not UTF-8 are surrogates (PEP 383). Raises ValueError for a line that cannot be read.
+        """
+        ...
 
 
 class FileSource:
@@ -33,6 +99,8 @@ class FileSource:
         self.malformed = 0
         self.warnings: list[str] = []
         self.errors: list[str] = []
+        self.losses: tuple[str, ...] = ()
+        self.taken: tuple[str, ...] = ()
         self._opened: Opened | None = None
         with self._open() as stream:
             self._size = self._path.stat().st_size
@@ -75,8 +143,10 @@ class FileSource:
 class Sources:
     """Several sources, one after the other; batches do not span two of them."""
 
-    def __init__(self, sources: Sequence[Source]) -> None:
+    def __init__(self, sources: Sequence[Source], losses: Sequence[str] = (), taken: Sequence[str] = ()) -> None:
+        """losses, taken: see Source."""
         self._sources = sources
+        self.losses, self.taken = tuple(losses), tuple(taken)
         self.malformed = 0
         self.warnings: list[str] = []
         self.errors: list[str] = []

@@ -315,4 +315,5 @@ SPEC = Intake(
     fields=(),
     factory=lambda path, options: TsvSource(path),
     recognizes=is_table,
+    sign="its header line",
 )

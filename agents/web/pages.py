@@ -15,7 +15,7 @@ from starlette.responses import HTMLResponse, RedirectResponse
 
 from agents.alerting.messages import seen_before
 from agents.core.errors import AgentsError
-from agents.core.text import command, counted, explanation_text, senders_text, who
+from agents.core.text import came_in, command, counted, explanation_text, senders_text, who
 from agents.detection.incidents import attack_names
 from agents.web import reports
 from agents.web.api import report_answer
@@ -45,6 +45,7 @@ _templates.filters |= {"utc": _utc, "pretty": lambda value: json.dumps(value, in
 _templates.filters |= {
     "who": who,
     "senders": senders_text,
+    "came_in": came_in,
     "explanation": explanation_text,
     "techniques": attack_names,
     "counted": counted,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,8 @@ SECTIONS = {
     "compiled": "Program",
 }
 """The section that begins with a common setting."""
+SEVERAL = "logs of several kinds"
+"""The section of settings that several kinds share."""
 HEAD = """\
 # All settings with their defaults. Copy this file to .env and change what you need; an empty value is the default.
 # A value with a space, #, $ or a quote in it goes between single quotes: EMAIL_PASSWORD='a #1 $ecret'.
@@ -59,13 +62,13 @@ def sections() -> Iterator[tuple[str, list[tuple[str, str, str]]]]:
             heading, rows = SECTIONS[name], []
         rows.append((name.upper(), shown(field.default), field.description or ""))
     yield heading, rows
-    fields = settings_of(SPECS).model_fields
-    for spec in (spec for spec in SPECS if spec.fields):
-        names = [field.name for field in spec.fields]
-        yield (
-            spec.summary[0].upper() + spec.summary[1:],
-            [(name.upper(), shown(fields[name].default), fields[name].description or "") for name in names],
-        )
+    fields, specs = settings_of(SPECS).model_fields, dict[str, list[str]]()
+    for spec in SPECS:
+        for one in spec.fields:
+            specs.setdefault(one.name, []).append(spec.summary)
+    for heading, group in groupby(specs, lambda name: specs[name][0] if len(specs[name]) == 1 else SEVERAL):
+        rows = [(name.upper(), shown(fields[name].default), fields[name].description or "") for name in group]
+        yield heading[0].upper() + heading[1:], rows
 
 
 def shown(default: Any) -> str:

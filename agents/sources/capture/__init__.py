@@ -44,4 +44,5 @@ SPEC = Intake(
     ),
     factory=_open,
     recognizes=is_capture,
+    sign="the number that such files begin with",
 )

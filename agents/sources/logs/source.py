@@ -1,0 +1,314 @@
+"""A log with a query or an answer a line as a Source: reads lines, pairs them, makes columns of them."""
+
+from __future__ import annotations
+
+import io
+import ipaddress
+import math
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import lru_cache
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from agents.core.errors import AgentsError
+from agents.core.text import counted, printable
+from agents.core.types import QueryBatch
+from agents.sources.intake import FileSource, Intake, LineReader, Observed
+
+LOG_LINE_MAX = 1 << 18
+"""Longest line in bytes: a message of 65,535 bytes in base64, and what stands beside it, is shorter."""
+PAIR_WAIT_S = 5.0
+"""A query without an answer is counted after so many seconds of the log's time."""
+PAIRS_MAX = 65_536
+"""Queries that wait for their answers, at most; the oldest goes first."""
+LOG_HEAD_MAX = 200
+"""Lines at a log's beginning by which its kind is found."""
+_BadLine = (AgentsError, ValueError, OverflowError)
+
+
+@lru_cache(maxsize=65_536)
+def client_address(text: str) -> str:
+    """The textual form of an address, without an interface. Raises ValueError."""
+    found = ipaddress.ip_address(text.partition("%")[0])
+    mapped = found.ipv4_mapped if isinstance(found, ipaddress.IPv6Address) else None
+    return str(mapped or found)
+
+
+@lru_cache(maxsize=4096)
+def _type_of(text: str) -> int:
+    from agents.dns.message import type_number  # here: the list of kinds needs no compiler
+
+    return type_number(text)
+
+
+class Pairs:
+    """Joins queries with their answers, in the order of the queries.
+
+    An answer whose query was not seen stands for itself: a log may have answers alone.
+    """
+
+    def __init__(self) -> None:
+        self._waiting: deque[list[Observed]] = deque()  # a query, or a query and its answer
+        self._open: dict[Any, deque[list[Observed]]] = {}
+        self._now = -math.inf
+
+    @property
+    def empty(self) -> bool:
+        """Whether no query waits."""
+        return not self._waiting
+
+    def add(self, observed: Observed) -> None:
+        """Take the next line's query or answer."""
+        self._now = max(self._now, observed.ts)
+        if observed.pair is None:
+            self._waiting.append([observed, observed])
+        elif not observed.is_answer:
+            row = [observed]
+            self._waiting.append(row)
+            self._open.setdefault(observed.pair, deque()).append(row)
+        elif rows := self._open.get(observed.pair):
+            row = rows.popleft()
+            row.append(observed)
+            if not rows:
+                del self._open[observed.pair]
+        else:
+            self._waiting.append([observed, observed])
+
+    def ready(self, all_of_them: bool = False) -> Iterator[Observed]:
+        """The oldest queries, up to the first one that may still be answered."""
+        while self._waiting:
+            row = self._waiting[0]
+            waits = row[0].ts >= self._now - PAIR_WAIT_S and len(self._waiting) <= PAIRS_MAX
+            if len(row) == 1 and waits and not all_of_them:
+                return
+            self._waiting.popleft()
+            if len(row) == 1:
+                self._forget(row)
+            yield row[0] if len(row) == 1 or row[0] is row[1] else _joined(*row)
+
+    def _forget(self, row: list[Observed]) -> None:
+        rows = self._open[row[0].pair]
+        rows.popleft()  # rows of one pair wait in the order of _waiting
+        if not rows:
+            del self._open[row[0].pair]
+
+
+def _joined(query: Observed, answer: Observed) -> Observed:
+    rtt_ms = answer.rtt_ms if not math.isnan(answer.rtt_ms) else max(answer.ts - query.ts, 0.0) * 1000
+    return answer._replace(ts=query.ts, client=query.client, qname=query.qname, qlen=query.qlen, rtt_ms=rtt_ms)
+
+
+class Rows:
+    """Makes batches of observed queries, and counts rows that cannot be used. at: the number of the row at hand."""
+
+    def __init__(self) -> None:
+        self.at = self.queries = self.malformed = 0
+        self.first_bad = ""
+        self._timed = False
+
+    def note_bad(self, error: Exception) -> None:
+        """Count a row that cannot be used."""
+        self.malformed += 1
+        self.first_bad = self.first_bad or f"line {self.at}: {printable(error).removeprefix('cannot ')}"
+
+    def batch(self, rows: list[Observed]) -> QueryBatch | None:
+        """The rows that can be used, in order of time. Times are NaN where no row up to now had one."""
+        timed = [row for row in rows if row.ts == row.ts]
+        self._timed |= bool(timed)
+        if self._timed and len(timed) < len(rows):
+            for _ in range(len(rows) - len(timed)):
+                self.note_bad(ValueError("it has no time, other lines have one"))
+            rows = timed
+        if not rows:
+            return None
+        try:
+            batch = _columns(rows)
+        except _BadLine:
+            rows = [row for row in rows if self._is_good(row)]
+            if not rows:
+                return None
+            batch = _columns(rows)
+        self.queries += len(batch)
+        return batch
+
+    def _is_good(self, row: Observed) -> bool:
+        try:
+            _columns([row])
+        except _BadLine as error:
+            self.note_bad(error)
+            return False
+        return True
+
+
+class LogLines(Rows):
+    """Queries out of the lines of one log, whichever way they come."""
+
+    def __init__(self, reader: LineReader) -> None:
+        super().__init__()
+        self.reader, self._pairs = reader, Pairs()
+
+    def take(self, lines: Iterable[bytes | None]) -> QueryBatch | None:
+        """The queries that the lines complete, in order of time. None as a line: one that was too long."""
+        read, pairs, rows = self.reader.read, self._pairs, []
+        for line in lines:
+            self.at += 1
+            try:
+                if line is None:
+                    raise ValueError(f"it is longer than {LOG_LINE_MAX} bytes")
+                found = read(line.decode("utf-8", "surrogateescape").rstrip("\r\n"))
+            except _BadLine as error:
+                self.note_bad(error)
+                continue
+            if found is not None:
+                if found.pair is None and pairs.empty:
+                    rows.append(found)
+                else:
+                    pairs.add(found)
+        return self.batch([*rows, *pairs.ready()])
+
+    def rest(self) -> QueryBatch | None:
+        """The queries that wait for an answer, at the end of the log."""
+        return self.batch(list(self._pairs.ready(all_of_them=True)))
+
+
+def _columns(rows: Sequence[Observed]) -> QueryBatch:
+    """Columns of the rows in order of time. Raises ValueError or AgentsError if one of them cannot be used."""
+    from agents.dns.name import wires_of  # here: it loads the compiler, which the list of kinds does not need
+
+    rows = sorted(rows, key=_time_of)
+    columns = tuple(zip(*rows, strict=True))
+    ts, client, qname, qtype, qlen, rcode, ancount, rlen, ttl_min, rtt_ms, ans_types, cached = columns[:12]
+    ans_hash, ans_bytes, negative_ttl = columns[12:15]
+    if "" in qname:
+        raise ValueError("a name is empty")
+    return QueryBatch(
+        ts=np.array(ts, np.float64),
+        client=[client_address(text) for text in client],
+        qname=wires_of(qname),
+        qtype=np.array([_type_of(text) for text in qtype], np.uint16),
+        qlen=np.array(qlen, np.int32),
+        rcode=np.array(rcode, np.int16),
+        ancount=np.array(ancount, np.int32),
+        rlen=np.array(rlen, np.int32),
+        ttl_min=np.array(ttl_min, np.int64),
+        rtt_ms=np.array(rtt_ms, np.float32),
+        ans_types=ans_types,
+        cached=np.array(cached, np.int8),
+        ans_hash=np.array(ans_hash, np.uint64),
+        ans_bytes=np.array(ans_bytes, np.int32),
+        negative_ttl=np.array(negative_ttl, np.int32),
+    )
+
+
+def _time_of(row: Observed) -> float:
+    return row.ts
+
+
+class RowSource(FileSource):
+    """A file that is read row by row."""
+
+    def warn_of_rows(self, rows: Rows, nameless: int) -> None:
+        """Warn of rows that could not be read, and of `nameless` queries without a name."""
+        if rows.malformed and not rows.queries:
+            self.errors.append(f"cannot read {self._path}: no query in {counted(rows.at, 'line')}; {rows.first_bad}")
+        elif rows.malformed:
+            self._warn(f"{counted(rows.malformed, 'line')} could not be read; the first: {rows.first_bad}")
+        elif not rows.queries and not nameless:
+            self._warn(f"no query in {counted(rows.at, 'line')}")
+        if nameless:
+            self._warn(f"{counted(nameless, 'query')} not judged: their names are not in it")
+
+
+class LogSource(RowSource):
+    """One log, plain or compressed. Raises CaptureError if it cannot be read.
+
+    A line that cannot be read is counted in `malformed` and left out; a warning names the first one. A log without any
+    time gets one second a query, and a warning.
+    """
+
+    def __init__(self, path: Path, reader: Callable[[float], LineReader]) -> None:
+        """reader: called with the time of the file's last change, Unix seconds."""
+        super().__init__(path)
+        self._log = LogLines(reader(path.stat().st_mtime))
+
+    def check(self, stream: io.BufferedReader) -> None:
+        """Any content may be a log: what cannot be read is counted."""
+
+    def batches(self, size: int) -> Iterator[QueryBatch]:
+        """Yield batches of at most `size` queries."""
+        log, timeless = self._log, 0
+        with self._open() as stream:
+            for batch in self._all(lines_of(stream), size):
+                if np.isnan(batch.ts).any():
+                    batch.ts[:] = np.arange(timeless, timeless + len(batch))
+                    timeless += len(batch)
+                for begin in range(0, len(batch), size):
+                    yield batch.part(begin, min(begin + size, len(batch)))
+        self.malformed = log.malformed
+        self._warn_of_damage()
+        self.warn_of_rows(log, log.reader.nameless)
+        if timeless:
+            self._warn("no times; the queries were taken one second apart")
+
+    def _all(self, lines: Iterator[bytes | None], size: int) -> Iterator[QueryBatch]:
+        while chunk := list(islice(lines, size)):
+            if (batch := self._log.take(chunk)) is not None:
+                yield batch
+        if (batch := self._log.rest()) is not None:
+            yield batch
+
+
+def lines_of(stream: io.BufferedReader) -> Iterator[bytes | None]:
+    """The lines of a stream, each with its end; None for one longer than LOG_LINE_MAX, of which nothing is kept."""
+    while line := stream.readline(LOG_LINE_MAX):
+        if line.endswith(b"\n") or len(line) < LOG_LINE_MAX:
+            yield line
+            continue
+        while line and not line.endswith(b"\n"):
+            line = stream.readline(LOG_LINE_MAX)
+        yield None
+
+
+Reader = Callable[[Mapping[str, Any], float], LineReader]
+"""Makes a reader: (values of the fields, when the log was last written)."""
+
+
+def opened(reader: Reader) -> Callable[[Path, Mapping[str, Any]], LogSource]:
+    """The factory of an Intake of logs."""
+    return lambda path, options: LogSource(path, lambda written: reader(options, written))
+
+
+def recognizer(reader: Reader) -> Callable[[bytes], bool]:
+    """Whether one of the first lines of a file is a query or an answer for this reader."""
+
+    def recognizes(head: bytes) -> bool:
+        made = reader({}, math.inf)
+        lines = head.split(b"\n")[: LOG_HEAD_MAX + 1]
+        return any(_reads(made, line) for line in (lines[:-1] or lines))
+
+    return recognizes
+
+
+def _reads(reader: LineReader, line: bytes) -> bool:
+    before = reader.nameless
+    try:
+        found = reader.read(line.decode("utf-8", "surrogateescape").rstrip("\r"))
+    except _BadLine:
+        return False
+    return found is not None or reader.nameless > before
+
+
+def literal(text: str) -> str:
+    """Presentation form (RFC 1035 section 5.1) of a name that a log has without escapes, "" being the root."""
+    return text.replace("\\", "\\\\") or "."
+
+
+def log_intake(name: str, summary: str, sign: str, reader: Reader, **more: Any) -> Intake:
+    """An Intake of logs. more: its fields and fidelity, and `recognizes` where one line does not tell the kind."""
+    more.setdefault("fields", ())
+    more.setdefault("recognizes", recognizer(reader))
+    return Intake(name=name, summary=summary, sign=sign, factory=opened(reader), reader=reader, **more)

@@ -1,0 +1,367 @@
+"""Query logs: what each kind keeps of real servers' odd names, what is unknown, what damage does."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import math
+import os
+import re
+import sqlite3
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agents.core.errors import AgentsError, CaptureError
+from agents.core.protocols import Source
+from agents.core.types import FROM_CACHE, QueryBatch
+from agents.dns.message import type_name
+from agents.dns.name import from_text, to_text, wire_of
+from agents.sources import SPECS, kind_of, losses_of, open_source
+from agents.sources.intake import LineReader
+from agents.sources.logs.source import LOG_LINE_MAX, PAIR_WAIT_S, LogLines
+from tests.support import log_lines as lines
+from tests.support.log_lines import SAMPLES, T0, TUNNEL
+from tests.support.patience import patient
+from tests.support.resolvers import ODD, SERVERS, ask, resolver
+
+KINDS = {spec.name: spec for spec in SPECS}
+
+
+def read(path: Path, content: str | bytes, format: str = "auto", **options: object) -> tuple[Source, list[QueryBatch]]:
+    path.write_bytes(content.encode("utf-8", "surrogateescape") if isinstance(content, str) else content)
+    source = open_source([path], format, options)
+    return source, list(source.batches(1000))
+
+
+def one(path: Path, content: str | bytes, format: str = "auto", **options: object) -> QueryBatch:
+    source, batches = read(path, content, format, **options)
+    assert (source.malformed, source.errors, [len(batch) for batch in batches]) == (0, [], [1])
+    return batches[0]
+
+
+def names_of(batches: list[QueryBatch]) -> list[tuple[str, str]]:
+    return [
+        (to_text(qname), type_name(int(qtype)))
+        for batch in batches
+        for qname, qtype in zip(batch.qname, batch.qtype, strict=True)
+    ]
+
+
+def kept(kind: str) -> list[tuple[str, str]]:
+    """What a kind of log keeps of ODD."""
+    asked = [(to_text(from_text(qname)), "PRIVATE" if qtype == "TYPE65399" else qtype) for qname, qtype in ODD]
+    if kind == "unbound":
+        odd = re.compile(r"\\(?:\d{3}|.)|[^a-zA-Z0-9.*_-]")
+        return [(odd.sub("?", qname), qtype) for qname, qtype in asked]
+    if kind == "dnsmasq":  # a byte that cannot be printed, or a dot within a label: not in the log
+        return [
+            (qname, qtype) for qname, qtype in asked if not re.search(r"\\(?:\d{3}|\.)", qname.replace("\\032", " "))
+        ]
+    return asked
+
+
+@pytest.mark.parametrize("kind", sorted(SERVERS))
+def test_the_logs_that_real_servers_wrote_have_the_names_they_were_asked(kind: str) -> None:
+    path = lines.DATA / f"{kind}.log"
+    source = open_source([path])
+    batches = list(source.batches(5))
+    assert names_of(batches) == kept(kind)
+    assert (source.malformed, source.errors) == (0, [])
+    assert {client for batch in batches for client in batch.client} == {"127.0.0.1"}
+    assert f"is read as {KINDS[kind].summary}, by " in source.taken[0]
+    lost = len(ODD) - len(kept(kind))
+    assert source.warnings == ([f"{path}: {lost} queries not judged: their names are not in it"] if lost else [])
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize("kind", sorted(SERVERS))
+def test_what_a_server_of_this_machine_logs_is_read_as_it_was_asked(kind: str, tmp_path: Path) -> None:
+    began = time.time()
+    with resolver(SERVERS[kind], tmp_path) as (port, log):
+        ask(port, ODD)
+        ask(port, ODD[:3])
+        end = time.monotonic() + patient(10)
+        while not log.exists() or log.read_bytes().count(ODD[0][0].encode()) < 2:
+            assert time.monotonic() < end, (tmp_path / "output").read_text()
+            time.sleep(0.05)
+    batches = list(open_source([log]).batches(1000))
+    assert names_of(batches) == [*kept(kind), *kept(kind)[:3]]
+    ts = np.concatenate([batch.ts for batch in batches])
+    assert began - 1.5 <= ts.min() <= ts.max() <= time.time()
+
+
+@pytest.mark.parametrize("kind", sorted(SAMPLES))
+def test_each_kind_is_told_from_all_others_by_its_content(kind: str, tmp_path: Path) -> None:
+    path = tmp_path / "x.log"
+    path.write_bytes(SAMPLES[kind])
+    assert kind_of(path).name == kind
+    assert [spec.name for spec in SPECS if spec.recognizes(SAMPLES[kind])] == [kind]
+
+
+@pytest.mark.parametrize("kind", sorted(SAMPLES))
+def test_a_compressed_log_is_the_same_log(kind: str, tmp_path: Path) -> None:
+    _, plain = read(tmp_path / "a", SAMPLES[kind])
+    _, packed = read(tmp_path / "b", gzip.compress(SAMPLES[kind]))
+    assert names_of(packed) == names_of(plain) != []
+
+
+def test_bind_before_and_after_its_formats_changed(tmp_path: Path) -> None:
+    asked = "client 192.0.2.7#53124: query: a.example IN A +E(0) (192.0.2.53)"
+    seen = "client @0x7f24aeafe098 2001:db8::7#53124 (a.example): view inside: query: a.example IN A -SET (192.0.2.53)"
+    assert one(tmp_path / "a", f"05-Jan-2026 01:00:00.250 {asked}\n", log_timezone="Europe/Berlin").ts[0] == T0 + 0.25
+    batch = one(tmp_path / "a", f"2026-01-05T00:00:00.250Z {seen}\n")
+    assert (batch.client[0], batch.ts[0]) == ("2001:db8::7", T0 + 0.25)
+
+
+@pytest.mark.parametrize(
+    "frame",
+    [
+        "Jan  5 00:00:00 ns1 named[812]: ",
+        "<30>Jan  5 00:00:00 ns1 named[812]: ",
+        "2026-01-05T00:00:00.000000+00:00 ns1 named[812]: ",
+        '<30>1 2026-01-05T00:00:00Z ns1 named 812 - [x@1 a="\\]"] ',
+        "<30>1 2026-01-05T00:00:00Z ns1 named 812 - - \ufeff",
+        "2026-01-05T00:00:00.000000000Z stderr F ",
+    ],
+)
+def test_syslog_and_containers_around_a_line_give_its_time(frame: str, tmp_path: Path) -> None:
+    line = "client @0x7f24aeafe098 192.0.2.7#53124 (a.example): query: a.example IN A + (192.0.2.53)"
+    batch = one(tmp_path / "a", f"{frame}{line}\n")
+    assert (batch.ts[0], batch.client[0]) == (T0, "192.0.2.7")
+
+
+def test_docker_and_journald_keep_lines_in_json(tmp_path: Path) -> None:
+    line = lines.coredns(frame="")
+    docker = json.dumps({"log": line + "\n", "stream": "stdout", "time": "2026-01-05T00:00:00.5Z"})
+    journal = json.dumps({"MESSAGE": line, "__REALTIME_TIMESTAMP": str(int((T0 + 0.5) * 1e6))})
+    for content in (docker, journal):
+        assert one(tmp_path / "a", content + "\n").ts[0] == T0 + 0.25
+
+
+def test_years_are_those_before_the_file_was_last_written(tmp_path: Path) -> None:
+    text = "Dec 31 23:59:58 dnsmasq[1]: query[A] a.example from 192.0.2.7\n"
+    path = tmp_path / "a"
+    path.write_text(text + text.replace("Dec 31 23:59:58", "Jan  1 00:00:01"))
+    os.utime(path, (T0, T0))
+    (batch,) = open_source([path]).batches(9)
+    assert batch.ts.tolist() == [1767225598.0, 1767225601.0]
+
+
+def test_adguard_has_the_bytes_of_names_and_all_of_answers(tmp_path: Path) -> None:
+    batch = one(tmp_path / "a", lines.adguard() + "\n")
+    assert names_of([batch]) == [("GQ5vam9/BA==.t.example", "TXT")]
+    assert batch.ts[0] == pytest.approx(T0 + 0.519796123)
+    facts = batch.rcode[0], batch.ancount[0], batch.ttl_min[0], batch.ans_types[0], batch.ans_bytes[0], batch.cached[0]
+    assert facts == (0, 1, 60, "A", 4, FROM_CACHE)
+    assert batch.rlen[0] == len(lines.answer_of("GQ5vam9/BA==.t.example", "TXT"))
+    assert batch.rtt_ms[0] == pytest.approx(0.837429)
+    bare = one(tmp_path / "a", lines.adguard(Answer=None, Cached=None, Upstream=None) + "\n")
+    assert names_of([bare]) == [("gq5vam9/ba==.t.example", "TXT")]
+    assert (bare.rcode[0], bare.ancount[0], bare.rlen[0], bare.cached[0], bare.ans_bytes[0]) == (-1,) * 5
+
+
+def test_zeek_in_columns_and_in_json(tmp_path: Path) -> None:
+    batch = one(tmp_path / "a", lines.ZEEK_HEAD + lines.zeek())
+    assert names_of([batch]) == [("a\\255b.t.example", "TXT")]
+    assert (batch.ts[0], batch.ttl_min[0], batch.ancount[0], batch.rcode[0]) == (T0 + 0.25, 30, 2, 0)
+    assert batch.rtt_ms[0] == pytest.approx(20)
+    batch = one(tmp_path / "a", lines.zeek_json() + "\n")
+    assert (names_of([batch]), batch.rcode[0], batch.ts[0]) == ([(TUNNEL, "TXT")], 3, T0 + 0.25)
+    assert one(tmp_path / "a", lines.zeek_json(ts="2026-01-05T00:00:00.250000Z") + "\n").ts[0] == T0 + 0.25
+    source, batches = read(tmp_path / "a", lines.ZEEK_HEAD + lines.zeek("-") + lines.zeek())
+    assert (len(batches[0]), source.malformed) == (1, 0)  # an answer without its question
+
+
+@pytest.mark.parametrize("version", sorted(lines.EVE))
+def test_suricata_joins_query_and_answer_of_each_version(version: str, tmp_path: Path) -> None:
+    batch = one(tmp_path / "a", "\n".join([lines.OTHER_EVENT, *lines.EVE[version], ""]))
+    assert names_of([batch]) == [(TUNNEL, "TXT")]
+    assert (batch.ts[0], batch.client[0], batch.rcode[0]) == (T0 + 0.25, "192.0.2.7", 0)
+    assert batch.rtt_ms[0] == pytest.approx(20, abs=0.01)
+    if version != "v1":
+        assert (batch.ancount[0], batch.ttl_min[0], batch.ans_types[0]) == (2, 30, "TXT,A")
+
+
+def test_a_query_is_counted_without_its_answer_and_an_answer_without_its_query(tmp_path: Path) -> None:
+    asked = "[{}] unbound[1:0] info: 192.0.2.7 {}.example. A IN{}\n"
+    content = (
+        asked.format(T0, "a", "")
+        + asked.format(T0 + 1, "b", "")
+        + asked.format(T0 + 1, "b", " NOERROR 0.250000 0 99")
+        + asked.format(T0 + 2, "c", " NXDOMAIN 0.000000 1 31")
+        + asked.format(T0 + int(PAIR_WAIT_S) + 3, "d", "")
+    )
+    source, batches = read(tmp_path / "a", content)
+    assert [qname for qname, _ in names_of(batches)] == [f"{label}.example" for label in "abcd"]
+    first = batches[0]
+    assert first.rcode.tolist() == [-1, 0, 3]
+    assert (first.rlen.tolist(), first.cached.tolist()) == ([-1, 99, 31], [-1, 0, 1])
+    assert first.rtt_ms[1] == 250
+    assert source.malformed == 0
+
+
+def test_coredns_and_route53(tmp_path: Path) -> None:
+    batch = one(tmp_path / "a", lines.coredns() + "\n")
+    assert names_of([batch]) == [("two\\032words.t.example", "TXT")]
+    assert (batch.ts[0], batch.qlen[0], batch.rlen[0], batch.rcode[0], batch.rtt_ms[0]) == (T0 + 0.25, 41, 68, 3, 250)
+    batch = one(tmp_path / "a", lines.route53() + "\n")
+    assert names_of([batch]) == [("mzxw6ytb*.t.example", "TXT")]
+    assert (batch.ts[0], batch.rcode[0], batch.ancount[0], batch.ans_types[0]) == (T0, 0, 1, "TXT")
+
+
+@pytest.mark.parametrize(
+    ("text", "order", "ts"),
+    [
+        ("1/5/2026 12:00:00 AM", "auto", T0),
+        ("1/5/2026 1:02:03 PM", "auto", T0 + 13 * 3600 + 123),
+        ("05.01.2026 00:00:00", "auto", T0),
+        ("05/01/2026 00:00:00", "auto", T0),
+        ("5/01/2026 12:00:00 AM", "dmy", T0),
+        ("2026-01-05 00:00:00", "auto", T0),
+    ],
+)
+def test_windows_writes_its_times_in_the_order_of_its_region(text: str, order: str, ts: float, tmp_path: Path) -> None:
+    batch = one(tmp_path / "a", lines.windows(text) + "\n", log_date_order=order)
+    assert (names_of([batch]), batch.ts[0]) == ([("mzxw6ytb.t.example", "TXT")], ts)
+
+
+def test_windows_own_questions_are_not_its_clients(tmp_path: Path) -> None:
+    forwarded = lines.windows(way="Snd")
+    answered = lines.windows(way="Rcv", response="R")
+    content = "\n".join(
+        [lines.windows(), forwarded, answered, lines.windows(way="Snd", response="R", rcode="NXDOMAIN"), ""]
+    )
+    assert one(tmp_path / "a", content).rcode[0] == 3
+    odd = one(tmp_path / "a", lines.windows(qname="(3)a.b(4)c(d)(7)example(0)") + "\n")
+    assert names_of([odd]) == [("a\\.b.c(d).example", "TXT")]
+
+
+def test_pihole_database(tmp_path: Path) -> None:
+    path = tmp_path / "pihole-FTL.db"
+    rows = [
+        (T0, 7, 2, TUNNEL, "192.0.2.7", 2, 0.25),
+        (T0 + 1, 65399 + 100, 3, "b.example", "2001:db8::7", 4, 0.0),
+        (T0 + 2, 14, 1, "c.example", "192.0.2.7", None, None),
+        (T0 + 3, 1, 2, "hidden", "0.0.0.0", 4, 0.1),
+    ]
+    lines.pihole(path, [*rows, (T0 + 4, 99, 2, "d.example", "192.0.2.7", 4, 0.1)])
+    source = open_source([path])
+    (batch,) = source.batches(100)
+    assert names_of([batch]) == [(TUNNEL, "TXT"), ("b.example", "PRIVATE"), ("c.example", "TYPE0")]
+    assert (batch.rcode.tolist(), batch.cached.tolist()) == ([3, 0, -1], [0, 1, -1])
+    assert batch.rtt_ms[0] == 250
+    assert math.isnan(batch.rtt_ms[2])
+    assert source.malformed == 1
+    assert source.warnings[-1].endswith("1 query not judged: their names are not in it")
+    assert (source.size, source.done) == (path.stat().st_size, path.stat().st_size)
+
+
+def test_other_databases_are_refused_with_a_line(tmp_path: Path) -> None:
+    path = tmp_path / "x.db"
+    database = sqlite3.connect(path)
+    database.execute("CREATE TABLE other (id INTEGER)")
+    database.commit()
+    database.close()
+    with pytest.raises(CaptureError, match=r"x.db: a database without Pi-hole's queries \(timestamp\)"):
+        open_source([path])
+    path.write_bytes(path.read_bytes()[:3000])
+    with pytest.raises(CaptureError, match=r"^cannot read .*x.db: "):
+        open_source([path])
+    path.write_bytes(gzip.compress(b"SQLite format 3\0" + bytes(5000)))
+    with pytest.raises(CaptureError, match="unpacked first"):
+        open_source([path])
+
+
+def test_lines_that_cannot_be_read_are_counted_and_the_first_is_named(tmp_path: Path) -> None:
+    good = SAMPLES["bind"].decode()
+    cut = good.splitlines()[0][:-25]
+    source, batches = read(tmp_path / "a", f"{good}{cut}\nanother message\n")
+    assert len(names_of(batches)) == len(ODD)
+    assert (source.malformed, source.warnings) == (
+        1,
+        [f"{tmp_path / 'a'}: 1 line could not be read; the first: line 18: a query of BIND is cut off or damaged"],
+    )
+    source, batches = read(tmp_path / "a", f"{cut}\n", "bind")
+    assert batches == []
+    assert source.errors == [
+        f"cannot read {tmp_path / 'a'}: no query in 1 line; line 1: a query of BIND is cut off or damaged"
+    ]
+
+
+def test_a_line_without_an_end_costs_one_line(tmp_path: Path) -> None:
+    endless = b"x" * (2 * LOG_LINE_MAX + 5)
+    source, batches = read(tmp_path / "a", SAMPLES["bind"] + endless + b"\n" + SAMPLES["bind"])
+    assert len(names_of(batches)) == 2 * len(ODD)
+    assert source.malformed == 1
+
+
+def test_lines_without_any_time_are_a_second_apart_and_among_others_they_are_bad(tmp_path: Path) -> None:
+    source, batches = read(tmp_path / "a", lines.coredns(frame="") + "\n" + lines.coredns(frame="") + "\n")
+    assert batches[0].ts.tolist() == [0, 1]
+    assert source.warnings == [f"{tmp_path / 'a'}: no times; the queries were taken one second apart"]
+    source, batches = read(tmp_path / "a", lines.coredns() + "\n" + lines.coredns(frame="") + "\n")
+    assert (len(batches[0]), source.malformed) == (1, 1)
+
+
+def test_every_log_says_what_it_loses_and_what_it_does_not_have_is_unknown(tmp_path: Path) -> None:
+    for kind, content in SAMPLES.items():
+        _, batches = read(tmp_path / "a", content)
+        losses = losses_of([KINDS[kind]])
+        assert losses == KINDS[kind].fidelity.losses
+        if any(text.startswith("answers: none") for text in losses):
+            for batch in batches:
+                assert set(batch.ans_bytes.tolist()) == {-1}
+                assert set(batch.ancount.tolist()) == {-1}
+    both = losses_of([KINDS["bind"], KINDS["unbound"]])
+    assert both[0].startswith("a query log of BIND: answers: ")
+    assert losses_of([KINDS["pcap"]]) == ()
+
+
+@given(st.sampled_from(sorted(SAMPLES)), st.binary(max_size=200))
+def test_no_line_makes_a_reader_fail_otherwise_than_with_an_error(kind: str, noise: bytes) -> None:
+    reader = KINDS[kind].reader
+    assert reader is not None
+    made = reader({}, float(T0))
+    for line in (*SAMPLES[kind].splitlines()[:12], noise):
+        feed(made, line)
+
+
+def feed(reader: LineReader, line: bytes) -> None:
+    try:
+        reader.read(line.decode("utf-8", "surrogateescape"))
+    except (ValueError, AgentsError):
+        return
+
+
+@given(
+    st.sampled_from(sorted(SAMPLES)),
+    st.lists(st.tuples(st.integers(0, 4000), st.integers(0, 7)), max_size=8),
+    st.integers(0, 4000),
+)
+def test_damaged_logs_are_read_to_their_end(kind: str, flips: list[tuple[int, int]], cut: int) -> None:
+    damaged = bytearray(SAMPLES[kind])
+    for at, bit in flips:
+        damaged[at % len(damaged)] ^= 1 << bit
+    content = bytes(damaged[: len(damaged) - cut % len(damaged)])
+    reader = KINDS[kind].reader
+    assert reader is not None
+    log = LogLines(reader({}, float(T0)))
+    batches = [log.take([line]) for line in content.splitlines(keepends=True)] + [log.rest()]
+    assert log.queries == sum(len(batch) for batch in batches if batch is not None)
+    assert all(to_text(name) for batch in batches if batch is not None for name in batch.qname)
+
+
+@given(st.lists(st.binary(min_size=1, max_size=20), min_size=1, max_size=6))
+def test_any_name_comes_back_from_the_escapes_of_bind(labels: list[bytes]) -> None:
+    wire = wire_of(labels)
+    text = to_text(wire)
+    reader = KINDS["bind"].reader
+    assert reader is not None
+    found = reader({}, 0.0).read(f"client 192.0.2.7#1 ({text}): query: {text} IN A + (192.0.2.1)")
+    assert found is not None
+    assert from_text(found.qname) == wire
