@@ -5,13 +5,11 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
-import os
-import pwd
 import sys
 import time
 from pathlib import Path
 
-from agents.cli.output import tell
+from agents.cli.output import login_name, tell
 from agents.core.errors import ModelError, StoreError, UsageError
 from agents.core.text import printable, utc
 from agents.learning.messages import decision_message, decision_text
@@ -44,7 +42,7 @@ def models(settings: Settings, options: argparse.Namespace) -> int:
 
 def _decide(settings: Settings, registry: ModelRegistry[Model], options: argparse.Namespace) -> None:
     """Do what a person asked for, print it in one sentence, and tell the channels."""
-    author, action = Author(options.author or _login(), options.reason), options.action
+    author, action = Author(options.author or login_name(), options.reason), options.action
     if action in ("approve", "reject"):
         model_id = options.model_id or _waiting(registry)
         {"approve": registry.approve, "reject": registry.reject}[action](model_id, author)
@@ -59,14 +57,6 @@ def _decide(settings: Settings, registry: ModelRegistry[Model], options: argpars
     for one in asyncio.run(bootstrap.alert_manager_of(settings).broadcast(decision_message(made))):
         if not one.ok:
             print(f"warning: {one.error}", file=sys.stderr)
-
-
-def _login() -> str:
-    """Who runs this: the user behind sudo, else the user."""
-    try:
-        return os.environ.get("SUDO_USER") or pwd.getpwuid(os.getuid()).pw_name
-    except KeyError:  # a container's user that has no name
-        return f"user {os.getuid()}"
 
 
 def _line_of(decision: Decision) -> str:

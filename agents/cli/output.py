@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import pwd
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -163,3 +165,11 @@ def json_output(target: str | None) -> Iterator[IO[str] | None]:
 def tell(text: str) -> None:
     """Print a line on standard error, so that the user knows the cause of a wait."""
     print(f"dns-tunnel: {text}", file=sys.stderr)
+
+
+def login_name() -> str:
+    """Who runs this: the user behind sudo, else the user."""
+    try:
+        return os.environ.get("SUDO_USER") or pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:  # a container's user that has no name
+        return f"user {os.getuid()}"

@@ -73,8 +73,8 @@ def _warn(text: str) -> None:
     print(f"dns-tunnel: warning: {text}", file=sys.stderr)
 
 
-_MODULES = {"run": "serve", "listen": "serve", "api": "serve", "schedule": "serve"}
-"""Commands that share a file; every other command has a file of its own name."""
+_MODULES = {"run": "serve", "listen": "serve", "api": "serve", "schedule": "serve", "review": "learning.review"}
+"""Commands in a file of another name; every other one has a file of its own name."""
 
 
 def _command(name: str) -> Callable[[settings.Settings, argparse.Namespace], int]:
@@ -137,6 +137,7 @@ def build_parser() -> argparse.ArgumentParser:
     evaluate.add_argument("manifest", type=Path)
     evaluate.add_argument("--json", metavar="PATH", help="write JSON there, - = standard output")
     _add_allow(add("allow", "your own known services: list, preview, add, remove", "known"))
+    _add_review(add("review", "domains that a person is asked about: list, show, take, label, undo, log"))
     _add_secrets(add("secrets", "honeytokens: add, list, remove; a name that contains one is an incident"))
     tidy = add("tidy", "drop what is older than the settings keep; once, now")
     tidy.add_argument("--anyway", action="store_true", help="also where the clock is doubted, and all at once")
@@ -228,6 +229,23 @@ def _add_allow(parser: argparse.ArgumentParser) -> None:
         action.add_argument("--author", required=name == "add", default="preview")
         action.add_argument("--expires", metavar="YYYY-MM-DD", help="last day (default: in 90 days)")
     actions.add_parser("remove", help="take one away").add_argument("suffix")
+
+
+def _add_review(parser: argparse.ArgumentParser) -> None:
+    actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
+    queue = actions.add_parser("list", help="the queue, most informative first")
+    queue.add_argument("--state", choices=("new", "in work", "closed"), help="default: what is not closed")
+    actions.add_parser("show", help="a domain: why, its names, its flow-hours").add_argument("domain")
+    actions.add_parser("log", help="what people decided, when and why")
+    actions.add_parser("take", help="say that you look at a domain").add_argument("domain")
+    label = actions.add_parser("label", help="label all that clients ask below domains, now and later")
+    label.add_argument("label", choices=("tunnel", "benign", "ignore"))
+    label.add_argument("domains", nargs="+", metavar="DOMAIN")
+    actions.add_parser("undo", help="take a decision back").add_argument("domain")
+    for name in ("label", "undo"):
+        actions.choices[name].add_argument("--reason", required=True, help="why; it is recorded")
+    for name in ("take", "label", "undo"):
+        actions.choices[name].add_argument("--author", default="", help="who decides (default: your login)")
 
 
 def _add_secrets(parser: argparse.ArgumentParser) -> None:

@@ -58,6 +58,9 @@ class Measured:
     tunnel_share: float  # golden tunnel names above NORMAL by the query model alone
     anchor_tunnel_share: float  # the same by the frozen shipped model
     anchor_drift: float  # mean absolute difference to the shipped model's scores of golden names
+    reviewed: int = 0  # names that people labelled
+    reviewed_wrong: int = 0
+    reviewed_wrong_before: int = 0  # by the model in use
 
 
 def gates_of(found: Measured) -> tuple[Gate, ...]:
@@ -66,6 +69,13 @@ def gates_of(found: Measured) -> tuple[Gate, ...]:
     return (
         Gate("wrong validation cases", found.cases_failed, 0, False, f"{len(CASES)} names every model must know"),
         Gate("wrong own cases", found.own_cases_failed, 0, False, f"{found.own_cases} cases of VALIDATION_CASES"),
+        Gate(
+            "wrong reviewed names",
+            found.reviewed_wrong,
+            found.reviewed_wrong_before,
+            False,
+            f"{found.reviewed} names that people labelled; the model in use has so many wrong as the threshold says",
+        ),
         Gate(
             "golden names above NORMAL",
             found.benign_above_normal,
@@ -130,12 +140,14 @@ class Validator:
     """Callable as a retraining wants it: (candidate, champion) to Validation. `anchor` is the shipped model.
 
     detector_of: a detector with a model that has seen nothing yet, such as production runs it: with the operator's
-    known services, quiet time, caps and scores.
+    known services, quiet time, caps and scores. reviewed: cases of people's labels, asked for at each validation. A
+    candidate may have as many of them wrong as the champion: a label that no model can meet must not stop all of them.
     """
 
     anchor: Model
     detector_of: Callable[[Model], TunnelDetector]
     own_cases: tuple[ValidationCase, ...] = ()
+    reviewed: Callable[[], tuple[ValidationCase, ...]] = tuple
 
     @cached_property
     def _usual(self) -> TunnelDetector:
@@ -149,6 +161,7 @@ class Validator:
     def __call__(self, candidate: Model, champion: Model) -> Validation:
         known = self._results(CASES, candidate, champion)
         own = self._results(self.own_cases, candidate, champion, services=True)
+        reviewed = self._results(self.reviewed(), candidate, champion, services=True)
         benign = wires_of(golden_names())
         new, old, anchor = (model.score(extract(benign), benign) for model in (candidate, champion, self.anchor))
         found = [self._first_incident(candidate, session) for session in golden_sessions().values()]
@@ -165,6 +178,9 @@ class Validator:
             tunnel_share=self._tunnel_share(candidate),
             anchor_tunnel_share=self._tunnel_share(self.anchor),
             anchor_drift=float(np.abs(new - anchor).mean()),
+            reviewed=len(reviewed),
+            reviewed_wrong=sum(not result.passed for result in reviewed),
+            reviewed_wrong_before=sum(not self._is_right(one.case, one.champion_score or 0.0) for one in reviewed),
         )
         return Validation(
             gates=gates_of(measured),
@@ -191,9 +207,11 @@ class Validator:
         return self._scale.votes(scores, self._usual.services.factors(lowered(names)))
 
     def _result(self, case: ValidationCase, score: float, champion_score: float) -> CaseResult:
+        return CaseResult(case, score, self._scale.severity(score), self._is_right(case, score), champion_score)
+
+    def _is_right(self, case: ValidationCase, score: float) -> bool:
         severity = self._scale.severity(score)
-        passed = severity == Severity.NORMAL if case.expected == Severity.NORMAL else severity >= case.expected
-        return CaseResult(case, score, severity, passed, champion_score)
+        return severity == Severity.NORMAL if case.expected == Severity.NORMAL else severity >= case.expected
 
     def _incidents(self, model: Model, traffic: QueryBatch) -> list[Incident]:
         found = {

@@ -14,6 +14,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -40,8 +41,10 @@ from agents.detection.limits import BudgetChoice, Peaks, Scale, choose, load_pea
 from agents.detection.tripwires.tripwires import Tripwires
 from agents.dns.strict_groups import StrictGroups, read_groups
 from agents.learning.baseline import benign_sample, model_bytes
+from agents.learning.loop import review
 from agents.learning.loop.collector import HourCollector
 from agents.learning.loop.labels import Labeller, label_counts
+from agents.learning.loop.review import Reviewer, reviewed_cases
 from agents.learning.messages import cases_text, send_run
 from agents.learning.registry import ModelRegistry
 from agents.learning.retraining import RetrainingParts
@@ -72,6 +75,7 @@ from agents.sources.listener.upstream import (
 from agents.sources.listener.upstream_watch import LoopProbes, shared_counts
 from agents.store.codec import Features
 from agents.store.feedback.flow_hours import FlowHourStore
+from agents.store.feedback.reviews import ReviewStore
 from agents.store.opening import open_store
 from agents.store.retention import ClockWatch
 from agents.store.spool import SpoolingSink
@@ -94,8 +98,17 @@ HOUR_FILE = "flow_hours.npz"
 """Counters of flows at the beginning of the present hour, in the folder of the detector's state."""
 FEATURES_AGAIN = Features(VERSION, features_again)
 """What the spool need not hold."""
-SPECS: tuple[Spec[Any], ...] = (special_names.SPEC, traffic.SPEC, cache.SPEC, *INTAKES, *MODEL_TYPES, *CHANNELS)
-"""Special names, limits, every kind of intake, detector type and channel: settings and documents are made of them."""
+SPECS: tuple[Spec[Any], ...] = (
+    special_names.SPEC,
+    traffic.SPEC,
+    cache.SPEC,
+    *INTAKES,
+    *MODEL_TYPES,
+    *CHANNELS,
+    review.SPEC,
+)
+"""Special names, limits, every kind of intake, detector type and channel, reviews: settings and documents are made of
+them."""
 
 
 def load_settings(**overrides: Any) -> Settings:
@@ -281,9 +294,15 @@ def judge_parts(
         note=note,
         in_force=noted_settings(settings),
         hours=HourCollector(
-            detector, FlowHourStore(store), settings.state_dir / HOUR_FILE, Labeller(store, scale_of(settings))
+            detector, FlowHourStore(store), settings.state_dir / HOUR_FILE, partial(_after_hour, settings, store)
         ),
     )
+
+
+def _after_hour(settings: Settings, store: Store, hour: int) -> None:
+    """What follows when an hour's flow-hours are written: labels, then the review queue. Raises StoreError."""
+    Labeller(store, scale_of(settings))(hour)
+    Reviewer(store, review.SPEC.factory(settings.of(review.SPEC)))(hour)
 
 
 def plan_of(settings: Settings, others: Sequence[tuple[str, Work]] = (), note: SharedNote | None = None) -> Plan:
@@ -442,7 +461,7 @@ def retraining_parts(
         store=store,
         registry=registry_of(settings),
         trainer=lambda sample, request: train(training_of(settings), sample, request),
-        validator=validator_of(settings),
+        validator=replace(validator_of(settings), reviewed=partial(reviewed_cases, store)),
         baseline_sample=benign_sample,
         reporter=lambda run: write_report(settings.reports_dir, run),
         notify=partial(send_run, alert_manager_of(settings), settings.public_url.rstrip("/")),
@@ -532,9 +551,10 @@ def serving_of(
     registry = registry_of(settings)
     folders = dict.fromkeys((settings.state_dir, settings.spool_folder))
     health = ProcessHealth(settings.state_dir, registry, note, tuple(folders))
-    retrainer = Retrainer(retraining_of(settings))
+    retrainer, store = Retrainer(retraining_of(settings)), store_of(settings)
     parts = Parts(
-        store=store_of(settings),
+        store=store,
+        reviews=ReviewStore(store),
         models=registry,
         reports_dir=settings.reports_dir,
         token=api_token_of(settings),

@@ -21,6 +21,7 @@ from sqlalchemy import ColumnElement, Connection, Select, func, literal_column, 
 from agents.core.columns import Coded, Pieces
 from agents.core.types import DAY_S, Sample
 from agents.store import sampling_kernels
+from agents.store.feedback.labelled import LabelledFlows
 from agents.store.rows import QUERIES, RND_MAX, ascii_of
 from agents.store.sql import LIVE, between
 
@@ -73,6 +74,7 @@ class Wanted:
     domain_share: float
     features_version: int
     seed: int
+    labelled: LabelledFlows = field(default_factory=LabelledFlows)  # their queries are left out
 
 
 @dataclass(slots=True)
@@ -116,8 +118,8 @@ class _Block(NamedTuple):
 class _Draw:
     """One day's rows in random order, as far as the caps let them through."""
 
-    def __init__(self, blocks: Iterator[Found], clients: _Cap, domains: _Cap) -> None:
-        self._blocks, self._clients, self._domains = blocks, clients, domains
+    def __init__(self, blocks: Iterator[Found], clients: _Cap, domains: _Cap, labelled: LabelledFlows) -> None:
+        self._blocks, self._clients, self._domains, self._labelled = blocks, clients, domains, labelled
         self._at = self._end = 0
         self.taken: list[_Taken] = []
         self._current: _Block | None = None
@@ -139,6 +141,7 @@ class _Draw:
         self.keep()
         for found in self._blocks:
             order = np.lexsort((found.id, found.rnd))
+            order = order[self._labelled.left(found.client, found.domain)[order]]
             if not len(order):
                 continue
             clients, domains = self._clients.numbered(found.client), self._domains.numbered(found.domain)
@@ -181,7 +184,10 @@ def sample(connection: Connection, wanted: Wanted, fetch: Fetch, shelves: Sequen
     clients = _Cap(max(1, int(wanted.client_share * wanted.limit)))
     domains = _Cap(max(1, int(wanted.domain_share * wanted.limit)))
     share = -(-wanted.limit // len(days))
-    draws = [_Draw(_blocks(connection, conditions, day, wanted, share, fetch), clients, domains) for day in days]
+    draws = [
+        _Draw(_blocks(connection, conditions, day, wanted, share, fetch), clients, domains, wanted.labelled)
+        for day in days
+    ]
     _turns(draws, wanted.limit, max(1, -(-share // TURNS)))
     return _sample_of(draws, clients, domains)
 

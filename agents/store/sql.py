@@ -9,7 +9,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -47,6 +47,7 @@ from agents.core.types import (
 )
 from agents.store import sampling
 from agents.store.deadline import Watchdog
+from agents.store.feedback.labelled import labelled_flows
 from agents.store.rows import (
     BATCHES,
     INCIDENTS,
@@ -452,9 +453,13 @@ class Store(ABC):
         seed: int,
         replayed: bool = False,
     ) -> Sample:
-        """NORMAL live queries to learn from: see agents.store.sampling. replayed: those of replays, too."""
+        """NORMAL live queries to learn from: see agents.store.sampling. replayed: those of replays, too.
+
+        Queries of labelled flows are not among them, nor below domains that people look at or decided about.
+        """
         wanted = sampling.Wanted(since, until, limit, max_score, client_share, domain_share, features_version, seed)
         with self.reading("sample queries", LONG_S) as connection:
+            wanted = replace(wanted, labelled=labelled_flows(connection))
             shelves = self._shelves(connection) if replayed else ()
             return sampling.sample(connection, wanted, self._found, shelves)
 

@@ -9,7 +9,7 @@ from fastapi import Depends, FastAPI
 from fastapi.middleware import Middleware
 from starlette.staticfiles import StaticFiles
 
-from agents.web import api, errors, metrics, pages
+from agents.web import api, errors, metrics, pages, reviews
 from agents.web.auth import Gatekeeper
 from agents.web.headers import SafeHeaders
 from agents.web.parts import Parts
@@ -41,9 +41,11 @@ def create_app(parts: Parts) -> FastAPI:
     app.state.gate = gate
     app.include_router(api.open_router)
     app.include_router(api.router, dependencies=[Depends(gate.require)])
+    app.include_router(reviews.router, dependencies=[Depends(gate.require)])
     app.include_router(metrics.router, dependencies=[Depends(gate.require)])
     app.include_router(pages.described_router)
     app.include_router(pages.router)
+    app.include_router(reviews.page_router)
     app.mount("/static", StaticFiles(directory=str(resources.files("agents.web") / "static")), name="static")
     _describe(app)
     return app

@@ -46,6 +46,15 @@ class Gatekeeper:
     def _mac(self, ends: str) -> str:
         return hmac.new(self._token, b"dns-tunnel session " + ends.encode(), hashlib.sha256).hexdigest()
 
+    def form_key(self, request: Request) -> str:
+        """What a form of this session's pages holds, so that no other site can send it: a MAC of the cookie."""
+        return self._mac("form " + request.cookies.get(COOKIE, ""))
+
+    def sent_by_form(self, request: Request, key: str) -> bool:
+        """Whether a form came from a page of the session that sends it."""
+        sent = key.encode("utf-8", "surrogatepass")
+        return self.has_session(request) and hmac.compare_digest(sent, self.form_key(request).encode())
+
     def has_session(self, request: Request) -> bool:
         ends, _, mac = request.cookies.get(COOKIE, "").partition(".")
         if not (ends.isascii() and ends.isdigit() and len(ends) < 16 and mac.isascii()):

@@ -54,23 +54,26 @@ _templates.filters |= {
 }
 
 
-def _page(name: str, status: int = 200, **values: Any) -> HTMLResponse:
+def page(name: str, status: int = 200, **values: Any) -> HTMLResponse:
+    """A template with its values."""
     return HTMLResponse(_templates.get_template(name).render(**values), status)
 
 
-def _gate(request: Request) -> Gatekeeper:
+def gate_of(request: Request) -> Gatekeeper:
+    """Who checks tokens and sessions of the application that answers this request."""
     gate: Gatekeeper = request.app.state.gate
     return gate
 
 
-def _to_login(request: Request) -> RedirectResponse:
+def to_login(request: Request) -> RedirectResponse:
+    """To the login form, and back here from there."""
     return RedirectResponse("/login?next=" + quote(request.url.path, safe="/"), 303)
 
 
 @router.get("/")
 def index(request: Request) -> Response:
-    if not _gate(request).has_session(request):
-        return _to_login(request)
+    if not gate_of(request).has_session(request):
+        return to_login(request)
     parts = parts_of(request)
     values, problems = {}, []
     sources: Mapping[str, Any] = {
@@ -86,25 +89,25 @@ def index(request: Request) -> Response:
             values[name] = None  # unknown: not the same as none
             if str(error) not in problems:
                 problems.append(str(error))
-    return _page("index.html", problems=problems, now=time.time(), **values)
+    return page("index.html", problems=problems, now=time.time(), **values)
 
 
 @router.get("/console/incidents/{incident_id}")
 def incident(request: Request, incident_id: str) -> Response:
-    if not _gate(request).has_session(request):
-        return _to_login(request)
+    if not gate_of(request).has_session(request):
+        return to_login(request)
     found = parts_of(request).store.incident_by_id(incident_id)
     if found is None:
         raise HTTPException(404, "cannot find that incident")
-    return _page("incident.html", incident=found)
+    return page("incident.html", incident=found)
 
 
 @router.get("/docs")
 def docs(request: Request) -> Response:
-    if not _gate(request).has_session(request):
-        return _to_login(request)
+    if not gate_of(request).has_session(request):
+        return to_login(request)
     base = str(request.base_url).rstrip("/")
-    return _page("docs.html", endpoints=endpoints(request.app.openapi(), base))
+    return page("docs.html", endpoints=endpoints(request.app.openapi(), base))
 
 
 @described_router.get(
@@ -119,32 +122,32 @@ def report(
     sent: Sent = None,
 ) -> Response:
     """The HTML file. A browser without a session gets the login form first."""
-    gate = _gate(request)
+    gate = gate_of(request)
     browser = sent is None and "text/html" in request.headers.get("accept", "")
     if browser and not gate.has_session(request):
-        return _to_login(request)
+        return to_login(request)
     gate.require(request, sent)
     return report_answer(request, name)
 
 
 @router.get("/login")
 def login_form(request: Request) -> Response:
-    return _page("login.html", problem="", next=_local(request.query_params.get("next", "")))
+    return page("login.html", problem="", next=_local(request.query_params.get("next", "")))
 
 
 @router.post("/login")
 async def login(request: Request) -> Response:
     """Check the entered token, limit attempts, and give the browser its cookie."""
-    gate, address = _gate(request), address_of(request)
-    form = await _form(request)
-    following = _local(form.get("next", ""))
+    gate, address = gate_of(request), address_of(request)
+    form = await form_of(request)
+    following = _local(form.get("next", [""])[0])
     if not gate.attempts.allowed(address):
-        answer = _page("login.html", 429, problem="Too many attempts. Wait a minute.", next=following)
+        answer = page("login.html", 429, problem="Too many attempts. Wait a minute.", next=following)
         answer.headers["Retry-After"] = str(int(ATTEMPTS_S))
         return answer
-    if not gate.knows(form.get("token", "").strip()):
+    if not gate.knows(form.get("token", [""])[0].strip()):
         gate.attempts.wrong(address)
-        return _page("login.html", 401, problem="That is not the token.", next=following)
+        return page("login.html", 401, problem="That is not the token.", next=following)
     welcome = RedirectResponse(following, 303)
     secure = request.url.scheme == "https"
     welcome.set_cookie(COOKIE, gate.cookie(), SESSION_S, httponly=True, samesite="strict", secure=secure)
@@ -158,15 +161,14 @@ def logout() -> Response:
     return answer
 
 
-async def _form(request: Request) -> dict[str, str]:
-    """Fields of an urlencoded body, the first value of each name."""
+async def form_of(request: Request, most: int = FORM_MAX) -> dict[str, list[str]]:
+    """Fields of an urlencoded body of at most `most` bytes."""
     body = bytearray()
     async for chunk in request.stream():
         body += chunk
-        if len(body) > FORM_MAX:
+        if len(body) > most:
             raise HTTPException(413, "cannot read a form of that size")
-    fields = parse_qs(body.decode("utf-8", "replace"), keep_blank_values=True)
-    return {name: values[0] for name, values in fields.items()}
+    return parse_qs(body.decode("utf-8", "replace"), keep_blank_values=True)
 
 
 def _local(path: str) -> str:

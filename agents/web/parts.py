@@ -16,6 +16,7 @@ from fastapi import Request
 from agents.core.errors import AgentsError, StoreError, StoreUnusableError
 from agents.core.protocols import ModelList, ReadStore
 from agents.core.types import Metric
+from agents.store.feedback.reviews import ReviewStore
 
 STATE_S = 1.0
 """The database is asked again after this many seconds."""
@@ -82,7 +83,7 @@ class Parts:
 
     `retrain` starts a retraining without waiting for it and returns its run id; BusyError while one runs.
     `health` returns the state of each component as {"ok": bool, …}, except the database, which is asked here.
-    `metrics` returns the numbers of /metrics.
+    `metrics` returns the numbers of /metrics. `reviews` is the review queue.
     """
 
     store: ReadStore
@@ -90,6 +91,7 @@ class Parts:
     reports_dir: Path
     token: str = field(repr=False)
     retrain: Callable[[], str]
+    reviews: ReviewStore
     health: Callable[[], Mapping[str, Mapping[str, Any]]] = _no_health
     metrics: Callable[[], Iterable[Metric]] = _no_metrics
     version: str = "0"

@@ -110,6 +110,58 @@ class ReportList(BaseModel):
     reports: list[ReportItem]
 
 
+LabelName = Literal["tunnel", "benign", "ignore"]
+ReviewStateName = Literal["new", "in work", "closed"]
+
+
+class ReviewEntry(BaseModel):
+    domain: str = Field(examples=["evil.example"])
+    state: ReviewStateName = Field(examples=["new"])
+    informativeness: float = Field(examples=[0.71], description="0..1, how much would be learnt of a label")
+    why: str = Field(examples=["0.83 times a limit, 2 clients"])
+    clients: int = Field(examples=[2])
+    names: Sequence[str] = Field(examples=[["mzxw6.evil.example"]])
+    queued_at: float = Field(examples=[1767225600.25])
+    taken_by: str = Field(examples=["ann"])
+
+
+class ReviewQueue(BaseModel):
+    reviews: list[ReviewEntry]
+    counts: dict[str, int] = Field(examples=[{"new": 3, "in work": 1, "closed": 12}])
+
+
+class DecisionEntry(BaseModel):
+    decision_id: int = Field(examples=[7])
+    at: float = Field(examples=[1767225700.0])
+    domain: str = Field(examples=["evil.example"])
+    label: LabelName = Field(examples=["tunnel"])
+    reason: str = Field(examples=["iodine on a test machine"])
+    author: str = Field(examples=["ann"])
+    undone_at: float | None = Field(examples=[None])
+    undone_by: str = Field(examples=[""])
+    undone_why: str = Field(examples=[""])
+
+
+class DecisionList(BaseModel):
+    decisions: list[DecisionEntry]
+
+
+class ReviewDecide(BaseModel):
+    domains: list[str] = Field(examples=[["evil.example"]], min_length=1, max_length=500)
+    label: LabelName = Field(examples=["tunnel"])
+    reason: str = Field(examples=["iodine on a test machine"], max_length=500)
+    author: str = Field(examples=["ann"], max_length=80)
+
+
+class ReviewTake(BaseModel):
+    domain: str = Field(examples=["evil.example"])
+    author: str = Field(examples=["ann"], max_length=80)
+
+
+class ReviewUndo(ReviewTake):
+    reason: str = Field(examples=["it was a test"], max_length=500)
+
+
 class RetrainStarted(BaseModel):
     run_id: str = Field(examples=["20260104_020011"])
 

@@ -90,6 +90,18 @@ def changed(model: Model, **arrays: np.ndarray[tuple[int, ...], np.dtype[np.floa
     return Model(both, {**model.manifest, "arrays_sha256": digest(both)})
 
 
+def test_what_people_said_counts_against_the_model_in_use(model: Model) -> None:
+    """A label that neither model meets stops nobody; a candidate that has more of them wrong is stopped."""
+    hopeless = ValidationCase("www.google.com", Severity.HIGH, "reviewed: tunnel")
+    known = ValidationCase(f"{HEX_LABEL}.evil.com", Severity.HIGH, "reviewed: tunnel")
+    validator = Validator(model, fresh, (), lambda: (hopeless, known))
+    (gate,) = [gate for gate in validator(model, model).gates if gate.name == "wrong reviewed names"]
+    assert (gate.value, gate.threshold, gate.passed) == (1, 1, True)
+    worse = replace(GOOD, reviewed=2, reviewed_wrong=2, reviewed_wrong_before=1)
+    (missed,) = [gate for gate in gates_of(worse) if not gate.passed]
+    assert (missed.name, missed.margin) == ("wrong reviewed names", -1)
+
+
 def test_a_model_made_blind_misses_the_gates_of_tunnels(model: Model) -> None:
     silent = {name: np.zeros_like(model.arrays[name]) for name in ("knots_score", "bits_score")}
     blind = changed(model, **silent, char_bits=np.zeros_like(model.arrays["char_bits"]))

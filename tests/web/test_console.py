@@ -21,6 +21,7 @@ from agents.core.text import NETWORK
 from agents.core.types import Metric, Severity, marked
 from agents.dns.name import wire_of
 from agents.store import Store, open_store
+from agents.store.feedback.reviews import ReviewStore
 from agents.web import Parts, create_app
 from tests.support.patience import patient
 from tests.support.verdicts import START, incident, verdicts
@@ -81,6 +82,7 @@ class World:
             reports_dir=self.reports,
             token=TOKEN,
             retrain=self.retrain,
+            reviews=ReviewStore(self.store),
             health=lambda: self.components,
             metrics=self.metrics,
         )
@@ -141,6 +143,11 @@ PROTECTED = [
     ("GET", "/metrics"),
     ("GET", "/openapi.json"),
     ("POST", "/retrain"),
+    ("GET", "/reviews"),
+    ("GET", "/reviews/decisions"),
+    ("POST", "/reviews/decide"),
+    ("POST", "/reviews/take"),
+    ("POST", "/reviews/undo"),
 ]
 
 

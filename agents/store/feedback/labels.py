@@ -9,7 +9,7 @@ from enum import StrEnum
 from sqlalchemy import ColumnElement, func, literal, select
 
 from agents.core.types import clean
-from agents.store.feedback.tables import FLOW_HOURS, FLOW_LABELS
+from agents.store.feedback.tables import FLOW_HOURS, FLOW_LABELS, REVIEW_DECISIONS, labelled_by_people
 from agents.store.sql import MERGED_S, Store
 
 _F, _L = FLOW_HOURS.c, FLOW_LABELS.c
@@ -26,6 +26,7 @@ class Label(StrEnum):
 class LabelOrigin(StrEnum):
     """Where a label comes from."""
 
+    PERSON = "a person"
     TOOL = "tool fingerprint"
     HONEYTOKEN = "honeytoken"
     SECRET = "decoded secret"  # noqa: S105 - the name of an origin
@@ -72,16 +73,26 @@ class LabelStore:
         return marked
 
     def counts(self, schema: int, since: float, until: float) -> list[tuple[str, str, int]]:
-        """(label, origin, flow-hours) of hours that began at since <= time < until, Unix seconds."""
-        statement = (
-            select(_L.label, _L.origin, func.count())
-            .join(FLOW_HOURS, _F.id == _L.flow_hour_id)
-            .where(_F.schema == schema, _F.hour >= since / 3600, _F.hour < until / 3600)
-            .group_by(_L.label, _L.origin)
-            .order_by(_L.label, _L.origin)
-        )
+        """(label, origin, flow-hours) of hours that began at since <= time < until, Unix seconds.
+
+        Where a decision of a person stands, no other label counts.
+        """
+        span = (_F.schema == schema, _F.hour >= since / 3600, _F.hour < until / 3600)
+        found = select(_L.label, _L.origin, func.count()).join(FLOW_HOURS, _F.id == _L.flow_hour_id)
+        found = found.where(*span, _F.domain.not_in(labelled_by_people())).group_by(_L.label, _L.origin)
+        stands = (REVIEW_DECISIONS.c.domain == _F.domain) & REVIEW_DECISIONS.c.undone_at.is_(None)
+        said = select(REVIEW_DECISIONS.c.label, literal(str(LabelOrigin.PERSON)), func.count())
+        said = said.join(FLOW_HOURS, stands).where(*span).group_by(REVIEW_DECISIONS.c.label)
         with self._store.reading("count labels") as connection:
-            return [(str(label), str(origin), int(count)) for label, origin, count in connection.execute(statement)]
+            rows = [row for statement in (found, said) for row in connection.execute(statement)]
+        return sorted((str(label), str(origin), int(count)) for label, origin, count in rows)
+
+    def labelled_ids(self, schema: int, *, since: int, until: int) -> set[int]:
+        """Ids of the flow-hours with since <= hour < until that have a label, other than of a person."""
+        statement = select(_F.id).join(FLOW_LABELS, _F.id == _L.flow_hour_id)
+        statement = statement.where(_F.schema == schema, _F.hour >= since, _F.hour < until)
+        with self._store.reading("read labels") as connection:
+            return set(connection.execute(statement).scalars())
 
 
 def _within(span: LabelledSpan, schema: int) -> list[ColumnElement[bool]]:

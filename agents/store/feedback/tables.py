@@ -9,10 +9,12 @@ from sqlalchemy import (
     Double,
     Integer,
     LargeBinary,
+    Select,
     SmallInteger,
     Table,
     Text,
     UniqueConstraint,
+    select,
 )
 
 from agents.store.rows import metadata
@@ -48,3 +50,38 @@ FLOW_LABELS = Table(
     Column("labelled_at", Double, nullable=False),
 )
 """Labels that were found without a person, one a flow-hour at most."""
+
+REVIEW_ITEMS = Table(
+    "review_items",
+    metadata,
+    Column("domain", Text, primary_key=True),
+    Column("state", Text, nullable=False),
+    Column("queued_at", Double, nullable=False),
+    Column("informativeness", REAL, nullable=False),
+    Column("why", Text, nullable=False),
+    Column("clients", Integer, nullable=False),
+    Column("names", Text, nullable=False),
+    Column("taken_by", Text, nullable=False, server_default=""),
+)
+"""Domains that a person is asked about, each once; `state` is new, in work or closed; `names` is a JSON list."""
+
+REVIEW_DECISIONS = Table(
+    "review_decisions",
+    metadata,
+    Column("decision_id", ROW_ID, primary_key=True),
+    Column("at", Double, nullable=False),
+    Column("domain", Text, nullable=False),
+    Column("label", Text, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("author", Text, nullable=False),
+    Column("undone_at", Double),
+    Column("undone_by", Text, nullable=False, server_default=""),
+    Column("undone_why", Text, nullable=False, server_default=""),
+    sqlite_autoincrement=True,
+)
+"""What people said of a domain; the one decision of a domain that is not undone stands. None is ever deleted."""
+
+
+def labelled_by_people() -> Select[tuple[str]]:
+    """Domains about which a decision stands."""
+    return select(REVIEW_DECISIONS.c.domain).where(REVIEW_DECISIONS.c.undone_at.is_(None))

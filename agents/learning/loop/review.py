@@ -1,0 +1,130 @@
+"""Which domains a person is asked about: those whose flow-hours nothing labels, and of which most would be learnt.
+
+Uncertainty sampling (Lewis, Gale 1994), weighed with how many clients it concerns and how near a limit it came.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from agents.core.protocols import Field, Spec
+from agents.core.text import counted
+from agents.core.types import DAY_S, Severity, ValidationCase
+from agents.detection.judge_kernels import PEAK_MIN
+from agents.learning.loop.flow_hours import NUMBERS, SCHEMA
+from agents.store.feedback.flow_hours import FlowHours, FlowHourStore
+from agents.store.feedback.labels import Label, LabelStore
+from agents.store.feedback.reviews import ReviewItem, ReviewStore
+from agents.store.sql import Store
+
+NEARNESS_SHARE, CLIENTS_SHARE = 0.7, 0.3
+"""What nearness to a limit and the number of clients weigh in the informativeness."""
+CLIENTS_MANY = 64
+"""So many clients below a domain count in full."""
+SPAN_S = 7.0 * DAY_S
+"""REVIEW_PER_WEEK counts domains that came into the queue within so many seconds."""
+CASES_MAX = 500
+"""Decisions that give validation cases, at most: the newest."""
+NAMES_A_DOMAIN = 8
+"""Validation cases of one domain, at most."""
+_NEAR = NUMBERS.index("peak_today")
+
+
+@dataclass(frozen=True, slots=True)
+class ReviewLimits:
+    """How much people are asked."""
+
+    per_week: int
+
+
+def _is_count(value: Any) -> None:
+    if not 0 <= value <= 10_000:
+        raise ValueError("it is no number from 0 to 10,000")
+
+
+SPEC: Spec[ReviewLimits] = Spec(
+    "review",
+    "reviews: domains that people are asked about",
+    (
+        Field(
+            "review_per_week",
+            int,
+            20,
+            "domains that come into the review queue in a week, at most; 0 = none",
+            _is_count,
+        ),
+    ),
+    lambda values: ReviewLimits(values["review_per_week"]),
+)
+
+
+def candidates(rows: FlowHours) -> list[ReviewItem]:
+    """The domains of flow-hours that came near a limit, each with how much would be learnt of it."""
+    loud = rows.numbers[:, _NEAR:].max(axis=1, initial=0.0)
+    by_domain: dict[str, list[int]] = {}
+    for row in np.flatnonzero(loud >= PEAK_MIN).tolist():
+        by_domain.setdefault(rows.domain[row], []).append(row)
+    return [_item_of(domain, found, rows, loud) for domain, found in by_domain.items()]
+
+
+def _item_of(domain: str, found: Sequence[int], rows: FlowHours, loud: NDArray[np.float32]) -> ReviewItem:
+    clients = len({rows.client[row] for row in found})
+    nearness = float(max(loud[row] for row in found))
+    many = min(math.log2(1 + clients) / math.log2(1 + CLIENTS_MANY), 1.0)
+    loudest = max(found, key=lambda row: float(loud[row]))
+    return ReviewItem(
+        domain=domain,
+        informativeness=round(NEARNESS_SHARE * min(nearness, 1.0) + CLIENTS_SHARE * many, 4),
+        why=f"{nearness:.2f} times a limit, {counted(clients, 'client')}",
+        clients=clients,
+        names=tuple(rows.names[loudest]),
+    )
+
+
+@dataclass(frozen=True)
+class Reviewer:
+    """Fills the queue with what an hour brought. Called with the hour; raises StoreError."""
+
+    store: Store
+    limits: ReviewLimits
+    clock: Callable[[], float] = time.time
+
+    def __call__(self, hour: int) -> None:
+        if not self.limits.per_week:
+            return
+        rows = FlowHourStore(self.store).read(SCHEMA, since=hour, until=hour + 1)
+        labelled = LabelStore(self.store).labelled_ids(SCHEMA, since=hour, until=hour + 1)
+        tunnels = {rows.domain[row] for row, one in enumerate(rows.id.tolist()) if one in labelled}
+        found = [item for item in candidates(rows) if item.domain not in tunnels]
+        ReviewStore(self.store).fill(found, self.clock(), self.limits.per_week, SPAN_S)
+
+
+def teaches(domain: str) -> bool:
+    """Whether a person's label of a domain is learnt; that of the other half of all domains gives validation cases."""
+    return hashlib.sha256(domain.encode("utf-8", "backslashreplace")).digest()[0] % 2 == 0
+
+
+_EXPECTED: Mapping[Label, Severity] = {Label.BENIGN: Severity.NORMAL, Label.TUNNEL: Severity.HIGH}
+
+
+def reviewed_cases(store: Store) -> tuple[ValidationCase, ...]:
+    """Names below domains that people called benign or a tunnel, of the half that does not teach. Raises StoreError."""
+    reviews, hours, cases = ReviewStore(store), FlowHourStore(store), {}
+    for decision in reviews.decisions(standing=True, limit=CASES_MAX):
+        if decision.label not in _EXPECTED or teaches(decision.domain):
+            continue
+        item = reviews.item(decision.domain)
+        rows = hours.read(SCHEMA, domain=decision.domain, limit=CASES_MAX)
+        names = dict.fromkeys([*(item.names if item else ()), *(name for some in rows.names for name in some)])
+        purpose = f"reviewed: {decision.label}, by {decision.author}"
+        for name in list(names)[:NAMES_A_DOMAIN]:
+            cases[name] = ValidationCase(name, _EXPECTED[decision.label], purpose)
+    return tuple(cases.values())

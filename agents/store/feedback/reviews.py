@@ -1,0 +1,197 @@
+"""The review queue: domains that a person is asked about; and what people decided, which is undone, never deleted."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+from sqlalchemy import Connection, Row, delete, desc, func, insert, select, update
+
+from agents.core.errors import UsageError
+from agents.core.text import printable
+from agents.core.types import clean
+from agents.store.feedback.labels import Label
+from agents.store.feedback.tables import REVIEW_DECISIONS, REVIEW_ITEMS
+from agents.store.sql import Store
+
+TEXT_MAX_REASON, TEXT_MAX_AUTHOR = 500, 80
+"""Characters of a reason and of an author's name, at most."""
+DOMAINS_AT_ONCE = 500
+"""Domains of one decision, at most."""
+_I, _D = REVIEW_ITEMS.c, REVIEW_DECISIONS.c
+_STANDS = _D.undone_at.is_(None)
+
+
+class ReviewState(StrEnum):
+    """Where a domain is in the queue."""
+
+    NEW = "new"
+    IN_WORK = "in work"
+    CLOSED = "closed"
+
+
+@dataclass(frozen=True, slots=True)
+class ReviewItem:
+    """A domain in the queue. Times are Unix seconds."""
+
+    domain: str
+    informativeness: float  # 0..1
+    why: str
+    clients: int
+    names: tuple[str, ...] = ()  # samples, presentation form
+    queued_at: float = 0.0
+    state: ReviewState = ReviewState.NEW
+    taken_by: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ReviewDecision:
+    """What a person said of a domain. Times are Unix seconds."""
+
+    decision_id: int
+    at: float
+    domain: str
+    label: Label
+    reason: str
+    author: str
+    undone_at: float | None = None
+    undone_by: str = ""
+    undone_why: str = ""
+
+
+class ReviewStore:
+    """The queue and the decisions in a store. Every method raises StoreError; what people do, UsageError too."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    def items(self, state: ReviewState | None = None, *, limit: int = 100) -> list[ReviewItem]:
+        """Domains in the queue, most informative first; None = those that are not closed."""
+        wanted = _I.state == str(state) if state is not None else _I.state != str(ReviewState.CLOSED)
+        statement = select(REVIEW_ITEMS).where(wanted).order_by(desc(_I.informativeness), _I.domain).limit(limit)
+        with self._store.reading("read the review queue") as connection:
+            return [_item(row) for row in connection.execute(statement)]
+
+    def item(self, domain: str) -> ReviewItem | None:
+        """One domain of the queue."""
+        with self._store.reading("read the review queue") as connection:
+            row = connection.execute(select(REVIEW_ITEMS).where(_I.domain == clean(domain))).first()
+            return None if row is None else _item(row)
+
+    def fill(self, found: Sequence[ReviewItem], now: float, most: int, span_s: float) -> int:
+        """Put the most informative of `found` into the queue; how many.
+
+        In `span_s` seconds at most `most` domains are new. A more informative one takes the place of the least
+        informative one that nobody has looked at. A domain that was in the queue before, or decided about, stays out.
+        """
+        added = 0
+        with self._store.writing("fill the review queue") as connection:
+            known = set(connection.execute(select(_D.domain).where(_STANDS).union(select(_I.domain))).scalars())
+            lately = connection.execute(select(REVIEW_ITEMS).where(_I.queued_at > now - span_s)).all()
+            room, new = most - len(lately), sorted(
+                ((row.informativeness, row.domain) for row in lately if row.state == str(ReviewState.NEW)), reverse=True
+            )  # fmt: skip
+            for item in sorted(found, key=lambda one: (-one.informativeness, one.domain)):
+                if clean(item.domain) in known:
+                    continue
+                if room <= 0:
+                    if not new or new[-1][0] >= item.informativeness:
+                        break
+                    connection.execute(delete(REVIEW_ITEMS).where(_I.domain == new.pop()[1]))
+                    room += 1
+                connection.execute(insert(REVIEW_ITEMS).values(_row(item, now)))
+                room, added = room - 1, added + 1
+        return added
+
+    def take(self, domain: str, author: str) -> None:
+        """Somebody looks at a domain. Raises UsageError where it is not in the queue or closed."""
+        author = _text(author, "an author", TEXT_MAX_AUTHOR)
+        waits = (_I.domain == clean(domain), _I.state != str(ReviewState.CLOSED))
+        values = {"state": str(ReviewState.IN_WORK), "taken_by": author}
+        with self._store.writing("take a review") as connection:
+            if not connection.execute(update(REVIEW_ITEMS).where(*waits).values(values)).rowcount:
+                raise UsageError(f"cannot take {printable(domain)}: it does not wait in the review queue")
+
+    def decide(
+        self, domains: Sequence[str], label: Label, reason: str, author: str, now: float
+    ) -> list[ReviewDecision]:
+        """Label domains, all of them or none; a standing decision about one is undone by that. now: Unix seconds."""
+        reason, author = _text(reason, "a reason", TEXT_MAX_REASON), _text(author, "an author", TEXT_MAX_AUTHOR)
+        wanted = sorted({clean(domain) for domain in domains})
+        if not wanted or not all(wanted) or len(wanted) > DOMAINS_AT_ONCE:
+            raise UsageError(f"cannot decide: name 1 to {DOMAINS_AT_ONCE} domains")
+        with self._store.writing("keep a decision") as connection:
+            _undo(connection, wanted, author, f"decided again: {label}", now)
+            rows = [
+                {"at": now, "domain": domain, "label": str(label), "reason": reason, "author": author}
+                for domain in wanted
+            ]
+            connection.execute(insert(REVIEW_DECISIONS), rows)
+            closed = {"state": str(ReviewState.CLOSED), "taken_by": author}
+            connection.execute(update(REVIEW_ITEMS).where(_I.domain.in_(wanted)).values(closed))
+            made = connection.execute(
+                select(REVIEW_DECISIONS).where(_STANDS, _D.domain.in_(wanted)).order_by(_D.domain)
+            )
+            return [_decision(row) for row in made]
+
+    def undo(self, domain: str, reason: str, author: str, now: float) -> ReviewDecision:
+        """Take back the standing decision about a domain; it waits in the queue again, if it did before."""
+        reason, author = _text(reason, "a reason", TEXT_MAX_REASON), _text(author, "an author", TEXT_MAX_AUTHOR)
+        with self._store.writing("undo a decision") as connection:
+            row = connection.execute(select(REVIEW_DECISIONS).where(_STANDS, _D.domain == clean(domain))).first()
+            if row is None:
+                raise UsageError(f"cannot undo: nothing is decided about {printable(domain)}")
+            _undo(connection, [row.domain], author, reason, now)
+            opened = {"state": str(ReviewState.NEW), "taken_by": ""}
+            connection.execute(update(REVIEW_ITEMS).where(_I.domain == row.domain).values(opened))
+            undone = select(REVIEW_DECISIONS).where(_D.decision_id == row.decision_id)
+            return _decision(connection.execute(undone).one())
+
+    def decisions(self, *, standing: bool = False, limit: int = 100) -> list[ReviewDecision]:
+        """What people decided, newest first; standing: what was not undone alone."""
+        statement = select(REVIEW_DECISIONS).order_by(desc(_D.at), desc(_D.decision_id)).limit(limit)
+        with self._store.reading("read decisions") as connection:
+            return [_decision(row) for row in connection.execute(statement.where(_STANDS) if standing else statement)]
+
+    def counts(self) -> dict[str, int]:
+        """How many domains are in each state; every state once."""
+        statement = select(_I.state, func.count()).group_by(_I.state)
+        with self._store.reading("count the review queue") as connection:
+            found = {str(state): int(count) for state, count in connection.execute(statement)}
+        return {str(state): found.get(str(state), 0) for state in ReviewState}
+
+
+def _text(text: str, what: str, size: int) -> str:
+    """A person's text as it is kept. Raises UsageError for none, or for too much."""
+    text = clean(" ".join(text.split()))
+    if not 0 < len(text) <= size:
+        raise UsageError(f"cannot keep this without {what} of 1 to {size} characters")
+    return text
+
+
+def _undo(connection: Connection, domains: Sequence[str], author: str, why: str, now: float) -> None:
+    undone = {"undone_at": now, "undone_by": author, "undone_why": why}
+    connection.execute(update(REVIEW_DECISIONS).where(_STANDS, _D.domain.in_(domains)).values(undone))
+
+
+def _row(item: ReviewItem, now: float) -> dict[str, object]:
+    return {
+        "domain": clean(item.domain),
+        "state": str(item.state),
+        "queued_at": now,
+        "informativeness": item.informativeness,
+        "why": clean(item.why),
+        "clients": item.clients,
+        "names": json.dumps(item.names),
+    }
+
+
+def _item(row: Row[tuple[object, ...]]) -> ReviewItem:
+    values = dict(row._mapping)
+    return ReviewItem(**values | {"names": tuple(json.loads(row.names)), "state": ReviewState(row.state)})
+
+
+def _decision(row: Row[tuple[object, ...]]) -> ReviewDecision:
+    return ReviewDecision(**dict(row._mapping) | {"label": Label(row.label)})

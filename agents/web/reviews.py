@@ -1,0 +1,147 @@
+"""The review queue: JSON routes, and a page whose forms work without scripts and with the keyboard alone."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, HTTPException, Query, Request, Response
+
+from agents.core.errors import UsageError
+from agents.core.text import counted
+from agents.store.feedback.labels import Label
+from agents.store.feedback.reviews import DOMAINS_AT_ONCE, ReviewDecision, ReviewState, ReviewStore
+from agents.web.api import LIMIT_MAX, Limit, known_parameters
+from agents.web.pages import form_of, gate_of, page, to_login
+from agents.web.parts import parts_of
+from agents.web.schemas import (
+    DecisionEntry,
+    DecisionList,
+    Problem,
+    ReviewDecide,
+    ReviewEntry,
+    ReviewQueue,
+    ReviewStateName,
+    ReviewTake,
+    ReviewUndo,
+)
+
+REVIEW_FORM_MAX = 2_048 * DOMAINS_AT_ONCE
+"""Longest form, bytes: so many domains of 255 bytes each, each byte written as \\DDD and then percent-encoded."""
+ON_PAGE = 100
+"""Domains and decisions on the page, each."""
+_PROBLEMS: dict[int | str, dict[str, Any]] = {
+    401: {"model": Problem, "description": "no valid token"},
+    422: {"model": Problem, "description": "what was sent cannot be used"},
+    503: {"model": Problem, "description": "the database is away"},
+}
+
+router = APIRouter(prefix="/reviews", responses=_PROBLEMS, dependencies=[Depends(known_parameters)])
+page_router = APIRouter(include_in_schema=False)
+
+
+@router.get("", summary="Domains that a person is asked about, most informative first")
+def review_queue(
+    request: Request,
+    state: Annotated[ReviewStateName | None, Query(description="without it: those that are not closed")] = None,
+    limit: Limit = 100,
+) -> ReviewQueue:
+    """The queue, and how many domains are in each state."""
+    reviews = parts_of(request).reviews
+    items = reviews.items(ReviewState(state) if state else None, limit=limit)
+    return ReviewQueue(reviews=[ReviewEntry(**asdict(item)) for item in items], counts=reviews.counts())
+
+
+@router.get("/decisions", summary="What people decided, newest first")
+def review_decisions(request: Request, limit: Limit = 100) -> DecisionList:
+    """Decisions with reason and author; those that were undone say by whom and why."""
+    return _listed(parts_of(request).reviews.decisions(limit=limit))
+
+
+@router.post("/decide", summary="Label domains")
+def review_decide(request: Request, sent: ReviewDecide) -> DecisionList:
+    """Label all that clients ask below these domains, now and later, until it is undone. All of them, or none."""
+    made = parts_of(request).reviews.decide(sent.domains, Label(sent.label), sent.reason, sent.author, time.time())
+    return _listed(made)
+
+
+@router.post("/take", summary="Say that you look at a domain")
+def review_take(request: Request, sent: ReviewTake) -> ReviewEntry:
+    """The domain is in work."""
+    reviews = parts_of(request).reviews
+    reviews.take(sent.domain, sent.author)
+    item = reviews.item(sent.domain)
+    if item is None:  # a more informative one has just taken its place
+        raise HTTPException(404, "cannot find that review")
+    return ReviewEntry(**asdict(item))
+
+
+@router.post("/undo", summary="Take a decision back")
+def review_undo(request: Request, sent: ReviewUndo) -> DecisionEntry:
+    """The decision about a domain no longer stands."""
+    return DecisionEntry(**asdict(parts_of(request).reviews.undo(sent.domain, sent.reason, sent.author, time.time())))
+
+
+def _listed(decisions: Sequence[ReviewDecision]) -> DecisionList:
+    return DecisionList(decisions=[DecisionEntry(**asdict(one)) for one in decisions])
+
+
+@page_router.get("/console/reviews")
+def review_page(request: Request) -> Response:
+    if not gate_of(request).has_session(request):
+        return to_login(request)
+    return _shown(request)
+
+
+def _shown(request: Request, status: int = 200, **said: str) -> Response:
+    reviews = parts_of(request).reviews
+    values = {"done": "", "problem": "", "reason": "", "author": ""} | said
+    return page(
+        "reviews.html",
+        status,
+        items=reviews.items(limit=ON_PAGE),
+        counts=reviews.counts(),
+        decisions=reviews.decisions(limit=ON_PAGE),
+        key=gate_of(request).form_key(request),
+        **values,
+    )
+
+
+@page_router.post("/console/reviews")
+async def review_form(request: Request) -> Response:
+    """Carry out what a form of the page asks for, and show the page with what came of it."""
+    form = await form_of(request, REVIEW_FORM_MAX) if gate_of(request).has_session(request) else {}
+    if not gate_of(request).sent_by_form(request, form.get("key", [""])[0]):
+        raise HTTPException(401, "cannot take a form that is not of a page of this session")
+    action, domains = form.get("do", [""])[0], form.get("domain", [])
+    reason, author = form.get("reason", [""])[0], form.get("author", [""])[0]
+    work = _work(parts_of(request).reviews, action, domains, reason, author)
+    try:
+        done = await asyncio.to_thread(work)
+    except UsageError as error:
+        return await asyncio.to_thread(_shown, request, 422, problem=str(error), reason=reason, author=author)
+    return await asyncio.to_thread(_shown, request, done=done, author=author)
+
+
+def _work(reviews: ReviewStore, action: str, domains: Sequence[str], reason: str, author: str) -> Callable[[], str]:
+    """What a form asks for; returns a sentence about what came of it. Raises UsageError."""
+
+    def take_all() -> str:
+        for domain in domains[:LIMIT_MAX]:
+            reviews.take(domain, author)
+        return f"{counted(len(domains), 'domain')} in work by {author}."
+
+    def undo_one() -> str:
+        one = reviews.undo(domains[0] if domains else "", reason, author, time.time())
+        return f"{one.domain} is no longer labelled {one.label}."
+
+    def label_all() -> str:
+        if action not in set(Label):
+            raise UsageError("cannot do that: the form names nothing that this page offers")
+        made = reviews.decide(domains, Label(action), reason, author, time.time())
+        return f"{counted(len(made), 'domain')} labelled {action}."
+
+    return {"take": take_all, "undo": undo_one}.get(action, label_all)
