@@ -164,6 +164,9 @@ class Settings(BaseSettings):
     model_type: str = Field(
         "forest", description="detector type of the query model that retraining makes; docs/learning.md compares them"
     )
+    compare_types: str = Field(
+        "all", description="detector types that each report compares on the same data, comma-separated; all, or none"
+    )
     model_weight: Annotated[float, Field(ge=0, le=1)] = Field(
         0.7, description="vote of the query model where SCORE_COMBINE is weighted; the rest is behaviour"
     )

@@ -17,7 +17,7 @@ from agents.core.text import command, printable, utc
 from agents.core.types import CaseResult, Gate, Severity
 from agents.detection.limits import DAYS_MIN, bounds
 from agents.learning import charts
-from agents.learning.run import RunState, TrainingRun, Validation, plain
+from agents.learning.run import RunState, TrainingRun, TypeResult, Validation, plain
 
 SIDES_MAX = 60
 """Rows of the comparison of two manifests."""
@@ -62,6 +62,7 @@ def render(run: TrainingRun) -> str:
     values |= {"recommendation": recommendation(run), "tiles": _tiles(run), "facts": _facts(run)}
     values |= {"sides": _sides(run), "features": _features(run), "sample": _sample(run), "mark": _mark}
     values |= {"days": charts.days(run.sample.by_day, "queries by day") if run.sample else ""}
+    values |= {"types": [_type_row(one) for one in run.types]}
     values |= {"trade": _trade(run.candidate.get("limits", {}))}
     values |= _validation(run.validation, run.options.scores) if run.validation else {}
     return _environment().get_template("training_report.html.j2").render(values)
@@ -169,6 +170,22 @@ def _trade(limits: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "sentence": f"{leak}; in {days} days of history {weighed}{over}.",
         "chart": charts.trade(points, chosen, budget, names, "investigations a week against what can leave unseen"),
+    }
+
+
+def _type_row(found: TypeResult) -> dict[str, Any]:
+    """A detector type in one scene, as text."""
+    return {
+        "scene": found.scene,
+        "type": found.type,
+        "problem": found.problem,
+        "false_alarms": f"{found.false_alarms:.2%}",
+        "found": f"{found.found:.1%}",
+        "missed": f"{found.missed:.1%}",
+        "accuracy": f"{found.accuracy:.3f}",
+        "by_tool": ", ".join(f"{tool} {share:.0%}" for tool, share in found.by_tool.items()),
+        "fit": f"{found.fit_s:.2f} s",
+        "score": f"{found.score_us:.0f} µs",
     }
 
 

@@ -27,6 +27,7 @@ from agents.learning.run import (
     SampleFacts,
     TrainingRun,
     TrainRequest,
+    TypeResult,
     Validation,
 )
 from agents.scoring.features import VERSION
@@ -67,6 +68,7 @@ class RetrainingParts:
     notify: Callable[[TrainingRun], Awaitable[Sequence[ChannelResult]]]
     save_run: Callable[[TrainingRun], None]
     clock: Callable[[], float]  # Unix seconds
+    compare: Callable[[Sample, int], tuple[TypeResult, ...]] = lambda sample, seed: ()  # see TrainingRun.types
     progress: Callable[[int, int, str], None] = lambda step, total, text: None
     labels: Callable[[float, float], tuple[tuple[str, int], ...]] = lambda since, until: ()  # see TrainingRun.labels
 
@@ -257,11 +259,22 @@ class _Flow:
 
     def _validate(self) -> None:
         validation = self._parts.validator(self._candidate, self._champion)
-        self._run = replace(self._run, validation=validation)
+        types = self._types()
+        self._run = replace(self._run, validation=validation, types=types)
         passing = RunState.DEPLOYED if self._run.options.deploy == "auto" else RunState.WAITING
         self._run = replace(self._run, state=passing if validation.passed else RunState.REJECTED)
         self._heed_pin()
         _log.info("candidate_validated", passed=validation.passed, missed=[gate.name for gate in self._run.missed])
+
+    def _types(self) -> tuple[TypeResult, ...]:
+        """For the report alone, so without them the run goes on."""
+        assert self._sample is not None
+        try:
+            return self._parts.compare(self._sample, self._run.options.seed)
+        except AgentsError as error:
+            self._run = replace(self._run, warnings=(*self._run.warnings, f"detector types: {error}"))
+            _log.error("types_not_compared", error=str(error))
+            return ()
 
     def _report(self) -> None:
         html, data = self._parts.reporter(replace(self._run, finished=self._parts.clock()))

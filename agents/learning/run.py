@@ -68,6 +68,30 @@ class Validation:
 
 
 @dataclass(frozen=True, slots=True)
+class TypeResult:
+    """What one type found in one scene. Shares are 0..1; problem: why there are none, in one line."""
+
+    scene: str
+    type: str
+    false_alarms: float = 0.0  # share of benign rows above the threshold
+    found: float = 0.0  # share of tunnel rows above it; the mean over tools
+    by_tool: Mapping[str, float] = field(default_factory=dict)
+    fit_s: float = 0.0
+    score_us: float = 0.0  # a row, 1,000 at once
+    problem: str = ""
+
+    @property
+    def missed(self) -> float:
+        """The false-negative rate."""
+        return 1.0 - self.found
+
+    @property
+    def accuracy(self) -> float:
+        """Balanced: half of it benign rows, half of it tunnels."""
+        return (self.found + 1.0 - self.false_alarms) / 2
+
+
+@dataclass(frozen=True, slots=True)
 class SampleFacts:
     """Where a run's sample came from."""
 
@@ -132,6 +156,7 @@ class TrainingRun:
     seconds: Mapping[str, float] = field(default_factory=dict)  # duration of each step
     channels: tuple[ChannelResult, ...] = ()
     warnings: tuple[str, ...] = ()
+    types: tuple[TypeResult, ...] = ()  # detector types on the same data
 
     @property
     def passed(self) -> bool:

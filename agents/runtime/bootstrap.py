@@ -14,7 +14,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -43,25 +43,28 @@ from agents.dns.strict_groups import StrictGroups, read_groups
 from agents.learning.baseline import benign_sample, model_bytes
 from agents.learning.loop import review
 from agents.learning.loop.collector import HourCollector
+from agents.learning.loop.flow_hours import SCHEMA as FLOW_HOUR_SCHEMA
 from agents.learning.loop.labels import Labeller, label_counts
 from agents.learning.loop.review import Reviewer, reviewed_cases
 from agents.learning.messages import cases_text, send_run
 from agents.learning.registry import ModelRegistry
 from agents.learning.retraining import RetrainingParts
-from agents.learning.run import RetrainOptions, TrainingRun, TrainRequest
+from agents.learning.run import RetrainOptions, TrainingRun, TrainRequest, TypeResult
+from agents.learning.type_comparison import TypeParams, compare_types, flow_scenes, name_scene, quiet_hours
 from agents.learning.validation import Validator, load_cases
 from agents.runtime.detector_process import JudgeParts
 from agents.runtime.heartbeat import OUTBOX, PARTS, Heartbeat
 from agents.runtime.listener_process import ListenerConfig
 from agents.runtime.privileges import give_away, user_of
 from agents.runtime.supervisor import Plan, Work
-from agents.runtime.trainer import Training, train_here, train_spawned
+from agents.runtime.trainer import Training, compare_spawned, train_here, train_spawned
 from agents.scoring import MODEL_TYPES
 from agents.scoring.features import VERSION
 from agents.scoring.lexical import features_again
 from agents.scoring.model import Model
 from agents.scoring.training import DetectorType, TrainConfig
 from agents.scoring.types import ensemble
+from agents.scoring.types.base import OutlierScorer
 from agents.settings import Settings
 from agents.sources import SPECS as INTAKES
 from agents.sources.listener import cache, special_names, traffic
@@ -210,6 +213,7 @@ def check_settings(settings: Settings) -> None:
     _parsed_upstreams(settings)
     validator_of(settings)
     model_type_of(settings)
+    compared_types(settings)
     services_of(settings)
     tripwires_of(settings)
     alert_manager_of(settings)
@@ -467,6 +471,7 @@ def retraining_parts(
         notify=partial(send_run, alert_manager_of(settings), settings.public_url.rstrip("/")),
         save_run=save,
         clock=time.time,
+        compare=partial(_compared, settings, store, compared_types(settings), train is train_spawned),
         progress=progress,
         labels=partial(label_counts, store),
     )
@@ -575,17 +580,46 @@ def training_of(settings: Settings) -> Training:
 
 def model_type_of(settings: Settings) -> DetectorType:
     """The detector type that is trained; files of all types are read. Raises SettingsError."""
-    config = TrainConfig(
+    spec = _type_named(settings.model_type, "MODEL_TYPE")
+    return DetectorType(spec, _train_config(settings), settings.of(spec))
+
+
+def _train_config(settings: Settings) -> TrainConfig:
+    return TrainConfig(
         benign_above_suspicious=settings.target_fpr_suspicious,
         benign_above_high=settings.target_fpr_high,
         score_suspicious=settings.score_suspicious,
         score_high=settings.score_high,
     )
+
+
+def _type_named(name: str, setting: str) -> Spec[OutlierScorer]:
     for spec in MODEL_TYPES:
-        if spec.name == settings.model_type:
-            return DetectorType(spec, config, settings.of(spec))
+        if spec.name == name:
+            return spec
     names = ", ".join(spec.name for spec in MODEL_TYPES)
-    raise SettingsError(f"cannot use setting MODEL_TYPE={settings.model_type}: it is one of {names}")
+    raise SettingsError(f"cannot use setting {setting}={name}: it is one of {names}")
+
+
+def compared_types(settings: Settings) -> list[TypeParams]:
+    """The detector types that a report compares, each with its params. Raises SettingsError."""
+    named = [name for name in map(str.strip, settings.compare_types.split(",")) if name]
+    if named == ["none"]:
+        return []
+    specs = MODEL_TYPES if named == ["all"] else [_type_named(name, "COMPARE_TYPES") for name in named]
+    return [(spec, asdict(_train_config(settings)) | settings.of(spec)) for spec in specs]
+
+
+def _compared(
+    settings: Settings, store: Store, types: Sequence[TypeParams], spawned: bool, sample: Sample, seed: int
+) -> tuple[TypeResult, ...]:
+    """Detector types on a run's sample and on this network's flow-hours. Raises AgentsError."""
+    if not types:
+        return ()
+    own = quiet_hours(FlowHourStore(store).read(FLOW_HOUR_SCHEMA))
+    shipped = Model.from_bytes(model_bytes())
+    scenes = [name_scene(sample, seed), *flow_scenes(own, partial(detector_of, settings, shipped), seed)]
+    return (compare_spawned if spawned else compare_types)(scenes, types, settings.target_fpr_suspicious, seed)
 
 
 def known_path(settings: Settings) -> Path:

@@ -6,18 +6,21 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import Any, TypeVar
 
 from agents.core.errors import TrainingError
 from agents.core.protocols import ModelType, ScoringModel
 from agents.core.types import Sample
 from agents.learning.baseline import benign_names, sample_of
-from agents.learning.run import TrainRequest
+from agents.learning.run import TrainRequest, TypeResult
+from agents.learning.type_comparison import Scene, TypeParams, compare_types
+
+Made = TypeVar("Made")
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,20 +44,34 @@ def train_spawned(training: Training, sample: Sample, request: TrainRequest) -> 
     Ctrl-C in a terminal does not reach the process: who waits for the retraining decides. It ends with this one.
     Raises TrainingError, also where the process dies.
     """
+    return training.model_type.load(_spawned("train", _trained, training, sample, request))
+
+
+def compare_spawned(
+    scenes: Sequence[Scene],
+    types: Sequence[TypeParams],
+    share: float,
+    seed: int,
+) -> tuple[TypeResult, ...]:
+    """As type_comparison.compare_types, in a process of its own."""
+    return _spawned("compare detector types", compare_types, scenes, types, share, seed)
+
+
+def _spawned(what: str, work: Callable[..., Made], *arguments: Any) -> Made:
     spawn = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(1, mp_context=spawn, initializer=_alone, max_tasks_per_child=1) as pool:
-        done = _submitted(pool, training, sample, request)
+        done = _submitted(pool, work, *arguments)
         try:
-            return training.model_type.load(done.result())
+            return done.result()
         except BrokenProcessPool:
-            raise TrainingError("cannot train: the process that trains died; see the log") from None
+            raise TrainingError(f"cannot {what}: the process that does it died; see the log") from None
 
 
-def _submitted(pool: ProcessPoolExecutor, *arguments: Any) -> Future[bytes]:
+def _submitted(pool: ProcessPoolExecutor, work: Callable[..., Made], *arguments: Any) -> Future[Made]:
     """Start the process with SIGINT blocked, so that none comes before it is ignored."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
-        return pool.submit(_trained, *arguments)
+        return pool.submit(work, *arguments)
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 

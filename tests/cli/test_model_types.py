@@ -38,3 +38,23 @@ def test_a_type_that_nobody_has_is_one_line_before_anything_starts(inside: Insid
     assert done.code == 2
     assert "cannot use setting MODEL_TYPE=oracle: it is one of forest, padim, pair, ensemble" in done.err
     assert is_one_line(done)
+
+
+def test_a_report_compares_types_on_the_same_data(tmp_path: Path, inside: Inside) -> None:
+    fill(tmp_path / "data")
+    done = inside("retrain", "--samples", "3000", COMPARE_TYPES="forest, padim")
+    assert done.code == 0, done
+    page = Path(done.out.rsplit("report: ", 1)[1].strip())
+    found = json.loads(page.with_suffix(".json").read_text())["types"]
+    scenes = ("names", "flow-hours", "flow images")
+    assert [(one["scene"], one["type"]) for one in found] == [(s, t) for s in scenes for t in ("forest", "padim")]
+    assert all(one["problem"] == "" and one["false_alarms"] < 0.01 for one in found)
+    assert all(set(one["by_tool"]) == {"dns2tcp", "iodine"} for one in found)
+    assert "Detector types on the same data" in page.read_text()
+
+
+def test_a_comparison_with_a_type_that_nobody_has_is_one_line(inside: Inside) -> None:
+    done = inside("retrain", COMPARE_TYPES="forest,oracle")
+    assert done.code == 2
+    assert "cannot use setting COMPARE_TYPES=oracle: it is one of forest, " in done.err
+    assert is_one_line(done)

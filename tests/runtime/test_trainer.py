@@ -57,7 +57,7 @@ def slow(*_: object) -> bytes:
 
 def test_a_process_that_dies_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(trainer, "_trained", dies)
-    with pytest.raises(TrainingError, match="the process that trains died"):
+    with pytest.raises(TrainingError, match="cannot train: the process that does it died"):
         train_spawned(TRAINING, Sample([], [], [], [], []), REQUEST)  # type: ignore[arg-type]
 
 

@@ -46,7 +46,7 @@ def environment(**settings: str) -> dict[str, str]:
     """The tests' own environment without any setting of the detector, and these. All alerts are sent at once."""
     names = {"PATH", "HOME", "LANG", "VIRTUAL_ENV", "TMPDIR"}
     kept = {name: value for name, value in os.environ.items() if name in names}
-    return kept | {"PYTHONPATH": str(ROOT), "NO_PROXY": "*", "BURN_IN_DAYS": "0"} | settings
+    return kept | {"PYTHONPATH": str(ROOT), "NO_PROXY": "*", "BURN_IN_DAYS": "0", "COMPARE_TYPES": "none"} | settings
 
 
 def call(folder: Path, *arguments: str | bytes | Path, timeout_s: float = 40, **settings: str) -> Done:

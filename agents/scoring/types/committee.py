@@ -25,8 +25,10 @@ class Committee(OutlierScorer):
         return np.stack([self._decades(name, rows) for name in self.members])
 
     def _decades(self, name: str, rows: Rows) -> Values:
-        raw = self.seats[name].score(rows)
-        return np.asarray(np.interp(raw, self.arrays[f"{name}_raw"], self.arrays[f"{name}_decades"]))
+        """Beyond the last knot they go on with its slope: two rows that no fitted row comes near still differ."""
+        raw, knots, decades = self.seats[name].score(rows), self.arrays[f"{name}_raw"], self.arrays[f"{name}_decades"]
+        slope = (decades[-1] - decades[-2]) / (knots[-1] - knots[-2])
+        return np.asarray(np.interp(raw, knots, decades) + slope * np.maximum(raw - knots[-1], 0.0))
 
     def _fitted(self, rows: Rows, seed: int) -> dict[str, NDArray[Any]]:
         arrays: dict[str, NDArray[Any]] = {}

@@ -1,0 +1,37 @@
+"""Images of flows: what one client did below one domain in its last hours, slice of time by number.
+
+Detectors for images look for a strange place, or a strange whole, among ordinary ones; here a place is an hour.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from agents.store.feedback.flow_hours import FlowHours
+
+SLICES = 8
+"""Hours of an image: a working day's tunnel fills it, and one that began just now shows empty hours before."""
+
+
+def vector_rows(rows: FlowHours) -> NDArray[np.float32]:
+    """The numbers of n flow-hours on a logarithmic scale, log(1 + x), shape (n, numbers): most of them span decades."""
+    return np.log1p(np.maximum(rows.numbers, 0)).astype(np.float32)
+
+
+def image_rows(rows: FlowHours, slices: int = SLICES) -> NDArray[np.float32]:
+    """An image for each of n flow-hours, side by side: shape (n, slices * numbers), the flow-hour's own slice last.
+
+    Slices are the same client's below the same domain, an hour each; an hour without a flow-hour is zeros.
+    """
+    numbers = vector_rows(rows)
+    count, width = numbers.shape
+    images = np.zeros((count, slices, width), np.float32)
+    keys = list(zip(rows.client, rows.domain, rows.hour.tolist(), strict=True))
+    at = {key: row for row, key in enumerate(keys)}
+    for row, (client, domain, hour) in enumerate(keys):
+        for back in range(slices):
+            found = at.get((client, domain, hour - back))
+            if found is not None:
+                images[row, slices - 1 - back] = numbers[found]
+    return images.reshape(count, slices * width)
