@@ -35,6 +35,7 @@ from agents.runtime.heartbeat import OUTBOX, PARTS, detector_health, read_heartb
 from agents.scoring import MODEL_TYPES
 from agents.settings import RENAMED, Settings, old_names, unknown_names
 from agents.sources import SPECS as INTAKES
+from agents.sources.collector import collected, heard_since
 from agents.sources.listener.server import refuse_loops
 from agents.sources.listener.sockets import bind_pair
 from agents.sources.listener.streams import exchange_of
@@ -207,6 +208,28 @@ def _bound(settings: Settings) -> str:
     )
 
 
+def _logs(settings: Settings) -> str:
+    """What was heard from each log that is followed, and what it does not keep."""
+    found, now = collected(settings.state_dir), time.time()
+    if not found:
+        return "none is followed (COLLECT_FILES, dns-tunnel collect)"
+    kinds = {spec.name: spec for spec in INTAKES}
+    texts, ill = [], False
+    for path, one in found.items():
+        kind = kinds.get(one.get("kind"))
+        text = f"{path}: {kind.summary if kind else 'of a kind not known yet'}; "
+        text += ", ".join(f"{counted(heard_since(one, hours, now), 'query')} in {hours} h" for hours in (1, 24))
+        said = {"malformed": "lines could not be read", "nameless": "queries without a name", "lost": "lines missing"}
+        text += "".join(f"; {what}: {one[name]}" for name, what in said.items() if one.get(name))
+        text += f"; cannot be read: {one['error']}" if one.get("error") else ""
+        text += "".join(f"; {loss}" for loss in (kind.fidelity.losses if kind else ()))
+        texts.append(text)
+        ill |= bool(one.get("error"))
+    if ill:
+        raise AgentsError(f"cannot follow all logs: {' | '.join(texts)}")
+    return " | ".join(texts)
+
+
 def _schedule(settings: Settings) -> str:
     bootstrap.scheduler_of(settings)
     return f"{settings.retrain_schedule} ({settings.retrain_timezone})"
@@ -348,6 +371,7 @@ CHECKS: tuple[tuple[str, str, Check], ...] = (
     ("bound", "listener", _bound),
     ("schedule", "scheduler", _schedule),
     ("api", "api", _api),
+    ("logs", "listener", _logs),
     ("intakes", "", partial(_kinds, INTAKES)),
     ("detector", "", partial(_kinds, MODEL_TYPES)),
     ("channels", "", _channels),

@@ -73,7 +73,10 @@ def _warn(text: str) -> None:
     print(f"dns-tunnel: warning: {text}", file=sys.stderr)
 
 
-_MODULES = {"run": "serve", "listen": "serve", "api": "serve", "schedule": "serve", "review": "learning.review"}
+_MODULES = {
+    **dict.fromkeys(("run", "listen", "collect", "api", "schedule"), "serve"),
+    "review": "learning.review",
+}
 """Commands in a file of another name; every other one has a file of its own name."""
 
 
@@ -83,7 +86,7 @@ def _command(name: str) -> Callable[[settings.Settings, argparse.Namespace], int
     def call(found: settings.Settings, options: argparse.Namespace) -> int:
         run = getattr(importlib.import_module(f"agents.cli.{_MODULES.get(name, name)}"), name)
         # the supervisor handles Ctrl-C itself, once everything is loaded
-        with nullcontext() if name in ("listen", "run", "health") else _interruptible():
+        with nullcontext() if name in ("listen", "run", "collect", "health") else _interruptible():
             code: int = run(found, options)
         return code
 
@@ -126,6 +129,7 @@ def build_parser() -> argparse.ArgumentParser:
     add("listen", "the listener alone")
     add("api", "API and console alone")
     add("schedule", "the scheduler alone")
+    _add_logs(add("collect", "follow query logs of other servers, and judge what they say"))
     _add_captures(add("replay", "judge the queries of captures, logs and tables"))
     _add_score(add("score", "score names, one by one"))
     explain = add("explain", "an incident's evidence")
@@ -150,6 +154,12 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 _DATA_DIR = "where models/, reports/, logs/ and data/ lie (setting DATA_DIR)"
+
+
+def _add_logs(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("files", nargs="*", type=Path, metavar="FILE", help="a log (default: those of COLLECT_FILES)")
+    parser.add_argument("--format", choices=("auto", *(spec.name for spec in SPECS if spec.reader)))
+    parser.add_argument("--from-start", action="store_true", help="read what a file had before it was followed, too")
 
 
 def _add_captures(parser: argparse.ArgumentParser) -> None:

@@ -1,4 +1,4 @@
-"""`dns-tunnel run`, `listen`, `api` and `schedule`: commands that run until they are stopped."""
+"""`dns-tunnel run`, `listen`, `collect`, `api` and `schedule`: commands that run until they are stopped."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager, closing
 from typing import TYPE_CHECKING
 
+from agents.core.errors import UsageError
 from agents.core.text import command
 from agents.runtime import bootstrap
 from agents.runtime.signals import Beat, live
@@ -21,7 +22,18 @@ if TYPE_CHECKING:
 def listen(settings: Settings, options: argparse.Namespace) -> int:
     """`dns-tunnel listen`."""
     bootstrap.check_settings(settings)
-    return _ended(settings, supervise(bootstrap.plan_of(settings), lambda: None))
+    plan = bootstrap.plan_of(settings, collecting=bootstrap.collecting_of(settings))
+    return _ended(settings, supervise(plan, lambda: None))
+
+
+def collect(settings: Settings, options: argparse.Namespace) -> int:
+    """`dns-tunnel collect`."""
+    collecting = bootstrap.collecting_of(settings, options.files, options.format or "", options.from_start)
+    if collecting is None:
+        raise UsageError("cannot collect: no file is named, nor is any in COLLECT_FILES")
+    bootstrap.check_settings(settings)
+    plan = bootstrap.plan_of(settings, collecting=collecting, listens=False)
+    return _ended(settings, supervise(plan, lambda: None))
 
 
 def run(settings: Settings, options: argparse.Namespace) -> int:
@@ -37,7 +49,7 @@ def run(settings: Settings, options: argparse.Namespace) -> int:
         parts = [bootstrap.serving_of(settings, pulse, note), bootstrap.scheduling_of(settings)]
         return live(services.serve(parts, ready, pulse=pulse))
 
-    plan = bootstrap.plan_of(settings, [("console", console)], note)
+    plan = bootstrap.plan_of(settings, [("console", console)], note, bootstrap.collecting_of(settings))
     return _ended(settings, supervise(plan, lambda: print(_welcome(settings), flush=True)))
 
 

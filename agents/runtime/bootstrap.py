@@ -67,6 +67,8 @@ from agents.scoring.types import ensemble
 from agents.scoring.types.base import OutlierScorer
 from agents.settings import Settings
 from agents.sources import SPECS as INTAKES
+from agents.sources import losses_of
+from agents.sources.collector import Collecting
 from agents.sources.listener import cache, special_names, traffic
 from agents.sources.listener.upstream import (
     Outgoing,
@@ -76,6 +78,7 @@ from agents.sources.listener.upstream import (
     system_resolvers,
 )
 from agents.sources.listener.upstream_watch import LoopProbes, shared_counts
+from agents.sources.tail import COLLECT, COLLECT_MAX, files_of
 from agents.store.codec import Features
 from agents.store.feedback.flow_hours import FlowHourStore
 from agents.store.feedback.reviews import ReviewStore
@@ -105,13 +108,14 @@ SPECS: tuple[Spec[Any], ...] = (
     special_names.SPEC,
     traffic.SPEC,
     cache.SPEC,
+    COLLECT,
     *INTAKES,
     *MODEL_TYPES,
     *CHANNELS,
     review.SPEC,
 )
-"""Special names, limits, every kind of intake, detector type and channel, reviews: settings and documents are made of
-them."""
+"""Special names, limits, logs that are followed, every kind of intake, detector type and channel, reviews: settings and
+documents are made of them."""
 
 
 def load_settings(**overrides: Any) -> Settings:
@@ -269,15 +273,19 @@ def _outgoing(settings: Settings) -> Outgoing:
 
 
 def judge_parts(
-    settings: Settings, mismatched: Callable[[], dict[str, int]] = dict, note: SharedNote | None = None
+    settings: Settings,
+    mismatched: Callable[[], dict[str, int]] = dict,
+    note: SharedNote | None = None,
+    losses: tuple[str, ...] = (),
 ) -> JudgeParts:
     """The collaborators of what judges live queries; threads of the sinks run from here on.
 
-    mismatched: see ListenerConfig.mismatched_by_upstream.
+    mismatched: see ListenerConfig.mismatched_by_upstream. losses: what the sources of queries do not keep.
     """
     registry, store, manager = registry_of(settings), store_of(settings), judging_manager_of(settings)
     secret = secrets.randbits(64), secrets.randbits(64)
     detector = detector_of(settings, registry.current(), secret, tripwires_of(settings), settings.burn_in_days)
+    detector.incidents.losses = losses
     return JudgeParts(
         detector=detector,
         registry=registry,
@@ -309,13 +317,25 @@ def _after_hour(settings: Settings, store: Store, hour: int) -> None:
     Reviewer(store, review.SPEC.factory(settings.of(review.SPEC)))(hour)
 
 
-def plan_of(settings: Settings, others: Sequence[tuple[str, Work]] = (), note: SharedNote | None = None) -> Plan:
-    """What `listen` and `run` start; `others`: what runs beside listeners and detector, and reads its `note`."""
+def plan_of(
+    settings: Settings,
+    others: Sequence[tuple[str, Work]] = (),
+    note: SharedNote | None = None,
+    collecting: Collecting | None = None,
+    listens: bool = True,
+) -> Plan:
+    """What `listen`, `run` and `collect` start.
+
+    others: what runs beside listeners and detector, and reads its `note`. collecting: logs that are followed. listens:
+    there are listeners. Raises CaptureError for a file that cannot be followed.
+    """
+    losses = losses_of(collecting.kinds(), named=listens) if collecting else ()
     make_folders(settings)
-    listener = listener_config(settings)
+    listener = listener_config(settings) if listens else None
+    mismatched = listener.mismatched_by_upstream if listener else dict
     return Plan(
         listener=listener,
-        judge_parts=partial(judge_parts, settings, listener.mismatched_by_upstream, note),
+        judge_parts=partial(judge_parts, settings, mismatched, note, losses),
         queue_max=settings.queue_max,
         batch_max=settings.batch_max,
         batch_wait_s=settings.batch_wait_ms / 1000,
@@ -323,7 +343,23 @@ def plan_of(settings: Settings, others: Sequence[tuple[str, Work]] = (), note: S
         others=others,
         run_as=user_of(settings.run_as),
         folders=tuple(_folders(settings)[1:]),
+        collecting=collecting,
     )
+
+
+def collecting_of(
+    settings: Settings, files: Sequence[Path] = (), format: str = "", from_start: bool = False
+) -> Collecting | None:
+    """The logs that are followed: `files`, or those of COLLECT_FILES; None if there are none. Raises SettingsError."""
+    values = settings.of(COLLECT)
+    paths = dict.fromkeys(path.absolute() for path in (files or files_of(values)))
+    format = format or values["collect_format"]
+    if format not in {"auto", *(kind.name for kind in INTAKES)}:
+        raise SettingsError(f"cannot use setting COLLECT_FORMAT={format}: there is no such kind of log")
+    if len(paths) > COLLECT_MAX:
+        raise SettingsError(f"cannot use setting COLLECT_FILES: more than {COLLECT_MAX} files")
+    options = {name: value for kind in INTAKES for name, value in settings.of(kind).items()}
+    return Collecting(list(paths), settings.state_dir, format, from_start, options) if paths else None
 
 
 def registry_of(settings: Settings) -> ModelRegistry[Model]:

@@ -1,10 +1,12 @@
-"""What runs in a listener process: it answers DNS and puts what it saw into its ring."""
+"""What runs in the processes that hear queries, and put them into their rings: listeners answer, a collector follows
+logs."""
 
 from __future__ import annotations
 
 import asyncio
 import signal
 import socket
+import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -14,12 +16,16 @@ from numpy.typing import NDArray
 from agents.core.protocols import Stream
 from agents.dns.strict_groups import StrictGroups
 from agents.runtime.signals import Beat, beat_on, crashes_end, live
+from agents.sources.collector import Collecting, Collector
 from agents.sources.listener.cache import CacheLimits
 from agents.sources.listener.server import Listener
 from agents.sources.listener.sockets import Pair
 from agents.sources.listener.traffic import TrafficLimits
 from agents.sources.listener.upstream import AnsweredHere, Outgoing, UpstreamAddress, distinct_of
 from agents.sources.listener.upstream_watch import LoopProbes
+
+COLLECTOR = "collector"
+"""Name of the process that follows logs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,3 +135,15 @@ async def _answer(
         beating.cancel()
         await listener.stop()
     return int(bool(crashed))
+
+
+def follow(collecting: Collecting, stream: Stream, number: int, ready: Callable[[], None], beat: Beat) -> int:
+    """The collector process: follows logs until SIGTERM. number: of its rings among the stream's."""
+    stop = threading.Event()
+    signal.signal(signal.SIGTERM, lambda *_: stop.set())
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
+    (ring, _), _ = stream.writers(number)
+    collector = Collector(collecting, ring)
+    ready()
+    collector.run(stop, lambda: beat(0.0))
+    return 0

@@ -1,4 +1,5 @@
-"""The parent of `listen` and `run`: forks listeners, a detector and others; starts again what dies or hangs.
+"""The parent of `listen`, `run` and `collect`: forks listeners, a collector, a detector and others; starts again what
+dies or hangs.
 
 `api` and `schedule` have one, too, with one process each. It has one thread, no event loop and no database: what it
 forks shares its pages. It holds the listeners' sockets, so that what is asked while a listener is started again waits
@@ -29,9 +30,10 @@ from agents.core.errors import AgentsError, SettingsError, UsageError
 from agents.dns.message import QR
 from agents.runtime import warmup
 from agents.runtime.detector_process import JudgeParts, run_detector
-from agents.runtime.listener_process import ListenerConfig, ListenerSockets, answer
+from agents.runtime.listener_process import COLLECTOR, ListenerConfig, ListenerSockets, answer, follow
 from agents.runtime.privileges import User, become
 from agents.runtime.signals import ENDING, Beat, Signals
+from agents.sources.collector import Collecting
 from agents.sources.listener.sockets import UDP_MAX, bind_pairs, bind_probe
 from agents.stream.shared import ChildState, SharedStream, shared_states
 
@@ -81,9 +83,12 @@ class Child:
 
 @dataclass(frozen=True)
 class Plan:
-    """What a supervisor runs: listeners, a detector, and others by name. `judge_parts` is called in the detector."""
+    """What a supervisor runs: listeners, a collector, a detector, and others by name; of the first two one at least.
 
-    listener: ListenerConfig
+    judge_parts: called in the detector.
+    """
+
+    listener: ListenerConfig | None
     judge_parts: Callable[[], JudgeParts]
     queue_max: int
     batch_max: int
@@ -92,6 +97,12 @@ class Plan:
     others: Sequence[tuple[str, Work]] = ()
     run_as: User | None = None  # from the moment when the ports are held
     folders: Sequence[Path] = ()  # must be writable then
+    collecting: Collecting | None = None
+
+    @property
+    def names(self) -> list[str]:
+        """Names of the processes that hear queries."""
+        return [*(self.listener.names if self.listener else ()), *([COLLECTOR] if self.collecting else ())]
 
 
 def supervise(plan: Plan, ready: Callable[[], None]) -> int:
@@ -99,17 +110,18 @@ def supervise(plan: Plan, ready: Callable[[], None]) -> int:
 
     Raises AgentsError where one of them cannot start; then none is left.
     """
-    config = plan.listener
-    names = config.names
-    sockets = _bound(config)
+    config, names = plan.listener, plan.names
+    sockets = _bound(config) if config else []
     warmup.up(lambda text: _log.info("kernels_compiling", note=text))
-    for load in (warmup.judging, warmup.listening):  # once, and all that is forked has them
-        load()
+    warmup.judging()  # once, and all that is forked has it
+    if config:
+        warmup.listening()
     if plan.run_as is not None:
         become(plan.run_as, plan.folders)
-    elif os.geteuid() == 0 and config.port < PRIVILEGED_PORTS:
+    elif config and os.geteuid() == 0 and config.port < PRIVILEGED_PORTS:
         _log.warning("runs_as_root", hint="set RUN_AS to a user that owns DATA_DIR: only the port needs root")
-    addresses = [f"{sock.getsockname()[0]} port {sock.getsockname()[1]}" for sock, _ in sockets[0].pairs]
+    pairs = sockets[0].pairs if sockets else ()
+    addresses = [f"{sock.getsockname()[0]} port {sock.getsockname()[1]}" for sock, _ in pairs]
     children = [*names, DETECTOR, *(name for name, _ in plan.others)]
     stream = SharedStream(len(names), plan.queue_max, children, plan.batch_max, plan.batch_wait_s)
     detecting = partial(run_detector, stream, names, plan.judge_parts)
@@ -117,10 +129,7 @@ def supervise(plan: Plan, ready: Callable[[], None]) -> int:
     supervisor = ListeningSupervisor(
         signals,
         stream,
-        [
-            Child(name, partial(_answer, config, stream, at, sockets), LISTENER_STOP_S, probe=one.probe.getsockname())
-            for at, (name, one) in enumerate(zip(names, sockets, strict=True))
-        ],
+        _hearing(plan, stream, sockets),
         Child(DETECTOR, partial(_without, sockets, detecting), DETECTOR_STOP_S),
         [Child(name, partial(_without, sockets, work), None) for name, work in plan.others],
         plan.hang_s,
@@ -130,7 +139,10 @@ def supervise(plan: Plan, ready: Callable[[], None]) -> int:
     with signals:
         try:
             if started := supervisor.start():
-                _log.info("listener_started", addresses=addresses, processes=len(names))
+                if config:
+                    _log.info("listener_started", addresses=addresses, processes=len(config.names))
+                if plan.collecting:
+                    _log.info("collector_started", files=[str(path) for path in plan.collecting.paths])
                 ready()
                 supervisor.watch()
                 _log.info("stopping")
@@ -142,6 +154,19 @@ def supervise(plan: Plan, ready: Callable[[], None]) -> int:
             gc.unfreeze()
             stream.close()
     return code
+
+
+def _hearing(plan: Plan, stream: SharedStream, sockets: list[ListenerSockets]) -> list[Child]:
+    """The processes that hear queries, listeners first."""
+    children = []
+    if config := plan.listener:
+        for at, (name, one) in enumerate(zip(config.names, sockets, strict=True)):
+            work = partial(_answer, config, stream, at, sockets)
+            children.append(Child(name, work, LISTENER_STOP_S, probe=one.probe.getsockname()))
+    if plan.collecting:
+        following = partial(follow, plan.collecting, stream, len(children))
+        children.append(Child(COLLECTOR, partial(_without, sockets, following), LISTENER_STOP_S))
+    return children
 
 
 def supervise_one(name: str, work: Work, hang_s: float) -> int:
@@ -392,6 +417,7 @@ class ListeningSupervisor(Supervisor):
     def _end_all(self) -> None:
         """End listeners, then the detector, which judges what they left, and the others."""
         self._end(self._listeners)
+        _ended(self._detector)  # whoever sent us a signal may have sent it to each process of the group
         if not self._detector.pid and self._stream.waiting:
             self._spawn(self._detector)
         self._end([self._detector, *self._others])

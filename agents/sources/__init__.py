@@ -61,9 +61,12 @@ def open_source(paths: Sequence[Path], format: str = "auto", options: Mapping[st
     )
 
 
-def losses_of(specs: Iterable[Intake]) -> tuple[str, ...]:
-    """What kinds of sources lose of queries, a text for each loss; it names the kind where there are several."""
+def losses_of(specs: Iterable[Intake], named: bool = False) -> tuple[str, ...]:
+    """What kinds of sources lose of queries, a text for each loss.
+
+    named: it names the kind, as it does where there are several.
+    """
     kinds = list(dict.fromkeys(specs))
-    if len(kinds) == 1:
+    if len(kinds) == 1 and not named:
         return kinds[0].fidelity.losses
     return tuple(f"{spec.summary}: {text}" for spec in kinds for text in spec.fidelity.losses)

@@ -9,7 +9,7 @@ from typing import Any
 
 from agents.sources.intake import Fidelity, Observed
 from agents.sources.logs.frames import unframed
-from agents.sources.logs.source import log_intake
+from agents.sources.logs.source import log_intake, rcode_of
 from agents.sources.logs.times import LOG_TIMEZONE, Clock
 
 _LINE = re.compile(
@@ -46,16 +46,10 @@ class CoreDnsReader:
             match["qname"],
             match["qtype"],
             qlen=int(match["qlen"]),
-            rcode=_rcode(match["rcode"]),
+            rcode=rcode_of(match["rcode"]),
             rlen=int(match["rlen"]),
             rtt_ms=took * 1000,
         )
-
-
-def _rcode(text: str) -> int:
-    from agents.dns.message import rcode_number  # here: the list of kinds needs no compiler
-
-    return rcode_number(text)
 
 
 SPEC = log_intake(

@@ -9,7 +9,7 @@ from typing import Any
 from agents.core.types import UNKNOWN
 from agents.sources.intake import Fidelity, Observed
 from agents.sources.logs.frames import json_object
-from agents.sources.logs.source import log_intake
+from agents.sources.logs.source import log_intake, rcode_of
 from agents.sources.logs.times import Clock
 
 _OCTAL = re.compile(r"\\([0-3][0-7]{2})")
@@ -39,7 +39,7 @@ class Route53Reader:
             str(client),
             _OCTAL.sub(lambda match: f"\\{int(match[1], 8):03d}", str(qname)),
             str(qtype),
-            rcode=_rcode(rcode) if isinstance(rcode, str) else UNKNOWN,
+            rcode=rcode_of(rcode) if isinstance(rcode, str) else UNKNOWN,
             ancount=len(answers) if isinstance(answers, list) else UNKNOWN,
             ans_types=",".join(kinds)[:200],
         )
@@ -48,12 +48,6 @@ class Route53Reader:
 def _kinds(answers: object) -> list[str]:
     rows = [one for one in answers if isinstance(one, dict)] if isinstance(answers, list) else []
     return [kind for one in rows if isinstance(kind := one.get("Type"), str) and kind.isalnum()]
-
-
-def _rcode(text: str) -> int:
-    from agents.dns.message import rcode_number  # here: the list of kinds needs no compiler
-
-    return rcode_number(text)
 
 
 SPEC = log_intake(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import ipaddress
 import math
+import re
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
@@ -43,6 +44,14 @@ def _type_of(text: str) -> int:
     from agents.dns.message import type_number  # here: the list of kinds needs no compiler
 
     return type_number(text)
+
+
+@lru_cache(maxsize=4096)
+def rcode_of(text: str) -> int:
+    """Number of a response code as logs write it. Raises AgentsError."""
+    from agents.dns.message import rcode_number  # as in _type_of
+
+    return rcode_number(text)
 
 
 class Pairs:
@@ -305,6 +314,16 @@ def _reads(reader: LineReader, line: bytes) -> bool:
 def literal(text: str) -> str:
     """Presentation form (RFC 1035 section 5.1) of a name that a log has without escapes, "" being the root."""
     return text.replace("\\", "\\\\") or "."
+
+
+def unescaped(text: str, escapes: re.Pattern[str]) -> str:
+    """Presentation form of a name with escapes of its log's own; group 1 of a match is a byte in hexadecimal.
+
+    A match without it is a backslash.
+    """
+    if "\\" not in text:
+        return literal(text)
+    return escapes.sub(lambda match: f"\\{int(match[1], 16):03d}" if match[1] else "\\\\", text)
 
 
 def log_intake(name: str, summary: str, sign: str, reader: Reader, **more: Any) -> Intake:

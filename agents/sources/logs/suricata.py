@@ -9,7 +9,7 @@ from typing import Any
 from agents.core.types import UNKNOWN
 from agents.sources.intake import Fidelity, Observed
 from agents.sources.logs.frames import json_object
-from agents.sources.logs.source import literal, log_intake
+from agents.sources.logs.source import log_intake, rcode_of, unescaped
 from agents.sources.logs.times import Clock
 
 _DNS_PORT = 53
@@ -46,7 +46,7 @@ class SuricataReader:
         pair = (*flow, qname.lower()) if None not in flow and all(isinstance(one, int) for one in flow) else None
         known = _answered(dns) if is_answer else {}
         ts = self._clock.iso(time)
-        return Observed(ts, client, _presentation(qname), qtype, **known, pair=pair, is_answer=is_answer)
+        return Observed(ts, client, unescaped(qname, _BYTE), qtype, **known, pair=pair, is_answer=is_answer)
 
 
 def _question(dns: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -69,23 +69,11 @@ def _answered(dns: Mapping[str, Any]) -> dict[str, Any]:
     ttls = [one["ttl"] for one in rows if isinstance(one.get("ttl"), int)]
     kinds = dict.fromkeys(one["rrtype"] for one in rows if isinstance(one.get("rrtype"), str))
     return {
-        "rcode": _rcode(rcode) if isinstance(rcode, str) else UNKNOWN,
+        "rcode": rcode_of(rcode) if isinstance(rcode, str) else UNKNOWN,
         "ancount": len(rows) if "answers" in dns or rcode not in (None, "NOERROR") else UNKNOWN,
         "ttl_min": min(ttls, default=UNKNOWN),
         "ans_types": ",".join(kind for kind in kinds if kind.isalnum())[:200],
     }
-
-
-def _rcode(text: str) -> int:
-    from agents.dns.message import rcode_number  # here: the list of kinds needs no compiler
-
-    return rcode_number(text)
-
-
-def _presentation(qname: str) -> str:
-    if "\\" not in qname:
-        return literal(qname)
-    return _BYTE.sub(lambda match: f"\\{int(match[1], 16):03d}" if match[1] else "\\\\", qname)
 
 
 SPEC = log_intake(

@@ -10,7 +10,7 @@ from typing import Any
 from agents.core.types import FORWARDED, FROM_CACHE
 from agents.sources.intake import Fidelity, Observed
 from agents.sources.logs.frames import unframed
-from agents.sources.logs.source import log_intake
+from agents.sources.logs.source import log_intake, rcode_of
 from agents.sources.logs.times import LOG_TIMEZONE, Clock
 
 _PROCESS = r"(?:unbound)?\[\d+:[0-9a-f]+\] (?:info|query|reply): "
@@ -74,18 +74,12 @@ class UnboundReader:
         if rcode is None:
             return asked
         return asked._replace(
-            rcode=_rcode(rcode),
+            rcode=rcode_of(rcode),
             rtt_ms=float(rtt) * 1000,
             rlen=int(size),
             cached=FROM_CACHE if cached == "1" else FORWARDED,
             is_answer=True,
         )
-
-
-def _rcode(text: str) -> int:
-    from agents.dns.message import rcode_number  # here: the list of kinds needs no compiler
-
-    return rcode_number(text)
 
 
 SPEC = log_intake(

@@ -8,7 +8,7 @@ from typing import Any
 
 from agents.core.protocols import Field
 from agents.sources.intake import Fidelity, Observed
-from agents.sources.logs.source import log_intake
+from agents.sources.logs.source import log_intake, rcode_of
 from agents.sources.logs.times import LOG_TIMEZONE, Clock
 
 _LINE = re.compile(
@@ -58,7 +58,7 @@ class WindowsReader:
         asked = Observed(
             self._time(match), client, qname, qtype, pair=(client, match["id"], qname, qtype), is_answer=is_answer
         )
-        return asked._replace(rcode=_rcode(match["rcode"])) if is_answer else asked
+        return asked._replace(rcode=rcode_of(match["rcode"])) if is_answer else asked
 
     def _time(self, match: re.Match[str]) -> float:
         first, second, third, half = int(match["a"]), int(match["b"]), int(match["c"]), match["half"]
@@ -89,12 +89,6 @@ def _presentation(text: str) -> str:
         labels.append(label.replace("\\", "\\\\").replace(".", "\\."))
         at = match.end() + size
     raise ValueError("a name in Windows' debug log does not have the lengths that it says")
-
-
-def _rcode(text: str) -> int:
-    from agents.dns.message import rcode_number  # here: the list of kinds needs no compiler
-
-    return rcode_number(text)
 
 
 SPEC = log_intake(

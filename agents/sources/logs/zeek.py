@@ -10,7 +10,7 @@ from typing import Any
 from agents.core.types import UNKNOWN
 from agents.sources.intake import Fidelity, Observed
 from agents.sources.logs.frames import json_object
-from agents.sources.logs.source import literal, log_intake, recognizer
+from agents.sources.logs.source import log_intake, recognizer, unescaped
 from agents.sources.logs.times import Clock
 
 _BYTE = re.compile(r"\\(?:x([0-9a-fA-F]{2})|\\)")
@@ -76,7 +76,7 @@ class ZeekReader:
         return Observed(
             float(ts) if isinstance(ts, int | float) or _is_number(ts) else self._clock.iso(str(ts)),
             client,
-            _presentation(query),
+            unescaped(query, _BYTE),
             str(qtype),
             rcode=UNKNOWN if rcode is None else int(rcode),
             ancount=UNKNOWN if rcode is None else len(answers),
@@ -96,12 +96,6 @@ def _is_number(text: object) -> bool:
 
 def _unescaped(text: str) -> str:
     return _BYTE.sub(lambda match: chr(int(match[1], 16)) if match[1] else "\\", text)
-
-
-def _presentation(query: str) -> str:
-    if "\\" not in query:
-        return literal(query)
-    return _BYTE.sub(lambda match: f"\\{int(match[1], 16):03d}" if match[1] else "\\\\", query)
 
 
 _recognizes_rows = recognizer(ZeekReader)

@@ -1,0 +1,274 @@
+"""Follows logs, and puts their queries into a ring, each once: what a collector process does.
+
+Where it was is kept in a file, up to what the detector has taken: after kill -9 of all processes, what was lost in
+memory is read again. What a collector that is started again finds in the shared note it had put already.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import structlog
+
+from agents.core.errors import CaptureError
+from agents.core.files import PRIVATE_MODE, write_atomic
+from agents.core.types import QueryBatch
+from agents.dns.message import ANSWER_TYPES_MAX, type_number
+from agents.sources import SPECS, kind_of
+from agents.sources.intake import Intake
+from agents.sources.logs.source import PAIR_WAIT_S, LogLines
+from agents.sources.tail import Position, TailedFile
+from agents.stream.note import SharedNote
+from agents.stream.record import client_bytes
+from agents.stream.ring import Ring
+
+COLLECTED = "collected.json"
+"""The file with positions and counts."""
+POLL_S = 0.25
+"""Files are looked at so often."""
+SAVE_S = 1.0
+WAIT_S = 0.02
+"""While the ring is half full, it is looked at so often; above that it would drop."""
+PUT_MAX = 512
+"""Queries put at once."""
+KIND_S = 5.0
+"""A file whose kind is not known is looked at again after so many seconds."""
+STOP_TRIES = 100
+"""At a stop, room in the ring is waited for so many times WAIT_S; the detector is still there and takes."""
+HOUR_S, HOURS = 3600, 24
+_log = structlog.get_logger()
+
+
+@dataclass(frozen=True)
+class Collecting:
+    """What is followed. format: "auto", or the name of a kind; options: values of the kinds' fields by name."""
+
+    paths: Sequence[Path]
+    state_dir: Path
+    format: str = "auto"
+    from_start: bool = False
+    options: Mapping[str, Any] = field(default_factory=dict)
+    note: SharedNote = field(default_factory=SharedNote)
+
+    def kinds(self) -> list[Intake]:
+        """The kinds of the files that are there. Raises CaptureError for one that cannot be followed."""
+        found = [self.kind(path) for path in self.paths if path.exists() and path.stat().st_size]
+        return [kind for kind in found if kind is not None]
+
+    def kind(self, path: Path) -> Intake:
+        """The kind of a file. Raises CaptureError for one that cannot be followed."""
+        kind = kind_of(path) if self.format == "auto" else next(one for one in SPECS if one.name == self.format)
+        if kind.reader is None:
+            raise CaptureError(f"cannot follow {path}: {kind.summary} is read as a whole, by replay")
+        return kind
+
+
+class CollectedFile:
+    """One log that is followed, and what came of it."""
+
+    def __init__(self, path: Path, collecting: Collecting, saved: Mapping[str, Any]) -> None:
+        self.path, self._collecting = path, collecting
+        self.tail = TailedFile(path, Position.of(saved.get("position")), collecting.from_start)
+        self.tail.open()
+        self.kind: Intake | None = None
+        self._log: LogLines | None = None
+        self._kind_at = self._heard = -math.inf
+        self.counts = {name: _count(saved.get(name)) for name in ("queries", "malformed", "nameless")}
+        self._before = dict(self.counts)
+        hours = saved.get("hours")
+        self.hours = {str(hour): _count(number) for hour, number in hours.items()} if isinstance(hours, dict) else {}
+        self.heard_at = float(at) if isinstance(at := saved.get("heard_at"), int | float) else 0.0
+        self.error = ""
+
+    def read(self, now: float) -> QueryBatch | None:
+        """Queries of lines that came, None where nothing new did. now: of time.monotonic(), seconds."""
+        log = self._log or self._find_log(now)
+        if log is None:
+            return None
+        lines = self.tail.read()
+        self.error = self.tail.error
+        if lines:
+            self._heard = now
+            return self._counted(log, log.take(lines))
+        return self._counted(log, log.rest()) if now - self._heard > PAIR_WAIT_S else None
+
+    def rest(self) -> QueryBatch | None:
+        """The queries that wait for an answer."""
+        return self._counted(self._log, self._log.rest()) if self._log is not None else None
+
+    def _find_log(self, now: float) -> LogLines | None:
+        if now < self._kind_at or not self.tail.open():
+            self.error = self.tail.error
+            return None
+        self._kind_at = now + KIND_S
+        try:
+            if not self.path.stat().st_size:
+                return None
+            self.kind = self._collecting.kind(self.path)
+        except (CaptureError, OSError) as error:
+            if str(error) != self.error:
+                _log.warning("log_not_followed", path=str(self.path), error=str(error))
+            self.error = str(error)
+            return None
+        assert self.kind.reader is not None
+        options = self.kind.values(self._collecting.options)
+        self._log = LogLines(self.kind.reader(options, math.inf))
+        _log.info("log_followed", path=str(self.path), kind=self.kind.summary, by=self.kind.sign)
+        return self._log
+
+    def _counted(self, log: LogLines, batch: QueryBatch | None) -> QueryBatch | None:
+        """Count what came; a time that is not known is now."""
+        for name, number in (("malformed", log.malformed), ("nameless", log.reader.nameless)):
+            self.counts[name] = self._before[name] + number
+        if batch is None:
+            return None
+        now = time.time()
+        batch.ts[batch.ts != batch.ts] = now
+        self.counts["queries"] += len(batch)
+        self.heard_at, hour = now, int(now // HOUR_S)
+        self.hours[str(hour)] = self.hours.get(str(hour), 0) + len(batch)
+        self.hours = {name: number for name, number in self.hours.items() if int(name) > hour - HOURS}
+        return batch
+
+    def to_json(self) -> dict[str, Any]:
+        """What is saved, and shown by `doctor`."""
+        found = self.kind
+        return {
+            "position": self.tail.position,
+            "kind": found.name if found else "",
+            "heard_at": self.heard_at,
+            "hours": self.hours,
+            "lost": self.tail.lost,
+            "error": self.error,
+            **self.counts,
+        }
+
+
+def _count(found: object) -> int:
+    return found if isinstance(found, int) and found >= 0 else 0
+
+
+class Collector:
+    """Follows files, and puts their queries into a ring."""
+
+    def __init__(self, collecting: Collecting, ring: Ring) -> None:
+        self._collecting, self._ring = collecting, ring
+        self._path = collecting.state_dir / COLLECTED
+        saved = _saved_in(collecting.note.read()) or _saved_in(_read(self._path))
+        self._files = [CollectedFile(path, collecting, saved.get(str(path), {})) for path in collecting.paths]
+        self._unsaved: deque[tuple[int, bytes]] = deque()  # states, and the ring's head that they belong to
+        self._saved_at, self._failing = -math.inf, False
+
+    def run(self, stop: threading.Event, beat: Callable[[], None]) -> None:
+        """Follow until `stop` is set; what was read by then is put. beat: called as a sign of life."""
+        while not stop.is_set():
+            beat()
+            busy = False
+            for file in self._files:
+                batch = file.read(time.monotonic())
+                if batch is not None:
+                    busy = True
+                    self._put(batch, stop, beat)
+            self._save()
+            if not busy:
+                stop.wait(POLL_S)
+        for file in self._files:
+            if (batch := file.rest()) is not None:
+                self._put(batch, stop, beat)
+            file.tail.close()
+        self._save(last=True)
+
+    def _put(self, batch: QueryBatch, stop: threading.Event, beat: Callable[[], None]) -> None:
+        """Put a batch when there is room: below half the ring drops nothing. A stop does not wait for room long."""
+        rows = list(_records(batch))
+        for begin in range(0, len(rows), PUT_MAX):
+            tries = 0
+            while self._ring.waiting > self._ring.capacity // 2 - PUT_MAX and self._ring.waiting:
+                beat()
+                tries += stop.is_set()
+                if tries > STOP_TRIES:
+                    break
+                time.sleep(WAIT_S)
+            self._ring.put_rows(rows[begin : begin + PUT_MAX])
+        state = json.dumps({str(file.path): file.to_json() for file in self._files}).encode()
+        self._collecting.note.write(state)
+        self._unsaved.append((self._ring.head, state))
+
+    def _save(self, last: bool = False) -> None:
+        """Write down the newest state of which the detector has taken all."""
+        now = time.monotonic()
+        if now - self._saved_at < SAVE_S and not last:
+            return
+        self._saved_at = now
+        state = b""
+        while self._unsaved and (last or self._unsaved[0][0] <= self._ring.tail):
+            _, state = self._unsaved.popleft()
+        if not self._unsaved:  # all is taken: also what changed without a query
+            state = json.dumps({str(file.path): file.to_json() for file in self._files}).encode()
+        if not state:
+            return
+        try:
+            write_atomic(self._path, state, PRIVATE_MODE)
+        except OSError as error:
+            if not self._failing:
+                _log.warning("positions_not_saved", path=str(self._path), error=str(error))
+            self._failing = True
+        else:
+            self._failing = False
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError:
+        return b""
+
+
+def _saved_in(data: bytes) -> dict[str, Any]:
+    with suppress(ValueError):
+        found = json.loads(data)
+        if isinstance(found, dict) and all(isinstance(one, dict) for one in found.values()):
+            return found
+    return {}
+
+
+def collected(state_dir: Path) -> dict[str, Any]:
+    """What a collector on this folder has heard, by file: see CollectedFile.to_json."""
+    return _saved_in(_read(state_dir / COLLECTED))
+
+
+def heard_since(found: Mapping[str, Any], hours: int, now: float) -> int:
+    """Queries that came in the last so many hours, in whole hours of the clock."""
+    counts = found.get("hours")
+    rows = counts.items() if isinstance(counts, dict) else ()
+    return sum(_count(number) for hour, number in rows if str(hour).isdecimal() and int(hour) > now // HOUR_S - hours)
+
+
+@lru_cache(maxsize=4096)
+def _types(text: str) -> tuple[int, ...]:
+    return tuple(type_number(one) for one in text.split(",")[:ANSWER_TYPES_MAX]) if text else ()
+
+
+def _records(batch: QueryBatch) -> Iterator[tuple[Any, ...]]:
+    """The rows of a batch as record.packed_record takes them."""
+    columns = (batch.qtype, batch.qlen, batch.rcode, batch.ancount, batch.rlen, batch.ttl_min, batch.rtt_ms)
+    data = (batch.cached, batch.ans_hash, batch.ans_bytes, batch.negative_ttl)
+    for ts, client, qname, types, *rest in zip(
+        batch.ts.tolist(),
+        batch.client,
+        batch.qname,
+        batch.ans_types,
+        *(column.tolist() for column in (*columns, *data)),
+        strict=True,
+    ):
+        yield ts, client_bytes(client), qname, *rest[:7], _types(types), *rest[7:]

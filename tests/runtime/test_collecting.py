@@ -1,0 +1,152 @@
+"""`dns-tunnel collect`: logs that grow are judged, stored and alerted like what a listener hears, each line once."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from agents.sources.collector import Collecting, Collector
+from agents.stream.shared import SharedStream
+from tests.support.commands import Inside, environment, free_port, is_one_line
+from tests.support.log_lines import SAMPLES
+from tests.support.patience import patient
+from tests.support.running import process, wait_for
+
+pytestmark = pytest.mark.integration
+
+
+class Logged:
+    """BIND's query log as a server writes it."""
+
+    def __init__(self, path: Path) -> None:
+        self.path, self.names = path, list[str]()
+
+    def ask(self, *names: str, client: str = "192.0.2.7") -> None:
+        at = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%f")[:-3]
+        with self.path.open("a") as file:
+            for name in names:
+                file.write(f"{at}Z queries: info: client @0x7f {client}#53 ({name}): query: {name} IN A + (::1)\n")
+        self.names += names
+
+    def ask_many(self, label: str, count: int) -> None:
+        self.ask(*(f"{label}{number}.example.com" for number in range(count)))
+
+
+@pytest.fixture
+def logged(tmp_path: Path) -> Logged:
+    log = Logged(tmp_path / "queries.log")
+    log.ask_many("before", 3)
+    return log
+
+
+def stored(folder: Path) -> list[str]:
+    """The names in the database; none where it is not made yet."""
+    if (folder / "data" / "dns-tunnel.db").exists():
+        with (
+            contextlib.suppress(sqlite3.OperationalError),
+            contextlib.closing(sqlite3.connect(folder / "data" / "dns-tunnel.db")) as database,
+        ):
+            return sorted(row[0] for row in database.execute("SELECT qname FROM queries"))
+    return []
+
+
+def state(folder: Path) -> dict[str, dict[str, int]]:
+    with contextlib.suppress(OSError, ValueError):
+        found: dict[str, dict[str, int]] = json.loads((folder / "data" / "detector.json").read_bytes())["processes"]
+        return found
+    return {}
+
+
+@contextlib.contextmanager
+def following(folder: Path, *arguments: str, **values: str) -> Iterator[subprocess.Popen[bytes]]:
+    """`dns-tunnel` with these arguments on a folder; it is up when the block begins."""
+    log = folder.with_name("process.log")
+    command = [sys.executable, "-m", "agents", "--data-dir", str(folder), *arguments]
+    with process(command, log, environment(UPSTREAMS="127.0.0.1:9", **values)) as started:
+        wait_for(lambda: b"collector_started" in log.read_bytes() or started.poll() is not None, "it starts")
+        assert started.poll() is None, log.read_text()
+        yield started
+
+
+def test_each_line_is_stored_once_over_kills_rotation_and_a_restart(logged: Logged, tmp_path: Path) -> None:
+    folder = tmp_path / "data"
+    with following(folder, "collect", str(logged.path), "--from-start") as running:
+        wait_for(lambda: stored(folder) == sorted(logged.names), "what was there is stored")
+        for name in ("detector", "collector"):
+            wait_for(lambda: len(state(folder)) == 2, "their pids are known")
+            os.kill(state(folder)[name]["pid"], signal.SIGKILL)
+            logged.ask_many(name, 50)
+            wait_for(lambda: stored(folder) == sorted(logged.names), f"all is stored after the {name} was killed")
+        logged.path.rename(logged.path.with_name("queries.log.1"))
+        logged.ask_many("rotated", 5)
+        wait_for(lambda: stored(folder) == sorted(logged.names), "the new file is followed")
+        running.terminate()
+        assert running.wait(patient(30)) == 0
+    logged.ask_many("missed", 5)
+    logged.path.rename(logged.path.with_name("queries.log.2"))
+    logged.ask_many("fresh", 5)
+    with following(folder, "collect", str(logged.path)):
+        wait_for(lambda: stored(folder) == sorted(logged.names), "what was written meanwhile is stored")
+
+
+def test_a_tunnel_in_a_log_is_an_incident_that_says_what_is_not_known(
+    logged: Logged, tmp_path: Path, inside: Inside
+) -> None:
+    folder = tmp_path / "data"
+    with following(folder, "listen", COLLECT_FILES=str(logged.path), LISTEN_PORT=str(free_port())):
+        chunks = [os.urandom(30).hex() for _ in range(60)]
+        logged.ask(*(f"{chunk}.t.bad-example.com" for chunk in chunks), client="192.0.2.9")
+        wait_for(lambda: "bad-example.com" in (tmp_path / "process.log").read_text(), "an incident is opened")
+        shown = wait_for(
+            lambda: (done := inside("explain", "192.0.2.9", "bad-example.com")).code == 0 and done, "stored"
+        )
+        assert "not known   a query log of BIND: answers: none: data in answers is not seen" in shown.out
+        wait_for(lambda: "60 queries in 1 h" in inside("doctor").out, "doctor says what was heard")
+        (line,) = [line for line in inside("doctor").out.splitlines() if line.startswith("ok   logs")]
+        assert "answers: none: data in answers is not seen" in line
+    assert not any(name.startswith("before") for name in stored(folder))  # it began at the end
+
+
+def test_what_cannot_be_followed_is_one_line(tmp_path: Path, inside: Inside) -> None:
+    (tmp_path / "a.tsv").write_text("ts\tclient\tqname\tqtype\n")
+    (tmp_path / "noise").write_text("nothing of a log\n")
+    (tmp_path / "zeek.log").write_bytes(SAMPLES["zeek"])
+    for arguments in ((), ("a.tsv",), ("noise",), ("zeek.log", "a.tsv")):
+        done = inside("collect", *arguments, UPSTREAMS="127.0.0.1:9")
+        assert (done.code, is_one_line(done)) == (2, True), done.err
+    done = inside("collect", "zeek.log", UPSTREAMS="127.0.0.1:9", COLLECT_FORMAT="nothing")
+    assert (done.code, is_one_line(done), "COLLECT_FORMAT=nothing" in done.err) == (2, True, True)
+
+
+def test_a_ring_that_is_half_full_makes_the_collector_wait_and_loses_nothing(tmp_path: Path) -> None:
+    log = Logged(tmp_path / "queries.log")
+    log.ask_many("n", 3000)
+    stream = SharedStream(1, 1024, ["collector"])
+    (ring, _), _ = stream.writers(0)
+    collector = Collector(Collecting([log.path], tmp_path, from_start=True), ring)
+    stop = threading.Event()
+    thread = threading.Thread(target=collector.run, args=(stop, lambda: None))
+    thread.start()
+    taken, end = 0, time.monotonic() + patient(60)
+    while taken < 3000 and time.monotonic() < end:
+        assert ring.waiting <= ring.capacity // 2
+        count = ring.waiting
+        ring.advance_to(ring.tail + count)
+        taken += count
+        time.sleep(0.01)
+    stop.set()
+    thread.join()
+    assert (taken, ring.dropped) == (3000, 0)
+    stream.close()
