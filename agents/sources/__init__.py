@@ -14,11 +14,11 @@ from typing import Any
 
 from agents.core.errors import CaptureError
 from agents.core.protocols import Source
-from agents.sources import capture, logs, table
+from agents.sources import capture, dnstap, logs, pihole, table
 from agents.sources.files import open_bytes
 from agents.sources.intake import HEAD_BYTES, Intake, Sources
 
-SPECS: tuple[Intake, ...] = (capture.SPEC, *logs.SPECS, table.SPEC)
+SPECS: tuple[Intake, ...] = (capture.SPEC, dnstap.SPEC, *logs.SPECS, pihole.SPEC, table.SPEC)
 """Kinds of files, in the order in which a file's content is compared with them."""
 
 _OTHERS = (

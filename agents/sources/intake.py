@@ -52,15 +52,16 @@ class Intake(Spec[Source]):
 
 
 class Observed(NamedTuple):
-    """One query as a log has it. qname: presentation form; ts: Unix seconds, NaN = the log has no time.
+    """One query as a log has it. ts: Unix seconds, NaN = the log has no time.
 
-    qtype: a name or number as text. Other values are those of types.QueryBatch. pair: what a query and its answer have
-    in common where they are two lines; None = the line is all there is. is_answer: the line is that of the answer.
+    qname: presentation form, or wire form as bytes. qtype: a name or number as text. Other values are those of
+    types.QueryBatch. pair: what a query and its answer have in common where they are two lines; None = the line is all
+    there is. is_answer: the line is that of the answer.
     """
 
     ts: float
     client: str
-    qname: str
+    qname: str | bytes
     qtype: str
     qlen: int = UNKNOWN
     rcode: int = UNKNOWN

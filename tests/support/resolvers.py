@@ -48,16 +48,21 @@ def question_of(qname: str, qtype: str, number: int) -> bytes:
     return head + from_text(qname) + b"\0" + type_number(qtype).to_bytes(2) + b"\0\1"
 
 
-def bind(folder: Path, port: int, log: Path, time_format: str = "iso8601-utc") -> list[str]:
-    """BIND, whose query log has categories and severities."""
+def bind(folder: Path, port: int, log: Path, more: str = "") -> list[str]:
+    """BIND, whose query log has categories and severities. more: further options."""
     (folder / "named.conf").write_text(
         f"""options {{ directory "{folder}"; listen-on port {port} {{ {HOST}; }}; listen-on-v6 {{ none; }};
-        recursion no; pid-file none; session-keyfile none; dnssec-validation no; }};
+        recursion no; pid-file none; session-keyfile none; dnssec-validation no; {more} }};
         controls {{}};
-        logging {{ channel q {{ file "{log}"; print-time {time_format}; print-category yes; print-severity yes; }};
+        logging {{ channel q {{ file "{log}"; print-time iso8601-utc; print-category yes; print-severity yes; }};
         category queries {{ q; }}; category default {{ null; }}; }};\n"""
     )
     return ["named", "-f", "-n", "1", "-c", str(folder / "named.conf")]
+
+
+def bind_dnstap(folder: Path, port: int, log: Path) -> list[str]:
+    """BIND that writes dnstap instead, into a file of Frame Streams."""
+    return bind(folder, port, folder / "text.log", f'dnstap {{ client; }}; dnstap-output file "{log}";')
 
 
 def unbound(folder: Path, port: int, log: Path) -> list[str]:

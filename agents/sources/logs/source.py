@@ -112,9 +112,13 @@ def _joined(query: Observed, answer: Observed) -> Observed:
 
 
 class Rows:
-    """Makes batches of observed queries, and counts rows that cannot be used. at: the number of the row at hand."""
+    """Makes batches of observed queries, and counts rows that cannot be used. at: the number of the row at hand.
 
-    def __init__(self) -> None:
+    noun: what a row is called.
+    """
+
+    def __init__(self, noun: str = "line") -> None:
+        self.noun = noun
         self.at = self.queries = self.malformed = 0
         self.first_bad = ""
         self._timed = False
@@ -122,7 +126,7 @@ class Rows:
     def note_bad(self, error: Exception) -> None:
         """Count a row that cannot be used."""
         self.malformed += 1
-        self.first_bad = self.first_bad or f"line {self.at}: {printable(error).removeprefix('cannot ')}"
+        self.first_bad = self.first_bad or f"{self.noun} {self.at}: {printable(error).removeprefix('cannot ')}"
 
     def batch(self, rows: list[Observed]) -> QueryBatch | None:
         """The rows that can be used, in order of time. Times are NaN where no row up to now had one."""
@@ -186,8 +190,6 @@ class LogLines(Rows):
 
 def _columns(rows: Sequence[Observed]) -> QueryBatch:
     """Columns of the rows in order of time. Raises ValueError or AgentsError if one of them cannot be used."""
-    from agents.dns.name import wires_of  # here: it loads the compiler, which the list of kinds does not need
-
     rows = sorted(rows, key=_time_of)
     columns = tuple(zip(*rows, strict=True))
     ts, client, qname, qtype, qlen, rcode, ancount, rlen, ttl_min, rtt_ms, ans_types, cached = columns[:12]
@@ -197,7 +199,7 @@ def _columns(rows: Sequence[Observed]) -> QueryBatch:
     return QueryBatch(
         ts=np.array(ts, np.float64),
         client=[client_address(text) for text in client],
-        qname=wires_of(qname),
+        qname=_wires(qname),
         qtype=np.array([_type_of(text) for text in qtype], np.uint16),
         qlen=np.array(qlen, np.int32),
         rcode=np.array(rcode, np.int16),
@@ -213,6 +215,16 @@ def _columns(rows: Sequence[Observed]) -> QueryBatch:
     )
 
 
+def _wires(names: Sequence[str | bytes]) -> Sequence[bytes]:
+    """Wire forms of names in either form. Raises NameFormatError."""
+    from agents.dns.name import from_text, wires_of  # here: it loads the compiler, which the list of kinds needs not
+
+    kinds = set(map(type, names))
+    if kinds == {str}:
+        return wires_of([str(name) for name in names])
+    return [name if isinstance(name, bytes) else from_text(name) for name in names]
+
+
 def _time_of(row: Observed) -> float:
     return row.ts
 
@@ -223,11 +235,11 @@ class RowSource(FileSource):
     def warn_of_rows(self, rows: Rows, nameless: int) -> None:
         """Warn of rows that could not be read, and of `nameless` queries without a name."""
         if rows.malformed and not rows.queries:
-            self.errors.append(f"cannot read {self._path}: no query in {counted(rows.at, 'line')}; {rows.first_bad}")
+            self.errors.append(f"cannot read {self._path}: no query in {counted(rows.at, rows.noun)}; {rows.first_bad}")
         elif rows.malformed:
-            self._warn(f"{counted(rows.malformed, 'line')} could not be read; the first: {rows.first_bad}")
+            self._warn(f"{counted(rows.malformed, rows.noun)} could not be read; the first: {rows.first_bad}")
         elif not rows.queries and not nameless:
-            self._warn(f"no query in {counted(rows.at, 'line')}")
+            self._warn(f"no query in {counted(rows.at, rows.noun)}")
         if nameless:
             self._warn(f"{counted(nameless, 'query')} not judged: their names are not in it")
 

@@ -69,7 +69,7 @@ class PiHoleSource(RowSource):
 
     def batches(self, size: int) -> Iterator[QueryBatch]:
         """Yield batches of at most `size` queries."""
-        found, hidden = Rows(), 0
+        found, hidden = Rows("row"), 0
         columns = ", ".join((*_NEEDED, *self._optional))
         database = self._connected()
         try:
