@@ -15,10 +15,13 @@ from agents.core.columns import packed
 from agents.core.jit import map_large_arrays
 from agents.core.text import NETWORK
 from agents.core.types import DAY_S
-from agents.detection import flow_kernels as table
-from agents.detection.flow_kernels import ASKERS, CELLS, EVIDENCE_BYTES, FOLLOWERS, GOLDEN, settle
-from agents.detection.judge_kernels import AT_HOME_DOMAINS, FACTOR_AT, OF_NETWORK_STOP, judge, own
-from agents.detection.seen_kernels import ROW_WORDS
+from agents.detection.counting import flow_kernels as table
+from agents.detection.counting.flow_kernels import ASKERS, CELLS, EVIDENCE_BYTES, GOLDEN
+from agents.detection.counting.order_kernels import FOLLOWERS
+from agents.detection.counting.seen_kernels import ROW_WORDS
+from agents.detection.counting.window_kernels import settle
+from agents.detection.evidence_kernels import FACTOR_AT, Measures, own
+from agents.detection.judge_kernels import AT_HOME_DOMAINS, OF_NETWORK_STOP, judge
 from agents.detection.state import (
     CARRIERS_MAX,
     CLIENT,
@@ -523,7 +526,8 @@ class Flows:
         flow, evidence = self.state.flows[row], np.zeros(1, EVIDENCE)[0]
         client = self.state.clients[flow["client"]]
         young = self.is_young(float(flow["last_seen"]), flow["domain"])
-        own(evidence, float(flow["last_seen"]), flow, client, self.state.windows, limits, rules, np.zeros(SUMS), young)
+        by = Measures(limits, rules, np.zeros(SUMS))
+        own(evidence, float(flow["last_seen"]), flow, client, self.state.windows, by, young)
         return float(evidence["ratio"] / rules[FACTOR_AT])
 
     def release(self, row: int) -> None:

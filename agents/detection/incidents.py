@@ -13,9 +13,9 @@ import numpy as np
 from agents.core.column_kernels import keyed_hash
 from agents.core.text import NETWORK
 from agents.core.types import Incident, QueryBatch, Severity
+from agents.detection.counting.flow_kernels import SAMPLES
 from agents.detection.explanations.explainer import Account, Asking, Explainer
 from agents.detection.fingerprints import tool_of, trace_of
-from agents.detection.flow_kernels import SAMPLES
 from agents.detection.flows import Flow, Flows, Past
 from agents.detection.limits import SCATTERED, Evidence, Scale, as_listed
 from agents.detection.reasons import CERTAIN_REASONS, STRICT_REASON, incident_reasons

@@ -10,14 +10,12 @@ from numpy.typing import NDArray
 
 from agents.core.jit import kernel_in_place
 from agents.core.types import DAY_S
-from agents.detection.flow_kernels import (
+from agents.detection.counting.flow_kernels import (
     ANY,
     AT_HOME,
     BY_THEMSELVES,
     CARRIER_NAMES,
     CARRIERS,
-    CARRYING,
-    COUNT,
     DETAILS,
     EVENTS,
     FAMILIAR,
@@ -25,19 +23,10 @@ from agents.detection.flow_kernels import (
     FLOWS,
     LIVE,
     OF_NETWORK,
-    PACE_STEPS,
     PEAKS,
-    PLACE_BITS,
-    UNKEPT,
-    USUAL,
-    WINDOW_ROWS,
-    add,
     answers,
-    choice,
-    crowd,
     crowd_of,
     digit_bytes,
-    empty_windows,
     enlist_carrier,
     familiar_factor,
     find_flow,
@@ -46,20 +35,42 @@ from agents.detection.flow_kernels import (
     is_strange,
     is_young,
     keep,
-    keep_pace,
     make,
     meet,
-    note,
     note_asker,
-    order,
     price,
+)
+from agents.detection.counting.order_kernels import UNKEPT, USUAL, choice, keep_pace, order
+from agents.detection.counting.seen_kernels import POOL, POOL_MAX, ROW_WORDS
+from agents.detection.counting.window_kernels import (
+    WINDOW_ROWS,
+    note,
     settle,
     sums,
     take_back,
     take_sum_back,
     take_words_back,
 )
-from agents.detection.seen_kernels import POOL, POOL_MAX, ROW_WORDS
+from agents.detection.evidence_kernels import (
+    BURST_S,
+    BY_SPREAD,
+    BY_SPREAD_FRESH,
+    DAY,
+    FACTOR_AT,
+    QUIET_AT,
+    SCATTERED_BYTES_A_NAME,
+    SCATTERED_NAMES,
+    SPARED_BYTES,
+    WORDS_SPARED_AT,
+    Measures,
+    beacon,
+    below_young,
+    clear_evidence,
+    loudest,
+    own,
+    shared,
+    siblings,
+)
 from agents.detection.state import (
     ANSWERS,
     CHOICE,
@@ -70,289 +81,16 @@ from agents.detection.state import (
     NAMES,
     NONE,
     ORDERED,
-    OWN,
-    QTYPES_MAX,
-    SHARING_MAX,
     SHORT_MAX,
     SUMS,
     UNNUMBERED,
-    WINDOWS_S,
     Asked,
-    Kind,
     Room,
-    Sign,
     State,
     Stop,
     Told,
 )
 
-HOUR, DAY, WEEK = map(WINDOWS_S.index, (3600, 86_400, 604_800))
-
-OWN_KINDS, OWN_SUMS, OWN_AFTER_NAMES, OWN_YOUNG = (np.array(column, np.int64) for column in zip(*OWN, strict=True))
-BY_FRESH, BY_SPREAD, BY_SPREAD_FRESH, BY_SCATTERED = map(
-    int, (Kind.FRESH, Kind.SPREAD, Kind.SPREAD_FRESH, Kind.SCATTERED)
-)
-BY_WORDS, BY_FIRST, BY_ORDERED, BY_SIBLINGS, BY_BEACON = map(
-    int, (Kind.WORDS, Kind.FIRST, Kind.ORDERED, Kind.SIBLINGS, Kind.BEACON)
-)
-BY_TYPES, BY_EMPTY, BY_DIFFERENT, WITH_SIBLINGS = map(int, (Sign.TYPES, Sign.EMPTY, Sign.DIFFER, Sign.SIBLINGS))
-SPARED_BYTES, SPARED_NAMES = len(Kind), len(Kind) + 1
-"""Rows of `limits` after the rows of the kinds: the allowance that a carrier has before it adds to its client's sum."""
-LIMIT_ROWS = len(Kind) + 2
-SPARED_DOMAINS = 20
-"""At most this many allowances, times the client's `crowd`, are subtracted from one client's sum."""
-PART = 2
-"""A domain is blamed for a shared sum if it carried at least 1/PART of the mean, or if the sum is PART times the limit.
-The mean is taken over the domains that exceed their allowance."""
-MIN_NAMES_AT, FRESH_BYTES_AT, FRESH_ENCODED_AT, FRESH_NAME_AT, FACTOR_AT, SCATTERED_AT, QUIET_AT = range(7)
-WORDS_SPARED_AT = 7
-"""Places in `rules`, which limits.limits_of fills."""
-RULES = 8
-
-
-@kernel_in_place
-def clear_evidence(evidence: Any) -> None:
-    """Reset to no evidence."""
-    evidence["ratio"], evidence["amount"], evidence["limit"] = 0.0, 0.0, 0.0
-    evidence["names"], evidence["domains"], evidence["kind"], evidence["window"], evidence["sign"] = 0, 1, 0, 0, 0
-
-
-@kernel_in_place
-def _louder(evidence: Any, limit: float, kind: int, number: int, amount: float, names: float, domains: int = 1) -> None:
-    """Replace the evidence if this amount is further beyond its limit; limit: inf = none."""
-    if amount / limit <= evidence["ratio"]:
-        return
-    evidence["ratio"], evidence["amount"], evidence["limit"] = amount / limit, amount, limit
-    evidence["names"], evidence["domains"] = round(names), domains
-    evidence["kind"], evidence["window"] = kind, number
-
-
-@kernel_in_place
-def is_fresh(flow: Any, rules: NDArray[np.float64]) -> bool:
-    """Whether a flow consists almost only of encoded names, each asked for once."""
-    encoded, new = flow["encoded_names"] / max(flow["names"], 1), flow["names"] / max(flow["queries"], 1)
-    return bool(encoded >= rules[FRESH_ENCODED_AT] and new >= rules[FRESH_NAME_AT])
-
-
-@kernel_in_place
-def own(
-    evidence: Any,
-    ts: float,
-    flow: Any,
-    client: Any,
-    windows: NDArray[Any],
-    limits: NDArray[np.float64],
-    rules: NDArray[np.float64],
-    total: NDArray[np.float64],
-    young: bool,
-) -> None:
-    """Evidence from the sums of one flow. total: shape (SUMS,), overwritten; young: its domain is young or rare."""
-    if flow["windows"] == NONE:
-        return
-    enough = flow["names"] >= rules[MIN_NAMES_AT]
-    fresh = enough and is_fresh(flow, rules)
-    for number in range(COUNT):
-        sums(windows[flow["windows"]], ts, number, total)
-        names = total[NAMES]
-        if flow["scattered"]:
-            if flow["encoded_names"] >= rules[SCATTERED_AT]:
-                _louder(
-                    evidence,
-                    limits[BY_SCATTERED, number] * crowd(client),
-                    BY_SCATTERED,
-                    number,
-                    total[ENCODED],
-                    names,
-                    flow["encoded_names"],
-                )
-            _louder(evidence, limits[BY_FIRST, number] * crowd(client), BY_FIRST, number, total[FIRST], names)
-            continue
-        for one in range(len(OWN_KINDS)):
-            if (enough or not OWN_AFTER_NAMES[one]) and (young or not OWN_YOUNG[one]):
-                kind = OWN_KINDS[one]
-                _louder(evidence, limits[kind, number], kind, number, total[OWN_SUMS[one]], names)
-        if fresh:
-            amount = _short(total, rules)
-            _louder(evidence, limits[BY_FRESH, number], BY_FRESH, number, amount, names)
-
-
-@kernel_in_place
-def _short(total: NDArray[np.float64], rules: NDArray[np.float64]) -> float:
-    """Encoded names in a window; at most as many as its encoded bytes fill at FRESH_BYTES_A_NAME each."""
-    return float(min(total[ENCODED_NAMES], total[ENCODED] / rules[FRESH_BYTES_AT]))
-
-
-@kernel_in_place
-def _together(
-    evidence: Any,
-    limit: float,
-    kind: int,
-    number: int,
-    own: float,
-    spare: float,
-    found: Any,
-    names: float,
-    times: float,
-    factor: float,
-) -> None:
-    """Evidence from a shared sum. found: (sum, the part within allowances, carriers, carriers above the allowance)."""
-    amount, spared, count, loud = found
-    amount, limit = amount - min(spared, SPARED_DOMAINS * spare * times), limit * times
-    has_part = PART * loud * (own - spare) >= amount or amount >= PART * limit * factor
-    if count > 1 and own > 0 and has_part:
-        _louder(evidence, limit, kind, number, amount, names, count)
-
-
-@kernel_in_place
-def shared(
-    evidence: Any,
-    ts: float,
-    flow: Any,
-    client: Any,
-    carriers: NDArray[np.int32],
-    flows: NDArray[Any],
-    windows: NDArray[Any],
-    limits: NDArray[np.float64],
-    rules: NDArray[np.float64],
-    total: NDArray[np.float64],
-) -> None:
-    """Evidence from the sum over a client's carriers (State.carriers) that are not incidents by themselves.
-
-    Each carrier counts with its amount above the per-domain allowance (SPARED_BYTES, SPARED_NAMES). Only flows that
-    carried at least half the mean are blamed, not other domains that the client happens to ask for; above twice the
-    limit, all carriers are blamed.
-    """
-    fresh, times = is_fresh(flow, rules), crowd(client)
-    for number in range(COUNT):
-        if limits[BY_SPREAD, number] == np.inf and limits[BY_SPREAD_FRESH, number] == np.inf:
-            continue
-        spare, spare_names = limits[SPARED_BYTES, number], limits[SPARED_NAMES, number]
-        encoded = spared = names = short = short_spared = short_names = 0.0
-        count = loud = short_count = short_loud = 0
-        for i in range(client["carriers"]):
-            carrier = flows[carriers[client["carriers_at"], i]]
-            if carrier["alone"]:
-                continue
-            sums(windows[carrier["windows"]], ts, number, total)
-            if total[ENCODED] <= 0:
-                continue
-            encoded, spared, names = encoded + total[ENCODED], spared + min(total[ENCODED], spare), names + total[NAMES]
-            count, loud = count + 1, loud + (total[ENCODED] > spare)
-            if is_fresh(carrier, rules):
-                amount = _short(total, rules)
-                short, short_spared = short + amount, short_spared + min(amount, spare_names)
-                short_count, short_loud = short_count + 1, short_loud + (amount > spare_names)
-                short_names += total[NAMES]
-        sums(windows[flow["windows"]], ts, number, total)
-        found, own, factor = (encoded, spared, count, loud), total[ENCODED], rules[FACTOR_AT]
-        _together(evidence, limits[BY_SPREAD, number], BY_SPREAD, number, own, spare, found, names, times, factor)
-        if fresh:
-            found, own, limit = (
-                (short, short_spared, short_count, short_loud),
-                _short(total, rules),
-                limits[BY_SPREAD_FRESH, number],
-            )
-            _together(evidence, limit, BY_SPREAD_FRESH, number, own, spare_names, found, short_names, times, factor)
-
-
-SIBLING_DOMAINS = 3
-"""Names below fewer domains are not siblings: the limits of each domain hold."""
-MIX_FORM = np.uint64(0x9FB21C651E98DF25)
-"""Multiplier of a 64-bit mixer (Evensen's rrmxmx, as in XXH3)."""
-CELL_BITS = np.uint64(58)
-"""The highest six bits of a hash are one of CELLS."""
-
-
-@kernel_in_place
-def _sibling(state: State, asked: Asked, i: int, flow: Any, ts: float, total: NDArray[np.float64]) -> int:
-    """Place of a name's form among the siblings; emptied where another form, or a week without names, was before."""
-    mixed = (asked.form[i] ^ np.uint64(asked.qtype[i])) * MIX_FORM
-    key = (mixed ^ np.uint64(flow["client"] + 1)) * MIX_FORM
-    place = np.int64(key >> PLACE_BITS) & (len(state.siblings) - 1)
-    kept = state.siblings[place]
-    sums(state.sibling_windows[place], ts, WEEK, total)
-    if kept["key"] != key or total[NAMES] <= 0:
-        kept["key"], kept["label"], kept["domains"], kept["ts"] = key, 0, 0, -math.inf
-        empty_windows(state.sibling_windows[place])
-    return int(place)
-
-
-@kernel_in_place
-def siblings(
-    state: State,
-    asked: Asked,
-    i: int,
-    flow: Any,
-    limits: NDArray[np.float64],
-    rules: NDArray[np.float64],
-    total: NDArray[np.float64],
-    told: Told,
-    evidence: Any,
-) -> None:
-    """Evidence from new encoded names of one form and type below several young domains of a client.
-
-    The first such name below each domain is left out (a page loads one keyed host from each of many third parties), and
-    so are a label that the client just asked for below another domain (lists of hashes), and bursts. One of less than
-    SCATTERED_BYTES_A_NAME counts in proportion. What one domain has half of is that domain's.
-    """
-    ts, amounts, part = asked.ts[i], told.amounts, told.part
-    if flow["encoded_names"] <= 1 or amounts[ENCODED] < rules[FRESH_BYTES_AT]:
-        return
-    if not is_young(state, ts, flow["domain"]):
-        return
-    place = _sibling(state, asked, i, flow, ts, total)
-    kept, windows = state.siblings[place], state.sibling_windows[place]
-    label = np.uint64(0)
-    for one in range(asked.parts[i], asked.parts[i + 1]):
-        label += asked.key[one]
-    if label == kept["label"] or abs(ts - kept["ts"]) < BURST_S:
-        return
-    kept["label"], kept["ts"] = label, ts
-    kept["domains"] |= np.uint64(1) << (flow["domain"] >> CELL_BITS)
-    for one in range(SUMS):
-        part[one] = 0.0
-    part[NAMES], part[ENCODED_NAMES] = 1.0, min(amounts[ENCODED] / SCATTERED_BYTES_A_NAME, 1.0)
-    add(windows, ts, part)
-    domains = crowd_of(kept["domains"])
-    if domains < SIBLING_DOMAINS or flow["encoded_names"] <= SCATTERED_NAMES or flow["windows"] == NONE:
-        return
-    times = crowd(state.clients[flow["client"]])
-    for number in range(COUNT):
-        sums(state.windows[flow["windows"]], ts, number, total)
-        own_names = total[NAMES]
-        sums(windows, ts, number, total)
-        if PART * own_names <= total[NAMES]:
-            limit = limits[BY_SIBLINGS, number] * times
-            _louder(evidence, limit, BY_SIBLINGS, number, total[ENCODED_NAMES], total[NAMES], int(domains))
-            if total[ENCODED_NAMES] >= limit * rules[FACTOR_AT]:  # whatever else is louder
-                evidence["sign"] = WITH_SIBLINGS
-
-
-@kernel_in_place
-def loudest(client: Any, carriers: NDArray[np.int32], flows: NDArray[Any], out: NDArray[np.int32]) -> None:
-    """The carriers with the most encoded bytes that are not incidents by themselves, loudest first.
-
-    out: shape (SHARING_MAX,).
-    """
-    for place in range(SHARING_MAX):
-        out[place] = NONE
-        for i in range(client["carriers"]):
-            found = carriers[client["carriers_at"], i]
-            taken = flows[found]["alone"] != 0
-            for before in range(place):
-                taken = taken or out[before] == found
-            if not taken and (out[place] == NONE or flows[found]["encoded"] > flows[out[place]]["encoded"]):
-                out[place] = found
-
-
-assert SUMS == 7
-
-SCATTERED_NAMES, SCATTERED_BYTES_A_NAME = 2, 6.0
-"""The first SCATTERED_NAMES encoded names below a domain count for the client's scattered sum, if each carries at least
-SCATTERED_BYTES_A_NAME."""
-BURST_S = 1.0
-"""Encoded names of one domain at shorter intervals are one burst: a page loads many hosts at once. A carrier as fast
-as that is found by its bytes."""
 SCATTERED_KEY = np.uint64(0x5CA77E12ED)
 PEAK_MIN = 0.2
 """Evidence below this ratio does not matter at any factor on the limits."""
@@ -437,10 +175,9 @@ def _scatter(
     i: int,
     row: int,
     home: bool,
+    young: bool,
     amounts: NDArray[np.float32],
-    limits: NDArray[np.float64],
-    rules: NDArray[np.float64],
-    total: NDArray[np.float64],
+    by: Measures,
     told: Told,
     evidence: Any,
 ) -> None:
@@ -452,7 +189,7 @@ def _scatter(
     """
     flow, part = state.flows[row], told.part
     client = state.clients[flow["client"]]
-    beyond = flow["encoded"] > limits[SPARED_BYTES, DAY] and flow["encoded_names"] >= CARRIER_NAMES
+    beyond = flow["encoded"] > by.limits[SPARED_BYTES, DAY] and flow["encoded_names"] >= CARRIER_NAMES
     if flow["lent"] > 0 and beyond:  # from now on it counts as a carrier
         if client["scattered"] != NONE:
             take_back(state.flows[client["scattered"]], state.windows, flow["lent"])
@@ -462,10 +199,10 @@ def _scatter(
     if flow["encoded_names"] <= SCATTERED_NAMES and amounts[ENCODED] >= SCATTERED_BYTES_A_NAME and not asked.scoped[i]:
         flow["lent"] += amounts[ENCODED]
         part[ENCODED], part[ENCODED_NAMES] = amounts[ENCODED], amounts[ENCODED_NAMES]
-    if not flow["alone"] and is_young(state, asked.ts[i], flow["domain"]):
+    if young and not flow["alone"]:
         part[ORDERED] = amounts[CHOICE]
         words = max(amounts[INFORMATION] - digit_bytes(asked.digits[i]), 0.0)
-        beyond = max(min(words, flow["leaked"] - rules[WORDS_SPARED_AT]), 0.0)
+        beyond = max(min(words, flow["leaked"] - by.rules[WORDS_SPARED_AT]), 0.0)
         part[FIRST], part[INFORMATION] = words - beyond, 0.0 if asked.digits[i] else beyond
     if part[ENCODED] == 0 and part[INFORMATION] == 0 and part[FIRST] == 0 and part[ORDERED] == 0:
         return
@@ -475,34 +212,7 @@ def _scatter(
             return
         client["scattered"] = make(state, asked.ts[i], SCATTERED_KEY, flow["client"])
         state.flows[client["scattered"]]["scattered"] = 1
-    _add_up(state, asked, i, row, home, client["scattered"], part, limits, rules, total, told, evidence)
-
-
-@kernel_in_place
-def _below_young(
-    evidence: Any,
-    ts: float,
-    sum_: Any,
-    flow: Any,
-    client: Any,
-    windows: NDArray[Any],
-    limits: NDArray[np.float64],
-    total: NDArray[np.float64],
-) -> None:
-    """Evidence from what young domains carry together. What one domain has half of is that domain's."""
-    if sum_["windows"] == NONE:
-        return
-    times = crowd(client)
-    for number in range(COUNT):
-        words, ordered = flow["single"][INFORMATION], flow["single"][CHOICE]
-        if flow["windows"] != NONE:
-            sums(windows[flow["windows"]], ts, number, total)
-            words, ordered = total[INFORMATION], total[CHOICE]
-        sums(windows[sum_["windows"]], ts, number, total)
-        if PART * words < total[INFORMATION]:
-            _louder(evidence, limits[BY_WORDS, number] * times, BY_WORDS, number, total[INFORMATION], total[NAMES])
-        if PART * ordered < total[ORDERED]:
-            _louder(evidence, limits[BY_ORDERED, number] * times, BY_ORDERED, number, total[ORDERED], total[NAMES])
+    _add_up(state, asked, i, row, home, client["scattered"], part, by, told, evidence)
 
 
 @kernel_in_place
@@ -514,15 +224,13 @@ def _add_up(
     home: bool,
     at: int,
     part: NDArray[np.float32],
-    limits: NDArray[np.float64],
-    rules: NDArray[np.float64],
-    total: NDArray[np.float64],
+    by: Measures,
     told: Told,
     evidence: Any,
 ) -> None:
     """Count a part of a name in its client's sum over domains, and compare that with its limits. row: of its flow."""
     ts, sum_ = asked.ts[i], state.flows[at]
-    if sum_["watched"] and ts - sum_["last_seen"] > rules[QUIET_AT]:
+    if sum_["watched"] and ts - sum_["last_seen"] > by.rules[QUIET_AT]:
         settle(sum_, state.windows)
     if state.room[OF_NETWORK]:
         note_asker(state, at, asked, i, home)
@@ -537,75 +245,18 @@ def _add_up(
     keep(state, asked, i, at, new, told)
     clear_evidence(evidence)
     client = state.clients[sum_["client"]]
-    own(evidence, ts, sum_, client, state.windows, limits, rules, total, True)
+    own(evidence, ts, sum_, client, state.windows, by, True)
     if part[INFORMATION] > 0 or part[ORDERED] > 0:
-        _below_young(evidence, ts, sum_, state.flows[row], client, state.windows, limits, total)
+        below_young(evidence, ts, sum_, state.flows[row], client, state.windows, by)
     if state.room[OF_NETWORK]:
         times = grown(state, at)
         evidence["ratio"] /= times
         evidence["limit"] *= times
     _note_peak(state, sum_, ts, evidence["ratio"], i, told)
-    evidence["ratio"] /= rules[FACTOR_AT]
-    evidence["limit"] *= rules[FACTOR_AT]
+    evidence["ratio"] /= by.rules[FACTOR_AT]
+    evidence["limit"] *= by.rules[FACTOR_AT]
     if evidence["ratio"] >= 1 or sum_["watched"]:
         _tell(state, asked, i, at, evidence, new, False, told)
-
-
-BEACON_SWING, BEACON_FASTEST_S, BEACON_SLOWEST_S = 0.35, 10.0, 300.0
-"""Names come at a machine's pace if the deviation of the time between them is at most so much of it. Faster ones are
-pages and downloads, and a carrier as fast is found by its bytes; where they are slower, most came in bursts."""
-SIGN_SHARE = 0.5
-"""So many of a beacon's queries ask for types that carry text, or get no data, for that to be a second sign; and so
-many of its names read as encoded, for answers to be one."""
-ANSWER_BYTES_A_NAME = 3.0
-"""Bytes of new data in answers for each name that are a second sign: nearly the size of an address each time."""
-
-
-@kernel_in_place
-def _second_sign(flow: Any, details: NDArray[Any]) -> int:
-    """What else speaks for a tunnel: a Sign. Of hosts that are gone through by name, each answer differs, too."""
-    every = carrying = 0
-    if flow["detail"] != NONE:
-        kept = details[flow["detail"]]
-        for one in range(QTYPES_MAX):
-            every += kept["count"][one]
-            if CARRYING[kept["qtype"][one]]:
-                carrying += kept["count"][one]
-    if every > 0 and carrying >= SIGN_SHARE * every:
-        return BY_TYPES
-    if flow["encoded_names"] < SIGN_SHARE * flow["names"]:
-        return 0
-    if flow["empty"] >= SIGN_SHARE * flow["queries"]:
-        return BY_EMPTY
-    if flow["bytes_in"] >= ANSWER_BYTES_A_NAME * flow["names"]:
-        return BY_DIFFERENT
-    return 0
-
-
-@kernel_in_place
-def _beacon(
-    evidence: Any,
-    ts: float,
-    flow: Any,
-    windows: NDArray[Any],
-    details: NDArray[Any],
-    limits: NDArray[np.float64],
-    rules: NDArray[np.float64],
-    total: NDArray[np.float64],
-) -> None:
-    """Evidence from new names at a machine's pace, whatever they carry: just at its limit. Its amount is the pace, in
-    seconds."""
-    pace_s = flow["pace"] / PACE_STEPS
-    if flow["windows"] == NONE or not BEACON_FASTEST_S <= pace_s <= BEACON_SLOWEST_S:
-        return
-    if flow["swing"] > BEACON_SWING * flow["pace"]:
-        return
-    sums(windows[flow["windows"]], ts, HOUR, total)
-    limit = limits[BY_BEACON, HOUR] * rules[FACTOR_AT]
-    if total[NAMES] >= limit:
-        evidence["ratio"], evidence["amount"], evidence["limit"] = 1.0, pace_s, limit
-        evidence["names"], evidence["domains"] = round(total[NAMES]), 1
-        evidence["kind"], evidence["window"], evidence["sign"] = BY_BEACON, HOUR, _second_sign(flow, details)
 
 
 @kernel_in_place
@@ -616,9 +267,7 @@ def _weigh(
     row: int,
     new: bool,
     young: bool,
-    limits: NDArray[np.float64],
-    rules: NDArray[np.float64],
-    total: NDArray[np.float64],
+    by: Measures,
     told: Told,
     evidence: Any,
 ) -> None:
@@ -627,20 +276,20 @@ def _weigh(
     clear_evidence(evidence)
     client = state.clients[flow["client"]]
     carries = asked.discount[i] <= 1 and not client["nobody"] and enlist_carrier(state, row)
-    own(evidence, ts, flow, client, state.windows, limits, rules, total, young and asked.discount[i] <= 1)
-    if evidence["ratio"] >= rules[FACTOR_AT] and not flow["alone"]:
+    own(evidence, ts, flow, client, state.windows, by, young and asked.discount[i] <= 1)
+    if evidence["ratio"] >= by.rules[FACTOR_AT] and not flow["alone"]:
         flow["alone"] = 1
-        take_words_back(state, flow, flow["client"], rules[WORDS_SPARED_AT])
+        take_words_back(state, flow, flow["client"], by.rules[WORDS_SPARED_AT])
     if carries and not flow["alone"]:
-        shared(evidence, ts, flow, client, state.carriers, state.flows, state.windows, limits, rules, total)
+        shared(evidence, ts, flow, client, state.carriers, state.flows, state.windows, by)
     odd = new and asked.discount[i] <= 1 and not (asked.scoped[i] or client["nobody"] or state.room[OF_NETWORK])
     if odd:
-        siblings(state, asked, i, flow, limits, rules, total, told, evidence)
+        siblings(state, asked, i, flow, young, by, told, evidence)
     _note_peak(state, flow, ts, evidence["ratio"], i, told)
-    evidence["ratio"] /= rules[FACTOR_AT]
-    evidence["limit"] *= rules[FACTOR_AT]
+    evidence["ratio"] /= by.rules[FACTOR_AT]
+    evidence["limit"] *= by.rules[FACTOR_AT]
     if odd and evidence["ratio"] < 1 and is_strange(state, ts, flow["domain"]):
-        _beacon(evidence, ts, flow, state.windows, state.details, limits, rules, total)
+        beacon(evidence, ts, flow, state.windows, state.details, by)
     secret = new and asked.secret[i] != 0 and not state.room[OF_NETWORK]
     told_of = evidence["ratio"] >= 1 or flow["watched"] != 0 or secret
     if told_of:
@@ -666,8 +315,6 @@ def _count(
     answered = answers(state, asked, i, flow, young) / discount
     chosen = choice(state, asked, i, flow)
     new = named and price(state, asked, i, flow, amounts)
-    if asked.data[i] == 0:
-        flow["empty"] = min(flow["empty"] + 1, SHORT_MAX)
     if not state.room[OF_NETWORK] or told.unheard[0]:
         told.ordered[0] = order(state, asked, i, flow, not new, chosen > 0) if young else 0.0
     else:
@@ -683,8 +330,6 @@ def _count(
         amounts[NAMES] = 1.0 if new else 0.0
         amounts[ANSWERS], amounts[CHOICE] = answered, chosen
         note(flow, state.windows, state.room, ts, amounts)
-    if new:
-        keep_pace(flow, ts, BURST_S)
     return new
 
 
@@ -703,8 +348,7 @@ def _hear(
     young: bool,
     home: bool,
     apart: bool,
-    limits: NDArray[np.float64],
-    rules: NDArray[np.float64],
+    by: Measures,
     told: Told,
 ) -> None:
     """Count a query for all clients together.
@@ -721,14 +365,14 @@ def _hear(
         row = make(network, ts, domain, 0)
     flow, amounts, evidence = network.flows[row], told.amounts, told.spare[0]
     note_asker(network, row, asked, i, home)
-    if flow["watched"] and ts - flow["last_seen"] > rules[QUIET_AT]:
+    if flow["watched"] and ts - flow["last_seen"] > by.rules[QUIET_AT]:
         settle(flow, network.windows)
     times = grown(network, row)
     new = _count(network, asked, i, flow, named, young, asked.discount[i] * times, told)
     keep(network, asked, i, row, new, told)
     if (new or amounts[CHOICE] > 0) and asked.discount[i] <= 1 and times <= 1 and not apart:
-        _scatter(network, asked, i, row, home, amounts, limits, rules, told.total, told, evidence)
-    _weigh(network, asked, i, row, new, young, limits, rules, told.total, told, evidence)
+        _scatter(network, asked, i, row, home, True, amounts, by, told, evidence)
+    _weigh(network, asked, i, row, new, young, by, told, evidence)
 
 
 @kernel_in_place
@@ -738,15 +382,14 @@ def _judge_one(
     asked: Asked,
     i: int,
     row: int,
-    limits: NDArray[np.float64],
-    together: NDArray[np.float64],
-    rules: NDArray[np.float64],
+    by: Measures,
+    together: Measures,
     told: Told,
 ) -> None:
     """Judge a query by its flow, and then by what all clients carry."""
     ts, amounts, evidence, flow = asked.ts[i], told.amounts, told.evidence[i], state.flows[row]
     client = state.clients[asked.client[i]]
-    if flow["watched"] and ts - flow["last_seen"] > rules[QUIET_AT]:
+    if flow["watched"] and ts - flow["last_seen"] > by.rules[QUIET_AT]:
         settle(flow, state.windows)
     meet(client, flow, ts)
     was_alone, was_apart = flow["alone"], _is_apart(state, client)
@@ -754,10 +397,14 @@ def _judge_one(
     young, came_in = is_young(state, ts, asked.domain[i]), flow["bytes_in"]
     new = _count(state, asked, i, flow, True, young, discount, told)
     carried = new or flow["bytes_in"] > came_in or amounts[CHOICE] > 0
+    if new:
+        keep_pace(flow, ts, BURST_S)
+    if asked.data[i] == 0:
+        flow["empty"] = min(flow["empty"] + 1, SHORT_MAX)
     keep(state, asked, i, row, new, told)
     if (new or amounts[CHOICE] > 0) and asked.discount[i] <= 1 and not client["nobody"]:
-        _scatter(state, asked, i, row, False, amounts, limits, rules, told.total, told, evidence)
-    _weigh(state, asked, i, row, new, young, limits, rules, told.total, told, evidence)
+        _scatter(state, asked, i, row, False, young, amounts, by, told, evidence)
+    _weigh(state, asked, i, row, new, young, by, told, evidence)
     apart = _is_apart(state, client)
     if apart and not was_apart and network.clients[0]["scattered"] != NONE:
         sum_ = state.flows[client["scattered"]]
@@ -770,7 +417,7 @@ def _judge_one(
     many = at != NONE and crowd_of(network.askers[at, BY_THEMSELVES]) > BY_THEMSELVES_MAX
     if carried and (many or not flow["alone"]) and asked.discount[i] <= TENANTS_FACTOR:
         home = max(client["today"], client["yesterday"]) >= AT_HOME_DOMAINS
-        _hear(network, asked, i, new, young, home, apart or client["nobody"] != 0, together, rules, told)
+        _hear(network, asked, i, new, young, home, apart or client["nobody"] != 0, together, told)
 
 
 @kernel_in_place
@@ -801,6 +448,7 @@ def judge(
 
     limits, together: [kind, window], of clients and of all together; rules: RULES.
     """
+    mine, everyones = Measures(limits, rules, told.total), Measures(together, rules, told.total)
     for i in range(start, len(asked.ts)):
         clear_evidence(told.evidence[i])
         bare = asked.parts[i] == asked.parts[i + 1] and USUAL[asked.qtype[i]]
@@ -827,8 +475,8 @@ def judge(
             state.room[REFUSED] += 1
             told.unheard[0] = 1
             young = is_young(state, ts, asked.domain[i])
-            _hear(network, asked, i, True, young, False, False, together, rules, told)
+            _hear(network, asked, i, True, young, False, False, everyones, told)
             told.unheard[0] = 0
         else:
-            _judge_one(state, network, asked, i, row, limits, together, rules, told)
+            _judge_one(state, network, asked, i, row, mine, everyones, told)
     return DONE, len(asked.ts)

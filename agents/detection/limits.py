@@ -11,14 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agents.core.types import DAY_S, Severity
-from agents.detection.judge_kernels import (
+from agents.detection.evidence_kernels import (
     FACTOR_AT,
     FRESH_BYTES_AT,
     FRESH_ENCODED_AT,
     FRESH_NAME_AT,
     LIMIT_ROWS,
     MIN_NAMES_AT,
-    PEAK_MIN,
     QUIET_AT,
     RULES,
     SCATTERED_AT,
@@ -26,6 +25,7 @@ from agents.detection.judge_kernels import (
     SPARED_NAMES,
     WORDS_SPARED_AT,
 )
+from agents.detection.judge_kernels import PEAK_MIN
 from agents.detection.state import WINDOWS_S, Kind, Sign
 
 INFORMATION_BYTES = {60: 500.0, 600: 800.0, 3600: 1_000.0, 86_400: 2_500.0, 604_800: 6_000.0}
@@ -46,7 +46,7 @@ ORDERED_BYTES = {3600: 800.0, 86_400: 5_000.0}
 """The same of one client, below all domains that are young or rare here."""
 FRESH_NAMES = {3600: 12.0, 86_400: 24.0, 604_800: 40.0}
 """Encoded names below one domain per window, if the flow is fresh: a few short names a minute. A burst counts once
-(judge_kernels.BURST_S)."""
+(evidence_kernels.BURST_S)."""
 SPREAD_FRESH_NAMES = {3600: 12.0, 86_400: 24.0}
 """The same, summed over the fresh carriers of one client."""
 SPREAD_SPARED_BYTES, SPREAD_SPARED_NAMES = {3600: 15.0, 86_400: 50.0}, {3600: 1.0, 86_400: 4.0}
@@ -66,7 +66,7 @@ FIRST_BYTES = {86_400: 4_000.0}
 """The first WORDS_SPARED_BYTES below each of these domains together. What browsing carries: docs/detection.md."""
 SIBLING_NAMES = {86_400: 20.0, 604_800: 40.0}
 """New encoded names of one form and record type that one client asks for below young domains, the first below each left
-out, and in proportion below judge_kernels.SCATTERED_BYTES_A_NAME (docs/detection.md)."""
+out, and in proportion below evidence_kernels.SCATTERED_BYTES_A_NAME (docs/detection.md)."""
 SCATTERED_DOMAINS = 5
 """Fewer scattered names than this do not form a pattern."""
 BEACON_NAMES = {3600: 20.0}

@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from agents.core.column_kernels import Key, keyed_hash
 from agents.core.columns import Coded
 from agents.core.types import DAY_S
+from agents.detection.counting.flow_kernels import CELLS
 from agents.detection.explanations.explainer import NETWORK_BYTES, NETWORK_BYTES_A_CLIENT
-from agents.detection.flow_kernels import CELLS
 from agents.detection.judge_kernels import CLIENT_SHARE
 from agents.detection.limits import ANSWER_BYTES, FIRST_BYTES, ORDERED_BYTES, WORDS_BYTES, Limits
 from agents.detection.state import WINDOWS_S, Kind
@@ -42,7 +42,7 @@ def limits_together(limits: Limits) -> Limits:
     table = limits.table * TOGETHER_FACTOR
     table[list(map(int, _NOT_TOGETHER))] = np.inf
     table[:, [number for number, seconds in enumerate(WINDOWS_S) if seconds not in (HOUR_S, DAY_S)]] = np.inf
-    table[len(Kind) :] = limits.table[len(Kind) :]  # allowances of domains, see judge_kernels.SPARED_BYTES
+    table[len(Kind) :] = limits.table[len(Kind) :]  # allowances of domains, see evidence_kernels.SPARED_BYTES
     return Limits(table, limits.rules)
 
 

@@ -16,10 +16,10 @@ from agents.core.archive import MAGIC, Archive, Kinds, arrays_of, pack, unpack
 from agents.core.column_kernels import Key
 from agents.core.files import UNPACKED_MAX
 from agents.core.npz import FormatError
-from agents.detection import flow_kernels
-from agents.detection.flow_kernels import SAMPLES, greet_all
+from agents.detection.counting import flow_kernels
+from agents.detection.counting.flow_kernels import SAMPLES, greet_all
+from agents.detection.counting.seen_kernels import ROW_WORDS, SIZE_MIN
 from agents.detection.flows import Flows, Past, packed_past, unpacked_past
-from agents.detection.seen_kernels import ROW_WORDS, SIZE_MIN
 from agents.detection.state import DETAIL, FLOW, FLOW_SINCE, NONE, OLD_SUMS, OLD_WINDOWS, WINDOWS, Room
 
 FORMAT, OLD_FORMAT = 6, 5

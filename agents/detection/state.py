@@ -23,7 +23,7 @@ FIRST, ORDERED = ANSWERS, CHOICE
 """What these are in a client's sum over domains: the first bytes of information below each young domain, and bytes in
 the choice of record types and in the order of known names below those."""
 OWN_TYPES = 4
-"""The choice of a flow's first unusual record types, so many, does not count (flow_kernels.choice)."""
+"""The choice of a flow's first unusual record types, so many, does not count (order_kernels.choice)."""
 QTYPES_MAX = 16
 """Query types that one flow counts separately."""
 CARRIERS_MAX = 64
@@ -43,7 +43,7 @@ FLOW = np.dtype(
         ("shape", np.uint64),  # shape of its last numbered name; 0 = none yet
         ("digits", np.uint64),  # digits of that name
         ("first_answer", np.uint64),  # hash of its first answer, 0 = none yet
-        ("asked_last", np.uint64),  # its last question whose answer no cache keeps (flow_kernels.order), 0 = none yet
+        ("asked_last", np.uint64),  # its last question whose answer no cache keeps (order_kernels.order), 0 = none yet
         ("single_ts", np.float64),  # time of its last new name that was not of a burst
         ("single", np.float32, (SUMS,)),  # amounts of that name
         ("bytes_in", np.int64),
@@ -60,7 +60,7 @@ FLOW = np.dtype(
         ("own_types", np.uint16, (OWN_TYPES,)),  # the first of them
         ("foretold", np.int32),  # such questions since the last one that was a choice
         ("largest", np.float32),  # bytes of its largest answer
-        ("pace", np.uint16),  # steps of time between new names, smoothed (flow_kernels.keep_pace); 0 = none yet
+        ("pace", np.uint16),  # steps of time between new names, smoothed (order_kernels.keep_pace); 0 = none yet
         ("swing", np.uint16),  # deviation of that, smoothed
         ("empty", np.uint16),  # answers without data, at most SHORT_MAX
         ("type_last", np.uint16),  # record type of its last query that left, 0 = none yet
@@ -225,7 +225,7 @@ OWN = (
     Own(Kind.ENCODED, ENCODED, True),
     Own(Kind.YOUNG, UNNUMBERED, True, young=True),
 )
-"""The limits that compare a sum as it is; judge_kernels.own compares the others."""
+"""The limits that compare a sum as it is; evidence_kernels.own compares the others."""
 
 
 class Room(IntEnum):
@@ -288,7 +288,7 @@ class State(NamedTuple):
     places: NDArray[np.int32]  # open addressing: flow, or NONE; its length is a power of two
     pool: NDArray[np.uint64]  # keys of names seen; 0 = free
     familiar: NDArray[Any]  # open addressing by domain
-    followers: NDArray[np.uint32]  # what followed a question last, by hash of flow and question (flow_kernels.order)
+    followers: NDArray[np.uint32]  # what followed a question last, by hash of flow and question (order_kernels.order)
     heard: NDArray[np.uint64]  # names that any client asked for, by hash; a name may take the place of another
     siblings: NDArray[Any]  # by hash; a form may take the place of another. They are not saved
     sibling_windows: NDArray[Any]  # WINDOWS of each

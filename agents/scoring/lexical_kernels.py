@@ -3,7 +3,7 @@
 A name is a numbered host if each label splits, at hyphens and underscores, into letters with digits after them, or
 digits alone: `ip-10-0-3-17`, `node0042.rack7`, `p1234.dip`. Such a name differs from others of its shape only in its
 numbers, and carries only those digits. Longer runs of digits are an id, and letters after digits (`4f8a`) are an
-encoding. detection.flow_kernels.price computes the cost of a name whose shape its flow has used before.
+encoding. detection.counting.flow_kernels.price computes the cost of a name whose shape its flow has used before.
 """
 
 from __future__ import annotations

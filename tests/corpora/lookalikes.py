@@ -78,26 +78,29 @@ MORE_ROLES = (
         {
             kinds.mail: 200,
             kinds.delivery: 100,
-            services.block_lists: 300,
-            services.hashed_lists: 60,
-            services.spf_macros: 200,
-            services.dial_up: 200,
+            services.block_lists: 100,
+            services.hashed_lists: 4,
+            services.spf_macros: 40,
+            services.dial_up: 60,
             services.large_text: 20,
         },
     ),
     Role(2, {services.zone_keys: 100, services.visitors: 40}),
     Role(6, {services.cloud_hosts: 60, kinds.cloud: 10}),
-    Role(6, {services.containers: 12, services.discovery: 40, kinds.pods: 60}),
+    Role(6, {services.containers: 8, services.discovery: 40, kinds.pods: 60}),
     Role(14, OFFICE_PC | {services.keyed_metrics: 2, services.keyed_hosts: 10, services.own_certificates: 1}),
     Role(5, {services.scan: 1, kinds.page: 10, services.keyed_hosts: 10}),
-    Role(8, {kinds.page: 20, services.experiments: 1, services.audience: 8, services.latency_probes: 3}),
+    Role(5, {kinds.page: 20, services.experiments: 1, services.audience: 4, services.latency_probes: 3}),
+    Role(3, {kinds.page: 20, services.audience: 4, services.latency_probes: 3}),
     Role(4, {kinds.page: 10, services.city_hosts: 3, services.audience: 3, services.speed_test: 1}),
-    Role(3, {kinds.page: 10, services.leak_test: 1, services.speed_test: 1}),
-    Role(2, {services.node_lists: 2, services.content_addressed: 5, kinds.page: 10}),
-    Role(4, {services.peer_video: 8, services.media_server: 10, kinds.video: 3}),
+    Role(1, {kinds.page: 10, services.leak_test: 1, services.speed_test: 1}),
+    Role(2, {kinds.page: 10, services.speed_test: 1}),
+    Role(2, {services.node_lists: 1, services.content_addressed: 2, kinds.page: 10}),
+    Role(4, {services.peer_video: 1, services.media_server: 3, kinds.video: 3}),
     Role(5, {services.printers_and_cameras: 40, kinds.things: 20}),
 )
-"""What organisations and homes have by default, and what a careless detector pages for."""
+"""What organisations and homes have by default, and what a careless detector pages for. Services that no list names are
+asked for as much as a kind explains below a young domain in a day, 1 kB of all clients (docs/bound.md)."""
 WIDE_ROLES = (*ROLES, *MORE_ROLES)
 
 

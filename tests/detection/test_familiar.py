@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from agents.detection.flow_kernels import FAMILIAR_AGE_S, FAMILIAR_CLIENTS
+from agents.detection.counting.flow_kernels import FAMILIAR_AGE_S, FAMILIAR_CLIENTS
 from agents.detection.limits import Scale
 from agents.learning.baseline import asked_batch
 from agents.scoring.model import Model

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agents.detection.flow_kernels import (
+from agents.detection.counting.flow_kernels import (
     CARRIER_NAMES,
     EVIDENCE_BYTES,
     FAMILIAR_AGE_S,

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agents.core.types import Severity
-from agents.detection.flow_kernels import CROWD_DOMAINS
+from agents.detection.counting.flow_kernels import CROWD_DOMAINS
 from agents.detection.limits import (
     CRITICAL_RATIO,
     ENCODED_BYTES,

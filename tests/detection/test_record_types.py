@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agents.core.types import Severity
-from agents.detection.flow_kernels import USUAL_TYPES
+from agents.detection.counting.order_kernels import USUAL_TYPES
 from agents.detection.limits import CHOICE_BYTES
 from agents.detection.state import OWN_TYPES, Left
 from tests.corpora.evasions import SIXTEEN_TYPES

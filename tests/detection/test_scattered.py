@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import random
 from collections.abc import Callable
 
 import numpy as np
@@ -13,7 +14,7 @@ from agents.core import types
 from agents.core.text import NETWORK
 from agents.core.types import Incident, Severity
 from agents.detection.detector import TunnelDetector
-from agents.detection.judge_kernels import SCATTERED_NAMES
+from agents.detection.evidence_kernels import SCATTERED_NAMES
 from agents.detection.known_services import services
 from agents.detection.limits import SCATTERED, SCATTERED_BYTES, SCATTERED_DOMAINS, Scale
 from agents.detection.state import Kind
@@ -173,3 +174,23 @@ def test_names_of_one_form_below_several_young_domains_are_one_carrier(
     reasons = [one.reasons[0] for one in found(fresh_detector(model, Scale()), names, 3000.0)]
     assert any("of one form below" in reason for reason in reasons) == is_found
     assert is_found or not reasons
+
+
+@pytest.mark.parametrize(
+    ("qtypes", "is_found"),
+    [
+        ((16, 15, 5), True),
+        ((16,), True),
+        ((1,), False),  # hosts by number, below the domains of a group
+    ],
+)
+def test_siblings_of_types_that_carry_text_are_one_carrier_encoded_or_not(
+    model: Model, qtypes: tuple[int, ...], is_found: bool
+) -> None:
+    rng = random.Random(4)
+    names = [f"{rng.randrange(16**4):04x}011375{number:04d}0000.sibling{number % 6}.com" for number in range(38)]
+    asked = asked_batch(
+        [START + i * 600.0 for i in range(38)], [CLIENT] * 38, names, [qtypes[i % len(qtypes)] for i in range(38)]
+    )
+    reasons = [reason for one in fresh_detector(model, Scale()).detect(asked).incidents for reason in one.reasons[:2]]
+    assert any("of one form below" in reason for reason in reasons) == is_found

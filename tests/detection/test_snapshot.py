@@ -13,10 +13,10 @@ from hypothesis import given, settings
 from agents.core.compression import zstd
 from agents.core.types import Incident, QueryBatch
 from agents.detection import snapshot
-from agents.detection.flow_kernels import CROWD_DOMAINS, dismiss_carriers
+from agents.detection.counting.flow_kernels import CROWD_DOMAINS, dismiss_carriers
+from agents.detection.counting.seen_kernels import EXACT_MAX
 from agents.detection.flows import Flow, Flows
 from agents.detection.limits import Scale, evidence_of
-from agents.detection.seen_kernels import EXACT_MAX
 from agents.detection.state import FLOW, FLOW_SINCE, OLD_SUMS, OLD_WINDOWS, WINDOWS
 from agents.dns.name import from_text
 from agents.learning.baseline import asked_batch, golden_sessions, model_bytes

@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from agents.core import jit
-from agents.detection import seen_kernels
-from agents.detection.flow_kernels import CROWD_DOMAINS
+from agents.detection.counting import seen_kernels
+from agents.detection.counting.flow_kernels import CROWD_DOMAINS
 from agents.detection.limits import evidence_of
 from agents.detection.state import CLIENT, FLOW, NONE, ROOM_SIZE, Kind, Room, Told
 from tests.support.judged import START, Judged, ask

@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agents.detection import flow_kernels
-from agents.detection.flow_kernels import SAMPLES
+from agents.detection.counting import window_kernels
+from agents.detection.counting.flow_kernels import SAMPLES
+from agents.detection.counting.seen_kernels import EXACT_MAX, SKETCH
 from agents.detection.limits import ENCODED_BYTES, INFORMATION_BYTES
-from agents.detection.seen_kernels import EXACT_MAX, SKETCH
 from agents.detection.state import NONE, QTYPES_MAX, SUMS, WINDOWS, WINDOWS_S, Kind
 from tests.support.judged import START, Judged, ask, key_of
 from tests.support.plain_flow import Part, Query
@@ -34,11 +34,11 @@ class Window:
         self._row["bucket"] = NONE
 
     def add(self, ts: float, *amounts: float) -> None:
-        flow_kernels.add(self._row, ts, np.array([*amounts, *[0.0] * (SUMS - len(amounts))], np.float32))
+        window_kernels.add(self._row, ts, np.array([*amounts, *[0.0] * (SUMS - len(amounts))], np.float32))
 
     def sums(self, ts: float) -> list[float]:
         out = np.zeros(SUMS)
-        flow_kernels.sums(self._row, ts, self._number, out)
+        window_kernels.sums(self._row, ts, self._number, out)
         return out.tolist()
 
 

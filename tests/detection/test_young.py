@@ -7,7 +7,7 @@ import random
 import pytest
 
 from agents.core.types import DAY_S, Incident, Row, Severity
-from agents.detection.flow_kernels import FAMILIAR_CLIENTS, KNOWN_NAMES_MIN
+from agents.detection.counting.flow_kernels import FAMILIAR_CLIENTS, KNOWN_NAMES_MIN
 from agents.detection.limits import BEACON_NAMES, CHOICE_BYTES, FIRST_BYTES, ORDERED_BYTES, YOUNG_INFORMATION_BYTES
 from agents.detection.state import Kind, Left
 from agents.dns.message import type_number

@@ -12,24 +12,22 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from agents.core.types import DAY_S
-from agents.detection.flow_kernels import (
+from agents.detection.counting.flow_kernels import (
     ANSWER_FRAME,
     ANSWERED_BYTES,
     CARRYING_TYPES,
     CROWD_DOMAINS,
     CROWD_MAX,
     EVIDENCE_BYTES,
-    FOLLOWERS,
     GOLDEN,
-    MIX_CHOICE,
     MIX_FOLLOWER,
     PLAIN_ANSWERS,
     SAMPLES,
-    USUAL_TYPES,
 )
+from agents.detection.counting.order_kernels import FOLLOWERS, MIX_CHOICE, USUAL_TYPES
+from agents.detection.counting.seen_kernels import EXACT_MAX, FULL_BITS, SKETCH_BITS, SKETCH_HASHES
+from agents.detection.evidence_kernels import BURST_S
 from agents.detection.flows import Flow as View
-from agents.detection.judge_kernels import BURST_S
-from agents.detection.seen_kernels import EXACT_MAX, FULL_BITS, SKETCH_BITS, SKETCH_HASHES
 from agents.detection.state import (
     ANSWERS,
     CHOICE,

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 
 from agents.core.types import DAY_S
 from agents.detection import limits as policy
-from agents.detection.flow_kernels import (
+from agents.detection.counting.flow_kernels import (
     CARRIER_NAMES,
     CARRYING_TYPES,
     CELLS,
@@ -21,24 +21,23 @@ from agents.detection.flow_kernels import (
     FAMILIAR_FACTOR,
     KNOWN_NAMES_MIN,
     MIX_FOLLOWER,
-    USUAL_TYPES,
     YOUNG_S,
 )
-from agents.detection.flows import CLIENT_KEPT, HEARD_PLACES, IDLE_S, KEYS_KEPT
-from agents.detection.judge_kernels import (
+from agents.detection.counting.order_kernels import USUAL_TYPES
+from agents.detection.evidence_kernels import (
     ANSWER_BYTES_A_NAME,
     BEACON_FASTEST_S,
     BEACON_SLOWEST_S,
     BEACON_SWING,
     BURST_S,
     PART,
-    PEAK_MIN,
     SCATTERED_BYTES_A_NAME,
     SCATTERED_NAMES,
     SIBLING_DOMAINS,
     SPARED_DOMAINS,
-    SWEEP_S,
 )
+from agents.detection.flows import CLIENT_KEPT, HEARD_PLACES, IDLE_S, KEYS_KEPT
+from agents.detection.judge_kernels import PEAK_MIN, SWEEP_S
 from agents.detection.limits import Evidence
 from agents.detection.state import (
     ANSWERS,
@@ -297,9 +296,13 @@ class State:
 
     def _siblings(self, best: Evidence, query: Query, flow: Flow, amounts: Sequence[float], crowd: float) -> Evidence:
         """The same for names of one form below several young domains, but the first below each."""
-        if flow.encoded_names <= 1 or amounts[ENCODED] < policy.FRESH_BYTES_A_NAME or not self._is_young(query):
+        text = query.qtype in CARRYING_TYPES
+        whole = text and flow.names > 1 and amounts[INFORMATION] >= SCATTERED_BYTES_A_NAME
+        partly = flow.encoded_names > 1 and amounts[ENCODED] >= policy.FRESH_BYTES_A_NAME
+        if not (whole or partly) or not self._is_young(query):
             return best
-        key, label = (query.client, query.form, query.qtype), sum(part.key for part in query.parts) % 2**64
+        key = (query.client, query.form, 0 if text else query.qtype)
+        label = sum(part.key for part in query.parts) % 2**64
         kept = self.siblings.get(key)
         if kept is None or kept.windows[-1].sums(query.ts)[NAMES] <= 0:
             kept = self.siblings[key] = Siblings()
@@ -308,11 +311,13 @@ class State:
         kept.label, kept.ts = label, query.ts
         kept.domains.add(query.domain >> 58)
         part = [0.0] * SUMS
-        part[NAMES], part[ENCODED_NAMES] = 1.0, single(min(amounts[ENCODED] / SCATTERED_BYTES_A_NAME, 1.0))
+        part[NAMES] = part[ENCODED_NAMES] = 1.0
+        if not whole:
+            part[ENCODED_NAMES] = single(min(amounts[ENCODED] / SCATTERED_BYTES_A_NAME, 1.0))
         for window in kept.windows:
             window.add(query.ts, part)
         domains = round(CELLS * math.log(CELLS / max(CELLS - len(kept.domains), 1)))
-        blamed = domains >= SIBLING_DOMAINS and flow.encoded_names > SCATTERED_NAMES
+        blamed = domains >= SIBLING_DOMAINS and (flow.names if text else flow.encoded_names) > SCATTERED_NAMES
         for window, own in zip(kept.windows if blamed else (), flow.windows, strict=False):
             sums = window.sums(query.ts)
             names = sums[NAMES]

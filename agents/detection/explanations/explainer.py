@@ -261,6 +261,8 @@ class Explainer:
         most = kind.budget if account.sign is Sign.HABIT else SETTLED_TIMES * kind.budget
         client_most = CLIENT_BYTES_MAIL if self.handles_mail(asking.ts, asking.client) else CLIENT_BYTES
         first = min(kind.budget, YOUNG_BYTES) if young else most
+        if young and is_inside(asking.domain):  # nobody outside owns it
+            first = kind.budget
         if asking.domain == SCATTERED:
             first = client_most
         account.allowance = max(first, min(usual, most))

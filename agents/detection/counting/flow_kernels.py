@@ -1,4 +1,4 @@
-"""The changes that one query makes in its flow: windows, rows, and the new bytes of its name, answer and type."""
+"""Rows of flows, clients and domains, and the new bytes that a name or an answer carries."""
 
 from __future__ import annotations
 
@@ -10,168 +10,22 @@ from numpy.typing import NDArray
 
 from agents.core.jit import kernel, kernel_in_place, kernel_that_wraps
 from agents.core.types import DAY_S
-from agents.detection.seen_kernels import SIZE_MIN, SKETCH, forget, remember, take_piece
+from agents.detection.counting.seen_kernels import SIZE_MIN, SKETCH, forget, remember, take_piece
+from agents.detection.counting.window_kernels import WINDOW_ROWS, give_windows
 from agents.detection.state import (
-    ANSWERS,
     CARRIERS_MAX,
-    CHOICE,
     ENCODED,
-    ENCODED_NAMES,
-    FIRST,
     INFORMATION,
-    NAMES,
     NONE,
-    ORDERED,
-    OWN_TYPES,
     QTYPES_MAX,
     SHORT_MAX,
     SUMS,
-    UNNUMBERED,
-    WINDOWS_S,
     Asked,
-    Left,
     Room,
     State,
     Told,
 )
 from agents.scoring.lexical_kernels import COUNT_AT
-
-WINDOW_ROWS, FREE_WINDOWS = int(Room.WINDOWS), int(Room.FREE_WINDOWS)
-
-COUNT = len(WINDOWS_S)
-SECONDS = np.array(WINDOWS_S, np.float64)
-
-
-@kernel_in_place
-def turn(windows: Any, number: int, bucket: int) -> None:
-    """Make this bucket the window's current one; an earlier bucket changes nothing."""
-    old = windows["bucket"][number]
-    if bucket <= old:
-        return
-    for one in range(SUMS):
-        windows["before"][number, one] = windows["now"][number, one] if bucket == old + 1 else 0.0
-        windows["now"][number, one] = 0.0
-    windows["bucket"][number] = bucket
-
-
-@kernel_in_place
-def add(windows: Any, ts: float, amounts: NDArray[np.float32]) -> None:
-    """Count amounts (in the order of the sums) at ts, in every window."""
-    for number in range(COUNT):
-        bucket = math.floor(ts / SECONDS[number])
-        if bucket < windows["bucket"][number] - 1:
-            # the clock was set back: counters of a later bucket would not age until the clock reaches it again
-            windows["bucket"][number] = bucket
-        turn(windows, number, bucket)
-        for one in range(SUMS):
-            windows["now"][number, one] += amounts[one]
-
-
-@kernel_in_place
-def sums(windows: Any, ts: float, number: int, out: NDArray[np.float64]) -> None:
-    """The sums of a window at ts, which is not earlier than the last add."""
-    seconds = SECONDS[number]
-    turn(windows, number, math.floor(ts / seconds))
-    left = 1 - (ts / seconds - windows["bucket"][number])
-    left = min(max(left, 0.0), 1.0)
-    for one in range(SUMS):
-        out[one] = windows["now"][number, one] + left * windows["before"][number, one]
-
-
-@kernel_in_place
-def empty_windows(windows: Any) -> None:
-    """Set all sums to 0."""
-    for number in range(COUNT):
-        windows["bucket"][number] = NONE
-        for one in range(SUMS):
-            windows["now"][number, one] = 0.0
-            windows["before"][number, one] = 0.0
-
-
-@kernel_in_place
-def settle(flow: Any, windows: NDArray[Any]) -> None:
-    """Empty the windows of a flow whose incident is over: the incident has reported their contents."""
-    flow["watched"] = flow["alone"] = 0
-    for one in range(SUMS):
-        flow["single"][one] = 0.0
-    if flow["windows"] != NONE:
-        empty_windows(windows[flow["windows"]])
-
-
-@kernel_in_place
-def _take_windows(windows: NDArray[Any], room: NDArray[np.int64]) -> int:
-    """A fresh row; the caller checked that there is room for it (judge_kernels._lacks)."""
-    row = room[FREE_WINDOWS]
-    if row != NONE:
-        room[FREE_WINDOWS] = windows[row]["bucket"][0]
-    else:
-        row = room[WINDOW_ROWS]
-        room[WINDOW_ROWS] += 1
-    empty_windows(windows[row])
-    return int(row)
-
-
-@kernel_in_place
-def give_windows(windows: NDArray[Any], room: NDArray[np.int64], row: int) -> None:
-    """Give a row back."""
-    windows[row]["bucket"][0] = room[FREE_WINDOWS]
-    room[FREE_WINDOWS] = row
-
-
-@kernel_in_place
-def note(flow: Any, windows: NDArray[Any], room: NDArray[np.int64], ts: float, amounts: NDArray[np.float32]) -> None:
-    """Count the amounts of a query for its flow. A flow with one name keeps them in its own row, without windows."""
-    if flow["windows"] == NONE:
-        if amounts[ANSWERS] == 0 and amounts[CHOICE] == 0 and flow["names"] <= 1:
-            flow["single_ts"] = ts
-            for one in range(SUMS):
-                flow["single"][one] = amounts[one]
-            return
-        flow["windows"] = _take_windows(windows, room)
-        if flow["single"][NAMES] != 0:
-            kept = windows[flow["windows"]]
-            add(kept, flow["single_ts"], flow["single"])
-            for number in range(COUNT):  # the first name aged until last_seen, even if the clock is set back now
-                turn(kept, number, math.floor(flow["last_seen"] / SECONDS[number]))
-    add(windows[flow["windows"]], ts, amounts)
-
-
-@kernel_in_place
-def take_back(flow: Any, windows: NDArray[Any], carried: float, last: int = ENCODED) -> None:
-    """Subtract so many bytes from the current buckets of UNNUMBERED and INFORMATION to `last`, at most down to 0."""
-    for one in range(SUMS):
-        if one > last and one != UNNUMBERED:
-            continue
-        if flow["windows"] == NONE:
-            flow["single"][one] = max(flow["single"][one] - carried, 0.0)
-            continue
-        now = windows[flow["windows"]]["now"]
-        for number in range(COUNT):
-            now[number, one] = max(now[number, one] - carried, 0.0)
-
-
-@kernel_in_place
-def take_sum_back(flow: Any, windows: NDArray[Any], other: Any, others: NDArray[Any]) -> None:
-    """Subtract what the current buckets of another flow hold from those of the same time, at most down to 0."""
-    if flow["windows"] == NONE or other["windows"] == NONE:
-        return
-    mine, its = windows[flow["windows"]], others[other["windows"]]
-    for number in range(COUNT):
-        if mine["bucket"][number] == its["bucket"][number]:
-            for one in range(SUMS):
-                mine["now"][number, one] = max(mine["now"][number, one] - its["now"][number, one], 0.0)
-
-
-@kernel_in_place
-def take_words_back(state: State, flow: Any, client: int, spared: float) -> None:
-    """Count a flow no more for a client's sum of words, since it is an incident by itself."""
-    at = state.clients[client]["scattered"]
-    if at != NONE and flow["leaked"] > spared:
-        take_back(state.flows[at], state.windows, flow["leaked"] - spared, INFORMATION)
-
-
-assert tuple(range(SUMS)) == (INFORMATION, ENCODED, NAMES, ENCODED_NAMES, ANSWERS, CHOICE, UNNUMBERED)
-assert (FIRST, ORDERED) == (ANSWERS, CHOICE)
 
 FLOWS, FREE_FLOW, LIVE, FAMILIAR = int(Room.FLOWS), int(Room.FREE_FLOW), int(Room.LIVE), int(Room.FAMILIAR)
 OF_NETWORK = int(Room.NETWORK)
@@ -363,6 +217,9 @@ def is_strange(state: State, ts: float, domain: np.uint64) -> bool:
     return bool(found["domain"] == 0 or (ts - found["first_seen"] < YOUNG_S and found["clients"] < FAMILIAR_CLIENTS))
 
 
+MIX_FOLLOWER = np.uint64(0xFF51AFD7ED558CCD)
+"""Multiplier of a 64-bit mixer (Appleby's MurmurHash3, fmix64)."""
+FOLLOWER_BITS = np.uint64(32)
 KNOWN_NAMES_MIN = 62
 """A name that another client asked for costs the choice among so many at least: some of its domain may be forgotten."""
 
@@ -482,130 +339,6 @@ def crowd_of(cells: np.uint64) -> float:
         cells &= cells - np.uint64(1)
         free -= 1
     return round(CELLS * math.log(CELLS / max(free, 1)))
-
-
-USUAL_TYPES = (1, 28, 65)
-"""Types that every client asks for, of any name: A, AAAA, HTTPS (RFC 9460)."""
-USUAL = np.zeros(1 << 16, np.uint8)
-USUAL[list(USUAL_TYPES)] = 1
-USUALLY = len(USUAL_TYPES)
-MIX_CHOICE = np.uint64(0xD6E8FEB86659FD93)
-
-
-@kernel_in_place
-def choice(state: State, asked: Asked, i: int, flow: Any) -> float:
-    """Bytes that a query's type carries: 0 for a usual type, and for the first OWN_TYPES unusual ones of the flow."""
-    qtype = asked.qtype[i]
-    if USUAL[qtype]:
-        return 0.0
-    for place in range(OWN_TYPES):
-        if place == flow["types"]:
-            flow["own_types"][place] = qtype
-            flow["types"] += 1
-            return 0.0
-        if flow["own_types"][place] == qtype:
-            return 0.0
-    key = asked.domain[i] ^ (np.uint64(qtype) * MIX_CHOICE)
-    if remember(flow, state.clients[flow["client"]], state.pool, state.room, key):
-        flow["types"] += 1
-    carried = math.log2(flow["types"] + USUALLY) / 8
-    flow["leaked"] += carried
-    return carried
-
-
-FOLLOWERS = 1 << 18
-"""Places in State.followers. All flows share them: a question may take the place of another, whose follower then counts
-as not foretold. They are not saved: after a restart each follower is a choice once more."""
-MIX_FOLLOWER = np.uint64(0xFF51AFD7ED558CCD)
-"""Multiplier of a 64-bit mixer (Appleby's MurmurHash3, fmix64)."""
-FOLLOWER_BITS = np.uint64(32)
-NO_QUESTION, NO_FOLLOWER = np.uint64(0), np.uint32(0)
-STAYED, UNKEPT = int(Left.STAYED), int(Left.UNKEPT)
-
-
-@kernel_in_place
-def _foretold(state: State, flow: Any, before: np.uint64, question: np.uint64) -> int:
-    """Whether this followed that in this flow the last time, too: 1, or 0; NONE if nothing did yet. It is foretold from
-    now on."""
-    own = flow["domain"] + np.uint64(np.int64(flow["first_seen"] * 1024)) * GOLDEN
-    mixed = (before ^ own) * MIX_FOLLOWER
-    place = np.int64(mixed >> FOLLOWER_BITS) & (FOLLOWERS - 1)
-    follower = np.uint32((question * MIX_FOLLOWER) >> FOLLOWER_BITS)
-    last, state.followers[place] = state.followers[place], follower
-    if last == NO_FOLLOWER:
-        return NONE
-    return int(last == follower)
-
-
-@kernel_in_place
-def _type_order(state: State, flow: Any, qtype: np.uint16) -> float:
-    """Bytes in the choice of a record type, where another followed the flow's type before it the last time."""
-    kind, before = np.uint64(qtype), np.uint64(flow["type_last"])
-    flow["type_last"] = qtype
-    if before == NO_QUESTION or _foretold(state, flow, before * MIX_CHOICE, kind) != 0:
-        return 0.0
-    return math.log2(flow["types"] + USUALLY) / 8
-
-
-@kernel_in_place
-def _name_order(state: State, asked: Asked, i: int, flow: Any) -> float:
-    """Bytes in the choice of a question, name and type, whose answer no cache keeps.
-
-    A question is foretold if it followed the question before it the last time, too: what is asked in a fixed cycle
-    carries nothing. Any other costs the choice among the flow's names and types, and after how many foretold ones it
-    came.
-    """
-    question = asked.name[i] ^ (np.uint64(asked.qtype[i]) * MIX_CHOICE)
-    before, flow["asked_last"] = flow["asked_last"], question
-    if before == NO_QUESTION:
-        return 0.0
-    if _foretold(state, flow, before, question) == 1:
-        flow["foretold"] += 1
-        return 0.0
-    foretold, flow["foretold"] = flow["foretold"], 0
-    return (math.log2(flow["names"] + flow["types"] + 1) + math.log2(foretold + 1)) / 8
-
-
-@kernel_in_place
-def order(state: State, asked: Asked, i: int, flow: Any, known: bool, typed: bool) -> float:
-    """Bytes in what a query that left asks for after the one before it.
-
-    Where caches keep answers, a known name is asked for when it has expired: then its type alone is a choice.
-    known: its name is; typed: what its type carries was counted.
-    """
-    left = asked.left[i]
-    if left == STAYED:
-        return 0.0
-    types = _type_order(state, flow, asked.qtype[i])
-    carried = 0.0 if typed else types
-    if left == UNKEPT:
-        names = _name_order(state, asked, i, flow)
-        carried = names if known else carried
-    flow["leaked"] += carried
-    return carried
-
-
-PACE_STEPS = 16
-"""Steps of a second in which a pace is kept, up to an hour and eight minutes."""
-PACE_PARTS, SWING_PARTS = 8, 4
-"""A new value is one part of so many of a smoothed mean, and of its smoothed deviation (RFC 6298 section 2)."""
-
-
-@kernel_in_place
-def keep_pace(flow: Any, ts: float, burst_s: float) -> None:
-    """Smooth the time between new names, after one of them; those within burst_s seconds are one."""
-    gap = ts - flow["single_ts"]
-    if flow["names"] > 1 and abs(gap) < burst_s:
-        return
-    flow["single_ts"] = ts
-    if flow["names"] <= 1 or gap < 0:
-        return
-    steps, pace, swing = int(min(gap * PACE_STEPS, SHORT_MAX)), int(flow["pace"]), int(flow["swing"])
-    if pace == 0:
-        flow["pace"], flow["swing"] = steps, steps // 2
-        return
-    flow["swing"] = swing + (abs(steps - pace) - swing) // SWING_PARTS
-    flow["pace"] = pace + (steps - pace) // PACE_PARTS
 
 
 SAMPLES = 24

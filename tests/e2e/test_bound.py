@@ -1,0 +1,38 @@
+"""What docs/bound.md promises, measured: by an adversary who tries every known way, an organisation, and malware."""
+
+from __future__ import annotations
+
+import pytest
+
+from agents.detection.network import network_bound
+from tests.adversary.__main__ import CHANNELS, measured
+from tests.adversary.summary import a_day
+from tests.corpora.families_matrix import outcomes
+from tests.corpora.organisation import silence
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
+
+NOTHING_SPARED = 1.0
+"""Factor on the limits."""
+
+
+def test_no_way_carries_more_than_the_bound_for_ever() -> None:
+    bound = network_bound(NOTHING_SPARED)
+    figures = measured([one for one in CHANNELS if one.kind not in ("one name", "beside the name")], paces=2)
+    assert len(figures) >= 80
+    over = {one.channel.what: a_day(one, "out") for one in figures if a_day(one, "out") > bound.out}
+    inward = {one.channel.what: a_day(one, "in") for one in figures if a_day(one, "in") > bound.inward}
+    assert (over, inward) == ({}, {})
+
+
+def test_an_organisation_is_paged_three_times_a_week_at_most_and_its_attacker_is_found() -> None:
+    found = silence(weeks=2, attacker=True)
+    assert [week.paged for week in found.weeks if week.paged > 3] == []
+    assert len({one.domain for one in found.caught}) == 2
+    assert max(one.bytes_before_detection for one in found.caught) <= 1_000
+
+
+def test_nearly_all_of_a_hundred_families_are_found_where_they_carry_something() -> None:
+    carrying = [one for one in outcomes() if one.carries]
+    assert len(carrying) >= 800
+    assert sum(one.found for one in carrying) / len(carrying) >= 0.97
