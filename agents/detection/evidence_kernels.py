@@ -109,15 +109,8 @@ def own(
         names = by.total[NAMES]
         if flow["scattered"]:
             if flow["encoded_names"] >= by.rules[SCATTERED_AT]:
-                louder(
-                    evidence,
-                    by.limits[BY_SCATTERED, number] * crowd(client),
-                    BY_SCATTERED,
-                    number,
-                    by.total[ENCODED],
-                    names,
-                    flow["encoded_names"],
-                )
+                limit = by.limits[BY_SCATTERED, number] * crowd(client)
+                louder(evidence, limit, BY_SCATTERED, number, by.total[ENCODED], names, flow["encoded_names"])
             louder(evidence, by.limits[BY_FIRST, number] * crowd(client), BY_FIRST, number, by.total[FIRST], names)
             continue
         for one in range(len(OWN_KINDS)):
@@ -173,40 +166,34 @@ def shared(
     carried at least half the mean are blamed, not other domains that the client happens to ask for; above twice the
     limit, all carriers are blamed.
     """
+    limits, total = by.limits, by.total
     fresh, times = is_fresh(flow, by.rules), crowd(client)
     for number in range(COUNT):
-        if by.limits[BY_SPREAD, number] == np.inf and by.limits[BY_SPREAD_FRESH, number] == np.inf:
+        if limits[BY_SPREAD, number] == np.inf and limits[BY_SPREAD_FRESH, number] == np.inf:
             continue
-        spare, spare_names = by.limits[SPARED_BYTES, number], by.limits[SPARED_NAMES, number]
+        spare, spare_names = limits[SPARED_BYTES, number], limits[SPARED_NAMES, number]
         encoded = spared = names = short = short_spared = short_names = 0.0
         count = loud = short_count = short_loud = 0
         for i in range(client["carriers"]):
             carrier = flows[carriers[client["carriers_at"], i]]
             if carrier["alone"]:
                 continue
-            sums(windows[carrier["windows"]], ts, number, by.total)
-            if by.total[ENCODED] <= 0:
+            sums(windows[carrier["windows"]], ts, number, total)
+            if total[ENCODED] <= 0:
                 continue
-            encoded, spared, names = (
-                encoded + by.total[ENCODED],
-                spared + min(by.total[ENCODED], spare),
-                names + by.total[NAMES],
-            )
-            count, loud = count + 1, loud + (by.total[ENCODED] > spare)
+            encoded, spared, names = encoded + total[ENCODED], spared + min(total[ENCODED], spare), names + total[NAMES]
+            count, loud = count + 1, loud + (total[ENCODED] > spare)
             if is_fresh(carrier, by.rules):
-                amount = _short(by.total, by.rules)
+                amount = _short(total, by.rules)
                 short, short_spared = short + amount, short_spared + min(amount, spare_names)
                 short_count, short_loud = short_count + 1, short_loud + (amount > spare_names)
-                short_names += by.total[NAMES]
-        sums(windows[flow["windows"]], ts, number, by.total)
-        found, own, factor = (encoded, spared, count, loud), by.total[ENCODED], by.rules[FACTOR_AT]
-        _together(evidence, by.limits[BY_SPREAD, number], BY_SPREAD, number, own, spare, found, names, times, factor)
+                short_names += total[NAMES]
+        sums(windows[flow["windows"]], ts, number, total)
+        found, own, factor = (encoded, spared, count, loud), total[ENCODED], by.rules[FACTOR_AT]
+        _together(evidence, limits[BY_SPREAD, number], BY_SPREAD, number, own, spare, found, names, times, factor)
         if fresh:
-            found, own, limit = (
-                (short, short_spared, short_count, short_loud),
-                _short(by.total, by.rules),
-                by.limits[BY_SPREAD_FRESH, number],
-            )
+            found = (short, short_spared, short_count, short_loud)
+            own, limit = _short(total, by.rules), limits[BY_SPREAD_FRESH, number]
             _together(evidence, limit, BY_SPREAD_FRESH, number, own, spare_names, found, short_names, times, factor)
 
 

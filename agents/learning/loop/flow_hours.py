@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from agents.core.column_kernels import keyed_hash
 from agents.core.npz import FormatError, read_npz
 from agents.core.types import DAY_S
-from agents.detection.flow_kernels import CARRYING, FAMILIAR_CLIENTS, PACE_STEPS, YOUNG_S
+from agents.detection.counting.flow_kernels import CARRYING, FAMILIAR_CLIENTS, YOUNG_S
+from agents.detection.counting.order_kernels import PACE_STEPS
 from agents.detection.flows import Flows
 from agents.detection.limits import MIN_NAMES, Limits
 from agents.detection.network import HOUR_S
