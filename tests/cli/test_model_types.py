@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -10,15 +11,17 @@ import pytest
 from agents.scoring import MODEL_TYPES
 from tests.support.commands import Inside, is_one_line
 from tests.support.filled import fill
+from tests.support.model_types import kinds
 
 pytestmark = pytest.mark.integration
 
 
-@pytest.mark.parametrize("name", [spec.name for spec in MODEL_TYPES])
+@kinds
 def test_each_type_is_trained_passes_the_gates_and_judges(
     name: str, tmp_path: Path, inside: Inside, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MODEL_TYPE", name)
+    monkeypatch.setenv("DEEP_EPOCHS", "6")
     fill(tmp_path / "data")
     done = inside("retrain", "--samples", "3000")
     assert (done.code, done.out.split()[0]) == (0, "DEPLOYED"), done
@@ -58,3 +61,13 @@ def test_a_comparison_with_a_type_that_nobody_has_is_one_line(inside: Inside) ->
     assert done.code == 2
     assert "cannot use setting COMPARE_TYPES=oracle: it is one of forest, " in done.err
     assert is_one_line(done)
+
+
+def test_a_missing_extra_fails_the_run_in_one_line(
+    tmp_path: Path, inside: Inside, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "jax", None)
+    fill(tmp_path / "data")
+    done = inside("retrain", "--samples", "3000", MODEL_TYPE="fastflow", COMPARE_TYPES="efficient_ad")
+    assert done.code == 1
+    assert "\n  cannot train this detector type without the extra deep: " in done.out

@@ -23,13 +23,16 @@ from agents.scoring.features import FEATURES, extract
 from agents.scoring.model import Model, digest
 from agents.scoring.training import DetectorType, TrainConfig
 from agents.scoring.types.base import DECADES_MAX, OutlierScorer, affine, tail
+from agents.scoring.types.efficient_ad import EfficientAdScorer
 from agents.scoring.types.ensemble import EnsembleScorer
+from agents.scoring.types.fastflow import FastFlowScorer
+from agents.scoring.types.network import begun, forward, named, outputs
+from tests.support.model_types import DEEP, deep, kinds
 
 ROOT = Path(__file__).resolve().parents[2]
 WIDTH = len(FEATURES)
 LEARNED = benign_sample(1500, 1)
-NAMES = [spec.name for spec in MODEL_TYPES]
-kinds = pytest.mark.parametrize("name", NAMES)
+FAST = {"n_estimators": 30, "max_samples": 256, "deep_epochs": 6}
 
 
 def spec_of(name: str) -> Spec[OutlierScorer]:
@@ -38,7 +41,7 @@ def spec_of(name: str) -> Spec[OutlierScorer]:
 
 def unfitted(name: str) -> OutlierScorer:
     spec = spec_of(name)
-    return spec.factory({"n_estimators": 30, "max_samples": 256} | spec.values({}))
+    return spec.factory(spec.values({}) | FAST)
 
 
 @lru_cache
@@ -49,7 +52,7 @@ def fitted(name: str) -> OutlierScorer:
 @lru_cache
 def trained(name: str) -> Model:
     spec = spec_of(name)
-    kind = DetectorType(spec, TrainConfig(n_estimators=30), spec.values({}))
+    kind = DetectorType(spec, TrainConfig(n_estimators=30), spec.values(FAST))
     return kind.train(LEARNED, benign_sample(3000, 2), 7, {"parent": "p"})
 
 
@@ -199,7 +202,7 @@ def test_the_pair_is_as_loud_as_its_louder_member() -> None:
 
 def ensemble(**options: float) -> EnsembleScorer:
     spec = spec_of("ensemble")
-    return EnsembleScorer({"n_estimators": 30, "max_samples": 256} | spec.values(options))
+    return EnsembleScorer(FAST | spec.values(options))
 
 
 def test_one_vote_of_three_is_not_enough(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -246,3 +249,53 @@ def test_an_affine_map_is_the_product() -> None:
     rng = np.random.default_rng(1)
     rows, weights, bias = rng.normal(size=(9, 5)), rng.normal(size=(5, 3)), rng.normal(size=3)
     assert np.allclose(affine(rows, weights, bias), rows @ weights + bias)
+
+
+@pytest.mark.parametrize("name", DEEP)
+def test_a_missing_extra_is_one_clear_line(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "jax", None)
+    with pytest.raises(TrainingError, match="cannot train this detector type without the extra deep: "):
+        unfitted(name).fit(LEARNED.features, 1)
+
+
+@deep
+@pytest.mark.parametrize("name", DEEP)
+def test_a_device_that_is_not_there_is_one_clear_line(name: str) -> None:
+    spec = spec_of(name)
+    with pytest.raises(TrainingError, match="cannot train on DEVICE=cuda: "):
+        spec.factory(spec.values({"device": "cuda"}) | FAST).fit(LEARNED.features, 1)
+
+
+def test_a_network_is_run_as_it_was_trained() -> None:
+    network = begun(np.random.default_rng(1), 5, 7, 3)
+    rows = np.random.default_rng(2).normal(size=(11, 5))
+    assert np.allclose(outputs(named("x", network), "x", rows), forward(np, network, rows))
+
+
+@deep
+@pytest.mark.parametrize("factory", [EfficientAdScorer, FastFlowScorer])
+def test_an_odd_place_or_an_odd_whole_is_seen_in_an_image(factory: type[OutlierScorer]) -> None:
+    """Ordinary images have four places of three features, and the third feature is the sum of the others."""
+    rng = np.random.default_rng(3)
+    parts = rng.normal(size=(2000, 4, 3))
+    parts[:, :, 2] = parts[:, :, 0] + parts[:, :, 1]
+    images = parts.reshape(2000, 12).astype(np.float32)
+    name = "efficient_ad" if factory is EfficientAdScorer else "fastflow"
+    scorer = factory(spec_of(name).values({}) | {"places": 4, "deep_epochs": 20}).fit(images[:1500], 1)
+    odd = images[1500:].copy()
+    odd[:, 5] += np.where(rng.random(500) < 0.5, 3, -3).astype(np.float32)
+    usual, strange = scorer.score(images[1500:]), scorer.score(odd)
+    assert (strange > np.quantile(usual, 0.9)).mean() > 0.5
+
+
+@deep
+def test_a_flow_is_a_density() -> None:
+    """Two features: the exponential of minus the score, over the plane, is 2 pi (the constant it leaves out)."""
+    rng = np.random.default_rng(5)
+    first = rng.normal(size=(3000, 1))
+    rows = np.concatenate([first, first**2 + 0.3 * rng.normal(size=(3000, 1))], axis=1).astype(np.float32)
+    scorer = FastFlowScorer(spec_of("fastflow").values({}) | {"deep_epochs": 15}).fit(rows, 1)
+    x, y = np.meshgrid(np.linspace(-8, 8, 400), np.linspace(-15, 30, 800))
+    grid = np.stack([x.ravel(), y.ravel()], axis=1).astype(np.float32)
+    cell = (16 / 399) * (45 / 799) / np.prod(scorer.arrays["flow_spread"])
+    assert np.exp(-scorer.score(grid)).sum() * cell == pytest.approx(2 * np.pi, rel=0.05)
