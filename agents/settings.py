@@ -34,6 +34,8 @@ ROOM_MAX = 1_000_000
 """Largest number of connections or of queries in flight for which memory is allocated at the start."""
 SAMPLES_MIN = 256
 """agents.learning.retraining refuses a smaller sample."""
+BANDS = {"score_suspicious": 0.3, "score_high": 0.6, "score_critical": 0.8}
+"""What SCORE_PRESET=bands sets: a score below 0.3 is normal, from 0.8 on critical."""
 TOKEN_MIN = 16
 """A shorter API_TOKEN can be guessed: it is refused."""
 RENAMED = {
@@ -172,6 +174,9 @@ class Settings(BaseSettings):
     )
     score_combine: Literal["max", "weighted"] = Field(
         "max", description="max = the louder of model and behaviour decides; weighted = MODEL_WEIGHT and the rest"
+    )
+    score_preset: Literal["usual", "bands"] = Field(
+        "usual", description="what SCORE_… are where they are not set; bands = 0.3, 0.6 and 0.8"
     )
     score_suspicious: Share = Field(0.5, description="score from which a query is SUSPICIOUS")
     score_high: Share = Field(0.7, description="score from which a query is HIGH")
@@ -398,6 +403,9 @@ def load(specs: Iterable[Spec[Any]] = (), /, **overrides: Any) -> Settings:
             name = next((old for old in old_names() if RENAMED[old] == name), name)
         shown = "" if field.annotation is SecretStr else f"={first['input']}"
         raise SettingsError(f"cannot use setting {name}{shown}: {first['msg'].removeprefix('Value error, ')}") from None
+    if settings.score_preset == "bands":
+        unset = BANDS.keys() - settings.model_fields_set
+        settings = settings.model_copy(update={name: BANDS[name] for name in unset})
     if not settings.score_suspicious < settings.score_high < settings.score_critical:
         raise SettingsError("cannot use setting SCORE_HIGH: SCORE_SUSPICIOUS < SCORE_HIGH < SCORE_CRITICAL must hold")
     if not settings.target_fpr_high < settings.target_fpr_suspicious:

@@ -13,6 +13,8 @@ from pydantic import SecretStr
 
 from agents.core.errors import SettingsError
 from agents.core.protocols import Field, Spec
+from agents.core.types import Severity
+from agents.runtime import bootstrap
 from agents.runtime.bootstrap import SPECS, load_settings
 from agents.settings import FOR_COMPOSE, RENAMED, old_names, settings_of, unknown_names
 from agents.settings import load as load_common
@@ -157,3 +159,18 @@ def test_compose_publishes_on_ipv4_where_a_clients_address_survives() -> None:
 def test_compose_publishes_the_ports_that_it_sets() -> None:
     published = set(re.findall(r"^ +- \$\{PUBLISH_\w+:-\S+?\}:(\d+)", COMPOSE, re.MULTILINE))
     assert published == set(re.findall(r"_PORT: \"(\d+)\"", COMPOSE))
+
+
+def test_a_preset_sets_what_nobody_has_set(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    scores = ("score_suspicious", "score_high", "score_critical")
+    usual = load_settings()
+    assert [getattr(usual, name) for name in scores] == [0.5, 0.7, 0.9]
+    monkeypatch.setenv("SCORE_PRESET", "bands")
+    assert [getattr(load_settings(), name) for name in scores] == [0.3, 0.6, 0.8]
+    monkeypatch.setenv("SCORE_HIGH", "0.75")
+    assert [getattr(load_settings(), name) for name in scores] == [0.3, 0.75, 0.8]
+    assert bootstrap.scale_of(load_settings()).severity(0.35) is Severity.SUSPICIOUS
+    monkeypatch.setenv("SCORE_HIGH", "0.85")
+    with pytest.raises(SettingsError, match="SCORE_SUSPICIOUS < SCORE_HIGH < SCORE_CRITICAL"):
+        load_settings()

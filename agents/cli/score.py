@@ -78,6 +78,7 @@ def score_rows(
             "domain": to_text(wire[cut:]),
             "score": round(value, 4),
             "severity": severity.name,
+            "confidence": round(scale.confidence(value), 4),
             "reasons": list(name_reasons(view_of(wire))) if severity else [],
         }
 

@@ -139,6 +139,14 @@ class Scale:
             return Severity.SUSPICIOUS
         return Severity.HIGH if score < self.critical else Severity.CRITICAL
 
+    def confidence(self, score: float) -> float:
+        """How far inside its severity's band a score is: 0 at a boundary, 1 in the middle or at an end of the scale."""
+        edges = (0.0, self.suspicious, self.high, self.critical, 1.0)
+        level = int(self.severity(score))
+        low, high = edges[level], edges[level + 1]
+        near = {0: high - score, len(edges) - 2: score - low}.get(level, 2 * min(score - low, high - score))
+        return float(min(max(near / max(high - low, 1e-9), 0.0), 1.0))
+
     def ratio(self, score: float) -> float:
         """How many times over its limit evidence of this score is: the inverse of `behaviour`."""
         if score < self.high:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
@@ -112,7 +112,7 @@ def quiet_hours(rows: FlowHours) -> FlowHours:
         return rows
     nearest = rows.numbers[:, [at for at, name in enumerate(NUMBERS) if name.startswith(("ratio_", "peak_"))]]
     kept = np.flatnonzero(nearest.max(axis=1, initial=0.0) < 0.5)
-    return _picked(rows, kept.tolist())
+    return picked_hours(rows, kept.tolist())
 
 
 def flow_scenes(own: FlowHours | None, fresh: Callable[[], TunnelDetector], seed: int) -> list[Scene]:
@@ -164,7 +164,7 @@ def flow_hours_of(detector: TunnelDetector, batches: Iterable[QueryBatch]) -> Fl
             before = reading_of_counters(copied_flows(detector.flows, 0.0), hour)
         found = detector.detect(part, explain=False).domain
         domains.update(found.values if isinstance(found, Coded) else found)
-    return _together([*made, *_turned(detector, before, domains, draw)])
+    return joined_hours([*made, *_turned(detector, before, domains, draw)])
 
 
 def _turned(
@@ -185,7 +185,8 @@ def _by_hour(batches: Iterable[QueryBatch]) -> Iterator[tuple[int, QueryBatch]]:
                 yield int(hours[begin]), batch.part(begin, end)
 
 
-def _picked(rows: FlowHours, at: Sequence[int]) -> FlowHours:
+def picked_hours(rows: FlowHours, at: Sequence[int]) -> FlowHours:
+    """The flow-hours at these places."""
     return FlowHours(
         schema=rows.schema,
         hour=rows.hour[at],
@@ -196,10 +197,10 @@ def _picked(rows: FlowHours, at: Sequence[int]) -> FlowHours:
     )
 
 
-def _together(parts: Sequence[FlowHours]) -> FlowHours:
-    first = parts[0]
-    return replace(
-        first,
+def joined_hours(parts: Sequence[FlowHours]) -> FlowHours:
+    """All flow-hours of parts of one schema, of which there is one at least."""
+    return FlowHours(
+        schema=parts[0].schema,
         hour=np.concatenate([one.hour for one in parts]),
         client=[client for one in parts for client in one.client],
         domain=[domain for one in parts for domain in one.domain],

@@ -166,7 +166,7 @@ def test_score_judges_names_one_by_one(tmp_path: Path, inside: Inside) -> None:
     done = inside("score", long, "--file", "names.txt.gz", "--qtype", "TXT", "--json", "-")
     assert done.code == 1, "one of them is no name"
     rows = done.rows
-    keys = {"qname", "qtype", "domain", "score", "severity", "reasons"}
+    keys = {"qname", "qtype", "domain", "score", "severity", "confidence", "reasons"}
     assert [set(row) for row in rows if "error" not in row] == [keys] * 5
     assert {row["qtype"] for row in rows if "error" not in row} == {"TXT"}
     assert rows[0]["qname"] == long

@@ -262,3 +262,27 @@ def test_one_of_a_thing_is_in_the_singular_and_answers_say_nothing_of_how_names_
         "4 unique names below evil.com in 60 s",
         "9,000 bytes of data in answers, 1.5 times the limit of 6,000",
     )
+
+
+@pytest.mark.parametrize(
+    ("score", "confidence"),
+    [
+        (0.0, 1.0),
+        (0.25, 0.5),
+        (0.5, 0.0),
+        (0.6, 1.0),
+        (0.65, 0.5),
+        (0.7, 0.0),
+        (0.8, 1.0),
+        (0.9, 0.0),
+        (0.95, 0.5),
+        (1.0, 1.0),
+    ],
+)
+def test_confidence_is_how_far_inside_its_band_a_score_is(score: float, confidence: float) -> None:
+    assert SCALE.confidence(score) == pytest.approx(confidence, abs=1e-6)
+
+
+@given(st.floats(0, 1))
+def test_confidence_is_a_share(score: float) -> None:
+    assert 0 <= Scale(0.3, 0.6, 0.8).confidence(score) <= 1

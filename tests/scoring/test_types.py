@@ -245,10 +245,15 @@ def test_a_tail_says_how_rare_a_score_is(size: int, seed: int) -> None:
         assert np.interp(np.quantile(raw, 0.9), knots, decades) == pytest.approx(1.0, abs=0.05)
 
 
-def test_an_affine_map_is_the_product() -> None:
-    rng = np.random.default_rng(1)
-    rows, weights, bias = rng.normal(size=(9, 5)), rng.normal(size=(5, 3)), rng.normal(size=3)
-    assert np.allclose(affine(rows, weights, bias), rows @ weights + bias)
+@settings(deadline=None)
+@given(st.integers(1, 300), st.integers(1, 64), st.integers(1, 64), st.sampled_from("CF"), st.integers(0, 9))
+def test_an_affine_map_is_the_product_whatever_stands_beside_a_row(n: int, d: int, k: int, order: Any, at: int) -> None:
+    rng = np.random.default_rng(n)
+    rows, weights, bias = np.asarray(rng.normal(size=(n, d)), order=order), rng.normal(size=(d, k)), rng.normal(size=k)
+    found = affine(rows, weights, bias)
+    assert np.allclose(found, rows @ weights + bias)
+    assert np.array_equal(affine(rows[at:], weights, bias), found[at:])
+    assert np.array_equal(affine(rows[: at + 1], weights, bias), found[: at + 1])
 
 
 @pytest.mark.parametrize("name", DEEP)

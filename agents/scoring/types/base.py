@@ -110,11 +110,12 @@ def rises(knots: NDArray[Any], shown: NDArray[Any], highest: float) -> bool:
 
 
 def affine(rows: NDArray[Any], weights: Values, bias: Values | float = 0.0) -> Values:
-    """rows (n, d) @ weights (d, k) + bias (k,), summed in one order: BLAS sums a row otherwise in other batches."""
-    total = np.zeros((len(rows), weights.shape[1])) + bias
-    for column, weight in zip(rows.T, weights, strict=True):
-        total += column[:, None] * weight
-    return total
+    """rows (n, d) @ weights (d, k) + bias (k,), summed in one order: BLAS sums a row otherwise in other batches.
+
+    einsum without `optimize` never calls BLAS, and takes the same loop for one row as for many if rows are contiguous.
+    """
+    flat = np.ascontiguousarray(rows, np.float64), np.ascontiguousarray(weights)
+    return np.asarray(np.einsum("nd,dk->nk", *flat) + bias)
 
 
 def chunks(rows: Rows) -> Iterator[Rows]:
