@@ -39,7 +39,10 @@ def test_each_type_is_trained_passes_the_gates_and_judges(
 def test_a_type_that_nobody_has_is_one_line_before_anything_starts(inside: Inside) -> None:
     done = inside("retrain", MODEL_TYPE="oracle")
     assert done.code == 2
-    assert "cannot use setting MODEL_TYPE=oracle: it is one of forest, padim, pair, ensemble" in done.err
+    assert (
+        "cannot use setting MODEL_TYPE=oracle: it is one of forest, padim, pair, ensemble, efficient_ad, fastflow, pyod"
+        in done.err
+    )
     assert is_one_line(done)
 
 

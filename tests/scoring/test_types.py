@@ -22,12 +22,13 @@ from agents.scoring import MODEL_TYPES
 from agents.scoring.features import FEATURES, extract
 from agents.scoring.model import Model, digest
 from agents.scoring.training import DetectorType, TrainConfig
-from agents.scoring.types.base import DECADES_MAX, OutlierScorer, affine, tail
+from agents.scoring.types.base import DECADES_MAX, OutlierScorer, affine, scaled, tail
 from agents.scoring.types.efficient_ad import EfficientAdScorer
 from agents.scoring.types.ensemble import EnsembleScorer
 from agents.scoring.types.fastflow import FastFlowScorer
 from agents.scoring.types.network import begun, forward, named, outputs
-from tests.support.model_types import DEEP, deep, kinds
+from agents.scoring.types.pyod import PyodScorer
+from tests.support.model_types import DEEP, deep, has_pyod, kinds
 
 ROOT = Path(__file__).resolve().parents[2]
 WIDTH = len(FEATURES)
@@ -304,3 +305,39 @@ def test_a_flow_is_a_density() -> None:
     grid = np.stack([x.ravel(), y.ravel()], axis=1).astype(np.float32)
     cell = (16 / 399) * (45 / 799) / np.prod(scorer.arrays["flow_spread"])
     assert np.exp(-scorer.score(grid)).sum() * cell == pytest.approx(2 * np.pi, rel=0.05)
+
+
+def pyod(name: str) -> PyodScorer:
+    return PyodScorer(spec_of("pyod").values({"pyod_class": name, "pyod_rows": 500}) | FAST)
+
+
+@has_pyod
+def test_trees_say_what_the_detector_of_pyod_says() -> None:
+    from pyod.models.hbos import HBOS
+
+    scorer = pyod("HBOS").fit(LEARNED.features, 1)
+    assert scorer.params["pyod_agreement"] > 0.9
+    rows = LEARNED.features[500:]
+    mean, deviation = scaled(LEARNED.features)
+    theirs = HBOS().fit((LEARNED.features - mean) / deviation).decision_function((rows - mean) / deviation)
+    ranks = [np.argsort(np.argsort(one)) for one in (scorer.score(rows), theirs)]
+    assert np.corrcoef(ranks[0], ranks[1])[0, 1] > 0.8
+
+
+@has_pyod
+@pytest.mark.parametrize("name", ["Nope", "AutoEncoder", "BaseDetector"])
+def test_a_class_that_pyod_does_not_give_is_one_clear_line(name: str) -> None:
+    with pytest.raises(TrainingError, match=f"^cannot train: PyOD gives no detector {name}: [^\n]*$"):
+        pyod(name).fit(LEARNED.features, 1)
+
+
+@pytest.mark.parametrize("name", ["", "os.system", "../x", "a b", "ECOD\n", "x" * 99])
+def test_a_name_that_is_no_class_is_not_imported(name: str) -> None:
+    with pytest.raises(TrainingError, match="PYOD_CLASS is no name of a class"):
+        pyod(name).fit(LEARNED.features, 1)
+
+
+def test_a_missing_pyod_is_one_clear_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pyod.models.base", None)
+    with pytest.raises(TrainingError, match="cannot train this detector type without the extra pyod: "):
+        pyod("ECOD").fit(LEARNED.features, 1)

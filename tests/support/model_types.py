@@ -12,6 +12,8 @@ DEEP = ("efficient_ad", "fastflow")
 deep = pytest.mark.skipif(
     find_spec("jax") is None or find_spec("optax") is None, reason="the extra deep is not installed"
 )
+has_pyod = pytest.mark.skipif(find_spec("pyod") is None, reason="the extra pyod is not installed")
+MARKS = dict.fromkeys(DEEP, deep) | {"pyod": has_pyod}
 kinds = pytest.mark.parametrize(
-    "name", [pytest.param(spec.name, marks=[deep] if spec.name in DEEP else []) for spec in MODEL_TYPES]
+    "name", [pytest.param(spec.name, marks=[MARKS[spec.name]] if spec.name in MARKS else []) for spec in MODEL_TYPES]
 )

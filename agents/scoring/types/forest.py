@@ -9,7 +9,7 @@ Arrays
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from itertools import pairwise
@@ -75,20 +75,31 @@ def scores_of(arrays: Mapping[str, NDArray[Any]], features: NDArray[np.float32],
     return np.exp2(found, out=found)
 
 
-def _trees(forest: Any) -> dict[str, NDArray[Any]]:
+def complete_trees(forest: Any, leaf: Callable[[Any, int, int], float]) -> dict[str, NDArray[Any]]:
+    """The arrays of scikit-learn's trees, none deeper than DEPTH. leaf: value of (tree, leaf's node, its depth)."""
     count = len(forest.estimators_)
     feature = np.zeros((count, INNER), dtype=np.uint8)
     threshold = np.full((count, INNER), np.inf, dtype=np.float32)
     path = np.zeros((count, LEAVES), dtype=np.float32)
     for number, estimator in enumerate(forest.estimators_):
-        _fill(estimator.tree_, feature[number], threshold[number], path[number])
+        _fill(estimator.tree_, leaf, feature[number], threshold[number], path[number])
     return {"feature": feature, "threshold": threshold, "path": path}
 
 
-def _fill(tree: Any, feature: NDArray[np.uint8], threshold: NDArray[np.float32], path: NDArray[np.float32]) -> None:
+def _path_length(tree: Any, leaf: int, depth: int) -> float:
+    return depth + average_path(int(tree.n_node_samples[leaf]))
+
+
+def _fill(
+    tree: Any,
+    leaf: Callable[[Any, int, int], float],
+    feature: NDArray[np.uint8],
+    threshold: NDArray[np.float32],
+    path: NDArray[np.float32],
+) -> None:
     """Lay one scikit-learn tree out as a complete tree: a leaf above the bottom owns all bottom leaves below it."""
     lefts, rights = tree.children_left.tolist(), tree.children_right.tolist()
-    features, samples = tree.feature.tolist(), tree.n_node_samples.tolist()
+    features = tree.feature.tolist()
     thresholds = tree.threshold  # kept as float64: a Python float compared with a float32 would be rounded to float32
     todo = [(0, 0, 0)]  # node in scikit-learn's tree, place in the complete tree, depth
     while todo:
@@ -96,7 +107,7 @@ def _fill(tree: Any, feature: NDArray[np.uint8], threshold: NDArray[np.float32],
         left, right = lefts[node], rights[node]
         if left == right:
             first = ((place + 1) << (DEPTH - depth)) - 1 - INNER
-            path[first : first + (1 << (DEPTH - depth))] = depth + average_path(samples[node])
+            path[first : first + (1 << (DEPTH - depth))] = leaf(tree, node, depth)
             continue
         feature[place] = features[node]
         threshold[place] = _round_down(thresholds[node])
@@ -113,8 +124,8 @@ class IsolationForestScorer(OutlierScorer):
     """Trees that cut a sample apart; a row that is alone after few cuts is odd. max_samples: rows of each tree."""
 
     algorithm = "Isolation Forest"
-    options = ("n_estimators", "max_samples")
-    libraries = ("scikit-learn",)
+    options: ClassVar[tuple[str, ...]] = ("n_estimators", "max_samples")
+    libraries: ClassVar[tuple[str, ...]] = ("scikit-learn",)
     shapes: ClassVar = {"feature": ("uint8", 2), "threshold": ("float32", 2), "path": ("float32", 2)}
 
     def score(self, rows: Rows) -> Values:
@@ -126,7 +137,7 @@ class IsolationForestScorer(OutlierScorer):
 
         self.params["max_samples"] = min(self.params["max_samples"], len(rows))
         forest = IsolationForest(**self.params, random_state=seed)
-        return _trees(forest.fit(rows))
+        return complete_trees(forest.fit(rows), _path_length)
 
     def _check(self, width: int) -> None:
         feature, threshold, path = (self.arrays[name] for name in ("feature", "threshold", "path"))
