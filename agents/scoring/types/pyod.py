@@ -9,6 +9,7 @@ How well they agree with the detector on rows that they have not seen stands in 
 from __future__ import annotations
 
 import importlib
+import inspect
 import re
 from typing import Any
 
@@ -85,14 +86,19 @@ def _detector(name: str) -> Any:
     if not _NAME.fullmatch(name):
         raise TrainingError("cannot train: PYOD_CLASS is no name of a class")
     try:
-        importlib.import_module("pyod.models.base")
+        base = importlib.import_module("pyod.models.base").BaseDetector
     except ImportError as error:
         raise TrainingError(f"cannot train this detector type without the extra pyod: {error}") from None
     try:
-        found = getattr(importlib.import_module(f"pyod.models.{name.lower()}"), name)
-        return found()
-    except (ImportError, AttributeError, TypeError) as error:
+        found = getattr(importlib.import_module(f"pyod.models.{name.lower()}"), name, None)
+    except ImportError as error:
         raise TrainingError(f"cannot train: PyOD gives no detector {name}: {error}") from None
+    if not isinstance(found, type) or not issubclass(found, base) or inspect.isabstract(found):
+        raise TrainingError(f"cannot train: PyOD gives no detector {name}: there is no such class")
+    needed = [one.name for one in inspect.signature(found).parameters.values() if one.default is one.empty]
+    if needed:
+        raise TrainingError(f"cannot train: PyOD gives no detector {name}: it needs {', '.join(needed)}")
+    return found()
 
 
 SPEC: Spec[OutlierScorer] = Spec(
