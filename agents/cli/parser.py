@@ -157,7 +157,9 @@ _DATA_DIR = "where models/, reports/, logs/ and data/ lie (setting DATA_DIR)"
 
 
 def _add_logs(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("files", nargs="*", type=Path, metavar="FILE", help="a log (default: those of COLLECT_FILES)")
+    parser.add_argument(
+        "files", nargs="*", metavar="FILE", help="a log, or http://… of a Pi-hole (default: COLLECT_FILES)"
+    )
     parser.add_argument("--format", choices=("auto", *(spec.name for spec in SPECS if spec.reader)))
     parser.add_argument("--from-start", action="store_true", help="read what a file had before it was followed, too")
 

@@ -78,7 +78,7 @@ from agents.sources.listener.upstream import (
     system_resolvers,
 )
 from agents.sources.listener.upstream_watch import LoopProbes, shared_counts
-from agents.sources.tail import COLLECT, COLLECT_MAX, files_of
+from agents.sources.tail import COLLECT, COLLECT_MAX, files_of, is_address
 from agents.store.codec import Features
 from agents.store.feedback.flow_hours import FlowHourStore
 from agents.store.feedback.reviews import ReviewStore
@@ -348,18 +348,30 @@ def plan_of(
 
 
 def collecting_of(
-    settings: Settings, files: Sequence[Path] = (), format: str = "", from_start: bool = False
+    settings: Settings, files: Sequence[str] = (), format: str = "", from_start: bool = False
 ) -> Collecting | None:
-    """The logs that are followed: `files`, or those of COLLECT_FILES; None if there are none. Raises SettingsError."""
+    """The logs that are followed: `files`, or those of COLLECT_FILES; None if there are none. Raises SettingsError.
+
+    files: paths, and addresses of Pi-holes.
+    """
     values = settings.of(COLLECT)
-    paths = dict.fromkeys(path.absolute() for path in (files or files_of(values)))
+    names = files or files_of(values)
     format = format or values["collect_format"]
     if format not in {"auto", *(kind.name for kind in INTAKES)}:
         raise SettingsError(f"cannot use setting COLLECT_FORMAT={format}: there is no such kind of log")
-    if len(paths) > COLLECT_MAX:
+    if len(names) > COLLECT_MAX:
         raise SettingsError(f"cannot use setting COLLECT_FILES: more than {COLLECT_MAX} files")
-    options = {name: value for kind in INTAKES for name, value in settings.of(kind).items()}
-    return Collecting(list(paths), settings.state_dir, format, from_start, options) if paths else None
+    if not names:
+        return None
+    return Collecting(
+        paths=list(dict.fromkeys(Path(name).absolute() for name in names if not is_address(name))),
+        state_dir=settings.state_dir,
+        format=format,
+        from_start=from_start,
+        options={name: value for kind in INTAKES for name, value in settings.of(kind).items()},
+        pi_holes=list(dict.fromkeys(filter(is_address, names))),
+        pihole_password=values["pihole_password"],
+    )
 
 
 def registry_of(settings: Settings) -> ModelRegistry[Model]:

@@ -142,7 +142,7 @@ def supervise(plan: Plan, ready: Callable[[], None]) -> int:
                 if config:
                     _log.info("listener_started", addresses=addresses, processes=len(config.names))
                 if plan.collecting:
-                    _log.info("collector_started", files=[str(path) for path in plan.collecting.paths])
+                    _log.info("collector_started", files=plan.collecting.names)
                 ready()
                 supervisor.watch()
                 _log.info("stopping")

@@ -24,9 +24,9 @@ from agents.core.errors import CaptureError
 from agents.core.files import PRIVATE_MODE, write_atomic
 from agents.core.types import QueryBatch
 from agents.dns.message import ANSWER_TYPES_MAX, type_number
-from agents.sources import SPECS, kind_of
+from agents.sources import SPECS, kind_of, pihole
 from agents.sources.intake import Intake
-from agents.sources.logs.source import PAIR_WAIT_S, LogLines
+from agents.sources.logs.source import PAIR_WAIT_S, LogLines, Rows
 from agents.sources.tail import Position, TailedFile
 from agents.stream.note import SharedNote
 from agents.stream.record import client_bytes
@@ -45,6 +45,8 @@ KIND_S = 5.0
 """A file whose kind is not known is looked at again after so many seconds."""
 STOP_TRIES = 100
 """At a stop, room in the ring is waited for so many times WAIT_S; the detector is still there and takes."""
+ASK_S = 5.0
+"""A Pi-hole is asked so often."""
 HOUR_S, HOURS = 3600, 24
 _log = structlog.get_logger()
 
@@ -58,12 +60,19 @@ class Collecting:
     format: str = "auto"
     from_start: bool = False
     options: Mapping[str, Any] = field(default_factory=dict)
+    pi_holes: Sequence[str] = ()  # addresses
+    pihole_password: str = field(default="", repr=False)
     note: SharedNote = field(default_factory=SharedNote)
+
+    @property
+    def names(self) -> list[str]:
+        """Paths and addresses."""
+        return [*map(str, self.paths), *self.pi_holes]
 
     def kinds(self) -> list[Intake]:
         """The kinds of the files that are there. Raises CaptureError for one that cannot be followed."""
         found = [self.kind(path) for path in self.paths if path.exists() and path.stat().st_size]
-        return [kind for kind in found if kind is not None]
+        return found + [pihole.SPEC] * bool(self.pi_holes)
 
     def kind(self, path: Path) -> Intake:
         """The kind of a file. Raises CaptureError for one that cannot be followed."""
@@ -73,63 +82,23 @@ class Collecting:
         return kind
 
 
-class CollectedFile:
-    """One log that is followed, and what came of it."""
+class Heard:
+    """What was heard from one source, over restarts."""
 
-    def __init__(self, path: Path, collecting: Collecting, saved: Mapping[str, Any]) -> None:
-        self.path, self._collecting = path, collecting
-        self.tail = TailedFile(path, Position.of(saved.get("position")), collecting.from_start)
-        self.tail.open()
-        self.kind: Intake | None = None
-        self._log: LogLines | None = None
-        self._kind_at = self._heard = -math.inf
+    def __init__(self, saved: Mapping[str, Any]) -> None:
+        """saved: what `to_json` gave before."""
         self.counts = {name: _count(saved.get(name)) for name in ("queries", "malformed", "nameless")}
         self._before = dict(self.counts)
         hours = saved.get("hours")
         self.hours = {str(hour): _count(number) for hour, number in hours.items()} if isinstance(hours, dict) else {}
         self.heard_at = float(at) if isinstance(at := saved.get("heard_at"), int | float) else 0.0
+        self.kind: Intake | None = None
         self.error = ""
 
-    def read(self, now: float) -> QueryBatch | None:
-        """Queries of lines that came, None where nothing new did. now: of time.monotonic(), seconds."""
-        log = self._log or self._find_log(now)
-        if log is None:
-            return None
-        lines = self.tail.read()
-        self.error = self.tail.error
-        if lines:
-            self._heard = now
-            return self._counted(log, log.take(lines))
-        return self._counted(log, log.rest()) if now - self._heard > PAIR_WAIT_S else None
-
-    def rest(self) -> QueryBatch | None:
-        """The queries that wait for an answer."""
-        return self._counted(self._log, self._log.rest()) if self._log is not None else None
-
-    def _find_log(self, now: float) -> LogLines | None:
-        if now < self._kind_at or not self.tail.open():
-            self.error = self.tail.error
-            return None
-        self._kind_at = now + KIND_S
-        try:
-            if not self.path.stat().st_size:
-                return None
-            self.kind = self._collecting.kind(self.path)
-        except (CaptureError, OSError) as error:
-            if str(error) != self.error:
-                _log.warning("log_not_followed", path=str(self.path), error=str(error))
-            self.error = str(error)
-            return None
-        assert self.kind.reader is not None
-        options = self.kind.values(self._collecting.options)
-        self._log = LogLines(self.kind.reader(options, math.inf))
-        _log.info("log_followed", path=str(self.path), kind=self.kind.summary, by=self.kind.sign)
-        return self._log
-
-    def _counted(self, log: LogLines, batch: QueryBatch | None) -> QueryBatch | None:
-        """Count what came; a time that is not known is now."""
-        for name, number in (("malformed", log.malformed), ("nameless", log.reader.nameless)):
-            self.counts[name] = self._before[name] + number
+    def counted(self, batch: QueryBatch | None, malformed: int, nameless: int) -> QueryBatch | None:
+        """Count what came; a time that is not known is now. malformed, nameless: since this process began."""
+        self.counts["malformed"] = self._before["malformed"] + malformed
+        self.counts["nameless"] = self._before["nameless"] + nameless
         if batch is None:
             return None
         now = time.time()
@@ -140,18 +109,113 @@ class CollectedFile:
         self.hours = {name: number for name, number in self.hours.items() if int(name) > hour - HOURS}
         return batch
 
+    def note(self, name: str, error: str) -> None:
+        """Note why it cannot be heard, "" = it can; the log says what is new."""
+        if error and error != self.error:
+            _log.warning("intake_not_heard", name=name, error=error)
+        self.error = error
+
     def to_json(self) -> dict[str, Any]:
         """What is saved, and shown by `doctor`."""
-        found = self.kind
-        return {
-            "position": self.tail.position,
-            "kind": found.name if found else "",
-            "heard_at": self.heard_at,
-            "hours": self.hours,
-            "lost": self.tail.lost,
-            "error": self.error,
-            **self.counts,
-        }
+        kind = self.kind.name if self.kind else ""
+        return {"kind": kind, "heard_at": self.heard_at, "hours": self.hours, "error": self.error, **self.counts}
+
+
+class CollectedFile(Heard):
+    """One log that is followed, and what came of it."""
+
+    def __init__(self, path: Path, collecting: Collecting, saved: Mapping[str, Any]) -> None:
+        super().__init__(saved)
+        self.name, self.path, self._collecting = str(path), path, collecting
+        self.tail = TailedFile(path, Position.of(saved.get("position")), collecting.from_start)
+        self.tail.open()
+        self._log: LogLines | None = None
+        self._kind_at = self._heard = -math.inf
+
+    def read(self, now: float) -> QueryBatch | None:
+        """Queries of lines that came, None where nothing new did. now: of time.monotonic(), seconds."""
+        log = self._log or self._find_log(now)
+        if log is None:
+            return None
+        lines = self.tail.read()
+        self.note(self.name, self.tail.error)
+        if lines:
+            self._heard = now
+            return self._counted(log, log.take(lines))
+        return self._counted(log, log.rest()) if now - self._heard > PAIR_WAIT_S else None
+
+    def close(self) -> None:
+        """Close the file."""
+        self.tail.close()
+
+    def rest(self) -> QueryBatch | None:
+        """The queries that wait for an answer."""
+        return self._counted(self._log, self._log.rest()) if self._log is not None else None
+
+    def _find_log(self, now: float) -> LogLines | None:
+        if now < self._kind_at:
+            return None
+        if not self.tail.open():
+            self.note(self.name, self.tail.error)
+            return None
+        self._kind_at = now + KIND_S
+        try:
+            if not self.path.stat().st_size:
+                return None
+            self.kind = self._collecting.kind(self.path)
+        except (CaptureError, OSError) as error:
+            self.note(self.name, str(error))
+            return None
+        assert self.kind.reader is not None
+        options = self.kind.values(self._collecting.options)
+        self._log = LogLines(self.kind.reader(options, math.inf))
+        _log.info("log_followed", path=str(self.path), kind=self.kind.summary, by=self.kind.sign)
+        return self._log
+
+    def _counted(self, log: LogLines, batch: QueryBatch | None) -> QueryBatch | None:
+        return self.counted(batch, log.malformed, log.reader.nameless)
+
+    def to_json(self) -> dict[str, Any]:
+        """What is saved, and shown by `doctor`."""
+        return {**super().to_json(), "position": self.tail.position, "lost": self.tail.lost}
+
+
+class CollectedPiHole(Heard):
+    """One Pi-hole that is asked for its queries."""
+
+    def __init__(self, url: str, collecting: Collecting, saved: Mapping[str, Any]) -> None:
+        from agents.sources.pihole_api import PiHoleApi  # here: its HTTP client costs a listener's start a tenth
+
+        super().__init__(saved)
+        since = saved.get("since")
+        known = float(since) if isinstance(since, int | float) else 0.0 if collecting.from_start else time.time()
+        self.name, self.kind = url, pihole.SPEC
+        self._api, self._rows, self._due = PiHoleApi(url, collecting.pihole_password, known), Rows("query"), 0.0
+
+    def read(self, now: float) -> QueryBatch | None:
+        """Queries that came, None where nothing new did or it is not yet time to ask. now: of time.monotonic()."""
+        if now < self._due:
+            return None
+        self._due = now + ASK_S
+        try:
+            batch = self._rows.batch(self._api.read(time.time()))
+        except pihole.PiHoleAwayError as error:
+            self.note(self.name, str(error))
+            return None
+        self.note(self.name, "")
+        return self.counted(batch, self._api.malformed + self._rows.malformed, self._api.nameless)
+
+    def rest(self) -> QueryBatch | None:
+        """Nothing waits here."""
+        return None
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._api.close()
+
+    def to_json(self) -> dict[str, Any]:
+        """What is saved, and shown by `doctor`."""
+        return {**super().to_json(), "since": self._api.since}
 
 
 def _count(found: object) -> int:
@@ -165,7 +229,10 @@ class Collector:
         self._collecting, self._ring = collecting, ring
         self._path = collecting.state_dir / COLLECTED
         saved = _saved_in(collecting.note.read()) or _saved_in(_read(self._path))
-        self._files = [CollectedFile(path, collecting, saved.get(str(path), {})) for path in collecting.paths]
+        self._sources: list[CollectedFile | CollectedPiHole] = [
+            *(CollectedFile(path, collecting, saved.get(str(path), {})) for path in collecting.paths),
+            *(CollectedPiHole(url, collecting, saved.get(url, {})) for url in collecting.pi_holes),
+        ]
         self._unsaved: deque[tuple[int, bytes]] = deque()  # states, and the ring's head that they belong to
         self._saved_at, self._failing = -math.inf, False
 
@@ -174,18 +241,18 @@ class Collector:
         while not stop.is_set():
             beat()
             busy = False
-            for file in self._files:
-                batch = file.read(time.monotonic())
+            for source in self._sources:
+                batch = source.read(time.monotonic())
                 if batch is not None:
                     busy = True
                     self._put(batch, stop, beat)
             self._save()
             if not busy:
                 stop.wait(POLL_S)
-        for file in self._files:
-            if (batch := file.rest()) is not None:
+        for source in self._sources:
+            if (batch := source.rest()) is not None:
                 self._put(batch, stop, beat)
-            file.tail.close()
+            source.close()
         self._save(last=True)
 
     def _put(self, batch: QueryBatch, stop: threading.Event, beat: Callable[[], None]) -> None:
@@ -200,9 +267,12 @@ class Collector:
                     break
                 time.sleep(WAIT_S)
             self._ring.put_rows(rows[begin : begin + PUT_MAX])
-        state = json.dumps({str(file.path): file.to_json() for file in self._files}).encode()
+        state = self._state()
         self._collecting.note.write(state)
         self._unsaved.append((self._ring.head, state))
+
+    def _state(self) -> bytes:
+        return json.dumps({source.name: source.to_json() for source in self._sources}).encode()
 
     def _save(self, last: bool = False) -> None:
         """Write down the newest state of which the detector has taken all."""
@@ -214,7 +284,7 @@ class Collector:
         while self._unsaved and (last or self._unsaved[0][0] <= self._ring.tail):
             _, state = self._unsaved.popleft()
         if not self._unsaved:  # all is taken: also what changed without a query
-            state = json.dumps({str(file.path): file.to_json() for file in self._files}).encode()
+            state = self._state()
         if not state:
             return
         try:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from agents.core.errors import CaptureError
+from agents.core.errors import AgentsError, CaptureError
 from agents.core.text import printable
 from agents.core.types import FORWARDED, FROM_CACHE, FROM_CACHE_STALE, UNKNOWN, QueryBatch
 from agents.sources.intake import Fidelity, Intake, Observed
@@ -24,14 +24,18 @@ _TYPES = (
 """Pi-hole's numbers of types; "" = another one (docs.pi-hole.net/database/query-database)."""
 _OTHER_FROM = 100
 """Where the number is 100 or more, the type is what is above it."""
-_NOT_TOLD = "TYPE0"
+NOT_TOLD = "TYPE0"
 """Stands for a type that the database does not tell: 0 is no type (RFC 6895 section 3.1)."""
 _RCODES = {1: 0, 2: 3, 3: 0, 4: 0, 5: 0, 6: 0, 7: 2, 8: 5, 9: 4, 11: 0, 13: 0}
 """Response codes of Pi-hole's reply types: NODATA, NXDOMAIN, CNAME, IP, DOMAIN, RRNAME, SERVFAIL, and so on."""
 _CACHED = {2: FORWARDED, 3: FROM_CACHE, 17: FROM_CACHE_STALE}
 _NEEDED = ("timestamp", "type", "status", "domain", "client")
-_HIDDEN = "hidden"
+HIDDEN = "hidden"
 """What Pi-hole writes for names or clients at its privacy levels."""
+
+
+class PiHoleAwayError(AgentsError):
+    """A Pi-hole's API cannot be asked at present."""
 
 
 class PiHoleSource(RowSource):
@@ -80,7 +84,7 @@ class PiHoleSource(RowSource):
                 observed = []
                 for row in chunk:
                     found.at += 1
-                    if row[3] == _HIDDEN:
+                    if row[3] == HIDDEN:
                         hidden += 1
                         continue
                     if (one := _observed(row[:5], dict(zip(self._optional, row[5:], strict=True)))) is not None:
@@ -110,7 +114,7 @@ def _observed(needed: tuple[Any, ...], optional: Mapping[str, Any]) -> Observed 
         float(timestamp),
         client,
         literal(domain),
-        qtype or _NOT_TOLD,
+        qtype or NOT_TOLD,
         rcode=_RCODES.get(reply, UNKNOWN) if isinstance(reply, int) else UNKNOWN,
         rtt_ms=took * 1000 if isinstance(took, int | float) else math.nan,
         cached=_CACHED.get(status, UNKNOWN) if isinstance(status, int) else UNKNOWN,

@@ -28,6 +28,13 @@ COLLECT = Spec(
     (
         Field("collect_files", str, "", "logs that run, listen and collect follow, comma-separated (docs/intakes.md)"),
         Field("collect_format", str, "auto", "their kind, as `replay --format` names it; auto = each by its content"),
+        Field(
+            "pihole_password",
+            str,
+            "",
+            "password of a Pi-hole whose address, http://…, stands in COLLECT_FILES; an application password will do",
+            secret=True,
+        ),
     ),
     lambda values: values,
 )
@@ -284,6 +291,11 @@ def _begins(path: Path, known: Position) -> bool:
     return len(data) == known.size > 0 and _hash(data) == known.head
 
 
-def files_of(values: dict[str, Any]) -> list[Path]:
-    """The paths in COLLECT_FILES."""
-    return [Path(part.strip()) for part in str(values["collect_files"]).split(",") if part.strip()]
+def files_of(values: dict[str, Any]) -> list[str]:
+    """The paths and addresses in COLLECT_FILES."""
+    return [part.strip() for part in str(values["collect_files"]).split(",") if part.strip()]
+
+
+def is_address(name: str) -> bool:
+    """Whether a name is the address of a server, not a path."""
+    return name.startswith(("http://", "https://"))

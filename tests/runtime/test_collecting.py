@@ -22,6 +22,7 @@ from agents.stream.shared import SharedStream
 from tests.support.commands import Inside, environment, free_port, is_one_line
 from tests.support.log_lines import SAMPLES
 from tests.support.patience import patient
+from tests.support.pihole_server import PASSWORD, pi_hole_server
 from tests.support.running import process, wait_for
 
 pytestmark = pytest.mark.integration
@@ -117,6 +118,20 @@ def test_a_tunnel_in_a_log_is_an_incident_that_says_what_is_not_known(
         (line,) = [line for line in inside("doctor").out.splitlines() if line.startswith("ok   logs")]
         assert "answers: none: data in answers is not seen" in line
     assert not any(name.startswith("before") for name in stored(folder))  # it began at the end
+
+
+def test_a_pi_hole_is_asked_and_goes_on_where_it_was(tmp_path: Path, inside: Inside) -> None:
+    folder = tmp_path / "data"
+    with pi_hole_server() as pi_hole:
+        pi_hole.sid = "session"
+        names = [f"{word}.example.com" for word in ("first", "second")]
+        for name, more in ((names[0], ("--from-start",)), (names[1], ())):
+            pi_hole.ask(time.time(), name)
+            with following(folder, "collect", pi_hole.url, *more, PIHOLE_PASSWORD=PASSWORD):
+                wait_for(lambda: stored(folder) == sorted(row["domain"] for row in pi_hole.rows), "each is stored once")
+        doctor = inside("doctor").out
+    assert f"{pi_hole.url}: a database of Pi-hole; 2 queries in 1 h" in doctor
+    assert PASSWORD not in (folder / "data" / "collected.json").read_text() + doctor
 
 
 def test_what_cannot_be_followed_is_one_line(tmp_path: Path, inside: Inside) -> None:
