@@ -75,7 +75,7 @@ def test_the_logs_that_real_servers_wrote_have_the_names_they_were_asked(kind: s
     assert {client for batch in batches for client in batch.client} == {"127.0.0.1"}
     assert f"is read as {KINDS[kind].summary}, by " in source.taken[0]
     lost = len(ODD) - len(kept(kind))
-    assert source.warnings == ([f"{path}: {lost} queries not judged: their names are not in it"] if lost else [])
+    assert source.warnings == ([f"{path}: {lost} queries without a name, not judged"] if lost else [])
 
 
 @pytest.mark.integration
@@ -205,6 +205,43 @@ def test_a_query_is_counted_without_its_answer_and_an_answer_without_its_query(t
     assert source.malformed == 0
 
 
+def test_dnsdist_writes_nanoseconds_without_leading_zeros(tmp_path: Path) -> None:
+    line = f"[{T0}.50204473] Packet from [2001:db8::7]:53124 for a.example. TYPE10 with id 59395\n"
+    batch = one(tmp_path / "a", line)
+    assert batch.ts[0] == pytest.approx(T0 + 0.050204473, abs=1e-6)
+    assert (batch.client[0], names_of([batch])) == ("2001:db8::7", [("a.example", "NULL")])
+
+
+def test_a_name_in_dnsmasqs_log_cannot_pass_for_its_client(tmp_path: Path) -> None:
+    name = "a from 203.0.113.9.query[A] x.example"
+    for frame in ("Jan  5 00:00:00 dnsmasq[1]: ", "Jan  5 00:00:00 ns1 dnsmasq[1]: 5 192.0.2.7/53124 "):
+        batch = one(tmp_path / "a", f"{frame}query[A] {name} from 192.0.2.7\n")
+        assert (batch.client[0], names_of([batch])) == ("192.0.2.7", [(name.replace(" ", "\\032"), "A")])
+
+
+def test_names_that_unbound_cut_have_lost_their_domain_and_are_not_judged(tmp_path: Path) -> None:
+    asked = f"[{T0}] unbound[1:0] info: 192.0.2.7 {{}} NULL IN{{}}\n"
+    answered = " NOERROR 0.000080 0 1062"
+    whole = asked.format("a.example.", "")
+    source, batches = read(
+        tmp_path / "a", whole + asked.format("x.tunnel.&", "") + asked.format("x.tunnel.&", answered)
+    )
+    assert (names_of(batches), source.malformed) == ([("a.example", "NULL")], 0)
+    assert source.warnings == [f"{tmp_path / 'a'}: 1 query without a name, not judged"]
+    source, batches = read(tmp_path / "a", asked.format("x.tunnel.&", answered) * 2)
+    assert (batches, source.errors) == ([], [])
+    assert source.warnings == [f"{tmp_path / 'a'}: 2 queries without a name, not judged"]
+
+
+def test_bytes_in_hexadecimal_and_backslashes_of_zeek_and_suricata(tmp_path: Path) -> None:
+    odd = {"a\\x00\\xff.example": "a\\000\\255.example", "a\\b.example": "a\\\\b.example"}
+    for written, read_as in odd.items():
+        asked = {"version": 3, "type": "request", "queries": [{"rrname": written, "rrtype": "A"}]}
+        assert names_of([one(tmp_path / "a", lines.eve(asked) + "\n")]) == [(read_as, "A")]
+    batch = one(tmp_path / "a", lines.ZEEK_HEAD + lines.zeek("a\\x00\\\\b.example"))
+    assert names_of([batch]) == [("a\\000\\\\b.example", "TXT")]
+
+
 def test_coredns_and_route53(tmp_path: Path) -> None:
     batch = one(tmp_path / "a", lines.coredns() + "\n")
     assert names_of([batch]) == [("two\\032words.t.example", "TXT")]
@@ -257,7 +294,7 @@ def test_pihole_database(tmp_path: Path) -> None:
     assert batch.rtt_ms[0] == 250
     assert math.isnan(batch.rtt_ms[2])
     assert source.malformed == 1
-    assert source.warnings[-1].endswith("1 query not judged: their names are not in it")
+    assert source.warnings[-1].endswith("1 query without a name, not judged")
     assert (source.size, source.done) == (path.stat().st_size, path.stat().st_size)
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gzip
 from collections.abc import Callable
+from datetime import UTC, datetime
+from ipaddress import ip_address
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +16,8 @@ from agents.dns import name as names
 from agents.sources import open_source
 from agents.sources.capture import frame_kernels as ll
 from tests.support.captures import CLIENT, T0, enhanced, interface, ip4, pcap, question, section, udp
+from tests.support.frames import client_frame, stream
+from tests.support.resolvers import question_of
 
 pytestmark = pytest.mark.contract
 
@@ -30,6 +34,21 @@ def table() -> bytes:
     return ("ts\tclient\tqname\tqtype\trcode\n" + rows).encode()
 
 
+def bind_log() -> bytes:
+    def line(ts: float, name: str) -> str:
+        at = datetime.fromtimestamp(ts, UTC).strftime("%Y-%m-%dT%H:%M:%S.%f")[:-3]
+        return f"{at}Z queries: info: client @0x7f {CLIENT}#53 ({name}): query: {name} IN A + (192.0.2.53)\n"
+
+    return "".join(line(T0 + at / 8, name) for at, name in enumerate(NAMES)).encode()
+
+
+def dnstap() -> bytes:
+    packed = ip_address(CLIENT).packed
+    return stream(
+        *(client_frame(5, question_of(name, "A", at), T0 + at / 8, client=packed) for at, name in enumerate(NAMES))
+    )
+
+
 def one(content: bytes) -> list[bytes]:
     return [content]
 
@@ -39,6 +58,8 @@ MAKERS: dict[str, Callable[[], list[bytes]]] = {
     "pcapng": lambda: one(pcapng()),
     "tsv": lambda: one(table()),
     "tsv.gz": lambda: one(gzip.compress(table(), mtime=0)),
+    "bind": lambda: one(bind_log()),
+    "dnstap": lambda: one(dnstap()),
     "two": lambda: [pcap(FRAMES[:5], ll.RAW), pcap(FRAMES[5:], ll.RAW)],
 }
 

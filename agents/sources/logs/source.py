@@ -241,7 +241,7 @@ class RowSource(FileSource):
         elif not rows.queries and not nameless:
             self._warn(f"no query in {counted(rows.at, rows.noun)}")
         if nameless:
-            self._warn(f"{counted(nameless, 'query')} not judged: their names are not in it")
+            self._warn(f"{counted(nameless, 'query')} without a name, not judged")
 
 
 class LogSource(RowSource):
