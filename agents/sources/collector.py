@@ -31,6 +31,7 @@ from agents.sources.tail import Position, TailedFile
 from agents.stream.note import SharedNote
 from agents.stream.record import client_bytes
 from agents.stream.ring import Ring
+from agents.stream.shared import STEPS
 
 COLLECTED = "collected.json"
 """The file with positions and counts."""
@@ -38,7 +39,7 @@ POLL_S = 0.25
 """Files are looked at so often."""
 SAVE_S = 1.0
 WAIT_S = 0.02
-"""While the ring is half full, it is looked at so often; above that it would drop."""
+"""While the ring has no room, it is looked at so often."""
 PUT_MAX = 512
 """Queries put at once."""
 KIND_S = 5.0
@@ -256,11 +257,14 @@ class Collector:
         self._save(last=True)
 
     def _put(self, batch: QueryBatch, stop: threading.Event, beat: Callable[[], None]) -> None:
-        """Put a batch when there is room: below half the ring drops nothing. A stop does not wait for room long."""
-        rows = list(_records(batch))
+        """Put a batch when there is room: at the first of STEPS the detector begins to leave things out.
+
+        A stop does not wait for room long.
+        """
+        rows, most = list(_records(batch)), int(self._ring.capacity * STEPS[0]) - PUT_MAX
         for begin in range(0, len(rows), PUT_MAX):
             tries = 0
-            while self._ring.waiting > self._ring.capacity // 2 - PUT_MAX and self._ring.waiting:
+            while self._ring.waiting > max(most, 0):
                 beat()
                 tries += stop.is_set()
                 if tries > STOP_TRIES:

@@ -19,8 +19,8 @@ HEAD_MAX = 1024
 """Bytes at its beginning by which a file is known again, under whichever name."""
 COLLECT_MAX = 100
 """Files that one process follows, at most: their positions lie in one shared note."""
-TAIL_CHUNK = 1 << 20
-"""Bytes read at once."""
+TAIL_CHUNK = 1 << 17
+"""Bytes read at once: some thousand lines, which come twice where their reader is killed."""
 _COMMENTS_MAX = 1 << 16
 COLLECT = Spec(
     "collect",
@@ -122,11 +122,11 @@ class TailedFile:
         if self._is_another():
             self._start_over()
             return []
-        block = os.pread(self._descriptor, TAIL_CHUNK, self._offset + len(self._rest))
-        if block:
+        while block := os.pread(self._descriptor, TAIL_CHUNK, self._offset + len(self._rest)):
             self._gone = False
             self._extend_head()
-            return self._lines(block)
+            if lines := self._lines(block):
+                return lines
         return self._look_for_a_new_one()
 
     def open(self) -> bool:

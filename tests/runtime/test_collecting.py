@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 
 from agents.sources.collector import Collecting, Collector
-from agents.stream.shared import SharedStream
+from agents.stream.shared import STEPS, SharedStream
 from tests.support.commands import Inside, environment, free_port, is_one_line
 from tests.support.log_lines import SAMPLES
 from tests.support.patience import patient
@@ -145,10 +145,10 @@ def test_what_cannot_be_followed_is_one_line(tmp_path: Path, inside: Inside) -> 
     assert (done.code, is_one_line(done), "COLLECT_FORMAT=nothing" in done.err) == (2, True, True)
 
 
-def test_a_ring_that_is_half_full_makes_the_collector_wait_and_loses_nothing(tmp_path: Path) -> None:
+def test_a_ring_that_fills_makes_the_collector_wait_before_load_is_shed(tmp_path: Path) -> None:
     log = Logged(tmp_path / "queries.log")
     log.ask_many("n", 3000)
-    stream = SharedStream(1, 1024, ["collector"])
+    stream = SharedStream(1, 4096, ["collector"])
     (ring, _), _ = stream.writers(0)
     collector = Collector(Collecting([log.path], tmp_path, from_start=True), ring)
     stop = threading.Event()
@@ -156,7 +156,7 @@ def test_a_ring_that_is_half_full_makes_the_collector_wait_and_loses_nothing(tmp
     thread.start()
     taken, end = 0, time.monotonic() + patient(60)
     while taken < 3000 and time.monotonic() < end:
-        assert ring.waiting <= ring.capacity // 2
+        assert ring.waiting <= ring.capacity * STEPS[0]
         count = ring.waiting
         ring.advance_to(ring.tail + count)
         taken += count
