@@ -346,6 +346,14 @@ def _kinds(specs: Sequence[Spec[Any]], settings: Settings) -> str:
     return "; ".join(f"{spec.name} ({spec.summary})" for spec in specs)
 
 
+def _detector_type(settings: Settings) -> str:
+    kind = bootstrap.model_type_of(settings)
+    if kind.missing:
+        raise AgentsError(f"cannot train MODEL_TYPE={kind.spec.name}: {', '.join(kind.missing)} is not installed")
+    others = ", ".join(spec.name for spec in MODEL_TYPES if spec is not kind.spec)
+    return f"{kind.spec.name} ({kind.spec.summary}); other types: {others}"
+
+
 def _send(settings: Settings) -> str:
     results = asyncio.run(bootstrap.alert_manager_of(settings).broadcast(TEST))
     if not results:
@@ -373,7 +381,7 @@ CHECKS: tuple[tuple[str, str, Check], ...] = (
     ("api", "api", _api),
     ("logs", "listener", _logs),
     ("intakes", "", partial(_kinds, INTAKES)),
-    ("detector", "", partial(_kinds, MODEL_TYPES)),
+    ("detector", "", _detector_type),
     ("channels", "", _channels),
     *((spec.name, "", partial(_channel, spec)) for spec in CHANNELS),
 )

@@ -109,6 +109,14 @@ def _codes(chars: CharModel) -> dict[str, NDArray[Any]]:
     }
 
 
+def _installed(name: str) -> bool:
+    try:
+        importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return False
+    return True
+
+
 @dataclass(frozen=True)
 class DetectorType:
     """A core.protocols.ModelType: trains models of one type, and reads the files of all types."""
@@ -116,6 +124,11 @@ class DetectorType:
     spec: Spec[OutlierScorer]
     config: TrainConfig
     options: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def missing(self) -> list[str]:
+        """Packages that training takes and that are not installed."""
+        return [name for name in self.spec.factory(self.options).libraries if not _installed(name)]
 
     def train(self, learn_from: Sample, calibrate_on: Sample, seed: int, facts: Mapping[str, Any]) -> Model:
         """See train()."""

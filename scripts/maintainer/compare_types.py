@@ -1,6 +1,6 @@
 """Compares detector types on labelled captures: names, flow-hours and images of flows; false alarms against each tool.
 
-    python scripts/maintainer/compare_types.py MANIFEST.tsv [--types forest,padim,…] [--only names|flows] [--json PATH]
+    python scripts/maintainer/compare_types.py MANIFEST.tsv [--types forest,padim,…] [--only models|names|flows] [--json PATH]
 
 On names every type learns from shipped benign names, and its threshold leaves `share` of other shipped names above. On
 flow-hours and images it learns from a third of the benign captures' flow-hours; another third sets the threshold, the
@@ -14,16 +14,17 @@ import argparse
 import json
 import sys
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 import numpy as np
 
+from agents.core.errors import TrainingError
 from agents.core.types import QueryBatch
 from agents.dns.name import domain_text
-from agents.learning.baseline import benign_sample, model_bytes
+from agents.learning.baseline import benign_names, benign_sample, model_bytes, sample_of
 from agents.learning.evaluation import read_manifest
 from agents.learning.run import TypeResult, plain
 from agents.learning.type_comparison import (
@@ -38,6 +39,7 @@ from agents.learning.type_comparison import (
 from agents.runtime.bootstrap import compared_types, detector_of, load_settings
 from agents.scoring.features import extract
 from agents.scoring.model import Model
+from agents.scoring.training import DetectorType, TrainConfig
 from agents.sources import open_source
 from agents.store.feedback.flow_hours import FlowHours
 from scripts.maintainer.compare_models import names_of
@@ -64,6 +66,24 @@ def name_scenes(manifest: Path) -> list[Scene]:
         scenes.append(Scene(f"names, {group}", shipped[:LEARNED], shipped[LEARNED:], benign, tools))
         scenes.append(Scene(f"names, {group}, own threshold", shipped[:LEARNED], benign[::2], benign[1::2], tools))
     return scenes
+
+
+def deployed(manifest: Path, types: Sequence[TypeParams]) -> str:
+    """Names above SUSPICIOUS by whole models of each type, with the vote of the encoded bits, as production has them."""
+    settings = load_settings()
+    groups = {group: (extract(names), names) for group, names in names_of(manifest).items()}
+    learn_from, calibrate_on = benign_sample(LEARNED, SEED), sample_of(benign_names())
+    lines = [f"| whole models | {' | '.join(groups)} |", f"| --- |{' --- |' * len(groups)}"]
+    for spec, _ in types:
+        try:
+            kind = DetectorType(spec, TrainConfig(), settings.of(spec))
+            model = kind.train(learn_from, calibrate_on, SEED, {})
+        except TrainingError as error:
+            lines.append(f"| {spec.name} | {error} |")
+            continue
+        shares = [(model.score(*each) >= settings.score_suspicious).mean() for each in groups.values()]
+        lines.append(f"| {spec.name} | {' | '.join(f'{share:.2%}' for share in shares)} |")
+    return "\n".join(lines)
 
 
 def batches_of(path: Path) -> Iterator[QueryBatch]:
@@ -123,8 +143,14 @@ def table(results: Sequence[TypeResult]) -> str:
 def main(arguments: argparse.Namespace) -> None:
     types: list[TypeParams] = list(compared_types(load_settings(compare_types=arguments.types)))
     results: list[TypeResult] = []
-    made = {"names": name_scenes, "flows": flows_of}
-    chosen = made.values() if arguments.only == "all" else [made[arguments.only]]
+    if arguments.only in ("all", "models"):
+        print(deployed(arguments.manifest, types) + "\n", flush=True)
+    made: dict[str, Callable[[Path], list[Scene]]] = {
+        "models": lambda manifest: [],
+        "names": name_scenes,
+        "flows": flows_of,
+    }
+    chosen = list(made.values()) if arguments.only == "all" else [made[arguments.only]]
     for scene in (scene for make in chosen for scene in make(arguments.manifest)):
         found = compare_types([scene], types, arguments.share, SEED)
         print(table(found) + "\n", flush=True)
@@ -137,7 +163,7 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("manifest", type=Path)
     parser.add_argument("--types", default="all")
-    parser.add_argument("--only", choices=("all", "names", "flows"), default="all")
+    parser.add_argument("--only", choices=("all", "models", "names", "flows"), default="all")
     parser.add_argument("--share", type=float, default=0.001)
     parser.add_argument("--json", type=Path)
     main(parser.parse_args())

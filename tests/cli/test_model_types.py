@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import json
+import re
 import sys
 from pathlib import Path
 
@@ -74,3 +76,16 @@ def test_a_missing_extra_fails_the_run_in_one_line(
     done = inside("retrain", "--samples", "3000", MODEL_TYPE="fastflow", COMPARE_TYPES="efficient_ad")
     assert done.code == 1
     assert "\n  cannot train this detector type without the extra deep: " in done.out
+
+
+def test_doctor_says_which_type_is_trained_and_what_it_lacks(inside: Inside, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = re.search(r"(?m)^ok +detector +(.*)$", inside("doctor", MODEL_TYPE="pair", UPSTREAMS="127.0.0.1:9").out)
+    assert found is not None
+    assert found[1].startswith("pair (an Isolation Forest and PaDiM: ")
+
+    def missing(name: str) -> str:
+        raise importlib.metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(importlib.metadata, "version", missing)
+    lacking = inside("doctor", MODEL_TYPE="fastflow", UPSTREAMS="127.0.0.1:9").out
+    assert re.search(r"(?m)^BAD +detector +cannot train MODEL_TYPE=fastflow: jax, optax is not installed$", lacking)
