@@ -1,6 +1,6 @@
 """Compares detector types on labelled captures: names, flow-hours and images of flows; false alarms against each tool.
 
-    python scripts/maintainer/compare_types.py MANIFEST.tsv [--types forest,padim,…] [--only models|names|flows] [--json PATH]
+    python scripts/maintainer/compare_types.py MANIFEST.tsv [--types forest,…] [--only models|names|flows] [--json PATH]
 
 On names every type learns from shipped benign names, and its threshold leaves `share` of other shipped names above. On
 flow-hours and images it learns from a third of the benign captures' flow-hours; another third sets the threshold, the
@@ -69,7 +69,7 @@ def name_scenes(manifest: Path) -> list[Scene]:
 
 
 def deployed(manifest: Path, types: Sequence[TypeParams]) -> str:
-    """Names above SUSPICIOUS by whole models of each type, with the vote of the encoded bits, as production has them."""
+    """Names above SUSPICIOUS by whole models of each type, with the vote of encoded bits, as production has them."""
     settings = load_settings()
     groups = {group: (extract(names), names) for group, names in names_of(manifest).items()}
     learn_from, calibrate_on = benign_sample(LEARNED, SEED), sample_of(benign_names())
@@ -145,13 +145,10 @@ def main(arguments: argparse.Namespace) -> None:
     results: list[TypeResult] = []
     if arguments.only in ("all", "models"):
         print(deployed(arguments.manifest, types) + "\n", flush=True)
-    made: dict[str, Callable[[Path], list[Scene]]] = {
-        "models": lambda manifest: [],
-        "names": name_scenes,
-        "flows": flows_of,
-    }
-    chosen = list(made.values()) if arguments.only == "all" else [made[arguments.only]]
-    for scene in (scene for make in chosen for scene in make(arguments.manifest)):
+    makers: list[Callable[[Path], list[Scene]]] = []
+    makers += [name_scenes] if arguments.only in ("all", "names") else []
+    makers += [flows_of] if arguments.only in ("all", "flows") else []
+    for scene in (scene for make in makers for scene in make(arguments.manifest)):
         found = compare_types([scene], types, arguments.share, SEED)
         print(table(found) + "\n", flush=True)
         results += found
