@@ -32,6 +32,7 @@ DOUBLES = {
     "evaluate": COMMAND,
     "health": f"{COMMAND}, {ENDPOINT}",
     "incidents": ENDPOINT,
+    "learn": COMMAND,
     "main": "what a process begins with",
     "models": f"{COMMAND}, {ENDPOINT}",
     "queries": ENDPOINT,

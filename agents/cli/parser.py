@@ -76,6 +76,7 @@ def _warn(text: str) -> None:
 _MODULES = {
     **dict.fromkeys(("run", "listen", "collect", "api", "schedule"), "serve"),
     "review": "learning.review",
+    "learn": "learning.learn",
 }
 """Commands in a file of another name; every other one has a file of its own name."""
 
@@ -142,6 +143,8 @@ def build_parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--json", metavar="PATH", help="write JSON there, - = standard output")
     _add_allow(add("allow", "your own known services: list, preview, add, remove", "known"))
     _add_review(add("review", "domains that a person is asked about: list, show, take, label, undo, log"))
+    learn = add("learn", "the online learner of flow-hours: status, now, history, start, stop")
+    learn.add_argument("action", choices=("status", "now", "history", "start", "stop"))
     _add_secrets(add("secrets", "honeytokens: add, list, remove; a name that contains one is an incident"))
     tidy = add("tidy", "drop what is older than the settings keep; once, now")
     tidy.add_argument("--anyway", action="store_true", help="also where the clock is doubted, and all at once")

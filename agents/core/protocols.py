@@ -225,6 +225,26 @@ class ReadStore(Protocol):
     def incident_by_id(self, incident_id: str) -> Incident | None: ...
 
 
+class FlowLearner(Protocol):
+    """The part of the online learner that the console shows."""
+
+    def status(self) -> Mapping[str, Any]:
+        """enabled, is_training, last_training_time, last_processed_id, total_training_cycles, model_versions."""
+        ...
+
+    def history(self, limit: int) -> Sequence[Mapping[str, Any]]:
+        """Cycles that came to their end, newest first."""
+        ...
+
+    def begin(self) -> None:
+        """Begin a cycle in the background. Raises BusyError while one is under way."""
+        ...
+
+    def enable(self, on: bool) -> None:
+        """Let cycles begin by themselves, or stop that."""
+        ...
+
+
 class ModelList(Protocol):
     """The part of the registry that the console shows."""
 

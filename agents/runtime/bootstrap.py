@@ -41,10 +41,11 @@ from agents.detection.limits import BudgetChoice, Peaks, Scale, choose, load_pea
 from agents.detection.tripwires.tripwires import Tripwires
 from agents.dns.strict_groups import StrictGroups, read_groups
 from agents.learning.baseline import benign_sample, model_bytes
-from agents.learning.loop import review
+from agents.learning.loop import online, review
 from agents.learning.loop.collector import HourCollector
 from agents.learning.loop.flow_hours import SCHEMA as FLOW_HOUR_SCHEMA
 from agents.learning.loop.labels import Labeller, label_counts
+from agents.learning.loop.online import LearnerThread, OnlineLearner, label_by_probability
 from agents.learning.loop.review import Reviewer, reviewed_cases
 from agents.learning.messages import cases_text, send_run
 from agents.learning.registry import ModelRegistry
@@ -113,6 +114,7 @@ SPECS: tuple[Spec[Any], ...] = (
     *MODEL_TYPES,
     *CHANNELS,
     review.SPEC,
+    online.SPEC,
 )
 """Special names, limits, logs that are followed, every kind of intake, detector type and channel, reviews: settings and
 documents are made of them."""
@@ -314,7 +316,18 @@ def judge_parts(
 def _after_hour(settings: Settings, store: Store, hour: int) -> None:
     """What follows when an hour's flow-hours are written: labels, then the review queue. Raises StoreError."""
     Labeller(store, scale_of(settings))(hour)
-    Reviewer(store, review.SPEC.factory(settings.of(review.SPEC)))(hour)
+    learner, limits = learner_of(settings, store), review.SPEC.factory(settings.of(review.SPEC))
+    model, options = learner.usable_model(), learner.options
+    if model is None:
+        Reviewer(store, limits)(hour)
+        return
+    label_by_probability(store, model, options, hour, time.time())
+    Reviewer(store, limits, (options.benign_to, options.tunnel_from), model.probabilities)(hour)
+
+
+def learner_of(settings: Settings, store: Store) -> OnlineLearner:
+    """The online learner of flow-hours."""
+    return OnlineLearner(store, settings.models_dir / "flow", online.SPEC.factory(settings.of(online.SPEC)))
 
 
 def plan_of(
@@ -590,7 +603,8 @@ def scheduling_of(settings: Settings) -> AbstractAsyncContextManager[None]:
     store, registry = store_of(settings), registry_of(settings)
     sender = sender_of(settings)
     calendar, noted = scheduler_of(settings), noted_settings(settings)
-    return scheduling(calendar, store, registry, settings.data_dir, settings.state_dir, noted, sender)
+    learner = LearnerThread(learner_of(settings, store))
+    return scheduling(calendar, store, registry, settings.data_dir, settings.state_dir, noted, sender, learner)
 
 
 def serving_of(
@@ -608,6 +622,7 @@ def serving_of(
     parts = Parts(
         store=store,
         reviews=ReviewStore(store),
+        learner=learner_of(settings, store),
         models=registry,
         reports_dir=settings.reports_dir,
         token=api_token_of(settings),

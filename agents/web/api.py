@@ -47,7 +47,7 @@ Replayed = Annotated[
 ]
 Limit = Annotated[int, Query(ge=1, le=LIMIT_MAX, description=f"at most so many, up to {LIMIT_MAX}")]
 
-_PROBLEMS: dict[int | str, dict[str, Any]] = {
+PROBLEMS: dict[int | str, dict[str, Any]] = {
     401: {"model": Problem, "description": "no valid token"},
     422: {"model": Problem, "description": "a parameter cannot be used"},
     503: {"model": Problem, "description": "the database is away"},
@@ -64,7 +64,7 @@ def known_parameters(request: Request) -> None:
 
 
 open_router = APIRouter()
-router = APIRouter(responses=_PROBLEMS, dependencies=[Depends(known_parameters)])
+router = APIRouter(responses=PROBLEMS, dependencies=[Depends(known_parameters)])
 
 
 @open_router.get("/health", summary="How it is doing")

@@ -9,7 +9,7 @@ from fastapi import Depends, FastAPI
 from fastapi.middleware import Middleware
 from starlette.staticfiles import StaticFiles
 
-from agents.web import api, errors, metrics, pages, reviews
+from agents.web import api, errors, learning, metrics, pages, reviews
 from agents.web.auth import Gatekeeper
 from agents.web.headers import SafeHeaders
 from agents.web.parts import Parts
@@ -41,6 +41,7 @@ def create_app(parts: Parts) -> FastAPI:
     app.state.gate = gate
     app.include_router(api.open_router)
     app.include_router(api.router, dependencies=[Depends(gate.require)])
+    app.include_router(learning.router, dependencies=[Depends(gate.require)])
     app.include_router(reviews.router, dependencies=[Depends(gate.require)])
     app.include_router(metrics.router, dependencies=[Depends(gate.require)])
     app.include_router(pages.described_router)

@@ -14,7 +14,7 @@ from typing import Any, Generic, TypeVar, cast
 from fastapi import Request
 
 from agents.core.errors import AgentsError, StoreError, StoreUnusableError
-from agents.core.protocols import ModelList, ReadStore
+from agents.core.protocols import FlowLearner, ModelList, ReadStore
 from agents.core.types import Metric
 from agents.store.feedback.reviews import ReviewStore
 
@@ -83,7 +83,8 @@ class Parts:
 
     `retrain` starts a retraining without waiting for it and returns its run id; BusyError while one runs.
     `health` returns the state of each component as {"ok": bool, …}, except the database, which is asked here.
-    `metrics` returns the numbers of /metrics. `reviews` is the review queue.
+    `metrics` returns the numbers of /metrics. `reviews` is the review queue, `learner`
+    the online learner.
     """
 
     store: ReadStore
@@ -92,6 +93,7 @@ class Parts:
     token: str = field(repr=False)
     retrain: Callable[[], str]
     reviews: ReviewStore
+    learner: FlowLearner
     health: Callable[[], Mapping[str, Mapping[str, Any]]] = _no_health
     metrics: Callable[[], Iterable[Metric]] = _no_metrics
     version: str = "0"

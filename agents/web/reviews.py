@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import APIRouter, Depends, HTTPException, Query, Request, Response
 
@@ -14,13 +14,12 @@ from agents.core.errors import UsageError
 from agents.core.text import counted
 from agents.store.feedback.labels import Label
 from agents.store.feedback.reviews import DOMAINS_AT_ONCE, ReviewDecision, ReviewState, ReviewStore
-from agents.web.api import LIMIT_MAX, Limit, known_parameters
+from agents.web.api import LIMIT_MAX, PROBLEMS, Limit, known_parameters
 from agents.web.pages import form_of, gate_of, page, to_login
 from agents.web.parts import parts_of
 from agents.web.schemas import (
     DecisionEntry,
     DecisionList,
-    Problem,
     ReviewDecide,
     ReviewEntry,
     ReviewQueue,
@@ -33,13 +32,7 @@ REVIEW_FORM_MAX = 2_048 * DOMAINS_AT_ONCE
 """Longest form, bytes: so many domains of 255 bytes each, each byte written as \\DDD and then percent-encoded."""
 ON_PAGE = 100
 """Domains and decisions on the page, each."""
-_PROBLEMS: dict[int | str, dict[str, Any]] = {
-    401: {"model": Problem, "description": "no valid token"},
-    422: {"model": Problem, "description": "what was sent cannot be used"},
-    503: {"model": Problem, "description": "the database is away"},
-}
-
-router = APIRouter(prefix="/reviews", responses=_PROBLEMS, dependencies=[Depends(known_parameters)])
+router = APIRouter(prefix="/reviews", responses=PROBLEMS, dependencies=[Depends(known_parameters)])
 page_router = APIRouter(include_in_schema=False)
 
 

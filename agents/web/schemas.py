@@ -162,6 +162,27 @@ class ReviewUndo(ReviewTake):
     reason: str = Field(examples=["it was a test"], max_length=500)
 
 
+class LearningStatus(BaseModel):
+    enabled: bool = Field(description="whether cycles begin by themselves")
+    is_training: bool
+    last_training_time: float | None = Field(examples=[1767225600.25], description="Unix seconds")
+    last_processed_id: int = Field(examples=[1543], description="last labelled flow-hour that a cycle read")
+    total_training_cycles: int = Field(examples=[12])
+    model_versions: int = Field(examples=[12], description="flow models that are kept")
+
+
+class LearningHistory(BaseModel):
+    total_cycles: int
+    history: list[dict[str, Any]] = Field(
+        examples=[[{"cycle_id": 12, "state": "deployed", "new_labels": 142, "metrics": {"accuracy": 0.98}}]]
+    )
+
+
+class LearningStarted(BaseModel):
+    message: str = Field(examples=["Training cycle started"])
+    status: Literal["in_progress"]
+
+
 class RetrainStarted(BaseModel):
     run_id: str = Field(examples=["20260104_020011"])
 

@@ -20,6 +20,8 @@ from agents.core.errors import BusyError, ModelError
 from agents.core.text import NETWORK
 from agents.core.types import Metric, Severity, marked
 from agents.dns.name import wire_of
+from agents.learning.loop.online import SPEC as LEARNING
+from agents.learning.loop.online import OnlineLearner
 from agents.store import Store, open_store
 from agents.store.feedback.reviews import ReviewStore
 from agents.web import Parts, create_app
@@ -83,6 +85,7 @@ class World:
             token=TOKEN,
             retrain=self.retrain,
             reviews=ReviewStore(self.store),
+            learner=OnlineLearner(self.store, folder / "flow", LEARNING.factory(LEARNING.values({}))),
             health=lambda: self.components,
             metrics=self.metrics,
         )
@@ -148,6 +151,11 @@ PROTECTED = [
     ("POST", "/reviews/decide"),
     ("POST", "/reviews/take"),
     ("POST", "/reviews/undo"),
+    ("GET", "/learning/status"),
+    ("GET", "/learning/history"),
+    ("POST", "/learning/train-now"),
+    ("POST", "/learning/start"),
+    ("POST", "/learning/stop"),
 ]
 
 

@@ -25,12 +25,15 @@ from agents.store.feedback.labels import Label, LabelStore
 from agents.store.feedback.reviews import ReviewItem, ReviewStore
 from agents.store.sql import Store
 
-NEARNESS_SHARE, CLIENTS_SHARE = 0.7, 0.3
-"""What nearness to a limit and the number of clients weigh in the informativeness."""
+UNCERTAIN_SHARE, NEARNESS_SHARE, CLIENTS_SHARE = 0.4, 0.4, 0.2
+"""What the uncertainty of a learnt probability, nearness to a limit and the number of clients weigh in the
+informativeness."""
 CLIENTS_MANY = 64
 """So many clients below a domain count in full."""
 SPAN_S = 7.0 * DAY_S
 """REVIEW_PER_WEEK counts domains that came into the queue within so many seconds."""
+UNKNOWN_CHANCE = 0.5
+"""Stands for the probability where no model has learnt yet."""
 CASES_MAX = 500
 """Decisions that give validation cases, at most: the newest."""
 NAMES_A_DOMAIN = 8
@@ -66,44 +69,66 @@ SPEC: Spec[ReviewLimits] = Spec(
 )
 
 
-def candidates(rows: FlowHours) -> list[ReviewItem]:
-    """The domains of flow-hours that came near a limit, each with how much would be learnt of it."""
+def candidates(rows: FlowHours, chance: NDArray[np.float64], unsure: tuple[float, float]) -> list[ReviewItem]:
+    """The domains of flow-hours that came near a limit, or of which nothing is learnt: how much a label would teach.
+
+    chance: learnt probabilities, shape (n,), 0.5 = nothing is known; unsure: between these, nobody learns from them.
+    """
     loud = rows.numbers[:, _NEAR:].max(axis=1, initial=0.0)
+    asked = (loud >= PEAK_MIN) | ((chance > unsure[0]) & (chance < unsure[1]) & (chance != UNKNOWN_CHANCE))
     by_domain: dict[str, list[int]] = {}
-    for row in np.flatnonzero(loud >= PEAK_MIN).tolist():
+    for row in np.flatnonzero(asked).tolist():
         by_domain.setdefault(rows.domain[row], []).append(row)
-    return [_item_of(domain, found, rows, loud) for domain, found in by_domain.items()]
+    return [_item_of(domain, found, rows, loud, chance) for domain, found in by_domain.items()]
 
 
-def _item_of(domain: str, found: Sequence[int], rows: FlowHours, loud: NDArray[np.float32]) -> ReviewItem:
+def _item_of(
+    domain: str, found: Sequence[int], rows: FlowHours, loud: NDArray[np.float32], chance: NDArray[np.float64]
+) -> ReviewItem:
     clients = len({rows.client[row] for row in found})
     nearness = float(max(loud[row] for row in found))
+    nearest = min(found, key=lambda row: abs(float(chance[row]) - 0.5))
+    uncertain = 1 - abs(2 * float(chance[nearest]) - 1)
     many = min(math.log2(1 + clients) / math.log2(1 + CLIENTS_MANY), 1.0)
-    loudest = max(found, key=lambda row: float(loud[row]))
+    parts = UNCERTAIN_SHARE * uncertain, NEARNESS_SHARE * min(nearness, 1.0), CLIENTS_SHARE * many
+    likely = f", probability {chance[nearest]:.2f}" if chance[nearest] != UNKNOWN_CHANCE else ""
     return ReviewItem(
         domain=domain,
-        informativeness=round(NEARNESS_SHARE * min(nearness, 1.0) + CLIENTS_SHARE * many, 4),
-        why=f"{nearness:.2f} times a limit, {counted(clients, 'client')}",
+        informativeness=round(sum(parts), 4),
+        why=f"{nearness:.2f} times a limit, {counted(clients, 'client')}{likely}",
         clients=clients,
-        names=tuple(rows.names[loudest]),
+        names=tuple(rows.names[max(found, key=lambda row: float(loud[row]))]),
     )
+
+
+def _unknown(numbers: NDArray[np.float32]) -> NDArray[np.float64]:
+    return np.full(len(numbers), UNKNOWN_CHANCE)
 
 
 @dataclass(frozen=True)
 class Reviewer:
-    """Fills the queue with what an hour brought. Called with the hour; raises StoreError."""
+    """Fills the queue with what an hour brought. Called with the hour; raises StoreError.
+
+    unsure: bounds of probabilities from which nobody learns. chances: learnt probabilities of n flow-hours.
+    """
 
     store: Store
     limits: ReviewLimits
+    unsure: tuple[float, float] = (0.0, 0.0)
+    chances: Callable[[NDArray[np.float32]], NDArray[np.float64]] = lambda numbers: np.full(
+        len(numbers), UNKNOWN_CHANCE
+    )
     clock: Callable[[], float] = time.time
 
     def __call__(self, hour: int) -> None:
         if not self.limits.per_week:
             return
         rows = FlowHourStore(self.store).read(SCHEMA, since=hour, until=hour + 1)
-        labelled = LabelStore(self.store).labelled_ids(SCHEMA, since=hour, until=hour + 1)
+        labelled = LabelStore(self.store).certain_ids(SCHEMA, since=hour, until=hour + 1)
         tunnels = {rows.domain[row] for row, one in enumerate(rows.id.tolist()) if one in labelled}
-        found = [item for item in candidates(rows) if item.domain not in tunnels]
+        found = [
+            item for item in candidates(rows, self.chances(rows.numbers), self.unsure) if item.domain not in tunnels
+        ]
         ReviewStore(self.store).fill(found, self.clock(), self.limits.per_week, SPAN_S)
 
 

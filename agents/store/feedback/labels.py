@@ -6,11 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from sqlalchemy import ColumnElement, func, literal, select
+import numpy as np
+from numpy.typing import NDArray
+from sqlalchemy import ColumnElement, case, func, literal, select
 
 from agents.core.types import clean
 from agents.store.feedback.tables import FLOW_HOURS, FLOW_LABELS, REVIEW_DECISIONS, labelled_by_people
-from agents.store.sql import MERGED_S, Store
+from agents.store.sql import LONG_S, MERGED_S, Store
 
 _F, _L = FLOW_HOURS.c, FLOW_LABELS.c
 
@@ -45,6 +47,22 @@ class LabelledSpan:
     label: Label
     origin: LabelOrigin
     confidence: float  # 0..1
+
+
+@dataclass(frozen=True, slots=True)
+class LabelledHours:
+    """n labelled flow-hours. Columns have length n."""
+
+    id: NDArray[np.int64]
+    hour: NDArray[np.int64]  # since 1970-01-01
+    at: NDArray[np.float64]  # when it was labelled, Unix seconds; a person may have done that before the hour
+    domain: Sequence[str]
+    origin: Sequence[str]  # LabelOrigin
+    tunnel: NDArray[np.bool_]  # else benign
+    numbers: NDArray[np.float32]  # shape (n, numbers of the schema)
+
+    def __len__(self) -> int:
+        return len(self.id)
 
 
 class LabelStore:
@@ -87,10 +105,52 @@ class LabelStore:
             rows = [row for statement in (found, said) for row in connection.execute(statement)]
         return sorted((str(label), str(origin), int(count)) for label, origin, count in rows)
 
-    def labelled_ids(self, schema: int, *, since: int, until: int) -> set[int]:
-        """Ids of the flow-hours with since <= hour < until that have a label, other than of a person."""
+    def put(self, ids: Sequence[int], labels: Sequence[Label], confidences: Sequence[float], now: float) -> None:
+        """Label flow-hours by a learnt probability, where no label is yet. now: Unix seconds."""
+        origin, rows = str(LabelOrigin.LEARNED), zip(ids, labels, confidences, strict=True)
+        values = [
+            {"flow_hour_id": one, "label": str(label), "origin": origin, "confidence": sure, "labelled_at": now}
+            for one, label, sure in rows
+        ]
+        if values:
+            with self._store.writing("label flow-hours", MERGED_S) as connection:
+                connection.execute(self._store.upsert(FLOW_LABELS).on_conflict_do_nothing(), values)
+
+    def labelled(self, schema: int) -> LabelledHours:
+        """All flow-hours of a schema that are a tunnel's or benign, in the order in which they were written.
+
+        Where a decision of a person stands, no other label counts.
+        """
+        stands = (REVIEW_DECISIONS.c.domain == _F.domain) & REVIEW_DECISIONS.c.undone_at.is_(None)
+        label = func.coalesce(REVIEW_DECISIONS.c.label, _L.label)
+        origin = case((REVIEW_DECISIONS.c.label.is_not(None), str(LabelOrigin.PERSON)), else_=_L.origin)
+        at = func.coalesce(REVIEW_DECISIONS.c.at, _L.labelled_at)
+        statement = (
+            select(_F.id, _F.hour, _F.domain, _F.numbers, label.label("label"), origin.label("origin"), at.label("at"))
+            .select_from(FLOW_HOURS)
+            .outerjoin(FLOW_LABELS, _L.flow_hour_id == _F.id)
+            .outerjoin(REVIEW_DECISIONS, stands)
+            .where(_F.schema == schema, label.in_([str(Label.TUNNEL), str(Label.BENIGN)]))
+            .order_by(_F.id)
+        )
+        with self._store.reading("read labels", LONG_S) as connection:
+            rows = connection.execute(statement).all()
+        width = len(rows[0].numbers) // 4 if rows else 0
+        return LabelledHours(
+            id=np.array([row.id for row in rows], np.int64),
+            hour=np.array([row.hour for row in rows], np.int64),
+            at=np.array([row.at for row in rows], np.float64),
+            domain=[row.domain for row in rows],
+            origin=[row.origin for row in rows],
+            tunnel=np.array([row.label == str(Label.TUNNEL) for row in rows], np.bool_),
+            numbers=np.frombuffer(b"".join(row.numbers for row in rows), "<f4").reshape(len(rows), width),
+        )
+
+    def certain_ids(self, schema: int, *, since: int, until: int) -> set[int]:
+        """Ids of the flow-hours with since <= hour < until that a rule labels."""
         statement = select(_F.id).join(FLOW_LABELS, _F.id == _L.flow_hour_id)
         statement = statement.where(_F.schema == schema, _F.hour >= since, _F.hour < until)
+        statement = statement.where(_L.origin != str(LabelOrigin.LEARNED))
         with self._store.reading("read labels") as connection:
             return set(connection.execute(statement).scalars())
 

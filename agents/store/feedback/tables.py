@@ -81,6 +81,17 @@ REVIEW_DECISIONS = Table(
 )
 """What people said of a domain; the one decision of a domain that is not undone stands. None is ever deleted."""
 
+LEARNING_CYCLES = Table(
+    "learning_cycles",
+    metadata,
+    Column("cycle_id", ROW_ID, primary_key=True),
+    Column("started_at", Double, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("payload", Text, nullable=False),
+    sqlite_autoincrement=True,
+)
+"""Cycles of the online learner that came to their end; `payload` is JSON."""
+
 
 def labelled_by_people() -> Select[tuple[str]]:
     """Domains about which a decision stands."""

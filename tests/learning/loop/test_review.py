@@ -45,7 +45,7 @@ def test_who_came_nearer_to_a_limit_or_has_more_clients_is_asked_about_first() -
         [names for one in flat for names in one.names],
         np.concatenate([one.numbers for one in flat]),
     )
-    found = {item.domain: item for item in candidates(joined)}
+    found = {item.domain: item for item in candidates(joined, np.full(len(joined), 0.5), (0.3, 0.95))}
     assert set(found) == {"near.example", "far.example", "many.example"}, "what is far from all limits asks nobody"
     assert found["near.example"].informativeness > found["far.example"].informativeness
     assert found["many.example"].informativeness > found["far.example"].informativeness
@@ -53,14 +53,22 @@ def test_who_came_nearer_to_a_limit_or_has_more_clients_is_asked_about_first() -
     assert all(0 <= item.informativeness <= 1 for item in found.values())
 
 
+def test_what_a_model_is_unsure_of_is_asked_about_though_it_is_far_from_all_limits() -> None:
+    rows = flow_hours(["sure.example", "unsure.example", "tunnel.example"])
+    (item,) = candidates(rows, np.array([0.1, 0.6, 0.99]), (0.3, 0.95))
+    assert (item.domain, item.why) == ("unsure.example", "0.00 times a limit, 1 client, probability 0.60")
+    surer = candidates(rows, np.array([0.1, 0.9, 0.99]), (0.3, 0.95))
+    assert surer[0].informativeness < item.informativeness
+
+
 def test_what_a_rule_labels_asks_nobody(store: Store) -> None:
     for rows in (*near("sure.example", 3.0), *near("open.example", 0.8)):
         FlowHourStore(store).add(rows)
     span = LabelledSpan(None, "sure.example", HOUR, HOUR, Label.TUNNEL, LabelOrigin.TOOL, 1.0)
     LabelStore(store).mark([span], 1, 5.0)
-    Reviewer(store, ReviewLimits(20), lambda: 9.0)(HOUR)
+    Reviewer(store, ReviewLimits(20), clock=lambda: 9.0)(HOUR)
     assert [item.domain for item in ReviewStore(store).items()] == ["open.example"]
-    Reviewer(store, ReviewLimits(20), lambda: 10.0)(HOUR)
+    Reviewer(store, ReviewLimits(20), clock=lambda: 10.0)(HOUR)
     assert len(ReviewStore(store).items()) == 1, "the same hour again"
 
 

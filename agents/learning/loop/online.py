@@ -1,0 +1,406 @@
+"""The online learner: labels teach a model of flow-hours in small steps, beside old ones so that nothing is forgotten.
+
+A cycle changes nothing until its end: then the new model takes the place of the old one in one rename, or is dropped.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, replace
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import structlog
+from numpy.typing import NDArray
+
+from agents.core.errors import AgentsError, BusyError, ModelError
+from agents.core.files import locked, write_atomic
+from agents.core.protocols import Field, Spec
+from agents.core.types import Gate
+from agents.learning.loop.flow_hours import SCHEMA
+from agents.learning.loop.flow_model import FlowModel, Steps, empty_flow_model, load_flow_model
+from agents.learning.loop.golden import golden_flow_hours
+from agents.learning.loop.review import teaches
+from agents.store.feedback.cycles import CycleStore
+from agents.store.feedback.flow_hours import FlowHourStore
+from agents.store.feedback.labels import Label, LabelledHours, LabelOrigin, LabelStore
+from agents.store.sql import Store
+
+COLD_BATCHES = 900
+"""Batches of golden flow-hours that the first model learns."""
+HELD_OUT = 4
+"""One golden flow-hour in so many is not learnt, but compared with."""
+MONTH_HOURS = 30 * 24
+LOSS_MAX, ACCURACY_MIN, BALANCED_MIN, FALL_MAX = 2.0, 0.7, 0.9, 0.05
+"""Gates of a cycle: logarithmic loss; shares of flow-hours that are told apart; how far such a share may fall
+(one of the 15 golden tunnels that are held out is 0.03)."""
+VERSIONS_KEPT = 30
+"""Earlier flow models that are kept."""
+_log = structlog.get_logger("agents.learning.loop")
+
+
+class CycleState(StrEnum):
+    """How a cycle ended."""
+
+    DEPLOYED = "deployed"
+    ROLLED_BACK = "rolled back"
+    WAITING = "waiting for labels"
+
+
+@dataclass(frozen=True, slots=True)
+class LearnerOptions:
+    """The settings LEARNING_…, and the bounds of learnt labels."""
+
+    interval_s: float
+    min_samples: int
+    batch: int
+    passes: int
+    rate: float
+    history: int
+    tunnel_from: float
+    benign_to: float
+
+
+def _between(low: float, high: float) -> Callable[[Any], None]:
+    def check(value: Any) -> None:
+        if not low <= value <= high:
+            raise ValueError(f"it is not between {low:g} and {high:g}")
+
+    return check
+
+
+SPEC: Spec[LearnerOptions] = Spec(
+    "learning",
+    "online learner of flow-hours",
+    (
+        Field("learning_interval", float, 3600.0, "seconds between two cycles of the learner", _between(60, 1e7)),
+        Field("learning_min_samples", int, 100, "new labels that a cycle needs", _between(1, 200_000)),
+        Field("learning_batch", int, 32, "flow-hours of one step; half of them are old ones", _between(4, 4096)),
+        Field("learning_passes", int, 3, "passes over the new labels in a cycle", _between(1, 100)),
+        Field("learning_rate", float, 0.003, "rate of a step", _between(1e-6, 1)),
+        Field("learning_history", int, 1000, "cycles whose outcome is kept", _between(1, 100_000)),
+        Field(
+            "label_tunnel_from",
+            float,
+            0.95,
+            "learnt probability from which a flow-hour is a tunnel's",
+            _between(0.5, 1),
+        ),
+        Field("label_benign_to", float, 0.3, "learnt probability of a benign flow-hour, at most", _between(0, 0.5)),
+    ),
+    lambda values: LearnerOptions(
+        interval_s=values["learning_interval"],
+        min_samples=values["learning_min_samples"],
+        batch=values["learning_batch"],
+        passes=values["learning_passes"],
+        rate=values["learning_rate"],
+        history=values["learning_history"],
+        tunnel_from=values["label_tunnel_from"],
+        benign_to=values["label_benign_to"],
+    ),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Examples:
+    """n flow-hours that are known. Shapes (n, 26) and (n,)."""
+
+    numbers: NDArray[np.float32]
+    tunnel: NDArray[np.bool_]
+
+    def drawn(self, count: int, draw: np.random.Generator) -> Examples:
+        """So many of them, tunnels and benign ones alike, where there are both; with repetition."""
+        kinds = [rows for rows in (np.flatnonzero(self.tunnel), np.flatnonzero(~self.tunnel)) if len(rows)]
+        parts = [draw.choice(rows, count // len(kinds) + 1) for rows in kinds]
+        rows = np.concatenate(parts)[:count] if len(kinds) < 2 else np.stack(parts, axis=1).reshape(-1)[:count]
+        return Examples(self.numbers[rows], self.tunnel[rows])
+
+    def at(self, rows: NDArray[Any]) -> Examples:
+        """Those of these rows."""
+        return Examples(self.numbers[rows], self.tunnel[rows])
+
+
+def joined_examples(*parts: Examples) -> Examples:
+    """All of them, one part after another."""
+    return Examples(np.concatenate([one.numbers for one in parts]), np.concatenate([one.tunnel for one in parts]))
+
+
+@dataclass(frozen=True, slots=True)
+class Material:
+    """What a cycle learns and is measured by. certain: what people and rules say."""
+
+    new: Examples
+    certain: Examples
+    golden: Examples
+    held_out: Examples
+    oldest: Examples  # of the first labelled month
+    last_id: int
+    origins: Mapping[str, int]  # new labels by origin
+
+
+def material_of(labels: LabelledHours, since: float) -> Material:
+    """Labels that came after `since` (Unix seconds) are new. Of people's labels half are held out (review.teaches).
+
+    What was learnt is new material, but never certain: so no model feeds on its own guesses alone.
+    """
+    golden = Examples(*golden_flow_hours())
+    held = np.arange(len(golden.tunnel)) % HELD_OUT == 0
+    if not len(labels):
+        nothing = golden.at(np.empty(0, np.int64))
+        return Material(nothing, nothing, golden.at(~held), golden.at(held), nothing, 0, {})
+    every = Examples(labels.numbers, labels.tunnel)
+    by_people = np.array([origin == LabelOrigin.PERSON for origin in labels.origin])
+    guessed = np.array([origin == LabelOrigin.LEARNED for origin in labels.origin])
+    kept_back = by_people & ~np.array([teaches(domain) for domain in labels.domain])
+    known = np.maximum(labels.at, (labels.hour + 1) * 3600.0)
+    new = (known > since) & ~kept_back
+    old_month = ~guessed & ~new & (labels.hour < labels.hour.min() + MONTH_HOURS)
+    origins = {str(one): sum(labels.origin[row] == one for row in np.flatnonzero(new).tolist()) for one in LabelOrigin}
+    return Material(
+        every.at(new),
+        every.at(~guessed & ~kept_back),
+        golden.at(~held),
+        joined_examples(golden.at(held), every.at(kept_back)),
+        every.at(old_month),
+        int(labels.id.max()),
+        {name: count for name, count in origins.items() if count},
+    )
+
+
+def measures(model: FlowModel, known: Examples) -> dict[str, float]:
+    """loss, accuracy and balanced accuracy of n examples; of none: 0, 1 and 1."""
+    if not len(known.tunnel):
+        return {"loss": 0.0, "accuracy": 1.0, "balanced_accuracy": 1.0}
+    found = np.clip(model.probabilities(known.numbers), 1e-9, 1 - 1e-9)
+    right = (found > 0.5) == known.tunnel
+    loss = -float(np.log(np.where(known.tunnel, found, 1 - found)).mean())
+    kinds = [right[known.tunnel == kind].mean() for kind in (True, False) if (known.tunnel == kind).any()]
+    return {"loss": loss, "accuracy": float(right.mean()), "balanced_accuracy": float(np.mean(kinds))}
+
+
+def gates_of_cycle(old: FlowModel, new: FlowModel, material: Material) -> tuple[Gate, ...]:
+    """Each condition that a cycle must meet."""
+    before, after = measures(old, material.held_out), measures(new, material.held_out)
+    month = [measures(model, material.oldest)["accuracy"] for model in (old, new)]
+    return (
+        Gate("loss", after["loss"], LOSS_MAX, False, "of what is held out"),
+        Gate("accuracy", after["accuracy"], ACCURACY_MIN, True, "of what is held out"),
+        Gate("balanced accuracy", after["balanced_accuracy"], BALANCED_MIN, True, "of what is held out"),
+        Gate(
+            "fall of balanced accuracy",
+            before["balanced_accuracy"] - after["balanced_accuracy"],
+            FALL_MAX,
+            False,
+            "against the flow model in use",
+        ),
+        Gate("fall in the oldest month", month[0] - month[1], FALL_MAX, False, f"{len(material.oldest.tunnel)} labels"),
+    )
+
+
+def cold_model(rate: float, seed: int = 0) -> FlowModel:
+    """A model that has learnt the golden flow-hours alone."""
+    golden, draw = Examples(*golden_flow_hours()), np.random.default_rng(seed)
+    known = golden.at(np.arange(len(golden.tunnel)) % HELD_OUT != 0)
+    steps = Steps(empty_flow_model(known.numbers), rate)
+    for _ in range(COLD_BATCHES):
+        some = known.drawn(32, draw)
+        steps.take(some.numbers, some.tunnel)
+    return steps.model({})
+
+
+def learnt(model: FlowModel, material: Material, options: LearnerOptions, seed: int) -> FlowModel:
+    """The model after some passes over what is new; half of each batch is rehearsed, from labels of all times and from
+    the golden flow-hours alike: labels are few beside those, and would be forgotten."""
+    steps, draw = Steps(model, options.rate), np.random.default_rng(seed)
+    half = options.batch // 2
+    old = half // 2 if len(material.certain.tunnel) else 0
+    for _ in range(options.passes * -(-len(material.new.tunnel) // half)):
+        some = [material.new.drawn(half, draw), material.golden.drawn(options.batch - half - old, draw)]
+        some += [material.certain.drawn(old, draw)] if old else []
+        batch = joined_examples(*some)
+        steps.take(batch.numbers, batch.tunnel)
+    return steps.model({})
+
+
+@dataclass(frozen=True)
+class OnlineLearner:
+    """Runs cycles, one at a time over all processes. folder: of the flow model and its earlier versions."""
+
+    store: Store
+    folder: Path
+    options: LearnerOptions
+    clock: Callable[[], float] = time.time
+
+    @property
+    def path(self) -> Path:
+        """The flow model in use."""
+        return self.folder / "current.npz"
+
+    def model(self) -> FlowModel | None:
+        """The flow model in use, None before the first. Raises ModelError."""
+        try:
+            return load_flow_model(self.path.read_bytes())
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise ModelError(f"cannot read {self.path}: {error.strerror}") from None
+
+    def usable_model(self) -> FlowModel | None:
+        """The flow model in use; None where there is none, or none that can be read, which is logged."""
+        try:
+            return self.model()
+        except ModelError as error:
+            _log.warning("flow_model_not_used", error=str(error))
+            return None
+
+    def cycle(self) -> dict[str, Any]:
+        """One cycle: what came of it. Raises BusyError while another learns, StoreError, OSError."""
+        try:
+            lock = locked(self._lock)
+        except BlockingIOError:
+            raise BusyError("cannot learn: a cycle is under way, in this process or another") from None
+        with lock:
+            return self._cycle()
+
+    @property
+    def _lock(self) -> Path:
+        return self.folder / "learning.lock"
+
+    def _cycle(self) -> dict[str, Any]:
+        begun, cycles = self.clock(), CycleStore(self.store)
+        last, old = next(iter(cycles.newest(1)), None), self.usable_model()
+        material = material_of(LabelStore(self.store).labelled(SCHEMA), last["until"] if last else 0.0)
+        count = len(material.new.tunnel)
+        enough = count >= self.options.min_samples
+        if not enough and old is not None:
+            return {"state": str(CycleState.WAITING), "new_labels": count, "needed": self.options.min_samples}
+        before = old or cold_model(self.options.rate)
+        new = learnt(before, material, self.options, cycles.count()) if enough else before
+        gates = gates_of_cycle(before, new, material)
+        state = CycleState.DEPLOYED if all(gate.passed for gate in gates) else CycleState.ROLLED_BACK
+        found: dict[str, Any] = {
+            "until": begun if enough else 0.0,
+            "new_labels": count if enough else 0,
+            "origins": dict(material.origins) if enough else {},
+            "last_id": material.last_id if enough else 0,
+            "metrics": measures(new, material.held_out),
+            "gates": [{**asdict(gate), "passed": gate.passed} for gate in gates],
+            "parent": old.model_id if old is not None else "",
+            "model_id": "",
+        }
+        if state is CycleState.DEPLOYED:
+            found["model_id"] = self._deploy(new, begun, found["parent"])
+        found["seconds"] = round(self.clock() - begun, 3)
+        cycles.add(begun, str(state), found, self.options.history)
+        missed = [gate.name for gate in gates if not gate.passed]
+        _log.info("learning_cycle_finished", state=str(state), new_labels=found["new_labels"], missed=missed)
+        return {**found, "state": str(state)}
+
+    def _deploy(self, model: FlowModel, now: float, parent: str) -> str:
+        """Keep the model before, and put the new one into its place."""
+        made, versions = replace(model, manifest={"trained": now, "parent": parent}), self.folder / "earlier"
+        if parent:
+            write_atomic(versions / f"{int(now):010d}_{parent}.npz", self.path.read_bytes())
+            for old in sorted(versions.glob("*.npz"))[:-VERSIONS_KEPT]:
+                old.unlink()
+        write_atomic(self.path, made.to_bytes())
+        return made.model_id
+
+    def begin(self) -> None:
+        """Begin a cycle in the background. Raises BusyError while one is under way."""
+        if self.is_training():
+            raise BusyError("cannot learn: a cycle is under way, in this process or another")
+        threading.Thread(target=try_cycle, args=(self,), name="learning-cycle", daemon=True).start()
+
+    def is_training(self) -> bool:
+        """Whether a cycle is under way, in any process."""
+        try:
+            locked(self._lock).close()
+        except BlockingIOError:
+            return True
+        return False
+
+    @property
+    def _switch(self) -> Path:
+        return self.folder / "stopped"
+
+    @property
+    def enabled(self) -> bool:
+        """Whether cycles begin by themselves."""
+        return not self._switch.exists()
+
+    def enable(self, on: bool) -> None:
+        """Let cycles begin by themselves, or stop that; it holds for all processes and after restarts."""
+        if on:
+            self._switch.unlink(missing_ok=True)
+        else:
+            write_atomic(self._switch, b"POST /learning/start or dns-tunnel learn start removes this file\n")
+
+    def status(self) -> dict[str, Any]:
+        """What the learner is doing and has done. Raises StoreError."""
+        cycles = CycleStore(self.store)
+        last = next(iter(cycles.newest(1)), None)
+        return {
+            "enabled": self.enabled,
+            "is_training": self.is_training(),
+            "last_training_time": last["started_at"] if last else None,
+            "last_processed_id": last["last_id"] if last else 0,
+            "total_training_cycles": cycles.count(),
+            "model_versions": len(list((self.folder / "earlier").glob("*.npz"))) + self.path.exists(),
+        }
+
+    def history(self, limit: int) -> list[dict[str, Any]]:
+        """Cycles that came to their end, newest first. Raises StoreError."""
+        return CycleStore(self.store).newest(limit)
+
+
+def label_by_probability(store: Store, model: FlowModel, options: LearnerOptions, hour: int, now: float) -> int:
+    """Label the flow-hours of an hour whose probability is beyond a bound, where no rule did; how many.
+
+    Between the bounds nobody learns from them. now: Unix seconds. Raises StoreError.
+    """
+    rows, found = FlowHourStore(store).read(SCHEMA, since=hour, until=hour + 1), LabelStore(store)
+    if not len(rows):
+        return 0
+    chance = model.probabilities(rows.numbers)
+    sure = np.flatnonzero((chance >= options.tunnel_from) | (chance <= options.benign_to)).tolist()
+    labels = [Label.TUNNEL if chance[row] >= options.tunnel_from else Label.BENIGN for row in sure]
+    confidences = [float(max(chance[row], 1 - chance[row])) for row in sure]
+    found.put([int(rows.id[row]) for row in sure], labels, confidences, now)
+    return len(sure)
+
+
+class LearnerThread:
+    """Runs a cycle every `options.interval_s` seconds, and when it is asked to."""
+
+    def __init__(self, learner: OnlineLearner) -> None:
+        self._learner = learner
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="online-learner", daemon=True)
+
+    def start(self) -> None:
+        """Begin; the first cycle comes after one interval."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End, after the cycle under way."""
+        self._stop.set()
+        if self._thread.ident is not None:
+            self._thread.join()
+
+    def _run(self) -> None:
+        while not self._stop.wait(self._learner.options.interval_s):
+            if self._learner.enabled:
+                try_cycle(self._learner)
+
+
+def try_cycle(learner: OnlineLearner) -> None:
+    """One cycle; what goes wrong around it is logged."""
+    try:
+        learner.cycle()
+    except (AgentsError, OSError) as error:
+        _log.warning("learning_cycle_not_run", error=str(error))
