@@ -18,6 +18,7 @@ from agents.learning.registry import ModelRegistry
 from agents.runtime.heartbeat import (
     OUTBOX,
     PARTS,
+    STALE_S,
     STILL_S,
     DetectorHealth,
     detector_health,
@@ -26,6 +27,7 @@ from agents.runtime.heartbeat import (
 )
 from agents.runtime.schedule import RetrainScheduler
 from agents.scoring.model import Model
+from agents.sources.collector import collected, heard_since
 from agents.stream.note import SharedNote
 
 _NUMBERS: tuple[tuple[str, str, str], ...] = (
@@ -83,6 +85,11 @@ _LISTENER_HELP = {
     "tcp_rejected": "TCP connections closed at once: too many",
     "tcp_evicted": "idle TCP connections closed to make room for new ones",
     "tcp_refused": "TCP connections closed at once: outside ALLOWED_CLIENTS",
+}
+_INTAKES = {
+    "queries": "queries out of logs that are followed",
+    "malformed": "lines of followed logs that could not be read",
+    "nameless": "queries that followed logs have without a name, not judged",
 }
 _GAUGES = {"tcp_clients", "cache_entries", "cache_bytes"}
 _SENT = {"channels", "alerts"}
@@ -198,11 +205,27 @@ class ProcessHealth:
             },
             "channels": self._channels(state),
             "scheduler": {name: value for name, value in self._scheduler().items() if name not in _SENT},
+            **self._intakes(),
         }
 
     def metrics(self) -> Iterator[Metric]:
         """What the processes counted."""
-        return metrics_of(self._with_sent(detector_health(self._state_dir, self._note)[1]))
+        yield from metrics_of(self._with_sent(detector_health(self._state_dir, self._note)[1]))
+        found = collected(self._state_dir, STALE_S).values()
+        if found:
+            for name, text in _INTAKES.items():
+                yield Metric(f"intake_{name}_total", text, sum(one.get(name, 0) for one in found))
+
+    def _intakes(self) -> dict[str, dict[str, Any]]:
+        """What was heard from logs and servers that a collector follows; nothing where none runs. No names: anybody
+        may ask."""
+        found, now = collected(self._state_dir, STALE_S).values(), time.time()
+        if not found:
+            return {}
+        heard = {f"queries_{hours}h": sum(heard_since(one, hours, now) for one in found) for hours in (1, 24)}
+        failing = sum(bool(one.get("error")) for one in found)
+        error = {"error": f"cannot hear {failing} of {len(found)}: see dns-tunnel doctor"} if failing else {}
+        return {"intakes": {"ok": not failing, "followed": len(found), **heard, **error}}
 
     def _scheduler(self) -> dict[str, Any]:
         return read_heartbeat(self._state_dir / PARTS["scheduler"])

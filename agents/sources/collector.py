@@ -316,9 +316,17 @@ def _saved_in(data: bytes) -> dict[str, Any]:
     return {}
 
 
-def collected(state_dir: Path) -> dict[str, Any]:
-    """What a collector on this folder has heard, by file: see CollectedFile.to_json."""
-    return _saved_in(_read(state_dir / COLLECTED))
+def collected(state_dir: Path, within_s: float = math.inf) -> dict[str, Any]:
+    """What a collector on this folder has heard, by file: see Heard.to_json.
+
+    within_s: nothing where it was not written so lately, seconds; a collector that runs writes it each second.
+    """
+    path = state_dir / COLLECTED
+    try:
+        age_s = time.time() - path.stat().st_mtime
+    except OSError:
+        return {}
+    return _saved_in(_read(path)) if age_s < within_s else {}
 
 
 def heard_since(found: Mapping[str, Any], hours: int, now: float) -> int:

@@ -17,7 +17,8 @@ from pathlib import Path
 
 import pytest
 
-from agents.sources.collector import Collecting, Collector
+from agents.runtime.health import ProcessHealth
+from agents.sources.collector import COLLECTED, Collecting, Collector
 from agents.stream.shared import STEPS, SharedStream
 from tests.support.commands import Inside, environment, free_port, is_one_line
 from tests.support.log_lines import SAMPLES
@@ -132,6 +133,34 @@ def test_a_pi_hole_is_asked_and_goes_on_where_it_was(tmp_path: Path, inside: Ins
         doctor = inside("doctor").out
     assert f"{pi_hole.url}: a database of Pi-hole; 2 queries in 1 h" in doctor
     assert PASSWORD not in (folder / "data" / "collected.json").read_text() + doctor
+
+
+def test_health_and_metrics_say_what_was_heard_and_fall_silent_with_the_collector(tmp_path: Path) -> None:
+    health = ProcessHealth(tmp_path, None)  # type: ignore[arg-type]
+    health._model.state = lambda: {"ok": True}  # type: ignore[method-assign]
+    assert "intakes" not in health.components()
+    hour = int(time.time() // 3600)
+    one = {
+        "queries": 9,
+        "malformed": 2,
+        "nameless": 1,
+        "hours": {str(hour): 4, str(hour - 5): 5, "odd": 7},
+        "error": "",
+    }
+    path = tmp_path / COLLECTED
+    path.write_text(json.dumps({"a.log": one, "b.log": {**one, "error": "permission denied"}}))
+    heard = health.components()["intakes"]
+    assert (heard["ok"], heard["followed"], heard["queries_1h"], heard["queries_24h"]) == (False, 2, 8, 18)
+    assert heard["error"] == "cannot hear 1 of 2: see dns-tunnel doctor"
+    found = {metric.name: metric.value for metric in health.metrics()}
+    assert (found["intake_queries_total"], found["intake_malformed_total"], found["intake_nameless_total"]) == (
+        18,
+        4,
+        2,
+    )
+    os.utime(path, (1, 1))
+    assert "intakes" not in health.components()
+    assert "intake_queries_total" not in {metric.name for metric in health.metrics()}
 
 
 def test_what_cannot_be_followed_is_one_line(tmp_path: Path, inside: Inside) -> None:
