@@ -6,11 +6,12 @@ import time
 from pathlib import Path
 
 import pytest
+from structlog.testing import capture_logs
 
 from agents.core.types import batch_of
 from agents.learning.loop import collector
 from agents.learning.loop.flow_hours import NUMBERS, SCHEMA
-from agents.runtime.bootstrap import judge_parts, load_settings, make_folders, store_of
+from agents.runtime.bootstrap import judge_parts, learner_of, load_settings, make_folders, store_of
 from agents.runtime.detector_process import Judge
 from agents.store.feedback.flow_hours import FlowHourStore
 from tests.support.detecting import query
@@ -50,3 +51,22 @@ def test_an_hour_that_is_over_is_in_the_database(tmp_path: Path, monkeypatch: py
         assert rows.numbers[0, NUMBERS.index("queries")] == 5
     finally:
         judge.close()
+
+
+def test_an_hour_without_a_query_ends_nothing(tmp_path: Path) -> None:
+    """A model has learnt, and nobody asked: the thread lives on, and so does the judge."""
+    settings = load_settings(data_dir=tmp_path)
+    make_folders(settings)
+    parts = judge_parts(settings)
+    assert parts.hours is not None
+    parts.store.migrate()
+    assert learner_of(settings, parts.store).cycle()["state"] == "deployed"
+    with capture_logs() as logs:
+        parts.hours.start()
+        for ahead in range(3):
+            parts.hours.turn(time.time() + ahead * HOUR_S)
+        parts.hours.close(60)
+    assert [(one["event"], one["rows"]) for one in logs if one["event"] == "flow_hours_written"] == [
+        ("flow_hours_written", 0), ("flow_hours_written", 0),
+    ]  # fmt: skip
+    parts.store.close()

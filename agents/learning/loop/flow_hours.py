@@ -33,7 +33,7 @@ from agents.detection.state import (
     WINDOWS_S,
     Kind,
 )
-from agents.dns.name import to_text
+from agents.dns.name import domain_text, to_text
 from agents.store.feedback.flow_hours import FlowHours
 
 SCHEMA = 1
@@ -180,11 +180,12 @@ def flow_hours(
     """The flow-hours of an hour that is over.
 
     before: the counters when it began; a flow that they lack began within it. domains: text of a domain by its keyed
-    hash; a flow whose domain is not among them, and one without a query in the hour, are left out. Of more than
-    HOUR_ROWS_MAX flow-hours some are drawn.
+    hash; of a flow whose domain is not among them, as after a restart, the sample names say it. A flow that has none,
+    and one without a query in the hour, are left out. Of more than HOUR_ROWS_MAX flow-hours some are drawn.
     """
     numbers = _numbers(copy, before, hour, limits, factor)
-    texts = [domains.get(key) for key in copy.flows["domain"].tolist()]
+    keys = copy.flows["domain"].tolist()
+    texts = [domains.get(key) or _sampled(samples) for key, samples in zip(keys, copy.samples, strict=True)]
     clients = [copy.clients.get(row, "") for row in copy.flows["client"].tolist()]
     named = [bool(domain and client) for domain, client in zip(texts, clients, strict=True)]
     rows = _drawn(np.flatnonzero(np.array(named, np.bool_) & (numbers[:, 0] > 0)), numbers, draw)
@@ -196,6 +197,10 @@ def flow_hours(
         names=[tuple(to_text(wire) for wire, _ in copy.samples[at][:NAMES_SHOWN]) for at in rows.tolist()],
         numbers=numbers[rows],
     )
+
+
+def _sampled(samples: Sequence[tuple[bytes, int]]) -> str:
+    return domain_text(samples[0][0].lower()) if samples else ""
 
 
 def _drawn(rows: NDArray[np.int64], numbers: NDArray[np.float32], draw: np.random.Generator) -> NDArray[np.int64]:

@@ -124,6 +124,8 @@ class Reviewer:
         if not self.limits.per_week:
             return
         rows = FlowHourStore(self.store).read(SCHEMA, since=hour, until=hour + 1)
+        if not len(rows):
+            return
         labelled = LabelStore(self.store).certain_ids(SCHEMA, since=hour, until=hour + 1)
         tunnels = {rows.domain[row] for row, one in enumerate(rows.id.tolist()) if one in labelled}
         found = [

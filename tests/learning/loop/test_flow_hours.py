@@ -128,6 +128,24 @@ def test_a_restart_goes_on_with_the_hour(tmp_path: Path) -> None:
     assert {int(hour): value(found, "queries", row) for row, hour in enumerate(found.hour)} == {HOUR: 8, HOUR + 1: 8}
 
 
+def test_a_flow_that_asks_nothing_after_a_restart_still_has_its_hour(tmp_path: Path) -> None:
+    """Its sample names say below which domain it asked; one without samples carried nothing, and is left out."""
+    store = open_store(f"sqlite:///{tmp_path / 'q.db'}")
+    store.migrate()
+    with collecting(store, tmp_path) as first:
+        first.ask(traffic(1, 8))
+        files = first.detector.save(nullcontext())
+    again = Collecting(store, tmp_path)
+    for name, data in files.items():
+        again.detector.load(name, data)
+    again.collector.start()
+    again.collector.turn(BEGIN + HOUR_S)
+    again.collector.close(60)
+    found = again.hours.read(SCHEMA)
+    assert list(found.domain) == ["evil.example"]
+    assert value(found, "queries") == 8
+
+
 def test_lifetime_counters_are_not_taken_for_an_hour_where_the_reading_is_gone(tmp_path: Path) -> None:
     rows = traffic(2, 8)
     store = open_store(f"sqlite:///{tmp_path / 'q.db'}")

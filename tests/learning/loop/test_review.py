@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from agents.core.types import Severity
+from agents.learning.loop.online import SPEC, cold_model, label_by_probability
 from agents.learning.loop.review import Reviewer, ReviewLimits, candidates, reviewed_cases, teaches
 from agents.store import Store, open_store
 from agents.store.feedback.flow_hours import FlowHours, FlowHourStore
@@ -70,6 +71,13 @@ def test_what_a_rule_labels_asks_nobody(store: Store) -> None:
     assert [item.domain for item in ReviewStore(store).items()] == ["open.example"]
     Reviewer(store, ReviewLimits(20), clock=lambda: 10.0)(HOUR)
     assert len(ReviewStore(store).items()) == 1, "the same hour again"
+
+
+def test_an_hour_without_queries_asks_nothing_of_a_model(store: Store) -> None:
+    model = cold_model(0.003)
+    Reviewer(store, ReviewLimits(20), (0.3, 0.95), model.probabilities)(HOUR)
+    assert label_by_probability(store, model, SPEC.factory(SPEC.values({})), HOUR, 1.0) == 0
+    assert ReviewStore(store).items() == []
 
 
 def test_nobody_is_asked_where_the_setting_says_so(store: Store) -> None:
