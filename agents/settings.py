@@ -210,6 +210,10 @@ class Settings(BaseSettings):
         "the others need no secrets of the channels",
     )
 
+    export_severity: Literal["SUSPICIOUS", "HIGH", "CRITICAL"] = Field(
+        "SUSPICIOUS", description="incidents from this severity on go to other programs (EXPORT_…)"
+    )
+
     webhooks_plain_http: Literal["off", "on"] = Field(
         "off", description="let webhooks be http:// to other machines: their address is a secret, and can be read there"
     )

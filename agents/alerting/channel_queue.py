@@ -11,15 +11,13 @@ import bisect
 import threading
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Generic, Protocol, TypeVar
 
 import structlog
 
 from agents.alerting.delivery import RefusedError
-from agents.alerting.outbox import Letter, Letters
+from agents.alerting.outbox import Folder, Letter, Sendable, Sent
 from agents.core.errors import NotifyError
-from agents.core.protocols import Notifier
-from agents.core.types import Message
 
 QUEUE_MAX = 1000
 """Messages that wait for one channel; of more, the least grave is dropped and counted."""
@@ -30,10 +28,24 @@ PACE_S = 1.0
 """Seconds between two messages: Slack takes one a second from a webhook (docs.slack.dev, rate limits), Teams four."""
 GIVE_UP_S = 86_400.0
 """A message that a channel did not take for so long, while this process ran, is given up."""
+LOOK_S = 30.0
+"""How often a queue looks for messages that a person put back."""
 _log = structlog.get_logger()
 
+Taken_contra = TypeVar("Taken_contra", bound=Sendable, contravariant=True)
 
-class ChannelQueue:
+
+class Receiver(Protocol[Taken_contra]):
+    """One way out of this program."""
+
+    name: str
+
+    async def send(self, message: Taken_contra) -> None:
+        """Deliver, or raise NotifyError; retries with back-off are inside."""
+        ...
+
+
+class ChannelQueue(Generic[Sent]):
     """Messages of one channel, sent by a thread of its own, the gravest first; counts "sent", "failed", "dropped".
 
     Messages that an earlier process left in `letters` are sent, too. Raises OSError where they cannot be read.
@@ -41,8 +53,8 @@ class ChannelQueue:
 
     def __init__(
         self,
-        notifier: Notifier,
-        letters: Letters,
+        notifier: Receiver[Sent],
+        letters: Folder[tuple[Sent, float]],
         count: Callable[[str], None],
         *,
         pace_s: float = PACE_S,
@@ -54,7 +66,7 @@ class ChannelQueue:
         self._notifier, self._letters, self._count = notifier, letters, count
         self._pace_s, self._pause_s, self._send_s = pace_s, pause_s, send_s
         self._failures, self._next_at = 0, 0.0
-        self._error = ""
+        self._error, self._looked = "", time.monotonic()
         self._closing = False
         self._changed = threading.Condition()
         self._waiting = [Letter(message, at, file) for (message, at), file in letters.found()]
@@ -67,7 +79,7 @@ class ChannelQueue:
         """Whether the thread that sends lives."""
         return self._thread.is_alive()
 
-    def put(self, message: Message, at: float | None = None, key: str = "") -> None:
+    def put(self, message: Sent, at: float | None = None, key: str = "") -> None:
         """Take over a message; waits for nobody but the disk. at: when it was written, now by default.
 
         key: what the disk knows it by.
@@ -108,7 +120,7 @@ class ChannelQueue:
                     continue
                 runner.run(self._try(letter))
 
-    def _gravest(self) -> Letter | None:
+    def _gravest(self) -> Letter[Sent] | None:
         """The next message, when it may be sent; None at the end."""
         with self._changed:
             while True:
@@ -117,9 +129,18 @@ class ChannelQueue:
                     return None
                 if self._waiting and wait_s <= 0:
                     return self._waiting.pop(0)
-                self._changed.wait(wait_s if self._waiting else None)
+                self._changed.wait(min(wait_s, LOOK_S) if self._waiting else LOOK_S)
+                self._take_returned()
 
-    async def _try(self, letter: Letter) -> None:
+    def _take_returned(self) -> None:
+        """Line up what a person put back; not more often than LOOK_S."""
+        if time.monotonic() - self._looked < LOOK_S:
+            return
+        self._looked = time.monotonic()
+        for (message, at), file in self._letters.returned():
+            bisect.insort(self._waiting, Letter(message, at, file), key=_grave)
+
+    async def _try(self, letter: Letter[Sent]) -> None:
         sending = asyncio.wait_for(self._notifier.send(letter.message), self._send_s)
         (error,) = await asyncio.gather(sending, return_exceptions=True)
         if error is None:
@@ -139,7 +160,7 @@ class ChannelQueue:
             _log.info("channel_reached", channel=self.name)
         self._failures, self._error = 0, ""
 
-    def _away(self, letter: Letter, error: str) -> None:
+    def _away(self, letter: Letter[Sent], error: str) -> None:
         """The channel took nothing: the message waits, unless it has waited for too long."""
         pause_s = min(self._pause_s * 2.0 ** min(self._failures, 30), PAUSE_MAX_S)
         self._failures, self._error = self._failures + 1, error
@@ -152,13 +173,13 @@ class ChannelQueue:
         with self._changed:
             bisect.insort(self._waiting, letter, key=_grave)
 
-    def _fail(self, letter: Letter, error: str) -> None:
-        self._letters.done(letter.file)
+    def _fail(self, letter: Letter[Sent], error: str) -> None:
+        self._letters.give_up(letter.file)
         self._count("failed")
         _log.error("alert_given_up", channel=self.name, title=letter.message.title, error=error)
 
 
-def end_all(queues: Sequence[ChannelQueue], within_s: float) -> None:
+def end_all(queues: Sequence[ChannelQueue[Any]], within_s: float) -> None:
     """Let all channels send what they can at once, for so many seconds together: they may all hang."""
     end = time.monotonic() + within_s
     for queue in queues:
@@ -167,5 +188,5 @@ def end_all(queues: Sequence[ChannelQueue], within_s: float) -> None:
         queue.join(max(end - time.monotonic(), 0.0))
 
 
-def _grave(letter: Letter) -> tuple[int, float]:
+def _grave(letter: Letter[Any]) -> tuple[int, float]:
     return -letter.message.severity, letter.at

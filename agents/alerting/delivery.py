@@ -6,6 +6,7 @@ import asyncio
 import ipaddress
 import json
 import logging
+import ssl
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -80,13 +81,30 @@ async def retried(channel: str, policy: RetryPolicy, attempt: Callable[[], Await
 
 
 async def post_json(channel: str, url: str, payload: dict[str, Any], policy: RetryPolicy) -> None:
-    """POST `payload`; 2xx is success; tries again on 429, 5xx and lost connections. Raises NotifyError."""
-    async with httpx.AsyncClient(timeout=policy.timeout_s, follow_redirects=False) as client:
+    """POST `payload` as JSON, as `post` does."""
+    await post(channel, url, json.dumps(payload).encode(), {"Content-Type": "application/json"}, policy)
+
+
+async def post(
+    channel: str,
+    url: str,
+    content: bytes,
+    headers: Mapping[str, str],
+    policy: RetryPolicy,
+    *,
+    accept: Callable[[httpx.Response], None] = lambda answer: None,
+    tls: ssl.SSLContext | bool = True,
+) -> None:
+    """POST `content`; 2xx is success; tries again on 429, 5xx and lost connections. Raises NotifyError.
+
+    accept: looks at an answer of success, and raises TryAgainError or NotifyError. tls: whom to trust.
+    """
+    async with httpx.AsyncClient(timeout=policy.timeout_s, follow_redirects=False, verify=tls) as client:
 
         async def attempt() -> None:
             try:
                 async with asyncio.timeout(policy.timeout_s):  # httpx bounds each read, not their sum
-                    answer = await client.post(url, json=payload)
+                    answer = await client.post(url, content=content, headers=dict(headers))
             except TimeoutError:
                 raise TryAgainError(f"no answer within {policy.timeout_s:g} s") from None
             except (httpx.InvalidURL, httpx.UnsupportedProtocol):
@@ -94,6 +112,7 @@ async def post_json(channel: str, url: str, payload: dict[str, Any], policy: Ret
             except httpx.TransportError as error:
                 raise TryAgainError(f"no connection ({type(error).__name__})") from None
             _judge(channel, answer)
+            accept(answer)
 
         await retried(channel, policy, attempt)
 

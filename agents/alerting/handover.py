@@ -89,7 +89,7 @@ class Sender:
         self._times = {"pace_s": pace_s, "pause_s": pause_s, "send_s": send_s}
         self._counts: Counter[str] = Counter()
         self._counting = threading.Lock()
-        self._queues: Sequence[ChannelQueue] = ()
+        self._queues: Sequence[ChannelQueue[Message]] = ()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="sender", daemon=True)
 

@@ -17,7 +17,7 @@ from agents.alerting.delivery import PLAIN_HTTP, Channel, RetryPolicy
 from agents.alerting.grouping import Event, Group
 from agents.alerting.messages import alert_message, digest_message, group_message
 from agents.core.errors import NotifyError
-from agents.core.protocols import Notifier
+from agents.core.protocols import Notifier, Spec
 from agents.core.types import ChannelResult, Incident, Message, Severity
 from agents.settings import Settings
 
@@ -31,7 +31,7 @@ BROADCAST_S = 120.0
 _log = structlog.get_logger()
 
 
-def channel_values(settings: Settings, spec: Channel) -> dict[str, Any]:
+def channel_values(settings: Settings, spec: Spec[Any]) -> dict[str, Any]:
     """The values that the channel's factory takes: its own settings, and one that webhooks share."""
     return {**settings.of(spec), PLAIN_HTTP: settings.webhooks_plain_http == "on"}
 

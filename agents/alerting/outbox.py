@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 import structlog
 from pydantic import BaseModel
@@ -30,6 +30,8 @@ BEGUN_MAX = 3
 """A message whose sending was begun so often, and never came to an end, is given up."""
 DISK_MAX = 64 << 20
 """Disk for incidents that wait, and for each channel's messages; AlertSink and Channel queues bound their number."""
+DEAD_MAX = 100
+"""Messages that were given up and are kept for a person, of each channel."""
 _OLD = re.compile(r"[0-9]{16}-(?P<attempts>[0-9])\.json", re.ASCII)
 """Names of release 0.1."""
 _log = structlog.get_logger()
@@ -37,20 +39,33 @@ _log = structlog.get_logger()
 Content = TypeVar("Content")
 
 
+class Sendable(Protocol):
+    """What a channel takes: the gravest first."""
+
+    @property
+    def title(self) -> str: ...
+
+    @property
+    def severity(self) -> Severity: ...
+
+
+Sent = TypeVar("Sent", bound=Sendable)
+
+
 @dataclass(slots=True)
-class Letter:
+class Letter(Generic[Sent]):
     """One message to one channel. file: None where the disk did not take it. at: Unix seconds when it was written.
 
     since: when this process took it over, by time.monotonic(): the wall clock may be set meanwhile.
     """
 
-    message: Message
+    message: Sent
     at: float
     file: Queued | None
     since: float = field(default_factory=time.monotonic)
 
 
-class _Folder(Generic[Content]):
+class Folder(Generic[Content]):
     """Contents as JSON files, oldest first. Raises OSError, BlockingIOError where another process owns the folder."""
 
     def __init__(self, folder: Path, to_json: Callable[[Content], Any], of_json: Callable[[Any], Content]) -> None:
@@ -101,6 +116,21 @@ class _Folder(Generic[Content]):
         except OSError as error:
             _log.warning("alert_not_kept", error=error.strerror)
 
+    def give_up(self, file: Queued | None) -> None:
+        """It could not be sent: a person may send it again, or drop it (`dns-tunnel outbox`). The oldest go first."""
+        if file is not None:
+            with suppress(OSError):
+                self._queue.set_aside(file)
+                self._queue.drop_aside(DEAD_MAX)
+
+    def returned(self) -> Iterator[tuple[Content, Queued]]:
+        """What a person put back meanwhile."""
+        for file in self._queue.returned():
+            try:
+                yield self._of_json(json.loads(file.path.read_bytes())), file
+            except (ValueError, OSError) as error:
+                _log.error("alert_unreadable", file=self._queue.set_aside(file), error=str(error))
+
     def done(self, file: Queued | None) -> None:
         """It was sent, or given up."""
         if file is not None:
@@ -112,14 +142,14 @@ class _Folder(Generic[Content]):
         self._queue.close()
 
 
-class Letters(_Folder[tuple[Message, float]]):
+class Letters(Folder[tuple[Message, float]]):
     """Messages that one channel has not taken yet."""
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder, letter_row, letter_of)
 
 
-class Outbox(_Folder[tuple[Incident, Event]]):
+class Outbox(Folder[tuple[Incident, Event]]):
     """Incidents that wait for a message, and a folder of messages for each channel."""
 
     def __init__(self, folder: Path) -> None:

@@ -29,6 +29,7 @@ from agents.detection.known_services import own_zone
 from agents.detection.limits import SCATTERED, bounds
 from agents.detection.network import network_bound
 from agents.detection.tripwires.honeytokens import load_honeytokens
+from agents.export.outputs import OUTPUTS
 from agents.runtime import bootstrap
 from agents.runtime.health import UNSENT_S
 from agents.runtime.heartbeat import OUTBOX, PARTS, detector_health, read_heartbeat, settings_in_force
@@ -342,6 +343,14 @@ def _channel(spec: Channel, settings: Settings) -> str:
     return spec.probe(values)
 
 
+def _exports(settings: Settings) -> str:
+    """The ways out to other programs: made, but nothing is sent."""
+    bootstrap.outputs_of(settings)
+    set_up = [spec for spec in OUTPUTS if settings.of(spec)[spec.fields[0].name]]
+    found = [f"{spec.name}: {spec.probe(channel_values(settings, spec))}" for spec in set_up]
+    return "; ".join(found) or f"none is set up ({', '.join(spec.switch for spec in OUTPUTS)})"
+
+
 def _kinds(specs: Sequence[Spec[Any]], settings: Settings) -> str:
     return "; ".join(f"{spec.name} ({spec.summary})" for spec in specs)
 
@@ -384,6 +393,7 @@ CHECKS: tuple[tuple[str, str, Check], ...] = (
     ("detector", "", _detector_type),
     ("channels", "", _channels),
     *((spec.name, "", partial(_channel, spec)) for spec in CHANNELS),
+    ("exports", "", _exports),
 )
 """Name, the running part whose settings count (else those of this shell), and the check."""
 SEND = ("test message", "", _send)

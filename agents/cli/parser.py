@@ -77,6 +77,8 @@ _MODULES = {
     **dict.fromkeys(("run", "listen", "collect", "api", "schedule"), "serve"),
     "review": "learning.review",
     "learn": "learning.learn",
+    "tidy": "upkeep.tidy",
+    "outbox": "upkeep.outbox",
 }
 """Commands in a file of another name; every other one has a file of its own name."""
 
@@ -146,6 +148,7 @@ def build_parser() -> argparse.ArgumentParser:
     learn = add("learn", "the online learner of flow-hours: status, now, history, start, stop")
     learn.add_argument("action", choices=("status", "now", "history", "start", "stop"))
     _add_secrets(add("secrets", "honeytokens: add, list, remove; a name that contains one is an incident"))
+    _add_outbox(add("outbox", "messages that wait or were given up: list them, send them again, drop them"))
     tidy = add("tidy", "drop what is older than the settings keep; once, now")
     tidy.add_argument("--anyway", action="store_true", help="also where the clock is doubted, and all at once")
     doctor = add("doctor", "check settings, database, ports, upstreams, model and channels")
@@ -272,6 +275,14 @@ def _add_secrets(parser: argparse.ArgumentParser) -> None:
     source.add_argument("--file", type=Path, metavar="FILE", help="read it from a file")
     source.add_argument("--text", help="the secret itself: the shell's history and other users' `ps` show it")
     actions.add_parser("remove", help="forget one").add_argument("token", metavar="NAME")
+
+
+def _add_outbox(parser: argparse.ArgumentParser) -> None:
+    actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
+    actions.add_parser("list", help="all that waits, or was given up")
+    for verb, text in (("retry", "send what was given up again"), ("drop", "forget what was given up")):
+        action = actions.add_parser(verb, help=text)
+        action.add_argument("number", metavar="NUMBER", help="as `list` shows it, or all")
 
 
 def _count(text: str) -> int:

@@ -146,13 +146,13 @@ class DiskQueue:
         self._lock = locked(folder / "lock")
         for left_over in (*folder.glob("*.tmp"), *folder.glob(f".*{_PART}")):
             left_over.unlink()
-        name = re.compile(rf"[0-9]{{16}}-(?P<key>[0-9a-zA-Z]*)-(?P<attempts>[0-9]){re.escape(suffix)}", re.ASCII)
+        self._name = re.compile(rf"[0-9]{{16}}-(?P<key>[0-9a-zA-Z]*)-(?P<attempts>[0-9]){re.escape(suffix)}", re.ASCII)
         self.entries: dict[str, Queued] = {}
         self._bytes = self._number = 0
         for path in sorted(folder.iterdir()):
             if path.suffix == ".bad":
                 self._bytes += path.stat().st_size
-            elif match := name.fullmatch(path.name) or (old and old.fullmatch(path.name)):
+            elif match := self._name.fullmatch(path.name) or (old and old.fullmatch(path.name)):
                 self._find(path, match.groupdict())
 
     def _find(self, path: Path, named: dict[str, str]) -> None:
@@ -226,6 +226,28 @@ class DiskQueue:
             with suppress(FileNotFoundError):
                 one.path.rename(one.path.with_suffix(".bad"))
             return one.path.name
+
+    def drop_aside(self, keep: int) -> None:
+        """Remove the oldest files that were set aside, all but so many. Raises OSError."""
+        with self._guard:
+            aside = sorted(self._folder.glob("*.bad"))
+            for path in aside[: max(len(aside) - keep, 0)]:
+                self._bytes -= path.stat().st_size
+                path.unlink()
+
+    def returned(self) -> list[Queued]:
+        """Files that a person renamed from `.bad`, or put there, since the folder was last read."""
+        found = []
+        with self._guard:
+            known = {one.path.name for one in self.entries.values()}
+            for path in sorted(self._folder.iterdir()):
+                match = self._name.fullmatch(path.name)
+                if match is None or path.name in known:
+                    continue
+                one = Queued(match["key"], int(match["attempts"]), path)
+                if self.entries.setdefault(self._place(one), one) is one:
+                    found.append(one)
+        return found
 
     def close(self) -> None:
         """Release the folder; the files stay."""

@@ -23,10 +23,10 @@ from pydantic import SecretStr
 
 from agents import __version__
 from agents import settings as settings_module
-from agents.alerting.channel_queue import PACE_S
+from agents.alerting.channel_queue import PACE_S, Receiver
 from agents.alerting.grouping import Groups
 from agents.alerting.handover import HandOver, Sender
-from agents.alerting.manager import CHANNELS, AlertManager, notifiers_from
+from agents.alerting.manager import CHANNELS, AlertManager, channel_values, notifiers_from
 from agents.alerting.outbox import Outbox
 from agents.alerting.sink import AlertSink
 from agents.core.column_kernels import Key
@@ -34,12 +34,15 @@ from agents.core.cron import cron_trigger
 from agents.core.errors import AgentsError, ModelError, SettingsError
 from agents.core.files import PRIVATE_MODE, make_private_folder, write_atomic
 from agents.core.protocols import ScoringModel, Spec
-from agents.core.types import Sample
+from agents.core.types import Sample, Severity
 from agents.detection.detector import PEAKS_FILE, TunnelDetector
 from agents.detection.known_services import Entry, KnownServices, load_entries, own_zone, services_at
 from agents.detection.limits import BudgetChoice, Peaks, Scale, choose, load_peaks
 from agents.detection.tripwires.tripwires import Tripwires
 from agents.dns.strict_groups import StrictGroups, read_groups
+from agents.export.outputs import OUTPUTS
+from agents.export.record import Record
+from agents.export.sink import ExportSink
 from agents.learning.baseline import benign_sample, model_bytes
 from agents.learning.loop import online, review
 from agents.learning.loop.collector import HourCollector
@@ -54,7 +57,7 @@ from agents.learning.run import RetrainOptions, TrainingRun, TrainRequest, TypeR
 from agents.learning.type_comparison import TypeParams, compare_types, flow_scenes, name_scene, quiet_hours
 from agents.learning.validation import Validator, load_cases
 from agents.runtime.detector_process import JudgeParts
-from agents.runtime.heartbeat import OUTBOX, PARTS, Heartbeat
+from agents.runtime.heartbeat import EXPORTS, OUTBOX, PARTS, Heartbeat
 from agents.runtime.listener_process import ListenerConfig
 from agents.runtime.privileges import give_away, user_of
 from agents.runtime.supervisor import Plan, Work
@@ -113,11 +116,12 @@ SPECS: tuple[Spec[Any], ...] = (
     *INTAKES,
     *MODEL_TYPES,
     *CHANNELS,
+    *OUTPUTS,
     review.SPEC,
     online.SPEC,
 )
-"""Special names, limits, logs that are followed, every kind of intake, detector type and channel, reviews: settings and
-documents are made of them."""
+"""Special names, limits, logs that are followed, every kind of intake, detector type, channel and export, reviews:
+settings and documents are made of them."""
 
 
 def load_settings(**overrides: Any) -> Settings:
@@ -300,6 +304,9 @@ def judge_parts(
             Groups(settings.alert_interval_s, settings.alerts_per_hour_max),
             pace_s=0.0 if _handed_over(settings) else PACE_S,
         ),
+        exports=ExportSink(
+            outputs_of(settings), exports_of(settings), settings.public_url, Severity[settings.export_severity]
+        ),
         known_entries=partial(known_entries, settings),
         own_zones=own_zones_of(settings),
         known_path=known_path(settings),
@@ -478,6 +485,17 @@ def sender_of(settings: Settings) -> Sender | None:
 def outbox_of(settings: Settings) -> Path:
     """Where alerts wait."""
     return settings.state_dir / OUTBOX
+
+
+def exports_of(settings: Settings) -> Path:
+    """Where records for other programs wait."""
+    return settings.state_dir / EXPORTS
+
+
+def outputs_of(settings: Settings) -> list[Receiver[Record]]:
+    """The ways out that the settings name. Raises SettingsError."""
+    values = {spec: channel_values(settings, spec) for spec in OUTPUTS}
+    return [spec.factory(own, None) for spec, own in values.items() if own[spec.fields[0].name]]
 
 
 def _handed_over(settings: Settings) -> bool:

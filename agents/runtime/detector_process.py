@@ -25,6 +25,7 @@ from agents.core.protocols import Detector, Stream
 from agents.core.types import DAY_S, Incident, QueryBatch, Taken
 from agents.detection.detector import FILES, empty_verdicts
 from agents.detection.known_services import Entry, services_at
+from agents.export.sink import EXPORT_COUNTS, ExportSink
 from agents.learning.loop.collector import HourCollector
 from agents.learning.registry import ModelRegistry
 from agents.runtime.fanout import Fanout
@@ -78,6 +79,7 @@ class JudgeParts:
     spool: SpoolingSink
     manager: AlertManager
     alerts: AlertSink
+    exports: ExportSink
     known_entries: Callable[[], list[Entry]]
     known_path: Path
     state_dir: Path
@@ -94,12 +96,12 @@ class Judge:
     def __init__(self, parts: JudgeParts) -> None:
         self._parts, self.detector = parts, parts.detector
         self._registry, self._store, self._manager = parts.registry, parts.store, parts.manager
-        self.spool, self.alerts = parts.spool, parts.alerts
+        self.spool, self.alerts, self.exports = parts.spool, parts.alerts, parts.exports
         self._known_stamp: tuple[tuple[int, int] | None, int] | None = None
         self._known_now = self._read_known()
         self._restore_files()
         self._hours = parts.hours
-        self.fanout = Fanout([self.alerts, self.spool])  # what is stored counts as alerted after a restart
+        self.fanout = Fanout([self.alerts, self.exports, self.spool])  # what is stored counts as sent after a restart
         self._saved, self._save_fault = time.monotonic(), ""
         self._lock = threading.Lock()
         # open incidents that the log knows, by client and domain: id and severity
@@ -125,7 +127,8 @@ class Judge:
     def alive(self) -> bool:
         """Whether the threads behind the judging live."""
         hours_alive = self._hours is None or self._hours.alive
-        return self._ticker.is_alive() and self.alerts.alive and self.spool.alive and hours_alive
+        sinks_alive = all(one.alive for one in (self.alerts, self.exports, self.spool))
+        return self._ticker.is_alive() and sinks_alive and hours_alive
 
     def _open_store(self) -> None:
         """Prepare the database and take over its open incidents; where it is away, that is tried again."""
@@ -152,6 +155,7 @@ class Judge:
             old = [one for one in found if going_on[one.client, one.domain].incident_id != one.incident_id]
             news = [one for key, one in newest.items() if key not in self.detector.open_incidents]
             self._manager.remember(news)
+            self.exports.remember(news)
             self._logged |= {(one.client, one.domain): (one.incident_id, one.severity) for one in news}
             self.detector.restore(news)
             closed = tuple(dataclasses.replace(incident, closed_at=incident.last_seen) for incident in old)
@@ -290,7 +294,8 @@ class Judge:
             model_origin=self._registry.origin,
             spool_waiting=self.spool.waiting,
             alerts={name: self.alerts.counts[name] for name in ALERT_COUNTS},
-            channels=self.alerts.channels(),
+            channels=self.alerts.channels() | self.exports.states(),
+            exports={name: self.exports.counts[name] for name in EXPORT_COUNTS},
             sink_failures=dict(self.fanout.failures),
             disk={name: text for name, text in self._faults().items() if text},
             **self.detector.gauges(),

@@ -123,6 +123,8 @@ def metrics_of(state: DetectorHealth) -> Iterator[Metric]:
         yield Metric(f"upstream_{upstream}_mismatched_total", text, value)
     for name, value in state.alerts.items():
         yield Metric(f"alerts_{name}_total", f"alerts {name}", value)
+    for name, value in state.exports.items():
+        yield Metric(f"exports_{name}_total", f"records of incidents {name}, since the detector began", value)
     for name, channel in state.channels.items():
         yield Metric(f"channel_{name}_waiting", f"messages that wait for {name}", channel["waiting"])
         yield Metric(f"channel_{name}_failures", f"times in a row that {name} was not reached", channel["failures"])

@@ -23,6 +23,8 @@ PARTS = {"listener": "detector.json", "api": "api.json", "scheduler": "scheduler
 """What `dns-tunnel health` asks about, and the heartbeat that answers: the detector's knows how the listeners are."""
 OUTBOX = "outbox"
 """The folder beside them where alerts wait."""
+EXPORTS = "exports"
+"""The folder beside them where records for other programs wait."""
 EVERY_S = 2.0
 STALE_S = 12.0
 """A process that has not written for this long is taken for dead."""
@@ -66,6 +68,7 @@ class DetectorHealth:
     spool_waiting: int = 0  # batches on disk
     alerts: Mapping[str, int] = field(default_factory=dict)  # sent, failed, suppressed, dropped
     channels: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # waiting, failures in a row, error
+    exports: Mapping[str, int] = field(default_factory=dict)  # records sent, failed, dropped
     counters: Mapping[str, int] = field(default_factory=dict)  # of all listeners, stream/counters.py
     mismatched: Mapping[str, int] = field(default_factory=dict)  # datagrams that answered nothing, by upstream
     sink_failures: Mapping[str, int] = field(default_factory=dict)

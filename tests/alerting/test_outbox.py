@@ -154,10 +154,10 @@ def test_a_message_that_a_channel_does_not_take_for_too_long_is_given_up(tmp_pat
         wait_until(lambda: counts["failed"] == 1)
         sending.end()
         sending.join(patient(10))
-    assert len(hook.got) > 1 and files(tmp_path) == []
+    assert len(hook.got) > 1 and files(tmp_path) == ["0000000000000001--1.bad"], "kept for a person"
 
 
-def test_a_message_that_is_refused_does_not_stay(tmp_path: Path) -> None:
+def test_a_message_that_is_refused_is_not_tried_again(tmp_path: Path) -> None:
     counts: Counter[str] = Counter()
     with webhook(400) as hook:
         sending = ChannelQueue(SlackNotifier(hook.url, FAST), Letters(tmp_path), lambda name: counts.update([name]))
@@ -165,7 +165,7 @@ def test_a_message_that_is_refused_does_not_stay(tmp_path: Path) -> None:
         sending.end()
         sending.join(patient(10))
         assert len(hook.got) == 1
-    assert (counts, files(tmp_path)) == ({"failed": 1}, [])
+    assert (counts, files(tmp_path)) == ({"failed": 1}, ["0000000000000001--1.bad"])
 
 
 def test_a_disk_that_takes_nothing_does_not_keep_an_alert_from_going_out(tmp_path: Path) -> None:
