@@ -18,6 +18,7 @@ from tests.support.model_types import kinds
 pytestmark = pytest.mark.integration
 
 
+@pytest.mark.slow
 @kinds
 def test_each_type_is_trained_passes_the_gates_and_judges(
     name: str, tmp_path: Path, inside: Inside, monkeypatch: pytest.MonkeyPatch
@@ -48,6 +49,7 @@ def test_a_type_that_nobody_has_is_one_line_before_anything_starts(inside: Insid
     assert is_one_line(done)
 
 
+@pytest.mark.slow
 def test_a_report_compares_types_on_the_same_data(tmp_path: Path, inside: Inside) -> None:
     fill(tmp_path / "data")
     done = inside("retrain", "--samples", "3000", COMPARE_TYPES="forest, padim")
