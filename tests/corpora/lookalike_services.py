@@ -170,14 +170,14 @@ def scan(rng: random.Random) -> Asks:
             f"{rng.choice(('13', '14', 'a'))}-0.19-{rng.choice('ab')}3000081.{token(rng, HEX, 7)}.1838."
             f"11{token(rng, HEX, 2)}.2fca.210.0.{token(rng, ALNUM, 26)}.{rng.choice(('avqs', 'avts'))}.mcafee.com",
         )
-    for _ in range(rng.choice((0, 5, 15))):
+    for _ in range(rng.choice((0, 10, 40))):
         yield Ask(rng.expovariate(0.2), f"{token(rng, HEX, 40)}.sha1.lookup.{_made(240, 'net')}", "TXT", "TXT")
 
 
 def node_lists(rng: random.Random) -> Asks:
     """A peer-to-peer client walks a signed tree of nodes (EIP-1459)."""
     trees = ("mainnet.ethdisco.net", f"nodes.{_made(242, 'org')}")
-    for _ in range(rng.randint(10, 30)):
+    for _ in range(rng.randint(20, 120)):
         yield Ask(0.35, f"{token(rng, BASE32, 26).upper()}.all.{rng.choice(trees)}", "TXT", "TXT")
 
 
@@ -263,7 +263,7 @@ def speed_test(rng: random.Random) -> Asks:
 
 def peer_video(rng: random.Random) -> Asks:
     """A player shares with others: a hash for each film, an edge for each piece."""
-    for _ in range(rng.randint(2, 6)):
+    for _ in range(rng.randint(2, 10)):
         yield Ask(rng.expovariate(0.02), f"{token(rng, HEX, 32)}.p2p.{_made(274, 'net')}")
         yield Ask(1, f"{token(rng, ALNUM, 16)}zw240ex96cx6400xd04xx{rng.randrange(100)}.edge.{_made(276)}")
 

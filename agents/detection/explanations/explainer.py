@@ -52,6 +52,8 @@ FIXED_TIMES = 4
 """A client asks for each of a few fixed names more often than a carrier repeats one that nobody answers."""
 REVERSE_MIN = 5
 """Look-ups of addresses' names in a day before they are a sign, and as many as there are names to be explained."""
+TEXTS_MIN = 2
+"""So many of an incident's names hold text, before it is no service."""
 SAME_MIN = 3
 """Keys or addresses that a client asks about below two domains."""
 _EXPLAINED = frozenset(
@@ -221,7 +223,7 @@ class Explainer:
         counted: bytes that do not count, or no more: of earlier days, or from before this process began.
         """
         kinds = kinds_of(samples)
-        if not kinds or tool_of(samples) is not None or preview(trace_of(samples).names):
+        if not kinds or tool_of(samples) is not None or _hold_text(samples):
             return Account([])
         account = Account([Likeness(kind) for kind in kinds], counted=counted)
         for wire, qtype in samples:
@@ -340,6 +342,12 @@ class Explainer:
             book.load(rows)
         self._habits.load(kept["habits"])
         self._mail = OrderedDict((client, (day, set(found))) for client, day, found in kept["mail"])
+
+
+def _hold_text(samples: Sequence[tuple[bytes, int]]) -> bool:
+    """Whether names hold text. Of one among many that may be chance: eight bytes of a hash are at times all printable."""
+    names = trace_of(samples).names
+    return sum(bool(preview([name])) for name in names) >= min(TEXTS_MIN, len(names))
 
 
 def _is_mail(kept: Any) -> bool:
