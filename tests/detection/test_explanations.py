@@ -172,6 +172,17 @@ def test_text_in_names_is_never_explained(detector: TunnelDetector) -> None:
     assert found.evidence["preview"].startswith("hex: ") and "explanation" not in found.evidence
 
 
+@pytest.mark.parametrize(("texts", "is_explained"), [(0, True), (1, True), (2, False), (6, False)])
+def test_one_hash_that_happens_to_read_as_text_is_chance(
+    detector: TunnelDetector, texts: int, is_explained: bool
+) -> None:
+    rng = random.Random(4)
+    found = [bytes(rng.choices(b"abcdefghij klmnop", k=16)).hex() for _ in range(texts)]
+    found += [rng.randbytes(16).hex() for _ in range(20 - texts)]
+    account = detector.incidents.explainer.open([(from_text(f"{one}.bl.hash-lists.org"), 1) for one in found])
+    assert (account.kind is not None) == is_explained
+
+
 def test_a_client_s_sum_is_bounded_whatever_number_of_domains_it_uses(detector: TunnelDetector) -> None:
     clients = [f"192.0.2.{n}" for n in range(1, 5)]
     rows = [row for client in clients for row in browsing(client, START + 3600)]
