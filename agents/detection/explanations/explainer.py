@@ -345,7 +345,7 @@ class Explainer:
 
 
 def _hold_text(samples: Sequence[tuple[bytes, int]]) -> bool:
-    """Whether names hold text. Of one among many that may be chance: eight bytes of a hash are at times all printable."""
+    """Whether names hold text. Of one among many that may be chance: half of a hash is at times printable."""
     names = trace_of(samples).names
     return sum(bool(preview([name])) for name in names) >= min(TEXTS_MIN, len(names))
 
