@@ -268,7 +268,7 @@ class Settings(BaseSettings):
     retrain_new_min: Annotated[int, Field(ge=0, le=COUNT_MAX)] = Field(
         0,
         description="NORMAL queries since the last training without which a run learns nothing, for hourly schedules "
-        "(100); 0 = any",
+        "(100); the shipped model always gives way; 0 = any",
     )
     retrain_max_score: Share = Field(0.5, description="only queries that scored below this are learned from")
     retrain_client_share: Share = Field(0.1, description="most of the sample that one client may contribute")

@@ -100,7 +100,6 @@ class Folder(Generic[Content]):
         if file is None:
             return True
         if file.attempts >= BEGUN_MAX:
-            self.done(file)
             return False
         self._count(file, self._queue.begin)
         return True

@@ -23,6 +23,10 @@ TECHNIQUES = {
 """MITRE ATT&CK names of the techniques that incidents have."""
 
 
+_MANY = NETWORK
+"""As a domain, the same mark: names scattered over many domains."""
+
+
 @dataclass(frozen=True, slots=True)
 class Record:
     """What is sent of an incident. at: Unix seconds when it was made; link: its page, "" without a console."""
@@ -46,9 +50,14 @@ class Record:
         return f"{what}: {self.client} below {self.domain}{ended}"
 
     @property
+    def registered(self) -> str:
+        """The registered domain; "" where names are scattered over many domains, or have none."""
+        return "" if self.incident.domain in (_MANY, ".") else self.incident.domain
+
+    @property
     def domain(self) -> str:
         """Printable: hostile text."""
-        return printable(self.incident.domain, 255)
+        return "many domains" if self.incident.domain == _MANY else printable(self.incident.domain, 255)
 
     @property
     def client(self) -> str:

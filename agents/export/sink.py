@@ -58,8 +58,9 @@ class ExportSink:
         self._counting = threading.Lock()
         self._link_base, self._least, self._close_s = link_base.rstrip("/"), least, close_s
         self._known: OrderedDict[str, tuple[Severity, float]] = OrderedDict()
+        self._records = {one.name: Records(folder / one.name) for one in outputs}
         self._queues = [
-            ChannelQueue(one, Records(folder / one.name), self._count, pace_s=0.0, pause_s=pause_s, send_s=send_s)
+            ChannelQueue(one, self._records[one.name], self._count, pace_s=0.0, pause_s=pause_s, send_s=send_s)
             for one in outputs
         ]
 
@@ -68,6 +69,11 @@ class ExportSink:
         """Whether the threads that send live."""
         return all(one.alive for one in self._queues)
 
+    @property
+    def fault(self) -> str:
+        """Why the disk did not keep the last record of a way out; "" where it did."""
+        return next((one.fault for one in self._records.values() if one.fault), "")
+
     def states(self) -> dict[str, dict[str, Any]]:
         """The state of each way out, for health."""
         return {f"export_{one.name}": one.state() for one in self._queues}
@@ -75,7 +81,8 @@ class ExportSink:
     def remember(self, incidents: Iterable[Incident]) -> None:
         """Incidents of which an earlier process sent a record."""
         for one in incidents:
-            self._note(one)
+            if one.severity >= self._least:
+                self._note(one)
 
     def accept(self, verdicts: Verdicts) -> None:
         """Make records of what is new, graver, or over."""

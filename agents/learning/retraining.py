@@ -271,7 +271,7 @@ class _Flow:
         assert self._sample is not None
         try:
             return self._parts.compare(self._sample, self._run.options.seed)
-        except AgentsError as error:
+        except (AgentsError, OSError) as error:
             self._run = replace(self._run, warnings=(*self._run.warnings, f"detector types: {error}"))
             _log.error("types_not_compared", error=str(error))
             return ()

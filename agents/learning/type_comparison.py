@@ -13,6 +13,8 @@ from itertools import pairwise
 from typing import Any
 
 import numpy as np
+import structlog
+from numpy.typing import NDArray
 
 from agents.core.columns import Coded
 from agents.core.errors import TrainingError
@@ -36,6 +38,8 @@ HOURS_MIN = 400
 """Fewer flow-hours of this network are not learned from: those of the golden traffic take their place."""
 CLOCK_ROWS = 1_000
 """Rows whose scoring is timed."""
+
+_log = structlog.get_logger()
 
 TypeParams = tuple[Spec[OutlierScorer], Mapping[str, Any]]
 """A detector type with its params."""
@@ -69,11 +73,20 @@ def compare_types(
 def _measured(
     scene: Scene, spec: Spec[OutlierScorer], params: Mapping[str, Any], share: float, seed: int
 ) -> TypeResult:
-    began = time.perf_counter()
     try:
-        scorer = spec.factory({**params, "places": scene.places}).fit(scene.learn, seed)
+        return _fitted_and_measured(scene, spec, params, share, seed)
     except TrainingError as error:
         return TypeResult(scene.name, spec.name, problem=str(error))
+    except (RuntimeError, ArithmeticError, MemoryError) as error:  # a GPU without room, as JAX says it
+        _log.error("type_not_compared", type=spec.name, scene=scene.name, error=type(error).__name__)
+        return TypeResult(scene.name, spec.name, problem=f"cannot train: {type(error).__name__}")
+
+
+def _fitted_and_measured(
+    scene: Scene, spec: Spec[OutlierScorer], params: Mapping[str, Any], share: float, seed: int
+) -> TypeResult:
+    began = time.perf_counter()
+    scorer = spec.factory({**params, "places": scene.places}).fit(scene.learn, seed)
     fit_s = time.perf_counter() - began
     knots, decades = tail(scorer.score(scene.calibrate))
     threshold = float(np.interp(min(-np.log10(share), DECADES_MAX), decades, knots))
@@ -142,19 +155,20 @@ def scenes_of_flows(
     Where `own` and `benign` are the same rows, a third each is learned from, sets the threshold, and is measured on.
     """
     scenes = []
-    kinds: tuple[tuple[str, int, Callable[[FlowHours], Rows]], ...] = (
-        ("flow-hours", 1, vector_rows),
-        ("flow images", SLICES, image_rows),
+    kinds: tuple[tuple[str, int, Callable[[FlowHours, NDArray[np.int64] | None], Rows]], ...] = (
+        ("flow-hours", 1, lambda rows, chosen: vector_rows(rows)[slice(None) if chosen is None else chosen]),
+        ("flow images", SLICES, lambda rows, chosen: image_rows(rows, chosen=chosen)),
     )
+    order = np.random.default_rng(seed).permutation(len(own))
+    order = order if own is benign else order[: 2 * NAMES_MAX]  # an image is large: of no more rows than are used
     for name, places, rows_of in kinds:
-        odd = {tool: np.concatenate([rows_of(one) for one in each]) for tool, each in tunnels.items()}
+        odd = {tool: np.concatenate([rows_of(one, None) for one in each]) for tool, each in tunnels.items()}
         odd = {tool: rows for tool, rows in odd.items() if len(rows)}
-        mine = rows_of(own)
-        mine = mine[np.random.default_rng(seed).permutation(len(mine))]
+        mine = rows_of(own, order)
         if own is benign:
             learn, calibrate, usual = (mine[part::3] for part in range(3))
         else:
-            learn, calibrate, usual = mine[::2], mine[1::2], rows_of(benign)
+            learn, calibrate, usual = mine[::2], mine[1::2], rows_of(benign, None)
         scenes.append(Scene(name, learn[:NAMES_MAX], calibrate[:NAMES_MAX], usual, odd, places))
     return scenes
 

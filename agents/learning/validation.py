@@ -180,11 +180,11 @@ class Validator:
             anchor_drift=float(np.abs(new - anchor).mean()),
             reviewed=len(reviewed),
             reviewed_wrong=sum(not result.passed for result in reviewed),
-            reviewed_wrong_before=sum(not self._is_right(one.case, one.champion_score or 0.0) for one in reviewed),
+            reviewed_wrong_before=sum(not self._was_right(one) for one in reviewed),
         )
         return Validation(
             gates=gates_of(measured),
-            cases=(*known, *own),
+            cases=(*known, *own, *(one for one in reviewed if not one.passed and self._was_right(one))),
             blind_spots=blind_spots(seen, candidate.limit_factor),
             old=self._distribution(old),
             new=self._distribution(new),
@@ -208,6 +208,10 @@ class Validator:
 
     def _result(self, case: ValidationCase, score: float, champion_score: float) -> CaseResult:
         return CaseResult(case, score, self._scale.severity(score), self._is_right(case, score), champion_score)
+
+    def _was_right(self, one: CaseResult) -> bool:
+        """Whether the champion was."""
+        return self._is_right(one.case, one.champion_score or 0.0)
 
     def _is_right(self, case: ValidationCase, score: float) -> bool:
         severity = self._scale.severity(score)

@@ -104,6 +104,8 @@ List:     dns-tunnel models list
 Restore:  dns-tunnel models restore models/backups/model_backup_YYYYMMDD_HHMMSS.npz
 """
 """What people find who look for the files of older instructions."""
+FLOW_MODELS = "flow"
+"""Folder of the flow models, in that of the models."""
 HOUR_FILE = "flow_hours.npz"
 """Counters of flows at the beginning of the present hour, in the folder of the detector's state."""
 FEATURES_AGAIN = Features(VERSION, features_again)
@@ -193,7 +195,7 @@ def make_folders(settings: Settings) -> None:
 
 def _folders(settings: Settings) -> list[Path]:
     models, reports = settings.models_dir, settings.reports_dir
-    results = (models, models / "backups", reports.parent, reports)
+    results = (models, models / "backups", models / FLOW_MODELS, reports.parent, reports)
     own_spool = [settings.spool_dir] if settings.spool_dir else []
     return [settings.data_dir, *results, settings.logs_dir, settings.state_dir, *own_spool]
 
@@ -227,6 +229,7 @@ def check_settings(settings: Settings) -> None:
     services_of(settings)
     tripwires_of(settings)
     alert_manager_of(settings)
+    outputs_of(settings)
     for when in filter(None, (settings.retrain_schedule, settings.summary_schedule)):
         cron_trigger(when, settings.retrain_timezone)
     store_of(settings).close()
@@ -334,7 +337,7 @@ def _after_hour(settings: Settings, store: Store, hour: int) -> None:
 
 def learner_of(settings: Settings, store: Store) -> OnlineLearner:
     """The online learner of flow-hours."""
-    return OnlineLearner(store, settings.models_dir / "flow", online.SPEC.factory(settings.of(online.SPEC)))
+    return OnlineLearner(store, settings.models_dir / FLOW_MODELS, online.SPEC.factory(settings.of(online.SPEC)))
 
 
 def plan_of(

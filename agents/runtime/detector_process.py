@@ -155,7 +155,7 @@ class Judge:
             old = [one for one in found if going_on[one.client, one.domain].incident_id != one.incident_id]
             news = [one for key, one in newest.items() if key not in self.detector.open_incidents]
             self._manager.remember(news)
-            self.exports.remember(news)
+            self.exports.remember([*news, *old])
             self._logged |= {(one.client, one.domain): (one.incident_id, one.severity) for one in news}
             self.detector.restore(news)
             closed = tuple(dataclasses.replace(incident, closed_at=incident.last_seen) for incident in old)
@@ -303,7 +303,12 @@ class Judge:
         )
 
     def _faults(self) -> dict[str, str]:
-        return {"spool": self.spool.fault, "outbox": self.alerts.fault, "windows": self._save_fault}
+        return {
+            "spool": self.spool.fault,
+            "outbox": self.alerts.fault,
+            "exports": self.exports.fault,
+            "windows": self._save_fault,
+        }
 
 
 def _stamp(path: Path) -> tuple[int, int] | None:

@@ -123,6 +123,8 @@ def _work(reviews: ReviewStore, action: str, domains: Sequence[str], reason: str
     """What a form asks for; returns a sentence about what came of it. Raises UsageError."""
 
     def take_all() -> str:
+        if not domains:
+            raise UsageError("cannot take: no domain is marked")
         for domain in domains[:LIMIT_MAX]:
             reviews.take(domain, author)
         return f"{counted(len(domains), 'domain')} in work by {author}."

@@ -123,7 +123,7 @@ def test_a_message_that_ends_each_process_is_given_up_with_one_line(tmp_path: Pa
         sending.join(patient(10))
     assert [("next" in json.dumps(one)) for one in hook.got] == [True]
     assert [(line["event"], line["title"]) for line in lines] == [("alert_given_up", MESSAGE.title)]
-    assert (counts, files(tmp_path)) == ({"failed": 1, "sent": 1}, [])
+    assert (counts, files(tmp_path)) == ({"failed": 1, "sent": 1}, ["0000000000000001--3.bad"])
 
 
 def test_a_clock_that_is_set_ahead_gives_no_waiting_message_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

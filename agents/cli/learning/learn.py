@@ -9,21 +9,24 @@ from contextlib import closing
 from typing import Any
 
 from agents.core.text import printable, utc
+from agents.learning.loop.online import CycleState
 from agents.runtime import bootstrap, warmup
 from agents.settings import Settings
 
-CYCLES_SHOWN = 20
+CYCLES_SHOWN, NOTHING_DEPLOYED = 20, 3
 
 
 def learn(settings: Settings, options: argparse.Namespace) -> int:
-    """`dns-tunnel learn …`."""
+    """`dns-tunnel learn …`; `now` ends with 3 where nothing was deployed."""
     with closing(bootstrap.store_of(settings)) as store:
         store.migrate()
         learner = bootstrap.learner_of(settings, store)
         if options.action == "now":
             warmup.up(print)
-            print(_line(learner.cycle()))
-        elif options.action == "history":
+            cycle = learner.cycle()
+            print(_line(cycle))
+            return 0 if cycle["state"] == CycleState.DEPLOYED else NOTHING_DEPLOYED
+        if options.action == "history":
             for one in learner.history(CYCLES_SHOWN):
                 print(f"{utc(one['started_at'])}  {_line(one)}")
         else:

@@ -58,9 +58,8 @@ def document(record: Record) -> dict[str, Any]:
         "event": _event(record),
         "observer": {"vendor": VENDOR, "product": PRODUCT, "type": "ids", "version": __version__},
         "network": {"protocol": "dns", "application": "dns"},
-        "dns": {"question": {"registered_domain": one.domain}},
         "rule": {"name": "DNS tunnel", "ruleset": PRODUCT},
-        "related": {"hosts": [one.domain]},
+        "related": {},
         "dns_tunnel": {
             "incident_id": one.incident_id,
             "severity": one.severity.name,
@@ -70,6 +69,9 @@ def document(record: Record) -> dict[str, Any]:
             "names": list(record.names),
         },
     }
+    if record.registered:
+        found["dns"] = {"question": {"registered_domain": record.registered}}
+        found["related"]["hosts"] = [record.registered]
     found["source"] = {"address": record.client}
     if record.address:
         found["source"]["ip"] = record.address

@@ -29,7 +29,9 @@ def event(record: Record) -> dict[str, Any]:
             "last_seen": datetime.fromtimestamp(max(one.last_seen, one.first_seen), UTC).isoformat(),
         }
 
-    attributes = [attribute("domain", "Network activity", one.domain, True, record.reasons)]
+    certain = one.severity >= Severity.HIGH  # what is listed may be a service
+    domains = [record.registered] if record.registered else []
+    attributes = [attribute("domain", "Network activity", name, certain, record.reasons) for name in domains]
     attributes += [
         attribute("hostname", "Network activity", name, False, "a name of the tunnel") for name in record.names
     ]

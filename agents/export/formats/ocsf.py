@@ -43,7 +43,7 @@ def finding(record: Record) -> dict[str, Any]:
     """A Detection Finding."""
     one = record.incident
     attacks = [{"technique": {"uid": uid, "name": name}, "version": "15.1"} for uid, name in record.techniques.items()]
-    evidence = {"src_endpoint": _endpoint(record), "query": {"hostname": one.domain}}
+    hosts = [*([record.registered] if record.registered else []), *record.names]
     return _common(record, 2, FINDING_CLASS, ACTIVITIES[record.event]) | {
         "time": millis(record.at),
         "message": f"{record.title}: {record.reasons}",
@@ -60,7 +60,7 @@ def finding(record: Record) -> dict[str, Any]:
             "attacks": attacks,
             **({"src_url": record.link} if record.link else {}),
         },
-        "evidences": [evidence, *({**evidence, "query": {"hostname": name}} for name in record.names)],
+        "evidences": [{"src_endpoint": _endpoint(record), "query": {"hostname": name}} for name in hosts],
         "unmapped": {
             "queries": one.queries,
             "unique_names": one.unique_names,
@@ -75,9 +75,8 @@ def activities(record: Record) -> list[dict[str, Any]]:
     base = _common(record, 4, ACTIVITY_CLASS, QUERY_ACTIVITY) | {
         "time": millis(record.incident.last_seen),
         "src_endpoint": _endpoint(record),
-        "observables": [{"name": "query.hostname", "type_id": 1, "value": record.incident.domain}],
     }
-    return [base | {"query": {"hostname": name}} for name in record.names or (record.incident.domain,)]
+    return [base | {"query": {"hostname": name}} for name in record.names or (record.registered or ".",)]
 
 
 FINDING = Format("ocsf", "OCSF Detection Finding (2004)", lambda record: line(finding(record)))

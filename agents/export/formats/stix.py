@@ -7,6 +7,8 @@ from typing import Any
 from agents.export.formats.base import PRODUCT, Format, line, uuid_of
 from agents.export.record import Record, stamp
 
+COUNT_MAX = 999_999_999
+"""Most that a count may say (section 4.14)."""
 EPOCH = "2026-01-01T00:00:00.000Z"
 """The identity's date: it never changes."""
 
@@ -24,7 +26,7 @@ def _indicator(record: Record, seen: dict[str, str], identity: str) -> dict[str,
     one = record.incident
     return {
         "type": "indicator",
-        "id": _id("indicator", one.domain),
+        "id": _id("indicator", one.incident_id),
         **seen,
         "created_by_ref": identity,
         "name": record.title,
@@ -38,6 +40,21 @@ def _indicator(record: Record, seen: dict[str, str], identity: str) -> dict[str,
     }
 
 
+def _sighting(record: Record, seen: dict[str, str], identity: str) -> dict[str, Any]:
+    one = record.incident
+    return {
+        "type": "sighting",
+        "id": _id("sighting", one.incident_id),
+        **seen,
+        "created_by_ref": identity,
+        "first_seen": stamp(one.first_seen),
+        "last_seen": stamp(max(one.last_seen, one.first_seen)),
+        "count": min(max(one.queries, 1), COUNT_MAX),
+        "sighting_of_ref": _id("indicator", one.incident_id),
+        "observed_data_refs": [_id("observed-data", one.incident_id)],
+    }
+
+
 def bundle(record: Record) -> dict[str, Any]:
     """All objects about one incident."""
     one = record.incident
@@ -46,7 +63,9 @@ def bundle(record: Record) -> dict[str, Any]:
         "modified": stamp(max(record.at, one.detected_at)),
         "spec_version": "2.1",
     }
-    identity, domain = _id("identity", PRODUCT), _id("domain-name", one.domain)
+    identity, observed = _id("identity", PRODUCT), _id("observed-data", one.incident_id)
+    names = [record.registered] if record.registered else list(dict.fromkeys(record.names))
+    domains = [{"type": "domain-name", "spec_version": "2.1", "id": _id("domain-name", x), "value": x} for x in names]
     times = {"first_observed": stamp(one.first_seen), "last_observed": stamp(max(one.last_seen, one.first_seen))}
     objects: list[dict[str, Any]] = [
         {
@@ -58,29 +77,22 @@ def bundle(record: Record) -> dict[str, Any]:
             "name": PRODUCT,
             "identity_class": "system",
         },
-        {"type": "domain-name", "spec_version": "2.1", "id": domain, "value": one.domain},
-        _indicator(record, seen, identity),
-        {
-            "type": "observed-data",
-            "id": _id("observed-data", one.incident_id),
-            **seen,
-            "created_by_ref": identity,
-            **times,
-            "number_observed": max(one.queries, 1),
-            "object_refs": [domain],
-        },
-        {
-            "type": "sighting",
-            "id": _id("sighting", one.incident_id),
-            **seen,
-            "created_by_ref": identity,
-            "first_seen": times["first_observed"],
-            "last_seen": times["last_observed"],
-            "count": min(max(one.queries, 1), 999_999_999),
-            "sighting_of_ref": _id("indicator", one.domain),
-            "observed_data_refs": [_id("observed-data", one.incident_id)],
-        },
+        *domains,
     ]
+    if domains:
+        objects.append(
+            {
+                "type": "observed-data",
+                "id": observed,
+                **seen,
+                "created_by_ref": identity,
+                **times,
+                "number_observed": min(max(one.queries, 1), COUNT_MAX),
+                "object_refs": [domain["id"] for domain in domains],
+            }
+        )
+    if record.registered:
+        objects += [_indicator(record, seen, identity), _sighting(record, seen, identity)]
     return {"type": "bundle", "id": _id("bundle", record.key), "objects": objects}
 
 

@@ -37,7 +37,8 @@ class WebhookOutput:
     async def send(self, message: Record) -> None:
         """Hand over a record, or raise NotifyError."""
         body, timestamp = BY_NAME[self._form].render(message).encode(), str(int(time.time()))
-        headers = {"Content-Type": "application/json", KEY: message.key, TIMESTAMP: timestamp}
+        kind = "application/json" if body[:1] == b"{" and b"\n" not in body else "text/plain; charset=utf-8"
+        headers = {"Content-Type": kind, KEY: message.key, TIMESTAMP: timestamp}
         headers[SIGNATURE] = signature(self._secret, timestamp, body)
         await post(self.name, self._url, body, headers, self._retry)
 

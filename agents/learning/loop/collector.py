@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import queue
 import threading
+from collections import deque
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext, suppress
 from pathlib import Path
@@ -136,11 +137,22 @@ class HourCollector:
             self._thread.join(wait_s)
 
     def _run(self) -> None:
-        while (turned := self._waiting.get()) is not None:
-            rows = self._rows_of(turned)
-            while not self._written(turned.hour, rows):
-                if self._stop.wait(AGAIN_S):
-                    return
+        """Copies become rows as they come, which take a hundredth of their memory; the oldest are written first."""
+        pending: deque[tuple[int, FlowHours]] = deque()
+        while not (self._stop.is_set() and self._waiting.empty()):
+            with suppress(queue.Empty):
+                turned = self._waiting.get(timeout=AGAIN_S if pending else None)
+                if turned is not None:
+                    self._keep(pending, turned)
+                del turned
+            while pending and self._written(*pending[0]):
+                pending.popleft()
+
+    def _keep(self, pending: deque[tuple[int, FlowHours]], turned: _Turned) -> None:
+        if len(pending) < WAITING_MAX:
+            pending.append((turned.hour, self._rows_of(turned)))
+        else:
+            _log.error("flow_hours_lost", hour=turned.hour, error="the database has been away for too long")
 
     def _rows_of(self, turned: _Turned) -> FlowHours:
         flows = self._detector.flows

@@ -19,17 +19,18 @@ def vector_rows(rows: FlowHours) -> NDArray[np.float32]:
     return np.log1p(np.maximum(rows.numbers, 0)).astype(np.float32)
 
 
-def image_rows(rows: FlowHours, slices: int = SLICES) -> NDArray[np.float32]:
-    """An image for each of n flow-hours, side by side: shape (n, slices * numbers), the flow-hour's own slice last.
+def image_rows(rows: FlowHours, slices: int = SLICES, chosen: NDArray[np.int64] | None = None) -> NDArray[np.float32]:
+    """An image for each of n chosen flow-hours, or of all: shape (n, slices * numbers), its own slice last.
 
     Slices are the same client's below the same domain, an hour each; an hour without a flow-hour is zeros.
     """
     numbers = vector_rows(rows)
-    count, width = numbers.shape
+    wanted = np.arange(len(numbers)) if chosen is None else chosen
+    count, width = len(wanted), numbers.shape[1]
     images = np.zeros((count, slices, width), np.float32)
     keys = list(zip(rows.client, rows.domain, rows.hour.tolist(), strict=True))
     at = {key: row for row, key in enumerate(keys)}
-    for row, (client, domain, hour) in enumerate(keys):
+    for row, (client, domain, hour) in enumerate(keys[one] for one in wanted.tolist()):
         for back in range(slices):
             found = at.get((client, domain, hour - back))
             if found is not None:

@@ -15,11 +15,14 @@ from agents.detection.limits import CRITICAL_RATIO, SCATTERED, Scale
 from agents.detection.network import HOUR_S
 from agents.detection.reasons import CERTAIN_REASONS
 from agents.learning.loop.flow_hours import SCHEMA
-from agents.store.feedback.labels import Label, LabelledSpan, LabelOrigin, LabelStore
+from agents.store.feedback.labels import Label, LabelledSpan, LabelStore
+from agents.store.feedback.tables import LabelOrigin
 from agents.store.sql import Store
 
 LABELLING_MAX = 1_000
 """Incidents that one hour's labels come from, the last seen first."""
+LATE_HOURS = 24
+"""Incidents of so many hours are looked at again: after a database was away they may be stored after their hour."""
 _HONEYTOKEN, _PLAIN, _CALLED_BACK = "the honeytoken ", " in plain text", "a call-back name of "
 """What a secret's text begins or ends with (tripwires/honeytokens.py, secrets.py)."""
 
@@ -80,7 +83,8 @@ class Labeller:
     scale: Scale
 
     def __call__(self, hour: int) -> None:
-        seen = self.store.incidents(since=hour * float(HOUR_S), source="", limit=LABELLING_MAX)
+        since = (hour - LATE_HOURS) * float(HOUR_S)
+        seen = self.store.incidents(since=since, source="", limit=LABELLING_MAX)
         LabelStore(self.store).mark(spans_of(seen, self.scale), SCHEMA, time.time())
 
 

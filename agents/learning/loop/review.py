@@ -10,12 +10,11 @@ import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from agents.core.protocols import Field, Spec
+from agents.core.protocols import Field, Spec, Within
 from agents.core.text import counted
 from agents.core.types import DAY_S, Severity, ValidationCase
 from agents.detection.judge_kernels import PEAK_MIN
@@ -48,11 +47,6 @@ class ReviewLimits:
     per_week: int
 
 
-def _is_count(value: Any) -> None:
-    if not 0 <= value <= 10_000:
-        raise ValueError("it is no number from 0 to 10,000")
-
-
 SPEC: Spec[ReviewLimits] = Spec(
     "review",
     "reviews: domains that people are asked about",
@@ -62,7 +56,7 @@ SPEC: Spec[ReviewLimits] = Spec(
             int,
             20,
             "domains that come into the review queue in a week, at most; 0 = none",
-            _is_count,
+            Within(0, 10_000),
         ),
     ),
     lambda values: ReviewLimits(values["review_per_week"]),
@@ -115,9 +109,7 @@ class Reviewer:
     store: Store
     limits: ReviewLimits
     unsure: tuple[float, float] = (0.0, 0.0)
-    chances: Callable[[NDArray[np.float32]], NDArray[np.float64]] = lambda numbers: np.full(
-        len(numbers), UNKNOWN_CHANCE
-    )
+    chances: Callable[[NDArray[np.float32]], NDArray[np.float64]] = _unknown
     clock: Callable[[], float] = time.time
 
     def __call__(self, hour: int) -> None:
@@ -149,7 +141,7 @@ def reviewed_cases(store: Store) -> tuple[ValidationCase, ...]:
         if decision.label not in _EXPECTED or teaches(decision.domain):
             continue
         item = reviews.item(decision.domain)
-        rows = hours.read(SCHEMA, domain=decision.domain, limit=CASES_MAX)
+        rows = hours.read(SCHEMA, domain=decision.domain, limit=4 * NAMES_A_DOMAIN)
         names = dict.fromkeys([*(item.names if item else ()), *(name for some in rows.names for name in some)])
         purpose = f"reviewed: {decision.label}, by {decision.author}"
         for name in list(names)[:NAMES_A_DOMAIN]:

@@ -29,6 +29,7 @@ SHUFFLED, OUTWARD = 2, (2.0, 4.0, 8.0)
 AGREEMENT_MIN = 0.7
 """Rank correlation (Spearman) with the detector; trees that agree less would be another detector under its name."""
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,40}")
+_WORD = re.compile(r"(?<=[a-z])(?=[A-Z])")
 
 
 class PyodScorer(IsolationForestScorer):
@@ -51,8 +52,8 @@ class PyodScorer(IsolationForestScorer):
             knots, decades = tail(np.asarray(detector.decision_scores_, np.float64))
             made = _made(some, mean, draw)
             raw = np.nan_to_num(detector.decision_function((made - mean) / deviation), posinf=1e300, neginf=-1e300)
-        except (ValueError, RuntimeError, np.linalg.LinAlgError) as error:
-            raise TrainingError(f"cannot train PyOD's {self.params['pyod_class']}: {error}") from None
+        except Exception as error:  # noqa: BLE001 - other people's detectors raise what they like
+            raise TrainingError(f"cannot train PyOD's {self.params['pyod_class']}: {_first_line(error)}") from None
         told = np.interp(raw, knots, decades)
         learned = np.arange(len(made)) % 5 > 0
         trees = ExtraTreesRegressor(TREES, max_depth=DEPTH, min_samples_leaf=LEAF_ROWS, random_state=seed)
@@ -88,17 +89,29 @@ def _detector(name: str) -> Any:
     try:
         base = importlib.import_module("pyod.models.base").BaseDetector
     except ImportError as error:
-        raise TrainingError(f"cannot train this detector type without the extra pyod: {error}") from None
-    try:
-        found = getattr(importlib.import_module(f"pyod.models.{name.lower()}"), name, None)
-    except ImportError as error:
-        raise TrainingError(f"cannot train: PyOD gives no detector {name}: {error}") from None
+        raise TrainingError(f"cannot train this detector type without the extra pyod: {_first_line(error)}") from None
+    found = None
+    for module in dict.fromkeys((name.lower(), _WORD.sub("_", name).lower())):  # iforest, feature_bagging
+        try:
+            found = getattr(importlib.import_module(f"pyod.models.{module}"), name, None) or found
+        except ModuleNotFoundError as error:
+            if error.name != f"pyod.models.{module}":
+                raise TrainingError(f"cannot train: PyOD's {name} needs {error.name}") from None
+        except ImportError as error:
+            raise TrainingError(f"cannot train: PyOD gives no detector {name}: {_first_line(error)}") from None
     if not isinstance(found, type) or not issubclass(found, base) or inspect.isabstract(found):
         raise TrainingError(f"cannot train: PyOD gives no detector {name}: there is no such class")
     needed = [one.name for one in inspect.signature(found).parameters.values() if one.default is one.empty]
     if needed:
         raise TrainingError(f"cannot train: PyOD gives no detector {name}: it needs {', '.join(needed)}")
-    return found()
+    try:
+        return found()
+    except Exception as error:  # noqa: BLE001 - other people's constructors raise what they like
+        raise TrainingError(f"cannot train: PyOD's {name} cannot be made: {_first_line(error)}") from None
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error) or type(error).__name__).splitlines()[0]
 
 
 SPEC: Spec[OutlierScorer] = Spec(

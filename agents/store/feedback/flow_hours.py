@@ -84,7 +84,8 @@ class FlowHourStore:
             gone = list(old)
             weeks = _excess(_by_week(connection, schema), most) if len(gone) < over else {}
             for week, count in weeks.items():
-                wanted = select(_F.id).where(_F.schema == schema, _WEEK.in_([week]))
+                first = week * WEEK_HOURS
+                wanted = select(_F.id).where(_F.schema == schema, _F.hour.between(first, first + WEEK_HOURS - 1))
                 gone += connection.execute(wanted.order_by(_F.rnd.desc(), _F.id).limit(count)).scalars()
         for at in range(0, len(gone), CHUNK):
             with self._store.writing("delete flow-hours", LONG_S) as connection:

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from sqlalchemy import Connection, select
 
 from agents.core.columns import Coded
-from agents.store.feedback.tables import FLOW_HOURS, FLOW_LABELS, REVIEW_ITEMS, labelled_by_people
+from agents.store.feedback.tables import FLOW_HOURS, FLOW_LABELS, REVIEW_ITEMS, LabelOrigin, labelled_by_people
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +42,7 @@ def labelled_flows(connection: Connection) -> LabelledFlows:
     tunnels = (
         select(FLOW_HOURS.c.client, FLOW_HOURS.c.domain)
         .join(FLOW_LABELS, FLOW_LABELS.c.flow_hour_id == FLOW_HOURS.c.id)
-        .where(FLOW_LABELS.c.label == "tunnel")
+        .where(FLOW_LABELS.c.label == "tunnel", FLOW_LABELS.c.origin != str(LabelOrigin.LEARNED))
         .distinct()
     )
     return LabelledFlows(

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from sqlalchemy import ColumnElement, case, func, literal, select
 
 from agents.core.types import clean
-from agents.store.feedback.tables import FLOW_HOURS, FLOW_LABELS, REVIEW_DECISIONS, labelled_by_people
+from agents.store.feedback.tables import FLOW_HOURS, FLOW_LABELS, REVIEW_DECISIONS, LabelOrigin, labelled_by_people
 from agents.store.sql import LONG_S, MERGED_S, Store
 
 _F, _L = FLOW_HOURS.c, FLOW_LABELS.c
@@ -23,17 +23,6 @@ class Label(StrEnum):
     TUNNEL = "tunnel"
     BENIGN = "benign"
     IGNORE = "ignore"
-
-
-class LabelOrigin(StrEnum):
-    """Where a label comes from."""
-
-    PERSON = "a person"
-    TOOL = "tool fingerprint"
-    HONEYTOKEN = "honeytoken"
-    SECRET = "decoded secret"  # noqa: S105 - the name of an origin
-    LIMIT = "three times a limit"
-    LEARNED = "learnt probability"
 
 
 @dataclass(frozen=True, slots=True)

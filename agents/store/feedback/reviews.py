@@ -9,9 +9,10 @@ from enum import StrEnum
 
 from sqlalchemy import Connection, Row, delete, desc, func, insert, select, update
 
-from agents.core.errors import UsageError
+from agents.core.errors import NameFormatError, UsageError
 from agents.core.text import printable
 from agents.core.types import clean
+from agents.dns.name import domain_text, from_text, to_text
 from agents.store.feedback.labels import Label
 from agents.store.feedback.tables import REVIEW_DECISIONS, REVIEW_ITEMS
 from agents.store.sql import Store
@@ -99,8 +100,10 @@ class ReviewStore:
                 if room <= 0:
                     if not new or new[-1][0] >= item.informativeness:
                         break
-                    connection.execute(delete(REVIEW_ITEMS).where(_I.domain == new.pop()[1]))
-                    room += 1
+                    weakest = (_I.domain == new.pop()[1], _I.state == str(ReviewState.NEW))
+                    room += connection.execute(delete(REVIEW_ITEMS).where(*weakest)).rowcount
+                    if room <= 0:  # somebody looks at it now
+                        continue
                 connection.execute(insert(REVIEW_ITEMS).values(_row(item, now)))
                 room, added = room - 1, added + 1
         return added
@@ -108,9 +111,9 @@ class ReviewStore:
     def take(self, domain: str, author: str) -> None:
         """Somebody looks at a domain. Raises UsageError where it is not in the queue or closed."""
         author = _text(author, "an author", TEXT_MAX_AUTHOR)
-        waits = (_I.domain == clean(domain), _I.state != str(ReviewState.CLOSED))
         values = {"state": str(ReviewState.IN_WORK), "taken_by": author}
         with self._store.writing("take a review") as connection:
+            waits = (_I.domain == _named(connection, domain), _I.state != str(ReviewState.CLOSED))
             if not connection.execute(update(REVIEW_ITEMS).where(*waits).values(values)).rowcount:
                 raise UsageError(f"cannot take {printable(domain)}: it does not wait in the review queue")
 
@@ -119,10 +122,10 @@ class ReviewStore:
     ) -> list[ReviewDecision]:
         """Label domains, all of them or none; a standing decision about one is undone by that. now: Unix seconds."""
         reason, author = _text(reason, "a reason", TEXT_MAX_REASON), _text(author, "an author", TEXT_MAX_AUTHOR)
-        wanted = sorted({clean(domain) for domain in domains})
-        if not wanted or not all(wanted) or len(wanted) > DOMAINS_AT_ONCE:
+        if not 0 < len(domains) <= DOMAINS_AT_ONCE:
             raise UsageError(f"cannot decide: name 1 to {DOMAINS_AT_ONCE} domains")
         with self._store.writing("keep a decision") as connection:
+            wanted = sorted({_named(connection, domain) for domain in domains})
             _undo(connection, wanted, author, f"decided again: {label}", now)
             rows = [
                 {"at": now, "domain": domain, "label": str(label), "reason": reason, "author": author}
@@ -140,7 +143,8 @@ class ReviewStore:
         """Take back the standing decision about a domain; it waits in the queue again, if it did before."""
         reason, author = _text(reason, "a reason", TEXT_MAX_REASON), _text(author, "an author", TEXT_MAX_AUTHOR)
         with self._store.writing("undo a decision") as connection:
-            row = connection.execute(select(REVIEW_DECISIONS).where(_STANDS, _D.domain == clean(domain))).first()
+            decided = select(REVIEW_DECISIONS).where(_STANDS, _D.domain == _named(connection, domain))
+            row = connection.execute(decided).first()
             if row is None:
                 raise UsageError(f"cannot undo: nothing is decided about {printable(domain)}")
             _undo(connection, [row.domain], author, reason, now)
@@ -161,6 +165,28 @@ class ReviewStore:
         with self._store.reading("count the review queue") as connection:
             found = {str(state): int(count) for state, count in connection.execute(statement)}
         return {str(state): found.get(str(state), 0) for state in ReviewState}
+
+
+def registered(text: str) -> str:
+    """A person's domain as flows have it: lower case, without a last dot. Raises UsageError for a name below one."""
+    typed = text.strip()
+    try:
+        wire = from_text(typed.lower())
+    except NameFormatError:
+        wire = b""
+    if not typed or not wire:
+        raise UsageError(f"cannot use {printable(typed)!r}: it is no domain")
+    domain, name = domain_text(wire), to_text(wire)
+    if domain not in (name, "."):
+        raise UsageError(f"cannot use {printable(name)}: flows are below {domain}")
+    return name
+
+
+def _named(connection: Connection, text: str) -> str:
+    """The domain that a person names: as the queue or a decision has it, or in the form that flows have."""
+    exact = clean(text)
+    known = select(_I.domain).where(_I.domain == exact).union(select(_D.domain).where(_D.domain == exact))
+    return registered(text) if connection.execute(known).first() is None else exact
 
 
 def _text(text: str, what: str, size: int) -> str:

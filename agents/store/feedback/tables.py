@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
+
 from sqlalchemy import (
     REAL,
     BigInteger,
@@ -18,6 +20,18 @@ from sqlalchemy import (
 )
 
 from agents.store.rows import metadata
+
+
+class LabelOrigin(StrEnum):
+    """Where a label comes from."""
+
+    PERSON = "a person"
+    TOOL = "tool fingerprint"
+    HONEYTOKEN = "honeytoken"
+    SECRET = "decoded secret"  # noqa: S105 - the name of an origin
+    LIMIT = "three times a limit"
+    LEARNED = "learnt probability"
+
 
 ROW_ID = BigInteger().with_variant(Integer, "sqlite")
 """SQLite numbers rows by itself in a column of exactly this type alone (sqlite.org/autoinc.html)."""

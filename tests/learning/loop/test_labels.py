@@ -19,7 +19,8 @@ from agents.learning.loop.flow_hours import SCHEMA
 from agents.learning.loop.labels import Labeller, label_counts, rule_of, spans_of
 from agents.store import open_store
 from agents.store.feedback.flow_hours import FlowHourStore
-from agents.store.feedback.labels import Label, LabelOrigin
+from agents.store.feedback.labels import Label
+from agents.store.feedback.tables import LabelOrigin
 from tests.support.flow_hours import HOUR, HOUR_S, flow_hours
 from tests.support.verdicts import incident
 

@@ -32,8 +32,9 @@ from agents.learning.loop.online import (
 from agents.learning.loop.review import teaches
 from agents.store import Store, open_store
 from agents.store.feedback.flow_hours import FlowHours, FlowHourStore
-from agents.store.feedback.labels import Label, LabelledSpan, LabelOrigin, LabelStore
+from agents.store.feedback.labels import Label, LabelledSpan, LabelStore
 from agents.store.feedback.reviews import ReviewStore
+from agents.store.feedback.tables import LabelOrigin
 from tests.support.flow_hours import HOUR
 from tests.support.listening import wait_until
 

@@ -13,8 +13,9 @@ from agents.learning.loop.online import SPEC, cold_model, label_by_probability
 from agents.learning.loop.review import Reviewer, ReviewLimits, candidates, reviewed_cases, teaches
 from agents.store import Store, open_store
 from agents.store.feedback.flow_hours import FlowHours, FlowHourStore
-from agents.store.feedback.labels import Label, LabelledSpan, LabelOrigin, LabelStore
+from agents.store.feedback.labels import Label, LabelledSpan, LabelStore
 from agents.store.feedback.reviews import ReviewStore
+from agents.store.feedback.tables import LabelOrigin
 from tests.support.flow_hours import HOUR, flow_hours
 
 

@@ -6,7 +6,8 @@ import pytest
 
 from agents.store import Store
 from agents.store.feedback.flow_hours import FlowHourStore
-from agents.store.feedback.labels import Label, LabelledSpan, LabelOrigin, LabelStore
+from agents.store.feedback.labels import Label, LabelledSpan, LabelStore
+from agents.store.feedback.tables import LabelOrigin
 from tests.support.flow_hours import HOUR, flow_hours
 
 pytestmark = pytest.mark.contract

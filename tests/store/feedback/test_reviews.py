@@ -9,8 +9,9 @@ import pytest
 from agents.core.errors import AgentsError, StoreError, UsageError
 from agents.store import Store
 from agents.store.feedback.flow_hours import FlowHourStore
-from agents.store.feedback.labels import Label, LabelledSpan, LabelOrigin, LabelStore
+from agents.store.feedback.labels import Label, LabelledSpan, LabelStore
 from agents.store.feedback.reviews import ReviewItem, ReviewState, ReviewStore
+from agents.store.feedback.tables import LabelOrigin
 from tests.support.flow_hours import HOUR, flow_hours
 from tests.support.verdicts import START, verdicts
 
@@ -158,3 +159,12 @@ def test_labelled_flows_leave_the_sample_of_normal(store: Store) -> None:
 def test_a_take_of_what_does_not_wait_is_refused(store: Store) -> None:
     with pytest.raises(AgentsError, match=r"^cannot take a.example: it does not wait in the review queue$"):
         ReviewStore(store).take("a.example", "ann")
+
+
+def test_domains_are_kept_as_flows_have_them(store: Store) -> None:
+    (made,) = ReviewStore(store).decide([" Files.Example. "], Label.BENIGN, "r", "a", 1.0)
+    assert made.domain == "files.example"
+    with pytest.raises(UsageError, match=r"cannot use www\.files\.example: flows are below files\.example"):
+        ReviewStore(store).decide(["www.files.example"], Label.BENIGN, "r", "a", 1.0)
+    with pytest.raises(UsageError, match=r"it is no domain"):
+        ReviewStore(store).decide(["a" * 300], Label.BENIGN, "r", "a", 1.0)
