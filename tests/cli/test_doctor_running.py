@@ -22,7 +22,9 @@ PASSWORD = "postgresql://dns:hunter2@127.0.0.1:1/x"
 @pytest.fixture(scope="module")
 def one(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     folder = tmp_path_factory.mktemp("doctor")
-    with running(folder, SLACK_WEBHOOK_URL=SLACK, RETRAIN_SCHEDULE="0 4 * * mon", BURN_IN_DAYS="7") as made:
+    with running(
+        folder, SLACK_WEBHOOK_URL=SLACK, RETRAIN_SCHEDULE="0 4 * * mon", BURN_IN_DAYS="7", COMPARE_TYPES="all"
+    ) as made:
         wait_until(lambda: made.get("/health")["status"] == "ok", 60)
         yield made
 

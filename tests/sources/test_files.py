@@ -91,16 +91,15 @@ def test_an_xz_stream_that_wants_much_memory_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "name"),
     [
-        (b"#separator \\x09\n#set_separator\t,\n", "a log of Zeek"),
-        (b'{"timestamp": "2026-01-05T00:00:00"}\n', "a log of JSON objects"),
-        (b"Jan  5 00:00:00 dnsmasq[1]: query[TXT] a.example from 192.0.2.1\n", "a log of dnsmasq"),
+        (b"#separator \\x09\n#set_separator\t,\n", "another log of Zeek"),
+        (b'{"timestamp": "2026-01-05T00:00:00"}\n', "another log of JSON objects"),
         (b"PK\x03\x04\x14\x00", "a zip archive"),
     ],
 )
 def test_a_kind_that_is_not_read_is_named(tmp_path: Path, content: bytes, name: str) -> None:
     path = tmp_path / "other"
     path.write_bytes(content)
-    with pytest.raises(CaptureError, match=rf"cannot read .*: it is {name}.* and neither a pcap"):
+    with pytest.raises(CaptureError, match=rf"cannot read .*: it is {name}.* and neither "):
         kind_of(path)
 
 

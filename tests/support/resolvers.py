@@ -144,7 +144,7 @@ def ask(port: int, questions: Sequence[tuple[str, str]]) -> None:
 
 def _exchange(asking: socket.socket, message: bytes) -> None:
     """Ask, and wait for the answer. A server that has not started yet refuses at once, and is asked again."""
-    end = time.monotonic() + patient(10)
+    end = time.monotonic() + patient(30)
     asking.settimeout(patient(2))
     while time.monotonic() < end:
         try:
