@@ -215,7 +215,9 @@ class Settings(BaseSettings):
     )
 
     webhooks_plain_http: Literal["off", "on"] = Field(
-        "off", description="let webhooks be http:// to other machines: their address is a secret, and can be read there"
+        "off",
+        description="let webhooks, and a Pi-hole with PIHOLE_PASSWORD, be http:// to other machines: their address or "
+        "password is a secret, and can be read there",
     )
 
     burn_in_days: Annotated[int, Field(ge=0, le=28)] = Field(

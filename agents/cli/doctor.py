@@ -32,7 +32,8 @@ from agents.detection.tripwires.honeytokens import load_honeytokens
 from agents.export.outputs import OUTPUTS
 from agents.runtime import bootstrap
 from agents.runtime.health import UNSENT_S
-from agents.runtime.heartbeat import OUTBOX, PARTS, detector_health, read_heartbeat, settings_in_force
+from agents.runtime.heartbeat import OUTBOX, PARTS, STALE_S, detector_health, read_heartbeat, settings_in_force
+from agents.runtime.listener_process import COLLECTOR
 from agents.scoring import MODEL_TYPES
 from agents.settings import RENAMED, Settings, old_names, unknown_names
 from agents.sources import SPECS as INTAKES
@@ -212,10 +213,13 @@ def _bound(settings: Settings) -> str:
 def _logs(settings: Settings) -> str:
     """What was heard from each log that is followed, and what it does not keep."""
     found, now = collected(settings.state_dir), time.time()
-    if not found:
+    alive, state = detector_health(settings.state_dir)
+    silent = not collected(settings.state_dir, STALE_S)
+    ill = silent and alive and COLLECTOR in state.processes
+    if not found and not ill:
         return "none is followed (COLLECT_FILES, dns-tunnel collect)"
     kinds = {spec.name: spec for spec in INTAKES}
-    texts, ill = [], False
+    texts = ["no collector hears them at present"] if silent else []
     for path, one in found.items():
         kind = kinds.get(one.get("kind"))
         text = f"{path}: {kind.summary if kind else 'of a kind not known yet'}; "

@@ -18,12 +18,14 @@ from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from pydantic import SecretStr
 
 from agents import __version__
 from agents import settings as settings_module
 from agents.alerting.channel_queue import PACE_S, Receiver
+from agents.alerting.delivery import PLAIN_HTTP, is_loopback
 from agents.alerting.grouping import Groups
 from agents.alerting.handover import HandOver, Sender
 from agents.alerting.manager import CHANNELS, AlertManager, channel_values, notifiers_from
@@ -34,6 +36,7 @@ from agents.core.cron import cron_trigger
 from agents.core.errors import AgentsError, ModelError, SettingsError
 from agents.core.files import PRIVATE_MODE, make_private_folder, write_atomic
 from agents.core.protocols import ScoringModel, Spec
+from agents.core.text import printable
 from agents.core.types import Sample, Severity
 from agents.detection.detector import PEAKS_FILE, TunnelDetector
 from agents.detection.known_services import Entry, KnownServices, load_entries, own_zone, services_at
@@ -352,7 +355,7 @@ def plan_of(
     others: what runs beside listeners and detector, and reads its `note`. collecting: logs that are followed. listens:
     there are listeners. Raises CaptureError for a file that cannot be followed.
     """
-    losses = losses_of(collecting.kinds(), named=listens) if collecting else ()
+    losses = losses_at_start(collecting, listens) if collecting else ()
     make_folders(settings)
     listener = listener_config(settings) if listens else None
     mismatched = listener.mismatched_by_upstream if listener else dict
@@ -368,6 +371,13 @@ def plan_of(
         folders=tuple(_folders(settings)[1:]),
         collecting=collecting,
     )
+
+
+def losses_at_start(collecting: Collecting, listens: bool) -> tuple[str, ...]:
+    """What the logs do not keep, as far as it is known. A listener answers, whatever state the logs are in."""
+    kinds, unknown = collecting.kinds(strict=not listens)
+    untold = (f"answers: not known until the kind of {printable(path)} is found" for path in unknown)
+    return (*losses_of(kinds, named=listens), *untold)
 
 
 def collecting_of(
@@ -386,6 +396,7 @@ def collecting_of(
         raise SettingsError(f"cannot use setting COLLECT_FILES: more than {COLLECT_MAX} files")
     if not names:
         return None
+    _refuse_plain_password(settings, names, values["pihole_password"])
     return Collecting(
         paths=list(dict.fromkeys(Path(name).absolute() for name in names if not is_address(name))),
         state_dir=settings.state_dir,
@@ -395,6 +406,16 @@ def collecting_of(
         pi_holes=list(dict.fromkeys(filter(is_address, names))),
         pihole_password=values["pihole_password"],
     )
+
+
+def _refuse_plain_password(settings: Settings, names: Sequence[str], password: str) -> None:
+    """Raise SettingsError where the password would travel in the clear, as for webhooks."""
+    plain = [name for name in names if name.startswith("http://") and not is_loopback(urlsplit(name).hostname or "")]
+    if password and plain and settings.webhooks_plain_http != "on":
+        raise SettingsError(
+            f"cannot use setting PIHOLE_PASSWORD: {printable(plain[0])} is http:// to another machine"
+            f" ({PLAIN_HTTP.upper()}=on)"
+        )
 
 
 def registry_of(settings: Settings) -> ModelRegistry[Model]:

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import json
 import math
+import os
+import re
 import threading
 import time
 from collections import deque
@@ -20,13 +22,13 @@ from typing import Any
 
 import structlog
 
-from agents.core.errors import CaptureError
+from agents.core.errors import AgentsError, CaptureError
 from agents.core.files import PRIVATE_MODE, write_atomic
 from agents.core.types import QueryBatch
-from agents.dns.message import ANSWER_TYPES_MAX, type_number
+from agents.dns.message import ANSWER_TYPES_MAX
 from agents.sources import SPECS, kind_of, pihole
 from agents.sources.intake import Intake
-from agents.sources.logs.source import PAIR_WAIT_S, LogLines, Rows
+from agents.sources.logs.source import PAIR_WAIT_S, TIME_MAX, LogLines, Rows, type_of
 from agents.sources.tail import Position, TailedFile
 from agents.stream.note import SharedNote
 from agents.stream.record import client_bytes
@@ -49,6 +51,7 @@ STOP_TRIES = 100
 ASK_S = 5.0
 """A Pi-hole is asked so often."""
 HOUR_S, HOURS = 3600, 24
+_HOUR = re.compile(r"[0-9]{1,9}")
 _log = structlog.get_logger()
 
 
@@ -70,10 +73,25 @@ class Collecting:
         """Paths and addresses."""
         return [*map(str, self.paths), *self.pi_holes]
 
-    def kinds(self) -> list[Intake]:
-        """The kinds of the files that are there. Raises CaptureError for one that cannot be followed."""
-        found = [self.kind(path) for path in self.paths if path.exists() and path.stat().st_size]
-        return found + [pihole.SPEC] * bool(self.pi_holes)
+    def kinds(self, strict: bool) -> tuple[list[Intake], list[Path]]:
+        """The kinds of what is followed, and the files whose kind is not known yet: they are not there, or empty.
+
+        Raises CaptureError for a file that cannot be followed; unless `strict`, one whose content does not tell its
+        kind, or that cannot be read, only is not known yet.
+        """
+        found, unknown = [pihole.SPEC] * bool(self.pi_holes), list[Path]()
+        for path in self.paths:
+            try:
+                kind = self.kind(path) if self.format != "auto" or _has_content(path) else None
+            except CaptureError:
+                if strict or self.format != "auto":
+                    raise
+                kind = None
+            if kind is None:
+                unknown.append(path)
+            else:
+                found.append(kind)
+        return found, unknown
 
     def kind(self, path: Path) -> Intake:
         """The kind of a file. Raises CaptureError for one that cannot be followed."""
@@ -90,9 +108,10 @@ class Heard:
         """saved: what `to_json` gave before."""
         self.counts = {name: _count(saved.get(name)) for name in ("queries", "malformed", "nameless")}
         self._before = dict(self.counts)
-        hours = saved.get("hours")
-        self.hours = {str(hour): _count(number) for hour, number in hours.items()} if isinstance(hours, dict) else {}
-        self.heard_at = float(at) if isinstance(at := saved.get("heard_at"), int | float) else 0.0
+        self.hours = {str(hour): number for hour, number in _hours_of(saved)}
+        self.heard_at = _time(saved.get("heard_at"), 0.0)
+        self.beat: Callable[[], None] = lambda: None
+        """Called as a sign of life where reading takes long."""
         self.kind: Intake | None = None
         self.error = ""
 
@@ -188,22 +207,26 @@ class CollectedPiHole(Heard):
         from agents.sources.pihole_api import PiHoleApi  # here: its HTTP client costs a listener's start a tenth
 
         super().__init__(saved)
-        since = saved.get("since")
-        known = float(since) if isinstance(since, int | float) else 0.0 if collecting.from_start else time.time()
+        known = _time(saved.get("since"), 0.0 if collecting.from_start else time.time())
         self.name, self.kind = url, pihole.SPEC
         self._api, self._rows, self._due = PiHoleApi(url, collecting.pihole_password, known), Rows("query"), 0.0
 
     def read(self, now: float) -> QueryBatch | None:
-        """Queries that came, None where nothing new did or it is not yet time to ask. now: of time.monotonic()."""
+        """Queries that came, None where nothing new did or it is not yet time to ask. now: of time.monotonic().
+
+        What is long ago comes a part at a time, one each call.
+        """
         if now < self._due:
             return None
-        self._due = now + ASK_S
+        self._due, self._api.beat = now + ASK_S, self.beat
         try:
             batch = self._rows.batch(self._api.read(time.time()))
         except pihole.PiHoleAwayError as error:
             self.note(self.name, str(error))
             return None
         self.note(self.name, "")
+        if self._api.behind:
+            self._due = now
         return self.counted(batch, self._api.malformed + self._rows.malformed, self._api.nameless)
 
     def rest(self) -> QueryBatch | None:
@@ -219,8 +242,29 @@ class CollectedPiHole(Heard):
         return {**super().to_json(), "since": self._api.since}
 
 
+def _has_content(path: Path) -> bool:
+    """Whether a file is there and not empty. Raises CaptureError if that cannot be seen."""
+    try:
+        return path.stat().st_size > 0
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError as error:
+        raise CaptureError(f"cannot read {path}: {os.strerror(error.errno or 0).lower()}") from None
+
+
 def _count(found: object) -> int:
     return found if isinstance(found, int) and found >= 0 else 0
+
+
+def _time(found: object, default: float) -> float:
+    """A time in a saved JSON value, the default where it is none."""
+    return float(found) if isinstance(found, int | float) and 0 <= found <= TIME_MAX else default
+
+
+def _hours_of(saved: Mapping[str, Any]) -> list[tuple[int, int]]:
+    """Hours since 1970 and their queries, without those of a damaged file."""
+    rows = hours.items() if isinstance(hours := saved.get("hours"), dict) else ()
+    return [(int(hour), _count(number)) for hour, number in rows if _HOUR.fullmatch(str(hour))]
 
 
 class Collector:
@@ -235,10 +279,12 @@ class Collector:
             *(CollectedPiHole(url, collecting, saved.get(url, {})) for url in collecting.pi_holes),
         ]
         self._unsaved: deque[tuple[int, bytes]] = deque()  # states, and the ring's head that they belong to
-        self._saved_at, self._failing = -math.inf, False
+        self._saved_at, self._failing, self._written = -math.inf, False, b""
 
     def run(self, stop: threading.Event, beat: Callable[[], None]) -> None:
         """Follow until `stop` is set; what was read by then is put. beat: called as a sign of life."""
+        for source in self._sources:
+            source.beat = beat
         while not stop.is_set():
             beat()
             busy = False
@@ -292,13 +338,21 @@ class Collector:
         if not state:
             return
         try:
-            write_atomic(self._path, state, PRIVATE_MODE)
+            self._write(state)
         except OSError as error:
             if not self._failing:
                 _log.warning("positions_not_saved", path=str(self._path), error=str(error))
             self._failing = True
         else:
             self._failing = False
+
+    def _write(self, state: bytes) -> None:
+        """Write a state down; one that lies there only gets the time of now, for a disk is slow. Raises OSError."""
+        if state == self._written and self._path.exists():
+            os.utime(self._path)
+            return
+        write_atomic(self._path, state, PRIVATE_MODE)
+        self._written = state
 
 
 def _read(path: Path) -> bytes:
@@ -331,14 +385,17 @@ def collected(state_dir: Path, within_s: float = math.inf) -> dict[str, Any]:
 
 def heard_since(found: Mapping[str, Any], hours: int, now: float) -> int:
     """Queries that came in the last so many hours, in whole hours of the clock."""
-    counts = found.get("hours")
-    rows = counts.items() if isinstance(counts, dict) else ()
-    return sum(_count(number) for hour, number in rows if str(hour).isdecimal() and int(hour) > now // HOUR_S - hours)
+    return sum(number for hour, number in _hours_of(found) if hour > now // HOUR_S - hours)
 
 
 @lru_cache(maxsize=4096)
 def _types(text: str) -> tuple[int, ...]:
-    return tuple(type_number(one) for one in text.split(",")[:ANSWER_TYPES_MAX]) if text else ()
+    """Numbers of an answer's types; one that is not known is left out, for the query counts without it."""
+    found = []
+    for one in text.split(",")[:ANSWER_TYPES_MAX] if text else ():
+        with suppress(AgentsError):
+            found.append(type_of(one))
+    return tuple(found)
 
 
 def _records(batch: QueryBatch) -> Iterator[tuple[Any, ...]]:

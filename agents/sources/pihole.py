@@ -14,7 +14,7 @@ from agents.core.errors import AgentsError, CaptureError
 from agents.core.text import printable
 from agents.core.types import FORWARDED, FROM_CACHE, FROM_CACHE_STALE, UNKNOWN, QueryBatch
 from agents.sources.intake import Fidelity, Intake, Observed
-from agents.sources.logs.source import Rows, RowSource, literal
+from agents.sources.logs.source import TIME_MAX, Rows, RowSource, literal
 
 _MAGIC = b"SQLite format 3\0"
 _TYPES = (
@@ -106,6 +106,8 @@ def _observed(needed: tuple[Any, ...], optional: Mapping[str, Any]) -> Observed 
     timestamp, number, status, domain, client = needed
     reply, took = optional.get("reply_type"), optional.get("reply_time")
     if not isinstance(timestamp, int | float) or not isinstance(domain, str) or not isinstance(client, str):
+        return None
+    if not 0 <= timestamp <= TIME_MAX:
         return None
     if not isinstance(number, int) or number < 0 or len(_TYPES) <= number < _OTHER_FROM:
         return None

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import Any
 
 import httpx
@@ -16,7 +18,7 @@ from agents.core.text import printable
 from agents.core.types import FORWARDED, FROM_CACHE, FROM_CACHE_STALE, UNKNOWN
 from agents.dns.message import NOERROR, NOTIMP, NXDOMAIN, REFUSED, SERVFAIL
 from agents.sources.intake import Observed
-from agents.sources.logs.source import literal
+from agents.sources.logs.source import TIME_MAX, literal
 from agents.sources.pihole import HIDDEN, NOT_TOLD, PiHoleAwayError
 
 SETTLE_S = 2.0
@@ -26,6 +28,10 @@ PAGE = 1000
 ANSWER_MAX = 1 << 24
 """Bytes of an answer of the API, at most."""
 TIMEOUT_S = 5.0
+ANSWER_S = 5.0
+"""An answer comes whole within so many seconds, or counts as none."""
+SLICE_S = 60.0
+"""Queries of so many seconds are asked for at once; of more where few come, so that a long gap is caught up with."""
 _OK, _UNAUTHORIZED = 200, 401
 _SESSION = "X-FTL-SID"
 _RCODES = {
@@ -44,25 +50,36 @@ class PiHoleApi:
     def __init__(self, url: str, password: str, since: float) -> None:
         self._url, self._password = url.rstrip("/"), password
         self.since = since
+        self.behind = False
+        """More may be asked for at once: what was asked for last ended before now."""
         self.malformed = self.nameless = 0
+        self.beat: Callable[[], None] = lambda: None
+        """Called before each question, as a sign of life."""
+        self._slice_s = SLICE_S
         self._client = httpx.Client(timeout=TIMEOUT_S, follow_redirects=False, trust_env=False)
 
     def close(self) -> None:
-        """Close the connection."""
+        """End the session, of which a Pi-hole has few, and close the connection."""
+        if _SESSION in self._client.headers:
+            with suppress(PiHoleAwayError):
+                self._ask("DELETE", "/api/auth")
         self._client.close()
 
     def read(self, now: float) -> list[Observed]:
-        """Queries since the last call that are SETTLE_S old, in order of time.
+        """Queries since the last call that are SETTLE_S old, in order of time; of a long time the first part: `behind`.
 
         Raises PiHoleAwayError; then the next call gives what this one would have given.
         """
-        until = now - SETTLE_S
+        until = min(now - SETTLE_S, self.since + self._slice_s)
+        self.behind = False
         if until <= self.since:
             return []
         found: list[Observed] = []
         malformed = nameless = start = 0
         while True:
             rows = self._rows(until, start)
+            if start == 0 and self._is_too_many(len(rows), until - self.since):
+                return []
             for row in rows:
                 one = _observed(row)
                 if one is None:
@@ -73,10 +90,18 @@ class PiHoleApi:
             start += PAGE
             if len(rows) < PAGE:
                 break
-        self.since = until
+        self.since, self.behind = until, until < now - SETTLE_S
         self.malformed += malformed
         self.nameless += nameless
         return sorted(found, key=lambda one: one.ts)
+
+    def _is_too_many(self, count: int, slice_s: float) -> bool:
+        """Fit the slice to a first page of so many rows; whether it is to be asked for in smaller parts."""
+        if count < PAGE // 2:
+            self._slice_s = max(self._slice_s, 2 * slice_s)
+        elif count >= PAGE and slice_s > SLICE_S:
+            self._slice_s, self.behind = max(slice_s / 2, SLICE_S), True
+        return self.behind
 
     def _rows(self, until: float, start: int) -> list[Any]:
         asked = {"from": f"{self.since:.6f}", "until": f"{until:.6f}", "length": str(PAGE), "start": str(start)}
@@ -98,6 +123,8 @@ class PiHoleApi:
 
     def _ask(self, method: str, path: str, **more: Any) -> tuple[int, dict[str, Any]]:
         """Status and JSON object of an answer, an empty one where it is something else. Raises PiHoleAwayError."""
+        self.beat()
+        end = time.monotonic() + ANSWER_S
         try:
             with self._client.stream(method, self._url + path, **more) as answer:
                 data = b""
@@ -105,6 +132,8 @@ class PiHoleApi:
                     data += block
                     if len(data) > ANSWER_MAX:
                         raise PiHoleAwayError(f"cannot ask {self._url}: an answer is longer than {ANSWER_MAX} bytes")
+                    if time.monotonic() > end:
+                        raise PiHoleAwayError(f"cannot ask {self._url}: an answer takes longer than {ANSWER_S:g} s")
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             raise PiHoleAwayError(f"cannot reach {self._url}: {printable(error) or type(error).__name__}") from None
         try:
@@ -122,7 +151,7 @@ def _observed(row: object) -> Observed | None:
     address = client.get("ip") if isinstance(client, Mapping) else None
     if not isinstance(ts, int | float) or not isinstance(domain, str) or not isinstance(address, str):
         return None
-    if not isinstance(qtype, str):
+    if not 0 <= ts <= TIME_MAX or not isinstance(qtype, str):
         return None
     answer = reply if isinstance(reply, Mapping) else {}
     took, status = answer.get("time"), row.get("status")

@@ -21,7 +21,10 @@ COLLECT_MAX = 100
 """Files that one process follows, at most: their positions lie in one shared note."""
 TAIL_CHUNK = 1 << 17
 """Bytes read at once: some thousand lines, which come twice where their reader is killed."""
+_SKIP = 1 << 26
+"""Bytes skipped at once in a file that was read in part: packed ones take a moment."""
 _COMMENTS_MAX = 1 << 16
+_PACKED = re.compile(r"\.(?:gz|xz|zst|bz2|lz4)")
 COLLECT = Spec(
     "collect",
     "logs that grow",
@@ -77,6 +80,7 @@ class TailedFile:
         self._descriptor, self._identity = -1, (0, 0)
         self._offset, self._rest, self._skips, self._gone = 0, b"", False, False
         self._head = b""
+        self._seen: list[tuple[int, str]] = []  # sizes and hashes of heads of older files
         self._comments: list[bytes] = []
         self._older: Iterator[bytes] | None = None
         self._before: Position | None = None  # in an older file that is still to be read to its end
@@ -116,7 +120,7 @@ class TailedFile:
         if not self.open():
             return []
         if self._older is not None:
-            if block := next(self._older, b""):
+            if (block := next(self._older, None)) is not None:
                 return self._lines(block)
             self._end_older()
         if self._is_another():
@@ -144,8 +148,7 @@ class TailedFile:
         found = os.fstat(self._descriptor)
         self._identity = found.st_dev, found.st_ino
         known, self._known = self._known, None
-        self._offset, self._rest, self._head = 0, b"", b""
-        self._extend_head()
+        self._begin()
         if known is not None and not self._goes_on(known, found.st_size):
             self._catch_up(known)
         elif known is None and not self._from_start:
@@ -182,9 +185,14 @@ class TailedFile:
     def _start_over(self) -> None:
         """Read the rest of the copy that was made before the file was truncated, then the file from its beginning."""
         before = Position(len(self._head), _hash(self._head), self._offset)
-        self._offset, self._rest, self._head = 0, b"", b""
-        self._extend_head()
+        self._begin()
         self._catch_up(before)
+
+    def _begin(self) -> None:
+        """Be at the beginning of the file at hand. What rotation made up to now is older than it."""
+        self._offset, self._rest, self._head, self._skips = 0, b"", b"", False
+        self._extend_head()
+        self._seen = list(_identities(self._rotated()))
 
     def _look_for_a_new_one(self) -> list[bytes | None]:
         """At the end of the file: where another has its name, go over to that. A writer may need a moment to do so."""
@@ -198,52 +206,87 @@ class TailedFile:
             self._gone = True
             return []
         self._gone = False
-        rest, self._rest = self._rest, b""
+        before, old = Position(len(self._head), _hash(self._head), self._offset), os.fstat(self._descriptor)
+        rest: list[bytes | None] = [None] if self._skips else [self._rest] if self._rest else []
+        seen, self._rest = self._seen, b""
         self._leave()
         self.open()
-        return [rest] if rest else []
+        return [] if self._goes_through_newer(before, old, seen) else rest
+
+    def _goes_through_newer(self, before: Position, old: os.stat_result, seen: list[tuple[int, str]]) -> bool:
+        """Have the files read that came between the one just read to its end and the one that has its name now.
+
+        before, old: of the file just read, whose last line may still come; seen: what is older than it. False = there
+        are none: it rotated once. Times do not tell them: what packs a file may give it a new one.
+        """
+        found = [path for path in self._rotated() if not _is_one_of(path, seen)]
+        own = [path for path in found if _is_file(path, old)] or [path for path in found if _begins(path, before)]
+        newer = [path for path in found if path not in own]
+        if newer:
+            self.lost |= not own
+            self._read_older(before, [*own[:1], *newer], before.offset if own else 0)
+        return bool(newer)
 
     def _catch_up(self, known: Position) -> None:
         """Have older files read that lie beside this one: from a position on, and what is newer than it."""
         candidates = self._rotated()
         for at, path in enumerate(candidates):
             if _begins(path, known):
-                self._before = known
-                with open_counted(path).stream as stream:
-                    self._comments = _comments_in(stream.read(_COMMENTS_MAX))
-                self._older = self._blocks(known.offset, candidates[at:])
+                self._read_older(known, candidates[at:], known.offset)
                 return
         self.lost |= known.offset > 0
 
+    def _read_older(self, known: Position, paths: list[Path], offset: int) -> None:
+        self._before = known
+        with suppress(CaptureError), open_counted(paths[0]).stream as stream:
+            self._comments = _comments_in(stream.read(_COMMENTS_MAX)) if offset else []
+        self._older = self._blocks(offset, paths)
+
     def _rotated(self) -> list[Path]:
-        """Files that rotation made of this one, the oldest first."""
+        """Files that rotation made of this one, the oldest first. One that is being packed is there once, unpacked."""
         stem, suffix = re.escape(self.path.stem), re.escape(self.path.suffix)
-        pattern = re.compile(rf"{stem}(?:{suffix}[.-]\d[\d._-]*|[.-]\d[\d._-]*{suffix})(?:\.(?:gz|xz|zst|bz2|lz4))?")
-        found: list[tuple[int, Path]] = []
-        with suppress(OSError):  # one may be taken away at this moment
-            siblings = (path for path in self.path.parent.iterdir() if pattern.fullmatch(path.name))
-            found.extend((path.stat().st_mtime_ns, path) for path in siblings)
-        return [path for _, path in sorted(found)]
+        pattern = re.compile(rf"{stem}(?:{suffix}[.-]\d[\d._-]*|[.-]\d[\d._-]*{suffix})(?:{_PACKED.pattern})?")
+        found: dict[str, tuple[int, Path]] = {}
+        with suppress(OSError):
+            for path in self.path.parent.iterdir():
+                if pattern.fullmatch(path.name) and (written := _written(path)):
+                    found[path.name] = written, path
+        twice = {name for name in found if _PACKED.fullmatch(Path(name).suffix) and Path(name).stem in found}
+        return [path for _, path in sorted(row for name, row in found.items() if name not in twice)]
 
     def _blocks(self, offset: int, paths: list[Path]) -> Iterator[bytes]:
-        """The bytes of files, the first one from an offset on; each ends with a line end."""
+        """The bytes of files, the first one from an offset on; each ends with a line end. b"": it takes a moment more.
+
+        A file that cannot be read, or not to its end, is lost.
+        """
         for path in paths:
-            with suppress(CaptureError), open_counted(path).stream as stream:
-                left = offset
-                while left and (skipped := len(stream.read(min(left, TAIL_CHUNK)))):
-                    left -= skipped
-                last = b"\n"
-                self._before = Position(*_identity(path), offset)
-                while block := stream.read(TAIL_CHUNK):
-                    last = block
-                    yield block
-                if not last.endswith(b"\n"):
-                    yield b"\n"
+            try:
+                yield from self._blocks_of(path, offset)
+            except CaptureError:
+                self.lost |= _size(path) != 0  # an empty one has no line
             offset = 0
+
+    def _blocks_of(self, path: Path, offset: int) -> Iterator[bytes]:
+        opened = open_counted(path)
+        with opened.stream as stream:
+            left, told = offset, offset
+            while left and (skipped := len(stream.read(min(left, TAIL_CHUNK)))):
+                left -= skipped
+                if told - left >= _SKIP:
+                    told = left
+                    yield b""
+            last = b"\n"
+            self._before = Position(*_identity(path), offset)
+            while block := stream.read(TAIL_CHUNK):
+                last = block
+                yield block
+            if not last.endswith(b"\n"):
+                yield b"\n"
+            self.lost |= opened.inflated is not None and bool(opened.inflated.damage)
 
     def _end_older(self) -> None:
         self._older = self._before = None
-        self._rest = b""
+        self._rest, self._skips = b"", False
 
     def _lines(self, block: bytes) -> list[bytes | None]:
         """The whole lines in what is left from before and a new block."""
@@ -279,6 +322,41 @@ def _comments_in(head: bytes) -> list[bytes]:
     lines = head.splitlines(keepends=True)
     count = next((at for at, line in enumerate(lines) if not line.startswith(b"#")), len(lines))
     return lines[:count]
+
+
+def _is_file(path: Path, known: os.stat_result) -> bool:
+    """Whether a path is that of an open file."""
+    with suppress(OSError):
+        return os.path.samestat(path.stat(), known)
+    return False
+
+
+def _identities(paths: list[Path]) -> Iterator[tuple[int, str]]:
+    for path in paths:
+        with suppress(CaptureError):
+            yield _identity(path)
+
+
+def _is_one_of(path: Path, seen: list[tuple[int, str]]) -> bool:
+    """Whether a file begins as one of those whose sizes and hashes of heads are given."""
+    with suppress(CaptureError), open_counted(path).stream as stream:
+        head = stream.read(HEAD_MAX)
+        return any(_hash(head[:size]) == known for size, known in seen)
+    return False
+
+
+def _written(path: Path) -> int:
+    """When a file was last written, nanoseconds since 1970; 0 where it was taken away."""
+    with suppress(OSError):
+        return path.stat().st_mtime_ns
+    return 0
+
+
+def _size(path: Path) -> int:
+    """Bytes of a file; -1 where it was taken away."""
+    with suppress(OSError):
+        return path.stat().st_size
+    return -1
 
 
 def _begins(path: Path, known: Position) -> bool:

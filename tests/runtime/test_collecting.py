@@ -11,17 +11,20 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
+from agents.core.errors import CaptureError
+from agents.runtime.bootstrap import losses_at_start
 from agents.runtime.health import ProcessHealth
 from agents.sources.collector import COLLECTED, Collecting, Collector
 from agents.stream.shared import STEPS, SharedStream
 from tests.support.commands import Inside, environment, free_port, is_one_line
-from tests.support.log_lines import SAMPLES
+from tests.support.log_lines import EVE, SAMPLES
 from tests.support.patience import patient
 from tests.support.pihole_server import PASSWORD, pi_hole_server
 from tests.support.running import process, wait_for
@@ -161,6 +164,104 @@ def test_health_and_metrics_say_what_was_heard_and_fall_silent_with_the_collecto
     os.utime(path, (1, 1))
     assert "intakes" not in health.components()
     assert "intake_queries_total" not in {metric.name for metric in health.metrics()}
+
+
+def taking(folder: Path, collecting: Collecting, done: Callable[[Collector, int], bool]) -> Collector:
+    """Have a collector run until `done` says so of it and of the number of records that it put."""
+    stream = SharedStream(1, 4096, ["collector"])
+    (ring, _), _ = stream.writers(0)
+    collector, stop = Collector(collecting, ring), threading.Event()
+    thread = threading.Thread(target=collector.run, args=(stop, lambda: None))
+    thread.start()
+    taken, end = 0, time.monotonic() + patient(20)
+    while not done(collector, taken) and time.monotonic() < end and thread.is_alive():
+        count = ring.waiting
+        ring.advance_to(ring.tail + count)
+        taken += count
+        time.sleep(0.01)
+    alive = thread.is_alive()
+    stop.set()
+    thread.join()
+    stream.close()
+    assert alive
+    assert done(collector, taken)
+    return collector
+
+
+def test_an_answer_of_a_type_that_is_not_known_ends_no_collector(tmp_path: Path) -> None:
+    path = tmp_path / "eve.json"
+    asked, answer = EVE["v2"]
+    path.write_text(f"{asked}\n{answer.replace('TXT', 'NOSUCHTYPE')}\n")
+    path.write_text(path.read_text().replace('"rrtype": "NOSUCHTYPE", "answers"', '"rrtype": "TXT", "answers"'))
+    assert "NOSUCHTYPE" in path.read_text()
+    collecting = Collecting([path], tmp_path, from_start=True)
+    taking(tmp_path, collecting, lambda collector, taken: taken == 1)
+
+
+def test_a_damaged_state_is_none(tmp_path: Path, logged: Logged) -> None:
+    hours = {"odd": 1, "\u0663": 1, "9" * 5000: 1, "-1": 1}
+    damaged = {"hours": hours, "heard_at": 1e400, "queries": "x", "position": [1]}
+    (tmp_path / COLLECTED).write_text(json.dumps({str(logged.path): damaged}))
+    collecting = Collecting([logged.path], tmp_path, from_start=True)
+    taking(tmp_path, collecting, lambda collector, taken: taken == len(logged.names))
+
+
+def test_a_state_that_does_not_change_is_written_once_and_kept_fresh(tmp_path: Path, logged: Logged) -> None:
+    path, files, times = tmp_path / COLLECTED, set[int](), set[int]()
+
+    def seen(collector: Collector, taken: int) -> bool:
+        if taken == len(logged.names) and path.exists() and json.loads(path.read_bytes())[str(logged.path)]["queries"]:
+            files.add(path.stat().st_ino)
+            times.add(path.stat().st_mtime_ns)
+        return len(times) >= 3
+
+    taking(tmp_path, Collecting([logged.path], tmp_path, from_start=True), seen)
+    assert len(files) == 1
+
+
+def test_a_listener_starts_whatever_state_its_logs_are_in(tmp_path: Path) -> None:
+    fresh, absent, noise = tmp_path / "fresh", tmp_path / "absent", tmp_path / "noise"
+    fresh.touch()
+    noise.write_text("nothing of a log\n")
+    (tmp_path / "file").write_text("x")
+    inside = tmp_path / "file" / "queries.log"
+    bind = tmp_path / "bind.log"
+    bind.write_bytes(SAMPLES["bind"])
+    collecting = Collecting([fresh, absent, noise, inside, bind], tmp_path)
+    kinds, unknown = collecting.kinds(strict=False)
+    assert ([kind.name for kind in kinds], unknown) == (["bind"], [fresh, absent, noise, inside])
+    with pytest.raises(CaptureError):
+        collecting.kinds(strict=True)
+    assert [kind.name for kind in replace(collecting, format="zeek").kinds(strict=True)[0]] == ["zeek"] * 5
+    with pytest.raises(CaptureError, match="is read as a whole"):
+        replace(collecting, format="tsv").kinds(strict=False)
+    losses = losses_at_start(collecting, listens=True)
+    assert f"answers: not known until the kind of {noise} is found" in losses
+    assert losses[0].startswith("a query log of BIND: ")
+    named = losses_at_start(replace(collecting, format="dnsdist"), listens=True)
+    assert named == ("a query log of dnsdist: answers: none: data in answers is not seen",)
+
+
+@pytest.mark.parametrize("url", ["http://pi.hole", "http://192.0.2.7:8080", "http://127.0.0.1@192.0.2.7"])
+def test_a_password_does_not_travel_in_the_clear(url: str, inside: Inside) -> None:
+    done = inside("collect", url, UPSTREAMS="127.0.0.1:9", PIHOLE_PASSWORD=PASSWORD)
+    assert (done.code, is_one_line(done), "WEBHOOKS_PLAIN_HTTP=on" in done.err) == (2, True, True), done.err
+    assert PASSWORD not in done.err
+
+
+def test_doctor_does_not_take_a_dead_collector_for_one_that_hears(tmp_path: Path, inside: Inside) -> None:
+    folder = tmp_path / "data" / "data"
+    folder.mkdir(parents=True)
+    path = folder / COLLECTED
+    path.write_text(json.dumps({"a.log": {"kind": "bind", "hours": {}, "error": ""}}))
+    os.utime(path, (1, 1))
+    said = next(line for line in inside("doctor", UPSTREAMS="127.0.0.1:9").out.splitlines() if " logs " in line)
+    assert said.startswith("ok   logs")
+    assert "no collector hears them at present" in said
+    beat = {"at": time.time(), "processes": {"collector": {}}}
+    (folder / "detector.json").write_text(json.dumps(beat))
+    said = next(line for line in inside("doctor", UPSTREAMS="127.0.0.1:9").out.splitlines() if " logs " in line)
+    assert said.startswith("BAD  logs")
 
 
 def test_what_cannot_be_followed_is_one_line(tmp_path: Path, inside: Inside) -> None:

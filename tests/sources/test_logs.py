@@ -29,6 +29,7 @@ from tests.support.log_lines import SAMPLES, T0, TUNNEL
 from tests.support.patience import patient
 from tests.support.resolvers import ODD, SERVERS, ask, resolver
 
+ALIASES = {"CDSNKEY": 60, "NSAPPTR": 23, "nsappt": 23, "ND": 3, "*": 255, "TYPE65399": 65399}
 KINDS = {spec.name: spec for spec in SPECS}
 
 
@@ -240,6 +241,92 @@ def test_bytes_in_hexadecimal_and_backslashes_of_zeek_and_suricata(tmp_path: Pat
         assert names_of([one(tmp_path / "a", lines.eve(asked) + "\n")]) == [(read_as, "A")]
     batch = one(tmp_path / "a", lines.ZEEK_HEAD + lines.zeek("a\\x00\\\\b.example"))
     assert names_of([batch]) == [("a\\000\\\\b.example", "TXT")]
+
+
+@pytest.mark.parametrize(
+    ("written", "read_as"),
+    [
+        ("a...t.example", "a.t.example"),
+        ("..a.t.example", "a.t.example"),
+        ("a\\999..t.example.", "a\\\\999.t.example"),
+        ("..", "."),
+    ],
+)
+def test_a_label_of_dots_or_a_backslash_hides_no_name(written: str, read_as: str, tmp_path: Path) -> None:
+    asked = {"version": 3, "type": "request", "queries": [{"rrname": written, "rrtype": "A"}]}
+    for line in (
+        lines.eve(asked),
+        lines.zeek_json(written),
+        lines.route53(written),
+        f"Jan  5 00:00:00 dnsmasq[1]: query[A] {written} from 192.0.2.7",
+    ):
+        assert [name for name, _ in names_of([one(tmp_path / "a", line + "\n")])] == [read_as], line
+
+
+def test_types_as_suricata_names_them(tmp_path: Path) -> None:
+    asked = [{"type": "query", "id": at, "rrname": "a.example", "rrtype": name} for at, name in enumerate(ALIASES)]
+    _, batches = read(tmp_path / "a", "".join(lines.eve(one) + "\n" for one in asked))
+    assert [int(qtype) for batch in batches for qtype in batch.qtype] == list(ALIASES.values())
+
+
+def test_answers_of_suricatas_first_version_are_one_answer(tmp_path: Path) -> None:
+    asked, first = lines.EVE["v1"]
+    more = {"type": "answer", "id": 9, "rcode": "NOERROR", "rrname": "cdn.example", "rrtype": "CNAME", "ttl": 60}
+    batch = one(tmp_path / "a", "\n".join([asked, lines.eve(more), first, lines.eve(more), ""]))
+    assert names_of([batch]) == [(TUNNEL, "TXT")]
+    assert batch.rcode[0] == 0
+
+
+def test_an_answer_that_comes_late_is_no_query_of_its_own(tmp_path: Path) -> None:
+    asked = "[{}] unbound[1:0] info: 192.0.2.7 {}.example. A IN{}\n"
+    late = T0 + int(PAIR_WAIT_S) + 2
+    content = (
+        asked.format(T0, "a", "") + asked.format(late, "b", "") + asked.format(late, "a", " NOERROR 7.000000 0 99")
+    )
+    _, batches = read(tmp_path / "a", content)
+    assert names_of(batches) == [("a.example", "A"), ("b.example", "A")]
+    reader = KINDS["unbound"].reader
+    assert reader is not None
+    log = LogLines(reader({}, math.inf))
+    queries, answer = content.splitlines(keepends=True)[:2], content.splitlines(keepends=True)[2]
+    given = [log.take([line.encode()]) for line in queries] + [log.rest(), log.take([answer.encode()]), log.rest()]
+    assert [len(batch) for batch in given if batch is not None] == [1, 1]
+
+
+def test_a_query_of_bind_that_is_signed(tmp_path: Path) -> None:
+    line = "client @0x7f 192.0.2.7#53/key host.example (a.example): query: a.example IN A +ES (192.0.2.53)"
+    batch = one(tmp_path / "a", f"Jan  5 00:00:00 ns1 named[1]: {line}\n")
+    assert (batch.client[0], names_of([batch])) == ("192.0.2.7", [("a.example", "A")])
+
+
+def test_dnsdist_in_a_syslog_of_another_zone(tmp_path: Path) -> None:
+    line = "Jan  5 01:00:00 ns1 dnsdist[1]: Packet from 192.0.2.7:53124 for a.example. A with id 1\n"
+    assert one(tmp_path / "a", line, log_timezone="Europe/Berlin").ts[0] == T0
+    assert "log_timezone" in {field.name for field in KINDS["dnsdist"].fields}
+
+
+@pytest.mark.parametrize("bad", [{"rcode": [1]}, {"rtt": [1]}, {"rcode": {}}, {"answers": [1], "TTLs": [None]}])
+def test_values_of_another_kind_cost_one_line(bad: dict[str, object], tmp_path: Path) -> None:
+    source, batches = read(tmp_path / "a", f"{lines.zeek_json()}\n{lines.zeek_json(TUNNEL, **bad)}\n")
+    assert ([len(batch) for batch in batches], source.malformed) == ([1], 1)
+
+
+@pytest.mark.parametrize("ts", [math.inf, -math.inf, math.nan, -1, 1e15])
+def test_a_time_that_is_none_costs_one_line(ts: float, tmp_path: Path) -> None:
+    source, batches = read(tmp_path / "a", f"{lines.zeek_json(ts=ts)}\n{lines.zeek_json()}\n")
+    assert ([len(batch) for batch in batches], source.malformed) == ([1], 1)
+
+
+def test_a_time_that_is_none_ends_no_waiting_for_answers(tmp_path: Path) -> None:
+    asked = "[{}] unbound[1:0] info: 192.0.2.7 a.example. A IN{}\n"
+    content = asked.format(10**12 - 1, "") + asked.format(T0, "") + asked.format(T0, " NXDOMAIN 0.25 0 99")
+    source, batches = read(tmp_path / "a", content)
+    assert (source.malformed, [batch.rcode.tolist() for batch in batches]) == (1, [[3]])
+
+
+def test_windows_counts_a_label_in_bytes(tmp_path: Path) -> None:
+    batch = one(tmp_path / "a", lines.windows(qname="(6)äöü(3)\udcff.b(7)example(0)") + "\n")
+    assert names_of([batch]) == [("\\195\\164\\195\\182\\195\\188.\\255\\.b.example", "TXT")]
 
 
 def test_coredns_and_route53(tmp_path: Path) -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Iterator
 
 import pytest
 
+from agents.sources import pihole_api
 from agents.sources.pihole import PiHoleAwayError
 from agents.sources.pihole_api import PAGE, SETTLE_S, PiHoleApi
 from tests.support.log_lines import T0
@@ -72,6 +74,46 @@ def test_a_session_is_begun_and_begun_again_when_it_has_ended(server: PiHole, ap
     server.ask(T0 + 11, "b.example")
     assert names(api, T0 + 20) == ["b.example"]
     assert server.log_ins == 2
+
+
+def test_a_long_gap_is_caught_up_with_in_parts_and_loses_nothing(server: PiHole) -> None:
+    for number in range(3 * PAGE):
+        server.ask(T0 + number / 5, f"n{number}.example")
+    api, found, calls, most = PiHoleApi(server.url, "", 0.0), list[str](), 0, 0
+    now, api.behind, beats = T0 + 86_400, True, list[None]()
+    api.beat = lambda: beats.append(None)
+    while api.behind:
+        part = names(api, now)
+        found, calls, most = found + part, calls + 1, max(most, len(part))
+    api.close()
+    assert found == [f"n{number}.example" for number in range(3 * PAGE)]
+    assert most < PAGE
+    assert len(beats) >= calls
+    assert calls < 100  # although it began in 1970
+
+
+def test_an_answer_that_never_ends_is_given_up(server: PiHole, api: PiHoleApi, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pihole_api, "ANSWER_S", 0.2)
+    server.ask(T0 + 1, "a.example")
+    server.drips_s = 0.02
+    with pytest.raises(PiHoleAwayError, match=r"an answer takes longer than 0\.2 s$"):
+        api.read(T0 + 10)
+    server.drips_s = 0.0
+    assert names(api, T0 + 10) == ["a.example"]
+
+
+def test_a_session_ends_with_the_connection(server: PiHole) -> None:
+    server.sid = "one"
+    api = PiHoleApi(server.url, PASSWORD, T0)
+    api.read(T0 + 10)
+    api.close()
+    assert (server.log_ins, server.log_outs) == (1, 1)
+
+
+@pytest.mark.parametrize("ts", [math.nan, math.inf, 1e300, -5])
+def test_a_time_that_is_none_is_a_bad_row(ts: float, server: PiHole, api: PiHoleApi) -> None:
+    server.body = json.dumps({"queries": [{"time": ts, "type": "A", "domain": "a", "client": {"ip": "::1"}}]}).encode()
+    assert (names(api, T0 + 10), api.malformed) == ([], 1)
 
 
 def test_a_failure_is_one_line_and_loses_nothing(server: PiHole, api: PiHoleApi) -> None:

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agents.sources.logs.source import LOG_LINE_MAX
-from agents.sources.tail import Position, TailedFile
+from agents.sources.tail import TAIL_CHUNK, Position, TailedFile
 
 POLLS = 6
 """So many calls of `read` notice what happened to a file."""
@@ -118,6 +118,93 @@ def test_two_rotations_while_nobody_read(path: Path) -> None:
         os.utime(path.with_name(name), (age, age))
     append(path, "four")
     assert lines(again(tail)) == [b"two", b"three", b"four"]
+
+
+def test_two_rotations_behind_an_open_file_lose_no_line(path: Path) -> None:
+    append(path, "zero")
+    path.rename(path.with_name("queries.log.3"))
+    append(path, "one")
+    tail = TailedFile(path, from_start=True)
+    assert lines(tail) == [b"one"]
+    append(path, "two")
+    path.rename(path.with_name("queries.log.2"))
+    append(path, "three")
+    path.rename(path.with_name("queries.log.1"))
+    append(path, "four")
+    for at, number in enumerate((2, 1, 3)):  # the oldest was packed last
+        os.utime(path.with_name(f"queries.log.{number}"), (at + 1, at + 1))
+    assert lines(tail) == [b"two", b"three", b"four"]
+    assert not tail.lost
+
+
+def test_a_kill_between_two_rotations_and_their_reading_loses_no_line(path: Path) -> None:
+    append(path, "one")
+    tail = TailedFile(path, from_start=True)
+    assert lines(tail) == [b"one"]
+    for number in (2, 1):
+        path.rename(path.with_name(f"queries.log.{number}"))
+        os.utime(path.with_name(f"queries.log.{number}"), (3 - number, 3 - number))
+        append(path, f"after {number}")
+    found = lines_until_it_goes_over(tail)
+    assert found + lines(again(tail)) == [b"after 2", b"after 1"]
+
+
+def lines_until_it_goes_over(tail: TailedFile) -> list[bytes | None]:
+    found = tail.read()
+    return found + tail.read()
+
+
+def test_a_file_that_is_being_packed_is_read_once(path: Path) -> None:
+    append(path, "one")
+    tail = TailedFile(path, from_start=True)
+    assert lines(tail) == [b"one"]
+    append(path, "two")
+    path.rename(rotated := path.with_name("queries.log.1"))
+    rotated.with_name("queries.log.1.gz").write_bytes(gzip.compress(rotated.read_bytes()))
+    append(path, "three")
+    found = again(tail)
+    assert lines(found) == [b"two", b"three"]
+    assert not found.lost
+
+
+def test_what_was_read_of_a_packed_file_is_skipped_with_signs_of_life(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("agents.sources.tail._SKIP", 1)
+    append(path, "one" * TAIL_CHUNK)
+    tail = TailedFile(path, from_start=True)
+    lines(tail)
+    append(path, "two")
+    path.with_name("queries.log.1.gz").write_bytes(gzip.compress(path.read_bytes()))
+    path.unlink()
+    append(path, "three")
+    found = again(tail)
+    assert [found.read() for _ in range(3)] == [[], [], []]
+    assert lines(found) == [b"two", b"three"]
+
+
+@pytest.mark.parametrize("damage", [b"", b"\x1f\x8bdamaged"])
+def test_an_older_file_that_cannot_be_read_is_lost_unless_it_is_empty(damage: bytes, path: Path) -> None:
+    append(path, "one")
+    tail = TailedFile(path, from_start=True)
+    assert lines(tail) == [b"one"]
+    for number in (2, 1):
+        path.rename(path.with_name(f"queries.log.{number}"))
+        append(path, f"after {number}")
+    path.with_name("queries.log.1").write_bytes(damage)
+    os.utime(path.with_name("queries.log.2"), (1, 1))
+    found = again(tail)
+    assert lines(found) == [b"after 1"]
+    assert found.lost == bool(damage)
+
+
+def test_a_line_that_was_too_long_costs_no_line_of_the_next_file(path: Path) -> None:
+    path.write_text("x" * (2 * LOG_LINE_MAX))
+    tail = TailedFile(path, from_start=True)
+    lines(tail)
+    path.rename(path.with_name("queries.log.1"))
+    append(path, "one", "two")
+    assert [line for line in lines(tail) if line is not None] == [b"one", b"two"]
 
 
 def test_a_file_that_is_gone_is_said_to_be_lost(path: Path) -> None:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -19,7 +20,8 @@ class PiHole:
     def __init__(self) -> None:
         self.rows: list[Any] = []
         self.sid: str | None = None
-        self.log_ins = self.pages = 0
+        self.log_ins = self.log_outs = self.pages = 0
+        self.drips_s = 0.0  # seconds between the bytes of an answer
         self.body: bytes | None = None  # what it answers instead
         pi_hole = self
 
@@ -30,6 +32,11 @@ class PiHole:
                 if urlsplit(self.path).path != "/api/auth" or asked != {"password": PASSWORD}:
                     return self.answer(401, {"session": {"valid": False, "sid": None}})
                 return self.answer(200, {"session": {"valid": True, "sid": pi_hole.sid, "validity": 1800}})
+
+            def do_DELETE(self) -> None:
+                pi_hole.log_outs += urlsplit(self.path).path == "/api/auth" and self.headers["X-FTL-SID"] == pi_hole.sid
+                self.send_response(204)
+                self.end_headers()
 
             def do_GET(self) -> None:
                 parts = urlsplit(self.path)
@@ -47,7 +54,10 @@ class PiHole:
                 self.send_response(status)
                 self.send_header("Content-Length", str(len(body)))
                 self.end_headers()
-                self.wfile.write(body)
+                with suppress(OSError):  # who asked may not wait
+                    for at in range(0, len(body), 1 if pi_hole.drips_s else len(body)):
+                        time.sleep(pi_hole.drips_s)
+                        self.wfile.write(body[at : at + 1] if pi_hole.drips_s else body)
 
             def log_message(self, format: str, *args: object) -> None:
                 """Nobody reads it."""

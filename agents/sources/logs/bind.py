@@ -14,7 +14,7 @@ from agents.sources.logs.times import LOG_TIMEZONE, MONTHS, Clock
 _LINE = re.compile(
     r"(?:(?:(?P<iso>\d{4}-\d\d-\d\dT[\d:]{8}\.\d{3}Z?)|(?P<day>\d\d)-(?P<month>[A-Z][a-z]{2})-(?P<year>\d{4})"
     r" (?P<second>[\d:]{8}\.\d{3})) )?(?:queries: )?(?:info: )?client (?:@0x[0-9a-f]+ )?"
-    r"(?P<client>[0-9a-fA-F.:%\w]+)#\d+(?: \(\S*\))?: (?:view \S+: )?"
+    r"(?P<client>[0-9a-fA-F.:%\w]+)#\d+(?:/key \S+)?(?: \(\S*\))?: (?:view \S+: )?"
     r"query: (?P<qname>\S+) (?P<qclass>\S+) (?P<qtype>\S+) [-+]",
     re.ASCII,
 )

@@ -10,7 +10,7 @@ from typing import Any
 from agents.sources.intake import Fidelity, Observed
 from agents.sources.logs.frames import unframed
 from agents.sources.logs.source import log_intake
-from agents.sources.logs.times import Clock
+from agents.sources.logs.times import LOG_TIMEZONE, Clock
 
 _LINE = re.compile(
     r"(?:\[(?P<second>\d{1,12})\.(?P<nanoseconds>\d{1,9})\] )?"
@@ -48,5 +48,6 @@ SPEC = log_intake(
     "a query log of dnsdist",
     "lines with ‘Packet from client:port for name type with id’",
     DnsdistReader,
+    fields=(LOG_TIMEZONE,),
     fidelity=Fidelity(answers="none: data in answers is not seen"),
 )

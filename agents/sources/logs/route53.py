@@ -9,10 +9,10 @@ from typing import Any
 from agents.core.types import UNKNOWN
 from agents.sources.intake import Fidelity, Observed
 from agents.sources.logs.frames import json_object
-from agents.sources.logs.source import log_intake, rcode_of
+from agents.sources.logs.source import log_intake, rcode_of, unescaped
 from agents.sources.logs.times import Clock
 
-_OCTAL = re.compile(r"\\([0-3][0-7]{2})")
+_OCTAL = re.compile(r"\\(?:([0-3][0-7]{2})|\\?)")
 _KEY = '"query_name"'
 
 
@@ -37,7 +37,7 @@ class Route53Reader:
         return Observed(
             self._clock.iso(str(time)),
             str(client),
-            _OCTAL.sub(lambda match: f"\\{int(match[1], 8):03d}", str(qname)),
+            unescaped(str(qname), _OCTAL, 8) if qname else "",
             str(qtype),
             rcode=rcode_of(rcode) if isinstance(rcode, str) else UNKNOWN,
             ancount=len(answers) if isinstance(answers, list) else UNKNOWN,

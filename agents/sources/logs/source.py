@@ -6,7 +6,7 @@ import io
 import ipaddress
 import math
 import re
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from itertools import islice
@@ -28,7 +28,12 @@ PAIRS_MAX = 65_536
 """Queries that wait for their answers, at most; the oldest goes first."""
 LOG_HEAD_MAX = 200
 """Lines at a log's beginning by which its kind is found."""
-_BadLine = (AgentsError, ValueError, OverflowError)
+_BadLine = (AgentsError, ValueError, TypeError, OverflowError)
+TIME_MAX = 253_402_300_799
+"""The last second of the year 9999, as Unix seconds: datetime knows none behind it."""
+_ALIASES = {"CDSNKEY": 60, "NSAPPT": 23, "NSAPPTR": 23, "ND": 3}
+"""Names that Suricata's log has for CDNSKEY, NSAP-PTR and MD."""
+_DOTS = re.compile(r"\.{2,}")
 
 
 @lru_cache(maxsize=65_536)
@@ -40,16 +45,17 @@ def client_address(text: str) -> str:
 
 
 @lru_cache(maxsize=4096)
-def _type_of(text: str) -> int:
+def type_of(text: str) -> int:
+    """Number of a record type as logs write it. Raises AgentsError."""
     from agents.dns.message import type_number  # here: the list of kinds needs no compiler
 
-    return type_number(text)
+    return _ALIASES.get(text.upper()) or type_number(text)
 
 
 @lru_cache(maxsize=4096)
 def rcode_of(text: str) -> int:
     """Number of a response code as logs write it. Raises AgentsError."""
-    from agents.dns.message import rcode_number  # as in _type_of
+    from agents.dns.message import rcode_number  # as in type_of
 
     return rcode_number(text)
 
@@ -57,12 +63,14 @@ def rcode_of(text: str) -> int:
 class Pairs:
     """Joins queries with their answers, in the order of the queries.
 
-    An answer whose query was not seen stands for itself: a log may have answers alone.
+    An answer whose query was not seen stands for itself: a log may have answers alone. One whose query has its answer,
+    or was given without one, is left out: it is no query of its own.
     """
 
     def __init__(self) -> None:
         self._waiting: deque[list[Observed]] = deque()  # a query, or a query and its answer
         self._open: dict[Any, deque[list[Observed]]] = {}
+        self._given: OrderedDict[Any, None] = OrderedDict()  # pairs of queries that wait no more, the oldest first
         self._now = -math.inf
 
     @property
@@ -84,7 +92,8 @@ class Pairs:
             row.append(observed)
             if not rows:
                 del self._open[observed.pair]
-        else:
+            self._note_given(observed.pair)
+        elif observed.pair not in self._given:
             self._waiting.append([observed, observed])
 
     def ready(self, all_of_them: bool = False) -> Iterator[Observed]:
@@ -104,11 +113,19 @@ class Pairs:
         rows.popleft()  # rows of one pair wait in the order of _waiting
         if not rows:
             del self._open[row[0].pair]
+        self._note_given(row[0].pair)
+
+    def _note_given(self, pair: Any) -> None:
+        self._given[pair] = None
+        self._given.move_to_end(pair)
+        if len(self._given) > PAIRS_MAX:
+            self._given.popitem(last=False)
 
 
 def _joined(query: Observed, answer: Observed) -> Observed:
     rtt_ms = answer.rtt_ms if not math.isnan(answer.rtt_ms) else max(answer.ts - query.ts, 0.0) * 1000
-    return answer._replace(ts=query.ts, client=query.client, qname=query.qname, qlen=query.qlen, rtt_ms=rtt_ms)
+    ts, client, qname, qtype, qlen = query[:5]
+    return answer._replace(ts=ts, client=client, qname=qname, qtype=qtype, qlen=qlen, rtt_ms=rtt_ms)
 
 
 class Rows:
@@ -173,6 +190,8 @@ class LogLines(Rows):
                 if line is None:
                     raise ValueError(f"it is longer than {LOG_LINE_MAX} bytes")
                 found = read(line.decode("utf-8", "surrogateescape").rstrip("\r\n"))
+                if found is not None:
+                    _check_time(found.ts)  # before it is compared with times of others
             except _BadLine as error:
                 self.note_bad(error)
                 continue
@@ -194,13 +213,15 @@ def _columns(rows: Sequence[Observed]) -> QueryBatch:
     columns = tuple(zip(*rows, strict=True))
     ts, client, qname, qtype, qlen, rcode, ancount, rlen, ttl_min, rtt_ms, ans_types, cached = columns[:12]
     ans_hash, ans_bytes, negative_ttl = columns[12:15]
+    for time in (ts[0], ts[-1]):
+        _check_time(time)
     if "" in qname:
         raise ValueError("a name is empty")
     return QueryBatch(
         ts=np.array(ts, np.float64),
         client=[client_address(text) for text in client],
         qname=_wires(qname),
-        qtype=np.array([_type_of(text) for text in qtype], np.uint16),
+        qtype=np.array([type_of(text) for text in qtype], np.uint16),
         qlen=np.array(qlen, np.int32),
         rcode=np.array(rcode, np.int16),
         ancount=np.array(ancount, np.int32),
@@ -227,6 +248,12 @@ def _wires(names: Sequence[str | bytes]) -> Sequence[bytes]:
 
 def _time_of(row: Observed) -> float:
     return row.ts
+
+
+def _check_time(ts: float) -> None:
+    """Raise ValueError for a time that no log has; NaN, none at all, may pass."""
+    if ts < 0 or ts > TIME_MAX:
+        raise ValueError(f"{ts:.9g} is no time in seconds since 1970")
 
 
 class RowSource(FileSource):
@@ -324,18 +351,28 @@ def _reads(reader: LineReader, line: bytes) -> bool:
 
 
 def literal(text: str) -> str:
-    """Presentation form (RFC 1035 section 5.1) of a name that a log has without escapes, "" being the root."""
-    return text.replace("\\", "\\\\") or "."
+    """Presentation form (RFC 1035 section 5.1) of a name that a log has without escapes, "" being the root.
+
+    Dots beside each other, or at the beginning, were a label of dots: one is left of them, for no label is empty.
+    """
+    return _without_empty_labels(text.replace("\\", "\\\\")) or "."
 
 
-def unescaped(text: str, escapes: re.Pattern[str]) -> str:
-    """Presentation form of a name with escapes of its log's own; group 1 of a match is a byte in hexadecimal.
+def _without_empty_labels(text: str) -> str:
+    if ".." in text:
+        text = _DOTS.sub(".", text)
+    return text[1:] if text.startswith(".") else text
 
-    A match without it is a backslash.
+
+def unescaped(text: str, escapes: re.Pattern[str], base: int = 16) -> str:
+    """Presentation form of a name with escapes of its log's own; group 1 of a match is a byte, a number to `base`.
+
+    A match without it is a backslash; none may be left. Of dots see `literal`.
     """
     if "\\" not in text:
         return literal(text)
-    return escapes.sub(lambda match: f"\\{int(match[1], 16):03d}" if match[1] else "\\\\", text)
+    text = escapes.sub(lambda match: f"\\{int(match[1], base):03d}" if match[1] else "\\\\", text)
+    return _without_empty_labels(text)
 
 
 def log_intake(name: str, summary: str, sign: str, reader: Reader, **more: Any) -> Intake:

@@ -43,7 +43,8 @@ class SuricataReader:
                 return None
             raise ValueError("a record of Suricata has no client, name or type")
         flow = record.get("flow_id"), dns.get("id", dns.get("tx_id"))
-        pair = (*flow, qname.lower()) if None not in flow and all(isinstance(one, int) for one in flow) else None
+        # Version 1 writes an answer for each of its records, under their own names: only flow and id are the query's.
+        pair = flow if all(isinstance(one, int) for one in flow) else None
         known = _answered(dns) if is_answer else {}
         ts = self._clock.iso(time)
         return Observed(ts, client, unescaped(qname, _BYTE), qtype, **known, pair=pair, is_answer=is_answer)

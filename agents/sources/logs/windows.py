@@ -18,7 +18,7 @@ _LINE = re.compile(
     r"\[[0-9a-fA-F]{4} [ATDR ]* (?P<rcode>\w+)\] (?P<qtype>\w+) +(?P<qname>\(.*)",
     re.ASCII,
 )
-_LABEL = re.compile(r"\((\d{1,2})\)")
+_LABEL = re.compile(rb"\((\d{1,2})\)")
 _ORDERS = ("auto", "dmy", "mdy")
 
 
@@ -76,17 +76,16 @@ class WindowsReader:
 
 
 def _presentation(text: str) -> str:
-    """The presentation form of a name with the lengths of its labels in it. Raises ValueError."""
-    labels: list[str] = []
-    at = 0
-    while match := _LABEL.match(text, at):
+    """The presentation form of a name with the lengths of its labels, in bytes, in it. Raises ValueError."""
+    data, labels, at = text.encode("utf-8", "surrogateescape"), list[bytes](), 0
+    while match := _LABEL.match(data, at):
         size = int(match[1])
         if size == 0:
-            if match.end() != len(text):
+            if match.end() != len(data):
                 break
-            return ".".join(labels) or "."
-        label = text[match.end() : match.end() + size]
-        labels.append(label.replace("\\", "\\\\").replace(".", "\\."))
+            return b".".join(labels).decode("utf-8", "surrogateescape") or "."
+        label = data[match.end() : match.end() + size]
+        labels.append(label.replace(b"\\", b"\\\\").replace(b".", b"\\."))
         at = match.end() + size
     raise ValueError("a name in Windows' debug log does not have the lengths that it says")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from math import nan
+from math import isnan, nan
 from typing import Any
 
 from agents.core.types import UNKNOWN
@@ -13,8 +13,8 @@ from agents.sources.logs.frames import json_object
 from agents.sources.logs.source import log_intake, recognizer, unescaped
 from agents.sources.logs.times import Clock
 
-_BYTE = re.compile(r"\\(?:x([0-9a-fA-F]{2})|\\)")
-"""Zeek's escape of a byte, or of a backslash."""
+_BYTE = re.compile(r"\\(?:x([0-9a-fA-F]{2})|\\?)")
+"""Zeek's escape of a byte, or of a backslash; one that stands alone is a backslash, too."""
 _HEADER = re.compile(rb"#(?:separator|fields)[ \t]")
 _NEEDED = ("ts", "id.orig_h", "query")
 
@@ -74,7 +74,7 @@ class ZeekReader:
         answers, ttls = self._list(row.get("answers")), self._list(row.get("TTLs"))
         rcode = row.get("rcode")
         return Observed(
-            float(ts) if isinstance(ts, int | float) or _is_number(ts) else self._clock.iso(str(ts)),
+            self._time(ts),
             client,
             unescaped(query, _BYTE),
             str(qtype),
@@ -83,6 +83,14 @@ class ZeekReader:
             ttl_min=min((int(float(ttl)) for ttl in ttls), default=UNKNOWN),
             rtt_ms=nan if row.get("rtt") is None else float(row["rtt"]) * 1000,
         )
+
+    def _time(self, ts: object) -> float:
+        if not isinstance(ts, int | float) and not _is_number(ts):
+            return self._clock.iso(str(ts))
+        number = float(str(ts))
+        if isnan(number):
+            raise ValueError("a row of Zeek has no number as its time")
+        return number
 
     def _list(self, value: object) -> list[Any]:
         if isinstance(value, str):
