@@ -24,7 +24,7 @@ TAIL_CHUNK = 1 << 17
 _SKIP = 1 << 26
 """Bytes skipped at once in a file that was read in part: packed ones take a moment."""
 _COMMENTS_MAX = 1 << 16
-_PACKED = re.compile(r"\.(?:gz|xz|zst|bz2|lz4)")
+_PACKED = (".gz", ".xz", ".zst", ".bz2", ".lz4")
 COLLECT = Spec(
     "collect",
     "logs that grow",
@@ -245,13 +245,15 @@ class TailedFile:
     def _rotated(self) -> list[Path]:
         """Files that rotation made of this one, the oldest first. One that is being packed is there once, unpacked."""
         stem, suffix = re.escape(self.path.stem), re.escape(self.path.suffix)
-        pattern = re.compile(rf"{stem}(?:{suffix}[.-]\d[\d._-]*|[.-]\d[\d._-]*{suffix})(?:{_PACKED.pattern})?")
+        pattern = re.compile(
+            rf"{stem}(?:{suffix}[.-]\d[\d._-]*|[.-]\d[\d._-]*{suffix})(?:{'|'.join(map(re.escape, _PACKED))})?"
+        )
         found: dict[str, tuple[int, Path]] = {}
         with suppress(OSError):
             for path in self.path.parent.iterdir():
                 if pattern.fullmatch(path.name) and (written := _written(path)):
                     found[path.name] = written, path
-        twice = {name for name in found if _PACKED.fullmatch(Path(name).suffix) and Path(name).stem in found}
+        twice = {name for name in found if Path(name).suffix in _PACKED and Path(name).stem in found}
         return [path for _, path in sorted(row for name, row in found.items() if name not in twice)]
 
     def _blocks(self, offset: int, paths: list[Path]) -> Iterator[bytes]:
@@ -260,9 +262,13 @@ class TailedFile:
         A file that cannot be read, or not to its end, is lost.
         """
         for path in paths:
-            try:
-                yield from self._blocks_of(path, offset)
-            except CaptureError:
+            for one in (path, *(path.with_name(path.name + suffix) for suffix in _PACKED)):  # it may be packed by now
+                try:
+                    yield from self._blocks_of(one, offset)
+                except CaptureError:
+                    continue
+                break
+            else:
                 self.lost |= _size(path) != 0  # an empty one has no line
             offset = 0
 

@@ -183,6 +183,21 @@ def test_what_was_read_of_a_packed_file_is_skipped_with_signs_of_life(
     assert lines(found) == [b"two", b"three"]
 
 
+def test_a_file_that_is_packed_when_it_is_to_be_read_is_read(path: Path) -> None:
+    append(path, "one")
+    tail = TailedFile(path, from_start=True)
+    assert lines(tail) == [b"one"]
+    append(path, "two")
+    path.rename(rotated := path.with_name("queries.log.1"))
+    append(path, "three")
+    found = again(tail)
+    found.open()  # it has found the rotated one
+    rotated.with_name("queries.log.1.gz").write_bytes(gzip.compress(rotated.read_bytes()))
+    rotated.unlink()
+    assert lines(found) == [b"two", b"three"]
+    assert not found.lost
+
+
 @pytest.mark.parametrize("damage", [b"", b"\x1f\x8bdamaged"])
 def test_an_older_file_that_cannot_be_read_is_lost_unless_it_is_empty(damage: bytes, path: Path) -> None:
     append(path, "one")
