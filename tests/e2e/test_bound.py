@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from agents.core.types import DAY_S
 from agents.detection.network import network_bound
 from tests.adversary.__main__ import CHANNELS, measured
-from tests.adversary.summary import a_day
+from tests.adversary.measure import Run
 from tests.corpora.families_matrix import outcomes
 from tests.corpora.organisation import silence
 
@@ -14,15 +15,21 @@ pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
 
 NOTHING_SPARED = 1.0
 """Factor on the limits."""
+OUTSIDE = {"addresses below an own part of ip6.arpa", "the model's 128 cheapest labels, 2,000 domains"}
+"""Ways that docs/bound.md says are outside."""
 
 
 def test_no_way_carries_more_than_the_bound_for_ever() -> None:
     bound = network_bound(NOTHING_SPARED)
     figures = measured([one for one in CHANNELS if one.kind not in ("one name", "beside the name")], paces=2)
-    assert len(figures) >= 80
-    over = {one.channel.what: a_day(one, "out") for one in figures if a_day(one, "out") > bound.out}
-    inward = {one.channel.what: a_day(one, "in") for one in figures if a_day(one, "in") > bound.inward}
-    assert (over, inward) == ({}, {})
+    assert len(figures) >= 70
+    found = {one.channel.what: a_day_at_most(one.ever) for one in figures if one.ever is not None}
+    assert {what for what, out in found.items() if out > bound.out_client} <= OUTSIDE
+
+
+def a_day_at_most(run: Run) -> float:
+    """Bytes out a day of a run without an incident; what ended before a day was over is a day's."""
+    return run.up / (max(run.seconds, DAY_S) / DAY_S)
 
 
 def test_an_organisation_is_paged_three_times_a_week_at_most_and_its_attacker_is_found() -> None:
