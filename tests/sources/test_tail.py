@@ -257,7 +257,7 @@ def test_a_damaged_position_is_none(saved: object) -> None:
 
 
 @settings(max_examples=60, deadline=None)
-@given(st.lists(st.sampled_from(["append", "append", "rename", "truncate", "pack", "restart", "read"]), max_size=25))
+@given(st.lists(st.sampled_from(["append", "append", "rename", "unseen", "truncate", "pack", "restart", "read"]), max_size=25))
 def test_every_line_comes_once_and_in_order_whatever_happens(steps: list[str]) -> None:
     folder = Path(tempfile.mkdtemp())
     path, number, written, turns = folder / "queries.log", 0, list[bytes](), 0
@@ -269,7 +269,7 @@ def test_every_line_comes_once_and_in_order_whatever_happens(steps: list[str]) -
             number += 1
             append(path, f"line {number}")
             written.append(f"line {number}".encode())
-        elif step in ("rename", "truncate", "pack"):
+        elif step in ("rename", "unseen", "truncate", "pack"):
             turns += 1
             rotated = folder / f"queries.log.{turns}"
             if step == "truncate":
@@ -284,7 +284,7 @@ def test_every_line_comes_once_and_in_order_whatever_happens(steps: list[str]) -
                 path.rename(rotated)
             os.utime(rotated, (turns, turns))
             append(path, f"begin {turns}")
-            found += lines(tail)
+            found += lines(tail) if step != "unseen" else []  # the next turn may come before it is seen
         elif step == "restart":
             found += lines(tail)
             tail = again(tail)
