@@ -257,7 +257,11 @@ def test_a_damaged_position_is_none(saved: object) -> None:
 
 
 @settings(max_examples=60, deadline=None)
-@given(st.lists(st.sampled_from(["append", "append", "rename", "unseen", "truncate", "pack", "restart", "read"]), max_size=25))
+@given(
+    st.lists(
+        st.sampled_from(["append", "append", "rename", "unseen", "truncate", "pack", "restart", "read"]), max_size=25
+    )
+)
 def test_every_line_comes_once_and_in_order_whatever_happens(steps: list[str]) -> None:
     folder = Path(tempfile.mkdtemp())
     path, number, written, turns = folder / "queries.log", 0, list[bytes](), 0
