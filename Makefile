@@ -12,7 +12,7 @@ HOSTILE := $(addprefix tests/,core/test_jit.py dns/test_message.py dns/test_mess
 	stream/test_ring.py scoring/test_scoring_kernels.py detection/test_snapshot.py detection/test_state.py)
 PIP := $(BIN)/python -m pip --disable-pip-version-check -q
 .DEFAULT_GOAL := help
-.PHONY: help install install-dev run test test-bounds lint fmt bench e2e chaos adversary demo train evaluate settings suffixes images lock clean
+.PHONY: help install install-dev run test test-slow test-bounds lint fmt bench e2e chaos adversary demo train evaluate settings suffixes images lock clean
 
 help:  ## what there is
 	@awk -F':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -37,8 +37,11 @@ install-dev: $(VENV)/.installed-dev  ## and what tests and linters need
 run: install  ## listener, API and scheduler in one process, on embedded SQLite
 	$(BIN)/dns-tunnel run
 
-test: install-dev  ## all tests but those of make e2e
-	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m "not e2e"
+test: install-dev  ## all tests but those of make test-slow and make e2e
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m "not e2e and not slow"
+
+test-slow: install-dev  ## processes that hang and die, whole retrainings, weeks of traffic: ten seconds or more each
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m "slow and not e2e"
 
 test-bounds: install-dev  ## tests of kernels that read hostile bytes, with every index checked
 	@cache=$$(mktemp -d) && trap 'rm -rf "$$cache"' EXIT && export NUMBA_BOUNDSCHECK=1 NUMBA_CACHE_DIR="$$cache" && \

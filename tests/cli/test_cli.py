@@ -249,6 +249,7 @@ def test_a_decision_stands_without_a_database_to_note_it_in(
     assert model_ids(inside)["rejected"] == [model.model_id]
 
 
+@pytest.mark.slow
 def test_a_candidate_waits_is_approved_rolled_back_and_restored(tmp_path: Path, inside: Inside) -> None:
     shipped = Model.from_bytes(model_bytes()).model_id
     assert model_ids(inside) == {"shipped": [shipped]}
@@ -278,6 +279,7 @@ def test_a_candidate_waits_is_approved_rolled_back_and_restored(tmp_path: Path, 
     assert (tmp_path / "data" / "models" / "isolation_forest.npz").read_bytes() == champion.read_bytes()
 
 
+@pytest.mark.slow
 def test_a_candidate_that_misses_a_gate_is_exit_3_and_the_old_model_stays(
     tmp_path: Path, inside: Inside, monkeypatch: pytest.MonkeyPatch
 ) -> None:

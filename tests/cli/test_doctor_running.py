@@ -58,6 +58,7 @@ def test_a_shell_without_its_settings_asks_what_runs(one: Running, tmp_path: Pat
     assert "SLACK_WEBHOOK_URL is another in what runs, and not set here; a restart takes it over" in warned
 
 
+@pytest.mark.slow
 def test_no_secret_is_noted_or_shown(one: Running, tmp_path: Path) -> None:
     noted = list((one.folder / "data").glob("*_settings.json"))
     assert sorted(path.name for path in noted) == [

@@ -84,6 +84,7 @@ def test_stages_that_overlap_say_what_one_after_another_says() -> None:
     assert len({row["domain"] for row in incidents}) >= 4
 
 
+@pytest.mark.slow
 def test_a_capture_replayed_with_and_without_kernels_gives_the_same_rows(tmp_path: Path) -> None:
     path = tmp_path / "capture.pcap"
     write(path, 3_000, clients=20)
@@ -134,6 +135,7 @@ def test_an_error_of_the_last_stage_ends_all_of_them_with_one_line(tmp_path: Pat
     assert is_one_line(done)
 
 
+@pytest.mark.slow
 def test_ctrl_c_ends_a_replay_without_a_word(tmp_path: Path) -> None:
     write(tmp_path / "capture.pcap", 200_000)
     out = tmp_path / "out.json"

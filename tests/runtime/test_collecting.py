@@ -124,6 +124,7 @@ def test_a_tunnel_in_a_log_is_an_incident_that_says_what_is_not_known(
     assert not any(name.startswith("before") for name in stored(folder))  # it began at the end
 
 
+@pytest.mark.slow
 def test_a_pi_hole_is_asked_and_goes_on_where_it_was(tmp_path: Path, inside: Inside) -> None:
     folder = tmp_path / "data"
     with pi_hole_server() as pi_hole:

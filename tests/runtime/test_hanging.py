@@ -38,6 +38,7 @@ def stop(one: Supervised, name: str) -> None:
     wait_until(lambda: bool(one.state().get("judging")), 40)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["listener-1", "detector"])
 def test_a_stopped_process_is_replaced_and_nothing_is_lost(tmp_path: Path, name: str) -> None:
     with supervised(tmp_path, LISTENER_PROCESSES="1", **HANG) as one:
@@ -91,6 +92,7 @@ def test_a_stopped_console_is_replaced_and_dns_goes_on(tmp_path: Path) -> None:
 SLOW_START = "import agents.runtime.supervisor\nagents.runtime.supervisor.READY_S = 8.0\n"
 
 
+@pytest.mark.slow
 def test_a_process_that_hangs_before_it_is_ready_is_replaced(tmp_path: Path) -> None:
     """The second detector hangs, as one may that finds a file on a disk that does not answer."""
     hanging = """
@@ -114,6 +116,7 @@ def replacement(self, *given):
     assert (tmp_path / "starts").read_text() == "xxx"
 
 
+@pytest.mark.slow
 def test_one_that_hangs_at_the_first_start_is_one_line(tmp_path: Path) -> None:
     hanging = SLOW_START + replaced(Judge.start, "replacement = lambda self: time.sleep(3600)")
     with StubServer() as upstream:
@@ -122,6 +125,7 @@ def test_one_that_hangs_at_the_first_start_is_one_line(tmp_path: Path) -> None:
     assert "dns-tunnel: cannot start process detector: it was not ready after 8 s" in one.log.read_text()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("command", "part"), [("api", "api"), ("schedule", "scheduler")])
 def test_a_service_alone_is_started_again_when_it_hangs_or_dies(tmp_path: Path, command: str, part: str) -> None:
     log, state = tmp_path / "log", tmp_path / "data" / PARTS[part]
@@ -149,6 +153,7 @@ def test_a_service_alone_is_started_again_when_it_hangs_or_dies(tmp_path: Path, 
     assert (events.count("process_hangs"), events.count("process_died")) == (1, 2)
 
 
+@pytest.mark.slow
 def test_who_waits_long_for_a_batch_to_fill_does_not_hang(tmp_path: Path) -> None:
     with supervised(tmp_path, BATCH_WAIT_MS="15000", **HANG) as one:
         load = Load(one.port, per_s=200)
@@ -178,6 +183,7 @@ def timed_health(one: Any) -> tuple[float, dict[str, Any]]:
     return time.monotonic() - begun, found["components"]
 
 
+@pytest.mark.slow
 def test_a_stopped_postgres_stops_nothing_else(own_postgres: PostgresServer, tmp_path: Path) -> None:
     url = make_database(own_postgres.url)
     with running(tmp_path, DATABASE_URL=url, LISTENER_PROCESSES="1") as one:
@@ -231,6 +237,7 @@ def is_closed(sock: socket.socket) -> bool:
         return True
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("many_files")
 def test_half_sent_requests_hold_nothing_up(tmp_path: Path) -> None:
     with running(tmp_path) as one:

@@ -134,6 +134,7 @@ def call_doctor(settings: dict[str, str], folder: Path) -> str:
     return call(folder, "--data-dir", folder, "doctor", UPSTREAMS=settings["UPSTREAMS"]).out
 
 
+@pytest.mark.slow
 def test_a_full_spool_is_one_error_and_dns_goes_on(tmp_path: Path) -> None:
     with supervised(tmp_path, DATABASE_URL=DEAD, SPOOL_MAX_MB="1", BATCH_WAIT_MS="20") as one:
         why = lost_for(one, per_s=4000)

@@ -58,6 +58,7 @@ def test_without_a_database_dns_is_answered_and_the_end_is_quick(tmp_path: Path)
             assert process.wait(patient(20)) == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", SPOILT)
 def test_with_a_spoilt_database_dns_is_answered_and_what_is_judged_is_not_lost(tmp_path: Path, how: str) -> None:
     port, api = free_port(), free_port()

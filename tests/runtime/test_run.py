@@ -67,6 +67,7 @@ def processes(folder: Path) -> dict[str, dict[str, int]]:
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="what a process has loaded is told by Linux")
 def test_no_process_loads_scikit_learn_not_even_to_retrain(tmp_path: Path) -> None:
     fill(tmp_path, FILLED)
@@ -182,6 +183,7 @@ def test_a_port_that_is_taken_is_one_line_and_nothing_stays_behind(tmp_path: Pat
             assert port in done.err.splitlines()[-1]
 
 
+@pytest.mark.slow
 def test_a_second_one_on_the_same_folder_is_one_line(tmp_path: Path) -> None:
     folder = tmp_path / "data"
     folder.mkdir()

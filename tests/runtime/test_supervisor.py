@@ -111,6 +111,7 @@ def test_a_killed_listener_is_followed_by_another_and_nothing_is_counted_twice(t
     assert load.sent - 2 * Load.UNDER_WAY <= state["counters"]["received"] <= load.sent, "counters outlive the process"
 
 
+@pytest.mark.slow
 def test_a_listener_that_dies_again_and_again_is_back_within_a_second(tmp_path: Path) -> None:
     with supervised(tmp_path) as one:
         one.next_state()
@@ -188,6 +189,7 @@ def replacement(self, batch, **named):
     assert all("a bug" in line["exception"] for line in one.events("process_failed"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("step", "settings", "kept"),
     [
@@ -383,6 +385,7 @@ def test_what_cannot_start_beside_one_that_runs_is_one_line(tmp_path: Path) -> N
         assert one.stop() == 0
 
 
+@pytest.mark.slow
 def test_a_retraining_under_way_is_brought_to_its_end(tmp_path: Path) -> None:
     fill(tmp_path)
     with running(tmp_path, RETRAIN_SAMPLES="2000") as process:

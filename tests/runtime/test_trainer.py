@@ -68,6 +68,7 @@ def test_ctrl_c_does_not_reach_it(monkeypatch: pytest.MonkeyPatch) -> None:
     assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, ())
 
 
+@pytest.mark.slow
 def test_scikit_learn_stays_out_of_this_process_and_the_other_ends_with_it(tmp_path: Path) -> None:
     script = """
 import sys
