@@ -11,13 +11,14 @@ import bisect
 import threading
 import time
 from collections.abc import Callable, Sequence
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic
 
 import structlog
 
 from agents.alerting.delivery import RefusedError
-from agents.alerting.outbox import Folder, Letter, Sendable, Sent
+from agents.alerting.outbox import Folder, Letter, Sent
 from agents.core.errors import NotifyError
+from agents.core.protocols import Receiver
 
 QUEUE_MAX = 1000
 """Messages that wait for one channel; of more, the least grave is dropped and counted."""
@@ -31,18 +32,6 @@ GIVE_UP_S = 86_400.0
 LOOK_S = 30.0
 """How often a queue looks for messages that a person put back."""
 _log = structlog.get_logger()
-
-Taken_contra = TypeVar("Taken_contra", bound=Sendable, contravariant=True)
-
-
-class Receiver(Protocol[Taken_contra]):
-    """One way out of this program."""
-
-    name: str
-
-    async def send(self, message: Taken_contra) -> None:
-        """Deliver, or raise NotifyError; retries with back-off are inside."""
-        ...
 
 
 class ChannelQueue(Generic[Sent]):

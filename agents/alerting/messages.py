@@ -56,7 +56,7 @@ def incident_message(incident: Incident, link_base: str = "", event: Event = Eve
         facts=facts,
         severity=incident.severity,
         thread_id=_thread(incident),
-        link=_link(incident, link_base),
+        link=incident_link(incident, link_base),
         link_text="Open incident",
     )
 
@@ -85,7 +85,7 @@ def group_message(group: Group, link_base: str = "") -> Message:
         facts=facts + ([] if ended else _commands(first.incident)),
         severity=group.worst,
         thread_id=_thread(first.incident) if group.incidents == 1 else f"client {group.client}",
-        link=_link(first.incident, link_base),
+        link=incident_link(first.incident, link_base),
         link_text="Open incident",
     )
 
@@ -140,7 +140,8 @@ def _thread(incident: Incident) -> str:
     return f"incident {incident.client} {incident.domain}"
 
 
-def _link(incident: Incident, link_base: str) -> str | None:
+def incident_link(incident: Incident, link_base: str) -> str | None:
+    """An incident's page in the console; None without one."""
     return f"{link_base}/console/incidents/{incident.incident_id}" if link_base else None
 
 

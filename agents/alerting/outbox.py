@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, TypeVar
 
 import structlog
 from pydantic import BaseModel
@@ -24,6 +24,7 @@ from pydantic import BaseModel
 from agents.alerting.grouping import Due, Event
 from agents.core.errors import QueueFullError
 from agents.core.files import DiskQueue, Queued
+from agents.core.protocols import Sendable
 from agents.core.types import Incident, Message, Severity, incident_of, incident_row
 
 BEGUN_MAX = 3
@@ -37,16 +38,6 @@ _OLD = re.compile(r"[0-9]{16}-(?P<attempts>[0-9])\.json", re.ASCII)
 _log = structlog.get_logger()
 
 Content = TypeVar("Content")
-
-
-class Sendable(Protocol):
-    """What a channel takes: the gravest first."""
-
-    @property
-    def title(self) -> str: ...
-
-    @property
-    def severity(self) -> Severity: ...
 
 
 Sent = TypeVar("Sent", bound=Sendable)

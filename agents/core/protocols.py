@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
 
-from agents.core.types import Incident, Message, QueryBatch, Sample, Taken, Verdicts
+from agents.core.types import Incident, Message, QueryBatch, Sample, Severity, Taken, Verdicts
 
 
 class Source(Protocol):
@@ -159,14 +159,31 @@ class Sink(Protocol):
     def close(self) -> None: ...
 
 
-class Notifier(Protocol):
-    """One channel to people."""
+class Sendable(Protocol):
+    """What is sent: the gravest first."""
+
+    @property
+    def title(self) -> str: ...
+
+    @property
+    def severity(self) -> Severity: ...
+
+
+SentTo = TypeVar("SentTo", bound=Sendable, contravariant=True)
+
+
+class Receiver(Protocol[SentTo]):
+    """One way out of this program: a channel to people, or to another program."""
 
     name: str
 
-    async def send(self, message: Message) -> None:
+    async def send(self, message: SentTo) -> None:
         """Deliver, or raise NotifyError; retries with back-off are inside."""
         ...
+
+
+Notifier = Receiver[Message]
+"""One channel to people."""
 
 
 class SampleStore(Protocol):

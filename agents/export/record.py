@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from agents.alerting.grouping import Event
+from agents.alerting.messages import incident_link
 from agents.core.text import NETWORK, defang, printable
 from agents.core.types import Incident, Severity, incident_of, incident_row
 
@@ -135,5 +136,4 @@ def stamp(seconds: float) -> str:
 
 def made(incident: Incident, event: Event, link_base: str) -> Record:
     """A record of an incident as it is now."""
-    link = f"{link_base}/console/incidents/{incident.incident_id}" if link_base else ""
-    return Record(incident, event, time.time(), link)
+    return Record(incident, event, time.time(), incident_link(incident, link_base) or "")

@@ -8,11 +8,12 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from agents.alerting.channel_queue import PAUSE_S, SEND_S, ChannelQueue, Receiver, end_all
+from agents.alerting.channel_queue import PAUSE_S, SEND_S, ChannelQueue, end_all
 from agents.alerting.grouping import Event
 from agents.alerting.manager import REMEMBERED_MAX
 from agents.alerting.outbox import Folder
 from agents.alerting.sink import CLOSE_S
+from agents.core.protocols import Receiver
 from agents.core.types import Incident, Severity, Verdicts
 from agents.export.record import Record, made, record_of, record_row
 

@@ -7,25 +7,21 @@ is set on the same others, and both are measured on rows that it has not seen.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
 import structlog
 from numpy.typing import NDArray
 
-from agents.core.columns import Coded
 from agents.core.errors import TrainingError
 from agents.core.protocols import Spec
 from agents.core.types import QueryBatch, Sample
 from agents.detection.detector import TunnelDetector
-from agents.detection.incidents import domain_hash
-from agents.detection.limits import limits_of
-from agents.detection.network import HOUR_S
 from agents.learning.baseline import benign_sample, golden_names, golden_sessions, golden_traffic, sample_of
-from agents.learning.loop.flow_hours import NUMBERS, CounterReading, copied_flows, flow_hours, reading_of_counters
+from agents.learning.loop.finite import hours_of
+from agents.learning.loop.flow_hours import NUMBERS
 from agents.learning.loop.flow_images import SLICES, image_rows, vector_rows
 from agents.learning.run import TypeResult
 from agents.scoring.features import extract
@@ -174,36 +170,8 @@ def scenes_of_flows(
 
 
 def flow_hours_of(detector: TunnelDetector, batches: Iterable[QueryBatch]) -> FlowHours:
-    """The flow-hours of finite traffic in time order, the last hour's among them."""
-    draw = np.random.default_rng(0)
-    before = reading_of_counters(copied_flows(detector.flows, 0.0), 0)
-    domains: set[str] = set()
-    made: list[FlowHours] = []
-    for hour, part in _by_hour(batches):
-        if hour != before.hour:
-            made += _turned(detector, before, domains, draw)
-            before = reading_of_counters(copied_flows(detector.flows, 0.0), hour)
-        found = detector.detect(part, explain=False).domain
-        domains.update(found.values if isinstance(found, Coded) else found)
-    return joined_hours([*made, *_turned(detector, before, domains, draw)])
-
-
-def _turned(
-    detector: TunnelDetector, before: CounterReading, domains: set[str], draw: np.random.Generator
-) -> list[FlowHours]:
-    copy = copied_flows(detector.flows, before.hour * HOUR_S)
-    hashes = {domain_hash(domain, detector.flows): domain for domain in domains}
-    factor = detector.model.limit_factor
-    return [flow_hours(copy, before, before.hour, limits_of(factor), factor, hashes, draw)]
-
-
-def _by_hour(batches: Iterable[QueryBatch]) -> Iterator[tuple[int, QueryBatch]]:
-    for batch in batches:
-        hours = (batch.ts // HOUR_S).astype(np.int64)
-        cuts = [0, *(np.flatnonzero(np.diff(hours)) + 1).tolist(), len(batch)]
-        for begin, end in pairwise(cuts):
-            if end > begin:
-                yield int(hours[begin]), batch.part(begin, end)
+    """The flow-hours of traffic in time order, which is not empty. detector: one that has seen nothing."""
+    return joined_hours(list(hours_of(detector, batches)))
 
 
 def picked_hours(rows: FlowHours, at: Sequence[int]) -> FlowHours:

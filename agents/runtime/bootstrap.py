@@ -24,7 +24,7 @@ from pydantic import SecretStr
 
 from agents import __version__
 from agents import settings as settings_module
-from agents.alerting.channel_queue import PACE_S, Receiver
+from agents.alerting.channel_queue import PACE_S
 from agents.alerting.delivery import PLAIN_HTTP, is_loopback
 from agents.alerting.grouping import Groups
 from agents.alerting.handover import HandOver, Sender
@@ -35,7 +35,7 @@ from agents.core.column_kernels import Key
 from agents.core.cron import cron_trigger
 from agents.core.errors import AgentsError, ModelError, SettingsError
 from agents.core.files import PRIVATE_MODE, make_private_folder, write_atomic
-from agents.core.protocols import ScoringModel, Spec
+from agents.core.protocols import Receiver, ScoringModel, Spec
 from agents.core.text import printable
 from agents.core.types import Sample, Severity
 from agents.detection.detector import PEAKS_FILE, TunnelDetector

@@ -8,9 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from agents.alerting.channel_queue import Receiver
 from agents.core.errors import SettingsError
-from agents.core.protocols import Field, Spec
+from agents.core.protocols import Field, Receiver, Spec
 from agents.export.formats import BY_NAME
 from agents.export.record import Record
 
