@@ -1,0 +1,164 @@
+"""From settings to what judges: detector, known services, tripwires, sinks, what follows an hour."""
+
+from __future__ import annotations
+
+import ipaddress
+import secrets
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+from agents.alerting.channel_queue import PACE_S
+from agents.alerting.grouping import Groups
+from agents.alerting.outbox import Outbox
+from agents.alerting.sink import AlertSink
+from agents.core.column_kernels import Key
+from agents.core.errors import SettingsError
+from agents.core.types import Severity
+from agents.detection.detector import TunnelDetector
+from agents.detection.known_services import Entry, KnownServices, load_entries, own_zone, services_at
+from agents.detection.tripwires.tripwires import Tripwires
+from agents.export.sink import ExportSink
+from agents.learning.loop import online, review
+from agents.learning.loop.collector import HourCollector
+from agents.learning.loop.labels import Labeller
+from agents.learning.loop.online import OnlineLearner, label_by_probability
+from agents.learning.loop.review import Reviewer
+from agents.runtime.bootstrap.alerts import exports_of, handed_over, judging_manager_of, outbox_of, outputs_of
+from agents.runtime.bootstrap.environment import FLOW_MODELS, noted_settings, scale_of, store_of
+from agents.runtime.bootstrap.intakes import parsed_upstreams, strict_groups_of
+from agents.runtime.bootstrap.models import registry_of
+from agents.runtime.detector_process import JudgeParts
+from agents.scoring.features import VERSION
+from agents.scoring.lexical import features_again
+from agents.scoring.model import Model
+from agents.settings import Settings
+from agents.sources.listener.upstream import (
+    UpstreamAddress,
+)
+from agents.store.codec import Features
+from agents.store.feedback.flow_hours import FlowHourStore
+from agents.store.spool import SpoolingSink
+from agents.store.sql import Store
+from agents.stream.note import SharedNote
+
+HOUR_FILE = "flow_hours.npz"
+"""Counters of flows at the beginning of the present hour, in the folder of the detector's state."""
+
+FEATURES_AGAIN = Features(VERSION, features_again)
+"""What the spool need not hold."""
+
+
+def judge_parts(
+    settings: Settings,
+    mismatched: Callable[[], dict[str, int]] = dict,
+    note: SharedNote | None = None,
+    losses: tuple[str, ...] = (),
+) -> JudgeParts:
+    """The collaborators of what judges live queries; threads of the sinks run from here on.
+
+    mismatched: see ListenerConfig.mismatched_by_upstream. losses: what the sources of queries do not keep.
+    """
+    registry, store, manager = registry_of(settings), store_of(settings), judging_manager_of(settings)
+    secret = secrets.randbits(64), secrets.randbits(64)
+    detector = detector_of(settings, registry.current(), secret, tripwires_of(settings), settings.burn_in_days)
+    detector.incidents.losses = losses
+    return JudgeParts(
+        detector=detector,
+        registry=registry,
+        store=store,
+        spool=SpoolingSink(store, settings.spool_folder, settings.spool_max_mb << 20, features=FEATURES_AGAIN),
+        manager=manager,
+        alerts=AlertSink(
+            manager,
+            Outbox(outbox_of(settings)),
+            Groups(settings.alert_interval_s, settings.alerts_per_hour_max),
+            pace_s=0.0 if handed_over(settings) else PACE_S,
+        ),
+        exports=ExportSink(
+            outputs_of(settings), exports_of(settings), settings.public_url, Severity[settings.export_severity]
+        ),
+        known_entries=partial(known_entries, settings),
+        own_zones=own_zones_of(settings),
+        known_path=known_path(settings),
+        state_dir=settings.state_dir,
+        mismatched=mismatched,
+        note=note,
+        in_force=noted_settings(settings),
+        hours=HourCollector(
+            detector, FlowHourStore(store), settings.state_dir / HOUR_FILE, partial(_after_hour, settings, store)
+        ),
+    )
+
+
+def _after_hour(settings: Settings, store: Store, hour: int) -> None:
+    """What follows when an hour's flow-hours are written: labels, then the review queue. Raises StoreError."""
+    Labeller(store, scale_of(settings))(hour)
+    learner, limits = learner_of(settings, store), review.SPEC.factory(settings.of(review.SPEC))
+    model, options = learner.usable_model(), learner.options
+    if model is None:
+        Reviewer(store, limits)(hour)
+        return
+    label_by_probability(store, model, options, hour, time.time())
+    Reviewer(store, limits, (options.benign_to, options.tunnel_from), model.probabilities)(hour)
+
+
+def learner_of(settings: Settings, store: Store) -> OnlineLearner:
+    """The online learner of flow-hours."""
+    return OnlineLearner(store, settings.models_dir / FLOW_MODELS, online.SPEC.factory(settings.of(online.SPEC)))
+
+
+def services_of(settings: Settings) -> KnownServices:
+    """The shipped known services with the operator's own, those that hold today. Raises SettingsError."""
+    return services_at(known_entries(settings), time.time(), own_zones_of(settings))
+
+
+def own_zones_of(settings: Settings) -> list[str]:
+    """OWN_ZONES, and zones that UPSTREAMS sends to private addresses alone. Raises SettingsError."""
+    try:
+        named = [own_zone(one) for one in settings.own_zones.split(",") if one.strip()]
+    except ValueError as error:
+        raise SettingsError(f"cannot use setting OWN_ZONES={settings.own_zones}: {error}") from None
+    inside = [zone for zone, upstreams in parsed_upstreams(settings) if zone and all(map(_is_private, upstreams))]
+    return list(dict.fromkeys([*named, *inside]))
+
+
+def _is_private(upstream: UpstreamAddress) -> bool:
+    """Whether a server lies in this network. One on this machine may lead anywhere."""
+    address = ipaddress.ip_address(upstream.host) if upstream.has_address else None
+    return address is not None and address.is_private and not address.is_loopback
+
+
+def detector_of(
+    settings: Settings, model: Model, key: Key = (0, 0), tripwires: Tripwires | None = None, burn_in_days: float = 0
+) -> TunnelDetector:
+    """A detector that has seen nothing yet. key: of its hashes; a secret one where strangers choose the names.
+
+    tripwires: for traffic of this network. burn_in_days: a network that is watched has habits to be learnt; what is
+    replayed has none.
+    """
+    quiet_s, scale, services = settings.incident_quiet_s, scale_of(settings), services_of(settings)
+    return TunnelDetector(model, settings.flows_max, quiet_s, scale, services, key, tripwires, burn_in_days)
+
+
+def tripwires_of(settings: Settings) -> Tripwires:
+    """Honeytokens, and strict groups. Raises SettingsError."""
+    return Tripwires(honeytokens_path(settings), strict_groups_of(settings))
+
+
+def honeytokens_path(settings: Settings) -> Path:
+    """Where the hashes of honeytokens are kept."""
+    return settings.state_dir / "honeytokens.json"
+
+
+def known_path(settings: Settings) -> Path:
+    """The operator's own list of known services."""
+    return settings.allowlist or settings.state_dir / "known_services.csv"
+
+
+def known_entries(settings: Settings) -> list[Entry]:
+    """The operator's own known services. Raises SettingsError where they cannot be read, or a file is named in vain."""
+    if settings.allowlist and not settings.allowlist.exists():
+        raise SettingsError(f"cannot use setting ALLOWLIST={settings.allowlist}: no such file")
+    return load_entries(known_path(settings))

@@ -1,0 +1,146 @@
+"""From settings to a retraining: options, gates, comparison, collaborators."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from agents.core.errors import ModelError
+from agents.core.protocols import ScoringModel
+from agents.core.types import Sample
+from agents.learning.baseline import benign_sample, model_bytes
+from agents.learning.loop.flow_hours import SCHEMA as FLOW_HOUR_SCHEMA
+from agents.learning.loop.labels import label_counts
+from agents.learning.loop.review import reviewed_cases
+from agents.learning.messages import cases_text, send_run
+from agents.learning.retraining import RetrainingParts
+from agents.learning.run import RetrainOptions, TrainingRun, TrainRequest, TypeResult
+from agents.learning.type_comparison import TypeParams, compare_types, flow_scenes, name_scene, quiet_hours
+from agents.learning.validation import Validator, load_cases
+from agents.runtime.bootstrap.alerts import alert_manager_of
+from agents.runtime.bootstrap.environment import retraining_log, store_of
+from agents.runtime.bootstrap.judging import detector_of
+from agents.runtime.bootstrap.models import compared_types, registry_of, training_of
+from agents.runtime.trainer import Training, compare_spawned, train_here, train_spawned
+from agents.scoring.model import Model
+from agents.scoring.types import ensemble
+from agents.settings import Settings
+from agents.store.feedback.flow_hours import FlowHourStore
+from agents.store.sql import Store
+
+if TYPE_CHECKING:
+    from agents.runtime.services import Retrain
+
+
+def validator_of(settings: Settings) -> Validator:
+    """The gates, with the user's own cases. Raises SettingsError where those cannot be read."""
+    own = load_cases(settings.validation_cases) if settings.validation_cases else ()
+    return Validator(Model.from_bytes(model_bytes()), partial(detector_of, settings), own)
+
+
+def retrain_options_of(settings: Settings, **changes: Any) -> RetrainOptions:
+    """What a retraining is asked to do; `changes` that are None leave the setting."""
+    options = {
+        "days": settings.retrain_days,
+        "samples": settings.retrain_samples,
+        "max_score": settings.retrain_max_score,
+        "client_share": settings.retrain_client_share,
+        "domain_share": settings.retrain_domain_share,
+        "seed": settings.retrain_seed,
+        "deploy": settings.deploy,
+        "backup_days": settings.backup_days,
+        "scores": (settings.score_suspicious, settings.score_high, settings.score_critical),
+        "new_min": settings.retrain_new_min,
+        "supplement": _supplement_of(settings),
+    }
+    return RetrainOptions(**options | {name: value for name, value in changes.items() if value is not None})
+
+
+def _supplement_of(settings: Settings) -> tuple[int, int] | None:
+    """RetrainOptions.supplement: the ensemble alone learns without shipped names."""
+    if settings.model_type != ensemble.SPEC.name:
+        return None
+    values = settings.of(ensemble.SPEC)
+    return values["ensemble_supplement_below"], values["ensemble_mixed_below"]
+
+
+def retraining_parts(
+    settings: Settings,
+    store: Store,
+    progress: Callable[[int, int, str], None] = lambda step, total, text: None,
+    train: Callable[[Training, Sample, TrainRequest], ScoringModel] = train_here,
+) -> RetrainingParts:
+    """The collaborators of a retraining. train: here, or in another process."""
+    from agents.learning.report import write_report  # here: its templates cost a listener's start a tenth
+
+    def save(run: TrainingRun) -> None:
+        store.save_run(run.run_id, started_at=run.started, state=run.state.value, payload=run.to_json())
+
+    return RetrainingParts(
+        store=store,
+        registry=registry_of(settings),
+        trainer=lambda sample, request: train(training_of(settings), sample, request),
+        validator=replace(validator_of(settings), reviewed=partial(reviewed_cases, store)),
+        baseline_sample=benign_sample,
+        reporter=lambda run: write_report(settings.reports_dir, run),
+        notify=partial(send_run, alert_manager_of(settings), settings.public_url.rstrip("/")),
+        save_run=save,
+        clock=time.time,
+        compare=partial(_compared, settings, store, compared_types(settings), train is train_spawned),
+        progress=progress,
+        labels=partial(label_counts, store),
+    )
+
+
+def retraining_of(
+    settings: Settings,
+    progress: Callable[[int, int, str], None] = lambda step, total, text: None,
+    spawned: bool = True,
+    **changes: Any,
+) -> Retrain:
+    """What retrains once when it is called (services.retrain_once), with collaborators of its own.
+
+    spawned: train in another process, for one that lives on. changes: options that differ from the settings.
+    """
+
+    def retrain(**when: Any) -> TrainingRun:
+        from agents.runtime.services import retrain_once
+
+        store = store_of(settings)
+        parts = retraining_parts(settings, store, progress, train_spawned if spawned else train_here)
+        return retrain_once(parts, store, retraining_log(settings), retrain_options_of(settings, **changes), **when)
+
+    return retrain
+
+
+def _compared(
+    settings: Settings, store: Store, types: Sequence[TypeParams], spawned: bool, sample: Sample, seed: int
+) -> tuple[TypeResult, ...]:
+    """Detector types on a run's sample and on this network's flow-hours. Raises AgentsError."""
+    if not types:
+        return ()
+    own = quiet_hours(FlowHourStore(store).read(FLOW_HOUR_SCHEMA))
+    shipped = Model.from_bytes(model_bytes())
+    scenes = [name_scene(sample, seed), *flow_scenes(own, partial(detector_of, settings, shipped), seed)]
+    return (compare_spawned if spawned else compare_types)(scenes, types, settings.target_fpr_suspicious, seed)
+
+
+def check_by_gates(settings: Settings) -> Callable[[Model], None]:
+    """What a model must pass before it is restored by hand. The returned function raises ModelError."""
+    validator = validator_of(settings)
+
+    def check(model: Model) -> None:
+        validation = validator(model, model)
+        missed = [
+            f"{gate.name} is {gate.value:.4g}, threshold {gate.threshold:.4g}"
+            for gate in validation.gates
+            if not gate.passed
+        ]
+        if missed:
+            why = "; ".join((*missed, *cases_text(validation)))
+            raise ModelError(f"cannot restore {model.model_id}: {why}")
+
+    return check

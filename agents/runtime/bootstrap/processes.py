@@ -1,0 +1,160 @@
+"""From settings to what runs for long: the plan of the supervisor, scheduler, console.
+
+What these alone need is imported where it is made: a listener starts without it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from contextlib import AbstractAsyncContextManager
+from functools import partial
+from typing import TYPE_CHECKING
+
+from agents import __version__
+from agents.core.cron import cron_trigger
+from agents.learning.loop.online import LearnerThread
+from agents.runtime.bootstrap.alerts import alert_manager_of, outputs_of, sender_of
+from agents.runtime.bootstrap.environment import api_token_of, folders_of, make_folders, noted_settings, store_of
+from agents.runtime.bootstrap.intakes import listener_config, losses_at_start, parsed_upstreams
+from agents.runtime.bootstrap.judging import judge_parts, learner_of, services_of, tripwires_of
+from agents.runtime.bootstrap.learning import retraining_of, validator_of
+from agents.runtime.bootstrap.models import compared_types, model_type_of, registry_of
+from agents.runtime.heartbeat import PARTS, Heartbeat
+from agents.runtime.privileges import user_of
+from agents.runtime.supervisor import Plan, Work
+from agents.settings import Settings
+from agents.sources.collector import Collecting
+from agents.store.feedback.reviews import ReviewStore
+from agents.store.retention import ClockWatch
+from agents.stream.note import SharedNote
+
+if TYPE_CHECKING:
+    from agents.runtime.schedule import RetrainScheduler
+    from agents.runtime.services import Pulse, Upkeep
+
+
+def check_settings(settings: Settings) -> None:
+    """Raise SettingsError for settings that only show when they are used, before any socket opens.
+
+    What is wrong with the database is not among them: DNS is answered without it.
+    """
+    user_of(settings.run_as)
+    parsed_upstreams(settings)
+    validator_of(settings)
+    model_type_of(settings)
+    compared_types(settings)
+    services_of(settings)
+    tripwires_of(settings)
+    alert_manager_of(settings)
+    outputs_of(settings)
+    for when in filter(None, (settings.retrain_schedule, settings.summary_schedule)):
+        cron_trigger(when, settings.retrain_timezone)
+    store_of(settings).close()
+
+
+def plan_of(
+    settings: Settings,
+    others: Sequence[tuple[str, Work]] = (),
+    note: SharedNote | None = None,
+    collecting: Collecting | None = None,
+    listens: bool = True,
+) -> Plan:
+    """What `listen`, `run` and `collect` start.
+
+    others: what runs beside listeners and detector, and reads its `note`. collecting: logs that are followed. listens:
+    there are listeners. Raises CaptureError for a file that cannot be followed.
+    """
+    losses = losses_at_start(collecting, listens) if collecting else ()
+    make_folders(settings)
+    listener = listener_config(settings) if listens else None
+    mismatched = listener.mismatched_by_upstream if listener else dict
+    return Plan(
+        listener=listener,
+        judge_parts=partial(judge_parts, settings, mismatched, note, losses),
+        queue_max=settings.queue_max,
+        batch_max=settings.batch_max,
+        batch_wait_s=settings.batch_wait_ms / 1000,
+        hang_s=settings.hang_s,
+        others=others,
+        run_as=user_of(settings.run_as),
+        folders=tuple(folders_of(settings)[1:]),
+        collecting=collecting,
+    )
+
+
+def upkeep_of(settings: Settings, clock: ClockWatch | None = None) -> Upkeep:
+    """What the daily maintenance keeps. clock: that has been watched for a while."""
+    from agents.runtime.services import Upkeep
+
+    return Upkeep(
+        store_of(settings),
+        registry_of(settings),
+        settings.reports_dir,
+        query_days=settings.query_retention_days,
+        replay_days=settings.replay_retention_days,
+        incident_days=settings.incident_retention_days,
+        backup_days=settings.backup_days,
+        state_dir=settings.state_dir,
+        clock=clock or ClockWatch(),
+        notify=lambda message: asyncio.run(alert_manager_of(settings).broadcast(message)),
+    )
+
+
+def scheduler_of(settings: Settings) -> RetrainScheduler:
+    """The calendar. Raises SettingsError for a bad schedule."""
+    from agents.runtime.schedule import SUMMARISE, RetrainScheduler
+    from agents.runtime.services import Retrainer, maintain, summarise
+
+    clock = ClockWatch()
+    return RetrainScheduler(
+        store_of(settings),
+        Retrainer(retraining_of(settings)).run,
+        lambda: maintain(upkeep_of(settings, clock)),
+        settings.retrain_schedule,
+        settings.retrain_timezone,
+        clock,
+        {SUMMARISE: (lambda: summarise(upkeep_of(settings), settings.public_url), settings.summary_schedule)}
+        if settings.summary_schedule
+        else {},
+    )
+
+
+def scheduling_of(settings: Settings) -> AbstractAsyncContextManager[None]:
+    """The scheduler as a service."""
+    from agents.runtime.services import scheduling
+
+    store, registry = store_of(settings), registry_of(settings)
+    sender = sender_of(settings)
+    calendar, noted = scheduler_of(settings), noted_settings(settings)
+    learner = LearnerThread(learner_of(settings, store))
+    return scheduling(calendar, store, registry, settings.data_dir, settings.state_dir, noted, sender, learner)
+
+
+def serving_of(
+    settings: Settings, pulse: Pulse | None = None, note: SharedNote | None = None
+) -> AbstractAsyncContextManager[None]:
+    """API and console as a service. pulse: that notes that it turns. note: the detector's heartbeat in memory."""
+    from agents.runtime.health import ProcessHealth
+    from agents.runtime.services import Pulse, Retrainer, serving
+    from agents.web.parts import Parts
+
+    registry = registry_of(settings)
+    folders = dict.fromkeys((settings.state_dir, settings.spool_folder))
+    health = ProcessHealth(settings.state_dir, registry, note, tuple(folders))
+    retrainer, store = Retrainer(retraining_of(settings)), store_of(settings)
+    parts = Parts(
+        store=store,
+        reviews=ReviewStore(store),
+        learner=learner_of(settings, store),
+        models=registry,
+        reports_dir=settings.reports_dir,
+        token=api_token_of(settings),
+        retrain=retrainer.start,
+        health=health.components,
+        metrics=health.metrics,
+        version=__version__,
+    )
+    proxies = [part.strip() for part in settings.trusted_proxies.split(",") if part.strip()]
+    heartbeat = Heartbeat(settings.state_dir / PARTS["api"], dict, in_force=noted_settings(settings))
+    return serving(parts, settings.api_host, settings.api_port, heartbeat, retrainer, proxies, pulse or Pulse())
