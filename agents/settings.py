@@ -284,7 +284,10 @@ class Settings(BaseSettings):
         "auto",
         description="auto = deploy when every gate passes; manual = wait for dns-tunnel models approve",
     )
-    backup_days: Count = Field(30, description="days that model backups are kept (8 weeks = 56 is recommended)")
+    approvals: Annotated[int, Field(ge=1, le=9)] = Field(
+        1, description="authors who must approve a candidate that waits before it is deployed"
+    )
+    backup_days: Count = Field(56, description="days that model backups are kept; 56 are eight of weekly retrainings")
 
     api_host: Annotated[str, AfterValidator(_addresses)] = Field("127.0.0.1", description="address of API and console")
     api_port: Port = Field(8053, description="port of API and console")

@@ -1,97 +1,89 @@
-"""`dns-tunnel models`: list, show, log, approve, reject, roll back, restore, pin, unpin."""
+"""`dns-tunnel models`: list, show, diff, history, log, approve, reject, roll back, restore, pin, unpin, anchor."""
 
 from __future__ import annotations
 
 import argparse
-import asyncio
 import json
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from agents.cli.output import login_name, tell
-from agents.core.errors import ModelError, StoreError, UsageError
+from agents.core.errors import ModelError
+from agents.core.files import write_atomic
 from agents.core.text import printable, utc
-from agents.learning.messages import decision_message, decision_text
-from agents.learning.registry import Author, Decision, ModelRegistry
-from agents.learning.run import RunState
+from agents.learning.registry import ModelRegistry
+from agents.learning.release.desk import ModelDesk
+from agents.learning.release.diff import difference_text
 from agents.runtime import bootstrap, warmup
 from agents.scoring.model import Model
 from agents.settings import Settings
 
-RUNS_MAX = 100
-"""Newest runs that are searched for a candidate's run, at most."""
-
 
 def models(settings: Settings, options: argparse.Namespace) -> int:
     """`dns-tunnel models …`."""
-    registry = bootstrap.registry_of(settings)
-    action = options.action
-    if action == "list":
-        _list_models(registry)
-    elif action == "show":
-        model = registry.get(options.model_id) if options.model_id else registry.current()
-        print(json.dumps({"model_id": model.model_id, **model.manifest}, indent=1))
-    elif action == "log":
-        for one in registry.decisions():
-            print(f"{utc(one.at)}  {_line_of(one)}")
-    else:
-        _decide(settings, registry, options)
+    desk, action = bootstrap.model_desk_of(settings), options.action
+    try:
+        if action == "list":
+            _list_models(desk.registry)
+        elif action == "show":
+            found = desk.version(options.model_id or "champion")
+            shown = {name: found[name] for name in ("model_id", "state", "aliases", "lineage", "approvals")}
+            print(json.dumps(found["manifest"] | shown, indent=1))
+        elif action == "log":
+            for one in desk.log(people_only=not options.all):
+                print(f"{utc(one['at'])}  {_line_of(one)}")
+        elif action == "diff":
+            warmup.up(tell)
+            found = desk.diff(options.old, options.new)
+            print(difference_text(found)) if not options.json else _write_json(options.json, found)
+        elif action == "history":
+            periods = desk.history()
+            _print_history(periods) if not options.json else _write_json(options.json, periods)
+        else:
+            _decide(desk, options)
+    finally:
+        desk.store.close()
     return 0
 
 
-def _decide(settings: Settings, registry: ModelRegistry[Model], options: argparse.Namespace) -> None:
-    """Do what a person asked for, print it in one sentence, and tell the channels."""
-    author, action = Author(options.author or login_name(), options.reason), options.action
-    if action in ("approve", "reject"):
-        model_id = options.model_id or _waiting(registry)
-        {"approve": registry.approve, "reject": registry.reject}[action](model_id, author)
-    elif action == "restore":
-        _restore(registry, options.file, settings, author)
-    else:
-        {"rollback": registry.rollback, "pin": registry.pin, "unpin": registry.unpin}[action](author)
-    made = registry.decisions()[-1]
-    print(printable(decision_text(made)))
-    if action in ("approve", "reject"):
-        _note_run(settings, made.model_id, RunState.DEPLOYED if action == "approve" else RunState.REJECTED)
-    for one in asyncio.run(bootstrap.alert_manager_of(settings).broadcast(decision_message(made))):
-        if not one.ok:
-            print(f"warning: {one.error}", file=sys.stderr)
-
-
-def _line_of(decision: Decision) -> str:
-    reason = f": {printable(decision.reason)}" if decision.reason else ""
-    return f"{printable(decision_text(decision))} (by {printable(decision.by) or 'unknown'}{reason})"
-
-
-def _restore(registry: ModelRegistry[Model], file: Path, settings: Settings, author: Author) -> None:
-    warmup.up(tell)
+def _decide(desk: ModelDesk, options: argparse.Namespace) -> None:
+    """Do what a person asked for, and print it in one sentence."""
+    if options.action == "restore":
+        warmup.up(tell)
+    named = str(getattr(options, "file", None) or getattr(options, "model_id", None) or "")
     try:
-        registry.restore(file, bootstrap.check_by_gates(settings), author=author)
+        done = desk.decide(options.action, named, options.author or login_name(), options.reason)
     except ModelError as error:
-        raise ModelError(f"cannot restore {file}: {str(error).removeprefix('cannot restore ')}") from None
+        if options.action != "restore":
+            raise
+        raise ModelError(f"cannot restore {named}: {str(error).removeprefix('cannot restore ')}") from None
+    print(printable(done.made.text))
+    for problem in done.problems:
+        print(f"warning: {problem}", file=sys.stderr)
 
 
-def _note_run(settings: Settings, model_id: str, state: RunState) -> None:
-    """Write a person's decision into the stored run of a candidate; it holds even if the database is away."""
-    store = bootstrap.store_of(settings)
-    try:
-        for row in store.runs(limit=RUNS_MAX):
-            if row["payload"].get("candidate_id") == model_id:
-                payload = row["payload"] | {"state": state.value}
-                store.save_run(row["run_id"], started_at=row["started_at"], state=state.value, payload=payload)
-                return
-    except StoreError as error:
-        print(f"warning: the run is not updated: {error}", file=sys.stderr)
-    finally:
-        store.close()
+def _line_of(one: Mapping[str, Any]) -> str:
+    reason = f": {printable(one['reason'])}" if one["reason"] else ""
+    return f"{printable(one['text'])} (by {printable(one['by']) or 'unknown'}{reason})"
 
 
-def _waiting(registry: ModelRegistry[Model]) -> str:
-    waiting = [str(row["model_id"]) for row in registry.list() if row["state"] == "waiting"]
-    if len(waiting) != 1:
-        raise UsageError(f"cannot choose a model: {f'{len(waiting)} wait, name one' if waiting else 'none waits'}")
-    return waiting[0]
+def _print_history(periods: list[dict[str, Any]]) -> None:
+    for one in periods:
+        since = utc(one["since"]) if one["since"] is not None else "before this registry"
+        until = utc(one["until"]) if one["until"] is not None else "now"
+        how = f"  {one['how']}" + (f" by {printable(one['by'])}" if one["by"] else "") if one["how"] else ""
+        print(f"{one['model_id']}  {since} to {until}{how}{': ' + printable(one['reason']) if one['reason'] else ''}")
+
+
+def _write_json(path: str, found: object) -> None:
+    text = json.dumps(found, indent=1)
+    if path == "-":
+        print(text)
+    else:
+        write_atomic(Path(path), text.encode())
 
 
 def _list_models(registry: ModelRegistry[Model]) -> None:
@@ -100,6 +92,8 @@ def _list_models(registry: ModelRegistry[Model]) -> None:
         print(f"{current.model_id}  shipped    in use until a first retraining deploys another")
     for row in registry.list():
         at = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(row["created"]))
-        print(f"{row['model_id']}  {row['state']:<11}  {at}  {row['path']}")
+        named = [alias for alias in row["aliases"] if alias != row["state"]]
+        also = f"  ({', '.join(named)})" if named else ""
+        print(f"{row['model_id']}  {row['state']:<11}  {at}  {row['path']}{also}")
     if pinned := registry.pinned():
         print(pinned)

@@ -139,7 +139,7 @@ def build_parser() -> argparse.ArgumentParser:
     explain.add_argument("client")
     explain.add_argument("domain")
     _add_retrain(add("retrain", "learn, validate, report, deploy or reject; once, now"))
-    _add_models(add("models", "list, show, approve, reject, roll back, restore or pin models"))
+    _add_models(add("models", "list, show, compare, approve, reject, roll back, restore or pin models"))
     evaluate = add("evaluate", "measure detection on the captures that a manifest lists")
     evaluate.add_argument("manifest", type=Path)
     evaluate.add_argument("--json", metavar="PATH", help="write JSON there, - = standard output")
@@ -210,12 +210,21 @@ def _add_models(parser: argparse.ArgumentParser) -> None:
     ):
         action = actions.add_parser(name, help=text)
         action.add_argument("model_id", nargs="?", help="default: the champion, or the candidate that waits")
+    diff = actions.add_parser("diff", help="two versions side by side, and which shipped names change severity")
+    for side in ("old", "new"):
+        diff.add_argument(side, metavar=side.upper(), help="id, file, champion, candidate, canary, anchor or shipped")
+    history = actions.add_parser("history", help="what was in production when")
+    for action in (diff, history):
+        action.add_argument("--json", metavar="PATH", help="write JSON there, - = standard output")
+    anchor = actions.add_parser("anchor", help="the version that candidates are compared with, beside the champion")
+    anchor.add_argument("model_id", metavar="VERSION", help="id, file, alias or shipped")
     actions.add_parser("rollback", help="back to the model before")
     actions.add_parser("restore", help="put a backup back, after validating it").add_argument("file", type=Path)
     actions.add_parser("pin", help="keep the model in use, whatever a retraining finds")
     actions.add_parser("unpin", help="let it be replaced again")
-    actions.add_parser("log", help="what people did with models, when and why")
-    for name in ("approve", "reject", "rollback", "restore", "pin", "unpin"):
+    log = actions.add_parser("log", help="what people did with models, when and why")
+    log.add_argument("--all", action="store_true", help="what the program did, too")
+    for name in ("approve", "reject", "rollback", "restore", "pin", "unpin", "anchor"):
         actions.choices[name].add_argument("--reason", default="", help="why; it is recorded and told")
         actions.choices[name].add_argument("--author", default="", help="who decides (default: your login)")
 

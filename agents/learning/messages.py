@@ -9,7 +9,7 @@ from pathlib import Path, PurePath
 from agents.alerting.manager import AlertManager
 from agents.core.text import command, counted, harmless, printable
 from agents.core.types import ChannelResult, Gate, Message, Severity
-from agents.learning.registry import Decision
+from agents.learning.release.transitions import Transition
 from agents.learning.run import RunState, SampleFacts, TrainingRun, Validation
 
 CASES_SHOWN = 5
@@ -34,17 +34,6 @@ _RUN_SEVERITY = {
 }
 
 
-_DONE = {
-    "approve": "deployed {}",
-    "reject": "rejected {}",
-    "roll back": "back to {}",
-    "restore": "restored {}",
-    "pin": "pinned {}: no retraining and no person replaces it until it is unpinned",
-    "unpin": "unpinned {}: the next retraining may replace it",
-}
-"""What each kind of decision did."""
-
-
 async def send_run(alerts: AlertManager, link_base: str, run: TrainingRun) -> tuple[ChannelResult, ...]:
     """Send the outcome of a retraining over every channel; mail has the report attached."""
     return await alerts.broadcast(await asyncio.to_thread(run_message, run, link_base))
@@ -65,24 +54,18 @@ def run_message(run: TrainingRun, link_base: str = "") -> Message:
     )
 
 
-def decision_message(decision: Decision) -> Message:
-    """What a person did with models, for every channel."""
-    facts = [("Model", decision.model_id), ("By", harmless(decision.by) or "unknown")]
-    facts += [("Replaced", decision.replaced)] if decision.replaced else []
-    facts += [("Reason", harmless(decision.reason))] if decision.reason else []
+def transition_message(made: Transition) -> Message:
+    """What became of a model, for every channel."""
+    facts = [("Model", made.model_id), ("By", harmless(made.by) or ("unknown" if made.by_person else "the program"))]
+    facts += [("Replaced", made.replaced)] if made.replaced else []
+    facts += [("Reason", harmless(made.reason))] if made.reason else []
     return Message(
-        title=f"Model {decision.model_id}: {decision.action} by hand",
-        summary=_sentence(harmless(decision_text(decision), 500)),
+        title=f"Model {made.model_id}: {made.action}{' by hand' if made.by_person else ''}",
+        summary=_sentence(harmless(made.text, 500)),
         facts=facts,
         severity=Severity.SUSPICIOUS,
-        thread_id=f"model {decision.model_id}",
+        thread_id=f"model {made.model_id}",
     )
-
-
-def decision_text(decision: Decision) -> str:
-    """What a person did with models, in one sentence."""
-    done = _DONE[decision.action].format(decision.model_id)
-    return f"{done}; {decision.note}" if decision.note else done
 
 
 def gate_text(gate: Gate) -> str:
@@ -109,6 +92,11 @@ def sample_text(run: TrainingRun) -> str:
     if run.sample is None:
         return ""
     if run.state is RunState.UNCHANGED:
+        if run.sample.known:
+            return (
+                "nothing new to learn: the model in use has learned the same from the same queries"
+                f" (data {run.sample.data_sha256[:12]}), with the same settings"
+            )
         if run.sample.fresh is not None and run.sample.fresh < run.options.new_min:
             found = counted(run.sample.fresh, "NORMAL query")
             return f"nothing new to learn: {found} since the last training, RETRAIN_NEW_MIN={run.options.new_min}"

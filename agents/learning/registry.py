@@ -1,9 +1,10 @@
-"""Model files: the champion, its backups, candidates; promote, roll back, restore, hot reload.
+"""Model files: the champion, its backups, versions; promote, roll back, restore, roll out, hot reload.
 
-models/isolation_forest.npz                       the champion
+models/isolation_forest.npz                       the champion, of whatever detector type
 models/backups/model_backup_YYYYMMDD_HHMMSS.npz   copies in time (UTC)
-models/candidates/<model id>.npz                  trained, and what was champion before
-models/registry.json                              history, states, decisions of people, and what is pinned
+models/candidates/<model id>.npz                  every version, named after its content, and its lineage (.json)
+models/registry.json                              history, states, aliases, transitions, and what is pinned
+models/CHANGELOG.md                               a line for each transition
 models/.lock                                      held while a retraining or a change by hand runs
 models/.index.lock                                held for a moment, while registry.json changes
 """
@@ -11,14 +12,11 @@ models/.index.lock                                held for a moment, while regis
 from __future__ import annotations
 
 import builtins
-import copy
 import hashlib
-import json
 import re
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -29,62 +27,50 @@ from agents.core.errors import BusyError, ModelError, UsageError
 from agents.core.files import holder, locked_within, write_atomic
 from agents.core.protocols import ScoringModel
 from agents.core.text import command, printable, utc
+from agents.core.types import DAY_S
+from agents.learning.release.index import RegistryIndex, add_row
+from agents.learning.release.lineage import lineage_path, note_lineage, read_lineage
+from agents.learning.release.transitions import (
+    NOBODY,
+    REASON_MAX,
+    Author,
+    Period,
+    Transition,
+    periods,
+    transition_of,
+)
 
 CHAMPION_FILE = "isolation_forest.npz"
 HISTORY_MAX = 20
 """Steps that can be rolled back; older ones are forgotten, so that the files behind them can be pruned."""
-DECISIONS_MAX = 200
-"""Decisions of people that the index keeps, the newest."""
 LOCK_WAIT_S = 2.0
 """A change waits so long for who holds the lock: maintenance and changes by hand take less, a retraining more."""
-INDEX_WAIT_S = 10.0
-"""The same for registry.json, which is held for a moment at a time."""
-REASON_MAX = 300
-"""Characters kept of a reason and of a name."""
+SHIPPED = "shipped"
+"""What the model of the package is called where a version is named."""
+ALIASES = ("champion", "candidate", "canary", "anchor")
+"""Names that lead to a version: in production, waiting for a decision, judging a share, and fixed for comparison."""
+_OPEN_STATES = ("waiting", "canary")
+"""States of versions that somebody, or a canary's end, still decides about."""
+_ACTIONS = {"waiting": "hold", "rejected": "turn down"}
+"""Transition of a version that a retraining puts into this state."""
 _BACKUP = re.compile(r"model_backup_\d{8}_\d{6}(_\d{3})?\.npz")
 _MODEL_ID = re.compile(r"[0-9a-f]{16}")
-_EMPTY: dict[str, Any] = {"history": [], "states": {}, "champion": "", "decisions": [], "pin": None}
 M = TypeVar("M", bound=ScoringModel)
 _log = structlog.get_logger()
 
 
-@dataclass(frozen=True, slots=True)
-class Author:
-    """Who decides, and why; both may be empty."""
-
-    by: str = ""
-    reason: str = ""
-
-    def __str__(self) -> str:
-        who = f"by {printable(self.by, REASON_MAX)}" if self.by else "by somebody"
-        return f"{who} ({printable(self.reason, REASON_MAX)})" if self.reason else who
-
-
-NOBODY = Author()
-
-
-@dataclass(frozen=True, slots=True)
-class Decision:
-    """What a person did with models. at: Unix seconds; replaced: the model in use before; note: what to know of it."""
-
-    action: str  # approve, reject, roll back, restore, pin, unpin
-    model_id: str
-    at: float
-    by: str = ""
-    reason: str = ""
-    replaced: str = ""
-    note: str = ""
-
-
 class ModelRegistry(Generic[M]):
-    """The folder of models. `load` makes a model of bytes or raises ModelError, `baseline` is shipped."""
+    """The folder of models. `load` makes a model of bytes or raises ModelError, `baseline` is shipped.
 
-    def __init__(self, models_dir: Path, load: Callable[[bytes], M], baseline: bytes) -> None:
+    approvals: so many authors must approve a candidate before it is deployed by hand.
+    """
+
+    def __init__(self, models_dir: Path, load: Callable[[bytes], M], baseline: bytes, approvals: int = 1) -> None:
         self.models_dir = models_dir
         self.champion_path = models_dir / CHAMPION_FILE
         self.origin = self._in_use = ""
-        self._load, self._baseline = load, baseline
-        self._index_path = models_dir / "registry.json"
+        self._load, self._baseline, self._approvals = load, baseline, approvals
+        self._rows = RegistryIndex(models_dir, self.champion_path)
         self._seen: tuple[int, ...] | None = None
 
     def current(self) -> M:
@@ -133,16 +119,22 @@ class ModelRegistry(Generic[M]):
     def prune(self, now: float, days: int) -> int:
         """Delete backups and forgotten candidates older than `days`, never the newest backup."""
         limit = now - days * 86400
-        index = self._index()
+        self._rows.catch_up()
+        index = self._rows.read()
         keep = {step["model_id"] for step in index["history"]} | {self.current().model_id, index["champion"]}
-        keep |= {model_id for model_id, state in index["states"].items() if state == "waiting"}
+        keep |= {model_id for model_id, state in index["states"].items() if state in _OPEN_STATES}
+        keep |= set(index["aliases"].values())
         old = [path for path in self.backups()[:-1] if _taken(path) < limit]
         old += [p for p in self._candidates() if p.stem not in keep and p.stat().st_mtime < limit]
+        for part in self.models_dir.rglob(".*.part"):  # of a process that was killed while it wrote
+            if part.stat().st_mtime < now - DAY_S:
+                part.unlink(missing_ok=True)
         for path in old:
             path.unlink(missing_ok=True)
+            lineage_path(path).unlink(missing_ok=True)
         gone = {path.stem for path in old}
         if old:
-            with self._changing() as index:
+            with self._rows.changing() as index:
                 index["states"] = {key: value for key, value in index["states"].items() if key not in gone}
         return len(old)
 
@@ -153,16 +145,14 @@ class ModelRegistry(Generic[M]):
             write_atomic(path, data)
         return path
 
-    def promote(self, model_id: str) -> M:
+    def promote(self, model_id: str, author: Author = NOBODY) -> M:
         """Make a kept model the champion, in one step; what it replaces is kept for `rollback`.
 
-        Raises UsageError, ModelError, OSError.
+        Raises UsageError, ModelError, BusyError, OSError.
         """
-        model = self.get(model_id)
-        old = self.current()
-        if old.model_id != model_id:
-            self.save_candidate(old)
-            self._install(model, old.model_id)
+        model, left = self.get(model_id), self.current()
+        if left.model_id != model_id:
+            self._deploy(model, left, self._transition("deploy", model_id, author, by_person=False))
         return model
 
     def rollback(self, author: Author = NOBODY) -> M:
@@ -172,7 +162,7 @@ class ModelRegistry(Generic[M]):
         """
         with self.lock("roll back"):
             self._must_be_free("roll back")
-            index, left = self._index(), self.current()
+            index, left = self._rows.read(), self.current()
             note = self._strange(left)
             if not note and not index["history"]:
                 raise UsageError(
@@ -180,16 +170,13 @@ class ModelRegistry(Generic[M]):
                     f" {command('models list')} names backups, and `models restore FILE` puts one back"
                 )
             model = self.get(index["champion"] if note else index["history"][-1]["model_id"])
-            if self.origin == "champion":
+            deployed = self.origin == "champion"
+            if deployed:
                 self.save_candidate(left)
-            write_atomic(self.champion_path, model.to_bytes())
-            with self._changing() as index:
-                index["champion"] = model.model_id
-                if not note:
-                    index["history"] = index["history"][:-1]
-                if self.origin == "champion" and left.model_id != model.model_id:
-                    index["states"][left.model_id] = "rolled back"
-            self._decide("roll back", model.model_id, author, left.model_id, note)
+            states = {left.model_id: "rolled back"} if deployed and left.model_id != model.model_id else {}
+            history = index["history"] if note else index["history"][:-1]
+            row = self._transition("roll back", model.model_id, author, left.model_id, note)
+            self._move(model, history, states, row)
         _log.info("model_rolled_back", model_id=model.model_id)
         return model
 
@@ -209,37 +196,62 @@ class ModelRegistry(Generic[M]):
             if model.model_id == self.current().model_id:
                 raise UsageError(f"cannot restore {path}: model {model.model_id} is the one in use")
             check(model)
+            self._must_be_approved(model.model_id, f"restore {path}")
             self.backup(time.time() if now is None else now)
             self.save_candidate(model)
-            self.promote(model.model_id)
-            self._decide("restore", model.model_id, author, left.model_id, note)
+            self._deploy(model, left, self._transition("restore", model.model_id, author, left.model_id, note))
             return model
 
-    def approve(self, model_id: str, author: Author = NOBODY) -> M:
-        """Deploy a candidate that waits for a person. Raises UsageError, ModelError, BusyError, OSError."""
+    def approve(self, model_id: str, author: Author = NOBODY) -> M | None:
+        """Deploy a candidate that waits for a person; None where another author has to approve it first, too.
+
+        Raises UsageError, ModelError, BusyError, OSError.
+        """
         with self.lock(f"approve model {model_id}"):
             self._must_wait(model_id, "approve")
             self._must_be_free(f"approve model {model_id}")
-            left = self.current()
-            note = self._strange(left)
-            model = self.promote(model_id)
+            if self._note_approval(model_id, author) < self._approvals:
+                return None
+            left, model = self.current(), self.get(model_id)
+            row = self._transition("approve", model_id, author, left.model_id, self._strange(left))
             if left.model_id == model_id:  # somebody has put its file in the champion's place
-                self.mark(model_id, "deployed")
-                note = "it was in use already: its file had been copied in by hand"
-            self._decide("approve", model_id, author, left.model_id, note)
+                with self._rows.changing() as index:
+                    index["states"][model_id] = "deployed"
+                    index["champion"] = model_id
+                    _close(index, model_id)
+                    note = "it was in use already: its file had been copied in by hand"
+                    add_row(index, transition_of(row.to_json() | {"note": note}))
+            else:
+                self._deploy(model, left, row)
             return model
 
     def reject(self, model_id: str, author: Author = NOBODY) -> None:
         """Turn down a candidate that waits for a person. Raises UsageError, BusyError, OSError."""
         with self.lock(f"reject model {model_id}"):
             self._must_wait(model_id, "reject")
-            self.mark(model_id, "rejected")
-            self._decide("reject", model_id, author)
+            with self._rows.changing() as index:
+                index["states"][model_id] = "rejected"
+                _close(index, model_id)
+                add_row(index, self._transition("reject", model_id, author))
 
-    def mark(self, model_id: str, state: str) -> None:
-        """Note a candidate's state: waiting, rejected, deployed."""
-        with self._changing() as index:
+    def mark(self, model_id: str, state: str, author: Author = NOBODY) -> None:
+        """Note what a retraining did with a candidate: waiting, rejected, deployed."""
+        with self._rows.changing() as index:
             index["states"][model_id] = state
+            if state == "waiting":
+                index["aliases"]["candidate"] = model_id
+            else:
+                _close(index, model_id)
+            if state in _ACTIONS:
+                add_row(index, self._transition(_ACTIONS[state], model_id, author, by_person=False))
+
+    def set_anchor(self, model_id: str, author: Author = NOBODY) -> None:
+        """Compare candidates with this version from now on. Raises UsageError, ModelError, BusyError, OSError."""
+        model = self.find(model_id)
+        self.save_candidate(model)  # a shipped one, or a backup, is kept as long as it is the anchor
+        with self._rows.changing() as index:
+            index["aliases"]["anchor"] = model.model_id
+            add_row(index, self._transition("anchor", model.model_id, author))
 
     def pin(self, author: Author = NOBODY) -> str:
         """Keep the model in use: no retraining and no person replaces it until `unpin`. Returns its id.
@@ -247,32 +259,83 @@ class ModelRegistry(Generic[M]):
         It may be done while a retraining runs. Raises UsageError, ModelError, BusyError, OSError.
         """
         model_id = self.current().model_id
-        with self._changing() as index:
+        with self._rows.changing() as index:
             if index["pin"]:
                 raise UsageError(f"cannot pin model {model_id}: {self._pin_text(index['pin'])}")
             index["pin"] = {"model_id": model_id, "at": time.time(), "by": author.by, "reason": author.reason}
-        self._decide("pin", model_id, author)
+            add_row(index, self._transition("pin", model_id, author))
         return model_id
 
     def unpin(self, author: Author = NOBODY) -> str:
         """Let models be replaced again; returns the id of the one that was pinned. Raises as `pin` does."""
-        with self._changing() as index:
+        with self._rows.changing() as index:
             if not index["pin"]:
                 raise UsageError("cannot unpin: no model is pinned")
             model_id = str(index["pin"]["model_id"])
             index["pin"] = None
-        self._decide("unpin", model_id, author)
+            add_row(index, self._transition("unpin", model_id, author))
         return model_id
 
     def pinned(self) -> str:
         """Who pinned which model, and why, in one sentence; "" where none is pinned. Raises ModelError."""
-        pin = self._index()["pin"]
+        pin = self._rows.read()["pin"]
         return self._pin_text(pin) if pin else ""
 
-    def decisions(self) -> builtins.list[Decision]:
+    def decisions(self) -> builtins.list[Transition]:
         """What people did, oldest first. Raises ModelError."""
-        names = Decision.__dataclass_fields__
-        return [Decision(**{key: row[key] for key in names if key in row}) for row in self._index()["decisions"]]
+        return [one for one in self.transitions() if one.by_person]
+
+    def transitions(self) -> builtins.list[Transition]:
+        """What people and the program did, oldest first. Raises ModelError."""
+        return [transition_of(row) for row in self._rows.read()["transitions"]]
+
+    def history(self) -> builtins.list[Period]:
+        """What was in production when, newest first. Raises ModelError."""
+        return periods(self.transitions(), self.current().model_id)
+
+    def aliases(self) -> dict[str, str]:
+        """Model ids by alias; those that lead nowhere are left out. Raises ModelError."""
+        found = {"champion": self.current().model_id} | self._rows.read()["aliases"]
+        return {name: found[name] for name in ALIASES if found.get(name)}
+
+    def approvals(self, model_id: str) -> builtins.list[dict[str, Any]]:
+        """Who has approved a candidate that waits: by, reason, at. Raises ModelError."""
+        return list(self._rows.read()["approvals"].get(model_id, ()))
+
+    def find(self, name: str) -> M:
+        """A version by its id, an alias, "shipped", or the path of a file. Raises UsageError, ModelError."""
+        if name in ALIASES:
+            found = self.aliases().get(name)
+            if found is None:
+                raise UsageError(f"cannot find the {name}: no model is it")
+            return self.current() if name == "champion" else self.get(found)
+        if name == SHIPPED:
+            return self._load(self._baseline)
+        if _MODEL_ID.fullmatch(name):
+            return self._by_id(name)
+        path = Path(name)
+        if not path.is_file():
+            known = ", ".join((*ALIASES, SHIPPED))
+            raise UsageError(f"cannot find model {printable(name)}: it is an id, a file, or one of {known}")
+        return self._load(path.read_bytes())
+
+    def _by_id(self, model_id: str) -> M:
+        """One of the versions, or the champion, the shipped one, or a backup, whose files have other names."""
+        if self._candidate_path(model_id).is_file():
+            return self.get(model_id)
+        others = (self.champion_path, *reversed(self.backups()))
+        for data in (self._baseline, *(path.read_bytes() for path in others if path.is_file())):
+            if hashlib.sha256(data).hexdigest()[:16] == model_id:
+                return self._load(data)
+        return self.get(model_id)
+
+    def lineage(self, model_id: str) -> dict[str, Any]:
+        """What is known of where a version comes from; {} if nothing is. Raises UsageError."""
+        return read_lineage(self._candidate_path(model_id))
+
+    def note(self, model_id: str, facts: Mapping[str, Any]) -> None:
+        """Add to what is known of a version. facts: JSON. Raises UsageError, OSError."""
+        note_lineage(self._candidate_path(model_id), facts)
 
     def get(self, model_id: str) -> M:
         """A kept model by id. Raises UsageError if there is none, ModelError if it is damaged."""
@@ -290,17 +353,21 @@ class ModelRegistry(Generic[M]):
         """Every model file, the one in use first, then newest first.
 
         Keys: model_id, kind (current, candidate, backup), state, path, bytes, created (Unix seconds; of a backup, when
-        it was taken), manifest. What was champion once is "replaced"; the champion's own copy among the candidates has
-        no second row.
+        it was taken), manifest, aliases. What was champion once is "replaced"; the champion's own copy among the
+        candidates has no second row.
         """
-        index = self._index()
+        index = self._rows.read()
         once = {step["model_id"] for step in index["history"]}
         once |= {model_id for model_id, state in index["states"].items() if state == "deployed"}
+        aliases = {"champion": self.current().model_id} | index["aliases"]
         states = index["states"] | dict.fromkeys(once, "replaced")
         in_use = [self._row(self.champion_path, "current", "champion")] if self.champion_path.is_file() else []
         kept = [path for path in self._candidates() if path.stem not in {row["model_id"] for row in in_use}]
         rows = [self._row(path, "candidate", states.get(path.stem, "candidate")) for path in kept]
         rows += [self._row(path, "backup", "backup") for path in self.backups()]
+        for row in in_use + rows:
+            own = [name for name in ALIASES if aliases.get(name) == row["model_id"]]
+            row["aliases"] = own if row["kind"] != "backup" else []
         return in_use + sorted(rows, key=lambda row: float(row["created"]), reverse=True)
 
     @contextmanager
@@ -318,20 +385,23 @@ class ModelRegistry(Generic[M]):
         with lock:
             yield
 
-    def _install(self, model: M, old_id: str) -> None:
-        # The history first: if the second write fails, a rollback leads to the model that is still in use.
-        with self._changing() as index:
-            before = {name: index[name] for name in ("history", "champion")} | {"states": dict(index["states"])}
-            index["history"] = [*index["history"], {"model_id": old_id, "at": time.time()}][-HISTORY_MAX:]
-            index["states"][model.model_id] = "deployed"
-            index["champion"] = model.model_id
-        try:
-            write_atomic(self.champion_path, model.to_bytes())
-        except OSError:
-            with self._changing() as index:
-                index |= before
-            raise
-        _log.info("model_promoted", model_id=model.model_id, replaced=old_id)
+    def _deploy(self, model: M, left: M, row: Transition) -> None:
+        """Make a model the champion in the place of `left`, which is kept for `rollback`."""
+        self.save_candidate(left)
+        history = [*self._rows.read()["history"], {"model_id": left.model_id, "at": time.time()}][-HISTORY_MAX:]
+        row = transition_of(row.to_json() | {"replaced": left.model_id})
+        self._move(model, history, {model.model_id: "deployed"}, row)
+        _log.info("model_promoted", model_id=model.model_id, replaced=left.model_id)
+
+    def _move(
+        self, model: M, history: builtins.list[dict[str, Any]], states: Mapping[str, str], row: Transition
+    ) -> None:
+        """Replace the champion; see release/index.py. Raises OSError, and then nothing has changed."""
+        move = {"to": model.model_id, "history": history, "states": dict(states), "row": row.to_json()}
+        with self._rows.changing() as index:
+            index["move"] = move
+        write_atomic(self.champion_path, model.to_bytes())
+        self._rows.catch_up()
 
     def _backup(self, data: bytes, now: float) -> Path:
         folder = self.models_dir / "backups"
@@ -342,9 +412,38 @@ class ModelRegistry(Generic[M]):
         write_atomic(path, data)
         return path
 
+    def _note_approval(self, model_id: str, author: Author) -> int:
+        """Note that somebody approves; how many authors have by now. Raises UsageError."""
+        if self._approvals == 1:
+            return 1
+        who = author.by.strip()
+        with self._rows.changing() as index:
+            found = index["approvals"].setdefault(model_id, [])
+            if not who:
+                raise UsageError(f"cannot approve model {model_id}: {self._approvals} authors must, so name yourself")
+            if who.casefold() in {one["by"].casefold() for one in found}:
+                if len(found) >= self._approvals:  # what followed the last approval failed
+                    return len(found)
+                raise UsageError(f"cannot approve model {model_id} again: {printable(who)} has, another author must")
+            found.append({"by": who[:REASON_MAX], "reason": author.reason[:REASON_MAX], "at": time.time()})
+            if len(found) < self._approvals:
+                add_row(index, self._transition("approve first", model_id, author))
+            return len(found)
+
+    def _must_be_approved(self, model_id: str, to: str) -> None:
+        """Raise UsageError for a version that was never in production, where one author is not enough."""
+        index = self._rows.read()
+        known = {step["model_id"] for step in index["history"]} | {hashlib.sha256(self._baseline).hexdigest()[:16]}
+        once = model_id in known or index["states"].get(model_id) in ("deployed", "rolled back")
+        if self._approvals > 1 and not once:
+            raise UsageError(
+                f"cannot {to}: model {model_id} was never in production, and APPROVALS={self._approvals} authors must"
+                f" approve it ({command('models approve')})"
+            )
+
     def _must_wait(self, model_id: str, verb: str) -> None:
-        path, state = self._candidate_path(model_id), self._index()["states"].get(model_id, "unknown")
-        if state == "waiting":
+        path, state = self._candidate_path(model_id), self._rows.read()["states"].get(model_id, "unknown")
+        if state in _OPEN_STATES:
             return
         again = f"`{command(f'models restore {path}')}` validates and deploys it" if path.is_file() else ""
         if state == "unknown" and not again:
@@ -370,7 +469,7 @@ class ModelRegistry(Generic[M]):
 
     def _strange(self, found: M) -> str:
         """What somebody did to the champion's file since it was deployed; "" where nothing is known of that."""
-        deployed = self._index()["champion"]
+        deployed = self._rows.read()["champion"]
         if not deployed or found.model_id == deployed:
             return ""
         if self.origin == "champion":
@@ -379,24 +478,20 @@ class ModelRegistry(Generic[M]):
         what = "was damaged" if self.champion_path.exists() else "had been removed"
         return f"the file of model {deployed} {what}, and the shipped model was in use"
 
-    def _decide(self, action: str, model_id: str, author: Author, replaced: str = "", note: str = "") -> None:
+    def _transition(
+        self,
+        action: str,
+        model_id: str,
+        author: Author,
+        replaced: str = "",
+        note: str = "",
+        by_person: bool = True,
+    ) -> Transition:
         by, reason = author.by[:REASON_MAX], author.reason[:REASON_MAX]
-        made = Decision(action, model_id, time.time(), by, reason, replaced, note)
-        with self._changing() as index:
-            index["decisions"] = [*index["decisions"], asdict(made)][-DECISIONS_MAX:]
-        _log.info("model_decision", **{name: value for name, value in asdict(made).items() if name != "at"})
-
-    @contextmanager
-    def _changing(self) -> Iterator[dict[str, Any]]:
-        """The index, which is written at the end. Raises ModelError, BusyError, OSError."""
-        try:
-            lock = locked_within(self.models_dir / ".index.lock", INDEX_WAIT_S)
-        except BlockingIOError:
-            raise BusyError(f"cannot change {self._index_path}: another process holds it") from None
-        with lock:
-            index = self._index()
-            yield index
-            self._write_index(index)
+        made = Transition(action, model_id, time.time(), by, reason, replaced, note, by_person)
+        told = {name: value for name, value in made.to_json().items() if name not in ("at", "number")}
+        _log.info("model_decision" if by_person else "model_transition", **told)
+        return made
 
     def _candidate_path(self, model_id: str) -> Path:
         if not _MODEL_ID.fullmatch(model_id):
@@ -405,24 +500,6 @@ class ModelRegistry(Generic[M]):
 
     def _candidates(self) -> Sequence[Path]:
         return [path for path in (self.models_dir / "candidates").glob("*.npz") if _MODEL_ID.fullmatch(path.stem)]
-
-    def _index(self) -> dict[str, Any]:
-        try:
-            found = json.loads(self._index_path.read_text("utf-8"))
-        except FileNotFoundError:
-            return copy.deepcopy(_EMPTY)
-        except (ValueError, OSError) as error:
-            raise self._bad_index(str(error)) from None
-        index = copy.deepcopy(_EMPTY) | found if isinstance(found, dict) else {}
-        if not _is_index(index):
-            raise self._bad_index("it is no index of models")
-        return index
-
-    def _bad_index(self, why: str) -> ModelError:
-        return ModelError(f"cannot read {self._index_path} (remove it to begin a new one): {why}")
-
-    def _write_index(self, index: dict[str, Any]) -> None:
-        write_atomic(self._index_path, json.dumps(index, indent=1).encode())
 
     def _row(self, path: Path, kind: str, state: str) -> dict[str, Any]:
         data = path.read_bytes()
@@ -445,16 +522,14 @@ class ModelRegistry(Generic[M]):
         return stat.st_mtime_ns, stat.st_size, stat.st_ino
 
 
-def _is_index(index: dict[str, Any]) -> bool:
-    history, states, decisions, pin = (index.get(name) for name in ("history", "states", "decisions", "pin"))
-    if not isinstance(history, list) or not isinstance(states, dict) or not isinstance(decisions, list):
-        return False
-    if not all(isinstance(one, dict) and {"action", "model_id", "at"} <= one.keys() for one in decisions):
-        return False
-    if not isinstance(index.get("champion"), str) or (pin is not None and "model_id" not in pin):
-        return False
-    steps = all(isinstance(one, dict) and isinstance(one.get("model_id"), str) for one in history)
-    return steps and all(isinstance(state, str) for state in states.values())
+def _close(index: dict[str, Any], model_id: str) -> None:
+    """Nobody decides about this version any more."""
+    index["approvals"].pop(model_id, None)
+    for alias in ("candidate", "canary"):
+        if index["aliases"].get(alias) == model_id:
+            del index["aliases"][alias]
+    if index["canary"] and index["canary"]["model_id"] == model_id:
+        index["canary"] = None
 
 
 def _taken(path: Path) -> float:

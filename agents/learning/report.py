@@ -73,6 +73,8 @@ def recommendation(run: TrainingRun) -> str:
     if run.state is RunState.FAILED:
         return f"The step “{run.step}” failed. Mend the cause below, then retrain; nothing was changed."
     if run.state is RunState.UNCHANGED:
+        if run.sample and run.sample.known:
+            return "The same queries and settings give the model that is in use. Retrain when there is new traffic."
         if run.sample and run.sample.fresh is not None and run.sample.fresh < run.options.new_min:
             return f"Wait for more traffic: {run.sample.fresh} of the {run.options.new_min} new queries are there."
         return (

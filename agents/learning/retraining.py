@@ -21,6 +21,8 @@ import structlog
 from agents.core.errors import AgentsError, ModelError
 from agents.core.protocols import Registry, SampleStore, ScoringModel
 from agents.core.types import ChannelResult, Sample, Severity
+from agents.learning.release.lineage import code_version, sample_digest
+from agents.learning.release.transitions import Author
 from agents.learning.run import (
     RetrainOptions,
     RunState,
@@ -29,6 +31,7 @@ from agents.learning.run import (
     TrainRequest,
     TypeResult,
     Validation,
+    plain,
 )
 from agents.scoring.features import VERSION
 
@@ -39,6 +42,9 @@ LIVE_MIN = 2
 """Fewer stored queries are nothing of this network to learn: a model of shipped names alone is in the package."""
 _OF_A_CANDIDATE = ("train", "validate", "decide")
 """Steps that a run without a candidate leaves out."""
+
+_NOT_LEARNT = {"deploy", "backup_days", "new_min"}
+"""Options that change nothing of a model."""
 
 _TEXTS = {
     "backup": "backing up the current model",
@@ -194,7 +200,7 @@ class _Flow:
         extra = self._top_up(_missing(options, len(live)))
         self._sample = live if extra is None else _joined(live, extra)
         facts = replace(_facts(live, 0 if extra is None else len(extra), stored), fresh=fresh)
-        self._run = replace(self._run, sample=facts)
+        self._run = replace(self._run, sample=replace(facts, data_sha256=sample_digest(self._sample)))
         _log.info(
             "sample_collected",
             live=facts.live,
@@ -246,9 +252,15 @@ class _Flow:
             parent=self._run.champion_id,
             live=self._run.sample.live,
             topped_up=self._run.sample.topped_up,
+            data_sha256=self._run.sample.data_sha256,
         )
         self._candidate = self._parts.trainer(self._sample, request)
+        if _learned(self._candidate) == _learned(self._champion):
+            self._run = replace(self._run, state=RunState.UNCHANGED, sample=replace(self._run.sample, known=True))
+            _log.warning("nothing_new_to_learn", data_sha256=request.data_sha256)
+            return
         path = self._parts.registry.save_candidate(self._candidate)
+        self._parts.registry.note(self._candidate.model_id, self._lineage(request))
         self._run = replace(
             self._run,
             candidate_id=self._candidate.model_id,
@@ -257,6 +269,24 @@ class _Flow:
         )
         _log.info("candidate_trained", model_id=self._candidate.model_id)
 
+    def _lineage(self, request: TrainRequest) -> dict[str, Any]:
+        """Where the candidate comes from, as JSON; see docs/learning.md."""
+        assert self._candidate is not None
+        settings = plain(self._run.options)
+        manifest = self._candidate.manifest
+        return {
+            "parent": request.parent,
+            "run_id": self._run.run_id,
+            "trained_at": self._parts.clock(),
+            "data": {"since": request.since, "until": request.until, "sha256": request.data_sha256},
+            "sample": plain(replace(self._run.sample, stored=(), by_day=()) if self._run.sample else None),
+            "code": dict(code_version()),
+            "seed": request.seed,
+            "settings": {name: settings[name] for name in settings.keys() - _NOT_LEARNT},
+            "algorithm": str(manifest.get("algorithm", "")),
+            "arrays_sha256": str(manifest.get("arrays_sha256", "")),
+        }
+
     def _validate(self) -> None:
         validation = self._parts.validator(self._candidate, self._champion)
         types = self._types()
@@ -264,6 +294,8 @@ class _Flow:
         passing = RunState.DEPLOYED if self._run.options.deploy == "auto" else RunState.WAITING
         self._run = replace(self._run, state=passing if validation.passed else RunState.REJECTED)
         self._heed_pin()
+        gates = [plain(gate) | {"passed": gate.passed, "margin": plain(gate.margin)} for gate in validation.gates]
+        self._parts.registry.note(self._run.candidate_id, {"gates": gates, "passed": validation.passed})
         _log.info("candidate_validated", passed=validation.passed, missed=[gate.name for gate in self._run.missed])
 
     def _types(self) -> tuple[TypeResult, ...]:
@@ -300,9 +332,11 @@ class _Flow:
             if now_in_use != run.champion_id:
                 change = f"from {run.champion_id} to {now_in_use}"
                 raise ModelError(f"cannot deploy: the model in use changed during the run {change}")
-            registry.promote(run.candidate_id)
+            registry.promote(run.candidate_id, Author("the retraining", f"run {run.run_id}: every gate was passed"))
         else:
-            registry.mark(run.candidate_id, run.state.value.lower())
+            missed = ", ".join(f"{gate.name} (by {abs(gate.margin):.4g})" for gate in run.missed)
+            reason = f"run {run.run_id}: {f'missed {missed}' if missed else 'every gate was passed'}"
+            registry.mark(run.candidate_id, run.state.value.lower(), Author("the retraining", reason))
 
     async def _fail(self, error: BaseException) -> None:
         text = str(error) or type(error).__name__
@@ -333,6 +367,14 @@ class _Flow:
         except OUTSIDE as error:
             self._run = replace(self._run, warnings=(*self._run.warnings, f"{what}: {error}"))
             _log.error("retraining_aftermath_failed", what=what, error=str(error))
+
+
+def _learned(model: ScoringModel | None) -> object:
+    """What a model has learned: hash of its arrays, and factor on its limits. One without a hash is like no other."""
+    if model is None or "arrays_sha256" not in model.manifest:
+        return object()
+    limits = model.manifest.get("limits")
+    return model.manifest["arrays_sha256"], limits.get("factor", 1.0) if isinstance(limits, Mapping) else 1.0
 
 
 def _missing(options: RetrainOptions, live: int) -> int:

@@ -36,6 +36,7 @@ class TrainRequest:
     parent: str  # model id of the champion
     live: int  # queries of the sample that came from the store
     topped_up: int  # queries of the sample that came from the shipped baseline
+    data_sha256: str = ""  # lineage.sample_digest of the sample
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +105,8 @@ class SampleFacts:
     top_client: str = ""  # the client with the most live queries
     top_client_share: float = 0.0  # its share of the live queries
     fresh: int | None = None  # NORMAL queries stored since the model in use was trained, where that was asked
+    data_sha256: str = ""  # of what was learned from
+    known: bool = False  # the model in use has learned the same from it, with the same settings
 
     @property
     def dominated(self) -> bool:
@@ -122,7 +125,7 @@ class RetrainOptions:
     domain_share: float = 0.02
     seed: int = 42
     deploy: str = "auto"  # or "manual"
-    backup_days: int = 30
+    backup_days: int = 56
     scores: tuple[float, float, float] = (0.5, 0.7, 0.9)  # from which a query is SUSPICIOUS, HIGH, CRITICAL
     replayed: bool = False  # learn from queries of stored replays, too
     new_min: int = 0  # with fewer NORMAL queries since the model in use was trained, nothing is learned

@@ -33,7 +33,14 @@ class Training:
 
 def train_here(training: Training, sample: Sample, request: TrainRequest) -> ScoringModel:
     """A candidate from the sample, calibrated on it and on the shipped benign names. Raises TrainingError."""
-    data = {"live": request.live, "topped_up": request.topped_up, "since": request.since, "until": request.until}
+    data: dict[str, Any] = {
+        "live": request.live,
+        "topped_up": request.topped_up,
+        "since": request.since,
+        "until": request.until,
+    }
+    if request.data_sha256:
+        data["sha256"] = request.data_sha256
     facts = {"parent": request.parent, "data": data, "limits": dict(training.limits)}
     return training.model_type.train(sample, _calibration_sample(), request.seed, facts)
 

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from agents.core.errors import AgentsError, BusyError, ModelError, UsageError
-from agents.learning.registry import Author, ModelRegistry
+from agents.learning.registry import ModelRegistry
+from agents.learning.release.transitions import Author
 from tests.support.fake_model import BASELINE, NOW, FakeModel, load, registry
 
 DAY = 86400.0

@@ -14,7 +14,7 @@ import pytest
 from agents.core.errors import BusyError, NotifyError, StoreError, TrainingError
 from agents.core.types import ChannelResult, Sample
 from agents.learning.messages import run_message
-from agents.learning.registry import Author
+from agents.learning.release.transitions import Author
 from agents.learning.retraining import SAMPLE_MIN, STEPS, passed_exit_code, retrain
 from agents.learning.run import RetrainOptions, RunState, TrainingRun
 from agents.settings import SAMPLES_MIN
@@ -216,7 +216,7 @@ def test_two_runs_never_overlap(world: World) -> None:
 
 
 def test_old_backups_are_pruned(world: World) -> None:
-    old = [world.registry.backup(NOW - days * 86400) for days in (40, 35, 10)]
+    old = [world.registry.backup(NOW - days * 86400) for days in (70, 57, 10)]
     run(world)
     assert [path.exists() for path in old] == [False, False, True]
 

@@ -92,7 +92,8 @@ def test_models_are_listed_rolled_back_and_approved(left: Settings) -> None:
     }
     assert len(registry.backups()) == 4
     assert registry.rollback().model_id == FIRST
-    assert registry.approve(WAITING).model_id == WAITING
+    approved = registry.approve(WAITING)
+    assert approved is not None and approved.model_id == WAITING
     assert registry.current().limit_factor == 1.1
     assert registry.restore(registry.backups()[0], lambda model: None).model_id == BASELINE
 

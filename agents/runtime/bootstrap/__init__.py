@@ -46,6 +46,7 @@ from agents.runtime.bootstrap.judging import (
 )
 from agents.runtime.bootstrap.learning import (
     check_by_gates,
+    model_desk_of,
     retrain_options_of,
     retraining_of,
     retraining_parts,
@@ -89,6 +90,7 @@ __all__ = [
     "load_settings",
     "losses_at_start",
     "make_folders",
+    "model_desk_of",
     "model_type_of",
     "noted_settings",
     "outbox_of",

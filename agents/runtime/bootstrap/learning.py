@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -16,12 +17,13 @@ from agents.learning.loop.flow_hours import SCHEMA as FLOW_HOUR_SCHEMA
 from agents.learning.loop.labels import label_counts
 from agents.learning.loop.review import reviewed_cases
 from agents.learning.messages import cases_text, send_run
+from agents.learning.release.desk import ModelDesk
 from agents.learning.retraining import RetrainingParts
 from agents.learning.run import RetrainOptions, TrainingRun, TrainRequest, TypeResult
 from agents.learning.type_comparison import TypeParams, compare_types, flow_scenes, name_scene, quiet_hours
 from agents.learning.validation import Validator, load_cases
 from agents.runtime.bootstrap.alerts import alert_manager_of
-from agents.runtime.bootstrap.environment import retraining_log, store_of
+from agents.runtime.bootstrap.environment import retraining_log, scale_of, store_of
 from agents.runtime.bootstrap.judging import detector_of
 from agents.runtime.bootstrap.models import compared_types, registry_of, training_of
 from agents.runtime.trainer import Training, compare_spawned, train_here, train_spawned
@@ -126,6 +128,21 @@ def _compared(
     shipped = Model.from_bytes(model_bytes())
     scenes = [name_scene(sample, seed), *flow_scenes(own, partial(detector_of, settings, shipped), seed)]
     return (compare_spawned if spawned else compare_types)(scenes, types, settings.target_fpr_suspicious, seed)
+
+
+def model_desk_of(settings: Settings) -> ModelDesk:
+    """What people look up and decide about models. Its store is to be closed."""
+
+    def check(model: Model) -> None:  # its gates are made when they are asked
+        check_by_gates(settings)(model)
+
+    return ModelDesk(
+        registry=registry_of(settings),
+        store=store_of(settings),
+        scale=scale_of(settings),
+        check=check,
+        tell=lambda message: asyncio.run(alert_manager_of(settings).broadcast(message)),
+    )
 
 
 def check_by_gates(settings: Settings) -> Callable[[Model], None]:

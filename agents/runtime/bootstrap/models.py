@@ -21,7 +21,7 @@ from agents.settings import Settings
 
 def registry_of(settings: Settings) -> ModelRegistry[Model]:
     """The folder of models, with the shipped one to fall back to."""
-    return ModelRegistry(settings.models_dir, model_type_of(settings).load, model_bytes())
+    return ModelRegistry(settings.models_dir, model_type_of(settings).load, model_bytes(), settings.approvals)
 
 
 def training_of(settings: Settings) -> Training:
