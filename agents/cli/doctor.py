@@ -21,6 +21,7 @@ from agents.alerting.manager import CHANNELS, channel_values
 from agents.alerting.summary import likely_own
 from agents.cli.allow import INCIDENTS_MAX, WEEK_S
 from agents.cli.health import asked_health
+from agents.cli.upkeep.block import enforcement_text
 from agents.core.errors import AgentsError, SettingsError, StoreError
 from agents.core.protocols import Spec
 from agents.core.text import command, counted, printable
@@ -384,6 +385,7 @@ CHECKS: tuple[tuple[str, str, Check], ...] = (
     ("upstreams", "listener", _upstreams),
     ("strict", "listener", _strict),
     ("honeytokens", "listener", _honeytokens),
+    ("enforcement", "listener", enforcement_text),
     ("overload", "listener", _overload),
     ("spool", "listener", _spool),
     ("own zones", "listener", _own_zones),

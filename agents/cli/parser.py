@@ -79,6 +79,7 @@ _MODULES = {
     "learn": "learning.learn",
     "tidy": "upkeep.tidy",
     "outbox": "upkeep.outbox",
+    "block": "upkeep.block",
 }
 """Commands in a file of another name; every other one has a file of its own name."""
 
@@ -149,6 +150,7 @@ def build_parser() -> argparse.ArgumentParser:
     learn.add_argument("action", choices=("status", "now", "history", "start", "stop"))
     _add_secrets(add("secrets", "honeytokens: add, list, remove; a name that contains one is an incident"))
     _add_outbox(add("outbox", "messages that wait or were given up: list them, send them again, drop them"))
+    _add_block(add("block", "blocked domains: list, add, remove, undo all, pause, go on, log"))
     tidy = add("tidy", "drop what is older than the settings keep; once, now")
     tidy.add_argument("--anyway", action="store_true", help="also where the clock is doubted, and all at once")
     doctor = add("doctor", "check settings, database, ports, upstreams, model and channels")
@@ -292,6 +294,25 @@ def _add_outbox(parser: argparse.ArgumentParser) -> None:
     for verb, text in (("retry", "send what was given up again"), ("drop", "forget what was given up")):
         action = actions.add_parser(verb, help=text)
         action.add_argument("number", metavar="NUMBER", help="as `list` shows it, or all")
+
+
+def _add_block(parser: argparse.ArgumentParser) -> None:
+    actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
+    actions.add_parser("list", help="what is blocked, or would be, by whom and why")
+    add = actions.add_parser("add", help="block a domain and all names below it")
+    add.add_argument("domain")
+    add.add_argument("--client", default="*", help="an address or network (default: all clients)")
+    add.add_argument("--answer", choices=("nxdomain", "refused", "sinkhole", "slow"), help="default: ENFORCE_ACTION")
+    add.add_argument("--hours", type=float, help="until it ends by itself (default: ENFORCE_HOURS)")
+    add.add_argument("--reason", required=True, help="why; it is recorded")
+    add.add_argument("--anyway", action="store_true", help="also a known service, and what is popular here")
+    actions.add_parser("remove", help="end blocks").add_argument("which", metavar="ID|DOMAIN")
+    actions.add_parser("undo-all", help="end all blocks, and make none without a person until `resume`")
+    actions.add_parser("pause", help="make no block without a person until `resume`")
+    actions.add_parser("resume", help="make blocks again")
+    actions.add_parser("log", help="all that was ever blocked, from the database")
+    for name in ("add", "remove", "undo-all", "pause"):
+        actions.choices[name].add_argument("--author", default="", help="who decides (default: your login)")
 
 
 def _count(text: str) -> int:

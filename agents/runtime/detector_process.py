@@ -25,6 +25,7 @@ from agents.core.protocols import Detector, Stream
 from agents.core.types import DAY_S, Incident, QueryBatch, Taken
 from agents.detection.detector import FILES, empty_verdicts
 from agents.detection.known_services import Entry, services_at
+from agents.enforcement.enforcer import Enforcer
 from agents.export.sink import EXPORT_COUNTS, ExportSink
 from agents.learning.loop.collector import HourCollector
 from agents.learning.registry import ModelRegistry
@@ -80,6 +81,7 @@ class JudgeParts:
     manager: AlertManager
     alerts: AlertSink
     exports: ExportSink
+    enforcer: Enforcer
     known_entries: Callable[[], list[Entry]]
     known_path: Path
     state_dir: Path
@@ -101,7 +103,10 @@ class Judge:
         self._known_now = self._read_known()
         self._restore_files()
         self._hours = parts.hours
-        self.fanout = Fanout([self.alerts, self.exports, self.spool])  # what is stored counts as sent after a restart
+        self._enforcer = parts.enforcer
+        self.fanout = Fanout(
+            [self.alerts, self.exports, self._enforcer, self.spool]
+        )  # what is stored counts as sent after a restart
         self._saved, self._save_fault = time.monotonic(), ""
         self._lock = threading.Lock()
         # open incidents that the log knows, by client and domain: id and severity
@@ -121,13 +126,14 @@ class Judge:
         self._opener.start()
         if self._hours is not None:
             self._hours.start()
+        self._enforcer.start()
         self._ticker.start()
 
     @property
     def alive(self) -> bool:
         """Whether the threads behind the judging live."""
         hours_alive = self._hours is None or self._hours.alive
-        sinks_alive = all(one.alive for one in (self.alerts, self.exports, self.spool))
+        sinks_alive = all(one.alive for one in (self.alerts, self.exports, self._enforcer, self.spool))
         return self._ticker.is_alive() and sinks_alive and hours_alive
 
     def _open_store(self) -> None:
@@ -297,6 +303,7 @@ class Judge:
             channels=self.alerts.channels() | self.exports.states(),
             exports={name: self.exports.counts[name] for name in EXPORT_COUNTS},
             sink_failures=dict(self.fanout.failures),
+            enforcement=self._enforcer.state(),
             disk={name: text for name, text in self._faults().items() if text},
             **self.detector.gauges(),
             **dataclasses.asdict(self.spool.counts),

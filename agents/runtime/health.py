@@ -91,6 +91,15 @@ _INTAKES = {
     "malformed": "lines of followed logs that could not be read",
     "nameless": "queries that followed logs have without a name, not judged",
 }
+_ENFORCEMENT = {
+    "blocks": ("in_force", "blocks in force"),
+    "dry_blocks": ("dry", "blocks that are only counted"),
+    "made_total": ("made", "blocks that were made without a person"),
+    "held_total": ("held", "incidents that a brake kept from being blocked"),
+    "hits_total": ("hits", "queries that met a block"),
+    "dry_hits_total": ("dry_hits", "queries that would have met a block"),
+}
+"""Metrics of enforcement: name, key of the heartbeat, help."""
 _GAUGES = {"tcp_clients", "cache_entries", "cache_bytes"}
 _SENT = {"channels", "alerts"}
 """What the scheduler's heartbeat has of alerts that it sends."""
@@ -125,6 +134,11 @@ def metrics_of(state: DetectorHealth) -> Iterator[Metric]:
         yield Metric(f"alerts_{name}_total", f"alerts {name}", value)
     for name, value in state.exports.items():
         yield Metric(f"exports_{name}_total", f"records of incidents {name}, since the detector began", value)
+    for name, (key, text) in _ENFORCEMENT.items():
+        yield Metric(f"enforcement_{name}", text, state.enforcement.get(key, 0))
+    yield Metric(
+        "enforcement_paused", "1 while no block is made without a person", bool(state.enforcement.get("paused"))
+    )
     for name, channel in state.channels.items():
         yield Metric(f"channel_{name}_waiting", f"messages that wait for {name}", channel["waiting"])
         yield Metric(f"channel_{name}_failures", f"times in a row that {name} was not reached", channel["failures"])
@@ -207,6 +221,7 @@ class ProcessHealth:
             },
             "channels": self._channels(state),
             "scheduler": {name: value for name, value in self._scheduler().items() if name not in _SENT},
+            **_enforcement(state),
             **self._intakes(),
         }
 
@@ -256,6 +271,15 @@ class ProcessHealth:
         faults = [f"cannot write {name}: {text}" for name, text in state.disk.items()]
         faults += [f"cannot use the disk of {one.name}: it is full" for one in self._folders if disk_is_full(one)]
         return {"ok": not faults} | ({"error": "; ".join(faults)} if faults else {})
+
+
+def _enforcement(state: DetectorHealth) -> dict[str, dict[str, Any]]:
+    """What is blocked, where anything may be. No names, nor why it is paused: anybody may ask."""
+    found = dict(state.enforcement)
+    if found.get("mode", "off") == "off":
+        return {}
+    error = {"error": "cannot keep up the blocks: see the log"} if found.pop("error", "") else {}
+    return {"enforcement": {"ok": not error, **found, "paused": bool(found.get("paused")), **error}}
 
 
 def _seen(alive: bool, **values: Any) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from agents.core.protocols import Stream
 from agents.dns.strict_groups import StrictGroups
 from agents.runtime.signals import Beat, beat_on, crashes_end, live
 from agents.sources.collector import Collecting, Collector
+from agents.sources.listener.blocking.blocking import BlockConfig
 from agents.sources.listener.cache import CacheLimits
 from agents.sources.listener.server import Listener
 from agents.sources.listener.sockets import Pair
@@ -51,6 +52,7 @@ class ListenerConfig:
     outgoing: Outgoing
     special: Sequence[AnsweredHere]
     strict: StrictGroups
+    blocks: BlockConfig | None
     probes: LoopProbes | None
     mismatched: NDArray[np.int64]
 
@@ -122,6 +124,7 @@ async def _answer(
         limits=config.limits,
         special=config.special,
         strict=config.strict,
+        blocks=config.blocks,
         probes=config.probes,
         mismatched=config.mismatched,
         outgoing=config.outgoing,

@@ -26,6 +26,7 @@ from agents.runtime.bootstrap.environment import (
 )
 from agents.runtime.bootstrap.intakes import (
     collecting_of,
+    enforce_options_of,
     listener_config,
     losses_at_start,
     strict_groups_of,
@@ -34,6 +35,7 @@ from agents.runtime.bootstrap.intakes import (
 from agents.runtime.bootstrap.judging import (
     FEATURES_AGAIN,
     HOUR_FILE,
+    block_keeper_of,
     detector_of,
     honeytokens_path,
     judge_parts,
@@ -71,6 +73,7 @@ __all__ = [
     "alert_manager_of",
     "api_token_of",
     "as_noted",
+    "block_keeper_of",
     "budget_choice_of",
     "check_by_gates",
     "check_settings",
@@ -78,6 +81,7 @@ __all__ = [
     "compared_types",
     "detector_of",
     "differing_settings",
+    "enforce_options_of",
     "exports_of",
     "honeytokens_path",
     "is_secret",

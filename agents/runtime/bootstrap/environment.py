@@ -10,6 +10,7 @@ from typing import Any
 
 from pydantic import SecretStr
 
+from agents import enforcement
 from agents import settings as settings_module
 from agents.alerting.manager import CHANNELS
 from agents.core.errors import AgentsError
@@ -50,9 +51,10 @@ SPECS: tuple[Spec[Any], ...] = (
     *OUTPUTS,
     review.SPEC,
     online.SPEC,
+    enforcement.SPEC,
 )
-"""Special names, limits, logs that are followed, every kind of intake, detector type, channel and export, reviews:
-settings and documents are made of them."""
+"""Special names, limits, logs that are followed, every kind of intake, detector type, channel and export, reviews,
+enforcement: settings and documents are made of them."""
 
 
 def load_settings(**overrides: Any) -> Settings:

@@ -8,16 +8,20 @@ from collections.abc import Sequence
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from agents import enforcement
 from agents.alerting.delivery import PLAIN_HTTP, is_loopback
 from agents.core.errors import SettingsError
 from agents.core.text import printable
+from agents.dns.blocks import BLOCKS_FILE
 from agents.dns.strict_groups import StrictGroups, read_groups
+from agents.enforcement.options import EnforceMode, EnforceOptions
 from agents.runtime.listener_process import ListenerConfig
 from agents.settings import Settings
 from agents.sources import SPECS as INTAKES
 from agents.sources import losses_of
 from agents.sources.collector import Collecting
 from agents.sources.listener import cache, special_names, traffic
+from agents.sources.listener.blocking.blocking import BlockConfig
 from agents.sources.listener.upstream import (
     Outgoing,
     UpstreamAddress,
@@ -46,12 +50,11 @@ def parsed_upstreams(settings: Settings) -> list[tuple[str, list[UpstreamAddress
 
 def listener_config(settings: Settings) -> ListenerConfig:
     """What the listeners are to do."""
-    cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
     upstreams = upstreams_of(settings)
     return ListenerConfig(
         hosts=[host.strip() for host in settings.listen_host.split(",")],
         port=settings.listen_port,
-        processes=settings.listener_processes or cores,
+        processes=_processes(settings),
         upstreams=upstreams,
         allowed_clients=[part.strip() for part in settings.allowed_clients.split(",") if part.strip()],
         timeout_s=settings.upstream_timeout_s,
@@ -65,9 +68,28 @@ def listener_config(settings: Settings) -> ListenerConfig:
         outgoing=_outgoing(settings),
         special=special_names.SPEC.factory(settings.of(special_names.SPEC)),
         strict=strict_groups_of(settings),
+        blocks=_block_config(settings),
         probes=LoopProbes() if settings.detect_loops else None,
         mismatched=shared_counts(len(distinct_of(endpoints for _, endpoints in upstreams))),
     )
+
+
+def enforce_options_of(settings: Settings) -> EnforceOptions:
+    """ENFORCE and what belongs to it. Raises SettingsError."""
+    return enforcement.SPEC.factory(settings.of(enforcement.SPEC))
+
+
+def _block_config(settings: Settings) -> BlockConfig | None:
+    """Where listeners read blocks; None where none is in force."""
+    options = enforce_options_of(settings)
+    if options.mode != EnforceMode.ON:
+        return None
+    return BlockConfig(settings.state_dir / BLOCKS_FILE, options.sinkhole, _processes(settings))
+
+
+def _processes(settings: Settings) -> int:
+    cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
+    return settings.listener_processes or cores
 
 
 def _outgoing(settings: Settings) -> Outgoing:

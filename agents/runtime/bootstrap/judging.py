@@ -15,10 +15,13 @@ from agents.alerting.outbox import Outbox
 from agents.alerting.sink import AlertSink
 from agents.core.column_kernels import Key
 from agents.core.errors import SettingsError
-from agents.core.types import Severity
+from agents.core.types import Message, Severity
 from agents.detection.detector import TunnelDetector
-from agents.detection.known_services import Entry, KnownServices, load_entries, own_zone, services_at
+from agents.detection.known_services import Entry, KnownServices, load_entries, own_zone, services, services_at
 from agents.detection.tripwires.tripwires import Tripwires
+from agents.enforcement.brakes import Labels, NeverBlock
+from agents.enforcement.enforcer import Enforcer
+from agents.enforcement.keeper import BlockKeeper
 from agents.export.sink import ExportSink
 from agents.learning.loop import online, review
 from agents.learning.loop.collector import HourCollector
@@ -27,7 +30,7 @@ from agents.learning.loop.online import OnlineLearner, label_by_probability
 from agents.learning.loop.review import Reviewer
 from agents.runtime.bootstrap.alerts import exports_of, handed_over, judging_manager_of, outbox_of, outputs_of
 from agents.runtime.bootstrap.environment import FLOW_MODELS, noted_settings, scale_of, store_of
-from agents.runtime.bootstrap.intakes import parsed_upstreams, strict_groups_of
+from agents.runtime.bootstrap.intakes import enforce_options_of, parsed_upstreams, strict_groups_of
 from agents.runtime.bootstrap.models import registry_of
 from agents.runtime.detector_process import JudgeParts
 from agents.scoring.features import VERSION
@@ -38,7 +41,10 @@ from agents.sources.listener.upstream import (
     UpstreamAddress,
 )
 from agents.store.codec import Features
+from agents.store.feedback.blocks import BlockStore
 from agents.store.feedback.flow_hours import FlowHourStore
+from agents.store.feedback.labels import Label
+from agents.store.feedback.reviews import ReviewStore
 from agents.store.spool import SpoolingSink
 from agents.store.sql import Store
 from agents.stream.note import SharedNote
@@ -64,21 +70,23 @@ def judge_parts(
     secret = secrets.randbits(64), secrets.randbits(64)
     detector = detector_of(settings, registry.current(), secret, tripwires_of(settings), settings.burn_in_days)
     detector.incidents.losses = losses
+    alerts = AlertSink(
+        manager,
+        Outbox(outbox_of(settings)),
+        Groups(settings.alert_interval_s, settings.alerts_per_hour_max),
+        pace_s=0.0 if handed_over(settings) else PACE_S,
+    )
     return JudgeParts(
         detector=detector,
         registry=registry,
         store=store,
         spool=SpoolingSink(store, settings.spool_folder, settings.spool_max_mb << 20, features=FEATURES_AGAIN),
         manager=manager,
-        alerts=AlertSink(
-            manager,
-            Outbox(outbox_of(settings)),
-            Groups(settings.alert_interval_s, settings.alerts_per_hour_max),
-            pace_s=0.0 if handed_over(settings) else PACE_S,
-        ),
+        alerts=alerts,
         exports=ExportSink(
             outputs_of(settings), exports_of(settings), settings.public_url, Severity[settings.export_severity]
         ),
+        enforcer=enforcer_of(settings, store, alerts.send),
         known_entries=partial(known_entries, settings),
         own_zones=own_zones_of(settings),
         known_path=known_path(settings),
@@ -90,6 +98,39 @@ def judge_parts(
             detector, FlowHourStore(store), settings.state_dir / HOUR_FILE, partial(_after_hour, settings, store)
         ),
     )
+
+
+TUNNELS_MAX = 10_000
+"""Decisions of people that are looked through for tunnels, the newest."""
+
+
+def block_keeper_of(settings: Settings, store: Store) -> BlockKeeper:
+    """What makes and ends blocks. store: knows what is popular here."""
+    own = [*own_zones_of(settings), *(zone for zone, _ in parsed_upstreams(settings) if zone)]
+    options = enforce_options_of(settings)
+    never = NeverBlock(
+        own=own,
+        never=options.never,
+        known=partial(_known_suffixes, settings),
+        clients_since=BlockStore(store).clients_since,
+        popular=options.popular,
+    )
+    return BlockKeeper(settings.state_dir, options, never)
+
+
+def enforcer_of(settings: Settings, store: Store, tell: Callable[[Message], None]) -> Enforcer:
+    """What blocks tunnels without a person, where ENFORCE says so."""
+
+    def confirmed() -> frozenset[str]:
+        decisions = ReviewStore(store).decisions(standing=True, limit=TUNNELS_MAX)
+        return frozenset(one.domain for one in decisions if one.label is Label.TUNNEL)
+
+    return Enforcer(block_keeper_of(settings, store), tell, confirmed, BlockStore(store).write)
+
+
+def _known_suffixes(settings: Settings) -> list[Labels]:
+    now = time.time()
+    return [*services(), *(entry.labels for entry in known_entries(settings) if entry.holds(now))]
 
 
 def _after_hour(settings: Settings, store: Store, hour: int) -> None:

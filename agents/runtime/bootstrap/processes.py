@@ -16,7 +16,7 @@ from agents.core.cron import cron_trigger
 from agents.learning.loop.online import LearnerThread
 from agents.runtime.bootstrap.alerts import alert_manager_of, outputs_of, sender_of
 from agents.runtime.bootstrap.environment import api_token_of, folders_of, make_folders, noted_settings, store_of
-from agents.runtime.bootstrap.intakes import listener_config, losses_at_start, parsed_upstreams
+from agents.runtime.bootstrap.intakes import enforce_options_of, listener_config, losses_at_start, parsed_upstreams
 from agents.runtime.bootstrap.judging import judge_parts, learner_of, services_of, tripwires_of
 from agents.runtime.bootstrap.learning import retraining_of, validator_of
 from agents.runtime.bootstrap.models import compared_types, model_type_of, registry_of
@@ -48,6 +48,7 @@ def check_settings(settings: Settings) -> None:
     tripwires_of(settings)
     alert_manager_of(settings)
     outputs_of(settings)
+    enforce_options_of(settings)
     for when in filter(None, (settings.retrain_schedule, settings.summary_schedule)):
         cron_trigger(when, settings.retrain_timezone)
     store_of(settings).close()

@@ -231,7 +231,11 @@ def write_upstream(rows: NDArray[np.void], number: int, upstream: Upstream) -> N
 
 def zone_names(routes: Routes) -> NDArray[np.uint8]:
     """Zones, then special names, as the kernel `zone_of` takes them, in the order in which `routes` has them."""
-    found = [*routes.zones, *routes.special]
+    return rows_of_names([*routes.zones, *routes.special])
+
+
+def rows_of_names(found: Sequence[bytes]) -> NDArray[np.uint8]:
+    """Lower-case wire names as the kernel `zone_of` takes them."""
     rows = np.zeros((len(found), ZONE_WIDTH), np.uint8)
     for row, name in zip(rows, found, strict=True):
         row[0] = len(name)
@@ -291,6 +295,7 @@ class Datapath:
         retry_failed: bool,
         answer_here: Callable[[Pending, AnsweredHere], None],
         admit: Callable[[Pending, Zone], None],
+        blocked: tuple[Sequence[bytes], Callable[[Pending], None]] = ((), lambda pending: None),
         uses_max: int,
         age_max_s: float,
         ring: Ring,
@@ -299,11 +304,12 @@ class Datapath:
     ) -> None:
         self._ports, self._forwarder, self._answer_here, self._admit = ports, forwarder, answer_here, admit
         self._zones, self._special = list(routes.zones.values()), list(routes.special.values())
+        self._zone_rows, (names, self._admit_blocked) = zone_names(routes), blocked
         self._upstreams = list(routes.upstreams.values())
         elsewhere = np.frombuffer(forwarder.waiting, np.int64)
         self._state: DatapathState = make_state(
             ports, routes, access, strict, limits, elsewhere, inflight_max, ring.arrays, counters, cache.state
-        )
+        )._replace(zones=self._rows(names))
         cache.guard = _CacheGuard(cache.state)
         self._held: dict[int, tuple[Pending, Upstream | None]] = {}
         self._cells: dict[str, NDArray[np.int64]] = {
@@ -345,8 +351,7 @@ class Datapath:
         for fd, data in watched:
             watch(self._epoll.fileno(), fd, data, self._state.scratch_event)
         self._loop.add_reader(self._bell, self._on_bell)
-        self._thread = Thread(target=pump, args=(self._state,), name="datapath", daemon=True)
-        self._thread.start()
+        self._run()
 
     def _compile(self) -> None:
         begun = time.monotonic()
@@ -358,6 +363,35 @@ class Datapath:
         if took > _SLOW_S:
             _log.info("datapath_compiled", seconds=round(took, 1), hint="the next start finds it in the cache")
 
+    def watch_for(self, clients: AccessList, names: Sequence[bytes]) -> None:
+        """From now on hand on every query of these clients, and those below these names.
+
+        The kernels stand still for less than a millisecond meanwhile; what is asked then waits in the sockets.
+        """
+        running = self._thread is not None
+        if running:
+            self._halt()
+        self._state = self._state._replace(
+            strict4=clients.ranges(4), strict6=clients.ranges(6), zones=self._rows(names)
+        )
+        if running:
+            self._set("stop", 0)
+            self._run()
+
+    def _rows(self, names: Sequence[bytes]) -> NDArray[np.uint8]:
+        """Zones and special names as kernels take them, and behind them `names`."""
+        return np.vstack([self._zone_rows, rows_of_names(names)])
+
+    def _run(self) -> None:
+        self._thread = Thread(target=pump, args=(self._state,), name="datapath", daemon=True)
+        self._thread.start()
+
+    def _halt(self) -> None:
+        assert self._thread is not None
+        self._set("stop", 1)
+        os.eventfd_write(self._wake, 1)
+        self._thread.join()
+
     def leave_ports(self) -> None:
         """Take no more queries; those in flight go on."""
         for port in self._ports:
@@ -367,9 +401,7 @@ class Datapath:
         """Take no more queries, give up those in flight, close the sockets to the upstreams."""
         if self._thread is None:
             return
-        self._set("stop", 1)
-        os.eventfd_write(self._wake, 1)
-        self._thread.join()
+        self._halt()
         self._loop.remove_reader(self._bell)
         while self._get("handed_tail") < self._get("handed_head"):
             self._take_handed()
@@ -421,10 +453,12 @@ class Datapath:
 
     def _take_over(self, number: int, reason: int, answer: bytes) -> None:
         pending = self._pending(number, answer if reason in (LONG, LOCAL, STRICT) and answer else None)
-        special = reason == LOCAL or self._state.slots[number]["zone"] >= len(self._zones)
-        self._held[number] = pending, None if special else pending.upstream
-        if special:
-            self._answer_here(pending, self._special[self._state.slots[number]["zone"] - len(self._zones)])
+        beyond = int(self._state.slots[number]["zone"]) - len(self._zones)
+        self._held[number] = pending, None if beyond >= 0 else pending.upstream
+        if beyond >= len(self._special):
+            self._admit_blocked(pending)
+        elif beyond >= 0:
+            self._answer_here(pending, self._special[beyond])
         elif reason == STRICT:
             self._admit(pending, pending.zone)
         elif reason in (LONG, ELSEWHERE):

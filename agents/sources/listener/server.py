@@ -17,6 +17,7 @@ import socket
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -25,6 +26,7 @@ from numpy.typing import NDArray
 from agents.core.errors import AgentsError, SettingsError
 from agents.core.types import FORWARDED, FROM_CACHE, FROM_CACHE_STALE, UNKNOWN
 from agents.dns import message as wire
+from agents.dns.blocks import BlockAction
 from agents.dns.message_kernels import (
     ANCOUNT,
     ANS_BYTES,
@@ -39,6 +41,7 @@ from agents.dns.message_kernels import (
 )
 from agents.dns.strict_groups import StrictGroups
 from agents.sources.listener import upstream as pools
+from agents.sources.listener.blocking.blocking import BlockConfig, Blocking
 from agents.sources.listener.cache import AnswerCache, CacheLimits
 from agents.sources.listener.cache_kernels import EXPIRED, HIT
 from agents.sources.listener.forwarder import Forwarder
@@ -96,7 +99,8 @@ class Listener:
     that a client waits for an answer. retry_failed: whether SERVFAIL and REFUSED go to the next upstream. limits:
     defaults unless given. special: names answered here. strict: clients that are answered for listed domains alone.
     probes: for loops, none without. mismatched: see Routes.
-    cache: of this process, none unless given. outgoing: queries go upstream as they come unless given.
+    cache: of this process, none unless given. outgoing: queries go upstream as they come unless given. blocks: where
+    blocked domains are read, none unless given.
     """
 
     def __init__(
@@ -125,6 +129,7 @@ class Listener:
         mismatched: NDArray[np.int64] | None = None,
         cache: CacheLimits | None = None,
         outgoing: Outgoing | None = None,
+        blocks: BlockConfig | None = None,
     ) -> None:
         self._hosts, self._port, self._offer, self._ring = hosts, port, offer, ring
         self._timeout_s, self._inflight_max, self._compiled = timeout_s, inflight_max, compiled
@@ -132,6 +137,7 @@ class Listener:
         self._counters, self._fast_counters = counters or (Counters(), Counters())
         self._routes = Routes(upstreams, special, mismatched)
         self._access, self._strict = AccessList(allowed_clients), strict or StrictGroups()
+        self._blocking, self._slowed = Blocking(blocks), dict[Pending, asyncio.TimerHandle]()
         self._limits, self._retry_failed = limits or default_limits(), retry_failed
         self._outgoing, self._random = outgoing or Outgoing(), pools.Random16()
         self._shares = Shares(self._limits.shares, inflight_max, len(self._routes.upstreams))
@@ -202,6 +208,8 @@ class Listener:
             self._udp.append(UdpPort(self._probe, probe=True))
         for tcp in pairs:
             self._servers.append(await loop.create_server(lambda: TcpClient(self._tcp), sock=tcp))
+        self._blocking.look()
+        self._blocking.start(self._take_blocks)
         if self._compiled and can_compile():
             self._start_datapath()
             return
@@ -218,7 +226,7 @@ class Listener:
             self._udp,
             self._routes,
             self._access,
-            AccessList(self._strict.networks),
+            self._closely_watched(),
             self._forwarder,
             self._fast_counters,
             timeout_s=self._timeout_s,
@@ -227,6 +235,7 @@ class Listener:
             retry_failed=self._retry_failed,
             answer_here=self.answer_here,
             admit=self.admit,
+            blocked=(self._blocking.names, self.admit_anyhow),
             uses_max=pools.USES_MAX,
             age_max_s=pools.AGE_MAX_S,
             ring=self._ring,
@@ -235,9 +244,22 @@ class Listener:
         )
         self._datapath.start()
 
+    def _closely_watched(self) -> AccessList:
+        """Clients each of whose queries datapath.py hands on: a list of theirs, or a block, decides by name."""
+        return AccessList([*self._strict.networks, *self._blocking.clients])
+
+    def _take_blocks(self) -> None:
+        """Other blocks are in force."""
+        if self._datapath:
+            self._datapath.watch_for(self._closely_watched(), self._blocking.names)
+
     async def stop(self, drain_s: float = DRAIN_S) -> None:
         """Forward no more queries, give those in flight `drain_s`, answer SERVFAIL to the rest, close every socket."""
         loop = asyncio.get_running_loop()
+        self._blocking.stop()
+        for asked, timer in list(self._slowed.items()):
+            timer.cancel()
+            self._go_on(asked, self._fail)
         await self._drain(drain_s)
         for port in self._udp:
             loop.remove_reader(port.sock)
@@ -351,8 +373,14 @@ class Listener:
 
     def _take(self, asked: Pending, route: Zone | AnsweredHere) -> None:
         """Forward the query, or answer it here, from the cache, or as a special name, where there is room for it."""
-        if isinstance(route, Zone) and (self._refuse_strict(asked) or self._ask_cache(asked, route)):
-            return
+        if isinstance(route, Zone):
+            go_on = partial(self._forward, route=route)
+            if self._is_blocked(asked, go_on) or self._refuse_strict(asked) or self._ask_cache(asked, route):
+                return
+        self._forward(asked, route)
+
+    def _forward(self, asked: Pending, route: Zone | AnsweredHere) -> None:
+        """Forward the query, or answer a special name, where there is room for it."""
         zone, special = (route, None) if isinstance(route, Zone) else (None, route)
         inflight = self.inflight if self._datapath else self._forwarder.waiting[0]
         if self._draining or inflight >= self._inflight_max or not self._hold(asked, zone):
@@ -376,12 +404,66 @@ class Listener:
         self._answer(asked, wire.error_reply(asked.query, wire.NXDOMAIN, asked.end), 0.0)
         return True
 
+    def _is_blocked(self, asked: Pending, go_on: Callable[[Pending], None]) -> bool:
+        """Answer a query below a blocked domain, or let it wait for its turn; False where nothing blocks it.
+
+        The query is recorded like any other, and the cache does not learn of it. go_on: what follows the wait.
+        """
+        table = self._blocking.table
+        block = table.find(asked.client, asked.query[wire.HEADER_SIZE : asked.end - 5]) if table else None
+        if block is None:
+            return False
+        if block.action == BlockAction.SLOW and not self._draining:
+            wait_s = self._blocking.wait_s(block, asked.client, time.monotonic())
+            if wait_s is not None:
+                timer = asyncio.get_running_loop().call_later(wait_s, self._go_on, asked, go_on)
+                self._slowed[asked] = timer
+                return True
+        self._counters.local += 1
+        self._answer(asked, self._blocking.reply(block, asked.query, asked.end), 0.0)
+        self._free(asked)
+        return True
+
+    def _go_on(self, asked: Pending, go_on: Callable[[Pending], None]) -> None:
+        """A slowed query's turn has come: its time begins now."""
+        del self._slowed[asked]
+        asked.started = 0.0
+        go_on(asked)
+
+    def _fail(self, asked: Pending) -> None:
+        """There is no room for a query, or no time."""
+        self._counters.rejected += 1
+        self._refuse(asked, wire.SERVFAIL)
+        self._free(asked)
+
     def admit(self, asked: Pending, zone: Zone) -> None:
-        """Go on with a query of a client in a strict group that datapath.py has given room."""
+        """Go on with a query of a closely watched client that datapath.py has given room."""
+        if self._is_blocked(asked, self._forwarder.submit):
+            return
         if self._refuse_strict(asked) or self._ask_cache(asked, zone):
             self._free(asked)
         else:
             self._forwarder.submit(asked)
+
+    def admit_anyhow(self, asked: Pending) -> None:
+        """Go on with a query below a domain that datapath.py has as blocked for all. The block may just have ended."""
+        route = self._routes.find(asked.query[wire.HEADER_SIZE : asked.end - 5])
+        if not isinstance(route, Zone):
+            self.answer_here(asked, route) if route else self._fail(asked)
+            return
+        if self._is_blocked(asked, partial(self._submit_held, zone=route)):
+            return
+        if self._refuse_strict(asked) or self._ask_cache(asked, route):
+            self._free(asked)
+        else:
+            self._submit_held(asked, route)
+
+    def _submit_held(self, asked: Pending, zone: Zone) -> None:
+        """Forward a query to which datapath.py has given room, but no upstream."""
+        if self._hold(asked, zone):
+            self._forwarder.submit(asked)
+        else:
+            self._fail(asked)
 
     def _ask_cache(self, asked: Pending, zone: Zone) -> bool:
         """Answer the query from the cache; False where that has no answer for use at once."""

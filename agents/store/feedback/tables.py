@@ -7,6 +7,7 @@ from enum import StrEnum
 from sqlalchemy import (
     REAL,
     BigInteger,
+    Boolean,
     Column,
     Double,
     Integer,
@@ -105,6 +106,25 @@ LEARNING_CYCLES = Table(
     sqlite_autoincrement=True,
 )
 """Cycles of the online learner that came to their end; `payload` is JSON."""
+
+BLOCK_ROWS = Table(
+    "blocks",
+    metadata,
+    Column("block_id", Text, primary_key=True),
+    Column("domain", Text, nullable=False),
+    Column("client", Text, nullable=False),
+    Column("action", Text, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("author", Text, nullable=False),
+    Column("began_at", Double, nullable=False),
+    Column("until", Double, nullable=False),
+    Column("dry", Boolean, nullable=False),
+    Column("incident_id", Text, nullable=False),
+    Column("ended_at", Double),
+    Column("ended_by", Text, nullable=False),
+    Column("hits", BigInteger, nullable=False),
+)
+"""Each block once, as the file of blocks had it last; none is ever deleted. `hits` are queries that met it."""
 
 
 def labelled_by_people() -> Select[tuple[str]]:

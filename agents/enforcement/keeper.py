@@ -1,0 +1,253 @@
+"""Makes blocks and ends them: the one writer of the file that is in force, under a lock.
+
+Undoing is the easiest of all: it needs no database, and a file that cannot be read is replaced.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import secrets
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+from agents.core.errors import BusyError, SettingsError, UsageError
+from agents.core.files import PRIVATE_MODE, locked_within, write_atomic
+from agents.core.text import NETWORK, counted, printable
+from agents.core.types import DAY_S, Incident, clean
+from agents.dns.blocks import BLOCKS_FILE, BLOCKS_MAX, Block, BlockAction, BlockList, read_blocks
+from agents.enforcement.brakes import NeverBlock, checked_domain
+from agents.enforcement.options import EnforceMode, EnforceOptions
+
+LOCK_S = 5.0
+"""Another process has so long to finish its change."""
+KEPT_S = 7 * DAY_S
+"""Ended blocks stay in the file for so long, for the count of a week; the database keeps them longer."""
+ENDED_MAX = 1000
+REASON_MAX, AUTHOR_MAX, CLIENT_MAX = 500, 80, 64
+HOURS_MAX = 8760.0
+AUTOMATIC = "dns-tunnel"
+"""The author of blocks that no person made."""
+AN_HOUR_S = 3600.0
+
+
+class BlockKeeper:
+    """The blocks of one DATA_DIR. Raises AgentsError from each method; OSError where the disk takes nothing."""
+
+    def __init__(
+        self,
+        state_dir: Path,
+        options: EnforceOptions,
+        never: NeverBlock | None = None,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self.path, self.options, self.never = state_dir / BLOCKS_FILE, options, never or NeverBlock()
+        self._clock = clock
+
+    def blocks(self) -> BlockList:
+        """The list as the file has it."""
+        return read_blocks(self.path)
+
+    def watch(self) -> BlockList:
+        """Note when counting began, once."""
+        with self._changing() as found:
+            if found[0].watched_since is None:
+                found[0] = replace(found[0], watched_since=self._clock())
+            return found[0]
+
+    def counts_alone(self, blocks: BlockList) -> bool:
+        """Whether a block that no person makes would be dry now."""
+        since = self._clock() if blocks.watched_since is None else blocks.watched_since
+        return self.options.mode != EnforceMode.ON or self._clock() - since < self.options.dry_days * DAY_S
+
+    def add(
+        self,
+        domain: str,
+        client: str = NETWORK,
+        action: str = "",
+        *,
+        reason: str,
+        author: str,
+        hours: float = 0.0,
+        anyway: bool = False,
+    ) -> Block:
+        """A person's block. client: address or network, NETWORK = all; action, hours: the settings' unless given.
+
+        anyway: also a known service, and what is popular here.
+        """
+        options = self.options
+        if options.mode == EnforceMode.OFF:
+            raise UsageError("cannot block: ENFORCE is off")
+        reason, author = _text(reason, "a reason", REASON_MAX), _text(author, "an author", AUTHOR_MAX)
+        domain, chosen = checked_domain(domain), _action(action, options)
+        if not 0 < (hours or options.hours) <= HOURS_MAX:
+            raise UsageError(f"cannot block for {hours:g} hours: 1 to {HOURS_MAX:g} are possible")
+        why = self.never.always(domain)
+        if not why and not anyway and (why := self.never.usually(domain, self._clock())):
+            why += "; with --anyway a person may"
+        if why:
+            raise UsageError(f"cannot block {domain}: {why}")
+        now = self._clock()
+        made = Block(
+            block_id=secrets.token_hex(6),
+            domain=domain,
+            client=_client(client),
+            action=chosen,
+            reason=reason,
+            author=author,
+            began_at=now,
+            until=now + (hours or options.hours) * AN_HOUR_S,
+            dry=options.mode == EnforceMode.DRY_RUN,
+        )
+        return self._put(made)
+
+    def add_for(self, incident: Incident, why: str) -> Block | None:
+        """A block that no person makes; the brakes have been asked. None where it is there, or they are paused.
+
+        The one beyond ENFORCE_PER_HOUR is not made, and pauses all: BlockList.paused says so then.
+        """
+        now, options = self._clock(), self.options
+        client = NETWORK if options.for_all or incident.client == NETWORK else incident.client
+        with self._changing() as found:
+            blocks = found[0]
+            dry, wanted = self.counts_alone(blocks), {NETWORK, client}
+            there = [one for one in blocks.lasting(now) if one.domain == incident.domain and one.client in wanted]
+            if blocks.paused or any(dry or not one.dry for one in there):
+                return None
+            lately = sum(one.author == AUTOMATIC and now - one.began_at < AN_HOUR_S for one in blocks.blocks)
+            if lately >= options.per_hour:
+                found[0] = replace(blocks, paused=f"{counted(lately, 'block')} in an hour (ENFORCE_PER_HOUR)")
+                return None
+            made = Block(
+                block_id=secrets.token_hex(6),
+                domain=incident.domain,
+                client=client,
+                action=options.action,
+                reason=printable(why, REASON_MAX),
+                author=AUTOMATIC,
+                began_at=now,
+                until=now + options.hours * AN_HOUR_S,
+                dry=dry,
+                incident_id=incident.incident_id,
+            )
+            found[0] = self._with(blocks, made)
+        return made
+
+    def remove(self, which: str, author: str) -> Sequence[Block]:
+        """End the blocks with this id, or of this domain."""
+        author, wanted = _text(author, "an author", AUTHOR_MAX), which.strip().rstrip(".").lower()
+        with self._changing() as found:
+            now = self._clock()
+            chosen = {one.block_id for one in found[0].lasting(now) if wanted in (one.block_id, one.domain)}
+            if not chosen:
+                raise UsageError(f"cannot remove {printable(which)}: no block has that id or domain")
+            return self._end(found, chosen, author)
+
+    def undo_all(self, author: str) -> Sequence[Block]:
+        """End all blocks, and make none without a person until `resume`. A list that cannot be read is replaced."""
+        author = _text(author, "an author", AUTHOR_MAX)
+        with self._changing(replacing=True) as found:
+            found[0] = replace(found[0], paused=f"all blocks were undone by {author}")
+            return self._end(found, {one.block_id for one in found[0].lasting(self._clock())}, author)
+
+    def resume(self) -> bool:
+        """Let blocks be made without a person again; whether they were not."""
+        with self._changing() as found:
+            paused = bool(found[0].paused)
+            found[0] = replace(found[0], paused="")
+            return paused
+
+    def pause(self, author: str) -> None:
+        """Make no block without a person until `resume`."""
+        author = _text(author, "an author", AUTHOR_MAX)
+        with self._changing() as found:
+            found[0] = replace(found[0], paused=f"paused by {author}")
+
+    def _put(self, made: Block) -> Block:
+        with self._changing() as found:
+            found[0] = self._with(found[0], made)
+        return made
+
+    def _with(self, blocks: BlockList, made: Block) -> BlockList:
+        """The list with one more; one of the same domain and client is replaced by it."""
+        now = self._clock()
+        if len(blocks.lasting(now)) >= BLOCKS_MAX:
+            raise UsageError(f"cannot block {made.domain}: {counted(BLOCKS_MAX, 'block')} are there already")
+        kept = [
+            replace(one, ended_at=now, ended_by=made.author)
+            if one.lasts(now) and (one.domain, one.client) == (made.domain, made.client)
+            else one
+            for one in blocks.blocks
+        ]
+        return replace(blocks, blocks=(*kept, made))
+
+    def _end(self, found: list[BlockList], chosen: set[str], author: str) -> Sequence[Block]:
+        now = self._clock()
+        ended = {
+            one.block_id: replace(one, ended_at=now, ended_by=author)
+            for one in found[0].blocks
+            if one.block_id in chosen
+        }
+        found[0] = replace(found[0], blocks=tuple(ended.get(one.block_id, one) for one in found[0].blocks))
+        return list(ended.values())
+
+    @contextmanager
+    def _changing(self, replacing: bool = False) -> Iterator[list[BlockList]]:
+        """The list, alone; what the caller puts into its place is written."""
+        try:
+            lock = locked_within(self.path.with_suffix(".lock"), LOCK_S)
+        except BlockingIOError:
+            raise BusyError("cannot change the blocks: another process is changing them") from None
+        with lock:
+            try:
+                before = read_blocks(self.path)
+            except SettingsError:
+                if not replacing:
+                    raise
+                before = BlockList(paused="the list could not be read")
+            found = [before]
+            yield found
+            if found[0] != before or replacing:
+                write_atomic(self.path, self._shortened(found[0]).to_json(), PRIVATE_MODE)
+
+    def _shortened(self, blocks: BlockList) -> BlockList:
+        now = self._clock()
+        lasting = blocks.lasting(now)
+        ended = [one for one in blocks.blocks if not one.lasts(now) and now - _end_of(one) < KEPT_S]
+        ended = sorted(ended, key=_end_of)[-ENDED_MAX:]
+        return replace(blocks, blocks=(*ended, *lasting))
+
+
+def _end_of(block: Block) -> float:
+    return block.until if block.ended_at is None else min(block.ended_at, block.until)
+
+
+def _action(text: str, options: EnforceOptions) -> BlockAction:
+    if not text:
+        return options.action
+    try:
+        chosen = BlockAction(text)
+    except ValueError:
+        raise UsageError(f"cannot block with {printable(text)!r}: {', '.join(BlockAction)} are possible") from None
+    if chosen == BlockAction.SINKHOLE and not options.sinkhole:
+        raise UsageError("cannot block with sinkhole: ENFORCE_SINKHOLE names no address")
+    return chosen
+
+
+def _client(text: str) -> str:
+    if text == NETWORK:
+        return text
+    try:
+        network = ipaddress.ip_network(text.strip()[:CLIENT_MAX], strict=False)
+    except ValueError:
+        raise UsageError(f"cannot block for {printable(text)!r}: it is no address or network") from None
+    return str(network.network_address) if network.num_addresses == 1 else str(network)
+
+
+def _text(text: str, what: str, size: int) -> str:
+    text = clean(" ".join(text.split()))
+    if not 0 < len(text) <= size:
+        raise UsageError(f"cannot keep this without {what} of 1 to {size} characters")
+    return text
