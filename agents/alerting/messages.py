@@ -45,6 +45,11 @@ def incident_message(incident: Incident, link_base: str = "", event: Event = Eve
         *([("Seen before", before)] if (before := seen_before(incident)) else ()),
         *(("Reason", harmless(reason)) for reason in incident.reasons[:REASONS_MAX]),
         *([("May be", explanation_text(found))] if (found := incident.evidence.get("explanation")) else ()),
+        *(
+            [("Learnt probability", f"{learnt:.2f}")]
+            if (learnt := incident.evidence.get("probability")) is not None
+            else ()
+        ),
         *(("Example", harmless(name)) for name in incident.sample_names[:3]),
         *(("Not known", text) for text in incident.evidence.get("losses", ())[:LOSSES_MAX]),
         *_commands(incident),

@@ -115,6 +115,8 @@ class TunnelDetector:
         self._next: Model | None = None
         self.services = services or KnownServices()
         self._next_services: KnownServices | None = None
+        self._next_chances: dict[tuple[str, str], float] = {}
+        self._next_suspects: list[tuple[float, str, str, float]] = []
         self._use(model)
 
     def _use(self, model: Model) -> None:
@@ -169,6 +171,18 @@ class TunnelDetector:
         """Use another list of known services from the next batch on. May be called from any thread."""
         with self._swap:
             self._next_services = services
+
+    def appraise(
+        self, chances: Mapping[tuple[str, str], float], suspects: Sequence[tuple[float, str, str, float]] = ()
+    ) -> None:
+        """What a model has learnt of flows, to be used from the next batch or tick on. May be called from any thread.
+
+        chances: probabilities by client and domain, for incidents that are open. suspects: time, client, domain and
+        probability of flows that are to be listed, though they reached no limit.
+        """
+        with self._swap:
+            self._next_chances |= chances
+            self._next_suspects += suspects
 
     def detect(self, batch: QueryBatch, explain: bool = True) -> Verdicts:
         """Judge a batch. explain: give reasons for every query that is not NORMAL, else only below open incidents."""
@@ -237,6 +251,11 @@ class TunnelDetector:
             if self._next_services is not None:
                 old, self.services, self._next_services = self.services, self._next_services, None
                 self._forgive(old)
+            if self._next_chances or self._next_suspects:
+                self.incidents.appraise(self._next_chances)
+                for suspect in self._next_suspects:
+                    self.incidents.suspect(*suspect)
+                self._next_chances, self._next_suspects = {}, []
 
     def _forgive(self, old: KnownServices) -> None:
         """Forget flows that a larger budget covers now: a new budget applies to bytes counted before it, too."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -171,6 +171,7 @@ class _Trail:
     names: tuple[tuple[bytes, int], ...] = ()  # first names since it was opened, if the flow has had an incident before
     account: Account | None = None  # None until its names were compared with kinds of service
     listed: bool = False  # something explains it at present, or it is a beacon without a second sign
+    chance: float | None = None  # learnt probability of its last hour, where a model has learnt
 
     def send(self, client: str) -> None:
         """Note who sent a query of an incident that is not one client's."""
@@ -313,6 +314,8 @@ class Incidents:
         known: it was open before; so_far: queries and names of its flow up to this one, of which a batch may hold
         later ones.
         """
+        if evidence.learnt:
+            return True
         if evidence.kind == Kind.BEACON:
             return evidence.sign == Sign.NONE
         if trail.row == NONE or evidence.kind == Kind.SECRET or evidence.sign == Sign.SIBLINGS:
@@ -352,6 +355,27 @@ class Incidents:
         self.observe(ts, client, domain, standing, evidence)
         if not self.open[key].sample_names:
             self.open[key] = replace(self.open[key], sample_names=(to_text(name),))
+
+    def suspect(self, ts: float, client: str, domain: str, chance: float) -> None:
+        """Open an incident, listed, of a flow that reached no limit, but whose hour looks like a tunnel's to the learnt
+        model: chance is its probability. A flow that is gone, or has an incident, gets none."""
+        key, flows = (client, domain), self.flows_of(client)
+        row = self._row_of(key)
+        if row is None or key in self.open:
+            return
+        flow = flows.view(row)
+        standing = Standing(row, flow.first_seen, flow.queries, flow.names, flow.encoded_names, flow.leaked_bytes)
+        flows.watch(ts, client, domain_hash(domain, flows))
+        self.observe(ts, client, domain, standing, Evidence(1.0, learnt=chance))
+        self._trails[key].chance = chance
+
+    def appraise(self, chances: Mapping[IncidentKey, float]) -> None:
+        """Note the learnt probabilities of open incidents."""
+        for key in self.open.keys() & chances.keys():
+            trail = self._trails.get(key)
+            if trail is not None and trail.chance != chances[key]:
+                trail.chance = chances[key]
+                self._changed.add(key)
 
     def _opened(
         self, ts: float, client: str, domain: str, flow: Standing, evidence: Evidence, sharing: Sequence[str]
@@ -484,4 +508,6 @@ class Incidents:
             evidence |= {"burn_in": True} if self.explainer.learning else {}
         if key[0] == NETWORK:
             evidence["clients"] = trail.senders_json()
+        if trail.chance is not None:
+            evidence["probability"] = round(trail.chance, 4)
         return replace(incident, tool=tool, sample_names=reading.shown or incident.sample_names, evidence=evidence)

@@ -207,6 +207,7 @@ class Evidence:
     sign: Sign = Sign.NONE  # what else speaks for a tunnel
     text: str = ""  # description of a secret
     refused: str = ""  # name that the list of the client's strict group does not have
+    learnt: float = 0.0  # learnt probability of a tunnel, where no limit was reached
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,6 +21,8 @@ def _amount(evidence: Evidence) -> str:
 
 
 STRICT_REASON = "the client is in a strict group"
+LEARNT_REASON = "what it did in an hour looks like a tunnel to the learnt model"
+"""What the reasons of an incident begin with that no limit opened."""
 CERTAIN_REASONS = "one query below", STRICT_REASON
 """What the reasons of a query that is an incident by itself begin with."""
 
@@ -51,6 +53,8 @@ def incident_reasons(
     """Why an incident was opened, in words. names: the flow's unique names; sharing: the loudest of several domains."""
     if evidence.refused:
         return (_refused(evidence),)
+    if evidence.learnt:
+        return (f"{LEARNT_REASON} (probability {evidence.learnt:.3f})", "no limit was reached")
     if evidence.kind == Kind.SECRET:
         return (f"one query below {domain} carried {evidence.text}",)
     if evidence.kind == Kind.BEACON:

@@ -270,6 +270,7 @@ class Judge:
                     self._log_news(closed.incidents)
             if self._hours is not None:
                 self._hours.turn(time.time(), self._lock)
+                self._hours.appraise(time.time(), self._lock)
             if time.monotonic() - self._saved >= SNAPSHOT_S:
                 self._save()
 

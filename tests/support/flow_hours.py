@@ -12,6 +12,7 @@ from agents.core.types import Row, batch_of
 from agents.detection.limits import Scale
 from agents.learning.loop.collector import HourCollector
 from agents.learning.loop.flow_hours import NUMBERS, SCHEMA
+from agents.learning.loop.flow_model import FlowModel
 from agents.store import Store
 from agents.store.feedback.flow_hours import FlowHours, FlowHourStore
 from tests.support.detecting import fresh_detector, shipped_model
@@ -37,10 +38,10 @@ def flow_hours(
 class Collecting:
     """A detector that is asked row by row, as time goes on, with its collector."""
 
-    def __init__(self, store: Store, folder: Path) -> None:
+    def __init__(self, store: Store, folder: Path, model: FlowModel | None = None) -> None:
         self.detector = fresh_detector(shipped_model(), Scale())
         self.hours = FlowHourStore(store)
-        self.collector = HourCollector(self.detector, self.hours, folder / "flow_hours.npz")
+        self.collector = HourCollector(self.detector, self.hours, folder / "flow_hours.npz", model=lambda: model)
 
     def ask(self, rows: Sequence[Row]) -> None:
         """Judge rows, in time order; the hour turns where they say so."""
@@ -50,9 +51,9 @@ class Collecting:
 
 
 @contextmanager
-def collecting(store: Store, folder: Path) -> Iterator[Collecting]:
+def collecting(store: Store, folder: Path, model: FlowModel | None = None) -> Iterator[Collecting]:
     """At its end the collector has written what waits."""
-    one = Collecting(store, folder)
+    one = Collecting(store, folder, model)
     one.collector.start()
     try:
         yield one

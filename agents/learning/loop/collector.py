@@ -5,22 +5,24 @@ from __future__ import annotations
 import queue
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import structlog
+from numpy.typing import NDArray
 
 from agents.core.columns import Coded
 from agents.core.errors import AgentsError
 from agents.core.files import PRIVATE_MODE, write_atomic
 from agents.core.npz import FormatError
+from agents.core.text import NETWORK
 from agents.core.types import Verdicts
 from agents.detection.detector import TunnelDetector
 from agents.detection.incidents import domain_hash
-from agents.detection.limits import limits_of
+from agents.detection.limits import SCATTERED, limits_of
 from agents.detection.network import HOUR_S
 from agents.learning.loop.flow_hours import (
     SCHEMA,
@@ -29,8 +31,10 @@ from agents.learning.loop.flow_hours import (
     copied_flows,
     flow_hours,
     load_reading,
+    numbers_of,
     reading_of_counters,
 )
+from agents.learning.loop.flow_model import FlowModel
 from agents.store.feedback.flow_hours import FlowHours, FlowHourStore
 
 KEPT_MAX = 200_000
@@ -39,6 +43,8 @@ DOMAINS_MAX = 400_000
 """Domains of one hour whose text is remembered; flows below others give no flow-hour."""
 WAITING_MAX = 6
 """Hours that wait for a database that is away; a further one is lost, and logged."""
+APPRAISED_S = 60.0
+"""Seconds between two looks at the probabilities of open incidents."""
 AGAIN_S = 30.0
 """After so long a database that was away is tried again."""
 _log = structlog.get_logger()
@@ -55,10 +61,11 @@ class _Turned(NamedTuple):
 
 
 class HourCollector:
-    """Collects the flow-hours of one detector. `see` and `turn` are called under the lock of its judging, or alone.
+    """Collects the flow-hours of one detector. `see` is called under the lock of its judging, or alone.
 
     path: where the counters at the beginning of the present hour lie, so that a restart goes on with the hour. then:
-    called with the hour after its flow-hours were written; StoreError means that it is called again later.
+    called with the hour after its flow-hours were written; StoreError means that it is called again later. model: the
+    flow model in use, None where there is none.
     """
 
     def __init__(
@@ -67,8 +74,10 @@ class HourCollector:
         store: FlowHourStore,
         path: Path,
         then: Callable[[int], None] = lambda hour: None,
+        model: Callable[[], FlowModel | None] = lambda: None,
     ) -> None:
-        self._detector, self._store, self._path, self._then = detector, store, path, then
+        self._detector, self._store, self._path, self._then, self._model = detector, store, path, then, model
+        self._appraise_at = 0.0
         self._domains: set[str] = set()
         self._before: CounterReading | None = None
         self._waiting: queue.Queue[_Turned | None] = queue.Queue(WAITING_MAX)
@@ -115,6 +124,27 @@ class HourCollector:
         if before is not None and over:
             self._hand_over(_Turned(before.hour, copy, before, domains, self._detector.model.limit_factor))
         return over
+
+    def appraise(self, ts: float, lock: AbstractContextManager[Any] | None = None) -> None:
+        """Tell the detector how probable it is that its open incidents are tunnels, by what they did in this hour.
+
+        At most every APPRAISED_S seconds; lock: as for `turn`. ts: Unix seconds.
+        """
+        before = self._before
+        if before is None or before.hour != int(ts // HOUR_S) or abs(ts - self._appraise_at) < APPRAISED_S:
+            return
+        self._appraise_at, flows = ts, self._detector.flows
+        with lock if lock is not None else nullcontext():
+            keys = [key for key in self._detector.open_incidents if key[1] != SCATTERED]
+        model = self._model() if keys else None
+        if model is None:
+            return
+        hashes = {domain_hash(domain, flows): domain for _, domain in keys}
+        with lock if lock is not None else nullcontext():
+            copy = copied_flows(flows, before.hour * HOUR_S, np.array(list(hashes), np.uint64))
+        factor = self._detector.model.limit_factor
+        chances = model.probabilities(numbers_of(copy, before, before.hour, ts, limits_of(factor), factor))
+        self._detector.appraise(_by_key(copy, hashes, chances))
 
     def _hand_over(self, turned: _Turned) -> None:
         try:
@@ -170,3 +200,13 @@ class HourCollector:
             return False
         _log.info("flow_hours_written", hour=hour, rows=len(rows), dropped=dropped)
         return True
+
+
+def _by_key(copy: FlowCopy, domains: Mapping[int, str], chances: NDArray[np.float64]) -> dict[tuple[str, str], float]:
+    """Probabilities by client and domain; an incident of the network has the highest one of all clients."""
+    found: dict[tuple[str, str], float] = {}
+    for flow, chance in zip(copy.flows, chances.tolist(), strict=True):
+        domain, client = domains[int(flow["domain"])], copy.clients.get(int(flow["client"]), "")
+        found[client, domain] = chance
+        found[NETWORK, domain] = max(chance, found.get((NETWORK, domain), 0.0))
+    return found

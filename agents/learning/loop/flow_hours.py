@@ -129,10 +129,13 @@ class FlowCopy:
     samples: Sequence[tuple[tuple[bytes, int], ...]]
 
 
-def copied_flows(flows: Flows, since: float) -> FlowCopy:
-    """A copy of the flows. The caller sees to it that nothing is judged meanwhile."""
+def copied_flows(flows: Flows, since: float, below: NDArray[np.uint64] | None = None) -> FlowCopy:
+    """A copy of the flows. The caller sees to it that nothing is judged meanwhile.
+
+    since: of the active ones' last query, Unix seconds. below: domains (keyed hashes); None = all.
+    """
     state = flows.state
-    rows = np.array(flows.rows(lambda found: found["scattered"] == 0), np.int64)
+    rows = np.array(flows.rows(lambda found: _wanted(found, below)), np.int64)
     table = state.flows
     active = np.flatnonzero(table["last_seen"][rows] >= since)
     mine = table[rows[active]]
@@ -150,6 +153,11 @@ def copied_flows(flows: Flows, since: float) -> FlowCopy:
         details=state.details[np.maximum(mine["detail"], 0)],
         samples=[flows.samples.get(at, ()) for at in mine["detail"].tolist()],
     )
+
+
+def _wanted(found: NDArray[np.void], below: NDArray[np.uint64] | None) -> NDArray[np.bool_]:
+    own: NDArray[np.bool_] = found["scattered"] == 0
+    return own if below is None else own & np.isin(found["domain"], below)
 
 
 def reading_of_counters(copy: FlowCopy, hour: int) -> CounterReading:
@@ -183,7 +191,7 @@ def flow_hours(
     hash; of a flow whose domain is not among them, as after a restart, the sample names say it. A flow that has none,
     and one without a query in the hour, are left out. Of more than HOUR_ROWS_MAX flow-hours some are drawn.
     """
-    numbers = _numbers(copy, before, hour, limits, factor)
+    numbers = numbers_of(copy, before, hour, (hour + 1) * float(HOUR_S), limits, factor)
     keys = copy.flows["domain"].tolist()
     texts = [domains.get(key) or _sampled(samples) for key, samples in zip(keys, copy.samples, strict=True)]
     clients = [copy.clients.get(row, "") for row in copy.flows["client"].tolist()]
@@ -212,9 +220,11 @@ def _drawn(rows: NDArray[np.int64], numbers: NDArray[np.float32], draw: np.rando
     return np.sort(np.concatenate([loud, draw.choice(rest, HOUR_ROWS_MAX - len(loud), replace=False)]))
 
 
-def _numbers(copy: FlowCopy, before: CounterReading, hour: int, limits: Limits, factor: float) -> NDArray[np.float32]:
-    """NUMBERS of the active flows. Shape (m, 26)."""
-    flows, end = copy.flows, (hour + 1) * float(HOUR_S)
+def numbers_of(
+    copy: FlowCopy, before: CounterReading, hour: int, end: float, limits: Limits, factor: float
+) -> NDArray[np.float32]:
+    """NUMBERS of the active flows at a time (Unix seconds), as a rule the end of their hour. Shape (m, 26)."""
+    flows = copy.flows
     queries, names, encoded_names, leaked, encoded, bytes_in = _grown(copy, before).T
     sums = _sums(copy, end)
     single = (flows["windows"] == NONE) & (flows["single_ts"] >= hour * HOUR_S)

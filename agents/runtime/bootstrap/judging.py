@@ -28,6 +28,7 @@ from agents.learning.loop.collector import HourCollector
 from agents.learning.loop.labels import Labeller
 from agents.learning.loop.online import OnlineLearner, label_by_probability
 from agents.learning.loop.review import Reviewer
+from agents.learning.loop.suspects import suspects_of
 from agents.runtime.bootstrap.alerts import exports_of, handed_over, judging_manager_of, outbox_of, outputs_of
 from agents.runtime.bootstrap.environment import FLOW_MODELS, noted_settings, scale_of, store_of
 from agents.runtime.bootstrap.intakes import enforce_options_of, parsed_upstreams, strict_groups_of
@@ -95,7 +96,11 @@ def judge_parts(
         note=note,
         in_force=noted_settings(settings),
         hours=HourCollector(
-            detector, FlowHourStore(store), settings.state_dir / HOUR_FILE, partial(_after_hour, settings, store)
+            detector,
+            FlowHourStore(store),
+            settings.state_dir / HOUR_FILE,
+            partial(_after_hour, settings, store, detector),
+            learner_of(settings, store).usable_model,
         ),
     )
 
@@ -133,8 +138,11 @@ def _known_suffixes(settings: Settings) -> list[Labels]:
     return [*services(), *(entry.labels for entry in known_entries(settings) if entry.holds(now))]
 
 
-def _after_hour(settings: Settings, store: Store, hour: int) -> None:
-    """What follows when an hour's flow-hours are written: labels, then the review queue. Raises StoreError."""
+def _after_hour(settings: Settings, store: Store, detector: TunnelDetector, hour: int) -> None:
+    """What follows when an hour's flow-hours are written: labels, what looks like a tunnel, then the review queue.
+
+    Raises StoreError.
+    """
     Labeller(store, scale_of(settings))(hour)
     learner, limits = learner_of(settings, store), review.SPEC.factory(settings.of(review.SPEC))
     model, options = learner.usable_model(), learner.options
@@ -142,6 +150,8 @@ def _after_hour(settings: Settings, store: Store, hour: int) -> None:
         Reviewer(store, limits)(hour)
         return
     label_by_probability(store, model, options, hour, time.time())
+    suspects = suspects_of(store, model, options.tunnel_from, settings.alert_budget_per_week, hour, time.time())
+    detector.appraise({}, suspects)
     Reviewer(store, limits, (options.benign_to, options.tunnel_from), model.probabilities)(hour)
 
 
