@@ -80,6 +80,7 @@ _MODULES = {
     "tidy": "upkeep.tidy",
     "outbox": "upkeep.outbox",
     "block": "upkeep.block",
+    "client": "upkeep.client",
 }
 """Commands in a file of another name; every other one has a file of its own name."""
 
@@ -151,6 +152,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_secrets(add("secrets", "honeytokens: add, list, remove; a name that contains one is an incident"))
     _add_outbox(add("outbox", "messages that wait or were given up: list them, send them again, drop them"))
     _add_block(add("block", "blocked domains: list, add, remove, undo all, pause, go on, log"))
+    _add_client(add("client", "what is kept of one client: its name, all its rows, and their erasure"))
     tidy = add("tidy", "drop what is older than the settings keep; once, now")
     tidy.add_argument("--anyway", action="store_true", help="also where the clock is doubted, and all at once")
     doctor = add("doctor", "check settings, database, ports, upstreams, model and channels")
@@ -313,6 +315,21 @@ def _add_block(parser: argparse.ArgumentParser) -> None:
     actions.add_parser("log", help="all that was ever blocked, from the database")
     for name in ("add", "remove", "undo-all", "pause"):
         actions.choices[name].add_argument("--author", default="", help="who decides (default: your login)")
+
+
+def _add_client(parser: argparse.ArgumentParser) -> None:
+    actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
+    for verb, text in (
+        ("name", "the name under which it is kept (PRIVACY)"),
+        ("export", "all its rows, a JSON object a line"),
+        ("erase", "delete all its rows, and what the detector knows of it"),
+    ):
+        action = actions.add_parser(verb, help=text)
+        action.add_argument("client", metavar="ADDRESS")
+        if verb == "export":
+            action.add_argument("--out", metavar="PATH", default="-", help="a file; - is standard output")
+        if verb == "erase":
+            action.add_argument("--yes", action="store_true", help="it does not come back")
 
 
 def _count(text: str) -> int:

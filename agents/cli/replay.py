@@ -25,6 +25,7 @@ from agents.core.protocols import Source
 from agents.core.text import counted, printable
 from agents.core.types import MARK_MAX, Incident, Severity, Verdicts, marked
 from agents.detection.detector import TunnelDetector, verdicts_of
+from agents.detection.privacy import without_names
 from agents.runtime import bootstrap, warmup
 from agents.settings import Settings
 from agents.sources import SPECS, open_source
@@ -73,11 +74,11 @@ def replay(settings: Settings, options: argparse.Namespace) -> int:
     store = bootstrap.store_of(settings) if options.store else None
     if store is not None:
         store.migrate()
-    keep = None if store is None else partial(_keep, store, mark, time.time())
     begun = time.perf_counter()
     with json_output(options.json) as out:
         detector = bootstrap.detector_of(settings, model, tripwires=bootstrap.tripwires_of(settings))
         detector.incidents.losses = source.losses
+        keep = None if store is None else partial(_keep, store, mark, time.time(), detector.privacy.names)
         tally = _tally(source, detector, keep, out if options.verdicts else None)
         summary = {
             "type": "summary",
@@ -118,9 +119,10 @@ def mark_of(options: argparse.Namespace) -> str:
     return str(options.source)
 
 
-def _keep(store: Store, mark: str, begun: float, verdicts: Verdicts) -> None:
+def _keep(store: Store, mark: str, begun: float, names: str, verdicts: Verdicts) -> None:
     """Store verdicts under the mark of this replay; without a mark, as if they had been seen live."""
-    store.write(marked(verdicts, mark, begun) if mark else verdicts, uuid.uuid4().hex)
+    kept = without_names(verdicts, names)
+    store.write(marked(kept, mark, begun) if mark else kept, uuid.uuid4().hex)
 
 
 def _tally(

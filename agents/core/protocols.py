@@ -79,6 +79,10 @@ class Detector(Protocol):
         """Use another list of known services from the next batch or tick on. May be called from any thread."""
         ...
 
+    def forget(self, client: str) -> None:
+        """Drop all that is known of a client. Nothing may be judged meanwhile."""
+        ...
+
     def save(self, lock: AbstractContextManager[Any]) -> Mapping[str, bytes]:
         """The state as files by name. Holds `lock`, which judging needs, as briefly as possible."""
         ...

@@ -36,6 +36,7 @@ from agents.detection.limits import (
     with_secret,
 )
 from agents.detection.network import cells_of, limits_together
+from agents.detection.privacy import Privacy
 from agents.detection.reasons import query_reasons
 from agents.detection.secrets import OAST, secret_in
 from agents.detection.state import Asked, Kind, Left, Told
@@ -102,6 +103,7 @@ class TunnelDetector:
         key: Key = (0, 0),
         tripwires: Tripwires | None = None,
         burn_in_days: float = 0,
+        privacy: Privacy | None = None,
     ) -> None:
         """key: of all hashes. burn_in_days: days with queries before this network's habits are known."""
         self.flows = Flows(keys_max, key)
@@ -109,7 +111,7 @@ class TunnelDetector:
         self.incidents = Incidents(quiet_s, scale, self.flows)
         self.scale = scale
         self.peaks = Peaks()
-        self._burn_in_days = burn_in_days
+        self._burn_in_days, self.privacy = burn_in_days, privacy or Privacy()
         self._voted: dict[int, int] = {}  # domains (keyed hashes) with an odd name, and its last day
         self._swap = threading.Lock()
         self._next: Model | None = None
@@ -136,7 +138,8 @@ class TunnelDetector:
 
     def save(self, lock: AbstractContextManager[Any]) -> dict[str, bytes]:
         """The contents of FILES. `lock` is held while arrays are copied, not while they are packed."""
-        windows, network = (snapshot.dump_flows(flows, lock) for flows in (self.flows, self.flows.network))
+        samples = self.privacy.names != "none"
+        windows, network = (snapshot.dump_flows(flows, lock, samples) for flows in (self.flows, self.flows.network))
         with lock:
             habits = self.incidents.explainer.dump()
             return {WINDOWS_FILE: windows, NETWORK_FILE: network, PEAKS_FILE: self.peaks.dump(), HABITS_FILE: habits}
@@ -197,11 +200,12 @@ class TunnelDetector:
 
         Another thread may call it while `judge` works on earlier batches, as long as nothing is reloaded meanwhile.
         """
-        names, clients = packed(batch.qname), coded(batch.client)
+        names, asking = packed(batch.qname), coded(batch.client)
+        clients = self.privacy.veil.column(asking) if self.privacy.veil is not None else asking
         found = read_names(names, self.model, self.flows.key)
         tenants = read_tenants(found, self.model, self.flows.key)
         asked = self._asked(batch, names, clients, found)
-        tripped = self._tripped(asked, found, clients)
+        tripped = self._tripped(asked, found, asking)
         rows = np.concatenate([np.arange(len(batch)), tenants.rows])
         everybody = Coded(clients.codes[rows], clients.values)
         return names, found, everybody, _domains(found, tenants), self._with_tenants(asked, tenants), rows, tripped
@@ -209,6 +213,8 @@ class TunnelDetector:
     def judge(self, batch: QueryBatch, seen: Seen, explain: bool = True) -> Verdicts:
         """The second half: count the queries, in order, and decide."""
         names, found, clients, domains, asked, rows, tripped = seen
+        if self.privacy.veil is not None:
+            batch = replace(batch, client=Coded(clients.codes[: len(batch)], clients.values))
         asked = asked._replace(client=self.flows.rows_of(clients.values)[clients.codes])
         if len(batch):
             self.incidents.explainer.see(float(batch.ts[0]), clients, asked)
@@ -272,6 +278,12 @@ class TunnelDetector:
                 if ratio < more:
                     self.incidents.close(key)
                     flows.forget(row)
+
+    def forget(self, client: str) -> None:
+        """Drop all that is known of a client. Nothing may be judged meanwhile."""
+        self.incidents.forget(client)
+        self.flows.forget_client(client)
+        self.peaks.forget(client)
 
     def restore(self, incidents: Sequence[Incident]) -> None:
         """Go on with incidents that were open when the process stopped."""

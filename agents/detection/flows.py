@@ -541,6 +541,17 @@ class Flows:
         table.dismiss_carriers(self.state)
         self._greet_all()
 
+    def forget_client(self, client: str) -> None:
+        """Drop all flows of a client, and its name. What it carried stays in the sums of the network."""
+        row = self.clients.get(client)
+        if row is None:
+            return
+        self._drop(np.array(self.rows(lambda flows: flows["client"] == row), np.int64))
+        table.dismiss_carriers(self.state)
+        self._greet_all()
+        del self.clients[client]
+        self._free_clients.append(row)
+
     def rows(self, wanted: Callable[[NDArray[np.void]], NDArray[np.bool_]]) -> list[int]:
         """Rows in use for which a condition holds."""
         flows = self.state.flows[: self.state.room[Room.FLOWS]]

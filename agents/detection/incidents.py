@@ -422,6 +422,17 @@ class Incidents:
         found = incident_reasons(known.domain, flow.names, flow.encoded_names, evidence, sharing)
         return (*found, *(reason for reason in secrets if reason not in found))
 
+    def forget(self, client: str) -> None:
+        """Drop the open incidents of a client, without a report, and its name from those of several clients."""
+        for key in [key for key in self.open if key[0] == client]:
+            del self.open[key]
+            self._trails.pop(key, None)
+            self._changed.discard(key)
+        self.closed = [one for one in self.closed if one.client != client]
+        for trail in self._trails.values():
+            trail.senders.pop(client, None)
+        self.explainer.forget(client)
+
     def close_quiet(self, now: float) -> None:
         """Close incidents that have been quiet for more than `quiet_s` at time `now`."""
         for key, incident in list(self.open.items()):

@@ -301,6 +301,10 @@ class Peaks:
             self.rows = {one: self.rows[one] for one in loudest}
         self.rows[key] = ratio
 
+    def forget(self, client: str) -> None:
+        """Drop the peaks of a client."""
+        self.rows = {key: ratio for key, ratio in self.rows.items() if key[1] != client}
+
     def dump(self) -> bytes:
         """The last KEPT_DAYS days with queries, as JSON; a day of a wrong clock takes the place of one of them."""
         days = sorted(self.days)[-KEPT_DAYS:]

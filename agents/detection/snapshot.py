@@ -79,8 +79,11 @@ class Kept:
     hash_key: Key
 
 
-def dump_flows(flows: Flows, guard: AbstractContextManager[Any] | None = None) -> bytes:
-    """The state of all flows, compressed. `guard` is held while it is copied, not while it is packed."""
+def dump_flows(flows: Flows, guard: AbstractContextManager[Any] | None = None, samples: bool = True) -> bytes:
+    """The state of all flows, compressed. `guard` is held while it is copied, not while it is packed.
+
+    samples: of their names, too.
+    """
     with nullcontext() if guard is None else guard:
         kept = _copy_out(flows, FLOWS_MAX)
     arrays = {
@@ -89,7 +92,7 @@ def dump_flows(flows: Flows, guard: AbstractContextManager[Any] | None = None) -
         "details": kept.details[kept.flows["detail"] != NONE],
         "keys": kept.keys,
         "days": kept.days.reshape(-1),
-        **_packed_samples(kept.samples),
+        **_packed_samples(kept.samples if samples else [()] * len(kept.samples)),
     }
     head = {
         "format": FORMAT,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import signal
 import threading
 import time
@@ -22,9 +23,10 @@ from agents.core.errors import AgentsError, StoreError
 from agents.core.files import PRIVATE_MODE, write_atomic
 from agents.core.jit import COMPILED
 from agents.core.protocols import Detector, Stream
-from agents.core.types import DAY_S, Incident, QueryBatch, Taken
+from agents.core.types import DAY_S, Incident, QueryBatch, Taken, Verdicts
 from agents.detection.detector import FILES, empty_verdicts
 from agents.detection.known_services import Entry, services_at
+from agents.detection.privacy import Privacy, without_names
 from agents.enforcement.enforcer import Enforcer
 from agents.export.sink import EXPORT_COUNTS, ExportSink
 from agents.learning.loop.collector import HourCollector
@@ -54,6 +56,8 @@ LOGGED_MAX = 3
 """Incidents that one batch may write a line of the log for; the last line says how many more there are."""
 WARN_LOOK_S, WARN_EVERY_S = 1.0, 10.0
 """How often dropped queries are looked for, and how often at most they are logged."""
+ERASE_FILE = "erase.json"
+"""Clients that the detector is to forget, a JSON list, in the folder of its state."""
 _log = structlog.get_logger()
 
 
@@ -90,6 +94,7 @@ class JudgeParts:
     note: SharedNote | None = None
     in_force: Mapping[str, Any] | None = None
     hours: HourCollector | None = None
+    privacy: Privacy = dataclasses.field(default_factory=Privacy)
 
 
 class Judge:
@@ -166,7 +171,7 @@ class Judge:
             self.detector.restore(news)
             closed = tuple(dataclasses.replace(incident, closed_at=incident.last_seen) for incident in old)
             if closed:
-                self.fanout.accept(empty_verdicts(self.detector.model_id, closed))
+                self._send(empty_verdicts(self.detector.model_id, closed))
 
     def _restore_files(self) -> None:
         for name in FILES:
@@ -216,7 +221,7 @@ class Judge:
                 verdicts = sampled(verdicts)
             kept = self.kept(batch_id, batch.ts) if again else None
             before = dataclasses.replace(self.spool.counts)
-            self.fanout.accept(dataclasses.replace(verdicts, batch_id=batch_id))
+            self._send(dataclasses.replace(verdicts, batch_id=batch_id))
             after = self.spool.counts
             if verdicts.incidents:
                 self._log_news(verdicts.incidents)
@@ -224,6 +229,10 @@ class Judge:
                 return kept._replace(unexplained=left_out)
             stored, spooled = after.stored - before.stored, after.spooled - before.spooled
             return Outcome(len(verdicts), stored + after.already - before.already, spooled, left_out)
+
+    def _send(self, verdicts: Verdicts) -> None:
+        """Give verdicts to the sinks, without the names that are not to be kept."""
+        self.fanout.accept(without_names(verdicts, self._parts.privacy.names))
 
     def kept(self, batch_id: str, ts: NDArray[np.float64]) -> Outcome | None:
         """What a process that was killed stored or spooled of a batch, if anything: its queries' times are `ts`."""
@@ -266,13 +275,31 @@ class Judge:
                     self.spool.accept(empty_verdicts(self.detector.model_id, ()))
                 closed = self.detector.tick(time.time())
                 if closed is not None:
-                    self.fanout.accept(closed)
+                    self._send(closed)
                     self._log_news(closed.incidents)
             if self._hours is not None:
                 self._hours.turn(time.time(), self._lock)
                 self._hours.appraise(time.time(), self._lock)
-            if time.monotonic() - self._saved >= SNAPSHOT_S:
+            if (self._parts.state_dir / ERASE_FILE).exists():
+                self._erase()
+            elif time.monotonic() - self._saved >= SNAPSHOT_S:
                 self._save()
+
+    def _erase(self) -> None:
+        """Forget the clients that a person wants to be forgotten, and save what is left; then the request is gone."""
+        path = self._parts.state_dir / ERASE_FILE
+        try:
+            clients = [str(client) for client in json.loads(path.read_bytes())]
+        except (OSError, ValueError) as error:
+            clients = []
+            _log.warning("erasure_not_read", path=str(path), error=str(error))
+        with self._lock:
+            for client in clients:
+                self.detector.forget(client)
+                self._logged = {key: known for key, known in self._logged.items() if key[0] != client}
+        self._save()
+        path.unlink(missing_ok=True)
+        _log.info("clients_forgotten", clients=len(clients))
 
     def _save(self) -> None:
         self._saved, self._save_fault = time.monotonic(), ""

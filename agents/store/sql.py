@@ -301,6 +301,11 @@ class Store(ABC):
         with self._guard("delete old incidents", LONG_S), self._writer.begin() as connection:
             return connection.execute(delete(INCIDENTS).where(*old)).rowcount
 
+    def erase_queries(self, client: str) -> int:
+        """Delete the queries of a client, replayed ones among them; how many."""
+        with self._guard("erase a client's queries", LONG_S), self._writer.begin() as connection:
+            return connection.execute(delete(QUERIES).where(_Q.client == client)).rowcount
+
     def stored_days(self) -> list[int]:
         """Days that have live queries, ascending, in days since 1970-01-01."""
         with self.reading("read the stored days", LONG_S) as connection:

@@ -131,6 +131,19 @@ class SqliteStore(Store):
         with self._guard("drop old replays", LONG_S):
             return self._delete(QUERIES.c.id, _REPLAYED, QUERIES.c.day > shelf_of(before_day))
 
+    def erase_queries(self, client: str) -> int:
+        """Delete the queries of a client, DELETE_CHUNK at a time, and overwrite them in the file; how many."""
+        mine = select(QUERIES.c.id).where(QUERIES.c.client == client).limit(DELETE_CHUNK)
+        erased, last = 0, DELETE_CHUNK
+        with self._guard("erase a client's queries", LONG_S), self._writer.connect() as connection:
+            connection.exec_driver_sql("PRAGMA secure_delete=ON")
+            connection.commit()
+            while last == DELETE_CHUNK:
+                with connection.begin():
+                    last = connection.execute(delete(QUERIES).where(QUERIES.c.id.in_(mine))).rowcount
+                erased += last
+        return erased
+
     def _delete(self, key: Column[Any], *old: ColumnElement[bool]) -> int:
         """Delete the old rows of the key's table, DELETE_CHUNK at a time; how many there were."""
         dropped, last = 0, DELETE_CHUNK

@@ -28,6 +28,7 @@ def test_a_week_of_58_clients_that_look_alike_raises_no_incident() -> None:
     assert [(one.severity.name, one.client, one.domain, one.reasons, one.sample_names[:2]) for one in found] == []
 
 
+@pytest.mark.slow
 def test_the_suite_has_thousands_of_names_of_many_kinds_and_is_the_same_every_time() -> None:
     few = tuple(role._replace(clients=1) for role in lookalikes.ROLES)
     day = lookalikes.rows(SEED, few)

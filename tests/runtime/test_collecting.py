@@ -85,6 +85,7 @@ def following(folder: Path, *arguments: str, **values: str) -> Iterator[subproce
         yield started
 
 
+@pytest.mark.slow
 def test_each_line_is_stored_once_over_kills_rotation_and_a_restart(logged: Logged, tmp_path: Path) -> None:
     folder = tmp_path / "data"
     with following(folder, "collect", str(logged.path), "--from-start") as running:

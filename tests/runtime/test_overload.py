@@ -83,6 +83,7 @@ def test_overload_sheds_in_order_and_all_of_it_adds_up(tmp_path: Path) -> None:
     assert abs(judged_odd - judged_plain / (ODD_EVERY - 1)) < 0.3 * judged_odd, "only NORMAL ones are sampled"
 
 
+@pytest.mark.slow
 def test_a_detector_killed_while_it_sheds_and_all_of_it_adds_up(tmp_path: Path) -> None:
     with supervised(tmp_path, **SMALL) as one:
         load = Load(one.port, mixed)
@@ -105,6 +106,7 @@ def test_a_detector_killed_while_it_sheds_and_all_of_it_adds_up(tmp_path: Path) 
     assert min(state["unexplained"], state["sampled_out"]) > 0
 
 
+@pytest.mark.slow
 def test_what_is_shed_is_shown(tmp_path: Path) -> None:
     with running(tmp_path, **SMALL) as process:
         load = Load(process.dns_port, mixed)
@@ -142,6 +144,7 @@ def test_a_full_spool_is_one_error_and_dns_goes_on(tmp_path: Path) -> None:
     assert why.startswith("cannot keep a file: ") and why.endswith("has reached 1048576 bytes")
 
 
+@pytest.mark.slow
 def test_a_disk_that_takes_no_more_is_one_error_and_dns_goes_on(tmp_path: Path) -> None:
     """RLIMIT_FSIZE stands for the disk: a write beyond it fails in the middle of a batch."""
     first = """

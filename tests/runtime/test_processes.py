@@ -31,6 +31,7 @@ def _ask(port: int) -> str:
     return str(answer.answer[0][0].to_text())
 
 
+@pytest.mark.slow
 def test_folders_and_an_empty_log_are_there_before_any_retraining(tmp_path: Path) -> None:
     port, api = free_port(), free_port()
     with StubServer() as stub:
@@ -45,6 +46,7 @@ def test_folders_and_an_empty_log_are_there_before_any_retraining(tmp_path: Path
             assert process.wait(patient(20)) == 0
 
 
+@pytest.mark.slow
 def test_without_a_database_dns_is_answered_and_the_end_is_quick(tmp_path: Path) -> None:
     port, api = free_port(), free_port()
     with StubServer() as stub:

@@ -38,6 +38,7 @@ def send_tunnel(process: Running) -> None:
         process.ask(name, "TXT")
 
 
+@pytest.mark.slow
 def test_a_query_is_answered_scored_and_shown_and_sigterm_ends_it(tmp_path: Path) -> None:
     with running(tmp_path) as process:
         answer = process.ask("www.example.com")

@@ -167,6 +167,7 @@ def test_postgres_and_the_detector_come_and_go_under_load(own_postgres: Postgres
     assert_adds_up(state)
 
 
+@pytest.mark.slow
 def test_a_batch_that_ends_each_detector_is_given_up(tmp_path: Path) -> None:
     broken = """
 def replacement(self, batch, **named):
@@ -229,6 +230,7 @@ def replacement(self, *given):
         assert len(ids) == len(set(ids))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("step", "thread"),
     [
@@ -320,6 +322,7 @@ def test_it_ends_though_whoever_started_it_had_blocked_the_signals(tmp_path: Pat
         assert one.stop() == 0
 
 
+@pytest.mark.slow
 def test_a_signal_to_each_process_of_the_group_leaves_no_noise(tmp_path: Path) -> None:
     first = """
 import asyncio.selector_events, os, signal
@@ -346,6 +349,7 @@ def test_what_waits_when_it_ends_is_judged_and_windows_are_saved(tmp_path: Path)
     assert (tmp_path / "data" / "windows.snapshot").stat().st_size > 0
 
 
+@pytest.mark.slow
 def test_what_waits_is_judged_though_the_detector_is_away_when_it_ends(tmp_path: Path) -> None:
     with supervised(tmp_path) as one:
         for _ in range(2):  # the second time it is not started again at once

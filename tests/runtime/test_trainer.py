@@ -29,6 +29,7 @@ TRAINING = Training(DetectorType(SPEC, TrainConfig(n_estimators=20)), {"factor":
 ROOT = Path(__file__).parent.parent.parent
 
 
+@pytest.mark.slow
 def test_the_model_is_the_same() -> None:
     here = train_here(TRAINING, benign_sample(300, 1), REQUEST)
     assert here.manifest["seed"] == 7

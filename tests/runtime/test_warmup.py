@@ -112,6 +112,7 @@ def live(folder: Path, kernels_: Path) -> Iterator[str]:
     yield "run"
 
 
+@pytest.mark.slow
 def test_a_cold_start_says_what_it_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     said: list[str] = []
     monkeypatch.setattr(warmup, "KEPT", tmp_path)

@@ -161,6 +161,7 @@ np.savez(sys.argv[1], compiled=jit.COMPILED, **columns)
 """
 
 
+@pytest.mark.slow
 def test_without_kernels_everything_is_the_same(tmp_path: Path) -> None:
     found = {}
     for mode in ("auto", "off"):

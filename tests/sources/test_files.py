@@ -42,6 +42,7 @@ def test_a_compressed_capture_is_known_by_its_content_and_may_have_members(tmp_p
     check(replay(tmp_path, compress(whole[:50]) + compress(whole[50:]) + bytes(512))[0])
 
 
+@pytest.mark.slow
 @each_way
 def test_a_stream_that_is_cut_off_gives_what_is_there(tmp_path: Path, name: str) -> None:
     frames = [(T0 + n, ip4(udp(question(f"{zlib.crc32(b'%d' % n):x}.example", n % 65536)))) for n in range(60_000)]

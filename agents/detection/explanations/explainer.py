@@ -323,6 +323,13 @@ class Explainer:
         mine = things_of(kind, flows.view(asking.row).samples[: asking.names])
         return any(len(mine & things_of(kind, samples)) >= SAME_MIN for samples in others)
 
+    def forget(self, client: str) -> None:
+        """Drop all that is known of a client."""
+        for one in (self._domains, self._clients, self._network, self._habits):
+            one.forget(client)
+        for known in (self._reverse, self._mail):
+            known.pop(client, None)
+
     def dump(self) -> bytes:
         """Sums and habits, as JSON."""
         mail = [[client, day, sorted(found)] for client, (day, found) in self._mail.items()]

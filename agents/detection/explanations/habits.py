@@ -42,6 +42,12 @@ class Book:
             self._before = self._now if day == self._day + 1 else {}
             self._day, self._now = day, {}
 
+    def forget(self, client: str) -> None:
+        """Drop what a client carried. A key is a client, or a client and a domain."""
+        for amounts in (self._now, self._before):
+            for key in [key for key in amounts if key.partition(" ")[0] == client]:
+                del amounts[key]
+
     def dump(self) -> list[Any]:
         """As JSON values."""
         return [self._day, self._now, self._before]
@@ -85,6 +91,10 @@ class Habits:
         today = int(ts // DAY_S)
         days = [amount for day, amount in self._rows.get(key, {}).items() if 0 < today - day <= KEPT_DAYS]
         return float(np.median(days)) if len(days) >= DAYS_MIN else 0.0
+
+    def forget(self, client: str) -> None:
+        """Drop what a client carried. A key is a client, or a client and a domain."""
+        self._rows = {key: rows for key, rows in self._rows.items() if key.partition(" ")[0] != client}
 
     def dump(self) -> list[Any]:
         """As JSON values."""

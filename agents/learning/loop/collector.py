@@ -7,6 +7,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -30,8 +31,8 @@ from agents.learning.loop.flow_hours import (
     FlowCopy,
     copied_flows,
     flow_hours,
+    flow_numbers,
     load_reading,
-    numbers_of,
     reading_of_counters,
 )
 from agents.learning.loop.flow_model import FlowModel
@@ -143,7 +144,7 @@ class HourCollector:
         with lock if lock is not None else nullcontext():
             copy = copied_flows(flows, before.hour * HOUR_S, np.array(list(hashes), np.uint64))
         factor = self._detector.model.limit_factor
-        chances = model.probabilities(numbers_of(copy, before, before.hour, ts, limits_of(factor), factor))
+        chances = model.probabilities(flow_numbers(copy, before, before.hour, ts, limits_of(factor), factor))
         self._detector.appraise(_by_key(copy, hashes, chances))
 
     def _hand_over(self, turned: _Turned) -> None:
@@ -188,7 +189,8 @@ class HourCollector:
         flows = self._detector.flows
         domains = {domain_hash(domain, flows): domain for domain in turned.domains}
         limits = limits_of(turned.factor)
-        return flow_hours(turned.copy, turned.before, turned.hour, limits, turned.factor, domains, self._draw)
+        rows = flow_hours(turned.copy, turned.before, turned.hour, limits, turned.factor, domains, self._draw)
+        return rows if self._detector.privacy.keeps_names else replace(rows, names=[()] * len(rows))
 
     def _written(self, hour: int, rows: FlowHours) -> bool:
         try:

@@ -191,7 +191,7 @@ def flow_hours(
     hash; of a flow whose domain is not among them, as after a restart, the sample names say it. A flow that has none,
     and one without a query in the hour, are left out. Of more than HOUR_ROWS_MAX flow-hours some are drawn.
     """
-    numbers = numbers_of(copy, before, hour, (hour + 1) * float(HOUR_S), limits, factor)
+    numbers = flow_numbers(copy, before, hour, (hour + 1) * float(HOUR_S), limits, factor)
     keys = copy.flows["domain"].tolist()
     texts = [domains.get(key) or _sampled(samples) for key, samples in zip(keys, copy.samples, strict=True)]
     clients = [copy.clients.get(row, "") for row in copy.flows["client"].tolist()]
@@ -220,7 +220,7 @@ def _drawn(rows: NDArray[np.int64], numbers: NDArray[np.float32], draw: np.rando
     return np.sort(np.concatenate([loud, draw.choice(rest, HOUR_ROWS_MAX - len(loud), replace=False)]))
 
 
-def numbers_of(
+def flow_numbers(
     copy: FlowCopy, before: CounterReading, hour: int, end: float, limits: Limits, factor: float
 ) -> NDArray[np.float32]:
     """NUMBERS of the active flows at a time (Unix seconds), as a rule the end of their hour. Shape (m, 26)."""

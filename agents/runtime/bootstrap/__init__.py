@@ -43,6 +43,7 @@ from agents.runtime.bootstrap.judging import (
     known_path,
     learner_of,
     own_zones_of,
+    privacy_of,
     services_of,
     tripwires_of,
 )
@@ -101,6 +102,7 @@ __all__ = [
     "outputs_of",
     "own_zones_of",
     "plan_of",
+    "privacy_of",
     "registry_of",
     "retrain_options_of",
     "retraining_log",

@@ -16,6 +16,7 @@ from agents.alerting.manager import CHANNELS
 from agents.core.errors import AgentsError
 from agents.core.files import PRIVATE_MODE, make_private_folder, write_atomic
 from agents.core.protocols import Spec
+from agents.detection import privacy
 from agents.detection.limits import Scale
 from agents.export.outputs import OUTPUTS
 from agents.learning.loop import online, review
@@ -49,12 +50,13 @@ SPECS: tuple[Spec[Any], ...] = (
     *MODEL_TYPES,
     *CHANNELS,
     *OUTPUTS,
+    privacy.SPEC,
     review.SPEC,
     online.SPEC,
     enforcement.SPEC,
 )
-"""Special names, limits, logs that are followed, every kind of intake, detector type, channel and export, reviews,
-enforcement: settings and documents are made of them."""
+"""Special names, limits, logs that are followed, every kind of intake, detector type, channel and export, privacy,
+reviews, enforcement: settings and documents are made of them."""
 
 
 def load_settings(**overrides: Any) -> Settings:

@@ -9,15 +9,20 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
+import structlog
+
 from agents.alerting.channel_queue import PACE_S
 from agents.alerting.grouping import Groups
 from agents.alerting.outbox import Outbox
 from agents.alerting.sink import AlertSink
 from agents.core.column_kernels import Key
 from agents.core.errors import SettingsError
+from agents.core.files import PRIVATE_MODE, make_private_folder, write_atomic
 from agents.core.types import Message, Severity
-from agents.detection.detector import TunnelDetector
+from agents.detection import privacy
+from agents.detection.detector import FILES, TunnelDetector
 from agents.detection.known_services import Entry, KnownServices, load_entries, own_zone, services, services_at
+from agents.detection.privacy import ClientVeil, Privacy, PrivacyKey
 from agents.detection.tripwires.tripwires import Tripwires
 from agents.enforcement.brakes import Labels, NeverBlock
 from agents.enforcement.enforcer import Enforcer
@@ -50,6 +55,7 @@ from agents.store.spool import SpoolingSink
 from agents.store.sql import Store
 from agents.stream.note import SharedNote
 
+_log = structlog.get_logger()
 HOUR_FILE = "flow_hours.npz"
 """Counters of flows at the beginning of the present hour, in the folder of the detector's state."""
 
@@ -68,6 +74,7 @@ def judge_parts(
     mismatched: see ListenerConfig.mismatched_by_upstream. losses: what the sources of queries do not keep.
     """
     registry, store, manager = registry_of(settings), store_of(settings), judging_manager_of(settings)
+    _drop_other_names(settings)
     secret = secrets.randbits(64), secrets.randbits(64)
     detector = detector_of(settings, registry.current(), secret, tripwires_of(settings), settings.burn_in_days)
     detector.incidents.losses = losses
@@ -81,7 +88,9 @@ def judge_parts(
         detector=detector,
         registry=registry,
         store=store,
-        spool=SpoolingSink(store, settings.spool_folder, settings.spool_max_mb << 20, features=FEATURES_AGAIN),
+        spool=SpoolingSink(
+            store, settings.spool_folder, settings.spool_max_mb << 20, features=features_again_of(settings)
+        ),
         manager=manager,
         alerts=alerts,
         exports=ExportSink(
@@ -92,6 +101,7 @@ def judge_parts(
         own_zones=own_zones_of(settings),
         known_path=known_path(settings),
         state_dir=settings.state_dir,
+        privacy=detector.privacy,
         mismatched=mismatched,
         note=note,
         in_force=noted_settings(settings),
@@ -182,7 +192,11 @@ def _is_private(upstream: UpstreamAddress) -> bool:
 
 
 def detector_of(
-    settings: Settings, model: Model, key: Key = (0, 0), tripwires: Tripwires | None = None, burn_in_days: float = 0
+    settings: Settings,
+    model: Model,
+    key: Key = (0, 0),
+    tripwires: Tripwires | None = None,
+    burn_in_days: float = 0,
 ) -> TunnelDetector:
     """A detector that has seen nothing yet. key: of its hashes; a secret one where strangers choose the names.
 
@@ -190,7 +204,34 @@ def detector_of(
     replayed has none.
     """
     quiet_s, scale, services = settings.incident_quiet_s, scale_of(settings), services_of(settings)
-    return TunnelDetector(model, settings.flows_max, quiet_s, scale, services, key, tripwires, burn_in_days)
+    kept = privacy_of(settings)
+    return TunnelDetector(model, settings.flows_max, quiet_s, scale, services, key, tripwires, burn_in_days, kept)
+
+
+def privacy_of(settings: Settings) -> Privacy:
+    """What clients are called, and which names are kept."""
+    options = privacy.SPEC.factory(settings.of(privacy.SPEC))
+    if options.mode == "off":
+        return Privacy(None, options.names)
+    key = PrivacyKey(settings.state_dir / "privacy_key.json", options.rotate_days)
+    return Privacy(ClientVeil(options.mode, key), options.names)
+
+
+def _drop_other_names(settings: Settings) -> None:
+    """Saved state that knows clients by other names than those of PRIVACY is of no use, and may hold addresses."""
+    mode, note = settings.of(privacy.SPEC)["privacy"], settings.state_dir / "privacy"
+    if (note.read_text("utf-8") if note.exists() else "off") == mode:
+        return
+    for name in (*FILES, HOUR_FILE):
+        (settings.state_dir / name).unlink(missing_ok=True)
+    make_private_folder(settings.state_dir)
+    write_atomic(note, mode.encode(), mode=PRIVATE_MODE)
+    _log.warning("saved_state_dropped", why=f"clients have other names: PRIVACY is {mode}")
+
+
+def features_again_of(settings: Settings) -> Features | None:
+    """How the spool computes features again; None where it does not keep the names that they are made of."""
+    return FEATURES_AGAIN if privacy_of(settings).keeps_names else None
 
 
 def tripwires_of(settings: Settings) -> Tripwires:

@@ -1,0 +1,211 @@
+"""Privacy: what clients are called in all that is kept, shown or sent, and which queried names are kept."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import ipaddress
+import secrets
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import structlog
+from pydantic import BaseModel
+
+from agents.core.columns import Coded, coded
+from agents.core.errors import AgentsError
+from agents.core.files import PRIVATE_MODE, make_private_folder, write_atomic
+from agents.core.protocols import Field, Spec, Within
+from agents.core.text import NETWORK
+from agents.core.types import DAY_S, Incident, Severity, Verdicts
+from agents.detection.reasons import STRICT_REASON
+from agents.dns.name import from_text
+
+KEPT_V4, KEPT_V6 = 24, 48
+"""Bits of an address that `truncate` keeps."""
+KNOWN_MAX = 65_536
+"""Clients whose name is remembered; at this number the memory is dropped, since sources can be forged."""
+KEY_BYTES = 32
+PSEUDONYM = 0xFD
+"""First byte of a pseudonym: that of locally assigned addresses (RFC 4193 section 3.1)."""
+_log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class PrivacyOptions:
+    """The settings PRIVACY, PRIVACY_ROTATE_DAYS and STORE_NAMES."""
+
+    mode: str
+    rotate_days: int
+    names: str
+
+
+SPEC: Spec[PrivacyOptions] = Spec(
+    "privacy",
+    "what clients are called in all that is kept, shown or sent, and which names are kept",
+    (
+        Field(
+            "privacy",
+            Literal["off", "truncate", "pseudonymise"],
+            "off",
+            "clients by address, by its /24 or /48 (truncate), or by a keyed hash (pseudonymise)",
+        ),
+        Field(
+            "privacy_rotate_days",
+            int,
+            30,
+            "days after which pseudonyms change and the old key is gone; 0 = never",
+            Within(0, 3650),
+        ),
+        Field(
+            "store_names",
+            Literal["all", "suspicious", "none"],
+            "all",
+            "queried names that are kept; of other queries only the registered domain is",
+        ),
+    ),
+    lambda values: PrivacyOptions(values["privacy"], values["privacy_rotate_days"], values["store_names"]),
+)
+
+
+class _Kept(BaseModel):
+    """The key's file. period: days since 1970-01-01, divided by those that a key lasts; key: hexadecimal digits."""
+
+    period: int
+    key: str
+
+
+class PrivacyKey:
+    """The key of pseudonyms, in a file that its owner alone can read. It changes every `rotate_days` days."""
+
+    def __init__(self, path: Path, rotate_days: int, clock: Callable[[], float] = time.time) -> None:
+        self._path, self._rotate_days, self._clock = path, rotate_days, clock
+        self._period, self._key = -1, b""
+
+    def now(self) -> bytes:
+        """The key in force. Raises AgentsError where the file holds none."""
+        period = int(self._clock() // (self._rotate_days * DAY_S)) if self._rotate_days else 0
+        if not self._key:
+            self._read()
+        if not self._key or period > self._period:
+            self._make(period)
+        return self._key
+
+    def _read(self) -> None:
+        try:
+            found = _Kept.model_validate_json(self._path.read_bytes())
+            self._period, self._key = found.period, bytes.fromhex(found.key)
+        except FileNotFoundError:
+            return
+        except (OSError, ValueError):
+            raise AgentsError(
+                f"cannot use {self._path}: there is no key in it; remove it, and another is made"
+            ) from None
+
+    def _make(self, period: int) -> None:
+        self._period, self._key = period, secrets.token_bytes(KEY_BYTES)
+        text = _Kept(period=period, key=self._key.hex()).model_dump_json()
+        try:
+            make_private_folder(self._path.parent)
+            write_atomic(self._path, text.encode(), mode=PRIVATE_MODE)
+        except OSError as error:  # the same clients have other names after a restart
+            _log.warning("privacy_key_not_kept", path=str(self._path), error=str(error))
+
+
+class ClientVeil:
+    """Gives clients the names under which they are kept.
+
+    truncate: addresses lose their last 8 (IPv4) or 80 bits (IPv6), so a network is one client. pseudonymise: an
+    address of fd00::/8 by keyed hash; clients of one /64 share the /64 of their pseudonyms. Unknown clients and the
+    network as a whole keep their names; what is no address is hashed, too.
+    """
+
+    def __init__(self, mode: str, key: PrivacyKey) -> None:
+        self._mode, self._key = mode, key
+        self._known: dict[str, str] = {}
+        self._known_key = b""
+
+    def column(self, clients: Coded) -> Coded:
+        """n clients by their names."""
+        shown = coded(self.names(clients.values))
+        return Coded(shown.codes[clients.codes] if len(clients.values) else np.empty(0, np.int32), shown.values)
+
+    def names(self, clients: Sequence[str]) -> list[str]:
+        """What clients are called."""
+        key = self._key.now() if self._mode == "pseudonymise" else b""
+        if key != self._known_key or len(self._known) >= KNOWN_MAX:
+            self._known, self._known_key = {}, key
+        return [self._known.get(client) or self._named(client, key) for client in clients]
+
+    def _named(self, client: str, key: bytes) -> str:
+        name = client if client in ("", NETWORK) else _truncated(client) if not key else _pseudonym(client, key)
+        self._known[client] = name
+        return name
+
+
+@dataclass(frozen=True, slots=True)
+class Privacy:
+    """veil: gives clients their names; None = their addresses. names: of which queries the names are kept."""
+
+    veil: ClientVeil | None = None
+    names: str = "all"
+
+    @property
+    def keeps_names(self) -> bool:
+        """Whether names of NORMAL queries are kept."""
+        return self.names == "all"
+
+
+def _address(client: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    try:
+        address = ipaddress.ip_address(client.partition("%")[0])
+    except ValueError:
+        return None
+    mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
+    return mapped or address
+
+
+def _truncated(client: str) -> str:
+    """The network of an address; "" (unknown) for what is none."""
+    address = _address(client)
+    if address is None:
+        return ""
+    kept = KEPT_V4 if address.version == 4 else KEPT_V6
+    return str(ipaddress.ip_network(f"{address}/{kept}", strict=False).network_address)
+
+
+def _pseudonym(client: str, key: bytes) -> str:
+    address = _address(client)
+    text = str(address or client)
+    home = str(ipaddress.ip_network(f"{address}/64", strict=False)) if address and address.version == 6 else text
+    first, last = (hmac.digest(key, part.encode("utf-8", "surrogatepass"), hashlib.sha256) for part in (home, text))
+    return str(ipaddress.IPv6Address(bytes([PSEUDONYM]) + first[:7] + last[8:16]))
+
+
+def without_names(verdicts: Verdicts, kept: str) -> Verdicts:
+    """The verdicts as they are kept. kept: "all"; "suspicious": names of NORMAL queries give way to their domain;
+    "none": all do, and incidents lose their samples and what was decoded from them."""
+    if kept == "all":
+        return verdicts
+    hidden = np.ones(len(verdicts), np.bool_) if kept == "none" else np.asarray(verdicts.severity) == Severity.NORMAL
+    domains = coded(verdicts.domain)
+    wires = [b"" if domain == "." else from_text(domain) for domain in domains.values]
+    names = [
+        wires[code] if hide else name
+        for hide, code, name in zip(hidden.tolist(), domains.codes.tolist(), verdicts.queries.qname, strict=True)
+    ]
+    incidents = tuple(map(_nameless, verdicts.incidents)) if kept == "none" else verdicts.incidents
+    return replace(verdicts, queries=replace(verdicts.queries, qname=names), incidents=incidents)
+
+
+def _nameless(incident: Incident) -> Incident:
+    reasons = tuple(
+        f"{STRICT_REASON} and asked for a name that its list does not have" if one.startswith(STRICT_REASON) else one
+        for one in incident.reasons
+    )
+    evidence = {name: "" if name == "preview" else value for name, value in incident.evidence.items()}
+    return replace(incident, sample_names=(), reasons=reasons, evidence=evidence)

@@ -1,0 +1,64 @@
+"""All that the database holds of one client: read as plain rows, or erased."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+from sqlalchemy import delete, select, update
+
+from agents.core.types import clean
+from agents.store.feedback.tables import FLOW_HOURS, FLOW_LABELS
+from agents.store.rows import INCIDENTS
+from agents.store.sql import LONG_S, Store
+
+ROWS_A_PAGE = 1000
+_I, _H = INCIDENTS.c, FLOW_HOURS.c
+
+
+class ClientRecords:
+    """The rows of clients in a store. Every method raises StoreError."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    def rows(self, client: str) -> Iterator[dict[str, Any]]:
+        """Incidents, flow-hours, then queries, newest first; replayed ones among them. `type` says which a row is."""
+        with self._store.reading("read a client's incidents", LONG_S) as connection:
+            found = connection.execute(
+                select(INCIDENTS).where(_I.client == clean(client)).order_by(_I.last_seen.desc())
+            )
+            incidents = [dict(row) for row in found.mappings()]
+        yield from ({"type": "incident", **row} for row in incidents)
+        columns = (_H.hour, _H.domain, _H.names)
+        with self._store.reading("read a client's flow-hours", LONG_S) as connection:
+            hours = connection.execute(
+                select(*columns).where(_H.client == clean(client)).order_by(_H.hour.desc())
+            ).all()
+        yield from ({"type": "flow-hour", **row._asdict()} for row in hours)
+        cursor: str | None = None
+        while True:
+            page, cursor = self._store.queries(client=client, limit=ROWS_A_PAGE, cursor=cursor)
+            yield from ({"type": "query", **row} for row in page)
+            if cursor is None:
+                return
+
+    def erase(self, client: str) -> dict[str, int]:
+        """Delete a client's queries, incidents, flow-hours with their labels, and its name in incidents of several
+        clients; how many rows of each."""
+        done = {"queries": self._store.erase_queries(clean(client))}
+        mine = select(_H.id).where(_H.client == clean(client))
+        with self._store.writing("erase a client", LONG_S) as connection:
+            connection.execute(delete(FLOW_LABELS).where(FLOW_LABELS.c.flow_hour_id.in_(mine)))
+            done["flow-hours"] = connection.execute(delete(FLOW_HOURS).where(_H.client == clean(client))).rowcount
+            done["incidents"] = connection.execute(delete(INCIDENTS).where(_I.client == clean(client))).rowcount
+            named = select(_I.incident_id, _I.evidence).where(_I.evidence.contains(json.dumps(client), autoescape=True))
+            for incident_id, text in connection.execute(named).all():
+                evidence = json.loads(text)
+                if client in (loudest := evidence.get("clients", {}).get("loudest", [])):
+                    loudest.remove(client)
+                    kept = update(INCIDENTS).where(_I.incident_id == incident_id).values(evidence=json.dumps(evidence))
+                    connection.execute(kept)
+        self._store.fold()
+        return done
