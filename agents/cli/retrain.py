@@ -11,7 +11,7 @@ from agents.core.errors import AgentsError
 from agents.core.text import command
 from agents.learning.messages import cases_text, sample_text
 from agents.learning.retraining import STEPS, passed_exit_code
-from agents.learning.run import RunState, TrainingRun
+from agents.learning.run import RunState, TrainingRun, alerts_text
 from agents.runtime import bootstrap
 from agents.runtime.signals import ENDING, first_of
 from agents.settings import Settings
@@ -52,6 +52,8 @@ def _run_text(run_: TrainingRun) -> str:
         lines.append(f"  {run_.error}")
     if run_.sample is not None:
         lines.append(f"  {sample_text(run_)}")
+    if run_.alerts is not None and run_.alerts.queries:
+        lines.append(f"  {alerts_text(run_.alerts)}")
     lines += [f"  missed: {gate.name} is {gate.value:.4g}, by {-gate.margin:.4g}" for gate in run_.missed]
     lines += [f"  failed: {text}" for text in cases_text(run_.validation)]
     lines += [f"  {channel.channel}: {'sent' if channel.ok else channel.error}" for channel in run_.channels]

@@ -331,6 +331,10 @@ class Registry(Protocol):
         """What is known of where a version comes from."""
         ...
 
+    def aliases(self) -> Mapping[str, str]:
+        """Model ids by alias."""
+        ...
+
     def note(self, model_id: str, facts: Mapping[str, Any]) -> None:
         """Add to that; facts: JSON."""
         ...

@@ -10,10 +10,12 @@ from agents.alerting.manager import AlertManager
 from agents.core.text import command, counted, harmless, printable
 from agents.core.types import ChannelResult, Gate, Message, Severity
 from agents.learning.release.transitions import Transition
-from agents.learning.run import RunState, SampleFacts, TrainingRun, Validation
+from agents.learning.run import AlertDiff, RunState, SampleFacts, TrainingRun, Validation, alerts_text, change_text
 
 CASES_SHOWN = 5
 """Failed cases that a text names; the report has all."""
+DOMAINS_SHOWN = 5
+"""Domains whose alerts change that a message names; the report has all."""
 ATTACHMENT_MAX = 5_000_000
 """Bytes of a report that still goes along with mail; common servers refuse 10 MB."""
 _OUTLOOK = {
@@ -138,12 +140,25 @@ def _run_facts(run: TrainingRun) -> list[tuple[str, str]]:
         facts += [("One client", most_text(run.sample))] if run.sample.dominated else []
     if run.labels:
         facts.append(("Labelled flow-hours", printable(", ".join(f"{count:,} {what}" for what, count in run.labels))))
+    facts += _alert_facts(run.alerts) if run.alerts is not None and run.alerts.queries else []
     facts += [("Old model", run.champion_id)] if run.champion_id else []
     facts += [("New model", run.candidate_id)] if run.candidate_id else []
     gates = run.validation.gates if run.validation else ()
-    facts += [(printable(f"{'✓' if g.passed else '✗'} {g.name}", 80), gate_text(g)) for g in gates[:12]]
+    facts += [(printable(f"{'✓' if g.passed else '✗'} {g.name}", 80), gate_text(g)) for g in gates[:20]]
     report = run.paths.get("report")
     return facts + ([("Report", printable(report))] if report else [])
+
+
+def _alert_facts(found: AlertDiff) -> list[tuple[str, str]]:
+    """Alerts a week, and the domains where they change."""
+    facts = [("Alerts on the last days", harmless(alerts_text(found), 400))]
+    for one in found.changes[:DOMAINS_SHOWN]:
+        names = f", as {', '.join(harmless(name, 60) for name in one.names[:2])}" if one.names else ""
+        severities = f"{one.old or 'no alert'} → {one.new or 'no alert'}"
+        text = f"{harmless(one.domain, 80)}: {change_text(one)}, {severities}{names}"
+        facts.append(("Alerts that change", text))
+    left = len(found.changes) - DOMAINS_SHOWN
+    return [*facts, ("Alerts that change", f"below {counted(left, 'other domain')}")] if left > 0 else facts
 
 
 def _attachments(report: str) -> list[tuple[str, str, bytes]]:

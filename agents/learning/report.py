@@ -17,7 +17,16 @@ from agents.core.text import command, printable, utc
 from agents.core.types import CaseResult, Gate, Severity
 from agents.detection.limits import DAYS_MIN, bounds
 from agents.learning import charts
-from agents.learning.run import RunState, TrainingRun, TypeResult, Validation, plain
+from agents.learning.run import (
+    FeatureDrift,
+    RunState,
+    TrainingRun,
+    TypeResult,
+    Validation,
+    alerts_text,
+    change_text,
+    plain,
+)
 
 SIDES_MAX = 60
 """Rows of the comparison of two manifests."""
@@ -64,6 +73,10 @@ def render(run: TrainingRun) -> str:
     values |= {"days": charts.days(run.sample.by_day, "queries by day") if run.sample else ""}
     values |= {"types": [_type_row(one) for one in run.types]}
     values |= {"trade": _trade(run.candidate.get("limits", {}))}
+    values |= {
+        "alerts": _alerts(run),
+        "drift": [_drift_row(one) for one in sorted(run.drift, key=lambda one: -one.psi)],
+    }
     values |= _validation(run.validation, run.options.scores) if run.validation else {}
     return _environment().get_template("training_report.html.j2").render(values)
 
@@ -146,6 +159,25 @@ def _validation(found: Validation, scores: Sequence[float]) -> dict[str, Any]:
         "histogram": charts.histogram(found.old.histogram, found.new.histogram, scores, "score distribution"),
         "severities": charts.grouped(names, counts[0], counts[1], "severity breakdown"),
         "legend": Markup('<span class="legend"><i class="c-old"></i>old model<i class="c-new"></i>new model</span>'),
+    }
+
+
+def _alerts(run: TrainingRun) -> dict[str, Any]:
+    """The alert diff in words and rows; {} where nothing was compared."""
+    if run.alerts is None or not run.alerts.queries:
+        return {}
+    rows = [plain(one) | {"what": change_text(one)} for one in run.alerts.changes]
+    return {"sentence": alerts_text(run.alerts), "rows": rows}
+
+
+def _drift_row(one: FeatureDrift) -> dict[str, Any]:
+    return {
+        "name": one.name,
+        "psi": f"{one.psi:.3f}",
+        "psi_anchor": "–" if one.psi_anchor is None else f"{one.psi_anchor:.3f}",
+        "jensen_shannon": f"{one.jensen_shannon:.3f}",
+        "wasserstein": f"{one.wasserstein:.3f}",
+        "spark": charts.sparkline(one.old, one.new, f"{one.name}, then and now"),
     }
 
 

@@ -21,9 +21,14 @@ import structlog
 from agents.core.errors import AgentsError, ModelError
 from agents.core.protocols import Registry, SampleStore, ScoringModel
 from agents.core.types import ChannelResult, Sample, Severity
+from agents.learning.comparison.alert_diff import alert_gates
+from agents.learning.comparison.bounds import USUAL_BOUNDS, GateBounds
+from agents.learning.comparison.drift import drift, drift_gates, reference_of, with_anchor
 from agents.learning.release.lineage import code_version, sample_digest
 from agents.learning.release.transitions import Author
 from agents.learning.run import (
+    AlertDiff,
+    FeatureDrift,
     RetrainOptions,
     RunState,
     SampleFacts,
@@ -77,6 +82,9 @@ class RetrainingParts:
     compare: Callable[[Sample, int], tuple[TypeResult, ...]] = lambda sample, seed: ()  # see TrainingRun.types
     progress: Callable[[int, int, str], None] = lambda step, total, text: None
     labels: Callable[[float, float], tuple[tuple[str, int], ...]] = lambda since, until: ()  # see TrainingRun.labels
+    alerts: Callable[[Any, Any, float, float], AlertDiff] = lambda candidate, champion, since, until: AlertDiff()
+    """(candidate, champion, since, until): what both would have told of stored traffic."""
+    bounds: GateBounds = USUAL_BOUNDS
 
 
 async def retrain(
@@ -104,6 +112,7 @@ class _Flow:
     def __init__(self, parts: RetrainingParts, options: RetrainOptions, now: float) -> None:
         self._parts = parts
         self._sample: Sample | None = None
+        self._live: Sample | None = None  # the part of it that came from the store
         self._champion: ScoringModel | None = None
         self._candidate: ScoringModel | None = None
         self._run = TrainingRun(
@@ -187,6 +196,7 @@ class _Flow:
             seed=options.seed,
             replayed=options.replayed,
         )
+        self._live = live
         stored = self._stored()
         labels = self._counted(lambda: self._parts.labels(self._run.since, self._run.until))
         self._run = replace(self._run, labels=tuple(labels))
@@ -283,20 +293,38 @@ class _Flow:
             "code": dict(code_version()),
             "seed": request.seed,
             "settings": {name: settings[name] for name in settings.keys() - _NOT_LEARNT},
+            "reference": reference_of(self._live.features) if self._live is not None else {},
             "algorithm": str(manifest.get("algorithm", "")),
             "arrays_sha256": str(manifest.get("arrays_sha256", "")),
         }
 
     def _validate(self) -> None:
         validation = self._parts.validator(self._candidate, self._champion)
-        types = self._types()
-        self._run = replace(self._run, validation=validation, types=types)
+        drifts, alerts = self._drift(), self._alerts()
+        bounds = self._parts.bounds
+        compared = (*alert_gates(alerts, bounds), *drift_gates(drifts, bounds)) if validation.gates else ()
+        validation = replace(validation, gates=(*validation.gates, *compared))
+        self._run = replace(self._run, validation=validation, types=self._types(), alerts=alerts, drift=drifts)
         passing = RunState.DEPLOYED if self._run.options.deploy == "auto" else RunState.WAITING
         self._run = replace(self._run, state=passing if validation.passed else RunState.REJECTED)
         self._heed_pin()
         gates = [plain(gate) | {"passed": gate.passed, "margin": plain(gate.margin)} for gate in validation.gates]
         self._parts.registry.note(self._run.candidate_id, {"gates": gates, "passed": validation.passed})
         _log.info("candidate_validated", passed=validation.passed, missed=[gate.name for gate in self._run.missed])
+
+    def _drift(self) -> tuple[FeatureDrift, ...]:
+        """Of the stored part of the sample, since the last training; () where that left nothing to compare with."""
+        registry, live = self._parts.registry, self._live
+        assert live is not None
+        found = drift(registry.lineage(self._run.champion_id).get("reference", {}), live.features)
+        anchor = registry.aliases().get("anchor", "")
+        if not anchor or anchor == self._run.champion_id:
+            return found
+        return with_anchor(found, drift(registry.lineage(anchor).get("reference", {}), live.features))
+
+    def _alerts(self) -> AlertDiff:
+        """What candidate and model in use would have told of the last days; without the store there is no answer."""
+        return self._parts.alerts(self._candidate, self._champion, self._run.since, self._run.until)
 
     def _types(self) -> tuple[TypeResult, ...]:
         """For the report alone, so without them the run goes on."""

@@ -93,6 +93,52 @@ class TypeResult:
 
 
 @dataclass(frozen=True, slots=True)
+class AlertChange:
+    """What changes below one domain between the alerts of two models. old, new: the worst severity, "" = no alert."""
+
+    domain: str
+    clients: int  # whose alert changes
+    added: int  # alerts that the candidate alone raises
+    lost: int  # alerts that the model in use alone raises
+    changed: int  # alerts of another severity
+    old: str
+    new: str
+    names: tuple[str, ...]  # samples, presentation form
+    certain: bool = False  # what is lost is a tunnel, by a rule or a person
+    label: str = ""  # what people said of the domain
+
+
+@dataclass(frozen=True, slots=True)
+class AlertDiff:
+    """The alerts of candidate and model in use on stored traffic. Counts are of clients and domains."""
+
+    queries: int = 0  # judged by both; 0 = nothing was compared
+    share: float = 1.0  # of the stored queries
+    days: float = 0.0
+    old_a_week: float = 0.0  # alerts to expect
+    new_a_week: float = 0.0
+    added: int = 0
+    lost: int = 0
+    changed: int = 0
+    tunnels_lost: int = 0
+    benign_added: int = 0
+    changes: tuple[AlertChange, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class FeatureDrift:
+    """How far one feature moved since the last training: see comparison/drift.py. old, new: shares of the same bins."""
+
+    name: str
+    wasserstein: float  # in earlier standard deviations
+    jensen_shannon: float  # 0..1
+    psi: float
+    old: tuple[float, ...]
+    new: tuple[float, ...]
+    psi_anchor: float | None = None  # against the sample that the anchor learned from
+
+
+@dataclass(frozen=True, slots=True)
 class SampleFacts:
     """Where a run's sample came from."""
 
@@ -160,6 +206,8 @@ class TrainingRun:
     channels: tuple[ChannelResult, ...] = ()
     warnings: tuple[str, ...] = ()
     types: tuple[TypeResult, ...] = ()  # detector types on the same data
+    alerts: AlertDiff | None = None  # candidate and model in use on the network's own traffic
+    drift: tuple[FeatureDrift, ...] = ()  # of the stored queries learned from, since the last training
 
     @property
     def passed(self) -> bool:
@@ -179,6 +227,22 @@ class TrainingRun:
             for row, gate in zip(out["validation"]["gates"], self.validation.gates, strict=True):
                 row |= {"passed": gate.passed, "margin": plain(gate.margin)}
         return out
+
+
+def alerts_text(found: AlertDiff) -> str:
+    """An alert diff in a sentence or two."""
+    part = "" if found.share >= 1 else f" ({found.share:.0%} of what is stored; clients with incidents are among it)"
+    return (
+        f"Both models judged {found.queries:,} stored queries of {found.days:.1f} days{part}. Alerts to expect a week: "
+        f"{found.old_a_week:.1f} by the model in use, {found.new_a_week:.1f} by the candidate. "
+        f"New: {found.added}, lost: {found.lost}, of another severity: {found.changed}."
+    )
+
+
+def change_text(one: AlertChange) -> str:
+    """What changes below a domain: numbers of alerts."""
+    parts = ((one.added, "new"), (one.lost, "lost"), (one.changed, "changed"))
+    return ", ".join(f"{count} {what}" for count, what in parts if count)
 
 
 def plain(value: Any) -> Any:

@@ -20,6 +20,7 @@ from agents.detection.detector import TunnelDetector, verdicts_of
 from agents.detection.limits import Scale
 from agents.dns.name import from_text_folded, wires_of
 from agents.learning.baseline import golden_names, golden_sessions, golden_traffic
+from agents.learning.comparison.bounds import USUAL_BOUNDS, GateBounds
 from agents.learning.run import Distribution, Validation
 from agents.scoring.features import extract
 from agents.scoring.model import Model
@@ -39,8 +40,6 @@ BENIGN_ABOVE_NORMAL_MAX = 0.002
 FALSE_INCIDENTS_MAX = 0
 SESSIONS_FOUND_MIN = 1.0
 BYTES_BEFORE_WORST_MAX = 500.0
-TUNNEL_SHARE_DROP_MAX = 0.05
-DRIFT_MAX = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,9 +60,13 @@ class Measured:
     reviewed: int = 0  # names that people labelled
     reviewed_wrong: int = 0
     reviewed_wrong_before: int = 0  # by the model in use
+    champion_above_normal: float | None = None  # as the candidate's; None: the model in use is not compared
+    champion_tunnel_share: float = 0.0
+    fixed_tunnel_share: float | None = None  # of the anchor, where it is another than the shipped model
+    fixed_drift: float = 0.0
 
 
-def gates_of(found: Measured) -> tuple[Gate, ...]:
+def gates_of(found: Measured, bounds: GateBounds = USUAL_BOUNDS) -> tuple[Gate, ...]:
     """Each condition with its number, threshold and margin."""
     sessions = f"{found.sessions_found} of {found.sessions} tunnel sessions"
     return (
@@ -97,12 +100,51 @@ def gates_of(found: Measured) -> tuple[Gate, ...]:
         Gate(
             "tunnel names above NORMAL",
             found.tunnel_share,
-            max(found.anchor_tunnel_share - TUNNEL_SHARE_DROP_MAX, 0.0),
+            max(found.anchor_tunnel_share - bounds.tunnel_drop, 0.0),
             True,
             f"by the name alone; the shipped model has {found.anchor_tunnel_share:.3f}",
         ),
-        Gate("drift from the shipped model", found.anchor_drift, DRIFT_MAX, False, "mean difference of scores"),
+        Gate(
+            "drift from the shipped model", found.anchor_drift, bounds.score_drift, False, "mean difference of scores"
+        ),
+        *_gates_against(found, bounds),
     )
+
+
+def _gates_against(found: Measured, bounds: GateBounds) -> list[Gate]:
+    """Candidate against the model in use, and against the anchor."""
+    gates: list[Gate] = []
+    if found.champion_above_normal is not None:
+        most = found.champion_above_normal + bounds.false_alarm_rise
+        gates += [
+            Gate(
+                "golden names above NORMAL, beside the model in use",
+                found.benign_above_normal,
+                most,
+                False,
+                f"the model in use has {found.champion_above_normal:.5f}",
+            ),
+            Gate(
+                "tunnel names above NORMAL, beside the model in use",
+                found.tunnel_share,
+                max(found.champion_tunnel_share - bounds.tunnel_drop, 0.0),
+                True,
+                f"the model in use has {found.champion_tunnel_share:.3f}",
+            ),
+        ]
+    if found.fixed_tunnel_share is not None:
+        least = max(found.fixed_tunnel_share - bounds.tunnel_drop, 0.0)
+        gates += [
+            Gate(
+                "tunnel names above NORMAL, beside the anchor",
+                found.tunnel_share,
+                least,
+                True,
+                f"the anchor has {found.fixed_tunnel_share:.3f}; `models anchor` moves it",
+            ),
+            Gate("drift from the anchor", found.fixed_drift, bounds.score_drift, False, "mean difference of scores"),
+        ]
+    return gates
 
 
 def load_cases(path: Path) -> tuple[ValidationCase, ...]:
@@ -139,6 +181,8 @@ BINS = 20
 class Validator:
     """Callable as a retraining wants it: (candidate, champion) to Validation. `anchor` is the shipped model.
 
+    fixed: the version that the registry calls its anchor, if there is one; asked for at each validation.
+
     detector_of: a detector with a model that has seen nothing yet, such as production runs it: with the operator's
     known services, quiet time, caps and scores. reviewed: cases of people's labels, asked for at each validation. A
     candidate may have as many of them wrong as the champion: a label that no model can meet must not stop all of them.
@@ -148,6 +192,8 @@ class Validator:
     detector_of: Callable[[Model], TunnelDetector]
     own_cases: tuple[ValidationCase, ...] = ()
     reviewed: Callable[[], tuple[ValidationCase, ...]] = tuple
+    bounds: GateBounds = USUAL_BOUNDS
+    fixed: Callable[[], Model | None] = lambda: None
 
     @cached_property
     def _usual(self) -> TunnelDetector:
@@ -181,14 +227,34 @@ class Validator:
             reviewed=len(reviewed),
             reviewed_wrong=sum(not result.passed for result in reviewed),
             reviewed_wrong_before=sum(not self._was_right(one) for one in reviewed),
+            **self._against(candidate, champion, new, old, benign),
         )
         return Validation(
-            gates=gates_of(measured),
+            gates=gates_of(measured, self.bounds),
             cases=(*known, *own, *(one for one in reviewed if not one.passed and self._was_right(one))),
             blind_spots=blind_spots(seen, candidate.limit_factor),
             old=self._distribution(old),
             new=self._distribution(new),
         )
+
+    def _against(
+        self,
+        candidate: Model,
+        champion: Model,
+        new: NDArray[np.float32],
+        old: NDArray[np.float32],
+        benign: Sequence[bytes],
+    ) -> dict[str, float]:
+        """The values of Measured about model in use and anchor. new, old: scores of the benign names."""
+        found: dict[str, float] = {}
+        if champion.model_id != candidate.model_id:
+            above = float((self._votes(old, benign) >= self._scale.suspicious).mean())
+            found |= {"champion_above_normal": above, "champion_tunnel_share": self._tunnel_share(champion)}
+        fixed = self.fixed()
+        if fixed is not None and fixed.model_id not in (candidate.model_id, self.anchor.model_id):
+            drift = float(np.abs(new - fixed.score(extract(benign), benign)).mean())
+            found |= {"fixed_tunnel_share": self._tunnel_share(fixed), "fixed_drift": drift}
+        return found
 
     def _results(
         self, cases: Sequence[ValidationCase], candidate: Model, champion: Model, services: bool = False

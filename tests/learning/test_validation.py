@@ -16,9 +16,9 @@ from agents.learning import baseline
 from agents.learning.run import Validation
 from agents.learning.validation import CASES, HEX_LABEL, Measured, Validator, gates_of, load_cases
 from agents.runtime import bootstrap
+from agents.runtime.bootstrap import load_settings as load
 from agents.scoring.model import Model, digest
 from agents.scoring.training import TrainConfig, train
-from agents.settings import load
 from tests.support.detecting import fresh_detector
 
 fresh = partial(fresh_detector, scale=Scale())

@@ -19,6 +19,7 @@ from agents.core.protocols import Spec
 from agents.detection import privacy
 from agents.detection.limits import Scale
 from agents.export.outputs import OUTPUTS
+from agents.learning.comparison import bounds
 from agents.learning.loop import online, review
 from agents.runtime.privileges import give_away, user_of
 from agents.scoring import MODEL_TYPES
@@ -54,6 +55,7 @@ SPECS: tuple[Spec[Any], ...] = (
     review.SPEC,
     online.SPEC,
     enforcement.SPEC,
+    bounds.SPEC,
 )
 """Special names, limits, logs that are followed, every kind of intake, detector type, channel and export, privacy,
 reviews, enforcement: settings and documents are made of them."""

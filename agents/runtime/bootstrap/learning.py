@@ -13,6 +13,9 @@ from agents.core.errors import ModelError
 from agents.core.protocols import ScoringModel
 from agents.core.types import Sample
 from agents.learning.baseline import benign_sample, model_bytes
+from agents.learning.comparison import bounds as comparison_bounds
+from agents.learning.comparison.alert_diff import AlertComparison
+from agents.learning.comparison.bounds import GateBounds
 from agents.learning.loop.flow_hours import SCHEMA as FLOW_HOUR_SCHEMA
 from agents.learning.loop.labels import label_counts
 from agents.learning.loop.review import reviewed_cases
@@ -40,7 +43,24 @@ if TYPE_CHECKING:
 def validator_of(settings: Settings) -> Validator:
     """The gates, with the user's own cases. Raises SettingsError where those cannot be read."""
     own = load_cases(settings.validation_cases) if settings.validation_cases else ()
-    return Validator(Model.from_bytes(model_bytes()), partial(detector_of, settings), own)
+    return Validator(
+        Model.from_bytes(model_bytes()),
+        partial(detector_of, settings),
+        own,
+        bounds=bounds_of(settings),
+        fixed=partial(_anchor_of, settings),
+    )
+
+
+def bounds_of(settings: Settings) -> GateBounds:
+    """How much worse than the model in use a candidate may be."""
+    return comparison_bounds.SPEC.factory(settings.of(comparison_bounds.SPEC), settings.alert_budget_per_week)
+
+
+def _anchor_of(settings: Settings) -> Model | None:
+    """The version that candidates are compared with beside the model in use; None while there is none."""
+    registry = registry_of(settings)
+    return registry.find("anchor") if "anchor" in registry.aliases() else None
 
 
 def retrain_options_of(settings: Settings, **changes: Any) -> RetrainOptions:
@@ -94,6 +114,8 @@ def retraining_parts(
         compare=partial(_compared, settings, store, compared_types(settings), train is train_spawned),
         progress=progress,
         labels=partial(label_counts, store),
+        alerts=AlertComparison(store, partial(detector_of, settings), scale_of(settings), bounds_of(settings)),
+        bounds=bounds_of(settings),
     )
 
 

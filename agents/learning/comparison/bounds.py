@@ -1,0 +1,102 @@
+"""How much worse than the model in use, or than the anchor, a candidate may be."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from agents.core.protocols import Field, Spec, Within
+
+ANCHOR_TUNNEL_DROP, SCORE_DRIFT = 0.05, 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class GateBounds:
+    """See the settings GATE_…; shares are 0..1."""
+
+    false_alarm_rise: float = 0.001
+    tunnel_drop: float = ANCHOR_TUNNEL_DROP
+    score_drift: float = SCORE_DRIFT
+    alert_rise: float = 0.5
+    tunnels_lost: int = 0
+    benign_alarms: int = 0
+    feature_drift: float = 0.5
+    replayed_max: int = 300_000
+    budget_per_week: float = 3.0
+
+
+USUAL_BOUNDS = GateBounds()
+
+SPEC: Spec[GateBounds] = Spec(
+    "gates",
+    "gates that compare a candidate with the model in use and with the anchor",
+    (
+        Field(
+            "gate_false_alarm_rise",
+            float,
+            0.001,
+            "share of golden names that a candidate may have above NORMAL beyond those of the model in use",
+            Within(0, 1),
+        ),
+        Field(
+            "gate_tunnel_drop",
+            float,
+            ANCHOR_TUNNEL_DROP,
+            "share of golden tunnel names by which a candidate may find fewer than model in use and anchor",
+            Within(0, 1),
+        ),
+        Field(
+            "gate_score_drift",
+            float,
+            SCORE_DRIFT,
+            "mean difference of a candidate's scores of golden names to the shipped model's, and to the anchor's",
+            Within(0, 1),
+        ),
+        Field(
+            "gate_alert_rise",
+            float,
+            0.5,
+            "alerts a week beyond the model in use's, as a share; up to ALERT_BUDGET_PER_WEEK is allowed anyway",
+            Within(0, 1000),
+        ),
+        Field(
+            "gate_tunnels_lost",
+            int,
+            0,
+            "alerts of the last week, tunnels for certain by a rule or a person, that a candidate may miss",
+            Within(0, 1_000_000),
+        ),
+        Field(
+            "gate_benign_alarms",
+            int,
+            0,
+            "alerts of the last week that only the candidate raises, below domains that people called benign",
+            Within(0, 1_000_000),
+        ),
+        Field(
+            "gate_feature_drift",
+            float,
+            0.5,
+            "mean population stability index of the features between this sample and the last training's; "
+            "0.25 is usually called a large shift",
+            Within(0, 100),
+        ),
+        Field(
+            "replay_queries_max",
+            int,
+            300_000,
+            "stored queries of the last week that candidate and model in use both judge, of whole clients; 0 = none",
+            Within(0, 50_000_000),
+        ),
+    ),
+    lambda values, budget=3.0: GateBounds(
+        values["gate_false_alarm_rise"],
+        values["gate_tunnel_drop"],
+        values["gate_score_drift"],
+        values["gate_alert_rise"],
+        values["gate_tunnels_lost"],
+        values["gate_benign_alarms"],
+        values["gate_feature_drift"],
+        values["replay_queries_max"],
+        budget,
+    ),
+)

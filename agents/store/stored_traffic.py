@@ -1,0 +1,131 @@
+"""Stored queries as batches again, in time order: all of a time, or those of some clients where there are too many."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from sqlalchemy import and_, func, or_, select
+
+from agents.core.types import UNKNOWN, QueryBatch
+from agents.dns.name import wires_of
+from agents.store.rows import INCIDENTS, QUERIES
+from agents.store.sql import LIVE, LONG_S, MERGED_S, Store, between
+
+PAGE_ROWS = 20_000
+"""Rows of a batch. Each is read on its own: no transaction stays open while they are judged."""
+NAMED_MAX = 500
+"""Clients that a statement names; of more, all rows are read, and others left out here."""
+_Q, _I = QUERIES.c, INCIDENTS.c
+_READ = (
+    _Q.id,
+    _Q.ts,
+    _Q.client,
+    _Q.qname,
+    _Q.qtype,
+    _Q.qlen,
+    _Q.rcode,
+    _Q.ancount,
+    _Q.rlen,
+    _Q.ttl_min,
+    _Q.rtt_ms,
+    _Q.ans_types,
+    _Q.cached,
+)
+
+
+@dataclass(frozen=True)
+class StoredTraffic:
+    """Live queries with since <= ts < until, Unix seconds. clients: None = of all. share: of the stored ones, 0..1.
+
+    loud: clients that had incidents, which are read first. quiet_share: of the others' queries, 0..1. What the store
+    does not keep is unknown: hashes and sizes of answers' data.
+    """
+
+    store: Store
+    since: float
+    until: float
+    clients: frozenset[str] | None
+    share: float
+    rows_max: int
+    loud: frozenset[str] = frozenset()
+    quiet_share: float = 1.0
+
+    def stands_for(self, client: str) -> float:
+        """How many clients one that was read stands for."""
+        quiet = self.clients is not None and client in self.clients and client not in self.loud
+        return 1 / max(self.quiet_share, 1e-9) if quiet else 1.0
+
+    def batches(self) -> Iterator[QueryBatch]:
+        """In time order, at most `rows_max` queries. Raises StoreError."""
+        conditions = [LIVE, *between(self.since, self.until)]
+        if self.clients is not None and len(self.clients) <= NAMED_MAX:
+            conditions.append(_Q.client.in_(sorted(self.clients)))
+        after, left = (-math.inf, -1), self.rows_max
+        while left > 0:
+            ts, row_id = after
+            further = [] if row_id < 0 else [_Q.ts >= ts, or_(_Q.ts > ts, and_(_Q.ts == ts, _Q.id > row_id))]
+            page = select(*_READ).where(*conditions, *further).order_by(_Q.ts, _Q.id).limit(PAGE_ROWS)
+            with self.store.reading("read stored queries", MERGED_S) as connection:
+                rows = connection.execute(page).all()
+            if not rows:
+                return
+            after = rows[-1].ts, rows[-1].id
+            kept = [row for row in rows if self.clients is None or row.client in self.clients][:left]
+            left -= len(kept)
+            yield _batch(kept)
+
+
+def stored_traffic(store: Store, since: float, until: float, rows_max: int) -> StoredTraffic:
+    """The traffic of a time, at most `rows_max` queries. Raises StoreError.
+
+    Whole clients are left out where there are more: a flow of which half is missing says nothing. Clients with
+    incidents are taken first, then others by a hash of their address.
+    """
+    conditions = [LIVE, *between(since, until)]
+    counting = select(_Q.client, func.count()).where(*conditions).group_by(_Q.client)
+    seen = select(_I.client).where(_I.source == "", _I.last_seen >= since).distinct()
+    with store.reading("count stored queries", LONG_S) as connection:
+        counts = {client: int(count) for client, count in connection.execute(counting)}
+        loud = set(connection.execute(seen).scalars()) & counts.keys()
+    total = sum(counts.values())
+    if total <= rows_max:
+        return StoredTraffic(store, since, until, None, 1.0, rows_max)
+    chosen, rows = set[str](), 0
+    for client in sorted(counts, key=lambda one: (one not in loud, _hash(one))):
+        if not chosen or rows + counts[client] <= rows_max:
+            chosen.add(client)
+            rows += counts[client]
+    quiet = [client for client in counts if client not in loud]
+    all_quiet, read_quiet = (sum(counts[one] for one in quiet if one in some) for some in (counts, chosen))
+    share, quiet_share = min(rows, rows_max) / total, read_quiet / all_quiet if read_quiet else 1.0
+    return StoredTraffic(store, since, until, frozenset(chosen), share, rows_max, frozenset(loud), quiet_share)
+
+
+def _hash(client: str) -> bytes:
+    return hashlib.sha256(client.encode("utf-8", "surrogatepass")).digest()
+
+
+def _batch(rows: Sequence[Any]) -> QueryBatch:
+    def column(name: str, kind: Any) -> Any:
+        return np.array([getattr(row, name) for row in rows], kind)
+
+    rtt = [math.nan if row.rtt_ms is None else row.rtt_ms for row in rows]
+    return QueryBatch(
+        ts=column("ts", np.float64),
+        client=[row.client for row in rows],
+        qname=wires_of([row.qname for row in rows]),
+        qtype=column("qtype", np.uint16),
+        qlen=column("qlen", np.int32),
+        rcode=column("rcode", np.int16),
+        ancount=column("ancount", np.int32),
+        rlen=column("rlen", np.int32),
+        ttl_min=column("ttl_min", np.int64),
+        rtt_ms=np.array(rtt, np.float32),
+        ans_types=[row.ans_types for row in rows],
+        cached=column("cached", np.int8) if rows else np.full(0, UNKNOWN, np.int8),
+    )
