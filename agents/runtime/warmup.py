@@ -11,6 +11,8 @@ from contextlib import closing, suppress
 from pathlib import Path
 from struct import pack
 
+import numpy as np
+
 from agents.core import jit
 from agents.core.columns import coded
 from agents.core.jit import COMPILED, KEPT
@@ -26,9 +28,13 @@ from agents.scoring.lexical import read_names
 from agents.scoring.model import Model
 from agents.sources.capture.frame_kernels import RAW, TCP, UDP
 from agents.sources.capture.source import PcapSource
+from agents.sources.dnstap.dnstap_kernels import FRAME_STREAMS, POWERDNS, new_scan, scan_frames
+from agents.sources.dnstap.merging_kernels import give, new_merger
+from agents.sources.live.block_kernels import records_of_block
 from agents.store import postgres
 from agents.store.opening import open_store
 from agents.store.rows import COLUMNS, query_columns
+from agents.stream.record import RECORD
 
 NOTE = "kernels are compiled for this processor, once, which takes a minute or two; COMPILED=off works without"
 _QUESTION = b"\0\1\0\0\0\1\0\0\0\0\0\0" + from_text("www.example.com") + b"\0\0\1\0\1"
@@ -106,7 +112,16 @@ def storing() -> None:
         )
 
 
-LOADS = (judging, listening, scanning, storing)
+def receiving() -> None:
+    """Load the readers of frames and of the packet ring."""
+    scan = new_scan(new_merger((0, 0)))
+    for framing in (FRAME_STREAMS, POWERDNS):
+        scan_frames(scan, np.frombuffer(b"\0", np.uint8), 1, framing, 0, 0.0, 0.0)
+    give(scan.merger, 0.0, 0.0, 1, np.zeros(1, RECORD), 0)
+    records_of_block(np.zeros(64, np.uint8), np.zeros(64, np.uint8))
+
+
+LOADS = (judging, listening, scanning, receiving, storing)
 """All there is to load."""
 
 

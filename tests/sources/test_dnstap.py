@@ -6,18 +6,22 @@ import math
 import time
 from pathlib import Path
 
+import dnstap_pb
 import numpy as np
 import pytest
-from hypothesis import given
+from google.protobuf.message import DecodeError
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agents.core.errors import MessageError
 from agents.core.protocols import Source
 from agents.core.types import QueryBatch
 from agents.dns.message import type_number
+from agents.dns.message_kernels import question_end
 from agents.dns.name import from_text, to_text
 from agents.sources import kind_of, open_source
-from agents.sources.dnstap import FRAME_MAX, fields_of, observed_in
+from agents.sources.dnstap import dnstap_kernels as kernels
+from agents.sources.dnstap.merging_kernels import AT_ANSWERED, AT_ASKED, IDENT, PORT, WIRE, WIRE_END, new_merger
+from agents.sources.dnstap.protobuf_kernels import BYTES, FIELDS, VARINT, new_fields, schema, walk
 from tests.support.frames import client_frame, field, stream
 from tests.support.log_lines import DATA, T0, answer_of
 from tests.support.resolvers import ODD, ask, bind_dnstap, question_of, resolver
@@ -93,27 +97,114 @@ def test_a_bad_frame_costs_itself_and_a_bad_length_what_follows(tmp_path: Path) 
     source, batches = read(tmp_path / "a", stream(good, *bad, good))
     assert (sum(map(len, batches)), source.malformed) == (2, len(bad))
     assert source.warnings[0].startswith(f"{tmp_path / 'a'}: 4 frames could not be read; the first: frame 2: ")
-    huge = (FRAME_MAX + 1).to_bytes(4)
+    huge = (kernels.DNSTAP_FRAME_MAX + 1).to_bytes(4)
     source, batches = read(tmp_path / "a", stream(good, whole=False) + huge + good)
     assert sum(map(len, batches)) == 1
-    assert source.warnings == [f"{tmp_path / 'a'}: a frame of {FRAME_MAX + 1} bytes; what came before was used"]
+    assert source.warnings == [
+        f"{tmp_path / 'a'}: a frame of {kernels.DNSTAP_FRAME_MAX + 1} bytes; what came before was used"
+    ]
     source, batches = read(tmp_path / "a", stream(good, good, whole=False)[:-5])
     assert sum(map(len, batches)) == 1
     assert source.warnings == [f"{tmp_path / 'a'}: the last frame is cut off; what came before was used"]
 
 
-@given(st.dictionaries(st.integers(1, 20), st.one_of(st.integers(0, 2**64 - 1), st.binary(max_size=300))))
-def test_fields_come_back_as_they_were_written(fields: dict[int, int | bytes]) -> None:
-    assert fields_of(b"".join(field(number, value) for number, value in fields.items())) == fields
+@settings(deadline=None)  # called by itself it is compiled once more
+@given(st.dictionaries(st.integers(1, FIELDS - 1), st.one_of(st.integers(0, 2**63 - 1), st.binary(max_size=300))))
+def test_fields_come_back_as_they_were_written(wanted: dict[int, int | bytes]) -> None:
+    data = b"".join(field(number, value) for number, value in wanted.items())
+    kinds = schema({number: BYTES if isinstance(value, bytes) else VARINT for number, value in wanted.items()})
+    found = new_fields()
+    assert walk(np.frombuffer(data or b"\0", np.uint8), 0, len(data), kinds, found)
+    values, stops = found.values.tolist(), found.stops.tolist()
+    read = {
+        number: values[number] if kinds[number] == VARINT else data[values[number] : stops[number]]
+        for number in range(FIELDS)
+        if stops[number]
+    }
+    assert read == wanted
 
 
-@given(st.binary(max_size=200), st.integers(0, 200), st.integers(0, 2000))
-def test_no_frame_does_anything_but_be_refused(noise: bytes, at: int, flip: int) -> None:
+SCAN = kernels.new_scan(new_merger((3, 5)))
+
+
+def kind_of_frame(frame: bytes) -> int:
+    return int(kernels.read_dnstap(SCAN, np.frombuffer(frame or b"\0", np.uint8), 0, len(frame)))
+
+
+def same_time(found: float, seconds: int, fraction: int, there: bool) -> bool:
+    return math.isnan(found) if not there else found == pytest.approx(seconds + fraction * 1e-9, abs=1e-6)
+
+
+def check_against_the_library(frame: bytes) -> None:
+    """What is read as a message of a client is what the library reads."""
+    kind = kind_of_frame(frame)
+    try:
+        message = dnstap_pb.Dnstap.FromString(frame).message
+    except DecodeError:
+        return
+    is_answer = message.type == dnstap_pb.Message.CLIENT_RESPONSE
+    wire = message.response_message if is_answer else message.query_message
+    if kind != kernels.CLIENTS:
+        is_client = message.type in (dnstap_pb.Message.CLIENT_QUERY, dnstap_pb.Message.CLIENT_RESPONSE)
+        whole = len(message.query_address) in (4, 16) and question_end(
+            np.frombuffer(wire or b"\0", np.uint8), 0, len(wire)
+        )
+        assert not is_client or not whole, kind
+        return
+    numbers, times = SCAN.exchange.numbers.tolist(), SCAN.exchange.times.tolist()
+    assert frame[numbers[WIRE] : numbers[WIRE_END]] == wire
+    assert bytes(SCAN.exchange.client).endswith(message.query_address)
+    assert (numbers[PORT] & 0xFFFFFFFF, numbers[IDENT]) == (message.query_port, int.from_bytes(wire[:2]))
+    if not math.isinf(times[AT_ASKED]):
+        there = message.HasField("query_time_sec")
+        assert same_time(times[AT_ASKED], message.query_time_sec, message.query_time_nsec, there)
+    if is_answer and not math.isinf(times[AT_ANSWERED]):
+        there = message.HasField("response_time_sec")
+        assert same_time(times[AT_ANSWERED], message.response_time_sec, message.response_time_nsec, there)
+
+
+@given(
+    st.sampled_from([3, 5, 6, 9]),
+    st.integers(0, 2**33),
+    st.integers(0, 999_999_999),
+    st.booleans(),
+    st.sampled_from([4, 16, 5]),
+    st.integers(0, 65_535),
+    st.booleans(),
+)
+def test_frames_are_read_as_the_library_reads_them(
+    kind: int, second: int, fraction: int, timed: bool, width: int, port: int, whole: bool
+) -> None:
+    message = dnstap_pb.Message(type=kind, query_address=bytes(range(width)), query_port=port, socket_family=1)
+    message.query_message = QUERY if whole else QUERY[:20]
+    message.response_message = ANSWER if whole else ANSWER[:20]
+    if timed:
+        message.query_time_sec, message.query_time_nsec = second, fraction
+        message.response_time_sec, message.response_time_nsec = second + 1, fraction
+    frame = dnstap_pb.Dnstap(type=1, identity=b"ns1", version=b"x", message=message, extra=b"y" * 40)
+    check_against_the_library(frame.SerializeToString())
+
+
+@given(
+    st.binary(max_size=200),
+    st.integers(0, 300),
+    st.lists(st.tuples(st.integers(0, 3000), st.integers(0, 255)), max_size=3),
+)
+def test_no_damage_does_anything_but_be_refused(noise: bytes, at: int, changes: list[tuple[int, int]]) -> None:
     damaged = bytearray(client_frame(6, ANSWER, T0, T0 + 1))
-    damaged[flip // 8 % len(damaged)] ^= 1 << flip % 8
-    for frame in (noise, bytes(damaged), bytes(damaged[:at]), field(14, noise)):
-        try:
-            found = observed_in(frame)
-        except (ValueError, MessageError):
-            continue
-        assert found is None or isinstance(found.qname, bytes)
+    for place, byte in changes:
+        damaged[place % len(damaged)] = byte
+    for frame in (noise, bytes(damaged), bytes(damaged[:at]), field(14, noise), bytes(damaged) + noise):
+        kind_of_frame(frame)
+        check_against_the_library(frame)
+
+
+@given(st.binary(max_size=400), st.sampled_from([kernels.FRAME_STREAMS, kernels.POWERDNS]))
+def test_no_stream_leaves_its_bytes(noise: bytes, framing: int) -> None:
+    scan = kernels.new_scan(SCAN.merger)
+    data = np.frombuffer(noise or b"\0", np.uint8)
+    stopped = kernels.CONTROL
+    while stopped == kernels.CONTROL:
+        stopped = kernels.scan_frames(scan, data, len(noise), framing, 0, float(T0), 2.5)
+    assert stopped in (kernels.MORE, kernels.HUGE)
+    assert 0 <= scan.numbers[kernels.AT] <= len(noise)

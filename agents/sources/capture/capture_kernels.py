@@ -123,7 +123,7 @@ def _identity(data: Any, start: Any, end: Any, client: Any, port: Any, server: A
 
 
 @kernel_in_place
-def _find_slot(joiner: Any, key: Any) -> Any:
+def find_slot(joiner: Any, key: Any) -> Any:
     """The slot of the first row that waits under the key, or the free slot where it would be."""
     at = int64(key & uint64(SLOTS - 1))
     while joiner.slots[at] and joiner.keys[joiner.slots[at] - 1] != key:
@@ -132,7 +132,7 @@ def _find_slot(joiner: Any, key: Any) -> Any:
 
 
 @kernel_in_place
-def _remove(joiner: Any, at: Any) -> None:
+def free_slot(joiner: Any, at: Any) -> None:
     """Empty a slot and move up what lies behind it (Knuth volume 3, section 6.4, algorithm R)."""
     slots = joiner.slots
     hole = at
@@ -177,7 +177,7 @@ def _take_query(joiner: Any, ts: Any, data: Any, start: Any, stop: Any, size: An
     row["qname_size"] = stop - 5 - first
     copy_bytes(row["qname"], 0, data, first, stop - 5 - first)
     joiner.keys[number] = key
-    at = _find_slot(joiner, key)
+    at = find_slot(joiner, key)
     if not joiner.slots[at]:
         joiner.slots[at] = number + 1
     _queue(joiner, ts, number)
@@ -187,10 +187,10 @@ def _take_query(joiner: Any, ts: Any, data: Any, start: Any, stop: Any, size: An
 @kernel_in_place
 def _take_answer(joiner: Any, ts: Any, data: Any, start: Any, stop: Any, end: Any, size: Any, key: Any) -> None:
     """Take an answer whose question ends at `stop`, to the query of the identity `key`; without one it is ignored."""
-    at = _find_slot(joiner, key)
+    at = find_slot(joiner, key)
     if joiner.slots[at]:
         row = joiner.pool[joiner.slots[at] - 1]
-        _remove(joiner, at)
+        free_slot(joiner, at)
         if ts - row["ts"] <= WAIT_S:
             answer_facts(data, start, stop, end, joiner.facts)
             write_facts(joiner.facts, row)
@@ -198,7 +198,7 @@ def _take_answer(joiner: Any, ts: Any, data: Any, start: Any, stop: Any, end: An
 
 
 @kernel_in_place
-def _copy(row: Any, to: Any) -> None:
+def copy_record(row: Any, to: Any) -> None:
     """Make the record `to` the same as `row`, bytes behind its name apart: most of a record is room for a long one."""
     to["ts"], to["ttl_min"], to["rtt_ms"], to["qlen"] = row["ts"], row["ttl_min"], row["rtt_ms"], row["qlen"]
     to["cached"], to["ans_hash"] = row["cached"], row["ans_hash"]
@@ -220,10 +220,10 @@ def ready(joiner: Any, now: Any, out: Any, written: Any) -> Any:
         row = joiner.pool[number]
         if not (now - row["ts"] > WAIT_S or numbers[WAITING] > WAITING_MAX):
             break
-        at = _find_slot(joiner, joiner.keys[number])
+        at = find_slot(joiner, joiner.keys[number])
         if joiner.slots[at] == number + 1:
-            _remove(joiner, at)
-        _copy(row, out[written])
+            free_slot(joiner, at)
+        copy_record(row, out[written])
         written += 1
         numbers[FIRST] += 1
         numbers[WAITING] -= 1

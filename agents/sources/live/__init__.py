@@ -1,0 +1,1 @@
+"""Live intakes: what runs at an address or an interface, read at once."""
