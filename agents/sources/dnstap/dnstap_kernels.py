@@ -35,7 +35,7 @@ from agents.sources.dnstap.merging_kernels import (
     Exchange,
     Merger,
     new_exchange,
-    take,
+    take_half,
 )
 from agents.sources.dnstap.protobuf_kernels import (
     BYTES,
@@ -358,7 +358,7 @@ def _frame(scan: Any, data: Any, end: Any, framing: Any) -> Any:
 def scan_frames(scan: Any, data: Any, end: Any, framing: Any, sender: Any, arrived: Any, hold: Any) -> Any:
     """Go on through data[:end] (u8) from AT, and take each message of a client; the reason to stop.
 
-    framing: FRAME_STREAMS or POWERDNS. sender: its number below SENDERS. arrived, hold: see merging_kernels.take.
+    framing: FRAME_STREAMS or POWERDNS. sender: its number below SENDERS. arrived, hold: see merging_kernels.take_half.
     """
     numbers, times = scan.numbers, scan.exchange.times
     while scan.merger.numbers[FREE]:
@@ -378,7 +378,7 @@ def scan_frames(scan: Any, data: Any, end: Any, framing: Any, sender: Any, arriv
         if kind != CLIENTS:
             _note(scan, kind)
         elif framing == FRAME_STREAMS:
-            take(scan.merger, scan.exchange, data, data, sender, arrived, hold)
+            take_half(scan.merger, scan.exchange, data, data, sender, arrived, hold)
         else:
-            take(scan.merger, scan.exchange, scan.name, data, sender, arrived, hold)
+            take_half(scan.merger, scan.exchange, scan.name, data, sender, arrived, hold)
     return FULL

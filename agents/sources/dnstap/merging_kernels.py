@@ -320,7 +320,7 @@ def _is_late_half(merger: Any, key: Any, is_answer: Any, sender: Any, now: Any) 
 
 
 @kernel_in_place
-def take(merger: Any, found: Any, names: Any, data: Any, sender: Any, arrived: Any, hold: Any) -> None:
+def take_half(merger: Any, found: Any, names: Any, data: Any, sender: Any, arrived: Any, hold: Any) -> None:
     """Take one half; there must be a free row. names: where its name lies. data: where its message lies.
 
     arrived: when it came, Unix seconds; NaN = in a file, whose clock is its newest time. Without a time it gets that.
