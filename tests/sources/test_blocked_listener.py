@@ -7,7 +7,6 @@ from __future__ import annotations
 import socket
 import time
 from pathlib import Path
-from typing import Any
 
 import dns.message
 import dns.query
@@ -16,25 +15,20 @@ from dns.rcode import Rcode
 
 from agents.core.files import write_atomic
 from agents.core.text import NETWORK
-from agents.dns.blocks import BLOCKS_FILE, Block, BlockAction, BlockList
+from agents.dns.blocks import BLOCKS_FILE, Block, BlockList
 from agents.dns.strict_groups import StrictGroups, read_groups
 from agents.sources.listener.blocking import blocking
 from agents.sources.listener.blocking.blocking import BlockConfig
 from agents.sources.listener.cache import CacheLimits
 from agents.sources.listener.server import Listener
 from agents.sources.listener.special_names import SPEC
+from tests.enforcement.blocks import block
 from tests.support.listening import adds_up, listening, tcp, udp, wait_until
 from tests.support.patience import patient
 from tests.support.stubs import StubServer
 
 pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("both_ways")]
 CACHE = CacheLimits(size=1 << 20)
-
-
-def block(domain: str, client: str = NETWORK, action: str = "nxdomain", **changed: Any) -> Block:
-    values: dict[str, Any] = {"block_id": f"{domain}{client}", "reason": "a test", "author": "ann"}
-    values |= {"began_at": time.time(), "until": time.time() + 3600} | changed
-    return Block(domain=domain, client=client, action=BlockAction(action), **values)
 
 
 def keep(folder: Path, *blocks: Block) -> BlockConfig:

@@ -18,6 +18,7 @@ from agents.core.files import PRIVATE_MODE, make_private_folder, write_atomic
 from agents.core.protocols import Spec
 from agents.detection import privacy
 from agents.detection.limits import Scale
+from agents.enforcement.rpz import options as rpz_options
 from agents.export.outputs import OUTPUTS
 from agents.learning.comparison import bounds
 from agents.learning.loop import online, review
@@ -56,6 +57,7 @@ SPECS: tuple[Spec[Any], ...] = (
     online.SPEC,
     enforcement.SPEC,
     bounds.SPEC,
+    rpz_options.SPEC,
 )
 """Special names, limits, logs that are followed, every kind of intake, detector type, channel and export, privacy,
 reviews, enforcement: settings and documents are made of them."""

@@ -6,13 +6,16 @@ What these alone need is imported where it is made: a listener starts without it
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from functools import partial
 from typing import TYPE_CHECKING
 
 from agents import __version__
 from agents.core.cron import cron_trigger
+from agents.dns.blocks import BLOCKS_FILE, BlockFile
+from agents.enforcement.options import EnforceMode
+from agents.enforcement.rpz import options as rpz_options
 from agents.learning.loop.online import LearnerThread
 from agents.runtime.bootstrap.alerts import alert_manager_of, outputs_of, sender_of
 from agents.runtime.bootstrap.environment import api_token_of, folders_of, make_folders, noted_settings, store_of
@@ -22,6 +25,7 @@ from agents.runtime.bootstrap.learning import retraining_of, validator_of
 from agents.runtime.bootstrap.models import compared_types, model_type_of, registry_of
 from agents.runtime.heartbeat import PARTS, Heartbeat
 from agents.runtime.privileges import user_of
+from agents.runtime.signals import Beat
 from agents.runtime.supervisor import Plan, Work
 from agents.settings import Settings
 from agents.sources.collector import Collecting
@@ -77,11 +81,30 @@ def plan_of(
         batch_max=settings.batch_max,
         batch_wait_s=settings.batch_wait_ms / 1000,
         hang_s=settings.hang_s,
-        others=others,
+        others=[*others, *_zone_server(settings)],
         run_as=user_of(settings.run_as),
         folders=tuple(folders_of(settings)[1:]),
         collecting=collecting,
     )
+
+
+def _zone_server(settings: Settings) -> list[tuple[str, Work]]:
+    """The process that serves blocks to other resolvers, where one is set up."""
+    options = rpz_options.SPEC.factory(settings.of(rpz_options.SPEC))
+    if not options.listen:
+        return []
+
+    def work(ready: Callable[[], None], beat: Beat) -> int:
+        from agents.enforcement.rpz.server import PolicyServer
+        from agents.enforcement.rpz.zone import STATE_FILE, PolicyZone
+        from agents.runtime.rpz_process import serve_zone
+
+        enforcing = enforce_options_of(settings)
+        zone = PolicyZone(options.zone, settings.state_dir / STATE_FILE, enforcing.sinkhole)
+        file, enforced = BlockFile(settings.state_dir / BLOCKS_FILE), enforcing.mode == EnforceMode.ON
+        return serve_zone(PolicyServer(options, zone, file, enforced), ready, beat)
+
+    return [("rpz", work)]
 
 
 def upkeep_of(settings: Settings, clock: ClockWatch | None = None) -> Upkeep:
