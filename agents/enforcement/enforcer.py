@@ -12,7 +12,6 @@ import threading
 import time
 from collections import Counter, OrderedDict, deque
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 import structlog
@@ -22,13 +21,11 @@ from agents.core.errors import AgentsError, StoreError
 from agents.core.files import PRIVATE_MODE, write_atomic
 from agents.core.text import NETWORK, command, harmless, printable, utc
 from agents.core.types import Incident, Message, Severity, Verdicts
-from agents.dns.blocks import Block, BlockFile, BlockList, BlockTable, address_range
+from agents.dns.blocks import Block, BlockFile, BlockTable, address_range
 from agents.dns.name import domain_text, from_text
-from agents.enforcement.keeper import BlockKeeper
+from agents.enforcement.keeper import HITS_FILE, BlockKeeper, read_hits
 from agents.enforcement.options import EnforceMode
 
-HITS_FILE = "block_hits.json"
-"""How often each block was met, in the folder of the detector's state."""
 LIST_MODE = 0o644
 """Who answers may be another user."""
 TURN_S = 0.25
@@ -262,16 +259,6 @@ class Enforcer:
         self._dirty |= bool(self.fault)
 
 
-def read_hits(path: Path) -> dict[str, int]:
-    """How often each block was met, by its id; nothing where the file cannot be read."""
-    try:
-        found = json.loads(path.read_bytes())
-    except (OSError, ValueError):
-        return {}
-    rows = found.items() if isinstance(found, dict) else ()
-    return {str(name): number for name, number in rows if isinstance(number, int) and number >= 0}
-
-
 def registered_domains(table: BlockTable) -> set[str]:
     """Registered domains of all blocks, as verdicts have them."""
     found = set()
@@ -313,9 +300,3 @@ def paused_message(why: str) -> Message:
         ],
         Severity.CRITICAL,
     )
-
-
-def week_of(blocks: BlockList, hits: dict[str, int], now: float) -> tuple[int, int]:
-    """Dry blocks of the file, which keeps a week, and queries that met them: what would have been blocked."""
-    dry = [one for one in blocks.blocks if one.dry and one.began_at <= now]
-    return len(dry), sum(hits.get(one.block_id, 0) for one in dry)

@@ -6,9 +6,10 @@ Undoing is the easiest of all: it needs no database, and a file that cannot be r
 from __future__ import annotations
 
 import ipaddress
+import json
 import secrets
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -31,6 +32,8 @@ HOURS_MAX = 8760.0
 AUTOMATIC = "dns-tunnel"
 """The author of blocks that no person made."""
 AN_HOUR_S = 3600.0
+HITS_FILE = "block_hits.json"
+"""How often each block was met, in the folder of the detector's state; the detector writes it."""
 
 
 class BlockKeeper:
@@ -49,6 +52,15 @@ class BlockKeeper:
     def blocks(self) -> BlockList:
         """The list as the file has it."""
         return read_blocks(self.path)
+
+    def hits(self) -> Mapping[str, int]:
+        """How often each block was met, by its id, as the detector wrote it last."""
+        return read_hits(self.path.with_name(HITS_FILE))
+
+    @property
+    def mode(self) -> EnforceMode:
+        """What ENFORCE says."""
+        return self.options.mode
 
     def watch(self) -> BlockList:
         """Note when counting began, once."""
@@ -251,3 +263,19 @@ def _text(text: str, what: str, size: int) -> str:
     if not 0 < len(text) <= size:
         raise UsageError(f"cannot keep this without {what} of 1 to {size} characters")
     return text
+
+
+def read_hits(path: Path) -> dict[str, int]:
+    """How often each block was met, by its id; nothing where the file cannot be read."""
+    try:
+        found = json.loads(path.read_bytes())
+    except (OSError, ValueError):
+        return {}
+    rows = found.items() if isinstance(found, dict) else ()
+    return {str(name): number for name, number in rows if isinstance(number, int) and number >= 0}
+
+
+def week_of(blocks: BlockList, hits: Mapping[str, int], now: float) -> tuple[int, int]:
+    """Dry blocks of the file, which keeps a week, and queries that met them: what would have been blocked."""
+    dry = [one for one in blocks.blocks if one.dry and one.began_at <= now]
+    return len(dry), sum(hits.get(one.block_id, 0) for one in dry)

@@ -7,7 +7,7 @@ import time
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Annotated, Any
-from urllib.parse import parse_qs, quote
+from urllib.parse import parse_qs, quote, urlencode
 
 from fastapi import APIRouter, HTTPException, Path, Request, Response
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -15,7 +15,8 @@ from starlette.responses import HTMLResponse, RedirectResponse
 
 from agents.alerting.messages import seen_before
 from agents.core.errors import AgentsError
-from agents.core.text import came_in, command, counted, explanation_text, senders_text, who
+from agents.core.text import NETWORK, came_in, command, counted, explanation_text, senders_text, who
+from agents.core.types import Incident
 from agents.detection.incidents import attack_names
 from agents.web import reports
 from agents.web.api import report_answer
@@ -99,7 +100,15 @@ def incident(request: Request, incident_id: str) -> Response:
     found = parts_of(request).store.incident_by_id(incident_id)
     if found is None:
         raise HTTPException(404, "cannot find that incident")
-    return page("incident.html", incident=found)
+    return page("incident.html", incident=found, block_link=_block_link(found))
+
+
+def _block_link(incident: Incident) -> str:
+    """Where a person blocks the incident's domain; "" where it has none."""
+    if incident.domain in (NETWORK, "."):
+        return ""
+    wanted = {"domain": incident.domain, "client": incident.client, "reason": f"incident {incident.incident_id}"}
+    return "/console/blocks?" + urlencode(wanted)
 
 
 @router.get("/docs")

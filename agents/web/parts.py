@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Generic, TypeVar, cast
+from typing import Any, Generic, Protocol, TypeVar, cast
 
 from fastapi import Request
 
 from agents.core.errors import AgentsError, StoreError, StoreUnusableError
 from agents.core.protocols import FlowLearner, ModelList, ReadStore
+from agents.core.text import NETWORK
 from agents.core.types import Metric
+from agents.dns.blocks import Block, BlockList
 from agents.store.feedback.reviews import ReviewStore
 
 STATE_S = 1.0
@@ -77,6 +79,45 @@ def database_state(store: ReadStore) -> Mapping[str, Any]:
     return {"ok": True}
 
 
+class BlockBook(Protocol):
+    """What makes and ends blocks; `enforcement` stands beside this room. Every method raises AgentsError."""
+
+    @property
+    def mode(self) -> str:
+        """off, dry-run or on."""
+        ...
+
+    def blocks(self) -> BlockList: ...
+
+    def hits(self) -> Mapping[str, int]:
+        """How often each block was met, by its id."""
+        ...
+
+    def counts_alone(self, blocks: BlockList) -> bool:
+        """Whether a block that no person makes would only be counted."""
+        ...
+
+    def add(
+        self,
+        domain: str,
+        client: str = NETWORK,
+        action: str = "",
+        *,
+        reason: str,
+        author: str,
+        hours: float = 0.0,
+        anyway: bool = False,
+    ) -> Block: ...
+
+    def remove(self, which: str, author: str) -> Sequence[Block]: ...
+
+    def undo_all(self, author: str) -> Sequence[Block]: ...
+
+    def pause(self, author: str) -> None: ...
+
+    def resume(self) -> bool: ...
+
+
 @dataclass(frozen=True)
 class Parts:
     """Collaborators of the application.
@@ -84,7 +125,7 @@ class Parts:
     `retrain` starts a retraining without waiting for it and returns its run id; BusyError while one runs.
     `health` returns the state of each component as {"ok": bool, …}, except the database, which is asked here.
     `metrics` returns the numbers of /metrics. `reviews` is the review queue, `learner`
-    the online learner.
+    the online learner, `blocks` what is blocked.
     """
 
     store: ReadStore
@@ -94,6 +135,7 @@ class Parts:
     retrain: Callable[[], str]
     reviews: ReviewStore
     learner: FlowLearner
+    blocks: BlockBook
     health: Callable[[], Mapping[str, Mapping[str, Any]]] = _no_health
     metrics: Callable[[], Iterable[Metric]] = _no_metrics
     version: str = "0"

@@ -162,6 +162,50 @@ class ReviewUndo(ReviewTake):
     reason: str = Field(examples=["it was a test"], max_length=500)
 
 
+ActionName = Literal["nxdomain", "refused", "sinkhole", "slow"]
+
+
+class BlockEntry(BaseModel):
+    block_id: str = Field(examples=["3f9a2c1177d0"])
+    domain: str = Field(examples=["evil.example"])
+    client: str = Field(examples=["192.0.2.7"], description="address or network; * = all clients")
+    action: ActionName = Field(examples=["nxdomain"])
+    reason: str = Field(examples=["found iodine"])
+    author: str = Field(examples=["ann"], description="dns-tunnel = no person")
+    began_at: float = Field(examples=[1767225700.0])
+    until: float = Field(examples=[1767312100.0], description="when it ends by itself, Unix seconds")
+    dry: bool = Field(description="counted, and in force nowhere")
+    incident_id: str = Field(examples=["9c1f0a7be2d34455"])
+    ended_at: float | None = Field(examples=[None])
+    ended_by: str = Field(examples=[""])
+    hits: int = Field(examples=[120], description="queries that met it")
+
+
+class BlocksAnswer(BaseModel):
+    mode: Literal["off", "dry-run", "on"] = Field(description="setting ENFORCE")
+    counts_alone: bool = Field(description="whether a block that no person makes would only be counted")
+    paused: str = Field(examples=[""], description="why no block is made without a person; empty = they are made")
+    blocks: list[BlockEntry]
+
+
+class BlockAdd(BaseModel):
+    domain: str = Field(examples=["evil.example"], max_length=1024)
+    client: str = Field("*", examples=["192.0.2.7"], max_length=64, description="address or network; * = all clients")
+    action: ActionName | None = Field(None, description="default: ENFORCE_ACTION")
+    reason: str = Field(examples=["found iodine"], max_length=500)
+    author: str = Field(examples=["ann"], max_length=80)
+    hours: float | None = Field(None, gt=0, le=8760, allow_inf_nan=False, description="default: ENFORCE_HOURS")
+    anyway: bool = Field(False, description="also a known service, and what is popular here")
+
+
+class BlockAuthor(BaseModel):
+    author: str = Field(examples=["ann"], max_length=80)
+
+
+class BlockRemove(BlockAuthor):
+    which: str = Field(examples=["evil.example"], max_length=1024, description="id or domain")
+
+
 class LearningStatus(BaseModel):
     enabled: bool = Field(description="whether cycles begin by themselves")
     is_training: bool

@@ -18,8 +18,8 @@ import pytest
 from agents.core.errors import StoreError
 from agents.core.types import Incident, Severity, Verdicts, batch_of
 from agents.dns.blocks import BLOCKS_FILE, BlockList, read_blocks
-from agents.enforcement.enforcer import HITS_FILE, Enforcer, read_hits
-from agents.enforcement.keeper import AUTOMATIC, BlockKeeper
+from agents.enforcement.enforcer import Enforcer
+from agents.enforcement.keeper import AUTOMATIC, HITS_FILE, BlockKeeper, read_hits
 from agents.enforcement.options import EnforceMode, EnforceOptions
 from agents.runtime.bootstrap import block_keeper_of, judge_parts, load_settings, make_folders, store_of
 from agents.runtime.detector_process import Judge

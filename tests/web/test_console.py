@@ -20,6 +20,8 @@ from agents.core.errors import BusyError, ModelError
 from agents.core.text import NETWORK
 from agents.core.types import Metric, Severity, marked
 from agents.dns.name import wire_of
+from agents.enforcement.keeper import BlockKeeper
+from agents.enforcement.options import EnforceMode, EnforceOptions
 from agents.learning.loop.online import SPEC as LEARNING
 from agents.learning.loop.online import OnlineLearner
 from agents.store import Store, open_store
@@ -86,6 +88,7 @@ class World:
             retrain=self.retrain,
             reviews=ReviewStore(self.store),
             learner=OnlineLearner(self.store, folder / "flow", LEARNING.factory(LEARNING.values({}))),
+            blocks=BlockKeeper(folder, EnforceOptions(EnforceMode.ON, dry_days=0)),
             health=lambda: self.components,
             metrics=self.metrics,
         )
@@ -156,6 +159,12 @@ PROTECTED = [
     ("POST", "/learning/train-now"),
     ("POST", "/learning/start"),
     ("POST", "/learning/stop"),
+    ("GET", "/blocks"),
+    ("POST", "/blocks"),
+    ("POST", "/blocks/remove"),
+    ("POST", "/blocks/undo-all"),
+    ("POST", "/blocks/pause"),
+    ("POST", "/blocks/resume"),
 ]
 
 

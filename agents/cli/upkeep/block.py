@@ -12,8 +12,7 @@ from agents.core.errors import AgentsError
 from agents.core.text import NETWORK, command, counted, printable, refang, utc
 from agents.core.types import DAY_S
 from agents.dns.blocks import Block
-from agents.enforcement.enforcer import HITS_FILE, read_hits, week_of
-from agents.enforcement.keeper import BlockKeeper
+from agents.enforcement.keeper import BlockKeeper, week_of
 from agents.enforcement.options import EnforceMode
 from agents.runtime import bootstrap
 from agents.runtime.heartbeat import settings_in_force
@@ -68,7 +67,7 @@ def _end(keeper: BlockKeeper, options: argparse.Namespace, author: str) -> None:
 
 def _print_list(keeper: BlockKeeper) -> None:
     now, found = time.time(), keeper.blocks()
-    hits = read_hits(keeper.path.with_name(HITS_FILE))
+    hits = keeper.hits()
     for one in found.lasting(now):
         print(_line(one, hits.get(one.block_id, 0), now))
     mode = keeper.options.mode

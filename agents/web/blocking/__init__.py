@@ -1,0 +1,1 @@
+"""Blocks at the console and over the API."""
