@@ -280,9 +280,10 @@ class Settings(BaseSettings):
         None,
         description="your own validation cases: a CSV of qname,expected,purpose (expected: NORMAL or HIGH)",
     )
-    deploy: Literal["auto", "manual"] = Field(
+    deploy: Literal["auto", "manual", "canary"] = Field(
         "auto",
-        description="auto = deploy when every gate passes; manual = wait for dns-tunnel models approve",
+        description="what follows when every gate passes: auto = deploy; manual = wait for dns-tunnel models approve; "
+        "canary = judge some clients first",
     )
     approvals: Annotated[int, Field(ge=1, le=9)] = Field(
         1, description="authors who must approve a candidate that waits before it is deployed"

@@ -42,6 +42,8 @@ def models(settings: Settings, options: argparse.Namespace) -> int:
         elif action == "history":
             periods = desk.history()
             _print_history(periods) if not options.json else _write_json(options.json, periods)
+        elif action == "canary" and not options.model_id:
+            print(json.dumps(desk.canary(), indent=1))
         else:
             _decide(desk, options)
     finally:

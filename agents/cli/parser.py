@@ -200,7 +200,7 @@ def _add_score(parser: argparse.ArgumentParser) -> None:
 def _add_retrain(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--days", type=_days, help="days of NORMAL queries to learn from")
     parser.add_argument("--samples", type=_samples, help="queries to learn from, at most")
-    parser.add_argument("--deploy", choices=("auto", "manual"), help="manual = wait for `models approve`")
+    parser.add_argument("--deploy", choices=("auto", "manual", "canary"), help="manual = wait for `models approve`")
     parser.add_argument("--replayed", action="store_true", help="learn from queries of stored replays, too")
 
 
@@ -211,6 +211,7 @@ def _add_models(parser: argparse.ArgumentParser) -> None:
         ("show", "its manifest"),
         ("approve", "deploy a waiting candidate"),
         ("reject", "turn one down"),
+        ("canary", "let one that waits judge some clients; without one: how the canary does"),
     ):
         action = actions.add_parser(name, help=text)
         action.add_argument("model_id", nargs="?", help="default: the champion, or the candidate that waits")
@@ -228,7 +229,7 @@ def _add_models(parser: argparse.ArgumentParser) -> None:
     actions.add_parser("unpin", help="let it be replaced again")
     log = actions.add_parser("log", help="what people did with models, when and why")
     log.add_argument("--all", action="store_true", help="what the program did, too")
-    for name in ("approve", "reject", "rollback", "restore", "pin", "unpin", "anchor"):
+    for name in ("approve", "reject", "canary", "rollback", "restore", "pin", "unpin", "anchor"):
         actions.choices[name].add_argument("--reason", default="", help="why; it is recorded and told")
         actions.choices[name].add_argument("--author", default="", help="who decides (default: your login)")
 

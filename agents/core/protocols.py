@@ -331,6 +331,16 @@ class Registry(Protocol):
         """What is known of where a version comes from."""
         ...
 
+    def canary(self) -> Mapping[str, Any] | None:
+        """The canary that runs, with its model_id; None if none does."""
+        ...
+
+    def begin_canary(
+        self, model_id: str, terms: Mapping[str, Any], now: float, author: Any = ..., by_person: bool = True
+    ) -> None:
+        """Let a kept version judge as a canary."""
+        ...
+
     def aliases(self) -> Mapping[str, str]:
         """Model ids by alias."""
         ...

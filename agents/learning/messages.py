@@ -22,6 +22,7 @@ _OUTLOOK = {
     RunState.DEPLOYED: "the new model passed every gate and is deployed",
     RunState.REJECTED: "the new model is rejected, the old one stays",
     RunState.WAITING: "the new model passed every gate and waits for approval",
+    RunState.CANARY: "the new model passed every gate and judges some clients first, as a canary",
     RunState.FAILED: "the run failed, the old model stays",
     RunState.RUNNING: "the run is under way",
     RunState.UNCHANGED: "nothing new to learn, the old model stays",
@@ -29,6 +30,7 @@ _OUTLOOK = {
 _RUN_SEVERITY = {
     RunState.DEPLOYED: Severity.NORMAL,
     RunState.WAITING: Severity.SUSPICIOUS,
+    RunState.CANARY: Severity.SUSPICIOUS,
     RunState.RUNNING: Severity.NORMAL,
     RunState.UNCHANGED: Severity.SUSPICIOUS,
     RunState.REJECTED: Severity.HIGH,

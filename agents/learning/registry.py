@@ -72,6 +72,8 @@ class ModelRegistry(Generic[M]):
         self._load, self._baseline, self._approvals = load, baseline, approvals
         self._rows = RegistryIndex(models_dir, self.champion_path)
         self._seen: tuple[int, ...] | None = None
+        self._canary_seen: tuple[int, ...] | None = None
+        self._canary_row: dict[str, Any] | None = None
 
     def current(self) -> M:
         """The champion, or the shipped baseline where there is no usable one (`origin` tells which).
@@ -244,6 +246,67 @@ class ModelRegistry(Generic[M]):
                 _close(index, model_id)
             if state in _ACTIONS:
                 add_row(index, self._transition(_ACTIONS[state], model_id, author, by_person=False))
+
+    def canary(self) -> dict[str, Any] | None:
+        """The canary that runs: model_id, champion, begun_at (Unix seconds), terms; None if none does.
+
+        To be asked every second; a file that has not changed is not read again. Raises ModelError.
+        """
+        stamp = self._rows.stamp()
+        if stamp is None or stamp != self._canary_seen:
+            self._canary_row, self._canary_seen = self._rows.read()["canary"], stamp
+        return self._canary_row
+
+    def begin_canary(
+        self, model_id: str, terms: Mapping[str, Any], now: float, author: Author = NOBODY, by_person: bool = True
+    ) -> None:
+        """Let a kept version judge as a canary; terms: JSON. Raises UsageError, ModelError, BusyError, OSError."""
+        self.get(model_id)
+        left = self.current().model_id
+        with self._rows.changing() as index:
+            if index["canary"]:
+                raise UsageError(f"cannot begin a canary: model {index['canary']['model_id']} is one already")
+            if model_id == left:
+                raise UsageError(f"cannot begin a canary: model {model_id} is the one in use")
+            index["canary"] = {"model_id": model_id, "champion": left, "begun_at": now, "terms": dict(terms)}
+            index["states"][model_id] = "canary"
+            index["aliases"] |= {"canary": model_id, "candidate": model_id}
+            add_row(index, self._transition("begin canary", model_id, author, by_person=by_person))
+
+    def start_canary(self, model_id: str, terms: Mapping[str, Any], now: float, author: Author = NOBODY) -> None:
+        """As `begin_canary`, for a person: of a candidate that waits. Raises UsageError and as that does."""
+        with self.lock(f"begin a canary of model {model_id}"):
+            self._must_wait(model_id, "begin a canary of")
+            self._must_be_free(f"begin a canary of model {model_id}")
+            self.begin_canary(model_id, terms, now, author)
+
+    def restart_canary(self, now: float) -> None:
+        """Let the time of the canary begin anew. Raises ModelError, BusyError, OSError."""
+        with self._rows.changing() as index:
+            if index["canary"]:
+                index["canary"]["begun_at"] = now
+
+    def end_canary(self, promote: bool, author: Author, now: float) -> Transition:
+        """Make the canary the champion, or turn it down, as its rules say; what was done.
+
+        Raises UsageError, ModelError, BusyError, OSError.
+        """
+        with self.lock("end a canary"):
+            row = self._rows.read()["canary"]
+            if row is None:
+                raise UsageError("cannot end a canary: none runs")
+            model_id, left = str(row["model_id"]), self.current()
+            if promote:
+                self._must_be_free(f"promote canary {model_id}")
+                made = self._transition("promote canary", model_id, author, left.model_id, by_person=False)
+                self._deploy(self.get(model_id), left, made)
+            else:
+                with self._rows.changing() as index:
+                    index["states"][model_id] = "stopped canary"
+                    _close(index, model_id)
+                    add_row(index, self._transition("stop canary", model_id, author, by_person=False))
+            done = "promote canary" if promote else "stop canary"
+            return next(one for one in reversed(self.transitions()) if (one.action, one.model_id) == (done, model_id))
 
     def set_anchor(self, model_id: str, author: Author = NOBODY) -> None:
         """Compare candidates with this version from now on. Raises UsageError, ModelError, BusyError, OSError."""

@@ -37,6 +37,7 @@ _DRAWN = ("features", "curve")
 _HEADLINES = {
     RunState.DEPLOYED: ("good", "The new model passed every gate"),
     RunState.WAITING: ("open", "The new model passed every gate and waits for approval"),
+    RunState.CANARY: ("open", "The new model passed every gate and judges some clients first"),
     RunState.RUNNING: ("open", "The run is under way"),
     RunState.REJECTED: ("poor", "The new model did not pass; the old one stays"),
     RunState.FAILED: ("poor", "The run failed; the old model stays"),
@@ -104,6 +105,11 @@ def recommendation(run: TrainingRun) -> str:
         return (
             f"Read the gates and the comparison, then run “{command(f'models approve {run.candidate_id}')}”, "
             f"or “{command(f'models reject {run.candidate_id}')}”."
+        )
+    if run.state is RunState.CANARY:
+        return (
+            f"Rules promote it or turn it down by themselves; “{command('models canary')}” shows how it does, "
+            f"“{command(f'models reject {run.candidate_id}')}” stops it."
         )
     tight = [gate.name for gate in run.validation.gates if _tight(gate)] if run.validation else []
     watch = f"Close to its threshold: {', '.join(tight)}. " if tight else ""

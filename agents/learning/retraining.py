@@ -10,7 +10,7 @@ import asyncio
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -48,6 +48,8 @@ LIVE_MIN = 2
 _OF_A_CANDIDATE = ("train", "validate", "decide")
 """Steps that a run without a candidate leaves out."""
 
+_PASSING = {"auto": RunState.DEPLOYED, "manual": RunState.WAITING, "canary": RunState.CANARY}
+"""How a run ends whose candidate passes every gate, by DEPLOY."""
 _NOT_LEARNT = {"deploy", "backup_days", "new_min"}
 """Options that change nothing of a model."""
 
@@ -85,6 +87,7 @@ class RetrainingParts:
     alerts: Callable[[Any, Any, float, float], AlertDiff] = lambda candidate, champion, since, until: AlertDiff()
     """(candidate, champion, since, until): what both would have told of stored traffic."""
     bounds: GateBounds = USUAL_BOUNDS
+    canary: Mapping[str, Any] = field(default_factory=dict)  # terms of a canary, as JSON
 
 
 async def retrain(
@@ -305,7 +308,7 @@ class _Flow:
         compared = (*alert_gates(alerts, bounds), *drift_gates(drifts, bounds)) if validation.gates else ()
         validation = replace(validation, gates=(*validation.gates, *compared))
         self._run = replace(self._run, validation=validation, types=self._types(), alerts=alerts, drift=drifts)
-        passing = RunState.DEPLOYED if self._run.options.deploy == "auto" else RunState.WAITING
+        passing = _PASSING[self._run.options.deploy]
         self._run = replace(self._run, state=passing if validation.passed else RunState.REJECTED)
         self._heed_pin()
         gates = [plain(gate) | {"passed": gate.passed, "margin": plain(gate.margin)} for gate in validation.gates]
@@ -347,20 +350,28 @@ class _Flow:
             _log.info("notification_sent" if one.ok else "notification_failed", channel=one.channel, error=one.error)
 
     def _heed_pin(self) -> None:
-        """Where a person has pinned a model, a candidate that would be deployed waits."""
-        pinned = self._parts.registry.pinned()
-        if pinned and self._run.state is RunState.DEPLOYED:
-            self._run = replace(self._run, state=RunState.WAITING, warnings=(*self._run.warnings, pinned))
+        """Where a person has pinned a model, or a canary runs, a candidate that would be deployed waits."""
+        registry, state = self._parts.registry, self._run.state
+        why = registry.pinned() if state in (RunState.DEPLOYED, RunState.CANARY) else ""
+        canary = registry.canary() if state is RunState.CANARY and not why else None
+        if canary is not None:
+            why = f"model {canary['model_id']} is a canary at present, so this candidate waits"
+        if why:
+            self._run = replace(self._run, state=RunState.WAITING, warnings=(*self._run.warnings, why))
 
     def _decide(self) -> None:
         self._heed_pin()  # it may have been pinned since
         registry, run = self._parts.registry, self._run
-        if run.state is RunState.DEPLOYED:
+        if run.state in (RunState.DEPLOYED, RunState.CANARY):
             now_in_use = registry.current().model_id
             if now_in_use != run.champion_id:
                 change = f"from {run.champion_id} to {now_in_use}"
                 raise ModelError(f"cannot deploy: the model in use changed during the run {change}")
-            registry.promote(run.candidate_id, Author("the retraining", f"run {run.run_id}: every gate was passed"))
+            author = Author("the retraining", f"run {run.run_id}: every gate was passed")
+            if run.state is RunState.DEPLOYED:
+                registry.promote(run.candidate_id, author)
+            else:
+                registry.begin_canary(run.candidate_id, self._parts.canary, self._parts.clock(), author, False)
         else:
             missed = ", ".join(f"{gate.name} (by {abs(gate.margin):.4g})" for gate in run.missed)
             reason = f"run {run.run_id}: {f'missed {missed}' if missed else 'every gate was passed'}"

@@ -19,6 +19,8 @@ class RunState(StrEnum):
     DEPLOYED = "DEPLOYED"
     REJECTED = "REJECTED"
     WAITING = "WAITING"
+    CANARY = "CANARY"
+    """It judges some clients beside the model in use; rules promote it or turn it down."""
     FAILED = "FAILED"
     RUNNING = "RUNNING"
     """It is under way. A record that still says so while nobody holds the registry's lock was broken off."""
@@ -170,7 +172,7 @@ class RetrainOptions:
     client_share: float = 0.1
     domain_share: float = 0.02
     seed: int = 42
-    deploy: str = "auto"  # or "manual"
+    deploy: str = "auto"  # or "manual", or "canary"
     backup_days: int = 56
     scores: tuple[float, float, float] = (0.5, 0.7, 0.9)  # from which a query is SUSPICIOUS, HIGH, CRITICAL
     replayed: bool = False  # learn from queries of stored replays, too

@@ -31,6 +31,7 @@ from agents.enforcement.enforcer import Enforcer
 from agents.export.sink import EXPORT_COUNTS, ExportSink
 from agents.learning.loop.collector import HourCollector
 from agents.learning.registry import ModelRegistry
+from agents.learning.release.canary import CanaryTrial
 from agents.runtime.fanout import Fanout
 from agents.runtime.heartbeat import PARTS, STILL_S, DetectorHealth, Heartbeat
 from agents.runtime.shedding import sampled, unexplained
@@ -94,6 +95,7 @@ class JudgeParts:
     note: SharedNote | None = None
     in_force: Mapping[str, Any] | None = None
     hours: HourCollector | None = None
+    trial: CanaryTrial | None = None
     privacy: Privacy = dataclasses.field(default_factory=Privacy)
 
 
@@ -108,7 +110,7 @@ class Judge:
         self._known_now = self._read_known()
         self._restore_files()
         self._hours = parts.hours
-        self._enforcer = parts.enforcer
+        self._enforcer, self._trial = parts.enforcer, parts.trial
         self.fanout = Fanout(
             [self.alerts, self.exports, self._enforcer, self.spool]
         )  # what is stored counts as sent after a restart
@@ -161,6 +163,7 @@ class Judge:
     def _take_over(self, found: list[Incident]) -> None:
         """Go on with stored open incidents; one whose flow has a newer incident by now is closed."""
         with self._lock:
+            found = self._trial.resume(found) if self._trial is not None else found
             newest = {(one.client, one.domain): one for one in sorted(found, key=lambda one: one.last_seen)}
             going_on = newest | dict(self.detector.open_incidents)
             old = [one for one in found if going_on[one.client, one.domain].incident_id != one.incident_id]
@@ -214,6 +217,8 @@ class Judge:
         self._tried.wait(FIRST_TRY_S)
         with self._lock:
             verdicts = self.detector.detect(batch, explain=level < NO_EXPLANATION)
+            if self._trial is not None:
+                verdicts = self._trial.judge(batch, verdicts, busy=level >= NO_EXPLANATION)
             if self._hours is not None:
                 self._hours.see(verdicts)
             left_out = unexplained(verdicts) if level >= NO_EXPLANATION else 0
@@ -270,13 +275,16 @@ class Judge:
             if model is not None:
                 self.detector.reload(model)
                 _log.info("model_reloaded", model_id=model.model_id)
+            told = self._trial.poll(self._lock) if self._trial is not None else ()
             with self._lock:
                 if self.spool.fault:  # as soon as there is room, incidents are written and health is well
                     self.spool.accept(empty_verdicts(self.detector.model_id, ()))
                 closed = self.detector.tick(time.time())
-                if closed is not None:
-                    self._send(closed)
-                    self._log_news(closed.incidents)
+                told = (*told, *(self._trial.tick(time.time()) if self._trial is not None else ()))
+                for some in (closed, empty_verdicts(self.detector.model_id, told) if told else None):
+                    if some is not None:
+                        self._send(some)
+                        self._log_news(some.incidents)
             if self._hours is not None:
                 self._hours.turn(time.time(), self._lock)
                 self._hours.appraise(time.time(), self._lock)
@@ -296,6 +304,8 @@ class Judge:
         with self._lock:
             for client in clients:
                 self.detector.forget(client)
+                if self._trial is not None:
+                    self._trial.forget(client)
                 self._logged = {key: known for key, known in self._logged.items() if key[0] != client}
         self._save()
         path.unlink(missing_ok=True)
@@ -317,6 +327,8 @@ class Judge:
             self._ticker.join()
         if self._hours is not None:
             self._hours.close()
+        if self._trial is not None:
+            self._trial.close()
         self._save()
         self.fanout.close()
 

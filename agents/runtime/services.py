@@ -28,6 +28,7 @@ from agents.core.text import command, utc
 from agents.core.types import DAY_S, Message, Severity
 from agents.learning.loop.online import LearnerThread
 from agents.learning.registry import ModelRegistry
+from agents.learning.release.canary import RolloutThread
 from agents.learning.report import prune_reports
 from agents.learning.retraining import RetrainingParts, retrain
 from agents.learning.run import RetrainOptions, RunState, TrainingRun
@@ -288,9 +289,9 @@ async def scheduling(
     state_dir: Path,
     in_force: Mapping[str, Any],
     sender: Sender | None = None,
-    learner: LearnerThread | None = None,
+    threads: Sequence[LearnerThread | RolloutThread] = (),
 ) -> AsyncIterator[None]:
-    """The scheduler, the sender of alerts that were handed over, and the online learner. in_force: see Heartbeat.
+    """The scheduler, the sender of alerts that were handed over, online learner and roll-out. in_force: see Heartbeat.
 
     While the database is away it is tried again; nothing else waits for that. At its start it records runs that were
     broken off. Raises AgentsError where another one runs: each would begin what is due.
@@ -303,14 +304,14 @@ async def scheduling(
         beat.start()
         if sender is not None:
             sender.start()
-        if learner is not None:
-            learner.start()
+        for one in threads:
+            one.start()
         try:
             yield
         finally:
             starting.cancel()
-            if learner is not None:
-                await asyncio.to_thread(learner.stop)
+            for one in threads:
+                await asyncio.to_thread(one.stop)
             if sender is not None:
                 await asyncio.to_thread(sender.stop)
             await asyncio.to_thread(scheduler.stop)

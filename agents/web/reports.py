@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 NAME = re.compile(r"training_report_[0-9]{8}_[0-9]{6}(_[A-Za-z0-9]{1,16})?\.html", re.ASCII)
-_STATE = re.compile(rb'"state": "(DEPLOYED|REJECTED|WAITING|FAILED|UNCHANGED)"')
+_STATE = re.compile(rb'"state": "(DEPLOYED|CANARY|REJECTED|WAITING|FAILED|UNCHANGED)"')
 HEAD_BYTES = 512
 """Bytes read to find the state, the second value of a report's JSON: a thousand whole files are too much for a list."""
 LISTED_MAX = 1000

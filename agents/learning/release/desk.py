@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from agents.core.types import ChannelResult, Message
 from agents.detection.limits import Scale
 from agents.learning.messages import transition_message
 from agents.learning.registry import ModelRegistry
+from agents.learning.release.canary import CANARY_FILE, canary_state
 from agents.learning.release.diff import Version, difference
 from agents.learning.release.transitions import Author, Transition
 from agents.learning.run import RunState
@@ -46,7 +48,8 @@ class ModelDesk:
     """Decisions are carried out in the registry; then the run, the channels and a user's MLflow server are told.
 
     check: raises ModelError for a model that may not be restored. tell: sends a message over every channel.
-    publish: gives the state of the registry to other programs; returns a line for each problem.
+    publish: gives the state of the registry to other programs; returns a line for each problem. terms: of canaries.
+    canary_path: where what was seen of one is written.
     """
 
     registry: ModelRegistry[Model]
@@ -55,6 +58,12 @@ class ModelDesk:
     check: Callable[[Model], None]
     tell: Callable[[Message], Sequence[ChannelResult]]
     publish: Callable[[], Sequence[str]] = tuple
+    terms: Mapping[str, Any] = field(default_factory=dict)
+    canary_path: Path = Path(CANARY_FILE)
+
+    def canary(self) -> dict[str, Any] | None:
+        """The canary that runs; see release/canary.py. Raises ModelError."""
+        return canary_state(self.registry, self.canary_path, time.time())
 
     def versions(self) -> list[dict[str, Any]]:
         """Every model file; see ModelRegistry.list. Raises ModelError."""
@@ -101,7 +110,7 @@ class ModelDesk:
         return [one.to_json() | {"text": one.text} for one in found]
 
     def decide(self, action: str, model_id: str, by: str, reason: str) -> Decided:
-        """approve, reject, rollback, restore (model_id: a file), pin, unpin or anchor.
+        """approve, reject, canary, rollback, restore (model_id: a file), pin, unpin or anchor.
 
         model_id: "" = the one that waits. Raises UsageError, ModelError, BusyError, OSError.
         """
@@ -112,6 +121,8 @@ class ModelDesk:
             {"approve": registry.approve, "reject": registry.reject}[action](chosen, author)
         elif action == "restore":
             registry.restore(Path(model_id), self.check, author=author)
+        elif action == "canary":
+            registry.start_canary(model_id or self._waiting(), self.terms, time.time(), author)
         elif action == "anchor":
             registry.set_anchor(model_id, author)
         elif action in ("rollback", "pin", "unpin"):

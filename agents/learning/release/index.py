@@ -76,6 +76,14 @@ class RegistryIndex:
                 write_atomic(self._path, json.dumps(index, indent=1).encode())
             self._tell(index)
 
+    def stamp(self) -> tuple[int, ...] | None:
+        """Changes with the rows; None while there are none."""
+        try:
+            found = self._path.stat()
+        except OSError:
+            return None
+        return found.st_mtime_ns, found.st_size, found.st_ino
+
     def catch_up(self) -> None:
         """Finish what a killed process left: a move that happened, lines that the change log lacks. Raises as above."""
         if self._path.exists():

@@ -53,6 +53,7 @@ from agents.runtime.bootstrap.learning import (
     retrain_options_of,
     retraining_of,
     retraining_parts,
+    rollout_of,
     validator_of,
 )
 from agents.runtime.bootstrap.models import budget_choice_of, compared_types, model_type_of, registry_of, training_of
@@ -108,6 +109,7 @@ __all__ = [
     "retraining_log",
     "retraining_of",
     "retraining_parts",
+    "rollout_of",
     "scale_of",
     "scheduler_of",
     "scheduling_of",

@@ -34,6 +34,7 @@ from agents.learning.loop.labels import Labeller
 from agents.learning.loop.online import OnlineLearner, label_by_probability
 from agents.learning.loop.review import Reviewer
 from agents.learning.loop.suspects import suspects_of
+from agents.learning.release.canary import CANARY_FILE, CanaryTrial
 from agents.runtime.bootstrap.alerts import exports_of, handed_over, judging_manager_of, outbox_of, outputs_of
 from agents.runtime.bootstrap.environment import FLOW_MODELS, noted_settings, scale_of, store_of
 from agents.runtime.bootstrap.intakes import enforce_options_of, parsed_upstreams, strict_groups_of
@@ -102,17 +103,32 @@ def judge_parts(
         known_path=known_path(settings),
         state_dir=settings.state_dir,
         privacy=detector.privacy,
+        trial=CanaryTrial(registry, detector, partial(_second_of, settings, secret), canary_path(settings)),
         mismatched=mismatched,
         note=note,
         in_force=noted_settings(settings),
-        hours=HourCollector(
-            detector,
-            FlowHourStore(store),
-            settings.state_dir / HOUR_FILE,
-            partial(_after_hour, settings, store, detector),
-            learner_of(settings, store).usable_model,
-        ),
+        hours=_hours_of(settings, store, detector),
     )
+
+
+def _hours_of(settings: Settings, store: Store, detector: TunnelDetector) -> HourCollector:
+    return HourCollector(
+        detector,
+        FlowHourStore(store),
+        settings.state_dir / HOUR_FILE,
+        partial(_after_hour, settings, store, detector),
+        learner_of(settings, store).usable_model,
+    )
+
+
+def canary_path(settings: Settings) -> Path:
+    """Where what was seen of a canary is written."""
+    return settings.state_dir / CANARY_FILE
+
+
+def _second_of(settings: Settings, key: Key, model: Model) -> TunnelDetector:
+    """A detector beside the one in use, for a canary."""
+    return detector_of(settings, model, key, tripwires_of(settings), settings.burn_in_days)
 
 
 TUNNELS_MAX = 10_000

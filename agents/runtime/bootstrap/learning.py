@@ -5,13 +5,15 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from agents.core.errors import ModelError
 from agents.core.protocols import ScoringModel
 from agents.core.types import Sample
+from agents.detection.detector import TunnelDetector
+from agents.detection.privacy import Privacy
 from agents.learning.baseline import benign_sample, model_bytes
 from agents.learning.comparison import bounds as comparison_bounds
 from agents.learning.comparison.alert_diff import AlertComparison
@@ -20,6 +22,8 @@ from agents.learning.loop.flow_hours import SCHEMA as FLOW_HOUR_SCHEMA
 from agents.learning.loop.labels import label_counts
 from agents.learning.loop.review import reviewed_cases
 from agents.learning.messages import cases_text, send_run
+from agents.learning.release import canary as release_canary
+from agents.learning.release.canary import CanaryTerms, Rollout
 from agents.learning.release.desk import ModelDesk
 from agents.learning.retraining import RetrainingParts
 from agents.learning.run import RetrainOptions, TrainingRun, TrainRequest, TypeResult
@@ -27,14 +31,20 @@ from agents.learning.type_comparison import TypeParams, compare_types, flow_scen
 from agents.learning.validation import Validator, load_cases
 from agents.runtime.bootstrap.alerts import alert_manager_of
 from agents.runtime.bootstrap.environment import retraining_log, scale_of, store_of
-from agents.runtime.bootstrap.judging import detector_of
+from agents.runtime.bootstrap.judging import canary_path, detector_of
 from agents.runtime.bootstrap.models import compared_types, registry_of, training_of
 from agents.runtime.trainer import Training, compare_spawned, train_here, train_spawned
 from agents.scoring.model import Model
 from agents.scoring.types import ensemble
 from agents.settings import Settings
 from agents.store.feedback.flow_hours import FlowHourStore
+from agents.store.feedback.labels import Label
+from agents.store.feedback.reviews import ReviewStore
+from agents.store.retention import ClockWatch
 from agents.store.sql import Store
+
+LABELS_READ_MAX = 10_000
+"""Decisions of people that are looked through for benign domains, the newest."""
 
 if TYPE_CHECKING:
     from agents.runtime.services import Retrain
@@ -114,9 +124,34 @@ def retraining_parts(
         compare=partial(_compared, settings, store, compared_types(settings), train is train_spawned),
         progress=progress,
         labels=partial(label_counts, store),
-        alerts=AlertComparison(store, partial(detector_of, settings), scale_of(settings), bounds_of(settings)),
+        alerts=AlertComparison(store, partial(_replaying, settings), scale_of(settings), bounds_of(settings)),
         bounds=bounds_of(settings),
+        canary=asdict(canary_terms_of(settings)),
     )
+
+
+def _replaying(settings: Settings, model: Model) -> TunnelDetector:
+    """A detector for what is stored, where clients have the names that they are to have."""
+    detector = detector_of(settings, model)
+    detector.privacy = Privacy()
+    return detector
+
+
+def canary_terms_of(settings: Settings) -> CanaryTerms:
+    """The terms of canaries that begin from now on."""
+    return release_canary.SPEC.factory(settings.of(release_canary.SPEC))
+
+
+def rollout_of(settings: Settings, store: Store, clock: ClockWatch | None = None) -> Rollout:
+    """What ends canaries by their rules. clock: that has been watched for a while."""
+    desk = model_desk_of(settings, store)
+
+    def benign(since: float) -> dict[str, str]:
+        decisions = ReviewStore(store).decisions(standing=True, limit=LABELS_READ_MAX)
+        return {one.domain: one.author for one in decisions if one.label is Label.BENIGN and one.at >= since}
+
+    watch = clock or ClockWatch()
+    return Rollout(desk.registry, canary_path(settings), benign, desk.follow, doubt=watch.doubt)
 
 
 def retraining_of(
@@ -152,18 +187,20 @@ def _compared(
     return (compare_spawned if spawned else compare_types)(scenes, types, settings.target_fpr_suspicious, seed)
 
 
-def model_desk_of(settings: Settings) -> ModelDesk:
-    """What people look up and decide about models. Its store is to be closed."""
+def model_desk_of(settings: Settings, store: Store | None = None) -> ModelDesk:
+    """What people look up and decide about models. store: one of its own if none is given, which is to be closed."""
 
     def check(model: Model) -> None:  # its gates are made when they are asked
         check_by_gates(settings)(model)
 
     return ModelDesk(
         registry=registry_of(settings),
-        store=store_of(settings),
+        store=store or store_of(settings),
         scale=scale_of(settings),
         check=check,
         tell=lambda message: asyncio.run(alert_manager_of(settings).broadcast(message)),
+        terms=asdict(canary_terms_of(settings)),
+        canary_path=canary_path(settings),
     )
 
 

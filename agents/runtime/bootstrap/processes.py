@@ -17,11 +17,12 @@ from agents.dns.blocks import BLOCKS_FILE, BlockFile
 from agents.enforcement.options import EnforceMode
 from agents.enforcement.rpz import options as rpz_options
 from agents.learning.loop.online import LearnerThread
+from agents.learning.release.canary import RolloutThread
 from agents.runtime.bootstrap.alerts import alert_manager_of, outputs_of, sender_of
 from agents.runtime.bootstrap.environment import api_token_of, folders_of, make_folders, noted_settings, store_of
 from agents.runtime.bootstrap.intakes import enforce_options_of, listener_config, losses_at_start, parsed_upstreams
 from agents.runtime.bootstrap.judging import block_keeper_of, judge_parts, learner_of, services_of, tripwires_of
-from agents.runtime.bootstrap.learning import retraining_of, validator_of
+from agents.runtime.bootstrap.learning import retraining_of, rollout_of, validator_of
 from agents.runtime.bootstrap.models import compared_types, model_type_of, registry_of
 from agents.runtime.heartbeat import PARTS, Heartbeat
 from agents.runtime.privileges import user_of
@@ -151,8 +152,9 @@ def scheduling_of(settings: Settings) -> AbstractAsyncContextManager[None]:
     store, registry = store_of(settings), registry_of(settings)
     sender = sender_of(settings)
     calendar, noted = scheduler_of(settings), noted_settings(settings)
-    learner = LearnerThread(learner_of(settings, store))
-    return scheduling(calendar, store, registry, settings.data_dir, settings.state_dir, noted, sender, learner)
+    rollout = RolloutThread(rollout_of(settings, store, calendar.clock))
+    threads = (LearnerThread(learner_of(settings, store)), rollout)
+    return scheduling(calendar, store, registry, settings.data_dir, settings.state_dir, noted, sender, threads)
 
 
 def serving_of(

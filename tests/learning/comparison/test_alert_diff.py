@@ -25,6 +25,7 @@ from agents.store import Store, open_store
 from agents.store.feedback.labels import Label
 from agents.store.feedback.reviews import ReviewStore
 from agents.store.stored_traffic import stored_traffic
+from tests.support.carrier import carried, with_factor
 from tests.support.detecting import fresh_detector, shipped_model
 from tests.support.run_samples import HOSTILE, deployed
 from tests.support.verdicts import START, verdicts
@@ -33,16 +34,9 @@ pytestmark = pytest.mark.integration
 BOUNDS = GateBounds()
 
 
-def with_factor(factor: float) -> Model:
-    shipped = shipped_model()
-    return Model(shipped.arrays, dict(shipped.manifest) | {"limits": {"factor": factor}})
-
-
 def carrier(client: str, domain: str, seed: int) -> Verdicts:
     """A slow channel: some three hundred encoded bytes in a day, in labels of different lengths."""
-    rng = random.Random(seed)
-    letters = "abcdefghijklmnopqrstuvwxyz234567"
-    names = ["".join(rng.choices(letters, k=rng.randrange(22, 34))) + f".{domain}" for _ in range(20)]
+    names, rng = carried(domain, seed), random.Random(seed)
     times = sorted(START + DAY_S + rng.random() * 0.9 * DAY_S for _ in names)
     return verdicts(names, ts=times, client=client)
 
