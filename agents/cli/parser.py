@@ -77,6 +77,7 @@ _MODULES = {
     **dict.fromkeys(("run", "listen", "collect", "api", "schedule"), "serve"),
     "review": "learning.review",
     "learn": "learning.learn",
+    "stage": "learning.stage",
     "tidy": "upkeep.tidy",
     "outbox": "upkeep.outbox",
     "block": "upkeep.block",
@@ -146,6 +147,7 @@ def build_parser() -> argparse.ArgumentParser:
     evaluate.add_argument("manifest", type=Path)
     evaluate.add_argument("--json", metavar="PATH", help="write JSON there, - = standard output")
     _add_allow(add("allow", "your own known services: list, preview, add, remove", "known"))
+    _add_stage(add("stage", "a candidate to a second installation, and its verdict back: export, import"))
     _add_review(add("review", "domains that a person is asked about: list, show, take, label, undo, log"))
     learn = add("learn", "the online learner of flow-hours: status, now, history, start, stop")
     learn.add_argument("action", choices=("status", "now", "history", "start", "stop"))
@@ -278,6 +280,21 @@ def _add_review(parser: argparse.ArgumentParser) -> None:
         actions.choices[name].add_argument("--reason", required=True, help="why; it is recorded")
     for name in ("take", "label", "undo"):
         actions.choices[name].add_argument("--author", default="", help="who decides (default: your login)")
+
+
+def _add_stage(parser: argparse.ArgumentParser) -> None:
+    actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
+    export = actions.add_parser("export", help="write a candidate with its lineage and report")
+    export.add_argument("file", type=Path)
+    export.add_argument(
+        "model_id", nargs="?", default="candidate", metavar="VERSION", help="default: the candidate that waits"
+    )
+    take = actions.add_parser("import", help="validate a candidate here and write the verdict; or take a verdict back")
+    take.add_argument("file", type=Path)
+    take.add_argument("--verdict", type=Path, metavar="FILE", help="where the verdict goes (default: FILE.verdict)")
+    for action in (export, take):
+        action.add_argument("--reason", default="", help="why; it is recorded and told")
+        action.add_argument("--author", default="", help="who decides (default: your login)")
 
 
 def _add_secrets(parser: argparse.ArgumentParser) -> None:

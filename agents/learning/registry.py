@@ -308,6 +308,13 @@ class ModelRegistry(Generic[M]):
             done = "promote canary" if promote else "stop canary"
             return next(one for one in reversed(self.transitions()) if (one.action, one.model_id) == (done, model_id))
 
+    def record(self, action: str, model_id: str, author: Author = NOBODY, note: str = "") -> Transition:
+        """Note what somebody did with a version that changes nothing of it. Raises ModelError, BusyError, OSError."""
+        with self._rows.changing() as index:
+            made = self._transition(action, model_id, author, note=note)
+            add_row(index, made)
+            return transition_of(index["transitions"][-1])
+
     def set_anchor(self, model_id: str, author: Author = NOBODY) -> None:
         """Compare candidates with this version from now on. Raises UsageError, ModelError, BusyError, OSError."""
         model = self.find(model_id)

@@ -54,6 +54,7 @@ from agents.runtime.bootstrap.learning import (
     retraining_of,
     retraining_parts,
     rollout_of,
+    staging_of,
     validator_of,
 )
 from agents.runtime.bootstrap.models import budget_choice_of, compared_types, model_type_of, registry_of, training_of
@@ -116,6 +117,7 @@ __all__ = [
     "sender_of",
     "services_of",
     "serving_of",
+    "staging_of",
     "store_of",
     "strict_groups_of",
     "token_path",

@@ -22,7 +22,7 @@ from agents.enforcement.rpz import options as rpz_options
 from agents.export.outputs import OUTPUTS
 from agents.learning.comparison import bounds
 from agents.learning.loop import online, review
-from agents.learning.release import canary
+from agents.learning.release import canary, staging
 from agents.runtime.privileges import give_away, user_of
 from agents.scoring import MODEL_TYPES
 from agents.settings import Settings
@@ -60,6 +60,7 @@ SPECS: tuple[Spec[Any], ...] = (
     bounds.SPEC,
     rpz_options.SPEC,
     canary.SPEC,
+    staging.SPEC,
 )
 """Special names, limits, logs that are followed, every kind of intake, detector type, channel and export, privacy,
 reviews, enforcement: settings and documents are made of them."""

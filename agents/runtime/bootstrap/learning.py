@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
@@ -11,22 +12,24 @@ from typing import TYPE_CHECKING, Any
 
 from agents.core.errors import ModelError
 from agents.core.protocols import ScoringModel
-from agents.core.types import Sample
+from agents.core.types import DAY_S, Gate, Sample
 from agents.detection.detector import TunnelDetector
 from agents.detection.privacy import Privacy
 from agents.learning.baseline import benign_sample, model_bytes
 from agents.learning.comparison import bounds as comparison_bounds
-from agents.learning.comparison.alert_diff import AlertComparison
+from agents.learning.comparison.alert_diff import AlertComparison, alert_gates
 from agents.learning.comparison.bounds import GateBounds
 from agents.learning.loop.flow_hours import SCHEMA as FLOW_HOUR_SCHEMA
 from agents.learning.loop.labels import label_counts
 from agents.learning.loop.review import reviewed_cases
 from agents.learning.messages import cases_text, send_run
 from agents.learning.release import canary as release_canary
+from agents.learning.release import staging
 from agents.learning.release.canary import CanaryTerms, Rollout
 from agents.learning.release.desk import ModelDesk
+from agents.learning.release.staging import Staging
 from agents.learning.retraining import RetrainingParts
-from agents.learning.run import RetrainOptions, TrainingRun, TrainRequest, TypeResult
+from agents.learning.run import AlertDiff, RetrainOptions, TrainingRun, TrainRequest, TypeResult
 from agents.learning.type_comparison import TypeParams, compare_types, flow_scenes, name_scene, quiet_hours
 from agents.learning.validation import Validator, load_cases
 from agents.runtime.bootstrap.alerts import alert_manager_of
@@ -185,6 +188,23 @@ def _compared(
     shipped = Model.from_bytes(model_bytes())
     scenes = [name_scene(sample, seed), *flow_scenes(own, partial(detector_of, settings, shipped), seed)]
     return (compare_spawned if spawned else compare_types)(scenes, types, settings.target_fpr_suspicious, seed)
+
+
+def staging_of(settings: Settings, store: Store) -> Staging:
+    """What exports candidates to a second installation, and takes those of another. store: this one's traffic."""
+
+    def judge(candidate: Model, champion: Model) -> tuple[Sequence[Gate], AlertDiff]:
+        store.migrate()
+        validator = replace(validator_of(settings), reviewed=partial(reviewed_cases, store))
+        bounds, now = bounds_of(settings), time.time()
+        comparison = AlertComparison(store, partial(_replaying, settings), scale_of(settings), bounds)
+        alerts = comparison(candidate, champion, now - settings.retrain_days * DAY_S, now)
+        validation = validator(candidate, champion)
+        wrong = Gate("wrong cases", len(validation.failed), 0, False, "; ".join(cases_text(validation)))
+        return (*validation.gates, *((wrong,) if validation.failed else ()), *alert_gates(alerts, bounds)), alerts
+
+    key = staging.SPEC.factory(settings.of(staging.SPEC))
+    return Staging(registry_of(settings), judge, key, socket.gethostname(), settings.reports_dir)
 
 
 def model_desk_of(settings: Settings, store: Store | None = None) -> ModelDesk:
