@@ -32,6 +32,7 @@ from agents.detection.network import network_bound
 from agents.detection.tripwires.honeytokens import load_honeytokens
 from agents.export.outputs import OUTPUTS
 from agents.runtime import bootstrap
+from agents.runtime.drill.drill import drill_text
 from agents.runtime.health import UNSENT_S
 from agents.runtime.heartbeat import OUTBOX, PARTS, STALE_S, detector_health, read_heartbeat, settings_in_force
 from agents.runtime.listener_process import COLLECTOR
@@ -316,6 +317,11 @@ def _spool(settings: Settings) -> str:
     return text
 
 
+def _drill(settings: Settings) -> str:
+    alive, state = detector_health(settings.state_dir)
+    return drill_text(state.drill, time.time()) if alive else "no listener or collector runs on this DATA_DIR"
+
+
 def _api(settings: Settings) -> str:
     if not read_heartbeat(settings.state_dir / PARTS["api"])["ok"]:
         return "no API runs on this DATA_DIR"
@@ -388,6 +394,7 @@ CHECKS: tuple[tuple[str, str, Check], ...] = (
     ("enforcement", "listener", enforcement_text),
     ("overload", "listener", _overload),
     ("spool", "listener", _spool),
+    ("drill", "listener", _drill),
     ("own zones", "listener", _own_zones),
     ("model", "listener", _model),
     ("limits", "listener", _limits),

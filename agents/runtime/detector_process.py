@@ -7,6 +7,7 @@ import json
 import signal
 import threading
 import time
+import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,6 +33,7 @@ from agents.export.sink import EXPORT_COUNTS, ExportSink
 from agents.learning.loop.collector import HourCollector
 from agents.learning.registry import ModelRegistry
 from agents.learning.release.canary import CanaryTrial
+from agents.runtime.drill.drill import Drill
 from agents.runtime.fanout import Fanout
 from agents.runtime.heartbeat import PARTS, STILL_S, DetectorHealth, Heartbeat
 from agents.runtime.shedding import sampled, unexplained
@@ -87,6 +89,7 @@ class JudgeParts:
     alerts: AlertSink
     exports: ExportSink
     enforcer: Enforcer
+    drill: Drill
     known_entries: Callable[[], list[Entry]]
     known_path: Path
     state_dir: Path
@@ -111,6 +114,7 @@ class Judge:
         self._restore_files()
         self._hours = parts.hours
         self._enforcer, self._trial = parts.enforcer, parts.trial
+        self._drill = parts.drill
         self.fanout = Fanout(
             [self.alerts, self.exports, self._enforcer, self.spool]
         )  # what is stored counts as sent after a restart
@@ -134,13 +138,14 @@ class Judge:
         if self._hours is not None:
             self._hours.start()
         self._enforcer.start()
+        self._drill.start(self._keep_drill)
         self._ticker.start()
 
     @property
     def alive(self) -> bool:
         """Whether the threads behind the judging live."""
         hours_alive = self._hours is None or self._hours.alive
-        sinks_alive = all(one.alive for one in (self.alerts, self.exports, self._enforcer, self.spool))
+        sinks_alive = all(one.alive for one in (self.alerts, self.exports, self._enforcer, self._drill, self.spool))
         return self._ticker.is_alive() and sinks_alive and hours_alive
 
     def _open_store(self) -> None:
@@ -215,6 +220,14 @@ class Judge:
         again: a process that was killed may have stored or spooled it: then what it kept counts.
         """
         self._tried.wait(FIRST_TRY_S)
+        whole, batch = len(batch), self._drill.split(batch)
+        drilled = whole - len(batch)
+        if drilled and not len(batch):
+            return Outcome(drilled, drilled, 0, 0)
+        outcome = self._consume(batch, batch_id, level, again)
+        return outcome._replace(rows=outcome.rows + drilled, stored=outcome.stored + drilled)
+
+    def _consume(self, batch: QueryBatch, batch_id: str, level: int, again: bool) -> Outcome:
         with self._lock:
             verdicts = self.detector.detect(batch, explain=level < NO_EXPLANATION)
             if self._trial is not None:
@@ -238,6 +251,13 @@ class Judge:
     def _send(self, verdicts: Verdicts) -> None:
         """Give verdicts to the sinks, without the names that are not to be kept."""
         self.fanout.accept(without_names(verdicts, self._parts.privacy.names))
+
+    def _keep_drill(self, verdicts: Verdicts) -> bool:
+        """Store what was judged of a drill; whether the database has it."""
+        with self._lock:
+            before = self.spool.counts.stored
+            self.spool.accept(dataclasses.replace(verdicts, batch_id=f"drill-{uuid.uuid4().hex}"))
+            return self.spool.counts.stored - before >= len(verdicts)
 
     def kept(self, batch_id: str, ts: NDArray[np.float64]) -> Outcome | None:
         """What a process that was killed stored or spooled of a batch, if anything: its queries' times are `ts`."""
@@ -329,6 +349,7 @@ class Judge:
             self._hours.close()
         if self._trial is not None:
             self._trial.close()
+        self._drill.close()
         self._save()
         self.fanout.close()
 
@@ -344,6 +365,7 @@ class Judge:
             exports={name: self.exports.counts[name] for name in EXPORT_COUNTS},
             sink_failures=dict(self.fanout.failures),
             enforcement=self._enforcer.state(),
+            drill=self._drill.state(),
             disk={name: text for name, text in self._faults().items() if text},
             **self.detector.gauges(),
             **dataclasses.asdict(self.spool.counts),

@@ -105,6 +105,8 @@ _SENT = {"channels", "alerts"}
 """What the scheduler's heartbeat has of alerts that it sends."""
 _BY_SENDER = {"sent", "failed"}
 """Counts of messages that the process that sends them knows; those of a detector that hands over are of letters."""
+DRILLS_LATE = 3
+"""After so many intervals without a drill something is wrong."""
 UNSENT_S = 60.0
 """An alert that waited for so long for a process that sends it says that there is none."""
 LATE_S = 10.0
@@ -134,6 +136,12 @@ def metrics_of(state: DetectorHealth) -> Iterator[Metric]:
         yield Metric(f"alerts_{name}_total", f"alerts {name}", value)
     for name, value in state.exports.items():
         yield Metric(f"exports_{name}_total", f"records of incidents {name}, since the detector began", value)
+    if state.drill.get("at"):
+        yield Metric(
+            "drill_ok", "1 where the last test tunnel was seen through each intake", bool(state.drill.get("ok"))
+        )
+        yield Metric("drill_age_seconds", "time since the last test tunnel", _age_s(state.drill["at"]))
+        yield Metric("drill_unseen", "intakes through which it was not seen", state.drill.get("unseen", 0))
     for name, (key, text) in _ENFORCEMENT.items():
         yield Metric(f"enforcement_{name}", text, state.enforcement.get(key, 0))
     yield Metric(
@@ -222,6 +230,7 @@ class ProcessHealth:
             "channels": self._channels(state),
             "scheduler": {name: value for name, value in self._scheduler().items() if name not in _SENT},
             **_enforcement(state),
+            **_drill(state),
             **self._intakes(),
         }
 
@@ -280,6 +289,19 @@ def _enforcement(state: DetectorHealth) -> dict[str, dict[str, Any]]:
         return {}
     error = {"error": "cannot keep up the blocks: see the log"} if found.pop("error", "") else {}
     return {"enforcement": {"ok": not error, **found, "paused": bool(found.get("paused")), **error}}
+
+
+def _drill(state: DetectorHealth) -> dict[str, dict[str, Any]]:
+    """Whether the last test tunnel was seen, where there are any. No names: anybody may ask."""
+    found = state.drill
+    if not found:
+        return {}
+    error = {} if found.get("ok") else {"error": "cannot see a test tunnel: see dns-tunnel doctor"}
+    late_s = DRILLS_LATE * 60 * found.get("minutes", 0)
+    if "unseen" in found and _age_s(found["at"]) > late_s:
+        error = {"error": f"cannot drill: the last test tunnel was {_age_s(found['at']):.0f} s ago"}
+    numbers = {name: found[name] for name in ("at", "unseen", "stored", "asked", "injected") if name in found}
+    return {"drill": {"ok": not error, **numbers, **error}}
 
 
 def _seen(alive: bool, **values: Any) -> dict[str, Any]:

@@ -70,6 +70,7 @@ class DetectorHealth:
     channels: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # waiting, failures in a row, error
     exports: Mapping[str, int] = field(default_factory=dict)  # records sent, failed, dropped
     enforcement: Mapping[str, Any] = field(default_factory=dict)  # mode, blocks in force and dry, sums
+    drill: Mapping[str, Any] = field(default_factory=dict)  # the last one: ok, at, through, problems
     counters: Mapping[str, int] = field(default_factory=dict)  # of all listeners, stream/counters.py
     mismatched: Mapping[str, int] = field(default_factory=dict)  # datagrams that answered nothing, by upstream
     sink_failures: Mapping[str, int] = field(default_factory=dict)

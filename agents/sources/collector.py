@@ -25,6 +25,7 @@ import structlog
 from agents.core.errors import AgentsError, CaptureError
 from agents.core.files import PRIVATE_MODE, write_atomic
 from agents.core.types import QueryBatch
+from agents.dns.drill import DRILL_REQUEST, injected, requested
 from agents.dns.message import ANSWER_TYPES_MAX
 from agents.sources import SPECS, kind_of, pihole
 from agents.sources.intake import Intake
@@ -279,6 +280,8 @@ class Collector:
             *(CollectedPiHole(url, collecting, saved.get(url, {})) for url in collecting.pi_holes),
         ]
         self._unsaved: deque[tuple[int, bytes]] = deque()  # states, and the ring's head that they belong to
+        self._request = collecting.state_dir / DRILL_REQUEST
+        self._drilled = requested(self._request)
         self._saved_at, self._failing, self._written = -math.inf, False, b""
 
     def run(self, stop: threading.Event, beat: Callable[[], None]) -> None:
@@ -288,6 +291,9 @@ class Collector:
         while not stop.is_set():
             beat()
             busy = False
+            if (drill := requested(self._request)) and drill != self._drilled:
+                self._drilled = drill
+                self._put(injected(drill), stop, beat)
             for source in self._sources:
                 batch = source.read(time.monotonic())
                 if batch is not None:

@@ -22,7 +22,7 @@ from agents.web import reports
 from agents.web.api import report_answer
 from agents.web.auth import ATTEMPTS_S, COOKIE, SESSION_S, Gatekeeper, Sent, address_of
 from agents.web.endpoints import endpoints
-from agents.web.parts import parts_of
+from agents.web.parts import Parts, parts_of
 
 FORM_MAX = 4096
 """Longest login form, bytes."""
@@ -90,7 +90,22 @@ def index(request: Request) -> Response:
             values[name] = None  # unknown: not the same as none
             if str(error) not in problems:
                 problems.append(str(error))
+    problems += _unseen(parts)
     return page("index.html", problems=problems, now=time.time(), **values)
+
+
+DRILL_WAIT_S = 0.7
+"""What the overview waits for the state of drills."""
+
+
+def _unseen(parts: Parts) -> list[str]:
+    """That a test tunnel was not seen: then no incident does not mean that there is none."""
+    try:
+        found = parts.processes.answer().result(DRILL_WAIT_S)
+    except TimeoutError:
+        return []
+    error = found.get("drill", {}).get("error", "")
+    return [error] if error else []
 
 
 @router.get("/console/incidents/{incident_id}")

@@ -23,6 +23,8 @@ from agents.export.outputs import OUTPUTS
 from agents.learning.comparison import bounds
 from agents.learning.loop import online, review
 from agents.learning.release import canary, staging
+from agents.learning.release import canary
+from agents.runtime.drill import options as drill_options
 from agents.runtime.privileges import give_away, user_of
 from agents.scoring import MODEL_TYPES
 from agents.settings import Settings
@@ -61,6 +63,7 @@ SPECS: tuple[Spec[Any], ...] = (
     rpz_options.SPEC,
     canary.SPEC,
     staging.SPEC,
+    drill_options.SPEC,
 )
 """Special names, limits, logs that are followed, every kind of intake, detector type, channel and export, privacy,
 reviews, enforcement: settings and documents are made of them."""

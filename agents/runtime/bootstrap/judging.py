@@ -24,6 +24,7 @@ from agents.detection.detector import FILES, TunnelDetector
 from agents.detection.known_services import Entry, KnownServices, load_entries, own_zone, services, services_at
 from agents.detection.privacy import ClientVeil, Privacy, PrivacyKey
 from agents.detection.tripwires.tripwires import Tripwires
+from agents.dns.drill import DRILL_ZONE
 from agents.enforcement.brakes import Labels, NeverBlock
 from agents.enforcement.enforcer import Enforcer
 from agents.enforcement.keeper import BlockKeeper
@@ -34,12 +35,15 @@ from agents.learning.loop.labels import Labeller
 from agents.learning.loop.online import OnlineLearner, label_by_probability
 from agents.learning.loop.review import Reviewer
 from agents.learning.loop.suspects import suspects_of
+from agents.learning.registry import ModelRegistry
 from agents.learning.release.canary import CANARY_FILE, CanaryTrial
 from agents.runtime.bootstrap.alerts import exports_of, handed_over, judging_manager_of, outbox_of, outputs_of
 from agents.runtime.bootstrap.environment import FLOW_MODELS, noted_settings, scale_of, store_of
 from agents.runtime.bootstrap.intakes import enforce_options_of, parsed_upstreams, strict_groups_of
 from agents.runtime.bootstrap.models import registry_of
 from agents.runtime.detector_process import JudgeParts
+from agents.runtime.drill import options as drill_options
+from agents.runtime.drill.drill import DRILL_MARK, Drill, DrillTargets
 from agents.scoring.features import VERSION
 from agents.scoring.lexical import features_again
 from agents.scoring.model import Model
@@ -51,6 +55,7 @@ from agents.store.codec import Features
 from agents.store.feedback.blocks import BlockStore
 from agents.store.feedback.flow_hours import FlowHourStore
 from agents.store.feedback.labels import Label
+from agents.store.feedback.marked import forget_marked
 from agents.store.feedback.reviews import ReviewStore
 from agents.store.spool import SpoolingSink
 from agents.store.sql import Store
@@ -69,10 +74,12 @@ def judge_parts(
     mismatched: Callable[[], dict[str, int]] = dict,
     note: SharedNote | None = None,
     losses: tuple[str, ...] = (),
+    targets: DrillTargets | None = None,
 ) -> JudgeParts:
     """The collaborators of what judges live queries; threads of the sinks run from here on.
 
     mismatched: see ListenerConfig.mismatched_by_upstream. losses: what the sources of queries do not keep.
+    targets: what a drill goes through, nothing unless given.
     """
     registry, store, manager = registry_of(settings), store_of(settings), judging_manager_of(settings)
     _drop_other_names(settings)
@@ -98,6 +105,14 @@ def judge_parts(
             outputs_of(settings), exports_of(settings), settings.public_url, Severity[settings.export_severity]
         ),
         enforcer=enforcer_of(settings, store, alerts.send),
+        drill=Drill(
+            drill_options.SPEC.factory(settings.of(drill_options.SPEC)),
+            targets or DrillTargets(),
+            settings.state_dir,
+            lambda: _drill_detector(settings, registry),
+            partial(forget_marked, store, DRILL_MARK),
+            alerts.send,
+        ),
         known_entries=partial(known_entries, settings),
         own_zones=own_zones_of(settings),
         known_path=known_path(settings),
@@ -131,13 +146,23 @@ def _second_of(settings: Settings, key: Key, model: Model) -> TunnelDetector:
     return detector_of(settings, model, key, tripwires_of(settings), settings.burn_in_days)
 
 
+DRILL_FLOWS = 64
+"""Flows of a drill's detector."""
+
+
+def _drill_detector(settings: Settings, registry: ModelRegistry[Model]) -> TunnelDetector:
+    """A detector for one drill: the model in use, and nothing else of this network."""
+    model = registry.current()
+    return TunnelDetector(model, DRILL_FLOWS, settings.incident_quiet_s, scale_of(settings), KnownServices(), (0, 0))
+
+
 TUNNELS_MAX = 10_000
 """Decisions of people that are looked through for tunnels, the newest."""
 
 
 def block_keeper_of(settings: Settings, store: Store) -> BlockKeeper:
     """What makes and ends blocks. store: knows what is popular here."""
-    own = [*own_zones_of(settings), *(zone for zone, _ in parsed_upstreams(settings) if zone)]
+    own = [DRILL_ZONE, *own_zones_of(settings), *(zone for zone, _ in parsed_upstreams(settings) if zone)]
     options = enforce_options_of(settings)
     never = NeverBlock(
         own=own,

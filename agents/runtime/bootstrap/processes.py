@@ -24,12 +24,15 @@ from agents.runtime.bootstrap.intakes import enforce_options_of, listener_config
 from agents.runtime.bootstrap.judging import block_keeper_of, judge_parts, learner_of, services_of, tripwires_of
 from agents.runtime.bootstrap.learning import retraining_of, rollout_of, validator_of
 from agents.runtime.bootstrap.models import compared_types, model_type_of, registry_of
+from agents.runtime.drill.drill import DrillTargets
 from agents.runtime.heartbeat import PARTS, Heartbeat
+from agents.runtime.listener_process import ListenerConfig
 from agents.runtime.privileges import user_of
 from agents.runtime.signals import Beat
 from agents.runtime.supervisor import Plan, Work
 from agents.settings import Settings
 from agents.sources.collector import Collecting
+from agents.sources.listener.traffic import AccessList
 from agents.store.feedback.reviews import ReviewStore
 from agents.store.retention import ClockWatch
 from agents.stream.note import SharedNote
@@ -77,7 +80,7 @@ def plan_of(
     mismatched = listener.mismatched_by_upstream if listener else dict
     return Plan(
         listener=listener,
-        judge_parts=partial(judge_parts, settings, mismatched, note, losses),
+        judge_parts=partial(judge_parts, settings, mismatched, note, losses, _drill_targets(listener, collecting)),
         queue_max=settings.queue_max,
         batch_max=settings.batch_max,
         batch_wait_s=settings.batch_wait_ms / 1000,
@@ -87,6 +90,16 @@ def plan_of(
         folders=tuple(folders_of(settings)[1:]),
         collecting=collecting,
     )
+
+
+def _drill_targets(listener: ListenerConfig | None, collecting: Collecting | None) -> DrillTargets:
+    """What a drill goes through: a listener is asked on this machine, where that may ask."""
+    if listener is None:
+        return DrillTargets(collector=collecting is not None)
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(listener.hosts[0], listener.hosts[0])  # noqa: S104
+    if not AccessList(listener.allowed_clients).allows(host):
+        return DrillTargets(None, collecting is not None, f"the listener is not asked: {host} is no client of it")
+    return DrillTargets((host, listener.port), collecting is not None)
 
 
 def _zone_server(settings: Settings) -> list[tuple[str, Work]]:

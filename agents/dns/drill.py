@@ -1,0 +1,63 @@
+"""The drill: a synthetic tunnel below a zone that nobody owns, by which this program sees whether it is seen.
+
+Names say which drill and which intake they are of. Whoever judges takes them apart from all other traffic.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import re
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+
+from agents.core.types import QueryBatch, Row, batch_of
+from agents.dns.name import from_text, to_text
+
+DRILL_ZONE = "dns-tunnel-drill.invalid"
+"""Names below `invalid` exist nowhere (RFC 6761 section 6.4): nobody is asked for them but who is drilled."""
+DRILL_WIRE = from_text(DRILL_ZONE)
+DRILL_NAMES = 40
+"""Names of one drill through one intake; each has 30 bytes of made-up data."""
+DRILL_REQUEST = "drill_request.json"
+"""The file by which a collector is asked to put such names into its ring."""
+_NAME = re.compile(r"[0-9a-f]{60}\.([a-z0-9]{1,20})-([0-9a-f]{8})\." + re.escape(DRILL_ZONE), re.ASCII)
+
+
+def drill_names(drill: str, intake: str) -> list[bytes]:
+    """Names in wire form. drill: 8 hexadecimal digits; intake: letters and digits."""
+    made = random.Random(f"{drill}{intake}")  # noqa: S311 - no secret
+    return [from_text(f"{made.randbytes(30).hex()}.{intake}-{drill}.{DRILL_ZONE}") for _ in range(DRILL_NAMES)]
+
+
+def drill_of(name: bytes) -> tuple[str, str] | None:
+    """Drill and intake of a name in wire form; None for any other name."""
+    found = _NAME.fullmatch(to_text(name).lower())
+    return (found[2], found[1]) if found else None
+
+
+def of_drill(names: Sequence[bytes]) -> list[bool]:
+    """Which names lie below the zone."""
+    return [name[-len(DRILL_WIRE) :].lower() == DRILL_WIRE for name in names]
+
+
+def requested(path: Path) -> str:
+    """The drill that a request's file asks for; "" where there is none."""
+    with suppress(OSError, ValueError):
+        found = json.loads(path.read_bytes())
+        drill = found.get("drill") if isinstance(found, dict) else None
+        if isinstance(drill, str) and re.fullmatch("[0-9a-f]{8}", drill):
+            return drill
+    return ""
+
+
+def injected(drill: str) -> QueryBatch:
+    """What a collector puts into its ring for a drill."""
+    now = time.time()
+    rows: list[Row] = [
+        (now, "127.0.0.1", name, 16, len(name) + 17, 3, 0, -1, -1, float("nan"), "")
+        for name in drill_names(drill, "collector")
+    ]
+    return batch_of(rows)

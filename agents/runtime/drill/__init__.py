@@ -1,0 +1,1 @@
+"""The drill: whether a tunnel would be seen now, through each intake."""
