@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -12,6 +13,7 @@ from agents import enforcement
 from agents.alerting.delivery import PLAIN_HTTP, is_loopback
 from agents.core.errors import SettingsError
 from agents.core.text import printable
+from agents.detection import privacy
 from agents.dns.blocks import BLOCKS_FILE
 from agents.dns.strict_groups import StrictGroups, read_groups
 from agents.enforcement.options import EnforceMode, EnforceOptions
@@ -75,8 +77,9 @@ def listener_config(settings: Settings) -> ListenerConfig:
 
 
 def enforce_options_of(settings: Settings) -> EnforceOptions:
-    """ENFORCE and what belongs to it. Raises SettingsError."""
-    return enforcement.SPEC.factory(settings.of(enforcement.SPEC))
+    """ENFORCE and what belongs to it; without addresses of clients a tunnel is blocked for all. Raises SettingsError."""
+    options = enforcement.SPEC.factory(settings.of(enforcement.SPEC))
+    return options if settings.of(privacy.SPEC)["privacy"] == "off" else replace(options, for_all=True)
 
 
 def _block_config(settings: Settings) -> BlockConfig | None:

@@ -105,14 +105,7 @@ def judge_parts(
             outputs_of(settings), exports_of(settings), settings.public_url, Severity[settings.export_severity]
         ),
         enforcer=enforcer_of(settings, store, alerts.send),
-        drill=Drill(
-            drill_options.SPEC.factory(settings.of(drill_options.SPEC)),
-            targets or DrillTargets(),
-            settings.state_dir,
-            lambda: _drill_detector(settings, registry),
-            partial(forget_marked, store, DRILL_MARK),
-            alerts.send,
-        ),
+        drill=_drill_of(settings, targets, registry, store, alerts.send),
         known_entries=partial(known_entries, settings),
         own_zones=own_zones_of(settings),
         known_path=known_path(settings),
@@ -150,10 +143,22 @@ DRILL_FLOWS = 64
 """Flows of a drill's detector."""
 
 
-def _drill_detector(settings: Settings, registry: ModelRegistry[Model]) -> TunnelDetector:
-    """A detector for one drill: the model in use, and nothing else of this network."""
-    model = registry.current()
-    return TunnelDetector(model, DRILL_FLOWS, settings.incident_quiet_s, scale_of(settings), KnownServices(), (0, 0))
+def _drill_of(
+    settings: Settings,
+    targets: DrillTargets | None,
+    registry: ModelRegistry[Model],
+    store: Store,
+    tell: Callable[[Message], None],
+) -> Drill:
+    """Drills, each with a detector of the model in use, and of nothing else of this network."""
+
+    def make() -> TunnelDetector:
+        model, quiet_s = registry.current(), settings.incident_quiet_s
+        return TunnelDetector(model, DRILL_FLOWS, quiet_s, scale_of(settings), KnownServices(), (0, 0))
+
+    options = drill_options.SPEC.factory(settings.of(drill_options.SPEC))
+    forget = partial(forget_marked, store, DRILL_MARK)
+    return Drill(options, targets or DrillTargets(), settings.state_dir, make, forget, tell)
 
 
 TUNNELS_MAX = 10_000
