@@ -23,7 +23,6 @@ from agents.export.outputs import OUTPUTS
 from agents.learning.comparison import bounds
 from agents.learning.loop import online, review
 from agents.learning.release import canary, staging
-from agents.learning.release import canary
 from agents.runtime.drill import options as drill_options
 from agents.runtime.privileges import give_away, user_of
 from agents.scoring import MODEL_TYPES

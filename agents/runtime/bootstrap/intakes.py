@@ -77,7 +77,7 @@ def listener_config(settings: Settings) -> ListenerConfig:
 
 
 def enforce_options_of(settings: Settings) -> EnforceOptions:
-    """ENFORCE and what belongs to it; without addresses of clients a tunnel is blocked for all. Raises SettingsError."""
+    """ENFORCE and what belongs to it; without addresses a tunnel is blocked for all. Raises SettingsError."""
     options = enforcement.SPEC.factory(settings.of(enforcement.SPEC))
     return options if settings.of(privacy.SPEC)["privacy"] == "off" else replace(options, for_all=True)
 
