@@ -13,6 +13,7 @@ from agents.web import api, errors, learning, metrics, pages, reviews
 from agents.web.auth import Gatekeeper
 from agents.web.blocking import blocks
 from agents.web.headers import SafeHeaders
+from agents.web.models import versions
 from agents.web.parts import Parts
 
 DESCRIPTION = """\
@@ -45,11 +46,13 @@ def create_app(parts: Parts) -> FastAPI:
     app.include_router(learning.router, dependencies=[Depends(gate.require)])
     app.include_router(reviews.router, dependencies=[Depends(gate.require)])
     app.include_router(blocks.router, dependencies=[Depends(gate.require)])
+    app.include_router(versions.router, dependencies=[Depends(gate.require)])
     app.include_router(metrics.router, dependencies=[Depends(gate.require)])
     app.include_router(pages.described_router)
     app.include_router(pages.router)
     app.include_router(reviews.page_router)
     app.include_router(blocks.page_router)
+    app.include_router(versions.page_router)
     app.mount("/static", StaticFiles(directory=str(resources.files("agents.web") / "static")), name="static")
     _describe(app)
     return app

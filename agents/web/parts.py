@@ -118,6 +118,40 @@ class BlockBook(Protocol):
     def resume(self) -> bool: ...
 
 
+class ModelDecided(Protocol):
+    """What came of a decision about a model; problems: what did not follow it, a line each."""
+
+    @property
+    def made(self) -> Any:
+        """The transition, with `text` and `to_json`."""
+        ...
+
+    @property
+    def problems(self) -> Sequence[str]: ...
+
+
+class ModelControl(Protocol):
+    """What people look up and decide about models; `learning` stands beside this room. Raises AgentsError."""
+
+    def versions(self) -> list[dict[str, Any]]: ...
+
+    def version(self, name: str) -> dict[str, Any]: ...
+
+    def diff(self, old: str, new: str) -> dict[str, Any]: ...
+
+    def history(self) -> list[dict[str, Any]]:
+        """What was in production when, newest first."""
+        ...
+
+    def log(self, people_only: bool = False) -> list[dict[str, Any]]:
+        """What became of models, oldest first."""
+        ...
+
+    def canary(self) -> dict[str, Any] | None: ...
+
+    def decide(self, action: str, model_id: str, by: str, reason: str) -> ModelDecided: ...
+
+
 @dataclass(frozen=True)
 class Parts:
     """Collaborators of the application.
@@ -125,7 +159,7 @@ class Parts:
     `retrain` starts a retraining without waiting for it and returns its run id; BusyError while one runs.
     `health` returns the state of each component as {"ok": bool, …}, except the database, which is asked here.
     `metrics` returns the numbers of /metrics. `reviews` is the review queue, `learner`
-    the online learner, `blocks` what is blocked.
+    the online learner, `blocks` what is blocked, `desk` what is decided about models.
     """
 
     store: ReadStore
@@ -136,6 +170,7 @@ class Parts:
     reviews: ReviewStore
     learner: FlowLearner
     blocks: BlockBook
+    desk: ModelControl
     health: Callable[[], Mapping[str, Mapping[str, Any]]] = _no_health
     metrics: Callable[[], Iterable[Metric]] = _no_metrics
     version: str = "0"

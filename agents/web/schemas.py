@@ -92,6 +92,7 @@ class ModelItem(BaseModel):
     kind: str = Field(examples=["current"])
     state: str = Field(examples=["champion"], description="champion, waiting, rejected, replaced, candidate, backup …")
     created: float = Field(examples=[1767492011.0], description="Unix seconds; of a backup, when it was taken")
+    aliases: list[str] = Field([], examples=[["champion", "anchor"]])
     manifest: dict[str, Any]
 
 

@@ -18,12 +18,17 @@ import uvicorn
 
 from agents.core.errors import BusyError, ModelError
 from agents.core.text import NETWORK
-from agents.core.types import Metric, Severity, marked
+from agents.core.types import ChannelResult, Message, Metric, Severity, marked
+from agents.detection.limits import Scale
 from agents.dns.name import wire_of
 from agents.enforcement.keeper import BlockKeeper
 from agents.enforcement.options import EnforceMode, EnforceOptions
+from agents.learning.baseline import model_bytes
 from agents.learning.loop.online import SPEC as LEARNING
 from agents.learning.loop.online import OnlineLearner
+from agents.learning.registry import ModelRegistry
+from agents.learning.release.desk import ModelDesk
+from agents.scoring.model import Model
 from agents.store import Store, open_store
 from agents.store.feedback.reviews import ReviewStore
 from agents.web import Parts, create_app
@@ -88,11 +93,25 @@ class World:
             retrain=self.retrain,
             reviews=ReviewStore(self.store),
             learner=OnlineLearner(self.store, folder / "flow", LEARNING.factory(LEARNING.values({}))),
+            desk=self.desk(folder),
             blocks=BlockKeeper(folder, EnforceOptions(EnforceMode.ON, dry_days=0)),
             health=lambda: self.components,
             metrics=self.metrics,
         )
         self.app = create_app(self.parts)
+
+    def desk(self, folder: Path) -> ModelDesk:
+        """A real one, in a folder of its own; `told` has its messages."""
+        self.told: list[Message] = []
+        self.registry = ModelRegistry(folder / "models", Model.from_bytes, model_bytes())
+
+        def tell(message: Message) -> list[ChannelResult]:
+            self.told.append(message)
+            return []
+
+        return ModelDesk(
+            self.registry, self.store, Scale(), lambda model: None, tell, canary_path=folder / "canary.json"
+        )
 
     def retrain(self) -> str:
         if self.busy:
@@ -165,6 +184,18 @@ PROTECTED = [
     ("POST", "/blocks/undo-all"),
     ("POST", "/blocks/pause"),
     ("POST", "/blocks/resume"),
+    ("GET", "/models/history"),
+    ("GET", "/models/log"),
+    ("GET", "/models/canary"),
+    ("GET", "/models/diff"),
+    ("GET", "/models/champion"),
+    ("POST", "/models/approve"),
+    ("POST", "/models/reject"),
+    ("POST", "/models/canary"),
+    ("POST", "/models/anchor"),
+    ("POST", "/models/rollback"),
+    ("POST", "/models/pin"),
+    ("POST", "/models/unpin"),
 ]
 
 
@@ -189,7 +220,10 @@ def test_without_the_token_nothing_is_answered(world: World, method: str, path: 
 def test_every_route_that_is_not_public_is_in_that_list(world: World) -> None:
     described = {(m.upper(), p) for p, methods in world.app.openapi()["paths"].items() for m in methods}
     listed = {
-        (method, re.sub(r"/[0-9a-f]{16}$", "/{incident_id}", path.replace(REPORT, "{name}")))
+        (
+            method,
+            re.sub(r"/[0-9a-f]{16}$", "/{incident_id}", path.replace(REPORT, "{name}").replace("/champion", "/{name}")),
+        )
         for method, path in PROTECTED
     }
     assert described - {("GET", "/health")} == listed - {("GET", "/openapi.json")}

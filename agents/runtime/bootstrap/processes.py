@@ -22,7 +22,7 @@ from agents.runtime.bootstrap.alerts import alert_manager_of, outputs_of, sender
 from agents.runtime.bootstrap.environment import api_token_of, folders_of, make_folders, noted_settings, store_of
 from agents.runtime.bootstrap.intakes import enforce_options_of, listener_config, losses_at_start, parsed_upstreams
 from agents.runtime.bootstrap.judging import block_keeper_of, judge_parts, learner_of, services_of, tripwires_of
-from agents.runtime.bootstrap.learning import retraining_of, rollout_of, validator_of
+from agents.runtime.bootstrap.learning import model_desk_of, retraining_of, rollout_of, validator_of
 from agents.runtime.bootstrap.models import compared_types, model_type_of, registry_of
 from agents.runtime.drill.drill import DrillTargets
 from agents.runtime.heartbeat import PARTS, Heartbeat
@@ -188,6 +188,7 @@ def serving_of(
         learner=learner_of(settings, store),
         blocks=block_keeper_of(settings, store),
         models=registry,
+        desk=model_desk_of(settings, store),
         reports_dir=settings.reports_dir,
         token=api_token_of(settings),
         retrain=retrainer.start,

@@ -1,0 +1,91 @@
+"""The shapes of answers about versions of models."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import BaseModel, Field
+
+_ID = "3f9a2c1177d0e4b5"
+
+
+class TransitionEntry(BaseModel):
+    number: int = Field(examples=[12])
+    at: float = Field(examples=[1767492011.0], description="Unix seconds")
+    action: str = Field(examples=["approve"])
+    model_id: str = Field(examples=[_ID])
+    replaced: str = Field(examples=["77aa2c1177d0e4b5"], description="model in use before; empty = none was replaced")
+    by: str = Field(examples=["ann"])
+    by_person: bool = Field(description="a person decided it, else the program")
+    reason: str = Field(examples=["gates look well"])
+    note: str = Field(examples=[""])
+    text: str = Field(examples=[f"deployed {_ID}"])
+
+
+class TransitionList(BaseModel):
+    transitions: list[TransitionEntry]
+
+
+class PeriodEntry(BaseModel):
+    model_id: str = Field(examples=[_ID])
+    since: float | None = Field(examples=[1767492011.0], description="Unix seconds; null = before this registry began")
+    until: float | None = Field(examples=[None], description="null = it still is")
+    how: str = Field(examples=["approve"])
+    by: str = Field(examples=["ann"])
+    reason: str = Field(examples=["gates look well"])
+
+
+class ProductionHistory(BaseModel):
+    history: list[PeriodEntry]
+
+
+class VersionAnswer(BaseModel):
+    model_id: str = Field(examples=[_ID])
+    state: str = Field(examples=["champion"])
+    aliases: list[str] = Field(examples=[["champion", "anchor"]])
+    path: str = Field(examples=["models/isolation_forest.npz"], description="empty: the shipped model, never deployed")
+    created: float | None = Field(examples=[1767492011.0])
+    report: str | None = Field(
+        examples=["training_report_20260104_020011.html"], description="to view at /reports/{name}"
+    )
+    manifest: dict[str, Any]
+    lineage: dict[str, Any] = Field(
+        examples=[{"parent": "77aa2c1177d0e4b5", "run_id": "20260104_020011", "gates": []}],
+        description="parent, data window and hash, code version, seed, settings, gates, approvals, canary, verdicts",
+    )
+    approvals: list[dict[str, Any]] = Field(examples=[[{"by": "ann", "reason": "", "at": 1767492011.0}]])
+    transitions: list[dict[str, Any]]
+
+
+class DifferenceAnswer(BaseModel):
+    old: dict[str, Any]
+    new: dict[str, Any]
+    settings: list[dict[str, str]]
+    lineage: list[dict[str, str]]
+    gates: list[dict[str, str]]
+    limits: dict[str, dict[str, float]]
+    scores: dict[str, Any] = Field(
+        examples=[{"names": 9000, "changed": 12, "groups": [], "changes": []}],
+        description="what both say of the shipped names, and which of them change severity",
+    )
+
+
+class CanaryAnswer(BaseModel):
+    canary: dict[str, Any] | None = Field(
+        examples=[{"model_id": _ID, "begun_at": 1767492011.0, "ends_at": 1767664811.0, "seen": {"queries": 1200}}],
+        description="the canary that runs, its terms and what was seen; null = none runs",
+    )
+
+
+class ModelDecision(BaseModel):
+    author: str = Field(examples=["ann"], min_length=1, max_length=80)
+    reason: str = Field(examples=["gates look well"], min_length=1, max_length=300)
+
+
+class VersionDecision(ModelDecision):
+    model_id: str = Field(examples=[_ID], pattern="^[0-9a-f]{16}$")
+
+
+class DecisionAnswer(BaseModel):
+    made: TransitionEntry
+    problems: list[str] = Field(examples=[[]], description="what did not follow: a channel, the database")

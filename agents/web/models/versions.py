@@ -1,0 +1,224 @@
+"""Versions of models: JSON routes, and pages whose forms work without scripts and ask for reason and confirmation."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, HTTPException, Path, Query, Request, Response
+
+from agents.core.errors import AgentsError, BusyError, ModelError, UsageError
+from agents.web import reports
+from agents.web.api import PROBLEMS, Limit, known_parameters
+from agents.web.models.schemas import (
+    CanaryAnswer,
+    DecisionAnswer,
+    DifferenceAnswer,
+    ModelDecision,
+    PeriodEntry,
+    ProductionHistory,
+    TransitionEntry,
+    TransitionList,
+    VersionAnswer,
+    VersionDecision,
+)
+from agents.web.pages import form_of, gate_of, page, to_login
+from agents.web.parts import ModelControl, parts_of
+from agents.web.schemas import Problem
+
+VERSION = "^([0-9a-f]{16}|champion|candidate|canary|anchor|shipped)$"
+"""Names of versions here: no paths of files, as on the command line."""
+MODELS_FORM_MAX = 8_192
+"""Longest form, bytes."""
+VERSIONS_SHOWN = 100
+"""Versions, periods and transitions on a page, each."""
+_OF_ONE = ("approve", "reject", "canary", "anchor")
+_OF_ALL = ("rollback", "pin", "unpin")
+"""Decisions about a version, and about what is in production."""
+router = APIRouter(
+    prefix="/models", responses={**PROBLEMS, 409: {"model": Problem}}, dependencies=[Depends(known_parameters)]
+)
+page_router = APIRouter(include_in_schema=False)
+Named = Annotated[str, Path(pattern=VERSION, examples=["champion"], description="id, or one of the aliases")]
+Side = Annotated[str, Query(pattern=VERSION, examples=["anchor"], description="id, or one of the aliases")]
+
+
+@router.get("/history", summary="What was in production when, newest first")
+def model_history(request: Request) -> ProductionHistory:
+    """Periods, with what put each model there, by whom and why."""
+    return ProductionHistory(history=[PeriodEntry(**one) for one in _desk(request).history()])
+
+
+@router.get("/log", summary="What became of models, newest first")
+def model_log(
+    request: Request,
+    people: Annotated[bool, Query(description="only what people decided")] = False,
+    limit: Limit = 100,
+) -> TransitionList:
+    """Each transition; models/CHANGELOG.md has the same as text."""
+    found = _desk(request).log(people)[::-1][:limit]
+    return TransitionList(transitions=[TransitionEntry(**one) for one in found])
+
+
+@router.get("/canary", summary="The canary that runs")
+def model_canary(request: Request) -> CanaryAnswer:
+    """Its terms, when it ends, and what was seen of it so far."""
+    return CanaryAnswer(canary=_desk(request).canary())
+
+
+@router.get("/diff", summary="Two versions side by side")
+def model_diff(request: Request, old: Side, new: Side) -> DifferenceAnswer:
+    """Settings, origin, gates, limits, and which shipped names change severity."""
+    return DifferenceAnswer(**_desk(request).diff(old, new))
+
+
+@router.get("/{name}", summary="One version with its lineage")
+def model_version(request: Request, name: Named) -> VersionAnswer:
+    """Where it comes from, what its gates said, who approved it and why."""
+    return VersionAnswer(**_desk(request).version(name))
+
+
+def _decided(request: Request, action: str, sent: ModelDecision, model_id: str = "") -> DecisionAnswer:
+    done = _desk(request).decide(action, model_id, sent.author, sent.reason)
+    made = TransitionEntry(**done.made.to_json(), text=done.made.text)
+    return DecisionAnswer(made=made, problems=list(done.problems))
+
+
+@router.post("/approve", summary="Deploy a candidate that waits, or a canary")
+def model_approved(request: Request, sent: VersionDecision) -> DecisionAnswer:
+    """With APPROVALS=2 another author has to approve it, too."""
+    return _decided(request, "approve", sent, sent.model_id)
+
+
+@router.post("/reject", summary="Turn down a candidate that waits, or a canary")
+def model_rejected(request: Request, sent: VersionDecision) -> DecisionAnswer:
+    """The model in use stays."""
+    return _decided(request, "reject", sent, sent.model_id)
+
+
+@router.post("/canary", summary="Let a candidate that waits judge some clients")
+def model_put_to_canary(request: Request, sent: VersionDecision) -> DecisionAnswer:
+    """Rules promote it or stop it; settings CANARY_…."""
+    return _decided(request, "canary", sent, sent.model_id)
+
+
+@router.post("/anchor", summary="Compare candidates with this version")
+def model_anchored(request: Request, sent: VersionDecision) -> DecisionAnswer:
+    """Beside the model in use."""
+    return _decided(request, "anchor", sent, sent.model_id)
+
+
+@router.post("/rollback", summary="Back to the model before")
+def model_rolled_back(request: Request, sent: ModelDecision) -> DecisionAnswer:
+    """Running detectors load it without a restart."""
+    return _decided(request, "rollback", sent)
+
+
+@router.post("/pin", summary="Keep the model in use")
+def model_pinned(request: Request, sent: ModelDecision) -> DecisionAnswer:
+    """No retraining and no person replaces it until it is unpinned."""
+    return _decided(request, "pin", sent)
+
+
+@router.post("/unpin", summary="Let the model in use be replaced again")
+def model_unpinned(request: Request, sent: ModelDecision) -> DecisionAnswer:
+    """Ends a pin."""
+    return _decided(request, "unpin", sent)
+
+
+def _desk(request: Request) -> ModelControl:
+    return parts_of(request).desk
+
+
+@page_router.get("/console/models")
+def models_page(request: Request) -> Response:
+    if not gate_of(request).has_session(request):
+        return to_login(request)
+    return _overview(request)
+
+
+@page_router.get("/console/models/diff")
+def diff_page(request: Request) -> Response:
+    if not gate_of(request).has_session(request):
+        return to_login(request)
+    old, new = (request.query_params.get(side, "")[:40] for side in ("old", "new"))
+    try:
+        if not all(_is_named(one) for one in (old, new)):
+            raise UsageError("cannot compare: choose two versions")
+        return page("model_diff.html", found=_desk(request).diff(old, new))
+    except (UsageError, ModelError) as error:
+        return _overview(request, 422, problem=str(error))
+
+
+@page_router.get("/console/models/{name}")
+def version_page(request: Request, name: str) -> Response:
+    if not gate_of(request).has_session(request):
+        return to_login(request)
+    return _version_of(request, name)
+
+
+@page_router.post("/console/models")
+async def model_form(request: Request) -> Response:
+    """Carry out what a form of these pages asks for, and show the page with what came of it."""
+    form = await form_of(request, MODELS_FORM_MAX) if gate_of(request).has_session(request) else {}
+    if not gate_of(request).sent_by_form(request, form.get("key", [""])[0]):
+        raise HTTPException(401, "cannot take a form that is not of a page of this session")
+    sent = {name: values[0].strip() for name, values in form.items()}
+    kept = {name: sent.get(name, "") for name in ("reason", "author")}
+    try:
+        done = await asyncio.to_thread(_carry_out, _desk(request), sent)
+    except (UsageError, BusyError, ModelError) as error:
+        return await asyncio.to_thread(_after, request, sent, 422, problem=str(error), **kept)
+    return await asyncio.to_thread(_after, request, sent, 200, done=done, author=kept["author"])
+
+
+def _carry_out(desk: ModelControl, sent: dict[str, str]) -> str:
+    """What a form asks for; returns a sentence about what came of it. Raises AgentsError."""
+    action, model_id = sent.get("do", ""), sent.get("model_id", "")
+    if action not in (*_OF_ONE, *_OF_ALL):
+        raise UsageError("cannot do that: the form names nothing that this page offers")
+    missing = [name for name in ("reason", "author") if not sent.get(name)]
+    if missing:
+        raise UsageError(f"cannot {action}: {' and '.join(missing)} must be given")
+    if sent.get("confirm") != "yes":
+        raise UsageError(f"cannot {action}: confirm it with the box beside the button")
+    done = desk.decide(action, model_id if action in _OF_ONE else "", sent["author"], sent["reason"])
+    return ". ".join([done.made.text, *(f"Not told: {problem}" for problem in done.problems)]) + "."
+
+
+def _after(request: Request, sent: dict[str, str], status: int, **said: str) -> Response:
+    if _is_named(sent.get("model_id", "")):
+        return _version_of(request, sent["model_id"], status, **said)
+    return _overview(request, status, **said)
+
+
+def _overview(request: Request, status: int = 200, **said: str) -> Response:
+    desk = _desk(request)
+    values: dict[str, Any] = {"done": "", "problem": "", "reason": "", "author": ""} | said
+    try:
+        values |= {"versions": desk.versions()[:VERSIONS_SHOWN], "canary": desk.canary()}
+        values |= {"history": desk.history()[:VERSIONS_SHOWN], "log": desk.log()[::-1][:VERSIONS_SHOWN]}
+    except AgentsError as error:
+        values |= {"versions": [], "canary": None, "history": [], "log": []}
+        values["problem"] = values["problem"] or str(error)
+    return page("models.html", status, key=gate_of(request).form_key(request), **values)
+
+
+def _version_of(request: Request, name: str, status: int = 200, **said: str) -> Response:
+    values: dict[str, Any] = {"done": "", "problem": "", "reason": "", "author": ""} | said
+    if not _is_named(name):
+        raise HTTPException(404, "cannot find that model")
+    try:
+        found = _desk(request).version(name)
+    except (UsageError, ModelError) as error:
+        return _overview(request, 404, problem=str(error))
+    shown = {one["name"] for one in reports.listed(parts_of(request).reports_dir)}
+    report = found["report"] if found["report"] in shown else None
+    origin = {name: value for name, value in found["lineage"].items() if name not in ("gates", "reference")}
+    values |= {"found": found, "report": report, "origin": origin, "key": gate_of(request).form_key(request)}
+    return page("model.html", status, **values)
+
+
+def _is_named(name: str) -> bool:
+    aliases = ("champion", "candidate", "canary", "anchor", "shipped")
+    return name in aliases or (len(name) == 16 and set(name) <= set("0123456789abcdef"))

@@ -1,0 +1,192 @@
+"""Versions of models over the API and at the console: looked up, compared, decided with reason and confirmation."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from agents.learning.release.transitions import Author
+from tests.support.carrier import with_factor
+from tests.web.test_console import AUTH, HTML, World
+
+pytestmark = pytest.mark.integration
+URL = "/console/models"
+OLD, NEW = with_factor(0.9), with_factor(0.8)
+HOSTILE = "<script>alert(1)</script>"
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> Iterator[World]:
+    """One version in production, and one that waits."""
+    made = World(tmp_path)
+    for model in (OLD, NEW):
+        made.registry.save_candidate(model)
+    made.registry.promote(OLD.model_id, Author("the retraining", HOSTILE))
+    made.registry.mark(NEW.model_id, "waiting", Author(HOSTILE, "run 7"))
+    gates = [{"name": HOSTILE, "value": 1.0, "threshold": None, "margin": 0.5, "passed": True}]
+    made.registry.note(NEW.model_id, {"parent": OLD.model_id, "gates": gates, "run_id": "20260104_020011"})
+    yield made
+    made.store.close()
+
+
+def post(world: World, path: str, **sent: Any) -> httpx.Response:
+    return world.call("POST", path, headers=AUTH, json=sent)
+
+
+def decide(world: World, action: str, **sent: Any) -> httpx.Response:
+    return post(world, f"/models/{action}", **{"author": "ann", "reason": "seen"} | sent)
+
+
+def test_versions_are_looked_up_with_lineage_and_history(world: World) -> None:
+    found = world.get("/models/candidate").json()
+    assert (found["model_id"], found["state"], found["aliases"]) == (NEW.model_id, "waiting", ["candidate"])
+    assert (found["lineage"]["parent"], found["report"]) == (OLD.model_id, "training_report_20260104_020011.html")
+    assert world.get(f"/models/{OLD.model_id}").json()["aliases"] == ["champion", "anchor"]
+    assert world.get("/models/shipped").json()["state"] == "replaced"
+    periods = world.get("/models/history").json()["history"]
+    assert periods[0]["model_id"] == OLD.model_id
+    log = world.get("/models/log").json()["transitions"]
+    assert [(one["action"], one["number"]) for one in log] == [("hold", 2), ("deploy", 1)]
+    assert world.get("/models/log", params={"people": True}).json()["transitions"] == []
+    assert world.get("/models/canary").json() == {"canary": None}
+
+
+def test_two_versions_are_compared(world: World) -> None:
+    found = world.get("/models/diff", params={"old": "champion", "new": "candidate"}).json()
+    assert (found["old"]["model_id"], found["new"]["model_id"]) == (OLD.model_id, NEW.model_id)
+    assert (found["limits"]["old"]["factor"], found["limits"]["new"]["factor"]) == (0.9, 0.8)
+    assert found["scores"]["changed"] == 0, "only the limits differ"
+
+
+@pytest.mark.parametrize("name", ["nobody", "..%2Fregistry.json", "%2Fetc%2Fpasswd", "0" * 15, HOSTILE])
+def test_no_file_is_read_over_the_network(world: World, name: str) -> None:
+    assert world.get(f"/models/{name}").status_code in (404, 422)
+    assert world.get("/models/diff", params={"old": "champion", "new": "/etc/passwd"}).status_code == 422
+
+
+def test_decisions_are_carried_out_recorded_and_told(world: World) -> None:
+    canary = decide(world, "canary", model_id=NEW.model_id).json()
+    assert canary["made"]["action"] == "begin canary"
+    assert world.get("/models/canary").json()["canary"]["model_id"] == NEW.model_id
+    approved = decide(world, "approve", model_id=NEW.model_id).json()
+    assert (approved["made"]["action"], approved["made"]["replaced"]) == ("approve", OLD.model_id)
+    assert approved["made"]["text"] == f"deployed {NEW.model_id}"
+    assert world.registry.current().model_id == NEW.model_id
+    assert decide(world, "anchor", model_id=NEW.model_id).status_code == 200
+    back = decide(world, "rollback", reason="too loud").json()
+    assert (back["made"]["model_id"], back["made"]["reason"]) == (OLD.model_id, "too loud")
+    assert decide(world, "pin").status_code == 200
+    assert decide(world, "rollback").status_code == 422
+    assert decide(world, "unpin").status_code == 200
+    assert [message.title.split(": ")[1] for message in world.told] == [
+        f"{action} by hand" for action in ("begin canary", "approve", "anchor", "roll back", "pin", "unpin")
+    ]
+
+
+def test_what_cannot_be_done_is_one_line_and_changes_nothing(world: World) -> None:
+    before = world.registry.transitions()
+    for action, sent, status in (
+        ("approve", {"model_id": OLD.model_id}, 422),
+        ("approve", {"model_id": NEW.model_id, "author": ""}, 422),
+        ("approve", {"model_id": NEW.model_id, "reason": ""}, 422),
+        ("reject", {"model_id": "../x"}, 422),
+        ("anchor", {"model_id": "0" * 16}, 422),
+    ):
+        answer = decide(world, action, **sent)
+        assert answer.status_code == status
+        assert answer.json()["error"].startswith("cannot ")
+    with world.registry.lock():
+        assert decide(world, "reject", model_id=NEW.model_id).status_code == 409
+    assert world.call("POST", "/models/rollback", json={"author": "a", "reason": "b"}).status_code == 401
+    assert world.registry.transitions() == before
+
+
+class Browser:
+    """A session, and the key that its pages have."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self.cookie = "; ".join(f"{name}={value}" for name, value in world.login().cookies.items())
+
+    def get(self, url: str = URL) -> httpx.Response:
+        return self._world.call("GET", url, headers=HTML | {"Cookie": self.cookie})
+
+    def send(self, key: str | None = None, **form: Any) -> httpx.Response:
+        if key is None:
+            (key,) = set(re.findall(r'name="key" value="([0-9a-f]+)"', self.get().text))
+        return self._world.call("POST", URL, headers={"Cookie": self.cookie}, data={"key": key, **form})
+
+
+def test_the_pages_show_everything_escaped(world: World) -> None:
+    browser = Browser(world)
+    for url in (URL, f"{URL}/{NEW.model_id}", f"{URL}/champion", f"{URL}/diff?old=champion&new=candidate"):
+        answer = browser.get(url)
+        assert answer.status_code == 200, answer.text
+        assert "<script" not in answer.text
+    page = browser.get().text
+    assert "&lt;script&gt;alert(1)&lt;/script&gt;" in page
+    assert page.count(f"{URL}/{OLD.model_id}") >= 2, "among the versions and in the history"
+    waiting = browser.get(f"{URL}/candidate").text
+    assert 'value="approve"' in waiting and 'value="reject"' in waiting
+    assert 'value="approve"' not in browser.get(f"{URL}/champion").text
+    assert world.call("GET", URL, headers=HTML).status_code == 303
+    assert browser.get(f"{URL}/diff?old=champion&new=/etc/passwd").status_code == 422
+    assert browser.get(f"{URL}/..%2f..%2fetc").status_code == 404
+    assert browser.get(f"{URL}/canary").status_code == 404
+
+
+def test_a_form_asks_for_reason_author_and_confirmation(world: World) -> None:
+    browser, sure = Browser(world), {"reason": "seen", "author": "ann", "confirm": "yes"}
+    for left_out in sure:
+        answer = browser.send(do="approve", model_id=NEW.model_id, **sure | {left_out: ""})
+        assert answer.status_code == 422
+        assert "cannot approve" in answer.text
+    assert world.registry.current().model_id == OLD.model_id
+    assert browser.send(key="0" * 64, do="rollback", **sure).status_code == 401
+    assert browser.send(do="restore", model_id="/etc/passwd", **sure).status_code == 422
+    done = browser.send(do="approve", model_id=NEW.model_id, **sure)
+    assert done.status_code == 200
+    assert f"deployed {NEW.model_id}." in done.text
+    assert world.registry.current().model_id == NEW.model_id
+    assert f"back to {OLD.model_id}." in browser.send(do="rollback", **sure).text
+    assert world.registry.decisions()[-1].reason == "seen"
+
+
+def test_a_canary_is_shown_with_what_was_seen(world: World) -> None:
+    world.registry.start_canary(NEW.model_id, {"hours": 48.0, "share": 0.25}, 1_767_225_600.0, Author("ann"))
+    page = Browser(world).get().text
+    assert "25.0% of the clients since 2026-01-01 00:00:00 UTC" in page
+    assert "promoted at 2026-01-03 00:00:00 UTC" in page
+    assert 'value="approve"' in Browser(world).get(f"{URL}/canary").text
+
+
+def test_a_damaged_index_is_said_and_the_page_stands(world: World) -> None:
+    (world.registry.models_dir / "registry.json").write_text("{")
+    answer = Browser(world).get()
+    assert answer.status_code == 200
+    assert "registry.json (remove it to begin a new one)" in answer.text
+
+
+def test_openapi_describes_each_route(world: World) -> None:
+    described = world.get("/openapi.json").json()
+    for path in (
+        "history",
+        "log",
+        "canary",
+        "diff",
+        "{name}",
+        "approve",
+        "reject",
+        "rollback",
+        "anchor",
+        "pin",
+        "unpin",
+    ):
+        operations = described["paths"][f"/models/{path}"]
+        for operation in operations.values():
+            assert operation["summary"] and operation["responses"]["200"]["content"]["application/json"]["schema"]
