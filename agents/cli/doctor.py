@@ -22,6 +22,7 @@ from agents.alerting.summary import likely_own
 from agents.cli.allow import INCIDENTS_MAX, WEEK_S
 from agents.cli.health import asked_health
 from agents.cli.upkeep.block import enforcement_text
+from agents.cli.upkeep.heard import heard_text
 from agents.core.errors import AgentsError, SettingsError, StoreError
 from agents.core.protocols import Spec
 from agents.core.text import command, counted, printable
@@ -34,12 +35,10 @@ from agents.export.outputs import OUTPUTS
 from agents.runtime import bootstrap
 from agents.runtime.drill.drill import drill_text
 from agents.runtime.health import UNSENT_S
-from agents.runtime.heartbeat import OUTBOX, PARTS, STALE_S, detector_health, read_heartbeat, settings_in_force
-from agents.runtime.listener_process import COLLECTOR
+from agents.runtime.heartbeat import OUTBOX, PARTS, detector_health, read_heartbeat, settings_in_force
 from agents.scoring import MODEL_TYPES
 from agents.settings import RENAMED, Settings, old_names, unknown_names
 from agents.sources import SPECS as INTAKES
-from agents.sources.collector import collected, heard_since
 from agents.sources.listener.server import refuse_loops
 from agents.sources.listener.sockets import bind_pair
 from agents.sources.listener.streams import exchange_of
@@ -212,31 +211,6 @@ def _bound(settings: Settings) -> str:
     )
 
 
-def _logs(settings: Settings) -> str:
-    """What was heard from each log that is followed, and what it does not keep."""
-    found, now = collected(settings.state_dir), time.time()
-    alive, state = detector_health(settings.state_dir)
-    silent = not collected(settings.state_dir, STALE_S)
-    ill = silent and alive and COLLECTOR in state.processes
-    if not found and not ill:
-        return "none is followed (COLLECT_FILES, dns-tunnel collect)"
-    kinds = {spec.name: spec for spec in INTAKES}
-    texts = ["no collector hears them at present"] if silent else []
-    for path, one in found.items():
-        kind = kinds.get(one.get("kind"))
-        text = f"{path}: {kind.summary if kind else 'of a kind not known yet'}; "
-        text += ", ".join(f"{counted(heard_since(one, hours, now), 'query')} in {hours} h" for hours in (1, 24))
-        said = {"malformed": "lines could not be read", "nameless": "queries without a name", "lost": "lines missing"}
-        text += "".join(f"; {what}: {one[name]}" for name, what in said.items() if one.get(name))
-        text += f"; cannot be read: {one['error']}" if one.get("error") else ""
-        text += "".join(f"; {loss}" for loss in (kind.fidelity.losses if kind else ()))
-        texts.append(text)
-        ill |= bool(one.get("error"))
-    if ill:
-        raise AgentsError(f"cannot follow all logs: {' | '.join(texts)}")
-    return " | ".join(texts)
-
-
 def _schedule(settings: Settings) -> str:
     bootstrap.scheduler_of(settings)
     return f"{settings.retrain_schedule} ({settings.retrain_timezone})"
@@ -401,7 +375,7 @@ CHECKS: tuple[tuple[str, str, Check], ...] = (
     ("bound", "listener", _bound),
     ("schedule", "scheduler", _schedule),
     ("api", "api", _api),
-    ("logs", "listener", _logs),
+    ("logs", "listener", heard_text),
     ("intakes", "", partial(_kinds, INTAKES)),
     ("detector", "", _detector_type),
     ("channels", "", _channels),

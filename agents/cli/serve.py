@@ -22,17 +22,20 @@ if TYPE_CHECKING:
 def listen(settings: Settings, options: argparse.Namespace) -> int:
     """`dns-tunnel listen`."""
     bootstrap.check_settings(settings)
-    plan = bootstrap.plan_of(settings, collecting=bootstrap.collecting_of(settings))
+    plan = bootstrap.plan_of(
+        settings, collecting=bootstrap.collecting_of(settings), receiving=bootstrap.receiving_of(settings)
+    )
     return _ended(settings, supervise(plan, lambda: None))
 
 
 def collect(settings: Settings, options: argparse.Namespace) -> int:
     """`dns-tunnel collect`."""
     collecting = bootstrap.collecting_of(settings, options.files, options.format or "", options.from_start)
-    if collecting is None:
+    receiving = bootstrap.receiving_of(settings, options.files, options.format or "")
+    if collecting is None and receiving is None:
         raise UsageError("cannot collect: no file is named, nor is any in COLLECT_FILES")
     bootstrap.check_settings(settings)
-    plan = bootstrap.plan_of(settings, collecting=collecting, listens=False)
+    plan = bootstrap.plan_of(settings, collecting=collecting, listens=False, receiving=receiving)
     return _ended(settings, supervise(plan, lambda: None))
 
 
@@ -49,7 +52,8 @@ def run(settings: Settings, options: argparse.Namespace) -> int:
         parts = [bootstrap.serving_of(settings, pulse, note), bootstrap.scheduling_of(settings)]
         return live(services.serve(parts, ready, pulse=pulse))
 
-    plan = bootstrap.plan_of(settings, [("console", console)], note, bootstrap.collecting_of(settings))
+    collecting, receiving = bootstrap.collecting_of(settings), bootstrap.receiving_of(settings)
+    plan = bootstrap.plan_of(settings, [("console", console)], note, collecting, receiving=receiving)
     return _ended(settings, supervise(plan, lambda: print(_welcome(settings), flush=True)))
 
 

@@ -17,6 +17,7 @@ import numpy as np
 import structlog
 from numpy.typing import NDArray
 
+from agents.alerting.intake_losses import IntakeLosses
 from agents.alerting.losses import Losses
 from agents.alerting.manager import AlertManager
 from agents.alerting.sink import ALERT_COUNTS, AlertSink
@@ -39,6 +40,7 @@ from agents.runtime.heartbeat import PARTS, STILL_S, DetectorHealth, Heartbeat
 from agents.runtime.shedding import sampled, unexplained
 from agents.runtime.signals import Beat, crashes_end
 from agents.scoring.model import Model
+from agents.sources.live.loss import losing_intakes
 from agents.store.spool import SpoolingSink
 from agents.store.sql import LOOK_S, Store
 from agents.stream.ledger import ATTEMPTS_MAX, CARRIED
@@ -395,6 +397,7 @@ class DetectorLoop:
         """listeners: names of the processes without which nothing is judged."""
         self._stream, self._judge, self._listeners = stream, judge, tuple(listeners)
         self._losses = Losses(judge.state_dir, judge.alerts.send)
+        self._intake_losses = IntakeLosses(judge.alerts.send)
         self._carried = stream.carried()
         self._warned = stream.dropped
         self._warn_at = self._last_batch_at = 0.0
@@ -448,6 +451,7 @@ class DetectorLoop:
         summed = {name: carried[name] for name in CARRIED if name not in own.alerts}
         why = "; ".join(f"{name}: {text}" for name, text in own.disk.items())
         total, unknown = self._losses.note(streamed.get("run_id", ""), streamed["lost"], why)
+        self._intake_losses.note(losing_intakes(self._judge.state_dir))
         return dataclasses.replace(
             own,
             **{**streamed, **summed},

@@ -28,6 +28,7 @@ from agents.runtime.heartbeat import (
 from agents.runtime.schedule import RetrainScheduler
 from agents.scoring.model import Model
 from agents.sources.collector import collected, heard_since
+from agents.sources.live.loss import LOSS_ALARM, lost_share
 from agents.stream.note import SharedNote
 
 _NUMBERS: tuple[tuple[str, str, str], ...] = (
@@ -89,6 +90,8 @@ _LISTENER_HELP = {
 _INTAKES = {
     "queries": "queries out of logs that are followed",
     "malformed": "lines of followed logs that could not be read",
+    "dropped": "packets and datagrams of live intakes that found no room in the kernel",
+    "refused": "connections to live intakes that were not let in, or did not speak as they should",
     "nameless": "queries that followed logs have without a name, not judged",
 }
 _ENFORCEMENT = {
@@ -237,10 +240,17 @@ class ProcessHealth:
     def metrics(self) -> Iterator[Metric]:
         """What the processes counted."""
         yield from metrics_of(self._with_sent(detector_health(self._state_dir, self._note)[1]))
-        found = collected(self._state_dir, STALE_S).values()
+        found, now = list(collected(self._state_dir, STALE_S).values()), time.time()
         if found:
             for name, text in _INTAKES.items():
                 yield Metric(f"intake_{name}_total", text, sum(one.get(name, 0) for one in found))
+            for hours in (1, 24):
+                heard = sum(heard_since(one, hours, now) for one in found)
+                yield Metric(f"intake_heard_{hours}h", f"queries out of intakes in the last {hours} h", heard)
+            silent = sum(not heard_since(one, 1, now) for one in found)
+            yield Metric("intake_silent", "intakes without a query in the last hour", silent)
+            share = max(map(lost_share, found))
+            yield Metric("intake_lost_share", "largest share that a sender lost in the last minute, estimated", share)
 
     def _intakes(self) -> dict[str, dict[str, Any]]:
         """What was heard from logs and servers that a collector follows; nothing where none runs. No names: anybody
@@ -250,8 +260,11 @@ class ProcessHealth:
             return {}
         heard = {f"queries_{hours}h": sum(heard_since(one, hours, now) for one in found) for hours in (1, 24)}
         failing = sum(bool(one.get("error")) for one in found)
-        error = {"error": f"cannot hear {failing} of {len(found)}: see dns-tunnel doctor"} if failing else {}
-        return {"intakes": {"ok": not failing, "followed": len(found), **heard, **error}}
+        losing = sum(lost_share(one) > LOSS_ALARM for one in found)
+        texts = [f"cannot hear {failing} of {len(found)}"] * bool(failing) + [f"{losing} lose queries"] * bool(losing)
+        error = {"error": f"{', '.join(texts)}: see dns-tunnel doctor"} if texts else {}
+        silent = sum(not heard_since(one, 1, now) for one in found)
+        return {"intakes": {"ok": not texts, "followed": len(found), "silent_1h": silent, **heard, **error}}
 
     def _scheduler(self) -> dict[str, Any]:
         return read_heartbeat(self._state_dir / PARTS["scheduler"])

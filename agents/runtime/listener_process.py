@@ -1,5 +1,5 @@
 """What runs in the processes that hear queries, and put them into their rings: listeners answer, a collector follows
-logs."""
+logs, a receiver hears live intakes."""
 
 from __future__ import annotations
 
@@ -24,9 +24,13 @@ from agents.sources.listener.sockets import Pair
 from agents.sources.listener.traffic import TrafficLimits
 from agents.sources.listener.upstream import AnsweredHere, Outgoing, UpstreamAddress, distinct_of
 from agents.sources.listener.upstream_watch import LoopProbes
+from agents.sources.live.receiver import LiveReceiver, Receiving
+from agents.sources.live.sockets import LiveSocket
 
 COLLECTOR = "collector"
 """Name of the process that follows logs."""
+RECEIVER = "receiver"
+"""Name of the process that hears live intakes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,3 +154,33 @@ def follow(collecting: Collecting, stream: Stream, number: int, ready: Callable[
     ready()
     collector.run(stop, lambda: beat(0.0))
     return 0
+
+
+def receive(
+    receiving: Receiving,
+    sockets: Sequence[LiveSocket],
+    stream: Stream,
+    number: int,
+    ready: Callable[[], None],
+    beat: Beat,
+) -> int:
+    """The receiver process: hears live intakes until SIGTERM. number: of its rings among the stream's."""
+    return live(_receive(receiving, sockets, stream, number, ready, beat))
+
+
+async def _receive(
+    receiving: Receiving,
+    sockets: Sequence[LiveSocket],
+    stream: Stream,
+    number: int,
+    ready: Callable[[], None],
+    beat: Beat,
+) -> int:
+    stop, loop = asyncio.Event(), asyncio.get_running_loop()
+    loop.add_signal_handler(signal.SIGTERM, stop.set)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
+    (ring, _), _ = stream.writers(number)
+    receiver = LiveReceiver(receiving, sockets, ring)
+    with crashes_end(lambda: loop.call_soon_threadsafe(stop.set)) as crashed:
+        await receiver.run(stop, ready, lambda: beat(0.0))
+    return int(bool(crashed))

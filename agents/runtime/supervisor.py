@@ -30,11 +30,21 @@ from agents.core.errors import AgentsError, SettingsError, UsageError
 from agents.dns.message import QR
 from agents.runtime import warmup
 from agents.runtime.detector_process import JudgeParts, run_detector
-from agents.runtime.listener_process import COLLECTOR, ListenerConfig, ListenerSockets, answer, follow
+from agents.runtime.listener_process import (
+    COLLECTOR,
+    RECEIVER,
+    ListenerConfig,
+    ListenerSockets,
+    answer,
+    follow,
+    receive,
+)
 from agents.runtime.privileges import User, become
 from agents.runtime.signals import ENDING, Beat, Signals
 from agents.sources.collector import Collecting
 from agents.sources.listener.sockets import UDP_MAX, bind_pairs, bind_probe
+from agents.sources.live.receiver import Receiving
+from agents.sources.live.sockets import LiveSocket, open_sockets
 from agents.stream.shared import ChildState, SharedStream, shared_states
 
 Work = Callable[[Callable[[], None], Beat], int]
@@ -83,9 +93,9 @@ class Child:
 
 @dataclass(frozen=True)
 class Plan:
-    """What a supervisor runs: listeners, a collector, a detector, and others by name; of the first two one at least.
+    """What a supervisor runs: listeners, a collector, a receiver, a detector, and others by name.
 
-    judge_parts: called in the detector.
+    Of the first three there is one at least. judge_parts: called in the detector.
     """
 
     listener: ListenerConfig | None
@@ -98,11 +108,13 @@ class Plan:
     run_as: User | None = None  # from the moment when the ports are held
     folders: Sequence[Path] = ()  # must be writable then
     collecting: Collecting | None = None
+    receiving: Receiving | None = None
 
     @property
     def names(self) -> list[str]:
         """Names of the processes that hear queries."""
-        return [*(self.listener.names if self.listener else ()), *([COLLECTOR] if self.collecting else ())]
+        listeners = self.listener.names if self.listener else ()
+        return [*listeners, *[COLLECTOR] * bool(self.collecting), *[RECEIVER] * bool(self.receiving)]
 
 
 def supervise(plan: Plan, ready: Callable[[], None]) -> int:
@@ -111,7 +123,7 @@ def supervise(plan: Plan, ready: Callable[[], None]) -> int:
     Raises AgentsError where one of them cannot start; then none is left.
     """
     config, names = plan.listener, plan.names
-    sockets = _bound(config) if config else []
+    sockets = _held(plan)
     warmup.up(lambda text: _log.info("kernels_compiling", note=text))
     warmup.judging()  # once, and all that is forked has it
     if config:
@@ -120,7 +132,7 @@ def supervise(plan: Plan, ready: Callable[[], None]) -> int:
         become(plan.run_as, plan.folders)
     elif config and os.geteuid() == 0 and config.port < PRIVILEGED_PORTS:
         _log.warning("runs_as_root", hint="set RUN_AS to a user that owns DATA_DIR: only the port needs root")
-    pairs = sockets[0].pairs if sockets else ()
+    pairs = sockets.listeners[0].pairs if sockets.listeners else ()
     addresses = [f"{sock.getsockname()[0]} port {sock.getsockname()[1]}" for sock, _ in pairs]
     children = [*names, DETECTOR, *(name for name, _ in plan.others)]
     stream = SharedStream(len(names), plan.queue_max, children, plan.batch_max, plan.batch_wait_s)
@@ -139,15 +151,12 @@ def supervise(plan: Plan, ready: Callable[[], None]) -> int:
     with signals:
         try:
             if started := supervisor.start():
-                if config:
-                    _log.info("listener_started", addresses=addresses, processes=len(config.names))
-                if plan.collecting:
-                    _log.info("collector_started", files=plan.collecting.names)
+                _tell_started(plan, addresses)
                 ready()
                 supervisor.watch()
                 _log.info("stopping")
         finally:
-            _close(sockets)
+            sockets.end()
             code = supervisor.stop()
             if started:  # counts begin anew with the next start
                 _log.info("stopped", **stream.carried(), **stream.health())
@@ -156,16 +165,28 @@ def supervise(plan: Plan, ready: Callable[[], None]) -> int:
     return code
 
 
-def _hearing(plan: Plan, stream: SharedStream, sockets: list[ListenerSockets]) -> list[Child]:
+def _tell_started(plan: Plan, addresses: Sequence[str]) -> None:
+    if plan.listener:
+        _log.info("listener_started", addresses=addresses, processes=len(plan.listener.names))
+    if plan.collecting:
+        _log.info("collector_started", files=plan.collecting.names)
+    if plan.receiving:
+        _log.info("receiver_started", intakes=plan.receiving.names)
+
+
+def _hearing(plan: Plan, stream: SharedStream, sockets: HeldSockets) -> list[Child]:
     """The processes that hear queries, listeners first."""
     children = []
     if config := plan.listener:
-        for at, (name, one) in enumerate(zip(config.names, sockets, strict=True)):
+        for at, (name, one) in enumerate(zip(config.names, sockets.listeners, strict=True)):
             work = partial(_answer, config, stream, at, sockets)
             children.append(Child(name, work, LISTENER_STOP_S, probe=one.probe.getsockname()))
     if plan.collecting:
         following = partial(follow, plan.collecting, stream, len(children))
         children.append(Child(COLLECTOR, partial(_without, sockets, following), LISTENER_STOP_S))
+    if plan.receiving:
+        hearing = partial(_receive, plan.receiving, stream, len(children), sockets)
+        children.append(Child(RECEIVER, hearing, LISTENER_STOP_S))
     return children
 
 
@@ -186,6 +207,34 @@ def supervise_one(name: str, work: Work, hang_s: float) -> int:
     return code
 
 
+@dataclass(frozen=True, slots=True)
+class HeldSockets:
+    """What the supervisor holds for the processes that hear queries."""
+
+    listeners: Sequence[ListenerSockets]
+    live: Sequence[LiveSocket]
+
+    def end(self) -> None:
+        """Close all for good."""
+        _close(self.listeners)
+        for one in self.live:
+            one.end()
+
+
+def _held(plan: Plan) -> HeldSockets:
+    """The sockets of a plan. Raises AgentsError where one cannot be opened; then none is left."""
+    listeners = _bound(plan.listener) if plan.listener else []
+    if plan.receiving is None:
+        return HeldSockets(listeners, [])
+    try:
+        return HeldSockets(
+            listeners, open_sockets(plan.receiving.addresses, plan.receiving.values, plan.receiving.ports)
+        )
+    except AgentsError:
+        _close(listeners)
+        raise
+
+
 def _bound(config: ListenerConfig) -> list[ListenerSockets]:
     pairs = bind_pairs(config.hosts, config.port, len(config.names))
     return [ListenerSockets(each, bind_probe()) for each in pairs]
@@ -195,20 +244,32 @@ def _answer(
     config: ListenerConfig,
     stream: SharedStream,
     at: int,
-    sockets: list[ListenerSockets],
+    sockets: HeldSockets,
     ready: Callable[[], None],
     beat: Beat,
 ) -> int:
-    _close([other for number, other in enumerate(sockets) if number != at])
-    return answer(config, stream, at, sockets[at], ready, beat)
+    _close([*(other for number, other in enumerate(sockets.listeners) if number != at), *sockets.live])
+    return answer(config, stream, at, sockets.listeners[at], ready, beat)
 
 
-def _without(sockets: list[ListenerSockets], work: Work, ready: Callable[[], None], beat: Beat) -> int:
-    _close(sockets)
+def _receive(
+    receiving: Receiving,
+    stream: SharedStream,
+    at: int,
+    sockets: HeldSockets,
+    ready: Callable[[], None],
+    beat: Beat,
+) -> int:
+    _close(sockets.listeners)
+    return receive(receiving, sockets.live, stream, at, ready, beat)
+
+
+def _without(sockets: HeldSockets, work: Work, ready: Callable[[], None], beat: Beat) -> int:
+    _close([*sockets.listeners, *sockets.live])
     return work(ready, beat)
 
 
-def _close(sockets: Sequence[ListenerSockets]) -> None:
+def _close(sockets: Sequence[ListenerSockets | LiveSocket]) -> None:
     for one in sockets:
         one.close()
 

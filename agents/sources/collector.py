@@ -38,6 +38,8 @@ from agents.stream.shared import STEPS
 
 COLLECTED = "collected.json"
 """The file with positions and counts."""
+RECEIVED = "received.json"
+"""The file with the counts of live intakes."""
 POLL_S = 0.25
 """Files are looked at so often."""
 SAVE_S = 1.0
@@ -122,13 +124,17 @@ class Heard:
         self.counts["nameless"] = self._before["nameless"] + nameless
         if batch is None:
             return None
-        now = time.time()
-        batch.ts[batch.ts != batch.ts] = now
-        self.counts["queries"] += len(batch)
-        self.heard_at, hour = now, int(now // HOUR_S)
-        self.hours[str(hour)] = self.hours.get(str(hour), 0) + len(batch)
-        self.hours = {name: number for name, number in self.hours.items() if int(name) > hour - HOURS}
+        batch.ts[batch.ts != batch.ts] = time.time()
+        self.add(len(batch))
         return batch
+
+    def add(self, queries: int) -> None:
+        """Count queries that came now."""
+        now = time.time()
+        self.counts["queries"] += queries
+        self.heard_at, hour = now, int(now // HOUR_S)
+        self.hours[str(hour)] = self.hours.get(str(hour), 0) + queries
+        self.hours = {name: number for name, number in self.hours.items() if int(name) > hour - HOURS}
 
     def note(self, name: str, error: str) -> None:
         """Note why it cannot be heard, "" = it can; the log says what is new."""
@@ -274,7 +280,7 @@ class Collector:
     def __init__(self, collecting: Collecting, ring: Ring) -> None:
         self._collecting, self._ring = collecting, ring
         self._path = collecting.state_dir / COLLECTED
-        saved = _saved_in(collecting.note.read()) or _saved_in(_read(self._path))
+        saved = saved_states(collecting.note.read(), self._path)
         self._sources: list[CollectedFile | CollectedPiHole] = [
             *(CollectedFile(path, collecting, saved.get(str(path), {})) for path in collecting.paths),
             *(CollectedPiHole(url, collecting, saved.get(url, {})) for url in collecting.pi_holes),
@@ -313,7 +319,7 @@ class Collector:
 
         A stop does not wait for room long.
         """
-        rows, most = list(_records(batch)), int(self._ring.capacity * STEPS[0]) - PUT_MAX
+        rows, most = list(records_of(batch)), int(self._ring.capacity * STEPS[0]) - PUT_MAX
         for begin in range(0, len(rows), PUT_MAX):
             tries = 0
             while self._ring.waiting > max(most, 0):
@@ -376,12 +382,20 @@ def _saved_in(data: bytes) -> dict[str, Any]:
     return {}
 
 
-def collected(state_dir: Path, within_s: float = math.inf) -> dict[str, Any]:
-    """What a collector on this folder has heard, by file: see Heard.to_json.
+def saved_states(note: bytes, path: Path) -> dict[str, Any]:
+    """What a process had heard, by source: of its shared note, or else of its file."""
+    return _saved_in(note) or _saved_in(_read(path))
 
-    within_s: nothing where it was not written so lately, seconds; a collector that runs writes it each second.
+
+def collected(state_dir: Path, within_s: float = math.inf) -> dict[str, Any]:
+    """What collector and receiver on this folder have heard, by source: see Heard.to_json.
+
+    within_s: nothing of one whose file was not written so lately, seconds; one that runs writes it each second.
     """
-    path = state_dir / COLLECTED
+    return {name: one for file in (COLLECTED, RECEIVED) for name, one in _fresh(state_dir / file, within_s).items()}
+
+
+def _fresh(path: Path, within_s: float) -> dict[str, Any]:
     try:
         age_s = time.time() - path.stat().st_mtime
     except OSError:
@@ -404,7 +418,7 @@ def _types(text: str) -> tuple[int, ...]:
     return tuple(found)
 
 
-def _records(batch: QueryBatch) -> Iterator[tuple[Any, ...]]:
+def records_of(batch: QueryBatch) -> Iterator[tuple[Any, ...]]:
     """The rows of a batch as record.packed_record takes them."""
     columns = (batch.qtype, batch.qlen, batch.rcode, batch.ancount, batch.rlen, batch.ttl_min, batch.rtt_ms)
     data = (batch.cached, batch.ans_hash, batch.ans_bytes, batch.negative_ttl)

@@ -158,3 +158,41 @@ def _exchange(asking: socket.socket, message: bytes) -> None:
             continue
         return
     raise TimeoutError("the server does not answer")
+
+
+def bind_to_socket(folder: Path, port: int, log: Path) -> list[str]:
+    """BIND that sends dnstap to the unix socket `tap.sock` in its folder."""
+    tap = f'dnstap {{ client; }}; dnstap-output unix "{folder / "tap.sock"}"; dnstap-identity "bind-test";'
+    return bind(folder, port, log, tap)
+
+
+def unbound_to_socket(folder: Path, port: int, log: Path) -> list[str]:
+    """unbound that sends dnstap to the unix socket `tap.sock` in its folder."""
+    command = unbound(folder, port, log)
+    with (folder / "unbound.conf").open("a") as config:
+        config.write(
+            f"""dnstap:
+  dnstap-enable: yes
+  dnstap-socket-path: "{folder / "tap.sock"}"
+  dnstap-send-identity: yes
+  dnstap-identity: "unbound-test"
+  dnstap-log-client-query-messages: yes
+  dnstap-log-client-response-messages: yes\n"""
+        )
+    return command
+
+
+def dnsdist_to_socket(folder: Path, port: int, log: Path) -> list[str]:
+    """dnsdist that sends dnstap to the unix socket `tap.sock` in its folder."""
+    (folder / "dnsdist.conf").write_text(
+        f"""setLocal("{HOST}:{port}")
+        setSecurityPollSuffix("")
+        tap = newFrameStreamUnixLogger("{folder / "tap.sock"}")
+        addAction(AllRule(), DnstapLogAction("dnsdist-test", tap))
+        addSelfAnsweredResponseAction(AllRule(), DnstapLogResponseAction("dnsdist-test", tap))
+        addAction(AllRule(), RCodeAction(DNSRCode.REFUSED))\n"""
+    )
+    return ["dnsdist", "--supervised", "--disable-syslog", "-C", str(folder / "dnsdist.conf")]
+
+
+TAPS: dict[str, Start] = {"bind": bind_to_socket, "unbound": unbound_to_socket, "dnsdist": dnsdist_to_socket}

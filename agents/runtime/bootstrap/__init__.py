@@ -29,6 +29,7 @@ from agents.runtime.bootstrap.intakes import (
     enforce_options_of,
     listener_config,
     losses_at_start,
+    receiving_of,
     strict_groups_of,
     upstreams_of,
 )
@@ -105,6 +106,7 @@ __all__ = [
     "own_zones_of",
     "plan_of",
     "privacy_of",
+    "receiving_of",
     "registry_of",
     "retrain_options_of",
     "retraining_log",

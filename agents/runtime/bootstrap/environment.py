@@ -29,6 +29,7 @@ from agents.scoring import MODEL_TYPES
 from agents.settings import Settings
 from agents.sources import SPECS as INTAKES
 from agents.sources.listener import cache, special_names, traffic
+from agents.sources.live.addresses import RECEIVE
 from agents.sources.tail import COLLECT
 from agents.store.opening import open_store
 from agents.store.sql import Store
@@ -50,6 +51,7 @@ SPECS: tuple[Spec[Any], ...] = (
     traffic.SPEC,
     cache.SPEC,
     COLLECT,
+    RECEIVE,
     *INTAKES,
     *MODEL_TYPES,
     *CHANNELS,
@@ -64,8 +66,8 @@ SPECS: tuple[Spec[Any], ...] = (
     staging.SPEC,
     drill_options.SPEC,
 )
-"""Special names, limits, logs that are followed, every kind of intake, detector type, channel and export, privacy,
-reviews, enforcement: settings and documents are made of them."""
+"""Special names, limits, logs that are followed, live intakes, every kind of intake, detector type, channel and export,
+privacy, reviews, enforcement: settings and documents are made of them."""
 
 
 def load_settings(**overrides: Any) -> Settings:

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 from agents import enforcement
@@ -21,6 +22,7 @@ from agents.runtime.listener_process import ListenerConfig
 from agents.settings import Settings
 from agents.sources import SPECS as INTAKES
 from agents.sources import losses_of
+from agents.sources.capture import ports_of
 from agents.sources.collector import Collecting
 from agents.sources.listener import cache, special_names, traffic
 from agents.sources.listener.blocking.blocking import BlockConfig
@@ -32,6 +34,9 @@ from agents.sources.listener.upstream import (
     system_resolvers,
 )
 from agents.sources.listener.upstream_watch import LoopProbes, shared_counts
+from agents.sources.live.addresses import FIDELITIES, RECEIVE, is_live, parse_live, tls_context
+from agents.sources.live.receiver import Receiving
+from agents.sources.logs import SPECS as LOGS
 from agents.sources.tail import COLLECT, COLLECT_MAX, files_of, is_address
 
 
@@ -100,11 +105,20 @@ def _outgoing(settings: Settings) -> Outgoing:
     return Outgoing(settings.forward == "normalised", prefixes)
 
 
-def losses_at_start(collecting: Collecting, listens: bool) -> tuple[str, ...]:
-    """What the logs do not keep, as far as it is known. A listener answers, whatever state the logs are in."""
-    kinds, unknown = collecting.kinds(strict=not listens)
-    untold = (f"answers: not known until the kind of {printable(path)} is found" for path in unknown)
-    return (*losses_of(kinds, named=listens), *untold)
+def losses_at_start(
+    collecting: Collecting | None, listens: bool, receiving: Receiving | None = None
+) -> tuple[str, ...]:
+    """What logs and live intakes do not keep, as far as it is known. A listener answers, whatever state they are in."""
+    kinds, unknown = collecting.kinds(strict=not listens) if collecting else ([], [])
+    heard = receiving.addresses if receiving else ()
+    kinds += [kind for one in heard for kind in INTAKES if kind.name == one.format]
+    untold = [*map(str, unknown), *(one.name for one in heard if one.kind == "syslog" and not one.format)]
+    live = {one.kind: FIDELITIES[one.kind] for one in heard}
+    return (
+        *losses_of(kinds, named=listens or bool(live)),
+        *(f"{kind}: {text}" for kind, fidelity in live.items() for text in fidelity.losses),
+        *(f"answers: not known until the kind of {printable(name)} is found" for name in untold),
+    )
 
 
 def collecting_of(
@@ -112,15 +126,14 @@ def collecting_of(
 ) -> Collecting | None:
     """The logs that are followed: `files`, or those of COLLECT_FILES; None if there are none. Raises SettingsError.
 
-    files: paths, and addresses of Pi-holes.
+    files: paths, and addresses of Pi-holes; those of live intakes are left out.
     """
     values = settings.of(COLLECT)
-    names = files or files_of(values)
-    format = format or values["collect_format"]
-    if format not in {"auto", *(kind.name for kind in INTAKES)}:
-        raise SettingsError(f"cannot use setting COLLECT_FORMAT={format}: there is no such kind of log")
-    if len(names) > COLLECT_MAX:
+    named = files or files_of(values)
+    format = _format_of(values, format)
+    if len(named) > COLLECT_MAX:
         raise SettingsError(f"cannot use setting COLLECT_FILES: more than {COLLECT_MAX} files")
+    names = [name for name in named if not is_live(name)]
     if not names:
         return None
     _refuse_plain_password(settings, names, values["pihole_password"])
@@ -132,6 +145,36 @@ def collecting_of(
         options={name: value for kind in INTAKES for name, value in settings.of(kind).items()},
         pi_holes=list(dict.fromkeys(filter(is_address, names))),
         pihole_password=values["pihole_password"],
+    )
+
+
+def _format_of(values: dict[str, Any], format: str) -> str:
+    format = format or str(values["collect_format"])
+    if format not in {"auto", *(kind.name for kind in INTAKES)}:
+        raise SettingsError(f"cannot use setting COLLECT_FORMAT={format}: there is no such kind of log")
+    return format
+
+
+def receiving_of(settings: Settings, files: Sequence[str] = (), format: str = "") -> Receiving | None:
+    """The live intakes among `files`, or those of COLLECT_FILES; None if there are none. Raises SettingsError."""
+    named, values = settings.of(COLLECT), settings.of(RECEIVE)
+    lines = tuple(kind.name for kind in LOGS if kind.reader is not None)
+    names = dict.fromkeys(name for name in files or files_of(named) if is_live(name))
+    if not names:
+        return None
+    addresses = [parse_live(name, lines) for name in names]
+    allowed = str(values["receive_allowed"]) or settings.allowed_clients
+    options = {name: value for kind in INTAKES for name, value in settings.of(kind).items()}
+    format = _format_of(named, format)
+    return Receiving(
+        addresses,
+        settings.state_dir,
+        [part.strip() for part in allowed.split(",") if part.strip()],
+        sorted(ports_of(str(options["replay_ports"]))),
+        values,
+        options,
+        format if format in lines else "auto",
+        tls_context(values) if any(one.transport == "tls" for one in addresses) else None,
     )
 
 

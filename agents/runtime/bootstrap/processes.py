@@ -33,6 +33,7 @@ from agents.runtime.supervisor import Plan, Work
 from agents.settings import Settings
 from agents.sources.collector import Collecting
 from agents.sources.listener.traffic import AccessList
+from agents.sources.live.receiver import Receiving
 from agents.store.feedback.reviews import ReviewStore
 from agents.store.retention import ClockWatch
 from agents.stream.note import SharedNote
@@ -68,13 +69,14 @@ def plan_of(
     note: SharedNote | None = None,
     collecting: Collecting | None = None,
     listens: bool = True,
+    receiving: Receiving | None = None,
 ) -> Plan:
     """What `listen`, `run` and `collect` start.
 
     others: what runs beside listeners and detector, and reads its `note`. collecting: logs that are followed. listens:
-    there are listeners. Raises CaptureError for a file that cannot be followed.
+    there are listeners. receiving: live intakes. Raises CaptureError for a file that cannot be followed.
     """
-    losses = losses_at_start(collecting, listens) if collecting else ()
+    losses = losses_at_start(collecting, listens, receiving)
     make_folders(settings)
     listener = listener_config(settings) if listens else None
     mismatched = listener.mismatched_by_upstream if listener else dict
@@ -89,6 +91,7 @@ def plan_of(
         run_as=user_of(settings.run_as),
         folders=tuple(folders_of(settings)[1:]),
         collecting=collecting,
+        receiving=receiving,
     )
 
 

@@ -15,7 +15,8 @@ def is_capture(head: bytes) -> bool:
     return head[:4] == PCAPNG_MAGIC or head[:4] in PCAP_MAGICS
 
 
-def _ports(text: str) -> frozenset[int]:
+def ports_of(text: str) -> frozenset[int]:
+    """Ports, comma-separated. Raises ValueError."""
     for part in text.split(","):
         if not (part.strip().isascii() and part.strip().isdigit() and 1 <= int(part) <= 65535):
             raise ValueError(f"{part.strip()!r} is no port between 1 and 65535")
@@ -26,7 +27,7 @@ def _open(path: Path, options: Mapping[str, str]) -> Source:
     # Imported here: it loads the compiler, which the list of kinds does not need.
     from agents.sources.capture.source import PcapSource
 
-    return PcapSource(path, _ports(options["replay_ports"]))
+    return PcapSource(path, ports_of(options["replay_ports"]))
 
 
 _WHICH_PORTS = "ports that carry DNS in a capture, comma-separated; on others, queries are known by their content"
@@ -39,7 +40,7 @@ SPEC = Intake(
             str,
             "53",
             _WHICH_PORTS,
-            _ports,
+            ports_of,
         ),
     ),
     factory=_open,

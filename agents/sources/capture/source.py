@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import io
-import secrets
 from collections.abc import Generator, Iterator
 from collections.abc import Set as AbstractSet
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from agents.core.errors import CaptureError
-from agents.core.jit import COMPILED
 from agents.core.text import counted
 from agents.core.types import QueryBatch
-from agents.dns.message_kernels import question_end
 from agents.sources.capture import capture_kernels as kernels
 from agents.sources.capture import is_capture
 from agents.sources.capture.capture_kernels import (
@@ -33,34 +29,15 @@ from agents.sources.capture.capture_kernels import (
     HUGE,
     INTERFACE,
     INTERFACES,
-    IP_FRAGMENT,
     LINK,
     MALFORMED,
     MORE,
     NO_MAGIC,
-    NOW,
-    TCP_SEGMENT,
     UNIT,
     WAITING,
 )
-from agents.sources.capture.fragments import Fragment, Fragments, first_alone
 from agents.sources.capture.frame_kernels import (
-    DATAGRAM,
-    DPORT,
-    FLAGS,
-    IP_ID,
-    PAYLOAD,
-    PROTOCOL,
-    RAW,
-    SEGMENT,
-    SEQ,
-    SIZE,
-    SPORT,
-    STOP,
-    TTL,
-    find_packet,
     hides_queries,
-    packet_room,
     reason_text,
 )
 from agents.sources.capture.pcap import (
@@ -73,7 +50,7 @@ from agents.sources.capture.pcap import (
     TOO_MANY_INTERFACES,
     interface_of,
 )
-from agents.sources.capture.streams import Segment, Streams
+from agents.sources.capture.walk import Buffer, FrameWalk, buffer_of
 from agents.sources.intake import FileSource
 from agents.stream.record import RECORD, batch_of_records
 
@@ -81,13 +58,6 @@ _CHUNK = 1 << 22
 """Bytes read at once."""
 _PORTS_SHOWN = 5
 """Other ports named in a warning, those with the most queries."""
-Buffer = Any
-"""Bytes as kernels take them: u8 of NumPy, or a memoryview where the interpreter runs them."""
-
-
-def _buffer(content: bytes) -> Buffer:
-    """Bytes as kernels take them; the interpreter reads a memoryview ten times faster than an array."""
-    return np.frombuffer(content, np.uint8) if COMPILED else memoryview(content)
 
 
 class PcapSource(FileSource):
@@ -99,11 +69,8 @@ class PcapSource(FileSource):
 
     def __init__(self, path: Path, ports: AbstractSet[int]) -> None:
         super().__init__(path)
-        carries = np.zeros(65_536, np.bool_)
-        carries[list(ports)] = True
-        self._walk, self._packet = kernels.new_walk(carries), packet_room()
-        self._numbers = self._walk.numbers
-        self._streams, self._fragments = Streams(), Fragments()
+        self._frames = FrameWalk(ports)
+        self._walk, self._numbers = self._frames.walk, self._frames.numbers
         self._queries = 0
 
     def check(self, stream: io.BufferedReader) -> None:
@@ -116,7 +83,6 @@ class PcapSource(FileSource):
 
     def batches(self, size: int) -> Iterator[QueryBatch]:
         """Yield batches of `size` queries, the last one shorter."""
-        self._joiner = kernels.empty_joiner((secrets.randbits(64), secrets.randbits(64)))
         with self._open() as stream:
             damage = yield from self._read(stream, size)
         self.malformed += int(self._numbers[MALFORMED])
@@ -127,11 +93,13 @@ class PcapSource(FileSource):
         """Warn of what was not read, read in part or read otherwise than it lay there."""
         if cut := self._numbers[CUT]:
             self._warn(f"{counted(cut, 'message')} cut by the capture's snapshot length")
-        if self._streams.lost:
-            self._warn(f"{counted(self._streams.lost, 'gap')} in TCP streams: segments are missing from the capture")
-        if self._fragments.incomplete:
-            self._warn(f"{counted(self._fragments.incomplete, 'fragmented packet')} incomplete")
-        if copies := self._numbers[COPIES] + self._streams.copied:
+        if self._frames.streams.lost:
+            self._warn(
+                f"{counted(self._frames.streams.lost, 'gap')} in TCP streams: segments are missing from the capture"
+            )
+        if self._frames.fragments.incomplete:
+            self._warn(f"{counted(self._frames.fragments.incomplete, 'fragmented packet')} incomplete")
+        if copies := self._numbers[COPIES] + self._frames.streams.copied:
             self._warn(
                 f"{counted(copies, 'message')} captured twice, on both sides of a router or a mirror; counted once"
             )
@@ -153,19 +121,15 @@ class PcapSource(FileSource):
 
     def _read(self, stream: io.BufferedReader, size: int) -> Generator[QueryBatch, None, str]:
         """Walk the file; the generator's value is why it could not be read to its end, or ""."""
-        joiner = self._joiner
+        joiner = self._frames.joiner
         out, written = np.zeros(size, RECORD), 0
         data, damage = self._begin(stream), ""
         while True:
-            reason, written = kernels.scan(self._walk, joiner, self._packet, data, out, written)
+            reason, written = self._frames.scan(data, out, written)
             if reason == FULL:
                 self._queries += written
                 yield batch_of_records(out)
                 written = 0
-            elif reason == TCP_SEGMENT:
-                self._take_segment(data)
-            elif reason == IP_FRAGMENT:
-                self._take_fragment(data)
             elif reason == INTERFACE:
                 if not self._add_interface(data):
                     damage = TOO_MANY_INTERFACES
@@ -176,9 +140,9 @@ class PcapSource(FileSource):
                 if not more:
                     damage = self._damage(reason, rest)
                     break
-                data = _buffer(rest + more)
+                data = buffer_of(rest + more)
                 self._numbers[AT] = 0
-        self._finish()
+        self._frames.finish()
         while joiner.numbers[WAITING] or written:
             written = kernels.ready(joiner, np.inf, out, written)
             self._queries += written
@@ -197,81 +161,7 @@ class PcapSource(FileSource):
             self._numbers[BIG] = order == ">"
             # The upper bits of the link type field hold the length of a frame check sequence.
             self._numbers[LINK] = int.from_bytes(head[20:24], "big" if order == ">" else "little") & 0xFFFF
-        return _buffer(stream.read(_CHUNK))
-
-    def _take_segment(self, data: Buffer) -> None:
-        """Add the TCP segment at hand to its stream, and take the messages it completes."""
-        packet, numbers = self._packet, self._packet.numbers
-        segment = Segment(
-            bytes(packet.source),
-            int(numbers[SPORT]),
-            bytes(packet.destination),
-            int(numbers[DPORT]),
-            int(numbers[SEQ]),
-            int(numbers[FLAGS]),
-            data[numbers[PAYLOAD] : numbers[STOP]].tobytes(),
-            int(numbers[IP_ID]),
-            int(numbers[TTL]),
-            float(self._walk.times[NOW]),
-        )
-        for message in self._streams.messages(segment):
-            self._take_message(message)
-
-    def _take_message(self, message: bytes) -> None:
-        """Take a message out of a stream, between the ends of the packet at hand."""
-        numbers = self._packet.numbers
-        numbers[PAYLOAD], numbers[STOP], numbers[SIZE] = 0, len(message), len(message)
-        numbers[TTL] = -1  # copies of segments are gone; several messages in one segment are no copies
-        kernels.take_message(self._walk, self._joiner, self._packet, _buffer(message))
-
-    def _take_fragment(self, data: Buffer) -> None:
-        """Add the IP fragment at hand to its packet, and take what becomes readable.
-
-        A first fragment with a whole question is taken at once: the others bring records that nothing counts, and many
-        captures lack them, since only the first one has ports to filter by.
-        """
-        packet, numbers = self._packet, self._packet.numbers
-        content = data[numbers[PAYLOAD] : numbers[STOP]].tobytes()
-        if len(content) < numbers[SIZE]:
-            self._fragments.incomplete += 1
-            return
-        fragment = Fragment(
-            bytes(packet.source),
-            bytes(packet.destination),
-            int(numbers[IP_ID]),
-            int(numbers[PROTOCOL]),
-            int(numbers[TTL]),
-            int(numbers[SEQ]),
-            bool(numbers[FLAGS]),
-            content,
-            float(self._walk.times[NOW]),
-        )
-        whole = self._fragments.add(fragment)
-        if whole is not None:
-            self._take_packet(_buffer(whole))
-        elif fragment.offset == 0:
-            first = _buffer(first_alone(fragment))
-            if find_packet(RAW, first, 0, len(first), packet) == DATAGRAM and question_end(
-                first, numbers[PAYLOAD], numbers[STOP]
-            ):
-                self._fragments.take(fragment)
-                kernels.take_packet(self._walk, self._joiner, packet, first, DATAGRAM)
-
-    def _take_packet(self, data: Buffer) -> None:
-        """Take an IP packet that was put together; one with a fragment in it is not put together again."""
-        kind = find_packet(RAW, data, 0, len(data), self._packet)
-        if kind in (DATAGRAM, SEGMENT) and kernels.take_packet(self._walk, self._joiner, self._packet, data, kind):
-            self._take_segment(data)
-
-    def _finish(self) -> None:
-        """Take what waited for more that did not come."""
-        self._fragments.finish()
-        packet, numbers = self._packet, self._packet.numbers
-        for source, sport, destination, dport, message in self._streams.finish():
-            for at in range(len(source)):
-                packet.source[at], packet.destination[at] = source[at], destination[at]
-            numbers[SPORT], numbers[DPORT] = sport, dport
-            self._take_message(message)
+        return buffer_of(stream.read(_CHUNK))
 
     def _add_interface(self, data: Buffer) -> bool:
         """Take the interface block that the walk stopped at; False if it is too short or one too many."""

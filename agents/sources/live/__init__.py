@@ -1,1 +1,1 @@
-"""Live intakes: what runs at an address or an interface, read at once."""
+"""Live intakes: what arrives at an address or an interface is read at once, and put into a ring that never waits."""

@@ -1,0 +1,181 @@
+"""Packets of an interface (packet(7)): a ring that kernel and process share, with a filter in front of it.
+
+Opening needs CAP_NET_RAW; reading needs nothing. The supervisor holds the socket, so packets that come while a reader
+is started again wait in the ring. What finds no room there the kernel counts.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import math
+import mmap
+import socket
+import struct
+import sys
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from agents.core.errors import AgentsError
+from agents.sources.capture import capture_kernels as kernels
+from agents.sources.capture.capture_kernels import AT, FULL, LINK, MALFORMED, UNIT, WAITING
+from agents.sources.capture.frame_kernels import ETHERNET, RAW
+from agents.sources.capture.walk import FrameWalk
+from agents.sources.live.block_kernels import records_of_block
+from agents.sources.live.packet_filter import PORTS_MAX, program
+from agents.stream.record import RECORD
+
+BLOCK = 1 << 20
+"""Bytes of a block of the ring; the largest packet, with segments put together by the driver, has 64 KiB."""
+BLOCK_MS = 100
+"""A block that is not full is given to the reader after so many milliseconds."""
+OUT_ROWS = 1024
+"""Rows that are given at once."""
+_FRAME_SIZE = 2048
+_ETH_P_ALL = 3
+_SOL_PACKET, _SOL_SOCKET = 263, 1
+_ADD_MEMBERSHIP, _RX_RING, _STATISTICS, _VERSION, _IGNORE_OUTGOING = 1, 5, 6, 10, 23
+_TPACKET_V3, _MR_PROMISC, _ATTACH_FILTER = 2, 1, 26
+"""Numbers of <linux/if_packet.h> and <asm/socket.h>."""
+_STATUS, _SEQUENCE = 8, 24
+"""Offsets in struct tpacket_block_desc: block_status, seq_num."""
+_TO_KERNEL, _TO_USER = 0, 1
+_LINKS = {1: (14, ETHERNET), 772: (14, ETHERNET), 65534: (0, RAW), 768: (0, RAW), 776: (0, RAW), 778: (0, RAW)}
+"""ARPHRD_… of <linux/if_arp.h> to the link header's size and type: Ethernet, loopback, none (tun), IPIP, SIT, GRE."""
+_LOOPBACK = 772
+
+
+class PacketOptions(NamedTuple):
+    """How an interface is heard. size: bytes of the ring."""
+
+    promiscuous: bool
+    size: int
+
+
+def _link_of(interface: str) -> tuple[int, int]:
+    """Size and type of an interface's link header. Raises AgentsError."""
+    try:
+        kind = int(Path(f"/sys/class/net/{interface}/type").read_text())
+    except (OSError, ValueError):
+        kind = 1
+    if kind not in _LINKS:
+        raise AgentsError(f"cannot hear packet://{interface}: its link layer (ARPHRD {kind}) is not read")
+    return _LINKS[kind]
+
+
+def open_packet_socket(interface: str, options: PacketOptions, ports: Sequence[int]) -> socket.socket:
+    """A socket that keeps packets of an interface from now on. Raises OSError or AgentsError."""
+    if sys.platform != "linux":
+        raise AgentsError(f"cannot hear packet://{interface}: packets are heard on Linux alone")
+    if len(ports) > PORTS_MAX:
+        raise AgentsError(f"cannot hear packet://{interface}: REPLAY_PORTS has more than {PORTS_MAX} ports")
+    sock = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)
+    try:
+        try:
+            number = socket.if_nametoindex(interface)
+        except OSError:
+            raise AgentsError(f"cannot hear packet://{interface}: there is no such interface") from None
+        size, _ = _link_of(interface)
+        _attach(sock, program(ports, size))
+        sock.setsockopt(_SOL_PACKET, _VERSION, _TPACKET_V3)
+        blocks = max(options.size // BLOCK, 2)
+        frames = BLOCK // _FRAME_SIZE * blocks
+        ring = struct.pack("7I", BLOCK, blocks, _FRAME_SIZE, frames, BLOCK_MS, 0, 0)
+        sock.setsockopt(_SOL_PACKET, _RX_RING, ring)
+        if _is_loopback(interface):  # there each packet is seen twice
+            with suppress(OSError):  # older than Linux 4.20: copies are known by what they are
+                sock.setsockopt(_SOL_PACKET, _IGNORE_OUTGOING, 1)
+        if options.promiscuous:
+            sock.setsockopt(_SOL_PACKET, _ADD_MEMBERSHIP, struct.pack("iHH8s", number, _MR_PROMISC, 0, b""))
+        sock.bind((interface, _ETH_P_ALL))
+        sock.setblocking(False)
+    except (OSError, AgentsError):
+        sock.close()
+        raise
+    return sock
+
+
+def _is_loopback(interface: str) -> bool:
+    try:
+        return int(Path(f"/sys/class/net/{interface}/type").read_text()) == _LOOPBACK
+    except (OSError, ValueError):
+        return False
+
+
+def _attach(sock: socket.socket, code: bytes) -> None:
+    """Let the kernel run a filter (socket(7), SO_ATTACH_FILTER)."""
+    kept = ctypes.create_string_buffer(code, len(code))
+    sock.setsockopt(_SOL_SOCKET, _ATTACH_FILTER, struct.pack("HP", len(code) // 8, ctypes.addressof(kept)))
+
+
+class PacketReader:
+    """Reads the ring of one interface's socket. size: its bytes."""
+
+    def __init__(self, sock: socket.socket, interface: str, ports: Sequence[int], size: int) -> None:
+        self._sock = sock
+        self._blocks = max(size // BLOCK, 2)
+        self._ring = mmap.mmap(sock.fileno(), self._blocks * BLOCK)
+        self._memory = np.frombuffer(self._ring, np.uint8).reshape(self._blocks, BLOCK)
+        self._status = self._memory[:, _STATUS : _STATUS + 4].view(np.uint32)[:, 0]
+        self._copy, self._out = np.zeros(BLOCK, np.uint8), np.zeros(OUT_ROWS, RECORD)
+        self._frames = FrameWalk(frozenset(ports))
+        self._frames.numbers[LINK], self._frames.walk.times[UNIT] = _link_of(interface)[1], 1e-9
+        self._next = self._oldest()
+        self.packets = self.dropped = 0
+
+    def _oldest(self) -> int:
+        """The block that comes next: another reader may have taken some."""
+        waiting = np.flatnonzero(self._status & _TO_USER)
+        if not len(waiting):
+            return -1
+        numbers = self._memory[waiting, _SEQUENCE : _SEQUENCE + 8].copy().view(np.uint64)[:, 0]
+        return int(waiting[int(np.argmin(numbers))])
+
+    def read(self, put: Callable[[NDArray[np.void]], None]) -> bool:
+        """Read one block; whether there was one. put: takes RECORDs of queries that waited for their answers."""
+        if self._next < 0:
+            self._next = self._oldest()
+        at = self._next
+        if at < 0 or not self._status[at] & _TO_USER:
+            self._rest(put)
+            return False
+        data = self._copy[: int(records_of_block(self._memory[at], self._copy))].copy()
+        self._status[at] = _TO_KERNEL
+        self._next = (at + 1) % self._blocks
+        data.flags.writeable = False
+        self._frames.numbers[AT] = 0
+        reason = FULL
+        while reason == FULL:
+            reason, written = self._frames.scan(data, self._out, 0)
+            put(self._out[:written])
+        return True
+
+    def _rest(self, put: Callable[[NDArray[np.void]], None], now: float = 0.0) -> None:
+        """Give the rows that wait no longer for their answers, while no packet comes."""
+        joiner: Any = self._frames.joiner
+        while joiner.numbers[WAITING]:
+            written = kernels.ready(joiner, now or time.time() - BLOCK_MS / 1000, self._out, 0)
+            put(self._out[:written])
+            if written < len(self._out):
+                return
+
+    def close(self, put: Callable[[NDArray[np.void]], None]) -> None:
+        """Give the rows that wait for an answer."""
+        self._frames.finish()
+        self._rest(put, math.inf)
+
+    def count(self) -> None:
+        """Take over what the kernel counted since the last time (packet(7), PACKET_STATISTICS): it begins anew then."""
+        packets, dropped, _ = struct.unpack("3I", self._sock.getsockopt(_SOL_PACKET, _STATISTICS, 12))
+        self.packets += packets
+        self.dropped += dropped
+
+    @property
+    def malformed(self) -> int:
+        """Messages that are not DNS, though their ports say so."""
+        return int(self._frames.numbers[MALFORMED])

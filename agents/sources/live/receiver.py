@@ -1,0 +1,343 @@
+"""Reads live intakes at once into a ring: what a receiver process does. It never waits for who judges.
+
+A server that writes dnstap drops frames as soon as its reader falls behind, and says so nowhere; so nothing here waits
+for room. What finds none in the ring is counted there, and who sends the most loses first.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import math
+import secrets
+import socket
+import ssl
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import structlog
+from numpy.typing import NDArray
+
+from agents.core.files import PRIVATE_MODE, write_atomic
+from agents.core.text import printable
+from agents.core.types import QueryBatch
+from agents.sources.collector import RECEIVED, Heard, records_of, saved_states
+from agents.sources.dnstap.dnstap_kernels import FRAME_STREAMS, POWERDNS
+from agents.sources.dnstap.merging_kernels import (
+    AHEAD,
+    LATE,
+    POOL,
+    QUERIES,
+    SENDERS,
+    UNASKED,
+    WAITING,
+    give,
+    new_merger,
+)
+from agents.sources.listener.traffic import AccessList
+from agents.sources.live.addresses import PACKET, LiveAddress
+from agents.sources.live.frame_protocol import HANDSHAKE_S, HOLD_S, FrameCounts, FrameProtocol
+from agents.sources.live.loss import SenderLoss
+from agents.sources.live.packets import PacketReader
+from agents.sources.live.sockets import LiveSocket
+from agents.sources.live.syslog_protocol import SyslogDatagrams, SyslogLines, SyslogStream
+from agents.stream.note import SharedNote
+from agents.stream.record import RECORD
+from agents.stream.ring import Ring
+
+GIVE_S = 0.05
+"""Rows are given on so often."""
+TELL_S = 1.0
+ROWS_MAX = POOL - (1 << 14)
+"""Rows that are held, at most; a block of frames finds room beside them."""
+_OUT_ROWS = 4096
+_TURN_BLOCKS = 16
+"""Blocks of one interface that are read before others have their turn."""
+_SO_MEMINFO, _MEMINFO_DROPS = 55, 8
+"""Datagrams that found no room in the kernel (<linux/sock_diag.h>, SK_MEMINFO_DROPS)."""
+_log = structlog.get_logger()
+
+
+@dataclass(frozen=True)
+class Receiving:
+    """What is heard live. options: values of the fields of RECEIVE, TLS and of the kinds of lines, by name."""
+
+    addresses: Sequence[LiveAddress]
+    state_dir: Path
+    allowed: Sequence[str]
+    ports: Sequence[int]
+    values: Mapping[str, Any]
+    options: Mapping[str, Any]
+    format: str = "auto"
+    tls: ssl.SSLContext | None = field(default=None, compare=False)
+    note: SharedNote = field(default_factory=SharedNote)
+
+    @property
+    def names(self) -> list[str]:
+        """The addresses as they were written."""
+        return [address.name for address in self.addresses]
+
+
+class HeardLive(Heard):
+    """What was heard at one address."""
+
+    def __init__(self, address: LiveAddress, saved: Mapping[str, Any]) -> None:
+        super().__init__(saved)
+        self.name, self.address = address.name, address
+        self.frames = FrameCounts(address.name)
+        self.losses: dict[str, SenderLoss] = {}
+        self.dropped = self.dropped_before = _whole(saved.get("dropped"))
+        self.connections = self.late = self.ahead = 0
+        self.kinds: list[str] = []
+
+    def to_json(self) -> dict[str, Any]:
+        """What is saved, and shown by `doctor`."""
+        told = super().to_json()
+        told["kind"] = self.address.kind
+        live: dict[str, Any] = {
+            "dropped": self.dropped,
+            "connections": self.connections,
+            "refused": self.frames.refused,
+        }
+        live |= {"late": self.late, "ahead": self.ahead, "lines": self.kinds}
+        senders = {name: loss.to_json() for name, loss in self.losses.items()}
+        return {**told, **live, "first_bad": self.frames.first_bad, "senders": senders}
+
+
+def _whole(found: object) -> int:
+    return found if isinstance(found, int) and found >= 0 else 0
+
+
+class LiveReceiver:
+    """Hears all live intakes of one process."""
+
+    def __init__(self, receiving: Receiving, sockets: Sequence[LiveSocket], ring: Ring) -> None:
+        self._receiving, self._sockets, self._ring = receiving, sockets, ring
+        self._path = receiving.state_dir / RECEIVED
+        saved = saved_states(receiving.note.read(), self._path)
+        self._heard = {one.address.name: HeardLive(one.address, saved.get(one.address.name, {})) for one in sockets}
+        self._access = AccessList(receiving.allowed)
+        self.merger = new_merger((secrets.randbits(64), secrets.randbits(64)))
+        self._out: NDArray[np.void] = np.zeros(_OUT_ROWS, RECORD)
+        self._numbers: dict[str, int] = {}
+        self._connections: set[FrameProtocol | SyslogStream] = set()
+        self._servers: list[asyncio.Server] = []
+        self._readers: list[tuple[PacketReader, HeardLive]] = []
+        self._lines: list[tuple[SyslogLines, HeardLive, socket.socket | None]] = []
+        self._failing = False
+        self._told = dict[str, int]()
+
+    async def run(self, stop: asyncio.Event, ready: Callable[[], None], beat: Callable[[], None]) -> None:
+        """Hear until `stop` is set; what was heard by then is put."""
+        for one in self._sockets:
+            await self._hear(one)
+        ready()
+        state_at = 0.0
+        while not stop.is_set():
+            beat()
+            self._give(time.time())
+            for lines, heard, _ in self._lines:
+                self._put_batches(lines.taken(), lines, heard)
+            busy = self._read_packets()
+            if time.monotonic() >= state_at:
+                state_at = time.monotonic() + TELL_S
+                self._note()
+            with suppress(TimeoutError):
+                await asyncio.wait_for(stop.wait(), 0 if busy else GIVE_S)
+        self._end()
+
+    def _end(self) -> None:
+        for server in self._servers:
+            server.close()
+        for connection in list(self._connections):
+            connection.close()
+        for reader, heard in self._readers:
+            reader.close(lambda rows, heard=heard: self._put(rows, heard))  # type: ignore[misc]
+        for lines, heard, _ in self._lines:
+            self._put_batches(lines.rest(), lines, heard)
+        self._give(math.inf)
+        self._note()
+
+    # Opening.
+
+    async def _hear(self, one: LiveSocket) -> None:
+        loop, address, heard = asyncio.get_running_loop(), one.address, self._heard[one.address.name]
+        if address.kind == PACKET:
+            size = int(self._receiving.values["packet_buffer_mb"]) << 20
+            reader = PacketReader(one.sock, address.host, self._receiving.ports, size)
+            self._readers.append((reader, heard))
+            return
+        if address.transport == "udp":
+            lines = self._new_lines(heard, one.sock)
+            await loop.create_datagram_endpoint(
+                lambda: SyslogDatagrams(lines, self._allows, time.monotonic),
+                sock=one.sock.dup(),
+            )
+            return
+        context = self._receiving.tls if address.transport == "tls" else None
+        shared = self._new_lines(heard, None) if address.kind == "syslog" else None
+        server = await loop.create_server(
+            lambda: _Door(self, heard, shared),
+            sock=one.sock.dup(),
+            ssl=context,
+            ssl_handshake_timeout=HANDSHAKE_S if context else None,
+        )
+        self._servers.append(server)
+
+    def _new_lines(self, heard: HeardLive, sock: socket.socket | None) -> SyslogLines:
+        kind = heard.address.format or self._receiving.format
+        lines = SyslogLines(kind, self._receiving.options)
+        self._lines.append((lines, heard, sock))
+        return lines
+
+    def admit(self, heard: HeardLive, lines: SyslogLines | None, peer: object) -> FrameProtocol | SyslogStream | None:
+        """The reader of a connection from a peer, or None where it may not send."""
+        host = str(peer[0]).partition("%")[0] if isinstance(peer, tuple) else ""
+        if (host and not self._allows(host)) or len(self._connections) >= self._receiving.values[
+            "receive_connections_max"
+        ]:
+            heard.frames.refused += 1
+            return None
+        heard.connections += 1
+        made: FrameProtocol | SyslogStream
+        if lines is not None:
+            made = SyslogStream(lines, host, time.monotonic, self._left(heard))
+        else:
+            framing = FRAME_STREAMS if heard.address.kind == "dnstap" else POWERDNS
+            made = FrameProtocol(framing, self, heard.frames, host or "unix", self._left(heard))
+        self._connections.add(made)
+        return made
+
+    def _left(self, heard: HeardLive) -> Callable[[Any], None]:
+        def left(connection: Any) -> None:
+            self._connections.discard(connection)
+            heard.connections -= 1
+
+        return left
+
+    def _allows(self, host: str) -> bool:
+        try:
+            return self._access.allows(host.removeprefix("::ffff:"))
+        except ValueError:
+            return False
+
+    # Rows.
+
+    def sender(self, name: str) -> int:
+        """The number of a sender; those beyond SENDERS share the last one."""
+        return self._numbers.setdefault(name, min(len(self._numbers), SENDERS - 1))
+
+    def make_room(self) -> None:
+        """Give rows on, since none is free."""
+        self._give(time.time())
+
+    def _give(self, now: float) -> None:
+        while self.merger.numbers[WAITING]:
+            written = int(give(self.merger, now, HOLD_S, ROWS_MAX, self._out, 0))
+            if written:
+                self._ring.put(self._out[:written].tobytes())
+            if written < len(self._out):
+                return
+
+    def _put(self, rows: NDArray[np.void], heard: HeardLive) -> None:
+        if len(rows):
+            self._ring.put(rows.tobytes())
+            heard.add(len(rows))
+
+    def _put_batches(self, batches: Sequence[QueryBatch], lines: SyslogLines, heard: HeardLive) -> None:
+        for batch in batches:
+            heard.counted(batch, lines.malformed, lines.nameless)
+            self._ring.put_rows(list(records_of(batch)))
+
+    def _read_packets(self) -> bool:
+        """Read a turn's blocks of each interface; whether there may be more."""
+        busy = False
+        for reader, heard in self._readers:
+            for _ in range(_TURN_BLOCKS):
+                if not reader.read(lambda rows, heard=heard: self._put(rows, heard)):  # type: ignore[misc]
+                    break
+            else:
+                busy = True
+        return busy
+
+    # What is told.
+
+    def _note(self) -> None:
+        for heard in self._heard.values():
+            self._count_frames(heard)
+        for reader, heard in self._readers:
+            reader.count()
+            heard.dropped = heard.dropped_before + reader.dropped
+            heard.counted(None, reader.malformed, 0)
+            loss = heard.losses.setdefault(heard.address.host, SenderLoss())
+            if loss.look_at_drops(reader.packets, reader.dropped, time.monotonic()):
+                _log.warning("packets_lost", intake=heard.name, share=round(loss.share, 5))
+        for lines, heard, sock in self._lines:
+            self._put_batches(lines.due(time.monotonic()), lines, heard)
+            heard.counted(None, lines.malformed, lines.nameless)
+            heard.kinds = lines.kinds
+            if sock is not None:
+                heard.dropped = heard.dropped_before + _datagrams_dropped(sock)
+        state = json.dumps({name: heard.to_json() for name, heard in self._heard.items()}).encode()
+        self._receiving.note.write(state)
+        try:
+            write_atomic(self._path, state, PRIVATE_MODE)
+        except OSError as error:
+            if not self._failing:
+                _log.warning("state_not_saved", path=str(self._path), error=str(error))
+            self._failing = True
+        else:
+            self._failing = False
+
+    def _count_frames(self, heard: HeardLive) -> None:
+        """Queries of the frames of an intake since the last time, and what each sender lost."""
+        frames, total = heard.frames, 0
+        for name, number in frames.senders.items():
+            counts = self.merger.counts[number].tolist()
+            total += counts[QUERIES] + counts[UNASKED]
+            loss = heard.losses.setdefault(name, SenderLoss())
+            if loss.look(counts, time.monotonic()):
+                _log.warning("frames_lost", intake=heard.name, sender=name, share=round(loss.share, 5))
+        before = self._told.get(heard.name, 0)
+        if total > before:
+            heard.add(total - before)
+            self._told[heard.name] = total
+        if heard.address.kind in ("dnstap", "powerdns"):
+            heard.counted(None, frames.malformed, 0)
+            heard.late = int(self.merger.numbers[LATE])
+            heard.ahead = int(self.merger.numbers[AHEAD])
+
+
+class _Door(asyncio.Protocol):
+    """Lets a connection in, or not, when its peer is known."""
+
+    def __init__(self, receiver: LiveReceiver, heard: HeardLive, lines: SyslogLines | None) -> None:
+        self._receiver, self._heard, self._lines = receiver, heard, lines
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Hand the connection over, or end it."""
+        assert isinstance(transport, asyncio.Transport)
+        made = self._receiver.admit(self._heard, self._lines, transport.get_extra_info("peername"))
+        if made is None:
+            _log.warning(
+                "sender_refused", intake=self._heard.name, sender=printable(transport.get_extra_info("peername"))
+            )
+            transport.abort()
+            return
+        transport.set_protocol(made)
+        made.connection_made(transport)
+
+
+def _datagrams_dropped(sock: socket.socket) -> int:
+    """Datagrams that found no room in the kernel; 0 where that is not known."""
+    try:
+        found = sock.getsockopt(socket.SOL_SOCKET, _SO_MEMINFO, 36)
+    except OSError:
+        return 0
+    numbers = np.frombuffer(found, np.uint32)
+    return int(numbers[_MEMINFO_DROPS]) if len(numbers) > _MEMINFO_DROPS else 0

@@ -1,0 +1,152 @@
+"""`dns-tunnel collect` at addresses of live intakes: judged over kills, said by doctor, refused in one line."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agents.alerting.intake_losses import IntakeLosses
+from agents.core.types import DAY_S, Message
+from agents.runtime.health import ProcessHealth
+from agents.sources.collector import RECEIVED
+from agents.sources.live.addresses import is_live, parse_live
+from agents.sources.live.loss import losing_intakes
+from tests.runtime.test_collecting import state, stored
+from tests.support.commands import Inside, environment, is_one_line
+from tests.support.frames import client_frame
+from tests.support.log_lines import answer_of
+from tests.support.patience import patient
+from tests.support.receiving import FrameSender
+from tests.support.resolvers import question_of
+from tests.support.running import process, wait_for
+
+pytestmark = pytest.mark.integration
+
+
+@contextlib.contextmanager
+def hearing(folder: Path, *arguments: str, **values: str) -> Iterator[subprocess.Popen[bytes]]:
+    """`dns-tunnel` with these arguments on a folder; it hears when the block begins."""
+    log = folder.with_name("process.log")
+    command = [sys.executable, "-m", "agents", "--data-dir", str(folder), *arguments]
+    with process(command, log, environment(UPSTREAMS="127.0.0.1:9", **values)) as started:
+        wait_for(lambda: b"receiver_started" in log.read_bytes() or started.poll() is not None, "it starts")
+        assert started.poll() is None, log.read_text()
+        yield started
+
+
+def connected(path: Path) -> FrameSender:
+    """A sender, as soon as somebody accepts."""
+    sock = socket.socket(socket.AF_UNIX)
+    sock.connect(str(path))
+    return FrameSender(sock)
+
+
+def ask(sender: FrameSender, *names: str) -> None:
+    for number, name in enumerate(names):
+        now = time.time()
+        sender.send(client_frame(5, question_of(name, "TXT", number), now))
+        answer = number.to_bytes(2) + answer_of(name, "TXT")[2:]
+        sender.send(client_frame(6, answer, None, now))
+
+
+@pytest.mark.slow
+def test_a_tunnel_over_dnstap_is_an_incident_over_a_kill_of_the_receiver(tmp_path: Path, inside: Inside) -> None:
+    folder, path = tmp_path / "data", tmp_path / "tap.sock"
+    names = [f"{os.urandom(30).hex()}.t.bad-example.com" for _ in range(60)]
+    with hearing(folder, "collect", f"dnstap+unix://{path}", "--format", "auto") as running:
+        ask(connected(path), *names[:20])
+        wait_for(lambda: len(stored(folder)) == 20, "they are stored")
+        wait_for(lambda: "receiver" in state(folder), "its pid is known")
+        os.kill(state(folder)["receiver"]["pid"], signal.SIGKILL)
+        ask(connected(path), *names[20:])
+        wait_for(lambda: stored(folder) == sorted(names), "each once")
+        wait_for(lambda: inside("explain", "192.0.2.7", "bad-example.com").code == 0, "there is an incident")
+        told = wait_for(lambda: (out := inside("doctor").out) and "60 queries in 1 h" in out and out, "counts go on")
+        assert f"dnstap+unix://{path}: dnstap, live; 60 queries in 1 h" in told
+        running.terminate()
+        assert running.wait(patient(30)) == 0
+    assert not path.exists()
+
+
+BAD = {
+    "dnstap+unix://relative": "absolute path",
+    "dnstap+udp://127.0.0.1:6000": "dnstap+ is followed by unix, tcp, tls",
+    "dnstap+tcp://127.0.0.1": "HOST:PORT",
+    "dnstap+tcp://127.0.0.1:99999": "cannot use intake",
+    "syslog+tcp://127.0.0.1:5514?format=pcap": "?format=",
+    "dnstap+tcp://127.0.0.1:6000?format=bind": "?format=",
+    "dnstap+tls://127.0.0.1:6001": "RECEIVE_TLS_CERTIFICATE is empty",
+    "packet://a/b": "packet://eth0",
+}
+
+
+@pytest.mark.parametrize("address", BAD)
+def test_an_address_that_is_none_is_one_line(address: str, inside: Inside) -> None:
+    done = inside("collect", address, UPSTREAMS="127.0.0.1:9")
+    assert (done.code, is_one_line(done)) == (2, True), done.err
+    assert BAD[address] in done.err
+
+
+def test_what_cannot_be_opened_is_one_line(tmp_path: Path, inside: Inside) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        for address, why in (
+            (f"dnstap+tcp://127.0.0.1:{port}", "address already in use"),
+            ("dnstap+tcp://192.0.2.1:6000", "cannot assign"),
+            (f"dnstap+unix://{tmp_path}/nowhere/tap.sock", "no such file"),
+            ("packet://nosuchinterface", "no such interface" if os.geteuid() == 0 else "CAP_NET_RAW"),
+        ):
+            done = inside("collect", address, UPSTREAMS="127.0.0.1:9")
+            assert (done.code, is_one_line(done), why in done.err.lower()) == (1, True, True), done.err
+    certificate = tmp_path / "nothing.pem"
+    done = inside(
+        "collect", "dnstap+tls://127.0.0.1:6001", UPSTREAMS="127.0.0.1:9", RECEIVE_TLS_CERTIFICATE=str(certificate)
+    )
+    assert (done.code, is_one_line(done), str(certificate) in done.err) == (2, True, True), done.err
+
+
+def test_addresses_are_told_from_paths() -> None:
+    for name in ("dnstap+unix:///run/x.sock", "packet://eth0", "syslog+udp://[::]:514", "powerdns+tls://h:1"):
+        assert is_live(name)
+        assert parse_live(name).name == name
+    for name in ("/var/log/x", "https://pi.hole", "dnstap.log", "packet:eth0"):
+        assert not is_live(name)
+
+
+def heard(**more: Any) -> dict[str, Any]:
+    hour = str(int(time.time() // 3600))
+    return {"kind": "dnstap", "hours": {hour: 7}, "queries": 7, "senders": {}, **more}
+
+
+def test_an_intake_that_loses_is_in_health_metrics_doctor_and_a_message(tmp_path: Path, inside: Inside) -> None:
+    folder = tmp_path / "data" / "data"
+    folder.mkdir(parents=True)
+    senders = {"ns1 (unix)": {"known": True, "lost": 0.02, "unanswered": 0.0}}
+    states = {"dnstap+unix:///a": heard(senders=senders), "dnstap+unix:///b": heard(hours={}, senders={})}
+    (folder / RECEIVED).write_text(json.dumps(states))
+    health = ProcessHealth(folder, None)._intakes()["intakes"]  # type: ignore[arg-type]
+    assert (health["ok"], health["queries_1h"], health["silent_1h"]) == (False, 7, 1)
+    assert health["error"] == "1 lose queries: see dns-tunnel doctor"
+    losing = losing_intakes(folder)
+    assert losing == {"dnstap+unix:///a": 0.02}
+    said, now = list[Message](), [float(DAY_S)]
+    losses = IntakeLosses(said.append, lambda: now[0])
+    for later in (0.0, 60.0, DAY_S):
+        now[0] = DAY_S + later
+        losses.note(losing)
+    assert len(said) == 2
+    assert said[0].facts == [("dnstap+unix:///a", "2.00% lost in the last minute")]
+    line = next(line for line in inside("doctor").out.splitlines() if " logs " in line)
+    assert line.startswith("BAD")
+    assert "ns1 (unix): 2.00% lost" in line
