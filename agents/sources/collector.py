@@ -319,7 +319,7 @@ class Collector:
 
         A stop does not wait for room long.
         """
-        rows, most = list(records_of(batch)), int(self._ring.capacity * STEPS[0]) - PUT_MAX
+        rows, most = list(packable_rows(batch)), int(self._ring.capacity * STEPS[0]) - PUT_MAX
         for begin in range(0, len(rows), PUT_MAX):
             tries = 0
             while self._ring.waiting > max(most, 0):
@@ -418,7 +418,7 @@ def _types(text: str) -> tuple[int, ...]:
     return tuple(found)
 
 
-def records_of(batch: QueryBatch) -> Iterator[tuple[Any, ...]]:
+def packable_rows(batch: QueryBatch) -> Iterator[tuple[Any, ...]]:
     """The rows of a batch as record.packed_record takes them."""
     columns = (batch.qtype, batch.qlen, batch.rcode, batch.ancount, batch.rlen, batch.ttl_min, batch.rtt_ms)
     data = (batch.cached, batch.ans_hash, batch.ans_bytes, batch.negative_ttl)

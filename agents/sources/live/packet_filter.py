@@ -55,7 +55,7 @@ _TAGS = (*ETHER_VLAN, ETHER_MPLS, ETHER_MPLS_UPSTREAM, ETHER_PPPOE, ETHER_NSH, E
 _FRAGMENT_OFFSET = 0x1FFF
 
 
-class Step(NamedTuple):
+class FilterStep(NamedTuple):
     """One instruction; yes, no: labels that are jumped to, "" = the next instruction."""
 
     code: int
@@ -65,14 +65,14 @@ class Step(NamedTuple):
     label: str = ""
 
 
-def _any(numbers: Iterable[int], yes: str) -> list[Step]:
-    return [Step(_JEQ, number, yes) for number in numbers]
+def _any(numbers: Iterable[int], yes: str) -> list[FilterStep]:
+    return [FilterStep(_JEQ, number, yes) for number in numbers]
 
 
-def _ports(at: int, code: int, ports: Sequence[int], more: Sequence[int], label: str) -> list[Step]:
+def _ports(at: int, code: int, ports: Sequence[int], more: Sequence[int], label: str) -> list[FilterStep]:
     """Look at both ports of a packet; more: of UDP."""
-    steps = [Step(code, at, label=label), *_any([*ports, *more], "keep")]
-    return [*steps, Step(code, at + 2), *_any([*ports, *more], "keep"), Step(_RET, 0)]
+    steps = [FilterStep(code, at, label=label), *_any([*ports, *more], "keep")]
+    return [*steps, FilterStep(code, at + 2), *_any([*ports, *more], "keep"), FilterStep(_RET, 0)]
 
 
 def program(ports: Sequence[int], link: int) -> bytes:
@@ -81,41 +81,53 @@ def program(ports: Sequence[int], link: int) -> bytes:
     ports: that carry DNS.
     """
     at = link
-    steps: list[Step] = []
+    steps: list[FilterStep] = []
     if link:
-        steps += [Step(_LD_H, 12), Step(_JEQ, ETHER_IP, "ip4"), Step(_JEQ, ETHER_IP6, "ip6"), *_any(_TAGS, "keep")]
-        steps += [Step(_RET, 0)]
+        steps += [
+            FilterStep(_LD_H, 12),
+            FilterStep(_JEQ, ETHER_IP, "ip4"),
+            FilterStep(_JEQ, ETHER_IP6, "ip6"),
+            *_any(_TAGS, "keep"),
+        ]
+        steps += [FilterStep(_RET, 0)]
     else:
-        steps += [Step(_LD_B, 0), Step(_JGE, 0x60, "ip6")]
+        steps += [FilterStep(_LD_B, 0), FilterStep(_JGE, 0x60, "ip6")]
     steps += [
-        Step(_LD_B, at + 9, label="ip4"),
+        FilterStep(_LD_B, at + 9, label="ip4"),
         *_any(_TUNNELS, "keep"),
-        Step(_JEQ, UDP, "part4"),
-        Step(_JEQ, TCP, "part4"),
+        FilterStep(_JEQ, UDP, "part4"),
+        FilterStep(_JEQ, TCP, "part4"),
     ]
-    steps += [Step(_RET, 0)]
-    steps += [Step(_LD_H, at + 6, label="part4"), Step(_JSET, _FRAGMENT_OFFSET, "keep"), Step(_LDX_MSH, at)]
-    steps += [Step(_LD_B, at + 9), Step(_JEQ, TCP, "tcp4")]
+    steps += [FilterStep(_RET, 0)]
+    steps += [
+        FilterStep(_LD_H, at + 6, label="part4"),
+        FilterStep(_JSET, _FRAGMENT_OFFSET, "keep"),
+        FilterStep(_LDX_MSH, at),
+    ]
+    steps += [FilterStep(_LD_B, at + 9), FilterStep(_JEQ, TCP, "tcp4")]
     steps += _ports(at, _LD_IND_H, ports, _TUNNEL_PORTS, "udp4")
     steps += _ports(at, _LD_IND_H, ports, (), "tcp4")
-    steps += [Step(_LD_B, at + 6, label="ip6"), *_any((*_TUNNELS, IPV6_FRAGMENT, IPV6_AUTH, *IPV6_SKIPPED), "keep")]
-    steps += [Step(_JEQ, UDP, "udp6"), Step(_JEQ, TCP, "tcp6"), Step(_RET, 0)]
+    steps += [
+        FilterStep(_LD_B, at + 6, label="ip6"),
+        *_any((*_TUNNELS, IPV6_FRAGMENT, IPV6_AUTH, *IPV6_SKIPPED), "keep"),
+    ]
+    steps += [FilterStep(_JEQ, UDP, "udp6"), FilterStep(_JEQ, TCP, "tcp6"), FilterStep(_RET, 0)]
     steps += _ports(at + 40, _LD_H, ports, _TUNNEL_PORTS, "udp6")
     steps += _ports(at + 40, _LD_H, ports, (), "tcp6")
     return _assembled(_with_returns(steps))
 
 
-def _with_returns(steps: list[Step]) -> list[Step]:
+def _with_returns(steps: list[FilterStep]) -> list[FilterStep]:
     """With an instruction that keeps the packet within reach of each part: jumps are of 255 instructions at most."""
-    made: list[Step] = []
+    made: list[FilterStep] = []
     for number, step in enumerate(steps):
         made.append(step)
         if step.code == _RET and step.number == 0:
-            made.append(Step(_RET, WHOLE, label=f"keep{number}"))
+            made.append(FilterStep(_RET, WHOLE, label=f"keep{number}"))
     return made
 
 
-def _assembled(steps: list[Step]) -> bytes:
+def _assembled(steps: list[FilterStep]) -> bytes:
     places = {step.label: at for at, step in enumerate(steps) if step.label}
     keeps = [at for at, step in enumerate(steps) if step.label.startswith("keep")]
 

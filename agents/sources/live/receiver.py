@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from agents.core.files import PRIVATE_MODE, write_atomic
 from agents.core.text import printable
 from agents.core.types import QueryBatch
-from agents.sources.collector import RECEIVED, Heard, records_of, saved_states
+from agents.sources.collector import RECEIVED, Heard, packable_rows, saved_states
 from agents.sources.dnstap.dnstap_kernels import FRAME_STREAMS, POWERDNS
 from agents.sources.dnstap.merging_kernels import (
     AHEAD,
@@ -252,7 +252,7 @@ class LiveReceiver:
     def _put_batches(self, batches: Sequence[QueryBatch], lines: SyslogLines, heard: HeardLive) -> None:
         for batch in batches:
             heard.counted(batch, lines.malformed, lines.nameless)
-            self._ring.put_rows(list(records_of(batch)))
+            self._ring.put_rows(list(packable_rows(batch)))
 
     def _read_packets(self) -> bool:
         """Read a turn's blocks of each interface; whether there may be more."""
