@@ -88,6 +88,7 @@ class RetrainingParts:
     """(candidate, champion, since, until): what both would have told of stored traffic."""
     bounds: GateBounds = USUAL_BOUNDS
     canary: Mapping[str, Any] = field(default_factory=dict)  # terms of a canary, as JSON
+    publish: Callable[[], Sequence[str]] = tuple  # tells other programs of versions; a line for each problem
 
 
 async def retrain(
@@ -393,6 +394,9 @@ class _Flow:
     async def _finish(self) -> TrainingRun:
         """Record the outcome, and write the report once more: now it knows the channels and the end."""
         self._run = replace(self._run, finished=self._parts.clock())
+        if self._run.candidate_id:
+            problems = await asyncio.to_thread(self._parts.publish)
+            self._run = replace(self._run, warnings=(*self._run.warnings, *problems))
         await self._try("record", lambda: asyncio.to_thread(self._parts.save_run, self._run))
         await self._try("report", lambda: asyncio.to_thread(self._report))
         log = _log.error if self._run.state is RunState.FAILED else _log.info

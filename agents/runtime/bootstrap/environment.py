@@ -22,7 +22,7 @@ from agents.enforcement.rpz import options as rpz_options
 from agents.export.outputs import OUTPUTS
 from agents.learning.comparison import bounds
 from agents.learning.loop import online, review
-from agents.learning.release import canary, staging
+from agents.learning.release import canary, mlflow_server, staging
 from agents.runtime.drill import options as drill_options
 from agents.runtime.privileges import give_away, user_of
 from agents.scoring import MODEL_TYPES
@@ -64,6 +64,7 @@ SPECS: tuple[Spec[Any], ...] = (
     rpz_options.SPEC,
     canary.SPEC,
     staging.SPEC,
+    mlflow_server.SPEC,
     drill_options.SPEC,
 )
 """Special names, limits, logs that are followed, live intakes, every kind of intake, detector type, channel and export,

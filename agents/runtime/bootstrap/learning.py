@@ -24,9 +24,10 @@ from agents.learning.loop.labels import label_counts
 from agents.learning.loop.review import reviewed_cases
 from agents.learning.messages import cases_text, send_run
 from agents.learning.release import canary as release_canary
-from agents.learning.release import staging
+from agents.learning.release import mlflow_server, staging
 from agents.learning.release.canary import CanaryTerms, Rollout
 from agents.learning.release.desk import ModelDesk
+from agents.learning.release.mlflow_server import MlflowPublisher
 from agents.learning.release.staging import Staging
 from agents.learning.retraining import RetrainingParts
 from agents.learning.run import AlertDiff, RetrainOptions, TrainingRun, TrainRequest, TypeResult
@@ -130,7 +131,15 @@ def retraining_parts(
         alerts=AlertComparison(store, partial(_replaying, settings), scale_of(settings), bounds_of(settings)),
         bounds=bounds_of(settings),
         canary=asdict(canary_terms_of(settings)),
+        publish=publisher_of(settings),
     )
+
+
+def publisher_of(settings: Settings) -> MlflowPublisher:
+    """What publishes versions to the user's MLflow server, if there is one. Raises SettingsError."""
+    options = mlflow_server.SPEC.factory(settings.of(mlflow_server.SPEC))
+    mlflow_server.must_be_installed(options)
+    return MlflowPublisher(options, registry_of(settings))
 
 
 def _replaying(settings: Settings, model: Model) -> TunnelDetector:
@@ -219,6 +228,7 @@ def model_desk_of(settings: Settings, store: Store | None = None) -> ModelDesk:
         scale=scale_of(settings),
         check=check,
         tell=lambda message: asyncio.run(alert_manager_of(settings).broadcast(message)),
+        publish=publisher_of(settings),
         terms=asdict(canary_terms_of(settings)),
         canary_path=canary_path(settings),
     )

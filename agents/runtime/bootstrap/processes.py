@@ -22,7 +22,7 @@ from agents.runtime.bootstrap.alerts import alert_manager_of, outputs_of, sender
 from agents.runtime.bootstrap.environment import api_token_of, folders_of, make_folders, noted_settings, store_of
 from agents.runtime.bootstrap.intakes import enforce_options_of, listener_config, losses_at_start, parsed_upstreams
 from agents.runtime.bootstrap.judging import block_keeper_of, judge_parts, learner_of, services_of, tripwires_of
-from agents.runtime.bootstrap.learning import model_desk_of, retraining_of, rollout_of, validator_of
+from agents.runtime.bootstrap.learning import model_desk_of, publisher_of, retraining_of, rollout_of, validator_of
 from agents.runtime.bootstrap.models import compared_types, model_type_of, registry_of
 from agents.runtime.drill.drill import DrillTargets
 from agents.runtime.heartbeat import PARTS, Heartbeat
@@ -57,6 +57,7 @@ def check_settings(settings: Settings) -> None:
     tripwires_of(settings)
     alert_manager_of(settings)
     outputs_of(settings)
+    publisher_of(settings)
     enforce_options_of(settings)
     for when in filter(None, (settings.retrain_schedule, settings.summary_schedule)):
         cron_trigger(when, settings.retrain_timezone)
