@@ -81,6 +81,7 @@ _MODULES = {
     "tidy": "upkeep.tidy",
     "outbox": "upkeep.outbox",
     "block": "upkeep.block",
+    "rules": "upkeep.rules",
     "client": "upkeep.client",
 }
 """Commands in a file of another name; every other one has a file of its own name."""
@@ -155,6 +156,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_outbox(add("outbox", "messages that wait or were given up: list them, send them again, drop them"))
     _add_block(add("block", "blocked domains: list, add, remove, undo all, pause, go on, log"))
     _add_client(add("client", "what is kept of one client: its name, all its rows, and their erasure"))
+    _add_rules(add("rules", "rules for Sigma, Suricata, Zeek or a policy zone, of confirmed tunnels"))
     tidy = add("tidy", "drop what is older than the settings keep; once, now")
     tidy.add_argument("--anyway", action="store_true", help="also where the clock is doubted, and all at once")
     doctor = add("doctor", "check settings, database, ports, upstreams, model and channels")
@@ -348,6 +350,15 @@ def _add_client(parser: argparse.ArgumentParser) -> None:
             action.add_argument("--out", metavar="PATH", default="-", help="a file; - is standard output")
         if verb == "erase":
             action.add_argument("--yes", action="store_true", help="it does not come back")
+
+
+def _add_rules(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("kind", choices=("sigma", "suricata", "zeek", "rpz"))
+    which = parser.add_mutually_exclusive_group()
+    which.add_argument("--incident", nargs=2, metavar=("CLIENT", "DOMAIN"), help="of this incident")
+    which.add_argument("--confirmed", action="store_true", help="of domains that people labelled tunnels (default)")
+    which.add_argument("--since", metavar="24h|7d", help="of incidents of HIGH and CRITICAL in that time")
+    parser.add_argument("--out", type=Path, metavar="FILE", help="write there instead of standard output")
 
 
 def _count(text: str) -> int:
