@@ -179,7 +179,7 @@ def test_without_the_extra_one_line_says_so(spec: Any, monkeypatch: pytest.Monke
         monkeypatch.setitem(sys.modules, module, None)
     values = load_settings(export_kafka="h:9092", export_nats="nats://h", export_apprise="json://h").of(spec)
     with pytest.raises(
-        SettingsError, match=rf"cannot use setting {spec.switch}: .* is not installed .*\[{spec.name}\]"
+        SettingsError, match=rf"cannot use setting {spec.switch}: .* is not installed .*requirements-{spec.name}\.txt"
     ):
         spec.factory(values, None)
 

@@ -58,7 +58,7 @@ def library(module: str, extra: str, setting: str) -> Any:
     try:
         return importlib.import_module(module)
     except ImportError:
-        what = f"pip install 'dns-tunnel-detector[{extra}]'"
+        what = f"pip install -r requirements-{extra}.txt"
         raise SettingsError(f"cannot use setting {setting}: {module} is not installed ({what})") from None
 
 
