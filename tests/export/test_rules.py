@@ -21,7 +21,7 @@ from agents.core.types import Severity
 from agents.dns.name import from_text, to_text
 from agents.export.rules import RULES, RULES_BY_NAME
 from agents.export.rules.base import Tunnel
-from agents.export.rules.suricata import content
+from agents.export.rules.suricata import dotted
 from agents.export.rules.zeek import FIELDS
 from agents.runtime.bootstrap import load_settings, make_folders, store_of
 from agents.store.feedback.labels import Label
@@ -68,7 +68,7 @@ def test_no_name_is_more_than_a_name_in_a_rule(name: str) -> None:
     assert not value.contains_special() and str(value.to_plain()).replace("\\", "") == name.replace("\\", "")
     (line,) = RULES_BY_NAME["suricata"].render(tunnels, 0.0).splitlines()
     assert line.count('"') == 4 and line.isascii() and line.isprintable() and line.endswith("rev:1;)")
-    assert _bytes_of(content(tunnels[0])) == b"." + b".".join(tunnels[0].labels)
+    assert _bytes_of(dotted(tunnels[0])) == b"." + b".".join(tunnels[0].labels)
     rows = RULES_BY_NAME["zeek"].render(tunnels, 0.0).splitlines()
     assert [len(row.split("\t")) for row in rows] == [len(FIELDS) + 1, len(FIELDS)]
     if len(from_text(name)) < 230:

@@ -11,7 +11,7 @@ SID_FIRST, SID_COUNT = 1_000_000, 1_000_000
 """Numbers of local rules (docs.suricata.io, "sid"); each domain has the same each time."""
 
 
-def content(tunnel: Tunnel) -> str:
+def dotted(tunnel: Tunnel) -> str:
     """The domain with a dot before it; bytes that mean something in a rule are in hexadecimal."""
     parts = [one.decode() if is_plain(one) else f"|{one.hex(' ')}|" for one in tunnel.labels]
     return "." + ".".join(parts)
@@ -27,7 +27,7 @@ def _render(tunnels: Sequence[Tunnel], now: float) -> str:
         taken.add(number)
         rows.append(
             f'alert dns any any -> any any (msg:"{one.what}: {plain_words(one.domain)}"; '
-            f'dns.query; dotprefix; content:"{content(one)}"; nocase; endswith; '
+            f'dns.query; dotprefix; content:"{dotted(one)}"; nocase; endswith; '
             f"classtype:trojan-activity; sid:{SID_FIRST + number}; rev:1;)\n"
         )
     return "".join(rows)
