@@ -150,8 +150,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_allow(add("allow", "your own known services: list, preview, add, remove", "known"))
     _add_stage(add("stage", "a candidate to a second installation, and its verdict back: export, import"))
     _add_review(add("review", "domains that a person is asked about: list, show, take, label, undo, log"))
-    learn = add("learn", "the online learner of flow-hours: status, now, history, start, stop")
-    learn.add_argument("action", choices=("status", "now", "history", "start", "stop"))
+    _add_learn(add("learn", "the online learner of flow-hours, and cycles of the sequence model"))
     _add_secrets(add("secrets", "honeytokens: add, list, remove; a name that contains one is an incident"))
     _add_outbox(add("outbox", "messages that wait or were given up: list them, send them again, drop them"))
     _add_block(add("block", "blocked domains: list, add, remove, undo all, pause, go on, log"))
@@ -308,6 +307,26 @@ def _add_secrets(parser: argparse.ArgumentParser) -> None:
     source.add_argument("--file", type=Path, metavar="FILE", help="read it from a file")
     source.add_argument("--text", help="the secret itself: the shell's history and other users' `ps` show it")
     actions.add_parser("remove", help="forget one").add_argument("token", metavar="NAME")
+
+
+def _add_learn(parser: argparse.ArgumentParser) -> None:
+    actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
+    for verb, text in (
+        ("status", "what the online learner is doing and has done"),
+        ("now", "one cycle of it, now"),
+        ("history", "its last cycles"),
+        ("start", "let cycles begin by themselves"),
+        ("stop", "let none begin by itself"),
+    ):
+        actions.add_parser(verb, help=text)
+    cycle = actions.add_parser("cycle", help="the sequence model: collect, train, validate, deploy, and delete")
+    cycle.add_argument("what", nargs="?", choices=("status", "start", "train", "stop"), default="status")
+    cycle.add_argument("--minutes", type=float, default=10, help="for how long queries are collected (1 to 60)")
+    cycle.add_argument("--length", type=int, default=10, help="steps of a window (5 to 50)")
+    cycle.add_argument("--epochs", type=int, default=10, help="passes of the training (5 to 50)")
+    cycle.add_argument("--again", action="store_true", help="begin anew after each end")
+    cycle.add_argument("--from-store", action="store_true", help="learn from stored queries, here and now")
+    cycle.add_argument("--days", type=_days, default=7, help="days of stored queries")
 
 
 def _add_outbox(parser: argparse.ArgumentParser) -> None:

@@ -76,7 +76,8 @@ def replay(settings: Settings, options: argparse.Namespace) -> int:
         store.migrate()
     begun = time.perf_counter()
     with json_output(options.json) as out:
-        detector = bootstrap.detector_of(settings, model, tripwires=bootstrap.tripwires_of(settings))
+        tripwires, kept = bootstrap.tripwires_of(settings), bootstrap.privacy_of(settings)
+        detector = bootstrap.detector_of(settings, model, tripwires=tripwires, kept=kept)
         detector.incidents.losses = source.losses
         keep = None if store is None else partial(_keep, store, mark, time.time(), detector.privacy.names)
         tally = _tally(source, detector, keep, out if options.verdicts else None)

@@ -266,6 +266,18 @@ class FlowLearner(Protocol):
         ...
 
 
+class CycleDesk(Protocol):
+    """Where people ask for cycles of the sequence model, and see how they go."""
+
+    def state(self) -> Mapping[str, Any]:
+        """phase, minutes, length, epochs, again, began_at, remaining_s, collected, clients, windows, cycles, …"""
+        ...
+
+    def ask(self, action: str, **chosen: Any) -> None:
+        """action: start, train (now) or stop. chosen: minutes, length, epochs, again. Raises UsageError."""
+        ...
+
+
 class ModelList(Protocol):
     """The part of the registry that the console shows."""
 

@@ -65,6 +65,8 @@ KEPT_S = 5
 Seen = tuple[Names, Lexical, Coded, Coded, Asked, NDArray[np.int64], dict[int, Evidence]]
 """Names, lexical values of the names; and of what the kernel counts, each query and then each tenant (Tenants): client,
 domain, values (Asked.client still indexes clients), and row of the batch; the evidence of rows that trip a wire."""
+Suspect = tuple[float, str, str, float, str]
+"""Time (Unix seconds), client, domain, probability, and why in words; "" = by what it did in an hour."""
 Stage = Callable[[Generator[Any, None, None]], Any]
 SIGNERS = b"_domainkey"
 """Below this label, in TXT answers, lie the keys of mail signers (RFC 6376 section 3.6.2.1)."""
@@ -118,7 +120,7 @@ class TunnelDetector:
         self.services = services or KnownServices()
         self._next_services: KnownServices | None = None
         self._next_chances: dict[tuple[str, str], float] = {}
-        self._next_suspects: list[tuple[float, str, str, float]] = []
+        self._next_suspects: list[Suspect] = []
         self._use(model)
 
     def _use(self, model: Model) -> None:
@@ -175,13 +177,11 @@ class TunnelDetector:
         with self._swap:
             self._next_services = services
 
-    def appraise(
-        self, chances: Mapping[tuple[str, str], float], suspects: Sequence[tuple[float, str, str, float]] = ()
-    ) -> None:
+    def appraise(self, chances: Mapping[tuple[str, str], float], suspects: Sequence[Suspect] = ()) -> None:
         """What a model has learnt of flows, to be used from the next batch or tick on. May be called from any thread.
 
-        chances: probabilities by client and domain, for incidents that are open. suspects: time, client, domain and
-        probability of flows that are to be listed, though they reached no limit.
+        chances: probabilities by client and domain, for incidents that are open. suspects: flows that are
+        to be listed, though they reached no limit.
         """
         with self._swap:
             self._next_chances |= chances

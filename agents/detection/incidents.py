@@ -356,9 +356,10 @@ class Incidents:
         if not self.open[key].sample_names:
             self.open[key] = replace(self.open[key], sample_names=(to_text(name),))
 
-    def suspect(self, ts: float, client: str, domain: str, chance: float) -> None:
+    def suspect(self, ts: float, client: str, domain: str, chance: float, why: str = "") -> None:
         """Open an incident, listed, of a flow that reached no limit, but whose hour looks like a tunnel's to the learnt
-        model: chance is its probability. A flow that is gone, or has an incident, gets none."""
+        model: chance is its probability. why: in words, where it is no hour. A flow that is gone, or has an incident,
+        gets none."""
         key, flows = (client, domain), self.flows_of(client)
         row = self._row_of(key)
         if row is None or key in self.open:
@@ -366,8 +367,9 @@ class Incidents:
         flow = flows.view(row)
         standing = Standing(row, flow.first_seen, flow.queries, flow.names, flow.encoded_names, flow.leaked_bytes)
         flows.watch(ts, client, domain_hash(domain, flows))
-        self.observe(ts, client, domain, standing, Evidence(1.0, learnt=chance))
-        self._trails[key].chance = chance
+        self.observe(ts, client, domain, standing, Evidence(1.0, learnt=chance, text=why))
+        if not why:
+            self._trails[key].chance = chance
 
     def appraise(self, chances: Mapping[IncidentKey, float]) -> None:
         """Note the learnt probabilities of open incidents."""

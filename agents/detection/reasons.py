@@ -22,6 +22,8 @@ def _amount(evidence: Evidence) -> str:
 
 STRICT_REASON = "the client is in a strict group"
 LEARNT_REASON = "what it did in an hour looks like a tunnel to the learnt model"
+SEQUENCE_REASON = "its queries come at an even pace, each for a new name"
+LEARNT_REASONS = LEARNT_REASON, SEQUENCE_REASON
 """What the reasons of an incident begin with that no limit opened."""
 CERTAIN_REASONS = "one query below", STRICT_REASON
 """What the reasons of a query that is an incident by itself begin with."""
@@ -54,7 +56,7 @@ def incident_reasons(
     if evidence.refused:
         return (_refused(evidence),)
     if evidence.learnt:
-        return (f"{LEARNT_REASON} (probability {evidence.learnt:.3f})", "no limit was reached")
+        return (evidence.text or f"{LEARNT_REASON} (probability {evidence.learnt:.3f})", "no limit was reached")
     if evidence.kind == Kind.SECRET:
         return (f"one query below {domain} carried {evidence.text}",)
     if evidence.kind == Kind.BEACON:

@@ -34,6 +34,7 @@ from agents.export.sink import EXPORT_COUNTS, ExportSink
 from agents.learning.loop.collector import HourCollector
 from agents.learning.registry import ModelRegistry
 from agents.learning.release.canary import CanaryTrial
+from agents.learning.sequences.beside import Sequences
 from agents.runtime.drill.drill import Drill
 from agents.runtime.fanout import Fanout
 from agents.runtime.heartbeat import PARTS, STILL_S, DetectorHealth, Heartbeat
@@ -102,6 +103,7 @@ class JudgeParts:
     hours: HourCollector | None = None
     trial: CanaryTrial | None = None
     privacy: Privacy = dataclasses.field(default_factory=Privacy)
+    sequences: Sequences | None = None
 
 
 class Judge:
@@ -139,6 +141,8 @@ class Judge:
         self._opener.start()
         if self._hours is not None:
             self._hours.start()
+        if self._parts.sequences is not None:
+            self._parts.sequences.start()
         self._enforcer.start()
         self._drill.start(self._keep_drill)
         self._ticker.start()
@@ -146,7 +150,8 @@ class Judge:
     @property
     def alive(self) -> bool:
         """Whether the threads behind the judging live."""
-        hours_alive = self._hours is None or self._hours.alive
+        beside = (self._hours, self._parts.sequences)
+        hours_alive = all(one.alive for one in beside if one is not None)
         sinks_alive = all(one.alive for one in (self.alerts, self.exports, self._enforcer, self._drill, self.spool))
         return self._ticker.is_alive() and sinks_alive and hours_alive
 
@@ -236,6 +241,8 @@ class Judge:
                 verdicts = self._trial.judge(batch, verdicts, busy=level >= NO_EXPLANATION)
             if self._hours is not None:
                 self._hours.see(verdicts)
+            if self._parts.sequences is not None:
+                self._parts.sequences.see(verdicts)
             left_out = unexplained(verdicts) if level >= NO_EXPLANATION else 0
             if level >= SAMPLED:
                 verdicts = sampled(verdicts)
@@ -310,6 +317,8 @@ class Judge:
             if self._hours is not None:
                 self._hours.turn(time.time(), self._lock)
                 self._hours.appraise(time.time(), self._lock)
+            if self._parts.sequences is not None:
+                self._parts.sequences.cycle.tick()
             if (self._parts.state_dir / ERASE_FILE).exists():
                 self._erase()
             elif time.monotonic() - self._saved >= SNAPSHOT_S:
@@ -352,6 +361,8 @@ class Judge:
         if self._trial is not None:
             self._trial.close()
         self._drill.close()
+        if self._parts.sequences is not None:
+            self._parts.sequences.close()
         self._save()
         self.fanout.close()
 

@@ -18,6 +18,9 @@ from agents.core.protocols import ModelType, ScoringModel
 from agents.core.types import Sample
 from agents.learning.baseline import benign_names, sample_of
 from agents.learning.run import TrainRequest, TypeResult
+from agents.learning.sequences.gru import SequenceModel
+from agents.learning.sequences.learning import LearntSequences, learn_sequences
+from agents.learning.sequences.steps import Windows
 from agents.learning.type_comparison import Scene, TypeParams, compare_types
 
 Made = TypeVar("Made")
@@ -62,6 +65,13 @@ def compare_spawned(
 ) -> tuple[TypeResult, ...]:
     """As type_comparison.compare_types, in a process of its own."""
     return _spawned("compare detector types", compare_types, scenes, types, share, seed)
+
+
+def learn_sequences_spawned(
+    params: Mapping[str, Any], windows: Windows, epochs: int, in_use: SequenceModel | None
+) -> LearntSequences:
+    """As learning.sequences, in a process of its own. What it learns from goes through a pipe, and never to a disk."""
+    return _spawned("train the sequence model", learn_sequences, windows, epochs, params, in_use)
 
 
 def _spawned(what: str, work: Callable[..., Made], *arguments: Any) -> Made:

@@ -53,6 +53,7 @@ def create_app(parts: Parts) -> FastAPI:
     app.include_router(reviews.page_router)
     app.include_router(blocks.page_router)
     app.include_router(versions.page_router)
+    app.include_router(learning.page_router)
     app.mount("/static", StaticFiles(directory=str(resources.files("agents.web") / "static")), name="static")
     _describe(app)
     return app

@@ -1,13 +1,33 @@
-"""The online learner over the API: status, train now, history, start and stop."""
+"""The learning loop over the API and on a page: the online learner, and cycles of the sequence model."""
 
 from __future__ import annotations
 
-from fastapi import APIRouter, Depends, Request
+import asyncio
+from collections.abc import Mapping
+from typing import Any
 
+from fastapi import APIRouter, Depends, HTTPException, Request, Response
+
+from agents.core.errors import AgentsError, UsageError
 from agents.web.api import PROBLEMS, Limit, known_parameters
+from agents.web.pages import form_of, gate_of, page, to_login
 from agents.web.parts import parts_of
-from agents.web.schemas import LearningHistory, LearningStarted, LearningStatus, Problem
+from agents.web.schemas import (
+    CycleAsked,
+    CycleStart,
+    CycleStatus,
+    LearningHistory,
+    LearningStarted,
+    LearningStatus,
+    Problem,
+)
 
+LEARNING_FORM_MAX = 4096
+"""Longest form of the page, bytes."""
+CYCLES_ON_PAGE = 20
+LIVE_PHASES = ("collecting", "training")
+"""While a cycle does this, the page loads itself again."""
+page_router = APIRouter(include_in_schema=False)
 router = APIRouter(prefix="/learning", responses=PROBLEMS, dependencies=[Depends(known_parameters)])
 
 
@@ -47,3 +67,87 @@ def learning_stop(request: Request) -> LearningStatus:
 def _switched(request: Request, on: bool) -> LearningStatus:
     parts_of(request).learner.enable(on)
     return learning_status(request)
+
+
+@router.get("/cycle", summary="The cycle of the sequence model")
+def cycle_status(request: Request) -> CycleStatus:
+    """What it is doing, or how the last one ended."""
+    return CycleStatus.model_validate(parts_of(request).cycles.state())
+
+
+@router.post("/cycle/start", status_code=202, summary="Begin a cycle: collect, train, validate, deploy")
+def cycle_start(request: Request, sent: CycleStart) -> CycleAsked:
+    """What judges takes it up within a second or two; what is collected is deleted after the training."""
+    return _asked(request, "start", **sent.model_dump())
+
+
+@router.post("/cycle/train-now", status_code=202, summary="End collecting, and train")
+def cycle_train(request: Request) -> CycleAsked:
+    """Nothing happens where no cycle collects."""
+    return _asked(request, "train")
+
+
+@router.post("/cycle/stop", status_code=202, summary="End cycles, and delete what was collected")
+def cycle_stop(request: Request) -> CycleAsked:
+    """A training under way comes to its end; no cycle begins after it."""
+    return _asked(request, "stop")
+
+
+def _asked(request: Request, action: str, **chosen: Any) -> CycleAsked:
+    parts_of(request).cycles.ask(action, **chosen)
+    return CycleAsked(message=f"{action}: asked for")
+
+
+@page_router.get("/console/learning")
+def learning_page(request: Request) -> Response:
+    """How learning goes, and a form for cycles."""
+    if not gate_of(request).has_session(request):
+        return to_login(request)
+    return _shown_learning(request)
+
+
+def _shown_learning(request: Request, status: int = 200, **said: str) -> Response:
+    parts = parts_of(request)
+    cycle = parts.cycles.state()
+    return page(
+        "learning.html",
+        status,
+        learner=parts.learner.status(),
+        history=parts.learner.history(CYCLES_ON_PAGE),
+        cycle=cycle,
+        live=cycle["phase"] in LIVE_PHASES,
+        key=gate_of(request).form_key(request),
+        **({"done": "", "problem": ""} | said),
+    )
+
+
+@page_router.post("/console/learning")
+async def learning_form(request: Request) -> Response:
+    """Carry out what a form of the page asks for, and show the page with what came of it."""
+    form = await form_of(request, LEARNING_FORM_MAX) if gate_of(request).has_session(request) else {}
+    if not gate_of(request).sent_by_form(request, form.get("key", [""])[0]):
+        raise HTTPException(401, "cannot take a form that is not of a page of this session")
+    try:
+        done = await asyncio.to_thread(_carried_out, request, {name: values[0] for name, values in form.items()})
+    except UsageError as error:
+        return await asyncio.to_thread(_shown_learning, request, 422, problem=str(error))
+    except AgentsError as error:
+        return await asyncio.to_thread(_shown_learning, request, 409, problem=str(error))
+    return await asyncio.to_thread(_shown_learning, request, done=done)
+
+
+def _carried_out(request: Request, form: Mapping[str, str]) -> str:
+    """Do what a form asks for; a sentence about what came of it. Raises AgentsError."""
+    parts, action = parts_of(request), form.get("do", "")
+    if action in ("start", "train", "stop"):
+        chosen = {name: form[name] for name in ("minutes", "length", "epochs") if name in form}
+        again = {"again": "again" in form} if action == "start" else {}
+        parts.cycles.ask(action, **(chosen if action == "start" else {}), **again)
+        return "Asked for: what judges takes it up within seconds."
+    if action == "learn":
+        parts.learner.begin()
+        return "A cycle of the online learner has begun."
+    if action in ("enable", "disable"):
+        parts.learner.enable(action == "enable")
+        return "Cycles begin by themselves." if action == "enable" else "No cycle begins by itself any more."
+    raise UsageError("cannot do that: the form names nothing that this page offers")

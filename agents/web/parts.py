@@ -14,7 +14,7 @@ from typing import Any, Generic, Protocol, TypeVar, cast
 from fastapi import Request
 
 from agents.core.errors import AgentsError, StoreError, StoreUnusableError
-from agents.core.protocols import FlowLearner, ModelList, ReadStore
+from agents.core.protocols import CycleDesk, FlowLearner, ModelList, ReadStore
 from agents.core.text import NETWORK
 from agents.core.types import Metric
 from agents.dns.blocks import Block, BlockList
@@ -159,7 +159,8 @@ class Parts:
     `retrain` starts a retraining without waiting for it and returns its run id; BusyError while one runs.
     `health` returns the state of each component as {"ok": bool, …}, except the database, which is asked here.
     `metrics` returns the numbers of /metrics. `reviews` is the review queue, `learner`
-    the online learner, `blocks` what is blocked, `desk` what is decided about models.
+    the online learner, `cycles` where cycles of the sequence model are asked for, `blocks` what is blocked, `desk` what
+    is decided about models.
     """
 
     store: ReadStore
@@ -171,6 +172,7 @@ class Parts:
     learner: FlowLearner
     blocks: BlockBook
     desk: ModelControl
+    cycles: CycleDesk
     health: Callable[[], Mapping[str, Mapping[str, Any]]] = _no_health
     metrics: Callable[[], Iterable[Metric]] = _no_metrics
     version: str = "0"

@@ -228,6 +228,33 @@ class LearningStarted(BaseModel):
     status: Literal["in_progress"]
 
 
+class CycleStart(BaseModel):
+    minutes: float = Field(10, ge=1, le=60, description="for how long queries are collected")
+    length: int = Field(10, ge=5, le=50, description="steps of a window")
+    epochs: int = Field(10, ge=5, le=50, description="passes of the training")
+    again: bool = Field(False, description="begin anew after each end")
+
+
+class CycleStatus(BaseModel):
+    phase: Literal["idle", "collecting", "training", "deployed", "rejected", "failed", "stopped"]
+    minutes: float
+    length: int
+    epochs: int
+    again: bool
+    began_at: float | None = Field(description="Unix seconds")
+    remaining_s: float
+    collected: int = Field(description="queries")
+    clients: int
+    windows: int
+    cycles: int = Field(description="that came to their end since the process began")
+    model_id: str
+    text: str = Field(description="why a cycle was rejected or failed")
+
+
+class CycleAsked(BaseModel):
+    message: str = Field(examples=["start: asked for"])
+
+
 class RetrainStarted(BaseModel):
     run_id: str = Field(examples=["20260104_020011"])
 

@@ -28,6 +28,7 @@ from agents.learning.loop.online import SPEC as LEARNING
 from agents.learning.loop.online import OnlineLearner
 from agents.learning.registry import ModelRegistry
 from agents.learning.release.desk import ModelDesk
+from agents.learning.sequences.cycle import CycleRequests
 from agents.scoring.model import Model
 from agents.store import Store, open_store
 from agents.store.feedback.reviews import ReviewStore
@@ -92,6 +93,7 @@ class World:
             token=TOKEN,
             retrain=self.retrain,
             reviews=ReviewStore(self.store),
+            cycles=CycleRequests(folder),
             learner=OnlineLearner(self.store, folder / "flow", LEARNING.factory(LEARNING.values({}))),
             desk=self.desk(folder),
             blocks=BlockKeeper(folder, EnforceOptions(EnforceMode.ON, dry_days=0)),
@@ -196,6 +198,10 @@ PROTECTED = [
     ("POST", "/models/rollback"),
     ("POST", "/models/pin"),
     ("POST", "/models/unpin"),
+    ("GET", "/learning/cycle"),
+    ("POST", "/learning/cycle/start"),
+    ("POST", "/learning/cycle/train-now"),
+    ("POST", "/learning/cycle/stop"),
 ]
 
 

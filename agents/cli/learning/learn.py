@@ -1,23 +1,29 @@
-"""`dns-tunnel learn`: what the online learner is doing; a cycle now; start and stop."""
+"""`dns-tunnel learn`: the online learner, and cycles of the sequence model."""
 
 from __future__ import annotations
 
 import argparse
 import json
+import time
 from collections.abc import Mapping
 from contextlib import closing
 from typing import Any
 
+from agents.core.errors import AgentsError
 from agents.core.text import printable, utc
 from agents.learning.loop.online import CycleState
+from agents.learning.sequences.cycle import CycleRequests, checked_ask
 from agents.runtime import bootstrap, warmup
+from agents.runtime.heartbeat import detector_health
 from agents.settings import Settings
 
 CYCLES_SHOWN, NOTHING_DEPLOYED = 20, 3
 
 
 def learn(settings: Settings, options: argparse.Namespace) -> int:
-    """`dns-tunnel learn …`; `now` ends with 3 where nothing was deployed."""
+    """`dns-tunnel learn …`; where nothing was deployed, `now` and a cycle of stored queries end with 3."""
+    if options.action == "cycle":
+        return _stored_cycle(settings, options) if options.from_store else _live_cycle(settings, options)
     with closing(bootstrap.store_of(settings)) as store:
         store.migrate()
         learner = bootstrap.learner_of(settings, store)
@@ -33,6 +39,37 @@ def learn(settings: Settings, options: argparse.Namespace) -> int:
             if options.action != "status":
                 learner.enable(options.action == "start")
             print(json.dumps(learner.status(), indent=1))
+    return 0
+
+
+def _live_cycle(settings: Settings, options: argparse.Namespace) -> int:
+    desk = CycleRequests(settings.state_dir)
+    if options.what != "status":
+        chosen = {name: getattr(options, name) for name in ("minutes", "length", "epochs", "again")}
+        if not detector_health(settings.state_dir)[0]:
+            raise AgentsError("cannot begin a cycle: nothing that judges runs here; --from-store needs none")
+        desk.ask(options.what, **(chosen if options.what == "start" else {}))
+        print(f"{options.what}: asked for; dns-tunnel learn cycle shows how it goes")
+    else:
+        print(json.dumps(desk.state(), indent=1))
+    return 0
+
+
+def _stored_cycle(settings: Settings, options: argparse.Namespace) -> int:
+    """Learn from stored queries in this process."""
+    asked = checked_ask(length=options.length, epochs=options.epochs)
+    models = bootstrap.sequence_models_of(settings)
+    with closing(bootstrap.store_of(settings)) as store:
+        store.migrate()
+        warmup.up(print)
+        found = bootstrap.learn_stored_sequences(settings, store, asked.length, asked.epochs, options.days)
+    for gate in found.gates:
+        mark = "ok  " if gate.passed else "miss"
+        print(f"{mark} {gate.name}: {gate.value:.3f}, threshold {gate.threshold:.3f}")
+    if not found.passed:
+        return NOTHING_DEPLOYED
+    models.deploy(found.model, time.time())
+    print(f"deployed {found.model.model_id}: {found.model.manifest['windows']} windows")
     return 0
 
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import numpy as np
 
 from agents.core.text import NETWORK
 from agents.core.types import DAY_S
+from agents.detection.detector import Suspect
 from agents.detection.network import HOUR_S
-from agents.detection.reasons import LEARNT_REASON
+from agents.detection.reasons import LEARNT_REASONS
 from agents.learning.loop.flow_hours import SCHEMA
 from agents.learning.loop.flow_model import FlowModel
 from agents.store.feedback.flow_hours import FlowHourStore
@@ -22,27 +25,42 @@ READ_MAX = 10_000
 
 def suspects_of(
     store: Store, model: FlowModel, tunnel_from: float, budget: float, hour: int, now: float
-) -> list[tuple[float, str, str, float]]:
+) -> list[Suspect]:
     """Flows of an hour to be listed: time, client, domain and probability; one below a domain, the most probable first.
 
     tunnel_from: the least probability. budget: incidents a week. A domain that a person decided about, or that had an
     incident lately, is none. hour: since 1970-01-01; now: Unix seconds. Raises StoreError.
     """
-    lately = store.incidents(since=now - BUDGET_S, source="", limit=READ_MAX)
-    learnt = [one for one in lately if one.reasons[0].startswith(LEARNT_REASON) and one.detected_at > now - BUDGET_S]
-    room = int(budget) - len(learnt)
+    room, known = room_of(store, budget, now)
     rows = FlowHourStore(store).read(SCHEMA, since=hour, until=hour + 1)
     if room <= 0 or not len(rows):
         return []
     chance = model.probabilities(rows.numbers)
-    known = {one.domain for one in lately if one.last_seen > now - LATELY_S or one.closed_at is None}
-    known |= {one.domain for one in ReviewStore(store).decisions(standing=True, limit=READ_MAX)}
-    found: dict[str, tuple[float, str, str, float]] = {}
+    found: dict[str, Suspect] = {}
     for row in np.argsort(-chance, kind="stable").tolist():
         if chance[row] < tunnel_from or len(found) == room:
             break
         client, domain = rows.client[row], rows.domain[row]
         if domain not in known and client != NETWORK:
             at = min((hour + 1) * float(HOUR_S), now)
-            found.setdefault(domain, (at, client, domain, float(chance[row])))
+            found.setdefault(domain, (at, client, domain, float(chance[row]), ""))
     return list(found.values())
+
+
+def room_of(store: Store, budget: float, now: float) -> tuple[int, set[str]]:
+    """How many incidents may still be listed by learnt models, and domains that are none. Raises StoreError."""
+    lately = store.incidents(since=now - BUDGET_S, source="", limit=READ_MAX)
+    learnt = [one for one in lately if one.reasons[0].startswith(LEARNT_REASONS) and one.detected_at > now - BUDGET_S]
+    known = {one.domain for one in lately if one.last_seen > now - LATELY_S or one.closed_at is None}
+    known |= {one.domain for one in ReviewStore(store).decisions(standing=True, limit=READ_MAX)}
+    return int(budget) - len(learnt), known
+
+
+def within_budget(store: Store, found: Iterable[Suspect], budget: float, now: float) -> list[Suspect]:
+    """Of what another model found, what may be listed: one below a domain. Raises StoreError."""
+    room, known = room_of(store, budget, now)
+    kept: dict[str, Suspect] = {}
+    for one in found:
+        if len(kept) < room and one[2] not in known:
+            kept.setdefault(one[2], one)
+    return list(kept.values())

@@ -23,6 +23,7 @@ from agents.export.outputs import OUTPUTS
 from agents.learning.comparison import bounds
 from agents.learning.loop import online, review
 from agents.learning.release import canary, mlflow_server, staging
+from agents.learning.sequences import beside
 from agents.runtime.drill import options as drill_options
 from agents.runtime.privileges import give_away, user_of
 from agents.scoring import MODEL_TYPES
@@ -59,6 +60,7 @@ SPECS: tuple[Spec[Any], ...] = (
     privacy.SPEC,
     review.SPEC,
     online.SPEC,
+    beside.SPEC,
     enforcement.SPEC,
     bounds.SPEC,
     rpz_options.SPEC,

@@ -5,9 +5,10 @@ from __future__ import annotations
 import ipaddress
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import structlog
 
@@ -16,11 +17,11 @@ from agents.alerting.grouping import Groups
 from agents.alerting.outbox import Outbox
 from agents.alerting.sink import AlertSink
 from agents.core.column_kernels import Key
-from agents.core.errors import SettingsError
-from agents.core.files import PRIVATE_MODE, make_private_folder, write_atomic
-from agents.core.types import Message, Severity
+from agents.core.errors import SettingsError, StoreError
+from agents.core.files import PRIVATE_MODE, Reread, make_private_folder, write_atomic
+from agents.core.types import DAY_S, Message, Severity
 from agents.detection import privacy
-from agents.detection.detector import FILES, TunnelDetector
+from agents.detection.detector import FILES, Suspect, TunnelDetector
 from agents.detection.known_services import Entry, KnownServices, load_entries, own_zone, services, services_at
 from agents.detection.privacy import ClientVeil, Privacy, PrivacyKey
 from agents.detection.tripwires.tripwires import Tripwires
@@ -34,9 +35,15 @@ from agents.learning.loop.collector import HourCollector
 from agents.learning.loop.labels import Labeller
 from agents.learning.loop.online import OnlineLearner, label_by_probability
 from agents.learning.loop.review import Reviewer
-from agents.learning.loop.suspects import suspects_of
+from agents.learning.loop.suspects import suspects_of, within_budget
 from agents.learning.registry import ModelRegistry
 from agents.learning.release.canary import CANARY_FILE, CanaryTrial
+from agents.learning.sequences import beside
+from agents.learning.sequences.beside import Sequences
+from agents.learning.sequences.cycle import HEARD_MAX, CycleParts, SequenceCycle
+from agents.learning.sequences.learning import LearntSequences, SequenceModels, learn_sequences
+from agents.learning.sequences.steps import joined_step_rows, step_rows_of, step_windows
+from agents.learning.sequences.watch import SequenceWatch
 from agents.runtime.bootstrap.alerts import exports_of, handed_over, judging_manager_of, outbox_of, outputs_of
 from agents.runtime.bootstrap.environment import FLOW_MODELS, noted_settings, scale_of, store_of
 from agents.runtime.bootstrap.intakes import enforce_options_of, parsed_upstreams, strict_groups_of
@@ -44,9 +51,12 @@ from agents.runtime.bootstrap.models import registry_of
 from agents.runtime.detector_process import JudgeParts
 from agents.runtime.drill import options as drill_options
 from agents.runtime.drill.drill import DRILL_MARK, Drill, DrillTargets
+from agents.runtime.trainer import learn_sequences_spawned
 from agents.scoring.features import VERSION
 from agents.scoring.lexical import features_again
 from agents.scoring.model import Model
+from agents.scoring.types import efficient_ad
+from agents.scoring.types.network import DEEP_FIELDS
 from agents.settings import Settings
 from agents.sources.listener.upstream import (
     UpstreamAddress,
@@ -59,6 +69,7 @@ from agents.store.feedback.marked import forget_marked
 from agents.store.feedback.reviews import ReviewStore
 from agents.store.spool import SpoolingSink
 from agents.store.sql import Store
+from agents.store.stored_traffic import stored_traffic
 from agents.stream.note import SharedNote
 
 _log = structlog.get_logger()
@@ -84,7 +95,8 @@ def judge_parts(
     registry, store, manager = registry_of(settings), store_of(settings), judging_manager_of(settings)
     _drop_other_names(settings)
     secret = secrets.randbits(64), secrets.randbits(64)
-    detector = detector_of(settings, registry.current(), secret, tripwires_of(settings), settings.burn_in_days)
+    tripwires, kept = tripwires_of(settings), privacy_of(settings)
+    detector = detector_of(settings, registry.current(), secret, tripwires, settings.burn_in_days, kept)
     detector.incidents.losses = losses
     alerts = AlertSink(
         manager,
@@ -112,6 +124,7 @@ def judge_parts(
         state_dir=settings.state_dir,
         privacy=detector.privacy,
         trial=CanaryTrial(registry, detector, partial(_second_of, settings, secret), canary_path(settings)),
+        sequences=sequences_of(settings, store, detector),
         mismatched=mismatched,
         note=note,
         in_force=noted_settings(settings),
@@ -194,6 +207,44 @@ def _known_suffixes(settings: Settings) -> list[Labels]:
     return [*services(), *(entry.labels for entry in known_entries(settings) if entry.holds(now))]
 
 
+def sequences_of(settings: Settings, store: Store, detector: TunnelDetector) -> Sequences:
+    """The sequence model beside a detector: learnt in cycles, and watching where the settings say so."""
+    models = sequence_models_of(settings)
+    cycle = SequenceCycle(settings.state_dir, CycleParts(models, partial(learn_sequences_spawned, _deep(settings))))
+    if not beside.SPEC.factory(settings.of(beside.SPEC)):
+        return Sequences(cycle)
+    budget, in_use = settings.alert_budget_per_week, Reread(models.path, lambda path: models.current())
+
+    def report(found: Iterable[Suspect]) -> None:
+        try:
+            detector.appraise({}, within_budget(store, found, budget, time.time()))
+        except StoreError as error:
+            _log.warning("sequences_not_listed", error=str(error))
+
+    return Sequences(cycle, SequenceWatch(in_use.value, report))
+
+
+def sequence_models_of(settings: Settings) -> SequenceModels:
+    """The folder of sequence models."""
+    return SequenceModels(settings.models_dir / "sequences")
+
+
+def learn_stored_sequences(settings: Settings, store: Store, length: int, epochs: int, days: float) -> LearntSequences:
+    """A sequence model of the last days' stored queries, trained in this process. Raises AgentsError."""
+    now, numbers = time.time(), dict[str, int]()
+    traffic = stored_traffic(store, now - days * DAY_S, now, HEARD_MAX)
+    detector = detector_of(settings, registry_of(settings).current())
+    heard = [step_rows_of(detector.detect(batch, explain=False), numbers, (0, 0)) for batch in traffic.batches()]
+    windows, in_use = step_windows(joined_step_rows(heard), length), sequence_models_of(settings).current()
+    return learn_sequences(windows, epochs, _deep(settings), in_use)
+
+
+def _deep(settings: Settings) -> dict[str, Any]:
+    """How networks are trained."""
+    fields = {one.name for one in DEEP_FIELDS}
+    return {name: value for name, value in settings.of(efficient_ad.SPEC).items() if name in fields}
+
+
 def _after_hour(settings: Settings, store: Store, detector: TunnelDetector, hour: int) -> None:
     """What follows when an hour's flow-hours are written: labels, what looks like a tunnel, then the review queue.
 
@@ -243,14 +294,14 @@ def detector_of(
     key: Key = (0, 0),
     tripwires: Tripwires | None = None,
     burn_in_days: float = 0,
+    kept: Privacy | None = None,
 ) -> TunnelDetector:
     """A detector that has seen nothing yet. key: of its hashes; a secret one where strangers choose the names.
 
     tripwires: for traffic of this network. burn_in_days: a network that is watched has habits to be learnt; what is
-    replayed has none.
+    replayed has none. kept: of clients and names, where neither has been withheld before.
     """
     quiet_s, scale, services = settings.incident_quiet_s, scale_of(settings), services_of(settings)
-    kept = privacy_of(settings)
     return TunnelDetector(model, settings.flows_max, quiet_s, scale, services, key, tripwires, burn_in_days, kept)
 
 

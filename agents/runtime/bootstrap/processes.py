@@ -18,6 +18,7 @@ from agents.enforcement.options import EnforceMode
 from agents.enforcement.rpz import options as rpz_options
 from agents.learning.loop.online import LearnerThread
 from agents.learning.release.canary import RolloutThread
+from agents.learning.sequences.cycle import CycleRequests
 from agents.runtime.bootstrap.alerts import alert_manager_of, outputs_of, sender_of
 from agents.runtime.bootstrap.environment import api_token_of, folders_of, make_folders, noted_settings, store_of
 from agents.runtime.bootstrap.intakes import enforce_options_of, listener_config, losses_at_start, parsed_upstreams
@@ -191,6 +192,7 @@ def serving_of(
         reviews=ReviewStore(store),
         learner=learner_of(settings, store),
         blocks=block_keeper_of(settings, store),
+        cycles=CycleRequests(settings.state_dir),
         models=registry,
         desk=model_desk_of(settings, store),
         reports_dir=settings.reports_dir,

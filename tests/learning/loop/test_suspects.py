@@ -47,8 +47,8 @@ def hours_of(*domains: str, tunnel: bool = True, client: str = "192.0.2.7") -> F
 
 def suspects(store: Store, budget: float = 3) -> list[tuple[str, str]]:
     found = suspects_of(store, MODEL, 0.95, budget, HOUR, NOW)
-    assert all(chance >= 0.95 and at <= NOW for at, _, _, chance in found)
-    return [(client, domain) for _, client, domain, _ in found]
+    assert all(chance >= 0.95 and at <= NOW for at, _, _, chance, _ in found)
+    return [(client, domain) for _, client, domain, _, _ in found]
 
 
 def test_the_most_probable_flows_are_named_one_a_domain(store: Store) -> None:
@@ -93,7 +93,7 @@ def test_a_suspect_is_listed_and_pages_nobody(store: Store, tmp_path: Path) -> N
     with collecting(store, tmp_path) as one:
         one.ask([query(NOW + i, "192.0.2.7", f"host{i}.slow.example") for i in range(3)])
         one.detector.appraise(
-            {}, [(NOW + 3, "192.0.2.7", "slow.example", 0.97), (NOW + 3, "192.0.2.7", "gone.example", 0.99)]
+            {}, [(NOW + 3, "192.0.2.7", "slow.example", 0.97, ""), (NOW + 3, "192.0.2.7", "gone.example", 0.99, "")]
         )
         told = one.detector.tick(NOW + 4)
         assert told is not None
@@ -109,7 +109,7 @@ def test_a_suspect_that_reaches_a_limit_later_is_an_incident_as_any_other(store:
     draw = random.Random(5)
     with collecting(store, tmp_path) as one:
         one.ask([query(NOW, "10.9.0.9", "www.slow.example")])
-        one.detector.appraise({}, [(NOW + 1, "10.9.0.9", "slow.example", 0.97)])
+        one.detector.appraise({}, [(NOW + 1, "10.9.0.9", "slow.example", 0.97, "")])
         one.detector.tick(NOW + 2)
         rows = paced((f"{draw.randbytes(25).hex()}.slow.example" for _ in range(40)), 1.0)
         one.ask([(NOW + 3 + row[0] - rows[0][0], *row[1:]) for row in rows])
@@ -149,5 +149,5 @@ def test_many_clients_below_one_domain_have_the_highest_probability(store: Store
 def test_batches_without_queries_take_it_up_too(store: Store, tmp_path: Path) -> None:
     with collecting(store, tmp_path) as one:
         one.ask([query(NOW, "192.0.2.7", "a.slow.example")])
-        one.detector.appraise({}, [(NOW, "192.0.2.7", "slow.example", 0.99)])
+        one.detector.appraise({}, [(NOW, "192.0.2.7", "slow.example", 0.99, "")])
         assert one.detector.detect(batch_of([query(NOW + 1, "192.0.2.8", "b.other.example")])).incidents

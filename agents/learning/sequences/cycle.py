@@ -1,0 +1,254 @@
+"""A live cycle: collect for some minutes, build windows, train, validate, deploy, delete what was collected, and again.
+
+What is collected lies in the memory of the process that judges, as hashes and numbers, and nowhere else. People ask for
+a cycle over a file, and read its state from another: page, API and command line are other processes.
+"""
+
+from __future__ import annotations
+
+import secrets
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+import structlog
+from pydantic import BaseModel, Field, ValidationError
+
+from agents.core.errors import AgentsError, UsageError
+from agents.core.files import PRIVATE_MODE, make_private_folder, write_atomic
+from agents.core.types import Verdicts
+from agents.learning.sequences.learning import LearntSequences, SequenceModels
+from agents.learning.sequences.steps import StepRows, joined_step_rows, step_rows_of, step_windows
+
+ASK_FILE, STATE_FILE = "sequence_cycle.ask.json", "sequence_cycle.json"
+HEARD_MAX = 500_000
+"""Queries that a cycle collects, at most: some 20 MB. Then it goes on to train."""
+MINUTES, LENGTH, EPOCHS = (1, 60), (5, 50), (5, 50)
+"""Bounds of what a cycle may be asked for."""
+STALE_S = 15.0
+"""A state that is older than this was left by a process that is gone."""
+_log = structlog.get_logger("agents.learning.sequences")
+
+
+class CyclePhase(StrEnum):
+    """What a cycle is doing, or how the last one ended."""
+
+    IDLE = "idle"
+    COLLECTING = "collecting"
+    TRAINING = "training"
+    DEPLOYED = "deployed"
+    REJECTED = "rejected"
+    FAILED = "failed"
+    STOPPED = "stopped"
+
+
+class CycleAsk(BaseModel):
+    """What people ask for. again: begin anew after each end; number: a new one for each request."""
+
+    action: str = Field(default="start", pattern="^(start|train|stop)$")
+    minutes: float = Field(default=10, ge=MINUTES[0], le=MINUTES[1])
+    length: int = Field(default=10, ge=LENGTH[0], le=LENGTH[1])
+    epochs: int = Field(default=10, ge=EPOCHS[0], le=EPOCHS[1])
+    again: bool = False
+    number: str = ""
+
+
+class CycleState(BaseModel):
+    """What there is to see of cycles. Times are Unix seconds."""
+
+    phase: CyclePhase = CyclePhase.IDLE
+    minutes: float = 10
+    length: int = 10
+    epochs: int = 10
+    again: bool = False
+    began_at: float | None = None
+    remaining_s: float = 0
+    collected: int = 0
+    clients: int = 0
+    windows: int = 0
+    cycles: int = 0
+    model_id: str = ""
+    text: str = ""
+    at: float = 0
+
+
+def checked_ask(**asked: object) -> CycleAsk:
+    """A new request. Raises UsageError."""
+    try:
+        return CycleAsk.model_validate({**asked, "number": secrets.token_hex(8)})
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise UsageError(f"cannot begin a cycle: {first['loc'][0]}: {first['msg'].lower()}") from None
+
+
+def ask_cycle(state_dir: Path, **asked: object) -> CycleAsk:
+    """Ask the process that judges for a cycle, for its training now, or for its end. Raises UsageError."""
+    ask = checked_ask(**asked)
+    make_private_folder(state_dir)
+    write_atomic(state_dir / ASK_FILE, ask.model_dump_json().encode(), mode=PRIVATE_MODE)
+    return ask
+
+
+def read_cycle(state_dir: Path, now: float) -> CycleState:
+    """The state of cycles; idle where none was ever, or where the process that ran one is gone. now: Unix seconds."""
+    try:
+        state = CycleState.model_validate_json((state_dir / STATE_FILE).read_bytes())
+    except (OSError, ValueError):
+        return CycleState()
+    if state.phase in (CyclePhase.COLLECTING, CyclePhase.TRAINING) and abs(now - state.at) > STALE_S:
+        return state.model_copy(update={"phase": CyclePhase.FAILED, "text": "the process that ran it is gone"})
+    return state
+
+
+@dataclass(frozen=True, slots=True)
+class CycleRequests:
+    """Where other processes ask for cycles, and see how they go: a core.protocols.CycleDesk."""
+
+    state_dir: Path
+
+    def state(self) -> dict[str, Any]:
+        """The state, as JSON values."""
+        return read_cycle(self.state_dir, time.time()).model_dump(mode="json")
+
+    def ask(self, action: str, **chosen: Any) -> None:
+        """Ask for something. Raises UsageError."""
+        ask_cycle(self.state_dir, action=action, **chosen)
+
+
+@dataclass(frozen=True, slots=True)
+class CycleParts:
+    """learn: windows and epochs to a model; in another process where this one judges. Raises AgentsError."""
+
+    models: SequenceModels
+    learn: Callable[..., LearntSequences]
+    clock: Callable[[], float] = time.time
+
+
+class SequenceCycle:
+    """Runs cycles in the process that judges. `see` is called with each batch, `tick` about once a second."""
+
+    def __init__(self, state_dir: Path, parts: CycleParts) -> None:
+        self._dir, self._parts = state_dir, parts
+        self._guard = threading.Lock()
+        self._parts_heard: list[StepRows] = []
+        self._numbers: dict[str, int] = {}
+        self._key = (0, 0)
+        self._state = CycleState()
+        self._asked = self._number()
+        self._thread: threading.Thread | None = None
+
+    def _number(self) -> str:
+        """The request that was taken up already; one that begins again goes on after a restart."""
+        ask = self._ask()
+        return "" if ask is None or (ask.again and ask.action == "start") else ask.number
+
+    def _ask(self) -> CycleAsk | None:
+        try:
+            return CycleAsk.model_validate_json((self._dir / ASK_FILE).read_bytes())
+        except (OSError, ValueError):
+            return None
+
+    @property
+    def state(self) -> CycleState:
+        """What there is to see."""
+        return self._state
+
+    def see(self, verdicts: Verdicts) -> None:
+        """Collect a batch, if a cycle collects."""
+        if self._state.phase is not CyclePhase.COLLECTING or not len(verdicts):
+            return
+        with self._guard:
+            heard = step_rows_of(verdicts, self._numbers, self._key)
+            self._parts_heard.append(heard)
+            collected = self._state.collected + len(heard)
+            self._state = self._state.model_copy(update={"collected": collected, "clients": len(self._numbers)})
+
+    def tick(self) -> None:
+        """Take up what people ask, and go on when the time has come. What goes wrong is said in the state."""
+        ask, now = self._ask(), self._parts.clock()
+        if ask is not None and ask.number != self._asked:
+            self._asked = ask.number
+            self._take(ask, now)
+        state = self._state
+        if state.phase is CyclePhase.COLLECTING and state.began_at is not None:
+            left = max(state.began_at + state.minutes * 60 - now, 0.0)
+            self._note(remaining_s=round(left, 1))
+            if left == 0 or state.collected >= HEARD_MAX:
+                self._train()
+        elif state.phase is CyclePhase.TRAINING:
+            self._note()
+
+    def _take(self, ask: CycleAsk, now: float) -> None:
+        busy = self._thread is not None and self._thread.is_alive()
+        if ask.action == "stop":
+            self._drop()
+            self._note(phase=CyclePhase.TRAINING if busy else CyclePhase.STOPPED, again=False, remaining_s=0, text="")
+        elif ask.action == "train":
+            if self._state.phase is CyclePhase.COLLECTING:
+                self._train()
+        elif not busy:
+            self._begin(ask, now)
+
+    def _begin(self, ask: CycleAsk, now: float) -> None:
+        self._drop()
+        chosen = {"minutes": ask.minutes, "length": ask.length, "epochs": ask.epochs, "again": ask.again}
+        fresh = {
+            "began_at": now,
+            "remaining_s": ask.minutes * 60,
+            "collected": 0,
+            "clients": 0,
+            "windows": 0,
+            "text": "",
+        }
+        self._note(phase=CyclePhase.COLLECTING, **chosen, **fresh)
+
+    def _drop(self) -> None:
+        """Delete what was collected; the next one has other hashes."""
+        with self._guard:
+            self._parts_heard, self._numbers = [], {}
+            self._key = (secrets.randbits(64), secrets.randbits(64))
+
+    def _train(self) -> None:
+        with self._guard:
+            heard, self._parts_heard = self._parts_heard, []
+        self._drop()
+        self._note(phase=CyclePhase.TRAINING, remaining_s=0)
+        work = threading.Thread(target=self._learn, args=(heard,), name="sequence-cycle", daemon=True)
+        self._thread = work
+        work.start()
+
+    def _learn(self, heard: list[StepRows]) -> None:
+        state = self._state
+        try:
+            windows = step_windows(joined_step_rows(heard), state.length)
+            heard.clear()
+            self._note(windows=len(windows))
+            found = self._parts.learn(windows, state.epochs, self._parts.models.current())
+            missed = [gate for gate in found.gates if not gate.passed]
+            why = "; ".join(f"{gate.name}: {gate.value:.3f}, threshold {gate.threshold:.3f}" for gate in missed)
+            if found.passed:
+                self._parts.models.deploy(found.model, self._parts.clock())
+                ended = {"phase": CyclePhase.DEPLOYED, "model_id": found.model.model_id, "text": ""}
+            else:
+                ended = {"phase": CyclePhase.REJECTED, "text": why}
+        except (AgentsError, OSError) as error:
+            ended = {"phase": CyclePhase.FAILED, "text": str(error)}
+        _log.info("sequence_cycle_ended", **{name: str(value) for name, value in ended.items()})
+        self._note(**ended, cycles=self._state.cycles + 1)
+        if self._state.again and ended["phase"] is not CyclePhase.FAILED:
+            ask = CycleAsk(**{name: getattr(state, name) for name in ("minutes", "length", "epochs")}, again=True)
+            self._begin(ask, self._parts.clock())
+
+    def _note(self, **changes: object) -> None:
+        """Change the state, and let others see it."""
+        with self._guard:
+            self._state = self._state.model_copy(update={**changes, "at": self._parts.clock()})
+            state = self._state
+        try:
+            write_atomic(self._dir / STATE_FILE, state.model_dump_json().encode(), mode=PRIVATE_MODE, sync=False)
+        except OSError as error:
+            _log.warning("state_not_saved", file=STATE_FILE, error=str(error))
