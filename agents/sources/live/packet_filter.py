@@ -15,6 +15,7 @@ from agents.sources.capture.frame_kernels import (
     ETHER_I_TAG,
     ETHER_IP,
     ETHER_IP6,
+    ETHER_LEAST,
     ETHER_MPLS,
     ETHER_MPLS_UPSTREAM,
     ETHER_NSH,
@@ -53,6 +54,8 @@ _TUNNEL_PORTS = (VXLAN, VXLAN_LINUX, VXLAN_GPE, GENEVE, GTP_U, MPLS_IN_UDP, L2TP
 _TUNNELS = (IPIP, IPV6_IN_IP, GRE, ETHERIP, MPLS_IN_IP)
 _TAGS = (*ETHER_VLAN, ETHER_MPLS, ETHER_MPLS_UPSTREAM, ETHER_PPPOE, ETHER_NSH, ETHER_VN_TAG, ETHER_E_TAG, ETHER_I_TAG)
 _FRAGMENT_OFFSET = 0x1FFF
+_LLC = (0xAAAA, 0x0606)
+"""Service access points of SNAP and of IP (IEEE 802.2), behind a length in place of an EtherType."""
 
 
 class FilterStep(NamedTuple):
@@ -89,7 +92,8 @@ def program(ports: Sequence[int], link: int) -> bytes:
             FilterStep(_JEQ, ETHER_IP6, "ip6"),
             *_any(_TAGS, "keep"),
         ]
-        steps += [FilterStep(_RET, 0)]
+        steps += [FilterStep(_JGE, ETHER_LEAST, "drop"), FilterStep(_LD_H, 14), *_any(_LLC, "keep")]
+        steps += [FilterStep(_RET, 0, label="drop")]
     else:
         steps += [FilterStep(_LD_B, 0), FilterStep(_JGE, 0x60, "ip6")]
     steps += [

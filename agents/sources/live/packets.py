@@ -7,6 +7,7 @@ is started again wait in the ring. What finds no room there the kernel counts.
 from __future__ import annotations
 
 import ctypes
+import fcntl
 import math
 import mmap
 import socket
@@ -15,7 +16,6 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -48,6 +48,7 @@ _TO_KERNEL, _TO_USER = 0, 1
 _LINKS = {1: (14, ETHERNET), 772: (14, ETHERNET), 65534: (0, RAW), 768: (0, RAW), 776: (0, RAW), 778: (0, RAW)}
 """ARPHRD_… of <linux/if_arp.h> to the link header's size and type: Ethernet, loopback, none (tun), IPIP, SIT, GRE."""
 _LOOPBACK = 772
+_SIOCGIFHWADDR = 0x8927
 
 
 class PacketOptions(NamedTuple):
@@ -57,12 +58,16 @@ class PacketOptions(NamedTuple):
     size: int
 
 
+def _kind_of(interface: str) -> int:
+    """An interface's ARPHRD_…, asked in the namespace of this process (netdevice(7)). Raises OSError."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asking:
+        found = fcntl.ioctl(asking, _SIOCGIFHWADDR, struct.pack("16s24x", interface.encode()))
+    return int(struct.unpack_from("16xH", found)[0])
+
+
 def _link_of(interface: str) -> tuple[int, int]:
-    """Size and type of an interface's link header. Raises AgentsError."""
-    try:
-        kind = int(Path(f"/sys/class/net/{interface}/type").read_text())
-    except (OSError, ValueError):
-        kind = 1
+    """Size and type of an interface's link header. Raises OSError or AgentsError."""
+    kind = _kind_of(interface)
     if kind not in _LINKS:
         raise AgentsError(f"cannot hear packet://{interface}: its link layer (ARPHRD {kind}) is not read")
     return _LINKS[kind]
@@ -87,7 +92,7 @@ def open_packet_socket(interface: str, options: PacketOptions, ports: Sequence[i
         frames = BLOCK // _FRAME_SIZE * blocks
         ring = struct.pack("7I", BLOCK, blocks, _FRAME_SIZE, frames, BLOCK_MS, 0, 0)
         sock.setsockopt(_SOL_PACKET, _RX_RING, ring)
-        if _is_loopback(interface):  # there each packet is seen twice
+        if _kind_of(interface) == _LOOPBACK:  # there each packet is seen twice
             with suppress(OSError):  # older than Linux 4.20: copies are known by what they are
                 sock.setsockopt(_SOL_PACKET, _IGNORE_OUTGOING, 1)
         if options.promiscuous:
@@ -98,13 +103,6 @@ def open_packet_socket(interface: str, options: PacketOptions, ports: Sequence[i
         sock.close()
         raise
     return sock
-
-
-def _is_loopback(interface: str) -> bool:
-    try:
-        return int(Path(f"/sys/class/net/{interface}/type").read_text()) == _LOOPBACK
-    except (OSError, ValueError):
-        return False
 
 
 def _attach(sock: socket.socket, code: bytes) -> None:
