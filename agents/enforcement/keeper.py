@@ -118,7 +118,8 @@ class BlockKeeper:
     def add_for(self, incident: Incident, why: str) -> Block | None:
         """A block that no person makes; the brakes have been asked. None where it is there, or they are paused.
 
-        The one beyond ENFORCE_PER_HOUR is not made, and pauses all: BlockList.paused says so then.
+        The one beyond ENFORCE_PER_HOUR is not made, and pauses all: BlockList.paused says so then. Where it is only
+        counted, counting goes on an hour later by itself.
         """
         now, options = self._clock(), self.options
         client = NETWORK if options.for_all or incident.client == NETWORK else incident.client
@@ -130,6 +131,8 @@ class BlockKeeper:
                 return None
             lately = sum(one.author == AUTOMATIC and now - one.began_at < AN_HOUR_S for one in blocks.blocks)
             if lately >= options.per_hour:
+                if dry:
+                    return None
                 found[0] = replace(blocks, paused=f"{counted(lately, 'block')} in an hour (ENFORCE_PER_HOUR)")
                 return None
             made = Block(

@@ -142,6 +142,15 @@ def test_so_many_an_hour_then_it_stops_until_a_person_goes_on(tmp_path: Path) ->
     assert made and (made.author, made.client, made.incident_id != "") == (AUTOMATIC, incident().client, True)
 
 
+def test_counting_goes_on_by_itself(tmp_path: Path) -> None:
+    clock = Clock()
+    one = keeper(tmp_path, clock=clock, per_hour=1, mode=EnforceMode.DRY_RUN)
+    for number, expected in ((0, True), (1, False)):
+        assert bool(one.add_for(replace(incident(), domain=f"evil{number}.net"), "CRITICAL")) == expected
+    clock.now += 3601
+    assert one.add_for(replace(incident(), domain="evil1.net"), "CRITICAL") and not one.blocks().paused
+
+
 def test_a_person_is_not_counted_nor_paused(tmp_path: Path) -> None:
     one = keeper(tmp_path, per_hour=1)
     one.pause("ann")

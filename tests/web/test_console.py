@@ -160,6 +160,17 @@ def _away(world: World) -> Any:
     return create_app(Parts(**parts))
 
 
+def test_a_test_tunnel_that_was_not_seen_is_red_on_the_overview(world: World) -> None:
+    cookie = "; ".join(f"{name}={value}" for name, value in world.login().cookies.items())
+    seen = {"drill": {"ok": True}}
+    unseen = {"drill": {"ok": False, "error": "cannot see a test tunnel: see dns-tunnel doctor"}}
+    for components, expected in ((seen, False), (unseen, True)):
+        world.components = components
+        app = create_app(Parts(**vars_of(world.parts)))
+        text = world.call("GET", "/", app, headers=HTML | {"Cookie": cookie}).text
+        assert ('role="alert">cannot see a test tunnel' in text) == expected
+
+
 PROTECTED = [
     ("GET", "/queries"),
     ("GET", "/incidents"),

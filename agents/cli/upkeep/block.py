@@ -14,6 +14,7 @@ from agents.core.types import DAY_S
 from agents.dns.blocks import Block
 from agents.enforcement.keeper import BlockKeeper, week_of
 from agents.enforcement.options import EnforceMode
+from agents.enforcement.rpz import options as rpz_options
 from agents.runtime import bootstrap
 from agents.runtime.heartbeat import settings_in_force
 from agents.settings import Settings
@@ -108,6 +109,8 @@ def enforcement_text(settings: Settings) -> str:
         keeper = bootstrap.block_keeper_of(settings, store)
     if keeper.options.mode == EnforceMode.OFF:
         return "nothing is blocked (ENFORCE)"
+    if settings.of(rpz_options.SPEC)["rpz_listen"] and not keeper.options.for_all:
+        raise AgentsError("cannot serve what is blocked without a person: RPZ_LISTEN needs ENFORCE_SCOPE=all")
     found, now = keeper.blocks(), time.time()
     lasting = found.lasting(now)
     text = f"{keeper.options.mode}: {counted(len(lasting), 'block')}, {sum(one.dry for one in lasting)} only counted"
