@@ -12,7 +12,7 @@ HOSTILE := $(addprefix tests/,core/test_jit.py dns/test_message.py dns/test_mess
 	stream/test_ring.py scoring/test_scoring_kernels.py detection/test_snapshot.py detection/test_state.py)
 PIP := $(BIN)/python -m pip --disable-pip-version-check -q
 .DEFAULT_GOAL := help
-.PHONY: help install install-dev run test test-slow test-bounds lint fmt bench e2e chaos adversary demo train evaluate settings suffixes images lock clean
+.PHONY: help install install-dev run test test-slow test-bounds lint fmt bench e2e chaos adversary demo demo-learning train evaluate settings suffixes images lock clean
 
 help:  ## what there is
 	@awk -F':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -73,6 +73,9 @@ fmt: install-dev  ## format, and mend what can be mended
 
 demo: install  ## replay a capture with a tunnel in it, retrain, keep both in data/demo to look at
 	scripts/demo.sh $(BIN)/dns-tunnel
+
+demo-learning: install  ## two weeks of a made-up network: labels, candidate, gates, canary, promotion, poison, roll-back
+	$(BIN)/python scripts/demo_learning.py
 
 bench: install-dev  ## speed of replay, listener, forwarders, stores and retraining, as ratios within one run
 	$(BIN)/python -m tests.bench

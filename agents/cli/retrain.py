@@ -60,7 +60,8 @@ def _run_text(run_: TrainingRun) -> str:
     lines += [f"  warning: {warning}" for warning in run_.warnings]
     if run_.state is RunState.WAITING:
         lines.append(f"  approve it with: {command(f'models approve {run_.candidate_id}')}")
-    if run_.state is RunState.UNCHANGED and not run_.options.replayed:
+    known = run_.sample is not None and run_.sample.known
+    if run_.state is RunState.UNCHANGED and not run_.options.replayed and not known:
         lines.append(f"  to learn from stored replays, too: {command('retrain --replayed')}")
     if "report" in run_.paths:
         lines.append(f"report: {run_.paths['report']}")

@@ -286,17 +286,17 @@ class _Flow:
     def _lineage(self, request: TrainRequest) -> dict[str, Any]:
         """Where the candidate comes from, as JSON; see docs/learning.md."""
         assert self._candidate is not None
-        settings = plain(self._run.options)
+        settings, sample = plain(self._run.options), self._run.sample
         manifest = self._candidate.manifest
         return {
             "parent": request.parent,
             "run_id": self._run.run_id,
             "trained_at": self._parts.clock(),
             "data": {"since": request.since, "until": request.until, "sha256": request.data_sha256},
-            "sample": plain(replace(self._run.sample, stored=(), by_day=()) if self._run.sample else None),
+            "sample": plain(replace(sample, stored=(), by_day=(), top_client="")) if sample else None,
             "code": dict(code_version()),
             "seed": request.seed,
-            "settings": {name: settings[name] for name in settings.keys() - _NOT_LEARNT},
+            "settings": {name: settings[name] for name in sorted(settings.keys() - _NOT_LEARNT)},
             "reference": reference_of(self._live.features) if self._live is not None else {},
             "algorithm": str(manifest.get("algorithm", "")),
             "arrays_sha256": str(manifest.get("arrays_sha256", "")),
