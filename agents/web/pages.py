@@ -102,7 +102,7 @@ def _unseen(parts: Parts) -> list[str]:
     """That a test tunnel was not seen: then no incident does not mean that there is none."""
     try:
         found = parts.processes.answer().result(DRILL_WAIT_S)
-    except TimeoutError:
+    except (TimeoutError, AgentsError):
         return []
     error = found.get("drill", {}).get("error", "")
     return [error] if error else []

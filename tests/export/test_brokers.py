@@ -77,8 +77,9 @@ def test_kafka_that_is_away_or_refuses_is_said_in_one_line() -> None:
     with pytest.raises(NotifyError, match="cannot send to kafka: ") as caught:
         send(away)
     assert "\n" not in str(caught.value) and not isinstance(caught.value, RefusedError)
-    with pytest.raises(SettingsError, match="cannot use setting EXPORT_KAFKA"):
-        KafkaOutput({"bootstrap.servers": "x", "security.protocol": "nonsense"}, "t", "json")
+    with pytest.raises(NotifyError, match="cannot use setting EXPORT_KAFKA"):
+        wrong = {"bootstrap.servers": "x", "sasl.mechanism": "NONSENSE", "security.protocol": "sasl_ssl"}
+        send(KafkaOutput(wrong, "t", "json"))
 
 
 @contextmanager

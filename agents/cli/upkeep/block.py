@@ -36,7 +36,8 @@ def block(settings: Settings, options: argparse.Namespace) -> int:
             for one, hits in BlockStore(store).history(limit=LOGGED_MAX):
                 print(_line(one, hits, time.time()))
         elif options.action == "add":
-            store.migrate()
+            if not options.anyway:  # else no database is needed
+                store.migrate()
             made = keeper.add(
                 refang(options.domain),
                 options.client,

@@ -36,7 +36,8 @@ from agents.enforcement.rpz.zone import PolicyZone
 ZONE_LOOK_S = 0.25
 """The file of blocks is looked at so often."""
 IDLE_S = 10.0
-CONNECTIONS_MAX = 64
+CONNECTIONS_MAX, STRANGERS_MAX = 64, 32
+"""Connections at once; with so many, one of nobody's resolver is closed."""
 NOTIFY_TRIES, NOTIFY_WAIT_S = 4, 1.0
 """A resolver that does not answer is told again after 1, 2, 4 seconds (RFC 1996 section 3.6 leaves that to us)."""
 FUDGE_S = 300
@@ -46,6 +47,10 @@ _HEADER = 12
 _QR_AA = 0x8400
 _OPT = b"\0\0\x29\x04\xd0" + bytes(6)
 """EDNS(0) with 1232 bytes (RFC 6891 section 6.1.2)."""
+_NOT_AUTHENTIC = (
+    *(dns.tsig.BadSignature, dns.tsig.BadTime, dns.tsig.BadKey, dns.tsig.BadAlgorithm),
+    dns.message.UnknownTSIGKey,
+)
 _TSIG: Any = dns.rdtypes.ANY.TSIG.TSIG
 _sign: Any = dns.tsig.sign
 _log = structlog.get_logger()
@@ -117,7 +122,12 @@ class PolicyServer:
         while True:
             await asyncio.sleep(ZONE_LOOK_S)
             if self.look(time.time()):
-                _log.info("rpz_changed", serial=self._zone.serial, records=len(self._zone))
+                _log.info(
+                    "rpz_changed",
+                    serial=self._zone.serial,
+                    records=len(self._zone),
+                    left_out=self._zone.left_out,
+                )
                 self._notify()
 
     def _start(self, work: Any) -> None:
@@ -135,7 +145,7 @@ class PolicyServer:
             asked = dns.message.from_wire(wire, keyring=self._keyring)
         except dns.tsig.PeerError:
             return []
-        except (dns.tsig.BadSignature, dns.tsig.BadTime, dns.message.UnknownTSIGKey):
+        except _NOT_AUTHENTIC:
             return [_bare(wire, dns.rcode.NOTAUTH)]
         except (dns.exception.DNSException, ValueError):
             return [_bare(wire, dns.rcode.FORMERR)]
@@ -198,7 +208,8 @@ class PolicyServer:
         client = writer.get_extra_info("peername")[0]
         self._connections += 1
         try:
-            if self._connections > CONNECTIONS_MAX:
+            most = CONNECTIONS_MAX if _among(client, self._options.clients) else STRANGERS_MAX
+            if self._connections > most:
                 return
             while True:
                 async with asyncio.timeout(IDLE_S):

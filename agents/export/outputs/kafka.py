@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
+from functools import cached_property
 from typing import Any
 
 from agents.alerting.delivery import RefusedError, RetryPolicy
-from agents.core.errors import NotifyError, SettingsError
+from agents.core.errors import NotifyError
 from agents.core.protocols import Field
 from agents.export.formats import BY_NAME
 from agents.export.outputs.base import Output, format_field, library, readable
@@ -29,15 +30,16 @@ class KafkaOutput:
         self._kafka, self._topic, self._form = library("confluent_kafka", "kafka", SWITCH), topic, form
         policy = retry or RetryPolicy()
         self._within_s = policy.timeout_s * policy.attempts
-        settings = {
-            "enable.idempotence": True,
-            "message.timeout.ms": int(self._within_s * 1000),
-            "client.id": "dns-tunnel",
-        }
+        settings = {"enable.idempotence": True, "client.id": "dns-tunnel"}
+        self._config = {**settings, "message.timeout.ms": int(self._within_s * 1000), **config}
+
+    @cached_property
+    def _producer(self) -> Any:
+        """It has threads, so it is made by the process that sends, not by one that forks. Raises NotifyError."""
         try:
-            self._producer = self._kafka.Producer({**settings, **config}, logger=_SILENT)
+            return self._kafka.Producer(self._config, logger=_SILENT)
         except self._kafka.KafkaException as error:
-            raise SettingsError(f"cannot use setting {SWITCH}: {error.args[0].str()}") from None
+            raise NotifyError(f"cannot use setting {SWITCH}: {_text(error)}") from None
 
     async def send(self, message: Record) -> None:
         """Hand over a record, or raise NotifyError."""

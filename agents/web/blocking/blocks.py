@@ -10,7 +10,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Depends, HTTPException, Query, Request, Response
 
-from agents.core.errors import AgentsError, BusyError, SettingsError, UsageError
+from agents.core.errors import AgentsError, UsageError
 from agents.core.text import NETWORK, counted
 from agents.dns.blocks import Block, BlockAction, BlockList
 from agents.web.api import PROBLEMS, known_parameters
@@ -135,7 +135,7 @@ async def block_form(request: Request) -> Response:
     kept = {name: sent.get(name, "") for name in ("domain", "client", "reason", "author")}
     try:
         done = await asyncio.to_thread(_work(parts_of(request).blocks, sent))
-    except (UsageError, SettingsError, BusyError) as error:
+    except AgentsError as error:
         return await asyncio.to_thread(_page_of, request, 422, problem=str(error), **kept)
     return await asyncio.to_thread(_page_of, request, done=done, author=kept["author"])
 
