@@ -90,22 +90,33 @@ def index(request: Request) -> Response:
             values[name] = None  # unknown: not the same as none
             if str(error) not in problems:
                 problems.append(str(error))
-    problems += _unseen(parts)
-    return page("index.html", problems=problems, now=time.time(), **values)
+    states = _states(parts)
+    problems += [state["error"] for name in _TOLD if (state := states.get(name, {})).get("error")]
+    return page("index.html", problems=problems, now=time.time(), heard=_heard(states.get("intakes", {})), **values)
 
 
-DRILL_WAIT_S = 0.7
-"""What the overview waits for the state of drills."""
+STATES_WAIT_S = 0.7
+"""What the overview waits for the states of processes."""
+_TOLD = ("drill", "intakes")
+"""Components whose faults mean that no incident does not mean that there is none."""
 
 
-def _unseen(parts: Parts) -> list[str]:
-    """That a test tunnel was not seen: then no incident does not mean that there is none."""
+def _states(parts: Parts) -> Mapping[str, Mapping[str, Any]]:
+    """What the processes say; nothing where they take too long."""
     try:
-        found = parts.processes.answer().result(DRILL_WAIT_S)
+        return parts.processes.answer().result(STATES_WAIT_S)
     except (TimeoutError, AgentsError):
-        return []
-    error = found.get("drill", {}).get("error", "")
-    return [error] if error else []
+        return {}
+
+
+def _heard(intakes: Mapping[str, Any]) -> str:
+    """What was heard from intakes, "" where there is none."""
+    if not intakes:
+        return ""
+    hours = " and ".join(f"{counted(intakes.get(f'queries_{one}h', 0), 'query')} in {one} h" for one in (1, 24))
+    silent = intakes.get("silent_1h", 0)
+    text = f"Heard from {counted(intakes.get('followed', 0), 'intake')}: {hours}"
+    return f"{text}; {silent} silent for an hour." if silent else f"{text}."
 
 
 @router.get("/console/incidents/{incident_id}")

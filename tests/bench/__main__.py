@@ -2,7 +2,7 @@
 
 python -m tests.bench [PART …] [--json PATH|-]
 
-parts: reading replay listener forwarders caches live footprint stores sampling retraining honeytokens
+parts: reading replay listener forwarders caches live footprint stores sampling retraining honeytokens intakes
 """
 
 from __future__ import annotations

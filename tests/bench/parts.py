@@ -15,6 +15,7 @@ from agents.learning.baseline import benign_names, benign_sample, sample_of
 from agents.scoring.training import TrainConfig, train
 from tests.bench import storing
 from tests.bench.forwarders import compared, hits
+from tests.bench.intakes import intakes
 from tests.bench.kernels import reading
 from tests.bench.live import footprint, live
 from tests.bench.load import latencies, messages, percentile, rate
@@ -119,4 +120,5 @@ PARTS = {
     "sampling": sampling,
     "retraining": retraining,
     "honeytokens": honeytokens,
+    "intakes": intakes,
 }

@@ -20,6 +20,7 @@ from agents.dns.message import type_number
 from agents.dns.name import from_text, to_text
 from agents.sources.collector import RECEIVED
 from agents.sources.dnstap import DNSTAP
+from agents.sources.live import frame_protocol
 from agents.sources.live.frame_protocol import (
     ACCEPT,
     FINISH,
@@ -178,6 +179,33 @@ def test_too_many_and_strangers_are_not_let_in(tmp_path: Path) -> None:
     with receiver_at(address, state_dir=tmp_path, receive_allowed="192.0.2.0/24"):
         stranger = socket.create_connection(("127.0.0.1", port))
         assert not stranger.recv(1)
+
+
+@pytest.mark.integration
+def test_who_says_nothing_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(frame_protocol, "HANDSHAKE_S", 0.2)
+    path = tmp_path / "tap.sock"
+    with receiver_at(f"dnstap+unix://{path}", state_dir=tmp_path):
+        for says in (b"", control_frame(READY, DNSTAP), bytes(3)):
+            silent = connected(path)
+            silent.settimeout(patient(10.0))
+            silent.sendall(says)
+            while silent.recv(100):
+                pass
+            silent.close()
+        told(tmp_path, refused=3, connections=0)
+
+
+@pytest.mark.integration
+def test_a_full_ring_holds_up_no_sender(tmp_path: Path) -> None:
+    path, count = tmp_path / "tap.sock", 20_000
+    with receiver_at(f"dnstap+unix://{path}", state_dir=tmp_path, capacity=100) as heard:
+        sender, now = FrameSender(connected(path)), time.time()
+        sender.send(*(client_frame(6, answer_of(f"n{number}.example", "A"), None, now) for number in range(count)))
+        assert sender.stop() == FINISH.to_bytes(4)
+        told(tmp_path, queries=count)
+    assert heard.ring.head + heard.ring.dropped == count
+    assert heard.ring.head <= 100
 
 
 def test_a_socket_has_the_mode_that_is_set_and_is_taken_over_from_a_dead_process(tmp_path: Path) -> None:

@@ -19,11 +19,13 @@ from hypothesis import strategies as st
 
 from agents.dns.message import type_number
 from agents.dns.name import from_text, to_text
+from agents.sources.live.frame_protocol import FINISH
 from agents.sources.live.syslog_protocol import STREAMS_MAX, Framer, SyslogLines, read_message
 from agents.sources.logs.source import LOG_LINE_MAX
-from tests.support.log_lines import SAMPLES
+from tests.support.frames import client_frame
+from tests.support.log_lines import SAMPLES, answer_of
 from tests.support.patience import patient
-from tests.support.receiving import receiver_at
+from tests.support.receiving import FrameSender, receiver_at
 from tests.support.resolvers import ODD, SERVERS, ask, free_port, resolver
 from tests.support.running import process
 
@@ -191,6 +193,19 @@ def test_senders_over_tls_need_a_certificate_where_that_is_set(tmp_path: Path, c
         with own.wrap_socket(socket.create_connection(("127.0.0.1", port)), server_hostname="localhost") as stream:
             stream.sendall(made + b"\n")
             assert len(heard.batch(1)) == 1
+
+
+@pytest.mark.integration
+def test_dnstap_over_tls_is_heard(tmp_path: Path, certificate: Path) -> None:
+    port = free_port()
+    own = ssl.create_default_context(cafile=str(certificate))
+    address = f"dnstap+tls://127.0.0.1:{port}"
+    with receiver_at(address, state_dir=tmp_path, receive_tls_certificate=str(certificate)) as heard:
+        sock = own.wrap_socket(socket.create_connection(("127.0.0.1", port)), server_hostname="localhost")
+        sender = FrameSender(sock)
+        sender.send(client_frame(6, answer_of("tls.example", "A"), None, time.time()))
+        assert sender.stop() == FINISH.to_bytes(4)
+        assert [to_text(name) for name in heard.batch(1).qname] == ["tls.example"]
 
 
 @contextmanager

@@ -171,6 +171,25 @@ def test_a_test_tunnel_that_was_not_seen_is_red_on_the_overview(world: World) ->
         assert ('role="alert">cannot see a test tunnel' in text) == expected
 
 
+def test_the_overview_says_what_was_heard_from_intakes_and_what_they_lose(world: World) -> None:
+    cookie = "; ".join(f"{name}={value}" for name, value in world.login().cookies.items())
+    intakes = {
+        "ok": False,
+        "followed": 2,
+        "silent_1h": 1,
+        "queries_1h": 0,
+        "queries_24h": 71,
+        "error": "1 lose queries",
+    }
+    for components in ({"intakes": intakes}, {}):
+        world.components = components
+        app = create_app(Parts(**vars_of(world.parts)))
+        text = world.call("GET", "/", app, headers=HTML | {"Cookie": cookie}).text
+        said = "Heard from 2 intakes: 0 queries in 1 h and 71 queries in 24 h; 1 silent for an hour."
+        assert (said in text) == bool(components)
+        assert ('role="alert">1 lose queries' in text) == bool(components)
+
+
 PROTECTED = [
     ("GET", "/queries"),
     ("GET", "/incidents"),
