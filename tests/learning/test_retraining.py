@@ -72,6 +72,42 @@ def test_manual_deployment_waits_for_a_person(world: World) -> None:
     assert world.registry.current().model_id == done.candidate_id
 
 
+def test_with_deploy_canary_a_candidate_judges_first_and_one_at_a_time(world: World) -> None:
+    options = RetrainOptions(samples=1000, seed=7, deploy="canary")
+    done = run(world, options, canary={"hours": 12.0})
+    assert done.state is RunState.CANARY
+    assert passed_exit_code(done) == 0
+    assert world.registry.current() == FakeModel("old")
+    row = world.registry.canary()
+    assert row is not None
+    assert (row["model_id"], row["terms"]) == (done.candidate_id, {"hours": 12.0})
+    assert "judges some clients first" in run_message(done).summary
+    second = run(world, replace(options, seed=8))
+    assert second.state is RunState.WAITING, "one at a time"
+    assert f"model {done.candidate_id} is a canary at present" in second.warnings[0]
+    world.registry.reject(done.candidate_id)
+    world.registry.pin(Author("ann", "audit"))
+    assert run(world, replace(options, seed=9)).state is RunState.WAITING
+    assert world.registry.canary() is None
+
+
+def test_gates_and_lineage_of_a_candidate_are_kept_with_it(world: World) -> None:
+    done = run(world)
+    known = world.registry.lineage(done.candidate_id)
+    assert (known["parent"], known["run_id"], known["seed"]) == (FakeModel("old").model_id, done.run_id, 7)
+    assert done.sample is not None
+    assert known["data"]["sha256"] == done.sample.data_sha256
+    assert [gate["passed"] for gate in known["gates"]] == [True] * len(known["gates"])
+    assert known["code"]["release"] and known["settings"]["samples"] == 1000
+    assert "192.0.2" not in json.dumps(known), "no client"
+
+
+def test_problems_of_publishing_are_warnings(world: World) -> None:
+    done = run(world, publish=lambda: ["cannot publish to MLflow at mlflow.example: away"])
+    assert done.state is RunState.DEPLOYED
+    assert done.warnings == ("cannot publish to MLflow at mlflow.example: away",)
+
+
 def test_too_few_queries_are_topped_up_and_counted(world: World) -> None:
     world.store.live = 600
     done = run(world)

@@ -95,17 +95,27 @@ def test_a_good_candidate_is_deployed_and_a_poisoned_one_rejected(tmp_path: Path
         assert good.sample is not None
         assert (good.sample.live, good.sample.topped_up) == (3000, 1000)
 
+        again = asyncio.run(retrain(replace(first, trainer=partial(same_parent, calibrate_on)), OPTIONS))
+        assert again.state is RunState.UNCHANGED, "the same queries, seed and settings"
+        assert again.sample is not None and again.sample.known
+        assert again.sample.data_sha256 == good.sample.data_sha256
+
         poisoned = parts(tmp_path, store, alerts, calibrate_on, trainer=poisoner, clock=lambda: START + 8 * DAY_S)
         before = reader.champion_path.read_bytes()
         bad = asyncio.run(retrain(poisoned, OPTIONS))
     assert bad.state is RunState.REJECTED
     assert bad.missed
     assert reader.champion_path.read_bytes() == before
-    assert [run["state"] for run in store.runs(limit=9)] == ["REJECTED", "DEPLOYED"]
-    assert ["DEPLOYED" in json.dumps(hook.got[0]), "REJECTED" in json.dumps(hook.got[1])] == [True, True]
-    assert bad.missed[0].name in json.dumps(hook.got[1], ensure_ascii=False)
+    assert [run["state"] for run in store.runs(limit=9)] == ["REJECTED", "UNCHANGED"]
+    assert ["DEPLOYED" in json.dumps(hook.got[0]), "REJECTED" in json.dumps(hook.got[2])] == [True, True]
+    assert bad.missed[0].name in json.dumps(hook.got[2], ensure_ascii=False)
     assert bad.missed[0].name in Path(bad.paths["report"]).read_text()
     store.close()
+
+
+def same_parent(calibrate_on: Sample, sample: Sample, request: TrainRequest) -> Model:
+    """As `trainer`, of another parent: what was learned is the same, the file is not."""
+    return trainer(calibrate_on, sample, replace(request, parent="0" * 16))
 
 
 def poisoner(sample: Sample, request: TrainRequest) -> Model:
