@@ -6,6 +6,7 @@ import hashlib
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -54,6 +55,7 @@ class StoredTraffic:
     rows_max: int
     loud: frozenset[str] = frozenset()
     quiet_share: float = 1.0
+    total: int = 0  # stored queries of the time
 
     def stands_for(self, client: str) -> float:
         """How many clients one that was read stands for."""
@@ -62,22 +64,41 @@ class StoredTraffic:
 
     def batches(self) -> Iterator[QueryBatch]:
         """In time order, at most `rows_max` queries. Raises StoreError."""
-        conditions = [LIVE, *between(self.since, self.until)]
-        if self.clients is not None and len(self.clients) <= NAMED_MAX:
-            conditions.append(_Q.client.in_(sorted(self.clients)))
-        after, left = (-math.inf, -1), self.rows_max
-        while left > 0:
+        left = self.rows_max
+        for rows in self._pages() if self.clients is None else self._slices(self.clients):
+            kept = rows[:left]
+            left -= len(kept)
+            if kept:
+                yield _batch(kept)
+            if left <= 0:
+                return
+
+    def _pages(self) -> Iterator[Sequence[Any]]:
+        """All rows, a page at a time, as the index of times has them."""
+        after = (-math.inf, -1)
+        while True:
             ts, row_id = after
             further = [] if row_id < 0 else [_Q.ts >= ts, or_(_Q.ts > ts, and_(_Q.ts == ts, _Q.id > row_id))]
-            page = select(*_READ).where(*conditions, *further).order_by(_Q.ts, _Q.id).limit(PAGE_ROWS)
+            page = select(*_READ).where(LIVE, *between(self.since, self.until), *further).order_by(_Q.ts, _Q.id)
             with self.store.reading("read stored queries", MERGED_S) as connection:
-                rows = connection.execute(page).all()
+                rows = connection.execute(page.limit(PAGE_ROWS)).all()
             if not rows:
                 return
             after = rows[-1].ts, rows[-1].id
-            kept = [row for row in rows if self.clients is None or row.client in self.clients][:left]
-            left -= len(kept)
-            yield _batch(kept)
+            yield rows
+
+    def _slices(self, clients: frozenset[str]) -> Iterator[Sequence[Any]]:
+        """Rows of some clients, a slice of time at a time: pages by limit would be sorted whole, again and again."""
+        named = [_Q.client.in_(sorted(clients))] if len(clients) <= NAMED_MAX else []
+        count = max(1, -(-self.total // PAGE_ROWS))
+        edges = np.linspace(self.since, self.until, count + 1).tolist()
+        for begin, end in pairwise(edges):
+            rows_of = select(*_READ).where(LIVE, *between(begin, end), *named).order_by(_Q.ts, _Q.id)
+            with self.store.reading("read stored queries", MERGED_S) as connection:
+                found = connection.execute(rows_of).all()
+            rows = [row for row in found if row.client in clients]
+            for at in range(0, len(rows), PAGE_ROWS):
+                yield rows[at : at + PAGE_ROWS]
 
 
 def stored_traffic(store: Store, since: float, until: float, rows_max: int) -> StoredTraffic:
@@ -103,7 +124,7 @@ def stored_traffic(store: Store, since: float, until: float, rows_max: int) -> S
     quiet = [client for client in counts if client not in loud]
     all_quiet, read_quiet = (sum(counts[one] for one in quiet if one in some) for some in (counts, chosen))
     share, quiet_share = min(rows, rows_max) / total, read_quiet / all_quiet if read_quiet else 1.0
-    return StoredTraffic(store, since, until, frozenset(chosen), share, rows_max, frozenset(loud), quiet_share)
+    return StoredTraffic(store, since, until, frozenset(chosen), share, rows_max, frozenset(loud), quiet_share, total)
 
 
 def _hash(client: str) -> bytes:
