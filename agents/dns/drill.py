@@ -22,7 +22,7 @@ DRILL_WIRE = from_text(DRILL_ZONE)
 DRILL_NAMES = 40
 """Names of one drill through one intake; each has 30 bytes of made-up data."""
 DRILL_REQUEST = "drill_request.json"
-"""The file by which a collector is asked to put such names into its ring."""
+"""The file by which collector and receiver are asked to put such names into their rings."""
 _NAME = re.compile(r"[0-9a-f]{60}\.([a-z0-9]{1,20})-([0-9a-f]{8})\." + re.escape(DRILL_ZONE), re.ASCII)
 
 
@@ -53,11 +53,11 @@ def requested(path: Path) -> str:
     return ""
 
 
-def injected(drill: str) -> QueryBatch:
-    """What a collector puts into its ring for a drill."""
+def injected(drill: str, intake: str = "collector") -> QueryBatch:
+    """What a collector or a receiver puts into its ring for a drill."""
     now = time.time()
     rows: list[Row] = [
         (now, "127.0.0.1", name, 16, len(name) + 17, 3, 0, -1, -1, float("nan"), "")
-        for name in drill_names(drill, "collector")
+        for name in drill_names(drill, intake)
     ]
     return batch_of(rows)

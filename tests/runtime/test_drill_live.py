@@ -13,6 +13,7 @@ from agents.runtime import health
 from agents.runtime.heartbeat import PARTS, detector_health, read_heartbeat
 from tests.support.listening import wait_until
 from tests.support.resolvers import bind, resolver
+from tests.support.running import free_port
 from tests.support.supervised import supervised
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow]
@@ -26,7 +27,8 @@ def test_a_drill_goes_through_each_intake_and_a_stopped_one_is_red(tmp_path: Pat
     (tmp_path / "bind").mkdir()
     with resolver(bind, tmp_path / "bind") as (port, log):
         log.touch()
-        settings = {"COLLECT_FILES": str(log), "COLLECT_FORMAT": "bind", "DRILL_MINUTES": "0.1"}
+        live = f"syslog+udp://127.0.0.1:{free_port()}"
+        settings = {"COLLECT_FILES": f"{log},{live}", "COLLECT_FORMAT": "bind", "DRILL_MINUTES": "0.1"}
         settings |= {"DRILL_RESOLVERS": f"127.0.0.1:{port}", "HANG_S": "600"}
         with supervised(tmp_path / "data", AT_ONCE, **settings) as running:
             state_dir = tmp_path / "data" / "data"
@@ -42,6 +44,7 @@ def test_a_drill_goes_through_each_intake_and_a_stopped_one_is_red(tmp_path: Pat
                 "the listener (asked)",
                 "the resolver 127.0.0.1 (asked)",
                 "the collector (injected)",
+                "the receiver (injected)",
             ]
             assert running.sqlite_names() == [] and running.state()["incidents_open"] == 0
             os.kill(running.pid("collector"), signal.SIGSTOP)

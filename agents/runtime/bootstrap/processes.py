@@ -82,9 +82,10 @@ def plan_of(
     make_folders(settings)
     listener = listener_config(settings) if listens else None
     mismatched = listener.mismatched_by_upstream if listener else dict
+    targets = _drill_targets(listener, collecting, receiving)
     return Plan(
         listener=listener,
-        judge_parts=partial(judge_parts, settings, mismatched, note, losses, _drill_targets(listener, collecting)),
+        judge_parts=partial(judge_parts, settings, mismatched, note, losses, targets),
         queue_max=settings.queue_max,
         batch_max=settings.batch_max,
         batch_wait_s=settings.batch_wait_ms / 1000,
@@ -97,14 +98,17 @@ def plan_of(
     )
 
 
-def _drill_targets(listener: ListenerConfig | None, collecting: Collecting | None) -> DrillTargets:
+def _drill_targets(
+    listener: ListenerConfig | None, collecting: Collecting | None, receiving: Receiving | None
+) -> DrillTargets:
     """What a drill goes through: a listener is asked on this machine, where that may ask."""
+    collector, receiver = collecting is not None, receiving is not None
     if listener is None:
-        return DrillTargets(collector=collecting is not None)
+        return DrillTargets(collector=collector, receiver=receiver)
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(listener.hosts[0], listener.hosts[0])  # noqa: S104
     if not AccessList(listener.allowed_clients).allows(host):
-        return DrillTargets(None, collecting is not None, f"the listener is not asked: {host} is no client of it")
-    return DrillTargets((host, listener.port), collecting is not None)
+        return DrillTargets(None, collector, f"the listener is not asked: {host} is no client of it", receiver)
+    return DrillTargets((host, listener.port), collector, receiver=receiver)
 
 
 def _zone_server(settings: Settings) -> list[tuple[str, Work]]:

@@ -54,7 +54,7 @@ _log = structlog.get_logger()
 
 @dataclass(frozen=True, slots=True)
 class DrillTargets:
-    """What runs: the address at which a listener is asked, None without one; whether a collector does.
+    """What runs: the address at which a listener is asked, None without one; whether collector and receiver do.
 
     unasked: why the listener cannot be asked from here.
     """
@@ -62,6 +62,7 @@ class DrillTargets:
     listener: tuple[str, int] | None = None
     collector: bool = False
     unasked: str = ""
+    receiver: bool = False
 
 
 @dataclass(slots=True)
@@ -159,6 +160,8 @@ class Drill:
             plan[f"resolver{number}"] = Through(f"the resolver {host}", "asked")
         if self._targets.collector:
             plan["collector"] = Through("the collector", "injected")
+        if self._targets.receiver:
+            plan["receiver"] = Through("the receiver", "injected")
         return plan
 
     def _work(self) -> None:

@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 from agents.core.files import PRIVATE_MODE, write_atomic
 from agents.core.text import printable
 from agents.core.types import QueryBatch
+from agents.dns.drill import DRILL_REQUEST, injected, requested
 from agents.sources.collector import RECEIVED, Heard, packable_rows, saved_states
 from agents.sources.dnstap.dnstap_kernels import FRAME_STREAMS, POWERDNS
 from agents.sources.dnstap.merging_kernels import (
@@ -119,6 +120,7 @@ class LiveReceiver:
     def __init__(self, receiving: Receiving, sockets: Sequence[LiveSocket], ring: Ring) -> None:
         self._receiving, self._sockets, self._ring = receiving, sockets, ring
         self._path = receiving.state_dir / RECEIVED
+        self._drilled = requested(receiving.state_dir / DRILL_REQUEST)
         saved = saved_states(receiving.note.read(), self._path)
         self._heard = {one.address.name: HeardLive(one.address, saved.get(one.address.name, {})) for one in sockets}
         self._access = AccessList(receiving.allowed)
@@ -146,6 +148,7 @@ class LiveReceiver:
             busy = self._read_packets()
             if time.monotonic() >= state_at:
                 state_at = time.monotonic() + TELL_S
+                self._drill()
                 self._note()
             with suppress(TimeoutError):
                 await asyncio.wait_for(stop.wait(), 0 if busy else GIVE_S)
@@ -253,6 +256,13 @@ class LiveReceiver:
         for batch in batches:
             heard.counted(batch, lines.malformed, lines.nameless)
             self._ring.put_rows(list(packable_rows(batch)))
+
+    def _drill(self) -> None:
+        """Put a drill's names into the ring, once where it is asked for."""
+        drill = requested(self._receiving.state_dir / DRILL_REQUEST)
+        if drill and drill != self._drilled:
+            self._drilled = drill
+            self._ring.put_rows(list(packable_rows(injected(drill, "receiver"))))
 
     def _read_packets(self) -> bool:
         """Read a turn's blocks of each interface; whether there may be more."""
