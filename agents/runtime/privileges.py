@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import pwd
+import struct
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
 from agents.core.errors import AgentsError, SettingsError
+
+_LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
+_PR_CAP_AMBIENT, _CLEAR_ALL = 47, 4  # prctl(2)
+_CAPABILITY_VERSION_3 = 0x20080522  # capget(2)
 
 
 class User(NamedTuple):
@@ -47,3 +54,11 @@ def become(user: User, folders: Iterable[Path]) -> None:
     for folder in folders:
         if not os.access(folder, os.W_OK | os.X_OK):
             raise AgentsError(f"cannot run as {user.name}: {folder} is not writable (chown -R {user.name} {folder})")
+
+
+def drop_capabilities() -> None:
+    """Give up all capabilities (capabilities(7)): those for low ports and packets are of no use once these are open."""
+    if _LIBC is None:
+        return
+    _LIBC.prctl(_PR_CAP_AMBIENT, _CLEAR_ALL, 0, 0, 0)
+    _LIBC.capset(struct.pack("Ii", _CAPABILITY_VERSION_3, 0), bytes(24))

@@ -39,10 +39,11 @@ from agents.runtime.listener_process import (
     follow,
     receive,
 )
-from agents.runtime.privileges import User, become
+from agents.runtime.privileges import User, become, drop_capabilities
 from agents.runtime.signals import ENDING, Beat, Signals
 from agents.sources.collector import Collecting
 from agents.sources.listener.sockets import UDP_MAX, bind_pairs, bind_probe
+from agents.sources.live.addresses import PACKET
 from agents.sources.live.receiver import Receiving
 from agents.sources.live.sockets import LiveSocket, open_sockets
 from agents.stream.shared import ChildState, SharedStream, shared_states
@@ -128,10 +129,7 @@ def supervise(plan: Plan, ready: Callable[[], None]) -> int:
     warmup.judging()  # once, and all that is forked has it
     if config:
         warmup.listening()
-    if plan.run_as is not None:
-        become(plan.run_as, plan.folders)
-    elif config and os.geteuid() == 0 and config.port < PRIVILEGED_PORTS:
-        _log.warning("runs_as_root", hint="set RUN_AS to a user that owns DATA_DIR: only the port needs root")
+    _give_up_rights(plan)
     pairs = sockets.listeners[0].pairs if sockets.listeners else ()
     addresses = [f"{sock.getsockname()[0]} port {sock.getsockname()[1]}" for sock, _ in pairs]
     children = [*names, DETECTOR, *(name for name, _ in plan.others)]
@@ -163,6 +161,19 @@ def supervise(plan: Plan, ready: Callable[[], None]) -> int:
             gc.unfreeze()
             stream.close()
     return code
+
+
+def _give_up_rights(plan: Plan) -> None:
+    """Give up what only opening the sockets needed, or say that root stays."""
+    hears_packets = plan.receiving is not None and any(one.kind == PACKET for one in plan.receiving.addresses)
+    low_port = plan.listener is not None and plan.listener.port < PRIVILEGED_PORTS
+    if plan.run_as is not None:
+        become(plan.run_as, plan.folders)
+    elif os.geteuid() != 0:
+        drop_capabilities()
+    elif low_port or hears_packets:
+        needs = "the port needs" if low_port else "opening packet:// needs"
+        _log.warning("runs_as_root", hint=f"set RUN_AS to a user that owns DATA_DIR: only {needs} root")
 
 
 def _tell_started(plan: Plan, addresses: Sequence[str]) -> None:

@@ -12,7 +12,7 @@ import pytest
 
 from agents.core.errors import SettingsError
 from agents.runtime import bootstrap
-from agents.runtime.privileges import user_of
+from agents.runtime.privileges import drop_capabilities, user_of
 from tests.support.patience import patient
 from tests.support.stubs import StubServer
 from tests.support.supervised import Load, Supervised
@@ -76,3 +76,14 @@ def test_state_is_the_owners_alone(tmp_path: Path) -> None:
     bootstrap.make_folders(settings)
     assert settings.state_dir.stat().st_mode & 0o777 == 0o700
     assert "no *.pkl files" in (settings.models_dir / "backups" / "README").read_text()
+
+
+@root
+def test_capabilities_are_given_up_for_good() -> None:
+    pid = os.fork()
+    if pid == 0:
+        drop_capabilities()
+        status = Path("/proc/self/status").read_text()
+        kept = [line for line in status.splitlines() if line.startswith(("CapEff", "CapPrm", "CapAmb"))]
+        os._exit(any(int(line.split()[1], 16) for line in kept))
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
