@@ -98,6 +98,8 @@ def judge_parts(
     tripwires, kept = tripwires_of(settings), privacy_of(settings)
     detector = detector_of(settings, registry.current(), secret, tripwires, settings.burn_in_days, kept)
     detector.incidents.losses = losses
+    spool_dir, most = settings.spool_folder, settings.spool_max_mb << 20
+    spool = SpoolingSink(store, spool_dir, most, features=features_again_of(settings))  # first: it says who holds it
     alerts = AlertSink(
         manager,
         Outbox(outbox_of(settings)),
@@ -108,9 +110,7 @@ def judge_parts(
         detector=detector,
         registry=registry,
         store=store,
-        spool=SpoolingSink(
-            store, settings.spool_folder, settings.spool_max_mb << 20, features=features_again_of(settings)
-        ),
+        spool=spool,
         manager=manager,
         alerts=alerts,
         exports=ExportSink(
