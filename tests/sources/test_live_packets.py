@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import struct
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from agents.dns.name import to_text
 from agents.sources.capture import frame_kernels as ll
 from agents.sources.live import packets
 from agents.sources.live.packet_filter import PORTS_MAX, program
+from tests.sources.test_frames import fragments4, fragments6
 from tests.support.captures import CLIENT6, SERVER6, answer, ip4, ip6, question, tcp, to_client, udp
 from tests.support.network_namespace import in_namespace
 from tests.support.receiving import receiver_at
@@ -71,6 +73,20 @@ def test_every_framing_is_heard_and_nothing_else_passes_the_filter(tmp_path: Pat
     names, packets_kept = in_namespace(work)
     assert sorted(names) == sorted(sent)
     assert packets_kept == len(sent)
+
+
+@pytest.mark.parametrize("make", [fragments4, fragments6])
+def test_fragments_pass_and_are_put_together(tmp_path: Path, make: Callable[..., list[bytes]]) -> None:
+    parts = make(udp(question("in-parts.example")), 16)
+    kind = 0x86DD if make is fragments6 else 0x0800
+
+    def work() -> list[str]:
+        with receiver_at("packet://veth-b", state_dir=tmp_path) as heard, sender() as sock:
+            for part in parts:
+                sock.send(ethernet(part, kind))
+            return [to_text(name) for name in heard.batch(1, 30.0).qname]
+
+    assert in_namespace(work) == ["in-parts.example"]
 
 
 def test_answers_are_joined_over_several_interfaces(tmp_path: Path) -> None:

@@ -78,8 +78,6 @@ class Framer:
                 found.append(data[counted.end() : end].rstrip(b"\r\n\0"))
                 at = end
                 continue
-            if counted is None and not self._skips and len(data) - at <= _COUNT_MAX and data[at:].isdigit():
-                break  # a count that is not whole
             ended = _ENDS.search(data, at)
             if ended is None:
                 if len(data) - at > LOG_LINE_MAX:
