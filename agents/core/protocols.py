@@ -10,6 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
 
+import numpy as np
+from numpy.typing import NDArray
+
 from agents.core.types import Incident, Message, QueryBatch, Sample, Severity, Taken, Verdicts
 
 
@@ -298,6 +301,10 @@ class ScoringModel(Protocol):
     def manifest(self) -> Mapping[str, Any]: ...
 
     def to_bytes(self) -> bytes: ...
+
+    def score(self, features: NDArray[np.float32], qnames: Sequence[bytes]) -> NDArray[np.float32]:
+        """Calibrated scores of n names in wire form, 0..1, high = anomalous."""
+        ...
 
 
 class ModelType(Protocol):

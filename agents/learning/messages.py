@@ -128,6 +128,8 @@ def _run_summary(run: TrainingRun) -> str:
     missed = [f"{gate.name} ({gate_text(gate)})" for gate in run.missed]
     missed += cases_text(run.validation, harmless)
     text += f" Missed: {printable('; '.join(missed), 1500)}." if missed else ""
+    if run.state is RunState.REJECTED:
+        text += "".join(f" {_sentence(harmless(one, 300))}" for one in run.warnings)
     if run.state is RunState.WAITING:
         text += f" To decide: {command(f'models approve {run.candidate_id}')}, or reject."
         text += "".join(f" {_sentence(harmless(one, 300))}" for one in run.warnings)

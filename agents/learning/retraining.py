@@ -20,10 +20,12 @@ import structlog
 
 from agents.core.errors import AgentsError, ModelError
 from agents.core.protocols import Registry, SampleStore, ScoringModel
-from agents.core.types import ChannelResult, Sample, Severity
+from agents.core.text import printable
+from agents.core.types import ChannelResult, Gate, Sample, Severity
+from agents.dns.name import wires_of
 from agents.learning.comparison.alert_diff import alert_gates
 from agents.learning.comparison.bounds import USUAL_BOUNDS, GateBounds
-from agents.learning.comparison.drift import drift, drift_gates, reference_of, with_anchor
+from agents.learning.comparison.drift import creep_gates, drift, drift_gates, reference_of, with_anchor
 from agents.learning.release.lineage import code_version, sample_digest
 from agents.learning.release.transitions import Author
 from agents.learning.run import (
@@ -62,6 +64,8 @@ _TEXTS = {
     "notify": "sending notifications",
     "decide": "carrying out the decision",
 }
+TOLD_FROM = 3
+"""Rejections in a row from which a message says whose names may be behind them."""
 OUTSIDE = (AgentsError, OSError, MemoryError)
 """What may go wrong around a run: it ends as FAILED. Anything else is a fault of this program, and is raised."""
 
@@ -88,6 +92,7 @@ class RetrainingParts:
     """(candidate, champion, since, until): what both would have told of stored traffic."""
     bounds: GateBounds = USUAL_BOUNDS
     canary: Mapping[str, Any] = field(default_factory=dict)  # terms of a canary, as JSON
+    rejected_before: Callable[[], Sequence[tuple[str, int]]] = tuple  # ("rejected", runs in a row before this one)
     publish: Callable[[], Sequence[str]] = tuple  # tells other programs of versions; a line for each problem
 
 
@@ -306,12 +311,14 @@ class _Flow:
         validation = self._parts.validator(self._candidate, self._champion)
         drifts, alerts = self._drift(), self._alerts()
         bounds = self._parts.bounds
-        compared = (*alert_gates(alerts, bounds), *drift_gates(drifts, bounds)) if validation.gates else ()
+        more = (*alert_gates(alerts, bounds), *drift_gates(drifts, bounds), *self._creep())
+        compared = more if validation.gates else ()
         validation = replace(validation, gates=(*validation.gates, *compared))
         self._run = replace(self._run, validation=validation, types=self._types(), alerts=alerts, drift=drifts)
         passing = _PASSING[self._run.options.deploy]
         self._run = replace(self._run, state=passing if validation.passed else RunState.REJECTED)
         self._heed_pin()
+        self._heed_rejections()
         gates = [plain(gate) | {"passed": gate.passed, "margin": plain(gate.margin)} for gate in validation.gates]
         self._parts.registry.note(self._run.candidate_id, {"gates": gates, "passed": validation.passed})
         _log.info("candidate_validated", passed=validation.passed, missed=[gate.name for gate in self._run.missed])
@@ -325,6 +332,34 @@ class _Flow:
         if not anchor or anchor == self._run.champion_id:
             return found
         return with_anchor(found, drift(registry.lineage(anchor).get("reference", {}), live.features))
+
+    def _creep(self) -> tuple[Gate, ...]:
+        registry, live = self._parts.registry, self._live
+        assert live is not None
+        anchor = registry.aliases().get("anchor", "")
+        reference = registry.lineage(anchor).get("reference", {}) if anchor else {}
+        return creep_gates(reference, live.features, self._parts.bounds)
+
+    def _heed_rejections(self) -> None:
+        """Where candidates are rejected again and again, say so, and whose names are the strangest of the sample."""
+        before = self._counted(self._parts.rejected_before) if self._run.state is RunState.REJECTED else ()
+        count = 1 + sum(number for _, number in before)
+        if count >= TOLD_FROM:
+            said = f"rejected {count} times in a row; {self._strangest()}"
+            self._run = replace(self._run, warnings=(*self._run.warnings, said))
+            _log.warning("candidates_rejected_again", count=count)
+
+    def _strangest(self) -> str:
+        """Who gave most of the hundredth of stored queries that the model in use finds strangest, in words."""
+        live, champion = self._live, self._champion
+        assert live is not None and champion is not None
+        scores = champion.score(live.features, wires_of(live.qname))
+        rows = np.argsort(-scores, kind="stable")[: max(len(live) // 100, 1)].tolist()
+        parts = []
+        for column, what in ((live.client, "came from"), (live.domain, "lie below")):
+            name, number = Counter(column[row] for row in rows).most_common(1)[0]
+            parts.append(f"{number / len(rows):.0%} {what} {printable(name, 60) or 'an unknown client'}")
+        return f"of the strangest names of its sample {' and '.join(parts)}"
 
     def _alerts(self) -> AlertDiff:
         """What candidate and model in use would have told of the last days; without the store there is no answer."""

@@ -7,6 +7,7 @@ text costs as many bits as it carries, even if the trigram model never saw it.
 
 from __future__ import annotations
 
+import hashlib
 import math
 import re
 from collections import Counter
@@ -54,6 +55,11 @@ WORDLIKE_BYTES = 32
 """The trigram code does not learn from longer labels."""
 _TWO_CHANGES = re.compile(rb"[^0-9]*[0-9]*[^0-9]*|[0-9]*[^0-9]*[0-9]*")
 """At most two changes between digits and other bytes."""
+LIVE_MARGIN = 0.0
+"""Live labels teach only where the code of the trusted labels explains them no worse than random text does: labels just
+below ENCODED_MARGIN would drag random letters below it (docs/learning.md has the figures)."""
+LIVE_SHARE = 0.125
+"""Live labels that teach the trigram code, at most, as a share of the trusted ones."""
 COMMON_SEEN = 3
 """A label enters the dictionary if it occurs in at least this many names."""
 COMMON_LABELS = 4096
@@ -75,11 +81,11 @@ class CharModel:
         """
         return costs_of(names, splits, self.tables)
 
-    def encoded(self, labels: Sequence[bytes]) -> NDArray[np.bool_]:
-        """Which of n lower-case labels read as encoded, shape (n,)."""
+    def encoded(self, labels: Sequence[bytes], margin: float = ENCODED_MARGIN) -> NDArray[np.bool_]:
+        """Which of n lower-case labels read as encoded, shape (n,). margin: as ENCODED_MARGIN."""
         names = packed([wire_of((label,)) for label in labels])
         whole = Splits(np.arange(len(labels) + 1), np.diff(names.starts))
-        return costs_of(names, whole, self.tables).part_encoded.astype(np.bool_)
+        return costs_of(names, whole, self.tables._replace(margin=margin)).part_encoded.astype(np.bool_)
 
     def bits_of(self, labels: Sequence[bytes]) -> NDArray[np.float64]:
         """Bits of n lower-case labels, shape (n,)."""
@@ -110,22 +116,30 @@ def learn(trusted: Iterable[tuple[bytes, ...]], live: Iterable[tuple[bytes, ...]
     """Learn both codes from the subdomain labels of trusted benign names, and of live names that may be poisoned.
 
     A label is common if it occurs in COMMON_SEEN names or more. The trigram code counts every label once, since it
-    prices labels that were not seen before. It does not learn from live labels that read as encoded under the code of
-    the trusted labels: 200 random labels would be enough to make their alphabet cheap for good.
+    prices labels that were not seen before. Neither learns from live labels that random text explains better than the
+    trusted labels' code does (LIVE_MARGIN): 200 random labels would be enough to make their alphabet cheap for good.
     """
     trusted_labels, live_labels = ([label for labels in names for label in labels] for names in (trusted, live))
-    seen = Counter([*trusted_labels, *live_labels])
+    teaching = {label for label in trusted_labels if _wordlike(label)}
+    trigrams = _trigrams(sorted(teaching))
+    guard = CharModel(trigrams, {})
+    live_kinds = sorted(set(live_labels))
+    allowed = set(compress(live_kinds, (~guard.encoded(live_kinds, LIVE_MARGIN)).tolist()))
+    seen = Counter([*trusted_labels, *(label for label in live_labels if label in allowed)])
     total = sum(seen.values())
     common = {
         label: round(-math.log2(count / total), 2)
         for label, count in sorted(seen.items(), key=lambda item: (-item[1], item[0]))[:COMMON_LABELS]
         if count >= COMMON_SEEN and 0x0A not in label
     }
-    teaching = {label for label in trusted_labels if _wordlike(label)}
-    found = CharModel(_trigrams(sorted(teaching)), common)
-    candidates = sorted(label for label in set(live_labels) - teaching if _wordlike(label))
-    words = set(compress(candidates, (~found.encoded(candidates)).tolist()))
-    return CharModel(_trigrams(sorted(teaching | words)), common) if words else found
+    words = sorted((label for label in allowed - teaching if _wordlike(label)), key=_shuffled)
+    words = words[: int(LIVE_SHARE * len(teaching))]
+    return CharModel(_trigrams(sorted(teaching | set(words))) if words else trigrams, common)
+
+
+def _shuffled(label: bytes) -> bytes:
+    """An order that a label's text says nothing of."""
+    return hashlib.sha256(label).digest()
 
 
 def _wordlike(label: bytes) -> bool:

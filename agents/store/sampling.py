@@ -10,6 +10,7 @@ The days take turns, so that each gives the same share, and a day with too few l
 from __future__ import annotations
 
 import hashlib
+import ipaddress
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -77,18 +78,30 @@ class Wanted:
     labelled: LabelledFlows = field(default_factory=LabelledFlows)  # their queries are left out
 
 
+def home_of(client: str) -> str:
+    """What has one share: an address, but of IPv6 the /64, in which a host may have any number of them."""
+    if ":" not in client:
+        return client
+    try:
+        return str(ipaddress.ip_network(f"{client.partition('%')[0]}/64", strict=False).network_address)
+    except ValueError:
+        return client
+
+
 @dataclass(slots=True)
 class _Cap:
     """What each client, or each domain, may still give."""
 
     most: int
+    name: Callable[[str], str] = str
     numbers: dict[str, int] = field(default_factory=dict)
     left: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
 
     def numbered(self, column: Coded) -> NDArray[np.int64]:
         """The column by this cap's numbers, shape (n,)."""
         numbers = self.numbers
-        own = np.array([numbers.setdefault(value, len(numbers)) for value in column.values], np.int64)
+        named = map(self.name, column.values)
+        own = np.array([numbers.setdefault(value, len(numbers)) for value in named], np.int64)
         more = np.full(len(numbers) - len(self.left), self.most, np.int64)
         self.left = np.concatenate([self.left, more])
         return own[column.codes]
@@ -141,7 +154,7 @@ class _Draw:
         self.keep()
         for found in self._blocks:
             order = np.lexsort((found.id, found.rnd))
-            order = order[self._labelled.left(found.client, found.domain)[order]]
+            order = order[self._labelled.left(found.client, found.domain, found.ts)[order]]
             if not len(order):
                 continue
             clients, domains = self._clients.numbered(found.client), self._domains.numbered(found.domain)
@@ -181,7 +194,7 @@ def sample(connection: Connection, wanted: Wanted, fetch: Fetch, shelves: Sequen
     days = [*days_between(connection, wanted.since, wanted.until), *shelves]
     if not days:
         return _sample_of([], _Cap(0), _Cap(0))
-    clients = _Cap(max(1, int(wanted.client_share * wanted.limit)))
+    clients = _Cap(max(1, int(wanted.client_share * wanted.limit)), home_of)
     domains = _Cap(max(1, int(wanted.domain_share * wanted.limit)))
     share = -(-wanted.limit // len(days))
     draws = [

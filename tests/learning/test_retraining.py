@@ -63,6 +63,24 @@ def test_a_rejected_candidate_leaves_the_champion_byte_for_byte(world: World) ->
     assert (done.candidate_id, "rejected") in {(row["model_id"], row["state"]) for row in world.registry.list()}
 
 
+def test_what_is_rejected_again_and_again_is_told_with_who_may_be_behind_it(world: World) -> None:
+    """The strangest names to the fake model are the longest."""
+    world.missed = True
+    odd = replace(sample(600), qname=[*(f"h{at}.example.com" for at in range(590)), *["x" * 60 + ".odd.example"] * 10],
+                  client=[*(f"192.0.2.{at % 7}" for at in range(590)), *["192.0.2.66"] * 10],
+                  domain=[*["example.com"] * 590, *["odd.example"] * 10])  # fmt: skip
+    world.store.sample_normal = lambda **asked: odd  # type: ignore[method-assign]
+    for before, told in ((0, False), (1, False), (2, True), (9, True)):
+        done = run(world, rejected_before=lambda before=before: [("rejected", before)])
+        assert done.state is RunState.REJECTED
+        said = [one for one in done.warnings if "in a row" in one]
+        assert bool(said) is told
+        if told:
+            assert said == [f"rejected {before + 1} times in a row; of the strangest names of its sample 100% came from"
+                            " 192.0.2.66 and 100% lie below odd.example"]  # fmt: skip
+            assert "in a row" in run_message(world.told[-1], "").summary
+
+
 def test_manual_deployment_waits_for_a_person(world: World) -> None:
     done = run(world, RetrainOptions(samples=1000, deploy="manual"))
     assert done.state is RunState.WAITING

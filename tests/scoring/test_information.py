@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from agents.dns.name import from_text, split_domain
 from agents.learning.baseline import benign_names
-from agents.scoring.information import COMMON_LABELS, SIZE, CharModel, learn
+from agents.scoring.information import COMMON_LABELS, EDGE, SIZE, SYMBOLS, CharModel, learn
 from agents.scoring.model import Model
 from tests.support.plain_information import cost, encoded_bits
 
@@ -116,6 +116,41 @@ def test_live_names_teach_words_and_no_alphabet(benign: list[tuple[bytes, ...]],
     words = [(b"buchhaltung-drucker-%d" % number,) for number in range(200)]
     known = learn(benign, words)
     assert cost(known, b"buchhaltung-drucker-777").bits < 0.7 * cost(chars, b"buchhaltung-drucker-777").bits
+
+
+def below_the_margin(chars: CharModel, count: int, size: int = 24, seed: int = 1) -> list[bytes]:
+    """Labels of letters that are as random as may be without reading as encoded, by somebody who has the model."""
+    draw, out = np.random.default_rng(seed), set[bytes]()
+    chances = np.exp2(-chars.bits[:, :, :26].astype(float) / 3)
+    steps = np.cumsum(chances / chances.sum(axis=2, keepdims=True), axis=2)
+    while len(out) < count:
+        before, last, label = EDGE, EDGE, bytearray()
+        for _ in range(size):
+            letter = min(int(np.searchsorted(steps[before, last], draw.random())), 25)
+            label.append(SYMBOLS[letter])
+            before, last = last, letter
+        out.add(bytes(label))
+    found = sorted(out)
+    return [label for label, encoded in zip(found, chars.encoded(found).tolist(), strict=True) if not encoded]
+
+
+def test_labels_just_below_the_margin_do_not_drag_random_ones_below_it(
+    benign: list[tuple[bytes, ...]], chars: CharModel
+) -> None:
+    """They pass as words, so a week of them is taken for normal; nine in ten random labels passed after that."""
+    live = learn(benign, [(label,) for label in below_the_margin(chars, 6_000)])
+    fresh = [token("abcdefghijklmnopqrstuvwxyz", 24, seed) for seed in range(1000)]
+    assert chars.encoded(fresh).mean() > 0.98
+    assert live.encoded(fresh).mean() > 0.93
+
+
+def test_the_dictionary_takes_no_live_label_that_random_text_explains_better(
+    benign: list[tuple[bytes, ...]], chars: CharModel
+) -> None:
+    key, word = b"q7x2kz9w4vbn8mty", b"buchhaltung"
+    live = learn(benign, [(key, b"a"), (key, b"b"), (key, b"c"), (word, b"d"), (word, b"e"), (word, b"f")])
+    assert word in live.common and key not in live.common
+    assert key in learn([*benign, (key,), (key, b"x"), (key, b"y")]).common, "a trusted one is taken"
 
 
 def test_a_label_learned_a_hundred_times_teaches_the_trigrams_once() -> None:

@@ -14,6 +14,7 @@ from sqlalchemy import create_engine, text
 
 from agents.core.types import Sample, Severity
 from agents.store import Store, open_store, sampling_kernels
+from agents.store.sampling import home_of
 from tests.support.listening import wait_until
 from tests.support.verdicts import DAY_S, START, verdicts
 
@@ -69,6 +70,22 @@ def test_days_give_the_same_share_whatever_their_size(store: Store) -> None:
     assert days[2] == 5
     assert days[0] + days[1] == 100
     assert abs(days[0] - days[1]) <= 5
+
+
+def test_a_64_has_one_share_however_many_addresses_it_has(store: Store) -> None:
+    _fill(store, 0, 200, "many", client=[f"2001:db8:0:7::{i:x}" for i in range(200)])
+    _fill(store, 0, 200, "others", client=[f"192.0.2.{i}" for i in range(200)])
+    sample = _sample(store, client_share=0.1)
+    assert sum(client.startswith("2001:") for client in sample.client) <= 10
+    assert len(sample) == 100
+
+
+@pytest.mark.parametrize(
+    ("client", "home"),
+    [("192.0.2.7", "192.0.2.7"), ("2001:db8::1:2", "2001:db8::"), ("fe80::1%eth0", "fe80::"), ("", ""), ("a:b", "a:b")],
+)
+def test_what_has_one_share(client: str, home: str) -> None:
+    assert home_of(client) == home
 
 
 def test_too_few_rows_give_all_of_them(store: Store) -> None:

@@ -20,6 +20,7 @@ class GateBounds:
     tunnels_lost: int = 0
     benign_alarms: int = 0
     feature_drift: float = 0.5
+    creep: float = 1.5
     replayed_max: int = 300_000
     budget_per_week: float = 3.0
 
@@ -81,6 +82,13 @@ SPEC: Spec[GateBounds] = Spec(
             Within(0, 100),
         ),
         Field(
+            "gate_creep",
+            float,
+            1.5,
+            "how many times as much the largest tenth of normal names may carry as in the anchor's sample",
+            Within(1, 100),
+        ),
+        Field(
             "replay_queries_max",
             int,
             300_000,
@@ -96,6 +104,7 @@ SPEC: Spec[GateBounds] = Spec(
         values["gate_tunnels_lost"],
         values["gate_benign_alarms"],
         values["gate_feature_drift"],
+        values["gate_creep"],
         values["replay_queries_max"],
         budget,
     ),

@@ -22,6 +22,8 @@ from agents.scoring.features import FEATURES, VERSION
 COMPARED_MIN = 256
 """With fewer rows on a side, tenths hold too few of them to be compared."""
 _QUANTILES = np.linspace(0.0, 1.0, 101)
+CARRYING = ("information", "subdomain_length", "longest_label")
+"""Features that grow with what a name carries."""
 _EMPTY_BIN = 1e-4
 """Share that an empty bin counts as: the index of stability has no value at 0."""
 
@@ -82,6 +84,26 @@ def _drift(name: str, row: Mapping[str, Any], values: NDArray[np.float64]) -> Fe
         old=tuple(float(one) for one in old),
         new=tuple(float(one) for one in new),
     )
+
+
+def creep_gates(reference: Mapping[str, Any], features: NDArray[np.float32], bounds: GateBounds) -> tuple[Gate, ...]:
+    """How much more the largest tenth of normal names carries than in the anchor's sample; () of too few rows.
+
+    Who makes a network's "normal" grow by a little each week stays below every weekly comparison; the anchor stays.
+    """
+    if len(features) < COMPARED_MIN or not _fits(reference, features.shape[1]):
+        return ()
+    names = [one.name for one in FEATURES]
+    grown = {name: _grown(reference["columns"][names.index(name)], features[:, names.index(name)]) for name in CARRYING}
+    worst = max(grown, key=lambda name: grown[name])
+    detail = f"{worst}, the largest tenth, as a multiple of that of the anchor's sample"
+    return (Gate("creep of what normal carries", grown[worst], bounds.creep, False, detail),)
+
+
+def _grown(row: Mapping[str, Any], values: NDArray[np.float32]) -> float:
+    top = _QUANTILES >= 0.9
+    before = float(np.array(row["quantiles"])[top].mean())
+    return float(np.quantile(values.astype(np.float64), _QUANTILES[top]).mean() / max(before, 1.0))
 
 
 def with_anchor(found: Sequence[FeatureDrift], anchor: Sequence[FeatureDrift]) -> tuple[FeatureDrift, ...]:

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from functools import partial
+from itertools import takewhile
 from typing import TYPE_CHECKING, Any
 
 from agents.core.errors import ModelError
@@ -30,7 +31,7 @@ from agents.learning.release.desk import ModelDesk
 from agents.learning.release.mlflow_server import MlflowPublisher
 from agents.learning.release.staging import Staging
 from agents.learning.retraining import RetrainingParts
-from agents.learning.run import AlertDiff, RetrainOptions, TrainingRun, TrainRequest, TypeResult
+from agents.learning.run import AlertDiff, RetrainOptions, RunState, TrainingRun, TrainRequest, TypeResult
 from agents.learning.type_comparison import TypeParams, compare_types, flow_scenes, name_scene, quiet_hours
 from agents.learning.validation import Validator, load_cases
 from agents.runtime.bootstrap.alerts import alert_manager_of
@@ -103,6 +104,17 @@ def _supplement_of(settings: Settings) -> tuple[int, int] | None:
     return values["ensemble_supplement_below"], values["ensemble_mixed_below"]
 
 
+RUNS_LOOKED_AT = 100
+"""Retrainings in which those that were rejected in a row are looked for."""
+
+
+def _rejected_before(store: Store) -> list[tuple[str, int]]:
+    """How many retrainings in a row were rejected. Raises StoreError."""
+    ended = [RunState(one["state"]) for one in store.runs(limit=RUNS_LOOKED_AT)]
+    told = [state for state in ended if state not in (RunState.RUNNING, RunState.UNCHANGED, RunState.FAILED)]
+    return [("rejected", len(list(takewhile(lambda state: state is RunState.REJECTED, told))))]
+
+
 def retraining_parts(
     settings: Settings,
     store: Store,
@@ -132,6 +144,7 @@ def retraining_parts(
         bounds=bounds_of(settings),
         canary=asdict(canary_terms_of(settings)),
         publish=publisher_of(settings),
+        rejected_before=partial(_rejected_before, store),
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 
 import numpy as np
@@ -10,7 +11,15 @@ from numpy.typing import NDArray
 
 from agents.learning.baseline import benign_sample
 from agents.learning.comparison.bounds import GateBounds
-from agents.learning.comparison.drift import COMPARED_MIN, drift, drift_gates, reference_of, with_anchor
+from agents.learning.comparison.drift import (
+    CARRYING,
+    COMPARED_MIN,
+    creep_gates,
+    drift,
+    drift_gates,
+    reference_of,
+    with_anchor,
+)
 from agents.scoring.features import FEATURES
 
 
@@ -73,3 +82,26 @@ def test_slow_drift_shows_against_the_anchor() -> None:
     first, second, third = (features(seed) + np.float32(step) for seed, step in ((1, 0), (2, 0.05), (3, 0.1)))
     found = with_anchor(drift(kept(reference_of(second)), third), drift(kept(reference_of(first)), third))
     assert sum(one.psi_anchor or 0 for one in found) > sum(one.psi for one in found)
+
+
+def grown(factor: float) -> NDArray[np.float32]:
+    """A sample in which a tenth of the names carries more."""
+    found = features(2)
+    columns = [[one.name for one in FEATURES].index(name) for name in CARRYING]
+    rows = np.argsort(found[:, columns[0]])[-len(found) // 10 :]
+    for column in columns:
+        found[rows, column] *= factor
+    return found
+
+
+def test_normal_that_grows_by_little_each_week_is_refused_against_the_anchor() -> None:
+    anchor = kept(reference_of(features(1)))
+    weekly = [grown(1.05**week) for week in range(1, 21)]
+    steps = [drift_gates(drift(kept(reference_of(a)), b), GateBounds()) for a, b in itertools.pairwise(weekly)]
+    assert all(gates[0].passed for gates in steps), "no week differs much from the one before"
+    creeping = [creep_gates(anchor, one, GateBounds())[0] for one in weekly]
+    refused = next(week for week, gate in enumerate(creeping, start=1) if not gate.passed)
+    assert 5 <= refused <= 12
+    assert creeping[-1].value > 2 and any(name in creeping[-1].detail for name in CARRYING)
+    assert creep_gates(anchor, features(3), GateBounds())[0].passed
+    assert creep_gates({}, features(3), GateBounds()) == creep_gates(anchor, features(3)[:9], GateBounds()) == ()

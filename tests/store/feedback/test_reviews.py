@@ -7,12 +7,16 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from agents.core.errors import AgentsError, StoreError, UsageError
+from agents.core.text import NETWORK
+from agents.core.types import Severity
+from agents.detection.detector import empty_verdicts
 from agents.store import Store
 from agents.store.feedback.flow_hours import FlowHourStore
 from agents.store.feedback.labels import Label, LabelledSpan, LabelStore
 from agents.store.feedback.reviews import ReviewItem, ReviewState, ReviewStore
 from agents.store.feedback.tables import LabelOrigin
 from tests.support.flow_hours import HOUR, flow_hours
+from tests.support.incidents import incident
 from tests.support.verdicts import START, verdicts
 
 pytestmark = pytest.mark.contract
@@ -154,6 +158,41 @@ def test_labelled_flows_leave_the_sample_of_normal(store: Store) -> None:
     ]  # fmt: skip
     reviews.undo("decided.example", "no", "ann", 7.0)
     assert ("192.0.2.7", "decided.example") in sampled()
+
+
+def test_nothing_within_a_day_of_an_incident_of_its_client_is_learnt(store: Store) -> None:
+    day = 86_400.0
+    times = [START, START + 2 * day, START + 3.5 * day, START + 6 * day]
+    for at, ts in enumerate(times):
+        store.write(verdicts([f"a{at}.plain.example"], client="192.0.2.7", ts=[ts]), f"a{at}")
+        store.write(verdicts([f"b{at}.plain.example"], client="192.0.2.8", ts=[ts]), f"b{at}")
+
+    def when(client: str) -> list[int]:
+        found = store.sample_normal(
+            since=START - 1, until=START + 7 * day, limit=100, max_score=0.5, client_share=1.0, domain_share=1.0,
+            features_version=1, seed=1,
+        )  # fmt: skip
+        pairs = zip(found.client, found.qname, strict=True)
+        return sorted(int(name[1]) for one, name in pairs if one == client)
+
+    loud = {"first_seen": START, "detected_at": START + 3 * day, "last_seen": START + 3 * day + 600, "closed_at": None}
+    listed = incident(client="192.0.2.8", severity=Severity.SUSPICIOUS, **loud)
+    replayed = incident(client="192.0.2.8", severity=Severity.CRITICAL, source="x.pcap", imported_at=1.0, **loud)
+    store.write(empty_verdicts("m", (listed,)), "listed")
+    store.write(empty_verdicts("m", (replayed,)), "replayed")
+    store.write(empty_verdicts("m", (incident(client="192.0.2.7", severity=Severity.HIGH, **loud),)), "loud")
+    assert when("192.0.2.7") == [0, 3]
+    assert when("192.0.2.8") == [0, 1, 2, 3], "what is listed, or replayed, says nothing against a client"
+
+
+def test_below_what_the_network_sent_together_nothing_is_learnt(store: Store) -> None:
+    store.write(verdicts(["a.many.example", "a.plain.example"], client="192.0.2.7"), "a")
+    store.write(empty_verdicts("m", (incident(client=NETWORK, domain="many.example", severity=Severity.HIGH),)), "n")
+    found = store.sample_normal(
+        since=START - 1, until=START + 100, limit=100, max_score=0.5, client_share=1.0, domain_share=1.0,
+        features_version=1, seed=1,
+    )  # fmt: skip
+    assert list(found.domain) == ["plain.example"]
 
 
 def test_a_take_of_what_does_not_wait_is_refused(store: Store) -> None:
