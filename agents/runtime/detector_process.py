@@ -241,8 +241,9 @@ class Judge:
                 verdicts = self._trial.judge(batch, verdicts, busy=level >= NO_EXPLANATION)
             if self._hours is not None:
                 self._hours.see(verdicts)
-            if self._parts.sequences is not None:
-                self._parts.sequences.see(verdicts)
+            beside = self._parts.sequences
+            if beside is not None and (beside.watch is not None or beside.cycle.collecting):
+                beside.see(verdicts)
             left_out = unexplained(verdicts) if level >= NO_EXPLANATION else 0
             if level >= SAMPLED:
                 verdicts = sampled(verdicts)

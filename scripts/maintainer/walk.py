@@ -169,6 +169,7 @@ def walk_command(*arguments: str) -> Walk:
 
     walk = Walk()
     for again in (False, True):
+        os.environ["RETRAIN_SEED"] = str(int(again))  # a retraining that knows its sample ends before it trains
         with contextlib.redirect_stdout(io.StringIO()), walk.noted() if again else contextlib.nullcontext():
             main(list(arguments))
     return walk

@@ -138,6 +138,8 @@ class SequenceCycle:
         self._numbers: dict[str, int] = {}
         self._key = (0, 0)
         self._state = CycleState()
+        self.collecting = False
+        """Whether batches are wanted."""
         self._asked = self._number()
         self._thread: threading.Thread | None = None
 
@@ -159,7 +161,7 @@ class SequenceCycle:
 
     def see(self, verdicts: Verdicts) -> None:
         """Collect a batch, if a cycle collects."""
-        if self._state.phase is not CyclePhase.COLLECTING or not len(verdicts):
+        if not self.collecting or not len(verdicts):
             return
         with self._guard:
             heard = step_rows_of(verdicts, self._numbers, self._key)
@@ -248,6 +250,7 @@ class SequenceCycle:
         with self._guard:
             self._state = self._state.model_copy(update={**changes, "at": self._parts.clock()})
             state = self._state
+            self.collecting = state.phase is CyclePhase.COLLECTING
         try:
             write_atomic(self._dir / STATE_FILE, state.model_dump_json().encode(), mode=PRIVATE_MODE, sync=False)
         except OSError as error:
