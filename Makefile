@@ -10,9 +10,11 @@ HOSTILE := $(addprefix tests/,core/test_jit.py dns/test_message.py dns/test_mess
 	sources/test_capture.py sources/test_capture_damage.py sources/test_capture_kernels.py sources/test_frames.py \
 	sources/test_datapath.py sources/test_cache.py sources/test_table.py sources/test_dnstap.py sources/test_merging.py sources/test_live_powerdns.py stream/test_record.py \
 	stream/test_ring.py scoring/test_scoring_kernels.py detection/test_snapshot.py detection/test_state.py)
+NETWORKS := $(addprefix tests/,scoring/test_types.py learning/sequences/test_gru.py runtime/test_sequences_live.py \
+	cli/test_model_types.py learning/test_type_comparison.py)
 PIP := $(BIN)/python -m pip --disable-pip-version-check -q
 .DEFAULT_GOAL := help
-.PHONY: help install install-dev run test test-slow test-bounds lint fmt bench e2e chaos adversary demo demo-learning train evaluate settings suffixes images lock clean
+.PHONY: help install install-dev run test test-slow test-deep test-bounds lint fmt bench e2e chaos adversary demo demo-learning train evaluate settings suffixes images lock clean
 
 help:  ## what there is
 	@awk -F':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -42,6 +44,10 @@ test: install-dev  ## all tests but those of make test-slow and make e2e
 
 test-slow: install-dev  ## processes that hang and die, whole retrainings, weeks of traffic: ten seconds or more each
 	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m "slow and not e2e"
+
+test-deep: install-dev  ## tests of networks, with the extra deep (620 MB), in processes of their own: JAX and fork do not mix
+	$(PIP) install --require-hashes -r requirements-deep.txt
+	$(BIN)/python -m pytest -n 2 --dist loadfile $(NETWORKS)
 
 test-bounds: install-dev  ## tests of kernels that read hostile bytes, with every index checked
 	@cache=$$(mktemp -d) && trap 'rm -rf "$$cache"' EXIT && export NUMBA_BOUNDSCHECK=1 NUMBA_CACHE_DIR="$$cache" && \

@@ -140,7 +140,7 @@ class TunnelDetector:
 
     def save(self, lock: AbstractContextManager[Any]) -> dict[str, bytes]:
         """The contents of FILES. `lock` is held while arrays are copied, not while they are packed."""
-        samples = self.privacy.names != "none"
+        samples = self.privacy.keeps_names
         windows, network = (snapshot.dump_flows(flows, lock, samples) for flows in (self.flows, self.flows.network))
         with lock:
             habits = self.incidents.explainer.dump()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import ipaddress
+import os
 import secrets
 import time
 from collections.abc import Callable, Sequence
@@ -18,7 +19,7 @@ from pydantic import BaseModel
 
 from agents.core.columns import Coded, coded
 from agents.core.errors import AgentsError
-from agents.core.files import PRIVATE_MODE, make_private_folder, write_atomic
+from agents.core.files import PRIVATE_MODE, locked, make_private_folder, write_atomic
 from agents.core.protocols import Field, Spec, Within
 from agents.core.text import NETWORK
 from agents.core.types import DAY_S, Incident, Severity, Verdicts
@@ -73,47 +74,73 @@ SPEC: Spec[PrivacyOptions] = Spec(
 
 
 class _Kept(BaseModel):
-    """The key's file. period: days since 1970-01-01, divided by those that a key lasts; key: hexadecimal digits."""
+    """The key's file. made_at: Unix seconds; key: hexadecimal digits."""
 
-    period: int
+    made_at: float
     key: str
 
 
 class PrivacyKey:
-    """The key of pseudonyms, in a file that its owner alone can read. It changes every `rotate_days` days."""
+    """The key of pseudonyms, in a file that its owner alone can read. It changes every `rotate_days` days.
 
-    def __init__(self, path: Path, rotate_days: int, clock: Callable[[], float] = time.time) -> None:
-        self._path, self._rotate_days, self._clock = path, rotate_days, clock
-        self._period, self._key = -1, b""
+    reads_only: for a command beside what judges, which alone makes keys.
+    """
+
+    def __init__(
+        self, path: Path, rotate_days: int, clock: Callable[[], float] = time.time, reads_only: bool = False
+    ) -> None:
+        self._path, self._rotate_days, self._clock, self._reads_only = path, rotate_days, clock, reads_only
+        self._kept: _Kept | None = None
 
     def now(self) -> bytes:
-        """The key in force. Raises AgentsError where the file holds none."""
-        period = int(self._clock() // (self._rotate_days * DAY_S)) if self._rotate_days else 0
-        if not self._key:
-            self._read()
-        if not self._key or period > self._period:
-            self._make(period)
-        return self._key
+        """The key in force. Raises AgentsError where the file holds none, or there is none and this may not make it."""
+        kept = self._kept if self._is_fresh(self._kept) else self._read()
+        if not self._is_fresh(kept):
+            kept = self._of_file(kept) if self._reads_only else self._made()
+        assert kept is not None
+        self._kept = kept
+        return bytes.fromhex(kept.key)
 
-    def _read(self) -> None:
+    def _of_file(self, kept: _Kept | None) -> _Kept:
+        if kept is None:
+            raise AgentsError(f"cannot name clients: there is no {self._path} yet; what judges makes it")
+        return kept
+
+    def _is_fresh(self, kept: _Kept | None) -> bool:
+        """Whether a key is used on. One of a clock that was far ahead is not."""
+        if kept is None:
+            return False
+        age = self._clock() - kept.made_at
+        return not self._rotate_days or -DAY_S <= age < self._rotate_days * DAY_S
+
+    def _read(self) -> _Kept | None:
         try:
-            found = _Kept.model_validate_json(self._path.read_bytes())
-            self._period, self._key = found.period, bytes.fromhex(found.key)
+            kept = _Kept.model_validate_json(self._path.read_bytes())
+            bytes.fromhex(kept.key)
         except FileNotFoundError:
-            return
+            return None
         except (OSError, ValueError):
             raise AgentsError(
                 f"cannot use {self._path}: there is no key in it; remove it, and another is made"
             ) from None
+        return kept
 
-    def _make(self, period: int) -> None:
-        self._period, self._key = period, secrets.token_bytes(KEY_BYTES)
-        text = _Kept(period=period, key=self._key.hex()).model_dump_json()
+    def _made(self) -> _Kept:
+        """A new key, unless another process has made one by now. Where it cannot be kept, names change at a restart."""
+        made = _Kept(made_at=self._clock(), key=secrets.token_hex(KEY_BYTES))
         try:
             make_private_folder(self._path.parent)
-            write_atomic(self._path, text.encode(), mode=PRIVATE_MODE)
-        except OSError as error:  # the same clients have other names after a restart
+            with locked(Path(f"{self._path}.lock"), wait=True):
+                kept = self._read()
+                if kept is not None and self._is_fresh(kept):
+                    return kept
+                write_atomic(self._path, made.model_dump_json().encode(), mode=PRIVATE_MODE)
+                owner = self._path.parent.stat()
+                if os.geteuid() == 0:
+                    os.chown(self._path, owner.st_uid, owner.st_gid)
+        except OSError as error:
             _log.warning("privacy_key_not_kept", path=str(self._path), error=str(error))
+        return made
 
 
 class ClientVeil:
@@ -198,14 +225,21 @@ def without_names(verdicts: Verdicts, kept: str) -> Verdicts:
         wires[code] if hide else name
         for hide, code, name in zip(hidden.tolist(), domains.codes.tolist(), verdicts.queries.qname, strict=True)
     ]
-    incidents = tuple(map(_nameless, verdicts.incidents)) if kept == "none" else verdicts.incidents
-    return replace(verdicts, queries=replace(verdicts.queries, qname=names), incidents=incidents)
+    queries = replace(verdicts.queries, qname=names)
+    if kept == "suspicious":
+        return replace(verdicts, queries=queries)
+    reasons = [_nameless_reasons(some) for some in verdicts.reasons]
+    return replace(verdicts, queries=queries, reasons=reasons, incidents=tuple(map(_nameless, verdicts.incidents)))
 
 
 def _nameless(incident: Incident) -> Incident:
-    reasons = tuple(
-        f"{STRICT_REASON} and asked for a name that its list does not have" if one.startswith(STRICT_REASON) else one
-        for one in incident.reasons
-    )
     evidence = {name: "" if name == "preview" else value for name, value in incident.evidence.items()}
-    return replace(incident, sample_names=(), reasons=reasons, evidence=evidence)
+    return replace(incident, sample_names=(), reasons=_nameless_reasons(incident.reasons), evidence=evidence)
+
+
+def _nameless_reasons(reasons: tuple[str, ...]) -> tuple[str, ...]:
+    """Reasons without the name that a strict group's list does not have."""
+    if not any(one.startswith(STRICT_REASON) for one in reasons):
+        return reasons
+    said = f"{STRICT_REASON} and asked for a name that its list does not have"
+    return tuple(said if one.startswith(STRICT_REASON) else one for one in reasons)

@@ -47,6 +47,8 @@ LOCK_WAIT_S = 2.0
 """A change waits so long for who holds the lock: maintenance and changes by hand take less, a retraining more."""
 SHIPPED = "shipped"
 """What the model of the package is called where a version is named."""
+ORIGIN_REPORT = ".origin.html"
+"""How the report that came with a staged candidate ends."""
 ALIASES = ("champion", "candidate", "canary", "anchor")
 """Names that lead to a version: in production, waiting for a decision, judging a share, and fixed for comparison."""
 _OPEN_STATES = ("waiting", "canary")
@@ -133,7 +135,8 @@ class ModelRegistry(Generic[M]):
                 part.unlink(missing_ok=True)
         for path in old:
             path.unlink(missing_ok=True)
-            lineage_path(path).unlink(missing_ok=True)
+            for beside in (lineage_path(path), path.with_suffix(ORIGIN_REPORT)):
+                beside.unlink(missing_ok=True)
         gone = {path.stem for path in old}
         if old:
             with self._rows.changing() as index:

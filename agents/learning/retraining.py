@@ -430,13 +430,16 @@ class _Flow:
         """Record the outcome, and write the report once more: now it knows the channels and the end."""
         self._run = replace(self._run, finished=self._parts.clock())
         if self._run.candidate_id:
-            problems = await asyncio.to_thread(self._parts.publish)
-            self._run = replace(self._run, warnings=(*self._run.warnings, *problems))
+            await self._try("publishing", self._publish)
         await self._try("record", lambda: asyncio.to_thread(self._parts.save_run, self._run))
         await self._try("report", lambda: asyncio.to_thread(self._report))
         log = _log.error if self._run.state is RunState.FAILED else _log.info
         log("retraining_finished", run=self._run.run_id, state=self._run.state.value, error=self._run.error)
         return self._run
+
+    async def _publish(self) -> None:
+        problems = await asyncio.to_thread(self._parts.publish)
+        self._run = replace(self._run, warnings=(*self._run.warnings, *problems))
 
     async def _try(self, what: str, action: Callable[[], Awaitable[None]]) -> None:
         """Telling and recording must not change an outcome: a failure becomes a warning of the run."""

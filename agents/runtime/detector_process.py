@@ -62,8 +62,8 @@ LOGGED_MAX = 3
 """Incidents that one batch may write a line of the log for; the last line says how many more there are."""
 WARN_LOOK_S, WARN_EVERY_S = 1.0, 10.0
 """How often dropped queries are looked for, and how often at most they are logged."""
-ERASE_FILE = "erase.json"
-"""Clients that the detector is to forget, a JSON list, in the folder of its state."""
+ERASE_FILES = "erase-*.json"
+"""Requests to forget clients, each a JSON list, in the folder of the detector's state."""
 _log = structlog.get_logger()
 
 
@@ -103,6 +103,7 @@ class JudgeParts:
     hours: HourCollector | None = None
     trial: CanaryTrial | None = None
     privacy: Privacy = dataclasses.field(default_factory=Privacy)
+    renamed: bool = False  # stored open incidents know clients by other names than those of `privacy`
     sequences: Sequences | None = None
 
 
@@ -173,7 +174,14 @@ class Judge:
             self._stop.wait(STORE_RETRY_S)
 
     def _take_over(self, found: list[Incident]) -> None:
-        """Go on with stored open incidents; one whose flow has a newer incident by now is closed."""
+        """Go on with stored open incidents; one whose flow has a newer incident by now is closed.
+
+        Those that know clients by other names (PRIVACY was changed) are closed in the database, and told to nobody.
+        """
+        if self._parts.renamed:
+            closed = tuple(dataclasses.replace(incident, closed_at=incident.last_seen) for incident in found)
+            self._store.write(empty_verdicts(self.detector.model_id, closed), uuid.uuid4().hex)
+            return
         with self._lock:
             found = self._trial.resume(found) if self._trial is not None else found
             newest = {(one.client, one.domain): one for one in sorted(found, key=lambda one: one.last_seen)}
@@ -249,7 +257,7 @@ class Judge:
                 verdicts = sampled(verdicts)
             kept = self.kept(batch_id, batch.ts) if again else None
             before = dataclasses.replace(self.spool.counts)
-            self._send(dataclasses.replace(verdicts, batch_id=batch_id))
+            verdicts = self._send(dataclasses.replace(verdicts, batch_id=batch_id))
             after = self.spool.counts
             if verdicts.incidents:
                 self._log_news(verdicts.incidents)
@@ -258,9 +266,11 @@ class Judge:
             stored, spooled = after.stored - before.stored, after.spooled - before.spooled
             return Outcome(len(verdicts), stored + after.already - before.already, spooled, left_out)
 
-    def _send(self, verdicts: Verdicts) -> None:
-        """Give verdicts to the sinks, without the names that are not to be kept."""
-        self.fanout.accept(without_names(verdicts, self._parts.privacy.names))
+    def _send(self, verdicts: Verdicts) -> Verdicts:
+        """Give verdicts to the sinks, without the names that are not to be kept; returns what they got."""
+        kept = without_names(verdicts, self._parts.privacy.names)
+        self.fanout.accept(kept)
+        return kept
 
     def _keep_drill(self, verdicts: Verdicts) -> bool:
         """Store what was judged of a drill; whether the database has it."""
@@ -320,28 +330,37 @@ class Judge:
                 self._hours.appraise(time.time(), self._lock)
             if self._parts.sequences is not None:
                 self._parts.sequences.cycle.tick()
-            if (self._parts.state_dir / ERASE_FILE).exists():
-                self._erase()
+            if requests := sorted(self._parts.state_dir.glob(ERASE_FILES)):
+                self._erase(requests)
             elif time.monotonic() - self._saved >= SNAPSHOT_S:
                 self._save()
 
-    def _erase(self) -> None:
-        """Forget the clients that a person wants to be forgotten, and save what is left; then the request is gone."""
-        path = self._parts.state_dir / ERASE_FILE
-        try:
-            clients = [str(client) for client in json.loads(path.read_bytes())]
-        except (OSError, ValueError) as error:
-            clients = []
-            _log.warning("erasure_not_read", path=str(path), error=str(error))
-        with self._lock:
-            for client in clients:
+    def _erase(self, requests: Sequence[Path]) -> None:
+        """Forget the clients that people want to be forgotten, and save what is left; then the requests are gone.
+
+        Where it cannot be saved, they stay, and are tried again.
+        """
+        for client in [client for path in requests for client in self._clients_in(path)]:
+            with self._lock:
                 self.detector.forget(client)
                 if self._trial is not None:
                     self._trial.forget(client)
                 self._logged = {key: known for key, known in self._logged.items() if key[0] != client}
+            if self._parts.sequences is not None:
+                self._parts.sequences.forget(client)
+            _log.info("client_forgotten")
         self._save()
-        path.unlink(missing_ok=True)
-        _log.info("clients_forgotten", clients=len(clients))
+        if not self._save_fault:
+            for path in requests:
+                path.unlink(missing_ok=True)
+
+    @staticmethod
+    def _clients_in(path: Path) -> list[str]:
+        try:
+            return [str(client) for client in json.loads(path.read_bytes())]
+        except (OSError, ValueError) as error:
+            _log.warning("erasure_not_read", path=str(path), error=str(error))
+            return []
 
     def _save(self) -> None:
         self._saved, self._save_fault = time.monotonic(), ""

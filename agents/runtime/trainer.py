@@ -7,7 +7,7 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from functools import lru_cache
@@ -71,7 +71,20 @@ def learn_sequences_spawned(
     params: Mapping[str, Any], windows: Windows, epochs: int, in_use: SequenceModel | None
 ) -> LearntSequences:
     """As learning.sequences, in a process of its own. What it learns from goes through a pipe, and never to a disk."""
-    return _spawned("train the sequence model", learn_sequences, windows, epochs, params, in_use)
+    found = _spawned("train the sequence model", _tried, windows, epochs, params, in_use)
+    if isinstance(found, str):
+        raise TrainingError(f"cannot train the sequence model: {found}")
+    return found
+
+
+def _tried(
+    windows: Windows, epochs: int, params: Mapping[str, Any], in_use: SequenceModel | None
+) -> LearntSequences | str:
+    """What was learnt, or why nothing was: JAX has errors of its own, and what judges must not end by them."""
+    with ThreadPoolExecutor(1) as pool:
+        done = pool.submit(learn_sequences, windows, epochs, params, in_use)
+        error = done.exception()
+    return done.result() if error is None else str(error).partition("\n")[0] or type(error).__name__
 
 
 def _spawned(what: str, work: Callable[..., Made], *arguments: Any) -> Made:

@@ -464,7 +464,7 @@ class Store(ABC):
         """
         wanted = sampling.Wanted(since, until, limit, max_score, client_share, domain_share, features_version, seed)
         with self.reading("sample queries", LONG_S) as connection:
-            wanted = replace(wanted, labelled=labelled_flows(connection))
+            wanted = replace(wanted, labelled=labelled_flows(connection, since, until))
             shelves = self._shelves(connection) if replayed else ()
             return sampling.sample(connection, wanted, self._found, shelves)
 

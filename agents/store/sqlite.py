@@ -136,8 +136,6 @@ class SqliteStore(Store):
         mine = select(QUERIES.c.id).where(QUERIES.c.client == client).limit(DELETE_CHUNK)
         erased, last = 0, DELETE_CHUNK
         with self._guard("erase a client's queries", LONG_S), self._writer.connect() as connection:
-            connection.exec_driver_sql("PRAGMA secure_delete=ON")
-            connection.commit()
             while last == DELETE_CHUNK:
                 with connection.begin():
                     last = connection.execute(delete(QUERIES).where(QUERIES.c.id.in_(mine))).rowcount
@@ -198,6 +196,7 @@ def _on_connect(driver: sqlite3.Connection, _: object) -> None:
     # In WAL mode a killed process loses nothing committed (sqlite.org/pragma.html#pragma_synchronous).
     driver.execute("PRAGMA synchronous=NORMAL")
     driver.execute(f"PRAGMA cache_size=-{CACHE_KIB}")
+    driver.execute("PRAGMA secure_delete=ON")  # what a person wants to be erased must not stay in free pages
 
 
 def _on_begin(connection: Connection) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ipaddress
+from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from agents.core.archive import unpack
 from agents.core.columns import Coded
 from agents.core.errors import AgentsError
 from agents.core.text import NETWORK
@@ -17,6 +20,8 @@ from agents.core.types import DAY_S, Severity, batch_of
 from agents.detection.detector import TunnelDetector
 from agents.detection.limits import Scale
 from agents.detection.privacy import ClientVeil, Privacy, PrivacyKey, without_names
+from agents.detection.reasons import STRICT_REASON
+from agents.detection.rollout.canary import Canary, CanaryCounts
 from agents.dns.name import from_text
 from tests.support.detecting import paced, query, shipped_model
 
@@ -80,8 +85,38 @@ def test_the_key_holds_over_restarts_until_it_rotates(tmp_path: Path) -> None:
     (after,) = running.names(["192.0.2.1"])
     assert after != before
     assert (tmp_path / "key.json").read_bytes() != kept, "the old key is gone"
-    clock.at -= 30 * DAY_S
+    clock.at -= 3600
     assert running.names(["192.0.2.1"]) == [after], "a clock set back makes no new names"
+
+
+def test_other_days_until_it_rotates_hold_for_the_key_that_is_there(tmp_path: Path) -> None:
+    clock = Clock()
+    before = veil("pseudonymise", tmp_path, 7, clock).names(["192.0.2.1"])
+    clock.at += 10 * DAY_S
+    assert veil("pseudonymise", tmp_path, 30, clock).names(["192.0.2.1"]) == before
+    clock.at += 21 * DAY_S
+    assert veil("pseudonymise", tmp_path, 30, clock).names(["192.0.2.1"]) != before
+
+
+def test_a_key_of_a_clock_that_was_far_ahead_is_not_used_on(tmp_path: Path) -> None:
+    clock = Clock()
+    clock.at += 4000 * DAY_S
+    before = veil("pseudonymise", tmp_path, 30, clock).names(["192.0.2.1"])
+    clock.at -= 4000 * DAY_S
+    assert veil("pseudonymise", tmp_path, 30, clock).names(["192.0.2.1"]) != before
+
+
+def test_two_processes_make_one_key_and_a_command_makes_none(tmp_path: Path) -> None:
+    reader = ClientVeil("pseudonymise", PrivacyKey(tmp_path / "key.json", 30, Clock(), reads_only=True))
+    with pytest.raises(AgentsError, match=r"there is no .*key\.json yet"):
+        reader.names(["192.0.2.1"])
+    assert not list(tmp_path.iterdir())
+    clock = Clock()
+    first, second = (PrivacyKey(tmp_path / "key.json", 30, clock) for _ in range(2))
+    assert first.now() == second.now()
+    clock.at += 31 * DAY_S
+    assert first.now() == second.now()
+    assert ClientVeil("pseudonymise", PrivacyKey(tmp_path / "key.json", 1, clock, reads_only=True)).names(["192.0.2.1"])
 
 
 def test_without_rotation_it_never_changes(tmp_path: Path) -> None:
@@ -92,7 +127,7 @@ def test_without_rotation_it_never_changes(tmp_path: Path) -> None:
     assert one.names(["192.0.2.1"]) == before
 
 
-@pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"period": 1}', b'{"period": 1, "key": "zz"}'])
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"made_at": 1}', b'{"made_at": 1, "key": "zz"}'])
 def test_a_damaged_key_is_one_line(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "key.json").write_bytes(content)
     with pytest.raises(AgentsError, match="there is no key in it"):
@@ -133,6 +168,39 @@ def test_names_are_withheld_and_domains_stay() -> None:
     assert list(without_names(verdicts, "suspicious").queries.qname) == [shop, hidden, b""]
     assert list(without_names(verdicts, "none").queries.qname) == [shop, told, b""]
     assert (without_names(verdicts, "none").features == verdicts.features).all()
+
+
+def test_reasons_lose_the_name_that_a_strict_list_does_not_have() -> None:
+    verdicts = judged().detect(batch_of(ROWS))
+    said = f"{STRICT_REASON} and asked for secret.shop.example, which its list does not have"
+    verdicts = replace(verdicts, reasons=[(said, "a long label"), (), ()])
+    assert without_names(verdicts, "suspicious").reasons[0] == (said, "a long label")
+    kept = without_names(verdicts, "none").reasons
+    assert kept[0] == (f"{STRICT_REASON} and asked for a name that its list does not have", "a long label")
+
+
+def test_saved_windows_have_no_names_where_they_are_withheld() -> None:
+    for names, there in (("all", True), ("suspicious", False), ("none", False)):
+        detector = TunnelDetector(shipped_model(), 1000, 3600.0, Scale(), privacy=Privacy(None, names))
+        rows = [f"{i:030x}{i * 7:030x}.t.example" for i in range(1, 20)]
+        detector.detect(batch_of(paced(rows, 1.0, "192.0.2.9", 16)))
+        saved = detector.save(nullcontext())["windows.snapshot"]
+        archive = unpack(saved, 1 << 30)
+        assert (f"{7:030x}".encode() in archive.line + bytes(archive.body)) is there
+        again = TunnelDetector(shipped_model(), 1000, 3600.0, Scale())
+        again.load("windows.snapshot", saved)
+        assert len(again.flows) == len(detector.flows)
+
+
+def test_a_canary_knows_clients_as_the_detector_in_use_does(tmp_path: Path) -> None:
+    kept = Privacy(veil("pseudonymise", tmp_path))
+    main = TunnelDetector(shipped_model(), 1000, 3600.0, Scale(), privacy=kept)
+    canary = Canary(TunnelDetector(shipped_model(), 1000, 3600.0, Scale()), 1.0, False, CanaryCounts("m", 0.0))
+    batch = batch_of(paced([f"{i:030x}{i * 7:030x}.t.example" for i in range(1, 60)], 1.0, "192.0.2.9", 16))
+    verdicts = canary.judge(batch, main.detect(batch), main)
+    assert len(verdicts.incidents) == 1, "told once"
+    assert {one.client for one in verdicts.incidents} == set(main.flows.clients)
+    assert not any("192.0.2.9" in str(key) for key in (*main.flows.clients, *canary._detector.flows.clients))
 
 
 def test_incidents_lose_their_samples_where_no_name_is_kept() -> None:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import argparse
 import json
 import re
+import secrets
 import threading
 import time
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from agents.cli.output import json_output
@@ -16,8 +18,8 @@ from agents.core.files import PRIVATE_MODE, write_atomic
 from agents.core.text import printable
 from agents.detection.detector import FILES
 from agents.runtime import bootstrap
-from agents.runtime.detector_process import ERASE_FILE
-from agents.runtime.heartbeat import EXPORTS, OUTBOX, detector_health
+from agents.runtime.detector_process import ERASE_FILES
+from agents.runtime.heartbeat import EXPORTS, OUTBOX, detector_health, settings_in_force
 from agents.settings import Settings
 from agents.store.feedback.clients import ClientRecords
 
@@ -27,11 +29,11 @@ ASKED_AGAIN_S = 0.1
 
 
 def client(settings: Settings, options: argparse.Namespace) -> int:
-    """`dns-tunnel client name|export|erase`."""
-    veil = bootstrap.privacy_of(settings).veil
-    name = veil.names([options.client])[0] if veil is not None else options.client
+    """`dns-tunnel client name|export|erase`; exit code 1 where nothing is kept of a client."""
+    settings = bootstrap.as_noted(settings, settings_in_force(settings.state_dir, "listener"))
+    names = _names(settings, options.client)
     if options.action == "name":
-        print(name)
+        print(names[0])
         return 0
     store = bootstrap.store_of(settings)
     store.migrate()
@@ -39,43 +41,55 @@ def client(settings: Settings, options: argparse.Namespace) -> int:
     if options.action == "export":
         with json_output(options.out) as out:
             assert out is not None
-            out.writelines(json.dumps(row, default=str) + "\n" for row in records.rows(name))
-        return 0
+            found = [row for name in names for row in records.rows(name)]
+            out.writelines(json.dumps(row, default=str) + "\n" for row in found)
+        return 0 if found else 1
     if not options.yes:
-        raise UsageError(f"cannot erase {printable(name)}: add --yes; what is erased does not come back")
-    return _erase(settings, records, name)
+        raise UsageError(f"cannot erase {printable(names[0])}: add --yes; what is erased does not come back")
+    return _erase(settings, records, names)
 
 
-def _erase(settings: Settings, records: ClientRecords, name: str) -> int:
+def _names(settings: Settings, client: str) -> list[str]:
+    """What rows of a client may be kept under: its name now, and what was given: rows of before PRIVACY have that, and
+    a pseudonym may be given, too."""
+    veil = bootstrap.privacy_of(settings, reads_only=True).veil
+    return list(dict.fromkeys([*(veil.names([client]) if veil is not None else ()), client]))
+
+
+def _erase(settings: Settings, records: ClientRecords, names: Sequence[str]) -> int:
+    shown = " and ".join(map(printable, names))
     if any(settings.spool_folder.glob("*.npz")):
-        raise AgentsError(f"cannot erase {printable(name)}: queries wait in {settings.spool_folder} for the database")
+        raise AgentsError(f"cannot erase {shown}: queries wait in {settings.spool_folder} for the database")
     if detector_health(settings.state_dir)[0]:
-        _ask_detector(settings.state_dir, name)
+        _ask_detector(settings.state_dir, names)
     else:
-        _forget_saved(settings, name)
-    done = records.erase(name)
-    done["messages"] = 0
-    for path in _mentioning(settings, name):
-        path.unlink(missing_ok=True)
-        done["messages"] += 1
-    print(", ".join(f"{count:,} {what}" for what, count in done.items()) + f" of {printable(name)} erased")
-    print("reports and messages that were sent, and files of EXPORT_FILE, are not changed")
-    return 0
+        _forget_saved(settings, names)
+    done = Counter[str]()
+    for name in names:
+        done.update(records.erase(name))
+        for path in _mentioning(settings, name):
+            path.unlink(missing_ok=True)
+            done["messages"] += 1
+    print(", ".join(f"{count:,} {what}" for what, count in done.items()) + f" of {shown} erased")
+    print("reports, runs, blocks, messages that were sent, and files of EXPORT_FILE are not changed")
+    return 0 if sum(done.values()) else 1
 
 
-def _ask_detector(state_dir: Path, name: str) -> None:
+def _ask_detector(state_dir: Path, names: Sequence[str]) -> None:
     """Let the running detector forget a client, and save what is left, before its rows go."""
-    path = state_dir / ERASE_FILE
-    write_atomic(path, json.dumps([name]).encode(), mode=PRIVATE_MODE)
+    path = state_dir / ERASE_FILES.replace("*", secrets.token_hex(8))
+    write_atomic(path, json.dumps(list(names)).encode(), mode=PRIVATE_MODE)
     until = time.monotonic() + TAKEN_UP_S
     while path.exists():
         if time.monotonic() > until:
             path.unlink(missing_ok=True)
-            raise AgentsError(f"cannot erase {printable(name)}: the detector does not answer within {TAKEN_UP_S:.0f} s")
+            raise AgentsError(
+                f"cannot erase {printable(names[0])}: the detector does not answer within {TAKEN_UP_S:.0f} s"
+            )
         time.sleep(ASKED_AGAIN_S)
 
 
-def _forget_saved(settings: Settings, name: str) -> None:
+def _forget_saved(settings: Settings, names: Sequence[str]) -> None:
     """Take a client out of the state that the next detector begins with."""
     detector = bootstrap.detector_of(settings, bootstrap.registry_of(settings).current())
     found = [path for file in FILES if (path := settings.state_dir / file).exists()]
@@ -84,7 +98,8 @@ def _forget_saved(settings: Settings, name: str) -> None:
             detector.load(path.name, path.read_bytes())
         except ValueError:  # of another version: nothing reads it
             path.unlink()
-    detector.forget(name)
+    for name in names:
+        detector.forget(name)
     saved = detector.save(threading.Lock())
     for path in filter(Path.exists, found):
         write_atomic(path, saved[path.name], mode=PRIVATE_MODE)

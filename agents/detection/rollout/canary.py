@@ -116,7 +116,11 @@ class Canary:
         self._told |= {(one.client, one.domain): one for one in incidents}
 
     def judge(self, batch: QueryBatch, verdicts: Verdicts, main: TunnelDetector, explain: bool = True) -> Verdicts:
-        """The verdicts of the detector in use on a batch, with what the candidate adds."""
+        """The verdicts of the detector in use on a batch, with what the candidate adds.
+
+        Clients are known by the names that the detector in use gives them (PRIVACY).
+        """
+        batch = replace(batch, client=verdicts.queries.client)
         rows = self._rows(batch)
         if self._share < 1 and len(self._mine) < CLIENTS_KNOWN_MAX:
             self._mine.update([verdicts.queries.client[row] for row in rows.tolist()])

@@ -13,7 +13,7 @@ from typing import Any, Literal, NamedTuple
 
 import structlog
 
-from agents.core.errors import AgentsError, BusyError, ModelError
+from agents.core.errors import AgentsError, BusyError, ModelError, StoreError
 from agents.core.files import PRIVATE_MODE, write_atomic
 from agents.core.protocols import Field, Spec, Within
 from agents.core.text import counted, printable
@@ -175,6 +175,7 @@ class CanaryTrial:
 
     def forget(self, client: str) -> None:
         """Drop all that is known of a client. The caller holds what judging needs."""
+        self._left = [one for one in self._left if one.client != client]
         if self._canary is not None:
             self._canary.forget(client)
 
@@ -220,7 +221,7 @@ class CanaryTrial:
             with lock:
                 canary.take_over(self._main, files)
                 self._canary = canary
-        except (AgentsError, ValueError) as error:
+        except (AgentsError, OSError, ValueError) as error:
             _log.error("canary_not_begun", model_id=row["model_id"], error=str(error))
             return
         _log.info("canary_begun", model_id=model.model_id, mode=terms.mode, share=terms.share, queries=counts.queries)
@@ -281,11 +282,19 @@ class Rollout:
         counts = read_counts(self.counts_path, str(row["model_id"]), float(row["begun_at"]))
         if (in_use := self.registry.current().model_id) != row["champion"]:
             return self._end(Ending(False, f"the model in use is {in_use} by now, not {row['champion']}"), counts, now)
-        named = self.benign(float(row["begun_at"])) if counts.domains else {}
+        named, away = self._labelled(float(row["begun_at"])) if counts.domains else ({}, False)
         ending = ending_of(terms_of(row), counts, {one: named[one] for one in counts.domains if one in named}, now)
-        if ending is None or (ending.promote and self.doubt()):
+        if ending is None or (ending.promote and (away or self.doubt())):
             return None
         return self._end(ending, counts, now)
+
+    def _labelled(self, since: float) -> tuple[Mapping[str, str], bool]:
+        """Domains that people called benign; and whether the database is away, which says nothing for the candidate."""
+        try:
+            return self.benign(since), False
+        except StoreError as error:
+            _log.warning("labels_not_read", error=str(error))
+            return {}, True
 
     def _end(self, ending: Ending, counts: CanaryCounts, now: float) -> Transition:
         made = self.registry.end_canary(ending.promote, Author("its rules", ending.reason), now)

@@ -147,7 +147,7 @@ def take(index: dict[str, Any], move: Mapping[str, Any]) -> dict[str, Any]:
     if ended and ended != move["to"]:
         index["states"][ended] = "replaced canary"
     index["states"] |= move["states"]
-    if index["aliases"].get("candidate") == move["to"]:
+    if index["aliases"].get("candidate") in (move["to"], ended):
         del index["aliases"]["candidate"]
     index["aliases"].setdefault("anchor", move["to"])
     index["approvals"].pop(move["to"], None)

@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 
 import structlog
 
-from agents.core.errors import ModelError, SettingsError
+from agents.core.errors import AgentsError, ModelError, SettingsError
 from agents.core.protocols import Field, Spec
 from agents.core.text import printable, web_address
 from agents.learning.registry import ALIASES, ModelRegistry
@@ -88,7 +88,7 @@ class MlflowPublisher:
         try:
             must_be_installed(self.options)
             self._publish()
-        except (SettingsError, ModelError) as error:
+        except AgentsError as error:
             return (str(error),)
         return ()
 

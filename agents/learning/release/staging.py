@@ -10,6 +10,7 @@ import base64
 import binascii
 import hashlib
 import hmac
+import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -24,7 +25,7 @@ from agents.core.protocols import Field as Setting
 from agents.core.protocols import Spec
 from agents.core.text import printable
 from agents.core.types import Gate
-from agents.learning.registry import ModelRegistry
+from agents.learning.registry import ORIGIN_REPORT, ModelRegistry
 from agents.learning.release.lineage import code_version
 from agents.learning.release.transitions import Author, Transition
 from agents.learning.run import AlertDiff, plain
@@ -108,6 +109,31 @@ class StagedVerdict(BaseModel):
     by: str = Field(default="", max_length=300)
 
 
+LINEAGE_MAX = 1 << 20
+"""Bytes of a staged lineage, as JSON, at most."""
+LINEAGE_KINDS: Mapping[str, type | tuple[type, ...]] = {
+    "parent": str,
+    "run_id": str,
+    "trained_at": (int, float),
+    "data": dict,
+    "sample": dict,
+    "code": dict,
+    "seed": int,
+    "settings": dict,
+    "algorithm": str,
+    "arrays_sha256": str,
+}
+"""What is taken over of another site's lineage. Its `reference` is not: drift is measured against this network."""
+
+
+def _checked(lineage: Mapping[str, Any]) -> dict[str, Any]:
+    """The part of a staged lineage that has the right types. Raises UsageError for one that is too large."""
+    found = {name: lineage[name] for name, kind in LINEAGE_KINDS.items() if isinstance(lineage.get(name), kind)}
+    if len(json.dumps(found)) > LINEAGE_MAX:
+        raise UsageError("cannot import a candidate: its lineage is too large")
+    return found
+
+
 @dataclass(frozen=True)
 class Staging:
     """Exports candidates, and takes what another installation exported.
@@ -175,9 +201,11 @@ class Staging:
             passed = bool(gates) and all(gate.passed for gate in gates)
             path = registry.save_candidate(model)
             origin = {"site": staged.site, "release": staged.release, "at": staged.made_at, "sha256": digest}
-            registry.note(model.model_id, {**staged.lineage, "origin": origin, "gates": _rows(gates), "passed": passed})
+            registry.note(
+                model.model_id, {**_checked(staged.lineage), "origin": origin, "gates": _rows(gates), "passed": passed}
+            )
             if staged.report:
-                write_atomic(path.with_suffix(".origin.html"), staged.report.encode())
+                write_atomic(path.with_suffix(ORIGIN_REPORT), staged.report.encode())
             self._write(verdict_path, "verdict", self._verdict(model.model_id, digest, gates, alerts, author))
             missed = ", ".join(f"{gate.name} (by {abs(gate.margin):.4g})" for gate in gates if not gate.passed)
             note = f"from {printable(staged.site)}; {f'missed {missed}' if missed else 'every gate was passed'}"

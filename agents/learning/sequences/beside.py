@@ -48,6 +48,12 @@ class Sequences:
         if self.watch is not None:
             self.watch.see(verdicts)
 
+    def forget(self, client: str) -> None:
+        """Drop what is known of a client; a cycle that collects begins anew."""
+        self.cycle.forget(client)
+        if self.watch is not None:
+            self.watch.forget(client)
+
     def close(self) -> None:
         """End."""
         if self.watch is not None:

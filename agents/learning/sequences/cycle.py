@@ -85,8 +85,19 @@ def checked_ask(**asked: object) -> CycleAsk:
         raise UsageError(f"cannot begin a cycle: {first['loc'][0]}: {first['msg'].lower()}") from None
 
 
+def _before(state_dir: Path) -> dict[str, object]:
+    """The request that lies there; {} where there is none."""
+    try:
+        found = CycleAsk.model_validate_json((state_dir / ASK_FILE).read_bytes())
+    except (OSError, ValueError):
+        return {}
+    return found.model_dump(exclude={"action", "number"})
+
+
 def ask_cycle(state_dir: Path, **asked: object) -> CycleAsk:
     """Ask the process that judges for a cycle, for its training now, or for its end. Raises UsageError."""
+    if asked.get("action") == "train":  # what was asked for before holds on
+        asked = _before(state_dir) | asked
     ask = checked_ask(**asked)
     make_private_folder(state_dir)
     write_atomic(state_dir / ASK_FILE, ask.model_dump_json().encode(), mode=PRIVATE_MODE)
@@ -146,7 +157,7 @@ class SequenceCycle:
     def _number(self) -> str:
         """The request that was taken up already; one that begins again goes on after a restart."""
         ask = self._ask()
-        return "" if ask is None or (ask.again and ask.action == "start") else ask.number
+        return "" if ask is None or (ask.again and ask.action != "stop") else ask.number
 
     def _ask(self) -> CycleAsk | None:
         try:
@@ -192,7 +203,11 @@ class SequenceCycle:
         elif ask.action == "train":
             if self._state.phase is CyclePhase.COLLECTING:
                 self._train()
-        elif not busy:
+            elif ask.again and self._state.phase is CyclePhase.IDLE:  # after a restart
+                self._begin(ask, now)
+        elif busy:
+            self._note(text="a training is under way: ask again when it has ended")
+        else:
             self._begin(ask, now)
 
     def _begin(self, ask: CycleAsk, now: float) -> None:
@@ -207,6 +222,12 @@ class SequenceCycle:
             "text": "",
         }
         self._note(phase=CyclePhase.COLLECTING, **chosen, **fresh)
+
+    def forget(self, client: str) -> None:
+        """A client is to be forgotten: what was collected cannot be told apart, so it goes, and collecting goes on."""
+        if client in self._numbers:
+            self._drop()
+            self._note(collected=0, clients=0)
 
     def _drop(self) -> None:
         """Delete what was collected; the next one has other hashes."""

@@ -31,7 +31,7 @@ Train = Callable[[Windows, int, Mapping[str, Any], int], Mapping[str, Any]]
 
 @dataclass(frozen=True, slots=True)
 class LearntSequences:
-    """What came of a training. model: None where a gate was missed."""
+    """What came of a training."""
 
     model: SequenceModel
     gates: tuple[Gate, ...]

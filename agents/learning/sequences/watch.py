@@ -34,6 +34,8 @@ CLIENTS_MAX, DOMAINS_MAX = 10_000, 50_000
 """Clients whose last steps are kept, and domains whose text is; those heard longest ago go first."""
 BATCHES_WAITING_MAX = 64
 """Batches that wait for the model; further ones are left out: nothing waits for it."""
+AGAIN_S = 3600.0
+"""A client below a domain is reported once in so many seconds."""
 HISTORY_WINDOWS = 4
 """Windows of steps that are kept of a client: names that it asked for before them count as new."""
 
@@ -81,6 +83,8 @@ class SequenceWatch:
         self._known: OrderedDict[str, deque[StepRows]] = OrderedDict()
         self._fresh: dict[str, int] = {}  # steps of a client since it was judged
         self._domains: OrderedDict[int, str] = OrderedDict()
+        self._told: OrderedDict[tuple[str, str], float] = OrderedDict()
+        self._gone: deque[str] = deque()
         self.left_out = 0
         """Batches that were not looked at."""
         self._thread = threading.Thread(target=self._run, name="sequence-watch", daemon=True)
@@ -103,6 +107,10 @@ class SequenceWatch:
         except queue.Full:
             self.left_out += 1
 
+    def forget(self, client: str) -> None:
+        """Drop the steps of a client. What waits is looked at first."""
+        self._gone.append(client)
+
     def close(self, wait_s: float = 5.0) -> None:
         """End, with what waits."""
         with suppress(queue.Full):
@@ -118,6 +126,10 @@ class SequenceWatch:
 
     def judge(self, model: SequenceModel, verdicts: Verdicts) -> list[Suspect]:
         """What is to be listed after a batch: clients are judged again after half a window of new steps."""
+        while self._gone:
+            client = self._gone.popleft()
+            self._known.pop(client, None)
+            self._fresh.pop(client, None)
         numbers: dict[str, int] = {}
         heard = step_rows_of(verdicts, numbers, (0, 0))
         self._note_domains(heard, verdicts.domain)
@@ -128,11 +140,24 @@ class SequenceWatch:
             return []
         windows = step_windows(joined_step_rows([part for _, part in parts]), model.length)
         newest = windows.at(np.flatnonzero(np.diff(windows.client, append=-1)))  # the last one of each client
-        return [
+        found = [
             (float(newest.last[row]), names[int(newest.client[row])], domain, even, _why(model, even, surprise))
             for row, even, surprise in listed_windows(model, newest)
             if (domain := self._domains.get(int(newest.domain[row]), ""))
         ]
+        return [one for one in found if self._is_news(one)]
+
+    def _is_news(self, found: Suspect) -> bool:
+        """Whether a client below a domain has not been reported in the last hour."""
+        ts, key = found[0], (found[1], found[2])
+        before = self._told.pop(key, None)
+        self._told[key] = ts
+        while len(self._told) > CLIENTS_MAX:
+            self._told.popitem(last=False)
+        if before is not None and 0 <= ts - before < AGAIN_S:
+            self._told[key] = before
+            return False
+        return True
 
     def _note_domains(self, heard: StepRows, texts: Iterable[str]) -> None:
         for key, text in dict(zip(heard.domain.tolist(), texts, strict=True)).items():

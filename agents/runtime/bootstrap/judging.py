@@ -14,6 +14,7 @@ import structlog
 
 from agents.alerting.channel_queue import PACE_S
 from agents.alerting.grouping import Groups
+from agents.alerting.manager import AlertManager
 from agents.alerting.outbox import Outbox
 from agents.alerting.sink import AlertSink
 from agents.core.column_kernels import Key
@@ -93,19 +94,14 @@ def judge_parts(
     targets: what a drill goes through, nothing unless given.
     """
     registry, store, manager = registry_of(settings), store_of(settings), judging_manager_of(settings)
-    _drop_other_names(settings)
+    renamed = _drop_other_names(settings)
     secret = secrets.randbits(64), secrets.randbits(64)
     tripwires, kept = tripwires_of(settings), privacy_of(settings)
     detector = detector_of(settings, registry.current(), secret, tripwires, settings.burn_in_days, kept)
     detector.incidents.losses = losses
     spool_dir, most = settings.spool_folder, settings.spool_max_mb << 20
     spool = SpoolingSink(store, spool_dir, most, features=features_again_of(settings))  # first: it says who holds it
-    alerts = AlertSink(
-        manager,
-        Outbox(outbox_of(settings)),
-        Groups(settings.alert_interval_s, settings.alerts_per_hour_max),
-        pace_s=0.0 if handed_over(settings) else PACE_S,
-    )
+    alerts = _alerts_of(settings, manager)
     return JudgeParts(
         detector=detector,
         registry=registry,
@@ -123,6 +119,7 @@ def judge_parts(
         known_path=known_path(settings),
         state_dir=settings.state_dir,
         privacy=detector.privacy,
+        renamed=renamed,
         trial=CanaryTrial(registry, detector, partial(_second_of, settings, secret), canary_path(settings)),
         sequences=sequences_of(settings, store, detector),
         mismatched=mismatched,
@@ -130,6 +127,12 @@ def judge_parts(
         in_force=noted_settings(settings),
         hours=_hours_of(settings, store, detector),
     )
+
+
+def _alerts_of(settings: Settings, manager: AlertManager) -> AlertSink:
+    groups = Groups(settings.alert_interval_s, settings.alerts_per_hour_max)
+    pace_s = 0.0 if handed_over(settings) else PACE_S
+    return AlertSink(manager, Outbox(outbox_of(settings)), groups, pace_s=pace_s)
 
 
 def _hours_of(settings: Settings, store: Store, detector: TunnelDetector) -> HourCollector:
@@ -305,25 +308,31 @@ def detector_of(
     return TunnelDetector(model, settings.flows_max, quiet_s, scale, services, key, tripwires, burn_in_days, kept)
 
 
-def privacy_of(settings: Settings) -> Privacy:
-    """What clients are called, and which names are kept."""
+def privacy_of(settings: Settings, reads_only: bool = False) -> Privacy:
+    """What clients are called, and which names are kept. reads_only: see PrivacyKey."""
     options = privacy.SPEC.factory(settings.of(privacy.SPEC))
     if options.mode == "off":
         return Privacy(None, options.names)
-    key = PrivacyKey(settings.state_dir / "privacy_key.json", options.rotate_days)
+    key = PrivacyKey(settings.state_dir / "privacy_key.json", options.rotate_days, reads_only=reads_only)
     return Privacy(ClientVeil(options.mode, key), options.names)
 
 
-def _drop_other_names(settings: Settings) -> None:
-    """Saved state that knows clients by other names than those of PRIVACY is of no use, and may hold addresses."""
+def _drop_other_names(settings: Settings) -> bool:
+    """Saved state that knows clients by other names than those of PRIVACY is of no use, and may hold addresses.
+
+    Returns whether there may be any. Raises AgentsError where a key of pseudonyms cannot be read.
+    """
+    if (veil := privacy_of(settings).veil) is not None:
+        veil.names([""])
     mode, note = settings.of(privacy.SPEC)["privacy"], settings.state_dir / "privacy"
     if (note.read_text("utf-8") if note.exists() else "off") == mode:
-        return
+        return False
     for name in (*FILES, HOUR_FILE):
         (settings.state_dir / name).unlink(missing_ok=True)
     make_private_folder(settings.state_dir)
     write_atomic(note, mode.encode(), mode=PRIVATE_MODE)
     _log.warning("saved_state_dropped", why=f"clients have other names: PRIVACY is {mode}")
+    return True
 
 
 def features_again_of(settings: Settings) -> Features | None:

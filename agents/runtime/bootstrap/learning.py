@@ -36,7 +36,7 @@ from agents.learning.type_comparison import TypeParams, compare_types, flow_scen
 from agents.learning.validation import Validator, load_cases
 from agents.runtime.bootstrap.alerts import alert_manager_of
 from agents.runtime.bootstrap.environment import retraining_log, scale_of, store_of
-from agents.runtime.bootstrap.judging import canary_path, detector_of
+from agents.runtime.bootstrap.judging import canary_path, detector_of, privacy_of
 from agents.runtime.bootstrap.models import compared_types, registry_of, training_of
 from agents.runtime.trainer import Training, compare_spawned, train_here, train_spawned
 from agents.scoring.model import Model
@@ -104,6 +104,13 @@ def _supplement_of(settings: Settings) -> tuple[int, int] | None:
     return values["ensemble_supplement_below"], values["ensemble_mixed_below"]
 
 
+def _comparison_of(settings: Settings, store: Store) -> Callable[[Any, Any, float, float], AlertDiff]:
+    """What compares the alerts of two models on stored traffic; nothing is compared where names are not stored."""
+    if not privacy_of(settings).keeps_names:
+        return lambda candidate, champion, since, until: AlertDiff()
+    return AlertComparison(store, partial(_replaying, settings), scale_of(settings), bounds_of(settings))
+
+
 RUNS_LOOKED_AT = 100
 """Retrainings in which those that were rejected in a row are looked for."""
 
@@ -140,7 +147,7 @@ def retraining_parts(
         compare=partial(_compared, settings, store, compared_types(settings), train is train_spawned),
         progress=progress,
         labels=partial(label_counts, store),
-        alerts=AlertComparison(store, partial(_replaying, settings), scale_of(settings), bounds_of(settings)),
+        alerts=_comparison_of(settings, store),
         bounds=bounds_of(settings),
         canary=asdict(canary_terms_of(settings)),
         publish=publisher_of(settings),
@@ -219,7 +226,7 @@ def staging_of(settings: Settings, store: Store) -> Staging:
         store.migrate()
         validator = replace(validator_of(settings), reviewed=partial(reviewed_cases, store))
         bounds, now = bounds_of(settings), time.time()
-        comparison = AlertComparison(store, partial(_replaying, settings), scale_of(settings), bounds)
+        comparison = _comparison_of(settings, store)
         alerts = comparison(candidate, champion, now - settings.retrain_days * DAY_S, now)
         validation = validator(candidate, champion)
         wrong = Gate("wrong cases", len(validation.failed), 0, False, "; ".join(cases_text(validation)))

@@ -3,7 +3,6 @@ clients near an incident of theirs."""
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -17,6 +16,8 @@ from agents.core.types import DAY_S, Severity
 from agents.store.feedback.tables import FLOW_HOURS, FLOW_LABELS, REVIEW_ITEMS, LabelOrigin, labelled_by_people
 from agents.store.rows import INCIDENTS
 
+Spans = list[tuple[float, float]]
+_I = INCIDENTS.c
 NEAR_S = 1.0 * DAY_S
 """Nothing that a client asks within a day of an incident of its own, HIGH or above, is learnt."""
 
@@ -28,6 +29,7 @@ class LabelledFlows:
     domains: frozenset[str] = field(default=frozenset())
     flows: frozenset[tuple[str, str]] = field(default=frozenset())  # (client, domain)
     spans: Mapping[str, Sequence[tuple[float, float]]] = field(default_factory=dict)
+    shared: Mapping[str, Sequence[tuple[float, float]]] = field(default_factory=dict)  # of domains, all clients
 
     def left(self, clients: Coded, domains: Coded, ts: NDArray[np.float64]) -> NDArray[np.bool_]:
         """Which of n queries are not theirs. Shape (n,)."""
@@ -42,14 +44,15 @@ class LabelledFlows:
         ]
         pair = clients.codes.astype(np.int64) * width + domains.codes
         left: NDArray[np.bool_] = ~labelled[domains.codes] & ~np.isin(pair, np.array(pairs, np.int64))
-        for client, number in numbers.items():
-            for begin, end in self.spans.get(client, ()):
-                left &= (clients.codes != number) | (ts < begin) | (ts > end)
+        for column, near in ((clients, self.spans), (domains, self.shared)):
+            for number, value in enumerate(column.values):
+                for begin, end in near.get(value, ()):
+                    left &= (column.codes != number) | (ts < begin) | (ts > end)
         return left
 
 
-def labelled_flows(connection: Connection) -> LabelledFlows:
-    """What is labelled now."""
+def labelled_flows(connection: Connection, since: float, until: float) -> LabelledFlows:
+    """What is labelled now, and what lies near an incident, of queries with since <= ts < until, Unix seconds."""
     waiting = select(REVIEW_ITEMS.c.domain).where(REVIEW_ITEMS.c.state != "closed")
     domains = [str(row.domain) for row in connection.execute(labelled_by_people().union(waiting))]
     tunnels = (
@@ -58,13 +61,24 @@ def labelled_flows(connection: Connection) -> LabelledFlows:
         .where(FLOW_LABELS.c.label == "tunnel", FLOW_LABELS.c.origin != str(LabelOrigin.LEARNED))
         .distinct()
     )
-    loud = select(INCIDENTS).where(INCIDENTS.c.severity >= int(Severity.HIGH), INCIDENTS.c.source == "")
-    spans = defaultdict[str, list[tuple[float, float]]](list)
-    for row in connection.execute(loud):
-        if row.client == NETWORK:
-            domains.append(row.domain)
-        else:
-            spans[row.client].append((row.detected_at - NEAR_S, row.last_seen + NEAR_S))
     return LabelledFlows(
-        frozenset(domains), frozenset((client, domain) for client, domain in connection.execute(tunnels)), spans
+        frozenset(domains),
+        frozenset((client, domain) for client, domain in connection.execute(tunnels)),
+        *_near(connection, since, until),
     )
+
+
+def _near(connection: Connection, since: float, until: float) -> tuple[dict[str, Spans], dict[str, Spans]]:
+    """Times near incidents, HIGH and above and seen live: of clients, and of domains where several sent together."""
+    columns = (_I.client, _I.domain, _I.detected_at, _I.last_seen)
+    within = (_I.last_seen >= since - NEAR_S, _I.detected_at < until + NEAR_S)
+    loud = select(*columns).where(_I.severity >= int(Severity.HIGH), _I.source == "", *within)
+    found: tuple[dict[str, Spans], dict[str, Spans]] = {}, {}
+    for client, domain, begin, end in connection.execute(loud.order_by(_I.detected_at)):
+        together = client == NETWORK
+        spans = found[together].setdefault(domain if together else client, [])
+        if spans and begin - NEAR_S <= spans[-1][1]:
+            spans[-1] = spans[-1][0], max(spans[-1][1], end + NEAR_S)
+        else:
+            spans.append((begin - NEAR_S, end + NEAR_S))
+    return found

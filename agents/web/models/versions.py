@@ -169,6 +169,9 @@ async def model_form(request: Request) -> Response:
         done = await asyncio.to_thread(_carry_out, _desk(request), sent)
     except (UsageError, BusyError, ModelError) as error:
         return await asyncio.to_thread(_after, request, sent, 422, problem=str(error), **kept)
+    except OSError as error:
+        problem = f"cannot do that: {error.strerror or error}"
+        return await asyncio.to_thread(_after, request, sent, 500, problem=problem, **kept)
     return await asyncio.to_thread(_after, request, sent, 200, done=done, author=kept["author"])
 
 

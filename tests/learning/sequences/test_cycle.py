@@ -126,6 +126,28 @@ def test_train_now_ends_the_collecting(tmp_path: Path) -> None:
     world.wait(CyclePhase.DEPLOYED)
 
 
+def test_train_now_keeps_what_was_asked_for_and_a_restart_goes_on(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    world.ask(minutes=9, again=True)
+    world.cycle.see(traffic())
+    world.ask("train")
+    wait_until(lambda: world.cycle.state.cycles == 1)
+    after = World(tmp_path)
+    after.cycle.tick()
+    assert (after.cycle.state.phase, after.cycle.state.minutes) == (CyclePhase.COLLECTING, 9)
+
+
+def test_a_client_that_is_forgotten_takes_what_was_collected_with_it(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    world.ask(minutes=9)
+    world.cycle.see(traffic())
+    world.cycle.forget("192.0.2.200")
+    assert world.cycle.state.collected == 160
+    world.cycle.forget("10.7.7.1")
+    assert (world.cycle.state.phase, world.cycle.state.collected) == (CyclePhase.COLLECTING, 0)
+    assert world.cycle._parts_heard == [] and world.cycle._numbers == {}
+
+
 def test_a_gate_that_is_missed_leaves_the_model_in_use(tmp_path: Path) -> None:
     def failing(windows: Windows, epochs: int, in_use: SequenceModel | None) -> LearntSequences:
         return LearntSequences(untrained_model(9.0), (Gate("surprise of the model in use", 2.0, 1.0, False),))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from itertools import pairwise
 
 import pytest
 
@@ -60,6 +61,16 @@ def test_unknown_clients_and_many_of_them_cost_no_room(monkeypatch: pytest.Monke
     for at in range(9):
         watch.judge(ALWAYS_ODD, judged(knocking(f"c{at}", 12) + knocking("", 12)))
     assert len(watch._known) == 3 and len(watch._fresh) <= 4 and len(watch._domains) <= 3
+
+
+def test_a_machine_is_reported_once_an_hour_and_anew_after_it_was_forgotten() -> None:
+    watch, rows = idle(), knocking("10.0.0.7", 200)
+    found = [one for at in range(0, 200, 5) for one in watch.judge(ALWAYS_ODD, judged(rows[at : at + 5]))]
+    assert len(found) == 4, "200 minutes"
+    assert all(b[0] - a[0] >= 3600 for a, b in pairwise(found))
+    watch.forget("10.0.0.7")
+    watch.judge(ALWAYS_ODD, judged(knocking("10.0.0.8", 1)))
+    assert "10.0.0.7" not in watch._known
 
 
 def test_it_reports_from_its_thread_and_leaves_out_what_it_cannot_hold(monkeypatch: pytest.MonkeyPatch) -> None:

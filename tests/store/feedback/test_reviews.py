@@ -187,7 +187,9 @@ def test_nothing_within_a_day_of_an_incident_of_its_client_is_learnt(store: Stor
 
 def test_below_what_the_network_sent_together_nothing_is_learnt(store: Store) -> None:
     store.write(verdicts(["a.many.example", "a.plain.example"], client="192.0.2.7"), "a")
-    store.write(empty_verdicts("m", (incident(client=NETWORK, domain="many.example", severity=Severity.HIGH),)), "n")
+    when = {"first_seen": START, "detected_at": START, "last_seen": START + 50, "closed_at": None}
+    together = incident(client=NETWORK, domain="many.example", severity=Severity.HIGH, **when)
+    store.write(empty_verdicts("m", (together,)), "n")
     found = store.sample_normal(
         since=START - 1, until=START + 100, limit=100, max_score=0.5, client_share=1.0, domain_share=1.0,
         features_version=1, seed=1,
