@@ -435,8 +435,9 @@ class DetectorLoop:
 
     def run(self, stop: threading.Event, beat: Beat = lambda allow_s: None) -> None:
         """Judge until `stop` is set and nothing waits. beat: signs of life; a large batch may take its time."""
+        wait_s = self._stream.take_s
         while True:
-            beat(self._stream.take_s)
+            beat(wait_s)
             taken = self._stream.take(stop)
             if taken is not None:
                 beat(LOOK_S + FIRST_TRY_S + len(taken.ts) * QUERY_S)
