@@ -155,7 +155,7 @@ def test_a_bad_argument_shows_the_usage_and_is_exit_2(
         (["explain", "192.0.2.1", "evil.com"], 1, "no such incident"),
         (["explain", "\udcff", "\udcfe"], 1, "no such incident"),
         (["models", "show", "0123456789abcdef"], 2, "cannot find model"),
-        (["models", "show", "../../etc/passwd"], 2, "cannot use model id"),
+        (["models", "show", "../../etc/passwd"], 2, "cannot find model"),
         (["models", "approve"], 2, "cannot choose a model: none waits"),
         (["models", "approve", "0123456789abcdef"], 2, "it is unknown"),
         (["models", "reject", "0123456789abcdef"], 2, "it is unknown"),
