@@ -37,11 +37,14 @@ _PART = ".part"
 _log = structlog.get_logger()
 
 
-def write_atomic(path: Path, data: bytes, mode: int = FILE_MODE, sync: bool = True) -> None:
+def write_atomic(
+    path: Path, data: bytes, mode: int = FILE_MODE, sync: bool = True, owner: tuple[int, int] | None = None
+) -> None:
     """Write `data` to a file beside `path` and rename it to `path` in one step.
 
     sync: the file is on the disk when this returns, and survives a loss of power; without sync it survives only the
-    end of the process. Raises OSError; then `path` is unchanged, and the file beside it is removed.
+    end of the process. owner: user and group that the file is given to. Raises OSError; then `path` is unchanged, and
+    the file beside it is removed.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=_PART)
@@ -51,6 +54,8 @@ def write_atomic(path: Path, data: bytes, mode: int = FILE_MODE, sync: bool = Tr
             file.write(data)
             file.flush()
             os.fchmod(file.fileno(), mode)
+            if owner is not None:
+                os.fchown(file.fileno(), *owner)
             if sync:
                 os.fsync(file.fileno())
         part.replace(path)
@@ -58,6 +63,17 @@ def write_atomic(path: Path, data: bytes, mode: int = FILE_MODE, sync: bool = Tr
         part.unlink(missing_ok=True)  # after the rename it does not exist any more
     if sync:
         _sync_folder(path.parent)
+
+
+def heirs_of(path: Path) -> tuple[int, int] | None:
+    """User and group to whom a file belongs that root writes for a service: those of its folder; None for others.
+
+    A service that gave up root's rights could not read what a command of root's leaves in its folder. Raises OSError.
+    """
+    if os.geteuid() != 0:
+        return None
+    found = path.parent.stat()
+    return found.st_uid, found.st_gid
 
 
 def make_private_folder(path: Path) -> None:

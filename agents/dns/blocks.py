@@ -7,7 +7,6 @@ blocked. `enforcement` writes it.
 from __future__ import annotations
 
 import ipaddress
-import time
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -24,6 +23,8 @@ BLOCKS_FILE = "blocks.json"
 """The file, in the folder of the detector's state."""
 BLOCKS_MAX = 20_000
 """Blocks at once."""
+AHEAD_S = 86_400.0
+"""A block that begins later than so many seconds from now was made by a clock that was wrong."""
 _BEFORE_V4 = bytes(10) + b"\xff\xff"
 """Before the four bytes of an IPv4 address, as 16 bytes (RFC 4291 section 2.5.5.2)."""
 
@@ -59,8 +60,8 @@ class Block:
     ended_by: str = ""
 
     def lasts(self, now: float) -> bool:
-        """Whether it has not ended, dry or not."""
-        return self.ended_at is None and now < self.until
+        """Whether it has not ended, dry or not; one that a wrong clock began in the future does not last."""
+        return self.ended_at is None and self.began_at - AHEAD_S <= now < self.until
 
     @property
     def is_for_all(self) -> bool:
@@ -73,12 +74,13 @@ class BlockList:
     """The file: blocks, ended ones of late among them.
 
     paused: why no block is made by itself any more, "" = they are. watched_since: when counting what would be blocked
-    began; None = not yet.
+    began; None = not yet. resumed_at: when a person last let them be made again.
     """
 
     blocks: tuple[Block, ...] = ()
     paused: str = ""
     watched_since: float | None = None
+    resumed_at: float | None = None
 
     def lasting(self, now: float) -> list[Block]:
         """Blocks that have not ended, dry ones among them."""
@@ -170,7 +172,7 @@ class BlockFile:
 
     def __init__(self, path: Path) -> None:
         self.path, self.fault = path, ""
-        self._stamp: tuple[int, int, int] | None = None
+        self._stamp: tuple[int, ...] | None = None
         self._list = BlockList()
 
     def changed(self) -> bool:
@@ -188,12 +190,12 @@ class BlockFile:
         before, self._list = self._list, found
         return found != before
 
-    def _look(self) -> tuple[int, int, int] | None:
+    def _look(self) -> tuple[int, ...] | None:
         try:
             found = self.path.stat()
         except OSError:
             return None
-        return found.st_mtime_ns, found.st_ino, found.st_size
+        return found.st_mtime_ns, found.st_ctime_ns, found.st_ino, found.st_size  # ctime: it may have been chmodded
 
     @property
     def list(self) -> BlockList:
@@ -201,10 +203,7 @@ class BlockFile:
         return self._list
 
     def next_end(self, now: float) -> float:
-        """When the next block ends, Unix seconds; infinity where none will."""
-        return min((one.until for one in self._list.lasting(now)), default=float("inf"))
-
-
-def in_force_at(path: Path) -> list[Block]:
-    """Blocks of a file that queries meet now. Raises SettingsError."""
-    return read_blocks(path).in_force(time.time())
+        """When the next block ends, or is to be believed, Unix seconds; infinity where none will."""
+        ends = [one.until for one in self._list.lasting(now)]
+        ends += [one.began_at - AHEAD_S for one in self._list.blocks if one.began_at - AHEAD_S > now]
+        return min(ends, default=float("inf"))

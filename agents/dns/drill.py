@@ -1,6 +1,7 @@
 """The drill: a synthetic tunnel below a zone that nobody owns, by which this program sees whether it is seen.
 
-Names say which drill and which intake they are of. Whoever judges takes them apart from all other traffic.
+Names say which drill and which intake they are of. Whoever judges takes those that were asked for apart from all other
+traffic, and nothing else below the zone: a host could tunnel there to a server of its own.
 """
 
 from __future__ import annotations
@@ -9,7 +10,6 @@ import json
 import random
 import re
 import time
-from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -36,11 +36,6 @@ def drill_of(name: bytes) -> tuple[str, str] | None:
     """Drill and intake of a name in wire form; None for any other name."""
     found = _NAME.fullmatch(to_text(name).lower())
     return (found[2], found[1]) if found else None
-
-
-def of_drill(names: Sequence[bytes]) -> list[bool]:
-    """Which names lie below the zone."""
-    return [name[-len(DRILL_WIRE) :].lower() == DRILL_WIRE for name in names]
 
 
 def requested(path: Path) -> str:

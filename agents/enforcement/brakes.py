@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from agents.core.errors import NameFormatError, UsageError
 from agents.core.text import counted, printable
-from agents.dns.name import from_text, is_listed, is_public_suffix, labels_of, to_text
+from agents.dns.name import domain_text, from_text, is_listed, is_public_suffix, labels_of, to_text
 
 Labels = tuple[bytes, ...]
 POPULAR_S = 7 * 86_400.0
@@ -41,7 +41,8 @@ class NeverBlock:
     """The list of what is never blocked.
 
     own: zones of this network's own, and of the drill. never: the operator's. known: gives the suffixes of known
-    services and allowed ones. clients_since: how many clients asked for a domain since a time; raises StoreError.
+    services and allowed ones. clients_since: how many clients asked for a registered domain, or below it, since a time;
+    raises StoreError.
     """
 
     own: Sequence[str] = ()
@@ -65,7 +66,8 @@ class NeverBlock:
         for suffix in self.known():
             if related(labels, suffix):
                 return f"{b'.'.join(suffix).decode('ascii', 'backslashreplace')} is a known service or an allowed one"
-        clients = self.clients_since(domain, (time.time() if now is None else now) - POPULAR_S)
+        registered = domain_text(from_text(domain))  # what is below a popular domain is as popular
+        clients = self.clients_since(registered, (time.time() if now is None else now) - POPULAR_S)
         if clients >= self.popular:
             return f"it is popular here: {counted(clients, 'client')} asked for it in seven days (ENFORCE_POPULAR)"
         return ""

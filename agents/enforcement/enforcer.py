@@ -21,16 +21,16 @@ from agents.core.errors import AgentsError, StoreError
 from agents.core.files import PRIVATE_MODE, write_atomic
 from agents.core.text import NETWORK, command, harmless, printable, utc
 from agents.core.types import Incident, Message, Severity, Verdicts
-from agents.dns.blocks import Block, BlockFile, BlockTable, address_range
+from agents.dns.blocks import Block, BlockFile, BlockList, BlockTable, address_range
 from agents.dns.name import domain_text, from_text
 from agents.enforcement.keeper import HITS_FILE, BlockKeeper, read_hits
 from agents.enforcement.options import EnforceMode
 
-LIST_MODE = 0o644
-"""Who answers may be another user."""
 TURN_S = 0.25
 SAVE_S, CONFIRMED_S = 10.0, 15.0
 """How often hits and the database's record are written, and decisions of people looked for."""
+LIST_AGAIN_S = 5.0
+"""A list for other programs that could not be written is tried again after so many seconds."""
 OPEN_MAX, CANDIDATES_MAX = 10_000, 1000
 """Open incidents that are remembered in case a person confirms one; incidents that wait for the brakes."""
 _log = structlog.get_logger()
@@ -55,7 +55,7 @@ class Enforcer:
     ) -> None:
         self._keeper, self._tell, self._read_confirmed, self._record = keeper, tell, confirmed, record
         self.counts: Counter[str] = Counter()
-        self.fault = ""
+        self._faults: dict[str, str] = {}  # what cannot be done now, and why
         self._file, self._table = BlockFile(keeper.path), BlockTable()
         self._hits_path = keeper.path.with_name(HITS_FILE)
         self._hits: Counter[str] = Counter(read_hits(self._hits_path))
@@ -66,6 +66,7 @@ class Enforcer:
         self._confirmed: frozenset[str] = frozenset()
         self._saved_at = self._confirmed_at = self._ends = 0.0
         self._guard, self._stop, self._dirty = threading.Lock(), threading.Event(), True
+        self._list_tried_at, self._again = 0.0, dict[str, Incident]()
         self._thread = threading.Thread(target=self._work, name="enforcement", daemon=True)
 
     @property
@@ -83,7 +84,12 @@ class Enforcer:
         if self.mode != EnforceMode.OFF:
             self._thread.start()
         else:
-            self._write_list([])
+            self._write_list(BlockList(), time.time())
+
+    @property
+    def fault(self) -> str:
+        """What cannot be done now, and why; "" where all can be."""
+        return next(iter(self._faults.values()), "")
 
     def state(self) -> dict[str, Any]:
         """For health: blocks in force and dry, sums, why none is made any more."""
@@ -142,9 +148,10 @@ class Enforcer:
             address = bytes(16)
         block = table.find(address, name)
         if block is not None:
-            self._hits[block.block_id] += 1
+            with self._guard:  # the thread saves hits meanwhile
+                self._hits[block.block_id] += 1
+                self._dirty = True
             self.counts["dry_hits" if block.dry else "hits"] += 1
-            self._dirty = True
 
     def close(self) -> None:
         """Write down what was counted, and end."""
@@ -154,42 +161,49 @@ class Enforcer:
             self._save(time.time())
 
     def _work(self) -> None:
-        self._guarded(self._keeper.watch)
+        self._guarded("begin", self._keeper.watch)
         while not self._stop.is_set():
             now = time.time()
             self._take_file(now)
             if abs(now - self._confirmed_at) >= CONFIRMED_S:
                 self._confirmed_at = now
-                self._guarded(self._look_for_decisions)
+                if "begin" in self._faults:
+                    self._guarded("begin", self._keeper.watch)
+                self._guarded("decisions", self._look_for_decisions)
+                self._line_up_again()
             while self._candidates and not self._stop.is_set():
-                incident = self._candidates.popleft()
-                self._guarded(lambda incident=incident: self._block(incident))  # type: ignore[misc]
+                self._take_candidate(self._candidates.popleft(), now)
             if abs(now - self._saved_at) >= SAVE_S:
                 self._save(now)
             self._stop.wait(TURN_S)
 
-    def _guarded(self, work: Callable[[], object]) -> None:
+    def _guarded(self, what: str, work: Callable[[], object]) -> bool:
+        """Do it, and note why it could not be done until it can; whether it was."""
         try:
             work()
         except (AgentsError, OSError) as error:
-            if str(error) != self.fault:
-                _log.warning("enforcement_failed", error=printable(error, 300))
-            self.fault = printable(error, 300)
-        else:
-            self.fault = ""
+            text = printable(error, 300)
+            if text != self._faults.get(what):
+                _log.warning("enforcement_failed", what=what, error=text)
+            self._faults = {**self._faults, what: text}  # another thread reads it
+            return False
+        self._faults = {name: text for name, text in self._faults.items() if name != what}
+        return True
 
     def _take_file(self, now: float) -> None:
         if not self._file.changed() and now < self._ends:
+            if "list" in self._faults and abs(now - self._list_tried_at) >= LIST_AGAIN_S:
+                self._write_list(self._file.list, now)
             return
         blocks = self._file.list
         self._ends, self._dirty = self._file.next_end(now), True
         self._table = BlockTable.of(blocks.lasting(now))
         self._watched = frozenset(registered_domains(self._table))
-        self._write_list(blocks.in_force(now) if self.mode == EnforceMode.ON else [])
+        self._write_list(blocks, now)
 
-    def _write_list(self, blocks: Sequence[Block]) -> None:
-        if path := self._keeper.options.list_file:
-            self._guarded(lambda: write_atomic(path, list_text(blocks).encode(), LIST_MODE))
+    def _write_list(self, blocks: BlockList, now: float) -> None:
+        self._list_tried_at = now
+        self._guarded("list", lambda: self._keeper.write_list(blocks))
 
     def _look_for_decisions(self) -> None:
         found = self._read_confirmed()
@@ -198,16 +212,30 @@ class Enforcer:
             self._confirmed = found
             self._candidates.extend(one for one in self._open.values() if one.domain in new)
 
+    def _line_up_again(self) -> None:
+        """Take up once more what could not be blocked, as long as it goes on."""
+        with self._guard:
+            again = [one for one in self._again.values() if one.incident_id in self._open]
+            self._candidates.extend(again)
+        for one in again:
+            self._handled.pop(one.incident_id, None)
+        self._again = {}
+        if not again:
+            self._faults = {name: text for name, text in self._faults.items() if name != "block"}
+
+    def _take_candidate(self, incident: Incident, now: float) -> None:
+        if not self._why(incident) or now < self._handled.get(incident.incident_id, 0.0):
+            return
+        if not self._guarded("block", lambda: self._block(incident)) and len(self._again) < CANDIDATES_MAX:
+            self._again[incident.incident_id] = incident
+
     def _block(self, incident: Incident) -> None:
         """Ask the brakes about one incident, and block it."""
-        key, now = f"{incident.incident_id}", time.time()
-        why = self._why(incident)
-        if not why or now < self._handled.get(key, 0.0):
-            return
+        key, now, why = incident.incident_id, time.time(), self._why(incident)
         try:
             brake = self._brake(incident, now)
         except StoreError:
-            self._handled[key] = now + CONFIRMED_S  # asked again with the incident's next query
+            self._remember(key, now + CONFIRMED_S)  # not with each query of the incident
             raise
         if brake:
             self._hold(key, incident, brake, now)
@@ -227,6 +255,8 @@ class Enforcer:
     def _brake(self, incident: Incident, now: float) -> str:
         if incident.domain in (NETWORK, "."):
             return "its names are scattered over many domains"
+        if why := self._keeper.options.people_alone:
+            return why
         never = self._keeper.never
         return never.always(incident.domain) or never.usually(incident.domain, now)
 
@@ -246,17 +276,18 @@ class Enforcer:
         self._saved_at = now
         if not self._dirty:
             return
-        self._dirty, blocks = False, self._file.list.blocks
+        blocks = self._file.list.blocks
         known = {one.block_id for one in blocks}
-        hits = {one: number for one, number in self._hits.items() if one in known}
-        self._hits = Counter(hits)
+        with self._guard:
+            self._dirty, hits = False, {one: number for one, number in self._hits.items() if one in known}
+            self._hits = Counter(hits)
 
         def save() -> None:
             write_atomic(self._hits_path, json.dumps(hits).encode(), PRIVATE_MODE)
             self._record(blocks, hits)
 
-        self._guarded(save)
-        self._dirty |= bool(self.fault)
+        if not self._guarded("record", save):
+            self._dirty = True
 
 
 def registered_domains(table: BlockTable) -> set[str]:
@@ -268,12 +299,6 @@ def registered_domains(table: BlockTable) -> set[str]:
         except AgentsError:
             continue
     return found
-
-
-def list_text(blocks: Sequence[Block]) -> str:
-    """Blocks for other programs: a line each of action, client (* = all), domain, and the end (Unix seconds)."""
-    rows = sorted((str(one.action), one.client, one.domain, f"{one.until:.0f}") for one in blocks)
-    return "".join("\t".join(row) + "\n" for row in rows)
 
 
 def blocked_message(block: Block) -> Message:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ipaddress
 import json
+import os
 import secrets
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -14,8 +15,10 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
+import structlog
+
 from agents.core.errors import BusyError, SettingsError, UsageError
-from agents.core.files import PRIVATE_MODE, locked_within, write_atomic
+from agents.core.files import FILE_MODE, PRIVATE_MODE, heirs_of, locked_within, write_atomic
 from agents.core.text import NETWORK, counted, printable
 from agents.core.types import DAY_S, Incident, clean
 from agents.dns.blocks import BLOCKS_FILE, BLOCKS_MAX, Block, BlockAction, BlockList, read_blocks
@@ -34,6 +37,7 @@ AUTOMATIC = "dns-tunnel"
 AN_HOUR_S = 3600.0
 HITS_FILE = "block_hits.json"
 """How often each block was met, in the folder of the detector's state; the detector writes it."""
+_log = structlog.get_logger()
 
 
 class BlockKeeper:
@@ -118,6 +122,8 @@ class BlockKeeper:
     def add_for(self, incident: Incident, why: str) -> Block | None:
         """A block that no person makes; the brakes have been asked. None where it is there, or they are paused.
 
+        Nor is one made that a person has ended, until it would have ended by itself.
+
         The one beyond ENFORCE_PER_HOUR is not made, and pauses all: BlockList.paused says so then. Where it is only
         counted, counting goes on an hour later by itself.
         """
@@ -129,7 +135,11 @@ class BlockKeeper:
             there = [one for one in blocks.lasting(now) if one.domain == incident.domain and one.client in wanted]
             if blocks.paused or any(dry or not one.dry for one in there):
                 return None
-            lately = sum(one.author == AUTOMATIC and now - one.began_at < AN_HOUR_S for one in blocks.blocks)
+            if any(
+                _undone(one, now) and one.domain == incident.domain and one.client in wanted for one in blocks.blocks
+            ):
+                return None
+            lately = _made_lately(blocks, dry, now)
             if lately >= options.per_hour:
                 if dry:
                     return None
@@ -161,8 +171,20 @@ class BlockKeeper:
             return self._end(found, chosen, author)
 
     def undo_all(self, author: str) -> Sequence[Block]:
-        """End all blocks, and make none without a person until `resume`. A list that cannot be read is replaced."""
+        """End all blocks, and make none without a person until `resume`. A list that cannot be read is replaced.
+
+        Where the disk takes nothing the file is deleted: without it nothing is blocked. That may have made room.
+        """
         author = _text(author, "an author", AUTHOR_MAX)
+        try:
+            return self._undo_all(author)
+        except OSError:
+            for path in (self.path, self.options.list_file):
+                if path is not None:
+                    path.unlink(missing_ok=True)
+            return self._undo_all(author)
+
+    def _undo_all(self, author: str) -> Sequence[Block]:
         with self._changing(replacing=True) as found:
             found[0] = replace(found[0], paused=f"all blocks were undone by {author}")
             return self._end(found, {one.block_id for one in found[0].lasting(self._clock())}, author)
@@ -171,7 +193,7 @@ class BlockKeeper:
         """Let blocks be made without a person again; whether they were not."""
         with self._changing() as found:
             paused = bool(found[0].paused)
-            found[0] = replace(found[0], paused="")
+            found[0] = replace(found[0], paused="", resumed_at=self._clock())
             return paused
 
     def pause(self, author: str) -> None:
@@ -216,6 +238,8 @@ class BlockKeeper:
         except BlockingIOError:
             raise BusyError("cannot change the blocks: another process is changing them") from None
         with lock:
+            if (heirs := heirs_of(self.path)) is not None:
+                os.chown(self.path.with_suffix(".lock"), *heirs, follow_symlinks=False)
             try:
                 before = read_blocks(self.path)
             except SettingsError:
@@ -225,14 +249,57 @@ class BlockKeeper:
             found = [before]
             yield found
             if found[0] != before or replacing:
-                write_atomic(self.path, self._shortened(found[0]).to_json(), PRIVATE_MODE)
+                write_atomic(self.path, self._shortened(found[0]).to_json(), PRIVATE_MODE, owner=heirs)
+                try:
+                    self.write_list(found[0])
+                except OSError as error:  # the detector, where one runs, tries again
+                    _log.warning("list_not_written", path=str(self.options.list_file), error=error.strerror)
+
+    def write_list(self, blocks: BlockList) -> None:
+        """Write ENFORCE_LIST_FILE, where there is to be one, for other programs.
+
+        Raises OSError; where nothing is blocked the file is gone then, which says the same.
+        """
+        if (path := self.options.list_file) is None:
+            return
+        in_force = blocks.in_force(self._clock()) if self.options.mode == EnforceMode.ON else []
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            write_atomic(path, list_text(in_force).encode(), FILE_MODE, owner=heirs_of(path))
+        except OSError:
+            if not in_force:
+                path.unlink(missing_ok=True)
+            raise
 
     def _shortened(self, blocks: BlockList) -> BlockList:
         now = self._clock()
         lasting = blocks.lasting(now)
-        ended = [one for one in blocks.blocks if not one.lasts(now) and now - _end_of(one) < KEPT_S]
+        ended = [
+            one for one in blocks.blocks if not one.lasts(now) and (now - _end_of(one) < KEPT_S or _undone(one, now))
+        ]
         ended = sorted(ended, key=_end_of)[-ENDED_MAX:]
         return replace(blocks, blocks=(*ended, *lasting))
+
+
+def list_text(blocks: Sequence[Block]) -> str:
+    """Blocks for other programs: a line each of action, client (* = all), domain, and the end (Unix seconds)."""
+    rows = sorted((str(one.action), one.client, one.domain, f"{one.until:.0f}") for one in blocks)
+    return "".join("\t".join(row) + "\n" for row in rows)
+
+
+def _undone(block: Block, now: float) -> bool:
+    """Whether a person has ended a block that no person made, and it would last otherwise.
+
+    One that was only counted is also ended where one in force takes its place.
+    """
+    replaced = block.dry and block.ended_by == AUTOMATIC
+    return block.author == AUTOMATIC and block.ended_at is not None and now < block.until and not replaced
+
+
+def _made_lately(blocks: BlockList, dry: bool, now: float) -> int:
+    """Blocks of an hour that no person made, in force or dry ones, since blocking was last resumed."""
+    since = max(now - AN_HOUR_S, blocks.resumed_at or 0.0)
+    return sum(one.author == AUTOMATIC and one.dry == dry and since < one.began_at <= now for one in blocks.blocks)
 
 
 def _end_of(block: Block) -> float:

@@ -25,7 +25,10 @@ class EnforceMode(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class EnforceOptions:
-    """What is blocked by itself, for how long, how often. never: domains in lower-case presentation form."""
+    """What is blocked by itself, for how long, how often. never: domains in lower-case presentation form.
+
+    people_alone: why nothing is blocked without a person, "" = it may be.
+    """
 
     mode: EnforceMode = EnforceMode.OFF
     action: BlockAction = BlockAction.NXDOMAIN
@@ -37,6 +40,7 @@ class EnforceOptions:
     never: tuple[str, ...] = ()
     sinkhole: tuple[str, ...] = ()
     list_file: Path | None = None
+    people_alone: str = ""
 
 
 def domains_of(text: str) -> tuple[str, ...]:

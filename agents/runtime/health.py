@@ -139,10 +139,11 @@ def metrics_of(state: DetectorHealth) -> Iterator[Metric]:
         yield Metric(f"alerts_{name}_total", f"alerts {name}", value)
     for name, value in state.exports.items():
         yield Metric(f"exports_{name}_total", f"records of incidents {name}, since the detector began", value)
-    if state.drill.get("at"):
+    if state.drill.get("at") or not state.drill.get("ok", True):
         yield Metric(
             "drill_ok", "1 where the last test tunnel was seen through each intake", bool(state.drill.get("ok"))
         )
+    if state.drill.get("at"):
         yield Metric("drill_age_seconds", "time since the last test tunnel", _age_s(state.drill["at"]))
         yield Metric("drill_unseen", "intakes through which it was not seen", state.drill.get("unseen", 0))
     for name, (key, text) in _ENFORCEMENT.items():
@@ -310,6 +311,8 @@ def _drill(state: DetectorHealth) -> dict[str, dict[str, Any]]:
     if not found:
         return {}
     error = {} if found.get("ok") else {"error": "cannot see a test tunnel: see dns-tunnel doctor"}
+    if error and not found["at"]:
+        error = {"error": "cannot drill: this machine may not ask its listener: see dns-tunnel doctor"}
     late_s = DRILLS_LATE * 60 * found.get("minutes", 0)
     if "unseen" in found and _age_s(found["at"]) > late_s:
         error = {"error": f"cannot drill: the last test tunnel was {_age_s(found['at']):.0f} s ago"}

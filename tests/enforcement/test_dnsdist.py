@@ -15,7 +15,7 @@ import pytest
 
 from agents.core.files import write_atomic
 from agents.core.text import NETWORK
-from agents.enforcement.enforcer import list_text
+from agents.enforcement.keeper import list_text
 from tests.enforcement.blocks import block
 from tests.support.listening import wait_until
 from tests.support.patience import patient

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import json
 import random
+import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -15,9 +17,13 @@ from typing import Any
 
 import pytest
 
+from agents.cli.upkeep.block import enforcement_text
 from agents.core.errors import StoreError
 from agents.core.types import Incident, Severity, Verdicts, batch_of
 from agents.dns.blocks import BLOCKS_FILE, BlockList, read_blocks
+from agents.dns.name import from_text
+from agents.enforcement import enforcer as enforcer_module
+from agents.enforcement.brakes import NeverBlock
 from agents.enforcement.enforcer import Enforcer
 from agents.enforcement.keeper import AUTOMATIC, HITS_FILE, BlockKeeper, read_hits
 from agents.enforcement.options import EnforceMode, EnforceOptions
@@ -182,6 +188,89 @@ def test_a_dead_database_blocks_nothing_new_and_undoes_nothing(tmp_path: Path) -
         wait_until(lambda: len(keeper.blocks().lasting(time.time())) == 2)
     finally:
         enforcer.close()
+
+
+def test_what_failed_is_tried_again_and_said_until_then(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One fault is not covered up by something else that went well; the list is written when it can be."""
+    monkeypatch.setattr(enforcer_module, "LIST_AGAIN_S", 0.1)
+    monkeypatch.setattr(enforcer_module, "SAVE_S", 0.1)
+    monkeypatch.setattr(enforcer_module, "CONFIRMED_S", 0.1)
+    folder = tmp_path / "there"
+    folder.touch()  # a file, where a folder is to be
+    keeper = BlockKeeper(tmp_path, EnforceOptions(EnforceMode.ON, dry_days=0, list_file=folder / "list.txt"))
+    keeper.add("evil.net", reason="x", author="ann")
+    saved = list[Any]()
+    enforcer = Enforcer(keeper, record=lambda blocks, hits: saved.append(hits))
+    enforcer.start()
+    try:
+        wait_until(lambda: bool(saved) and bool(enforcer.state()["error"]))
+        enforcer._dirty = True
+        wait_until(lambda: len(saved) > 1)
+        assert "there" in enforcer.state()["error"]
+        folder.unlink()
+        wait_until(lambda: not enforcer.state()["error"] and "evil.net" in (folder / "list.txt").read_text())
+    finally:
+        enforcer.close()
+
+
+def test_an_incident_that_the_database_could_not_judge_is_blocked_when_it_is_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(enforcer_module, "CONFIRMED_S", 0.1)
+    away = [True]
+
+    def clients(domain: str, since: float) -> int:
+        if away:
+            raise StoreError("cannot reach the database")
+        return 0
+
+    keeper = BlockKeeper(tmp_path, EnforceOptions(EnforceMode.ON, dry_days=0), NeverBlock(clients_since=clients))
+    enforcer = Enforcer(keeper)
+    enforcer.start()
+    try:
+        enforcer.accept(_news(incident(domain="evil.net", severity=Severity.CRITICAL)))
+        wait_until(lambda: "cannot reach" in enforcer.state()["error"])
+        away.clear()
+        wait_until(lambda: bool(keeper.blocks().blocks) and not enforcer.state()["error"])
+    finally:
+        enforcer.close()
+
+
+def test_hits_that_come_while_they_are_saved_are_kept(tmp_path: Path) -> None:
+    keeper = BlockKeeper(tmp_path, EnforceOptions(EnforceMode.ON, dry_days=0))
+    blocks = [keeper.add(f"evil{number}.net", reason="x", author="ann") for number in range(200)]
+    enforcer = Enforcer(keeper)
+    enforcer._take_file(time.time())
+    before, done = sys.getswitchinterval(), threading.Event()
+
+    def save() -> None:
+        while not done.is_set():
+            enforcer._dirty = True
+            enforcer._save(time.time())
+
+    thread = threading.Thread(target=save)
+    sys.setswitchinterval(1e-6)
+    thread.start()
+    try:
+        for _ in range(50):
+            for one in blocks:
+                enforcer._count_one(enforcer._table, CLIENT, from_text(f"a.{one.domain}"))
+    finally:
+        done.set()
+        thread.join()
+        sys.setswitchinterval(before)
+    assert enforcer._hits == {one.block_id: 50 for one in blocks}
+
+
+def test_where_clients_cannot_be_counted_people_alone_block(tmp_path: Path) -> None:
+    settings = settings_for(tmp_path, privacy="truncate")
+    with judging(settings) as judge:
+        tunnel(judge, "exporttest.net")
+        wait_until(lambda: judge.health().enforcement["held"] >= 1)
+        assert not lasting(settings).blocks
+        with closing(store_of(settings)) as store:
+            assert block_keeper_of(settings, store).add("exporttest.net", reason="x", author="ann").is_for_all
+    assert "none is made without a person: PRIVACY=truncate" in enforcement_text(settings)
 
 
 def test_off_starts_nothing_and_empties_the_list_of_others(tmp_path: Path) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +17,7 @@ from hypothesis import strategies as st
 from agents.core.errors import SettingsError, StoreError, UsageError
 from agents.core.text import NETWORK
 from agents.core.types import DAY_S
-from agents.dns.blocks import BLOCKS_FILE, BlockAction, BlockTable, address_range, read_blocks
+from agents.dns.blocks import BLOCKS_FILE, BlockAction, BlockFile, BlockTable, address_range, read_blocks
 from agents.dns.name import from_text, labels_of
 from agents.enforcement.brakes import NeverBlock, checked_domain
 from agents.enforcement.keeper import AUTOMATIC, ENDED_MAX, KEPT_S, BlockKeeper
@@ -254,3 +256,91 @@ def test_a_clients_own_block_goes_before_that_of_all() -> None:
 
 def test_domains_are_those_that_people_type() -> None:
     assert checked_domain(" Evil.Example.COM. ") == "evil.example.com"
+
+
+def test_what_a_person_ended_is_not_made_again_until_its_time(tmp_path: Path) -> None:
+    clock = Clock()
+    one = keeper(tmp_path, clock=clock, hours=9 * 24.0)
+    found = replace(incident(), domain="evil.net")
+    made = one.add_for(found, "CRITICAL")
+    assert made
+    one.remove(made.block_id, "ann")
+    clock.now += 8 * DAY_S
+    one.add("other.net", reason="x", author="ann")  # the file is written, and forgets what it may
+    assert one.add_for(found, "CRITICAL") is None
+    assert one.add_for(replace(found, client="192.0.2.99"), "CRITICAL"), "another client's"
+    clock.now += 1.1 * DAY_S
+    assert one.add_for(found, "CRITICAL")
+
+
+def test_after_resume_the_hour_begins_anew(tmp_path: Path) -> None:
+    clock = Clock()
+    one = keeper(tmp_path, clock=clock, per_hour=2)
+    for number in range(3):
+        one.add_for(replace(incident(), domain=f"evil{number}.net"), "CRITICAL")
+    assert one.blocks().paused
+    clock.now += 60
+    one.resume()
+    clock.now += 1
+    assert one.add_for(replace(incident(), domain="evil3.net"), "CRITICAL") and not one.blocks().paused
+
+
+def test_blocks_that_were_only_counted_do_not_use_up_the_hour(tmp_path: Path) -> None:
+    clock = Clock()
+    for number in range(2):
+        dry = keeper(tmp_path, clock=clock, per_hour=2, mode=EnforceMode.DRY_RUN)
+        assert dry.add_for(replace(incident(), domain=f"dry{number}.net"), "CRITICAL")
+    one = keeper(tmp_path, clock=clock, per_hour=2)
+    assert one.add_for(replace(incident(), domain="evil.net"), "CRITICAL") and not one.blocks().paused
+
+
+def test_below_a_popular_domain_it_is_as_popular() -> None:
+    assert "popular here: 9 clients" in NEVER.usually("a.b.popular.net")
+
+
+def test_a_block_of_a_clock_that_was_wrong_does_not_last(tmp_path: Path) -> None:
+    clock = Clock()
+    clock.now += 3650 * DAY_S
+    one = keeper(tmp_path, clock=clock)
+    one.add("evil.net", reason="x", author="ann")
+    clock.now = NOW
+    assert one.blocks().in_force(NOW) == []
+    file = BlockFile(tmp_path / BLOCKS_FILE)
+    assert file.changed() and file.next_end(NOW) == NOW + 3649 * DAY_S, "it is looked at again when it may be true"
+
+
+def test_other_programs_list_is_written_by_whoever_changes_the_blocks(tmp_path: Path) -> None:
+    path = tmp_path / "list.txt"
+    one = keeper(tmp_path, list_file=path)
+    made = one.add("evil.net", reason="x", author="ann")
+    assert path.read_text() == f"nxdomain\t*\tevil.net\t{made.until:.0f}\n"
+    one.undo_all("ann")
+    assert path.read_text() == ""
+
+
+def test_a_list_that_cannot_be_written_holds_no_block_up(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    one = keeper(tmp_path, list_file=tmp_path / "file" / "list.txt")
+    assert one.add("evil.net", reason="x", author="ann") in one.blocks().in_force(NOW)
+
+
+def test_undo_all_on_a_full_disk_blocks_nothing_any_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "list.txt"
+    one = keeper(tmp_path, list_file=path)
+    one.add("evil.net", reason="x", author="ann")
+
+    def full(*_: Any, **__: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("agents.enforcement.keeper.write_atomic", full)
+    with pytest.raises(OSError, match="No space"):
+        one.undo_all("ann")
+    assert one.blocks().lasting(NOW) == [] and not path.exists()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root writes into another user's folder")
+def test_what_root_writes_belongs_to_the_owner_of_the_folder(tmp_path: Path) -> None:
+    os.chown(tmp_path, 65534, 65534)
+    keeper(tmp_path, list_file=tmp_path / "list.txt").add("evil.net", reason="x", author="root")
+    for name in (BLOCKS_FILE, "blocks.lock", "list.txt"):
+        assert (tmp_path / name).stat().st_uid == 65534, name

@@ -17,11 +17,11 @@ import numpy as np
 import pytest
 
 from agents.core.errors import AgentsError
-from agents.core.types import Message, QueryBatch, Severity, batch_of
+from agents.core.types import Message, QueryBatch, Row, Severity, batch_of
 from agents.dns.drill import DRILL_NAMES, DRILL_REQUEST, DRILL_ZONE, drill_names, drill_of, injected, requested
-from agents.runtime.bootstrap import judge_parts, load_settings, make_folders, store_of
+from agents.runtime.bootstrap import intakes, judge_parts, load_settings, make_folders, processes, store_of
 from agents.runtime.detector_process import Judge
-from agents.runtime.drill.drill import DRILL_STATE, Drill, DrillTargets, drill_text
+from agents.runtime.drill.drill import COPIES_MAX, DRILL_STATE, Drill, DrillTargets, drill_text
 from agents.runtime.drill.options import DrillOptions
 from tests.support.detecting import query
 from tests.support.listening import listening, wait_until
@@ -92,16 +92,61 @@ def _batch(rows: list[tuple[Any, ...]]) -> QueryBatch:
 
 
 def test_rows_of_a_drill_are_taken_out_of_a_batch_whenever_they_come(tmp_path: Path) -> None:
-    with judging(tmp_path, DrillTargets()) as (judge, _):
-        rng, now = random.Random(1), time.time()
-        mixed = [query(now + i / 50, "192.0.2.7", f"{rng.randbytes(25).hex()}.{DRILL_ZONE}") for i in range(60)]
+    with judging(tmp_path, DrillTargets(collector=True)) as (judge, drill):
+        now = time.time()
+        for late in ("0a1b2c3d", "11111111"):
+            drill._expect(late, drill._plan())
+        shouted = [name.upper() for name in drill_names("0a1b2c3d", "collector")]  # as resolvers do that vary the case
+        mixed: list[Row] = [(now, "192.0.2.7", name, 16, 90, 3, 0, -1, -1, float("nan"), "") for name in shouted]
         mixed.insert(30, query(now, "192.0.2.7", "www.example.com"))
         outcome = judge.consume(batch_of(mixed), "mixed")
-        assert (outcome.rows, outcome.stored + outcome.spooled) == (61, 61)
+        assert (outcome.rows, outcome.stored + outcome.spooled) == (DRILL_NAMES + 1, DRILL_NAMES + 1)
         flows = judge.detector.gauges()["flows"]
         assert flows <= 2 and not judge.detector.open_incidents, "of www.example.com alone"
-        assert judge.consume(injected("0a1b2c3d"), "alone").rows == DRILL_NAMES
+        assert judge.consume(injected("11111111"), "alone").rows == DRILL_NAMES
         assert judge.detector.gauges()["flows"] == flows
+
+
+def test_a_tunnel_below_the_zone_of_drills_is_an_incident(tmp_path: Path) -> None:
+    with judging(tmp_path, DrillTargets(collector=True)) as (judge, drill):
+        drill._expect("0a1b2c3d", drill._plan())
+        rng, now = random.Random(1), time.time()
+        names = [f"{rng.randbytes(30).hex()}.collector-0a1b2c3d.{DRILL_ZONE}" for _ in range(200)]
+        judge.consume(batch_of([query(now + i / 50, "192.0.2.7", name) for i, name in enumerate(names)]), "tunnel")
+        assert {one.client for one in judge.detector.open_incidents.values()} == {"192.0.2.7"}
+
+
+def test_names_of_a_drill_that_are_played_again_and_again_are_judged(tmp_path: Path) -> None:
+    drill = drill_with(tmp_path, Told())
+    drill._expect("0a1b2c3d", drill._plan())
+    left = [len(drill.split(injected("0a1b2c3d"))) for _ in range(COPIES_MAX + 1)]
+    assert left == [0] * COPIES_MAX + [DRILL_NAMES]
+
+
+def test_rows_of_a_drill_that_come_after_a_restart_are_taken_out(tmp_path: Path) -> None:
+    drill = drill_with(tmp_path, Told(), targets=DrillTargets(("127.0.0.1", 1)), seen_s=0.1)
+    drill.run()
+    late = injected(requested(tmp_path / DRILL_REQUEST), "listener")
+    again = drill_with(tmp_path, Told(), targets=DrillTargets(("127.0.0.1", 1)))
+    assert len(again.split(late)) == 0
+
+
+def test_a_listener_that_may_not_be_asked_is_a_failure(tmp_path: Path) -> None:
+    from agents.runtime.health import _drill as health_of
+    from agents.runtime.health import metrics_of
+    from agents.runtime.heartbeat import DetectorHealth
+
+    settings = load_settings(data_dir=tmp_path, allowed_clients="192.0.2.0/24", upstreams="127.0.0.1:1")
+    make_folders(settings)
+    targets = processes._drill_targets(intakes.listener_config(settings), None, None)
+    drill = Drill(DrillOptions(minutes=60), targets, tmp_path, _real)
+    assert not drill.enabled
+    with pytest.raises(AgentsError, match=r"127\.0\.0\.1 is no client of it"):
+        drill_text(drill.state(), time.time())
+    state = DetectorHealth(drill=drill.state())
+    assert "cannot drill: this machine may not ask" in health_of(state)["drill"]["error"]
+    assert [one.value for one in metrics_of(state) if one.name == "drill_ok"] == [False]
+    assert Drill(DrillOptions(minutes=0), targets, tmp_path, _real).state() == {}
 
 
 class Told(list[Message]):

@@ -81,6 +81,8 @@ def _print_list(keeper: BlockKeeper) -> None:
     if mode == EnforceMode.ON and keeper.counts_alone(found):
         ends = (found.watched_since or now) + keeper.options.dry_days * DAY_S
         print(f"without a person it is only counted until {utc(ends)} (ENFORCE_DRY_DAYS)")
+    if keeper.options.people_alone:
+        print(f"no block is made without a person: {keeper.options.people_alone}")
     if found.paused:
         print(f"no block is made without a person: {printable(found.paused)}; go on with {command('block resume')}")
 
@@ -115,6 +117,8 @@ def enforcement_text(settings: Settings) -> str:
     found, now = keeper.blocks(), time.time()
     lasting = found.lasting(now)
     text = f"{keeper.options.mode}: {counted(len(lasting), 'block')}, {sum(one.dry for one in lasting)} only counted"
+    if keeper.options.people_alone:
+        text += f"; none is made without a person: {keeper.options.people_alone}"
     if found.paused:
         raise AgentsError(f"cannot block without a person: {found.paused}; {text}")
     return text

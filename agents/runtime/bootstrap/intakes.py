@@ -84,7 +84,12 @@ def listener_config(settings: Settings) -> ListenerConfig:
 def enforce_options_of(settings: Settings) -> EnforceOptions:
     """ENFORCE and what belongs to it; without addresses a tunnel is blocked for all. Raises SettingsError."""
     options = enforcement.SPEC.factory(settings.of(enforcement.SPEC))
-    return options if settings.of(privacy.SPEC)["privacy"] == "off" else replace(options, for_all=True)
+    mode = settings.of(privacy.SPEC)["privacy"]
+    if mode == "off":
+        return options
+    # Of shortened addresses nobody can count how many clients a domain is popular with.
+    why = "PRIVACY=truncate hides how many clients ask for a domain" if mode == "truncate" else ""
+    return replace(options, for_all=True, people_alone=why)
 
 
 def _block_config(settings: Settings) -> BlockConfig | None:

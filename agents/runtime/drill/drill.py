@@ -1,9 +1,10 @@
 """Every so often a synthetic tunnel goes through every live intake, to detector, store and, daily, channels.
 
 It tells "nothing was found" from "nothing runs". What is asked at a listener or a resolver takes the way of every
-query; a collector whose resolver is not named puts the names into its ring itself: the drill says which. Rows of a
-drill are taken out of each batch before it is judged, and judged by a detector of their own that forgets them: they are
-in no statistics, no training and no budget. What is stored of them is marked, and deleted again.
+query; a collector whose resolver is not named puts the names into its ring itself: the drill says which. The very
+names of the last two drills, so many times each as honest ways repeat them, are taken out of each batch before it is
+judged, and judged by a detector of their own that forgets them: they are in no statistics, no training and no budget.
+What is stored of them is marked, and deleted again. Any other name below the zone is judged like all that clients ask.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ from agents.core.files import PRIVATE_MODE, write_atomic
 from agents.core.protocols import Detector
 from agents.core.text import counted, utc
 from agents.core.types import DAY_S, Message, QueryBatch, Severity, Verdicts, marked
-from agents.dns.drill import DRILL_NAMES, DRILL_REQUEST, DRILL_WIRE, drill_names, drill_of, of_drill
+from agents.dns.drill import DRILL_NAMES, DRILL_REQUEST, DRILL_WIRE, drill_names, drill_of, requested
 from agents.runtime.drill.options import DrillOptions
 
 DRILL_MARK = "drill"
@@ -45,8 +46,10 @@ SEEN_S = 150.0
 """A drill is seen within so many seconds: a Pi-hole writes its database each minute, servers flush logs late."""
 ENOUGH = DRILL_NAMES // 2
 """Names that must arrive: a datagram may be lost."""
-WAITING_MAX = 64
-"""Parts of batches that wait for the drill's thread."""
+COPIES_MAX = 16
+"""How often a name of a drill is taken out: resolvers repeat what they ask, a tap sees each hop. More is traffic."""
+KEPT_DRILLS = 2
+"""Drills whose names are taken out: the last one, and one whose rows come late."""
 PACE_S = 0.01
 _QUESTION_END = b"\0\0\x10\0\1"  # the root, TXT, IN (RFC 1035 section 4.1.2)
 _log = structlog.get_logger()
@@ -105,7 +108,10 @@ class Drill:
         self._make, self._forget, self._tell = make, forget, tell
         self._first_s, self._seen_s = first_s, seen_s
         self._keep: Callable[[Verdicts], bool] = lambda verdicts: True
-        self._rows: queue.Queue[QueryBatch] = queue.Queue(WAITING_MAX)
+        self._rows: queue.SimpleQueue[QueryBatch] = queue.SimpleQueue()  # of COPIES_MAX of each name at most
+        self._expected: tuple[dict[bytes, int], ...] = ()  # names of the last drills, and how often they may still come
+        if drill := requested(state_dir / DRILL_REQUEST):
+            self._expect(drill, self._plan())  # of the process before this one: its rows may come late
         self._stop = threading.Event()
         kept = _kept(state_dir / DRILL_STATE)
         self._at, self._told_at, self._failed = kept["at"], kept["told_at"], bool(kept["failed"])
@@ -116,6 +122,11 @@ class Drill:
     def enabled(self) -> bool:
         """Whether there are drills."""
         return self._options.minutes > 0 and bool(self._plan())
+
+    @property
+    def impossible(self) -> str:
+        """Why there are none, though there are to be some; "" otherwise."""
+        return self._targets.unasked if self._options.minutes > 0 and not self._plan() else ""
 
     @property
     def alive(self) -> bool:
@@ -136,6 +147,12 @@ class Drill:
 
     def state(self) -> dict[str, Any]:
         """For health: the last drill, and whether one is overdue."""
+        if self.impossible:
+            problems = [
+                self.impossible,
+                "let it ask (ALLOWED_CLIENTS), name resolvers in DRILL_RESOLVERS, or set DRILL_MINUTES=0",
+            ]
+            return {"minutes": self._options.minutes, "at": 0.0, "ok": False, "problems": problems}
         if not self.enabled:
             return {}
         found = {"minutes": self._options.minutes, "at": self._at, **self._result}
@@ -143,13 +160,22 @@ class Drill:
 
     def split(self, batch: QueryBatch) -> QueryBatch:
         """The batch without rows of drills, which are judged apart, whether they come in time or not."""
-        names = packed(batch.qname)
-        if DRILL_WIRE not in names.data:
+        expected = self._expected
+        if not expected:
             return batch
-        drilled = np.array(of_drill(names), np.bool_)
-        with suppress(queue.Full):
-            self._rows.put_nowait(_part(batch, drilled))
+        names = packed(batch.qname)
+        if DRILL_WIRE not in names.data.lower():  # resolvers change the case of letters
+            return batch
+        drilled = np.array([_counted_down(expected, bytes(name).lower()) for name in names], np.bool_)
+        if not drilled.any():
+            return batch
+        self._rows.put(_part(batch, drilled))
         return _part(batch, ~drilled)
+
+    def _expect(self, drill: str, plan: Mapping[str, Through]) -> None:
+        """Take the names of a drill out of batches from now on."""
+        names = {name: COPIES_MAX for intake in plan for name in drill_names(drill, intake)}
+        self._expected = (*self._expected, names)[-KEPT_DRILLS:]
 
     def _plan(self) -> dict[str, Through]:
         """The intakes of a drill, by the names that they have in its names."""
@@ -177,6 +203,7 @@ class Drill:
     def run(self) -> Mapping[str, Any]:
         """One drill; what came of it."""
         drill, plan, begun = secrets.token_hex(4), self._plan(), time.monotonic()
+        self._expect(drill, plan)
         errors = self._send(drill, plan)
         while time.monotonic() - begun < self._seen_s and not self._stop.is_set():
             with suppress(queue.Empty):
@@ -193,6 +220,10 @@ class Drill:
 
     def _send(self, drill: str, plan: Mapping[str, Through]) -> list[str]:
         errors = []
+        try:  # collector and receiver read it, and whoever judges after a restart
+            write_atomic(self._dir / DRILL_REQUEST, json.dumps({"drill": drill}).encode(), PRIVATE_MODE, sync=False)
+        except OSError as error:
+            errors.append(f"cannot write {DRILL_REQUEST}: {error.strerror}")
         places = {"listener": self._targets.listener}
         places |= {f"resolver{number}": place for number, place in enumerate(self._options.resolvers)}
         for intake, one in plan.items():
@@ -200,9 +231,6 @@ class Drill:
                 place = places.get(intake)
                 if place is not None:
                     ask(place, drill_names(drill, intake))
-                else:
-                    request = json.dumps({"drill": drill}).encode()
-                    write_atomic(self._dir / DRILL_REQUEST, request, PRIVATE_MODE, sync=False)
             except OSError as error:
                 errors.append(f"cannot ask {one.what}: {error.strerror}")
         return errors
@@ -295,6 +323,15 @@ def ask(place: tuple[str, int], names: Sequence[bytes]) -> None:
                 asking.recv(512)
 
 
+def _counted_down(expected: Sequence[dict[bytes, int]], name: bytes) -> bool:
+    """Whether a name, in lower case, is one of a drill's that may still come."""
+    for names in expected:
+        if names.get(name, 0) > 0:
+            names[name] -= 1
+            return True
+    return False
+
+
 def _part(batch: QueryBatch, keep: NDArray[np.bool_]) -> QueryBatch:
     columns = {one.name: getattr(batch, one.name) for one in fields(QueryBatch)}
     return QueryBatch(**{name: _kept_rows(column, keep) for name, column in columns.items()})
@@ -321,9 +358,8 @@ def drill_text(state: Mapping[str, Any], now: float) -> str:
     """The last drill for people. Raises AgentsError where it was not seen."""
     if not state:
         return "there is none (DRILL_MINUTES)"
-    if not state.get("at"):
+    if not state.get("at") and state.get("ok", True):
         return f"none yet; every {counted(state['minutes'], 'minute')}"
-    text = f"{utc(state['at'])}; " + "; ".join(state.get("through", ()))
     if not state.get("ok", True):
         raise AgentsError(f"cannot see a test tunnel: {'; '.join(state.get('problems', ('see the log',)))}")
-    return text
+    return f"{utc(state['at'])}; " + "; ".join(state.get("through", ()))
