@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from agents.core.text import NETWORK
 from agents.core.types import Incident, QueryBatch, Severity, Verdicts
 from agents.detection.detector import HABITS_FILE, NETWORK_FILE, WINDOWS_FILE, TunnelDetector
+from agents.detection.network import HOUR_S
 
 CLIENTS_KNOWN_MAX = 65_536
 """Clients whose share is remembered; at this number the memory is dropped, since sources can be forged."""
@@ -31,7 +32,10 @@ TIMED_EVERY, TIMED_ROWS = 32, 1_024
 
 @dataclass
 class CanaryCounts:
-    """What was seen of a canary so far. alerts: hashes of client and domain; seconds: for scoring the same names."""
+    """What was seen of a canary so far. alerts: hashes of client and domain; seconds: for scoring the same names.
+
+    hours: since 1970-01-01, in which it judged something.
+    """
 
     model_id: str
     begun_at: float  # Unix seconds
@@ -43,10 +47,11 @@ class CanaryCounts:
     timed: int = 0  # names that both have scored
     champion_s: float = 0.0
     candidate_s: float = 0.0
+    hours: set[int] = field(default_factory=set)
 
     def to_json(self) -> dict[str, Any]:
         """JSON values."""
-        sets = {name: sorted(getattr(self, name)) for name in ("champion_alerts", "candidate_alerts")}
+        sets = {name: sorted(getattr(self, name)) for name in ("champion_alerts", "candidate_alerts", "hours")}
         return {name: getattr(self, name) for name in self.__dataclass_fields__} | sets
 
     def summary(self) -> dict[str, Any]:
@@ -58,6 +63,7 @@ class CanaryCounts:
         return {
             "queries": self.queries,
             "skipped": self.skipped,
+            "hours": len(self.hours),
             "champion_alerts": len(self.champion_alerts),
             "candidate_alerts": len(self.candidate_alerts),
             "candidate_alone": len(self.candidate_alerts - self.champion_alerts),
@@ -73,12 +79,13 @@ def counts_of(found: Any, model_id: str, begun_at: float) -> CanaryCounts:
         return new
     kinds: Mapping[str, Any] = {"queries": int, "skipped": int, "timed": int}
     kinds = {**kinds, "champion_s": (int, float), "candidate_s": (int, float), "domains": dict}
-    kinds = {**kinds, "champion_alerts": list, "candidate_alerts": list}
+    kinds = {**kinds, "champion_alerts": list, "candidate_alerts": list, "hours": list}
     if not all(isinstance(found.get(name), kind) for name, kind in kinds.items()):
         return new
     values = {name: found[name] for name in kinds}
     sets = {name: set(map(str, values[name])) for name in ("champion_alerts", "candidate_alerts")}
-    return replace(new, **values | sets)
+    hours = {hour for hour in values["hours"] if isinstance(hour, int)}
+    return replace(new, **values | sets | {"hours": hours})
 
 
 def in_share(client: str, share: float) -> bool:
@@ -128,6 +135,7 @@ class Canary:
         self._time(verdicts.features, main)
         found = self._detector.detect(_taken(batch, rows), explain) if len(rows) else None
         self.counts.queries += len(rows)
+        self.counts.hours.update(np.unique(batch.ts[rows] // HOUR_S).astype(int).tolist())
         incidents = self._added(found.incidents if found is not None else (), main)
         if self._shadow or found is None:
             return verdicts if not incidents else replace(verdicts, incidents=(*verdicts.incidents, *incidents))

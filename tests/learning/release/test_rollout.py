@@ -22,7 +22,8 @@ from tests.support.carrier import with_factor
 BEGUN, HOUR = 1_767_225_600.0, 3600.0
 TERMS = CanaryTerms()
 NEW = with_factor(0.9)
-COUNTS = CanaryCounts(NEW.model_id, BEGUN, queries=5000, timed=2000, champion_s=0.01, candidate_s=0.01)
+BUSY = set(range(48))
+COUNTS = CanaryCounts(NEW.model_id, BEGUN, queries=5000, timed=2000, champion_s=0.01, candidate_s=0.01, hours=BUSY)
 OLD = Model.from_bytes(model_bytes())
 
 
@@ -69,6 +70,17 @@ def test_one_that_sees_too_little_goes_on_for_twice_its_hours() -> None:
     ending = ending_of(TERMS, idle, {}, BEGUN + 96 * HOUR)
     assert ending is not None and not ending.promote
     assert "it saw only 3 queries" in ending.reason
+
+
+def test_a_machine_that_was_off_for_most_of_the_time_promotes_nothing() -> None:
+    """The first thousand queries after a week-end say little."""
+    off = replace(COUNTS, hours=set(range(11)))
+    assert ending_of(TERMS, off, {}, BEGUN + 60 * HOUR) is None
+    ending = ending_of(TERMS, off, {}, BEGUN + 96 * HOUR)
+    assert ending is not None and not ending.promote
+    assert "(11 hours with queries)" in ending.reason
+    on = ending_of(TERMS, replace(COUNTS, hours=set(range(12))), {}, BEGUN + 60 * HOUR)
+    assert on is not None and on.promote
 
 
 class World:
