@@ -13,6 +13,8 @@ from typing import NamedTuple
 
 from agents.core.errors import AgentsError, SettingsError
 
+PRIVILEGED_PORTS = 1024
+"""Ports below need root, where the kernel is not told otherwise."""
 _LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
 _PR_CAP_AMBIENT, _CLEAR_ALL = 47, 4  # prctl(2)
 _CAPABILITY_VERSION_3 = 0x20080522  # capget(2)
@@ -37,6 +39,14 @@ def user_of(name: str) -> User | None:
     if os.geteuid() not in (0, found.pw_uid):
         raise SettingsError(f"cannot use setting RUN_AS={name}: only root can become another user")
     return User(found.pw_name, found.pw_uid, found.pw_gid)
+
+
+def first_free_port() -> int:
+    """The first port that anybody may bind (ip(7), ip_unprivileged_port_start)."""
+    try:
+        return int(Path("/proc/sys/net/ipv4/ip_unprivileged_port_start").read_text("ascii"))
+    except (OSError, ValueError):
+        return PRIVILEGED_PORTS
 
 
 def give_away(user: User, folders: Iterable[Path]) -> None:

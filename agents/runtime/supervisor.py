@@ -39,7 +39,7 @@ from agents.runtime.listener_process import (
     follow,
     receive,
 )
-from agents.runtime.privileges import User, become, drop_capabilities
+from agents.runtime.privileges import PRIVILEGED_PORTS, User, become, drop_capabilities
 from agents.runtime.signals import ENDING, Beat, Signals
 from agents.sources.collector import Collecting
 from agents.sources.listener.sockets import UDP_MAX, bind_pairs, bind_probe
@@ -65,8 +65,6 @@ AT_ONCE_S = 1.0
 LOOK_S = 0.1
 WATCH_S = 1.0
 """Each listener is asked so often, and each process looked at."""
-PRIVILEGED_PORTS = 1024
-"""Ports below need root (ip(7), ip_unprivileged_port_start)."""
 DETECTOR = "detector"
 """Name of the process that judges."""
 _SIGNALS = {*ENDING, signal.SIGCHLD}
@@ -78,7 +76,10 @@ _log = structlog.get_logger()
 
 @dataclass(slots=True)
 class Child:
-    """One process of ours. stop_s: how long it may take to end, None = as long as it likes."""
+    """One process of ours. stop_s: how long it may take to end, None = as long as it likes.
+
+    needed: where it cannot start, none is started; else it is tried again while the others run.
+    """
 
     name: str
     work: Work
@@ -90,13 +91,15 @@ class Child:
     due: float = 0.0  # when it is to be started again; times are time.monotonic()
     code: int = 0  # how it ended last, negative = by that signal
     probe: tuple[str, int] | None = None  # where a listener is asked
+    needed: bool = True
 
 
 @dataclass(frozen=True)
 class Plan:
     """What a supervisor runs: listeners, a collector, a receiver, a detector, and others by name.
 
-    Of the first three there is one at least. judge_parts: called in the detector.
+    Of the first three there is one at least. judge_parts: called in the detector. optional: others that may fail to
+    start without holding up an answer.
     """
 
     listener: ListenerConfig | None
@@ -106,6 +109,7 @@ class Plan:
     batch_wait_s: float
     hang_s: float
     others: Sequence[tuple[str, Work]] = ()
+    optional: Sequence[tuple[str, Work]] = ()
     run_as: User | None = None  # from the moment when the ports are held
     folders: Sequence[Path] = ()  # must be writable then
     collecting: Collecting | None = None
@@ -132,7 +136,8 @@ def supervise(plan: Plan, ready: Callable[[], None]) -> int:
     _give_up_rights(plan)
     pairs = sockets.listeners[0].pairs if sockets.listeners else ()
     addresses = [f"{sock.getsockname()[0]} port {sock.getsockname()[1]}" for sock, _ in pairs]
-    children = [*names, DETECTOR, *(name for name, _ in plan.others)]
+    others = [(*one, True) for one in plan.others] + [(*one, False) for one in plan.optional]
+    children = [*names, DETECTOR, *(name for name, _, _ in others)]
     stream = SharedStream(len(names), plan.queue_max, children, plan.batch_max, plan.batch_wait_s)
     detecting = partial(run_detector, stream, names, plan.judge_parts)
     signals = Signals(_SIGNALS)
@@ -141,7 +146,7 @@ def supervise(plan: Plan, ready: Callable[[], None]) -> int:
         stream,
         _hearing(plan, stream, sockets),
         Child(DETECTOR, partial(_without, sockets, detecting), DETECTOR_STOP_S),
-        [Child(name, partial(_without, sockets, work), None) for name, work in plan.others],
+        [Child(name, partial(_without, sockets, work), None, needed=needed) for name, work, needed in others],
         plan.hang_s,
     )
     gc.freeze()  # so that a collection in one process copies none of the pages that all share
@@ -169,8 +174,8 @@ def _give_up_rights(plan: Plan) -> None:
     low_port = plan.listener is not None and plan.listener.port < PRIVILEGED_PORTS
     if plan.run_as is not None:
         become(plan.run_as, plan.folders)
-    elif os.geteuid() != 0:
-        drop_capabilities()
+    if os.geteuid() != 0:
+        drop_capabilities()  # also what was given to RUN_AS without root, by systemd or setcap
     elif low_port or hears_packets:
         needs = "the port needs" if low_port else "opening packet:// needs"
         _log.warning("runs_as_root", hint=f"set RUN_AS to a user that owns DATA_DIR: only {needs} root")
@@ -348,14 +353,19 @@ class Supervisor:
         self._watch, self._hang_s = Watch(children, states, hang_s), hang_s
 
     def start(self) -> bool:
-        """Start all, each when the one before is ready; False where a signal came first. Raises what one raised."""
+        """Start all, each when the one before is ready; False where a signal came first.
+
+        Raises what one raised that is needed; `watch` starts others again.
+        """
         for child in self._children:
             self._spawn(child)
             while not self._states[child.name].up:
                 if self._signals.wait(0) in ENDING:
                     return False
+                if not child.needed and (child.reading < 0 or time.monotonic() - child.started > LOOK_S):
+                    break
                 if select.select([child.reading], [], [], LOOK_S)[0]:
-                    self._hear(child)
+                    self._hear(child) if child.needed else self._note_word(child)
                 elif time.monotonic() - child.started > READY_S:
                     raise AgentsError(f"cannot start process {child.name}: it was not ready after {READY_S:g} s")
         return True

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -84,6 +85,20 @@ def test_a_command_blocks_and_undoes_whatever_is_killed(tmp_path: Path) -> None:
             assert rcode(port, "a.evil.example.net") == dns.rcode.NOERROR, "a damaged file blocks nothing at a start"
             bad = command(tmp_path, "block", "list")
             assert bad.returncode == 2 and "cannot read" in bad.stderr
+
+
+def test_a_zone_that_cannot_be_served_holds_no_answer_up(tmp_path: Path) -> None:
+    with StubServer() as stub, socket.create_server(("127.0.0.1", 0)) as other:
+        port, zone_port = free_port(), other.getsockname()[1]
+        settings = {"enforce": "on", "enforce_dry_days": "0", "rpz_listen": f"127.0.0.1:{zone_port}"}
+        settings |= {"listen_port": str(port), "listener_processes": "1"}
+        settings["upstreams"] = f"127.0.0.1:{stub.endpoint[1]}"
+        with product("listen", tmp_path, **settings):
+            assert rcode(port, "a.example.net") == dns.rcode.NOERROR
+            wait_until(lambda: _processes(tmp_path)["rpz"]["restarts"] > 0, 20)
+            assert rcode(port, "b.example.net") == dns.rcode.NOERROR
+            other.close()
+            wait_until(lambda: _zone(zone_port) == set(), 20)
 
 
 def _processes(folder: Path) -> dict[str, dict[str, int]]:

@@ -12,6 +12,7 @@ import pytest
 
 from agents.core.errors import SettingsError
 from agents.runtime import bootstrap
+from agents.runtime.bootstrap import processes
 from agents.runtime.privileges import drop_capabilities, user_of
 from tests.support.patience import patient
 from tests.support.stubs import StubServer
@@ -68,6 +69,23 @@ def test_an_unknown_user_is_a_bad_setting(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match="RUN_AS=no-such-user: there is no such user"):
         bootstrap.check_settings(bootstrap.load_settings(data_dir=tmp_path, run_as="no-such-user"))
     assert user_of("") is None
+
+
+@pytest.mark.parametrize(
+    ("listen", "refused"), [("192.0.2.5", True), ("192.0.2.5:53", True), ("192.0.2.5:5300", False)]
+)
+@root
+def test_a_zone_on_a_port_that_needs_root_is_a_bad_setting_without_it(
+    tmp_path: Path, listen: str, refused: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(processes, "first_free_port", lambda: 1024)
+    for user in ("nobody", ""):
+        settings = bootstrap.load_settings(data_dir=tmp_path, rpz_listen=listen, run_as=user)
+        if refused and user:
+            with pytest.raises(SettingsError, match=r"RPZ_LISTEN: port 53 needs root.*such as 5300"):
+                bootstrap.check_settings(settings)
+        else:
+            bootstrap.check_settings(settings)
 
 
 def test_state_is_the_owners_alone(tmp_path: Path) -> None:

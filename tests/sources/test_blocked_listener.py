@@ -20,7 +20,7 @@ from agents.dns.strict_groups import StrictGroups, read_groups
 from agents.sources.listener.blocking import blocking
 from agents.sources.listener.blocking.blocking import BlockConfig
 from agents.sources.listener.cache import CacheLimits
-from agents.sources.listener.server import Listener
+from agents.sources.listener.server import SLOWED_SHARE, Listener
 from agents.sources.listener.special_names import SPEC
 from tests.enforcement.blocks import block
 from tests.support.listening import adds_up, listening, tcp, udp, wait_until
@@ -135,6 +135,25 @@ def test_a_slowed_client_has_one_answer_a_second(tmp_path: Path, monkeypatch: py
             wait_until(lambda: listener.inflight == 0 and len(rows) == 7)
             assert len(stub.asked) == 2 + answered
             assert adds_up(listener.counters)
+
+
+def test_slowed_queries_take_no_others_room(tmp_path: Path) -> None:
+    blocks = keep(tmp_path, block("evil.example", action="slow"))
+    with StubServer() as stub, listening(stub, blocks=blocks, inflight_max=2 * SLOWED_SHARE) as (listener, rows):
+        codes = []
+        for number in range(6):
+            with socket.socket(type=socket.SOCK_DGRAM) as many:
+                many.bind((f"127.0.0.{number + 2}", 0))
+                many.settimeout(patient(5))
+                for turn in range(4):
+                    query = dns.message.make_query(f"{number}.{turn}.evil.example", "A")
+                    many.sendto(query.to_wire(), ("127.0.0.1", listener.ports[0]))
+                codes += [many.recv(512)[3] & 0xF for _ in range(2)]
+        assert len(listener._slowed) <= 2
+        assert codes.count(Rcode.SERVFAIL) >= 8, "answered at once"
+        assert rcode(listener, "a.good.example") == Rcode.NOERROR
+        wait_until(lambda: listener.inflight == 0 and len(rows) == 25)
+        assert adds_up(listener.counters)
 
 
 def test_what_is_answered_here_and_strict_groups_stay(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ What these alone need is imported where it is made: a listener starts without it
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from functools import partial
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from agents import __version__
 from agents.core.cron import cron_trigger
+from agents.core.errors import SettingsError
 from agents.dns.blocks import BLOCKS_FILE, BlockFile
 from agents.enforcement.options import EnforceMode
 from agents.enforcement.rpz import options as rpz_options
@@ -28,7 +30,7 @@ from agents.runtime.bootstrap.models import compared_types, model_type_of, regis
 from agents.runtime.drill.drill import DrillTargets
 from agents.runtime.heartbeat import PARTS, Heartbeat
 from agents.runtime.listener_process import ListenerConfig
-from agents.runtime.privileges import user_of
+from agents.runtime.privileges import first_free_port, user_of
 from agents.runtime.signals import Beat
 from agents.runtime.supervisor import Plan, Work
 from agents.settings import Settings
@@ -60,6 +62,7 @@ def check_settings(settings: Settings) -> None:
     outputs_of(settings)
     publisher_of(settings)
     enforce_options_of(settings)
+    _check_zone_ports(settings)
     for when in filter(None, (settings.retrain_schedule, settings.summary_schedule)):
         cron_trigger(when, settings.retrain_timezone)
     store_of(settings).close()
@@ -90,7 +93,8 @@ def plan_of(
         batch_max=settings.batch_max,
         batch_wait_s=settings.batch_wait_ms / 1000,
         hang_s=settings.hang_s,
-        others=[*others, *_zone_server(settings)],
+        others=others,
+        optional=_zone_server(settings),
         run_as=user_of(settings.run_as),
         folders=tuple(folders_of(settings)[1:]),
         collecting=collecting,
@@ -109,6 +113,18 @@ def _drill_targets(
     if not AccessList(listener.allowed_clients).allows(host):
         return DrillTargets(None, collector, f"the listener is not asked: {host} is no client of it", receiver)
     return DrillTargets((host, listener.port), collector, receiver=receiver)
+
+
+def _check_zone_ports(settings: Settings) -> None:
+    """Raise SettingsError for a port of the zone's server that needs rights which are given up before it is bound."""
+    first, user = first_free_port(), user_of(settings.run_as)
+    stays_root = os.geteuid() == 0 and (user is None or user.uid == 0)
+    low = [port for _, port in rpz_options.SPEC.factory(settings.of(rpz_options.SPEC)).listen if port < first]
+    if low and not stays_root:
+        raise SettingsError(
+            f"cannot use setting RPZ_LISTEN: port {low[0]} needs root, and root's rights are given up before it is"
+            f" bound; name a port from {first}, such as 5300"
+        )
 
 
 def _zone_server(settings: Settings) -> list[tuple[str, Work]]:

@@ -78,6 +78,8 @@ def can_compile() -> bool:
 
 _TRANSFERS = (wire.AXFR.to_bytes(2), wire.IXFR.to_bytes(2))
 _INTERNET = wire.IN.to_bytes(2)
+SLOWED_SHARE = 16
+"""One part in so many of INFLIGHT_MAX may be slowed queries that wait: whoever sends many takes no others' room."""
 _UPSTREAM_SHARE = 2
 """The number of an upstream's share in Shares.refusal."""
 DRAIN_S = 2.0
@@ -413,7 +415,8 @@ class Listener:
         block = table.find(asked.client, asked.query[wire.HEADER_SIZE : asked.end - 5]) if table else None
         if block is None:
             return False
-        if block.action == BlockAction.SLOW and not self._draining:
+        room = len(self._slowed) < max(self._inflight_max // SLOWED_SHARE, 1)
+        if block.action == BlockAction.SLOW and room and not self._draining:
             wait_s = self._blocking.wait_s(block, asked.client, time.monotonic())
             if wait_s is not None:
                 timer = asyncio.get_running_loop().call_later(wait_s, self._go_on, asked, go_on)
