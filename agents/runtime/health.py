@@ -15,6 +15,7 @@ from agents.alerting.handover import oldest_s
 from agents.core.errors import AgentsError
 from agents.core.types import Metric
 from agents.learning.registry import ModelRegistry
+from agents.runtime.drill.drill import FIRST_S
 from agents.runtime.heartbeat import (
     OUTBOX,
     PARTS,
@@ -91,7 +92,8 @@ _INTAKES = {
     "queries": "queries out of logs that are followed",
     "malformed": "lines of followed logs that could not be read",
     "dropped": "packets and datagrams of live intakes that found no room in the kernel",
-    "refused": "connections to live intakes that were not let in, or did not speak as they should",
+    "refused": "connections and datagrams to live intakes that were not let in, or did not speak as they should",
+    "passed_over": "syslog messages of programs that are no query log, passed over",
     "nameless": "queries that followed logs have without a name, not judged",
 }
 _ENFORCEMENT = {
@@ -207,6 +209,8 @@ class ProcessHealth:
         """note: the detector's heartbeat in shared memory, where there is one. folders: whose disks need room."""
         self._state_dir, self._model, self._note = state_dir, ModelHealth(registry), note
         self._folders = folders
+        self._guard = threading.Lock()
+        self._start, self._start_at = ("", -1), 0.0
 
     def components(self) -> Mapping[str, Mapping[str, Any]]:
         """State of each component but the database, as /health shows it."""
@@ -234,9 +238,17 @@ class ProcessHealth:
             "channels": self._channels(state),
             "scheduler": {name: value for name, value in self._scheduler().items() if name not in _SENT},
             **_enforcement(state),
-            **_drill(state),
+            **_drill(state, self._since(state)),
             **self._intakes(),
         }
+
+    def _since(self, state: DetectorHealth) -> float:
+        """When this start of the detector was seen first, Unix seconds."""
+        start = (state.run_id, state.processes.get("detector", {}).get("restarts", 0))
+        with self._guard:
+            if self._start != start:
+                self._start, self._start_at = start, time.time()
+            return self._start_at
 
     def metrics(self) -> Iterator[Metric]:
         """What the processes counted."""
@@ -305,8 +317,11 @@ def _enforcement(state: DetectorHealth) -> dict[str, dict[str, Any]]:
     return {"enforcement": {"ok": not error, **found, "paused": bool(found.get("paused")), **error}}
 
 
-def _drill(state: DetectorHealth) -> dict[str, dict[str, Any]]:
-    """Whether the last test tunnel was seen, where there are any. No names: anybody may ask."""
+def _drill(state: DetectorHealth, since: float = 0.0) -> dict[str, dict[str, Any]]:
+    """Whether the last test tunnel was seen, where there are any. No names: anybody may ask.
+
+    since: when the detector began, 0 = that is not known; it may be waiting for its first drill.
+    """
     found = state.drill
     if not found:
         return {}
@@ -314,8 +329,11 @@ def _drill(state: DetectorHealth) -> dict[str, dict[str, Any]]:
     if error and not found["at"]:
         error = {"error": "cannot drill: this machine may not ask its listener: see dns-tunnel doctor"}
     late_s = DRILLS_LATE * 60 * found.get("minutes", 0)
-    if "unseen" in found and _age_s(found["at"]) > late_s:
-        error = {"error": f"cannot drill: the last test tunnel was {_age_s(found['at']):.0f} s ago"}
+    if "unseen" not in found:
+        late_s = max(late_s, 2 * FIRST_S)
+    at = found["at"] if "unseen" in found else max(found.get("at", 0.0), since)
+    if _age_s(at) > late_s:
+        error = {"error": f"cannot drill: no test tunnel has ended for {_age_s(at):.0f} s"}
     numbers = {name: found[name] for name in ("at", "unseen", "stored", "asked", "injected") if name in found}
     return {"drill": {"ok": not error, **numbers, **error}}
 

@@ -238,14 +238,16 @@ class HeldSockets:
 
 
 def _held(plan: Plan) -> HeldSockets:
-    """The sockets of a plan. Raises AgentsError where one cannot be opened; then none is left."""
+    """The sockets of a plan. Raises AgentsError where one cannot be opened; then none is left.
+
+    Beside a listener no live intake raises: DNS is answered, and the receiver tries again.
+    """
     listeners = _bound(plan.listener) if plan.listener else []
     if plan.receiving is None:
         return HeldSockets(listeners, [])
     try:
-        return HeldSockets(
-            listeners, open_sockets(plan.receiving.addresses, plan.receiving.values, plan.receiving.ports)
-        )
+        hears = plan.receiving
+        return HeldSockets(listeners, open_sockets(hears.addresses, hears.values, hears.ports, later=bool(listeners)))
     except AgentsError:
         _close(listeners)
         raise

@@ -10,6 +10,8 @@ from agents.stream.ring import barrier
 SIZE = 1 << 18
 """Bytes of memory; a note is shorter."""
 _HEAD = 16
+NOTE_MAX = SIZE - _HEAD
+"""Bytes of the longest note."""
 _TRIES, _PAUSE_S = 20, 0.001
 
 
@@ -25,7 +27,7 @@ class SharedNote:
 
     def write(self, data: bytes) -> None:
         """Replace the note. Raises ValueError for one that is too long."""
-        if len(data) > SIZE - _HEAD:
+        if len(data) > NOTE_MAX:
             raise ValueError(f"cannot keep a note of {len(data)} bytes")
         self._cells[0] |= 1  # a writer that was killed may have left it odd
         barrier()

@@ -19,10 +19,13 @@ import pytest
 from agents.core.errors import AgentsError
 from agents.core.types import Message, QueryBatch, Row, Severity, batch_of
 from agents.dns.drill import DRILL_NAMES, DRILL_REQUEST, DRILL_ZONE, drill_names, drill_of, injected, requested
+from agents.runtime import health as health_module
 from agents.runtime.bootstrap import intakes, judge_parts, load_settings, make_folders, processes, store_of
 from agents.runtime.detector_process import Judge
 from agents.runtime.drill.drill import COPIES_MAX, DRILL_STATE, Drill, DrillTargets, drill_text
 from agents.runtime.drill.options import DrillOptions
+from agents.runtime.health import DRILLS_LATE, ProcessHealth
+from agents.runtime.heartbeat import DetectorHealth
 from tests.support.detecting import query
 from tests.support.listening import listening, wait_until
 from tests.support.stubs import StubServer
@@ -267,3 +270,20 @@ def test_a_batch_without_drills_is_the_same_object(tmp_path: Path) -> None:
     drill = Drill(DrillOptions(), DrillTargets(), tmp_path, _real)
     assert drill.split(batch) is batch
     assert np.array_equal(batch.ts, [1.0])
+
+
+def test_a_first_drill_that_hangs_is_red_without_a_result(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [1_800_000_000.0]
+    monkeypatch.setattr(time, "time", lambda: now[0])
+    of_health = ProcessHealth(tmp_path, None)  # type: ignore[arg-type]
+
+    def error(**drill: Any) -> str:
+        state = DetectorHealth(run_id="a", drill={"minutes": 60, "at": 0.0, "ok": True, **drill})
+        return str(health_module._drill(state, of_health._since(state))["drill"].get("error", ""))
+
+    assert error() == ""
+    now[0] += DRILLS_LATE * 3600 - 1
+    assert error() == error(at=now[0] - 9e6) == ""
+    now[0] += 2
+    assert error(at=now[0] - 60) == ""
+    assert error() == error(at=now[0] - 9e6) == f"cannot drill: no test tunnel has ended for {DRILLS_LATE * 3600 + 1} s"

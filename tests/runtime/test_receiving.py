@@ -28,7 +28,7 @@ from tests.support.frames import client_frame
 from tests.support.log_lines import answer_of
 from tests.support.patience import patient
 from tests.support.receiving import FrameSender
-from tests.support.resolvers import question_of
+from tests.support.resolvers import free_port, question_of
 from tests.support.running import process, wait_for
 
 pytestmark = pytest.mark.integration
@@ -114,6 +114,27 @@ def test_what_cannot_be_opened_is_one_line(tmp_path: Path, inside: Inside) -> No
         "collect", "dnstap+tls://127.0.0.1:6001", UPSTREAMS="127.0.0.1:9", RECEIVE_TLS_CERTIFICATE=str(certificate)
     )
     assert (done.code, is_one_line(done), str(certificate) in done.err) == (2, True, True), done.err
+
+
+@pytest.mark.slow
+def test_a_listener_answers_whatever_state_its_live_intakes_are_in(tmp_path: Path, inside: Inside) -> None:
+    folder, path, port = tmp_path / "data", tmp_path / "later" / "tap.sock", free_port()
+    intakes = f"dnstap+unix://{path},packet://nosuchinterface"
+    values = {"LISTEN_HOST": "127.0.0.1", "LISTEN_PORT": str(port), "COLLECT_FILES": intakes}
+    with hearing(folder, "listen", **values) as running:
+        with socket.socket(type=socket.SOCK_DGRAM) as asking:
+            asking.settimeout(patient(10.0))
+            asking.sendto(question_of("a.localhost", "A", 7), ("127.0.0.1", port))
+            assert asking.recv(512)[:2] == (7).to_bytes(2)
+        line = wait_for(lambda: next((line for line in inside("doctor").out.splitlines() if " logs " in line), ""), "")
+        assert line.startswith("BAD") and "no such file" in line and "packet://nosuchinterface" in line
+        path.parent.mkdir()
+        wait_for(path.exists, "it is opened when it can be")
+        ask(connected(path), "late.example")
+        wait_for(lambda: stored(folder) == ["a.localhost", "late.example"], "it is heard")
+        running.terminate()
+        assert running.wait(patient(30)) == 0
+    assert not path.exists()
 
 
 def test_addresses_are_told_from_paths() -> None:

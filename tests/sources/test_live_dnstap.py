@@ -20,7 +20,9 @@ from agents.dns.message import type_number
 from agents.dns.name import from_text, to_text
 from agents.sources.collector import RECEIVED
 from agents.sources.dnstap import DNSTAP
+from agents.sources.dnstap.merging_kernels import SENDERS
 from agents.sources.live import frame_protocol
+from agents.sources.live import receiver as live_receiver
 from agents.sources.live.frame_protocol import (
     ACCEPT,
     FINISH,
@@ -30,11 +32,15 @@ from agents.sources.live.frame_protocol import (
     read_control,
 )
 from agents.sources.live.loss import SenderLoss
+from agents.sources.live.receiver import LiveReceiver
+from agents.sources.live.sockets import LiveSocket
+from agents.stream.ring import Ring
 from tests.support.frames import client_frame
 from tests.support.log_lines import answer_of
 from tests.support.patience import patient
-from tests.support.receiving import FrameSender, framed, receiver_at
+from tests.support.receiving import FrameSender, framed, receiver_at, receiving_of
 from tests.support.resolvers import ODD, TAPS, ask, free_port, question_of, resolver
+from tests.support.running import wait_for
 
 ASKED = [(from_text(qname), type_number(qtype)) for qname, qtype in ODD]
 
@@ -194,6 +200,53 @@ def test_who_says_nothing_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPat
                 pass
             silent.close()
         told(tmp_path, refused=3, connections=0)
+
+
+@pytest.mark.integration
+def test_senders_without_end_are_counted_once_and_nothing_grows(tmp_path: Path) -> None:
+    path, names = tmp_path / "tap.sock", SENDERS + 50
+    other = f"dnstap+unix://{tmp_path}/other.sock"
+    with receiver_at(f"dnstap+unix://{path}", other, state_dir=tmp_path, receive_connections_max=1000) as heard:
+        now = time.time()
+        for number in range(names):
+            sender = FrameSender(connected(path), both_ways=False)
+            identity = f"ns{number}-{chr(0x10348) * 20}".encode()
+            query = client_frame(5, question_of(f"n{number}.example", "TXT", 7), now)
+            sender.send(b"\x0a" + bytes([len(identity)]) + identity + query)
+            sender.sock.close()
+        assert len(heard.batch(names)) == names
+    told = heard.told(f"dnstap+unix://{path}")
+    assert told["queries"] == names
+    assert len(told["senders"]) == frame_protocol.NAMES_MAX + 1
+    assert heard.told(other)["queries"] == 0
+
+
+def test_a_state_that_is_too_long_for_the_note_is_told_without_senders(tmp_path: Path) -> None:
+    names = [f"dnstap+unix://{tmp_path}/{number}.sock" for number in range(40)]
+    receiving = receiving_of(names, tmp_path)
+    sockets = [LiveSocket(address) for address in receiving.addresses]
+    ring = Ring(memoryview(bytearray(Ring.size_of(1 << 10))), 1 << 10)
+    receiver = LiveReceiver(receiving, sockets, ring)
+    for heard in receiver._heard.values():
+        for number in range(200):
+            heard.losses[f"{number} {'x' * 60}"] = SenderLoss()
+    receiver._note()
+    assert json.loads(receiving.note.read())[names[0]]["senders"] == {}
+
+
+@pytest.mark.integration
+def test_what_is_not_there_at_the_start_is_opened_later(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(live_receiver, "RETRY_S", 0.05)
+    path = tmp_path / "later" / "tap.sock"
+    with receiver_at(address := f"dnstap+unix://{path}", state_dir=tmp_path, later=True) as heard:
+        wait_for(lambda: "no such file" in heard.told(address).get("error", ""), "it says why")
+        path.parent.mkdir()
+        wait_for(path.exists, "it is opened")
+        sender = FrameSender(connected(path))
+        sender.send(*exchange("late.example", time.time()))
+        assert len(heard.batch(1)) == 1
+        wait_for(lambda: heard.told(address)["error"] == "", "all is well")
+    assert not path.exists()
 
 
 @pytest.mark.integration

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import struct
+import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -19,6 +20,7 @@ from tests.sources.test_frames import fragments4, fragments6
 from tests.support.captures import CLIENT6, SERVER6, answer, ip4, ip6, question, tcp, to_client, udp
 from tests.support.network_namespace import in_namespace
 from tests.support.receiving import receiver_at
+from tests.support.running import wait_for
 from tests.support.tunnels import LINKED, TUNNELS, ethernet
 
 pytestmark = pytest.mark.integration
@@ -104,11 +106,40 @@ def test_answers_are_joined_over_several_interfaces(tmp_path: Path) -> None:
     assert sorted(in_namespace(work)) == [-1, 0, 0]
 
 
+def ip(words: str) -> None:
+    subprocess.run(["ip", *words.split()], check=True, capture_output=True)
+
+
+def test_an_interface_that_is_made_later_and_again_is_heard(tmp_path: Path) -> None:
+    def work() -> list[str]:
+        ip("link del veth-b")
+        with receiver_at(address := "packet://veth-b", state_dir=tmp_path, later=True) as heard:
+            wait_for(lambda: "no such interface" in heard.told(address).get("error", ""), "it says why")
+            for number in range(2):
+                for words in (
+                    "link add veth-a type veth peer name veth-b",
+                    "link set veth-a addrgenmode none up",
+                    "link set veth-b addrgenmode none",
+                ):
+                    ip(words)
+                wait_for(lambda: "down" in heard.told(address)["error"], "it is heard, but down")
+                ip("link set veth-b up")
+                wait_for(lambda: heard.told(address)["error"] == "", "all is well")
+                with sender() as sock:
+                    sock.send(ethernet(ip4(udp(question(f"made{number}.example")))))
+                heard.records(number + 1, 30.0)
+                ip("link del veth-b")
+                wait_for(lambda: "no such interface" in heard.told(address)["error"], "it is gone")
+            return [to_text(name) for name in heard.batch(2, 30.0).qname]
+
+    assert in_namespace(work) == ["made0.example", "made1.example"]
+
+
 def test_what_finds_no_room_is_counted(tmp_path: Path) -> None:
     def work() -> tuple[int, int, int]:
         options = packets.PacketOptions(True, 2 * packets.BLOCK)
         with packets.open_packet_socket("veth-b", options, [53]) as sock, sender() as sending:
-            reader = packets.PacketReader(sock, "veth-b", [53], options.size)
+            reader = packets.PacketReader(sock, "veth-b", [53], options)
             frame = ethernet(ip4(udp(question() + bytes(1300))))
             for _ in range(4000):
                 sending.send(frame)
@@ -135,7 +166,7 @@ def test_a_new_reader_goes_on_where_the_last_one_was_killed() -> None:
         options, counts = packets.PacketOptions(False, 4 * packets.BLOCK), list[int]()
         with packets.open_packet_socket("veth-b", options, [53]) as sock, sender() as sending:
             for part in range(3):
-                reader, rows = packets.PacketReader(sock, "veth-b", [53], options.size), list[int]()
+                reader, rows = packets.PacketReader(sock, "veth-b", [53], options), list[int]()
                 for number in range(5):
                     sending.send(ethernet(ip4(udp(question(f"n{part}-{number}.example", ident=number)))))
                 time.sleep(3 * packets.BLOCK_MS / 1000)

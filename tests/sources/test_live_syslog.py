@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
 import shutil
 import socket
 import ssl
@@ -19,15 +21,19 @@ from hypothesis import strategies as st
 
 from agents.dns.message import type_number
 from agents.dns.name import from_text, to_text
+from agents.sources.live import syslog_protocol
 from agents.sources.live.frame_protocol import FINISH
+from agents.sources.live.receiver import LiveReceiver
+from agents.sources.live.sockets import open_sockets
 from agents.sources.live.syslog_protocol import STREAMS_MAX, Framer, SyslogLines, read_message
 from agents.sources.logs.source import LOG_LINE_MAX
+from agents.stream.ring import Ring
 from tests.support.frames import client_frame
 from tests.support.log_lines import SAMPLES, answer_of
 from tests.support.patience import patient
-from tests.support.receiving import FrameSender, receiver_at
+from tests.support.receiving import FrameSender, receiver_at, receiving_of
 from tests.support.resolvers import ODD, SERVERS, ask, free_port, resolver
-from tests.support.running import process
+from tests.support.running import process, wait_for
 
 LINE = "client @0x7f 192.0.2.7#4000 (a.example): query: a.example IN A + (::1)"
 
@@ -88,6 +94,26 @@ def test_a_message_that_is_too_long_costs_itself() -> None:
     assert framer.feed(b"y" * 10 + b"\nnext\n") == [None, b"next"]
     assert len(framer._rest) == 0
     assert Framer().feed(b"99999999 abc\nnext\n") == [b"99999999 abc", b"next"]
+
+
+@given(st.integers(LOG_LINE_MAX + 1, LOG_LINE_MAX + 9), st.lists(st.integers(1, 100_000), min_size=1, max_size=5))
+def test_a_counted_message_that_is_too_long_is_skipped_by_its_count(size: int, cuts: list[int]) -> None:
+    texts = (b"x\n" * (size // 2 - 3) + b"y" * (size % 2), b"z" * (size - 6))
+    stream = b"".join(b"%d <30>1 %s3 %s" % (size, text, end) for text, end in zip(texts, (b"one", b"two"), strict=True))
+    framer, found, at, number = Framer(), list[bytes | None](), 0, 0
+    while at < len(stream):
+        cut = cuts[number % len(cuts)] + 1000
+        found += framer.feed(stream[at : at + cut])
+        at, number = at + cut, number + 1
+    assert found == [None, b"one", None, b"two"]
+    assert framer.rest() == []
+
+
+def test_a_count_without_bounds_ends_the_stream_and_keeps_what_came_before() -> None:
+    framer = Framer()
+    assert framer.feed(b"3 one12345678901 <30>1 x3 two") == [b"one", None]
+    assert framer.is_broken
+    assert framer.rest() == []
 
 
 @given(st.binary(max_size=200))
@@ -152,6 +178,75 @@ def test_datagrams_and_both_framings_of_streams_are_heard(tmp_path: Path) -> Non
         "lines.example", "one.example", "rest.example", "two.example", "udp.example",
     ]  # fmt: skip
     assert abs(batch.ts - time.time()).max() < 60
+
+
+@pytest.mark.integration
+def test_what_is_not_taken_is_counted_and_said(tmp_path: Path) -> None:
+    port = free_port()
+    address, said = f"syslog+tcp://127.0.0.1:{port}", f"syslog+udp://127.0.0.1:{port}"
+    with receiver_at(address, said, state_dir=tmp_path, receive_allowed="127.0.0.1/32") as heard:
+        with socket.create_connection(("127.0.0.1", port)) as stream:
+            stream.sendall(new("session opened", "sshd") + b"\n" + b"99999999999 <30>1 x")
+            stream.settimeout(patient(10.0))
+            assert not stream.recv(1), "it is ended"
+        with socket.socket(type=socket.SOCK_DGRAM) as sock:
+            sock.bind(("127.0.0.2", 0))
+            sock.sendto(old(LINE), ("127.0.0.1", port))
+        wait_for(lambda: heard.told(said).get("refused") == 1, "a stranger's datagram is counted")
+        wait_for(lambda: heard.told(address).get("refused") == 1, "the broken stream is counted")
+        assert (heard.told(address)["passed_over"], heard.told(address)["malformed"]) == (1, 1)
+
+
+@pytest.mark.integration
+def test_a_sender_that_says_nothing_is_ended_and_one_address_has_its_share(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(syslog_protocol, "FIRST_DATA_S", 1.0)
+    port = free_port()
+    with receiver_at(f"syslog+tcp://127.0.0.1:{port}", state_dir=tmp_path, receive_connections_max=8):
+        kept = [socket.create_connection(("127.0.0.1", port)) for _ in range(4)]
+        for sock in kept[:2]:
+            sock.sendall(old(LINE) + b"\n")
+        fifth = socket.create_connection(("127.0.0.1", port))
+        fifth.settimeout(patient(10.0))
+        assert not fifth.recv(1), "it is more than a share"
+        with socket.socket() as other:
+            other.bind(("127.0.0.2", 0))
+            other.connect(("127.0.0.1", port))
+            other.settimeout(patient(10.0))
+            other.sendall(old(LINE) + b"\n")
+            for sock in kept[2:]:
+                sock.settimeout(patient(10.0))
+                assert not sock.recv(1), "it sent nothing"
+            for sock in (*kept[:2], other):
+                sock.setblocking(False)
+                with pytest.raises(BlockingIOError):
+                    sock.recv(1)
+        for sock in (*kept, fifth):
+            sock.close()
+
+
+@pytest.mark.integration
+def test_datagrams_that_found_no_room_are_counted_once_over_a_restart(tmp_path: Path) -> None:
+    address = f"syslog+udp://127.0.0.1:{(port := free_port())}"
+    receiving = receiving_of([address], tmp_path)
+    (one,) = open_sockets(receiving.addresses, receiving.values, receiving.ports)
+    assert one.sock is not None
+    one.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 16)
+    with socket.socket(type=socket.SOCK_DGRAM) as sock:
+        for _ in range(2000):
+            sock.sendto(bytes(1000), ("127.0.0.1", port))
+
+    async def hear() -> int:
+        ring = Ring(memoryview(bytearray(Ring.size_of(1 << 14))), 1 << 14)
+        stop = asyncio.Event()
+        await LiveReceiver(receiving, [one], ring).run(stop, stop.set, lambda: None)
+        return int(json.loads(receiving.note.read())[address]["dropped"])
+
+    first = asyncio.run(hear())
+    assert 0 < first < 2000
+    assert asyncio.run(hear()) == first
+    one.end()
 
 
 @pytest.fixture(scope="module")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import socket
 import threading
 import time
@@ -16,6 +17,7 @@ from numpy.typing import NDArray
 
 from agents.core.types import QueryBatch
 from agents.sources import SPECS as INTAKES
+from agents.sources.collector import RECEIVED
 from agents.sources.dnstap import DNSTAP
 from agents.sources.live.addresses import RECEIVE, parse_live, tls_context
 from agents.sources.live.frame_protocol import READY, STOP, control_frame
@@ -45,6 +47,13 @@ class Heard:
             time.sleep(0.01)
         return self.ring.peek(self.ring.capacity).copy()
 
+    def told(self, name: str) -> dict[str, Any]:
+        """What is saved of an intake, empty before there is anything."""
+        try:
+            return dict(json.loads((self.state_dir / RECEIVED).read_bytes())[name])
+        except FileNotFoundError:
+            return {}
+
     def batch(self, count: int, timeout_s: float = 20.0) -> QueryBatch:
         """The same as columns."""
         return batch_of_records(self.records(count, timeout_s))
@@ -62,11 +71,19 @@ def receiving_of(names: Sequence[str], state_dir: Path, format: str = "auto", **
 
 @contextmanager
 def receiver_at(
-    *names: str, state_dir: Path, capacity: int = 1 << 16, format: str = "auto", **settings: Any
+    *names: str,
+    state_dir: Path,
+    capacity: int = 1 << 16,
+    format: str = "auto",
+    later: bool = False,
+    **settings: Any,
 ) -> Iterator[Heard]:
-    """A receiver of these addresses; at the end it is stopped, and has put all that it heard."""
+    """A receiver of these addresses; at the end it is stopped, and has put all that it heard.
+
+    later: see open_socket.
+    """
     receiving = receiving_of(names, state_dir, format, **settings)
-    sockets = open_sockets(receiving.addresses, receiving.values, receiving.ports)
+    sockets = open_sockets(receiving.addresses, receiving.values, receiving.ports, later)
     ring = Ring(memoryview(bytearray(Ring.size_of(capacity))), capacity)
     receiver = LiveReceiver(receiving, sockets, ring)
     stop, ready, loop = asyncio.Event(), threading.Event(), asyncio.new_event_loop()

@@ -29,6 +29,7 @@ _COUNTS = {
     "lost": "lines missing",
     "dropped": "found no room in the kernel",
     "refused": "senders refused",
+    "passed_over": "lines of other programs",
     "late": "frames later than 2.5 s",
     "ahead": "frames with a time ahead of this machine's",
 }

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -23,6 +23,15 @@ HOLD_S = 2.5
 """Rows are held so long: BIND and dnsdist flush frames after two seconds at most (measured)."""
 HANDSHAKE_S = 10.0
 """A sender has so many seconds until its stream begins."""
+FIRST_DATA_S = 300.0
+"""Where no handshake begins a stream, its first data comes within so many seconds: syslog-ng and the Recursor connect
+before they have anything to send."""
+REFUSALS_S = 10.0
+"""The log has one line in so many seconds about senders of an intake that were refused."""
+NAMES_MAX = 100
+"""Senders of an intake that are named; a sender chooses its name."""
+OTHERS = "others"
+"""The name of all further senders."""
 ACCEPT, STOP, READY, FINISH = 1, 3, 4, 5
 """Types of control frames (FSTRM_CONTROL_…)."""
 _CONTENT_TYPE = 1
@@ -37,10 +46,6 @@ class FrameSink(Protocol):
     """Where frames go."""
 
     merger: Merger
-
-    def sender(self, name: str) -> int:
-        """The number of a sender."""
-        ...
 
     def make_room(self) -> None:
         """Give rows on, since none is free."""
@@ -94,7 +99,7 @@ class FrameProtocol(asyncio.Protocol):
         if self._framing == kernels.FRAME_STREAMS:
             self._timer = asyncio.get_running_loop().call_later(HANDSHAKE_S, self._give_up)
         else:
-            self._begin(self._peer)
+            self._timer = asyncio.get_running_loop().call_later(FIRST_DATA_S, self._give_up)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The sender is gone."""
@@ -110,14 +115,15 @@ class FrameProtocol(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Take whole frames; what is left waits for more."""
+        if not self._begun and self._framing != kernels.FRAME_STREAMS:
+            self._begin(self._peer)
         self._buffer += data
         if len(self._buffer) < self._need:  # of a long frame that comes in small pieces: no look at each
             return
         try:
             self._take(bytes(self._buffer))
         except BadStreamError as error:
-            self._heard.refused += 1
-            _log.warning("sender_refused", sender=printable(self._peer), reason=str(error))
+            self._heard.refuse(self._peer, str(error))
             self.close()
             self._buffer.clear()
 
@@ -167,8 +173,9 @@ class FrameProtocol(asyncio.Protocol):
 
     def _begin(self, name: str) -> None:
         self._begun = True
-        self._sender = self._sink.sender(f"{self._heard.name} {printable(name, IDENTITY_MAX)}")
-        self._heard.senders.setdefault(printable(name, IDENTITY_MAX), self._sender)
+        if self._timer:
+            self._timer.cancel()
+        self._sender = self._heard.sender(printable(name, IDENTITY_MAX))
 
     def _take_control(self, frame: bytes) -> bool:
         """Take a control frame; True where it ends the stream. Raises BadStreamError."""
@@ -200,8 +207,7 @@ class FrameProtocol(asyncio.Protocol):
 
     def _give_up(self) -> None:
         if not self._begun:
-            self._heard.refused += 1
-            _log.warning("sender_refused", sender=printable(self._peer), reason="no stream began")
+            self._heard.refuse(self._peer, "no stream began")
             self.close()
 
     def _count(self) -> None:
@@ -216,10 +222,30 @@ class FrameProtocol(asyncio.Protocol):
 
 
 class FrameCounts:
-    """What the connections of one intake counted."""
+    """What the connections of one intake counted. numbers: that its senders have in the merger, at least one."""
 
-    def __init__(self, name: str) -> None:
-        self.name = name
+    def __init__(self, name: str, numbers: Sequence[int] = (0,)) -> None:
+        self.name, self._numbers = name, numbers
         self.frames = self.others = self.malformed = self.refused = 0
         self.first_bad = ""
         self.senders: dict[str, int] = {}
+        self._untold, self._tell_at = 0, 0.0
+
+    def sender(self, name: str) -> int:
+        """The number of a sender, each of its own; the last one is that of all who find none."""
+        if name not in self.senders:
+            named = min(len(self._numbers) - 1, NAMES_MAX)
+            name, at = (name, len(self.senders)) if len(self.senders) < named else (OTHERS, -1)
+            self.senders.setdefault(name, self._numbers[at])
+        return self.senders[name]
+
+    def refuse(self, sender: object, reason: str) -> None:
+        """Count a sender that is not heard; the log says it now and then."""
+        self.refused += 1
+        self._untold += 1
+        now = time.monotonic()
+        if now < self._tell_at:
+            return
+        more = {"more": self._untold - 1} if self._untold > 1 else {}
+        _log.warning("sender_refused", intake=self.name, sender=printable(sender), reason=reason, **more)
+        self._untold, self._tell_at = 0, now + REFUSALS_S

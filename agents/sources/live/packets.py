@@ -1,7 +1,8 @@
 """Packets of an interface (packet(7)): a ring that kernel and process share, with a filter in front of it.
 
-Opening needs CAP_NET_RAW; reading needs nothing. The supervisor holds the socket, so packets that come while a reader
-is started again wait in the ring. What finds no room there the kernel counts.
+Opening needs CAP_NET_RAW; binding to an interface and reading need nothing. The supervisor holds the socket, so packets
+that come while a reader is started again wait in the ring. What finds no room there the kernel counts. Where an
+interface is made later, or again, the socket is bound to it then.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import socket
 import struct
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, NamedTuple
 
@@ -48,7 +49,8 @@ _TO_KERNEL, _TO_USER = 0, 1
 _LINKS = {1: (14, ETHERNET), 772: (14, ETHERNET), 65534: (0, RAW), 768: (0, RAW), 776: (0, RAW), 778: (0, RAW)}
 """ARPHRD_… of <linux/if_arp.h> to the link header's size and type: Ethernet, loopback, none (tun), IPIP, SIT, GRE."""
 _LOOPBACK = 772
-_SIOCGIFHWADDR = 0x8927
+_SIOCGIFFLAGS, _SIOCGIFHWADDR = 0x8913, 0x8927
+_IFF_UP = 1
 
 
 class PacketOptions(NamedTuple):
@@ -60,8 +62,13 @@ class PacketOptions(NamedTuple):
 
 def _kind_of(interface: str) -> int:
     """An interface's ARPHRD_…, asked in the namespace of this process (netdevice(7)). Raises OSError."""
+    return _asked(interface, _SIOCGIFHWADDR)
+
+
+def _asked(interface: str, request: int) -> int:
+    """The number that an ioctl gives for an interface. Raises OSError."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asking:
-        found = fcntl.ioctl(asking, _SIOCGIFHWADDR, struct.pack("16s24x", interface.encode()))
+        found = fcntl.ioctl(asking, request, struct.pack("16s24x", interface.encode()))
     return int(struct.unpack_from("16xH", found)[0])
 
 
@@ -73,36 +80,59 @@ def _link_of(interface: str) -> tuple[int, int]:
     return _LINKS[kind]
 
 
+def packet_options(values: Mapping[str, Any]) -> PacketOptions:
+    """The options of the fields of RECEIVE."""
+    return PacketOptions(values["packet_promiscuous"] == "on", int(values["packet_buffer_mb"]) << 20)
+
+
 def open_packet_socket(interface: str, options: PacketOptions, ports: Sequence[int]) -> socket.socket:
     """A socket that keeps packets of an interface from now on. Raises OSError or AgentsError."""
+    sock = new_packet_socket(interface, options)
+    try:
+        hear_interface(sock, interface, options, ports)
+    except (OSError, AgentsError):
+        sock.close()
+        raise
+    return sock
+
+
+def new_packet_socket(interface: str, options: PacketOptions) -> socket.socket:
+    """A socket with a ring, which hears nothing yet. Raises OSError or AgentsError."""
     if sys.platform != "linux":
         raise AgentsError(f"cannot hear packet://{interface}: packets are heard on Linux alone")
-    if len(ports) > PORTS_MAX:
-        raise AgentsError(f"cannot hear packet://{interface}: REPLAY_PORTS has more than {PORTS_MAX} ports")
     sock = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)
     try:
-        try:
-            number = socket.if_nametoindex(interface)
-        except OSError:
-            raise AgentsError(f"cannot hear packet://{interface}: there is no such interface") from None
-        size, _ = _link_of(interface)
-        _attach(sock, program(ports, size))
         sock.setsockopt(_SOL_PACKET, _VERSION, _TPACKET_V3)
         blocks = max(options.size // BLOCK, 2)
         frames = BLOCK // _FRAME_SIZE * blocks
         ring = struct.pack("7I", BLOCK, blocks, _FRAME_SIZE, frames, BLOCK_MS, 0, 0)
         sock.setsockopt(_SOL_PACKET, _RX_RING, ring)
-        if _kind_of(interface) == _LOOPBACK:  # there each packet is seen twice
-            with suppress(OSError):  # older than Linux 4.20: copies are known by what they are
-                sock.setsockopt(_SOL_PACKET, _IGNORE_OUTGOING, 1)
-        if options.promiscuous:
-            sock.setsockopt(_SOL_PACKET, _ADD_MEMBERSHIP, struct.pack("iHH8s", number, _MR_PROMISC, 0, b""))
-        sock.bind((interface, _ETH_P_ALL))
         sock.setblocking(False)
-    except (OSError, AgentsError):
+    except OSError:
         sock.close()
         raise
     return sock
+
+
+def hear_interface(sock: socket.socket, interface: str, options: PacketOptions, ports: Sequence[int]) -> None:
+    """Let a socket hear an interface from now on; it may have heard one of this name that is gone.
+
+    Raises OSError or AgentsError.
+    """
+    if len(ports) > PORTS_MAX:
+        raise AgentsError(f"cannot hear packet://{interface}: REPLAY_PORTS has more than {PORTS_MAX} ports")
+    try:
+        number = socket.if_nametoindex(interface)
+    except OSError:
+        raise AgentsError(f"cannot hear packet://{interface}: there is no such interface") from None
+    size, _ = _link_of(interface)
+    _attach(sock, program(ports, size))
+    with suppress(OSError):  # older than Linux 4.20: copies are known by what they are
+        is_loopback = _kind_of(interface) == _LOOPBACK  # there each packet is seen twice
+        sock.setsockopt(_SOL_PACKET, _IGNORE_OUTGOING, int(is_loopback))
+    if options.promiscuous:
+        sock.setsockopt(_SOL_PACKET, _ADD_MEMBERSHIP, struct.pack("iHH8s", number, _MR_PROMISC, 0, b""))
+    sock.bind((interface, _ETH_P_ALL))
 
 
 def _attach(sock: socket.socket, code: bytes) -> None:
@@ -112,19 +142,43 @@ def _attach(sock: socket.socket, code: bytes) -> None:
 
 
 class PacketReader:
-    """Reads the ring of one interface's socket. size: its bytes."""
+    """Reads the ring of one interface's socket, which may wait for its interface (`tend`)."""
 
-    def __init__(self, sock: socket.socket, interface: str, ports: Sequence[int], size: int) -> None:
-        self._sock = sock
-        self._blocks = max(size // BLOCK, 2)
+    def __init__(self, sock: socket.socket, interface: str, ports: Sequence[int], options: PacketOptions) -> None:
+        self._sock, self._interface, self._ports, self._options = sock, interface, ports, options
+        self._blocks = max(options.size // BLOCK, 2)
         self._ring = mmap.mmap(sock.fileno(), self._blocks * BLOCK)
         self._memory = np.frombuffer(self._ring, np.uint8).reshape(self._blocks, BLOCK)
         self._status = self._memory[:, _STATUS : _STATUS + 4].view(np.uint32)[:, 0]
         self._copy, self._out = np.zeros(BLOCK, np.uint8), np.zeros(OUT_ROWS, RECORD)
         self._frames = FrameWalk(frozenset(ports))
-        self._frames.numbers[LINK], self._frames.walk.times[UNIT] = _link_of(interface)[1], 1e-9
+        self._frames.walk.times[UNIT] = 1e-9
+        self._knows_link = False
         self._next = self._oldest()
         self.packets = self.dropped = 0
+        self.error = ""
+        self.tend()
+
+    def tend(self) -> None:
+        """Look whether the interface is there, and hear it where it was made later, or again; `error` says why not.
+
+        A socket whose interface is removed is bound to none, and nothing else tells (packet(7)).
+        """
+        name, found = self._interface, ""
+        try:
+            if self._sock.getsockname()[0] != name:
+                hear_interface(self._sock, name, self._options, self._ports)
+                self._knows_link = False
+            if not self._knows_link:
+                self._frames.numbers[LINK] = _link_of(name)[1]
+                self._knows_link = True
+            if not _asked(name, _SIOCGIFFLAGS) & _IFF_UP:
+                found = f"cannot hear packet://{name}: the interface is down"
+        except AgentsError as error:
+            found = str(error)
+        except OSError as error:  # it went while it was looked at
+            found = f"cannot hear packet://{name}: {(error.strerror or str(error)).lower()}"
+        self.error = found
 
     def _oldest(self) -> int:
         """The block that comes next: another reader may have taken some."""

@@ -24,7 +24,6 @@ import structlog
 from numpy.typing import NDArray
 
 from agents.core.files import PRIVATE_MODE, write_atomic
-from agents.core.text import printable
 from agents.core.types import QueryBatch
 from agents.dns.drill import DRILL_REQUEST, injected, requested
 from agents.sources.collector import RECEIVED, Heard, packable_rows, saved_states
@@ -40,27 +39,31 @@ from agents.sources.dnstap.merging_kernels import (
     give,
     new_merger,
 )
-from agents.sources.listener.traffic import AccessList
 from agents.sources.live.addresses import PACKET, LiveAddress
+from agents.sources.live.doors import Doorkeeper, keep_alive
 from agents.sources.live.frame_protocol import HANDSHAKE_S, HOLD_S, FrameCounts, FrameProtocol
 from agents.sources.live.loss import SenderLoss
-from agents.sources.live.packets import PacketReader
-from agents.sources.live.sockets import LiveSocket
+from agents.sources.live.packets import PacketReader, packet_options
+from agents.sources.live.sockets import LiveSocket, open_socket
 from agents.sources.live.syslog_protocol import SyslogDatagrams, SyslogLines, SyslogStream
-from agents.stream.note import SharedNote
+from agents.stream.note import NOTE_MAX, SharedNote
 from agents.stream.record import RECORD
 from agents.stream.ring import Ring
 
 GIVE_S = 0.05
 """Rows are given on so often."""
 TELL_S = 1.0
+RETRY_S = 5.0
+"""What could not be opened is tried again so often."""
 ROWS_MAX = POOL - (1 << 14)
 """Rows that are held, at most; a block of frames finds room beside them."""
 _OUT_ROWS = 4096
 _TURN_BLOCKS = 16
 """Blocks of one interface that are read before others have their turn."""
 _SO_MEMINFO, _MEMINFO_DROPS = 55, 8
-"""Datagrams that found no room in the kernel (<linux/sock_diag.h>, SK_MEMINFO_DROPS)."""
+"""Datagrams that found no room in the kernel (<linux/sock_diag.h>, SK_MEMINFO_DROPS), since the socket was made."""
+_COUNT_BITS = 0xFFFFFFFF
+_FRAMED = ("dnstap", "powerdns")
 _log = structlog.get_logger()
 
 
@@ -85,27 +88,35 @@ class Receiving:
 
 
 class HeardLive(Heard):
-    """What was heard at one address."""
+    """What was heard at one address. numbers: of its senders in the merger. goes_on: its socket is that of `saved`."""
 
-    def __init__(self, address: LiveAddress, saved: Mapping[str, Any]) -> None:
+    def __init__(
+        self, address: LiveAddress, saved: Mapping[str, Any], numbers: Sequence[int], goes_on: bool = False
+    ) -> None:
         super().__init__(saved)
         self.name, self.address = address.name, address
-        self.frames = FrameCounts(address.name)
+        self.frames = FrameCounts(address.name, numbers)
         self.losses: dict[str, SenderLoss] = {}
         self.dropped = self.dropped_before = _whole(saved.get("dropped"))
-        self.connections = self.late = self.ahead = 0
+        self._kernel_dropped = _whole(saved.get("kernel_dropped")) if goes_on else 0
+        self.connections = self.late = self.ahead = self.passed_over = 0
         self.kinds: list[str] = []
+
+    def note_drops(self, counted: int) -> None:
+        """Take over what the kernel has counted since the socket was made, in 32 bits."""
+        self.dropped += (counted - self._kernel_dropped) & _COUNT_BITS
+        self._kernel_dropped = counted
 
     def to_json(self) -> dict[str, Any]:
         """What is saved, and shown by `doctor`."""
         told = super().to_json()
-        told["kind"] = self.address.kind
+        told |= {"kind": self.address.kind, "kernel_dropped": self._kernel_dropped}
         live: dict[str, Any] = {
             "dropped": self.dropped,
             "connections": self.connections,
             "refused": self.frames.refused,
         }
-        live |= {"late": self.late, "ahead": self.ahead, "lines": self.kinds}
+        live |= {"late": self.late, "ahead": self.ahead, "passed_over": self.passed_over, "lines": self.kinds}
         senders = {name: loss.to_json() for name, loss in self.losses.items()}
         return {**told, **live, "first_bad": self.frames.first_bad, "senders": senders}
 
@@ -121,23 +132,36 @@ class LiveReceiver:
         self._receiving, self._sockets, self._ring = receiving, sockets, ring
         self._path = receiving.state_dir / RECEIVED
         self._drilled = requested(receiving.state_dir / DRILL_REQUEST)
-        saved = saved_states(receiving.note.read(), self._path)
-        self._heard = {one.address.name: HeardLive(one.address, saved.get(one.address.name, {})) for one in sockets}
-        self._access = AccessList(receiving.allowed)
+        self._heard = self._saved()
+        self._doors = Doorkeeper(receiving.allowed, int(receiving.values["receive_connections_max"]))
         self.merger = new_merger((secrets.randbits(64), secrets.randbits(64)))
         self._out: NDArray[np.void] = np.zeros(_OUT_ROWS, RECORD)
-        self._numbers: dict[str, int] = {}
         self._connections: set[FrameProtocol | SyslogStream] = set()
+        self._opened: list[LiveSocket] = []
         self._servers: list[asyncio.Server] = []
         self._readers: list[tuple[PacketReader, HeardLive]] = []
         self._lines: list[tuple[SyslogLines, HeardLive, socket.socket | None]] = []
         self._failing = False
         self._told = dict[str, int]()
 
+    def _saved(self) -> dict[str, HeardLive]:
+        """What was heard before; each intake of frames has its part of the merger's numbers of senders."""
+        noted = self._receiving.note.read()
+        saved = saved_states(noted, self._path)
+        part = SENDERS // max(sum(one.address.kind in _FRAMED for one in self._sockets), 1)
+        heard, begin = dict[str, HeardLive](), 0
+        for one in self._sockets:
+            name = one.address.name
+            goes_on = bool(noted) and one.sock is not None  # the note and the socket are of the same supervisor
+            heard[name] = HeardLive(one.address, saved.get(name, {}), range(begin, begin + part), goes_on)
+            begin += part * (one.address.kind in _FRAMED)
+        return heard
+
     async def run(self, stop: asyncio.Event, ready: Callable[[], None], beat: Callable[[], None]) -> None:
         """Hear until `stop` is set; what was heard by then is put."""
         for one in self._sockets:
             await self._hear(one)
+        opening = asyncio.create_task(self._open_missing())
         ready()
         state_at = 0.0
         while not stop.is_set():
@@ -152,6 +176,11 @@ class LiveReceiver:
                 self._note()
             with suppress(TimeoutError):
                 await asyncio.wait_for(stop.wait(), 0 if busy else GIVE_S)
+            if opening.done():
+                opening.result()
+        opening.cancel()
+        with suppress(asyncio.CancelledError):
+            await opening
         self._end()
 
     def _end(self) -> None:
@@ -165,20 +194,37 @@ class LiveReceiver:
             self._put_batches(lines.rest(), lines, heard)
         self._give(math.inf)
         self._note()
+        for one in self._opened:
+            one.end()
 
     # Opening.
 
+    async def _open_missing(self) -> None:
+        """Open what could not be opened at the start. Raises SettingsError."""
+        receiving, missing = self._receiving, [one.address for one in self._sockets if one.sock is None]
+        while missing:
+            await asyncio.sleep(RETRY_S)
+            for address in list(missing):
+                opened = await asyncio.to_thread(open_socket, address, receiving.values, receiving.ports, later=True)
+                if opened.sock is not None:
+                    missing.remove(address)
+                    self._opened.append(opened)
+                await self._hear(opened)
+
     async def _hear(self, one: LiveSocket) -> None:
         loop, address, heard = asyncio.get_running_loop(), one.address, self._heard[one.address.name]
+        heard.note(heard.name, one.error)
+        if one.sock is None:
+            return
         if address.kind == PACKET:
-            size = int(self._receiving.values["packet_buffer_mb"]) << 20
-            reader = PacketReader(one.sock, address.host, self._receiving.ports, size)
+            options = packet_options(self._receiving.values)
+            reader = PacketReader(one.sock, address.host, self._receiving.ports, options)
             self._readers.append((reader, heard))
             return
         if address.transport == "udp":
             lines = self._new_lines(heard, one.sock)
             await loop.create_datagram_endpoint(
-                lambda: SyslogDatagrams(lines, self._allows, time.monotonic),
+                lambda: SyslogDatagrams(lines, self._doors.allows, time.monotonic, heard.frames.refuse),
                 sock=one.sock.dup(),
             )
             return
@@ -201,39 +247,28 @@ class LiveReceiver:
     def admit(self, heard: HeardLive, lines: SyslogLines | None, peer: object) -> FrameProtocol | SyslogStream | None:
         """The reader of a connection from a peer, or None where it may not send."""
         host = str(peer[0]).partition("%")[0] if isinstance(peer, tuple) else ""
-        if (host and not self._allows(host)) or len(self._connections) >= self._receiving.values[
-            "receive_connections_max"
-        ]:
-            heard.frames.refused += 1
+        if why := self._doors.admit(host):
+            heard.frames.refuse(host or "unix", why)
             return None
         heard.connections += 1
         made: FrameProtocol | SyslogStream
         if lines is not None:
-            made = SyslogStream(lines, host, time.monotonic, self._left(heard))
+            made = SyslogStream(lines, host, time.monotonic, self._left(heard, host), heard.frames.refuse)
         else:
             framing = FRAME_STREAMS if heard.address.kind == "dnstap" else POWERDNS
-            made = FrameProtocol(framing, self, heard.frames, host or "unix", self._left(heard))
+            made = FrameProtocol(framing, self, heard.frames, host or "unix", self._left(heard, host))
         self._connections.add(made)
         return made
 
-    def _left(self, heard: HeardLive) -> Callable[[Any], None]:
+    def _left(self, heard: HeardLive, host: str) -> Callable[[Any], None]:
         def left(connection: Any) -> None:
             self._connections.discard(connection)
+            self._doors.left(host)
             heard.connections -= 1
 
         return left
 
-    def _allows(self, host: str) -> bool:
-        try:
-            return self._access.allows(host.removeprefix("::ffff:"))
-        except ValueError:
-            return False
-
     # Rows.
-
-    def sender(self, name: str) -> int:
-        """The number of a sender; those beyond SENDERS share the last one."""
-        return self._numbers.setdefault(name, min(len(self._numbers), SENDERS - 1))
 
     def make_room(self) -> None:
         """Give rows on, since none is free."""
@@ -281,6 +316,8 @@ class LiveReceiver:
         for heard in self._heard.values():
             self._count_frames(heard)
         for reader, heard in self._readers:
+            reader.tend()
+            heard.note(heard.name, reader.error)
             reader.count()
             heard.dropped = heard.dropped_before + reader.dropped
             heard.counted(None, reader.malformed, 0)
@@ -290,10 +327,20 @@ class LiveReceiver:
         for lines, heard, sock in self._lines:
             self._put_batches(lines.due(time.monotonic()), lines, heard)
             heard.counted(None, lines.malformed, lines.nameless)
-            heard.kinds = lines.kinds
+            heard.kinds, heard.passed_over = lines.kinds, lines.passed_over
             if sock is not None:
-                heard.dropped = heard.dropped_before + _datagrams_dropped(sock)
-        state = json.dumps({name: heard.to_json() for name, heard in self._heard.items()}).encode()
+                heard.note_drops(_datagrams_dropped(sock))
+        self._save(self._state())
+
+    def _state(self) -> bytes:
+        """What was heard, for the note and the file; without senders where that is too long for the note."""
+        told = {name: heard.to_json() for name, heard in self._heard.items()}
+        state = json.dumps(told).encode()
+        if len(state) > NOTE_MAX:
+            state = json.dumps({name: {**one, "senders": {}} for name, one in told.items()}).encode()
+        return state
+
+    def _save(self, state: bytes) -> None:
         self._receiving.note.write(state)
         try:
             write_atomic(self._path, state, PRIVATE_MODE)
@@ -317,7 +364,7 @@ class LiveReceiver:
         if total > before:
             heard.add(total - before)
             self._told[heard.name] = total
-        if heard.address.kind in ("dnstap", "powerdns"):
+        if heard.address.kind in _FRAMED:
             heard.counted(None, frames.malformed, 0)
             heard.late = int(self.merger.numbers[LATE])
             heard.ahead = int(self.merger.numbers[AHEAD])
@@ -334,11 +381,9 @@ class _Door(asyncio.Protocol):
         assert isinstance(transport, asyncio.Transport)
         made = self._receiver.admit(self._heard, self._lines, transport.get_extra_info("peername"))
         if made is None:
-            _log.warning(
-                "sender_refused", intake=self._heard.name, sender=printable(transport.get_extra_info("peername"))
-            )
             transport.abort()
             return
+        keep_alive(transport)
         transport.set_protocol(made)
         made.connection_made(transport)
 

@@ -24,33 +24,33 @@ UDP_BUFFER = 8 << 20
 
 @dataclass(frozen=True)
 class LiveSocket:
-    """An intake and the socket that it is read from."""
+    """An intake and the socket that it is read from. sock: None where it could not be opened. error: why it is not
+    heard yet; packets have a socket all the same, which waits for its interface."""
 
     address: LiveAddress
-    sock: socket.socket
+    sock: socket.socket | None = None
+    error: str = ""
 
     def close(self) -> None:
         """Close the socket."""
-        self.sock.close()
+        if self.sock is not None:
+            self.sock.close()
 
     def end(self) -> None:
-        """Close it for good: a unix socket's path goes, too."""
-        self.sock.close()
-        if self.address.path:
+        """Close it for good: a unix socket's path goes, too, where it is ours."""
+        self.close()
+        if self.address.path and self.sock is not None:
             with suppress(OSError):
                 Path(self.address.path).unlink()
 
 
-def open_sockets(addresses: Sequence[LiveAddress], values: Mapping[str, Any], ports: Sequence[int]) -> list[LiveSocket]:
-    """A socket for each intake. values: of the fields of RECEIVE. ports: that carry DNS, of packets.
-
-    Raises AgentsError, with none left open.
-    """
+def open_sockets(
+    addresses: Sequence[LiveAddress], values: Mapping[str, Any], ports: Sequence[int], later: bool = False
+) -> list[LiveSocket]:
+    """A socket for each intake, with none left open where one raises: see open_socket."""
     found: list[LiveSocket] = []
     try:
-        found.extend(LiveSocket(address, _open(address, values, ports)) for address in addresses)
-    except OSError as error:
-        raise _refused(addresses[len(found)], error) from None
+        found.extend(open_socket(address, values, ports, later) for address in addresses)
     finally:
         if len(found) < len(addresses):
             for one in found:
@@ -58,7 +58,46 @@ def open_sockets(addresses: Sequence[LiveAddress], values: Mapping[str, Any], po
     return found
 
 
-def _refused(address: LiveAddress, error: OSError) -> AgentsError:
+def open_socket(
+    address: LiveAddress, values: Mapping[str, Any], ports: Sequence[int], later: bool = False
+) -> LiveSocket:
+    """The socket of an intake. values: of the fields of RECEIVE. ports: that carry DNS, of packets.
+
+    later: one that cannot be opened now is no error, but told in what is returned. Raises AgentsError.
+    """
+    try:
+        if address.kind == PACKET:
+            return _packets(address, values, ports, later)
+        return LiveSocket(address, _open(address, values))
+    except SettingsError:
+        raise
+    except (OSError, AgentsError) as error:
+        refused = _refused(address, error)
+    if not later:
+        raise refused
+    return LiveSocket(address, error=str(refused))
+
+
+def _packets(address: LiveAddress, values: Mapping[str, Any], ports: Sequence[int], later: bool) -> LiveSocket:
+    """A socket of packets; opening it needs rights that are given up later, binding it to its interface needs none.
+
+    Raises OSError or AgentsError.
+    """
+    options = packets.packet_options(values)
+    sock = packets.new_packet_socket(address.host, options)
+    try:
+        packets.hear_interface(sock, address.host, options, ports)
+    except (OSError, AgentsError) as error:
+        if later:
+            return LiveSocket(address, sock, str(_refused(address, error)))
+        sock.close()
+        raise
+    return LiveSocket(address, sock)
+
+
+def _refused(address: LiveAddress, error: OSError | AgentsError) -> AgentsError:
+    if isinstance(error, AgentsError):
+        return error
     why = (error.strerror or str(error)).lower()
     if isinstance(error, PermissionError) and address.kind == PACKET:
         why = "packets need the capability CAP_NET_RAW"
@@ -67,11 +106,8 @@ def _refused(address: LiveAddress, error: OSError) -> AgentsError:
     return AgentsError(f"cannot hear {printable(address.name)}: {why}")
 
 
-def _open(address: LiveAddress, values: Mapping[str, Any], ports: Sequence[int]) -> socket.socket:
+def _open(address: LiveAddress, values: Mapping[str, Any]) -> socket.socket:
     """Raises OSError or AgentsError."""
-    if address.kind == PACKET:
-        options = packets.PacketOptions(values["packet_promiscuous"] == "on", int(values["packet_buffer_mb"]) << 20)
-        return packets.open_packet_socket(address.host, options, ports)
     if address.transport == "unix":
         return _unix(address, int(values["receive_socket_mode"], 8), str(values["receive_socket_group"]))
     kind = socket.SOCK_DGRAM if address.transport == "udp" else socket.SOCK_STREAM

@@ -18,6 +18,7 @@ import structlog
 from agents.core.text import printable
 from agents.core.types import QueryBatch
 from agents.sources.intake import Intake
+from agents.sources.live.frame_protocol import FIRST_DATA_S
 from agents.sources.logs import SPECS
 from agents.sources.logs.source import LOG_LINE_MAX, PAIR_WAIT_S, LogLines
 
@@ -31,6 +32,11 @@ _FRAMED = frozenset({"bind", "coredns", "dnsdist", "dnsmasq", "unbound"})
 """Kinds whose readers take the frame off, for its time."""
 _COUNT_MAX = len(str(LOG_LINE_MAX))
 _COUNTED = re.compile(rb"([1-9][0-9]{0,%d}) " % (_COUNT_MAX - 1))
+_TOO_LONG = re.compile(rb"([1-9][0-9]{%d,19}) <" % (_COUNT_MAX - 1))
+"""A count that may be of a message that is too long; a line may begin with such a number, but no message is without
+its "<" (RFC 6587 section 3.4.1)."""
+_DIGITS_MAX = 9
+"""Digits of a count that can be skipped: with more, what follows has no bounds."""
 _ENDS = re.compile(rb"\r?[\n\0]")
 _HEADER = re.compile(
     rb"<\d{1,3}>(?:1 \S+ (?P<host>\S+) (?P<app>\S+) \S+ \S+ (?:-|(?:\[(?:[^\]\\]|\\.)*\])+)"
@@ -61,15 +67,20 @@ def read_message(line: bytes) -> SyslogMessage:
 
 
 class Framer:
-    """Cuts a stream into messages. A message that is too long is None, and so is what no count begins."""
+    """Cuts a stream into messages; one that is too long is None. is_broken: no message can be found any more."""
 
     def __init__(self) -> None:
-        self._rest, self._skips = b"", False
+        self._rest, self._skips, self._skip = b"", False, 0
+        self.is_broken = False
 
     def feed(self, data: bytes) -> list[bytes | None]:
         """The messages that these bytes complete."""
         data, found, at = self._rest + data, list[bytes | None](), 0
-        while at < len(data):
+        while at < len(data) and not self.is_broken:
+            if self._skip:  # bytes of a counted message that is too long
+                passed = min(self._skip, len(data) - at)
+                at, self._skip = at + passed, self._skip - passed
+                continue
             counted = None if self._skips else _COUNTED.match(data, at)
             if counted is not None and int(counted[1]) <= LOG_LINE_MAX:
                 end = counted.end() + int(counted[1])
@@ -77,6 +88,11 @@ class Framer:
                     break
                 found.append(data[counted.end() : end].rstrip(b"\r\n\0"))
                 at = end
+                continue
+            if not self._skips and (long := _TOO_LONG.match(data, at)):
+                found.append(None)
+                self.is_broken = len(long[1]) > _DIGITS_MAX
+                at, self._skip = long.end() - 1, int(long[1])
                 continue
             ended = _ENDS.search(data, at)
             if ended is None:
@@ -89,13 +105,14 @@ class Framer:
             elif line:
                 found.append(line)
             self._skips, at = False, ended.end()
-        self._rest = data[at:]
+        self._rest = b"" if self.is_broken else data[at:]
         return found
 
     def rest(self) -> list[bytes | None]:
         """What is left at the stream's end, if it is a line."""
         line, self._rest = self._rest, b""
-        return [line] if line and not self._skips and not _COUNTED.match(line) else []
+        is_line = not self._skips and not _COUNTED.match(line)
+        return [line] if line and is_line else []
 
 
 class _Writer:
@@ -226,26 +243,43 @@ class SyslogStream(asyncio.Protocol):
     """One connection of a sender."""
 
     def __init__(
-        self, lines: SyslogLines, sender: str, clock: Callable[[], float], left: Callable[[Any], None]
+        self,
+        lines: SyslogLines,
+        sender: str,
+        clock: Callable[[], float],
+        left: Callable[[Any], None],
+        refuse: Callable[[str, str], None],
     ) -> None:
-        """left: called when the connection has ended."""
-        self._lines, self._sender, self._clock, self._left = lines, sender, clock, left
+        """left: called when the connection has ended. refuse: told of a sender that is ended, and why."""
+        self._lines, self._sender, self._clock, self._left, self._refuse = lines, sender, clock, left, refuse
         self._framer = Framer()
         self._transport: asyncio.Transport | None = None
+        self._timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """The sender is there."""
         assert isinstance(transport, asyncio.Transport)
         self._transport = transport
+        self._timer = asyncio.get_running_loop().call_later(FIRST_DATA_S, self._end, "it sent nothing")
 
     def data_received(self, data: bytes) -> None:
         """Take whole messages."""
+        if self._timer:
+            self._timer.cancel()
         now = self._clock()
         for line in self._framer.feed(data):
             self._lines.feed(self._sender, line, now)
+        if self._framer.is_broken:
+            self._end("a message of more bytes than can be skipped")
+
+    def _end(self, why: str) -> None:
+        self._refuse(self._sender, why)
+        self.close()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The sender is gone."""
+        if self._timer:
+            self._timer.cancel()
         for line in self._framer.rest():
             self._lines.feed(self._sender, line, self._clock())
         self._left(self)
@@ -259,9 +293,15 @@ class SyslogStream(asyncio.Protocol):
 class SyslogDatagrams(asyncio.DatagramProtocol):
     """Datagrams, a message each."""
 
-    def __init__(self, lines: SyslogLines, allows: Callable[[str], bool], clock: Callable[[], float]) -> None:
-        self._lines, self._allows, self._clock = lines, allows, clock
-        self.refused = 0
+    def __init__(
+        self,
+        lines: SyslogLines,
+        allows: Callable[[str], bool],
+        clock: Callable[[], float],
+        refuse: Callable[[str, str], None],
+    ) -> None:
+        """refuse: told of a sender that may not send, and why."""
+        self._lines, self._allows, self._clock, self._refuse = lines, allows, clock, refuse
 
     def datagram_received(self, data: bytes, addr: tuple[Any, ...]) -> None:
         """Take one message."""
@@ -269,7 +309,7 @@ class SyslogDatagrams(asyncio.DatagramProtocol):
         if self._allows(host):
             self._lines.feed(host, data, self._clock())
         else:
-            self.refused += 1
+            self._refuse(host, "its address is not in RECEIVE_ALLOWED")
 
     def error_received(self, exc: Exception) -> None:
         """What an earlier answer met is no matter: nothing is answered."""
