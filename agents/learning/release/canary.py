@@ -34,7 +34,7 @@ ALERTS_FREE = 3
 """Alerts that a candidate may have beyond the bound: of few, a share says nothing."""
 TIMED_MIN = 1_000
 """With fewer names that both models scored, their time is not compared."""
-BUSY_SHARE = 0.25
+JUDGED_SHARE = 0.25
 """In so many of its hours a canary must have judged something: a machine that was off proves nothing."""
 LATE = 2
 """After so many times its hours, a canary that has seen too little ends."""
@@ -124,10 +124,10 @@ def ending_of(terms: CanaryTerms, counts: CanaryCounts, false_alarms: Mapping[st
     if spent_h < terms.hours:
         return None
     seen = f"{counted(counts.queries, 'query')} in {spent_h:.1f} hours"
-    if counts.queries >= terms.queries_min and len(counts.hours) >= BUSY_SHARE * terms.hours:
+    if counts.queries >= terms.queries_min and len(counts.hours) >= JUDGED_SHARE * terms.hours:
         return Ending(True, f"{seen}, {counted(candidate, 'alert')} beside {champion} of the model in use")
     if spent_h >= LATE * terms.hours:
-        needed = f"{terms.queries_min:,} are needed, in {BUSY_SHARE * terms.hours:.0f} different hours"
+        needed = f"{terms.queries_min:,} are needed, in {JUDGED_SHARE * terms.hours:.0f} different hours"
         return Ending(False, f"it saw only {seen} ({counted(len(counts.hours), 'hour')} with queries), {needed}")
     return None
 
