@@ -15,6 +15,8 @@ POPULAR_S = 7 * 86_400.0
 """Clients of so many seconds make a domain popular."""
 RESERVED = ("arpa", "localhost", "root-servers.net")
 """Nobody's tunnel: reverse names, this machine, the root's servers."""
+RPZ_LABELS = b"rpz-"
+"""How last labels begin that mean something else in a response policy zone (draft-vixie-dnsop-dns-rpz section 4)."""
 
 
 def checked_domain(text: str) -> str:
@@ -58,6 +60,10 @@ class NeverBlock:
             for name in names:
                 if related(labels, labels_of(from_text(name.lower()))):
                     return f"{printable(name)} is {why}"
+        if labels and labels[-1].startswith(RPZ_LABELS):
+            return "a response policy zone takes its last label for an instruction"
+        if not labels or is_listed(labels) or is_public_suffix(labels):
+            return "strangers have names below it"
         return next((f"{name} is reserved" for name in RESERVED if related(labels, labels_of(from_text(name)))), "")
 
     def usually(self, domain: str, now: float | None = None) -> str:

@@ -5,7 +5,8 @@
 --   dnsTunnelBlocks("/var/lib/dns-tunnel/blocks.txt", {"192.0.2.99"})  -- the file; addresses for sinkhole
 --
 -- A line is: action, client (an address or network, * = all), domain, end (Unix seconds), divided by tabs. A file that
--- is not there blocks nothing. Rules are made anew when the file changes, so that other queries cost one rule an action.
+-- is not there blocks nothing; one that cannot be read, or has a line that is none, leaves what it said before in force.
+-- Rules are made anew when the file changes, so that other queries cost one rule an action.
 
 local NAME = "dns-tunnel"
 local file, sinkhole, before, made = nil, {}, nil, 0
@@ -17,25 +18,23 @@ local function action(what)
   return RCodeAction(DNSRCode.NXDOMAIN)
 end
 
+local NO_FILE = 2 -- ENOENT
+
 local function read()
-  local handle = io.open(file, "r")
-  if handle == nil then return "" end
-  local text = handle:read("*a")
+  local handle, problem, code = io.open(file, "r")
+  if handle == nil and code == NO_FILE then return "" end
+  if handle == nil then return nil, problem end
+  local text, broken = handle:read("*a")
   handle:close()
-  return text
+  return text, broken
 end
 
-local function add(selector, what)
-  made = made + 1
-  addAction(selector, action(what), {name = NAME .. made})
-  mvRuleToTop()
-end
-
-local function take(text, now)
-  for number = 1, made do rmRule(NAME .. number) end
-  made = 0
-  local forAll = {}
-  for what, client, domain, ends in text:gmatch("([^\t\n]+)\t([^\t\n]+)\t([^\t\n]+)\t(%d+)\n") do
+-- The rules of a text as {selector, what}; an error where a line is none.
+local function rules(text, now)
+  local found, forAll = {}, {}
+  for line, ending in text:gmatch("([^\n]+)(\n?)") do
+    local what, client, domain, ends = line:match("^([^\t]+)\t([^\t]+)\t([^\t]+)\t(%d+)$")
+    if what == nil or ending == "" then error("a line is not: action, client, domain, end") end
     if tonumber(ends) > now then
       if client == "*" then
         forAll[what] = forAll[what] or newSuffixMatchNode()
@@ -44,11 +43,23 @@ local function take(text, now)
         local names, clients = newSuffixMatchNode(), newNMG()
         names:add(newDNSName(domain))
         clients:addMask(client)
-        add(AndRule({NetmaskGroupRule(clients), SuffixMatchNodeRule(names)}), what)
+        table.insert(found, {AndRule({NetmaskGroupRule(clients), SuffixMatchNodeRule(names)}), what})
       end
     end
   end
-  for what, names in pairs(forAll) do add(SuffixMatchNodeRule(names), what) end
+  for what, names in pairs(forAll) do table.insert(found, {SuffixMatchNodeRule(names), what}) end
+  return found
+end
+
+-- Put rules into the place of those before; nothing is removed before the new ones are made.
+local function replace(found)
+  for number = 1, made do rmRule(NAME .. number) end
+  made = 0
+  for _, one in ipairs(found) do
+    made = made + 1
+    addAction(one[1], action(one[2]), {name = NAME .. made})
+    mvRuleToTop()
+  end
 end
 
 local function nextEnd(text, now)
@@ -59,14 +70,24 @@ local function nextEnd(text, now)
   return found
 end
 
-local due = 0
+local due, good, said = 0, "", nil
 
 local function look()
-  local now, text = os.time(), read()
-  if text == before and now < due then return end
-  local well, problem = pcall(take, text, now)
-  if not well then errlog("cannot use " .. file .. ": " .. tostring(problem)) end
-  before, due = text, nextEnd(text, now)
+  local now = os.time()
+  local text, problem = read()
+  if text ~= nil and text == before and now < due then return end
+  local well, found = false, problem
+  if text ~= nil then well, found = pcall(rules, text, now) end
+  if well then
+    good, said = text, nil
+  else
+    if said ~= tostring(found) then errlog("cannot use " .. file .. ": " .. tostring(found)) end
+    said = tostring(found)
+    if text == nil and now < due then return end
+    found = rules(good, now) -- those that have ended by now are left out
+  end
+  replace(found)
+  before, due = text, nextEnd(good, now)
 end
 
 function dnsTunnelBlocks(path, addresses)

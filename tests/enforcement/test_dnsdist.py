@@ -58,6 +58,9 @@ def test_dnsdist_takes_up_the_list(tmp_path: Path) -> None:
         try:
             wait_until(lambda: rcode(port, "a.evil.example") == dns.rcode.NOERROR, 20)
 
+            def complaints() -> int:
+                return (tmp_path / "output").read_bytes().count(b"cannot use")
+
             def keep(*blocks: object) -> None:
                 write_atomic(path, list_text(blocks).encode())  # type: ignore[arg-type]
 
@@ -77,6 +80,14 @@ def test_dnsdist_takes_up_the_list(tmp_path: Path) -> None:
             assert [rcode(port, "many.example", f"127.0.0.{n}") for n in (3, 4, 5, 6)] == [0, 3, 3, 0]
             assert (rcode(port, "notevil.example"), rcode(port, "own.example")) == (0, dns.rcode.NOTIMP)
             assert rcode(port, "brief.example") == dns.rcode.NXDOMAIN
+            good, bad = (
+                path.read_text(),
+                ("nxdomain\t*\tother.example\n", "nxdomain\tnobody\tother.example\t9999999999\n"),
+            )
+            for number, line in enumerate((*bad, "nxdom"), 1):  # lines that are none, and a copy under way
+                write_atomic(path, (good + line).encode())
+                wait_until(lambda number=number: complaints() == number, 5)  # type: ignore[misc]
+                assert [rcode(port, f"{name}.example") for name in ("evil", "other")] == [dns.rcode.NXDOMAIN, 0]
             wait_until(lambda: rcode(port, "brief.example") == dns.rcode.NOERROR, 8)
             keep(block("slow.example", action="slow"))
             wait_until(lambda: rcode(port, "a.evil.example") == dns.rcode.NOERROR, 3)
@@ -89,4 +100,4 @@ def test_dnsdist_takes_up_the_list(tmp_path: Path) -> None:
         finally:
             running.terminate()
             running.wait()
-    assert b"cannot use" not in (tmp_path / "output").read_bytes()
+    assert complaints() == len(bad) + 1

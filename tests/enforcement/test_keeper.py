@@ -60,6 +60,7 @@ def test_a_persons_block_has_reason_author_and_end(tmp_path: Path) -> None:
         ({"domain": "com"}, "strangers have names below it"),
         ({"domain": "github.io"}, "strangers have names below it"),
         ({"domain": "."}, "strangers have names below it"),
+        ({"domain": "32.8.8.8.8.rpz-client-ip"}, "a response policy zone takes its last label for an instruction"),
         ({"domain": "a..b"}, "cannot block 'a..b'"),
         ({"client": "somebody"}, "it is no address or network"),
         ({"action": "sinkhole"}, "ENFORCE_SINKHOLE names no address"),
@@ -112,6 +113,10 @@ def test_brakes_hold_a_person_too(tmp_path: Path, domain: str, why: str) -> None
     else:
         with pytest.raises(UsageError):
             keeper(tmp_path, NEVER).add(domain, **insists)  # type: ignore[arg-type]
+
+
+def test_strangers_names_are_blocked_by_no_machine_either() -> None:
+    assert [NeverBlock().always(one) for one in ("co.uk", "github.io", "com")] == ["strangers have names below it"] * 3
 
 
 def test_a_name_beside_an_own_zone_may_be_blocked() -> None:

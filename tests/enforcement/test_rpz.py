@@ -276,3 +276,9 @@ def test_addresses_have_ports() -> None:
     for wrong in ("host", "127.0.0.1:99999", "http://x", "127.0.0.1/24"):
         with pytest.raises(ValueError):
             endpoints_of(wrong)
+
+
+def test_a_name_that_means_something_else_in_the_zone_is_left_out(tmp_path: Path) -> None:
+    zone = PolicyZone(ZONE, tmp_path / STATE_FILE)
+    zone.update([block("32.8.8.8.8.rpz-client-ip"), block("rpz-x.example"), block("evil.example")])
+    assert (zone.left_out, len(zone)) == (1, 4)

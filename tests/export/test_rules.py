@@ -107,6 +107,24 @@ def test_suricata_numbers_are_the_same_each_time_and_distinct() -> None:
 
 
 @pytest.mark.integration
+def test_a_zone_to_take_away_has_nothing_that_is_never_blocked(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ENFORCE_NEVER", "bank.example")
+    settings = load_settings(data_dir=tmp_path)
+    make_folders(settings)
+    with closing(store_of(settings)) as store:
+        store.migrate()
+        ReviewStore(store).decide(["sure.net", "bank.example"], Label.TUNNEL, "seen", "ann", time.time())
+    for kind in RULES:
+        assert main(["--data-dir", str(tmp_path), "rules", kind.name]) == 0
+        out, err = capsys.readouterr()
+        assert "sure" in out and ("bank" in out) != kind.blocks
+        assert ("left out: bank.example: bank.example is never blocked (ENFORCE_NEVER)" in err) == kind.blocks
+    assert [kind.name for kind in RULES if kind.blocks] == ["rpz"]
+
+
+@pytest.mark.integration
 def test_the_command_writes_what_was_chosen(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     settings = load_settings(data_dir=tmp_path)
     make_folders(settings)

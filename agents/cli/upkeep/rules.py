@@ -13,6 +13,7 @@ from agents.core.errors import NameFormatError, UsageError
 from agents.core.files import FILE_MODE, write_atomic
 from agents.core.text import NETWORK, counted, printable, refang
 from agents.core.types import DAY_S, Incident, Severity
+from agents.enforcement.brakes import NeverBlock
 from agents.export.rules import RULES_BY_NAME
 from agents.export.rules.base import Tunnel
 from agents.runtime import bootstrap
@@ -30,8 +31,10 @@ def rules(settings: Settings, options: argparse.Namespace) -> int:
     """`dns-tunnel rules KIND`; exit code 2 where nothing is chosen by that."""
     with closing(bootstrap.store_of(settings)) as store:
         store.migrate()
-        found = _chosen(store, options)
-    tunnels = [one for one in found if _is_domain(one.domain)]
+        tunnels = [one for one in _chosen(store, options) if _is_domain(one.domain)]
+        if RULES_BY_NAME[options.kind].blocks:
+            never = bootstrap.block_keeper_of(settings, store).never
+            tunnels = [one for one in tunnels if _may_be_blocked(never, one.domain)]
     if not tunnels:
         raise UsageError("cannot write rules: no tunnel is chosen by that (dns-tunnel rules --help)")
     text = RULES_BY_NAME[options.kind].render(tunnels, time.time())
@@ -49,6 +52,14 @@ def _is_domain(domain: str) -> bool:
         return domain != NETWORK and bool(Tunnel(domain).labels)
     except NameFormatError:
         return False
+
+
+def _may_be_blocked(never: NeverBlock, domain: str) -> bool:
+    """Whether no brake of blocking holds; says which one does."""
+    why = never.always(domain) or never.usually(domain)
+    if why:
+        print(f"left out: {printable(domain)}: {why}", file=sys.stderr)
+    return not why
 
 
 def _chosen(store: Store, options: argparse.Namespace) -> list[Tunnel]:

@@ -18,7 +18,8 @@ from agents.core.errors import NameFormatError
 from agents.core.files import PRIVATE_MODE, write_atomic
 from agents.dns.blocks import Block, BlockAction
 from agents.dns.message import IN, type_number
-from agents.dns.name import from_text
+from agents.dns.name import from_text, labels_of
+from agents.enforcement.brakes import RPZ_LABELS
 
 STEPS_MAX = 100
 """Changes that are kept for IXFR; an older serial gets the whole zone."""
@@ -53,7 +54,8 @@ def records_of(block: Block, origin: bytes, sinkhole: Sequence[str]) -> list[byt
     if not block.is_for_all or block.action == BlockAction.SLOW:
         return []
     name = from_text(block.domain)
-    if len(name) + len(origin) + 3 > NAME_MAX:
+    instructs = any(label.lower().startswith(RPZ_LABELS) for label in labels_of(name)[-1:])
+    if instructs or len(name) + len(origin) + 3 > NAME_MAX:
         return []
     data = [(_CNAME, b"\0")]
     if block.action == BlockAction.SINKHOLE:

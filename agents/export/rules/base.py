@@ -36,11 +36,12 @@ class Tunnel:
 
 @dataclass(frozen=True)
 class RuleKind:
-    """render: tunnels as the text of a file. now: Unix seconds."""
+    """render: tunnels as the text of a file. now: Unix seconds. blocks: whoever reads it blocks by it."""
 
     name: str
     what: str
     render: Callable[[Sequence[Tunnel], float], str]
+    blocks: bool = False
 
 
 def plain_words(text: str, size: int = 120) -> str:

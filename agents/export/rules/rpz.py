@@ -20,4 +20,4 @@ def _render(tunnels: Sequence[Tunnel], now: float) -> str:
     return "\n".join(rows) + "\n"
 
 
-KIND = RuleKind("rpz", "a response policy zone as a zone file", _render)
+KIND = RuleKind("rpz", "a response policy zone as a zone file", _render, blocks=True)
