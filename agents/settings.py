@@ -262,8 +262,8 @@ class Settings(BaseSettings):
     )
     summary_schedule: Annotated[str, AfterValidator(_cron_or_never)] = Field(
         "0 8 * * mon",
-        description="cron expression of the message that sums up the last seven days' incidents nobody was paged for; "
-        "empty = never",
+        description="cron expression of the message that sums up the last seven days: incidents that nobody was paged "
+        "for, and what was heard; empty = never",
     )
     retrain_days: Days = Field(7, description="days of NORMAL queries to learn from")
     retrain_samples: Samples = Field(10_000, description="queries to learn from, at most")

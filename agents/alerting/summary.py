@@ -1,9 +1,12 @@
-"""The weekly summary: incidents that nobody was paged for, by domain, with what would settle them."""
+"""The weekly summary: incidents that nobody was paged for, by domain, with what would settle them; and what was heard.
+
+A week without an incident has one, too: "nothing was found" is told from "nothing was heard".
+"""
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from agents.alerting.manager import is_paged
@@ -12,14 +15,46 @@ from agents.core.types import Incident, Message, Severity
 
 DOMAINS_SHOWN = 20
 """Domains that a summary lists, those through which most left first."""
+INTAKES_SHOWN = 20
+"""Intakes that it lists, silent ones first."""
 
 
-def summary_message(incidents: Sequence[Incident], days: int, link_base: str = "") -> Message | None:
-    """What was listed, and how much was told at once, in so many days; None if there was nothing."""
+def summary_message(incidents: Sequence[Incident], heard: Mapping[str, int], days: int, link_base: str = "") -> Message:
+    """What was listed, how much was told at once, and what was heard, in so many days. heard: queries by intake."""
     listed = [one for one in incidents if not is_paged(one)]
     told = len(incidents) - len(listed)
-    if not listed:
-        return None
+    is_deaf = not any(heard.values())
+    if is_deaf:
+        title = f"nothing was heard in {counted(days, 'day')}"
+    else:
+        title = f"{counted(len(listed), 'incident') if listed else 'no incident'} listed in {counted(days, 'day')}"
+    text = "No query came in: see dns-tunnel doctor. " if is_deaf else ""
+    text += "Nobody was paged for them. " if listed else ""
+    text += f"{counted(told, 'more incident' if listed else 'incident')} {'was' if told == 1 else 'were'} told at once."
+    worst = max((one.severity for one in listed), default=Severity.NORMAL)
+    return Message(
+        f"DNS tunnel detector: {title}",
+        text,
+        [*(_facts(listed) if listed else ()), ("Heard", heard_line(heard))],
+        max(worst, Severity.HIGH) if is_deaf else worst,
+        thread_id="summary",
+        link=f"{link_base}/" if link_base else None,
+        link_text="Open console",
+    )
+
+
+def heard_line(heard: Mapping[str, int]) -> str:
+    """What was heard from each intake, silent ones first."""
+    if not heard:
+        return "nothing: no intake was there"
+    names = sorted(heard, key=lambda name: heard[name] > 0)
+    texts = [f"{printable(name, 120)} {counted(heard[name], 'query') if heard[name] else 'none'}" for name in names]
+    more = len(texts) - INTAKES_SHOWN
+    return "; ".join(texts[:INTAKES_SHOWN]) + (f"; and {counted(more, 'more intake')}" if more > 0 else "")
+
+
+def _facts(listed: Sequence[Incident]) -> list[tuple[str, str]]:
+    """Incidents by domain, and what would settle them."""
     domains: dict[str, list[Incident]] = defaultdict(list)
     for one in listed:
         domains[one.domain].append(one)
@@ -36,15 +71,7 @@ def summary_message(incidents: Sequence[Incident], days: int, link_base: str = "
     if any(one.evidence.get("burn_in") for one in listed):
         facts.append(("Habits", "were being learnt: what you neither allow nor stop becomes usual"))
     facts.append(("If one is wanted", command("allow preview DOMAIN")))
-    return Message(
-        f"DNS tunnel detector: {counted(len(listed), 'incident')} listed in {counted(days, 'day')}",
-        f"Nobody was paged for them. {counted(told, 'more incident')} {'was' if told == 1 else 'were'} told at once.",
-        facts,
-        max((one.severity for one in listed), default=Severity.NORMAL),
-        thread_id="summary",
-        link=f"{link_base}/" if link_base else None,
-        link_text="Open console",
-    )
+    return facts
 
 
 def likely_own(incidents: Sequence[Incident]) -> list[str]:

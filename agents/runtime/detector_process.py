@@ -38,9 +38,11 @@ from agents.learning.sequences.beside import Sequences
 from agents.runtime.drill.drill import Drill
 from agents.runtime.fanout import Fanout
 from agents.runtime.heartbeat import PARTS, STILL_S, DetectorHealth, Heartbeat
+from agents.runtime.listener_process import COLLECTOR, RECEIVER
 from agents.runtime.shedding import sampled, unexplained
 from agents.runtime.signals import Beat, crashes_end
 from agents.scoring.model import Model
+from agents.sources.heard_days import Listened
 from agents.sources.live.loss import losing_intakes
 from agents.store.spool import SpoolingSink
 from agents.store.sql import LOOK_S, Store
@@ -429,6 +431,7 @@ class DetectorLoop:
         self._stream, self._judge, self._listeners = stream, judge, tuple(listeners)
         self._losses = Losses(judge.state_dir, judge.alerts.send)
         self._intake_losses = IntakeLosses(judge.alerts.send)
+        self._listened = Listened(judge.state_dir) if set(self._listeners) - {COLLECTOR, RECEIVER} else None
         self._carried = stream.carried()
         self._warned = stream.dropped
         self._warn_at = self._last_batch_at = 0.0
@@ -483,6 +486,8 @@ class DetectorLoop:
         summed = {name: carried[name] for name in CARRIED if name not in own.alerts}
         why = "; ".join(f"{name}: {text}" for name, text in own.disk.items())
         total, unknown = self._losses.note(streamed.get("run_id", ""), streamed["lost"], why)
+        if self._listened is not None:
+            self._listened.note(streamed.get("run_id", ""), streamed["counters"]["received"])
         self._intake_losses.note(losing_intakes(self._judge.state_dir))
         return dataclasses.replace(
             own,
@@ -493,6 +498,12 @@ class DetectorLoop:
             last_batch_at=self._last_batch_at,
             judging=own.judging and all(self._answers(streamed["processes"][name]) for name in self._listeners),
         )
+
+    def end(self) -> None:
+        """Write down what the next process goes on from."""
+        self.health()
+        if self._listened is not None:
+            self._listened.write()
 
     @staticmethod
     def _answers(process: Mapping[str, int]) -> bool:
@@ -525,6 +536,6 @@ def run_detector(
             loop.run(stop, beat)
         finally:
             judge.close()
-            loop.health()  # the next process goes on from these sums
+            loop.end()
             heartbeat.stop()
     return int(bool(crashed))

@@ -37,6 +37,7 @@ from agents.runtime.health import calendar_of
 from agents.runtime.heartbeat import PARTS, Heartbeat
 from agents.runtime.schedule import RetrainScheduler
 from agents.runtime.signals import Beat, beat_on, crashes_end, live
+from agents.sources.heard_days import heard_by_intake
 from agents.sources.listener.sockets import cannot_listen
 from agents.store.feedback.flow_hours import FlowHourStore
 from agents.store.retention import ClockWatch, doubt_of, doubt_of_imports, drop_before
@@ -218,15 +219,17 @@ def maintain(upkeep: Upkeep, anyway: bool = False) -> Mapping[str, Any]:
 
 
 def summarise(upkeep: Upkeep, link_base: str = "") -> None:
-    """Weekly: one message about the incidents of the last days that nobody was paged for. Raises StoreError."""
+    """Weekly: one message about the incidents of the last days that nobody was paged for, and about what was heard.
+
+    Raises StoreError.
+    """
     since = time.time() - SUMMARY_DAYS * DAY_S
     try:
         found = upkeep.store.incidents(since=since, source="", limit=SUMMARY_INCIDENTS_MAX)
     finally:
         upkeep.store.close()
-    message = summary_message(found, SUMMARY_DAYS, link_base.rstrip("/"))
-    if message is not None:
-        upkeep.notify(message)
+    heard = heard_by_intake(upkeep.state_dir, SUMMARY_DAYS)
+    upkeep.notify(summary_message(found, heard, SUMMARY_DAYS, link_base.rstrip("/")))
 
 
 def _days_stored(store: Store) -> tuple[Sequence[int], Sequence[int]] | None:

@@ -24,7 +24,7 @@ import structlog
 
 from agents.core.errors import AgentsError, CaptureError
 from agents.core.files import PRIVATE_MODE, write_atomic
-from agents.core.types import QueryBatch
+from agents.core.types import DAY_S, QueryBatch
 from agents.dns.drill import DRILL_REQUEST, injected, requested
 from agents.dns.message import ANSWER_TYPES_MAX
 from agents.sources import SPECS, kind_of, pihole
@@ -54,7 +54,9 @@ STOP_TRIES = 100
 ASK_S = 5.0
 """A Pi-hole is asked so often."""
 HOUR_S, HOURS = 3600, 24
-_HOUR = re.compile(r"[0-9]{1,9}")
+DAYS = 8
+"""Days of the clock (UTC) that are kept: the last week reaches into so many."""
+_NUMBER = re.compile(r"[0-9]{1,9}")
 _log = structlog.get_logger()
 
 
@@ -111,7 +113,8 @@ class Heard:
         """saved: what `to_json` gave before."""
         self.counts = {name: _count(saved.get(name)) for name in ("queries", "malformed", "nameless")}
         self._before = dict(self.counts)
-        self.hours = {str(hour): number for hour, number in _hours_of(saved)}
+        self.hours = {str(hour): number for hour, number in _numbers_of(saved, "hours")}
+        self.days = {str(day): number for day, number in _numbers_of(saved, "days")}
         self.heard_at = _time(saved.get("heard_at"), 0.0)
         self.beat: Callable[[], None] = lambda: None
         """Called as a sign of life where reading takes long."""
@@ -135,6 +138,9 @@ class Heard:
         self.heard_at, hour = now, int(now // HOUR_S)
         self.hours[str(hour)] = self.hours.get(str(hour), 0) + queries
         self.hours = {name: number for name, number in self.hours.items() if int(name) > hour - HOURS}
+        day = int(now // DAY_S)
+        self.days[str(day)] = self.days.get(str(day), 0) + queries
+        self.days = {name: number for name, number in self.days.items() if int(name) > day - DAYS}
 
     def note(self, name: str, error: str) -> None:
         """Note why it cannot be heard, "" = it can; the log says what is new."""
@@ -145,7 +151,8 @@ class Heard:
     def to_json(self) -> dict[str, Any]:
         """What is saved, and shown by `doctor`."""
         kind = self.kind.name if self.kind else ""
-        return {"kind": kind, "heard_at": self.heard_at, "hours": self.hours, "error": self.error, **self.counts}
+        told = {"kind": kind, "heard_at": self.heard_at, "hours": self.hours, "days": self.days}
+        return {**told, "error": self.error, **self.counts}
 
 
 class CollectedFile(Heard):
@@ -268,10 +275,10 @@ def _time(found: object, default: float) -> float:
     return float(found) if isinstance(found, int | float) and 0 <= found <= TIME_MAX else default
 
 
-def _hours_of(saved: Mapping[str, Any]) -> list[tuple[int, int]]:
-    """Hours since 1970 and their queries, without those of a damaged file."""
-    rows = hours.items() if isinstance(hours := saved.get("hours"), dict) else ()
-    return [(int(hour), _count(number)) for hour, number in rows if _HOUR.fullmatch(str(hour))]
+def _numbers_of(saved: Mapping[str, Any], unit: str) -> list[tuple[int, int]]:
+    """Hours or days since 1970 and their queries, without those of a damaged file. unit: "hours" or "days"."""
+    rows = found.items() if isinstance(found := saved.get(unit), dict) else ()
+    return [(int(number), _count(queries)) for number, queries in rows if _NUMBER.fullmatch(str(number))]
 
 
 class Collector:
@@ -405,7 +412,12 @@ def _fresh(path: Path, within_s: float) -> dict[str, Any]:
 
 def heard_since(found: Mapping[str, Any], hours: int, now: float) -> int:
     """Queries that came in the last so many hours, in whole hours of the clock."""
-    return sum(number for hour, number in _hours_of(found) if hour > now // HOUR_S - hours)
+    return sum(number for hour, number in _numbers_of(found, "hours") if hour > now // HOUR_S - hours)
+
+
+def heard_days(found: Mapping[str, Any], days: int, now: float) -> int:
+    """Queries of today and of so many days of the clock (UTC) before."""
+    return sum(number for day, number in _numbers_of(found, "days") if day >= now // DAY_S - days)
 
 
 @lru_cache(maxsize=4096)
