@@ -167,7 +167,7 @@ class Enforcer:
             self._take_file(now)
             if abs(now - self._confirmed_at) >= CONFIRMED_S:
                 self._confirmed_at = now
-                if "begin" in self._faults:
+                if "begin" in self._faults or self._keeper.began_counting is not None:  # the clock may have been set
                     self._guarded("begin", self._keeper.watch)
                 self._guarded("decisions", self._look_for_decisions)
                 self._line_up_again()

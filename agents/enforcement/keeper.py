@@ -21,7 +21,7 @@ from agents.core.errors import BusyError, SettingsError, UsageError
 from agents.core.files import FILE_MODE, PRIVATE_MODE, heirs_of, locked_within, write_atomic
 from agents.core.text import NETWORK, counted, printable
 from agents.core.types import DAY_S, Incident, clean
-from agents.dns.blocks import BLOCKS_FILE, BLOCKS_MAX, Block, BlockAction, BlockList, read_blocks
+from agents.dns.blocks import AHEAD_S, BLOCKS_FILE, BLOCKS_MAX, Block, BlockAction, BlockList, read_blocks
 from agents.enforcement.brakes import NeverBlock, checked_domain
 from agents.enforcement.options import EnforceMode, EnforceOptions
 
@@ -49,9 +49,12 @@ class BlockKeeper:
         options: EnforceOptions,
         never: NeverBlock | None = None,
         clock: Callable[[], float] = time.time,
+        even: Callable[[], float] = time.monotonic,
     ) -> None:
         self.path, self.options, self.never = state_dir / BLOCKS_FILE, options, never or NeverBlock()
-        self._clock = clock
+        self._clock, self._even = clock, even
+        self.began_counting: tuple[float, float] | None = None
+        """When it began, where this process noted it: by the wall clock, and by one that nobody sets."""
 
     def blocks(self) -> BlockList:
         """The list as the file has it."""
@@ -67,11 +70,24 @@ class BlockKeeper:
         return self.options.mode
 
     def watch(self) -> BlockList:
-        """Note when counting began, once."""
+        """Note when counting began, once; anew where the clock was wrong then."""
         with self._changing() as found:
-            if found[0].watched_since is None:
-                found[0] = replace(found[0], watched_since=self._clock())
+            found[0] = self._watched(found[0])
             return found[0]
+
+    def _watched(self, blocks: BlockList) -> BlockList:
+        """The list with when counting began, by the clock of today: it may have been set since, or been ahead then."""
+        now, even, noted = self._clock(), self._even(), blocks.watched_since
+        if noted is None or noted > now + AHEAD_S:
+            began = now
+        elif self.began_counting is not None and noted == self.began_counting[0]:
+            began = now - (even - self.began_counting[1])
+            if abs(began - noted) <= AN_HOUR_S:
+                return blocks
+        else:
+            return blocks
+        self.began_counting = began, even - (now - began)
+        return replace(blocks, watched_since=began)
 
     def counts_alone(self, blocks: BlockList) -> bool:
         """Whether a block that no person makes would be dry now."""
@@ -130,7 +146,7 @@ class BlockKeeper:
         now, options = self._clock(), self.options
         client = NETWORK if options.for_all or incident.client == NETWORK else incident.client
         with self._changing() as found:
-            blocks = found[0]
+            found[0] = blocks = self._watched(found[0])
             dry, wanted = self.counts_alone(blocks), {NETWORK, client}
             there = [one for one in blocks.lasting(now) if one.domain == incident.domain and one.client in wanted]
             if blocks.paused or any(dry or not one.dry for one in there):

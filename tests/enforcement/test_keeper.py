@@ -39,7 +39,8 @@ def keeper(
     folder: Path, never: NeverBlock | None = None, clock: Callable[[], float] | None = None, **options: Any
 ) -> BlockKeeper:
     values: dict[str, Any] = {"mode": EnforceMode.ON, "dry_days": 0.0} | options
-    return BlockKeeper(folder, EnforceOptions(**values), never, clock or Clock())
+    chosen = clock or Clock()
+    return BlockKeeper(folder, EnforceOptions(**values), never, chosen, chosen)
 
 
 def test_a_persons_block_has_reason_author_and_end(tmp_path: Path) -> None:
@@ -349,3 +350,20 @@ def test_what_root_writes_belongs_to_the_owner_of_the_folder(tmp_path: Path) -> 
     keeper(tmp_path, list_file=tmp_path / "list.txt").add("evil.net", reason="x", author="root")
     for name in (BLOCKS_FILE, "blocks.lock", "list.txt"):
         assert (tmp_path / name).stat().st_uid == 65534, name
+
+
+@pytest.mark.parametrize("first", [0.0, NOW + 3650 * DAY_S])
+def test_days_of_counting_are_those_of_a_clock_that_is_right(tmp_path: Path, first: float) -> None:
+    """A machine without a clock of its own begins in 1970, or anywhere, and is then told the time."""
+    clock, even = Clock(), Clock()
+    clock.now = first
+    one = BlockKeeper(tmp_path, EnforceOptions(mode=EnforceMode.ON), clock=clock, even=even)
+    one.watch()
+    clock.now, even.now = NOW, even.now + 60
+    made = one.add_for(replace(incident(), domain="evil.net"), "CRITICAL")
+    assert made and made.dry
+    assert abs((one.blocks().watched_since or 0) - NOW) <= 60
+    for keeps in (one, BlockKeeper(tmp_path, EnforceOptions(mode=EnforceMode.ON), clock=clock, even=even)):
+        clock.now, even.now = clock.now + 3.5 * DAY_S, even.now + 3.5 * DAY_S
+        before = keeps.watch()
+    assert not keeps.counts_alone(before)
