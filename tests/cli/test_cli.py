@@ -284,6 +284,7 @@ def test_a_candidate_that_misses_a_gate_is_exit_3_and_the_old_model_stays(
     tmp_path: Path, inside: Inside, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fill(tmp_path / "data")
+    monkeypatch.setenv("COMPARE_TYPES", "none")
     first = inside("retrain", "--samples", "3000")
     assert (first.code, first.out.split()[0]) == (0, "DEPLOYED"), first
     champion = tmp_path / "data" / "models" / "isolation_forest.npz"

@@ -33,7 +33,7 @@ def figures(text: str) -> list[str]:
 
 
 def run(*command: str | Path, cwd: Path = REPOSITORY) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=patient(100), check=False)
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=patient(200), check=False)
 
 
 @pytest.mark.slow

@@ -62,11 +62,13 @@ def test_a_listener_answers_judges_and_stores_the_same(tmp_path: Path, how: str)
 @pytest.mark.slow
 def test_a_retraining_learns_the_same(tmp_path: Path) -> None:
     judged(tmp_path / "listener")
+    with contextlib.closing(sqlite3.connect(tmp_path / "listener" / "data" / "dns-tunnel.db")) as database, database:
+        database.execute("DELETE FROM incidents")  # there is one client, and near its incidents nothing is learnt
     models = []
     for mode in ("on", "off"):
         folder = tmp_path / mode
         shutil.copytree(tmp_path / "listener" / "data", folder / "data" / "data")
-        done = call(folder, "retrain", "--samples", "2000", timeout_s=100, COMPILED=mode)
+        done = call(folder, "retrain", "--samples", "2000", timeout_s=100, COMPILED=mode, COMPARE_TYPES="none")
         assert done.code == 0, done.err
         (path,) = (folder / "data" / "models").glob("*.npz")
         with np.load(path) as found:
