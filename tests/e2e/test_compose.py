@@ -106,6 +106,7 @@ def test_a_retraining_deploys_and_the_listener_takes_the_new_model(running: Stac
     for number in range(100):
         running.ask(f"www{number}.everyday.test")
     wait_for(lambda: len(running.queries("everyday.test")) == 100, "there is something to learn from")
+    running.statement("DELETE FROM incidents")  # all clients are one here, and near its incidents nothing is learnt
     before, started = running.component("listener")["model_id"], _started(running)
     said = running.exec("python", "scripts/automated_retraining.py")
     assert "DEPLOYED" in said, said

@@ -24,7 +24,7 @@ from tests.support.patience import patient
 
 pytestmark = pytest.mark.integration
 MINE = next(f"192.0.2.{number}" for number in range(1, 250) if in_share(f"192.0.2.{number}", 0.1))
-TERMS = asdict(CanaryTerms(queries_min=10))
+TERMS = asdict(CanaryTerms(hours=2.0, queries_min=10))
 
 
 @pytest.fixture
