@@ -15,7 +15,7 @@ from tests.corpora.evasions import SIXTEEN_TYPES
 from tests.support.detecting import START, incidents_of, query
 from tests.support.judged import Judged, ask
 
-UNHURRIED = settings(deadline=None)
+UNHURRIED = settings(deadline=None, max_examples=30)
 OTHERS = [qtype for qtype in range(200, 260) if qtype not in USUAL_TYPES]
 
 

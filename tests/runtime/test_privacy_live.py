@@ -18,7 +18,7 @@ from tests.support.listening import wait_until
 from tests.support.live import Running, running
 from tests.support.patience import patient
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.slow]
 ADDRESS = "127.9.87.65"
 """Loopback as others are, and nobody else's."""
 

@@ -28,6 +28,7 @@ def _runs(folder: Path) -> list[dict[str, Any]]:
         return [json.loads(row[0]) for row in database.execute("SELECT payload FROM runs")]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("sent", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_a_retraining_that_is_stopped_is_one_that_failed(tmp_path: Path, sent: signal.Signals, code: int) -> None:
     """While it tells that it is about to deploy, which is the last step but one."""

@@ -133,6 +133,7 @@ def test_an_open_incident_learns_its_probability_within_a_minute(store: Store, t
         assert told is not None and told.incidents[0].evidence["probability"] == 0.5
 
 
+@pytest.mark.slow
 def test_many_clients_below_one_domain_have_the_highest_probability(store: Store, tmp_path: Path) -> None:
     draw = random.Random(9)
     with collecting(store, tmp_path, MODEL) as one:
