@@ -105,9 +105,14 @@ def sample_text(run: TrainingRun) -> str:
             found = counted(run.sample.fresh, "NORMAL query")
             return f"nothing new to learn: {found} since the last training, RETRAIN_NEW_MIN={run.options.new_min}"
         found = counted(run.sample.live, "stored NORMAL query")
+        if run.sample.live == 0 and dict(run.sample.stored).get(Severity.NORMAL.name):
+            return f"nothing new to learn: {found} that may be, in the last {run.options.days} × 24 hours; {_LEFT_OUT}"
         return f"nothing new to learn: {found} in the last {run.options.days} × 24 hours"
     text = f"learned from {run.sample.live} stored queries and {run.sample.topped_up} shipped names"
     return f"{text}; {most_text(run.sample)}" if run.sample.dominated else text
+
+
+_LEFT_OUT = "those near an incident of their client, labelled ones, and those that wait for a review are left out"
 
 
 def _sentence(text: str) -> str:

@@ -38,7 +38,11 @@ class Stack:
         self.dns_port, self.api_port = free_port(), free_port()
         self.env_file = directory / "env"
         self.env_file.write_text(self._settings())
-        self._api = httpx.Client(base_url=f"http://127.0.0.1:{self.api_port}", timeout=patient(10))
+        self._api = httpx.Client(
+            base_url=f"http://127.0.0.1:{self.api_port}",
+            timeout=patient(10),
+            limits=httpx.Limits(max_keepalive_connections=0),
+        )
 
     def _settings(self) -> str:
         changed = {
