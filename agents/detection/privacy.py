@@ -19,7 +19,7 @@ from pydantic import BaseModel
 
 from agents.core.columns import Coded, coded
 from agents.core.errors import AgentsError
-from agents.core.files import PRIVATE_MODE, locked, make_private_folder, write_atomic
+from agents.core.files import PRIVATE_MODE, heirs_of, locked, make_private_folder, write_atomic
 from agents.core.protocols import Field, Spec, Within
 from agents.core.text import NETWORK
 from agents.core.types import DAY_S, Incident, Severity, Verdicts
@@ -130,14 +130,14 @@ class PrivacyKey:
         made = _Kept(made_at=self._clock(), key=secrets.token_hex(KEY_BYTES))
         try:
             make_private_folder(self._path.parent)
-            with locked(Path(f"{self._path}.lock"), wait=True):
+            heirs, lock = heirs_of(self._path), Path(f"{self._path}.lock")
+            with locked(lock, wait=True):
+                if heirs is not None:
+                    os.chown(lock, *heirs)
                 kept = self._read()
                 if kept is not None and self._is_fresh(kept):
                     return kept
-                write_atomic(self._path, made.model_dump_json().encode(), mode=PRIVATE_MODE)
-                owner = self._path.parent.stat()
-                if os.geteuid() == 0:
-                    os.chown(self._path, owner.st_uid, owner.st_gid)
+                write_atomic(self._path, made.model_dump_json().encode(), mode=PRIVATE_MODE, owner=heirs)
         except OSError as error:
             _log.warning("privacy_key_not_kept", path=str(self._path), error=str(error))
         return made

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import os
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -104,6 +105,18 @@ def test_a_key_of_a_clock_that_was_far_ahead_is_not_used_on(tmp_path: Path) -> N
     before = veil("pseudonymise", tmp_path, 30, clock).names(["192.0.2.1"])
     clock.at -= 4000 * DAY_S
     assert veil("pseudonymise", tmp_path, 30, clock).names(["192.0.2.1"]) != before
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root writes into another user's folder")
+def test_a_key_that_root_makes_is_its_folders_owners_with_its_lock(tmp_path: Path) -> None:
+    folder = tmp_path / "service"
+    folder.mkdir()
+    os.chown(folder, 65534, 65534)
+
+    PrivacyKey(folder / "key.json", 30, Clock()).now()
+
+    owners = {path.name: (path.stat().st_uid, path.stat().st_gid) for path in folder.iterdir()}
+    assert owners == {"key.json": (65534, 65534), "key.json.lock": (65534, 65534)}
 
 
 def test_two_processes_make_one_key_and_a_command_makes_none(tmp_path: Path) -> None:
