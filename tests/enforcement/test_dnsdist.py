@@ -19,7 +19,8 @@ from agents.enforcement.keeper import list_text
 from tests.enforcement.blocks import block
 from tests.support.listening import wait_until
 from tests.support.patience import patient
-from tests.support.resolvers import HOST, free_port
+from tests.support.resolvers import HOST
+from tests.support.running import free_port
 from tests.support.stubs import StubServer
 
 pytestmark = pytest.mark.integration

@@ -23,7 +23,8 @@ from tests.enforcement.blocks import block
 from tests.enforcement.test_rpz import KEY, LOOPBACK, SECRET, ZONE, keep, serving
 from tests.support.listening import wait_until
 from tests.support.patience import patient
-from tests.support.resolvers import HOST, free_port
+from tests.support.resolvers import HOST
+from tests.support.running import free_port
 from tests.support.stubs import StubServer
 
 pytestmark = pytest.mark.integration

@@ -29,8 +29,8 @@ from tests.support.frames import client_frame
 from tests.support.log_lines import answer_of
 from tests.support.patience import patient
 from tests.support.receiving import FrameSender
-from tests.support.resolvers import free_port, question_of
-from tests.support.running import process, wait_for
+from tests.support.resolvers import question_of
+from tests.support.running import free_port, process, wait_for
 
 pytestmark = pytest.mark.integration
 

@@ -39,8 +39,8 @@ from tests.support.frames import client_frame
 from tests.support.log_lines import answer_of
 from tests.support.patience import patient
 from tests.support.receiving import FrameSender, framed, receiver_at, receiving_of
-from tests.support.resolvers import ODD, TAPS, ask, free_port, question_of, resolver
-from tests.support.running import wait_for
+from tests.support.resolvers import ODD, TAPS, ask, question_of, resolver
+from tests.support.running import free_port, wait_for
 
 ASKED = [(from_text(qname), type_number(qtype)) for qname, qtype in ODD]
 

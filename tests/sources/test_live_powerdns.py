@@ -19,7 +19,8 @@ from agents.sources.dnstap.merging_kernels import AT_ANSWERED, AT_ASKED, NAME_EN
 from tests.support.frames import field
 from tests.support.log_lines import T0
 from tests.support.receiving import receiver_at
-from tests.support.resolvers import HOST, ODD, ask, free_port, resolver
+from tests.support.resolvers import HOST, ODD, ask, resolver
+from tests.support.running import free_port
 
 SCAN = kernels.new_scan(new_merger((3, 5)))
 ROOM = np.zeros(400, np.uint8)

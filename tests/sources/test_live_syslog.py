@@ -32,8 +32,8 @@ from tests.support.frames import client_frame
 from tests.support.log_lines import SAMPLES, answer_of
 from tests.support.patience import patient
 from tests.support.receiving import FrameSender, receiver_at, receiving_of
-from tests.support.resolvers import ODD, SERVERS, ask, free_port, resolver
-from tests.support.running import process, wait_for
+from tests.support.resolvers import ODD, SERVERS, ask, resolver
+from tests.support.running import free_port, process, wait_for
 
 LINE = "client @0x7f 192.0.2.7#4000 (a.example): query: a.example IN A + (::1)"
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib.util
 import os
 import signal
-import socket
 import subprocess
 import uuid
 from pathlib import Path
@@ -15,6 +14,7 @@ from sqlalchemy import make_url
 
 from tests.support.listening import wait_until
 from tests.support.patience import patient
+from tests.support.running import free_port
 
 DEAD = "postgresql://nobody@127.0.0.1:9/nowhere"
 """The address of none: connections are refused at once."""
@@ -29,7 +29,7 @@ class PostgresServer:
         self._binaries = Path(package.origin).parent / "pginstall" / "bin"
         self._data = directory / "cluster"
         self._log = directory / "log"
-        self.port = _free_port()
+        self.port = free_port()
         self._call("initdb", "-D", str(self._data), "-A", "trust", "-U", "postgres", "--no-sync")
         self.start()
 
@@ -99,13 +99,6 @@ def _has_ended(process: str) -> bool:
 def _cpu_seconds(process: str) -> float:
     """Nothing for one that has ended: its parent counts it then."""
     return sum(map(int, _stat(process)[11:15])) / os.sysconf("SC_CLK_TCK")
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def make_database(url: str) -> str:

@@ -15,6 +15,7 @@ import pytest
 from agents.dns.message import type_number
 from agents.dns.name import from_text
 from tests.support.patience import patient
+from tests.support.running import free_port
 
 HOST = "127.0.0.1"
 LABEL = "x" * 63
@@ -111,13 +112,6 @@ def dnsdist(folder: Path, port: int, log: Path) -> list[str]:
 SERVERS: dict[str, Start] = {"bind": bind, "unbound": unbound, "dnsmasq": dnsmasq, "dnsdist": dnsdist}
 
 
-def free_port() -> int:
-    """A UDP port of loopback that was free a moment ago."""
-    with socket.socket(type=socket.SOCK_DGRAM) as found:
-        found.bind((HOST, 0))
-        return int(found.getsockname()[1])
-
-
 @contextmanager
 def resolver(start: Start, folder: Path) -> Iterator[tuple[int, Path]]:
     """A running server's port and log; skips the test where it is not installed."""
@@ -129,6 +123,9 @@ def resolver(start: Start, folder: Path) -> Iterator[tuple[int, Path]]:
         running = subprocess.Popen(command, stdout=output, stderr=output, stdin=subprocess.DEVNULL)
     try:
         yield port, log
+    except TimeoutError as error:
+        error.add_note(f"{command[0]} said: {(folder / 'output').read_text(errors='replace')}")
+        raise
     finally:
         running.terminate()
         running.wait()
