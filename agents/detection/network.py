@@ -65,9 +65,12 @@ def network_bound(factor: float) -> Bound:
 
 
 def cells_of(clients: Coded, key: Key) -> NDArray[np.uint8]:
-    """Of each row, the cells of its client's address and of its prefix. Shape (n, 2)."""
+    """Of each row, the cells of its client's address and of its prefix. Shape (2, n).
+
+    Both rows are contiguous, whatever n is: the compiler makes code for each layout, which takes half a minute.
+    """
     found = [_cells(one, key) for one in clients.values]
-    return np.array(found, np.uint8).reshape(-1, 2)[clients.codes]
+    return np.ascontiguousarray(np.array(found, np.uint8).reshape(-1, 2)[clients.codes].T)
 
 
 @lru_cache(maxsize=65_536)
