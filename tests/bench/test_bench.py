@@ -51,6 +51,7 @@ def test_an_unknown_part_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 @pytest.mark.skipif(not can_compile(), reason="kernels are off, or not for this platform")
+@pytest.mark.slow
 def test_the_compiled_upstream_answers_and_the_probe_sees_what_is_lost() -> None:
     from tests.bench.udp import probe
 

@@ -278,6 +278,7 @@ BYTES_A_DOMAIN = 620
 """Measured: 590 where each has one name or two, arrays that double included, and 12 MB in tables of one size."""
 
 
+@pytest.mark.slow
 def test_a_hundred_thousand_domains_take_so_many_bytes_each() -> None:
     judged, domains = Judged(1_000_000), 100_000
     empty = bytes_held(judged.flows)

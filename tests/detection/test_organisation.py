@@ -38,6 +38,7 @@ def test_an_organisation_has_300_clients_that_rest_at_the_week_end() -> None:
     assert {row[1] for row, found in saturday if found == "partners"} == addresses["partners"]
 
 
+@pytest.mark.slow
 def test_slices_are_in_time_order_and_hold_the_attackers_queries() -> None:
     slices = list(organisation.traffic(2, 2, more=organisation.attack()))
     times = [row[0] for part in slices for row, _ in part]

@@ -170,7 +170,7 @@ def test_no_benign_name_gives_a_secret_away() -> None:
 
 def test_random_names_seldom_do() -> None:
     rng = random.Random(1)
-    told = sum(bool(secret_in(labels(CODES["base64url"](rng.randbytes(45))), EVIL)) for _ in range(20_000))
+    told = sum(bool(secret_in(labels(CODES["base64url"](rng.randbytes(45))), EVIL)) for _ in range(5_000))
     assert told == 0
 
 

@@ -40,6 +40,7 @@ def rcode(port: int, name: str, source: str = HOST) -> int:
 
 
 @pytest.mark.skipif(shutil.which("dnsdist") is None, reason="dnsdist is not installed")
+@pytest.mark.slow
 def test_dnsdist_takes_up_the_list(tmp_path: Path) -> None:
     port, path = free_port(), tmp_path / "blocks.txt"
     with StubServer() as stub:

@@ -87,6 +87,7 @@ def test_a_command_blocks_and_undoes_whatever_is_killed(tmp_path: Path) -> None:
             assert bad.returncode == 2 and "cannot read" in bad.stderr
 
 
+@pytest.mark.slow
 def test_a_zone_that_cannot_be_served_holds_no_answer_up(tmp_path: Path) -> None:
     with StubServer() as stub, socket.create_server(("127.0.0.1", 0)) as other:
         port, zone_port = free_port(), other.getsockname()[1]

@@ -117,6 +117,7 @@ def test_nats_has_a_record_and_a_stream_keeps_it_once(tmp_path: Path) -> None:
             send(NatsOutput(url, "no.stream", "json", True, retry=FAST))
 
 
+@pytest.mark.slow
 def test_nats_asks_for_a_token_and_is_away_in_one_line(tmp_path: Path) -> None:
     pytest.importorskip("nats")
     with nats_server(tmp_path, "--auth", "s3cret") as url:

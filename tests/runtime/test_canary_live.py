@@ -63,6 +63,7 @@ def running(judge: Judge) -> bool:
     return trial._canary is not None
 
 
+@pytest.mark.slow
 def test_it_begins_adds_its_alert_goes_on_after_a_kill_and_is_promoted(settings: Settings) -> None:
     judge = started(settings)
     wait_until(lambda: running(judge), patient(20))

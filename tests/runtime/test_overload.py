@@ -157,6 +157,7 @@ resource.setrlimit(resource.RLIMIT_FSIZE, (6000, 6000))
 
 
 @pytest.mark.parametrize("processes", ["0", "1", "3"])
+@pytest.mark.slow
 def test_any_number_of_listeners_and_one_a_core_unless_told(tmp_path: Path, processes: str) -> None:
     listeners = int(processes) or len(os.sched_getaffinity(0))
     with supervised(tmp_path, LISTENER_PROCESSES=processes, LISTEN_HOST="127.0.0.1,::1") as one:

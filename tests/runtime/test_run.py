@@ -157,6 +157,7 @@ def test_retraining_by_the_api_swaps_the_model_and_loses_no_query(tmp_path: Path
         assert process.stop() == 0
 
 
+@pytest.mark.slow
 def test_an_unreadable_model_gives_way_to_the_shipped_one_and_health_says_so(tmp_path: Path) -> None:
     (tmp_path / "models").mkdir()
     (tmp_path / "models" / "isolation_forest.npz").write_bytes(b"PK\x03\x04 no model")

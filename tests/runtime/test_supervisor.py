@@ -68,6 +68,7 @@ def alive(pid: int) -> bool:
         pytest.param(Ledger._apply, DIES_AFTER, id="after it counted"),
     ],
 )
+@pytest.mark.slow
 def test_wherever_the_detector_is_killed_each_query_is_stored_once(
     tmp_path: Path, step: Callable[..., Any], dying: str
 ) -> None:
@@ -92,6 +93,7 @@ def test_wherever_the_detector_is_killed_each_query_is_stored_once(
     assert state["processes"]["detector"]["restarts"] == 1
 
 
+@pytest.mark.slow
 def test_a_killed_listener_is_followed_by_another_and_nothing_is_counted_twice(tmp_path: Path) -> None:
     with supervised(tmp_path) as one:
         load = Load(one.port)
@@ -262,6 +264,7 @@ def replacement(self):
     assert [line["code"] for line in one.events("process_died")][-1] == 1
 
 
+@pytest.mark.slow
 def test_a_process_that_cannot_be_started_again_says_so_once_each_time(tmp_path: Path) -> None:
     broken = f"""
 from {AgentsError.__module__} import AgentsError
@@ -314,6 +317,7 @@ def test_two_signals_at_once_are_one_and_a_later_one_is_impatience(tmp_path: Pat
         assert len(one.events("process_killed")) == killed
 
 
+@pytest.mark.slow
 def test_it_ends_though_whoever_started_it_had_blocked_the_signals(tmp_path: Path) -> None:
     first = "import signal; signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM, signal.SIGCHLD])"
     with supervised(tmp_path, first) as one:
@@ -374,6 +378,7 @@ def test_a_port_that_is_taken_is_one_line_and_no_process_starts(tmp_path: Path) 
     assert done.err == f"dns-tunnel: cannot listen on 127.0.0.1:{port}: address already in use\n"
 
 
+@pytest.mark.slow
 def test_what_cannot_start_beside_one_that_runs_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "other").mkdir()
     with supervised(tmp_path / "data") as one:
@@ -398,6 +403,7 @@ def test_a_retraining_under_way_is_brought_to_its_end(tmp_path: Path) -> None:
     assert len(list((tmp_path / "reports" / "training_reports").glob("*.html"))) == 1
 
 
+@pytest.mark.slow
 def test_the_last_line_of_the_log_holds_all_counts(tmp_path: Path) -> None:
     with supervised(tmp_path) as one:
         load = Load(one.port, per_s=200)

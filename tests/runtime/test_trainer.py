@@ -36,6 +36,7 @@ def test_the_model_is_the_same() -> None:
     assert train_spawned(TRAINING, benign_sample(300, 1), REQUEST).to_bytes() == here.to_bytes()
 
 
+@pytest.mark.slow
 def test_what_it_raises_is_raised_here() -> None:
     with pytest.raises(TrainingError, match="fewer than 2"):
         train_spawned(TRAINING, benign_sample(1, 1), REQUEST)
@@ -56,12 +57,14 @@ def slow(*_: object) -> bytes:
     return b""
 
 
+@pytest.mark.slow
 def test_a_process_that_dies_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(trainer, "_trained", dies)
     with pytest.raises(TrainingError, match="cannot train: the process that does it died"):
         train_spawned(TRAINING, Sample([], [], [], [], []), REQUEST)  # type: ignore[arg-type]
 
 
+@pytest.mark.slow
 def test_ctrl_c_does_not_reach_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(trainer, "_trained", ignores_signals)
     with pytest.raises(TrainingError, match="True True"):

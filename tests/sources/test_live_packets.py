@@ -110,6 +110,7 @@ def ip(words: str) -> None:
     subprocess.run(["ip", *words.split()], check=True, capture_output=True)
 
 
+@pytest.mark.slow
 def test_an_interface_that_is_made_later_and_again_is_heard(tmp_path: Path) -> None:
     def work() -> list[str]:
         ip("link del veth-b")

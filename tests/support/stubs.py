@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import struct
 import threading
@@ -124,7 +125,7 @@ class StubServer:
             threading.Thread(target=self._serve_one, args=(connection, peer[:2]), daemon=True).start()
 
     def _serve_one(self, connection: socket.socket, peer: tuple[str, int]) -> None:
-        with connection:
+        with connection, contextlib.suppress(ConnectionResetError):  # a client that has had enough
             connection.settimeout(patient(5))
             while size := connection.recv(2, socket.MSG_WAITALL):
                 asked = Asked(connection.recv(int.from_bytes(size), socket.MSG_WAITALL), peer, "tcp")
