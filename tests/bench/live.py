@@ -22,7 +22,8 @@ from tests.bench.forwarders import _CORES, _DNSDIST, _ready
 from tests.bench.processes import REPOSITORY, cpu_s, dns_tunnel, family, pss_mb
 from tests.bench.table import Figure
 from tests.support.listening import wait_until
-from tests.support.postgres_server import PostgresServer, _free_port
+from tests.support.postgres_server import PostgresServer
+from tests.support.running import free_port
 
 RATES = (1_000, 5_000, 10_000, 20_000)
 RATE, PROBE_S, ROUNDS, STARTS, NAMES = 20_000, 3.0, 3, 5, 300
@@ -109,7 +110,7 @@ def cost(process: subprocess.Popen[bytes], port: int, rate: int, names: Path, fo
 
 def costs(directory: Path, rates: tuple[int, ...]) -> dict[str, dict[int, list[Cost]]]:
     """Each forwarder at each rate, ROUNDS times in turn, all beside one upstream."""
-    names, port, server = directory / "wires.txt", _free_port(), PostgresServer(directory)
+    names, port, server = directory / "wires.txt", free_port(), PostgresServer(directory)
     wires(names)
     found: dict[str, dict[int, list[Cost]]] = {}
     upstream = subprocess.Popen([sys.executable, "-m", "tests.bench.udp"], cwd=REPOSITORY, stdout=subprocess.PIPE)
@@ -163,7 +164,7 @@ def live(directory: Path) -> Iterator[Figure]:
 
 def footprint(directory: Path) -> Iterator[Figure]:
     """Memory of all processes at rest, of a million domains, and start to first answer."""
-    port, answering = _free_port(), list[float]()
+    port, answering = free_port(), list[float]()
     took, memory, bare = list[float](), list[float](), list[float]()
     with subprocess.Popen([sys.executable, "-m", "tests.bench.stub"], cwd=REPOSITORY, stdin=subprocess.PIPE,
                           stdout=subprocess.PIPE) as stub:  # fmt: skip

@@ -26,7 +26,7 @@ from tests.bench.tokens import honeytokens
 from tests.corpora.lookalikes import ROLES, traffic
 from tests.support.filled import fill
 from tests.support.listening import wait_until
-from tests.support.postgres_server import _free_port
+from tests.support.running import free_port
 
 LOAD_QUERIES, LOAD_S, LATENCY_QUERIES = 20_000, 10.0, 2_000
 
@@ -50,7 +50,7 @@ def listener(directory: Path) -> Iterator[Figure]:
     queries = messages([row[2] for row in some_traffic()[:LOAD_QUERIES]])
     with _running([sys.executable, "-m", "tests.bench.stub"], REPOSITORY) as stub:
         assert stub.stdout is not None
-        bare, port = int(stub.stdout.readline()), _free_port()
+        bare, port = int(stub.stdout.readline()), free_port()
         settings = {"LISTEN_PORT": str(port), "UPSTREAMS": f"127.0.0.1:{bare}"}
         with _running(dns_tunnel(directory, "listen", **settings), directory):
             wait_until(lambda: _answers(port, queries[0]), 30)
@@ -78,12 +78,12 @@ def _compared(bare: int, port: int, queries: list[bytes]) -> Iterator[Figure]:
 
 def forwarders(directory: Path) -> Iterator[Figure]:
     """Forwarding, beside forwarders that people run today; skipped in one line where dnsdist or dnsperf is missing."""
-    yield from compared(directory, _free_port())
+    yield from compared(directory, free_port())
 
 
 def caches(directory: Path) -> Iterator[Figure]:
     """What a hit costs beside a forwarded query; skipped in one line where dnsperf is missing."""
-    yield from hits(directory, _free_port())
+    yield from hits(directory, free_port())
 
 
 def stores(directory: Path) -> Iterator[Figure]:
