@@ -1,4 +1,4 @@
-"""`dns-tunnel models`: list, show, diff, history, log, approve, reject, roll back, restore, pin, unpin, anchor."""
+"""`dns-tunnel models`: list, show, profile, diff, history, log, and what people decide about versions."""
 
 from __future__ import annotations
 
@@ -32,6 +32,8 @@ def models(settings: Settings, options: argparse.Namespace) -> int:
             found = desk.version(options.model_id or "champion")
             shown = {name: found[name] for name in ("model_id", "state", "aliases", "lineage", "approvals")}
             print(json.dumps(found["manifest"] | shown, indent=1))
+        elif action == "profile":
+            print(json.dumps(desk.profile(options.model_id or "champion"), indent=1))
         elif action == "log":
             for one in desk.log(people_only=not options.all):
                 print(f"{utc(one['at'])}  {_line_of(one)}")

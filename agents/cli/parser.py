@@ -212,6 +212,7 @@ def _add_models(parser: argparse.ArgumentParser) -> None:
     actions.add_parser("list", help="champion, candidates and backups")
     for name, text in (
         ("show", "its manifest"),
+        ("profile", "the network profile that was made with it"),
         ("approve", "deploy a waiting candidate"),
         ("reject", "turn one down"),
         ("canary", "let one that waits judge some clients; without one: how the canary does"),

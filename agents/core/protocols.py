@@ -82,6 +82,10 @@ class Detector(Protocol):
         """Use another list of known services from the next batch or tick on. May be called from any thread."""
         ...
 
+    def reload_profile(self, profile: Any) -> None:
+        """Use another network profile, or none, from the next batch or tick on. May be called from any thread."""
+        ...
+
     def forget(self, client: str) -> None:
         """Drop all that is known of a client. Nothing may be judged meanwhile."""
         ...
@@ -366,6 +370,14 @@ class Registry(Protocol):
 
     def note(self, model_id: str, facts: Mapping[str, Any]) -> None:
         """Add to that; facts: JSON."""
+        ...
+
+    def profile_of(self, model: Any) -> Any:
+        """The network profile that was made with a model; None where there is none."""
+        ...
+
+    def save_profile(self, profile: Any) -> None:
+        """Keep a network profile, for the model whose manifest names it."""
         ...
 
     def pinned(self) -> str:

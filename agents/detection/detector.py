@@ -17,6 +17,7 @@ from agents.core.columns import Coded, Names, coded, distinct_rows, gathered, pa
 from agents.core.text import NETWORK
 from agents.core.types import DAY_S, FROM_CACHE, UNKNOWN, Incident, QueryBatch, Verdicts, batch_of, joined
 from agents.detection import snapshot
+from agents.detection.explanations.network_profile import NetworkProfile
 from agents.detection.fingerprints import TXT
 from agents.detection.flows import Flows
 from agents.detection.incidents import Incidents, Standing, domain_hash, spans
@@ -119,6 +120,7 @@ class TunnelDetector:
         self._next: Model | None = None
         self.services = services or KnownServices()
         self._next_services: KnownServices | None = None
+        self._next_profile: list[NetworkProfile | None] = []
         self._next_chances: dict[tuple[str, str], float] = {}
         self._next_suspects: list[Suspect] = []
         self._use(model)
@@ -177,6 +179,11 @@ class TunnelDetector:
         with self._swap:
             self._next_services = services
 
+    def reload_profile(self, profile: NetworkProfile | None) -> None:
+        """Use another network profile, or none, from the next batch or tick on. May be called from any thread."""
+        with self._swap:
+            self._next_profile = [profile]
+
     def appraise(self, chances: Mapping[tuple[str, str], float], suspects: Sequence[Suspect] = ()) -> None:
         """What a model has learnt of flows, to be used from the next batch or tick on. May be called from any thread.
 
@@ -218,7 +225,9 @@ class TunnelDetector:
         asked = asked._replace(client=self.flows.rows_of(clients.values)[clients.codes])
         if len(batch):
             self.incidents.explainer.see(float(batch.ts[0]), clients, asked)
-            self.incidents.explainer.learning = 0 < self._burn_in_days >= len(self.peaks.days)
+            profile = self.incidents.explainer.profile
+            known = max(len(self.peaks.days), profile.days if profile is not None and not profile.fleet else 0)
+            self.incidents.explainer.learning = 0 < self._burn_in_days >= known
         said = self.flows.judge(asked, self._limits.table, self._limits_together.table, self._limits.rules)
         self.flows.keep_samples(said, names, batch.qtype, rows)
         self._note_peaks(asked.ts, clients, domains, said)
@@ -254,6 +263,8 @@ class TunnelDetector:
             if self._next is not None:
                 self._use(self._next)
                 self._next = None
+            if self._next_profile:
+                self.incidents.explainer.profile = self._next_profile.pop()
             if self._next_services is not None:
                 old, self.services, self._next_services = self.services, self._next_services, None
                 self._forgive(old)

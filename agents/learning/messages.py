@@ -16,6 +16,8 @@ CASES_SHOWN = 5
 """Failed cases that a text names; the report has all."""
 DOMAINS_SHOWN = 5
 """Domains whose alerts change that a message names; the report has all."""
+PROFILE_SHOWN = 5
+"""Changes of the network profile that a message names; the report has all."""
 ATTACHMENT_MAX = 5_000_000
 """Bytes of a report that still goes along with mail; common servers refuse 10 MB."""
 _OUTLOOK = {
@@ -150,6 +152,7 @@ def _run_facts(run: TrainingRun) -> list[tuple[str, str]]:
     if run.labels:
         facts.append(("Labelled flow-hours", printable(", ".join(f"{count:,} {what}" for what, count in run.labels))))
     facts += _alert_facts(run.alerts) if run.alerts is not None and run.alerts.queries else []
+    facts += _profile_facts(run)
     facts += [("Old model", run.champion_id)] if run.champion_id else []
     facts += [("New model", run.candidate_id)] if run.candidate_id else []
     gates = run.validation.gates if run.validation else ()
@@ -168,6 +171,13 @@ def _alert_facts(found: AlertDiff) -> list[tuple[str, str]]:
         facts.append(("Alerts that change", text))
     left = len(found.changes) - DOMAINS_SHOWN
     return [*facts, ("Alerts that change", f"below {counted(left, 'other domain')}")] if left > 0 else facts
+
+
+def _profile_facts(run: TrainingRun) -> list[tuple[str, str]]:
+    """What the candidate's network profile would change; the report has all."""
+    facts = [("Network profile", harmless(one.text, 300)) for one in run.profile[:PROFILE_SHOWN]]
+    left = len(run.profile) - PROFILE_SHOWN
+    return [*facts, ("Network profile", f"and {counted(left, 'other change')}")] if left > 0 else facts
 
 
 def _attachments(report: str) -> list[tuple[str, str, bytes]]:

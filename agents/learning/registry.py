@@ -3,6 +3,7 @@
 models/isolation_forest.npz                       the champion, of whatever detector type
 models/backups/model_backup_YYYYMMDD_HHMMSS.npz   copies in time (UTC)
 models/candidates/<model id>.npz                  every version, named after its content, and its lineage (.json)
+models/profiles/<sha256>.json                     network profiles, each named by the manifest of its model
 models/registry.json                              history, states, aliases, transitions, and what is pinned
 models/CHANGELOG.md                               a line for each transition
 models/.lock                                      held while a retraining or a change by hand runs
@@ -28,8 +29,10 @@ from agents.core.files import holder, locked_within, write_atomic
 from agents.core.protocols import ScoringModel
 from agents.core.text import command, printable, utc
 from agents.core.types import DAY_S
+from agents.detection.explanations.network_profile import NetworkProfile
 from agents.learning.release.index import RegistryIndex, add_row
 from agents.learning.release.lineage import lineage_path, note_lineage, read_lineage
+from agents.learning.release.profiles import ProfileFolder, profile_digest
 from agents.learning.release.transitions import (
     NOBODY,
     REASON_MAX,
@@ -73,6 +76,7 @@ class ModelRegistry(Generic[M]):
         self.origin = self._in_use = ""
         self._load, self._baseline, self._approvals = load, baseline, approvals
         self._rows = RegistryIndex(models_dir, self.champion_path)
+        self._profiles = ProfileFolder(models_dir / "profiles")
         self._seen: tuple[int, ...] | None = None
         self._canary_seen: tuple[int, ...] | None = None
         self._canary_row: dict[str, Any] | None = None
@@ -141,7 +145,16 @@ class ModelRegistry(Generic[M]):
         if old:
             with self._rows.changing() as index:
                 index["states"] = {key: value for key, value in index["states"].items() if key not in gone}
+            self._profiles.prune({profile_digest(row["manifest"]) for row in self.list()}, limit)
         return len(old)
+
+    def save_profile(self, profile: NetworkProfile) -> None:
+        """Keep a network profile for the model whose manifest names it. Raises OSError."""
+        self._profiles.save(profile)
+
+    def profile_of(self, model: ScoringModel) -> NetworkProfile | None:
+        """The network profile that was made with a model; None where there is none, or none that can be used."""
+        return self._profiles.of(model.manifest)
 
     def save_candidate(self, model: M) -> Path:
         """Keep a model under its id; one that is kept stays as old as it is. Raises OSError."""

@@ -22,15 +22,18 @@ from agents.core.errors import AgentsError, ModelError
 from agents.core.protocols import Registry, SampleStore, ScoringModel
 from agents.core.text import printable
 from agents.core.types import ChannelResult, Gate, Sample, Severity
+from agents.detection.explanations.network_profile import NetworkProfile
 from agents.dns.name import wires_of
 from agents.learning.comparison.alert_diff import alert_gates
 from agents.learning.comparison.bounds import USUAL_BOUNDS, GateBounds
 from agents.learning.comparison.drift import creep_gates, drift, drift_gates, reference_of, with_anchor
+from agents.learning.profile.difference import profile_changes, profile_gates
 from agents.learning.release.lineage import code_version, sample_digest
 from agents.learning.release.transitions import Author
 from agents.learning.run import (
     AlertDiff,
     FeatureDrift,
+    ProfileChange,
     RetrainOptions,
     RunState,
     SampleFacts,
@@ -93,6 +96,8 @@ class RetrainingParts:
     bounds: GateBounds = USUAL_BOUNDS
     canary: Mapping[str, Any] = field(default_factory=dict)  # terms of a canary, as JSON
     rejected_before: Callable[[], Sequence[tuple[str, int]]] = tuple  # ("rejected", runs in a row before this one)
+    profile: Callable[[NetworkProfile | None], NetworkProfile | None] = lambda before: None
+    """(before): a network profile of what is known now; before: that of the model in use."""
     publish: Callable[[], Sequence[str]] = tuple  # tells other programs of versions; a line for each problem
 
 
@@ -124,6 +129,7 @@ class _Flow:
         self._live: Sample | None = None  # the part of it that came from the store
         self._champion: ScoringModel | None = None
         self._candidate: ScoringModel | None = None
+        self._profiles: tuple[NetworkProfile | None, NetworkProfile | None] = (None, None)  # before, and now
         self._run = TrainingRun(
             run_id=f"{datetime.fromtimestamp(now, UTC):%Y%m%d_%H%M%S}",
             state=RunState.FAILED,
@@ -264,6 +270,9 @@ class _Flow:
 
     def _train(self) -> None:
         assert self._sample is not None and self._run.sample is not None
+        before = self._parts.registry.profile_of(self._champion)
+        profile = self._parts.profile(before)
+        self._profiles = before, profile
         request = TrainRequest(
             seed=self._run.options.seed,
             since=self._run.since,
@@ -272,12 +281,15 @@ class _Flow:
             live=self._run.sample.live,
             topped_up=self._run.sample.topped_up,
             data_sha256=self._run.sample.data_sha256,
+            profile=profile.summary() if profile is not None else {},
         )
         self._candidate = self._parts.trainer(self._sample, request)
         if _learned(self._candidate) == _learned(self._champion):
             self._run = replace(self._run, state=RunState.UNCHANGED, sample=replace(self._run.sample, known=True))
             _log.warning("nothing_new_to_learn", data_sha256=request.data_sha256)
             return
+        if profile is not None:
+            self._parts.registry.save_profile(profile)
         path = self._parts.registry.save_candidate(self._candidate)
         self._parts.registry.note(self._candidate.model_id, self._lineage(request))
         self._run = replace(
@@ -303,6 +315,7 @@ class _Flow:
             "seed": request.seed,
             "settings": {name: settings[name] for name in sorted(settings.keys() - _NOT_LEARNT)},
             "reference": reference_of(self._live.features) if self._live is not None else {},
+            "profile": dict(request.profile),
             "algorithm": str(manifest.get("algorithm", "")),
             "arrays_sha256": str(manifest.get("arrays_sha256", "")),
         }
@@ -311,10 +324,12 @@ class _Flow:
         validation = self._parts.validator(self._candidate, self._champion)
         drifts, alerts = self._drift(), self._alerts()
         bounds = self._parts.bounds
-        more = (*alert_gates(alerts, bounds), *drift_gates(drifts, bounds), *self._creep())
+        own = profile_gates(self._profiles[1])
+        more = (*alert_gates(alerts, bounds), *drift_gates(drifts, bounds), *self._creep(), *own)
         compared = more if validation.gates else ()
         validation = replace(validation, gates=(*validation.gates, *compared))
         self._run = replace(self._run, validation=validation, types=self._types(), alerts=alerts, drift=drifts)
+        self._run = replace(self._run, profile=self._profile_changes())
         passing = _PASSING[self._run.options.deploy]
         self._run = replace(self._run, state=passing if validation.passed else RunState.REJECTED)
         self._heed_pin()
@@ -339,6 +354,10 @@ class _Flow:
         anchor = registry.aliases().get("anchor", "")
         reference = registry.lineage(anchor).get("reference", {}) if anchor else {}
         return creep_gates(reference, live.features, self._parts.bounds)
+
+    def _profile_changes(self) -> tuple[ProfileChange, ...]:
+        before, now = self._profiles
+        return profile_changes(before, now) if now is not None else ()
 
     def _heed_rejections(self) -> None:
         """Where candidates are rejected again and again, say so, and whose names are the strangest of the sample."""
@@ -451,11 +470,14 @@ class _Flow:
 
 
 def _learned(model: ScoringModel | None) -> object:
-    """What a model has learned: hash of its arrays, and factor on its limits. One without a hash is like no other."""
+    """What a model has learned: hash of its arrays, factor on its limits, network profile. One without a hash is like
+    no other."""
     if model is None or "arrays_sha256" not in model.manifest:
         return object()
     limits = model.manifest.get("limits")
-    return model.manifest["arrays_sha256"], limits.get("factor", 1.0) if isinstance(limits, Mapping) else 1.0
+    factor = limits.get("factor", 1.0) if isinstance(limits, Mapping) else 1.0
+    profile = model.manifest.get("profile")
+    return model.manifest["arrays_sha256"], factor, profile.get("learnt") if isinstance(profile, Mapping) else None
 
 
 def _missing(options: RetrainOptions, live: int) -> int:

@@ -39,6 +39,7 @@ class TrainRequest:
     live: int  # queries of the sample that came from the store
     topped_up: int  # queries of the sample that came from the shipped baseline
     data_sha256: str = ""  # lineage.sample_digest of the sample
+    profile: Mapping[str, Any] = field(default_factory=dict)  # NetworkProfile.summary; {} = none was made
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +129,15 @@ class AlertDiff:
 
 
 @dataclass(frozen=True, slots=True)
+class ProfileChange:
+    """One change between two network profiles. what: looser, tighter, known, forgotten, proposal, kind."""
+
+    what: str
+    domain: str  # presentation form; "" = none
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
 class FeatureDrift:
     """How far one feature moved since the last training: see comparison/drift.py. old, new: shares of the same bins."""
 
@@ -210,6 +220,7 @@ class TrainingRun:
     types: tuple[TypeResult, ...] = ()  # detector types on the same data
     alerts: AlertDiff | None = None  # candidate and model in use on the network's own traffic
     drift: tuple[FeatureDrift, ...] = ()  # of the stored queries learned from, since the last training
+    profile: tuple[ProfileChange, ...] = ()  # from the network profile of the model in use to the candidate's
 
     @property
     def passed(self) -> bool:

@@ -316,6 +316,7 @@ class Judge:
             model = self._registry.poll()
             if model is not None:
                 self.detector.reload(model)
+                self.detector.reload_profile(self._registry.profile_of(model))
                 _log.info("model_reloaded", model_id=model.model_id)
             told = self._trial.poll(self._lock) if self._trial is not None else ()
             with self._lock:

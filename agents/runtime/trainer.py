@@ -45,6 +45,7 @@ def train_here(training: Training, sample: Sample, request: TrainRequest) -> Sco
     if request.data_sha256:
         data["sha256"] = request.data_sha256
     facts = {"parent": request.parent, "data": data, "limits": dict(training.limits)}
+    facts |= {"profile": dict(request.profile)} if request.profile else {}
     return training.model_type.train(sample, _calibration_sample(), request.seed, facts)
 
 

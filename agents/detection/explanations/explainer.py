@@ -18,8 +18,9 @@ import numpy as np
 from agents.core.columns import Coded
 from agents.core.text import NETWORK
 from agents.core.types import DAY_S
-from agents.detection.explanations.habits import Book, Habits
+from agents.detection.explanations.habits import DAYS_MIN, Book, Habits
 from agents.detection.explanations.kinds import PLAIN, Likeness, ServiceKind, Sign, kinds_of, stem_of, things_of
+from agents.detection.explanations.network_profile import HABIT_TIMES, SETTLED_TIMES, NetworkProfile
 from agents.detection.fingerprints import TXT, tool_of, trace_of
 from agents.detection.flows import Flows
 from agents.detection.limits import SCATTERED, Evidence
@@ -31,10 +32,6 @@ from agents.dns.name import from_text, is_listed, labels_of
 MX, PTR = type_number("MX"), type_number("PTR")
 YOUNG_BYTES = 1_000.0
 """What a kind explains below a domain that is young or rare here, on a day."""
-SETTLED_TIMES = 3.0
-"""How many times its budget a kind explains below a domain that is old and common here, or by habit at most."""
-HABIT_TIMES = 2.0
-"""How many times what a domain carries on ordinary days is explained."""
 CLIENT_BYTES, CLIENT_BYTES_MAIL = 3_000.0, 6_000.0
 """What kinds explain of one client on a day, below all young and rare domains; more if it handles mail."""
 NETWORK_BYTES, NETWORK_BYTES_A_CLIENT = 24_000.0, 200.0
@@ -155,10 +152,14 @@ class Asking:
 
 
 class Explainer:
-    """Explains the incidents of one detector. learning: the network's habits are yet unknown."""
+    """Explains the incidents of one detector. learning: the network's habits are yet unknown.
+
+    profile: what is known of the network, reviewed; without one, habits count as soon as they are learnt.
+    """
 
     def __init__(self, flows: Flows) -> None:
         self.learning = False
+        self.profile: NetworkProfile | None = None
         self._flows = flows
         self._domains, self._clients, self._network = Book(), Book(), Book()
         self._habits = Habits()
@@ -248,18 +249,32 @@ class Explainer:
             account.looked = fits
             self._look(account, asking, evidence)
         kind = account.kind
-        young = asking.domain != SCATTERED and self._flows.is_young(asking.ts, asking.domain_key)
+        young = asking.domain != SCATTERED and self._is_young(asking)
         key = asking.domain if young and asking.client != NETWORK else asking.pair
         account.key, account.spent = key, self._domains.add(asking.ts, key, more)
         account.listed = account.sign is not None and self._within(account, kind, asking, more, key, young)
         most = kind.budget if account.sign is not None else max(one.kind.budget for one in account.alike if one.holds)
         if (account.listed or self.learning) and account.spent <= SETTLED_TIMES * most:
-            self._habits.note(asking.ts, key, account.spent)
+            self._habits.note(asking.ts, key, account.spent, kind.name)
         return account.listed
+
+    def _is_young(self, asking: Asking) -> bool:
+        """Whether a domain is young or rare here, by the profile and by what is asked."""
+        known = self.profile is not None and self.profile.knows(asking.domain)
+        return not known and self._flows.is_young(asking.ts, asking.domain_key)
+
+    def _usual(self, asking: Asking) -> float:
+        """Bytes that are usually carried on a day: by the profile, or by what was learnt where there is none.
+
+        Sums of a client over domains are no domain's habit: a profile has none of them.
+        """
+        if self.profile is not None and self.profile.days >= DAYS_MIN and asking.domain != SCATTERED:
+            return self.profile.usual(asking.domain)
+        return max(self._habits.usual(asking.ts, one) for one in asking.keys)
 
     def _within(self, account: Account, kind: ServiceKind, asking: Asking, more: float, key: str, young: bool) -> bool:
         """Whether the allowances of the domain, the client and the network leave room for so many bytes more."""
-        usual = HABIT_TIMES * max(self._habits.usual(asking.ts, one) for one in asking.keys)
+        usual = HABIT_TIMES * self._usual(asking)
         most = kind.budget if account.sign is Sign.HABIT else SETTLED_TIMES * kind.budget
         client_most = CLIENT_BYTES_MAIL if self.handles_mail(asking.ts, asking.client) else CLIENT_BYTES
         first = min(kind.budget, YOUNG_BYTES) if young else most
@@ -304,7 +319,7 @@ class Explainer:
         if sign is Sign.BURST:
             return not together and flows.is_at_home(ts, asking.client)
         if sign is Sign.HABIT:
-            return not self.learning and any(self._habits.usual(ts, key) > 0 for key in asking.keys)
+            return not self.learning and self._usual(asking) > 0
         return self._sign_of_client(sign, kind, asking)
 
     def _sign_of_client(self, sign: Sign, kind: ServiceKind, asking: Asking) -> bool:
@@ -333,8 +348,8 @@ class Explainer:
     def dump(self) -> bytes:
         """Sums and habits, as JSON."""
         mail = [[client, day, sorted(found)] for client, (day, found) in self._mail.items()]
-        books = [one.dump() for one in (self._domains, self._clients, self._network)]
-        return json.dumps({"books": books, "habits": self._habits.dump(), "mail": mail}).encode()
+        books, kinds = [one.dump() for one in (self._domains, self._clients, self._network)], self._habits.dump_kinds()
+        return json.dumps({"books": books, "habits": self._habits.dump(), "kinds": kinds, "mail": mail}).encode()
 
     def load(self, data: bytes) -> None:
         """Restore a dump. Raises ValueError for any other contents."""
@@ -347,8 +362,18 @@ class Explainer:
             raise ValueError("cannot read habits: damaged file")
         for book, rows in zip(books, kept["books"], strict=True):
             book.load(rows)
-        self._habits.load(kept["habits"])
+        self._habits.load(kept["habits"], kept.get("kinds"))
         self._mail = OrderedDict((client, (day, set(found))) for client, day, found in kept["mail"])
+
+
+def habits_in(data: bytes) -> Habits:
+    """The habits in a file of `Explainer.dump`. Raises ValueError."""
+    kept = json.loads(data)
+    if not isinstance(kept, dict):
+        raise ValueError("cannot read habits: damaged file")
+    found = Habits()
+    found.load(kept.get("habits"), kept.get("kinds"))
+    return found
 
 
 def _hold_text(samples: Sequence[tuple[bytes, int]]) -> bool:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -72,19 +73,32 @@ def _is_habit(kept: Any) -> bool:
     )
 
 
+class Usual(NamedTuple):
+    """What a key usually carries. amount: bytes a day; day: its first one that is remembered; kind: of service."""
+
+    key: str
+    amount: float
+    day: int
+    kind: str
+
+
 class Habits:
-    """The most that each key carried on each of its days."""
+    """The most that each key carried on each of its days, and as which kind of service."""
 
     def __init__(self) -> None:
         self._rows: dict[str, dict[int, float]] = {}
+        self._kinds: dict[str, str] = {}
 
-    def note(self, ts: float, key: str, amount: float) -> None:
+    def note(self, ts: float, key: str, amount: float, kind: str = "") -> None:
         """Note the sum of a day so far."""
         day, rows = int(ts // DAY_S), self._rows.pop(key, {})
         rows[day] = max(rows.get(day, 0.0), amount)
         self._rows[key] = {one: sum_ for one, sum_ in rows.items() if abs(one - day) < KEPT_DAYS}
+        self._kinds[key] = kind
         if len(self._rows) > KEYS_MAX:
-            del self._rows[next(iter(self._rows))]
+            oldest = next(iter(self._rows))
+            del self._rows[oldest]
+            self._kinds.pop(oldest, None)
 
     def usual(self, ts: float, key: str) -> float:
         """The median of the days before this one; 0 while there are fewer than DAYS_MIN."""
@@ -92,16 +106,30 @@ class Habits:
         days = [amount for day, amount in self._rows.get(key, {}).items() if 0 < today - day <= KEPT_DAYS]
         return float(np.median(days)) if len(days) >= DAYS_MIN else 0.0
 
+    def all_usual(self, ts: float) -> Iterator[Usual]:
+        """What every key usually carries that has a habit."""
+        for key, rows in self._rows.items():
+            if (amount := self.usual(ts, key)) > 0:
+                yield Usual(key, amount, min(rows), self._kinds.get(key, ""))
+
     def forget(self, client: str) -> None:
         """Drop what a client carried. A key is a client, or a client and a domain."""
         self._rows = {key: rows for key, rows in self._rows.items() if key.partition(" ")[0] != client}
+        self._kinds = {key: kind for key, kind in self._kinds.items() if key in self._rows}
 
     def dump(self) -> list[Any]:
         """As JSON values."""
         return [[key, sorted(rows.items())] for key, rows in self._rows.items()]
 
-    def load(self, kept: Any) -> None:
+    def dump_kinds(self) -> dict[str, str]:
+        """The kind of each key; beside `dump`, since release 0.2 reads that alone."""
+        return {key: kind for key in self._rows if (kind := self._kinds.get(key))}
+
+    def load(self, kept: Any, kinds: Any = None) -> None:
         """Restore a dump. Raises ValueError for any other contents."""
         if not isinstance(kept, list) or not all(map(_is_habit, kept)):
             raise ValueError("cannot read habits: a damaged habit")
+        if kinds is not None and not (isinstance(kinds, dict) and all(isinstance(one, str) for one in kinds.values())):
+            raise ValueError("cannot read habits: a damaged kind")
         self._rows = {key: dict(days) for key, days in kept}
+        self._kinds = {key: kind for key, kind in (kinds or {}).items() if key in self._rows}

@@ -15,6 +15,7 @@ from agents.core.text import printable
 from agents.core.types import ChannelResult, Message
 from agents.detection.limits import Scale
 from agents.learning.messages import transition_message
+from agents.learning.profile.difference import NO_PROFILE
 from agents.learning.registry import ModelRegistry
 from agents.learning.release.canary import CANARY_FILE, canary_state
 from agents.learning.release.diff import Version, difference
@@ -98,7 +99,13 @@ class ModelDesk:
     def _version(self, name: str) -> Version:
         model = self.registry.find(name)
         aliases = [alias for alias, model_id in self.registry.aliases().items() if model_id == model.model_id]
-        return Version(name, model, self.registry.lineage(model.model_id), aliases)
+        known, profile = self.registry.lineage(model.model_id), self.registry.profile_of(model)
+        return Version(name, model, known, aliases, profile)
+
+    def profile(self, name: str) -> dict[str, Any]:
+        """The network profile of a version, as JSON; an empty one where it has none. Raises UsageError, ModelError."""
+        found = self.registry.profile_of(self.registry.find(name))
+        return (found or NO_PROFILE).model_dump(mode="json")
 
     def history(self) -> list[dict[str, Any]]:
         """What was in production when, newest first. Raises ModelError."""

@@ -9,16 +9,19 @@ from typing import Any
 import numpy as np
 
 from agents.core.text import printable, utc
+from agents.detection.explanations.network_profile import NetworkProfile
 from agents.detection.limits import Scale, bounds
 from agents.dns.name import from_text_folded, to_text, wires_of
 from agents.learning.baseline import golden_names, golden_sessions, lookalike_names
+from agents.learning.profile.difference import change_lines, profile_changes
+from agents.learning.run import plain
 from agents.learning.validation import CASES
 from agents.scoring.features import extract
 from agents.scoring.model import Model
 
 CHANGES_MAX = 200
 """Names whose severity differs that a comparison shows, those with the largest difference of scores first."""
-_SAID_ELSEWHERE = {"features", "limits", "versions", "arrays_sha256", "feature_schema", "format"}
+_SAID_ELSEWHERE = {"features", "limits", "versions", "arrays_sha256", "feature_schema", "format", "profile"}
 """Keys of a manifest that are no setting, or have a part of their own."""
 _TIMES = ("since", "until", "trained_at", "at")
 
@@ -31,6 +34,7 @@ class Version:
     model: Model
     lineage: Mapping[str, Any]
     aliases: Sequence[str] = ()
+    profile: NetworkProfile | None = None
 
 
 def shipped_groups() -> dict[str, Sequence[bytes]]:
@@ -57,6 +61,7 @@ def difference(old: Version, new: Version, scale: Scale) -> dict[str, Any]:
         "limits": {
             name: {"factor": one.model.limit_factor, **bounds(one.model.limit_factor)} for name, one in sides.items()
         },
+        "profile": plain(profile_changes(old.profile, new.profile)),
         "scores": _scores(old.model, new.model, scale),
     }
 
@@ -69,6 +74,8 @@ def difference_text(found: Mapping[str, Any]) -> str:
         lines += [] if found[part] else ["  no difference"]
     limits = found["limits"]
     lines += ["limits:", *(f"  {name}: {limits['old'][name]:g} → {limits['new'][name]:g}" for name in limits["old"])]
+    lines += ["network profile:", *(f"  {one}" for one in change_lines(found["profile"]))]
+    lines += [] if found["profile"] else ["  no difference"]
     scores = found["scores"]
     lines.append(f"shipped names ({scores['names']:,}): {scores['changed']:,} change severity")
     for row in scores["groups"]:

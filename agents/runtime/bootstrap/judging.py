@@ -97,7 +97,9 @@ def judge_parts(
     renamed = _drop_other_names(settings)
     secret = secrets.randbits(64), secrets.randbits(64)
     tripwires, kept = tripwires_of(settings), privacy_of(settings)
-    detector = detector_of(settings, registry.current(), secret, tripwires, settings.burn_in_days, kept)
+    model = registry.current()
+    detector = detector_of(settings, model, secret, tripwires, settings.burn_in_days, kept)
+    detector.reload_profile(registry.profile_of(model))
     detector.incidents.losses = losses
     spool_dir, most = settings.spool_folder, settings.spool_max_mb << 20
     spool = SpoolingSink(store, spool_dir, most, features=features_again_of(settings))  # first: it says who holds it
@@ -152,7 +154,9 @@ def canary_path(settings: Settings) -> Path:
 
 def _second_of(settings: Settings, key: Key, model: Model) -> TunnelDetector:
     """A detector beside the one in use, for a canary."""
-    return detector_of(settings, model, key, tripwires_of(settings), settings.burn_in_days)
+    detector = detector_of(settings, model, key, tripwires_of(settings), settings.burn_in_days)
+    detector.reload_profile(registry_of(settings).profile_of(model))
+    return detector
 
 
 DRILL_FLOWS = 64

@@ -14,7 +14,9 @@ from typing import TYPE_CHECKING, Any
 from agents.core.errors import ModelError
 from agents.core.protocols import ScoringModel
 from agents.core.types import DAY_S, Gate, Sample
-from agents.detection.detector import TunnelDetector
+from agents.detection.detector import HABITS_FILE, TunnelDetector
+from agents.detection.explanations.explainer import habits_in
+from agents.detection.explanations.network_profile import NetworkProfile
 from agents.detection.privacy import Privacy
 from agents.learning.baseline import benign_sample, model_bytes
 from agents.learning.comparison import bounds as comparison_bounds
@@ -24,6 +26,7 @@ from agents.learning.loop.flow_hours import SCHEMA as FLOW_HOUR_SCHEMA
 from agents.learning.loop.labels import label_counts
 from agents.learning.loop.review import reviewed_cases
 from agents.learning.messages import cases_text, send_run
+from agents.learning.profile.making import Known, make_profile, reach_of
 from agents.learning.release import canary as release_canary
 from agents.learning.release import mlflow_server, staging
 from agents.learning.release.canary import CanaryTerms, Rollout
@@ -36,8 +39,8 @@ from agents.learning.type_comparison import TypeParams, compare_types, flow_scen
 from agents.learning.validation import Validator, load_cases
 from agents.runtime.bootstrap.alerts import alert_manager_of
 from agents.runtime.bootstrap.environment import retraining_log, scale_of, store_of
-from agents.runtime.bootstrap.judging import canary_path, detector_of, privacy_of
-from agents.runtime.bootstrap.models import compared_types, registry_of, training_of
+from agents.runtime.bootstrap.judging import canary_path, detector_of, own_zones_of, privacy_of
+from agents.runtime.bootstrap.models import budget_choice_of, compared_types, registry_of, training_of
 from agents.runtime.trainer import Training, compare_spawned, train_here, train_spawned
 from agents.scoring.model import Model
 from agents.scoring.types import ensemble
@@ -50,6 +53,8 @@ from agents.store.sql import Store
 
 LABELS_READ_MAX = 10_000
 """Decisions of people that are looked through for benign domains, the newest."""
+PROFILE_DAYS = 28
+"""Days of flow-hours that a network profile is made of."""
 
 if TYPE_CHECKING:
     from agents.runtime.services import Retrain
@@ -150,9 +155,32 @@ def retraining_parts(
         alerts=_comparison_of(settings, store),
         bounds=bounds_of(settings),
         canary=asdict(canary_terms_of(settings)),
+        profile=partial(profile_now, settings, store),
         publish=publisher_of(settings),
         rejected_before=partial(_rejected_before, store),
     )
+
+
+def profile_now(settings: Settings, store: Store, before: NetworkProfile | None) -> NetworkProfile | None:
+    """The network profile by all that is known now; before: of the model in use. Raises AgentsError.
+
+    None where names of domains are not to be kept, or nothing of this network is known.
+    """
+    now = time.time()
+    try:
+        habits = list(habits_in((settings.state_dir / HABITS_FILE).read_bytes()).all_usual(now))
+    except (OSError, ValueError):
+        habits = []
+    reach = reach_of(FlowHourStore(store).read(FLOW_HOUR_SCHEMA, since=int((now - PROFILE_DAYS * DAY_S) // 3600)))
+    choice = budget_choice_of(settings)
+    if not habits and not reach and not choice.days:
+        return None
+    reviews = ReviewStore(store)
+    decided = reviews.decisions(standing=True, limit=LABELS_READ_MAX)
+    doubted = {one.domain for one in decided if one.label is not Label.BENIGN}
+    doubted |= {one.domain for one in reviews.items(limit=LABELS_READ_MAX)}
+    own = own_zones_of(settings)
+    return make_profile(Known(habits, reach, choice, doubted, own, before, now))
 
 
 def publisher_of(settings: Settings) -> MlflowPublisher:
@@ -165,6 +193,7 @@ def publisher_of(settings: Settings) -> MlflowPublisher:
 def _replaying(settings: Settings, model: Model) -> TunnelDetector:
     """A detector for what is stored, where clients have the names that they are to have."""
     detector = detector_of(settings, model)
+    detector.reload_profile(registry_of(settings).profile_of(model))
     detector.privacy = Privacy()
     return detector
 

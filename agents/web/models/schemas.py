@@ -64,6 +64,18 @@ class DifferenceAnswer(BaseModel):
     lineage: list[dict[str, str]]
     gates: list[dict[str, str]]
     limits: dict[str, dict[str, float]]
+    profile: list[dict[str, str]] = Field(
+        examples=[
+            [
+                {
+                    "what": "looser",
+                    "domain": "vendor.example",
+                    "text": "would now allow 3 kB a day to vendor.example: 41 clients, since March 2026, as reputation",
+                }
+            ]
+        ],
+        description="what the network profiles say otherwise: looser, tighter, known, forgotten, proposal, kind",
+    )
     scores: dict[str, Any] = Field(
         examples=[{"names": 9000, "changed": 12, "groups": [], "changes": []}],
         description="what both say of the shipped names, and which of them change severity",
