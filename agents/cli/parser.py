@@ -73,11 +73,13 @@ def _warn(text: str) -> None:
     print(f"dns-tunnel: warning: {text}", file=sys.stderr)
 
 
+ROUNDS_MAX = 1000
 _MODULES = {
     **dict.fromkeys(("run", "listen", "collect", "api", "schedule"), "serve"),
     "review": "learning.review",
     "learn": "learning.learn",
     "stage": "learning.stage",
+    "fleet": "learning.fleet",
     "tidy": "upkeep.tidy",
     "outbox": "upkeep.outbox",
     "block": "upkeep.block",
@@ -151,6 +153,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_stage(add("stage", "a candidate to a second installation, and its verdict back: export, import"))
     _add_review(add("review", "domains that a person is asked about: list, show, take, label, undo, log"))
     _add_learn(add("learn", "the online learner of flow-hours, and cycles of the sequence model"))
+    _add_fleet(add("fleet", "sites that learn together: take part in rounds, or coordinate others"))
     _add_secrets(add("secrets", "honeytokens: add, list, remove; a name that contains one is an incident"))
     _add_outbox(add("outbox", "messages that wait or were given up: list them, send them again, drop them"))
     _add_block(add("block", "blocked domains: list, add, remove, undo all, pause, go on, log"))
@@ -297,6 +300,27 @@ def _add_stage(parser: argparse.ArgumentParser) -> None:
     for action in (export, take):
         action.add_argument("--reason", default="", help="why; it is recorded and told")
         action.add_argument("--author", default="", help="who decides (default: your login)")
+
+
+def _add_fleet(parser: argparse.ArgumentParser) -> None:
+    actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
+    actions.add_parser("status", help="the open round, what this site took, and how its clients compare")
+    actions.add_parser("show", help="exactly what this site would send")
+    actions.add_parser("join", help="start from the fleet's models; nothing is sent")
+    run = actions.add_parser("run", help="take part in rounds, now")
+    run.add_argument("--rounds", type=_rounds, default=1, help="so many, waiting for the other sites (default: 1)")
+    actions.add_parser("sites", help="as coordinator: the sites, and which have sent")
+    for name, text in (
+        ("add", "let a site take part; prints its settings once"),
+        ("remove", "let one take part no more"),
+    ):
+        actions.add_parser(name, help=f"as coordinator: {text}").add_argument("site", metavar="SITE")
+
+
+def _rounds(text: str) -> int:
+    if not text.isascii() or not text.isdigit() or not 1 <= int(text) <= ROUNDS_MAX:
+        raise argparse.ArgumentTypeError(f"a number from 1 to {ROUNDS_MAX}")
+    return int(text)
 
 
 def _add_secrets(parser: argparse.ArgumentParser) -> None:

@@ -285,6 +285,28 @@ class CycleDesk(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class FleetAnswer:
+    """An answer to a request below /fleet/. body: JSON."""
+
+    status: int
+    body: bytes
+    headers: Mapping[str, str]
+
+
+class FleetDesk(Protocol):
+    """What coordinates sites that learn together; it knows them by their signatures."""
+
+    @property
+    def body_max(self) -> int:
+        """Bytes of a request's body, at most."""
+        ...
+
+    def answer(self, method: str, path: str, headers: Mapping[str, str], body: bytes) -> FleetAnswer:
+        """Answer one request; what is wrong with it is the answer. Raises BusyError, OSError."""
+        ...
+
+
 class ModelList(Protocol):
     """The part of the registry that the console shows."""
 

@@ -226,7 +226,7 @@ class TunnelDetector:
         if len(batch):
             self.incidents.explainer.see(float(batch.ts[0]), clients, asked)
             profile = self.incidents.explainer.profile
-            known = max(len(self.peaks.days), profile.days if profile is not None and not profile.fleet else 0)
+            known = max(len(self.peaks.days), profile.days if profile is not None else 0)
             self.incidents.explainer.learning = 0 < self._burn_in_days >= known
         said = self.flows.judge(asked, self._limits.table, self._limits_together.table, self._limits.rules)
         self.flows.keep_samples(said, names, batch.qtype, rows)

@@ -26,6 +26,7 @@ from agents.core.files import PRIVATE_MODE, locked, write_atomic
 from agents.core.logs import retraining_file
 from agents.core.text import command, utc
 from agents.core.types import DAY_S, Message, Severity
+from agents.learning.fleet.site import FleetThread
 from agents.learning.loop.online import LearnerThread
 from agents.learning.registry import ModelRegistry
 from agents.learning.release.canary import RolloutThread
@@ -292,7 +293,7 @@ async def scheduling(
     state_dir: Path,
     in_force: Mapping[str, Any],
     sender: Sender | None = None,
-    threads: Sequence[LearnerThread | RolloutThread] = (),
+    threads: Sequence[LearnerThread | RolloutThread | FleetThread] = (),
 ) -> AsyncIterator[None]:
     """The scheduler, the sender of alerts that were handed over, online learner and roll-out. in_force: see Heartbeat.
 

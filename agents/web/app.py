@@ -12,6 +12,7 @@ from starlette.staticfiles import StaticFiles
 from agents.web import api, errors, learning, metrics, pages, reviews
 from agents.web.auth import Gatekeeper
 from agents.web.blocking import blocks
+from agents.web.fleet import exchange
 from agents.web.headers import SafeHeaders
 from agents.web.models import versions
 from agents.web.parts import Parts
@@ -47,6 +48,7 @@ def create_app(parts: Parts) -> FastAPI:
     app.include_router(reviews.router, dependencies=[Depends(gate.require)])
     app.include_router(blocks.router, dependencies=[Depends(gate.require)])
     app.include_router(versions.router, dependencies=[Depends(gate.require)])
+    app.include_router(exchange.router)
     app.include_router(metrics.router, dependencies=[Depends(gate.require)])
     app.include_router(pages.described_router)
     app.include_router(pages.router)

@@ -14,7 +14,7 @@ from typing import Any, Generic, Protocol, TypeVar, cast
 from fastapi import Request
 
 from agents.core.errors import AgentsError, StoreError, StoreUnusableError
-from agents.core.protocols import CycleDesk, FlowLearner, ModelList, ReadStore
+from agents.core.protocols import CycleDesk, FleetDesk, FlowLearner, ModelList, ReadStore
 from agents.core.text import NETWORK
 from agents.core.types import Metric
 from agents.dns.blocks import Block, BlockList
@@ -160,7 +160,7 @@ class Parts:
     `health` returns the state of each component as {"ok": bool, …}, except the database, which is asked here.
     `metrics` returns the numbers of /metrics. `reviews` is the review queue, `learner`
     the online learner, `cycles` where cycles of the sequence model are asked for, `blocks` what is blocked, `desk` what
-    is decided about models.
+    is decided about models, `fleet` what coordinates other sites.
     """
 
     store: ReadStore
@@ -176,6 +176,7 @@ class Parts:
     health: Callable[[], Mapping[str, Mapping[str, Any]]] = _no_health
     metrics: Callable[[], Iterable[Metric]] = _no_metrics
     version: str = "0"
+    fleet: FleetDesk | None = None
 
     @cached_property
     def database(self) -> Probe[Mapping[str, Any]]:

@@ -104,7 +104,8 @@ class ZoneProposal(_Part):
 class NetworkProfile(_Part):
     """days: with queries that it was learnt from; made: the last of them. kinds: domains by kind of service seen here.
 
-    factor: on the limits, as the alert budget chose it. fleet: it was joined from several sites' profiles.
+    factor: on the limits, as the alert budget chose it. elsewhere: domains that are new here and known at other sites
+    of the fleet; that is told, and allows nothing.
     """
 
     format: Annotated[int, Field(ge=PROFILE_FORMAT, le=PROFILE_FORMAT)] = PROFILE_FORMAT
@@ -115,7 +116,7 @@ class NetworkProfile(_Part):
     reach: Annotated[tuple[DomainReach, ...], Field(max_length=REACH_KEPT)] = ()
     own_zones: Annotated[tuple[ZoneProposal, ...], Field(max_length=ZONES_KEPT)] = ()
     kinds: Annotated[dict[str, Count], Field(max_length=100)] = {}
-    fleet: bool = False
+    elsewhere: Annotated[tuple[DomainName, ...], Field(max_length=REACH_KEPT)] = ()
 
     @cached_property
     def _usual(self) -> dict[str, float]:

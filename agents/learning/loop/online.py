@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
 from pathlib import Path
@@ -283,12 +283,22 @@ class OnlineLearner:
         before = old or cold_model(self.options.rate)
         new = learnt(before, material, self.options, cycles.count()) if enough else before
         gates = gates_of_cycle(before, new, material)
-        state = CycleState.DEPLOYED if all(gate.passed for gate in gates) else CycleState.ROLLED_BACK
         found: dict[str, Any] = {
             "until": begun if enough else 0.0,
             "new_labels": count if enough else 0,
             "origins": dict(material.origins) if enough else {},
             "last_id": material.last_id if enough else 0,
+        }
+        return self._ended(found, new, gates, material, begun)
+
+    def _ended(
+        self, facts: Mapping[str, Any], new: FlowModel, gates: Sequence[Gate], material: Material, begun: float
+    ) -> dict[str, Any]:
+        """Deploy what passed its gates, and record what came of it."""
+        state = CycleState.DEPLOYED if all(gate.passed for gate in gates) else CycleState.ROLLED_BACK
+        old, cycles = self.usable_model(), CycleStore(self.store)
+        found: dict[str, Any] = {
+            **facts,
             "metrics": measures(new, material.held_out),
             "gates": [{**asdict(gate), "passed": gate.passed} for gate in gates],
             "parent": old.model_id if old is not None else "",
@@ -306,6 +316,35 @@ class OnlineLearner:
         missed = [gate.name for gate in gates if not gate.passed]
         _log.info("learning_cycle_finished", state=str(state), new_labels=found["new_labels"], missed=missed)
         return {**found, "state": str(state)}
+
+    def trained_from(self, base: FlowModel) -> FlowModel:
+        """What labels of people and rules make of a model; the one in use stays. Raises StoreError."""
+        material = material_of(LabelStore(self.store).labelled(SCHEMA), 0.0)
+        if not len(material.certain.tunnel):
+            return base
+        return learnt(base, replace(material, new=material.certain), self.options, 0)
+
+    def adopt(self, model: FlowModel, origin: str) -> dict[str, Any]:
+        """Put a model of others into use if it passes the gates of a cycle; labels stay new. What came of it.
+
+        Raises BusyError while another learns, StoreError, OSError.
+        """
+        try:
+            lock = locked_within(self._lock, ASKED_S)
+        except BlockingIOError:
+            raise BusyError("cannot take a flow model: a cycle is under way, in this process or another") from None
+        with lock:
+            begun, cycles, old = self.clock(), CycleStore(self.store), self.usable_model()
+            last = next(iter(cycles.newest(1)), None)
+            material = material_of(LabelStore(self.store).labelled(SCHEMA), 0.0)
+            gates = gates_of_cycle(old or cold_model(self.options.rate), model, material)
+            found = {
+                "until": last["until"] if last else 0.0,
+                "new_labels": 0,
+                "origins": {origin: 0},
+                "last_id": last["last_id"] if last else 0,
+            }
+            return self._ended(found, model, gates, material, begun)
 
     def _put_back(self, was: bytes | None) -> None:
         """A cycle that cannot be recorded leaves the model as it was."""

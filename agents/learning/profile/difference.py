@@ -33,7 +33,7 @@ def profile_changes(old: NetworkProfile | None, new: NetworkProfile | None) -> t
     """What changes from one profile to another; what is loosened first, the most first."""
     before, after = old or NO_PROFILE, new or NO_PROFILE
     rows = [*_habits(before, after), *_limits(before, after), *_reach(before, after)]
-    return tuple([*rows, *_zones(before, after), *_kinds(before, after)][:CHANGES_KEPT])
+    return tuple([*rows, *_elsewhere(before, after), *_zones(before, after), *_kinds(before, after)][:CHANGES_KEPT])
 
 
 def change_lines(found: Sequence[ProfileChange | Mapping[str, Any]]) -> list[str]:
@@ -77,6 +77,12 @@ def _reach(before: NetworkProfile, after: NetworkProfile) -> Iterator[ProfileCha
         yield ProfileChange("known", domain, f"would take {domain} for old and common here: {asked}")
     for domain in sorted(old.keys() - new.keys()):
         yield ProfileChange("forgotten", domain, f"would no longer take {domain} for old and common here")
+
+
+def _elsewhere(before: NetworkProfile, after: NetworkProfile) -> Iterator[ProfileChange]:
+    for domain in after.elsewhere:
+        if domain not in before.elsewhere:
+            yield ProfileChange("elsewhere", domain, f"{domain} is new here, and known at other sites of the fleet")
 
 
 def _zones(before: NetworkProfile, after: NetworkProfile) -> Iterator[ProfileChange]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import NamedTuple
@@ -61,6 +61,7 @@ class Known:
     own: Collection[str]
     before: NetworkProfile | None
     now: float  # Unix seconds
+    elsewhere: Callable[[str], bool] = lambda domain: False  # whether other sites of the fleet know a domain
 
 
 def reach_of(hours: FlowHours) -> dict[str, Reach]:
@@ -94,6 +95,7 @@ def make_profile(known: Known) -> NetworkProfile:
         factor=known.choice.factor,
         habits=tuple(sorted(habits, key=lambda one: one.domain)),
         reach=tuple(sorted(sorted(common, key=lambda one: -one.clients)[:REACH_KEPT], key=lambda one: one.domain)),
+        elsewhere=tuple(sorted(_elsewhere(known, reach, {one.domain for one in common}))[:REACH_KEPT]),
         own_zones=tuple(_proposals(known, habits, reach)),
         kinds=dict(sorted(Counter(one.kind for one in habits).items())),
     )
@@ -121,6 +123,10 @@ def _habits(known: Known, reach: Mapping[str, Reach], first: Mapping[str, str]) 
             clients=_rounded(asked.clients),
             since=_since(first.get(domain), min(one.day, asked.first)),
         )
+
+
+def _elsewhere(known: Known, reach: Mapping[str, Reach], common: Collection[str]) -> Iterable[str]:
+    return (one for one in reach if one not in common and is_profile_domain(one) and known.elsewhere(one))
 
 
 def _proposals(known: Known, habits: Iterable[DomainHabit], reach: Mapping[str, Reach]) -> list[ZoneProposal]:

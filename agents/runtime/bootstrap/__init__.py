@@ -24,6 +24,7 @@ from agents.runtime.bootstrap.environment import (
     store_of,
     token_path,
 )
+from agents.runtime.bootstrap.fleet import coordinator_of, fleet_options_of, fleet_site_of
 from agents.runtime.bootstrap.intakes import (
     collecting_of,
     enforce_options_of,
@@ -86,10 +87,13 @@ __all__ = [
     "check_settings",
     "collecting_of",
     "compared_types",
+    "coordinator_of",
     "detector_of",
     "differing_settings",
     "enforce_options_of",
     "exports_of",
+    "fleet_options_of",
+    "fleet_site_of",
     "honeytokens_path",
     "is_secret",
     "judge_parts",

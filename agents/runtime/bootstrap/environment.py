@@ -21,6 +21,7 @@ from agents.detection.limits import Scale
 from agents.enforcement.rpz import options as rpz_options
 from agents.export.outputs import OUTPUTS
 from agents.learning.comparison import bounds
+from agents.learning.fleet import options as fleet_options
 from agents.learning.loop import online, review
 from agents.learning.release import canary, mlflow_server, staging
 from agents.learning.sequences import beside
@@ -61,6 +62,7 @@ SPECS: tuple[Spec[Any], ...] = (
     review.SPEC,
     online.SPEC,
     beside.SPEC,
+    fleet_options.SPEC,
     enforcement.SPEC,
     bounds.SPEC,
     rpz_options.SPEC,

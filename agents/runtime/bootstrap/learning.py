@@ -22,6 +22,8 @@ from agents.learning.baseline import benign_sample, model_bytes
 from agents.learning.comparison import bounds as comparison_bounds
 from agents.learning.comparison.alert_diff import AlertComparison, alert_gates
 from agents.learning.comparison.bounds import GateBounds
+from agents.learning.fleet import options as fleet_options
+from agents.learning.fleet.site import known_elsewhere
 from agents.learning.loop.flow_hours import SCHEMA as FLOW_HOUR_SCHEMA
 from agents.learning.loop.labels import label_counts
 from agents.learning.loop.review import reviewed_cases
@@ -53,6 +55,8 @@ from agents.store.sql import Store
 
 LABELS_READ_MAX = 10_000
 """Decisions of people that are looked through for benign domains, the newest."""
+FLEET_SITE = "fleet_site"
+"""Folder of what a site of a fleet keeps, in that of the detector's state."""
 PROFILE_DAYS = 28
 """Days of flow-hours that a network profile is made of."""
 
@@ -175,12 +179,18 @@ def profile_now(settings: Settings, store: Store, before: NetworkProfile | None)
     choice = budget_choice_of(settings)
     if not habits and not reach and not choice.days:
         return None
+    fleet = fleet_options.SPEC.factory(settings.of(fleet_options.SPEC))
+    elsewhere = known_elsewhere(settings.state_dir / FLEET_SITE, fleet)
+    own = own_zones_of(settings)
+    return make_profile(Known(habits, reach, choice, doubted_domains(store), own, before, now, elsewhere))
+
+
+def doubted_domains(store: Store) -> set[str]:
+    """Domains that people look at, or decided to be a tunnel's or to be ignored. Raises StoreError."""
     reviews = ReviewStore(store)
     decided = reviews.decisions(standing=True, limit=LABELS_READ_MAX)
     doubted = {one.domain for one in decided if one.label is not Label.BENIGN}
-    doubted |= {one.domain for one in reviews.items(limit=LABELS_READ_MAX)}
-    own = own_zones_of(settings)
-    return make_profile(Known(habits, reach, choice, doubted, own, before, now))
+    return doubted | {one.domain for one in reviews.items(limit=LABELS_READ_MAX)}
 
 
 def publisher_of(settings: Settings) -> MlflowPublisher:
@@ -248,8 +258,8 @@ def _compared(
     return (compare_spawned if spawned else compare_types)(scenes, types, settings.target_fpr_suspicious, seed)
 
 
-def staging_of(settings: Settings, store: Store) -> Staging:
-    """What exports candidates to a second installation, and takes those of another. store: this one's traffic."""
+def judged_by_gates(settings: Settings, store: Store) -> Callable[[Model, Model], tuple[Sequence[Gate], AlertDiff]]:
+    """What judges a candidate of others beside the model in use, on this network's own traffic."""
 
     def judge(candidate: Model, champion: Model) -> tuple[Sequence[Gate], AlertDiff]:
         store.migrate()
@@ -261,7 +271,12 @@ def staging_of(settings: Settings, store: Store) -> Staging:
         wrong = Gate("wrong cases", len(validation.failed), 0, False, "; ".join(cases_text(validation)))
         return (*validation.gates, *((wrong,) if validation.failed else ()), *alert_gates(alerts, bounds)), alerts
 
-    key = staging.SPEC.factory(settings.of(staging.SPEC))
+    return judge
+
+
+def staging_of(settings: Settings, store: Store) -> Staging:
+    """What exports candidates to a second installation, and takes those of another. store: this one's traffic."""
+    key, judge = staging.SPEC.factory(settings.of(staging.SPEC)), judged_by_gates(settings, store)
     return Staging(registry_of(settings), judge, key, socket.gethostname(), settings.reports_dir)
 
 

@@ -18,11 +18,13 @@ from agents.core.errors import SettingsError
 from agents.dns.blocks import BLOCKS_FILE, BlockFile
 from agents.enforcement.options import EnforceMode
 from agents.enforcement.rpz import options as rpz_options
+from agents.learning.fleet.site import FleetThread
 from agents.learning.loop.online import LearnerThread
 from agents.learning.release.canary import RolloutThread
 from agents.learning.sequences.cycle import CycleRequests
 from agents.runtime.bootstrap.alerts import alert_manager_of, outputs_of, sender_of
 from agents.runtime.bootstrap.environment import api_token_of, folders_of, make_folders, noted_settings, store_of
+from agents.runtime.bootstrap.fleet import coordinator_of, fleet_site_of
 from agents.runtime.bootstrap.intakes import enforce_options_of, listener_config, losses_at_start, parsed_upstreams
 from agents.runtime.bootstrap.judging import block_keeper_of, judge_parts, learner_of, services_of, tripwires_of
 from agents.runtime.bootstrap.learning import model_desk_of, publisher_of, retraining_of, rollout_of, validator_of
@@ -191,7 +193,7 @@ def scheduling_of(settings: Settings) -> AbstractAsyncContextManager[None]:
     sender = sender_of(settings)
     calendar, noted = scheduler_of(settings), noted_settings(settings)
     rollout = RolloutThread(rollout_of(settings, store, calendar.clock))
-    threads = (LearnerThread(learner_of(settings, store)), rollout)
+    threads = (LearnerThread(learner_of(settings, store)), rollout, FleetThread(fleet_site_of(settings, store)))
     return scheduling(calendar, store, registry, settings.data_dir, settings.state_dir, noted, sender, threads)
 
 
@@ -213,6 +215,7 @@ def serving_of(
         learner=learner_of(settings, store),
         blocks=block_keeper_of(settings, store),
         cycles=CycleRequests(settings.state_dir),
+        fleet=coordinator_of(settings),
         models=registry,
         desk=model_desk_of(settings, store),
         reports_dir=settings.reports_dir,

@@ -1,0 +1,1 @@
+"""Requests of a fleet's sites, for the installation that coordinates them."""
