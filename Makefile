@@ -8,8 +8,8 @@ CHAOS_SEED ?= 11
 CHAOS_MAY ?= fail
 HOSTILE := $(addprefix tests/,core/test_jit.py dns/test_message.py dns/test_message_kernels.py dns/test_name.py \
 	sources/test_capture.py sources/test_capture_damage.py sources/test_capture_kernels.py sources/test_frames.py \
-	sources/test_datapath.py sources/test_cache.py sources/test_table.py sources/test_dnstap.py sources/test_merging.py sources/test_live_powerdns.py stream/test_record.py \
-	stream/test_ring.py scoring/test_scoring_kernels.py detection/test_snapshot.py detection/test_state.py)
+	sources/test_datapath.py sources/test_cache.py sources/test_table.py sources/test_log_blocks.py sources/test_dnstap.py \
+	sources/test_merging.py sources/test_live_powerdns.py stream/test_record.py stream/test_ring.py scoring/test_scoring_kernels.py detection/test_snapshot.py detection/test_state.py)
 NETWORKS := $(addprefix tests/,scoring/test_types.py learning/sequences/test_gru.py runtime/test_sequences_live.py \
 	cli/test_model_types.py learning/test_type_comparison.py)
 PIP := $(BIN)/python -m pip --disable-pip-version-check -q

@@ -10,7 +10,7 @@ from agents.alerting.grouping import Due, Event, Group
 from agents.core.text import NETWORK, command, counted, explanation_text, harmless, printable, senders_text, utc, who
 from agents.core.types import Incident, Message, Severity
 
-REASONS_MAX, LOSSES_MAX = 6, 4
+REASONS_MAX, LOSSES_MAX, INTAKES_MAX = 6, 4, 5
 DOMAINS_MAX = 10
 """Incidents of a client that a message lists; it says how many more there are."""
 CLIENTS_MAX = 20
@@ -51,6 +51,7 @@ def incident_message(incident: Incident, link_base: str = "", event: Event = Eve
             else ()
         ),
         *(("Example", harmless(name)) for name in incident.sample_names[:3]),
+        *([("Heard by", heard)] if (heard := _heard_by(incident)) else ()),
         *(("Not known", text) for text in incident.evidence.get("losses", ())[:LOSSES_MAX]),
         *_commands(incident),
     ]
@@ -64,6 +65,11 @@ def incident_message(incident: Incident, link_base: str = "", event: Event = Eve
         link=incident_link(incident, link_base),
         link_text="Open incident",
     )
+
+
+def _heard_by(incident: Incident) -> str:
+    """The intakes that heard it, where it says so."""
+    return ", ".join(harmless(name) for name in incident.evidence.get("intakes", ())[:INTAKES_MAX])
 
 
 def _verb(client: str) -> str:

@@ -81,6 +81,8 @@ def evidence_text(evidence: Mapping[str, Any]) -> str:
         lines.insert(0, f"  may be      {explanation_text(evidence['explanation'])}")
     if "probability" in evidence:
         lines.append(f"  learnt      probability {evidence['probability']:.3f} that its last hour is a tunnel's")
+    if "intakes" in evidence:
+        lines.append(f"  heard by    {', '.join(evidence['intakes'])}")
     if "losses" in evidence:
         lines += [f"  not known   {text}" for text in evidence["losses"]]
     if evidence["preview"]:

@@ -45,6 +45,7 @@ _IF_NOT_GIVEN = (
     ("ans_hash", np.uint64, 0),
     ("ans_bytes", np.int32, UNKNOWN),
     ("negative_ttl", np.int32, UNKNOWN),
+    ("origin", np.uint8, 0),
 )
 """Columns that a QueryBatch may be made without: name, type, and the value of every row then."""
 
@@ -55,7 +56,7 @@ class QueryBatch:
 
     qname is in wire form (RFC 1035 section 3.1: length-prefixed labels) without the final root byte,
     in the case it was sent in; the root itself is b"". Unknown numbers are UNKNOWN (-1), unknown times NaN, unknown
-    hashes 0. The last four columns are unknown where they are not given.
+    hashes 0. The last five columns are unknown where they are not given.
     """
 
     ts: NDArray[np.float64]  # Unix seconds, UTC
@@ -73,6 +74,7 @@ class QueryBatch:
     ans_hash: NDArray[np.uint64] = field(default_factory=_no_column)  # keyed, of the answer section's types and data
     ans_bytes: NDArray[np.int32] = field(default_factory=_no_column)  # of data in the answer section
     negative_ttl: NDArray[np.int32] = field(default_factory=_no_column)  # see dns.message_kernels.answer_facts
+    origin: NDArray[np.uint8] = field(default_factory=_no_column)  # what heard it, see sources.origins
 
     def __post_init__(self) -> None:
         for name, kind, value in _IF_NOT_GIVEN:

@@ -233,7 +233,8 @@ class TunnelDetector:
         self._note_peaks(asked.ts, clients, domains, said)
         decided = self._follow(batch, clients, domains, said, rows)
         for row, evidence in tripped.items():
-            self.incidents.trip(float(batch.ts[row]), clients[row], domains[row], names[row], evidence)
+            origin = int(batch.origin[row])
+            self.incidents.trip(float(batch.ts[row]), clients[row], domains[row], names[row], evidence, origin)
             if evidence.ratio > decided.get(row, NO_EVIDENCE).ratio:
                 decided[row] = evidence
         own = Coded(domains.codes[: len(batch)], domains.values)
@@ -412,7 +413,7 @@ class TunnelDetector:
             watched[key] = flows, at
             found = self._told(key, clients[row], evidence) or self.incidents.observe(
                 ts, *key, _standing(event, batch, row), evidence, self._sharing(ts, event, evidence, flows),
-                clients[place] if client == NETWORK else None,
+                clients[place] if client == NETWORK else None, int(batch.origin[row]),
             )  # fmt: skip
             best = decided.setdefault(row, NO_EVIDENCE)
             below = event["fresh"] and evidence.ratio < 1 and not scattered

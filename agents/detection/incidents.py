@@ -23,6 +23,7 @@ from agents.detection.secrets import preview
 from agents.detection.state import NONE, Kind, Sign
 from agents.dns.message import type_name
 from agents.dns.name import from_text, to_text
+from agents.sources.origins import Origins
 
 PROTOCOL, EXFILTRATION, TUNNELLING, ENCODING = "T1071.004", "T1048.003", "T1572", "T1132.001"
 """MITRE ATT&CK: application layer protocol DNS, exfiltration over an unencrypted protocol, protocol tunnelling,
@@ -172,6 +173,7 @@ class _Trail:
     account: Account | None = None  # None until its names were compared with kinds of service
     listed: bool = False  # something explains it at present, or it is a beacon without a second sign
     chance: float | None = None  # learnt probability of its last hour, where a model has learnt
+    origins: set[int] = field(default_factory=set)  # what heard its queries since it was opened
 
     def send(self, client: str) -> None:
         """Note who sent a query of an incident that is not one client's."""
@@ -245,7 +247,8 @@ class Incidents:
         self._changed: set[IncidentKey] = set()
         self.closed: list[Incident] = []  # since the last call of `changes`
         self.losses: tuple[str, ...] = ()
-        """What the sources of queries do not keep of them: each incident says it."""
+        """What the sources of queries do not keep of them: each incident says it, unless `origins` knows better."""
+        self.origins: Origins | None = None
 
     def restore(self, incidents: Iterable[Incident]) -> None:
         """Take over the incidents that were open when the process stopped."""
@@ -264,11 +267,12 @@ class Incidents:
         evidence: Evidence,
         sharing: Sequence[str] = (),
         sender: str | None = None,
+        origin: int | None = None,
     ) -> Evidence | None:
         """Open an incident if a query reaches a limit, or update an open one.
 
         Returns the evidence as far as nothing explains it, or None if no incident is open. sender: who sent the query,
-        where the incident is not one client's.
+        where the incident is not one client's. origin: what heard the query (sources.origins), where it is one.
         """
         key = (client, domain)
         known = self.open.get(key)
@@ -285,9 +289,13 @@ class Incidents:
             trail = self._trails[key] = _Trail(flow.row, Timeline(flow.first_seen if known is None else ts))
             if known is not None:  # restored: the earlier counts have been reported
                 trail.queries, trail.leaked = flow.queries - 1, flow.leaked_bytes
+                if self.origins is not None:
+                    trail.origins = self.origins.numbers(known.evidence.get("intakes"))
         trail.follow(ts, flow, keep=past is not None)
         if sender is not None:
             trail.send(sender)
+        if origin is not None:
+            trail.origins.add(origin)
         trail.listed = self._is_explained(ts, key, trail, flow, evidence, known is not None, (queries, seen))
         if trail.listed:
             evidence = as_listed(evidence)
@@ -335,7 +343,7 @@ class Incidents:
         trail = self._trails.get(key)
         return trail is not None and trail.listed
 
-    def trip(self, ts: float, client: str, domain: str, name: bytes, evidence: Evidence) -> None:
+    def trip(self, ts: float, client: str, domain: str, name: bytes, evidence: Evidence, origin: int) -> None:
         """Open or update the incident of a query that trips a wire, whether there is room for its flow or not.
 
         A client with TRIPPED_MAX open incidents gets one more, for all other domains: SCATTERED.
@@ -352,7 +360,7 @@ class Incidents:
         else:
             flow = flows.view(row)
             standing = Standing(row, flow.first_seen, flow.queries, flow.names, flow.encoded_names, flow.leaked_bytes)
-        self.observe(ts, client, domain, standing, evidence)
+        self.observe(ts, client, domain, standing, evidence, origin=origin)
         if not self.open[key].sample_names:
             self.open[key] = replace(self.open[key], sample_names=(to_text(name),))
 
@@ -509,7 +517,9 @@ class Incidents:
             evidence["benign_if"] = (
                 f"It would be benign if the list of the client's group should have {incident.domain}."
             )
-        if self.losses:
+        if self.origins is not None and trail.origins:
+            evidence |= self.origins.said(trail.origins)
+        elif self.losses:
             evidence["losses"] = list(self.losses)
         if past is not None:
             evidence["before"] = past.to_json()

@@ -31,12 +31,19 @@ from agents.sources.capture.source import PcapSource
 from agents.sources.dnstap.dnstap_kernels import FRAME_STREAMS, POWERDNS, new_scan, scan_frames
 from agents.sources.dnstap.merging_kernels import give, new_merger
 from agents.sources.live.block_kernels import records_of_block
+from agents.sources.logs import SPECS
+from agents.sources.logs.source import log_lines
 from agents.store import postgres
 from agents.store.opening import open_store
 from agents.store.rows import COLUMNS, query_columns
 from agents.stream.record import RECORD
 
 NOTE = "kernels are compiled for this processor, once, which takes a minute or two; COMPILED=off works without"
+_BIND_LINE = b"05-Jan-2026 00:00:00.000 client 192.0.2.1#1: query: www.example.com IN A +\n"
+_EVE_LINE = (
+    b'{"timestamp":"2026-01-05T00:00:00Z","event_type":"dns","flow_id":1,"src_ip":"192.0.2.1",'
+    b'"dns":{"type":"query","id":1,"rrname":"www.example.com","rrtype":"A"}}\n'
+)
 _QUESTION = b"\0\1\0\0\0\1\0\0\0\0\0\0" + from_text("www.example.com") + b"\0\0\1\0\1"
 
 
@@ -121,7 +128,15 @@ def receiving() -> None:
     records_of_block(np.zeros(64, np.uint8), np.zeros(64, np.uint8))
 
 
-LOADS = (judging, listening, scanning, receiving, storing)
+def reading() -> None:
+    """Load the readers of log lines: one that is read, and one that is not."""
+    for spec in SPECS:
+        reader = spec.reader({}, 0.0) if spec.reader else None
+        if reader is not None:
+            log_lines(reader).take([b"{}\n", _BIND_LINE, _EVE_LINE])
+
+
+LOADS = (judging, listening, scanning, reading, receiving, storing)
 """All there is to load."""
 
 

@@ -29,7 +29,9 @@ from agents.dns.drill import DRILL_REQUEST, injected, requested
 from agents.dns.message import ANSWER_TYPES_MAX
 from agents.sources import SPECS, kind_of, pihole
 from agents.sources.intake import Intake
-from agents.sources.logs.source import PAIR_WAIT_S, TIME_MAX, LogLines, Rows, type_of
+from agents.sources.logs.source import TIME_MAX, LogLines, Rows, log_lines, type_of
+from agents.sources.origins import origin_numbers
+from agents.sources.pairs import PAIR_WAIT_S
 from agents.sources.tail import Position, TailedFile
 from agents.stream.note import SharedNote
 from agents.stream.record import client_bytes
@@ -98,6 +100,15 @@ class Collecting:
                 found.append(kind)
         return found, unknown
 
+    def told_at_start(self) -> dict[str, dict[str, Any]]:
+        """The kinds of what is followed, as far as they are known, by name; see Heard.to_json."""
+        told: dict[str, dict[str, Any]] = {url: {"kind": pihole.SPEC.name} for url in self.pi_holes}
+        for path in self.paths:
+            with suppress(CaptureError):
+                if self.format != "auto" or _has_content(path):
+                    told[str(path)] = {"kind": self.kind(path).name}
+        return told
+
     def kind(self, path: Path) -> Intake:
         """The kind of a file. Raises CaptureError for one that cannot be followed."""
         kind = kind_of(path) if self.format == "auto" else next(one for one in SPECS if one.name == self.format)
@@ -119,7 +130,7 @@ class Heard:
         self.beat: Callable[[], None] = lambda: None
         """Called as a sign of life where reading takes long."""
         self.kind: Intake | None = None
-        self.error = ""
+        self.error, self.origin = "", 0
 
     def counted(self, batch: QueryBatch | None, malformed: int, nameless: int) -> QueryBatch | None:
         """Count what came; a time that is not known is now. malformed, nameless: since this process began."""
@@ -202,7 +213,7 @@ class CollectedFile(Heard):
             return None
         assert self.kind.reader is not None
         options = self.kind.values(self._collecting.options)
-        self._log = LogLines(self.kind.reader(options, math.inf))
+        self._log = log_lines(self.kind.reader(options, math.inf))
         _log.info("log_followed", path=str(self.path), kind=self.kind.summary, by=self.kind.sign)
         return self._log
 
@@ -292,6 +303,9 @@ class Collector:
             *(CollectedFile(path, collecting, saved.get(str(path), {})) for path in collecting.paths),
             *(CollectedPiHole(url, collecting, saved.get(url, {})) for url in collecting.pi_holes),
         ]
+        numbers = origin_numbers(collecting.names)
+        for source in self._sources:
+            source.origin = numbers[source.name]
         self._unsaved: deque[tuple[int, bytes]] = deque()  # states, and the ring's head that they belong to
         self._request = collecting.state_dir / DRILL_REQUEST
         self._drilled = requested(self._request)
@@ -311,22 +325,22 @@ class Collector:
                 batch = source.read(time.monotonic())
                 if batch is not None:
                     busy = True
-                    self._put(batch, stop, beat)
+                    self._put(batch, stop, beat, source.origin)
             self._save()
             if not busy:
                 stop.wait(POLL_S)
         for source in self._sources:
             if (batch := source.rest()) is not None:
-                self._put(batch, stop, beat)
+                self._put(batch, stop, beat, source.origin)
             source.close()
         self._save(last=True)
 
-    def _put(self, batch: QueryBatch, stop: threading.Event, beat: Callable[[], None]) -> None:
+    def _put(self, batch: QueryBatch, stop: threading.Event, beat: Callable[[], None], origin: int = 0) -> None:
         """Put a batch when there is room: at the first of STEPS the detector begins to leave things out.
 
         A stop does not wait for room long.
         """
-        rows, most = list(packable_rows(batch)), int(self._ring.capacity * STEPS[0]) - PUT_MAX
+        rows, most = list(packable_rows(batch, origin)), int(self._ring.capacity * STEPS[0]) - PUT_MAX
         for begin in range(0, len(rows), PUT_MAX):
             tries = 0
             while self._ring.waiting > max(most, 0):
@@ -430,8 +444,8 @@ def _types(text: str) -> tuple[int, ...]:
     return tuple(found)
 
 
-def packable_rows(batch: QueryBatch) -> Iterator[tuple[Any, ...]]:
-    """The rows of a batch as record.packed_record takes them."""
+def packable_rows(batch: QueryBatch, origin: int = 0) -> Iterator[tuple[Any, ...]]:
+    """The rows of a batch as record.packed_record takes them. origin: what heard them, see sources.origins."""
     columns = (batch.qtype, batch.qlen, batch.rcode, batch.ancount, batch.rlen, batch.ttl_min, batch.rtt_ms)
     data = (batch.cached, batch.ans_hash, batch.ans_bytes, batch.negative_ttl)
     for ts, client, qname, types, *rest in zip(
@@ -442,4 +456,4 @@ def packable_rows(batch: QueryBatch) -> Iterator[tuple[Any, ...]]:
         *(column.tolist() for column in (*columns, *data)),
         strict=True,
     ):
-        yield ts, client_bytes(client), qname, *rest[:7], _types(types), *rest[7:]
+        yield ts, client_bytes(client), qname, *rest[:7], _types(types), *rest[7:], origin

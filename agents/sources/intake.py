@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from agents.core.protocols import Source, Spec
 from agents.core.types import UNKNOWN, QueryBatch
@@ -89,6 +89,21 @@ class LineReader(Protocol):
 
         Bytes that are not UTF-8 are surrogates (PEP 383). Raises ValueError for a line that cannot be read.
         """
+        ...
+
+
+@runtime_checkable
+class BlockReader(LineReader, Protocol):
+    """A LineReader of a kind of which compiled code reads many lines at once."""
+
+    @property
+    def unix(self) -> Callable[[int], float]:
+        """Unix seconds of a whole second of a clock in the log's own zone, as if it were UTC."""
+        ...
+
+    @property
+    def scan(self) -> Callable[[Any, Any, Any], None]:
+        """Reads what it is certain of: (the lines' bytes, where each begins and the last ends, LineColumns)."""
         ...
 
 

@@ -36,12 +36,13 @@ RECORD = np.dtype(
         ("qname_size", np.uint8),
         ("qname", np.uint8, (NAME_MAX,)),  # wire form without the root byte, in the case it was sent in
         ("cached", np.int8),  # types.FORWARDED, FROM_CACHE or FROM_CACHE_STALE
-        ("spare", np.uint8, (4,)),
+        ("origin", np.uint8),  # what heard it, see sources.origins
+        ("spare", np.uint8, (3,)),
     ]
 )
 """344 bytes. The columns are those of types.QueryBatch."""
 
-_PACKED = struct.Struct(f"=dqQfiiiiiHh{2 * ANSWER_TYPES_MAX}s16sB{NAME_MAX}sb4x")
+_PACKED = struct.Struct(f"=dqQfiiiiiHh{2 * ANSWER_TYPES_MAX}s16sB{NAME_MAX}sbB3x")
 """RECORD as a struct: the quickest way to write a single record."""
 assert RECORD.fields is not None
 _QNAME_AT = RECORD.fields["qname"][1]
@@ -99,12 +100,13 @@ def packed_record(
     ans_hash: int = 0,
     ans_bytes: int = UNKNOWN,
     negative_ttl: int = UNKNOWN,
+    origin: int = 0,
 ) -> bytes:
     """The bytes of one RECORD, fields as QueryBatch has them. client: 16 address bytes; types: numbers, in order."""
     kinds = _types_bytes(types)
     return _PACKED.pack(
         ts, ttl_min, ans_hash, rtt_ms, qlen, ancount, rlen, ans_bytes, negative_ttl, qtype, rcode, kinds, client,
-        len(qname), qname, cached,
+        len(qname), qname, cached, origin,
     )  # fmt: skip
 
 
@@ -128,6 +130,7 @@ def batch_of_records(records: NDArray[np.void]) -> QueryBatch:
         ans_hash=records["ans_hash"].copy(),
         ans_bytes=records["ans_bytes"].copy(),
         negative_ttl=records["negative_ttl"].copy(),
+        origin=records["origin"].copy(),
     )
 
 

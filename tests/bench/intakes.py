@@ -87,32 +87,41 @@ def dnstap(directory: Path) -> Iterator[Figure]:
 
 def logs(directory: Path) -> Iterator[Figure]:
     """Lines of BIND and of Suricata, against splitting them, or parsing their JSON."""
-    bind, eve = directory / "queries.log", directory / "eve.json"
+    bind, eve, both = directory / "queries.log", directory / "eve.json", directory / "both.json"
     with bind.open("w") as file:
         for number, name in enumerate(_names(LINES)):
             at = f"2026-01-05T00:{number // 60000 % 60:02d}:{number // 1000 % 60:02d}.{number % 1000:03d}Z"
             asked = f"client @0x7f 192.0.2.{number % 250}#4000 ({name}): query: {name} IN TXT + (::1)"
             file.write(f"{at} queries: info: {asked}\n")
-    with eve.open("w") as file:
+    with eve.open("w") as file, both.open("w") as pairs:
         for number, name in enumerate(_names(LINES // 2)):
-            row = {
+            row: dict[str, object] = {
                 "timestamp": f"2026-01-05T00:{number // 60000 % 60:02d}:{number // 1000 % 60:02d}.000000+0000",
                 "flow_id": number, "event_type": "dns", "src_ip": "192.0.2.7", "src_port": 4000, "dest_ip": "192.0.2.1",
                 "dest_port": 53, "proto": "UDP",
                 "dns": {"type": "request", "id": number & 0xFFFF, "queries": [{"rrname": name, "rrtype": "TXT"}]},
             }  # fmt: skip
             file.write(json.dumps(row) + "\n")
+            answers = [{"rrname": name, "rrtype": "TXT", "ttl": 60, "rdata": "x" * 40}]
+            known = {"type": "response", "id": number & 0xFFFF, "rcode": "NOERROR", "answers": answers}
+            answer = row | {"dns": known | {"queries": [{"rrname": name, "rrtype": "TXT"}]}}
+            pairs.write(json.dumps(row) + "\n" + json.dumps(answer) + "\n")
 
     def split() -> int:
         with bind.open() as file:
             return sum(len(line.split(" ")) > 8 for line in file)
 
-    def parsed() -> int:
-        with eve.open() as file:
-            return sum("dns" in json.loads(line) for line in file)
+    def parsed(path: Path) -> Callable[[], int]:
+        def call() -> int:
+            with path.open() as file:
+                return sum("dns" in json.loads(line) for line in file)
+
+        return call
 
     yield Figure("BIND's query log, lines read", _cpu(_read(bind, LINES)), "/s CPU", _cpu(split), "split at blanks")
-    yield Figure("Suricata's EVE, lines read", _cpu(_read(eve, LINES // 2)), "/s CPU", _cpu(parsed), "json.loads alone")
+    for name, path, lines in (("queries", eve, LINES // 2), ("queries and answers", both, LINES)):
+        ours, theirs = _cpu(_read(path, lines)), _cpu(parsed(path))
+        yield Figure(f"Suricata's EVE, {name}, lines read", ours, "/s CPU", theirs, "json.loads alone")
 
 
 def intakes(directory: Path) -> Iterator[Figure]:

@@ -118,7 +118,8 @@ def test_a_tunnel_in_a_log_is_an_incident_that_says_what_is_not_known(
         shown = wait_for(
             lambda: (done := inside("explain", "192.0.2.9", "bad-example.com")).code == 0 and done, "stored"
         )
-        assert "not known   a query log of BIND: answers: none: data in answers is not seen" in shown.out
+        assert f"heard by    {logged.path}" in shown.out
+        assert "not known   answers: none: data in answers is not seen" in shown.out
         wait_for(lambda: "60 queries in 1 h" in inside("doctor").out, "doctor says what was heard")
         (line,) = [line for line in inside("doctor").out.splitlines() if line.startswith("ok   logs")]
         assert "answers: none: data in answers is not seen" in line

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from agents.sources.collector import RECEIVED
 from agents.sources.heard_days import heard_by_intake
 from agents.sources.live.addresses import is_live, parse_live
 from agents.sources.live.loss import losing_intakes
-from tests.runtime.test_collecting import state, stored
+from tests.runtime.test_collecting import Logged, state, stored
 from tests.support.commands import Inside, environment, is_one_line
 from tests.support.frames import client_frame
 from tests.support.log_lines import answer_of
@@ -78,6 +79,42 @@ def test_a_tunnel_over_dnstap_is_an_incident_over_a_kill_of_the_receiver(tmp_pat
         running.terminate()
         assert running.wait(patient(30)) == 0
     assert not path.exists()
+
+
+def explained(inside: Inside, domain: str) -> str:
+    """What `explain` says of an incident; "" where there is none."""
+    done = inside("explain", "192.0.2.7", domain)
+    return "" if done.code else done.out
+
+
+@pytest.mark.slow
+def test_each_incident_names_what_heard_it_and_what_that_does_not_keep(tmp_path: Path, inside: Inside) -> None:
+    logged = Logged(tmp_path / "queries.log")
+    logged.ask_many("before", 3)
+    folder, path, taps = tmp_path / "data", tmp_path / "tap.sock", {"tapped-example.com", "both-example.com"}
+    with hearing(folder, "collect", f"dnstap+unix://{path}", str(logged.path), "--from-start"):
+        sender = connected(path)
+        for domain in ("tapped-example.com", "logged-example.com", "both-example.com"):
+            names = [f"{os.urandom(30).hex()}.t.{domain}" for _ in range(90)]
+            if domain != "tapped-example.com":
+                logged.ask(*names[:45], client="192.0.2.7")
+            if domain in taps:
+                ask(sender, *names[45:])
+        wait_for(lambda: inside("explain", "192.0.2.7", "both-example.com").out.count(str(path)), "both heard it")
+        tapped, noted = (
+            wait_for(partial(explained, inside, domain), domain)
+            for domain in ("tapped-example.com", "logged-example.com")
+        )
+        both = wait_for(
+            lambda: f"{logged.path}, " in (out := inside("explain", "192.0.2.7", "both-example.com").out) and out,
+            "both",
+        )
+    assert f"heard by    dnstap+unix://{path}\n" in tapped
+    assert "not known" not in tapped
+    assert f"heard by    {logged.path}\n" in noted
+    assert "not known   answers: none: data in answers is not seen" in noted
+    assert f"heard by    {logged.path}, dnstap+unix://{path}\n" in both
+    assert "not known   a query log of BIND: answers: none" in both
 
 
 BAD = {

@@ -23,11 +23,12 @@ from agents.dns.message import type_name
 from agents.dns.name import from_text, to_text, wire_of
 from agents.sources import SPECS, kind_of, losses_of, open_source
 from agents.sources.intake import LineReader
-from agents.sources.logs.source import LOG_LINE_MAX, PAIR_WAIT_S, LogLines
+from agents.sources.logs.source import LOG_LINE_MAX, LogLines
+from agents.sources.pairs import PAIR_WAIT_S
 from tests.support import log_lines as lines
 from tests.support.log_lines import SAMPLES, T0, TUNNEL
 from tests.support.patience import patient
-from tests.support.resolvers import ODD, SERVERS, ask, resolver
+from tests.support.resolvers import ODD, SERVERS, ask, question_of, resolver
 
 ALIASES = {"CDSNKEY": 60, "NSAPPTR": 23, "nsappt": 23, "ND": 3, "*": 255, "TYPE65399": 65399}
 KINDS = {spec.name: spec for spec in SPECS}
@@ -363,6 +364,39 @@ def test_windows_own_questions_are_not_its_clients(tmp_path: Path) -> None:
     assert one(tmp_path / "a", content).rcode[0] == 3
     odd = one(tmp_path / "a", lines.windows(qname="(3)a.b(4)c(d)(7)example(0)") + "\n")
     assert names_of([odd]) == [("a\\.b.c(d).example", "TXT")]
+
+
+def test_events_of_windows_have_whole_messages_or_names_alone(tmp_path: Path) -> None:
+    batch = one(tmp_path / "a", SAMPLES["windows-events"])
+    assert names_of([batch]) == [("GQ5vam9/BA==.t.example", "TXT")]
+    answer = lines.answer_of("GQ5vam9/BA==.t.example", "TXT")
+    facts = batch.rcode[0], batch.ancount[0], batch.rlen[0], batch.ans_bytes[0], batch.client[0], batch.ts[0]
+    assert facts == (0, 1, len(answer), 4, "192.0.2.7", T0 + 0.25)
+    failed = lines.windows_event(258, "a&b.example", b"", RCODE="3")
+    asked = lines.windows_event(256, "a&b.example", b"")
+    batch = one(tmp_path / "a", f"{asked}\n{failed}\n{lines.windows_event(260)}\n")
+    assert (names_of([batch]), batch.rcode[0], batch.ans_bytes[0]) == ([("a&b.example", "TXT")], 3, -1)
+    source, _ = read(
+        tmp_path / "a", f"{asked}\n{asked[:-40]}\n{lines.windows_event(256, Source='')}\n", "windows-events"
+    )
+    assert source.malformed == 2
+
+
+@pytest.mark.parametrize("shape", ["winlogbeat", "nxlog"])
+def test_events_of_windows_as_agents_forward_them(shape: str, tmp_path: Path) -> None:
+    packet = "0x" + question_of("a.example", "A", 7).hex()
+    data = {"Source": "2001:db8::7", "QNAME": "a.example.", "QTYPE": "1", "XID": "7", "PacketData": packet}
+    event: dict[str, object]
+    if shape == "winlogbeat":
+        log = {"provider_name": "Microsoft-Windows-DNSServer", "event_id": "256", "event_data": data}
+        event = {"@timestamp": "2026-01-05T00:00:00.250Z", "winlog": log}
+    else:
+        source = {"SourceName": "Microsoft-Windows-DNSServer", "EventID": 256, "QTYPE": 1, "XID": 7}
+        event = {"EventTime": "2026-01-05 01:00:00.250", **data, **source}
+    zone = "UTC" if shape == "winlogbeat" else "Europe/Berlin"
+    batch = one(tmp_path / "a", json.dumps(event) + "\n", log_timezone=zone)
+    assert (names_of([batch]), batch.client[0], batch.ts[0]) == ([("a.example", "A")], "2001:db8::7", T0 + 0.25)
+    assert batch.qlen[0] == len(question_of("a.example", "A", 7))
 
 
 def test_pihole_database(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import sqlite3
+from html import escape
 from pathlib import Path
 
 from agents.dns.name import from_text
@@ -148,6 +149,32 @@ def windows(
     )
 
 
+def windows_event(
+    number: int = 256, qname: str = "GQ5vam9/BA==.t.example", packet: bytes | None = None, **more: str
+) -> str:
+    """An analytic event of Windows' DNS server as wevtutil writes it."""
+    packet = packet if packet is not None else question_of(qname, "TXT", 7)
+    whose = {"Source" if number == 256 else "Destination": "192.0.2.7"}
+    data = {
+        "TCP": "0",
+        "InterfaceIP": "192.0.2.1",
+        **whose,
+        "QNAME": f"{qname}.",
+        "QTYPE": "16",
+        "XID": "7",
+        "Port": "53124",
+    }
+    data |= {"RCODE": "0"} if number != 256 else {}
+    data |= {"PacketData": f"0x{packet.hex().upper()}"} | more
+    rows = "".join(f"<Data Name='{name}'>{escape(value)}</Data>" for name, value in data.items())
+    return (
+        "<Event xmlns='http://schemas.microsoft.com/win/2004/08/events/event'><System><Provider "
+        f"Name='Microsoft-Windows-DNSServer'/><EventID>{number}</EventID>"
+        "<Version>0</Version><TimeCreated SystemTime='2026-01-05T00:00:00.2500000Z'/><Channel>"
+        f"Microsoft-Windows-DNSServer/Analytical</Channel></System><EventData>{rows}</EventData></Event>"
+    )
+
+
 SAMPLES: dict[str, bytes] = {
     **{name: (DATA / f"{name}.log").read_bytes() for name in ("bind", "unbound", "dnsmasq", "dnsdist")},
     "adguard": f"{adguard()}\n{adguard('b.example')}\n".encode(),
@@ -156,6 +183,9 @@ SAMPLES: dict[str, bytes] = {
     "coredns": f"{coredns()}\n{coredns('b.example.')}\n".encode(),
     "route53": f"{route53()}\n{route53('b.example.')}\n".encode(),
     "windows": f"{WINDOWS_HEAD}{windows()}\n{windows(way='Snd', response='R')}\n".encode(),
+    "windows-events": "\n".join(
+        [windows_event(), windows_event(257, packet=answer_of("GQ5vam9/BA==.t.example", "TXT")), ""]
+    ).encode(),
 }
 """A log of each kind that is read by lines."""
 

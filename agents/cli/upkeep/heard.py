@@ -13,8 +13,8 @@ from agents.runtime.listener_process import COLLECTOR, RECEIVER
 from agents.settings import Settings
 from agents.sources import SPECS as INTAKES
 from agents.sources.collector import collected, heard_since
-from agents.sources.live.addresses import FIDELITIES
 from agents.sources.live.loss import LOSS_ALARM, lost_share
+from agents.sources.origins import losses_heard
 
 _KINDS = {spec.name: spec for spec in INTAKES}
 _LIVE = {
@@ -65,9 +65,7 @@ def _said(one: Mapping[str, Any], now: float) -> str:
     senders = one.get("senders")
     text += "".join(_of_sender(sender, told) for sender, told in (senders.items() if isinstance(senders, dict) else ()))
     text += f"; cannot be read: {printable(one['error'])}" if one.get("error") else ""
-    losses = [loss for spec in ([kind] if kind and not is_live else heard) for loss in spec.fidelity.losses]
-    losses += FIDELITIES[name].losses if is_live and name in FIDELITIES else ()
-    return text + "".join(f"; {loss}" for loss in losses)
+    return text + "".join(f"; {loss}" for _, loss in losses_heard(one))
 
 
 def _texts(found: object) -> Sequence[str]:

@@ -62,6 +62,7 @@ from agents.settings import Settings
 from agents.sources.listener.upstream import (
     UpstreamAddress,
 )
+from agents.sources.origins import Origins
 from agents.store.codec import Features
 from agents.store.feedback.blocks import BlockStore
 from agents.store.feedback.flow_hours import FlowHourStore
@@ -87,11 +88,12 @@ def judge_parts(
     note: SharedNote | None = None,
     losses: tuple[str, ...] = (),
     targets: DrillTargets | None = None,
+    origins: Origins | None = None,
 ) -> JudgeParts:
     """The collaborators of what judges live queries; threads of the sinks run from here on.
 
     mismatched: see ListenerConfig.mismatched_by_upstream. losses: what the sources of queries do not keep.
-    targets: what a drill goes through, nothing unless given.
+    targets: what a drill goes through, nothing unless given. origins: which intake keeps what.
     """
     registry, store, manager = registry_of(settings), store_of(settings), judging_manager_of(settings)
     renamed = _drop_other_names(settings)
@@ -100,7 +102,7 @@ def judge_parts(
     model = registry.current()
     detector = detector_of(settings, model, secret, tripwires, settings.burn_in_days, kept)
     detector.reload_profile(registry.profile_of(model))
-    detector.incidents.losses = losses
+    detector.incidents.losses, detector.incidents.origins = losses, origins
     spool_dir, most = settings.spool_folder, settings.spool_max_mb << 20
     spool = SpoolingSink(store, spool_dir, most, features=features_again_of(settings))  # first: it says who holds it
     alerts = _alerts_of(settings, manager)

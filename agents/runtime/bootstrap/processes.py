@@ -39,6 +39,7 @@ from agents.settings import Settings
 from agents.sources.collector import Collecting
 from agents.sources.listener.traffic import AccessList
 from agents.sources.live.receiver import Receiving
+from agents.sources.origins import Origins
 from agents.store.feedback.reviews import ReviewStore
 from agents.store.retention import ClockWatch
 from agents.stream.note import SharedNote
@@ -70,6 +71,13 @@ def check_settings(settings: Settings) -> None:
     store_of(settings).close()
 
 
+def _origins(settings: Settings, collecting: Collecting | None, receiving: Receiving | None) -> Origins | None:
+    """What incidents say of intakes; None where there are none beside a listener."""
+    known = (collecting.told_at_start() if collecting else {}) | (receiving.told_at_start() if receiving else {})
+    files, live = (one.names if one else [] for one in (collecting, receiving))
+    return Origins(files, live, settings.state_dir, known) if files or live else None
+
+
 def plan_of(
     settings: Settings,
     others: Sequence[tuple[str, Work]] = (),
@@ -83,14 +91,14 @@ def plan_of(
     others: what runs beside listeners and detector, and reads its `note`. collecting: logs that are followed. listens:
     there are listeners. receiving: live intakes. Raises CaptureError for a file that cannot be followed.
     """
-    losses = losses_at_start(collecting, listens, receiving)
+    losses, origins = losses_at_start(collecting, listens, receiving), _origins(settings, collecting, receiving)
     make_folders(settings)
     listener = listener_config(settings) if listens else None
     mismatched = listener.mismatched_by_upstream if listener else dict
     targets = _drill_targets(listener, collecting, receiving)
     return Plan(
         listener=listener,
-        judge_parts=partial(judge_parts, settings, mismatched, note, losses, targets),
+        judge_parts=partial(judge_parts, settings, mismatched, note, losses, targets, origins),
         queue_max=settings.queue_max,
         batch_max=settings.batch_max,
         batch_wait_s=settings.batch_wait_ms / 1000,

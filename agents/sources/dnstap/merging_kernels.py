@@ -70,6 +70,7 @@ class Merger(NamedTuple):
     given_at: NDArray[np.float64]  # when
     owed: NDArray[np.int64]  # answers that are still to come, below 0: queries
     counts: NDArray[np.int64]  # (SENDERS, COUNTS)
+    origins: NDArray[np.uint8]  # (SENDERS,): of what each one's rows are, see sources.origins
     numbers: NDArray[np.int64]  # WAITING …
     newest: NDArray[np.float64]  # (1,): the newest time of a row up to now
     key: NDArray[np.uint8]  # scratch
@@ -94,6 +95,7 @@ def new_merger(secret: tuple[int, int]) -> Merger:
         np.full(_GIVEN, -np.inf),
         np.zeros(_GIVEN, np.int64),
         np.zeros((SENDERS, COUNTS), np.int64),
+        np.zeros(SENDERS, np.uint8),
         np.array((0, POOL, 0, 0, 0), np.int64),
         np.full(1, -np.inf),
         np.zeros(_KEY_ROOM, np.uint8),
@@ -373,6 +375,7 @@ def give(merger: Any, now: Any, hold: Any, most: Any, out: Any, written: Any) ->
             merger.counts[sender, UNASKED] += 1
             _note_given(merger, merger.keys[number], -1, merger.newest[0])
         copy_record(merger.pool[number], out[written])
+        out[written]["origin"] = merger.origins[sender]
         written += 1
         merger.free[numbers[FREE]] = number
         numbers[FREE] += 1

@@ -30,7 +30,7 @@ from agents.sources.dnstap.dnstap_kernels import (
 )
 from agents.sources.dnstap.merging_kernels import WAITING, give, new_merger
 from agents.sources.intake import FileSource
-from agents.sources.logs.source import PAIR_WAIT_S
+from agents.sources.pairs import PAIR_WAIT_S
 from agents.stream.record import RECORD, batch_of_records
 
 _CHUNK = 1 << 20

@@ -225,7 +225,7 @@ class FrameCounts:
     """What the connections of one intake counted. numbers: that its senders have in the merger, at least one."""
 
     def __init__(self, name: str, numbers: Sequence[int] = (0,)) -> None:
-        self.name, self._numbers = name, numbers
+        self.name, self.numbers = name, numbers
         self.frames = self.others = self.malformed = self.refused = 0
         self.first_bad = ""
         self.senders: dict[str, int] = {}
@@ -234,9 +234,9 @@ class FrameCounts:
     def sender(self, name: str) -> int:
         """The number of a sender, each of its own; the last one is that of all who find none."""
         if name not in self.senders:
-            named = min(len(self._numbers) - 1, NAMES_MAX)
+            named = min(len(self.numbers) - 1, NAMES_MAX)
             name, at = (name, len(self.senders)) if len(self.senders) < named else (OTHERS, -1)
-            self.senders.setdefault(name, self._numbers[at])
+            self.senders.setdefault(name, self.numbers[at])
         return self.senders[name]
 
     def refuse(self, sender: object, reason: str) -> None:

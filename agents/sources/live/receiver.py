@@ -46,6 +46,7 @@ from agents.sources.live.loss import SenderLoss
 from agents.sources.live.packets import PacketReader, packet_options
 from agents.sources.live.sockets import LiveSocket, open_socket
 from agents.sources.live.syslog_protocol import SyslogDatagrams, SyslogLines, SyslogStream
+from agents.sources.origins import origin_numbers
 from agents.stream.note import NOTE_MAX, SharedNote
 from agents.stream.record import RECORD
 from agents.stream.ring import Ring
@@ -85,6 +86,14 @@ class Receiving:
     def names(self) -> list[str]:
         """The addresses as they were written."""
         return [address.name for address in self.addresses]
+
+    def told_at_start(self) -> dict[str, dict[str, Any]]:
+        """What is known of each intake before it hears, by name; see HeardLive.to_json."""
+        fixed = "" if self.format == "auto" else self.format
+        return {
+            one.name: {"kind": one.kind, "senders": {}, "lines": [kind] if (kind := one.format or fixed) else []}
+            for one in self.addresses
+        }
 
 
 class HeardLive(Heard):
@@ -135,6 +144,9 @@ class LiveReceiver:
         self._heard = self._saved()
         self._doors = Doorkeeper(receiving.allowed, int(receiving.values["receive_connections_max"]))
         self.merger = new_merger((secrets.randbits(64), secrets.randbits(64)))
+        for one in self._heard.values():
+            if one.address.kind in _FRAMED:
+                self.merger.origins[list(one.frames.numbers)] = one.origin
         self._out: NDArray[np.void] = np.zeros(_OUT_ROWS, RECORD)
         self._connections: set[FrameProtocol | SyslogStream] = set()
         self._opened: list[LiveSocket] = []
@@ -155,6 +167,8 @@ class LiveReceiver:
             goes_on = bool(noted) and one.sock is not None  # the note and the socket are of the same supervisor
             heard[name] = HeardLive(one.address, saved.get(name, {}), range(begin, begin + part), goes_on)
             begin += part * (one.address.kind in _FRAMED)
+        for name, number in origin_numbers((), heard).items():
+            heard[name].origin = number
         return heard
 
     async def run(self, stop: asyncio.Event, ready: Callable[[], None], beat: Callable[[], None]) -> None:
@@ -284,13 +298,14 @@ class LiveReceiver:
 
     def _put(self, rows: NDArray[np.void], heard: HeardLive) -> None:
         if len(rows):
+            rows["origin"] = heard.origin
             self._ring.put(rows.tobytes())
             heard.add(len(rows))
 
     def _put_batches(self, batches: Sequence[QueryBatch], lines: SyslogLines, heard: HeardLive) -> None:
         for batch in batches:
             heard.counted(batch, lines.malformed, lines.nameless)
-            self._ring.put_rows(list(packable_rows(batch)))
+            self._ring.put_rows(list(packable_rows(batch, heard.origin)))
 
     def _drill(self) -> None:
         """Put a drill's names into the ring, once where it is asked for."""

@@ -102,7 +102,7 @@ def _refused(address: LiveAddress, error: OSError | AgentsError) -> AgentsError:
     if isinstance(error, PermissionError) and address.kind == PACKET:
         why = "packets need the capability CAP_NET_RAW"
     elif isinstance(error, PermissionError) and address.port and address.port < 1024:
-        why = "a port below 1024 needs root, or the capability CAP_NET_BIND_SERVICE"
+        why = "a port below 1024 needs root, or the capability CAP_NET_BIND_SERVICE, and is opened at the start alone"
     return AgentsError(f"cannot hear {printable(address.name)}: {why}")
 
 

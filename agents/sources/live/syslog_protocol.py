@@ -20,7 +20,8 @@ from agents.core.types import QueryBatch
 from agents.sources.intake import Intake
 from agents.sources.live.frame_protocol import FIRST_DATA_S
 from agents.sources.logs import SPECS
-from agents.sources.logs.source import LOG_LINE_MAX, PAIR_WAIT_S, LogLines
+from agents.sources.logs.source import LOG_LINE_MAX, LogLines, log_lines
+from agents.sources.pairs import PAIR_WAIT_S
 
 STREAMS_MAX = 256
 """Senders and programs that are read apart; the one that was silent for longest goes first."""
@@ -219,7 +220,7 @@ class SyslogLines:
             text = line if spec.name in _FRAMED else message.text
             if self._fixed or spec.recognizes(text + b"\n"):
                 assert spec.reader is not None
-                writer.kind, writer.log = spec, LogLines(spec.reader(spec.values(self._options), math.inf))
+                writer.kind, writer.log = spec, log_lines(spec.reader(spec.values(self._options), math.inf))
                 program = printable(message.writer[1].decode("utf-8", "replace"), 64)
                 _log.info("log_followed", sender=sender, program=program, kind=spec.summary, by=spec.sign)
                 return True

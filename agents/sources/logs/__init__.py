@@ -13,6 +13,7 @@ from agents.sources.logs import (
     suricata,
     unbound,
     windows,
+    windows_events,
     zeek,
 )
 
@@ -27,5 +28,6 @@ SPECS: tuple[Intake, ...] = (
     coredns.SPEC,
     route53.SPEC,
     windows.SPEC,
+    windows_events.SPEC,
 )
 """In the order in which a file's content is compared with them."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from agents.sources.intake import Fidelity, Observed
@@ -27,6 +27,7 @@ class BindReader:
     def __init__(self, options: Mapping[str, Any], written: float) -> None:
         self.nameless = 0
         self._clock = Clock.of(options, written)
+        self.unix = self._clock.unix
 
     def read(self, line: str) -> Observed | None:
         """See LineReader."""
@@ -45,6 +46,13 @@ class BindReader:
         elif day:
             ts = self._clock.parts(int(year), MONTHS.get(month, 0), int(day), second)
         return Observed(float("nan") if ts is None else ts, client, qname, qtype)
+
+    @property
+    def scan(self) -> Callable[[Any, Any, Any], None]:
+        """See BlockReader."""
+        from agents.sources.logs.bulk.bind_kernels import scan_bind  # here: the list of kinds needs no compiler
+
+        return scan_bind
 
 
 SPEC = log_intake(

@@ -6,10 +6,9 @@ import io
 import ipaddress
 import math
 import re
-from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
-from itertools import islice
+from itertools import islice, starmap
 from pathlib import Path
 from typing import Any
 
@@ -18,14 +17,11 @@ import numpy as np
 from agents.core.errors import AgentsError
 from agents.core.text import counted, printable
 from agents.core.types import QueryBatch
-from agents.sources.intake import FileSource, Intake, LineReader, Observed
+from agents.sources.intake import BlockReader, FileSource, Intake, LineReader, Observed
+from agents.sources.pairs import Pairs
 
 LOG_LINE_MAX = 1 << 18
 """Longest line in bytes: a message of 65,535 bytes in base64, and what stands beside it, is shorter."""
-PAIR_WAIT_S = 5.0
-"""A query without an answer is counted after so many seconds of the log's time."""
-PAIRS_MAX = 65_536
-"""Queries that wait for their answers, at most; the oldest goes first."""
 LOG_HEAD_MAX = 200
 """Lines at a log's beginning by which its kind is found."""
 _BadLine = (AgentsError, ValueError, TypeError, OverflowError)
@@ -60,74 +56,6 @@ def rcode_of(text: str) -> int:
     return rcode_number(text)
 
 
-class Pairs:
-    """Joins queries with their answers, in the order of the queries.
-
-    An answer whose query was not seen stands for itself: a log may have answers alone. One whose query has its answer,
-    or was given without one, is left out: it is no query of its own.
-    """
-
-    def __init__(self) -> None:
-        self._waiting: deque[list[Observed]] = deque()  # a query, or a query and its answer
-        self._open: dict[Any, deque[list[Observed]]] = {}
-        self._given: OrderedDict[Any, None] = OrderedDict()  # pairs of queries that wait no more, the oldest first
-        self._now = -math.inf
-
-    @property
-    def empty(self) -> bool:
-        """Whether no query waits."""
-        return not self._waiting
-
-    def add(self, observed: Observed) -> None:
-        """Take the next line's query or answer."""
-        self._now = max(self._now, observed.ts)
-        if observed.pair is None:
-            self._waiting.append([observed, observed])
-        elif not observed.is_answer:
-            row = [observed]
-            self._waiting.append(row)
-            self._open.setdefault(observed.pair, deque()).append(row)
-        elif rows := self._open.get(observed.pair):
-            row = rows.popleft()
-            row.append(observed)
-            if not rows:
-                del self._open[observed.pair]
-            self._note_given(observed.pair)
-        elif observed.pair not in self._given:
-            self._waiting.append([observed, observed])
-
-    def ready(self, all_of_them: bool = False) -> Iterator[Observed]:
-        """The oldest queries, up to the first one that may still be answered."""
-        while self._waiting:
-            row = self._waiting[0]
-            waits = row[0].ts >= self._now - PAIR_WAIT_S and len(self._waiting) <= PAIRS_MAX
-            if len(row) == 1 and waits and not all_of_them:
-                return
-            self._waiting.popleft()
-            if len(row) == 1:
-                self._forget(row)
-            yield row[0] if len(row) == 1 or row[0] is row[1] else _joined(*row)
-
-    def _forget(self, row: list[Observed]) -> None:
-        rows = self._open[row[0].pair]
-        rows.popleft()  # rows of one pair wait in the order of _waiting
-        if not rows:
-            del self._open[row[0].pair]
-        self._note_given(row[0].pair)
-
-    def _note_given(self, pair: Any) -> None:
-        self._given[pair] = None
-        self._given.move_to_end(pair)
-        if len(self._given) > PAIRS_MAX:
-            self._given.popitem(last=False)
-
-
-def _joined(query: Observed, answer: Observed) -> Observed:
-    rtt_ms = answer.rtt_ms if not math.isnan(answer.rtt_ms) else max(answer.ts - query.ts, 0.0) * 1000
-    ts, client, qname, qtype, qlen = query[:5]
-    return answer._replace(ts=ts, client=client, qname=qname, qtype=qtype, qlen=qlen, rtt_ms=rtt_ms)
-
-
 class Rows:
     """Makes batches of observed queries, and counts rows that cannot be used. at: the number of the row at hand.
 
@@ -147,6 +75,10 @@ class Rows:
 
     def batch(self, rows: list[Observed]) -> QueryBatch | None:
         """The rows that can be used, in order of time. Times are NaN where no row up to now had one."""
+        return self.usable(rows)[1]
+
+    def usable(self, rows: list[Observed]) -> tuple[list[Observed], QueryBatch | None]:
+        """The rows that can be used, in order of time, and as a batch; see `batch`."""
         timed = [row for row in rows if row.ts == row.ts]
         self._timed |= bool(timed)
         if self._timed and len(timed) < len(rows):
@@ -154,16 +86,17 @@ class Rows:
                 self.note_bad(ValueError("it has no time, other lines have one"))
             rows = timed
         if not rows:
-            return None
+            return [], None
+        rows = sorted(rows, key=_time_of)
         try:
             batch = _columns(rows)
         except _BadLine:
             rows = [row for row in rows if self._is_good(row)]
             if not rows:
-                return None
+                return [], None
             batch = _columns(rows)
         self.queries += len(batch)
-        return batch
+        return rows, batch
 
     def _is_good(self, row: Observed) -> bool:
         try:
@@ -179,37 +112,62 @@ class LogLines(Rows):
 
     def __init__(self, reader: LineReader) -> None:
         super().__init__()
-        self.reader, self._pairs = reader, Pairs()
+        self.reader, self._pairs = reader, Pairs[Observed]()
 
     def take(self, lines: Iterable[bytes | None]) -> QueryBatch | None:
         """The queries that the lines complete, in order of time. None as a line: one that was too long."""
-        read, pairs, rows = self.reader.read, self._pairs, []
+        pairs, rows = self._pairs, list[Observed]()
         for line in lines:
-            self.at += 1
-            try:
-                if line is None:
-                    raise ValueError(f"it is longer than {LOG_LINE_MAX} bytes")
-                found = read(line.decode("utf-8", "surrogateescape").rstrip("\r\n"))
-                if found is not None:
-                    _check_time(found.ts)  # before it is compared with times of others
-            except _BadLine as error:
-                self.note_bad(error)
+            found = self.observed(line)
+            if found is None:
                 continue
-            if found is not None:
-                if found.pair is None and pairs.empty:
-                    rows.append(found)
-                else:
-                    pairs.add(found)
-        return self.batch([*rows, *pairs.ready()])
+            if found.pair is None and pairs.empty:
+                rows.append(found)
+            else:
+                pairs.add(found.ts, found.pair, found.is_answer, found)
+        return self.batch([*rows, *starmap(joined_halves, pairs.ready())])
 
     def rest(self) -> QueryBatch | None:
         """The queries that wait for an answer, at the end of the log."""
-        return self.batch(list(self._pairs.ready(all_of_them=True)))
+        return self.batch(list(starmap(joined_halves, self._pairs.ready(all_of_them=True))))
+
+    def observed(self, line: bytes | None) -> Observed | None:
+        """What the line reader gives for the next line; None where it has no query, or cannot be read."""
+        self.at += 1
+        try:
+            if line is None:
+                raise ValueError(f"it is longer than {LOG_LINE_MAX} bytes")
+            found = self.reader.read(line.decode("utf-8", "surrogateescape").rstrip("\r\n"))
+            if found is not None:
+                _check_time(found.ts)  # before it is compared with times of others
+        except _BadLine as error:
+            self.note_bad(error)
+            return None
+        return found
+
+
+def joined_halves(query: Observed, answer: Observed | None) -> Observed:
+    """One row of a query and its answer, None = without one; where both are one line, it is the row."""
+    if answer is None or answer is query:
+        return query
+    rtt_ms = answer.rtt_ms if not math.isnan(answer.rtt_ms) else max(answer.ts - query.ts, 0.0) * 1000
+    ts, client, qname, qtype, qlen = query[:5]
+    return answer._replace(ts=ts, client=client, qname=qname, qtype=qtype, qlen=qlen, rtt_ms=rtt_ms)
+
+
+def log_lines(reader: LineReader) -> LogLines:
+    """What reads the lines of a log: many at once where the kind has a compiled reader, and there is a compiler."""
+    from agents.core.jit import COMPILED  # here: it loads the compiler, which the list of kinds needs not
+
+    if not COMPILED or not isinstance(reader, BlockReader):
+        return LogLines(reader)
+    from agents.sources.logs.bulk.lines import BlockLines  # as above
+
+    return BlockLines(reader)
 
 
 def _columns(rows: Sequence[Observed]) -> QueryBatch:
-    """Columns of the rows in order of time. Raises ValueError or AgentsError if one of them cannot be used."""
-    rows = sorted(rows, key=_time_of)
+    """Columns of rows in order of time. Raises ValueError or AgentsError if one of them cannot be used."""
     columns = tuple(zip(*rows, strict=True))
     ts, client, qname, qtype, qlen, rcode, ancount, rlen, ttl_min, rtt_ms, ans_types, cached = columns[:12]
     ans_hash, ans_bytes, negative_ttl = columns[12:15]
@@ -281,7 +239,7 @@ class LogSource(RowSource):
     def __init__(self, path: Path, reader: Callable[[float], LineReader]) -> None:
         """reader: called with the time of the file's last change, Unix seconds."""
         super().__init__(path)
-        self._log = LogLines(reader(path.stat().st_mtime))
+        self._log = log_lines(reader(path.stat().st_mtime))
 
     def check(self, stream: io.BufferedReader) -> None:
         """Any content may be a log: what cannot be read is counted."""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 from agents.core.types import UNKNOWN
@@ -25,6 +26,7 @@ class SuricataReader:
     def __init__(self, options: Mapping[str, Any], written: float) -> None:
         self.nameless = 0
         self._clock = Clock()
+        self.unix = self._clock.unix
 
     def read(self, line: str) -> Observed | None:
         """See LineReader."""
@@ -48,6 +50,13 @@ class SuricataReader:
         known = _answered(dns) if is_answer else {}
         ts = self._clock.iso(time)
         return Observed(ts, client, unescaped(qname, _BYTE), qtype, **known, pair=pair, is_answer=is_answer)
+
+    @property
+    def scan(self) -> Callable[[Any, Any, Any], None]:
+        """See BlockReader."""
+        from agents.sources.logs.bulk.suricata_kernels import new_eve_scan, scan_eve  # as in bind.py
+
+        return partial(scan_eve, scan=new_eve_scan())
 
 
 def _question(dns: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -66,6 +66,11 @@ class Clock:
         base = self._second(f"{year:04d}-{month:02d}-{day:02d}T{whole}", "")
         return base + float("0." + fraction) if fraction else base
 
+    def unix(self, second: int) -> float:
+        """Unix seconds of a whole second of a clock in the log's zone; second: since 1970, as if the zone were UTC."""
+        when = datetime.fromtimestamp(second, UTC)
+        return second if self._zone is UTC else when.replace(tzinfo=self._zone).timestamp()
+
     def yearless(self, month: str, day: str, second: str) -> float:
         """A time as RFC 3164 has it. Raises ValueError.
 

@@ -1,0 +1,1 @@
+"""Blocks of log lines read by compiled code. What it is not certain of, the kind's own line reader reads."""
