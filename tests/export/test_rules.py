@@ -31,6 +31,7 @@ from tests.support.patience import patient
 from tests.support.verdicts import verdicts
 
 sigma = pytest.importorskip("sigma.collection", reason="pySigma is not installed")
+parsuricata = pytest.importorskip("parsuricata", reason="parsuricata is not installed")
 TUNNELS = [
     Tunnel("evil.example", incident(domain="evil.example", severity=Severity.CRITICAL), True),
     Tunnel(r"semi;quote\"star*back\\slash.example"),
@@ -97,6 +98,30 @@ def test_suricata_accepts_the_rules(tmp_path: Path) -> None:
     command = ["suricata", "-T", "-S", str(tmp_path / "dns.rules"), "-l", str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=patient(120))
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+SURICATA_OPTIONS = {
+    "msg": True, "dns.query": False, "dotprefix": False, "content": True, "nocase": False, "endswith": False,
+    "classtype": True, "sid": True, "rev": True,
+}  # fmt: skip
+"""Keywords in use that docs.suricata.io lists, and whether each has a value: "Rules Format", "Meta Keywords", "DNS
+Keywords", "Payload Keywords", "Transformations"."""
+
+
+@given(NAMES)
+def test_a_grammar_of_suricatas_rules_reads_them(name: str) -> None:
+    """The grammar of parsuricata, and the published keywords, where Suricata itself is not to be had."""
+    tunnel = Tunnel(name)
+    (rule,) = parsuricata.parse_rules(RULES_BY_NAME["suricata"].render([tunnel], 0.0))
+    assert (rule.action, rule.protocol, rule.direction) == ("alert", "dns", "->")
+    assert [str(one) for one in (rule.src, rule.src_port, rule.dst, rule.dst_port)] == ["any"] * 4
+    keywords = [option.keyword for option in rule.options]
+    assert {option.keyword: option.settings is not None for option in rule.options} == SURICATA_OPTIONS
+    assert len(keywords) == len(SURICATA_OPTIONS)
+    # A buffer stands before what is searched in it, transformations between both, modifiers behind their content.
+    assert keywords[1:6] == ["dns.query", "dotprefix", "content", "nocase", "endswith"]
+    (content,) = [option.settings for option in rule.options if option.keyword == "content"]
+    assert _bytes_of(str(content)) == b"." + b".".join(tunnel.labels)
 
 
 def test_suricata_numbers_are_the_same_each_time_and_distinct() -> None:
