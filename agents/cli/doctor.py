@@ -19,7 +19,6 @@ from agents.alerting.delivery import Channel
 from agents.alerting.handover import oldest_s
 from agents.alerting.manager import CHANNELS, channel_values
 from agents.alerting.summary import likely_own
-from agents.cli.allow import INCIDENTS_MAX, WEEK_S
 from agents.cli.health import asked_health
 from agents.cli.upkeep.block import enforcement_text
 from agents.cli.upkeep.heard import heard_text
@@ -27,6 +26,7 @@ from agents.core.errors import AgentsError, SettingsError, StoreError
 from agents.core.protocols import Spec
 from agents.core.text import command, counted, printable
 from agents.core.types import Incident, Message, Severity
+from agents.detection.explanations.known_desk import INCIDENTS_MAX, WEEK_S
 from agents.detection.known_services import own_zone
 from agents.detection.limits import SCATTERED, bounds
 from agents.detection.network import network_bound

@@ -77,6 +77,9 @@ ROUNDS_MAX = 1000
 _MODULES = {
     **dict.fromkeys(("run", "listen", "collect", "api", "schedule"), "serve"),
     "review": "learning.review",
+    "incidents": "console.incidents",
+    "queries": "console.queries",
+    "clients": "console.queries",
     "learn": "learning.learn",
     "stage": "learning.stage",
     "fleet": "learning.fleet",
@@ -144,6 +147,9 @@ def build_parser() -> argparse.ArgumentParser:
     explain = add("explain", "an incident's evidence")
     explain.add_argument("client")
     explain.add_argument("domain")
+    _add_incidents(add("incidents", "what was found: list, label, assign, note, undo; the console's search"))
+    _add_queries(add("queries", "search all stored queries: client, CIDR, domain, *, part of a name, `last 2h` …"))
+    _add_clients(add("clients", "who asks, those with most queries first"))
     _add_retrain(add("retrain", "learn, validate, report, deploy or reject; once, now"))
     _add_models(add("models", "list, show, compare, approve, reject, roll back, restore or pin models"))
     evaluate = add("evaluate", "measure detection on the captures that a manifest lists")
@@ -268,6 +274,57 @@ def _add_allow(parser: argparse.ArgumentParser) -> None:
         action.add_argument("--author", required=name == "add", default="preview")
         action.add_argument("--expires", metavar="YYYY-MM-DD", help="last day (default: in 90 days)")
     actions.add_parser("remove", help="take one away").add_argument("suffix")
+
+
+def _add_queries(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("search", nargs="*", metavar="TERM", help="also type:TXT, rcode:NXDOMAIN, score>0.7")
+    _add_listing(parser)
+
+
+def _add_clients(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--days", type=_days, default=1, help="of the last so many days (1)")
+    _add_listing(parser)
+
+
+def _add_listing(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--limit", type=_count, default=100, help="at most so many (100)")
+    parser.add_argument("--json", action="store_true", help="one JSON object a line")
+
+
+def _add_incidents(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--search", metavar="TERMS", default="", help="client, CIDR, domain, *, tool:x, `last 2h` …")
+    parser.add_argument("--since", metavar="WHEN", help="last seen since then: 2h, 7d or YYYY-MM-DD")
+    parser.add_argument("--client")
+    parser.add_argument("--domain")
+    parser.add_argument("--severity", action="append", choices=("NORMAL", "SUSPICIOUS", "HIGH", "CRITICAL"))
+    parser.add_argument("--in-state", action="append", choices=("new", "in work", "closed"))
+    form = parser.add_mutually_exclusive_group()
+    form.add_argument("--json", action="store_true", help="all of them, one JSON object a line")
+    form.add_argument("--csv", action="store_true", help="all of them, as a table")
+    actions = parser.add_subparsers(dest="action", metavar="ACTION", help="without one: list them, last seen first")
+    for name, text in (
+        ("label", "say what incidents are; the learning loop is told, too"),
+        ("state", "say where incidents are"),
+        ("assign", "say whose incidents are"),
+        ("note", "keep a comment"),
+        ("undo", "take a change back, by the id that it printed"),
+    ):
+        action = actions.add_parser(name, help=text)
+        if name == "label":
+            action.add_argument("label", choices=("tunnel", "benign", "ignore"))
+        elif name == "state":
+            action.add_argument("state", choices=("new", "in work", "closed"))
+        elif name == "assign":
+            action.add_argument("to", metavar="NAME", help="'' = nobody")
+        elif name == "note":
+            action.add_argument("text")
+        if name == "undo":
+            action.add_argument("change")
+        else:
+            action.add_argument("incidents", nargs="+", metavar="INCIDENT", help="ids, as the list has them")
+        if name in ("label", "state"):
+            action.add_argument("--reason", default="", help="why; it is recorded")
+        action.add_argument("--author", default="", help="who decides (default: your login)")
 
 
 def _add_review(parser: argparse.ArgumentParser) -> None:

@@ -108,23 +108,33 @@ def _day(ts: float) -> int:
     return max(-1, min(math.floor(ts / DAY_S), 2**31 - 1)) if math.isfinite(ts) else (-1 if ts < 0 else 2**31 - 1)
 
 
-def queries(
-    connection: Connection, wanted: Filter, limit: int, cursor: str | None
+def page_of(
+    connection: Connection,
+    wanted: Filter,
+    more: Sequence[ColumnElement[bool]],
+    limit: int,
+    cursor: str | None,
+    first: ColumnElement[Any] | None = None,
 ) -> tuple[list[dict[str, Any]], str | None]:
-    """One page, newest first; rows of one time are ordered by id: none is shown twice or missed."""
-    conditions = between(wanted.since, wanted.until) + _named(_Q, wanted)
+    """One page, newest first; rows of one time are ordered by id: none is shown twice or missed.
+
+    more: further conditions. first: what is ordered by before the time; there is no next page then.
+    """
+    conditions = [*between(wanted.since, wanted.until), *_named(_Q, wanted), *more]
     if wanted.source is not None:
         conditions.append(~LIVE if wanted.source else LIVE)  # so that whole partitions are passed over
     if cursor:
-        ts, row_id = _position(cursor)
+        ts, row_id = position_of(cursor)
         conditions += [_Q.day <= _day(ts), _Q.ts <= ts, or_(_Q.ts < ts, _Q.id < row_id)]
-    statement = select(*_PAGE).where(*conditions).order_by(desc(_Q.ts), desc(_Q.id)).limit(limit + 1)
+    order = [desc(_Q.ts), desc(_Q.id)] if first is None else [first, desc(_Q.ts)]
+    statement = select(*_PAGE).where(*conditions).order_by(*order).limit(limit + 1)
     rows = connection.execute(statement).mappings().all()
-    more = f"{rows[limit - 1]['ts']!r}_{rows[limit - 1]['id']}" if len(rows) > limit else None
-    return [stored_query_json(dict(row)) for row in rows[:limit]], more
+    following = f"{rows[limit - 1]['ts']!r}_{rows[limit - 1]['id']}" if len(rows) > limit else None
+    return [stored_query_json(dict(row)) for row in rows[:limit]], following if first is None else None
 
 
-def _position(cursor: str) -> tuple[float, int]:
+def position_of(cursor: str) -> tuple[float, int]:
+    """Time and id of the last row of the page before. Raises UsageError."""
     ts, _, row_id = cursor.partition("_")
     try:
         at, last = float(ts), int(row_id)
@@ -398,7 +408,7 @@ class Store(ABC):
         """
         wanted = Filter(client, domain, severities, since, until, source=source)
         with self.reading("read queries") as connection:
-            return queries(connection, wanted, limit, cursor)
+            return page_of(connection, wanted, (), limit, cursor)
 
     def incidents(
         self,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, HTTPException, Path, Query, Request, Response
+from fastapi import APIRouter, Depends, HTTPException, Query, Request, Response
 
 from agents.core.text import printable
 from agents.core.types import MARK_MAX, Severity
@@ -14,15 +14,12 @@ from agents.web.headers import REPORT_POLICY
 from agents.web.parts import Probe, parts_of
 from agents.web.schemas import (
     Health,
-    IncidentItem,
-    IncidentList,
     ModelsAnswer,
     Problem,
     QueryList,
     ReportList,
     RetrainStarted,
     SeverityName,
-    incident_item,
 )
 
 LIMIT_MAX = 1000
@@ -56,11 +53,17 @@ PROBLEMS: dict[int | str, dict[str, Any]] = {
 
 def known_parameters(request: Request) -> None:
     """Refuse a parameter that the endpoint does not have: an answer without its filter would look like one with it."""
-    known = {field.alias for field in request.scope["route"].dependant.query_params}
+    known = _parameters(request.scope["route"].dependant)
     unknown = sorted(set(request.query_params) - known)
     if unknown:
         offered = f"; there are {', '.join(sorted(known))}" if known else ""
         raise HTTPException(422, f"cannot use the parameter {printable(unknown[0], 40)!r}{offered}")
+
+
+def _parameters(dependant: Any) -> set[str]:
+    """Names of the parameters of a route, and of what it depends on."""
+    below = [name for one in dependant.dependencies for name in _parameters(one)]
+    return {field.alias for field in dependant.query_params}.union(below)
 
 
 open_router = APIRouter()
@@ -116,46 +119,6 @@ def queries(
 
 def _numbers(names: list[SeverityName] | None) -> list[int]:
     return [int(Severity[name]) for name in names or ()]
-
-
-@router.get("/incidents", summary="Incidents, last seen first")
-def incidents(
-    request: Request,
-    client: Client = None,
-    domain: Domain = None,
-    severity: Severities = None,
-    since: Since = None,
-    until: Until = None,
-    open_only: Annotated[bool, Query(alias="open", description="only those that are not closed")] = False,
-    source: Replayed = None,
-    limit: Limit = 100,
-) -> IncidentList:
-    """One incident is one tunnel: a client and a registered domain."""
-    found = parts_of(request).store.incidents(
-        client=client,
-        domain=domain,
-        severities=_numbers(severity),
-        since=since,
-        until=until,
-        open_only=open_only,
-        source=source,
-        limit=limit,
-    )
-    return IncidentList(incidents=[incident_item(incident) for incident in found])
-
-
-@router.get("/incidents/{incident_id}", summary="One incident", responses={404: {"model": Problem}})
-def incident(
-    request: Request,
-    incident_id: Annotated[
-        str, Path(pattern="^[0-9a-f]{16}$", examples=["9c1f0a7be2d34455"], description="as /incidents gives it")
-    ],
-) -> IncidentItem:
-    """An incident with all its evidence."""
-    found = parts_of(request).store.incident_by_id(incident_id)
-    if found is None:
-        raise HTTPException(404, f"cannot find incident {incident_id}")
-    return incident_item(found)
 
 
 @router.get("/models", summary="Models: the current one, backups, candidates")

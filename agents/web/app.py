@@ -12,6 +12,7 @@ from starlette.staticfiles import StaticFiles
 from agents.web import api, errors, learning, metrics, pages, reviews
 from agents.web.auth import Gatekeeper
 from agents.web.blocking import blocks
+from agents.web.console import hunt_pages, hunting, incident_pages, incidents, live, services
 from agents.web.fleet import exchange
 from agents.web.headers import SafeHeaders
 from agents.web.models import versions
@@ -42,8 +43,13 @@ def create_app(parts: Parts) -> FastAPI:
     )
     app.state.parts = parts
     app.state.gate = gate
+    app.state.strip = live.LiveStrip(parts)
     app.include_router(api.open_router)
     app.include_router(api.router, dependencies=[Depends(gate.require)])
+    app.include_router(incidents.router, dependencies=[Depends(gate.require)])
+    app.include_router(incidents.views_router, dependencies=[Depends(gate.require)])
+    app.include_router(hunting.router, dependencies=[Depends(gate.require)])
+    app.include_router(services.router, dependencies=[Depends(gate.require)])
     app.include_router(learning.router, dependencies=[Depends(gate.require)])
     app.include_router(reviews.router, dependencies=[Depends(gate.require)])
     app.include_router(blocks.router, dependencies=[Depends(gate.require)])
@@ -52,6 +58,10 @@ def create_app(parts: Parts) -> FastAPI:
     app.include_router(metrics.router, dependencies=[Depends(gate.require)])
     app.include_router(pages.described_router)
     app.include_router(pages.router)
+    app.include_router(incident_pages.page_router)
+    app.include_router(hunt_pages.page_router)
+    app.include_router(live.page_router)
+    app.include_router(services.page_router)
     app.include_router(reviews.page_router)
     app.include_router(blocks.page_router)
     app.include_router(versions.page_router)

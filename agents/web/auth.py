@@ -15,6 +15,12 @@ from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 COOKIE = "dns_tunnel_session"
 SESSION_S = 12 * 3600
 """A browser must enter the token again after this many seconds."""
+NAME_MAX = 80
+"""Characters of the name that somebody gives at their login."""
+AT_CONSOLE = "console"
+"""The author of what somebody did at the console who gave no name: undoing must not wait for one."""
+PROGRAM = "API"
+"""The author of what a program did that named nobody."""
 ATTEMPTS_MAX = 5
 """Wrong tokens that one address may enter in ATTEMPTS_S."""
 ATTEMPTS_S = 60.0
@@ -38,13 +44,18 @@ class Gatekeeper:
     def knows(self, token: str) -> bool:
         return hmac.compare_digest(token.encode("utf-8", "surrogatepass"), self._token)
 
-    def cookie(self) -> str:
-        """A session's cookie: its end time, and a MAC of that time under the token."""
-        ends = str(int(time.time()) + SESSION_S)
-        return f"{ends}.{self._mac(ends)}"
+    def cookie(self, name: str = "") -> str:
+        """A session's cookie: its end time, who it is, and a MAC of both under the token."""
+        said = f"{int(time.time()) + SESSION_S}.{name[:NAME_MAX].encode().hex()}"
+        return f"{said}.{self._mac(said)}"
 
-    def _mac(self, ends: str) -> str:
-        return hmac.new(self._token, b"dns-tunnel session " + ends.encode(), hashlib.sha256).hexdigest()
+    def _mac(self, said: str) -> str:
+        return hmac.new(self._token, b"dns-tunnel session " + said.encode(), hashlib.sha256).hexdigest()
+
+    def author(self, request: Request) -> str:
+        """Who a session is, as they said at their login."""
+        name = request.cookies.get(COOKIE, "").split(".")[1] if self.has_session(request) else ""
+        return bytes.fromhex(name).decode() or AT_CONSOLE
 
     def form_key(self, request: Request) -> str:
         """What a form of this session's pages holds, so that no other site can send it: a MAC of the cookie."""
@@ -56,10 +67,11 @@ class Gatekeeper:
         return self.has_session(request) and hmac.compare_digest(sent, self.form_key(request).encode())
 
     def has_session(self, request: Request) -> bool:
-        ends, _, mac = request.cookies.get(COOKIE, "").partition(".")
-        if not (ends.isascii() and ends.isdigit() and len(ends) < 16 and mac.isascii()):
+        said, _, mac = request.cookies.get(COOKIE, "").rpartition(".")
+        ends = said.partition(".")[0]
+        if not (said.isascii() and ends.isdigit() and len(ends) < 16 and mac.isascii()):
             return False
-        return hmac.compare_digest(mac, self._mac(ends)) and time.time() < int(ends)
+        return hmac.compare_digest(mac, self._mac(said)) and time.time() < int(ends)
 
     def require(self, request: Request, sent: Sent = None) -> None:
         """Allow every request with the token, and read-only ones with a session, so that other sites cannot use it."""
@@ -102,3 +114,9 @@ class Attempts:
         self._wrong[address] = [*times, time.monotonic()][-ATTEMPTS_MAX:]
         if len(self._wrong) > ADDRESSES_MAX:
             self._wrong.popitem(last=False)
+
+
+def author_of(request: Request, named: str = "") -> str:
+    """Who changes something: the person of a session, or whom a program names."""
+    gate: Gatekeeper = request.app.state.gate
+    return gate.author(request) if gate.has_session(request) else named.strip() or PROGRAM

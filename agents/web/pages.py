@@ -7,20 +7,24 @@ import time
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Annotated, Any
-from urllib.parse import parse_qs, quote, urlencode
+from urllib.parse import parse_qs, quote
 
+from dns import rcode
+from dns.rcode import Rcode
 from fastapi import APIRouter, HTTPException, Path, Request, Response
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup, escape
 from starlette.responses import HTMLResponse, RedirectResponse
 
 from agents.alerting.messages import seen_before
 from agents.core.errors import AgentsError
 from agents.core.text import NETWORK, came_in, command, counted, explanation_text, senders_text, who
-from agents.core.types import Incident
 from agents.detection.incidents import attack_names
+from agents.dns.message import type_name
 from agents.web import reports
 from agents.web.api import report_answer
 from agents.web.auth import ATTEMPTS_S, COOKIE, SESSION_S, Gatekeeper, Sent, address_of
+from agents.web.console.words import amount
 from agents.web.endpoints import endpoints
 from agents.web.parts import Parts, parts_of
 
@@ -28,6 +32,8 @@ FORM_MAX = 4096
 """Longest login form, bytes."""
 SHOWN = 50
 """Incidents, models and reports on the page, each."""
+LOUDEST, HOUR_S = 8, 3_600.0
+"""Clients on the page, those with most queries in the last hour."""
 _FIRST = {"champion": 0, "waiting": 1}
 """States of models that stay on the page even if there are many newer models."""
 
@@ -41,7 +47,36 @@ def _utc(ts: float | str | None) -> str:
     return datetime.fromtimestamp(ts, UTC).strftime("%Y-%m-%d %H:%M:%S")
 
 
+def _rcode(code: int | None) -> str:
+    return "–" if code is None else rcode.to_text(Rcode.make(code))
+
+
 _templates = Environment(loader=PackageLoader("agents.web"), autoescape=True, undefined=StrictUndefined)
+
+
+def _iso(ts: float) -> str:
+    return datetime.fromtimestamp(ts, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def _link(kind: str, name: str, shown: str) -> Markup:
+    """A link to the page of a client or a domain; text alone for what is none, or what an address cannot hold."""
+    if name in ("", NETWORK, ".", ".."):
+        return escape(shown)
+    return Markup('<a href="/console/{}/{}">{}</a>').format(kind, quote(name, safe=""), shown)
+
+
+def client_link(client: str) -> Markup:
+    """A client, with a link to what it did."""
+    return _link("clients", client, who(client))
+
+
+def domain_link(domain: str, shown: str | None = None) -> Markup:
+    """A domain, with a link to what was asked below it."""
+    return _link("domains", domain, domain if shown is None else shown)
+
+
+_templates.globals |= {"client_link": client_link, "domain_link": domain_link}
+_templates.filters |= {"iso": _iso, "amount": amount, "type_name": type_name, "rcode_name": _rcode}
 _templates.filters |= {"utc": _utc, "pretty": lambda value: json.dumps(value, indent=2)}
 _templates.filters |= {
     "who": who,
@@ -55,9 +90,14 @@ _templates.filters |= {
 }
 
 
+def rendered(name: str, **values: Any) -> str:
+    """A template with its values, as text."""
+    return _templates.get_template(name).render(**values)
+
+
 def page(name: str, status: int = 200, **values: Any) -> HTMLResponse:
     """A template with its values."""
-    return HTMLResponse(_templates.get_template(name).render(**values), status)
+    return HTMLResponse(rendered(name, **values), status)
 
 
 def gate_of(request: Request) -> Gatekeeper:
@@ -73,15 +113,22 @@ def to_login(request: Request) -> RedirectResponse:
 
 @router.get("/")
 def index(request: Request) -> Response:
+    """What needs a person, what goes on, and what has been found lately."""
     if not gate_of(request).has_session(request):
         return to_login(request)
     parts = parts_of(request)
-    values, problems = {}, []
+    values: dict[str, Any] = {}
+    problems: list[str] = []
+    now = time.time()
     sources: Mapping[str, Any] = {
         "incidents": lambda: parts.store.incidents(limit=SHOWN),
         "incident_count": parts.store.incident_count,
         "models": lambda: sorted(parts.models.list(), key=lambda row: _FIRST.get(row["state"], len(_FIRST)))[:SHOWN],
         "reports": lambda: reports.listed(parts.reports_dir)[:SHOWN],
+        "waiting": parts.console.finder.waiting,
+        "reviews": parts.reviews.counts,
+        "clients": lambda: parts.console.hunter.clients(now - HOUR_S, now, LOUDEST),
+        "bound": lambda: {one.name: one.value for one in parts.metrics() if one.name.startswith("limit_")},
     }
     for name, read in sources.items():
         try:
@@ -92,7 +139,28 @@ def index(request: Request) -> Response:
                 problems.append(str(error))
     states = _states(parts)
     problems += [state["error"] for name in _TOLD if (state := states.get(name, {})).get("error")]
-    return page("index.html", problems=problems, now=time.time(), heard=_heard(states.get("intakes", {})), **values)
+    unwell = sorted(name for name, state in states.items() if name not in _TOLD and not state.get("ok", True))
+    strip = request.app.state.strip.html()
+    heard = _heard(states.get("intakes", {}))
+    return page("index.html", problems=problems, unwell=unwell, now=now, heard=heard, strip=strip, **values)
+
+
+@router.get("/console/health")
+def health_page(request: Request) -> Response:
+    """Every component with its state, and a sentence where it is bad."""
+    if not gate_of(request).has_session(request):
+        return to_login(request)
+    parts = parts_of(request)
+    states: dict[str, Mapping[str, Any]] = {}
+    for name, probe in (("database", parts.database), ("processes", parts.processes)):
+        try:
+            found = probe.answer().result(STATES_WAIT_S)
+        except (TimeoutError, AgentsError):
+            found = {"ok": False, "error": f"cannot reach the {name}: no answer for {probe.waited_s:.0f} s"}
+            states[name] = found
+            continue
+        states |= {name: found} if name == "database" else found
+    return page("health.html", states=states, settings=parts.in_force(), version=parts.version)
 
 
 STATES_WAIT_S = 0.7
@@ -117,24 +185,6 @@ def _heard(intakes: Mapping[str, Any]) -> str:
     silent = intakes.get("silent_1h", 0)
     text = f"Heard from {counted(intakes.get('followed', 0), 'intake')}: {hours}"
     return f"{text}; {silent} silent for an hour." if silent else f"{text}."
-
-
-@router.get("/console/incidents/{incident_id}")
-def incident(request: Request, incident_id: str) -> Response:
-    if not gate_of(request).has_session(request):
-        return to_login(request)
-    found = parts_of(request).store.incident_by_id(incident_id)
-    if found is None:
-        raise HTTPException(404, "cannot find that incident")
-    return page("incident.html", incident=found, block_link=_block_link(found))
-
-
-def _block_link(incident: Incident) -> str:
-    """Where a person blocks the incident's domain; "" where it has none."""
-    if incident.domain in (NETWORK, "."):
-        return ""
-    wanted = {"domain": incident.domain, "client": incident.client, "reason": f"incident {incident.incident_id}"}
-    return "/console/blocks?" + urlencode(wanted)
 
 
 @router.get("/docs")
@@ -167,7 +217,7 @@ def report(
 
 @router.get("/login")
 def login_form(request: Request) -> Response:
-    return page("login.html", problem="", next=_local(request.query_params.get("next", "")))
+    return page("login.html", problem="", person="", next=_local(request.query_params.get("next", "")))
 
 
 @router.post("/login")
@@ -175,17 +225,17 @@ async def login(request: Request) -> Response:
     """Check the entered token, limit attempts, and give the browser its cookie."""
     gate, address = gate_of(request), address_of(request)
     form = await form_of(request)
-    following = _local(form.get("next", [""])[0])
+    following, name = _local(form.get("next", [""])[0]), " ".join(form.get("name", [""])[0].split())
     if not gate.attempts.allowed(address):
-        answer = page("login.html", 429, problem="Too many attempts. Wait a minute.", next=following)
+        answer = page("login.html", 429, problem="Too many attempts. Wait a minute.", next=following, person=name)
         answer.headers["Retry-After"] = str(int(ATTEMPTS_S))
         return answer
     if not gate.knows(form.get("token", [""])[0].strip()):
         gate.attempts.wrong(address)
-        return page("login.html", 401, problem="That is not the token.", next=following)
+        return page("login.html", 401, problem="That is not the token.", next=following, person=name)
     welcome = RedirectResponse(following, 303)
     secure = request.url.scheme == "https"
-    welcome.set_cookie(COOKIE, gate.cookie(), SESSION_S, httponly=True, samesite="strict", secure=secure)
+    welcome.set_cookie(COOKIE, gate.cookie(name), SESSION_S, httponly=True, samesite="strict", secure=secure)
     return welcome
 
 

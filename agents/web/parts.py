@@ -17,7 +17,9 @@ from agents.core.errors import AgentsError, StoreError, StoreUnusableError
 from agents.core.protocols import CycleDesk, FleetDesk, FlowLearner, ModelList, ReadStore
 from agents.core.text import NETWORK
 from agents.core.types import Metric
+from agents.detection.explanations.known_desk import KnownDesk
 from agents.dns.blocks import Block, BlockList
+from agents.store.console import ConsoleStore
 from agents.store.feedback.reviews import ReviewStore
 
 STATE_S = 1.0
@@ -27,6 +29,10 @@ T = TypeVar("T")
 
 def _no_health() -> Mapping[str, Mapping[str, Any]]:
     return {}
+
+
+def _no_settings() -> Iterable[tuple[str, str, str]]:
+    return ()
 
 
 def _no_metrics() -> Iterable[Metric]:
@@ -118,6 +124,18 @@ class BlockBook(Protocol):
     def resume(self) -> bool: ...
 
 
+class FlowQuestions(Protocol):
+    """Flow-hours for people; `learning` stands beside this room. Raises StoreError. Times are Unix seconds."""
+
+    def hours(
+        self, *, client: str | None = None, domain: str | None = None, since: float, limit: int = 200
+    ) -> list[dict[str, Any]]: ...
+
+    def most_in_words(self, since: float, limit: int = 50) -> list[dict[str, Any]]: ...
+
+    def nearest_to_limits(self, since: float, limit: int = 50) -> list[dict[str, Any]]: ...
+
+
 class ModelDecided(Protocol):
     """What came of a decision about a model; problems: what did not follow it, a line each."""
 
@@ -160,7 +178,9 @@ class Parts:
     `health` returns the state of each component as {"ok": bool, …}, except the database, which is asked here.
     `metrics` returns the numbers of /metrics. `reviews` is the review queue, `learner`
     the online learner, `cycles` where cycles of the sequence model are asked for, `blocks` what is blocked, `desk` what
-    is decided about models, `fleet` what coordinates other sites.
+    is decided about models, `console` what people at the console keep and look for,
+    `flows` what flow-hours say, `known` this network's own known services, `in_force` the settings: name, value without
+    secrets, where it came from; `fleet` what coordinates other sites.
     """
 
     store: ReadStore
@@ -173,8 +193,12 @@ class Parts:
     blocks: BlockBook
     desk: ModelControl
     cycles: CycleDesk
+    console: ConsoleStore
+    flows: FlowQuestions
+    known: KnownDesk
     health: Callable[[], Mapping[str, Mapping[str, Any]]] = _no_health
     metrics: Callable[[], Iterable[Metric]] = _no_metrics
+    in_force: Callable[[], Iterable[tuple[str, str, str]]] = _no_settings
     version: str = "0"
     fleet: FleetDesk | None = None
 

@@ -56,6 +56,17 @@ class QueryList(BaseModel):
     )
 
 
+class TriageItem(BaseModel):
+    """What people said of an incident last."""
+
+    state: Literal["new", "in work", "closed"]
+    label: Literal["tunnel", "benign", "ignore"] | None
+    assignee: str = Field(examples=["ann"])
+    reason: str = Field(examples=["a scanner of ours"])
+    changed_at: float | None = Field(examples=[1767225700.0])
+    changed_by: str = Field(examples=["ann"])
+
+
 class IncidentItem(BaseModel):
     incident_id: str = Field(examples=["9c1f0a7be2d34455"])
     client: str = Field(examples=["192.0.2.7"])
@@ -80,10 +91,20 @@ class IncidentItem(BaseModel):
     )
     source: str | None = Field(examples=[None], description="mark of the stored replay; null = seen live")
     imported_at: float | None = Field(examples=[None], description="when that replay was begun, Unix seconds")
+    triage: TriageItem
 
 
 class IncidentList(BaseModel):
     incidents: list[IncidentItem]
+    cursor: str | None = Field(
+        examples=["1767225900.0_9c1f0a7be2d34455"],
+        description="give it back as `cursor` for the next page; null = the end",
+    )
+    count: int = Field(description="of all pages", examples=[12])
+    facets: dict[str, list[tuple[str, int]]] = Field(
+        description="of severity, state, label, assignee and tool: values and how many incidents have each",
+        examples=[{"severity": [("CRITICAL", 7), ("HIGH", 5)]}],
+    )
 
 
 class ModelItem(BaseModel):
@@ -259,9 +280,10 @@ class RetrainStarted(BaseModel):
     run_id: str = Field(examples=["20260104_020011"])
 
 
-def incident_item(incident: Incident) -> IncidentItem:
+def incident_item(incident: Incident, triage: TriageItem) -> IncidentItem:
     """An incident in the shape of the JSON API."""
-    values = {name: getattr(incident, name) for name in IncidentItem.model_fields}
+    values = {name: getattr(incident, name) for name in IncidentItem.model_fields if name != "triage"}
+    values["triage"] = triage
     values |= {"severity": incident.severity.name, "evidence": dict(incident.evidence)}
     values["source"] = incident.source or None
     return IncidentItem.model_validate(values)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import secrets
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from dotenv import dotenv_values
 from pydantic import SecretStr
 
 from agents import enforcement
@@ -107,6 +109,17 @@ def as_noted(settings: Settings, noted: Mapping[str, Any]) -> Settings:
 def is_secret(settings: Settings, name: str) -> bool:
     """Whether a setting's value is not to be seen; an address of a database may have a password in it."""
     return name == "database_url" or isinstance(getattr(settings, name), SecretStr)
+
+
+def shown_settings(settings: Settings) -> list[tuple[str, str, str]]:
+    """All settings for people: name, value (a secret: whether it is set), and where it came from."""
+    given, file = {name.upper() for name in os.environ}, {name.upper() for name in dotenv_values(".env")}
+    shown = []
+    for name, value in settings.model_dump(mode="json").items():
+        text = ("set" if value else "not set") if is_secret(settings, name) else str(value)
+        origin = "environment" if name.upper() in given else ".env" if name.upper() in file else "default"
+        shown.append((name.upper(), text, origin))
+    return sorted(shown)
 
 
 def _comparable(settings: Settings, salt: bytes) -> dict[str, Any]:

@@ -23,6 +23,7 @@ from agents.core.files import PRIVATE_MODE, Reread, make_private_folder, write_a
 from agents.core.types import DAY_S, Message, Severity
 from agents.detection import privacy
 from agents.detection.detector import FILES, Suspect, TunnelDetector
+from agents.detection.explanations.known_desk import KnownDesk
 from agents.detection.known_services import Entry, KnownServices, load_entries, own_zone, services, services_at
 from agents.detection.privacy import ClientVeil, Privacy, PrivacyKey
 from agents.detection.tripwires.tripwires import Tripwires
@@ -359,6 +360,11 @@ def honeytokens_path(settings: Settings) -> Path:
 def known_path(settings: Settings) -> Path:
     """The operator's own list of known services."""
     return settings.allowlist or settings.state_dir / "known_services.csv"
+
+
+def known_desk_of(settings: Settings, store: Store) -> KnownDesk:
+    """Where people keep known services."""
+    return KnownDesk(known_path(settings), partial(scale_of, settings), store)
 
 
 def known_entries(settings: Settings) -> list[Entry]:

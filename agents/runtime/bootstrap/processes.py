@@ -19,14 +19,29 @@ from agents.dns.blocks import BLOCKS_FILE, BlockFile
 from agents.enforcement.options import EnforceMode
 from agents.enforcement.rpz import options as rpz_options
 from agents.learning.fleet.site import FleetThread
+from agents.learning.loop.looking import FlowLook
 from agents.learning.loop.online import LearnerThread
 from agents.learning.release.canary import RolloutThread
 from agents.learning.sequences.cycle import CycleRequests
 from agents.runtime.bootstrap.alerts import alert_manager_of, outputs_of, sender_of
-from agents.runtime.bootstrap.environment import api_token_of, folders_of, make_folders, noted_settings, store_of
+from agents.runtime.bootstrap.environment import (
+    api_token_of,
+    folders_of,
+    make_folders,
+    noted_settings,
+    shown_settings,
+    store_of,
+)
 from agents.runtime.bootstrap.fleet import coordinator_of, fleet_site_of
 from agents.runtime.bootstrap.intakes import enforce_options_of, listener_config, losses_at_start, parsed_upstreams
-from agents.runtime.bootstrap.judging import block_keeper_of, judge_parts, learner_of, services_of, tripwires_of
+from agents.runtime.bootstrap.judging import (
+    block_keeper_of,
+    judge_parts,
+    known_desk_of,
+    learner_of,
+    services_of,
+    tripwires_of,
+)
 from agents.runtime.bootstrap.learning import model_desk_of, publisher_of, retraining_of, rollout_of, validator_of
 from agents.runtime.bootstrap.models import compared_types, model_type_of, registry_of
 from agents.runtime.drill.drill import DrillTargets
@@ -40,6 +55,7 @@ from agents.sources.collector import Collecting
 from agents.sources.listener.traffic import AccessList
 from agents.sources.live.receiver import Receiving
 from agents.sources.origins import Origins
+from agents.store.console import ConsoleStore
 from agents.store.feedback.reviews import ReviewStore
 from agents.store.retention import ClockWatch
 from agents.stream.note import SharedNote
@@ -220,6 +236,10 @@ def serving_of(
     parts = Parts(
         store=store,
         reviews=ReviewStore(store),
+        console=ConsoleStore(store),
+        flows=FlowLook(store),
+        known=known_desk_of(settings, store),
+        in_force=partial(shown_settings, settings),
         learner=learner_of(settings, store),
         blocks=block_keeper_of(settings, store),
         cycles=CycleRequests(settings.state_dir),

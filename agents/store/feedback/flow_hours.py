@@ -106,12 +106,21 @@ class FlowHourStore:
             return _by_week(connection, schema)
 
     def read(
-        self, schema: int, *, since: int = 0, until: int = 2**31 - 1, domain: str | None = None, limit: int = 200_000
+        self,
+        schema: int,
+        *,
+        since: int = 0,
+        until: int = 2**31 - 1,
+        client: str | None = None,
+        domain: str | None = None,
+        limit: int = 200_000,
     ) -> FlowHours:
         """Rows of one schema with since <= hour < until, in the order in which they were written."""
         wanted = select(FLOW_HOURS).where(_F.schema == schema, _F.hour >= since, _F.hour < until)
         if domain is not None:
             wanted = wanted.where(_F.domain == clean(domain))
+        if client is not None:
+            wanted = wanted.where(_F.client == clean(client))
         with self._store.reading("read flow-hours", LONG_S) as connection:
             rows = connection.execute(wanted.order_by(_F.id).limit(limit)).all()
         width = len(rows[0].numbers) // 4 if rows else 0

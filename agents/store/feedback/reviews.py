@@ -110,7 +110,7 @@ class ReviewStore:
 
     def take(self, domain: str, author: str) -> None:
         """Somebody looks at a domain. Raises UsageError where it is not in the queue or closed."""
-        author = _text(author, "an author", TEXT_MAX_AUTHOR)
+        author = said_text(author, "an author", TEXT_MAX_AUTHOR)
         values = {"state": str(ReviewState.IN_WORK), "taken_by": author}
         with self._store.writing("take a review") as connection:
             waits = (_I.domain == _named(connection, domain), _I.state != str(ReviewState.CLOSED))
@@ -121,37 +121,13 @@ class ReviewStore:
         self, domains: Sequence[str], label: Label, reason: str, author: str, now: float
     ) -> list[ReviewDecision]:
         """Label domains, all of them or none; a standing decision about one is undone by that. now: Unix seconds."""
-        reason, author = _text(reason, "a reason", TEXT_MAX_REASON), _text(author, "an author", TEXT_MAX_AUTHOR)
-        if not 0 < len(domains) <= DOMAINS_AT_ONCE:
-            raise UsageError(f"cannot decide: name 1 to {DOMAINS_AT_ONCE} domains")
         with self._store.writing("keep a decision") as connection:
-            wanted = sorted({_named(connection, domain) for domain in domains})
-            _undo(connection, wanted, author, f"decided again: {label}", now)
-            rows = [
-                {"at": now, "domain": domain, "label": str(label), "reason": reason, "author": author}
-                for domain in wanted
-            ]
-            connection.execute(insert(REVIEW_DECISIONS), rows)
-            closed = {"state": str(ReviewState.CLOSED), "taken_by": author}
-            connection.execute(update(REVIEW_ITEMS).where(_I.domain.in_(wanted)).values(closed))
-            made = connection.execute(
-                select(REVIEW_DECISIONS).where(_STANDS, _D.domain.in_(wanted)).order_by(_D.domain)
-            )
-            return [_decision(row) for row in made]
+            return decide_in(connection, domains, label, reason, author, now)
 
     def undo(self, domain: str, reason: str, author: str, now: float) -> ReviewDecision:
         """Take back the standing decision about a domain; it waits in the queue again, if it did before."""
-        reason, author = _text(reason, "a reason", TEXT_MAX_REASON), _text(author, "an author", TEXT_MAX_AUTHOR)
         with self._store.writing("undo a decision") as connection:
-            decided = select(REVIEW_DECISIONS).where(_STANDS, _D.domain == _named(connection, domain))
-            row = connection.execute(decided).first()
-            if row is None:
-                raise UsageError(f"cannot undo: nothing is decided about {printable(domain)}")
-            _undo(connection, [row.domain], author, reason, now)
-            opened = {"state": str(ReviewState.NEW), "taken_by": ""}
-            connection.execute(update(REVIEW_ITEMS).where(_I.domain == row.domain).values(opened))
-            undone = select(REVIEW_DECISIONS).where(_D.decision_id == row.decision_id)
-            return _decision(connection.execute(undone).one())
+            return undo_in(connection, domain, reason, author, now)
 
     def decisions(self, *, standing: bool = False, limit: int = 100) -> list[ReviewDecision]:
         """What people decided, newest first; standing: what was not undone alone."""
@@ -165,6 +141,37 @@ class ReviewStore:
         with self._store.reading("count the review queue") as connection:
             found = {str(state): int(count) for state, count in connection.execute(statement)}
         return {str(state): found.get(str(state), 0) for state in ReviewState}
+
+
+def decide_in(
+    connection: Connection, domains: Sequence[str], label: Label, reason: str, author: str, now: float
+) -> list[ReviewDecision]:
+    """ReviewStore.decide within a transaction."""
+    reason, author = said_text(reason, "a reason", TEXT_MAX_REASON), said_text(author, "an author", TEXT_MAX_AUTHOR)
+    if not 0 < len(domains) <= DOMAINS_AT_ONCE:
+        raise UsageError(f"cannot decide: name 1 to {DOMAINS_AT_ONCE} domains")
+    wanted = sorted({_named(connection, domain) for domain in domains})
+    _undo(connection, wanted, author, f"decided again: {label}", now)
+    rows = [{"at": now, "domain": domain, "label": str(label), "reason": reason, "author": author} for domain in wanted]
+    connection.execute(insert(REVIEW_DECISIONS), rows)
+    closed = {"state": str(ReviewState.CLOSED), "taken_by": author}
+    connection.execute(update(REVIEW_ITEMS).where(_I.domain.in_(wanted)).values(closed))
+    made = connection.execute(select(REVIEW_DECISIONS).where(_STANDS, _D.domain.in_(wanted)).order_by(_D.domain))
+    return [_decision(row) for row in made]
+
+
+def undo_in(connection: Connection, domain: str, reason: str, author: str, now: float) -> ReviewDecision:
+    """ReviewStore.undo within a transaction."""
+    reason, author = said_text(reason, "a reason", TEXT_MAX_REASON), said_text(author, "an author", TEXT_MAX_AUTHOR)
+    decided = select(REVIEW_DECISIONS).where(_STANDS, _D.domain == _named(connection, domain))
+    row = connection.execute(decided).first()
+    if row is None:
+        raise UsageError(f"cannot undo: nothing is decided about {printable(domain)}")
+    _undo(connection, [row.domain], author, reason, now)
+    opened = {"state": str(ReviewState.NEW), "taken_by": ""}
+    connection.execute(update(REVIEW_ITEMS).where(_I.domain == row.domain).values(opened))
+    undone = select(REVIEW_DECISIONS).where(_D.decision_id == row.decision_id)
+    return _decision(connection.execute(undone).one())
 
 
 def registered(text: str) -> str:
@@ -189,7 +196,7 @@ def _named(connection: Connection, text: str) -> str:
     return registered(text) if connection.execute(known).first() is None else exact
 
 
-def _text(text: str, what: str, size: int) -> str:
+def said_text(text: str, what: str, size: int) -> str:
     """A person's text as it is kept. Raises UsageError for none, or for too much."""
     text = clean(" ".join(text.split()))
     if not 0 < len(text) <= size:

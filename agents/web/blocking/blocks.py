@@ -14,12 +14,11 @@ from agents.core.errors import AgentsError, UsageError
 from agents.core.text import NETWORK, counted
 from agents.dns.blocks import Block, BlockAction, BlockList
 from agents.web.api import PROBLEMS, known_parameters
+from agents.web.auth import AT_CONSOLE
 from agents.web.pages import form_of, gate_of, page, to_login
 from agents.web.parts import BlockBook, parts_of
 from agents.web.schemas import BlockAdd, BlockAuthor, BlockEntry, BlockRemove, BlocksAnswer
 
-AT_CONSOLE = "console"
-"""The author of what somebody did at the console who gave no name: undoing must not wait for one."""
 BLOCK_FORM_MAX = 16_384
 """Longest form, bytes: a domain and a reason, each byte percent-encoded."""
 BLOCKS_SHOWN = 500

@@ -1,0 +1,236 @@
+"""Incidents that a search finds: a page by cursor, how many there are of each kind, and all of them for export."""
+
+from __future__ import annotations
+
+import ipaddress
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from sqlalchemy import ColumnElement, Connection, and_, desc, false, func, or_, select
+from sqlalchemy.sql.elements import KeyedColumnElement
+
+from agents.core.errors import UsageError
+from agents.core.text import NETWORK
+from agents.core.types import Incident, Severity, clean, incident_of
+from agents.store.console.tables import TRIAGE
+from agents.store.console.terms import Terms, registered_of
+from agents.store.feedback.reviews import ReviewState
+from agents.store.rows import INCIDENTS
+from agents.store.sql import Store
+
+_I, _T = INCIDENTS.c, TRIAGE.c
+_FROM = INCIDENTS.outerjoin(TRIAGE, _T.incident_id == _I.incident_id)
+_STATE = func.coalesce(_T.state, str(ReviewState.NEW))
+_LABEL, _ASSIGNEE, _TOOL = func.coalesce(_T.label, ""), func.coalesce(_T.assignee, ""), func.coalesce(_I.tool, "")
+FACETS = {"severity": _I.severity, "state": _STATE, "label": _LABEL, "assignee": _ASSIGNEE, "tool": _TOOL}
+"""What a list is narrowed by, and counted for."""
+FACET_VALUES_MAX = 12
+"""Values of one facet that are shown, the most frequent ones."""
+EXPORT_PAGE = 500
+
+
+@dataclass(frozen=True, slots=True)
+class IncidentSearch:
+    """Which incidents. Facets: () = any; "" is a value of label, assignee and tool: none."""
+
+    terms: Terms = field(default_factory=Terms)
+    clients: Sequence[str] = ()  # exactly
+    domains: Sequence[str] = ()
+    severity: Sequence[int] = ()
+    state: Sequence[str] = ()
+    label: Sequence[str] = ()
+    assignee: Sequence[str] = ()
+    tool: Sequence[str] = ()
+    explained: bool | None = None  # whether a kind of benign service may explain it
+    going_on: bool | None = None  # whether the detector still sees it
+    source: str | None = None  # mark of a replay; "" = what was seen live
+
+
+@dataclass(frozen=True, slots=True)
+class IncidentPage:
+    """One page, last seen first."""
+
+    incidents: Sequence[Incident]
+    cursor: str | None  # of the next page
+    count: int  # of all pages
+    facets: dict[str, list[tuple[Any, int]]] = field(default_factory=dict)
+
+
+class IncidentFinder:
+    """Searches in a store. Every method raises StoreError."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    def page(
+        self, search: IncidentSearch, *, limit: int = 50, cursor: str | None = None, counted: bool = True
+    ) -> IncidentPage:
+        """One page. counted: with the number of all, and of each value of a facet under all other conditions."""
+        with self._store.reading("read incidents") as connection:
+            known = _known_clients(connection, search.terms)
+            conditions = _conditions(search, known)
+            found = _rows(connection, [*conditions, *_after(cursor)], limit)
+            count = _count(connection, conditions) if counted else len(found)
+            facets = {name: _facet(connection, name, search, known) for name in FACETS} if counted else {}
+        more = found[limit - 1] if len(found) > limit else None
+        following = f"{more.last_seen!r}_{more.incident_id}" if more else None
+        return IncidentPage(found[:limit], following, count, facets)
+
+    def all(self, search: IncidentSearch) -> Iterator[Incident]:
+        """All that are found, page by page."""
+        cursor: str | None = None
+        while True:
+            page = self.page(search, limit=EXPORT_PAGE, cursor=cursor, counted=False)
+            yield from page.incidents
+            if (cursor := page.cursor) is None:
+                return
+
+    def waiting(self) -> dict[str, int]:
+        """How many live incidents, HIGH and above, nobody has closed: by state, and how many are CRITICAL."""
+        not_closed = _STATE.in_([str(ReviewState.NEW), str(ReviewState.IN_WORK)])
+        loud: list[ColumnElement[bool]] = [_I.severity >= int(Severity.HIGH), _I.source == "", not_closed]
+        by_state = select(_STATE, func.count()).select_from(_FROM).where(*loud).group_by(_STATE)
+        critical = select(func.count()).select_from(_FROM).where(*loud, _I.severity == int(Severity.CRITICAL))
+        with self._store.reading("count incidents") as connection:
+            found = {str(state): int(count) for state, count in connection.execute(by_state)}
+            loudest = int(connection.execute(critical).scalar_one())
+        return {str(state): found.get(str(state), 0) for state in ReviewState} | {"critical": loudest}
+
+    def around(self, incident: Incident, limit: int) -> list[Incident]:
+        """Other incidents of its client or below its domain, last seen first."""
+        client = and_(_I.client == incident.client, _I.client != NETWORK)
+        same = or_(client, and_(_I.domain == incident.domain, _I.domain != "."))
+        with self._store.reading("read incidents") as connection:
+            return _rows(connection, [same, _I.incident_id != incident.incident_id], limit)[:limit]
+
+    def neighbours(self, search: IncidentSearch, incident: Incident) -> tuple[str | None, str | None]:
+        """Ids of the incidents before and after one in a list; None at its ends."""
+        at = incident.last_seen, incident.incident_id
+        with self._store.reading("read incidents") as connection:
+            conditions = _conditions(search, _known_clients(connection, search.terms))
+            earlier = or_(_I.last_seen > at[0], and_(_I.last_seen == at[0], _I.incident_id < at[1]))
+            above = select(_I.incident_id).select_from(_FROM).where(*conditions, earlier)
+            above = above.order_by(_I.last_seen, desc(_I.incident_id)).limit(1)
+            below = select(_I.incident_id).select_from(_FROM).where(*conditions, _later(*at))
+            below = below.order_by(desc(_I.last_seen), _I.incident_id).limit(1)
+            return connection.execute(above).scalar(), connection.execute(below).scalar()
+
+
+def _rows(connection: Connection, conditions: Sequence[ColumnElement[bool]], limit: int) -> list[Incident]:
+    statement = select(INCIDENTS).select_from(_FROM).where(*conditions)
+    statement = statement.order_by(desc(_I.last_seen), _I.incident_id).limit(limit + 1)
+    return [incident_of(dict(row)) for row in connection.execute(statement).mappings()]
+
+
+def _count(connection: Connection, conditions: Sequence[ColumnElement[bool]]) -> int:
+    return int(connection.execute(select(func.count()).select_from(_FROM).where(*conditions)).scalar_one())
+
+
+def _facet(
+    connection: Connection, name: str, search: IncidentSearch, known: Sequence[str] | None
+) -> list[tuple[Any, int]]:
+    """(value, incidents with it) under all conditions but this facet's own, so that others can be chosen."""
+    column = FACETS[name]
+    statement = select(column, func.count()).select_from(_FROM).where(*_conditions(search, known, without=name))
+    statement = statement.group_by(column).order_by(desc(func.count()), column).limit(FACET_VALUES_MAX)
+    return [(value, int(count)) for value, count in connection.execute(statement)]
+
+
+def _after(cursor: str | None) -> list[ColumnElement[bool]]:
+    if not cursor:
+        return []
+    seen, _, incident_id = cursor.partition("_")
+    try:
+        at = float(seen)
+    except ValueError:
+        at = math.nan
+    if not math.isfinite(at):
+        raise UsageError("cannot read incidents: the cursor is not one that a page gave")
+    return [_later(at, clean(incident_id))]
+
+
+def _later(at: float, incident_id: str) -> ColumnElement[bool]:
+    return or_(_I.last_seen < at, and_(_I.last_seen == at, _I.incident_id > incident_id))
+
+
+def _known_clients(connection: Connection, terms: Terms) -> list[str] | None:
+    """Clients of incidents within the networks of a search; None where it names no network."""
+    if not terms.networks:
+        return None
+    clients = connection.execute(select(_I.client).distinct()).scalars()
+    return within(clients.all(), terms.networks)
+
+
+def within(clients: Sequence[str], networks: Sequence[str]) -> list[str]:
+    """Those of the addresses that lie in one of the networks."""
+    wanted = [ipaddress.ip_network(one) for one in networks]
+    found = []
+    for client in clients:
+        try:
+            address = ipaddress.ip_address(client)
+        except ValueError:
+            continue
+        if any(address in network for network in wanted if network.version == address.version):
+            found.append(client)
+    return found
+
+
+def _conditions(search: IncidentSearch, known: Sequence[str] | None, without: str = "") -> list[ColumnElement[bool]]:
+    terms = search.terms
+    found = _named(terms, known)
+    found += [_I.client.in_([clean(one) for one in search.clients])] if search.clients else []
+    found += [_I.domain.in_([clean(one) for one in search.domains])] if search.domains else []
+    if terms.since is not None:
+        found.append(_I.last_seen >= terms.since)
+    if terms.until is not None:
+        found.append(_I.last_seen < terms.until)
+    if terms.score_from is not None:
+        found.append(_I.score >= terms.score_from)
+    if terms.score_to is not None:
+        found.append(_I.score <= terms.score_to)
+    found += [_I.reasons.icontains(why, autoescape=True) for why in terms.of("why")]
+    for name, column in FACETS.items():
+        values = [*getattr(search, name), *_typed(terms, name)]
+        if values and name != without:
+            found.append(column.in_(values))
+    if search.explained is not None:
+        explained = _I.evidence.contains('"explanation"')
+        found.append(explained if search.explained else ~explained)
+    if search.going_on is not None:
+        found.append(_I.closed_at.is_(None) if search.going_on else _I.closed_at.is_not(None))
+    if search.source is not None:
+        found.append(_I.source == clean(search.source))
+    return found
+
+
+def _typed(terms: Terms, name: str) -> list[Any]:
+    """Values of a facet that the search names itself."""
+    if name != "severity":
+        return list(terms.of(name))
+    named = [one.upper() for one in terms.of(name)]
+    return [int(Severity[one]) if one in Severity.__members__ else -1 for one in named]
+
+
+def _named(terms: Terms, known: Sequence[str] | None) -> list[ColumnElement[bool]]:
+    """Who, and below which domain; every word has to be somewhere."""
+    found: list[ColumnElement[bool]] = []
+    if terms.clients or known is not None:
+        found.append(_I.client.in_([*terms.clients, *(known or ())]))
+    if terms.domains or terms.patterns:
+        either: list[ColumnElement[bool]] = []
+        either += [_I.domain.in_(sorted({*terms.domains, *map(registered_of, terms.domains)}))] if terms.domains else []
+        either += [matches(_I.domain, pattern) for pattern in terms.patterns]
+        either += [_I.sample_names.icontains(part, autoescape=True) for part in terms.domains]
+        found.append(or_(false(), *either))
+    for word in terms.words:
+        texts = (_I.domain, _I.client, _TOOL, _ASSIGNEE, _I.sample_names)
+        found.append(or_(*(text.icontains(word, autoescape=True) for text in texts)))
+    return found
+
+
+def matches(column: KeyedColumnElement[str], pattern: str) -> ColumnElement[bool]:
+    """Whether a name matches a pattern in which * stands for any text, whatever its letter case."""
+    escaped = pattern.replace("/", "//").replace("%", "/%").replace("_", "/_").replace("*", "%")
+    return column.ilike(escaped, escape="/")

@@ -1,0 +1,145 @@
+"""What people type into a search: clients, networks, domains, wildcards, times, and `key:value`; nothing is an error.
+
+    10.0.0.7  10.0.0.0/8  evil.example  *.evil.example  evil  last 2h  2026-11-20..21
+    severity:high  type:TXT  rcode:NXDOMAIN  score>0.7
+
+Words that stand beside each other all have to hold; several of one kind (two clients, two types) are alternatives.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, field, fields, replace
+from datetime import UTC, datetime, timedelta
+
+from agents.core.errors import NameFormatError
+from agents.core.text import refang
+from agents.dns.name import domain_text, from_text
+
+UNITS_S = {"m": 60.0, "min": 60.0, "h": 3600.0, "d": 86_400.0, "w": 604_800.0}
+SEARCH_MAX = 1_024
+"""Characters of a search that are read."""
+KEYS = ("client", "domain", "name", "severity", "state", "label", "assignee", "tool", "type", "rcode", "why")
+"""What `key:value` may name."""
+_LAST = re.compile(r"\blast\s*(\d{1,5})?\s*(min|m|h|d|w)(?:our|ay|eek)?s?\b", re.IGNORECASE)
+_DAY = r"(\d{4}-\d\d-\d\d)(?:T(\d\d:\d\d))?"
+_SPAN = re.compile(rf"(?<!\S){_DAY}(?:\.\.(?:(\d\d)|{_DAY})?)?(?!\S)")
+_SCORE = re.compile(r"(?<!\S)score\s*(>=|>|<=|<)\s*([01]?(?:\.\d+)?)(?!\S)")
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """A search as it was understood. Times: since <= t < until, Unix seconds."""
+
+    clients: tuple[str, ...] = ()
+    networks: tuple[str, ...] = ()  # CIDR
+    domains: tuple[str, ...] = ()  # lower case, presentation form; also a name below one
+    patterns: tuple[str, ...] = ()  # names with * for any text
+    words: tuple[str, ...] = ()  # parts of a name, a tool or an assignee
+    since: float | None = None
+    until: float | None = None
+    score_from: float | None = None
+    score_to: float | None = None
+    keys: tuple[tuple[str, str], ...] = field(default=())  # of KEYS, values in lower case
+
+    def of(self, key: str) -> tuple[str, ...]:
+        """Values that were given for a key."""
+        return tuple(value for name, value in self.keys if name == key)
+
+    @property
+    def is_empty(self) -> bool:
+        return all(getattr(self, one.name) in ((), None) for one in fields(self))
+
+
+def parse_search(text: str, now: float) -> Terms:
+    """Read a search. now: Unix seconds, that "last 2h" is counted from; days are UTC."""
+    terms = Terms()
+    rest = refang(text[:SEARCH_MAX])
+    if found := _LAST.search(rest):
+        terms = replace(terms, since=now - float(found[1] or 1) * UNITS_S[found[2].lower()])
+        rest = rest[: found.start()] + " " + rest[found.end() :]
+    if found := _SPAN.search(rest):
+        since, until = _span(found)
+        if since is not None:
+            terms = replace(terms, since=since, until=until)
+            rest = rest[: found.start()] + " " + rest[found.end() :]
+    while found := _SCORE.search(rest):
+        bound = float(found[2] or 0)
+        terms = replace(terms, score_from=bound) if ">" in found[1] else replace(terms, score_to=bound)
+        rest = rest[: found.start()] + " " + rest[found.end() :]
+    return _with_words(terms, rest.split())
+
+
+def _with_words(terms: Terms, words: Iterable[str]) -> Terms:
+    found: dict[str, list[str]] = {name: [] for name in ("clients", "networks", "domains", "patterns", "words")}
+    keys: list[tuple[str, str]] = []
+    for word in words:
+        key, colon, value = word.partition(":")
+        if colon and key.lower() in KEYS and value:
+            if key.lower() not in ("client", "domain", "name"):
+                keys.append((key.lower(), value.lower()))
+                continue
+            word = value
+        kind, value = _kind_of(word)
+        found[kind].append(value)
+    return replace(
+        terms,
+        clients=tuple(found["clients"]),
+        networks=tuple(found["networks"]),
+        domains=tuple(found["domains"]),
+        patterns=tuple(found["patterns"]),
+        words=tuple(found["words"]),
+        keys=tuple(keys),
+    )
+
+
+def _kind_of(word: str) -> tuple[str, str]:
+    """What a word is, and how it is written in rows."""
+    try:
+        return "clients", str(ipaddress.ip_address(word))
+    except ValueError:
+        pass
+    if "/" in word:
+        try:
+            return "networks", str(ipaddress.ip_network(word, strict=False))
+        except ValueError:
+            pass
+    name = word.rstrip(".").lower() or word
+    if "*" in name:
+        return "patterns", name
+    if "." in name:
+        try:
+            if domain_text(from_text(name)) != ".":
+                return "domains", name
+        except NameFormatError:
+            pass
+    return "words", name
+
+
+def _span(found: re.Match[str]) -> tuple[float | None, float | None]:
+    """A day, a minute, or a span from one to the other; its last day or minute is part of it."""
+    day, minute, last_of_month, last, last_minute = found.groups()
+    try:
+        since = _at(day, minute)
+        if last_of_month:
+            last, last_minute = f"{day[:8]}{last_of_month}", None
+        if last:
+            end, step = _at(last, last_minute), timedelta(minutes=1) if last_minute else timedelta(days=1)
+        elif ".." in found[0]:
+            return since.timestamp(), None
+        else:
+            end, step = since, timedelta(minutes=1) if minute else timedelta(days=1)
+    except ValueError:  # 2026-02-31
+        return None, None
+    return since.timestamp(), (end + step).timestamp()
+
+
+def _at(day: str, minute: str | None) -> datetime:
+    return datetime.fromisoformat(f"{day}T{minute or '00:00'}").replace(tzinfo=UTC)
+
+
+def registered_of(name: str) -> str:
+    """The registered domain that a name belongs to, as rows have it."""
+    return domain_text(from_text(name))

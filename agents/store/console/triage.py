@@ -1,0 +1,244 @@
+"""Triage: what people say of incidents, in bulk, with its history; undone by the click that made it, never deleted."""
+
+from __future__ import annotations
+
+import json
+import secrets
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Any
+
+from sqlalchemy import Connection, desc, insert, select, update
+
+from agents.core.errors import UsageError
+from agents.core.text import NETWORK, counted, printable
+from agents.store.console.audit import note_change
+from agents.store.console.tables import TRIAGE, TRIAGE_CHANGES
+from agents.store.feedback.labels import Label
+from agents.store.feedback.reviews import (
+    TEXT_MAX_AUTHOR,
+    TEXT_MAX_REASON,
+    ReviewState,
+    decide_in,
+    said_text,
+    undo_in,
+)
+from agents.store.feedback.tables import REVIEW_DECISIONS
+from agents.store.rows import INCIDENTS
+from agents.store.sql import Store
+
+AT_ONCE_MAX = 1_000
+"""Incidents of one click, at most."""
+COMMENT_MAX = 4_000
+"""Characters of a comment, at most."""
+_T, _C = TRIAGE.c, TRIAGE_CHANGES.c
+
+
+@dataclass(frozen=True, slots=True)
+class Triage:
+    """What people said of an incident last."""
+
+    state: ReviewState = ReviewState.NEW
+    label: Label | None = None
+    assignee: str = ""
+    reason: str = ""
+    changed_at: float = 0.0  # Unix seconds; 0 = never
+    changed_by: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What a click changes; None = it stays. label "" takes one away; a label closes, unless `state` is given."""
+
+    state: ReviewState | None = None
+    label: Label | str | None = None
+    assignee: str | None = None
+    comment: str = ""
+    reason: str = ""
+
+    @property
+    def is_comment(self) -> bool:
+        """Whether it only adds a comment, or nothing at all."""
+        return self.state is None and self.label is None and self.assignee is None
+
+
+@dataclass(frozen=True, slots=True)
+class TriageEvent:
+    """One change of one incident. Times are Unix seconds."""
+
+    change_id: int
+    action_id: str
+    at: float
+    incident_id: str
+    author: str
+    before: Mapping[str, str]
+    after: Mapping[str, str]
+    comment: str
+    undone_at: float | None
+    undone_by: str
+
+
+class TriageStore:
+    """What people said of incidents, in a store. Every method raises StoreError; what people do, UsageError too."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    def of(self, incident_ids: Iterable[str]) -> dict[str, Triage]:
+        """What was said of these; those of which nothing was said are new."""
+        wanted = list(incident_ids)
+        with self._store.reading("read what was said of incidents") as connection:
+            found = _said_of(connection, wanted)
+        return {one: found.get(one, Triage()) for one in wanted}
+
+    def history(self, incident_id: str, limit: int = 200) -> list[TriageEvent]:
+        """All changes of an incident, newest first; those that were undone say so."""
+        statement = select(TRIAGE_CHANGES).where(_C.incident_id == incident_id).order_by(desc(_C.change_id))
+        with self._store.reading("read an incident's history") as connection:
+            return [_event(dict(row)) for row in connection.execute(statement.limit(limit)).mappings()]
+
+    def change(self, incident_ids: Sequence[str], change: Change, author: str, way: str) -> str:
+        """Change incidents, all of them or none; an id by which all of it is undone.
+
+        A label is told to the learning loop, too, as a decision about the domain.
+        """
+        author = said_text(author, "an author", TEXT_MAX_AUTHOR)
+        comment = said_text(change.comment, "a comment", COMMENT_MAX) if change.comment else ""
+        wanted = list(dict.fromkeys(incident_ids))
+        if not 0 < len(wanted) <= AT_ONCE_MAX:
+            raise UsageError(f"cannot change incidents: name 1 to {AT_ONCE_MAX}")
+        if change.is_comment and not comment:
+            raise UsageError("cannot change incidents: nothing is to be changed")
+        now, action_id = time.time(), secrets.token_hex(8)
+        with self._store.writing("keep what was said of incidents") as connection:
+            domains = _domains(connection, wanted)
+            said = _said_of(connection, wanted)
+            taught = _teach(connection, set(domains.values()), change, author, now)
+            for incident_id in wanted:
+                before = said.get(incident_id, Triage())
+                after = _changed(before, change, author, now)
+                if after != before:
+                    self._put(connection, incident_id, after)
+                row = {
+                    "action_id": action_id,
+                    "at": now,
+                    "incident_id": incident_id,
+                    "author": author,
+                    "before": _told(before),
+                    "after": _told(after),
+                    "comment": comment,
+                    "decision_id": taught.get(domains[incident_id]),
+                    "undone_by": "",
+                }
+                connection.execute(insert(TRIAGE_CHANGES).values(row))
+            named = wanted[0] if len(wanted) == 1 else counted(len(wanted), "incident")
+            note_change(connection, author, way, "incident changed", named, _in_words(change))
+        return action_id
+
+    def undo(self, action_id: str, author: str, way: str) -> list[str]:
+        """Take back what one click changed; the incidents. UsageError where one of them was changed again since."""
+        author = said_text(author, "an author", TEXT_MAX_AUTHOR)
+        now = time.time()
+        with self._store.writing("undo a change of incidents") as connection:
+            made = select(TRIAGE_CHANGES).where(_C.action_id == action_id, _C.undone_at.is_(None))
+            events = [_event(dict(row)) for row in connection.execute(made).mappings()]
+            if not events:
+                raise UsageError(f"cannot undo {printable(action_id, 40)}: there is no such change, or it is undone")
+            ids = [one.incident_id for one in events]
+            last = max(one.change_id for one in events)
+            later = select(_C.incident_id).where(
+                _C.incident_id.in_(ids), _C.change_id > last, _C.undone_at.is_(None), _C.before != _C.after
+            )
+            if (again := connection.execute(later.limit(1)).scalar()) is not None:
+                raise UsageError(f"cannot undo: incident {again} was changed again since")
+            for one in events:
+                before = _triage(one.before)
+                self._put(connection, one.incident_id, replace(before, changed_at=now, changed_by=author))
+            undone = {"undone_at": now, "undone_by": author}
+            connection.execute(update(TRIAGE_CHANGES).where(_C.action_id == action_id).values(undone))
+            for domain in _taught_by(connection, action_id):
+                undo_in(connection, domain, "what was said of its incident was undone", author, now)
+            note_change(connection, author, way, "change of incidents undone", counted(len(ids), "incident"), action_id)
+        return ids
+
+    def _put(self, connection: Connection, incident_id: str, triage: Triage) -> None:
+        values = {"incident_id": incident_id, **asdict(triage), "label": triage.label or ""}
+        statement = self._store.upsert(TRIAGE).values(values)
+        connection.execute(statement.on_conflict_do_update(index_elements=["incident_id"], set_=values))
+
+
+def _said_of(connection: Connection, incident_ids: Sequence[str]) -> dict[str, Triage]:
+    found = connection.execute(select(TRIAGE).where(_T.incident_id.in_(incident_ids))).mappings()
+    return {row["incident_id"]: _triage({name: row[name] for name in _FIELDS}) for row in found}
+
+
+_FIELDS = tuple(one.name for one in fields(Triage))
+
+
+def _triage(row: Mapping[str, Any]) -> Triage:
+    label = Label(row["label"]) if row["label"] else None
+    return Triage(**dict(row) | {"state": ReviewState(row["state"]), "label": label})
+
+
+def _told(triage: Triage) -> str:
+    return json.dumps(asdict(triage) | {"label": triage.label or "", "state": str(triage.state)})
+
+
+def _event(row: Mapping[str, Any]) -> TriageEvent:
+    values = {name: row[name] for name in (one.name for one in fields(TriageEvent))}
+    return TriageEvent(**values | {"before": json.loads(row["before"]), "after": json.loads(row["after"])})
+
+
+def _domains(connection: Connection, incident_ids: Sequence[str]) -> dict[str, str]:
+    """The domain of each incident. Raises UsageError for one that is not there."""
+    columns = (INCIDENTS.c.incident_id, INCIDENTS.c.domain)
+    rows = connection.execute(select(*columns).where(INCIDENTS.c.incident_id.in_(incident_ids)))
+    found: dict[str, str] = {row.incident_id: row.domain for row in rows}
+    for one in incident_ids:
+        if one not in found:
+            raise UsageError(f"cannot find incident {printable(one, 40)}")
+    return found
+
+
+def _changed(before: Triage, change: Change, author: str, now: float) -> Triage:
+    if change.is_comment:
+        return before
+    changed = replace(before, changed_at=now, changed_by=author)
+    if change.label is not None:
+        label = Label(change.label) if change.label else None
+        changed = replace(changed, label=label, state=ReviewState.CLOSED if label else before.state)
+    if change.state is not None:
+        changed = replace(changed, state=change.state)
+    if change.assignee is not None:
+        changed = replace(
+            changed, assignee=said_text(change.assignee, "a name", TEXT_MAX_AUTHOR) if change.assignee else ""
+        )
+        if change.state is None and change.label is None and change.assignee and before.state is ReviewState.NEW:
+            changed = replace(changed, state=ReviewState.IN_WORK)
+    if change.reason:
+        changed = replace(changed, reason=said_text(change.reason, "a reason", TEXT_MAX_REASON))
+    return changed
+
+
+def _teach(connection: Connection, domains: set[str], change: Change, author: str, now: float) -> dict[str, int]:
+    """Tell the learning loop a label; its decisions by domain: a network and the root are none."""
+    wanted = sorted(domain for domain in domains if domain not in (NETWORK, "."))
+    if not change.label or not wanted:
+        return {}
+    reason = change.reason or f"an incident was labelled {change.label}"
+    made = decide_in(connection, wanted, Label(change.label), reason, author, now)
+    return {one.domain: one.decision_id for one in made}
+
+
+def _taught_by(connection: Connection, action_id: str) -> list[str]:
+    """Domains whose decision, made by this click, still stands."""
+    made = select(_C.decision_id).where(_C.action_id == action_id)
+    stands = (REVIEW_DECISIONS.c.decision_id.in_(made), REVIEW_DECISIONS.c.undone_at.is_(None))
+    return list(connection.execute(select(REVIEW_DECISIONS.c.domain).where(*stands)).scalars())
+
+
+def _in_words(change: Change) -> str:
+    said = [f"{name}: {value}" for name, value in asdict(change).items() if value not in (None, "")]
+    said += ["label taken away"] if change.label == "" else []
+    return "; ".join(said)

@@ -1,0 +1,152 @@
+"""Pages of hunting: a search over all queries, a client, a domain, an analyst's questions; health, and who did what."""
+
+from __future__ import annotations
+
+import time
+from typing import Annotated, Any
+from urllib.parse import urlencode
+
+from fastapi import APIRouter, Depends, HTTPException, Query, Request, Response
+
+from agents.core.errors import AgentsError
+from agents.core.types import DAY_S, Severity
+from agents.store.console.finding import IncidentSearch
+from agents.store.console.hunting import Found
+from agents.store.console.terms import parse_search
+from agents.web.api import Severities
+from agents.web.console.charts import hours_chart
+from agents.web.console.hunting import QUESTIONS
+from agents.web.console.incident_pages import kept_of
+from agents.web.console.incidents import Cursor, Text
+from agents.web.pages import gate_of, page, to_login
+from agents.web.parts import parts_of
+
+QUERIES_ON_PAGE = 100
+"""Queries of one page."""
+SPANS = {"last 1h": 3_600.0, "last 24h": float(DAY_S), "last 7d": 7.0 * DAY_S, "last 30d": 30.0 * DAY_S}
+"""Ranges of client and domain pages."""
+NEAREST = ("ratio_information", "ratio_encoded", "ratio_answers", "ratio_choice", "ratio_young", "ratio_fresh")
+"""Distances to limits that a flow-hour has; the largest is shown."""
+page_router = APIRouter(include_in_schema=False)
+
+
+def session_needed(request: Request) -> None:
+    """Raise an HTTPException that leads a browser without a session to the login form."""
+    if not gate_of(request).has_session(request):
+        raise HTTPException(
+            303, "cannot show that without a session", {"Location": to_login(request).headers["location"]}
+        )
+
+
+InSession = Depends(session_needed)
+Span = Annotated[str, Query(alias="range", max_length=20)]
+
+
+@page_router.get("/console/hunt", dependencies=[InSession])
+def hunt_page(request: Request, q: Text = None, severity: Severities = None, cursor: Cursor = None) -> Response:
+    """A search over all stored queries."""
+    levels = [int(Severity[name]) for name in severity or ()]
+    problem, terms = "", parse_search(q or "", time.time())
+    try:
+        found = parts_of(request).console.hunter.search(terms, severity=levels, limit=QUERIES_ON_PAGE, cursor=cursor)
+    except AgentsError as error:
+        found, problem = Found((), None, None), str(error)
+    kept = kept_of(request)
+    return page(
+        "hunt.html",
+        found=found,
+        q=q or "",
+        severity=severity or [],
+        levels=[level.name for level in Severity],
+        older=f"/console/hunt?{urlencode([*kept, ('cursor', found.cursor)])}" if found.cursor else "",
+        first=f"/console/hunt?{urlencode(kept)}" if cursor else "",
+        questions={name: told for name, (told, _) in QUESTIONS.items()},
+        problem=problem,
+    )
+
+
+def _span(wanted: str) -> tuple[str, float, float]:
+    chosen = wanted if wanted in SPANS else "last 24h"
+    now = time.time()
+    return chosen, now - SPANS[chosen], now
+
+
+@page_router.get("/console/clients", dependencies=[InSession])
+def clients_page(request: Request, wanted: Span = "") -> Response:
+    """Clients, those with most queries first."""
+    chosen, since, until = _span(wanted)
+    problem, rows = "", list[dict[str, Any]]()
+    try:
+        rows = parts_of(request).console.hunter.clients(since, until)
+    except AgentsError as error:
+        problem = str(error)
+    return page("clients.html", rows=rows, chosen=chosen, spans=SPANS, problem=problem)
+
+
+@page_router.get("/console/clients/{client:path}", dependencies=[InSession])
+def client_page(request: Request, client: str, wanted: Span = "") -> Response:
+    """What one client did: hours, domains, types, new domains, distance to limits, incidents."""
+    return _summary_page(request, "client", client, wanted)
+
+
+@page_router.get("/console/domains/{domain:path}", dependencies=[InSession])
+def domain_page(request: Request, domain: str, wanted: Span = "") -> Response:
+    """What was asked below one registered domain, and by whom."""
+    return _summary_page(request, "domain", domain, wanted)
+
+
+def _summary_page(request: Request, kind: str, name: str, wanted: str) -> Response:
+    parts = parts_of(request)
+    chosen, since, until = _span(wanted)
+    hunter, problem = parts.console.hunter, ""
+    summary: dict[str, Any] = {}
+    try:
+        summary = hunter.client(name, since, until) if kind == "client" else hunter.domain(name, since, until)
+        summary["new_domains"] = hunter.new_domains(name, since, until) if kind == "client" else []
+        summary["first_ever"] = hunter.first_seen([name]).get(name) if kind == "domain" else None
+        summary["flows"] = [
+            flow | {"nearest": max(flow[ratio] for ratio in NEAREST)}
+            for flow in (
+                parts.flows.hours(client=name, since=since)
+                if kind == "client"
+                else parts.flows.hours(domain=name, since=since)
+            )
+        ]
+        mine = IncidentSearch(clients=[name]) if kind == "client" else IncidentSearch(domains=[name])
+        summary["incidents"] = parts.console.finder.page(mine, limit=20, counted=False).incidents
+    except AgentsError as error:
+        problem = str(error)
+    chart = hours_chart(summary["hours"], since, until) if summary.get("hours") else ""
+    return page(
+        "summary.html", kind=kind, which=name, summary=summary, chart=chart, chosen=chosen, spans=SPANS, problem=problem
+    )
+
+
+@page_router.get("/console/questions/{question}", dependencies=[InSession])
+def question_page(request: Request, question: str, wanted: Span = "") -> Response:
+    """One of an analyst's questions about a span."""
+    if question not in QUESTIONS:
+        raise HTTPException(404, "cannot answer that question")
+    chosen, since, until = _span(wanted)
+    told, answer = QUESTIONS[question]
+    problem, rows = "", list[dict[str, Any]]()
+    try:
+        rows = [dict(row) for row in answer(parts_of(request), since, until, QUERIES_ON_PAGE)]
+    except AgentsError as error:
+        problem = str(error)
+    return page(
+        "question.html", question=question, told=told, rows=rows, chosen=chosen, spans=SPANS, problem=problem,
+        questions={name: text for name, (text, _) in QUESTIONS.items()},
+    )  # fmt: skip
+
+
+@page_router.get("/console/audit", dependencies=[InSession])
+def audit_page(request: Request, before: Annotated[int | None, Query(ge=0, lt=2**63)] = None) -> Response:
+    """Who changed what, newest first."""
+    problem, entries = "", []
+    try:
+        entries = parts_of(request).console.audit.entries(before_id=before, limit=QUERIES_ON_PAGE)
+    except AgentsError as error:
+        problem = str(error)
+    older = f"/console/audit?before={entries[-1].audit_id}" if len(entries) == QUERIES_ON_PAGE else ""
+    return page("audit.html", entries=entries, older=older, problem=problem)

@@ -1,0 +1,250 @@
+"""Pages of incidents: the list with its facets and bulk actions, and one incident with all that helps to judge it.
+
+Filters, range and page stand in the address, so that a reload keeps them and a colleague sees the same.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from typing import Annotated, Any
+from urllib.parse import parse_qsl, urlencode
+
+from fastapi import APIRouter, HTTPException, Query, Request, Response
+from starlette.responses import RedirectResponse
+
+from agents.core.errors import AgentsError, UsageError
+from agents.core.text import NETWORK, counted
+from agents.core.types import DAY_S, Incident, Severity
+from agents.store.console.finding import FACETS, IncidentPage
+from agents.store.console.triage import AT_ONCE_MAX, Change
+from agents.store.feedback.labels import Label
+from agents.store.feedback.reviews import ReviewState
+from agents.web.console.incidents import NONE, Cursor, Search
+from agents.web.console.words import claim, decoded
+from agents.web.pages import form_of, gate_of, page, to_login
+from agents.web.parts import Parts, parts_of
+
+ON_PAGE = 50
+"""Incidents of one page of the list."""
+FORM_MAX = 65_536
+"""Longest form, bytes: the ids of AT_ONCE_MAX incidents."""
+NEAR_S = 3_600.0
+"""What else a client did within so many seconds before and after an incident was found."""
+OTHERS_DAYS = 7
+"""Days over which others that ask below an incident's domain are counted."""
+EARLIER_MAX = 20
+WAY = "console"
+LIST = "/console/incidents"
+page_router = APIRouter(include_in_schema=False)
+
+
+@page_router.get(LIST)
+def incident_list(
+    request: Request,
+    search: Search,
+    cursor: Cursor = None,
+    done: Annotated[str, Query(max_length=300)] = "",
+    problem: Annotated[str, Query(max_length=300)] = "",
+    undo: Annotated[str, Query(max_length=40)] = "",
+) -> Response:
+    """Incidents that the address asks for."""
+    if not gate_of(request).has_session(request):
+        return to_login(request)
+    console = parts_of(request).console
+    try:
+        found = console.finder.page(search, limit=ON_PAGE, cursor=cursor)
+        said = console.triage.of(one.incident_id for one in found.incidents)
+        views = console.views.all()
+    except AgentsError as error:
+        found, said, views, problem = IncidentPage((), None, 0), {}, [], str(error)
+    kept = kept_of(request)
+    return page(
+        "incidents.html",
+        found=found,
+        said=said,
+        views=views,
+        q=request.query_params.get("q", ""),
+        facets=_facets(found, kept),
+        older=f"{LIST}?{urlencode([*kept, ('cursor', found.cursor)])}" if found.cursor else "",
+        first=f"{LIST}?{urlencode(kept)}" if cursor else "",
+        export=f"/incidents/export?{urlencode(kept)}",
+        query=urlencode(kept),
+        narrowed=bool(kept),
+        labels=list(Label),
+        states=list(ReviewState),
+        key=gate_of(request).form_key(request),
+        done=done,
+        problem=problem,
+        undo=undo,
+        author=gate_of(request).author(request),
+    )
+
+
+def kept_of(request: Request) -> list[tuple[str, str]]:
+    """The filters of an address, without its page and what was done last."""
+    return [(name, value) for name, value in request.query_params.multi_items() if value and name not in _PASSING]
+
+
+_PASSING = {"cursor", "done", "problem", "undo"}
+
+
+def _facets(found: IncidentPage, kept: Sequence[tuple[str, str]]) -> list[tuple[str, list[dict[str, Any]]]]:
+    """Of each facet its values, each with the address that adds or takes it away."""
+    out = []
+    for name in FACETS:
+        values = []
+        for value, count in found.facets.get(name, ()):
+            shown = Severity(value).name if name == "severity" else str(value) or NONE
+            chosen = (name, shown) in kept
+            rest = [pair for pair in kept if pair != (name, shown)]
+            address = f"{LIST}?{urlencode(rest if chosen else [*rest, (name, shown)])}"
+            values.append({"shown": shown, "count": count, "chosen": chosen, "address": address})
+        if len(values) > 1 or any(one["chosen"] for one in values):
+            out.append((name, values))
+    return out
+
+
+@page_router.get("/console/incidents/{incident_id}")
+def incident_page(
+    request: Request,
+    incident_id: str,
+    search: Search,
+    done: Annotated[str, Query(max_length=300)] = "",
+    problem: Annotated[str, Query(max_length=300)] = "",
+    undo: Annotated[str, Query(max_length=40)] = "",
+) -> Response:
+    """One incident; the filters of the list that it was opened from stay in its address."""
+    if not gate_of(request).has_session(request):
+        return to_login(request)
+    parts = parts_of(request)
+    found = parts.store.incident_by_id(incident_id)
+    if found is None:
+        raise HTTPException(404, "cannot find that incident")
+    query = urlencode(kept_of(request))
+    above, below = parts.console.finder.neighbours(search, found)
+    return page(
+        "incident.html",
+        incident=found,
+        claim=claim(found),
+        decoded=decoded(found),
+        said=parts.console.triage.of([found.incident_id])[found.incident_id],
+        history=parts.console.triage.history(found.incident_id),
+        context=_context(parts, found),
+        above=f"{LIST}/{above}?{query}" if above else "",
+        below=f"{LIST}/{below}?{query}" if below else "",
+        back=f"{LIST}?{query}",
+        query=query,
+        block_link=_block_link(found),
+        allow_link=_allow_link(found),
+        labels=list(Label),
+        key=gate_of(request).form_key(request),
+        done=done,
+        problem=problem,
+        undo=undo,
+        author=gate_of(request).author(request),
+    )
+
+
+def _context(parts: Parts, incident: Incident) -> dict[str, Any]:
+    """What else is known around an incident; what cannot be read is None."""
+    hunter, finder = parts.console.hunter, parts.console.finder
+    near = incident.detected_at - NEAR_S, incident.detected_at + NEAR_S
+    lately = incident.last_seen - OTHERS_DAYS * DAY_S, incident.last_seen + 1.0
+    one_client, one_domain = incident.client not in ("", NETWORK), incident.domain not in (NETWORK, ".")
+    reads: Mapping[str, Callable[[], Any]] = {
+        "near": lambda: hunter.client(incident.client, *near, incident.source) if one_client else None,
+        "others": lambda: hunter.domain(incident.domain, *lately, incident.source) if one_domain else None,
+        "first_seen": lambda: hunter.first_seen([incident.domain]).get(incident.domain) if one_domain else None,
+        "earlier": lambda: finder.around(incident, EARLIER_MAX),
+    }
+    found: dict[str, Any] = {}
+    for name, read in reads.items():
+        try:
+            found[name] = read()
+        except AgentsError:
+            found[name] = None
+    return found
+
+
+def _block_link(incident: Incident) -> str:
+    """Where a person blocks the incident's domain; "" where it has none."""
+    if incident.domain in (NETWORK, "."):
+        return ""
+    wanted = {"domain": incident.domain, "client": incident.client, "reason": f"incident {incident.incident_id}"}
+    return "/console/blocks?" + urlencode(wanted)
+
+
+def _allow_link(incident: Incident) -> str:
+    """Where a person takes the incident's domain for a known service; "" where it has none."""
+    if incident.domain in (NETWORK, "."):
+        return ""
+    return "/console/services?" + urlencode({"suffix": incident.domain, "reason": f"incident {incident.incident_id}"})
+
+
+@page_router.post(LIST)
+async def incident_form(request: Request) -> Response:
+    """Carry out what a form of the list or of an incident asks for, and go back there."""
+    form = await form_of(request, FORM_MAX) if gate_of(request).has_session(request) else {}
+    if not gate_of(request).sent_by_form(request, form.get("key", [""])[0]):
+        raise HTTPException(401, "cannot take a form that is not of a page of this session")
+    sent = {name: values[0] for name, values in form.items()}
+    author = gate_of(request).author(request)
+    try:
+        told = await asyncio.to_thread(_carried_out, parts_of(request), sent, form.get("incident", []), author)
+    except UsageError as error:
+        told = {"problem": str(error)[:300]}
+    page_id = sent.get("page", "")
+    back = f"{LIST}/{page_id}" if page_id.isalnum() else LIST
+    kept = parse_qsl(sent.get("query", ""))
+    return RedirectResponse(f"{back}?{urlencode([*kept, *told.items()])}", 303)
+
+
+def _carried_out(parts: Parts, sent: Mapping[str, str], incidents: Sequence[str], author: str) -> dict[str, str]:
+    """What came of it, and by what it is undone. Raises UsageError."""
+    console, action = parts.console, sent.get("do", "")
+    if action == "undo":
+        ids = console.triage.undo(sent.get("action", ""), author, WAY)
+        return {"done": f"Undone for {counted(len(ids), 'incident')}."}
+    if action == "save":
+        view = console.views.save(sent.get("view", ""), f"{LIST}?{sent.get('query', '')}", author, WAY)
+        return {"done": f"The view {view.name} is kept."}
+    if action == "forget":
+        console.views.remove(sent.get("view", ""), author, WAY)
+        return {"done": "The view is gone."}
+    if not incidents:
+        raise UsageError("cannot do that: no incident is marked")
+    if len(incidents) > AT_ONCE_MAX:
+        raise UsageError(f"cannot change more than {AT_ONCE_MAX} incidents at once")
+    change = _change_of(action, sent, author)
+    action_id = console.triage.change(incidents, change, author, WAY)
+    return {"done": f"{counted(len(incidents), 'incident')}: {_said(action, sent, author)}.", "undo": action_id}
+
+
+def _change_of(action: str, sent: Mapping[str, str], author: str) -> Change:
+    reason, comment = sent.get("reason", "").strip(), sent.get("comment", "").strip()
+    if action in set(Label):
+        return Change(label=Label(action), comment=comment, reason=reason)
+    if action in set(ReviewState):
+        return Change(state=ReviewState(action), comment=comment, reason=reason)
+    offered = {
+        "mine": Change(assignee=author),
+        "nobody": Change(assignee=""),
+        "assign": Change(assignee=sent.get("assignee", "").strip()),
+        "unlabel": Change(label="", state=ReviewState.NEW),
+        "comment": Change(comment=comment),
+    }
+    if action not in offered:
+        raise UsageError("cannot do that: the form names nothing that this page offers")
+    return offered[action]
+
+
+def _said(action: str, sent: Mapping[str, str], author: str) -> str:
+    words = {
+        "mine": f"in work by {author}",
+        "nobody": "nobody's",
+        "assign": f"in work by {sent.get('assignee', '').strip() or 'nobody'}",
+        "unlabel": "no longer labelled",
+        "comment": "comment kept",
+    }
+    return words.get(action) or (f"labelled {action}" if action in set(Label) else action)

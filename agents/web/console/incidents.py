@@ -1,0 +1,258 @@
+"""Incidents over the API: searched, exported as they are shown, triaged in bulk, undone; and views that are shared."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, replace
+from datetime import UTC, datetime
+from typing import Annotated, Literal
+
+from fastapi import APIRouter, Depends, HTTPException, Path, Query, Request, Response
+from starlette.responses import StreamingResponse
+
+from agents.core.text import who
+from agents.core.types import Incident, Severity
+from agents.store.console.finding import IncidentSearch
+from agents.store.console.terms import parse_search
+from agents.store.console.triage import Change, Triage
+from agents.store.feedback.labels import Label
+from agents.store.feedback.reviews import ReviewState
+from agents.web.api import (
+    PROBLEMS,
+    Client,
+    Domain,
+    Limit,
+    Replayed,
+    Severities,
+    Since,
+    Until,
+    known_parameters,
+)
+from agents.web.auth import author_of
+from agents.web.console.schemas import (
+    SavedViewEntry,
+    SavedViewKeep,
+    SavedViewList,
+    SavedViewRemove,
+    TriageChange,
+    TriageDone,
+    TriageEntry,
+    TriageHistory,
+    TriageUndo,
+)
+from agents.web.parts import Parts, parts_of
+from agents.web.schemas import (
+    IncidentItem,
+    IncidentList,
+    LabelName,
+    Problem,
+    ReviewStateName,
+    TriageItem,
+    incident_item,
+)
+
+Text = Annotated[
+    str | None,
+    Query(
+        max_length=1024,
+        description="client, CIDR, domain, *, part of a name, `last 2h`, `2026-11-20..21`, severity:high, tool:x …",
+        examples=["10.0.0.0/8 last 2h"],
+    ),
+]
+States = Annotated[list[ReviewStateName] | None, Query(description="what people said: repeat it for several")]
+Labels = Annotated[list[LabelName | Literal["none"]] | None, Query(description="none = not labelled")]
+Names = Annotated[list[str] | None, Query(max_length=100, description="none = nobody's, or no known tool")]
+Cursor = Annotated[str | None, Query(max_length=80, description="what the page before gave as its cursor")]
+COLUMNS = (
+    "incident_id", "severity", "state", "label", "assignee", "client", "domain", "tool", "score", "leaked_bytes",
+    "queries", "unique_names", "first_seen", "last_seen", "detected_at", "closed_at", "reasons",
+)  # fmt: skip
+"""What an export has of each incident; times are UTC."""
+EXPORT_MAX = 100_000
+"""Incidents of one export, at most."""
+NONE = "none"
+router = APIRouter(prefix="/incidents", responses=PROBLEMS)
+views_router = APIRouter(prefix="/views", responses=PROBLEMS, dependencies=[Depends(known_parameters)])
+
+
+def search_of(
+    client: Client = None,
+    domain: Domain = None,
+    severity: Severities = None,
+    since: Since = None,
+    until: Until = None,
+    open_only: Annotated[bool, Query(alias="open", description="only those that are not closed")] = False,
+    source: Replayed = None,
+    q: Text = None,
+    state: States = None,
+    label: Labels = None,
+    assignee: Names = None,
+    tool: Names = None,
+    explained: Annotated[bool | None, Query(description="whether a kind of benign service may explain it")] = None,
+) -> IncidentSearch:
+    """The search that the parameters of a request ask for. Times are of `last_seen`."""
+    terms = parse_search(q or "", time.time())
+    first = terms.since if since is None else since
+    last = terms.until if until is None else until
+    return IncidentSearch(
+        terms=replace(terms, since=first, until=last),
+        clients=(client,) if client is not None else (),
+        domains=(domain,) if domain is not None else (),
+        severity=[int(Severity[name]) for name in severity or ()],
+        state=state or (),
+        label=["" if one == NONE else one for one in label or ()],
+        assignee=["" if one == NONE else one for one in assignee or ()],
+        tool=["" if one == NONE else one for one in tool or ()],
+        explained=explained,
+        going_on=True if open_only else None,
+        source=source,
+    )
+
+
+Search = Annotated[IncidentSearch, Depends(search_of)]
+
+
+@router.get("", summary="Incidents, last seen first", dependencies=[Depends(known_parameters)])
+def incidents(request: Request, search: Search, limit: Limit = 100, cursor: Cursor = None) -> IncidentList:
+    """One incident is one tunnel: a client and a registered domain. With what people said of each."""
+    console = parts_of(request).console
+    page = console.finder.page(search, limit=limit, cursor=cursor)
+    said = console.triage.of(one.incident_id for one in page.incidents)
+    items = [incident_item(one, triage_item(said[one.incident_id])) for one in page.incidents]
+    facets = {name: [(_shown(name, value), count) for value, count in found] for name, found in page.facets.items()}
+    return IncidentList(incidents=items, cursor=page.cursor, count=page.count, facets=facets)
+
+
+def _shown(facet: str, value: object) -> str:
+    return Severity(int(str(value))).name if facet == "severity" else str(value) or NONE
+
+
+def triage_item(said: Triage) -> TriageItem:
+    return TriageItem(**asdict(said) | {"changed_at": said.changed_at or None})
+
+
+@router.get(
+    "/export", summary="All incidents of a search, as CSV or JSON lines", dependencies=[Depends(known_parameters)]
+)
+def export(request: Request, search: Search, format: Literal["csv", "json"] = "csv") -> Response:
+    """Exactly what the same parameters list, all pages of it, up to 100,000."""
+    rows = _exported(parts_of(request), search)
+    lines = _csv(rows) if format == "csv" else (json.dumps(row) + "\n" for row in rows)
+    kind = "text/csv" if format == "csv" else "application/x-ndjson"
+    named = {"Content-Disposition": f'attachment; filename="incidents.{"csv" if format == "csv" else "ndjson"}"'}
+    return StreamingResponse(lines, media_type=f"{kind}; charset=utf-8", headers=named)
+
+
+def _exported(parts: Parts, search: IncidentSearch) -> Iterator[dict[str, object]]:
+    for number, one in enumerate(parts.console.finder.all(search)):
+        if number == EXPORT_MAX:
+            return
+        said = parts.console.triage.of([one.incident_id])[one.incident_id]
+        yield _row(one, said)
+
+
+def _row(incident: Incident, said: Triage) -> dict[str, object]:
+    told = {"state": said.state, "label": said.label or "", "assignee": said.assignee}
+    times = {name: getattr(incident, name) for name in ("first_seen", "last_seen", "detected_at", "closed_at")}
+    row = {name: getattr(incident, name, None) for name in COLUMNS} | told
+    row |= {
+        name: f"{datetime.fromtimestamp(at, UTC):%Y-%m-%dT%H:%M:%SZ}" if at is not None else ""
+        for name, at in times.items()
+    }
+    row |= {"severity": incident.severity.name, "tool": incident.tool or "", "reasons": "; ".join(incident.reasons)}
+    return row | {
+        "client": who(incident.client),
+        "score": round(incident.score, 4),
+        "leaked_bytes": round(incident.leaked_bytes, 1),
+    }
+
+
+def _csv(rows: Iterator[dict[str, object]]) -> Iterator[str]:
+    """Lines of a table (RFC 4180); what a spreadsheet would take for a formula begins with an apostrophe."""
+    out = io.StringIO()
+    writer = csv.writer(out)
+    writer.writerow(COLUMNS)
+    for row in rows:
+        writer.writerow([_cell(row[name]) for name in COLUMNS])
+        if out.tell() > 1 << 16:
+            yield out.getvalue()
+            out.seek(0)
+            out.truncate()
+    yield out.getvalue()
+
+
+def _cell(value: object) -> str:
+    text = str(value)
+    return f"'{text}" if isinstance(value, str) and text[:1] in ("=", "+", "-", "@", "\t", "\r") else text
+
+
+@router.get(
+    "/{incident_id}",
+    summary="One incident",
+    responses={404: {"model": Problem}},
+    dependencies=[Depends(known_parameters)],
+)
+def incident(
+    request: Request,
+    incident_id: Annotated[
+        str, Path(pattern="^[0-9a-f]{16}$", examples=["9c1f0a7be2d34455"], description="as /incidents gives it")
+    ],
+) -> IncidentItem:
+    """An incident with all its evidence, and what people said of it."""
+    found = parts_of(request).store.incident_by_id(incident_id)
+    if found is None:
+        raise HTTPException(404, f"cannot find incident {incident_id}")
+    said = parts_of(request).console.triage.of([found.incident_id])[found.incident_id]
+    return incident_item(found, triage_item(said))
+
+
+@router.get("/{incident_id}/history", summary="What people said of an incident, newest first")
+def incident_history(
+    request: Request, incident_id: Annotated[str, Path(pattern="^[0-9a-f]{16}$", examples=["9c1f0a7be2d34455"])]
+) -> TriageHistory:
+    """Every change and comment; what was undone says by whom."""
+    found = parts_of(request).console.triage.history(incident_id)
+    entries = [TriageEntry(**{name: getattr(one, name) for name in TriageEntry.model_fields}) for one in found]
+    return TriageHistory(history=entries)
+
+
+@router.post("/change", summary="Say something of incidents")
+def change(request: Request, sent: TriageChange) -> TriageDone:
+    """State, label, assignee, comment: of all of them, or of none. A label is told to the learning loop, too."""
+    label = "" if sent.unlabel else (Label(sent.label) if sent.label else None)
+    state = ReviewState(sent.state) if sent.state else None
+    wanted = Change(state, label, sent.assignee, sent.comment, sent.reason)
+    done = parts_of(request).console.triage.change(sent.incidents, wanted, author_of(request, sent.author), "API")
+    return TriageDone(action_id=done, incidents=sent.incidents)
+
+
+@router.post("/undo", summary="Take a change back")
+def undo(request: Request, sent: TriageUndo) -> TriageDone:
+    """All that one call or click changed, unless it was changed again since."""
+    ids = parts_of(request).console.triage.undo(sent.action_id, author_of(request, sent.author), "API")
+    return TriageDone(action_id=sent.action_id, incidents=ids)
+
+
+@views_router.get("", summary="Lists that people keep and share")
+def views(request: Request) -> SavedViewList:
+    """By name."""
+    found = parts_of(request).console.views.all()
+    return SavedViewList(views=[SavedViewEntry(**asdict(one)) for one in found])
+
+
+@views_router.post("", summary="Keep a list")
+def keep_view(request: Request, sent: SavedViewKeep) -> SavedViewEntry:
+    """A page of the console with its query string, under a name; in place of the one of that name."""
+    author = author_of(request, sent.author)
+    return SavedViewEntry(**asdict(parts_of(request).console.views.save(sent.name, sent.address, author, "API")))
+
+
+@views_router.post("/remove", summary="Forget a list")
+def remove_view(request: Request, sent: SavedViewRemove) -> SavedViewList:
+    """The list is gone for all."""
+    parts_of(request).console.views.remove(sent.name, author_of(request, sent.author), "API")
+    return views(request)

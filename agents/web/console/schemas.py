@@ -1,0 +1,167 @@
+"""The shapes of the console's answers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import BaseModel, Field
+
+from agents.store.console.triage import AT_ONCE_MAX
+from agents.web.schemas import LabelName, ReviewStateName, SeverityName, StoredQuery
+
+IDS = ["9c1f0a7be2d34455"]
+
+
+class TriageChange(BaseModel):
+    incidents: list[str] = Field(examples=[IDS], min_length=1, max_length=AT_ONCE_MAX)
+    state: ReviewStateName | None = Field(None, description="without it: as it is, or closed by a label")
+    label: LabelName | None = Field(None, description="told to the learning loop, too, for the domain")
+    unlabel: bool = Field(False, description="take a label away")
+    assignee: str | None = Field(None, max_length=80, description="empty = nobody")
+    comment: str = Field("", max_length=4_000)
+    reason: str = Field("", max_length=500)
+    author: str = Field(
+        "", examples=["ann"], max_length=80, description="of programs; people are known by their session"
+    )
+
+
+class TriageUndo(BaseModel):
+    action_id: str = Field(examples=["5e1b04c2aa90d1f7"], max_length=40)
+    author: str = Field("", examples=["ann"], max_length=80)
+
+
+class TriageDone(BaseModel):
+    action_id: str = Field(examples=["5e1b04c2aa90d1f7"], description="for /incidents/undo")
+    incidents: list[str] = Field(examples=[IDS])
+
+
+class TriageEntry(BaseModel):
+    action_id: str
+    at: float = Field(examples=[1767225700.0])
+    author: str = Field(examples=["ann"])
+    before: dict[str, Any]
+    after: dict[str, Any]
+    comment: str
+    undone_at: float | None
+    undone_by: str
+
+
+class TriageHistory(BaseModel):
+    history: list[TriageEntry]
+
+
+class SavedViewEntry(BaseModel):
+    name: str = Field(examples=["open and loud"])
+    address: str = Field(examples=["/console/incidents?severity=CRITICAL&state=new"])
+    author: str = Field(examples=["ann"])
+    saved_at: float = Field(examples=[1767225700.0])
+
+
+class SavedViewList(BaseModel):
+    views: list[SavedViewEntry]
+
+
+class SavedViewKeep(BaseModel):
+    name: str = Field(examples=["open and loud"], max_length=60)
+    address: str = Field(examples=["/console/incidents?severity=CRITICAL&state=new"], max_length=2_000)
+    author: str = Field("", examples=["ann"], max_length=80)
+
+
+class SavedViewRemove(BaseModel):
+    name: str = Field(examples=["open and loud"], max_length=60)
+    author: str = Field("", examples=["ann"], max_length=80)
+
+
+class HuntAnswer(BaseModel):
+    queries: list[StoredQuery]
+    cursor: str | None = Field(description="give it back as `cursor` to look further back; null = the end")
+    looked_back_to: float | None = Field(
+        description="when the search stopped for time, Unix seconds; null = it did not"
+    )
+
+
+class OthersEntry(BaseModel):
+    other: str = Field(description="a domain of a client, or a client of a domain", examples=["evil.example"])
+    queries: int = Field(examples=[412])
+    severity: SeverityName
+
+
+class Summary(BaseModel):
+    queries: int
+    others_count: int = Field(description="domains of a client, or clients of a domain")
+    names_count: int
+    failed: int = Field(description="answered NXDOMAIN")
+    first_seen: float | None
+    last_seen: float | None
+    hours: list[tuple[int, int, int]] = Field(description="hour (Unix seconds), queries, loudest severity 0..3")
+    others: list[OthersEntry]
+    types: list[tuple[int, int]] = Field(description="query type, queries")
+    severities: dict[str, int]
+    names: list[str] = Field([], description="of a domain: names asked for lately")
+    new_domains: list[str] = Field([], description="of a client: domains that nobody had asked for before")
+    first_ever: float | None = Field(None, description="of a domain: the oldest stored query below it, Unix seconds")
+
+
+class ClientEntry(BaseModel):
+    client: str = Field(examples=["192.0.2.7"])
+    queries: int
+    domains: int
+    severity: SeverityName = Field(description="the loudest")
+    last_seen: float
+
+
+class ClientList(BaseModel):
+    clients: list[ClientEntry]
+
+
+class QuestionAnswer(BaseModel):
+    question: str
+    rows: list[dict[str, Any]]
+
+
+class AuditItem(BaseModel):
+    audit_id: int
+    at: float
+    author: str = Field(examples=["ann"])
+    way: str = Field(examples=["console"])
+    action: str = Field(examples=["incident changed"])
+    object: str
+    detail: str
+
+
+class AuditList(BaseModel):
+    entries: list[AuditItem]
+
+
+class ServiceEntry(BaseModel):
+    suffix: str = Field(examples=["telemetry.vendor.example"])
+    factor: float | None = Field(description="how many times more bytes; null = a zone of this network's own")
+    reason: str
+    author: str = Field(examples=["ann"])
+    added: str = Field(examples=["2026-01-04"])
+    expires: str = Field(examples=["2026-04-04"], description="last day, UTC")
+    holds: bool = Field(description="whether it is not over")
+
+
+class ServiceList(BaseModel):
+    services: list[ServiceEntry]
+
+
+class ServiceKeep(BaseModel):
+    suffix: str = Field(examples=["telemetry.vendor.example"], max_length=1024)
+    factor: float = Field(10, gt=0, allow_inf_nan=False, description="how many times more bytes its names may carry")
+    own: bool = Field(False, description="it is a zone of this network's own")
+    reason: str = Field(examples=["the vendor's telemetry"], max_length=500)
+    author: str = Field("", examples=["ann"], max_length=80)
+    expires: str | None = Field(None, examples=["2026-04-04"], max_length=10, description="default: in 90 days")
+
+
+class ServiceRemove(BaseModel):
+    suffix: str = Field(examples=["telemetry.vendor.example"], max_length=1024)
+    author: str = Field("", examples=["ann"], max_length=80)
+
+
+class ServicePreview(BaseModel):
+    silenced: list[str] = Field(description="ids of incidents that are, or would be, silent", examples=[IDS])
+    stay: dict[str, int] = Field(description="ids of those that stay, with the factor that would do")
+    looked_at: int = Field(description="live incidents of the last week")

@@ -1,0 +1,149 @@
+"""Known services: this network's own list over the API and on a page, with a preview before an entry is kept."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from fastapi import APIRouter, Depends, HTTPException, Request, Response
+
+from agents.core.errors import AgentsError
+from agents.core.text import counted
+from agents.detection.explanations.known_desk import KnownDesk, Preview
+from agents.detection.known_services import Entry
+from agents.web.api import PROBLEMS, known_parameters
+from agents.web.auth import author_of
+from agents.web.console.hunt_pages import InSession
+from agents.web.console.schemas import ServiceEntry, ServiceKeep, ServiceList, ServicePreview, ServiceRemove
+from agents.web.pages import form_of, gate_of, page
+from agents.web.parts import Parts, parts_of
+
+FORM_MAX = 16_384
+"""Longest form, bytes."""
+FIELDS = ("suffix", "factor", "reason", "expires")
+router = APIRouter(prefix="/services", responses=PROBLEMS, dependencies=[Depends(known_parameters)])
+page_router = APIRouter(include_in_schema=False)
+
+
+@router.get("", summary="Known services of this network")
+def services_listed(request: Request) -> ServiceList:
+    """Entries of people; what the product ships is not among them."""
+    now = time.time()
+    return ServiceList(services=[_entry(one, now) for one in parts_of(request).known.entries()])
+
+
+def _entry(entry: Entry, now: float) -> ServiceEntry:
+    factor = None if entry.is_own else entry.factor
+    return ServiceEntry(
+        suffix=entry.suffix, factor=factor, reason=entry.reason, author=entry.author, added=entry.added,
+        expires=entry.expires, holds=entry.holds(now),
+    )  # fmt: skip
+
+
+@router.post("/preview", summary="What an entry would silence")
+def service_preview(request: Request, sent: ServiceKeep) -> ServicePreview:
+    """Live incidents of the last week below it: those that would be silent, and those that would stay."""
+    return _previewed(parts_of(request).known.preview(_made(request, sent)))
+
+
+@router.post("", summary="Keep an entry")
+def service_keep(request: Request, sent: ServiceKeep) -> ServicePreview:
+    """In place of the one of that suffix. Stored incidents that it silences are closed."""
+    entry = _made(request, sent)
+    return _previewed(_kept(parts_of(request), entry, "API"))
+
+
+@router.post("/remove", summary="Take an entry away")
+def service_remove(request: Request, sent: ServiceRemove) -> ServiceList:
+    """From now on its names count as any other."""
+    _removed(parts_of(request), sent.suffix, author_of(request, sent.author), "API")
+    return services_listed(request)
+
+
+def _made(request: Request, sent: ServiceKeep) -> Entry:
+    factor = "own" if sent.own else f"{sent.factor:g}"
+    author = author_of(request, sent.author)
+    return parts_of(request).known.entry(sent.suffix, factor, sent.reason, author, sent.expires or "")
+
+
+def _previewed(found: Preview) -> ServicePreview:
+    return ServicePreview(
+        silenced=[one.incident_id for one in found.silenced],
+        stay={one.incident_id: factor for one, factor in found.stay},
+        looked_at=found.looked_at,
+    )
+
+
+def _kept(parts: Parts, entry: Entry, way: str) -> Preview:
+    found = parts.known.add(entry)
+    size = "own zone" if entry.is_own else f"x{entry.factor:g}"
+    detail = f"{size} until {entry.expires}: {entry.reason}"
+    parts.console.audit.add(entry.author, way, "known service kept", entry.suffix, detail)
+    return found
+
+
+def _removed(parts: Parts, suffix: str, author: str, way: str) -> str:
+    gone = parts.known.remove(suffix)
+    parts.console.audit.add(author, way, "known service removed", gone)
+    return gone
+
+
+@page_router.get("/console/services", dependencies=[InSession])
+def services_page(request: Request) -> Response:
+    """The page; `suffix` and `reason` of the address are filled in."""
+    filled = {name: request.query_params.get(name, "")[:1024] for name in FIELDS}
+    found = None
+    problem = ""
+    if filled["suffix"]:
+        try:
+            found = parts_of(request).known.preview(_typed(parts_of(request).known, filled, "preview"))
+        except AgentsError as error:
+            problem = str(error)
+    return _shown(request, filled, found=found, problem=problem)
+
+
+def _typed(desk: KnownDesk, sent: Mapping[str, str], author: str) -> Entry:
+    reason = sent.get("reason", "").strip() or "preview" * (author == "preview")
+    return desk.entry(
+        sent.get("suffix", ""), sent.get("factor", "").strip() or "10", reason, author, sent.get("expires", "")
+    )
+
+
+def _shown(request: Request, filled: Mapping[str, str], status: int = 200, **said: Any) -> Response:
+    values = {"done": "", "problem": "", "found": None} | said
+    try:
+        entries = parts_of(request).known.entries()
+    except AgentsError as error:
+        entries, values["problem"] = [], values["problem"] or str(error)
+    key = gate_of(request).form_key(request)
+    return page("services.html", status, entries=entries, filled=filled, now=time.time(), key=key, **values)
+
+
+@page_router.post("/console/services")
+async def services_form(request: Request) -> Response:
+    """Preview, keep or take away, and show the page with what came of it."""
+    form = await form_of(request, FORM_MAX) if gate_of(request).has_session(request) else {}
+    if not gate_of(request).sent_by_form(request, form.get("key", [""])[0]):
+        raise HTTPException(401, "cannot take a form that is not of a page of this session")
+    sent = {name: values[0] for name, values in form.items()}
+    filled = {name: sent.get(name, "") for name in FIELDS}
+    author = gate_of(request).author(request)
+    try:
+        found, done = await asyncio.to_thread(_carried_out, parts_of(request), sent, author)
+    except AgentsError as error:
+        return await asyncio.to_thread(_shown, request, filled, 422, problem=str(error))
+    emptied = dict.fromkeys(FIELDS, "") if done else filled
+    return await asyncio.to_thread(_shown, request, emptied, found=found, done=done)
+
+
+def _carried_out(parts: Parts, sent: Mapping[str, str], author: str) -> tuple[Preview | None, str]:
+    action = sent.get("do", "")
+    if action == "remove":
+        return None, f"{_removed(parts, sent.get('suffix', ''), author, 'console')} is no longer known."
+    entry = _typed(parts.known, sent, author if action == "keep" else "preview")
+    if action != "keep":
+        return parts.known.preview(entry), ""
+    found = _kept(parts, entry, "console")
+    return None, f"{entry.suffix} is known until {entry.expires}; {counted(len(found.silenced), 'incident')} closed."

@@ -1,0 +1,99 @@
+"""What people at the console keep and look for, on SQLite and on a real Postgres."""
+
+from __future__ import annotations
+
+import pytest
+
+from agents.core.errors import UsageError
+from agents.core.types import Severity
+from agents.store import Store
+from agents.store.console import ConsoleStore
+from agents.store.console.finding import IncidentSearch
+from agents.store.console.terms import parse_search
+from agents.store.console.triage import Change
+from agents.store.feedback.labels import Label
+from agents.store.feedback.reviews import ReviewStore
+from tests.support.verdicts import START, incident, verdicts
+
+pytestmark = pytest.mark.contract
+DAY = START, START + 86_400.0
+
+
+@pytest.fixture
+def console(store: Store) -> ConsoleStore:
+    made = tuple(
+        incident(client=f"10.0.{number % 2}.1", domain=f"d{number}.example", last_seen=START + number, tool="io_dine")
+        for number in range(5)
+    )
+    store.write(verdicts([f"H{number}.shop.example" for number in range(20)], client="10.0.0.1", incidents=made), "b1")
+    loud = verdicts(["aa.evil.example"], client="2001:db8::7", severity=Severity.HIGH)
+    store.write(loud, "b2")
+    return ConsoleStore(store)
+
+
+@pytest.mark.parametrize(
+    ("text", "domains"),
+    [
+        ("10.0.0.0/24", ["d4.example", "d2.example", "d0.example"]),
+        ("D3.example", ["d3.example"]),
+        ("*3.EXAMPLE", ["d3.example"]),
+        ("io_dine d1", ["d1.example"]),
+        ("iodine", []),
+        ("state:new tool:io_dine d1", ["d1.example"]),
+        ("label:tunnel", []),
+    ],
+)
+def test_incidents_are_found(console: ConsoleStore, text: str, domains: list[str]) -> None:
+    page = console.finder.page(IncidentSearch(parse_search(text, START)), limit=10)
+    assert [one.domain for one in page.incidents] == domains
+    assert page.count == len(domains)
+
+
+@pytest.mark.parametrize(
+    ("text", "count"),
+    [
+        ("h1*.shop.example", 11),
+        ("SHOP", 20),
+        ("h1.shop.example", 1),
+        ("10.0.0.0/16", 20),
+        ("2001:db8::/64", 1),
+        ("%", 0),
+    ],
+)
+def test_queries_are_found_whatever_their_letter_case(console: ConsoleStore, text: str, count: int) -> None:
+    assert len(console.hunter.search(parse_search(text, START), limit=50).queries) == count
+
+
+def test_summaries_and_questions(console: ConsoleStore) -> None:
+    client = console.hunter.client("10.0.0.1", *DAY)
+    assert (client["queries"], client["others_count"], client["hours"]) == (20, 1, [(int(START), 20, 0)])
+    assert console.hunter.new_domains("10.0.0.1", *DAY) == ["shop.example"]
+    assert console.hunter.domain("evil.example", *DAY)["severities"] == {"HIGH": 1}
+    assert [row["domain"] for row in console.hunter.rarest(*DAY)] == ["evil.example", "shop.example"]
+    assert len(console.hunter.new(*DAY)) == 2
+    assert console.hunter.failing(*DAY) == []
+    assert len(console.hunter.largest_answers(*DAY, 3)) == 3
+    assert [row["client"] for row in console.hunter.clients(*DAY)] == ["10.0.0.1", "2001:db8::7"]
+
+
+def test_a_change_is_kept_told_and_undone_and_the_log_only_grows(console: ConsoleStore, store: Store) -> None:
+    first, second, *_ = console.finder.page(IncidentSearch(), limit=10).incidents
+    ids = [first.incident_id, second.incident_id]
+    done = console.triage.change(ids, Change(label=Label.BENIGN, reason="ours"), "ann", "console")
+    assert console.triage.of(ids)[ids[0]].label is Label.BENIGN
+    assert len(ReviewStore(store).decisions(standing=True)) == 2
+    assert console.finder.waiting()["new"] == 3
+    assert console.triage.undo(done, "bob", "API") == ids or set(console.triage.of(ids)) == set(ids)
+    assert ReviewStore(store).decisions(standing=True) == []
+    with pytest.raises(UsageError, match="there is no such change, or it is undone"):
+        console.triage.undo(done, "bob", "API")
+    console.views.save("mine", "/console/incidents?state=new", "ann", "console")
+    console.views.save("mine", "/console/incidents?state=closed", "bob", "console")
+    assert [(one.name, one.author) for one in console.views.all()] == [("mine", "bob")]
+    assert [one.action for one in console.audit.entries()] == [
+        "view saved",
+        "view saved",
+        "change of incidents undone",
+        "incident changed",
+    ]
+    assert [one.author for one in console.audit.entries(author="ann")] == ["ann", "ann"]

@@ -1,0 +1,321 @@
+"""Incidents at the console and over its API: searched, narrowed, exported as shown, triaged in bulk, undone."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+import httpx
+import pytest
+
+from agents.core.text import NETWORK
+from agents.core.types import Severity
+from agents.store.feedback.labels import Label
+from tests.support.verdicts import START, incident, verdicts
+from tests.web.test_console import HOSTILE_TEXT, HTML, World
+
+pytestmark = pytest.mark.integration
+LOUD = [Severity.HIGH, Severity.CRITICAL]
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> Iterator[World]:
+    made = World(tmp_path)
+    yield made
+    made.store.close()
+
+
+def fill(world: World, count: int = 120) -> list[str]:
+    """So many incidents, every third CRITICAL, of two networks; their ids, last seen first."""
+    made = [
+        incident(
+            client=f"10.0.{number % 2}.{number % 40}",
+            domain=f"d{number}.example",
+            severity=Severity.CRITICAL if number % 3 == 0 else Severity.HIGH,
+            tool="iodine" if number % 5 == 0 else None,
+            first_seen=START + number,
+            last_seen=START + number + 1,
+            detected_at=START + number + 0.5,
+        )
+        for number in range(count)
+    ]
+    world.store.write(verdicts([], incidents=tuple(made)), "filled")
+    return [one.incident_id for one in reversed(made)]
+
+
+class Person:
+    """A browser with a session, under a name."""
+
+    def __init__(self, world: World, name: str = "ann") -> None:
+        self._world = world
+        self.cookie = world.login(name=name).headers["set-cookie"].split(";")[0]
+
+    def page(self, url: str) -> httpx.Response:
+        return self._world.call("GET", url, headers=HTML | {"Cookie": self.cookie})
+
+    def send(self, url: str = "/console/incidents", **form: Any) -> httpx.Response:
+        """Send a form of the page; the page that follows."""
+        key = re.search(r'name="key" value="([0-9a-f]+)"', self.page(url).text)
+        assert key is not None
+        answer = self._world.call("POST", url, data=form | {"key": key[1]}, headers={"Cookie": self.cookie})
+        assert answer.status_code == 303, answer.text
+        return answer
+
+
+def told(answer: httpx.Response) -> dict[str, str]:
+    return {name: values[0] for name, values in parse_qs(urlsplit(answer.headers["location"]).query).items()}
+
+
+def post(world: World, path: str, **body: Any) -> httpx.Response:
+    return world.call("POST", path, json=body, headers={"Authorization": "Bearer correct horse battery staple"})
+
+
+def test_pages_by_cursor_miss_none_and_show_none_twice(world: World) -> None:
+    expected, found, cursor = fill(world), [], ""
+    while True:
+        page = world.get("/incidents", params={"limit": 50} | ({"cursor": cursor} if cursor else {})).json()
+        found += [one["incident_id"] for one in page["incidents"]]
+        assert page["count"] == 120
+        if not (cursor := page["cursor"] or ""):
+            break
+    assert found == expected
+
+
+@pytest.mark.parametrize(
+    ("params", "count"),
+    [
+        ({"q": "10.0.1.0/24"}, 60),
+        ({"q": "10.0.0.2"}, 3),
+        ({"q": "10.0.1.0/24 tool:iodine"}, 12),
+        ({"q": "d7.example"}, 1),
+        ({"q": "www.d7.example"}, 1),
+        ({"q": "d7*"}, 11),
+        ({"q": "iodine severity:critical"}, 8),
+        ({"q": "2025-12-31"}, 0),
+        ({"q": "2026-01-01"}, 120),
+        ({"q": "state:closed"}, 0),
+        ({"q": "severity:loud"}, 0),
+        ({"severity": "CRITICAL"}, 40),
+        ({"severity": ["CRITICAL", "HIGH"], "tool": "none"}, 96),
+        ({"client": "10.0.0.2", "domain": "d2.example"}, 1),
+        ({"q": "%"}, 0),
+        ({"q": "_"}, 0),
+        ({"q": "' OR 1=1 --"}, 0),
+    ],
+)
+def test_a_search_finds_what_it_says(world: World, params: dict[str, Any], count: int) -> None:
+    fill(world)
+    assert world.get("/incidents", params=params).json()["count"] == count
+
+
+def test_facets_count_what_choosing_them_would_give(world: World) -> None:
+    fill(world)
+    facets = world.get("/incidents", params={"severity": "CRITICAL"}).json()["facets"]
+    assert sorted(facets["severity"]) == [["CRITICAL", 40], ["HIGH", 80]]
+    assert sorted(facets["tool"]) == [["iodine", 8], ["none", 32]]
+    assert facets["state"] == [["new", 40]]
+    page = Person(world).page("/console/incidents?severity=CRITICAL").text
+    assert 'href="/console/incidents?severity=CRITICAL&amp;tool=iodine">iodine</a>' in page
+    assert 'href="/console/incidents?" class="chosen"' in page
+
+
+def test_an_export_has_exactly_what_is_shown(world: World) -> None:
+    fill(world)
+    world.store.write(verdicts([], incidents=(incident(domain="=cmd|x.example", tool="@SUM(1)"),)), "odd")
+    rows = list(csv.DictReader(io.StringIO(world.get("/incidents/export?severity=CRITICAL").text)))
+    assert len(rows) == 40
+    assert {row["severity"] for row in rows} == {"CRITICAL"}
+    (odd,) = csv.DictReader(io.StringIO(world.get("/incidents/export", params={"q": "cmd"}).text))
+    assert (odd["domain"], odd["tool"]) == ("'=cmd|x.example", "'@SUM(1)")
+    lines = world.get("/incidents/export?format=json&q=tool:iodine").text.splitlines()
+    assert len(lines) == 24
+    assert json.loads(lines[0])["tool"] == "iodine"
+
+
+def test_a_label_in_bulk_is_told_to_the_learning_loop_and_undone_by_one_click(world: World) -> None:
+    first, second, *_ = fill(world)
+    ann, bob = Person(world), Person(world, "bob")
+    answer = ann.send(incident=[first, second], do="tunnel", reason="seen it", query="q=last+2h")
+    assert told(answer)["done"] == "2 incidents: labelled tunnel."
+    assert told(answer)["q"] == "last 2h", "the list stays as it was"
+    said = world.get(f"/incidents/{first}").json()["triage"]
+    assert (said["state"], said["label"], said["changed_by"], said["reason"]) == ("closed", "tunnel", "ann", "seen it")
+    decided = world.parts.reviews.decisions(standing=True)
+    assert sorted((one.domain, one.label, one.author) for one in decided) == [
+        ("d118.example", Label.TUNNEL, "ann"),
+        ("d119.example", Label.TUNNEL, "ann"),
+    ]
+    assert world.get("/incidents?label=tunnel").json()["count"] == 2
+    undone = bob.send(do="undo", action=told(answer)["undo"])
+    assert told(undone)["done"] == "Undone for 2 incidents."
+    assert world.get(f"/incidents/{first}").json()["triage"]["label"] is None
+    assert world.parts.reviews.decisions(standing=True) == []
+    history = world.get(f"/incidents/{first}/history").json()["history"]
+    assert [(one["author"], one["undone_by"]) for one in history] == [("ann", "bob")]
+    assert [one["action"] for one in world.get("/audit").json()["entries"]] == [
+        "change of incidents undone",
+        "incident changed",
+    ]
+
+
+def test_what_was_changed_again_is_not_undone(world: World) -> None:
+    first, second, *_ = fill(world)
+    done = post(world, "/incidents/change", incidents=[first, second], label="benign", author="ann").json()
+    post(world, "/incidents/change", incidents=[second], label="tunnel", author="bob")
+    post(world, "/incidents/change", incidents=[first], comment="why?", author="bob")
+    answer = post(world, "/incidents/undo", action_id=done["action_id"], author="ann")
+    assert (answer.status_code, answer.json()["error"]) == (
+        422,
+        f"cannot undo: incident {second} was changed again since",
+    )
+    assert world.get(f"/incidents/{first}").json()["triage"]["label"] == "benign"
+    assert [one.label for one in world.parts.reviews.decisions(standing=True)] == [Label.TUNNEL, Label.BENIGN]
+
+
+def test_a_decision_that_somebody_made_since_stays(world: World) -> None:
+    first, *_ = fill(world)
+    done = post(world, "/incidents/change", incidents=[first], label="benign", author="ann").json()
+    world.parts.reviews.decide(["d119.example"], Label.TUNNEL, "looked again", "bob", START)
+    assert post(world, "/incidents/undo", action_id=done["action_id"], author="ann").status_code == 200
+    assert [(one.label, one.author) for one in world.parts.reviews.decisions(standing=True)] == [(Label.TUNNEL, "bob")]
+
+
+def test_state_assignee_and_comments(world: World) -> None:
+    first, *_ = fill(world)
+    ann = Person(world, "Ann B.")
+    ann.send(incident=first, do="mine")
+    ann.send(incident=first, do="comment", comment="asked\nthe owner", page=first)
+    said = world.get(f"/incidents/{first}").json()["triage"]
+    assert (said["state"], said["assignee"], said["changed_by"]) == ("in work", "Ann B.", "Ann B.")
+    page = ann.page(f"/console/incidents/{first}").text
+    assert "asked the owner" in page
+    assert "assignee: none → Ann B." in page
+    assert world.get("/incidents", params={"assignee": "Ann B."}).json()["count"] == 1
+    assert post(world, "/incidents/change", incidents=[first], assignee="", author="x").status_code == 200
+    assert world.get("/incidents?assignee=none").json()["count"] == 120
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        ({"incidents": []}, "incidents"),
+        ({"incidents": ["0" * 16], "label": "benign"}, "cannot find incident 0000000000000000"),
+        ({"incidents": ["0" * 16], "label": "good"}, "label"),
+        ({"incidents": ["0" * 16]}, "nothing is to be changed"),
+        ({"incidents": ["0" * 16], "comment": "x" * 5000}, "comment"),
+        ({"incidents": ["0" * 16] * 1001, "label": "benign"}, "incidents"),
+    ],
+)
+def test_what_cannot_be_changed_is_said_in_one_line_and_nothing_is_kept(
+    world: World, body: dict[str, Any], words: str
+) -> None:
+    answer = post(world, "/incidents/change", **body)
+    assert answer.status_code == 422
+    assert words in answer.json()["error"]
+    assert "\n" not in answer.json()["error"]
+    assert world.get("/audit").json()["entries"] == []
+
+
+def test_one_that_is_not_there_changes_none_of_them(world: World) -> None:
+    first, *_ = fill(world)
+    assert post(world, "/incidents/change", incidents=[first, "0" * 16], label="benign").status_code == 422
+    assert world.get(f"/incidents/{first}").json()["triage"]["label"] is None
+    assert world.parts.reviews.decisions() == []
+
+
+def test_a_form_of_another_site_or_session_changes_nothing(world: World) -> None:
+    first, *_ = fill(world)
+    ann, bob = Person(world), Person(world, "bob")
+    key = re.search(r'name="key" value="([0-9a-f]+)"', bob.page("/console/incidents").text)
+    assert key is not None
+    for cookie, sent in ((ann.cookie, key[1]), (ann.cookie, ""), ("", key[1])):
+        form = {"key": sent, "incident": first, "do": "benign"}
+        assert world.call("POST", "/console/incidents", data=form, headers={"Cookie": cookie}).status_code == 401
+    assert world.get(f"/incidents/{first}").json()["triage"]["label"] is None
+
+
+def test_an_incident_reads_like_a_sentence_and_shows_what_it_stands_on(world: World) -> None:
+    made = incident(
+        client="10.0.0.7",
+        domain="evil.example",
+        tool="dnscat2",
+        leaked_bytes=1234.0,
+        first_seen=START,
+        last_seen=START + 240,
+        detected_at=START + 10,
+        evidence={"qtypes": {"TXT": 12, "MX": 2}, "bytes_in": 20, "benign_if": "It would be benign if so."},
+        sample_names=("6e616d653d616e6e3b6b65793d3132333435363738393031.evil.example",),
+    )
+    names = [f"n{number}.other.example" for number in range(3)]
+    world.store.write(verdicts(names, client="10.0.0.7", incidents=(made,)), "b1")
+    world.store.write(verdicts(["x.evil.example"], client="10.0.0.9"), "b2")
+    page = Person(world).page(f"/console/incidents/{made.incident_id}").text
+    assert "10.0.0.7 sent at least 1.2 kB to evil.example through TXT names of dnscat2 within 4 minutes." in page
+    assert "hex: name=ann;key=12345678901" in page
+    assert ">other.example</a>" in page
+    assert ">10.0.0.9</a>" in page
+    assert "It would be benign if so." in page
+    assert "/console/blocks?domain=evil.example" in page
+    assert "/console/services?suffix=evil.example" in page
+
+
+def test_neighbours_are_those_of_the_list_that_it_was_opened_from(world: World) -> None:
+    ids = fill(world)
+    page = Person(world).page(f"/console/incidents/{ids[5]}?severity=CRITICAL").text
+    assert [
+        ids.index(one) for one in re.findall(r'href="/console/incidents/([0-9a-f]{16})\?severity=CRITICAL"', page)
+    ] == [2, 8]
+
+
+@pytest.mark.parametrize(
+    ("client", "domain"), [("", "evil.example"), (NETWORK, "."), ("10.0.0.7", NETWORK), ("x/y?", "a/b")]
+)
+def test_what_has_no_page_has_no_link(world: World, client: str, domain: str) -> None:
+    made = incident(client=client, domain=domain)
+    world.store.write(verdicts([], incidents=(made,)), "b1")
+    person = Person(world)
+    for path in ("/", "/console/incidents", f"/console/incidents/{made.incident_id}"):
+        page = person.page(path)
+        assert page.status_code == 200
+        for link in set(re.findall(r'href="(/console/(?:clients|domains)/[^"]+)"', page.text)):
+            assert person.page(link).status_code == 200
+
+
+def test_views_are_kept_shared_and_forgotten(world: World) -> None:
+    ann, bob = Person(world), Person(world, "bob")
+    ann.send(do="save", view="loud ones", query="severity=CRITICAL&state=new")
+    assert (
+        'href="/console/incidents?severity=CRITICAL&amp;state=new" title="kept by ann">loud ones<'
+        in bob.page("/console/incidents").text
+    )
+    assert "cannot keep this without a name" in told(ann.send(do="save", view="  ", query=""))["problem"]
+    bad = post(world, "/views", name="x", address="https://elsewhere.example/", author="ann")
+    assert bad.status_code == 422
+    bob.send(do="forget", view="loud ones")
+    assert world.get("/views").json() == {"views": []}
+
+
+def test_hostile_text_is_escaped_everywhere(world: World) -> None:
+    made = incident(domain=HOSTILE_TEXT, client="<b>", tool="<i>x", reasons=("<u>",), sample_names=(HOSTILE_TEXT,))
+    world.store.write(verdicts([], incidents=(made,)), "b1")
+    person = Person(world, "<em>ann")
+    person.send(incident=made.incident_id, do="comment", comment="<img src=x>", page=made.incident_id)
+    person.send(do="save", view="<s>view", query="q=%3Cscript%3E")
+    for path in (
+        "/console/incidents?q=%22%3E%3Cscript%3E&done=%3Cscript%3E&problem=%3Cscript%3E",
+        f"/console/incidents/{made.incident_id}",
+        "/console/audit",
+        "/console/hunt?q=%22%3E%3Cscript%3E",
+        "/console/services?suffix=%3Cscript%3E&reason=%22%3E%3Cscript%3E",
+        "/console/clients/%3Cscript%3E",
+        "/console/domains/%3Cscript%3E",
+    ):
+        text = person.page(path).text
+        for bad in ("<script>", "<b>", "<i>x", "<u>", "<em>", "<img", "<s>"):
+            assert bad not in text, (path, bad)
