@@ -14,6 +14,7 @@ from dns.rcode import Rcode
 from agents.core.types import FORWARDED, FROM_CACHE, FROM_CACHE_STALE
 from agents.sources.listener.cache import CacheLimits
 from agents.sources.listener.cache_kernels import FAILURE_S
+from agents.sources.origins import LISTENER
 from tests.support.listening import UNUSED, adds_up, listening, tcp, udp, wait_until
 from tests.support.stubs import Asked, StubServer, answer_a, answer_large, reply, silent
 
@@ -49,10 +50,8 @@ def test_the_second_query_is_answered_here_and_recorded_like_the_first(first, se
         plain, hit = (dict(zip(("ts", "client", "qname", "qtype", "qlen"), row, strict=False)) for row in rows)
         assert [row[CACHED] for row in rows] == [FORWARDED, FROM_CACHE]
         assert (hit["qname"], plain["qname"]) == (b"\3WwW\7Example\3COM", b"\3www\7example\3com")
-        assert rows[0][CACHED + 1] == rows[1][CACHED + 1] > 0 and rows[0][CACHED + 2 :] == rows[1][CACHED + 2 :] == (
-            4,
-            -1,
-        )
+        assert rows[0][CACHED + 1] == rows[1][CACHED + 1] > 0
+        assert rows[0][CACHED + 2 :] == rows[1][CACHED + 2 :] == (4, -1, LISTENER)
         assert [row[3:8] for row in rows] == [rows[0][3:8]] * 2 and rows[0][10] == rows[1][10] == "A"
         assert (listener.counters.cache_hits, listener.counters.cache_misses) == (1, 1)
         assert listener.counters.cache_entries == 1 and listener.counters.cache_bytes > 0

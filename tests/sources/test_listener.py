@@ -15,6 +15,7 @@ from dns.rcode import Rcode
 
 from agents.core.types import FORWARDED
 from agents.sources.listener import upstream
+from agents.sources.origins import LISTENER
 from tests.support.listening import UNUSED, listening, tcp, udp, wait_until
 from tests.support.stubs import Asked, StubServer, answer_a, answer_large, lying, silent
 
@@ -33,7 +34,7 @@ def test_answers_and_offers_a_row_with_the_answers_facts(ask) -> None:  # type: 
         assert (client, qname, qtype) == ("127.0.0.1", b"\3wWw\7Example\3com", 1)
         assert (rcode, ancount, ttl_min, types) == (0, 1, 60, "A")
         assert cached == FORWARDED
-        assert data[0] > 0 and data[1:] == [4, -1]
+        assert data[0] > 0 and data[1:] == [4, -1, LISTENER]
         assert qlen == len(query.to_wire())
         assert rlen > qlen
         assert 0 < rtt_ms < 5000

@@ -247,6 +247,20 @@ def test_bytes_in_hexadecimal_and_backslashes_of_zeek_and_suricata(tmp_path: Pat
 @pytest.mark.parametrize(
     ("written", "read_as"),
     [
+        ("a\\\\x07.example", "a\\007.example"),  # legacy: the byte, or its text, which reads alike
+        ("a\\u0007.example", "a\\007.example"),  # 8.1
+        ("a\\\\\\\\x07\\\\xff.example", "a\\\\x07\\255.example"),  # TSV
+        ("a\\udb80\\udc07\\udb80\\udcff\\\\x07.example", "a\\007\\255\\\\x07.example"),  # PUA
+    ],
+)
+def test_zeek_escapes_bytes_in_json_as_its_releases_did(written: str, read_as: str, tmp_path: Path) -> None:
+    line = lines.zeek_json("NAME").replace("NAME", written)
+    assert [name for name, _ in names_of([one(tmp_path / "a", line + "\n")])] == [read_as]
+
+
+@pytest.mark.parametrize(
+    ("written", "read_as"),
+    [
         ("a...t.example", "a.t.example"),
         ("..a.t.example", "a.t.example"),
         ("a\\999..t.example.", "a\\\\999.t.example"),

@@ -89,7 +89,7 @@ def test_columns_have_one_length_and_the_declared_types(source: Source) -> None:
         assert {len(column) for column in columns} == {len(batch)}
         kinds = [column.dtype.name for column in columns if isinstance(column, np.ndarray)]
         numbers = ["float64", "uint16", "int32", "int16", "int32", "int32", "int64", "float32", "int8"]
-        assert kinds == [*numbers, "uint64", "int32", "int32"]
+        assert kinds == [*numbers, "uint64", "int32", "int32", "uint8"]
 
 
 def test_what_was_not_seen_is_unknown(source: Source) -> None:

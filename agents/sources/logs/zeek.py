@@ -15,6 +15,8 @@ from agents.sources.logs.times import Clock
 
 _BYTE = re.compile(r"\\(?:x([0-9a-fA-F]{2})|\\?)")
 """Zeek's escape of a byte, or of a backslash; one that stands alone is a backslash, too."""
+_PRIVATE = re.compile("[\U000f0000-\U000f00ff]")
+"""A byte as policy PUA of Zeek 9.0 has it (json_string_escape_policy): behind U+F0000. No backslash is an escape."""
 _HEADER = re.compile(rb"#(?:separator|fields)[ \t]")
 _NEEDED = ("ts", "id.orig_h", "query")
 
@@ -34,7 +36,7 @@ class ZeekReader:
             self._take_header(line)
             return None
         if line.startswith("{"):
-            return self._observed(json_object(line)) if '"query"' in line else None
+            return self._observed(_without_private(json_object(line))) if '"query"' in line else None
         if not line:
             return None
         if not self._fields:
@@ -96,6 +98,15 @@ class ZeekReader:
         if isinstance(value, str):
             return value.split(self._within) if value else []
         return value if isinstance(value, list) else []
+
+
+def _without_private(row: dict[str, Any]) -> dict[str, Any]:
+    """A row of JSON whose name has the escapes of tab-separated rows, whichever policy wrote it."""
+    query = row.get("query")
+    if isinstance(query, str) and _PRIVATE.search(query):
+        escaped = query.replace("\\", "\\\\")
+        return row | {"query": _PRIVATE.sub(lambda match: f"\\x{ord(match[0]) & 0xFF:02x}", escaped)}
+    return row
 
 
 def _is_number(text: object) -> bool:
