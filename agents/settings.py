@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import ipaddress
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
@@ -398,7 +398,8 @@ def load(specs: Iterable[Spec[Any]] = (), /, **overrides: Any) -> Settings:
     overrides: values by the names of settings; they take the place of the environment and `.env`.
     """
     _see_lines()
-    made = settings_of(tuple(specs))
+    specs = tuple(specs)
+    made = settings_of(specs)
     if unknown := {name for name in overrides if not name.startswith("_")} - made.model_fields.keys():
         raise TypeError(f"no settings: {', '.join(sorted(unknown))}")
     try:
@@ -413,9 +414,12 @@ def load(specs: Iterable[Spec[Any]] = (), /, **overrides: Any) -> Settings:
             name = next((old for old in old_names() if RENAMED[old] == name), name)
         shown = "" if field.annotation is SecretStr else f"={first['input']}"
         raise SettingsError(f"cannot use setting {name}{shown}: {first['msg'].removeprefix('Value error, ')}") from None
-    if settings.score_preset == "bands":
-        unset = BANDS.keys() - settings.model_fields_set
-        settings = settings.model_copy(update={name: BANDS[name] for name in unset})
+    presets: list[tuple[dict[str, str], Mapping[str, Any]]] = [({"score_preset": "bands"}, BANDS)]
+    presets += [({name: value}, preset) for spec in specs for (name, value), preset in spec.presets.items()]
+    for chosen, preset in presets:
+        if all(getattr(settings, name) == value for name, value in chosen.items()):
+            unset = preset.keys() - settings.model_fields_set
+            settings = settings.model_copy(update={name: preset[name] for name in unset})
     if not settings.score_suspicious < settings.score_high < settings.score_critical:
         raise SettingsError("cannot use setting SCORE_HIGH: SCORE_SUSPICIOUS < SCORE_HIGH < SCORE_CRITICAL must hold")
     if not settings.target_fpr_high < settings.target_fpr_suspicious:

@@ -14,6 +14,7 @@ from pydantic import SecretStr
 from agents.core.errors import SettingsError
 from agents.core.protocols import Field, Spec
 from agents.core.types import Severity
+from agents.learning.loop.online import SPEC as LEARNING
 from agents.runtime import bootstrap
 from agents.runtime.bootstrap import SPECS, load_settings
 from agents.settings import FOR_COMPOSE, RENAMED, old_names, settings_of, unknown_names
@@ -173,4 +174,26 @@ def test_a_preset_sets_what_nobody_has_set(monkeypatch: pytest.MonkeyPatch, tmp_
     assert bootstrap.scale_of(load_settings()).severity(0.35) is Severity.SUSPICIOUS
     monkeypatch.setenv("SCORE_HIGH", "0.85")
     with pytest.raises(SettingsError, match="SCORE_SUSPICIOUS < SCORE_HIGH < SCORE_CRITICAL"):
+        load_settings()
+
+
+def test_a_preset_of_the_learner_sets_what_is_not_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir("/")
+    names = ("learning_interval", "learning_min_samples", "learning_batch")
+    found = {}
+    for preset in ("usual", "high", "low", "fleet"):
+        monkeypatch.setenv("LEARNING_PRESET", preset)
+        settings = load_settings()
+        found[preset] = tuple(getattr(settings, name) for name in names)
+    assert found == {
+        "usual": (3600, 100, 32),
+        "high": (1800, 200, 64),
+        "low": (7200, 50, 16),
+        "fleet": (3600, 500, 128),
+    }
+    monkeypatch.setenv("LEARNING_BATCH", "8")
+    assert load_settings().of(LEARNING)["learning_batch"] == 8
+    assert load_settings(learning_interval=90.0).of(LEARNING)["learning_interval"] == 90
+    monkeypatch.setenv("LEARNING_PRESET", "huge")
+    with pytest.raises(SettingsError, match="LEARNING_PRESET=huge"):
         load_settings()

@@ -6,7 +6,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -257,7 +257,7 @@ class FlowLearner(Protocol):
     """The part of the online learner that the console shows."""
 
     def status(self) -> Mapping[str, Any]:
-        """enabled, is_training, last_training_time, last_processed_id, total_training_cycles, model_versions."""
+        """enabled, is_training, progress, last_training_time, last_processed_id, total_training_cycles, …."""
         ...
 
     def history(self, limit: int) -> Sequence[Mapping[str, Any]]:
@@ -442,14 +442,15 @@ class Spec(Generic[Made]):
     """A kind of intake, channel or detector type. Settings, documents and checks are made from the lists of Specs.
 
     summary: a noun phrase for people. factory: makes an object of the kind; its last argument maps names of `fields`
-    to their values.
+    to their values. presets: of a field and its value, what other fields are where they are not set.
     """
 
     name: str
     summary: str
     fields: tuple[Field, ...]
     factory: Callable[..., Made]
+    presets: Mapping[tuple[str, str], Mapping[str, Any]] = field(default_factory=dict, kw_only=True, compare=False)
 
     def values(self, options: Mapping[str, Any]) -> dict[str, Any]:
         """The value of each field: the one in `options`, else its default."""
-        return {field.name: options.get(field.name, field.default) for field in self.fields}
+        return {one.name: options.get(one.name, one.default) for one in self.fields}

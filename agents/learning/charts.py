@@ -7,51 +7,63 @@ from collections.abc import Sequence
 
 from markupsafe import Markup, escape
 
-WIDTH, HEIGHT = 480, 250
-_LEFT, _RIGHT, _TOP, _BOTTOM = 44, 8, 20, 40
+from agents.core.drawing.frame import (
+    LEFT,
+    PLOT_H,
+    PLOT_W,
+    RIGHT,
+    TOP,
+    WIDTH,
+    chart_bar,
+    chart_line,
+    chart_svg,
+    chart_ticks,
+    chart_title,
+    chart_y_label,
+)
+
 _INSET = 10
 """What a curve keeps clear at its right, for the last tick's number."""
-_PLOT_W, _PLOT_H = WIDTH - _LEFT - _RIGHT, HEIGHT - _TOP - _BOTTOM
 
 
 def histogram(old: Sequence[int], new: Sequence[int], limits: Sequence[float], label: str) -> Markup:
     """Counts over equal bins of 0..1, logarithmic; `limits` are drawn as dashed lines."""
     top = _decades(max([1, *old, *new]))
     bins = max(len(old), len(new), 1)
-    ticks = [(_LEFT + _PLOT_W * at / 10, f"{at / 10:g}") for at in range(0, 11, 2)]
+    ticks = [(LEFT + PLOT_W * at / 10, f"{at / 10:g}") for at in range(0, 11, 2)]
     lines = [
-        f'<line class="limit" stroke-dasharray="3 3" opacity=".55" x1="{x:.1f}" x2="{x:.1f}" y1="{_TOP}" '
-        f'y2="{_TOP + _PLOT_H}"/><text x="{x:.1f}" y="{_TOP - 6}" text-anchor="middle">{limit:g}</text>'
+        f'<line class="limit" stroke-dasharray="3 3" opacity=".55" x1="{x:.1f}" x2="{x:.1f}" y1="{TOP}" '
+        f'y2="{TOP + PLOT_H}"/><text x="{x:.1f}" y="{TOP - 6}" text-anchor="middle">{limit:g}</text>'
         for limit in limits
-        for x in [_LEFT + _PLOT_W * limit]
+        for x in [LEFT + PLOT_W * limit]
     ]
     bars = _pairs(old, new, bins, top, values=False)
-    return _svg([*_grid(top), *bars, *lines, *_ticks(ticks), _title("score")], label)
+    return chart_svg([*_grid(top), *bars, *lines, *chart_ticks(ticks), chart_title("score")], label)
 
 
 def grouped(names: Sequence[str], old: Sequence[int], new: Sequence[int], label: str) -> Markup:
     """Two counts a name, logarithmic, with the numbers above the bars."""
     top = _decades(max([1, *old, *new]))
-    step = _PLOT_W / max(len(names), 1)
-    ticks = [(_LEFT + step * (at + 0.5), name) for at, name in enumerate(names)]
+    step = PLOT_W / max(len(names), 1)
+    ticks = [(LEFT + step * (at + 0.5), name) for at, name in enumerate(names)]
     bars = _pairs(old, new, len(names), top, values=True)
-    return _svg([*_grid(top), *bars, *_ticks(ticks), _title("queries by severity")], label)
+    return chart_svg([*_grid(top), *bars, *chart_ticks(ticks), chart_title("queries by severity")], label)
 
 
 def days(counts: Sequence[tuple[str, int]], label: str) -> Markup:
     """One linear bar a day (YYYY-MM-DD, count); a day's label is its month and day."""
     most = max([1, *(count for _, count in counts)])
-    step = _PLOT_W / max(len(counts), 1)
+    step = PLOT_W / max(len(counts), 1)
     every = max(1, math.ceil(len(counts) / 8))
-    parts, ticks = [_line(_TOP + _PLOT_H, "axis")], []
+    parts, ticks = [chart_line(TOP + PLOT_H, "axis")], []
     for at, (day, count) in enumerate(counts):
-        x, height = _LEFT + step * at, _PLOT_H * count / most
-        parts.append(_bar(x + step * 0.15, height, step * 0.7, "c-new", f"{day}: {count:,}"))
+        x, height = LEFT + step * at, PLOT_H * count / most
+        parts.append(chart_bar(x + step * 0.15, height, step * 0.7, "c-new", f"{day}: {count:,}"))
         if len(counts) <= 14:
             parts.append(_value(x + step / 2, height, count))
         if at % every == 0:
             ticks.append((x + step / 2, day[5:]))
-    return _svg([*parts, *_ticks(ticks), _title("month-day")], label)
+    return chart_svg([*parts, *chart_ticks(ticks), chart_title("month-day")], label)
 
 
 def trade(
@@ -61,9 +73,9 @@ def trade(
 
     `points` are at least two, by rising x; `names` are what stands beside the limit's line and below the axis.
     """
-    low, scale = points[0][0], (_PLOT_W - _INSET) / (points[-1][0] - points[0][0])
+    low, scale = points[0][0], (PLOT_W - _INSET) / (points[-1][0] - points[0][0])
     top = _decades(math.ceil(max([1.0, limit, *(y for _, y in points)])))
-    at = [(_LEFT + scale * (x - low), _TOP + _PLOT_H - _log_height(y, top)) for x, y in points]
+    at = [(LEFT + scale * (x - low), TOP + PLOT_H - _log_height(y, top)) for x, y in points]
     path = " ".join(f"{x:.1f},{y:.1f}" for x, y in at)
     dots = [
         f'<circle class="c-new" cx="{x:.1f}" cy="{y:.1f}" r="{6 if point[0] == chosen else 2.5}">'
@@ -71,10 +83,17 @@ def trade(
         for point, (x, y) in zip(points, at, strict=True)
     ]
     ticks = [(x, f"{point[0]:,.0f}") for point, (x, _) in list(zip(points, at, strict=True))[::3]]
-    y = _TOP + _PLOT_H - _log_height(limit, top)
-    marks = _cross(_LEFT + scale * (chosen - low), y, y + 14 if at[0][1] < y < _TOP + _PLOT_H - 16 else y - 5, names[0])
-    return _svg(
-        [*_grid(top), *marks, f'<polyline class="curve" points="{path}"/>', *dots, *_ticks(ticks), _title(names[1])],
+    y = TOP + PLOT_H - _log_height(limit, top)
+    marks = _cross(LEFT + scale * (chosen - low), y, y + 14 if at[0][1] < y < TOP + PLOT_H - 16 else y - 5, names[0])
+    return chart_svg(
+        [
+            *_grid(top),
+            *marks,
+            f'<polyline class="curve" points="{path}"/>',
+            *dots,
+            *chart_ticks(ticks),
+            chart_title(names[1]),
+        ],
         label,
     )
 
@@ -116,71 +135,43 @@ def _decades(most: int) -> int:
 
 
 def _log_height(count: float, top: int) -> float:
-    return 0.0 if count <= 0.1 else _PLOT_H * (math.log10(count) + 1) / (top + 1)
+    return 0.0 if count <= 0.1 else PLOT_H * (math.log10(count) + 1) / (top + 1)
 
 
 def _cross(x: float, y: float, name_y: float, name: str) -> list[str]:
     """What was chosen as a dashed line upwards, what is wanted as one across, with its name at the left."""
     dashed = 'class="limit" stroke-dasharray="3 3" opacity=".55"'
     return [
-        f'<line {dashed} x1="{x:.1f}" x2="{x:.1f}" y1="{_TOP}" y2="{_TOP + _PLOT_H}"/>',
-        f'<text class="value" x="{x:.1f}" y="{_TOP - 6}" text-anchor="middle">chosen</text>',
-        f'<line {dashed} x1="{_LEFT}" x2="{WIDTH - _RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>',
-        f'<text class="value" x="{_LEFT + 6}" y="{name_y:.1f}">{escape(name)}</text>',
+        f'<line {dashed} x1="{x:.1f}" x2="{x:.1f}" y1="{TOP}" y2="{TOP + PLOT_H}"/>',
+        f'<text class="value" x="{x:.1f}" y="{TOP - 6}" text-anchor="middle">chosen</text>',
+        f'<line {dashed} x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>',
+        f'<text class="value" x="{LEFT + 6}" y="{name_y:.1f}">{escape(name)}</text>',
     ]
 
 
 def _grid(top: int) -> list[str]:
-    out = [_line(_TOP + _PLOT_H, "axis"), _y_label(_TOP + _PLOT_H, "0")]
+    out = [chart_line(TOP + PLOT_H, "axis"), chart_y_label(TOP + PLOT_H, "0")]
     for power in range(top + 1):
-        y = _TOP + _PLOT_H - _PLOT_H * (power + 1) / (top + 1)
-        out += [_line(y, "grid"), _y_label(y, f"{10**power:,}" if power < 6 else f"10^{power}")]
+        y = TOP + PLOT_H - PLOT_H * (power + 1) / (top + 1)
+        out += [chart_line(y, "grid"), chart_y_label(y, f"{10**power:,}" if power < 6 else f"10^{power}")]
     return out
 
 
 def _pairs(old: Sequence[int], new: Sequence[int], groups: int, top: int, values: bool) -> list[str]:
-    step, out = _PLOT_W / max(groups, 1), []
+    step, out = PLOT_W / max(groups, 1), []
     for series, kind, shift in ((old, "c-old", 0.1), (new, "c-new", 0.52)):
         for at, count in enumerate(series):
-            x, height, width = _LEFT + step * (at + shift), _log_height(count, top), step * 0.38
-            out.append(_bar(x, height, width, kind, f"{count:,}"))
+            x, height, width = LEFT + step * (at + shift), _log_height(count, top), step * 0.38
+            out.append(chart_bar(x, height, width, kind, f"{count:,}"))
             if values:
                 out.append(_value(x + width / 2, height, count))
     return out
 
 
-def _bar(x: float, height: float, width: float, kind: str, title: str) -> str:
-    y = _TOP + _PLOT_H - height
-    box = f'x="{x:.1f}" y="{y:.1f}" width="{max(width, 1):.1f}" height="{height:.1f}"'
-    return f'<rect class="{kind}" {box}><title>{escape(title)}</title></rect>'
-
-
 def _value(x: float, height: float, count: int) -> str:
-    y = _TOP + _PLOT_H - height - 4
+    y = TOP + PLOT_H - height - 4
     return f'<text class="value" x="{x:.1f}" y="{y:.1f}" text-anchor="middle">{_short(count)}</text>'
 
 
 def _short(count: int) -> str:
     return f"{count:,}" if count < 100_000 else f"{count / 1000:,.0f}k"
-
-
-def _ticks(ticks: Sequence[tuple[float, str]]) -> list[str]:
-    y = _TOP + _PLOT_H + 16
-    return [f'<text x="{x:.1f}" y="{y}" text-anchor="middle">{escape(name)}</text>' for x, name in ticks]
-
-
-def _line(y: float, kind: str) -> str:
-    return f'<line class="{kind}" x1="{_LEFT}" x2="{WIDTH - _RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>'
-
-
-def _y_label(y: float, text: str) -> str:
-    return f'<text x="{_LEFT - 6}" y="{y + 4:.1f}" text-anchor="end">{text}</text>'
-
-
-def _title(text: str) -> str:
-    return f'<text x="{_LEFT + _PLOT_W / 2:.0f}" y="{HEIGHT - 6}" text-anchor="middle">{escape(text)}</text>'
-
-
-def _svg(parts: Sequence[str], label: str) -> Markup:
-    head = f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(label)}">'
-    return Markup(head + "".join(parts) + "</svg>")  # noqa: S704 - texts in parts are escaped

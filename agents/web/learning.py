@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fastapi import APIRouter, Depends, HTTPException, Request, Response
 
 from agents.core.errors import AgentsError, UsageError
 from agents.web.api import PROBLEMS, Limit, known_parameters
+from agents.web.charts.learning import labels_chart, measures_chart, origins_of, progress_bar
 from agents.web.pages import form_of, gate_of, page, to_login
 from agents.web.parts import parts_of
 from agents.web.schemas import (
@@ -24,7 +25,7 @@ from agents.web.schemas import (
 
 LEARNING_FORM_MAX = 4096
 """Longest form of the page, bytes."""
-CYCLES_ON_PAGE = 20
+CYCLES_ON_PAGE, CYCLES_DRAWN = 20, 200
 LIVE_PHASES = ("collecting", "training")
 """While a cycle does this, the page loads itself again."""
 page_router = APIRouter(include_in_schema=False)
@@ -108,17 +109,43 @@ def learning_page(request: Request) -> Response:
 
 def _shown_learning(request: Request, status: int = 200, **said: str) -> Response:
     parts = parts_of(request)
-    cycle = parts.cycles.state()
+    cycle, learner, history = parts.cycles.state(), parts.learner.status(), list(parts.learner.history(CYCLES_DRAWN))
     return page(
         "learning.html",
         status,
-        learner=parts.learner.status(),
-        history=parts.learner.history(CYCLES_ON_PAGE),
+        learner=learner,
+        history=history[:CYCLES_ON_PAGE],
+        charts=_charts(history[::-1]),
+        progress=_progress(learner, cycle),
         cycle=cycle,
-        live=cycle["phase"] in LIVE_PHASES,
+        live=cycle["phase"] in LIVE_PHASES or learner["is_training"],
         key=gate_of(request).form_key(request),
         **({"done": "", "problem": ""} | said),
     )
+
+
+def _charts(cycles: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Charts of cycles, oldest first; {} while there is none."""
+    if not cycles:
+        return {}
+    return {
+        "accuracy": measures_chart(cycles, ("accuracy", "balanced_accuracy"), 1.0, "accuracy by cycle"),
+        "loss": measures_chart(cycles, ("loss",), 0.1, "loss by cycle"),
+        "labels": labels_chart(cycles, "new labels by day and origin"),
+        "origins": origins_of(cycles),
+    }
+
+
+def _progress(learner: Mapping[str, Any], cycle: Mapping[str, Any]) -> dict[str, Any]:
+    """How far a running cycle is, of either kind, as a bar."""
+    found: dict[str, Any] = {"learner": "", "cycle": ""}
+    if learner["is_training"]:
+        share = learner["progress"] or 0.0
+        found["learner"] = progress_bar(share, f"{share:.0%} of the cycle's batches are learnt")
+    if cycle["phase"] == "collecting" and cycle["minutes"] > 0:
+        share = 1 - cycle["remaining_s"] / (cycle["minutes"] * 60)
+        found["cycle"] = progress_bar(share, f"{share:.0%} of the time to collect is over")
+    return found
 
 
 @page_router.post("/console/learning")

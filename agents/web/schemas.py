@@ -234,6 +234,11 @@ class LearningStatus(BaseModel):
     last_training_time: float | None = Field(examples=[1767225600.25], description="Unix seconds")
     last_processed_id: int = Field(examples=[1543], description="last labelled flow-hour that a cycle read")
     total_training_cycles: int = Field(examples=[12])
+    progress: float | None = Field(examples=[None], description="share of a running cycle; null = none runs")
+    labels: dict[str, int] = Field(
+        examples=[{"tunnel (golden session)": 58, "benign (a person)": 12}],
+        description="labelled flow-hours by label and origin",
+    )
     model_versions: int = Field(examples=[12], description="flow models that are kept")
 
 

@@ -9,6 +9,7 @@ from xml.etree import ElementTree
 
 import pytest
 
+from agents.core.drawing.frame import HEIGHT, WIDTH
 from agents.core.types import Gate
 from agents.learning import charts
 from agents.learning.report import recommendation, render, write_report
@@ -233,9 +234,9 @@ def test_a_trade_falls_from_left_to_right_and_marks_what_was_chosen() -> None:
 def test_a_trade_stays_inside_its_chart(limit: float) -> None:
     root = trade([(200.0, 0.01), (400.0, 1e5)], 300.0, limit)
     for dot in root.iter("circle"):
-        assert 0 <= float(dot.get("cx", "")) <= charts.WIDTH
-        assert 0 <= float(dot.get("cy", "")) <= charts.HEIGHT
-    assert all(0 <= float(line.get("y1", "")) <= charts.HEIGHT for line in root.iter("line"))
+        assert 0 <= float(dot.get("cx", "")) <= WIDTH
+        assert 0 <= float(dot.get("cy", "")) <= HEIGHT
+    assert all(0 <= float(line.get("y1", "")) <= HEIGHT for line in root.iter("line"))
 
 
 @pytest.mark.parametrize(

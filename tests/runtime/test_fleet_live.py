@@ -134,13 +134,14 @@ def test_a_malicious_site_changes_nothing_beyond_its_part(fleet: Fleet, tmp_path
     state = evil.look()
     hostile = honest[0].model_copy(
         update={
+            "forest": None,
             "delta": [1e6] * WEIGHTS,
             "counts": [0] * (BINS - 1) + [10_000_000],
             "domains": [f"{number:016x}" for number in range(20_000)],
         }
     )
     counts = [100 if at == 9 else 0 for at in range(BINS)]
-    honest = [one.model_copy(update={"counts": counts}) for one in honest]
+    honest = [one.model_copy(update={"counts": counts, "forest": None}) for one in honest]
     for site, contribution in zip(("north", "south"), honest, strict=True):
         send(fleet.sites[site], contribution)
     after = send(evil, hostile)

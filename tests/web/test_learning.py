@@ -21,8 +21,8 @@ def test_status_train_now_history_stop_and_start(tmp_path: Path) -> None:
     world = World(tmp_path)
     first = world.get("/learning/status").json()
     assert first == {
-        "enabled": True, "is_training": False, "last_training_time": None, "last_processed_id": 0,
-        "total_training_cycles": 0, "model_versions": 0,
+        "enabled": True, "is_training": False, "progress": None, "last_training_time": None, "last_processed_id": 0,
+        "total_training_cycles": 0, "model_versions": 0, "labels": {},
     }  # fmt: skip
     begun = world.call("POST", "/learning/train-now", headers=AUTH)
     assert (begun.status_code, begun.json()["status"]) == (202, "in_progress")

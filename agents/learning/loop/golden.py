@@ -1,7 +1,12 @@
-"""Flow-hours of the golden sessions and the golden traffic: what the online learner knows before anybody labels."""
+"""Flow-hours of the golden sessions and the golden traffic: what the online learner knows before anybody labels.
+
+They are stored as labels, of a schema of their own (GOLDEN_SCHEMA), so that they are counted and shown as any other,
+and made once: computing them takes seconds.
+"""
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from functools import lru_cache
 
@@ -13,8 +18,16 @@ from agents.detection.detector import TunnelDetector
 from agents.detection.limits import Scale
 from agents.learning.baseline import golden_sessions, golden_traffic, model_bytes
 from agents.learning.loop.finite import hours_of
+from agents.learning.loop.flow_hours import SCHEMA
 from agents.scoring.model import Model
+from agents.store.feedback.flow_hours import FlowHours, FlowHourStore
+from agents.store.feedback.labels import Label, LabelStore
+from agents.store.feedback.tables import LabelOrigin
+from agents.store.sql import Store
 
+GOLDEN_SCHEMA = -SCHEMA
+"""Of stored golden flow-hours: never read together with what was seen here."""
+GOLDEN_CLIENT = "golden"
 CUTS = (10, 20, 50)
 """A golden session gives flow-hours after so many queries, too: most tunnels are slower than those."""
 FLOWS_MAX, QUIET_S = 200_000, 3600.0
@@ -33,3 +46,31 @@ def golden_flow_hours() -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
     benign = numbers(golden_traffic())
     counts = [sum(map(len, some)) for some in (tunnels, benign)]
     return np.concatenate([*tunnels, *benign]), np.repeat([True, False], counts)
+
+
+def stored_golden(store: Store, now: float) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    """The golden flow-hours as they are stored; where they are not, or are those of another release, they are written.
+
+    now: when they are labelled, Unix seconds. Shapes as of golden_flow_hours. Raises StoreError.
+    """
+    wanted = golden_domain()
+    found = LabelStore(store).labelled(GOLDEN_SCHEMA)
+    if len(found) and set(found.domain) == {wanted}:
+        return found.numbers, found.tunnel
+    numbers, tunnel = golden_flow_hours()
+    count = len(tunnel)
+    hours, names = np.arange(count, dtype=np.int64), [()] * count
+    said = [str(Label.TUNNEL if one else Label.BENIGN) for one in tunnel.tolist()]
+    made = FlowHours(GOLDEN_SCHEMA, hours, [GOLDEN_CLIENT] * count, [wanted] * count, names, numbers)
+    FlowHourStore(store).replace(made, said, str(LabelOrigin.GOLDEN), now)
+    return numbers, tunnel
+
+
+@lru_cache(maxsize=1)
+def golden_domain() -> str:
+    """What stored golden flow-hours lie below: the hash of what they are made of, so that a release brings its own."""
+    made_of = hashlib.sha256(model_bytes() + repr((CUTS, SCHEMA)).encode())
+    for name, session in sorted(golden_sessions().items()):
+        made_of.update(name.encode() + b"".join(session.qname))
+    made_of.update(b"".join(golden_traffic().qname))
+    return f"golden-{made_of.hexdigest()[:16]}"

@@ -5,13 +5,15 @@ A cycle changes nothing until its end: then the new model takes the place of the
 
 from __future__ import annotations
 
+import json
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import structlog
@@ -23,7 +25,7 @@ from agents.core.protocols import Field, Spec, Within
 from agents.core.types import Gate
 from agents.learning.loop.flow_hours import SCHEMA
 from agents.learning.loop.flow_model import FlowModel, Steps, empty_flow_model, load_flow_model
-from agents.learning.loop.golden import golden_flow_hours
+from agents.learning.loop.golden import GOLDEN_SCHEMA, golden_flow_hours, stored_golden
 from agents.learning.loop.review import teaches
 from agents.store.feedback.cycles import CycleStore
 from agents.store.feedback.flow_hours import FlowHourStore
@@ -42,6 +44,10 @@ LOSS_MAX, ACCURACY_MIN, BALANCED_MIN, FALL_MAX = 2.0, 0.7, 0.9, 0.05
 STOP_S, ASKED_S = 5.0, 1.0
 CONFIDENCE_MAX = 0.999
 """Of what was learnt: a rule, whose confidence is 1, takes its place."""
+LATER_S = 2.0**40
+"""Later than any hour, Unix seconds."""
+PROGRESS_STEPS = 50
+"""How often a cycle notes how far it is."""
 VERSIONS_KEPT = 30
 """Earlier flow models that are kept."""
 _log = structlog.get_logger("agents.learning.loop")
@@ -69,10 +75,21 @@ class LearnerOptions:
     benign_to: float
 
 
+PRESETS = {"high": (1800.0, 200, 64), "low": (7200.0, 50, 16), "fleet": (3600.0, 500, 128)}
+"""Seconds between cycles, new labels that one needs, and flow-hours of a step, for much traffic, for little, and for
+the labels of many sites together."""
+
 SPEC: Spec[LearnerOptions] = Spec(
     "learning",
     "online learner of flow-hours",
     (
+        Field(
+            "learning_preset",
+            Literal["usual", "high", "low", "fleet"],
+            "usual",
+            "what LEARNING_INTERVAL, LEARNING_MIN_SAMPLES and LEARNING_BATCH are where they are not set: high = much "
+            "traffic (1800, 200, 64), low = little (7200, 50, 16), fleet = many sites' labels (3600, 500, 128)",
+        ),
         Field("learning_interval", float, 3600.0, "seconds between two cycles of the learner", Within(60, 1e7)),
         Field("learning_min_samples", int, 100, "new labels that a cycle needs", Within(1, 200_000)),
         Field("learning_batch", int, 32, "flow-hours of one step; half of them are old ones", Within(4, 4096)),
@@ -98,6 +115,12 @@ SPEC: Spec[LearnerOptions] = Spec(
         tunnel_from=values["label_tunnel_from"],
         benign_to=values["label_benign_to"],
     ),
+    presets={
+        ("learning_preset", name): dict(
+            zip(("learning_interval", "learning_min_samples", "learning_batch"), values, strict=True)
+        )
+        for name, values in PRESETS.items()
+    },
 )
 
 
@@ -138,12 +161,12 @@ class Material:
     origins: Mapping[str, int]  # new labels by origin
 
 
-def material_of(labels: LabelledHours, since: float) -> Material:
+def material_of(labels: LabelledHours, since: float, golden: Examples | None = None) -> Material:
     """Labels that came after `since` (Unix seconds) are new. Of people's labels half are held out (review.teaches).
 
     What was learnt is new material, but never certain: so no model feeds on its own guesses alone.
     """
-    golden = Examples(*golden_flow_hours())
+    golden = golden or Examples(*golden_flow_hours())
     held = np.arange(len(golden.tunnel)) % HELD_OUT == 0
     if not len(labels):
         nothing = golden.at(np.empty(0, np.int64))
@@ -214,13 +237,22 @@ def cold_model(rate: float, seed: int = 0) -> FlowModel:
     return steps.model({})
 
 
-def learnt(model: FlowModel, material: Material, options: LearnerOptions, seed: int) -> FlowModel:
+def learnt(
+    model: FlowModel,
+    material: Material,
+    options: LearnerOptions,
+    seed: int,
+    progress: Callable[[float], None] = lambda share: None,
+) -> FlowModel:
     """The model after some passes over what is new; half of each batch is rehearsed, from labels of all times and from
     the golden flow-hours alike: labels are few beside those, and would be forgotten."""
     steps, draw = Steps(model, options.rate), np.random.default_rng(seed)
     half = options.batch // 2
     old = half // 2 if len(material.certain.tunnel) else 0
-    for _ in range(options.passes * -(-len(material.new.tunnel) // half)):
+    count = options.passes * -(-len(material.new.tunnel) // half)
+    for number in range(count):
+        if number % max(count // PROGRESS_STEPS, 1) == 0:
+            progress(number / count)
         some = [material.new.drawn(half, draw), material.golden.drawn(options.batch - half - old, draw)]
         some += [material.certain.drawn(old, draw)] if old else []
         batch = joined_examples(*some)
@@ -275,13 +307,14 @@ class OnlineLearner:
     def _cycle(self) -> dict[str, Any]:
         begun, cycles = self.clock(), CycleStore(self.store)
         last, old = next(iter(cycles.newest(1)), None), self.usable_model()
-        material = material_of(LabelStore(self.store).labelled(SCHEMA), last["until"] if last else 0.0)
+        material = self._material(last["until"] if last else 0.0)
         count = len(material.new.tunnel)
         enough = count >= self.options.min_samples
         if not enough and old is not None:
             return {"state": str(CycleState.WAITING), "new_labels": count, "needed": self.options.min_samples}
         before = old or cold_model(self.options.rate)
-        new = learnt(before, material, self.options, cycles.count()) if enough else before
+        new = learnt(before, material, self.options, cycles.count(), self._note_progress) if enough else before
+        self._progress.unlink(missing_ok=True)
         gates = gates_of_cycle(before, new, material)
         found: dict[str, Any] = {
             "until": begun if enough else 0.0,
@@ -317,9 +350,13 @@ class OnlineLearner:
         _log.info("learning_cycle_finished", state=str(state), new_labels=found["new_labels"], missed=missed)
         return {**found, "state": str(state)}
 
+    def _material(self, since: float) -> Material:
+        golden = Examples(*stored_golden(self.store, self.clock()))
+        return material_of(LabelStore(self.store).labelled(SCHEMA), since, golden)
+
     def trained_from(self, base: FlowModel) -> FlowModel:
         """What labels of people and rules make of a model; the one in use stays. Raises StoreError."""
-        material = material_of(LabelStore(self.store).labelled(SCHEMA), 0.0)
+        material = self._material(0.0)
         if not len(material.certain.tunnel):
             return base
         return learnt(base, replace(material, new=material.certain), self.options, 0)
@@ -336,7 +373,7 @@ class OnlineLearner:
         with lock:
             begun, cycles, old = self.clock(), CycleStore(self.store), self.usable_model()
             last = next(iter(cycles.newest(1)), None)
-            material = material_of(LabelStore(self.store).labelled(SCHEMA), 0.0)
+            material = self._material(0.0)
             gates = gates_of_cycle(old or cold_model(self.options.rate), model, material)
             found = {
                 "until": last["until"] if last else 0.0,
@@ -382,6 +419,22 @@ class OnlineLearner:
         return False
 
     @property
+    def _progress(self) -> Path:
+        return self.folder / "progress.json"
+
+    def _note_progress(self, share: float) -> None:
+        with suppress(OSError):  # it is for people who wait: a cycle goes on without it
+            self._progress.write_text(json.dumps(share))
+
+    def progress(self) -> float | None:
+        """The share of a running cycle's batches that is learnt; None while none runs, or before its first batch."""
+        try:
+            found = json.loads(self._progress.read_bytes())
+        except (OSError, ValueError):
+            return None
+        return float(found) if isinstance(found, int | float) else None
+
+    @property
     def _switch(self) -> Path:
         return self.folder / "stopped"
 
@@ -400,15 +453,23 @@ class OnlineLearner:
     def status(self) -> dict[str, Any]:
         """What the learner is doing and has done. Raises StoreError."""
         cycles = CycleStore(self.store)
-        last = next(iter(cycles.newest(1)), None)
+        last, training = next(iter(cycles.newest(1)), None), self.is_training()
         return {
             "enabled": self.enabled,
-            "is_training": self.is_training(),
+            "is_training": training,
+            "progress": self.progress() if training else None,
             "last_training_time": last["started_at"] if last else None,
             "last_processed_id": last["last_id"] if last else 0,
             "total_training_cycles": cycles.count(),
+            "labels": self._labels(),
             "model_versions": len(list((self.folder / "earlier").glob("*.npz"))) + self.path.exists(),
         }
+
+    def _labels(self) -> dict[str, int]:
+        """Labelled flow-hours by label and origin, shipped ones and those of all times."""
+        found = LabelStore(self.store)
+        rows = [*found.counts(GOLDEN_SCHEMA, 0.0, LATER_S), *found.counts(SCHEMA, 0.0, LATER_S)]
+        return {f"{label} ({origin})": count for label, origin, count in rows}
 
     def history(self, limit: int) -> list[dict[str, Any]]:
         """Cycles that came to their end, newest first. Raises StoreError."""

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
-from sqlalchemy import Connection, delete, func, select
+from sqlalchemy import Connection, delete, func, insert, select
 
 from agents.core.types import clean
 from agents.store.feedback.tables import FLOW_HOURS, FLOW_LABELS
@@ -44,7 +44,10 @@ class FlowHours:
 
 
 class FlowHourStore:
-    """The flow-hours in a store. Every method raises StoreError."""
+    """The flow-hours in a store. Every method raises StoreError.
+
+    Rows of a schema below 0 are shipped ones: no limit and no time ends them.
+    """
 
     def __init__(self, store: Store) -> None:
         self._store = store
@@ -80,7 +83,8 @@ class FlowHourStore:
             over = _count(connection) - most
             if over <= 0:
                 return 0
-            old = connection.execute(select(_F.id).where(_F.schema != schema).order_by(_F.hour).limit(over)).scalars()
+            other = (_F.schema != schema, _F.schema > 0)
+            old = connection.execute(select(_F.id).where(*other).order_by(_F.hour).limit(over)).scalars()
             gone = list(old)
             weeks = _excess(_by_week(connection, schema), most) if len(gone) < over else {}
             for week, count in weeks.items():
@@ -95,10 +99,39 @@ class FlowHourStore:
 
     def forget(self, before: float) -> int:
         """Delete flow-hours of hours that began before that time (Unix seconds); how many there were."""
-        old = _F.hour < before // 3600
+        old = (_F.hour < before // 3600) & (_F.schema > 0)
         with self._store.writing("delete old flow-hours", LONG_S) as connection:
             connection.execute(delete(FLOW_LABELS).where(_LABELLED.in_(select(_F.id).where(old))))
             return connection.execute(delete(FLOW_HOURS).where(old)).rowcount
+
+    def replace(self, rows: FlowHours, labels: Sequence[str], origin: str, now: float) -> None:
+        """Put these rows in the place of all of their schema, each with a certain label, in one step.
+
+        now: Unix seconds.
+        """
+        gone, numbers = select(_F.id).where(_F.schema == rows.schema), np.ascontiguousarray(rows.numbers, "<f4")
+        values = [
+            {
+                "hour": int(rows.hour[row]),
+                "schema": rows.schema,
+                "rnd": 0,
+                "client": clean(rows.client[row]),
+                "domain": clean(rows.domain[row]),
+                "names": json.dumps(rows.names[row]),
+                "numbers": numbers[row].tobytes(),
+            }
+            for row in range(len(rows))
+        ]
+        with self._store.writing("replace flow-hours", LONG_S) as connection:
+            connection.execute(delete(FLOW_LABELS).where(_LABELLED.in_(gone)))
+            connection.execute(delete(FLOW_HOURS).where(_F.schema == rows.schema))
+            connection.execute(insert(FLOW_HOURS), values)
+            ids = connection.execute(select(_F.id).where(_F.schema == rows.schema).order_by(_F.hour)).scalars().all()
+            told = {"origin": origin, "confidence": 1.0, "labelled_at": now}
+            pairs = zip(ids, labels, strict=True)
+            connection.execute(
+                insert(FLOW_LABELS), [told | {"flow_hour_id": one, "label": label} for one, label in pairs]
+            )
 
     def weeks(self, schema: int) -> dict[int, int]:
         """How many rows of a schema each week has, by weeks since 1970-01-01."""
@@ -136,7 +169,7 @@ class FlowHourStore:
 
 
 def _count(connection: Connection) -> int:
-    return int(connection.execute(select(func.count()).select_from(FLOW_HOURS)).scalar_one())
+    return int(connection.execute(select(func.count()).select_from(FLOW_HOURS).where(_F.schema > 0)).scalar_one())
 
 
 def _by_week(connection: Connection, schema: int) -> dict[int, int]:

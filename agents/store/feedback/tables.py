@@ -32,6 +32,7 @@ class LabelOrigin(StrEnum):
     SECRET = "decoded secret"  # noqa: S105 - the name of an origin
     LIMIT = "three times a limit"
     LEARNED = "learnt probability"
+    GOLDEN = "golden session"  # shipped: sessions of tools and ordinary traffic, for the cold start
 
 
 ROW_ID = BigInteger().with_variant(Integer, "sqlite")

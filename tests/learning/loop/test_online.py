@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from agents.core.errors import BusyError, ModelError
-from agents.learning.loop import online
+from agents.learning.loop import golden, online
 from agents.learning.loop.flow_hours import NUMBERS, SCHEMA
 from agents.learning.loop.flow_model import FlowModel, load_flow_model
-from agents.learning.loop.golden import golden_flow_hours
+from agents.learning.loop.golden import GOLDEN_SCHEMA, golden_flow_hours
 from agents.learning.loop.online import (
     SPEC,
     CycleState,
@@ -113,8 +113,9 @@ def test_the_first_model_knows_the_golden_flow_hours(learner: OnlineLearner) -> 
     assert found["loss"] < 0.1
     assert learner.cycle() == {"state": "waiting for labels", "new_labels": 0, "needed": 50}
     assert learner.status() == {
-        "enabled": True, "is_training": False, "last_training_time": HOUR * 3600.0, "last_processed_id": 0,
-        "total_training_cycles": 1, "model_versions": 1,
+        "enabled": True, "is_training": False, "progress": None, "last_training_time": HOUR * 3600.0,
+        "last_processed_id": 0, "total_training_cycles": 1, "model_versions": 1,
+        "labels": {"benign (golden session)": int((~tunnel).sum()), "tunnel (golden session)": int(tunnel.sum())},
     }  # fmt: skip
 
 
@@ -249,3 +250,29 @@ def test_the_thread_learns_by_itself_unless_it_is_stopped(store: Store, tmp_path
     quick.enable(True)
     wait_until(lambda: quick.status()["total_training_cycles"] == 1)
     thread.stop()
+
+
+def test_golden_sessions_are_stored_labels_that_nothing_ends(
+    store: Store, learner: OnlineLearner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    numbers, tunnel = golden_flow_hours()
+    labels, hours = LabelStore(store), FlowHourStore(store)
+    stored = labels.labelled(GOLDEN_SCHEMA)
+    assert np.array_equal(stored.numbers, numbers) and stored.tunnel.tolist() == tunnel.tolist()
+    assert set(stored.origin) == {"golden session"}
+    monkeypatch.setattr(golden, "golden_flow_hours", lambda: pytest.fail("they are stored"))
+    assert golden.stored_golden(store, 0.0)[1].tolist() == tunnel.tolist()
+    put(store, kind(True, 50), HOUR)
+    assert (hours.shrink(20, SCHEMA), hours.forget(1e12)) == (30, 20)
+    assert len(labels.labelled(GOLDEN_SCHEMA)) == len(tunnel)
+    assert len(labels.labelled(SCHEMA)) == 0, "they are no traffic of this network"
+
+
+def test_another_release_brings_its_own_golden_sessions(
+    store: Store, learner: OnlineLearner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    numbers, tunnel = golden_flow_hours()
+    monkeypatch.setattr(golden, "golden_domain", lambda: "golden-of-another-release")
+    monkeypatch.setattr(golden, "golden_flow_hours", lambda: (numbers[:40], tunnel[:40]))
+    assert len(golden.stored_golden(store, 0.0)[1]) == 40
+    assert set(LabelStore(store).labelled(GOLDEN_SCHEMA).domain) == {"golden-of-another-release"}
