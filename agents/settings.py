@@ -176,7 +176,7 @@ class Settings(BaseSettings):
         "max", description="max = the louder of model and behaviour decides; weighted = MODEL_WEIGHT and the rest"
     )
     score_preset: Literal["usual", "bands"] = Field(
-        "usual", description="what SCORE_… are where they are not set; bands = 0.3, 0.6 and 0.8"
+        "usual", description="what SCORE_… are where they have their defaults; bands = 0.3, 0.6 and 0.8"
     )
     score_suspicious: Share = Field(0.5, description="score from which a query is SUSPICIOUS")
     score_high: Share = Field(0.7, description="score from which a query is HIGH")
@@ -418,7 +418,7 @@ def load(specs: Iterable[Spec[Any]] = (), /, **overrides: Any) -> Settings:
     presets += [({name: value}, preset) for spec in specs for (name, value), preset in spec.presets.items()]
     for chosen, preset in presets:
         if all(getattr(settings, name) == value for name, value in chosen.items()):
-            unset = preset.keys() - settings.model_fields_set
+            unset = [name for name in preset if getattr(settings, name) == made.model_fields[name].default]
             settings = settings.model_copy(update={name: preset[name] for name in unset})
     if not settings.score_suspicious < settings.score_high < settings.score_critical:
         raise SettingsError("cannot use setting SCORE_HIGH: SCORE_SUSPICIOUS < SCORE_HIGH < SCORE_CRITICAL must hold")

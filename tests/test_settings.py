@@ -194,6 +194,10 @@ def test_a_preset_of_the_learner_sets_what_is_not_set(monkeypatch: pytest.Monkey
     monkeypatch.setenv("LEARNING_BATCH", "8")
     assert load_settings().of(LEARNING)["learning_batch"] == 8
     assert load_settings(learning_interval=90.0).of(LEARNING)["learning_interval"] == 90
+    monkeypatch.setenv("LEARNING_INTERVAL", "3600.0")  # as in a copy of .env.example
+    assert load_settings().of(LEARNING)["learning_interval"] == 3600
+    monkeypatch.setenv("LEARNING_PRESET", "low")
+    assert load_settings().of(LEARNING)["learning_interval"] == 7200
     monkeypatch.setenv("LEARNING_PRESET", "huge")
     with pytest.raises(SettingsError, match="LEARNING_PRESET=huge"):
         load_settings()

@@ -442,7 +442,7 @@ class Spec(Generic[Made]):
     """A kind of intake, channel or detector type. Settings, documents and checks are made from the lists of Specs.
 
     summary: a noun phrase for people. factory: makes an object of the kind; its last argument maps names of `fields`
-    to their values. presets: of a field and its value, what other fields are where they are not set.
+    to their values. presets: of a field and its value, what other fields are where they have their defaults.
     """
 
     name: str

@@ -87,8 +87,9 @@ SPEC: Spec[LearnerOptions] = Spec(
             "learning_preset",
             Literal["usual", "high", "low", "fleet"],
             "usual",
-            "what LEARNING_INTERVAL, LEARNING_MIN_SAMPLES and LEARNING_BATCH are where they are not set: high = much "
-            "traffic (1800, 200, 64), low = little (7200, 50, 16), fleet = many sites' labels (3600, 500, 128)",
+            "what LEARNING_INTERVAL, LEARNING_MIN_SAMPLES and LEARNING_BATCH are where they have their defaults: "
+            "high = much traffic (1800, 200, 64), low = little (7200, 50, 16), "
+            "fleet = many sites' labels (3600, 500, 128)",
         ),
         Field("learning_interval", float, 3600.0, "seconds between two cycles of the learner", Within(60, 1e7)),
         Field("learning_min_samples", int, 100, "new labels that a cycle needs", Within(1, 200_000)),
