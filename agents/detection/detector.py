@@ -40,13 +40,14 @@ from agents.detection.network import cells_of, limits_together
 from agents.detection.privacy import Privacy
 from agents.detection.reasons import query_reasons
 from agents.detection.secrets import OAST, secret_in
-from agents.detection.state import Asked, Kind, Left, Told
+from agents.detection.state import Asked, Kind, Left, Scope, Told
 from agents.detection.tripwires.tripwires import Tripwires
-from agents.dns.name import domain_text, from_text, labels_of, split_domain, texts
+from agents.dns.name import domain_text, from_text, labels_of, split_domain, texts, to_text
 from agents.scoring.features import FEATURES, VERSION
 from agents.scoring.lexical import Lexical, Tenants, read_names, read_tenants
 from agents.scoring.lexical_kernels import may_hold_secrets
 from agents.scoring.model import Model
+from agents.scoring.reverse_names import Delegated, delegation_of, read_delegated
 
 WINDOWS_FILE, NETWORK_FILE, PEAKS_FILE, HABITS_FILE = FILES = (
     "windows.snapshot",
@@ -64,11 +65,14 @@ NO_EVIDENCE = Evidence(0.0)
 KEPT_S = 5
 """No cache keeps an answer with a TTL of so many seconds or less for long: whoever asks again is heard."""
 Seen = tuple[Names, Lexical, Coded, Coded, Asked, NDArray[np.int64], dict[int, Evidence]]
-"""Names, lexical values of the names; and of what the kernel counts, each query and then each tenant (Tenants): client,
-domain, values (Asked.client still indexes clients), and row of the batch; the evidence of rows that trip a wire."""
+"""Names, lexical values of the names; and of what the kernel counts, each query, then each tenant (Tenants), then each
+address's name (Delegated): client, domain, values (Asked.client still indexes clients), and row of the batch; the
+evidence of rows that trip a wire."""
 Suspect = tuple[float, str, str, float, str]
 """Time (Unix seconds), client, domain, probability, and why in words; "" = by what it did in an hour."""
 Stage = Callable[[Generator[Any, None, None]], Any]
+DELEGATED4_FACTOR = 2.0
+"""How many times more addresses' names may carry below one delegation of IPv4 than names below one domain."""
 SIGNERS = b"_domainkey"
 """Below this label, in TXT answers, lie the keys of mail signers (RFC 6376 section 3.6.2.1)."""
 
@@ -210,12 +214,13 @@ class TunnelDetector:
         names, asking = packed(batch.qname), coded(batch.client)
         clients = self.privacy.veil.column(asking) if self.privacy.veil is not None else asking
         found = read_names(names, self.model, self.flows.key)
-        tenants = read_tenants(found, self.model, self.flows.key)
+        tenants, delegated = read_tenants(found, self.model, self.flows.key), read_delegated(found, self.flows.key)
         asked = self._asked(batch, names, clients, found)
         tripped = self._tripped(asked, found, asking)
-        rows = np.concatenate([np.arange(len(batch)), tenants.rows])
-        everybody = Coded(clients.codes[rows], clients.values)
-        return names, found, everybody, _domains(found, tenants), self._with_tenants(asked, tenants), rows, tripped
+        rows = np.concatenate([np.arange(len(batch)), tenants.rows, delegated.rows])
+        everybody, domains = Coded(clients.codes[rows], clients.values), _domains(found, tenants, delegated)
+        asked = self._with_delegated(self._with_tenants(asked, tenants), delegated)
+        return names, found, everybody, domains, asked, rows, tripped
 
     def judge(self, batch: QueryBatch, seen: Seen, explain: bool = True) -> Verdicts:
         """The second half: count the queries, in order, and decide."""
@@ -280,11 +285,13 @@ class TunnelDetector:
         for flows, limits in ((self.flows, self._limits), (self.flows.network, self._limits_together)):
             clients = {row: client for client, row in flows.clients.items()}
             for row in flows.rows(lambda found: (found["detail"] >= 0) & (found["scattered"] == 0)):
-                names = [wire.lower() for wire, _ in flows.view(row).samples]
-                more = min((self.services.factor(name) / old.factor(name) for name in names), default=1.0)
-                if more <= 1:
+                names = packed([wire.lower() for wire, _ in flows.view(row).samples])
+                part = delegation_of(names[0]) if len(names) else b""  # where the flow is of addresses' names below it
+                apart = part != b"" and int(flows.state.flows["domain"][row]) == keyed_hash(part, flows.key)
+                now, before = (one.factors_delegated if apart else one.factors for one in (self.services, old))
+                if not len(names) or (more := float(np.min(now(names) / before(names)))) <= 1:
                     continue
-                key = clients[flows.client_of(row)], domain_text(names[0])
+                key = clients[flows.client_of(row)], to_text(part) if apart else domain_text(names[0])
                 known = self.incidents.open.get(key)
                 ratio = self.scale.ratio(known.score) if known else flows.ratio(row, limits.table, limits.rules)
                 if ratio < more:
@@ -350,39 +357,44 @@ class TunnelDetector:
 
     def _with_tenants(self, asked: Asked, tenants: Tenants) -> Asked:
         """What the kernel counts: each query, and then what its label below a suffix of many tenants carries."""
-        rows, none = tenants.rows, np.zeros(len(tenants.rows), np.uint64)
-        more = Asked(
-            ts=asked.ts[rows],
-            client=asked.client[rows],
-            qtype=asked.qtype[rows],
-            rlen=asked.rlen[rows],
-            answer=asked.answer[rows],
-            data=asked.data[rows],
-            left=asked.left[rows],
-            size=asked.size[rows],
+        return _and(
+            asked,
+            tenants.rows,
             name=tenants.name_key,
             domain=tenants.domain_key,
-            form=none,
-            shape=none,
-            digits=none,
             discount=np.maximum(self.services.factors(tenants.domains), TENANTS_FACTOR),
-            secret=none.astype(np.uint8),
-            cell=asked.cell[rows],
-            home_cell=asked.home_cell[rows],
-            scoped=none.astype(np.uint8),
-            parts=asked.parts[-1] + np.arange(1, len(rows) + 1),
+            parts=np.arange(len(tenants.rows) + 1),
             key=tenants.label_key,
             bits=tenants.bits,
             encoded=tenants.encoded,
         )
-        return Asked(**{name: np.concatenate([getattr(asked, name), getattr(more, name)]) for name in Asked._fields})
+
+    def _with_delegated(self, asked: Asked, delegated: Delegated) -> Asked:
+        """… and then what each address's name carries below its delegation.
+
+        Addresses of IPv4 have no part in sums over domains: mail servers look up thousands of strangers a day, and what
+        is chosen among the few of one delegation is little.
+        """
+        return _and(
+            asked,
+            delegated.rows,
+            data=np.full(len(delegated.rows), UNKNOWN, np.int32),  # as of the known services that they are
+            name=delegated.name_key,
+            domain=delegated.domain_key,
+            discount=self.services.factors_delegated(delegated.names)
+            * np.where(delegated.is_six, 1.0, DELEGATED4_FACTOR),
+            scoped=np.full(len(delegated.rows), Scope.REVERSE, np.uint8),
+            parts=delegated.part_starts,
+            key=delegated.part_key,
+            bits=delegated.part_bits,
+        )
 
     def _scoped(self, qtype: NDArray[np.uint16], found: Lexical) -> NDArray[np.uint8]:
         """Which queries ask for a mail signer's key: a mail server asks for one below the domain of each sender."""
         out = np.zeros(len(qtype), np.uint8)
         labels = np.flatnonzero(found.part_key == _marks(self.flows.key).signers)
-        out[np.searchsorted(found.part_starts, labels, side="right") - 1] = 1
-        out[qtype != TXT] = 0
+        out[np.searchsorted(found.part_starts, labels, side="right") - 1] = Scope.SIGNER
+        out[qtype != TXT] = Scope.NOTHING
         return out
 
     def _note_peaks(self, ts: NDArray[np.float64], clients: Coded, domains: Coded, said: Told) -> None:
@@ -534,6 +546,21 @@ def _in_turn(said: Told) -> list[np.void]:
     return list(events[np.lexsort((rank, events["row"]))])
 
 
+def _and(asked: Asked, rows: NDArray[np.int64], **values: Any) -> Asked:
+    """Queries, and some of them again. values: columns of the second, of which `parts` begins at 0; key, bits and
+    encoded have a row a part. What is not given is the query's own, or 0 where it is of the name."""
+    own = ("ts", "client", "qtype", "rlen", "answer", "data", "left", "size", "cell", "home_cell")
+    more = {name: getattr(asked, name)[rows] for name in own} | values
+    parts = asked.parts[-1] + more.pop("parts")[1:]
+    columns = {"parts": np.concatenate([asked.parts, parts])}
+    for name in Asked._fields:
+        if name not in columns:
+            kept = getattr(asked, name)
+            zeros = len(more["key"]) if name == "encoded" else len(rows)
+            columns[name] = np.concatenate([kept, more.get(name, np.zeros(zeros, kept.dtype))])
+    return Asked(**columns)
+
+
 def _standing(event: np.void, batch: QueryBatch, row: int) -> Standing:
     return Standing(
         row=int(event["flow"]),
@@ -547,14 +574,19 @@ def _standing(event: np.void, batch: QueryBatch, row: int) -> Standing:
     )
 
 
-def _domains(found: Lexical, tenants: Tenants) -> Coded:
-    """Registered domain of every name, then suffix of every tenant; each different one is converted to text once."""
-    own, suffixes = (
+def _domains(found: Lexical, tenants: Tenants, delegated: Delegated) -> Coded:
+    """Registered domain of every name, then suffix of every tenant, then delegation of every address's name; each
+    different one is converted to text once."""
+    parts = (
         _texts(found.domain_key, found.names, found.cuts),
         _texts(tenants.domain_key, tenants.domains, tenants.cuts),
+        _texts(delegated.domain_key, delegated.names, delegated.cuts),
     )
-    codes = np.concatenate([own.codes, suffixes.codes + np.int32(len(own.values))])
-    return Coded(codes, [*own.values, *suffixes.values])
+    codes, values = [], list[str]()
+    for part in parts:
+        codes.append(part.codes + np.int32(len(values)))
+        values += part.values
+    return Coded(np.concatenate(codes), values)
 
 
 def _texts(keys: NDArray[np.uint64], names: Names, cuts: NDArray[np.int64]) -> Coded:

@@ -25,6 +25,7 @@ from agents.detection.state import (
     QTYPES_MAX,
     SHARING_MAX,
     SUMS,
+    UNNUMBERED,
     WINDOWS_S,
     Asked,
     Kind,
@@ -39,8 +40,8 @@ OWN_KINDS, OWN_SUMS, OWN_AFTER_NAMES, OWN_YOUNG = (np.array(column, np.int64) fo
 BY_FRESH, BY_SPREAD, BY_SPREAD_FRESH, BY_SCATTERED = map(
     int, (Kind.FRESH, Kind.SPREAD, Kind.SPREAD_FRESH, Kind.SCATTERED)
 )
-BY_WORDS, BY_FIRST, BY_ORDERED, BY_SIBLINGS, BY_BEACON = map(
-    int, (Kind.WORDS, Kind.FIRST, Kind.ORDERED, Kind.SIBLINGS, Kind.BEACON)
+BY_WORDS, BY_FIRST, BY_ORDERED, BY_SIBLINGS, BY_BEACON, BY_POLLS = map(
+    int, (Kind.WORDS, Kind.FIRST, Kind.ORDERED, Kind.SIBLINGS, Kind.BEACON, Kind.POLLS)
 )
 BY_TYPES, BY_EMPTY, BY_DIFFERENT, WITH_SIBLINGS = map(int, (Sign.TYPES, Sign.EMPTY, Sign.DIFFER, Sign.SIBLINGS))
 SPARED_BYTES, SPARED_NAMES = len(Kind), len(Kind) + 1
@@ -307,6 +308,11 @@ def loudest(client: Any, carriers: NDArray[np.int32], flows: NDArray[Any], out: 
                 out[place] = found
 
 
+NUMBERED_SHARE = 1 / 4
+"""How much of a numbered name counts below all young domains together, beyond the first bytes of its domain: mail
+servers look up the hosts of strangers, many below each provider's domain."""
+
+
 @kernel_in_place
 def below_young(
     evidence: Any,
@@ -322,10 +328,11 @@ def below_young(
         return
     times = crowd(client)
     for number in range(COUNT):
-        words, ordered = flow["single"][INFORMATION], flow["single"][CHOICE]
+        carried, plain, ordered = flow["single"][INFORMATION], flow["single"][UNNUMBERED], flow["single"][CHOICE]
         if flow["windows"] != NONE:
             sums(windows[flow["windows"]], ts, number, by.total)
-            words, ordered = by.total[INFORMATION], by.total[CHOICE]
+            carried, plain, ordered = by.total[INFORMATION], by.total[UNNUMBERED], by.total[CHOICE]
+        words = plain + NUMBERED_SHARE * (carried - plain)
         sums(windows[sum_["windows"]], ts, number, by.total)
         if PART * words < by.total[INFORMATION]:
             louder(
@@ -390,3 +397,20 @@ def beacon(
         evidence["ratio"], evidence["amount"], evidence["limit"] = 1.0, pace_s, limit
         evidence["names"], evidence["domains"] = round(by.total[NAMES]), 1
         evidence["kind"], evidence["window"], evidence["sign"] = BY_BEACON, HOUR, _second_sign(flow, details)
+
+
+POLL_FASTEST_S = 3.0
+"""Faster queries for text are a page's, or a download, which is found by its bytes."""
+
+
+@kernel_in_place
+def polls(evidence: Any, flow: Any, by: Measures) -> None:
+    """Evidence from queries for text at a machine's pace, new names or known ones: just at its limit, unless something
+    is there already. Its amount is the pace, in seconds."""
+    limit = by.limits[BY_POLLS, DAY] * by.rules[FACTOR_AT]
+    if evidence["ratio"] >= 1 or flow["polls"] < limit or flow["poll_pace"] < POLL_FASTEST_S * PACE_STEPS:
+        return
+    if flow["poll_swing"] <= BEACON_SWING * flow["poll_pace"]:
+        evidence["ratio"], evidence["amount"], evidence["limit"] = 1.0, flow["poll_pace"] / PACE_STEPS, limit
+        evidence["names"], evidence["domains"], evidence["sign"] = flow["polls"], 1, 0
+        evidence["kind"], evidence["window"] = BY_POLLS, DAY

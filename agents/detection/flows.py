@@ -476,11 +476,11 @@ class Flows:
         """Whether a domain (keyed hash) is young or rare here."""
         return bool(table.is_young(self.state, ts, domain))
 
-    def _at_home(self, ts: float, days: int = 1) -> NDArray[np.bool_]:
-        """Of each client's row, whether it was at home (judge_kernels.AT_HOME_DOMAINS) in the last days."""
+    def _at_home(self, ts: float, days: int = 1, domains: int = AT_HOME_DOMAINS) -> NDArray[np.bool_]:
+        """Of each client's row, whether it asked below so many domains on one of the last days."""
         clients = self.state.clients
         lately = np.abs(ts // DAY_S - clients["day"]) <= days
-        found: NDArray[np.bool_] = lately & (np.maximum(clients["today"], clients["yesterday"]) >= AT_HOME_DOMAINS)
+        found: NDArray[np.bool_] = lately & (np.maximum(clients["today"], clients["yesterday"]) >= domains)
         return found
 
     def clients_at_home(self, ts: float) -> int:
@@ -498,9 +498,9 @@ class Flows:
         ]
         return found
 
-    def at_home_below(self, ts: float, domain: np.uint64) -> int:
-        """How many clients that are at home ask below a domain (keyed hash)."""
-        return int(np.count_nonzero(self._at_home(ts)[self._clients_below(domain)]))
+    def settled_below(self, ts: float, domain: np.uint64, domains: int) -> int:
+        """How many clients that ask below so many domains a day ask below this one (keyed hash), too."""
+        return int(np.count_nonzero(self._at_home(ts, domains=domains)[self._clients_below(domain)]))
 
     def clients_below(self, domain: np.uint64) -> list[str]:
         """The clients that ask below a domain (keyed hash)."""

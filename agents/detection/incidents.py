@@ -322,7 +322,7 @@ class Incidents:
         known: it was open before; so_far: queries and names of its flow up to this one, of which a batch may hold
         later ones.
         """
-        if evidence.learnt:
+        if evidence.learnt or evidence.kind == Kind.POLLS:
             return True
         if evidence.kind == Kind.BEACON:
             return evidence.sign == Sign.NONE

@@ -26,7 +26,6 @@ from agents.detection.counting.flow_kernels import (
     PEAKS,
     answers,
     crowd_of,
-    digit_bytes,
     enlist_carrier,
     familiar_factor,
     find_flow,
@@ -40,7 +39,7 @@ from agents.detection.counting.flow_kernels import (
     note_asker,
     price,
 )
-from agents.detection.counting.order_kernels import UNKEPT, USUAL, choice, keep_pace, order
+from agents.detection.counting.order_kernels import STAYED, TEXT, UNKEPT, USUAL, choice, keep_pace, keep_polls, order
 from agents.detection.counting.seen_kernels import POOL, POOL_MAX, ROW_WORDS
 from agents.detection.counting.window_kernels import (
     WINDOW_ROWS,
@@ -53,10 +52,13 @@ from agents.detection.counting.window_kernels import (
 )
 from agents.detection.evidence_kernels import (
     BURST_S,
+    BY_BEACON,
+    BY_POLLS,
     BY_SPREAD,
     BY_SPREAD_FRESH,
     DAY,
     FACTOR_AT,
+    NUMBERED_SHARE,
     QUIET_AT,
     SCATTERED_BYTES_A_NAME,
     SCATTERED_NAMES,
@@ -68,6 +70,7 @@ from agents.detection.evidence_kernels import (
     clear_evidence,
     loudest,
     own,
+    polls,
     shared,
     siblings,
 )
@@ -86,6 +89,7 @@ from agents.detection.state import (
     UNNUMBERED,
     Asked,
     Room,
+    Scope,
     State,
     Stop,
     Told,
@@ -106,6 +110,7 @@ CLIENT_SHARE = 1 / 4
 BY_THEMSELVES_MAX = 2
 """Clients whose flows below one domain are incidents by themselves, and count no more for the network. Those of further
 clients do: they are one channel, and become one incident."""
+REVERSE = int(Scope.REVERSE)
 AT_HOME_DOMAINS = 10
 """Domains that a client asks below in a day before it is at home here: an address that was made up asks below one."""
 DONE, NO_FLOWS, NO_PLACES, NO_WINDOWS, NO_DETAILS, NO_POOL, NO_FAMILIAR, NO_CARRIERS, SWEEP = map(int, Stop)
@@ -145,9 +150,13 @@ def _note_peak(state: State, flow: Any, ts: float, ratio: float, i: int, told: T
 
 @kernel_in_place
 def _tell(state: State, asked: Asked, i: int, row: int, evidence: Any, fresh: bool, secret: bool, told: Told) -> None:
-    """Emit an event for a query that may open or extend an incident, with the present state of its flow."""
+    """Emit an event for a query that may open or extend an incident, with the present state of its flow.
+
+    A flow that is odd by its pace alone is not watched: what it carries would begin anew after each pause.
+    """
     flow = state.flows[row]
-    flow["watched"] = 1
+    if evidence["sign"] != 0 or not (evidence["kind"] == BY_BEACON or evidence["kind"] == BY_POLLS):
+        flow["watched"] = 1
     event = told.events[told.counts[EVENTS]]
     told.counts[EVENTS] += 1
     kept = event["evidence"]
@@ -184,8 +193,8 @@ def _scatter(
     """Count a query for its client's sums over domains: throw-away domains add up, and so does what young ones carry.
 
     A domain's encoded bytes count for that sum until it is a carrier beyond the per-domain allowance; otherwise they
-    would be left out of both sums. The first bytes of information below a domain are a sum of their own. Numbered
-    hosts, which mail servers look up below the domains of strangers, count for that alone, and without their digits.
+    would be left out of both sums. The first bytes of information below a domain are a sum of their own; of what is
+    beyond them, numbered hosts count a NUMBERED_SHARE.
     """
     flow, part = state.flows[row], told.part
     client = state.clients[flow["client"]]
@@ -201,9 +210,9 @@ def _scatter(
         part[ENCODED], part[ENCODED_NAMES] = amounts[ENCODED], amounts[ENCODED_NAMES]
     if young and not flow["alone"]:
         part[ORDERED] = amounts[CHOICE]
-        words = max(amounts[INFORMATION] - digit_bytes(asked.digits[i]), 0.0)
+        words = amounts[INFORMATION]
         beyond = max(min(words, flow["leaked"] - by.rules[WORDS_SPARED_AT]), 0.0)
-        part[FIRST], part[INFORMATION] = words - beyond, 0.0 if asked.digits[i] else beyond
+        part[FIRST], part[INFORMATION] = words - beyond, beyond * (NUMBERED_SHARE if asked.digits[i] else 1.0)
     if part[ENCODED] == 0 and part[INFORMATION] == 0 and part[FIRST] == 0 and part[ORDERED] == 0:
         return
     part[NAMES] = min(amounts[NAMES], 1.0)
@@ -282,14 +291,16 @@ def _weigh(
         take_words_back(state, flow, flow["client"], by.rules[WORDS_SPARED_AT])
     if carries and not flow["alone"]:
         shared(evidence, ts, flow, client, state.carriers, state.flows, state.windows, by)
-    odd = new and asked.discount[i] <= 1 and not (asked.scoped[i] or client["nobody"] or state.room[OF_NETWORK])
-    if odd:
+    plain = asked.discount[i] <= 1 and not (asked.scoped[i] or client["nobody"] or state.room[OF_NETWORK])
+    if plain and new:
         siblings(state, asked, i, flow, young, by, told, evidence)
     _note_peak(state, flow, ts, evidence["ratio"], i, told)
     evidence["ratio"] /= by.rules[FACTOR_AT]
     evidence["limit"] *= by.rules[FACTOR_AT]
-    if odd and evidence["ratio"] < 1 and is_strange(state, ts, flow["domain"]):
-        beacon(evidence, ts, flow, state.windows, state.details, by)
+    if plain and evidence["ratio"] < 1 and is_strange(state, ts, flow["domain"]):
+        if new:
+            beacon(evidence, ts, flow, state.windows, state.details, by)
+        polls(evidence, flow, by)
     secret = new and asked.secret[i] != 0 and not state.room[OF_NETWORK]
     told_of = evidence["ratio"] >= 1 or flow["watched"] != 0 or secret
     if told_of:
@@ -391,7 +402,10 @@ def _judge_one(
     client = state.clients[asked.client[i]]
     if flow["watched"] and ts - flow["last_seen"] > by.rules[QUIET_AT]:
         settle(flow, state.windows)
-    meet(client, flow, ts)
+    if asked.scoped[i] != REVERSE:
+        meet(client, flow, ts)
+    if TEXT[asked.qtype[i]] and asked.left[i] != STAYED:
+        keep_polls(flow, ts, BURST_S)
     was_alone, was_apart = flow["alone"], _is_apart(state, client)
     discount = asked.discount[i] * familiar_factor(state, ts, asked.domain[i])
     young, came_in = is_young(state, ts, asked.domain[i]), flow["bytes_in"]

@@ -53,6 +53,10 @@ def _service(row: dict[str, str]) -> Service:
     return Service(row["suffix"], float(row["factor"]), shape, row["what"])
 
 
+_OF_ALL = frozenset(map(from_text, ("in-addr.arpa", "ip6.arpa")))
+"""The zones of all addresses, whose parts belong to their holders."""
+
+
 class KnownServices:
     """The shipped list with an operator's own entries (by suffix labels), which replace shipped entries."""
 
@@ -63,6 +67,7 @@ class KnownServices:
         self._slots = slots_of(self._suffixes.array, self._suffixes.starts)
         self._plain = np.array([1.0 if one.shape else one.factor for one in self._all])
         self._shaped = np.array([one.shape is not None for one in self._all])
+        self._of_all = np.array([wire_of(labels) in _OF_ALL for labels in listed])
         self._remembered: dict[bytes, float] = {}
 
     def factors(self, names: Names) -> NDArray[np.float64]:
@@ -77,6 +82,15 @@ class KnownServices:
         for row in np.flatnonzero((which >= 0) & self._shaped[which]).tolist():
             found[row] = self._factor_by_shape(names[row], int(which[row]))
         return found
+
+    def factors_delegated(self, names: Names) -> NDArray[np.float64]:
+        """`factors` of addresses' names below their delegations, each a domain like any other: the zones of all
+        addresses do not count as listed."""
+        which = np.empty(len(names), np.int32)
+        table = (self._suffixes.array, self._suffixes.starts, self._slots)
+        longest_listed(names.array, names.starts, *table, which)
+        found = self.factors(names)
+        return np.where((which >= 0) & ~self._of_all[which], found, 1.0)
 
     def factor(self, wire: bytes) -> float:
         """The factor of one name, see `factors`."""

@@ -71,6 +71,8 @@ SCATTERED_DOMAINS = 5
 """Fewer scattered names than this do not form a pattern."""
 BEACON_NAMES = {3600: 20.0}
 """New names at a machine's pace below a domain that is young and rare here."""
+POLLS = {86_400: 20.0}
+"""Queries for text at a machine's pace, one after the other, below such a domain: an implant that waits for a task."""
 MIN_NAMES = 2
 """Fewer names than this do not show a behaviour; single names may still be odd."""
 
@@ -113,6 +115,7 @@ LIMITS = (
         Kind.ORDERED, ORDERED_BYTES, "bytes in the choice of types and names", "below many young domains", alone=True
     ),
     Limit(Kind.BEACON, BEACON_NAMES, "one at a time", in_names=True),
+    Limit(Kind.POLLS, POLLS, "queries for text", alone=True),
 )
 """Every kind of limit with its numbers and its words, in the order of Kind."""
 assert [limit.kind for limit in LIMITS] == list(Kind)

@@ -49,6 +49,13 @@ def _beacon_reasons(domain: str, evidence: Evidence) -> tuple[str, ...]:
     )
 
 
+def _polls_reasons(domain: str, evidence: Evidence) -> tuple[str, ...]:
+    return (
+        f"asked {evidence.names:,} times in a row for text below {domain}",
+        f"once every {evidence.amount:,.0f} s, as a program asks",
+    )
+
+
 def incident_reasons(
     domain: str, names: int, encoded_names: int, evidence: Evidence, sharing: Sequence[str]
 ) -> tuple[str, ...]:
@@ -61,6 +68,8 @@ def incident_reasons(
         return (f"one query below {domain} carried {evidence.text}",)
     if evidence.kind == Kind.BEACON:
         return _beacon_reasons(domain, evidence)
+    if evidence.kind == Kind.POLLS:
+        return _polls_reasons(domain, evidence)
     limit, span = LIMITS[evidence.kind], _span(evidence.window_s)
     where = limit.where.format(domain=domain, domains=evidence.domains, sharing=", ".join(sharing))
     times = f"{evidence.ratio:,.1f} times the limit of {evidence.limit:,.0f}"
@@ -90,6 +99,8 @@ def query_reasons(
         reasons.append(_refused(evidence))
     elif evidence.kind == Kind.SECRET:
         reasons.append(f"it carries {evidence.text}")
+    elif evidence.kind == Kind.POLLS and behaviour >= scale.suspicious:
+        reasons += _polls_reasons(domain, evidence)
     elif limit.alone and behaviour >= scale.suspicious:
         reasons.append(f"{_amount(evidence)} below {below}")
     elif behaviour >= scale.suspicious:

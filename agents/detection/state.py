@@ -64,6 +64,9 @@ FLOW = np.dtype(
         ("swing", np.uint16),  # deviation of that, smoothed
         ("empty", np.uint16),  # answers without data, at most SHORT_MAX
         ("type_last", np.uint16),  # record type of its last query that left, 0 = none yet
+        ("polls", np.uint16),  # queries for text at an even pace, one after the other (order_kernels.keep_polls)
+        ("poll_pace", np.uint16),  # steps of time between them, smoothed; 0 = none yet
+        ("poll_swing", np.uint16),  # deviation of that, smoothed
         ("peak_day", np.int32),
         ("peak", np.float32),  # highest evidence of that day
         ("lent", np.float32),  # bytes that count for the client's scattered sum, too
@@ -86,6 +89,9 @@ FLOW_SINCE = (
     "swing",
     "empty",
     "type_last",
+    "polls",
+    "poll_pace",
+    "poll_swing",
 )
 """Fields that the flows of older snapshots lack: zeros there."""
 
@@ -196,6 +202,7 @@ class Kind(IntEnum):
     FIRST = 12
     ORDERED = 13
     BEACON = 14
+    POLLS = 15
 
 
 class Sign(IntEnum):
@@ -276,6 +283,14 @@ class Left(IntEnum):
     UNKEPT = 2  # it left, and no cache keeps its answer (detector.KEPT_S)
 
 
+class Scope(IntEnum):
+    """What of a name lies outside the sums over domains (Asked.scoped)."""
+
+    NOTHING = 0
+    SIGNER = 1  # a benign client asks for such a name once below each of many domains: a mail signer's key
+    REVERSE = 2  # an address's name, below its delegation (scoring.reverse_names): no domain that the client visits
+
+
 class State(NamedTuple):
     """All arrays. NDArray[Any] is a structured array of one of the types above."""
 
@@ -316,7 +331,7 @@ class Asked(NamedTuple):
     secret: NDArray[np.uint8]  # whether the name may contain a secret
     cell: NDArray[np.uint8]  # of the client's address (network.py)
     home_cell: NDArray[np.uint8]  # of its prefix
-    scoped: NDArray[np.uint8]  # whether a benign client asks for such a name once below each of many domains
+    scoped: NDArray[np.uint8]  # Scope
     parts: NDArray[np.int64]  # shape (n + 1,): labels of the i-th name: parts[i] to parts[i + 1]
     key: NDArray[np.uint64]  # keyed hash of a label
     bits: NDArray[np.float64]  # information of the label when it is new

@@ -86,6 +86,25 @@ def _reverse(rng: random.Random) -> Iterator[Sent]:
         yield Sent(f"{nibbles}.7.0.0.0.8.b.d.0.1.0.0.2.ip6.arpa", 10, qtype=typed("PTR"), answer=NOTHING_THERE)
 
 
+def _reverse_wide(rng: random.Random) -> Iterator[Sent]:
+    """Addresses of an own /32, a new /48 for each: twelve bytes in twenty-four nibbles."""
+    while True:
+        nibbles = ".".join(token(rng, HEX, 24))
+        yield Sent(f"{nibbles}.8.b.d.0.1.0.0.2.ip6.arpa", 12, qtype=typed("PTR"), answer=NOTHING_THERE)
+
+
+def _reverse_four(octets: int) -> Send:
+    """Addresses of an own part of in-addr.arpa: its last octets, one byte each."""
+
+    def send(rng: random.Random) -> Iterator[Sent]:
+        rest = ("100", "51", "198")[octets - 1 :]
+        while True:
+            name = ".".join([*(str(rng.randrange(256)) for _ in range(octets)), *rest])
+            yield Sent(f"{name}.in-addr.arpa", octets, qtype=typed("PTR"), answer=NOTHING_THERE)
+
+    return send
+
+
 def _throwaway(rng: random.Random, number: int) -> str:
     return f"{rng.choice(SUBJECTS)}{rng.choice(OBJECTS)}{number}.com"
 
@@ -186,7 +205,22 @@ def _syllables(rng: random.Random) -> Iterator[Sent]:
 def _numbered(rng: random.Random) -> Iterator[Sent]:
     """Five groups of three digits, as a fleet's hosts are named."""
     while True:
-        yield Sent("-".join(["ip", *(token(rng, DIGITS, 3) for _ in range(5))]) + f".{DOMAIN}", 15 * math.log2(10) / 8)
+        yield Sent(f"{_host_number(rng)}.{DOMAIN}", 15 * math.log2(10) / 8)
+
+
+def _host_number(rng: random.Random) -> str:
+    return "-".join(["ip", *(token(rng, DIGITS, 3) for _ in range(5))])
+
+
+def _numbered_over(domains: int) -> Send:
+    """The same below each of many domains in turn."""
+
+    def send(rng: random.Random) -> Iterator[Sent]:
+        zones = [f"{word(rng)}{word(rng)}.com" for _ in range(domains)]
+        for number in count():
+            yield Sent(f"{_host_number(rng)}.{zones[number % domains]}", 15 * math.log2(10) / 8)
+
+    return send
 
 
 def _shop(rng: random.Random) -> Iterator[Sent]:
@@ -270,6 +304,8 @@ CHANNELS = (
     Channel("a label below a private suffix", "where", _below(SUFFIX)),
     Channel("a label below a content network's suffix", "where", _below(NETWORK)),
     Channel("addresses below an own part of ip6.arpa", "where", _reverse),
+    Channel("addresses below an own /32 of ip6.arpa, a /48 each", "where", _reverse_wide),
+    Channel("addresses below an own /16 of in-addr.arpa", "where", _reverse_four(2)),
     Channel("95 bytes below a throw-away domain, then 4 letters", "where", _letters_after),
     Channel("5 bytes below each of many throw-away domains", "where", _short_names),
     Channel("TXT below _domainkey of throw-away domains", "where", _signers),
@@ -283,6 +319,8 @@ CHANNELS = (
     Channel("words below one domain", "what", _worded(1)),
     Channel("syllables below one domain", "what", _syllables),
     Channel("numbers of hosts", "what", _numbered),
+    Channel("numbers of hosts over 100 domains", "what", _numbered_over(100)),
+    Channel("numbers of hosts over 2,000 domains", "what", _numbered_over(2_000)),
     Channel("new names of known labels", "what", _combined),
     Channel("order of 2 known names, TTL 0", "what", _ordered(2)),
     Channel("order of 16 known names, TTL 0", "what", _ordered(16)),

@@ -8,8 +8,16 @@ import pytest
 
 from agents.core.types import DAY_S, Incident, Row, Severity
 from agents.detection.counting.flow_kernels import FAMILIAR_CLIENTS, KNOWN_NAMES_MIN
-from agents.detection.limits import BEACON_NAMES, CHOICE_BYTES, FIRST_BYTES, ORDERED_BYTES, YOUNG_INFORMATION_BYTES
-from agents.detection.state import Kind, Left
+from agents.detection.evidence_kernels import NUMBERED_SHARE
+from agents.detection.limits import (
+    BEACON_NAMES,
+    CHOICE_BYTES,
+    FIRST_BYTES,
+    ORDERED_BYTES,
+    POLLS,
+    YOUNG_INFORMATION_BYTES,
+)
+from agents.detection.state import INFORMATION, WINDOWS_S, Kind, Left
 from agents.dns.message import type_number
 from agents.learning.evaluation import encoded
 from tests.support.detecting import incidents_of, query
@@ -163,3 +171,93 @@ def test_who_asks_at_leisure_is_no_machine() -> None:
 def test_nor_is_a_pace_below_a_domain_that_several_clients_know() -> None:
     rows = [query(START - 100 + n, f"10.9.1.{n}", f"www.{ZONE}") for n in range(FAMILIAR_CLIENTS)]
     assert of([*rows, *knocks(EVERY_MINUTE)]) == []
+
+
+# An implant that waits for a task
+
+
+def polls(
+    gaps: list[float], qtype: str = "TXT", names: tuple[str, ...] = ("c",), client: str = "10.9.0.9", ttl: int = 60
+) -> list[Row]:
+    """The same few names again and again, each after its gap; the answer is always the same."""
+    ts, rows = START, list[Row]()
+    for number, gap in enumerate(gaps):
+        ts += gap
+        row = query(ts, client, f"{names[number % len(names)]}.{ZONE}", type_number(qtype))
+        rows.append((*row, 1, 40, -1))
+    return rows
+
+
+POLLING = {every: [every * (0.9 + n * 7 % 5 / 20) for n in range(40)] for every in (5.0, 60.0, 900.0)}
+
+
+@pytest.mark.parametrize("every", POLLING)
+def test_who_polls_for_text_is_listed_with_its_period(every: float) -> None:
+    (found,) = of(polls(POLLING[every]))
+    assert found.severity == Severity.SUSPICIOUS
+    assert found.queries_before_detection == POLLS[DAY_S] + 1
+    assert found.reasons[0] == f"asked 20 times in a row for text below {ZONE}"
+    assert found.reasons[1].startswith("once every ") and found.reasons[1].endswith(" s, as a program asks")
+    assert abs(float(found.reasons[1].split()[2]) - every) <= every / 10
+
+
+def test_and_several_names_in_turn() -> None:
+    assert [one.severity for one in of(polls(POLLING[60.0], names=("a", "www", "mail")))] == [Severity.SUSPICIOUS]
+
+
+@pytest.mark.parametrize("qtype", ["A", "AAAA", "HTTPS", "SRV", "MX"])
+def test_what_programs_poll_for_is_no_text(qtype: str) -> None:
+    assert of(polls(POLLING[60.0], qtype)) == []
+
+
+def test_nor_is_who_asks_for_text_at_leisure_or_at_once_or_a_few_times_on_each_day() -> None:
+    assert of(polls(AT_LEISURE)) == []
+    assert of(polls([0.3] * 60)) == []
+    assert of(polls(([7_000.0] + [60.0] * 15) * 3)) == []
+
+
+def test_nor_below_a_domain_that_several_clients_know() -> None:
+    rows = [query(START - 100 + n, f"10.9.1.{n}", f"www.{ZONE}") for n in range(FAMILIAR_CLIENTS)]
+    assert of([*rows, *polls(POLLING[60.0])]) == []
+
+
+# Numbers of hosts
+
+
+def test_numbers_below_many_young_domains_add_up() -> None:
+    """Four bytes of digits a name, ten names a domain: the first bytes in full."""
+    queries = [
+        ask(
+            n,
+            START + 20 * n,
+            domain=f"d{n % 300}.example",
+            bits=40.0,
+            encoded=False,
+            numbered=(7, f"{n * 7919 % 10**8:08}"),
+        )
+        for n in range(3_000)
+    ]
+    found = [one.kind == Kind.FIRST and one.ratio >= 1 for one in Judged(20_000).ask(*queries)]
+    assert True in found
+    assert found.index(True) * 3.33 <= FIRST_BYTES[DAY_S] * 1.5
+
+
+def test_beyond_the_first_bytes_they_count_a_quarter() -> None:
+    queries = [
+        ask(
+            n,
+            START + 8 * n,
+            domain=f"d{n % 8}.example",
+            bits=40.0,
+            encoded=False,
+            numbered=(7, f"{n * 7919 % 10**8:08}"),
+        )
+        for n in range(4_000)
+    ]
+    judged = Judged(20_000)
+    judged.ask(*queries)
+    state = judged.flows.state
+    sum_ = state.flows[int(state.clients[judged.flows.clients[CLIENT]]["scattered"])]
+    counted = float(state.windows[int(sum_["windows"])]["now"][WINDOWS_S.index(7 * DAY_S), INFORMATION])
+    carried = sum(judged.view(domain=f"d{n}.example").leaked_bytes for n in range(8))
+    assert counted == pytest.approx((carried - 800) * NUMBERED_SHARE, rel=0.02)

@@ -24,7 +24,7 @@ from agents.detection.counting.flow_kernels import (
     PLAIN_ANSWERS,
     SAMPLES,
 )
-from agents.detection.counting.order_kernels import FOLLOWERS, MIX_CHOICE, USUAL_TYPES
+from agents.detection.counting.order_kernels import FOLLOWERS, MIX_CHOICE, TEXT_TYPES, USUAL_TYPES
 from agents.detection.counting.seen_kernels import EXACT_MAX, FULL_BITS, SKETCH_BITS, SKETCH_HASHES
 from agents.detection.evidence_kernels import BURST_S
 from agents.detection.flows import Flow as View
@@ -42,6 +42,7 @@ from agents.detection.state import (
     UNNUMBERED,
     WINDOWS_S,
     Left,
+    Scope,
 )
 
 
@@ -77,7 +78,7 @@ class Query:
     discount: float = 1.0
     numbered: tuple[int, str] | None = None  # identity of its shape, and its digits
     secret: bool = False
-    scoped: bool = False
+    scoped: int = Scope.NOTHING
     form: int = 0  # hash of the widths of its labels
 
 
@@ -194,6 +195,9 @@ class Flow:
     pace: int = 0  # sixteenths of a second
     swing: int = 0
     empty: int = 0  # answers without data
+    polls: int = 0  # queries for text at an even pace, in a row
+    poll_pace: int = 0
+    poll_swing: int = 0
     types: list[int] = field(default_factory=list)  # unusual ones, in the order in which they came
     last_numbered: tuple[int, str] = (0, "")
     encoded_ts: float = -math.inf
@@ -225,6 +229,8 @@ class Flow:
 
         young: whether the domain is young or rare; pointing: bits that point at the name, if it is known elsewhere.
         """
+        if query.qtype in TEXT_TYPES and query.left != Left.STAYED:
+            self._keep_polls(query.ts)
         self.queries += 1
         self.last_seen = max(self.last_seen, query.ts)
         answers, choice = self._answers(query, young) / discount, self._choice(query)
@@ -294,6 +300,19 @@ class Flow:
             return
         self.swing += math.floor((abs(steps - self.pace) - self.swing) / 4)
         self.pace += math.floor((steps - self.pace) / 8)
+
+    def _keep_polls(self, ts: float) -> None:
+        """Smooth the time between queries for text."""
+        gap = ts - self.last_seen
+        if gap < BURST_S:
+            return
+        steps = int(min(gap * 16, SHORT_MAX))
+        if not self.poll_pace or not self.poll_pace / 2 <= steps <= self.poll_pace * 2:
+            self.poll_pace, self.poll_swing, self.polls = steps, steps // 2, 1
+            return
+        self.poll_swing += math.floor((abs(steps - self.poll_pace) - self.poll_swing) / 4)
+        self.poll_pace += math.floor((steps - self.poll_pace) / 8)
+        self.polls = min(self.polls + 1, SHORT_MAX)
 
     def _order(self, query: Query, known: bool, typed: bool) -> float:
         """Bytes in what a query that left asks for after the one before it."""

@@ -30,7 +30,9 @@ from agents.detection.evidence_kernels import (
     BEACON_SLOWEST_S,
     BEACON_SWING,
     BURST_S,
+    NUMBERED_SHARE,
     PART,
+    POLL_FASTEST_S,
     SCATTERED_BYTES_A_NAME,
     SCATTERED_NAMES,
     SIBLING_DOMAINS,
@@ -55,6 +57,7 @@ from agents.detection.state import (
     WINDOWS_S,
     Kind,
     Left,
+    Scope,
     Sign,
 )
 from tests.support.plain_flow import Client, Flow, Query, Window, single
@@ -121,7 +124,8 @@ class State:
             self.refused += 1
             return NOTHING
         flow.pause(query.ts)
-        self.clients[query.client].meet(query.ts, flow)
+        if query.scoped != Scope.REVERSE:
+            self.clients[query.client].meet(query.ts, flow)
         discount = query.discount * self._familiar_factor(query)
         new, amounts = flow.add(query, self._is_young(query), discount, lambda: self._pointing(query))
         if (new or amounts[CHOICE] > 0) and query.discount <= 1 and query.client:
@@ -227,11 +231,9 @@ class State:
             part[ENCODED], part[ENCODED_NAMES] = amounts[ENCODED], amounts[ENCODED_NAMES]
         if not flow.alone and self._is_young(query):
             part[ORDERED] = amounts[CHOICE]
-            digits = len(query.numbered[1]) if query.numbered else 0
-            words = max(amounts[INFORMATION] - digits * math.log2(10) / 8, 0.0)
-            later = max(min(words, flow.leaked - policy.WORDS_SPARED_BYTES), 0.0)
-            part[INFORMATION] = single(later) if query.numbered is None else 0.0
-            part[FIRST] = single(words - later)
+            later = max(min(amounts[INFORMATION], flow.leaked - policy.WORDS_SPARED_BYTES), 0.0)
+            part[INFORMATION] = single(later * (1.0 if query.numbered is None else NUMBERED_SHARE))
+            part[FIRST] = single(amounts[INFORMATION] - later)
         if not (part[ENCODED] or part[INFORMATION] or part[FIRST] or part[ORDERED]):
             return
         new = amounts[NAMES] > 0
@@ -261,7 +263,8 @@ class State:
         for window, mine in zip(found.windows if below else (), flow.windows, strict=False):
             sums, own, seconds = window.sums(query.ts), mine.sums(query.ts), window.seconds
             rest = sums[NAMES], 1, crowd
-            if PART * own[INFORMATION] < sums[INFORMATION]:
+            words = own[UNNUMBERED] + NUMBERED_SHARE * (own[INFORMATION] - own[UNNUMBERED])
+            if PART * words < sums[INFORMATION]:
                 evidence = _louder(evidence, seconds, policy.WORDS_BYTES, Kind.WORDS, sums[INFORMATION], *rest)
             if PART * own[CHOICE] < sums[ORDERED]:
                 evidence = _louder(evidence, seconds, policy.ORDERED_BYTES, Kind.ORDERED, sums[ORDERED], *rest)
@@ -282,12 +285,13 @@ class State:
                 window.now[INFORMATION] = single(max(window.now[INFORMATION] - words, 0.0))
         if carries and not flow.alone:
             evidence = _shared(evidence, query.ts, flow, self._sharing(flow.client), crowd, self.factor)
-        odd = new and query.discount <= 1 and query.client and not query.scoped
-        if odd:
+        plain = query.discount <= 1 and query.client and not query.scoped
+        if plain and new:
             evidence = self._siblings(evidence, query, flow, amounts, crowd)
         evidence = self._scaled(flow, evidence, query)
-        if odd and evidence.ratio < 1 and self._is_strange(query):
-            evidence = self._beacon(evidence, query.ts, flow)
+        if plain and evidence.ratio < 1 and self._is_strange(query):
+            evidence = self._beacon(evidence, query.ts, flow) if new else evidence
+            evidence = self._polls(evidence, flow)
         secret = new and query.secret
         if evidence.ratio >= 1 or flow.watched or secret:
             self._tell(query, flow, evidence, new, secret)
@@ -346,6 +350,15 @@ class State:
             sign = Sign.DIFFER
         return Evidence(1.0, 3600, flow.pace / 16, limit, round(names), Kind.BEACON, 1, sign)
 
+    def _polls(self, evidence: Evidence, flow: Flow) -> Evidence:
+        """Queries for text at a machine's pace are an implant that waits, just at their limit."""
+        limit = policy.POLLS[86_400] * self.factor
+        if evidence.ratio >= 1 or flow.polls < limit or flow.poll_pace < POLL_FASTEST_S * 16:
+            return evidence
+        if flow.poll_swing > BEACON_SWING * flow.poll_pace:
+            return evidence
+        return Evidence(1.0, 86_400, flow.poll_pace / 16, limit, flow.polls, Kind.POLLS)
+
     def _carry(self, flow: Flow) -> bool:
         """Let a flow stand among its client's carriers, if it is one."""
         if flow.encoded_names < CARRIER_NAMES:
@@ -369,7 +382,7 @@ class State:
         return replace(evidence, ratio=evidence.ratio / self.factor, limit=evidence.limit * self.factor)
 
     def _tell(self, query: Query, flow: Flow, evidence: Evidence, fresh: bool, secret: bool) -> None:
-        flow.watched = True
+        flow.watched = flow.watched or evidence.sign != Sign.NONE or evidence.kind not in (Kind.BEACON, Kind.POLLS)
         loudest = sorted(self._sharing(flow.client), key=lambda one: -one.encoded)[:SHARING_MAX]
         sharing = tuple(one.domain for one in loudest) if evidence.kind in (Kind.SPREAD, Kind.SPREAD_FRESH) else ()
         self.events.append(

@@ -45,7 +45,7 @@ def stream(steps: Sequence[Step]) -> list[Query]:
                 numbered=(key_of(f"#{what % 3}/{len(digits)}"), digits) if labels and how % 3 else None,
                 discount=(1.0, 1.0, 1.0, 3.0, 20.0)[where % 5],
                 secret=how % 50 == 7,
-                scoped=how % 13 == 5,
+                scoped=how % 13 % 3 if how % 13 > 8 else 0,
                 form=key_of(f"form {how % 2}"),
             )
         )

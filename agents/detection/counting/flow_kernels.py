@@ -89,6 +89,7 @@ def clear_flow(flow: Any) -> None:
     """A row as it is before its first query."""
     flow["encoded_ts"] = -math.inf
     flow["pace"] = flow["swing"] = flow["empty"] = flow["type_last"] = 0
+    flow["polls"] = flow["poll_pace"] = flow["poll_swing"] = 0
     flow["shape"] = flow["digits"] = 0
     flow["leaked"] = flow["encoded"] = flow["single_ts"] = 0.0
     for one in range(SUMS):
@@ -386,12 +387,6 @@ def answers(state: State, asked: Asked, i: int, flow: Any, young: bool) -> float
     flow["bytes_in"] += size
     counted, flow["largest"] = min(float(size), flow["largest"]), max(float(size), flow["largest"])
     return float(counted if young else counted / PLAIN_ANSWERS)
-
-
-@kernel_in_place
-def digit_bytes(digits: np.uint64) -> float:
-    """Bytes in the digits of a numbered name; 0 for any other."""
-    return float(int(digits >> np.uint64(COUNT_AT)) * DIGIT_BITS / 8)
 
 
 @kernel_in_place

@@ -131,3 +131,26 @@ def keep_pace(flow: Any, ts: float, burst_s: float) -> None:
         return
     flow["swing"] = swing + (abs(steps - pace) - swing) // SWING_PARTS
     flow["pace"] = pace + (steps - pace) // PACE_PARTS
+
+
+TEXT_TYPES = (10, 16, 25, 99, 65399)
+"""Types whose answers hold any text, and that few programs ask for again and again: NULL, TXT, KEY, SPF, PRIVATE."""
+TEXT = np.zeros(1 << 16, np.uint8)
+TEXT[list(TEXT_TYPES)] = 1
+POLL_TIMES = 2
+"""A pause so many times longer than the smoothed one, or shorter, ends a row of polls."""
+
+
+@kernel_in_place
+def keep_polls(flow: Any, ts: float, burst_s: float) -> None:
+    """Count a query for text that left, and smooth the time since the query before it. Those of a burst are one."""
+    gap = ts - flow["last_seen"]
+    if gap < burst_s:
+        return
+    steps, pace, swing = int(min(gap * PACE_STEPS, SHORT_MAX)), int(flow["poll_pace"]), int(flow["poll_swing"])
+    if pace == 0 or steps > POLL_TIMES * pace or POLL_TIMES * steps < pace:
+        flow["poll_pace"], flow["poll_swing"], flow["polls"] = steps, steps // 2, 1
+        return
+    flow["poll_swing"] = swing + (abs(steps - pace) - swing) // SWING_PARTS
+    flow["poll_pace"] = pace + (steps - pace) // PACE_PARTS
+    flow["polls"] = min(flow["polls"] + 1, SHORT_MAX)

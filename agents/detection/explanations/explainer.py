@@ -25,7 +25,7 @@ from agents.detection.fingerprints import TXT, tool_of, trace_of
 from agents.detection.flows import Flows
 from agents.detection.limits import SCATTERED, Evidence
 from agents.detection.secrets import preview
-from agents.detection.state import Asked, Kind
+from agents.detection.state import Asked, Kind, Scope
 from agents.dns.message import type_number
 from agents.dns.name import from_text, is_listed, labels_of
 
@@ -36,8 +36,9 @@ CLIENT_BYTES, CLIENT_BYTES_MAIL = 3_000.0, 6_000.0
 """What kinds explain of one client on a day, below all young and rare domains; more if it handles mail."""
 NETWORK_BYTES, NETWORK_BYTES_A_CLIENT = 24_000.0, 200.0
 """What kinds explain of all clients on a day, and so much more for each client at home."""
-CLIENTS_MIN = 3
-"""Clients at home that ask below a domain before that is a sign."""
+CLIENTS_MIN, CLIENTS_DOMAINS = 3, 5
+"""So many clients that ask below a domain are a sign, each of which asks below so many domains a day: players and
+cameras ask below fewer than what makes a client at home."""
 MAIL_DOMAINS = 6
 """A client that looks up mail servers, senders' policies or keys of so many domains on a day handles mail."""
 MAIL_CLIENTS_MAX = 10_000
@@ -175,8 +176,8 @@ class Explainer:
         """
         self.reach(MAX_ROW)
         domains, qtypes, bare = asked.domain, asked.qtype, asked.parts[1:] == asked.parts[:-1]
-        texts = (qtypes == TXT) & (bare | (asked.scoped != 0))
-        rows = np.flatnonzero((qtypes == MX) | texts | (qtypes == PTR))
+        texts = (qtypes == TXT) & (bare | (asked.scoped == Scope.SIGNER))
+        rows = np.flatnonzero((qtypes == MX) | texts | ((qtypes == PTR) & (asked.scoped != Scope.REVERSE)))
         if not len(rows):
             return
         day, kinds = int(ts // DAY_S), (qtypes[rows] == PTR).astype(np.uint64)
@@ -310,7 +311,10 @@ class Explainer:
     def _is_seen(self, sign: Sign, kind: ServiceKind, asking: Asking) -> bool:
         ts, flows, together = asking.ts, self._flows, asking.client == NETWORK
         if sign is Sign.CLIENTS:
-            return asking.domain != SCATTERED and flows.at_home_below(ts, asking.domain_key) >= CLIENTS_MIN
+            return (
+                asking.domain != SCATTERED
+                and flows.settled_below(ts, asking.domain_key, CLIENTS_DOMAINS) >= CLIENTS_MIN
+            )
         if sign is Sign.INSIDE:
             return is_inside(asking.domain)
         if sign is Sign.MAIL:
