@@ -308,7 +308,7 @@ def loudest(client: Any, carriers: NDArray[np.int32], flows: NDArray[Any], out: 
                 out[place] = found
 
 
-NUMBERED_SHARE = 1 / 4
+NUMBERED_SHARE = 1 / 8
 """How much of a numbered name counts below all young domains together, beyond the first bytes of its domain: mail
 servers look up the hosts of strangers, many below each provider's domain."""
 

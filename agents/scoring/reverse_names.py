@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from agents.core.column_kernels import Key, keyed_hash
 from agents.core.columns import Names, packed
 from agents.dns.name import labels_of, wire_of
+from agents.scoring.features import HEX
 from agents.scoring.lexical import Lexical
 
 ARPA = b"arpa"
@@ -33,7 +34,6 @@ RUN_BITS = 9.0
 """What a run of zero nibbles carries: whether there is one, where it begins and how long it is."""
 SHARE6 = 1 / 2
 """How much of what a name of IPv6 carries counts: mail servers and log analysers look up the hosts of strangers."""
-HEX = frozenset(b"0123456789abcdef")
 
 
 class Reverse(NamedTuple):

@@ -173,6 +173,18 @@ def test_nor_is_a_pace_below_a_domain_that_several_clients_know() -> None:
     assert of([*rows, *knocks(EVERY_MINUTE)]) == []
 
 
+def test_after_a_listed_pace_a_pause_forgets_nothing() -> None:
+    """Thirty names of twenty bytes in half an hour, then two hours of quiet: below every limit of an hour."""
+    queries = [
+        ask(f"{turn}-{n}", START + turn * 9_000 + 60 * n, bits=160.0, encoded=False)
+        for turn in range(4)
+        for n in range(30)
+    ]
+    best = loudest(Judged(), [*queries])
+    assert best[Kind.BEACON] >= 1
+    assert best[Kind.YOUNG] >= 1
+
+
 # An implant that waits for a task
 
 
@@ -242,7 +254,7 @@ def test_numbers_below_many_young_domains_add_up() -> None:
     assert found.index(True) * 3.33 <= FIRST_BYTES[DAY_S] * 1.5
 
 
-def test_beyond_the_first_bytes_they_count_a_quarter() -> None:
+def test_beyond_the_first_bytes_they_count_an_eighth() -> None:
     queries = [
         ask(
             n,

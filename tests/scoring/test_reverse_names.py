@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agents.dns.name import from_text, split_domain, to_text
@@ -66,6 +66,7 @@ def test_what_it_says_costs_what_the_choice_carries(name: str, expected: list[fl
     assert bits(name) == expected
 
 
+@settings(deadline=None)
 @given(st.lists(st.sampled_from("0123456789abcdef"), min_size=1, max_size=20))
 def test_names_cost_half_of_what_their_nibbles_carry_at_most(nibbles: list[str]) -> None:
     name = ".".join([*nibbles, SITE])
@@ -75,6 +76,7 @@ def test_names_cost_half_of_what_their_nibbles_carry_at_most(nibbles: list[str])
     assert len({text for text, _ in found.parts}) == len(found.parts)
 
 
+@settings(deadline=None)
 @given(st.lists(st.binary(min_size=1, max_size=63), max_size=3), st.sampled_from([SITE, "2.198.in-addr.arpa", "arpa"]))
 def test_any_bytes_are_read(labels: list[bytes], zone: str) -> None:
     wire = b"".join(bytes([len(one)]) + one.lower() for one in labels) + from_text(zone)
