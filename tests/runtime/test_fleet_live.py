@@ -17,7 +17,7 @@ import pytest
 import uvicorn
 
 from agents.cli.parser import main
-from agents.core.errors import AgentsError, UsageError
+from agents.core.errors import AgentsError, SettingsError
 from agents.learning.fleet.exchange import BINS, WEIGHTS, Contribution, FleetState
 from agents.learning.fleet.joining import quantile_bin
 from agents.learning.fleet.site import FleetSite, flow_model_of
@@ -226,7 +226,7 @@ def test_a_coordinator_that_is_away_or_another_is_said_in_one_line(fleet: Fleet)
     for changed, said in cases:
         with pytest.raises(AgentsError, match=said):
             replace(site, options=replace(site.options, **changed)).look()
-    with pytest.raises(UsageError):
+    with pytest.raises(SettingsError, match="FLEET_SITE and FLEET_KEY are needed"):
         replace(site, options=replace(site.options, site="")).look()
 
 

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from urllib.parse import urlsplit
 
+from agents.alerting.delivery import is_loopback
+from agents.core.errors import SettingsError
 from agents.core.protocols import Field, Spec, Within
 from agents.core.text import web_address
 
@@ -38,6 +41,19 @@ class FleetOptions:
     epsilon: float
     sites_min: int
     round_s: float
+
+
+def must_be_whole(options: FleetOptions) -> None:
+    """Raise SettingsError where a site is named by half, or what it sends would travel in the clear."""
+    if not options.url:
+        return
+    if not (options.site and options.key):
+        raise SettingsError("cannot use setting FLEET: FLEET_SITE and FLEET_KEY are needed, too")
+    parts = urlsplit(options.url)
+    if not parts.hostname:
+        raise SettingsError("cannot use setting FLEET: it names no host")
+    if parts.scheme == "http" and not is_loopback(parts.hostname):
+        raise SettingsError("cannot use setting FLEET: it is http:// to another machine, https:// is needed")
 
 
 SPEC: Spec[FleetOptions] = Spec(

@@ -19,7 +19,6 @@ import httpx
 import numpy as np
 import structlog
 
-from agents.alerting.delivery import is_loopback
 from agents.core.errors import AgentsError, BusyError, UsageError
 from agents.core.files import PRIVATE_MODE, locked_within, make_private_folder, write_atomic
 from agents.core.text import printable
@@ -40,7 +39,7 @@ from agents.learning.fleet.exchange import (
 )
 from agents.learning.fleet.forests import sent_trees
 from agents.learning.fleet.joining import clipped
-from agents.learning.fleet.options import FleetOptions
+from agents.learning.fleet.options import FleetOptions, must_be_whole
 from agents.learning.loop.flow_hours import SCHEMA as FLOW_SCHEMA
 from agents.learning.loop.flow_model import FlowModel
 from agents.learning.loop.online import OnlineLearner
@@ -153,11 +152,9 @@ class FleetSite:
 
     def _asked(self, method: str, body: bytes) -> FleetState:
         options = self.options
-        if not (options.url and options.site and options.key):
+        if not options.url:
             raise UsageError("cannot take part in a fleet: FLEET, FLEET_SITE and FLEET_KEY are needed")
-        host = httpx.URL(options.url).host
-        if options.url.startswith("http://") and not is_loopback(host):
-            raise UsageError("cannot take part in a fleet: FLEET is http:// to another machine, https:// is needed")
+        must_be_whole(options)
         at = str(int(self.clock()))
         signature = signature_of(options.key, method, _PATH, at, body)
         headers = {SITE_HEADER: options.site, TIME_HEADER: at, SIGNATURE_HEADER: signature}

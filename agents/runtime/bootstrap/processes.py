@@ -18,6 +18,7 @@ from agents.core.errors import SettingsError
 from agents.dns.blocks import BLOCKS_FILE, BlockFile
 from agents.enforcement.options import EnforceMode
 from agents.enforcement.rpz import options as rpz_options
+from agents.learning.fleet.options import must_be_whole
 from agents.learning.fleet.site import FleetThread
 from agents.learning.loop.looking import FlowLook
 from agents.learning.loop.online import LearnerThread
@@ -32,7 +33,7 @@ from agents.runtime.bootstrap.environment import (
     shown_settings,
     store_of,
 )
-from agents.runtime.bootstrap.fleet import coordinator_of, fleet_site_of
+from agents.runtime.bootstrap.fleet import coordinator_of, fleet_options_of, fleet_site_of
 from agents.runtime.bootstrap.intakes import enforce_options_of, listener_config, losses_at_start, parsed_upstreams
 from agents.runtime.bootstrap.judging import (
     block_keeper_of,
@@ -81,6 +82,7 @@ def check_settings(settings: Settings) -> None:
     outputs_of(settings)
     publisher_of(settings)
     enforce_options_of(settings)
+    must_be_whole(fleet_options_of(settings))
     _check_zone_ports(settings)
     for when in filter(None, (settings.retrain_schedule, settings.summary_schedule)):
         cron_trigger(when, settings.retrain_timezone)
