@@ -8,12 +8,12 @@ from collections.abc import Sequence
 
 import numpy as np
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from agents.core.types import QueryBatch
 from agents.dns.name import from_text, to_text, wire_of
-from agents.sources import SPECS
+from agents.sources import SPECS, pairs
 from agents.sources.intake import BlockReader, LineReader
 from agents.sources.logs.bulk.held import HeldRows, in_order, joined_batches
 from agents.sources.logs.bulk.lines import BlockLines
@@ -21,6 +21,8 @@ from agents.sources.logs.bulk.rows import read_rows
 from agents.sources.logs.source import LogLines
 from tests.support.log_lines import EVE, OTHER_EVENT, SAMPLES, T0, TUNNEL, eve
 
+UNHURRIED = settings(deadline=None)
+"""The first example loads the kernels."""
 KINDS = {spec.name: spec for spec in SPECS}
 NUMBERS = ("ts", "qtype", "qlen", "rcode", "ancount", "rlen", "ttl_min", "rtt_ms", "cached", "ans_hash", "ans_bytes")
 
@@ -83,6 +85,7 @@ BIND_LINES = [
     bind(time="05-Jan-2026 01:02:03.004 "),
     bind(time="2026-01-05T00:00:00.250 "),
     bind(time="2028-02-29T23:59:59.999Z "),
+    bind(time="2000-02-29T00:00:00.000Z "),
     bind(client="192.0.2.7#1"),
     bind(client="@0x0 2001:db8::7#53124", view="view inside: "),
     bind(client="fe80::1%eth0#1", asked=""),
@@ -96,6 +99,8 @@ BIND_LINES = [
 ODD_BIND_LINES = [
     bind(time=""),
     bind(time="2026-02-29T00:00:00.250Z "),
+    bind(time="2100-02-29T00:00:00.250Z "),
+    bind(time="2026-01-05T00:00:60.250Z "),
     bind(time="05-Foo-2026 01:02:03.004 "),
     bind(time="1969-12-31T23:59:59.999Z "),
     bind(time="9999-12-31T23:59:59.999Z "),
@@ -150,6 +155,7 @@ PIECES = st.sampled_from(
 )  # fmt: skip
 
 
+@UNHURRIED
 @given(
     st.sampled_from(BIND_LINES + ODD_BIND_LINES),
     st.lists(st.tuples(st.integers(0, 200), st.integers(0, 6), PIECES), max_size=4),
@@ -163,6 +169,7 @@ def test_changed_lines_of_bind_are_read_alike(line: str, changes: list[tuple[int
     assert_equal_rows("bind", [BIND_LINES[0].encode(), data, BIND_LINES[4].encode()], log_timezone=zone)
 
 
+@UNHURRIED
 @given(st.lists(st.binary(min_size=1, max_size=40), min_size=1, max_size=6))
 def test_any_name_comes_back_from_the_escapes_of_bind(labels: list[bytes]) -> None:
     wire = wire_of(labels)
@@ -189,6 +196,11 @@ EVE_LINES = [
     eve(QUESTION, nested={"a": [1.5e-3, -0, [], {}, True, False, None, {"dns": {"x": "\\ud83d\\ude00"}}]}),
     eve(QUESTION).replace("+0000", "-0530"),
     eve(QUESTION).replace("+0000", "Z"),
+    eve(
+        {"type": "answer", "id": 9, "rcode": "REFUSED", "rrname": "a.example", "rrtype": "A"},
+        src_port=5300,
+        dest_port=9,
+    ),
 ]
 """Records that compiled code is to read."""
 ODD_EVE_LINES = [
@@ -221,6 +233,7 @@ ODD_EVE_LINES = [
     eve(QUESTION).replace('"flow_id": 5', '"flow_id": NaN'),
     eve(QUESTION).replace('"flow_id": 5', '"flow_id": 05'),
     eve(QUESTION).replace(TUNNEL, "a\tb"),
+    eve(QUESTION).replace(TUNNEL, "a\x1fb"),
     eve(QUESTION).replace(TUNNEL, "\\u12"),
 ]
 
@@ -243,6 +256,7 @@ RECORD_PIECES = st.sampled_from(
 )  # fmt: skip
 
 
+@UNHURRIED
 @given(
     st.sampled_from(EVE_LINES + ODD_EVE_LINES),
     st.lists(st.tuples(st.integers(0, 600), st.integers(0, 6), RECORD_PIECES), max_size=4),
@@ -262,6 +276,7 @@ VALUES = st.recursive(
 )
 
 
+@UNHURRIED
 @given(st.text(max_size=40), VALUES, st.booleans())
 @example("\ud800.example", None, True)
 def test_any_name_beside_any_values_is_read_alike(name: str, value: object, ascii_only: bool) -> None:
@@ -275,6 +290,7 @@ HALVES = st.tuples(
 )  # seconds, id, whether it is an answer, a name, whether the line is odd
 
 
+@UNHURRIED
 @given(st.lists(HALVES, max_size=40), st.integers(1, 9))
 def test_queries_and_answers_of_both_readers_are_joined_alike(
     halves: list[tuple[int, int, bool, int, bool]], size: int
@@ -296,6 +312,7 @@ def test_queries_and_answers_of_both_readers_are_joined_alike(
 
 
 @pytest.mark.parametrize("kind", ["bind", "suricata"])
+@UNHURRIED
 @given(st.lists(st.tuples(st.integers(0, 4000), st.integers(0, 7)), max_size=8), st.integers(0, 4000))
 def test_damaged_logs_are_read_alike(kind: str, flips: list[tuple[int, int]], cut: int) -> None:
     damaged = bytearray(SAMPLES[kind])
@@ -317,6 +334,18 @@ def test_what_waits_for_its_answer_is_held_and_nothing_else() -> None:
     assert log._held.size <= 2
     assert len(log.rest() or ()) == 1
     assert log._held.size == 0
+
+
+def test_late_answers_of_the_last_pairs_are_left_out_however_many_came_between(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pairs, "PAIRS_MAX", 4)
+    joined = pairs.Pairs[str]()
+    for number in range(6):
+        joined.add(0.0, number, False, f"query {number}")
+        joined.add(0.0, number, True, f"answer {number}")
+    assert list(joined.ready()) == [(f"query {number}", f"answer {number}") for number in range(6)]
+    for number in (5, 1):
+        joined.add(0.0, number, True, "late")
+    assert joined.empty
 
 
 def test_lines_that_are_too_long_and_none_at_all() -> None:
