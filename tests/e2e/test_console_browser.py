@@ -1,0 +1,185 @@
+"""The console in a real browser: triage in few clicks, keys, the live strip, both colour schemes, a phone, axe-core.
+
+Pictures of each page lie in the folder of CONSOLE_PICTURES, where that is set.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import Browser, Page, expect, sync_playwright
+
+from agents.core.types import Severity
+from agents.store import open_store
+from tests.support.patience import patient
+from tests.support.running import free_port, product
+from tests.support.verdicts import incident, verdicts
+
+CHROMIUM = shutil.which("chromium")
+TOKEN = "a token of sixteen characters and more"
+PAGES = {
+    "now": "/",
+    "incidents": "/console/incidents",
+    "hunt": "/console/hunt?q=example",
+    "clients": "/console/clients?range=last+30d",
+    "question": "/console/questions/rarest-domains?range=last+30d",
+    "client": "/console/clients/10.0.0.7?range=last+30d",
+    "domain": "/console/domains/evil.example?range=last+30d",
+    "models": "/console/models",
+    "reviews": "/console/reviews",
+    "learning": "/console/learning",
+    "blocks": "/console/blocks",
+    "services": "/console/services?suffix=evil.example&reason=ours",
+    "health": "/console/health",
+    "audit": "/console/audit",
+    "api": "/docs",
+}
+pytestmark = [pytest.mark.e2e, pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed")]
+
+
+@contextmanager
+def console(folder: Path) -> Iterator[str]:
+    """`dns-tunnel run` with two incidents of this minute; its address."""
+    port = free_port()
+    settings = {"api_port": str(port), "listen_port": str(free_port()), "api_token": TOKEN, "upstreams": "127.0.0.1:9"}
+    with product("run", folder, **settings):
+        now = time.time()
+        loud = incident(
+            client="10.0.0.7", domain="evil.example", severity=Severity.CRITICAL, tool="dnscat2", leaked_bytes=1234.0,
+            first_seen=now - 240, last_seen=now, detected_at=now - 200,
+            sample_names=("6e616d653d616e6e3b6b65793d3132333435363738393031.evil.example",),
+            evidence={"qtypes": {"TXT": 9}, "bytes_in": 1, "queries_per_minute": 3.0, "attack": [], "benign_if": "If."},
+        )  # fmt: skip
+        calm = incident(client="10.0.0.8", domain="calm.example", first_seen=now - 500, last_seen=now - 400,
+                        detected_at=now - 450, evidence={}, sample_names=("x.calm.example",))  # fmt: skip
+        names = [f"n{number}.evil.example" for number in range(20)]
+        with_times = verdicts(names, ts=[now - 100 + at for at in range(20)], client="10.0.0.7", incidents=(loud, calm))
+        store = open_store(f"sqlite:///{folder / 'data' / 'dns-tunnel.db'}")
+        store.migrate()
+        store.write(with_times, "filled")
+        store.close()
+        yield f"http://127.0.0.1:{port}"
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with console(tmp_path_factory.mktemp("console") / "data") as address:
+        yield address
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    options = ["--no-sandbox", "--disable-background-networking", "--disable-component-update", "--disable-sync"]
+    with sync_playwright() as playwright:
+        started = playwright.chromium.launch(executable_path=CHROMIUM, args=options)
+        yield started
+        started.close()
+
+
+@contextmanager
+def person(browser: Browser, base: str, **options: object) -> Iterator[Page]:
+    """A page of somebody who has logged in; what the browser complains of fails the test."""
+    context = browser.new_context(**options)  # type: ignore[arg-type]
+    context.set_default_timeout(patient(15) * 1000)
+    page, complaints = context.new_page(), list[str]()
+    page.on("console", lambda message: complaints.append(message.text) if message.type == "error" else None)
+    page.on("pageerror", lambda error: complaints.append(str(error)))
+    page.goto(f"{base}/login")
+    page.get_by_label("Token").fill(TOKEN)
+    page.get_by_label("Your name").fill("ann")
+    page.get_by_role("button", name="Log in").click()
+    yield page
+    assert complaints == []
+    context.close()
+
+
+def test_an_alarm_is_understood_in_one_click_silenced_in_two_and_undone_in_one(browser: Browser, base: str) -> None:
+    with person(browser, base) as page:
+        page.get_by_role("link", name="evil.example", exact=True).first.click()
+        expect(page.get_by_role("heading", level=1)).to_contain_text(
+            "10.0.0.7 sent at least 1.2 kB to evil.example through TXT names of dnscat2 within 4 minutes."
+        )
+        expect(page.get_by_text("hex: name=ann;key=12345678901")).to_be_visible()
+        page.get_by_role("link", name="Known service…").click()
+        expect(page.get_by_text("1 of 2 incidents would be silent, 0 below it stay.")).to_be_visible()
+        page.go_back()
+        page.keyboard.press("t")
+        expect(page.get_by_role("status")).to_contain_text("1 incident: labelled tunnel.")
+        expect(page.locator(".actions")).to_contain_text("closed, labelled tunnel by ann")
+        page.keyboard.press("u")
+        expect(page.get_by_role("status")).to_contain_text("Undone for 1 incident.")
+        expect(page.locator(".actions")).to_contain_text("new")
+
+
+def test_rows_are_walked_and_marked_by_key_and_changed_together(browser: Browser, base: str) -> None:
+    with person(browser, base) as page:
+        page.goto(f"{base}/console/incidents")
+        for key in ("j", "x", "j", "x"):
+            page.keyboard.press(key)
+        expect(page.locator("input[name=incident]:checked")).to_have_count(2)
+        page.get_by_role("button", name="Mine").click()
+        expect(page.get_by_role("status")).to_contain_text("2 incidents: in work by ann.")
+        page.keyboard.press("/")
+        page.keyboard.type("10.0.0.7")
+        page.keyboard.press("Enter")
+        page.wait_for_url(re.compile(r"\?q=10\.0\.0\.7"))
+        expect(page.locator("table.rows tbody tr")).to_have_count(1)
+        page.reload()
+        expect(page.get_by_label("Search incidents")).to_have_value("10.0.0.7")
+
+
+def test_the_strip_is_live_pauses_and_says_when_it_lost_its_stream(browser: Browser, tmp_path: Path) -> None:
+    with console(tmp_path / "data") as base:
+        context = browser.new_context()
+        page = context.new_page()
+        page.goto(f"{base}/login")
+        page.get_by_label("Token").fill(TOKEN)
+        page.get_by_role("button", name="Log in").click()
+        state = page.locator("#strip-state")
+        expect(state).to_have_text("Live.", timeout=patient(15) * 1000)
+        page.get_by_role("button", name="Pause").click()
+        expect(state).to_have_text("Paused.")
+        page.get_by_role("button", name="Go on").click()
+    expect(state).to_have_text("The stream was lost; asking again.", timeout=patient(15) * 1000)
+    context.close()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize(("width", "height"), [(1280, 900), (360, 780)], ids=["desktop", "phone"])
+def test_every_page_fits_and_axe_finds_nothing_serious(
+    browser: Browser, base: str, scheme: str, width: int, height: int
+) -> None:
+    found: dict[str, list[str]] = {}
+    pictures = os.environ.get("CONSOLE_PICTURES")
+    size = {"width": width, "height": height}
+    with person(browser, base, color_scheme=scheme, viewport=size, bypass_csp=True) as page:
+        incident_page = page.get_by_role("link", name="evil.example", exact=True).first.get_attribute("href")
+        for name, path in {**PAGES, "incident": str(incident_page)}.items():
+            page.goto(base + path)
+            if pictures:
+                page.screenshot(path=f"{pictures}/{name}-{width}-{scheme}.png", full_page=True)
+            violations = Axe().run(page).response["violations"]
+            serious = [one for one in violations if one["impact"] in ("serious", "critical")]
+            found[name] = [f"{one['id']}: {one['nodes'][0]['html'][:120]}" for one in serious]
+            wide = page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
+            found[name] += [f"{wide} px too wide"] if wide > 0 else []
+    assert {name: said for name, said in found.items() if said} == {}
+
+
+def test_without_script_everything_is_readable_and_works(browser: Browser, base: str) -> None:
+    with person(browser, base, java_script_enabled=False) as page:
+        expect(page.get_by_text("queries judged a second")).to_be_visible()
+        page.goto(f"{base}/console/incidents?q=calm")
+        page.locator("input[name=incident]").first.check()
+        page.get_by_role("button", name="Benign").click()
+        expect(page.get_by_role("status")).to_contain_text("1 incident: labelled benign.")
+        page.get_by_role("button", name="Undo").click()
+        expect(page.get_by_role("status")).to_contain_text("Undone for 1 incident.")
