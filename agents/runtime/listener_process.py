@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from agents.core.protocols import Stream
 from agents.dns.strict_groups import StrictGroups
-from agents.runtime.signals import Beat, beat_on, crashes_end, live
+from agents.runtime.signals import Beat, beat_on, crashes_end, live, stopping
 from agents.sources.collector import Collecting, Collector
 from agents.sources.listener.blocking.blocking import BlockConfig
 from agents.sources.listener.cache import CacheLimits
@@ -104,9 +104,7 @@ async def _answer(
     ready: Callable[[], None],
     beat: Beat,
 ) -> int:
-    stop, loop = asyncio.Event(), asyncio.get_running_loop()
-    loop.add_signal_handler(signal.SIGTERM, stop.set)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
+    stop, loop = stopping(), asyncio.get_running_loop()
     (ring, counters), (fast_ring, fast_counters) = stream.writers(number)
     counters.tcp_clients = 0  # those of a process that was killed are gone
     listener = Listener(
@@ -176,9 +174,7 @@ async def _receive(
     ready: Callable[[], None],
     beat: Beat,
 ) -> int:
-    stop, loop = asyncio.Event(), asyncio.get_running_loop()
-    loop.add_signal_handler(signal.SIGTERM, stop.set)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
+    stop, loop = stopping(), asyncio.get_running_loop()
     (ring, _), _ = stream.writers(number)
     receiver = LiveReceiver(receiving, sockets, ring)
     with crashes_end(lambda: loop.call_soon_threadsafe(stop.set)) as crashed:

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import signal
 from collections.abc import Callable
 
 from agents.enforcement.rpz.server import PolicyServer
-from agents.runtime.signals import Beat, beat_on, crashes_end, live
+from agents.runtime.signals import Beat, beat_on, crashes_end, live, stopping
 
 
 def serve_zone(server: PolicyServer, ready: Callable[[], None], beat: Beat) -> int:
@@ -16,9 +15,7 @@ def serve_zone(server: PolicyServer, ready: Callable[[], None], beat: Beat) -> i
 
 
 async def _serve(server: PolicyServer, ready: Callable[[], None], beat: Beat) -> int:
-    stop, loop = asyncio.Event(), asyncio.get_running_loop()
-    loop.add_signal_handler(signal.SIGTERM, stop.set)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
+    stop, loop = stopping(), asyncio.get_running_loop()
     with crashes_end(lambda: loop.call_soon_threadsafe(stop.set)) as crashed:
         await server.start()
         ready()

@@ -25,6 +25,14 @@ BEAT_S = 1.0
 """A process that has nothing to do moves at least so often."""
 
 
+def stopping() -> asyncio.Event:
+    """An event of this event loop that SIGTERM sets, which is taken from here on; whoever forked us had blocked it."""
+    stop = asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
+    return stop
+
+
 async def beat_on(beat: Beat, well: Callable[[], bool] = lambda: True) -> None:
     """Give signs of life while the event loop turns and `well` says that all else does."""
     while True:
