@@ -129,11 +129,13 @@ def receiving() -> None:
 
 
 def reading() -> None:
-    """Load the readers of log lines: one that is read, and one that is not."""
+    """Load the readers of log lines: lines that are read, one that is not, and a query without an answer."""
     for spec in SPECS:
         reader = spec.reader({}, 0.0) if spec.reader else None
         if reader is not None:
-            log_lines(reader).take([b"{}\n", _BIND_LINE, _EVE_LINE])
+            lines = log_lines(reader)
+            lines.take([b"{}\n", _BIND_LINE, _EVE_LINE])
+            lines.rest()
 
 
 LOADS = (judging, listening, scanning, reading, receiving, storing)
