@@ -76,6 +76,8 @@ class Coordinator:
                 raise UsageError(f"cannot add {site}: it takes part already; `fleet remove` ends that")
             if len(known) >= SITES_MAX:
                 raise UsageError(f"cannot add {site}: there are {SITES_MAX} sites")
+            if not (self.folder / "round.json").exists():
+                self._begin_first(self.clock())  # here, and not while a site waits: its model takes seconds
             key = secrets.token_urlsafe(32)
             self._write("sites.json", {**known, site: key})
         return key
