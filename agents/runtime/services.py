@@ -385,8 +385,9 @@ async def serving(
 
     proxies: networks whose X-Forwarded-For header is believed. pulse: notes that the API's event loop turns.
     """
+    app = create_app(parts)
     config = uvicorn.Config(
-        create_app(parts),
+        app,
         host,
         port,
         http=LimitedProtocol,
@@ -406,6 +407,7 @@ async def serving(
     try:
         yield
     finally:
+        app.state.closing.set()
         server.should_exit = True
         await asyncio.to_thread(thread.join)
         beat.stop()

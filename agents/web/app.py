@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from importlib import resources
 from typing import Any
 
@@ -44,6 +45,7 @@ def create_app(parts: Parts) -> FastAPI:
     app.state.parts = parts
     app.state.gate = gate
     app.state.strip = live.LiveStrip(parts)
+    app.state.closing = threading.Event()  # set when the server is about to end: streams end then
     app.include_router(api.open_router)
     app.include_router(api.router, dependencies=[Depends(gate.require)])
     app.include_router(incidents.router, dependencies=[Depends(gate.require)])

@@ -120,14 +120,21 @@ def index(request: Request) -> Response:
     values: dict[str, Any] = {}
     problems: list[str] = []
     now = time.time()
-    sources: Mapping[str, Any] = {
+    hangs = parts.database_hangs(STATES_WAIT_S)
+    stored = {
         "incidents": lambda: parts.store.incidents(limit=SHOWN),
         "incident_count": parts.store.incident_count,
-        "models": lambda: sorted(parts.models.list(), key=lambda row: _FIRST.get(row["state"], len(_FIRST)))[:SHOWN],
-        "reports": lambda: reports.listed(parts.reports_dir)[:SHOWN],
         "waiting": parts.console.finder.waiting,
         "reviews": parts.reviews.counts,
         "clients": lambda: parts.console.hunter.clients(now - HOUR_S, now, LOUDEST),
+    }
+    if hangs:  # each of them would take as long as the database may take
+        problems.append(f"cannot reach the database: no answer for {parts.database.waited_s:.0f} s")
+        values = dict.fromkeys(stored)
+    sources: Mapping[str, Any] = {
+        **({} if hangs else stored),
+        "models": lambda: sorted(parts.models.list(), key=lambda row: _FIRST.get(row["state"], len(_FIRST)))[:SHOWN],
+        "reports": lambda: reports.listed(parts.reports_dir)[:SHOWN],
         "bound": lambda: {one.name: one.value for one in parts.metrics() if one.name.startswith("limit_")},
     }
     for name, read in sources.items():

@@ -207,6 +207,14 @@ class Parts:
         """Asks whether the database answers."""
         return Probe(lambda: database_state(self.store), STATE_S)
 
+    def database_hangs(self, wait_s: float) -> bool:
+        """Whether the database gives no sign of life, so that a question would take long; one that is away gives one."""
+        try:
+            self.database.answer().result(wait_s)
+        except (TimeoutError, AgentsError):
+            return True
+        return False
+
     @cached_property
     def processes(self) -> Probe[Mapping[str, Mapping[str, Any]]]:
         """Asks for `health`, which reads files: a disk may hang, too."""

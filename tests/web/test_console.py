@@ -335,6 +335,28 @@ def test_health_does_not_wait_for_a_database_that_hangs(world: World) -> None:
     first.join(patient(10))
 
 
+def test_the_overview_does_not_wait_for_a_database_that_hangs(world: World) -> None:
+    answered = threading.Event()
+
+    class Hanging:
+        def ping(self) -> None:
+            assert answered.wait(patient(10))
+
+        def __getattr__(self, name: str) -> Any:
+            return self
+
+        def __call__(self, *_: object, **__: object) -> Any:
+            raise AssertionError("it would hang")
+
+    cookie = world.login().headers["set-cookie"].split(";")[0]
+    parts = vars_of(world.parts) | {"store": Hanging(), "console": Hanging(), "reviews": Hanging()}
+    page = world.call("GET", "/", create_app(Parts(**parts)), headers=HTML | {"Cookie": cookie})
+    answered.set()
+    assert "cannot reach the database: no answer for" in page.text
+    assert "Unknown: they cannot be read now." in page.text
+    assert "incidents cannot be counted" in page.text
+
+
 @pytest.mark.parametrize("path", ["/queries", "/incidents"])
 def test_a_dead_database_is_503(world: World, path: str) -> None:
     answer = world.call("GET", path, app=_away(world), headers=AUTH)

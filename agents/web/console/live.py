@@ -28,6 +28,10 @@ UNWATCHED_S = 900.0
 STREAM_S = 45.0
 """How long one stream lasts; the browser asks again by itself. A connection's answer may take a minute at most."""
 RETRY_MS = 1_000
+DATABASE_WAIT_S = 0.3
+"""What the strip waits for a sign of life of the database: all who look wait for it."""
+CLOSING_S = 0.5
+"""A stream notices within so many seconds that the server is about to end."""
 SUMS = {
     "queries": ("detector_scored_total",),
     "answered": ("listener_answered_total", "listener_cache_hits_total", "listener_local_total"),
@@ -110,8 +114,10 @@ class LiveStrip:
     def _made(self) -> str:
         found = self._rates.look()
         chart = strip_chart(found["rates"]["queries"], "queries a second in the last ten minutes")
+        waiting: Mapping[str, int] | None = None
         try:
-            waiting: Mapping[str, int] | None = self._parts.console.finder.waiting()
+            if not self._parts.database_hangs(DATABASE_WAIT_S):
+                waiting = self._parts.console.finder.waiting()
         except AgentsError:
             waiting = None
         return rendered("_strip.html", now=found["now"], chart=chart, waiting=waiting, at=time.time())
@@ -135,7 +141,11 @@ async def _events(request: Request) -> AsyncIterator[str]:
     while time.monotonic() < ends:
         html = await asyncio.to_thread(strip_of(request).html)
         yield "event: strip\n" + "".join(f"data: {line}\n" for line in html.splitlines()) + "\n"
-        await asyncio.sleep(STRIP_EVERY_S)
+        following = time.monotonic() + STRIP_EVERY_S
+        while time.monotonic() < following:
+            if request.app.state.closing.is_set():
+                return
+            await asyncio.sleep(CLOSING_S)
 
 
 def strip_of(request: Request) -> LiveStrip:
