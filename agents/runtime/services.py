@@ -40,6 +40,7 @@ from agents.runtime.schedule import RetrainScheduler
 from agents.runtime.signals import Beat, beat_on, crashes_end, live
 from agents.sources.heard_days import heard_by_intake
 from agents.sources.listener.sockets import cannot_listen
+from agents.store.console.triage import TriageStore
 from agents.store.feedback.flow_hours import FlowHourStore
 from agents.store.retention import ClockWatch, doubt_of, doubt_of_imports, drop_before
 from agents.store.sql import Store
@@ -205,6 +206,7 @@ def maintain(upkeep: Upkeep, anyway: bool = False) -> Mapping[str, Any]:
             "flow_hours_deleted": lambda: FlowHourStore(store).forget(before),
             "replayed_queries_dropped": lambda: store.drop_replays(replays),
             "replayed_incidents_deleted": lambda: store.forget_replays(replays),
+            "incidents_said_of_deleted": lambda: TriageStore(store).forget(),
         }
     done = {}
     for name, part in parts.items():

@@ -208,7 +208,7 @@ class Parts:
         return Probe(lambda: database_state(self.store), STATE_S)
 
     def database_hangs(self, wait_s: float) -> bool:
-        """Whether the database gives no sign of life, so that a question would take long; one that is away gives one."""
+        """Whether the database gives no sign of life: a question would take long. One that is away gives one."""
         try:
             self.database.answer().result(wait_s)
         except (TimeoutError, AgentsError):

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
-from sqlalchemy import Connection, desc, insert, select, update
+from sqlalchemy import Connection, delete, desc, insert, select, update
 
 from agents.core.errors import UsageError
 from agents.core.text import NETWORK, counted, printable
@@ -26,7 +26,7 @@ from agents.store.feedback.reviews import (
 )
 from agents.store.feedback.tables import REVIEW_DECISIONS
 from agents.store.rows import INCIDENTS
-from agents.store.sql import Store
+from agents.store.sql import LONG_S, Store
 
 AT_ONCE_MAX = 1_000
 """Incidents of one click, at most."""
@@ -161,6 +161,13 @@ class TriageStore:
                 undo_in(connection, domain, "what was said of its incident was undone", author, now)
             note_change(connection, author, way, "change of incidents undone", counted(len(ids), "incident"), action_id)
         return ids
+
+    def forget(self) -> int:
+        """Delete what was said of incidents that are no longer kept; of how many."""
+        kept = select(INCIDENTS.c.incident_id)
+        with self._store.writing("delete what was said of old incidents", LONG_S) as connection:
+            connection.execute(delete(TRIAGE_CHANGES).where(_C.incident_id.not_in(kept)))
+            return connection.execute(delete(TRIAGE).where(_T.incident_id.not_in(kept))).rowcount
 
     def _put(self, connection: Connection, incident_id: str, triage: Triage) -> None:
         values = {"incident_id": incident_id, **asdict(triage), "label": triage.label or ""}

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from typing import Any
+from urllib.parse import unquote_plus
 
 from sqlalchemy import delete, select, update
 
 from agents.core.types import clean
+from agents.store.console.tables import SAVED_VIEWS, TRIAGE, TRIAGE_CHANGES
 from agents.store.feedback.tables import FLOW_HOURS, FLOW_LABELS
 from agents.store.rows import INCIDENTS
 from agents.store.sql import LONG_S, Store
 
 ROWS_A_PAGE = 1000
+_WORD = re.compile(r"[^\s=&?/]+")
+"""Words of an address with its query, clients among them."""
 _I, _H = INCIDENTS.c, FLOW_HOURS.c
 
 
@@ -45,13 +50,19 @@ class ClientRecords:
                 return
 
     def erase(self, client: str) -> dict[str, int]:
-        """Delete a client's queries, incidents, flow-hours with their labels, and its name in incidents of several
-        clients; how many rows of each."""
+        """Delete a client's queries, incidents with what was said of them, flow-hours with labels, views that name
+        it, and its name in incidents of several clients; how many rows of each."""
         done = {"queries": self._store.erase_queries(clean(client))}
         mine = select(_H.id).where(_H.client == clean(client))
         with self._store.writing("erase a client", LONG_S) as connection:
             connection.execute(delete(FLOW_LABELS).where(FLOW_LABELS.c.flow_hour_id.in_(mine)))
             done["flow-hours"] = connection.execute(delete(FLOW_HOURS).where(_H.client == clean(client))).rowcount
+            theirs = select(_I.incident_id).where(_I.client == clean(client))
+            for said in (TRIAGE, TRIAGE_CHANGES):
+                connection.execute(delete(said).where(said.c.incident_id.in_(theirs)))
+            views = connection.execute(select(SAVED_VIEWS.c.name, SAVED_VIEWS.c.address)).all()
+            naming = [view.name for view in views if client in _WORD.findall(unquote_plus(view.address))]
+            connection.execute(delete(SAVED_VIEWS).where(SAVED_VIEWS.c.name.in_(naming)))
             done["incidents"] = connection.execute(delete(INCIDENTS).where(_I.client == clean(client))).rowcount
             named = select(_I.incident_id, _I.evidence).where(_I.evidence.contains(json.dumps(client), autoescape=True))
             for incident_id, text in connection.execute(named).all():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from sqlalchemy import delete
 
 from agents.core.errors import UsageError
 from agents.core.types import Severity
@@ -13,6 +14,7 @@ from agents.store.console.terms import parse_search
 from agents.store.console.triage import Change
 from agents.store.feedback.labels import Label
 from agents.store.feedback.reviews import ReviewStore
+from agents.store.rows import INCIDENTS
 from tests.support.verdicts import START, incident, verdicts
 
 pytestmark = pytest.mark.contract
@@ -97,3 +99,13 @@ def test_a_change_is_kept_told_and_undone_and_the_log_only_grows(console: Consol
         "incident changed",
     ]
     assert [one.author for one in console.audit.entries(author="ann")] == ["ann", "ann"]
+
+
+def test_what_was_said_goes_with_its_incident(console: ConsoleStore, store: Store) -> None:
+    live, gone = console.finder.page(IncidentSearch(), limit=2).incidents
+    console.triage.change([live.incident_id, gone.incident_id], Change(label=Label.IGNORE), "ann", "console")
+    assert console.triage.forget() == 0
+    with store.writing("delete one") as connection:
+        connection.execute(delete(INCIDENTS).where(INCIDENTS.c.incident_id == gone.incident_id))
+    assert console.triage.forget() == 1
+    assert (len(console.triage.history(live.incident_id)), console.triage.history(gone.incident_id)) == (1, [])

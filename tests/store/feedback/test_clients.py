@@ -11,6 +11,8 @@ from agents.core.types import batch_of
 from agents.detection.detector import empty_verdicts
 from agents.detection.limits import Scale
 from agents.store import Store
+from agents.store.console import ConsoleStore
+from agents.store.console.triage import Change
 from agents.store.feedback.clients import ClientRecords
 from agents.store.feedback.flow_hours import FlowHourStore
 from agents.store.feedback.labels import Label, LabelStore
@@ -50,11 +52,17 @@ def test_all_rows_of_a_client_are_read(filled: Store) -> None:
 
 
 def test_a_client_is_erased_and_nobody_else(filled: Store) -> None:
-    records = ClientRecords(filled)
+    records, console = ClientRecords(filled), ConsoleStore(filled)
     others = list(records.rows(OTHER))
+    ids = [filled.incidents(client=one, limit=1)[0].incident_id for one in (MINE, OTHER)]
+    console.triage.change(ids, Change(comment="who is it?"), "ann", "API")
+    for name, client in (("mine", MINE), ("theirs", OTHER), ("both", f"{OTHER}+{MINE}")):
+        console.views.save(name, f"/console/incidents?q={client}&state=new", "ann", "API")
     assert records.erase(MINE) == {"queries": 60, "flow-hours": 1, "incidents": 1}
     assert not list(records.rows(MINE))
     assert list(records.rows(OTHER)) == others
+    assert [len(console.triage.history(one)) for one in ids] == [0, 1]
+    assert [one.name for one in console.views.all()] == ["theirs"]
     (together,) = filled.incidents(client=NETWORK, limit=9)
     assert together.evidence["clients"] == {"count": 2, "loudest": [OTHER]}
     assert [label for label, _, count in LabelStore(filled).counts(1, 0, 1e10) for _ in range(count)] == ["tunnel"]
