@@ -57,6 +57,7 @@ class Enforcer:
         self.counts: Counter[str] = Counter()
         self._faults: dict[str, str] = {}  # what cannot be done now, and why
         self._file, self._table = BlockFile(keeper.path), BlockTable()
+        self._counted = BlockList()  # what `accept` counts by; the file's own list is ahead of it for a moment
         self._hits_path = keeper.path.with_name(HITS_FILE)
         self._hits: Counter[str] = Counter(read_hits(self._hits_path))
         self._watched: frozenset[str] = frozenset()
@@ -95,7 +96,7 @@ class Enforcer:
         """For health: blocks in force and dry, sums, why none is made any more."""
         if self.mode == EnforceMode.OFF:
             return {"mode": str(self.mode)}
-        now, blocks = time.time(), self._file.list
+        now, blocks = time.time(), self._counted
         lasting = blocks.lasting(now)
         return {
             "mode": str(self.mode),
@@ -199,6 +200,7 @@ class Enforcer:
         self._ends, self._dirty = self._file.next_end(now), True
         self._table = BlockTable.of(blocks.lasting(now))
         self._watched = frozenset(registered_domains(self._table))
+        self._counted = blocks
         self._write_list(blocks, now)
 
     def _write_list(self, blocks: BlockList, now: float) -> None:
