@@ -108,6 +108,15 @@ def counted(number: float, noun: str) -> str:
     return f"{number:,.0f} {noun if round(number) == 1 else many}"
 
 
+def amount_text(count: float) -> str:
+    """Bytes with a unit that is read at once: "400 bytes", "1.23 kB", "3 MB"."""
+    if count < 999.5:
+        return counted(count, "byte")
+    if count < 999_500:
+        return f"{count / 1_000:.3g} kB"
+    return f"{count / 1_000_000:.3g} MB" if count < 999_500_000 else f"{count / 1_000_000_000:,.1f} GB"
+
+
 def refang(text: str) -> str:
     """A name that `harmless` changed, as it was."""
     return text.replace("[.]", ".").replace("[@]", "@")

@@ -12,6 +12,8 @@ CONNECTIONS_MAX = 256
 """Connections at once. Beyond it, the one that has waited longest for its client is closed: a browser opens six."""
 REQUEST_S, RESPONSE_S = 10.0, 60.0
 """Seconds for a client to send a request, headers and body, and for it to take the answer."""
+LARGE, LARGE_BYTES_MAX = b"POST /fleet/", (2 << 20) + 65_536
+"""How requests begin that may be larger, and how large: what a site of a fleet sends."""
 REQUEST_BYTES_MAX = 65_536
 """Headers and body of one request; h11 has a limit of its own for the headers (16 KiB)."""
 
@@ -22,6 +24,7 @@ class LimitedProtocol(H11Protocol):
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
         self._received, self._since, self._served = 0, time.monotonic(), False
+        self._most = REQUEST_BYTES_MAX
         self._limit: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -34,11 +37,13 @@ class LimitedProtocol(H11Protocol):
     def data_received(self, data: bytes) -> None:
         """Take what has come; the time for a request does not begin anew with each byte."""
         waited = self._received > 0
+        if not waited:
+            self._most = LARGE_BYTES_MAX if data.startswith(LARGE) else REQUEST_BYTES_MAX
         self._received += len(data)
         super().data_received(data)
         if self._is_answering():
             self._wait(RESPONSE_S)
-        elif self._received > REQUEST_BYTES_MAX:
+        elif self._received > self._most:
             self._give_up()
         elif not waited:
             self._wait(REQUEST_S)

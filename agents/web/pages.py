@@ -18,13 +18,12 @@ from starlette.responses import HTMLResponse, RedirectResponse
 
 from agents.alerting.messages import seen_before
 from agents.core.errors import AgentsError
-from agents.core.text import NETWORK, came_in, command, counted, explanation_text, senders_text, who
+from agents.core.text import NETWORK, amount_text, came_in, command, counted, explanation_text, senders_text, who
 from agents.detection.incidents import attack_names
 from agents.dns.message import type_name
 from agents.web import reports
 from agents.web.api import report_answer
 from agents.web.auth import ATTEMPTS_S, COOKIE, SESSION_S, Gatekeeper, Sent, address_of
-from agents.web.console.words import amount
 from agents.web.endpoints import endpoints
 from agents.web.parts import Parts, parts_of
 
@@ -48,7 +47,7 @@ def _utc(ts: float | str | None) -> str:
 
 
 def _rcode(code: int | None) -> str:
-    return "–" if code is None else rcode.to_text(Rcode.make(code))
+    return "-" if code is None else rcode.to_text(Rcode.make(code))
 
 
 _templates = Environment(loader=PackageLoader("agents.web"), autoescape=True, undefined=StrictUndefined)
@@ -76,7 +75,7 @@ def domain_link(domain: str, shown: str | None = None) -> Markup:
 
 
 _templates.globals |= {"client_link": client_link, "domain_link": domain_link}
-_templates.filters |= {"iso": _iso, "amount": amount, "type_name": type_name, "rcode_name": _rcode}
+_templates.filters |= {"iso": _iso, "amount": amount_text, "type_name": type_name, "rcode_name": _rcode}
 _templates.filters |= {"utc": _utc, "pretty": lambda value: json.dumps(value, indent=2)}
 _templates.filters |= {
     "who": who,
@@ -120,7 +119,7 @@ def index(request: Request) -> Response:
     values: dict[str, Any] = {}
     problems: list[str] = []
     now = time.time()
-    hangs = parts.database_hangs(STATES_WAIT_S)
+    hangs = parts.database_hangs(DATABASE_WAIT_S)
     stored = {
         "incidents": lambda: parts.store.incidents(limit=SHOWN),
         "incident_count": parts.store.incident_count,
@@ -170,6 +169,8 @@ def health_page(request: Request) -> Response:
     return page("health.html", states=states, settings=parts.in_force(), version=parts.version)
 
 
+DATABASE_WAIT_S = 3.0
+"""What the overview waits for a sign of life of the database."""
 STATES_WAIT_S = 0.7
 """What the overview waits for the states of processes."""
 _TOLD = ("drill", "intakes")

@@ -16,6 +16,8 @@ TOO_SLOW = {"sunburst", "shadowpad", "alma", "alina", "spread_of_ten"}
 several domains."""
 ANSWERED = {"morto"}
 """What it is told comes in answers of fixed names; nothing leaves."""
+POLLING = {"godoh"}
+"""What asks a fixed name for text again and again at a machine's pace is listed, with its period."""
 QUERIES, BYTES = 60, 600
 TELLING = [family for family in FAMILIES if family.name not in ANSWERED]
 BEACONS = [family for family in FAMILIES if family.leaks and family.name not in TOO_SLOW]
@@ -41,10 +43,12 @@ def test_a_session_that_carries_something_new_is_found(family: Family, task: boo
 
 
 @pytest.mark.parametrize("family", SILENT, ids=_name)
-def test_the_same_few_names_at_a_machines_clock_leak_nothing_and_are_no_incident(family: Family) -> None:
-    found = measured(family, task=False)
-    assert found.queries == 0
+def test_the_same_few_names_at_a_machines_clock_leak_nothing_and_are_listed_at_most(family: Family) -> None:
+    found, day = measured(family, task=False), office_day(1)
     assert found.carried <= 60
+    assert found.queries == 0 or family.name in POLLING
+    own = [one for one in incidents_of(laid_over(found.session, day)) if one.domain in found.session.domains]
+    assert all(one.severity < Severity.HIGH for one in own)
 
 
 def test_a_session_is_the_same_every_time_and_its_incident_high_or_above() -> None:

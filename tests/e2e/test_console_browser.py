@@ -105,7 +105,7 @@ def test_an_alarm_is_understood_in_one_click_silenced_in_two_and_undone_in_one(b
     with person(browser, base) as page:
         page.get_by_role("link", name="evil.example", exact=True).first.click()
         expect(page.get_by_role("heading", level=1)).to_contain_text(
-            "10.0.0.7 sent at least 1.2 kB to evil.example through TXT names of dnscat2 within 4 minutes."
+            "10.0.0.7 sent at least 1.23 kB to evil.example through TXT names of dnscat2 within 4 minutes."
         )
         expect(page.get_by_text("hex: name=ann;key=12345678901")).to_be_visible()
         page.get_by_role("link", name="Known service…").click()

@@ -492,7 +492,7 @@ def test_a_client_that_nobody_named_is_unknown_and_bytes_are_rounded(world: Worl
         (f"/console/incidents/{one.incident_id}", [">20,200 bytes<", ">1 query, 100 bytes<"]),
     ):
         page = world.page(path).text
-        assert re.search(r'class="name(?: client)?">unknown(?: →|<)', page)
+        assert re.search(r'class="name(?: client)?">unknown(?: &#8594;|<)', page)
         assert all(text in page for text in shown)
 
 

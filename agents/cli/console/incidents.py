@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import csv
 import json
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import asdict, replace
-from typing import Any
 
 from agents.cli.output import incident_json, login_name
 from agents.core.errors import UsageError
@@ -19,6 +17,7 @@ from agents.core.types import Incident, Severity
 from agents.runtime import bootstrap
 from agents.settings import Settings
 from agents.store.console import ConsoleStore
+from agents.store.console.exporting import csv_lines, row_of
 from agents.store.console.finding import IncidentSearch
 from agents.store.console.terms import parse_search
 from agents.store.console.triage import Change, Triage
@@ -28,9 +27,6 @@ from agents.store.feedback.reviews import ReviewState
 WAY = "command line"
 LISTED_MAX = 50
 """Incidents that a list shows; an export has all."""
-COLUMNS = (
-    "incident_id", "severity", "state", "label", "assignee", "client", "domain", "tool", "leaked_bytes", "last_seen",
-)  # fmt: skip
 
 
 def incidents(settings: Settings, options: argparse.Namespace) -> int:
@@ -71,8 +67,7 @@ def _search_of(options: argparse.Namespace) -> IncidentSearch:
 def _list(console: ConsoleStore, options: argparse.Namespace) -> None:
     search = _search_of(options)
     if options.json or options.csv:
-        rows = ((one, console.triage.of([one.incident_id])[one.incident_id]) for one in console.finder.all(search))
-        _export(rows, options)
+        _export(console.said_of_all(search), options)
         return
     page = console.finder.page(search, limit=LISTED_MAX)
     said = console.triage.of(one.incident_id for one in page.incidents)
@@ -94,12 +89,8 @@ def _export(rows: Iterator[tuple[Incident, Triage]], options: argparse.Namespace
         for one, told in rows:
             print(json.dumps(incident_json(one) | {"triage": asdict(told)}))
         return
-    writer = csv.writer(sys.stdout)
-    writer.writerow(COLUMNS)
-    for one, told in rows:
-        row: Mapping[str, Any] = incident_json(one) | asdict(told)
-        cells = [utc(one.last_seen) if name == "last_seen" else row[name] or "" for name in COLUMNS]
-        writer.writerow([f"'{cell}" if str(cell)[:1] in "=+-@" and str(cell) else cell for cell in cells])
+    for line in csv_lines(row_of(one, told) for one, told in rows):
+        sys.stdout.write(line)
 
 
 def _change_of(options: argparse.Namespace) -> Change:

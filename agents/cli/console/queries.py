@@ -22,6 +22,7 @@ def queries(settings: Settings, options: argparse.Namespace) -> int:
     terms = parse_search(" ".join(options.search), time.time())
     left, cursor = options.limit, None
     with closing(bootstrap.store_of(settings)) as store:
+        store.migrate()
         hunter = ConsoleStore(store).hunter
         while left > 0:
             found = hunter.search(terms, limit=min(left, ROWS_A_PAGE), cursor=cursor)
@@ -43,6 +44,7 @@ def clients(settings: Settings, options: argparse.Namespace) -> int:
     """`dns-tunnel clients`: those with most queries first."""
     now = time.time()
     with closing(bootstrap.store_of(settings)) as store:
+        store.migrate()
         rows = ConsoleStore(store).hunter.clients(now - options.days * DAY_S, now, options.limit)
     for row in rows:
         if options.json:

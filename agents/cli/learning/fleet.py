@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 import time
 from collections.abc import Sequence
 from contextlib import closing
@@ -83,6 +84,8 @@ def _coordinate(settings: Settings, options: argparse.Namespace) -> int:
     elif options.action == "add":
         key = coordinator.add(options.site)
         address = settings.public_url or f"http://{settings.api_host}:{settings.api_port}"
+        if not settings.public_url:
+            print("this address is this machine's own: set PUBLIC_URL to how sites reach it", file=sys.stderr)
         print(f"FLEET={address}\nFLEET_SITE={options.site}\nFLEET_KEY={key}")
         print("FLEET_SECRET is the sites' own: make one, and give it to all sites, not to the coordinator")
     else:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from agents.core.errors import NameFormatError, UsageError
+from agents.core.errors import BusyError, NameFormatError, UsageError
+from agents.core.files import locked_within
 from agents.core.text import printable, refang
 from agents.core.types import Incident
 from agents.detection.detector import empty_verdicts
@@ -29,6 +31,8 @@ from agents.store.sql import Store
 WEEK_S = 7 * 86_400
 DAYS = 90
 """Days until an entry without its own expiry ends, so that people review what it silences."""
+KNOWN_LOCK_S = 5.0
+"""Seconds that a change waits for another one to end."""
 INCIDENTS_MAX = 1000
 """Incidents of the last week that a preview looks at, the newest ones."""
 
@@ -83,7 +87,8 @@ class KnownDesk:
     def add(self, entry: Entry) -> Preview:
         """Keep an entry, in place of the one of that suffix; stored incidents that it silences are closed."""
         found = self.preview(entry)
-        save_entries(self._path, with_entry(self.entries(), entry))
+        with self._locked():
+            save_entries(self._path, with_entry(self.entries(), entry))
         closed = tuple(closed_by(incident, entry, time.time()) for incident in found.silenced)
         if closed:
             self._store.write(empty_verdicts("", closed), uuid.uuid4().hex)
@@ -95,8 +100,19 @@ class KnownDesk:
             suffix = suffix_of(refang(text))
         except NameFormatError as error:
             raise UsageError(f"cannot remove {printable(text)}: {error}") from None
-        entries = self.entries()
-        if all(entry.suffix != suffix for entry in entries):
-            raise UsageError(f"cannot remove {suffix}: it is not on the list")
-        save_entries(self._path, [entry for entry in entries if entry.suffix != suffix])
+        with self._locked():
+            entries = self.entries()
+            if all(entry.suffix != suffix for entry in entries):
+                raise UsageError(f"cannot remove {suffix}: it is not on the list")
+            save_entries(self._path, [entry for entry in entries if entry.suffix != suffix])
         return suffix
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        """Between reading and writing nobody else writes: command line, API and console may at once."""
+        try:
+            lock = locked_within(self._path.with_suffix(".lock"), KNOWN_LOCK_S)
+        except BlockingIOError:
+            raise BusyError("cannot change known services: another process does") from None
+        with lock:
+            yield

@@ -21,6 +21,7 @@ from agents.detection.counting.flow_kernels import FAMILIAR_CLIENTS, YOUNG_S
 from agents.detection.explanations.kinds import KINDS
 from agents.detection.limits import FACTOR_MAX, SCATTERED
 from agents.dns.name import domain_text, from_text
+from agents.scoring.reverse_names import delegation_of
 
 PROFILE_FORMAT = 1
 PROFILE_BYTES_MAX = 8 << 20
@@ -38,10 +39,16 @@ _MANY = 10_000_000
 
 
 def _as_domain(text: str) -> str:
-    """A registered domain as flows have it. Raises ValueError."""
-    if text == SCATTERED or domain_text(from_text(text)) != text:
+    """A registered domain, or a delegation of addresses, as flows have it. Raises ValueError."""
+    if text == SCATTERED or (domain_text(from_text(text)) != text and not _is_delegation(text)):
         raise ValueError("no registered domain")
     return text
+
+
+def _is_delegation(text: str) -> bool:
+    """Whether addresses' names (IPv4 or IPv6) are counted below it."""
+    wire = from_text(text)
+    return text.endswith(".arpa") and any(delegation_of(from_text("1." * labels + text)) == wire for labels in (2, 20))
 
 
 def is_profile_domain(text: str) -> bool:

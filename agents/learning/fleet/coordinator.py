@@ -97,7 +97,8 @@ class Coordinator:
         return {site: self._sent(site).exists() for site in sorted(self._keys())}
 
     def answer(self, method: str, path: str, headers: Mapping[str, str], body: bytes) -> FleetAnswer:
-        """Answer one request below /fleet/. Raises nothing but BusyError and OSError; what is wrong is the answer."""
+        """Answer one request below /fleet/. What is wrong with it is the answer; raises where this
+        installation's own files cannot be read."""
         known = {name.lower(): value for name, value in headers.items()}
         site, sent = known.get(SITE_HEADER.lower(), ""), known.get(SIGNATURE_HEADER.lower(), "")
         keys = self._keys()
@@ -150,10 +151,21 @@ class Coordinator:
         if not (self.folder / "round.json").exists():
             self._begin_first(now)
         opened = self._round()
-        paths = [path for site in sorted(keys) if (path := self._sent(site)).exists()]
-        everybody, late = len(paths) == len(keys), now >= opened["ends_at"]
-        if len(paths) >= self.options.sites_min and (everybody or late):
-            self._end(opened, paths, now)
+        sent = [one for site in sorted(keys) if (one := self._contribution(self._sent(site))) is not None]
+        everybody, late = len(sent) == len(keys), now >= opened["ends_at"]
+        if len(sent) >= self.options.sites_min and (everybody or late):
+            self._end(opened, sent, now)
+
+    def _contribution(self, path: Path) -> Contribution | None:
+        """What a site sent; what cannot be read, as after another release, is as if it had not come."""
+        try:
+            return contribution_of(path.read_bytes())
+        except FileNotFoundError:
+            return None
+        except UsageError as error:
+            _log.warning("fleet_contribution_left_out", file=path.name, error=str(error))
+            path.unlink(missing_ok=True)
+            return None
 
     def _begin_first(self, now: float) -> None:
         model = self.first()
@@ -172,14 +184,14 @@ class Coordinator:
             },
         )
 
-    def _end(self, opened: dict[str, Any], paths: list[Path], now: float) -> None:
+    def _end(self, opened: dict[str, Any], sent: list[Contribution], now: float) -> None:
         """Join what has come, and open the next round; first its file, so that a killed process ends no round twice."""
-        joined = joined_contributions([contribution_of(path.read_bytes()) for path in paths])
+        joined = joined_contributions(sent)
         weights = np.array(opened["weights"]) + joined.delta
         found = {
             "round": opened["round"] + 1,
             "ends_at": now + self.options.round_s,
-            "joined": len(paths),
+            "joined": len(sent),
             "weights": weights.tolist(),
             "shares": np.clip(joined.shares, 0, 1).tolist(),
             "domains": joined.domains,
@@ -187,7 +199,7 @@ class Coordinator:
         }
         self._write("round.json", opened | found)
         shutil.rmtree(self.folder / "sent" / str(opened["round"]), ignore_errors=True)
-        _log.info("fleet_round_ended", round=opened["round"], sites=len(paths))
+        _log.info("fleet_round_ended", round=opened["round"], sites=len(sent))
 
     def _state(self, site: str) -> FleetState:
         values = self._round() | {"format": FLEET_FORMAT, "sent": self._sent(site).exists()}

@@ -18,6 +18,7 @@ from typing import Any
 import httpx
 import numpy as np
 import structlog
+from pydantic import ValidationError
 
 from agents.core.errors import AgentsError, BusyError, UsageError
 from agents.core.files import PRIVATE_MODE, locked_within, make_private_folder, write_atomic
@@ -65,6 +66,10 @@ class Knowledge:
     model: Model
 
 
+REFUSAL_MAX = 4_096
+"""Bytes of a refusal that are read."""
+
+
 @dataclass(frozen=True)
 class FleetSite:
     """A site. knowledge: reads what is known here. propose: takes a forest to this site's gates; what came of it.
@@ -85,16 +90,20 @@ class FleetSite:
         model = self.learner.trained_from(base)
         delta = clipped(np.array([*(model.weights - base.weights), model.bias - base.bias]))
         now = self.clock()
-        return Contribution(
-            format=FLEET_FORMAT,
-            round=state.round,
-            flow_schema=FLOW_SCHEMA,
-            name_schema=NAME_SCHEMA,
-            delta=delta.tolist(),
-            counts=counts_of_week(self.folder / "counts.json", known.hours, self.options.epsilon, now),
-            domains=domain_hashes(known.reach, self.options.secret, known.left_out),
-            forest=sent_trees(known.model),
-        )
+        try:
+            return Contribution(
+                format=FLEET_FORMAT,
+                round=state.round,
+                flow_schema=FLOW_SCHEMA,
+                name_schema=NAME_SCHEMA,
+                delta=delta.tolist(),
+                counts=counts_of_week(self.folder / "counts.json", known.hours, self.options.epsilon, now),
+                domains=domain_hashes(known.reach, self.options.secret, known.left_out),
+                forest=sent_trees(known.model),
+            )
+        except ValidationError as error:
+            first = error.errors()[0]
+            raise AgentsError(f"cannot send a contribution: {first['loc'][0]}: {first['msg']}") from None
 
     def look(self) -> FleetState:
         """The coordinator's state."""
@@ -199,8 +208,8 @@ def _read(answer: httpx.Response) -> bytes:
 
 def _error_in(body: bytes) -> str:
     try:
-        found = json.loads(body)
-    except ValueError:
+        found = json.loads(body[:REFUSAL_MAX])
+    except (ValueError, RecursionError):  # it is not signed: anybody may have sent it
         return "no reason"
     return printable(found.get("error", "no reason")) if isinstance(found, dict) else "no reason"
 

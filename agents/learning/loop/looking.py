@@ -25,23 +25,29 @@ class FlowLook:
         self, *, client: str | None = None, domain: str | None = None, since: float, limit: int = 200
     ) -> list[dict[str, Any]]:
         """Flow-hours since a time (Unix seconds), newest first."""
-        found = self._hours.read(SCHEMA, since=int(since // HOUR_S), client=client, domain=domain, limit=READ_MAX)
+        first = int(since // HOUR_S)
+        found = self._hours.read(SCHEMA, since=first, client=client, domain=domain, limit=READ_MAX, newest=True)
         return [_told(found, row) for row in np.argsort(-found.hour, kind="stable")[:limit].tolist()]
 
-    def most_in_words(self, since: float, limit: int = 50) -> list[dict[str, Any]]:
+    def most_in_words(self, since: float, until: float, limit: int = 50) -> list[dict[str, Any]]:
         """Flow-hours whose names carried most information that does not read as encoded."""
-        found = self._hours.read(SCHEMA, since=int(since // HOUR_S), limit=READ_MAX)
+        found = self._between(since, until)
         if not len(found):
             return []
         words = _column(found, "information_bytes") - _column(found, "encoded_bytes")
         return [_told(found, row) | {"words_bytes": float(words[row])} for row in np.argsort(-words)[:limit].tolist()]
 
-    def nearest_to_limits(self, since: float, limit: int = 50) -> list[dict[str, Any]]:
+    def nearest_to_limits(self, since: float, until: float, limit: int = 50) -> list[dict[str, Any]]:
         """Flow-hours that came nearest to a limit."""
-        found = self._hours.read(SCHEMA, since=int(since // HOUR_S), limit=READ_MAX)
+        found = self._between(since, until)
         if not len(found):
             return []
         return [_told(found, row) for row in np.argsort(-_column(found, "peak_today"))[:limit].tolist()]
+
+    def _between(self, since: float, until: float) -> FlowHours:
+        """The newest flow-hours of a span."""
+        first, last = int(since // HOUR_S), int(until // HOUR_S) + 1
+        return self._hours.read(SCHEMA, since=first, until=last, limit=READ_MAX, newest=True)
 
 
 def _column(found: FlowHours, name: str) -> np.ndarray[Any, Any]:

@@ -7,7 +7,7 @@ from datetime import date
 from itertools import islice
 from typing import Any
 
-from agents.core.text import OWN_ZONES, counted, printable
+from agents.core.text import OWN_ZONES, amount_text, counted, printable
 from agents.core.types import Gate
 from agents.detection.explanations.network_profile import DomainHabit, NetworkProfile, beyond_cap
 from agents.learning.run import ProfileChange
@@ -101,11 +101,6 @@ def _kinds(before: NetworkProfile, after: NetworkProfile) -> Iterator[ProfileCha
             yield ProfileChange(
                 "kind", "", f"kind of service seen here: {kind}, below {counted(now, 'domain')} ({was} before)"
             )
-
-
-def amount_text(amount: float) -> str:
-    """Bytes for people."""
-    return f"{amount / 1000:.3g} kB" if amount >= 1000 else counted(round(amount), "byte")
 
 
 def month_text(day: str) -> str:

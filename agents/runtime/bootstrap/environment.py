@@ -114,10 +114,13 @@ def is_secret(settings: Settings, name: str) -> bool:
 def shown_settings(settings: Settings) -> list[tuple[str, str, str]]:
     """All settings for people: name, value (a secret: whether it is set), and where it came from."""
     given, file = {name.upper() for name in os.environ}, {name.upper() for name in dotenv_values(".env")}
+    older = {new: old for old, new in settings_module.RENAMED.items()}
     shown = []
     for name, value in settings.model_dump(mode="json").items():
         text = ("set" if value else "not set") if is_secret(settings, name) else str(value)
-        origin = "environment" if name.upper() in given else ".env" if name.upper() in file else "default"
+        names = {name.upper(), older.get(name.upper(), name.upper())}
+        usual = value == type(settings).model_fields[name].get_default(call_default_factory=True, validated_data={})
+        origin = "environment" if names & given else ".env" if names & file else "default" if usual else "preset"
         shown.append((name.upper(), text, origin))
     return sorted(shown)
 

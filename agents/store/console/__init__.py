@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import cached_property
 
+from agents.core.types import Incident
 from agents.store.console.audit import AuditLog
-from agents.store.console.finding import IncidentFinder
+from agents.store.console.finding import IncidentFinder, IncidentSearch
 from agents.store.console.hunting import Hunter
-from agents.store.console.triage import TriageStore
+from agents.store.console.triage import Triage, TriageStore
 from agents.store.console.views import SavedViews
 from agents.store.sql import Store
 
@@ -27,6 +29,12 @@ class ConsoleStore:
     @cached_property
     def triage(self) -> TriageStore:
         return TriageStore(self._store)
+
+    def said_of_all(self, search: IncidentSearch) -> Iterator[tuple[Incident, Triage]]:
+        """All incidents of a search, each with what people said of it."""
+        for page in self.finder.pages(search):
+            said = self.triage.of(one.incident_id for one in page)
+            yield from ((one, said[one.incident_id]) for one in page)
 
     @cached_property
     def hunter(self) -> Hunter:

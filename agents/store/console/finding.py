@@ -29,6 +29,10 @@ FACETS = {"severity": _I.severity, "state": _STATE, "label": _LABEL, "assignee":
 FACET_VALUES_MAX = 12
 """Values of one facet that are shown, the most frequent ones."""
 EXPORT_PAGE = 500
+OF_QUERIES = ("type", "rcode")
+"""Keys of a search that no incident has."""
+NO_SUCH = -2
+"""A number that no row has."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,12 +82,12 @@ class IncidentFinder:
         following = f"{more.last_seen!r}_{more.incident_id}" if more else None
         return IncidentPage(found[:limit], following, count, facets)
 
-    def all(self, search: IncidentSearch) -> Iterator[Incident]:
+    def pages(self, search: IncidentSearch) -> Iterator[Sequence[Incident]]:
         """All that are found, page by page."""
         cursor: str | None = None
         while True:
             page = self.page(search, limit=EXPORT_PAGE, cursor=cursor, counted=False)
-            yield from page.incidents
+            yield page.incidents
             if (cursor := page.cursor) is None:
                 return
 
@@ -192,9 +196,12 @@ def _conditions(search: IncidentSearch, known: Sequence[str] | None, without: st
         found.append(_I.score <= terms.score_to)
     found += [_I.reasons.icontains(why, autoescape=True) for why in terms.of("why")]
     for name, column in FACETS.items():
-        values = [*getattr(search, name), *_typed(terms, name)]
+        given = [clean(one) if isinstance(one, str) else one for one in getattr(search, name)]
+        values = [*given, *_typed(terms, name)]
         if values and name != without:
             found.append(column.in_(values))
+    if any(map(terms.of, OF_QUERIES)):
+        found.append(false())
     if search.explained is not None:
         explained = _I.evidence.contains('"explanation"')
         found.append(explained if search.explained else ~explained)
@@ -209,8 +216,12 @@ def _typed(terms: Terms, name: str) -> list[Any]:
     """Values of a facet that the search names itself."""
     if name != "severity":
         return list(terms.of(name))
-    named = [one.upper() for one in terms.of(name)]
-    return [int(Severity[one]) if one in Severity.__members__ else -1 for one in named]
+    return [*map(severity_number, terms.of(name))]
+
+
+def severity_number(text: str) -> int:
+    """A severity by its name; NO_SUCH for another word: it has no rows."""
+    return int(Severity[text.upper()]) if text.upper() in Severity.__members__ else NO_SUCH
 
 
 def _named(terms: Terms, known: Sequence[str] | None) -> list[ColumnElement[bool]]:

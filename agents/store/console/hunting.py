@@ -6,18 +6,34 @@ and a cursor from where the next search goes on.
 
 from __future__ import annotations
 
+import ipaddress
 import math
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Integer, and_, case, cast, desc, distinct, false, func, or_, select
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Integer,
+    and_,
+    case,
+    cast,
+    desc,
+    distinct,
+    exists,
+    false,
+    func,
+    or_,
+    select,
+)
 
-from agents.core.errors import MessageError, UsageError
+from agents.core.errors import MessageError
 from agents.core.types import DAY_S, Severity, clean
 from agents.dns.message import rcode_number, type_number
-from agents.store.console.finding import matches, within
+from agents.store.console.finding import NO_SUCH, matches, severity_number, within
 from agents.store.console.terms import Terms, registered_of
 from agents.store.rows import QUERIES
 from agents.store.sql import LIVE, Filter, Store, between, page_of, position_of
@@ -28,6 +44,10 @@ FIRST_SPAN_S, SPAN_S_MAX = 1_800.0, 30 * DAY_S
 """The first span that a search looks at, and the longest: each is twice as long as the one before, or half."""
 CLIENTS_MAX = 10_000
 """Clients of networks that a search is resolved to, at most."""
+OF_INCIDENTS = ("state", "label", "assignee", "tool")
+"""Keys of a search that no query has."""
+NEW_MAX = 1_000
+"""New domains of a span that are looked at."""
 TOP = 20
 """Domains, clients and names of a summary, each, at most."""
 BAR_S = DAY_S // 24
@@ -45,7 +65,7 @@ class Found:
 
 
 class Hunter:
-    """Questions about stored queries. Every method raises StoreError; search UsageError, too."""
+    """Questions about stored queries. Every method raises StoreError."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
@@ -75,17 +95,17 @@ class Hunter:
     def domain(self, domain: str, since: float, until: float, source: str = "") -> dict[str, Any]:
         """What was asked below one registered domain: counts, clients, types, hours, names."""
         with self._store.reading("read a domain") as connection:
-            below = (_Q.domain == clean(domain), *between(since, until), *_seen(source))
+            below = (_below(domain), *between(since, until), *_seen(source))
             lately = select(_Q.qname).where(*below).order_by(desc(_Q.ts)).limit(500)
             names = list(dict.fromkeys(connection.execute(lately).scalars()))[:TOP]
-        return self._summary(_Q.domain == clean(domain), _Q.client, since, until, source) | {"names": names}
+        return self._summary(_below(domain), _Q.client, since, until, source) | {"names": names}
 
     def first_seen(self, domains: Sequence[str]) -> dict[str, float]:
         """When the oldest stored live query below each was asked; a domain without one is missing."""
         found = {}
         with self._store.reading("read when domains were first seen") as connection:
             for domain in domains:
-                first = select(func.min(_Q.ts)).where(_Q.domain == clean(domain), LIVE)
+                first = select(func.min(_Q.ts)).where(_below(domain), LIVE)
                 if (at := connection.execute(first).scalar()) is not None:
                     found[domain] = float(at)
         return found
@@ -93,11 +113,10 @@ class Hunter:
     def new_domains(self, client: str, since: float, until: float) -> list[str]:
         """Domains that this client asked for in a span, and nobody before it."""
         mine = (_Q.client == clean(client), *between(since, until), LIVE)
-        asked = select(_Q.domain).where(*mine).distinct().limit(1_000)
         with self._store.reading("read a client's domains") as connection:
-            domains = list(connection.execute(asked).scalars())
+            domains = _unknown_before(connection, mine, since)
         first = self.first_seen(domains)
-        return sorted((domain for domain in domains if first.get(domain, 0.0) >= since), key=lambda one: -first[one])
+        return sorted(domains, key=lambda one: -first.get(one, 0.0))
 
     def clients(self, since: float, until: float, limit: int = 100) -> list[dict[str, Any]]:
         """Clients by number of queries, with their domains and loudest severity."""
@@ -119,11 +138,11 @@ class Hunter:
 
     def new(self, since: float, until: float, limit: int = 50) -> list[dict[str, Any]]:
         """Domains of which no earlier query is stored, those with most queries first."""
-        found = self._domains(since, until, (desc(func.count()),), limit * 20)
+        with self._store.reading("read domains") as connection:
+            domains = _unknown_before(connection, [*between(since, until), LIVE], since)
+        found = self._domains(since, until, (desc(func.count()),), limit, among=domains)
         first = self.first_seen([row["domain"] for row in found])
-        return [row | {"first_seen": first[row["domain"]]} for row in found if first.get(row["domain"], 0.0) >= since][
-            :limit
-        ]
+        return [row | {"first_seen": first.get(row["domain"])} for row in found]
 
     def largest_answers(self, since: float, until: float, limit: int = 50) -> list[dict[str, Any]]:
         """Queries with the largest answers."""
@@ -145,6 +164,7 @@ class Hunter:
         order: Sequence[Any],
         limit: int,
         having: ColumnElement[bool] | None = None,
+        among: Sequence[str] | None = None,
     ) -> list[dict[str, Any]]:
         failed = func.sum(case((_Q.rcode == rcode_number("NXDOMAIN"), 1), else_=0)).label("failed")
         columns = (
@@ -157,6 +177,7 @@ class Hunter:
         )
         statement = select(*columns).where(*between(since, until), LIVE).group_by(_Q.domain)
         statement = statement.having(having) if having is not None else statement
+        statement = statement.where(_Q.domain.in_(list(among))) if among is not None else statement
         with self._store.reading("read domains") as connection:
             found = connection.execute(statement.order_by(*order, _Q.domain).limit(limit)).mappings()
             return [_named_severity(row) for row in found]
@@ -204,6 +225,14 @@ class Hunter:
             }
 
 
+def _unknown_before(connection: Connection, asked: Sequence[ColumnElement[bool]], since: float) -> list[str]:
+    """Domains of these rows of which no live row is older: at most NEW_MAX of them."""
+    domains = select(_Q.domain).where(*asked).distinct().subquery()
+    earlier = QUERIES.alias()
+    known = exists().where(earlier.c.domain == domains.c.domain, earlier.c.ts < since, earlier.c.day >= 0)
+    return list(connection.execute(select(domains.c.domain).where(~known).limit(NEW_MAX)).scalars())
+
+
 def _seen(source: str) -> list[ColumnElement[bool]]:
     """Rows of a replay, or those that were seen live."""
     return [~LIVE, _Q.source == clean(source)] if source else [LIVE]
@@ -224,7 +253,11 @@ def _searched(
         return Found([], None, None)
     end = position_of(cursor)[0] if cursor else min(terms.until or math.inf, math.nextafter(newest, math.inf))
     bottom = max(oldest, terms.since or -math.inf)
-    for since, until in _spans(bottom, end):
+    span = FIRST_SPAN_S
+    while (newest := _newest_below(connection, end, cursor if not rows else None)) is not None and newest >= bottom:
+        # what lies between is empty: a row with a time far ahead costs one look, not a walk
+        end = min(end, math.nextafter(newest, math.inf))
+        since, until, asked = max(bottom, end - span), end, time.monotonic()
         wanted = Filter(since=since, until=math.nextafter(until, math.inf) if cursor and not rows else until)
         found, more = page_of(connection, wanted, conditions, limit - len(rows), cursor if not rows else None)
         rows += found
@@ -232,20 +265,18 @@ def _searched(
             return Found(rows, more, None)
         if time.monotonic() - began > SEARCH_S and since > bottom:
             return Found(rows, f"{since!r}_0", since)
+        if since <= bottom:
+            break
+        quick = time.monotonic() - asked < SEARCH_S / 4
+        end, span = since, min(SPAN_S_MAX, span * 2) if quick else max(60.0, span / 2)
     return Found(rows, None, None)
 
 
-def _spans(bottom: float, end: float) -> Iterator[tuple[float, float]]:
-    """Spans from `end` back to `bottom`, longer as long as they are quick."""
-    span = FIRST_SPAN_S
-    while end > bottom or span == FIRST_SPAN_S:
-        began, since = time.monotonic(), max(bottom, end - span)
-        yield since, end
-        took = time.monotonic() - began
-        span = min(SPAN_S_MAX, span * 2) if took < SEARCH_S / 4 else max(60.0, span / 2)
-        if since <= bottom:
-            return
-        end = since
+def _newest_below(connection: Connection, end: float, cursor: str | None) -> float | None:
+    """The newest time of a row before a time; with a cursor, that time itself may have more rows."""
+    before = _Q.ts <= end if cursor else _Q.ts < end
+    found = connection.execute(select(func.max(_Q.ts)).where(before)).scalar()
+    return None if found is None else float(found)
 
 
 def _conditions(connection: Connection, terms: Terms, severity: Sequence[int]) -> list[ColumnElement[bool]]:
@@ -255,16 +286,14 @@ def _conditions(connection: Connection, terms: Terms, severity: Sequence[int]) -
     if terms.domains or terms.patterns:
         found.append(or_(false(), *map(_below, terms.domains), *(matches(_Q.qname, one) for one in terms.patterns)))
     found += [_Q.qname.icontains(word, autoescape=True) for word in terms.words]
-    levels = [
-        *severity,
-        *(int(Severity[one.upper()]) for one in terms.of("severity") if one.upper() in Severity.__members__),
-    ]
-    if levels:
+    if levels := [*severity, *map(severity_number, terms.of("severity"))]:
         found.append(_Q.severity.in_(levels))
+    if any(map(terms.of, OF_INCIDENTS)):
+        found.append(false())
     if types := terms.of("type"):
-        found.append(_Q.qtype.in_([_number(type_number, one, "type") for one in types]))
+        found.append(_Q.qtype.in_([_number(type_number, one) for one in types]))
     if codes := terms.of("rcode"):
-        found.append(_Q.rcode.in_([_number(rcode_number, one, "rcode") for one in codes]))
+        found.append(_Q.rcode.in_([_number(rcode_number, one) for one in codes]))
     if terms.score_from is not None:
         found.append(_Q.score >= terms.score_from)
     if terms.score_to is not None:
@@ -274,29 +303,41 @@ def _conditions(connection: Connection, terms: Terms, severity: Sequence[int]) -
 
 
 def _below(name: str) -> ColumnElement[bool]:
-    """A name and all below it."""
+    """A name and all below it; a delegation of addresses' names is one below their registered domain."""
     domain = registered_of(name)
     if domain == name:
         return _Q.domain == clean(domain)
     return and_(_Q.domain == clean(domain), or_(_Q.qname.ilike(name), _Q.qname.iendswith("." + name, autoescape=True)))
 
 
-def _number(read: Any, text: str, what: str) -> int:
+def _number(read: Callable[[str], int], text: str) -> int:
+    """A type or response code by its name; one that there is not has no rows."""
     try:
-        return int(read(text.upper()))
+        return read(text)
     except MessageError:
-        raise UsageError(f"cannot search: {text} is no {what}") from None
+        return NO_SUCH
 
 
 def _clients_within(connection: Connection, networks: Sequence[str]) -> list[str]:
-    """Stored clients in these networks: one look at the index for each client, no scan."""
-    if not networks:
-        return []
-    clients: list[str] = []
-    last = ""
-    while len(clients) < CLIENTS_MAX:
-        following = connection.execute(select(func.min(_Q.client)).where(_Q.client > last)).scalar()
-        if following is None:
-            break
-        clients.append(last := following)
-    return within(clients, networks)
+    """Stored clients in these networks: one look at the index for each client whose text begins alike, no scan."""
+    found: list[str] = []
+    for network in networks:
+        begins = text_prefix(network)
+        last = begins
+        while len(found) < CLIENTS_MAX:
+            following = connection.execute(select(func.min(_Q.client)).where(_Q.client > last)).scalar()
+            if following is None or not following.startswith(begins):
+                break
+            found += within([following], [network])
+            last = following
+    return found
+
+
+def text_prefix(network: str) -> str:
+    """How the text of each address of a network begins: its whole octets, or its groups before the first zero."""
+    parsed = ipaddress.ip_network(network)
+    whole = min(parsed.prefixlen, parsed.max_prefixlen - 1) // (8 if parsed.version == 4 else 16)
+    if parsed.version == 4:
+        return "".join(f"{part}." for part in str(parsed.network_address).split(".")[:whole])
+    groups = [f"{int(group, 16):x}" for group in parsed.network_address.exploded.split(":")[:whole]]
+    return "".join(f"{group}:" for group in takewhile(lambda group: group != "0", groups))

@@ -16,14 +16,19 @@ from datetime import UTC, datetime, timedelta
 
 from agents.core.errors import NameFormatError
 from agents.core.text import refang
+from agents.core.types import clean
 from agents.dns.name import domain_text, from_text
 
-UNITS_S = {"m": 60.0, "min": 60.0, "h": 3600.0, "d": 86_400.0, "w": 604_800.0}
+UNITS_S = {"m": 60.0, "h": 3600.0, "d": 86_400.0, "w": 604_800.0}
+TERMS_MAX = 16
+"""Words of a search that are looked for, the first ones: each is compared with every text of every row."""
 SEARCH_MAX = 1_024
 """Characters of a search that are read."""
 KEYS = ("client", "domain", "name", "severity", "state", "label", "assignee", "tool", "type", "rcode", "why")
 """What `key:value` may name."""
-_LAST = re.compile(r"\blast\s*(\d{1,5})?\s*(min|m|h|d|w)(?:our|ay|eek)?s?\b", re.IGNORECASE)
+_LAST = re.compile(
+    r"\blast\s*(\d{1,5})?\s*(?:(m)(?:in(?:ute)?s?)?|(h)(?:ours?)?|(d)(?:ays?)?|(w)(?:eeks?)?)\b", re.IGNORECASE
+)
 _DAY = r"(\d{4}-\d\d-\d\d)(?:T(\d\d:\d\d))?"
 _SPAN = re.compile(rf"(?<!\S){_DAY}(?:\.\.(?:(\d\d)|{_DAY})?)?(?!\S)")
 _SCORE = re.compile(r"(?<!\S)score\s*(>=|>|<=|<)\s*([01]?(?:\.\d+)?)(?!\S)")
@@ -56,9 +61,10 @@ class Terms:
 def parse_search(text: str, now: float) -> Terms:
     """Read a search. now: Unix seconds, that "last 2h" is counted from; days are UTC."""
     terms = Terms()
-    rest = refang(text[:SEARCH_MAX])
+    rest = refang(clean(text[:SEARCH_MAX]))
     if found := _LAST.search(rest):
-        terms = replace(terms, since=now - float(found[1] or 1) * UNITS_S[found[2].lower()])
+        unit = next(filter(None, found.groups()[1:])).lower()
+        terms = replace(terms, since=now - float(found[1] or 1) * UNITS_S[unit])
         rest = rest[: found.start()] + " " + rest[found.end() :]
     if found := _SPAN.search(rest):
         since, until = _span(found)
@@ -75,14 +81,15 @@ def parse_search(text: str, now: float) -> Terms:
 def _with_words(terms: Terms, words: Iterable[str]) -> Terms:
     found: dict[str, list[str]] = {name: [] for name in ("clients", "networks", "domains", "patterns", "words")}
     keys: list[tuple[str, str]] = []
-    for word in words:
+    for word in [*dict.fromkeys(words)][:TERMS_MAX]:
         key, colon, value = word.partition(":")
         if colon and key.lower() in KEYS and value:
-            if key.lower() not in ("client", "domain", "name"):
-                keys.append((key.lower(), value.lower()))
+            if key.lower() not in _BOUND:
+                keys.append((key.lower(), value.lower().replace("in-work", "in work")))
                 continue
-            word = value
-        kind, value = _kind_of(word)
+            kind, value = _bound_to(key.lower(), value)
+        else:
+            kind, value = _kind_of(word)
         found[kind].append(value)
     return replace(
         terms,
@@ -93,6 +100,20 @@ def _with_words(terms: Terms, words: Iterable[str]) -> Terms:
         words=tuple(found["words"]),
         keys=tuple(keys),
     )
+
+
+_BOUND = ("client", "domain", "name")
+"""Keys whose values are written as rows have them."""
+
+
+def _bound_to(key: str, value: str) -> tuple[str, str]:
+    """What a value of `client:`, `domain:` or `name:` is, whatever else it looks like."""
+    kind, found = _kind_of(value)
+    if key == "client":
+        return (kind, found) if kind in ("clients", "networks") else ("clients", value)
+    if key == "domain":
+        return (kind, found) if kind == "patterns" else ("domains", value.rstrip(".").lower() or value)
+    return (kind, found) if kind == "patterns" else ("words", value.lower())
 
 
 def _kind_of(word: str) -> tuple[str, str]:
@@ -131,9 +152,9 @@ def _span(found: re.Match[str]) -> tuple[float | None, float | None]:
             return since.timestamp(), None
         else:
             end, step = since, timedelta(minutes=1) if minute else timedelta(days=1)
-    except ValueError:  # 2026-02-31
+        return since.timestamp(), (end + step).timestamp()
+    except (ValueError, OverflowError):  # 2026-02-31, 9999-12-31
         return None, None
-    return since.timestamp(), (end + step).timestamp()
 
 
 def _at(day: str, minute: str | None) -> datetime:
@@ -141,5 +162,9 @@ def _at(day: str, minute: str | None) -> datetime:
 
 
 def registered_of(name: str) -> str:
-    """The registered domain that a name belongs to, as rows have it."""
-    return domain_text(from_text(name))
+    """The registered domain that a name belongs to, as rows have it; what belongs to none, as it is."""
+    try:
+        found = domain_text(from_text(name))
+    except NameFormatError:
+        return name
+    return name if found == "." else found

@@ -9,14 +9,16 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
-from sqlalchemy import Connection, delete, desc, insert, select, update
+from sqlalchemy import Connection, delete, desc, func, insert, select, update
 
 from agents.core.errors import UsageError
 from agents.core.text import NETWORK, counted, printable
+from agents.core.types import clean
 from agents.store.console.audit import note_change
 from agents.store.console.tables import TRIAGE, TRIAGE_CHANGES
 from agents.store.feedback.labels import Label
 from agents.store.feedback.reviews import (
+    DOMAINS_AT_ONCE,
     TEXT_MAX_AUTHOR,
     TEXT_MAX_REASON,
     ReviewState,
@@ -32,7 +34,8 @@ AT_ONCE_MAX = 1_000
 """Incidents of one click, at most."""
 COMMENT_MAX = 4_000
 """Characters of a comment, at most."""
-_T, _C = TRIAGE.c, TRIAGE_CHANGES.c
+_T, _C, _D = TRIAGE.c, TRIAGE_CHANGES.c, REVIEW_DECISIONS.c
+_UNDONE = "what was said of its incident was undone"
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,14 +90,14 @@ class TriageStore:
 
     def of(self, incident_ids: Iterable[str]) -> dict[str, Triage]:
         """What was said of these; those of which nothing was said are new."""
-        wanted = list(incident_ids)
+        wanted = [clean(one) for one in incident_ids]
         with self._store.reading("read what was said of incidents") as connection:
             found = _said_of(connection, wanted)
         return {one: found.get(one, Triage()) for one in wanted}
 
     def history(self, incident_id: str, limit: int = 200) -> list[TriageEvent]:
         """All changes of an incident, newest first; those that were undone say so."""
-        statement = select(TRIAGE_CHANGES).where(_C.incident_id == incident_id).order_by(desc(_C.change_id))
+        statement = select(TRIAGE_CHANGES).where(_C.incident_id == clean(incident_id)).order_by(desc(_C.change_id))
         with self._store.reading("read an incident's history") as connection:
             return [_event(dict(row)) for row in connection.execute(statement.limit(limit)).mappings()]
 
@@ -105,7 +108,7 @@ class TriageStore:
         """
         author = said_text(author, "an author", TEXT_MAX_AUTHOR)
         comment = said_text(change.comment, "a comment", COMMENT_MAX) if change.comment else ""
-        wanted = list(dict.fromkeys(incident_ids))
+        wanted = list(dict.fromkeys(map(clean, incident_ids)))
         if not 0 < len(wanted) <= AT_ONCE_MAX:
             raise UsageError(f"cannot change incidents: name 1 to {AT_ONCE_MAX}")
         if change.is_comment and not comment:
@@ -115,6 +118,9 @@ class TriageStore:
             domains = _domains(connection, wanted)
             said = _said_of(connection, wanted)
             taught = _teach(connection, set(domains.values()), change, author, now)
+            if change.label == "":
+                labelled = {domains[one] for one in wanted if said.get(one, Triage()).label}
+                _unteach(connection, labelled, "its incident is no longer labelled", author, now)
             for incident_id in wanted:
                 before = said.get(incident_id, Triage())
                 after = _changed(before, change, author, now)
@@ -141,7 +147,7 @@ class TriageStore:
         author = said_text(author, "an author", TEXT_MAX_AUTHOR)
         now = time.time()
         with self._store.writing("undo a change of incidents") as connection:
-            made = select(TRIAGE_CHANGES).where(_C.action_id == action_id, _C.undone_at.is_(None))
+            made = select(TRIAGE_CHANGES).where(_C.action_id == clean(action_id), _C.undone_at.is_(None))
             events = [_event(dict(row)) for row in connection.execute(made).mappings()]
             if not events:
                 raise UsageError(f"cannot undo {printable(action_id, 40)}: there is no such change, or it is undone")
@@ -157,8 +163,10 @@ class TriageStore:
                 self._put(connection, one.incident_id, replace(before, changed_at=now, changed_by=author))
             undone = {"undone_at": now, "undone_by": author}
             connection.execute(update(TRIAGE_CHANGES).where(_C.action_id == action_id).values(undone))
-            for domain in _taught_by(connection, action_id):
-                undo_in(connection, domain, "what was said of its incident was undone", author, now)
+            domains = _domains(connection, ids)
+            _unteach(connection, _taught_by(connection, action_id), _UNDONE, author, now)
+            for one in events:
+                _teach_again(connection, one, domains[one.incident_id], author, now)
             note_change(connection, author, way, "change of incidents undone", counted(len(ids), "incident"), action_id)
         return ids
 
@@ -231,18 +239,45 @@ def _changed(before: Triage, change: Change, author: str, now: float) -> Triage:
 def _teach(connection: Connection, domains: set[str], change: Change, author: str, now: float) -> dict[str, int]:
     """Tell the learning loop a label; its decisions by domain: a network and the root are none."""
     wanted = sorted(domain for domain in domains if domain not in (NETWORK, "."))
-    if not change.label or not wanted:
+    if not change.label:
         return {}
-    reason = change.reason or f"an incident was labelled {change.label}"
-    made = decide_in(connection, wanted, Label(change.label), reason, author, now)
-    return {one.domain: one.decision_id for one in made}
+    label, reason = Label(change.label), change.reason or f"an incident was labelled {change.label}"
+    made: dict[str, int] = {}
+    for at in range(0, len(wanted), DOMAINS_AT_ONCE):
+        some = wanted[at : at + DOMAINS_AT_ONCE]
+        made |= {
+            one.domain: one.decision_id for one in decide_in(connection, some, label, reason, author, now, typed=False)
+        }
+    return made
+
+
+def _unteach(connection: Connection, domains: Iterable[str], why: str, author: str, now: float) -> None:
+    """Take back standing decisions about domains that labels of incidents made; those that people made stay."""
+    by_label = select(_C.decision_id).where(_C.decision_id.is_not(None))
+    stands = (_D.domain.in_(list(domains)), _D.undone_at.is_(None), _D.decision_id.in_(by_label))
+    for domain in connection.execute(select(_D.domain).where(*stands)).scalars().all():
+        undo_in(connection, domain, why, author, now)
 
 
 def _taught_by(connection: Connection, action_id: str) -> list[str]:
     """Domains whose decision, made by this click, still stands."""
     made = select(_C.decision_id).where(_C.action_id == action_id)
-    stands = (REVIEW_DECISIONS.c.decision_id.in_(made), REVIEW_DECISIONS.c.undone_at.is_(None))
-    return list(connection.execute(select(REVIEW_DECISIONS.c.domain).where(*stands)).scalars())
+    stands = (_D.decision_id.in_(made), _D.undone_at.is_(None))
+    return list(connection.execute(select(_D.domain).where(*stands)).scalars())
+
+
+def _teach_again(connection: Connection, undone: TriageEvent, domain: str, author: str, now: float) -> None:
+    """An incident has its label of before again: so has its domain, unless somebody decided otherwise since."""
+    label = str(undone.before["label"])
+    standing = select(_D.decision_id).where(_D.domain == domain, _D.undone_at.is_(None))
+    if not label or label == undone.after["label"] or connection.execute(standing).first() is not None:
+        return
+    made = _teach(connection, {domain}, Change(label=label, reason=_UNDONE), author, now)
+    earlier = (_C.incident_id == undone.incident_id, _C.change_id < undone.change_id, _C.decision_id.is_not(None))
+    last = connection.execute(select(func.max(_C.change_id)).where(*earlier)).scalar()
+    if last is not None and made:
+        values = {"decision_id": made[domain]}
+        connection.execute(update(TRIAGE_CHANGES).where(_C.change_id == last).values(values))
 
 
 def _in_words(change: Change) -> str:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
+from urllib.parse import parse_qsl, urlencode
 
 from sqlalchemy import delete, select
 
 from agents.core.errors import UsageError
 from agents.core.text import printable
+from agents.core.types import clean
 from agents.store.console.audit import note_change
 from agents.store.console.tables import SAVED_VIEWS
 from agents.store.feedback.reviews import TEXT_MAX_AUTHOR, said_text
@@ -16,6 +18,8 @@ from agents.store.sql import Store
 
 NAME_MAX, ADDRESS_MAX = 60, 2_000
 """Characters of a view's name and of its address, at most."""
+PASSING = frozenset({"cursor", "done", "problem", "undo", "sign"})
+"""Parameters that say what was done last, and where in the list somebody is: no part of a view."""
 PAGES = ("/console/incidents", "/console/hunt")
 """Pages that views are of."""
 
@@ -48,7 +52,8 @@ class SavedViews:
         page, _, query = address.partition("?")
         if page not in PAGES or len(address) > ADDRESS_MAX or not address.isprintable():
             raise UsageError(f"cannot keep {printable(address, 60)!r}: it is no list of the console")
-        values = {"name": name, "address": f"{page}?{query}", "author": author, "saved_at": time.time()}
+        kept = urlencode([one for one in parse_qsl(query, keep_blank_values=True) if one[0] not in PASSING])
+        values = {"name": name, "address": f"{page}?{kept}", "author": author, "saved_at": time.time()}
         statement = self._store.upsert(SAVED_VIEWS).values(values)
         with self._store.writing("save a view") as connection:
             connection.execute(statement.on_conflict_do_update(index_elements=["name"], set_=values))
@@ -59,6 +64,6 @@ class SavedViews:
         """Forget a view."""
         author = said_text(author, "an author", TEXT_MAX_AUTHOR)
         with self._store.writing("remove a view") as connection:
-            if not connection.execute(delete(SAVED_VIEWS).where(SAVED_VIEWS.c.name == name)).rowcount:
+            if not connection.execute(delete(SAVED_VIEWS).where(SAVED_VIEWS.c.name == clean(name))).rowcount:
                 raise UsageError(f"cannot remove {printable(name, 60)!r}: there is no such view")
             note_change(connection, author, way, "view removed", name)

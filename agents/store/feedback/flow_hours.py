@@ -147,15 +147,16 @@ class FlowHourStore:
         client: str | None = None,
         domain: str | None = None,
         limit: int = 200_000,
+        newest: bool = False,
     ) -> FlowHours:
-        """Rows of one schema with since <= hour < until, in the order in which they were written."""
+        """Rows of one schema with since <= hour < until, in the order in which they were written, or its reverse."""
         wanted = select(FLOW_HOURS).where(_F.schema == schema, _F.hour >= since, _F.hour < until)
         if domain is not None:
             wanted = wanted.where(_F.domain == clean(domain))
         if client is not None:
             wanted = wanted.where(_F.client == clean(client))
         with self._store.reading("read flow-hours", LONG_S) as connection:
-            rows = connection.execute(wanted.order_by(_F.id).limit(limit)).all()
+            rows = connection.execute(wanted.order_by(_F.id.desc() if newest else _F.id).limit(limit)).all()
         width = len(rows[0].numbers) // 4 if rows else 0
         return FlowHours(
             schema=schema,

@@ -144,13 +144,20 @@ class ReviewStore:
 
 
 def decide_in(
-    connection: Connection, domains: Sequence[str], label: Label, reason: str, author: str, now: float
+    connection: Connection,
+    domains: Sequence[str],
+    label: Label,
+    reason: str,
+    author: str,
+    now: float,
+    *,
+    typed: bool = True,
 ) -> list[ReviewDecision]:
-    """ReviewStore.decide within a transaction."""
+    """ReviewStore.decide within a transaction. typed: by a person; else they are as flows have them."""
     reason, author = said_text(reason, "a reason", TEXT_MAX_REASON), said_text(author, "an author", TEXT_MAX_AUTHOR)
     if not 0 < len(domains) <= DOMAINS_AT_ONCE:
         raise UsageError(f"cannot decide: name 1 to {DOMAINS_AT_ONCE} domains")
-    wanted = sorted({_named(connection, domain) for domain in domains})
+    wanted = sorted({_named(connection, domain) if typed else clean(domain) for domain in domains})
     _undo(connection, wanted, author, f"decided again: {label}", now)
     rows = [{"at": now, "domain": domain, "label": str(label), "reason": reason, "author": author} for domain in wanted]
     connection.execute(insert(REVIEW_DECISIONS), rows)

@@ -13,7 +13,6 @@ from agents.core.types import DAY_S, Severity
 from agents.store.console.finding import IncidentSearch
 from agents.store.console.hunting import Found
 from agents.store.console.terms import parse_search
-from agents.web.api import Severities
 from agents.web.console.charts import hours_chart
 from agents.web.console.hunting import QUESTIONS
 from agents.web.console.incident_pages import kept_of
@@ -39,13 +38,15 @@ def session_needed(request: Request) -> None:
 
 
 InSession = Depends(session_needed)
+Chosen = Annotated[list[str] | None, Query(max_length=len(Severity))]
+"""What the form's list has; "" = any."""
 Span = Annotated[str, Query(alias="range", max_length=20)]
 
 
 @page_router.get("/console/hunt", dependencies=[InSession])
-def hunt_page(request: Request, q: Text = None, severity: Severities = None, cursor: Cursor = None) -> Response:
+def hunt_page(request: Request, q: Text = None, severity: Chosen = None, cursor: Cursor = None) -> Response:
     """A search over all stored queries."""
-    levels = [int(Severity[name]) for name in severity or ()]
+    levels = [int(Severity[name]) for name in severity or () if name in Severity.__members__]
     problem, terms = "", parse_search(q or "", time.time())
     try:
         found = parts_of(request).console.hunter.search(terms, severity=levels, limit=QUERIES_ON_PAGE, cursor=cursor)

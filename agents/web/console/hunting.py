@@ -98,7 +98,7 @@ QUESTIONS: Mapping[str, tuple[str, Callable[[Parts, float, float, int], list[Lin
     ),
     "most-in-words": (
         "Most bytes in words: names that carry much and do not read as encoded",
-        lambda parts, since, until, limit: parts.flows.most_in_words(since, limit),
+        lambda parts, since, until, limit: parts.flows.most_in_words(since, until, limit),
     ),
     "failing-domains": (
         "Names that do not exist: domains below which most look-ups fail",
@@ -106,7 +106,7 @@ QUESTIONS: Mapping[str, tuple[str, Callable[[Parts, float, float, int], list[Lin
     ),
     "nearest-to-limits": (
         "Nearest to a limit: what almost was an incident",
-        lambda parts, since, until, limit: parts.flows.nearest_to_limits(since, limit),
+        lambda parts, since, until, limit: parts.flows.nearest_to_limits(since, until, limit),
     ),
 }
 """What an analyst asks of a day: by name, in words, and who answers."""

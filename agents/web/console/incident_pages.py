@@ -18,6 +18,7 @@ from agents.core.text import NETWORK, counted
 from agents.core.types import DAY_S, Incident, Severity
 from agents.store.console.finding import FACETS, IncidentPage
 from agents.store.console.triage import AT_ONCE_MAX, Change
+from agents.store.console.views import PASSING
 from agents.store.feedback.labels import Label
 from agents.store.feedback.reviews import ReviewState
 from agents.web.console.incidents import NONE, Cursor, Search
@@ -36,7 +37,15 @@ OTHERS_DAYS = 7
 EARLIER_MAX = 20
 WAY = "console"
 LIST = "/console/incidents"
+Told = Annotated[str, Query(max_length=400)]
+"""What came of a form, and its signature."""
 page_router = APIRouter(include_in_schema=False)
+
+
+def _believed(request: Request, sign: str, **told: str) -> dict[str, Any]:
+    """What this session is told after a form; nothing where somebody else wrote the link."""
+    said = {name: text for name, text in told.items() if text}
+    return told if said and gate_of(request).sign(request, said) == sign else dict.fromkeys(told, "")
 
 
 @page_router.get(LIST)
@@ -44,20 +53,22 @@ def incident_list(
     request: Request,
     search: Search,
     cursor: Cursor = None,
-    done: Annotated[str, Query(max_length=300)] = "",
-    problem: Annotated[str, Query(max_length=300)] = "",
-    undo: Annotated[str, Query(max_length=40)] = "",
+    done: Told = "",
+    problem: Told = "",
+    undo: Told = "",
+    sign: Told = "",
 ) -> Response:
     """Incidents that the address asks for."""
     if not gate_of(request).has_session(request):
         return to_login(request)
-    console = parts_of(request).console
+    console, told = parts_of(request).console, _believed(request, sign, done=done, problem=problem, undo=undo)
     try:
         found = console.finder.page(search, limit=ON_PAGE, cursor=cursor)
         said = console.triage.of(one.incident_id for one in found.incidents)
         views = console.views.all()
     except AgentsError as error:
-        found, said, views, problem = IncidentPage((), None, 0), {}, [], str(error)
+        found, said, views = IncidentPage((), None, 0), {}, []
+        told["problem"] = str(error)
     kept = kept_of(request)
     return page(
         "incidents.html",
@@ -74,19 +85,15 @@ def incident_list(
         labels=list(Label),
         states=list(ReviewState),
         key=gate_of(request).form_key(request),
-        done=done,
-        problem=problem,
-        undo=undo,
         author=gate_of(request).author(request),
+        **told,
     )
 
 
 def kept_of(request: Request) -> list[tuple[str, str]]:
     """The filters of an address, without its page and what was done last."""
-    return [(name, value) for name, value in request.query_params.multi_items() if value and name not in _PASSING]
-
-
-_PASSING = {"cursor", "done", "problem", "undo"}
+    said = request.query_params.multi_items()
+    return [(name, value) for name, value in said if (value or name == "source") and name not in PASSING]
 
 
 def _facets(found: IncidentPage, kept: Sequence[tuple[str, str]]) -> list[tuple[str, list[dict[str, Any]]]]:
@@ -110,9 +117,10 @@ def incident_page(
     request: Request,
     incident_id: str,
     search: Search,
-    done: Annotated[str, Query(max_length=300)] = "",
-    problem: Annotated[str, Query(max_length=300)] = "",
-    undo: Annotated[str, Query(max_length=40)] = "",
+    done: Told = "",
+    problem: Told = "",
+    undo: Told = "",
+    sign: Told = "",
 ) -> Response:
     """One incident; the filters of the list that it was opened from stay in its address."""
     if not gate_of(request).has_session(request):
@@ -139,10 +147,8 @@ def incident_page(
         allow_link=_allow_link(found),
         labels=list(Label),
         key=gate_of(request).form_key(request),
-        done=done,
-        problem=problem,
-        undo=undo,
         author=gate_of(request).author(request),
+        **_believed(request, sign, done=done, problem=problem, undo=undo),
     )
 
 
@@ -197,6 +203,7 @@ async def incident_form(request: Request) -> Response:
     page_id = sent.get("page", "")
     back = f"{LIST}/{page_id}" if page_id.isalnum() else LIST
     kept = parse_qsl(sent.get("query", ""))
+    told["sign"] = gate_of(request).sign(request, told)
     return RedirectResponse(f"{back}?{urlencode([*kept, *told.items()])}", 303)
 
 

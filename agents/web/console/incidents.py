@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, replace
-from datetime import UTC, datetime
+from itertools import islice
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Depends, HTTPException, Path, Query, Request, Response
 from starlette.responses import StreamingResponse
 
-from agents.core.text import who
-from agents.core.types import Incident, Severity
+from agents.core.types import Severity
+from agents.store.console.exporting import csv_lines, row_of
 from agents.store.console.finding import IncidentSearch
 from agents.store.console.terms import parse_search
 from agents.store.console.triage import Change, Triage
@@ -67,11 +65,6 @@ States = Annotated[list[ReviewStateName] | None, Query(description="what people 
 Labels = Annotated[list[LabelName | Literal["none"]] | None, Query(description="none = not labelled")]
 Names = Annotated[list[str] | None, Query(max_length=100, description="none = nobody's, or no known tool")]
 Cursor = Annotated[str | None, Query(max_length=80, description="what the page before gave as its cursor")]
-COLUMNS = (
-    "incident_id", "severity", "state", "label", "assignee", "client", "domain", "tool", "score", "leaked_bytes",
-    "queries", "unique_names", "first_seen", "last_seen", "detected_at", "closed_at", "reasons",
-)  # fmt: skip
-"""What an export has of each incident; times are UTC."""
 EXPORT_MAX = 100_000
 """Incidents of one export, at most."""
 NONE = "none"
@@ -141,53 +134,14 @@ def triage_item(said: Triage) -> TriageItem:
 def export(request: Request, search: Search, format: Literal["csv", "json"] = "csv") -> Response:
     """Exactly what the same parameters list, all pages of it, up to 100,000."""
     rows = _exported(parts_of(request), search)
-    lines = _csv(rows) if format == "csv" else (json.dumps(row) + "\n" for row in rows)
+    lines = csv_lines(rows) if format == "csv" else (json.dumps(row) + "\n" for row in rows)
     kind = "text/csv" if format == "csv" else "application/x-ndjson"
     named = {"Content-Disposition": f'attachment; filename="incidents.{"csv" if format == "csv" else "ndjson"}"'}
     return StreamingResponse(lines, media_type=f"{kind}; charset=utf-8", headers=named)
 
 
 def _exported(parts: Parts, search: IncidentSearch) -> Iterator[dict[str, object]]:
-    for number, one in enumerate(parts.console.finder.all(search)):
-        if number == EXPORT_MAX:
-            return
-        said = parts.console.triage.of([one.incident_id])[one.incident_id]
-        yield _row(one, said)
-
-
-def _row(incident: Incident, said: Triage) -> dict[str, object]:
-    told = {"state": said.state, "label": said.label or "", "assignee": said.assignee}
-    times = {name: getattr(incident, name) for name in ("first_seen", "last_seen", "detected_at", "closed_at")}
-    row = {name: getattr(incident, name, None) for name in COLUMNS} | told
-    row |= {
-        name: f"{datetime.fromtimestamp(at, UTC):%Y-%m-%dT%H:%M:%SZ}" if at is not None else ""
-        for name, at in times.items()
-    }
-    row |= {"severity": incident.severity.name, "tool": incident.tool or "", "reasons": "; ".join(incident.reasons)}
-    return row | {
-        "client": who(incident.client),
-        "score": round(incident.score, 4),
-        "leaked_bytes": round(incident.leaked_bytes, 1),
-    }
-
-
-def _csv(rows: Iterator[dict[str, object]]) -> Iterator[str]:
-    """Lines of a table (RFC 4180); what a spreadsheet would take for a formula begins with an apostrophe."""
-    out = io.StringIO()
-    writer = csv.writer(out)
-    writer.writerow(COLUMNS)
-    for row in rows:
-        writer.writerow([_cell(row[name]) for name in COLUMNS])
-        if out.tell() > 1 << 16:
-            yield out.getvalue()
-            out.seek(0)
-            out.truncate()
-    yield out.getvalue()
-
-
-def _cell(value: object) -> str:
-    text = str(value)
-    return f"'{text}" if isinstance(value, str) and text[:1] in ("=", "+", "-", "@", "\t", "\r") else text
+    yield from islice((row_of(*one) for one in parts.console.said_of_all(search)), EXPORT_MAX)
 
 
 @router.get(

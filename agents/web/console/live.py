@@ -28,7 +28,7 @@ UNWATCHED_S = 900.0
 STREAM_S = 45.0
 """How long one stream lasts; the browser asks again by itself. A connection's answer may take a minute at most."""
 RETRY_MS = 1_000
-DATABASE_WAIT_S = 0.3
+STRIP_WAIT_S = 1.0
 """What the strip waits for a sign of life of the database: all who look wait for it."""
 CLOSING_S = 0.5
 """A stream notices within so many seconds that the server is about to end."""
@@ -76,14 +76,14 @@ class LiveRates:
         return {"rates": rates, "now": {name: values[-1] if values else 0.0 for name, values in rates.items()}}
 
     def _read_on(self) -> None:
-        while True:
-            self.read()
+        try:
+            while time.monotonic() - self._looked_at <= UNWATCHED_S:
+                self.read()
+                time.sleep(STRIP_EVERY_S)
+        finally:
             with self._guard:
-                if time.monotonic() - self._looked_at > UNWATCHED_S:
-                    self._readings.clear()
-                    self._thread = None
-                    return
-            time.sleep(STRIP_EVERY_S)
+                self._readings.clear()
+                self._thread = None
 
     def read(self) -> None:
         """Take one reading."""
@@ -105,18 +105,20 @@ class LiveStrip:
         self._made_at, self._html = -STRIP_EVERY_S, ""
 
     def html(self) -> str:
-        """The strip, at most STRIP_EVERY_S seconds old."""
-        with self._guard:
-            if time.monotonic() - self._made_at >= STRIP_EVERY_S:
+        """The strip, as a rule at most STRIP_EVERY_S seconds old: while one makes it, others get the one before."""
+        if time.monotonic() - self._made_at >= STRIP_EVERY_S and self._guard.acquire(blocking=not self._html):
+            try:
                 self._html, self._made_at = self._made(), time.monotonic()
-            return self._html
+            finally:
+                self._guard.release()
+        return self._html
 
     def _made(self) -> str:
         found = self._rates.look()
         chart = strip_chart(found["rates"]["queries"], "queries a second in the last ten minutes")
         waiting: Mapping[str, int] | None = None
         try:
-            if not self._parts.database_hangs(DATABASE_WAIT_S):
+            if not self._parts.database_hangs(STRIP_WAIT_S):
                 waiting = self._parts.console.finder.waiting()
         except AgentsError:
             waiting = None

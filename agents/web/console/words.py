@@ -2,27 +2,18 @@
 
 from __future__ import annotations
 
-from agents.core.text import NETWORK, counted, printable, who
-from agents.core.types import Incident
+from agents.core.text import NETWORK, amount_text, counted, printable, who
+from agents.core.types import DAY_S, Incident
 from agents.detection.secrets import preview
 from agents.dns.name import from_text, labels_of, split_domain
 
-KB = 1_000
-MINUTE_S, HOUR_S, DAY_S = 60.0, 3_600.0, 86_400.0
 NAMES_DECODED = 12
 """Names of an incident that are shown beside what they decode to."""
 
 
-def amount(count: float) -> str:
-    """Bytes with a unit that is read at once."""
-    if count < KB:
-        return counted(count, "byte")
-    return f"{count / KB:,.1f} kB" if count < KB * KB else f"{count / KB / KB:,.1f} MB"
-
-
 def lasting(seconds: float) -> str:
     """A span of time in its largest unit."""
-    for size, noun in ((DAY_S, "day"), (HOUR_S, "hour"), (MINUTE_S, "minute")):
+    for size, noun in ((DAY_S, "day"), (DAY_S / 24, "hour"), (DAY_S / 1440, "minute")):
         if seconds >= 2 * size:
             return counted(seconds / size, noun)
     return counted(max(seconds, 1.0), "second")
@@ -38,8 +29,8 @@ def claim(incident: Incident) -> str:
     domain = "servers without a domain" if incident.domain == "." else printable(incident.domain)
     within = lasting(incident.last_seen - incident.first_seen)
     if came > incident.leaked_bytes:
-        return f"{someone} took in at least {amount(came)} from {domain}{through}{by} within {within}."
-    return f"{someone} sent at least {amount(incident.leaked_bytes)} to {domain}{through}{by} within {within}."
+        return f"{someone} took in at least {amount_text(came)} from {domain}{through}{by} within {within}."
+    return f"{someone} sent at least {amount_text(incident.leaked_bytes)} to {domain}{through}{by} within {within}."
 
 
 def decoded(incident: Incident) -> list[tuple[str, str]]:

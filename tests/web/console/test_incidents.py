@@ -178,6 +178,38 @@ def test_what_was_changed_again_is_not_undone(world: World) -> None:
     assert [one.label for one in world.parts.reviews.decisions(standing=True)] == [Label.TUNNEL, Label.BENIGN]
 
 
+def test_a_label_that_is_taken_away_is_no_decision_any_more(world: World) -> None:
+    first, *_ = fill(world)
+    post(world, "/incidents/change", incidents=[first], label="benign", author="ann")
+    done = post(world, "/incidents/change", incidents=[first], unlabel=True, author="bob").json()
+    assert world.parts.reviews.decisions(standing=True) == []
+    post(world, "/incidents/undo", action_id=done["action_id"], author="bob")
+    assert world.get(f"/incidents/{first}").json()["triage"]["label"] == "benign"
+    assert [one.label for one in world.parts.reviews.decisions(standing=True)] == [Label.BENIGN]
+
+
+def test_undoing_a_second_label_restores_the_first_ones_decision_and_that_can_be_undone(world: World) -> None:
+    first, *_ = fill(world)
+    one = post(world, "/incidents/change", incidents=[first], label="benign", author="ann").json()
+    two = post(world, "/incidents/change", incidents=[first], label="tunnel", author="bob").json()
+    post(world, "/incidents/undo", action_id=two["action_id"], author="bob")
+    assert [each.label for each in world.parts.reviews.decisions(standing=True)] == [Label.BENIGN]
+    assert world.get(f"/incidents/{first}").json()["triage"]["label"] == "benign"
+    post(world, "/incidents/undo", action_id=one["action_id"], author="ann")
+    assert world.parts.reviews.decisions(standing=True) == []
+
+
+def test_six_hundred_domains_and_a_delegation_are_labelled_at_once(world: World) -> None:
+    ids = fill(world, 600)
+    delegation = incident(domain="7.0.0.0.8.b.d.0.1.0.0.2.ip6.arpa", client="10.0.0.7")
+    world.store.write(verdicts([f"{'1.' * 20}7.0.0.0.8.b.d.0.1.0.0.2.ip6.arpa"], incidents=(delegation,)), "reverse")
+    sent = [*ids, delegation.incident_id]
+    assert post(world, "/incidents/change", incidents=sent, label="tunnel", author="ann").status_code == 200
+    assert len(world.parts.reviews.decisions(standing=True, limit=1000)) == 601
+    found = world.get(f"/domains/{delegation.domain}?since={START}&until={START + 86_400}").json()
+    assert found["queries"] == 1
+
+
 def test_a_decision_that_somebody_made_since_stays(world: World) -> None:
     first, *_ = fill(world)
     done = post(world, "/incidents/change", incidents=[first], label="benign", author="ann").json()
@@ -195,7 +227,7 @@ def test_state_assignee_and_comments(world: World) -> None:
     assert (said["state"], said["assignee"], said["changed_by"]) == ("in work", "Ann B.", "Ann B.")
     page = ann.page(f"/console/incidents/{first}").text
     assert "asked the owner" in page
-    assert "assignee: none → Ann B." in page
+    assert "assignee: none &#8594; Ann B." in page
     assert world.get("/incidents", params={"assignee": "Ann B."}).json()["count"] == 1
     assert post(world, "/incidents/change", incidents=[first], assignee="", author="x").status_code == 200
     assert world.get("/incidents?assignee=none").json()["count"] == 120
@@ -240,6 +272,27 @@ def test_a_form_of_another_site_or_session_changes_nothing(world: World) -> None
     assert world.get(f"/incidents/{first}").json()["triage"]["label"] is None
 
 
+def test_words_that_a_link_puts_there_are_not_the_consoles(world: World) -> None:
+    first, *_ = fill(world)
+    ann = Person(world)
+    told = "done=Session+over&problem=Log+in+elsewhere&undo=0123"
+    for path in ("/console/incidents", f"/console/incidents/{first}"):
+        page = ann.page(f"{path}?{told}&sign={'0' * 64}").text
+        assert "Session over" not in page
+        assert "elsewhere" not in page
+    said = ann.send(incident=first, do="mine").headers["location"]
+    assert "in work by ann" in ann.page(said).text
+    assert "in work by ann" not in Person(world, "bob").page(said).text.split("<table")[0]
+
+
+def test_a_session_of_the_release_before_has_to_log_in(world: World) -> None:
+    gate = world.app.state.gate
+    ends = "9999999999"
+    mac = gate._mac(ends)
+    answer = world.call("GET", "/console/incidents", headers={"Cookie": f"dns_tunnel_session={ends}.{mac}"})
+    assert answer.status_code == 303
+
+
 def test_an_incident_reads_like_a_sentence_and_shows_what_it_stands_on(world: World) -> None:
     made = incident(
         client="10.0.0.7",
@@ -256,7 +309,7 @@ def test_an_incident_reads_like_a_sentence_and_shows_what_it_stands_on(world: Wo
     world.store.write(verdicts(names, client="10.0.0.7", incidents=(made,)), "b1")
     world.store.write(verdicts(["x.evil.example"], client="10.0.0.9"), "b2")
     page = Person(world).page(f"/console/incidents/{made.incident_id}").text
-    assert "10.0.0.7 sent at least 1.2 kB to evil.example through TXT names of dnscat2 within 4 minutes." in page
+    assert "10.0.0.7 sent at least 1.23 kB to evil.example through TXT names of dnscat2 within 4 minutes." in page
     assert "hex: name=ann;key=12345678901" in page
     assert ">other.example</a>" in page
     assert ">10.0.0.9</a>" in page

@@ -143,6 +143,8 @@ def literal_name(data: Any, at: Any, end: Any, out: Any) -> Any:
             if to - head > 1:
                 out[head] = to - head - 1
                 head, to = to, to + 1
+                if head > NAME_MAX:
+                    return int64(-1)
             continue
         if byte == _BACKSLASH and at + 3 <= end and data[at] == _X:
             high, low = hex_digit(data[at + 1]), hex_digit(data[at + 2])

@@ -75,7 +75,7 @@ _ANSWER, _RESPONSE = np.frombuffer(b"answer", np.uint8), np.frombuffer(b"respons
 _KINDS_MAX, _KINDS_BYTES = 8, 200
 """Types of one answer, and the bytes of their names; more is left to the line reader."""
 _QUOTE, _SPACE, _COLON, _DOT, _COMMA = 0x22, 0x20, 0x3A, 0x2E, 0x2C
-_PLUS, _DASH, _Z, _THREE, _FIVE = 0x2B, 0x2D, 0x5A, 0x33, 0x35
+_PLUS, _DASH, _Z = 0x2B, 0x2D, 0x5A
 _SECONDS = 19
 """Bytes of 2026-01-05T00:00:00."""
 

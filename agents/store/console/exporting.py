@@ -1,0 +1,65 @@
+"""Incidents as rows of a table, for export: with what people said of them; times are UTC."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterable, Iterator
+from datetime import UTC, datetime
+from typing import Any
+
+from agents.core.text import who
+from agents.core.types import Incident
+from agents.store.console.triage import Triage
+
+COLUMNS = (
+    "incident_id", "severity", "state", "label", "assignee", "client", "domain", "tool", "score", "leaked_bytes",
+    "queries", "unique_names", "first_seen", "last_seen", "detected_at", "closed_at", "reasons",
+)  # fmt: skip
+"""What an export has of each incident."""
+FORMULA_BEGINS = ("=", "+", "-", "@", "\t", "\r")
+"""What a spreadsheet would take for a formula begins with one of these."""
+
+
+def row_of(incident: Incident, said: Triage) -> dict[str, Any]:
+    """One incident by COLUMNS."""
+    times = {name: _time(getattr(incident, name)) for name in ("first_seen", "last_seen", "detected_at", "closed_at")}
+    rest = {
+        "severity": incident.severity.name,
+        "state": str(said.state),
+        "label": said.label or "",
+        "assignee": said.assignee,
+        "client": who(incident.client),
+        "tool": incident.tool or "",
+        "score": round(incident.score, 4),
+        "leaked_bytes": round(incident.leaked_bytes, 1),
+        "reasons": "; ".join(incident.reasons),
+    }
+    return {name: getattr(incident, name, None) for name in COLUMNS} | times | rest
+
+
+def csv_lines(rows: Iterable[dict[str, Any]]) -> Iterator[str]:
+    """A table (RFC 4180), its head first; what a spreadsheet would take for a formula begins with an apostrophe."""
+    out = io.StringIO()
+    writer = csv.writer(out)
+    writer.writerow(COLUMNS)
+    for row in rows:
+        yield _taken(out)
+        writer.writerow([_cell(row[name]) for name in COLUMNS])
+    yield _taken(out)
+
+
+def _taken(out: io.StringIO) -> str:
+    text = out.getvalue()
+    out.seek(0)
+    out.truncate()
+    return text
+
+
+def _time(at: float | None) -> str:
+    return f"{datetime.fromtimestamp(at, UTC):%Y-%m-%dT%H:%M:%SZ}" if at is not None else ""
+
+
+def _cell(value: object) -> str:
+    text = str(value)
+    return f"'{text}" if isinstance(value, str) and text.startswith(FORMULA_BEGINS) else text
