@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import gzip
 import socket
+from collections import defaultdict, deque
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from struct import unpack_from
@@ -16,14 +17,20 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from agents.core.types import Incident, QueryBatch, Severity
+from agents.core.types import Incident, QueryBatch, Severity, batch_of
 from agents.detection.limits import Scale
+from agents.dns.message import question_end, type_name
+from agents.dns.name import labels_of
 from agents.sources import open_source
 from agents.sources.live.frame_protocol import STOP, control_frame
 from agents.stream.record import batch_of_records
 from tests.support.detecting import fresh_detector, shipped_model
+from tests.support.listening import listening, wait_until
+from tests.support.log_lines import ZEEK_HEAD
 from tests.support.network_namespace import in_namespace
+from tests.support.patience import patient
 from tests.support.receiving import FrameSender, receiver_at
+from tests.support.stubs import Asked, StubServer
 
 pytestmark = pytest.mark.integration
 DATA = Path(__file__).parents[1] / "data" / "parity"
@@ -108,6 +115,76 @@ def frames_of(pcap: bytes) -> list[bytes]:
         found.append(pcap[at + 16 : at + 16 + size])
         at += 16 + size
     return found
+
+
+def messages_of(session: str) -> tuple[list[tuple[float, bytes]], dict[bytes, deque[bytes]]]:
+    """Queries of a capture with their times, and answers by their question, both in their order."""
+    queries, answers = list[tuple[float, bytes]](), defaultdict[bytes, deque[bytes]](deque)
+    pcap = gzip.decompress((DATA / f"{session}.pcap.gz").read_bytes())
+    unit = 1e-9 if pcap[:4] == b"\x4d\x3c\xb2\xa1" else 1e-6
+    for at, frame in zip(times_of(pcap, unit), frames_of(pcap), strict=True):
+        message = frame[14 + 4 * (frame[14] & 0x0F) + 8 :]  # behind Ethernet, IPv4 and UDP
+        if message[2] & 0x80:
+            answers[asked_in(message)].append(message)
+        else:
+            queries.append((at, message))
+    return queries, answers
+
+
+def times_of(pcap: bytes, unit: float) -> Iterator[float]:
+    at = 24
+    while at < len(pcap):
+        seconds, fraction, size = unpack_from("=III", pcap, at)
+        yield seconds + fraction * unit
+        at += 16 + size
+
+
+def asked_in(message: bytes) -> bytes:
+    return message[12 : question_end(message)]
+
+
+@pytest.mark.parametrize("session", SESSIONS)
+def test_a_session_that_goes_through_the_forwarder_tells_the_same(session: str) -> None:
+    queries, answers = messages_of(session)
+
+    def behaviour(asked: Asked) -> list[bytes]:
+        waiting = answers[asked_in(asked.message)]
+        return [asked.message[:2] + (waiting.popleft() if len(waiting) > 1 else waiting[0])[2:]] if waiting else []
+
+    with StubServer(behaviour) as stub, listening(stub) as (listener, rows):
+        with socket.socket(type=socket.SOCK_DGRAM) as asking:
+            asking.connect(("127.0.0.1", listener.ports[0]))
+            asking.settimeout(patient(10))
+            for _, message in queries:
+                asking.send(message)
+                asking.recv(65_535)
+        wait_until(lambda: len(rows) >= len(queries))
+    rows.sort(key=lambda row: row[0])
+    heard, captured = told([batch_of([(*row[:11], *row[12:15]) for row in rows])]), of_file(f"{session}.pcap.gz")
+    assert heard[1:4] == captured[1:4]
+    assert heard.leaked_bytes == pytest.approx(captured.leaked_bytes, rel=0.02)
+
+
+def zeek_text(name: bytes) -> str:
+    """A wire name as Zeek writes it: odd bytes as \\xNN, dots within labels as they are."""
+    text = b".".join(labels_of(name))
+    return "".join(chr(byte) if 0x20 < byte < 0x7F and byte != 0x5C else f"\\x{byte:02x}" for byte in text)
+
+
+@pytest.mark.parametrize("session", SESSIONS)
+def test_a_log_as_zeek_writes_it_tells_the_same_but_for_what_it_does_not_have(session: str, tmp_path: Path) -> None:
+    lines = [ZEEK_HEAD]
+    for batch in open_source([DATA / f"{session}.pcap.gz"]).batches(1024):
+        for row in range(len(batch)):
+            qtype, rcode = int(batch.qtype[row]), int(batch.rcode[row])
+            told_of = (f"{batch.ts[row]:.6f}", f"C{row}", batch.client[row], "4000", zeek_text(bytes(batch.qname[row])))
+            lines.append(
+                "\t".join((*told_of, str(qtype), type_name(qtype), str(rcode) if rcode >= 0 else "-", "-", "-", "-"))
+            )
+    (tmp_path / "dns.log").write_text("\n".join([lines[0].rstrip("\n"), *lines[1:]]) + "\n")
+    logged, captured = told(open_source([tmp_path / "dns.log"]).batches(1024)), of_file(f"{session}.pcap.gz")
+    assert logged[:3] == captured[:3]
+    assert logged.leaked_bytes == pytest.approx(captured.leaked_bytes, rel=0.05)
 
 
 @pytest.mark.parametrize("session", SESSIONS)

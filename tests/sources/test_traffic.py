@@ -61,7 +61,7 @@ def test_a_flood_holds_its_share_and_no_more(share: str, counter: str, flood: st
 
     with (
         StubServer(behaviour) as stub,
-        listening(stub, inflight_max=40, timeout_s=patient(5), limits=limits(**{share: 0.25})) as (listener, _),
+        listening(stub, inflight_max=40, timeout_s=30, limits=limits(**{share: 0.25})) as (listener, _),
         client(listener, flooder) as bad,
         client(listener, "127.0.2.1") as good,
     ):
