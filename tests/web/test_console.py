@@ -17,6 +17,7 @@ import pytest
 import uvicorn
 
 from agents.core.errors import BusyError, ModelError
+from agents.core.protocols import FleetAnswer
 from agents.core.text import NETWORK
 from agents.core.types import ChannelResult, Message, Metric, Severity, marked
 from agents.detection.explanations.known_desk import KnownDesk
@@ -36,6 +37,7 @@ from agents.store import Store, open_store
 from agents.store.console import ConsoleStore
 from agents.store.feedback.reviews import ReviewStore
 from agents.web import Parts, create_app
+from agents.web.connections import LimitedProtocol
 from tests.support.patience import patient
 from tests.support.verdicts import START, incident, verdicts
 
@@ -692,6 +694,33 @@ def test_an_empty_token_opens_nothing(world: World) -> None:
     with pytest.raises(ValueError, match="cannot serve without a token"):
         create_app(Parts(**(vars_of(world.parts) | {"token": ""})))
     assert TOKEN not in repr(world.parts)
+
+
+def test_what_a_site_of_a_fleet_sends_may_be_large_and_nothing_else(world: World) -> None:
+    class Desk:
+        body_max = 2 << 20
+
+        def answer(self, method: str, path: str, headers: dict[str, str], body: bytes) -> FleetAnswer:
+            return FleetAnswer(200, json.dumps({"bytes": len(body)}).encode(), {})
+
+    app = create_app(Parts(**(vars_of(world.parts) | {"fleet": Desk()})))
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        config = uvicorn.Config(app, http=LimitedProtocol, log_level="error", lifespan="off")
+        server = uvicorn.Server(config)
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
+        thread.start()
+        try:
+            base = f"http://127.0.0.1:{listening.getsockname()[1]}"
+            listening.listen()
+            with httpx.Client(base_url=base, timeout=patient(10)) as client:
+                assert client.post("/fleet/round", content=bytes(500_000)).json() == {"bytes": 500_000}
+                assert client.post("/fleet/round", content=bytes(2_100_000)).status_code == 413
+            with pytest.raises(httpx.TransportError):
+                httpx.post(f"{base}/retrain", content=bytes(500_000), headers=AUTH, timeout=patient(10))
+        finally:
+            server.should_exit = True
+            thread.join(patient(10))
 
 
 def test_over_a_real_socket(world: World) -> None:

@@ -263,6 +263,8 @@ def _searched(
         rows += found
         if more is not None:
             return Found(rows, more, None)
+        if len(rows) == limit and since > bottom:  # full, and nothing more in this span
+            return Found(rows, f"{since!r}_0", None)
         if time.monotonic() - began > SEARCH_S and since > bottom:
             return Found(rows, f"{since!r}_0", since)
         if since <= bottom:

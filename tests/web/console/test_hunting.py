@@ -65,11 +65,12 @@ def test_a_search_finds_what_it_says(world: World, text: str, count: int) -> Non
     assert times == sorted(times, reverse=True)
 
 
-def test_pages_of_a_search_miss_none_and_show_none_twice(world: World) -> None:
+@pytest.mark.parametrize("limit", [1, 7, 31, 32, 33])
+def test_pages_of_a_search_miss_none_and_show_none_twice(world: World, limit: int) -> None:
     seen: list[str] = []
     cursor = None
     while True:
-        params: dict[str, Any] = {"q": "example", "limit": 7} | ({"cursor": cursor} if cursor else {})
+        params: dict[str, Any] = {"q": "example", "limit": limit} | ({"cursor": cursor} if cursor else {})
         page = world.get("/hunt", params=params).json()
         seen += [row["qname"] for row in page["queries"]]
         if (cursor := page["cursor"]) is None:
