@@ -32,7 +32,7 @@ OCTET_BITS, WRITTEN_BITS, NIBBLE_BITS = 8.0, 10.0, 4.0
 """What an octet, three digits that are no octet, and a nibble carry."""
 RUN_BITS = 9.0
 """What a run of zero nibbles carries: whether there is one, where it begins and how long it is."""
-SHARE6 = 1 / 2
+SHARE6 = 1 / 4
 """How much of what a name of IPv6 carries counts: mail servers and log analysers look up the hosts of strangers."""
 
 

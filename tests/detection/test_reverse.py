@@ -48,8 +48,8 @@ def test_a_site_of_an_attackers_own_carries_no_more_than_a_young_domain() -> Non
 
 
 def test_a_new_site_for_each_name_does_not_help() -> None:
-    """Ten bytes below each of a thousand sites a day."""
-    found = loud(asked(below("8.b.d.0.1.0.0.2.ip6.arpa", 24), DAY_S / 1_200, 1_200))
+    """Ten bytes below each of two thousand sites a day."""
+    found = loud(asked(below("8.b.d.0.1.0.0.2.ip6.arpa", 24), DAY_S / 2_400, 2_400))
     assert found
     assert carried(found[0], 10) <= FIRST_BYTES[DAY_S] / SHARE6 * 1.1
     assert found[0].domain == "*"
@@ -96,9 +96,9 @@ def entry(suffix: str, factor: float) -> Entry:
     return Entry(suffix, factor, "our tunnel broker", "test", "2025-01-01", "2027-01-01")
 
 
-@pytest.mark.parametrize("factor", [3.0, 40.0])
+@pytest.mark.parametrize("factor", [6.0, 40.0])
 def test_what_a_person_allows_below_a_site_holds_there(factor: float) -> None:
-    rows = asked(below(SITE, 20), 10, 200)
+    rows = asked(below(SITE, 20), 10, 340)
     assert incidents_of(rows)
     allowed = services_at([entry(SITE, factor)], START)
     detector = TunnelDetector(shipped_model(), 1_000, 3600.0, Scale(), services=allowed)
@@ -106,7 +106,7 @@ def test_what_a_person_allows_below_a_site_holds_there(factor: float) -> None:
 
 
 def test_allowing_a_site_closes_its_incident() -> None:
-    rows = asked(below(SITE, 20), 10, 200)
+    rows = asked(below(SITE, 20), 10, 340)
     detector = fresh_detector(shipped_model(), Scale())
     assert [one.domain for one in detector.detect(batch_of(rows)).incidents] == [SITE]
     detector.reload_services(services_at([entry(SITE, 30.0)], START))

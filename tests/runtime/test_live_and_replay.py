@@ -95,7 +95,7 @@ def live(path: Path, folder: Path, sizes: Sequence[int]) -> Recorder:
 
 def rows_of(path: Path) -> list[Row]:
     (batch,) = open_source([path]).batches(1 << 20)
-    columns = [getattr(batch, name) for name in batch.__dataclass_fields__ if name != "cached"]
+    columns = [getattr(batch, name) for name in batch.__dataclass_fields__ if name not in ("cached", "origin")]
     return list(
         zip(*(column.tolist() if isinstance(column, np.ndarray) else column for column in columns), strict=True)
     )

@@ -24,7 +24,7 @@ from tests.support.supervised import ODD_EVERY, Load, Supervised, assert_adds_up
 
 pytestmark = pytest.mark.integration
 
-SMALL = {"QUEUE_MAX": "400", "BATCH_MAX": "20"}
+SMALL = {"QUEUE_MAX": "400", "BATCH_MAX": "20", "OWN_ZONES": "load.test"}  # whose hosts are NORMAL, however many
 
 
 def is_odd(name: str) -> bool:
