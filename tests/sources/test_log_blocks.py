@@ -12,9 +12,10 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from agents.core.types import QueryBatch
-from agents.dns.name import from_text, to_text, wire_of
+from agents.dns.name import LABEL_MAX, NAME_MAX, from_text, to_text, wire_of
 from agents.sources import SPECS, pairs
 from agents.sources.intake import BlockReader, LineReader
+from agents.sources.logs.bulk import fields_kernels
 from agents.sources.logs.bulk.held import HeldRows, in_order, joined_batches
 from agents.sources.logs.bulk.lines import BlockLines
 from agents.sources.logs.bulk.rows import read_rows
@@ -368,3 +369,16 @@ def test_held_rows_come_back_from_several_blocks_in_any_order_of_answers() -> No
     assert [math.isnan(rtt) for rtt in found.rtt_ms.tolist()] == [False, True, False]
     twice = in_order(joined_batches([found, found]))
     assert twice.client == [*found.client] * 2
+
+
+@settings(deadline=None)
+@given(st.lists(st.integers(min_value=0, max_value=63), min_size=1, max_size=9))
+@example([63, 63, 63, 61, 63, 1])
+def test_a_name_too_long_is_given_up_before_its_room_ends(sizes: list[int]) -> None:
+    text = ".".join("x" * size for size in sizes).encode()
+    room = NAME_MAX + 2 + LABEL_MAX
+    out = np.full(room + 8, 0xAA, np.uint8)
+    size = fields_kernels.literal_name(np.frombuffer(text, np.uint8), np.int64(0), np.int64(len(text)), out)
+    assert (out[room:] == 0xAA).all()
+    wire = sum(size + 1 for size in sizes if size)
+    assert size == (wire if wire <= NAME_MAX else -1)
