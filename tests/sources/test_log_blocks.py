@@ -12,7 +12,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from agents.core.types import QueryBatch
-from agents.dns.name import LABEL_MAX, NAME_MAX, from_text, to_text, wire_of
+from agents.dns.name import NAME_MAX, from_text, to_text, wire_of
+from agents.dns.name_kernels import LABEL_MAX
 from agents.sources import SPECS, pairs
 from agents.sources.intake import BlockReader, LineReader
 from agents.sources.logs.bulk import fields_kernels
