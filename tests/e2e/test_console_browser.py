@@ -78,6 +78,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
     options = ["--no-sandbox", "--disable-background-networking", "--disable-component-update", "--disable-sync"]
+    expect.set_options(timeout=patient(15) * 1000)
     with sync_playwright() as playwright:
         try:
             started = playwright.chromium.launch(executable_path=CHROMIUM, args=options)
@@ -147,11 +148,11 @@ def test_the_strip_is_live_pauses_and_says_when_it_lost_its_stream(browser: Brow
         page.get_by_label("Token").fill(TOKEN)
         page.get_by_role("button", name="Log in").click()
         state = page.locator("#strip-state")
-        expect(state).to_have_text("Live.", timeout=patient(15) * 1000)
+        expect(state).to_have_text("Live.")
         page.get_by_role("button", name="Pause").click()
         expect(state).to_have_text("Paused.")
         page.get_by_role("button", name="Go on").click()
-    expect(state).to_have_text("The stream was lost; asking again.", timeout=patient(15) * 1000)
+    expect(state).to_have_text("The stream was lost; asking again.")
     context.close()
 
 
