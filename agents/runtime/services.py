@@ -26,10 +26,8 @@ from agents.core.files import PRIVATE_MODE, locked, write_atomic
 from agents.core.logs import retraining_file
 from agents.core.text import command, utc
 from agents.core.types import DAY_S, Message, Severity
-from agents.learning.fleet.site import FleetThread
-from agents.learning.loop.online import LearnerThread
 from agents.learning.registry import ModelRegistry
-from agents.learning.release.canary import RolloutThread
+from agents.learning.repeating import RepeatingThread
 from agents.learning.report import prune_reports
 from agents.learning.retraining import RetrainingParts, retrain
 from agents.learning.run import RetrainOptions, RunState, TrainingRun
@@ -295,7 +293,7 @@ async def scheduling(
     state_dir: Path,
     in_force: Mapping[str, Any],
     sender: Sender | None = None,
-    threads: Sequence[LearnerThread | RolloutThread | FleetThread] = (),
+    threads: Sequence[RepeatingThread] = (),
 ) -> AsyncIterator[None]:
     """The scheduler, the sender of alerts that were handed over, online learner and roll-out. in_force: see Heartbeat.
 

@@ -11,7 +11,7 @@ from fastapi import APIRouter, Depends, HTTPException, Request, Response
 from agents.core.errors import AgentsError, UsageError
 from agents.web.api import PROBLEMS, Limit, known_parameters
 from agents.web.charts.learning import labels_chart, measures_chart, origins_of, progress_bar
-from agents.web.pages import form_of, gate_of, page, to_login
+from agents.web.pages import InSession, form_of, gate_of, page
 from agents.web.parts import parts_of
 from agents.web.schemas import (
     CycleAsked,
@@ -99,11 +99,9 @@ def _asked(request: Request, action: str, **chosen: Any) -> CycleAsked:
     return CycleAsked(message=f"{action}: asked for")
 
 
-@page_router.get("/console/learning")
+@page_router.get("/console/learning", dependencies=[InSession])
 def learning_page(request: Request) -> Response:
     """How learning goes, and a form for cycles."""
-    if not gate_of(request).has_session(request):
-        return to_login(request)
     return _shown_learning(request)
 
 

@@ -11,7 +11,7 @@ from urllib.parse import parse_qs, quote
 
 from dns import rcode
 from dns.rcode import Rcode
-from fastapi import APIRouter, HTTPException, Path, Request, Response
+from fastapi import APIRouter, Depends, HTTPException, Path, Request, Response
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 from starlette.responses import HTMLResponse, RedirectResponse
@@ -20,6 +20,7 @@ from agents.alerting.messages import seen_before
 from agents.core.errors import AgentsError
 from agents.core.text import NETWORK, amount_text, came_in, command, counted, explanation_text, senders_text, who
 from agents.detection.incidents import attack_names
+from agents.detection.network import HOUR_S
 from agents.dns.message import type_name
 from agents.web import reports
 from agents.web.api import report_answer
@@ -31,7 +32,7 @@ FORM_MAX = 4096
 """Longest login form, bytes."""
 SHOWN = 50
 """Incidents, models and reports on the page, each."""
-LOUDEST, HOUR_S = 8, 3_600.0
+LOUDEST = 8
 """Clients on the page, those with most queries in the last hour."""
 _FIRST = {"champion": 0, "waiting": 1}
 """States of models that stay on the page even if there are many newer models."""
@@ -105,16 +106,20 @@ def gate_of(request: Request) -> Gatekeeper:
     return gate
 
 
-def to_login(request: Request) -> RedirectResponse:
-    """To the login form, and back here from there."""
-    return RedirectResponse("/login?next=" + quote(request.url.path, safe="/"), 303)
+def session_needed(request: Request) -> None:
+    """Raise an HTTPException that leads a browser without a session to the login form, and back here from there."""
+    if not gate_of(request).has_session(request):
+        login = "/login?next=" + quote(request.url.path, safe="/")
+        raise HTTPException(303, "cannot show that without a session", {"Location": login})
 
 
-@router.get("/")
+InSession = Depends(session_needed)
+"""What every page of the console depends on."""
+
+
+@router.get("/", dependencies=[InSession])
 def index(request: Request) -> Response:
     """What needs a person, what goes on, and what has been found lately."""
-    if not gate_of(request).has_session(request):
-        return to_login(request)
     parts = parts_of(request)
     values: dict[str, Any] = {}
     problems: list[str] = []
@@ -151,11 +156,9 @@ def index(request: Request) -> Response:
     return page("index.html", problems=problems, unwell=unwell, now=now, heard=heard, strip=strip, **values)
 
 
-@router.get("/console/health")
+@router.get("/console/health", dependencies=[InSession])
 def health_page(request: Request) -> Response:
     """Every component with its state, and a sentence where it is bad."""
-    if not gate_of(request).has_session(request):
-        return to_login(request)
     parts = parts_of(request)
     states: dict[str, Mapping[str, Any]] = {}
     for name, probe in (("database", parts.database), ("processes", parts.processes)):
@@ -195,10 +198,8 @@ def _heard(intakes: Mapping[str, Any]) -> str:
     return f"{text}; {silent} silent for an hour." if silent else f"{text}."
 
 
-@router.get("/docs")
+@router.get("/docs", dependencies=[InSession])
 def docs(request: Request) -> Response:
-    if not gate_of(request).has_session(request):
-        return to_login(request)
     base = str(request.base_url).rstrip("/")
     return page("docs.html", endpoints=endpoints(request.app.openapi(), base))
 
@@ -217,8 +218,8 @@ def report(
     """The HTML file. A browser without a session gets the login form first."""
     gate = gate_of(request)
     browser = sent is None and "text/html" in request.headers.get("accept", "")
-    if browser and not gate.has_session(request):
-        return to_login(request)
+    if browser:
+        session_needed(request)
     gate.require(request, sent)
     return report_answer(request, name)
 

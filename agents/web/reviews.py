@@ -15,7 +15,7 @@ from agents.core.text import counted
 from agents.store.feedback.labels import Label
 from agents.store.feedback.reviews import DOMAINS_AT_ONCE, ReviewDecision, ReviewState, ReviewStore
 from agents.web.api import LIMIT_MAX, PROBLEMS, Limit, known_parameters
-from agents.web.pages import form_of, gate_of, page, to_login
+from agents.web.pages import InSession, form_of, gate_of, page
 from agents.web.parts import parts_of
 from agents.web.schemas import (
     DecisionEntry,
@@ -82,10 +82,8 @@ def _listed(decisions: Sequence[ReviewDecision]) -> DecisionList:
     return DecisionList(decisions=[DecisionEntry(**asdict(one)) for one in decisions])
 
 
-@page_router.get("/console/reviews")
+@page_router.get("/console/reviews", dependencies=[InSession])
 def review_page(request: Request) -> Response:
-    if not gate_of(request).has_session(request):
-        return to_login(request)
     return _shown(request)
 
 

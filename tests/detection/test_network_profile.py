@@ -19,6 +19,7 @@ from agents.detection.explanations.network_profile import (
     DomainReach,
     NetworkProfile,
     beyond_cap,
+    is_profile_domain,
     load_profile,
 )
 from agents.detection.limits import Scale
@@ -141,6 +142,24 @@ def test_nothing_else_comes_of_hostile_bytes(data: bytes) -> None:
         load_profile(data)
     except ValueError as error:
         assert str(error).startswith("cannot read profile")
+
+
+@pytest.mark.parametrize(
+    ("name", "may"),
+    [
+        ("b.example", True),
+        ("51.198.in-addr.arpa", True),
+        ("7.0.0.0.8.b.d.0.1.0.0.2.ip6.arpa", True),
+        ("a.b.example", False),
+        ("1.51.198.in-addr.arpa", False),
+        ("", False),
+        ("a..example", False),
+        ("x" * 300, False),
+        (".".join(["1" * 60] * 4)[:229] + ".arpa", False),
+    ],
+)
+def test_a_profile_names_registered_domains_and_delegations_and_nothing_else(name: str, may: bool) -> None:
+    assert is_profile_domain(name) == may
 
 
 def test_the_same_profile_gives_the_same_bytes() -> None:

@@ -16,6 +16,7 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
+from agents.core.errors import NameFormatError
 from agents.core.types import DAY_S
 from agents.detection.counting.flow_kernels import FAMILIAR_CLIENTS, YOUNG_S
 from agents.detection.explanations.kinds import KINDS
@@ -40,19 +41,23 @@ _MANY = 10_000_000
 
 def _as_domain(text: str) -> str:
     """A registered domain, or a delegation of addresses, as flows have it. Raises ValueError."""
-    if text == SCATTERED or (domain_text(from_text(text)) != text and not _is_delegation(text)):
+    try:
+        known = text != SCATTERED and (domain_text(from_text(text)) == text or _is_delegation(text))
+    except NameFormatError:
+        known = False
+    if not known:
         raise ValueError("no registered domain")
     return text
 
 
 def _is_delegation(text: str) -> bool:
-    """Whether addresses' names (IPv4 or IPv6) are counted below it."""
+    """Whether addresses' names (IPv4 or IPv6) are counted below it. Raises NameFormatError."""
     wire = from_text(text)
     return text.endswith(".arpa") and any(delegation_of(from_text("1." * labels + text)) == wire for labels in (2, 20))
 
 
 def is_profile_domain(text: str) -> bool:
-    """Whether a profile may name it: a registered domain, in the form that flows have it in."""
+    """Whether a profile may name it: a registered domain or a delegation, in the form that flows have it in."""
     try:
         return _as_domain(text) == text and 0 < len(text) <= TEXT_NAME_MAX
     except ValueError:

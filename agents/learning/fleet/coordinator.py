@@ -34,6 +34,7 @@ from agents.learning.fleet.exchange import (
     BINS,
     CONTRIBUTION_BYTES_MAX,
     FLEET_FORMAT,
+    ROUND_PATH,
     SIGNATURE_HEADER,
     SITE_HEADER,
     TIME_HEADER,
@@ -52,7 +53,6 @@ from agents.scoring.features import SCHEMA as NAME_SCHEMA
 
 FLEET_LOCK_S = 5.0
 SITES_MAX = 1_000
-_ROUND = "/fleet/round"
 _log = structlog.get_logger()
 
 
@@ -119,9 +119,9 @@ class Coordinator:
 
     def _answer_site(self, method: str, path: str, site: str, body: bytes) -> FleetAnswer:
         self._turn()
-        if (method, path) == ("GET", _ROUND):
+        if (method, path) == ("GET", ROUND_PATH):
             return FleetAnswer(200, self._state(site).model_dump_json().encode(), {})
-        if method != "POST" or path != _ROUND:
+        if method != "POST" or path != ROUND_PATH:
             return _refused(404, "cannot answer: a fleet has nothing else to offer")
         try:
             contribution = self._checked(contribution_of(body))

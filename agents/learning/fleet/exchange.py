@@ -22,6 +22,7 @@ from agents.scoring.features import FEATURES
 from agents.scoring.types.forest import DEPTH, INNER, LEAVES, average_path
 
 FLEET_FORMAT = 1
+ROUND_PATH = "/fleet/round"
 SITE_HEADER, TIME_HEADER, SIGNATURE_HEADER = "X-Fleet-Site", "X-Fleet-Time", "X-Fleet-Signature"
 AGE_MAX_S = 300
 """How far the clocks of a site and the coordinator may differ, and how long a signed request is good for."""
@@ -117,6 +118,14 @@ class FleetState(_Exact):
     shares: Annotated[list[Annotated[float, Field(ge=0, le=1)]], Field(min_length=BINS, max_length=BINS)]
     domains: Annotated[list[Annotated[str, Field(pattern="^[0-9a-f]{16}$")]], Field(max_length=10 * HASHES_MAX)]
     forest: ForestPart | None
+
+
+def made_contribution(**values: Any) -> Contribution:
+    """A contribution of this site's own. Raises UsageError for numbers that no site may send."""
+    try:
+        return Contribution(format=FLEET_FORMAT, **values)
+    except ValidationError as error:
+        raise UsageError(f"cannot send a contribution: {_fault(error)}") from None
 
 
 def contribution_of(data: bytes) -> Contribution:

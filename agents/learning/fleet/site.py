@@ -8,7 +8,6 @@ data/fleet_site/counts.json   the counts of this week, with their noise
 from __future__ import annotations
 
 import json
-import threading
 import time
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
@@ -18,14 +17,13 @@ from typing import Any
 import httpx
 import numpy as np
 import structlog
-from pydantic import ValidationError
 
 from agents.core.errors import AgentsError, BusyError, UsageError
 from agents.core.files import PRIVATE_MODE, locked_within, make_private_folder, write_atomic
 from agents.core.text import printable
 from agents.learning.fleet.counts import client_counts, counts_of_week, domain_hashes
 from agents.learning.fleet.exchange import (
-    FLEET_FORMAT,
+    ROUND_PATH,
     SIGNATURE_HEADER,
     SITE_HEADER,
     STATE_BYTES_MAX,
@@ -35,6 +33,7 @@ from agents.learning.fleet.exchange import (
     ForestPart,
     answer_signature,
     domain_hash_of,
+    made_contribution,
     signature_of,
     state_of,
 )
@@ -45,6 +44,7 @@ from agents.learning.loop.flow_hours import SCHEMA as FLOW_SCHEMA
 from agents.learning.loop.flow_model import FlowModel
 from agents.learning.loop.online import OnlineLearner
 from agents.learning.profile.making import Reach
+from agents.learning.repeating import RepeatingThread
 from agents.scoring.features import SCHEMA as NAME_SCHEMA
 from agents.scoring.model import Model
 from agents.store.feedback.flow_hours import FlowHours
@@ -52,7 +52,8 @@ from agents.store.feedback.flow_hours import FlowHours
 TIMEOUT_S = 20.0
 STEP_LOCK_S = 1.0
 STOP_S = 5.0
-_PATH = "/fleet/round"
+REFUSAL_MAX = 4_096
+"""Bytes of a refusal that are read."""
 _log = structlog.get_logger()
 
 
@@ -64,10 +65,6 @@ class Knowledge:
     reach: dict[str, Reach]
     left_out: Collection[str]
     model: Model
-
-
-REFUSAL_MAX = 4_096
-"""Bytes of a refusal that are read."""
 
 
 @dataclass(frozen=True)
@@ -90,20 +87,15 @@ class FleetSite:
         model = self.learner.trained_from(base)
         delta = clipped(np.array([*(model.weights - base.weights), model.bias - base.bias]))
         now = self.clock()
-        try:
-            return Contribution(
-                format=FLEET_FORMAT,
-                round=state.round,
-                flow_schema=FLOW_SCHEMA,
-                name_schema=NAME_SCHEMA,
-                delta=delta.tolist(),
-                counts=counts_of_week(self.folder / "counts.json", known.hours, self.options.epsilon, now),
-                domains=domain_hashes(known.reach, self.options.secret, known.left_out),
-                forest=sent_trees(known.model),
-            )
-        except ValidationError as error:
-            first = error.errors()[0]
-            raise AgentsError(f"cannot send a contribution: {first['loc'][0]}: {first['msg']}") from None
+        return made_contribution(
+            round=state.round,
+            flow_schema=FLOW_SCHEMA,
+            name_schema=NAME_SCHEMA,
+            delta=delta.tolist(),
+            counts=counts_of_week(self.folder / "counts.json", known.hours, self.options.epsilon, now),
+            domains=domain_hashes(known.reach, self.options.secret, known.left_out),
+            forest=sent_trees(known.model),
+        )
 
     def look(self) -> FleetState:
         """The coordinator's state."""
@@ -165,12 +157,12 @@ class FleetSite:
             raise UsageError("cannot take part in a fleet: FLEET, FLEET_SITE and FLEET_KEY are needed")
         must_be_whole(options)
         at = str(int(self.clock()))
-        signature = signature_of(options.key, method, _PATH, at, body)
+        signature = signature_of(options.key, method, ROUND_PATH, at, body)
         headers = {SITE_HEADER: options.site, TIME_HEADER: at, SIGNATURE_HEADER: signature}
         try:
             with (
                 httpx.Client(timeout=TIMEOUT_S, trust_env=False) as client,
-                client.stream(method, options.url + _PATH, content=body, headers=headers) as answer,
+                client.stream(method, options.url + ROUND_PATH, content=body, headers=headers) as answer,
             ):
                 found = _read(answer)
                 said, status = answer.headers.get(SIGNATURE_HEADER, ""), answer.status_code
@@ -222,28 +214,21 @@ def flow_model_of(state: FleetState) -> FlowModel:
     return FlowModel(mean, scale, weights[:-1].copy(), float(weights[-1]), {})
 
 
-class FleetThread:
+class FleetThread(RepeatingThread):
     """Takes part in rounds, one look every `options.interval_s` seconds."""
 
     def __init__(self, site: FleetSite) -> None:
+        super().__init__("fleet", site.options.interval_s, STOP_S)
         self._site = site
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="fleet", daemon=True)
 
     def start(self) -> None:
-        """Begin, where this installation takes part in a fleet; the first look comes after one interval."""
+        """Begin, where this installation takes part in a fleet."""
         if self._site.options.url:
-            self._thread.start()
+            super().start()
 
-    def stop(self) -> None:
-        """End; a step under way has STOP_S before the process ends."""
-        self._stop.set()
-        if self._thread.ident is not None:
-            self._thread.join(STOP_S)
-
-    def _run(self) -> None:
-        while not self._stop.wait(self._site.options.interval_s):
-            try:
-                self._site.step()
-            except (AgentsError, OSError) as error:
-                _log.warning("fleet_step_failed", error=str(error))
+    def step(self) -> None:
+        """One look."""
+        try:
+            self._site.step()
+        except (AgentsError, OSError) as error:
+            _log.warning("fleet_step_failed", error=str(error))

@@ -57,4 +57,5 @@ def _column(found: FlowHours, name: str) -> np.ndarray[Any, Any]:
 def _told(found: FlowHours, row: int) -> dict[str, Any]:
     numbers = {name: float(value) for name, value in zip(NUMBERS, found.numbers[row], strict=True)}
     at = {"at": int(found.hour[row]) * HOUR_S, "client": found.client[row], "domain": found.domain[row]}
-    return at | {"sample_names": list(found.names[row]), **numbers}
+    nearest = max(value for name, value in numbers.items() if name.startswith("ratio_"))
+    return at | {"sample_names": list(found.names[row]), "nearest": nearest, **numbers}

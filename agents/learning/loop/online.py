@@ -27,6 +27,7 @@ from agents.learning.loop.flow_hours import SCHEMA
 from agents.learning.loop.flow_model import FlowModel, Steps, empty_flow_model, load_flow_model
 from agents.learning.loop.golden import GOLDEN_SCHEMA, golden_flow_hours, stored_golden
 from agents.learning.loop.review import teaches
+from agents.learning.repeating import RepeatingThread
 from agents.store.feedback.cycles import CycleStore
 from agents.store.feedback.flow_hours import FlowHourStore
 from agents.store.feedback.labels import Label, LabelledHours, LabelStore
@@ -493,28 +494,17 @@ def label_by_probability(store: Store, model: FlowModel, options: LearnerOptions
     return len(sure)
 
 
-class LearnerThread:
-    """Runs a cycle every `options.interval_s` seconds, and when it is asked to."""
+class LearnerThread(RepeatingThread):
+    """Runs a cycle every `options.interval_s` seconds, while cycles may begin by themselves."""
 
     def __init__(self, learner: OnlineLearner) -> None:
+        super().__init__("online-learner", learner.options.interval_s, STOP_S)
         self._learner = learner
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="online-learner", daemon=True)
 
-    def start(self) -> None:
-        """Begin; the first cycle comes after one interval."""
-        self._thread.start()
-
-    def stop(self) -> None:
-        """End; a cycle under way, which may wait for a database that hangs, has STOP_S before the process ends."""
-        self._stop.set()
-        if self._thread.ident is not None:
-            self._thread.join(STOP_S)
-
-    def _run(self) -> None:
-        while not self._stop.wait(self._learner.options.interval_s):
-            if self._learner.enabled:
-                try_cycle(self._learner)
+    def step(self) -> None:
+        """One cycle."""
+        if self._learner.enabled:
+            try_cycle(self._learner)
 
 
 def try_cycle(learner: OnlineLearner) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -22,6 +21,7 @@ from agents.detection.detector import TunnelDetector
 from agents.detection.rollout.canary import Canary, CanaryCounts, counts_of
 from agents.learning.registry import ModelRegistry
 from agents.learning.release.transitions import Author, Transition
+from agents.learning.repeating import RepeatingThread
 from agents.scoring.model import Model
 
 CANARY_FILE = "canary.json"
@@ -326,34 +326,22 @@ def canary_state(registry: ModelRegistry[Model], counts_path: Path, now: float) 
     }
 
 
-class RolloutThread:
+class RolloutThread(RepeatingThread):
     """Asks the rules again and again; what goes wrong is logged, once."""
 
     def __init__(self, rollout: Rollout) -> None:
-        self._rollout = rollout
-        self._stop = threading.Event()
-        self._said = ""
-        self._thread = threading.Thread(target=self._run, name="rollout", daemon=True)
+        super().__init__("rollout", ROLLOUT_LOOK_S, ROLLOUT_LOOK_S)
+        self._rollout, self._said = rollout, ""
 
-    def start(self) -> None:
-        """Begin."""
-        self._thread.start()
-
-    def stop(self) -> None:
-        """End."""
-        self._stop.set()
-        if self._thread.ident is not None:
-            self._thread.join(ROLLOUT_LOOK_S)
-
-    def _run(self) -> None:
-        while not self._stop.wait(ROLLOUT_LOOK_S):
-            try:
-                self._rollout.look()
-            except BusyError:  # a retraining is under way; the rules hold afterwards, too
-                continue
-            except (AgentsError, OSError) as error:
-                if str(error) != self._said:
-                    self._said = str(error)
-                    _log.warning("rollout_not_looked_at", error=str(error))
-            else:
-                self._said = ""
+    def step(self) -> None:
+        """One look at the rules."""
+        try:
+            self._rollout.look()
+        except BusyError:  # a retraining is under way; the rules hold afterwards, too
+            return
+        except (AgentsError, OSError) as error:
+            if str(error) != self._said:
+                self._said = str(error)
+                _log.warning("rollout_not_looked_at", error=str(error))
+        else:
+            self._said = ""

@@ -38,9 +38,9 @@ TRIAGE_CHANGES = Table(
     Index("incident_changes_action", "action_id"),
     sqlite_autoincrement=True,
 )
-"""Each change once, none is ever deleted. `before` and `after` are JSON objects of TRIAGE's columns; changes of one
-click have one `action_id`, by which they are undone together. `decision_id`: the decision about the
-domain that a label made for the learning loop."""
+"""Each change once; it goes with its incident. `before` and `after` are JSON objects of TRIAGE's columns; changes of
+one click have one `action_id`, by which they are undone together. `decision_id`: the decision about the domain that a
+label made for the learning loop."""
 
 SAVED_VIEWS = Table(
     "saved_views",
@@ -65,4 +65,4 @@ AUDIT = Table(
     Index("audit_log_at", "at"),
     sqlite_autoincrement=True,
 )
-"""Every change that a person or a program made through console, API or command line; rows are only ever added."""
+"""Changes of incidents, views and known services (API and console); rows are only ever added."""

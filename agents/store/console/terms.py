@@ -11,7 +11,7 @@ from __future__ import annotations
 import ipaddress
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 
 from agents.core.errors import NameFormatError
@@ -53,9 +53,9 @@ class Terms:
         """Values that were given for a key."""
         return tuple(value for name, value in self.keys if name == key)
 
-    @property
-    def is_empty(self) -> bool:
-        return all(getattr(self, one.name) in ((), None) for one in fields(self))
+    def narrowed(self, since: float | None, until: float | None) -> Terms:
+        """The same in a span that was named beside it."""
+        return replace(self, since=self.since if since is None else since, until=self.until if until is None else until)
 
 
 def parse_search(text: str, now: float) -> Terms:

@@ -15,7 +15,7 @@ from agents.core.text import NETWORK, counted
 from agents.dns.blocks import Block, BlockAction, BlockList
 from agents.web.api import PROBLEMS, known_parameters
 from agents.web.auth import AT_CONSOLE
-from agents.web.pages import form_of, gate_of, page, to_login
+from agents.web.pages import InSession, form_of, gate_of, page
 from agents.web.parts import BlockBook, parts_of
 from agents.web.schemas import BlockAdd, BlockAuthor, BlockEntry, BlockRemove, BlocksAnswer
 
@@ -88,11 +88,9 @@ def _entries(book: BlockBook, blocks: Sequence[Block]) -> list[BlockEntry]:
     return [BlockEntry(**asdict(one), hits=hits.get(one.block_id, 0)) for one in blocks]
 
 
-@page_router.get("/console/blocks")
+@page_router.get("/console/blocks", dependencies=[InSession])
 def block_page(request: Request) -> Response:
     """The page; `domain`, `client` and `reason` of the address are filled in."""
-    if not gate_of(request).has_session(request):
-        return to_login(request)
     filled = {name: request.query_params.get(name, "")[:1024] for name in ("domain", "client", "reason")}
     return _page_of(request, 200, **filled)
 

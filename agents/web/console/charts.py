@@ -9,8 +9,9 @@ from markupsafe import Markup, escape
 
 from agents.core.text import counted
 from agents.core.types import Severity
+from agents.detection.network import HOUR_S
 
-WIDTH, HEIGHT, HOUR_S = 720, 96, 3_600
+WIDTH, HEIGHT = 720, 96
 BARS_MAX = 180
 """Bars of a chart, at most: longer spans have several hours in each."""
 
@@ -36,10 +37,7 @@ def hours_chart(hours: Sequence[tuple[int, int, int]], since: float, until: floa
             f' width="{max(width - 1, 0.5):.1f}" height="{height:.1f}"><title>{escape(told)}</title></rect>'
         )
     label = f"queries by {'hour' if step == 1 else f'{step} hours'}, at most {most:,}"
-    return Markup(  # noqa: S704 - numbers, and text that is escaped
-        f'<svg class="chart" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(label)}"'
-        f' preserveAspectRatio="none">{"".join(parts)}</svg>'
-    )
+    return _svg("".join(parts), label)
 
 
 def strip_chart(values: Sequence[float], label: str) -> Markup:
@@ -49,7 +47,12 @@ def strip_chart(values: Sequence[float], label: str) -> Markup:
     points = " ".join(
         f"{at * step:.1f},{HEIGHT - 2 - value / most * (HEIGHT - 6):.1f}" for at, value in enumerate(values)
     )
+    return _svg(f'<polyline class="line" points="{points}"/>', label)
+
+
+def _svg(drawn: str, label: str) -> Markup:
+    """A chart as wide as its page."""
+    box = f'class="chart" viewBox="0 0 {WIDTH} {HEIGHT}" preserveAspectRatio="none"'
     return Markup(  # noqa: S704 - numbers, and text that is escaped
-        f'<svg class="chart" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(label)}"'
-        f' preserveAspectRatio="none"><polyline class="line" points="{points}"/></svg>'
+        f'<svg {box} role="img" aria-label="{escape(label)}">{drawn}</svg>'
     )

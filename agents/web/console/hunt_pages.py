@@ -6,7 +6,7 @@ import time
 from typing import Annotated, Any
 from urllib.parse import urlencode
 
-from fastapi import APIRouter, Depends, HTTPException, Query, Request, Response
+from fastapi import APIRouter, HTTPException, Query, Request, Response
 
 from agents.core.errors import AgentsError
 from agents.core.types import DAY_S, Severity
@@ -17,27 +17,16 @@ from agents.web.console.charts import hours_chart
 from agents.web.console.hunting import QUESTIONS
 from agents.web.console.incident_pages import kept_of
 from agents.web.console.incidents import Cursor, Text
-from agents.web.pages import gate_of, page, to_login
+from agents.web.pages import InSession, page
 from agents.web.parts import parts_of
 
 QUERIES_ON_PAGE = 100
 """Queries of one page."""
 SPANS = {"last 1h": 3_600.0, "last 24h": float(DAY_S), "last 7d": 7.0 * DAY_S, "last 30d": 30.0 * DAY_S}
 """Ranges of client and domain pages."""
-NEAREST = ("ratio_information", "ratio_encoded", "ratio_answers", "ratio_choice", "ratio_young", "ratio_fresh")
-"""Distances to limits that a flow-hour has; the largest is shown."""
 page_router = APIRouter(include_in_schema=False)
 
 
-def session_needed(request: Request) -> None:
-    """Raise an HTTPException that leads a browser without a session to the login form."""
-    if not gate_of(request).has_session(request):
-        raise HTTPException(
-            303, "cannot show that without a session", {"Location": to_login(request).headers["location"]}
-        )
-
-
-InSession = Depends(session_needed)
 Chosen = Annotated[list[str] | None, Query(max_length=len(Severity))]
 """What the form's list has; "" = any."""
 Span = Annotated[str, Query(alias="range", max_length=20)]
@@ -105,14 +94,9 @@ def _summary_page(request: Request, kind: str, name: str, wanted: str) -> Respon
         summary = hunter.client(name, since, until) if kind == "client" else hunter.domain(name, since, until)
         summary["new_domains"] = hunter.new_domains(name, since, until) if kind == "client" else []
         summary["first_ever"] = hunter.first_seen([name]).get(name) if kind == "domain" else None
-        summary["flows"] = [
-            flow | {"nearest": max(flow[ratio] for ratio in NEAREST)}
-            for flow in (
-                parts.flows.hours(client=name, since=since)
-                if kind == "client"
-                else parts.flows.hours(domain=name, since=since)
-            )
-        ]
+        summary["flows"] = parts.flows.hours(
+            client=name if kind == "client" else None, domain=name if kind == "domain" else None, since=since
+        )
         mine = IncidentSearch(clients=[name]) if kind == "client" else IncidentSearch(domains=[name])
         summary["incidents"] = parts.console.finder.page(mine, limit=20, counted=False).incidents
     except AgentsError as error:

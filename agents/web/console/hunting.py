@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, HTTPException, Path, Query, Request
@@ -41,12 +41,7 @@ def hunt(
     cursor: Cursor = None,
 ) -> HuntAnswer:
     """Over all stored history. A search that takes too long gives what it found, and where to go on."""
-    terms = parse_search(q or "", time.time())
-    terms = replace(
-        terms,
-        since=terms.since if since is None else since,
-        until=terms.until if until is None else until,
-    )
+    terms = parse_search(q or "", time.time()).narrowed(since, until)
     levels = [int(Severity[name]) for name in severity or ()]
     found = parts_of(request).console.hunter.search(terms, severity=levels, source=source, limit=limit, cursor=cursor)
     return HuntAnswer.model_validate(asdict(found))

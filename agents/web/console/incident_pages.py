@@ -16,6 +16,7 @@ from starlette.responses import RedirectResponse
 from agents.core.errors import AgentsError, UsageError
 from agents.core.text import NETWORK, counted
 from agents.core.types import DAY_S, Incident, Severity
+from agents.detection.network import HOUR_S
 from agents.store.console.finding import FACETS, IncidentPage
 from agents.store.console.triage import AT_ONCE_MAX, Change
 from agents.store.console.views import PASSING
@@ -23,15 +24,13 @@ from agents.store.feedback.labels import Label
 from agents.store.feedback.reviews import ReviewState
 from agents.web.console.incidents import NONE, Cursor, Search
 from agents.web.console.words import claim, decoded
-from agents.web.pages import form_of, gate_of, page, to_login
+from agents.web.pages import InSession, form_of, gate_of, page
 from agents.web.parts import Parts, parts_of
 
 ON_PAGE = 50
 """Incidents of one page of the list."""
 FORM_MAX = 65_536
 """Longest form, bytes: the ids of AT_ONCE_MAX incidents."""
-NEAR_S = 3_600.0
-"""What else a client did within so many seconds before and after an incident was found."""
 OTHERS_DAYS = 7
 """Days over which others that ask below an incident's domain are counted."""
 EARLIER_MAX = 20
@@ -48,7 +47,7 @@ def _believed(request: Request, sign: str, **told: str) -> dict[str, Any]:
     return told if said and gate_of(request).sign(request, said) == sign else dict.fromkeys(told, "")
 
 
-@page_router.get(LIST)
+@page_router.get(LIST, dependencies=[InSession])
 def incident_list(
     request: Request,
     search: Search,
@@ -59,8 +58,6 @@ def incident_list(
     sign: Told = "",
 ) -> Response:
     """Incidents that the address asks for."""
-    if not gate_of(request).has_session(request):
-        return to_login(request)
     console, told = parts_of(request).console, _believed(request, sign, done=done, problem=problem, undo=undo)
     try:
         found = console.finder.page(search, limit=ON_PAGE, cursor=cursor)
@@ -83,9 +80,7 @@ def incident_list(
         query=urlencode(kept),
         narrowed=bool(kept),
         labels=list(Label),
-        states=list(ReviewState),
         key=gate_of(request).form_key(request),
-        author=gate_of(request).author(request),
         **told,
     )
 
@@ -112,7 +107,7 @@ def _facets(found: IncidentPage, kept: Sequence[tuple[str, str]]) -> list[tuple[
     return out
 
 
-@page_router.get("/console/incidents/{incident_id}")
+@page_router.get("/console/incidents/{incident_id}", dependencies=[InSession])
 def incident_page(
     request: Request,
     incident_id: str,
@@ -123,8 +118,6 @@ def incident_page(
     sign: Told = "",
 ) -> Response:
     """One incident; the filters of the list that it was opened from stay in its address."""
-    if not gate_of(request).has_session(request):
-        return to_login(request)
     parts = parts_of(request)
     found = parts.store.incident_by_id(incident_id)
     if found is None:
@@ -147,7 +140,6 @@ def incident_page(
         allow_link=_allow_link(found),
         labels=list(Label),
         key=gate_of(request).form_key(request),
-        author=gate_of(request).author(request),
         **_believed(request, sign, done=done, problem=problem, undo=undo),
     )
 
@@ -155,7 +147,7 @@ def incident_page(
 def _context(parts: Parts, incident: Incident) -> dict[str, Any]:
     """What else is known around an incident; what cannot be read is None."""
     hunter, finder = parts.console.hunter, parts.console.finder
-    near = incident.detected_at - NEAR_S, incident.detected_at + NEAR_S
+    near = incident.detected_at - HOUR_S, incident.detected_at + HOUR_S
     lately = incident.last_seen - OTHERS_DAYS * DAY_S, incident.last_seen + 1.0
     one_client, one_domain = incident.client not in ("", NETWORK), incident.domain not in (NETWORK, ".")
     reads: Mapping[str, Callable[[], Any]] = {

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from itertools import islice
 from typing import Annotated, Literal
 
@@ -88,11 +88,8 @@ def search_of(
     explained: Annotated[bool | None, Query(description="whether a kind of benign service may explain it")] = None,
 ) -> IncidentSearch:
     """The search that the parameters of a request ask for. Times are of `last_seen`."""
-    terms = parse_search(q or "", time.time())
-    first = terms.since if since is None else since
-    last = terms.until if until is None else until
     return IncidentSearch(
-        terms=replace(terms, since=first, until=last),
+        terms=parse_search(q or "", time.time()).narrowed(since, until),
         clients=(client,) if client is not None else (),
         domains=(domain,) if domain is not None else (),
         severity=[int(Severity[name]) for name in severity or ()],

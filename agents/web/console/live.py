@@ -15,8 +15,7 @@ from starlette.responses import StreamingResponse
 
 from agents.core.errors import AgentsError
 from agents.web.console.charts import strip_chart
-from agents.web.console.hunt_pages import InSession
-from agents.web.pages import rendered
+from agents.web.pages import InSession, rendered
 from agents.web.parts import Parts
 
 STRIP_EVERY_S = 2.0
@@ -123,12 +122,6 @@ class LiveStrip:
         except AgentsError:
             waiting = None
         return rendered("_strip.html", now=found["now"], chart=chart, waiting=waiting, at=time.time())
-
-
-@page_router.get("/console/strip", dependencies=[InSession])
-def strip_now(request: Request) -> Response:
-    """The strip once."""
-    return Response(strip_of(request).html(), media_type="text/html")
 
 
 @page_router.get("/console/events", dependencies=[InSession])

@@ -15,9 +15,8 @@ from agents.detection.explanations.known_desk import KnownDesk, Preview
 from agents.detection.known_services import Entry
 from agents.web.api import PROBLEMS, known_parameters
 from agents.web.auth import author_of
-from agents.web.console.hunt_pages import InSession
 from agents.web.console.schemas import ServiceEntry, ServiceKeep, ServiceList, ServicePreview, ServiceRemove
-from agents.web.pages import form_of, gate_of, page
+from agents.web.pages import InSession, form_of, gate_of, page
 from agents.web.parts import Parts, parts_of
 
 FORM_MAX = 16_384

@@ -22,7 +22,7 @@ from agents.web.models.schemas import (
     VersionAnswer,
     VersionDecision,
 )
-from agents.web.pages import form_of, gate_of, page, to_login
+from agents.web.pages import InSession, form_of, gate_of, page
 from agents.web.parts import ModelControl, parts_of
 from agents.web.schemas import Problem
 
@@ -130,17 +130,13 @@ def _desk(request: Request) -> ModelControl:
     return parts_of(request).desk
 
 
-@page_router.get("/console/models")
+@page_router.get("/console/models", dependencies=[InSession])
 def models_page(request: Request) -> Response:
-    if not gate_of(request).has_session(request):
-        return to_login(request)
     return _overview(request)
 
 
-@page_router.get("/console/models/diff")
+@page_router.get("/console/models/diff", dependencies=[InSession])
 def diff_page(request: Request) -> Response:
-    if not gate_of(request).has_session(request):
-        return to_login(request)
     old, new = (request.query_params.get(side, "")[:40] for side in ("old", "new"))
     try:
         if not all(_is_named(one) for one in (old, new)):
@@ -150,10 +146,8 @@ def diff_page(request: Request) -> Response:
         return _overview(request, 422, problem=str(error))
 
 
-@page_router.get("/console/models/{name}")
+@page_router.get("/console/models/{name}", dependencies=[InSession])
 def version_page(request: Request, name: str) -> Response:
-    if not gate_of(request).has_session(request):
-        return to_login(request)
     return _version_of(request, name)
 
 
