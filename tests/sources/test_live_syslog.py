@@ -44,8 +44,8 @@ def bind_line(name: str) -> str:
 
 def old(text: str, when: datetime | None = None) -> bytes:
     """A message of RFC 3164."""
-    at = (when or datetime.now(UTC)).strftime("%b %d %H:%M:%S").replace(" 0", "  ")
-    return f"<30>{at} ns1 named[77]: {text}".encode()
+    at = when or datetime.now(UTC)
+    return f"<30>{at:%b} {at.day:>2} {at:%H:%M:%S} ns1 named[77]: {text}".encode()
 
 
 def new(text: str, app: str = "named") -> bytes:
