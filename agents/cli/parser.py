@@ -39,6 +39,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         found = _load(options.name, **overrides)
         logs.setup(found.log_level)
         code: int = options.call(found, options)
+        if code == 0 and options.name in CHANGING:
+            importlib.import_module("agents.cli.upkeep.noting").note_command(found, options)
     except USAGE_ERRORS as error:
         return _fail(error, 2)
     except AgentsError as error:
@@ -73,6 +75,8 @@ def _warn(text: str) -> None:
     print(f"dns-tunnel: warning: {text}", file=sys.stderr)
 
 
+CHANGING = frozenset("allow block client fleet learn models outbox retrain review secrets stage tokens users".split())
+"""Commands of which some actions are noted in the audit log (upkeep.noting has which)."""
 ROUNDS_MAX = 1000
 _MODULES = {
     **dict.fromkeys(("run", "listen", "collect", "api", "schedule"), "serve"),
@@ -88,6 +92,8 @@ _MODULES = {
     "block": "upkeep.block",
     "rules": "upkeep.rules",
     "client": "upkeep.client",
+    "users": "console.people",
+    "tokens": "console.people",
 }
 """Commands in a file of another name; every other one has a file of its own name."""
 
@@ -144,9 +150,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_logs(add("collect", "follow query logs of other servers, and judge what they say"))
     _add_captures(add("replay", "judge the queries of captures, logs and tables"))
     _add_score(add("score", "score names, one by one"))
-    explain = add("explain", "an incident's evidence")
-    explain.add_argument("client")
-    explain.add_argument("domain")
+    _add_explain(add("explain", "an incident's evidence"))
     _add_incidents(add("incidents", "what was found: list, label, assign, note, undo; the console's search"))
     _add_queries(add("queries", "search all stored queries: client, CIDR, domain, *, part of a name, `last 2h` …"))
     _add_clients(add("clients", "who asks, those with most queries first"))
@@ -163,6 +167,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_secrets(add("secrets", "honeytokens: add, list, remove; a name that contains one is an incident"))
     _add_outbox(add("outbox", "messages that wait or were given up: list them, send them again, drop them"))
     _add_block(add("block", "blocked domains: list, add, remove, undo all, pause, go on, log"))
+    _add_people(add)
     _add_client(add("client", "what is kept of one client: its name, all its rows, and their erasure"))
     _add_rules(add("rules", "rules for Sigma, Suricata, Zeek or a policy zone, of confirmed tunnels"))
     tidy = add("tidy", "drop what is older than the settings keep; once, now")
@@ -436,6 +441,46 @@ def _add_block(parser: argparse.ArgumentParser) -> None:
     actions.add_parser("log", help="all that was ever blocked, from the database")
     for name in ("add", "remove", "undo-all", "pause"):
         actions.choices[name].add_argument("--author", default="", help="who decides (default: your login)")
+
+
+def _add_explain(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("client")
+    parser.add_argument("domain")
+
+
+def _add_people(add: Callable[[str, str], argparse.ArgumentParser]) -> None:
+    _add_users(add("users", "who may log in at the console: list, add, link, role, disable, enable, remove"))
+    _add_tokens(add("tokens", "tokens of users for programs: list, add, revoke"))
+
+
+def _add_users(parser: argparse.ArgumentParser) -> None:
+    actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
+    actions.add_parser("list", help="by name").add_argument("--json", action="store_true", help="a JSON object a line")
+    for name, text in (
+        ("add", "add one; prints the one-time link that sets a password"),
+        ("link", "another one-time link, for a forgotten password"),
+        ("role", "another role; it holds at once"),
+        ("disable", "no more logins; sessions and tokens end"),
+        ("enable", "logins again"),
+        ("remove", "forget one; what they did stays in the audit log"),
+    ):
+        action = actions.add_parser(name, help=text)
+        action.add_argument("user", metavar="NAME")
+        if name == "add":
+            action.add_argument("--role", default="analyst", help="viewer, analyst (default), operator, admin")
+        elif name == "role":
+            action.add_argument("role", metavar="ROLE")
+
+
+def _add_tokens(parser: argparse.ArgumentParser) -> None:
+    actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
+    actions.add_parser("list", help="newest first, without their secrets")
+    add = actions.add_parser("add", help="make one for a user; printed once")
+    add.add_argument("user", metavar="NAME")
+    add.add_argument("--for", dest="what_for", required=True, metavar="TEXT", help="what it is for")
+    add.add_argument("--scope", action="append", help="metrics, read (default), triage, operate, admin; repeat it")
+    add.add_argument("--days", type=float, default=90.0, help="how long it holds (default: 90)")
+    actions.add_parser("revoke", help="end one").add_argument("token_id", metavar="ID")
 
 
 def _add_client(parser: argparse.ArgumentParser) -> None:

@@ -40,11 +40,13 @@ from agents.sources.heard_days import heard_by_intake
 from agents.sources.listener.sockets import cannot_listen
 from agents.store.console.triage import TriageStore
 from agents.store.feedback.flow_hours import FlowHourStore
+from agents.store.people.people import PeopleStore
 from agents.store.retention import ClockWatch, doubt_of, doubt_of_imports, drop_before
 from agents.store.sql import Store
 from agents.web.app import create_app
 from agents.web.connections import LimitedProtocol
 from agents.web.parts import Parts
+from agents.web.people.first_login import FirstLogin
 
 DAYS_AHEAD = 2
 """Days that the daily maintenance makes room for: one more than needed, in case it fails once."""
@@ -205,6 +207,7 @@ def maintain(upkeep: Upkeep, anyway: bool = False) -> Mapping[str, Any]:
             "replayed_queries_dropped": lambda: store.drop_replays(replays),
             "replayed_incidents_deleted": lambda: store.forget_replays(replays),
             "incidents_said_of_deleted": lambda: TriageStore(store).forget(),
+            "sessions_and_tokens_deleted": lambda: PeopleStore(store).forget_old(now),
         }
     done = {}
     for name, part in parts.items():
@@ -380,6 +383,7 @@ async def serving(
     retrainer: Retrainer,
     proxies: Sequence[str],
     pulse: Pulse,
+    first_login: FirstLogin,
 ) -> AsyncIterator[None]:
     """API and console; at the end it waits for `retrainer`. Raises AgentsError where the port cannot be had.
 
@@ -401,6 +405,7 @@ async def serving(
     )
     sockets = [_bound(config)]
     beat.start()
+    first_login.start()
     server = uvicorn.Server(config)
     thread = threading.Thread(target=live, args=(_served(server, sockets, pulse),), name="api")
     thread.start()
@@ -409,6 +414,7 @@ async def serving(
     finally:
         app.state.closing.set()
         server.should_exit = True
+        first_login.stop()
         await asyncio.to_thread(thread.join)
         beat.stop()
         sockets[0].close()

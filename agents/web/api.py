@@ -10,6 +10,7 @@ from fastapi import APIRouter, Depends, HTTPException, Query, Request, Response
 from agents.core.text import printable
 from agents.core.types import MARK_MAX, Severity
 from agents.web import reports
+from agents.web.auth import noted
 from agents.web.headers import REPORT_POLICY
 from agents.web.parts import Probe, parts_of
 from agents.web.schemas import (
@@ -135,8 +136,10 @@ def report_list(request: Request) -> ReportList:
 
 @router.post("/retrain", status_code=202, summary="Retrain now", responses={409: {"model": Problem}})
 def retrain(request: Request) -> RetrainStarted:
-    """Start a retraining and return at once; 409 while one is running. Needs the token, not a browser's session."""
-    return RetrainStarted(run_id=parts_of(request).retrain())
+    """Start a retraining and return at once; 409 while one is running. Needs a token, not a browser's session."""
+    run_id = parts_of(request).retrain()
+    noted(request, "retraining", run_id, "started")
+    return RetrainStarted(run_id=run_id)
 
 
 REPORT_HEADERS = {"Content-Security-Policy": REPORT_POLICY}

@@ -6,21 +6,24 @@ import threading
 from importlib import resources
 from typing import Any
 
-from fastapi import Depends, FastAPI
+from fastapi import FastAPI
 from fastapi.middleware import Middleware
 from starlette.staticfiles import StaticFiles
 
+from agents.store.people.roles import AccessScope
 from agents.web import api, errors, learning, metrics, pages, reviews
-from agents.web.auth import Gatekeeper
+from agents.web.auth import Gatekeeper, needs
 from agents.web.blocking import blocks
 from agents.web.console import hunt_pages, hunting, incident_pages, incidents, live, services
 from agents.web.fleet import exchange
 from agents.web.headers import SafeHeaders
 from agents.web.models import versions
 from agents.web.parts import Parts
+from agents.web.people import login, people_pages, tokens, users
 
 DESCRIPTION = """\
-Everything but `/health` needs the token of setting `API_TOKEN`: `Authorization: Bearer <token>`.
+Everything but `/health` needs a token: `Authorization: Bearer <token>`, the one of setting `API_TOKEN` or one of a
+user, whose scopes are `metrics`, `read`, `triage`, `operate` or `admin`.
 
 Times are Unix seconds in UTC. Names are in presentation form (RFC 1035): a byte outside printable ASCII is
 `\\DDD`. Errors are `{"error": "cannot …"}`.
@@ -28,10 +31,22 @@ Times are Unix seconds in UTC. Names are in presentation form (RFC 1035): a byte
 
 __all__ = ["Parts", "create_app"]
 
+_ROUTERS = (
+    (api.router, AccessScope.OPERATE),
+    (incidents.router, AccessScope.TRIAGE),
+    (incidents.views_router, AccessScope.TRIAGE),
+    (hunting.router, AccessScope.OPERATE),
+    (services.router, AccessScope.TRIAGE),
+    (learning.router, AccessScope.OPERATE),
+    (reviews.router, AccessScope.TRIAGE),
+    (blocks.router, AccessScope.OPERATE),
+    (versions.router, AccessScope.OPERATE),
+)
+"""Routes of the API, each with the scope of what changes something; what only reads needs READ."""
+
 
 def create_app(parts: Parts) -> FastAPI:
     """The application with its collaborators. Raises ValueError for an empty token."""
-    gate = Gatekeeper(parts.token)
     app = FastAPI(
         title="DNS tunnel detector",
         version=parts.version,
@@ -43,23 +58,20 @@ def create_app(parts: Parts) -> FastAPI:
         exception_handlers=errors.HANDLERS,
     )
     app.state.parts = parts
-    app.state.gate = gate
+    app.state.gate = Gatekeeper(parts)
     app.state.strip = live.LiveStrip(parts)
     app.state.closing = threading.Event()  # set when the server is about to end: streams end then
     app.include_router(api.open_router)
-    app.include_router(api.router, dependencies=[Depends(gate.require)])
-    app.include_router(incidents.router, dependencies=[Depends(gate.require)])
-    app.include_router(incidents.views_router, dependencies=[Depends(gate.require)])
-    app.include_router(hunting.router, dependencies=[Depends(gate.require)])
-    app.include_router(services.router, dependencies=[Depends(gate.require)])
-    app.include_router(learning.router, dependencies=[Depends(gate.require)])
-    app.include_router(reviews.router, dependencies=[Depends(gate.require)])
-    app.include_router(blocks.router, dependencies=[Depends(gate.require)])
-    app.include_router(versions.router, dependencies=[Depends(gate.require)])
+    for router, changing in _ROUTERS:
+        app.include_router(router, dependencies=[needs(changing)])
     app.include_router(exchange.router)
-    app.include_router(metrics.router, dependencies=[Depends(gate.require)])
+    app.include_router(metrics.router, dependencies=[needs(AccessScope.METRICS, AccessScope.METRICS)])
+    app.include_router(users.router, dependencies=[needs(AccessScope.ADMIN, AccessScope.ADMIN)])
+    app.include_router(tokens.router, dependencies=[needs(AccessScope.READ)])
     app.include_router(pages.described_router)
     app.include_router(pages.router)
+    app.include_router(login.page_router)
+    app.include_router(people_pages.page_router)
     app.include_router(incident_pages.page_router)
     app.include_router(hunt_pages.page_router)
     app.include_router(live.page_router)
@@ -74,9 +86,8 @@ def create_app(parts: Parts) -> FastAPI:
 
 
 def _describe(app: FastAPI) -> None:
-    """Serve the OpenAPI document to clients with the token or a session."""
-    gate: Gatekeeper = app.state.gate
+    """Serve the OpenAPI document to clients with a token or a session."""
 
-    @app.get("/openapi.json", include_in_schema=False, dependencies=[Depends(gate.require)])
+    @app.get("/openapi.json", include_in_schema=False, dependencies=[needs(AccessScope.READ)])
     def openapi() -> dict[str, Any]:
         return app.openapi()

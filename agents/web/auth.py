@@ -1,62 +1,174 @@
-"""Access control: programs send the token, browsers a cookie that is derived from it."""
+"""Access control: who asks, by a token or by a browser's session, and what they may do."""
 
 from __future__ import annotations
 
 import hashlib
 import hmac
 import ipaddress
+import re
+import secrets
+import threading
 import time
 from collections import OrderedDict
-from collections.abc import Mapping
-from typing import Annotated
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any
 
-from fastapi import HTTPException, Request, Security
+import structlog
+from fastapi import Depends, HTTPException, Request, Security
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
+from agents.core.errors import StoreError
+from agents.store.people.roles import AccessScope, Role
+from agents.store.people.sessions import SESSION_S, UserSession, hash_of
+from agents.store.people.tokens import FORM, ApiToken
+from agents.web.parts import Parts, parts_of
+
 COOKIE = "dns_tunnel_session"
-SESSION_S = 12 * 3600
-"""A browser must enter the token again after this many seconds."""
+COOKIE_FORM = re.compile(r"([A-Za-z0-9_-]{43})\.([0-9a-f]{64})")
+"""A session's secret of 256 random bits, and a MAC of it: a stranger's cookie is not looked up in the database."""
 NAME_MAX = 80
-"""Characters of the name that somebody gives at their login."""
+"""Characters of the name that somebody gives who logs in with the API token."""
 AT_CONSOLE = "console"
-"""The author of what somebody did at the console who gave no name: undoing must not wait for one."""
+"""The author of what somebody did who logged in with the API token and gave no name."""
 PROGRAM = "API"
-"""The author of what a program did that named nobody."""
+"""The author of what a program did with the API token that named nobody."""
 ATTEMPTS_MAX = 5
-"""Wrong tokens that one address may enter in ATTEMPTS_S."""
+"""Wrong tokens and passwords that one address may enter in ATTEMPTS_S."""
 ATTEMPTS_S = 60.0
 ADDRESSES_MAX = 1024
 """Addresses whose attempts are kept; the oldest is dropped first."""
+FRESH_S = 5.0
+"""A session or token is looked up again after so many seconds; without a database the last answer holds on."""
+KNOWN_MAX = 4096
+"""Sessions and tokens whose last answer is kept."""
+HANGS_S = 1.0
+"""What a request waits for a sign of life of the database before the last answer is taken."""
+Found = UserSession | ApiToken | None
+"""What a secret is looked up to be."""
+_log = structlog.get_logger()
 
-bearer = HTTPBearer(auto_error=False, description="the token of setting API_TOKEN")
+bearer = HTTPBearer(auto_error=False, description="the token of setting API_TOKEN, or one of a user")
 Sent = Annotated[HTTPAuthorizationCredentials | None, Security(bearer)]
 """Contents of the Authorization header."""
 
 
-class Gatekeeper:
-    """Checks tokens and cookies in constant time. Raises ValueError for an empty token."""
+@dataclass(frozen=True, slots=True)
+class Person:
+    """Who asks. name: "" = a program with the API token, which is nobody's."""
 
-    def __init__(self, token: str) -> None:
-        if not token:
+    name: str
+    scopes: frozenset[AccessScope]
+    session: str = ""  # hash of the browser's session; "" = a program
+    is_user: bool = True  # else the API token, as which anybody may call themselves anything
+
+    def may(self, scope: str) -> bool:
+        return scope in self.scopes
+
+    @property
+    def way(self) -> str:
+        """How the audit log calls it."""
+        return "console" if self.session else "API"
+
+
+class Gatekeeper:
+    """Checks tokens and sessions. Raises ValueError for an empty token."""
+
+    def __init__(self, parts: Parts) -> None:
+        if not parts.token:
             raise ValueError("cannot serve without a token")
-        self._token = token.encode()
+        self._parts, self._token = parts, parts.token.encode()
         self.attempts = Attempts()
+        self._guard = threading.Lock()
+        self._by_token: dict[str, Person] = {}
+        self._ends: dict[str, float] = {}
+        self._known: OrderedDict[str, tuple[float, Found]] = OrderedDict()
 
     def knows(self, token: str) -> bool:
+        """Whether it is the API token."""
         return hmac.compare_digest(token.encode("utf-8", "surrogatepass"), self._token)
 
-    def cookie(self, name: str = "") -> str:
-        """A session's cookie: its end time, who it is, and a MAC of both under the token."""
-        said = f"{int(time.time()) + SESSION_S}.{name[:NAME_MAX].encode().hex()}"
-        return f"{said}.{self._mac(said)}"
+    def begin_by_token(self, name: str) -> str:
+        """A session of somebody who has the API token; it needs no database. Its secret."""
+        secret = secrets.token_urlsafe(32)
+        key, now = hash_of(secret), time.time()
+        with self._guard:
+            for old in [one for one, until in self._ends.items() if until <= now]:
+                del self._ends[old], self._by_token[old]
+            self._ends[key] = now + SESSION_S
+            self._by_token[key] = Person(name[:NAME_MAX] or AT_CONSOLE, Role.ADMIN.scopes, key, is_user=False)
+        return secret
+
+    def cookie(self, secret: str) -> str:
+        """What a browser keeps of a session with this secret."""
+        return f"{secret}.{self._mac('cookie ' + secret)}"
+
+    def _secret_of(self, request: Request) -> str:
+        """The secret of a request's cookie; "" = it has none of ours."""
+        form = COOKIE_FORM.fullmatch(request.cookies.get(COOKIE, ""))
+        return form[1] if form and hmac.compare_digest(form[2], self._mac("cookie " + form[1])) else ""
+
+    def end(self, request: Request) -> None:
+        """End a request's session. Raises StoreError."""
+        secret = self._secret_of(request)
+        if not secret:
+            return
+        key = hash_of(secret)
+        with self._guard:
+            self._by_token.pop(key, None)
+            self._ends.pop(key, None)
+        self.forget(key)
+        self._parts.people.sessions.end(key)
+
+    def forget(self, key: str = "") -> None:
+        """Look a session up again, or all: somebody's role has changed, or they are out."""
+        with self._guard:
+            if key:
+                self._known.pop(key, None)
+            else:
+                self._known.clear()
+
+    def person_of(self, request: Request) -> Person | None:
+        """Whose session a request belongs to; None = nobody's, or one that is over."""
+        secret = self._secret_of(request)
+        if not secret:
+            return None
+        key = hash_of(secret)
+        by_token = self._by_token.get(key)
+        if by_token is not None and time.time() < self._ends.get(key, 0.0):
+            return by_token
+        found = self._looked_up(key, lambda: self._parts.people.sessions.find(secret))
+        if not isinstance(found, UserSession) or time.time() >= found.until:
+            return None
+        return Person(found.name, found.role.scopes, found.session)
+
+    def _looked_up(
+        self, key: str, find: Callable[[], UserSession | ApiToken | None], raises: bool = False
+    ) -> UserSession | ApiToken | None:
+        """The last answer, while it is fresh or the database is away. raises: where there is none, raise StoreError."""
+        now = time.monotonic()
+        with self._guard:
+            at, known = self._known.get(key, (-FRESH_S, None))
+        if now - at < FRESH_S:
+            return known
+        try:
+            if self._parts.database_hangs(HANGS_S):
+                raise StoreError("cannot reach the database: it gives no answer")
+            known = find()
+        except StoreError as error:
+            if raises and known is None:
+                raise
+            _log.warning("access_not_looked_up", error=str(error))
+            return known
+        with self._guard:
+            self._known[key] = now, known
+            self._known.move_to_end(key)
+            while len(self._known) > KNOWN_MAX:
+                self._known.popitem(last=False)
+        return known
 
     def _mac(self, said: str) -> str:
         return hmac.new(self._token, b"dns-tunnel session " + said.encode(), hashlib.sha256).hexdigest()
-
-    def author(self, request: Request) -> str:
-        """Who a session is, as they said at their login."""
-        name = request.cookies.get(COOKIE, "").split(".")[1] if self.has_session(request) else ""
-        return bytes.fromhex(name).decode() or AT_CONSOLE
 
     def form_key(self, request: Request) -> str:
         """What a form of this session's pages holds, so that no other site can send it: a MAC of the cookie."""
@@ -66,32 +178,39 @@ class Gatekeeper:
         """A MAC of what this session is told on the page that it is led to, so that no link can put words there."""
         return self._mac(f"said {sorted(said.items())} {request.cookies.get(COOKIE, '')}")
 
-    def sent_by_form(self, request: Request, key: str) -> bool:
+    def is_form_key(self, request: Request, key: str) -> bool:
         """Whether a form came from a page of the session that sends it."""
-        sent = key.encode("utf-8", "surrogatepass")
-        return self.has_session(request) and hmac.compare_digest(sent, self.form_key(request).encode())
+        return hmac.compare_digest(key.encode("utf-8", "surrogatepass"), self.form_key(request).encode())
 
-    def has_session(self, request: Request) -> bool:
-        said, _, mac = request.cookies.get(COOKIE, "").rpartition(".")
-        ends = said.partition(".")[0]
-        if said.count(".") != 1:  # of an earlier release
-            return False
-        if not (said.isascii() and ends.isdigit() and len(ends) < 16 and mac.isascii()):
-            return False
-        return hmac.compare_digest(mac, self._mac(said)) and time.time() < int(ends)
+    def require(self, request: Request, sent: HTTPAuthorizationCredentials | None, scope: AccessScope) -> Person:
+        """Who sends a request, if they may; with a session only for what reads, so that other sites cannot use it.
 
-    def require(self, request: Request, sent: Sent = None) -> None:
-        """Allow every request with the token, and read-only ones with a session, so that other sites cannot use it."""
+        Raises HTTPException: 401 without a valid token, 403 for one without the scope, 429 after too many.
+        """
+        person = self._sender(request, sent)
+        if person is None:
+            raise HTTPException(401, "cannot answer without a valid token", {"WWW-Authenticate": "Bearer"})
+        request.state.person = person
+        if not person.may(scope):
+            raise HTTPException(403, f"cannot do that: it needs the scope {scope}")
+        return person
+
+    def _sender(self, request: Request, sent: HTTPAuthorizationCredentials | None) -> Person | None:
+        if sent is None:
+            return self.person_of(request) if request.method in {"GET", "HEAD"} else None
         address = address_of(request)
-        if sent is not None:
-            if not self.attempts.allowed(address):
-                raise HTTPException(429, "cannot answer: too many wrong tokens", {"Retry-After": str(int(ATTEMPTS_S))})
-            if self.knows(sent.credentials):
-                return
-            self.attempts.wrong(address)
-        if request.method in {"GET", "HEAD"} and self.has_session(request):
-            return
-        raise HTTPException(401, "cannot answer without a valid token", {"WWW-Authenticate": "Bearer"})
+        if not self.attempts.allowed(address):
+            raise HTTPException(429, "cannot answer: too many wrong tokens", {"Retry-After": str(int(ATTEMPTS_S))})
+        if self.knows(sent.credentials):
+            return Person("", Role.ADMIN.scopes, is_user=False)
+        found = None
+        if FORM.fullmatch(sent.credentials):
+            key = hash_of(sent.credentials)
+            found = self._looked_up(key, lambda: self._parts.people.tokens.find(sent.credentials), raises=True)
+        if isinstance(found, ApiToken) and found.holds(time.time()):
+            return Person(found.name, found.may)
+        self.attempts.wrong(address)
+        return None
 
 
 def address_of(request: Request) -> str:
@@ -106,7 +225,7 @@ def address_of(request: Request) -> str:
 
 
 class Attempts:
-    """Wrong tokens by address, bounded."""
+    """Wrong tokens and passwords by address, bounded."""
 
     def __init__(self) -> None:
         self._wrong: OrderedDict[str, list[float]] = OrderedDict()
@@ -123,7 +242,40 @@ class Attempts:
             self._wrong.popitem(last=False)
 
 
-def author_of(request: Request, named: str = "") -> str:
-    """Who changes something: the person of a session, or whom a program names."""
+def gate_of(request: Request) -> Gatekeeper:
+    """Who checks tokens and sessions of the application that answers this request."""
     gate: Gatekeeper = request.app.state.gate
-    return gate.author(request) if gate.has_session(request) else named.strip() or PROGRAM
+    return gate
+
+
+def asking(request: Request) -> Person:
+    """Who sends a request that was let through."""
+    person: Person = request.state.person
+    return person
+
+
+def needs(changing: AccessScope, reading: AccessScope = AccessScope.READ) -> Any:
+    """A dependency of routes: the scope of those that change something, and of those that only read."""
+
+    def required(request: Request, sent: Sent = None) -> None:
+        gate_of(request).require(request, sent, reading if request.method in {"GET", "HEAD"} else changing)
+
+    return Depends(required)
+
+
+def author_of(request: Request, named: str = "", unnamed: str = PROGRAM) -> str:
+    """Who changes something: the user, or whom a program with the API token names. unnamed: where it names nobody."""
+    return asking(request).name or named.strip() or unnamed
+
+
+def noted(request: Request, action: str, thing: str, detail: str = "", author: str = "") -> None:
+    """Note a change that was made in the audit log; without a database, in the program's log."""
+    person: Person | None = getattr(request.state, "person", None)
+    author, way = author or author_of(request), person.way if person else "console"
+    parts = parts_of(request)
+    try:
+        if parts.database_hangs(HANGS_S):
+            raise StoreError("cannot reach the database: it gives no answer")
+        parts.console.audit.add(author, way, action, thing, detail)
+    except StoreError as error:
+        _log.warning("audit_not_stored", author=author, action=action, thing=thing, detail=detail, error=str(error))

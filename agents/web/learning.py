@@ -6,12 +6,14 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from fastapi import APIRouter, Depends, HTTPException, Request, Response
+from fastapi import APIRouter, Depends, Request, Response
 
 from agents.core.errors import AgentsError, UsageError
+from agents.store.people.roles import AccessScope
 from agents.web.api import PROBLEMS, Limit, known_parameters
+from agents.web.auth import noted
 from agents.web.charts.learning import labels_chart, measures_chart, origins_of, progress_bar
-from agents.web.pages import InSession, form_of, gate_of, page
+from agents.web.pages import InSession, page, sent_form
 from agents.web.parts import parts_of
 from agents.web.schemas import (
     CycleAsked,
@@ -50,6 +52,7 @@ def learning_history(request: Request, limit: Limit = 10) -> LearningHistory:
 def learning_train_now(request: Request) -> LearningStarted:
     """Begin a cycle and return at once; 409 while one is under way. Too few new labels end it at once."""
     parts_of(request).learner.begin()
+    noted(request, "learning", "online learner", "learn now")
     return LearningStarted(message="Training cycle started", status="in_progress")
 
 
@@ -67,6 +70,7 @@ def learning_stop(request: Request) -> LearningStatus:
 
 def _switched(request: Request, on: bool) -> LearningStatus:
     parts_of(request).learner.enable(on)
+    noted(request, "learning", "online learner", "started" if on else "stopped")
     return learning_status(request)
 
 
@@ -96,6 +100,7 @@ def cycle_stop(request: Request) -> CycleAsked:
 
 def _asked(request: Request, action: str, **chosen: Any) -> CycleAsked:
     parts_of(request).cycles.ask(action, **chosen)
+    noted(request, "learning", "sequence model", action)
     return CycleAsked(message=f"{action}: asked for")
 
 
@@ -109,6 +114,7 @@ def _shown_learning(request: Request, status: int = 200, **said: str) -> Respons
     parts = parts_of(request)
     cycle, learner, history = parts.cycles.state(), parts.learner.status(), list(parts.learner.history(CYCLES_DRAWN))
     return page(
+        request,
         "learning.html",
         status,
         learner=learner,
@@ -117,7 +123,6 @@ def _shown_learning(request: Request, status: int = 200, **said: str) -> Respons
         progress=_progress(learner, cycle),
         cycle=cycle,
         live=cycle["phase"] in LIVE_PHASES or learner["is_training"],
-        key=gate_of(request).form_key(request),
         **({"done": "", "problem": ""} | said),
     )
 
@@ -149,11 +154,11 @@ def _progress(learner: Mapping[str, Any], cycle: Mapping[str, Any]) -> dict[str,
 @page_router.post("/console/learning")
 async def learning_form(request: Request) -> Response:
     """Carry out what a form of the page asks for, and show the page with what came of it."""
-    form = await form_of(request, LEARNING_FORM_MAX) if gate_of(request).has_session(request) else {}
-    if not gate_of(request).sent_by_form(request, form.get("key", [""])[0]):
-        raise HTTPException(401, "cannot take a form that is not of a page of this session")
+    form = await sent_form(request, AccessScope.OPERATE, LEARNING_FORM_MAX)
     try:
-        done = await asyncio.to_thread(_carried_out, request, {name: values[0] for name, values in form.items()})
+        sent = {name: values[0] for name, values in form.items()}
+        done = await asyncio.to_thread(_carried_out, request, sent)
+        await asyncio.to_thread(noted, request, "learning", "console", sent["do"])
     except UsageError as error:
         return await asyncio.to_thread(_shown_learning, request, 422, problem=str(error))
     except AgentsError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import time
 from collections.abc import Mapping
@@ -14,7 +15,7 @@ from dns.rcode import Rcode
 from fastapi import APIRouter, Depends, HTTPException, Path, Request, Response
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
-from starlette.responses import HTMLResponse, RedirectResponse
+from starlette.responses import HTMLResponse
 
 from agents.alerting.messages import seen_before
 from agents.core.errors import AgentsError
@@ -22,14 +23,15 @@ from agents.core.text import NETWORK, amount_text, came_in, command, counted, ex
 from agents.detection.incidents import attack_names
 from agents.detection.network import HOUR_S
 from agents.dns.message import type_name
+from agents.store.people.roles import AccessScope
 from agents.web import reports
 from agents.web.api import report_answer
-from agents.web.auth import ATTEMPTS_S, COOKIE, SESSION_S, Gatekeeper, Sent, address_of
+from agents.web.auth import Sent, gate_of
 from agents.web.endpoints import endpoints
 from agents.web.parts import Parts, parts_of
 
 FORM_MAX = 4096
-"""Longest login form, bytes."""
+"""Longest form, bytes, unless its page says otherwise."""
 SHOWN = 50
 """Incidents, models and reports on the page, each."""
 LOUDEST = 8
@@ -90,31 +92,52 @@ _templates.filters |= {
 }
 
 
-def rendered(name: str, **values: Any) -> str:
+def rendered(name: str, /, **values: Any) -> str:
     """A template with its values, as text."""
     return _templates.get_template(name).render(**values)
 
 
-def page(name: str, status: int = 200, **values: Any) -> HTMLResponse:
-    """A template with its values."""
+def page(request: Request, name: str, status: int = 200, /, **values: Any) -> HTMLResponse:
+    """A template with its values; `person` is who looks at it, `key` what its forms hold."""
+    person, gate = getattr(request.state, "person", None), gate_of(request)
+    values = {"person": person, "key": gate.form_key(request) if person else ""} | values
     return HTMLResponse(rendered(name, **values), status)
 
 
-def gate_of(request: Request) -> Gatekeeper:
-    """Who checks tokens and sessions of the application that answers this request."""
-    gate: Gatekeeper = request.app.state.gate
-    return gate
+def login_for(request: Request) -> str:
+    """Where a browser logs in that wanted this page."""
+    return "/login?next=" + quote(request.url.path, safe="/")
 
 
-def session_needed(request: Request) -> None:
-    """Raise an HTTPException that leads a browser without a session to the login form, and back here from there."""
-    if not gate_of(request).has_session(request):
-        login = "/login?next=" + quote(request.url.path, safe="/")
-        raise HTTPException(303, "cannot show that without a session", {"Location": login})
+def in_session(scope: AccessScope = AccessScope.READ) -> Any:
+    """What a page depends on: a session, else the browser is led to the login form; and that its user may see it."""
+
+    def needed(request: Request) -> None:
+        person = gate_of(request).person_of(request)
+        if person is None:
+            raise HTTPException(303, "cannot show that without a session", {"Location": login_for(request)})
+        request.state.person = person
+        if not person.may(scope):
+            raise HTTPException(403, f"cannot show that: it needs the scope {scope}")
+
+    return Depends(needed)
 
 
-InSession = Depends(session_needed)
+InSession = in_session()
 """What every page of the console depends on."""
+
+
+async def sent_form(request: Request, scope: AccessScope, most: int = FORM_MAX) -> dict[str, list[str]]:
+    """Fields of a form that a page of this session sent. Raises HTTPException for any other, and without the scope."""
+    gate = gate_of(request)
+    person = await asyncio.to_thread(gate.person_of, request)
+    form = await form_of(request, most) if person else {}
+    if person is None or not gate.is_form_key(request, form.get("key", [""])[0]):
+        raise HTTPException(401, "cannot take a form that is not of a page of this session")
+    request.state.person = person
+    if not person.may(scope):
+        raise HTTPException(403, f"cannot do that: it needs the scope {scope}")
+    return form
 
 
 @router.get("/", dependencies=[InSession])
@@ -153,7 +176,7 @@ def index(request: Request) -> Response:
     unwell = sorted(name for name, state in states.items() if name not in _TOLD and not state.get("ok", True))
     strip = request.app.state.strip.html()
     heard = _heard(states.get("intakes", {}))
-    return page("index.html", problems=problems, unwell=unwell, now=now, heard=heard, strip=strip, **values)
+    return page(request, "index.html", problems=problems, unwell=unwell, now=now, heard=heard, strip=strip, **values)
 
 
 @router.get("/console/health", dependencies=[InSession])
@@ -169,7 +192,7 @@ def health_page(request: Request) -> Response:
             states[name] = found
             continue
         states |= {name: found} if name == "database" else found
-    return page("health.html", states=states, settings=parts.in_force(), version=parts.version)
+    return page(request, "health.html", states=states, settings=parts.in_force(), version=parts.version)
 
 
 DATABASE_WAIT_S = 3.0
@@ -201,7 +224,7 @@ def _heard(intakes: Mapping[str, Any]) -> str:
 @router.get("/docs", dependencies=[InSession])
 def docs(request: Request) -> Response:
     base = str(request.base_url).rstrip("/")
-    return page("docs.html", endpoints=endpoints(request.app.openapi(), base))
+    return page(request, "docs.html", endpoints=endpoints(request.app.openapi(), base))
 
 
 @described_router.get(
@@ -218,41 +241,10 @@ def report(
     """The HTML file. A browser without a session gets the login form first."""
     gate = gate_of(request)
     browser = sent is None and "text/html" in request.headers.get("accept", "")
-    if browser:
-        session_needed(request)
-    gate.require(request, sent)
+    if browser and gate.person_of(request) is None:
+        raise HTTPException(303, "cannot show that without a session", {"Location": login_for(request)})
+    gate.require(request, sent, AccessScope.READ)
     return report_answer(request, name)
-
-
-@router.get("/login")
-def login_form(request: Request) -> Response:
-    return page("login.html", problem="", person="", next=_local(request.query_params.get("next", "")))
-
-
-@router.post("/login")
-async def login(request: Request) -> Response:
-    """Check the entered token, limit attempts, and give the browser its cookie."""
-    gate, address = gate_of(request), address_of(request)
-    form = await form_of(request)
-    following, name = _local(form.get("next", [""])[0]), " ".join(form.get("name", [""])[0].split())
-    if not gate.attempts.allowed(address):
-        answer = page("login.html", 429, problem="Too many attempts. Wait a minute.", next=following, person=name)
-        answer.headers["Retry-After"] = str(int(ATTEMPTS_S))
-        return answer
-    if not gate.knows(form.get("token", [""])[0].strip()):
-        gate.attempts.wrong(address)
-        return page("login.html", 401, problem="That is not the token.", next=following, person=name)
-    welcome = RedirectResponse(following, 303)
-    secure = request.url.scheme == "https"
-    welcome.set_cookie(COOKIE, gate.cookie(name), SESSION_S, httponly=True, samesite="strict", secure=secure)
-    return welcome
-
-
-@router.post("/logout")
-def logout() -> Response:
-    answer = RedirectResponse("/login", 303)
-    answer.delete_cookie(COOKIE, httponly=True, samesite="strict")
-    return answer
 
 
 async def form_of(request: Request, most: int = FORM_MAX) -> dict[str, list[str]]:
@@ -263,9 +255,3 @@ async def form_of(request: Request, most: int = FORM_MAX) -> dict[str, list[str]
         if len(body) > most:
             raise HTTPException(413, "cannot read a form of that size")
     return parse_qs(body.decode("utf-8", "replace"), keep_blank_values=True)
-
-
-def _local(path: str) -> str:
-    """The path to go to after login; "/" if it could lead to another site."""
-    plain = path.isascii() and path.isprintable() and "\\" not in path
-    return path if plain and path.startswith("/") and not path.startswith("//") else "/"

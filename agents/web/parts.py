@@ -9,7 +9,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Generic, Protocol, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, cast
 
 from fastapi import Request
 
@@ -21,6 +21,10 @@ from agents.detection.explanations.known_desk import KnownDesk
 from agents.dns.blocks import Block, BlockList
 from agents.store.console import ConsoleStore
 from agents.store.feedback.reviews import ReviewStore
+from agents.store.people.people import PeopleStore
+
+if TYPE_CHECKING:
+    from agents.web.people.oidc import OidcProvider
 
 STATE_S = 1.0
 """The database is asked again after this many seconds."""
@@ -180,7 +184,8 @@ class Parts:
     the online learner, `cycles` where cycles of the sequence model are asked for, `blocks` what is blocked, `desk` what
     is decided about models, `console` what people at the console keep and look for,
     `flows` what flow-hours say, `known` this network's own known services, `in_force` the settings: name, value without
-    secrets, where it came from; `fleet` what coordinates other sites.
+    secrets, where it came from; `fleet` what coordinates other sites; `people` who may log in, `oidc` the provider
+    through which they do, `public_url` the console's address as people see it.
     """
 
     store: ReadStore
@@ -196,11 +201,14 @@ class Parts:
     console: ConsoleStore
     flows: FlowQuestions
     known: KnownDesk
+    people: PeopleStore
     health: Callable[[], Mapping[str, Mapping[str, Any]]] = _no_health
     metrics: Callable[[], Iterable[Metric]] = _no_metrics
     in_force: Callable[[], Iterable[tuple[str, str, str]]] = _no_settings
     version: str = "0"
     fleet: FleetDesk | None = None
+    oidc: OidcProvider | None = None
+    public_url: str = ""
 
     @cached_property
     def database(self) -> Probe[Mapping[str, Any]]:

@@ -13,9 +13,11 @@ from fastapi import APIRouter, Depends, HTTPException, Query, Request, Response
 from agents.core.errors import UsageError
 from agents.core.text import counted
 from agents.store.feedback.labels import Label
-from agents.store.feedback.reviews import DOMAINS_AT_ONCE, ReviewDecision, ReviewState, ReviewStore
+from agents.store.feedback.reviews import DOMAINS_AT_ONCE, ReviewDecision, ReviewState
+from agents.store.people.roles import AccessScope
 from agents.web.api import LIMIT_MAX, PROBLEMS, Limit, known_parameters
-from agents.web.pages import InSession, form_of, gate_of, page
+from agents.web.auth import author_of, noted
+from agents.web.pages import InSession, page, sent_form
 from agents.web.parts import parts_of
 from agents.web.schemas import (
     DecisionEntry,
@@ -57,15 +59,23 @@ def review_decisions(request: Request, limit: Limit = 100) -> DecisionList:
 @router.post("/decide", summary="Label domains")
 def review_decide(request: Request, sent: ReviewDecide) -> DecisionList:
     """Label all that clients ask below these domains, now and later, until it is undone. All of them, or none."""
-    made = parts_of(request).reviews.decide(sent.domains, Label(sent.label), sent.reason, sent.author, time.time())
+    author = author_of(request, sent.author, "")
+    made = parts_of(request).reviews.decide(sent.domains, Label(sent.label), sent.reason, author, time.time())
+    _note_labelled(request, made)
     return _listed(made)
+
+
+def _note_labelled(request: Request, made: Sequence[ReviewDecision]) -> None:
+    if made:
+        thing = made[0].domain if len(made) == 1 else counted(len(made), "domain")
+        noted(request, f"labelled {made[0].label}", thing, made[0].reason, made[0].author)
 
 
 @router.post("/take", summary="Say that you look at a domain")
 def review_take(request: Request, sent: ReviewTake) -> ReviewEntry:
     """The domain is in work."""
     reviews = parts_of(request).reviews
-    reviews.take(sent.domain, sent.author)
+    reviews.take(sent.domain, author_of(request, sent.author, ""))
     item = reviews.item(sent.domain)
     if item is None:  # a more informative one has just taken its place
         raise HTTPException(404, "cannot find that review")
@@ -75,7 +85,10 @@ def review_take(request: Request, sent: ReviewTake) -> ReviewEntry:
 @router.post("/undo", summary="Take a decision back")
 def review_undo(request: Request, sent: ReviewUndo) -> DecisionEntry:
     """The decision about a domain no longer stands."""
-    return DecisionEntry(**asdict(parts_of(request).reviews.undo(sent.domain, sent.reason, sent.author, time.time())))
+    author = author_of(request, sent.author, "")
+    undone = parts_of(request).reviews.undo(sent.domain, sent.reason, author, time.time())
+    noted(request, "label undone", undone.domain, sent.reason, author)
+    return DecisionEntry(**asdict(undone))
 
 
 def _listed(decisions: Sequence[ReviewDecision]) -> DecisionList:
@@ -89,14 +102,14 @@ def review_page(request: Request) -> Response:
 
 def _shown(request: Request, status: int = 200, **said: str) -> Response:
     reviews = parts_of(request).reviews
-    values = {"done": "", "problem": "", "reason": "", "author": ""} | said
+    values = {"done": "", "problem": "", "reason": ""} | said
     return page(
+        request,
         "reviews.html",
         status,
         items=reviews.items(limit=ON_PAGE),
         counts=reviews.counts(),
         decisions=reviews.decisions(limit=ON_PAGE),
-        key=gate_of(request).form_key(request),
         **values,
     )
 
@@ -104,21 +117,20 @@ def _shown(request: Request, status: int = 200, **said: str) -> Response:
 @page_router.post("/console/reviews")
 async def review_form(request: Request) -> Response:
     """Carry out what a form of the page asks for, and show the page with what came of it."""
-    form = await form_of(request, REVIEW_FORM_MAX) if gate_of(request).has_session(request) else {}
-    if not gate_of(request).sent_by_form(request, form.get("key", [""])[0]):
-        raise HTTPException(401, "cannot take a form that is not of a page of this session")
+    form = await sent_form(request, AccessScope.TRIAGE, REVIEW_FORM_MAX)
     action, domains = form.get("do", [""])[0], form.get("domain", [])
-    reason, author = form.get("reason", [""])[0], form.get("author", [""])[0]
-    work = _work(parts_of(request).reviews, action, domains, reason, author)
+    reason = form.get("reason", [""])[0]
+    work = _work(request, action, domains, reason)
     try:
         done = await asyncio.to_thread(work)
     except UsageError as error:
-        return await asyncio.to_thread(_shown, request, 422, problem=str(error), reason=reason, author=author)
-    return await asyncio.to_thread(_shown, request, done=done, author=author)
+        return await asyncio.to_thread(_shown, request, 422, problem=str(error), reason=reason)
+    return await asyncio.to_thread(_shown, request, done=done)
 
 
-def _work(reviews: ReviewStore, action: str, domains: Sequence[str], reason: str, author: str) -> Callable[[], str]:
+def _work(request: Request, action: str, domains: Sequence[str], reason: str) -> Callable[[], str]:
     """What a form asks for; returns a sentence about what came of it. Raises UsageError."""
+    reviews, author = parts_of(request).reviews, author_of(request)
 
     def take_all() -> str:
         if not domains:
@@ -129,12 +141,14 @@ def _work(reviews: ReviewStore, action: str, domains: Sequence[str], reason: str
 
     def undo_one() -> str:
         one = reviews.undo(domains[0] if domains else "", reason, author, time.time())
+        noted(request, "label undone", one.domain, reason)
         return f"{one.domain} is no longer labelled {one.label}."
 
     def label_all() -> str:
         if action not in set(Label):
             raise UsageError("cannot do that: the form names nothing that this page offers")
         made = reviews.decide(domains, Label(action), reason, author, time.time())
+        _note_labelled(request, made)
         return f"{counted(len(made), 'domain')} labelled {action}."
 
     return {"take": take_all, "undo": undo_one}.get(action, label_all)

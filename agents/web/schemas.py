@@ -132,6 +132,7 @@ class ReportList(BaseModel):
     reports: list[ReportItem]
 
 
+AUTHOR = "who decides: needed with the API token, else it is the user whose token it is"
 LabelName = Literal["tunnel", "benign", "ignore"]
 ReviewStateName = Literal["new", "in work", "closed"]
 
@@ -172,12 +173,12 @@ class ReviewDecide(BaseModel):
     domains: list[str] = Field(examples=[["evil.example"]], min_length=1, max_length=500)
     label: LabelName = Field(examples=["tunnel"])
     reason: str = Field(examples=["iodine on a test machine"], max_length=500)
-    author: str = Field(examples=["ann"], max_length=80)
+    author: str = Field("", examples=["ann"], max_length=80, description=AUTHOR)
 
 
 class ReviewTake(BaseModel):
     domain: str = Field(examples=["evil.example"])
-    author: str = Field(examples=["ann"], max_length=80)
+    author: str = Field("", examples=["ann"], max_length=80, description=AUTHOR)
 
 
 class ReviewUndo(ReviewTake):
@@ -215,13 +216,13 @@ class BlockAdd(BaseModel):
     client: str = Field("*", examples=["192.0.2.7"], max_length=64, description="address or network; * = all clients")
     action: ActionName | None = Field(None, description="default: ENFORCE_ACTION")
     reason: str = Field(examples=["found iodine"], max_length=500)
-    author: str = Field(examples=["ann"], max_length=80)
+    author: str = Field("", examples=["ann"], max_length=80, description=AUTHOR)
     hours: float | None = Field(None, gt=0, le=8760, allow_inf_nan=False, description="default: ENFORCE_HOURS")
     anyway: bool = Field(False, description="also a known service, and what is popular here")
 
 
 class BlockAuthor(BaseModel):
-    author: str = Field(examples=["ann"], max_length=80)
+    author: str = Field("", examples=["ann"], max_length=80, description=AUTHOR)
 
 
 class BlockRemove(BlockAuthor):

@@ -246,4 +246,4 @@ def test_composes_listener_gets_no_secret_but_the_databases() -> None:
     (listener,) = re.findall(r"\n  listener:\n(.*?)\n  \w+:\n", compose, re.DOTALL)
     blank = set(re.findall(r'^      ([A-Z_]+): ""', listener, re.MULTILINE))
     secrets = {field.name.upper() for spec in CHANNELS for field in spec.fields if field.secret}
-    assert blank == secrets | {"API_TOKEN"}
+    assert blank == secrets | {"API_TOKEN", "OIDC_CLIENT_SECRET"}

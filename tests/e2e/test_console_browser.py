@@ -97,8 +97,8 @@ def person(browser: Browser, base: str, **options: object) -> Iterator[Page]:
     page.on("console", lambda message: complaints.append(message.text) if message.type == "error" else None)
     page.on("pageerror", lambda error: complaints.append(str(error)))
     page.goto(f"{base}/login")
-    page.get_by_label("Token").fill(TOKEN)
-    page.get_by_label("Your name").fill("ann")
+    page.get_by_label("Name").fill("ann")
+    page.get_by_label("Password").fill(TOKEN)
     page.get_by_role("button", name="Log in").click()
     yield page
     assert complaints == []
@@ -148,7 +148,7 @@ def test_the_strip_is_live_pauses_and_says_when_it_lost_its_stream(browser: Brow
         context = browser.new_context()
         page = context.new_page()
         page.goto(f"{base}/login")
-        page.get_by_label("Token").fill(TOKEN)
+        page.get_by_label("Password").fill(TOKEN)
         page.get_by_role("button", name="Log in").click()
         state = page.locator("#strip-state")
         expect(state).to_have_text("Live.")

@@ -249,7 +249,7 @@ def send_hostile_tunnel(process: Running) -> None:
 def console(process: Running) -> str:
     """The page that a person sees, and the incident's own page."""
     token = (process.folder / "data" / "api_token").read_text().strip()
-    login = process.client.post("/login", data={"token": token}, headers={"Origin": str(process.client.base_url)})
+    login = process.client.post("/login", data={"password": token}, headers={"Origin": str(process.client.base_url)})
     assert login.status_code in (200, 303), login.text
     html = {"Accept": "text/html"}
     incident = process.get("/incidents")["incidents"][0]["incident_id"]

@@ -91,7 +91,7 @@ class Browser:
 
     def __init__(self, world: World) -> None:
         self._world = world
-        self.cookie = "; ".join(f"{name}={value}" for name, value in world.login().cookies.items())
+        self.cookie = world.cookie(name="ann")
 
     def page(self, query: str = "") -> str:
         return self._world.call("GET", URL + query, headers=HTML | {"Cookie": self.cookie}).text
@@ -107,20 +107,20 @@ def test_one_click_undoes_all(world: World) -> None:
     browser = Browser(world)
     answer = browser.send(do="undo-all")
     assert answer.status_code == 200 and "1 block undone" in answer.text and "Nothing is blocked." in answer.text
-    assert "undone by console" in answer.text
+    assert "undone by ann" in answer.text
     assert "Blocks are made again." in browser.send(do="resume").text
 
 
 def test_a_form_blocks_and_ends(world: World) -> None:
     browser = Browser(world)
-    answer = browser.send(do="block", domain="evil.net", client="", action="", hours="", reason="seen", author="ann")
+    answer = browser.send(do="block", domain="evil.net", client="", action="", hours="", reason="seen")
     assert "evil.net is blocked." in answer.text and "all clients" in answer.text
     (entry,) = world.get("/blocks").json()["blocks"]
-    assert "1 block ended." in browser.send(do="end", which=entry["block_id"], author="").text
-    wrong = browser.send(do="block", domain="com", reason="<i>kept", author="ann")
+    assert "1 block ended." in browser.send(do="end", which=entry["block_id"]).text
+    wrong = browser.send(do="block", domain="com", reason="<i>kept")
     assert wrong.status_code == 422 and 'role="alert">cannot block' in wrong.text
     assert 'value="&lt;i&gt;kept"' in wrong.text
-    assert browser.send(do="block", domain="evil.net", reason="x", author="a", hours="many").status_code == 422
+    assert browser.send(do="block", domain="evil.net", reason="x", hours="many").status_code == 422
     assert browser.send(do="other").status_code == 422
 
 

@@ -8,6 +8,7 @@ import json
 import re
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,8 @@ from agents.scoring.model import Model
 from agents.store import Store, open_store
 from agents.store.console import ConsoleStore
 from agents.store.feedback.reviews import ReviewStore
+from agents.store.people.people import PeopleStore
+from agents.store.people.sessions import SESSION_S
 from agents.web import Parts, create_app
 from agents.web.connections import LimitedProtocol
 from tests.support.patience import patient
@@ -100,6 +103,7 @@ class World:
             reviews=ReviewStore(self.store),
             console=ConsoleStore(self.store),
             flows=FlowLook(self.store),
+            people=PeopleStore(self.store),
             known=KnownDesk(folder / "known_services.csv", Scale, self.store),
             cycles=CycleRequests(folder),
             learner=OnlineLearner(self.store, folder / "flow", LEARNING.factory(LEARNING.values({}))),
@@ -143,12 +147,15 @@ class World:
     def get(self, url: str, **more: Any) -> httpx.Response:
         return self.call("GET", url, headers=more.pop("headers", AUTH), **more)
 
-    def login(self, token: str = TOKEN, **more: str) -> httpx.Response:
-        return self.call("POST", "/login", data={"token": token, **more})
+    def login(self, token: str = TOKEN, app: Any = None, **more: str) -> httpx.Response:
+        return self.call("POST", "/login", app, data={"password": token, **more})
+
+    def cookie(self, app: Any = None, name: str = "") -> str:
+        """What a browser sends that has logged in with the API token."""
+        return self.login(app=app, name=name).headers["set-cookie"].split(";")[0]
 
     def page(self, url: str) -> httpx.Response:
-        session = self.login().cookies
-        return self.call("GET", url, headers=HTML | {"Cookie": "; ".join(f"{k}={v}" for k, v in session.items())})
+        return self.call("GET", url, headers=HTML | {"Cookie": self.cookie()})
 
 
 @pytest.fixture
@@ -165,22 +172,21 @@ def vars_of(parts: Parts) -> dict[str, Any]:
 def _away(world: World) -> Any:
     """The same application on a database that nobody serves."""
     store = open_store("postgresql://who:pa55word@127.0.0.1:1/none")
-    return create_app(Parts(**(vars_of(world.parts) | {"store": store, "console": ConsoleStore(store)})))
+    away = {"store": store, "console": ConsoleStore(store), "people": PeopleStore(store)}
+    return create_app(Parts(**(vars_of(world.parts) | away)))
 
 
 def test_a_test_tunnel_that_was_not_seen_is_red_on_the_overview(world: World) -> None:
-    cookie = "; ".join(f"{name}={value}" for name, value in world.login().cookies.items())
     seen = {"drill": {"ok": True}}
     unseen = {"drill": {"ok": False, "error": "cannot see a test tunnel: see dns-tunnel doctor"}}
     for components, expected in ((seen, False), (unseen, True)):
         world.components = components
         app = create_app(Parts(**vars_of(world.parts)))
-        text = world.call("GET", "/", app, headers=HTML | {"Cookie": cookie}).text
+        text = world.call("GET", "/", app, headers=HTML | {"Cookie": world.cookie(app)}).text
         assert ('role="alert">cannot see a test tunnel' in text) == expected
 
 
 def test_the_overview_says_what_was_heard_from_intakes_and_what_they_lose(world: World) -> None:
-    cookie = "; ".join(f"{name}={value}" for name, value in world.login().cookies.items())
     intakes = {
         "ok": False,
         "followed": 2,
@@ -192,7 +198,7 @@ def test_the_overview_says_what_was_heard_from_intakes_and_what_they_lose(world:
     for components in ({"intakes": intakes}, {}):
         world.components = components
         app = create_app(Parts(**vars_of(world.parts)))
-        text = world.call("GET", "/", app, headers=HTML | {"Cookie": cookie}).text
+        text = world.call("GET", "/", app, headers=HTML | {"Cookie": world.cookie(app)}).text
         said = "Heard from 2 intakes: 0 queries in 1 h and 71 queries in 24 h; 1 silent for an hour."
         assert (said in text) == bool(components)
         assert ('role="alert">1 lose queries' in text) == bool(components)
@@ -257,6 +263,15 @@ PROTECTED = [
     ("POST", "/services"),
     ("POST", "/services/preview"),
     ("POST", "/services/remove"),
+    ("GET", "/whoami"),
+    ("GET", "/tokens"),
+    ("POST", "/tokens"),
+    ("POST", "/tokens/revoke"),
+    ("GET", "/users"),
+    ("POST", "/users"),
+    ("POST", "/users/link"),
+    ("POST", "/users/change"),
+    ("POST", "/users/remove"),
 ]
 
 
@@ -350,9 +365,9 @@ def test_the_overview_does_not_wait_for_a_database_that_hangs(world: World) -> N
         def __call__(self, *_: object, **__: object) -> Any:
             raise AssertionError("it would hang")
 
-    cookie = world.login().headers["set-cookie"].split(";")[0]
-    parts = vars_of(world.parts) | {"store": Hanging(), "console": Hanging(), "reviews": Hanging()}
-    page = world.call("GET", "/", create_app(Parts(**parts)), headers=HTML | {"Cookie": cookie})
+    hung = {name: Hanging() for name in ("store", "console", "reviews", "people")}
+    app = create_app(Parts(**(vars_of(world.parts) | hung)))
+    page = world.call("GET", "/", app, headers=HTML | {"Cookie": world.cookie(app)})
     answered.set()
     assert "cannot reach the database: no answer for" in page.text
     assert "Unknown: they cannot be read now." in page.text
@@ -453,8 +468,8 @@ def test_a_page_shows_what_it_can_when_a_part_fails(world: World) -> None:
 
 
 def test_what_cannot_be_read_is_unknown_and_not_none(world: World) -> None:
-    session = world.login().headers["set-cookie"].split(";")[0]
-    page = world.call("GET", "/", app=_away(world), headers=HTML | {"Cookie": session}).text
+    app = _away(world)
+    page = world.call("GET", "/", app, headers=HTML | {"Cookie": world.cookie(app)}).text
     assert "cannot read incidents" in page
     assert "No incidents." not in page
     assert "Unknown: they cannot be read now." in page
@@ -592,7 +607,7 @@ def test_retraining_is_started_once_at_a_time_and_not_by_a_cookie(world: World) 
         409,
         "cannot retrain: another retraining holds the lock",
     )
-    cookie = world.login().headers["set-cookie"].split(";")[0]
+    cookie = world.cookie()
     assert world.call("POST", "/retrain", headers={"Cookie": cookie}).status_code == 401
     assert world.runs == 1
 
@@ -627,13 +642,13 @@ def test_login_leads_nowhere_else(world: World, following: str) -> None:
 
 
 def test_an_old_or_changed_session_is_no_session(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    cookie = world.login().headers["set-cookie"].split(";")[0]
+    cookie = world.cookie()
     assert world.get("/models", headers={"Cookie": cookie}).status_code == 200
-    ends = cookie.partition("=")[2].partition(".")[0]
-    later = cookie.replace(ends, str(int(ends) + 60))
-    assert world.get("/models", headers={"Cookie": later}).status_code == 401
+    changed = cookie[:-1] + ("0" if cookie[-1] != "0" else "1")
+    assert world.get("/models", headers={"Cookie": changed}).status_code == 401
+    ends = time.time() + SESSION_S
     with monkeypatch.context() as patched:
-        patched.setattr("time.time", lambda: int(ends) + 1.0)
+        patched.setattr("time.time", lambda: ends + 1.0)
         assert world.get("/models", headers={"Cookie": cookie}).status_code == 401
 
 
@@ -736,7 +751,7 @@ def test_over_a_real_socket(world: World) -> None:
                 assert client.get("/health").json()["status"] == "ok"
                 assert client.get("/queries").status_code == 401
                 assert client.get("/queries", headers=AUTH).json() == {"queries": [], "cursor": None}
-                assert client.post("/login", data={"token": TOKEN}).status_code == 303
+                assert client.post("/login", data={"password": TOKEN}).status_code == 303
                 assert "No incidents." in client.get("/").text
                 assert json.loads(client.get("/openapi.json").text)["info"]["title"] == "DNS tunnel detector"
         finally:

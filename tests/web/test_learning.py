@@ -59,7 +59,7 @@ def test_a_cycle_is_asked_for_over_the_api_and_seen(tmp_path: Path) -> None:
 def test_the_page_shows_learning_and_its_forms_work_without_a_script(tmp_path: Path) -> None:
     world = World(tmp_path)
     assert world.get("/console/learning", headers=HTML).status_code == 303
-    cookie = "; ".join(f"{name}={value}" for name, value in world.login().cookies.items())
+    cookie = world.cookie()
 
     def send(**form: str) -> httpx.Response:
         return world.call("POST", "/console/learning", headers={"Cookie": cookie}, data=form)

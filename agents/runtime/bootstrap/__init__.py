@@ -66,6 +66,7 @@ from agents.runtime.bootstrap.learning import (
 from agents.runtime.bootstrap.models import budget_choice_of, compared_types, model_type_of, registry_of, training_of
 from agents.runtime.bootstrap.processes import (
     check_settings,
+    console_address,
     plan_of,
     scheduler_of,
     scheduling_of,
@@ -88,6 +89,7 @@ __all__ = [
     "check_settings",
     "collecting_of",
     "compared_types",
+    "console_address",
     "coordinator_of",
     "detector_of",
     "differing_settings",

@@ -27,6 +27,7 @@ from agents.learning.fleet import options as fleet_options
 from agents.learning.loop import online, review
 from agents.learning.release import canary, mlflow_server, staging
 from agents.learning.sequences import beside
+from agents.runtime.bootstrap import logins
 from agents.runtime.drill import options as drill_options
 from agents.runtime.privileges import give_away, user_of
 from agents.scoring import MODEL_TYPES
@@ -72,6 +73,7 @@ SPECS: tuple[Spec[Any], ...] = (
     staging.SPEC,
     mlflow_server.SPEC,
     drill_options.SPEC,
+    logins.SPEC,
 )
 """Special names, limits, logs that are followed, live intakes, every kind of intake, detector type, channel and export,
 privacy, reviews, enforcement: settings and documents are made of them."""

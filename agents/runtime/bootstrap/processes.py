@@ -44,6 +44,7 @@ from agents.runtime.bootstrap.judging import (
     tripwires_of,
 )
 from agents.runtime.bootstrap.learning import model_desk_of, publisher_of, retraining_of, rollout_of, validator_of
+from agents.runtime.bootstrap.logins import oidc_of
 from agents.runtime.bootstrap.models import compared_types, model_type_of, registry_of
 from agents.runtime.drill.drill import DrillTargets
 from agents.runtime.heartbeat import PARTS, Heartbeat
@@ -84,6 +85,7 @@ def check_settings(settings: Settings) -> None:
     enforce_options_of(settings)
     must_be_whole(fleet_options_of(settings))
     _check_zone_ports(settings)
+    oidc_of(settings)
     for when in filter(None, (settings.retrain_schedule, settings.summary_schedule)):
         cron_trigger(when, settings.retrain_timezone)
     store_of(settings).close()
@@ -229,12 +231,15 @@ def serving_of(
     """API and console as a service. pulse: that notes that it turns. note: the detector's heartbeat in memory."""
     from agents.runtime.health import ProcessHealth
     from agents.runtime.services import Pulse, Retrainer, serving
+    from agents.store.people.people import PeopleStore
     from agents.web.parts import Parts
+    from agents.web.people.first_login import FirstLogin
 
     registry = registry_of(settings)
     folders = dict.fromkeys((settings.state_dir, settings.spool_folder))
     health = ProcessHealth(settings.state_dir, registry, note, tuple(folders))
     retrainer, store = Retrainer(retraining_of(settings)), store_of(settings)
+    people = PeopleStore(store)
     parts = Parts(
         store=store,
         reviews=ReviewStore(store),
@@ -248,6 +253,9 @@ def serving_of(
         fleet=coordinator_of(settings),
         models=registry,
         desk=model_desk_of(settings, store),
+        people=people,
+        oidc=oidc_of(settings),
+        public_url=settings.public_url,
         reports_dir=settings.reports_dir,
         token=api_token_of(settings),
         retrain=retrainer.start,
@@ -257,4 +265,12 @@ def serving_of(
     )
     proxies = [part.strip() for part in settings.trusted_proxies.split(",") if part.strip()]
     heartbeat = Heartbeat(settings.state_dir / PARTS["api"], dict, in_force=noted_settings(settings))
-    return serving(parts, settings.api_host, settings.api_port, heartbeat, retrainer, proxies, pulse or Pulse())
+    first = FirstLogin(store, people, settings.public_url or console_address(settings))
+    pulse = pulse or Pulse()
+    return serving(parts, settings.api_host, settings.api_port, heartbeat, retrainer, proxies, pulse, first)
+
+
+def console_address(settings: Settings) -> str:
+    """The console's address on this machine."""
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(settings.api_host, settings.api_host)  # noqa: S104
+    return f"http://{f'[{host}]' if ':' in host else host}:{settings.api_port}"

@@ -6,16 +6,17 @@ import asyncio
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
-from typing import Annotated
+from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, HTTPException, Query, Request, Response
+from fastapi import APIRouter, Depends, Query, Request, Response
 
 from agents.core.errors import AgentsError, UsageError
 from agents.core.text import NETWORK, counted
 from agents.dns.blocks import Block, BlockAction, BlockList
+from agents.store.people.roles import AccessScope
 from agents.web.api import PROBLEMS, known_parameters
-from agents.web.auth import AT_CONSOLE
-from agents.web.pages import InSession, form_of, gate_of, page
+from agents.web.auth import author_of, noted
+from agents.web.pages import InSession, page, sent_form
 from agents.web.parts import BlockBook, parts_of
 from agents.web.schemas import BlockAdd, BlockAuthor, BlockEntry, BlockRemove, BlocksAnswer
 
@@ -42,44 +43,45 @@ def blocks_listed(
 @router.post("", summary="Block a domain")
 def block_made(request: Request, sent: BlockAdd) -> BlockEntry:
     """Block a domain and all names below it, for one client or for all, until a time."""
-    book = parts_of(request).blocks
-    made = book.add(
+    made = _blocked(
+        request,
         sent.domain,
         sent.client,
         sent.action or "",
         reason=sent.reason,
-        author=sent.author,
+        author=author_of(request, sent.author, ""),
         hours=sent.hours or 0.0,
         anyway=sent.anyway,
     )
-    return _entries(book, [made])[0]
+    return _entries(parts_of(request).blocks, [made])[0]
 
 
 @router.post("/remove", summary="End blocks")
 def block_ended(request: Request, sent: BlockRemove) -> list[BlockEntry]:
     """End the block with this id, or all of this domain."""
-    book = parts_of(request).blocks
-    return _entries(book, book.remove(sent.which, sent.author))
+    gone = _ended(request, sent.which, author_of(request, sent.author, ""))
+    return _entries(parts_of(request).blocks, gone)
 
 
 @router.post("/undo-all", summary="End all blocks")
 def all_blocks_ended(request: Request, sent: BlockAuthor) -> list[BlockEntry]:
     """End all blocks, and make none without a person until /blocks/resume. Needs no database."""
-    book = parts_of(request).blocks
-    return _entries(book, book.undo_all(sent.author))
+    return _entries(parts_of(request).blocks, _undone(request, author_of(request, sent.author, "")))
 
 
 @router.post("/pause", summary="Make no block without a person")
 def blocks_paused(request: Request, sent: BlockAuthor) -> BlocksAnswer:
     """What is blocked stays so; no more is blocked without a person until /blocks/resume."""
-    parts_of(request).blocks.pause(sent.author)
+    author = author_of(request, sent.author, "")
+    parts_of(request).blocks.pause(author)
+    noted(request, "blocks paused", NETWORK, author=author)
     return blocks_listed(request)
 
 
 @router.post("/resume", summary="Make blocks without a person again")
 def blocks_resumed(request: Request) -> BlocksAnswer:
     """End a pause."""
-    parts_of(request).blocks.resume()
+    _resumed(request)
     return blocks_listed(request)
 
 
@@ -97,7 +99,7 @@ def block_page(request: Request) -> Response:
 
 def _page_of(request: Request, status: int = 200, **said: str) -> Response:
     book, now = parts_of(request).blocks, time.time()
-    values = {"done": "", "problem": "", "domain": "", "client": "", "reason": "", "author": ""} | said
+    values = {"done": "", "problem": "", "domain": "", "client": "", "reason": ""} | said
     try:
         found, hits = book.blocks(), book.hits()
     except AgentsError as error:
@@ -105,6 +107,7 @@ def _page_of(request: Request, status: int = 200, **said: str) -> Response:
         values["problem"] = values["problem"] or str(error)
     lasting = found.lasting(now)
     return page(
+        request,
         "blocks.html",
         status,
         mode=book.mode,
@@ -117,7 +120,6 @@ def _page_of(request: Request, status: int = 200, **said: str) -> Response:
         now=now,
         actions=list(BlockAction),
         network=NETWORK,
-        key=gate_of(request).form_key(request),
         **values,
     )
 
@@ -125,49 +127,73 @@ def _page_of(request: Request, status: int = 200, **said: str) -> Response:
 @page_router.post("/console/blocks")
 async def block_form(request: Request) -> Response:
     """Carry out what a form of the page asks for, and show the page with what came of it."""
-    form = await form_of(request, BLOCK_FORM_MAX) if gate_of(request).has_session(request) else {}
-    if not gate_of(request).sent_by_form(request, form.get("key", [""])[0]):
-        raise HTTPException(401, "cannot take a form that is not of a page of this session")
+    form = await sent_form(request, AccessScope.OPERATE, BLOCK_FORM_MAX)
     sent = {name: values[0] for name, values in form.items()}
-    kept = {name: sent.get(name, "") for name in ("domain", "client", "reason", "author")}
+    kept = {name: sent.get(name, "") for name in ("domain", "client", "reason")}
     try:
-        done = await asyncio.to_thread(_work(parts_of(request).blocks, sent))
+        done = await asyncio.to_thread(_work(request, sent))
     except AgentsError as error:
         return await asyncio.to_thread(_page_of, request, 422, problem=str(error), **kept)
-    return await asyncio.to_thread(_page_of, request, done=done, author=kept["author"])
+    return await asyncio.to_thread(_page_of, request, done=done)
 
 
-def _work(book: BlockBook, sent: dict[str, str]) -> Callable[[], str]:
+def _work(request: Request, sent: dict[str, str]) -> Callable[[], str]:
     """What a form asks for; returns a sentence about what came of it. Raises AgentsError."""
-    author = sent.get("author", "").strip() or AT_CONSOLE
 
     def block_one() -> str:
         hours = _hours(sent.get("hours", ""))
-        made = book.add(
+        made = _blocked(
+            request,
             sent.get("domain", ""),
             sent.get("client", "").strip() or NETWORK,
             sent.get("action", ""),
             reason=sent.get("reason", ""),
-            author=sent.get("author", ""),
+            author=author_of(request),
             hours=hours,
             anyway=bool(sent.get("anyway")),
         )
         return f"{made.domain} is {'counted' if made.dry else 'blocked'}."
 
     def end_one() -> str:
-        return f"{counted(len(book.remove(sent.get('which', ''), author)), 'block')} ended."
+        return f"{counted(len(_ended(request, sent.get('which', ''), author_of(request))), 'block')} ended."
 
     def end_all() -> str:
-        return f"{counted(len(book.undo_all(author)), 'block')} undone; none is made without a person until you resume."
+        gone = counted(len(_undone(request, author_of(request))), "block")
+        return f"{gone} undone; none is made without a person until you resume."
 
     def go_on() -> str:
-        return "Blocks are made again." if book.resume() else "Blocks were made all the while."
+        return "Blocks are made again." if _resumed(request) else "Blocks were made all the while."
 
     def nothing() -> str:
         raise UsageError("cannot do that: the form names nothing that this page offers")
 
     offered = {"block": block_one, "end": end_one, "undo-all": end_all, "resume": go_on}
     return offered.get(sent.get("do", ""), nothing)
+
+
+def _blocked(request: Request, domain: str, client: str, action: str, **how: Any) -> Block:
+    made = parts_of(request).blocks.add(domain, client, action, **how)
+    noted(request, "blocked", made.domain, f"{made.client}, {made.action}: {made.reason}", made.author)
+    return made
+
+
+def _ended(request: Request, which: str, author: str) -> Sequence[Block]:
+    gone = parts_of(request).blocks.remove(which, author)
+    noted(request, "block ended", which, counted(len(gone), "block"), author)
+    return gone
+
+
+def _undone(request: Request, author: str) -> Sequence[Block]:
+    """All blocks end first: noting it needs the database, and may wait for it."""
+    gone = parts_of(request).blocks.undo_all(author)
+    noted(request, "all blocks undone", NETWORK, counted(len(gone), "block"), author)
+    return gone
+
+
+def _resumed(request: Request) -> bool:
+    done = parts_of(request).blocks.resume()
+    noted(request, "blocks are made again", NETWORK)
+    return done
 
 
 def _hours(text: str) -> float:

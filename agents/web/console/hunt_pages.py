@@ -43,6 +43,7 @@ def hunt_page(request: Request, q: Text = None, severity: Chosen = None, cursor:
         found, problem = Found((), None, None), str(error)
     kept = kept_of(request)
     return page(
+        request,
         "hunt.html",
         found=found,
         q=q or "",
@@ -70,7 +71,7 @@ def clients_page(request: Request, wanted: Span = "") -> Response:
         rows = parts_of(request).console.hunter.clients(since, until)
     except AgentsError as error:
         problem = str(error)
-    return page("clients.html", rows=rows, chosen=chosen, spans=SPANS, problem=problem)
+    return page(request, "clients.html", rows=rows, chosen=chosen, spans=SPANS, problem=problem)
 
 
 @page_router.get("/console/clients/{client:path}", dependencies=[InSession])
@@ -103,7 +104,15 @@ def _summary_page(request: Request, kind: str, name: str, wanted: str) -> Respon
         problem = str(error)
     chart = hours_chart(summary["hours"], since, until) if summary.get("hours") else ""
     return page(
-        "summary.html", kind=kind, which=name, summary=summary, chart=chart, chosen=chosen, spans=SPANS, problem=problem
+        request,
+        "summary.html",
+        kind=kind,
+        which=name,
+        summary=summary,
+        chart=chart,
+        chosen=chosen,
+        spans=SPANS,
+        problem=problem,
     )
 
 
@@ -120,6 +129,7 @@ def question_page(request: Request, question: str, wanted: Span = "") -> Respons
     except AgentsError as error:
         problem = str(error)
     return page(
+        request,
         "question.html", question=question, told=told, rows=rows, chosen=chosen, spans=SPANS, problem=problem,
         questions={name: text for name, (text, _) in QUESTIONS.items()},
     )  # fmt: skip
@@ -134,4 +144,4 @@ def audit_page(request: Request, before: Annotated[int | None, Query(ge=0, lt=2*
     except AgentsError as error:
         problem = str(error)
     older = f"/console/audit?before={entries[-1].audit_id}" if len(entries) == QUERIES_ON_PAGE else ""
-    return page("audit.html", entries=entries, older=older, problem=problem)
+    return page(request, "audit.html", entries=entries, older=older, problem=problem)

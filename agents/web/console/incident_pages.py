@@ -22,9 +22,11 @@ from agents.store.console.triage import AT_ONCE_MAX, Change
 from agents.store.console.views import PASSING
 from agents.store.feedback.labels import Label
 from agents.store.feedback.reviews import ReviewState
+from agents.store.people.roles import AccessScope
+from agents.web.auth import author_of, gate_of
 from agents.web.console.incidents import NONE, Cursor, Search
 from agents.web.console.words import claim, decoded
-from agents.web.pages import InSession, form_of, gate_of, page
+from agents.web.pages import InSession, page, sent_form
 from agents.web.parts import Parts, parts_of
 
 ON_PAGE = 50
@@ -68,6 +70,7 @@ def incident_list(
         told["problem"] = str(error)
     kept = kept_of(request)
     return page(
+        request,
         "incidents.html",
         found=found,
         said=said,
@@ -80,7 +83,6 @@ def incident_list(
         query=urlencode(kept),
         narrowed=bool(kept),
         labels=list(Label),
-        key=gate_of(request).form_key(request),
         **told,
     )
 
@@ -125,6 +127,7 @@ def incident_page(
     query = urlencode(kept_of(request))
     above, below = parts.console.finder.neighbours(search, found)
     return page(
+        request,
         "incident.html",
         incident=found,
         claim=claim(found),
@@ -139,7 +142,6 @@ def incident_page(
         block_link=_block_link(found),
         allow_link=_allow_link(found),
         labels=list(Label),
-        key=gate_of(request).form_key(request),
         **_believed(request, sign, done=done, problem=problem, undo=undo),
     )
 
@@ -183,11 +185,9 @@ def _allow_link(incident: Incident) -> str:
 @page_router.post(LIST)
 async def incident_form(request: Request) -> Response:
     """Carry out what a form of the list or of an incident asks for, and go back there."""
-    form = await form_of(request, FORM_MAX) if gate_of(request).has_session(request) else {}
-    if not gate_of(request).sent_by_form(request, form.get("key", [""])[0]):
-        raise HTTPException(401, "cannot take a form that is not of a page of this session")
+    form = await sent_form(request, AccessScope.TRIAGE, FORM_MAX)
     sent = {name: values[0] for name, values in form.items()}
-    author = gate_of(request).author(request)
+    author = author_of(request)
     try:
         told = await asyncio.to_thread(_carried_out, parts_of(request), sent, form.get("incident", []), author)
     except UsageError as error:

@@ -7,16 +7,17 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from fastapi import APIRouter, Depends, HTTPException, Request, Response
+from fastapi import APIRouter, Depends, Request, Response
 
 from agents.core.errors import AgentsError
 from agents.core.text import counted
 from agents.detection.explanations.known_desk import KnownDesk, Preview
 from agents.detection.known_services import Entry
+from agents.store.people.roles import AccessScope
 from agents.web.api import PROBLEMS, known_parameters
 from agents.web.auth import author_of
 from agents.web.console.schemas import ServiceEntry, ServiceKeep, ServiceList, ServicePreview, ServiceRemove
-from agents.web.pages import InSession, form_of, gate_of, page
+from agents.web.pages import InSession, page, sent_form
 from agents.web.parts import Parts, parts_of
 
 FORM_MAX = 16_384
@@ -116,19 +117,16 @@ def _shown(request: Request, filled: Mapping[str, str], status: int = 200, **sai
         entries = parts_of(request).known.entries()
     except AgentsError as error:
         entries, values["problem"] = [], values["problem"] or str(error)
-    key = gate_of(request).form_key(request)
-    return page("services.html", status, entries=entries, filled=filled, now=time.time(), key=key, **values)
+    return page(request, "services.html", status, entries=entries, filled=filled, now=time.time(), **values)
 
 
 @page_router.post("/console/services")
 async def services_form(request: Request) -> Response:
     """Preview, keep or take away, and show the page with what came of it."""
-    form = await form_of(request, FORM_MAX) if gate_of(request).has_session(request) else {}
-    if not gate_of(request).sent_by_form(request, form.get("key", [""])[0]):
-        raise HTTPException(401, "cannot take a form that is not of a page of this session")
+    form = await sent_form(request, AccessScope.TRIAGE, FORM_MAX)
     sent = {name: values[0] for name, values in form.items()}
     filled = {name: sent.get(name, "") for name in FIELDS}
-    author = gate_of(request).author(request)
+    author = author_of(request)
     try:
         found, done = await asyncio.to_thread(_carried_out, parts_of(request), sent, author)
     except AgentsError as error:

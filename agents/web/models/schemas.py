@@ -6,6 +6,8 @@ from typing import Any
 
 from pydantic import BaseModel, Field
 
+from agents.web.schemas import AUTHOR
+
 _ID = "3f9a2c1177d0e4b5"
 
 
@@ -90,7 +92,7 @@ class CanaryAnswer(BaseModel):
 
 
 class ModelDecision(BaseModel):
-    author: str = Field(examples=["ann"], min_length=1, max_length=80)
+    author: str = Field("", examples=["ann"], max_length=80, description=AUTHOR)
     reason: str = Field(examples=["gates look well"], min_length=1, max_length=300)
 
 

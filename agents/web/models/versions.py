@@ -8,8 +8,10 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, HTTPException, Path, Query, Request, Response
 
 from agents.core.errors import AgentsError, BusyError, ModelError, UsageError
+from agents.store.people.roles import AccessScope
 from agents.web import reports
 from agents.web.api import PROBLEMS, Limit, known_parameters
+from agents.web.auth import author_of, noted
 from agents.web.models.schemas import (
     CanaryAnswer,
     DecisionAnswer,
@@ -22,8 +24,8 @@ from agents.web.models.schemas import (
     VersionAnswer,
     VersionDecision,
 )
-from agents.web.pages import InSession, form_of, gate_of, page
-from agents.web.parts import ModelControl, parts_of
+from agents.web.pages import InSession, page, sent_form
+from agents.web.parts import ModelControl, ModelDecided, parts_of
 from agents.web.schemas import Problem
 
 VERSION = "^([0-9a-f]{16}|champion|candidate|canary|anchor|shipped)$"
@@ -78,8 +80,17 @@ def model_version(request: Request, name: Named) -> VersionAnswer:
     return VersionAnswer(**_desk(request).version(name))
 
 
+def _made(request: Request, action: str, model_id: str, author: str, reason: str) -> ModelDecided:
+    """Carry out a decision, and note it. Raises AgentsError."""
+    if not author:
+        raise UsageError(f"cannot {action}: an author must be given")
+    done = _desk(request).decide(action, model_id, author, reason)
+    noted(request, f"model: {action}", model_id or "in production", f"{done.made.text}: {reason}", author)
+    return done
+
+
 def _decided(request: Request, action: str, sent: ModelDecision, model_id: str = "") -> DecisionAnswer:
-    done = _desk(request).decide(action, model_id, sent.author, sent.reason)
+    done = _made(request, action, model_id, author_of(request, sent.author, ""), sent.reason)
     made = TransitionEntry(**done.made.to_json(), text=done.made.text)
     return DecisionAnswer(made=made, problems=list(done.problems))
 
@@ -141,7 +152,7 @@ def diff_page(request: Request) -> Response:
     try:
         if not all(_is_named(one) for one in (old, new)):
             raise UsageError("cannot compare: choose two versions")
-        return page("model_diff.html", found=_desk(request).diff(old, new))
+        return page(request, "model_diff.html", found=_desk(request).diff(old, new))
     except (UsageError, ModelError) as error:
         return _overview(request, 422, problem=str(error))
 
@@ -154,32 +165,29 @@ def version_page(request: Request, name: str) -> Response:
 @page_router.post("/console/models")
 async def model_form(request: Request) -> Response:
     """Carry out what a form of these pages asks for, and show the page with what came of it."""
-    form = await form_of(request, MODELS_FORM_MAX) if gate_of(request).has_session(request) else {}
-    if not gate_of(request).sent_by_form(request, form.get("key", [""])[0]):
-        raise HTTPException(401, "cannot take a form that is not of a page of this session")
+    form = await sent_form(request, AccessScope.OPERATE, MODELS_FORM_MAX)
     sent = {name: values[0].strip() for name, values in form.items()}
-    kept = {name: sent.get(name, "") for name in ("reason", "author")}
+    reason = sent.get("reason", "")
     try:
-        done = await asyncio.to_thread(_carry_out, _desk(request), sent)
+        done = await asyncio.to_thread(_carry_out, request, sent)
     except (UsageError, BusyError, ModelError) as error:
-        return await asyncio.to_thread(_after, request, sent, 422, problem=str(error), **kept)
+        return await asyncio.to_thread(_after, request, sent, 422, problem=str(error), reason=reason)
     except OSError as error:
         problem = f"cannot do that: {error.strerror or error}"
-        return await asyncio.to_thread(_after, request, sent, 500, problem=problem, **kept)
-    return await asyncio.to_thread(_after, request, sent, 200, done=done, author=kept["author"])
+        return await asyncio.to_thread(_after, request, sent, 500, problem=problem, reason=reason)
+    return await asyncio.to_thread(_after, request, sent, 200, done=done)
 
 
-def _carry_out(desk: ModelControl, sent: dict[str, str]) -> str:
+def _carry_out(request: Request, sent: dict[str, str]) -> str:
     """What a form asks for; returns a sentence about what came of it. Raises AgentsError."""
     action, model_id = sent.get("do", ""), sent.get("model_id", "")
     if action not in (*_OF_ONE, *_OF_ALL):
         raise UsageError("cannot do that: the form names nothing that this page offers")
-    missing = [name for name in ("reason", "author") if not sent.get(name)]
-    if missing:
-        raise UsageError(f"cannot {action}: {' and '.join(missing)} must be given")
+    if not sent.get("reason"):
+        raise UsageError(f"cannot {action}: a reason must be given")
     if sent.get("confirm") != "yes":
         raise UsageError(f"cannot {action}: confirm it with the box beside the button")
-    done = desk.decide(action, model_id if action in _OF_ONE else "", sent["author"], sent["reason"])
+    done = _made(request, action, model_id if action in _OF_ONE else "", author_of(request), sent["reason"])
     return ". ".join([done.made.text, *(f"Not told: {problem}" for problem in done.problems)]) + "."
 
 
@@ -191,18 +199,18 @@ def _after(request: Request, sent: dict[str, str], status: int, **said: str) -> 
 
 def _overview(request: Request, status: int = 200, **said: str) -> Response:
     desk = _desk(request)
-    values: dict[str, Any] = {"done": "", "problem": "", "reason": "", "author": ""} | said
+    values: dict[str, Any] = {"done": "", "problem": "", "reason": ""} | said
     try:
         values |= {"versions": desk.versions()[:VERSIONS_SHOWN], "canary": desk.canary()}
         values |= {"history": desk.history()[:VERSIONS_SHOWN], "log": desk.log()[::-1][:VERSIONS_SHOWN]}
     except AgentsError as error:
         values |= {"versions": [], "canary": None, "history": [], "log": []}
         values["problem"] = values["problem"] or str(error)
-    return page("models.html", status, key=gate_of(request).form_key(request), **values)
+    return page(request, "models.html", status, **values)
 
 
 def _version_of(request: Request, name: str, status: int = 200, **said: str) -> Response:
-    values: dict[str, Any] = {"done": "", "problem": "", "reason": "", "author": ""} | said
+    values: dict[str, Any] = {"done": "", "problem": "", "reason": ""} | said
     if not _is_named(name):
         raise HTTPException(404, "cannot find that model")
     try:
@@ -212,8 +220,8 @@ def _version_of(request: Request, name: str, status: int = 200, **said: str) -> 
     shown = {one["name"] for one in reports.listed(parts_of(request).reports_dir)}
     report = found["report"] if found["report"] in shown else None
     origin = {name: value for name, value in found["lineage"].items() if name not in ("gates", "reference")}
-    values |= {"found": found, "report": report, "origin": origin, "key": gate_of(request).form_key(request)}
-    return page("model.html", status, **values)
+    values |= {"found": found, "report": report, "origin": origin}
+    return page(request, "model.html", status, **values)
 
 
 def _is_named(name: str) -> bool:

@@ -1,0 +1,1 @@
+"""Users, sessions and tokens at the console and over the API; logging in, also through OpenID Connect."""

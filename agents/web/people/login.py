@@ -1,0 +1,217 @@
+"""Logging in: by name and password, by the API token, by a one-time link, or through OpenID Connect."""
+
+from __future__ import annotations
+
+import asyncio
+from math import ceil
+
+from fastapi import APIRouter, HTTPException, Request, Response
+from starlette.responses import RedirectResponse
+
+from agents.core.errors import AgentsError, StoreError, UsageError
+from agents.core.text import printable
+from agents.store.people.sessions import SESSION_S
+from agents.store.people.users import ConsoleUser
+from agents.web.auth import ATTEMPTS_S, COOKIE, address_of, gate_of, noted
+from agents.web.pages import form_of, page
+from agents.web.parts import parts_of
+from agents.web.people.oidc import LOGIN_S, OidcError
+
+OIDC_COOKIE = "dns_tunnel_login"
+"""Binds the answer of an OpenID provider to the browser that was sent there."""
+page_router = APIRouter(include_in_schema=False)
+
+
+def local_path(path: str) -> str:
+    """The path to go to after login; "/" if it could lead to another site."""
+    plain = path.isascii() and path.isprintable() and "\\" not in path
+    return path if plain and path.startswith("/") and not path.startswith("//") else "/"
+
+
+def _form(request: Request, status: int = 200, **said: str) -> Response:
+    values = {"problem": "", "name": "", "next": "/"} | said
+    return page(request, "login.html", status, provider=parts_of(request).oidc is not None, **values)
+
+
+@page_router.get("/login")
+def login_form(request: Request) -> Response:
+    return _form(request, next=local_path(request.query_params.get("next", "")))
+
+
+@page_router.post("/login")
+async def login(request: Request) -> Response:
+    """Check what was entered, limit attempts, and give the browser its cookie."""
+    gate, address = gate_of(request), address_of(request)
+    form = await form_of(request)
+    following, name = local_path(form.get("next", [""])[0]), " ".join(form.get("name", [""])[0].split())
+    kept = {"next": following, "name": name}
+    if not gate.attempts.allowed(address):
+        return _wait(request, ATTEMPTS_S, **kept)
+    password = form.get("password", [""])[0]
+    try:
+        if gate.knows(password.strip()):
+            secret = await asyncio.to_thread(_by_token, request, name)
+        else:
+            secret, wait_s = await asyncio.to_thread(_by_password, request, name, password)
+            if not secret:
+                gate.attempts.wrong(address)
+                if wait_s:
+                    return _wait(request, wait_s, **kept)
+                return _form(request, 401, problem="That is not the password of that name.", **kept)
+    except UsageError as error:
+        return _form(request, 422, problem=str(error), **kept)
+    except StoreError:
+        said = "cannot reach the database: until it is back, the API token opens the console"
+        return _form(request, 503, problem=said, **kept)
+    return _welcome(request, secret, following)
+
+
+def _wait(request: Request, seconds: float, **kept: str) -> Response:
+    answer = _form(request, 429, problem=f"Too many attempts. Wait {ceil(seconds)} seconds.", **kept)
+    answer.headers["Retry-After"] = str(ceil(seconds))
+    return answer
+
+
+def _by_token(request: Request, name: str) -> str:
+    """A session by the API token. Raises UsageError where the name is a user's."""
+    parts = parts_of(request)
+    if name and not parts.database_hangs(1.0):
+        try:
+            taken = parts.people.users.named(name) is not None
+        except StoreError:  # this way in is the one that needs no database
+            taken = False
+        if taken:
+            raise UsageError(f"cannot log in as {printable(name, 40)} with the API token: it is a user's name")
+    secret = gate_of(request).begin_by_token(name)
+    noted(request, "login", "console", "with the API token", name or "console")
+    return secret
+
+
+def _by_password(request: Request, name: str, password: str) -> tuple[str, float]:
+    """A session of a user, or "" and how long to wait."""
+    people = parts_of(request).people
+    if parts_of(request).database_hangs(1.0):
+        raise StoreError("cannot reach the database: it gives no answer")
+    attempt = people.users.log_in(name, password)
+    if attempt.user is None:
+        if attempt.wait_s:
+            noted(request, "login refused", "console", f"wrong passwords from {address_of(request)}", name.lower())
+        return "", attempt.wait_s
+    return session_begun(request, attempt.user, "with a password"), 0.0
+
+
+def session_begun(request: Request, user: ConsoleUser, how: str) -> str:
+    """A session of a user who has shown who they are; its secret. Raises StoreError."""
+    secret = parts_of(request).people.sessions.begin(
+        user.name, address_of(request), request.headers.get("user-agent", "")
+    )
+    noted(request, "login", "console", how, user.name)
+    return secret
+
+
+def _welcome(request: Request, secret: str, following: str) -> Response:
+    answer = RedirectResponse(following, 303)
+    set_session(request, answer, secret)
+    return answer
+
+
+def set_session(request: Request, answer: Response, secret: str) -> None:
+    """Give a browser the cookie of a session."""
+    secure, cookie = request.url.scheme == "https", gate_of(request).cookie(secret)
+    answer.set_cookie(COOKIE, cookie, SESSION_S, httponly=True, samesite="strict", secure=secure)
+
+
+@page_router.post("/logout")
+def logout(request: Request) -> Response:
+    """End the session, here and on the server; without a database it ends by itself, and here at once."""
+    answer = RedirectResponse("/login", 303)
+    answer.delete_cookie(COOKIE, httponly=True, samesite="strict")
+    try:
+        gate_of(request).end(request)
+    except StoreError:
+        return answer
+    return answer
+
+
+@page_router.get("/login/link/{secret}")
+def link_form(request: Request, secret: str) -> Response:
+    """Where somebody with a one-time link sets a password."""
+    return _link_form(request, secret)
+
+
+def _link_form(request: Request, secret: str, status: int = 200, problem: str = "") -> Response:
+    user = parts_of(request).people.users.by_link(secret[:100])
+    if user is None:
+        problem, status = "That link was used, or is too old. An admin makes another.", 404
+    return page(request, "link.html", status, user=user, secret=secret, problem=problem)
+
+
+@page_router.post("/login/link/{secret}")
+async def link_used(request: Request, secret: str) -> Response:
+    """Set the password and begin a session."""
+    address, gate = address_of(request), gate_of(request)
+    if not gate.attempts.allowed(address):
+        raise HTTPException(429, "cannot answer: too many attempts", {"Retry-After": str(int(ATTEMPTS_S))})
+    form = await form_of(request)
+    password = form.get("password", [""])[0]
+    try:
+        if password != form.get("again", [""])[0]:
+            raise UsageError("cannot use that password: the two are not the same")
+        user = await asyncio.to_thread(parts_of(request).people.users.set_password_by_link, secret[:100], password)
+        session = await asyncio.to_thread(session_begun, request, user, "with a one-time link, by which a password was set")
+    except UsageError as error:
+        gate.attempts.wrong(address)
+        return await asyncio.to_thread(_link_form, request, secret, 422, str(error))
+    gate.forget()
+    return _welcome(request, session, "/")
+
+
+@page_router.get("/login/oidc")
+def oidc_begin(request: Request) -> Response:
+    """Send the browser to the provider."""
+    provider = parts_of(request).oidc
+    if provider is None:
+        raise HTTPException(404, "cannot find /login/oidc")
+    following = local_path(request.query_params.get("next", ""))
+    try:
+        address, browser = provider.begin(_oidc_back(request), following)
+    except OidcError as error:
+        return _form(request, 502, problem=str(error), next=following)
+    answer = RedirectResponse(address, 303)
+    # Lax: the provider's answer comes from another site, and a strict cookie would not come with it.
+    secure = request.url.scheme == "https"
+    answer.set_cookie(OIDC_COOKIE, browser, int(LOGIN_S), path="/login", httponly=True, samesite="lax", secure=secure)
+    return answer
+
+
+def _oidc_back(request: Request) -> str:
+    base = parts_of(request).public_url or str(request.base_url)
+    return base.rstrip("/") + "/login/oidc/callback"
+
+
+@page_router.get("/login/oidc/callback")
+def oidc_end(request: Request) -> Response:
+    """What the provider says of the browser that comes back."""
+    parts = parts_of(request)
+    if parts.oidc is None:
+        raise HTTPException(404, "cannot find /login/oidc/callback")
+    said = {name: request.query_params.get(name, "")[:4096] for name in ("state", "code", "error")}
+    try:
+        found = parts.oidc.end(**said, browser=request.cookies.get(OIDC_COOKIE, ""))
+        user = parts.people.users.by_subject(found.subject, found.name, found.role)
+        secret = session_begun(request, user, "through OpenID Connect")
+    except StoreError:
+        return _form(request, 503, problem="cannot reach the database: the API token opens the console")
+    except AgentsError as error:
+        return _form(request, 403, problem=str(error))
+    # A page, not a redirect: the strict cookie is sent only by what begins here.
+    answer = page(request, "welcome.html", user=user, next=found.following)
+    set_session(request, answer, secret)
+    answer.delete_cookie(OIDC_COOKIE, path="/login", httponly=True, samesite="lax")
+    return answer
+
+
+def link_address(request: Request, secret: str) -> str:
+    """The address of a one-time link, as people reach this console."""
+    base = parts_of(request).public_url or str(request.base_url)
+    return f"{base.rstrip('/')}/login/link/{secret}"

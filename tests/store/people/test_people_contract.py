@@ -1,0 +1,237 @@
+"""Users, sessions and tokens, on SQLite and on a real Postgres."""
+
+from __future__ import annotations
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from sqlalchemy import select
+
+from agents.core.errors import UsageError
+from agents.store import Store
+from agents.store.people.people import PeopleStore
+from agents.store.people.roles import AccessScope, Role
+from agents.store.people.sessions import SESSION_S
+from agents.store.people.tables import SESSIONS, TOKENS, USERS
+from agents.store.people.tokens import KEPT_S
+from agents.store.people.users import FAILED_FREE, LINK_S, LOCKED_MAX_S, LOCKED_S
+
+pytestmark = pytest.mark.contract
+PASSWORD = "tall grass at noon"
+
+
+@pytest.fixture
+def people(store: Store) -> PeopleStore:
+    return PeopleStore(store)
+
+
+def user(people: PeopleStore, name: str = "ann", role: Role = Role.ANALYST) -> str:
+    people.users.set_password_by_link(people.users.add(name, role, "test"), PASSWORD)
+    return name
+
+
+def wait_of(people: PeopleStore, password: str) -> float:
+    return people.users.log_in("ann", password).wait_s
+
+
+def test_a_user_sets_a_password_by_a_link_once_and_logs_in(people: PeopleStore) -> None:
+    link = people.users.add("Ann", Role.ANALYST, "bea")
+    assert people.users.log_in("ann", "").user is None, "no password is no empty password"
+    found = people.users.by_link(link)
+    assert found is not None and (found.name, found.role, found.made_by) == ("ann", Role.ANALYST, "bea")
+    with pytest.raises(UsageError, match="12 to 256"):
+        people.users.set_password_by_link(link, "short")
+    with pytest.raises(UsageError, match="holds your name"):
+        people.users.set_password_by_link(link, "ann and the rest of it")
+    people.users.set_password_by_link(link, PASSWORD)
+    with pytest.raises(UsageError, match="cannot use that link"):
+        people.users.set_password_by_link(link, PASSWORD)
+    logged = people.users.log_in(" ANN ", PASSWORD).user
+    assert logged is not None and logged.name == "ann"
+    assert people.users.log_in("ann", PASSWORD + "x").user is None
+    assert people.users.log_in("nobody", PASSWORD).user is None
+
+
+def test_a_link_is_too_old_after_a_day(people: PeopleStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    link = people.users.add("ann", Role.VIEWER, "bea")
+    now = people.users.all()[0].made_at
+    monkeypatch.setattr("time.time", lambda: now + LINK_S + 1)
+    assert people.users.by_link(link) is None
+    with pytest.raises(UsageError, match="too old"):
+        people.users.set_password_by_link(link, PASSWORD)
+
+
+def test_of_secrets_only_hashes_are_stored(people: PeopleStore, store: Store) -> None:
+    link = people.users.add("ann", Role.ADMIN, "bea")
+    people.users.set_password_by_link(link, PASSWORD)
+    link = people.users.open_link("ann")
+    session = people.sessions.begin("ann", "192.0.2.7", "a browser")
+    token, _ = people.tokens.make("ann", "a test", ["read"])
+    with store.reading("look") as connection:
+        kept = "".join(str(row) for table in (USERS, SESSIONS, TOKENS) for row in connection.execute(select(table)))
+    for secret in (PASSWORD, link, session, token.rpartition("_")[2]):
+        assert secret not in kept
+    assert "$argon2id$" in kept
+
+
+def test_wrong_passwords_wait_longer_each_time_and_the_right_one_waits_with_them(
+    people: PeopleStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    user(people)
+    now = people.users.all()[0].made_at
+    monkeypatch.setattr("time.time", lambda: now)
+    assert [wait_of(people, "wrong") for _ in range(FAILED_FREE)] == [0.0] * (FAILED_FREE - 1) + [LOCKED_S]
+    assert wait_of(people, PASSWORD) == pytest.approx(LOCKED_S), "guessing is not worth while"
+    waits = []
+    for _ in range(7):
+        now += LOCKED_MAX_S + 1
+        waits.append(wait_of(people, "wrong"))
+    assert waits == [60.0, 120.0, 240.0, 480.0, LOCKED_MAX_S, LOCKED_MAX_S, LOCKED_MAX_S]
+    now += LOCKED_MAX_S + 1
+    assert people.users.log_in("ann", PASSWORD).user is not None
+    assert wait_of(people, "wrong") == 0.0, "it begins anew"
+
+
+def test_wrong_passwords_at_once_all_count(people: PeopleStore) -> None:
+    user(people)
+    barrier = threading.Barrier(8)
+
+    def guess(_: int) -> None:
+        barrier.wait()
+        people.users.log_in("ann", "wrong")
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(guess, range(8)))
+    assert people.users.log_in("ann", PASSWORD).wait_s > 0
+
+
+def test_a_session_ends_with_its_time_its_user_and_a_new_password(
+    people: PeopleStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    user(people)
+    user(people, "bea", Role.ADMIN)
+    secret = people.sessions.begin("ann", "192.0.2.7", "x" * 500)
+    found = people.sessions.find(secret)
+    assert found is not None and (found.name, found.role, len(found.browser)) == ("ann", Role.ANALYST, 200)
+    people.users.change("ann", role=Role.VIEWER)
+    again = people.sessions.find(secret)
+    assert again is not None and again.role == Role.VIEWER, "another role holds at once"
+    assert people.sessions.find(secret + "x") is None
+    other = people.sessions.begin("ann", "192.0.2.8", "")
+    people.users.change_password("ann", PASSWORD, "another long one", found.session)
+    assert people.sessions.find(secret) is not None
+    assert people.sessions.find(other) is None
+    people.users.change("ann", disabled=True)
+    assert people.sessions.find(secret) is None
+    people.users.change("ann", disabled=False)
+    assert people.sessions.find(secret) is None, "it does not come back"
+    secret = people.sessions.begin("bea", "", "")
+    ends = found.began_at + SESSION_S + 60
+    monkeypatch.setattr("time.time", lambda: ends)
+    assert people.sessions.find(secret) is None
+    assert people.forget_old(ends) == 1
+
+
+def test_a_token_may_what_it_was_made_for_and_no_more_than_its_user(
+    people: PeopleStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    user(people, role=Role.OPERATOR)
+    user(people, "bea", Role.ADMIN)
+    text, token_id = people.tokens.make("ann", "tickets", ["triage"], 2)
+    found = people.tokens.find(text)
+    assert found is not None and found.may == {AccessScope.METRICS, AccessScope.READ, AccessScope.TRIAGE}
+    assert people.tokens.find(text[:-1] + ("a" if text[-1] != "a" else "b")) is None
+    metrics, _ = people.tokens.make("ann", "prometheus", ["metrics"])
+    only = people.tokens.find(metrics)
+    assert only is not None and only.may == {AccessScope.METRICS}
+    with pytest.raises(UsageError, match="the role operator has no scope admin"):
+        people.tokens.make("ann", "more", ["admin"])
+    people.users.change("ann", role=Role.VIEWER)
+    less = people.tokens.find(text)
+    assert less is not None and less.may == {AccessScope.METRICS, AccessScope.READ}
+    with pytest.raises(UsageError, match="no such token"):
+        people.tokens.revoke(token_id, "bea", of="bea")
+    people.tokens.revoke(token_id, "bea")
+    assert people.tokens.find(text) is None
+    people.users.change("ann", disabled=True)
+    assert people.tokens.find(metrics) is None
+    people.users.change("ann", disabled=False)
+    late = people.tokens.all()[0].made_at + 91 * 86_400
+    monkeypatch.setattr("time.time", lambda: late)
+    assert people.tokens.find(metrics) is None
+    assert people.tokens.forget_old(late + KEPT_S) == 2
+
+
+@pytest.mark.parametrize(
+    ("scopes", "days", "what_for", "said"),
+    [
+        ([], 90, "x", "without a scope"),
+        (["root"], 90, "x", "cannot use scope"),
+        (["read"], 0, "x", "0 days"),
+        (["read"], float("nan"), "x", "days"),
+        (["read"], 1e9, "x", "at most 366"),
+        (["read"], 90, " ", "what it is for"),
+    ],
+)
+def test_a_token_that_cannot_be_made_says_why(
+    people: PeopleStore, scopes: list[str], days: float, what_for: str, said: str
+) -> None:
+    user(people)
+    with pytest.raises(UsageError, match=said):
+        people.tokens.make("ann", what_for, scopes, days)
+    assert people.tokens.all() == []
+
+
+def test_one_admin_stays(people: PeopleStore) -> None:
+    user(people, "bea", Role.ADMIN)
+    user(people)
+    for take_away in (
+        lambda: people.users.change("bea", role=Role.VIEWER),
+        lambda: people.users.change("bea", disabled=True),
+        lambda: people.users.remove("bea"),
+    ):
+        with pytest.raises(UsageError, match="there would be no admin"):
+            take_away()
+    user(people, "cyd", Role.ADMIN)
+    people.users.remove("bea")
+    assert [one.name for one in people.users.all()] == ["ann", "cyd"]
+
+
+def test_the_first_admin_gets_a_new_link_at_each_start_until_they_have_a_password(people: PeopleStore) -> None:
+    first, second = people.users.first_admin(), people.users.first_admin()
+    assert first and second and first != second
+    assert people.users.by_link(first) is None
+    people.users.set_password_by_link(second, PASSWORD)
+    assert people.users.first_admin() is None
+    assert people.users.log_in("admin", PASSWORD).user is not None
+
+
+def test_a_user_called_admin_is_not_replaced_by_the_first_admin(people: PeopleStore) -> None:
+    user(people, "admin", Role.VIEWER)
+    assert people.users.first_admin() is None
+    assert people.users.log_in("admin", PASSWORD).user is not None
+
+
+def test_somebody_of_a_provider_is_known_by_their_subject_alone(people: PeopleStore) -> None:
+    user(people)
+    with pytest.raises(UsageError, match="another user of that name"):
+        people.users.by_subject("https://login.example 7", "ann", Role.ADMIN)
+    made = people.users.by_subject("https://login.example 7", "ann.smith", Role.VIEWER)
+    again = people.users.by_subject("https://login.example 7", "renamed", Role.OPERATOR)
+    assert (made.name, again.name, again.role) == ("ann.smith", "ann.smith", Role.OPERATOR)
+    assert people.users.log_in("ann.smith", "").user is None
+    for role in (None, Role.ADMIN):
+        people.users.change("ann.smith", disabled=role is not None)
+        with pytest.raises(UsageError, match="cannot log in"):
+            people.users.by_subject("https://login.example 7", "x", role)
+    with pytest.raises(UsageError, match="gives you no role"):
+        people.users.by_subject("https://login.example 8", "new", None)
+
+
+@pytest.mark.parametrize("name", ["", " ", "-a", "a b", "ä", "a\nb", "x" * 65, "a'; DROP TABLE users"])
+def test_a_name_that_nobody_may_have(people: PeopleStore, name: str) -> None:
+    with pytest.raises(UsageError, match="cannot use the name"):
+        people.users.add(name, Role.VIEWER, "bea")
+    assert people.users.log_in(name, PASSWORD).user is None
+    assert people.users.named(name) is None

@@ -1,0 +1,259 @@
+"""Users, roles, sessions and tokens through the application, as browsers and programs meet them."""
+
+from __future__ import annotations
+
+import html
+import re
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from agents.core.errors import StoreError
+from agents.store import Store
+from agents.store.people.roles import Role
+from agents.web.auth import ATTEMPTS_MAX
+from agents.web.people.first_login import FirstLogin
+from tests.support.running import wait_for
+from tests.support.verdicts import incident, verdicts
+from tests.web.test_console import AUTH, HTML, TOKEN, World
+
+PASSWORD = "tall grass at noon"
+PAGES = ("/", "/console/incidents", "/console/reviews", "/console/models", "/console/learning", "/console/blocks")
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> Any:
+    made = World(tmp_path)
+    yield made
+    made.store.close()
+
+
+class Visitor:
+    """A browser of one user."""
+
+    def __init__(self, world: World, name: str, role: Role) -> None:
+        users = world.parts.people.users
+        users.set_password_by_link(users.add(name, role, "test"), PASSWORD)
+        self.world, self.name = world, name
+        self.cookie = self.log_in().headers["set-cookie"].split(";")[0]
+
+    def log_in(self, password: str = PASSWORD) -> httpx.Response:
+        return self.world.call("POST", "/login", data={"name": self.name, "password": password})
+
+    def page(self, url: str) -> httpx.Response:
+        return self.world.call("GET", url, headers=HTML | {"Cookie": self.cookie})
+
+    def send(self, url: str, **form: Any) -> httpx.Response:
+        key = re.findall(r'name="key" value="([0-9a-f]+)"', self.page("/console/account").text)
+        return self.world.call("POST", url, headers={"Cookie": self.cookie}, data={"key": key[0], **form})
+
+
+def bearer(token: str) -> dict[str, str]:
+    return {"Authorization": f"Bearer {token}"}
+
+
+def token_in(page: str) -> str:
+    found: list[str] = re.findall(r"<pre>(dnst_[^<]+)</pre>", page)
+    return found[0]
+
+
+def test_a_new_user_sets_a_password_by_the_link_of_an_admin_and_is_in(world: World) -> None:
+    answer = world.call("POST", "/users", headers=AUTH, json={"name": "Ann", "role": "analyst"})
+    assert answer.status_code == 200, answer.text
+    link = answer.json()["link"].removeprefix("http://console")
+    form = world.call("GET", link, headers=HTML)
+    assert "You are <strong>ann</strong>, analyst." in form.text
+    assert world.call("POST", link, data={"password": PASSWORD, "again": "x"}).status_code == 422
+    welcome = world.call("POST", link, data={"password": PASSWORD, "again": PASSWORD})
+    assert (welcome.status_code, welcome.headers["location"]) == (303, "/")
+    cookie = welcome.headers["set-cookie"]
+    assert "HttpOnly" in cookie and "SameSite=strict" in cookie
+    page = world.call("GET", "/", headers=HTML | {"Cookie": cookie.split(";")[0]}).text
+    assert 'href="/console/account" class="account">ann<' in page
+    assert world.call("GET", link, headers=HTML).status_code == 404
+    assert world.call("POST", link, data={"password": PASSWORD, "again": PASSWORD}).status_code == 404
+    audit = world.get("/audit").json()["entries"]
+    assert [(one["action"], one["author"]) for one in audit] == [("login", "ann"), ("user added", "API")]
+
+
+@pytest.mark.parametrize(("role", "may"), [(Role.VIEWER, 0), (Role.ANALYST, 1), (Role.OPERATOR, 2), (Role.ADMIN, 3)])
+def test_each_role_may_what_it_may_in_pages_forms_and_with_tokens(world: World, role: Role, may: int) -> None:
+    one = incident()
+    world.store.write(verdicts([], incidents=(one,)), "b1")
+    visitor = Visitor(world, "ann", role)
+    for page in PAGES:
+        assert visitor.page(page).status_code == 200, page
+    shown = visitor.page(f"/console/incidents/{one.incident_id}").text
+    assert ('value="tunnel"' in shown) == (may >= 1)
+    assert ("Block&#8230;" in shown) == (may >= 2)
+    assert ("/console/users" in visitor.page("/").text) == (may >= 3)
+    forms = [
+        ("/console/incidents", {"incident": one.incident_id, "do": "comment", "comment": "hm"}, 1),
+        ("/console/services", {"do": "preview", "suffix": "evil.example"}, 1),
+        ("/console/learning", {"do": "disable"}, 2),
+        ("/console/blocks", {"do": "undo-all"}, 2),
+        ("/console/users", {"do": "add", "name": "bea", "role": "viewer"}, 3),
+    ]
+    for url, form, needed in forms:
+        assert (visitor.send(url, **form).status_code == 403) == (may < needed), url
+    assert (visitor.page("/console/users").status_code == 403) == (may < 3)
+    scopes = ["read", "triage", "operate", "admin"][: may + 1]
+    made = visitor.send("/console/account", do="token", what_for="a test", days="1", scope=scopes)
+    auth = bearer(token_in(made.text))
+    calls: list[tuple[str, str, Any, int]] = [
+        ("GET", "/incidents", None, 0),
+        ("GET", "/metrics", None, 0),
+        ("POST", "/incidents/change", {"incidents": [one.incident_id], "comment": "x"}, 1),
+        ("POST", "/reviews/decide", {"domains": ["evil.example"], "label": "tunnel", "reason": "x"}, 1),
+        ("POST", "/retrain", None, 2),
+        ("POST", "/learning/stop", None, 2),
+        ("POST", "/blocks/undo-all", {}, 2),
+        ("GET", "/users", None, 3),
+        ("POST", "/users/link", {"name": "ann"}, 3),
+    ]
+    for method, url, sent, needed in calls:
+        status = world.call(method, url, headers=auth, **({"json": sent} if sent is not None else {})).status_code
+        assert (status == 403) == (may < needed) and status in (200, 202, 403), (url, status)
+    if may >= 1:
+        history = world.get(f"/incidents/{one.incident_id}/history").json()["history"]
+        assert {said["author"] for said in history} == {"ann"}, "a user is who they are, whatever a program says"
+
+
+def test_a_token_for_metrics_reads_metrics_alone(world: World) -> None:
+    visitor = Visitor(world, "prom", Role.VIEWER)
+    auth = bearer(token_in(visitor.send("/console/account", do="token", what_for="x", scope="metrics").text))
+    assert world.get("/metrics", headers=auth).status_code == 200
+    assert world.get("/incidents", headers=auth).status_code == 403
+    assert world.get("/whoami", headers=auth).status_code == 403
+
+
+def test_a_token_is_shown_once_and_ends_at_once(world: World) -> None:
+    visitor = Visitor(world, "ann", Role.ANALYST)
+    token = token_in(visitor.send("/console/account", do="token", what_for="<b>x", scope="read").text)
+    assert world.get("/whoami", headers=bearer(token)).json() == {"name": "ann", "scopes": ["metrics", "read"]}
+    page = visitor.page("/console/account").text
+    assert token not in page and "&lt;b&gt;x" in page
+    (listed,) = world.get("/tokens", headers=bearer(token)).json()["tokens"]
+    assert listed["used_at"] is not None and "secret" not in listed
+    Visitor(world, "bea", Role.ANALYST).send("/console/account", do="revoke", token_id=listed["token_id"])
+    assert world.get("/whoami", headers=bearer(token)).status_code == 200, "it is not theirs"
+    visitor.send("/console/account", do="revoke", token_id=listed["token_id"])
+    assert world.get("/whoami", headers=bearer(token)).status_code == 401
+
+
+def test_another_role_or_none_holds_for_open_sessions_at_once(world: World) -> None:
+    ann, bea = Visitor(world, "ann", Role.OPERATOR), Visitor(world, "bea", Role.ADMIN)
+    assert ann.send("/console/learning", do="disable").status_code == 200
+    bea.send("/console/users", do="role", name="ann", role="viewer")
+    assert ann.send("/console/learning", do="enable").status_code == 403
+    bea.send("/console/users", do="disable", name="ann")
+    assert ann.page("/").status_code == 303
+    assert ann.log_in().status_code == 401
+    assert "cannot take bea away: there would be no admin" in html.unescape(
+        bea.send("/console/users", do="disable", name="bea").text
+    )
+    assert bea.send("/console/users", do="remove", name="ann").status_code == 422, "it is confirmed first"
+    assert "ann is no user any more." in bea.send("/console/users", do="remove", name="ann", confirm="yes").text
+
+
+def test_logging_out_ends_the_session_on_the_server(world: World) -> None:
+    ann = Visitor(world, "ann", Role.VIEWER)
+    world.call("POST", "/logout", headers={"Cookie": ann.cookie})
+    assert ann.page("/").status_code == 303
+    cookie = world.cookie()
+    world.call("POST", "/logout", headers={"Cookie": cookie})
+    assert world.call("GET", "/", headers=HTML | {"Cookie": cookie}).status_code == 303
+
+
+def test_wrong_passwords_make_an_address_wait_and_the_name_too(world: World) -> None:
+    ann = Visitor(world, "ann", Role.VIEWER)
+    answers = [ann.log_in("wrong") for _ in range(ATTEMPTS_MAX)]
+    assert [one.status_code for one in answers] == [401] * (ATTEMPTS_MAX - 1) + [429]
+    assert int(answers[-1].headers["retry-after"]) > 0
+    assert ann.log_in().status_code == 429
+    assert [one.author for one in world.parts.console.audit.entries(action="login refused")] == ["ann"]
+
+
+def test_the_api_token_opens_the_console_under_no_users_name(world: World) -> None:
+    Visitor(world, "ann", Role.VIEWER)
+    answer = world.call("POST", "/login", data={"name": "Ann", "password": TOKEN})
+    assert (answer.status_code, "user&#39;s name" in answer.text) == (422, True)
+    assert world.call("POST", "/login", data={"name": "eve", "password": TOKEN}).status_code == 303
+
+
+def test_a_form_of_one_session_is_none_of_another(world: World) -> None:
+    ann, bea = Visitor(world, "ann", Role.ADMIN), Visitor(world, "bea", Role.ADMIN)
+    key = re.findall(r'name="key" value="([0-9a-f]+)"', ann.page("/console/users").text)[0]
+    answer = world.call(
+        "POST", "/console/users", headers={"Cookie": bea.cookie}, data={"key": key, "do": "disable", "name": "ann"}
+    )
+    assert answer.status_code == 401
+    assert ann.page("/").status_code == 200
+
+
+def test_a_password_is_changed_by_who_knows_it_and_ends_other_sessions(world: World) -> None:
+    ann = Visitor(world, "ann", Role.VIEWER)
+    other = ann.log_in().headers["set-cookie"].split(";")[0]
+    sent = {"do": "password", "new": "another long one", "again": "another long one"}
+    assert ann.send("/console/account", old="wrong", **sent).status_code == 422
+    assert ann.send("/console/account", old=PASSWORD, **sent | {"again": "x"}).status_code == 422
+    assert ann.send("/console/account", old=PASSWORD, **sent).status_code == 200
+    assert ann.page("/").status_code == 200
+    assert world.call("GET", "/", headers=HTML | {"Cookie": other}).status_code == 303
+    assert ann.log_in().status_code == 401
+    assert ann.log_in("another long one").status_code == 303
+
+
+def test_without_a_database_open_sessions_hold_and_the_api_token_opens_another(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ann = Visitor(world, "ann", Role.ANALYST)
+    assert ann.page("/console/account").status_code == 200
+
+    def away(*_: object, **__: object) -> None:
+        raise StoreError("cannot reach the database")
+
+    monkeypatch.setattr("agents.web.auth.FRESH_S", 0.0)
+    for name in ("reading", "writing"):
+        monkeypatch.setattr(Store, name, away)
+    assert ann.page("/console/account").status_code == 200
+    answer = ann.log_in()
+    assert (answer.status_code, "the API token opens the console" in answer.text) == (503, True)
+    assert world.call("POST", "/login", data={"name": "", "password": TOKEN}).status_code == 303
+
+
+def test_models_blocks_reviews_and_learning_are_in_the_audit_log(world: World) -> None:
+    ann = Visitor(world, "ann", Role.OPERATOR)
+    ann.send("/console/blocks", do="block", domain="evil.net", reason="seen")
+    ann.send("/console/reviews", do="benign", domain="good.example", reason="ours")
+    ann.send("/console/learning", do="disable")
+    world.call("POST", "/retrain", headers=AUTH)
+    noted = [(one["author"], one["way"], one["action"], one["object"]) for one in world.get("/audit").json()["entries"]]
+    assert noted[:4] == [
+        ("API", "API", "retraining", "run-1"),
+        ("ann", "console", "learning", "console"),
+        ("ann", "console", "labelled benign", "good.example"),
+        ("ann", "console", "blocked", "evil.net"),
+    ]
+
+
+def test_the_first_start_prints_a_link_for_the_admin_until_it_is_used(
+    world: World, capsys: pytest.CaptureFixture[str]
+) -> None:
+    printed: list[str] = []
+
+    def start() -> str:
+        first = FirstLogin(world.store, world.parts.people, "http://console")
+        first.start()
+        wait_for(lambda: not first.is_waiting, "the first admin")
+        printed.append(capsys.readouterr().out)
+        return printed[-1]
+
+    links = [re.findall(r"http://console(/login/link/\S+)", start())[0] for _ in range(2)]
+    assert links[0] != links[1]
+    assert world.call("GET", links[0]).status_code == 404, "a later start makes another"
+    sent = {"password": PASSWORD, "again": PASSWORD}
+    assert world.call("POST", links[1], data=sent).status_code == 303
+    assert start() == ""
