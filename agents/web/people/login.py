@@ -158,7 +158,7 @@ async def link_used(request: Request, secret: str) -> Response:
         if password != form.get("again", [""])[0]:
             raise UsageError("cannot use that password: the two are not the same")
         user = await asyncio.to_thread(parts_of(request).people.users.set_password_by_link, secret[:100], password)
-        session = await asyncio.to_thread(session_begun, request, user, "with a one-time link, by which a password was set")
+        session = await asyncio.to_thread(session_begun, request, user, "by a one-time link that set a password")
     except UsageError as error:
         gate.attempts.wrong(address)
         return await asyncio.to_thread(_link_form, request, secret, 422, str(error))
