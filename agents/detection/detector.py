@@ -131,6 +131,7 @@ class TunnelDetector:
 
     def _use(self, model: Model) -> None:
         self.model = model
+        self.incidents.model_id = model.model_id
         self._limits: Limits = limits_of(model.limit_factor, self.incidents.quiet_s)
         self._limits_together = limits_together(self._limits)
 

@@ -71,6 +71,10 @@ class Timeline:
         ]
 
 
+OF_OPENING = ("kind", "model")
+"""Evidence that stays as it was when the incident was opened."""
+
+
 @dataclass(frozen=True, slots=True)
 class Reading:
     """Tool and text found in the first names of a flow; finding them costs more than all the rest of its evidence."""
@@ -107,6 +111,13 @@ def evidence_json(flow: Flow, domain: str, tool: str | None, readable: str, time
         "timeline": timeline.to_json(),
         "step_s": timeline.step_s,
     }
+
+
+def kind_word(evidence: Evidence) -> str:
+    """What opened an incident, in a word or two: the sum beyond its limit, a learnt probability, a group's list."""
+    if evidence.learnt:
+        return "learnt"
+    return "strict group" if evidence.refused else evidence.kind.name.lower().replace("_", " ")
 
 
 def attack(flow: Flow, tool: str | None, readable: str) -> list[str]:
@@ -249,6 +260,8 @@ class Incidents:
         self.losses: tuple[str, ...] = ()
         """What the sources of queries do not keep of them: each incident says it, unless `origins` knows better."""
         self.origins: Origins | None = None
+        self.model_id = ""
+        """The model in use, which each incident that it opens names."""
 
     def restore(self, incidents: Iterable[Incident]) -> None:
         """Take over the incidents that were open when the process stopped."""
@@ -397,6 +410,7 @@ class Incidents:
             severity=self.scale.severity(score),
             score=score,
             reasons=incident_reasons(domain, flow.names, flow.encoded_names, evidence, sharing),
+            evidence={"kind": kind_word(evidence), "model": self.model_id},
             tool=None,
             first_seen=flow.first_seen,
             last_seen=ts,
@@ -513,6 +527,7 @@ class Incidents:
         if tool is None or flow.names <= SAMPLES:
             tool = reading.tool or tool
         evidence = evidence_json(flow, incident.domain, tool, reading.readable, trail.timeline)
+        evidence |= {name: incident.evidence[name] for name in OF_OPENING if name in incident.evidence}
         if incident.reasons[0].startswith(STRICT_REASON):
             evidence["benign_if"] = (
                 f"It would be benign if the list of the client's group should have {incident.domain}."

@@ -57,8 +57,8 @@ def _search_of(options: argparse.Namespace) -> IncidentSearch:
         terms = replace(terms, since=since)
     return IncidentSearch(
         terms=terms,
-        clients=[options.client] if options.client else (),
-        domains=[options.domain] if options.domain else (),
+        client=[options.client] if options.client else (),
+        domain=[options.domain] if options.domain else (),
         severity=[int(Severity[name]) for name in options.severity or ()],
         state=options.in_state or (),
     )

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import ipaddress
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, and_, desc, false, func, or_, select
+from sqlalchemy import ColumnElement, Connection, Text, and_, desc, false, func, or_, select
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.elements import KeyedColumnElement
+from sqlalchemy.sql.visitors import InternalTraversal
 
 from agents.core.errors import UsageError
 from agents.core.text import NETWORK
@@ -24,8 +27,41 @@ _I, _T = INCIDENTS.c, TRIAGE.c
 _FROM = INCIDENTS.outerjoin(TRIAGE, _T.incident_id == _I.incident_id)
 _STATE = func.coalesce(_T.state, str(ReviewState.NEW))
 _LABEL, _ASSIGNEE, _TOOL = func.coalesce(_T.label, ""), func.coalesce(_T.assignee, ""), func.coalesce(_I.tool, "")
-FACETS = {"severity": _I.severity, "state": _STATE, "label": _LABEL, "assignee": _ASSIGNEE, "tool": _TOOL}
-"""What a list is narrowed by, and counted for."""
+
+
+class _OfEvidence(ColumnElement[str]):
+    """A text of the evidence, which is JSON in a text column; "" where it has none."""
+
+    inherit_cache = True
+    type = Text()
+    _traverse_internals = [("name", InternalTraversal.dp_string)]
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+
+@compiles(_OfEvidence, "sqlite")
+def _in_sqlite(element: _OfEvidence, compiler: SQLCompiler, **_: Any) -> str:
+    return f"coalesce(json_extract(incidents.evidence, '$.{element.name}'), '')"
+
+
+@compiles(_OfEvidence, "postgresql")
+def _in_postgres(element: _OfEvidence, compiler: SQLCompiler, **_: Any) -> str:
+    return f"coalesce(incidents.evidence::json ->> '{element.name}', '')"
+
+
+FACETS: Mapping[str, ColumnElement[Any]] = {
+    "severity": _I.severity,
+    "state": _STATE,
+    "label": _LABEL,
+    "assignee": _ASSIGNEE,
+    "tool": _TOOL,
+    "kind": _OfEvidence("kind"),
+    "model": _OfEvidence("model"),
+    "client": _I.client,
+    "domain": _I.domain,
+}
+"""What a list is narrowed by, and counted for. kind: the sum that was beyond its limit; model: the one in use then."""
 FACET_VALUES_MAX = 12
 """Values of one facet that are shown, the most frequent ones."""
 EXPORT_PAGE = 500
@@ -40,13 +76,15 @@ class IncidentSearch:
     """Which incidents. Facets: () = any; "" is a value of label, assignee and tool: none."""
 
     terms: Terms = field(default_factory=Terms)
-    clients: Sequence[str] = ()  # exactly
-    domains: Sequence[str] = ()
+    client: Sequence[str] = ()  # exactly
+    domain: Sequence[str] = ()
     severity: Sequence[int] = ()
     state: Sequence[str] = ()
     label: Sequence[str] = ()
     assignee: Sequence[str] = ()
     tool: Sequence[str] = ()
+    kind: Sequence[str] = ()
+    model: Sequence[str] = ()
     explained: bool | None = None  # whether a kind of benign service may explain it
     going_on: bool | None = None  # whether the detector still sees it
     source: str | None = None  # mark of a replay; "" = what was seen live
@@ -184,8 +222,6 @@ def within(clients: Sequence[str], networks: Sequence[str]) -> list[str]:
 def _conditions(search: IncidentSearch, known: Sequence[str] | None, without: str = "") -> list[ColumnElement[bool]]:
     terms = search.terms
     found = _named(terms, known)
-    found += [_I.client.in_([clean(one) for one in search.clients])] if search.clients else []
-    found += [_I.domain.in_([clean(one) for one in search.domains])] if search.domains else []
     if terms.since is not None:
         found.append(_I.last_seen >= terms.since)
     if terms.until is not None:

@@ -24,7 +24,8 @@ TERMS_MAX = 16
 """Words of a search that are looked for, the first ones: each is compared with every text of every row."""
 SEARCH_MAX = 1_024
 """Characters of a search that are read."""
-KEYS = ("client", "domain", "name", "severity", "state", "label", "assignee", "tool", "type", "rcode", "why")
+OF_INCIDENTS = ("state", "label", "assignee", "tool", "kind", "model")
+KEYS = ("client", "domain", "name", "severity", *OF_INCIDENTS, "type", "rcode", "why")
 """What `key:value` may name."""
 _LAST = re.compile(
     r"\blast\s*(\d{1,5})?\s*(?:(m)(?:in(?:ute)?s?)?|(h)(?:ours?)?|(d)(?:ays?)?|(w)(?:eeks?)?)\b", re.IGNORECASE

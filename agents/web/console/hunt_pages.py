@@ -98,7 +98,7 @@ def _summary_page(request: Request, kind: str, name: str, wanted: str) -> Respon
         summary["flows"] = parts.flows.hours(
             client=name if kind == "client" else None, domain=name if kind == "domain" else None, since=since
         )
-        mine = IncidentSearch(clients=[name]) if kind == "client" else IncidentSearch(domains=[name])
+        mine = IncidentSearch(client=[name]) if kind == "client" else IncidentSearch(domain=[name])
         summary["incidents"] = parts.console.finder.page(mine, limit=20, counted=False).incidents
     except AgentsError as error:
         problem = str(error)

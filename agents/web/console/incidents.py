@@ -10,6 +10,7 @@ from itertools import islice
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Depends, HTTPException, Path, Query, Request, Response
+from pydantic import StringConstraints
 from starlette.responses import StreamingResponse
 
 from agents.core.types import Severity
@@ -21,8 +22,6 @@ from agents.store.feedback.labels import Label
 from agents.store.feedback.reviews import ReviewState
 from agents.web.api import (
     PROBLEMS,
-    Client,
-    Domain,
     Limit,
     Replayed,
     Severities,
@@ -61,9 +60,17 @@ Text = Annotated[
         examples=["10.0.0.0/8 last 2h"],
     ),
 ]
+Clients = Annotated[
+    list[Annotated[str, StringConstraints(max_length=64)]] | None,
+    Query(max_length=100, description="address of the client: repeat it for several", examples=[["192.0.2.7"]]),
+]
+Domains = Annotated[
+    list[Annotated[str, StringConstraints(max_length=1024)]] | None,
+    Query(max_length=100, description="registered domain: repeat it for several", examples=[["evil.example"]]),
+]
 States = Annotated[list[ReviewStateName] | None, Query(description="what people said: repeat it for several")]
 Labels = Annotated[list[LabelName | Literal["none"]] | None, Query(description="none = not labelled")]
-Names = Annotated[list[str] | None, Query(max_length=100, description="none = nobody's, or no known tool")]
+Names = Annotated[list[str] | None, Query(max_length=100, description="none = nobody's, no known tool, kind or model")]
 Cursor = Annotated[str | None, Query(max_length=80, description="what the page before gave as its cursor")]
 EXPORT_MAX = 100_000
 """Incidents of one export, at most."""
@@ -73,8 +80,8 @@ views_router = APIRouter(prefix="/views", responses=PROBLEMS, dependencies=[Depe
 
 
 def search_of(
-    client: Client = None,
-    domain: Domain = None,
+    client: Clients = None,
+    domain: Domains = None,
     severity: Severities = None,
     since: Since = None,
     until: Until = None,
@@ -85,18 +92,22 @@ def search_of(
     label: Labels = None,
     assignee: Names = None,
     tool: Names = None,
+    kind: Names = None,
+    model: Names = None,
     explained: Annotated[bool | None, Query(description="whether a kind of benign service may explain it")] = None,
 ) -> IncidentSearch:
     """The search that the parameters of a request ask for. Times are of `last_seen`."""
     return IncidentSearch(
         terms=parse_search(q or "", time.time()).narrowed(since, until),
-        clients=(client,) if client is not None else (),
-        domains=(domain,) if domain is not None else (),
+        client=client or (),
+        domain=domain or (),
         severity=[int(Severity[name]) for name in severity or ()],
         state=state or (),
         label=["" if one == NONE else one for one in label or ()],
         assignee=["" if one == NONE else one for one in assignee or ()],
         tool=["" if one == NONE else one for one in tool or ()],
+        kind=["" if one == NONE else one for one in kind or ()],
+        model=["" if one == NONE else one for one in model or ()],
         explained=explained,
         going_on=True if open_only else None,
         source=source,
