@@ -14,7 +14,7 @@ from agents.web import api, errors, learning, metrics, pages, reviews
 from agents.web.auth import Gatekeeper
 from agents.web.blocking import blocks
 from agents.web.console import hunt_pages, hunting, incident_pages, incidents, live, services
-from agents.web.fleet import exchange
+from agents.web.fleet import exchange, link, status
 from agents.web.headers import SafeHeaders
 from agents.web.models import versions
 from agents.web.parts import Parts
@@ -43,6 +43,7 @@ def create_app(parts: Parts) -> FastAPI:
         exception_handlers=errors.HANDLERS,
     )
     app.state.parts = parts
+    app.add_middleware(link.FleetLink, parts=parts)
     app.state.gate = gate
     app.state.strip = live.LiveStrip(parts)
     app.state.closing = threading.Event()  # set when the server is about to end: streams end then
@@ -57,6 +58,7 @@ def create_app(parts: Parts) -> FastAPI:
     app.include_router(blocks.router, dependencies=[Depends(gate.require)])
     app.include_router(versions.router, dependencies=[Depends(gate.require)])
     app.include_router(exchange.router)
+    app.include_router(status.router, dependencies=[Depends(gate.require)])
     app.include_router(metrics.router, dependencies=[Depends(gate.require)])
     app.include_router(pages.described_router)
     app.include_router(pages.router)
@@ -68,6 +70,7 @@ def create_app(parts: Parts) -> FastAPI:
     app.include_router(blocks.page_router)
     app.include_router(versions.page_router)
     app.include_router(learning.page_router)
+    app.include_router(status.page_router)
     app.mount("/static", StaticFiles(directory=str(resources.files("agents.web") / "static")), name="static")
     _describe(app)
     return app

@@ -26,6 +26,7 @@ from agents.web import reports
 from agents.web.api import report_answer
 from agents.web.auth import ATTEMPTS_S, COOKIE, SESSION_S, Gatekeeper, Sent, address_of
 from agents.web.endpoints import endpoints
+from agents.web.fleet.link import FleetLink
 from agents.web.parts import Parts, parts_of
 
 FORM_MAX = 4096
@@ -76,6 +77,7 @@ def domain_link(domain: str, shown: str | None = None) -> Markup:
 
 
 _templates.globals |= {"client_link": client_link, "domain_link": domain_link}
+_templates.globals["fleet_linked"] = FleetLink.linked
 _templates.filters |= {"iso": _iso, "amount": amount_text, "type_name": type_name, "rcode_name": _rcode}
 _templates.filters |= {"utc": _utc, "pretty": lambda value: json.dumps(value, indent=2)}
 _templates.filters |= {

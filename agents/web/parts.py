@@ -14,7 +14,7 @@ from typing import Any, Generic, Protocol, TypeVar, cast
 from fastapi import Request
 
 from agents.core.errors import AgentsError, StoreError, StoreUnusableError
-from agents.core.protocols import CycleDesk, FleetDesk, FlowLearner, ModelList, ReadStore
+from agents.core.protocols import CycleDesk, FleetDesk, FleetMember, FlowLearner, ModelList, ReadStore
 from agents.core.text import NETWORK
 from agents.core.types import Metric
 from agents.detection.explanations.known_desk import KnownDesk
@@ -180,7 +180,8 @@ class Parts:
     the online learner, `cycles` where cycles of the sequence model are asked for, `blocks` what is blocked, `desk` what
     is decided about models, `console` what people at the console keep and look for,
     `flows` what flow-hours say, `known` this network's own known services, `in_force` the settings: name, value without
-    secrets, where it came from; `fleet` what coordinates other sites.
+    secrets, where it came from; `fleet` what coordinates other sites,
+    `fleet_site` what this one is to a fleet.
     """
 
     store: ReadStore
@@ -201,6 +202,7 @@ class Parts:
     in_force: Callable[[], Iterable[tuple[str, str, str]]] = _no_settings
     version: str = "0"
     fleet: FleetDesk | None = None
+    fleet_site: FleetMember | None = None
 
     @cached_property
     def database(self) -> Probe[Mapping[str, Any]]:

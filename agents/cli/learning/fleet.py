@@ -6,19 +6,18 @@ import argparse
 import json
 import sys
 import time
-from collections.abc import Sequence
 from contextlib import closing
 from typing import Any
 
 from agents.core.text import counted, printable, utc
-from agents.learning.fleet.joining import quantile_bin
+from agents.learning.fleet.habits import kinds_seen
+from agents.learning.fleet.joining import compared_quantiles
 from agents.learning.fleet.site import FleetSite
 from agents.runtime import bootstrap, warmup
 from agents.settings import Settings
 
 LOOK_S = 2.0
 """How often a round is asked for that is waited for."""
-SHARES = (0.5, 0.9, 0.99)
 
 
 def fleet(settings: Settings, options: argparse.Namespace) -> int:
@@ -65,12 +64,11 @@ def _status(site: FleetSite) -> dict[str, Any]:
         "sites_in_the_last_round": state.joined,
         "taken": site.taken(),
         "domains_known_at_several_sites": len(state.domains),
+        "kinds_of_service": kinds_seen(state.habits),
     }
-    rows: dict[str, Sequence[float]] = {"here": site.own_counts(), "fleet": state.shares}
-    rows = {name: row for name, row in rows.items() if sum(row)}
-    for share in SHARES:
-        of_all = {name: f"below {2 ** (quantile_bin(row, share) + 1):,} bytes" for name, row in rows.items()}
-        found[f"busiest day of {share:.0%} of clients"] = of_all
+    for row in compared_quantiles(site.own_counts(), state.shares):
+        of_all = {name: f"below {row[name]:,} bytes" for name in ("here", "fleet") if row[name]}
+        found[f"busiest day of {row['share']:.0%} of clients"] = of_all
     return found
 
 

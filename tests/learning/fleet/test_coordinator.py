@@ -72,7 +72,7 @@ class Fleet:
 def contribution() -> dict[str, Any]:
     return {
         "format": 1, "round": 1, "flow_schema": FLOW_SCHEMA, "name_schema": NAME_SCHEMA, "delta": [0.01] * WEIGHTS,
-        "counts": [3] * BINS, "domains": ["0123456789abcdef"], "forest": None,
+        "counts": [3] * BINS, "domains": ["0123456789abcdef"], "habits": [], "forest": None,
     }  # fmt: skip
 
 
