@@ -76,10 +76,10 @@ class Knowledge:
 
 @dataclass(frozen=True)
 class FleetSite:
-    """A site. knowledge: reads what is known here. propose: takes what came of a round, its profile and its forest, to
-    this site's gates; what came of that, a line each.
+    """A site. knowledge: reads what is known here; week: the flow-hours of the last week alone. propose: takes what came
+    of a round, its profile and its forest, to this site's gates; what came of that, a line each.
 
-    week: reads the flow-hours of the last week. Every method raises AgentsError: of the coordinator that is away, of answers that are not its own.
+    Every method raises AgentsError: of the coordinator that is away, of answers that are not its own.
     """
 
     folder: Path
