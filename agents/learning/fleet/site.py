@@ -76,7 +76,7 @@ class Knowledge:
 
 @dataclass(frozen=True)
 class FleetSite:
-    """A site. knowledge: reads what is known here; week: the flow-hours of the last week alone. propose: takes what came
+    """A site. knowledge: reads what is known here; week: the flow-hours of the last week. propose: takes what came
     of a round, its profile and its forest, to this site's gates; what came of that, a line each.
 
     Every method raises AgentsError: of the coordinator that is away, of answers that are not its own.
