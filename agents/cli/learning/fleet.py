@@ -10,6 +10,7 @@ from contextlib import closing
 from typing import Any
 
 from agents.core.text import counted, printable, utc
+from agents.learning.fleet.flower import FlowerRounds, FlowerSite, must_have_flower
 from agents.learning.fleet.habits import kinds_seen
 from agents.learning.fleet.joining import compared_quantiles
 from agents.learning.fleet.site import FleetSite
@@ -22,7 +23,7 @@ LOOK_S = 2.0
 
 def fleet(settings: Settings, options: argparse.Namespace) -> int:
     """`dns-tunnel fleet …`."""
-    if options.action in ("sites", "add", "remove"):
+    if options.action in ("sites", "add", "remove", "serve"):
         return _coordinate(settings, options)
     with closing(bootstrap.store_of(settings)) as store:
         store.migrate()
@@ -30,11 +31,15 @@ def fleet(settings: Settings, options: argparse.Namespace) -> int:
         if options.action == "status":
             print(json.dumps(_status(site), indent=1))
             return 0
+        if options.action == "run" and options.engine == "flower":
+            must_have_flower(options.address)
         warmup.up(print)
         if options.action == "show":
             print(site.contribution(site.look()).model_dump_json(indent=1))
         elif options.action == "join":
             _say(site.step(sends=False) or ["nothing to take yet: no round has ended, or its result was taken"])
+        elif options.engine == "flower":
+            _say(FlowerSite(site).take_part(options.address))
         else:
             _run(site, options.rounds)
     return 0
@@ -74,7 +79,10 @@ def _status(site: FleetSite) -> dict[str, Any]:
 
 def _coordinate(settings: Settings, options: argparse.Namespace) -> int:
     coordinator = bootstrap.coordinator_of(settings)
-    if options.action == "sites":
+    if options.action == "serve":
+        must_have_flower(options.address)
+        _say(FlowerRounds(coordinator).serve(options.address, options.rounds, options.sites))
+    elif options.action == "sites":
         sites = coordinator.sites()
         for site, sent in sites.items():
             print(f"{site}  {'has sent' if sent else 'has not sent yet'}")

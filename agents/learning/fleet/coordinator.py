@@ -26,6 +26,7 @@ from typing import Any
 
 import numpy as np
 import structlog
+from numpy.typing import NDArray
 
 from agents.core.errors import BusyError, UsageError
 from agents.core.files import PRIVATE_MODE, locked_within, make_private_folder, write_atomic
@@ -100,6 +101,23 @@ class Coordinator:
     def sites(self) -> dict[str, bool]:
         """The sites, and whether each has sent in the open round."""
         return {site: self._sent(site).exists() for site in sorted(self._keys())}
+
+    def site_keys(self) -> dict[str, str]:
+        """Keys of sites, by which they are known. Raises UsageError."""
+        return self._keys()
+
+    def flow_model(self) -> FlowModel:
+        """The flow model that the open round begins with. Raises UsageError where no site takes part."""
+        if not self._keys():
+            raise UsageError("cannot begin a round: no site takes part; `fleet add` names one")
+        opened = self._round()
+        mean, scale, weights = (np.array(opened[name]) for name in ("mean", "scale", "weights"))
+        return FlowModel(mean, scale, weights[:-1], float(weights[-1]), {})
+
+    def go_on_from(self, weights: NDArray[np.float64]) -> None:
+        """Let the open round begin with these weights; what has come to it adds to them. Raises BusyError, OSError."""
+        with self._locked():
+            self._write("round.json", self._round() | {"weights": weights.tolist()})
 
     def is_set_up(self) -> bool:
         """See core.protocols.FleetDesk."""

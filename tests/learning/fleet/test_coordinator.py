@@ -175,6 +175,9 @@ def forest(**changed: Any) -> dict[str, Any]:
         {"domains": ["secret.evil.example"]},
         {"domains": ["0123456789abcdeF"]},
         {"domains": ["0123456789abcdef"] * 20_001},
+        {"habits": [{"hash": "0" * 16, "kind": "evil.example", "usual": 1, "clients": "0" * 1024}]},
+        {"habits": [{"hash": "0" * 16, "kind": "", "usual": 1, "clients": "evil.example"}]},
+        {"habits": [{"hash": "0" * 16, "kind": "", "usual": 1, "clients": "0" * 1024}] * 501},
         {"where": "evil.example"},
         {"name_schema": "evil.example"},
         {"name_schema": "0" * 16},
@@ -236,7 +239,7 @@ def test_without_sites_it_coordinates_nothing(tmp_path: Path) -> None:
 def test_keys_and_contributions_are_private(fleet: Fleet) -> None:
     fleet.send("one")
     files = list(fleet.folder.rglob("*.json"))
-    assert {path.name for path in files} == {"sites.json", "round.json", "one.json"}
+    assert {path.name for path in files} == {"sites.json", "round.json", "seen.json", "one.json"}
     assert all(path.stat().st_mode & 0o077 == 0 for path in files)
 
 
