@@ -146,7 +146,7 @@ class FlowerRounds:
         """The model that the next round begins with."""
         return [*self.fixed, self.weights]
 
-    def join(self, number: int, sent: Sequence[tuple[Arrays, Mapping[str, Any]]]) -> None:
+    def join_round(self, number: int, sent: Sequence[tuple[Arrays, Mapping[str, Any]]]) -> None:
         """Join the weights of a round; too few sites, and those of the last one stay."""
         deltas: dict[str, NDArray[np.float64]] = {}
         keys = self._coordinator.site_keys()
@@ -179,7 +179,9 @@ class FlowerRounds:
         server, common, strategy = (_flower(f"flwr.{one}") for one in ("server", "common", "server.strategy"))
 
         def aggregate_fit(_: Any, number: int, results: Sequence[Any], failures: Sequence[Any]) -> tuple[Any, Any]:
-            self.join(number, [(common.parameters_to_ndarrays(one.parameters), one.metrics) for _, one in results])
+            self.join_round(
+                number, [(common.parameters_to_ndarrays(one.parameters), one.metrics) for _, one in results]
+            )
             return common.ndarrays_to_parameters(self.parameters()), {}
 
         config = {"on_fit_config_fn": self._config, "on_evaluate_config_fn": self._config}

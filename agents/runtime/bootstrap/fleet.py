@@ -89,14 +89,17 @@ def _started(
 ) -> tuple[list[str], Model]:
     """Let a new site start from the fleet's profile; what came of it, and the model that its forest is joined with.
 
-    The profile's own gate is that of any: it ends at the caps of docs/bound.md. So DEPLOY=auto takes it at once.
+    The profile's own gate is that of any: it ends at the caps of docs/bound.md. So DEPLOY=auto takes it at once. What
+    this network has learnt of itself stays as it was deployed: that changes by the week, with a retraining.
     """
     before = registry.profile_of(champion)
     profile = profile_now(settings, store, before)
-    if profile is None or not (profile.fleet or (before is not None and before.fleet)):
-        return [], champion
-    if before is not None and before.summary()["learnt"] == profile.summary()["learnt"]:
-        return ["profile unchanged"], champion
+    if before is not None and profile is not None:
+        secret = fleet_options_of(settings).secret
+        profile = NetworkProfile(**(dict(before) | {"fleet": profile.fleet})).keyed(secret)
+    had = before.fleet if before is not None else ()
+    if profile is None or profile.fleet == had:
+        return ["profile unchanged"] if had else [], champion
     facts = {"parent": champion.model_id, "fleet_round": number, "profile": profile.summary()}
     made = replace(champion, manifest={**champion.manifest, **facts})
     candidate = Model.from_bytes(made.to_bytes())

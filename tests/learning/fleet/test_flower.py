@@ -19,6 +19,7 @@ from agents.core.errors import AgentsError, UsageError
 from agents.learning.fleet.exchange import WEIGHTS
 from agents.learning.fleet.flower import FlowerRounds, FlowerSite, _signature, must_have_flower
 from tests.learning.fleet.test_coordinator import Fleet
+from tests.support.patience import patient
 
 FLOWER = importlib.util.find_spec("flwr") is not None
 SITES = ("one", "two", "three")
@@ -43,7 +44,7 @@ def test_without_the_extra_one_line_says_so(tmp_path: Path) -> None:
     Fleet(tmp_path)
     for action in (["serve"], ["run", "--engine", "flower"]):
         command = [sys.executable, "-m", "agents", "--data-dir", str(tmp_path), "fleet", *action]
-        found = subprocess.run(command, capture_output=True, text=True, timeout=100, check=False)
+        found = subprocess.run(command, capture_output=True, text=True, timeout=patient(100), check=False)
         assert found.returncode == 2
         assert found.stderr.strip().endswith("(pip install 'dns-tunnel-detector[flower]')"), found.stderr
 
@@ -53,12 +54,12 @@ def test_weights_of_strangers_of_another_round_and_of_a_second_time_are_left_out
     rounds = FlowerRounds(fleet.desk)
     before = rounds.weights.copy()
     honest = [sent(rounds, fleet, "one", 0.01), sent(rounds, fleet, "two", 0.02)]
-    rounds.join(1, [*honest, sent(rounds, fleet, "one", 0.9), sent(rounds, fleet, "three", 0.03, key="k" * 20)])
+    rounds.join_round(1, [*honest, sent(rounds, fleet, "one", 0.9), sent(rounds, fleet, "three", 0.03, key="k" * 20)])
     assert (rounds.weights == before).all() and rounds.lines == ["round 1: nothing joined, 2 sites sent"]
-    rounds.join(1, [*honest, sent(rounds, fleet, "three", 0.03, number=2)])
-    rounds.join(1, [*honest, ([rounds.weights[:3]], honest[0][1])])
+    rounds.join_round(1, [*honest, sent(rounds, fleet, "three", 0.03, number=2)])
+    rounds.join_round(1, [*honest, ([rounds.weights[:3]], honest[0][1])])
     assert (rounds.weights == before).all()
-    rounds.join(1, [*honest, sent(rounds, fleet, "three", 5.0)])
+    rounds.join_round(1, [*honest, sent(rounds, fleet, "three", 5.0)])
     assert rounds.weights == pytest.approx(before + 0.02), "of three the median"
     assert fleet.state()["weights"] == pytest.approx(rounds.weights.tolist()), "rounds over HTTPS go on from there"
 
@@ -66,7 +67,9 @@ def test_weights_of_strangers_of_another_round_and_of_a_second_time_are_left_out
 def test_numbers_that_are_none_are_left_out(tmp_path: Path) -> None:
     fleet = Fleet(tmp_path)
     rounds = FlowerRounds(fleet.desk)
-    rounds.join(1, [sent(rounds, fleet, site, bad) for site, bad in zip(SITES, (np.nan, np.inf, 1e9), strict=True)])
+    rounds.join_round(
+        1, [sent(rounds, fleet, site, bad) for site, bad in zip(SITES, (np.nan, np.inf, 1e9), strict=True)]
+    )
     assert rounds.lines == ["round 1: nothing joined, 0 sites sent"]
 
 
@@ -94,14 +97,14 @@ def command(folder: Path, *arguments: str, **settings: str) -> subprocess.Popen[
 
 @pytest.mark.slow
 @pytest.mark.integration
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(1200)
 @pytest.mark.skipif(not FLOWER, reason="needs the extra flower (requirements-flower.txt)")
 def test_three_sites_run_five_rounds_over_flower(tmp_path: Path) -> None:
     """As people do it: one serves, three take part, each with its own gates and database."""
     keys = {}
     for site in SITES:
         with command(tmp_path / "coordinator", "add", site) as added:
-            out, _ = added.communicate(timeout=100)
+            out, _ = added.communicate(timeout=patient(100))
         keys[site] = next(line.split("=", 1)[1] for line in out.splitlines() if line.startswith("FLEET_KEY="))
     with closing(socket.create_server(("127.0.0.1", 0))) as taken:
         address = f"127.0.0.1:{taken.getsockname()[1]}"
@@ -115,10 +118,10 @@ def test_three_sites_run_five_rounds_over_flower(tmp_path: Path) -> None:
     ]  # fmt: skip
     try:
         for one in sites:
-            out, _ = one.communicate(timeout=300)
+            out, _ = one.communicate(timeout=patient(300))
             assert one.returncode == 0, out
             assert all(f"round {number}: flow model deployed" in out for number in range(1, 6)), out
-        out, _ = server.communicate(timeout=100)
+        out, _ = server.communicate(timeout=patient(100))
         assert server.returncode == 0, out
     finally:
         for one in (server, *sites):
