@@ -105,7 +105,7 @@ images: install  ## base images pinned by tag and digest; asks their registry th
 lock:  ## pin every dependency with hashes
 	uv pip compile --universal --python-version 3.11 --generate-hashes -q --extra build pyproject.toml -o requirements.txt
 	uv pip compile --universal --python-version 3.11 --generate-hashes -q --extra build --extra dev pyproject.toml -o requirements-dev.txt
-	for extra in apprise deep kafka mlflow nats pyod; do uv pip compile --universal --python-version 3.11 --generate-hashes -q --extra build --extra $$extra \
+	for extra in apprise deep flower kafka mlflow nats pyod; do uv pip compile --universal --python-version 3.11 --generate-hashes -q --extra build --extra $$extra \
 		-c requirements.txt pyproject.toml -o requirements-$$extra.txt; done
 
 clean:  ## the virtual environment and caches

@@ -371,6 +371,13 @@ def _add_fleet(parser: argparse.ArgumentParser) -> None:
     actions.add_parser("join", help="start from the fleet's models; nothing is sent")
     run = actions.add_parser("run", help="take part in rounds, now")
     run.add_argument("--rounds", type=_rounds, default=1, help="so many, waiting for the other sites (default: 1)")
+    engines = "https, or Flower (extra flower) for the flow model's weights alone: all rounds of its server"
+    run.add_argument("--engine", choices=("https", "flower"), default="https", help=engines)
+    serve = actions.add_parser("serve", help="as coordinator: rounds over Flower (extra flower), now")
+    serve.add_argument("--rounds", type=_rounds, default=1, help="so many (default: 1)")
+    serve.add_argument("--sites", type=_rounds, default=3, help="begin when so many sites are there (default: 3)")
+    for action in (run, serve):
+        action.add_argument("--address", default="127.0.0.1:9092", metavar="HOST:PORT", help="Flower's, here")
     actions.add_parser("sites", help="as coordinator: the sites, and which have sent")
     for name, text in (
         ("add", "let a site take part; prints its settings once"),

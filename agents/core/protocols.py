@@ -306,6 +306,31 @@ class FleetDesk(Protocol):
         """Answer one request; what is wrong with it is the answer. Raises BusyError, OSError."""
         ...
 
+    def is_set_up(self) -> bool:
+        """Whether any site takes part. Never raises."""
+        ...
+
+    def overview(self) -> dict[str, Any] | None:
+        """The open round, the sites, and what was joined last; None where no site takes part. Raises AgentsError."""
+        ...
+
+
+class FleetMember(Protocol):
+    """This installation as a site of a fleet."""
+
+    def is_set_up(self) -> bool:
+        """Whether it takes part in one. Never raises."""
+        ...
+
+    def overview(self) -> dict[str, Any] | None:
+        """What it took and sent last, and how its clients compare; None where it takes part in none. Raises
+        AgentsError."""
+        ...
+
+    def preview(self) -> dict[str, Any]:
+        """Exactly what it would send now, as JSON values; it takes seconds. Raises AgentsError."""
+        ...
+
 
 class ModelList(Protocol):
     """The part of the registry that the console shows."""

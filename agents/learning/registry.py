@@ -67,16 +67,18 @@ _log = structlog.get_logger()
 class ModelRegistry(Generic[M]):
     """The folder of models. `load` makes a model of bytes or raises ModelError, `baseline` is shipped.
 
-    approvals: so many authors must approve a candidate before it is deployed by hand.
+    approvals: so many authors must approve a candidate before it is deployed by hand. secret: FLEET_SECRET.
     """
 
-    def __init__(self, models_dir: Path, load: Callable[[bytes], M], baseline: bytes, approvals: int = 1) -> None:
+    def __init__(
+        self, models_dir: Path, load: Callable[[bytes], M], baseline: bytes, approvals: int = 1, secret: str = ""
+    ) -> None:
         self.models_dir = models_dir
         self.champion_path = models_dir / CHAMPION_FILE
         self.origin = self._in_use = ""
         self._load, self._baseline, self._approvals = load, baseline, approvals
         self._rows = RegistryIndex(models_dir, self.champion_path)
-        self._profiles = ProfileFolder(models_dir / "profiles")
+        self._profiles = ProfileFolder(models_dir / "profiles", secret)
         self._seen: tuple[int, ...] | None = None
         self._canary_seen: tuple[int, ...] | None = None
         self._canary_row: dict[str, Any] | None = None

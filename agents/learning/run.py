@@ -130,7 +130,10 @@ class AlertDiff:
 
 @dataclass(frozen=True, slots=True)
 class ProfileChange:
-    """One change between two network profiles. what: looser, tighter, known, forgotten, elsewhere, proposal, kind."""
+    """One change between two network profiles.
+
+    what: looser, tighter, fleet, known, forgotten, elsewhere, proposal, kind.
+    """
 
     what: str
     domain: str  # presentation form; "" = none

@@ -15,7 +15,7 @@ from agents.web import api, errors, learning, metrics, pages, reviews
 from agents.web.auth import Gatekeeper, needs
 from agents.web.blocking import blocks
 from agents.web.console import hunt_pages, hunting, incident_pages, incidents, live, services
-from agents.web.fleet import exchange
+from agents.web.fleet import exchange, status
 from agents.web.headers import SafeHeaders
 from agents.web.models import versions
 from agents.web.parts import Parts
@@ -65,6 +65,7 @@ def create_app(parts: Parts) -> FastAPI:
     for router, changing in _ROUTERS:
         app.include_router(router, dependencies=[needs(changing)])
     app.include_router(exchange.router)
+    app.include_router(status.router, dependencies=[needs(AccessScope.OPERATE)])
     app.include_router(metrics.router, dependencies=[needs(AccessScope.METRICS, AccessScope.METRICS)])
     app.include_router(users.router, dependencies=[needs(AccessScope.ADMIN, AccessScope.ADMIN)])
     app.include_router(tokens.router, dependencies=[needs(AccessScope.READ)])
@@ -80,6 +81,7 @@ def create_app(parts: Parts) -> FastAPI:
     app.include_router(blocks.page_router)
     app.include_router(versions.page_router)
     app.include_router(learning.page_router)
+    app.include_router(status.page_router)
     app.mount("/static", StaticFiles(directory=str(resources.files("agents.web") / "static")), name="static")
     _describe(app)
     return app

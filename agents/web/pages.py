@@ -100,7 +100,8 @@ def rendered(name: str, /, **values: Any) -> str:
 def page(request: Request, name: str, status: int = 200, /, **values: Any) -> HTMLResponse:
     """A template with its values; `person` is who looks at it, `key` what its forms hold."""
     person, gate = getattr(request.state, "person", None), gate_of(request)
-    values = {"person": person, "key": gate.form_key(request) if person else ""} | values
+    values |= {"person": person, "key": gate.form_key(request) if person else ""}
+    values["in_fleet"] = parts_of(request).in_fleet
     return HTMLResponse(rendered(name, **values), status)
 
 

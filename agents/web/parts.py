@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, cast
 from fastapi import Request
 
 from agents.core.errors import AgentsError, StoreError, StoreUnusableError
-from agents.core.protocols import CycleDesk, FleetDesk, FlowLearner, ModelList, ReadStore
+from agents.core.protocols import CycleDesk, FleetDesk, FleetMember, FlowLearner, ModelList, ReadStore
 from agents.core.text import NETWORK
 from agents.core.types import Metric
 from agents.detection.explanations.known_desk import KnownDesk
@@ -184,8 +184,9 @@ class Parts:
     the online learner, `cycles` where cycles of the sequence model are asked for, `blocks` what is blocked, `desk` what
     is decided about models, `console` what people at the console keep and look for,
     `flows` what flow-hours say, `known` this network's own known services, `in_force` the settings: name, value without
-    secrets, where it came from; `fleet` what coordinates other sites; `people` who may log in, `oidc` the provider
-    through which they do, `public_url` the console's address as people see it.
+    secrets, where it came from; `fleet` what coordinates other sites, `fleet_site` what this one is to a fleet;
+    `people` who may log in, `oidc` the provider through which they do, `public_url` the console's address as people
+    see it.
     """
 
     store: ReadStore
@@ -207,8 +208,14 @@ class Parts:
     in_force: Callable[[], Iterable[tuple[str, str, str]]] = _no_settings
     version: str = "0"
     fleet: FleetDesk | None = None
+    fleet_site: FleetMember | None = None
     oidc: OidcProvider | None = None
     public_url: str = ""
+
+    @property
+    def in_fleet(self) -> bool:
+        """Whether a fleet is set up here, as its coordinator or as a site."""
+        return any(one is not None and one.is_set_up() for one in (self.fleet, self.fleet_site))
 
     @cached_property
     def database(self) -> Probe[Mapping[str, Any]]:

@@ -6,6 +6,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -35,9 +36,20 @@ def hour_of(queries: int, draw: np.random.Generator) -> list[QueryBatch]:
     return [batch_of(rows[at : at + BATCH]) for at in range(0, len(rows), BATCH)]
 
 
-def main(queries: int) -> None:
-    """Print what each part takes."""
-    settings = bootstrap.load_settings(data_dir=Path(tempfile.mkdtemp()))
+class Cost(NamedTuple):
+    """Seconds of CPU: of judging, of noting domains beside it, of the turn of the hour; held: seconds of waiting."""
+
+    judging: float
+    noting: float
+    turning: float
+    held: float
+    flows: int
+    rows: int
+
+
+def measured(folder: Path, queries: int) -> Cost:
+    """An hour of so many queries, in a database of this folder."""
+    settings = bootstrap.load_settings(data_dir=folder)
     detector = bootstrap.detector_of(settings, bootstrap.registry_of(settings).current())
     store = open_store(settings.store_url)
     store.migrate()
@@ -46,13 +58,13 @@ def main(queries: int) -> None:
     detector.detect(batches[0])  # kernels are loaded
     collector.start()
     collector.turn(BEGIN)
-    judging = seeing = 0.0
+    judging = noting = 0.0
     for batch in batches:
         begun = time.process_time()
         verdicts = detector.detect(batch)
         middle = time.process_time()
         collector.see(verdicts)
-        seeing += time.process_time() - middle
+        noting += time.process_time() - middle
         judging += middle - begun
     begun, held = time.process_time(), time.perf_counter()
     collector.turn(BEGIN + 3600)
@@ -60,9 +72,20 @@ def main(queries: int) -> None:
     collector.close(600)
     turning = time.process_time() - begun
     rows = sum(FlowHourStore(store).weeks(1).values())
-    print(f"{queries:,} queries of {CLIENTS} clients, {len(detector.flows):,} flows, {rows:,} flow-hours written")
-    print(f"noting domains: {seeing:.3f} s beside {judging:.2f} s of judging, {seeing / judging:.1%}")
-    print(f"the turn of the hour: {turning:.3f} s, {turning / 3600:.3%} of a core; judging waited {held:.3f} s at most")
+    store.close()
+    return Cost(judging, noting, turning, held, len(detector.flows), rows)
+
+
+def main(queries: int) -> None:
+    """Print what each part takes."""
+    with tempfile.TemporaryDirectory() as folder:
+        cost = measured(Path(folder), queries)
+    print(f"{queries:,} queries of {CLIENTS} clients, {cost.flows:,} flows, {cost.rows:,} flow-hours written")
+    print(
+        f"noting domains: {cost.noting:.3f} s beside {cost.judging:.2f} s of judging, {cost.noting / cost.judging:.1%}"
+    )
+    share = f"{cost.turning / 3600:.3%} of a core"
+    print(f"the turn of the hour: {cost.turning:.3f} s, {share}; judging waited {cost.held:.3f} s at most")
 
 
 if __name__ == "__main__":

@@ -17,8 +17,10 @@ from agents.detection.explanations.explainer import YOUNG_BYTES
 from agents.detection.explanations.network_profile import (
     DomainHabit,
     DomainReach,
+    FleetHabit,
     NetworkProfile,
     beyond_cap,
+    domain_hash_of,
     is_profile_domain,
     load_profile,
 )
@@ -167,3 +169,44 @@ def test_the_same_profile_gives_the_same_bytes() -> None:
     assert load_profile(KNOWN.to_bytes()).sha256 == KNOWN.sha256
     later = changed(KNOWN, made="2026-11-22")
     assert (later.summary()["learnt"], later.sha256 != KNOWN.sha256) == (KNOWN.summary()["learnt"], True)
+
+
+SECRET = "what only the sites know"
+
+
+def of_fleet(usual: float = 3000, **values: Any) -> NetworkProfile:
+    """A new site's profile: nothing of its own, and what other sites say of hash-lists.org."""
+    name = domain_hash_of(SECRET, "hash-lists.org")
+    said = FleetHabit(hash=name, kind=KIND, usual=usual, clients=120, sites=3)
+    return NetworkProfile(made="2026-11-15", fleet=(said,), **values)
+
+
+def test_a_new_site_starts_from_the_fleet_s_habits_and_from_none_without_the_secret() -> None:
+    found = after_lookups(with_profile(of_fleet().keyed(SECRET), 0), 90)
+    assert (found.severity, is_paged(found)) == (Severity.SUSPICIOUS, False)
+    assert found.evidence["explanation"]["budget"] == 6000
+    assert is_paged(after_lookups(with_profile(of_fleet().keyed(SECRET), 0), 400)), "twice what is usual, and no more"
+    for other in (of_fleet(), of_fleet().keyed("another secret"), None):
+        assert is_paged(after_lookups(with_profile(other, 0), 90))
+
+
+def test_the_fleet_s_word_ends_at_the_kind_s_cap_too() -> None:
+    much = of_fleet(1e9).keyed(SECRET)
+    assert after_lookups(with_profile(much, 0), 90).evidence["explanation"]["budget"] == 24_000
+    alone = of_fleet().fleet[0].model_copy(update={"sites": 1, "clients": 3})
+    assert list(beyond_cap(much)) == ["a domain of the fleet: 1,000,000,000 bytes a day, at most 24,000"]
+    assert list(beyond_cap(changed(much, fleet=(alone,)))) == ["a domain of the fleet: known at 1 site by 3 clients"]
+    assert list(beyond_cap(of_fleet())) == []
+
+
+def test_a_site_s_own_weeks_come_before_the_fleet_s_word() -> None:
+    own = USUAL.model_copy(update={"usual": 600})
+    assert of_fleet(habits=(own,), days=9).keyed(SECRET).usual("hash-lists.org") == 600
+    assert of_fleet(days=9).keyed(SECRET).usual("hash-lists.org") == 3000
+
+
+def test_a_profile_without_a_fleet_is_the_file_that_it_was() -> None:
+    """Hashes of profiles made before stay true, and the secret is in no file."""
+    assert b"fleet" not in KNOWN.to_bytes()
+    assert SECRET.encode() not in of_fleet().keyed(SECRET).to_bytes()
+    assert load_profile(of_fleet().to_bytes()) == of_fleet()

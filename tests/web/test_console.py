@@ -263,6 +263,8 @@ PROTECTED = [
     ("POST", "/services"),
     ("POST", "/services/preview"),
     ("POST", "/services/remove"),
+    ("GET", "/fleet/status"),
+    ("GET", "/fleet/contribution"),
     ("GET", "/whoami"),
     ("GET", "/tokens"),
     ("POST", "/tokens"),

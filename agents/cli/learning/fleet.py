@@ -6,24 +6,24 @@ import argparse
 import json
 import sys
 import time
-from collections.abc import Sequence
 from contextlib import closing
 from typing import Any
 
 from agents.core.text import counted, printable, utc
-from agents.learning.fleet.joining import quantile_bin
+from agents.learning.fleet.flower import FlowerRounds, FlowerSite, must_have_flower
+from agents.learning.fleet.habits import kinds_seen
+from agents.learning.fleet.joining import compared_quantiles
 from agents.learning.fleet.site import FleetSite
 from agents.runtime import bootstrap, warmup
 from agents.settings import Settings
 
 LOOK_S = 2.0
 """How often a round is asked for that is waited for."""
-SHARES = (0.5, 0.9, 0.99)
 
 
 def fleet(settings: Settings, options: argparse.Namespace) -> int:
     """`dns-tunnel fleet …`."""
-    if options.action in ("sites", "add", "remove"):
+    if options.action in ("sites", "add", "remove", "serve"):
         return _coordinate(settings, options)
     with closing(bootstrap.store_of(settings)) as store:
         store.migrate()
@@ -31,11 +31,15 @@ def fleet(settings: Settings, options: argparse.Namespace) -> int:
         if options.action == "status":
             print(json.dumps(_status(site), indent=1))
             return 0
+        if options.action == "run" and options.engine == "flower":
+            must_have_flower(options.address)
         warmup.up(print)
         if options.action == "show":
             print(site.contribution(site.look()).model_dump_json(indent=1))
         elif options.action == "join":
             _say(site.step(sends=False) or ["nothing to take yet: no round has ended, or its result was taken"])
+        elif options.engine == "flower":
+            _say(FlowerSite(site).take_part(options.address))
         else:
             _run(site, options.rounds)
     return 0
@@ -65,18 +69,20 @@ def _status(site: FleetSite) -> dict[str, Any]:
         "sites_in_the_last_round": state.joined,
         "taken": site.taken(),
         "domains_known_at_several_sites": len(state.domains),
+        "kinds_of_service": kinds_seen(state.habits),
     }
-    rows: dict[str, Sequence[float]] = {"here": site.own_counts(), "fleet": state.shares}
-    rows = {name: row for name, row in rows.items() if sum(row)}
-    for share in SHARES:
-        of_all = {name: f"below {2 ** (quantile_bin(row, share) + 1):,} bytes" for name, row in rows.items()}
-        found[f"busiest day of {share:.0%} of clients"] = of_all
+    for row in compared_quantiles(site.own_counts(), state.shares):
+        of_all = {name: f"below {row[name]:,} bytes" for name in ("here", "fleet") if row[name]}
+        found[f"busiest day of {row['share']:.0%} of clients"] = of_all
     return found
 
 
 def _coordinate(settings: Settings, options: argparse.Namespace) -> int:
     coordinator = bootstrap.coordinator_of(settings)
-    if options.action == "sites":
+    if options.action == "serve":
+        must_have_flower(options.address)
+        _say(FlowerRounds(coordinator).serve(options.address, options.rounds, options.sites))
+    elif options.action == "sites":
         sites = coordinator.sites()
         for site, sent in sites.items():
             print(f"{site}  {'has sent' if sent else 'has not sent yet'}")

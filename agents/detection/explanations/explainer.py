@@ -265,13 +265,17 @@ class Explainer:
         return not known and self._flows.is_young(asking.ts, asking.domain_key)
 
     def _usual(self, asking: Asking) -> float:
-        """Bytes that are usually carried on a day: by the profile, or by what was learnt where there is none.
+        """Bytes that are usually carried on a day: by the profile, or by what was learnt where there is none, or by
+        what other sites of a fleet say where nothing was learnt yet.
 
         Sums of a client over domains are no domain's habit: a profile has none of them.
         """
         if self.profile is not None and self.profile.days >= DAYS_MIN and asking.domain != SCATTERED:
             return self.profile.usual(asking.domain)
-        return max(self._habits.usual(asking.ts, one) for one in asking.keys)
+        own = max(self._habits.usual(asking.ts, one) for one in asking.keys)
+        if own or self.profile is None or asking.domain == SCATTERED:
+            return own
+        return self.profile.fleet_usual(asking.domain)
 
     def _within(self, account: Account, kind: ServiceKind, asking: Asking, more: float, key: str, young: bool) -> bool:
         """Whether the allowances of the domain, the client and the network leave room for so many bytes more."""

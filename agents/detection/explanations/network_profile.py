@@ -8,15 +8,17 @@ below a domain. Whatever it says, allowances end at the caps of docs/bound.md (e
 from __future__ import annotations
 
 import hashlib
+import hmac
 import json
 from collections.abc import Iterator
 from datetime import UTC, date, datetime
 from functools import cached_property
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PrivateAttr, ValidationError
 
 from agents.core.errors import NameFormatError
+from agents.core.text import counted
 from agents.core.types import DAY_S
 from agents.detection.counting.flow_kernels import FAMILIAR_CLIENTS, YOUNG_S
 from agents.detection.explanations.kinds import KINDS
@@ -29,6 +31,9 @@ PROFILE_BYTES_MAX = 8 << 20
 """A larger file is no profile."""
 HABITS_KEPT, REACH_KEPT, ZONES_KEPT = 5_000, 20_000, 100
 """Domains of each part, at most."""
+SITES_AGREE, PREVALENCE_MIN = 2, 8
+"""Sites of a fleet that know a domain before others learn of it, and distinct clients of all of them: five of each,
+less what a sketch may miss."""
 TEXT_NAME_MAX = 1024
 """Characters of a domain in presentation form: 255 bytes, each as \\DDD at most."""
 HABIT_TIMES = 2.0
@@ -68,6 +73,17 @@ def _as_day(text: str) -> str:
     return date.fromisoformat(text).isoformat()
 
 
+def domain_hash_of(secret: str, domain: str) -> str:
+    """What a domain is called between sites of a fleet: nobody without their secret can try names out."""
+    text = b"domain " + domain.encode("utf-8", "surrogatepass")
+    return hmac.new(secret.encode(), text, hashlib.sha256).hexdigest()[:16]
+
+
+def kind_cap(kind: str) -> float:
+    """Bytes a day that a kind of service explains below one domain, at most (docs/bound.md); 0 for what is none."""
+    return SETTLED_TIMES * _BUDGETS.get(kind, 0.0)
+
+
 DomainName = Annotated[str, Field(min_length=1, max_length=TEXT_NAME_MAX), AfterValidator(_as_domain)]
 Day = Annotated[str, Field(max_length=10), AfterValidator(_as_day)]
 Count = Annotated[int, Field(ge=0, le=_MANY)]
@@ -89,7 +105,7 @@ class DomainHabit(_Part):
     @property
     def cap(self) -> float:
         """What its kind explains below one domain on a day, at most; 0 for a kind that there is none of."""
-        return SETTLED_TIMES * _BUDGETS.get(self.kind, 0.0)
+        return kind_cap(self.kind)
 
     @property
     def allows(self) -> float:
@@ -105,6 +121,25 @@ class DomainReach(_Part):
     since: Day
 
 
+class FleetHabit(_Part):
+    """What is usual below a domain at other sites of the fleet, which is known by its keyed hash alone.
+
+    usual: bytes a day as a kind of service, joined of what the sites said; 0 where they agree on none. clients:
+    distinct ones over the fleet; sites: that said so.
+    """
+
+    hash: Annotated[str, Field(pattern="^[0-9a-f]{16}$")]
+    kind: Annotated[str, Field(max_length=64)]
+    usual: Annotated[float, Field(ge=0, le=1e12)]
+    clients: Count
+    sites: Count
+
+    @property
+    def cap(self) -> float:
+        """What its kind explains below one domain on a day, at most; 0 for a kind that there is none of."""
+        return kind_cap(self.kind)
+
+
 class ZoneProposal(_Part):
     """A zone that looks like one of this network's own. Only a person takes it: OWN_ZONES."""
 
@@ -117,7 +152,7 @@ class NetworkProfile(_Part):
     """days: with queries that it was learnt from; made: the last of them. kinds: domains by kind of service seen here.
 
     factor: on the limits, as the alert budget chose it. elsewhere: domains that are new here and known at other sites
-    of the fleet; that is told, and allows nothing.
+    of the fleet; that is told, and allows nothing. fleet: habits that a new site starts from, until it has its own.
     """
 
     format: Annotated[int, Field(ge=PROFILE_FORMAT, le=PROFILE_FORMAT)] = PROFILE_FORMAT
@@ -129,6 +164,8 @@ class NetworkProfile(_Part):
     own_zones: Annotated[tuple[ZoneProposal, ...], Field(max_length=ZONES_KEPT)] = ()
     kinds: Annotated[dict[str, Count], Field(max_length=100)] = {}
     elsewhere: Annotated[tuple[DomainName, ...], Field(max_length=REACH_KEPT)] = ()
+    fleet: Annotated[tuple[FleetHabit, ...], Field(max_length=HABITS_KEPT)] = ()
+    _secret: str = PrivateAttr("")
 
     @cached_property
     def _usual(self) -> dict[str, float]:
@@ -138,9 +175,30 @@ class NetworkProfile(_Part):
     def _reached(self) -> frozenset[str]:
         return frozenset(one.domain for one in self.reach)
 
+    @cached_property
+    def _hashed(self) -> dict[str, FleetHabit]:
+        return {one.hash: one for one in self.fleet}
+
+    def keyed(self, secret: str) -> NetworkProfile:
+        """The same profile, which finds the fleet's hashes; secret: FLEET_SECRET, no part of any file."""
+        found = self.model_copy()
+        found._secret = secret
+        return found
+
+    def fleet_habit(self, domain: str) -> FleetHabit | None:
+        """What the fleet says of a domain; None where it says nothing, or without the secret."""
+        if not (self._secret and self.fleet):
+            return None
+        return self._hashed.get(domain_hash_of(self._secret, domain))
+
+    def fleet_usual(self, domain: str) -> float:
+        """Bytes that are usually carried below a domain on a day at other sites; 0 where that is unknown."""
+        found = self.fleet_habit(domain)
+        return 0.0 if found is None else found.usual
+
     def usual(self, domain: str) -> float:
-        """Bytes that are usually carried below a domain on a day; 0 where that is unknown."""
-        return self._usual.get(domain, 0.0)
+        """Bytes that are usually carried below a domain on a day, here or else elsewhere; 0 = unknown."""
+        return self._usual.get(domain, 0.0) or self.fleet_usual(domain)
 
     def knows(self, domain: str) -> bool:
         """Whether a domain is old and common here."""
@@ -148,7 +206,12 @@ class NetworkProfile(_Part):
 
     def to_bytes(self) -> bytes:
         """The file: the same profile gives the same bytes."""
-        return json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":")).encode()
+        return json.dumps(self._values(), sort_keys=True, separators=(",", ":")).encode()
+
+    def _values(self, *left_out: str) -> dict[str, Any]:
+        """As JSON values; without a fleet as releases write it that know of none."""
+        empty = () if self.fleet else ("fleet",)
+        return self.model_dump(mode="json", exclude={*left_out, *empty})
 
     @property
     def sha256(self) -> str:
@@ -158,7 +221,7 @@ class NetworkProfile(_Part):
     def summary(self) -> dict[str, Any]:
         """What the manifest of its model says of it. learnt: hash of what is the same after a week like the last."""
         counts = {name: len(getattr(self, name)) for name in ("habits", "reach", "own_zones")}
-        learnt = json.dumps(self.model_dump(mode="json", exclude={"made", "days"}), sort_keys=True)
+        learnt = json.dumps(self._values("made", "days"), sort_keys=True)
         digest = hashlib.sha256(learnt.encode()).hexdigest()
         return {"sha256": self.sha256, "learnt": digest, "days": self.days, "made": self.made, **counts}
 
@@ -183,6 +246,11 @@ def beyond_cap(profile: NetworkProfile) -> Iterator[str]:
         if habit.usual > habit.cap:
             kind = habit.kind if habit.cap else f"{habit.kind} (no such kind)"
             yield f"{habit.domain}: {habit.usual:,.0f} bytes a day as {kind}, at most {habit.cap:,.0f}"
+    for said in profile.fleet:
+        if said.usual > said.cap:
+            yield f"a domain of the fleet: {said.usual:,.0f} bytes a day, at most {said.cap:,.0f}"
+        if said.sites < SITES_AGREE or said.clients < PREVALENCE_MIN:
+            yield f"a domain of the fleet: known at {counted(said.sites, 'site')} by {counted(said.clients, 'client')}"
     made = datetime.fromisoformat(profile.made).replace(tzinfo=UTC)
     for one in profile.reach:
         age = (made - datetime.fromisoformat(one.since).replace(tzinfo=UTC)).total_seconds()

@@ -3,6 +3,8 @@
 data/fleet/sites.json                 names and keys of sites
 data/fleet/round.json                 the open round, the flow model it begins with, and what came of the last one
 data/fleet/sent/<round>/<site>.json   contributions of the open round
+data/fleet/seen.json                  when each site sent last
+data/fleet/last.json                  what the last round took of each site
 data/fleet/.lock                      held while any of them changes
 
 It learns nothing itself and has no data of its own in it. A round ends when every site has sent, or at its deadline
@@ -24,11 +26,13 @@ from typing import Any
 
 import numpy as np
 import structlog
+from numpy.typing import NDArray
 
 from agents.core.errors import BusyError, UsageError
 from agents.core.files import PRIVATE_MODE, locked_within, make_private_folder, write_atomic
 from agents.core.protocols import FleetAnswer
 from agents.core.text import printable
+from agents.detection.explanations.network_profile import FleetHabit
 from agents.learning.fleet.exchange import (
     AGE_MAX_S,
     BINS,
@@ -45,7 +49,8 @@ from agents.learning.fleet.exchange import (
     signature_of,
     state_of,
 )
-from agents.learning.fleet.joining import joined_contributions
+from agents.learning.fleet.habits import kinds_seen
+from agents.learning.fleet.joining import joined_contributions, joining_facts
 from agents.learning.fleet.options import SITE, FleetOptions
 from agents.learning.loop.flow_hours import SCHEMA as FLOW_SCHEMA
 from agents.learning.loop.flow_model import FlowModel
@@ -90,11 +95,52 @@ class Coordinator:
                 raise UsageError(f"cannot remove {printable(site, 40)}: no site is called so")
             del known[site]
             self._write("sites.json", known)
+            self._write("seen.json", {one: at for one, at in self._noted("seen.json").items() if one in known})
             self._sent(site).unlink(missing_ok=True)
 
     def sites(self) -> dict[str, bool]:
         """The sites, and whether each has sent in the open round."""
         return {site: self._sent(site).exists() for site in sorted(self._keys())}
+
+    def site_keys(self) -> dict[str, str]:
+        """Keys of sites, by which they are known. Raises UsageError."""
+        return self._keys()
+
+    def flow_model(self) -> FlowModel:
+        """The flow model that the open round begins with. Raises UsageError where no site takes part."""
+        if not self._keys():
+            raise UsageError("cannot begin a round: no site takes part; `fleet add` names one")
+        opened = self._round()
+        mean, scale, weights = (np.array(opened[name]) for name in ("mean", "scale", "weights"))
+        return FlowModel(mean, scale, weights[:-1], float(weights[-1]), {})
+
+    def go_on_from(self, weights: NDArray[np.float64]) -> None:
+        """Let the open round begin with these weights; what has come to it adds to them. Raises BusyError, OSError."""
+        with self._locked():
+            self._write("round.json", self._round() | {"weights": weights.tolist()})
+
+    def is_set_up(self) -> bool:
+        """See core.protocols.FleetDesk."""
+        try:
+            return bool(self._keys())
+        except (UsageError, OSError):
+            return True  # the page says what is wrong with it
+
+    def overview(self) -> dict[str, Any] | None:
+        """See core.protocols.FleetDesk."""
+        sites = self.sites()
+        if not sites:
+            return None
+        opened, seen, last = self._round(), self._noted("seen.json"), self._noted("last.json")
+        return {
+            "round": opened["round"],
+            "ends_at": opened["ends_at"],
+            "sites_min": self.options.sites_min,
+            "sites": [{"site": one, "sent": sent, "sent_at": seen.get(one)} for one, sent in sites.items()],
+            "domains": len(opened["domains"]),
+            "kinds": kinds_seen([FleetHabit.model_validate(one) for one in opened["habits"]]),
+            "last": last or None,
+        }
 
     def answer(self, method: str, path: str, headers: Mapping[str, str], body: bytes) -> FleetAnswer:
         """Answer one request below /fleet/. What is wrong with it is the answer; raises where this
@@ -135,6 +181,7 @@ class Coordinator:
         if kept.exists() and kept.read_bytes() != body:
             return _refused(409, "cannot take two contributions of a site to one round")
         write_atomic(kept, body, PRIVATE_MODE)
+        self._write("seen.json", self._noted("seen.json") | {site: self.clock()})
         _log.info("fleet_contribution_taken", site=site, round=number)
         self._turn()
         return FleetAnswer(200, self._state(site).model_dump_json().encode(), {})
@@ -151,7 +198,7 @@ class Coordinator:
         if not (self.folder / "round.json").exists():
             self._begin_first(now)
         opened = self._round()
-        sent = [one for site in sorted(keys) if (one := self._contribution(self._sent(site))) is not None]
+        sent = {site: one for site in sorted(keys) if (one := self._contribution(self._sent(site))) is not None}
         everybody, late = len(sent) == len(keys), now >= opened["ends_at"]
         if len(sent) >= self.options.sites_min and (everybody or late):
             self._end(opened, sent, now)
@@ -180,13 +227,14 @@ class Coordinator:
                 "weights": [*model.weights.tolist(), model.bias],
                 "shares": [0.0] * BINS,
                 "domains": [],
+                "habits": [],
                 "forest": None,
             },
         )
 
-    def _end(self, opened: dict[str, Any], sent: list[Contribution], now: float) -> None:
+    def _end(self, opened: dict[str, Any], sent: dict[str, Contribution], now: float) -> None:
         """Join what has come, and open the next round; first its file, so that a killed process ends no round twice."""
-        joined = joined_contributions(sent)
+        joined = joined_contributions(list(sent.values()))
         weights = np.array(opened["weights"]) + joined.delta
         found = {
             "round": opened["round"] + 1,
@@ -195,9 +243,11 @@ class Coordinator:
             "weights": weights.tolist(),
             "shares": np.clip(joined.shares, 0, 1).tolist(),
             "domains": joined.domains,
+            "habits": [one.model_dump() for one in joined.habits],
             "forest": joined.forest.model_dump() if joined.forest is not None else None,
         }
         self._write("round.json", opened | found)
+        self._write("last.json", {"round": opened["round"], "at": now, "sites": joining_facts(sent, joined)})
         shutil.rmtree(self.folder / "sent" / str(opened["round"]), ignore_errors=True)
         _log.info("fleet_round_ended", round=opened["round"], sites=len(sent))
 
@@ -217,6 +267,14 @@ class Coordinator:
         except ValueError:
             raise UsageError(f"cannot read {self.folder / 'sites.json'}: it is damaged") from None
         return {str(site): str(key) for site, key in found.items()} if isinstance(found, dict) else {}
+
+    def _noted(self, name: str) -> dict[str, Any]:
+        """What people are shown alone; nothing where it is missing or damaged."""
+        try:
+            found = json.loads((self.folder / name).read_bytes())
+        except (OSError, ValueError):
+            return {}
+        return found if isinstance(found, dict) else {}
 
     def _sent(self, site: str) -> Path:
         number = self._round()["round"] if (self.folder / "round.json").exists() else 0

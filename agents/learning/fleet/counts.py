@@ -19,14 +19,14 @@ from numpy.typing import NDArray
 
 from agents.core.files import PRIVATE_MODE, write_atomic
 from agents.core.types import DAY_S
+from agents.detection.explanations.network_profile import domain_hash_of
 from agents.detection.network import prefix_of
-from agents.learning.fleet.exchange import BINS, HASHES_MAX, domain_hash_of
+from agents.learning.fleet.exchange import BINS, HASHES_MAX
+from agents.learning.fleet.habits import K_ANONYMOUS
 from agents.learning.loop.flow_hours import NUMBERS
 from agents.learning.profile.making import Reach
 from agents.store.feedback.flow_hours import FlowHours
 
-K_ANONYMOUS = 5
-"""Clients of a site that ask below a domain before its hash is sent."""
 COUNTED_S = 7 * DAY_S
 _BYTES = NUMBERS.index("information_bytes")
 _DRAW = secrets.SystemRandom()

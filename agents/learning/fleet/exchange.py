@@ -17,6 +17,8 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from agents.core.errors import UsageError
+from agents.detection.explanations.network_profile import HABITS_KEPT, FleetHabit
+from agents.learning.fleet.habits import HABITS_SENT, HabitPart
 from agents.learning.loop.flow_hours import NUMBERS
 from agents.scoring.features import FEATURES
 from agents.scoring.types.forest import DEPTH, INNER, LEAVES, average_path
@@ -87,7 +89,8 @@ class Contribution(_Exact):
     """What one site sends for one round.
 
     delta: what its labels change of the round's flow model; counts: clients by what they carry, with noise; domains:
-    keyed hashes of those that five of its clients or more ask below.
+    keyed hashes of those that five of its clients or more ask below; habits: what is usual below some of them, each
+    domain once.
     """
 
     format: Annotated[int, Field(ge=FLEET_FORMAT, le=FLEET_FORMAT)]
@@ -97,6 +100,7 @@ class Contribution(_Exact):
     delta: Annotated[list[Number], Field(min_length=WEIGHTS, max_length=WEIGHTS)]
     counts: Annotated[list[Annotated[int, Field(ge=0, le=10_000_000)]], Field(min_length=BINS, max_length=BINS)]
     domains: Annotated[list[Annotated[str, Field(pattern="^[0-9a-f]{16}$")]], Field(max_length=HASHES_MAX)]
+    habits: Annotated[list[HabitPart], Field(max_length=HABITS_SENT)]
     forest: ForestPart | None
 
 
@@ -104,7 +108,7 @@ class FleetState(_Exact):
     """The coordinator's open round, and what came of the last one.
 
     joined: sites in the last one, 0 = there was none; weights: of the flow model that this round begins with;
-    shares: of the fleet's clients by bin; domains: hashes that several sites sent.
+    shares: of the fleet's clients by bin; domains: hashes that several sites sent; habits: what is usual below them.
     """
 
     format: Annotated[int, Field(ge=FLEET_FORMAT, le=FLEET_FORMAT)]
@@ -117,6 +121,7 @@ class FleetState(_Exact):
     weights: Annotated[list[Number], Field(min_length=WEIGHTS, max_length=WEIGHTS)]
     shares: Annotated[list[Annotated[float, Field(ge=0, le=1)]], Field(min_length=BINS, max_length=BINS)]
     domains: Annotated[list[Annotated[str, Field(pattern="^[0-9a-f]{16}$")]], Field(max_length=10 * HASHES_MAX)]
+    habits: Annotated[list[FleetHabit], Field(max_length=HABITS_KEPT)]
     forest: ForestPart | None
 
 
@@ -151,7 +156,12 @@ def _fault(error: ValidationError) -> str:
     return f"{'.'.join(names) or 'it'} is wrong ({first['type']})"
 
 
-_FIELDS = {*Contribution.model_fields, *FleetState.model_fields, *ForestPart.model_fields}
+_FIELDS = {
+    *Contribution.model_fields,
+    *FleetState.model_fields,
+    *ForestPart.model_fields,
+    *HabitPart.model_fields,
+}
 
 
 def signature_of(key: str, method: str, path: str, at: str, body: bytes) -> str:
@@ -164,10 +174,3 @@ def answer_signature(key: str, request_signature: str, body: bytes) -> str:
     """What signs the answer to a request."""
     text = "\n".join(("dns-tunnel fleet answer", request_signature, hashlib.sha256(body).hexdigest()))
     return hmac.new(key.encode(), text.encode(), hashlib.sha256).hexdigest()
-
-
-def domain_hash_of(secret: str, domain: str) -> str:
-    """What a domain is called between sites: nobody without their secret can try names out."""
-    return hmac.new(secret.encode(), b"domain " + domain.encode("utf-8", "surrogatepass"), hashlib.sha256).hexdigest()[
-        :16
-    ]

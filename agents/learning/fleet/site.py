@@ -1,8 +1,9 @@
 """One site of a fleet: it contributes to the open round, and takes what came of the last one through its own gates.
 
 data/fleet_site/taken.json    the round whose result was taken last
-data/fleet_site/state.json    that result: shares of clients, hashes of domains that several sites know
+data/fleet_site/state.json    that result: shares of clients, hashes of domains that several sites know, their habits
 data/fleet_site/counts.json   the counts of this week, with their noise
+data/fleet_site/sent.json     the round that was sent to last, and when
 """
 
 from __future__ import annotations
@@ -17,10 +18,12 @@ from typing import Any
 import httpx
 import numpy as np
 import structlog
+from pydantic import TypeAdapter, ValidationError
 
 from agents.core.errors import AgentsError, BusyError, UsageError
 from agents.core.files import PRIVATE_MODE, locked_within, make_private_folder, write_atomic
 from agents.core.text import printable
+from agents.detection.explanations.network_profile import FleetHabit, NetworkProfile, domain_hash_of
 from agents.learning.fleet.counts import client_counts, counts_of_week, domain_hashes
 from agents.learning.fleet.exchange import (
     ROUND_PATH,
@@ -30,15 +33,14 @@ from agents.learning.fleet.exchange import (
     TIME_HEADER,
     Contribution,
     FleetState,
-    ForestPart,
     answer_signature,
-    domain_hash_of,
     made_contribution,
     signature_of,
     state_of,
 )
 from agents.learning.fleet.forests import sent_trees
-from agents.learning.fleet.joining import clipped
+from agents.learning.fleet.habits import kinds_seen, site_habits
+from agents.learning.fleet.joining import clipped, compared_quantiles
 from agents.learning.fleet.options import FleetOptions, must_be_whole
 from agents.learning.loop.flow_hours import SCHEMA as FLOW_SCHEMA
 from agents.learning.loop.flow_model import FlowModel
@@ -54,22 +56,28 @@ STEP_LOCK_S = 1.0
 STOP_S = 5.0
 REFUSAL_MAX = 4_096
 """Bytes of a refusal that are read."""
+_HABITS = TypeAdapter(tuple[FleetHabit, ...])
 _log = structlog.get_logger()
 
 
 @dataclass(frozen=True)
 class Knowledge:
-    """What a site's contribution is made of. hours: flow-hours of the last week; left_out: domains under review."""
+    """What a site's contribution is made of. hours: flow-hours of the last week; left_out: domains under review.
+
+    profile: what is known of this network now, without what other sites said; None where nothing is.
+    """
 
     hours: FlowHours
     reach: dict[str, Reach]
     left_out: Collection[str]
     model: Model
+    profile: NetworkProfile | None
 
 
 @dataclass(frozen=True)
 class FleetSite:
-    """A site. knowledge: reads what is known here. propose: takes a forest to this site's gates; what came of it.
+    """A site. knowledge: reads what is known here; week: the flow-hours of the last week. propose: takes what came
+    of a round, its profile and its forest, to this site's gates; what came of that, a line each.
 
     Every method raises AgentsError: of the coordinator that is away, of answers that are not its own.
     """
@@ -78,7 +86,8 @@ class FleetSite:
     options: FleetOptions
     learner: OnlineLearner
     knowledge: Callable[[], Knowledge]
-    propose: Callable[[ForestPart, int], str]
+    propose: Callable[[FleetState], list[str]]
+    week: Callable[[], FlowHours]
     clock: Callable[[], float] = time.time
 
     def contribution(self, state: FleetState) -> Contribution:
@@ -94,6 +103,7 @@ class FleetSite:
             delta=delta.tolist(),
             counts=counts_of_week(self.folder / "counts.json", known.hours, self.options.epsilon, now),
             domains=domain_hashes(known.reach, self.options.secret, known.left_out),
+            habits=site_habits(known.profile, known.hours, self.options.secret, state.round),
             forest=sent_trees(known.model),
         )
 
@@ -117,6 +127,8 @@ class FleetSite:
                 done += self._take(state)
             if sends and not state.sent:
                 sent = self._asked("POST", self.contribution(state).model_dump_json().encode())
+                noted = {"round": state.round, "at": self.clock()}
+                write_atomic(self.folder / "sent.json", json.dumps(noted).encode(), PRIVATE_MODE)
                 done.append(f"round {state.round}: sent")
                 if sent.joined and sent.round > self.taken() + 1:
                     done += self._take(sent)
@@ -130,10 +142,10 @@ class FleetSite:
         cycle = self.learner.adopt(flow_model_of(state), f"round {number} of the fleet")
         missed = ", ".join(gate["name"] for gate in cycle["gates"] if not gate["passed"])
         lines = [f"round {number}: flow model {cycle['state']}{f', missed: {missed}' if missed else ''}"]
-        if state.forest is not None:
-            lines.append(f"round {number}: forest {self.propose(state.forest, number)}")
-        kept = {"shares": state.shares, "domains": state.domains, "sites": state.joined}
+        habits = [one.model_dump() for one in state.habits]
+        kept = {"shares": state.shares, "domains": state.domains, "habits": habits, "sites": state.joined}
         write_atomic(self.folder / "state.json", json.dumps(kept).encode(), PRIVATE_MODE)
+        lines += [f"round {number}: {line}" for line in self.propose(state)]
         write_atomic(self.folder / "taken.json", json.dumps({"round": number}).encode(), PRIVATE_MODE)
         return lines
 
@@ -148,8 +160,37 @@ class FleetSite:
 
     def own_counts(self) -> list[int]:
         """Clients of this site by bin, without noise: never sent."""
-        found: list[int] = client_counts(self.knowledge().hours).tolist()
+        found: list[int] = client_counts(self.week()).tolist()
         return found
+
+    def is_set_up(self) -> bool:
+        """See core.protocols.FleetMember."""
+        return bool(self.options.url)
+
+    def overview(self) -> dict[str, Any] | None:
+        """See core.protocols.FleetMember."""
+        if not self.options.url:
+            return None
+        kept, sent, habits = (
+            _kept(self.folder / "state.json"),
+            _kept(self.folder / "sent.json"),
+            fleet_habits(self.folder),
+        )
+        return {
+            "coordinator": self.options.url,
+            "site": self.options.site,
+            "taken": self.taken(),
+            "sent_round": sent.get("round"),
+            "sent_at": sent.get("at"),
+            "sites": kept.get("sites", 0),
+            "domains": len(kept.get("domains", ())),
+            "kinds": kinds_seen(habits),
+            "quantiles": compared_quantiles(self.own_counts(), self.shares()),
+        }
+
+    def preview(self) -> dict[str, Any]:
+        """See core.protocols.FleetMember."""
+        return self.contribution(self.look()).model_dump(mode="json")
 
     def _asked(self, method: str, body: bytes) -> FleetState:
         options = self.options
@@ -179,6 +220,15 @@ def known_elsewhere(folder: Path, options: FleetOptions) -> Callable[[str], bool
     """Whether several sites of the fleet know a domain, by what a site in this folder took last."""
     hashes = frozenset(_kept(folder / "state.json").get("domains", ()))
     return lambda domain: bool(options.secret and hashes) and domain_hash_of(options.secret, domain) in hashes
+
+
+def fleet_habits(folder: Path) -> tuple[FleetHabit, ...]:
+    """What other sites' domains usually carry, by what a site in this folder took last; none where it is damaged."""
+    try:
+        return _HABITS.validate_python(_kept(folder / "state.json").get("habits", ()))
+    except ValidationError:
+        _log.warning("fleet_habits_not_used", error="they are damaged")
+        return ()
 
 
 def _kept(path: Path) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from typing import Any
 
 from agents.core.text import OWN_ZONES, amount_text, counted, printable
 from agents.core.types import Gate
-from agents.detection.explanations.network_profile import DomainHabit, NetworkProfile, beyond_cap
+from agents.detection.explanations.network_profile import HABIT_TIMES, DomainHabit, NetworkProfile, beyond_cap
 from agents.learning.run import ProfileChange
 
 NO_PROFILE = NetworkProfile()
@@ -33,6 +33,7 @@ def profile_changes(old: NetworkProfile | None, new: NetworkProfile | None) -> t
     """What changes from one profile to another; what is loosened first, the most first."""
     before, after = old or NO_PROFILE, new or NO_PROFILE
     rows = [*_habits(before, after), *_limits(before, after), *_reach(before, after)]
+    rows += _fleet(before, after)
     return tuple([*rows, *_elsewhere(before, after), *_zones(before, after), *_kinds(before, after)][:CHANGES_KEPT])
 
 
@@ -83,6 +84,21 @@ def _elsewhere(before: NetworkProfile, after: NetworkProfile) -> Iterator[Profil
     for domain in after.elsewhere:
         if domain not in before.elsewhere:
             yield ProfileChange("elsewhere", domain, f"{domain} is new here, and known at other sites of the fleet")
+
+
+def _fleet(before: NetworkProfile, after: NetworkProfile) -> Iterator[ProfileChange]:
+    """What a new site starts from, by kind: other sites' domains have no names here."""
+    old, new = ({one.hash: one for one in side.fleet} for side in (before, after))
+    for kind in sorted({one.kind for one in (*before.fleet, *after.fleet) if one.usual}):
+        was, now = ([one for one in side.values() if one.kind == kind] for side in (old, new))
+        if was == now:
+            continue
+        if not now:
+            yield ProfileChange("tighter", "", f"the fleet's habits of {counted(len(was), 'domain')} end, as {kind}")
+            continue
+        most, sites = max(min(HABIT_TIMES * one.usual, one.cap) for one in now), max(one.sites for one in now)
+        what = f"would start from the fleet's habits of {counted(len(now), 'domain')} ({len(was)} before)"
+        yield ProfileChange("fleet", "", f"{what}: {amount_text(most)} a day at most, up to {sites} sites, as {kind}")
 
 
 def _zones(before: NetworkProfile, after: NetworkProfile) -> Iterator[ProfileChange]:

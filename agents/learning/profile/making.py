@@ -27,11 +27,12 @@ from agents.detection.explanations.network_profile import (
     ZONES_KEPT,
     DomainHabit,
     DomainReach,
+    FleetHabit,
     NetworkProfile,
     ZoneProposal,
     is_profile_domain,
 )
-from agents.detection.limits import BudgetChoice
+from agents.detection.limits import KEPT_DAYS, BudgetChoice
 from agents.detection.network import prefix_of
 from agents.store.feedback.flow_hours import FlowHours
 
@@ -62,6 +63,7 @@ class Known:
     before: NetworkProfile | None
     now: float  # Unix seconds
     elsewhere: Callable[[str], bool] = lambda domain: False  # whether other sites of the fleet know a domain
+    fleet: tuple[FleetHabit, ...] = ()  # what the other sites' domains usually carry
 
 
 def reach_of(hours: FlowHours) -> dict[str, Reach]:
@@ -98,6 +100,7 @@ def make_profile(known: Known) -> NetworkProfile:
         elsewhere=tuple(sorted(_elsewhere(known, reach, {one.domain for one in common}))[:REACH_KEPT]),
         own_zones=tuple(_proposals(known, habits, reach)),
         kinds=dict(sorted(Counter(one.kind for one in habits).items())),
+        fleet=known.fleet if known.choice.days < KEPT_DAYS else (),  # then its own four weeks say it better
     )
 
 

@@ -21,10 +21,13 @@ _log = structlog.get_logger()
 
 
 class ProfileFolder:
-    """The folder of profiles. A profile that is missing or damaged is none: nothing is allowed by it."""
+    """The folder of profiles. A profile that is missing or damaged is none: nothing is allowed by it.
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
+    secret: FLEET_SECRET, which finds what a profile says of domains of other sites.
+    """
+
+    def __init__(self, folder: Path, secret: str = "") -> None:
+        self._folder, self._secret = folder, secret
 
     def save(self, profile: NetworkProfile) -> None:
         """Keep a profile. Raises OSError."""
@@ -44,7 +47,7 @@ class ProfileFolder:
             data = path.read_bytes()
             if hashlib.sha256(data).hexdigest() != digest:
                 raise ValueError("cannot read profile: its content is another")
-            return load_profile(data)
+            return load_profile(data).keyed(self._secret)
         except (ValueError, OSError) as error:
             _log.warning("profile_not_used", path=str(path), error=str(error))
             return None

@@ -24,7 +24,7 @@ from agents.runtime.bootstrap.environment import (
     store_of,
     token_path,
 )
-from agents.runtime.bootstrap.fleet import coordinator_of, fleet_options_of, fleet_site_of
+from agents.runtime.bootstrap.fleet import coordinator_of, fleet_site_of
 from agents.runtime.bootstrap.intakes import (
     collecting_of,
     enforce_options_of,
@@ -63,7 +63,14 @@ from agents.runtime.bootstrap.learning import (
     staging_of,
     validator_of,
 )
-from agents.runtime.bootstrap.models import budget_choice_of, compared_types, model_type_of, registry_of, training_of
+from agents.runtime.bootstrap.models import (
+    budget_choice_of,
+    compared_types,
+    fleet_options_of,
+    model_type_of,
+    registry_of,
+    training_of,
+)
 from agents.runtime.bootstrap.processes import (
     check_settings,
     console_address,

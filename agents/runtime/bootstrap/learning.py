@@ -22,8 +22,7 @@ from agents.learning.baseline import benign_sample, model_bytes
 from agents.learning.comparison import bounds as comparison_bounds
 from agents.learning.comparison.alert_diff import AlertComparison, alert_gates
 from agents.learning.comparison.bounds import GateBounds
-from agents.learning.fleet import options as fleet_options
-from agents.learning.fleet.site import known_elsewhere
+from agents.learning.fleet.site import fleet_habits, known_elsewhere
 from agents.learning.loop.flow_hours import SCHEMA as FLOW_HOUR_SCHEMA
 from agents.learning.loop.labels import label_counts
 from agents.learning.loop.review import reviewed_cases
@@ -42,7 +41,13 @@ from agents.learning.validation import Validator, load_cases
 from agents.runtime.bootstrap.alerts import alert_manager_of
 from agents.runtime.bootstrap.environment import retraining_log, scale_of, store_of
 from agents.runtime.bootstrap.judging import canary_path, detector_of, own_zones_of, privacy_of
-from agents.runtime.bootstrap.models import budget_choice_of, compared_types, registry_of, training_of
+from agents.runtime.bootstrap.models import (
+    budget_choice_of,
+    compared_types,
+    fleet_options_of,
+    registry_of,
+    training_of,
+)
 from agents.runtime.trainer import Training, compare_spawned, train_here, train_spawned
 from agents.scoring.model import Model
 from agents.scoring.types import ensemble
@@ -165,8 +170,12 @@ def retraining_parts(
     )
 
 
-def profile_now(settings: Settings, store: Store, before: NetworkProfile | None) -> NetworkProfile | None:
+def profile_now(
+    settings: Settings, store: Store, before: NetworkProfile | None, alone: bool = False
+) -> NetworkProfile | None:
     """The network profile by all that is known now; before: of the model in use. Raises AgentsError.
+
+    alone: without what other sites of a fleet said.
 
     None where names of domains are not to be kept, or nothing of this network is known.
     """
@@ -177,12 +186,13 @@ def profile_now(settings: Settings, store: Store, before: NetworkProfile | None)
         habits = []
     reach = reach_of(FlowHourStore(store).read(FLOW_HOUR_SCHEMA, since=int((now - PROFILE_DAYS * DAY_S) // 3600)))
     choice = budget_choice_of(settings)
-    if not habits and not reach and not choice.days:
+    options, folder = fleet_options_of(settings), settings.state_dir / FLEET_SITE
+    fleet = fleet_habits(folder) if options.secret and not alone else ()
+    if not habits and not reach and not choice.days and not fleet:
         return None
-    fleet = fleet_options.SPEC.factory(settings.of(fleet_options.SPEC))
-    elsewhere = known_elsewhere(settings.state_dir / FLEET_SITE, fleet)
-    own = own_zones_of(settings)
-    return make_profile(Known(habits, reach, choice, doubted_domains(store), own, before, now, elsewhere))
+    elsewhere, own = known_elsewhere(folder, options), own_zones_of(settings)
+    known = Known(habits, reach, choice, doubted_domains(store), own, before, now, elsewhere, fleet)
+    return make_profile(known).keyed(options.secret)
 
 
 def doubted_domains(store: Store) -> set[str]:

@@ -9,6 +9,8 @@ from agents.core.protocols import Spec
 from agents.detection.detector import PEAKS_FILE
 from agents.detection.limits import BudgetChoice, Peaks, choose, load_peaks
 from agents.learning.baseline import model_bytes
+from agents.learning.fleet import options as fleet_options
+from agents.learning.fleet.options import FleetOptions
 from agents.learning.registry import ModelRegistry
 from agents.learning.type_comparison import TypeParams
 from agents.runtime.trainer import Training
@@ -21,7 +23,13 @@ from agents.settings import Settings
 
 def registry_of(settings: Settings) -> ModelRegistry[Model]:
     """The folder of models, with the shipped one to fall back to."""
-    return ModelRegistry(settings.models_dir, model_type_of(settings).load, model_bytes(), settings.approvals)
+    load, secret = model_type_of(settings).load, fleet_options_of(settings).secret
+    return ModelRegistry(settings.models_dir, load, model_bytes(), settings.approvals, secret)
+
+
+def fleet_options_of(settings: Settings) -> FleetOptions:
+    """The settings FLEET…."""
+    return fleet_options.SPEC.factory(settings.of(fleet_options.SPEC))
 
 
 def training_of(settings: Settings) -> Training:

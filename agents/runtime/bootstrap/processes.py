@@ -33,7 +33,7 @@ from agents.runtime.bootstrap.environment import (
     shown_settings,
     store_of,
 )
-from agents.runtime.bootstrap.fleet import coordinator_of, fleet_options_of, fleet_site_of
+from agents.runtime.bootstrap.fleet import coordinator_of, fleet_site_of
 from agents.runtime.bootstrap.intakes import enforce_options_of, listener_config, losses_at_start, parsed_upstreams
 from agents.runtime.bootstrap.judging import (
     block_keeper_of,
@@ -45,7 +45,7 @@ from agents.runtime.bootstrap.judging import (
 )
 from agents.runtime.bootstrap.learning import model_desk_of, publisher_of, retraining_of, rollout_of, validator_of
 from agents.runtime.bootstrap.logins import oidc_of
-from agents.runtime.bootstrap.models import compared_types, model_type_of, registry_of
+from agents.runtime.bootstrap.models import compared_types, fleet_options_of, model_type_of, registry_of
 from agents.runtime.drill.drill import DrillTargets
 from agents.runtime.heartbeat import PARTS, Heartbeat
 from agents.runtime.listener_process import ListenerConfig
@@ -251,6 +251,7 @@ def serving_of(
         blocks=block_keeper_of(settings, store),
         cycles=CycleRequests(settings.state_dir),
         fleet=coordinator_of(settings),
+        fleet_site=fleet_site_of(settings, store),
         models=registry,
         desk=model_desk_of(settings, store),
         people=people,

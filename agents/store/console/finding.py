@@ -34,7 +34,7 @@ class _OfEvidence(ColumnElement[str]):
 
     inherit_cache = True
     type = Text()
-    _traverse_internals = [("name", InternalTraversal.dp_string)]
+    _traverse_internals = [("name", InternalTraversal.dp_string)]  # noqa: RUF012 - as the base class has it
 
     def __init__(self, name: str) -> None:
         self.name = name

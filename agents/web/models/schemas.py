@@ -76,7 +76,8 @@ class DifferenceAnswer(BaseModel):
                 }
             ]
         ],
-        description="what the network profiles say otherwise: looser, tighter, known, forgotten, proposal, kind",
+        description="what the network profiles say otherwise: looser, tighter, fleet, known, forgotten, elsewhere, "
+        "proposal, kind",
     )
     scores: dict[str, Any] = Field(
         examples=[{"names": 9000, "changed": 12, "groups": [], "changes": []}],

@@ -72,7 +72,7 @@ class Fleet:
 def contribution() -> dict[str, Any]:
     return {
         "format": 1, "round": 1, "flow_schema": FLOW_SCHEMA, "name_schema": NAME_SCHEMA, "delta": [0.01] * WEIGHTS,
-        "counts": [3] * BINS, "domains": ["0123456789abcdef"], "forest": None,
+        "counts": [3] * BINS, "domains": ["0123456789abcdef"], "habits": [], "forest": None,
     }  # fmt: skip
 
 
@@ -175,6 +175,9 @@ def forest(**changed: Any) -> dict[str, Any]:
         {"domains": ["secret.evil.example"]},
         {"domains": ["0123456789abcdeF"]},
         {"domains": ["0123456789abcdef"] * 20_001},
+        {"habits": [{"hash": "0" * 16, "kind": "evil.example", "usual": 1, "clients": "0" * 1024}]},
+        {"habits": [{"hash": "0" * 16, "kind": "", "usual": 1, "clients": "evil.example"}]},
+        {"habits": [{"hash": "0" * 16, "kind": "", "usual": 1, "clients": "0" * 1024}] * 501},
         {"where": "evil.example"},
         {"name_schema": "evil.example"},
         {"name_schema": "0" * 16},
@@ -236,7 +239,7 @@ def test_without_sites_it_coordinates_nothing(tmp_path: Path) -> None:
 def test_keys_and_contributions_are_private(fleet: Fleet) -> None:
     fleet.send("one")
     files = list(fleet.folder.rglob("*.json"))
-    assert {path.name for path in files} == {"sites.json", "round.json", "one.json"}
+    assert {path.name for path in files} == {"sites.json", "round.json", "seen.json", "one.json"}
     assert all(path.stat().st_mode & 0o077 == 0 for path in files)
 
 

@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from agents.detection.explanations.network_profile import domain_hash_of
 from agents.learning.fleet.counts import client_counts, counts_of_week, discrete_laplace, domain_hashes, noisy
-from agents.learning.fleet.exchange import BINS, WEIGHTS, domain_hash_of
+from agents.learning.fleet.exchange import BINS, WEIGHTS
 from agents.learning.fleet.forests import sent_trees
 from agents.learning.fleet.joining import (
     CLIP_NORM,
