@@ -228,7 +228,7 @@ def serving_of(
 ) -> AbstractAsyncContextManager[None]:
     """API and console as a service. pulse: that notes that it turns. note: the detector's heartbeat in memory."""
     from agents.runtime.health import ProcessHealth
-    from agents.runtime.services import Pulse, Retrainer, serving
+    from agents.runtime.services import Pulse, Retrainer, SumsThread, serving
     from agents.web.parts import Parts
 
     registry = registry_of(settings)
@@ -257,4 +257,5 @@ def serving_of(
     )
     proxies = [part.strip() for part in settings.trusted_proxies.split(",") if part.strip()]
     heartbeat = Heartbeat(settings.state_dir / PARTS["api"], dict, in_force=noted_settings(settings))
-    return serving(parts, settings.api_host, settings.api_port, heartbeat, retrainer, proxies, pulse or Pulse())
+    sums, turning = SumsThread(parts.console.hunter), pulse or Pulse()
+    return serving(parts, settings.api_host, settings.api_port, heartbeat, retrainer, proxies, turning, [sums])
