@@ -392,8 +392,8 @@ class Store(ABC):
     def _note_late(self, connection: Connection, parts: Sequence[Verdicts]) -> None:
         now = time.time()
         late = set[int]().union(*(late_hours(one, now) for one in parts))
-        for hour in sorted(late):  # one order for all writers: no deadlock
-            connection.execute(self._noting_late, {"hour": hour, "version": 1})
+        if late:  # sorted: one order for all writers, no deadlock
+            connection.execute(self._noting_late, [{"hour": hour, "version": 1} for hour in sorted(late)])
 
     @cached_property
     def _noting_late(self) -> Insert:

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from itertools import takewhile
 from typing import Any, NamedTuple
 
-from sqlalchemy import ColumnElement, Connection, and_, false, func, or_, select
+from sqlalchemy import ColumnElement, Connection, and_, false, func, literal_column, or_, select
 
 from agents.core.errors import MessageError
 from agents.core.types import DAY_S, Severity, clean
@@ -42,6 +42,8 @@ HOURS_AT_ONCE = 6
 """Hours whose sums are looked at in one go; twice as many each time."""
 FLOWS_MAX = 200
 """Clients and domains that are named to the database for one hour, each; with more, it looks at the whole hour."""
+_REPLAYED = QUERIES.c.day < literal_column("0")
+"""Rows of replays; a literal, or SQLite would not see that the partial index fits."""
 _Q, _H, _N = QUERIES.c, QUERY_HOURS.c, QUERY_NAMES.c
 
 
@@ -112,10 +114,11 @@ class Walk:
         oldest = self._connection.execute(select(func.min(_Q.ts))).scalar()
         back = None if oldest is None else self._walk(max(oldest, self._terms.since or -math.inf))
         rows = self._rows
-        if replays:
+        if replays and self._connection.execute(select(_Q.id).where(_REPLAYED).limit(1)).first() is not None:
             since = max(filter(None, (back, self._terms.since)), default=None)
             wanted = Filter(since=since, until=self._terms.until)
-            more = rows_of(self._connection, wanted, [*self._conditions, ~LIVE], self._limit + 1, self._cursor)
+            conditions = [*self._conditions, _REPLAYED]
+            more = rows_of(self._connection, wanted, conditions, self._limit + 1, self._cursor, -_Q.ts)
             rows = sorted([*rows, *more], key=lambda row: (-row["ts"], -row["id"]))
         shown = [stored_query_json(row) for row in rows[: self._limit]]
         if len(rows) > self._limit:
