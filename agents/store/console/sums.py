@@ -121,22 +121,27 @@ class FlowTotals:
         self.others: dict[str, list[int]] = {}
 
 
-def totals(connection: Connection, parts: SpanParts, which: Which, other: str, counted: Sequence[Any]) -> FlowTotals:
-    """The sums. other: the column whose values are told apart. Types are those of hours that are summed up."""
-    flow, found = flows(parts, which, counted), FlowTotals()
-    for row in connection.execute(select(flow)):
-        found.queries += row.queries
-        found.failed += row.failed
-        found.levels.update({1: row.suspicious, 2: row.high, 3: row.critical})
-        found.levels[0] += row.queries - row.suspicious - row.high - row.critical
-        first, last = found.first_seen, found.last_seen
-        found.first_seen = row.first_seen if first is None else min(first, row.first_seen)
-        found.last_seen = row.last_seen if last is None else max(last, row.last_seen)
-        for key, table in ((row.hour, found.hours), (getattr(row, other), found.others)):
-            sums = table.setdefault(key, [0, 0])
-            sums[0] += row.queries
-            sums[1] = max(sums[1], row.severity)
-        found.types.update(dict(counts_of(row.types)))
+def totals(
+    connection: Connection, parts: SpanParts, which: Which, other: str, counted: Sequence[ColumnElement[bool]]
+) -> FlowTotals:
+    """The sums. other: the column whose values are told apart."""
+    flow, found = flows(parts, which, counted).c, FlowTotals()
+    columns = (flow.queries, flow.failed, flow.suspicious, flow.high, flow.critical)
+    times = func.min(flow.first_seen), func.max(flow.last_seen)
+    hours = select(flow.hour, func.max(flow.severity), *times, *map(func.sum, columns)).group_by(flow.hour)
+    for hour, severity, first, last, queries, failed, suspicious, high, critical in connection.execute(hours):
+        found.hours[hour] = [int(queries), severity]
+        found.queries += int(queries)
+        found.failed += int(failed)
+        found.levels.update({1: int(suspicious), 2: int(high), 3: int(critical)})
+        found.levels[0] += int(queries - suspicious - high - critical)
+        found.first_seen = first if found.first_seen is None else min(found.first_seen, first)
+        found.last_seen = last if found.last_seen is None else max(found.last_seen, last)
+    others = select(flow[other], func.sum(flow.queries), func.max(flow.severity)).group_by(flow[other])
+    found.others = {name: [int(queries), level] for name, queries, level in connection.execute(others)}
+    texts = select(flow.types, func.count()).group_by(flow.types)
+    for text, times_over in connection.execute(texts):
+        found.types.update({qtype: count * times_over for qtype, count in counts_of(text)})
     for begin, end in parts.counted:
         kinds = select(_Q.qtype, func.count()).where(*between(begin, end), *counted, *which(_Q)).group_by(_Q.qtype)
         found.types.update({int(qtype): int(count) for qtype, count in connection.execute(kinds)})

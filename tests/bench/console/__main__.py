@@ -112,12 +112,12 @@ def measured(url: str, network: Network, directory: Path, rounds: int, say: Call
     incidents = [one.incident_id for one in store.incidents(limit=1_000)]
     store.close()
     found = []
-    with console(directory, url) as (port, _):
+    with console(directory, url) as (port, pid):
         session = Session(port)
         session.get("/")  # compiles templates
         for name, address, budget in pages(network, incidents):
-            found.append(took(session, name, address, rounds, budget))
-            say(f"{found[-1].median:8.0f} {found[-1].p99:8.0f} ms  {name}")
+            found.append(took(session, pid, name, address, rounds, budget))
+            say(f"{found[-1].median:8.0f} {found[-1].p99:8.0f} ms  CPU {found[-1].cpu:6.0f} ms  {name}")
     return found
 
 

@@ -26,11 +26,12 @@ Address = Callable[[int], str]
 
 
 class Took(NamedTuple):
-    """What a page took, milliseconds."""
+    """What a page took, milliseconds; cpu: of the console's processes, on average."""
 
     page: str
     median: float
     p99: float
+    cpu: float
     budget: float
 
     @property
@@ -95,14 +96,16 @@ def _answers(port: int) -> bool:
         return False
 
 
-def took(session: Session, page: str, address: Address, rounds: int, budget: float = PAGE_MS) -> Took:
+def took(session: Session, pid: int, page: str, address: Address, rounds: int, budget: float = PAGE_MS) -> Took:
     """One page, asked for again and again."""
-    times = []
+    times, pids = [], family(pid)
+    before = cpu_s(pids)
     for number in range(rounds):
         begun = time.perf_counter()
         session.get(address(number))
         times.append((time.perf_counter() - begun) * 1e3)
-    return Took(page, percentile(times, 0.5), percentile(times, 0.99), budget)
+    cpu = (cpu_s(pids) - before) / rounds * 1e3
+    return Took(page, percentile(times, 0.5), percentile(times, 0.99), cpu, budget)
 
 
 def watched(session: Session, pid: int) -> list[tuple[float, float]]:
@@ -127,8 +130,8 @@ def _cpu_a_second(pid: int) -> dict[int, float]:
 
 def table(title: str, rows: Sequence[Took]) -> str:
     """The figures, those that are over their budget marked."""
-    lines = [f"| {title} | median, ms | p99, ms | budget, ms |", "|---|---:|---:|---:|"]
+    lines = [f"| {title} | median, ms | p99, ms | CPU, ms | budget, ms |", "|---|---:|---:|---:|---:|"]
     for one in rows:
         over = "" if one.within else " (over)"
-        lines.append(f"| {one.page} | {one.median:,.0f} | {one.p99:,.0f} | {one.budget:,.0f}{over} |")
+        lines.append(f"| {one.page} | {one.median:,.0f} | {one.p99:,.0f} | {one.cpu:,.0f} | {one.budget:,.0f}{over} |")
     return "\n".join(lines)
