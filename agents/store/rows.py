@@ -11,7 +11,19 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from sqlalchemy import REAL, BigInteger, Column, Double, Integer, LargeBinary, MetaData, SmallInteger, Table, Text
+from sqlalchemy import (
+    REAL,
+    BigInteger,
+    Column,
+    Double,
+    Integer,
+    LargeBinary,
+    MetaData,
+    SmallInteger,
+    Table,
+    Text,
+    literal_column,
+)
 
 from agents.core.columns import Coded, Names, coded, packed
 from agents.core.types import DAY_S, FORWARDED, FROM_CACHE, FROM_CACHE_STALE, UNKNOWN, Severity, Verdicts, clean
@@ -52,6 +64,9 @@ QUERIES = Table(
 little-endian float32; `reasons` is a JSON list; `cached` is as in QueryBatch;
 qname and domain are in presentation form. `source` is the mark of a replay, "" where it was seen live; `day` is that
 of ts, or that of a replay's shelf."""
+
+REPLAYED = QUERIES.c.day < literal_column("0")
+"""Rows of replays; a literal, or SQLite would not see that the partial index fits."""
 
 INCIDENTS = Table(
     "incidents",

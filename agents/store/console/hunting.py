@@ -9,8 +9,8 @@ from typing import Any
 from sqlalchemy import ColumnElement, Connection, and_, desc, distinct, exists, func, or_, select
 
 from agents.core.types import Severity, clean
-from agents.store.console.searching import Found, below, search
-from agents.store.console.summing import OFTEN_S, QuerySums, state_of
+from agents.store.console.searching import Found, below, searched
+from agents.store.console.summing import OFTEN_S, QuerySums, sums_state
 from agents.store.console.sums import (
     FlowTotals,
     Having,
@@ -54,7 +54,7 @@ class Hunter:
     ) -> Found:
         """One page of queries. severity: these alone; source: mark of a replay, "" = what was seen live."""
         with self._store.reading("search queries") as connection:
-            return search(connection, terms, severity, source, limit, cursor)
+            return searched(connection, terms, severity, source, limit, cursor)
 
     def sum_up(self, hours: int = 1_000_000) -> int:
         """Sum up at most so many hours that are over, so that pages are quick; how many there were."""
@@ -65,7 +65,7 @@ class Hunter:
         name = clean(client)
         with self._store.reading("read a client") as connection:
             counted = _counted(_Q.client == name, source)
-            parts = parts_of_span(since, until, 0 if source else state_of(connection).until)
+            parts = parts_of_span(since, until, 0 if source else sums_state(connection).until)
             found = totals(connection, parts, lambda columns: [columns.client == name], "domain", counted)
             lately = select(func.lower(_Q.qname)).where(_Q.client == name, *between(since, until), *_seen(source))
             newest = lately.order_by(desc(_Q.ts)).limit(NAMES_OF).subquery()
@@ -79,7 +79,7 @@ class Hunter:
             mine = (below(domain), *between(since, until), *_seen(source))
             lately = select(_Q.qname).where(*mine).order_by(desc(_Q.ts)).limit(500)
             names = list(dict.fromkeys(connection.execute(lately).scalars()))[:TOP]
-            summed = 0 if source or registered != domain else state_of(connection).until
+            summed = 0 if source or registered != domain else sums_state(connection).until
             parts = parts_of_span(since, until, summed)
             counted = _counted(below(domain), source)
             found = totals(connection, parts, lambda columns: [columns.domain == clean(registered)], "client", counted)
@@ -90,7 +90,7 @@ class Hunter:
         """When the oldest stored live query below each was asked; a domain without one is missing."""
         found = {}
         with self._store.reading("read when domains were first seen") as connection:
-            summed = state_of(connection).until * HOUR_S
+            summed = sums_state(connection).until * HOUR_S
             named = [clean(one) for one in domains]
             rows = connection.execute(select(_D.domain, _D.first_seen).where(_D.domain.in_(named)))
             known = {row.domain: float(row.first_seen) for row in rows}
@@ -215,7 +215,7 @@ def _names_below(
 
 def _unknown_before(connection: Connection, since: float, until: float, client: str | None = None) -> list[str]:
     """Domains that were asked for in a span (by a client), and by nobody before: at most NEW_MAX of them."""
-    summed = state_of(connection).until * HOUR_S
+    summed = sums_state(connection).until * HOUR_S
     found = set[str]()
     if since < summed:
         new = select(_D.domain).where(_D.first_seen >= since, _D.first_seen < until)

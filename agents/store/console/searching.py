@@ -16,16 +16,16 @@ from dataclasses import dataclass
 from itertools import takewhile
 from typing import Any, NamedTuple
 
-from sqlalchemy import ColumnElement, Connection, and_, false, func, literal_column, or_, select
+from sqlalchemy import ColumnElement, Connection, and_, false, func, or_, select
 
 from agents.core.errors import MessageError
 from agents.core.types import DAY_S, Severity, clean
 from agents.dns.message import rcode_number, type_number
 from agents.store.console.finding import NO_SUCH, matches, severity_number, within
-from agents.store.console.summing import OFTEN_S, state_of
+from agents.store.console.summing import OFTEN_S, sums_state
 from agents.store.console.tables import QUERY_HOURS, QUERY_NAMES
 from agents.store.console.terms import Terms, registered_of
-from agents.store.rows import HOUR_S, QUERIES, stored_query_json
+from agents.store.rows import HOUR_S, QUERIES, REPLAYED, stored_query_json
 from agents.store.sql import LIVE, Filter, cursor_of, page_of, position_of, rows_of
 
 SEARCH_S = 1.5
@@ -42,8 +42,6 @@ HOURS_AT_ONCE = 6
 """Hours whose sums are looked at in one go; twice as many each time."""
 FLOWS_MAX = 200
 """Clients and domains that are named to the database for one hour, each; with more, it looks at the whole hour."""
-_REPLAYED = QUERIES.c.day < literal_column("0")
-"""Rows of replays; a literal, or SQLite would not see that the partial index fits."""
 _Q, _H, _N = QUERIES.c, QUERY_HOURS.c, QUERY_NAMES.c
 
 
@@ -76,7 +74,7 @@ class NamesAsked(NamedTuple):
         return sorted(hours, reverse=True)
 
 
-def search(
+def searched(
     connection: Connection, terms: Terms, severity: Sequence[int], source: str | None, limit: int, cursor: str | None
 ) -> Found:
     """One page of queries. severity: these alone; source: mark of a replay, "" = what was seen live."""
@@ -87,10 +85,10 @@ def search(
         rows, more = page_of(connection, wanted, conditions, limit, cursor)
         return Found(rows, more, None)
     hours = _conditions_of_hours(terms, severity, clients)
-    return Walk(connection, terms, conditions, hours, limit, cursor).page(replays=source is None)
+    return SearchWalk(connection, terms, conditions, hours, limit, cursor).page(replays=source is None)
 
 
-class Walk:
+class SearchWalk:
     """Walks back through live queries until a page is full, all is seen, or the time is up."""
 
     def __init__(
@@ -114,10 +112,10 @@ class Walk:
         oldest = self._connection.execute(select(func.min(_Q.ts))).scalar()
         back = None if oldest is None else self._walk(max(oldest, self._terms.since or -math.inf))
         rows = self._rows
-        if replays and self._connection.execute(select(_Q.id).where(_REPLAYED).limit(1)).first() is not None:
+        if replays and self._connection.execute(select(_Q.id).where(REPLAYED).limit(1)).first() is not None:
             since = max(filter(None, (back, self._terms.since)), default=None)
             wanted = Filter(since=since, until=self._terms.until)
-            conditions = [*self._conditions, _REPLAYED]
+            conditions = [*self._conditions, REPLAYED]
             more = rows_of(self._connection, wanted, conditions, self._limit + 1, self._cursor, -_Q.ts)
             rows = sorted([*rows, *more], key=lambda row: (-row["ts"], -row["id"]))
         shown = [stored_query_json(row) for row in rows[: self._limit]]
@@ -127,7 +125,7 @@ class Walk:
 
     def _walk(self, bottom: float) -> float | None:
         """Fill the page with rows of bottom <= ts; when the time was up, None = it was not."""
-        summed = state_of(self._connection).until * HOUR_S
+        summed = sums_state(self._connection).until * HOUR_S
         names = self._names() if self._has_names else None
         if names is None and not self._of_hours:
             return self._through(self._end, bottom)
@@ -166,7 +164,7 @@ class Walk:
             self._rows += rows_of(self._connection, span, conditions, room, self._cursor)
 
     def _through(self, end: float, bottom: float) -> float | None:
-        """Walk through all rows in spans; when the time was up, None = it was not."""
+        """SearchWalk through all rows in spans; when the time was up, None = it was not."""
         span = FIRST_SPAN_S
         while (newest := self._newest_below(end)) is not None and newest >= bottom:
             # what lies between is empty: a row with a time far ahead costs one look, not a walk

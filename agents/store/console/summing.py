@@ -48,7 +48,7 @@ class SumsErasedError(StoreError):
     """A client was erased meanwhile: what was read before must not be written."""
 
 
-class State(NamedTuple):
+class SumsState(NamedTuple):
     """All hours before `until` are summed up."""
 
     until: int  # hours since 1970-01-01
@@ -93,17 +93,17 @@ def counts_text(counts: Mapping[int, int]) -> str:
     return " " + "".join(f"{key}:{count} " for key, count in sorted(counts.items()))
 
 
-def counts_of(text: str) -> Iterator[tuple[int, int]]:
+def counts_in(text: str) -> Iterator[tuple[int, int]]:
     """What `counts_text` wrote."""
     for pair in text.split():
         key, _, count = pair.partition(":")
         yield int(key), int(count)
 
 
-def state_of(connection: Connection, *, locked: bool = False) -> State:
+def sums_state(connection: Connection, *, locked: bool = False) -> SumsState:
     """How far sums go. locked: nobody else writes sums or erases before this transaction ends."""
     statement = select(_S.until, _S.erasures)
-    return State(*connection.execute(statement.with_for_update() if locked else statement).one())
+    return SumsState(*connection.execute(statement.with_for_update() if locked else statement).one())
 
 
 class QuerySums:
@@ -121,7 +121,7 @@ class QuerySums:
 
     def _step(self, now: float) -> bool:
         with self._store.reading("read what is summed up", LONG_S) as connection:
-            state = state_of(connection)
+            state = sums_state(connection)
             late = select(LATE_HOURS.c.hour).where(LATE_HOURS.c.hour < state.until).limit(1)
             hour = connection.execute(late).scalar()
             again = hour is not None
@@ -134,7 +134,7 @@ class QuerySums:
         self._sum_hour(hour, state, again)
         return True
 
-    def _sum_hour(self, hour: int, state: State, again: bool) -> None:
+    def _sum_hour(self, hour: int, state: SumsState, again: bool) -> None:
         span = between(hour * HOUR_S, (hour + 1) * HOUR_S)
         with self._store.reading("sum up an hour", LONG_S) as connection:
             noted = connection.execute(select(LATE_HOURS.c.version).where(LATE_HOURS.c.hour == hour)).scalar()
@@ -149,7 +149,7 @@ class QuerySums:
             self._put_names(names[at : at + SUMS_AT_ONCE], hour, state)
         self._finish(hour, state, again, noted)
 
-    def _finish(self, hour: int, state: State, again: bool, noted: int | None) -> None:
+    def _finish(self, hour: int, state: SumsState, again: bool, noted: int | None) -> None:
         """Note that an hour is summed up, after the days that are over with it."""
         days = {hour // 24} if again else {state.until // 24, hour // 24}
         until = state.until if again else hour + 1
@@ -163,7 +163,7 @@ class QuerySums:
             later = (_S.until < until, _S.erasures == state.erasures)
             connection.execute(update(SUMS_STATE).where(*later).values(until=until))
 
-    def _sum_day(self, day: int, state: State) -> None:
+    def _sum_day(self, day: int, state: SumsState) -> None:
         clients: defaultdict[str, Sums] = defaultdict(Sums)
         domains: defaultdict[str, Sums] = defaultdict(Sums)
         seen: list[tuple[tuple[str, ...], float, float]] = []
@@ -171,7 +171,7 @@ class QuerySums:
         with self._store.reading("sum up a day", LONG_S) as connection:
             for row in connection.execute(of_day):
                 seen.append(((row.client, row.domain), row.first_seen, row.last_seen))
-                types, rcodes = dict(counts_of(row.types)), dict(counts_of(row.rcodes))
+                types, rcodes = dict(counts_in(row.types)), dict(counts_in(row.rcodes))
                 for sums in (clients[row.client], domains[row.domain]):
                     _add(sums, row, types, rcodes)
         pairs = [dict(zip(("client", "domain", *_SEEN), one, strict=True)) for one in _joined(seen)]
@@ -182,13 +182,13 @@ class QuerySums:
         self._put(CLIENT_DAYS, [one.row(day=day, client=name) for name, one in sorted(clients.items())], state)
         self._put(DOMAIN_DAYS, [one.row(day=day, domain=name) for name, one in sorted(domains.items())], state)
 
-    def _put(self, table: Table, rows: Sequence[Mapping[str, Any]], state: State) -> None:
+    def _put(self, table: Table, rows: Sequence[Mapping[str, Any]], state: SumsState) -> None:
         statement = self._store.upsert(table)
         new, key = statement.excluded, [one.name for one in table.primary_key]
         others = {column.name: new[column.name] for column in table.c if not column.primary_key}
         self._write(statement.on_conflict_do_update(index_elements=key, set_=others), rows, state)
 
-    def _widen(self, table: Table, rows: Sequence[Mapping[str, Any]], state: State) -> None:
+    def _widen(self, table: Table, rows: Sequence[Mapping[str, Any]], state: SumsState) -> None:
         """Write since when and until when something was seen, or more than is known of that."""
         statement = self._store.upsert(table)
         new, key = statement.excluded, [one.name for one in table.primary_key]
@@ -200,7 +200,7 @@ class QuerySums:
         more = or_(new.first_seen < first, new.last_seen > last)
         self._write(statement.on_conflict_do_update(index_elements=key, set_=wider, where=more), rows, state)
 
-    def _write(self, statement: Any, rows: Sequence[Mapping[str, Any]], state: State) -> None:
+    def _write(self, statement: Any, rows: Sequence[Mapping[str, Any]], state: SumsState) -> None:
         for at in range(0, len(rows), SUMS_AT_ONCE):
             begun = time.monotonic()
             with self._store.writing("write sums", LONG_S) as connection:
@@ -208,7 +208,7 @@ class QuerySums:
                 _execute_all(connection, statement, rows[at : at + SUMS_AT_ONCE])
             time.sleep(min(time.monotonic() - begun, 0.1))  # whoever waits for the lock only looks now and then
 
-    def _put_names(self, seen: Sequence[Any], hour: int, state: State) -> None:
+    def _put_names(self, seen: Sequence[Any], hour: int, state: SumsState) -> None:
         """Names of an hour: (name, domain, first seen, last seen); `hours` of those that are known get one more."""
         with self._store.reading("read names", LONG_S) as connection:
             wanted = select(QUERY_NAMES).where(_N.name.in_([one[0] for one in seen]))
@@ -226,8 +226,8 @@ class QuerySums:
             rows.append(dict(zip(("name", "domain", *_SEEN, "hours"), (name, domain, first, last, hours), strict=True)))
         self._put(QUERY_NAMES, rows, state)
 
-    def _unchanged(self, connection: Connection, state: State) -> None:
-        if state_of(connection, locked=True).erasures != state.erasures:
+    def _unchanged(self, connection: Connection, state: SumsState) -> None:
+        if sums_state(connection, locked=True).erasures != state.erasures:
             raise SumsErasedError("cannot sum up queries: a client was erased meanwhile; they are summed up again")
 
     def forget(self, before_day: int) -> int:
@@ -255,7 +255,7 @@ class QuerySums:
         """Delete what sums hold of a client whose queries are erased already; how many rows."""
         who = clean(client)
         with self._store.writing("erase a client's sums", LONG_S) as connection:
-            state_of(connection, locked=True)
+            sums_state(connection, locked=True)
             connection.execute(update(SUMS_STATE).values(erasures=_S.erasures + 1))
             mine = select(_H.domain).where(_H.client == who).distinct()
             domains = connection.execute(mine).scalars().all()

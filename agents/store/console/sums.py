@@ -1,6 +1,6 @@
 """Reads sums of queries: of hours and days that are summed up from their tables, of the rest from the queries.
 
-A span's whole hours before `state_of(…).until` are read as sums, its ends are counted. Questions about the whole
+A span's whole hours before `sums_state(…).until` are read as sums, its ends are counted. Questions about the whole
 network over long spans read sums of days in between.
 """
 
@@ -32,7 +32,7 @@ from sqlalchemy import (
 )
 
 from agents.dns.message import rcode_number
-from agents.store.console.summing import counts_of, state_of
+from agents.store.console.summing import counts_in, sums_state
 from agents.store.console.tables import CLIENT_DAYS, DOMAIN_DAYS, QUERY_HOURS, QUERY_PAIRS
 from agents.store.rows import HOUR_S, QUERIES
 from agents.store.sql import LIVE, between
@@ -141,7 +141,7 @@ def totals(
     found.others = {name: [int(queries), level] for name, queries, level in connection.execute(others)}
     texts = select(flow.types, func.count()).group_by(flow.types)
     for text, times_over in connection.execute(texts):
-        found.types.update({qtype: count * times_over for qtype, count in counts_of(text)})
+        found.types.update({qtype: count * times_over for qtype, count in counts_in(text)})
     for begin, end in parts.counted:
         kinds = select(_Q.qtype, func.count()).where(*between(begin, end), *counted, *which(_Q)).group_by(_Q.qtype)
         found.types.update({int(qtype): int(count) for qtype, count in connection.execute(kinds)})
@@ -150,7 +150,7 @@ def totals(
 
 def by_client(connection: Connection, since: float, until: float, limit: int) -> list[Any]:
     """Clients with client, queries, domains, severity, last_seen: those with most queries first."""
-    parts = parts_of_span(since, until, state_of(connection).until)
+    parts = parts_of_span(since, until, sums_state(connection).until)
     return _grouped(connection, parts, CLIENT_DAYS, "client", lambda one: (desc(one.queries), one.client), limit)
 
 
@@ -169,7 +169,7 @@ def by_domain(
     among: Sequence[str] | None = None,
 ) -> list[Any]:
     """Domains with domain, queries, clients, severity, last_seen, failed, in an order."""
-    parts = parts_of_span(since, until, state_of(connection).until)
+    parts = parts_of_span(since, until, sums_state(connection).until)
 
     def which(columns: Any) -> Sequence[ColumnElement[bool]]:
         return () if among is None else (columns.domain.in_(list(among)),)
@@ -238,7 +238,7 @@ def largest_flows(
 
     A flow's largest answer is one of them, so that none is smaller than the smallest of the `limit` largest flows'.
     """
-    parts = parts_of_span(since, until, state_of(connection).until)
+    parts = parts_of_span(since, until, sums_state(connection).until)
     found: list[tuple[list[ColumnElement[bool]], float, float]] = [([], *span) for span in parts.counted]
     if parts.first >= parts.last:
         return found

@@ -120,6 +120,7 @@ class Network:
     def _part(self, ts: NDArray[np.float64]) -> Verdicts:
         rng, size = self._rng, len(ts)
         lookup = np.repeat(np.arange(size), rng.choice([1, 2, 3], size, p=QUERIES_A_LOOKUP))[:size]
+        ts = ts[np.minimum(np.arange(size) * size // (int(lookup[-1]) + 1), size - 1)]  # look-ups fill the whole span
         client, domain, name = (column[lookup] for column in self._lookups(size, ts))
         ts = ts[lookup]
         again = np.arange(size) - np.searchsorted(lookup, lookup)  # A, then AAAA, then HTTPS of the same name
