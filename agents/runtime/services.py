@@ -38,6 +38,8 @@ from agents.runtime.schedule import RetrainScheduler
 from agents.runtime.signals import Beat, beat_on, crashes_end, live
 from agents.sources.heard_days import heard_by_intake
 from agents.sources.listener.sockets import cannot_listen
+from agents.store.console.hunting import Hunter
+from agents.store.console.summing import QuerySums
 from agents.store.console.triage import TriageStore
 from agents.store.feedback.flow_hours import FlowHourStore
 from agents.store.people.people import PeopleStore
@@ -65,6 +67,8 @@ RETENTION_FILE = "retention.json"
 BROKEN_OFF = "cannot go on: the run was broken off, its process was killed or the machine stopped"
 SUMMARY_DAYS, SUMMARY_INCIDENTS_MAX = 7, 10_000
 """Days that a summary looks back, and incidents that it reads, the newest."""
+SUMS_EVERY_S, SUMS_STOP_S = 20.0, 5.0
+"""Seconds between two looks for hours that are over, and for an hour under way to end."""
 RETRY_S, RETRY_MAX_S = 2.0, 60.0
 """The scheduler looks for its database after so many seconds, twice as many each time up to the most."""
 _log = structlog.get_logger()
@@ -204,6 +208,7 @@ def maintain(upkeep: Upkeep, anyway: bool = False) -> Mapping[str, Any]:
             "queries_dropped": lambda: store.drop_old(limit),
             "incidents_and_runs_deleted": lambda: store.forget(before),
             "flow_hours_deleted": lambda: FlowHourStore(store).forget(before),
+            "sums_of_queries_deleted": lambda: QuerySums(store).forget(limit),
             "replayed_queries_dropped": lambda: store.drop_replays(replays),
             "replayed_incidents_deleted": lambda: store.forget_replays(replays),
             "incidents_said_of_deleted": lambda: TriageStore(store).forget(),
@@ -352,6 +357,22 @@ async def _started(store: Store, registry: ModelRegistry[Any], scheduler: Retrai
             pause = min(2 * pause, RETRY_MAX_S)
 
 
+class SumsThread(RepeatingThread):
+    """Sums up stored queries, so that the console's pages are quick on many of them."""
+
+    def __init__(self, hunter: Hunter) -> None:
+        super().__init__("sums of queries", SUMS_EVERY_S, SUMS_STOP_S)
+        self._hunter = hunter
+
+    def step(self) -> None:
+        """Sum up the hours that are over."""
+        try:
+            while not self._stop.is_set() and self._hunter.sum_up(1):
+                pass
+        except AgentsError as error:
+            _log.warning("queries_not_summed_up", error=str(error))
+
+
 class Pulse:
     """A process' sign of life, given while each of its event loops turns. beat: where it goes, nowhere by default."""
 
@@ -383,7 +404,7 @@ async def serving(
     retrainer: Retrainer,
     proxies: Sequence[str],
     pulse: Pulse,
-    first_login: FirstLogin,
+    threads: Sequence[RepeatingThread | FirstLogin] = (),
 ) -> AsyncIterator[None]:
     """API and console; at the end it waits for `retrainer`. Raises AgentsError where the port cannot be had.
 
@@ -405,16 +426,18 @@ async def serving(
     )
     sockets = [_bound(config)]
     beat.start()
-    first_login.start()
     server = uvicorn.Server(config)
     thread = threading.Thread(target=live, args=(_served(server, sockets, pulse),), name="api")
     thread.start()
+    for one in threads:
+        one.start()
     try:
         yield
     finally:
+        for one in threads:
+            await asyncio.to_thread(one.stop)
         app.state.closing.set()
         server.should_exit = True
-        first_login.stop()
         await asyncio.to_thread(thread.join)
         beat.stop()
         sockets[0].close()

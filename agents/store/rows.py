@@ -11,7 +11,19 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from sqlalchemy import REAL, BigInteger, Column, Double, Integer, LargeBinary, MetaData, SmallInteger, Table, Text
+from sqlalchemy import (
+    REAL,
+    BigInteger,
+    Column,
+    Double,
+    Integer,
+    LargeBinary,
+    MetaData,
+    SmallInteger,
+    Table,
+    Text,
+    literal_column,
+)
 
 from agents.core.columns import Coded, Names, coded, packed
 from agents.core.types import DAY_S, FORWARDED, FROM_CACHE, FROM_CACHE_STALE, UNKNOWN, Severity, Verdicts, clean
@@ -52,6 +64,9 @@ QUERIES = Table(
 little-endian float32; `reasons` is a JSON list; `cached` is as in QueryBatch;
 qname and domain are in presentation form. `source` is the mark of a replay, "" where it was seen live; `day` is that
 of ts, or that of a replay's shelf."""
+
+REPLAYED = QUERIES.c.day < literal_column("0")
+"""Rows of replays; a literal, or SQLite would not see that the partial index fits."""
 
 INCIDENTS = Table(
     "incidents",
@@ -105,6 +120,18 @@ JOBS = Table(
     Column("next_run", Double, nullable=False),
 )
 """Jobs of the scheduler: when each ran last, and when it is due."""
+
+LATE_HOURS = Table(
+    "query_late_hours",
+    metadata,
+    Column("hour", Integer, primary_key=True, autoincrement=False),
+    Column("version", BigInteger, nullable=False),
+)
+"""Hours (since 1970-01-01) of which live queries were written late: whoever sums hours up does it again. `version`
+grows with each batch, so that none is overlooked that comes meanwhile."""
+HOUR_S = DAY_S // 24
+LATE_S = 60.0
+"""A query that is written later than so many seconds after the end of its hour is late."""
 
 NUMBERS = (
     "ts",
@@ -170,6 +197,15 @@ def days_of(verdicts: Verdicts) -> NDArray[np.int64]:
     if verdicts.imported_at is None:
         return np.floor_divide(verdicts.queries.ts, DAY_S).astype(np.int64)
     return np.full(len(verdicts), shelf_of(int(verdicts.imported_at // DAY_S)), np.int64)
+
+
+def late_hours(verdicts: Verdicts, now: float) -> set[int]:
+    """Hours of live queries of this batch that ended more than LATE_S seconds ago."""
+    first_in_time = (now - LATE_S) // HOUR_S * HOUR_S
+    ts = verdicts.queries.ts
+    if verdicts.imported_at is not None or not len(ts) or ts.min() >= first_in_time:
+        return set()
+    return {int(hour) for hour in np.unique(ts[ts < first_in_time] // HOUR_S)}
 
 
 def query_columns(verdicts: Verdicts, batch_id: str) -> Columns:

@@ -52,11 +52,13 @@ from agents.store.rows import (
     BATCHES,
     INCIDENTS,
     JOBS,
+    LATE_HOURS,
     QUERIES,
     RUNS,
     TS_MAX,
     Columns,
     days_of,
+    late_hours,
     metadata,
     query_columns,
     shelf_of,
@@ -120,6 +122,20 @@ def page_of(
 
     more: further conditions. first: what is ordered by before the time; there is no next page then.
     """
+    rows = rows_of(connection, wanted, more, limit + 1, cursor, first)
+    following = cursor_of(rows[limit - 1]) if len(rows) > limit and first is None else None
+    return [stored_query_json(row) for row in rows[:limit]], following
+
+
+def rows_of(
+    connection: Connection,
+    wanted: Filter,
+    more: Sequence[ColumnElement[bool]],
+    limit: int,
+    cursor: str | None = None,
+    first: ColumnElement[Any] | None = None,
+) -> list[dict[str, Any]]:
+    """Rows as a page is made of, with their ids; arguments as of `page_of`."""
     conditions = [*between(wanted.since, wanted.until), *_named(_Q, wanted), *more]
     if wanted.source is not None:
         conditions.append(~LIVE if wanted.source else LIVE)  # so that whole partitions are passed over
@@ -127,10 +143,13 @@ def page_of(
         ts, row_id = position_of(cursor)
         conditions += [_Q.day <= _day(ts), _Q.ts <= ts, or_(_Q.ts < ts, _Q.id < row_id)]
     order = [desc(_Q.ts), desc(_Q.id)] if first is None else [first, desc(_Q.ts)]
-    statement = select(*_PAGE).where(*conditions).order_by(*order).limit(limit + 1)
-    rows = connection.execute(statement).mappings().all()
-    following = f"{rows[limit - 1]['ts']!r}_{rows[limit - 1]['id']}" if len(rows) > limit else None
-    return [stored_query_json(dict(row)) for row in rows[:limit]], following if first is None else None
+    statement = select(*_PAGE).where(*conditions).order_by(*order).limit(limit)
+    return [dict(row) for row in connection.execute(statement).mappings()]
+
+
+def cursor_of(row: dict[str, Any]) -> str:
+    """Where a page goes on whose last row this is."""
+    return f"{row['ts']!r}_{row['id']}"
 
 
 def position_of(cursor: str) -> tuple[float, int]:
@@ -353,6 +372,7 @@ class Store(ABC):
                 parts = [query_columns(verdicts, batch_id) for verdicts, batch_id in new if len(verdicts)]
                 if parts:
                     self._insert(connection, parts)
+                    self._note_late(connection, [verdicts for verdicts, _ in new])
                 self._put_incidents(connection, [incident for verdicts, _ in new for incident in verdicts.incidents])
         return sum(len(verdicts) for verdicts, _ in new)
 
@@ -368,6 +388,19 @@ class Store(ABC):
             return set(batch_ids) if connection.execute(self._claiming, rows[0]).rowcount else set()
         statement = self.upsert(BATCHES).values(rows).on_conflict_do_nothing().returning(BATCHES.c.batch_id)
         return set(connection.execute(statement).scalars())
+
+    def _note_late(self, connection: Connection, parts: Sequence[Verdicts]) -> None:
+        now = time.time()
+        late = set[int]().union(*(late_hours(one, now) for one in parts))
+        if late:  # sorted: one order for all writers, no deadlock
+            connection.execute(self._noting_late, [{"hour": hour, "version": 1} for hour in sorted(late)])
+
+    @cached_property
+    def _noting_late(self) -> Insert:
+        statement = self.upsert(LATE_HOURS)
+        again = {"version": LATE_HOURS.c.version + 1}
+        noting: Insert = statement.on_conflict_do_update(index_elements=["hour"], set_=again)
+        return noting
 
     @cached_property
     def _claiming(self) -> Insert:

@@ -23,7 +23,6 @@ from sqlalchemy import (
     create_engine,
     delete,
     event,
-    literal_column,
     select,
 )
 from sqlalchemy.dialects.sqlite import insert
@@ -33,7 +32,7 @@ from agents.core.errors import StoreError, StoreUnusableError
 from agents.core.files import locked, make_private
 from agents.core.types import DAY_S
 from agents.store import migrate
-from agents.store.rows import BATCHES, COLUMNS, MARKED_COLUMNS, QUERIES, Columns, shelf_of
+from agents.store.rows import BATCHES, COLUMNS, MARKED_COLUMNS, QUERIES, REPLAYED, Columns, shelf_of
 from agents.store.sampling import COLUMNS as SAMPLED
 from agents.store.sampling import Found
 from agents.store.sql import LONG_S, Store
@@ -54,8 +53,6 @@ _INSERT = {
     names: f"INSERT INTO queries ({', '.join(names)}) VALUES ({', '.join('?' * len(names))})"  # noqa: S608
     for names in (COLUMNS, MARKED_COLUMNS)
 }
-_REPLAYED = QUERIES.c.day < literal_column("0")
-"""Rows of replays; a literal, or SQLite would not see that the partial index fits."""
 
 
 class SqliteStore(Store):
@@ -129,7 +126,7 @@ class SqliteStore(Store):
 
     def drop_replays(self, before_day: int) -> int:
         with self._guard("drop old replays", LONG_S):
-            return self._delete(QUERIES.c.id, _REPLAYED, QUERIES.c.day > shelf_of(before_day))
+            return self._delete(QUERIES.c.id, REPLAYED, QUERIES.c.day > shelf_of(before_day))
 
     def erase_queries(self, client: str) -> int:
         """Delete the queries of a client, DELETE_CHUNK at a time, and overwrite them in the file; how many."""
@@ -159,7 +156,7 @@ class SqliteStore(Store):
         return count
 
     def _shelves(self, connection: Connection) -> list[int]:
-        return sorted(connection.execute(select(QUERIES.c.day).where(_REPLAYED).distinct()).scalars(), reverse=True)
+        return sorted(connection.execute(select(QUERIES.c.day).where(REPLAYED).distinct()).scalars(), reverse=True)
 
     def _prepare(self, days: Sequence[int]) -> None:
         """One table holds all days."""

@@ -230,7 +230,7 @@ def serving_of(
 ) -> AbstractAsyncContextManager[None]:
     """API and console as a service. pulse: that notes that it turns. note: the detector's heartbeat in memory."""
     from agents.runtime.health import ProcessHealth
-    from agents.runtime.services import Pulse, Retrainer, serving
+    from agents.runtime.services import Pulse, Retrainer, SumsThread, serving
     from agents.store.people.people import PeopleStore
     from agents.web.parts import Parts
     from agents.web.people.first_login import FirstLogin
@@ -266,9 +266,12 @@ def serving_of(
     )
     proxies = [part.strip() for part in settings.trusted_proxies.split(",") if part.strip()]
     heartbeat = Heartbeat(settings.state_dir / PARTS["api"], dict, in_force=noted_settings(settings))
-    first = FirstLogin(store, people, settings.public_url or console_address(settings))
-    pulse = pulse or Pulse()
-    return serving(parts, settings.api_host, settings.api_port, heartbeat, retrainer, proxies, pulse, first)
+    threads = (
+        SumsThread(parts.console.hunter),
+        FirstLogin(store, people, settings.public_url or console_address(settings)),
+    )
+    turning = pulse or Pulse()
+    return serving(parts, settings.api_host, settings.api_port, heartbeat, retrainer, proxies, turning, threads)
 
 
 def console_address(settings: Settings) -> str:

@@ -1,67 +1,39 @@
-"""Hunting in stored queries: a search over all history that answers in time, clients, domains, an analyst's questions.
-
-A search that no index serves walks back through time in spans, and stops after SEARCH_S: it gives what it has found,
-and a cursor from where the next search goes on.
-"""
+"""Hunting in stored queries: a search over all history, clients, domains, an analyst's questions."""
 
 from __future__ import annotations
 
-import ipaddress
-import math
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from itertools import takewhile
+from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import (
-    ColumnElement,
-    Connection,
-    Integer,
-    and_,
-    case,
-    cast,
-    desc,
-    distinct,
-    exists,
-    false,
-    func,
-    or_,
-    select,
+from sqlalchemy import ColumnElement, Connection, and_, desc, distinct, exists, func, or_, select
+
+from agents.core.types import Severity, clean
+from agents.store.console.searching import Found, below, searched
+from agents.store.console.summing import OFTEN_S, QuerySums, sums_state
+from agents.store.console.sums import (
+    FlowTotals,
+    Having,
+    Order,
+    SpanParts,
+    by_client,
+    by_domain,
+    largest_flows,
+    parts_of_span,
+    totals,
 )
-
-from agents.core.errors import MessageError
-from agents.core.types import DAY_S, Severity, clean
-from agents.dns.message import rcode_number, type_number
-from agents.store.console.finding import NO_SUCH, matches, severity_number, within
+from agents.store.console.tables import QUERY_DOMAINS, QUERY_HOURS, QUERY_NAMES
 from agents.store.console.terms import Terms, registered_of
-from agents.store.rows import QUERIES
-from agents.store.sql import LIVE, Filter, Store, between, page_of, position_of
+from agents.store.rows import HOUR_S, QUERIES, stored_query_json
+from agents.store.sql import LIVE, Filter, Store, between, rows_of
 
-SEARCH_S = 1.5
-"""Seconds after which a search gives what it has."""
-FIRST_SPAN_S, SPAN_S_MAX = 1_800.0, 30 * DAY_S
-"""The first span that a search looks at, and the longest: each is twice as long as the one before, or half."""
-CLIENTS_MAX = 10_000
-"""Clients of networks that a search is resolved to, at most."""
-OF_INCIDENTS = ("state", "label", "assignee", "tool")
-"""Keys of a search that no query has."""
 NEW_MAX = 1_000
 """New domains of a span that are looked at."""
 TOP = 20
 """Domains, clients and names of a summary, each, at most."""
-BAR_S = DAY_S // 24
-"""Seconds of one bar of a chart of hours."""
-_Q = QUERIES.c
-
-
-@dataclass(frozen=True, slots=True)
-class Found:
-    """Queries, newest first; `looked_back_to`: when the search stopped, None = at the oldest row."""
-
-    queries: Sequence[Mapping[str, Any]]
-    cursor: str | None
-    looked_back_to: float | None
+NAMES_OF = 10_000
+"""Newest queries of a client among which its names are counted."""
+_Q, _H, _D, _N = QUERIES.c, QUERY_HOURS.c, QUERY_DOMAINS.c, QUERY_NAMES.c
 
 
 class Hunter:
@@ -69,6 +41,7 @@ class Hunter:
 
     def __init__(self, store: Store) -> None:
         self._store = store
+        self._sums = QuerySums(store)
 
     def search(
         self,
@@ -81,156 +54,118 @@ class Hunter:
     ) -> Found:
         """One page of queries. severity: these alone; source: mark of a replay, "" = what was seen live."""
         with self._store.reading("search queries") as connection:
-            conditions = _conditions(connection, terms, severity)
-            if terms.clients or (terms.domains and not terms.patterns) or source:  # an index has them in order
-                wanted = Filter(since=terms.since, until=terms.until, source=source)
-                rows, more = page_of(connection, wanted, conditions, limit, cursor)
-                return Found(rows, more, None)
-            return _searched(connection, terms, [*conditions, *([] if source is None else [LIVE])], limit, cursor)
+            return searched(connection, terms, severity, source, limit, cursor)
+
+    def sum_up(self, hours: int = 1_000_000) -> int:
+        """Sum up at most so many hours that are over, so that pages are quick; how many there were."""
+        return self._sums.catch_up(time.time(), hours)
 
     def client(self, client: str, since: float, until: float, source: str = "") -> dict[str, Any]:
         """What one client did: counts, domains, types, hours. source: mark of a replay; "" = what was seen live."""
-        return self._summary(_Q.client == clean(client), _Q.domain, since, until, source)
+        name = clean(client)
+        with self._store.reading("read a client") as connection:
+            counted = _counted(_Q.client == name, source)
+            parts = parts_of_span(since, until, 0 if source else sums_state(connection).until)
+            found = totals(connection, parts, lambda columns: [columns.client == name], "domain", counted)
+            lately = select(func.lower(_Q.qname)).where(_Q.client == name, *between(since, until), *_seen(source))
+            newest = lately.order_by(desc(_Q.ts)).limit(NAMES_OF).subquery()
+            names = connection.execute(select(func.count(distinct(newest.c[0])))).scalar_one()
+        return _summary(found, int(names))
 
     def domain(self, domain: str, since: float, until: float, source: str = "") -> dict[str, Any]:
-        """What was asked below one registered domain: counts, clients, types, hours, names."""
+        """What was asked below one domain: counts, clients, types, hours, names."""
+        registered = registered_of(domain)
         with self._store.reading("read a domain") as connection:
-            below = (_below(domain), *between(since, until), *_seen(source))
-            lately = select(_Q.qname).where(*below).order_by(desc(_Q.ts)).limit(500)
+            mine = (below(domain), *between(since, until), *_seen(source))
+            lately = select(_Q.qname).where(*mine).order_by(desc(_Q.ts)).limit(500)
             names = list(dict.fromkeys(connection.execute(lately).scalars()))[:TOP]
-        return self._summary(_below(domain), _Q.client, since, until, source) | {"names": names}
+            summed = 0 if source or registered != domain else sums_state(connection).until
+            parts = parts_of_span(since, until, summed)
+            counted = _counted(below(domain), source)
+            found = totals(connection, parts, lambda columns: [columns.domain == clean(registered)], "client", counted)
+            known = _names_below(connection, clean(registered), parts, (since, until), counted)
+        return _summary(found, known) | {"names": names}
 
     def first_seen(self, domains: Sequence[str]) -> dict[str, float]:
         """When the oldest stored live query below each was asked; a domain without one is missing."""
         found = {}
         with self._store.reading("read when domains were first seen") as connection:
+            summed = sums_state(connection).until * HOUR_S
+            named = [clean(one) for one in domains]
+            rows = connection.execute(select(_D.domain, _D.first_seen).where(_D.domain.in_(named)))
+            known = {row.domain: float(row.first_seen) for row in rows}
             for domain in domains:
-                first = select(func.min(_Q.ts)).where(_below(domain), LIVE)
-                if (at := connection.execute(first).scalar()) is not None:
+                at = known.get(clean(domain))
+                if at is None:
+                    since = summed if registered_of(domain) == domain else None
+                    first = select(func.min(_Q.ts)).where(below(domain), *between(since, None), LIVE)
+                    at = connection.execute(first).scalar()
+                if at is not None:
                     found[domain] = float(at)
         return found
 
     def new_domains(self, client: str, since: float, until: float) -> list[str]:
         """Domains that this client asked for in a span, and nobody before it."""
-        mine = (_Q.client == clean(client), *between(since, until), LIVE)
+        name = clean(client)
         with self._store.reading("read a client's domains") as connection:
-            domains = _unknown_before(connection, mine, since)
+            domains = _unknown_before(connection, since, until, name)
         first = self.first_seen(domains)
         return sorted(domains, key=lambda one: -first.get(one, 0.0))
 
     def clients(self, since: float, until: float, limit: int = 100) -> list[dict[str, Any]]:
         """Clients by number of queries, with their domains and loudest severity."""
-        columns = (
-            _Q.client,
-            func.count().label("queries"),
-            func.count(distinct(_Q.domain)).label("domains"),
-            func.max(_Q.severity).label("severity"),
-            func.max(_Q.ts).label("last_seen"),
-        )
-        statement = select(*columns).where(*between(since, until), LIVE).group_by(_Q.client)
-        statement = statement.order_by(desc("queries"), _Q.client).limit(limit)
         with self._store.reading("read clients") as connection:
-            return [_named_severity(row) for row in connection.execute(statement).mappings()]
+            rows = by_client(connection, since, until, limit)
+        return [_told(row, client=row.client, domains=int(row.others)) for row in rows]
 
     def rarest(self, since: float, until: float, limit: int = 50) -> list[dict[str, Any]]:
         """Domains below which the fewest clients asked, then the fewest queries."""
-        return self._domains(since, until, (func.count(distinct(_Q.client)), func.count()), limit)
+        return self._domains(since, until, lambda one: (one.others, one.queries, one.domain), limit)
 
     def new(self, since: float, until: float, limit: int = 50) -> list[dict[str, Any]]:
         """Domains of which no earlier query is stored, those with most queries first."""
         with self._store.reading("read domains") as connection:
-            domains = _unknown_before(connection, [*between(since, until), LIVE], since)
-        found = self._domains(since, until, (desc(func.count()),), limit, among=domains)
+            domains = _unknown_before(connection, since, until)
+        found = self._domains(since, until, lambda one: (desc(one.queries), one.domain), limit, among=domains)
         first = self.first_seen([row["domain"] for row in found])
         return [row | {"first_seen": first.get(row["domain"])} for row in found]
 
     def largest_answers(self, since: float, until: float, limit: int = 50) -> list[dict[str, Any]]:
         """Queries with the largest answers."""
         with self._store.reading("read the largest answers") as connection:
-            rows, _ = page_of(connection, Filter(since=since, until=until, source=""), [], limit, None, desc(_Q.rlen))
-        return rows
+            rows: list[dict[str, Any]] = []
+            for conditions, begin, end in largest_flows(connection, since, until, limit):
+                wanted = Filter(since=begin, until=end)
+                rows += rows_of(connection, wanted, [LIVE, *conditions], limit, None, desc(_Q.rlen))
+        rows.sort(key=lambda row: (-row["rlen"], -row["ts"]))
+        return [stored_query_json(row) for row in rows[:limit]]
 
     def failing(self, since: float, until: float, limit: int = 50) -> list[dict[str, Any]]:
         """Domains below which most names do not exist (NXDOMAIN), among those asked for ten times and more."""
-        failed = func.sum(case((_Q.rcode == rcode_number("NXDOMAIN"), 1), else_=0))
         return self._domains(
-            since, until, (desc(failed), func.count()), limit, having=and_(func.count() >= 10, failed > 0)
+            since,
+            until,
+            lambda one: (desc(one.failed), one.queries, one.domain),
+            limit,
+            having=lambda one: and_(one.queries >= 10, one.failed > 0),
         )
 
     def _domains(
-        self,
-        since: float,
-        until: float,
-        order: Sequence[Any],
-        limit: int,
-        having: ColumnElement[bool] | None = None,
+        self, since: float, until: float, order: Order, limit: int, having: Having = None,
         among: Sequence[str] | None = None,
-    ) -> list[dict[str, Any]]:
-        failed = func.sum(case((_Q.rcode == rcode_number("NXDOMAIN"), 1), else_=0)).label("failed")
-        columns = (
-            _Q.domain,
-            func.count().label("queries"),
-            func.count(distinct(_Q.client)).label("clients"),
-            func.max(_Q.severity).label("severity"),
-            func.max(_Q.ts).label("last_seen"),
-            failed,
-        )
-        statement = select(*columns).where(*between(since, until), LIVE).group_by(_Q.domain)
-        statement = statement.having(having) if having is not None else statement
-        statement = statement.where(_Q.domain.in_(list(among))) if among is not None else statement
+    ) -> list[dict[str, Any]]:  # fmt: skip
         with self._store.reading("read domains") as connection:
-            found = connection.execute(statement.order_by(*order, _Q.domain).limit(limit)).mappings()
-            return [_named_severity(row) for row in found]
-
-    def _summary(
-        self, which: ColumnElement[bool], other: Any, since: float, until: float, source: str
-    ) -> dict[str, Any]:
-        """Counts of one client or domain; `others` are its domains or clients."""
-        asked = (which, *between(since, until), *_seen(source))
-        failed = func.sum(case((_Q.rcode == rcode_number("NXDOMAIN"), 1), else_=0))
-        totals = select(
-            func.count(),
-            func.count(distinct(other)),
-            func.count(distinct(_Q.qname)),
-            failed,
-            func.min(_Q.ts),
-            func.max(_Q.ts),
-        ).where(*asked)
-        hour = cast(func.floor(_Q.ts / BAR_S), Integer)
-        hours = select(hour, func.count(), func.max(_Q.severity)).where(*asked).group_by(hour).order_by(hour)
-        others = (
-            select(other.label("other"), func.count().label("queries"), func.max(_Q.severity).label("severity"))
-            .where(*asked)
-            .group_by(other)
-            .order_by(desc("severity"), desc("queries"), other)
-            .limit(TOP)
-        )
-        types = select(_Q.qtype, func.count()).where(*asked).group_by(_Q.qtype).order_by(desc(func.count())).limit(TOP)
-        levels = select(_Q.severity, func.count()).where(*asked).group_by(_Q.severity)
-        with self._store.reading("read a summary") as connection:
-            count, width, names, failures, first, last = connection.execute(totals).one()
-            return {
-                "queries": int(count),
-                "others_count": int(width),
-                "names_count": int(names),
-                "failed": int(failures or 0),
-                "first_seen": first,
-                "last_seen": last,
-                "hours": [
-                    (int(at) * BAR_S, int(number), int(level)) for at, number, level in connection.execute(hours)
-                ],
-                "others": [_named_severity(row) for row in connection.execute(others).mappings()],
-                "types": [(int(qtype), int(number)) for qtype, number in connection.execute(types)],
-                "severities": {Severity(level).name: int(number) for level, number in connection.execute(levels)},
-            }
+            rows = by_domain(connection, since, until, order, limit, having, among)
+        return [_told(row, domain=row.domain, clients=int(row.others), failed=int(row.failed)) for row in rows]
 
 
-def _unknown_before(connection: Connection, asked: Sequence[ColumnElement[bool]], since: float) -> list[str]:
-    """Domains of these rows of which no live row is older: at most NEW_MAX of them."""
-    domains = select(_Q.domain).where(*asked).distinct().subquery()
-    earlier = QUERIES.alias()
-    known = exists().where(earlier.c.domain == domains.c.domain, earlier.c.ts < since, earlier.c.day >= 0)
-    return list(connection.execute(select(domains.c.domain).where(~known).limit(NEW_MAX)).scalars())
+def _told(row: Any, **more: Any) -> dict[str, Any]:
+    level = Severity(row.severity).name
+    return {**more, "queries": int(row.queries), "severity": level, "last_seen": float(row.last_seen)}
+
+
+def _counted(which: ColumnElement[bool], source: str) -> list[ColumnElement[bool]]:
+    return [which, *_seen(source)]
 
 
 def _seen(source: str) -> list[ColumnElement[bool]]:
@@ -238,108 +173,62 @@ def _seen(source: str) -> list[ColumnElement[bool]]:
     return [~LIVE, _Q.source == clean(source)] if source else [LIVE]
 
 
-def _named_severity(row: Any) -> dict[str, Any]:
-    return dict(row) | {"severity": Severity(row["severity"]).name}
+def _summary(found: FlowTotals, names: int) -> dict[str, Any]:
+    """Counts of one client or domain; `others` are its domains or clients."""
+    loudest = sorted(found.others.items(), key=lambda one: (-one[1][1], -one[1][0], one[0]))[:TOP]
+    return {
+        "queries": found.queries,
+        "others_count": len(found.others),
+        "names_count": names,
+        "failed": found.failed,
+        "first_seen": found.first_seen,
+        "last_seen": found.last_seen,
+        "hours": [(hour * HOUR_S, count, level) for hour, (count, level) in sorted(found.hours.items())],
+        "others": [
+            {"other": other, "queries": count, "severity": Severity(level).name} for other, (count, level) in loudest
+        ],
+        "types": found.types.most_common(TOP),
+        "severities": {Severity(level).name: count for level, count in sorted(found.levels.items()) if count},
+    }
 
 
-def _searched(
-    connection: Connection, terms: Terms, conditions: Sequence[ColumnElement[bool]], limit: int, cursor: str | None
-) -> Found:
-    """Walk back in spans until the page is full, all is seen, or the time is up."""
-    began, rows = time.monotonic(), list[Mapping[str, Any]]()
-    oldest = connection.execute(select(func.min(_Q.ts))).scalar()
-    newest = connection.execute(select(func.max(_Q.ts))).scalar()
-    if oldest is None or newest is None:
-        return Found([], None, None)
-    end = position_of(cursor)[0] if cursor else min(terms.until or math.inf, math.nextafter(newest, math.inf))
-    bottom = max(oldest, terms.since or -math.inf)
-    span = FIRST_SPAN_S
-    while (newest := _newest_below(connection, end, cursor if not rows else None)) is not None and newest >= bottom:
-        # what lies between is empty: a row with a time far ahead costs one look, not a walk
-        end = min(end, math.nextafter(newest, math.inf))
-        since, until, asked = max(bottom, end - span), end, time.monotonic()
-        wanted = Filter(since=since, until=math.nextafter(until, math.inf) if cursor and not rows else until)
-        found, more = page_of(connection, wanted, conditions, limit - len(rows), cursor if not rows else None)
-        rows += found
-        if more is not None:
-            return Found(rows, more, None)
-        if len(rows) == limit and since > bottom:  # full, and nothing more in this span
-            return Found(rows, f"{since!r}_0", None)
-        if time.monotonic() - began > SEARCH_S and since > bottom:
-            return Found(rows, f"{since!r}_0", since)
-        if since <= bottom:
-            break
-        quick = time.monotonic() - asked < SEARCH_S / 4
-        end, span = since, min(SPAN_S_MAX, span * 2) if quick else max(60.0, span / 2)
-    return Found(rows, None, None)
+def _names_below(
+    connection: Connection,
+    domain: str,
+    parts: SpanParts,
+    span: tuple[float, float],
+    counted: Sequence[ColumnElement[bool]],
+) -> int:
+    """How many names were asked for in a span; one that is asked for in many hours counts as asked for in all."""
+    found = set[str]()
+    for begin, end in parts.counted:
+        asked = select(func.lower(_Q.qname)).where(*between(begin, end), *counted).distinct()
+        found.update(connection.execute(asked).scalars())
+    if parts.first < parts.last:
+        lately = _N.last_seen >= span[0] - OFTEN_S
+        known = select(_N.name, _N.hours).where(_N.domain == domain, lately, _N.first_seen < span[1])
+        hours = range(parts.first, parts.last)
+        rows = connection.execute(known)
+        found.update(row.name for row in rows if not row.hours or any(int(one) in hours for one in row.hours.split()))
+    return len(found)
 
 
-def _newest_below(connection: Connection, end: float, cursor: str | None) -> float | None:
-    """The newest time of a row before a time; with a cursor, that time itself may have more rows."""
-    before = _Q.ts <= end if cursor else _Q.ts < end
-    found = connection.execute(select(func.max(_Q.ts)).where(before)).scalar()
-    return None if found is None else float(found)
-
-
-def _conditions(connection: Connection, terms: Terms, severity: Sequence[int]) -> list[ColumnElement[bool]]:
-    found: list[ColumnElement[bool]] = []
-    if terms.clients or terms.networks:
-        found.append(_Q.client.in_([*terms.clients, *_clients_within(connection, terms.networks)]))
-    if terms.domains or terms.patterns:
-        found.append(or_(false(), *map(_below, terms.domains), *(matches(_Q.qname, one) for one in terms.patterns)))
-    found += [_Q.qname.icontains(word, autoescape=True) for word in terms.words]
-    if levels := [*severity, *map(severity_number, terms.of("severity"))]:
-        found.append(_Q.severity.in_(levels))
-    if any(map(terms.of, OF_INCIDENTS)):
-        found.append(false())
-    if types := terms.of("type"):
-        found.append(_Q.qtype.in_([_number(type_number, one) for one in types]))
-    if codes := terms.of("rcode"):
-        found.append(_Q.rcode.in_([_number(rcode_number, one) for one in codes]))
-    if terms.score_from is not None:
-        found.append(_Q.score >= terms.score_from)
-    if terms.score_to is not None:
-        found.append(_Q.score <= terms.score_to)
-    found += [_Q.reasons.icontains(why, autoescape=True) for why in terms.of("why")]
-    return found
-
-
-def _below(name: str) -> ColumnElement[bool]:
-    """A name and all below it; a delegation of addresses' names is one below their registered domain."""
-    domain = registered_of(name)
-    if domain == name:
-        return _Q.domain == clean(domain)
-    return and_(_Q.domain == clean(domain), or_(_Q.qname.ilike(name), _Q.qname.iendswith("." + name, autoescape=True)))
-
-
-def _number(read: Callable[[str], int], text: str) -> int:
-    """A type or response code by its name; one that there is not has no rows."""
-    try:
-        return read(text)
-    except MessageError:
-        return NO_SUCH
-
-
-def _clients_within(connection: Connection, networks: Sequence[str]) -> list[str]:
-    """Stored clients in these networks: one look at the index for each client whose text begins alike, no scan."""
-    found: list[str] = []
-    for network in networks:
-        begins = text_prefix(network)
-        last = begins
-        while len(found) < CLIENTS_MAX:
-            following = connection.execute(select(func.min(_Q.client)).where(_Q.client > last)).scalar()
-            if following is None or not following.startswith(begins):
-                break
-            found += within([following], [network])
-            last = following
-    return found
-
-
-def text_prefix(network: str) -> str:
-    """How the text of each address of a network begins: its whole octets, or its groups before the first zero."""
-    parsed = ipaddress.ip_network(network)
-    whole = min(parsed.prefixlen, parsed.max_prefixlen - 1) // (8 if parsed.version == 4 else 16)
-    if parsed.version == 4:
-        return "".join(f"{part}." for part in str(parsed.network_address).split(".")[:whole])
-    groups = [f"{int(group, 16):x}" for group in parsed.network_address.exploded.split(":")[:whole]]
-    return "".join(f"{group}:" for group in takewhile(lambda group: group != "0", groups))
+def _unknown_before(connection: Connection, since: float, until: float, client: str | None = None) -> list[str]:
+    """Domains that were asked for in a span (by a client), and by nobody before: at most NEW_MAX of them."""
+    summed = sums_state(connection).until * HOUR_S
+    found = set[str]()
+    if since < summed:
+        new = select(_D.domain).where(_D.first_seen >= since, _D.first_seen < until)
+        if client is not None:
+            asked = (_H.client == client, _H.hour >= since // HOUR_S, _H.last_seen >= since, _H.first_seen < until)
+            new = new.where(_D.domain.in_(select(_H.domain).where(*asked)))
+        found.update(connection.execute(new.limit(NEW_MAX)).scalars())
+    mine = [] if client is None else [_Q.client == client]
+    late = select(_Q.domain).where(*between(max(since, summed), until), LIVE, *mine).distinct().subquery()
+    earlier = QUERIES.alias().c
+    known = or_(
+        exists().where(_D.domain == late.c.domain, _D.first_seen < since),
+        exists().where(earlier.domain == late.c.domain, earlier.ts >= summed, earlier.ts < since, earlier.day >= 0),
+    )
+    found.update(connection.execute(select(late.c.domain).where(~known).limit(NEW_MAX)).scalars())
+    return sorted(found)[:NEW_MAX]

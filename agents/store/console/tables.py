@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from sqlalchemy import BigInteger, Column, Double, Index, Table, Text
+from typing import Any
+
+from sqlalchemy import REAL, BigInteger, Column, Double, Index, Integer, SmallInteger, Table, Text
 
 from agents.store.feedback.tables import ROW_ID
 from agents.store.rows import metadata
@@ -66,3 +68,86 @@ AUDIT = Table(
     sqlite_autoincrement=True,
 )
 """Changes of incidents, views and known services (API and console); rows are only ever added."""
+
+
+def _sums(name: str, *key: Column[Any]) -> Table:
+    """A table of sums over live queries, by a key. `severity`, `score` and `largest` (bytes of an answer) are maxima;
+    `types` and `rcodes` say how many queries had which: " 1:30 28:12 "."""
+    return Table(
+        name,
+        metadata,
+        *key,
+        *(Column(one, BigInteger, nullable=False) for one in ("queries", "failed", "suspicious", "high", "critical")),
+        Column("severity", SmallInteger, nullable=False),
+        Column("score", REAL, nullable=False),
+        Column("largest", Integer, nullable=False),
+        Column("others", Integer, nullable=False, server_default="1"),
+        Column("types", Text, nullable=False),
+        Column("rcodes", Text, nullable=False),
+        Column("first_seen", Double, nullable=False),
+        Column("last_seen", Double, nullable=False),
+    )
+
+
+QUERY_HOURS = _sums(
+    "query_hours",
+    Column("hour", Integer, primary_key=True, autoincrement=False),
+    Column("client", Text, primary_key=True),
+    Column("domain", Text, primary_key=True),
+)
+"""What one client asked below one domain in one hour (since 1970-01-01)."""
+
+CLIENT_DAYS = _sums(
+    "query_client_days",
+    Column("day", Integer, primary_key=True, autoincrement=False),
+    Column("client", Text, primary_key=True),
+)
+"""What one client asked in one day (since 1970-01-01); `others`: its domains."""
+
+DOMAIN_DAYS = _sums(
+    "query_domain_days",
+    Column("day", Integer, primary_key=True, autoincrement=False),
+    Column("domain", Text, primary_key=True),
+)
+"""What was asked below one domain in one day; `others`: the clients that asked."""
+
+QUERY_PAIRS = Table(
+    "query_pairs",
+    metadata,
+    Column("client", Text, primary_key=True),
+    Column("domain", Text, primary_key=True),
+    Column("first_seen", Double, nullable=False),
+    Column("last_seen", Double, nullable=False),
+)
+"""Since when, and until when, a client asked below a domain, as far as days are summed up."""
+
+QUERY_DOMAINS = Table(
+    "query_domains",
+    metadata,
+    Column("domain", Text, primary_key=True),
+    Column("first_seen", Double, nullable=False),
+    Column("last_seen", Double, nullable=False),
+)
+"""Since when, and until when, anybody asked below a domain."""
+
+QUERY_NAMES = Table(
+    "query_names",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("domain", Text, nullable=False),
+    Column("first_seen", Double, nullable=False),
+    Column("last_seen", Double, nullable=False),
+    Column("hours", Text, nullable=False),
+)
+"""Each name once, in lower case: names come again and again, so this is much smaller than the queries, and a part of a
+name is looked for here. `hours`: in which hours it was asked for, "490992 491160"; "" = in many."""
+
+SUMS_STATE = Table(
+    "query_sums",
+    metadata,
+    Column("sums_id", SmallInteger, primary_key=True, autoincrement=False),
+    Column("until", Integer, nullable=False),
+    Column("erasures", BigInteger, nullable=False),
+)
+"""One row. All hours before `until` are summed up; days that ended before it, too. `erasures`: how often a client was
+erased, so that nobody writes what was read before."""

@@ -25,6 +25,7 @@ TERMS_MAX = 16
 SEARCH_MAX = 1_024
 """Characters of a search that are read."""
 OF_INCIDENTS = ("state", "label", "assignee", "tool", "kind", "model")
+"""Keys of a search that no query has."""
 KEYS = ("client", "domain", "name", "severity", *OF_INCIDENTS, "type", "rcode", "why")
 """What `key:value` may name."""
 _LAST = re.compile(

@@ -11,6 +11,7 @@ from urllib.parse import unquote_plus
 from sqlalchemy import delete, select, update
 
 from agents.core.types import clean
+from agents.store.console.summing import QuerySums
 from agents.store.console.tables import SAVED_VIEWS, TRIAGE, TRIAGE_CHANGES
 from agents.store.feedback.tables import FLOW_HOURS, FLOW_LABELS
 from agents.store.rows import INCIDENTS
@@ -52,7 +53,7 @@ class ClientRecords:
     def erase(self, client: str) -> dict[str, int]:
         """Delete a client's queries, incidents with what was said of them, flow-hours with labels, views that name
         it, and its name in incidents of several clients; how many rows of each."""
-        done = {"queries": self._store.erase_queries(clean(client))}
+        done = {"queries": self._store.erase_queries(clean(client)), "sums": QuerySums(self._store).erase(client)}
         mine = select(_H.id).where(_H.client == clean(client))
         with self._store.writing("erase a client", LONG_S) as connection:
             connection.execute(delete(FLOW_LABELS).where(FLOW_LABELS.c.flow_hour_id.in_(mine)))

@@ -11,7 +11,7 @@ from fastapi import APIRouter, HTTPException, Query, Request, Response
 from agents.core.errors import AgentsError
 from agents.core.types import DAY_S, Severity
 from agents.store.console.finding import IncidentSearch
-from agents.store.console.hunting import Found
+from agents.store.console.searching import Found
 from agents.store.console.terms import parse_search
 from agents.web.console.charts import hours_chart
 from agents.web.console.hunting import QUESTIONS

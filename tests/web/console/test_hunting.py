@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from agents.core.types import Severity
-from agents.store.console import hunting
+from agents.store.console import searching
 from tests.support.verdicts import START, verdicts
 from tests.web.console.test_incidents import Person
 from tests.web.test_console import World
@@ -81,7 +81,7 @@ def test_pages_of_a_search_miss_none_and_show_none_twice(world: World, limit: in
 def test_a_search_that_takes_too_long_says_how_far_it_looked_and_goes_on(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(hunting, "SEARCH_S", 0.0)
+    monkeypatch.setattr(searching, "SEARCH_S", 0.0)
     found: list[str] = []
     cursor, stops = None, 0
     while True:

@@ -1,0 +1,29 @@
+"""The made-up network of the console's benchmark is the same for the same size, and has what pages are asked for."""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+
+from agents.core.types import DAY_S
+from agents.store import open_store
+from agents.store.console import ConsoleStore
+from agents.store.console.terms import parse_search
+from tests.bench.console.network import DAYS, NEEDLE, Network
+from tests.support.verdicts import START
+
+
+def told(path: Path) -> tuple[list[str], int, int]:
+    with contextlib.closing(open_store(f"sqlite:///{path}")) as store:
+        Network(3_000, 14, START).fill(store)
+        found = ConsoleStore(store).hunter.search(parse_search(NEEDLE, START), limit=9)
+        rows, _ = store.queries(limit=9_999)
+        assert all(START - DAYS * DAY_S <= row["ts"] < START for row in rows)
+        return [row["qname"] for row in rows], len(found.queries), store.incident_count()
+
+
+def test_a_network_is_the_same_again(tmp_path: Path) -> None:
+    first = told(tmp_path / "one.db")
+    assert first == told(tmp_path / "two.db")
+    names, needles, incidents = first
+    assert (len(names), needles, incidents) == (3_000 + 14 * 25, 3, 14)
