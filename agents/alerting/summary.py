@@ -38,8 +38,8 @@ def summary_message(incidents: Sequence[Incident], heard: Mapping[str, int], day
         [*(_facts(listed) if listed else ()), ("Heard", heard_line(heard))],
         max(worst, Severity.HIGH) if is_deaf else worst,
         thread_id="summary",
-        link=f"{link_base}/" if link_base else None,
-        link_text="Open console",
+        link=f"{link_base}/console/weekly" if link_base else None,
+        link_text="Open the week",
     )
 
 

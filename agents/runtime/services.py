@@ -32,12 +32,13 @@ from agents.learning.report import prune_reports
 from agents.learning.retraining import RetrainingParts, retrain
 from agents.learning.run import RetrainOptions, RunState, TrainingRun
 from agents.runtime import warmup
-from agents.runtime.health import calendar_of
+from agents.runtime.health import ProcessHealth, calendar_of
 from agents.runtime.heartbeat import PARTS, Heartbeat
 from agents.runtime.schedule import RetrainScheduler
 from agents.runtime.signals import Beat, beat_on, crashes_end, live
 from agents.sources.heard_days import heard_by_intake
 from agents.sources.listener.sockets import cannot_listen
+from agents.sources.week_notes import WeekNotes, noted_between
 from agents.store.console.hunting import Hunter
 from agents.store.console.summing import QuerySums
 from agents.store.console.triage import TriageStore
@@ -58,6 +59,8 @@ TURN_S = 5.0
 """An event loop that has not turned for so many seconds hangs."""
 NOTE_S = 0.5
 """How often it notes that it turns."""
+WEEK_EVERY_S = 20.0
+"""How often it is noted what was left out and missed."""
 GRACE_S = 5
 """Seconds that requests under way have at the end."""
 RUNS_LOOKED_AT = 20
@@ -371,6 +374,25 @@ class SumsThread(RepeatingThread):
                 pass
         except AgentsError as error:
             _log.warning("queries_not_summed_up", error=str(error))
+
+
+class WeekThread(RepeatingThread):
+    """Notes what was left out and missed, for the weekly summary."""
+
+    def __init__(self, health: ProcessHealth, state_dir: Path) -> None:
+        super().__init__("week", WEEK_EVERY_S, WEEK_EVERY_S)
+        self._health, self._notes = health, WeekNotes(state_dir)
+
+    def step(self) -> None:
+        """Take over what the processes say."""
+        metrics = {one.name: one.value for one in self._health.metrics()}
+        self._notes.note(metrics, self._health.components().get("drill", {}))
+
+
+def week_between(state_dir: Path, since: float, until: float) -> Mapping[str, Any]:
+    """What was left out and missed in a span; and what was heard, where it ends today: only that is known."""
+    heard = heard_by_intake(state_dir, SUMMARY_DAYS) if until >= time.time() else {}
+    return {"heard": heard, **noted_between(state_dir, since, until)}
 
 
 class Pulse:

@@ -14,7 +14,7 @@ from agents.store.people.roles import AccessScope
 from agents.web import api, errors, learning, metrics, pages, reviews
 from agents.web.auth import Gatekeeper, needs
 from agents.web.blocking import blocks
-from agents.web.console import hunt_pages, hunting, incident_pages, incidents, live, services
+from agents.web.console import hunt_pages, hunting, incident_pages, incidents, live, services, weekly
 from agents.web.fleet import exchange, status
 from agents.web.headers import SafeHeaders
 from agents.web.models import versions
@@ -36,6 +36,7 @@ _ROUTERS = (
     (incidents.router, AccessScope.TRIAGE),
     (incidents.views_router, AccessScope.TRIAGE),
     (hunting.router, AccessScope.OPERATE),
+    (weekly.router, AccessScope.OPERATE),
     (services.router, AccessScope.TRIAGE),
     (learning.router, AccessScope.OPERATE),
     (reviews.router, AccessScope.TRIAGE),
@@ -76,6 +77,7 @@ def create_app(parts: Parts) -> FastAPI:
     app.include_router(incident_pages.page_router)
     app.include_router(hunt_pages.page_router)
     app.include_router(live.page_router)
+    app.include_router(weekly.page_router)
     app.include_router(services.page_router)
     app.include_router(reviews.page_router)
     app.include_router(blocks.page_router)

@@ -39,6 +39,10 @@ def _no_settings() -> Iterable[tuple[str, str, str]]:
     return ()
 
 
+def _no_week(since: float, until: float) -> Mapping[str, Any]:
+    return {"heard": {}, "left_out": 0, "drills": 0, "missed": 0}
+
+
 def _no_metrics() -> Iterable[Metric]:
     return ()
 
@@ -178,15 +182,15 @@ class ModelControl(Protocol):
 class Parts:
     """Collaborators of the application.
 
-    `retrain` starts a retraining without waiting for it and returns its run id; BusyError while one runs.
-    `health` returns the state of each component as {"ok": bool, …}, except the database, which is asked here.
-    `metrics` returns the numbers of /metrics. `reviews` is the review queue, `learner`
-    the online learner, `cycles` where cycles of the sequence model are asked for, `blocks` what is blocked, `desk` what
-    is decided about models, `console` what people at the console keep and look for,
-    `flows` what flow-hours say, `known` this network's own known services, `in_force` the settings: name, value without
-    secrets, where it came from; `fleet` what coordinates other sites, `fleet_site` what this one is to a fleet;
-    `people` who may log in, `oidc` the provider through which they do, `public_url` the console's address as people
-    see it.
+    `retrain` starts a retraining without waiting for it and returns its run id; BusyError while one runs. `health`
+    returns the state of each component as {"ok": bool, …}, except the database, which is asked here. `metrics`
+    returns the numbers of /metrics, `week` what was heard, left out and missed in a span of days. `reviews` is the
+    review queue, `learner` the online learner, `cycles` where cycles of the sequence model are asked for, `blocks`
+    what is blocked, `desk` what is decided about models, `console` what people at the console keep and look for,
+    `flows` what flow-hours say, `known` this network's own known services, `in_force` the settings: name, value
+    without secrets, where it came from; `fleet` what coordinates other sites, `fleet_site` what this one is to a
+    fleet; `people` who may log in, `oidc` the provider through which they do, `public_url` the console's address as
+    people see it.
     """
 
     store: ReadStore
@@ -206,6 +210,7 @@ class Parts:
     health: Callable[[], Mapping[str, Mapping[str, Any]]] = _no_health
     metrics: Callable[[], Iterable[Metric]] = _no_metrics
     in_force: Callable[[], Iterable[tuple[str, str, str]]] = _no_settings
+    week: Callable[[float, float], Mapping[str, Any]] = _no_week
     version: str = "0"
     fleet: FleetDesk | None = None
     fleet_site: FleetMember | None = None

@@ -54,7 +54,7 @@ def test_domains_are_listed_with_their_likely_kind_the_loudest_first() -> None:
         == "SUSPICIOUS, 2 clients, 2 incidents, about 1,800 bytes; no kind of service explains it"
     )
     assert facts["few[.]example"].endswith("; may be reputation by hash")
-    assert found.link == "https://console.example/"
+    assert found.link == "https://console.example/console/weekly"
 
 
 def test_it_asks_for_own_zones_and_says_that_habits_were_learnt() -> None:

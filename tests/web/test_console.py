@@ -263,6 +263,7 @@ PROTECTED = [
     ("POST", "/services"),
     ("POST", "/services/preview"),
     ("POST", "/services/remove"),
+    ("GET", "/weekly"),
     ("GET", "/fleet/status"),
     ("GET", "/fleet/contribution"),
     ("GET", "/whoami"),

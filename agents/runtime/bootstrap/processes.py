@@ -230,7 +230,7 @@ def serving_of(
 ) -> AbstractAsyncContextManager[None]:
     """API and console as a service. pulse: that notes that it turns. note: the detector's heartbeat in memory."""
     from agents.runtime.health import ProcessHealth
-    from agents.runtime.services import Pulse, Retrainer, SumsThread, serving
+    from agents.runtime.services import Pulse, Retrainer, SumsThread, WeekThread, serving, week_between
     from agents.store.people.people import PeopleStore
     from agents.web.parts import Parts
     from agents.web.people.first_login import FirstLogin
@@ -262,12 +262,14 @@ def serving_of(
         retrain=retrainer.start,
         health=health.components,
         metrics=health.metrics,
+        week=partial(week_between, settings.state_dir),
         version=__version__,
     )
     proxies = [part.strip() for part in settings.trusted_proxies.split(",") if part.strip()]
     heartbeat = Heartbeat(settings.state_dir / PARTS["api"], dict, in_force=noted_settings(settings))
     threads = (
         SumsThread(parts.console.hunter),
+        WeekThread(health, settings.state_dir),
         FirstLogin(store, people, settings.public_url or console_address(settings)),
     )
     turning = pulse or Pulse()

@@ -165,3 +165,31 @@ class ServicePreview(BaseModel):
     silenced: list[str] = Field(description="ids of incidents that are, or would be, silent", examples=[IDS])
     stay: dict[str, int] = Field(description="ids of those that stay, with the factor that would do")
     looked_at: int = Field(description="live incidents of the last week")
+
+
+class WeekDomain(BaseModel):
+    domain: str = Field(examples=["evil.example"])
+    severity: str = Field(examples=["CRITICAL"], description="of the loudest")
+    incidents: int = Field(examples=[2])
+    clients: int = Field(examples=[1])
+    leaked_bytes: float = Field(examples=[1234.0])
+    tools: list[str] = Field(examples=[["dnscat2"]])
+    may_be: list[str] = Field(examples=[[]], description="kinds of benign service that may explain them")
+    labels: list[str] = Field(examples=[["tunnel"]])
+    incident_id: str = Field(examples=["9c1f0a7be2d34455"], description="the one last seen")
+
+
+class WeekAnswer(BaseModel):
+    since: float = Field(examples=[1767225600.0], description="Unix seconds")
+    until: float = Field(examples=[1767830400.0])
+    told: list[WeekDomain] = Field(description="that somebody was paged for, by domain")
+    listed: list[WeekDomain] = Field(description="that nobody was paged for")
+    severities: dict[str, int] = Field(examples=[{"CRITICAL": 1}])
+    labels: dict[str, int] = Field(examples=[{"tunnel": 1}])
+    unanswered: int = Field(description="incidents that somebody was paged for and nobody has looked at")
+    silenced: list[dict[str, Any]] = Field(description="known services that were kept")
+    runs: list[dict[str, Any]] = Field(description="retrainings, as /reports lists them")
+    heard: dict[str, int] = Field(examples=[{"listener": 120000}], description="queries by intake, of the present week")
+    left_out: int = Field(description="queries that were not judged or not stored under load, or lost")
+    drills: int = Field(description="test tunnels")
+    missed: int = Field(description="test tunnels that were not seen")
