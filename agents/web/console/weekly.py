@@ -25,7 +25,7 @@ from agents.web.console.schemas import WeekAnswer
 from agents.web.pages import InSession, page
 from agents.web.parts import Parts, parts_of
 
-WEEK_DAYS = 7
+DAYS_OF_PAGE = 7
 FIRST_DAY = date(1971, 1, 1)
 """No week is older: Unix seconds begin a year before."""
 INCIDENTS_MAX = 10_000
@@ -39,11 +39,11 @@ router = APIRouter(responses=PROBLEMS, dependencies=[Depends(known_parameters)])
 page_router = APIRouter(include_in_schema=False)
 
 
-def week_of(parts: Parts, until: str) -> dict[str, Any]:
+def summed_week(parts: Parts, until: str) -> dict[str, Any]:
     """See WeekAnswer. Raises UsageError for a day that is none, StoreError."""
     last = _day(until)
     ends = datetime(last.year, last.month, last.day, tzinfo=UTC).timestamp() + DAY_S
-    since = ends - WEEK_DAYS * DAY_S
+    since = ends - DAYS_OF_PAGE * DAY_S
     search = IncidentSearch(terms=Terms(since=since, until=ends), source="")
     found = list(islice(parts.console.said_of_all(search), INCIDENTS_MAX))
     told = [(one, said) for one, said in found if is_paged(one)]
@@ -110,7 +110,7 @@ def _changes(parts: Parts, since: float, until: float) -> list[AuditEntry]:
 def weekly(request: Request, until: Until = "") -> WeekAnswer:
     """Incidents by domain, those that somebody was paged for and those that were listed; what was silenced, left out
     under load, and missed by the test tunnel; retrainings; what was heard."""
-    return WeekAnswer(**week_of(parts_of(request), until))
+    return WeekAnswer(**summed_week(parts_of(request), until))
 
 
 @page_router.get("/console/weekly", dependencies=[InSession])
@@ -118,7 +118,7 @@ def weekly_page(request: Request, until: str = "") -> Response:
     """The same to read and to print."""
     problem, found = "", dict[str, Any]()
     try:
-        found = week_of(parts_of(request), until[:10])
+        found = summed_week(parts_of(request), until[:10])
     except AgentsError as error:
         problem = str(error)
     return page(request, "weekly.html", week=found, problem=problem, now=time.time(), **_neighbours(found))
@@ -129,6 +129,6 @@ def _neighbours(week: Mapping[str, Any]) -> dict[str, str]:
     if not week:
         return {"before": "", "after": ""}
     last = datetime.fromtimestamp(week["until"] - DAY_S, UTC).date()
-    after = last + timedelta(days=WEEK_DAYS)
+    after = last + timedelta(days=DAYS_OF_PAGE)
     today = datetime.now(UTC).date()
-    return {"before": str(last - timedelta(days=WEEK_DAYS)), "after": str(min(after, today)) if last < today else ""}
+    return {"before": str(last - timedelta(days=DAYS_OF_PAGE)), "after": str(min(after, today)) if last < today else ""}
