@@ -15,6 +15,10 @@ DOMAINS_MAX = 10
 """Incidents of a client that a message lists; it says how many more there are."""
 CLIENTS_MAX = 20
 """Clients that a digest lists."""
+TEST_MESSAGE = Message(
+    "DNS tunnel detector: a test", "Nothing was found; somebody asked for this message.", (), Severity.NORMAL
+)
+"""A harmless message, to see whether channels work."""
 
 
 def alert_message(query: str, client: str, score: float, severity: str, details: dict[str, Any]) -> Message:

@@ -18,6 +18,7 @@ from dnslib import DNSError, DNSRecord
 from agents.alerting.delivery import Channel
 from agents.alerting.handover import oldest_s
 from agents.alerting.manager import CHANNELS, channel_values
+from agents.alerting.messages import TEST_MESSAGE
 from agents.alerting.summary import likely_own
 from agents.cli.health import asked_health
 from agents.cli.upkeep.block import enforcement_text
@@ -25,7 +26,7 @@ from agents.cli.upkeep.heard import heard_text
 from agents.core.errors import AgentsError, SettingsError, StoreError
 from agents.core.protocols import Spec
 from agents.core.text import command, counted, printable
-from agents.core.types import Incident, Message, Severity
+from agents.core.types import Incident
 from agents.detection.explanations.known_desk import INCIDENTS_MAX, WEEK_S
 from agents.detection.known_services import own_zone
 from agents.detection.limits import SCATTERED, bounds
@@ -52,9 +53,6 @@ ZONES_SHOWN = 10
 TEXT_MAX = 1000
 """Characters shown of a line, at most."""
 CHANNEL_SETTINGS = ", ".join(spec.switch for spec in CHANNELS)
-TEST = Message(
-    "DNS tunnel detector: a test", "Nothing was found; `doctor --send` asked for this message.", (), Severity.NORMAL
-)
 Check = Callable[[Settings], str]
 
 
@@ -349,7 +347,7 @@ def _detector_type(settings: Settings) -> str:
 
 
 def _send(settings: Settings) -> str:
-    results = asyncio.run(bootstrap.alert_manager_of(settings).broadcast(TEST))
+    results = asyncio.run(bootstrap.alert_manager_of(settings).broadcast(TEST_MESSAGE))
     if not results:
         raise AgentsError(f"cannot send: no channel is set up ({CHANNEL_SETTINGS})")
     text = "; ".join(f"sent to {one.channel}" if one.ok else one.error for one in results)

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, HTTPException, Query, Request, Response
 
 from agents.core.text import printable
-from agents.core.types import MARK_MAX, Severity
+from agents.core.types import MARK_MAX, ChannelResult, Severity
 from agents.web import reports
 from agents.web.auth import noted
 from agents.web.headers import REPORT_POLICY
 from agents.web.parts import Probe, parts_of
 from agents.web.schemas import (
+    ChannelsTested,
+    ChannelTested,
     Health,
     ModelsAnswer,
     Problem,
@@ -140,6 +144,20 @@ def retrain(request: Request) -> RetrainStarted:
     run_id = parts_of(request).retrain()
     noted(request, "retraining", run_id, "started")
     return RetrainStarted(run_id=run_id)
+
+
+@router.post("/channels/test", summary="Send a test message over every channel")
+def channels_tested(request: Request) -> ChannelsTested:
+    """What came of it, channel by channel; empty: no channel is set up."""
+    return ChannelsTested(channels=[ChannelTested(**asdict(one)) for one in tested_channels(request)])
+
+
+def tested_channels(request: Request) -> Sequence[ChannelResult]:
+    """Send the test, and note it."""
+    results = parts_of(request).send_test()
+    said = "; ".join(f"{one.channel}: {'sent' if one.ok else one.error}" for one in results)
+    noted(request, "channels tested", "channels", said or "none is set up")
+    return results
 
 
 REPORT_HEADERS = {"Content-Security-Policy": REPORT_POLICY}

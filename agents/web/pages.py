@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Annotated, Any
 from urllib.parse import parse_qs, quote
@@ -20,12 +20,13 @@ from starlette.responses import HTMLResponse
 from agents.alerting.messages import seen_before
 from agents.core.errors import AgentsError
 from agents.core.text import NETWORK, amount_text, came_in, command, counted, explanation_text, senders_text, who
+from agents.core.types import ChannelResult
 from agents.detection.incidents import attack_names
 from agents.detection.network import HOUR_S
 from agents.dns.message import type_name
 from agents.store.people.roles import AccessScope
 from agents.web import reports
-from agents.web.api import report_answer
+from agents.web.api import report_answer, tested_channels
 from agents.web.auth import Sent, gate_of
 from agents.web.endpoints import endpoints
 from agents.web.parts import Parts, parts_of
@@ -183,6 +184,19 @@ def index(request: Request) -> Response:
 @router.get("/console/health", dependencies=[InSession])
 def health_page(request: Request) -> Response:
     """Every component with its state, and a sentence where it is bad."""
+    return _health(request)
+
+
+@router.post("/console/health")
+async def health_form(request: Request) -> Response:
+    """Send a test message over every channel, and say of each what came of it."""
+    form = await sent_form(request, AccessScope.OPERATE)
+    if form.get("do") != ["test"]:
+        raise HTTPException(422, "cannot do that: the form names nothing that this page offers")
+    return await asyncio.to_thread(lambda: _health(request, tested_channels(request)))
+
+
+def _health(request: Request, tested: Sequence[ChannelResult] | None = None) -> Response:
     parts = parts_of(request)
     states: dict[str, Mapping[str, Any]] = {}
     for name, probe in (("database", parts.database), ("processes", parts.processes)):
@@ -193,7 +207,7 @@ def health_page(request: Request) -> Response:
             states[name] = found
             continue
         states |= {name: found} if name == "database" else found
-    return page(request, "health.html", states=states, settings=parts.in_force(), version=parts.version)
+    return page(request, "health.html", states=states, settings=parts.in_force(), version=parts.version, tested=tested)
 
 
 DATABASE_WAIT_S = 3.0

@@ -16,7 +16,7 @@ from fastapi import Request
 from agents.core.errors import AgentsError, StoreError, StoreUnusableError
 from agents.core.protocols import CycleDesk, FleetDesk, FleetMember, FlowLearner, ModelList, ReadStore
 from agents.core.text import NETWORK
-from agents.core.types import Metric
+from agents.core.types import ChannelResult, Metric
 from agents.detection.explanations.known_desk import KnownDesk
 from agents.dns.blocks import Block, BlockList
 from agents.store.console import ConsoleStore
@@ -36,6 +36,10 @@ def _no_health() -> Mapping[str, Mapping[str, Any]]:
 
 
 def _no_settings() -> Iterable[tuple[str, str, str]]:
+    return ()
+
+
+def _no_channels() -> Sequence[ChannelResult]:
     return ()
 
 
@@ -184,13 +188,13 @@ class Parts:
 
     `retrain` starts a retraining without waiting for it and returns its run id; BusyError while one runs. `health`
     returns the state of each component as {"ok": bool, …}, except the database, which is asked here. `metrics`
-    returns the numbers of /metrics, `week` what was heard, left out and missed in a span of days. `reviews` is the
-    review queue, `learner` the online learner, `cycles` where cycles of the sequence model are asked for, `blocks`
-    what is blocked, `desk` what is decided about models, `console` what people at the console keep and look for,
-    `flows` what flow-hours say, `known` this network's own known services, `in_force` the settings: name, value
-    without secrets, where it came from; `fleet` what coordinates other sites, `fleet_site` what this one is to a
-    fleet; `people` who may log in, `oidc` the provider through which they do, `public_url` the console's address as
-    people see it.
+    returns the numbers of /metrics, `send_test` sends a harmless message over every channel, `week` says what was
+    heard, left out and missed in a span of days. `reviews` is the review queue, `learner` the online learner,
+    `cycles` where cycles of the sequence model are asked for, `blocks` what is blocked, `desk` what is decided
+    about models, `console` what people at the console keep and look for, `flows` what flow-hours say, `known` this
+    network's own known services, `in_force` the settings: name, value without secrets, where it came from; `fleet`
+    what coordinates other sites, `fleet_site` what this one is to a fleet; `people` who may log in, `oidc` the
+    provider through which they do, `public_url` the console's address as people see it.
     """
 
     store: ReadStore
@@ -210,6 +214,7 @@ class Parts:
     health: Callable[[], Mapping[str, Mapping[str, Any]]] = _no_health
     metrics: Callable[[], Iterable[Metric]] = _no_metrics
     in_force: Callable[[], Iterable[tuple[str, str, str]]] = _no_settings
+    send_test: Callable[[], Sequence[ChannelResult]] = _no_channels
     week: Callable[[float, float], Mapping[str, Any]] = _no_week
     version: str = "0"
     fleet: FleetDesk | None = None

@@ -282,6 +282,16 @@ class CycleAsked(BaseModel):
     message: str = Field(examples=["start: asked for"])
 
 
+class ChannelTested(BaseModel):
+    channel: str = Field(examples=["slack"])
+    ok: bool
+    error: str = Field(examples=[""], description="why it was not sent")
+
+
+class ChannelsTested(BaseModel):
+    channels: list[ChannelTested]
+
+
 class RetrainStarted(BaseModel):
     run_id: str = Field(examples=["20260104_020011"])
 

@@ -264,6 +264,7 @@ PROTECTED = [
     ("POST", "/services/preview"),
     ("POST", "/services/remove"),
     ("GET", "/weekly"),
+    ("POST", "/channels/test"),
     ("GET", "/fleet/status"),
     ("GET", "/fleet/contribution"),
     ("GET", "/whoami"),

@@ -63,6 +63,7 @@ from agents.store.retention import ClockWatch
 from agents.stream.note import SharedNote
 
 if TYPE_CHECKING:
+    from agents.alerting.messages import TEST_MESSAGE
     from agents.runtime.schedule import RetrainScheduler
     from agents.runtime.services import Pulse, Upkeep
 
@@ -263,6 +264,7 @@ def serving_of(
         health=health.components,
         metrics=health.metrics,
         week=partial(week_between, settings.state_dir),
+        send_test=lambda: asyncio.run(alert_manager_of(settings).broadcast(TEST_MESSAGE)),
         version=__version__,
     )
     proxies = [part.strip() for part in settings.trusted_proxies.split(",") if part.strip()]

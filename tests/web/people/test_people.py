@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,10 @@ import httpx
 import pytest
 
 from agents.core.errors import StoreError
+from agents.core.types import ChannelResult
 from agents.store import Store
 from agents.store.people.roles import Role
+from agents.web.app import create_app
 from agents.web.auth import ATTEMPTS_MAX
 from agents.web.people.first_login import FirstLogin
 from tests.support.running import wait_for
@@ -119,6 +122,21 @@ def test_each_role_may_what_it_may_in_pages_forms_and_with_tokens(world: World, 
     if may >= 1:
         history = world.get(f"/incidents/{one.incident_id}/history").json()["history"]
         assert {said["author"] for said in history} == {"ann"}, "a user is who they are, whatever a program says"
+
+
+def test_a_test_message_goes_over_every_channel_and_says_what_came_of_it(world: World) -> None:
+    results = (ChannelResult("slack", True), ChannelResult("email", False, "cannot send: <refused>"))
+    world.parts = replace(world.parts, send_test=lambda: results)
+    world.app = create_app(world.parts)
+    ann = Visitor(world, "ann", Role.OPERATOR)
+    assert "Send a test over every channel" in ann.page("/console/health").text
+    answer = ann.send("/console/health", do="test")
+    assert "slack: sent; email: cannot send: &lt;refused&gt;" in answer.text
+    assert ann.send("/console/health", do="other").status_code == 422
+    told = world.call("POST", "/channels/test", headers=AUTH).json()["channels"]
+    assert [(one["channel"], one["ok"]) for one in told] == [("slack", True), ("email", False)]
+    assert len(world.parts.console.audit.entries(action="channels tested")) == 2
+    assert Visitor(world, "vic", Role.VIEWER).send("/console/health", do="test").status_code == 403
 
 
 def test_a_token_for_metrics_reads_metrics_alone(world: World) -> None:
