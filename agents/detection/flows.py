@@ -438,7 +438,7 @@ class Flows:
         if not self._is_shared:
             table.greet_all(self.state)
             return
-        counted = self.state._replace(familiar=np.zeros_like(self.state.familiar))
+        counted = self.state._replace(familiar=np.zeros(len(self.state.familiar), FAMILIAR))
         table.greet_all(counted)
         self.state.familiar[:] = counted.familiar  # others read it meanwhile
 
@@ -544,7 +544,7 @@ class Flows:
 
     def count_settled(self, ts: float, domains: int, settled: NDArray[np.uint8]) -> None:
         """Count anew, below each domain, the clients that ask below so many domains a day; 255 = or more."""
-        found = np.zeros_like(settled)
+        found = np.zeros(len(settled), np.uint8)
         table.count_settled(self.state, self._at_home(ts, domains=domains), found)
         settled[:] = found
 

@@ -25,7 +25,7 @@ from agents.core.errors import AgentsError, StoreError
 from agents.core.files import PRIVATE_MODE, write_atomic
 from agents.core.jit import COMPILED
 from agents.core.protocols import Detector, Stream
-from agents.core.types import DAY_S, Incident, QueryBatch, Taken, Verdicts
+from agents.core.types import DAY_S, Incident, QueryBatch, Taken, Verdicts, batch_of
 from agents.detection.detector import FILES, empty_verdicts
 from agents.detection.known_services import Entry, services_at
 from agents.detection.privacy import Privacy, without_names
@@ -38,6 +38,7 @@ from agents.learning.registry import ModelRegistry
 from agents.learning.release.canary import CanaryTrial
 from agents.learning.sequences.beside import Sequences
 from agents.runtime.drill.drill import Drill
+from agents.runtime.drill.relay import DrillRelay, relayed_rows
 from agents.runtime.fanout import Fanout
 from agents.runtime.heartbeat import PARTS, STILL_S, DetectorHealth, Heartbeat
 from agents.runtime.listener_process import COLLECTOR, RECEIVER
@@ -96,7 +97,7 @@ class JudgeParts:
     alerts: AlertSink
     exports: ExportSink
     enforcer: Enforcer
-    drill: Drill
+    drill: Drill | DrillRelay
     known_entries: Callable[[], list[Entry]]
     known_path: Path
     state_dir: Path
@@ -280,6 +281,9 @@ class Judge:
         """Count what detectors say of all clients, and give the sinks what comes of it."""
         self._tried.wait(FIRST_TRY_S)
         assert isinstance(self.detector, TogetherDetector)
+        for said in sayings:
+            if said.drilled and isinstance(self._drill, Drill):
+                self._drill.give(batch_of(relayed_rows(said.drilled)))
         with self._lock:
             verdicts = self.detector.hear(sayings)
             if verdicts is not None:

@@ -19,6 +19,7 @@ from agents.detection.shared.saying import saying_of
 from agents.detection.shared.together import TogetherDetector
 from agents.detection.shared.view import Facts, NetworkView, facts_of, known_tables
 from agents.runtime.detector_process import Judge, JudgeParts
+from agents.runtime.drill.relay import DrillRelay
 from agents.runtime.heartbeat import PARTS, STALE_S, DetectorHealth, Heartbeat
 from agents.runtime.signals import Beat, crashes_end
 from agents.sources.heard_days import Listened
@@ -73,9 +74,9 @@ class Exchange:
 
         return NetworkView(name, self.tables, read)
 
-    def say(self, detector: PartDetector, name: str, number: int) -> None:
+    def say(self, detector: PartDetector, relay: DrillRelay, name: str, number: int) -> None:
         """Send what a detector says; what finds no room is counted, and the detector goes on."""
-        said = detector.take_saying(number)
+        said = detector.take_saying(number, relay.take())
         if said is None:
             return
         if not self.mailboxes[name].put(said.packed()):

@@ -2,7 +2,7 @@
 
 python -m tests.bench [PART …] [--json PATH|-]
 
-parts: reading replay listener forwarders caches live footprint stores sampling retraining honeytokens intakes
+parts: reading replay listener forwarders caches live footprint stores sampling retraining honeytokens intakes several
 """
 
 from __future__ import annotations

@@ -21,6 +21,7 @@ from tests.bench.live import footprint, live
 from tests.bench.load import latencies, messages, percentile, rate
 from tests.bench.processes import REPOSITORY, dns_tunnel
 from tests.bench.replaying import replay
+from tests.bench.several import several
 from tests.bench.table import Figure, seconds
 from tests.bench.tokens import honeytokens
 from tests.corpora.lookalikes import ROLES, traffic
@@ -121,4 +122,5 @@ PARTS = {
     "retraining": retraining,
     "honeytokens": honeytokens,
     "intakes": intakes,
+    "several": several,
 }

@@ -89,9 +89,12 @@ class Several:
 
 
 def _taken(batch: QueryBatch, rows: NDArray[np.int64]) -> QueryBatch:
-    columns: list[Any] = [getattr(batch, name) for name in QueryBatch.__dataclass_fields__]
+    columns: dict[str, Any] = {name: getattr(batch, name) for name in QueryBatch.__dataclass_fields__}
     return QueryBatch(
-        *[one[rows] if isinstance(one, np.ndarray) else [one[at] for at in rows.tolist()] for one in columns]
+        **{
+            name: one[rows] if isinstance(one, np.ndarray) else [one[at] for at in rows.tolist()]
+            for name, one in columns.items()
+        }
     )
 
 
@@ -108,6 +111,10 @@ def incidents_of_several(
     return sorted(found.values(), key=lambda one: one.detected_at)
 
 
-def told(incidents: Sequence[Incident]) -> list[tuple[str, str, int, str | None]]:
+Told = tuple[str, str, int, str]
+"""Domain, client, severity and tool of an incident."""
+
+
+def told(incidents: Sequence[Incident]) -> list[Told]:
     """What must be the same however many detectors there are."""
     return sorted((one.domain, one.client, int(one.severity), one.tool or "") for one in incidents)

@@ -92,16 +92,17 @@ class PartDetector(TunnelDetector):
             )
         )
 
-    def take_saying(self, number: int) -> Saying | None:
+    def take_saying(self, number: int, drilled: Sequence[Sequence[Any]] = ()) -> Saying | None:
         """What is to be said since the last call, as a message of this number; None where that is nothing.
 
-        To be called after each batch. Numbers rise; a batch that is judged again has the same, and counts once.
+        drilled: rows of drills, to go along. To be called after each batch. Numbers rise; a batch that is judged again
+        has the same, and counts once.
         """
         news = self.incidents.explainer.news
         roll = self._roll() if self._rolled != self._view.facts.roll else None
         sayings = [one for one in self._sayings if len(one.sent)]
         spent = self._view.sending(number)
-        if not (sayings or roll or spent or news.habits or news.mail or self._peaks):
+        if not (sayings or drilled or roll or spent or news.habits or news.mail or self._peaks):
             self._sayings = []
             return None
         joined = in_order(sayings or [nothing_said()])
@@ -124,6 +125,7 @@ class PartDetector(TunnelDetector):
             peaks,
             mail,
             roll,
+            drilled,
         )
 
     def roll_again(self) -> None:

@@ -93,6 +93,7 @@ class Saying:
     peaks: Sequence[tuple[float, str, str, float]] = ()  # Peaks.note
     mail: Sequence[tuple[str, int]] = ()  # clients that handle mail, and the day
     roll: Roll | None = None
+    drilled: Sequence[Sequence[Any]] = ()  # rows of drills, which are judged by themselves
 
     def packed(self) -> bytes:
         """One line of JSON, and the arrays."""
@@ -116,6 +117,7 @@ class Saying:
             "habits": self.habits,
             "peaks": self.peaks,
             "mail": self.mail,
+            "drilled": self.drilled,
             "roll": None if self.roll is None else list(roll.clients),
             "sizes": {name: len(array) for name, array in arrays.items()},
         }
@@ -150,12 +152,13 @@ def saying_of(data: bytes) -> Saying:
         [tuple(one) for one in head["peaks"]],
         [tuple(one) for one in head["mail"]],
         None if roll is None else Roll(arrays["visits"], roll, arrays["days"].reshape(-1, 3)),
+        head["drilled"],
     )
 
 
 def nothing_said() -> Saying:
     """A message about no queries."""
-    arrays: dict[str, Any] = {name: np.zeros(name == "parts", kind) for name, kind in _ASKED.items()}
+    arrays: dict[str, Any] = {name: np.zeros(int(name == "parts"), kind) for name, kind in _ASKED.items()}
     asked, none = Asked(client=np.empty(0, np.int32), **arrays), np.empty(0, np.int32)
     texts = Coded(none, []), Coded(none, [])
     sent, windows = np.empty(0, SENT), np.empty(0, WINDOWS)

@@ -21,6 +21,7 @@ from agents.detection import privacy, snapshot
 from agents.detection.detector import HABITS_FILE, NETWORK_FILE, PEAKS_FILE, WINDOWS_FILE, TunnelDetector
 from agents.detection.shared.part import PartDetector
 from agents.detection.shared.together import TogetherDetector
+from agents.runtime.drill.relay import DrillRelay
 from agents.runtime.several import NETWORK_PROCESS, Exchange, Several
 from agents.settings import Settings
 from agents.stream.slots import SLOTS, owner_of, slot_of_client
@@ -104,7 +105,7 @@ class Among:
             return TogetherDetector(model, keys_max, *args, tables=self.exchange.tables)
         return PartDetector(model, -(-keys_max // self.detectors), *args, view=self.exchange.view(self.name))
 
-    def parts(self, detector: TunnelDetector) -> dict[str, Any]:
+    def parts(self, detector: TunnelDetector, relay: DrillRelay | None) -> dict[str, Any]:
         """What a Judge of this process has beside the collaborators of any."""
         if not self.judges:
             others = [self.state_dir / f"{name}-of-{self.detectors}" for name in self.exchange.names]
@@ -115,11 +116,11 @@ class Among:
                 "saved": partial(drop_outdated, self.state_dir),
             }
         make_private_folder(self.folder)
-        assert isinstance(detector, PartDetector)
+        assert isinstance(detector, PartDetector) and relay is not None
         return {
             "restore": partial(self._restore, detector),
             "owns": self._owns,
-            "say": partial(self.exchange.say, detector, self.name),
+            "say": partial(self.exchange.say, detector, relay, self.name),
             "saved": partial(drop_outdated, self.state_dir),
         }
 

@@ -6,7 +6,6 @@ import ipaddress
 import secrets
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -55,6 +54,7 @@ from agents.runtime.bootstrap.models import registry_of
 from agents.runtime.detector_process import JudgeParts
 from agents.runtime.drill import options as drill_options
 from agents.runtime.drill.drill import DRILL_MARK, Drill, DrillTargets
+from agents.runtime.drill.relay import DrillRelay
 from agents.runtime.trainer import learn_sequences_spawned
 from agents.scoring.features import VERSION
 from agents.scoring.lexical import features_again
@@ -117,6 +117,7 @@ def judge_parts(
     alerts = _alerts_of(settings, manager, among)
     trial = CanaryTrial(registry, detector, partial(_second_of, settings, secret), canary_path(settings))
     judges = among is None or among.judges
+    relay = DrillRelay(settings.state_dir) if among is not None and judges else None
     return JudgeParts(
         detector=detector,
         registry=registry,
@@ -131,7 +132,7 @@ def judge_parts(
             Severity[settings.export_severity],
         ),
         enforcer=enforcer_of(settings, store, alerts.send),
-        drill=_drill_of(settings, targets, registry, store, alerts.send, among is None),
+        drill=_drill_of(settings, targets, registry, store, alerts.send) if relay is None else relay,
         known_entries=partial(known_entries, settings),
         own_zones=own_zones_of(settings),
         known_path=known_path(settings),
@@ -144,7 +145,7 @@ def judge_parts(
         note=note if among is None or not judges else among.exchange.notes[among.name],
         in_force=noted_settings(settings),
         hours=_hours_of(settings, store, detector, folder) if judges else None,
-        **(restored_of(settings, detector) if among is None else among.parts(detector)),
+        **(restored_of(settings, detector) if among is None else among.parts(detector, relay)),
     )
 
 
@@ -196,7 +197,6 @@ def _drill_of(
     registry: ModelRegistry[Model],
     store: Store,
     tell: Callable[[Message], None],
-    drills: bool,
 ) -> Drill:
     """Drills, each with a detector of the model in use, and of nothing else of this network."""
 
@@ -205,7 +205,6 @@ def _drill_of(
         return TunnelDetector(model, DRILL_FLOWS, quiet_s, scale_of(settings), KnownServices(), (0, 0))
 
     options = drill_options.SPEC.factory(settings.of(drill_options.SPEC))
-    options = options if drills else replace(options, minutes=0, resolvers=())
     forget = partial(forget_marked, store, DRILL_MARK)
     return Drill(options, targets or DrillTargets(), settings.state_dir, make, forget, tell)
 
