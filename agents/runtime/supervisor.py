@@ -40,7 +40,8 @@ from agents.runtime.listener_process import (
     receive,
 )
 from agents.runtime.privileges import PRIVILEGED_PORTS, User, become, drop_capabilities
-from agents.runtime.several import NETWORK_PROCESS, Several, run_network
+from agents.runtime.several.exchange import Several
+from agents.runtime.several.network_process import NETWORK_PROCESS, run_network
 from agents.runtime.signals import ENDING, Beat, Signals
 from agents.sources.collector import Collecting
 from agents.sources.listener.sockets import UDP_MAX, bind_pairs, bind_probe

@@ -24,7 +24,8 @@ from agents.dns.name import from_text
 from agents.learning.baseline import benign_names
 from agents.runtime import warmup
 from agents.runtime.drill.relay import DrillRelay
-from agents.runtime.several import PAUSE_S, Exchange
+from agents.runtime.several.exchange import Exchange
+from agents.runtime.several.network_process import PAUSE_S
 from agents.stream.ledger import NUMBER_DIGITS
 from agents.stream.record import client_bytes, packed_record
 from agents.stream.shared import SharedStream

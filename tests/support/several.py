@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from itertools import islice
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from agents.core.columns import coded
 from agents.core.types import Incident, QueryBatch, Row, batch_of
@@ -16,6 +14,7 @@ from agents.detection.shared.part import PartDetector
 from agents.detection.shared.saying import saying_of
 from agents.detection.shared.together import TogetherDetector
 from agents.detection.shared.view import Facts, NetworkView, facts_of, known_tables
+from agents.runtime.drill.drill import part_of
 from agents.scoring.model import Model
 from agents.stream.slots import owner_of
 from tests.support.detecting import BATCH, KEYS_MAX, QUIET_S
@@ -64,9 +63,9 @@ class Several:
         owners = np.array([owner_of(one, len(self.parts)) for one in clients.values], np.int64)[clients.codes]
         found: list[Incident] = []
         for at, part in enumerate(self.parts):
-            rows = np.flatnonzero(owners == at)
-            if len(rows):
-                found += part.detect(_taken(batch, rows)).incidents
+            mine = owners == at
+            if mine.any():
+                found += part.detect(part_of(batch, mine)).incidents
                 self._number += 1
                 said = part.take_saying(self._number)
                 self._waiting += [said.packed()] if said is not None else []
@@ -88,14 +87,13 @@ class Several:
         return found
 
 
-def _taken(batch: QueryBatch, rows: NDArray[np.int64]) -> QueryBatch:
-    columns: dict[str, Any] = {name: getattr(batch, name) for name in QueryBatch.__dataclass_fields__}
-    return QueryBatch(
-        **{
-            name: one[rows] if isinstance(one, np.ndarray) else [one[at] for at in rows.tolist()]
-            for name, one in columns.items()
-        }
-    )
+Told = tuple[str, str, int, str]
+"""Domain, client, severity and tool of an incident."""
+
+
+def told(incidents: Sequence[Incident]) -> list[Told]:
+    """What must be the same however many detectors there are."""
+    return sorted((one.domain, one.client, int(one.severity), one.tool or "") for one in incidents)
 
 
 def incidents_of_several(
@@ -109,12 +107,3 @@ def incidents_of_several(
         found |= {one.incident_id: one for one in several.detect(batch_of(part))}
     found |= {one.incident_id: one for one in several.flush()}
     return sorted(found.values(), key=lambda one: one.detected_at)
-
-
-Told = tuple[str, str, int, str]
-"""Domain, client, severity and tool of an incident."""
-
-
-def told(incidents: Sequence[Incident]) -> list[Told]:
-    """What must be the same however many detectors there are."""
-    return sorted((one.domain, one.client, int(one.severity), one.tool or "") for one in incidents)

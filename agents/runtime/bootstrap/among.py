@@ -22,7 +22,8 @@ from agents.detection.detector import HABITS_FILE, NETWORK_FILE, PEAKS_FILE, WIN
 from agents.detection.shared.part import PartDetector
 from agents.detection.shared.together import TogetherDetector
 from agents.runtime.drill.relay import DrillRelay
-from agents.runtime.several import NETWORK_PROCESS, Exchange, Several
+from agents.runtime.several.exchange import Exchange, Several
+from agents.runtime.several.network_process import NETWORK_PROCESS
 from agents.settings import Settings
 from agents.stream.slots import SLOTS, owner_of, slot_of_client
 

@@ -1,4 +1,4 @@
-"""Several detectors on one host: what they share, and the process in which all clients are counted together."""
+"""The process `network`: all clients of several detectors are counted here, and the health of all is summed up."""
 
 from __future__ import annotations
 
@@ -8,30 +8,23 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 from agents.alerting.intake_losses import IntakeLosses
 from agents.alerting.losses import Losses
-from agents.core.column_kernels import Key
-from agents.detection.shared.part import PartDetector
 from agents.detection.shared.saying import saying_of
 from agents.detection.shared.together import TogetherDetector
-from agents.detection.shared.view import Facts, NetworkView, facts_of, known_tables
-from agents.runtime.detector_process import Judge, JudgeParts
-from agents.runtime.drill.relay import DrillRelay
+from agents.runtime.detector_process import Judge
 from agents.runtime.heartbeat import PARTS, STALE_S, DetectorHealth, Heartbeat
+from agents.runtime.several.exchange import Exchange, Several
 from agents.runtime.signals import Beat, crashes_end
 from agents.sources.heard_days import Listened
 from agents.sources.live.loss import losing_intakes
-from agents.stream.mailbox import Mailbox
-from agents.stream.note import SharedNote
-from agents.stream.shared import IDLE_S, Bell, SharedStream
+from agents.stream.shared import IDLE_S, SharedStream
 
 NETWORK_PROCESS = "network"
 """Name of the process in which all clients are counted together."""
-FACTS_BYTES = 4 << 20
-"""Room for facts: some 20,000 sums."""
 PAUSE_S = 0.02
 """Between two looks at messages, so that those of several detectors are counted in order of time."""
 SUMMED = ("scored", "stored", "spooled", "lost", "sampled_out", "unexplained", "queue_waiting", "queue_dropped")
@@ -47,53 +40,6 @@ TOLD = (
     "already",
 )
 """Numbers that a detector's own note tells."""
-
-
-class Exchange:
-    """The memory that detectors and the process `network` share; made before they are forked.
-
-    key: of all hashes, which all of them must have.
-    """
-
-    def __init__(self, detectors: int, key: Key) -> None:
-        self.names = [f"detector-{number + 1}" for number in range(detectors)]
-        self.key, self.tables, self.bell = key, known_tables(), Bell()
-        self.facts = SharedNote(FACTS_BYTES)
-        self.mailboxes = {name: Mailbox() for name in self.names}
-        self.notes = {name: SharedNote() for name in self.names}
-
-    def view(self, name: str) -> NetworkView:
-        """What one detector sees of the others."""
-        known: list[Any] = [-1, Facts()]
-
-        def read() -> Facts:
-            if (version := self.facts.version) != known[0] and (data := self.facts.read()):
-                known[:] = version, facts_of(data)
-            found: Facts = known[1]
-            return found
-
-        return NetworkView(name, self.tables, read)
-
-    def say(self, detector: PartDetector, relay: DrillRelay, name: str, number: int) -> None:
-        """Send what a detector says; what finds no room is counted, and the detector goes on."""
-        said = detector.take_saying(number, relay.take())
-        if said is None:
-            return
-        if not self.mailboxes[name].put(said.packed()):
-            detector.roll_again()
-        self.bell.ring()
-
-    def close(self) -> None:
-        """Close the bell's descriptors."""
-        self.bell.close()
-
-
-@dataclass(frozen=True)
-class Several:
-    """How a plan runs several detectors. make: the collaborators of one process by its name."""
-
-    exchange: Exchange
-    make: Callable[[str], JudgeParts]
 
 
 class NetworkLoop:
