@@ -13,7 +13,7 @@ from agents.stream.ring import barrier
 MAILBOX_BYTES = 16 << 20
 """Room for messages: some 100,000 queries that carry something."""
 _HEAD, _TAIL, _DROPPED = range(3)
-_CELLS = 64
+_COUNTERS = 64
 _SIZE = 8
 
 
@@ -21,8 +21,8 @@ class Mailbox:
     """Made before the processes are forked. One process puts, one takes."""
 
     def __init__(self, size: int = MAILBOX_BYTES) -> None:
-        self._memory = memoryview(mmap.mmap(-1, _CELLS + size))
-        self._cells, self._data, self._room = self._memory[:_CELLS].cast("q"), self._memory[_CELLS:], size
+        self._memory = memoryview(mmap.mmap(-1, _COUNTERS + size))
+        self._cells, self._data, self._room = self._memory[:_COUNTERS].cast("q"), self._memory[_COUNTERS:], size
 
     @property
     def waiting(self) -> int:

@@ -13,7 +13,7 @@ from agents.core.column_kernels import keyed_hash
 from agents.stream.record import client_bytes
 from agents.stream.slot_kernels import SLOTS, slot_of
 
-__all__ = ["SLOTS", "owner_of", "slot_of_client"]
+__all__ = ["SLOTS", "detector_for", "slot_of_client"]
 
 
 @lru_cache(maxsize=65_536)
@@ -25,6 +25,6 @@ def slot_of_client(client: str) -> int:
         return keyed_hash(client.encode("utf-8", "surrogateescape"), (0, 0)) % SLOTS
 
 
-def owner_of(client: str, detectors: int) -> int:
+def detector_for(client: str, detectors: int) -> int:
     """The number of the detector that judges a client, of so many."""
     return slot_of_client(client) % detectors

@@ -24,7 +24,7 @@ from agents.dns.name import from_text
 from agents.learning.baseline import benign_names
 from agents.runtime import warmup
 from agents.runtime.drill.relay import DrillRelay
-from agents.runtime.several.exchange import Exchange
+from agents.runtime.several.exchange import DetectorExchange
 from agents.runtime.several.network_process import PAUSE_S
 from agents.stream.ledger import NUMBER_DIGITS
 from agents.stream.record import client_bytes, packed_record
@@ -68,7 +68,7 @@ def _records(names: Sequence[bytes]) -> list[bytes]:
 def _judged(records: Sequence[bytes], detectors: int, directory: Path) -> tuple[float, float]:
     """CPU and wall clock, seconds, to judge all records."""
     stream = SharedStream(1, 2 * len(records), ["a"], detectors=detectors)
-    exchange = Exchange(detectors, (1, 2))
+    exchange = DetectorExchange(detectors, (1, 2))
     (rings, _), _ = stream.writers(0)
     for at in range(0, len(records), 1000):
         rings.put(b"".join(records[at : at + 1000]))
@@ -97,7 +97,7 @@ def _judged(records: Sequence[bytes], detectors: int, directory: Path) -> tuple[
 
 
 def _detect(
-    stream: SharedStream, exchange: Exchange, number: int, directory: Path, barrier: Barrier, told: Connection
+    stream: SharedStream, exchange: DetectorExchange, number: int, directory: Path, barrier: Barrier, told: Connection
 ) -> None:
     options = shipped_model(), KEYS_MAX, QUIET_S, Scale()
     stop, relay, name = threading.Event(), DrillRelay(directory), exchange.names[number]
@@ -115,7 +115,7 @@ def _detect(
     told.send(time.process_time() - begun)
 
 
-def _together(exchange: Exchange, done: threading.Event, barrier: Barrier, told: Connection) -> None:
+def _together(exchange: DetectorExchange, done: threading.Event, barrier: Barrier, told: Connection) -> None:
     together = TogetherDetector(shipped_model(), KEYS_MAX, QUIET_S, Scale(), tables=exchange.tables)
     barrier.wait()
     begun = time.process_time()

@@ -19,13 +19,13 @@ from agents.detection.shared.part import PartDetector
 from agents.detection.shared.saying import saying_of
 from agents.detection.shared.view import NetworkView, facts_of, known_tables
 from agents.learning.baseline import golden_sessions, golden_traffic
-from agents.stream.slots import SLOTS, owner_of, slot_of_client
+from agents.stream.slots import SLOTS, detector_for, slot_of_client
 from tests.corpora import organisation
 from tests.corpora.evasions import EVASIONS
 from tests.corpora.families import FAMILIES, office_day, session_of
 from tests.corpora.lookalikes import ROLES, traffic
 from tests.detection.test_network import ADDRESSES, data, sent
-from tests.support.detecting import KEYS_MAX, QUIET_S, START, incidents_of, query, shipped_model
+from tests.support.detecting import KEYS_MAX, QUIET_S, START, fresh_detector, incidents_of, query, shipped_model
 from tests.support.several import Several, Told, incidents_of_several, told
 
 MANY = (1, 2, 5)
@@ -139,21 +139,21 @@ def test_a_channel_of_many_clients_is_found_within_the_bound_though_messages_are
 
 def test_names_that_detectors_do_not_know_of_each_other_yet_are_dearer_never_cheaper() -> None:
     """Two clients of different slots ask for the same names within the minute, and then a minute later."""
-    first, second = (next(one for one in ADDRESSED if owner_of(one, 2) == number) for number in (0, 1))
+    first, second = (next(one for one in ADDRESSED if detector_for(one, 2) == number) for number in (0, 1))
     rng = random.Random(4)
     names = [f"{data(rng, 9)}.cdn.example" for _ in range(8)]
 
-    def leaked(later_s: float, detectors: int) -> float:
-        several = Several(shipped_model(), Scale(), detectors, lag_s=60)
+    def leaked(later_s: float, alone: bool = False) -> float:
+        several = Several(shipped_model(), Scale(), 2, lag_s=60)
+        part = fresh_detector(shipped_model(), Scale()) if alone else several.parts[1]
         rows = [query(START + n, first, name) for n, name in enumerate(names)]
         rows += [query(START + later_s + n, second, name) for n, name in enumerate(names)]
-        several.detect(batch_of(rows))
-        part = several.parts[owner_of(second, detectors)]
+        (part if alone else several).detect(batch_of(rows))
         row = part.flows.find(second, domain_hash("cdn.example", part.flows))
         assert row is not None
         return part.flows.view(row).leaked_bytes
 
-    assert leaked(10, 1) == leaked(60, 1) == leaked(60, 2) < leaked(10, 2)
+    assert leaked(10, alone=True) == leaked(60, alone=True) == leaked(60) < leaked(10)
 
 
 def test_what_is_a_services_own_is_counted_for_all_clients_once() -> None:
@@ -175,7 +175,7 @@ def test_what_is_a_services_own_is_counted_for_all_clients_once() -> None:
 def test_a_message_survives_its_bytes_and_counts_once() -> None:
     several = Several(shipped_model(), Scale(), 2)
     part = several.parts[0]
-    client = next(one for one in ADDRESSED if owner_of(one, 2) == 0)
+    client = next(one for one in ADDRESSED if detector_for(one, 2) == 0)
     part.detect(batch_of([query(START + n, client, name) for n, name in enumerate(["a.x.example", "b.x.example"])]))
     said = part.take_saying(7)
     assert said is not None
@@ -193,12 +193,12 @@ def test_clients_have_slots_for_good() -> None:
     """These numbers must never change: saved state is found by them."""
     assert [slot_of_client(one) for one in ("192.0.2.1", "10.0.0.7", "2001:db8::1", "2001:db8::2", "")] == SLOTS_SEEN
     assert {slot_of_client(f"10.7.{n >> 8}.{n & 255}") for n in range(2000)} == set(range(SLOTS))
-    assert all(owner_of(one, 1) == 0 for one in ADDRESSED)
+    assert all(detector_for(one, 1) == 0 for one in ADDRESSED)
 
 
 def _moves(client: str, of: tuple[int, int], to: tuple[int, int]) -> bool:
     """Whether a client was one detector's, and is another's now: number, of how many."""
-    return owner_of(client, of[1]) == of[0] and owner_of(client, to[1]) == to[0]
+    return detector_for(client, of[1]) == of[0] and detector_for(client, to[1]) == to[0]
 
 
 @pytest.mark.parametrize(("before", "after"), [(1, 3), (2, 3), (3, 2), (5, 1)])

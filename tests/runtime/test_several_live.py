@@ -14,7 +14,7 @@ import pytest
 
 from agents.core.text import NETWORK
 from agents.dns.name import from_text
-from agents.stream.slots import owner_of
+from agents.stream.slots import detector_for
 from tests.support.commands import Inside, is_one_line
 from tests.support.listening import wait_until
 from tests.support.patience import patient
@@ -24,7 +24,7 @@ from tests.support.supervised import Supervised, assert_adds_up, supervised
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
 
 CLIENTS = [f"127.0.0.{number}" for number in range(10, 30)]
-TUNNEL = next(client for client in CLIENTS if owner_of(client, 2) == 1)
+TUNNEL = next(client for client in CLIENTS if detector_for(client, 2) == 1)
 
 
 def names_of(seed: int, count: int, domain: str, size: int = 25) -> list[str]:

@@ -16,7 +16,7 @@ from agents.detection.shared.together import TogetherDetector
 from agents.detection.shared.view import Facts, NetworkView, facts_of, known_tables
 from agents.runtime.drill.drill import part_of
 from agents.scoring.model import Model
-from agents.stream.slots import owner_of
+from agents.stream.slots import detector_for
 from tests.support.detecting import BATCH, KEYS_MAX, QUIET_S
 
 
@@ -60,7 +60,7 @@ class Several:
 
     def _detect(self, batch: QueryBatch) -> list[Incident]:
         clients = coded(batch.client)
-        owners = np.array([owner_of(one, len(self.parts)) for one in clients.values], np.int64)[clients.codes]
+        owners = np.array([detector_for(one, len(self.parts)) for one in clients.values], np.int64)[clients.codes]
         found: list[Incident] = []
         for at, part in enumerate(self.parts):
             mine = owners == at

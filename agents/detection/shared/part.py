@@ -19,7 +19,7 @@ from agents.detection import snapshot
 from agents.detection.counting.flow_kernels import PEAKS, SENDS, SENT_WINDOWS
 from agents.detection.detector import HABITS_FILE, WINDOWS_FILE, TunnelDetector
 from agents.detection.limits import SCATTERED, Evidence, as_listed
-from agents.detection.shared.saying import VISIT, Roll, Saying, in_order, nothing_said, rows_of_asked
+from agents.detection.shared.saying import VISIT, Roll, Saying, merged_sayings, nothing_said, rows_of_asked
 from agents.detection.shared.view import NetworkView
 from agents.detection.state import Asked, Kind, Told
 
@@ -105,7 +105,7 @@ class PartDetector(TunnelDetector):
         if not (sayings or drilled or roll or spent or news.habits or news.mail or self._peaks):
             self._sayings = []
             return None
-        joined = in_order(sayings or [nothing_said()])
+        joined = merged_sayings(sayings or [nothing_said()])
         habits, mail, peaks = tuple(news.habits), tuple(news.mail), tuple(self._peaks)
         news.habits.clear()
         news.mail.clear()

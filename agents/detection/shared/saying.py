@@ -176,7 +176,7 @@ def rows_of_asked(asked: Asked, rows: NDArray[np.int64]) -> Asked:
     return Asked(client=client, parts=parts, **columns)
 
 
-def in_order(sayings: Sequence[Saying]) -> Saying:
+def merged_sayings(sayings: Sequence[Saying]) -> Saying:
     """Several messages as one, their queries in order of time; their other contents are left out."""
     if len(sayings) == 1:
         return sayings[0]

@@ -20,7 +20,7 @@ from agents.detection.counting.flow_kernels import roll_in
 from agents.detection.detector import HABITS_FILE, NETWORK_FILE, PEAKS_FILE, TunnelDetector, empty_verdicts
 from agents.detection.explanations.explainer import CLIENTS_DOMAINS
 from agents.detection.limits import SCATTERED, Evidence, as_listed
-from agents.detection.shared.saying import Roll, Saying, batch_of_saying, in_order
+from agents.detection.shared.saying import Roll, Saying, batch_of_saying, merged_sayings
 from agents.detection.shared.view import Facts, KnownTables
 from agents.detection.snapshot import DAYS
 from agents.detection.state import SENT
@@ -65,7 +65,7 @@ class TogetherDetector(TunnelDetector):
                 self.peaks.note(*peak)
         said = [one for one in news if len(one.sent)]
         if said:
-            self._count(in_order(said))
+            self._count(merged_sayings(said))
         for one in news:
             self.incidents.explainer.hear_spent(self._now, one.spent)
         changed = self.incidents.changes()

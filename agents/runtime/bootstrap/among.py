@@ -14,7 +14,7 @@ import structlog
 
 from agents.core.column_kernels import Key
 from agents.core.errors import SettingsError
-from agents.core.files import make_private_folder
+from agents.core.files import locked, make_private_folder
 from agents.core.text import NETWORK
 from agents.core.types import Incident
 from agents.detection import privacy, snapshot
@@ -22,10 +22,10 @@ from agents.detection.detector import HABITS_FILE, NETWORK_FILE, PEAKS_FILE, WIN
 from agents.detection.shared.part import PartDetector
 from agents.detection.shared.together import TogetherDetector
 from agents.runtime.drill.relay import DrillRelay
-from agents.runtime.several.exchange import Exchange, Several
+from agents.runtime.several.exchange import DetectorExchange, Several
 from agents.runtime.several.network_process import NETWORK_PROCESS
 from agents.settings import Settings
-from agents.stream.slots import SLOTS, owner_of, slot_of_client
+from agents.stream.slots import SLOTS, detector_for, slot_of_client
 
 _FOLDER = re.compile(r"detector-([1-9][0-9]?)-of-([1-9][0-9]?)", re.ASCII)
 _log = structlog.get_logger()
@@ -66,7 +66,7 @@ def saved_by_slot(state_dir: Path, name: str, slots: frozenset[int]) -> list[Sav
 class Among:
     """One process of several. number: of a detector from 0 on; the process `network` has none."""
 
-    exchange: Exchange
+    exchange: DetectorExchange
     name: str
     state_dir: Path
 
@@ -74,6 +74,11 @@ class Among:
     def judges(self) -> bool:
         """Whether it is a detector."""
         return self.name != NETWORK_PROCESS
+
+    @property
+    def relay(self) -> DrillRelay | None:
+        """What passes on the rows of drills, in a detector."""
+        return DrillRelay(self.state_dir) if self.judges else None
 
     @property
     def detectors(self) -> int:
@@ -126,7 +131,7 @@ class Among:
         }
 
     def _owns(self, incident: Incident) -> bool:
-        return incident.client != NETWORK and owner_of(incident.client, self.detectors) == self.number
+        return incident.client != NETWORK and detector_for(incident.client, self.detectors) == self.number
 
     def _restore(self, detector: PartDetector) -> None:
         mine = frozenset(slot for slot in range(SLOTS) if slot % self.detectors == self.number)
@@ -188,10 +193,31 @@ def _in_slots(slots: frozenset[int]) -> Callable[[str], bool]:
 
 def several_of(settings: Settings, make: Callable[..., Any]) -> Several | None:
     """The detectors of a plan, where there are several. make: judge_parts without `among`."""
+    _adopt_spools(settings)
     if settings.detector_processes == 1:
         return None
-    exchange = Exchange(settings.detector_processes, _key(settings.state_dir))
+    exchange = DetectorExchange(settings.detector_processes, _key(settings.state_dir))
     return Several(exchange, lambda name: make(among=Among(exchange, name, settings.state_dir)))
+
+
+def _adopt_spools(settings: Settings) -> None:
+    """Move batches that wait in the spools of another number of detectors to where they are looked for now."""
+    root, count = settings.spool_folder, settings.detector_processes
+    names = [f"detector-{number + 1}" for number in range(count)] if count > 1 else []
+    target = root / names[0] if names else root
+    used = {target, *(root / name for name in (*names, NETWORK_PROCESS) if names)}
+    for folder in {root, *root.glob("detector-*"), root / NETWORK_PROCESS} - used:
+        waiting = list(folder.glob("*.npz"))
+        if not waiting:
+            continue
+        try:
+            with locked(folder / "lock"):
+                make_private_folder(target)
+                for path in waiting:
+                    path.rename(target / path.name)
+        except BlockingIOError:  # another process has it, and will say so
+            continue
+        _log.info("spool_adopted", folder=str(folder), batches=len(waiting))
 
 
 def check_several(settings: Settings) -> None:

@@ -54,7 +54,6 @@ from agents.runtime.bootstrap.models import registry_of
 from agents.runtime.detector_process import JudgeParts
 from agents.runtime.drill import options as drill_options
 from agents.runtime.drill.drill import DRILL_MARK, Drill, DrillTargets
-from agents.runtime.drill.relay import DrillRelay
 from agents.runtime.trainer import learn_sequences_spawned
 from agents.scoring.features import VERSION
 from agents.scoring.lexical import features_again
@@ -97,27 +96,20 @@ def judge_parts(
     """The collaborators of what judges live queries; threads of the sinks run from here on.
 
     mismatched: see ListenerConfig.mismatched_by_upstream. losses: what the sources of queries do not keep.
-    targets: what a drill goes through, nothing unless given. origins: which intake keeps what. among: which of several
-    processes this one is.
+    targets: what a drill goes through. origins: which intake keeps what. among: which of several processes this is.
     """
     registry, store, manager = registry_of(settings), store_of(settings), judging_manager_of(settings)
     renamed = _drop_other_names(settings)
     secret = (secrets.randbits(64), secrets.randbits(64)) if among is None else among.key
     folder = settings.state_dir if among is None else among.folder
-    tripwires, kept = tripwires_of(settings), privacy_of(settings)
-    model = registry.current()
+    tripwires, kept, model = tripwires_of(settings), privacy_of(settings), registry.current()
     make = TunnelDetector if among is None else among.detector
     detector = detector_of(settings, model, secret, tripwires, settings.burn_in_days, kept, make)
     detector.reload_profile(registry.profile_of(model))
     detector.incidents.losses, detector.incidents.origins = losses, origins
-    spool_dir, most = settings.spool_folder, settings.spool_max_mb << 20
-    if among is not None:
-        spool_dir, most = spool_dir / among.name, most // among.processes
-    spool = SpoolingSink(store, spool_dir, most, features=features_again_of(settings))  # first: it says who holds it
+    spool = _spool_of(settings, store, among)  # first: it says who holds it
     alerts = _alerts_of(settings, manager, among)
-    trial = CanaryTrial(registry, detector, partial(_second_of, settings, secret), canary_path(settings))
-    judges = among is None or among.judges
-    relay = DrillRelay(settings.state_dir) if among is not None and judges else None
+    judges, relay = among is None or among.judges, None if among is None else among.relay
     return JudgeParts(
         detector=detector,
         registry=registry,
@@ -125,12 +117,7 @@ def judge_parts(
         spool=spool,
         manager=manager,
         alerts=alerts,
-        exports=ExportSink(
-            outputs_of(settings),
-            _beside(settings, among, exports_of),
-            settings.public_url,
-            Severity[settings.export_severity],
-        ),
+        exports=_exports_of(settings, among),
         enforcer=enforcer_of(settings, store, alerts.send),
         drill=_drill_of(settings, targets, registry, store, alerts.send) if relay is None else relay,
         known_entries=partial(known_entries, settings),
@@ -139,7 +126,7 @@ def judge_parts(
         state_dir=folder,
         privacy=detector.privacy,
         renamed=renamed,
-        trial=trial if among is None else None,
+        trial=_trial_of(settings, registry, detector, secret) if among is None else None,
         sequences=sequences_of(settings, store, detector, folder) if judges else None,
         mismatched=mismatched,
         note=note if among is None or not judges else among.exchange.notes[among.name],
@@ -147,6 +134,22 @@ def judge_parts(
         hours=_hours_of(settings, store, detector, folder) if judges else None,
         **(restored_of(settings, detector) if among is None else among.parts(detector, relay)),
     )
+
+
+def _trial_of(settings: Settings, registry: ModelRegistry[Model], detector: TunnelDetector, key: Key) -> CanaryTrial:
+    return CanaryTrial(registry, detector, partial(_second_of, settings, key), canary_path(settings))
+
+
+def _spool_of(settings: Settings, store: Store, among: Among | None) -> SpoolingSink:
+    folder, most = settings.spool_folder, settings.spool_max_mb << 20
+    if among is not None:
+        folder, most = folder / among.name, most // among.processes
+    return SpoolingSink(store, folder, most, features=features_again_of(settings))
+
+
+def _exports_of(settings: Settings, among: Among | None) -> ExportSink:
+    folder = _beside(settings, among, exports_of)
+    return ExportSink(outputs_of(settings), folder, settings.public_url, Severity[settings.export_severity])
 
 
 def _beside(settings: Settings, among: Among | None, usual: Callable[[Settings], Path]) -> Path:

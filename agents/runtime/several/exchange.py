@@ -19,7 +19,7 @@ FACTS_BYTES = 4 << 20
 """Room for facts: some 20,000 sums."""
 
 
-class Exchange:
+class DetectorExchange:
     """The memory that detectors and the process `network` share; made before they are forked.
 
     key: of all hashes, which all of them must have.
@@ -62,5 +62,5 @@ class Exchange:
 class Several:
     """How a plan runs several detectors. make: the collaborators of one process by its name."""
 
-    exchange: Exchange
+    exchange: DetectorExchange
     make: Callable[[str], JudgeParts]

@@ -17,7 +17,7 @@ from agents.detection.shared.saying import saying_of
 from agents.detection.shared.together import TogetherDetector
 from agents.runtime.detector_process import Judge
 from agents.runtime.heartbeat import PARTS, STALE_S, DetectorHealth, Heartbeat
-from agents.runtime.several.exchange import Exchange, Several
+from agents.runtime.several.exchange import DetectorExchange, Several
 from agents.runtime.signals import Beat, crashes_end
 from agents.sources.heard_days import Listened
 from agents.sources.live.loss import losing_intakes
@@ -45,7 +45,7 @@ TOLD = (
 class NetworkLoop:
     """Messages of the detectors to the judge of all clients; and the health of all of them."""
 
-    def __init__(self, exchange: Exchange, judge: Judge, stream: SharedStream, listens: bool) -> None:
+    def __init__(self, exchange: DetectorExchange, judge: Judge, stream: SharedStream, listens: bool) -> None:
         self._exchange, self._judge, self._stream = exchange, judge, stream
         self._losses = Losses(judge.state_dir, judge.alerts.send)
         self._intake_losses = IntakeLosses(judge.alerts.send)
