@@ -92,6 +92,8 @@ class TogetherDetector(TunnelDetector):
             self.flows.count_settled(self._now, CLIENTS_DOMAINS, self._tables.settled)
 
     def _take_roll(self, roll: Roll) -> None:
+        if not len(roll.visits):
+            return
         rows = self.flows.rows_of(roll.clients)
         known = rows >= 0
         for name, counts in zip(DAYS, roll.days.T, strict=True):
