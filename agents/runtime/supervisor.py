@@ -134,6 +134,8 @@ def supervise(plan: Plan, ready: Callable[[], None]) -> int:
     sockets = _held(plan)
     warmup.up(lambda text: _log.info("kernels_compiling", note=text))
     warmup.judging()  # once, and all that is forked has it
+    if plan.several is not None:
+        warmup.sharing()
     if config:
         warmup.listening()
     _give_up_rights(plan)

@@ -76,12 +76,11 @@ def judging() -> None:
     detector.flows.forget(row)
     detector.flows.find("192.0.2.1", 0)
     snapshot.load_flows(snapshot.dump_flows(detector.flows), Flows(4))
-    _sharing()
     read = read_names([from_text("www.example.com")], detector.model, (0, 0))
     HoneytokenSearch(new_list()).find(read, coded(["192.0.2.1"]))
 
 
-def _sharing() -> None:
+def sharing() -> None:
     """Load what several detectors need beyond that."""
     tables, model = known_tables(), Model.from_bytes(model_bytes())
     together = TogetherDetector(model, 64, 3600.0, Scale(), tables=tables)
@@ -156,7 +155,7 @@ def reading() -> None:
             lines.rest()
 
 
-LOADS = (judging, listening, scanning, reading, receiving, storing)
+LOADS = (judging, sharing, listening, scanning, reading, receiving, storing)
 """All there is to load."""
 
 

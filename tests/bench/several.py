@@ -41,6 +41,7 @@ _FORK = multiprocessing.get_context("fork")
 def several(directory: Path) -> Iterator[Figure]:
     """CPU a query of two detectors and the process beside them, and queries a second, beside one detector."""
     warmup.judging()
+    warmup.sharing()
     for times in (8, 1):
         what = f"one query in {times} for a new name" if times > 1 else "each query for a new name"
         records = _records(times)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -67,7 +68,14 @@ def test_clients_must_be_known_by_their_addresses(tmp_path: Path) -> None:
 
 
 def test_each_detector_is_in_health_and_metrics(tmp_path: Path) -> None:
-    each = {"ok": True, "load_level": 0, "scored": 7, "queue_waiting": 1, "queue_dropped": 2, "flows": 3}
+    each: dict[str, Any] = {
+        "ok": True,
+        "load_level": 0,
+        "scored": 7,
+        "queue_waiting": 1,
+        "queue_dropped": 2,
+        "flows": 3,
+    }
     each |= {"incidents_open": 1, "unsaid": 0, "last_batch_at": 0.0}
     state = DetectorHealth(judging=True, detectors={"detector-1": each, "detector-2": {**each, "unsaid": 4}})
     beat = Heartbeat(tmp_path / "detector.json", state.to_json)

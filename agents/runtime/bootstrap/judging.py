@@ -127,13 +127,18 @@ def judge_parts(
         privacy=detector.privacy,
         renamed=renamed,
         trial=_trial_of(settings, registry, detector, secret) if among is None else None,
-        sequences=sequences_of(settings, store, detector, folder) if judges else None,
+        sequences=sequences_of(settings, store, detector, _cycles_in(settings, among)) if judges else None,
         mismatched=mismatched,
         note=note if among is None or not judges else among.exchange.notes[among.name],
         in_force=noted_settings(settings),
         hours=_hours_of(settings, store, detector, folder) if judges else None,
         **(restored_of(settings, detector) if among is None else among.parts(detector, relay)),
     )
+
+
+def _cycles_in(settings: Settings, among: Among | None) -> Path:
+    """Where sequence cycles are asked for; of several detectors the first one collects, of its own clients."""
+    return settings.state_dir if among is None or among.number == 0 else among.folder
 
 
 def _trial_of(settings: Settings, registry: ModelRegistry[Model], detector: TunnelDetector, key: Key) -> CanaryTrial:
