@@ -26,7 +26,7 @@ from tests.corpora.families import FAMILIES, office_day, session_of
 from tests.corpora.lookalikes import ROLES, traffic
 from tests.detection.test_network import ADDRESSES, data, sent
 from tests.support.detecting import KEYS_MAX, QUIET_S, START, fresh_detector, incidents_of, query, shipped_model
-from tests.support.several import Several, Told, incidents_of_several, told
+from tests.support.several import Several, Told, incidents_of_several, incidents_of_slices, told
 
 MANY = (1, 2, 5)
 EVASION_ROWS = 400
@@ -105,7 +105,8 @@ CAPTURES: dict[str, Callable[[], Sequence[Row]]] = {
 def same(rows: Sequence[Row], detectors: int, lag_s: float = LAG_S) -> tuple[list[Told], list[Told]]:
     """What one detector finds, and what several do, without clients' own incidents beside one of all clients that one
     detector has, too: while a message is under way, both may open."""
-    alone, found = told(incidents_of(rows)), told(incidents_of_several(rows, shipped_model(), detectors, lag_s=lag_s))
+    alone = told(incidents_of_slices(rows, shipped_model(), lag_s=lag_s))
+    found = told(incidents_of_several(rows, shipped_model(), detectors, lag_s=lag_s))
     of_all = {domain for domain, client, *_ in set(alone) & set(found) if client == NETWORK}
     return alone, [one for one in found if one in alone or one[0] not in of_all]
 

@@ -17,7 +17,14 @@ from agents.detection.shared.view import Facts, NetworkView, facts_of, known_tab
 from agents.runtime.drill.drill import part_of
 from agents.scoring.model import Model
 from agents.stream.slots import detector_for
-from tests.support.detecting import BATCH, KEYS_MAX, QUIET_S
+from tests.support.detecting import BATCH, KEYS_MAX, QUIET_S, fresh_detector
+
+
+def slices(batch: QueryBatch, lag_s: float) -> list[QueryBatch]:
+    """A batch in slices of so many seconds."""
+    steps = np.flatnonzero(np.diff(np.floor(batch.ts / lag_s))) + 1
+    ends = [*steps.tolist(), len(batch)]
+    return [batch.part(begin, end) for begin, end in zip([0, *ends], ends, strict=False) if begin < end]
 
 
 class Several:
@@ -53,10 +60,7 @@ class Several:
 
     def detect(self, batch: QueryBatch) -> list[Incident]:
         """Judge a batch, in slices of `lag_s` at most; the incidents that changed."""
-        steps = np.flatnonzero(np.diff(np.floor(batch.ts / self._lag_s))) + 1
-        ends = [*steps.tolist(), len(batch)]
-        slices = [batch.part(begin, end) for begin, end in zip([0, *ends], ends, strict=False) if begin < end]
-        return [one for part in slices for one in self._detect(part)]
+        return [one for part in slices(batch, self._lag_s) for one in self._detect(part)]
 
     def _detect(self, batch: QueryBatch) -> list[Incident]:
         clients = coded(batch.client)
@@ -106,4 +110,16 @@ def incidents_of_several(
     while part := list(islice(left, batch)):
         found |= {one.incident_id: one for one in several.detect(batch_of(part))}
     found |= {one.incident_id: one for one in several.flush()}
+    return sorted(found.values(), key=lambda one: one.detected_at)
+
+
+def incidents_of_slices(rows: Iterable[Row], model: Model, batch: int = BATCH, lag_s: float = 1.0) -> list[Incident]:
+    """As detecting.incidents_of, in the slices that several detectors would get: what is seen is seen at their ends."""
+    detector, found = fresh_detector(model, Scale()), dict[str, Incident]()
+    left = iter(rows)
+    while part := list(islice(left, batch)):
+        for one in slices(batch_of(part), lag_s):
+            found |= {incident.incident_id: incident for incident in detector.detect(one).incidents}
+    last = detector.flush()
+    found |= {one.incident_id: one for one in (last.incidents if last else ())}
     return sorted(found.values(), key=lambda one: one.detected_at)
