@@ -95,7 +95,6 @@ CAPTURES: dict[str, Callable[[], Sequence[Row]]] = {
     **{f"{name}, {size} bytes each {every_s} s": lambda c=clients, e=every_s, s=size: sent(c, e, s)  # type: ignore[misc]
        for name, clients in ADDRESSES.items() for every_s, size in ((2, 25), (60, 20), (600, 9))},
     "forty clients, many domains": many_domains,
-    "families": families,
     "evasions": evasions,
     "golden tunnels": golden,
     "look-alikes": lookalikes,
@@ -116,6 +115,14 @@ def same(rows: Sequence[Row], detectors: int, lag_s: float = LAG_S) -> tuple[lis
 def test_any_number_of_detectors_finds_what_one_finds(capture: Callable[[], Sequence[Row]], detectors: int) -> None:
     alone, found = same(capture(), detectors)
     assert found == alone
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("detectors", MANY)
+def test_any_number_finds_each_family_in_an_office(detectors: int) -> None:
+    alone, found = same(families(), detectors, lag_s=10)
+    assert len(alone) > len(FAMILIES) and found == alone
 
 
 @pytest.mark.slow
