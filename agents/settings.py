@@ -153,6 +153,9 @@ class Settings(BaseSettings):
     listener_processes: Annotated[int, Field(ge=0, le=256)] = Field(
         0, description="processes that answer DNS, each on every address; 0 = one a core"
     )
+    detector_processes: Annotated[int, Field(ge=1, le=64)] = Field(
+        1, description="processes that judge queries, each those of its clients; more than 1 needs PRIVACY=off"
+    )
     hang_s: Annotated[float, Field(ge=5, le=POSITIVE_MAX)] = Field(
         15.0, description="seconds without a sign of life before a process is killed and started again"
     )

@@ -276,6 +276,23 @@ def _overload(settings: Settings) -> str:
     return text
 
 
+def _detectors(settings: Settings) -> str:
+    alive, state = detector_health(settings.state_dir)
+    if not alive:
+        return "no listener runs on this DATA_DIR"
+    if not state.detectors:
+        return "one judges all clients"
+    each = [
+        f"{name}: {counted(one['scored'], 'query')}, {counted(one['flows'], 'flow')}, level {one['load_level']}"
+        for name, one in state.detectors.items()
+    ]
+    if failing := [name for name, one in state.detectors.items() if not one["ok"]]:
+        raise AgentsError(f"cannot hear of {', '.join(failing)}; {'; '.join(each)}")
+    if unsaid := sum(one["unsaid"] for one in state.detectors.values()):
+        raise AgentsError(f"cannot count all clients together: {counted(unsaid, 'message')} found no room")
+    return "; ".join(each)
+
+
 def _spool(settings: Settings) -> str:
     folder, (alive, state) = settings.spool_folder, detector_health(settings.state_dir)
     sizes = {path: path.stat().st_size for path in folder.glob("*.*")} if folder.exists() else {}
@@ -365,6 +382,7 @@ CHECKS: tuple[tuple[str, str, Check], ...] = (
     ("honeytokens", "listener", _honeytokens),
     ("enforcement", "listener", enforcement_text),
     ("overload", "listener", _overload),
+    ("detectors", "listener", _detectors),
     ("spool", "listener", _spool),
     ("drill", "listener", _drill),
     ("own zones", "listener", _own_zones),

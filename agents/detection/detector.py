@@ -40,6 +40,7 @@ from agents.detection.network import cells_of, limits_together
 from agents.detection.privacy import Privacy
 from agents.detection.reasons import query_reasons
 from agents.detection.secrets import OAST, secret_in
+from agents.detection.shared.view import NetworkView
 from agents.detection.state import Asked, Kind, Left, Scope, Told
 from agents.detection.tripwires.tripwires import Tripwires
 from agents.dns.name import domain_text, from_text, labels_of, split_domain, texts, to_text
@@ -111,11 +112,13 @@ class TunnelDetector:
         tripwires: Tripwires | None = None,
         burn_in_days: float = 0,
         privacy: Privacy | None = None,
+        view: NetworkView | None = None,
     ) -> None:
-        """key: of all hashes. burn_in_days: days with queries before this network's habits are known."""
+        """key: of all hashes. burn_in_days: days with queries before this network's habits are known. view: of the
+        clients of other detectors, where there are any (shared.part)."""
         self.flows = Flows(keys_max, key)
         self._tripwires = tripwires or Tripwires()
-        self.incidents = Incidents(quiet_s, scale, self.flows)
+        self.incidents = Incidents(quiet_s, scale, self.flows, view)
         self.scale = scale
         self.peaks = Peaks()
         self._burn_in_days, self.privacy = burn_in_days, privacy or Privacy()
@@ -232,12 +235,13 @@ class TunnelDetector:
         if len(batch):
             self.incidents.explainer.see(float(batch.ts[0]), clients, asked)
             profile = self.incidents.explainer.profile
-            known = max(len(self.peaks.days), profile.days if profile is not None else 0)
+            known = max(self._days, profile.days if profile is not None else 0)
             self.incidents.explainer.learning = 0 < self._burn_in_days >= known
         said = self.flows.judge(asked, self._limits.table, self._limits_together.table, self._limits.rules)
         self.flows.keep_samples(said, names, batch.qtype, rows)
         self._note_peaks(asked.ts, clients, domains, said)
         decided = self._follow(batch, clients, domains, said, rows)
+        self._pass_on(batch, asked, names, clients, domains, rows, said)
         for row, evidence in tripped.items():
             origin = int(batch.origin[row])
             self.incidents.trip(float(batch.ts[row]), clients[row], domains[row], names[row], evidence, origin)
@@ -251,6 +255,23 @@ class TunnelDetector:
         if incidents.open or incidents.closed:
             return replace(verdicts, incidents=incidents.changes())
         return verdicts
+
+    @property
+    def _days(self) -> int:
+        """Days with queries."""
+        return len(self.peaks.days)
+
+    def _pass_on(
+        self,
+        batch: QueryBatch,
+        asked: Asked,
+        names: Names,
+        clients: Coded,
+        domains: Coded,
+        rows: NDArray[np.int64],
+        said: Told,
+    ) -> None:
+        """Tell others of a batch: where one detector judges all clients, there are none (shared.part)."""
 
     def tick(self, now: float) -> Verdicts | None:
         """Do the work that depends on time alone: close quiet incidents, start to use a reloaded model."""
@@ -424,7 +445,7 @@ class TunnelDetector:
                 evidence = with_secret(evidence, secret_of(batch.qname[row]))
             key = client, SCATTERED if scattered else domains[place]
             watched[key] = flows, at
-            found = self._told(key, clients[row], evidence) or self.incidents.observe(
+            found = self._told(key, clients[row], evidence, event) or self.incidents.observe(
                 ts, *key, _standing(event, batch, row), evidence, self._sharing(ts, event, evidence, flows),
                 clients[place] if client == NETWORK else None, int(batch.origin[row]),
             )  # fmt: skip
@@ -438,9 +459,9 @@ class TunnelDetector:
                 flows.state.flows[at]["watched"] = 0
         return decided
 
-    def _told(self, key: tuple[str, str], client: str, evidence: Evidence) -> Evidence | None:
+    def _told(self, key: tuple[str, str], client: str, evidence: Evidence, event: np.void) -> Evidence | None:
         """The evidence, if another open incident tells of this query: one channel is one incident, a client's or the
-        network's. client: who asked."""
+        network's. client: who asked; event: state.EVENT."""
         opened, domain = self.incidents.open, key[1]
         if key in opened or evidence.kind == Kind.SECRET:
             return None

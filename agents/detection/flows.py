@@ -21,7 +21,7 @@ from agents.detection.counting.order_kernels import FOLLOWERS
 from agents.detection.counting.seen_kernels import ROW_WORDS
 from agents.detection.counting.window_kernels import settle
 from agents.detection.evidence_kernels import FACTOR_AT, Measures, own
-from agents.detection.judge_kernels import AT_HOME_DOMAINS, OF_NETWORK_STOP, judge
+from agents.detection.judge_kernels import AT_HOME_DOMAINS, OF_NETWORK_STOP, hear, judge
 from agents.detection.state import (
     CARRIERS_MAX,
     CLIENT,
@@ -34,6 +34,7 @@ from agents.detection.state import (
     PEAK,
     ROOM_SIZE,
     SAMPLE,
+    SENT,
     SIBLINGS,
     SUMS,
     WINDOWS,
@@ -123,21 +124,24 @@ def unpacked_past(row: Sequence[Any]) -> Past:
     return Past(Flow(**dict(zip(NUMBERS, numbers, strict=True)), qtypes=dict(qtypes)), incidents, begun)
 
 
-def _empty_told(queries: int) -> Told:
-    """Empty output arrays for so many queries."""
+def _empty_told(queries: int, passes_on: bool) -> Told:
+    """Empty output arrays for so many queries. passes_on: sums over clients are counted elsewhere."""
     most = 4 * queries  # a query may count for its own flow and its client's sum, and for the same of the network
     return Told(
         np.zeros(queries, EVIDENCE),
         np.zeros(most, EVENT),
         np.zeros(most, SAMPLE),
         np.zeros(most // 2, PEAK),
-        np.zeros(3, np.int64),
+        np.zeros(5, np.int64),
         np.zeros(SUMS, np.float32),
         np.zeros(SUMS, np.float32),
         np.zeros(1, EVIDENCE),
         np.zeros(1, np.uint8),
         np.zeros(1),
         np.zeros(SUMS),
+        np.zeros(1, SENT),
+        np.zeros(queries * passes_on, SENT),
+        np.zeros(queries * passes_on, WINDOWS),
     )
 
 
@@ -264,6 +268,7 @@ class Flows:
         self._free_clients: list[int] = []
         self.samples: dict[int, tuple[tuple[bytes, int], ...]] = {}  # by row of details; tuples spare the collector
         self.pasts = Pasts()
+        self._is_shared = False
         self.network = self if of_network else Flows(max(keys_max // NETWORK_PART, CELLS), key, of_network=True)
         if of_network:
             self.state.room[Room.NETWORK], self.state.room[Room.SHARE] = 1, self.state.room[Room.POOL_MAX]
@@ -316,13 +321,40 @@ class Flows:
 
         limits, together: of a client, and of all clients together.
         """
-        said, row = _empty_told(len(asked.ts)), 0
+        said = _empty_told(len(asked.ts), bool(self.state.room[Room.ELSEWHERE]))
+
+        def count(row: int) -> tuple[int, int]:
+            return judge(self.state, self.network.state, asked, limits, together, rules, said, row)
+
+        self._count_all(asked, count)
+        self.pasts.see(asked)
+        return said
+
+    def hear(
+        self,
+        asked: Asked,
+        sent: NDArray[Any],
+        windows: NDArray[Any],
+        together: NDArray[np.float64],
+        rules: NDArray[np.float64],
+    ) -> Told:
+        """Count what queries of other detectors say of all clients together (judge_kernels.hear); its events."""
+        said = _empty_told(len(asked.ts), False)
+
+        def count(row: int) -> tuple[int, int]:
+            return hear(self.state, self.network.state, asked, sent, windows, together, rules, said, row)
+
+        self._count_all(asked, count)
+        return said
+
+    def _count_all(self, asked: Asked, count: Callable[[int], tuple[int, int]]) -> None:
+        """Count from row 0 on, and make room where a kernel stops."""
+        row = 0
         with np.errstate(over="ignore"):  # hashes overflow when the kernels run uncompiled
             while True:
-                stop, row = judge(self.state, self.network.state, asked, limits, together, rules, said, row)
+                stop, row = count(row)
                 if stop == Stop.DONE:
-                    self.pasts.see(asked)
-                    return said
+                    return
                 flows = self if stop < OF_NETWORK_STOP else self.network
                 if stop % OF_NETWORK_STOP == Stop.SWEEP:
                     asking = np.unique(asked.client).tolist() if flows is self else [0]
@@ -347,7 +379,7 @@ class Flows:
         elif stop == Stop.FAMILIAR:
             size = 2 * len(self.state.familiar)
             self.state = self.state._replace(familiar=np.zeros(size, FAMILIAR))
-            self._greet_all()
+            self.greet_anew()
         else:
             self._extend(stop.name.lower())
 
@@ -382,7 +414,7 @@ class Flows:
                 self._drop(oldest[: held[full] - int(client_max * CLIENT_KEPT)])
         self._evict(kept, evidence)
         table.dismiss_carriers(self.state)
-        self._greet_all()
+        self.greet_anew()
         self._dismiss_clients(asking)
 
     def _evict(self, kept: NDArray[np.bool_], evidence: NDArray[np.bool_]) -> None:
@@ -399,10 +431,23 @@ class Flows:
         order = rows[np.lexsort((flows["scattered"][rows], flows["first_seen"][rows], leaked))]
         self._drop(order[: keys_max - int(keys_max * KEYS_KEPT)])
 
-    def _greet_all(self) -> None:
+    def greet_anew(self) -> None:
         """Count the clients of each domain anew. The network's flows have one client, and no table of them."""
-        if self.network is not self:
+        if self.network is self or self.state.room[Room.ELSEWHERE]:
+            return
+        if not self._is_shared:
             table.greet_all(self.state)
+            return
+        counted = self.state._replace(familiar=np.zeros(len(self.state.familiar), FAMILIAR))
+        table.greet_all(counted)
+        self.state.familiar[:] = counted.familiar  # others read it meanwhile
+
+    def share(self, familiar: NDArray[Any], heard: NDArray[np.uint64], reads_only: bool) -> None:
+        """Use these tables of known domains and names, which other processes read, too. reads_only: others write them,
+        and sums over clients are counted elsewhere."""
+        self.state = self.state._replace(familiar=familiar, heard=heard)
+        self.state.room[Room.ELSEWHERE] = reads_only
+        self._is_shared = True
 
     def _dismiss_clients(self, asking: Set[int]) -> None:
         """Forget clients without a flow, except those whose queries are being judged."""
@@ -492,6 +537,17 @@ class Flows:
         row = self.clients.get(client)
         return row is not None and bool(self._at_home(ts)[row])
 
+    def settled_in(self, settled: NDArray[np.uint8], domain: np.uint64) -> int:
+        """The number that a table beside `familiar` has at a domain's place (shared.view.KnownTables)."""
+        place = table.familiar_at(self.state, domain)
+        return int(settled[place]) if self.state.familiar[place]["domain"] == domain else 0
+
+    def count_settled(self, ts: float, domains: int, settled: NDArray[np.uint8]) -> None:
+        """Count anew, below each domain, the clients that ask below so many domains a day; 255 = or more."""
+        found = np.zeros(len(settled), np.uint8)
+        table.count_settled(self.state, self._at_home(ts, domains=domains), found)
+        settled[:] = found
+
     def _clients_below(self, domain: np.uint64) -> NDArray[np.int32]:
         found: NDArray[np.int32] = self.state.flows["client"][
             self.rows(lambda flows: (flows["domain"] == domain) & (flows["scattered"] == 0))
@@ -539,7 +595,7 @@ class Flows:
         """Drop a flow and all its counts."""
         self._drop(np.array([row]))
         table.dismiss_carriers(self.state)
-        self._greet_all()
+        self.greet_anew()
 
     def forget_client(self, client: str) -> None:
         """Drop all flows of a client, and its name. What it carried stays in the sums of the network."""
@@ -548,7 +604,7 @@ class Flows:
             return
         self._drop(np.array(self.rows(lambda flows: flows["client"] == row), np.int64))
         table.dismiss_carriers(self.state)
-        self._greet_all()
+        self.greet_anew()
         del self.clients[client]
         self._free_clients.append(row)
 

@@ -20,6 +20,7 @@ from agents.detection.flows import Flow, Flows, Past
 from agents.detection.limits import SCATTERED, Evidence, Scale, as_listed
 from agents.detection.reasons import CERTAIN_REASONS, STRICT_REASON, incident_reasons
 from agents.detection.secrets import preview
+from agents.detection.shared.view import NetworkView
 from agents.detection.state import NONE, Kind, Sign
 from agents.dns.message import type_name
 from agents.dns.name import from_text, to_text
@@ -248,11 +249,11 @@ def spans(batch: QueryBatch, span_s: float) -> Iterator[QueryBatch]:
 class Incidents:
     """The open incidents. Time comes from the queries."""
 
-    def __init__(self, quiet_s: float, scale: Scale, flows: Flows) -> None:
+    def __init__(self, quiet_s: float, scale: Scale, flows: Flows, view: NetworkView | None = None) -> None:
         self.quiet_s = quiet_s
         self.scale = scale
         self._flows = flows
-        self.explainer = Explainer(flows)
+        self.explainer = Explainer(flows, view)
         self.open: dict[IncidentKey, Incident] = {}
         self._trails: dict[IncidentKey, _Trail] = {}
         self._changed: set[IncidentKey] = set()

@@ -17,6 +17,7 @@ from agents.detection.counting.flow_kernels import (
     CARRIER_NAMES,
     CARRIERS,
     DETAILS,
+    ELSEWHERE,
     EVENTS,
     FAMILIAR,
     FAMILIAR_MAX,
@@ -24,6 +25,8 @@ from agents.detection.counting.flow_kernels import (
     LIVE,
     OF_NETWORK,
     PEAKS,
+    SENDS,
+    SENT_WINDOWS,
     answers,
     crowd_of,
     enlist_carrier,
@@ -37,6 +40,7 @@ from agents.detection.counting.flow_kernels import (
     make,
     meet,
     note_asker,
+    pointing,
     price,
 )
 from agents.detection.counting.order_kernels import STAYED, TEXT, UNKEPT, USUAL, choice, keep_pace, keep_polls, order
@@ -402,8 +406,7 @@ def _judge_one(
     client = state.clients[asked.client[i]]
     if flow["watched"] and ts - flow["last_seen"] > by.rules[QUIET_AT]:
         settle(flow, state.windows)
-    if asked.scoped[i] != REVERSE:
-        meet(client, flow, ts)
+    told.saying[0]["meets"] = asked.scoped[i] != REVERSE and meet(client, flow, ts)
     if TEXT[asked.qtype[i]] and asked.left[i] != STAYED:
         keep_polls(flow, ts, BURST_S)
     was_alone, was_apart = flow["alone"], _is_apart(state, client)
@@ -420,18 +423,65 @@ def _judge_one(
         _scatter(state, asked, i, row, False, young, amounts, by, told, evidence)
     _weigh(state, asked, i, row, new, young, by, told, evidence)
     apart = _is_apart(state, client)
-    if apart and not was_apart and network.clients[0]["scattered"] != NONE:
-        sum_ = state.flows[client["scattered"]]
-        take_sum_back(network.flows[network.clients[0]["scattered"]], network.windows, sum_, state.windows)
-    at = find_flow(network.flows, network.places, asked.domain[i], 0) if flow["alone"] else NONE
-    if at != NONE and not was_alone:
-        take_words_back(network, flow, 0, 0.0)
-        take_back(network.flows[at], network.windows, flow["leaked"])
+    said = told.saying[0]
+    said["carries"], said["named"], said["young"], said["alone"] = carried, new, young, flow["alone"]
+    said["home"] = max(client["today"], client["yesterday"]) >= AT_HOME_DOMAINS
+    said["apart"] = apart or client["nobody"] != 0
+    said["settles"], said["parts"] = flow["alone"] and not was_alone, apart and not was_apart
+    said["ordered"], said["leaked"] = told.ordered[0], flow["leaked"]
+    said["windows"] = state.flows[client["scattered"]]["windows"] if said["parts"] else NONE
+    if state.room[ELSEWHERE]:
+        _pass_on(state, i, told)
+    else:
+        tell_network(network, asked, i, said, state.windows, together, told)
+
+
+@kernel_in_place
+def tell_network(
+    network: State, asked: Asked, i: int, said: Any, windows: NDArray[Any], by: Measures, told: Told
+) -> None:
+    """Count for all clients together what a query of one of them says. said: SENT; windows: what it refers to."""
+    sums_at = network.clients[0]["scattered"]
+    if said["parts"] and sums_at != NONE:
+        take_sum_back(network.flows[sums_at], network.windows, said, windows)
+    at = find_flow(network.flows, network.places, asked.domain[i], 0) if said["alone"] else NONE
+    if at != NONE and said["settles"]:
+        take_words_back(network, said, 0, 0.0)
+        take_back(network.flows[at], network.windows, said["leaked"])
         network.askers[at, BY_THEMSELVES] |= np.uint64(1) << np.uint64(asked.cell[i])
     many = at != NONE and crowd_of(network.askers[at, BY_THEMSELVES]) > BY_THEMSELVES_MAX
-    if carried and (many or not flow["alone"]) and asked.discount[i] <= TENANTS_FACTOR:
-        home = max(client["today"], client["yesterday"]) >= AT_HOME_DOMAINS
-        _hear(network, asked, i, new, young, home, apart or client["nobody"] != 0, together, told)
+    if said["carries"] and (many or not said["alone"]) and asked.discount[i] <= TENANTS_FACTOR:
+        _hear(network, asked, i, said["named"], said["young"], said["home"], said["apart"], by, told)
+
+
+@kernel_in_place
+def _pass_on(state: State, i: int, told: Told) -> None:
+    """Leave what a query says to where all clients are counted, if it says anything."""
+    said = told.saying[0]
+    if not (said["carries"] or said["greets"] or said["meets"] or said["settles"] or said["parts"]):
+        return
+    said["row"], said["own_since"] = i, np.inf
+    if said["windows"] != NONE:
+        told.sent_windows[told.counts[SENT_WINDOWS]] = state.windows[said["windows"]]
+        said["windows"] = told.counts[SENT_WINDOWS]
+        told.counts[SENT_WINDOWS] += 1
+    told.sent[told.counts[SENDS]] = said
+    told.counts[SENDS] += 1
+
+
+@kernel_in_place
+def _refuse(state: State, network: State, asked: Asked, i: int, by: Measures, told: Told) -> None:
+    """Count a query for whose flow there is no room for all clients together."""
+    said, young = told.saying[0], is_young(state, asked.ts[i], asked.domain[i])
+    if state.room[ELSEWHERE]:
+        said["carries"], said["named"], said["young"], said["unheard"], said["windows"] = 1, 1, young, 1, NONE
+        said["meets"] = said["home"] = said["apart"] = said["alone"] = said["settles"] = said["parts"] = 0
+        _pass_on(state, i, told)
+        said["unheard"] = 0
+        return
+    told.unheard[0] = 1
+    _hear(network, asked, i, True, young, False, False, by, told)
+    told.unheard[0] = 0
 
 
 @kernel_in_place
@@ -477,6 +527,7 @@ def judge(
         if stop != DONE:
             return stop, i
         client, row = asked.client[i], NONE
+        told.saying[0]["greets"] = 0
         if client != NONE:
             row = find_flow(state.flows, state.places, asked.domain[i], client)
             if row == NONE and is_full(state, client):
@@ -485,12 +536,68 @@ def judge(
             elif row == NONE:
                 row = make(state, ts, asked.domain[i], client)
                 greet(state, ts, asked.domain[i])
+                told.saying[0]["greets"] = 1
         if row == NONE:
             state.room[REFUSED] += 1
-            told.unheard[0] = 1
-            young = is_young(state, ts, asked.domain[i])
-            _hear(network, asked, i, True, young, False, False, everyones, told)
-            told.unheard[0] = 0
+            _refuse(state, network, asked, i, everyones, told)
         else:
             _judge_one(state, network, asked, i, row, mine, everyones, told)
+    return DONE, len(asked.ts)
+
+
+@kernel_in_place
+def _note_visit(mirror: State, asked: Asked, i: int, said: Any) -> bool:
+    """Note who asks below a domain, and which name is known from now on; False if room must be made first."""
+    client, ts, domain = asked.client[i], asked.ts[i], asked.domain[i]
+    if client != NONE and (said["greets"] or said["meets"] or said["named"]) and not said["unheard"]:
+        row = find_flow(mirror.flows, mirror.places, domain, client)
+        if row == NONE and is_full(mirror, client):
+            if not mirror.swept[0] <= ts < mirror.swept[0] + SWEEP_S:
+                return False
+        else:
+            if row == NONE:
+                row = make(mirror, ts, domain, client)
+                greet(mirror, ts, domain)
+            flow = mirror.flows[row]
+            if said["meets"]:
+                meet(mirror.clients[client], flow, ts)
+            flow["last_seen"] = max(flow["last_seen"], ts)
+            flow["queries"] += 1
+            flow["names"] += said["named"]
+    if said["named"] and not said["unheard"]:
+        pointing(mirror, asked, i)
+    return True
+
+
+@kernel_in_place
+def hear(
+    mirror: State,
+    network: State,
+    asked: Asked,
+    sent: NDArray[Any],
+    windows: NDArray[Any],
+    together: NDArray[np.float64],
+    rules: NDArray[np.float64],
+    told: Told,
+    start: int,
+) -> tuple[int, int]:
+    """Count what queries of several detectors say, from row `start` on; returns what `judge` does.
+
+    mirror: which client asks below which domain. sent: SENT, a row for each of asked; windows: what they refer to.
+    """
+    by = Measures(together, rules, told.total)
+    for i in range(start, len(asked.ts)):
+        stop, ts, said = _lacks(network), asked.ts[i], sent[i]
+        if stop == DONE and is_full(network, 0) and not network.swept[0] <= ts < network.swept[0] + SWEEP_S:
+            stop = SWEEP
+        if stop != DONE:
+            return stop + OF_NETWORK_STOP, i
+        stop = _lacks(mirror)
+        if stop == DONE and not _note_visit(mirror, asked, i, said):
+            stop = SWEEP
+        if stop != DONE:
+            return stop, i
+        told.unheard[0], told.ordered[0] = said["unheard"], said["ordered"]
+        tell_network(network, asked, i, said, windows, by, told)
+    told.unheard[0] = 0
     return DONE, len(asked.ts)

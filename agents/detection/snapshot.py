@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import base64
 import zlib
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Any
 
 import numpy as np
@@ -17,7 +18,7 @@ from agents.core.column_kernels import Key
 from agents.core.files import UNPACKED_MAX
 from agents.core.npz import FormatError
 from agents.detection.counting import flow_kernels
-from agents.detection.counting.flow_kernels import SAMPLES, greet_all
+from agents.detection.counting.flow_kernels import SAMPLES
 from agents.detection.counting.seen_kernels import ROW_WORDS, SIZE_MIN
 from agents.detection.flows import Flows, Past, packed_past, unpacked_past
 from agents.detection.state import DETAIL, FLOW, FLOW_SINCE, NONE, OLD_SUMS, OLD_WINDOWS, WINDOWS, Room
@@ -107,14 +108,82 @@ def dump_flows(flows: Flows, guard: AbstractContextManager[Any] | None = None, s
 def load_flows(data: bytes, flows: Flows) -> int:
     """Put a dumped state into new, empty `flows`; returns how many. Raises ValueError unless the dump is complete."""
     try:
-        archive = unpack(data, UNPACKED_MAX) if data.startswith(MAGIC) else _old_archive(data)
-        head = _head(archive.line)
-        rows = {_layout(kinds): kinds for kinds in (ROWS, SHORT_ROWS)}.get(head.layout)
-        if rows is None or head.format not in (FORMAT, OLD_FORMAT):
-            raise FormatError("written by another version")
-        return _copy_in(flows, (_kept if head.format == FORMAT else _old_kept)(head, archive.body, rows))
+        return _copy_in(flows, _read(data))
     except FormatError as error:
         raise ValueError(f"cannot restore windows: {error}") from None
+
+
+def load_some_flows(files: Sequence[tuple[bytes, Callable[[str], bool]]], flows: Flows) -> int:
+    """Put flows of some clients out of several dumps into new, empty `flows`; returns how many.
+
+    files: a dump, and which of its clients are wanted. Raises ValueError unless all dumps are complete, and of one key,
+    which is that of `flows`.
+    """
+    try:
+        some = [_of_clients(_read(data), wanted) for data, wanted in files]
+        if any(one.hash_key != flows.key for one in some):
+            raise FormatError("written by detectors that shared nothing with these")
+        return _copy_in(flows, _as_one(some)) if some else 0
+    except FormatError as error:
+        raise ValueError(f"cannot restore windows: {error}") from None
+
+
+def key_of_dump(data: bytes) -> Key:
+    """The key of the hashes in a dump. Raises ValueError."""
+    try:
+        return _read(data).hash_key
+    except FormatError as error:
+        raise ValueError(f"cannot restore windows: {error}") from None
+
+
+def _of_clients(kept: Kept, wanted: Callable[[str], bool]) -> Kept:
+    words = flow_kernels.words_of(kept.flows)
+    if (words < 0).any() or words.sum() != len(kept.keys) or len(kept.flows) != len(kept.samples):
+        raise FormatError("the file is cut off")
+    if len(words) and not 0 <= kept.flows["client"].min() <= kept.flows["client"].max() < len(kept.clients):
+        raise FormatError("a flow of no client")
+    held = np.array([wanted(client) for client in kept.clients], np.bool_)[kept.flows["client"]]
+    rows = np.flatnonzero(held)
+    numbers = {row: number for number, row in enumerate(rows.tolist())}
+    return replace(
+        kept,
+        flows=kept.flows[rows],
+        windows=kept.windows[rows],
+        details=kept.details[rows],
+        keys=kept.keys[np.repeat(held, words)],
+        samples=[kept.samples[row] for row in rows.tolist()],
+        pasts={numbers[row]: past for row, past in kept.pasts.items() if row in numbers},
+    )
+
+
+def _as_one(some: Sequence[Kept]) -> Kept:
+    flows, pasts, clients, before = [], dict[int, Past](), list[str](), 0
+    for one in some:
+        kept = one.flows.copy()
+        kept["client"] += len(clients)
+        pasts |= {row + before: past for row, past in one.pasts.items()}
+        flows.append(kept)
+        clients += one.clients
+        before += len(kept)
+    columns = {name: np.concatenate([getattr(one, name) for one in some]) for name in ("windows", "details", "keys")}
+    return Kept(
+        flows=np.concatenate(flows),
+        clients=clients,
+        days=np.concatenate([one.days for one in some]),
+        samples=[one for kept in some for one in kept.samples],
+        pasts=pasts,
+        hash_key=some[0].hash_key,
+        **columns,
+    )
+
+
+def _read(data: bytes) -> Kept:
+    archive = unpack(data, UNPACKED_MAX) if data.startswith(MAGIC) else _old_archive(data)
+    head = _head(archive.line)
+    rows = {_layout(kinds): kinds for kinds in (ROWS, SHORT_ROWS)}.get(head.layout)
+    if rows is None or head.format not in (FORMAT, OLD_FORMAT):
+        raise FormatError("written by another version")
+    return (_kept if head.format == FORMAT else _old_kept)(head, archive.body, rows)
 
 
 def _old_archive(data: bytes) -> Archive:
@@ -279,5 +348,5 @@ def _copy_in(flows: Flows, kept: Kept) -> int:
         if 0 <= row < take:
             flows.pasts.put(row, flows.state.flows[row], past)
     if flows.network is not flows:
-        greet_all(flows.state)
+        flows.greet_anew()
     return take

@@ -184,6 +184,30 @@ SAMPLE = np.dtype([("row", np.int32), ("detail", np.int32), ("number", np.int32)
 PEAK = np.dtype([("row", np.int32), ("scattered", np.int32), ("ratio", np.float32)])
 
 
+SENT = np.dtype(
+    [
+        ("ordered", np.float64),  # bytes in its place in the order of known names
+        ("leaked", np.float64),  # of its flow, where that has just become an incident by itself
+        ("own_since", np.float64),  # when the incident of its flow was opened, inf = none is open
+        ("row", np.int32),
+        ("windows", np.int32),  # those of its client's sum over domains, where that has just become an incident
+        ("greets", np.uint8),  # the client asks below the domain for the first time
+        ("meets", np.uint8),  # … for the first time on this day
+        ("carries", np.uint8),  # it carries something that its flow counts
+        ("named", np.uint8),  # its name is new to its client
+        ("young", np.uint8),  # its domain is young or rare
+        ("home", np.uint8),  # its client is at home
+        ("apart", np.uint8),  # its client's own sum over domains is an incident, or the client has no name
+        ("alone", np.uint8),  # its flow is an incident by itself
+        ("settles", np.uint8),  # … since this query
+        ("parts", np.uint8),  # the client's sum is an incident since this query
+        ("unheard", np.uint8),  # there was no room for its flow
+    ],
+    align=True,
+)
+"""What a query says to the sums over clients (judge_kernels.tell_network)."""
+
+
 class Kind(IntEnum):
     """The limit that evidence refers to."""
 
@@ -255,7 +279,10 @@ class Room(IntEnum):
     CARRIERS = 14  # rows of `carriers` handed out; a sweep takes them back
     SHARE = 15  # words of the pool that one client's flows may hold; a smallest piece is granted beyond it
     NETWORK = 16  # 1 = these are the flows of the network, all of one client
-    FREE_KEYS = 17  # from here on, by size: first free place of the pool
+    ELSEWHERE = (
+        17  # 1 = sums over clients are counted elsewhere: `familiar` and `heard` are only read, Told.sent filled
+    )
+    FREE_KEYS = 18  # from here on, by size: first free place of the pool
 
 
 ROOM_SIZE = Room.FREE_KEYS + 16
@@ -348,10 +375,13 @@ class Told(NamedTuple):
     events: NDArray[Any]
     samples: NDArray[Any]
     peaks: NDArray[Any]
-    counts: NDArray[np.int64]  # shape (3,): events, samples, peaks
+    counts: NDArray[np.int64]  # shape (5,): events, samples, peaks, sent, sent_windows
     amounts: NDArray[np.float32]  # shape (SUMS,), scratch space of the kernel
     part: NDArray[np.float32]  # shape (SUMS,), the same
     spare: NDArray[Any]  # shape (1,), EVIDENCE, the same
     unheard: NDArray[np.uint8]  # shape (1,), the same: the query at hand has no flow of its own
     ordered: NDArray[np.float64]  # shape (1,), the same: bytes in its place in the order of known names
     total: NDArray[np.float64]  # shape (SUMS,), the same
+    saying: NDArray[Any]  # shape (1,), SENT, the same
+    sent: NDArray[Any]  # SENT, where sums over clients are counted elsewhere
+    sent_windows: NDArray[Any]  # WINDOWS of clients' sums over domains, at the time

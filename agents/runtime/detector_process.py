@@ -25,10 +25,12 @@ from agents.core.errors import AgentsError, StoreError
 from agents.core.files import PRIVATE_MODE, write_atomic
 from agents.core.jit import COMPILED
 from agents.core.protocols import Detector, Stream
-from agents.core.types import DAY_S, Incident, QueryBatch, Taken, Verdicts
+from agents.core.types import DAY_S, Incident, QueryBatch, Taken, Verdicts, batch_of
 from agents.detection.detector import FILES, empty_verdicts
 from agents.detection.known_services import Entry, services_at
 from agents.detection.privacy import Privacy, without_names
+from agents.detection.shared.saying import Saying
+from agents.detection.shared.together import TogetherDetector
 from agents.enforcement.enforcer import Enforcer
 from agents.export.sink import EXPORT_COUNTS, ExportSink
 from agents.learning.loop.collector import HourCollector
@@ -36,6 +38,7 @@ from agents.learning.registry import ModelRegistry
 from agents.learning.release.canary import CanaryTrial
 from agents.learning.sequences.beside import Sequences
 from agents.runtime.drill.drill import Drill
+from agents.runtime.drill.relay import DrillRelay, relayed_rows
 from agents.runtime.fanout import Fanout
 from agents.runtime.heartbeat import PARTS, STILL_S, DetectorHealth, Heartbeat
 from agents.runtime.listener_process import COLLECTOR, RECEIVER
@@ -46,7 +49,7 @@ from agents.sources.heard_days import Listened
 from agents.sources.live.loss import losing_intakes
 from agents.store.spool import SpoolingSink
 from agents.store.sql import LOOK_S, Store
-from agents.stream.ledger import ATTEMPTS_MAX, CARRIED
+from agents.stream.ledger import ATTEMPTS_MAX, CARRIED, NUMBER_DIGITS
 from agents.stream.note import SharedNote
 from agents.stream.shared import EVERYTHING, NO_EXPLANATION, SAMPLED
 
@@ -94,7 +97,7 @@ class JudgeParts:
     alerts: AlertSink
     exports: ExportSink
     enforcer: Enforcer
-    drill: Drill
+    drill: Drill | DrillRelay
     known_entries: Callable[[], list[Entry]]
     known_path: Path
     state_dir: Path
@@ -107,6 +110,11 @@ class JudgeParts:
     privacy: Privacy = dataclasses.field(default_factory=Privacy)
     renamed: bool = False  # stored open incidents know clients by other names than those of `privacy`
     sequences: Sequences | None = None
+    say: Callable[[int], None] = lambda number: None  # to other detectors, after the batch of this number
+    restore: Callable[[], None] | None = None  # saved state, where it is not that of one detector for all clients
+    owns: Callable[[Incident], bool] = lambda incident: True  # it goes on with this stored open incident
+    saved: Callable[[], None] = lambda: None  # called when its state was written down
+    erase_to: Sequence[Path] = ()  # folders of processes that must forget clients, too
 
 
 class Judge:
@@ -118,7 +126,7 @@ class Judge:
         self.spool, self.alerts, self.exports = parts.spool, parts.alerts, parts.exports
         self._known_stamp: tuple[tuple[int, int] | None, int] | None = None
         self._known_now = self._read_known()
-        self._restore_files()
+        (parts.restore or self._restore_files)()
         self._hours = parts.hours
         self._enforcer, self._trial = parts.enforcer, parts.trial
         self._drill = parts.drill
@@ -184,6 +192,7 @@ class Judge:
             closed = tuple(dataclasses.replace(incident, closed_at=incident.last_seen) for incident in found)
             self._store.write(empty_verdicts(self.detector.model_id, closed), uuid.uuid4().hex)
             return
+        found = [one for one in found if self._parts.owns(one)]
         with self._lock:
             found = self._trial.resume(found) if self._trial is not None else found
             newest = {(one.client, one.domain): one for one in sorted(found, key=lambda one: one.last_seen)}
@@ -267,6 +276,24 @@ class Judge:
                 return kept._replace(unexplained=left_out)
             stored, spooled = after.stored - before.stored, after.spooled - before.spooled
             return Outcome(len(verdicts), stored + after.already - before.already, spooled, left_out)
+
+    def hear(self, sayings: Sequence[Saying]) -> None:
+        """Count what detectors say of all clients, and give the sinks what comes of it."""
+        self._tried.wait(FIRST_TRY_S)
+        assert isinstance(self.detector, TogetherDetector)
+        for said in sayings:
+            if said.drilled and isinstance(self._drill, Drill):
+                self._drill.give(batch_of(relayed_rows(said.drilled)))
+        with self._lock:
+            verdicts = self.detector.hear(sayings)
+            if verdicts is not None:
+                self._send(verdicts)
+                self._log_news(verdicts.incidents)
+
+    def say(self, batch_id: str) -> None:
+        """Tell other detectors of the batch that was just judged, where there are any."""
+        with self._lock:
+            self._parts.say(int(batch_id[-NUMBER_DIGITS:], 16))
 
     def _send(self, verdicts: Verdicts) -> Verdicts:
         """Give verdicts to the sinks, without the names that are not to be kept; returns what they got."""
@@ -355,6 +382,8 @@ class Judge:
         self._save()
         if not self._save_fault:
             for path in requests:
+                for folder in self._parts.erase_to:
+                    write_atomic(folder / path.name, path.read_bytes(), mode=PRIVATE_MODE)
                 path.unlink(missing_ok=True)
 
     @staticmethod
@@ -373,6 +402,7 @@ class Judge:
             except OSError as error:
                 self._save_fault = error.strerror or "they cannot be written"
                 _log.warning("state_not_saved", file=name, error=str(error))
+        self._parts.saved()
 
     def close(self) -> None:
         """Write the windows down, and close the sinks."""
@@ -427,12 +457,13 @@ def _stamp(path: Path) -> tuple[int, int] | None:
 class DetectorLoop:
     """Batches from the stream to the judge: each is judged once, or again where a process died while it judged it."""
 
-    def __init__(self, stream: Stream, judge: Judge, listeners: Iterable[str]) -> None:
-        """listeners: names of the processes without which nothing is judged."""
+    def __init__(self, stream: Stream, judge: Judge, listeners: Iterable[str], alone: bool = True) -> None:
+        """listeners: names of the processes without which nothing is judged. alone: see run_detector."""
+        self._health = self._with_losses if alone else self._sums
         self._stream, self._judge, self._listeners = stream, judge, tuple(listeners)
         self._losses = Losses(judge.state_dir, judge.alerts.send)
         self._intake_losses = IntakeLosses(judge.alerts.send)
-        self._listened = Listened(judge.state_dir) if set(self._listeners) - {COLLECTOR, RECEIVER} else None
+        self._listened = Listened(judge.state_dir) if alone and set(self._listeners) - {COLLECTOR, RECEIVER} else None
         self._carried = stream.carried()
         self._warned = stream.dropped
         self._warn_at = self._last_batch_at = 0.0
@@ -459,6 +490,8 @@ class DetectorLoop:
         lost = outcome.rows - outcome.stored - outcome.spooled
         if taken.batch is None:
             _log.error("batch_given_up", queries=count, attempts=ATTEMPTS_MAX, lost=lost)
+        else:
+            self._judge.say(taken.batch_id)
         self._stream.commit(
             scored=count,
             stored=outcome.stored,
@@ -478,31 +511,38 @@ class DetectorLoop:
             _log.warning("queries_dropped", dropped=dropped - self._warned, queue_max=self._stream.capacity)
             self._warned, self._warn_at = dropped, now + WARN_EVERY_S
 
-    def health(self) -> DetectorHealth:
-        """What the heartbeat says: sums over all processes since the supervisor began."""
+    def _sums(self) -> DetectorHealth:
+        """How this detector is: sums over all processes since the supervisor began."""
         own, streamed = self._judge.health(), self._stream.health()
         current = dataclasses.asdict(own) | dict(own.alerts)
         carried = {name: self._carried[name] + current[name] for name in CARRIED}
         self._stream.carry(carried)
         summed = {name: carried[name] for name in CARRIED if name not in own.alerts}
-        why = "; ".join(f"{name}: {text}" for name, text in own.disk.items())
-        total, unknown = self._losses.note(streamed.get("run_id", ""), streamed["lost"], why)
-        if self._listened is not None:
-            self._listened.note(streamed.get("run_id", ""), streamed["counters"]["received"])
-        self._intake_losses.note(losing_intakes(self._judge.state_dir))
         return dataclasses.replace(
             own,
             **{**streamed, **summed},
-            lost_in_all=total,
-            lost_unacknowledged=unknown,
             alerts={name: carried[name] for name in own.alerts},
             last_batch_at=self._last_batch_at,
             judging=own.judging and all(self._answers(streamed["processes"][name]) for name in self._listeners),
         )
 
+    def health(self) -> DetectorHealth:
+        """What the heartbeat says."""
+        return self._health()
+
+    def _with_losses(self) -> DetectorHealth:
+        """… and what was lost in all starts."""
+        own = self._sums()
+        why = "; ".join(f"{name}: {text}" for name, text in own.disk.items())
+        total, unknown = self._losses.note(own.run_id, own.lost, why)
+        if self._listened is not None:
+            self._listened.note(own.run_id, own.counters["received"])
+        self._intake_losses.note(losing_intakes(self._judge.state_dir))
+        return dataclasses.replace(own, lost_in_all=total, lost_unacknowledged=unknown)
+
     def end(self) -> None:
         """Write down what the next process goes on from."""
-        self.health()
+        self._health()
         if self._listened is not None:
             self._listened.write()
 
@@ -512,9 +552,17 @@ class DetectorLoop:
 
 
 def run_detector(
-    stream: Stream, listeners: Iterable[str], make: Callable[[], JudgeParts], ready: Callable[[], None], beat: Beat
+    stream: Stream,
+    listeners: Iterable[str],
+    make: Callable[[], JudgeParts],
+    ready: Callable[[], None],
+    beat: Beat,
+    alone: bool = True,
 ) -> int:
-    """The detector process: judges what is in the stream until SIGTERM, then what is left in it."""
+    """The detector process: judges what is in the stream until SIGTERM, then what is left in it.
+
+    alone: it is the only one; else another process sums up how all of them are.
+    """
     stop = threading.Event()
     signal.set_wakeup_fd(stream.wakeup_fd, warn_on_full_buffer=False)  # whichever thread a signal finds
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
@@ -527,7 +575,7 @@ def run_detector(
     with crashes_end(end) as crashed:
         parts = make()
         judge = Judge(parts)
-        loop = DetectorLoop(stream, judge, listeners)
+        loop = DetectorLoop(stream, judge, listeners, alone)
         path = parts.state_dir / PARTS["listener"]
         heartbeat = Heartbeat(path, lambda: loop.health().to_json(), note=parts.note, in_force=parts.in_force)
         try:

@@ -105,6 +105,16 @@ _ENFORCEMENT = {
     "dry_hits_total": ("dry_hits", "queries that would have met a block"),
 }
 """Metrics of enforcement: name, key of the heartbeat, help."""
+_EACH = {
+    "scored": ("_total", "queries judged"),
+    "queue_waiting": ("", "queries waiting to be judged"),
+    "queue_dropped": ("_total", "queries that found no room in a ring"),
+    "load_level": ("", "what is left out under load"),
+    "flows": ("", "client and domain pairs in memory"),
+    "incidents_open": ("", "open incidents"),
+    "unsaid": ("_total", "messages of what all clients carry that found no room"),
+}
+"""Metrics of each of several detectors: suffix and help by the key of the heartbeat."""
 _GAUGES = {"tcp_clients", "cache_entries", "cache_bytes"}
 _SENT = {"channels", "alerts"}
 """What the scheduler's heartbeat has of alerts that it sends."""
@@ -164,6 +174,9 @@ def metrics_of(state: DetectorHealth) -> Iterator[Metric]:
         yield Metric(
             f"process_{name}_hangs_total", f"times that {name} was killed since it hung", process.get("hangs", 0)
         )
+    for name, one in state.detectors.items():
+        for key, (suffix, text) in _EACH.items():
+            yield Metric(f"{name.replace('-', '_')}_{key}{suffix}", f"{text}, of {name}", one.get(key, 0))
     for name, value in state.sink_failures.items():
         yield Metric(f"sink_{name}_failures_total", f"batches that sink {name} failed on", value)
 
@@ -237,6 +250,7 @@ class ProcessHealth:
             },
             "channels": self._channels(state),
             "scheduler": {name: value for name, value in self._scheduler().items() if name not in _SENT},
+            **_detectors(state),
             **_enforcement(state),
             **_drill(state, self._since(state)),
             **self._intakes(),
@@ -244,7 +258,8 @@ class ProcessHealth:
 
     def _since(self, state: DetectorHealth) -> float:
         """When this start of the detector was seen first, Unix seconds."""
-        start = (state.run_id, state.processes.get("detector", {}).get("restarts", 0))
+        judging = state.processes.get("detector", state.processes.get("network", {}))
+        start = (state.run_id, judging.get("restarts", 0))
         with self._guard:
             if self._start != start:
                 self._start, self._start_at = start, time.time()
@@ -306,6 +321,19 @@ class ProcessHealth:
         faults = [f"cannot write {name}: {text}" for name, text in state.disk.items()]
         faults += [f"cannot use the disk of {one.name}: it is full" for one in self._folders if disk_is_full(one)]
         return {"ok": not faults} | ({"error": "; ".join(faults)} if faults else {})
+
+
+def _detectors(state: DetectorHealth) -> dict[str, dict[str, Any]]:
+    """How each of several detectors is; nothing where there is one."""
+    if not state.detectors:
+        return {}
+    found = {name: {**one} for name, one in state.detectors.items()}
+    for one in found.values():
+        one["last_batch_s"] = _age_s(one.pop("last_batch_at"))
+        one["ok"] = one["ok"] and not one["load_level"] and not one["unsaid"]
+    failing = [name for name, one in found.items() if not one["ok"]]
+    error = {"error": f"cannot rely on {', '.join(failing)}: see dns-tunnel doctor"} if failing else {}
+    return {"detectors": {"ok": not failing, **found, **error}}
 
 
 def _enforcement(state: DetectorHealth) -> dict[str, dict[str, Any]]:

@@ -40,6 +40,8 @@ from agents.runtime.listener_process import (
     receive,
 )
 from agents.runtime.privileges import PRIVILEGED_PORTS, User, become, drop_capabilities
+from agents.runtime.several.exchange import Several
+from agents.runtime.several.network_process import NETWORK_PROCESS, run_network
 from agents.runtime.signals import ENDING, Beat, Signals
 from agents.sources.collector import Collecting
 from agents.sources.listener.sockets import UDP_MAX, bind_pairs, bind_probe
@@ -114,6 +116,7 @@ class Plan:
     folders: Sequence[Path] = ()  # must be writable then
     collecting: Collecting | None = None
     receiving: Receiving | None = None
+    several: Several | None = None  # detectors, in place of one with `judge_parts`
 
     @property
     def names(self) -> list[str]:
@@ -131,21 +134,23 @@ def supervise(plan: Plan, ready: Callable[[], None]) -> int:
     sockets = _held(plan)
     warmup.up(lambda text: _log.info("kernels_compiling", note=text))
     warmup.judging()  # once, and all that is forked has it
+    if plan.several is not None:
+        warmup.sharing()
     if config:
         warmup.listening()
     _give_up_rights(plan)
     pairs = sockets.listeners[0].pairs if sockets.listeners else ()
     addresses = [f"{sock.getsockname()[0]} port {sock.getsockname()[1]}" for sock, _ in pairs]
     others = [(*one, True) for one in plan.others] + [(*one, False) for one in plan.optional]
-    children = [*names, DETECTOR, *(name for name, _, _ in others)]
-    stream = SharedStream(len(names), plan.queue_max, children, plan.batch_max, plan.batch_wait_s)
-    detecting = partial(run_detector, stream, names, plan.judge_parts)
+    judging = [DETECTOR] if plan.several is None else [*plan.several.exchange.names, NETWORK_PROCESS]
+    children, count = [*names, *judging, *(name for name, _, _ in others)], max(len(judging) - 1, 1)
+    stream = SharedStream(len(names), plan.queue_max, children, plan.batch_max, plan.batch_wait_s, count)
     signals = Signals(_SIGNALS)
     supervisor = ListeningSupervisor(
         signals,
         stream,
         _hearing(plan, stream, sockets),
-        Child(DETECTOR, partial(_without, sockets, detecting), DETECTOR_STOP_S),
+        _judging(plan, stream, sockets),
         [Child(name, partial(_without, sockets, work), None, needed=needed) for name, work, needed in others],
         plan.hang_s,
     )
@@ -162,10 +167,23 @@ def supervise(plan: Plan, ready: Callable[[], None]) -> int:
             sockets.end()
             code = supervisor.stop()
             if started:  # counts begin anew with the next start
-                _log.info("stopped", **stream.carried(), **stream.health())
+                _log.info("stopped", **stream.sums())
             gc.unfreeze()
             stream.close()
     return code
+
+
+def _judging(plan: Plan, stream: SharedStream, sockets: HeldSockets) -> list[Child]:
+    """The processes that judge: a detector, or several and then the one that counts for all of them."""
+    if plan.several is None:
+        works: list[tuple[str, Work]] = [(DETECTOR, partial(run_detector, stream, plan.names, plan.judge_parts))]
+    else:
+        several, works = plan.several, []
+        for number, name in enumerate(several.exchange.names):
+            make = partial(several.make, name)
+            works.append((name, partial(run_detector, stream.of(number), plan.names, make, alone=False)))
+        works.append((NETWORK_PROCESS, partial(run_network, several, stream, plan.listener is not None)))
+    return [Child(name, partial(_without, sockets, work), DETECTOR_STOP_S) for name, work in works]
 
 
 def _give_up_rights(plan: Plan) -> None:
@@ -491,22 +509,27 @@ class ListeningSupervisor(Supervisor):
         signals: Signals,
         stream: SharedStream,
         listeners: list[Child],
-        detector: Child,
+        judging: list[Child],
         others: list[Child],
         hang_s: float,
     ) -> None:
-        super().__init__(signals, stream.children, [*listeners, detector, *others], hang_s)
-        self._stream, self._listeners, self._detector, self._others = stream, listeners, detector, others
+        """judging: detectors, and what hears them last."""
+        super().__init__(signals, stream.children, [*listeners, *judging, *others], hang_s)
+        self._stream, self._listeners, self._judging, self._others = stream, listeners, judging, others
 
     def _end_all(self) -> None:
-        """End listeners, then the detector, which judges what they left, and the others."""
+        """End listeners, then the detectors, which judge what they left, what hears them, and the others."""
         self._end(self._listeners)
-        _ended(self._detector)  # whoever sent us a signal may have sent it to each process of the group
-        if not self._detector.pid and self._stream.waiting:
-            self._spawn(self._detector)
-        self._end([self._detector, *self._others])
-        if self._stream.waiting:  # the detector was ended before its time
-            _log.error("queries_lost_at_stop", queries=self._stream.waiting)
+        detectors = self._judging[: self._stream.detectors]
+        for number, detector in enumerate(detectors):
+            _ended(detector)  # whoever sent us a signal may have sent it to each process of the group
+            if not detector.pid and self._stream.of(number).waiting:
+                self._spawn(detector)
+        if len(detectors) < len(self._judging):
+            self._end(detectors)
+        self._end([*self._judging, *self._others])
+        if waiting := sum(self._stream.of(number).waiting for number in range(len(detectors))):
+            _log.error("queries_lost_at_stop", queries=waiting)  # a detector was ended before its time
 
 
 def _ended(child: Child) -> bool:

@@ -20,6 +20,10 @@ from agents.detection import snapshot
 from agents.detection.detector import TunnelDetector
 from agents.detection.flows import Flows
 from agents.detection.limits import Scale
+from agents.detection.shared.part import PartDetector
+from agents.detection.shared.saying import saying_of
+from agents.detection.shared.together import TogetherDetector
+from agents.detection.shared.view import NetworkView, known_tables
 from agents.detection.tripwires.honeytokens import HoneytokenSearch, new_list
 from agents.dns.name import from_text
 from agents.learning.baseline import asked_batch, model_bytes
@@ -37,6 +41,7 @@ from agents.store import postgres
 from agents.store.opening import open_store
 from agents.store.rows import COLUMNS, query_columns
 from agents.stream.record import RECORD
+from agents.stream.rings import Rings
 
 NOTE = "kernels are compiled for this processor, once, which takes a minute or two; COMPILED=off works without"
 _BIND_LINE = b"05-Jan-2026 00:00:00.000 client 192.0.2.1#1: query: www.example.com IN A +\n"
@@ -73,6 +78,18 @@ def judging() -> None:
     snapshot.load_flows(snapshot.dump_flows(detector.flows), Flows(4))
     read = read_names([from_text("www.example.com")], detector.model, (0, 0))
     HoneytokenSearch(new_list()).find(read, coded(["192.0.2.1"]))
+
+
+def sharing() -> None:
+    """Load what several detectors need beyond that."""
+    tables, model = known_tables(), Model.from_bytes(model_bytes())
+    together = TogetherDetector(model, 64, 3600.0, Scale(), tables=tables)
+    part = PartDetector(model, 64, 3600.0, Scale(), view=NetworkView("detector-1", tables, together.facts))
+    for at in range(2):
+        part.detect(asked_batch([1e6 * at], ["192.0.2.1"], [f"{at}.example.com"], [16]))
+        said = part.take_saying(at + 1)
+        together.hear([saying_of(said.packed())] if said is not None else [])
+    Rings(memoryview(bytearray(Rings.size_of(2, 1))), 1, (-1, -1)).put(bytes(RECORD.itemsize))
 
 
 def listening() -> None:
@@ -138,7 +155,7 @@ def reading() -> None:
             lines.rest()
 
 
-LOADS = (judging, listening, scanning, reading, receiving, storing)
+LOADS = (judging, sharing, listening, scanning, reading, receiving, storing)
 """All there is to load."""
 
 

@@ -35,7 +35,7 @@ from agents.sources.pairs import PAIR_WAIT_S
 from agents.sources.tail import Position, TailedFile
 from agents.stream.note import SharedNote
 from agents.stream.record import client_bytes
-from agents.stream.ring import Ring
+from agents.stream.rings import Rings
 from agents.stream.shared import STEPS
 
 COLLECTED = "collected.json"
@@ -293,9 +293,9 @@ def _numbers_of(saved: Mapping[str, Any], unit: str) -> list[tuple[int, int]]:
 
 
 class Collector:
-    """Follows files, and puts their queries into a ring."""
+    """Follows files, and puts their queries into a ring a detector."""
 
-    def __init__(self, collecting: Collecting, ring: Ring) -> None:
+    def __init__(self, collecting: Collecting, ring: Rings) -> None:
         self._collecting, self._ring = collecting, ring
         self._path = collecting.state_dir / COLLECTED
         saved = saved_states(collecting.note.read(), self._path)
@@ -306,7 +306,7 @@ class Collector:
         numbers = origin_numbers(collecting.names)
         for source in self._sources:
             source.origin = numbers[source.name]
-        self._unsaved: deque[tuple[int, bytes]] = deque()  # states, and the ring's head that they belong to
+        self._unsaved: deque[tuple[tuple[int, ...], bytes]] = deque()  # states, and the rings' mark that they belong to
         self._request = collecting.state_dir / DRILL_REQUEST
         self._drilled = requested(self._request)
         self._saved_at, self._failing, self._written = -math.inf, False, b""
@@ -352,7 +352,7 @@ class Collector:
             self._ring.put_rows(rows[begin : begin + PUT_MAX])
         state = self._state()
         self._collecting.note.write(state)
-        self._unsaved.append((self._ring.head, state))
+        self._unsaved.append((self._ring.mark(), state))
 
     def _state(self) -> bytes:
         return json.dumps({source.name: source.to_json() for source in self._sources}).encode()
@@ -364,7 +364,7 @@ class Collector:
             return
         self._saved_at = now
         state = b""
-        while self._unsaved and (last or self._unsaved[0][0] <= self._ring.tail):
+        while self._unsaved and (last or self._ring.passed(self._unsaved[0][0])):
             _, state = self._unsaved.popleft()
         if not self._unsaved:  # all is taken: also what changed without a query
             state = self._state()

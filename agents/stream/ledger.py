@@ -29,6 +29,8 @@ CARRIED = (
 """Counts of a detector that its successor continues; after a kill -9 they are a few seconds old."""
 ATTEMPTS_MAX = 3
 """A batch that crashed so many detectors is given up: it would crash every later one. Its unstored queries are lost."""
+NUMBER_DIGITS = 16
+"""The last digits of a batch's id are its number, in base 16."""
 _NONE, _BEGUN, _DECIDED = range(3)
 _STATE, _NUMBER, _LEVEL, _ATTEMPTS = range(4)
 _NOW = 4
@@ -98,7 +100,7 @@ class Ledger:
     def _intent(self) -> Intent:
         cells = self._cells
         counts = tuple(cells[_TAILS + at] - ring.tail for at, ring in enumerate(self._rings))
-        batch_id = f"{self.run_id}{cells[_NUMBER]:016x}"
+        batch_id = f"{self.run_id}{cells[_NUMBER]:0{NUMBER_DIGITS}x}"
         return Intent(batch_id, counts, cells[_LEVEL], cells[_ATTEMPTS])
 
     def finish(self, changes: Mapping[str, int]) -> None:

@@ -8,10 +8,10 @@ import time
 from agents.stream.ring import barrier
 
 SIZE = 1 << 18
-"""Bytes of memory; a note is shorter."""
+"""Bytes of memory, where nothing else is said; a note is shorter."""
 _HEAD = 16
 NOTE_MAX = SIZE - _HEAD
-"""Bytes of the longest note."""
+"""Bytes of the longest note then."""
 _TRIES, _PAUSE_S = 20, 0.001
 
 
@@ -21,13 +21,14 @@ class SharedNote:
     A number goes up before and after each change, so it is odd while a note is written (a seqlock).
     """
 
-    def __init__(self) -> None:
-        self._memory = memoryview(mmap.mmap(-1, SIZE))
+    def __init__(self, size: int = SIZE) -> None:
+        self._memory = memoryview(mmap.mmap(-1, size))
+        self._most = size - _HEAD
         self._cells = self._memory[:_HEAD].cast("q")
 
     def write(self, data: bytes) -> None:
         """Replace the note. Raises ValueError for one that is too long."""
-        if len(data) > NOTE_MAX:
+        if len(data) > self._most:
             raise ValueError(f"cannot keep a note of {len(data)} bytes")
         self._cells[0] |= 1  # a writer that was killed may have left it odd
         barrier()
@@ -35,6 +36,11 @@ class SharedNote:
         self._cells[1] = len(data)
         barrier()
         self._cells[0] += 1
+
+    @property
+    def version(self) -> int:
+        """A number that changes with the note."""
+        return self._cells[0]
 
     def read(self) -> bytes:
         """The newest note; b"" where there is none, or its writer was killed while it wrote."""

@@ -27,7 +27,8 @@ from agents.stream.ring_kernels import PLACES, place
 LINE = 64
 """Bytes of a cache line on supported processors: each counter has a line of its own."""
 HEADER = 4 * LINE
-_HEAD, _TAIL, _DROPPED, _SLEEPING = (line * LINE // 8 for line in range(4))
+HEAD, TAIL, DROPPED, SLEEPING = (line * LINE // 8 for line in range(4))
+"""Where the numbers are among the 64-bit ones of the header."""
 _SIZE = RECORD.itemsize
 _lock = threading.Lock()
 
@@ -44,7 +45,7 @@ def barrier() -> None:
 
 
 class RingArrays(NamedTuple):
-    """The memory of a ring for a writer in compiled code. The numbers are int64 of length 1."""
+    """The memory of a ring for compiled code. The numbers are int64 of length 1."""
 
     head: NDArray[np.int64]
     tail: NDArray[np.int64]
@@ -60,16 +61,17 @@ class Ring:
     """`capacity` slots of RECORD in `memory`; zeroed memory is an empty ring.
 
     memory: shared, writable, `size_of(capacity)` bytes, aligned to 8. bell: non-blocking descriptor; `put` writes a
-    byte to it if the taker sleeps; -1 = none.
+    byte to it if the taker sleeps; -1 = none. slots: where the slots are, if not behind the HEADER bytes of memory.
     """
 
-    def __init__(self, memory: memoryview, capacity: int, bell: int = -1) -> None:
-        assert capacity > 0 and len(memory) == self.size_of(capacity)
+    def __init__(self, memory: memoryview, capacity: int, bell: int = -1, slots: memoryview | None = None) -> None:
+        slots = memory[HEADER:] if slots is None else slots
+        assert capacity > 0 and len(memory[:HEADER]) + len(slots) == self.size_of(capacity)
         self.capacity, self.bell = capacity, bell
         self._cells = memory[:HEADER].cast("Q")
-        self._slots = np.frombuffer(memory, np.uint8, offset=HEADER).reshape(capacity, RECORD.itemsize)
+        self._slots = np.frombuffer(slots, np.uint8).reshape(capacity, RECORD.itemsize)
         numbers = np.frombuffer(memory, np.int64, HEADER // 8)
-        head, tail, dropped, sleeping = (numbers[at : at + 1] for at in (_HEAD, _TAIL, _DROPPED, _SLEEPING))
+        head, tail, dropped, sleeping = (numbers[at : at + 1] for at in (HEAD, TAIL, DROPPED, SLEEPING))
         own = np.zeros((2, PLACES), np.int32), np.full(1, -1), np.frombuffer(secrets.token_bytes(16), np.uint64)
         self.arrays = RingArrays(head, tail, dropped, sleeping, self._slots.reshape(-1).view(RECORD), *own)
 
@@ -81,22 +83,22 @@ class Ring:
     @property
     def head(self) -> int:
         """Records put since the beginning."""
-        return self._cells[_HEAD]
+        return self._cells[HEAD]
 
     @property
     def tail(self) -> int:
         """Records taken since the beginning."""
-        return self._cells[_TAIL]
+        return self._cells[TAIL]
 
     @property
     def dropped(self) -> int:
         """Records dropped because the ring was full."""
-        return self._cells[_DROPPED]
+        return self._cells[DROPPED]
 
     @property
     def waiting(self) -> int:
         """Records put and not yet taken."""
-        return self._cells[_HEAD] - self._cells[_TAIL]
+        return self._cells[HEAD] - self._cells[TAIL]
 
     def put_rows(self, rows: Sequence[tuple[Any, ...]]) -> int:
         """Pack and put queries; a row is what record.packed_record takes."""
@@ -109,16 +111,16 @@ class Ring:
         this method.
         """
         cells, arrays, count = self._cells, self.arrays, len(records) // _SIZE
-        head, given = cells[_HEAD], np.frombuffer(records, RECORD)
-        accepted = place(arrays.backlog, arrays.counted, arrays.key, arrays.records, head, cells[_TAIL], given)
+        head, given = cells[HEAD], np.frombuffer(records, RECORD)
+        accepted = place(arrays.backlog, arrays.counted, arrays.key, arrays.records, head, cells[TAIL], given)
         if accepted:
             barrier()
-            cells[_HEAD] = head + accepted
+            cells[HEAD] = head + accepted
         if accepted < count:
-            cells[_DROPPED] += count - accepted
+            cells[DROPPED] += count - accepted
         barrier()
-        if cells[_SLEEPING]:
-            cells[_SLEEPING] = 0
+        if cells[SLEEPING]:
+            cells[SLEEPING] = 0
             with contextlib.suppress(BlockingIOError):  # the pipe is full, so the taker wakes anyway
                 os.write(self.bell, b"!")
         return accepted
@@ -126,8 +128,8 @@ class Ring:
     def peek(self, most: int) -> NDArray[np.void]:
         """The oldest records, at most `most`; they stay until `advance_to`. A view, or a copy if they wrap around."""
         cells = self._cells
-        tail = cells[_TAIL]
-        count = min(most, cells[_HEAD] - tail)
+        tail = cells[TAIL]
+        count = min(most, cells[HEAD] - tail)
         barrier()
         at = tail % self.capacity
         rows = self._slots[at : at + count]
@@ -137,11 +139,11 @@ class Ring:
 
     def advance_to(self, tail: int) -> None:
         """Give back the slots of all records before number `tail`; a repeated call changes nothing."""
-        assert self._cells[_TAIL] <= tail <= self._cells[_HEAD]
+        assert self._cells[TAIL] <= tail <= self._cells[HEAD]
         barrier()
-        self._cells[_TAIL] = tail
+        self._cells[TAIL] = tail
 
     def sleep(self, asleep: bool) -> None:
         """Set whether the next put shall wake the taker. The taker must look at `waiting` afterwards."""
-        self._cells[_SLEEPING] = int(asleep)
+        self._cells[SLEEPING] = int(asleep)
         barrier()

@@ -14,6 +14,7 @@ import select
 import threading
 import time
 from collections.abc import Mapping, Sequence
+from copy import copy
 from itertools import accumulate
 from typing import Any
 
@@ -22,9 +23,10 @@ from numpy.typing import NDArray
 
 from agents.core.types import Taken
 from agents.stream.counters import Counters, summed
-from agents.stream.ledger import ATTEMPTS_MAX, Intent, Ledger
+from agents.stream.ledger import ATTEMPTS_MAX, TOTALS, Intent, Ledger
 from agents.stream.record import RECORD, batch_of_records
-from agents.stream.ring import LINE, Ring
+from agents.stream.ring import LINE
+from agents.stream.rings import Rings
 
 IDLE_S = 1.0
 """The taker looks into the rings at least so often, even if it is not woken."""
@@ -129,38 +131,62 @@ def shared_states(names: Sequence[str]) -> dict[str, ChildState]:
 
 
 class SharedStream:
-    """A ring and counters for each of the two writing threads of a listener; a ledger; the state of each process.
+    """Rings and counters for each of the two writing threads of a listener; a ledger; the state of each process.
 
     The rings of one kind of thread have room for `queue_max` records together. A `Stream` (core.protocols):
-    listeners put into the rings, the detector calls `take` and `commit`.
+    listeners put into the rings, the detector calls `take` and `commit`. With several detectors each has its rings,
+    its ledger and its bell: the stream itself is that of the first, `of` gives the others.
     """
 
     def __init__(
-        self, listeners: int, queue_max: int, names: Sequence[str], batch_max: int = 1024, wait_s: float = 0.05
+        self,
+        listeners: int,
+        queue_max: int,
+        names: Sequence[str],
+        batch_max: int = 1024,
+        wait_s: float = 0.05,
+        detectors: int = 1,
     ) -> None:
         """names: of all processes. A batch holds `batch_max` records, or fewer once it has waited for `wait_s`."""
-        capacity = -(-queue_max // listeners)
+        capacity = -(-queue_max // (listeners * detectors))
         writers = 2 * listeners
-        sizes = [Ledger.size_of(writers), *[Counters.size()] * writers, *[ChildState.SIZE] * len(names)]
-        sizes += [Ring.size_of(capacity)] * writers
+        sizes = [*[Ledger.size_of(writers)] * detectors, *[Counters.size()] * writers, *[ChildState.SIZE] * len(names)]
+        sizes += [Rings.size_of(detectors, capacity)] * writers
         ends = list(accumulate(-(-size // LINE) * LINE for size in sizes))
         memory = memoryview(mmap.mmap(-1, ends[-1]))
         parts = [memory[end - -(-size // LINE) * LINE :][:size] for end, size in zip(ends, sizes, strict=True)]
-        self.listeners, self.bell = listeners, Bell()
-        self.rings = [Ring(part, capacity, self.bell.writing) for part in parts[-writers:]]
-        self.ledger = Ledger(parts[0].cast("q"), self.rings, secrets.token_hex(8))
-        self.counters = [Counters(part.cast("q")) for part in parts[1 : 1 + writers]]
-        states = parts[1 + writers : -writers]
+        self.listeners, self._bells = listeners, [Bell() for _ in range(detectors)]
+        bells = [bell.writing for bell in self._bells]
+        self.groups = [Rings(part, capacity, bells) for part in parts[-writers:]]
+        self._ledgers = [
+            Ledger(part.cast("q"), [group.rings[number] for group in self.groups], secrets.token_hex(8))
+            for number, part in enumerate(parts[:detectors])
+        ]
+        counters = parts[detectors : detectors + writers]
+        self.counters = [Counters(part.cast("q")) for part in counters]
+        states = parts[detectors + writers : -writers]
         self.children = {name: ChildState(part.cast("q")) for name, part in zip(names, states, strict=True)}
-        self._batch_max, self._wait_s = batch_max, wait_s
+        self._batch_max, self._wait_s, self.detectors = batch_max, wait_s, detectors
+        self._choose(0)
+
+    def _choose(self, number: int) -> None:
+        self.bell, self.ledger = self._bells[number], self._ledgers[number]
+        self.rings = [group.rings[number] for group in self.groups]
+
+    def of(self, number: int) -> SharedStream:
+        """The same memory, as one of the detectors uses it."""
+        found = copy(self)
+        found._choose(number)
+        return found
 
     def close(self) -> None:
-        """Close the bell's descriptors."""
-        self.bell.close()
+        """Close the bells' descriptors."""
+        for bell in self._bells:
+            bell.close()
 
-    def writers(self, listener: int) -> tuple[tuple[Ring, Counters], tuple[Ring, Counters]]:
-        """Ring and counters of one listener: of its event loop, and of its datapath's thread."""
-        mine = [(self.rings[at], self.counters[at]) for at in (2 * listener, 2 * listener + 1)]
+    def writers(self, listener: int) -> tuple[tuple[Rings, Counters], tuple[Rings, Counters]]:
+        """Rings and counters of one listener: of its event loop, and of its datapath's thread."""
+        mine = [(self.groups[at], self.counters[at]) for at in (2 * listener, 2 * listener + 1)]
         return mine[0], mine[1]
 
     @property
@@ -267,6 +293,14 @@ class SharedStream:
             "oldest_unjudged_at": self.oldest_at,
             "processes": {name: child.values() for name, child in self.children.items()},
         }
+
+    def sums(self) -> dict[str, Any]:
+        """What all detectors left (carried), and their health as one."""
+        each = [self.of(number) for number in range(self.detectors)]
+        found = {name: sum(one.carried()[name] for one in each) for name in self.carried()} | self.health()
+        for name in (*TOTALS, "queue_dropped", "queue_waiting"):
+            found[name] = sum(one.health()[name] for one in each)
+        return found
 
     def wake(self) -> None:
         """Make a waiting `take` return."""

@@ -35,7 +35,7 @@ async def main() -> None:
     await listener.start()
     while not ended.is_set():
         await asyncio.sleep(_EMPTIED_S)
-        ring.advance_to(ring.head)
+        ring.rings[0].advance_to(ring.rings[0].head)
     await listener.stop()
 
 

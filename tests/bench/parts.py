@@ -22,6 +22,7 @@ from tests.bench.live import footprint, live
 from tests.bench.load import latencies, messages, percentile, rate
 from tests.bench.processes import REPOSITORY, dns_tunnel
 from tests.bench.replaying import replay
+from tests.bench.several import several
 from tests.bench.table import Figure, seconds
 from tests.bench.tokens import honeytokens
 from tests.corpora.lookalikes import ROLES, traffic
@@ -130,4 +131,5 @@ PARTS = {
     "honeytokens": honeytokens,
     "intakes": intakes,
     "hours": hours,
+    "several": several,
 }

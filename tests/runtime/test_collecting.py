@@ -172,8 +172,9 @@ def test_health_and_metrics_say_what_was_heard_and_fall_silent_with_the_collecto
 def taking(folder: Path, collecting: Collecting, done: Callable[[Collector, int], bool]) -> Collector:
     """Have a collector run until `done` says so of it and of the number of records that it put."""
     stream = SharedStream(1, 4096, ["collector"])
-    (ring, _), _ = stream.writers(0)
-    collector, stop = Collector(collecting, ring), threading.Event()
+    (rings, _), _ = stream.writers(0)
+    (ring,) = rings.rings
+    collector, stop = Collector(collecting, rings), threading.Event()
     thread = threading.Thread(target=collector.run, args=(stop, lambda: None))
     thread.start()
     taken, end = 0, time.monotonic() + patient(20)
@@ -282,8 +283,9 @@ def test_a_ring_that_fills_makes_the_collector_wait_before_load_is_shed(tmp_path
     log = Logged(tmp_path / "queries.log")
     log.ask_many("n", 3000)
     stream = SharedStream(1, 4096, ["collector"])
-    (ring, _), _ = stream.writers(0)
-    collector = Collector(Collecting([log.path], tmp_path, from_start=True), ring)
+    (rings, _), _ = stream.writers(0)
+    (ring,) = rings.rings
+    collector = Collector(Collecting([log.path], tmp_path, from_start=True), rings)
     stop = threading.Event()
     thread = threading.Thread(target=collector.run, args=(stop, lambda: None))
     thread.start()

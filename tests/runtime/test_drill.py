@@ -40,6 +40,7 @@ def judging(folder: Path, targets: DrillTargets, seen_s: float = 30.0, **options
     make_folders(settings)
     parts = judge_parts(settings, targets=targets)
     drill = parts.drill
+    assert isinstance(drill, Drill)
     drill._seen_s = seen_s
     judge = Judge(parts)
     judge.start()

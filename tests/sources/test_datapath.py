@@ -216,8 +216,9 @@ def test_old_sockets_are_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_ring_that_fills_drops_from_who_fills_it_and_answers_go_on(both_ways: bool) -> None:
     if not both_ways:
         pytest.skip("without kernels, `offer` takes them")
-    ring = ring_of(64)
-    with StubServer() as stub, listening(stub, ring=ring) as (listener, _):
+    rings = ring_of(64)
+    (ring,) = rings.rings
+    with StubServer() as stub, listening(stub, ring=rings) as (listener, _):
         names = [wire_of([b"n%d" % number, b"example"]) for number in range(100)]
         for number in range(100):
             assert udp(listener, dns.message.make_query(f"n{number}.example", "A")).rcode() == Rcode.NOERROR

@@ -34,7 +34,7 @@ from agents.sources.live.frame_protocol import (
 from agents.sources.live.loss import SenderLoss
 from agents.sources.live.receiver import LiveReceiver
 from agents.sources.live.sockets import LiveSocket
-from agents.stream.ring import Ring
+from agents.stream.rings import Rings
 from tests.support.frames import client_frame
 from tests.support.log_lines import answer_of
 from tests.support.patience import patient
@@ -225,7 +225,7 @@ def test_a_state_that_is_too_long_for_the_note_is_told_without_senders(tmp_path:
     names = [f"dnstap+unix://{tmp_path}/{number}.sock" for number in range(40)]
     receiving = receiving_of(names, tmp_path)
     sockets = [LiveSocket(address) for address in receiving.addresses]
-    ring = Ring(memoryview(bytearray(Ring.size_of(1 << 10))), 1 << 10)
+    ring = Rings(memoryview(bytearray(Rings.size_of(1, 1 << 10))), 1 << 10)
     receiver = LiveReceiver(receiving, sockets, ring)
     for heard in receiver._heard.values():
         for number in range(200):

@@ -27,7 +27,7 @@ from agents.sources.live.receiver import LiveReceiver
 from agents.sources.live.sockets import open_sockets
 from agents.sources.live.syslog_protocol import STREAMS_MAX, Framer, SyslogLines, read_message
 from agents.sources.logs.source import LOG_LINE_MAX
-from agents.stream.ring import Ring
+from agents.stream.rings import Rings
 from tests.support.frames import client_frame
 from tests.support.log_lines import SAMPLES, answer_of
 from tests.support.patience import patient
@@ -238,7 +238,7 @@ def test_datagrams_that_found_no_room_are_counted_once_over_a_restart(tmp_path: 
             sock.sendto(bytes(1000), ("127.0.0.1", port))
 
     async def hear() -> int:
-        ring = Ring(memoryview(bytearray(Ring.size_of(1 << 14))), 1 << 14)
+        ring = Rings(memoryview(bytearray(Rings.size_of(1, 1 << 14))), 1 << 14)
         stop = asyncio.Event()
         await LiveReceiver(receiving, [one], ring).run(stop, stop.set, lambda: None)
         return int(json.loads(receiving.note.read())[address]["dropped"])

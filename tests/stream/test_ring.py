@@ -19,7 +19,13 @@ from agents.stream.ring import Ring
 from agents.stream.ring_kernels import END, SHARE
 from tests.support.listening import ring_of, wait_until
 
-ring_of(1).put(bytes(RECORD.itemsize))  # loads its kernel: no made-up input's time limit is for that
+
+def one_ring(capacity: int, bell: int = -1) -> Ring:
+    """An empty ring in memory that children share."""
+    return ring_of(capacity, bell).rings[0]
+
+
+one_ring(1).put(bytes(RECORD.itemsize))  # loads its kernel: no made-up input's time limit is for that
 
 
 def numbered(first: int, count: int) -> NDArray[np.void]:
@@ -45,7 +51,7 @@ def numbers(records: NDArray[np.void]) -> list[int]:
     st.lists(st.tuples(st.sampled_from(["put", "peek", "advance"]), st.integers(0, 9)), max_size=60),
 )
 def test_it_is_a_bounded_deque(capacity: int, steps: list[tuple[str, int]]) -> None:
-    ring, model, put, dropped = ring_of(capacity), deque[int](), 0, 0
+    ring, model, put, dropped = one_ring(capacity), deque[int](), 0, 0
     for what, count in steps:
         if what == "put":
             accepted = ring.put(numbered(put, count).tobytes())
@@ -64,7 +70,7 @@ def test_it_is_a_bounded_deque(capacity: int, steps: list[tuple[str, int]]) -> N
 
 
 def test_giving_back_twice_changes_nothing_and_too_much_is_a_bug() -> None:
-    ring = ring_of(4)
+    ring = one_ring(4)
     ring.put(numbered(0, 3).tobytes())
     ring.advance_to(2)
     ring.advance_to(2)
@@ -76,7 +82,7 @@ def test_giving_back_twice_changes_nothing_and_too_much_is_a_bug() -> None:
 def test_a_sleeper_is_woken_once() -> None:
     reading, writing = os.pipe()
     os.set_blocking(reading, False)
-    ring = ring_of(8, writing)
+    ring = one_ring(8, writing)
     ring.sleep(True)
     ring.sleep(False)
     ring.put(numbered(0, 1).tobytes())
@@ -104,7 +110,7 @@ def forked(work: Callable[[], None]) -> int:
 
 
 def test_between_two_processes_every_accepted_record_arrives_whole_and_in_order() -> None:
-    ring, total = ring_of(100), 20_000
+    ring, total = one_ring(100), 20_000
 
     def produce() -> None:
         for first in range(0, total, 16):
@@ -131,7 +137,7 @@ def test_between_two_processes_every_accepted_record_arrives_whole_and_in_order(
 
 
 def test_a_producer_killed_in_the_middle_of_a_put_publishes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    ring = ring_of(10)
+    ring = one_ring(10)
     ring.put(numbered(0, 2).tobytes())
 
     def die() -> None:
@@ -150,7 +156,7 @@ def test_a_producer_killed_in_the_middle_of_a_put_publishes_nothing(monkeypatch:
 
 def test_a_producer_killed_anywhere_leaves_whole_records() -> None:
     for _ in range(5):
-        ring = ring_of(64)
+        ring = one_ring(64)
 
         def produce(ring: Ring = ring) -> None:
             number = 0
@@ -187,7 +193,7 @@ CLIENTS = st.integers(0, 5).map(lambda number: f"192.0.2.{number}")
 @settings(deadline=None)
 @given(st.integers(1, 120), st.lists(st.tuples(CLIENTS, st.integers(0, 60), st.integers(0, 40)), max_size=40))
 def test_each_client_has_a_share_of_the_room_that_is_left(capacity: int, steps: list[tuple[str, int, int]]) -> None:
-    ring, model = ring_of(capacity), deque[str]()
+    ring, model = one_ring(capacity), deque[str]()
     for client, put, take in steps:
         for _ in range(put):
             room = capacity - len(model)
@@ -202,7 +208,7 @@ def test_each_client_has_a_share_of_the_room_that_is_left(capacity: int, steps: 
 
 @pytest.mark.parametrize("flood", [["192.0.2.1"], [f"2001:db8:0:{n}::{m}" for n in range(10) for m in (1, 2)]])
 def test_a_flood_is_dropped_first_and_a_quiet_client_loses_nothing(flood: list[str]) -> None:
-    ring = ring_of(4096)
+    ring = one_ring(4096)
     for turn in range(300):
         for client in flood:
             ring.put(of_client(client, 300))
@@ -216,7 +222,7 @@ def test_a_flood_is_dropped_first_and_a_quiet_client_loses_nothing(flood: list[s
 
 
 def test_a_writer_that_follows_a_killed_one_counts_what_it_finds() -> None:
-    ring = ring_of(90)
+    ring = one_ring(90)
 
     def put() -> None:
         assert ring.put(of_client("192.0.2.1", 80)) == 80

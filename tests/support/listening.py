@@ -21,7 +21,7 @@ from agents.sources.listener.traffic import default_limits
 from agents.sources.listener.upstream import UpstreamAddress
 from agents.stream.counters import Counters
 from agents.stream.record import RECORD, batch_of_records, packed_record
-from agents.stream.ring import Ring
+from agents.stream.rings import Rings
 from agents.stream.shared import Bell
 from tests.support.patience import patient
 from tests.support.stubs import StubServer
@@ -85,16 +85,17 @@ def listening(
             loop.close()
 
 
-def ring_of(capacity: int, bell: int = -1) -> Ring:
-    """An empty ring in memory that children share."""
-    return Ring(memoryview(mmap.mmap(-1, Ring.size_of(capacity))), capacity, bell)
+def ring_of(capacity: int, bell: int = -1) -> Rings:
+    """An empty ring, the only one of its writer, in memory that children share."""
+    return Rings(memoryview(mmap.mmap(-1, Rings.size_of(1, capacity))), capacity, (bell,))
 
 
 @contextmanager
-def collecting(take: Callable[[NDArray[np.void]], None]) -> Iterator[Ring]:
+def collecting(take: Callable[[NDArray[np.void]], None]) -> Iterator[Rings]:
     """A ring, and a thread that takes what is put into it, as a detector does; all of it before the block is left."""
     bell, ended = Bell(), threading.Event()
-    ring = ring_of(20_000, bell.writing)
+    rings = ring_of(20_000, bell.writing)
+    (ring,) = rings.rings
 
     def collect() -> None:
         while not ended.is_set() or ring.waiting:
@@ -109,7 +110,7 @@ def collecting(take: Callable[[NDArray[np.void]], None]) -> Iterator[Ring]:
     thread = threading.Thread(target=collect)
     thread.start()
     try:
-        yield ring
+        yield rings
     finally:
         ended.set()
         bell.ring()

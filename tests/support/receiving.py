@@ -25,7 +25,7 @@ from agents.sources.live.receiver import LiveReceiver, Receiving
 from agents.sources.live.sockets import open_sockets
 from agents.sources.logs import SPECS as LOGS
 from agents.stream.record import batch_of_records
-from agents.stream.ring import Ring
+from agents.stream.rings import Rings
 from tests.support.patience import patient
 
 LINES = tuple(kind.name for kind in LOGS)
@@ -35,8 +35,9 @@ ANYWHERE = ("127.0.0.0/8", "::1/128")
 class Heard:
     """A running receiver, and what it has put."""
 
-    def __init__(self, receiver: LiveReceiver, ring: Ring, state_dir: Path) -> None:
-        self.receiver, self.ring, self.state_dir = receiver, ring, state_dir
+    def __init__(self, receiver: LiveReceiver, rings: Rings, state_dir: Path) -> None:
+        self.receiver, self.state_dir = receiver, state_dir
+        (self.ring,) = rings.rings
 
     def records(self, count: int, timeout_s: float = 20.0) -> NDArray[np.void]:
         """All that was put, once that are so many. Raises TimeoutError."""
@@ -84,7 +85,7 @@ def receiver_at(
     """
     receiving = receiving_of(names, state_dir, format, **settings)
     sockets = open_sockets(receiving.addresses, receiving.values, receiving.ports, later)
-    ring = Ring(memoryview(bytearray(Ring.size_of(capacity))), capacity)
+    ring = Rings(memoryview(bytearray(Rings.size_of(1, capacity))), capacity)
     receiver = LiveReceiver(receiving, sockets, ring)
     stop, ready, loop = asyncio.Event(), threading.Event(), asyncio.new_event_loop()
     work = threading.Thread(

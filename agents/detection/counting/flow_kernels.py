@@ -28,7 +28,7 @@ from agents.detection.state import (
 from agents.scoring.lexical_kernels import COUNT_AT
 
 FLOWS, FREE_FLOW, LIVE, FAMILIAR = int(Room.FLOWS), int(Room.FREE_FLOW), int(Room.LIVE), int(Room.FAMILIAR)
-OF_NETWORK = int(Room.NETWORK)
+OF_NETWORK, ELSEWHERE = int(Room.NETWORK), int(Room.ELSEWHERE)
 DETAILS, FREE_DETAIL, CARRIERS = int(Room.DETAILS), int(Room.FREE_DETAIL), int(Room.CARRIERS)
 KEYS_MAX, CLIENT_MAX = int(Room.KEYS_MAX), int(Room.CLIENT_MAX)
 FAMILIAR_MAX = 500_000
@@ -170,7 +170,9 @@ def familiar_at(state: State, domain: np.uint64) -> int:
 
 @kernel_in_place
 def greet(state: State, ts: float, domain: np.uint64) -> None:
-    """Count another client that asks for a name below the domain."""
+    """Count another client that asks for a name below the domain, where that is not done elsewhere."""
+    if state.room[ELSEWHERE]:
+        return
     found = state.familiar[familiar_at(state, domain)]
     if found["domain"] == 0:
         if state.room[FAMILIAR] >= FAMILIAR_MAX:
@@ -193,6 +195,17 @@ def greet_all(state: State) -> None:
             greet(state, flow["first_seen"], flow["domain"])
             found = state.familiar[familiar_at(state, flow["domain"])]
             found["names"] = min(found["names"] + flow["names"], SHORT_MAX)
+
+
+@kernel
+def count_settled(state: State, wanted: NDArray[np.bool_], out: NDArray[np.uint8]) -> None:
+    """Count the wanted clients below each domain. wanted: by row of clients; out: zeros, by place in `familiar`."""
+    for row in range(state.room[FLOWS]):
+        flow = state.flows[row]
+        if flow["used"] and not flow["scattered"] and wanted[flow["client"]]:
+            place = familiar_at(state, flow["domain"])
+            if state.familiar[place]["domain"] != 0 and out[place] < 255:
+                out[place] += 1
 
 
 @kernel_in_place
@@ -235,6 +248,8 @@ def pointing(state: State, asked: Asked, i: int) -> float:
         return math.inf
     if state.heard[place] == name:
         return math.log2(max(found["names"], KNOWN_NAMES_MIN) + 2)
+    if state.room[ELSEWHERE]:
+        return math.inf
     state.heard[place] = name
     found["names"] = min(found["names"] + 1, SHORT_MAX)
     return math.inf
@@ -300,14 +315,19 @@ domains rise in proportion, at most CROWD_MAX times. Limits below one domain sta
 
 
 @kernel_in_place
-def meet(client: Any, flow: Any, ts: float) -> None:
-    """Count a domain that a client asks below for the first time today. client: a row of state.CLIENT."""
+def meet(client: Any, flow: Any, ts: float) -> bool:
+    """Count a domain, if it is the first time today that a client asks below it; whether it is.
+
+    client: a row of state.CLIENT.
+    """
     day = math.floor(ts / DAY_S)
     if day > client["day"]:
         client["yesterday"] = client["today"] if day == client["day"] + 1 else 0
         client["today"], client["day"] = 0, day
     if day == client["day"] and (flow["queries"] == 0 or math.floor(flow["last_seen"] / DAY_S) < day):
         client["today"] += 1
+        return True
+    return False
 
 
 @kernel_in_place
@@ -362,7 +382,7 @@ NO_ANSWER = np.uint64(0)
 MIX_SIZE = np.uint64(0xC2B2AE3D27D4EB4F)
 DIGIT_BITS = math.log2(10)
 DIGITS_MASK = np.uint64((1 << COUNT_AT) - 1)
-EVENTS, SAMPLES_TOLD, PEAKS = range(3)
+EVENTS, SAMPLES_TOLD, PEAKS, SENDS, SENT_WINDOWS = range(5)
 """Places in Told.counts."""
 
 
@@ -540,3 +560,22 @@ def copy_in(
             flow["older_at"] = take_piece(state.pool, room, SKETCH)
             state.pool[flow["older_at"] : flow["older_at"] + piece] = keys[key + piece : key + words[i]]
         key += words[i]
+
+
+@kernel
+def roll_in(state: State, visits: NDArray[Any], clients: NDArray[np.int32]) -> None:
+    """Note who asks below which domain: shared.saying.VISIT; clients: their rows. There must be room for all."""
+    for i in range(len(visits)):
+        visit = visits[i]
+        client = clients[visit["client"]]
+        if client == NONE:
+            continue
+        row = find_flow(state.flows, state.places, visit["domain"], client)
+        if row == NONE:
+            if is_full(state, client):
+                continue
+            row = make(state, visit["first_seen"], visit["domain"], client)
+        flow = state.flows[row]
+        flow["first_seen"] = min(flow["first_seen"], visit["first_seen"])
+        flow["last_seen"] = max(flow["last_seen"], visit["last_seen"])
+        flow["names"], flow["queries"] = max(flow["names"], visit["names"]), max(flow["queries"], 1)

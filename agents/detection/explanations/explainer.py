@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections import OrderedDict, deque
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -25,6 +25,7 @@ from agents.detection.fingerprints import TXT, tool_of, trace_of
 from agents.detection.flows import Flows
 from agents.detection.limits import SCATTERED, Evidence
 from agents.detection.secrets import preview
+from agents.detection.shared.view import NetworkView, SharedBook
 from agents.detection.state import Asked, Kind, Scope
 from agents.dns.message import type_number
 from agents.dns.name import from_text, is_listed, labels_of
@@ -152,17 +153,33 @@ class Asking:
         return self.domain, self.pair, f"{NETWORK} {self.domain}"
 
 
+SHARED_BOOKS = "domains", "network"
+"""Names of the sums over all clients, as several detectors share them."""
+
+
+@dataclass(slots=True)
+class News:
+    """What several detectors must share beside sums, since it was asked for last."""
+
+    habits: list[tuple[float, str, float, str]] = field(default_factory=list)  # see Habits.note; of all clients
+    mail: list[tuple[str, int]] = field(default_factory=list)  # clients that handle mail, and the day
+
+
 class Explainer:
     """Explains the incidents of one detector. learning: the network's habits are yet unknown.
 
     profile: what is known of the network, reviewed; without one, habits count as soon as they are learnt.
     """
 
-    def __init__(self, flows: Flows) -> None:
+    def __init__(self, flows: Flows, view: NetworkView | None = None) -> None:
+        """view: of the clients of other detectors, where there are any."""
         self.learning = False
         self.profile: NetworkProfile | None = None
         self._flows = flows
-        self._domains, self._clients, self._network = Book(), Book(), Book()
+        self._view = view
+        self._domains, self._network = [Book() if view is None else SharedBook(name, view) for name in SHARED_BOOKS]
+        self._clients = Book()
+        self.news = News()
         self._habits = Habits()
         self._homes = (-1, 0)  # minute, clients at home
         self._pending: deque[tuple[int, int, str, int, bool]] = deque()  # row, day, client, domain, whether reverse
@@ -210,6 +227,8 @@ class Explainer:
             last, found = day, set()
         if len(found) < MAIL_DOMAINS:
             found.add(domain)
+            if len(found) == MAIL_DOMAINS and self._view is not None:
+                self.news.mail.append((client, day))
         self._mail[client] = last, found
         if len(self._mail) > MAIL_CLIENTS_MAX:
             self._mail.popitem(last=False)
@@ -256,8 +275,44 @@ class Explainer:
         account.listed = account.sign is not None and self._within(account, kind, asking, more, key, young)
         most = kind.budget if account.sign is not None else max(one.kind.budget for one in account.alike if one.holds)
         if (account.listed or self.learning) and account.spent <= SETTLED_TIMES * most:
-            self._habits.note(asking.ts, key, account.spent, kind.name)
+            self._note_habit(asking.ts, key, account.spent, kind.name)
         return account.listed
+
+    def _note_habit(self, ts: float, key: str, amount: float, kind: str) -> None:
+        """What several detectors share, one keeps."""
+        if self._view is not None and " " not in key:
+            self.news.habits.append((ts, key, amount, kind))
+        else:
+            self._habits.note(ts, key, amount, kind)
+
+    def hear(self, habits: Iterable[tuple[float, str, float, str]], mail: Iterable[tuple[str, int]]) -> None:
+        """Take up the news of other detectors."""
+        for ts, key, amount, kind in habits:
+            self._habits.note(ts, key, amount, kind)
+        for client, day in mail:
+            for domain in range(MAIL_DOMAINS):
+                self._note_mail(day, client, domain)
+
+    def hear_spent(self, ts: float, spent: Mapping[str, float]) -> None:
+        """Count what other detectors explained: bytes by the name of a book and a key (NetworkView.sending)."""
+        books = dict(zip(SHARED_BOOKS, (self._domains, self._network), strict=True))
+        for name, amount in spent.items():
+            book, _, key = name.partition(" ")
+            books[book].add(ts, key, amount)
+
+    def spent(self, ts: float) -> dict[str, float]:
+        """The sums that detectors share, by the name of a book and a key."""
+        books = zip(SHARED_BOOKS, (self._domains, self._network), strict=True)
+        return {f"{name} {key}": amount for name, book in books for key, amount in book.sums(ts) if " " not in key}
+
+    def usual(self, ts: float) -> dict[str, float]:
+        """What all clients usually carry below each domain on a day."""
+        found: dict[str, float] = {}
+        for one in self._habits.all_usual(ts):
+            client, _, domain = one.key.rpartition(" ")
+            if client in ("", NETWORK):
+                found[domain] = max(found.get(domain, 0.0), one.amount)
+        return found
 
     def _is_young(self, asking: Asking) -> bool:
         """Whether a domain is young or rare here, by the profile and by what is asked."""
@@ -272,7 +327,8 @@ class Explainer:
         """
         if self.profile is not None and self.profile.days >= DAYS_MIN and asking.domain != SCATTERED:
             return self.profile.usual(asking.domain)
-        own = max(self._habits.usual(asking.ts, one) for one in asking.keys)
+        shared = 0.0 if self._view is None else self._view.facts.usual.get(asking.domain, 0.0)
+        own = max(shared, *(self._habits.usual(asking.ts, one) for one in asking.keys))
         if own or self.profile is None or asking.domain == SCATTERED:
             return own
         return self.profile.fleet_usual(asking.domain)
@@ -296,6 +352,8 @@ class Explainer:
 
     def _at_home(self, ts: float) -> int:
         """Clients at home, counted anew each minute."""
+        if self._view is not None:
+            return self._view.facts.at_home
         minute = int(ts // 60)
         if minute != self._homes[0]:
             self._homes = minute, self._flows.clients_at_home(ts)
@@ -315,10 +373,7 @@ class Explainer:
     def _is_seen(self, sign: Sign, kind: ServiceKind, asking: Asking) -> bool:
         ts, flows, together = asking.ts, self._flows, asking.client == NETWORK
         if sign is Sign.CLIENTS:
-            return (
-                asking.domain != SCATTERED
-                and flows.settled_below(ts, asking.domain_key, CLIENTS_DOMAINS) >= CLIENTS_MIN
-            )
+            return asking.domain != SCATTERED and self._settled_below(ts, asking.domain_key) >= CLIENTS_MIN
         if sign is Sign.INSIDE:
             return is_inside(asking.domain)
         if sign is Sign.MAIL:
@@ -329,6 +384,10 @@ class Explainer:
         if sign is Sign.HABIT:
             return not self.learning and self._usual(asking) > 0
         return self._sign_of_client(sign, kind, asking)
+
+    def _settled_below(self, ts: float, domain: np.uint64) -> int:
+        own = self._flows.settled_below(ts, domain, CLIENTS_DOMAINS)
+        return own if self._view is None else max(own, self._flows.settled_in(self._view.tables.settled, domain))
 
     def _sign_of_client(self, sign: Sign, kind: ServiceKind, asking: Asking) -> bool:
         """Whether a sign is seen in what else the client asks for."""
@@ -372,6 +431,20 @@ class Explainer:
             book.load(rows)
         self._habits.load(kept["habits"], kept.get("kinds"))
         self._mail = OrderedDict((client, (day, set(found))) for client, day, found in kept["mail"])
+
+    def absorb(self, data: bytes, wanted: Callable[[str], bool]) -> None:
+        """Take over from a dump what is of wanted clients alone. Raises ValueError for any other contents."""
+        found = Explainer(self._flows)
+        found.load(data)
+
+        def wanted_pair(key: str) -> bool:
+            client, space, _ = key.partition(" ")
+            return bool(space) and client != NETWORK and wanted(client)
+
+        self._domains.absorb(found._domains, wanted_pair)
+        self._clients.absorb(found._clients, wanted)
+        self._habits.absorb(found._habits, wanted_pair)
+        self._mail.update({client: known for client, known in found._mail.items() if wanted(client)})
 
 
 def habits_in(data: bytes) -> Habits:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -38,6 +38,13 @@ class Book:
         left = min(max(1 - (ts / DAY_S - self._day), 0.0), 1.0)
         return self._now[key] + left * self._before.get(key, 0.0)
 
+    def sums(self, ts: float) -> Iterator[tuple[str, float]]:
+        """Each key's sum."""
+        self._turn(int(ts // DAY_S))
+        left = min(max(1 - (ts / DAY_S - self._day), 0.0), 1.0)
+        for key in {**self._before, **self._now}:
+            yield key, self._now.get(key, 0.0) + left * self._before.get(key, 0.0)
+
     def _turn(self, day: int) -> None:
         if day > self._day or day < self._day - 1:  # the clock was set back by more than a day
             self._before = self._now if day == self._day + 1 else {}
@@ -48,6 +55,14 @@ class Book:
         for amounts in (self._now, self._before):
             for key in [key for key in amounts if key.partition(" ")[0] == client]:
                 del amounts[key]
+
+    def absorb(self, other: Book, wanted: Callable[[str], bool]) -> None:
+        """Take over the amounts of wanted keys; of the two, the older days are turned."""
+        day = max(self._day, other._day)
+        for one in (self, other):
+            one._turn(day)
+        for mine, its in ((self._now, other._now), (self._before, other._before)):
+            mine.update({key: amount for key, amount in its.items() if wanted(key)})
 
     def dump(self) -> list[Any]:
         """As JSON values."""
@@ -116,6 +131,11 @@ class Habits:
         """Drop what a client carried. A key is a client, or a client and a domain."""
         self._rows = {key: rows for key, rows in self._rows.items() if key.partition(" ")[0] != client}
         self._kinds = {key: kind for key, kind in self._kinds.items() if key in self._rows}
+
+    def absorb(self, other: Habits, wanted: Callable[[str], bool]) -> None:
+        """Take over the days of wanted keys."""
+        for key in filter(wanted, other._rows):
+            self._rows[key], self._kinds[key] = dict(other._rows[key]), other._kinds.get(key, "")
 
     def dump(self) -> list[Any]:
         """As JSON values."""

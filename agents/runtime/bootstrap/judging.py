@@ -47,6 +47,7 @@ from agents.learning.sequences.learning import LearntSequences, SequenceModels, 
 from agents.learning.sequences.steps import joined_step_rows, step_rows_of, step_windows
 from agents.learning.sequences.watch import SequenceWatch
 from agents.runtime.bootstrap.alerts import exports_of, handed_over, judging_manager_of, outbox_of, outputs_of
+from agents.runtime.bootstrap.among import Among, restored_of
 from agents.runtime.bootstrap.environment import FLOW_MODELS, noted_settings, scale_of, store_of
 from agents.runtime.bootstrap.intakes import enforce_options_of, parsed_upstreams, strict_groups_of
 from agents.runtime.bootstrap.models import registry_of
@@ -90,23 +91,25 @@ def judge_parts(
     losses: tuple[str, ...] = (),
     targets: DrillTargets | None = None,
     origins: Origins | None = None,
+    among: Among | None = None,
 ) -> JudgeParts:
     """The collaborators of what judges live queries; threads of the sinks run from here on.
 
     mismatched: see ListenerConfig.mismatched_by_upstream. losses: what the sources of queries do not keep.
-    targets: what a drill goes through, nothing unless given. origins: which intake keeps what.
+    targets: what a drill goes through. origins: which intake keeps what. among: which of several processes this is.
     """
     registry, store, manager = registry_of(settings), store_of(settings), judging_manager_of(settings)
     renamed = _drop_other_names(settings)
-    secret = secrets.randbits(64), secrets.randbits(64)
-    tripwires, kept = tripwires_of(settings), privacy_of(settings)
-    model = registry.current()
-    detector = detector_of(settings, model, secret, tripwires, settings.burn_in_days, kept)
+    secret = (secrets.randbits(64), secrets.randbits(64)) if among is None else among.key
+    folder = settings.state_dir if among is None else among.folder
+    tripwires, kept, model = tripwires_of(settings), privacy_of(settings), registry.current()
+    make = TunnelDetector if among is None else among.detector
+    detector = detector_of(settings, model, secret, tripwires, settings.burn_in_days, kept, make)
     detector.reload_profile(registry.profile_of(model))
     detector.incidents.losses, detector.incidents.origins = losses, origins
-    spool_dir, most = settings.spool_folder, settings.spool_max_mb << 20
-    spool = SpoolingSink(store, spool_dir, most, features=features_again_of(settings))  # first: it says who holds it
-    alerts = _alerts_of(settings, manager)
+    spool = _spool_of(settings, store, among)  # first: it says who holds it
+    alerts = _alerts_of(settings, manager, among)
+    judges, relay = among is None or among.judges, None if among is None else among.relay
     return JudgeParts(
         detector=detector,
         registry=registry,
@@ -114,37 +117,67 @@ def judge_parts(
         spool=spool,
         manager=manager,
         alerts=alerts,
-        exports=ExportSink(
-            outputs_of(settings), exports_of(settings), settings.public_url, Severity[settings.export_severity]
-        ),
+        exports=_exports_of(settings, among),
         enforcer=enforcer_of(settings, store, alerts.send),
-        drill=_drill_of(settings, targets, registry, store, alerts.send),
+        drill=_drill_of(settings, targets, registry, store, alerts.send) if relay is None else relay,
         known_entries=partial(known_entries, settings),
         own_zones=own_zones_of(settings),
         known_path=known_path(settings),
-        state_dir=settings.state_dir,
+        state_dir=folder,
         privacy=detector.privacy,
         renamed=renamed,
-        trial=CanaryTrial(registry, detector, partial(_second_of, settings, secret), canary_path(settings)),
-        sequences=sequences_of(settings, store, detector),
+        trial=_trial_of(settings, registry, detector, secret) if among is None else None,
+        sequences=sequences_of(settings, store, detector, _cycles_in(settings, among)) if judges else None,
         mismatched=mismatched,
-        note=note,
+        note=note if among is None or not judges else among.exchange.notes[among.name],
         in_force=noted_settings(settings),
-        hours=_hours_of(settings, store, detector),
+        hours=_hours_of(settings, store, detector, folder) if judges else None,
+        **(restored_of(settings, detector) if among is None else among.parts(detector, relay)),
     )
 
 
-def _alerts_of(settings: Settings, manager: AlertManager) -> AlertSink:
-    groups = Groups(settings.alert_interval_s, settings.alerts_per_hour_max)
+def _cycles_in(settings: Settings, among: Among | None) -> Path:
+    """Where sequence cycles are asked for; of several detectors the first one collects, of its own clients."""
+    return settings.state_dir if among is None or among.number == 0 else among.folder
+
+
+def _trial_of(settings: Settings, registry: ModelRegistry[Model], detector: TunnelDetector, key: Key) -> CanaryTrial:
+    return CanaryTrial(registry, detector, partial(_second_of, settings, key), canary_path(settings))
+
+
+def _spool_of(settings: Settings, store: Store, among: Among | None) -> SpoolingSink:
+    folder, most = settings.spool_folder, settings.spool_max_mb << 20
+    if among is not None:
+        folder, most = folder / among.name, most // among.processes
+    return SpoolingSink(store, folder, most, features=features_again_of(settings))
+
+
+def _exports_of(settings: Settings, among: Among | None) -> ExportSink:
+    folder = _beside(settings, among, exports_of)
+    return ExportSink(outputs_of(settings), folder, settings.public_url, Severity[settings.export_severity])
+
+
+def _beside(settings: Settings, among: Among | None, usual: Callable[[Settings], Path]) -> Path:
+    """A folder that each process has for itself. usual: that of one process alone."""
+    return usual(settings) if among is None else among.folder / usual(settings).name
+
+
+def _alerts_of(settings: Settings, manager: AlertManager, among: Among | None) -> AlertSink:
+    most = settings.alerts_per_hour_max // (1 if among is None else among.processes)
     pace_s = 0.0 if handed_over(settings) else PACE_S
-    return AlertSink(manager, Outbox(outbox_of(settings)), groups, pace_s=pace_s)
+    return AlertSink(
+        manager,
+        Outbox(_beside(settings, among, outbox_of)),
+        Groups(settings.alert_interval_s, max(most, 1)),
+        pace_s=pace_s,
+    )
 
 
-def _hours_of(settings: Settings, store: Store, detector: TunnelDetector) -> HourCollector:
+def _hours_of(settings: Settings, store: Store, detector: TunnelDetector, folder: Path) -> HourCollector:
     return HourCollector(
         detector,
         FlowHourStore(store),
-        settings.state_dir / HOUR_FILE,
+        folder / HOUR_FILE,
         partial(_after_hour, settings, store, detector),
         learner_of(settings, store).usable_model,
     )
@@ -217,10 +250,13 @@ def _known_suffixes(settings: Settings) -> list[Labels]:
     return [*services(), *(entry.labels for entry in known_entries(settings) if entry.holds(now))]
 
 
-def sequences_of(settings: Settings, store: Store, detector: TunnelDetector) -> Sequences:
-    """The sequence model beside a detector: learnt in cycles, and watching where the settings say so."""
+def sequences_of(settings: Settings, store: Store, detector: TunnelDetector, folder: Path) -> Sequences:
+    """The sequence model beside a detector: learnt in cycles, and watching where the settings say so.
+
+    folder: where cycles are asked for.
+    """
     models = sequence_models_of(settings)
-    cycle = SequenceCycle(settings.state_dir, CycleParts(models, partial(learn_sequences_spawned, _deep(settings))))
+    cycle = SequenceCycle(folder, CycleParts(models, partial(learn_sequences_spawned, _deep(settings))))
     if not beside.SPEC.factory(settings.of(beside.SPEC)):
         return Sequences(cycle)
     budget, in_use = settings.alert_budget_per_week, Reread(models.path, lambda path: models.current())
@@ -305,14 +341,15 @@ def detector_of(
     tripwires: Tripwires | None = None,
     burn_in_days: float = 0,
     kept: Privacy | None = None,
+    make: Callable[..., TunnelDetector] = TunnelDetector,
 ) -> TunnelDetector:
     """A detector that has seen nothing yet. key: of its hashes; a secret one where strangers choose the names.
 
     tripwires: for traffic of this network. burn_in_days: a network that is watched has habits to be learnt; what is
-    replayed has none. kept: of clients and names, where neither has been withheld before.
+    replayed has none. kept: of clients and names, where neither has been withheld before. make: a kind of detector.
     """
     quiet_s, scale, services = settings.incident_quiet_s, scale_of(settings), services_of(settings)
-    return TunnelDetector(model, settings.flows_max, quiet_s, scale, services, key, tripwires, burn_in_days, kept)
+    return make(model, settings.flows_max, quiet_s, scale, services, key, tripwires, burn_in_days, kept)
 
 
 def privacy_of(settings: Settings, reads_only: bool = False) -> Privacy:

@@ -25,6 +25,7 @@ from agents.learning.loop.online import LearnerThread
 from agents.learning.release.canary import RolloutThread
 from agents.learning.sequences.cycle import CycleRequests
 from agents.runtime.bootstrap.alerts import alert_manager_of, outputs_of, sender_of
+from agents.runtime.bootstrap.among import check_several, several_of
 from agents.runtime.bootstrap.environment import (
     api_token_of,
     folders_of,
@@ -74,6 +75,7 @@ def check_settings(settings: Settings) -> None:
     What is wrong with the database is not among them: DNS is answered without it.
     """
     user_of(settings.run_as)
+    check_several(settings)
     parsed_upstreams(settings)
     validator_of(settings)
     model_type_of(settings)
@@ -117,9 +119,11 @@ def plan_of(
     listener = listener_config(settings) if listens else None
     mismatched = listener.mismatched_by_upstream if listener else dict
     targets = _drill_targets(listener, collecting, receiving)
+    make = partial(judge_parts, settings, mismatched, note, losses, targets, origins)
     return Plan(
         listener=listener,
-        judge_parts=partial(judge_parts, settings, mismatched, note, losses, targets, origins),
+        judge_parts=make,
+        several=several_of(settings, make),
         queue_max=settings.queue_max,
         batch_max=settings.batch_max,
         batch_wait_s=settings.batch_wait_ms / 1000,

@@ -169,8 +169,12 @@ class Drill:
         drilled = np.array([_counted_down(expected, bytes(name).lower()) for name in names], np.bool_)
         if not drilled.any():
             return batch
-        self._rows.put(_part(batch, drilled))
-        return _part(batch, ~drilled)
+        self._rows.put(part_of(batch, drilled))
+        return part_of(batch, ~drilled)
+
+    def give(self, batch: QueryBatch) -> None:
+        """Take rows of a drill that another process took out of its batches."""
+        self._rows.put(batch)
 
     def _expect(self, drill: str, plan: Mapping[str, Through]) -> None:
         """Take the names of a drill out of batches from now on."""
@@ -241,7 +245,7 @@ class Drill:
         for intake, one in plan.items():
             mine = np.array([found == (drill, intake) for found in of], np.bool_)
             if mine.any():
-                one.rows.append(_part(rows, mine))
+                one.rows.append(part_of(rows, mine))
                 one.seen += int(mine.sum())
                 one.after_s = round(after_s, 1)
 
@@ -332,7 +336,7 @@ def _counted_down(expected: Sequence[dict[bytes, int]], name: bytes) -> bool:
     return False
 
 
-def _part(batch: QueryBatch, keep: NDArray[np.bool_]) -> QueryBatch:
+def part_of(batch: QueryBatch, keep: NDArray[np.bool_]) -> QueryBatch:
     columns = {one.name: getattr(batch, one.name) for one in fields(QueryBatch)}
     return QueryBatch(**{name: _kept_rows(column, keep) for name, column in columns.items()})
 

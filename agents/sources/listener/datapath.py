@@ -75,7 +75,7 @@ from agents.sources.listener.upstream import (
 )
 from agents.stream.counters import Counters, counters_array
 from agents.stream.record import ANSWER_KEY, RECORD, client_bytes
-from agents.stream.ring import Ring, RingArrays
+from agents.stream.rings import Rings, RingsArrays
 
 CARRIED = 64
 """Long queries and truncated answers that may wait for Python."""
@@ -96,7 +96,7 @@ def make_state(
     limits: TrafficLimits,
     elsewhere: NDArray[np.int64],
     inflight_max: int,
-    ring: RingArrays,
+    rings: RingsArrays,
     counters: Counters,
     cache: CacheState,
 ) -> DatapathState:
@@ -128,13 +128,14 @@ def make_state(
         **_batches(),
         events=np.zeros(DRAIN_MAX, EPOLL_EVENT),
         scratch_event=np.zeros(1, EPOLL_EVENT),
-        **{f"ring_{name}": array for name, array in ring._asdict().items()},
+        **{f"ring_{name}": array for name, array in rings._asdict().items()},
         handed=np.zeros(2 * inflight_max, HANDED),
         returned=np.zeros(inflight_max, np.int32),
         carried=np.empty((CARRIED, BUFFER), np.uint8),
         random=np.zeros(RANDOM_BLOCK, np.uint8),
         scratch=np.zeros(8, np.int64),
         facts=new_facts(ANSWER_KEY),
+        client=np.zeros(16, np.uint8),
     )
 
 
@@ -298,7 +299,7 @@ class Datapath:
         blocked: tuple[Sequence[bytes], Callable[[Pending], None]] = ((), lambda pending: None),
         uses_max: int,
         age_max_s: float,
-        ring: Ring,
+        ring: Rings,
         cache: AnswerCache,
         outgoing: Outgoing,
     ) -> None:
@@ -322,7 +323,6 @@ class Datapath:
         self._set("normalised", int(outgoing.normalised))
         for name, bits in zip(("prefix4", "prefix6"), outgoing.prefixes, strict=True):
             self._set(name, bits)
-        self._set("taker", ring.bell)
         self._set("stale_wait_ns", int(cache.limits.stale_wait_s * 1e9) if cache.limits.serves_stale else 0)
         self._set("age_max_ns", int(age_max_s * 1e9))
         self._thread: Thread | None = None
@@ -532,7 +532,7 @@ def load_datapath() -> None:
     if not can_compile():
         return
     routes, access = Routes([("", [("127.0.0.1", 53)])]), AccessList(["127.0.0.0/8"])
-    ring = Ring(memoryview(bytearray(Ring.size_of(1))), 1)
+    ring = Rings(memoryview(bytearray(Rings.size_of(1, 1))), 1)
     ring.put(bytes(RECORD.itemsize))  # what TCP and rare queries take
     limits, elsewhere = default_limits(), np.zeros(1, np.int64)
     cache = AnswerCache(CacheLimits(), Counters())

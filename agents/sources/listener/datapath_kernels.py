@@ -87,7 +87,9 @@ from agents.sources.listener.traffic_kernels import (
     mask_network,
 )
 from agents.sources.listener.upstream import BIND_TRIES, FOLDS, NEAR_MISSES_MAX, PLAIN, POOL_SIZE, PORT_MIN
+from agents.stream.ring import DROPPED, HEAD, SLEEPING, TAIL
 from agents.stream.ring_kernels import admits
+from agents.stream.slot_kernels import slot_of
 
 # Structures of the system calls.
 
@@ -221,7 +223,7 @@ CELLS = np.dtype(
     [
         (name, np.int64)
         for name in (
-            *("epoll", "wake", "bell", "stop", "called", "taker"),
+            *("epoll", "wake", "bell", "stop", "called"),
             *(
                 "timeout_ns",
                 "uses_max",
@@ -291,20 +293,20 @@ class DatapathState(NamedTuple):
     segments: NDArray[np.uint8]  # (DRAIN_MAX, 24): control data of to_upstream, one UDP_SEGMENT each
     events: NDArray[Any]  # EPOLL_EVENT, (DRAIN_MAX,)
     scratch_event: NDArray[Any]  # EPOLL_EVENT, (1,)
-    ring_head: NDArray[np.int64]  # (1,): see stream/ring.RingArrays
-    ring_tail: NDArray[np.int64]  # (1,)
-    ring_dropped: NDArray[np.int64]  # (1,)
-    ring_sleeping: NDArray[np.int64]  # (1,)
-    ring_records: NDArray[Any]  # stream/record.RECORD
-    ring_backlog: NDArray[np.int32]  # (2, ring_kernels.PLACES)
-    ring_counted: NDArray[np.int64]  # (1,)
-    ring_key: NDArray[np.uint64]  # (2,)
+    ring_numbers: NDArray[np.int64]  # see stream/rings.RingsArrays; n = detectors
+    ring_records: NDArray[Any]
+    ring_bells: NDArray[np.int64]
+    ring_recorded: NDArray[np.int64]
+    ring_backlog: NDArray[np.int32]
+    ring_counted: NDArray[np.int64]
+    ring_key: NDArray[np.uint64]
     handed: NDArray[Any]  # HANDED, a ring of 2n
     returned: NDArray[np.int32]  # (n,), a ring
     carried: NDArray[np.uint8]  # (…, BUFFER), a ring
     random: NDArray[np.uint8]  # a block of the kernel's random bytes
     scratch: NDArray[np.int64]  # (8,)
     facts: NDArray[np.int64]  # (message_kernels.FACTS,)
+    client: NDArray[np.uint8]  # (16,), scratch space
 
 
 def offset_of(dtype: np.dtype[Any], name: str) -> int:
@@ -1436,6 +1438,19 @@ def cut(message: Any, question: int, start: int, end: int) -> int:
 
 
 @kernel_in_place
+def _detector_of(s: DatapathState, v6: bool, address: Any) -> Any:
+    """The number of the detector that judges a client."""
+    client = s.client
+    if v6:
+        copy_bytes(client, 0, address, 8, 16)
+    else:
+        client[:10] = 0
+        client[10:12] = 0xFF
+        copy_bytes(client, 12, address, 4, 4)
+    return slot_of(client) % len(s.ring_recorded)
+
+
+@kernel_in_place
 def _record(
     s: DatapathState,
     port: int,
@@ -1452,20 +1467,23 @@ def _record(
 
     message: its answer, with the question as it was asked, and with its facts in `facts`.
     """
-    c = s.cells[0]
-    head, tail = s.ring_head[0] + c.recorded, s.ring_tail[0]
-    if head - tail >= len(s.ring_records):
-        s.ring_dropped[0] += 1
+    v6 = s.ports[port].v6 != 0
+    detector = 0 if len(s.ring_recorded) == 1 else _detector_of(s, v6, address)
+    numbers, records = s.ring_numbers[detector], s.ring_records[detector]
+    head, tail = numbers[HEAD] + s.ring_recorded[detector], numbers[TAIL]
+    if head - tail >= len(records):
+        numbers[DROPPED] += 1
         return
-    record = s.ring_records[head % len(s.ring_records)]
-    if s.ports[port].v6:
+    record = records[head % len(records)]
+    if v6:
         copy_bytes(record.client, 0, address, 8, 16)
     else:
         record.client[:10] = 0
         record.client[10:12] = 0xFF
         copy_bytes(record.client, 12, address, 4, 4)
-    if not admits(s.ring_backlog, s.ring_counted, s.ring_key, s.ring_records, head, tail, record.client):
-        s.ring_dropped[0] += 1
+    backlog, counted = s.ring_backlog[detector], s.ring_counted[detector]
+    if not admits(backlog, counted, s.ring_key, records, head, tail, record.client):
+        numbers[DROPPED] += 1
         return
     record.ts, record.rtt_ms, record.cached = ts, rtt_ms, cached
     write_facts(s.facts, record)
@@ -1473,7 +1491,8 @@ def _record(
     name_size = end - 5 - HEADER_SIZE
     record.qname_size = name_size
     copy_bytes(record.qname, 0, message, HEADER_SIZE, name_size)
-    c.recorded += 1
+    s.ring_recorded[detector] += 1
+    s.cells[0].recorded += 1
 
 
 @kernel_in_place
@@ -1487,13 +1506,16 @@ def publish(s: DatapathState) -> None:
     c.answered = 0
     if c.recorded == 0:
         return
-    fence()
-    s.ring_head[0] += c.recorded
     c.recorded = 0
     fence()
-    if s.ring_sleeping[0] != 0:
-        s.ring_sleeping[0] = 0
-        c_write(c.taker, s.scratch.ctypes.data, 1)
+    for detector in range(len(s.ring_recorded)):
+        s.ring_numbers[detector, HEAD] += s.ring_recorded[detector]
+        s.ring_recorded[detector] = 0
+    fence()
+    for detector in range(len(s.ring_recorded)):
+        if s.ring_numbers[detector, SLEEPING] != 0:
+            s.ring_numbers[detector, SLEEPING] = 0
+            c_write(s.ring_bells[detector], s.scratch.ctypes.data, 1)
 
 
 # The pump: one thread that waits for all sockets.

@@ -62,7 +62,7 @@ from agents.sources.listener.upstream import (
 from agents.sources.listener.upstream_watch import LoopProbes, UpstreamWatch
 from agents.stream.counters import Counters, summed
 from agents.stream.record import ANSWER_KEY
-from agents.stream.ring import Ring
+from agents.stream.rings import Rings
 
 if TYPE_CHECKING:
     from agents.sources.listener.datapath import Datapath
@@ -94,7 +94,7 @@ class Listener:
 
     hosts: textual addresses; "::" is IPv6 only, so that "0.0.0.0" and "::" go together. port: 0 = a free one
     each. upstreams: [(zone, [(address, port), …]), …], zone "" = everything else. allowed_clients: networks.
-    timeout_s: seconds per upstream. tcp_idle_s: seconds. offer: takes rows of Ring.put_rows, must not block. ring:
+    timeout_s: seconds per upstream. tcp_idle_s: seconds. offer: takes rows of Rings.put_rows, must not block. ring:
     takes those of datapath.py, which serves UDP where it can unless `compiled` is False. pairs: sockets that are bound
     already, a pair a host. counters: for this and for datapath.py, its own unless given. probe: a UDP socket at which
     the supervisor asks (sockets.UdpPort). client_wait_s: seconds
@@ -117,7 +117,7 @@ class Listener:
         tcp_idle_s: float,
         inflight_max: int,
         offer: Callable[[list[tuple[Any, ...]]], object],
-        ring: Ring,
+        ring: Rings,
         compiled: bool = True,
         pairs: Sequence[Pair] = (),
         counters: tuple[Counters, Counters] | None = None,

@@ -49,7 +49,7 @@ from agents.sources.live.syslog_protocol import SyslogDatagrams, SyslogLines, Sy
 from agents.sources.origins import origin_numbers
 from agents.stream.note import NOTE_MAX, SharedNote
 from agents.stream.record import RECORD
-from agents.stream.ring import Ring
+from agents.stream.rings import Rings
 
 GIVE_S = 0.05
 """Rows are given on so often."""
@@ -137,7 +137,7 @@ def _whole(found: object) -> int:
 class LiveReceiver:
     """Hears all live intakes of one process."""
 
-    def __init__(self, receiving: Receiving, sockets: Sequence[LiveSocket], ring: Ring) -> None:
+    def __init__(self, receiving: Receiving, sockets: Sequence[LiveSocket], ring: Rings) -> None:
         self._receiving, self._sockets, self._ring = receiving, sockets, ring
         self._path = receiving.state_dir / RECEIVED
         self._drilled = requested(receiving.state_dir / DRILL_REQUEST)

@@ -1,0 +1,237 @@
+"""From settings to several detectors: which of their processes this one is, and what state it goes on from."""
+
+from __future__ import annotations
+
+import re
+import secrets
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import structlog
+
+from agents.core.column_kernels import Key
+from agents.core.errors import SettingsError
+from agents.core.files import locked, make_private_folder
+from agents.core.text import NETWORK
+from agents.core.types import Incident
+from agents.detection import privacy, snapshot
+from agents.detection.detector import HABITS_FILE, NETWORK_FILE, PEAKS_FILE, WINDOWS_FILE, TunnelDetector
+from agents.detection.shared.part import PartDetector
+from agents.detection.shared.together import TogetherDetector
+from agents.runtime.drill.relay import DrillRelay
+from agents.runtime.several.exchange import DetectorExchange, Several
+from agents.runtime.several.network_process import NETWORK_PROCESS
+from agents.settings import Settings
+from agents.stream.slots import SLOTS, detector_for, slot_of_client
+
+_FOLDER = re.compile(r"detector-([1-9][0-9]?)-of-([1-9][0-9]?)", re.ASCII)
+_log = structlog.get_logger()
+
+
+class Saved(NamedTuple):
+    """One file that a detector saved, and the slots whose newest state it has."""
+
+    name: str
+    path: Path
+    slots: frozenset[int]
+
+
+def _folders(state_dir: Path) -> Iterator[tuple[Path, int, int]]:
+    """Folders with state of detectors: its number from 0 on, of how many. One detector for all has `state_dir`."""
+    yield state_dir, 0, 1
+    for folder in state_dir.glob("detector-*-of-*"):
+        if found := _FOLDER.fullmatch(folder.name):
+            yield folder, int(found[1]) - 1, int(found[2])
+
+
+def saved_by_slot(state_dir: Path, name: str, slots: frozenset[int]) -> list[Saved]:
+    """Where the newest state of these slots lies, whatever number of detectors wrote it."""
+    newest: dict[int, tuple[float, Path]] = {}
+    for folder, number, detectors in _folders(state_dir):
+        try:
+            at = (folder / name).stat().st_mtime
+        except OSError:
+            continue
+        for slot in slots:
+            if slot % detectors == number and at > newest.get(slot, (0.0, folder))[0]:
+                newest[slot] = at, folder / name
+    files = {path for _, path in newest.values()}
+    return [Saved(name, path, frozenset(s for s in newest if newest[s][1] == path)) for path in sorted(files)]
+
+
+@dataclass(frozen=True)
+class Among:
+    """One process of several. number: of a detector from 0 on; the process `network` has none."""
+
+    exchange: DetectorExchange
+    name: str
+    state_dir: Path
+
+    @property
+    def judges(self) -> bool:
+        """Whether it is a detector."""
+        return self.name != NETWORK_PROCESS
+
+    @property
+    def relay(self) -> DrillRelay | None:
+        """What passes on the rows of drills, in a detector."""
+        return DrillRelay(self.state_dir) if self.judges else None
+
+    @property
+    def detectors(self) -> int:
+        """How many there are."""
+        return len(self.exchange.names)
+
+    @property
+    def processes(self) -> int:
+        """Detectors, and the process beside them."""
+        return self.detectors + 1
+
+    @property
+    def key(self) -> Key:
+        """Of all hashes."""
+        return self.exchange.key
+
+    @property
+    def folder(self) -> Path:
+        """Where its state lies."""
+        return self.state_dir / f"{self.name}-of-{self.detectors}" if self.judges else self.state_dir
+
+    @property
+    def number(self) -> int:
+        """Of a detector, from 0 on."""
+        return self.exchange.names.index(self.name)
+
+    def detector(self, model: Any, keys_max: int, *args: Any) -> TunnelDetector:
+        """What judges in this process. keys_max: of all detectors."""
+        if not self.judges:
+            return TogetherDetector(model, keys_max, *args, tables=self.exchange.tables)
+        return PartDetector(model, -(-keys_max // self.detectors), *args, view=self.exchange.view(self.name))
+
+    def parts(self, detector: TunnelDetector, relay: DrillRelay | None) -> dict[str, Any]:
+        """What a Judge of this process has beside the collaborators of any."""
+        if not self.judges:
+            others = [self.state_dir / f"{name}-of-{self.detectors}" for name in self.exchange.names]
+            return {
+                "restore": partial(self._restore_network, detector),
+                "owns": lambda incident: incident.client == NETWORK,
+                "erase_to": others,
+                "saved": partial(drop_outdated, self.state_dir),
+            }
+        make_private_folder(self.folder)
+        assert isinstance(detector, PartDetector) and relay is not None
+        return {
+            "restore": partial(self._restore, detector),
+            "owns": self._owns,
+            "say": partial(self.exchange.say, detector, relay, self.name),
+            "saved": partial(drop_outdated, self.state_dir),
+        }
+
+    def _owns(self, incident: Incident) -> bool:
+        return incident.client != NETWORK and detector_for(incident.client, self.detectors) == self.number
+
+    def _restore(self, detector: PartDetector) -> None:
+        mine = frozenset(slot for slot in range(SLOTS) if slot % self.detectors == self.number)
+        saved = [one for name in (WINDOWS_FILE, HABITS_FILE) for one in saved_by_slot(self.state_dir, name, mine)]
+        try:
+            detector.load_files([(one.name, one.path.read_bytes(), _in_slots(one.slots)) for one in saved])
+        except (OSError, ValueError) as error:
+            _log.warning("state_not_restored", path=str(self.folder), error=str(error))
+        if flows := detector.gauges()["flows"]:
+            _log.info("windows_restored", flows=flows)
+
+    def _restore_network(self, detector: TunnelDetector) -> None:
+        for name in (NETWORK_FILE, PEAKS_FILE, HABITS_FILE):
+            path = self.state_dir / name
+            try:
+                detector.load(name, path.read_bytes())
+            except FileNotFoundError:
+                continue
+            except (OSError, ValueError) as error:
+                _log.warning("state_not_restored", path=str(path), error=str(error))
+
+
+def restored_of(settings: Settings, detector: TunnelDetector) -> dict[str, Any]:
+    """What a Judge of all clients has beside its collaborators, where several detectors saved state before it."""
+    if len(list(_folders(settings.state_dir))) == 1:
+        return {}
+
+    def restore() -> None:
+        every, state_dir = frozenset(range(SLOTS)), settings.state_dir
+        saved = saved_by_slot(state_dir, WINDOWS_FILE, every)
+        try:
+            detector.flows.key = detector.flows.network.key = _key(state_dir)
+            files = [(one.path.read_bytes(), _in_slots(one.slots)) for one in saved]
+            snapshot.load_some_flows(files, detector.flows)
+            for name in (NETWORK_FILE, PEAKS_FILE, HABITS_FILE):
+                if (path := state_dir / name).exists():
+                    detector.load(name, path.read_bytes())
+            for one in saved_by_slot(state_dir, HABITS_FILE, every):
+                if one.path.parent != state_dir:
+                    detector.incidents.explainer.absorb(one.path.read_bytes(), _in_slots(one.slots))
+        except (OSError, ValueError) as error:
+            _log.warning("state_not_restored", path=str(state_dir), error=str(error))
+
+    return {"restore": restore, "saved": partial(drop_outdated, settings.state_dir)}
+
+
+def drop_outdated(state_dir: Path) -> None:
+    """Delete saved windows of which each slot has newer ones: they hold what people may have had erased since."""
+    newest = {one.path.parent for one in saved_by_slot(state_dir, WINDOWS_FILE, frozenset(range(SLOTS)))}
+    for folder, _, detectors in _folders(state_dir):
+        if folder not in newest:
+            for name in (WINDOWS_FILE, HABITS_FILE) if detectors > 1 else (WINDOWS_FILE,):
+                (folder / name).unlink(missing_ok=True)
+
+
+def _in_slots(slots: frozenset[int]) -> Callable[[str], bool]:
+    return lambda client: slot_of_client(client) in slots
+
+
+def several_of(settings: Settings, make: Callable[..., Any]) -> Several | None:
+    """The detectors of a plan, where there are several. make: judge_parts without `among`."""
+    _adopt_spools(settings)
+    if settings.detector_processes == 1:
+        return None
+    exchange = DetectorExchange(settings.detector_processes, _key(settings.state_dir))
+    return Several(exchange, lambda name: make(among=Among(exchange, name, settings.state_dir)))
+
+
+def _adopt_spools(settings: Settings) -> None:
+    """Move batches that wait in the spools of another number of detectors to where they are looked for now."""
+    root, count = settings.spool_folder, settings.detector_processes
+    names = [f"detector-{number + 1}" for number in range(count)] if count > 1 else []
+    target = root / names[0] if names else root
+    used = {target, *(root / name for name in (*names, NETWORK_PROCESS) if names)}
+    for folder in {root, *root.glob("detector-*"), root / NETWORK_PROCESS} - used:
+        waiting = list(folder.glob("*.npz"))
+        if not waiting:
+            continue
+        try:
+            with locked(folder / "lock"):
+                make_private_folder(target)
+                for path in waiting:
+                    path.rename(target / path.name)
+        except BlockingIOError:  # another process has it, and will say so
+            continue
+        _log.info("spool_adopted", folder=str(folder), batches=len(waiting))
+
+
+def check_several(settings: Settings) -> None:
+    """Raise SettingsError for settings that several detectors cannot have."""
+    if settings.detector_processes > 1 and settings.of(privacy.SPEC)["privacy"] != "off":
+        raise SettingsError("cannot use setting DETECTOR_PROCESSES: more than 1 needs PRIVACY=off")
+
+
+def _key(state_dir: Path) -> Key:
+    """The key of the newest saved windows, so that all of them can be gone on from; a new one where there are none."""
+    found = [folder / WINDOWS_FILE for folder, _, _ in _folders(state_dir)]
+    for path in sorted((one for one in found if one.exists()), key=lambda one: -one.stat().st_mtime):
+        try:
+            return snapshot.key_of_dump(path.read_bytes())
+        except (OSError, ValueError):
+            continue
+    return secrets.randbits(64), secrets.randbits(64)

@@ -1,0 +1,180 @@
+"""The process `network`: all clients of several detectors are counted here, and the health of all is summed up."""
+
+from __future__ import annotations
+
+import json
+import signal
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from agents.alerting.intake_losses import IntakeLosses
+from agents.alerting.losses import Losses
+from agents.detection.shared.saying import saying_of
+from agents.detection.shared.together import TogetherDetector
+from agents.runtime.detector_process import Judge
+from agents.runtime.heartbeat import PARTS, STALE_S, DetectorHealth, Heartbeat
+from agents.runtime.several.exchange import DetectorExchange, Several
+from agents.runtime.signals import Beat, crashes_end
+from agents.sources.heard_days import Listened
+from agents.sources.live.loss import losing_intakes
+from agents.stream.shared import IDLE_S, SharedStream
+
+NETWORK_PROCESS = "network"
+"""Name of the process in which all clients are counted together."""
+PAUSE_S = 0.02
+"""Between two looks at messages, so that those of several detectors are counted in order of time."""
+SUMMED = ("scored", "stored", "spooled", "lost", "sampled_out", "unexplained", "queue_waiting", "queue_dropped")
+"""Numbers that are in the memory of each detector's stream."""
+TOLD = (
+    "flows",
+    "flows_refused",
+    "flows_forgotten",
+    "incidents_open",
+    "spool_waiting",
+    "replayed",
+    "damaged",
+    "already",
+)
+"""Numbers that a detector's own note tells."""
+
+
+class NetworkLoop:
+    """Messages of the detectors to the judge of all clients; and the health of all of them."""
+
+    def __init__(self, exchange: DetectorExchange, judge: Judge, stream: SharedStream, listens: bool) -> None:
+        self._exchange, self._judge, self._stream = exchange, judge, stream
+        self._losses = Losses(judge.state_dir, judge.alerts.send)
+        self._intake_losses = IntakeLosses(judge.alerts.send)
+        self._listened = Listened(judge.state_dir) if listens else None
+        assert isinstance(judge.detector, TogetherDetector)
+        self._together = judge.detector
+
+    def run(self, stop: threading.Event, beat: Beat) -> None:
+        """Count until `stop` is set and nothing waits."""
+        while True:
+            beat(2 * IDLE_S)
+            found = {name: box.peek() for name, box in self._exchange.mailboxes.items()}
+            messages = [message for waiting, _ in found.values() for message in waiting]
+            if messages:
+                self._judge.hear([saying_of(message) for message in messages])
+                for name, (_, end) in found.items():
+                    self._exchange.mailboxes[name].advance_to(end)
+            self.publish()
+            if messages:
+                stop.wait(PAUSE_S)
+            elif stop.is_set():
+                return
+            else:
+                self._exchange.bell.wait(IDLE_S)
+
+    def publish(self) -> None:
+        """Let the detectors know what is known now."""
+        self._exchange.facts.write(self._together.facts().packed())
+
+    def health(self) -> DetectorHealth:
+        """What the heartbeat says: of this process and of all detectors."""
+        own, streams = self._judge.health(), [self._stream.of(at) for at in range(self._stream.detectors)]
+        each = {name: self._told(name) for name in self._exchange.names}
+        streamed = [one.health() for one in streams]
+        detectors = {
+            name: {"ok": bool(told.get("ok")), "load_level": now["load_level"]}
+            | {key: now[key] for key in SUMMED}
+            | {key: int(told.get(key, 0)) for key in TOLD}
+            | {"unsaid": self._exchange.mailboxes[name].dropped, "last_batch_at": told.get("last_batch_at", 0.0)}
+            for (name, told), now in zip(each.items(), streamed, strict=True)
+        }
+        sums = {key: sum(one[key] for one in streamed) for key in SUMMED}
+        sums |= {key: getattr(own, key) + sum(one[key] for one in detectors.values()) for key in TOLD}
+        notes = list(each.values())
+        why = {f"{name} {what}": text for name, told in each.items() for what, text in told.get("disk", {}).items()}
+        disk = {**own.disk, **why}
+        run_id = streamed[0]["run_id"]
+        lost = self._losses.note(run_id, sums["lost"], "; ".join(f"{name}: {text}" for name, text in disk.items()))
+        if self._listened is not None:
+            self._listened.note(run_id, streamed[0]["counters"]["received"])
+        self._intake_losses.note(losing_intakes(self._judge.state_dir))
+        oldest = [one["oldest_unjudged_at"] for one in streamed if one["oldest_unjudged_at"]]
+        return replace(
+            own,
+            **sums,
+            judging=own.judging and all(told.get("ok") and told.get("judging") for told in notes),
+            run_id=run_id,
+            load_level=max(one["load_level"] for one in streamed),
+            lost_in_all=lost[0],
+            lost_unacknowledged=lost[1],
+            disk=disk,
+            counters=streamed[0]["counters"],
+            processes=streamed[0]["processes"],
+            oldest_unjudged_at=min(oldest, default=0.0),
+            last_batch_at=max((told.get("last_batch_at", 0.0) for told in notes), default=0.0),
+            alerts=_summed([own.alerts, *(told.get("alerts", {}) for told in notes)]),
+            exports=_summed([own.exports, *(told.get("exports", {}) for told in notes)]),
+            sink_failures=_summed([own.sink_failures, *(told.get("sink_failures", {}) for told in notes)]),
+            channels=_channels([own.channels, *(told.get("channels", {}) for told in notes)]),
+            detectors=detectors,
+        )
+
+    def _told(self, name: str) -> Mapping[str, Any]:
+        try:
+            found: dict[str, Any] = json.loads(self._exchange.notes[name].read())
+        except ValueError:
+            return {}
+        return found | {"ok": abs(time.time() - found.get("at", 0.0)) < STALE_S}
+
+    def end(self) -> None:
+        """Write down what the next process goes on from."""
+        self.health()
+        if self._listened is not None:
+            self._listened.write()
+
+
+def _summed(each: Sequence[Mapping[str, int]]) -> dict[str, int]:
+    total: Counter[str] = Counter()
+    for one in each:
+        total.update(one)
+    return dict(total)
+
+
+def _channels(each: Sequence[Mapping[str, Mapping[str, Any]]]) -> dict[str, dict[str, Any]]:
+    """Of each channel what waits in all processes, and the worst that one of them says."""
+    found: dict[str, dict[str, Any]] = {}
+    for one in each:
+        for name, state in one.items():
+            known = found.setdefault(name, {**state, "waiting": 0})
+            worse = state if state["failures"] > known["failures"] else {}
+            found[name] = {**known, **worse, "waiting": known["waiting"] + state["waiting"]}
+    return found
+
+
+def run_network(several: Several, stream: SharedStream, listens: bool, ready: Callable[[], None], beat: Beat) -> int:
+    """The process `network`: counts what the detectors say until SIGTERM, then what is left of it."""
+    stop, exchange = threading.Event(), several.exchange
+    signal.set_wakeup_fd(exchange.bell.writing, warn_on_full_buffer=False)  # whichever thread a signal finds
+    signal.signal(signal.SIGTERM, lambda *_: stop.set())
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
+
+    def end() -> None:
+        stop.set()
+        exchange.bell.ring()
+
+    with crashes_end(end) as crashed:
+        parts = several.make(NETWORK_PROCESS)
+        judge = Judge(parts)
+        loop = NetworkLoop(exchange, judge, stream, listens)
+        path = parts.state_dir / PARTS["listener"]
+        heartbeat = Heartbeat(path, lambda: loop.health().to_json(), note=parts.note, in_force=parts.in_force)
+        try:
+            judge.start()
+            loop.publish()
+            heartbeat.start()
+            ready()
+            loop.run(stop, beat)
+        finally:
+            judge.close()
+            loop.end()
+            heartbeat.stop()
+    return int(bool(crashed))

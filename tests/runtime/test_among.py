@@ -1,0 +1,89 @@
+"""Saved state of detectors: of each slot the newest, whatever number of detectors wrote it; and what runs is told."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agents.core.errors import SettingsError
+from agents.learning.baseline import model_bytes
+from agents.learning.registry import ModelRegistry
+from agents.runtime.bootstrap import load_settings
+from agents.runtime.bootstrap.among import check_several, drop_outdated, saved_by_slot, several_of
+from agents.runtime.health import ProcessHealth, metrics_of
+from agents.runtime.heartbeat import DetectorHealth, Heartbeat
+from agents.scoring.model import Model
+from agents.stream.slots import SLOTS
+
+EVERY = frozenset(range(SLOTS))
+NAME = "windows.snapshot"
+
+
+def write(state_dir: Path, folder: str, at: float) -> Path:
+    path = state_dir / folder / NAME
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(b"x")
+    os.utime(path, (at, at))
+    return path
+
+
+def test_of_each_slot_the_newest_file_counts(tmp_path: Path) -> None:
+    whole, half = write(tmp_path, ".", 10), write(tmp_path, "detector-2-of-2", 20)
+    third = write(tmp_path, "detector-1-of-3", 30)
+    found = {one.path: one.slots for one in saved_by_slot(tmp_path, NAME, EVERY)}
+    assert found == {
+        third: frozenset(slot for slot in EVERY if slot % 3 == 0),
+        half: frozenset(slot for slot in EVERY if slot % 3 and slot % 2),
+        whole: frozenset(slot for slot in EVERY if slot % 3 and not slot % 2),
+    }
+    drop_outdated(tmp_path)
+    assert whole.exists() and half.exists() and third.exists(), "each has the newest of some slots"
+    newer = [write(tmp_path, f"detector-{number}-of-4", 40) for number in range(1, 5)]
+    drop_outdated(tmp_path)
+    assert [whole.exists(), half.exists(), third.exists()] == [False] * 3
+    assert all(path.exists() for path in newer)
+
+
+def test_batches_that_wait_are_looked_for_by_any_number(tmp_path: Path) -> None:
+    settings = load_settings(data_dir=tmp_path, detector_processes=2)
+    waiting = settings.spool_folder / "0000000000000001-abc-0.npz"
+    waiting.parent.mkdir(parents=True)
+    waiting.write_bytes(b"x")
+    made = several_of(settings, lambda among: None)
+    assert made is not None and made.exchange.names == ["detector-1", "detector-2"]
+    assert (settings.spool_folder / "detector-1" / waiting.name).exists() and not waiting.exists()
+    made.exchange.close()
+    assert several_of(load_settings(data_dir=tmp_path), lambda among: None) is None
+    assert waiting.exists()
+
+
+def test_clients_must_be_known_by_their_addresses(tmp_path: Path) -> None:
+    check_several(load_settings(data_dir=tmp_path, detector_processes=2))
+    check_several(load_settings(data_dir=tmp_path, privacy="truncate"))
+    with pytest.raises(SettingsError, match="DETECTOR_PROCESSES: more than 1 needs PRIVACY=off"):
+        check_several(load_settings(data_dir=tmp_path, detector_processes=2, privacy="truncate"))
+
+
+def test_each_detector_is_in_health_and_metrics(tmp_path: Path) -> None:
+    each: dict[str, Any] = {
+        "ok": True,
+        "load_level": 0,
+        "scored": 7,
+        "queue_waiting": 1,
+        "queue_dropped": 2,
+        "flows": 3,
+    }
+    each |= {"incidents_open": 1, "unsaid": 0, "last_batch_at": 0.0}
+    state = DetectorHealth(judging=True, detectors={"detector-1": each, "detector-2": {**each, "unsaid": 4}})
+    beat = Heartbeat(tmp_path / "detector.json", state.to_json)
+    beat.start()
+    registry = ModelRegistry(tmp_path / "models", Model.from_bytes, model_bytes())
+    found = ProcessHealth(tmp_path, registry).components()["detectors"]
+    beat.stop()
+    assert (found["ok"], found["detector-1"]["ok"], found["detector-2"]["ok"]) == (False, True, False)
+    assert found["error"] == "cannot rely on detector-2: see dns-tunnel doctor"
+    metrics = {one.name: one.value for one in metrics_of(state)}
+    assert (metrics["detector_1_scored_total"], metrics["detector_2_unsaid_total"]) == (7, 4)
