@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import hmac
 import ipaddress
@@ -39,6 +40,8 @@ ATTEMPTS_MAX = 5
 ATTEMPTS_S = 60.0
 ADDRESSES_MAX = 1024
 """Addresses whose attempts are kept; the oldest is dropped first."""
+CHECKS_MAX = 3
+"""Passwords that are looked at at once; the others wait without a thread, of which forms need some, too."""
 FRESH_S = 5.0
 """A session or token is looked up again after so many seconds; without a database the last answer holds on."""
 KNOWN_MAX = 4096
@@ -80,7 +83,7 @@ class Gatekeeper:
         if not parts.token:
             raise ValueError("cannot serve without a token")
         self._parts, self._token = parts, parts.token.encode()
-        self.attempts = Attempts()
+        self.attempts, self.checks = Attempts(), asyncio.Semaphore(CHECKS_MAX)
         self._guard = threading.Lock()
         self._by_token: dict[str, Person] = {}
         self._ends: dict[str, float] = {}

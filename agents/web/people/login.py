@@ -12,7 +12,7 @@ from agents.core.errors import AgentsError, StoreError, UsageError
 from agents.core.text import printable
 from agents.store.people.sessions import SESSION_S
 from agents.store.people.users import ConsoleUser
-from agents.web.auth import ATTEMPTS_S, COOKIE, address_of, gate_of, noted
+from agents.web.auth import ATTEMPTS_S, COOKIE, HANGS_S, address_of, gate_of, noted
 from agents.web.pages import form_of, page
 from agents.web.parts import parts_of
 from agents.web.people.oidc import LOGIN_S, OidcError
@@ -21,8 +21,6 @@ OIDC_COOKIE = "dns_tunnel_login"
 """Binds the answer of an OpenID provider to the browser that was sent there."""
 FOLLOWING_MAX = 2000
 """Characters of the path to go to after login; logins that are under way hold it in memory."""
-HANGS_S = 1.0
-"""What somebody without a session may make a thread wait for a sign of life of the database."""
 page_router = APIRouter(include_in_schema=False)
 
 
@@ -67,7 +65,8 @@ async def login(request: Request) -> Response:
         if gate.knows(password.strip()):
             secret = await asyncio.to_thread(_by_token, request, name)
         else:
-            secret, wait_s = await asyncio.to_thread(_by_password, request, name, password)
+            async with gate.checks:
+                secret, wait_s = await asyncio.to_thread(_by_password, request, name, password)
             if not secret:
                 if wait_s:
                     return _wait(request, wait_s, **kept)

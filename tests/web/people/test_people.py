@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import html
 import re
+import threading
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,7 @@ from agents.core.errors import StoreError
 from agents.store import Store
 from agents.store.people.roles import Role
 from agents.web.app import create_app
-from agents.web.auth import ATTEMPTS_MAX
+from agents.web.auth import ATTEMPTS_MAX, CHECKS_MAX
 from agents.web.people.first_login import FirstLogin
 from tests.support.running import wait_for
 from tests.support.verdicts import incident, verdicts
@@ -292,6 +294,26 @@ def test_many_logins_at_once_from_one_address_each_count(world: World) -> None:
 
     answers = asyncio.run(guess())
     assert (answers.count(401), answers.count(429)) == (ATTEMPTS_MAX, 12 - ATTEMPTS_MAX)
+
+
+def test_logins_leave_threads_to_forms(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    together = threading.Barrier(CHECKS_MAX + 1)
+    seen = list[int]()
+
+    def slowly(*_: object) -> bool:
+        with suppress(threading.BrokenBarrierError):  # where no more come than may, nobody waits on
+            seen.append(together.wait(1))
+        return False
+
+    async def guess() -> None:
+        transport = httpx.ASGITransport(world.app, raise_app_exceptions=False)
+        async with httpx.AsyncClient(transport=transport, base_url="http://console") as client:
+            sent = [client.post("/login", data={"name": f"n{n}", "password": "wrong"}) for n in range(ATTEMPTS_MAX)]
+            assert [one.status_code for one in await asyncio.gather(*sent)] == [401] * ATTEMPTS_MAX
+
+    monkeypatch.setattr("agents.store.people.users.matches", slowly)
+    asyncio.run(guess())
+    assert seen == [], f"more than {CHECKS_MAX} were looked at at once"
 
 
 def test_right_passwords_use_up_no_attempt(world: World) -> None:
