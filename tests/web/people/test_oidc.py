@@ -22,6 +22,7 @@ from agents.store.people.roles import Role
 from agents.web.app import create_app
 from agents.web.people import oidc
 from agents.web.people.oidc import OidcError, OidcOptions, OidcProvider, must_be_complete
+from tests.support.patience import patient
 from tests.web.test_console import HTML, World
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
@@ -215,7 +216,7 @@ def test_a_provider_that_hangs_keeps_one_thread_and_is_left_alone_for_a_while(mo
     def hang(method: str, address: str, **_: Any) -> Any:
         asked.append(address)
         begun.set()
-        goes_on.wait(60)
+        goes_on.wait(patient(60))
         raise OidcError("cannot reach the OpenID provider: ReadTimeout")
 
     monkeypatch.setattr(oidc, "_asked", hang)
@@ -223,7 +224,7 @@ def test_a_provider_that_hangs_keeps_one_thread_and_is_left_alone_for_a_while(mo
     provider = OidcProvider(options("https://login.example"))
     with ThreadPoolExecutor(1) as pool:
         first = pool.submit(provider.begin, CALLBACK, "/")
-        assert begun.wait(60)
+        assert begun.wait(patient(60))
         with pytest.raises(OidcError, match="has not answered yet"):
             provider.begin(CALLBACK, "/")
         goes_on.set()

@@ -20,6 +20,7 @@ from agents.store.people.roles import Role
 from agents.web.app import create_app
 from agents.web.auth import ATTEMPTS_MAX, CHECKS_MAX
 from agents.web.people.first_login import FirstLogin
+from tests.support.patience import patient
 from tests.support.running import wait_for
 from tests.support.verdicts import incident, verdicts
 from tests.web.test_console import AUTH, HTML, TOKEN, World
@@ -302,7 +303,7 @@ def test_logins_leave_threads_to_forms(world: World, monkeypatch: pytest.MonkeyP
 
     def slowly(*_: object) -> bool:
         with suppress(threading.BrokenBarrierError):  # where no more come than may, nobody waits on
-            seen.append(together.wait(1))
+            seen.append(together.wait(patient(1)))
         return False
 
     async def guess() -> None:
