@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import hmac
 import ipaddress
+import math
 import re
 import secrets
 import threading
@@ -38,6 +40,8 @@ ATTEMPTS_MAX = 5
 ATTEMPTS_S = 60.0
 ADDRESSES_MAX = 1024
 """Addresses whose attempts are kept; the oldest is dropped first."""
+CHECKS_MAX = 3
+"""Passwords that are looked at at once; the others wait without a thread, of which forms need some, too."""
 FRESH_S = 5.0
 """A session or token is looked up again after so many seconds; without a database the last answer holds on."""
 KNOWN_MAX = 4096
@@ -61,6 +65,7 @@ class Person:
     scopes: frozenset[AccessScope]
     session: str = ""  # hash of the browser's session; "" = a program
     is_user: bool = True  # else the API token, as which anybody may call themselves anything
+    until: float = math.inf  # end of the token that asks: none that it makes may hold longer
 
     def may(self, scope: str) -> bool:
         return scope in self.scopes
@@ -78,7 +83,7 @@ class Gatekeeper:
         if not parts.token:
             raise ValueError("cannot serve without a token")
         self._parts, self._token = parts, parts.token.encode()
-        self.attempts = Attempts()
+        self.attempts, self.checks = Attempts(), asyncio.Semaphore(CHECKS_MAX)
         self._guard = threading.Lock()
         self._by_token: dict[str, Person] = {}
         self._ends: dict[str, float] = {}
@@ -118,6 +123,8 @@ class Gatekeeper:
             self._by_token.pop(key, None)
             self._ends.pop(key, None)
         self.forget(key)
+        if self._parts.database_hangs(HANGS_S):
+            raise StoreError("cannot reach the database: it gives no answer")
         self._parts.people.sessions.end(key)
 
     def forget(self, key: str = "") -> None:
@@ -208,7 +215,7 @@ class Gatekeeper:
             key = hash_of(sent.credentials)
             found = self._looked_up(key, lambda: self._parts.people.tokens.find(sent.credentials), raises=True)
         if isinstance(found, ApiToken) and found.holds(time.time()):
-            return Person(found.name, found.may)
+            return Person(found.name, found.may, until=found.until)
         self.attempts.wrong(address)
         return None
 
@@ -240,6 +247,11 @@ class Attempts:
         self._wrong[address] = [*times, time.monotonic()][-ATTEMPTS_MAX:]
         if len(self._wrong) > ADDRESSES_MAX:
             self._wrong.popitem(last=False)
+
+    def take_back(self, address: str) -> None:
+        """The last one was not wrong."""
+        if times := self._wrong.get(address):
+            self._wrong[address] = times[:-1]
 
 
 def gate_of(request: Request) -> Gatekeeper:

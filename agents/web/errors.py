@@ -43,7 +43,8 @@ def on_parameter(request: Request, error: Exception) -> JSONResponse:
 def on_ours(request: Request, error: Exception) -> JSONResponse:
     status = next(_STATUS[kind] for kind in type(error).__mro__ if kind in _STATUS)
     if status >= 500:
-        log.warning("request_failed", path=request.url.path, error=str(error))
+        # The route, not the path: that of a one-time link is a secret.
+        log.warning("request_failed", route=getattr(request.scope.get("route"), "path", ""), error=str(error))
     return _answer(status, str(error))
 
 

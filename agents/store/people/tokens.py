@@ -73,9 +73,8 @@ class TokenStore:
         if not 0 < days <= DAYS_MAX:
             raise UsageError(f"cannot make a token for {days:g} days: more than 0 and at most {DAYS_MAX} are possible")
         token_id, secret, now = secrets.token_hex(6), secrets.token_urlsafe(32), time.time()
-        row = {
+        row: dict[str, object] = {
             "token_id": token_id,
-            "name": name,
             "what_for": what_for,
             "secret": hash_of(secret),
             "scopes": " ".join(sorted(wanted)),
@@ -84,7 +83,8 @@ class TokenStore:
             "revoked_by": "",
         }
         with self._store.writing("make a token") as connection:
-            role = active_user(connection, name).role
+            user = active_user(connection, name)
+            name, role, row["name"] = user.name, user.role, user.name  # whatever letter case it was typed in
             if beyond := wanted - role.scopes:
                 raise UsageError(f"cannot make that token: the role {role} has no scope {', '.join(sorted(beyond))}")
             holds = select(_T.token_id).where(_T.name == name, _T.revoked_at.is_(None), _T.until > now)

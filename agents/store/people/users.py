@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import re
 import secrets
+import threading
 import time
+from collections import OrderedDict
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,6 +30,8 @@ FAILED_FREE = 5
 """Wrong passwords in a row that nobody waits for."""
 LOCKED_S, LOCKED_MAX_S = 30.0, 900.0
 """The wait after the next one; it doubles with each, up to the most: who guesses gets 100 tries a day and user."""
+STRANGERS_MAX = 4096
+"""Names of nobody whose wrong passwords are counted; the oldest is dropped first."""
 _U = USERS.c
 
 
@@ -51,13 +56,36 @@ class Attempt:
 
     user: ConsoleUser | None
     wait_s: float = 0.0
+    is_locked_now: bool = False  # a user's wait has begun with it: for the audit log, not for whoever asks
+
+
+class Strangers:
+    """Names that no user has wait as a user's does: else the wait would say who is a user. Safe between threads."""
+
+    def __init__(self) -> None:
+        self._guard = threading.Lock()
+        self._failed: OrderedDict[str, tuple[int, float]] = OrderedDict()
+
+    def locked_until(self, name: str) -> float:
+        with self._guard:
+            return self._failed.get(name, (0, 0.0))[1]
+
+    def failed(self, name: str, now: float) -> float:
+        """Count a wrong password; seconds until the next may come."""
+        with self._guard:
+            failed = self._failed.pop(name, (0, 0.0))[0] + 1
+            wait = _wait_after(failed)
+            self._failed[name] = failed, now + wait
+            while len(self._failed) > STRANGERS_MAX:
+                self._failed.popitem(last=False)
+        return wait
 
 
 class UserStore:
     """Users in a store. Every method raises StoreError; what people do, UsageError too."""
 
     def __init__(self, store: Store) -> None:
-        self._store = store
+        self._store, self._strangers = store, Strangers()
 
     def all(self) -> list[ConsoleUser]:
         """Every user, by name."""
@@ -125,6 +153,10 @@ class UserStore:
     def change_password(self, name: str, old: str, new: str, session: str) -> None:
         """Set another password; sessions of the user but that with this hash end."""
         attempt = self.log_in(name, old)
+        if attempt.wait_s:
+            raise UsageError(
+                f"cannot change the password: too many wrong ones; wait {math.ceil(attempt.wait_s)} seconds"
+            )
         if attempt.user is None:
             raise UsageError("cannot change the password: the present one is another")
         kept = hashed(new, attempt.user.name)
@@ -139,10 +171,12 @@ class UserStore:
         with self._store.reading("read a user") as connection:
             row = connection.execute(select(USERS).where(_U.name == named)).mappings().first()
         known = row is not None and row["disabled_at"] is None
-        if row is not None and row["locked_until"] > now:
-            return Attempt(None, row["locked_until"] - now)
+        locked_until = row["locked_until"] if row is not None and known else self._strangers.locked_until(named)
+        if 0 < (wait := locked_until - now) <= LOCKED_MAX_S:  # beyond it, the clock was set back: nobody waits for that
+            return Attempt(None, wait)
         if not matches(row["password"] if row is not None and known else "", password) or row is None:
-            return Attempt(None, self._failed(named, now) if known else 0.0)
+            wait = (self._failed if known else self._strangers.failed)(named, now) if named else 0.0
+            return Attempt(None, wait, known and wait > 0)
         values = {"failed": 0, "locked_until": 0.0, "last_login": now}
         with self._store.writing("note a login") as connection:
             connection.execute(update(USERS).where(_U.name == named).values(values))
@@ -153,8 +187,7 @@ class UserStore:
         with self._store.writing("note a wrong password") as connection:
             connection.execute(update(USERS).where(_U.name == name).values(failed=_U.failed + 1))
             failed = connection.execute(select(_U.failed).where(_U.name == name)).scalar_one()
-            beyond = failed - FAILED_FREE
-            wait = min(LOCKED_S * 2.0 ** min(beyond, 30), LOCKED_MAX_S) if beyond >= 0 else 0.0
+            wait = _wait_after(failed)
             connection.execute(update(USERS).where(_U.name == name).values(locked_until=now + wait))
         return wait
 
@@ -229,6 +262,12 @@ def active_user(connection: Connection, name: str) -> ConsoleUser:
     if row is None or row["disabled_at"] is not None:
         raise UsageError(f"cannot find the user {printable(name, 64)!r}, or they are disabled")
     return _user(dict(row))
+
+
+def _wait_after(failed: int) -> float:
+    """Seconds to wait after so many wrong passwords in a row."""
+    beyond = failed - FAILED_FREE
+    return min(LOCKED_S * 2.0 ** min(beyond, 30), LOCKED_MAX_S) if beyond >= 0 else 0.0
 
 
 def _other_admin(connection: Connection, name: str) -> None:

@@ -31,7 +31,7 @@ FIRST_DAY = date(1971, 1, 1)
 INCIDENTS_MAX = 10_000
 """Incidents of a week that are looked at, last seen first."""
 DOMAINS_SHOWN, CHANGES_SHOWN = 50, 500
-"""Domains of a page; entries of the audit log that are looked at for what was silenced."""
+"""Domains of a page; entries of the audit log, of each kind, that are looked at for what was silenced."""
 SILENCING = ("known service kept", "allow add")
 """How the audit log calls it when somebody takes a service for known."""
 Until = Annotated[str, Query(max_length=10, description="the last day, UTC; empty = today", examples=["2026-01-11"])]
@@ -48,7 +48,7 @@ def summed_week(parts: Parts, until: str) -> dict[str, Any]:
     found = list(islice(parts.console.said_of_all(search), INCIDENTS_MAX))
     told = [(one, said) for one, said in found if is_paged(one)]
     listed = [(one, said) for one, said in found if not is_paged(one)]
-    silenced = [one for one in _changes(parts, since, ends) if one.action in SILENCING]
+    silenced = _changes(parts, since, ends)
     return {
         "since": since,
         "until": ends,
@@ -103,7 +103,10 @@ def _severities(found: Sequence[tuple[Incident, Triage]]) -> dict[str, int]:
 
 
 def _changes(parts: Parts, since: float, until: float) -> list[AuditEntry]:
-    return [one for one in parts.console.audit.entries(limit=CHANGES_SHOWN) if since <= one.at < until]
+    """Newest first. Each kind is asked for by itself: whatever else is in the log, logins too, leaves none out."""
+    entries = parts.console.audit.entries
+    found = [one for action in SILENCING for one in entries(action=action, limit=CHANGES_SHOWN)]
+    return sorted((one for one in found if since <= one.at < until), key=lambda one: one.audit_id, reverse=True)
 
 
 @router.get("/weekly", summary="A week in one answer")

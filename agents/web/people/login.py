@@ -5,26 +5,38 @@ from __future__ import annotations
 import asyncio
 from math import ceil
 
-from fastapi import APIRouter, HTTPException, Request, Response
+from fastapi import APIRouter, Depends, HTTPException, Request, Response
 from starlette.responses import RedirectResponse
 
 from agents.core.errors import AgentsError, StoreError, UsageError
 from agents.core.text import printable
 from agents.store.people.sessions import SESSION_S
 from agents.store.people.users import ConsoleUser
-from agents.web.auth import ATTEMPTS_S, COOKIE, address_of, gate_of, noted
+from agents.web.auth import ATTEMPTS_S, COOKIE, HANGS_S, address_of, gate_of, noted
 from agents.web.pages import form_of, page
 from agents.web.parts import parts_of
 from agents.web.people.oidc import LOGIN_S, OidcError
 
 OIDC_COOKIE = "dns_tunnel_login"
 """Binds the answer of an OpenID provider to the browser that was sent there."""
+FOLLOWING_MAX = 2000
+"""Characters of the path to go to after login; logins that are under way hold it in memory."""
 page_router = APIRouter(include_in_schema=False)
+
+
+def of_this_site(request: Request) -> None:
+    """Refuse forms of other sites, which could log somebody out, or in as another; they hold no session's key.
+
+    W3C Fetch Metadata: a browser says so where the address is https or this machine's. Raises HTTPException.
+    """
+    if request.headers.get("sec-fetch-site", "none") not in ("same-origin", "none"):
+        raise HTTPException(403, "cannot take a form that is not of a page of this console")
 
 
 def local_path(path: str) -> str:
     """The path to go to after login; "/" if it could lead to another site."""
     plain = path.isascii() and path.isprintable() and "\\" not in path
+    plain = plain and len(path) <= FOLLOWING_MAX
     return path if plain and path.startswith("/") and not path.startswith("//") else "/"
 
 
@@ -38,7 +50,7 @@ def login_form(request: Request) -> Response:
     return _form(request, next=local_path(request.query_params.get("next", "")))
 
 
-@page_router.post("/login")
+@page_router.post("/login", dependencies=[Depends(of_this_site)])
 async def login(request: Request) -> Response:
     """Check what was entered, limit attempts, and give the browser its cookie."""
     gate, address = gate_of(request), address_of(request)
@@ -48,21 +60,25 @@ async def login(request: Request) -> Response:
     if not gate.attempts.allowed(address):
         return _wait(request, ATTEMPTS_S, **kept)
     password = form.get("password", [""])[0]
+    gate.attempts.wrong(address)  # until it is known to be right: of many that are sent at once, each counts
     try:
         if gate.knows(password.strip()):
             secret = await asyncio.to_thread(_by_token, request, name)
         else:
-            secret, wait_s = await asyncio.to_thread(_by_password, request, name, password)
+            async with gate.checks:
+                secret, wait_s = await asyncio.to_thread(_by_password, request, name, password)
             if not secret:
-                gate.attempts.wrong(address)
                 if wait_s:
                     return _wait(request, wait_s, **kept)
                 return _form(request, 401, problem="That is not the password of that name.", **kept)
     except UsageError as error:
+        gate.attempts.take_back(address)
         return _form(request, 422, problem=str(error), **kept)
     except StoreError:
+        gate.attempts.take_back(address)
         said = "cannot reach the database: until it is back, the API token opens the console"
         return _form(request, 503, problem=said, **kept)
+    gate.attempts.take_back(address)
     return _welcome(request, secret, following)
 
 
@@ -75,7 +91,7 @@ def _wait(request: Request, seconds: float, **kept: str) -> Response:
 def _by_token(request: Request, name: str) -> str:
     """A session by the API token. Raises UsageError where the name is a user's."""
     parts = parts_of(request)
-    if name and not parts.database_hangs(1.0):
+    if name and not parts.database_hangs(HANGS_S):
         try:
             taken = parts.people.users.named(name) is not None
         except StoreError:  # this way in is the one that needs no database
@@ -90,11 +106,11 @@ def _by_token(request: Request, name: str) -> str:
 def _by_password(request: Request, name: str, password: str) -> tuple[str, float]:
     """A session of a user, or "" and how long to wait."""
     people = parts_of(request).people
-    if parts_of(request).database_hangs(1.0):
+    if parts_of(request).database_hangs(HANGS_S):
         raise StoreError("cannot reach the database: it gives no answer")
     attempt = people.users.log_in(name, password)
     if attempt.user is None:
-        if attempt.wait_s:
+        if attempt.is_locked_now:  # not at each try while it lasts: no stranger fills the log
             noted(request, "login refused", "console", f"wrong passwords from {address_of(request)}", name.lower())
         return "", attempt.wait_s
     return session_begun(request, attempt.user, "with a password"), 0.0
@@ -121,7 +137,7 @@ def set_session(request: Request, answer: Response, secret: str) -> None:
     answer.set_cookie(COOKIE, cookie, SESSION_S, httponly=True, samesite="strict", secure=secure)
 
 
-@page_router.post("/logout")
+@page_router.post("/logout", dependencies=[Depends(of_this_site)])
 def logout(request: Request) -> Response:
     """End the session, here and on the server; without a database it ends by itself, and here at once."""
     answer = RedirectResponse("/login", 303)
@@ -140,13 +156,15 @@ def link_form(request: Request, secret: str) -> Response:
 
 
 def _link_form(request: Request, secret: str, status: int = 200, problem: str = "") -> Response:
+    if parts_of(request).database_hangs(HANGS_S):
+        raise StoreError("cannot reach the database: it gives no answer")
     user = parts_of(request).people.users.by_link(secret[:100])
     if user is None:
         problem, status = "That link was used, or is too old. An admin makes another.", 404
     return page(request, "link.html", status, user=user, secret=secret, problem=problem)
 
 
-@page_router.post("/login/link/{secret}")
+@page_router.post("/login/link/{secret}", dependencies=[Depends(of_this_site)])
 async def link_used(request: Request, secret: str) -> Response:
     """Set the password and begin a session."""
     address, gate = address_of(request), gate_of(request)

@@ -30,6 +30,8 @@ BEGUN_MAX = 1000
 """Logins under way at once; the oldest is dropped first."""
 TIMEOUT_S, KEPT_S = 5.0, 3600.0
 """Seconds to wait for the provider; and for which its description and keys are kept."""
+AGAIN_S, ASKED_S = 5.0, 1.0
+"""A provider that gave no description is asked again after so many seconds; how long others wait for who asks."""
 LEEWAY_S = 60
 """By how much its clock may differ from ours, seconds."""
 ALGORITHMS = ["RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA"]
@@ -78,7 +80,8 @@ class OidcProvider:
 
     def __init__(self, options: OidcOptions) -> None:
         self._options = options
-        self._guard = threading.Lock()
+        self._guard, self._asking = threading.Lock(), threading.Lock()
+        self._failed: tuple[float, str] = (-AGAIN_S, "")
         self._begun: OrderedDict[str, _Begun] = OrderedDict()
         self._described: tuple[float, Mapping[str, Any]] = (-KEPT_S, {})
         self._keys: tuple[float, Mapping[str, Any]] = (-KEPT_S, {})
@@ -113,7 +116,7 @@ class OidcProvider:
         """Who came back with `code`."""
         with self._guard:
             begun = self._begun.pop(state, None)
-        if begun is None or begun.until < time.monotonic() or not hmac.compare_digest(begun.browser, browser):
+        if begun is None or begun.until < time.monotonic() or not _same(begun.browser, browser):
             raise OidcError("cannot log in: that login was not begun here, or took too long; begin again")
         if error or not code:
             raise OidcError(f"cannot log in: the provider says {printable(error, 60) or 'nothing'}")
@@ -180,16 +183,41 @@ class OidcProvider:
         return max(roles, key=list(Role).index, default=self._options.default)
 
     def _description(self) -> Mapping[str, Any]:
-        """OpenID Connect Discovery 1.0, section 4."""
-        at, found = self._described
-        if time.monotonic() - at < KEPT_S:
+        """OpenID Connect Discovery 1.0, section 4.
+
+        One thread asks at a time: nobody needs a password to make one wait here for a provider that hangs.
+        """
+        if found := self._described_lately():
             return found
+        if not self._asking.acquire(timeout=ASKED_S):
+            raise OidcError("cannot reach the OpenID provider: it has not answered yet; try again")
+        try:
+            return self._described_lately() or self._described_now()
+        finally:
+            self._asking.release()
+
+    def _described_lately(self) -> Mapping[str, Any]:
+        """Its description as it was read last; {} = it has to be asked. Raises OidcError where it just was, in vain."""
+        at, why = self._failed
+        if time.monotonic() - at < AGAIN_S:
+            raise OidcError(why)
+        at, found = self._described
+        return found if time.monotonic() - at < KEPT_S else {}
+
+    def _described_now(self) -> Mapping[str, Any]:
+        try:
+            self._described = time.monotonic(), self._asked_for_description()
+        except OidcError as error:
+            self._failed = time.monotonic(), str(error)
+            raise
+        return self._described[1]
+
+    def _asked_for_description(self) -> Mapping[str, Any]:
         found = _asked("GET", self._options.issuer.rstrip("/") + "/.well-known/openid-configuration")
         if str(found.get("issuer", "")).rstrip("/") != self._options.issuer.rstrip("/"):
             raise OidcError("cannot use OIDC_ISSUER: its description names another issuer")
         for name in ("authorization_endpoint", "token_endpoint", "jwks_uri"):
             _must_be_safe(str(found.get(name, "")), OidcError)
-        self._described = time.monotonic(), found
         return found
 
     def _key_set(self, fresh: bool) -> Any:
@@ -198,6 +226,11 @@ class OidcProvider:
             found = _asked("GET", self._description()["jwks_uri"])
             self._keys = time.monotonic(), found
         return found
+
+
+def _same(one: str, other: str) -> bool:
+    """Whether two texts are the same, in a time that does not say where they differ; a cookie may be no ASCII."""
+    return hmac.compare_digest(one.encode(), other.encode("utf-8", "surrogatepass"))
 
 
 def _asked(method: str, address: str, **sent: Any) -> Mapping[str, Any]:

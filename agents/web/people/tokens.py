@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 
 from fastapi import APIRouter, Depends, Request
 
 from agents.core.errors import UsageError
+from agents.core.types import DAY_S
 from agents.store.people.roles import AccessScope
 from agents.store.people.tokens import ApiToken
 from agents.web.api import PROBLEMS, known_parameters
@@ -38,7 +40,7 @@ def _entry(token: ApiToken) -> TokenEntry:
 
 @router.post("/tokens", summary="Make a token")
 def token_made(request: Request, sent: TokenMake) -> TokenMade:
-    """Of the user who asks; it may do no more than they may, also later."""
+    """Of the user who asks; it may do no more than they may, also later, and ends no later than the token that asks."""
     text, token_id = make_token(request, sent.what_for, sent.scopes, sent.days)
     return TokenMade(token=text, token_id=token_id)
 
@@ -65,6 +67,7 @@ def make_token(request: Request, what_for: str, scopes: Sequence[str], days: flo
         raise UsageError("cannot make a token: the API token is nobody's; log in as a user")
     if beyond := [one for one in scopes if not person.may(one)]:
         raise UsageError(f"cannot make a token with the scope {', '.join(beyond)}: you do not have it")
+    days = min(days, max((person.until - time.time()) / DAY_S, 0.0))
     text, token_id = parts_of(request).people.tokens.make(person.name, what_for, scopes, days)
     noted(request, "token made", token_id, f"{what_for}: {' '.join(scopes)}, {days:g} days")
     return text, token_id

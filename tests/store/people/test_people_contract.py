@@ -93,6 +93,43 @@ def test_wrong_passwords_wait_longer_each_time_and_the_right_one_waits_with_them
     assert wait_of(people, "wrong") == 0.0, "it begins anew"
 
 
+def test_names_of_nobody_wait_as_users_do(people: PeopleStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    user(people)
+    user(people, "gone")
+    now = people.users.all()[0].made_at
+    monkeypatch.setattr("time.time", lambda: now)
+    people.users.change("gone", disabled=True)
+    waits = {
+        name: [people.users.log_in(name, "wrong").wait_s for _ in range(FAILED_FREE + 1)]
+        for name in ("ann", "nobody", "gone")
+    }
+    assert waits["ann"] == waits["nobody"] == waits["gone"] == [0] * (FAILED_FREE - 1) + [LOCKED_S] * 2
+
+
+def test_nobody_waits_because_the_clock_was_set_back(people: PeopleStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    user(people)
+    now = people.users.all()[0].made_at
+    monkeypatch.setattr("time.time", lambda: now + 10 * 86_400)
+    assert [wait_of(people, "wrong") for _ in range(FAILED_FREE)][-1] > 0
+    monkeypatch.setattr("time.time", lambda: now)
+    assert people.users.log_in("ann", PASSWORD).user is not None
+
+
+def test_a_token_is_a_users_whatever_letter_case_their_name_is_typed_in(people: PeopleStore) -> None:
+    user(people)
+    text, token_id = people.tokens.make(" Ann", "a test", ["read"])
+    found = people.tokens.find(text)
+    assert found is not None and (found.name, found.token_id) == ("ann", token_id)
+
+
+def test_who_has_to_wait_is_told_so_at_a_change_of_the_password_too(people: PeopleStore) -> None:
+    user(people)
+    for _ in range(FAILED_FREE):
+        people.users.log_in("ann", "wrong")
+    with pytest.raises(UsageError, match="wait 30 seconds"):
+        people.users.change_password("ann", PASSWORD, "another long one", "")
+
+
 def test_wrong_passwords_at_once_all_count(people: PeopleStore) -> None:
     user(people)
     barrier = threading.Barrier(8)

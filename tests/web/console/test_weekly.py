@@ -108,3 +108,16 @@ def test_what_was_left_out_and_missed_is_red(world: World) -> None:
     page = world.call("GET", "/console/weekly", app, headers={"Cookie": world.cookie(app)}).text
     for text in ("12 queries left out", "1 of 4 test tunnels not seen", "listener: nothing was heard"):
         assert re.search(rf'<li class="bad">{text}', page), text
+
+
+def test_no_stranger_at_the_login_pushes_out_of_the_week_what_was_silenced(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("agents.web.console.weekly.CHANGES_SHOWN", 3)
+    audit = world.parts.console.audit
+    audit.add("ann", "console", "known service kept", "cdn.example", "ours")
+    audit.add("bea", "command line", "allow add", "mail.example")
+    for _ in range(4):
+        audit.add("admin", "console", "login refused", "console")
+    silenced = world.get("/weekly").json()["silenced"]
+    assert [(one["author"], one["suffix"]) for one in silenced] == [("bea", "mail.example"), ("ann", "cdn.example")]

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
+import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,6 +22,7 @@ from agents.store.people.roles import Role
 from agents.web.app import create_app
 from agents.web.people import oidc
 from agents.web.people.oidc import OidcError, OidcOptions, OidcProvider, must_be_complete
+from tests.support.patience import patient
 from tests.web.test_console import HTML, World
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
@@ -198,3 +201,39 @@ def test_settings_with_which_nobody_could_log_in(changed: dict[str, Any], said: 
     must_be_complete(options("", client_id=""))
     with pytest.raises(SettingsError, match=said):
         must_be_complete(replace(options("https://login.example"), **changed))
+
+
+def test_a_cookie_that_is_no_text_is_another_browsers(world: World) -> None:
+    address, _ = begin(world)
+    headers = {b"Accept": b"text/html", b"Cookie": b"dns_tunnel_login=\xe9\xff"}
+    answer = world.call("GET", at_provider(address, "7"), headers=headers)
+    assert (answer.status_code, "begin again" in answer.text) == (403, True)
+
+
+def test_a_provider_that_hangs_keeps_one_thread_and_is_left_alone_for_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked, begun, goes_on = list[str](), threading.Event(), threading.Event()
+
+    def hang(method: str, address: str, **_: Any) -> Any:
+        asked.append(address)
+        begun.set()
+        goes_on.wait(patient(60))
+        raise OidcError("cannot reach the OpenID provider: ReadTimeout")
+
+    monkeypatch.setattr(oidc, "_asked", hang)
+    monkeypatch.setattr(oidc, "ASKED_S", 0.01)
+    provider = OidcProvider(options("https://login.example"))
+    with ThreadPoolExecutor(1) as pool:
+        first = pool.submit(provider.begin, CALLBACK, "/")
+        assert begun.wait(patient(60))
+        with pytest.raises(OidcError, match="has not answered yet"):
+            provider.begin(CALLBACK, "/")
+        goes_on.set()
+        with pytest.raises(OidcError, match="ReadTimeout"):
+            first.result()
+    with pytest.raises(OidcError, match="ReadTimeout"):
+        provider.begin(CALLBACK, "/")
+    assert len(asked) == 1
+    monkeypatch.setattr(oidc, "AGAIN_S", 0.0)
+    with pytest.raises(OidcError, match="ReadTimeout"):
+        provider.begin(CALLBACK, "/")
+    assert len(asked) == 2, "after a while it is asked again"

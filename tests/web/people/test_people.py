@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import asyncio
 import html
 import re
+import threading
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+import structlog
 
 from agents.core.errors import StoreError
 from agents.core.types import ChannelResult
 from agents.store import Store
 from agents.store.people.roles import Role
 from agents.web.app import create_app
-from agents.web.auth import ATTEMPTS_MAX
+from agents.web.auth import ATTEMPTS_MAX, CHECKS_MAX
 from agents.web.people.first_login import FirstLogin
+from tests.support.patience import patient
 from tests.support.running import wait_for
 from tests.support.verdicts import incident, verdicts
 from tests.web.test_console import AUTH, HTML, TOKEN, World
@@ -275,3 +280,102 @@ def test_the_first_start_prints_a_link_for_the_admin_until_it_is_used(
     sent = {"password": PASSWORD, "again": PASSWORD}
     assert world.call("POST", links[1], data=sent).status_code == 303
     assert start() == ""
+
+
+def test_wrong_passwords_do_not_say_whether_somebody_has_the_name(world: World) -> None:
+    def answers(name: str) -> list[tuple[int, str, str]]:
+        world.app = create_app(world.parts)  # the address begins anew, the names' waits stay
+        sent = [world.call("POST", "/login", data={"name": name, "password": "wrong"}) for _ in range(ATTEMPTS_MAX)]
+        return [(one.status_code, one.headers.get("retry-after", ""), one.text.replace(name, "")) for one in sent]
+
+    Visitor(world, "ann", Role.VIEWER)
+    gone = Visitor(world, "bea", Role.VIEWER)
+    world.parts.people.users.change(gone.name, disabled=True)
+    assert answers("ann") == answers("bea") == answers("eve")
+    assert [one.author for one in world.parts.console.audit.entries(action="login refused")] == ["ann"]
+
+
+def test_tries_during_a_wait_are_not_each_in_the_audit_log(world: World) -> None:
+    ann = Visitor(world, "ann", Role.VIEWER)
+    for _ in range(ATTEMPTS_MAX + 3):
+        world.app = create_app(world.parts)  # as from another address
+        ann.log_in("wrong")
+    assert len(world.parts.console.audit.entries(action="login refused")) == 1
+
+
+def test_many_logins_at_once_from_one_address_each_count(world: World) -> None:
+    async def guess() -> list[int]:
+        transport = httpx.ASGITransport(world.app, raise_app_exceptions=False)
+        async with httpx.AsyncClient(transport=transport, base_url="http://console") as client:
+            sent = [client.post("/login", data={"name": f"n{n}", "password": "wrong"}) for n in range(12)]
+            return [one.status_code for one in await asyncio.gather(*sent)]
+
+    answers = asyncio.run(guess())
+    assert (answers.count(401), answers.count(429)) == (ATTEMPTS_MAX, 12 - ATTEMPTS_MAX)
+
+
+def test_logins_leave_threads_to_forms(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    together = threading.Barrier(CHECKS_MAX + 1)
+    seen = list[int]()
+
+    def slowly(*_: object) -> bool:
+        with suppress(threading.BrokenBarrierError):  # where no more come than may, nobody waits on
+            seen.append(together.wait(patient(1)))
+        return False
+
+    async def guess() -> None:
+        transport = httpx.ASGITransport(world.app, raise_app_exceptions=False)
+        async with httpx.AsyncClient(transport=transport, base_url="http://console") as client:
+            sent = [client.post("/login", data={"name": f"n{n}", "password": "wrong"}) for n in range(ATTEMPTS_MAX)]
+            assert [one.status_code for one in await asyncio.gather(*sent)] == [401] * ATTEMPTS_MAX
+
+    monkeypatch.setattr("agents.store.people.users.matches", slowly)
+    asyncio.run(guess())
+    assert seen == [], f"more than {CHECKS_MAX} were looked at at once"
+
+
+def test_right_passwords_use_up_no_attempt(world: World) -> None:
+    ann = Visitor(world, "ann", Role.VIEWER)
+    assert [ann.log_in().status_code for _ in range(2 * ATTEMPTS_MAX)] == [303] * 2 * ATTEMPTS_MAX
+
+
+def test_no_other_site_logs_somebody_in_or_out(world: World) -> None:
+    ann = Visitor(world, "ann", Role.VIEWER)
+    link = "/login/link/" + world.parts.people.users.open_link("ann")
+    right = {"name": "ann", "password": PASSWORD, "again": PASSWORD}
+    for site in ("cross-site", "same-site"):
+        for url in ("/login", "/logout", link):
+            answer = world.call("POST", url, headers={"Cookie": ann.cookie, "Sec-Fetch-Site": site}, data=right)
+            assert (answer.status_code, "set-cookie" in answer.headers) == (403, False), url
+    assert ann.page("/").status_code == 200
+    for url in ("/login", link, "/logout"):
+        here = {"Cookie": ann.cookie, "Sec-Fetch-Site": "same-origin"}
+        assert world.call("POST", url, headers=here, data=right).status_code == 303, url
+
+
+def test_a_token_makes_none_that_outlives_it(world: World) -> None:
+    ann = Visitor(world, "ann", Role.ANALYST)
+    made = ann.send("/console/account", do="token", what_for="a day", days="1", scope="read")
+    auth = bearer(token_in(made.text))
+    answer = world.call("POST", "/tokens", headers=auth, json={"what_for": "x", "scopes": ["read"], "days": 366})
+    assert answer.status_code == 200, answer.text
+    ends = {one["what_for"]: one["until"] for one in world.get("/tokens", headers=auth).json()["tokens"]}
+    assert ends["x"] <= ends["a day"] + 1
+
+
+def test_a_one_time_link_is_in_no_log(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    def away(*_: object, **__: object) -> None:
+        raise StoreError("cannot reach the database")
+
+    link = "/login/link/" + world.parts.people.users.add("ann", Role.ADMIN, "test")
+    monkeypatch.setattr(Store, "reading", away)
+    with structlog.testing.capture_logs() as logged:
+        assert world.call("GET", link, headers=HTML).status_code == 503
+        assert world.call("POST", link, data={"password": PASSWORD, "again": PASSWORD}).status_code == 503
+    assert any(one["event"] == "request_failed" for one in logged)
+    assert link.rpartition("/")[2] not in str(logged)
+
+
+def test_a_path_to_go_on_to_is_short(world: World) -> None:
+    assert 'name="next" value="/docs"' in world.call("GET", "/login?next=/docs").text
+    assert 'name="next" value="/"' in world.call("GET", "/login?next=/" + "x" * 3000).text
