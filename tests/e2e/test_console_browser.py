@@ -45,7 +45,10 @@ pytestmark = [pytest.mark.e2e, pytest.mark.skipif(CHROMIUM is None, reason="chro
 def console(folder: Path) -> Iterator[str]:
     """`dns-tunnel run` with two incidents of this minute; its address."""
     port = free_port()
-    settings = {"api_port": str(port), "listen_port": str(free_port()), "api_token": TOKEN, "upstreams": "127.0.0.1:9"}
+    settings = {
+        "api_port": str(port), "listen_port": str(free_port()), "api_token": TOKEN, "upstreams": "127.0.0.1:9",
+        "compiled": "off",
+    }  # fmt: skip
     with product("run", folder, **settings):
         now = time.time()
         loud = incident(

@@ -37,7 +37,7 @@ def stored(world: World, **facts: Any) -> Incident:
     return made
 
 
-def label(world: World, made: Incident) -> str:
+def label(world: World, made: Incident) -> str | None:
     return world.parts.console.triage.of([made.incident_id])[made.incident_id].label
 
 
