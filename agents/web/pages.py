@@ -68,6 +68,13 @@ def _link(kind: str, name: str, shown: str) -> Markup:
     return Markup('<a href="/console/{}/{}">{}</a>').format(kind, quote(name, safe=""), shown)
 
 
+def when(ts: float | str | None) -> Markup:
+    """A time that the reader's browser shows in their zone, UTC without script; "–" for none, other text as it is."""
+    if not isinstance(ts, int | float):
+        return escape(_utc(ts))
+    return Markup('<time datetime="{}">{} UTC</time>').format(_iso(ts), _utc(ts))
+
+
 def client_link(client: str) -> Markup:
     """A client, with a link to what it did."""
     return _link("clients", client, who(client))
@@ -78,7 +85,7 @@ def domain_link(domain: str, shown: str | None = None) -> Markup:
     return _link("domains", domain, domain if shown is None else shown)
 
 
-_templates.globals |= {"client_link": client_link, "domain_link": domain_link}
+_templates.globals |= {"client_link": client_link, "domain_link": domain_link, "when": when}
 _templates.filters |= {"iso": _iso, "amount": amount_text, "type_name": type_name, "rcode_name": _rcode}
 _templates.filters |= {"utc": _utc, "pretty": lambda value: json.dumps(value, indent=2)}
 _templates.filters |= {

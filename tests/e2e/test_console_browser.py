@@ -5,25 +5,21 @@ Pictures of each page lie in the folder of CONSOLE_PICTURES, where that is set.
 
 from __future__ import annotations
 
-import os
 import re
-import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Browser, Error, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Page, expect
 
 from agents.core.types import Severity
 from agents.store import open_store
-from tests.support.patience import patient
+from tests.e2e.browsing import CHROMIUM, faults_of, page_of, picture
 from tests.support.running import free_port, product
 from tests.support.verdicts import incident, verdicts
 
-CHROMIUM = shutil.which("chromium")
 TOKEN = "a token of sixteen characters and more"
 PAGES = {
     "now": "/",
@@ -49,7 +45,10 @@ pytestmark = [pytest.mark.e2e, pytest.mark.skipif(CHROMIUM is None, reason="chro
 def console(folder: Path) -> Iterator[str]:
     """`dns-tunnel run` with two incidents of this minute; its address."""
     port = free_port()
-    settings = {"api_port": str(port), "listen_port": str(free_port()), "api_token": TOKEN, "upstreams": "127.0.0.1:9"}
+    settings = {
+        "api_port": str(port), "listen_port": str(free_port()), "api_token": TOKEN, "upstreams": "127.0.0.1:9",
+        "compiled": "off",
+    }  # fmt: skip
     with product("run", folder, **settings):
         now = time.time()
         loud = incident(
@@ -75,34 +74,15 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         yield address
 
 
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    options = ["--no-sandbox", "--disable-background-networking", "--disable-component-update", "--disable-sync"]
-    expect.set_options(timeout=patient(15) * 1000)
-    with sync_playwright() as playwright:
-        try:
-            started = playwright.chromium.launch(executable_path=CHROMIUM, args=options)
-        except Error as error:
-            pytest.skip(f"Chromium cannot start here: {str(error).splitlines()[0]}")
-        yield started
-        started.close()
-
-
 @contextmanager
 def person(browser: Browser, base: str, **options: object) -> Iterator[Page]:
-    """A page of somebody who has logged in; what the browser complains of fails the test."""
-    context = browser.new_context(**options)  # type: ignore[arg-type]
-    context.set_default_timeout(patient(15) * 1000)
-    page, complaints = context.new_page(), list[str]()
-    page.on("console", lambda message: complaints.append(message.text) if message.type == "error" else None)
-    page.on("pageerror", lambda error: complaints.append(str(error)))
-    page.goto(f"{base}/login")
-    page.get_by_label("Name").fill("ann")
-    page.get_by_label("Password").fill(TOKEN)
-    page.get_by_role("button", name="Log in").click()
-    yield page
-    assert complaints == []
-    context.close()
+    """A page of somebody who has logged in."""
+    with page_of(browser, **options) as page:
+        page.goto(f"{base}/login")
+        page.get_by_label("Name").fill("ann")
+        page.get_by_label("Password").fill(TOKEN)
+        page.get_by_role("button", name="Log in").click()
+        yield page
 
 
 def test_an_alarm_is_understood_in_one_click_silenced_in_two_and_undone_in_one(browser: Browser, base: str) -> None:
@@ -165,19 +145,13 @@ def test_every_page_fits_and_axe_finds_nothing_serious(
     browser: Browser, base: str, scheme: str, width: int, height: int
 ) -> None:
     found: dict[str, list[str]] = {}
-    pictures = os.environ.get("CONSOLE_PICTURES")
     size = {"width": width, "height": height}
     with person(browser, base, color_scheme=scheme, viewport=size, bypass_csp=True) as page:
         incident_page = page.get_by_role("link", name="evil.example", exact=True).first.get_attribute("href")
         for name, path in {**PAGES, "incident": str(incident_page)}.items():
             page.goto(base + path)
-            if pictures:
-                page.screenshot(path=f"{pictures}/{name}-{width}-{scheme}.png", full_page=True)
-            violations = Axe().run(page).response["violations"]
-            serious = [one for one in violations if one["impact"] in ("serious", "critical")]
-            found[name] = [f"{one['id']}: {one['nodes'][0]['html'][:120]}" for one in serious]
-            wide = page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
-            found[name] += [f"{wide} px too wide"] if wide > 0 else []
+            picture(page, f"{name}-{width}-{scheme}")
+            found[name] = faults_of(page)
     assert {name: said for name, said in found.items() if said} == {}
 
 

@@ -13,6 +13,8 @@ import pytest
 
 from agents.dns.blocks import BLOCKS_FILE
 from agents.enforcement.keeper import HITS_FILE
+from agents.store.console.triage import Change
+from agents.store.feedback.labels import Label
 from tests.support.verdicts import incident, verdicts
 from tests.web.test_console import AUTH, HTML, World
 
@@ -138,6 +140,7 @@ def test_hostile_text_is_escaped_and_a_damaged_list_is_said(world: World, tmp_pa
 def test_an_incident_leads_to_the_form(world: World) -> None:
     one = incident(domain="evil.net", detected_at=time.time())
     world.store.write(verdicts([], incidents=(one,)), "a batch")
+    world.parts.console.triage.change([one.incident_id], Change(label=Label.TUNNEL), "ann", "API")
     headers = HTML | {"Cookie": Browser(world).cookie}
     text = world.call("GET", f"/console/incidents/{one.incident_id}", headers=headers).text
     (link,) = re.findall(r'href="/console/blocks(\?[^"]+)"', text)

@@ -60,7 +60,8 @@ def test_a_coordinator_shows_who_has_sent_and_what_a_round_took_of_each(world: W
     fleet = Coordinated(tmp_path)
     fleet.send("one")
     page = shown(world, fleet=fleet.desk)
-    assert '<td>one</td><td>has sent</td><td class="time">2026-11-18 11:06:40</td>' in page
+    sent_at = '<time datetime="2026-11-18T11:06:40Z">2026-11-18 11:06:40 UTC</time>'
+    assert f'<td>one</td><td>has sent</td><td class="time">{sent_at}</td>' in page
     assert '<td>two</td><td>not yet</td><td class="time">–</td>' in page
     assert "No round has ended yet." in page
     fleet.send("two", delta=[10.0] * WEIGHTS, counts=[900] * BINS)

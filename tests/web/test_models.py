@@ -160,8 +160,8 @@ def test_a_form_asks_for_reason_and_confirmation(world: World) -> None:
 def test_a_canary_is_shown_with_what_was_seen(world: World) -> None:
     world.registry.start_canary(NEW.model_id, {"hours": 48.0, "share": 0.25}, 1_767_225_600.0, Author("ann"))
     page = Browser(world).get().text
-    assert "25.0% of the clients since 2026-01-01 00:00:00 UTC" in page
-    assert "promoted at 2026-01-03 00:00:00 UTC" in page
+    assert '25.0% of the clients since <time datetime="2026-01-01T00:00:00Z">2026-01-01 00:00:00 UTC</time>' in page
+    assert 'promoted at <time datetime="2026-01-03T00:00:00Z">2026-01-03 00:00:00 UTC</time>' in page
     assert 'value="approve"' in Browser(world).get(f"{URL}/canary").text
 
 

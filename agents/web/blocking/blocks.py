@@ -15,7 +15,7 @@ from agents.core.text import NETWORK, counted
 from agents.dns.blocks import Block, BlockAction, BlockList
 from agents.store.people.roles import AccessScope
 from agents.web.api import PROBLEMS, known_parameters
-from agents.web.auth import author_of, noted
+from agents.web.auth import author_of, gate_of, noted
 from agents.web.pages import InSession, page, sent_form
 from agents.web.parts import BlockBook, parts_of
 from agents.web.schemas import BlockAdd, BlockAuthor, BlockEntry, BlockRemove, BlocksAnswer
@@ -93,8 +93,10 @@ def _entries(book: BlockBook, blocks: Sequence[Block]) -> list[BlockEntry]:
 @page_router.get("/console/blocks", dependencies=[InSession])
 def block_page(request: Request) -> Response:
     """The page; `domain`, `client` and `reason` of the address are filled in."""
-    filled = {name: request.query_params.get(name, "")[:1024] for name in ("domain", "client", "reason")}
-    return _page_of(request, 200, **filled)
+    asked = {name: request.query_params.get(name, "")[:1024] for name in ("domain", "client", "reason")}
+    told = {name: request.query_params.get(name, "") for name in ("done", "undo")}
+    is_ours = gate_of(request).sign(request, told) == request.query_params.get("sign")
+    return _page_of(request, 200, done=told["done"] if is_ours else "", **asked)
 
 
 def _page_of(request: Request, status: int = 200, **said: str) -> Response:

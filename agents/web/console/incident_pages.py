@@ -38,6 +38,8 @@ OTHERS_DAYS = 7
 EARLIER_MAX = 20
 WAY = "console"
 LIST = "/console/incidents"
+TO_BLOCK = "block"
+"""What the button sends that labels a tunnel and leads to the block of its domain."""
 Told = Annotated[str, Query(max_length=400)]
 """What came of a form, and its signature."""
 page_router = APIRouter(include_in_schema=False)
@@ -139,7 +141,7 @@ def incident_page(
         below=f"{LIST}/{below}?{query}" if below else "",
         back=f"{LIST}?{query}",
         query=query,
-        block_link=_block_link(found),
+        block_link=_block_link(found) if parts.blocks.mode != "off" else "",
         allow_link=_allow_link(found),
         labels=list(Label),
         **_believed(request, sign, done=done, problem=problem, undo=undo),
@@ -179,7 +181,8 @@ def _allow_link(incident: Incident) -> str:
     """Where a person takes the incident's domain for a known service; "" where it has none."""
     if incident.domain in (NETWORK, "."):
         return ""
-    return "/console/services?" + urlencode({"suffix": incident.domain, "reason": f"incident {incident.incident_id}"})
+    wanted = {"suffix": incident.domain, "reason": f"incident {incident.incident_id}", "incident": incident.incident_id}
+    return "/console/services?" + urlencode(wanted)
 
 
 @page_router.post(LIST)
@@ -192,10 +195,14 @@ async def incident_form(request: Request) -> Response:
         told = await asyncio.to_thread(_carried_out, parts_of(request), sent, form.get("incident", []), author)
     except UsageError as error:
         told = {"problem": str(error)[:300]}
-    page_id = sent.get("page", "")
-    back = f"{LIST}/{page_id}" if page_id.isalnum() else LIST
-    kept = parse_qsl(sent.get("query", ""))
     told["sign"] = gate_of(request).sign(request, told)
+    page_id = sent.get("page", "")
+    kept = parse_qsl(sent.get("query", ""))
+    if sent.get("do") == TO_BLOCK and "problem" not in told:
+        found = await asyncio.to_thread(parts_of(request).store.incident_by_id, page_id)
+        if found is not None and (link := _block_link(found)):
+            return RedirectResponse(f"{link}&{urlencode(told)}", 303)
+    back = f"{LIST}/{page_id}" if page_id.isalnum() else LIST
     return RedirectResponse(f"{back}?{urlencode([*kept, *told.items()])}", 303)
 
 
@@ -227,6 +234,7 @@ def _change_of(action: str, sent: Mapping[str, str], author: str) -> Change:
     if action in set(ReviewState):
         return Change(state=ReviewState(action), comment=comment, reason=reason)
     offered = {
+        TO_BLOCK: Change(label=Label.TUNNEL, comment=comment, reason=reason),
         "mine": Change(assignee=author),
         "nobody": Change(assignee=""),
         "assign": Change(assignee=sent.get("assignee", "").strip()),
@@ -240,6 +248,7 @@ def _change_of(action: str, sent: Mapping[str, str], author: str) -> Change:
 
 def _said(action: str, sent: Mapping[str, str], author: str) -> str:
     words = {
+        TO_BLOCK: f"labelled {Label.TUNNEL}",
         "mine": f"in work by {author}",
         "nobody": "nobody's",
         "assign": f"in work by {sent.get('assignee', '').strip() or 'nobody'}",

@@ -5,14 +5,17 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
 from fastapi import APIRouter, Depends, Request, Response
 
-from agents.core.errors import AgentsError
+from agents.core.errors import AgentsError, UsageError
 from agents.core.text import counted
 from agents.detection.explanations.known_desk import KnownDesk, Preview
 from agents.detection.known_services import Entry
+from agents.store.console.triage import Change
+from agents.store.feedback.labels import Label
 from agents.store.people.roles import AccessScope
 from agents.web.api import PROBLEMS, known_parameters
 from agents.web.auth import author_of
@@ -22,7 +25,7 @@ from agents.web.parts import Parts, parts_of
 
 FORM_MAX = 16_384
 """Longest form, bytes."""
-FIELDS = ("suffix", "factor", "reason", "expires")
+FIELDS = ("suffix", "factor", "reason", "expires", "incident")
 router = APIRouter(prefix="/services", responses=PROBLEMS, dependencies=[Depends(known_parameters)])
 page_router = APIRouter(include_in_schema=False)
 
@@ -92,16 +95,29 @@ def _removed(parts: Parts, suffix: str, author: str, way: str) -> str:
 
 @page_router.get("/console/services", dependencies=[InSession])
 def services_page(request: Request) -> Response:
-    """The page; `suffix` and `reason` of the address are filled in."""
+    """The page with the form filled in by the address, and what the entry would do: one click keeps it."""
     filled = {name: request.query_params.get(name, "")[:1024] for name in FIELDS}
     found = None
     problem = ""
     if filled["suffix"]:
         try:
-            found = parts_of(request).known.preview(_typed(parts_of(request).known, filled, "preview"))
+            filled, found = _filled_in(parts_of(request).known, filled)
         except AgentsError as error:
             problem = str(error)
     return _shown(request, filled, found=found, problem=problem)
+
+
+def _filled_in(desk: KnownDesk, asked: Mapping[str, str]) -> tuple[dict[str, str], Preview]:
+    """The form with its end, and where no factor is asked for, with the one that silences the incident it is about."""
+    entry = _typed(desk, asked, "preview")
+    found = desk.preview(entry)
+    filled = dict(asked) | {"expires": entry.expires}
+    needed = [factor for one, factor in found.stay if one.incident_id == asked["incident"]]
+    if needed and not asked["factor"]:
+        filled["factor"] = str(needed[0])
+        with suppress(UsageError):  # more than an entry may have: the page says that the incident stays
+            found = desk.preview(_typed(desk, filled, "preview"))
+    return filled, found
 
 
 def _typed(desk: KnownDesk, sent: Mapping[str, str], author: str) -> Entry:
@@ -142,5 +158,13 @@ def _carried_out(parts: Parts, sent: Mapping[str, str], author: str) -> tuple[Pr
     entry = _typed(parts.known, sent, author if action == "keep" else "preview")
     if action != "keep":
         return parts.known.preview(entry), ""
+    incident = sent.get("incident", "")
+    if incident and parts.store.incident_by_id(incident) is None:
+        raise UsageError("cannot label the incident: it is not stored any more; keep the entry alone")
     found = _kept(parts, entry, "console")
-    return None, f"{entry.suffix} is known until {entry.expires}; {counted(len(found.silenced), 'incident')} closed."
+    done = f"{entry.suffix} is known until {entry.expires}; {counted(len(found.silenced), 'incident')} closed"
+    if incident:
+        said = Change(label=Label.BENIGN, reason=entry.reason)
+        parts.console.triage.change([incident], said, author, "console")
+        done += ", its incident labelled benign"
+    return None, f"{done}."

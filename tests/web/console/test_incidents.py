@@ -315,7 +315,7 @@ def test_an_incident_reads_like_a_sentence_and_shows_what_it_stands_on(world: Wo
     assert ">other.example</a>" in page
     assert ">10.0.0.9</a>" in page
     assert "It would be benign if so." in page
-    assert "/console/blocks?domain=evil.example" in page
+    assert ">Tunnel, and block&#8230;<" in page
     assert "/console/services?suffix=evil.example" in page
 
 
