@@ -110,6 +110,8 @@ def same(rows: Sequence[Row], detectors: int, lag_s: float = LAG_S) -> tuple[lis
     return alone, [one for one in found if one in alone or one[0] not in of_all]
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("capture", CAPTURES.values(), ids=CAPTURES)
 @pytest.mark.parametrize("detectors", MANY)
 def test_any_number_of_detectors_finds_what_one_finds(capture: Callable[[], Sequence[Row]], detectors: int) -> None:

@@ -15,7 +15,7 @@ from agents.detection import snapshot
 from agents.detection.limits import load_peaks
 from agents.runtime import bootstrap
 from agents.runtime.schedule import MAINTAIN, RETRAIN, RetrainScheduler
-from agents.settings import Settings, load
+from agents.settings import Settings
 from agents.store import SpoolingSink
 from agents.web import reports
 from tests.support.listening import wait_until
@@ -31,7 +31,7 @@ def left(tmp_path: Path) -> Settings:
     """Settings of a DATA_DIR as release 0.1 left it."""
     with tarfile.open(ARCHIVE) as archive:
         archive.extractall(tmp_path, filter="data")
-    return load(data_dir=tmp_path)
+    return bootstrap.load_settings(data_dir=tmp_path)
 
 
 def test_the_database_is_upgraded_and_read(left: Settings) -> None:

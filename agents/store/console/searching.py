@@ -102,8 +102,9 @@ class SearchWalk:
         self._conditions, self._of_hours = conditions, of_hours
         self._began = time.monotonic()
         self._rows: list[dict[str, Any]] = []
-        end = position_of(cursor)[0] if cursor else math.inf
-        self._end = min(math.inf if terms.until is None else terms.until, math.nextafter(end, math.inf))
+        end, row = position_of(cursor) if cursor else (math.inf, 0)
+        end = math.nextafter(end, math.inf) if row else end  # where a search stopped (row 0), all from `end` on is seen
+        self._end = min(math.inf if terms.until is None else terms.until, end)
 
     def page(self, replays: bool) -> Found:
         """The page. replays: stored replays are searched, too."""

@@ -98,6 +98,7 @@ def test_summed_up_and_counted_say_the_same(store: Store) -> None:
     assert sum_up(store) == 0
 
 
+@pytest.mark.slow
 def test_what_comes_late_is_summed_up_again(store: Store) -> None:
     store.write(made(1), "live")
     sum_up(store)
@@ -130,6 +131,7 @@ def test_an_hour_is_summed_up_when_it_is_over_and_settled(store: Store) -> None:
     assert QuerySums(store).catch_up(over + 600) == 1
 
 
+@pytest.mark.slow
 def test_a_search_that_stops_goes_on_where_it_stopped(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     store.write(made(1), "live")
     sum_up(store)

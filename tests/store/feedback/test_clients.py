@@ -58,7 +58,7 @@ def test_a_client_is_erased_and_nobody_else(filled: Store) -> None:
     console.triage.change(ids, Change(comment="who is it?"), "ann", "API")
     for name, client in (("mine", MINE), ("theirs", OTHER), ("both", f"{OTHER}+{MINE}")):
         console.views.save(name, f"/console/incidents?q={client}&state=new", "ann", "API")
-    assert records.erase(MINE) == {"queries": 60, "flow-hours": 1, "incidents": 1}
+    assert records.erase(MINE) == {"queries": 60, "flow-hours": 1, "incidents": 1, "sums": 0}
     assert not list(records.rows(MINE))
     assert list(records.rows(OTHER)) == others
     assert [len(console.triage.history(one)) for one in ids] == [0, 1]
@@ -66,7 +66,7 @@ def test_a_client_is_erased_and_nobody_else(filled: Store) -> None:
     (together,) = filled.incidents(client=NETWORK, limit=9)
     assert together.evidence["clients"] == {"count": 2, "loudest": [OTHER]}
     assert [label for label, _, count in LabelStore(filled).counts(1, 0, 1e10) for _ in range(count)] == ["tunnel"]
-    assert records.erase(MINE) == {"queries": 0, "flow-hours": 0, "incidents": 0}
+    assert records.erase(MINE) == {"queries": 0, "flow-hours": 0, "incidents": 0, "sums": 0}
 
 
 @pytest.mark.parametrize("client", ["", "%", "a'; drop table queries; --", "\\x00", "192.0.2.7%"])
