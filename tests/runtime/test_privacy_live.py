@@ -110,7 +110,7 @@ def test_a_client_is_exported_and_erased(tmp_path: Path, inside: Inside, alive: 
         assert (refused.code, refused.err.count("\n")) == (2, 1)
         done = inside(*at, "erase", ADDRESS, "--yes")
         assert done.code == 0, done.err
-        assert done.out.startswith("60 queries, 0 flow-hours, 1 incidents")
+        assert done.out.startswith("60 queries, 0 sums, 0 flow-hours, 1 incidents")
         assert inside(*at, "export", ADDRESS).out == ""
         if alive:
             assert live.stop() == 0
