@@ -47,6 +47,7 @@ class Observed:
         return self.next_state()
 
     def events(self, name: str) -> list[dict[str, Any]]:
-        """Lines of the log with this event."""
-        lines = [line for line in self.log.read_text().splitlines() if line.startswith("{")]
+        """Lines of the log with this event, but the last one while it is being written."""
+        whole, _, _ = self.log.read_text().rpartition("\n")
+        lines = [line for line in whole.splitlines() if line.startswith("{")]
         return [found for found in map(json.loads, lines) if found["event"] == name]
