@@ -13,7 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from agents.core.files import PRIVATE_MODE, write_atomic
+from agents.core.files import PRIVATE_MODE, json_state, write_atomic
 from agents.core.text import command, counted
 from agents.core.types import DAY_S, Message, Severity
 
@@ -27,7 +27,7 @@ class Losses:
         self, state_dir: Path, tell: Callable[[Message], None], clock: Callable[[], float] = time.time
     ) -> None:
         self._state_dir, self._tell, self._clock = state_dir, tell, clock
-        kept = _read(state_dir / LOST_FILE)
+        kept = json_state(state_dir / LOST_FILE)
         self._run_id, self._before = str(kept.get("run_id", "")), _number(kept, "before")
         self._run, self._told, self._told_at = _number(kept, "run"), _number(kept, "told"), _number(kept, "told_at")
         self._written = dict(kept)
@@ -57,12 +57,12 @@ class Losses:
 
 def acknowledged(state_dir: Path) -> int:
     """Lost verdicts of which a person has taken note."""
-    return _number(_read(state_dir / ACKNOWLEDGED_FILE), "lost")
+    return _number(json_state(state_dir / ACKNOWLEDGED_FILE), "lost")
 
 
 def lost_in_all(state_dir: Path) -> int:
     """Lost verdicts of all runs, as they were written last."""
-    kept = _read(state_dir / LOST_FILE)
+    kept = json_state(state_dir / LOST_FILE)
     return _number(kept, "before") + _number(kept, "run")
 
 
@@ -82,14 +82,6 @@ def _message(lost: int, why: str) -> Message:
         [("Lost", f"{lost:,}")],
         Severity.CRITICAL,
     )
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        found = json.loads(path.read_bytes())
-    except (OSError, ValueError):
-        return {}
-    return found if isinstance(found, dict) else {}
 
 
 def _number(kept: dict[str, Any], name: str) -> int:

@@ -6,6 +6,7 @@ And files that people write while we run: what they hold is read again when they
 from __future__ import annotations
 
 import fcntl
+import json
 import os
 import re
 import tempfile
@@ -15,7 +16,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Generic, TypeVar
+from typing import IO, Any, Generic, TypeVar
 
 import structlog
 
@@ -63,6 +64,15 @@ def write_atomic(
         part.unlink(missing_ok=True)  # after the rename it does not exist any more
     if sync:
         _sync_folder(path.parent)
+
+
+def json_state(path: Path) -> dict[str, Any]:
+    """The JSON object in a file that may be missing or damaged; then {}."""
+    try:
+        found = json.loads(path.read_bytes())
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def heirs_of(path: Path) -> tuple[int, int] | None:

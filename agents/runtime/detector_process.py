@@ -11,7 +11,7 @@ import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import structlog
@@ -551,6 +551,19 @@ class DetectorLoop:
         return bool(process["up"]) and process["still_s"] < STILL_S
 
 
+class JudgingLoop(Protocol):
+    """What a process does that has a Judge."""
+
+    def run(self, stop: threading.Event, beat: Beat) -> None:
+        """Work until `stop` is set and nothing waits."""
+
+    def health(self) -> DetectorHealth:
+        """What the heartbeat says."""
+
+    def end(self) -> None:
+        """Write down what the next process goes on from."""
+
+
 def run_detector(
     stream: Stream,
     listeners: Iterable[str],
@@ -563,19 +576,35 @@ def run_detector(
 
     alone: it is the only one; else another process sums up how all of them are.
     """
+
+    def loop_of(judge: Judge) -> JudgingLoop:
+        return DetectorLoop(stream, judge, listeners, alone)
+
+    return run_judge(stream.wakeup_fd, stream.wake, make, loop_of, ready, beat)
+
+
+def run_judge(
+    wakeup_fd: int,
+    wake: Callable[[], None],
+    make: Callable[[], JudgeParts],
+    loop_of: Callable[[Judge], JudgingLoop],
+    ready: Callable[[], None],
+    beat: Beat,
+) -> int:
+    """A process with a Judge, from its start to its end by SIGTERM. wake: ends a wait, as a byte to wakeup_fd does."""
     stop = threading.Event()
-    signal.set_wakeup_fd(stream.wakeup_fd, warn_on_full_buffer=False)  # whichever thread a signal finds
+    signal.set_wakeup_fd(wakeup_fd, warn_on_full_buffer=False)  # whichever thread a signal finds
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
 
     def end() -> None:
         stop.set()
-        stream.wake()
+        wake()
 
     with crashes_end(end) as crashed:
         parts = make()
         judge = Judge(parts)
-        loop = DetectorLoop(stream, judge, listeners, alone)
+        loop = loop_of(judge)
         path = parts.state_dir / PARTS["listener"]
         heartbeat = Heartbeat(path, lambda: loop.health().to_json(), note=parts.note, in_force=parts.in_force)
         try:

@@ -22,7 +22,7 @@ import uvicorn
 from agents.alerting.handover import Sender
 from agents.alerting.summary import summary_message
 from agents.core.errors import AgentsError, BusyError, StoreError
-from agents.core.files import PRIVATE_MODE, locked, write_atomic
+from agents.core.files import PRIVATE_MODE, json_state, locked, write_atomic
 from agents.core.logs import retraining_file
 from agents.core.text import command, utc
 from agents.core.types import DAY_S, Message, Severity
@@ -270,11 +270,7 @@ def _refused(upkeep: Upkeep, days: Sequence[int], imports: Sequence[int], now: f
 
 def _lowered(upkeep: Upkeep, name: str, days: int) -> bool:
     """Whether a person has asked for fewer days than the last maintenance kept."""
-    try:
-        found = json.loads((upkeep.state_dir / RETENTION_FILE).read_bytes())
-    except (OSError, ValueError):
-        return False
-    kept = found.get(name) if isinstance(found, dict) else None
+    kept = json_state(upkeep.state_dir / RETENTION_FILE).get(name)
     return isinstance(kept, int) and days < kept
 
 

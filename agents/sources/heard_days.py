@@ -9,7 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from agents.core.files import PRIVATE_MODE, write_atomic
+from agents.core.files import PRIVATE_MODE, json_state, write_atomic
 from agents.core.types import DAY_S
 from agents.sources.collector import Heard, collected, heard_days
 
@@ -26,7 +26,7 @@ class Listened:
 
     def __init__(self, state_dir: Path) -> None:
         self._path, self._write_at = state_dir / LISTENED, 0.0
-        kept = _read(self._path)
+        kept = json_state(self._path)
         self._heard, self._run_id = Heard(kept), str(kept.get("run_id", ""))
         self._before = before if isinstance(before := kept.get("before"), int) else 0
 
@@ -53,14 +53,6 @@ def heard_by_intake(state_dir: Path, days: int) -> dict[str, int]:
     now, found = time.time(), dict[str, Mapping[str, Any]]()
     with suppress(OSError):
         if now - (state_dir / LISTENED).stat().st_mtime < days * DAY_S:
-            found[LISTENER] = _read(state_dir / LISTENED)
+            found[LISTENER] = json_state(state_dir / LISTENED)
     found |= collected(state_dir, days * DAY_S)
     return {name: heard_days(one, days, now) for name, one in found.items()}
-
-
-def _read(path: Path) -> dict[str, Any]:
-    with suppress(OSError, ValueError):
-        found = json.loads(path.read_bytes())
-        if isinstance(found, dict):
-            return found
-    return {}

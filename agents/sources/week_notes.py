@@ -9,7 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from agents.core.files import PRIVATE_MODE, write_atomic
+from agents.core.files import PRIVATE_MODE, json_state, write_atomic
 from agents.core.types import DAY_S
 
 WEEK_NOTES = "week_notes.json"
@@ -26,7 +26,7 @@ class WeekNotes:
 
     def __init__(self, state_dir: Path) -> None:
         self._path = state_dir / WEEK_NOTES
-        kept = _read(self._path)
+        kept = json_state(self._path)
         self._days = {int(day): _counts(found) for day, found in _mapping(kept.get("days")).items() if day.isdigit()}
         self._before, self._drill_at = _number(kept.get("before")), _number(kept.get("drill_at"))
 
@@ -49,7 +49,7 @@ class WeekNotes:
 
 def noted_between(state_dir: Path, since: float, until: float) -> dict[str, int]:
     """Sums of COUNTS over the days of a span, the first and the last one whole. Times are Unix seconds."""
-    days = _mapping(_read(state_dir / WEEK_NOTES).get("days"))
+    days = _mapping(json_state(state_dir / WEEK_NOTES).get("days"))
     within = [
         _counts(found) for day, found in days.items() if day.isdigit() and since // DAY_S <= int(day) < until / DAY_S
     ]
@@ -66,9 +66,3 @@ def _number(value: Any) -> float:
 
 def _mapping(value: Any) -> Mapping[str, Any]:
     return value if isinstance(value, dict) else {}
-
-
-def _read(path: Path) -> Mapping[str, Any]:
-    with suppress(OSError, ValueError):
-        return _mapping(json.loads(path.read_bytes()))
-    return {}

@@ -48,7 +48,7 @@ KNOWN_MAX = 4096
 """Sessions and tokens whose last answer is kept."""
 HANGS_S = 1.0
 """What a request waits for a sign of life of the database before the last answer is taken."""
-Found = UserSession | ApiToken | None
+_Found = UserSession | ApiToken | None
 """What a secret is looked up to be."""
 _log = structlog.get_logger()
 
@@ -65,7 +65,7 @@ class Person:
     scopes: frozenset[AccessScope]
     session: str = ""  # hash of the browser's session; "" = a program
     is_user: bool = True  # else the API token, as which anybody may call themselves anything
-    until: float = math.inf  # end of the token that asks: none that it makes may hold longer
+    until: float = math.inf  # end of the session or token that asks, Unix seconds; no token that it makes holds longer
 
     def may(self, scope: str) -> bool:
         return scope in self.scopes
@@ -85,9 +85,8 @@ class Gatekeeper:
         self._parts, self._token = parts, parts.token.encode()
         self.attempts, self.checks = Attempts(), asyncio.Semaphore(CHECKS_MAX)
         self._guard = threading.Lock()
-        self._by_token: dict[str, Person] = {}
-        self._ends: dict[str, float] = {}
-        self._known: OrderedDict[str, tuple[float, Found]] = OrderedDict()
+        self._by_token: dict[str, Person] = {}  # sessions of the API token, by the hash of their secret
+        self._known: OrderedDict[str, tuple[float, _Found]] = OrderedDict()
 
     def knows(self, token: str) -> bool:
         """Whether it is the API token."""
@@ -98,10 +97,9 @@ class Gatekeeper:
         secret = secrets.token_urlsafe(32)
         key, now = hash_of(secret), time.time()
         with self._guard:
-            for old in [one for one, until in self._ends.items() if until <= now]:
-                del self._ends[old], self._by_token[old]
-            self._ends[key] = now + SESSION_S
-            self._by_token[key] = Person(name[:NAME_MAX] or AT_CONSOLE, Role.ADMIN.scopes, key, is_user=False)
+            self._by_token = {old: one for old, one in self._by_token.items() if now < one.until}
+            name = name[:NAME_MAX] or AT_CONSOLE
+            self._by_token[key] = Person(name, Role.ADMIN.scopes, key, is_user=False, until=now + SESSION_S)
         return secret
 
     def cookie(self, secret: str) -> str:
@@ -121,10 +119,8 @@ class Gatekeeper:
         key = hash_of(secret)
         with self._guard:
             self._by_token.pop(key, None)
-            self._ends.pop(key, None)
         self.forget(key)
-        if self._parts.database_hangs(HANGS_S):
-            raise StoreError("cannot reach the database: it gives no answer")
+        self._parts.database_must_answer(HANGS_S)
         self._parts.people.sessions.end(key)
 
     def forget(self, key: str = "") -> None:
@@ -142,16 +138,14 @@ class Gatekeeper:
             return None
         key = hash_of(secret)
         by_token = self._by_token.get(key)
-        if by_token is not None and time.time() < self._ends.get(key, 0.0):
-            return by_token
+        if by_token is not None:
+            return by_token if time.time() < by_token.until else None
         found = self._looked_up(key, lambda: self._parts.people.sessions.find(secret))
         if not isinstance(found, UserSession) or time.time() >= found.until:
             return None
-        return Person(found.name, found.role.scopes, found.session)
+        return Person(found.name, found.role.scopes, found.session, until=found.until)
 
-    def _looked_up(
-        self, key: str, find: Callable[[], UserSession | ApiToken | None], raises: bool = False
-    ) -> UserSession | ApiToken | None:
+    def _looked_up(self, key: str, find: Callable[[], _Found], raises: bool = False) -> _Found:
         """The last answer, while it is fresh or the database is away. raises: where there is none, raise StoreError."""
         now = time.monotonic()
         with self._guard:
@@ -159,8 +153,7 @@ class Gatekeeper:
         if now - at < FRESH_S:
             return known
         try:
-            if self._parts.database_hangs(HANGS_S):
-                raise StoreError("cannot reach the database: it gives no answer")
+            self._parts.database_must_answer(HANGS_S)
             known = find()
         except StoreError as error:
             if raises and known is None:
@@ -286,8 +279,7 @@ def noted(request: Request, action: str, thing: str, detail: str = "", author: s
     author, way = author or author_of(request), person.way if person else "console"
     parts = parts_of(request)
     try:
-        if parts.database_hangs(HANGS_S):
-            raise StoreError("cannot reach the database: it gives no answer")
+        parts.database_must_answer(HANGS_S)
         parts.console.audit.add(author, way, action, thing, detail)
     except StoreError as error:
         _log.warning("audit_not_stored", author=author, action=action, thing=thing, detail=detail, error=str(error))

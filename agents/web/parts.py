@@ -240,6 +240,11 @@ class Parts:
             return True
         return False
 
+    def database_must_answer(self, wait_s: float) -> None:
+        """Raise StoreError where `database_hangs`: what needs it would take as long as the database may take."""
+        if self.database_hangs(wait_s):
+            raise StoreError("cannot reach the database: it gives no answer")
+
     @cached_property
     def processes(self) -> Probe[Mapping[str, Mapping[str, Any]]]:
         """Asks for `health`, which reads files: a disk may hang, too."""

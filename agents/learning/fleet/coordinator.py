@@ -29,7 +29,7 @@ import structlog
 from numpy.typing import NDArray
 
 from agents.core.errors import BusyError, UsageError
-from agents.core.files import PRIVATE_MODE, locked_within, make_private_folder, write_atomic
+from agents.core.files import PRIVATE_MODE, json_state, locked_within, make_private_folder, write_atomic
 from agents.core.protocols import FleetAnswer
 from agents.core.text import printable
 from agents.detection.explanations.network_profile import FleetHabit
@@ -95,7 +95,9 @@ class Coordinator:
                 raise UsageError(f"cannot remove {printable(site, 40)}: no site is called so")
             del known[site]
             self._write("sites.json", known)
-            self._write("seen.json", {one: at for one, at in self._noted("seen.json").items() if one in known})
+            self._write(
+                "seen.json", {one: at for one, at in json_state(self.folder / "seen.json").items() if one in known}
+            )
             self._sent(site).unlink(missing_ok=True)
 
     def sites(self) -> dict[str, bool]:
@@ -131,7 +133,11 @@ class Coordinator:
         sites = self.sites()
         if not sites:
             return None
-        opened, seen, last = self._round(), self._noted("seen.json"), self._noted("last.json")
+        opened, seen, last = (
+            self._round(),
+            json_state(self.folder / "seen.json"),
+            json_state(self.folder / "last.json"),
+        )
         return {
             "round": opened["round"],
             "ends_at": opened["ends_at"],
@@ -181,7 +187,7 @@ class Coordinator:
         if kept.exists() and kept.read_bytes() != body:
             return _refused(409, "cannot take two contributions of a site to one round")
         write_atomic(kept, body, PRIVATE_MODE)
-        self._write("seen.json", self._noted("seen.json") | {site: self.clock()})
+        self._write("seen.json", json_state(self.folder / "seen.json") | {site: self.clock()})
         _log.info("fleet_contribution_taken", site=site, round=number)
         self._turn()
         return FleetAnswer(200, self._state(site).model_dump_json().encode(), {})
@@ -267,14 +273,6 @@ class Coordinator:
         except ValueError:
             raise UsageError(f"cannot read {self.folder / 'sites.json'}: it is damaged") from None
         return {str(site): str(key) for site, key in found.items()} if isinstance(found, dict) else {}
-
-    def _noted(self, name: str) -> dict[str, Any]:
-        """What people are shown alone; nothing where it is missing or damaged."""
-        try:
-            found = json.loads((self.folder / name).read_bytes())
-        except (OSError, ValueError):
-            return {}
-        return found if isinstance(found, dict) else {}
 
     def _sent(self, site: str) -> Path:
         number = self._round()["round"] if (self.folder / "round.json").exists() else 0

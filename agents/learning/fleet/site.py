@@ -21,7 +21,7 @@ import structlog
 from pydantic import TypeAdapter, ValidationError
 
 from agents.core.errors import AgentsError, BusyError, UsageError
-from agents.core.files import PRIVATE_MODE, locked_within, make_private_folder, write_atomic
+from agents.core.files import PRIVATE_MODE, json_state, locked_within, make_private_folder, write_atomic
 from agents.core.text import printable
 from agents.detection.explanations.network_profile import FleetHabit, NetworkProfile, domain_hash_of
 from agents.learning.fleet.counts import client_counts, counts_of_week, domain_hashes
@@ -151,12 +151,12 @@ class FleetSite:
 
     def taken(self) -> int:
         """The round whose result was taken last; 0 = none."""
-        found = _kept(self.folder / "taken.json").get("round", 0)
+        found = json_state(self.folder / "taken.json").get("round", 0)
         return found if isinstance(found, int) else 0
 
     def shares(self) -> list[float]:
         """Shares of the fleet's clients by bin (exchange.BINS); [] before the first round."""
-        return [float(one) for one in _kept(self.folder / "state.json").get("shares", [])]
+        return [float(one) for one in json_state(self.folder / "state.json").get("shares", [])]
 
     def own_counts(self) -> list[int]:
         """Clients of this site by bin, without noise: never sent."""
@@ -172,8 +172,8 @@ class FleetSite:
         if not self.options.url:
             return None
         kept, sent, habits = (
-            _kept(self.folder / "state.json"),
-            _kept(self.folder / "sent.json"),
+            json_state(self.folder / "state.json"),
+            json_state(self.folder / "sent.json"),
             fleet_habits(self.folder),
         )
         return {
@@ -218,25 +218,17 @@ class FleetSite:
 
 def known_elsewhere(folder: Path, options: FleetOptions) -> Callable[[str], bool]:
     """Whether several sites of the fleet know a domain, by what a site in this folder took last."""
-    hashes = frozenset(_kept(folder / "state.json").get("domains", ()))
+    hashes = frozenset(json_state(folder / "state.json").get("domains", ()))
     return lambda domain: bool(options.secret and hashes) and domain_hash_of(options.secret, domain) in hashes
 
 
 def fleet_habits(folder: Path) -> tuple[FleetHabit, ...]:
     """What other sites' domains usually carry, by what a site in this folder took last; none where it is damaged."""
     try:
-        return _HABITS.validate_python(_kept(folder / "state.json").get("habits", ()))
+        return _HABITS.validate_python(json_state(folder / "state.json").get("habits", ()))
     except ValidationError:
         _log.warning("fleet_habits_not_used", error="they are damaged")
         return ()
-
-
-def _kept(path: Path) -> dict[str, Any]:
-    try:
-        found = json.loads(path.read_bytes())
-    except (OSError, ValueError):
-        return {}
-    return found if isinstance(found, dict) else {}
 
 
 def _read(answer: httpx.Response) -> bytes:

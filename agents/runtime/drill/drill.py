@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 
 from agents.core.columns import Names, packed
 from agents.core.errors import AgentsError
-from agents.core.files import PRIVATE_MODE, write_atomic
+from agents.core.files import PRIVATE_MODE, json_state, write_atomic
 from agents.core.protocols import Detector
 from agents.core.text import counted, utc
 from agents.core.types import DAY_S, Message, QueryBatch, Severity, Verdicts, marked
@@ -348,10 +348,7 @@ def _kept_rows(column: Any, keep: NDArray[np.bool_]) -> Any:
 
 
 def _kept(path: Path) -> dict[str, float]:
-    found: Any = {}
-    with suppress(OSError, ValueError):
-        found = json.loads(path.read_bytes())
-    values = found if isinstance(found, dict) else {}
+    values = json_state(path)
     return {
         name: float(values[name]) if isinstance(values.get(name), int | float) else 0.0
         for name in ("at", "told_at", "failed")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import signal
 import threading
 import time
 from collections import Counter
@@ -15,10 +14,10 @@ from agents.alerting.intake_losses import IntakeLosses
 from agents.alerting.losses import Losses
 from agents.detection.shared.saying import saying_of
 from agents.detection.shared.together import TogetherDetector
-from agents.runtime.detector_process import Judge
-from agents.runtime.heartbeat import PARTS, STALE_S, DetectorHealth, Heartbeat
+from agents.runtime.detector_process import Judge, run_judge
+from agents.runtime.heartbeat import STALE_S, DetectorHealth
 from agents.runtime.several.exchange import DetectorExchange, Several
-from agents.runtime.signals import Beat, crashes_end
+from agents.runtime.signals import Beat
 from agents.sources.heard_days import Listened
 from agents.sources.live.loss import losing_intakes
 from agents.stream.shared import IDLE_S, SharedStream
@@ -55,6 +54,7 @@ class NetworkLoop:
 
     def run(self, stop: threading.Event, beat: Beat) -> None:
         """Count until `stop` is set and nothing waits."""
+        self.publish()
         while True:
             beat(2 * IDLE_S)
             found = {name: box.peek() for name, box in self._exchange.mailboxes.items()}
@@ -152,29 +152,10 @@ def _channels(each: Sequence[Mapping[str, Mapping[str, Any]]]) -> dict[str, dict
 
 def run_network(several: Several, stream: SharedStream, listens: bool, ready: Callable[[], None], beat: Beat) -> int:
     """The process `network`: counts what the detectors say until SIGTERM, then what is left of it."""
-    stop, exchange = threading.Event(), several.exchange
-    signal.set_wakeup_fd(exchange.bell.writing, warn_on_full_buffer=False)  # whichever thread a signal finds
-    signal.signal(signal.SIGTERM, lambda *_: stop.set())
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
+    exchange = several.exchange
 
-    def end() -> None:
-        stop.set()
-        exchange.bell.ring()
+    def loop_of(judge: Judge) -> NetworkLoop:
+        return NetworkLoop(exchange, judge, stream, listens)
 
-    with crashes_end(end) as crashed:
-        parts = several.make(NETWORK_PROCESS)
-        judge = Judge(parts)
-        loop = NetworkLoop(exchange, judge, stream, listens)
-        path = parts.state_dir / PARTS["listener"]
-        heartbeat = Heartbeat(path, lambda: loop.health().to_json(), note=parts.note, in_force=parts.in_force)
-        try:
-            judge.start()
-            loop.publish()
-            heartbeat.start()
-            ready()
-            loop.run(stop, beat)
-        finally:
-            judge.close()
-            loop.end()
-            heartbeat.stop()
-    return int(bool(crashed))
+    bell = exchange.bell
+    return run_judge(bell.writing, bell.ring, lambda: several.make(NETWORK_PROCESS), loop_of, ready, beat)

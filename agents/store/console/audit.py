@@ -11,6 +11,8 @@ from agents.core.types import clean
 from agents.store.console.tables import AUDIT
 from agents.store.sql import Store
 
+KNOWN_KEPT = "known service kept"
+"""The action of whoever takes a service for known, and so silences what it explains."""
 DETAIL_MAX = 1_000
 """Characters of an entry's detail, at most."""
 _A = AUDIT.c

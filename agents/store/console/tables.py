@@ -67,7 +67,7 @@ AUDIT = Table(
     Index("audit_log_at", "at"),
     sqlite_autoincrement=True,
 )
-"""Changes of incidents, views and known services (API and console); rows are only ever added."""
+"""Who changed what, when, and by which way: console, API or command line. Rows are only ever added."""
 
 
 def _sums(name: str, *key: Column[Any]) -> Table:

@@ -11,7 +11,7 @@ from collections import OrderedDict
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, delete, func, insert, select, update
+from sqlalchemy import Connection, RowMapping, delete, func, insert, select, update
 
 from agents.core.errors import UsageError
 from agents.core.text import printable
@@ -95,14 +95,14 @@ class UserStore:
     def named(self, name: str) -> ConsoleUser | None:
         """The user of that name."""
         with self._store.reading("read a user") as connection:
-            row = connection.execute(select(USERS).where(_U.name == _named(name))).mappings().first()
+            row = _row_of(connection, name)
         return None if row is None else _user(dict(row))
 
     def add(self, name: str, role: Role, by: str) -> str:
         """A new user; the secret of the one-time link by which they set a password."""
         name, secret, now = checked_name(name), secrets.token_urlsafe(32), time.time()
         with self._store.writing("add a user") as connection:
-            if connection.execute(select(_U.name).where(_U.name == name)).first() is not None:
+            if _row_of(connection, name) is not None:
                 raise UsageError(f"cannot add {name}: there is a user of that name")
             connection.execute(insert(USERS).values(_row(name, role, by, now) | _link(secret, now)))
         return secret
@@ -116,7 +116,7 @@ class UserStore:
                 return None
             nobody = (_U.name == FIRST, _U.password == "", _U.subject == "")
             connection.execute(delete(USERS).where(*nobody))
-            if connection.execute(select(_U.name).where(_U.name == FIRST)).first() is not None:
+            if _row_of(connection, FIRST) is not None:
                 return None  # somebody of that name, who is no admin; `dns-tunnel users` makes one
             connection.execute(insert(USERS).values(_row(FIRST, Role.ADMIN, "first start", now) | _link(secret, now)))
         return secret
@@ -169,7 +169,7 @@ class UserStore:
         """Check a password. A wrong one counts; from FAILED_FREE on there is a wait, in which none is looked at."""
         named, now = _named(name), time.time()
         with self._store.reading("read a user") as connection:
-            row = connection.execute(select(USERS).where(_U.name == named)).mappings().first()
+            row = _row_of(connection, named)
         known = row is not None and row["disabled_at"] is None
         locked_until = row["locked_until"] if row is not None and known else self._strangers.locked_until(named)
         if 0 < (wait := locked_until - now) <= LOCKED_MAX_S:  # beyond it, the clock was set back: nobody waits for that
@@ -203,7 +203,7 @@ class UserStore:
                 if role is None:
                     raise UsageError("cannot log in: the provider gives you no role here")
                 name = checked_name(name)
-                if connection.execute(select(_U.name).where(_U.name == name)).first() is not None:
+                if _row_of(connection, name) is not None:
                     raise UsageError(f"cannot log in as {name}: there is another user of that name")
                 connection.execute(insert(USERS).values(_row(name, role, "OpenID Connect", now) | {"subject": subject}))
             elif row["disabled_at"] is not None or role is None:
@@ -219,7 +219,7 @@ class UserStore:
         if disabled is not None:
             values |= {"disabled_at": time.time() if disabled else None, "failed": 0, "locked_until": 0.0}
         with self._store.writing("change a user") as connection:
-            row = connection.execute(select(USERS).where(_U.name == _named(name))).mappings().first()
+            row = _row_of(connection, name)
             if row is None:
                 raise UsageError(f"cannot find the user {printable(name, 64)!r}")
             if row["role"] == Role.ADMIN and (disabled or role not in (None, Role.ADMIN)):
@@ -233,7 +233,7 @@ class UserStore:
     def remove(self, name: str) -> None:
         """Forget a user, with sessions and tokens; what they did stays in the audit log. One admin stays."""
         with self._store.writing("remove a user") as connection:
-            row = connection.execute(select(USERS).where(_U.name == _named(name))).mappings().first()
+            row = _row_of(connection, name)
             if row is None:
                 raise UsageError(f"cannot find the user {printable(name, 64)!r}")
             if row["role"] == Role.ADMIN:
@@ -258,7 +258,7 @@ def checked_name(name: str) -> str:
 
 def active_user(connection: Connection, name: str) -> ConsoleUser:
     """A user who may log in. Raises UsageError."""
-    row = connection.execute(select(USERS).where(_U.name == _named(name))).mappings().first()
+    row = _row_of(connection, name)
     if row is None or row["disabled_at"] is not None:
         raise UsageError(f"cannot find the user {printable(name, 64)!r}, or they are disabled")
     return _user(dict(row))
@@ -280,6 +280,10 @@ def _named(name: str) -> str:
     """A name as it is stored; what no name can be is nobody's."""
     lower = name.strip().lower()
     return lower if NAME.fullmatch(lower) else ""
+
+
+def _row_of(connection: Connection, name: str) -> RowMapping | None:
+    return connection.execute(select(USERS).where(_U.name == _named(name))).mappings().first()
 
 
 def _row(name: str, role: Role, by: str, now: float) -> dict[str, Any]:

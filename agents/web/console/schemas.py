@@ -182,10 +182,12 @@ class WeekDomain(BaseModel):
 class WeekAnswer(BaseModel):
     since: float = Field(examples=[1767225600.0], description="Unix seconds")
     until: float = Field(examples=[1767830400.0])
-    told: list[WeekDomain] = Field(description="that somebody was paged for, by domain")
+    told: list[WeekDomain] = Field(description="that somebody was paged for, by domain: the 50 through which most left")
     listed: list[WeekDomain] = Field(description="that nobody was paged for")
     severities: dict[str, int] = Field(examples=[{"CRITICAL": 1}])
     labels: dict[str, int] = Field(examples=[{"tunnel": 1}])
+    paged: int = Field(examples=[3], description="incidents that somebody was paged for")
+    unpaged: int = Field(examples=[5], description="incidents that were listed alone")
     unanswered: int = Field(description="incidents that somebody was paged for and nobody has looked at")
     silenced: list[dict[str, Any]] = Field(description="known services that were kept")
     runs: list[dict[str, Any]] = Field(description="retrainings, as /reports lists them")

@@ -14,6 +14,7 @@ from agents.core.errors import AgentsError, UsageError
 from agents.core.text import counted
 from agents.detection.explanations.known_desk import KnownDesk, Preview
 from agents.detection.known_services import Entry
+from agents.store.console.audit import KNOWN_KEPT
 from agents.store.console.triage import Change
 from agents.store.feedback.labels import Label
 from agents.store.people.roles import AccessScope
@@ -83,7 +84,7 @@ def _kept(parts: Parts, entry: Entry, way: str) -> Preview:
     found = parts.known.add(entry)
     size = "own zone" if entry.is_own else f"x{entry.factor:g}"
     detail = f"{size} until {entry.expires}: {entry.reason}"
-    parts.console.audit.add(entry.author, way, "known service kept", entry.suffix, detail)
+    parts.console.audit.add(entry.author, way, KNOWN_KEPT, entry.suffix, detail)
     return found
 
 

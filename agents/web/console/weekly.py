@@ -15,7 +15,7 @@ from agents.alerting.manager import is_paged
 from agents.core.errors import AgentsError, UsageError
 from agents.core.text import printable
 from agents.core.types import DAY_S, Incident, Severity
-from agents.store.console.audit import AuditEntry
+from agents.store.console.audit import KNOWN_KEPT, AuditEntry
 from agents.store.console.finding import IncidentSearch
 from agents.store.console.terms import Terms
 from agents.store.console.triage import Triage
@@ -31,9 +31,7 @@ FIRST_DAY = date(1971, 1, 1)
 INCIDENTS_MAX = 10_000
 """Incidents of a week that are looked at, last seen first."""
 DOMAINS_SHOWN, CHANGES_SHOWN = 50, 500
-"""Domains of a page; entries of the audit log, of each kind, that are looked at for what was silenced."""
-SILENCING = ("known service kept", "allow add")
-"""How the audit log calls it when somebody takes a service for known."""
+"""Domains of a list; entries of the audit log that are looked at for what was silenced."""
 Until = Annotated[str, Query(max_length=10, description="the last day, UTC; empty = today", examples=["2026-01-11"])]
 router = APIRouter(responses=PROBLEMS, dependencies=[Depends(known_parameters)])
 page_router = APIRouter(include_in_schema=False)
@@ -56,6 +54,8 @@ def summed_week(parts: Parts, until: str) -> dict[str, Any]:
         "listed": _domains(listed),
         "severities": _severities(found),
         "labels": dict(Counter(str(said.label) for _, said in found if said.label)),
+        "paged": len(told),
+        "unpaged": len(listed),
         "unanswered": sum(said.state == "new" for _, said in told),
         "silenced": [{"at": one.at, "suffix": one.object, "author": one.author, "why": one.detail} for one in silenced],
         "runs": [one for one in reports.listed(parts.reports_dir) if since <= one["created"] < ends],
@@ -103,10 +103,9 @@ def _severities(found: Sequence[tuple[Incident, Triage]]) -> dict[str, int]:
 
 
 def _changes(parts: Parts, since: float, until: float) -> list[AuditEntry]:
-    """Newest first. Each kind is asked for by itself: whatever else is in the log, logins too, leaves none out."""
-    entries = parts.console.audit.entries
-    found = [one for action in SILENCING for one in entries(action=action, limit=CHANGES_SHOWN)]
-    return sorted((one for one in found if since <= one.at < until), key=lambda one: one.audit_id, reverse=True)
+    """Services that were taken for known, newest first; asked for by themselves, so that logins leave none out."""
+    entries = parts.console.audit.entries(action=KNOWN_KEPT, limit=CHANGES_SHOWN)
+    return [one for one in entries if since <= one.at < until]
 
 
 @router.get("/weekly", summary="A week in one answer")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from math import ceil
 
 from fastapi import APIRouter, Depends, HTTPException, Request, Response
@@ -12,7 +13,7 @@ from agents.core.errors import AgentsError, StoreError, UsageError
 from agents.core.text import printable
 from agents.store.people.sessions import SESSION_S
 from agents.store.people.users import ConsoleUser
-from agents.web.auth import ATTEMPTS_S, COOKIE, HANGS_S, address_of, gate_of, noted
+from agents.web.auth import AT_CONSOLE, ATTEMPTS_S, COOKIE, HANGS_S, address_of, gate_of, noted
 from agents.web.pages import form_of, page
 from agents.web.parts import parts_of
 from agents.web.people.oidc import LOGIN_S, OidcError
@@ -91,24 +92,21 @@ def _wait(request: Request, seconds: float, **kept: str) -> Response:
 def _by_token(request: Request, name: str) -> str:
     """A session by the API token. Raises UsageError where the name is a user's."""
     parts = parts_of(request)
-    if name and not parts.database_hangs(HANGS_S):
-        try:
-            taken = parts.people.users.named(name) is not None
-        except StoreError:  # this way in is the one that needs no database
-            taken = False
-        if taken:
-            raise UsageError(f"cannot log in as {printable(name, 40)} with the API token: it is a user's name")
+    taken = None
+    with suppress(StoreError):  # this way in is the one that needs no database
+        parts.database_must_answer(HANGS_S)
+        taken = parts.people.users.named(name)
+    if taken is not None:
+        raise UsageError(f"cannot log in as {printable(name, 40)} with the API token: it is a user's name")
     secret = gate_of(request).begin_by_token(name)
-    noted(request, "login", "console", "with the API token", name or "console")
+    noted(request, "login", "console", "with the API token", name or AT_CONSOLE)
     return secret
 
 
 def _by_password(request: Request, name: str, password: str) -> tuple[str, float]:
     """A session of a user, or "" and how long to wait."""
-    people = parts_of(request).people
-    if parts_of(request).database_hangs(HANGS_S):
-        raise StoreError("cannot reach the database: it gives no answer")
-    attempt = people.users.log_in(name, password)
+    parts_of(request).database_must_answer(HANGS_S)
+    attempt = parts_of(request).people.users.log_in(name, password)
     if attempt.user is None:
         if attempt.is_locked_now:  # not at each try while it lasts: no stranger fills the log
             noted(request, "login refused", "console", f"wrong passwords from {address_of(request)}", name.lower())
@@ -142,10 +140,8 @@ def logout(request: Request) -> Response:
     """End the session, here and on the server; without a database it ends by itself, and here at once."""
     answer = RedirectResponse("/login", 303)
     answer.delete_cookie(COOKIE, httponly=True, samesite="strict")
-    try:
+    with suppress(StoreError):
         gate_of(request).end(request)
-    except StoreError:
-        return answer
     return answer
 
 
@@ -156,8 +152,7 @@ def link_form(request: Request, secret: str) -> Response:
 
 
 def _link_form(request: Request, secret: str, status: int = 200, problem: str = "") -> Response:
-    if parts_of(request).database_hangs(HANGS_S):
-        raise StoreError("cannot reach the database: it gives no answer")
+    parts_of(request).database_must_answer(HANGS_S)
     user = parts_of(request).people.users.by_link(secret[:100])
     if user is None:
         problem, status = "That link was used, or is too old. An admin makes another.", 404
@@ -192,7 +187,7 @@ def oidc_begin(request: Request) -> Response:
         raise HTTPException(404, "cannot find /login/oidc")
     following = local_path(request.query_params.get("next", ""))
     try:
-        address, browser = provider.begin(_oidc_back(request), following)
+        address, browser = provider.begin(console_address_of(request) + "/login/oidc/callback", following)
     except OidcError as error:
         return _form(request, 502, problem=str(error), next=following)
     answer = RedirectResponse(address, 303)
@@ -200,11 +195,6 @@ def oidc_begin(request: Request) -> Response:
     secure = request.url.scheme == "https"
     answer.set_cookie(OIDC_COOKIE, browser, int(LOGIN_S), path="/login", httponly=True, samesite="lax", secure=secure)
     return answer
-
-
-def _oidc_back(request: Request) -> str:
-    base = parts_of(request).public_url or str(request.base_url)
-    return base.rstrip("/") + "/login/oidc/callback"
 
 
 @page_router.get("/login/oidc/callback")
@@ -231,5 +221,9 @@ def oidc_end(request: Request) -> Response:
 
 def link_address(request: Request, secret: str) -> str:
     """The address of a one-time link, as people reach this console."""
-    base = parts_of(request).public_url or str(request.base_url)
-    return f"{base.rstrip('/')}/login/link/{secret}"
+    return f"{console_address_of(request)}/login/link/{secret}"
+
+
+def console_address_of(request: Request) -> str:
+    """The address of the console as people see it, without a slash at its end."""
+    return (parts_of(request).public_url or str(request.base_url)).rstrip("/")

@@ -14,6 +14,7 @@ import pytest
 
 from agents.core.types import DAY_S, Severity
 from agents.sources.week_notes import WEEK_NOTES, WeekNotes, noted_between
+from agents.store.console.audit import KNOWN_KEPT
 from agents.web.app import create_app
 from tests.support.verdicts import incident, verdicts
 from tests.web.test_console import AUTH, World
@@ -52,6 +53,18 @@ def test_a_week_says_what_was_paged_and_what_was_listed(world: World) -> None:
     assert "1 of them not looked at" in text
     assert ">cdn.example</a></span> by API: x5 until" in text
     assert "old.example" not in text and "replayed.example" not in text
+
+
+def test_a_week_of_many_domains_counts_all_and_lists_the_loudest(world: World) -> None:
+    now = time.time()
+    many = tuple(
+        incident(domain=f"d{at}.example", severity=Severity.HIGH, last_seen=now - 60 - at, detected_at=now - 90 - at)
+        for at in range(60)
+    )
+    world.store.write(verdicts([], incidents=many), "b1")
+    week = world.get("/weekly").json()
+    assert (week["paged"], week["unpaged"], len(week["told"])) == (60, 0, 50)
+    assert "60 incidents that somebody was paged for" in world.page("/console/weekly").text
 
 
 def test_the_week_before_is_a_link_away_and_has_what_it_had(world: World) -> None:
@@ -115,8 +128,8 @@ def test_no_stranger_at_the_login_pushes_out_of_the_week_what_was_silenced(
 ) -> None:
     monkeypatch.setattr("agents.web.console.weekly.CHANGES_SHOWN", 3)
     audit = world.parts.console.audit
-    audit.add("ann", "console", "known service kept", "cdn.example", "ours")
-    audit.add("bea", "command line", "allow add", "mail.example")
+    audit.add("ann", "console", KNOWN_KEPT, "cdn.example", "ours")
+    audit.add("bea", "command line", KNOWN_KEPT, "mail.example")
     for _ in range(4):
         audit.add("admin", "console", "login refused", "console")
     silenced = world.get("/weekly").json()["silenced"]
