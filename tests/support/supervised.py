@@ -73,9 +73,12 @@ class Supervised(Observed):
             return [row[0] for row in database.execute("SELECT qname FROM queries")]
 
     def stop(self) -> int:
-        """SIGTERM; the exit code."""
+        """SIGTERM; the exit code, and the log for whoever reads of a failed test."""
         self.process.terminate()
-        return self.process.wait(patient(30))
+        code = self.process.wait(patient(30))
+        if code:
+            print(self.log.read_text())
+        return code
 
 
 @contextlib.contextmanager

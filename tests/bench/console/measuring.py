@@ -45,7 +45,7 @@ class Session:
     def __init__(self, port: int) -> None:
         self._port, self.cookie = port, ""
         self._connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
-        form = urlencode({"token": TOKEN, "name": "bench", "next": "/"})
+        form = urlencode({"password": TOKEN, "name": "bench", "next": "/"})
         self._connection.request("POST", "/login", form, {"Content-Type": "application/x-www-form-urlencoded"})
         answer = self._connection.getresponse()
         answer.read()
