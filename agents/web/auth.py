@@ -83,6 +83,7 @@ class Gatekeeper:
         if not parts.token:
             raise ValueError("cannot serve without a token")
         self._parts, self._token = parts, parts.token.encode()
+        self._key = hashlib.scrypt(self._token, salt=b"dns-tunnel session", n=2**14, r=8, p=1)
         self.attempts, self.checks = Attempts(), asyncio.Semaphore(CHECKS_MAX)
         self._guard = threading.Lock()
         self._by_token: dict[str, Person] = {}  # sessions of the API token, by the hash of their secret
@@ -168,7 +169,7 @@ class Gatekeeper:
         return known
 
     def _mac(self, said: str) -> str:
-        return hmac.new(self._token, b"dns-tunnel session " + said.encode(), hashlib.sha256).hexdigest()
+        return hmac.new(self._key, said.encode(), hashlib.sha256).hexdigest()
 
     def form_key(self, request: Request) -> str:
         """What a form of this session's pages holds, so that no other site can send it: a MAC of the cookie."""

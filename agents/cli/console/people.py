@@ -39,7 +39,8 @@ def _change(users: UserStore, options: argparse.Namespace) -> None:
         print(f"{options.user} is no user any more")
         return
     role = role_of(options.role) if options.action == "role" else None
-    user = users.change(options.user, role=role, disabled={"disable": True, "enable": False}.get(options.action))
+    disabled = {"disable": True, "enable": False}.get(options.action)
+    user = users.change(options.user, role=role, disabled=disabled, by=login_name())
     print(_line(user))
 
 

@@ -213,8 +213,11 @@ class UserStore:
             row = connection.execute(select(USERS).where(_U.subject == subject)).mappings().one()
         return _user(dict(row))
 
-    def change(self, name: str, *, role: Role | None = None, disabled: bool | None = None) -> ConsoleUser:
-        """Another role; or no more logins, which ends sessions and tokens, or logins again. One admin stays."""
+    def change(self, name: str, *, role: Role | None = None, disabled: bool | None = None, by: str = "") -> ConsoleUser:
+        """Another role; or no more logins, which ends sessions and tokens for good, or logins again. One admin stays.
+
+        by: who changes it.
+        """
         values: dict[str, Any] = {} if role is None else {"role": str(role)}
         if disabled is not None:
             values |= {"disabled_at": time.time() if disabled else None, "failed": 0, "locked_until": 0.0}
@@ -227,6 +230,8 @@ class UserStore:
             connection.execute(update(USERS).where(_U.name == row["name"]).values(values))
             if disabled:
                 connection.execute(delete(SESSIONS).where(SESSIONS.c.name == row["name"]))
+                mine = (TOKENS.c.name == row["name"], TOKENS.c.revoked_at.is_(None))
+                connection.execute(update(TOKENS).where(*mine).values(revoked_at=time.time(), revoked_by=by))
             row = connection.execute(select(USERS).where(_U.name == row["name"])).mappings().one()
         return _user(dict(row))
 

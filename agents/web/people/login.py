@@ -131,8 +131,13 @@ def _welcome(request: Request, secret: str, following: str) -> Response:
 
 def set_session(request: Request, answer: Response, secret: str) -> None:
     """Give a browser the cookie of a session."""
-    secure, cookie = request.url.scheme == "https", gate_of(request).cookie(secret)
+    cookie, secure = gate_of(request).cookie(secret), _is_secure(request)
     answer.set_cookie(COOKIE, cookie, SESSION_S, httponly=True, samesite="strict", secure=secure)
+
+
+def _is_secure(request: Request) -> bool:
+    """Whether the console is reached over TLS, also where a proxy ends it that does not say so."""
+    return request.url.scheme == "https" or parts_of(request).public_url.startswith("https:")
 
 
 @page_router.post("/logout", dependencies=[Depends(of_this_site)])
@@ -187,12 +192,14 @@ def oidc_begin(request: Request) -> Response:
         raise HTTPException(404, "cannot find /login/oidc")
     following = local_path(request.query_params.get("next", ""))
     try:
-        address, browser = provider.begin(console_address_of(request) + "/login/oidc/callback", following)
+        address, browser = provider.begin(
+            console_address_of(request) + "/login/oidc/callback", following, address_of(request)
+        )
     except OidcError as error:
         return _form(request, 502, problem=str(error), next=following)
     answer = RedirectResponse(address, 303)
     # Lax: the provider's answer comes from another site, and a strict cookie would not come with it.
-    secure = request.url.scheme == "https"
+    secure = _is_secure(request)
     answer.set_cookie(OIDC_COOKIE, browser, int(LOGIN_S), path="/login", httponly=True, samesite="lax", secure=secure)
     return answer
 

@@ -26,8 +26,8 @@ from agents.store.people.users import NAME
 
 LOGIN_S = 600.0
 """How long somebody may take at the provider."""
-BEGUN_MAX = 1000
-"""Logins under way at once; the oldest is dropped first."""
+BEGUN_MAX, BEGUN_EACH_MAX = 1000, 20
+"""Logins under way at once, and those begun by one address; of who has too many, the oldest is dropped first."""
 TIMEOUT_S, KEPT_S = 5.0, 3600.0
 """Seconds to wait for the provider; and for which its description and keys are kept."""
 AGAIN_S, ASKED_S = 5.0, 1.0
@@ -73,6 +73,7 @@ class _Begun:
     back: str
     following: str
     until: float
+    address: str
 
 
 class OidcProvider:
@@ -86,16 +87,22 @@ class OidcProvider:
         self._described: tuple[float, Mapping[str, Any]] = (-KEPT_S, {})
         self._keys: tuple[float, Mapping[str, Any]] = (-KEPT_S, {})
 
-    def begin(self, back: str, following: str) -> tuple[str, str]:
-        """The provider's address for a login, and what the browser keeps until it is back at `back`."""
+    def begin(self, back: str, following: str, address: str = "") -> tuple[str, str]:
+        """The provider's address for a login, and what the browser keeps until it is back at `back`.
+
+        address: who asks, as attempts are counted.
+        """
         from authlib.oauth2.rfc7636 import create_s256_code_challenge
 
         state, begun = secrets.token_urlsafe(32), _Begun(
             secrets.token_urlsafe(32), secrets.token_urlsafe(32), secrets.token_urlsafe(48), back, following,
-            time.monotonic() + LOGIN_S,
+            time.monotonic() + LOGIN_S, address,
         )  # fmt: skip
         described = self._description()
         with self._guard:
+            mine = [one for one, other in self._begun.items() if other.address == address]
+            if len(mine) >= BEGUN_EACH_MAX:
+                del self._begun[mine[0]]
             self._begun[state] = begun
             while len(self._begun) > BEGUN_MAX:
                 self._begun.popitem(last=False)
@@ -109,8 +116,8 @@ class OidcProvider:
             "code_challenge": create_s256_code_challenge(begun.verifier),
             "code_challenge_method": "S256",
         }
-        address = described["authorization_endpoint"]
-        return f"{address}{'&' if '?' in address else '?'}{urlencode(asked)}", begun.browser
+        provider = described["authorization_endpoint"]
+        return f"{provider}{'&' if '?' in provider else '?'}{urlencode(asked)}", begun.browser
 
     def end(self, state: str, code: str, error: str, browser: str) -> OidcPerson:
         """Who came back with `code`."""

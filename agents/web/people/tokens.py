@@ -74,9 +74,11 @@ def make_token(request: Request, what_for: str, scopes: Sequence[str], days: flo
 
 
 def revoke_token(request: Request, token_id: str) -> None:
-    """Revoke a token of one's own; an admin, anybody's. Raises UsageError."""
+    """Revoke a token of one's own that may do no more than who asks; an admin, anybody's. Raises UsageError."""
     person = asking(request)
     of = "" if person.may(AccessScope.ADMIN) else person.name
+    if any(one.token_id == token_id and one.may - person.scopes for one in tokens_of(request)):
+        raise UsageError(f"cannot revoke {token_id}: it may do more than the token that asks")
     gone = parts_of(request).people.tokens.revoke(token_id, person.name or "API", of)
     gate_of(request).forget()
     noted(request, "token revoked", token_id, f"of {gone.name}: {gone.what_for}")

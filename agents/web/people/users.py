@@ -72,7 +72,7 @@ def change_user(request: Request, name: str, role: Role | None, disabled: bool |
     """Another role, or disabled or not. Raises UsageError."""
     if role is None and disabled is None:
         raise UsageError("cannot change a user: nothing is to be changed")
-    user = parts_of(request).people.users.change(name, role=role, disabled=disabled)
+    user = parts_of(request).people.users.change(name, role=role, disabled=disabled, by=author_of(request))
     gate_of(request).forget()
     said = [f"role {role}"] if role else []
     said += [] if disabled is None else ["disabled" if disabled else "enabled"]

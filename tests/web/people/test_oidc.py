@@ -21,7 +21,7 @@ from agents.core.errors import SettingsError
 from agents.store.people.roles import Role
 from agents.web.app import create_app
 from agents.web.people import oidc
-from agents.web.people.oidc import OidcError, OidcOptions, OidcProvider, must_be_complete
+from agents.web.people.oidc import BEGUN_EACH_MAX, OidcError, OidcOptions, OidcProvider, must_be_complete
 from tests.support.patience import patient
 from tests.web.test_console import HTML, World
 
@@ -237,3 +237,14 @@ def test_a_provider_that_hangs_keeps_one_thread_and_is_left_alone_for_a_while(mo
     with pytest.raises(OidcError, match="ReadTimeout"):
         provider.begin(CALLBACK, "/")
     assert len(asked) == 2, "after a while it is asked again"
+
+
+def test_a_flood_of_logins_from_one_address_ends_its_own_alone(issuer: str) -> None:
+    provider = OidcProvider(options(issuer))
+    first, browser = provider.begin(CALLBACK, "/", "192.0.2.1")
+    flood = [provider.begin(CALLBACK, "/", "192.0.2.66") for _ in range(BEGUN_EACH_MAX + 1)]
+    back = {name: values[0] for name, values in parse_qs(urlsplit(at_provider(first, "7")).query).items()}
+    assert provider.end(back["state"], back["code"], "", browser).name == "ann"
+    state = parse_qs(urlsplit(flood[0][0]).query)["state"][0]
+    with pytest.raises(OidcError, match="begin again"):
+        provider.end(state, "x", "", flood[0][1])

@@ -379,3 +379,35 @@ def test_a_one_time_link_is_in_no_log(world: World, monkeypatch: pytest.MonkeyPa
 def test_a_path_to_go_on_to_is_short(world: World) -> None:
     assert 'name="next" value="/docs"' in world.call("GET", "/login?next=/docs").text
     assert 'name="next" value="/"' in world.call("GET", "/login?next=/" + "x" * 3000).text
+
+
+def test_who_is_disabled_finds_no_token_of_before_when_enabled(world: World) -> None:
+    ann, bea = Visitor(world, "ann", Role.ANALYST), Visitor(world, "bea", Role.ADMIN)
+    auth = bearer(token_in(ann.send("/console/account", do="token", what_for="x", scope="read").text))
+    for action in ("disable", "enable"):
+        bea.send("/console/users", do=action, name="ann")
+        assert world.get("/whoami", headers=auth).status_code == 401, action
+    (token,) = world.parts.people.tokens.all("ann")
+    assert token.revoked_by == "bea"
+
+
+def test_a_token_revokes_none_that_may_do_more(world: World) -> None:
+    ann = Visitor(world, "ann", Role.ANALYST)
+    reads, labels = (
+        bearer(token_in(ann.send("/console/account", do="token", what_for=scope, scope=scope).text))
+        for scope in ("read", "triage")
+    )
+    ids = {one["what_for"]: one["token_id"] for one in world.get("/tokens", headers=reads).json()["tokens"]}
+    refused = world.call("POST", "/tokens/revoke", headers=reads, json={"token_id": ids["triage"]})
+    assert refused.status_code == 422 and "it may do more than the token that asks" in refused.text
+    assert world.get("/whoami", headers=labels).status_code == 200
+    assert world.call("POST", "/tokens/revoke", headers=reads, json={"token_id": ids["read"]}).status_code == 200
+    assert world.get("/whoami", headers=reads).status_code == 401, "its own it may end"
+
+
+@pytest.mark.parametrize(("address", "secure"), [("https://console.example", True), ("http://console.example", False)])
+def test_cookies_are_secure_where_people_reach_the_console_over_tls(world: World, address: str, secure: bool) -> None:
+    world.parts = replace(world.parts, public_url=address)
+    world.app = create_app(world.parts)
+    answer = Visitor(world, "ann", Role.VIEWER).log_in()
+    assert ("Secure" in answer.headers["set-cookie"]) is secure
