@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from pathlib import Path
+
+import pytest
 
 from agents.core.types import DAY_S
 from agents.store import open_store
 from agents.store.console import ConsoleStore
 from agents.store.console.terms import parse_search
+from tests.bench.console import measuring
+from tests.bench.console.__main__ import main
 from tests.bench.console.network import DAYS, NEEDLE, Network
 from tests.support.verdicts import START
 
@@ -27,3 +32,16 @@ def test_a_network_is_the_same_again(tmp_path: Path) -> None:
     assert first == told(tmp_path / "two.db")
     names, needles, incidents = first
     assert (len(names), needles, incidents) == (3_000 + 14 * 25, 3, 14)
+
+
+@pytest.mark.slow
+def test_every_page_is_measured_and_the_tabs_are_watched(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(measuring, "WATCHED_S", 0.5)
+    main(["--rows", "4000", "--incidents", "20", "--rounds", "1", "--on", "sqlite"])
+    said = capsys.readouterr().out
+    pages = re.findall(r"^\| ([^|]+) \| +[\d,]+ \| +[\d,]+ \|", said, re.M)
+    assert {"Now", "One incident", "Hunt, a network", "Rarest domains, 30 days"} <= set(pages)
+    watched = re.findall(r"^ +[\d.]+% +[\d.]+%$", said, re.M)
+    assert len(watched) >= 3, "each process of `run`"
