@@ -61,6 +61,7 @@ def judged(one: Supervised, asked: int) -> dict[str, Any]:
     return state
 
 
+@pytest.mark.slow
 def test_two_detectors_judge_each_query_once_and_one_dies_alone(tmp_path: Path) -> None:
     with supervised(tmp_path, DETECTOR_PROCESSES="2", HANG_S="60") as one:
         asked = sum(ask(one.port, client, [f"www.site{n}.c{client[8:]}.test" for n in range(20)]) for client in CLIENTS)
@@ -87,6 +88,7 @@ def test_two_detectors_judge_each_query_once_and_one_dies_alone(tmp_path: Path) 
     }
 
 
+@pytest.mark.slow
 def test_another_number_of_detectors_goes_on_from_what_was_saved(tmp_path: Path) -> None:
     """Thirty bytes before each restart, and seventy at the end: 140 in ten minutes are an incident."""
     with StubServer() as upstream:
