@@ -25,8 +25,8 @@ from agents.cli.upkeep.block import enforcement_text
 from agents.cli.upkeep.heard import heard_text
 from agents.core.errors import AgentsError, SettingsError, StoreError
 from agents.core.protocols import Spec
-from agents.core.text import command, counted, printable
-from agents.core.types import Incident
+from agents.core.text import amount_text, command, counted, printable
+from agents.core.types import DAY_S, Incident
 from agents.detection.explanations.known_desk import INCIDENTS_MAX, WEEK_S
 from agents.detection.known_services import own_zone
 from agents.detection.limits import SCATTERED, bounds
@@ -44,6 +44,7 @@ from agents.sources.listener.server import refuse_loops
 from agents.sources.listener.sockets import bind_pair
 from agents.sources.listener.streams import exchange_of
 from agents.sources.listener.upstream import Upstream, search_domains
+from agents.store.hunting.days import day_text
 
 TIMEOUT_S = 2.0
 SHOWN_MAX = 80
@@ -80,7 +81,7 @@ def _said(error: Exception) -> str:
 def _in_force(settings: Settings, part: str) -> Settings:
     """The settings of a part that runs on this DATA_DIR, those of this shell where it does not."""
     noted = settings_in_force(settings.state_dir, part)
-    return bootstrap.as_noted(settings, noted).model_copy(update={"data_dir": settings.data_dir}) if noted else settings
+    return bootstrap.as_noted(settings, noted) if noted else settings
 
 
 def _differences(settings: Settings) -> Iterator[tuple[str, str]]:
@@ -306,6 +307,23 @@ def _spool(settings: Settings) -> str:
     return text
 
 
+def _hunt(settings: Settings) -> str:
+    days = bootstrap.hunt_options_of(settings).days
+    with closing(bootstrap.store_of(settings)) as store:
+        files = bootstrap.day_files_of(settings, store)
+        found = files.days()
+        size = sum(path.stat().st_size for path in found.values())
+        text = f"{counted(len(found), 'day')} in files, {amount_text(size)}"
+        if not days:
+            return f"off (HUNT_DAYS); {text}, which nothing deletes" if found else "off (HUNT_DAYS)"
+        today = int(time.time() // DAY_S)
+        late = [day for day in files.missing(today - days) if day < today - 1]
+    if late:
+        shown = f"{counted(len(late), 'day')} from {day_text(late[0])} on"
+        raise AgentsError(f"cannot hunt in {shown}: no scheduler has written files of them; {text}")
+    return text
+
+
 def _drill(settings: Settings) -> str:
     alive, state = detector_health(settings.state_dir)
     return drill_text(state.drill, time.time()) if alive else "no listener or collector runs on this DATA_DIR"
@@ -384,6 +402,7 @@ CHECKS: tuple[tuple[str, str, Check], ...] = (
     ("overload", "listener", _overload),
     ("detectors", "listener", _detectors),
     ("spool", "listener", _spool),
+    ("hunt", "scheduler", _hunt),
     ("drill", "listener", _drill),
     ("own zones", "listener", _own_zones),
     ("model", "listener", _model),

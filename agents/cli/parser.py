@@ -82,6 +82,7 @@ _MODULES = {
     "incidents": "console.incidents",
     "queries": "console.queries",
     "clients": "console.queries",
+    "hunt": "console.hunt",
     "learn": "learning.learn",
     "stage": "learning.stage",
     "fleet": "learning.fleet",
@@ -151,6 +152,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_explain(add("explain", "an incident's evidence"))
     _add_incidents(add("incidents", "what was found: list, label, assign, note, undo; the console's search"))
     _add_queries(add("queries", "search all stored queries: client, CIDR, domain, *, part of a name, `last 2h` …"))
+    _add_hunt(add("hunt", "ask all kept queries in SQL, or by a hunt's name, days in files among them"))
     _add_clients(add("clients", "who asks, those with most queries first"))
     _add_retrain(add("retrain", "learn, validate, report, deploy or reject; once, now"))
     _add_models(add("models", "list, show, compare, approve, reject, roll back, restore or pin models"))
@@ -287,6 +289,18 @@ def _add_queries(parser: argparse.ArgumentParser) -> None:
 def _add_clients(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--days", type=_days, default=1, help="of the last so many days (1)")
     _add_listing(parser)
+
+
+def _add_hunt(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("sql", nargs="*", metavar="SQL|NAME", help="one SELECT over `queries`, or the name of a hunt")
+    parser.add_argument("--list", action="store_true", help="the hunts that have a name")
+    parser.add_argument("--days", type=_days, default=1, help="a named hunt is about the last so many days (1)")
+    parser.add_argument("--closed", action="store_true", help="leave out days that are not in files yet: quicker")
+    parser.add_argument("--limit", type=_count, default=100, help="at most so many rows (100)")
+    parser.add_argument("--seconds", type=_count, default=60, help="give up after so many seconds (60)")
+    form = parser.add_mutually_exclusive_group()
+    form.add_argument("--json", action="store_true", help="one JSON object a line")
+    form.add_argument("--csv", action="store_true", help="a table for other programs")
 
 
 def _add_listing(parser: argparse.ArgumentParser) -> None:

@@ -66,6 +66,23 @@ def write_atomic(
         _sync_folder(path.parent)
 
 
+def place_file(part: Path, path: Path, mode: int = PRIVATE_MODE, owner: tuple[int, int] | None = None) -> None:
+    """Rename a file that is complete to `path`, on the same disk, in one step; it survives a loss of power.
+
+    owner: user and group that the file is given to. Raises OSError; then `path` is unchanged.
+    """
+    handle = os.open(part, os.O_RDONLY)
+    try:
+        os.fchmod(handle, mode)
+        if owner is not None:
+            os.fchown(handle, *owner)
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+    part.replace(path)
+    _sync_folder(path.parent)
+
+
 def json_state(path: Path) -> dict[str, Any]:
     """The JSON object in a file that may be missing or damaged; then {}."""
     try:

@@ -3,6 +3,7 @@ the stream, which all processes share."""
 
 from __future__ import annotations
 
+import importlib
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -13,6 +14,7 @@ from typing import Any, Generic, Protocol, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from agents.core.errors import SettingsError
 from agents.core.types import Incident, Message, QueryBatch, Sample, Severity, Taken, Verdicts
 
 
@@ -479,3 +481,12 @@ class Spec(Generic[Made]):
     def values(self, options: Mapping[str, Any]) -> dict[str, Any]:
         """The value of each field: the one in `options`, else its default."""
         return {one.name: options.get(one.name, one.default) for one in self.fields}
+
+
+def library(module: str, extra: str, user: str) -> Any:
+    """A library of an extra, imported when something needs it. user: what does. Raises SettingsError without it."""
+    try:
+        return importlib.import_module(module)
+    except ImportError:
+        what = f"pip install -r requirements-{extra}.txt"
+        raise SettingsError(f"cannot use {user}: {module} is not installed ({what})") from None

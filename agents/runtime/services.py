@@ -43,6 +43,7 @@ from agents.store.console.hunting import Hunter
 from agents.store.console.summing import QuerySums
 from agents.store.console.triage import TriageStore
 from agents.store.feedback.flow_hours import FlowHourStore
+from agents.store.hunting.days import DayFiles
 from agents.store.people.people import PeopleStore
 from agents.store.retention import ClockWatch, doubt_of, doubt_of_imports, drop_before
 from agents.store.sql import Store
@@ -72,6 +73,8 @@ SUMMARY_DAYS, SUMMARY_INCIDENTS_MAX = 7, 10_000
 """Days that a summary looks back, and incidents that it reads, the newest."""
 SUMS_EVERY_S, SUMS_STOP_S = 20.0, 5.0
 """Seconds between two looks for hours that are over, and for an hour under way to end."""
+DAYS_EVERY_S, DAYS_AGAIN_S = 60.0, 1800.0
+"""Seconds between two looks for days that are over, and for late rows of those that are in files."""
 RETRY_S, RETRY_MAX_S = 2.0, 60.0
 """The scheduler looks for its database after so many seconds, twice as many each time up to the most."""
 _log = structlog.get_logger()
@@ -180,6 +183,8 @@ class Upkeep:
     state_dir: Path
     clock: ClockWatch
     notify: Callable[[Message], object]
+    files: DayFiles
+    hunt_days: int = 0  # that closed days are kept in files; 0: none is written, and those there are left alone
 
 
 def maintain(upkeep: Upkeep, anyway: bool = False) -> Mapping[str, Any]:
@@ -208,6 +213,7 @@ def maintain(upkeep: Upkeep, anyway: bool = False) -> Mapping[str, Any]:
     }
     if found is not None:  # else nothing speaks for the clock by which it would be old
         parts |= {
+            **(_hunting_parts(upkeep, day, anyway) if upkeep.hunt_days else {}),
             "queries_dropped": lambda: store.drop_old(limit),
             "incidents_and_runs_deleted": lambda: store.forget(before),
             "flow_hours_deleted": lambda: FlowHourStore(store).forget(before),
@@ -228,6 +234,17 @@ def maintain(upkeep: Upkeep, anyway: bool = False) -> Mapping[str, Any]:
     done = {name: some for name, some in done.items() if some is not None}
     _log.info("maintenance_finished", **done)
     return done
+
+
+def _hunting_parts(upkeep: Upkeep, today: int, anyway: bool) -> dict[str, Callable[[], object]]:
+    """Closed days go into files before their rows are dropped; old files go."""
+    files, limit = upkeep.files, today - upkeep.hunt_days
+    if not anyway and not _lowered(upkeep, "hunt_days", upkeep.hunt_days):
+        limit = drop_before(list(files.days()), limit)
+    return {
+        "days_written": lambda: files.write(today - upkeep.hunt_days, every=True),
+        "days_deleted": lambda: files.forget(limit),
+    }
 
 
 def summarise(upkeep: Upkeep, link_base: str = "") -> None:
@@ -276,7 +293,13 @@ def _lowered(upkeep: Upkeep, name: str, days: int) -> bool:
 
 def _note_retention(upkeep: Upkeep) -> None:
     try:
-        data = json.dumps({"query_days": upkeep.query_days, "replay_days": upkeep.replay_days}).encode()
+        data = json.dumps(
+            {
+                "query_days": upkeep.query_days,
+                "replay_days": upkeep.replay_days,
+                "hunt_days": upkeep.hunt_days,
+            }
+        ).encode()
         write_atomic(upkeep.state_dir / RETENTION_FILE, data, PRIVATE_MODE)
     except OSError as error:
         _log.warning("state_not_saved", file=RETENTION_FILE, error=str(error))
@@ -370,6 +393,24 @@ class SumsThread(RepeatingThread):
                 pass
         except AgentsError as error:
             _log.warning("queries_not_summed_up", error=str(error))
+
+
+class DaysThread(RepeatingThread):
+    """Writes days that are over into files, for hunts."""
+
+    def __init__(self, files: DayFiles, hunt_days: int) -> None:
+        super().__init__("closed days", DAYS_EVERY_S, SUMS_STOP_S)
+        self._files, self._hunt_days, self._again_at = files, hunt_days, 0.0
+
+    def step(self) -> None:
+        """Write days that have no file; now and then also those that got late rows."""
+        first_day = int(time.time() // DAY_S) - self._hunt_days
+        try:
+            if time.monotonic() >= self._again_at or self._files.missing(first_day):
+                self._again_at = time.monotonic() + DAYS_AGAIN_S
+                self._files.write(first_day, stopped=self._stop.is_set)
+        except AgentsError as error:
+            _log.error("days_not_written", error=str(error))
 
 
 class WeekThread(RepeatingThread):

@@ -10,6 +10,7 @@ import struct
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -253,6 +254,11 @@ class PostgresStore(Store):
             texts_of(domain),
             features,
         )
+
+    def copy_csv(self, connection: Connection, statement: Select[Any], path: Path) -> None:
+        compiled = statement.compile(dialect=self._engine.dialect, compile_kwargs={"literal_binds": True})
+        with path.open("wb") as file:
+            connection.connection.cursor().copy_expert(f"COPY ({compiled}) TO STDOUT (FORMAT CSV)", file)
 
     def upsert(self, table: Table) -> Any:
         return insert(table)

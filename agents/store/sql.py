@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -299,6 +300,10 @@ class Store(ABC):
     @abstractmethod
     def _found(self, connection: Connection, statement: Select[Any]) -> sampling.Found:
         """The rows of a statement that selects sampling.COLUMNS."""
+
+    @abstractmethod
+    def copy_csv(self, connection: Connection, statement: Select[Any], path: Path) -> None:
+        """Write the rows of a statement to a file (RFC 4180, UTF-8); NULL is an empty field. Raises OSError."""
 
     def close(self) -> None:
         self._engine.dispose()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import errno
 import sqlite3
 import time
@@ -184,6 +185,11 @@ class SqliteStore(Store):
         numbers = np.array(ids, np.int64), np.array(rnd, np.int64), np.array(ts, np.float64)
         names = packed([name.encode("ascii") for name in qname])
         return Found(*numbers, coded(client), pieces_of(names), coded(domain), pieces_of(packed(features)))
+
+    def copy_csv(self, connection: Connection, statement: Select[Any], path: Path) -> None:
+        cursor: Any = connection.execute(statement).cursor
+        with path.open("w", encoding="utf-8", newline="") as file:
+            csv.writer(file).writerows(cursor)
 
     def upsert(self, table: Table) -> Any:
         return insert(table)

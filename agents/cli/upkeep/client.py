@@ -37,7 +37,9 @@ def client(settings: Settings, options: argparse.Namespace) -> int:
         return 0
     store = bootstrap.store_of(settings)
     store.migrate()
-    records = ClientRecords(store)
+    files = bootstrap.day_files_of(settings, store)
+    files.check()  # before anything is erased
+    records = ClientRecords(store, files)
     if options.action == "export":
         with json_output(options.out) as out:
             assert out is not None

@@ -9,10 +9,10 @@ from typing import Any
 
 from agents.alerting.delivery import RetryPolicy, TryAgainError, retried
 from agents.core.errors import SettingsError
-from agents.core.protocols import Field
+from agents.core.protocols import Field, library
 from agents.core.text import harmless
 from agents.core.types import Severity
-from agents.export.outputs.base import Output, library
+from agents.export.outputs.base import Output
 from agents.export.record import Record
 
 SWITCH = "EXPORT_APPRISE"
@@ -26,7 +26,7 @@ class AppriseOutput:
     name = "apprise"
 
     def __init__(self, urls: str, retry: RetryPolicy | None = None) -> None:
-        apprise = library("apprise", "apprise", SWITCH)
+        apprise = library("apprise", "apprise", f"setting {SWITCH}")
         logging.getLogger("apprise").setLevel(logging.CRITICAL)  # it logs addresses
         self._services, self._retry = [], retry or RetryPolicy()
         for number, url in enumerate(urls.split(), start=1):

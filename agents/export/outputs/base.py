@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import ssl
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -51,15 +50,6 @@ def trusting(path: str) -> ssl.SSLContext:
         ) from None
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     return context
-
-
-def library(module: str, extra: str, setting: str) -> Any:
-    """A library of an extra. Raises SettingsError where it is not installed."""
-    try:
-        return importlib.import_module(module)
-    except ImportError:
-        what = f"pip install -r requirements-{extra}.txt"
-        raise SettingsError(f"cannot use setting {setting}: {module} is not installed ({what})") from None
 
 
 def readable(path: str) -> None:

@@ -9,9 +9,9 @@ from typing import Any
 
 from agents.alerting.delivery import RefusedError, RetryPolicy
 from agents.core.errors import NotifyError
-from agents.core.protocols import Field
+from agents.core.protocols import Field, library
 from agents.export.formats import BY_NAME
-from agents.export.outputs.base import Output, format_field, library, readable
+from agents.export.outputs.base import Output, format_field, readable
 from agents.export.record import Record
 
 SWITCH = "EXPORT_KAFKA"
@@ -27,7 +27,7 @@ class KafkaOutput:
     name = "kafka"
 
     def __init__(self, config: Mapping[str, Any], topic: str, form: str, retry: RetryPolicy | None = None) -> None:
-        self._kafka, self._topic, self._form = library("confluent_kafka", "kafka", SWITCH), topic, form
+        self._kafka, self._topic, self._form = library("confluent_kafka", "kafka", f"setting {SWITCH}"), topic, form
         policy = retry or RetryPolicy()
         self._within_s = policy.timeout_s * policy.attempts
         settings = {"enable.idempotence": True, "client.id": "dns-tunnel"}

@@ -9,9 +9,9 @@ from urllib.parse import urlsplit
 
 from agents.alerting.delivery import RetryPolicy, TryAgainError, retried
 from agents.core.errors import NotifyError
-from agents.core.protocols import Field
+from agents.core.protocols import Field, library
 from agents.export.formats import BY_NAME
-from agents.export.outputs.base import Output, format_field, library, readable, trusting
+from agents.export.outputs.base import Output, format_field, readable, trusting
 from agents.export.record import Record
 
 SWITCH = "EXPORT_NATS"
@@ -32,7 +32,10 @@ class NatsOutput:
         ca: str = "",
         retry: RetryPolicy | None = None,
     ) -> None:
-        self._nats, self._errors = library("nats", "nats", SWITCH), library("nats.errors", "nats", SWITCH)
+        self._nats, self._errors = (
+            library("nats", "nats", f"setting {SWITCH}"),
+            library("nats.errors", "nats", f"setting {SWITCH}"),
+        )
         self._url, self._subject, self._form, self._stream = url, subject, form, stream
         self._retry = retry or RetryPolicy()
         self._options: dict[str, Any] = {"token": token} if token else {}

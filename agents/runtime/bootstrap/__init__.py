@@ -25,6 +25,7 @@ from agents.runtime.bootstrap.environment import (
     token_path,
 )
 from agents.runtime.bootstrap.fleet import coordinator_of, fleet_site_of
+from agents.runtime.bootstrap.hunting import day_files_of, hunt_options_of, hunter_of
 from agents.runtime.bootstrap.intakes import (
     collecting_of,
     enforce_options_of,
@@ -98,6 +99,7 @@ __all__ = [
     "compared_types",
     "console_address",
     "coordinator_of",
+    "day_files_of",
     "detector_of",
     "differing_settings",
     "enforce_options_of",
@@ -105,6 +107,8 @@ __all__ = [
     "fleet_options_of",
     "fleet_site_of",
     "honeytokens_path",
+    "hunt_options_of",
+    "hunter_of",
     "is_secret",
     "judge_parts",
     "judging_manager_of",

@@ -36,6 +36,7 @@ from agents.sources import SPECS as INTAKES
 from agents.sources.listener import cache, special_names, traffic
 from agents.sources.live.addresses import RECEIVE
 from agents.sources.tail import COLLECT
+from agents.store.hunting import options as hunt_options
 from agents.store.opening import open_store
 from agents.store.sql import Store
 
@@ -62,6 +63,7 @@ SPECS: tuple[Spec[Any], ...] = (
     *CHANNELS,
     *OUTPUTS,
     privacy.SPEC,
+    hunt_options.SPEC,
     review.SPEC,
     online.SPEC,
     beside.SPEC,
@@ -76,7 +78,7 @@ SPECS: tuple[Spec[Any], ...] = (
     logins.SPEC,
 )
 """Special names, limits, logs that are followed, live intakes, every kind of intake, detector type, channel and export,
-privacy, reviews, enforcement: settings and documents are made of them."""
+privacy, hunting, reviews, enforcement: settings and documents are made of them."""
 
 
 def load_settings(**overrides: Any) -> Settings:
@@ -105,7 +107,8 @@ def differing_settings(settings: Settings, noted: Mapping[str, Any]) -> dict[str
 def as_noted(settings: Settings, noted: Mapping[str, Any]) -> Settings:
     """The settings of a running process; secrets, which it does not note, are those of `settings`."""
     there = {name: value[0] for name, value in differing_settings(settings, noted).items()}
-    return load_settings(**{name: value for name, value in there.items() if not is_secret(settings, name)})
+    plain = {name: value for name, value in there.items() if not is_secret(settings, name)}
+    return load_settings(**plain | {"data_dir": settings.data_dir})
 
 
 def is_secret(settings: Settings, name: str) -> bool:

@@ -35,6 +35,7 @@ from agents.runtime.bootstrap.environment import (
     store_of,
 )
 from agents.runtime.bootstrap.fleet import coordinator_of, fleet_site_of
+from agents.runtime.bootstrap.hunting import day_files_of, hunt_options_of
 from agents.runtime.bootstrap.intakes import enforce_options_of, listener_config, losses_at_start, parsed_upstreams
 from agents.runtime.bootstrap.judging import (
     block_keeper_of,
@@ -84,6 +85,7 @@ def check_settings(settings: Settings) -> None:
     tripwires_of(settings)
     alert_manager_of(settings)
     outputs_of(settings)
+    hunt_options_of(settings)
     publisher_of(settings)
     enforce_options_of(settings)
     must_be_whole(fleet_options_of(settings))
@@ -185,8 +187,9 @@ def upkeep_of(settings: Settings, clock: ClockWatch | None = None) -> Upkeep:
     """What the daily maintenance keeps. clock: that has been watched for a while."""
     from agents.runtime.services import Upkeep
 
+    store = store_of(settings)
     return Upkeep(
-        store_of(settings),
+        store,
         registry_of(settings),
         settings.reports_dir,
         query_days=settings.query_retention_days,
@@ -196,6 +199,8 @@ def upkeep_of(settings: Settings, clock: ClockWatch | None = None) -> Upkeep:
         state_dir=settings.state_dir,
         clock=clock or ClockWatch(),
         notify=lambda message: asyncio.run(alert_manager_of(settings).broadcast(message)),
+        files=day_files_of(settings, store),
+        hunt_days=hunt_options_of(settings).days,
     )
 
 
@@ -220,13 +225,15 @@ def scheduler_of(settings: Settings) -> RetrainScheduler:
 
 def scheduling_of(settings: Settings) -> AbstractAsyncContextManager[None]:
     """The scheduler as a service."""
-    from agents.runtime.services import scheduling
+    from agents.runtime.services import DaysThread, scheduling
 
     store, registry = store_of(settings), registry_of(settings)
     sender = sender_of(settings)
     calendar, noted = scheduler_of(settings), noted_settings(settings)
     rollout = RolloutThread(rollout_of(settings, store, calendar.clock))
-    threads = (LearnerThread(learner_of(settings, store)), rollout, FleetThread(fleet_site_of(settings, store)))
+    fleet, hunt = FleetThread(fleet_site_of(settings, store)), hunt_options_of(settings)
+    days = [DaysThread(day_files_of(settings, store), hunt.days)] if hunt.days else []
+    threads = (LearnerThread(learner_of(settings, store)), rollout, fleet, *days)
     return scheduling(calendar, store, registry, settings.data_dir, settings.state_dir, noted, sender, threads)
 
 

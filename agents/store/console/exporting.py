@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -38,14 +38,17 @@ def row_of(incident: Incident, said: Triage) -> dict[str, Any]:
     return {name: getattr(incident, name, None) for name in COLUMNS} | times | rest
 
 
-def csv_lines(rows: Iterable[dict[str, Any]]) -> Iterator[str]:
-    """A table (RFC 4180), its head first; what a spreadsheet would take for a formula begins with an apostrophe."""
+def csv_lines(rows: Iterable[dict[str, Any]], names: Sequence[str] = COLUMNS) -> Iterator[str]:
+    """A table of the columns `names` (RFC 4180), its head first.
+
+    What a spreadsheet would take for a formula begins with an apostrophe.
+    """
     out = io.StringIO()
     writer = csv.writer(out)
-    writer.writerow(COLUMNS)
+    writer.writerow(map(_cell, names))
     for row in rows:
         yield _taken(out)
-        writer.writerow([_cell(row[name]) for name in COLUMNS])
+        writer.writerow([_cell(row[name]) for name in names])
     yield _taken(out)
 
 
@@ -61,5 +64,5 @@ def _time(at: float | None) -> str:
 
 
 def _cell(value: object) -> str:
-    text = str(value)
+    text = "" if value is None else str(value)
     return f"'{text}" if isinstance(value, str) and text.startswith(FORMULA_BEGINS) else text

@@ -14,6 +14,7 @@ from agents.core.types import clean
 from agents.store.console.summing import QuerySums
 from agents.store.console.tables import SAVED_VIEWS, TRIAGE, TRIAGE_CHANGES
 from agents.store.feedback.tables import FLOW_HOURS, FLOW_LABELS
+from agents.store.hunting.days import DayFiles
 from agents.store.rows import INCIDENTS
 from agents.store.sql import LONG_S, Store
 
@@ -26,11 +27,15 @@ _I, _H = INCIDENTS.c, FLOW_HOURS.c
 class ClientRecords:
     """The rows of clients in a store. Every method raises StoreError."""
 
-    def __init__(self, store: Store) -> None:
-        self._store = store
+    def __init__(self, store: Store, files: DayFiles | None = None) -> None:
+        """files: of closed days, where there may be some."""
+        self._store, self._files = store, files
 
     def rows(self, client: str) -> Iterator[dict[str, Any]]:
-        """Incidents, flow-hours, then queries, newest first; replayed ones among them. `type` says which a row is."""
+        """Incidents, flow-hours, then queries, newest first; replayed ones among them. `type` says which a row is.
+
+        Last come queries of files, of days that the database does not hold any more.
+        """
         with self._store.reading("read a client's incidents", LONG_S) as connection:
             found = connection.execute(
                 select(INCIDENTS).where(_I.client == clean(client)).order_by(_I.last_seen.desc())
@@ -48,7 +53,9 @@ class ClientRecords:
             page, cursor = self._store.queries(client=client, limit=ROWS_A_PAGE, cursor=cursor)
             yield from ({"type": "query", **row} for row in page)
             if cursor is None:
-                return
+                break
+        for row in self._files.rows_of(client) if self._files is not None else ():
+            yield {"type": "query", **row}
 
     def erase(self, client: str) -> dict[str, int]:
         """Delete a client's queries, incidents with what was said of them, flow-hours with labels, views that name
@@ -73,4 +80,6 @@ class ClientRecords:
                     kept = update(INCIDENTS).where(_I.incident_id == incident_id).values(evidence=json.dumps(evidence))
                     connection.execute(kept)
         self._store.fold()
+        if self._files is not None:  # after the rows that files are made of
+            done["in files"] = self._files.erase(client)
         return done
