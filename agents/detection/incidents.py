@@ -352,6 +352,21 @@ class Incidents:
         asking = Asking(ts, *key, np.uint64(flows.state.flows["domain"][trail.row]), trail.row, *so_far)
         return self.explainer.weigh(trail.account, asking, flow.leaked_bytes, evidence)
 
+    def explains(
+        self, ts: float, client: str, domain: str, key: np.uint64, name: tuple[bytes, int], place: int
+    ) -> bool:
+        """Whether a kind of benign service explains one odd name, as it would an incident of such names.
+
+        key: keyed hash of the domain; name: wire name and query type; place: the query's row of the batch.
+        """
+        self.explainer.reach(place)
+        row = self._flows.find(client, int(key))
+        if row is None:
+            return False
+        flow = self._flows.state.flows[row]
+        asking = Asking(ts, client, domain, key, row, int(flow["queries"]), int(flow["names"]))
+        return self.explainer.supports(asking, name)
+
     def is_listed(self, key: IncidentKey) -> bool:
         """Whether an open incident is explained at present."""
         trail = self._trails.get(key)
