@@ -247,7 +247,7 @@ class Explainer:
         counted: bytes that do not count, or no more: of earlier days, or from before this process began.
         """
         kinds = kinds_of(samples)
-        if not kinds or tool_of(samples) is not None or _hold_text(samples):
+        if not kinds or tool_of(samples) is not None or hold_text(samples):
             return Account([])
         account = Account([Likeness(kind) for kind in kinds], counted=counted)
         for wire, qtype in samples:
@@ -472,7 +472,7 @@ def habits_in(data: bytes) -> Habits:
     return found
 
 
-def _hold_text(samples: Sequence[tuple[bytes, int]]) -> bool:
+def hold_text(samples: Sequence[tuple[bytes, int]]) -> bool:
     """Whether names hold text. Of one among many that may be chance: half of a hash is at times printable."""
     names = trace_of(samples).names
     return sum(bool(preview([name])) for name in names) >= min(TEXTS_MIN, len(names))
