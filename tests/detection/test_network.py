@@ -64,9 +64,13 @@ def test_a_client_s_own_incident_takes_no_more_from_the_sum_of_all_than_it_had_t
     names = [
         query(START + 3600 * (1 + n), client, f"{data(rng, 20)}.evil.example") for n in range(12) for client in clients
     ]
-    loud = [query(START + 3600 * 5 + 60 * n, "10.0.0.99", f"{data(rng, 20)}.evil.example") for n in range(30)]
+    loud = [
+        query(START + 3600 * 5.5 + 5 * n, client, f"{data(rng, 30)}.{data(rng, 30)}.{data(rng, 30)}.evil.example")
+        for client in ("10.0.0.98", "10.0.0.99")
+        for n in range(6)
+    ]
     found = incidents_of(sorted([*home, *names, *loud], key=lambda row: row[0]))
-    assert {one.client for one in found} == {"10.0.0.99", NETWORK}
+    assert {one.client for one in found} == {"10.0.0.98", "10.0.0.99", NETWORK}
     assert next(one for one in found if one.client == NETWORK).severity >= Severity.HIGH
 
 
