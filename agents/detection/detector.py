@@ -61,7 +61,7 @@ from which the next retraining sets the limits, and what domains carry here on o
 TS_MAX = 1e13
 """Seconds; a later time is invalid, and counts as this one."""
 VOTED_MAX = 65_536
-"""Domains whose odd names are remembered for a day."""
+"""Domains, and clients below domains, whose odd names are remembered for a day."""
 NO_EVIDENCE = Evidence(0.0)
 KEPT_S = 5
 """No cache keeps an answer with a TTL of so many seconds or less for long: whoever asks again is heard."""
@@ -122,7 +122,7 @@ class TunnelDetector:
         self.scale = scale
         self.peaks = Peaks()
         self._burn_in_days, self.privacy = burn_in_days, privacy or Privacy()
-        self._voted: dict[int, int] = {}  # domains (keyed hashes) with an odd name, and its last day
+        self._voted: dict[tuple[int, str], int] = {}  # see _once
         self._swap = threading.Lock()
         self._next: Model | None = None
         self.services = services or KnownServices()
@@ -325,6 +325,7 @@ class TunnelDetector:
         self.incidents.forget(client)
         self.flows.forget_client(client)
         self.peaks.forget(client)
+        self._voted = {key: day for key, day in self._voted.items() if key[1] != client}
 
     def restore(self, incidents: Sequence[Incident]) -> None:
         """Go on with incidents that were open when the process stopped."""
@@ -495,7 +496,7 @@ class TunnelDetector:
         behaviour = scale.behaviours(ratios)
         votes = scale.votes(found.score, asked.discount[: len(batch)])
         if scale.combine == "max":
-            votes = self._once(batch.ts, asked.domain, votes)
+            votes = self._once(batch, asked, found.names, domains, votes)
         scores = scale.combined(votes, behaviour)
         severities = scale.severities(scores)
         reasons: list[tuple[str, ...]] = [()] * len(batch)
@@ -512,24 +513,29 @@ class TunnelDetector:
         )
 
     def _once(
-        self, ts: NDArray[np.float64], domains: NDArray[np.uint64], votes: NDArray[np.float32]
+        self, batch: QueryBatch, asked: Asked, names: Names, domains: Coded, votes: NDArray[np.float32]
     ) -> NDArray[np.float32]:
         """The model's votes: of the odd names below a domain, one a day is HIGH by itself, none if the domain is old
-        and common here. What they carry together is for the limits to say."""
+        and common here, or if a kind of service explains it. What they carry together is for the limits to say.
+
+        The day is remembered of a domain (keyed hash), with no client; of a client below it, whose names are explained.
+        """
         rows = np.flatnonzero(votes >= self.scale.high)
         if not len(rows):
             return votes
         votes, below = votes.copy(), np.nextafter(np.float32(self.scale.high), np.float32(0))
         for row in rows.tolist():
-            domain, day = int(domains[row]), int(ts[row] // DAY_S)
-            if self._voted.get(domain) == day:
-                votes[row] = below
-                continue
-            if len(self._voted) >= VOTED_MAX:
-                self._voted.clear()
-            self._voted[domain] = day
-            if not self.flows.is_young(float(ts[row]), domains[row]):
-                votes[row] = below
+            ts, key, client = float(asked.ts[row]), asked.domain[row], batch.client[row]
+            day, domain = int(ts // DAY_S), int(key)
+            if day not in (self._voted.get((domain, "")), self._voted.get((domain, client))):
+                young, name = self.flows.is_young(ts, key), (names[row], int(batch.qtype[row]))
+                explained = young and self.incidents.explains(ts, client, domains[row], key, name, row)
+                if len(self._voted) >= VOTED_MAX:
+                    self._voted.clear()
+                self._voted[domain, client if explained else ""] = day
+                if young and not explained:
+                    continue
+            votes[row] = below
         return votes
 
 

@@ -14,7 +14,7 @@ from agents.core.column_kernels import keyed_hash
 from agents.core.text import NETWORK
 from agents.core.types import Incident, QueryBatch, Severity
 from agents.detection.counting.flow_kernels import SAMPLES
-from agents.detection.explanations.explainer import Account, Asking, Explainer
+from agents.detection.explanations.explainer import Account, Asking, Explainer, hold_text
 from agents.detection.fingerprints import tool_of, trace_of
 from agents.detection.flows import Flow, Flows, Past
 from agents.detection.limits import SCATTERED, Evidence, Scale, as_listed
@@ -83,6 +83,7 @@ class Reading:
     count: int = 0  # names that were read
     tool: str | None = None
     readable: str = ""  # text that the names decode to
+    is_text: bool = False  # enough of them do, for it to be no chance
     shown: tuple[str, ...] = ()  # the first of the names
 
 
@@ -93,9 +94,8 @@ def reading_of(flow: Flow) -> Reading:
     """Read the names kept for a flow."""
     samples = flow.samples
     readable = preview(trace_of(samples).names) if samples else ""
-    return Reading(
-        len(samples), tool_of(samples), readable, tuple(to_text(wire) for wire, _ in samples[:SHOWN_SAMPLES])
-    )
+    shown = tuple(to_text(wire) for wire, _ in samples[:SHOWN_SAMPLES])
+    return Reading(len(samples), tool_of(samples), readable, bool(readable) and hold_text(samples), shown)
 
 
 def evidence_json(flow: Flow, domain: str, tool: str | None, readable: str, timeline: Timeline) -> dict[str, Any]:
@@ -352,6 +352,21 @@ class Incidents:
         asking = Asking(ts, *key, np.uint64(flows.state.flows["domain"][trail.row]), trail.row, *so_far)
         return self.explainer.weigh(trail.account, asking, flow.leaked_bytes, evidence)
 
+    def explains(
+        self, ts: float, client: str, domain: str, key: np.uint64, name: tuple[bytes, int], place: int
+    ) -> bool:
+        """Whether a kind of benign service explains one odd name, as it would an incident of such names.
+
+        key: keyed hash of the domain; name: wire name and query type; place: the query's row of the batch.
+        """
+        self.explainer.reach(place)
+        row = self._flows.find(client, int(key))
+        if row is None:
+            return False
+        flow = self._flows.state.flows[row]
+        asking = Asking(ts, client, domain, key, row, int(flow["queries"]), int(flow["names"]))
+        return self.explainer.supports(asking, name)
+
     def is_listed(self, key: IncidentKey) -> bool:
         """Whether an open incident is explained at present."""
         trail = self._trails.get(key)
@@ -539,7 +554,7 @@ class Incidents:
             evidence["losses"] = list(self.losses)
         if past is not None:
             evidence["before"] = past.to_json()
-        if tool is not None or reading.readable:
+        if tool is not None or reading.is_text:
             trail.account = Account([])
         if tool is None and not any(reason.startswith(CERTAIN_REASONS) for reason in incident.reasons):
             explanation = trail.account.to_json() if trail.account is not None else None

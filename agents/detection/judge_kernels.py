@@ -153,6 +153,12 @@ def _note_peak(state: State, flow: Any, ts: float, ratio: float, i: int, told: T
 
 
 @kernel_in_place
+def grown(network: State, row: int) -> float:
+    """How many times the limits of one client hold for one of the network's flows, by its clients at home here."""
+    return 1 + CLIENT_SHARE * max(crowd_of(network.askers[row, AT_HOME]) - 1, 0.0)
+
+
+@kernel_in_place
 def _tell(state: State, asked: Asked, i: int, row: int, evidence: Any, fresh: bool, secret: bool, told: Told) -> None:
     """Emit an event for a query that may open or extend an incident, with the present state of its flow.
 
@@ -174,9 +180,10 @@ def _tell(state: State, asked: Asked, i: int, row: int, evidence: Any, fresh: bo
     event["first_seen"], event["leaked"], event["queries"] = flow["first_seen"], flow["leaked"], flow["queries"]
     event["names"], event["encoded_names"] = flow["names"], flow["encoded_names"]
     event["today"] = np.inf
-    if flow["windows"] != NONE and not (flow["scattered"] or state.room[OF_NETWORK]):
+    if flow["windows"] != NONE and not flow["scattered"]:
         sums(state.windows[flow["windows"]], asked.ts[i], DAY, told.total)
-        event["today"] = told.total[INFORMATION] * asked.discount[i]
+        times = grown(state, row) if state.room[OF_NETWORK] else 1.0
+        event["today"] = told.total[INFORMATION] * asked.discount[i] * times
     if evidence["kind"] == BY_SPREAD or evidence["kind"] == BY_SPREAD_FRESH:
         loudest(state.clients[flow["client"]], state.carriers, state.flows, event["sharing"])
 
@@ -349,12 +356,6 @@ def _count(
 
 
 @kernel_in_place
-def grown(network: State, row: int) -> float:
-    """How many times the limits of one client hold for one of the network's flows, by its clients at home here."""
-    return 1 + CLIENT_SHARE * max(crowd_of(network.askers[row, AT_HOME]) - 1, 0.0)
-
-
-@kernel_in_place
 def _hear(
     network: State,
     asked: Asked,
@@ -447,7 +448,7 @@ def tell_network(
     at = find_flow(network.flows, network.places, asked.domain[i], 0) if said["alone"] else NONE
     if at != NONE and said["settles"]:
         take_words_back(network, said, 0, 0.0)
-        take_back(network.flows[at], network.windows, said["leaked"])
+        take_back(network.flows[at], network.windows, said["leaked"] / (asked.discount[i] * grown(network, at)))
         network.askers[at, BY_THEMSELVES] |= np.uint64(1) << np.uint64(asked.cell[i])
     many = at != NONE and crowd_of(network.askers[at, BY_THEMSELVES]) > BY_THEMSELVES_MAX
     if said["carries"] and (many or not said["alone"]) and asked.discount[i] <= TENANTS_FACTOR:

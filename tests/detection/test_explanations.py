@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 
 import pytest
@@ -181,6 +181,37 @@ def test_one_hash_that_happens_to_read_as_text_is_chance(
     found += [rng.randbytes(16).hex() for _ in range(20 - texts)]
     account = detector.incidents.explainer.open([(from_text(f"{one}.bl.hash-lists.org"), 1) for one in found])
     assert (account.kind is not None) == is_explained
+
+
+def test_nor_does_it_end_the_explanation_of_an_incident_that_is_open(detector: TunnelDetector) -> None:
+    """What an incident shows as its names' text may be chance, too."""
+    rows = day_of_lookups(0, 20)
+    by_chance = b"uoFbIa%vds".hex().rjust(SHA1, "9")
+    rows[3] = query(rows[3][0], CLIENT, f"{by_chance}.bl.hash-lists.org", A)
+    found = told(detector, [*senders(0), *rows])[CLIENT, "hash-lists.org"]
+    assert found.evidence["preview"] == "hex: uoFbIa%vds"
+    assert found.severity == Severity.SUSPICIOUS and found.evidence["explanation"]["listed"]
+
+
+def lists_of_three(day: int, times: Sequence[int]) -> list[Row]:
+    """Three hosts that handle mail, and are not at home, look up a hash each at so many times of a day, below one
+    list's domain."""
+    rng, hosts = random.Random(f"{day} {times}"), [f"192.0.2.{n}" for n in range(1, 4)]
+    rows = [row for host in hosts for row in senders(day, host)[:8]]
+    for n in times:
+        begin = START + day * DAY_S + 9 * 3600 + 3000 * n
+        rows += [query(begin + at, host, f"{hashes(rng, 62)}.files.hash-lists.org", A) for at, host in enumerate(hosts)]
+    return rows
+
+
+def test_what_all_clients_carried_on_earlier_days_is_not_of_their_incident_s_day(detector: TunnelDetector) -> None:
+    assert not told(detector, lists_of_three(0, range(7)))
+    found = told(detector, lists_of_three(3, range(9)))[NETWORK, "hash-lists.org"]
+    assert found.leaked_bytes > YOUNG_BYTES, "of both days"
+    assert found.severity == Severity.SUSPICIOUS and found.evidence["explanation"]["listed"]
+    assert 800 <= found.evidence["explanation"]["bytes_a_day"] <= YOUNG_BYTES
+    more = told(detector, lists_of_three(3, range(9, 14)))[NETWORK, "hash-lists.org"]
+    assert more.severity >= Severity.HIGH and more.evidence["explanation"]["bytes_a_day"] > YOUNG_BYTES
 
 
 def test_a_client_s_sum_is_bounded_whatever_number_of_domains_it_uses(detector: TunnelDetector) -> None:

@@ -57,6 +57,23 @@ def test_one_client_alone_is_its_own_incident() -> None:
     assert (found.client, found.domain) == ("10.0.0.7", "evil.example")
 
 
+def test_a_client_s_own_incident_takes_no_more_from_the_sum_of_all_than_it_had_there() -> None:
+    """Of 40 clients at home each byte counts a tenth for all together: so it does when one is judged by itself."""
+    rng, clients = random.Random(7), [f"10.0.0.{n}" for n in range(1, 41)]
+    home = [query(START + n, client, f"www.site{n}.com") for client in clients for n in range(12)]
+    names = [
+        query(START + 3600 * (1 + n), client, f"{data(rng, 20)}.evil.example") for n in range(12) for client in clients
+    ]
+    loud = [
+        query(START + 3600 * 5.5 + 5 * n, client, f"{data(rng, 30)}.{data(rng, 30)}.{data(rng, 30)}.evil.example")
+        for client in ("10.0.0.98", "10.0.0.99")
+        for n in range(6)
+    ]
+    found = incidents_of(sorted([*home, *names, *loud], key=lambda row: row[0]))
+    assert {one.client for one in found} == {"10.0.0.98", "10.0.0.99", NETWORK}
+    assert next(one for one in found if one.client == NETWORK).severity >= Severity.HIGH
+
+
 def test_a_name_that_the_network_has_asked_for_counts_once() -> None:
     rng = random.Random(2)
     names = [f"{data(rng, 9)}.cdn.example" for _ in range(5)]

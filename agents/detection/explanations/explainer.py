@@ -55,6 +55,8 @@ TEXTS_MIN = 2
 """So many of an incident's names hold text, before it is no service."""
 SAME_MIN = 3
 """Keys or addresses that a client asks about below two domains."""
+LOOKS_A_MINUTE = 60
+"""Odd names of a minute whose signs are looked for: in a flood of them, the rest is explained by nothing."""
 _EXPLAINED = frozenset(
     {
         Kind.INFORMATION,
@@ -182,6 +184,7 @@ class Explainer:
         self.news = News()
         self._habits = Habits()
         self._homes = (-1, 0)  # minute, clients at home
+        self._looks = (-1, 0)  # minute, odd names whose signs were looked for
         self._pending: deque[tuple[int, int, str, int, bool]] = deque()  # row, day, client, domain, whether reverse
         self._reverse: OrderedDict[str, tuple[int, int]] = OrderedDict()  # day, look-ups of that day
         self._mail: OrderedDict[str, tuple[int, set[int]]] = OrderedDict()  # day, domains of that day
@@ -244,7 +247,7 @@ class Explainer:
         counted: bytes that do not count, or no more: of earlier days, or from before this process began.
         """
         kinds = kinds_of(samples)
-        if not kinds or tool_of(samples) is not None or _hold_text(samples):
+        if not kinds or tool_of(samples) is not None or hold_text(samples):
             return Account([])
         account = Account([Likeness(kind) for kind in kinds], counted=counted)
         for wire, qtype in samples:
@@ -359,6 +362,18 @@ class Explainer:
             self._homes = minute, self._flows.clients_at_home(ts)
         return self._homes[1]
 
+    def supports(self, asking: Asking, name: tuple[bytes, int]) -> bool:
+        """Whether this network's data support a kind of service for one odd name: it has the shape, and a sign is seen.
+        No allowance is used. name: wire name and query type."""
+        minute = int(asking.ts // 60)
+        looks = self._looks[1] + 1 if minute == self._looks[0] else 1
+        self._looks = minute, looks
+        if looks > LOOKS_A_MINUTE:
+            return False
+        account = self.open([name])
+        self._look(account, asking, Evidence(0.0))
+        return account.sign is not None
+
     def _look(self, account: Account, asking: Asking, evidence: Evidence) -> None:
         """Look for a sign that supports one of the kinds. Of several, the one that explains most is taken."""
         alike = sorted((one for one in account.alike if one.holds), key=lambda one: -one.kind.budget)
@@ -457,7 +472,7 @@ def habits_in(data: bytes) -> Habits:
     return found
 
 
-def _hold_text(samples: Sequence[tuple[bytes, int]]) -> bool:
+def hold_text(samples: Sequence[tuple[bytes, int]]) -> bool:
     """Whether names hold text. Of one among many that may be chance: half of a hash is at times printable."""
     names = trace_of(samples).names
     return sum(bool(preview([name])) for name in names) >= min(TEXTS_MIN, len(names))

@@ -91,7 +91,15 @@ KINDS = (
         re.compile(rb"_acme-challenge(?:\..+)?|_[0-9a-f]{32}(?:\..+)?|[0-9a-f]{32}(?:\.[0-9a-z]{16,32}){1,2}"),
         _types("TXT CNAME A AAAA"),
         1_000.0,
-        (Sign.CLIENTS,),
+        (Sign.CLIENTS, Sign.TWICE),
+    ),
+    ServiceKind(
+        "mail signers' keys",
+        "keys of those who sign mail, by selector (RFC 6376 section 3.6.2.1)",
+        re.compile(rb"[a-z0-9_-]{1,63}(?:\.[a-z0-9_-]{1,63}){0,2}\._domainkey(?:\..+)?"),
+        _types("TXT CNAME"),
+        1_000.0,
+        (Sign.MAIL,),
     ),
     ServiceKind(
         "sender policy macros",
