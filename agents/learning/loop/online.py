@@ -26,6 +26,7 @@ from agents.core.types import Gate
 from agents.learning.loop.flow_hours import SCHEMA
 from agents.learning.loop.flow_model import FlowModel, Steps, empty_flow_model, load_flow_model
 from agents.learning.loop.golden import GOLDEN_SCHEMA, golden_flow_hours, stored_golden
+from agents.learning.loop.learnable import within_shares, without_doubt
 from agents.learning.loop.review import teaches
 from agents.learning.repeating import RepeatingThread
 from agents.store.feedback.cycles import CycleStore
@@ -163,10 +164,20 @@ class Material:
     origins: Mapping[str, int]  # new labels by origin
 
 
-def material_of(labels: LabelledHours, since: float, golden: Examples | None = None) -> Material:
-    """Labels that came after `since` (Unix seconds) are new. Of people's labels half are held out (review.teaches).
+def material_of(
+    labels: LabelledHours,
+    since: float,
+    golden: Examples | None = None,
+    undoubted: NDArray[np.bool_] | None = None,
+    needed: int = 1,
+    until: float = LATER_S,
+) -> Material:
+    """Labels that came after `since`, and until `until` (Unix seconds), are new.
+
+    Of people's labels half are held out (review.teaches).
 
     What was learnt is new material, but never certain: so no model feeds on its own guesses alone.
+    undoubted, needed: see learnable.
     """
     golden = golden or Examples(*golden_flow_hours())
     held = np.arange(len(golden.tunnel)) % HELD_OUT == 0
@@ -178,7 +189,9 @@ def material_of(labels: LabelledHours, since: float, golden: Examples | None = N
     guessed = np.array([origin == LabelOrigin.LEARNED for origin in labels.origin])
     kept_back = by_people & ~np.array([teaches(domain) for domain in labels.domain])
     known = np.maximum(labels.at, (labels.hour + 1) * 3600.0)
-    new = (known > since) & ~kept_back
+    new = (known > since) & (known <= until) & ~kept_back
+    if undoubted is not None:
+        new = within_shares(labels, new & undoubted, needed)
     old_month = ~guessed & ~new & (labels.hour < labels.hour.min() + MONTH_HOURS)
     origins = {str(one): sum(labels.origin[row] == one for row in np.flatnonzero(new).tolist()) for one in LabelOrigin}
     return Material(
@@ -308,8 +321,8 @@ class OnlineLearner:
 
     def _cycle(self) -> dict[str, Any]:
         begun, cycles = self.clock(), CycleStore(self.store)
-        last, old = next(iter(cycles.newest(1)), None), self.usable_model()
-        material = self._material(last["until"] if last else 0.0)
+        old = self.usable_model()
+        material = self._material(self._learnt_until(begun))
         count = len(material.new.tunnel)
         enough = count >= self.options.min_samples
         if not enough and old is not None:
@@ -353,8 +366,13 @@ class OnlineLearner:
         return {**found, "state": str(state)}
 
     def _material(self, since: float) -> Material:
-        golden = Examples(*stored_golden(self.store, self.clock()))
-        return material_of(LabelStore(self.store).labelled(SCHEMA), since, golden)
+        now, needed = self.clock(), self.options.min_samples
+        golden, labels = Examples(*stored_golden(self.store, now)), LabelStore(self.store).labelled(SCHEMA)
+        return material_of(labels, since, golden, without_doubt(self.store, labels), needed, now)
+
+    def _learnt_until(self, now: float) -> float:
+        """Labels that came until then are learnt, Unix seconds. A cycle of a clock that was ahead does not count."""
+        return next((one["until"] for one in self.history(self.options.history) if one["until"] <= now), 0.0)
 
     def trained_from(self, base: FlowModel) -> FlowModel:
         """What labels of people and rules make of a model; the one in use stays. Raises StoreError."""
@@ -378,7 +396,7 @@ class OnlineLearner:
             material = self._material(0.0)
             gates = gates_of_cycle(old or cold_model(self.options.rate), model, material)
             found = {
-                "until": last["until"] if last else 0.0,
+                "until": self._learnt_until(begun),
                 "new_labels": 0,
                 "origins": {origin: 0},
                 "last_id": last["last_id"] if last else 0,

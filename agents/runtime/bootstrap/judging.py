@@ -302,10 +302,11 @@ def _after_hour(settings: Settings, store: Store, detector: TunnelDetector, hour
     if model is None:
         Reviewer(store, limits)(hour)
         return
+    # What people are to be asked about comes first: nobody learns from it meanwhile.
+    Reviewer(store, limits, (options.benign_to, options.tunnel_from), model.probabilities)(hour)
     label_by_probability(store, model, options, hour, time.time())
     suspects = suspects_of(store, model, options.tunnel_from, settings.alert_budget_per_week, hour, time.time())
     detector.appraise({}, suspects)
-    Reviewer(store, limits, (options.benign_to, options.tunnel_from), model.probabilities)(hour)
 
 
 def learner_of(settings: Settings, store: Store) -> OnlineLearner:

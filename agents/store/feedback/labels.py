@@ -45,6 +45,7 @@ class LabelledHours:
     id: NDArray[np.int64]
     hour: NDArray[np.int64]  # since 1970-01-01
     at: NDArray[np.float64]  # when it was labelled, Unix seconds; a person may have done that before the hour
+    client: Sequence[str]
     domain: Sequence[str]
     origin: Sequence[str]  # LabelOrigin
     tunnel: NDArray[np.bool_]  # else benign
@@ -115,13 +116,16 @@ class LabelStore:
         origin = case((REVIEW_DECISIONS.c.label.is_not(None), str(LabelOrigin.PERSON)), else_=_L.origin)
         at = func.coalesce(REVIEW_DECISIONS.c.at, _L.labelled_at)
         statement = (
-            select(_F.id, _F.hour, _F.domain, _F.numbers, label.label("label"), origin.label("origin"), at.label("at"))
+            select(
+                _F.id, _F.hour, _F.client, _F.domain, _F.numbers,
+                label.label("label"), origin.label("origin"), at.label("at"),
+            )
             .select_from(FLOW_HOURS)
             .outerjoin(FLOW_LABELS, _L.flow_hour_id == _F.id)
             .outerjoin(REVIEW_DECISIONS, stands)
             .where(_F.schema == schema, label.in_([str(Label.TUNNEL), str(Label.BENIGN)]))
             .order_by(_F.id)
-        )
+        )  # fmt: skip
         with self._store.reading("read labels", LONG_S) as connection:
             rows = connection.execute(statement).all()
         width = len(rows[0].numbers) // 4 if rows else 0
@@ -129,6 +133,7 @@ class LabelStore:
             id=np.array([row.id for row in rows], np.int64),
             hour=np.array([row.hour for row in rows], np.int64),
             at=np.array([row.at for row in rows], np.float64),
+            client=[row.client for row in rows],
             domain=[row.domain for row in rows],
             origin=[row.origin for row in rows],
             tunnel=np.array([row.label == str(Label.TUNNEL) for row in rows], np.bool_),

@@ -90,7 +90,9 @@ class ReviewStore:
         added = 0
         with self._store.writing("fill the review queue") as connection:
             known = set(connection.execute(select(_D.domain).where(_STANDS).union(select(_I.domain))).scalars())
-            lately = connection.execute(select(REVIEW_ITEMS).where(_I.queued_at > now - span_s)).all()
+            # What a clock that was ahead put there does not count for months.
+            within = (_I.queued_at > now - span_s, _I.queued_at <= now + span_s)
+            lately = connection.execute(select(REVIEW_ITEMS).where(*within)).all()
             room, new = most - len(lately), sorted(
                 ((row.informativeness, row.domain) for row in lately if row.state == str(ReviewState.NEW)), reverse=True
             )  # fmt: skip
