@@ -19,7 +19,7 @@ from agents.core.types import DAY_S
 from agents.runtime import bootstrap
 from agents.settings import Settings
 from agents.store.console.exporting import csv_lines
-from agents.store.hunting.answers import HuntAnswer
+from agents.store.hunting.answers import HuntRows
 from agents.store.hunting.hunts import HUNTS, named_hunt
 
 CELL_MAX = 80
@@ -85,6 +85,6 @@ def _print_table(names: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
         print("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
 
 
-def _note_rest(answer: HuntAnswer, limit: int) -> None:
+def _note_rest(answer: HuntRows, limit: int) -> None:
     if answer.cut:
         print(f"dns-tunnel: there are more than {limit:,} rows; --limit shows more", file=sys.stderr)
