@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import math
 import time
 import uuid
@@ -11,15 +12,20 @@ from pathlib import Path
 
 import numpy as np
 
-from agents.core.types import Row
+from agents.core.types import Row, Verdicts
+from agents.store.hunting.answers import HuntStore
+from agents.store.hunting.clickhouse import ClickHouse
 from agents.store.hunting.days import FILE, DayFiles, day_text
 from agents.store.hunting.duck import Duck, parquet_rows, quoted_path
 from agents.store.hunting.hunter import FileHunter
 from agents.store.hunting.hunts import HUNTS, time_text
+from agents.store.hunting.sending import HuntSink
+from agents.store.hunting.tables import SENT_NAMES, TABLES
 from agents.store.opening import open_store
 from agents.store.sql import Store
 from tests.bench.storing import BATCH, BATCHES, DAY_S, judged
 from tests.bench.table import Figure, seconds
+from tests.support.clickhouse_server import ClickHouseServer
 
 HUNTED_ROWS = 10_000_000
 MEMORY_MB = 512
@@ -40,22 +46,30 @@ def hunting(rows: list[Row], directory: Path) -> Iterator[Figure]:
     yield Figure("rows written to a file", count / took, "/s", count / took, "itself")
     days = math.ceil(HUNTED_ROWS / count)
     _copy_day(files, path, day, days, directory)
-    yield from _hunts(files, day, days, count * days)
+    base = seconds(lambda: FileHunter(files, closed_only=True).ask("SELECT count(*) FROM queries", 1, LIMIT_S))
+    against = f"{count * days:,} rows in {days} files"
+    yield from _hunts(FileHunter(files, closed_only=True), day, days, against, base)
     store.close()
+    if importlib.util.find_spec("chdb") is not None:
+        yield from _clickhouse(judged(rows)[0], directory, day, days, size)
 
 
 def _fill_day(store: Store, rows: list[Row]) -> tuple[int, int]:
     """Store the traffic on a day that is over; the day and how many rows."""
     parts, count = judged(rows)[0], 0
     day = int(time.time() // DAY_S) - 2
-    begin, end = float(parts[0].queries.ts[0]), float(parts[-1].queries.ts[-1])
     for part in parts:
-        ts = day * DAY_S + (part.queries.ts - begin) / (end - begin + 1.0) * (DAY_S - 1)
-        ts = np.clip(ts, day * DAY_S, (day + 1) * DAY_S - 1)
-        count += store.write(replace(part, queries=replace(part.queries, ts=ts)), uuid.uuid4().hex)
+        count += store.write(_moved(part, parts, day), uuid.uuid4().hex)
     store.fold()
     assert count <= BATCH * BATCHES
     return day, count
+
+
+def _moved(part: Verdicts, parts: list[Verdicts], day: int) -> Verdicts:
+    """Spread over that day, in the order of before."""
+    begin, end = float(parts[0].queries.ts[0]), float(parts[-1].queries.ts[-1])
+    ts = day * DAY_S + (part.queries.ts - begin) / (end - begin + 1.0) * (DAY_S - 1)
+    return replace(part, queries=replace(part.queries, ts=np.clip(ts, day * DAY_S, (day + 1) * DAY_S - 1)))
 
 
 def _copy_day(files: DayFiles, path: Path, day: int, days: int, directory: Path) -> None:
@@ -67,19 +81,50 @@ def _copy_day(files: DayFiles, path: Path, day: int, days: int, directory: Path)
             duck.run("copy", f"COPY ({source}) TO {quoted_path(copy)} (PARQUET_VERSION v2, COMPRESSION zstd)")
 
 
-def _hunts(files: DayFiles, day: int, days: int, count: int) -> Iterator[Figure]:
-    hunter = FileHunter(files, closed_only=True)
+def _clickhouse(parts: list[Verdicts], directory: Path, day: int, days: int, size: float) -> Iterator[Figure]:
+    """The same day through the sink into ClickHouse's engine, and copies of it made there."""
+    server = ClickHouseServer(directory / "clickhouse")
+    parts = [_moved(part, parts, day) for part in parts]
+    count, begun = sum(map(len, parts)), time.perf_counter()
+    sink = HuntSink(ClickHouse(server.url), directory / "spool", 3650, 1 << 30)
+    cpu = time.thread_time()
+    for part in parts:
+        sink.accept(replace(part, batch_id=uuid.uuid4().hex))
+    cpu = time.thread_time() - cpu
+    while sink.counts.sent < count:
+        time.sleep(0.01)
+    took = time.perf_counter() - begun
+    sink.close()
+    yield Figure("CPU of what judges, a row for ClickHouse", cpu / count * 1e6, "us", cpu / count * 1e6, "itself")
+    yield Figure("rows sent and stored, engine on the same cores", count / took, "/s", count / took, "itself")
+    names = ", ".join(name for name in SENT_NAMES if name != "ts")
+    for ago in range(1, days):
+        server.run(
+            f"INSERT INTO queries (ts, {names}) SELECT ts - INTERVAL {ago} DAY, {names} FROM queries"
+            f" WHERE ts >= '{time_text(day * DAY_S)}'"
+        )
+    for table in TABLES:
+        server.run(f"OPTIMIZE TABLE {table} FINAL")
+    for table in TABLES:
+        asked = f"SELECT sum(bytes_on_disk) FROM system.parts WHERE active AND table = '{table}'"
+        bytes_a_query = float(server.rows(asked)[0][0]) / count / days
+        yield Figure(f"bytes a query in ClickHouse, table {table}", bytes_a_query, "B", size, "SQLite")
+    hunter = ClickHouse(server.url, 4 * MEMORY_MB)
+    base = seconds(lambda: hunter.ask("SELECT count(domain) FROM queries", 1, LIMIT_S))
+    yield from _hunts(hunter, day, days, f"{count * days:,} rows in ClickHouse", base)
+    server.close()
+
+
+def _hunts(hunter: HuntStore, day: int, days: int, where: str, base: float) -> Iterator[Figure]:
     first = float((day - days + 1) * DAY_S)
-    since, until = time_text(first), time_text(first + days * DAY_S)
-    asked = {name: one.sql.format(since=since, until=until) for name, one in HUNTS.items()}
+    asked = {name: one.of_span(first, first + days * DAY_S, hunter.dialect) for name, one in HUNTS.items()}
     (busiest,) = hunter.ask("SELECT client, count(*) FROM queries GROUP BY 1 ORDER BY 2 DESC", 1, LIMIT_S).rows
     asked |= {
         "one client, newest 100": f"SELECT * FROM queries WHERE client = '{busiest[0]}' ORDER BY ts DESC",
         "who asked one domain": "SELECT client, count(*) FROM queries WHERE domain = 'example.com' GROUP BY client",
         "part of a name": "SELECT * FROM queries WHERE qname LIKE '%deadb%'",
-        "rows a day": "SELECT ts::DATE, count(*) FROM queries GROUP BY 1",
+        "rows a day": "SELECT CAST(ts AS DATE) AS day, count(*) FROM queries GROUP BY day",
     }
-    base = seconds(lambda: hunter.ask("SELECT count(*) FROM queries", 1, LIMIT_S))
     for name, sql in asked.items():
         took = seconds(lambda sql=sql: hunter.ask(sql, 100, LIMIT_S))  # type: ignore[misc]
-        yield Figure(f"hunt of {count:,} rows in {days} files: {name}", took, "s", base, "count(*)")
+        yield Figure(f"hunt of {where}: {name}", took, "s", base, "count(*)")

@@ -28,6 +28,7 @@ from agents.core.types import FORWARDED, FROM_CACHE, FROM_CACHE_STALE, UNKNOWN, 
 from agents.store.hunting.clickhouse import ClickHouse
 from agents.store.hunting.tables import SENT_NAMES
 from agents.store.rows import query_columns
+from agents.store.spool import LOG_INTERVAL_S
 
 BLOCK_FILES = 512
 """Batches of a block, at most."""
@@ -40,7 +41,6 @@ PAUSE_S, PAUSE_MAX_S = 2.0, 60.0
 REMEMBERED = 4_096
 """Batches that were sent, whose repetition by a process that was killed is known."""
 CLOSE_S = 3.0
-LOG_EVERY_S = 60.0
 NOTE, SENT = "block.json", "sent.json"
 _UNKNOWN_IS_NULL = frozenset({"rcode", "ancount", "qlen", "rlen", "ttl_min"})
 _CACHED = {FORWARDED: "no", FROM_CACHE: "yes", FROM_CACHE_STALE: "stale"}
@@ -194,7 +194,7 @@ class HuntSink:
 
     def _tell(self, error: str) -> None:
         if time.monotonic() >= self._log_after:
-            self._log_after = time.monotonic() + LOG_EVERY_S
+            self._log_after = time.monotonic() + LOG_INTERVAL_S
             _log.warning("hunt_not_sent", error=error, lost=self.counts.lost, waiting=len(self._queue))
 
 
