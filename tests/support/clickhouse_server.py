@@ -81,7 +81,8 @@ class ClickHouseServer:
             return _said(request, 500, str(error).encode(), code)
         if self.swallow and "query" in options:  # it is done, and nobody hears of it
             self.swallow -= 1
-            return request.connection.close()
+            request.connection.close()
+            return None
         return _said(request, 200, found)
 
     def _execute(self, options: dict[str, str], body: bytes) -> bytes:

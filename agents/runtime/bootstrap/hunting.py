@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from pathlib import Path
 
 from agents.core.errors import SettingsError
@@ -23,7 +24,7 @@ def hunt_options_of(settings: Settings) -> HuntOptions:
     found = hunt_options.SPEC.factory(settings.of(hunt_options.SPEC))
     if found.url and not found.days:
         raise SettingsError("cannot use setting HUNT_URL: HUNT_DAYS says for how many days queries are kept; it is 0")
-    if found.file_days:
+    if found.file_days and importlib.util.find_spec("duckdb") is None:  # not imported: a listener has no use for it
         library("duckdb", "hunt", "setting HUNT_DAYS")
     return found
 
