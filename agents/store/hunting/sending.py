@@ -22,12 +22,14 @@ from typing import Any
 import numpy as np
 import structlog
 
+from agents.core.columns import Names
 from agents.core.errors import QueueFullError, StoreError
 from agents.core.files import PRIVATE_MODE, DiskQueue, Queued, json_state, write_atomic
 from agents.core.types import FORWARDED, FROM_CACHE, FROM_CACHE_STALE, UNKNOWN, Verdicts
 from agents.store.hunting.clickhouse import ClickHouse
+from agents.store.hunting.columns import STORED_NAMES
 from agents.store.hunting.tables import SENT_NAMES
-from agents.store.rows import query_columns
+from agents.store.rows import NUMBERS, TEXTS, ascii_of, query_columns
 from agents.store.spool import LOG_INTERVAL_S
 
 BLOCK_FILES = 512
@@ -201,7 +203,12 @@ class HuntSink:
 def packed_batch(verdicts: Verdicts, batch_id: str) -> bytes:
     """A batch as its file has it: the number of rows, and JSON by columns."""
     stored = query_columns(verdicts, batch_id)
-    columns = dict(zip(stored.names, map(list, stored.lists()), strict=True))
+    columns: dict[str, list[Any]] = {
+        name: column.tolist() for name, column in zip(NUMBERS, stored.numbers, strict=True) if name in STORED_NAMES
+    }
+    for name, column in zip(TEXTS, stored.texts, strict=True):
+        if name in STORED_NAMES:
+            columns[name] = ascii_of(column) if isinstance(column, Names) else list(column)
     columns["level"] = columns["severity"]
     columns["ts"] = [f"{at:.6f}" for at in columns["ts"]]
     columns["cached"] = [_CACHED.get(one) for one in columns["cached"]]
