@@ -354,9 +354,11 @@ def _hunting(state: DetectorHealth) -> dict[str, dict[str, Any]]:
     found = dict(state.hunting)
     if not found:
         return {}
+    found.pop("error")
     well = not found["failures"] and not found["lost"]
     why = "cannot send queries to ClickHouse" if found["failures"] else "queries for ClickHouse were lost"
-    return {"hunting": {"ok": well, **found, "error": "" if well else f"{why}: see dns-tunnel doctor"}}
+    error = {} if well else {"error": f"{why}: see dns-tunnel doctor"}
+    return {"hunting": {"ok": well, **found, **error}}
 
 
 def _enforcement(state: DetectorHealth) -> dict[str, dict[str, Any]]:
