@@ -12,7 +12,7 @@ HOSTILE := $(addprefix tests/,core/test_jit.py dns/test_message.py dns/test_mess
 	sources/test_merging.py sources/test_live_powerdns.py stream/test_record.py stream/test_ring.py scoring/test_scoring_kernels.py detection/test_snapshot.py detection/test_state.py)
 NETWORKS := $(addprefix tests/,scoring/test_types.py learning/sequences/test_gru.py runtime/test_sequences_live.py \
 	cli/test_model_types.py learning/test_type_comparison.py)
-HUNTING := $(addprefix tests/,store/hunting cli/test_hunt.py)
+HUNTING := $(addprefix tests/,store/hunting cli/test_hunt.py runtime/test_hunt_live.py)
 PIP := $(BIN)/python -m pip --disable-pip-version-check -q
 .DEFAULT_GOAL := help
 .PHONY: help install install-dev run test test-slow test-deep test-hunt test-bounds lint fmt bench e2e chaos adversary demo demo-learning train evaluate settings suffixes images lock clean
@@ -50,8 +50,8 @@ test-deep: install-dev  ## tests of networks, with the extra deep (620 MB), in p
 	$(PIP) install --require-hashes -r requirements-deep.txt
 	$(BIN)/python -m pytest -n 2 --dist loadfile $(NETWORKS)
 
-test-hunt: install-dev  ## tests of hunting stores, with the extra hunt (DuckDB, 60 MB)
-	$(PIP) install --require-hashes -r requirements-hunt.txt
+test-hunt: install-dev  ## tests of hunting stores, with DuckDB (70 MB) and ClickHouse's engine (chdb, 534 MB)
+	$(PIP) install --require-hashes -r requirements-hunt-test.txt
 	$(BIN)/python -m pytest -n 2 --dist loadfile $(HUNTING)
 
 test-bounds: install-dev  ## tests of kernels that read hostile bytes, with every index checked
@@ -110,7 +110,7 @@ images: install  ## base images pinned by tag and digest; asks their registry th
 lock:  ## pin every dependency with hashes
 	uv pip compile --universal --python-version 3.11 --generate-hashes -q --extra build pyproject.toml -o requirements.txt
 	uv pip compile --universal --python-version 3.11 --generate-hashes -q --extra build --extra dev pyproject.toml -o requirements-dev.txt
-	for extra in apprise deep flower hunt kafka mlflow nats pyod; do uv pip compile --universal --python-version 3.11 --generate-hashes -q --extra build --extra $$extra \
+	for extra in apprise deep flower hunt hunt-test kafka mlflow nats pyod; do uv pip compile --universal --python-version 3.11 --generate-hashes -q --extra build --extra $$extra \
 		-c requirements.txt pyproject.toml -o requirements-$$extra.txt; done
 
 clean:  ## the virtual environment and caches

@@ -31,6 +31,7 @@ ENDPOINT = "an endpoint's function has its path's name"
 DOUBLES = {
     "evaluate": COMMAND,
     "health": f"{COMMAND}, {ENDPOINT}",
+    "hunt": f"{COMMAND}, {ENDPOINT}",
     "incidents": ENDPOINT,
     "learn": COMMAND,
     "main": "what a process begins with",

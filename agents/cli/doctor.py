@@ -44,6 +44,7 @@ from agents.sources.listener.server import refuse_loops
 from agents.sources.listener.sockets import bind_pair
 from agents.sources.listener.streams import exchange_of
 from agents.sources.listener.upstream import Upstream, search_domains
+from agents.store.hunting.clickhouse import ClickHouse
 from agents.store.hunting.days import day_text
 
 TIMEOUT_S = 2.0
@@ -307,7 +308,21 @@ def _spool(settings: Settings) -> str:
     return text
 
 
+def _clickhouse(settings: Settings, server: ClickHouse) -> str:
+    rows, size = server.counted()
+    text = f"ClickHouse at {server.place}: {counted(rows, 'query')}, {amount_text(size)}"
+    alive, state = detector_health(settings.state_dir)
+    said = state.hunting if alive else {}
+    if said:
+        text += f"; {said['waiting']} batches wait, {counted(said['lost'], 'query')} lost"
+        if said["failures"] or said["lost"]:
+            raise AgentsError(f"cannot send all queries: {said['error'] or 'its disk was full'} ({text})")
+    return text
+
+
 def _hunt(settings: Settings) -> str:
+    if (server := bootstrap.clickhouse_of(settings)) is not None:
+        return _clickhouse(settings, server)
     days = bootstrap.hunt_options_of(settings).days
     with closing(bootstrap.store_of(settings)) as store:
         files = bootstrap.day_files_of(settings, store)

@@ -47,6 +47,7 @@ from agents.runtime.signals import Beat, crashes_end
 from agents.scoring.model import Model
 from agents.sources.heard_days import Listened
 from agents.sources.live.loss import losing_intakes
+from agents.store.hunting.sending import HuntSink
 from agents.store.spool import SpoolingSink
 from agents.store.sql import LOOK_S, Store
 from agents.stream.ledger import ATTEMPTS_MAX, CARRIED, NUMBER_DIGITS
@@ -103,6 +104,7 @@ class JudgeParts:
     state_dir: Path
     own_zones: Sequence[str] = ()
     mismatched: Callable[[], dict[str, int]] = dict
+    hunt: HuntSink | None = None
     note: SharedNote | None = None
     in_force: Mapping[str, Any] | None = None
     hours: HourCollector | None = None
@@ -130,8 +132,9 @@ class Judge:
         self._hours = parts.hours
         self._enforcer, self._trial = parts.enforcer, parts.trial
         self._drill = parts.drill
+        self._hunt = () if parts.hunt is None else (parts.hunt,)
         self.fanout = Fanout(
-            [self.alerts, self.exports, self._enforcer, self.spool]
+            [self.alerts, self.exports, self._enforcer, *self._hunt, self.spool]
         )  # what is stored counts as sent after a restart
         self._saved, self._save_fault = time.monotonic(), ""
         self._lock = threading.Lock()
@@ -163,7 +166,9 @@ class Judge:
         """Whether the threads behind the judging live."""
         beside = (self._hours, self._parts.sequences)
         hours_alive = all(one.alive for one in beside if one is not None)
-        sinks_alive = all(one.alive for one in (self.alerts, self.exports, self._enforcer, self._drill, self.spool))
+        sinks_alive = all(
+            one.alive for one in (self.alerts, self.exports, self._enforcer, self._drill, self.spool, *self._hunt)
+        )
         return self._ticker.is_alive() and sinks_alive and hours_alive
 
     def _open_store(self) -> None:
@@ -430,6 +435,7 @@ class Judge:
             channels=self.alerts.channels() | self.exports.states(),
             exports={name: self.exports.counts[name] for name in EXPORT_COUNTS},
             sink_failures=dict(self.fanout.failures),
+            hunting=self._hunt[0].state() if self._hunt else {},
             enforcement=self._enforcer.state(),
             drill=self._drill.state(),
             disk={name: text for name, text in self._faults().items() if text},

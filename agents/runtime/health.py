@@ -115,6 +115,15 @@ _EACH = {
     "unsaid": ("_total", "messages of what all clients carry that found no room"),
 }
 """Metrics of each of several detectors: suffix and help by the key of the heartbeat."""
+_HUNTING = {
+    "sent": "queries that ClickHouse has",
+    "lost": "queries for ClickHouse that found no room on disk",
+    "failed": "blocks that ClickHouse did not take when they were sent",
+    "damaged": "files of queries for ClickHouse that were set aside",
+    "waiting": "batches that wait for ClickHouse",
+    "failures": "times in a row that ClickHouse took nothing",
+}
+"""Metrics of what is sent to ClickHouse: key of the heartbeat, help."""
 _GAUGES = {"tcp_clients", "cache_entries", "cache_bytes"}
 _SENT = {"channels", "alerts"}
 """What the scheduler's heartbeat has of alerts that it sends."""
@@ -149,6 +158,9 @@ def metrics_of(state: DetectorHealth) -> Iterator[Metric]:
         yield Metric(f"upstream_{upstream}_mismatched_total", text, value)
     for name, value in state.alerts.items():
         yield Metric(f"alerts_{name}_total", f"alerts {name}", value)
+    for name, text in _HUNTING.items() if state.hunting else ():
+        suffix = "" if name in ("waiting", "failures") else "_total"
+        yield Metric(f"hunt_{name}{suffix}", text, state.hunting.get(name, 0))
     for name, value in state.exports.items():
         yield Metric(f"exports_{name}_total", f"records of incidents {name}, since the detector began", value)
     if state.drill.get("at") or not state.drill.get("ok", True):
@@ -252,6 +264,7 @@ class ProcessHealth:
             "scheduler": {name: value for name, value in self._scheduler().items() if name not in _SENT},
             **_detectors(state),
             **_enforcement(state),
+            **_hunting(state),
             **_drill(state, self._since(state)),
             **self._intakes(),
         }
@@ -334,6 +347,18 @@ def _detectors(state: DetectorHealth) -> dict[str, dict[str, Any]]:
     failing = [name for name, one in found.items() if not one["ok"]]
     error = {"error": f"cannot rely on {', '.join(failing)}: see dns-tunnel doctor"} if failing else {}
     return {"detectors": {"ok": not failing, **found, **error}}
+
+
+def _hunting(state: DetectorHealth) -> dict[str, dict[str, Any]]:
+    """Whether ClickHouse gets all queries, where it is to have them. Without its address: anybody may ask."""
+    found = dict(state.hunting)
+    if not found:
+        return {}
+    found.pop("error")
+    well = not found["failures"] and not found["lost"]
+    why = "cannot send queries to ClickHouse" if found["failures"] else "queries for ClickHouse were lost"
+    error = {} if well else {"error": f"{why}: see dns-tunnel doctor"}
+    return {"hunting": {"ok": well, **found, **error}}
 
 
 def _enforcement(state: DetectorHealth) -> dict[str, dict[str, Any]]:

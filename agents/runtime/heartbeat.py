@@ -69,6 +69,7 @@ class DetectorHealth:
     alerts: Mapping[str, int] = field(default_factory=dict)  # sent, failed, suppressed, dropped
     channels: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # waiting, failures in a row, error
     exports: Mapping[str, int] = field(default_factory=dict)  # records sent, failed, dropped
+    hunting: Mapping[str, Any] = field(default_factory=dict)  # what ClickHouse got: HuntSink.state
     enforcement: Mapping[str, Any] = field(default_factory=dict)  # mode, blocks in force and dry, sums
     drill: Mapping[str, Any] = field(default_factory=dict)  # the last one: ok, at, through, problems
     counters: Mapping[str, int] = field(default_factory=dict)  # of all listeners, stream/counters.py

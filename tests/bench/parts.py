@@ -16,6 +16,7 @@ from agents.scoring.training import TrainConfig, train
 from scripts.maintainer import flow_hours_cost
 from tests.bench import storing
 from tests.bench.forwarders import compared, hits
+from tests.bench.hunting import hunting
 from tests.bench.intakes import intakes
 from tests.bench.kernels import reading
 from tests.bench.live import footprint, live
@@ -94,6 +95,11 @@ def stores(directory: Path) -> Iterator[Figure]:
     yield from storing.stores(some_traffic(), directory)
 
 
+def hunts(directory: Path) -> Iterator[Figure]:
+    """Closed days in files: bytes a row, and seconds of hunts."""
+    yield from hunting(some_traffic(), directory)
+
+
 def sampling(directory: Path) -> Iterator[Figure]:
     """The training sample out of a full database."""
     yield from storing.sampling(some_traffic(), directory)
@@ -126,6 +132,7 @@ PARTS = {
     "live": live,
     "footprint": footprint,
     "stores": stores,
+    "hunting": hunts,
     "sampling": sampling,
     "retraining": retraining,
     "honeytokens": honeytokens,

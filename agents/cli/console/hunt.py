@@ -19,7 +19,7 @@ from agents.core.types import DAY_S
 from agents.runtime import bootstrap
 from agents.settings import Settings
 from agents.store.console.exporting import csv_lines
-from agents.store.hunting.answers import HuntAnswer
+from agents.store.hunting.answers import HuntRows
 from agents.store.hunting.hunts import HUNTS, named_hunt
 
 CELL_MAX = 80
@@ -32,10 +32,11 @@ def hunt(settings: Settings, options: argparse.Namespace) -> int:
         for name, one in HUNTS.items():
             print(f"{name:<16} {one.words}")
         return 0
-    sql = _sql_of(" ".join(options.sql), options.days)
     with closing(bootstrap.store_of(settings)) as store:
         store.migrate()
-        answer = bootstrap.hunter_of(settings, store, options.closed).ask(sql, options.limit, options.seconds)
+        hunter = bootstrap.hunter_of(settings, store, options.closed)
+        sql = _sql_of(" ".join(options.sql), options.days, hunter.dialect)
+        answer = hunter.ask(sql, options.limit, options.seconds)
     rows = [dict(zip(answer.names, map(_plain, row), strict=True)) for row in answer.rows]
     if options.json:
         for row in rows:
@@ -49,14 +50,14 @@ def hunt(settings: Settings, options: argparse.Namespace) -> int:
     return 0
 
 
-def _sql_of(text: str, days: int) -> str:
+def _sql_of(text: str, days: int, dialect: str) -> str:
     """One word is the name of a hunt, of the last days."""
     if not text.strip():
         raise UsageError("cannot hunt: write a SELECT, or the name of a hunt (dns-tunnel hunt --list)")
     if len(text.split()) > 1:
         return text
     now = time.time()
-    return named_hunt(text.strip()).of_span(now - days * DAY_S, now)
+    return named_hunt(text.strip()).of_span(now - days * DAY_S, now, dialect)
 
 
 def _plain(value: Any) -> Any:
@@ -85,6 +86,6 @@ def _print_table(names: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
         print("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
 
 
-def _note_rest(answer: HuntAnswer, limit: int) -> None:
+def _note_rest(answer: HuntRows, limit: int) -> None:
     if answer.cut:
         print(f"dns-tunnel: there are more than {limit:,} rows; --limit shows more", file=sys.stderr)

@@ -39,7 +39,10 @@ def client(settings: Settings, options: argparse.Namespace) -> int:
     store.migrate()
     files = bootstrap.day_files_of(settings, store)
     files.check()  # before anything is erased
-    records = ClientRecords(store, files)
+    server = bootstrap.clickhouse_of(settings)
+    if server is not None:
+        server.counted()  # it answers
+    records = ClientRecords(store, files, server)
     if options.action == "export":
         with json_output(options.out) as out:
             assert out is not None
@@ -62,6 +65,7 @@ def _erase(settings: Settings, records: ClientRecords, names: Sequence[str]) -> 
     shown = " and ".join(map(printable, names))
     if any(settings.spool_folder.glob("*.npz")):
         raise AgentsError(f"cannot erase {shown}: queries wait in {settings.spool_folder} for the database")
+    _wait_for_clickhouse(settings, shown)
     if detector_health(settings.state_dir)[0]:
         _ask_detector(settings.state_dir, names)
     else:
@@ -75,6 +79,16 @@ def _erase(settings: Settings, records: ClientRecords, names: Sequence[str]) -> 
     print(", ".join(f"{count:,} {what}" for what, count in done.items()) + f" of {shown} erased")
     print("reports, runs, blocks, messages that were sent, and files of EXPORT_FILE are not changed")
     return 0 if sum(done.values()) else 1
+
+
+def _wait_for_clickhouse(settings: Settings, shown: str) -> None:
+    """Until what waits for it now is sent: it would come after the erasure."""
+    folder, until = bootstrap.hunt_spool_of(settings), time.monotonic() + TAKEN_UP_S
+    waiting = [*folder.rglob("*.json.z")]
+    while any(path.exists() for path in waiting):
+        if time.monotonic() > until or not detector_health(settings.state_dir)[0]:
+            raise AgentsError(f"cannot erase {shown}: queries wait in {folder} for ClickHouse")
+        time.sleep(ASKED_AGAIN_S)
 
 
 def _ask_detector(state_dir: Path, names: Sequence[str]) -> None:

@@ -25,7 +25,13 @@ from agents.runtime.bootstrap.environment import (
     token_path,
 )
 from agents.runtime.bootstrap.fleet import coordinator_of, fleet_site_of
-from agents.runtime.bootstrap.hunting import day_files_of, hunt_options_of, hunter_of
+from agents.runtime.bootstrap.hunting import (
+    clickhouse_of,
+    day_files_of,
+    hunt_options_of,
+    hunt_spool_of,
+    hunter_of,
+)
 from agents.runtime.bootstrap.intakes import (
     collecting_of,
     enforce_options_of,
@@ -95,6 +101,7 @@ __all__ = [
     "budget_choice_of",
     "check_by_gates",
     "check_settings",
+    "clickhouse_of",
     "collecting_of",
     "compared_types",
     "console_address",
@@ -108,6 +115,7 @@ __all__ = [
     "fleet_site_of",
     "honeytokens_path",
     "hunt_options_of",
+    "hunt_spool_of",
     "hunter_of",
     "is_secret",
     "judge_parts",

@@ -49,6 +49,7 @@ from agents.learning.sequences.watch import SequenceWatch
 from agents.runtime.bootstrap.alerts import exports_of, handed_over, judging_manager_of, outbox_of, outputs_of
 from agents.runtime.bootstrap.among import Among, restored_of
 from agents.runtime.bootstrap.environment import FLOW_MODELS, noted_settings, scale_of, store_of
+from agents.runtime.bootstrap.hunting import hunt_sink_of
 from agents.runtime.bootstrap.intakes import enforce_options_of, parsed_upstreams, strict_groups_of
 from agents.runtime.bootstrap.models import registry_of
 from agents.runtime.detector_process import JudgeParts
@@ -107,8 +108,7 @@ def judge_parts(
     detector = detector_of(settings, model, secret, tripwires, settings.burn_in_days, kept, make)
     detector.reload_profile(registry.profile_of(model))
     detector.incidents.losses, detector.incidents.origins = losses, origins
-    spool = _spool_of(settings, store, among)  # first: it says who holds it
-    alerts = _alerts_of(settings, manager, among)
+    spool, alerts = _spool_of(settings, store, among), _alerts_of(settings, manager, among)  # it says who holds it
     judges, relay = among is None or among.judges, None if among is None else among.relay
     return JudgeParts(
         detector=detector,
@@ -118,6 +118,7 @@ def judge_parts(
         manager=manager,
         alerts=alerts,
         exports=_exports_of(settings, among),
+        hunt=hunt_sink_of(settings, among),
         enforcer=enforcer_of(settings, store, alerts.send),
         drill=_drill_of(settings, targets, registry, store, alerts.send) if relay is None else relay,
         known_entries=partial(known_entries, settings),

@@ -200,7 +200,7 @@ def upkeep_of(settings: Settings, clock: ClockWatch | None = None) -> Upkeep:
         clock=clock or ClockWatch(),
         notify=lambda message: asyncio.run(alert_manager_of(settings).broadcast(message)),
         files=day_files_of(settings, store),
-        hunt_days=hunt_options_of(settings).days,
+        hunt_days=hunt_options_of(settings).file_days,
     )
 
 
@@ -232,7 +232,7 @@ def scheduling_of(settings: Settings) -> AbstractAsyncContextManager[None]:
     calendar, noted = scheduler_of(settings), noted_settings(settings)
     rollout = RolloutThread(rollout_of(settings, store, calendar.clock))
     fleet, hunt = FleetThread(fleet_site_of(settings, store)), hunt_options_of(settings)
-    days = [DaysThread(day_files_of(settings, store), hunt.days)] if hunt.days else []
+    days = [DaysThread(day_files_of(settings, store), hunt.file_days)] if hunt.file_days else []
     threads = (LearnerThread(learner_of(settings, store)), rollout, fleet, *days)
     return scheduling(calendar, store, registry, settings.data_dir, settings.state_dir, noted, sender, threads)
 

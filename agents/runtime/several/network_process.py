@@ -115,6 +115,7 @@ class NetworkLoop:
             exports=_summed([own.exports, *(told.get("exports", {}) for told in notes)]),
             sink_failures=_summed([own.sink_failures, *(told.get("sink_failures", {}) for told in notes)]),
             channels=_channels([own.channels, *(told.get("channels", {}) for told in notes)]),
+            hunting=_hunting([told.get("hunting", {}) for told in notes]),
             detectors=detectors,
         )
 
@@ -137,6 +138,13 @@ def _summed(each: Sequence[Mapping[str, int]]) -> dict[str, int]:
     for one in each:
         total.update(one)
     return dict(total)
+
+
+def _hunting(each: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """What all processes sent, and the worst that one of them says."""
+    numbers = _summed([{key: value for key, value in one.items() if key not in ("error", "failures")} for one in each])
+    worst = max(each, key=lambda one: int(one.get("failures", 0)), default={})
+    return numbers and {**numbers, "failures": worst["failures"], "error": worst["error"]}
 
 
 def _channels(each: Sequence[Mapping[str, Mapping[str, Any]]]) -> dict[str, dict[str, Any]]:

@@ -10,10 +10,11 @@ from urllib.parse import unquote_plus
 
 from sqlalchemy import delete, select, update
 
-from agents.core.types import clean
+from agents.core.types import DAY_S, clean
 from agents.store.console.summing import QuerySums
 from agents.store.console.tables import SAVED_VIEWS, TRIAGE, TRIAGE_CHANGES
 from agents.store.feedback.tables import FLOW_HOURS, FLOW_LABELS
+from agents.store.hunting.clickhouse import ClickHouse
 from agents.store.hunting.days import DayFiles
 from agents.store.rows import INCIDENTS
 from agents.store.sql import LONG_S, Store
@@ -27,14 +28,14 @@ _I, _H = INCIDENTS.c, FLOW_HOURS.c
 class ClientRecords:
     """The rows of clients in a store. Every method raises StoreError."""
 
-    def __init__(self, store: Store, files: DayFiles | None = None) -> None:
-        """files: of closed days, where there may be some."""
-        self._store, self._files = store, files
+    def __init__(self, store: Store, files: DayFiles | None = None, server: ClickHouse | None = None) -> None:
+        """files: of closed days, where there may be some. server: that has queries, too, where there is one."""
+        self._store, self._files, self._server = store, files, server
 
     def rows(self, client: str) -> Iterator[dict[str, Any]]:
         """Incidents, flow-hours, then queries, newest first; replayed ones among them. `type` says which a row is.
 
-        Last come queries of files, of days that the database does not hold any more.
+        Last come queries of files and ClickHouse, of days that the database does not hold any more.
         """
         with self._store.reading("read a client's incidents", LONG_S) as connection:
             found = connection.execute(
@@ -56,6 +57,11 @@ class ClientRecords:
                 break
         for row in self._files.rows_of(client) if self._files is not None else ():
             yield {"type": "query", **row}
+        if self._server is not None:
+            stored = set(self._store.stored_days())
+            for one in self._server.rows_of(clean(client)):
+                if one["ts"] // DAY_S not in stored:
+                    yield {"type": "query", **one}
 
     def erase(self, client: str) -> dict[str, int]:
         """Delete a client's queries, incidents with what was said of them, flow-hours with labels, views that name
@@ -82,4 +88,6 @@ class ClientRecords:
         self._store.fold()
         if self._files is not None:  # after the rows that files are made of
             done["in files"] = self._files.erase(client)
+        if self._server is not None:
+            done["in ClickHouse"] = self._server.erase(clean(client))
         return done

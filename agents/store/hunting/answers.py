@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple, Protocol
 
 
-class HuntAnswer(NamedTuple):
+class HuntRows(NamedTuple):
     """Rows of an answer by the names of its columns. cut: there were more than were asked for."""
 
     names: tuple[str, ...]
@@ -18,7 +18,7 @@ class HuntStore(Protocol):
 
     dialect: str
 
-    def ask(self, sql: str, limit: int, limit_s: float) -> HuntAnswer:
+    def ask(self, sql: str, limit: int, limit_s: float) -> HuntRows:
         """At most `limit` rows of one SELECT, within so many seconds.
 
         Raises UsageError for SQL that is not answered, StoreError where there is no answer in time.

@@ -210,12 +210,18 @@ class DayFiles:
         except OSError as error:
             raise _unusable("write a day", error) from None
 
+    def _make_folder(self) -> None:
+        """The folder is the service's, also where root is the first to hunt. Raises OSError."""
+        make_private_folder(self.folder)
+        if (heirs := heirs_of(self.folder)) is not None:
+            os.chown(self.folder, *heirs)
+
     @contextmanager
     def _working(self, what: str) -> Iterator[tuple[Duck, Path]]:
         """An engine, and a folder for what it makes, which nobody else can look into."""
         with ExitStack() as ends:
             try:
-                make_private_folder(self.folder)
+                self._make_folder()
                 made = tempfile.TemporaryDirectory(prefix=_WORK, dir=self.folder, ignore_cleanup_errors=True)
                 work = Path(ends.enter_context(made))
                 yield ends.enter_context(Duck(work, self._memory_mb, USER)), work
@@ -226,7 +232,7 @@ class DayFiles:
     def _alone(self, what: str) -> Iterator[None]:
         """Nobody else changes files meanwhile; what killed processes left is gone."""
         try:
-            make_private_folder(self.folder)
+            self._make_folder()
             lock = self.folder / "lock"
             with locked(lock, wait=True):
                 if (heirs := heirs_of(lock)) is not None:

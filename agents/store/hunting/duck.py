@@ -10,7 +10,7 @@ from typing import Any
 
 from agents.core.errors import StoreError, UsageError
 from agents.core.protocols import library
-from agents.store.hunting.answers import HuntAnswer
+from agents.store.hunting.answers import HuntRows
 from agents.store.hunting.columns import HUNT_COLUMNS, HUNT_NAMES, STORED_NAMES
 
 THREADS = 2
@@ -74,7 +74,7 @@ class Duck:
         for statement in LOCKED:
             self.run("hunt", statement)
 
-    def ask(self, sql: str, limit: int, limit_s: float) -> HuntAnswer:
+    def ask(self, sql: str, limit: int, limit_s: float) -> HuntRows:
         """Answer a stranger's question, once `show` has locked the engine: see HuntStore.
 
         A SELECT may have a COPY in its WITH, which would write; below another SELECT it may not, so it is put there.
@@ -103,7 +103,7 @@ class Duck:
         finally:
             timer.cancel()
             timer.join()
-        return HuntAnswer(names, rows[:limit], len(rows) > limit)
+        return HuntRows(names, rows[:limit], len(rows) > limit)
 
     def _is_select(self, text: str) -> bool:
         found = self.connection.extract_statements(text)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from agents.store.hunting.answers import HuntAnswer
+from agents.store.hunting.answers import HuntRows
 from agents.store.hunting.days import DayFiles
 
 COPIED_MAX = 5_000_000
@@ -17,7 +17,7 @@ class FileHunter:
     def __init__(self, files: DayFiles, closed_only: bool = False) -> None:
         self._files, self._closed_only = files, closed_only
 
-    def ask(self, sql: str, limit: int, limit_s: float) -> HuntAnswer:
+    def ask(self, sql: str, limit: int, limit_s: float) -> HuntRows:
         """See HuntStore; the limit of time does not count what is copied before."""
         with self._files.open_parts(COPIED_MAX, self._closed_only) as (duck, paths):
             duck.show(paths)

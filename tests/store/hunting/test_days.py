@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import stat
 import time
 from collections.abc import Iterator
@@ -279,4 +280,19 @@ def test_hunting_before_anything_is_stored(tmp_path: Path) -> None:
     files = files_of(store, tmp_path)
     assert asked(files, "SELECT count(*), max(severity) FROM queries") == [(0, None)]
     assert (files.write(), files.forget(10**6), files.erase("192.0.2.1")) == (0, 0, 0)
+    store.close()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
+def test_what_root_makes_is_the_services(tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    home.mkdir()
+    store = open_store(f"sqlite:///{tmp_path / 'queries.db'}")
+    store.migrate()
+    stored(store, 0, 2)
+    os.chown(home, 65534, 65534)
+    files = DayFiles(store, home / "hunt", 256, lambda: START + 3.5 * DAY_S)
+    assert files.write() == 1
+    assert {path.stat().st_uid for path in (home / "hunt").rglob("*")} == {65534}
+    assert (home / "hunt").stat().st_uid == 65534
     store.close()
