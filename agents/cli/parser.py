@@ -425,6 +425,10 @@ def _add_learn(parser: argparse.ArgumentParser) -> None:
         ("stop", "let none begin by itself"),
     ):
         actions.add_parser(verb, help=text)
+    back = actions.add_parser("rollback", help="use the model before this one again; what is labelled stays")
+    back.add_argument("which", nargs="?", choices=("flow", "sequences"), default="flow", help="of which model")
+    back.add_argument("--reason", required=True)
+    back.add_argument("--author", default="")
     cycle = actions.add_parser("cycle", help="the sequence model: collect, train, validate, deploy, and delete")
     cycle.add_argument("what", nargs="?", choices=("status", "start", "train", "stop"), default="status")
     cycle.add_argument("--minutes", type=float, default=10, help="for how long queries are collected (1 to 60)")

@@ -267,11 +267,15 @@ class FlowLearner(Protocol):
         ...
 
     def begin(self) -> None:
-        """Begin a cycle in the background. Raises BusyError while one is under way."""
+        """Begin a cycle in the background. Raises BusyError while one is under way, or too few labels are new."""
         ...
 
     def enable(self, on: bool) -> None:
         """Let cycles begin by themselves, or stop that."""
+        ...
+
+    def take_back(self, reason: str, author: str) -> Mapping[str, Any]:
+        """Use the flow model before this one again. Raises UsageError, BusyError, StoreError."""
         ...
 
 
@@ -284,6 +288,10 @@ class CycleDesk(Protocol):
 
     def ask(self, action: str, **chosen: Any) -> None:
         """action: start, train (now) or stop. chosen: minutes, length, epochs, again. Raises UsageError."""
+        ...
+
+    def take_back(self) -> str:
+        """Use the sequence model before this one again; its id. Raises UsageError, ModelError."""
         ...
 
 

@@ -74,7 +74,8 @@ def learn_sequences_spawned(
     """As learning.sequences, in a process of its own. What it learns from goes through a pipe, and never to a disk."""
     found = _spawned("train the sequence model", _tried, windows, epochs, params, in_use)
     if isinstance(found, str):
-        raise TrainingError(f"cannot train the sequence model: {found}")
+        said = "cannot train the sequence model: "
+        raise TrainingError(said + found.removeprefix(said))
     return found
 
 

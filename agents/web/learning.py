@@ -9,9 +9,10 @@ from typing import Any
 from fastapi import APIRouter, Depends, Request, Response
 
 from agents.core.errors import AgentsError, UsageError
+from agents.store.feedback.reviews import TEXT_MAX_REASON, said_text
 from agents.store.people.roles import AccessScope
 from agents.web.api import PROBLEMS, Limit, known_parameters
-from agents.web.auth import noted
+from agents.web.auth import author_of, noted
 from agents.web.charts.learning import labels_chart, measures_chart, origins_of, progress_bar
 from agents.web.pages import InSession, page, sent_form
 from agents.web.parts import parts_of
@@ -19,9 +20,11 @@ from agents.web.schemas import (
     CycleAsked,
     CycleStart,
     CycleStatus,
+    LearningBack,
     LearningHistory,
     LearningStarted,
     LearningStatus,
+    LearningTakenBack,
     Problem,
 )
 
@@ -50,7 +53,7 @@ def learning_history(request: Request, limit: Limit = 10) -> LearningHistory:
 
 @router.post("/train-now", status_code=202, summary="Learn now", responses={409: {"model": Problem}})
 def learning_train_now(request: Request) -> LearningStarted:
-    """Begin a cycle and return at once; 409 while one is under way. Too few new labels end it at once."""
+    """Begin a cycle and return at once; 409 while one is under way, or while too few labels are new."""
     parts_of(request).learner.begin()
     noted(request, "learning", "online learner", "learn now")
     return LearningStarted(message="Training cycle started", status="in_progress")
@@ -72,6 +75,23 @@ def _switched(request: Request, on: bool) -> LearningStatus:
     parts_of(request).learner.enable(on)
     noted(request, "learning", "online learner", "started" if on else "stopped")
     return learning_status(request)
+
+
+@router.post("/rollback", summary="Use the model before this one again", responses={409: {"model": Problem}})
+def learning_rollback(request: Request, sent: LearningBack) -> LearningTakenBack:
+    """The flow model, or the sequence model. What is labelled stays labelled."""
+    return LearningTakenBack(model_id=_taken_back(request, sent.model, sent.reason))
+
+
+def _taken_back(request: Request, which: str, reason: str) -> str:
+    """Use the model before this one again; its id. Raises AgentsError."""
+    parts, reason = parts_of(request), said_text(reason, "a reason", TEXT_MAX_REASON)
+    if which == "sequences":
+        model_id = parts.cycles.take_back()
+    else:
+        model_id = str(parts.learner.take_back(reason, author_of(request))["model_id"])
+    noted(request, "learning", f"{'sequence' if which == 'sequences' else 'flow'} model", f"taken back: {reason}")
+    return model_id
 
 
 @router.get("/cycle", summary="The cycle of the sequence model")
@@ -158,7 +178,8 @@ async def learning_form(request: Request) -> Response:
     try:
         sent = {name: values[0] for name, values in form.items()}
         done = await asyncio.to_thread(_carried_out, request, sent)
-        await asyncio.to_thread(noted, request, "learning", "console", sent["do"])
+        if sent["do"] != "back":
+            await asyncio.to_thread(noted, request, "learning", "console", sent["do"])
     except UsageError as error:
         return await asyncio.to_thread(_shown_learning, request, 422, problem=str(error))
     except AgentsError as error:
@@ -177,6 +198,10 @@ def _carried_out(request: Request, form: Mapping[str, str]) -> str:
     if action == "learn":
         parts.learner.begin()
         return "A cycle of the online learner has begun."
+    if action == "back":
+        if form.get("confirm") != "yes":
+            raise UsageError("cannot go back: confirm it with the box beside the button")
+        return f"In use: {_taken_back(request, form.get('model', 'flow'), form.get('reason', ''))}."
     if action in ("enable", "disable"):
         parts.learner.enable(action == "enable")
         return "Cycles begin by themselves." if action == "enable" else "No cycle begins by itself any more."

@@ -255,6 +255,15 @@ class LearningStarted(BaseModel):
     status: Literal["in_progress"]
 
 
+class LearningBack(BaseModel):
+    model: Literal["flow", "sequences"] = "flow"
+    reason: str = Field(examples=["it learnt a backup of ours"], min_length=1, max_length=500)
+
+
+class LearningTakenBack(BaseModel):
+    model_id: str = Field(examples=["3f9a2c1177d0a4be"], description="in use now")
+
+
 class CycleStart(BaseModel):
     minutes: float = Field(10, ge=1, le=60, description="for how long queries are collected")
     length: int = Field(10, ge=5, le=50, description="steps of a window")

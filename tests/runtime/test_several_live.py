@@ -110,3 +110,8 @@ def test_another_number_of_detectors_goes_on_from_what_was_saved(tmp_path: Path)
 def test_names_of_clients_need_one_detector(inside: Inside) -> None:
     done = inside("listen", UPSTREAMS="127.0.0.1:9", DETECTOR_PROCESSES="2", PRIVACY="truncate")
     assert (done.code, is_one_line(done), "PRIVACY=off" in done.err) == (2, True, True)
+
+
+def test_a_canary_needs_one_detector(inside: Inside) -> None:
+    done = inside("listen", UPSTREAMS="127.0.0.1:9", DETECTOR_PROCESSES="2", DEPLOY="canary")
+    assert (done.code, is_one_line(done), "DEPLOY=canary" in done.err) == (2, True, True)

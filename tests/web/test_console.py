@@ -33,6 +33,7 @@ from agents.learning.loop.online import OnlineLearner
 from agents.learning.registry import ModelRegistry
 from agents.learning.release.desk import ModelDesk
 from agents.learning.sequences.cycle import CycleRequests
+from agents.learning.sequences.learning import SequenceModels
 from agents.scoring.model import Model
 from agents.store import Store, open_store
 from agents.store.console import ConsoleStore
@@ -105,7 +106,7 @@ class World:
             flows=FlowLook(self.store),
             people=PeopleStore(self.store),
             known=KnownDesk(folder / "known_services.csv", Scale, self.store),
-            cycles=CycleRequests(folder),
+            cycles=CycleRequests(folder, SequenceModels(folder / "models" / "sequences")),
             learner=OnlineLearner(self.store, folder / "flow", LEARNING.factory(LEARNING.values({}))),
             desk=self.desk(folder),
             blocks=BlockKeeper(folder, EnforceOptions(EnforceMode.ON, dry_days=0)),

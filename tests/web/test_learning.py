@@ -9,9 +9,11 @@ from pathlib import Path
 import httpx
 import pytest
 
+from agents.learning.loop.online import OnlineLearner
 from agents.learning.sequences.cycle import CycleParts, SequenceCycle, ask_cycle
 from agents.learning.sequences.learning import SequenceModels
 from tests.support.listening import wait_until
+from tests.support.sequences import untrained_model
 from tests.web.test_console import AUTH, HTML, World
 
 pytestmark = pytest.mark.integration
@@ -80,4 +82,46 @@ def test_the_page_shows_learning_and_its_forms_work_without_a_script(tmp_path: P
     assert send(**{**form, "key": "no"}).status_code == 401
     assert send(key=key, do="dance").status_code == 422
     assert "No cycle begins by itself" in send(key=key, do="disable").text
+    world.store.close()
+
+
+def test_the_model_before_is_used_again_with_a_reason(tmp_path: Path) -> None:
+    world = World(tmp_path)
+
+    def back(model: str, reason: str = "it learnt a backup of ours") -> httpx.Response:
+        return world.call("POST", "/learning/rollback", headers=AUTH, json={"model": model, "reason": reason})
+
+    assert "cannot take the flow model back: there is none before it" in back("flow").text
+    assert back("sequences").status_code == back("flow", "").status_code == 422
+    learner = world.parts.learner
+    assert isinstance(learner, OnlineLearner)
+    learner.begin()
+    wait_until(lambda: learner.path.exists() and not learner.is_training(), 60)
+    first = learner.model()
+    assert first is not None
+    learner._deploy(first, 1.0, first.model_id)
+    again = world.call("POST", "/learning/train-now", headers=AUTH)
+    assert (again.status_code, "cannot learn yet: 0 new labels of 100" in again.text) == (409, True)
+    assert back("flow").json() == {"model_id": first.model_id} and learner.status()["model_versions"] == 1
+    newest = world.get("/learning/history").json()["history"][0]
+    assert (newest["state"], newest["reason"]) == ("taken back", "it learnt a backup of ours")
+    assert newest["metrics"]["balanced_accuracy"] > 0.9
+    models = SequenceModels(tmp_path / "models" / "sequences")
+    for number in (1.0, 2.0):
+        models.deploy(untrained_model(number), number)
+    cookie = world.cookie()
+    shown = world.call("GET", "/console/learning", headers={"Cookie": cookie}).text
+    form = {"key": re.findall(r'name="key" value="([0-9a-f]+)"', shown)[0], "do": "back", "model": "sequences"}
+    tries: list[tuple[dict[str, str], int]] = [
+        ({"reason": "odd"}, 422),
+        ({"confirm": "yes", "reason": " "}, 422),
+        ({"confirm": "yes", "reason": "odd"}, 200),
+    ]
+    for more, status in tries:
+        answer = world.call("POST", "/console/learning", headers={"Cookie": cookie}, data=form | more)
+        assert answer.status_code == status
+    current = models.current()
+    assert current is not None and current.model_id == untrained_model(1.0).model_id
+    noted = {(one.object, one.detail) for one in world.parts.console.audit.entries(action="learning")}
+    assert {("sequence model", "taken back: odd"), ("flow model", "taken back: it learnt a backup of ours")} <= noted
     world.store.close()

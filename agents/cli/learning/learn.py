@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from contextlib import closing
 from typing import Any
 
+from agents.cli.output import login_name
 from agents.core.errors import AgentsError
 from agents.core.text import printable, utc
 from agents.learning.loop.online import CycleState
@@ -24,9 +25,16 @@ def learn(settings: Settings, options: argparse.Namespace) -> int:
     """`dns-tunnel learn …`; where nothing was deployed, `now` and a cycle of stored queries end with 3."""
     if options.action == "cycle":
         return _stored_cycle(settings, options) if options.from_store else _live_cycle(settings, options)
+    if options.action == "rollback" and options.which == "sequences":
+        print(f"in use: sequence model {bootstrap.sequence_models_of(settings).take_back()}")
+        return 0
     with closing(bootstrap.store_of(settings)) as store:
         store.migrate()
         learner = bootstrap.learner_of(settings, store)
+        if options.action == "rollback":
+            found = learner.take_back(options.reason, options.author or login_name())
+            print(f"in use: flow model {found['model_id']}, instead of {found['parent'] or 'none'}")
+            return 0
         if options.action == "now":
             warmup.up(print)
             cycle = learner.cycle()
@@ -43,7 +51,7 @@ def learn(settings: Settings, options: argparse.Namespace) -> int:
 
 
 def _live_cycle(settings: Settings, options: argparse.Namespace) -> int:
-    desk = CycleRequests(settings.state_dir)
+    desk = CycleRequests(settings.state_dir, bootstrap.sequence_models_of(settings))
     if options.what != "status":
         chosen = {name: getattr(options, name) for name in ("minutes", "length", "epochs", "again")}
         if not detector_health(settings.state_dir)[0]:

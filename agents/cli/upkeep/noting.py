@@ -24,7 +24,7 @@ ACTIONS: Mapping[tuple[str, str | None], str] = {
     ("block", "resume"): "blocks are made again",
     ("client", "erase"): "client erased",
     **{("fleet", one): f"fleet: {one}" for one in ("add", "remove", "join")},
-    **{("learn", one): "learning" for one in ("now", "start", "stop", "cycle")},
+    **{("learn", one): "learning" for one in ("now", "start", "stop", "cycle", "rollback")},
     **{
         ("models", one): f"model: {one}"
         for one in ("approve", "reject", "canary", "anchor", "rollback", "restore", "pin", "unpin")

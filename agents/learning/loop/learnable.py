@@ -31,7 +31,7 @@ def without_doubt(store: Store, labels: LabelledHours) -> NDArray[np.bool_]:
     guessed = np.flatnonzero([origin == LabelOrigin.LEARNED for origin in labels.origin])
     if not len(guessed):
         return left
-    ts = (labels.hour[guessed] + 0.5) * 3600.0
+    ts = (labels.hour[guessed] + 0.5).astype(np.float64) * 3600.0
     with store.reading("read what is in doubt", LONG_S) as connection:
         flows = labelled_flows(connection, float(ts.min()), float(ts.max()))
     clients, domains = ([column[row] for row in guessed.tolist()] for column in (labels.client, labels.domain))

@@ -19,7 +19,7 @@ import numpy as np
 import structlog
 from numpy.typing import NDArray
 
-from agents.core.errors import AgentsError, BusyError, ModelError
+from agents.core.errors import AgentsError, BusyError, ModelError, UsageError
 from agents.core.files import locked, locked_within, write_atomic
 from agents.core.protocols import Field, Spec, Within
 from agents.core.types import Gate
@@ -32,6 +32,7 @@ from agents.learning.repeating import RepeatingThread
 from agents.store.feedback.cycles import CycleStore
 from agents.store.feedback.flow_hours import FlowHourStore
 from agents.store.feedback.labels import Label, LabelledHours, LabelStore
+from agents.store.feedback.reviews import TEXT_MAX_REASON, said_text
 from agents.store.feedback.tables import LabelOrigin
 from agents.store.sql import Store
 
@@ -61,6 +62,7 @@ class CycleState(StrEnum):
     DEPLOYED = "deployed"
     ROLLED_BACK = "rolled back"
     WAITING = "waiting for labels"
+    TAKEN_BACK = "taken back"
 
 
 @dataclass(frozen=True, slots=True)
@@ -403,6 +405,38 @@ class OnlineLearner:
             }
             return self._ended(found, model, gates, material, begun)
 
+    def take_back(self, reason: str, author: str) -> dict[str, Any]:
+        """Put the flow model before this one into its place again; what a person said of it, and the model.
+
+        Labels that were learnt stay learnt. Raises UsageError where there is none before it or no reason, BusyError,
+        StoreError, OSError.
+        """
+        reason = said_text(reason, "a reason", TEXT_MAX_REASON)
+        try:
+            lock = locked_within(self._lock, ASKED_S)
+        except BlockingIOError:
+            raise BusyError("cannot take a flow model back: a cycle is under way, in this process or another") from None
+        with lock:
+            begun, old, before = self.clock(), self.usable_model(), next(iter(self._earlier()[::-1]), None)
+            if before is None:
+                raise UsageError("cannot take the flow model back: there is none before it")
+            model, last = load_flow_model(before.read_bytes()), next(iter(self.history(1)), {})
+            found = {
+                "until": self._learnt_until(begun), "new_labels": 0, "origins": {}, "gates": [],
+                "last_id": last.get("last_id", 0), "metrics": measures(model, self._material(begun).held_out),
+                "parent": old.model_id if old is not None else "", "model_id": model.model_id,
+                "reason": reason, "author": author, "seconds": 0.0,
+            }  # fmt: skip
+            write_atomic(self.path, model.to_bytes())
+            before.unlink()
+            CycleStore(self.store).add(begun, str(CycleState.TAKEN_BACK), found, self.options.history)
+        _log.info("flow_model_taken_back", model_id=found["model_id"], instead_of=found["parent"])
+        return {**found, "state": str(CycleState.TAKEN_BACK)}
+
+    def _earlier(self) -> list[Path]:
+        """Flow models of before, oldest first."""
+        return sorted((self.folder / "earlier").glob("*.npz"))
+
     def _put_back(self, was: bytes | None) -> None:
         """A cycle that cannot be recorded leaves the model as it was."""
         if was is None:
@@ -415,15 +449,19 @@ class OnlineLearner:
         made, versions = replace(model, manifest={"trained": now, "parent": parent}), self.folder / "earlier"
         if parent:
             write_atomic(versions / f"{int(now):010d}_{parent}.npz", self.path.read_bytes())
-            for old in sorted(versions.glob("*.npz"))[:-VERSIONS_KEPT]:
+            for old in self._earlier()[:-VERSIONS_KEPT]:
                 old.unlink()
         write_atomic(self.path, made.to_bytes())
         return made.model_id
 
     def begin(self) -> None:
-        """Begin a cycle in the background. Raises BusyError while one is under way."""
+        """Begin a cycle in the background. Raises BusyError while one is under way, or too few labels are new."""
         if self.is_training():
             raise BusyError("cannot learn: a cycle is under way, in this process or another")
+        if self.usable_model() is not None:
+            count = len(self._material(self._learnt_until(self.clock())).new.tunnel)
+            if count < self.options.min_samples:
+                raise BusyError(f"cannot learn yet: {count} new labels of {self.options.min_samples} are there")
         threading.Thread(target=try_cycle, args=(self,), name="learning-cycle", daemon=True).start()
 
     def is_training(self) -> bool:
@@ -482,7 +520,7 @@ class OnlineLearner:
             "last_processed_id": last["last_id"] if last else 0,
             "total_training_cycles": cycles.count(),
             "labels": self._labels(),
-            "model_versions": len(list((self.folder / "earlier").glob("*.npz"))) + self.path.exists(),
+            "model_versions": len(self._earlier()) + self.path.exists(),
         }
 
     def _labels(self) -> dict[str, int]:

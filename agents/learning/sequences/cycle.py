@@ -9,7 +9,7 @@ from __future__ import annotations
 import secrets
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -20,7 +20,7 @@ from pydantic import BaseModel, Field, ValidationError
 
 from agents.core.errors import AgentsError, UsageError
 from agents.core.files import PRIVATE_MODE, make_private_folder, write_atomic
-from agents.core.types import Verdicts
+from agents.core.types import Gate, Verdicts
 from agents.learning.sequences.learning import LearntSequences, SequenceModels
 from agents.learning.sequences.steps import StepRows, joined_step_rows, step_rows_of, step_windows
 
@@ -115,11 +115,20 @@ def read_cycle(state_dir: Path, now: float) -> CycleState:
     return state
 
 
+def _in_words(gates: Iterable[Gate]) -> str:
+    return "; ".join(f"{one.name}: {one.value:.3f}, threshold {one.threshold:.3f}" for one in gates)
+
+
 @dataclass(frozen=True, slots=True)
 class CycleRequests:
     """Where other processes ask for cycles, and see how they go: a core.protocols.CycleDesk."""
 
     state_dir: Path
+    models: SequenceModels
+
+    def take_back(self) -> str:
+        """Use the sequence model before this one again; its id. Raises UsageError, ModelError."""
+        return self.models.take_back()
 
     def state(self) -> dict[str, Any]:
         """The state, as JSON values."""
@@ -188,8 +197,9 @@ class SequenceCycle:
             self._take(ask, now)
         state = self._state
         if state.phase is CyclePhase.COLLECTING and state.began_at is not None:
-            left = max(state.began_at + state.minutes * 60 - now, 0.0)
-            self._note(remaining_s=round(left, 1))
+            began = min(state.began_at, now)  # the clock may have been set back
+            left = max(began + state.minutes * 60 - now, 0.0)
+            self._note(began_at=began, remaining_s=round(left, 1))
             if left == 0 or state.collected >= HEARD_MAX:
                 self._train()
         elif state.phase is CyclePhase.TRAINING:
@@ -210,7 +220,7 @@ class SequenceCycle:
         else:
             self._begin(ask, now)
 
-    def _begin(self, ask: CycleAsk, now: float) -> None:
+    def _begin(self, ask: CycleAsk, now: float, text: str = "") -> None:
         self._drop()
         chosen = {"minutes": ask.minutes, "length": ask.length, "epochs": ask.epochs, "again": ask.again}
         fresh = {
@@ -219,7 +229,7 @@ class SequenceCycle:
             "collected": 0,
             "clients": 0,
             "windows": 0,
-            "text": "",
+            "text": text,
         }
         self._note(phase=CyclePhase.COLLECTING, **chosen, **fresh)
 
@@ -252,19 +262,20 @@ class SequenceCycle:
             self._note(windows=len(windows))
             found = self._parts.learn(windows, state.epochs, self._parts.models.current())
             missed = [gate for gate in found.gates if not gate.passed]
-            why = "; ".join(f"{gate.name}: {gate.value:.3f}, threshold {gate.threshold:.3f}" for gate in missed)
             if found.passed:
                 self._parts.models.deploy(found.model, self._parts.clock())
-                ended = {"phase": CyclePhase.DEPLOYED, "model_id": found.model.model_id, "text": ""}
+                said = _in_words(found.gates)
+                ended = {"phase": CyclePhase.DEPLOYED, "model_id": found.model.model_id, "text": said}
             else:
-                ended = {"phase": CyclePhase.REJECTED, "text": why}
+                ended = {"phase": CyclePhase.REJECTED, "text": _in_words(missed)}
         except (AgentsError, OSError) as error:
             ended = {"phase": CyclePhase.FAILED, "text": str(error)}
         _log.info("sequence_cycle_ended", **{name: str(value) for name, value in ended.items()})
         self._note(**ended, cycles=self._state.cycles + 1)
-        if self._state.again and ended["phase"] is not CyclePhase.FAILED:
+        if self._state.again:  # also after one that failed: the next hour may have more to learn from
+            last = f"the cycle before {ended['phase']}: {ended['text']}".removesuffix(": ")
             ask = CycleAsk(**{name: getattr(state, name) for name in ("minutes", "length", "epochs")}, again=True)
-            self._begin(ask, self._parts.clock())
+            self._begin(ask, self._parts.clock(), last)
 
     def _note(self, **changes: object) -> None:
         """Change the state, and let others see it."""

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import structlog
 
-from agents.core.errors import ModelError, TrainingError
+from agents.core.errors import ModelError, TrainingError, UsageError
 from agents.core.files import write_atomic
 from agents.core.types import Gate
 from agents.learning.sequences.gru import SequenceModel, guess_of, load_sequence_model, trained_network
@@ -111,3 +111,15 @@ class SequenceModels:
             for old in sorted(earlier.glob("*.npz"))[:-VERSIONS_KEPT]:
                 old.unlink()
         write_atomic(self.path, model.to_bytes())
+
+    def take_back(self) -> str:
+        """Put the model before this one into its place again; its id. Raises UsageError where there is none, or else
+        ModelError, OSError."""
+        before = next(iter(sorted((self.folder / "earlier").glob("*.npz"), reverse=True)), None)
+        if before is None:
+            raise UsageError("cannot take the sequence model back: there is none before it")
+        model = load_sequence_model(before.read_bytes())
+        write_atomic(self.path, model.to_bytes())
+        before.unlink()
+        _log.info("sequence_model_taken_back", model_id=model.model_id)
+        return model.model_id

@@ -224,6 +224,8 @@ def check_several(settings: Settings) -> None:
     """Raise SettingsError for settings that several detectors cannot have."""
     if settings.detector_processes > 1 and settings.of(privacy.SPEC)["privacy"] != "off":
         raise SettingsError("cannot use setting DETECTOR_PROCESSES: more than 1 needs PRIVACY=off")
+    if settings.detector_processes > 1 and settings.deploy == "canary":
+        raise SettingsError("cannot use setting DEPLOY=canary: it needs DETECTOR_PROCESSES=1, else no canary judges")
 
 
 def _key(state_dir: Path) -> Key:

@@ -42,6 +42,7 @@ from agents.runtime.bootstrap.judging import (
     judge_parts,
     known_desk_of,
     learner_of,
+    sequence_models_of,
     services_of,
     tripwires_of,
 )
@@ -261,7 +262,7 @@ def serving_of(
         in_force=partial(shown_settings, settings),
         learner=learner_of(settings, store),
         blocks=block_keeper_of(settings, store),
-        cycles=CycleRequests(settings.state_dir),
+        cycles=CycleRequests(settings.state_dir, sequence_models_of(settings)),
         fleet=coordinator_of(settings),
         fleet_site=fleet_site_of(settings, store),
         models=registry,

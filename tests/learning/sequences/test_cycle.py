@@ -72,7 +72,7 @@ def test_a_cycle_collects_trains_deploys_and_deletes(tmp_path: Path) -> None:
     assert (state.phase, state.collected, state.clients, state.remaining_s) == (CyclePhase.COLLECTING, 160, 4, 180)
     world.pass_minutes(3)
     ended = world.wait(CyclePhase.DEPLOYED)
-    assert (ended["windows"], ended["cycles"]) == (36, 1)
+    assert (ended["windows"], ended["cycles"], ended["text"]) == (36, 1, "g: 0.000, threshold 1.000")
     current = world.models.current()
     assert current is not None and ended["model_id"] == current.model_id
     assert world.cycle._parts_heard == [] and world.cycle._numbers == {}
@@ -169,8 +169,10 @@ def test_a_training_that_fails_is_said_and_the_next_cycle_is_clean(tmp_path: Pat
     world = World(tmp_path, broken)
     world.ask(minutes=1, again=True)
     world.pass_minutes(1)
-    state = world.wait(CyclePhase.FAILED)
-    assert "20 are needed" in state["text"]
+    wait_until(partial(world.has_ended, 1))
+    wait_until(lambda: world.cycle.state.phase is CyclePhase.COLLECTING)
+    state = world.wait(CyclePhase.COLLECTING)
+    assert state["text"].startswith("the cycle before failed: cannot train") and "20 are needed" in state["text"]
     world.cycle._parts = CycleParts(world.models, passing, world.clock)
     world.ask(minutes=1)
     world.cycle.see(traffic())
@@ -192,7 +194,7 @@ def test_so_many_queries_are_enough(tmp_path: Path, monkeypatch: pytest.MonkeyPa
                                     {"epochs": "many"}, {"minutes": "nan"}])  # fmt: skip
 def test_what_cannot_be_asked_for_is_one_line(tmp_path: Path, chosen: dict[str, Any]) -> None:
     with pytest.raises(UsageError, match=f"cannot begin a cycle: {next(iter(chosen))}") as error:
-        CycleRequests(tmp_path).ask("start", **chosen)
+        CycleRequests(tmp_path, SequenceModels(tmp_path)).ask("start", **chosen)
     assert "\n" not in str(error.value)
     assert not list(tmp_path.iterdir())
 
@@ -203,5 +205,15 @@ def test_damaged_files_are_as_none(tmp_path: Path, content: bytes) -> None:
     (tmp_path / module.STATE_FILE).write_bytes(content)
     world = World(tmp_path)
     world.cycle.tick()
-    assert CycleRequests(tmp_path).state()["phase"] == "idle"
-    json.dumps(CycleRequests(tmp_path).state())
+    assert CycleRequests(tmp_path, SequenceModels(tmp_path)).state()["phase"] == "idle"
+    json.dumps(CycleRequests(tmp_path, SequenceModels(tmp_path)).state())
+
+
+def test_a_clock_that_is_set_back_makes_no_cycle_longer(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    world.ask(minutes=10)
+    world.pass_minutes(-24 * 60)
+    assert world.cycle.state.remaining_s == 600
+    world.cycle.see(traffic())
+    world.pass_minutes(10)
+    world.wait(CyclePhase.DEPLOYED)
