@@ -9,7 +9,7 @@
 -- Rules are made anew when the file changes, so that other queries cost one rule an action.
 
 local NAME = "dns-tunnel"
-local file, sinkhole, before, made = nil, {}, nil, 0
+local file, sinkhole, before, made, generation = nil, {}, nil, {}, 0
 
 local function action(what)
   if what == "refused" then return RCodeAction(DNSRCode.REFUSED) end
@@ -51,15 +51,16 @@ local function rules(text, now)
   return found
 end
 
--- Put rules into the place of those before; nothing is removed before the new ones are made.
+-- Put rules into the place of those before, which go when all new ones are there: no query finds a gap between them.
 local function replace(found)
-  for number = 1, made do rmRule(NAME .. number) end
-  made = 0
-  for _, one in ipairs(found) do
-    made = made + 1
-    addAction(one[1], action(one[2]), {name = NAME .. made})
+  local old = made
+  generation, made = generation + 1, {}
+  for number, one in ipairs(found) do
+    made[number] = NAME .. generation .. "-" .. number
+    addAction(one[1], action(one[2]), {name = made[number]})
     mvRuleToTop()
   end
+  for _, name in ipairs(old) do rmRule(name) end
 end
 
 local function nextEnd(text, now)
