@@ -8,6 +8,7 @@ week: it is judged at once, and the canary's 48 hours pass on a clock of the dem
 
 from __future__ import annotations
 
+import argparse
 import os
 import random
 import shutil
@@ -30,6 +31,7 @@ from agents.learning.baseline import asked_batch, benign_names
 from agents.learning.loop.collector import HourCollector
 from agents.learning.loop.flow_hours import SCHEMA
 from agents.learning.loop.labels import Labeller, label_counts
+from agents.learning.loop.review import Reviewer, ReviewLimits
 from agents.learning.registry import ModelRegistry
 from agents.learning.release.canary import CanaryTrial
 from agents.learning.run import TrainingRun, alerts_text, change_text
@@ -124,6 +126,9 @@ class Network:
             count += len(batch)
         hours.turn(asked[-1][0] + HOUR_S)
         hours.close(60.0)
+        review = Reviewer(self.store, ReviewLimits(per_week=20))
+        for hour in range(int(asked[0][0] // HOUR_S), int(asked[-1][0] // HOUR_S) + 1):
+            review(hour)
         last = self.detector.flush()
         if last is not None:
             self.store.write(last, f"end of {asked[-1][0]}")
@@ -131,7 +136,7 @@ class Network:
 
     def retrain(self, now: float) -> TrainingRun:
         """A retraining as of then."""
-        run = bootstrap.retraining_of(self.settings, spawned=False, client_share=1.0)(now=now)
+        run = bootstrap.retraining_of(self.settings, spawned=False)(now=now)
         print(f"   {run.state.value} {run.candidate_id}")
         if run.alerts is not None and run.alerts.queries:
             print(f"   {alerts_text(run.alerts)}")
@@ -191,6 +196,8 @@ def roll_out(network: Network, begin: float) -> None:
 def learn(network: Network, now: float) -> None:
     """Reviews, and a cycle of the online learner."""
     reviews = ReviewStore(network.store)
+    for item in reviews.items(limit=5):
+        print(f"   {item.informativeness:.2f} {item.domain}: {item.why}")
     reviews.decide([BACKUP], Label.BENIGN, "our backup", "ann", now)
     reviews.decide([TUNNEL], Label.TUNNEL, "a slow channel", "ann", now)
     print(f"   ann labelled {BACKUP} benign and {TUNNEL} a tunnel")
@@ -202,7 +209,9 @@ def learn(network: Network, now: float) -> None:
 
 def main(arguments: Sequence[str]) -> int:
     """Run all steps; 0 if each came out as it should."""
-    folder = Path(arguments[0] if arguments else "data/demo-learning").absolute()
+    parser = argparse.ArgumentParser(description="From the shipped model to a promotion, a refusal and a roll-back.")
+    parser.add_argument("directory", nargs="?", default="data/demo-learning", help="made anew, and kept")
+    folder = Path(parser.parse_args(arguments).directory).absolute()
     if folder.exists() and any(folder.iterdir()) and not (folder / MARK).exists():
         print(f"cannot use {folder}: it is neither empty nor an earlier demo's", file=sys.stderr)
         return 2

@@ -46,7 +46,7 @@ def test_two_samples_of_one_network_do_not_drift() -> None:
 
 
 def test_a_feature_that_moved_is_named_and_the_gate_missed_by_its_margin() -> None:
-    moved = features(2)
+    moved = features(2).copy()
     moved[:, :8] += 5 * moved[:, :8].std(axis=0) + 1
     found = drift(kept(reference_of(features(1))), moved)
     worst = {one.name for one in sorted(found, key=lambda one: -one.psi)[:6]}
@@ -86,7 +86,7 @@ def test_slow_drift_shows_against_the_anchor() -> None:
 
 def grown(factor: float) -> NDArray[np.float32]:
     """A sample in which a tenth of the names carries more."""
-    found = features(2)
+    found = features(2).copy()
     columns = [[one.name for one in FEATURES].index(name) for name in CARRYING]
     rows = np.argsort(found[:, columns[0]])[-len(found) // 10 :]
     for column in columns:
