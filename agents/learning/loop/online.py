@@ -41,9 +41,6 @@ COLD_BATCHES = 900
 HELD_OUT = 4
 """One golden flow-hour in so many is not learnt, but compared with."""
 MONTH_HOURS = 30 * 24
-LOSS_MAX, ACCURACY_MIN, BALANCED_MIN, FALL_MAX = 2.0, 0.7, 0.9, 0.05
-"""Gates of a cycle: logarithmic loss; shares of flow-hours that are told apart; how far such a share may fall
-(one of the 15 golden tunnels that are held out is 0.03)."""
 STOP_S, ASKED_S = 5.0, 1.0
 CONFIDENCE_MAX = 0.999
 """Of what was learnt: a rule, whose confidence is 1, takes its place."""
@@ -67,7 +64,11 @@ class CycleState(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class LearnerOptions:
-    """The settings LEARNING_…, and the bounds of learnt labels."""
+    """The settings LEARNING_…, and the bounds of learnt labels.
+
+    Bounds of a cycle's gates: logarithmic loss; shares of flow-hours that are told apart; how far such a share may fall
+    (one of the 15 golden tunnels that are held out is 0.03).
+    """
 
     interval_s: float
     min_samples: int
@@ -77,6 +78,10 @@ class LearnerOptions:
     history: int
     tunnel_from: float
     benign_to: float
+    loss_max: float
+    accuracy_min: float
+    balanced_min: float
+    fall_max: float
 
 
 PRESETS = {"high": (1800.0, 200, 64), "low": (7200.0, 50, 16), "fleet": (3600.0, 500, 128)}
@@ -109,6 +114,10 @@ SPEC: Spec[LearnerOptions] = Spec(
             Within(0.5, 1),
         ),
         Field("label_benign_to", float, 0.3, "learnt probability of a benign flow-hour, at most", Within(0, 0.5)),
+        Field("learning_loss_max", float, 2.0, "gate of a cycle: logarithmic loss, at most", Within(0, 100)),
+        Field("learning_accuracy_min", float, 0.7, "gate of a cycle: share of flow-hours told apart", Within(0, 1)),
+        Field("learning_balanced_min", float, 0.9, "gate of a cycle: the same, both kinds alike", Within(0, 1)),
+        Field("learning_fall_max", float, 0.05, "gate of a cycle: by how much such a share may fall", Within(0, 1)),
     ),
     lambda values: LearnerOptions(
         interval_s=values["learning_interval"],
@@ -119,6 +128,10 @@ SPEC: Spec[LearnerOptions] = Spec(
         history=values["learning_history"],
         tunnel_from=values["label_tunnel_from"],
         benign_to=values["label_benign_to"],
+        loss_max=values["learning_loss_max"],
+        accuracy_min=values["learning_accuracy_min"],
+        balanced_min=values["learning_balanced_min"],
+        fall_max=values["learning_fall_max"],
     ),
     presets={
         ("learning_preset", name): dict(
@@ -218,7 +231,7 @@ def measures(model: FlowModel, known: Examples) -> dict[str, float]:
     return {"loss": loss, "accuracy": float(right.mean()), "balanced_accuracy": float(np.mean(kinds))}
 
 
-def gates_of_cycle(old: FlowModel, new: FlowModel, material: Material) -> tuple[Gate, ...]:
+def gates_of_cycle(old: FlowModel, new: FlowModel, material: Material, bounds: LearnerOptions) -> tuple[Gate, ...]:
     """Each condition that a cycle must meet.
 
     What the model in use misses already, a new one need not reach: one label that contradicts the golden flow-hours
@@ -226,20 +239,26 @@ def gates_of_cycle(old: FlowModel, new: FlowModel, material: Material) -> tuple[
     """
     before, after = measures(old, material.held_out), measures(new, material.held_out)
     held = "of what is held out"
-    balanced = min(BALANCED_MIN, before["balanced_accuracy"])
+    balanced = min(bounds.balanced_min, before["balanced_accuracy"])
     month = [measures(model, material.oldest)["accuracy"] for model in (old, new)]
     return (
-        Gate("loss", after["loss"], max(LOSS_MAX, before["loss"]), False, held),
-        Gate("accuracy", after["accuracy"], min(ACCURACY_MIN, before["accuracy"]), True, held),
+        Gate("loss", after["loss"], max(bounds.loss_max, before["loss"]), False, held),
+        Gate("accuracy", after["accuracy"], min(bounds.accuracy_min, before["accuracy"]), True, held),
         Gate("balanced accuracy", after["balanced_accuracy"], balanced, True, held),
         Gate(
             "fall of balanced accuracy",
             before["balanced_accuracy"] - after["balanced_accuracy"],
-            FALL_MAX,
+            bounds.fall_max,
             False,
             "against the flow model in use",
         ),
-        Gate("fall in the oldest month", month[0] - month[1], FALL_MAX, False, f"{len(material.oldest.tunnel)} labels"),
+        Gate(
+            "fall in the oldest month",
+            month[0] - month[1],
+            bounds.fall_max,
+            False,
+            f"{len(material.oldest.tunnel)} labels",
+        ),
     )
 
 
@@ -332,7 +351,7 @@ class OnlineLearner:
         before = old or cold_model(self.options.rate)
         new = learnt(before, material, self.options, cycles.count(), self._note_progress) if enough else before
         self._progress.unlink(missing_ok=True)
-        gates = gates_of_cycle(before, new, material)
+        gates = gates_of_cycle(before, new, material, self.options)
         found: dict[str, Any] = {
             "until": begun if enough else 0.0,
             "new_labels": count if enough else 0,
@@ -396,7 +415,7 @@ class OnlineLearner:
             begun, cycles, old = self.clock(), CycleStore(self.store), self.usable_model()
             last = next(iter(cycles.newest(1)), None)
             material = self._material(0.0)
-            gates = gates_of_cycle(old or cold_model(self.options.rate), model, material)
+            gates = gates_of_cycle(old or cold_model(self.options.rate), model, material, self.options)
             found = {
                 "until": self._learnt_until(begun),
                 "new_labels": 0,

@@ -276,3 +276,16 @@ def test_another_release_brings_its_own_golden_sessions(
     monkeypatch.setattr(golden, "golden_flow_hours", lambda: (numbers[:40], tunnel[:40]))
     assert len(golden.stored_golden(store, 0.0)[1]) == 40
     assert set(LabelStore(store).labelled(GOLDEN_SCHEMA).domain) == {"golden-of-another-release"}
+
+
+def test_the_bounds_of_the_gates_are_settings(store: Store, learner: OnlineLearner) -> None:
+    first_labels(store)
+    before = learner.path.read_bytes()
+    strict = replace(later(learner, 1), options=replace(OPTIONS, loss_max=0.0, accuracy_min=1.0, balanced_min=1.0))
+    found = strict.cycle()
+    wanted = {gate["name"]: gate["threshold"] for gate in found["gates"]}
+    held = measures(load_flow_model(before), strict._material(0.0).held_out)
+    assert wanted["loss"] == pytest.approx(held["loss"]), "no worse than the model in use, which misses them"
+    assert wanted["accuracy"] == pytest.approx(held["accuracy"])
+    values = SPEC.values({"learning_loss_max": 1.5, "learning_fall_max": 0.2})
+    assert (SPEC.factory(values).loss_max, SPEC.factory(values).fall_max) == (1.5, 0.2)
