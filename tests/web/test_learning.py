@@ -33,6 +33,9 @@ def test_status_train_now_history_stop_and_start(tmp_path: Path) -> None:
     assert history["total_cycles"] == 1
     assert history["history"][0]["state"] == "deployed"
     assert history["history"][0]["metrics"]["balanced_accuracy"] > 0.9
+    numbers = dict(re.findall(r"^dns_tunnel_(\w+) (\S+)$", world.get("/metrics").text, re.M))
+    assert float(numbers["learning_cycles_total"]) == 1 and float(numbers["learning_last_cycle_rolled_back"]) == 0
+    assert float(numbers["learning_balanced_accuracy"]) > 0.9 and float(numbers["reviews_new"]) == 0
     assert world.call("POST", "/learning/stop", headers=AUTH).json()["enabled"] is False
     assert world.call("POST", "/learning/start", headers=AUTH).json()["enabled"] is True
     wait_until(lambda: not world.get("/learning/status").json()["is_training"])
