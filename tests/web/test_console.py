@@ -223,6 +223,7 @@ PROTECTED = [
     ("GET", "/learning/status"),
     ("GET", "/learning/history"),
     ("POST", "/learning/train-now"),
+    ("POST", "/learning/rollback"),
     ("POST", "/learning/start"),
     ("POST", "/learning/stop"),
     ("GET", "/blocks"),
