@@ -9,9 +9,11 @@ from pathlib import Path
 import httpx
 import pytest
 
+from agents.core.errors import StoreError
 from agents.learning.loop.online import OnlineLearner
 from agents.learning.sequences.cycle import CycleParts, SequenceCycle, ask_cycle
 from agents.learning.sequences.learning import SequenceModels
+from agents.store.feedback.cycles import CycleStore
 from tests.support.listening import wait_until
 from tests.support.sequences import untrained_model
 from tests.web.test_console import AUTH, HTML, World
@@ -94,6 +96,9 @@ def test_the_model_before_is_used_again_with_a_reason(tmp_path: Path) -> None:
     def back(model: str, reason: str = "it learnt a backup of ours") -> httpx.Response:
         return world.call("POST", "/learning/rollback", headers=AUTH, json={"model": model, "reason": reason})
 
+    def away(*_: object) -> None:
+        raise StoreError("cannot keep a learning cycle: the database is away")
+
     assert "cannot take the flow model back: there is none before it" in back("flow").text
     assert back("sequences").status_code == back("flow", "").status_code == 422
     learner = world.parts.learner
@@ -105,6 +110,11 @@ def test_the_model_before_is_used_again_with_a_reason(tmp_path: Path) -> None:
     learner._deploy(first, 1.0, first.model_id)
     again = world.call("POST", "/learning/train-now", headers=AUTH)
     assert (again.status_code, "cannot learn yet: 0 new labels of 100" in again.text) == (409, True)
+    before = learner.path.read_bytes()
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(CycleStore, "add", away)
+        assert back("flow").status_code == 503
+    assert learner.path.read_bytes() == before and learner.status()["model_versions"] == 2, "nothing was lost"
     assert back("flow").json() == {"model_id": first.model_id} and learner.status()["model_versions"] == 1
     newest = world.get("/learning/history").json()["history"][0]
     assert (newest["state"], newest["reason"]) == ("taken back", "it learnt a backup of ours")

@@ -446,9 +446,14 @@ class OnlineLearner:
                 "parent": old.model_id if old is not None else "", "model_id": model.model_id,
                 "reason": reason, "author": author, "seconds": 0.0,
             }  # fmt: skip
+            was = self.path.read_bytes() if old is not None else None
             write_atomic(self.path, model.to_bytes())
+            try:
+                CycleStore(self.store).add(begun, str(CycleState.TAKEN_BACK), found, self.options.history)
+            except AgentsError:
+                self._put_back(was)
+                raise
             before.unlink()
-            CycleStore(self.store).add(begun, str(CycleState.TAKEN_BACK), found, self.options.history)
         _log.info("flow_model_taken_back", model_id=found["model_id"], instead_of=found["parent"])
         return {**found, "state": str(CycleState.TAKEN_BACK)}
 

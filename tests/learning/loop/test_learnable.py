@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import uuid
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import pytest
 
 from agents.core.types import DAY_S, Severity
 from agents.detection.detector import empty_verdicts
 from agents.learning.loop.flow_hours import SCHEMA
 from agents.learning.loop.learnable import DOMAIN_FREE, within_shares, without_doubt
 from agents.learning.loop.online import CycleState, OnlineLearner
-from agents.store import Store, open_store
+from agents.store import Store
 from agents.store.feedback.flow_hours import FlowHours, FlowHourStore
 from agents.store.feedback.labels import Label, LabelledHours, LabelStore
 from agents.store.feedback.reviews import ReviewItem, ReviewStore
@@ -24,14 +23,6 @@ from agents.store.sampling import home_of
 from tests.learning.loop.test_online import OPTIONS, kind
 from tests.support.flow_hours import HOUR
 from tests.support.verdicts import incident
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
-    opened = open_store(f"sqlite:///{tmp_path / 'q.db'}")
-    opened.migrate()
-    yield opened
-    opened.close()
 
 
 def guessed(store: Store, flows: Sequence[tuple[str, str]], hour: int = HOUR, at: float = HOUR * 3600.0) -> None:

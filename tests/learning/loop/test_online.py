@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import fcntl
 import threading
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -30,7 +29,7 @@ from agents.learning.loop.online import (
     measures,
 )
 from agents.learning.loop.review import teaches
-from agents.store import Store, open_store
+from agents.store import Store
 from agents.store.feedback.flow_hours import FlowHours, FlowHourStore
 from agents.store.feedback.labels import Label, LabelledSpan, LabelStore
 from agents.store.feedback.reviews import ReviewStore
@@ -41,14 +40,6 @@ from tests.support.listening import wait_until
 WEEK = 168
 OPTIONS = replace(SPEC.factory(SPEC.values({})), min_samples=50)
 TEACHING = [domain for i in range(3000) if teaches(domain := f"d{i}.example")]
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
-    opened = open_store(f"sqlite:///{tmp_path / 'q.db'}")
-    opened.migrate()
-    yield opened
-    opened.close()
 
 
 @pytest.fixture

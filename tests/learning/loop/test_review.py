@@ -2,29 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
-
 import numpy as np
-import pytest
 
 from agents.core.types import Severity
 from agents.learning.loop.online import SPEC, cold_model, label_by_probability
 from agents.learning.loop.review import Reviewer, ReviewLimits, candidates, reviewed_cases, teaches
-from agents.store import Store, open_store
+from agents.store import Store
 from agents.store.feedback.flow_hours import FlowHours, FlowHourStore
 from agents.store.feedback.labels import Label, LabelledSpan, LabelStore
 from agents.store.feedback.reviews import ReviewStore
 from agents.store.feedback.tables import LabelOrigin
 from tests.support.flow_hours import HOUR, flow_hours
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
-    opened = open_store(f"sqlite:///{tmp_path / 'q.db'}")
-    opened.migrate()
-    yield opened
-    opened.close()
 
 
 def near(domain: str, ratio: float, clients: int = 1) -> list[FlowHours]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,7 +16,7 @@ from agents.detection.reasons import LEARNT_REASON
 from agents.learning.loop.golden import golden_flow_hours
 from agents.learning.loop.online import cold_model
 from agents.learning.loop.suspects import suspects_of
-from agents.store import Store, open_store
+from agents.store import Store
 from agents.store.feedback.flow_hours import FlowHours, FlowHourStore
 from agents.store.feedback.labels import Label
 from agents.store.feedback.reviews import ReviewStore
@@ -31,14 +30,6 @@ _numbers, _tunnel = golden_flow_hours()
 _chance = MODEL.probabilities(_numbers)
 TUNNEL = _numbers[np.flatnonzero(_tunnel)[np.argmax(_chance[_tunnel])]]
 BENIGN = _numbers[np.flatnonzero(~_tunnel)[np.argmin(_chance[~_tunnel])]]
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
-    opened = open_store(f"sqlite:///{tmp_path / 'q.db'}")
-    opened.migrate()
-    yield opened
-    opened.close()
 
 
 def hours_of(*domains: str, tunnel: bool = True, client: str = "192.0.2.7") -> FlowHours:
