@@ -14,6 +14,12 @@ RUN pip --python /opt/venv/bin/python install --no-deps --no-build-isolation . \
 # Compiled for any processor of this kind (x86-64-v2, ARMv8): a container starts on another one without compiling again.
 # From /, so that the installed package is warmed and not its copy in /src.
 RUN cd / && COMPILED_FOR=any /opt/venv/bin/python -m agents.runtime.warmup
+# Extras by name, "nats kafka": last, so that another choice compiles nothing again.
+ARG EXTRAS=""
+COPY requirements-*.txt ./
+RUN for extra in $EXTRAS; do \
+        pip --python /opt/venv/bin/python install --require-hashes -r "requirements-$extra.txt" || exit 1; \
+    done
 
 FROM python:3.11-slim-bookworm
 # Written by hand: useradd is not in every slim image.

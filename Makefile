@@ -1,5 +1,7 @@
 # One command each; every target makes the virtual environment and installs what it needs.
 PYTHON ?= python3
+# Tests whose bytecode is not kept take twice as long to collect, in each worker and each time.
+unexport PYTHONDONTWRITEBYTECODE
 VENV := .venv
 BIN := $(VENV)/bin
 WORKERS ?= 4
@@ -9,7 +11,10 @@ CHAOS_MAY ?= fail
 HOSTILE := $(addprefix tests/,core/test_jit.py dns/test_message.py dns/test_message_kernels.py dns/test_name.py \
 	sources/test_capture.py sources/test_capture_damage.py sources/test_capture_kernels.py sources/test_frames.py \
 	sources/test_datapath.py sources/test_cache.py sources/test_table.py sources/test_log_blocks.py sources/test_dnstap.py \
-	sources/test_merging.py sources/test_live_powerdns.py stream/test_record.py stream/test_ring.py scoring/test_scoring_kernels.py detection/test_snapshot.py detection/test_state.py)
+	sources/test_merging.py sources/test_live_powerdns.py sources/test_live_packets.py sources/test_traffic.py \
+	stream/test_record.py stream/test_ring.py stream/test_rings.py store/test_postgres_copy.py scoring/test_information.py \
+	scoring/test_reverse_names.py scoring/test_scoring_kernels.py detection/test_snapshot.py detection/test_state.py \
+	detection/test_tripwires.py)
 NETWORKS := $(addprefix tests/,scoring/test_types.py learning/sequences/test_gru.py runtime/test_sequences_live.py \
 	cli/test_model_types.py learning/test_type_comparison.py)
 HUNTING := $(addprefix tests/,store/hunting cli/test_hunt.py runtime/test_hunt_live.py)
@@ -43,8 +48,8 @@ run: install  ## listener, API and scheduler in one process, on embedded SQLite
 test: install-dev  ## all tests but those of make test-slow and make e2e
 	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m "not e2e and not slow"
 
-test-slow: install-dev  ## processes that hang and die, whole retrainings, weeks of traffic: ten seconds or more each
-	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m "slow and not e2e"
+test-slow: install-dev  ## processes that hang and die, whole retrainings, weeks of traffic: more than a second and a half of CPU each
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m "slow and not e2e" $$(grep -rl --include='test_*.py' 'mark\.slow' tests)
 
 test-deep: install-dev  ## tests of networks, with the extra deep (620 MB), in processes of their own: JAX and fork do not mix
 	$(PIP) install --require-hashes -r requirements-deep.txt

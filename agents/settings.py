@@ -25,8 +25,8 @@ from agents.core.text import web_address
 
 PRIVATE_NETWORKS = "127.0.0.0/8,::1/128,10.0.0.0/8,172.16.0.0/12,192.168.0.0/16,169.254.0.0/16,fc00::/7,fe80::/10"
 """Loopback, RFC 1918, link-local and unique local addresses (RFC 3927, RFC 4193, RFC 4291)."""
-FOR_COMPOSE = {"POSTGRES_PASSWORD", "PUBLISH_DNS", "PUBLISH_API"}
-"""Names in `.env` that only docker-compose.yml reads; names of Compose itself begin with COMPOSE_."""
+FOR_COMPOSE = {"POSTGRES_PASSWORD", "PUBLISH_DNS", "PUBLISH_DNS_2", "PUBLISH_API", "EXTRAS", "COMPOSE_PROFILES"}
+"""Names in `.env` that only docker-compose.yml reads; other names of Compose itself begin with COMPOSE_, too."""
 DAYS_MAX = 3650
 COUNT_MAX, POSITIVE_MAX = 100_000_000, 1e8
 """Larger numbers and times (three years of seconds) are typing errors, and could overflow."""
@@ -285,13 +285,16 @@ class Settings(BaseSettings):
     )
     deploy: Literal["auto", "manual", "canary"] = Field(
         "auto",
-        description="what follows when every gate passes: auto = deploy; manual = wait for dns-tunnel models approve; "
-        "canary = judge some clients first",
+        description="what follows when every gate passes: auto = deploy; manual = wait for dns-tunnel models approve, "
+        "also what cycles learn; canary = judge some clients first",
     )
     approvals: Annotated[int, Field(ge=1, le=9)] = Field(
         1, description="authors who must approve a candidate that waits before it is deployed"
     )
-    backup_days: Count = Field(56, description="days that model backups are kept; 56 are eight of weekly retrainings")
+    backup_days: Count = Field(
+        56,
+        description="days that models of before are kept: of retrainings all, of what cycles learn the last of a day",
+    )
 
     api_host: Annotated[str, AfterValidator(_addresses)] = Field("127.0.0.1", description="address of API and console")
     api_port: Port = Field(8053, description="port of API and console")

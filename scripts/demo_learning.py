@@ -24,9 +24,8 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from agents.core import logs
-from agents.core.types import DAY_S, QueryBatch, Verdicts
+from agents.core.types import DAY_S, HOUR_S, QueryBatch, Verdicts
 from agents.detection.detector import TunnelDetector
-from agents.detection.network import HOUR_S
 from agents.learning.baseline import asked_batch, benign_names
 from agents.learning.loop.collector import HourCollector
 from agents.learning.loop.flow_hours import SCHEMA

@@ -21,6 +21,7 @@ from agents.sources.listener.server import can_compile
 from agents.store import Store, open_store
 from tests.support import listening
 from tests.support.commands import Inside, run_inside
+from tests.support.migrated import migrated_once
 from tests.support.patience import factor, patient
 from tests.support.postgres_server import PostgresServer, drop_database, make_database
 
@@ -58,6 +59,12 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     with (jit.KEPT / "warming").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # each of xdist's workers comes here
         warmup.up(lambda text: print(f"\n{text}", flush=True))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _migrated_once() -> Iterator[None]:
+    with migrated_once():
+        yield
 
 
 @pytest.fixture(autouse=True)

@@ -81,6 +81,7 @@ def test_readme_lists_every_command() -> None:
     assert sorted(today[name] for name in listed[1].split(" | ")) == sorted(subcommands())
 
 
+@pytest.mark.slow
 def test_every_command_has_help_with_its_options() -> None:
     helps: dict[tuple[str, ...], str] = {(verb,): help_of(verb) for verb in subcommands()}
     helps |= {(verb, action): help_of(verb, action) for verb in subcommands() for action in subcommands(verb)}

@@ -14,7 +14,7 @@ from pydantic import SecretStr
 from agents.core.errors import SettingsError
 from agents.core.protocols import Field, Spec
 from agents.core.types import Severity
-from agents.learning.loop.online import SPEC as LEARNING
+from agents.learning.loop.options import SPEC as LEARNING
 from agents.runtime import bootstrap
 from agents.runtime.bootstrap import SPECS, load_settings
 from agents.settings import FOR_COMPOSE, RENAMED, old_names, settings_of, unknown_names
@@ -146,14 +146,14 @@ def test_no_comment_follows_a_value() -> None:
 
 def test_compose_asks_for_no_variable_that_the_example_does_not_name() -> None:
     asked = set(re.findall(r"\$\{([A-Z0-9_]+)", COMPOSE))
-    assert asked == FOR_COMPOSE | {"DATABASE_URL"}
+    assert asked == FOR_COMPOSE - {"COMPOSE_PROFILES"} | {"DATABASE_URL"}
 
 
 def test_compose_publishes_on_ipv4_where_a_clients_address_survives() -> None:
     """Without an address Docker publishes on IPv6 too, and shows its own, allowed address for every client there."""
     ports = re.findall(r"\$\{PUBLISH_\w+:-(\S+?)\}:\d+", COMPOSE)
-    assert sorted(set(ports)) == ["0.0.0.0:53", "127.0.0.1:8053"]
-    for name in ("DNS", "API"):
+    assert sorted(set(ports)) == ["0.0.0.0:53", "127.0.0.1:5353", "127.0.0.1:8053"]
+    for name in ("DNS", "DNS_2", "API"):
         assert re.search(rf"^PUBLISH_{name}=({'|'.join(ports)})$", EXAMPLE, re.MULTILINE)
 
 

@@ -14,9 +14,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from agents.core.files import Queued
-from agents.core.types import Incident, Severity
+from agents.core.types import HOUR_S, Incident, Severity
 
-HOUR_S = 3600.0
 INTERVAL_S = 300.0
 """Seconds between two messages about one client."""
 PER_HOUR_MAX = 30

@@ -54,6 +54,11 @@ def incident_message(incident: Incident, link_base: str = "", event: Event = Eve
             if (learnt := incident.evidence.get("probability")) is not None
             else ()
         ),
+        *(
+            [("Image of its last hours", f"one ordinary one in {10**rare:,.0f} is as strange")]
+            if (rare := incident.evidence.get("image")) is not None
+            else ()
+        ),
         *(("Example", harmless(name)) for name in incident.sample_names[:3]),
         *([("Heard by", heard)] if (heard := _heard_by(incident)) else ()),
         *(("Not known", text) for text in incident.evidence.get("losses", ())[:LOSSES_MAX]),

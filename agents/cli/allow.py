@@ -23,18 +23,19 @@ def allow(settings: Settings, options: argparse.Namespace) -> int:
                 ended = "" if entry.holds(time.time()) else "  EXPIRED"
                 said = f"{printable(entry.author)}: {printable(entry.reason)}"
                 size = "own zone" if entry.is_own else f"x{entry.factor:g}"
-                print(f"{printable(entry.suffix)}  {size}  until {entry.expires}{ended}  {said}")
+                print(f"{printable(entry.shown)}  {size}  until {entry.expires}{ended}  {said}")
         elif options.action == "remove":
-            print(f"removed {printable(desk.remove(options.suffix))}")
+            print(f"removed {printable(desk.remove(options.suffix, options.client))}")
         else:
-            entry = desk.entry(options.suffix, options.factor, options.reason, options.author, options.expires or "")
+            wanted = (options.suffix, options.factor, options.reason, options.author, options.expires or "")
+            entry = desk.entry(*wanted, client=options.client)
             store.migrate()
             adding = options.action == "add"
             found = desk.add(entry) if adding else desk.preview(entry)
             _print(found)
             if adding:
                 closed = counted(len(found.silenced), "stored incident")
-                print(f"added {printable(entry.suffix)}: {closed} closed as known")
+                print(f"added {printable(entry.shown)}: {closed} closed as known")
     return 0
 
 

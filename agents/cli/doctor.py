@@ -25,7 +25,7 @@ from agents.cli.upkeep.block import enforcement_text
 from agents.cli.upkeep.heard import heard_text
 from agents.core.errors import AgentsError, SettingsError, StoreError
 from agents.core.protocols import Spec
-from agents.core.text import amount_text, command, counted, printable
+from agents.core.text import amount_text, command, counted, printable, utc
 from agents.core.types import DAY_S, Incident
 from agents.detection.explanations.known_desk import INCIDENTS_MAX, WEEK_S
 from agents.detection.known_services import own_zone
@@ -34,6 +34,7 @@ from agents.detection.network import network_bound
 from agents.detection.tripwires.honeytokens import load_honeytokens
 from agents.export.outputs import OUTPUTS
 from agents.runtime import bootstrap
+from agents.runtime.bus.cluster_models import cluster_models
 from agents.runtime.drill.drill import drill_text
 from agents.runtime.health import UNSENT_S
 from agents.runtime.heartbeat import OUTBOX, PARTS, detector_health, read_heartbeat, settings_in_force
@@ -239,7 +240,11 @@ def _own_zones(settings: Settings) -> str:
 
     An attacker can make a zone look like that, too; so only a person takes it.
     """
-    held = [entry.suffix for entry in bootstrap.known_entries(settings) if entry.is_own and entry.holds(time.time())]
+    held = [
+        entry.suffix
+        for entry in bootstrap.known_entries(settings)
+        if entry.is_own and not entry.client and entry.holds(time.time())
+    ]
     own = [*bootstrap.own_zones_of(settings), *held]
     lately: list[Incident] = []
     with suppress(StoreError), closing(bootstrap.store_of(settings)) as store:  # _database made it, or tells of it
@@ -318,6 +323,41 @@ def _clickhouse(settings: Settings, server: ClickHouse) -> str:
         if said["failures"] or said["lost"]:
             raise AgentsError(f"cannot send all queries: {said['error'] or 'its disk was full'} ({text})")
     return text
+
+
+def _hosts(settings: Settings) -> str:
+    found = cluster_models(settings.state_dir)
+    if found is None:
+        return "none on a bus, as far as a scheduler on this DATA_DIR knows"
+    silent = found.silent(time.time())
+    bad = found.behind | silent
+    each = [
+        f"{name} runs {one.model_id} since {utc(one.since)}, {counted(one.slots, 'slot')}"
+        + (f", silent since {utc(one.at)}" if name in silent else "")
+        for name, one in sorted(found.hosts.items())
+        if not bad or name in bad
+    ]
+    running = len(found.hosts) - len(found.behind)
+    text = f"model {found.model_id or 'none'} is in force on {running} of {len(found.hosts)} hosts: {'; '.join(each)}"
+    if bad:
+        raise AgentsError(text)
+    return text
+
+
+def _stream(settings: Settings) -> str:
+    options = bootstrap.bus_options_of(settings)
+    if not options.servers:
+        return "off (STREAM): queries are judged where they are heard"
+    alive, state = detector_health(settings.state_dir)
+    if not alive or not state.bus:
+        return f"{options.shown}; neither listen nor detect runs on this DATA_DIR"
+    if not state.bus["connected"]:
+        raise AgentsError(f"cannot reach STREAM at {options.shown}: {state.bus['error']}")
+    if state.bus["role"] == "publisher":
+        kept = counted(state.bus["kept"], "message")
+        return f"{options.shown}; {state.bus['sent']} sent, {kept} kept until a detector has saved what it made of them"
+    held, lag = counted(state.bus["slots"], "slot"), counted(sum(state.bus["lag"].values()), "message")
+    return f"{options.shown}; {held} of {options.slots}, {lag} behind"
 
 
 def _hunt(settings: Settings) -> str:
@@ -417,6 +457,8 @@ CHECKS: tuple[tuple[str, str, Check], ...] = (
     ("overload", "listener", _overload),
     ("detectors", "listener", _detectors),
     ("spool", "listener", _spool),
+    ("stream", "listener", _stream),
+    ("hosts", "scheduler", _hosts),
     ("hunt", "scheduler", _hunt),
     ("drill", "listener", _drill),
     ("own zones", "listener", _own_zones),

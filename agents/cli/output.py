@@ -81,6 +81,10 @@ def evidence_text(evidence: Mapping[str, Any]) -> str:
         lines.insert(0, f"  may be      {explanation_text(evidence['explanation'])}")
     if "probability" in evidence:
         lines.append(f"  learnt      probability {evidence['probability']:.3f} that its last hour is a tunnel's")
+    if "image" in evidence:
+        lines.append(
+            f"  image       of its last hours: one ordinary one in {10 ** evidence['image']:,.0f} is as strange"
+        )
     if "intakes" in evidence:
         lines.append(f"  heard by    {', '.join(evidence['intakes'])}")
     if "losses" in evidence:

@@ -77,7 +77,7 @@ def _warn(text: str) -> None:
 
 ROUNDS_MAX = 1000
 _MODULES = {
-    **dict.fromkeys(("run", "listen", "collect", "api", "schedule"), "serve"),
+    **dict.fromkeys(("run", "listen", "collect", "detect", "api", "schedule"), "serve"),
     "review": "learning.review",
     "incidents": "console.incidents",
     "queries": "console.queries",
@@ -103,7 +103,7 @@ def _command(name: str) -> Callable[[settings.Settings, argparse.Namespace], int
     def call(found: settings.Settings, options: argparse.Namespace) -> int:
         run = getattr(importlib.import_module(f"agents.cli.{_MODULES.get(name, name)}"), name)
         # the supervisor handles Ctrl-C itself, once everything is loaded
-        with nullcontext() if name in ("listen", "run", "collect", "health") else _interruptible():
+        with nullcontext() if name in ("listen", "run", "collect", "detect", "health") else _interruptible():
             code: int = run(found, options)
         return code
 
@@ -144,6 +144,7 @@ def build_parser() -> argparse.ArgumentParser:
 
     add("run", "listener, API and scheduler together")
     add("listen", "the listener alone")
+    add("detect", "detectors of queries that come over the bus (STREAM)")
     add("api", "API and console alone")
     add("schedule", "the scheduler alone")
     _add_logs(add("collect", "follow query logs of other servers, and judge what they say"))
@@ -156,9 +157,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_clients(add("clients", "who asks, those with most queries first"))
     _add_retrain(add("retrain", "learn, validate, report, deploy or reject; once, now"))
     _add_models(add("models", "list, show, compare, approve, reject, roll back, restore or pin models"))
-    evaluate = add("evaluate", "measure detection on the captures that a manifest lists")
-    evaluate.add_argument("manifest", type=Path)
-    evaluate.add_argument("--json", metavar="PATH", help="write JSON there, - = standard output")
+    _add_evaluate(add("evaluate", "measure detection on the captures that a manifest lists"))
     _add_allow(add("allow", "your own known services: list, preview, add, remove", "known"))
     _add_stage(add("stage", "a candidate to a second installation, and its verdict back: export, import"))
     _add_review(add("review", "domains that a person is asked about: list, show, take, label, undo, log"))
@@ -205,6 +204,11 @@ def _add_captures(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def _add_evaluate(evaluate: argparse.ArgumentParser) -> None:
+    evaluate.add_argument("manifest", type=Path)
+    evaluate.add_argument("--json", metavar="PATH", help="write JSON there, - = standard output")
+
+
 def _add_score(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("names", nargs="*", metavar="NAME")
     parser.add_argument("--file", type=Path, metavar="NAMES.txt", help="names, one a line, also .gz")
@@ -247,9 +251,19 @@ def _add_models(parser: argparse.ArgumentParser) -> None:
     actions.add_parser("unpin", help="let it be replaced again")
     log = actions.add_parser("log", help="what people did with models, when and why")
     log.add_argument("--all", action="store_true", help="what the program did, too")
+    for name in ("list", "show", "diff", "approve", "reject", "history", "log"):
+        actions.choices[name].add_argument(
+            "--of",
+            choices=("query", "flow", "sequences", "images"),
+            default="",
+            help="of which kind of model; flow, sequence and image models have ids and the names "
+            "champion, candidate, previous, anchor and canary",
+        )
     for name in ("approve", "reject", "canary", "rollback", "restore", "pin", "unpin", "anchor"):
         actions.choices[name].add_argument("--reason", default="", help="why; it is recorded and told")
-        actions.choices[name].add_argument("--author", default="", help="who decides (default: your login)")
+        actions.choices[name].add_argument(
+            "--author", default="", help="who decides: a user, if there are any (default: your login)"
+        )
 
 
 def _qtype(text: str) -> int:
@@ -278,7 +292,10 @@ def _add_allow(parser: argparse.ArgumentParser) -> None:
         action.add_argument("--reason", required=name == "add", default="preview")
         action.add_argument("--author", required=name == "add", default="preview")
         action.add_argument("--expires", metavar="YYYY-MM-DD", help="last day (default: in 90 days)")
-    actions.add_parser("remove", help="take one away").add_argument("suffix")
+        action.add_argument("--client", default="", help="an address or network that it is for; SUFFIX may be . then")
+    action = actions.add_parser("remove", help="take one away")
+    action.add_argument("suffix")
+    action.add_argument("--client", default="", help="the one that is for this address or network")
 
 
 def _add_queries(parser: argparse.ArgumentParser) -> None:
@@ -305,7 +322,9 @@ def _add_hunt(parser: argparse.ArgumentParser) -> None:
 
 def _add_listing(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--limit", type=_count, default=100, help="at most so many (100)")
-    parser.add_argument("--json", action="store_true", help="one JSON object a line")
+    form = parser.add_mutually_exclusive_group()
+    form.add_argument("--json", action="store_true", help="one JSON object a line")
+    form.add_argument("--csv", action="store_true", help="a table for other programs")
 
 
 def _add_incidents(parser: argparse.ArgumentParser) -> None:
@@ -314,11 +333,19 @@ def _add_incidents(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--client")
     parser.add_argument("--domain")
     parser.add_argument("--severity", action="append", choices=("NORMAL", "SUSPICIOUS", "HIGH", "CRITICAL"))
-    parser.add_argument("--in-state", action="append", choices=("new", "in work", "closed"))
+    parser.add_argument(
+        "--in-state",
+        action="append",
+        type=lambda text: text.replace("-", " "),
+        choices=("new", "in work", "closed"),
+        metavar="{new,in-work,closed}",
+    )
+    by = "last_seen, first_seen, severity, score, bytes, client or domain"
+    parser.add_argument("--sort", metavar="BY[:up|:down]", default="", help=f"{by} (last_seen:down)")
     form = parser.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_true", help="all of them, one JSON object a line")
     form.add_argument("--csv", action="store_true", help="all of them, as a table")
-    actions = parser.add_subparsers(dest="action", metavar="ACTION", help="without one: list them, last seen first")
+    actions = parser.add_subparsers(dest="action", metavar="ACTION", help="without one: list them")
     for name, text in (
         ("label", "say what incidents are; the learning loop is told, too"),
         ("state", "say where incidents are"),
@@ -421,16 +448,26 @@ def _add_learn(parser: argparse.ArgumentParser) -> None:
         ("status", "what the online learner is doing and has done"),
         ("now", "one cycle of it, now"),
         ("history", "its last cycles"),
+        ("store", "what the feature store holds: flow-hours, weeks, bytes, labels by origin"),
         ("start", "let cycles begin by themselves"),
         ("stop", "let none begin by itself"),
+        ("images", "learn ordinary images of flows, now (FLOW_IMAGES)"),
     ):
         actions.add_parser(verb, help=text)
     back = actions.add_parser("rollback", help="use the model before this one again; what is labelled stays")
-    back.add_argument("which", nargs="?", choices=("flow", "sequences"), default="flow", help="of which model")
+    back.add_argument(
+        "which", nargs="?", choices=("flow", "sequences", "images"), default="flow", help="of which model"
+    )
     back.add_argument("--reason", required=True)
     back.add_argument("--author", default="")
     cycle = actions.add_parser("cycle", help="the sequence model: collect, train, validate, deploy, and delete")
-    cycle.add_argument("what", nargs="?", choices=("status", "start", "train", "stop"), default="status")
+    cycle.add_argument(
+        "what",
+        nargs="?",
+        choices=("status", "run", "start", "train", "stop", "history"),
+        default="status",
+        help="run = start one in what judges here, and wait for its end; history = the last ones",
+    )
     cycle.add_argument("--minutes", type=float, default=10, help="for how long queries are collected (1 to 60)")
     cycle.add_argument("--length", type=int, default=10, help="steps of a window (5 to 50)")
     cycle.add_argument("--epochs", type=int, default=10, help="passes of the training (5 to 50)")

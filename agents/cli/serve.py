@@ -1,4 +1,4 @@
-"""`dns-tunnel run`, `listen`, `collect`, `api` and `schedule`: commands that run until they are stopped."""
+"""`dns-tunnel run`, `listen`, `collect`, `detect`, `api` and `schedule`: commands that run until they are stopped."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager, closing
 from typing import TYPE_CHECKING
 
-from agents.core.errors import UsageError
+from agents.core.errors import SettingsError, UsageError
 from agents.core.text import command
 from agents.runtime import bootstrap
 from agents.runtime.signals import Beat, live
@@ -28,6 +28,12 @@ def listen(settings: Settings, options: argparse.Namespace) -> int:
     return _ended(settings, supervise(plan, lambda: None))
 
 
+def detect(settings: Settings, options: argparse.Namespace) -> int:
+    """`dns-tunnel detect`."""
+    bootstrap.check_settings(settings)
+    return _ended(settings, supervise(bootstrap.detect_plan_of(settings), lambda: None))
+
+
 def collect(settings: Settings, options: argparse.Namespace) -> int:
     """`dns-tunnel collect`."""
     collecting = bootstrap.collecting_of(settings, options.files, options.format or "", options.from_start)
@@ -44,6 +50,8 @@ def run(settings: Settings, options: argparse.Namespace) -> int:
     from agents.runtime import services  # here: `listen` does not need the web server
 
     bootstrap.check_settings(settings)
+    if bootstrap.bus_options_of(settings).servers:
+        raise SettingsError("cannot run all in one with setting STREAM: start `listen`, `detect`, `api` and `schedule`")
 
     note = SharedNote()
 

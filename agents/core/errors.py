@@ -43,6 +43,10 @@ class BatchRefusedError(StoreError):
     """The database answers and refuses these rows; writing them again would not help."""
 
 
+class FencedError(BatchRefusedError):
+    """Another detector has taken over the slot of these rows, and writes them itself."""
+
+
 class QueueFullError(AgentsError):
     """The queue on disk has reached its bound; the file was not kept."""
 

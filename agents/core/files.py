@@ -227,6 +227,11 @@ class DiskQueue:
         """The file with this key, or None."""
         return self.entries.get(key)
 
+    @property
+    def share_full(self) -> float:
+        """Bytes in use, as a share of what there may be."""
+        return self._bytes / self._max_bytes
+
     def put(self, data: bytes, key: str = "") -> Queued:
         """Add a file; if a file with this key waits already, it is returned unchanged.
 

@@ -17,7 +17,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import numpy as np
 from dotenv import dotenv_values
@@ -152,16 +152,14 @@ def kernel(function: F) -> F:
     """Compile a function (nopython, without the Python lock, kept on disk); unchanged if kernels are not compiled."""
     if NUMBA is None:
         return function
-    compiled: F = NUMBA.njit(cache=KEPT is not None, nogil=True, error_model="numpy")(function)
-    return compiled
+    return _compiled(function)
 
 
 def kernel_in_place(function: F) -> F:
     """Like kernel, for functions that allocate nothing: without reference counts, which halves a short one's time."""
     if NUMBA is None:
         return function
-    compiled: F = NUMBA.njit(cache=KEPT is not None, nogil=True, error_model="numpy", _nrt=False)(function)
-    return compiled
+    return _compiled(function, _nrt=False)
 
 
 def kernel_that_wraps(function: F) -> F:
@@ -169,6 +167,24 @@ def kernel_that_wraps(function: F) -> F:
     if NUMBA is None:
         return np.errstate(over="ignore")(function)
     return kernel_in_place(function)
+
+
+def _compiled(function: F, **options: object) -> F:
+    """The function's compiler, which compiles it once for a kind of number, where kernels call it with constants.
+
+    By itself numba compiles a function again for every constant that a caller passes (`Literal[int](3)`), and for
+    every width of a signed number: the code is the same but for the width, and takes a quarter of all compiling.
+    """
+    compiled = NUMBA.njit(cache=KEPT is not None, nogil=True, error_model="numpy", **options)(function)
+    template = compiled.get_call_template
+    compiled.get_call_template = lambda types, named: template([_widest(kind) for kind in types], named)
+    return cast(F, compiled)
+
+
+def _widest(kind: Any) -> Any:
+    types = NUMBA.types
+    kind = types.unliteral(kind)
+    return types.int64 if isinstance(kind, types.Integer) and kind.signed else kind
 
 
 def prune_caches(kept: Path) -> int:

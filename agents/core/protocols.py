@@ -1,5 +1,9 @@
 """The seams between rooms, as protocols. runtime.bootstrap connects concrete classes; runtime.supervisor makes
-the stream, which all processes share."""
+the stream, which all processes share.
+
+Here and in all rooms, unless a docstring says otherwise: `now`, `at`, `since`, `until` and `ts` are Unix seconds, what
+ends in `_s` is a number of seconds, and sizes are bytes.
+"""
 
 from __future__ import annotations
 
@@ -250,8 +254,6 @@ class ReadStore(Protocol):
         limit: int,
     ) -> list[Incident]: ...
 
-    def incident_count(self) -> int: ...
-
     def incident_by_id(self, incident_id: str) -> Incident | None: ...
 
 
@@ -274,10 +276,6 @@ class FlowLearner(Protocol):
         """Let cycles begin by themselves, or stop that."""
         ...
 
-    def take_back(self, reason: str, author: str) -> Mapping[str, Any]:
-        """Use the flow model before this one again. Raises UsageError, BusyError, StoreError."""
-        ...
-
 
 class CycleDesk(Protocol):
     """Where people ask for cycles of the sequence model, and see how they go."""
@@ -286,12 +284,15 @@ class CycleDesk(Protocol):
         """phase, minutes, length, epochs, again, began_at, remaining_s, collected, clients, windows, cycles, …"""
         ...
 
-    def ask(self, action: str, **chosen: Any) -> None:
-        """action: start, train (now) or stop. chosen: minutes, length, epochs, again. Raises UsageError."""
+    def history(self, limit: int) -> Sequence[Mapping[str, Any]]:
+        """Cycles that came to their end, newest first."""
         ...
 
-    def take_back(self) -> str:
-        """Use the sequence model before this one again; its id. Raises UsageError, ModelError."""
+    def ask(self, action: str, **chosen: Any) -> str:
+        """action: start, train (now) or stop. chosen: minutes, length, epochs, again.
+
+        Raises UsageError, and BusyError where nothing would take it up.
+        """
         ...
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import re
 import shlex
 import shutil
@@ -11,6 +12,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from agents.core.errors import UsageError
+from agents.core.types import clean
+
 PROGRAM = "dns-tunnel"
 TEXT_MAX = 200
 NETWORK = "*"
@@ -18,6 +22,22 @@ NETWORK = "*"
 _NOBODY = {"": "unknown", NETWORK: "several clients"}
 
 _given: list[str] = []
+MAPPED = bytes(10) + b"\xff\xff"
+"""The 12 bytes before an IPv4 address that make it an IPv6 one (RFC 4291 section 2.5.5.2)."""
+
+
+def ip_of(text: str | bytes) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
+    """An address, from text (an interface after % is left out) or its 4 or 16 bytes; a mapped one (RFC 4291 section
+    2.5.5.2) as the IPv4 address that it is. Raises ValueError."""
+    found = ipaddress.ip_address(text.partition("%")[0] if isinstance(text, str) else text)
+    mapped = found.ipv4_mapped if isinstance(found, ipaddress.IPv6Address) else None
+    return mapped or found
+
+
+def network_text(text: str) -> str:
+    """An address, or a network in CIDR form, as it is kept; a network of one address is that. Raises ValueError."""
+    network = ipaddress.ip_network(text.strip(), strict=False)
+    return str(network.network_address) if network.num_addresses == 1 else str(network)
 
 
 def printable(text: object, size: int = TEXT_MAX) -> str:
@@ -131,3 +151,11 @@ def defang(text: str) -> str:
     Top levels never begin with a digit (RFC 3696 section 2), so numbers and IPv4 addresses stay as they are.
     """
     return _LINKING_DOT.sub("[.]", text)
+
+
+def said_text(text: str, what: str, size: int) -> str:
+    """A person's text as it is kept, in one line. Raises UsageError for none, or for more than `size` characters."""
+    text = clean(" ".join(text.split()))
+    if not 0 < len(text) <= size:
+        raise UsageError(f"cannot keep this without {what} of 1 to {size} characters")
+    return text

@@ -12,8 +12,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-DAY_S = 86_400
-"""Seconds in a day of Unix time, which has no leap seconds (POSIX.1-2017, section 4.16)."""
+HOUR_S, DAY_S = 3600, 86_400
+"""Seconds in an hour and in a day of Unix time, which has no leap seconds (POSIX.1-2017, section 4.16)."""
+TIME_MAX = 253_402_300_799
+"""The last second of the year 9999, as Unix seconds: datetime knows none behind it."""
 UNKNOWN = -1
 """Stands for a number that the source did not see (rcode, counts, sizes, TTL)."""
 
@@ -182,6 +184,7 @@ class Verdicts:
     batch_id: str = ""  # id of the batch in the store, which keeps each id once; "" = a new batch
     source: str = ""  # mark of a replay that is to be stored; "" = seen live
     imported_at: float | None = None  # when that replay was begun, Unix seconds
+    fence: tuple[str, int] | None = None  # slot of the bus, and the token of who writes for it; None = no bus
 
     def __len__(self) -> int:
         return len(self.queries)

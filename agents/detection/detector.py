@@ -41,14 +41,15 @@ from agents.detection.privacy import Privacy
 from agents.detection.reasons import query_reasons
 from agents.detection.secrets import OAST, secret_in
 from agents.detection.shared.view import NetworkView
-from agents.detection.state import Asked, Kind, Left, Scope, Told
+from agents.detection.state import TS_MAX, Asked, Kind, Left, Scope, Told
 from agents.detection.tripwires.tripwires import Tripwires
 from agents.dns.name import domain_text, from_text, labels_of, split_domain, texts, to_text
 from agents.scoring.features import FEATURES, VERSION
 from agents.scoring.lexical import Lexical, Tenants, read_names, read_tenants
 from agents.scoring.lexical_kernels import may_hold_secrets
-from agents.scoring.model import Model
+from agents.scoring.model import Model, detector_type_name
 from agents.scoring.reverse_names import Delegated, delegation_of, read_delegated
+from agents.scoring.tally import ScoreTally
 
 WINDOWS_FILE, NETWORK_FILE, PEAKS_FILE, HABITS_FILE = FILES = (
     "windows.snapshot",
@@ -58,8 +59,6 @@ WINDOWS_FILE, NETWORK_FILE, PEAKS_FILE, HABITS_FILE = FILES = (
 )
 """The files that a detector saves, to be loaded in this order: its flows, those of the network, the peaks of flows,
 from which the next retraining sets the limits, and what domains carry here on ordinary days."""
-TS_MAX = 1e13
-"""Seconds; a later time is invalid, and counts as this one."""
 VOTED_MAX = 65_536
 """Domains, and clients below domains, whose odd names are remembered for a day."""
 NO_EVIDENCE = Evidence(0.0)
@@ -130,10 +129,12 @@ class TunnelDetector:
         self._next_profile: list[NetworkProfile | None] = []
         self._next_chances: dict[tuple[str, str], float] = {}
         self._next_suspects: list[Suspect] = []
+        self._next_images: dict[tuple[str, str], float] = {}
+        self._tally = ScoreTally()
         self._use(model)
 
     def _use(self, model: Model) -> None:
-        self.model = model
+        self.model, self._model_type = model, detector_type_name(model.manifest)
         self.incidents.model_id = model.model_id
         self._limits: Limits = limits_of(model.limit_factor, self.incidents.quiet_s)
         self._limits_together = limits_together(self._limits)
@@ -175,6 +176,7 @@ class TunnelDetector:
             "flows_refused": self.flows.refused,
             "flows_forgotten": self.flows.forgotten,
             "incidents_open": len(self.incidents.open),
+            "scoring": self._tally.to_json(),
         }
 
     def reload(self, model: Model) -> None:
@@ -192,15 +194,21 @@ class TunnelDetector:
         with self._swap:
             self._next_profile = [profile]
 
-    def appraise(self, chances: Mapping[tuple[str, str], float], suspects: Sequence[Suspect] = ()) -> None:
+    def appraise(
+        self,
+        chances: Mapping[tuple[str, str], float],
+        suspects: Sequence[Suspect] = (),
+        images: Mapping[tuple[str, str], float] | None = None,
+    ) -> None:
         """What a model has learnt of flows, to be used from the next batch or tick on. May be called from any thread.
 
         chances: probabilities by client and domain, for incidents that are open. suspects: flows that are
-        to be listed, though they reached no limit.
+        to be listed, though they reached no limit. images: how rare what flows did over hours is (learning.images).
         """
         with self._swap:
             self._next_chances |= chances
             self._next_suspects += suspects
+            self._next_images |= images or {}
 
     def detect(self, batch: QueryBatch, explain: bool = True) -> Verdicts:
         """Judge a batch. explain: give reasons for every query that is not NORMAL, else only below open incidents."""
@@ -219,11 +227,11 @@ class TunnelDetector:
         clients = self.privacy.veil.column(asking) if self.privacy.veil is not None else asking
         found = read_names(names, self.model, self.flows.key)
         tenants, delegated = read_tenants(found, self.model, self.flows.key), read_delegated(found, self.flows.key)
-        asked = self._asked(batch, names, clients, found)
+        asked = self._asked(batch, names, clients, asking, found)
         tripped = self._tripped(asked, found, asking)
         rows = np.concatenate([np.arange(len(batch)), tenants.rows, delegated.rows])
         everybody, domains = Coded(clients.codes[rows], clients.values), _domains(found, tenants, delegated)
-        asked = self._with_delegated(self._with_tenants(asked, tenants), delegated)
+        asked = self._with_delegated(self._with_tenants(asked, tenants, asking), delegated, asking)
         return names, found, everybody, domains, asked, rows, tripped
 
     def judge(self, batch: QueryBatch, seen: Seen, explain: bool = True) -> Verdicts:
@@ -301,6 +309,9 @@ class TunnelDetector:
                 for suspect in self._next_suspects:
                     self.incidents.suspect(*suspect)
                 self._next_chances, self._next_suspects = {}, []
+            if self._next_images:
+                self.incidents.note_images(self._next_images)
+                self._next_images = {}
 
     def _forgive(self, old: KnownServices) -> None:
         """Forget flows that a larger budget covers now: a new budget applies to bytes counted before it, too."""
@@ -310,10 +321,11 @@ class TunnelDetector:
                 names = packed([wire.lower() for wire, _ in flows.view(row).samples])
                 part = delegation_of(names[0]) if len(names) else b""  # where the flow is of addresses' names below it
                 apart = part != b"" and int(flows.state.flows["domain"][row]) == keyed_hash(part, flows.key)
-                now, before = (one.factors_delegated if apart else one.factors for one in (self.services, old))
-                if not len(names) or (more := float(np.min(now(names) / before(names)))) <= 1:
+                client = clients[flows.client_of(row)]
+                now, before = (_budget(one, names, client, apart) for one in (self.services, old))
+                if not len(names) or (more := float(np.min(now / before))) <= 1:
                     continue
-                key = clients[flows.client_of(row)], to_text(part) if apart else domain_text(names[0])
+                key = client, to_text(part) if apart else domain_text(names[0])
                 known = self.incidents.open.get(key)
                 ratio = self.scale.ratio(known.score) if known else flows.ratio(row, limits.table, limits.rules)
                 if ratio < more:
@@ -337,13 +349,15 @@ class TunnelDetector:
                 continue
             flows.watch(one.last_seen, one.client, domain_hash(one.domain, flows))
 
-    def _asked(self, batch: QueryBatch, names: Names, clients: Coded, found: Lexical) -> Asked:
+    def _asked(self, batch: QueryBatch, names: Names, clients: Coded, asking: Coded, found: Lexical) -> Asked:
+        """asking: the clients' addresses, which entries of known services name; clients: as they are called here."""
         secret = np.zeros(len(batch), np.uint8)
         may_hold_secrets(names.array, names.starts, found.cuts, secret)
         outside = np.isin(found.domain_key, _marks(self.flows.key).called) & (
             found.part_starts[:-1] < found.part_starts[1:]
         )
         discount, cells = self.services.factors(found.names), cells_of(clients, self.flows.key)
+        discount = self.services.raised(discount, found.names, asking)
         secret[discount >= OWN_ZONE_FACTOR] = 0
         return Asked(
             ts=np.clip(np.nan_to_num(batch.ts), -TS_MAX, TS_MAX),
@@ -378,34 +392,37 @@ class TunnelDetector:
         asked.secret[list(tripped)] = 1
         return tripped
 
-    def _with_tenants(self, asked: Asked, tenants: Tenants) -> Asked:
+    def _with_tenants(self, asked: Asked, tenants: Tenants, asking: Coded) -> Asked:
         """What the kernel counts: each query, and then what its label below a suffix of many tenants carries."""
+        clients = Coded(asking.codes[tenants.rows], asking.values)
+        discount = self.services.raised(self.services.factors(tenants.domains), tenants.domains, clients)
         return _and(
             asked,
             tenants.rows,
             name=tenants.name_key,
             domain=tenants.domain_key,
-            discount=np.maximum(self.services.factors(tenants.domains), TENANTS_FACTOR),
+            discount=np.maximum(discount, TENANTS_FACTOR),
             parts=np.arange(len(tenants.rows) + 1),
             key=tenants.label_key,
             bits=tenants.bits,
             encoded=tenants.encoded,
         )
 
-    def _with_delegated(self, asked: Asked, delegated: Delegated) -> Asked:
+    def _with_delegated(self, asked: Asked, delegated: Delegated, asking: Coded) -> Asked:
         """… and then what each address's name carries below its delegation.
 
         Addresses of IPv4 have no part in sums over domains: mail servers look up thousands of strangers a day, and what
         is chosen among the few of one delegation is little.
         """
+        clients = Coded(asking.codes[delegated.rows], asking.values)
+        factors = self.services.raised(self.services.factors_delegated(delegated.names), delegated.names, clients)
         return _and(
             asked,
             delegated.rows,
             data=np.full(len(delegated.rows), UNKNOWN, np.int32),  # as of the known services that they are
             name=delegated.name_key,
             domain=delegated.domain_key,
-            discount=self.services.factors_delegated(delegated.names)
-            * np.where(delegated.is_six, 1.0, DELEGATED4_FACTOR),
+            discount=factors * np.where(delegated.is_six, 1.0, DELEGATED4_FACTOR),
             scoped=np.full(len(delegated.rows), Scope.REVERSE, np.uint8),
             parts=delegated.part_starts,
             key=delegated.part_key,
@@ -469,6 +486,8 @@ class TunnelDetector:
         other = (client, domain) if key[0] == NETWORK else (NETWORK, domain)
         if other not in opened or (domain == SCATTERED and key[0] != NETWORK):
             return None
+        if self.incidents.is_learnt_alone(other):
+            return None
         return as_listed(evidence) if self.incidents.is_listed(other) else evidence
 
     def _sharing(self, ts: float, event: np.void, evidence: Evidence, flows: Flows) -> Sequence[str]:
@@ -495,6 +514,9 @@ class TunnelDetector:
         ratios[list(decided)] = [evidence.ratio for evidence in decided.values()]
         behaviour = scale.behaviours(ratios)
         votes = scale.votes(found.score, asked.discount[: len(batch)])
+        explained = asked.discount[: len(batch)] > 1
+        sure = scale.confidences(found.score)
+        self._tally.of(self._model_type).note(found.score, explained, sure, scale.suspicious, found.scoring_s)
         if scale.combine == "max":
             votes = self._once(batch, asked, found.names, domains, votes)
         scores = scale.combined(votes, behaviour)
@@ -572,6 +594,12 @@ def _in_turn(said: Told) -> list[np.void]:
     rank = np.where(said.events["network"] == 0, 1, np.where(said.events["several"] == 0, 2, 0))[: said.counts[0]]
     events = said.events[: said.counts[0]]
     return list(events[np.lexsort((rank, events["row"]))])
+
+
+def _budget(services: KnownServices, names: Names, client: str, apart: bool) -> NDArray[np.float64]:
+    """How many times more each of a client's names may carry. apart: they are addresses' names of a delegation."""
+    factors = services.factors_delegated(names) if apart else services.factors(names)
+    return services.raised(factors, names, Coded(np.zeros(len(names), np.int32), [client]))
 
 
 def _and(asked: Asked, rows: NDArray[np.int64], **values: Any) -> Asked:

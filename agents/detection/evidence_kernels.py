@@ -224,6 +224,7 @@ def _sibling(state: State, asked: Asked, i: int, flow: Any, ts: float, total: ND
     sums(state.sibling_windows[place], ts, WEEK, total)
     if kept["key"] != key or total[NAMES] <= 0:
         kept["key"], kept["label"], kept["domains"], kept["ts"] = key, 0, 0, -math.inf
+        kept["client"] = flow["client"]
         empty_windows(state.sibling_windows[place])
     return int(place)
 

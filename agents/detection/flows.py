@@ -30,6 +30,7 @@ from agents.detection.state import (
     EVIDENCE,
     FAMILIAR,
     FLOW,
+    FOLLOWED,
     NONE,
     PEAK,
     ROOM_SIZE,
@@ -37,6 +38,7 @@ from agents.detection.state import (
     SENT,
     SIBLINGS,
     SUMS,
+    WATCHED,
     WINDOWS,
     WINDOWS_S,
     Asked,
@@ -403,7 +405,7 @@ class Flows:
         self.state.swept[0] = ts
         flows = self.state.flows[: self.state.room[Room.FLOWS]]
         idle, evidence = ts - flows["last_seen"], flows["leaked"] >= EVIDENCE_BYTES
-        kept = (flows["used"] == 0) | (flows["watched"] == 1)
+        kept = (flows["used"] == 0) | (flows["watched"] > 0)
         self._drop(np.flatnonzero(~kept & ((idle > WINDOWS_S[-1]) | ((idle > IDLE_S) & ~evidence))))
         client_max = int(self.state.room[Room.CLIENT_MAX])
         if client_max < self.state.room[Room.KEYS_MAX]:
@@ -492,6 +494,11 @@ class Flows:
         found = NONE if row is None else int(self.state.clients[row]["scattered"])
         return None if found == NONE else found
 
+    def follow(self, ts: float, row: int) -> None:
+        """Emit an event for every query of this flow from now on, and change nothing that is counted of it."""
+        flow = self.state.flows[row]
+        flow["watched"], flow["last_seen"] = flow["watched"] or FOLLOWED, max(float(flow["last_seen"]), ts)
+
     def watch(self, ts: float, client: str, domain: int) -> None:
         """Emit an event for every query of this flow from now on. Makes the flow if needed and if the caps allow it."""
         row, found = self._client(client), self.find(client, domain)
@@ -510,7 +517,7 @@ class Flows:
 
     def _watch(self, ts: float, row: int) -> None:
         flow = self.state.flows[row]
-        flow["watched"], flow["last_seen"] = 1, max(float(flow["last_seen"]), ts)
+        flow["watched"], flow["last_seen"] = WATCHED, max(float(flow["last_seen"]), ts)
 
     def _lacking(self) -> Iterable[tuple[Stop, bool]]:
         room, state = self.state.room, self.state
@@ -588,8 +595,10 @@ class Flows:
 
     def release(self, row: int) -> None:
         """Settle a flow whose incident was closed, but not by one of its queries."""
-        if self.state.flows[row]["watched"]:
-            settle(self.state.flows[row], self.state.windows)
+        flow = self.state.flows[row]
+        if flow["watched"] == WATCHED:
+            settle(flow, self.state.windows)
+        flow["watched"] = 0
 
     def forget(self, row: int) -> None:
         """Drop a flow and all its counts."""

@@ -114,10 +114,14 @@ def evidence_json(flow: Flow, domain: str, tool: str | None, readable: str, time
     }
 
 
+LEARNT = "learnt"
+"""The kind of an incident that a learnt model opened."""
+
+
 def kind_word(evidence: Evidence) -> str:
     """What opened an incident, in a word or two: the sum beyond its limit, a learnt probability, a group's list."""
     if evidence.learnt:
-        return "learnt"
+        return LEARNT
     return "strict group" if evidence.refused else evidence.kind.name.lower().replace("_", " ")
 
 
@@ -184,7 +188,9 @@ class _Trail:
     names: tuple[tuple[bytes, int], ...] = ()  # first names since it was opened, if the flow has had an incident before
     account: Account | None = None  # None until its names were compared with kinds of service
     listed: bool = False  # something explains it at present, or it is a beacon without a second sign
+    learnt_alone: bool = False  # a learnt model listed it, and it has reached no limit since
     chance: float | None = None  # learnt probability of its last hour, where a model has learnt
+    rarity: float | None = None  # of the image of its last hours, in decades, where a model of images judges
     origins: set[int] = field(default_factory=set)  # what heard its queries since it was opened
 
     def send(self, client: str) -> None:
@@ -202,6 +208,13 @@ class _Trail:
         if len(flow.samples) != self.reading.count:
             self.reading = reading_of(flow)
         return self.reading
+
+    def restored(self, known: Incident, flow: Standing, origins: Origins | None) -> None:
+        """Go on with an incident that was open when the process stopped: its counts have been reported."""
+        self.queries, self.leaked = flow.queries - 1, flow.leaked_bytes
+        self.learnt_alone = known.evidence.get("kind") == LEARNT and known.severity < Severity.HIGH
+        if origins is not None:
+            self.origins = origins.numbers(known.evidence.get("intakes"))
 
     def follow(self, ts: float, flow: Standing, keep: bool) -> None:
         """Add queries and bytes since the last call to the timeline. keep: keep the query's name, too."""
@@ -301,16 +314,16 @@ class Incidents:
         trail = self._trails.get(key)
         if trail is None:
             trail = self._trails[key] = _Trail(flow.row, Timeline(flow.first_seen if known is None else ts))
-            if known is not None:  # restored: the earlier counts have been reported
-                trail.queries, trail.leaked = flow.queries - 1, flow.leaked_bytes
-                if self.origins is not None:
-                    trail.origins = self.origins.numbers(known.evidence.get("intakes"))
+            if known is not None:
+                trail.restored(known, flow, self.origins)
         trail.follow(ts, flow, keep=past is not None)
         if sender is not None:
             trail.send(sender)
         if origin is not None:
             trail.origins.add(origin)
-        trail.listed = self._is_explained(ts, key, trail, flow, evidence, known is not None, (queries, seen))
+        counted = known is not None and not trail.learnt_alone
+        trail.listed = self._is_explained(ts, key, trail, flow, evidence, counted, (queries, seen))
+        trail.learnt_alone = bool(evidence.learnt) or (trail.learnt_alone and evidence.ratio < 1)
         if trail.listed:
             evidence = as_listed(evidence)
         self.open[key] = (
@@ -333,7 +346,7 @@ class Incidents:
     ) -> bool:
         """Whether a kind of benign service explains all that an incident carried, or nothing but its pace is odd.
 
-        known: it was open before; so_far: queries and names of its flow up to this one, of which a batch may hold
+        known: it was open before, by a limit; so_far: queries and names of its flow up to this one; a batch may hold
         later ones.
         """
         if evidence.learnt or evidence.kind == Kind.POLLS:
@@ -372,6 +385,11 @@ class Incidents:
         trail = self._trails.get(key)
         return trail is not None and trail.listed
 
+    def is_learnt_alone(self, key: IncidentKey) -> bool:
+        """Whether an open incident is a learnt model's listing alone: it tells of nothing that reaches a limit."""
+        trail = self._trails.get(key)
+        return trail is not None and trail.learnt_alone
+
     def trip(self, ts: float, client: str, domain: str, name: bytes, evidence: Evidence, origin: int) -> None:
         """Open or update the incident of a query that trips a wire, whether there is room for its flow or not.
 
@@ -403,7 +421,7 @@ class Incidents:
             return
         flow = flows.view(row)
         standing = Standing(row, flow.first_seen, flow.queries, flow.names, flow.encoded_names, flow.leaked_bytes)
-        flows.watch(ts, client, domain_hash(domain, flows))
+        flows.follow(ts, row)
         self.observe(ts, client, domain, standing, Evidence(1.0, learnt=chance, text=why))
         if not why:
             self._trails[key].chance = chance
@@ -414,6 +432,14 @@ class Incidents:
             trail = self._trails.get(key)
             if trail is not None and trail.chance != chances[key]:
                 trail.chance = chances[key]
+                self._changed.add(key)
+
+    def note_images(self, rarities: Mapping[IncidentKey, float]) -> None:
+        """Note of open incidents how rare their flows' images are, in decades."""
+        for key in self.open.keys() & rarities.keys():
+            trail = self._trails.get(key)
+            if trail is not None and trail.rarity != rarities[key]:
+                trail.rarity = rarities[key]
                 self._changed.add(key)
 
     def _opened(
@@ -564,4 +590,6 @@ class Incidents:
             evidence["clients"] = trail.senders_json()
         if trail.chance is not None:
             evidence["probability"] = round(trail.chance, 4)
+        if trail.rarity is not None:
+            evidence["image"] = round(trail.rarity, 2)
         return replace(incident, tool=tool, sample_names=reading.shown or incident.sample_names, evidence=evidence)

@@ -91,6 +91,7 @@ from agents.detection.state import (
     SHORT_MAX,
     SUMS,
     UNNUMBERED,
+    WATCHED,
     Asked,
     Room,
     Scope,
@@ -162,11 +163,13 @@ def grown(network: State, row: int) -> float:
 def _tell(state: State, asked: Asked, i: int, row: int, evidence: Any, fresh: bool, secret: bool, told: Told) -> None:
     """Emit an event for a query that may open or extend an incident, with the present state of its flow.
 
-    A flow that is odd by its pace alone is not watched: what it carries would begin anew after each pause.
+    A flow that is odd by its pace alone is not watched, and one that a learnt model listed is only followed: what it
+    carries would begin anew after each pause.
     """
-    flow = state.flows[row]
-    if evidence["sign"] != 0 or not (evidence["kind"] == BY_BEACON or evidence["kind"] == BY_POLLS):
-        flow["watched"] = 1
+    flow, reached = state.flows[row], evidence["ratio"] >= 1 or secret
+    paced = evidence["sign"] == 0 and (evidence["kind"] == BY_BEACON or evidence["kind"] == BY_POLLS)
+    if not paced and (reached or flow["watched"] == WATCHED):
+        flow["watched"] = WATCHED
     event = told.events[told.counts[EVENTS]]
     told.counts[EVENTS] += 1
     kept = event["evidence"]
@@ -250,7 +253,7 @@ def _add_up(
 ) -> None:
     """Count a part of a name in its client's sum over domains, and compare that with its limits. row: of its flow."""
     ts, sum_ = asked.ts[i], state.flows[at]
-    if sum_["watched"] and ts - sum_["last_seen"] > by.rules[QUIET_AT]:
+    if sum_["watched"] == WATCHED and ts - sum_["last_seen"] > by.rules[QUIET_AT]:
         settle(sum_, state.windows)
     if state.room[OF_NETWORK]:
         note_asker(state, at, asked, i, home)
@@ -381,7 +384,7 @@ def _hear(
         row = make(network, ts, domain, 0)
     flow, amounts, evidence = network.flows[row], told.amounts, told.spare[0]
     note_asker(network, row, asked, i, home)
-    if flow["watched"] and ts - flow["last_seen"] > by.rules[QUIET_AT]:
+    if flow["watched"] == WATCHED and ts - flow["last_seen"] > by.rules[QUIET_AT]:
         settle(flow, network.windows)
     times = grown(network, row)
     new = _count(network, asked, i, flow, named, young, asked.discount[i] * times, told)
@@ -405,7 +408,7 @@ def _judge_one(
     """Judge a query by its flow, and then by what all clients carry."""
     ts, amounts, evidence, flow = asked.ts[i], told.amounts, told.evidence[i], state.flows[row]
     client = state.clients[asked.client[i]]
-    if flow["watched"] and ts - flow["last_seen"] > by.rules[QUIET_AT]:
+    if flow["watched"] == WATCHED and ts - flow["last_seen"] > by.rules[QUIET_AT]:
         settle(flow, state.windows)
     told.saying[0]["meets"] = asked.scoped[i] != REVERSE and meet(client, flow, ts)
     if TEXT[asked.qtype[i]] and asked.left[i] != STAYED:

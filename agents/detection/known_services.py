@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import ipaddress
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
@@ -12,15 +13,16 @@ from functools import lru_cache
 from importlib import resources
 from pathlib import Path
 from types import MappingProxyType
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from agents.core.column_kernels import slots_of
-from agents.core.columns import Names, packed
+from agents.core.columns import Coded, Names, packed
 from agents.core.errors import NameFormatError, SettingsError
 from agents.core.files import PRIVATE_MODE, write_atomic
-from agents.core.text import printable
+from agents.core.text import ip_of, network_text, printable
 from agents.core.types import Incident
 from agents.detection.limits import Scale
 from agents.dns.name import from_text, is_listed, is_public_suffix, labels_of, to_text, wire_of
@@ -57,10 +59,26 @@ _OF_ALL = frozenset(map(from_text, ("in-addr.arpa", "ip6.arpa")))
 """The zones of all addresses, whose parts belong to their holders."""
 
 
-class KnownServices:
-    """The shipped list with an operator's own entries (by suffix labels), which replace shipped entries."""
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
-    def __init__(self, own: Mapping[tuple[bytes, ...], Service] = MappingProxyType({})) -> None:
+
+class ClientRule(NamedTuple):
+    """A larger budget of some clients. labels: () = of all names."""
+
+    network: Network
+    labels: tuple[bytes, ...]
+    factor: float
+
+
+class KnownServices:
+    """The shipped list with an operator's own entries (by suffix labels), which replace shipped entries.
+
+    rules: entries that are for some clients alone; they only raise what the list gives.
+    """
+
+    def __init__(
+        self, own: Mapping[tuple[bytes, ...], Service] = MappingProxyType({}), rules: Sequence[ClientRule] = ()
+    ) -> None:
         listed = {**services(), **own}
         self._all = list(listed.values())
         self._suffixes = packed([wire_of(labels) for labels in listed])
@@ -69,6 +87,7 @@ class KnownServices:
         self._shaped = np.array([one.shape is not None for one in self._all])
         self._of_all = np.array([wire_of(labels) in _OF_ALL for labels in listed])
         self._remembered: dict[bytes, float] = {}
+        self._rules, self._by_client = rules, dict[str, list[ClientRule]]()
 
     def factors(self, names: Names) -> NDArray[np.float64]:
         """How many times more each of n lower-case wire names may carry than a name of an unknown service.
@@ -91,6 +110,28 @@ class KnownServices:
         longest_listed(names.array, names.starts, *table, which)
         found = self.factors(names)
         return np.where((which >= 0) & ~self._of_all[which], found, 1.0)
+
+    def raised(self, factors: NDArray[np.float64], names: Names, clients: Coded) -> NDArray[np.float64]:
+        """The n factors of n lower-case wire names, larger where an entry is for the client that asks for the name."""
+        if not self._rules:
+            return factors
+        out = factors.copy()
+        for code in np.unique(clients.codes).tolist():
+            for rule in self._rules_of(clients.values[code]):
+                rows = np.flatnonzero(clients.codes == code)
+                if rule.labels:
+                    rows = rows[[labels_of(names[row])[-len(rule.labels) :] == rule.labels for row in rows.tolist()]]
+                out[rows] = np.maximum(out[rows], rule.factor)
+        return out
+
+    def _rules_of(self, client: str) -> list[ClientRule]:
+        """Entries that are for a client, cached."""
+        found = self._by_client.get(client)
+        if found is None:
+            if len(self._by_client) >= FACTORS_MAX:
+                self._by_client.clear()
+            found = self._by_client[client] = [rule for rule in self._rules if is_within(client, rule.network)]
+        return found
 
     def factor(self, wire: bytes) -> float:
         """The factor of one name, see `factors`."""
@@ -117,9 +158,20 @@ OWN_ZONE_FACTOR = 1e12
 ENTRIES_MAX = 1000
 
 
+def is_within(client: str, network: Network) -> bool:
+    """Whether a client's address lies in a network; one that is no address lies in none."""
+    try:
+        return ip_of(client) in network
+    except ValueError:
+        return False
+
+
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One line of the allowlist. Dates are YYYY-MM-DD in UTC; the entry is valid until the end of its expiry day."""
+    """One line of the allowlist. Dates are YYYY-MM-DD in UTC; the entry is valid until the end of its expiry day.
+
+    client: an address or a network, whose clients alone it is for; "" = all. For some clients alone the suffix may be
+    the root, "."."""
 
     suffix: str
     factor: float
@@ -127,6 +179,17 @@ class Entry:
     author: str
     added: str
     expires: str
+    client: str = ""
+
+    @property
+    def key(self) -> tuple[str, str]:
+        """What there is one entry of."""
+        return self.suffix, self.client
+
+    @property
+    def shown(self) -> str:
+        """Its names and clients, in words."""
+        return f"{self.suffix} for {self.client}" if self.client else self.suffix
 
     @property
     def is_own(self) -> bool:
@@ -143,7 +206,9 @@ class Entry:
         return datetime.fromtimestamp(now, UTC).date() <= date.fromisoformat(self.expires)
 
     def covers(self, incident: Incident) -> bool:
-        """Whether all names of an incident lie below the suffix, at label boundaries."""
+        """Whether all names of an incident lie below the suffix, at label boundaries, and its client is meant."""
+        if self.client and not is_within(incident.client, ipaddress.ip_network(self.client)):
+            return False
         names = incident.sample_names or (incident.domain,)
         return all(_below(name, self.labels) for name in names)
 
@@ -175,9 +240,10 @@ def suffix_of(text: str) -> str:
 
 
 def entry_of(row: dict[str, str]) -> Entry:
-    """A checked entry. Raises ValueError that names the fault."""
+    """A checked entry; a row without a client is for all. Raises ValueError that names the fault."""
+    row = {"client": ""} | row
     if None in row.values() or set(row) != {field.name for field in fields(Entry)}:
-        raise ValueError("a line has suffix, factor, reason, author, added, expires")
+        raise ValueError("a line has suffix, factor, reason, author, added, expires, and maybe client")
     if not row["reason"].strip() or not row["author"].strip():
         raise ValueError("a reason and an author are needed")
     try:
@@ -185,10 +251,10 @@ def entry_of(row: dict[str, str]) -> Entry:
         for name in ("added", "expires"):
             _must_be_a_date(row[name])
         suffix = suffix_of(row["suffix"])
-        labels = labels_of(from_text(suffix))
-        if not labels:
+        labels, client = labels_of(from_text(suffix)), entry_client(row["client"])
+        if not labels and (not client or row["factor"] == OWN):
             raise ValueError("a suffix is needed")
-        if is_public_suffix(labels):
+        if is_public_suffix(labels) and not client:
             raise ValueError("names of strangers end in it: it is a public suffix, or a top level")
     except NameFormatError as error:
         raise ValueError(str(error)) from None
@@ -196,7 +262,15 @@ def entry_of(row: dict[str, str]) -> Entry:
         own_zone(suffix)
     elif not 1 < factor <= FACTOR_MAX:
         raise ValueError(f"a factor is more than 1 and at most {FACTOR_MAX:g}, or {OWN!r} for a zone of this network")
-    return Entry(suffix, factor, row["reason"].strip(), row["author"].strip(), row["added"], row["expires"])
+    return Entry(suffix, factor, row["reason"].strip(), row["author"].strip(), row["added"], row["expires"], client)
+
+
+def entry_client(text: str) -> str:
+    """The clients of an entry as it holds them: an address or a network, "" = all. Raises ValueError."""
+    try:
+        return network_text(text) if text.strip() else ""
+    except ValueError:
+        raise ValueError(f"{printable(text, 60)!r} is neither an address nor a network") from None
 
 
 def _number(text: str) -> float:
@@ -234,12 +308,19 @@ def load_entries(path: Path) -> list[Entry]:
 def save_entries(path: Path, entries: Sequence[Entry]) -> None:
     """Write the list in one step. Raises OSError."""
     out = io.StringIO(newline="")
-    writer = csv.DictWriter(out, [field.name for field in fields(Entry)], lineterminator="\n")
+    names = [field.name for field in fields(Entry)]
+    if not any(entry.client for entry in entries):  # as releases before 0.2 read it
+        names.remove("client")
+    writer = csv.DictWriter(out, names, lineterminator="\n", extrasaction="ignore")
     writer.writeheader()
     for entry in entries:
-        row = asdict(entry) | ({"factor": OWN} if entry.is_own else {})
-        writer.writerow({name: _quoted(value) for name, value in row.items()})
+        writer.writerow({name: _quoted(value) for name, value in row_of_entry(entry).items()})
     write_atomic(path, out.getvalue().encode(), PRIVATE_MODE)
+
+
+def row_of_entry(entry: Entry) -> dict[str, str]:
+    """An entry as `entry_of` reads it."""
+    return asdict(entry) | {"factor": OWN if entry.is_own else f"{entry.factor:.12g}"}
 
 
 def _quoted(value: object) -> object:
@@ -255,11 +336,12 @@ def _unquoted(text: str) -> str:
 
 
 def with_entry(entries: Sequence[Entry], entry: Entry) -> list[Entry]:
-    """The list with a new entry, which replaces an entry of the same suffix. Raises SettingsError at ENTRIES_MAX."""
-    kept = [one for one in entries if one.suffix != entry.suffix]
+    """The list with a new entry, which replaces an entry of the same suffix and client. Raises SettingsError at
+    ENTRIES_MAX."""
+    kept = [one for one in entries if one.key != entry.key]
     if len(kept) >= ENTRIES_MAX:
         raise SettingsError(f"cannot add {entry.suffix}: the list holds {ENTRIES_MAX} entries")
-    return sorted([*kept, entry], key=lambda one: one.suffix)
+    return sorted([*kept, entry], key=lambda one: one.key)
 
 
 def own_zone(text: str) -> str:
@@ -276,14 +358,26 @@ def own_zone(text: str) -> str:
 
 def services_at(entries: Iterable[Entry], now: float, own_zones: Iterable[str] = ()) -> KnownServices:
     """The shipped list with the entries that are valid at Unix time `now`, and with zones of this network's own."""
-    own = {
-        entry.labels: Service(entry.suffix, entry.factor, None, entry.reason) for entry in entries if entry.holds(now)
-    }
+    holding = [entry for entry in entries if entry.holds(now)]
+    own = {one.labels: Service(one.suffix, one.factor, None, one.reason) for one in holding if not one.client}
+    rules = [ClientRule(ipaddress.ip_network(one.client), one.labels, one.factor) for one in holding if one.client]
     zones = {labels_of(from_text(zone)): Service(zone, OWN_ZONE_FACTOR, None, "own zone") for zone in own_zones}
-    return KnownServices(zones | own)
+    return KnownServices(zones | own, rules)
 
 
 def closed_by(incident: Incident, entry: Entry, now: float) -> Incident:
     """The incident, closed by an entry of the allowlist."""
-    why = f"closed as known: {entry.suffix}, {entry.reason} ({entry.author}, until {entry.expires})"
-    return replace(incident, closed_at=incident.closed_at or now, reasons=(*incident.reasons, why))
+    return replace(incident, closed_at=incident.closed_at or now, reasons=(*incident.reasons, _why_closed(entry)))
+
+
+def opened_again(incident: Incident, entry: Entry, at: float) -> Incident | None:
+    """An incident as it was before `closed_by` at that time; None where that did not close it."""
+    why = _why_closed(entry)
+    if why not in incident.reasons:
+        return None
+    reasons = tuple(one for one in incident.reasons if one != why)
+    return replace(incident, closed_at=None if incident.closed_at == at else incident.closed_at, reasons=reasons)
+
+
+def _why_closed(entry: Entry) -> str:
+    return f"closed as known: {entry.shown}, {entry.reason} ({entry.author}, until {entry.expires})"

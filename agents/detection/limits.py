@@ -81,6 +81,8 @@ class Limit(NamedTuple):
     """One kind of limit. by_window: the most that a window of so many seconds may hold.
 
     carried: the noun for its amount in a reason. where: below what the names were. alone: it says nothing of names.
+    explained: its evidence lies in names, of what a benign service may be. together: all clients of a domain are held
+    to it, too; not where it compares with all queries of a flow or a client, as those count there that carry something.
     """
 
     kind: Kind
@@ -89,27 +91,45 @@ class Limit(NamedTuple):
     where: str = "below {domain}"
     in_names: bool = False  # its amount is a number of names, not bytes
     alone: bool = False
+    explained: bool = False
+    together: bool = True
 
 
 _SPREAD, _SCATTERED = "below {domains} domains ({sharing})", "below as many domains, one or two each,"
 LIMITS = (
-    Limit(Kind.INFORMATION, INFORMATION_BYTES, "bytes of information"),
-    Limit(Kind.ENCODED, ENCODED_BYTES, "bytes of encoded data"),
+    Limit(Kind.INFORMATION, INFORMATION_BYTES, "bytes of information", explained=True),
+    Limit(Kind.ENCODED, ENCODED_BYTES, "bytes of encoded data", explained=True),
     Limit(Kind.ANSWERS, ANSWER_BYTES, "bytes of data in answers"),
-    Limit(Kind.FRESH, FRESH_NAMES, "each new and encoded", in_names=True),
-    Limit(Kind.SPREAD, SPREAD_BYTES, "bytes of encoded data", _SPREAD),
-    Limit(Kind.SPREAD_FRESH, SPREAD_FRESH_NAMES, "each new and encoded", _SPREAD, in_names=True),
-    Limit(Kind.SCATTERED, SCATTERED_BYTES, "bytes of encoded data", _SCATTERED),
+    Limit(Kind.FRESH, FRESH_NAMES, "each new and encoded", in_names=True, explained=True, together=False),
+    Limit(Kind.SPREAD, SPREAD_BYTES, "bytes of encoded data", _SPREAD, explained=True, together=False),
+    Limit(
+        Kind.SPREAD_FRESH,
+        SPREAD_FRESH_NAMES,
+        "each new and encoded",
+        _SPREAD,
+        in_names=True,
+        explained=True,
+        together=False,
+    ),
+    Limit(Kind.SCATTERED, SCATTERED_BYTES, "bytes of encoded data", _SCATTERED, explained=True),
     Limit(Kind.CHOICE, CHOICE_BYTES, "bytes in the choice of known names and record types", alone=True),
     Limit(Kind.SECRET, {}, ""),
-    Limit(Kind.WORDS, WORDS_BYTES, "bytes of information", "below many young domains"),
+    Limit(Kind.WORDS, WORDS_BYTES, "bytes of information", "below many young domains", explained=True),
     Limit(Kind.SIBLINGS, SIBLING_NAMES, "each encoded", "of one form below {domains} young domains", in_names=True),
-    Limit(Kind.YOUNG, YOUNG_INFORMATION_BYTES, "bytes of information", "below {domain}, which is new or rare here,"),
+    Limit(
+        Kind.YOUNG,
+        YOUNG_INFORMATION_BYTES,
+        "bytes of information",
+        "below {domain}, which is new or rare here,",
+        explained=True,
+        together=False,
+    ),
     Limit(
         Kind.FIRST,
         FIRST_BYTES,
         "bytes of information",
         f"below many young domains, at most {WORDS_SPARED_BYTES:.0f} bytes each,",
+        explained=True,
     ),
     Limit(
         Kind.ORDERED, ORDERED_BYTES, "bytes in the choice of types and names", "below many young domains", alone=True
@@ -144,11 +164,19 @@ class Scale:
 
     def confidence(self, score: float) -> float:
         """How far inside its severity's band a score is: 0 at a boundary, 1 in the middle or at an end of the scale."""
-        edges = (0.0, self.suspicious, self.high, self.critical, 1.0)
-        level = int(self.severity(score))
+        return float(self.confidences(np.array([score]))[0])
+
+    def confidences(self, scores: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
+        """`confidence` of n scores."""
+        bounds = np.array((self.suspicious, self.high, self.critical))
+        edges = np.array((0.0, *bounds, 1.0))
+        found = scores.astype(np.float64)
+        level = np.searchsorted(bounds, found, side="right")
         low, high = edges[level], edges[level + 1]
-        near = {0: high - score, len(edges) - 2: score - low}.get(level, 2 * min(score - low, high - score))
-        return float(min(max(near / max(high - low, 1e-9), 0.0), 1.0))
+        near = 2 * np.minimum(found - low, high - found)
+        near = np.where(level == 0, high - found, np.where(level == len(bounds), found - low, near))
+        sure: NDArray[np.float64] = np.clip(near / np.maximum(high - low, 1e-9), 0.0, 1.0)
+        return sure
 
     def ratio(self, score: float) -> float:
         """How many times over its limit evidence of this score is: the inverse of `behaviour`."""

@@ -16,18 +16,15 @@ from numpy.typing import NDArray
 
 from agents.core.column_kernels import Key, keyed_hash
 from agents.core.columns import Coded
-from agents.core.types import DAY_S
+from agents.core.types import DAY_S, HOUR_S
 from agents.detection.counting.flow_kernels import CELLS
 from agents.detection.explanations.explainer import NETWORK_BYTES, NETWORK_BYTES_A_CLIENT
 from agents.detection.judge_kernels import CLIENT_SHARE
-from agents.detection.limits import ANSWER_BYTES, FIRST_BYTES, ORDERED_BYTES, WORDS_BYTES, Limits
+from agents.detection.limits import ANSWER_BYTES, FIRST_BYTES, LIMITS, ORDERED_BYTES, WORDS_BYTES, Limits
 from agents.detection.state import WINDOWS_S, Kind
 
-HOUR_S = 3600
 PREFIX_V6 = 64
 """Bits of an IPv6 address that make one client: a host chooses the others itself (RFC 8981)."""
-_NOT_TOGETHER = (Kind.FRESH, Kind.SPREAD, Kind.SPREAD_FRESH, Kind.YOUNG)
-"""Kinds that compare with all queries of a flow, or of a client: here only those count that carry something."""
 
 
 TOGETHER_FACTOR = 2.0
@@ -40,7 +37,7 @@ def limits_together(limits: Limits) -> Limits:
     Of hours and days alone: many clients meet within minutes, when offices open; and in a week each of them was there.
     """
     table = limits.table * TOGETHER_FACTOR
-    table[list(map(int, _NOT_TOGETHER))] = np.inf
+    table[[int(limit.kind) for limit in LIMITS if not limit.together]] = np.inf
     table[:, [number for number, seconds in enumerate(WINDOWS_S) if seconds not in (HOUR_S, DAY_S)]] = np.inf
     table[len(Kind) :] = limits.table[len(Kind) :]  # allowances of domains, see evidence_kernels.SPARED_BYTES
     return Limits(table, limits.rules)

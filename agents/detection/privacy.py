@@ -21,7 +21,7 @@ from agents.core.columns import Coded, coded
 from agents.core.errors import AgentsError
 from agents.core.files import PRIVATE_MODE, heirs_of, locked, make_private_folder, write_atomic
 from agents.core.protocols import Field, Spec, Within
-from agents.core.text import NETWORK
+from agents.core.text import NETWORK, ip_of
 from agents.core.types import DAY_S, Incident, Severity, Verdicts
 from agents.detection.reasons import STRICT_REASON
 from agents.dns.name import from_text
@@ -189,11 +189,9 @@ class Privacy:
 
 def _address(client: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
     try:
-        address = ipaddress.ip_address(client.partition("%")[0])
+        return ip_of(client)
     except ValueError:
         return None
-    mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
-    return mapped or address
 
 
 def _truncated(client: str) -> str:

@@ -23,7 +23,8 @@ def _amount(evidence: Evidence) -> str:
 STRICT_REASON = "the client is in a strict group"
 LEARNT_REASON = "what it did in an hour looks like a tunnel to the learnt model"
 SEQUENCE_REASON = "its queries come at an even pace, each for a new name"
-LEARNT_REASONS = LEARNT_REASON, SEQUENCE_REASON
+IMAGE_REASON = "what it did over several hours is strange beside ordinary flows"
+LEARNT_REASONS = LEARNT_REASON, SEQUENCE_REASON, IMAGE_REASON
 """What the reasons of an incident begin with that no limit opened."""
 CERTAIN_REASONS = "one query below", STRICT_REASON
 """What the reasons of a query that is an incident by itself begin with."""

@@ -31,7 +31,12 @@ CARRIERS_MAX = 64
 SHARING_MAX = 5
 """Carriers that an incident of several domains names."""
 NONE = -1
+TS_MAX = 1e13
+"""Seconds; a later time is invalid, and counts as this one."""
 
+WATCHED, FOLLOWED = 1, 2
+"""A flow with an incident that reached a limit, whose windows are emptied when it ends; one that a learnt model alone
+listed, whose windows stay: it reported nothing that a limit would have."""
 FLOW = np.dtype(
     [
         ("domain", np.uint64),  # keyed hash of the registered domain
@@ -73,7 +78,7 @@ FLOW = np.dtype(
         ("size", np.int8),  # log2 of the room for its keys; SKETCH = a filter
         ("used", np.uint8),
         ("alone", np.uint8),  # it reached a limit by itself: it is an incident, and does not count in shared sums
-        ("watched", np.uint8),  # it has an open incident, or may have: every query of it is an event
+        ("watched", np.uint8),  # WATCHED or FOLLOWED: it has an open incident, or may have, and tells of every query
         ("carrier", np.uint8),  # it is in the list of its client's carriers
         ("scattered", np.uint8),  # it is the sum of a client's names below domains of one or two names each
     ],
@@ -140,6 +145,7 @@ SIBLINGS = np.dtype(
         ("ts", np.float64),  # time of the last name that counted
         ("label", np.uint64),  # sum of the keys of the labels of the last name that counted
         ("domains", np.uint64),  # cells of the domains that it was asked below
+        ("client", np.int32),
     ]
 )
 """New encoded names of one form and type that one client asks for below several young domains."""

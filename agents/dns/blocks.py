@@ -16,7 +16,7 @@ from pathlib import Path
 from pydantic import TypeAdapter
 
 from agents.core.errors import NameFormatError, SettingsError
-from agents.core.text import NETWORK
+from agents.core.text import MAPPED, NETWORK
 from agents.dns.name import from_text
 
 BLOCKS_FILE = "blocks.json"
@@ -25,7 +25,6 @@ BLOCKS_MAX = 20_000
 """Blocks at once."""
 AHEAD_S = 86_400.0
 """A block that begins later than so many seconds from now was made by a clock that was wrong."""
-_BEFORE_V4 = bytes(10) + b"\xff\xff"
 """Before the four bytes of an IPv4 address, as 16 bytes (RFC 4291 section 2.5.5.2)."""
 
 
@@ -114,7 +113,7 @@ def address_range(client: str) -> tuple[bytes, bytes]:
     """First and last address of a client or network, as 16 bytes with IPv4 mapped. Raises ValueError."""
     network = ipaddress.ip_network(client, strict=False)
     first, last = network.network_address.packed, network.broadcast_address.packed
-    return (_BEFORE_V4 + first, _BEFORE_V4 + last) if network.version == 4 else (first, last)
+    return (MAPPED + first, MAPPED + last) if network.version == 4 else (first, last)
 
 
 @dataclass(slots=True)

@@ -6,13 +6,12 @@ traffic, and nothing else below the zone: a host could tunnel there to a server 
 
 from __future__ import annotations
 
-import json
 import random
 import re
 import time
-from contextlib import suppress
 from pathlib import Path
 
+from agents.core.files import json_state
 from agents.core.types import QueryBatch, Row, batch_of
 from agents.dns.name import from_text, to_text
 
@@ -40,12 +39,8 @@ def drill_of(name: bytes) -> tuple[str, str] | None:
 
 def requested(path: Path) -> str:
     """The drill that a request's file asks for; "" where there is none."""
-    with suppress(OSError, ValueError):
-        found = json.loads(path.read_bytes())
-        drill = found.get("drill") if isinstance(found, dict) else None
-        if isinstance(drill, str) and re.fullmatch("[0-9a-f]{8}", drill):
-            return drill
-    return ""
+    drill = json_state(path).get("drill")
+    return drill if isinstance(drill, str) and re.fullmatch("[0-9a-f]{8}", drill) else ""
 
 
 def injected(drill: str, intake: str = "collector") -> QueryBatch:

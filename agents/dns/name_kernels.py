@@ -8,6 +8,7 @@ import numpy as np
 
 from agents.core.column_kernels import BEGIN, find_key, mixed
 from agents.core.jit import kernel
+from agents.dns.characters import BACKSLASH, DASH, DOT, LOWER_A, LOWER_N, LOWER_X, LOWER_Z, ZERO
 
 EXCEPTION, RULE, WILDCARD = 1, 2, 4
 """Kinds of rules, bits; 0 is not a rule, only the parent of rules."""
@@ -17,7 +18,6 @@ LABEL_MAX = 63
 """Bytes of the longest label (RFC 1035 section 2.3.4)."""
 LABELS_MAX = 127
 """Labels of a name, at most: 254 bytes without the root, at least two a label."""
-_A, _Z, _DOT, _X, _N, _DASH = 0x61, 0x7A, 0x2E, 0x78, 0x6E, 0x2D
 
 
 @kernel
@@ -25,11 +25,11 @@ def _could_be_top(data: Any, start: Any, end: Any) -> Any:
     """Whether the label data[start:end] could be a top level: alphabetic (RFC 3696 section 2), or an A-label."""
     letters = 0
     for at in range(start, end):
-        letters += _A <= data[at] <= _Z
+        letters += LOWER_A <= data[at] <= LOWER_Z
     if letters == end - start <= TOP_LEVEL_MAX:
         return True
-    marked = end - start >= 4 and data[start] == _X and data[start + 1] == _N
-    return marked and data[start + 2] == _DASH and data[start + 3] == _DASH
+    marked = end - start >= 4 and data[start] == LOWER_X and data[start + 1] == LOWER_N
+    return marked and data[start + 2] == DASH and data[start + 3] == DASH
 
 
 @kernel
@@ -45,7 +45,7 @@ def _suffix_labels(
     for taken in range(1, count + 1):
         begin = begins[count - taken]
         for at in range(begin + 1, right):
-            if data[at] == _DOT:
+            if data[at] == DOT:
                 return min(best, count)
         hashed = mixed(hashed, data, begin, right)
         rule = find_key(hashed, data, begin, end, rules, rule_starts, slots)
@@ -92,8 +92,6 @@ def split(
     return -1
 
 
-_PERIOD, _BACKSLASH, _ZERO = 0x2E, 0x5C, 0x30
-
 _FIRST, _LAST = 0x21, 0x7E
 """Printable ASCII without the space: bytes that are written as they are (RFC 1035 section 5.1)."""
 
@@ -121,7 +119,7 @@ def sizes(data: Any, starts: Any, cuts: Any, text_starts: Any) -> Any:
                 if byte < _FIRST or byte > _LAST:
                     total += 4
                 else:
-                    total += 2 if byte in (_PERIOD, _BACKSLASH) else 1
+                    total += 2 if byte in (DOT, BACKSLASH) else 1
             at = label_end
         total += max(dots, 0)
         text_starts[name + 1] = total
@@ -135,25 +133,25 @@ def write_texts(data: Any, starts: Any, cuts: Any, out: Any) -> None:
     for name in range(len(starts) - 1):
         begin, end = starts[name] + cuts[name], starts[name + 1]
         if begin >= end:
-            out[to] = _PERIOD
+            out[to] = DOT
             to += 1
         at = begin
         while at < end:
             if at > begin:
-                out[to] = _PERIOD
+                out[to] = DOT
                 to += 1
             label_end = at + 1 + data[at]
             for i in range(at + 1, label_end):
                 byte = data[i]
                 if byte < _FIRST or byte > _LAST:
-                    out[to] = _BACKSLASH
-                    out[to + 1] = _ZERO + byte // 100
-                    out[to + 2] = _ZERO + byte // 10 % 10
-                    out[to + 3] = _ZERO + byte % 10
+                    out[to] = BACKSLASH
+                    out[to + 1] = ZERO + byte // 100
+                    out[to + 2] = ZERO + byte // 10 % 10
+                    out[to + 3] = ZERO + byte % 10
                     to += 4
                     continue
-                if byte in (_PERIOD, _BACKSLASH):
-                    out[to] = _BACKSLASH
+                if byte in (DOT, BACKSLASH):
+                    out[to] = BACKSLASH
                     to += 1
                 out[to] = byte
                 to += 1

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from agents.core.errors import NameFormatError, SettingsError
 from agents.core.files import Reread
-from agents.core.text import printable
+from agents.core.text import ip_of, printable
 from agents.dns.name import from_text, is_listed, labels_of, private_suffix
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -70,11 +70,9 @@ class StrictGroups:
 
     def _find(self, client: str | bytes) -> StrictGroup | None:
         try:
-            address = ipaddress.ip_address(client.partition("%")[0] if isinstance(client, str) else client)
+            address = ip_of(client)
         except ValueError:
             return None
-        if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped:
-            address = address.ipv4_mapped
         return next((group for group in self.groups if address in group.network), None)
 
     def refuses(self, client: str | bytes, name: bytes) -> bool:

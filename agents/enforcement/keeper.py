@@ -5,8 +5,6 @@ Undoing is the easiest of all: it needs no database, and a file that cannot be r
 
 from __future__ import annotations
 
-import ipaddress
-import json
 import os
 import secrets
 import time
@@ -18,9 +16,9 @@ from pathlib import Path
 import structlog
 
 from agents.core.errors import BusyError, SettingsError, UsageError
-from agents.core.files import FILE_MODE, PRIVATE_MODE, heirs_of, locked_within, write_atomic
-from agents.core.text import NETWORK, counted, printable
-from agents.core.types import DAY_S, Incident, clean
+from agents.core.files import FILE_MODE, PRIVATE_MODE, heirs_of, json_state, locked_within, write_atomic
+from agents.core.text import NETWORK, counted, network_text, printable, said_text
+from agents.core.types import DAY_S, HOUR_S, Incident
 from agents.dns.blocks import AHEAD_S, BLOCKS_FILE, BLOCKS_MAX, Block, BlockAction, BlockList, read_blocks
 from agents.enforcement.brakes import NeverBlock, checked_domain
 from agents.enforcement.options import EnforceMode, EnforceOptions
@@ -34,7 +32,6 @@ REASON_MAX, AUTHOR_MAX, CLIENT_MAX = 500, 80, 64
 HOURS_MAX = 8760.0
 AUTOMATIC = "dns-tunnel"
 """The author of blocks that no person made."""
-AN_HOUR_S = 3600.0
 HITS_FILE = "block_hits.json"
 """How often each block was met, in the folder of the detector's state; the detector writes it."""
 _log = structlog.get_logger()
@@ -82,7 +79,7 @@ class BlockKeeper:
             began = now
         elif self.began_counting is not None and noted == self.began_counting[0]:
             began = now - (even - self.began_counting[1])
-            if abs(began - noted) <= AN_HOUR_S:
+            if abs(began - noted) <= HOUR_S:
                 return blocks
         else:
             return blocks
@@ -112,7 +109,7 @@ class BlockKeeper:
         options = self.options
         if options.mode == EnforceMode.OFF:
             raise UsageError("cannot block: ENFORCE is off")
-        reason, author = _text(reason, "a reason", REASON_MAX), _text(author, "an author", AUTHOR_MAX)
+        reason, author = said_text(reason, "a reason", REASON_MAX), said_text(author, "an author", AUTHOR_MAX)
         domain, chosen = checked_domain(domain), _action(action, options)
         if not 0 < (hours or options.hours) <= HOURS_MAX:
             raise UsageError(f"cannot block for {hours:g} hours: 1 to {HOURS_MAX:g} are possible")
@@ -130,7 +127,7 @@ class BlockKeeper:
             reason=reason,
             author=author,
             began_at=now,
-            until=now + (hours or options.hours) * AN_HOUR_S,
+            until=now + (hours or options.hours) * HOUR_S,
             dry=options.mode == EnforceMode.DRY_RUN,
         )
         return self._put(made)
@@ -169,7 +166,7 @@ class BlockKeeper:
                 reason=printable(why, REASON_MAX),
                 author=AUTOMATIC,
                 began_at=now,
-                until=now + options.hours * AN_HOUR_S,
+                until=now + options.hours * HOUR_S,
                 dry=dry,
                 incident_id=incident.incident_id,
             )
@@ -178,7 +175,7 @@ class BlockKeeper:
 
     def remove(self, which: str, author: str) -> Sequence[Block]:
         """End the blocks with this id, or of this domain."""
-        author, wanted = _text(author, "an author", AUTHOR_MAX), which.strip().rstrip(".").lower()
+        author, wanted = said_text(author, "an author", AUTHOR_MAX), which.strip().rstrip(".").lower()
         with self._changing() as found:
             now = self._clock()
             chosen = {one.block_id for one in found[0].lasting(now) if wanted in (one.block_id, one.domain)}
@@ -191,7 +188,7 @@ class BlockKeeper:
 
         Where the disk takes nothing the file is deleted: without it nothing is blocked. That may have made room.
         """
-        author = _text(author, "an author", AUTHOR_MAX)
+        author = said_text(author, "an author", AUTHOR_MAX)
         try:
             return self._undo_all(author)
         except OSError:
@@ -214,7 +211,7 @@ class BlockKeeper:
 
     def pause(self, author: str) -> None:
         """Make no block without a person until `resume`."""
-        author = _text(author, "an author", AUTHOR_MAX)
+        author = said_text(author, "an author", AUTHOR_MAX)
         with self._changing() as found:
             found[0] = replace(found[0], paused=f"paused by {author}")
 
@@ -314,7 +311,7 @@ def _undone(block: Block, now: float) -> bool:
 
 def _made_lately(blocks: BlockList, dry: bool, now: float) -> int:
     """Blocks of an hour that no person made, in force or dry ones, since blocking was last resumed."""
-    since = max(now - AN_HOUR_S, blocks.resumed_at or 0.0)
+    since = max(now - HOUR_S, blocks.resumed_at or 0.0)
     return sum(one.author == AUTOMATIC and one.dry == dry and since < one.began_at <= now for one in blocks.blocks)
 
 
@@ -338,27 +335,14 @@ def _client(text: str) -> str:
     if text == NETWORK:
         return text
     try:
-        network = ipaddress.ip_network(text.strip()[:CLIENT_MAX], strict=False)
+        return network_text(text.strip()[:CLIENT_MAX])
     except ValueError:
         raise UsageError(f"cannot block for {printable(text)!r}: it is no address or network") from None
-    return str(network.network_address) if network.num_addresses == 1 else str(network)
-
-
-def _text(text: str, what: str, size: int) -> str:
-    text = clean(" ".join(text.split()))
-    if not 0 < len(text) <= size:
-        raise UsageError(f"cannot keep this without {what} of 1 to {size} characters")
-    return text
 
 
 def read_hits(path: Path) -> dict[str, int]:
     """How often each block was met, by its id; nothing where the file cannot be read."""
-    try:
-        found = json.loads(path.read_bytes())
-    except (OSError, ValueError):
-        return {}
-    rows = found.items() if isinstance(found, dict) else ()
-    return {str(name): number for name, number in rows if isinstance(number, int) and number >= 0}
+    return {name: number for name, number in json_state(path).items() if isinstance(number, int) and number >= 0}
 
 
 def week_of(blocks: BlockList, hits: Mapping[str, int], now: float) -> tuple[int, int]:

@@ -26,8 +26,6 @@ GOLDEN_CLIENTS, GOLDEN_SPAN_S = 50, 86_400.0
 GOLDEN_START = 1_700_000_000.0
 BURST = 20
 """Look-alikes that one client asks for in as many seconds."""
-TRAINING_NAMES = 10_000
-"""The first model learns from this many of the benign names and is calibrated on all of them."""
 
 
 def _bytes(name: str) -> bytes:

@@ -112,23 +112,6 @@ def gate_bar(value: float, threshold: float, passed: bool) -> Markup:
     )
 
 
-SPARK_W, SPARK_H = 120, 24
-
-
-def sparkline(old: Sequence[float], new: Sequence[float], label: str) -> Markup:
-    """Two rows of shares of the same bins as two small lines, from 0 up to the largest share."""
-    most = max([1e-9, *old, *new])
-    step = SPARK_W / max(len(old) - 1, 1)
-    lines = [
-        f'<polyline class="{kind}" points="'
-        + " ".join(f"{step * at:.1f},{SPARK_H - (SPARK_H - 2) * share / most - 1:.1f}" for at, share in enumerate(row))
-        + '"/>'
-        for kind, row in (("spark-old", old), ("spark-new", new))
-    ]
-    head = f'<svg class="spark" viewBox="0 0 {SPARK_W} {SPARK_H}" role="img" aria-label="{escape(label)}">'
-    return Markup(head + "".join(lines) + "</svg>")  # noqa: S704 - numbers, and an escaped label
-
-
 def _decades(most: int) -> int:
     """The power of ten at the top of a logarithmic axis that begins at 0 and has 1 on its first line."""
     return max(1, math.ceil(math.log10(most + 1)))

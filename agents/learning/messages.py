@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path, PurePath
+from typing import Any
 
 from agents.alerting.manager import AlertManager
 from agents.core.text import command, counted, harmless, printable
 from agents.core.types import ChannelResult, Gate, Message, Severity
+from agents.learning.comparison.listed_diff import listed_lines, listed_text
 from agents.learning.release.transitions import Transition
 from agents.learning.run import AlertDiff, RunState, SampleFacts, TrainingRun, Validation, alerts_text, change_text
 
@@ -60,17 +62,99 @@ def run_message(run: TrainingRun, link_base: str = "") -> Message:
     )
 
 
-def transition_message(made: Transition) -> Message:
-    """What became of a model, for every channel."""
+def transition_message(made: Transition, kind: str = "model") -> Message:
+    """What became of a model, for every channel. kind: what such a model is called."""
     facts = [("Model", made.model_id), ("By", harmless(made.by) or ("unknown" if made.by_person else "the program"))]
     facts += [("Replaced", made.replaced)] if made.replaced else []
     facts += [("Reason", harmless(made.reason))] if made.reason else []
     return Message(
-        title=f"Model {made.model_id}: {made.action}{' by hand' if made.by_person else ''}",
+        title=f"{kind.capitalize()} {made.model_id}: {made.action}{' by hand' if made.by_person else ''}",
         summary=_sentence(harmless(made.text, 500)),
         facts=facts,
         severity=Severity.SUSPICIOUS,
-        thread_id=f"model {made.model_id}",
+        thread_id=f"{kind} {made.model_id}",
+    )
+
+
+def flow_message(cycle: Mapping[str, Any]) -> Message:
+    """How a cycle of the online learner ended, or that a person took its model back. cycle: a row of its history."""
+    state = str(cycle["state"])
+    missed = [f"{one['name']} ({one['value']:.3f}, bound {one['threshold']:.3f})" for one in _missed(cycle)]
+    refused = cycle.get("reason") or f"It missed {', '.join(missed)}"
+    said = {
+        "deployed": f"The flow model {cycle['model_id']} passed its gates and is in use",
+        "rolled back": f"{refused}; the flow model in use stays",
+        "waits for a person": f"The flow model {cycle['model_id']} passed its gates and {_waits('flow', cycle)}",
+        "taken back": f"The flow model {cycle['model_id']} is in use again, instead of {cycle['parent'] or 'none'}",
+    }
+    facts = [(f"Labels: {origin}", f"{count:,}") for origin, count in cycle["origins"].items()]
+    facts += [(name.replace("_", " ").capitalize(), f"{value:.3f}") for name, value in cycle["metrics"].items()]
+    return _learnt_message("Online learner", state, said[state], facts, cycle)
+
+
+def sequence_message(cycle: Mapping[str, Any]) -> Message:
+    """How a cycle of the sequence model ended. cycle: a row of its history."""
+    decision = str(cycle["decision"])
+    said = {
+        "deployed": f"The sequence model {cycle['model_id']} passed its gates and is in use",
+        "canary": f"The sequence model {cycle['model_id']} passed its gates and is on trial beside the one in use",
+        "waiting": f"The sequence model {cycle['model_id']} passed its gates and {_waits('sequences', cycle)}",
+        "rejected": f"{_refused(cycle)}; the sequence model in use stays",
+        "failed": f"Nothing was learnt: {cycle['reason']}; the sequence model in use stays",
+        "taken back": f"The sequence model {cycle['model_id']} is in use again, instead of {cycle['parent'] or 'none'}",
+    }
+    facts = [("Collected", f"{cycle['collected']:,} queries of {cycle['clients']:,} clients")]
+    facts += [("Windows", f"{cycle['trained']:,} of {cycle['length']} steps")]
+    facts += [("Surprise of what was held out", f"{cycle['loss']:.3f}")] if cycle["loss"] is not None else []
+    return _learnt_message("Sequence model", decision, said[decision], facts, cycle)
+
+
+def image_message(found: Mapping[str, Any]) -> Message:
+    """How a training of images of flows ended. found: what ImageLearner.learn gives, with what is listed."""
+    said = {
+        "deployed": f"The model of images {found['model_id']} passed its gates and is in use",
+        "waiting": f"The model of images {found['model_id']} passed its gates and {_waits('images', found)}",
+        "rejected": f"It missed {', '.join(one['name'] for one in _missed(found))}; the model of images in use stays",
+    }
+    facts = [("Type", str(found["type"])), ("Images", f"{found['images']:,}")]
+    facts += [("Model before", f"{found['parent'] or 'of another type'}, kept as {found['kept_as']}")] * bool(
+        found["kept_as"]
+    )
+    return _learnt_message("Images of flows", found["state"], said[found["state"]], facts, found)
+
+
+def _waits(kind: str, cycle: Mapping[str, Any]) -> str:
+    approve = command(f"models approve {cycle['model_id']} --of {kind}")
+    return f"waits for approval: {approve}, or reject"
+
+
+def _refused(cycle: Mapping[str, Any]) -> str:
+    """Why a sequence model does not go into use: gates that it missed, or what ended its trial."""
+    missed = ", ".join(one["name"] for one in _missed(cycle))
+    return f"It missed {missed}" if missed else str(cycle["reason"])
+
+
+def _missed(cycle: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    return [one for one in cycle["gates"] if not one["passed"]]
+
+
+def _learnt_message(
+    what: str, state: str, said: str, facts: list[tuple[str, str]], cycle: Mapping[str, Any]
+) -> Message:
+    by, reason = cycle.get("author") or cycle.get("by") or "the program", cycle.get("reason", "")
+    facts = [("By", harmless(str(by))), *([("Reason", harmless(str(reason), 300))] if reason else []), *facts]
+    listed = cycle.get("listed") or {}
+    facts += [("Listed on the last days", said_listed)] if (said_listed := listed_text(listed)) else []
+    lines = listed_lines(listed, harmless)
+    facts += [("Listing that changes", line) for line in lines[:DOMAINS_SHOWN]]
+    left = len(lines) - DOMAINS_SHOWN
+    facts += [("Listing that changes", f"below {counted(left, 'other domain')}")] if left > 0 else []
+    return Message(
+        title=f"{what}: {state}",
+        summary=_sentence(harmless(said, 500)),
+        facts=facts,
+        severity=Severity.NORMAL if state == "deployed" else Severity.SUSPICIOUS,
+        thread_id=f"{what.lower()} {cycle['model_id'] or state}",
     )
 
 

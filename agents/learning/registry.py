@@ -16,7 +16,7 @@ import builtins
 import hashlib
 import re
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -30,12 +30,12 @@ from agents.core.protocols import ScoringModel
 from agents.core.text import command, printable, utc
 from agents.core.types import DAY_S
 from agents.detection.explanations.network_profile import NetworkProfile
+from agents.learning.release.approvals import close_row, note_approval, transition_now
 from agents.learning.release.index import RegistryIndex, add_row
 from agents.learning.release.lineage import lineage_path, note_lineage, read_lineage
 from agents.learning.release.profiles import ProfileFolder, profile_digest
 from agents.learning.release.transitions import (
     NOBODY,
-    REASON_MAX,
     Author,
     Period,
     Transition,
@@ -172,7 +172,7 @@ class ModelRegistry(Generic[M]):
         """
         model, left = self.get(model_id), self.current()
         if left.model_id != model_id:
-            self._deploy(model, left, self._transition("deploy", model_id, author, by_person=False))
+            self._deploy(model, left, transition_now("deploy", model_id, author, by_person=False))
         return model
 
     def rollback(self, author: Author = NOBODY) -> M:
@@ -195,7 +195,7 @@ class ModelRegistry(Generic[M]):
                 self.save_candidate(left)
             states = {left.model_id: "rolled back"} if deployed and left.model_id != model.model_id else {}
             history = index["history"] if note else index["history"][:-1]
-            row = self._transition("roll back", model.model_id, author, left.model_id, note)
+            row = transition_now("roll back", model.model_id, author, left.model_id, note)
             self._move(model, history, states, row)
         _log.info("model_rolled_back", model_id=model.model_id)
         return model
@@ -219,26 +219,32 @@ class ModelRegistry(Generic[M]):
             self._must_be_approved(model.model_id, f"restore {path}")
             self.backup(time.time() if now is None else now)
             self.save_candidate(model)
-            self._deploy(model, left, self._transition("restore", model.model_id, author, left.model_id, note))
+            self._deploy(model, left, transition_now("restore", model.model_id, author, left.model_id, note))
             return model
 
-    def approve(self, model_id: str, author: Author = NOBODY) -> M | None:
+    @property
+    def authors_needed(self) -> int:
+        """So many authors must approve a candidate (APPROVALS)."""
+        return self._approvals
+
+    def approve(self, model_id: str, author: Author = NOBODY, voters: Collection[str] | None = None) -> M | None:
         """Deploy a candidate that waits for a person; None where another author has to approve it first, too.
 
-        Raises UsageError, ModelError, BusyError, OSError.
+        voters: whose approvals count, those given before among them; None = everybody's. Raises UsageError, ModelError,
+        BusyError, OSError.
         """
         with self.lock(f"approve model {model_id}"):
             self._must_wait(model_id, "approve")
             self._must_be_free(f"approve model {model_id}")
-            if self._note_approval(model_id, author) < self._approvals:
+            if note_approval(self._rows, self._approvals, model_id, author, voters) < self._approvals:
                 return None
             left, model = self.current(), self.get(model_id)
-            row = self._transition("approve", model_id, author, left.model_id, self._strange(left))
+            row = transition_now("approve", model_id, author, left.model_id, self._strange(left))
             if left.model_id == model_id:  # somebody has put its file in the champion's place
                 with self._rows.changing() as index:
                     index["states"][model_id] = "deployed"
                     index["champion"] = model_id
-                    _close(index, model_id)
+                    close_row(index, model_id)
                     note = "it was in use already: its file had been copied in by hand"
                     add_row(index, transition_of(row.to_json() | {"note": note}))
             else:
@@ -251,8 +257,8 @@ class ModelRegistry(Generic[M]):
             self._must_wait(model_id, "reject")
             with self._rows.changing() as index:
                 index["states"][model_id] = "rejected"
-                _close(index, model_id)
-                add_row(index, self._transition("reject", model_id, author))
+                close_row(index, model_id)
+                add_row(index, transition_now("reject", model_id, author))
 
     def mark(self, model_id: str, state: str, author: Author = NOBODY) -> None:
         """Note what a retraining did with a candidate: waiting, rejected, deployed."""
@@ -261,9 +267,9 @@ class ModelRegistry(Generic[M]):
             if state == "waiting":
                 index["aliases"]["candidate"] = model_id
             else:
-                _close(index, model_id)
+                close_row(index, model_id)
             if state in _ACTIONS:
-                add_row(index, self._transition(_ACTIONS[state], model_id, author, by_person=False))
+                add_row(index, transition_now(_ACTIONS[state], model_id, author, by_person=False))
 
     def canary(self) -> dict[str, Any] | None:
         """The canary that runs: model_id, champion, begun_at (Unix seconds), terms; None if none does.
@@ -289,7 +295,7 @@ class ModelRegistry(Generic[M]):
             index["canary"] = {"model_id": model_id, "champion": left, "begun_at": now, "terms": dict(terms)}
             index["states"][model_id] = "canary"
             index["aliases"] |= {"canary": model_id, "candidate": model_id}
-            add_row(index, self._transition("begin canary", model_id, author, by_person=by_person))
+            add_row(index, transition_now("begin canary", model_id, author, by_person=by_person))
 
     def start_canary(self, model_id: str, terms: Mapping[str, Any], now: float, author: Author = NOBODY) -> None:
         """As `begin_canary`, for a person: of a candidate that waits. Raises UsageError and as that does."""
@@ -316,20 +322,20 @@ class ModelRegistry(Generic[M]):
             model_id, left = str(row["model_id"]), self.current()
             if promote:
                 self._must_be_free(f"promote canary {model_id}")
-                made = self._transition("promote canary", model_id, author, left.model_id, by_person=False)
+                made = transition_now("promote canary", model_id, author, left.model_id, by_person=False)
                 self._deploy(self.get(model_id), left, made)
             else:
                 with self._rows.changing() as index:
                     index["states"][model_id] = "stopped canary"
-                    _close(index, model_id)
-                    add_row(index, self._transition("stop canary", model_id, author, by_person=False))
+                    close_row(index, model_id)
+                    add_row(index, transition_now("stop canary", model_id, author, by_person=False))
             done = "promote canary" if promote else "stop canary"
             return next(one for one in reversed(self.transitions()) if (one.action, one.model_id) == (done, model_id))
 
     def record(self, action: str, model_id: str, author: Author = NOBODY, note: str = "") -> Transition:
         """Note what somebody did with a version that changes nothing of it. Raises ModelError, BusyError, OSError."""
         with self._rows.changing() as index:
-            made = self._transition(action, model_id, author, note=note)
+            made = transition_now(action, model_id, author, note=note)
             add_row(index, made)
             return transition_of(index["transitions"][-1])
 
@@ -339,7 +345,7 @@ class ModelRegistry(Generic[M]):
         self.save_candidate(model)  # a shipped one, or a backup, is kept as long as it is the anchor
         with self._rows.changing() as index:
             index["aliases"]["anchor"] = model.model_id
-            add_row(index, self._transition("anchor", model.model_id, author))
+            add_row(index, transition_now("anchor", model.model_id, author))
 
     def pin(self, author: Author = NOBODY) -> str:
         """Keep the model in use: no retraining and no person replaces it until `unpin`. Returns its id.
@@ -351,7 +357,7 @@ class ModelRegistry(Generic[M]):
             if index["pin"]:
                 raise UsageError(f"cannot pin model {model_id}: {self._pin_text(index['pin'])}")
             index["pin"] = {"model_id": model_id, "at": time.time(), "by": author.by, "reason": author.reason}
-            add_row(index, self._transition("pin", model_id, author))
+            add_row(index, transition_now("pin", model_id, author))
         return model_id
 
     def unpin(self, author: Author = NOBODY) -> str:
@@ -361,7 +367,7 @@ class ModelRegistry(Generic[M]):
                 raise UsageError("cannot unpin: no model is pinned")
             model_id = str(index["pin"]["model_id"])
             index["pin"] = None
-            add_row(index, self._transition("unpin", model_id, author))
+            add_row(index, transition_now("unpin", model_id, author))
         return model_id
 
     def pinned(self) -> str:
@@ -500,24 +506,6 @@ class ModelRegistry(Generic[M]):
         write_atomic(path, data)
         return path
 
-    def _note_approval(self, model_id: str, author: Author) -> int:
-        """Note that somebody approves; how many authors have by now. Raises UsageError."""
-        if self._approvals == 1:
-            return 1
-        who = author.by.strip()
-        with self._rows.changing() as index:
-            found = index["approvals"].setdefault(model_id, [])
-            if not who:
-                raise UsageError(f"cannot approve model {model_id}: {self._approvals} authors must, so name yourself")
-            if who.casefold() in {one["by"].casefold() for one in found}:
-                if len(found) >= self._approvals:  # what followed the last approval failed
-                    return len(found)
-                raise UsageError(f"cannot approve model {model_id} again: {printable(who)} has, another author must")
-            found.append({"by": who[:REASON_MAX], "reason": author.reason[:REASON_MAX], "at": time.time()})
-            if len(found) < self._approvals:
-                add_row(index, self._transition("approve first", model_id, author))
-            return len(found)
-
     def _must_be_approved(self, model_id: str, to: str) -> None:
         """Raise UsageError for a version that was never in production, where one author is not enough."""
         index = self._rows.read()
@@ -566,21 +554,6 @@ class ModelRegistry(Generic[M]):
         what = "was damaged" if self.champion_path.exists() else "had been removed"
         return f"the file of model {deployed} {what}, and the shipped model was in use"
 
-    def _transition(
-        self,
-        action: str,
-        model_id: str,
-        author: Author,
-        replaced: str = "",
-        note: str = "",
-        by_person: bool = True,
-    ) -> Transition:
-        by, reason = author.by[:REASON_MAX], author.reason[:REASON_MAX]
-        made = Transition(action, model_id, time.time(), by, reason, replaced, note, by_person)
-        told = {name: value for name, value in made.to_json().items() if name not in ("at", "number")}
-        _log.info("model_decision" if by_person else "model_transition", **told)
-        return made
-
     def _candidate_path(self, model_id: str) -> Path:
         if not _MODEL_ID.fullmatch(model_id):
             raise UsageError(f"cannot use model id {model_id[:40]!r}: 16 hexadecimal digits are expected")
@@ -608,16 +581,6 @@ class ModelRegistry(Generic[M]):
         except OSError:
             return None
         return stat.st_mtime_ns, stat.st_size, stat.st_ino
-
-
-def _close(index: dict[str, Any], model_id: str) -> None:
-    """Nobody decides about this version any more."""
-    index["approvals"].pop(model_id, None)
-    for alias in ("candidate", "canary"):
-        if index["aliases"].get(alias) == model_id:
-            del index["aliases"][alias]
-    if index["canary"] and index["canary"]["model_id"] == model_id:
-        index["canary"] = None
 
 
 def _taken(path: Path) -> float:

@@ -12,7 +12,7 @@ class RepeatingThread(ABC):
     stop_s: what a step under way, which may wait for a database that hangs, has before the process ends.
     """
 
-    def __init__(self, name: str, every_s: float, stop_s: float) -> None:
+    def __init__(self, name: str, every_s: float, stop_s: float = 5.0) -> None:
         self._every_s, self._stop_s = every_s, stop_s
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)

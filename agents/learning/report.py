@@ -12,6 +12,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 from markupsafe import Markup
 
+from agents.core.drawing.spark import sparkline
 from agents.core.files import write_atomic
 from agents.core.text import command, printable, utc
 from agents.core.types import CaseResult, Gate, Severity
@@ -70,7 +71,10 @@ def render(run: TrainingRun) -> str:
     tone, headline = _HEADLINES[run.state]
     values: dict[str, Any] = {"run": run, "tone": tone, "headline": headline}
     values |= {"recommendation": recommendation(run), "tiles": _tiles(run), "facts": _facts(run)}
-    values |= {"sides": _sides(run), "features": _features(run), "sample": _sample(run), "mark": _mark}
+    sides = _sides(run)
+    values |= {"changed": [one for one in sides if one[1] != one[2]]}
+    values |= {"alike": [one for one in sides if one[1] == one[2]]}
+    values |= {"features": _features(run), "sample": _sample(run), "mark": _mark}
     values |= {"days": charts.days(run.sample.by_day, "queries by day") if run.sample else ""}
     values |= {"types": [_type_row(one) for one in run.types]}
     values |= {"trade": _trade(run.candidate.get("limits", {}))}
@@ -183,7 +187,7 @@ def _drift_row(one: FeatureDrift) -> dict[str, Any]:
         "psi_anchor": "–" if one.psi_anchor is None else f"{one.psi_anchor:.3f}",
         "jensen_shannon": f"{one.jensen_shannon:.3f}",
         "wasserstein": f"{one.wasserstein:.3f}",
-        "spark": charts.sparkline(one.old, one.new, f"{one.name}, then and now"),
+        "spark": sparkline(one.old, one.new, f"{one.name}, then and now"),
     }
 
 

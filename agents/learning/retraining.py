@@ -20,13 +20,12 @@ import structlog
 
 from agents.core.errors import AgentsError, ModelError
 from agents.core.protocols import Registry, SampleStore, ScoringModel
-from agents.core.text import printable
 from agents.core.types import ChannelResult, Gate, Sample, Severity
 from agents.detection.explanations.network_profile import NetworkProfile
-from agents.dns.name import wires_of
 from agents.learning.comparison.alert_diff import alert_gates
 from agents.learning.comparison.bounds import USUAL_BOUNDS, GateBounds
 from agents.learning.comparison.drift import creep_gates, drift, drift_gates, reference_of, with_anchor
+from agents.learning.comparison.strangest import TOLD_FROM, strangest_text
 from agents.learning.profile.difference import profile_changes, profile_gates
 from agents.learning.release.lineage import code_version, sample_digest
 from agents.learning.release.transitions import Author
@@ -67,8 +66,6 @@ _TEXTS = {
     "notify": "sending notifications",
     "decide": "carrying out the decision",
 }
-TOLD_FROM = 3
-"""Rejections in a row from which a message says whose names may be behind them."""
 OUTSIDE = (AgentsError, OSError, MemoryError)
 """What may go wrong around a run: it ends as FAILED. Anything else is a fault of this program, and is raised."""
 
@@ -364,21 +361,11 @@ class _Flow:
         before = self._counted(self._parts.rejected_before) if self._run.state is RunState.REJECTED else ()
         count = 1 + sum(number for _, number in before)
         if count >= TOLD_FROM:
-            said = f"rejected {count} times in a row; {self._strangest()}"
+            assert self._live is not None and self._champion is not None
+            missed = [gate.name for gate in self._run.missed]
+            said = f"rejected {count} times in a row; {strangest_text(self._live, self._champion, missed)}"
             self._run = replace(self._run, warnings=(*self._run.warnings, said))
             _log.warning("candidates_rejected_again", count=count)
-
-    def _strangest(self) -> str:
-        """Who gave most of the hundredth of stored queries that the model in use finds strangest, in words."""
-        live, champion = self._live, self._champion
-        assert live is not None and champion is not None
-        scores = champion.score(live.features, wires_of(live.qname))
-        rows = np.argsort(-scores, kind="stable")[: max(len(live) // 100, 1)].tolist()
-        parts = []
-        for column, what in ((live.client, "came from"), (live.domain, "lie below")):
-            name, number = Counter(column[row] for row in rows).most_common(1)[0]
-            parts.append(f"{number / len(rows):.0%} {what} {printable(name, 60) or 'an unknown client'}")
-        return f"of the strangest names of its sample {' and '.join(parts)}"
 
     def _alerts(self) -> AlertDiff:
         """What candidate and model in use would have told of the last days; without the store there is no answer."""

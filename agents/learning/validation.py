@@ -35,12 +35,6 @@ CASES = (
 )
 """Names of which every model must be right."""
 
-BENIGN_ABOVE_NORMAL_MAX = 0.002
-"""Twice what calibration aims at: calibration saw none of the golden names."""
-FALSE_INCIDENTS_MAX = 0
-SESSIONS_FOUND_MIN = 1.0
-BYTES_BEFORE_WORST_MAX = 500.0
-
 
 @dataclass(frozen=True, slots=True)
 class Measured:
@@ -82,21 +76,25 @@ def gates_of(found: Measured, bounds: GateBounds = USUAL_BOUNDS) -> tuple[Gate, 
         Gate(
             "golden names above NORMAL",
             found.benign_above_normal,
-            BENIGN_ABOVE_NORMAL_MAX,
+            bounds.golden_above_normal,
             False,
             "share of benign names that the model never learned from",
         ),
         Gate(
             "false incidents",
             found.false_incidents,
-            FALSE_INCIDENTS_MAX,
+            bounds.false_incidents,
             False,
             "on a day of golden traffic with look-alikes",
         ),
         Gate(
-            "tunnel sessions found", found.sessions_found / max(found.sessions, 1), SESSIONS_FOUND_MIN, True, sessions
+            "tunnel sessions found",
+            found.sessions_found / max(found.sessions, 1),
+            bounds.sessions_found,
+            True,
+            sessions,
         ),
-        Gate("bytes before detection, worst", found.bytes_worst, BYTES_BEFORE_WORST_MAX, False, sessions),
+        Gate("bytes before detection, worst", found.bytes_worst, bounds.bytes_before, False, sessions),
         Gate(
             "tunnel names above NORMAL",
             found.tunnel_share,

@@ -15,6 +15,7 @@ from agents.alerting.handover import oldest_s
 from agents.core.errors import AgentsError
 from agents.core.types import Metric
 from agents.learning.registry import ModelRegistry
+from agents.runtime.bus.cluster_models import cluster_models
 from agents.runtime.drill.drill import FIRST_S
 from agents.runtime.heartbeat import (
     OUTBOX,
@@ -34,6 +35,10 @@ from agents.stream.note import SharedNote
 
 _NUMBERS: tuple[tuple[str, str, str], ...] = (
     ("detector_scored_total", "scored", "queries judged"),
+    ("detector_suspicious_total", "suspicious", "queries judged SUSPICIOUS"),
+    ("detector_high_total", "high", "queries judged HIGH"),
+    ("detector_critical_total", "critical", "queries judged CRITICAL"),
+    ("detector_answers_timed_total", "timed", "judged queries of which it is known how long their answer took"),
     ("detector_queue_dropped_total", "queue_dropped", "queries that found no room in a ring and were not judged"),
     ("detector_queue_waiting", "queue_waiting", "queries waiting to be judged"),
     ("detector_load_level", "load_level", "what is left out under load: 0 nothing, 1 explanations, 2 NORMAL verdicts"),
@@ -142,6 +147,26 @@ def _age_s(at: float) -> float:
     return round(max(time.time() - at, 0.0), 1) if at else 0.0
 
 
+def _scoring(by_type: Mapping[str, Mapping[str, float]]) -> Iterator[Metric]:
+    """What each detector type that judged took and found."""
+    for kind, one in by_type.items():
+        yield Metric(f"model_{kind}_names_total", f"names that {kind} scored", one["names"])
+        yield Metric(f"model_{kind}_score_seconds_total", f"seconds that {kind} took for them", one["seconds"])
+        text = f"confidence of {kind} in its scores, summed over names"
+        yield Metric(f"model_{kind}_confidence_total", text, one.get("confidence", 0.0))
+        yield Metric(f"model_{kind}_odd_total", f"names that {kind} found SUSPICIOUS or more", one["odd"])
+        yield Metric(f"model_{kind}_benign_total", f"names that a known service explains, by {kind}", one["benign"])
+        yield Metric(f"model_{kind}_benign_odd_total", f"of these, SUSPICIOUS or more to {kind}", one["benign_odd"])
+        if one["names"]:
+            mean_us = one["seconds"] / one["names"] * 1e6
+            yield Metric(f"model_{kind}_score_us", f"microseconds that {kind} takes for a name, on average", mean_us)
+            text = f"how far inside their bands the scores of {kind} are, on average: 0 at a boundary, 1 in the middle"
+            yield Metric(f"model_{kind}_confidence", text, one.get("confidence", 0.0) / one["names"])
+        if one["benign"]:
+            text = f"share of names that a known service explains and {kind} finds SUSPICIOUS or more"
+            yield Metric(f"model_{kind}_false_positive_rate", text, one["benign_odd"] / one["benign"])
+
+
 def metrics_of(state: DetectorHealth) -> Iterator[Metric]:
     """Every metric of the detector's heartbeat, by the names that /metrics gives them."""
     oldest, last = _age_s(state.oldest_unjudged_at), _age_s(state.last_batch_at)
@@ -149,6 +174,9 @@ def metrics_of(state: DetectorHealth) -> Iterator[Metric]:
     yield Metric("detector_last_batch_seconds", "time since a batch was judged and kept", last)
     for name, attribute, text in _NUMBERS:
         yield Metric(name, text, getattr(state, attribute))
+    text = "seconds that answers took, summed over queries of which that is known"
+    yield Metric("detector_answer_seconds_total", text, state.answer_us / 1e6)
+    yield from _scoring(state.scoring)
     for counter, value in state.counters.items():
         suffix = "" if counter in _GAUGES else "_total"
         yield Metric(f"listener_{counter}{suffix}", _LISTENER_HELP.get(counter, counter), value)
@@ -161,6 +189,7 @@ def metrics_of(state: DetectorHealth) -> Iterator[Metric]:
     for name, text in _HUNTING.items() if state.hunting else ():
         suffix = "" if name in ("waiting", "failures") else "_total"
         yield Metric(f"hunt_{name}{suffix}", text, state.hunting.get(name, 0))
+    yield from _bus_metrics(state.bus)
     for name, value in state.exports.items():
         yield Metric(f"exports_{name}_total", f"records of incidents {name}, since the detector began", value)
     if state.drill.get("at") or not state.drill.get("ok", True):
@@ -180,6 +209,13 @@ def metrics_of(state: DetectorHealth) -> Iterator[Metric]:
         yield Metric(f"channel_{name}_failures", f"times in a row that {name} was not reached", channel["failures"])
     for name, amount in state.limits.items():
         yield Metric(f"limit_{name}", name.replace("_", " ") + " that can leave unseen" * (name != "factor"), amount)
+    yield from _process_metrics(state)
+    for name, value in state.sink_failures.items():
+        yield Metric(f"sink_{name}_failures_total", f"batches that sink {name} failed on", value)
+
+
+def _process_metrics(state: DetectorHealth) -> Iterator[Metric]:
+    """Metrics of each process, and of each of several detectors."""
     for name, process in state.processes.items():
         name = name.replace("-", "_")
         yield Metric(f"process_{name}_restarts_total", f"times that {name} was started again", process["restarts"])
@@ -189,8 +225,6 @@ def metrics_of(state: DetectorHealth) -> Iterator[Metric]:
     for name, one in state.detectors.items():
         for key, (suffix, text) in _EACH.items():
             yield Metric(f"{name.replace('-', '_')}_{key}{suffix}", f"{text}, of {name}", one.get(key, 0))
-    for name, value in state.sink_failures.items():
-        yield Metric(f"sink_{name}_failures_total", f"batches that sink {name} failed on", value)
 
 
 class ModelHealth:
@@ -265,6 +299,8 @@ class ProcessHealth:
             **_detectors(state),
             **_enforcement(state),
             **_hunting(state),
+            **_bus(state),
+            **_hosts(self._state_dir),
             **_drill(state, self._since(state)),
             **self._intakes(),
         }
@@ -280,7 +316,12 @@ class ProcessHealth:
 
     def metrics(self) -> Iterator[Metric]:
         """What the processes counted."""
-        yield from metrics_of(self._with_sent(detector_health(self._state_dir, self._note)[1]))
+        alive, state = detector_health(self._state_dir, self._note)
+        yield Metric("detector_up", "1 while a detector says how it is; else the numbers are old, or zeros", alive)
+        yield from metrics_of(self._with_sent(state))
+        if (cluster := cluster_models(self._state_dir)) is not None:
+            text = "messages on the bus that no saved state of any host has: the signal for more detectors"
+            yield Metric("hosts_lag", text, sum(one.lag for one in cluster.hosts.values()))
         found, now = list(collected(self._state_dir, STALE_S).values()), time.time()
         if found:
             for name, text in _INTAKES.items():
@@ -347,6 +388,52 @@ def _detectors(state: DetectorHealth) -> dict[str, dict[str, Any]]:
     failing = [name for name, one in found.items() if not one["ok"]]
     error = {"error": f"cannot rely on {', '.join(failing)}: see dns-tunnel doctor"} if failing else {}
     return {"detectors": {"ok": not failing, **found, **error}}
+
+
+_BUS = {
+    "connected": ("", "1 while there is a connection to the bus"),
+    "failures": ("_total", "requests to the bus that did not succeed"),
+    "sent": ("_total", "messages of queries sent to the bus"),
+    "resent": ("_total", "messages sent again, since a stream was lost"),
+    "unsent": ("", "messages of queries on this disk that are not sent yet"),
+    "kept": ("", "messages of queries on this disk that no detector has saved yet"),
+    "slots": ("", "slots that the detectors of this host hold"),
+    "gaps": ("_total", "times that messages were skipped, and read again"),
+    "repeated": ("_total", "messages that came again, and were not counted"),
+    "early": ("_total", "messages that came before those that are missing, and were not counted"),
+}
+
+
+def _bus_metrics(bus: Mapping[str, Any]) -> Iterator[Metric]:
+    for name, (suffix, text) in _BUS.items():
+        if name in bus:
+            yield Metric(f"stream_{name}{suffix}", text, int(bus[name]))
+    if "lag" in bus:
+        text = "messages of the slots of this host that no saved state has: the signal for more detectors"
+        yield Metric("stream_lag", text, sum(bus["lag"].values()))
+    for slot, lag in bus.get("lag", {}).items():
+        yield Metric(f"stream_slot_{slot}_lag", "messages of this slot that no saved state has", lag)
+
+
+def _bus(state: DetectorHealth) -> dict[str, dict[str, Any]]:
+    """Whether queries get to the bus, or out of it. Without its address: anybody may ask."""
+    found = dict(state.bus)
+    if not found:
+        return {}
+    found.pop("error")
+    error = {} if found["connected"] else {"error": "cannot reach the bus: see dns-tunnel doctor"}
+    return {"stream": {"ok": not error, **found, **error}}
+
+
+def _hosts(state_dir: Path) -> dict[str, dict[str, Any]]:
+    """Whether the hosts on the bus run what is deployed. No names: anybody may ask."""
+    found = cluster_models(state_dir)
+    if found is None:
+        return {}
+    counts = {"hosts": len(found.hosts), "behind": len(found.behind), "silent": len(found.silent(time.time()))}
+    bad = counts["behind"] or counts["silent"]
+    error = {"error": "hosts run another model, or say nothing: see dns-tunnel doctor"} if bad else {}
+    return {"hosts": {"ok": not error, **counts, **error}}
 
 
 def _hunting(state: DetectorHealth) -> dict[str, dict[str, Any]]:

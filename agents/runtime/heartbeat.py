@@ -46,6 +46,12 @@ class DetectorHealth:
     model_origin: str = ""  # champion or baseline
     limits: Mapping[str, float] = field(default_factory=dict)  # factor, and the bytes that can leave unseen at it
     scored: int = 0  # queries judged
+    suspicious: int = 0  # of these, by severity
+    high: int = 0
+    critical: int = 0
+    timed: int = 0  # of these, with a known time of their answer
+    answer_us: int = 0  # microseconds that those answers took
+    scoring: Mapping[str, Mapping[str, float]] = field(default_factory=dict)  # scoring.tally, by detector type
     flows: int = 0  # in memory
     flows_refused: int = 0  # queries whose flow the caps refused
     flows_forgotten: int = 0  # how often a flow forgot its names
@@ -69,6 +75,7 @@ class DetectorHealth:
     alerts: Mapping[str, int] = field(default_factory=dict)  # sent, failed, suppressed, dropped
     channels: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # waiting, failures in a row, error
     exports: Mapping[str, int] = field(default_factory=dict)  # records sent, failed, dropped
+    bus: Mapping[str, Any] = field(default_factory=dict)  # what was sent, or which slots are held: docs/cluster.md
     hunting: Mapping[str, Any] = field(default_factory=dict)  # what ClickHouse got: HuntSink.state
     enforcement: Mapping[str, Any] = field(default_factory=dict)  # mode, blocks in force and dry, sums
     drill: Mapping[str, Any] = field(default_factory=dict)  # the last one: ok, at, through, problems

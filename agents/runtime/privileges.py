@@ -15,7 +15,7 @@ from agents.core.errors import AgentsError, SettingsError
 
 PRIVILEGED_PORTS = 1024
 """Ports below need root, where the kernel is not told otherwise."""
-_LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
+LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
 _PR_CAP_AMBIENT, _CLEAR_ALL = 47, 4  # prctl(2)
 _CAPABILITY_VERSION_3 = 0x20080522  # capget(2)
 
@@ -68,7 +68,7 @@ def become(user: User, folders: Iterable[Path]) -> None:
 
 def drop_capabilities() -> None:
     """Give up all capabilities (capabilities(7)): those for low ports and packets are of no use once these are open."""
-    if _LIBC is None:
+    if LIBC is None:
         return
-    _LIBC.prctl(_PR_CAP_AMBIENT, _CLEAR_ALL, 0, 0, 0)
-    _LIBC.capset(struct.pack("Ii", _CAPABILITY_VERSION_3, 0), bytes(24))
+    LIBC.prctl(_PR_CAP_AMBIENT, _CLEAR_ALL, 0, 0, 0)
+    LIBC.capset(struct.pack("Ii", _CAPABILITY_VERSION_3, 0), bytes(24))

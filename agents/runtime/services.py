@@ -44,11 +44,13 @@ from agents.store.console.summing import QuerySums
 from agents.store.console.triage import TriageStore
 from agents.store.feedback.flow_hours import FlowHourStore
 from agents.store.hunting.days import DayFiles
+from agents.store.migrate import RETRY_MAX_S, RETRY_S
 from agents.store.people.people import PeopleStore
 from agents.store.retention import ClockWatch, doubt_of, doubt_of_imports, drop_before
 from agents.store.sql import Store
 from agents.web.app import create_app
 from agents.web.connections import LimitedProtocol
+from agents.web.console.last_hour import WATCHED_S
 from agents.web.parts import Parts
 from agents.web.people.first_login import FirstLogin
 
@@ -75,8 +77,6 @@ SUMS_EVERY_S, SUMS_STOP_S = 20.0, 5.0
 """Seconds between two looks for hours that are over, and for an hour under way to end."""
 DAYS_EVERY_S, DAYS_AGAIN_S = 60.0, 1800.0
 """Seconds between two looks for days that are over, and for late rows of those that are in files."""
-RETRY_S, RETRY_MAX_S = 2.0, 60.0
-"""The scheduler looks for its database after so many seconds, twice as many each time up to the most."""
 _log = structlog.get_logger()
 
 
@@ -411,6 +411,23 @@ class DaysThread(RepeatingThread):
                 self._files.write(first_day, stopped=self._stop.is_set)
         except AgentsError as error:
             _log.error("days_not_written", error=str(error))
+
+
+class RatesThread(RepeatingThread):
+    """Reads what the processes count, for the last hour of the console's first page."""
+
+    def __init__(self, parts: Parts) -> None:
+        super().__init__("rates", WATCHED_S, WATCHED_S)
+        self._parts = parts
+
+    def step(self) -> None:
+        """Read, where it is time to."""
+        self._parts.last_hour.read_when_due(self._parts.metrics)
+
+    def stop(self) -> None:
+        """End, and write down what is known."""
+        super().stop()
+        self._parts.last_hour.write()
 
 
 class WeekThread(RepeatingThread):

@@ -9,7 +9,6 @@ in the kernel and is answered, and the memory with all that is seen and not yet 
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import gc
 import json
 import os
@@ -29,7 +28,11 @@ import structlog
 from agents.core.errors import AgentsError, SettingsError, UsageError
 from agents.dns.message import QR
 from agents.runtime import warmup
-from agents.runtime.detector_process import JudgeParts, run_detector
+from agents.runtime.bus.network_mirror import Detecting, run_mirror
+from agents.runtime.bus.publisher_process import BATCH_MAX, BATCH_WAIT_S, Publishing, run_publisher
+from agents.runtime.bus.worker_process import run_worker
+from agents.runtime.judging.judge import JudgeParts
+from agents.runtime.judging.loop import run_detector
 from agents.runtime.listener_process import (
     COLLECTOR,
     RECEIVER,
@@ -39,7 +42,7 @@ from agents.runtime.listener_process import (
     follow,
     receive,
 )
-from agents.runtime.privileges import PRIVILEGED_PORTS, User, become, drop_capabilities
+from agents.runtime.privileges import LIBC, PRIVILEGED_PORTS, User, become, drop_capabilities
 from agents.runtime.several.exchange import Several
 from agents.runtime.several.network_process import NETWORK_PROCESS, run_network
 from agents.runtime.signals import ENDING, Beat, Signals
@@ -67,12 +70,11 @@ AT_ONCE_S = 1.0
 LOOK_S = 0.1
 WATCH_S = 1.0
 """Each listener is asked so often, and each process looked at."""
-DETECTOR = "detector"
-"""Name of the process that judges."""
+DETECTOR, PUBLISHER = "detector", "publisher"
+"""Names of the process that judges, and of the one in its place that sends to where that is done."""
 _SIGNALS = {*ENDING, signal.SIGCHLD}
 _PR_SET_PDEATHSIG = 1  # prctl(2)
 _QUESTION = b"\0\0\1\0\0\1\0\0\0\0\0\0\0\0\2\0\1"  # RFC 1035 section 4.1: . NS IN
-_LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
 _log = structlog.get_logger()
 
 
@@ -100,8 +102,8 @@ class Child:
 class Plan:
     """What a supervisor runs: listeners, a collector, a receiver, a detector, and others by name.
 
-    Of the first three there is one at least. judge_parts: called in the detector. optional: others that may fail to
-    start without holding up an answer.
+    Of the first three there is one at least, but where `detecting` is set. judge_parts: called in the detector.
+    optional: others that may fail to start without holding up an answer.
     """
 
     listener: ListenerConfig | None
@@ -117,12 +119,22 @@ class Plan:
     collecting: Collecting | None = None
     receiving: Receiving | None = None
     several: Several | None = None  # detectors, in place of one with `judge_parts`
+    publishing: Publishing | None = None  # in place of a detector: others judge
+    detecting: Detecting | None = None  # detectors of what is heard elsewhere
 
     @property
     def names(self) -> list[str]:
         """Names of the processes that hear queries."""
         listeners = self.listener.names if self.listener else ()
         return [*listeners, *[COLLECTOR] * bool(self.collecting), *[RECEIVER] * bool(self.receiving)]
+
+    @property
+    def judging(self) -> list[str]:
+        """Names of the processes that judge, or send to where that is done."""
+        if self.publishing is not None:
+            return [PUBLISHER]
+        many = self.several or self.detecting
+        return [DETECTOR] if many is None else [*many.exchange.names, NETWORK_PROCESS]
 
 
 def supervise(plan: Plan, ready: Callable[[], None]) -> int:
@@ -134,7 +146,7 @@ def supervise(plan: Plan, ready: Callable[[], None]) -> int:
     sockets = _held(plan)
     warmup.up(lambda text: _log.info("kernels_compiling", note=text))
     warmup.judging()  # once, and all that is forked has it
-    if plan.several is not None:
+    if plan.several is not None or plan.detecting is not None:
         warmup.sharing()
     if config:
         warmup.listening()
@@ -142,9 +154,12 @@ def supervise(plan: Plan, ready: Callable[[], None]) -> int:
     pairs = sockets.listeners[0].pairs if sockets.listeners else ()
     addresses = [f"{sock.getsockname()[0]} port {sock.getsockname()[1]}" for sock, _ in pairs]
     others = [(*one, True) for one in plan.others] + [(*one, False) for one in plan.optional]
-    judging = [DETECTOR] if plan.several is None else [*plan.several.exchange.names, NETWORK_PROCESS]
+    judging = plan.judging
     children, count = [*names, *judging, *(name for name, _, _ in others)], max(len(judging) - 1, 1)
-    stream = SharedStream(len(names), plan.queue_max, children, plan.batch_max, plan.batch_wait_s, count)
+    most, wait_s = plan.batch_max, plan.batch_wait_s
+    if plan.publishing is not None:
+        most, wait_s = max(most, BATCH_MAX), max(wait_s, BATCH_WAIT_S)
+    stream = SharedStream(max(len(names), 1), plan.queue_max, children, most, wait_s, count)
     signals = Signals(_SIGNALS)
     supervisor = ListeningSupervisor(
         signals,
@@ -174,9 +189,18 @@ def supervise(plan: Plan, ready: Callable[[], None]) -> int:
 
 
 def _judging(plan: Plan, stream: SharedStream, sockets: HeldSockets) -> list[Child]:
-    """The processes that judge: a detector, or several and then the one that counts for all of them."""
-    if plan.several is None:
-        works: list[tuple[str, Work]] = [(DETECTOR, partial(run_detector, stream, plan.names, plan.judge_parts))]
+    """The processes that judge: a detector, or several and then the one that counts for all of them; or a publisher."""
+    if plan.publishing is not None:
+        works: list[tuple[str, Work]] = [(PUBLISHER, partial(run_publisher, plan.publishing, stream, plan.names))]
+    elif plan.detecting is not None:
+        detecting = plan.detecting
+        works = [
+            (name, partial(run_worker, detecting.working, name, stream.of(number)))
+            for number, name in enumerate(detecting.exchange.names)
+        ]
+        works.append((NETWORK_PROCESS, partial(run_mirror, detecting, stream)))
+    elif plan.several is None:
+        works = [(DETECTOR, partial(run_detector, stream, plan.names, plan.judge_parts))]
     else:
         several, works = plan.several, []
         for number, name in enumerate(several.exchange.names):
@@ -200,6 +224,8 @@ def _give_up_rights(plan: Plan) -> None:
 
 
 def _tell_started(plan: Plan, addresses: Sequence[str]) -> None:
+    if plan.detecting:
+        _log.info("detectors_started", processes=len(plan.detecting.exchange.names))
     if plan.listener:
         _log.info("listener_started", addresses=addresses, processes=len(plan.listener.names))
     if plan.collecting:
@@ -544,9 +570,9 @@ def _ended(child: Child) -> bool:
 
 def _end_with(parent: int) -> None:
     """Let the kernel end this process when its parent ends, however that ends; Linux alone does so."""
-    if _LIBC is None:
+    if LIBC is None:
         return
-    _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:
         os._exit(1)
 

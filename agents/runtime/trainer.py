@@ -17,11 +17,14 @@ from agents.core.errors import TrainingError
 from agents.core.protocols import ModelType, ScoringModel
 from agents.core.types import Sample
 from agents.learning.baseline import benign_names, sample_of
+from agents.learning.images.image_model import ImageModel, fitted_images, load_image_model
 from agents.learning.run import TrainRequest, TypeResult
+from agents.learning.sequences.bounds import SequenceBounds
 from agents.learning.sequences.gru import SequenceModel
-from agents.learning.sequences.learning import LearntSequences, learn_sequences
+from agents.learning.sequences.learning import Compare, LearntSequences, learn_sequences
 from agents.learning.sequences.steps import Windows
 from agents.learning.type_comparison import Scene, TypeParams, compare_types
+from agents.scoring.types.base import Rows
 
 Made = TypeVar("Made")
 
@@ -69,22 +72,50 @@ def compare_spawned(
 
 
 def learn_sequences_spawned(
-    params: Mapping[str, Any], windows: Windows, epochs: int, in_use: SequenceModel | None
+    params: Mapping[str, Any],
+    bounds: SequenceBounds,
+    compare: Compare | None,
+    windows: Windows,
+    epochs: int,
+    in_use: SequenceModel | None,
 ) -> LearntSequences:
     """As learning.sequences, in a process of its own. What it learns from goes through a pipe, and never to a disk."""
-    found = _spawned("train the sequence model", _tried, windows, epochs, params, in_use)
+    found = _spawned("train the sequence model", _tried, windows, epochs, params, in_use, bounds, compare)
     if isinstance(found, str):
         said = "cannot train the sequence model: "
         raise TrainingError(said + found.removeprefix(said))
     return found
 
 
+def fit_images_spawned(params: Mapping[str, Any], kind: str, learn: Rows, calibrate: Rows, seed: int) -> ImageModel:
+    """As images.image_model.fitted_images, in a process of its own. Raises TrainingError."""
+    data = _spawned("learn images of flows", _fitted_images, kind, params, learn, calibrate, seed)
+    if isinstance(data, str):
+        raise TrainingError(data)
+    return load_image_model(data)
+
+
+def _fitted_images(kind: str, params: Mapping[str, Any], learn: Rows, calibrate: Rows, seed: int) -> bytes | str:
+    """The model, or why there is none."""
+    try:
+        return fitted_images(kind, params, learn, calibrate, seed).to_bytes()
+    except TrainingError as error:
+        return str(error)
+    except MemoryError:
+        return "cannot learn images of flows: out of memory"
+
+
 def _tried(
-    windows: Windows, epochs: int, params: Mapping[str, Any], in_use: SequenceModel | None
+    windows: Windows,
+    epochs: int,
+    params: Mapping[str, Any],
+    in_use: SequenceModel | None,
+    bounds: SequenceBounds,
+    compare: Compare | None,
 ) -> LearntSequences | str:
     """What was learnt, or why nothing was: JAX has errors of its own, and what judges must not end by them."""
     with ThreadPoolExecutor(1) as pool:
-        done = pool.submit(learn_sequences, windows, epochs, params, in_use)
+        done = pool.submit(learn_sequences, windows, epochs, params, in_use, bounds=bounds, compare=compare)
         error = done.exception()
     return done.result() if error is None else str(error).partition("\n")[0] or type(error).__name__
 

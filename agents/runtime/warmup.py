@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import os
 import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import closing, suppress
 from pathlib import Path
 from struct import pack
@@ -157,15 +160,35 @@ def reading() -> None:
 
 LOADS = (judging, sharing, listening, scanning, reading, receiving, storing)
 """All there is to load."""
+_ASIDE = (listening, scanning)
+"""What a second process loads where the machine has a processor for it: nearly half of all, with kernels in common."""
+
+
+def _load_each(loads: Iterable[Callable[[], None]]) -> None:
+    for load in loads:
+        load()
+
+
+def _load_all() -> None:
+    """Load everything, by two processes: the compiler uses one processor, and holds a lock against threads."""
+    if len(os.sched_getaffinity(0)) < 2:
+        _load_each(LOADS)
+        return
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+        aside = pool.submit(_load_each, _ASIDE)
+        _load_each([load for load in LOADS if load not in _ASIDE])
+        aside.result()
+    _load_each(_ASIDE)  # they are kept by now, but for one that both processes wrote at once
 
 
 def main() -> int:
     """Compile what is not compiled yet, all of it; what was kept of other versions goes."""
     if COMPILED and KEPT is not None:
-        if not jit.warm_mark(KEPT).exists():
+        if jit.warm_mark(KEPT).exists():
+            _load_each(LOADS)
+        else:
             print(f"dns-tunnel: {NOTE}", file=sys.stderr, flush=True)
-        for load in LOADS:
-            load()
+            _load_all()
         with suppress(OSError):  # no room: it is tried again
             jit.warm_mark(KEPT).touch()
             jit.prune_caches(KEPT)

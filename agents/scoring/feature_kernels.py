@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 
 from agents.core.jit import kernel
+from agents.dns.characters import DASH, LOWER_A, LOWER_W, UNDERSCORE
 
 DIGIT, HEX, LETTER, VOWEL, CONSONANT, HOST = 1, 2, 4, 8, 16, 32
 """Classes of bytes, bits."""
 FULL = 40
 """A label with more bytes counts as full."""
-_A, _W, _DASH, _UNDERSCORE = 0x61, 0x77, 0x2D, 0x5F
 _FEW, _SHORT = 4, 8
 """With fewer letters or pairs, or in a shorter label, a share takes the value of words."""
 _WORDS_VOWELS, _WORDS_DISTINCT = 0.4, 0.7
@@ -61,7 +61,7 @@ def _look(data: Any, start: Any, end: Any, classes: Any, rare: Any, seen: Any) -
         digits, letters, hexes = digits + digit, letters + letter, hexes + is_hex
         vowels += (kind & VOWEL) != 0
         strange += (kind & HOST) == 0
-        hyphens += byte in (_DASH, _UNDERSCORE)
+        hyphens += byte in (DASH, UNDERSCORE)
         repeats += byte == last
         digit_run = digit_run + 1 if digit else 0
         hex_run = hex_run + 1 if is_hex else 0
@@ -71,7 +71,7 @@ def _look(data: Any, start: Any, end: Any, classes: Any, rare: Any, seen: Any) -
         most_consonant, most_same = max(most_consonant, consonant_run), max(most_same, same)
         if letter and before & LETTER:
             pairs += 1
-            rares += np.int64(rare[(last - _A) * 26 + byte - _A])
+            rares += np.int64(rare[(last - LOWER_A) * 26 + byte - LOWER_A])
         changes += (letter and (before & DIGIT) != 0) or (digit and (before & LETTER) != 0)
         before, last = kind, byte
     seen[_DIGITS] += digits
@@ -92,7 +92,7 @@ def _look(data: Any, start: Any, end: Any, classes: Any, rare: Any, seen: Any) -
 
 @kernel
 def _is_www(data: Any, start: Any, end: Any) -> Any:
-    return end - start == 3 and data[start] == _W and data[start + 1] == _W and data[start + 2] == _W
+    return end - start == 3 and data[start] == LOWER_W and data[start + 1] == LOWER_W and data[start + 2] == LOWER_W
 
 
 @kernel

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -33,6 +34,7 @@ class Lexical:
     form: NDArray[np.uint64]  # (n,): lexical_kernels.forms_of
     shape_key: NDArray[np.uint64]  # (n,): hash of the shape that numbered names share; 0 = not numbered
     digits: NDArray[np.uint64]  # (n,): packed digits (lexical_kernels.numbered_hosts); 0 = not numbered
+    scoring_s: float = 0.0  # seconds that the model took
 
     def __len__(self) -> int:
         return len(self.names)
@@ -59,10 +61,13 @@ def read_names(qnames: Sequence[bytes], model: Model, key: Key) -> Lexical:
     costs = costs_of(names, splits, model.chars.tables)
     part_key, name_key, domain_key = identities(names, splits, key)
     shape_key, digits = numbered_hosts(names, splits.cuts, key)
+    begun = time.perf_counter()
+    score = _score(model, features, costs.encoded_bits, name_key)
     return Lexical(
         names=names,
         features=features,
-        score=_score(model, features, costs.encoded_bits, name_key),
+        score=score,
+        scoring_s=time.perf_counter() - begun,
         cuts=splits.cuts,
         part_starts=splits.part_starts,
         part_bits=costs.part_bits,

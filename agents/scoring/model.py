@@ -172,5 +172,11 @@ def scorer_of(manifest: Mapping[str, Any]) -> OutlierScorer:
     raise ModelError(f"cannot use model: no detector type has the algorithm {str(manifest.get('algorithm'))[:60]!r}")
 
 
+def detector_type_name(manifest: Mapping[str, Any]) -> str:
+    """What MODEL_TYPE calls the detector type that the manifest names. Raises ModelError."""
+    kind = type(scorer_of(manifest))
+    return next(spec.name for spec in SPECS if isinstance(spec.factory(manifest.get("params", {})), kind))
+
+
 def _is_factor(value: Any) -> bool:
     return isinstance(value, int | float) and 0.1 <= value <= 10

@@ -24,12 +24,12 @@ import structlog
 
 from agents.core.errors import AgentsError, CaptureError
 from agents.core.files import PRIVATE_MODE, write_atomic
-from agents.core.types import DAY_S, QueryBatch
+from agents.core.types import DAY_S, HOUR_S, TIME_MAX, QueryBatch
 from agents.dns.drill import DRILL_REQUEST, injected, requested
 from agents.dns.message import ANSWER_TYPES_MAX
 from agents.sources import SPECS, kind_of, pihole
 from agents.sources.intake import Intake
-from agents.sources.logs.source import TIME_MAX, LogLines, Rows, log_lines, type_of
+from agents.sources.logs.source import LogLines, Rows, log_lines, type_of
 from agents.sources.origins import origin_numbers
 from agents.sources.pairs import PAIR_WAIT_S
 from agents.sources.tail import Position, TailedFile
@@ -55,7 +55,7 @@ STOP_TRIES = 100
 """At a stop, room in the ring is waited for so many times WAIT_S; the detector is still there and takes."""
 ASK_S = 5.0
 """A Pi-hole is asked so often."""
-HOUR_S, HOURS = 3600, 24
+HOURS = 24
 DAYS = 8
 """Days of the clock (UTC) that are kept: the last week reaches into so many."""
 _NUMBER = re.compile(r"[0-9]{1,9}")

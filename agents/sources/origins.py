@@ -19,7 +19,7 @@ LISTENER_NAME = "this listener"
 LOOK_S = 5.0
 """What kinds logs are is looked up so often."""
 _FILES_FROM, _LIVE_FROM = 1, 1 + COLLECT_MAX
-_KINDS = {spec.name: spec for spec in INTAKES}
+KINDS = {spec.name: spec for spec in INTAKES}
 
 
 def origin_numbers(files: Iterable[str], live: Iterable[str] = ()) -> dict[str, int]:
@@ -40,7 +40,7 @@ def losses_heard(told: Mapping[str, Any]) -> list[tuple[str, str]]:
         kinds = lines if isinstance(lines := told.get("lines"), list) else []
     elif name:
         kinds = [name]
-    for spec in [_KINDS[kind] for kind in map(str, kinds) if kind in _KINDS]:
+    for spec in [KINDS[kind] for kind in map(str, kinds) if kind in KINDS]:
         found += [(spec.summary, text) for text in spec.fidelity.losses]
     return found
 

@@ -12,9 +12,9 @@ from urllib.parse import quote
 
 from agents.core.errors import AgentsError, CaptureError
 from agents.core.text import printable
-from agents.core.types import FORWARDED, FROM_CACHE, FROM_CACHE_STALE, UNKNOWN, QueryBatch
+from agents.core.types import FORWARDED, FROM_CACHE, FROM_CACHE_STALE, TIME_MAX, UNKNOWN, QueryBatch
 from agents.sources.intake import Fidelity, Intake, Observed
-from agents.sources.logs.source import TIME_MAX, Rows, RowSource, literal
+from agents.sources.logs.source import Rows, RowSource, literal
 
 _MAGIC = b"SQLite format 3\0"
 _TYPES = (

@@ -15,10 +15,10 @@ from typing import Any
 import httpx
 
 from agents.core.text import printable
-from agents.core.types import FORWARDED, FROM_CACHE, FROM_CACHE_STALE, UNKNOWN
+from agents.core.types import FORWARDED, FROM_CACHE, FROM_CACHE_STALE, TIME_MAX, UNKNOWN
 from agents.dns.message import NOERROR, NOTIMP, NXDOMAIN, REFUSED, SERVFAIL
 from agents.sources.intake import Observed
-from agents.sources.logs.source import TIME_MAX, literal
+from agents.sources.logs.source import literal
 from agents.sources.pihole import HIDDEN, NOT_TOLD, PiHoleAwayError
 
 SETTLE_S = 2.0

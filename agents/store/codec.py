@@ -65,6 +65,8 @@ def encode(verdicts: Verdicts, features: Features | None = None) -> bytes:
     texts |= {"incidents": [incident_row(incident) for incident in verdicts.incidents]}
     if verdicts.imported_at is not None:
         texts |= {"source": verdicts.source, "imported_at": verdicts.imported_at}
+    if verdicts.fence is not None:
+        texts |= {"fence": list(verdicts.fence)}
     return pack(texts, {name: array.astype(_KINDS[name], copy=False) for name, array in arrays.items()})
 
 
@@ -78,6 +80,7 @@ def decode(data: bytes, features: Features | None = None) -> Verdicts:
             texts = json_of(arrays, "texts")
         _check(arrays, texts)
         incidents = tuple(incident_of(row) for row in texts["incidents"])
+        fence = (str(texts["fence"][0]), int(texts["fence"][1])) if "fence" in texts else None
     except ValueError as error:
         raise StoreError(f"cannot read spooled batch: {error}") from None
     starts = np.zeros(len(arrays["qname_len"]) + 1, np.int64)
@@ -108,6 +111,7 @@ def decode(data: bytes, features: Features | None = None) -> Verdicts:
         features_version=version,
         source=texts.get("source", ""),
         imported_at=texts.get("imported_at"),
+        fence=fence,
     )
 
 

@@ -9,6 +9,8 @@ from sqlalchemy import Connection
 from agents.core.errors import StoreUnusableError
 
 _SCRIPTS = Path(__file__).parent / "migrations"
+RETRY_S, RETRY_MAX_S = 2.0, 60.0
+"""Who waits for a database at its start tries again after so many seconds, twice as many each time up to the most."""
 
 
 def upgrade(connection: Connection, revision: str = "head") -> None:

@@ -144,11 +144,13 @@ LOCK_WAIT_MS = 2_000
 """How long a new day waits for whoever changes tables; until then its rows spool, and the writer goes on."""
 LOCK_KEY = 0x646E_7374
 """Advisory lock of whoever changes tables ("dnst" in ASCII)."""
+STATEMENT_S = 60
+"""Seconds that a statement may take, unless what it is for may take longer."""
 _CONNECT = {
     "connect_timeout": 3,
     "tcp_user_timeout": 10_000,  # milliseconds: a server that vanished is noticed, not waited for
     "application_name": "dns-tunnel",
-    "options": "-c statement_timeout=60000 -c timezone=UTC",
+    "options": f"-c statement_timeout={STATEMENT_S * 1000} -c timezone=UTC",
 }
 
 _COPY = {names: f"COPY queries ({', '.join(names)}) FROM STDIN (FORMAT BINARY)" for names in (COLUMNS, MARKED_COLUMNS)}
@@ -168,6 +170,10 @@ class PostgresStore(Store):
         """The driver waits for the socket, and finds it closed."""
         with suppress(psycopg2.InterfaceError, OSError), socket.socket(fileno=os.dup(driver.fileno())) as sock:
             sock.shutdown(socket.SHUT_RDWR)
+
+    def _allow(self, connection: Connection, limit_s: float) -> None:
+        if limit_s > STATEMENT_S:
+            connection.execute(text(f"SET LOCAL statement_timeout = {int(limit_s * 1000)}"))
 
     def migrate(self) -> None:
         with self._guard("open the database", LONG_S), self._writer.begin() as connection:

@@ -26,7 +26,7 @@ from sqlalchemy import (
 )
 
 from agents.core.columns import Coded, Names, coded, packed
-from agents.core.types import DAY_S, FORWARDED, FROM_CACHE, FROM_CACHE_STALE, UNKNOWN, Severity, Verdicts, clean
+from agents.core.types import DAY_S, FORWARDED, FROM_CACHE, FROM_CACHE_STALE, HOUR_S, UNKNOWN, Severity, Verdicts, clean
 from agents.dns.name import packed_texts
 
 metadata = MetaData()
@@ -101,6 +101,14 @@ BATCHES = Table(
 )
 """A batch is here if and only if its rows are: both are committed together."""
 
+SLOT_TOKENS = Table(
+    "slot_tokens",
+    metadata,
+    Column("slot", Text, primary_key=True),
+    Column("token", BigInteger, nullable=False),
+)
+"""The highest token that has written for each slot of the bus."""
+
 RUNS = Table(
     "runs",
     metadata,
@@ -127,9 +135,9 @@ LATE_HOURS = Table(
     Column("hour", Integer, primary_key=True, autoincrement=False),
     Column("version", BigInteger, nullable=False),
 )
-"""Hours (since 1970-01-01) of which live queries were written late: whoever sums hours up does it again. `version`
-grows with each batch, so that none is overlooked that comes meanwhile."""
-HOUR_S = DAY_S // 24
+"""Hours (since 1970-01-01) of which live queries were written late, or which somebody sums up: whoever sums hours up
+does it again. `version` begins at the clock's nanoseconds, so that no note has that of one that is gone, and grows with
+each batch, so that none is overlooked that comes meanwhile."""
 LATE_S = 60.0
 """A query that is written later than so many seconds after the end of its hour is late."""
 
@@ -276,7 +284,7 @@ def _random(batch_id: str, count: int) -> NDArray[np.int64]:
     return np.random.default_rng(seed).integers(0, RND_MAX, count, endpoint=True)
 
 
-_CACHED = {FORWARDED: "no", FROM_CACHE: "yes", FROM_CACHE_STALE: "stale"}
+CACHED = {FORWARDED: "no", FROM_CACHE: "yes", FROM_CACHE_STALE: "stale"}
 
 
 def stored_query_json(row: Mapping[str, Any]) -> dict[str, Any]:
@@ -297,7 +305,7 @@ def stored_query_json(row: Mapping[str, Any]) -> dict[str, Any]:
         **known,
         "rtt_ms": None if rtt is None or math.isnan(rtt) else round(rtt, 3),
         "ans_types": row["ans_types"],
-        "cached": _CACHED.get(row["cached"]),
+        "cached": CACHED.get(row["cached"]),
         "model_id": row["model_id"],
         "source": row["source"] or None,
         "imported_at": row["imported_at"],

@@ -8,7 +8,7 @@ import threading
 import time
 import uuid
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,7 +18,7 @@ import numpy as np
 import structlog
 from numpy.typing import NDArray
 
-from agents.core.errors import BatchRefusedError, QueueFullError, StoreError, StoreUnusableError
+from agents.core.errors import BatchRefusedError, FencedError, QueueFullError, StoreError, StoreUnusableError
 from agents.core.files import DiskQueue, Queued
 from agents.core.types import Incident, Verdicts
 from agents.store.codec import Features, decode, encode
@@ -52,6 +52,10 @@ class BatchWriter(Protocol):
     def rows_of_batch(self, batch_id: str, first: float, last: float) -> int: ...
 
 
+FILLING = 0.8
+"""From this share of SPOOL_MAX_MB on, what can be read again later is not read now."""
+
+
 @dataclass(slots=True)
 class SpoolCounts:
     """Queries, but for `damaged`, which counts files. replayed is also a part of spooled.
@@ -76,6 +80,10 @@ def _queue(folder: Path, max_bytes: int) -> DiskQueue:
         raise StoreError(f"cannot use spool {folder}: {error.strerror}") from None
 
 
+def _whole(verdicts: Verdicts) -> tuple[Verdicts]:
+    return (verdicts,)
+
+
 class SpoolingSink:
     """A Sink that keeps what the store does not take. Raises StoreError when the spool cannot be opened."""
 
@@ -90,10 +98,13 @@ class SpoolingSink:
         retry_s: float = 5.0,
         features: Features | None = None,
         write_wait_s: float = WRITE_WAIT_S,
+        parts: Callable[[Verdicts], Iterable[Verdicts]] | None = None,
     ) -> None:
-        """features: how they are computed again, so that the disk need not hold them."""
+        """features: how they are computed again, so that the disk need not hold them. parts: how verdicts are divided
+        that not all have one fence."""
         self.counts = SpoolCounts()
-        self._features = features
+        self._features, self._parts = features, parts or _whole
+        self.fenced: set[str] = set()  # slots for which something was refused: another detector has them
         self._store, self._write_wait_s = store, write_wait_s
         self._writer = ThreadPoolExecutor(1, "writer")
         self._writing: Future[int] | None = None  # a batch that took too long and is on disk by now
@@ -119,12 +130,21 @@ class SpoolingSink:
         return len(self._spool)
 
     @property
+    def is_filling(self) -> bool:
+        """Whether most of the disk's share is in use: who can wait should."""
+        return self._spool.share_full > FILLING
+
+    @property
     def alive(self) -> bool:
         """Whether the thread that writes what waits lives."""
         return self._thread.is_alive()
 
     def accept(self, verdicts: Verdicts) -> None:
         """Store the batch, or keep it on disk; a batch that neither takes is counted as lost."""
+        for part in self._parts(verdicts):
+            self._accept(part)
+
+    def _accept(self, verdicts: Verdicts) -> None:
         batch_id = verdicts.batch_id or uuid.uuid4().hex
         with self._lock:
             verdicts = self._with_owed(verdicts)
@@ -168,6 +188,8 @@ class SpoolingSink:
             self.counts.stored += written
             self.counts.already += len(verdicts) - written
             self._kept()
+        except FencedError:
+            self._leave(verdicts)
         except BatchRefusedError as error:
             self._lose(len(verdicts), str(error))
         except TimeoutError:  # it may be stored yet: the store keeps one id once
@@ -178,6 +200,12 @@ class SpoolingSink:
             self._tell_away(error)
             return False
         return True
+
+    def _leave(self, verdicts: Verdicts) -> None:
+        """Leave a batch to the detector that has its slot now."""
+        assert verdicts.fence is not None
+        self.fenced.add(verdicts.fence[0])
+        self.counts.already += len(verdicts)
 
     def note_away(self, error: StoreError) -> None:
         """Somebody else found the store away: tell it as if a batch had."""
@@ -278,6 +306,11 @@ class SpoolingSink:
         except BatchRefusedError as error:
             if len(found) > 1:
                 return all(self._replay([each]) for each in found)
+            if isinstance(error, FencedError):
+                with self._lock:
+                    self._leave(found[0][0])
+                    self._spool.done(found[0][1])
+                return True
             self._set_aside(found[0][1], str(error))
             return True
         except StoreError:

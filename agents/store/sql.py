@@ -33,7 +33,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.exc import DataError, DisconnectionError, IntegrityError, SQLAlchemyError
 
-from agents.core.errors import BatchRefusedError, StoreError, UsageError
+from agents.core.errors import BatchRefusedError, FencedError, StoreError, UsageError
 from agents.core.types import (
     DAY_S,
     Incident,
@@ -56,6 +56,7 @@ from agents.store.rows import (
     LATE_HOURS,
     QUERIES,
     RUNS,
+    SLOT_TOKENS,
     TS_MAX,
     Columns,
     days_of,
@@ -68,7 +69,9 @@ from agents.store.rows import (
 
 _Q = QUERIES.c
 _I = INCIDENTS.c
-_PAGE = [column for column in _Q if column.name not in {"features", "features_version", "rnd", "batch_id", "day"}]
+PAGE_COLUMNS = [
+    column for column in _Q if column.name not in {"features", "features_version", "rnd", "batch_id", "day"}
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,7 +147,7 @@ def rows_of(
         ts, row_id = position_of(cursor)
         conditions += [_Q.day <= _day(ts), _Q.ts <= ts, or_(_Q.ts < ts, _Q.id < row_id)]
     order = [desc(_Q.ts), desc(_Q.id)] if first is None else [first, desc(_Q.ts)]
-    statement = select(*_PAGE).where(*conditions).order_by(*order).limit(limit)
+    statement = select(*PAGE_COLUMNS).where(*conditions).order_by(*order).limit(limit)
     return [dict(row) for row in connection.execute(statement).mappings()]
 
 
@@ -267,6 +270,10 @@ class Store(ABC):
             raise DisconnectionError from None
 
     @abstractmethod
+    def _allow(self, connection: Connection, limit_s: float) -> None:
+        """Let each statement of a transaction take as long."""
+
+    @abstractmethod
     def migrate(self) -> None:
         """Bring the tables to the newest revision. Safe when several processes do it at once."""
 
@@ -372,6 +379,7 @@ class Store(ABC):
         with self._guard("write a batch", WRITE_S if len(batches) == 1 else MERGED_S):
             self._prepare(sorted(days))
             with self._writer.begin() as connection:
+                self._check_fences(connection, {one.fence for one, _ in batches if one.fence is not None})
                 claimed = self._claim(connection, [batch_id for _, batch_id in batches])
                 new = [one for one in batches if one[1] in claimed]
                 parts = [query_columns(verdicts, batch_id) for verdicts, batch_id in new if len(verdicts)]
@@ -380,6 +388,24 @@ class Store(ABC):
                     self._note_late(connection, [verdicts for verdicts, _ in new])
                 self._put_incidents(connection, [incident for verdicts, _ in new for incident in verdicts.incidents])
         return sum(len(verdicts) for verdicts, _ in new)
+
+    def _check_fences(self, connection: Connection, fences: set[tuple[str, int]]) -> None:
+        """Raise FencedError where a newer token has written for a slot; else note that these have."""
+        for slot, token in sorted(fences):
+            known = select(SLOT_TOKENS.c.token).where(SLOT_TOKENS.c.slot == slot).with_for_update(read=True)
+            if connection.execute(known).scalar() == token:
+                continue
+            if not connection.execute(self._fencing, {"slot": slot, "token": token}).rowcount:
+                raise FencedError(f"cannot write for slot {slot}: another detector has taken it over")
+
+    @cached_property
+    def _fencing(self) -> Insert:
+        statement = self.upsert(SLOT_TOKENS)
+        new = statement.excluded
+        fencing: Insert = statement.on_conflict_do_update(
+            index_elements=["slot"], set_={"token": new.token}, where=new.token >= SLOT_TOKENS.c.token
+        )
+        return fencing
 
     def rows_of_batch(self, batch_id: str, first: float, last: float) -> int:
         """How many rows are stored under this id; first and last: Unix seconds that the batch lies between."""
@@ -398,7 +424,7 @@ class Store(ABC):
         now = time.time()
         late = set[int]().union(*(late_hours(one, now) for one in parts))
         if late:  # sorted: one order for all writers, no deadlock
-            connection.execute(self._noting_late, [{"hour": hour, "version": 1} for hour in sorted(late)])
+            connection.execute(self._noting_late, [{"hour": hour, "version": time.time_ns()} for hour in sorted(late)])
 
     @cached_property
     def _noting_late(self) -> Insert:
@@ -464,11 +490,6 @@ class Store(ABC):
         wanted = Filter(client, domain, severities, since, until, open_only, source)
         with self.reading("read incidents") as connection:
             return incidents(connection, wanted, limit)
-
-    def incident_count(self) -> int:
-        """How many incidents are kept."""
-        with self.reading("read incidents") as connection:
-            return int(connection.execute(select(func.count()).select_from(INCIDENTS)).scalar_one())
 
     def incident(self, client: str, domain: str) -> Incident | None:
         """The newest incident of a client and a domain."""
@@ -552,12 +573,14 @@ class Store(ABC):
     def reading(self, what: str, limit_s: float = READ_S) -> Iterator[Connection]:
         """A transaction that reads; what: the end of "cannot …" in a StoreError."""
         with self._guard(what, limit_s), self._engine.begin() as connection:
+            self._allow(connection, limit_s)
             yield connection
 
     @contextmanager
     def writing(self, what: str, limit_s: float = WRITE_S) -> Iterator[Connection]:
         """A transaction that writes; what: the end of "cannot …" in a StoreError."""
         with self._guard(what, limit_s), self._writer.begin() as connection:
+            self._allow(connection, limit_s)
             yield connection
 
     @contextmanager

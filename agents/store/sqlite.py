@@ -73,6 +73,9 @@ class SqliteStore(Store):
     def _cut(self, driver: Any) -> None:
         driver.interrupt()
 
+    def _allow(self, connection: Connection, limit_s: float) -> None:
+        """No statement has a limit of its own."""
+
     def _make_private(self, *_: object) -> None:
         """SQLite would let everybody read a file that it makes; what it makes beside one has the same mode."""
         with suppress(OSError):  # where none can be made, connecting says so

@@ -13,8 +13,21 @@ from typing import NamedTuple
 
 from agents.stream.ring import Ring, barrier
 
-TOTALS = ("scored", "stored", "spooled", "sampled_out", "lost", "unexplained")
-"""Queries since the start of the first process. scored = stored + spooled + sampled_out + lost."""
+TOTALS = (
+    "scored",
+    "stored",
+    "spooled",
+    "sampled_out",
+    "lost",
+    "unexplained",
+    "suspicious",
+    "high",
+    "critical",
+    "timed",
+    "answer_us",
+)
+"""Queries since the start of the first process. scored = stored + spooled + sampled_out + lost. Of those scored, some
+are SUSPICIOUS, HIGH or CRITICAL; of `timed` it is known how long their answers took: microseconds in all."""
 CARRIED = (
     "replayed",
     "damaged",

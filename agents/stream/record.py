@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from agents.core.column_kernels import Key, hash_pieces
 from agents.core.columns import Coded, distinct_rows, gathered
+from agents.core.text import MAPPED
 from agents.core.types import FORWARDED, UNKNOWN, QueryBatch
 from agents.dns.message import ANSWER_TYPES_MAX, type_name
 from agents.dns.name import NAME_MAX
@@ -46,7 +47,6 @@ _PACKED = struct.Struct(f"=dqQfiiiiiHh{2 * ANSWER_TYPES_MAX}s16sB{NAME_MAX}sbB3x
 """RECORD as a struct: the quickest way to write a single record."""
 assert RECORD.fields is not None
 _QNAME_AT = RECORD.fields["qname"][1]
-_MAPPED = bytes(10) + b"\xff\xff"
 ANSWER_KEY: Key = secrets.randbits(63), secrets.randbits(63)
 """Key of `ans_hash`, of all processes that one supervisor forks: without it, an attacker cannot make new data look
 known. After a restart, data that was known counts once more."""
@@ -57,14 +57,14 @@ _KEY = np.uint64(secrets.randbits(64)), np.uint64(secrets.randbits(64))
 @lru_cache(maxsize=65_536)
 def client_text(address: bytes) -> str:
     """Textual form of 16 address bytes."""
-    if address.startswith(_MAPPED):
+    if address.startswith(MAPPED):
         return socket.inet_ntoa(address[12:])
     return str(ipaddress.IPv6Address(address))
 
 
 def mapped(address: bytes) -> bytes:
     """The 16 bytes of an address of 4 or 16 bytes."""
-    return _MAPPED + address if len(address) == 4 else address
+    return MAPPED + address if len(address) == 4 else address
 
 
 @lru_cache(maxsize=65_536)

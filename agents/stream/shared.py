@@ -214,6 +214,11 @@ class SharedStream:
 
         A batch that a killed process had begun comes first, under the same id.
         """
+        intent = self.begun(stop)
+        return None if intent is None else self._taken(intent)
+
+    def begun(self, stop: threading.Event) -> Intent | None:
+        """The intent of the batch that `take` would return; `records` has what it is about."""
         intent = self.ledger.resume()
         if intent is None:
             self._wait(stop)
@@ -221,7 +226,7 @@ class SharedStream:
             if not self.waiting:
                 return None
             intent = self.ledger.begin(self.shares(self._batch_max))
-        return self._taken(intent)
+        return intent
 
     @property
     def take_s(self) -> float:

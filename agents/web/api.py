@@ -19,6 +19,7 @@ from agents.web.schemas import (
     ChannelsTested,
     ChannelTested,
     Health,
+    HostsOnBus,
     ModelsAnswer,
     Problem,
     QueryList,
@@ -94,6 +95,12 @@ async def health(request: Request) -> Health:
 
 def _silent(name: str, probe: Probe[Any]) -> dict[str, Any]:
     return {"ok": False, "error": f"cannot reach the {name}: no answer for {probe.waited_s:.0f} s"}
+
+
+@router.get("/hosts", summary="Which host on a bus runs which model")
+def hosts(request: Request) -> HostsOnBus:
+    """As the scheduler of this installation has heard last; none where there is no bus (STREAM)."""
+    return HostsOnBus.model_validate(parts_of(request).hosts())
 
 
 @router.get("/queries", summary="Stored queries, newest first")

@@ -14,10 +14,20 @@ from agents.store.people.roles import AccessScope
 from agents.web import api, errors, learning, metrics, pages, reviews
 from agents.web.auth import Gatekeeper, needs
 from agents.web.blocking import blocks
-from agents.web.console import hunt_pages, hunting, incident_pages, incidents, live, services, weekly
+from agents.web.console import (
+    components,
+    hunt_pages,
+    hunting,
+    incident_pages,
+    incidents,
+    live,
+    present,
+    services,
+    weekly,
+)
 from agents.web.fleet import exchange, status
 from agents.web.headers import SafeHeaders
-from agents.web.models import versions
+from agents.web.models import learnt, staged, versions
 from agents.web.parts import Parts
 from agents.web.people import login, people_pages, tokens, users
 
@@ -36,12 +46,16 @@ _ROUTERS = (
     (incidents.router, AccessScope.TRIAGE),
     (incidents.views_router, AccessScope.TRIAGE),
     (hunting.router, AccessScope.OPERATE),
+    (components.router, AccessScope.OPERATE),
+    (present.router, AccessScope.OPERATE),
     (weekly.router, AccessScope.OPERATE),
     (services.router, AccessScope.TRIAGE),
     (learning.router, AccessScope.OPERATE),
     (reviews.router, AccessScope.TRIAGE),
     (blocks.router, AccessScope.OPERATE),
+    (staged.router, AccessScope.OPERATE),
     (versions.router, AccessScope.OPERATE),
+    (learnt.router, AccessScope.OPERATE),
 )
 """Routes of the API, each with the scope of what changes something; what only reads needs READ."""
 
@@ -58,10 +72,7 @@ def create_app(parts: Parts) -> FastAPI:
         middleware=[Middleware(SafeHeaders)],
         exception_handlers=errors.HANDLERS,
     )
-    app.state.parts = parts
-    app.state.gate = Gatekeeper(parts)
-    app.state.strip = live.LiveStrip(parts)
-    app.state.closing = threading.Event()  # set when the server is about to end: streams end then
+    attach(app, parts)
     app.include_router(api.open_router)
     for router, changing in _ROUTERS:
         app.include_router(router, dependencies=[needs(changing)])
@@ -81,12 +92,22 @@ def create_app(parts: Parts) -> FastAPI:
     app.include_router(services.page_router)
     app.include_router(reviews.page_router)
     app.include_router(blocks.page_router)
+    app.include_router(staged.page_router)
     app.include_router(versions.page_router)
+    app.include_router(learnt.page_router)
     app.include_router(learning.page_router)
     app.include_router(status.page_router)
     app.mount("/static", StaticFiles(directory=str(resources.files("agents.web") / "static")), name="static")
     _describe(app)
     return app
+
+
+def attach(app: FastAPI, parts: Parts) -> None:
+    """Give an application its collaborators, and nothing of those that it had. Raises ValueError for an empty token."""
+    app.state.parts = parts
+    app.state.gate = Gatekeeper(parts)
+    app.state.strip = live.LiveStrip(parts)
+    app.state.closing = threading.Event()  # set when the server is about to end: streams end then
 
 
 def _describe(app: FastAPI) -> None:

@@ -12,15 +12,18 @@ import secrets
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Annotated, Any
+from weakref import WeakValueDictionary
 
 import structlog
 from fastapi import Depends, HTTPException, Request, Security
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
 from agents.core.errors import StoreError
+from agents.core.text import ip_of
 from agents.store.people.roles import AccessScope, Role
 from agents.store.people.sessions import SESSION_S, UserSession, hash_of
 from agents.store.people.tokens import FORM, ApiToken
@@ -85,6 +88,7 @@ class Gatekeeper:
         self._parts, self._token = parts, parts.token.encode()
         self._key = hashlib.scrypt(self._token, salt=b"dns-tunnel session", n=2**14, r=8, p=1)
         self.attempts, self.checks = Attempts(), asyncio.Semaphore(CHECKS_MAX)
+        self.known_checks = Turns()  # of known browsers: strangers' passwords keep none waiting
         self._guard = threading.Lock()
         self._by_token: dict[str, Person] = {}  # sessions of the API token, by the hash of their secret
         self._known: OrderedDict[str, tuple[float, _Found]] = OrderedDict()
@@ -171,9 +175,17 @@ class Gatekeeper:
     def _mac(self, said: str) -> str:
         return hmac.new(self._key, said.encode(), hashlib.sha256).hexdigest()
 
+    def browser_mac(self, name: str, said: str, mark: str = "") -> str:
+        """What a browser can only have that logged in as this user here. mark: ends with the user's password."""
+        return self._mac(f"browser {said} {mark} {name}")
+
     def form_key(self, request: Request) -> str:
         """What a form of this session's pages holds, so that no other site can send it: a MAC of the cookie."""
-        return self._mac("form " + request.cookies.get(COOKIE, ""))
+        return self.form_key_of(request.cookies.get(COOKIE, ""))
+
+    def form_key_of(self, cookie: str) -> str:
+        """The same of a browser that has only now been given this cookie."""
+        return self._mac("form " + cookie)
 
     def sign(self, request: Request, said: Mapping[str, str]) -> str:
         """A MAC of what this session is told on the page that it is led to, so that no link can put words there."""
@@ -218,11 +230,10 @@ def address_of(request: Request) -> str:
     """Who asks, as attempts are counted: an IPv4 address, or the /64 of an IPv6 address (RFC 4291 2.5.1)."""
     host = request.client.host if request.client else ""
     try:
-        address = ipaddress.ip_address(host.partition("%")[0])
+        address = ip_of(host)
     except ValueError:
         return host
-    mapped = getattr(address, "ipv4_mapped", None) or address
-    return str(mapped) if mapped.version == 4 else str(ipaddress.ip_network((mapped, 64), strict=False))
+    return str(address) if address.version == 4 else str(ipaddress.ip_network((address, 64), strict=False))
 
 
 class Attempts:
@@ -246,6 +257,24 @@ class Attempts:
         """The last one was not wrong."""
         if times := self._wrong.get(address):
             self._wrong[address] = times[:-1]
+
+
+class Turns:
+    """One at a time, and of each name one that waits for that: whoever sends many for a name keeps no others waiting.
+
+    Of one event loop. The others of a name wait for each other.
+    """
+
+    def __init__(self) -> None:
+        self._one = asyncio.Semaphore(1)
+        self._of_names: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+
+    @asynccontextmanager
+    async def turn(self, name: str) -> AsyncIterator[None]:
+        """Wait for a turn, and have it."""
+        of_name = self._of_names.setdefault(name, asyncio.Lock())
+        async with of_name, self._one:
+            yield
 
 
 def gate_of(request: Request) -> Gatekeeper:

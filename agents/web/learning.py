@@ -7,19 +7,24 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fastapi import APIRouter, Depends, Request, Response
+from markupsafe import Markup
 
 from agents.core.errors import AgentsError, UsageError
-from agents.store.feedback.reviews import TEXT_MAX_REASON, said_text
+from agents.core.text import said_text
+from agents.store.feedback.reviews import TEXT_MAX_REASON
 from agents.store.people.roles import AccessScope
 from agents.web.api import PROBLEMS, Limit, known_parameters
 from agents.web.auth import author_of, noted
 from agents.web.charts.learning import labels_chart, measures_chart, origins_of, progress_bar
+from agents.web.console.notices import led_to, noticed
 from agents.web.pages import InSession, page, sent_form
-from agents.web.parts import parts_of
+from agents.web.parts import LEARNT_NAMES, parts_of
 from agents.web.schemas import (
     CycleAsked,
+    CycleHistory,
     CycleStart,
     CycleStatus,
+    FeatureStoreAnswer,
     LearningBack,
     LearningHistory,
     LearningStarted,
@@ -33,6 +38,7 @@ LEARNING_FORM_MAX = 4096
 CYCLES_ON_PAGE, CYCLES_DRAWN = 20, 200
 LIVE_PHASES = ("collecting", "training")
 """While a cycle does this, the page loads itself again."""
+NOTHING_JUDGES: dict[int | str, dict[str, Any]] = {409: {"model": Problem}}
 page_router = APIRouter(include_in_schema=False)
 router = APIRouter(prefix="/learning", responses=PROBLEMS, dependencies=[Depends(known_parameters)])
 
@@ -49,6 +55,12 @@ def learning_history(request: Request, limit: Limit = 10) -> LearningHistory:
     learner = parts_of(request).learner
     found = [dict(one) for one in learner.history(limit)]
     return LearningHistory(total_cycles=learner.status()["total_training_cycles"], history=found)
+
+
+@router.get("/store", summary="What the feature store holds")
+def learning_store(request: Request) -> FeatureStoreAnswer:
+    """Flow-hours, the weeks that are represented, their bytes, and labels by origin."""
+    return FeatureStoreAnswer.model_validate(parts_of(request).flows.kept())
 
 
 @router.post("/train-now", status_code=202, summary="Learn now", responses={409: {"model": Problem}})
@@ -79,18 +91,15 @@ def _switched(request: Request, on: bool) -> LearningStatus:
 
 @router.post("/rollback", summary="Use the model before this one again", responses={409: {"model": Problem}})
 def learning_rollback(request: Request, sent: LearningBack) -> LearningTakenBack:
-    """The flow model, or the sequence model. What is labelled stays labelled."""
+    """The flow, sequence or image model. What is labelled stays labelled."""
     return LearningTakenBack(model_id=_taken_back(request, sent.model, sent.reason))
 
 
 def _taken_back(request: Request, which: str, reason: str) -> str:
     """Use the model before this one again; its id. Raises AgentsError."""
     parts, reason = parts_of(request), said_text(reason, "a reason", TEXT_MAX_REASON)
-    if which == "sequences":
-        model_id = parts.cycles.take_back()
-    else:
-        model_id = str(parts.learner.take_back(reason, author_of(request))["model_id"])
-    noted(request, "learning", f"{'sequence' if which == 'sequences' else 'flow'} model", f"taken back: {reason}")
+    model_id = parts.learnt.take_back(which, reason, author_of(request))
+    noted(request, "learning", LEARNT_NAMES[which], f"taken back: {reason}")
     return model_id
 
 
@@ -100,13 +109,24 @@ def cycle_status(request: Request) -> CycleStatus:
     return CycleStatus.model_validate(parts_of(request).cycles.state())
 
 
-@router.post("/cycle/start", status_code=202, summary="Begin a cycle: collect, train, validate, deploy")
+@router.get("/cycle/history", summary="Cycles of the sequence model, newest first")
+def cycle_history(request: Request, limit: Limit = 20) -> CycleHistory:
+    """When each began, how long it took, what it collected and trained, its loss, the decision and why."""
+    return CycleHistory(history=[dict(one) for one in parts_of(request).cycles.history(limit)])
+
+
+@router.post(
+    "/cycle/start", status_code=202, summary="Begin a cycle: collect, train, validate, deploy", responses=NOTHING_JUDGES
+)
 def cycle_start(request: Request, sent: CycleStart) -> CycleAsked:
-    """What judges takes it up within a second or two; what is collected is deleted after the training."""
+    """What judges takes it up within a second or two; what is collected is deleted after the training.
+
+    409 where nothing that judges runs beside this API.
+    """
     return _asked(request, "start", **sent.model_dump())
 
 
-@router.post("/cycle/train-now", status_code=202, summary="End collecting, and train")
+@router.post("/cycle/train-now", status_code=202, summary="End collecting, and train", responses=NOTHING_JUDGES)
 def cycle_train(request: Request) -> CycleAsked:
     """Nothing happens where no cycle collects."""
     return _asked(request, "train")
@@ -127,21 +147,25 @@ def _asked(request: Request, action: str, **chosen: Any) -> CycleAsked:
 @page_router.get("/console/learning", dependencies=[InSession])
 def learning_page(request: Request) -> Response:
     """How learning goes, and a form for cycles."""
-    return _shown_learning(request)
+    return _shown_learning(request, 200, **noticed(request))
 
 
 def _shown_learning(request: Request, status: int = 200, **said: str) -> Response:
     parts = parts_of(request)
     cycle, learner, history = parts.cycles.state(), parts.learner.status(), list(parts.learner.history(CYCLES_DRAWN))
+    ended = list(parts.cycles.history(CYCLES_DRAWN))
     return page(
         request,
         "learning.html",
         status,
         learner=learner,
+        kept=parts.flows.kept(),
         history=history[:CYCLES_ON_PAGE],
         charts=_charts(history[::-1]),
         progress=_progress(learner, cycle),
         cycle=cycle,
+        ended=ended[:CYCLES_ON_PAGE],
+        ended_chart=_surprise_chart(ended[::-1]),
         live=cycle["phase"] in LIVE_PHASES or learner["is_training"],
         **({"done": "", "problem": ""} | said),
     )
@@ -159,6 +183,13 @@ def _charts(cycles: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     }
 
 
+def _surprise_chart(cycles: Sequence[Mapping[str, Any]]) -> Markup | str:
+    """The loss of ended cycles that were measured, oldest first; "" without one."""
+    rows = [one for one in cycles if one["loss"] is not None]
+    points = [{"started_at": one["began_at"], "metrics": {"loss": one["loss"]}} for one in rows]
+    return measures_chart(points, ("loss",), 0.1, "loss of the sequence model by cycle") if points else ""
+
+
 def _progress(learner: Mapping[str, Any], cycle: Mapping[str, Any]) -> dict[str, Any]:
     """How far a running cycle is, of either kind, as a bar."""
     found: dict[str, Any] = {"learner": "", "cycle": ""}
@@ -173,7 +204,7 @@ def _progress(learner: Mapping[str, Any], cycle: Mapping[str, Any]) -> dict[str,
 
 @page_router.post("/console/learning")
 async def learning_form(request: Request) -> Response:
-    """Carry out what a form of the page asks for, and show the page with what came of it."""
+    """Carry out what a form of the page asks for, and lead to the page with what came of it."""
     form = await sent_form(request, AccessScope.OPERATE, LEARNING_FORM_MAX)
     try:
         sent = {name: values[0] for name, values in form.items()}
@@ -184,7 +215,7 @@ async def learning_form(request: Request) -> Response:
         return await asyncio.to_thread(_shown_learning, request, 422, problem=str(error))
     except AgentsError as error:
         return await asyncio.to_thread(_shown_learning, request, 409, problem=str(error))
-    return await asyncio.to_thread(_shown_learning, request, done=done)
+    return led_to(request, "/console/learning", done=done)
 
 
 def _carried_out(request: Request, form: Mapping[str, str]) -> str:

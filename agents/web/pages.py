@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Annotated, Any
 from urllib.parse import parse_qs, quote
@@ -20,23 +21,36 @@ from starlette.responses import HTMLResponse
 from agents.alerting.messages import seen_before
 from agents.core.errors import AgentsError
 from agents.core.text import NETWORK, amount_text, came_in, command, counted, explanation_text, senders_text, who
-from agents.core.types import ChannelResult
+from agents.core.types import DAY_S, HOUR_S, Incident
 from agents.detection.incidents import attack_names
-from agents.detection.network import HOUR_S
 from agents.dns.message import type_name
+from agents.store.console.finding import IncidentSearch
+from agents.store.console.ordering import IncidentOrder
+from agents.store.console.triage import Triage
+from agents.store.feedback.reviews import ReviewState
 from agents.store.people.roles import AccessScope
 from agents.web import reports
 from agents.web.api import report_answer, tested_channels
 from agents.web.auth import Sent, gate_of
+from agents.web.console.components import STATES_WAIT_S, component_entries, fact
+from agents.web.console.notices import led_to, noticed
 from agents.web.endpoints import endpoints
 from agents.web.parts import Parts, parts_of
 
 FORM_MAX = 4096
 """Longest form, bytes, unless its page says otherwise."""
+FOLLOWING_MAX = 2000
+"""Characters of the address to go to after login; logins that are under way hold it in memory."""
 SHOWN = 50
-"""Incidents, models and reports on the page, each."""
+"""Incidents, models and reports on the first page, each."""
 LOUDEST = 8
-"""Clients on the page, those with most queries in the last hour."""
+"""Clients on the first page, those with most queries in the last hour, and domains, the loudest of it."""
+NO_CHANNEL = "No channel is set up: see SLACK_WEBHOOK_URL, TEAMS_WEBHOOK_URL and EMAIL_… in docs/settings.md."
+ID = re.compile("[0-9a-f]{16}")
+OF_DOMAINS = ("blocked", "label undone", "review taken")
+"""Actions of the audit log that are about a domain, besides those of labels and known services."""
+_TO_DO = IncidentSearch(state=(ReviewState.NEW, ReviewState.IN_WORK), order=IncidentOrder("severity"))
+"""What the first page lists of incidents."""
 _FIRST = {"champion": 0, "waiting": 1}
 """States of models that stay on the page even if there are many newer models."""
 
@@ -61,11 +75,12 @@ def _iso(ts: float) -> str:
     return datetime.fromtimestamp(ts, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
-def _link(kind: str, name: str, shown: str) -> Markup:
+def _link(kind: str, name: str, shown: str, days: str) -> Markup:
     """A link to the page of a client or a domain; text alone for what is none, or what an address cannot hold."""
     if name in ("", NETWORK, ".", ".."):
         return escape(shown)
-    return Markup('<a href="/console/{}/{}">{}</a>').format(kind, quote(name, safe=""), shown)
+    place = f"{quote(name, safe='')}?range={quote(days)}" if days else quote(name, safe="")
+    return Markup('<a href="/console/{}/{}">{}</a>').format(kind, place, shown)
 
 
 def when(ts: float | str | None) -> Markup:
@@ -75,20 +90,38 @@ def when(ts: float | str | None) -> Markup:
     return Markup('<time datetime="{}">{} UTC</time>').format(_iso(ts), _utc(ts))
 
 
-def client_link(client: str) -> Markup:
-    """A client, with a link to what it did."""
-    return _link("clients", client, who(client))
+def client_link(client: str, days: str = "") -> Markup:
+    """A client, with a link to what it did. days: as of range_of; "" = lately."""
+    return _link("clients", client, who(client), days)
 
 
-def domain_link(domain: str, shown: str | None = None) -> Markup:
-    """A domain, with a link to what was asked below it."""
-    return _link("domains", domain, domain if shown is None else shown)
+def domain_link(domain: str, shown: str | None = None, days: str = "") -> Markup:
+    """A domain, with a link to what was asked below it. days: as of range_of; "" = lately."""
+    return _link("domains", domain, domain if shown is None else shown, days)
+
+
+def range_of(since: float, until: float, now: float) -> str:
+    """A range of pages, of whole days (UTC), that holds a span; "" for one of the last 24 hours, which pages show."""
+    first, last = (datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%d") for at in (since, until))
+    return "" if since >= now - DAY_S else first if first == last else f"{first}..{last}"
+
+
+def object_link(action: str, thing: str) -> Markup:
+    """What an entry of the audit log is about, with a link to its page; text alone for what has none."""
+    if action.startswith(("incident", "stage: export", "model:")) and ID.fullmatch(thing):
+        kind = "incidents" if action.startswith("incident") else "models"
+        return Markup('<a href="/console/{}/{}">{}</a>').format(kind, thing, thing)
+    about_domain = action.startswith(("labelled ", "known service")) or action in OF_DOMAINS
+    return domain_link(thing) if about_domain and " " not in thing else escape(thing)
 
 
 _templates.globals |= {"client_link": client_link, "domain_link": domain_link, "when": when}
+_templates.globals["object_link"] = object_link
+_templates.globals["fact"] = lambda key, value: fact(key, value, when)
 _templates.filters |= {"iso": _iso, "amount": amount_text, "type_name": type_name, "rcode_name": _rcode}
 _templates.filters |= {"utc": _utc, "pretty": lambda value: json.dumps(value, indent=2)}
 _templates.filters |= {
+    "without_unit": lambda key: key.removesuffix("_bytes").removesuffix("_s").replace("_", " "),
     "who": who,
     "senders": senders_text,
     "came_in": came_in,
@@ -109,13 +142,14 @@ def page(request: Request, name: str, status: int = 200, /, **values: Any) -> HT
     """A template with its values; `person` is who looks at it, `key` what its forms hold."""
     person, gate = getattr(request.state, "person", None), gate_of(request)
     values |= {"person": person, "key": gate.form_key(request) if person else ""}
-    values["in_fleet"] = parts_of(request).in_fleet
+    values |= {"in_fleet": parts_of(request).in_fleet, "here": request.url.path}
     return HTMLResponse(rendered(name, **values), status)
 
 
 def login_for(request: Request) -> str:
-    """Where a browser logs in that wanted this page."""
-    return "/login?next=" + quote(request.url.path, safe="/")
+    """Where a browser logs in that wanted this page, with its filters."""
+    wanted = f"{request.url.path}?{request.url.query}" if request.url.query else request.url.path
+    return "/login?next=" + quote(wanted if len(wanted) <= FOLLOWING_MAX else request.url.path, safe="/")
 
 
 def in_session(scope: AccessScope = AccessScope.READ) -> Any:
@@ -140,10 +174,11 @@ async def sent_form(request: Request, scope: AccessScope, most: int = FORM_MAX) 
     """Fields of a form that a page of this session sent. Raises HTTPException for any other, and without the scope."""
     gate = gate_of(request)
     person = await asyncio.to_thread(gate.person_of, request)
-    form = await form_of(request, most) if person else {}
-    if person is None or not gate.is_form_key(request, form.get("key", [""])[0]):
-        raise HTTPException(401, "cannot take a form that is not of a page of this session")
+    form = await form_of(request, most)
     request.state.person = person
+    if person is None or not gate.is_form_key(request, form.get("key", [""])[0]):
+        request.state.refused_form = form
+        raise HTTPException(401, "cannot take a form that is not of a page of this session")
     if not person.may(scope):
         raise HTTPException(403, f"cannot do that: it needs the scope {scope}")
     return form
@@ -158,11 +193,11 @@ def index(request: Request) -> Response:
     now = time.time()
     hangs = parts.database_hangs(DATABASE_WAIT_S)
     stored = {
-        "incidents": lambda: parts.store.incidents(limit=SHOWN),
-        "incident_count": parts.store.incident_count,
+        "incidents": lambda: _to_do(parts),
         "waiting": parts.console.finder.waiting,
         "reviews": parts.reviews.counts,
         "clients": lambda: parts.console.hunter.clients(now - HOUR_S, now, LOUDEST),
+        "domains": lambda: parts.console.hunter.loudest(now - HOUR_S, now, LOUDEST),
     }
     if hangs:  # each of them would take as long as the database may take
         problems.append(f"cannot reach the database: no answer for {parts.database.waited_s:.0f} s")
@@ -188,39 +223,40 @@ def index(request: Request) -> Response:
     return page(request, "index.html", problems=problems, unwell=unwell, now=now, heard=heard, strip=strip, **values)
 
 
+def _to_do(parts: Parts) -> list[tuple[Incident, Triage]]:
+    """Incidents that nobody has closed, the gravest first, each with its triage. Raises StoreError."""
+    found = parts.console.finder.page(_TO_DO, limit=SHOWN, counted=False).incidents
+    said = parts.console.triage.of(one.incident_id for one in found)
+    gravest = sorted(found, key=lambda one: (-one.severity, -one.last_seen))
+    return [(one, said[one.incident_id]) for one in gravest]
+
+
 @router.get("/console/health", dependencies=[InSession])
 def health_page(request: Request) -> Response:
     """Every component with its state, and a sentence where it is bad."""
-    return _health(request)
+    return _health(request, noticed(request))
 
 
 @router.post("/console/health")
 async def health_form(request: Request) -> Response:
-    """Send a test message over every channel, and say of each what came of it."""
+    """Send a test message over every channel, and lead to the page that says of each what came of it."""
     form = await sent_form(request, AccessScope.OPERATE)
     if form.get("do") != ["test"]:
         raise HTTPException(422, "cannot do that: the form names nothing that this page offers")
-    return await asyncio.to_thread(lambda: _health(request, tested_channels(request)))
+    tested = await asyncio.to_thread(tested_channels, request)
+    text = "; ".join(f"{one.channel}: {'sent' if one.ok else one.error}" for one in tested) or NO_CHANNEL
+    is_well = bool(tested) and all(one.ok for one in tested)
+    return led_to(request, "/console/health", done=text if is_well else "", problem="" if is_well else text)
 
 
-def _health(request: Request, tested: Sequence[ChannelResult] | None = None) -> Response:
+def _health(request: Request, told: Mapping[str, str]) -> Response:
     parts = parts_of(request)
-    states: dict[str, Mapping[str, Any]] = {}
-    for name, probe in (("database", parts.database), ("processes", parts.processes)):
-        try:
-            found = probe.answer().result(STATES_WAIT_S)
-        except (TimeoutError, AgentsError):
-            found = {"ok": False, "error": f"cannot reach the {name}: no answer for {probe.waited_s:.0f} s"}
-            states[name] = found
-            continue
-        states |= {name: found} if name == "database" else found
-    return page(request, "health.html", states=states, settings=parts.in_force(), version=parts.version, tested=tested)
+    shown = {"components": [*component_entries(parts)], "settings": parts.in_force(), "cluster": parts.hosts()}
+    return page(request, "health.html", version=parts.version, **shown, **told)
 
 
 DATABASE_WAIT_S = 3.0
 """What the overview waits for a sign of life of the database."""
-STATES_WAIT_S = 0.7
-"""What the overview waits for the states of processes."""
 _TOLD = ("drill", "intakes")
 """Components whose faults mean that no incident does not mean that there is none."""
 

@@ -22,10 +22,13 @@ from agents.dns.blocks import Block, BlockList
 from agents.store.console import ConsoleStore
 from agents.store.feedback.reviews import ReviewStore
 from agents.store.people.people import PeopleStore
+from agents.web.console.last_hour import LastHour
 
 if TYPE_CHECKING:
     from agents.web.people.oidc import OidcProvider
 
+LEARNT_NAMES = {"flow": "flow model", "sequences": "sequence model", "images": "image model"}
+"""Kinds of models that cycles learn, and what one is called."""
 STATE_S = 1.0
 """The database is asked again after this many seconds."""
 T = TypeVar("T")
@@ -45,6 +48,10 @@ def _no_channels() -> Sequence[ChannelResult]:
 
 def _no_week(since: float, until: float) -> Mapping[str, Any]:
     return {"heard": {}, "left_out": 0, "drills": 0, "missed": 0}
+
+
+def _no_hosts() -> Mapping[str, Any]:
+    return {"model_id": "", "hosts": []}
 
 
 def _no_metrics() -> Iterable[Metric]:
@@ -140,12 +147,16 @@ class FlowQuestions(Protocol):
     """Flow-hours for people; `learning` stands beside this room. Raises StoreError. Times are Unix seconds."""
 
     def hours(
-        self, *, client: str | None = None, domain: str | None = None, since: float, limit: int = 200
+        self, *, client: str | None = None, domain: str | None = None, since: float, limit: int
     ) -> list[dict[str, Any]]: ...
 
     def most_in_words(self, since: float, until: float, limit: int = 50) -> list[dict[str, Any]]: ...
 
     def nearest_to_limits(self, since: float, until: float, limit: int = 50) -> list[dict[str, Any]]: ...
+
+    def kept(self) -> dict[str, Any]:
+        """How many there are, by week, how large they are, and their labels."""
+        ...
 
 
 class ModelDecided(Protocol):
@@ -182,19 +193,60 @@ class ModelControl(Protocol):
     def decide(self, action: str, model_id: str, by: str, reason: str) -> ModelDecided: ...
 
 
+class StageControl(Protocol):
+    """Files of staging; `learning` stands beside this room. Raises AgentsError, OSError."""
+
+    def files(self) -> list[dict[str, Any]]: ...
+
+    def path(self, name: str) -> Path: ...
+
+    def export(self, model_id: str, by: str, reason: str) -> ModelDecided: ...
+
+    def take(self, name: str, by: str, reason: str) -> ModelDecided: ...
+
+
+class LearntModels(Protocol):
+    """Versions of what cycles learn; `learning` stands beside this room. Raises AgentsError. kind: of LEARNT_NAMES."""
+
+    def versions(self, kind: str) -> list[dict[str, Any]]: ...
+
+    def version(self, kind: str, name: str) -> dict[str, Any]: ...
+
+    def diff(self, kind: str, old: str, new: str) -> dict[str, Any]: ...
+
+    def history(self, kind: str) -> list[dict[str, Any]]:
+        """What was in production when, newest first."""
+        ...
+
+    def log(self, kind: str) -> list[dict[str, Any]]:
+        """What became of them, oldest first."""
+        ...
+
+    def decide(self, kind: str, action: str, model_id: str, by: str, reason: str) -> ModelDecided:
+        """approve or reject what waits."""
+        ...
+
+    def take_back(self, kind: str, reason: str, author: str) -> str:
+        """Use the model before this one again; its id."""
+        ...
+
+
 @dataclass(frozen=True)
 class Parts:
     """Collaborators of the application.
 
     `retrain` starts a retraining without waiting for it and returns its run id; BusyError while one runs. `health`
-    returns the state of each component as {"ok": bool, …}, except the database, which is asked here. `metrics`
+    returns the state of each component as {"ok": bool, …}, except the database, which is asked here; `inside` those
+    with names of servers, which only people who have logged in see. `metrics`
     returns the numbers of /metrics, `send_test` sends a harmless message over every channel, `week` says what was
-    heard, left out and missed in a span of days. `reviews` is the review queue, `learner` the online learner,
-    `cycles` where cycles of the sequence model are asked for, `blocks` what is blocked, `desk` what is decided
-    about models, `console` what people at the console keep and look for, `flows` what flow-hours say, `known` this
-    network's own known services, `in_force` the settings: name, value without secrets, where it came from; `fleet`
-    what coordinates other sites, `fleet_site` what this one is to a fleet; `people` who may log in, `oidc` the
-    provider through which they do, `public_url` the console's address as people see it.
+    heard, left out and missed in a span of days, `last_hour` has rates, `hosts` says which hosts on a bus run which
+    model. `reviews` is the review queue, `learner` the online learner, `cycles` where cycles of the sequence model are
+    asked for, `blocks` what is blocked, `desk` what is decided about models, `staging` their files for other
+    installations, `learnt` the versions of what cycles learn, `console` what people at the console keep and look for,
+    `flows` what flow-hours say, `known` this network's own known services, `in_force` the settings: name, value
+    without secrets, where it came from; `fleet` what coordinates other sites, `fleet_site` what this one is to a fleet;
+    `people` who may log in, `oidc` the provider through which they do, `public_url` the console's address as people
+    see it.
     """
 
     store: ReadStore
@@ -206,17 +258,22 @@ class Parts:
     learner: FlowLearner
     blocks: BlockBook
     desk: ModelControl
+    learnt: LearntModels
     cycles: CycleDesk
     console: ConsoleStore
     flows: FlowQuestions
     known: KnownDesk
     people: PeopleStore
     health: Callable[[], Mapping[str, Mapping[str, Any]]] = _no_health
+    inside: Callable[[], Mapping[str, Mapping[str, Any]]] = _no_health
     metrics: Callable[[], Iterable[Metric]] = _no_metrics
     in_force: Callable[[], Iterable[tuple[str, str, str]]] = _no_settings
     send_test: Callable[[], Sequence[ChannelResult]] = _no_channels
     week: Callable[[float, float], Mapping[str, Any]] = _no_week
+    hosts: Callable[[], Mapping[str, Any]] = _no_hosts
+    last_hour: LastHour = field(default_factory=LastHour)
     version: str = "0"
+    staging: StageControl | None = None
     fleet: FleetDesk | None = None
     fleet_site: FleetMember | None = None
     oidc: OidcProvider | None = None
@@ -249,6 +306,11 @@ class Parts:
     def processes(self) -> Probe[Mapping[str, Mapping[str, Any]]]:
         """Asks for `health`, which reads files: a disk may hang, too."""
         return Probe(self.health)
+
+    @cached_property
+    def inside_probe(self) -> Probe[Mapping[str, Mapping[str, Any]]]:
+        """Asks for `inside`, which reads files, too."""
+        return Probe(self.inside)
 
 
 def parts_of(request: Request) -> Parts:

@@ -17,6 +17,7 @@ from agents.store.feedback.reviews import DOMAINS_AT_ONCE, ReviewDecision, Revie
 from agents.store.people.roles import AccessScope
 from agents.web.api import LIMIT_MAX, PROBLEMS, Limit, known_parameters
 from agents.web.auth import author_of, noted
+from agents.web.console.notices import led_to, noticed
 from agents.web.pages import InSession, page, sent_form
 from agents.web.parts import parts_of
 from agents.web.schemas import (
@@ -75,7 +76,9 @@ def _note_labelled(request: Request, made: Sequence[ReviewDecision]) -> None:
 def review_take(request: Request, sent: ReviewTake) -> ReviewEntry:
     """The domain is in work."""
     reviews = parts_of(request).reviews
-    reviews.take(sent.domain, author_of(request, sent.author, ""))
+    author = author_of(request, sent.author, "")
+    reviews.take(sent.domain, author)
+    noted(request, "review taken", sent.domain, author=author)
     item = reviews.item(sent.domain)
     if item is None:  # a more informative one has just taken its place
         raise HTTPException(404, "cannot find that review")
@@ -97,7 +100,7 @@ def _listed(decisions: Sequence[ReviewDecision]) -> DecisionList:
 
 @page_router.get("/console/reviews", dependencies=[InSession])
 def review_page(request: Request) -> Response:
-    return _shown(request)
+    return _shown(request, 200, **noticed(request))
 
 
 def _shown(request: Request, status: int = 200, **said: str) -> Response:
@@ -116,7 +119,7 @@ def _shown(request: Request, status: int = 200, **said: str) -> Response:
 
 @page_router.post("/console/reviews")
 async def review_form(request: Request) -> Response:
-    """Carry out what a form of the page asks for, and show the page with what came of it."""
+    """Carry out what a form of the page asks for, and lead to the page with what came of it."""
     form = await sent_form(request, AccessScope.TRIAGE, REVIEW_FORM_MAX)
     action, domains = form.get("do", [""])[0], form.get("domain", [])
     reason = form.get("reason", [""])[0]
@@ -125,7 +128,7 @@ async def review_form(request: Request) -> Response:
         done = await asyncio.to_thread(work)
     except UsageError as error:
         return await asyncio.to_thread(_shown, request, 422, problem=str(error), reason=reason)
-    return await asyncio.to_thread(_shown, request, done=done)
+    return led_to(request, "/console/reviews", done=done)
 
 
 def _work(request: Request, action: str, domains: Sequence[str], reason: str) -> Callable[[], str]:
@@ -137,6 +140,7 @@ def _work(request: Request, action: str, domains: Sequence[str], reason: str) ->
             raise UsageError("cannot take: no domain is marked")
         for domain in domains[:LIMIT_MAX]:
             reviews.take(domain, author)
+        noted(request, "review taken", domains[0] if len(domains) == 1 else counted(len(domains), "domain"))
         return f"{counted(len(domains), 'domain')} in work by {author}."
 
     def undo_one() -> str:

@@ -23,6 +23,22 @@ class Health(BaseModel):
     )
 
 
+class HostOnBus(BaseModel):
+    name: str = Field(examples=["detector-1"])
+    model_id: str = Field(description="the model that it runs", examples=["0123456789abcdef"])
+    since: float = Field(description="since when, Unix seconds")
+    at: float = Field(description="when it said so last")
+    slots: int = Field(description="parts of the clients that it judges", examples=[32])
+    lag: int = Field(description="messages of these that no saved state has", examples=[60])
+    behind: bool = Field(description="it runs another model than the one in force")
+    silent: bool = Field(description="it has said nothing for a while")
+
+
+class HostsOnBus(BaseModel):
+    model_id: str = Field(description='the model in force on the bus; "" = none, or there is no bus')
+    hosts: list[HostOnBus]
+
+
 class StoredQuery(BaseModel):
     ts: float = Field(examples=[1767225600.25])
     client: str = Field(examples=["192.0.2.7"])
@@ -104,6 +120,11 @@ class IncidentList(BaseModel):
     facets: dict[str, list[tuple[str, int]]] = Field(
         description="of severity, state, label, assignee and tool: values and how many incidents have each",
         examples=[{"severity": [("CRITICAL", 7), ("HIGH", 5)]}],
+    )
+    understood: list[str] = Field(examples=[["network 10.0.0.0/8"]], description="what `q` and the times ask for")
+    not_understood: list[str] = Field(
+        examples=[["severity:hihg (there is no such severity: nothing can be found)"]],
+        description="words of `q` that are probably not what somebody meant",
     )
 
 
@@ -229,6 +250,26 @@ class BlockRemove(BlockAuthor):
     which: str = Field(examples=["evil.example"], max_length=1024, description="id or domain")
 
 
+class StoredWeek(BaseModel):
+    begin: float = Field(examples=[1767225600.0], description="Unix seconds")
+    flow_hours: int = Field(examples=[4000])
+
+
+class StoredLabels(BaseModel):
+    label: str = Field(examples=["tunnel"])
+    origin: str = Field(examples=["tool fingerprint"])
+    flow_hours: int = Field(examples=[120])
+
+
+class FeatureStoreAnswer(BaseModel):
+    flow_hours: int = Field(examples=[48_000], description="of this network, with today's numbers")
+    flow_hours_max: int = Field(examples=[200_000], description="beyond it the fullest weeks give")
+    shipped: int = Field(examples=[154], description="golden flow-hours, which no limit and no time ends")
+    bytes: int = Field(examples=[12_500_000], description="of their contents, without what the database adds")
+    weeks: list[StoredWeek] = Field(description="that are represented, oldest first")
+    labels: list[StoredLabels] = Field(description="of this network's flow-hours; a person's decision wins")
+
+
 class LearningStatus(BaseModel):
     enabled: bool = Field(description="whether cycles begin by themselves")
     is_training: bool
@@ -256,7 +297,7 @@ class LearningStarted(BaseModel):
 
 
 class LearningBack(BaseModel):
-    model: Literal["flow", "sequences"] = "flow"
+    model: Literal["flow", "sequences", "images"] = "flow"
     reason: str = Field(examples=["it learnt a backup of ours"], min_length=1, max_length=500)
 
 
@@ -272,7 +313,7 @@ class CycleStart(BaseModel):
 
 
 class CycleStatus(BaseModel):
-    phase: Literal["idle", "collecting", "training", "deployed", "rejected", "failed", "stopped"]
+    phase: Literal["idle", "collecting", "training", "deployed", "canary", "waiting", "rejected", "failed", "stopped"]
     minutes: float
     length: int
     epochs: int
@@ -285,6 +326,14 @@ class CycleStatus(BaseModel):
     cycles: int = Field(description="that came to their end since the process began")
     model_id: str
     text: str = Field(description="why a cycle was rejected or failed")
+
+
+class CycleHistory(BaseModel):
+    history: list[dict[str, Any]] = Field(
+        examples=[[{"number": 3, "began_at": 1767492011.0, "seconds": 640.2, "decision": "deployed", "loss": 2.9}]],
+        description="began_at, seconds, source, collected, clients, trained (windows), loss, decision, reason, by, "
+        "model_id, parent, data_sha256, gates",
+    )
 
 
 class CycleAsked(BaseModel):

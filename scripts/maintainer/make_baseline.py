@@ -14,9 +14,12 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from agents.learning.baseline import TRAINING_NAMES, benign_names, benign_sample, sample_of
+from agents.learning.baseline import benign_names, benign_sample, sample_of
 from agents.scoring.training import TrainConfig, train
 from scripts.maintainer.baseline_names import lookalikes, names
+
+TRAINING_NAMES = 10_000
+"""The first model learns from this many of the benign names and is calibrated on all of them."""
 
 SAMPLE_NAMES, GOLDEN_NAMES = 30_000, 6_000
 

@@ -46,6 +46,11 @@ POSTGRES_PASSWORD=
 PUBLISH_DNS=0.0.0.0:53
 # address:port of API and console on the host
 PUBLISH_API=127.0.0.1:8053
+# extras that the image is built with, by name: nats, say
+EXTRAS=
+# profiles of docker-compose.yml: cluster (docs/docker.md), and where clients find its second listener
+COMPOSE_PROFILES=
+PUBLISH_DNS_2=127.0.0.1:5353
 # (inside the containers compose sets DATA_DIR, LISTEN_HOST, LISTEN_PORT, API_HOST and API_PORT itself;
 # an empty DATABASE_URL means its own Postgres)
 """

@@ -27,7 +27,7 @@ import threading
 import time
 import types
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -40,28 +40,43 @@ CARRIED = {"core", "dns"}
 """Rooms of nouns and names: every way goes in and out of them."""
 DEMO = ROOT / "tests" / "data" / "demo.pcap.gz"
 LISTENED_S = 10.0
+DATABASE = "dns-tunnel.db"
+BACKGROUND = {"ticker", "store-opener", "heartbeat", "alerts", "sender", "flow-hours", "enforcement"}
+"""Threads that turn by themselves, whether a query comes or not."""
 
 
 class Walk:
-    """Notes functions of the package that are called, in all threads that begin while it does."""
+    """Notes functions of the package that are called while it does, in this thread and those that began in `heard`."""
 
     def __init__(self) -> None:
         self.files: set[str] = set()
         self.entered: Counter[str] = Counter()
         self.calls = 0
+        self._notes = False
+
+    @contextlib.contextmanager
+    def heard(self) -> Iterator[None]:
+        """Threads that begin meanwhile can be noted for as long as they live."""
+        threading.setprofile(self._note)
+        try:
+            yield
+        finally:
+            threading.setprofile(None)
 
     @contextlib.contextmanager
     def noted(self) -> Iterator[None]:
-        threading.setprofile(self._note)
+        self._notes = True
         sys.setprofile(self._note)
         try:
             yield
         finally:
             sys.setprofile(None)
-            threading.setprofile(None)
+            self._notes = False
 
     def _note(self, frame: types.FrameType, event: str, _: object) -> None:
-        if event != "call" or not frame.f_code.co_filename.startswith(PACKAGE) or not _is_function(frame):
+        if not self._notes or event != "call" or threading.current_thread().name in BACKGROUND:
+            return
+        if not frame.f_code.co_filename.startswith(PACKAGE) or not _is_function(frame):
             return
         file = frame.f_code.co_filename[len(PACKAGE) :]
         self.files.add(file)
@@ -88,7 +103,8 @@ def _caller(frame: types.FrameType) -> str:
 def walk_query(folder: Path) -> Walk:
     """One benign query: the listener's event loop, the ring, the detector's loop, the store."""
     from agents.runtime import bootstrap
-    from agents.runtime.detector_process import DetectorLoop, Judge
+    from agents.runtime.judging.judge import Judge
+    from agents.runtime.judging.loop import DetectorLoop
     from agents.sources.listener.server import Listener
     from agents.stream.shared import SharedStream
 
@@ -96,10 +112,12 @@ def walk_query(folder: Path) -> Walk:
     bootstrap.make_folders(settings)
     stream, walk, stop = SharedStream(1, 1000, ["listener-1", "detector"], wait_s=0.0), Walk(), threading.Event()
     (ring, counters), (fast_ring, fast_counters) = stream.writers(0)
-    judge = Judge(bootstrap.judge_parts(settings))
+    with walk.heard():
+        judge = Judge(bootstrap.judge_parts(settings))
     loop = DetectorLoop(stream, judge, [])
     stop.set()  # judge what waits, and return
     with _answering() as endpoint, socket.socket(type=socket.SOCK_DGRAM) as client:
+        asked = [0]
 
         async def ask(times: int) -> None:
             listener = Listener(
@@ -111,16 +129,18 @@ def walk_query(folder: Path) -> Walk:
             client.setblocking(False)
             client.connect(("127.0.0.1", listener.ports[0]))
             for number in range(times):
-                last = number + 1 == times
+                asked[0], last = number + 1, number + 1 == times
                 with walk.noted() if last else contextlib.nullcontext():
                     client.send(_question(number))
                     await asyncio.get_running_loop().sock_recv(client, 4096)
                 await _until(lambda: stream.waiting > 0)
                 with walk.noted() if last else contextlib.nullcontext():
                     loop.run(stop)
+                    await _until(lambda: _stored(settings.state_dir) == asked[0])
             await listener.stop()
 
-        judge.start()
+        with walk.heard():
+            judge.start()
         asyncio.run(ask(3))
         judge.close()
     stream.close()
@@ -131,8 +151,15 @@ async def _until(condition: Callable[[], bool]) -> None:
     end = time.monotonic() + LISTENED_S
     while not condition():
         if time.monotonic() > end:
-            raise SystemExit("cannot walk: the query did not reach the ring")
+            raise SystemExit("cannot walk: the query did not reach the ring, or the store")
         await asyncio.sleep(0.01)
+
+
+def _stored(folder: Path) -> int:
+    """Queries in the embedded database of a folder."""
+    with contextlib.closing(sqlite3.connect(folder / DATABASE)) as database, contextlib.suppress(sqlite3.Error):
+        return int(database.execute("SELECT count(*) FROM queries").fetchone()[0])
+    return 0
 
 
 def _question(number: int) -> bytes:
@@ -163,15 +190,15 @@ def _answering() -> Iterator[tuple[str, int]]:
             thread.join()
 
 
-def walk_command(*arguments: str) -> Walk:
-    """One command, walked the second time."""
+def walk_command(first: Sequence[str], again: Sequence[str]) -> Walk:
+    """A command that has run before in this process. again: its arguments then."""
     from agents.cli.parser import main
 
     walk = Walk()
-    for again in (False, True):
-        os.environ["RETRAIN_SEED"] = str(int(again))  # a retraining that knows its sample ends before it trains
-        with contextlib.redirect_stdout(io.StringIO()), walk.noted() if again else contextlib.nullcontext():
-            main(list(arguments))
+    with contextlib.redirect_stdout(io.StringIO()):
+        main(list(first))
+        with walk.heard(), walk.noted():
+            main(list(again))
     return walk
 
 
@@ -179,16 +206,18 @@ def ways(folder: Path) -> Iterator[tuple[str, Walk]]:
     """Every way, with what was noted on it."""
     os.chdir(folder)
     yield "query", walk_query(folder / "query")
-    data = str(folder / "commands")
-    yield "capture", walk_command("--data-dir", data, "replay", str(DEMO))
-    walk_command("--data-dir", data, "replay", str(DEMO), "--store")
-    _as_live(Path(data) / "data")
-    yield "retraining", walk_command("--data-dir", data, "retrain", "--days", "3650")
+    first, again = (["--data-dir", str(folder / name)] for name in ("first", "again"))
+    yield "capture", walk_command([*first, "replay", str(DEMO)], [*first, "replay", str(DEMO)])
+    walk_command([*first, "replay", str(DEMO), "--store"], [*again, "replay", str(DEMO), "--store"])
+    for one in (first, again):
+        _as_live(Path(one[1]) / "data")
+    week = ["retrain", "--days", "3650"]
+    yield "retraining", walk_command([*first, *week], [*again, *week])
 
 
 def _as_live(folder: Path) -> None:
     """Let the stored capture be this network's own week: a retraining learns from live queries alone."""
-    with contextlib.closing(sqlite3.connect(folder / "dns-tunnel.db")) as database, database:
+    with contextlib.closing(sqlite3.connect(folder / DATABASE)) as database, database:
         database.execute("UPDATE queries SET day = CAST(ts / 86400 AS INTEGER)")
 
 

@@ -90,6 +90,7 @@ class Channel:
         self.got.append(message)
 
 
+@pytest.mark.slow
 def test_two_senders_send_each_letter_once_and_one_follows_the_other(tmp_path: Path) -> None:
     with webhook() as hook, sending(tmp_path, hook) as first, sending(tmp_path, hook) as second:
         hand_over(tmp_path, *(f"letter-{number}" for number in range(20)))
@@ -104,6 +105,7 @@ def test_two_senders_send_each_letter_once_and_one_follows_the_other(tmp_path: P
         assert set(titles(hook).values()) == {1}
 
 
+@pytest.mark.slow
 def test_kill_9_while_a_channel_is_away_loses_no_letter_and_repeats_none(tmp_path: Path) -> None:
     names = [f"letter-{number}" for number in range(10)]
     with webhook(503) as hook:

@@ -3,7 +3,7 @@
 python -m tests.bench [PART …] [--json PATH|-]
 
 parts: reading replay listener forwarders caches live footprint stores sampling retraining honeytokens intakes
-       hours several hunting
+       hours several bus takeover hunting
 """
 
 from __future__ import annotations

@@ -15,6 +15,7 @@ from agents.learning.baseline import benign_names, benign_sample, sample_of
 from agents.scoring.training import TrainConfig, train
 from scripts.maintainer import flow_hours_cost
 from tests.bench import storing
+from tests.bench.bus import bus, takeover
 from tests.bench.forwarders import compared, hits
 from tests.bench.hunting import hunting
 from tests.bench.intakes import intakes
@@ -139,4 +140,6 @@ PARTS = {
     "intakes": intakes,
     "hours": hours,
     "several": several,
+    "bus": bus,
+    "takeover": takeover,
 }

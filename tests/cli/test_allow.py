@@ -55,6 +55,16 @@ def test_a_week_of_incidents_is_previewed_and_closed(tmp_path: Path, capsys: pyt
     assert "keys.vendor.test  x10" in capsys.readouterr().out
     assert run(tmp_path, "remove", "KEYS.vendor.test.") == 0
     assert run(tmp_path, "remove", "keys.vendor.test") == 2
+
+    assert run(tmp_path, "add", ".", "--reason", "mail gateway", "--author", "ann", "--client", "192.0.2.1") == 0
+    found = {one.domain: one for one in store.incidents(limit=10)}
+    assert found["other.test"].closed_at is not None, "all names of that client"
+    assert run(tmp_path, "preview", ".") == 2
+    capsys.readouterr()
+    assert run(tmp_path, "list") == 0
+    assert ". for 192.0.2.1  x10" in capsys.readouterr().out
+    assert run(tmp_path, "remove", ".") == 2
+    assert run(tmp_path, "remove", ".", "--client", "192.0.2.1") == 0
     store.close()
 
 

@@ -75,6 +75,7 @@ def one_after_another(batches: list[QueryBatch]) -> Iterator[Verdicts]:
         yield last
 
 
+@pytest.mark.slow
 def test_stages_that_overlap_say_what_one_after_another_says() -> None:
     rows = mixed()
     batches = [batch_of(rows[at : at + AT_ONCE]) for at in range(0, len(rows), AT_ONCE)]
@@ -99,6 +100,7 @@ def test_a_capture_replayed_with_and_without_kernels_gives_the_same_rows(tmp_pat
     assert with_[-1]["incidents"] > 0
 
 
+@pytest.mark.slow
 def test_an_incident_that_closes_tells_what_it_was_about_and_not_what_came_after() -> None:
     """Within one batch the tunnel pauses for longer than an incident's quiet, and goes on with another type."""
     rows = mixed()
@@ -122,6 +124,7 @@ def test_an_error_of_a_source_comes_behind_what_was_read_before_it() -> None:
     assert sum(map(len, parts)) == len(rows)
 
 
+@pytest.mark.slow
 def test_an_error_of_the_last_stage_ends_all_of_them_with_one_line(tmp_path: Path, inside: Inside) -> None:
     write(tmp_path / "capture.pcap", 30_000)
     folder = tmp_path / "data"

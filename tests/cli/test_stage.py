@@ -15,6 +15,7 @@ from tests.support.filled import fill
 pytestmark = pytest.mark.integration
 
 
+@pytest.mark.slow
 def test_a_candidate_goes_out_and_its_verdict_comes_back(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     first, second, file = tmp_path / "first", tmp_path / "second", tmp_path / "candidate.stage"
     model = with_factor(0.95)

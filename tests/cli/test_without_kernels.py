@@ -33,7 +33,7 @@ def without(how: str, folder: Path) -> dict[str, str]:
 def judged(folder: Path, **settings: str) -> tuple[dict[str, tuple[Any, ...]], set[str]]:
     """What is stored of the first names of a load, and what the processes had loaded."""
     with supervised(folder, LISTENER_PROCESSES="1", **settings) as one:
-        load = Load(one.port, mixed, per_s=200)  # so that queries are answered, and judged, in the order they are sent
+        load = Load(one.port, mixed, per_s=1000, under_way=1)
         load.wait_answered(ASKED)
         load.stop()
         state = one.rested()

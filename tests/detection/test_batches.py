@@ -31,6 +31,7 @@ def one_by_one() -> Judgement:
     return judgement(stream(), list(range(1, len(stream()))))
 
 
+@pytest.mark.slow
 def test_the_stream_shows_what_it_should() -> None:
     found = {(one.client, one.domain) for one in one_by_one().incidents.values()}
     expected = {
@@ -63,6 +64,7 @@ def hours() -> list[int]:
 
 @settings(deadline=None, max_examples=12)
 @given(st.lists(st.integers(0, 1600), max_size=40), st.booleans())
+@pytest.mark.slow
 def test_however_it_is_cut_it_is_judged_the_same(cuts: list[int], short: bool) -> None:
     """An incident that is closed and opened anew within one batch shows evidence of the batch's end."""
     rows = stream()
@@ -88,6 +90,7 @@ print(json.dumps(asdict(said)))
 
 
 @pytest.mark.skipif(not jit.COMPILED, reason="kernels are off")
+@pytest.mark.slow
 def test_without_kernels_it_is_judged_the_same(tmp_path: Path) -> None:
     shown = subprocess.run(
         [sys.executable, "-c", SHOWN],

@@ -52,6 +52,7 @@ def run(detector: TunnelDetector, batch: QueryBatch, size: int) -> tuple[list[Ve
     return parts, found
 
 
+@pytest.mark.slow
 def test_the_same_capture_in_other_batch_sizes_gives_the_same(model: Model) -> None:
     whole = traffic()
     (first,), incidents = run(fresh(model), whole, len(whole))

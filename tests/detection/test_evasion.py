@@ -29,6 +29,7 @@ def _name(evasion: Evasion) -> str:
 
 
 @pytest.mark.parametrize("evasion", FOUND, ids=_name)
+@pytest.mark.slow
 def test_an_evasion_is_found_within_its_bound(evasion: Evasion) -> None:
     loss = loss_of(evasion)
     print(f"{evasion.what}: {loss.bytes_out:.0f} bytes out, {loss.queries} queries, {loss.seconds:.0f} s")
@@ -79,6 +80,7 @@ def _encoded(alphabet: str) -> Callable[[random.Random], Iterator[Sent]]:
 
 
 @pytest.mark.parametrize("kind", ALPHABETS)
+@pytest.mark.slow
 def test_a_patient_client_that_poisons_the_training_week_is_still_found(kind: str) -> None:
     poisoned = train(_poisoned(ALPHABETS[kind]), sample_of(benign_names()), TrainConfig(), {})
     loss = loss_of(Evasion(kind, _encoded(ALPHABETS[kind]), None), poisoned)

@@ -214,6 +214,7 @@ def test_what_all_clients_carried_on_earlier_days_is_not_of_their_incident_s_day
     assert more.severity >= Severity.HIGH and more.evidence["explanation"]["bytes_a_day"] > YOUNG_BYTES
 
 
+@pytest.mark.slow
 def test_a_client_s_sum_is_bounded_whatever_number_of_domains_it_uses(detector: TunnelDetector) -> None:
     clients = [f"192.0.2.{n}" for n in range(1, 5)]
     rows = [row for client in clients for row in browsing(client, START + 3600)]
@@ -229,6 +230,7 @@ def test_a_client_s_sum_is_bounded_whatever_number_of_domains_it_uses(detector: 
     assert any(one.severity >= Severity.HIGH for one in found.values())
 
 
+@pytest.mark.slow
 def test_what_was_usual_while_habits_were_learnt_is_listed_later_and_three_times_that_is_not() -> None:
     detector = fresh_detector(shipped_model(), Scale(), burn_in_days=7)
     early = [told(detector, [*senders(day), *day_of_lookups(day, 100)]) for day in range(7)]
@@ -254,6 +256,7 @@ def test_while_habits_are_learnt_a_tunnel_pages_once_it_is_critical() -> None:
     assert (last.severity, is_paged(last)) == (Severity.CRITICAL, True)
 
 
+@pytest.mark.slow
 def test_habits_and_sums_come_back_after_a_restart() -> None:
     one, other = (fresh_detector(shipped_model(), Scale(), burn_in_days=7) for _ in range(2))
     for day in range(7):

@@ -191,6 +191,7 @@ def test_what_is_forgotten_is_no_carrier_and_no_flow() -> None:
 
 @UNHURRIED
 @given(st.lists(st.integers(0, 30), min_size=30, max_size=300), st.integers(2, 12))
+@pytest.mark.slow
 def test_whatever_comes_and_goes_all_places_are_given_back(domains: list[int], keys_max: int) -> None:
     """Rows, windows, details and pieces of memory: what all flows together hold is what they hold at the end."""
     judged = Judged(keys_max)
@@ -209,6 +210,7 @@ def test_whatever_comes_and_goes_all_places_are_given_back(domains: list[int], k
     assert not judged.flows.samples
 
 
+@pytest.mark.slow
 def test_where_the_room_for_names_is_full_flows_forget_and_memory_stays() -> None:
     """The bound is POOL_WORDS a key; who wants more begins anew, and is counted."""
     judged, rng = Judged(200), random.Random(1)
@@ -240,6 +242,7 @@ def fill_memory(judged: Judged, clients: int) -> None:
 
 
 @pytest.mark.parametrize("clients", [1, 12])
+@pytest.mark.slow
 def test_who_fills_the_room_for_names_hides_no_tunnel_that_begins_afterwards(clients: int) -> None:
     judged = Judged(1000)
     fill_memory(judged, clients)
@@ -251,6 +254,7 @@ def test_who_fills_the_room_for_names_hides_no_tunnel_that_begins_afterwards(cli
         assert judged.view(client, "evil.com").names == 12
 
 
+@pytest.mark.slow
 def test_and_costs_the_others_none_of_their_memory() -> None:
     judged = Judged(1000)
     fill_memory(judged, 1)
@@ -261,6 +265,7 @@ def test_and_costs_the_others_none_of_their_memory() -> None:
     assert judged.flows.forgotten == forgotten
 
 
+@pytest.mark.slow
 def test_room_that_was_given_back_in_large_pieces_is_used_in_small_ones() -> None:
     judged = Judged(1000)
     fill_memory(judged, 7)

@@ -306,6 +306,7 @@ def test_the_first_query_after_an_incident_is_when_the_next_began_though_it_is_f
 
 
 @pytest.mark.parametrize("saved", [100.0, 400 + PAUSE_S, 430 + PAUSE_S], ids=["first", "between", "second"])
+@pytest.mark.slow
 def test_a_restart_changes_nothing_of_what_the_next_incident_tells(saved: float) -> None:
     rows = [*tunnel(START, 200, "a"), *tunnel(START + 400 + PAUSE_S, 60, "b", 16)]
     fields = "first_seen queries unique_names leaked_bytes queries_before_detection bytes_before_detection".split()
@@ -316,6 +317,7 @@ def test_a_restart_changes_nothing_of_what_the_next_incident_tells(saved: float)
     assert split == whole
 
 
+@pytest.mark.slow
 def test_names_over_many_domains_tell_of_one_incident_at_a_time() -> None:
     rows = [
         query(start + 2 * i, CLIENT, f"{sha256(f'{start}{i}'.encode()).hexdigest()[:40]}.x{i}{start:.0f}.com")

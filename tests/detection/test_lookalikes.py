@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 import pytest
 
+from agents.core.types import HOUR_S
 from agents.detection.known_services import services
 from agents.dns.name import domain_text, from_text
 from tests.corpora import lookalikes
@@ -17,7 +18,7 @@ from tests.support.detecting import incidents_of, paced
 pytestmark = pytest.mark.integration
 
 SEED = 101
-HOUR_S, RATE = 3600, 50_000
+RATE = 50_000
 
 
 @pytest.mark.slow

@@ -48,6 +48,7 @@ def after_lookups(detector: TunnelDetector, count: int) -> Incident:
     return told(detector, [*senders(0), *day_of_lookups(0, count)])[CLIENT, "hash-lists.org"]
 
 
+@pytest.mark.slow
 def test_a_restart_with_an_empty_state_takes_its_habits_from_the_profile() -> None:
     found = after_lookups(with_profile(KNOWN), 90)
     assert (found.severity, is_paged(found), "burn_in" in found.evidence) == (Severity.SUSPICIOUS, False, False)
@@ -56,6 +57,7 @@ def test_a_restart_with_an_empty_state_takes_its_habits_from_the_profile() -> No
     assert is_paged(after_lookups(with_profile(KNOWN), 400)), "twice what is usual, and no more"
 
 
+@pytest.mark.slow
 def test_what_the_profile_lacks_is_no_habit_whatever_was_learnt_since() -> None:
     detector = with_profile(NetworkProfile(days=28, made="2026-11-15"))
     for day in range(7):
@@ -139,6 +141,7 @@ def test_a_damaged_profile_is_refused_and_its_names_are_not_said(change: dict[st
     st.binary(max_size=300)
     | st.recursive(st.none() | st.floats() | st.text(), st.lists).map(json.dumps).map(str.encode)
 )
+@pytest.mark.slow
 def test_nothing_else_comes_of_hostile_bytes(data: bytes) -> None:
     try:
         load_profile(data)
@@ -181,6 +184,7 @@ def of_fleet(usual: float = 3000, **values: Any) -> NetworkProfile:
     return NetworkProfile(made="2026-11-15", fleet=(said,), **values)
 
 
+@pytest.mark.slow
 def test_a_new_site_starts_from_the_fleet_s_habits_and_from_none_without_the_secret() -> None:
     found = after_lookups(with_profile(of_fleet().keyed(SECRET), 0), 90)
     assert (found.severity, is_paged(found)) == (Severity.SUSPICIOUS, False)

@@ -144,3 +144,48 @@ def test_it_is_no_free_pass(model: Model) -> None:
     detector.reload_services(services_at([ENTRY], NOW))
     found = detector.detect(asked_batch([NOW + i / 10 for i in range(200)], ["192.0.2.1"] * 200, names, [1] * 200))
     assert found.incidents
+
+
+@pytest.mark.parametrize("suffix", [".", "keys.vendor.test"])
+def test_an_entry_for_a_client_silences_that_one_and_applies_to_what_is_watched(model: Model, suffix: str) -> None:
+    gateway, other = "192.0.2.25", "192.0.2.1"
+    detector = fresh_detector(model, SCALE)
+
+    def asked(client: str, at: int) -> list[tuple[str, bool]]:
+        numbers = [(at + i) * 0x9E3779B97F4A7C15 % 2**64 for i in range(1, 21)]
+        names = [f"{number:016x}.keys.vendor.test" for number in numbers]
+        batch = asked_batch([NOW + at + i for i in range(20)], [client] * 20, names, [1] * 20)
+        return [(one.client, one.closed_at is not None) for one in detector.detect(batch).incidents]
+
+    assert asked(gateway, 0) == [(gateway, False)] and asked(other, 40) == [(other, False)]
+    only = replace(ENTRY, suffix=suffix, client="192.0.2.24/29")
+    detector.reload_services(services_at([only], NOW))
+    found = asked(gateway, 20) + asked(other, 60)
+    assert (gateway, True) in found and (other, True) not in found
+    assert [client for client, _ in detector.incidents.open] == [other]
+
+
+@pytest.mark.parametrize(
+    ("written", "kept"),
+    [
+        ("2001:db8::/32", "2001:db8::/32"),
+        ("2001:db8::/128", "2001:db8::"),
+        ("192.0.2.0/32", "192.0.2.0"),
+        (" 192.0.2.9/24 ", "192.0.2.0/24"),
+        ("0.0.0.0/0", "0.0.0.0/0"),
+        ("", ""),
+    ],
+)
+def test_an_entry_is_for_the_clients_that_were_named_and_no_fewer(written: str, kept: str) -> None:
+    row = {"suffix": "cdn.example", "factor": "10", "reason": "ours", "author": "ann"}
+    entry = entry_of(row | {"added": "2026-01-01", "expires": "2026-04-01", "client": written})
+    assert entry.client == kept
+
+
+def test_a_large_network_of_ipv6_covers_its_addresses_and_none_of_others() -> None:
+    entry = entry_of(
+        {"suffix": "keys.vendor.test", "factor": "10", "reason": "ours", "author": "ann", "added": "2026-01-01"}
+        | {"expires": "2026-04-01", "client": "2001:db8::/32"}
+    )
+    assert entry.covers(replace(incident(1.0), client="2001:db8:9::7"))
+    assert not entry.covers(replace(incident(1.0), client="2001:db9::7"))

@@ -26,6 +26,7 @@ def test_the_wide_suite_has_120_clients_and_every_kind_that_organisations_have()
     assert max(len(row[2]) for row, _ in day) <= NAME_MAX
 
 
+@pytest.mark.slow
 def test_an_organisation_has_300_clients_that_rest_at_the_week_end() -> None:
     assert organisation.CLIENTS == 300
     friday, saturday = organisation.day_of(3, 4), organisation.day_of(3, 5)

@@ -8,6 +8,7 @@ import string
 from collections.abc import Callable
 
 import numpy as np
+import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
@@ -61,6 +62,7 @@ def secrets(draw: st.DrawFn) -> list[bytes]:
 @example([b"eyJhbGciOiJIUzI1NiJ9"])
 @example([b"x", b"AKIAIOSFODNN7EXAMPLE"])
 @example([b"token=abc"])
+@pytest.mark.slow
 def test_no_secret_is_passed_by(subdomain: list[bytes]) -> None:
     if secret_in(subdomain, DOMAIN):
         assert may(subdomain)

@@ -80,6 +80,7 @@ def test_words_below_many_domains_are_none(model: Model) -> None:
     assert found(fresh_detector(model, Scale()), names, 5.0) == ()
 
 
+@pytest.mark.slow
 def test_hash_hosts_of_pages_are_none(model: Model) -> None:
     """A client of an ordinary day asks for hash hosts, below few domains that are not its carriers."""
     detector = fresh_detector(model, Scale())

@@ -162,12 +162,14 @@ def test_the_hash_of_something_is_no_token(form: Token) -> None:
         assert secret_in([code.encode(), b"files"], EVIL) == ""
 
 
+@pytest.mark.slow
 def test_no_benign_name_gives_a_secret_away() -> None:
     for name in (*benign_names(), *golden_names(), *lookalike_names()):
         parts = name.encode().split(b".")
         assert secret_in(parts[:-2], parts[-2:]) == "", name
 
 
+@pytest.mark.slow
 def test_random_names_seldom_do() -> None:
     rng = random.Random(1)
     told = sum(bool(secret_in(labels(CODES["base64url"](rng.randbytes(45))), EVIL)) for _ in range(5_000))

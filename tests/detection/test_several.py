@@ -126,7 +126,7 @@ def test_any_number_of_detectors_finds_what_one_finds(capture: str, detectors: i
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize("detectors", [2, 5])
+@pytest.mark.parametrize("detectors", [5])
 def test_any_number_finds_each_family_in_an_office(detectors: int) -> None:
     alone, found = same(families(), detectors, lag_s=10)
     assert len(alone) >= len(SOME_FAMILIES) and found == alone
@@ -143,6 +143,7 @@ def test_an_organisation_hears_of_the_same_though_messages_are_a_minute_late(det
     assert len(found) <= len(alone) * 1.02
 
 
+@pytest.mark.slow
 def test_a_channel_of_many_clients_is_found_within_the_bound_though_messages_are_a_minute_late() -> None:
     """What five detectors do not know of each other yet makes names dearer: X holds, and a minute's bytes."""
     rows = sent([f"10.0.0.{number % 50}" for number in range(2000)], 10, 9)

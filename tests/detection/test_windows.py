@@ -205,6 +205,7 @@ def test_a_tunnel_of_many_names_is_still_counted_in_the_sketch() -> None:
     assert judged.view().leaked_bytes > 0.95 * 10 * 3 * EXACT_MAX
 
 
+@pytest.mark.slow
 def test_memory_of_a_loud_flow_does_not_fill_up() -> None:
     judged, size = Judged(), 5_000
     for start in range(0, 75_000, size):

@@ -8,7 +8,7 @@ import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import dns.message
 import dns.query
@@ -17,7 +17,6 @@ import httpx
 from tests.support.patience import patient
 from tests.support.running import ROOT, free_port
 
-FILES = ("docker-compose.yml", "tests/e2e/compose.override.yml")
 TOKEN = "token of the e2e tests"
 PASSWORD = "p@ss/w:rd #1 $HOME %20"
 """With everything in it that breaks addresses, env files and shells."""
@@ -34,6 +33,8 @@ def engine() -> str:
 class Stack:
     """One compose project; `env_file` is .env.example with a few lines changed."""
 
+    FILES: tuple[str, ...] = ("docker-compose.yml", "tests/e2e/compose.override.yml")
+
     def __init__(self, directory: Path) -> None:
         self.dns_port, self.api_port = free_port(), free_port()
         self.env_file = directory / "env"
@@ -44,8 +45,9 @@ class Stack:
             limits=httpx.Limits(max_keepalive_connections=0),
         )
 
-    def _settings(self) -> str:
-        changed = {
+    def settings(self) -> dict[str, str]:
+        """Lines of .env.example that are changed."""
+        return {
             "POSTGRES_PASSWORD": f"'{PASSWORD}'",
             "PUBLISH_DNS": f"127.0.0.1:{self.dns_port}",
             "PUBLISH_API": f"127.0.0.1:{self.api_port}",
@@ -55,6 +57,9 @@ class Stack:
             "WEBHOOKS_PLAIN_HTTP": "on",
             "BURN_IN_DAYS": "0",
         }
+
+    def _settings(self) -> str:
+        changed = self.settings()
         lines = (ROOT / ".env.example").read_text("utf-8").splitlines()
         names = [line.partition("=")[0] for line in lines]
         assert set(changed) <= set(names)
@@ -63,7 +68,7 @@ class Stack:
 
     def compose(self, *arguments: str, check: bool = True, timeout_s: float = 300) -> str:
         """Run `docker compose …`; its output. AssertionError with the output where it fails."""
-        files = [part for file in FILES for part in ("-f", str(ROOT / file))]
+        files = [part for file in self.FILES for part in ("-f", str(ROOT / file))]
         command = ["docker", "compose", "-p", "dns-tunnel-e2e", "--env-file", str(self.env_file), *files, *arguments]
         environment = {**os.environ, "E2E_ENV_FILE": str(self.env_file)}
         ran = subprocess.run(
@@ -84,10 +89,11 @@ class Stack:
         """One SQL statement in the Postgres of the project."""
         return self.exec("psql", "-U", "dns_tunnel", "-At", "-c", sql, service="postgres").strip()
 
-    def ask(self, name: str, kind: str = "A", tcp: bool = False) -> dns.message.Message:
+    def ask(self, name: str, kind: str = "A", tcp: bool = False, port: int = 0) -> dns.message.Message:
+        """One query to a listener, by its port; 0: the first one's."""
         query = dns.message.make_query(name, kind)
         call: Any = dns.query.tcp if tcp else dns.query.udp
-        answer: dns.message.Message = call(query, "127.0.0.1", port=self.dns_port, timeout=patient(5))
+        answer: dns.message.Message = call(query, "127.0.0.1", port=port or self.dns_port, timeout=patient(5))
         return answer
 
     def get(self, path: str, token: str = TOKEN, **parameters: Any) -> httpx.Response:
@@ -103,10 +109,12 @@ class Stack:
         return found
 
 
+S = TypeVar("S", bound=Stack)
+
+
 @contextlib.contextmanager
-def stack(directory: Path) -> Iterator[Stack]:
+def stack(made: S) -> Iterator[S]:
     """Build, start, wait until all is well; afterwards nothing is left but the image."""
-    made = Stack(directory)
     try:
         made.compose("build", timeout_s=600)
         made.compose("up", "--wait", "--wait-timeout", "180")

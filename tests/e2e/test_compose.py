@@ -25,7 +25,7 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     taken = subprocess.run(["docker", "inspect", "dns-tunnel-api"], capture_output=True, check=False)
     if taken.returncode == 0:
         pytest.skip("a container dns-tunnel-api is here already")
-    with stack(tmp_path_factory.mktemp("compose")) as made:
+    with stack(Stack(tmp_path_factory.mktemp("compose"))) as made:
         yield made
 
 

@@ -16,6 +16,7 @@ from playwright.sync_api import Browser, Page, expect
 
 from agents.core.types import Severity
 from agents.store import open_store
+from agents.store.feedback.reviews import ReviewItem, ReviewStore
 from tests.e2e.browsing import CHROMIUM, faults_of, page_of, picture
 from tests.support.running import free_port, product
 from tests.support.verdicts import incident, verdicts
@@ -36,6 +37,10 @@ PAGES = {
     "services": "/console/services?suffix=evil.example&reason=ours",
     "health": "/console/health",
     "audit": "/console/audit",
+    "week": "/console/weekly",
+    "staging": "/console/models/staging",
+    "users": "/console/users",
+    "account": "/console/account",
     "api": "/docs",
 }
 pytestmark = [pytest.mark.e2e, pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed")]
@@ -55,7 +60,8 @@ def console(folder: Path) -> Iterator[str]:
             client="10.0.0.7", domain="evil.example", severity=Severity.CRITICAL, tool="dnscat2", leaked_bytes=1234.0,
             first_seen=now - 240, last_seen=now, detected_at=now - 200,
             sample_names=("6e616d653d616e6e3b6b65793d3132333435363738393031.evil.example",),
-            evidence={"qtypes": {"TXT": 9}, "bytes_in": 1, "queries_per_minute": 3.0, "attack": [], "benign_if": "If."},
+            evidence={"qtypes": {"TXT": 9}, "bytes_in": 1, "queries_per_minute": 3.0, "attack": [], "benign_if": "If.",
+                      "timeline": [{"at": now - 200, "queries": 9, "bytes": 120}]},
         )  # fmt: skip
         calm = incident(client="10.0.0.8", domain="calm.example", first_seen=now - 500, last_seen=now - 400,
                         detected_at=now - 450, evidence={}, sample_names=("x.calm.example",))  # fmt: skip
@@ -64,6 +70,8 @@ def console(folder: Path) -> Iterator[str]:
         store = open_store(f"sqlite:///{folder / 'data' / 'dns-tunnel.db'}")
         store.migrate()
         store.write(with_times, "filled")
+        asked = [ReviewItem(f"{name}.example", 0.5, "rare", 2, (f"x.{name}.example",)) for name in ("one", "two")]
+        ReviewStore(store).fill(asked, now - 600, 9, 100.0)
         store.close()
         yield f"http://127.0.0.1:{port}"
 
@@ -123,6 +131,46 @@ def test_rows_are_walked_and_marked_by_key_and_changed_together(browser: Browser
         expect(page.get_by_label("Search incidents")).to_have_value("10.0.0.7")
 
 
+def test_reviews_are_walked_marked_and_taken_by_the_same_keys(browser: Browser, base: str) -> None:
+    with person(browser, base) as page:
+        page.goto(f"{base}/console/reviews")
+        page.evaluate("document.activeElement.blur()")
+        for key in ("j", "x", "j", "x", "m"):
+            page.keyboard.press(key)
+        expect(page.get_by_role("status")).to_contain_text("2 domains in work by ann.")
+
+
+def test_times_are_the_readers_everywhere_also_in_tooltips(browser: Browser, base: str) -> None:
+    with person(browser, base, timezone_id="Asia/Kathmandu", locale="en-GB") as page:
+        page.get_by_role("link", name="evil.example", exact=True).first.click()
+        expect(page.locator("table", has_text="Bytes").locator("time")).to_have_count(1)
+        expect(page.locator("main")).not_to_contain_text(" UTC")
+        page.goto(f"{base}/console/domains/evil.example")
+        told = re.compile(r":45:00 \(\d{4}-\d\d-\d\d \d\d:00 UTC\): \d+ quer")
+        expect(page.locator("svg rect title").first).to_have_text(told)
+
+
+def test_a_link_of_another_site_opens_what_it_says_for_who_is_logged_in(browser: Browser, base: str) -> None:
+    wanted = f"{base}/console/incidents?q=10.0.0.7"
+    with person(browser, base) as page:
+        expect(page.get_by_role("link", name="ann")).to_be_visible()
+        link = f'<a href="{wanted}">an alarm</a>'
+        page.route("http://chat.example/", lambda route: route.fulfill(content_type="text/html", body=link))
+        page.goto("http://chat.example/")
+        page.get_by_role("link", name="an alarm").click()
+        expect(page.get_by_label("Search incidents")).to_have_value("10.0.0.7")
+        assert page.url == wanted
+
+
+OPEN, CLOSED = 1, 2
+STREAM_STATE = "document.querySelector('[sse-connect]')['htmx-internal-data'].sseEventSource.readyState"
+LOOKED_AT = """(seen) => {
+    Object.defineProperty(document, "hidden", {configurable: true, get: () => !seen});
+    document.dispatchEvent(new Event("visibilitychange"));
+}"""
+"""What a browser does when a tab comes to the front, or goes."""
+
+
 def test_the_strip_is_live_pauses_and_says_when_it_lost_its_stream(browser: Browser, tmp_path: Path) -> None:
     with console(tmp_path / "data") as base:
         context = browser.new_context()
@@ -135,6 +183,11 @@ def test_the_strip_is_live_pauses_and_says_when_it_lost_its_stream(browser: Brow
         page.get_by_role("button", name="Pause").click()
         expect(state).to_have_text("Paused.")
         page.get_by_role("button", name="Go on").click()
+        page.evaluate(LOOKED_AT, False)
+        assert page.evaluate(STREAM_STATE) == CLOSED
+        with page.expect_request(f"{base}/console/events"):
+            page.evaluate(LOOKED_AT, True)
+        page.wait_for_function(f"({STREAM_STATE}) === {OPEN}")
     expect(state).to_have_text("The stream was lost; asking again.")
     context.close()
 

@@ -114,6 +114,7 @@ def test_a_transfer_has_each_domain_and_all_below_it(tmp_path: Path) -> None:
         assert ask(server, "AXFR").question[0].name == dns.name.from_text(ZONE)
 
 
+@pytest.mark.slow
 def test_changes_go_as_changes(tmp_path: Path) -> None:
     keep(tmp_path, *(block(f"evil{number}.example") for number in range(2000)))
     with serving(tmp_path) as server:
@@ -172,6 +173,7 @@ def test_a_secondary_that_takes_changes_has_the_whole(states: list[set[int]]) ->
             assert have == zone._records and since == zone.serial
 
 
+@pytest.mark.slow
 def test_a_key_is_asked_for_and_answers_are_signed(tmp_path: Path) -> None:
     keep(tmp_path, *(block(f"evil{number}.example") for number in range(5000)))
     with serving(tmp_path, key=KEY) as server:

@@ -30,6 +30,7 @@ def test_name_lists_are_what_the_script_makes(file: str, made: object) -> None:
     assert gzip.decompress((BASELINE / file).read_bytes()).decode().splitlines() == made()
 
 
+@pytest.mark.slow
 def test_the_first_model_is_what_the_script_makes(model: Model) -> None:
     """Compared by what it says: other versions of NumPy and scikit-learn, and other processors, round elsewhere."""
     again = Model.from_bytes(make_baseline.model())

@@ -129,6 +129,7 @@ def test_promoting_an_unknown_or_damaged_candidate_leaves_the_champion(tmp_path:
     assert models.current() == FakeModel("one")
 
 
+@pytest.mark.slow
 def test_a_full_disk_during_promotion_leaves_the_champion_byte_for_byte(tmp_path: Path) -> None:
     deploy(tmp_path, "one")
     big = FakeModel("x" * 300_000)
@@ -266,6 +267,7 @@ def test_the_lock_keeps_others_out_and_names_its_holder(tmp_path: Path) -> None:
         assert (tmp_path / "models" / ".lock").read_text() == str(os.getpid())
 
 
+@pytest.mark.slow
 def test_a_killed_holder_leaves_no_lock_behind(tmp_path: Path) -> None:
     program = (
         "import sys, os, signal; from pathlib import Path; from tests.support.fake_model import registry\n"

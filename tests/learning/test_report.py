@@ -279,3 +279,12 @@ def test_numbers_that_are_not_finite_are_null_in_json() -> None:
     assert (gate["value"], gate["passed"]) == (None, False)
     assert "NaN" not in data
     render(replace(run, validation=nan))
+
+
+def test_what_is_the_same_in_both_models_is_folded_away() -> None:
+    run = replace(run_samples.deployed(), champion={"seed": 1, "limits": {"factor": 1.0}}, candidate={"seed": 2})
+    html = render(replace(run, candidate={"seed": 2, "limits": {"factor": 1.0}}))
+    shown, _, folded = html.partition("Old and new model</h2>")[2].partition("<details>")
+    assert "seed" in shown and "limits" not in shown
+    assert "The same in both: 1" in folded and "limits" in folded.partition("</details>")[0]
+    assert "No difference." in render(replace(run, candidate=run.champion, candidate_id=run.champion_id))

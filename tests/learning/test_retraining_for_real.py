@@ -80,6 +80,7 @@ def parts(folder: Path, store: Store, alerts: AlertManager, calibrate_on: Sample
     return replace(usual, **changed)
 
 
+@pytest.mark.slow
 def test_a_good_candidate_is_deployed_and_a_poisoned_one_rejected(tmp_path: Path, calibrate_on: Sample) -> None:
     store = filled(tmp_path)
     with webhook() as hook:

@@ -119,8 +119,8 @@ def test_what_came_near_a_limit_is_not_learned_from() -> None:
 def test_this_networks_flow_hours_are_learned_from_where_there_are_enough(count: int, model: Model) -> None:
     own = flow_hours([f"d{number}.com" for number in range(count)], queries=3.0)
     vectors, images = flow_scenes(own, lambda: fresh_detector(model, Scale()), 1)
-    assert (vectors.name, images.name, images.places) == ("flow-hours", "flow images", 8)
-    assert images.learn.shape[1] == 8 * vectors.learn.shape[1]
+    assert (vectors.name, images.name, images.places) == ("flow-hours", "flow images", 7)
+    assert images.learn.shape[1] == 7 * vectors.learn.shape[1]
     assert (len(vectors.learn) == HOURS_MIN // 2) == bool(count)
     parts = [{row.tobytes() for row in rows} for rows in (images.learn, images.benign)]
     assert len(vectors.benign) > 100

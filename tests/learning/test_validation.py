@@ -17,6 +17,7 @@ from agents.learning.run import Validation
 from agents.learning.validation import CASES, HEX_LABEL, Measured, Validator, gates_of, load_cases
 from agents.runtime import bootstrap
 from agents.runtime.bootstrap import load_settings as load
+from agents.runtime.bootstrap.judging import bounds_of
 from agents.scoring.model import Model, digest
 from agents.scoring.training import TrainConfig, train
 from tests.support.detecting import fresh_detector
@@ -46,6 +47,27 @@ def test_each_condition_is_missed_alone_and_says_by_how_much(
     (missed,) = [gate for gate in gates_of(replace(GOOD, **change)) if not gate.passed]  # type: ignore[arg-type]
     assert missed.name == name
     assert missed.margin == pytest.approx(margin)
+
+
+@pytest.mark.parametrize(
+    ("change", "setting", "value", "beyond"),
+    [
+        ({"benign_above_normal": 0.004}, "GATE_GOLDEN_ABOVE_NORMAL", "0.005", "1.1"),
+        ({"false_incidents": 2}, "GATE_FALSE_INCIDENTS", "2", "-1"),
+        ({"sessions_found": 14}, "GATE_SESSIONS_FOUND", "0.9", "14"),
+        ({"bytes_worst": 700.0}, "GATE_BYTES_BEFORE", "800", "0"),
+    ],
+)
+def test_the_bounds_of_a_candidate_itself_are_settings(
+    change: dict[str, float], setting: str, value: str, beyond: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = replace(GOOD, **change)  # type: ignore[arg-type]
+    assert not all(gate.passed for gate in gates_of(found, bounds_of(load())))
+    monkeypatch.setenv(setting, value)
+    assert all(gate.passed for gate in gates_of(found, bounds_of(load())))
+    monkeypatch.setenv(setting, beyond)
+    with pytest.raises(SettingsError, match=rf"^[^\n]*{setting}[^\n]*must be between[^\n]*$"):
+        load()
 
 
 def test_a_run_without_gates_has_not_passed(model: Model) -> None:
@@ -126,6 +148,7 @@ def test_own_cases_are_checked_beside_the_known_ones(model: Model) -> None:
     assert validation.cases[-1].champion_score == validation.cases[-1].score
 
 
+@pytest.mark.slow
 def test_it_judges_with_the_detector_of_production(model: Model, tmp_path: Path) -> None:
     """The operator's known services, quiet time and caps: a gate must not fail, or pass, on what never runs."""
     odd = f"{HEX_LABEL[:48]}.keys.vendor.test"

@@ -14,7 +14,7 @@ from agents.detection.rollout.canary import in_share
 from agents.learning.release.canary import CanaryTerms
 from agents.runtime import bootstrap
 from agents.runtime.bootstrap import judge_parts, load_settings
-from agents.runtime.detector_process import Judge
+from agents.runtime.judging.judge import Judge
 from agents.settings import Settings
 from agents.store import open_store
 from tests.support.carrier import LOOSE, TIGHT, carried, with_factor

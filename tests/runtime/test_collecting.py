@@ -107,6 +107,7 @@ def test_each_line_is_stored_once_over_kills_rotation_and_a_restart(logged: Logg
         wait_for(lambda: stored(folder) == sorted(logged.names), "what was written meanwhile is stored")
 
 
+@pytest.mark.slow
 def test_a_tunnel_in_a_log_is_an_incident_that_says_what_is_not_known(
     logged: Logged, tmp_path: Path, inside: Inside
 ) -> None:

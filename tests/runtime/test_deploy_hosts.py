@@ -8,19 +8,23 @@ import os
 import re
 import shutil
 import subprocess
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
-from agents.runtime.bootstrap import SPECS
+from agents.runtime.bootstrap import SPECS, load_settings, registry_of
+from agents.runtime.bus.cluster_models import CLUSTER_FILE, ClusterModels, HostModel
+from agents.runtime.health import ProcessHealth
 from agents.settings import settings_of
 from tests.support.patience import patient
 
 DEPLOY = Path(__file__).resolve().parents[2] / "deploy"
 KUBERNETES, SYSTEMD = DEPLOY / "kubernetes", DEPLOY / "systemd"
 WAYS = ("base", "overlays/postgres", "overlays/large")
+CLUSTER = "overlays/cluster"
 NOT_OURS = {"PGPASSWORD", "PYTHONDONTWRITEBYTECODE"}
 KUBECTL = pytest.mark.skipif(shutil.which("kubectl") is None, reason="kubectl is not installed")
 
@@ -37,14 +41,23 @@ def rendered(way: str) -> list[dict[str, Any]]:
     return list(yaml.safe_load_all(done.stdout))
 
 
-def one(documents: list[dict[str, Any]], kind: str) -> dict[str, Any]:
-    (found,) = [each for each in documents if each["kind"] == kind]
+def one(documents: list[dict[str, Any]], kind: str, name: str = "") -> dict[str, Any]:
+    """The document of a kind, of this name where there are several."""
+    (found,) = [each for each in documents if each["kind"] == kind and name in ("", each["metadata"]["name"])]
     return found
+
+
+def narrow(container: dict[str, Any]) -> None:
+    """It has no more rights than it needs, and a limit."""
+    rights = container["securityContext"]
+    assert rights["readOnlyRootFilesystem"] and rights["capabilities"]["drop"] == ["ALL"]
+    assert not rights["allowPrivilegeEscalation"] and "memory" in container["resources"]["limits"]
+    assert "livenessProbe" in container
 
 
 @KUBECTL
 @pytest.mark.integration
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("way", (*WAYS, CLUSTER))
 def test_kubernetes_takes_each_manifest(way: str) -> None:
     checker = pytest.importorskip("kubernetes_validate", reason="kubernetes-validate is not installed")
     for document in rendered(way):
@@ -66,13 +79,56 @@ def test_a_pod_has_settings_that_exist_and_no_more_rights_than_it_needs(way: str
     assert names == {"listener", "api", "scheduler"}
     for each in pod["containers"]:
         given |= {variable["name"] for variable in each["env"]}
-        rights = each["securityContext"]
-        assert rights["readOnlyRootFilesystem"] and rights["capabilities"]["drop"] == ["ALL"]
-        assert not rights["allowPrivilegeEscalation"] and "memory" in each["resources"]["limits"]
+        narrow(each)
         assert each["livenessProbe"]["exec"]["command"] == ["dns-tunnel", "health", each["name"]]
     listener = next(each for each in pod["containers"] if each["name"] == "listener")
     assert "dns-tunnel-secrets" not in json.dumps(listener["envFrom"]), "who answers strangers has no channel's secrets"
     assert given - known == set()
+
+
+@KUBECTL
+@pytest.mark.integration
+def test_a_cluster_judges_behind_a_bus_that_its_own_pods_alone_reach_and_grows_with_its_lag(tmp_path: Path) -> None:
+    documents = rendered(CLUSTER)
+    known = {name.upper() for name in settings_of(SPECS).model_fields} | NOT_OURS
+    settings = one(documents, "ConfigMap")["data"]
+    heard, workers, bus = (
+        one(documents, "StatefulSet", name)["spec"]
+        for name in ("dns-tunnel", "dns-tunnel-detectors", "dns-tunnel-nats")
+    )
+    pods = [each["template"] for each in (heard, workers, bus)]
+    for pod in pods:
+        assert pod["spec"]["securityContext"]["runAsNonRoot"] and not pod["spec"]["automountServiceAccountToken"]
+        for each in pod["spec"]["containers"]:
+            narrow(each)
+    given = {variable["name"] for each in workers["template"]["spec"]["containers"] for variable in each["env"]}
+    assert (given | set(settings)) - known == set()
+    (detector,) = workers["template"]["spec"]["containers"]
+    images = {each["image"] for pod in pods[:2] for each in pod["spec"]["containers"]}
+    assert images == {"dns-tunnel-detector:latest"}
+    assert detector["args"] == ["detect"] and {"secretRef": {"name": "dns-tunnel-database"}} in detector["envFrom"]
+
+    server = one(documents, "Service", "dns-tunnel-nats")
+    assert settings["STREAM"] == f"nats://{server['metadata']['name']}:4222"
+    assert int(settings["STREAM_REPLICAS"]) == bus["replicas"] == 3
+    assert server["spec"]["selector"].items() <= pods[2]["metadata"]["labels"].items()
+    policy = one(documents, "NetworkPolicy", "dns-tunnel-nats")["spec"]["ingress"]
+    (may,) = [each["from"] for each in policy if each["ports"][0]["port"] == "client"]
+    (labels,) = [each["podSelector"]["matchLabels"] for each in may]
+    assert [labels.items() <= pod["metadata"]["labels"].items() for pod in pods] == [True, True, False]
+
+    grows = one(documents, "HorizontalPodAutoscaler")["spec"]
+    assert grows["scaleTargetRef"]["name"] == "dns-tunnel-detectors" and "replicas" not in workers
+    (tmp_path / CLUSTER_FILE).write_text(
+        ClusterModels(
+            hosts={name: HostModel(model_id="m", since=0, at=0, slots=1, lag=7) for name in "ab"}, at=time.time()
+        ).model_dump_json()
+    )
+    health = ProcessHealth(tmp_path, registry_of(load_settings(data_dir=tmp_path)))
+    told = {f"dns_tunnel_{each.name}": each.value for each in health.metrics()}
+    assert [told[each["external"]["metric"]["name"]] for each in grows["metrics"]] == [14]
+    conf = [each.removeprefix("--") for each in bus["template"]["spec"]["containers"][0]["args"]]
+    assert len(next(each for each in conf if each.startswith("routes=")).split(",")) == bus["replicas"]
 
 
 @KUBECTL

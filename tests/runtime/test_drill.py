@@ -21,11 +21,11 @@ from agents.core.types import Message, QueryBatch, Row, Severity, batch_of
 from agents.dns.drill import DRILL_NAMES, DRILL_REQUEST, DRILL_ZONE, drill_names, drill_of, injected, requested
 from agents.runtime import health as health_module
 from agents.runtime.bootstrap import intakes, judge_parts, load_settings, make_folders, processes, store_of
-from agents.runtime.detector_process import Judge
 from agents.runtime.drill.drill import COPIES_MAX, DRILL_STATE, Drill, DrillTargets, drill_text
 from agents.runtime.drill.options import DrillOptions
 from agents.runtime.health import DRILLS_LATE, ProcessHealth
 from agents.runtime.heartbeat import DetectorHealth
+from agents.runtime.judging.judge import Judge
 from tests.support.detecting import query
 from tests.support.listening import listening, wait_until
 from tests.support.stubs import StubServer

@@ -11,7 +11,7 @@ import pytest
 
 from agents.core.types import batch_of
 from agents.runtime.bootstrap import judge_parts, load_settings, make_folders
-from agents.runtime.detector_process import Judge
+from agents.runtime.judging.judge import Judge
 from tests.support.detecting import query
 from tests.support.listening import wait_until
 

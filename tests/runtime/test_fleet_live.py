@@ -21,8 +21,9 @@ from agents.core.errors import AgentsError, SettingsError
 from agents.learning.fleet.exchange import BINS, WEIGHTS, Contribution, FleetState
 from agents.learning.fleet.joining import quantile_bin
 from agents.learning.fleet.site import FleetSite, flow_model_of
+from agents.learning.loop.flow_hours import NUMBERS
 from agents.learning.loop.golden import golden_flow_hours
-from agents.learning.loop.online import Examples, measures
+from agents.learning.loop.material import Examples, measures
 from agents.runtime import bootstrap
 from agents.settings import Settings
 from agents.store import Store
@@ -90,7 +91,7 @@ def fleet(tmp_path: Path) -> Iterator[Fleet]:
 
 def labelled(store: Store, seed: int) -> None:
     """A service that looks like a tunnel, as people of a site call it, beside tunnels."""
-    numbers = keys() * np.random.default_rng(seed).uniform(0.9, 1.1, (120, 26)).astype(np.float32)
+    numbers = keys() * np.random.default_rng(seed).uniform(0.9, 1.1, (120, len(NUMBERS))).astype(np.float32)
     first = put(store, np.concatenate([numbers, kind(True, 60, seed)]), HOUR)
     say(store, first[:120], Label.BENIGN, HOUR)
     say(store, first[120:], Label.TUNNEL, HOUR)
@@ -154,6 +155,7 @@ def test_a_malicious_site_changes_nothing_beyond_its_part(fleet: Fleet, tmp_path
     assert fleet.sites["north"].step()[0] == "round 1: flow model deployed"
 
 
+@pytest.mark.slow
 def test_a_bad_model_of_two_sites_is_refused_by_the_third_one_s_own_gates(fleet: Fleet) -> None:
     """More than half of a fleet may move its model anywhere: then a site's own gates are what is left."""
     north = fleet.sites["north"]
@@ -188,6 +190,7 @@ def send(site: FleetSite, contribution: Contribution) -> FleetState:
     return site._asked("POST", contribution.model_dump_json().encode())
 
 
+@pytest.mark.slow
 def test_what_is_shown_is_what_leaves_and_it_names_nobody(
     fleet: Fleet, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -206,6 +209,7 @@ def test_what_is_shown_is_what_leaves_and_it_names_nobody(
     assert not any(text in shown for text in (*domains, "192.0.2", "example", site.key, SECRET, "ann"))
 
 
+@pytest.mark.slow
 def test_the_route_bounds_what_it_reads_and_knows_no_token(fleet: Fleet) -> None:
     assert httpx.get(f"{fleet.url}/fleet/round").status_code == 401
     assert httpx.post(f"{fleet.url}/fleet/round", content=b"x" * (3 << 20)).status_code == 413
@@ -213,6 +217,7 @@ def test_the_route_bounds_what_it_reads_and_knows_no_token(fleet: Fleet) -> None
     assert httpx.get(f"{fleet.url}/incidents").status_code == 401
 
 
+@pytest.mark.slow
 def test_a_coordinator_that_is_away_or_another_is_said_in_one_line(fleet: Fleet) -> None:
     site = fleet.sites["north"]
     with closing(socket.create_server(("127.0.0.1", 0))) as nobody:
@@ -230,6 +235,7 @@ def test_a_coordinator_that_is_away_or_another_is_said_in_one_line(fleet: Fleet)
         replace(site, options=replace(site.options, site="")).look()
 
 
+@pytest.mark.slow
 def test_an_answer_that_somebody_changed_is_not_trusted(fleet: Fleet, tmp_path: Path) -> None:
     site = fleet.sites["north"]
 

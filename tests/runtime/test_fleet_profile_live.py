@@ -18,7 +18,7 @@ from agents.learning.fleet.sketches import REGISTERS
 from agents.learning.loop.flow_hours import NUMBERS, SCHEMA
 from agents.learning.release.diff import difference_text
 from agents.runtime import bootstrap
-from agents.runtime.detector_process import Judge
+from agents.runtime.judging.judge import Judge
 from agents.settings import Settings
 from agents.store import Store
 from agents.store.feedback.flow_hours import FlowHours, FlowHourStore
@@ -117,6 +117,7 @@ def replace_deploy(settings: Settings) -> Settings:
     return settings.model_copy(update={"deploy": "manual"})
 
 
+@pytest.mark.slow
 def test_a_hostile_site_s_habits_change_nothing_beyond_its_part(known: Known) -> None:
     """It inflates what is known elsewhere, makes up domains, and its sketches are full."""
     full = "t" * REGISTERS
@@ -127,6 +128,7 @@ def test_a_hostile_site_s_habits_change_nothing_beyond_its_part(known: Known) ->
     assert said.clients <= 2 * 10, "twice what the other site has"
 
 
+@pytest.mark.slow
 def test_one_site_s_say_alone_reaches_nobody(known: Known) -> None:
     assert known.send([]).habits == []
     known.fleet.sites["west"] = replace(known.fleet.sites["west"], propose=lambda state: ["looked at"])

@@ -8,17 +8,16 @@ from pathlib import Path
 import pytest
 from structlog.testing import capture_logs
 
-from agents.core.types import batch_of
+from agents.core.types import HOUR_S, batch_of
 from agents.learning.loop import collector
 from agents.learning.loop.flow_hours import NUMBERS, SCHEMA
 from agents.runtime.bootstrap import judge_parts, learner_of, load_settings, make_folders, store_of
-from agents.runtime.detector_process import Judge
+from agents.runtime.judging.judge import Judge
 from agents.store.feedback.flow_hours import FlowHourStore
 from tests.support.detecting import query
 from tests.support.listening import wait_until
 
 pytestmark = pytest.mark.integration
-HOUR_S = 3600
 
 
 class Clock:
@@ -53,6 +52,7 @@ def test_an_hour_that_is_over_is_in_the_database(tmp_path: Path, monkeypatch: py
         judge.close()
 
 
+@pytest.mark.slow
 def test_an_hour_without_a_query_ends_nothing(tmp_path: Path) -> None:
     """A model has learnt, and nobody asked: the thread lives on, and so does the judge."""
     settings = load_settings(data_dir=tmp_path)

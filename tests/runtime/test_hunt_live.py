@@ -11,9 +11,9 @@ import pytest
 
 from agents.core.types import batch_of
 from agents.runtime.bootstrap import judge_parts, load_settings, make_folders, registry_of
-from agents.runtime.detector_process import Judge
 from agents.runtime.health import ProcessHealth, metrics_of
 from agents.runtime.heartbeat import PARTS, Heartbeat
+from agents.runtime.judging.judge import Judge
 from tests.support.clickhouse_server import ClickHouseServer
 from tests.support.commands import Inside, is_one_line
 from tests.support.detecting import query

@@ -18,8 +18,8 @@ from agents.dns.message import type_name
 from agents.dns.name import to_text
 from agents.learning.baseline import golden_sessions, golden_traffic
 from agents.runtime.bootstrap import detector_of, judge_parts, load_settings, tripwires_of
-from agents.runtime.detector_process import Judge
-from agents.runtime.fanout import Fanout
+from agents.runtime.judging.fanout import Fanout
+from agents.runtime.judging.judge import Judge
 from agents.sources import open_source
 from tests.support.commands import Inside
 

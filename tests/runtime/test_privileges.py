@@ -56,6 +56,7 @@ def test_all_processes_become_the_user_and_own_what_they_make(tmp_path: Path) ->
 
 
 @root
+@pytest.mark.slow
 def test_a_folder_that_the_user_cannot_write_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "models" / "backups").mkdir(parents=True)
     with StubServer() as upstream:

@@ -25,7 +25,7 @@ from agents.runtime.bootstrap import (
     store_of,
 )
 from agents.runtime.bootstrap.learning import retraining_parts
-from agents.runtime.detector_process import Judge
+from agents.runtime.judging.judge import Judge
 from agents.scoring.features import extract
 from agents.settings import Settings
 from tests.support.verdicts import verdicts

@@ -172,7 +172,7 @@ def replays(settings: Settings) -> tuple[list[int], int]:
     """Days from today on which replays were stored, and how many incidents there are."""
     store = bootstrap.store_of(settings)
     try:
-        return [day - TODAY for day in store.import_days()], store.incident_count()
+        return [day - TODAY for day in store.import_days()], len(store.incidents(limit=1000))
     finally:
         store.close()
 

@@ -86,6 +86,7 @@ def test_no_process_loads_scikit_learn_not_even_to_retrain(tmp_path: Path) -> No
         assert "sklearn" not in packages, name
 
 
+@pytest.mark.slow
 def test_a_tunnel_is_one_incident_and_one_alert_a_severity(tmp_path: Path) -> None:
     with webhook() as hook, running(tmp_path, SLACK_WEBHOOK_URL=hook.url) as process:
         send_tunnel(process)
@@ -217,6 +218,7 @@ def test_a_bad_setting_opens_no_socket(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("wire", [HOSTILE, LONG], ids=["html, sql and control bytes", "255 octets"])
+@pytest.mark.slow
 def test_a_hostile_name_comes_out_escaped_everywhere(tmp_path: Path, wire: bytes) -> None:
     """Listener, store, API, console, Slack, log; the report has its own test."""
     text = to_text(wire)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import importlib.util
 import random
+import subprocess
 from pathlib import Path
 
 import dns.message
 import dns.query
 import pytest
 
+from tests.support.commands import BASE, environment
 from tests.support.listening import wait_until
 from tests.support.live import Running, running
 from tests.support.patience import patient
@@ -32,20 +34,34 @@ def phase(live: Running) -> str:
     return str(live.get("/learning/cycle")["phase"])
 
 
+def waiting_for_a_cycle(live: Running, log: Path) -> subprocess.Popen[bytes]:
+    """The command line that begins a cycle in the running service, and waits for its end."""
+    arguments = ["learn", "cycle", "run", "--minutes", "30", "--epochs", "5"]
+    with log.open("wb") as out:
+        return subprocess.Popen(
+            [*BASE, *arguments], cwd=live.folder, env=environment(**live.settings), stdout=out, stderr=out
+        )
+
+
 def test_a_cycle_of_live_queries_ends_as_it_says_and_its_data_are_gone(tmp_path: Path) -> None:
     with running(tmp_path) as live:
-        assert live.client.post("/learning/cycle/start", json={"minutes": 30, "epochs": 5}).status_code == 202
+        waiting = waiting_for_a_cycle(live, tmp_path / "cycle.log")
         wait_until(lambda: phase(live) == "collecting", 30)
         browse(live)
         wait_until(lambda: live.get("/learning/cycle")["collected"] >= CLIENTS * QUERIES, 30)
         live.client.post("/learning/cycle/train-now")
-        wait_until(lambda: phase(live) in ("deployed", "rejected", "failed"), 120)
-        state = live.get("/learning/cycle")
+        code = waiting.wait(patient(120))
+        said, state = (tmp_path / "cycle.log").read_text(), live.get("/learning/cycle")
+        (ended,) = live.get("/learning/cycle/history")["history"]
+        assert (ended["decision"], ended["source"]) == (state["phase"], "live")
+        assert "collecting: 0 % of 30 min" in said and ended["decision"] in said
         if importlib.util.find_spec("optax") is None:
-            assert state["phase"] == "failed" and "without the extra deep" in state["text"]
+            assert (code, state["phase"]) == (1, "failed") and "without the extra deep" in state["text"]
         else:
             assert state["phase"] in ("deployed", "rejected"), state
+            assert code == (0 if state["phase"] == "deployed" else 3)
             assert (state["windows"], state["clients"]) == (CLIENTS * 5, CLIENTS)
+            assert ended["trained"] == CLIENTS * 5 and ended["loss"] is not None and len(ended["data_sha256"]) == 64
         assert live.stop() == 0
     kept = [path for path in (tmp_path / "data").rglob("sequence*") if path.is_file()]
     assert all(path.stat().st_size < 1000 for path in kept), "requests and states alone"

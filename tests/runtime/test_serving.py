@@ -39,7 +39,7 @@ def test_a_thread_that_dies_ends_the_process_with_exit_code_1(tmp_path: Path, mo
     before = threading.excepthook
     monkeypatch.setattr("agents.runtime.heartbeat.Heartbeat._run", broken)
     with capture_logs() as lines:
-        code = asyncio.run(asyncio.wait_for(_scheduler_alone(settings_of(tmp_path)), 20))
+        code = asyncio.run(asyncio.wait_for(_scheduler_alone(settings_of(tmp_path)), patient(20)))
     assert code == 1
     (died,) = [line for line in lines if line["event"] == "thread_died"]
     assert (died["thread"], died["log_level"]) == ("heartbeat", "critical")

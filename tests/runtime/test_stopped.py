@@ -85,6 +85,7 @@ with first_of(ENDING) as came:
     ],
     ids=["while it is loaded", "while its command is loaded", "while Python ends"],
 )
+@pytest.mark.slow
 def test_ctrl_c_before_and_after_a_command_is_silent(tmp_path: Path, first: str) -> None:
     script = f"""
 import atexit, os, signal, sys

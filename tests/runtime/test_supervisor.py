@@ -15,7 +15,7 @@ from agents.alerting.sink import AlertSink
 from agents.core.errors import AgentsError
 from agents.core.files import DiskQueue
 from agents.detection.detector import TunnelDetector
-from agents.runtime.detector_process import Judge
+from agents.runtime.judging.judge import Judge
 from agents.store.sql import Store
 from agents.stream.ledger import Ledger
 from agents.stream.shared import SharedStream
@@ -123,6 +123,7 @@ def test_a_listener_that_dies_again_and_again_is_back_within_a_second(tmp_path: 
     assert [line["restart_in_s"] for line in one.events("process_died")] == [0.0, 0.5, 1.0, 1.0]
 
 
+@pytest.mark.slow
 def test_both_listeners_take_part(tmp_path: Path) -> None:
     told = """
 def replacement(shared, counts):
@@ -291,6 +292,7 @@ def replacement(self, settings):
 
 
 @pytest.mark.parametrize("ending", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
+@pytest.mark.slow
 def test_when_the_supervisor_ends_all_end(tmp_path: Path, ending: signal.Signals) -> None:
     with supervised(tmp_path) as one:
         pids = [process["pid"] for process in one.next_state()["processes"].values()]
@@ -341,6 +343,7 @@ asyncio.selector_events.BaseSelectorEventLoop.close = closing
     assert "Exception ignored" not in one.log.read_text()
 
 
+@pytest.mark.slow
 def test_what_waits_when_it_ends_is_judged_and_windows_are_saved(tmp_path: Path) -> None:
     with supervised(tmp_path, BATCH_WAIT_MS="60000") as one:
         load = Load(one.port)

@@ -120,6 +120,7 @@ def test_spooled_batches_and_due_alerts_go_on(left: Settings) -> None:
     outbox.close()
 
 
+@pytest.mark.slow
 def test_windows_and_peaks_are_read(left: Settings) -> None:
     registry = bootstrap.registry_of(left)
     detector = bootstrap.detector_of(left, registry.current())

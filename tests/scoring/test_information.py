@@ -105,6 +105,7 @@ def test_ten_thousand_learned_hex_labels_do_not_make_hex_cheap(
         assert np.mean([cost(poisoned, label).encoded for label in fresh]) > 0.95
 
 
+@pytest.mark.slow
 def test_live_names_teach_words_and_no_alphabet(benign: list[tuple[bytes, ...]], chars: CharModel) -> None:
     """Letters alone look most like words: 200 random labels taken as trusted would make theirs cheap for good."""
     letters = "abcdefghijklmnop"

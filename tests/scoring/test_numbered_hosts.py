@@ -54,6 +54,7 @@ def test_words_ids_and_encodings_have_none(name: str) -> None:
         max_size=30,
     )
 )
+@pytest.mark.slow
 def test_kernels_find_the_shapes_that_plain_python_finds(names: list[bytes]) -> None:
     low = lowered(names)
     shapes, digits = numbered_hosts(low, split_names(low).cuts, KEY)

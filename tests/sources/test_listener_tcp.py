@@ -63,6 +63,7 @@ def test_slow_and_silent_tcp_clients_are_cut_off() -> None:
             client.close()
 
 
+@pytest.mark.slow
 def test_tcp_client_that_does_not_read_is_cut_off() -> None:
     with StubServer(answer_large) as stub, listening(stub, tcp_idle_s=0.5) as (listener, _):
         client = socket.socket(socket.AF_INET, socket.SOCK_STREAM)

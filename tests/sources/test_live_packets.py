@@ -6,7 +6,7 @@ import socket
 import struct
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -33,6 +33,17 @@ FRAMES_DROPPED = {
     "spanning tree": ethernet(b"\x42\x42\x03" + bytes(40), 38),
     "other udp6": ethernet(ip6(udp(bytes(40), 999, 999)), 0x86DD),
 }
+
+
+def open_packet_socket(interface: str, options: packets.PacketOptions, ports: Sequence[int]) -> socket.socket:
+    """A socket that keeps packets of an interface from now on. Raises OSError or AgentsError."""
+    sock = packets.new_packet_socket(interface, options)
+    try:
+        packets.hear_interface(sock, interface, options, ports)
+    except (OSError, AgentsError):
+        sock.close()
+        raise
+    return sock
 
 
 def framings() -> dict[str, bytes]:
@@ -139,7 +150,7 @@ def test_an_interface_that_is_made_later_and_again_is_heard(tmp_path: Path) -> N
 def test_what_finds_no_room_is_counted(tmp_path: Path) -> None:
     def work() -> tuple[int, int, int]:
         options = packets.PacketOptions(True, 2 * packets.BLOCK)
-        with packets.open_packet_socket("veth-b", options, [53]) as sock, sender() as sending:
+        with open_packet_socket("veth-b", options, [53]) as sock, sender() as sending:
             reader = packets.PacketReader(sock, "veth-b", [53], options)
             frame = ethernet(ip4(udp(question() + bytes(1300))))
             for _ in range(4000):
@@ -165,7 +176,7 @@ def test_what_finds_no_room_is_counted(tmp_path: Path) -> None:
 def test_a_new_reader_goes_on_where_the_last_one_was_killed() -> None:
     def work() -> list[int]:
         options, counts = packets.PacketOptions(False, 4 * packets.BLOCK), list[int]()
-        with packets.open_packet_socket("veth-b", options, [53]) as sock, sender() as sending:
+        with open_packet_socket("veth-b", options, [53]) as sock, sender() as sending:
             for part in range(3):
                 reader, rows = packets.PacketReader(sock, "veth-b", [53], options), list[int]()
                 for number in range(5):
@@ -184,9 +195,9 @@ def test_what_cannot_be_heard_is_said(tmp_path: Path) -> None:
     def work() -> None:
         options = packets.PacketOptions(True, 2 * packets.BLOCK)
         with pytest.raises(AgentsError, match="there is no such interface"):
-            packets.open_packet_socket("veth-c", options, [53])
+            open_packet_socket("veth-c", options, [53])
         with pytest.raises(AgentsError, match="more than 32 ports"):
-            packets.open_packet_socket("veth-b", options, list(range(1, PORTS_MAX + 2)))
+            open_packet_socket("veth-b", options, list(range(1, PORTS_MAX + 2)))
 
     in_namespace(work)
 

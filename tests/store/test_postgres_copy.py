@@ -6,6 +6,7 @@ import struct
 from typing import Any
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -43,6 +44,7 @@ BATCHES = st.lists(wire_names(), max_size=12)
 
 @settings(deadline=None)
 @given(BATCHES, st.lists(st.text(max_size=9), min_size=12, max_size=12))
+@pytest.mark.slow
 def test_every_field_is_where_the_format_wants_it(names: list[bytes], clients: list[str]) -> None:
     batch = verdicts(names, client=clients[: len(names)], score=0.25, reasons=("odd", "ü"))
     columns = query_columns(batch, "id")

@@ -286,6 +286,7 @@ def test_a_batch_of_an_older_release_is_read() -> None:
     assert after.features_version == 1
 
 
+@pytest.mark.slow
 def test_many_small_batches_are_written_in_few_transactions(fake: FakeStore, sink: SpoolingSink) -> None:
     fake.away = True
     for number in range(300):

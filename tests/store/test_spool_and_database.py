@@ -93,6 +93,7 @@ def _kill_after(lines: int, url: str, spool: Path) -> int:
 
 
 @pytest.mark.parametrize("away", [False, True], ids=["database there", "database away"])
+@pytest.mark.slow
 def test_kill_9_loses_at_most_the_batch_in_flight(store: Store, store_url: str, tmp_path: Path, away: bool) -> None:
     spool = tmp_path / "spool"
     url = "postgresql://nobody@127.0.0.1:1/none" if away else store_url

@@ -153,7 +153,7 @@ def test_incidents_are_updated_and_not_set_back(store: Store) -> None:
     store.write(verdicts([], incidents=(incident(),)), "b0, late")
     assert store.incidents(limit=9) == [newer]
     assert store.incident_by_id(newer.incident_id) == newer
-    assert store.incident_count() == 1
+    assert len(store.incidents(limit=1000)) == 1
     assert store.incident_by_id("nothing") is None
     assert store.incident("192.0.2.8", "evil.example") is None
 
@@ -230,7 +230,7 @@ def test_a_writer_goes_on_while_old_days_are_dropped(store: Store, store_url: st
             took.append(time.monotonic() - begun)
         assert done.result()
     dropping.close()
-    assert max(took) < 5, "far below any time-out of Postgres; SQLite itself waits for a lock no longer than BUSY_S"
+    assert max(took) < patient(5), "far below a time-out of Postgres; SQLite itself waits for a lock for BUSY_S at most"
     counts = dict(store.severity_counts(since=START, until=START + 9 * DAY_S))
     assert counts["NORMAL"] == 50 * len(took)
 

@@ -61,6 +61,7 @@ batch_of_records(np.zeros(1, RECORD))  # loads its kernel: no made-up input's ti
 
 
 @given(ROWS)
+@pytest.mark.slow
 def test_rows_come_back_from_records(rows: list[Row]) -> None:
     records = np.concatenate([np.empty(0, RECORD), *[np.frombuffer(packed(one), RECORD) for one in rows]])
     found, wanted = batch_of_records(records), batch_of(rows)

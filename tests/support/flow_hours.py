@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from agents.detection.limits import Scale
 from agents.learning.loop.collector import HourCollector
 from agents.learning.loop.flow_hours import NUMBERS, SCHEMA
 from agents.learning.loop.flow_model import FlowModel
+from agents.learning.loop.material import cold_model
 from agents.store import Store
 from agents.store.feedback.flow_hours import FlowHours, FlowHourStore
 from tests.support.detecting import fresh_detector, shipped_model
@@ -33,6 +35,12 @@ def flow_hours(
     hours = np.broadcast_to(np.asarray(hour, np.int64), len(domains)).copy()
     clients = [client] * len(domains)
     return FlowHours(schema, hours, clients, domains, [(f"a.{domain}",) for domain in domains], values)
+
+
+@cache
+def cold() -> FlowModel:
+    """The model that a new installation begins with."""
+    return cold_model(0.003)
 
 
 class Collecting:

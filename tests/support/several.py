@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import islice
 
 import numpy as np
 
 from agents.core.columns import coded
-from agents.core.types import Incident, QueryBatch, Row, batch_of
+from agents.core.types import Incident, QueryBatch, Row, Verdicts, batch_of
 from agents.detection.limits import Scale
 from agents.detection.shared.part import PartDetector
 from agents.detection.shared.saying import saying_of
@@ -28,7 +28,8 @@ def slices(batch: QueryBatch, lag_s: float) -> list[QueryBatch]:
 
 
 class Several:
-    """Detectors behind a splitter. lag_s: seconds of event time after which each knows what the others said."""
+    """Detectors behind a splitter. lag_s: seconds of event time after which each knows what the others said. see: gets
+    the verdicts of each, with its number."""
 
     def __init__(
         self,
@@ -40,6 +41,7 @@ class Several:
         quiet_s: float = QUIET_S,
         burn_in_days: float = 0,
         lag_s: float = 1.0,
+        see: Callable[[int, Verdicts], None] = lambda number, verdicts: None,
     ) -> None:
         tables = known_tables()
         options = {"burn_in_days": burn_in_days}
@@ -51,7 +53,7 @@ class Several:
             )
             for at in range(detectors)
         ]
-        self._lag_s = lag_s
+        self._lag_s, self._see = lag_s, see
         self._waiting: list[bytes] = []
         self._number = 0
 
@@ -69,7 +71,9 @@ class Several:
         for at, part in enumerate(self.parts):
             mine = owners == at
             if mine.any():
-                found += part.detect(part_of(batch, mine)).incidents
+                judged = part.detect(part_of(batch, mine))
+                found += judged.incidents
+                self._see(at, judged)
                 self._number += 1
                 said = part.take_saying(self._number)
                 self._waiting += [said.packed()] if said is not None else []

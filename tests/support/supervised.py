@@ -135,13 +135,18 @@ def plain(number: int) -> str:
 
 
 class Load(threading.Thread):
-    """Asks for `name(0)`, `name(1)`, … from many ports, a few at a time, until stopped; notes what is answered."""
+    """Asks for `name(0)`, `name(1)`, … from many ports, a few at a time, until stopped; notes what is answered.
+
+    With `under_way` 1 each query waits for the answer to the one before, and all are judged in the order they are sent.
+    """
 
     SOCKETS, UNDER_WAY, PATIENCE_S = 16, 32, 3.0
 
-    def __init__(self, port: int, name: Callable[[int], str] = plain, per_s: float = 1000.0) -> None:
+    def __init__(
+        self, port: int, name: Callable[[int], str] = plain, per_s: float = 1000.0, under_way: int = UNDER_WAY
+    ) -> None:
         super().__init__(daemon=True)
-        self._name, self._pause_s = name, 1 / per_s
+        self._name, self._pause_s, self._most = name, 1 / per_s, under_way
         self._halt = threading.Event()
         self._sockets = [socket.socket(type=socket.SOCK_DGRAM) for _ in range(self.SOCKETS)]
         for one in self._sockets:
@@ -158,7 +163,7 @@ class Load(threading.Thread):
             self._receive(0)
             now = time.monotonic()
             self._under_way = {n: at for n, at in self._under_way.items() if now - at < patience_s}
-            if len(self._under_way) < self.UNDER_WAY:
+            if len(self._under_way) < self._most:
                 self._send(now)
 
     def _send(self, now: float) -> None:

@@ -101,7 +101,7 @@ class Browser:
     def send(self, key: str | None = None, **form: Any) -> httpx.Response:
         if key is None:
             (key,) = set(re.findall(r'name="key" value="([0-9a-f]+)"', self.page()))
-        return self._world.call("POST", URL, headers={"Cookie": self.cookie}, data={"key": key, **form})
+        return self._world.submit(URL, self.cookie, {"key": key, **form})
 
 
 def test_one_click_undoes_all(world: World) -> None:

@@ -4,16 +4,26 @@ from __future__ import annotations
 
 import fcntl
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import httpx
 import pytest
 
 from agents.core.errors import StoreError
+from agents.core.types import Gate
+from agents.learning.loop.flow_hours import SCHEMA
 from agents.learning.loop.online import OnlineLearner
-from agents.learning.sequences.cycle import CycleParts, SequenceCycle, ask_cycle
-from agents.learning.sequences.learning import SequenceModels
+from agents.learning.release.transitions import Author
+from agents.learning.sequences.cycle import ASK_FILE, CycleParts, CycleRequests, SequenceCycle, ask_cycle
+from agents.learning.sequences.history import EndedCycle
+from agents.learning.sequences.learning import LearntSequences, SequenceModels
 from agents.store.feedback.cycles import CycleStore
+from agents.store.feedback.flow_hours import FlowHourStore
+from agents.store.feedback.labels import Label, LabelledSpan, LabelStore
+from agents.store.feedback.reviews import ReviewStore
+from agents.store.feedback.tables import LabelOrigin
+from tests.support.flow_hours import HOUR, flow_hours
 from tests.support.listening import wait_until
 from tests.support.sequences import untrained_model
 from tests.web.test_console import AUTH, HTML, World
@@ -47,6 +57,31 @@ def test_status_train_now_history_stop_and_start(tmp_path: Path) -> None:
     world.store.close()
 
 
+def test_the_feature_store_is_shown_by_week_size_and_origin_of_labels(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    assert world.get("/learning/store").json()["flow_hours"] == 0
+    assert "No flow-hour of this network has a label yet." in world.page("/console/learning").text
+    hours = FlowHourStore(world.store)
+    for week, domains in enumerate((["a.example"], ["b.example", "c.example", "d.example"])):
+        hours.add(flow_hours(domains, HOUR - 168 * week))
+    LabelStore(world.store).mark(
+        [LabelledSpan("192.0.2.7", "b.example", 0, 2**31 - 1, Label.TUNNEL, LabelOrigin.TOOL, 1.0)], SCHEMA, 1.0
+    )
+    ReviewStore(world.store).decide(["a.example"], Label.BENIGN, "ours", "ann", 2.0)
+    found = world.get("/learning/store").json()
+    assert (found["flow_hours"], found["flow_hours_max"], found["shipped"]) == (4, 200_000, 0)
+    assert [one["flow_hours"] for one in found["weeks"]] == [3, 1]
+    assert found["weeks"][0]["begin"] <= 3600 * (HOUR - 168) < found["weeks"][1]["begin"] <= 3600 * HOUR
+    told = [(one["label"], one["origin"], one["flow_hours"]) for one in found["labels"]]
+    assert told == [("benign", str(LabelOrigin.PERSON), 1), ("tunnel", str(LabelOrigin.TOOL), 1)]
+    assert found["bytes"] == sum(len(hours.read(SCHEMA).numbers[row].tobytes()) for row in range(4)) + 4 * 9 + sum(
+        len(f'["a.{name}"]') + len(name) for name in ("a.example", "b.example", "c.example", "d.example")
+    )
+    page = world.page("/console/learning").text
+    assert "4 of 200,000 at most" in page and "1 to 3 flow-hours each" in page and str(LabelOrigin.TOOL) in page
+    world.store.close()
+
+
 def test_a_cycle_is_asked_for_over_the_api_and_seen(tmp_path: Path) -> None:
     world = World(tmp_path)
     assert world.get("/learning/cycle").json()["phase"] == "idle"
@@ -63,13 +98,34 @@ def test_a_cycle_is_asked_for_over_the_api_and_seen(tmp_path: Path) -> None:
     world.store.close()
 
 
+def test_a_cycle_that_nothing_would_take_up_is_refused(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    missing = CycleRequests(tmp_path, SequenceModels(tmp_path / "s"), lambda: "nothing that judges runs here")
+    world.app.state.parts = replace(world.parts, cycles=missing)
+    for action, text in (("start", "begin a cycle"), ("train-now", "train")):
+        refused = world.call("POST", f"/learning/cycle/{action}", headers=AUTH, json={})
+        assert (refused.status_code, refused.json()) == (
+            409,
+            {"error": f"cannot {text}: nothing that judges runs here"},
+        )
+    assert not (tmp_path / ASK_FILE).exists()
+    assert world.call("POST", "/learning/cycle/start", headers=AUTH, json={"minutes": 61}).status_code == 422
+    cookie = {"Cookie": world.cookie()}
+    shown = world.call("GET", "/console/learning", headers=cookie).text
+    (key,) = set(re.findall(r'name="key" value="([0-9a-f]+)"', shown))
+    page = world.call("POST", "/console/learning", headers=cookie, data={"key": key, "do": "start", "minutes": "5"})
+    assert page.status_code == 409 and "cannot begin a cycle: nothing that judges runs here" in page.text
+    assert world.call("POST", "/learning/cycle/stop", headers=AUTH).status_code == 202
+    world.store.close()
+
+
 def test_the_page_shows_learning_and_its_forms_work_without_a_script(tmp_path: Path) -> None:
     world = World(tmp_path)
     assert world.get("/console/learning", headers=HTML).status_code == 303
     cookie = world.cookie()
 
     def send(**form: str) -> httpx.Response:
-        return world.call("POST", "/console/learning", headers={"Cookie": cookie}, data=form)
+        return world.submit("/console/learning", cookie, form)
 
     page = world.page("/console/learning").text
     assert "Cycle of the sequence model" in page and "http-equiv" not in page
@@ -81,7 +137,12 @@ def test_the_page_shows_learning_and_its_forms_work_without_a_script(tmp_path: P
     ask_cycle(tmp_path, action="start", minutes=5)
     cycle.tick()
     live = world.page("/console/learning").text
-    assert '<meta http-equiv="refresh"' in live and "Remaining" in live and "Train now" in live
+    assert (
+        '<noscript><meta http-equiv="refresh"' in live
+        and 'data-reload="/console/learning"' in live
+        and "Remaining" in live
+        and "Train now" in live
+    )
     bad = send(**{**form, "minutes": "99"})
     assert bad.status_code == 422 and "cannot begin a cycle: minutes" in bad.text
     assert send(**{**form, "key": "no"}).status_code == 401
@@ -107,7 +168,7 @@ def test_the_model_before_is_used_again_with_a_reason(tmp_path: Path) -> None:
     wait_until(lambda: learner.path.exists() and not learner.is_training(), 60)
     first = learner.model()
     assert first is not None
-    learner._deploy(first, 1.0, first.model_id)
+    learner.registry.deploy(replace(first, manifest={"parent": first.model_id}).to_bytes(), 1.0, Author())
     again = world.call("POST", "/learning/train-now", headers=AUTH)
     assert (again.status_code, "cannot learn yet: 0 new labels of 100" in again.text) == (409, True)
     before = learner.path.read_bytes()
@@ -131,10 +192,28 @@ def test_the_model_before_is_used_again_with_a_reason(tmp_path: Path) -> None:
         ({"confirm": "yes", "reason": "odd"}, 200),
     ]
     for more, status in tries:
-        answer = world.call("POST", "/console/learning", headers={"Cookie": cookie}, data=form | more)
+        answer = world.submit("/console/learning", cookie, form | more)
         assert answer.status_code == status
     current = models.current()
     assert current is not None and current.model_id == untrained_model(1.0).model_id
     noted = {(one.object, one.detail) for one in world.parts.console.audit.entries(action="learning")}
     assert {("sequence model", "taken back: odd"), ("flow model", "taken back: it learnt a backup of ours")} <= noted
+    world.store.close()
+
+
+def test_ended_cycles_of_the_sequence_model_are_shown_with_a_chart(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    assert world.get("/learning/cycle/history").json() == {"history": []}
+    assert "No cycle has come to its end yet." in world.page("/console/learning").text
+    models = SequenceModels(tmp_path / "models" / "sequences")
+    for loss in (3.1, 2.9):
+        found = LearntSequences(untrained_model(loss).noted(loss=loss), (Gate("g", loss, 4.0, False),))
+        models.end(EndedCycle(began_at=1_767_571_200.0, decision="", seconds=61, collected=1200), found, loss)
+    models.take_back("<b>odd</b>", "ann")
+    history = world.get("/learning/cycle/history", params={"limit": 2}).json()["history"]
+    assert [(one["number"], one["decision"]) for one in history] == [(3, "taken back"), (2, "deployed")]
+    page = world.page("/console/learning").text
+    assert "&lt;b&gt;odd&lt;/b&gt;" in page and "<b>odd" not in page
+    assert 'aria-label="loss of the sequence model by cycle"' in page and "1,200" in page and "61 s" in page
+    assert page.count("<circle") == 2, "what a person took back has no loss"
     world.store.close()

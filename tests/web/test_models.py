@@ -10,8 +10,12 @@ from typing import Any
 import httpx
 import pytest
 
+from agents.core.types import Gate
 from agents.learning.release.transitions import Author
+from agents.learning.sequences.history import EndedCycle
+from agents.learning.sequences.learning import LearntSequences
 from tests.support.carrier import with_factor
+from tests.support.sequences import untrained_model
 from tests.web.test_console import AUTH, HTML, World
 
 pytestmark = pytest.mark.integration
@@ -119,7 +123,7 @@ class Browser:
     def send(self, key: str | None = None, **form: Any) -> httpx.Response:
         if key is None:
             (key,) = set(re.findall(r'name="key" value="([0-9a-f]+)"', self.get().text))
-        return self._world.call("POST", URL, headers={"Cookie": self.cookie}, data={"key": key, **form})
+        return self._world.submit(URL, self.cookie, {"key": key, **form})
 
 
 def test_the_pages_show_everything_escaped(world: World) -> None:
@@ -190,3 +194,29 @@ def test_openapi_describes_each_route(world: World) -> None:
         operations = described["paths"][f"/models/{path}"]
         for operation in operations.values():
             assert operation["summary"] and operation["responses"]["200"]["content"]["application/json"]["schema"]
+
+
+def test_what_cycles_learn_is_listed_shown_and_compared(world: World) -> None:
+    assert world.get("/learning/models/flow").json() == {"versions": []}
+    assert "Sequence models" not in Browser(world).get().text
+    models = world.parts.learnt.sequences  # type: ignore[attr-defined]
+    for loss in (3.0, 2.5):
+        found = LearntSequences(untrained_model(loss).noted(loss=loss), (Gate(HOSTILE, 1.0, 2.0, False),))
+        models.end(EndedCycle(began_at=1_767_225_600.0, decision="", by=HOSTILE), found, loss)
+    newest, oldest = world.get("/learning/models/sequences").json()["versions"]
+    assert (newest["state"], newest["parent"]) == ("champion", oldest["model_id"])
+    assert oldest["aliases"] == ["previous", "anchor"], "the first one that passed"
+    shown = world.get("/learning/models/sequences/champion").json()
+    assert (shown["decided_by"], shown["measures"]) == (HOSTILE, {"loss": 2.5})
+    compared = world.get("/learning/models/sequences/diff", params={"old": "previous", "new": "champion"}).json()
+    assert [row["name"] for row in compared["measures"]] == ["loss"]
+    assert world.get("/learning/models/sequences/" + "0" * 16).status_code == 422
+    assert world.get("/learning/models/trees").status_code == 422
+    browser = Browser(world)
+    for path in ("", f"/sequences/{newest['model_id']}", "/sequences/diff?old=previous&new=champion"):
+        answer = browser.get(f"{URL}{path}")
+        assert answer.status_code == 200 and "<script>alert" not in answer.text, path
+        assert newest["model_id"] in answer.text and oldest["model_id"] in answer.text
+    assert browser.get(f"{URL}/sequences/canary").status_code == 404
+    assert browser.get(f"{URL}/sequences/diff?old=champion").status_code == 422
+    assert browser.get(f"{URL}/trees/champion").status_code == 404

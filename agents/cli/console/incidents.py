@@ -19,7 +19,8 @@ from agents.settings import Settings
 from agents.store.console import ConsoleStore
 from agents.store.console.exporting import csv_lines, row_of
 from agents.store.console.finding import IncidentSearch
-from agents.store.console.terms import parse_search
+from agents.store.console.ordering import IncidentOrder, order_of
+from agents.store.console.terms import OF_QUERIES, Terms, parse_search
 from agents.store.console.triage import Change, Triage
 from agents.store.feedback.labels import Label
 from agents.store.feedback.reviews import ReviewState
@@ -48,7 +49,8 @@ def incidents(settings: Settings, options: argparse.Namespace) -> int:
 
 def _search_of(options: argparse.Namespace) -> IncidentSearch:
     """What the options of a list ask for."""
-    terms = parse_search(options.search, time.time())
+    terms = parse_search(options.search, time.time(), OF_QUERIES)
+    say_odd(terms)
     if options.since:
         read = (parse_search(text, time.time()).since for text in (options.since, f"last {options.since}"))
         since = next((at for at in read if at is not None), None)
@@ -61,7 +63,14 @@ def _search_of(options: argparse.Namespace) -> IncidentSearch:
         domain=[options.domain] if options.domain else (),
         severity=[int(Severity[name]) for name in options.severity or ()],
         state=options.in_state or (),
+        order=order_of(options.sort),
     )
+
+
+def say_odd(terms: Terms) -> None:
+    """Say on stderr what of a search is probably not what somebody meant."""
+    for one in terms.not_understood:
+        print(f"not understood: {printable(one, 200)}", file=sys.stderr)
 
 
 def _list(console: ConsoleStore, options: argparse.Namespace) -> None:
@@ -80,7 +89,8 @@ def _list(console: ConsoleStore, options: argparse.Namespace) -> None:
             f"{one.incident_id}  {utc(one.last_seen)}  {one.severity.name:<10} {told.state}{label}{whose}"
             f"  {who(one.client)} -> {printable(one.domain)}  {counted(one.leaked_bytes, 'byte')}{tool}"
         )
-    more = f", the newest {len(page.incidents)} of them here" if page.count > len(page.incidents) else ""
+    first = "newest" if search.order == IncidentOrder() else "first"
+    more = f", the {first} {len(page.incidents)} of them here" if page.count > len(page.incidents) else ""
     print(f"{counted(page.count, 'incident')}{more}")
 
 

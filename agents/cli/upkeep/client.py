@@ -18,10 +18,11 @@ from agents.core.files import PRIVATE_MODE, write_atomic
 from agents.core.text import printable
 from agents.detection.detector import FILES
 from agents.runtime import bootstrap
-from agents.runtime.detector_process import ERASE_FILES
 from agents.runtime.heartbeat import EXPORTS, OUTBOX, detector_health, settings_in_force
+from agents.runtime.judging.judge import ERASE_FILES
 from agents.settings import Settings
 from agents.store.feedback.clients import ClientRecords
+from agents.stream.bus import options as bus_options
 
 TAKEN_UP_S = 30.0
 """How long a running detector may take to forget a client, seconds."""
@@ -35,6 +36,11 @@ def client(settings: Settings, options: argparse.Namespace) -> int:
     if options.action == "name":
         print(names[0])
         return 0
+    if options.action == "erase" and settings.of(bus_options.SPEC)["stream"]:
+        raise UsageError(
+            f"cannot erase {printable(names[0])}: state of clients lies on the bus (setting STREAM), and nothing takes "
+            "a client out of it"
+        )
     store = bootstrap.store_of(settings)
     store.migrate()
     files = bootstrap.day_files_of(settings, store)

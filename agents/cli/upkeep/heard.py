@@ -11,12 +11,10 @@ from agents.core.text import counted, printable
 from agents.runtime.heartbeat import STALE_S, detector_health
 from agents.runtime.listener_process import COLLECTOR, RECEIVER
 from agents.settings import Settings
-from agents.sources import SPECS as INTAKES
 from agents.sources.collector import collected, heard_since
 from agents.sources.live.loss import LOSS_ALARM, lost_share
-from agents.sources.origins import losses_heard
+from agents.sources.origins import KINDS, losses_heard
 
-_KINDS = {spec.name: spec for spec in INTAKES}
 _LIVE = {
     "dnstap": "dnstap, live",
     "powerdns": "PowerDNS' protobuf, live",
@@ -54,7 +52,7 @@ def heard_text(settings: Settings) -> str:
 
 def _said(one: Mapping[str, Any], now: float) -> str:
     name, lines = str(one.get("kind", "")), _texts(one.get("lines"))
-    kind, heard = _KINDS.get(name), [_KINDS[line] for line in lines if line in _KINDS]
+    kind, heard = KINDS.get(name), [KINDS[line] for line in lines if line in KINDS]
     is_live = "senders" in one
     what = _LIVE.get(name, name) if is_live else kind.summary if kind else "of a kind not known yet"
     text = f"{what}{' of ' + ', '.join(spec.summary for spec in heard) if heard else ''}; "

@@ -23,10 +23,10 @@ from agents.detection.explanations.kinds import PLAIN, Likeness, ServiceKind, Si
 from agents.detection.explanations.network_profile import HABIT_TIMES, SETTLED_TIMES, NetworkProfile
 from agents.detection.fingerprints import TXT, tool_of, trace_of
 from agents.detection.flows import Flows
-from agents.detection.limits import SCATTERED, Evidence
+from agents.detection.limits import LIMITS, SCATTERED, Evidence
 from agents.detection.secrets import preview
 from agents.detection.shared.view import NetworkView, SharedBook
-from agents.detection.state import Asked, Kind, Scope
+from agents.detection.state import Asked, Scope
 from agents.dns.message import type_number
 from agents.dns.name import from_text, is_listed, labels_of
 
@@ -57,20 +57,7 @@ SAME_MIN = 3
 """Keys or addresses that a client asks about below two domains."""
 LOOKS_A_MINUTE = 60
 """Odd names of a minute whose signs are looked for: in a flood of them, the rest is explained by nothing."""
-_EXPLAINED = frozenset(
-    {
-        Kind.INFORMATION,
-        Kind.YOUNG,
-        Kind.ENCODED,
-        Kind.FRESH,
-        Kind.SPREAD,
-        Kind.SPREAD_FRESH,
-        Kind.SCATTERED,
-        Kind.WORDS,
-        Kind.FIRST,
-    }
-)
-"""Evidence that lies in names, of what a service may be. Siblings are none: a service has one domain, or an old one."""
+_EXPLAINED = frozenset(limit.kind for limit in LIMITS if limit.explained)
 
 
 @dataclass(slots=True)

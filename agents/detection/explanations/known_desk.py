@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import TypeGuard
 
 from agents.core.errors import BusyError, NameFormatError, UsageError
 from agents.core.files import locked_within
@@ -18,9 +20,12 @@ from agents.detection.detector import empty_verdicts
 from agents.detection.known_services import (
     Entry,
     closed_by,
+    entry_client,
     entry_of,
     factor_needed,
     load_entries,
+    opened_again,
+    row_of_entry,
     save_entries,
     suffix_of,
     with_entry,
@@ -44,6 +49,7 @@ class Preview:
     silenced: Sequence[Incident]
     stay: Sequence[tuple[Incident, int]]  # with the factor that would do
     looked_at: int
+    undo: str = ""  # what takes back that the entry was kept, see KnownDesk.take_back
 
 
 class KnownDesk:
@@ -56,8 +62,11 @@ class KnownDesk:
         """All of them; those that are over, too."""
         return load_entries(self._path)
 
-    def entry(self, suffix: str, factor: str, reason: str, author: str, expires: str = "") -> Entry:
-        """An entry, checked. factor: how many times more bytes, or `own`. expires: YYYY-MM-DD, "" = in DAYS days."""
+    def entry(self, suffix: str, factor: str, reason: str, author: str, expires: str = "", client: str = "") -> Entry:
+        """An entry, checked. factor: how many times more bytes, or `own`. expires: YYYY-MM-DD, "" = in DAYS days.
+
+        client: an address or network that it is for alone.
+        """
         now = datetime.now(UTC)
         row = {
             "suffix": refang(suffix),
@@ -65,6 +74,7 @@ class KnownDesk:
             "reason": reason,
             "author": author,
             "added": f"{now:%Y-%m-%d}",
+            "client": client,
             "expires": expires or f"{now + timedelta(days=DAYS):%Y-%m-%d}",
         }
         try:
@@ -86,26 +96,46 @@ class KnownDesk:
 
     def add(self, entry: Entry) -> Preview:
         """Keep an entry, in place of the one of that suffix; stored incidents that it silences are closed."""
-        found = self.preview(entry)
-        with self._locked():
-            save_entries(self._path, with_entry(self.entries(), entry))
-        closed = tuple(closed_by(incident, entry, time.time()) for incident in found.silenced)
-        if closed:
-            self._store.write(empty_verdicts("", closed), uuid.uuid4().hex)
-        return found
-
-    def remove(self, text: str) -> str:
-        """Take an entry away; its suffix."""
-        try:
-            suffix = suffix_of(refang(text))
-        except NameFormatError as error:
-            raise UsageError(f"cannot remove {printable(text)}: {error}") from None
+        found, now = self.preview(entry), time.time()
         with self._locked():
             entries = self.entries()
-            if all(entry.suffix != suffix for entry in entries):
-                raise UsageError(f"cannot remove {suffix}: it is not on the list")
-            save_entries(self._path, [entry for entry in entries if entry.suffix != suffix])
-        return suffix
+            before = next((one for one in entries if one.key == entry.key), None)
+            save_entries(self._path, with_entry(entries, entry))
+        closed = tuple(closed_by(incident, entry, now) for incident in found.silenced)
+        if closed:
+            self._store.write(empty_verdicts("", closed), uuid.uuid4().hex)
+        kept = {"entry": row_of_entry(entry), "before": row_of_entry(before) if before else None, "at": now}
+        return replace(found, undo=json.dumps(kept))
+
+    def take_back(self, undo: str) -> tuple[Entry, list[str]]:
+        """Take back that an entry was kept: the one before it, if any, is in force again; the incidents that it closed
+        are as before. undo: Preview.undo. The entry, and ids of the incidents."""
+        entry, before, at = _read_undo(undo)
+        with self._locked():
+            entries = self.entries()
+            rest = [one for one in entries if one.key != entry.key]
+            if not any(_is_same(one, entry) for one in entries):
+                raise UsageError(f"cannot undo: {entry.shown} is not on the list any more, or was changed again since")
+            save_entries(self._path, with_entry(rest, before) if before else rest)
+        lately = self._store.incidents(since=at - WEEK_S, source="", limit=INCIDENTS_MAX)
+        again = tuple(back for one in lately if (back := opened_again(one, entry, at)) is not None)
+        if again:
+            self._store.write(empty_verdicts("", again), uuid.uuid4().hex)
+        return entry, [one.incident_id for one in again]
+
+    def remove(self, text: str, client: str = "") -> str:
+        """Take an entry away, that of these clients alone where they are named; which, in words."""
+        try:
+            suffix, client = suffix_of(refang(text)), entry_client(client)
+        except (NameFormatError, ValueError) as error:
+            raise UsageError(f"cannot remove {printable(text)}: {error}") from None
+        shown = f"{suffix} for {client}" if client else suffix
+        with self._locked():
+            entries = self.entries()
+            if all(entry.key != (suffix, client) for entry in entries):
+                raise UsageError(f"cannot remove {shown}: it is not on the list")
+            save_entries(self._path, [entry for entry in entries if entry.key != (suffix, client)])
+        return shown
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
@@ -116,3 +146,24 @@ class KnownDesk:
             raise BusyError("cannot change known services: another process does") from None
         with lock:
             yield
+
+
+def _is_same(one: Entry, other: Entry) -> bool:
+    """Whether two are one entry; reason and author may be escaped in the file."""
+    return replace(one, reason="", author="") == replace(other, reason="", author="")
+
+
+def _read_undo(undo: str) -> tuple[Entry, Entry | None, float]:
+    """The entry that was kept, the one before it, and when. Raises UsageError."""
+    try:
+        kept = json.loads(undo)
+        entry, before, at = (kept.get(name) if isinstance(kept, dict) else None for name in ("entry", "before", "at"))
+        if not _is_row(entry) or not (before is None or _is_row(before)) or not isinstance(at, float):
+            raise ValueError("it has other fields")
+        return entry_of(entry), entry_of(before) if before else None, at
+    except ValueError:
+        raise UsageError("cannot undo: that is nothing that was kept") from None
+
+
+def _is_row(row: object) -> TypeGuard[dict[str, str]]:
+    return isinstance(row, dict) and all(isinstance(value, str) for value in row.values())

@@ -16,9 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agents.core.text import NETWORK
-from agents.core.types import Incident, QueryBatch, Severity, Verdicts
+from agents.core.types import HOUR_S, Incident, QueryBatch, Severity, Verdicts
 from agents.detection.detector import HABITS_FILE, NETWORK_FILE, WINDOWS_FILE, TunnelDetector
-from agents.detection.network import HOUR_S
 
 CLIENTS_KNOWN_MAX = 65_536
 """Clients whose share is remembered; at this number the memory is dropped, since sources can be forged."""

@@ -6,6 +6,7 @@ name counts once whoever asks for it, which sums of bytes could not tell. That i
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,9 +17,9 @@ from numpy.typing import NDArray
 
 from agents.core.columns import Coded, Names, gathered
 from agents.core.types import QueryBatch
+from agents.detection.shared.said_checks import BY_LABEL, check_arrays, check_head
 from agents.detection.state import SENT, WINDOWS, Asked
 
-_BY_PART = ("key", "bits", "encoded")
 _ASKED: dict[str, Any] = {
     "ts": np.float64,
     "qtype": np.uint16,
@@ -63,6 +64,11 @@ _ARRAYS: dict[str, Any] = {
     "visits": VISIT,
     "days": np.int32,
 }
+_HEAD = 1
+"""Number of what the line of JSON has in it: to be raised where that changes."""
+_KINDS = {name: np.dtype(kind) for name, kind in (_ASKED | _ARRAYS).items()}
+_LAYOUT = repr([_HEAD, *((name, kind.descr) for name, kind in _KINDS.items())])
+_MARK = b"S" + hashlib.blake2b(_LAYOUT.encode(), digest_size=8).hexdigest().encode()
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +102,7 @@ class Saying:
     drilled: Sequence[Sequence[Any]] = ()  # rows of drills, which are judged by themselves
 
     def packed(self) -> bytes:
-        """One line of JSON, and the arrays."""
+        """The mark of the layout, one line of JSON, and the arrays."""
         roll = self.roll or Roll(np.zeros(0, VISIT), (), np.zeros((0, 3), np.int32))
         arrays = {name: getattr(self.asked, name) for name in _ASKED} | {
             "codes": self.clients.codes,
@@ -121,20 +127,29 @@ class Saying:
             "roll": None if self.roll is None else list(roll.clients),
             "sizes": {name: len(array) for name, array in arrays.items()},
         }
-        kinds = _ASKED | _ARRAYS
-        body = [np.ascontiguousarray(array, kinds[name]).tobytes() for name, array in arrays.items()]
-        return b"".join([json.dumps(head).encode(), b"\n", *body, self.names.data])
+        body = [np.ascontiguousarray(array, _KINDS[name]).tobytes() for name, array in arrays.items()]
+        return b"".join([_MARK, b"\n", json.dumps(head).encode(), b"\n", *body, self.names.data])
 
 
 def saying_of(data: bytes) -> Saying:
-    """A message from its bytes, of the same release. Raises ValueError."""
-    line, _, body = data.partition(b"\n")
-    head = json.loads(line)
+    """A message from its bytes, of the same layout; its arrays fit together. Raises ValueError for all others."""
+    mark, line, body = (*data.split(b"\n", 2), b"", b"")[:3]
+    if mark != _MARK:
+        raise ValueError("cannot read what a detector says: another release wrote it, or it is damaged")
+    try:
+        head = json.loads(line)
+    except RecursionError:
+        raise ValueError("cannot read what a detector says: it is damaged") from None
+    check_head(head, list(_KINDS))
+    sizes = {name: head["sizes"][name] * kind.itemsize for name, kind in _KINDS.items()}
+    if sum(sizes.values()) > len(body):
+        raise ValueError("cannot read what a detector says: it is cut off")
     arrays, at = {}, 0
-    for name, kind in (_ASKED | _ARRAYS).items():
-        size = head["sizes"][name] * np.dtype(kind).itemsize
-        arrays[name] = np.frombuffer(body[at : at + size], kind).copy()  # kernels are made for arrays to write in
-        at += size
+    for name, kind in _KINDS.items():
+        part = body[at : at + sizes[name]]
+        arrays[name] = np.frombuffer(part, kind).copy()  # kernels are made for arrays to write in
+        at += sizes[name]
+    check_arrays(head, arrays, len(body) - at)
     asked = Asked(client=np.empty(0, np.int32), **{name: arrays[name] for name in _ASKED})
     roll = head["roll"]
     return Saying(
@@ -171,7 +186,7 @@ def rows_of_asked(asked: Asked, rows: NDArray[np.int64]) -> Asked:
     parts = np.zeros(len(rows) + 1, np.int64)
     np.cumsum(sizes, out=parts[1:])
     places = np.repeat(begins - parts[:-1], sizes) + np.arange(parts[-1])
-    columns = {name: getattr(asked, name)[places if name in _BY_PART else rows] for name in _ASKED if name != "parts"}
+    columns = {name: getattr(asked, name)[places if name in BY_LABEL else rows] for name in _ASKED if name != "parts"}
     client = asked.client[rows] if len(asked.client) else asked.client
     return Asked(client=client, parts=parts, **columns)
 

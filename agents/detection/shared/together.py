@@ -52,6 +52,19 @@ class TogetherDetector(TunnelDetector):
         """The number of the last message of a detector that was counted; 0 = none."""
         return self._acked.get(detector, 0)
 
+    def ask_for_rolls(self, mark: str) -> None:
+        """Have every detector say who asks below what, with its next message."""
+        self._roll = mark
+
+    @property
+    def acked_all(self) -> dict[str, int]:
+        """For each detector the number of its last message that was counted."""
+        return dict(self._acked)
+
+    def resume(self, acked: Mapping[str, int]) -> None:
+        """Go on behind messages that saved state has in it."""
+        self._acked = dict(acked)
+
     def hear(self, sayings: Sequence[Saying]) -> Verdicts | None:
         """Count what detectors say, each message once; the incidents that change by it, if any do."""
         self._take_next()
@@ -63,6 +76,8 @@ class TogetherDetector(TunnelDetector):
             self.incidents.explainer.hear(one.habits, one.mail)
             for peak in one.peaks:
                 self.peaks.note(*peak)
+        if any(one.roll is not None and len(one.roll.visits) for one in news):
+            self.flows.greet_anew()
         said = [one for one in news if len(one.sent)]
         if said:
             self._count(merged_sayings(said))
@@ -100,7 +115,6 @@ class TogetherDetector(TunnelDetector):
             self.flows.state.clients[name][rows[known]] = counts[known]
         self.flows.make_room_for(len(self.flows) + len(roll.visits), 0)
         roll_in(self.flows.state, roll.visits, rows)
-        self.flows.greet_anew()
 
     def _told(self, key: tuple[str, str], client: str, evidence: Evidence, event: np.void) -> Evidence | None:
         """The evidence, if the incident of the client that asked tells of this query."""

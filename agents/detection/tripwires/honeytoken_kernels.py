@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from agents.core.column_kernels import fill_words, siphash_of_words
 from agents.core.jit import kernel, kernel_in_place
+from agents.dns.characters import DOT
 
 FILTER_BITS = 24
 """Bits of a window's hash that the filter knows."""
@@ -28,7 +29,6 @@ CLEAN = 1 << 16
 """Names without a hit that are known: most names are asked for again and again."""
 BITS_A_CHARACTER = 3.6
 """Bits of information a character from which on a label may be a part of a piece; random hex digits have 4."""
-_DOT = 0x2E
 _SHIFT, _BYTE, _BITS = np.uint64(64 - FILTER_BITS), 3, 7
 _TEXT_ROOM = 256 + WINDOW_MAX
 
@@ -166,7 +166,7 @@ def search(of: Words, row: int, before: Searched, sieve: Sieve, hits: Hits) -> t
             while at < end:
                 label, at = np.int64(of.data[at]), at + 1
                 for i in range(at, at + label):
-                    if of.data[i] != _DOT:
+                    if of.data[i] != DOT:
                         text[size] = of.data[i]
                         size += 1
                 at += label

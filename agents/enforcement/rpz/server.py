@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import ipaddress
 import secrets
 import socket
 import time
@@ -28,10 +27,11 @@ import dns.tsig
 import structlog
 
 from agents.core.errors import AgentsError
-from agents.core.text import printable
+from agents.core.text import ip_of, printable
 from agents.dns.blocks import Block, BlockFile
 from agents.enforcement.rpz.options import Network, RpzOptions
 from agents.enforcement.rpz.zone import PolicyZone
+from agents.sources.listener.sockets import bind_pair
 
 ZONE_LOOK_S = 0.25
 """The file of blocks is looked at so often."""
@@ -81,15 +81,14 @@ class PolicyServer:
         loop = asyncio.get_running_loop()
         for host, port in self._options.listen:
             try:
-                server = await asyncio.start_server(self._converse, host, port, reuse_address=True)
-                self._servers.append(server)
-                bound = server.sockets[0].getsockname()[:2]
-                transport, _ = await loop.create_datagram_endpoint(lambda: _Datagrams(self.answers), local_addr=bound)
-            except OSError as error:
+                udp, tcp = bind_pair(host, port)
+            except AgentsError as error:
                 await self.stop()
-                raise AgentsError(f"cannot serve the zone on {host} port {port}: {error.strerror}") from None
+                raise AgentsError(f"cannot serve the zone: {error}") from None
+            self._servers.append(await asyncio.start_server(self._converse, sock=tcp))
+            transport, _ = await loop.create_datagram_endpoint(lambda: _Datagrams(self.answers), sock=udp)
             self._servers.append(transport)
-            self.addresses.append(bound)
+            self.addresses.append(tcp.getsockname()[:2])
         _log.info("rpz_started", zone=self._options.zone, addresses=self.addresses, records=len(self._zone))
         self._start(self._watch())
         self._notify()
@@ -277,11 +276,10 @@ class _Datagrams(asyncio.DatagramProtocol):
 @lru_cache(maxsize=1024)
 def _among(client: str, networks: tuple[Network, ...]) -> bool:
     try:
-        address = ipaddress.ip_address(client.partition("%")[0])
+        address = ip_of(client)
     except ValueError:
         return False
-    mapped = getattr(address, "ipv4_mapped", None) or address
-    return any(mapped in one for one in networks)
+    return any(address in one for one in networks)
 
 
 def _wire(name: dns.name.Name) -> bytes:

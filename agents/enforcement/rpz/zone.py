@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from agents.core.errors import NameFormatError
-from agents.core.files import PRIVATE_MODE, write_atomic
+from agents.core.files import PRIVATE_MODE, json_state, write_atomic
 from agents.dns.blocks import Block, BlockAction
 from agents.dns.message import IN, type_number
 from agents.dns.name import from_text, labels_of
@@ -166,9 +166,6 @@ def _digest(records: Iterable[bytes]) -> str:
 
 def _kept(path: Path) -> tuple[int, str]:
     """Serial and digest of the process before; 0 and "" where there was none."""
-    try:
-        found = json.loads(path.read_bytes())
-    except (OSError, ValueError):
-        return 0, ""
-    serial, digest = (found.get("serial"), found.get("digest")) if isinstance(found, dict) else (0, "")
+    found = json_state(path)
+    serial, digest = found.get("serial"), found.get("digest")
     return (serial, digest) if isinstance(serial, int) and 0 < serial < 2**32 and isinstance(digest, str) else (0, "")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 from typing import Any
-from urllib.parse import urlsplit
 
 from agents.alerting.delivery import RetryPolicy, TryAgainError, retried
 from agents.core.errors import NotifyError
@@ -13,6 +12,7 @@ from agents.core.protocols import Field, library
 from agents.export.formats import BY_NAME
 from agents.export.outputs.base import Output, format_field, readable, trusting
 from agents.export.record import Record
+from agents.stream.bus.options import nats_address
 
 SWITCH = "EXPORT_NATS"
 
@@ -86,13 +86,6 @@ class NatsOutput:
             await client.close()
         if problems:  # such as a subject that this user may not publish on
             raise NotifyError(f"cannot send to nats: {type(problems[0]).__name__}")
-
-
-def nats_address(text: str) -> None:
-    """A check of a setting. Raises ValueError."""
-    parsed = urlsplit(text)
-    if text and (parsed.scheme not in ("nats", "tls") or not parsed.hostname):
-        raise ValueError("an address is nats://[USER:PASSWORD@]HOST:4222, or tls://…")
 
 
 def _made(values: Mapping[str, Any], retry: RetryPolicy | None = None) -> NatsOutput:

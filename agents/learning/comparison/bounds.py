@@ -1,4 +1,4 @@
-"""How much worse than the model in use, or than the anchor, a candidate may be."""
+"""The bounds of gates: how good a candidate must be, and how much worse than the model in use, or than the anchor."""
 
 from __future__ import annotations
 
@@ -23,14 +23,46 @@ class GateBounds:
     creep: float = 1.5
     replayed_max: int = 300_000
     budget_per_week: float = 3.0
+    golden_above_normal: float = 0.002  # twice what calibration aims at, which saw none of the golden names
+    false_incidents: int = 0
+    sessions_found: float = 1.0
+    bytes_before: float = 500.0
 
 
 USUAL_BOUNDS = GateBounds()
 
 SPEC: Spec[GateBounds] = Spec(
     "gates",
-    "gates that compare a candidate with the model in use and with the anchor",
+    "gates of a retraining: of the candidate itself, and beside the model in use and the anchor",
     (
+        Field(
+            "gate_golden_above_normal",
+            float,
+            USUAL_BOUNDS.golden_above_normal,
+            "share of golden names that a candidate may have above NORMAL",
+            Within(0, 1),
+        ),
+        Field(
+            "gate_false_incidents",
+            int,
+            USUAL_BOUNDS.false_incidents,
+            "incidents that a candidate may find in the golden traffic, which has none",
+            Within(0, 1_000_000),
+        ),
+        Field(
+            "gate_sessions_found",
+            float,
+            USUAL_BOUNDS.sessions_found,
+            "share of the golden tunnel sessions that a candidate must find",
+            Within(0, 1),
+        ),
+        Field(
+            "gate_bytes_before",
+            float,
+            USUAL_BOUNDS.bytes_before,
+            "bytes that may leave in a golden tunnel session before a candidate finds it",
+            Within(1, 1_000_000),
+        ),
         Field(
             "gate_false_alarm_rise",
             float,
@@ -107,5 +139,9 @@ SPEC: Spec[GateBounds] = Spec(
         values["gate_creep"],
         values["replay_queries_max"],
         budget,
+        values["gate_golden_above_normal"],
+        values["gate_false_incidents"],
+        values["gate_sessions_found"],
+        values["gate_bytes_before"],
     ),
 )

@@ -1,4 +1,4 @@
-"""How far this week's sample has moved from the last training's, feature by feature.
+"""How far a sample has moved from that of the last training, feature by feature.
 
 Wasserstein distance in units of the earlier standard deviation (Villani 2009, chapter 6), Jensen-Shannon distance to
 base 2 (Lin 1991), and the population stability index, a symmetrised Kullback-Leibler divergence over the earlier
@@ -19,24 +19,26 @@ from agents.learning.comparison.bounds import GateBounds
 from agents.learning.run import FeatureDrift
 from agents.scoring.features import FEATURES, VERSION
 
+NAME_FEATURES = tuple(one.name for one in FEATURES)
 COMPARED_MIN = 256
 """With fewer rows on a side, tenths hold too few of them to be compared."""
 _QUANTILES = np.linspace(0.0, 1.0, 101)
+CREEP = "creep of what normal carries"
 CARRYING = ("information", "subdomain_length", "longest_label")
 """Features that grow with what a name carries."""
 _EMPTY_BIN = 1e-4
 """Share that an empty bin counts as: the index of stability has no value at 0."""
 
 
-def reference_of(features: NDArray[np.float32]) -> dict[str, Any]:
+def reference_of(features: NDArray[np.float32], version: int = VERSION) -> dict[str, Any]:
     """What a later sample is compared with, as JSON: quantiles, bins and shares of each feature; {} of too few rows.
 
-    features: shape (n, number of features).
+    features: shape (n, number of features). version: of what they mean.
     """
     if len(features) < COMPARED_MIN:
         return {}
     columns = [_reference(features[:, at].astype(np.float64)) for at in range(features.shape[1])]
-    return {"features_version": VERSION, "rows": len(features), "columns": columns}
+    return {"features_version": version, "rows": len(features), "columns": columns}
 
 
 def _reference(values: NDArray[np.float64]) -> dict[str, Any]:
@@ -55,18 +57,26 @@ def _shares(values: NDArray[np.float64], edges: NDArray[np.float64]) -> NDArray[
     return counts / max(len(values), 1)
 
 
-def drift(reference: Mapping[str, Any], features: NDArray[np.float32]) -> tuple[FeatureDrift, ...]:
-    """Each feature's drift; () where one side has too few rows, or features meant something else then."""
-    if len(features) < COMPARED_MIN or not _fits(reference, features.shape[1]):
+def drift(
+    reference: Mapping[str, Any],
+    features: NDArray[np.float32],
+    names: Sequence[str] = NAME_FEATURES,
+    version: int = VERSION,
+) -> tuple[FeatureDrift, ...]:
+    """Each feature's drift; () where one side has too few rows, or features meant something else then.
+
+    names: of the columns of features, shape (n, len(names)).
+    """
+    if len(features) < COMPARED_MIN or not _fits(reference, features.shape[1], len(names), version):
         return ()
-    pairs = zip(FEATURES, reference["columns"], strict=True)
-    return tuple(_drift(one.name, row, features[:, at].astype(np.float64)) for at, (one, row) in enumerate(pairs))
+    pairs = zip(names, reference["columns"], strict=True)
+    return tuple(_drift(name, row, features[:, at].astype(np.float64)) for at, (name, row) in enumerate(pairs))
 
 
-def _fits(reference: Mapping[str, Any], width: int) -> bool:
+def _fits(reference: Mapping[str, Any], width: int, wanted: int = len(NAME_FEATURES), version: int = VERSION) -> bool:
     columns = reference.get("columns")
-    whole = isinstance(columns, list) and len(columns) == width == len(FEATURES)
-    return whole and reference.get("features_version") == VERSION
+    whole = isinstance(columns, list) and len(columns) == width == wanted
+    return whole and reference.get("features_version") == version
 
 
 def _drift(name: str, row: Mapping[str, Any], values: NDArray[np.float64]) -> FeatureDrift:
@@ -93,11 +103,11 @@ def creep_gates(reference: Mapping[str, Any], features: NDArray[np.float32], bou
     """
     if len(features) < COMPARED_MIN or not _fits(reference, features.shape[1]):
         return ()
-    names = [one.name for one in FEATURES]
-    grown = {name: _grown(reference["columns"][names.index(name)], features[:, names.index(name)]) for name in CARRYING}
+    at = {name: NAME_FEATURES.index(name) for name in CARRYING}
+    grown = {name: _grown(reference["columns"][at[name]], features[:, at[name]]) for name in CARRYING}
     worst = max(grown, key=lambda name: grown[name])
     detail = f"{worst}, the largest tenth, as a multiple of that of the anchor's sample"
-    return (Gate("creep of what normal carries", grown[worst], bounds.creep, False, detail),)
+    return (Gate(CREEP, grown[worst], bounds.creep, False, detail),)
 
 
 def _grown(row: Mapping[str, Any], values: NDArray[np.float32]) -> float:

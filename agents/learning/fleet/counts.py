@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from agents.core.files import PRIVATE_MODE, write_atomic
+from agents.core.files import PRIVATE_MODE, json_state, write_atomic
 from agents.core.types import DAY_S
 from agents.detection.explanations.network_profile import domain_hash_of
 from agents.detection.network import prefix_of
@@ -68,11 +68,8 @@ def counts_of_week(path: Path, hours: FlowHours, epsilon: float, now: float) -> 
 
 
 def _kept_counts(path: Path, week: int) -> list[int] | None:
-    try:
-        found = json.loads(path.read_bytes())
-    except (OSError, ValueError):
-        return None
-    counts = found.get("counts") if isinstance(found, dict) and found.get("week") == week else None
+    found = json_state(path)
+    counts = found.get("counts") if found.get("week") == week else None
     sound = isinstance(counts, list) and len(counts) == BINS and all(isinstance(one, int) for one in counts)
     return counts if sound else None
 

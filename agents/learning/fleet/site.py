@@ -53,7 +53,6 @@ from agents.store.feedback.flow_hours import FlowHours
 
 TIMEOUT_S = 20.0
 STEP_LOCK_S = 1.0
-STOP_S = 5.0
 REFUSAL_MAX = 4_096
 """Bytes of a refusal that are read."""
 _HABITS = TypeAdapter(tuple[FleetHabit, ...])
@@ -260,7 +259,7 @@ class FleetThread(RepeatingThread):
     """Takes part in rounds, one look every `options.interval_s` seconds."""
 
     def __init__(self, site: FleetSite) -> None:
-        super().__init__("fleet", site.options.interval_s, STOP_S)
+        super().__init__("fleet", site.options.interval_s)
         self._site = site
 
     def start(self) -> None:

@@ -20,12 +20,12 @@ from agents.core.errors import AgentsError
 from agents.core.files import PRIVATE_MODE, write_atomic
 from agents.core.npz import FormatError
 from agents.core.text import NETWORK
-from agents.core.types import Verdicts
+from agents.core.types import HOUR_S, Verdicts
 from agents.detection.detector import TunnelDetector
 from agents.detection.incidents import domain_hash
 from agents.detection.limits import SCATTERED, limits_of
-from agents.detection.network import HOUR_S
 from agents.learning.loop.flow_hours import (
+    HOUR_ROWS_MAX,
     SCHEMA,
     CounterReading,
     FlowCopy,
@@ -66,7 +66,7 @@ class HourCollector:
 
     path: where the counters at the beginning of the present hour lie, so that a restart goes on with the hour. then:
     called with the hour after its flow-hours were written; StoreError means that it is called again later. model: the
-    flow model in use, None where there is none.
+    flow model in use, None where there is none. rows_max: flow-hours that one hour gives, at most.
     """
 
     def __init__(
@@ -76,9 +76,10 @@ class HourCollector:
         path: Path,
         then: Callable[[int], None] = lambda hour: None,
         model: Callable[[], FlowModel | None] = lambda: None,
+        rows_max: int = HOUR_ROWS_MAX,
     ) -> None:
         self._detector, self._store, self._path, self._then, self._model = detector, store, path, then, model
-        self._appraise_at = 0.0
+        self._rows_max, self._appraise_at = rows_max, 0.0
         self._domains: set[str] = set()
         self._before: CounterReading | None = None
         self._waiting: queue.Queue[_Turned | None] = queue.Queue(WAITING_MAX)
@@ -189,7 +190,9 @@ class HourCollector:
         flows = self._detector.flows
         domains = {domain_hash(domain, flows): domain for domain in turned.domains}
         limits = limits_of(turned.factor)
-        rows = flow_hours(turned.copy, turned.before, turned.hour, limits, turned.factor, domains, self._draw)
+        rows = flow_hours(
+            turned.copy, turned.before, turned.hour, limits, turned.factor, domains, self._draw, self._rows_max
+        )
         return rows if self._detector.privacy.keeps_names else replace(rows, names=[()] * len(rows))
 
     def _written(self, hour: int, rows: FlowHours) -> bool:

@@ -7,11 +7,10 @@ from itertools import pairwise
 
 import numpy as np
 
-from agents.core.types import QueryBatch
+from agents.core.types import HOUR_S, QueryBatch
 from agents.detection.detector import TunnelDetector
 from agents.detection.incidents import domain_hash
 from agents.detection.limits import limits_of
-from agents.detection.network import HOUR_S
 from agents.learning.loop.flow_hours import copied_flows, flow_hours, reading_of_counters
 from agents.store.feedback.flow_hours import FlowHours
 

@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 
 from agents.store.feedback.flow_hours import FlowHours
 
-SLICES = 8
-"""Hours of an image: a working day's tunnel fills it, and one that began just now shows empty hours before."""
+SLICES = 7
+"""Hours of an image: about a working day, and one that began just now shows empty hours before. A forest names a column
+in one byte (scoring.types.forest), so an image has at most 256 of them."""
 
 
 def vector_rows(rows: FlowHours) -> NDArray[np.float32]:

@@ -31,7 +31,7 @@ _ARRAYS = {"mean": (len(NUMBERS),), "scale": (len(NUMBERS),), "weights": (len(NU
 
 @dataclass(frozen=True, slots=True)
 class FlowModel:
-    """mean, scale, weights: shape (26,), of the logarithms of NUMBERS; manifest: JSON values."""
+    """mean, scale, weights: shape (35,), of the logarithms of NUMBERS; manifest: JSON values."""
 
     mean: NDArray[np.float64]
     scale: NDArray[np.float64]
@@ -40,12 +40,12 @@ class FlowModel:
     manifest: Mapping[str, Any]
 
     def inputs(self, numbers: NDArray[np.float32]) -> NDArray[np.float64]:
-        """What the weights apply to. Shapes (n, 26)."""
+        """What the weights apply to. Shapes (n, 35)."""
         scaled = (_logs(numbers) - self.mean) / self.scale
         return np.clip(scaled, -CLIP, CLIP)
 
     def probabilities(self, numbers: NDArray[np.float32]) -> NDArray[np.float64]:
-        """How probable it is that each flow-hour is a tunnel's. Shapes (n, 26) to (n,)."""
+        """How probable it is that each flow-hour is a tunnel's. Shapes (n, 35) to (n,)."""
         found: NDArray[np.float64] = 1 / (1 + np.exp(-(self.inputs(numbers) @ self.weights + self.bias)))
         return found
 
@@ -93,7 +93,7 @@ def _logs(numbers: NDArray[np.float32]) -> NDArray[np.float64]:
 
 
 def empty_flow_model(numbers: NDArray[np.float32]) -> FlowModel:
-    """A model that has learnt nothing, scaled to these flow-hours. Shape (n, 26)."""
+    """A model that has learnt nothing, scaled to these flow-hours. Shape (n, 35)."""
     logs = _logs(numbers)
     nothing = np.zeros(len(NUMBERS))
     return FlowModel(logs.mean(axis=0), np.maximum(logs.std(axis=0), SCALE_MIN), nothing, 0.0, {})
@@ -114,7 +114,7 @@ class Steps:
         self._learner.intercept_ = np.array([model.bias])
 
     def take(self, numbers: NDArray[np.float32], tunnel: NDArray[np.bool_]) -> None:
-        """Learn one small batch, in which tunnels and benign flow-hours weigh alike. Shapes (n, 26) and (n,)."""
+        """Learn one small batch, in which tunnels and benign flow-hours weigh alike. Shapes (n, 35) and (n,)."""
         share = min(max(float(tunnel.mean()), 1 / len(tunnel)), 1 - 1 / len(tunnel))
         weights = np.where(tunnel, 0.5 / share, 0.5 / (1 - share))
         self._learner.partial_fit(self._model.inputs(numbers), tunnel.astype(np.int64), sample_weight=weights)

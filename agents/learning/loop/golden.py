@@ -13,9 +13,11 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
+from agents.alerting.manager import QUIET_S
 from agents.core.types import QueryBatch
 from agents.detection.detector import TunnelDetector
 from agents.detection.limits import Scale
+from agents.detection.snapshot import FLOWS_MAX
 from agents.learning.baseline import golden_sessions, golden_traffic, model_bytes
 from agents.learning.loop.finite import hours_of
 from agents.learning.loop.flow_hours import SCHEMA
@@ -30,12 +32,11 @@ GOLDEN_SCHEMA = -SCHEMA
 GOLDEN_CLIENT = "golden"
 CUTS = (10, 20, 50)
 """A golden session gives flow-hours after so many queries, too: most tunnels are slower than those."""
-FLOWS_MAX, QUIET_S = 200_000, 3600.0
 
 
 @lru_cache(maxsize=1)
 def golden_flow_hours() -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-    """Numbers of n golden flow-hours, and which of them are a tunnel's. Shapes (n, 26) and (n,)."""
+    """Numbers of n golden flow-hours, and which of them are a tunnel's. Shapes (n, 35) and (n,)."""
     model = Model.from_bytes(model_bytes())
 
     def numbers(traffic: QueryBatch, cuts: Sequence[int] = ()) -> list[NDArray[np.float32]]:

@@ -10,9 +10,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from agents.core.text import NETWORK
-from agents.core.types import DAY_S, Incident
+from agents.core.types import DAY_S, HOUR_S, Incident
 from agents.detection.limits import CRITICAL_RATIO, SCATTERED, Scale
-from agents.detection.network import HOUR_S
 from agents.detection.reasons import CERTAIN_REASONS
 from agents.learning.loop.flow_hours import SCHEMA
 from agents.store.feedback.labels import Label, LabelledSpan, LabelStore

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from agents.detection.network import HOUR_S
+from agents.core.types import HOUR_S
+from agents.learning.loop.collector import KEPT_MAX
 from agents.learning.loop.flow_hours import NUMBERS, SCHEMA
-from agents.store.feedback.flow_hours import FlowHours, FlowHourStore
+from agents.learning.loop.golden import GOLDEN_SCHEMA
+from agents.learning.loop.material import LATER_S
+from agents.store.feedback.flow_hours import WEEK_HOURS, FlowHours, FlowHourStore
+from agents.store.feedback.labels import LabelStore
 from agents.store.sql import Store
 
 READ_MAX = 50_000
@@ -19,39 +25,53 @@ class FlowLook:
     """Flow-hours in a store. Every method raises StoreError."""
 
     def __init__(self, store: Store) -> None:
-        self._hours = FlowHourStore(store)
+        self._hours, self._labels = FlowHourStore(store), LabelStore(store)
+
+    def kept(self) -> dict[str, Any]:
+        """What the feature store holds: see web.schemas.FeatureStoreAnswer."""
+        weeks, shipped = self._hours.weeks(SCHEMA), self._hours.weeks(GOLDEN_SCHEMA)
+        begin = [week * WEEK_HOURS * HOUR_S for week in sorted(weeks)]
+        labels = self._labels.counts(SCHEMA, 0.0, LATER_S)
+        return {
+            "flow_hours": sum(weeks.values()),
+            "flow_hours_max": KEPT_MAX,
+            "shipped": sum(shipped.values()),
+            "bytes": self._hours.held_bytes(),
+            "weeks": [{"begin": at, "flow_hours": weeks[at // WEEK_HOURS // HOUR_S]} for at in begin],
+            "labels": [{"label": one, "origin": origin, "flow_hours": count} for one, origin, count in labels],
+        }
 
     def hours(
-        self, *, client: str | None = None, domain: str | None = None, since: float, limit: int = 200
+        self, *, client: str | None = None, domain: str | None = None, since: float, limit: int
     ) -> list[dict[str, Any]]:
         """Flow-hours since a time (Unix seconds), newest first."""
         first = int(since // HOUR_S)
-        found = self._hours.read(SCHEMA, since=first, client=client, domain=domain, limit=READ_MAX, newest=True)
-        return [_told(found, row) for row in np.argsort(-found.hour, kind="stable")[:limit].tolist()]
+        found = self._hours.read(SCHEMA, since=first, client=client, domain=domain, limit=limit, latest=True)
+        return [_told(found, row) for row in range(len(found))]
 
     def most_in_words(self, since: float, until: float, limit: int = 50) -> list[dict[str, Any]]:
         """Flow-hours whose names carried most information that does not read as encoded."""
-        found = self._between(since, until)
-        if not len(found):
-            return []
-        words = _column(found, "information_bytes") - _column(found, "encoded_bytes")
-        return [_told(found, row) | {"words_bytes": float(words[row])} for row in np.argsort(-words)[:limit].tolist()]
+        ids, numbers = self._between(since, until, ("information_bytes", "encoded_bytes"))
+        words = numbers[:, 0] - numbers[:, 1]
+        most = np.argsort(-words, kind="stable")[:limit]
+        bytes_of = dict(zip(ids[most].tolist(), words[most].tolist(), strict=True))
+        found = self._hours.of(SCHEMA, list(bytes_of))
+        return [_told(found, row) | {"words_bytes": bytes_of[int(found.id[row])]} for row in range(len(found))]
 
     def nearest_to_limits(self, since: float, until: float, limit: int = 50) -> list[dict[str, Any]]:
         """Flow-hours that came nearest to a limit."""
-        found = self._between(since, until)
-        if not len(found):
-            return []
-        return [_told(found, row) for row in np.argsort(-_column(found, "peak_today"))[:limit].tolist()]
+        ids, numbers = self._between(since, until, ("peak_today",))
+        found = self._hours.of(SCHEMA, ids[np.argsort(-numbers[:, 0], kind="stable")[:limit]].tolist())
+        return [_told(found, row) for row in range(len(found))]
 
-    def _between(self, since: float, until: float) -> FlowHours:
-        """The newest flow-hours of a span."""
+    def _between(
+        self, since: float, until: float, names: Sequence[str]
+    ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+        """Ids and these numbers, shape (n, len(names)), of the newest flow-hours of a span."""
         first, last = int(since // HOUR_S), int(until // HOUR_S) + 1
-        return self._hours.read(SCHEMA, since=first, until=last, limit=READ_MAX, newest=True)
-
-
-def _column(found: FlowHours, name: str) -> np.ndarray[Any, Any]:
-    return found.numbers[:, NUMBERS.index(name)].astype(np.float64)
+        columns = [NUMBERS.index(name) for name in names]
+        ids, numbers = self._hours.numbers(SCHEMA, columns, since=first, until=last, limit=READ_MAX)
+        return ids, numbers.astype(np.float64)
 
 
 def _told(found: FlowHours, row: int) -> dict[str, Any]:

@@ -33,6 +33,8 @@ SPAN_S = 7.0 * DAY_S
 """REVIEW_PER_WEEK counts domains that came into the queue within so many seconds."""
 UNKNOWN_CHANCE = 0.5
 """Stands for the probability where no model has learnt yet."""
+RARE_FROM = 3.0
+"""Rarity of an image, decades, from which people are asked: one ordinary image in a thousand is as strange."""
 CASES_MAX = 500
 """Decisions that give validation cases, at most: the newest."""
 NAMES_A_DOMAIN = 8
@@ -63,21 +65,34 @@ SPEC: Spec[ReviewLimits] = Spec(
 )
 
 
-def candidates(rows: FlowHours, chance: NDArray[np.float64], unsure: tuple[float, float]) -> list[ReviewItem]:
+def candidates(
+    rows: FlowHours,
+    chance: NDArray[np.float64],
+    unsure: tuple[float, float],
+    rarity: NDArray[np.float64] | None = None,
+) -> list[ReviewItem]:
     """The domains of flow-hours that came near a limit, or of which nothing is learnt: how much a label would teach.
 
     chance: learnt probabilities, shape (n,), 0.5 = nothing is known; unsure: between these, nobody learns from them.
+    rarity: of their images, decades, (n,); from RARE_FROM on people are asked, too.
     """
+    rare = np.zeros(len(rows)) if rarity is None else rarity
     loud = rows.numbers[:, _NEAR:].max(axis=1, initial=0.0)
     asked = (loud >= PEAK_MIN) | ((chance > unsure[0]) & (chance < unsure[1]) & (chance != UNKNOWN_CHANCE))
+    asked |= rare >= RARE_FROM
     by_domain: dict[str, list[int]] = {}
     for row in np.flatnonzero(asked).tolist():
         by_domain.setdefault(rows.domain[row], []).append(row)
-    return [_item_of(domain, found, rows, loud, chance) for domain, found in by_domain.items()]
+    return [_item_of(domain, found, rows, loud, chance, rare) for domain, found in by_domain.items()]
 
 
 def _item_of(
-    domain: str, found: Sequence[int], rows: FlowHours, loud: NDArray[np.float32], chance: NDArray[np.float64]
+    domain: str,
+    found: Sequence[int],
+    rows: FlowHours,
+    loud: NDArray[np.float32],
+    chance: NDArray[np.float64],
+    rare: NDArray[np.float64],
 ) -> ReviewItem:
     clients = len({rows.client[row] for row in found})
     nearness = float(max(loud[row] for row in found))
@@ -86,6 +101,8 @@ def _item_of(
     many = min(math.log2(1 + clients) / math.log2(1 + CLIENTS_MANY), 1.0)
     parts = UNCERTAIN_SHARE * uncertain, NEARNESS_SHARE * min(nearness, 1.0), CLIENTS_SHARE * many
     likely = f", probability {chance[nearest]:.2f}" if chance[nearest] != UNKNOWN_CHANCE else ""
+    rarest = max(float(rare[row]) for row in found)
+    likely += f", image as one in {10**rarest:,.0f}" if rarest >= RARE_FROM else ""
     return ReviewItem(
         domain=domain,
         informativeness=round(sum(parts), 4),
@@ -99,17 +116,23 @@ def _unknown(numbers: NDArray[np.float32]) -> NDArray[np.float64]:
     return np.full(len(numbers), UNKNOWN_CHANCE)
 
 
+def _ordinary_images(rows: FlowHours) -> NDArray[np.float64]:
+    return np.zeros(len(rows))
+
+
 @dataclass(frozen=True)
 class Reviewer:
     """Fills the queue with what an hour brought. Called with the hour; raises StoreError.
 
-    unsure: bounds of probabilities from which nobody learns. chances: learnt probabilities of n flow-hours.
+    unsure: bounds of probabilities from which nobody learns. chances: learnt probabilities of n flow-hours. rarity:
+    of their images.
     """
 
     store: Store
     limits: ReviewLimits
     unsure: tuple[float, float] = (0.0, 0.0)
     chances: Callable[[NDArray[np.float32]], NDArray[np.float64]] = _unknown
+    rarity: Callable[[FlowHours], NDArray[np.float64]] = _ordinary_images
     clock: Callable[[], float] = time.time
 
     def __call__(self, hour: int) -> None:
@@ -121,7 +144,9 @@ class Reviewer:
         labelled = LabelStore(self.store).certain_ids(SCHEMA, since=hour, until=hour + 1)
         tunnels = {rows.domain[row] for row, one in enumerate(rows.id.tolist()) if one in labelled}
         found = [
-            item for item in candidates(rows, self.chances(rows.numbers), self.unsure) if item.domain not in tunnels
+            item
+            for item in candidates(rows, self.chances(rows.numbers), self.unsure, self.rarity(rows))
+            if item.domain not in tunnels
         ]
         ReviewStore(self.store).fill(found, self.clock(), self.limits.per_week, SPAN_S)
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import numpy as np
 
 from agents.core.text import NETWORK
-from agents.core.types import DAY_S
+from agents.core.types import DAY_S, HOUR_S
 from agents.detection.detector import Suspect
-from agents.detection.network import HOUR_S
 from agents.detection.reasons import LEARNT_REASONS
 from agents.learning.loop.flow_hours import SCHEMA
 from agents.learning.loop.flow_model import FlowModel
@@ -24,12 +23,19 @@ READ_MAX = 10_000
 
 
 def suspects_of(
-    store: Store, model: FlowModel, tunnel_from: float, budget: float, hour: int, now: float
+    store: Store,
+    model: FlowModel,
+    tunnel_from: float,
+    budget: float,
+    hour: int,
+    now: float,
+    mine: Callable[[str], bool] = lambda client: True,
 ) -> list[Suspect]:
     """Flows of an hour to be listed: time, client, domain and probability; one below a domain, the most probable first.
 
     tunnel_from: the least probability. budget: incidents a week. A domain that a person decided about, or that had an
-    incident lately, is none. hour: since 1970-01-01; now: Unix seconds. Raises StoreError.
+    incident lately, is none. hour: since 1970-01-01; now: Unix seconds. mine: clients that this process lists, of those
+    that it would list if it were alone: what others list is not listed twice. Raises StoreError.
     """
     room, known = room_of(store, budget, now)
     rows = FlowHourStore(store).read(SCHEMA, since=hour, until=hour + 1)
@@ -44,7 +50,7 @@ def suspects_of(
         if domain not in known and client != NETWORK:
             at = min((hour + 1) * float(HOUR_S), now)
             found.setdefault(domain, (at, client, domain, float(chance[row]), ""))
-    return list(found.values())
+    return [one for one in found.values() if mine(one[1])]
 
 
 def room_of(store: Store, budget: float, now: float) -> tuple[int, set[str]]:

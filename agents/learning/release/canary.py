@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, Protocol
 
 import structlog
 
@@ -100,20 +100,27 @@ SPEC: Spec[CanaryTerms] = Spec(
 
 
 class Ending(NamedTuple):
-    """How a canary ends, and why."""
+    """How a canary ends, and why. kept: the same without names of domains and people, where the reason has some."""
 
     promote: bool
     reason: str
+    kept: str = ""
 
 
-def ending_of(terms: CanaryTerms, counts: CanaryCounts, false_alarms: Mapping[str, str], now: float) -> Ending | None:
-    """How a canary ends by now (Unix seconds); None: it goes on. false_alarms: by domain, who labelled it benign."""
+def ending_of(
+    terms: CanaryTerms, counts: CanaryCounts, false_alarms: Mapping[str, str], now: float, alone: bool = False
+) -> Ending | None:
+    """How a canary ends by now (Unix seconds); None: it goes on. false_alarms: by domain, who labelled it benign.
+
+    alone: no model is in use beside which its alerts would be many or few.
+    """
     if len(false_alarms) >= terms.false_alarms:
         named = ", ".join(f"{printable(domain, 60)} (by {printable(by, 40)})" for domain, by in false_alarms.items())
-        return Ending(False, f"people called {counted(len(false_alarms), 'alert')} false: {named}")
+        said = f"people called {counted(len(false_alarms), 'alert')} false"
+        return Ending(False, f"{said}: {named}", said)
     champion, candidate = len(counts.champion_alerts), len(counts.candidate_alerts)
     most = champion * (1 + terms.alert_rise) + ALERTS_FREE
-    if candidate > most:
+    if candidate > most and not alone:
         return Ending(False, f"{counted(candidate, 'alert')}, at most {most:g} beside {champion} of the model in use")
     slower = (counts.candidate_s - counts.champion_s) * 1e6 / max(counts.timed, 1)
     if counts.timed >= TIMED_MIN and slower > terms.latency_us:
@@ -125,7 +132,8 @@ def ending_of(terms: CanaryTerms, counts: CanaryCounts, false_alarms: Mapping[st
         return None
     seen = f"{counted(counts.queries, 'query')} in {spent_h:.1f} hours"
     if counts.queries >= terms.queries_min and len(counts.hours) >= JUDGED_SHARE * terms.hours:
-        return Ending(True, f"{seen}, {counted(candidate, 'alert')} beside {champion} of the model in use")
+        beside = "and no model in use before it" if alone else f"beside {champion} of the model in use"
+        return Ending(True, f"{seen}, {counted(candidate, 'alert')} {beside}")
     if spent_h >= LATE * terms.hours:
         needed = f"{terms.queries_min:,} are needed, in {JUDGED_SHARE * terms.hours:.0f} different hours"
         return Ending(False, f"it saw only {seen} ({counted(len(counts.hours), 'hour')} with queries), {needed}")
@@ -326,11 +334,17 @@ def canary_state(registry: ModelRegistry[Model], counts_path: Path, now: float) 
     }
 
 
+class Looks(Protocol):
+    """What ends canaries by their rules. Raises AgentsError, OSError."""
+
+    def look(self) -> object: ...
+
+
 class RolloutThread(RepeatingThread):
     """Asks the rules again and again; what goes wrong is logged, once."""
 
-    def __init__(self, rollout: Rollout) -> None:
-        super().__init__("rollout", ROLLOUT_LOOK_S, ROLLOUT_LOOK_S)
+    def __init__(self, rollout: Looks, name: str = "rollout") -> None:
+        super().__init__(name, ROLLOUT_LOOK_S, ROLLOUT_LOOK_S)
         self._rollout, self._said = rollout, ""
 
     def step(self) -> None:

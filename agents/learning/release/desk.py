@@ -17,9 +17,10 @@ from agents.detection.limits import Scale
 from agents.learning.messages import transition_message
 from agents.learning.profile.difference import NO_PROFILE
 from agents.learning.registry import ModelRegistry
+from agents.learning.release.approvals import deciding_author
 from agents.learning.release.canary import CANARY_FILE, canary_state
 from agents.learning.release.diff import Version, difference
-from agents.learning.release.transitions import Author, Transition
+from agents.learning.release.transitions import Transition
 from agents.learning.run import RunState
 from agents.scoring.model import Model
 from agents.store.sql import Store
@@ -121,11 +122,12 @@ class ModelDesk:
 
         model_id: "" = the one that waits. Raises UsageError, ModelError, BusyError, OSError.
         """
-        author, registry = Author(by, reason), self.registry
+        registry = self.registry
+        author, voters = deciding_author(self.store, registry.authors_needed, action, by, reason)
         before = {one.number for one in registry.decisions()[-1:]}
         if action in ("approve", "reject"):
             chosen = model_id or self._waiting()
-            {"approve": registry.approve, "reject": registry.reject}[action](chosen, author)
+            registry.reject(chosen, author) if action == "reject" else registry.approve(chosen, author, voters)
         elif action == "restore":
             registry.restore(Path(model_id), self.check, author=author)
         elif action == "canary":

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -55,8 +55,8 @@ def difference(old: Version, new: Version, scale: Scale) -> dict[str, Any]:
         name: {"model_id": one.model.model_id, "name": one.name, "aliases": list(one.aliases)}
         for name, one in sides.items()
     } | {
-        "settings": _changed(*(dict(_flat(_settings(one))) for one in sides.values())),
-        "lineage": _changed(*(dict(_flat(_origin(one))) for one in sides.values())),
+        "settings": changed_rows(*(_settings(one) for one in sides.values())),
+        "lineage": changed_rows(*(_origin(one) for one in sides.values())),
         "gates": _changed(*(_gates(one) for one in sides.values())),
         "limits": {
             name: {"factor": one.model.limit_factor, **bounds(one.model.limit_factor)} for name, one in sides.items()
@@ -70,12 +70,9 @@ def difference_text(found: Mapping[str, Any]) -> str:
     """A difference for a terminal."""
     lines = [f"{side}: {_title(found[side])}" for side in ("old", "new")]
     for part in ("settings", "lineage", "gates"):
-        lines += [f"{part}:", *(f"  {row['name']}: {row['old']} → {row['new']}" for row in found[part])]
-        lines += [] if found[part] else ["  no difference"]
-    limits = found["limits"]
-    lines += ["limits:", *(f"  {name}: {limits['old'][name]:g} → {limits['new'][name]:g}" for name in limits["old"])]
-    lines += ["network profile:", *(f"  {one}" for one in change_lines(found["profile"]))]
-    lines += [] if found["profile"] else ["  no difference"]
+        lines += [f"{part}:", *(listed_or_none(f"{row['name']}: {row['old']} → {row['new']}" for row in found[part]))]
+    limits = (f"{name}: {old:g} → {new:g}" for name, old, new in _changed_limits(found))
+    lines += ["limits:", *listed_or_none(limits), "network profile:", *listed_or_none(change_lines(found["profile"]))]
     scores = found["scores"]
     lines.append(f"shipped names ({scores['names']:,}): {scores['changed']:,} change severity")
     for row in scores["groups"]:
@@ -88,6 +85,22 @@ def difference_text(found: Mapping[str, Any]) -> str:
         lines.append(f"  {row['old']} → {row['new']}  {row['old_score']:.3f} → {row['new_score']:.3f}  {name}")
     left = scores["changed"] - len(scores["changes"])
     return "\n".join(lines + ([f"  and {left:,} others"] if left else []))
+
+
+def _changed_limits(found: Mapping[str, Any]) -> list[tuple[str, float, float]]:
+    """Name, old and new value of the limits that differ, of a difference."""
+    old, new = found["limits"]["old"], found["limits"]["new"]
+    return [(name, old[name], new[name]) for name in old if old[name] != new[name]]
+
+
+def changed_rows(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[dict[str, str]]:
+    """Rows of what is not the same in two nested mappings, as text; what one side lacks is "–"."""
+    return _changed(*(dict(_flat(one)) for one in (old, new)))
+
+
+def listed_or_none(rows: Iterable[str]) -> list[str]:
+    """Indented lines, or that there is no difference."""
+    return [f"  {row}" for row in rows] or ["  no difference"]
 
 
 def _title(side: Mapping[str, Any]) -> str:

@@ -1,4 +1,6 @@
-"""models/registry.json: rows of history, states, aliases and transitions; and models/CHANGELOG.md, written from them.
+"""registry.json of a folder of models: history, states, aliases, transitions; and models/CHANGELOG.md, written of them.
+
+Query models and each kind that cycles learn have such rows in their own folder; the change log is one for all.
 
 A change of the champion is two files: this one, and the champion's. The index is written first, with the change as a
 `move` that has not happened; then the champion's file is replaced; then the move is taken into the rows. Whoever reads
@@ -46,11 +48,11 @@ _log = structlog.get_logger()
 
 
 class RegistryIndex:
-    """The rows of a folder of models."""
+    """The rows of a folder of models. changelog: None = in that folder; kind: as the change log calls these models."""
 
-    def __init__(self, models_dir: Path, champion_path: Path) -> None:
-        self._path = models_dir / "registry.json"
-        self._changelog = models_dir / "CHANGELOG.md"
+    def __init__(self, models_dir: Path, champion_path: Path, changelog: Path | None = None, kind: str = "") -> None:
+        self._path, self._kind = models_dir / "registry.json", kind
+        self._changelog = changelog or models_dir / "CHANGELOG.md"
         self._lock_path = models_dir / ".index.lock"
         self._champion_path = champion_path
 
@@ -124,11 +126,13 @@ class RegistryIndex:
     def _tell(self, index: Mapping[str, Any]) -> None:
         """Add the transitions that the change log does not have. It is for people: without it, models go on."""
         try:
-            text = self._changelog.read_text("utf-8", "replace") if self._changelog.exists() else CHANGELOG_HEAD
-            last = last_number(text)
-            lines = [changelog_line(transition_of(row)) for row in index["transitions"] if row["number"] > last]
-            if lines:
-                write_atomic(self._changelog, (text.removesuffix("\n") + "\n" + "".join(lines)).encode())
+            with locked_within(self._changelog.with_name(".changelog.lock"), INDEX_WAIT_S):
+                text = self._changelog.read_text("utf-8", "replace") if self._changelog.exists() else CHANGELOG_HEAD
+                last = last_number(text, self._kind)
+                new = [transition_of(row) for row in index["transitions"] if row["number"] > last]
+                lines = "".join(changelog_line(one, self._kind) for one in new)
+                if lines:
+                    write_atomic(self._changelog, f"{text.removesuffix(chr(10))}\n{lines}".encode())
         except OSError as error:
             _log.warning("models_changelog_not_written", path=str(self._changelog), error=str(error))
 

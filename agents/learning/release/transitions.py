@@ -19,6 +19,7 @@ _DONE = {
     "deploy": "deployed {}",
     "hold": "{} waits for a person",
     "turn down": "{} missed a gate",
+    "pass over": "passed {} over",
     "approve": "deployed {}",
     "approve first": "approved {}, which another author has to approve, too",
     "reject": "rejected {}",
@@ -86,19 +87,24 @@ def transition_of(row: Mapping[str, Any]) -> Transition:
     return Transition(**{name: value for name, value in row.items() if name in names})
 
 
-def changelog_line(one: Transition) -> str:
-    """A line of models/CHANGELOG.md, with what people wrote as plain text on it; it begins with its number."""
+def changelog_line(one: Transition, kind: str = "") -> str:
+    """A line of models/CHANGELOG.md, with what people wrote as plain text on it; it begins with its number.
+
+    kind: what the model is called before the number, "" of query models.
+    """
     replaced = f", in place of {one.replaced}" if one.replaced and one.replaced != one.model_id else ""
     who = _plain(one.by) or ("somebody" if one.by_person else "the program")
     reason = f": {_plain(one.reason)}" if one.reason else ""
-    return f"- {one.number} · {utc(one.at)} · {_plain(one.text, 600)}{replaced} · by {who}{reason}\n"
+    number = f"{kind} {one.number}".lstrip()
+    return f"- {number} · {utc(one.at)} · {_plain(one.text, 600)}{replaced} · by {who}{reason}\n"
 
 
-def last_number(changelog: str) -> int:
-    """The number of the last whole line of a change log; 0 if there is none."""
+def last_number(changelog: str, kind: str = "") -> int:
+    """The number of the last whole line of a change log that is about such models; 0 if there is none."""
+    begin = f"- {kind} " if kind else "- "
     for line in reversed(changelog.splitlines()):
-        head, _, rest = line.removeprefix("- ").partition(" · ")
-        if line.startswith("- ") and rest and head.isascii() and head.isdigit():
+        head, _, rest = line.removeprefix(begin).partition(" · ")
+        if line.startswith(begin) and rest and head.isascii() and head.isdigit():
             return int(head)
     return 0
 

@@ -1,4 +1,4 @@
-"""The sequence model beside a detector: cycles that learn, and the watch, where SEQUENCE_WATCH says so."""
+"""The sequence model beside a detector: cycles that learn, trials, and the watch, where SEQUENCE_WATCH says so."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Literal
 from agents.core.protocols import Field, Spec
 from agents.core.types import Verdicts
 from agents.learning.sequences.cycle import SequenceCycle
+from agents.learning.sequences.trial import SequenceTrial
 from agents.learning.sequences.watch import SequenceWatch
 
 SPEC: Spec[bool] = Spec(
@@ -31,30 +32,40 @@ class Sequences:
 
     cycle: SequenceCycle
     watch: SequenceWatch | None = None
+    trial: SequenceTrial | None = None
+
+    @property
+    def _threads(self) -> list[SequenceWatch | SequenceTrial]:
+        return [one for one in (self.watch, self.trial) if one is not None]
 
     def start(self) -> None:
         """Begin to watch."""
-        if self.watch is not None:
-            self.watch.start()
+        for one in self._threads:
+            one.start()
 
     @property
     def alive(self) -> bool:
         """Whether what runs by itself lives."""
-        return self.watch is None or self.watch.alive
+        return all(one.alive for one in self._threads)
+
+    @property
+    def hears(self) -> bool:
+        """Whether batches are wanted."""
+        return self.watch is not None or self.cycle.collecting or (self.trial is not None and self.trial.running)
 
     def see(self, verdicts: Verdicts) -> None:
         """Hear a batch; never waits."""
         self.cycle.see(verdicts)
-        if self.watch is not None:
-            self.watch.see(verdicts)
+        for one in self._threads:
+            one.see(verdicts)
 
     def forget(self, client: str) -> None:
         """Drop what is known of a client; a cycle that collects begins anew."""
         self.cycle.forget(client)
-        if self.watch is not None:
-            self.watch.forget(client)
+        for one in self._threads:
+            one.forget(client)
 
     def close(self) -> None:
         """End."""
-        if self.watch is not None:
-            self.watch.close()
+        for one in self._threads:
+            one.close()

@@ -9,7 +9,7 @@ from __future__ import annotations
 import secrets
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -18,11 +18,13 @@ from typing import Any
 import structlog
 from pydantic import BaseModel, Field, ValidationError
 
-from agents.core.errors import AgentsError, UsageError
+from agents.core.errors import AgentsError, BusyError, UsageError
 from agents.core.files import PRIVATE_MODE, make_private_folder, write_atomic
-from agents.core.types import Gate, Verdicts
+from agents.core.types import Message, Verdicts
+from agents.learning.messages import sequence_message
+from agents.learning.sequences.history import NEWEST_LOOKED_AT, EndedCycle
 from agents.learning.sequences.learning import LearntSequences, SequenceModels
-from agents.learning.sequences.steps import StepRows, joined_step_rows, step_rows_of, step_windows
+from agents.learning.sequences.steps import HeardPart, heard_part, learnable_rows, step_windows
 
 ASK_FILE, STATE_FILE = "sequence_cycle.ask.json", "sequence_cycle.json"
 HEARD_MAX = 500_000
@@ -31,6 +33,7 @@ MINUTES, LENGTH, EPOCHS = (1, 60), (5, 50), (5, 50)
 """Bounds of what a cycle may be asked for."""
 STALE_S = 15.0
 """A state that is older than this was left by a process that is gone."""
+_UNDER_WAY = "a training is under way: ask again when it has ended"
 _log = structlog.get_logger("agents.learning.sequences")
 
 
@@ -41,6 +44,8 @@ class CyclePhase(StrEnum):
     COLLECTING = "collecting"
     TRAINING = "training"
     DEPLOYED = "deployed"
+    CANARY = "canary"
+    WAITING = "waiting"
     REJECTED = "rejected"
     FAILED = "failed"
     STOPPED = "stopped"
@@ -58,7 +63,8 @@ class CycleAsk(BaseModel):
 
 
 class CycleState(BaseModel):
-    """What there is to see of cycles. Times are Unix seconds."""
+    """What there is to see of cycles. Times are Unix seconds; ask, refused: the number of the request that it answers,
+    and of the last one that was not taken up."""
 
     phase: CyclePhase = CyclePhase.IDLE
     minutes: float = 10
@@ -74,6 +80,8 @@ class CycleState(BaseModel):
     model_id: str = ""
     text: str = ""
     at: float = 0
+    ask: str = ""
+    refused: str = ""
 
 
 def checked_ask(**asked: object) -> CycleAsk:
@@ -115,37 +123,60 @@ def read_cycle(state_dir: Path, now: float) -> CycleState:
     return state
 
 
-def _in_words(gates: Iterable[Gate]) -> str:
-    return "; ".join(f"{one.name}: {one.value:.3f}, threshold {one.threshold:.3f}" for one in gates)
-
-
 @dataclass(frozen=True, slots=True)
 class CycleRequests:
-    """Where other processes ask for cycles, and see how they go: a core.protocols.CycleDesk."""
+    """Where other processes ask for cycles, and see how they go: a core.protocols.CycleDesk.
+
+    unable: why nothing would take up a request now; "" = something will.
+    """
 
     state_dir: Path
     models: SequenceModels
-
-    def take_back(self) -> str:
-        """Use the sequence model before this one again; its id. Raises UsageError, ModelError."""
-        return self.models.take_back()
+    unable: Callable[[], str] = lambda: ""
 
     def state(self) -> dict[str, Any]:
         """The state, as JSON values."""
         return read_cycle(self.state_dir, time.time()).model_dump(mode="json")
 
-    def ask(self, action: str, **chosen: Any) -> None:
-        """Ask for something. Raises UsageError."""
-        ask_cycle(self.state_dir, action=action, **chosen)
+    def history(self, limit: int) -> list[dict[str, Any]]:
+        """Cycles that came to their end, newest first, as JSON values."""
+        return [one.model_dump(mode="json") for one in self.models.history.newest(limit)]
+
+    def ask(self, action: str, **chosen: Any) -> str:
+        """Ask for something; the number of the request. Raises UsageError, BusyError where nothing would take it up.
+
+        An end is asked for all the same, so that no cycle begins again after a restart.
+        """
+        checked_ask(action=action, **chosen)
+        if action != "stop" and (why := self.unable()):
+            raise BusyError(f"cannot {'begin a cycle' if action == 'start' else action}: {why}")
+        return ask_cycle(self.state_dir, action=action, **chosen).number
+
+    def ended(self, number: str) -> dict[str, Any] | None:
+        """How the cycle of a request ended, as JSON values; None as long as it has not. Raises AgentsError."""
+        found = next((one for one in self.models.history.newest(NEWEST_LOOKED_AT) if one.ask == number), None)
+        if found is not None:
+            return found.model_dump(mode="json")
+        state = read_cycle(self.state_dir, time.time())
+        if state.refused == number:
+            raise AgentsError(f"cannot run a cycle: {_UNDER_WAY}")
+        if state.phase is CyclePhase.FAILED and state.ask == number:
+            raise AgentsError(f"cannot run a cycle: {state.text}")
+        if state.phase is CyclePhase.STOPPED and state.ask == number:
+            raise AgentsError("cannot run a cycle to its end: it was stopped")
+        return None
 
 
 @dataclass(frozen=True, slots=True)
 class CycleParts:
-    """learn: windows and epochs to a model; in another process where this one judges. Raises AgentsError."""
+    """learn: windows and epochs to a model; in another process where this one judges. Raises AgentsError.
+
+    tell: sends a message over every channel."""
 
     models: SequenceModels
     learn: Callable[..., LearntSequences]
     clock: Callable[[], float] = time.time
+    tell: Callable[[Message], object] = lambda message: None
 
 
 class SequenceCycle:
@@ -154,7 +185,7 @@ class SequenceCycle:
     def __init__(self, state_dir: Path, parts: CycleParts) -> None:
         self._dir, self._parts = state_dir, parts
         self._guard = threading.Lock()
-        self._parts_heard: list[StepRows] = []
+        self._parts_heard: list[HeardPart] = []
         self._numbers: dict[str, int] = {}
         self._key = (0, 0)
         self._state = CycleState()
@@ -184,9 +215,8 @@ class SequenceCycle:
         if not self.collecting or not len(verdicts):
             return
         with self._guard:
-            heard = step_rows_of(verdicts, self._numbers, self._key)
-            self._parts_heard.append(heard)
-            collected = self._state.collected + len(heard)
+            self._parts_heard.append(heard_part(verdicts, self._numbers, self._key))
+            collected = self._state.collected + len(verdicts)
             self._state = self._state.model_copy(update={"collected": collected, "clients": len(self._numbers)})
 
     def tick(self) -> None:
@@ -216,13 +246,13 @@ class SequenceCycle:
             elif ask.again and self._state.phase is CyclePhase.IDLE:  # after a restart
                 self._begin(ask, now)
         elif busy:
-            self._note(text="a training is under way: ask again when it has ended")
+            self._note(text=_UNDER_WAY, refused=ask.number)
         else:
             self._begin(ask, now)
 
     def _begin(self, ask: CycleAsk, now: float, text: str = "") -> None:
         self._drop()
-        chosen = {"minutes": ask.minutes, "length": ask.length, "epochs": ask.epochs, "again": ask.again}
+        chosen = {name: getattr(ask, name) for name in ("minutes", "length", "epochs", "again")} | {"ask": ask.number}
         fresh = {
             "began_at": now,
             "remaining_s": ask.minutes * 60,
@@ -254,28 +284,38 @@ class SequenceCycle:
         self._thread = work
         work.start()
 
-    def _learn(self, heard: list[StepRows]) -> None:
-        state = self._state
+    def _learn(self, heard: list[HeardPart]) -> None:
+        state, models, clock = self._state, self._parts.models, self._parts.clock
+        facts = {name: getattr(state, name) for name in ("minutes", "length", "epochs", "collected", "clients", "ask")}
+        cycle, trained = EndedCycle(began_at=state.began_at or clock(), decision="failed", **facts), 0
+        listed: Mapping[str, Any] = {}
         try:
-            windows = step_windows(joined_step_rows(heard), state.length)
+            windows = step_windows(learnable_rows(heard), state.length)
             heard.clear()
-            self._note(windows=len(windows))
-            found = self._parts.learn(windows, state.epochs, self._parts.models.current())
-            missed = [gate for gate in found.gates if not gate.passed]
-            if found.passed:
-                self._parts.models.deploy(found.model, self._parts.clock())
-                said = _in_words(found.gates)
-                ended = {"phase": CyclePhase.DEPLOYED, "model_id": found.model.model_id, "text": said}
-            else:
-                ended = {"phase": CyclePhase.REJECTED, "text": _in_words(missed)}
+            trained = len(windows)
+            self._note(windows=trained)
+            found = self._parts.learn(windows, state.epochs, models.current())
+            ended, listed = models.end(self._timed(cycle, trained), found, clock()), found.listed
         except (AgentsError, OSError) as error:
-            ended = {"phase": CyclePhase.FAILED, "text": str(error)}
-        _log.info("sequence_cycle_ended", **{name: str(value) for name, value in ended.items()})
-        self._note(**ended, cycles=self._state.cycles + 1)
+            ended = models.noted(self._timed(cycle, trained).model_copy(update={"reason": str(error)}))
+        _log.info("sequence_cycle_ended", decision=ended.decision, model_id=ended.model_id, reason=ended.reason)
+        said = {"model_id": ended.model_id} if ended.model_id else {}
+        self._note(phase=CyclePhase(ended.decision), text=ended.reason, **said, cycles=self._state.cycles + 1)
+        self._tell(ended, listed)
         if self._state.again:  # also after one that failed: the next hour may have more to learn from
-            last = f"the cycle before {ended['phase']}: {ended['text']}".removesuffix(": ")
+            last = f"the cycle before {ended.decision}: {ended.reason}".removesuffix(": ")
             ask = CycleAsk(**{name: getattr(state, name) for name in ("minutes", "length", "epochs")}, again=True)
-            self._begin(ask, self._parts.clock(), last)
+            self._begin(ask, clock(), last)
+
+    def _timed(self, cycle: EndedCycle, trained: int) -> EndedCycle:
+        spent = max(self._parts.clock() - cycle.began_at, 0.0)
+        return cycle.model_copy(update={"trained": trained, "seconds": round(spent, 3)})
+
+    def _tell(self, ended: EndedCycle, listed: Mapping[str, Any]) -> None:
+        """Send what came of a cycle; of those that begin again and again, only where it is another than before."""
+        before = next((one.decision for one in self._parts.models.history.newest(2) if one.number != ended.number), "")
+        if not self._state.again or before != ended.decision:
+            self._parts.tell(sequence_message(ended.model_dump(mode="json") | {"listed": listed}))
 
     def _note(self, **changes: object) -> None:
         """Change the state, and let others see it."""

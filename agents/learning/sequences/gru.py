@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from agents.core.errors import ModelError, TrainingError
 from agents.core.npz import FormatError, json_of, read_npz
+from agents.learning.sequences.bounds import USUAL_SEQUENCES
 from agents.learning.sequences.steps import AMOUNTS, AMOUNTS_AT, COLUMNS, GROUPS, STEPS_SCHEMA, Windows
 from agents.scoring.types.network import descended, jax_of
 
@@ -91,8 +92,13 @@ class SequenceModel:
 
     @property
     def odd_from(self) -> float:
-        """A surprise that so few ordinary windows reach as ODD_SHARE says (sequences.learning)."""
+        """A surprise that so few ordinary windows reach as SEQUENCE_ODD_SHARE says."""
         return float(self.manifest["odd_from"])
+
+    @property
+    def odd_share(self) -> float:
+        """That share; a model of before it was a setting does not say it."""
+        return max(float(self.manifest.get("odd_share", USUAL_SEQUENCES.odd_share)), 1e-9)
 
     @property
     def model_id(self) -> str:

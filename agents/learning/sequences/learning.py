@@ -2,39 +2,46 @@
 
 from __future__ import annotations
 
+import hashlib
+import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import structlog
 
-from agents.core.errors import ModelError, TrainingError, UsageError
-from agents.core.files import write_atomic
+from agents.core.errors import ModelError, TrainingError
+from agents.core.text import counted
 from agents.core.types import Gate
+from agents.learning.comparison.frozen import FrozenAnchor
+from agents.learning.comparison.listed_diff import ListedDiff, counts_alone
+from agents.learning.earlier import BACKUP_DAYS, NEWEST_KEPT
+from agents.learning.release.learnt_registry import USUAL_TERMS, LearntRegistry, ReleaseTerms
+from agents.learning.release.transitions import Author
+from agents.learning.sequences.bounds import USUAL_SEQUENCES, SequenceBounds
 from agents.learning.sequences.gru import SequenceModel, guess_of, load_sequence_model, trained_network
+from agents.learning.sequences.history import EndedCycle, SequenceHistory, gate_rows
+from agents.learning.sequences.on_trial import SequenceCanary
 from agents.learning.sequences.steps import Windows
 
-HELD_OUT_CLIENTS = 5
-"""The windows of one client in so many are not learnt, but compared with."""
-WINDOWS_MIN = 20
-"""Fewer windows teach nothing."""
-ODD_SHARE = 0.001
-"""Share of held-out windows that are odd."""
-WORSE_MAX = 1.05
-"""How many times the surprise of the model in use a new one may have, on what is held out."""
-VERSIONS_KEPT = 5
+LOCK_WAIT_S = 10.0
+"""Whoever deploys, or decides, takes a moment."""
+THE_PROGRAM = Author()
 _log = structlog.get_logger("agents.learning.sequences")
 Train = Callable[[Windows, int, Mapping[str, Any], int], Mapping[str, Any]]
+Compare = Callable[[SequenceModel], tuple[ListedDiff, tuple[Gate, ...]]]
+"""A candidate beside the model in use and the anchor. Raises StoreError."""
 
 
 @dataclass(frozen=True, slots=True)
 class LearntSequences:
-    """What came of a training."""
+    """What came of a training. listed: what it and the model in use list (comparison.listed_diff), JSON values."""
 
     model: SequenceModel
     gates: tuple[Gate, ...]
+    listed: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def passed(self) -> bool:
@@ -42,11 +49,16 @@ class LearntSequences:
         return all(gate.passed for gate in self.gates)
 
 
-def split_by_client(windows: Windows) -> tuple[Windows, Windows]:
-    """Windows to learn, and those held out; one client's are all in one of them. Of few clients: by turns."""
+def split_by_client(windows: Windows, one_in: int = USUAL_SEQUENCES.held_out) -> tuple[Windows, Windows]:
+    """Windows to learn, and those of one client in so many, held out; a client's are all in one of them.
+
+    Of few clients: by turns, one window at least.
+    """
     clients = np.unique(windows.client)
-    number = np.searchsorted(clients, windows.client) if len(clients) >= HELD_OUT_CLIENTS else np.arange(len(windows))
-    held = number % HELD_OUT_CLIENTS == HELD_OUT_CLIENTS - 1
+    if len(clients) < one_in:
+        one_in = max(min(one_in, len(windows)), 2)
+    number = np.searchsorted(clients, windows.client) if len(clients) >= one_in else np.arange(len(windows))
+    held = number % one_in == one_in - 1
     return windows.at(~held), windows.at(held)
 
 
@@ -57,19 +69,29 @@ def learn_sequences(
     in_use: SequenceModel | None,
     train: Train = trained_network,
     seed: int = 0,
+    bounds: SequenceBounds = USUAL_SEQUENCES,
+    compare: Compare | None = None,
 ) -> LearntSequences:
-    """A model of the windows, with its gates. params: of network.DEEP_FIELDS. Raises TrainingError."""
-    if len(windows) < WINDOWS_MIN:
-        raise TrainingError(
-            f"cannot train the sequence model: {len(windows)} windows, {WINDOWS_MIN} are needed; collect for longer"
-        )
-    learnt, held = split_by_client(windows)
+    """A model of the windows, with its gates. params: of network.DEEP_FIELDS. compare: asked of what passes all others.
+
+    Raises TrainingError, and what compare raises.
+    """
+    if len(windows) < bounds.windows_min:
+        few = f"{len(windows)} windows, {bounds.windows_min} are needed"
+        raise TrainingError(f"cannot train the sequence model: {few}; collect for longer")
+    learnt, held = split_by_client(windows, bounds.held_out)
     length = int(windows.steps.shape[1])
     model = SequenceModel(dict(train(learnt, epochs, params, seed)), {"length": length, "odd_from": 0.0})
     found = model.surprise(held)
-    odd_from = float(np.quantile(np.concatenate([model.surprise(learnt), found]), 1 - ODD_SHARE))
-    facts = {"windows": len(windows), "clients": len(np.unique(windows.client)), "epochs": epochs}
-    model = model.noted(odd_from=odd_from, **facts)
+    odd_from = float(np.quantile(np.concatenate([model.surprise(learnt), found]), 1 - bounds.odd_share))
+    facts: dict[str, Any] = {"windows": len(windows), "clients": len(np.unique(windows.client)), "epochs": epochs}
+    facts |= {
+        "seed": seed,
+        "odd_share": bounds.odd_share,
+        "data_sha256": windows_digest(windows),
+        "parent": in_use.model_id if in_use is not None else "",
+    }
+    model = model.noted(odd_from=odd_from, loss=float(found.mean()), **facts)
     mean, guess = float(found.mean()), SequenceModel(guess_of(learnt), model.manifest)
     gates = [
         Gate("surprise of a guess", mean, float(guess.surprise(held).mean()), False, "on what is held out"),
@@ -77,21 +99,43 @@ def learn_sequences(
     ]
     if in_use is not None and in_use.length == length:
         bound = float(in_use.surprise(held).mean())
-        bound += abs(bound) * (WORSE_MAX - 1)
+        bound += abs(bound) * (bounds.worse_max - 1)
         gates.append(Gate("surprise of the model in use", mean, bound, False, "on what is held out"))
-    return LearntSequences(model, tuple(gates))
+    if compare is None or not all(gate.passed for gate in gates):
+        return LearntSequences(model, tuple(gates))
+    listed, more = compare(model)
+    return LearntSequences(model, (*gates, *more), listed.to_json())
+
+
+def windows_digest(windows: Windows) -> str:
+    """The SHA-256 of what windows say, in hexadecimal digits; who asked is not in it."""
+    made_of = hashlib.sha256(np.ascontiguousarray(windows.steps, "<f4").tobytes())
+    made_of.update(np.ascontiguousarray(windows.known, np.uint8).tobytes())
+    return made_of.hexdigest()
 
 
 @dataclass(frozen=True, slots=True)
 class SequenceModels:
-    """The folder of the sequence model in use, and of the ones before."""
+    """The folder of the sequence model in use, and of the ones before, which are kept for so many days.
+
+    terms: of trials, as JSON, where what passed its gates is on trial first (DEPLOY=canary). release: whether it waits
+    for a person (DEPLOY=manual). Else it is deployed.
+    """
 
     folder: Path
+    days: int = BACKUP_DAYS
+    terms: Mapping[str, Any] | None = None
+    release: ReleaseTerms = USUAL_TERMS
+
+    @property
+    def registry(self) -> LearntRegistry[SequenceModel]:
+        """The folder, and who decides about its versions."""
+        return LearntRegistry("sequences", self.folder, load_sequence_model, self.release, NEWEST_KEPT, self.days)
 
     @property
     def path(self) -> Path:
         """The model in use."""
-        return self.folder / "current.npz"
+        return self.registry.path
 
     def current(self) -> SequenceModel | None:
         """The model in use; None where there is none, or none that can be read, which is logged."""
@@ -103,23 +147,104 @@ class SequenceModels:
             _log.warning("sequence_model_not_used", path=str(self.path), error=str(error))
             return None
 
-    def deploy(self, model: SequenceModel, now: float) -> None:
-        """Put a model into its place, and keep the one before. now: Unix seconds."""
-        if self.path.exists():
-            earlier = self.folder / "earlier"
-            write_atomic(earlier / f"{int(now):010d}.npz", self.path.read_bytes())
-            for old in sorted(earlier.glob("*.npz"))[:-VERSIONS_KEPT]:
-                old.unlink()
-        write_atomic(self.path, model.to_bytes())
+    def deploy(self, model: SequenceModel, now: float, author: Author = THE_PROGRAM, action: str = "deploy") -> None:
+        """Put a model into its place, and keep the one before. now: Unix seconds. Raises AgentsError, OSError."""
+        with self.registry.lock("deploy a sequence model", LOCK_WAIT_S):
+            self.registry.deploy(model.to_bytes(), now, author, action=action)
 
-    def take_back(self) -> str:
-        """Put the model before this one into its place again; its id. Raises UsageError where there is none, or else
-        ModelError, OSError."""
-        before = next(iter(sorted((self.folder / "earlier").glob("*.npz"), reverse=True)), None)
-        if before is None:
-            raise UsageError("cannot take the sequence model back: there is none before it")
-        model = load_sequence_model(before.read_bytes())
-        write_atomic(self.path, model.to_bytes())
-        before.unlink()
+    @property
+    def anchor(self) -> FrozenAnchor[SequenceModel]:
+        """The first model that passed its gates."""
+        return self.registry.anchor
+
+    @property
+    def history(self) -> SequenceHistory:
+        """Cycles that came to their end."""
+        return SequenceHistory(self.folder)
+
+    def earlier(self) -> list[Path]:
+        """Models of before, the newest first."""
+        return self.registry.earlier()[::-1]
+
+    @property
+    def taken_back(self) -> Path:
+        """The model that a person took back last."""
+        return self.registry.taken_back
+
+    def end(self, cycle: EndedCycle, found: LearntSequences, now: float) -> EndedCycle:
+        """Deploy what passed its gates, or put it on trial, and record what came of it; now: Unix seconds.
+
+        Raises OSError.
+        """
+        model, in_use = found.model, self.current()
+        with self.registry.lock("end a cycle of the sequence model", LOCK_WAIT_S):
+            decision, why = self._decided(found, in_use, now)
+        shown = [gate for gate in found.gates if found.passed or not gate.passed]
+        said = "; ".join(f"{one.name}: {one.value:.3f}, threshold {one.threshold:.3f}" for one in shown)
+        ended = cycle.model_copy(
+            update={
+                "decision": decision,
+                "reason": said if decision != "rejected" or not found.passed else why,
+                "loss": model.manifest.get("loss"),
+                "model_id": model.model_id if decision != "rejected" else "",
+                "parent": in_use.model_id if in_use is not None else "",
+                "data_sha256": model.manifest.get("data_sha256", ""),
+                "gates": gate_rows(found.gates),
+                "listed": counts_alone(found.listed),
+            }
+        )
+        return self.noted(ended)
+
+    def _decided(self, found: LearntSequences, in_use: SequenceModel | None, now: float) -> tuple[str, str]:
+        """What becomes of a candidate, and why: deployed, canary, waiting or rejected.
+
+        One that is on trial, or waits for a person, is not replaced.
+        """
+        canary, registry, model = SequenceCanary(self.folder), self.registry, found.model
+        decision, why = "deployed", f"passed {counted(len(found.gates), 'gate')}"
+        if missed := [gate.name for gate in found.gates if not gate.passed]:
+            decision, why = "rejected", f"missed {', '.join(missed)}"
+        elif waiting := registry.waiting():
+            decision, why = "rejected", f"another candidate waits for a person: {waiting}"
+        elif self.terms is not None:
+            free = canary.row() is None
+            decision, why = ("canary", why) if free else ("rejected", "another candidate is on trial")
+        elif self.release.by_person:
+            decision = "waiting"
+        author = Author("", why)
+        if decision == "deployed":
+            registry.deploy(model.to_bytes(), now, author)
+        elif decision == "waiting":
+            registry.hold(model.to_bytes(), author)
+        elif decision == "canary" and self.terms is not None:
+            canary.begin(model, in_use.model_id if in_use is not None else "", self.terms, now)
+            registry.note("begin canary", model.model_id, author)
+        else:
+            registry.note("pass over" if found.passed else "turn down", model.model_id, author)
+        return decision, why
+
+    def noted(self, cycle: EndedCycle) -> EndedCycle:
+        """Record a cycle; one that cannot be recorded is logged, and holds."""
+        try:
+            return self.history.add(cycle)
+        except OSError as error:
+            _log.warning("sequence_cycle_not_recorded", decision=cycle.decision, error=str(error))
+            return cycle
+
+    def take_back(self, reason: str, author: str) -> str:
+        """Put the model before this one into its place again; its id. The one in use is kept as `taken_back`.
+
+        Raises UsageError where there is none before it, or else ModelError, BusyError, OSError.
+        """
+        in_use = self.current()
+        with self.registry.lock("take the sequence model back", LOCK_WAIT_S):
+            model = self.registry.take_back(Author(author, reason))
+        self.decided("taken back", model, Author(author, reason), in_use.model_id if in_use is not None else "")
         _log.info("sequence_model_taken_back", model_id=model.model_id)
         return model.model_id
+
+    def decided(self, decision: str, model: SequenceModel, author: Author, replaced: str) -> EndedCycle:
+        """Record what a person decided about a model; replaced: the id of the one that was in use."""
+        facts: dict[str, Any] = {"length": model.length, "model_id": model.model_id, "parent": replaced}
+        facts |= {"reason": author.reason, "by": author.by or "somebody"}
+        return self.noted(EndedCycle(began_at=time.time(), source="a person", decision=decision, **facts))

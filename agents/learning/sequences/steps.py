@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 
 from agents.core.column_kernels import Key, hash_pieces
 from agents.core.columns import Coded, coded, lowered
-from agents.core.types import Verdicts
-from agents.detection.counting.flow_kernels import CARRYING
+from agents.core.types import Severity, Verdicts
+from agents.detection.counting.flow_kernels import CARRYING, GOLDEN
+from agents.detection.counting.order_kernels import USUAL_TYPES
 from agents.scoring.features import FEATURES
 
 STEPS_SCHEMA = 1
@@ -33,9 +34,9 @@ SCALES = np.array([np.log1p(250.0), np.log1p(1000.0), np.log1p(3.6e6)], np.float
 """What AMOUNTS are divided by: a long name, a name that carries much, an hour."""
 QUERIES_MIN = 5
 """A client with fewer queries gives no window."""
-_ADDRESS_TYPES = (1, 28, 65)  # A, AAAA (RFC 3596), HTTPS (RFC 9460)
+"""2**64 divided by the golden ratio: numbers of clients get far from each other (Knuth 1973, 6.4)."""
 _ADDRESS = np.zeros(1 << 16, np.bool_)
-_ADDRESS[list(_ADDRESS_TYPES)] = True
+_ADDRESS[list(USUAL_TYPES)] = True
 _LENGTH, _INFORMATION = ([one.name for one in FEATURES].index(name) for name in ("subdomain_length", "information"))
 
 
@@ -112,6 +113,23 @@ def joined_step_rows(parts: Sequence[StepRows]) -> StepRows:
     return StepRows(*map(np.concatenate, columns)) if parts else NO_STEP_ROWS
 
 
+HeardPart = tuple[StepRows, NDArray[np.bool_]]
+"""Queries of a batch, and which of them are loud: HIGH or above, as those that take their flow above a limit."""
+
+
+def heard_part(verdicts: Verdicts, numbers: dict[str, int], key: Key) -> HeardPart:
+    """The queries of a batch, to be learnt. Arguments: as for step_rows_of."""
+    return step_rows_of(verdicts, numbers, key), np.asarray(verdicts.severity >= Severity.HIGH)
+
+
+def learnable_rows(parts: Sequence[HeardPart]) -> StepRows:
+    """All of them, without a client's queries below a domain below which one of its queries is loud: an attack."""
+    heard = joined_step_rows([rows for rows, _ in parts])
+    flows = _of_client(heard.client, heard.domain)
+    loud = np.concatenate([loud for _, loud in parts] or [np.zeros(0, np.bool_)])
+    return heard.at(~np.isin(flows, flows[loud]))
+
+
 @dataclass(frozen=True, slots=True)
 class Windows:
     """n windows of one client each. known: steps that are there; a client's only window may begin with some that are
@@ -132,13 +150,17 @@ class Windows:
         return Windows(*(getattr(self, name)[rows] for name in self.__slots__))
 
 
-def step_windows(heard: StepRows, length: int) -> Windows:
-    """Windows of `length` steps of each client with QUERIES_MIN queries or more, each half a window behind another."""
+def step_windows(heard: StepRows, length: int, newest: bool = False) -> Windows:
+    """Windows of `length` steps of each client with QUERIES_MIN queries or more, each half a window behind another.
+
+    newest: of each client only the one that ends with its last step.
+    """
     order = np.lexsort((heard.ts, heard.client))
     heard = heard.at(order)
     steps = steps_of(heard)
     bounds = [*np.flatnonzero(np.diff(heard.client, prepend=-1)).tolist(), len(heard)]
-    rows = [row for begin, end in pairwise(bounds) if end - begin >= QUERIES_MIN for row in _rows(begin, end, length)]
+    spans = [(begin, end) for begin, end in pairwise(bounds) if end - begin >= QUERIES_MIN]
+    rows = [row for begin, end in spans for row in _rows(max(begin, end - length) if newest else begin, end, length)]
     at = np.array(rows, np.int64).reshape(-1, length)
     known = at >= 0
     domains = np.where(known, heard.domain[at], 0) if len(at) else np.empty((0, length), np.uint64)
@@ -192,10 +214,15 @@ def steps_of(heard: StepRows) -> NDArray[np.float32]:
     return out
 
 
+def _of_client(client: NDArray[np.int32], what: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """Hashes of client and thing together."""
+    found: NDArray[np.uint64] = what ^ ((client.astype(np.uint64) + np.uint64(1)) * GOLDEN)
+    return found
+
+
 def _met(client: NDArray[np.int32], what: NDArray[np.uint64]) -> NDArray[np.bool_]:
     """Whether a client had asked for it before, of n queries in the order of client and time."""
-    pairs = np.stack([client.astype(np.uint64), what], axis=1)
-    _, firsts = np.unique(pairs, axis=0, return_index=True)
+    _, firsts = np.unique(_of_client(client, what), return_index=True)
     met = np.ones(len(client), np.bool_)
     met[firsts] = False
     return met

@@ -7,7 +7,7 @@ import threading
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -15,9 +15,10 @@ from agents.core.text import NETWORK
 from agents.core.types import Verdicts
 from agents.detection.detector import Suspect
 from agents.detection.reasons import SEQUENCE_REASON
+from agents.learning.sequences.bounds import USUAL_SEQUENCES, SequenceBounds
 from agents.learning.sequences.gru import SequenceModel
 from agents.learning.sequences.steps import (
-    QUERIES_MIN,
+    NO_STEP_ROWS,
     StepRows,
     Windows,
     joined_step_rows,
@@ -26,10 +27,6 @@ from agents.learning.sequences.steps import (
     told,
 )
 
-SLOW_S = 5.0
-"""Median pause of a program that waits, seconds: people who load a page ask faster."""
-EVEN_FROM, FRESH_FROM, SHARE_FROM = 0.9, 0.8, 0.8
-"""Regularity of a window that is listed, its share of new names, and of steps below one domain."""
 CLIENTS_MAX, DOMAINS_MAX = 10_000, 50_000
 """Clients whose last steps are kept, and domains whose text is; those heard longest ago go first."""
 BATCHES_WAITING_MAX = 64
@@ -42,46 +39,75 @@ HISTORY_WINDOWS = 4
 
 def _why(model: SequenceModel, even: float, surprise: float) -> str:
     said = f"{SEQUENCE_REASON}: regularity {even:.2f} of 1, surprise {surprise:.1f}"
-    return f"{said} (of a thousand ordinary windows one reaches {model.odd_from:.1f})"
+    return f"{said} (one in {1 / model.odd_share:,.0f} ordinary windows reaches {model.odd_from:.1f})"
 
 
 Rows = np.ndarray[tuple[int], np.dtype[np.int64]]
 
 
-def even_windows(windows: Windows) -> Rows:
+def even_windows(windows: Windows, bounds: SequenceBounds = USUAL_SEQUENCES) -> Rows:
     """Rows of whole windows that are even in pace, and ask for new names below one domain."""
     if not len(windows):
         return np.empty(0, np.int64)
     about = told(windows)
-    even = (about["regularity"] >= EVEN_FROM) & (about["fresh"] >= FRESH_FROM) & (windows.share >= SHARE_FROM)
+    even = (about["regularity"] >= bounds.even_from) & (about["fresh"] >= bounds.fresh_from)
+    even &= windows.share >= bounds.share_from
     return np.flatnonzero(even & windows.known.all(axis=1))
 
 
-def listed_windows(model: SequenceModel, windows: Windows) -> Iterator[tuple[int, float, float]]:
+def listed_windows(
+    model: SequenceModel, windows: Windows, bounds: SequenceBounds = USUAL_SEQUENCES
+) -> Iterator[tuple[int, float, float]]:
     """Rows of even windows that are odd or slow, with their regularity and surprise."""
-    rows = even_windows(windows)
+    rows = even_windows(windows, bounds)
     if not len(rows):
         return
     some = windows.at(rows)
     surprise, about = model.surprise(some), told(some)
-    wanted = (surprise >= model.odd_from) | (about["pause_s"] >= SLOW_S)
+    wanted = (surprise >= model.odd_from) | (about["pause_s"] >= bounds.slow_s)
     for at in np.flatnonzero(wanted).tolist():
         yield int(rows[at]), float(about["regularity"][at]), float(surprise[at])
+
+
+@dataclass(slots=True)
+class _Steps:
+    """What is kept of a client. blocks: its last steps, half a window each, of which the last window was judged;
+    waiting: steps that do not fill a block yet."""
+
+    blocks: deque[StepRows] = field(default_factory=deque)
+    waiting: StepRows = NO_STEP_ROWS
+
+    def due(self, heard: StepRows, length: int) -> Iterator[StepRows]:
+        """What is to be judged when it asks more: for each block that is full now, the steps up to its end. How batches
+        are cut makes no difference."""
+        size, steps = max(length // 2, 1), joined_step_rows([self.waiting, heard])
+        ends = range(size, len(steps) + 1, size)
+        self.waiting = steps.at(slice(len(ends) * size, None))
+        for end in ends:
+            self.blocks.append(steps.at(slice(end - size, end)))
+            while sum(map(len, self.blocks)) - len(self.blocks[0]) >= HISTORY_WINDOWS * length:
+                self.blocks.popleft()
+            if sum(map(len, self.blocks)) >= length:
+                yield joined_step_rows(list(self.blocks))
 
 
 class SequenceWatch:
     """Judges what batches say of each client, in a thread of its own. report: takes what is to be listed.
 
-    model: the one in use, None where there is none; it is asked at each batch, and may cost nothing.
+    model: the one in use, None where there is none; it is asked at each batch, and may cost nothing. mine: clients that
+    it looks at.
     """
 
     def __init__(
-        self, model: Callable[[], SequenceModel | None], report: Callable[[Iterable[Suspect]], object]
+        self,
+        model: Callable[[], SequenceModel | None],
+        report: Callable[[Iterable[Suspect]], object],
+        bounds: SequenceBounds = USUAL_SEQUENCES,
+        mine: Callable[[str], bool] = lambda client: True,
     ) -> None:
-        self._model, self._report = model, report
+        self._model, self._report, self._bounds, self._mine = model, report, bounds, mine
         self._waiting: queue.Queue[Verdicts | None] = queue.Queue(BATCHES_WAITING_MAX)
-        self._known: OrderedDict[str, deque[StepRows]] = OrderedDict()
-        self._fresh: dict[str, int] = {}  # steps of a client since it was judged
+        self._known: OrderedDict[str, _Steps] = OrderedDict()
         self._domains: OrderedDict[int, str] = OrderedDict()
         self._told: OrderedDict[tuple[str, str], float] = OrderedDict()
         self._gone: deque[str] = deque()
@@ -125,25 +151,26 @@ class SequenceWatch:
                 self._report(found)
 
     def judge(self, model: SequenceModel, verdicts: Verdicts) -> list[Suspect]:
-        """What is to be listed after a batch: clients are judged again after half a window of new steps."""
+        """What is to be listed after a batch: each window of a client, half a window behind the one before."""
         while self._gone:
-            client = self._gone.popleft()
-            self._known.pop(client, None)
-            self._fresh.pop(client, None)
+            self._known.pop(self._gone.popleft(), None)
         numbers: dict[str, int] = {}
         heard = step_rows_of(verdicts, numbers, (0, 0))
         self._note_domains(heard, verdicts.domain)
-        due = [self._added(client, heard.at(heard.client == at), model.length) for client, at in numbers.items()]
-        names = {at: client for client, at in numbers.items()}
-        parts = [(at, part) for at, part in enumerate(due) if part is not None and len(part) >= QUERIES_MIN]
-        if not parts:
+        order = np.argsort(heard.client, kind="stable")
+        bounds = np.searchsorted(heard.client[order], np.arange(len(numbers) + 1)).tolist()
+        clients, due = list[str](), list[StepRows]()
+        for client, at in numbers.items():
+            for steps in self._due(client, heard.at(order[bounds[at] : bounds[at + 1]]), model.length):
+                due.append(replace(steps, client=np.full(len(steps), len(due), np.int32)))
+                clients.append(client)
+        if not due:
             return []
-        windows = step_windows(joined_step_rows([part for _, part in parts]), model.length)
-        newest = windows.at(np.flatnonzero(np.diff(windows.client, append=-1)))  # the last one of each client
+        windows = step_windows(joined_step_rows(due), model.length, newest=True)
         found = [
-            (float(newest.last[row]), names[int(newest.client[row])], domain, even, _why(model, even, surprise))
-            for row, even, surprise in listed_windows(model, newest)
-            if (domain := self._domains.get(int(newest.domain[row]), ""))
+            (float(windows.last[row]), clients[int(windows.client[row])], domain, even, _why(model, even, surprise))
+            for row, even, surprise in listed_windows(model, windows, self._bounds)
+            if (domain := self._domains.get(int(windows.domain[row]), ""))
         ]
         return [one for one in found if self._is_news(one)]
 
@@ -166,21 +193,12 @@ class SequenceWatch:
         while len(self._domains) > DOMAINS_MAX:
             self._domains.popitem(last=False)
 
-    def _added(self, client: str, heard: StepRows, length: int) -> StepRows | None:
-        """The last steps of a client, if it is to be judged again."""
-        if client in ("", NETWORK):
-            return None
-        steps = self._known.pop(client, None) or deque()
-        steps.append(heard)
+    def _due(self, client: str, heard: StepRows, length: int) -> Iterator[StepRows]:
+        """What is to be judged of a client that asks more, see _Steps."""
+        if client in ("", NETWORK) or not self._mine(client):
+            return
+        steps = self._known.pop(client, None) or _Steps()
         self._known[client] = steps
-        while sum(map(len, steps)) - len(steps[0]) >= HISTORY_WINDOWS * length:
-            steps.popleft()
         while len(self._known) > CLIENTS_MAX:
-            gone, _ = self._known.popitem(last=False)
-            self._fresh.pop(gone, None)
-        self._fresh[client] = self._fresh.get(client, 0) + len(heard)
-        if self._fresh[client] < max(length // 2, 1):
-            return None
-        self._fresh[client] = 0
-        whole = joined_step_rows(list(steps))
-        return replace(whole, client=np.full(len(whole), heard.client[0], np.int32))
+            self._known.popitem(last=False)
+        yield from steps.due(heard, length)

@@ -8,6 +8,7 @@ from agents.runtime.bootstrap.alerts import (
     outputs_of,
     sender_of,
 )
+from agents.runtime.bootstrap.bus import bus_options_of
 from agents.runtime.bootstrap.environment import (
     BACKUPS_README,
     FLOW_MODELS,
@@ -45,8 +46,10 @@ from agents.runtime.bootstrap.judging import (
     FEATURES_AGAIN,
     HOUR_FILE,
     block_keeper_of,
+    cycle_requests_of,
     detector_of,
     honeytokens_path,
+    image_learner_of,
     judge_parts,
     known_desk_of,
     known_entries,
@@ -62,6 +65,7 @@ from agents.runtime.bootstrap.judging import (
 )
 from agents.runtime.bootstrap.learning import (
     check_by_gates,
+    learnt_desk_of,
     model_desk_of,
     retrain_options_of,
     retraining_of,
@@ -81,6 +85,7 @@ from agents.runtime.bootstrap.models import (
 from agents.runtime.bootstrap.processes import (
     check_settings,
     console_address,
+    detect_plan_of,
     plan_of,
     scheduler_of,
     scheduling_of,
@@ -99,6 +104,7 @@ __all__ = [
     "as_noted",
     "block_keeper_of",
     "budget_choice_of",
+    "bus_options_of",
     "check_by_gates",
     "check_settings",
     "clickhouse_of",
@@ -106,7 +112,9 @@ __all__ = [
     "compared_types",
     "console_address",
     "coordinator_of",
+    "cycle_requests_of",
     "day_files_of",
+    "detect_plan_of",
     "detector_of",
     "differing_settings",
     "enforce_options_of",
@@ -117,6 +125,7 @@ __all__ = [
     "hunt_options_of",
     "hunt_spool_of",
     "hunter_of",
+    "image_learner_of",
     "is_secret",
     "judge_parts",
     "judging_manager_of",
@@ -125,6 +134,7 @@ __all__ = [
     "known_path",
     "learn_stored_sequences",
     "learner_of",
+    "learnt_desk_of",
     "listener_config",
     "load_settings",
     "losses_at_start",

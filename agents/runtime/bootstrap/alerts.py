@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from agents.alerting.handover import HandOver, Sender
 from agents.alerting.manager import AlertManager, channel_values, notifiers_from
 from agents.core.protocols import Receiver
+from agents.core.types import ChannelResult, Message
 from agents.export.outputs import OUTPUTS
 from agents.export.record import Record
 from agents.runtime.heartbeat import EXPORTS, OUTBOX
@@ -24,6 +27,11 @@ def judging_manager_of(settings: Settings) -> AlertManager:
         return alert_manager_of(settings)
     notifiers = [HandOver(outbox_of(settings))]
     return AlertManager(notifiers, quiet_s=settings.incident_quiet_s, link_base=settings.public_url)
+
+
+def teller_of(settings: Settings) -> Callable[[Message], Sequence[ChannelResult]]:
+    """What sends a message over every channel that is set up, at once."""
+    return lambda message: asyncio.run(alert_manager_of(settings).broadcast(message))
 
 
 def sender_of(settings: Settings) -> Sender | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import secrets
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -16,7 +16,7 @@ from agents.core.column_kernels import Key
 from agents.core.errors import SettingsError
 from agents.core.files import locked, make_private_folder
 from agents.core.text import NETWORK
-from agents.core.types import Incident
+from agents.core.types import Incident, Verdicts
 from agents.detection import privacy, snapshot
 from agents.detection.detector import HABITS_FILE, NETWORK_FILE, PEAKS_FILE, WINDOWS_FILE, TunnelDetector
 from agents.detection.shared.part import PartDetector
@@ -76,6 +76,15 @@ class Among:
         return self.name != NETWORK_PROCESS
 
     @property
+    def collects(self) -> bool:
+        """Whether hours and sequences are collected in it."""
+        return self.judges
+
+    def fenced(self, verdicts: Verdicts) -> Iterable[Verdicts]:
+        """Verdicts as they are stored."""
+        return (verdicts,)
+
+    @property
     def relay(self) -> DrillRelay | None:
         """What passes on the rows of drills, in a detector."""
         return DrillRelay(self.state_dir) if self.judges else None
@@ -131,7 +140,11 @@ class Among:
         }
 
     def _owns(self, incident: Incident) -> bool:
-        return incident.client != NETWORK and detector_for(incident.client, self.detectors) == self.number
+        return incident.client != NETWORK and self.owns_client(incident.client)
+
+    def owns_client(self, client: str) -> bool:
+        """Whether this detector judges a client."""
+        return detector_for(client, self.detectors) == self.number
 
     def _restore(self, detector: PartDetector) -> None:
         mine = frozenset(slot for slot in range(SLOTS) if slot % self.detectors == self.number)

@@ -24,9 +24,12 @@ from agents.enforcement.rpz import options as rpz_options
 from agents.export.outputs import OUTPUTS
 from agents.learning.comparison import bounds
 from agents.learning.fleet import options as fleet_options
-from agents.learning.loop import online, review
+from agents.learning.images import image_model
+from agents.learning.loop import options as learner_options
+from agents.learning.loop import review
 from agents.learning.release import canary, mlflow_server, staging
 from agents.learning.sequences import beside
+from agents.learning.sequences import bounds as sequence_bounds
 from agents.runtime.bootstrap import logins
 from agents.runtime.drill import options as drill_options
 from agents.runtime.privileges import give_away, user_of
@@ -39,6 +42,7 @@ from agents.sources.tail import COLLECT
 from agents.store.hunting import options as hunt_options
 from agents.store.opening import open_store
 from agents.store.sql import Store
+from agents.stream.bus import options as bus_options
 
 BACKUPS_README = """\
 A backup of the model in use is made here before each retraining: model_backup_YYYYMMDD_HHMMSS.npz.
@@ -65,8 +69,10 @@ SPECS: tuple[Spec[Any], ...] = (
     privacy.SPEC,
     hunt_options.SPEC,
     review.SPEC,
-    online.SPEC,
+    learner_options.SPEC,
     beside.SPEC,
+    sequence_bounds.SPEC,
+    image_model.SPEC,
     fleet_options.SPEC,
     enforcement.SPEC,
     bounds.SPEC,
@@ -76,6 +82,7 @@ SPECS: tuple[Spec[Any], ...] = (
     mlflow_server.SPEC,
     drill_options.SPEC,
     logins.SPEC,
+    bus_options.SPEC,
 )
 """Special names, limits, logs that are followed, live intakes, every kind of intake, detector type, channel and export,
 privacy, hunting, reviews, enforcement: settings and documents are made of them."""

@@ -14,7 +14,7 @@ from agents.learning.fleet.exchange import FleetState
 from agents.learning.fleet.forests import joined_candidate
 from agents.learning.fleet.site import FleetSite, Knowledge
 from agents.learning.loop.flow_hours import SCHEMA as FLOW_HOUR_SCHEMA
-from agents.learning.loop.online import cold_model
+from agents.learning.loop.material import cold_model
 from agents.learning.profile.difference import profile_gates
 from agents.learning.profile.making import reach_of
 from agents.learning.registry import ModelRegistry

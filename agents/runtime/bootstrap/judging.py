@@ -5,7 +5,9 @@ from __future__ import annotations
 import ipaddress
 import secrets
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import closing
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,7 +22,7 @@ from agents.alerting.sink import AlertSink
 from agents.core.column_kernels import Key
 from agents.core.errors import SettingsError, StoreError
 from agents.core.files import PRIVATE_MODE, Reread, make_private_folder, write_atomic
-from agents.core.types import DAY_S, Message, Severity
+from agents.core.types import DAY_S, Gate, Message, Severity
 from agents.detection import privacy
 from agents.detection.detector import FILES, Suspect, TunnelDetector
 from agents.detection.explanations.known_desk import KnownDesk
@@ -32,30 +34,53 @@ from agents.enforcement.brakes import Labels, NeverBlock
 from agents.enforcement.enforcer import Enforcer
 from agents.enforcement.keeper import BlockKeeper
 from agents.export.sink import ExportSink
-from agents.learning.loop import online, review
+from agents.learning.comparison import bounds as comparison_bounds
+from agents.learning.comparison.bounds import GateBounds
+from agents.learning.comparison.listed_diff import ListedDiff
+from agents.learning.comparison.sequence_listing import SequenceListing
+from agents.learning.images import image_model
+from agents.learning.images.image_judge import images_of_hour
+from agents.learning.images.image_learner import ImageLearner
+from agents.learning.loop import options as learner_options
+from agents.learning.loop import review
 from agents.learning.loop.collector import HourCollector
+from agents.learning.loop.flow_hours import HOUR_ROWS_MAX
 from agents.learning.loop.labels import Labeller
 from agents.learning.loop.online import OnlineLearner, label_by_probability
 from agents.learning.loop.review import Reviewer
 from agents.learning.loop.suspects import suspects_of, within_budget
 from agents.learning.registry import ModelRegistry
-from agents.learning.release.canary import CANARY_FILE, CanaryTrial
+from agents.learning.release import canary as release_canary
+from agents.learning.release.canary import CANARY_FILE, CanaryTerms, CanaryTrial
+from agents.learning.release.learnt_registry import ReleaseTerms
 from agents.learning.sequences import beside
+from agents.learning.sequences import bounds as sequence_bounds
 from agents.learning.sequences.beside import Sequences
-from agents.learning.sequences.cycle import HEARD_MAX, CycleParts, SequenceCycle
+from agents.learning.sequences.bounds import SequenceBounds
+from agents.learning.sequences.cycle import HEARD_MAX, CycleParts, CycleRequests, SequenceCycle
+from agents.learning.sequences.gru import SequenceModel
 from agents.learning.sequences.learning import LearntSequences, SequenceModels, learn_sequences
-from agents.learning.sequences.steps import joined_step_rows, step_rows_of, step_windows
+from agents.learning.sequences.steps import heard_part, learnable_rows, step_windows
+from agents.learning.sequences.trial import SequenceTrial
 from agents.learning.sequences.watch import SequenceWatch
-from agents.runtime.bootstrap.alerts import exports_of, handed_over, judging_manager_of, outbox_of, outputs_of
+from agents.runtime.bootstrap.alerts import (
+    exports_of,
+    handed_over,
+    judging_manager_of,
+    outbox_of,
+    outputs_of,
+    teller_of,
+)
 from agents.runtime.bootstrap.among import Among, restored_of
-from agents.runtime.bootstrap.environment import FLOW_MODELS, noted_settings, scale_of, store_of
+from agents.runtime.bootstrap.environment import FLOW_MODELS, load_settings, noted_settings, scale_of, store_of
 from agents.runtime.bootstrap.hunting import hunt_sink_of
 from agents.runtime.bootstrap.intakes import enforce_options_of, parsed_upstreams, strict_groups_of
 from agents.runtime.bootstrap.models import registry_of
-from agents.runtime.detector_process import JudgeParts
 from agents.runtime.drill import options as drill_options
 from agents.runtime.drill.drill import DRILL_MARK, Drill, DrillTargets
-from agents.runtime.trainer import learn_sequences_spawned
+from agents.runtime.heartbeat import detector_health
+from agents.runtime.judging.judge import JudgeParts
+from agents.runtime.trainer import fit_images_spawned, learn_sequences_spawned
 from agents.scoring.features import VERSION
 from agents.scoring.lexical import features_again
 from agents.scoring.model import Model
@@ -75,6 +100,7 @@ from agents.store.feedback.reviews import ReviewStore
 from agents.store.spool import SpoolingSink
 from agents.store.sql import Store
 from agents.store.stored_traffic import stored_traffic
+from agents.stream.bus import options as bus_options
 from agents.stream.note import SharedNote
 
 _log = structlog.get_logger()
@@ -102,14 +128,14 @@ def judge_parts(
     registry, store, manager = registry_of(settings), store_of(settings), judging_manager_of(settings)
     renamed = _drop_other_names(settings)
     secret = (secrets.randbits(64), secrets.randbits(64)) if among is None else among.key
-    folder = settings.state_dir if among is None else among.folder
+    folder, cycles = settings.state_dir if among is None else among.folder, _cycles_in(settings, among)
     tripwires, kept, model = tripwires_of(settings), privacy_of(settings), registry.current()
     make = TunnelDetector if among is None else among.detector
     detector = detector_of(settings, model, secret, tripwires, settings.burn_in_days, kept, make)
     detector.reload_profile(registry.profile_of(model))
     detector.incidents.losses, detector.incidents.origins = losses, origins
     spool, alerts = _spool_of(settings, store, among), _alerts_of(settings, manager, among)  # it says who holds it
-    judges, relay = among is None or among.judges, None if among is None else among.relay
+    collects, relay = among is None or among.collects, None if among is None else among.relay
     return JudgeParts(
         detector=detector,
         registry=registry,
@@ -128,18 +154,18 @@ def judge_parts(
         privacy=detector.privacy,
         renamed=renamed,
         trial=_trial_of(settings, registry, detector, secret) if among is None else None,
-        sequences=sequences_of(settings, store, detector, _cycles_in(settings, among)) if judges else None,
+        sequences=sequences_of(settings, store, detector, cycles, alerts.send) if collects else None,
         mismatched=mismatched,
-        note=note if among is None or not judges else among.exchange.notes[among.name],
+        note=note if among is None or not among.judges else among.exchange.notes[among.name],
         in_force=noted_settings(settings),
-        hours=_hours_of(settings, store, detector, folder) if judges else None,
+        hours=_hours_of(settings, store, detector, folder, among) if collects else None,
         **(restored_of(settings, detector) if among is None else among.parts(detector, relay)),
     )
 
 
 def _cycles_in(settings: Settings, among: Among | None) -> Path:
     """Where sequence cycles are asked for; of several detectors the first one collects, of its own clients."""
-    return settings.state_dir if among is None or among.number == 0 else among.folder
+    return settings.state_dir if among is None or among.name == among.exchange.names[0] else among.folder
 
 
 def _trial_of(settings: Settings, registry: ModelRegistry[Model], detector: TunnelDetector, key: Key) -> CanaryTrial:
@@ -150,7 +176,8 @@ def _spool_of(settings: Settings, store: Store, among: Among | None) -> Spooling
     folder, most = settings.spool_folder, settings.spool_max_mb << 20
     if among is not None:
         folder, most = folder / among.name, most // among.processes
-    return SpoolingSink(store, folder, most, features=features_again_of(settings))
+    parts = None if among is None else among.fenced
+    return SpoolingSink(store, folder, most, features=features_again_of(settings), parts=parts)
 
 
 def _exports_of(settings: Settings, among: Among | None) -> ExportSink:
@@ -174,13 +201,17 @@ def _alerts_of(settings: Settings, manager: AlertManager, among: Among | None) -
     )
 
 
-def _hours_of(settings: Settings, store: Store, detector: TunnelDetector, folder: Path) -> HourCollector:
+def _hours_of(
+    settings: Settings, store: Store, detector: TunnelDetector, folder: Path, among: Among | None
+) -> HourCollector:
+    mine = (lambda client: True) if among is None else among.owns_client
     return HourCollector(
         detector,
         FlowHourStore(store),
         folder / HOUR_FILE,
-        partial(_after_hour, settings, store, detector),
+        partial(_after_hour, settings, store, detector, mine),
         learner_of(settings, store).usable_model,
+        HOUR_ROWS_MAX // (1 if among is None else among.detectors),
     )
 
 
@@ -247,19 +278,25 @@ def enforcer_of(settings: Settings, store: Store, tell: Callable[[Message], None
 
 
 def _known_suffixes(settings: Settings) -> list[Labels]:
+    """Of all clients: an entry that is for some of them keeps nobody else from being blocked."""
     now = time.time()
-    return [*services(), *(entry.labels for entry in known_entries(settings) if entry.holds(now))]
+    entries = [entry for entry in known_entries(settings) if entry.holds(now) and not entry.client]
+    return [*services(), *(entry.labels for entry in entries)]
 
 
-def sequences_of(settings: Settings, store: Store, detector: TunnelDetector, folder: Path) -> Sequences:
+def sequences_of(
+    settings: Settings, store: Store, detector: TunnelDetector, folder: Path, tell: Callable[[Message], None]
+) -> Sequences:
     """The sequence model beside a detector: learnt in cycles, and watching where the settings say so.
 
-    folder: where cycles are asked for.
+    folder: where cycles are asked for. tell: sends what came of one.
     """
-    models = sequence_models_of(settings)
-    cycle = SequenceCycle(folder, CycleParts(models, partial(learn_sequences_spawned, _deep(settings))))
+    models, tries = sequence_models_of(settings), folder == settings.state_dir  # of several detectors the first one
+    bounds, compare = _sequence_bounds(settings), _ComparedElsewhere(settings.model_dump())
+    learn = partial(learn_sequences_spawned, _deep(settings), bounds, compare)
+    cycle = SequenceCycle(folder, CycleParts(models, learn, tell=tell))
     if not beside.SPEC.factory(settings.of(beside.SPEC)):
-        return Sequences(cycle)
+        return Sequences(cycle, trial=SequenceTrial(models, None, bounds) if tries else None)
     budget, in_use = settings.alert_budget_per_week, Reread(models.path, lambda path: models.current())
 
     def report(found: Iterable[Suspect]) -> None:
@@ -268,12 +305,67 @@ def sequences_of(settings: Settings, store: Store, detector: TunnelDetector, fol
         except StoreError as error:
             _log.warning("sequences_not_listed", error=str(error))
 
-    return Sequences(cycle, SequenceWatch(in_use.value, report))
+    trial = SequenceTrial(models, report, bounds) if tries else None
+    return Sequences(cycle, SequenceWatch(in_use.value, report, bounds), trial)
+
+
+def cycle_requests_of(settings: Settings, note: SharedNote | None = None) -> CycleRequests:
+    """Where people ask what judges here for cycles. note: the detector's heartbeat in memory."""
+
+    def unable() -> str:
+        if bus_options.SPEC.factory(settings.of(bus_options.SPEC)).servers:
+            return "queries go to a bus here (STREAM), where no cycle collects; learn cycle --from-store needs none"
+        if not detector_health(settings.state_dir, note)[0]:
+            return "nothing that judges runs here; learn cycle --from-store needs none"
+        return ""
+
+    return CycleRequests(settings.state_dir, sequence_models_of(settings), unable)
 
 
 def sequence_models_of(settings: Settings) -> SequenceModels:
     """The folder of sequence models."""
-    return SequenceModels(settings.models_dir / "sequences")
+    terms = asdict(canary_terms_of(settings)) if settings.deploy == "canary" else None
+    return SequenceModels(settings.models_dir / "sequences", settings.backup_days, terms, release_terms_of(settings))
+
+
+def release_terms_of(settings: Settings) -> ReleaseTerms:
+    """What follows when a model that cycles learn has passed its gates; one change log has all kinds."""
+    return ReleaseTerms(settings.deploy, settings.approvals, settings.models_dir / "CHANGELOG.md")
+
+
+def canary_terms_of(settings: Settings) -> CanaryTerms:
+    """The terms of canaries that begin from now on."""
+    return release_canary.SPEC.factory(settings.of(release_canary.SPEC))
+
+
+def compared_sequences(settings: Settings, candidate: SequenceModel) -> tuple[ListedDiff, tuple[Gate, ...]]:
+    """A candidate beside the sequence model in use and the anchor, with a store of its own. Raises StoreError."""
+    models = sequence_models_of(settings)
+    with closing(store_of(settings)) as store:
+        listing = sequence_listing_of(settings, store)
+        return listing(candidate, models.current(), models.anchor.model(), time.time())
+
+
+@dataclass(frozen=True, slots=True)
+class _ComparedElsewhere:
+    """`compared_sequences` in another process: each makes the class of its settings itself, so values travel alone."""
+
+    values: Mapping[str, Any]
+
+    def __call__(self, candidate: SequenceModel) -> tuple[ListedDiff, tuple[Gate, ...]]:
+        return compared_sequences(load_settings(**self.values), candidate)
+
+
+def sequence_listing_of(settings: Settings, store: Store) -> SequenceListing:
+    """What compares sequence models on the network's own last week; on nothing, where names are not stored."""
+    bounds, listed = bounds_of(settings), _sequence_bounds(settings)
+    bounds = bounds if privacy_of(settings).keeps_names else replace(bounds, replayed_max=0)
+    return SequenceListing(store, lambda: detector_of(settings, registry_of(settings).current()), bounds, listed)
+
+
+def bounds_of(settings: Settings) -> GateBounds:
+    """How much worse than the model in use a candidate may be."""
+    return comparison_bounds.SPEC.factory(settings.of(comparison_bounds.SPEC), settings.alert_budget_per_week)
 
 
 def learn_stored_sequences(settings: Settings, store: Store, length: int, epochs: int, days: float) -> LearntSequences:
@@ -281,9 +373,14 @@ def learn_stored_sequences(settings: Settings, store: Store, length: int, epochs
     now, numbers = time.time(), dict[str, int]()
     traffic = stored_traffic(store, now - days * DAY_S, now, HEARD_MAX)
     detector = detector_of(settings, registry_of(settings).current())
-    heard = [step_rows_of(detector.detect(batch, explain=False), numbers, (0, 0)) for batch in traffic.batches()]
-    windows, in_use = step_windows(joined_step_rows(heard), length), sequence_models_of(settings).current()
-    return learn_sequences(windows, epochs, _deep(settings), in_use)
+    heard = [heard_part(detector.detect(batch, explain=False), numbers, (0, 0)) for batch in traffic.batches()]
+    windows, in_use = step_windows(learnable_rows(heard), length), sequence_models_of(settings).current()
+    bounds, compare = _sequence_bounds(settings), partial(compared_sequences, settings)
+    return learn_sequences(windows, epochs, _deep(settings), in_use, bounds=bounds, compare=compare)
+
+
+def _sequence_bounds(settings: Settings) -> SequenceBounds:
+    return sequence_bounds.SPEC.factory(settings.of(sequence_bounds.SPEC))
 
 
 def _deep(settings: Settings) -> dict[str, Any]:
@@ -292,27 +389,49 @@ def _deep(settings: Settings) -> dict[str, Any]:
     return {name: value for name, value in settings.of(efficient_ad.SPEC).items() if name in fields}
 
 
-def _after_hour(settings: Settings, store: Store, detector: TunnelDetector, hour: int) -> None:
+def _after_hour(
+    settings: Settings, store: Store, detector: TunnelDetector, mine: Callable[[str], bool], hour: int
+) -> None:
     """What follows when an hour's flow-hours are written: labels, what looks like a tunnel, then the review queue.
 
     Raises StoreError.
     """
     Labeller(store, scale_of(settings))(hour)
+    images, now = images_of_hour(store, image_learner_of(settings, store).model(), hour), time.time()
     learner, limits = learner_of(settings, store), review.SPEC.factory(settings.of(review.SPEC))
     model, options = learner.usable_model(), learner.options
+    budget = settings.alert_budget_per_week
     if model is None:
-        Reviewer(store, limits)(hour)
-        return
-    # What people are to be asked about comes first: nobody learns from it meanwhile.
-    Reviewer(store, limits, (options.benign_to, options.tunnel_from), model.probabilities)(hour)
-    label_by_probability(store, model, options, hour, time.time())
-    suspects = suspects_of(store, model, options.tunnel_from, settings.alert_budget_per_week, hour, time.time())
-    detector.appraise({}, suspects)
+        Reviewer(store, limits, rarity=images.of_rows)(hour)
+        found = images.suspects(hour, now)
+    else:
+        # What people are to be asked about comes first: nobody learns from it meanwhile.
+        unsure = (options.benign_to, options.tunnel_from)
+        Reviewer(store, limits, unsure, model.probabilities, images.of_rows)(hour)
+        label_by_probability(store, model, options, hour, now)
+        likely = suspects_of(store, model, options.tunnel_from, budget, hour, now)
+        found = [*likely, *images.suspects(hour, now)]
+    # One budget for all that is learnt, as if this process were alone: what others list is not listed twice.
+    listed = within_budget(store, found, budget, now)
+    detector.appraise({}, [one for one in listed if mine(one[1])], images.by_key())
+
+
+def image_learner_of(settings: Settings, store: Store) -> ImageLearner:
+    """What learns images of flows, and its model; nothing where FLOW_IMAGES is off."""
+    kind = image_model.SPEC.factory(settings.of(image_model.SPEC))
+    spec = image_model.IMAGE_TYPES.get(kind)
+    train = partial(fit_images_spawned, settings.of(spec) if spec is not None else {})
+    folder, days, bounds = settings.models_dir / "images", settings.backup_days, bounds_of(settings)
+    terms = release_terms_of(settings)
+    return ImageLearner(store, folder, kind, train, bounds, days=days, tell=teller_of(settings), terms=terms)
 
 
 def learner_of(settings: Settings, store: Store) -> OnlineLearner:
     """The online learner of flow-hours."""
-    return OnlineLearner(store, settings.models_dir / FLOW_MODELS, online.SPEC.factory(settings.of(online.SPEC)))
+    options = learner_options.SPEC.factory(settings.of(learner_options.SPEC))
+    folder, days, bounds = settings.models_dir / FLOW_MODELS, settings.backup_days, bounds_of(settings)
+    terms = release_terms_of(settings)
+    return OnlineLearner(store, folder, options, tell=teller_of(settings), days=days, bounds=bounds, terms=terms)
 
 
 def services_of(settings: Settings) -> KnownServices:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import socket
 import time
 from collections.abc import Callable, Sequence
@@ -19,28 +18,39 @@ from agents.detection.explanations.explainer import habits_in
 from agents.detection.explanations.network_profile import NetworkProfile
 from agents.detection.privacy import Privacy
 from agents.learning.baseline import benign_sample, model_bytes
-from agents.learning.comparison import bounds as comparison_bounds
 from agents.learning.comparison.alert_diff import AlertComparison, alert_gates
-from agents.learning.comparison.bounds import GateBounds
 from agents.learning.fleet.site import fleet_habits, known_elsewhere
 from agents.learning.loop.flow_hours import SCHEMA as FLOW_HOUR_SCHEMA
 from agents.learning.loop.labels import label_counts
 from agents.learning.loop.review import reviewed_cases
 from agents.learning.messages import cases_text, send_run
 from agents.learning.profile.making import Known, make_profile, reach_of
-from agents.learning.release import canary as release_canary
 from agents.learning.release import mlflow_server, staging
-from agents.learning.release.canary import CanaryTerms, Rollout
+from agents.learning.release.canary import Rollout
 from agents.learning.release.desk import ModelDesk
+from agents.learning.release.learnt_desk import LearntDesk
 from agents.learning.release.mlflow_server import MlflowPublisher
+from agents.learning.release.stage_folder import StageFolder
 from agents.learning.release.staging import Staging
 from agents.learning.retraining import RetrainingParts
 from agents.learning.run import AlertDiff, RetrainOptions, RunState, TrainingRun, TrainRequest, TypeResult
+from agents.learning.sequences.rollout import SequenceRollout
 from agents.learning.type_comparison import TypeParams, compare_types, flow_scenes, name_scene, quiet_hours
 from agents.learning.validation import Validator, load_cases
-from agents.runtime.bootstrap.alerts import alert_manager_of
+from agents.runtime.bootstrap.alerts import alert_manager_of, teller_of
 from agents.runtime.bootstrap.environment import retraining_log, scale_of, store_of
-from agents.runtime.bootstrap.judging import canary_path, detector_of, own_zones_of, privacy_of
+from agents.runtime.bootstrap.judging import (
+    bounds_of,
+    canary_path,
+    canary_terms_of,
+    detector_of,
+    image_learner_of,
+    learner_of,
+    own_zones_of,
+    privacy_of,
+    sequence_listing_of,
+    sequence_models_of,
+)
 from agents.runtime.bootstrap.models import (
     budget_choice_of,
     compared_types,
@@ -79,11 +89,6 @@ def validator_of(settings: Settings) -> Validator:
         bounds=bounds_of(settings),
         fixed=partial(_anchor_of, settings),
     )
-
-
-def bounds_of(settings: Settings) -> GateBounds:
-    """How much worse than the model in use a candidate may be."""
-    return comparison_bounds.SPEC.factory(settings.of(comparison_bounds.SPEC), settings.alert_budget_per_week)
 
 
 def _anchor_of(settings: Settings) -> Model | None:
@@ -218,21 +223,22 @@ def _replaying(settings: Settings, model: Model) -> TunnelDetector:
     return detector
 
 
-def canary_terms_of(settings: Settings) -> CanaryTerms:
-    """The terms of canaries that begin from now on."""
-    return release_canary.SPEC.factory(settings.of(release_canary.SPEC))
-
-
 def rollout_of(settings: Settings, store: Store, clock: ClockWatch | None = None) -> Rollout:
     """What ends canaries by their rules. clock: that has been watched for a while."""
-    desk = model_desk_of(settings, store)
+    desk, watch = model_desk_of(settings, store), clock or ClockWatch()
+    return Rollout(desk.registry, canary_path(settings), partial(_called_benign, store), desk.follow, doubt=watch.doubt)
 
-    def benign(since: float) -> dict[str, str]:
-        decisions = ReviewStore(store).decisions(standing=True, limit=LABELS_READ_MAX)
-        return {one.domain: one.author for one in decisions if one.label is Label.BENIGN and one.at >= since}
 
-    watch = clock or ClockWatch()
-    return Rollout(desk.registry, canary_path(settings), benign, desk.follow, doubt=watch.doubt)
+def sequence_rollout_of(settings: Settings, store: Store, clock: ClockWatch) -> SequenceRollout:
+    """What ends the trials of sequence models by their rules."""
+    models, tell = sequence_models_of(settings), teller_of(settings)
+    return SequenceRollout(models, partial(_called_benign, store), tell, doubt=clock.doubt)
+
+
+def _called_benign(store: Store, since: float) -> dict[str, str]:
+    """Domains that people called benign since a time, with who did. Raises StoreError."""
+    decisions = ReviewStore(store).decisions(standing=True, limit=LABELS_READ_MAX)
+    return {one.domain: one.author for one in decisions if one.label is Label.BENIGN and one.at >= since}
 
 
 def retraining_of(
@@ -290,6 +296,11 @@ def staging_of(settings: Settings, store: Store) -> Staging:
     return Staging(registry_of(settings), judge, key, socket.gethostname(), settings.reports_dir)
 
 
+def stage_folder_of(settings: Settings, store: Store, desk: ModelDesk) -> StageFolder:
+    """Through which the console exports and imports candidates."""
+    return StageFolder(settings.data_dir / "staging", partial(staging_of, settings, store), desk)
+
+
 def model_desk_of(settings: Settings, store: Store | None = None) -> ModelDesk:
     """What people look up and decide about models. store: one of its own if none is given, which is to be closed."""
 
@@ -301,10 +312,21 @@ def model_desk_of(settings: Settings, store: Store | None = None) -> ModelDesk:
         store=store or store_of(settings),
         scale=scale_of(settings),
         check=check,
-        tell=lambda message: asyncio.run(alert_manager_of(settings).broadcast(message)),
+        tell=teller_of(settings),
         publish=publisher_of(settings),
         terms=asdict(canary_terms_of(settings)),
         canary_path=canary_path(settings),
+    )
+
+
+def learnt_desk_of(settings: Settings, store: Store) -> LearntDesk:
+    """What people look up and decide about flow, sequence and image models."""
+    return LearntDesk(
+        learner_of(settings, store),
+        sequence_models_of(settings),
+        sequence_listing_of(settings, store),
+        image_learner_of(settings, store),
+        teller_of(settings),
     )
 
 

@@ -5,12 +5,12 @@ What these alone need is imported where it is made: a listener starts without it
 
 from __future__ import annotations
 
-import asyncio
 import os
 from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from functools import partial
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from agents import __version__
 from agents.core.cron import cron_trigger
@@ -20,12 +20,13 @@ from agents.enforcement.options import EnforceMode
 from agents.enforcement.rpz import options as rpz_options
 from agents.learning.fleet.options import must_be_whole
 from agents.learning.fleet.site import FleetThread
+from agents.learning.images.image_learner import ImageThread
 from agents.learning.loop.looking import FlowLook
 from agents.learning.loop.online import LearnerThread
 from agents.learning.release.canary import RolloutThread
-from agents.learning.sequences.cycle import CycleRequests
-from agents.runtime.bootstrap.alerts import alert_manager_of, outputs_of, sender_of
+from agents.runtime.bootstrap.alerts import alert_manager_of, outputs_of, sender_of, teller_of
 from agents.runtime.bootstrap.among import check_several, several_of
+from agents.runtime.bootstrap.bus import bus_options_of, detecting_of, model_sender_of, publishing_of
 from agents.runtime.bootstrap.environment import (
     api_token_of,
     folders_of,
@@ -39,14 +40,24 @@ from agents.runtime.bootstrap.hunting import day_files_of, hunt_options_of
 from agents.runtime.bootstrap.intakes import enforce_options_of, listener_config, losses_at_start, parsed_upstreams
 from agents.runtime.bootstrap.judging import (
     block_keeper_of,
+    cycle_requests_of,
+    image_learner_of,
     judge_parts,
     known_desk_of,
     learner_of,
-    sequence_models_of,
     services_of,
     tripwires_of,
 )
-from agents.runtime.bootstrap.learning import model_desk_of, publisher_of, retraining_of, rollout_of, validator_of
+from agents.runtime.bootstrap.learning import (
+    learnt_desk_of,
+    model_desk_of,
+    publisher_of,
+    retraining_of,
+    rollout_of,
+    sequence_rollout_of,
+    stage_folder_of,
+    validator_of,
+)
 from agents.runtime.bootstrap.logins import oidc_of
 from agents.runtime.bootstrap.models import compared_types, fleet_options_of, model_type_of, registry_of
 from agents.runtime.drill.drill import DrillTargets
@@ -60,6 +71,7 @@ from agents.sources.collector import Collecting
 from agents.sources.listener.traffic import AccessList
 from agents.sources.live.receiver import Receiving
 from agents.sources.origins import Origins
+from agents.store import Store
 from agents.store.console import ConsoleStore
 from agents.store.feedback.reviews import ReviewStore
 from agents.store.retention import ClockWatch
@@ -67,6 +79,7 @@ from agents.stream.note import SharedNote
 
 if TYPE_CHECKING:
     from agents.alerting.messages import TEST_MESSAGE
+    from agents.runtime.health import ProcessHealth
     from agents.runtime.schedule import RetrainScheduler
     from agents.runtime.services import Pulse, Upkeep
 
@@ -78,6 +91,7 @@ def check_settings(settings: Settings) -> None:
     """
     user_of(settings.run_as)
     check_several(settings)
+    bus_options_of(settings)
     parsed_upstreams(settings)
     validator_of(settings)
     model_type_of(settings)
@@ -123,10 +137,12 @@ def plan_of(
     mismatched = listener.mismatched_by_upstream if listener else dict
     targets = _drill_targets(listener, collecting, receiving)
     make = partial(judge_parts, settings, mismatched, note, losses, targets, origins)
+    publishing = publishing_of(settings)
     return Plan(
         listener=listener,
         judge_parts=make,
-        several=several_of(settings, make),
+        several=several_of(settings, make) if publishing is None else None,
+        publishing=publishing,
         queue_max=settings.queue_max,
         batch_max=settings.batch_max,
         batch_wait_s=settings.batch_wait_ms / 1000,
@@ -137,6 +153,23 @@ def plan_of(
         folders=tuple(folders_of(settings)[1:]),
         collecting=collecting,
         receiving=receiving,
+    )
+
+
+def detect_plan_of(settings: Settings) -> Plan:
+    """What `detect` starts: detectors of queries that are heard elsewhere. Raises SettingsError."""
+    make_folders(settings)
+    make = partial(judge_parts, settings)
+    return Plan(
+        listener=None,
+        judge_parts=make,
+        queue_max=1,
+        batch_max=settings.batch_max,
+        batch_wait_s=settings.batch_wait_ms / 1000,
+        hang_s=settings.hang_s,
+        run_as=user_of(settings.run_as),
+        folders=tuple(folders_of(settings)[1:]),
+        detecting=detecting_of(settings, make),
     )
 
 
@@ -199,7 +232,7 @@ def upkeep_of(settings: Settings, clock: ClockWatch | None = None) -> Upkeep:
         backup_days=settings.backup_days,
         state_dir=settings.state_dir,
         clock=clock or ClockWatch(),
-        notify=lambda message: asyncio.run(alert_manager_of(settings).broadcast(message)),
+        notify=teller_of(settings),
         files=day_files_of(settings, store),
         hunt_days=hunt_options_of(settings).file_days,
     )
@@ -232,9 +265,13 @@ def scheduling_of(settings: Settings) -> AbstractAsyncContextManager[None]:
     sender = sender_of(settings)
     calendar, noted = scheduler_of(settings), noted_settings(settings)
     rollout = RolloutThread(rollout_of(settings, store, calendar.clock))
+    trials = RolloutThread(sequence_rollout_of(settings, store, calendar.clock), "sequence-rollout")
     fleet, hunt = FleetThread(fleet_site_of(settings, store)), hunt_options_of(settings)
     days = [DaysThread(day_files_of(settings, store), hunt.file_days)] if hunt.file_days else []
-    threads = (LearnerThread(learner_of(settings, store)), rollout, fleet, *days)
+    models = [found] if (found := model_sender_of(settings)) is not None else []
+    learner = image_learner_of(settings, store)
+    images = [ImageThread(learner)] if learner.kind != "off" else []
+    threads = (LearnerThread(learner_of(settings, store)), rollout, trials, fleet, *days, *images, *models)
     return scheduling(calendar, store, registry, settings.data_dir, settings.state_dir, noted, sender, threads)
 
 
@@ -243,14 +280,15 @@ def serving_of(
 ) -> AbstractAsyncContextManager[None]:
     """API and console as a service. pulse: that notes that it turns. note: the detector's heartbeat in memory."""
     from agents.runtime.health import ProcessHealth
-    from agents.runtime.services import Pulse, Retrainer, SumsThread, WeekThread, serving, week_between
+    from agents.runtime.services import Pulse, RatesThread, Retrainer, SumsThread, WeekThread, serving
     from agents.store.people.people import PeopleStore
+    from agents.web.console.last_hour import LAST_HOUR, LastHour
     from agents.web.parts import Parts
     from agents.web.people.first_login import FirstLogin
 
     registry = registry_of(settings)
-    folders = dict.fromkeys((settings.state_dir, settings.spool_folder))
-    health = ProcessHealth(settings.state_dir, registry, note, tuple(folders))
+    folders = tuple(dict.fromkeys((settings.state_dir, settings.spool_folder)))
+    health = ProcessHealth(settings.state_dir, registry, note, folders)
     retrainer, store = Retrainer(retraining_of(settings)), store_of(settings)
     people = PeopleStore(store)
     parts = Parts(
@@ -262,32 +300,53 @@ def serving_of(
         in_force=partial(shown_settings, settings),
         learner=learner_of(settings, store),
         blocks=block_keeper_of(settings, store),
-        cycles=CycleRequests(settings.state_dir, sequence_models_of(settings)),
+        cycles=cycle_requests_of(settings, note),
         fleet=coordinator_of(settings),
         fleet_site=fleet_site_of(settings, store),
         models=registry,
-        desk=model_desk_of(settings, store),
+        **_model_parts(settings, store),
         people=people,
         oidc=oidc_of(settings),
         public_url=settings.public_url,
         reports_dir=settings.reports_dir,
         token=api_token_of(settings),
         retrain=retrainer.start,
-        health=health.components,
-        metrics=health.metrics,
-        week=partial(week_between, settings.state_dir),
-        send_test=lambda: asyncio.run(alert_manager_of(settings).broadcast(TEST_MESSAGE)),
+        **_state_parts(settings.state_dir, health, note),
+        last_hour=LastHour(settings.state_dir / LAST_HOUR),
+        send_test=lambda: teller_of(settings)(TEST_MESSAGE),
         version=__version__,
     )
-    proxies = [part.strip() for part in settings.trusted_proxies.split(",") if part.strip()]
     heartbeat = Heartbeat(settings.state_dir / PARTS["api"], dict, in_force=noted_settings(settings))
-    threads = (
-        SumsThread(parts.console.hunter),
-        WeekThread(health, settings.state_dir),
-        FirstLogin(store, people, settings.public_url or console_address(settings)),
-    )
-    turning = pulse or Pulse()
-    return serving(parts, settings.api_host, settings.api_port, heartbeat, retrainer, proxies, turning, threads)
+    waiting = FirstLogin(store, people, settings.public_url or console_address(settings))
+    threads = (SumsThread(parts.console.hunter), RatesThread(parts), WeekThread(health, settings.state_dir), waiting)
+    host, port, turning = settings.api_host, settings.api_port, pulse or Pulse()
+    return serving(parts, host, port, heartbeat, retrainer, _proxies(settings), turning, threads)
+
+
+def _proxies(settings: Settings) -> list[str]:
+    return [part.strip() for part in settings.trusted_proxies.split(",") if part.strip()]
+
+
+def _state_parts(state_dir: Path, health: ProcessHealth, note: SharedNote | None) -> dict[str, Any]:
+    """How all processes on one DATA_DIR are, as people and programs are told."""
+    from agents.runtime.bus.cluster_models import shown_hosts
+    from agents.runtime.inside.components import inside_components
+    from agents.runtime.services import week_between
+
+    return {
+        "health": health.components,
+        "inside": partial(inside_components, state_dir, note),
+        "metrics": health.metrics,
+        "week": partial(week_between, state_dir),
+        "hosts": partial(shown_hosts, state_dir),
+    }
+
+
+def _model_parts(settings: Settings, store: Store) -> dict[str, Any]:
+    """What people do with models at the console."""
+    desk = model_desk_of(settings, store)
+    staging = stage_folder_of(settings, store, desk)
+    return {"desk": desk, "staging": staging, "learnt": learnt_desk_of(settings, store)}
 
 
 def console_address(settings: Settings) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -9,8 +10,8 @@ from typing import Any
 from agents.core.column_kernels import Key
 from agents.detection.shared.part import PartDetector
 from agents.detection.shared.view import Facts, NetworkView, facts_of, known_tables
-from agents.runtime.detector_process import JudgeParts
 from agents.runtime.drill.relay import DrillRelay
+from agents.runtime.judging.judge import JudgeParts
 from agents.stream.mailbox import Mailbox
 from agents.stream.note import SharedNote
 from agents.stream.shared import Bell
@@ -34,6 +35,14 @@ class DetectorExchange:
 
     def view(self, name: str) -> NetworkView:
         """What one detector sees of the others."""
+        return NetworkView(name, self.tables, self._reading())
+
+    def views(self) -> Callable[[int], NetworkView]:
+        """What the detectors of one process see of the others, by their slots; facts are read once for all of them."""
+        read = self._reading()
+        return lambda slot: NetworkView(str(slot), self.tables, read)
+
+    def _reading(self) -> Callable[[], Facts]:
         known: list[Any] = [-1, Facts()]
 
         def read() -> Facts:
@@ -42,7 +51,7 @@ class DetectorExchange:
             found: Facts = known[1]
             return found
 
-        return NetworkView(name, self.tables, read)
+        return read
 
     def say(self, detector: PartDetector, relay: DrillRelay, name: str, number: int) -> None:
         """Send what a detector says; what finds no room is counted, and the detector goes on."""
@@ -52,6 +61,11 @@ class DetectorExchange:
         if not self.mailboxes[name].put(said.packed()):
             detector.roll_again()
         self.bell.ring()
+
+    def told(self, name: str) -> dict[str, Any]:
+        """What a detector has noted of itself last; {} where it has noted nothing yet."""
+        found: dict[str, Any] = json.loads(self.notes[name].read() or b"{}")
+        return found
 
     def close(self) -> None:
         """Close the bell's descriptors."""

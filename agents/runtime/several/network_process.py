@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import threading
 import time
 from collections import Counter
@@ -14,19 +13,21 @@ from agents.alerting.intake_losses import IntakeLosses
 from agents.alerting.losses import Losses
 from agents.detection.shared.saying import saying_of
 from agents.detection.shared.together import TogetherDetector
-from agents.runtime.detector_process import Judge, run_judge
 from agents.runtime.heartbeat import STALE_S, DetectorHealth
+from agents.runtime.judging.judge import Judge
+from agents.runtime.judging.loop import run_judge
 from agents.runtime.several.exchange import DetectorExchange, Several
 from agents.runtime.signals import Beat
 from agents.sources.heard_days import Listened
 from agents.sources.live.loss import losing_intakes
+from agents.stream.ledger import TOTALS
 from agents.stream.shared import IDLE_S, SharedStream
 
 NETWORK_PROCESS = "network"
 """Name of the process in which all clients are counted together."""
 PAUSE_S = 0.02
 """Between two looks at messages, so that those of several detectors are counted in order of time."""
-SUMMED = ("scored", "stored", "spooled", "lost", "sampled_out", "unexplained", "queue_waiting", "queue_dropped")
+SUMMED = (*TOTALS, "queue_waiting", "queue_dropped")
 """Numbers that are in the memory of each detector's stream."""
 TOLD = (
     "flows",
@@ -116,21 +117,28 @@ class NetworkLoop:
             sink_failures=_summed([own.sink_failures, *(told.get("sink_failures", {}) for told in notes)]),
             channels=_channels([own.channels, *(told.get("channels", {}) for told in notes)]),
             hunting=_hunting([told.get("hunting", {}) for told in notes]),
+            scoring=scoring_summed([told.get("scoring", {}) for told in notes]),
             detectors=detectors,
         )
 
     def _told(self, name: str) -> Mapping[str, Any]:
-        try:
-            found: dict[str, Any] = json.loads(self._exchange.notes[name].read())
-        except ValueError:
-            return {}
-        return found | {"ok": abs(time.time() - found.get("at", 0.0)) < STALE_S}
+        found = self._exchange.told(name)
+        return {**found, "ok": abs(time.time() - found.get("at", 0.0)) < STALE_S} if found else {}
 
     def end(self) -> None:
         """Write down what the next process goes on from."""
         self.health()
         if self._listened is not None:
             self._listened.write()
+
+
+def scoring_summed(each: Sequence[Mapping[str, Mapping[str, float]]]) -> dict[str, dict[str, float]]:
+    """Sums of all detectors, by detector type."""
+    total: dict[str, dict[str, float]] = {}
+    for kind, numbers in (item for one in each for item in one.items()):
+        sums = total.setdefault(kind, {})
+        sums |= {name: sums.get(name, 0) + value for name, value in numbers.items()}
+    return total
 
 
 def _summed(each: Sequence[Mapping[str, int]]) -> dict[str, int]:

@@ -1,7 +1,7 @@
 """The base of detector types: options in, then `fit` on benign rows or `use` of kept arrays; `score` has one sign.
 
-A row is a name's features, or the slices of a flow's image side by side (agents.scoring.images). Scorers keep plain
-arrays alone, and score by NumPy or a kernel: training libraries are imported inside `fit`.
+A row is a name's features, or the slices of a flow's image side by side (agents.learning.loop.flow_images). Scorers
+keep plain arrays alone, and score by NumPy or a kernel: training libraries are imported inside `fit`.
 """
 
 from __future__ import annotations

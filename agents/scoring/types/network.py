@@ -6,6 +6,7 @@ NAME_b1 (k,), float64.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 
 from agents.core.errors import TrainingError
 from agents.core.protocols import Field, Within
+from agents.core.text import printable
 from agents.scoring.types.base import Rows, Values, affine
 
 LAYERS = ("w0", "b0", "w1", "b1")
@@ -39,6 +41,8 @@ DEEP_OPTIONS = tuple(one.name for one in DEEP_FIELDS)
 
 def jax_of(params: Mapping[str, Any]) -> Any:
     """JAX, set to the device that `params` name. Raises TrainingError where it, optax or the device is missing."""
+    # The same data and seed give the same network: with more threads sums come in another order (jax-ml/jax#39741).
+    os.environ.setdefault("PJRT_NPROC", "1")
     try:
         import jax
         import optax
@@ -103,7 +107,7 @@ def descended(
 ) -> Any:
     """Weights after DEEP_EPOCHS passes over the rows by Adam (Kingma, Ba 2015). loss: of (weights, rows, random key).
 
-    Raises TrainingError where the loss is not finite at the end.
+    Raises TrainingError where the loss is not finite at the end, or the device has no room.
     """
     jax = jax_of(params)
     import optax  # here: only training needs it
@@ -119,12 +123,16 @@ def descended(
     epoch = jax.jit(lambda state, batches, keys: jax.lax.scan(step, state, (batches, keys)))
     state, value = (jax.tree.map(jax.numpy.float32, weights), None), None
     state = (state[0], rule.init(state[0]))
-    for number, batches in enumerate(_epochs(rows, params, seed)):
-        keys = jax.random.split(jax.random.key(seed + number), len(batches))
-        state, value = epoch(state, batches, keys)
-    if not np.isfinite(np.asarray(value)).all():
+    try:
+        for number, batches in enumerate(_epochs(rows, params, seed)):
+            keys = jax.random.split(jax.random.key(seed + number), len(batches))
+            state, value = epoch(state, batches, keys)
+        finite, found = np.isfinite(np.asarray(value)).all(), jax.tree.map(np.asarray, state[0])
+    except jax.errors.JaxRuntimeError as error:  # a device without room
+        raise TrainingError(f"cannot train: {printable(' '.join(str(error).split()))}") from None
+    if not finite:
         raise TrainingError("cannot train: the network diverged; lower DEEP_RATE")
-    return jax.tree.map(np.asarray, state[0])
+    return found
 
 
 def _epochs(rows: Rows | Values, params: Mapping[str, Any], seed: int) -> Iterator[Rows]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from struct import pack
 from typing import NamedTuple
 
+from agents.core.text import MAPPED
+
 PACKETS_MAX = 1024
 """Incomplete packets kept at once; beyond it the one that began first is given up."""
 PARTS_MAX = 64
@@ -108,7 +110,7 @@ class Fragments:
 
 def _headed(fragment: Fragment, body: bytes) -> bytes:
     """The body behind a header as the first fragment had it, without its options."""
-    if fragment.source[:12] == bytes(10) + b"\xff\xff":
+    if fragment.source[:12] == MAPPED:
         head = pack("!BBHHHBBH", 0x45, 0, 20 + len(body), fragment.ident, 0, fragment.ttl, fragment.protocol, 0)
         return head + fragment.source[12:] + fragment.destination[12:] + body
     head = pack("!IHBB", 6 << 28, len(body), fragment.protocol, fragment.ttl)

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agents.core.jit import kernel_in_place
-from agents.core.types import UNKNOWN
+from agents.core.types import TIME_MAX, UNKNOWN
 from agents.dns import message_kernels as facts
 from agents.dns.message import ANSWER_TYPES_MAX, HEADER_SIZE, TTL_MAX
 from agents.dns.message_kernels import copy_bytes, int64, question_end, u16
@@ -54,8 +54,6 @@ DNSTAP_FRAME_MAX = 1 << 18
 """Longest frame in bytes: two messages of 65,535 bytes, and what stands beside them, are shorter."""
 CONTROL_FRAME_MAX = 512
 """Longest control frame, as of the Frame Streams library (FSTRM_CONTROL_FRAME_LENGTH_MAX)."""
-LAST_SECOND = 253_402_300_799
-"""The last second of the year 9999, as Unix seconds."""
 
 # Fields, by name as in the .proto files.
 
@@ -154,7 +152,7 @@ def _time(fields: Any, seconds: Any, fraction: Any, unit: Any) -> Any:
     if not fields.stops[seconds]:
         return np.nan
     whole = fields.values[seconds]
-    if whole < 0 or whole > LAST_SECOND:
+    if whole < 0 or whole > TIME_MAX:
         return np.inf
     part = fields.values[fraction] if fields.stops[fraction] else 0
     return whole + part * unit if 0 <= part * unit < 1 else np.inf

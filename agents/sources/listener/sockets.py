@@ -13,9 +13,6 @@ from typing import Any
 
 from agents.core.errors import AgentsError
 
-Peer = tuple[Any, ...]
-"""A socket address as the socket module gives it."""
-
 DRAIN_MAX = 64
 """Datagrams taken from one socket per wake-up, so that no socket starves the others."""
 _RECEIVE_BUFFER = 4 << 20

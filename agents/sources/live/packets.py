@@ -85,17 +85,6 @@ def packet_options(values: Mapping[str, Any]) -> PacketOptions:
     return PacketOptions(values["packet_promiscuous"] == "on", int(values["packet_buffer_mb"]) << 20)
 
 
-def open_packet_socket(interface: str, options: PacketOptions, ports: Sequence[int]) -> socket.socket:
-    """A socket that keeps packets of an interface from now on. Raises OSError or AgentsError."""
-    sock = new_packet_socket(interface, options)
-    try:
-        hear_interface(sock, interface, options, ports)
-    except (OSError, AgentsError):
-        sock.close()
-        raise
-    return sock
-
-
 def new_packet_socket(interface: str, options: PacketOptions) -> socket.socket:
     """A socket with a ring, which hears nothing yet. Raises OSError or AgentsError."""
     if sys.platform != "linux":

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import ipaddress
 import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -15,8 +14,8 @@ from typing import Any
 import numpy as np
 
 from agents.core.errors import AgentsError
-from agents.core.text import counted, printable
-from agents.core.types import QueryBatch
+from agents.core.text import counted, ip_of, printable
+from agents.core.types import TIME_MAX, QueryBatch
 from agents.sources.intake import BlockReader, FileSource, Intake, LineReader, Observed
 from agents.sources.pairs import Pairs
 
@@ -25,8 +24,6 @@ LOG_LINE_MAX = 1 << 18
 LOG_HEAD_MAX = 200
 """Lines at a log's beginning by which its kind is found."""
 _BadLine = (AgentsError, ValueError, TypeError, OverflowError)
-TIME_MAX = 253_402_300_799
-"""The last second of the year 9999, as Unix seconds: datetime knows none behind it."""
 _ALIASES = {"CDSNKEY": 60, "NSAPPT": 23, "NSAPPTR": 23, "ND": 3}
 """Names that Suricata's log has for CDNSKEY, NSAP-PTR and MD."""
 _DOTS = re.compile(r"\.{2,}")
@@ -35,9 +32,7 @@ _DOTS = re.compile(r"\.{2,}")
 @lru_cache(maxsize=65_536)
 def client_address(text: str) -> str:
     """The textual form of an address, without an interface. Raises ValueError."""
-    found = ipaddress.ip_address(text.partition("%")[0])
-    mapped = found.ipv4_mapped if isinstance(found, ipaddress.IPv6Address) else None
-    return str(mapped or found)
+    return str(ip_of(text))
 
 
 @lru_cache(maxsize=4096)

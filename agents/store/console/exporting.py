@@ -1,15 +1,16 @@
-"""Incidents as rows of a table, for export: with what people said of them; times are UTC."""
+"""Incidents, with what people said of them, and queries as rows of a table, for export; times are UTC."""
 
 from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
 from agents.core.text import who
 from agents.core.types import Incident
+from agents.dns.message import type_name
 from agents.store.console.triage import Triage
 
 COLUMNS = (
@@ -17,6 +18,12 @@ COLUMNS = (
     "queries", "unique_names", "first_seen", "last_seen", "detected_at", "closed_at", "reasons",
 )  # fmt: skip
 """What an export has of each incident."""
+QUERY_COLUMNS = (
+    "time", "client", "qname", "type", "domain", "score", "severity", "reasons", "rcode", "ancount", "qlen", "rlen",
+    "ttl_min", "rtt_ms", "cached", "model_id", "source",
+)  # fmt: skip
+"""What an export has of each query."""
+CLIENT_COLUMNS = ("client", "queries", "domains", "severity", "last_seen")
 FORMULA_BEGINS = ("=", "+", "-", "@", "\t", "\r")
 """What a spreadsheet would take for a formula begins with one of these."""
 
@@ -36,6 +43,18 @@ def row_of(incident: Incident, said: Triage) -> dict[str, Any]:
         "reasons": "; ".join(incident.reasons),
     }
     return {name: getattr(incident, name, None) for name in COLUMNS} | times | rest
+
+
+def query_row(row: Mapping[str, Any]) -> dict[str, Any]:
+    """One query, as searches give it, by QUERY_COLUMNS."""
+    known = {name: row.get(name) for name in QUERY_COLUMNS}
+    shown = {"time": _time(row["ts"]), "type": type_name(row["qtype"]), "reasons": "; ".join(row["reasons"])}
+    return known | shown | {"client": who(row["client"]), "qname": row["qname"] or "."}
+
+
+def client_row(row: Mapping[str, Any]) -> dict[str, Any]:
+    """One client, as hunting gives it, by CLIENT_COLUMNS."""
+    return {**row, "client": who(row["client"]), "last_seen": _time(row["last_seen"])}
 
 
 def csv_lines(rows: Iterable[dict[str, Any]], names: Sequence[str] = COLUMNS) -> Iterator[str]:

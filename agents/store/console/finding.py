@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ipaddress
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,11 +13,11 @@ from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.elements import KeyedColumnElement
 from sqlalchemy.sql.visitors import InternalTraversal
 
-from agents.core.errors import UsageError
 from agents.core.text import NETWORK
 from agents.core.types import Incident, Severity, clean, incident_of
+from agents.store.console.ordering import IncidentOrder
 from agents.store.console.tables import TRIAGE
-from agents.store.console.terms import Terms, registered_of
+from agents.store.console.terms import NONE_TYPED, OF_QUERIES, Terms, registered_of
 from agents.store.feedback.reviews import ReviewState
 from agents.store.rows import INCIDENTS
 from agents.store.sql import Store
@@ -64,9 +63,8 @@ FACETS: Mapping[str, ColumnElement[Any]] = {
 """What a list is narrowed by, and counted for. kind: the sum that was beyond its limit; model: the one in use then."""
 FACET_VALUES_MAX = 12
 """Values of one facet that are shown, the most frequent ones."""
-EXPORT_PAGE = 500
-OF_QUERIES = ("type", "rcode")
-"""Keys of a search that no incident has."""
+EXPORT_PAGE, EXPORT_IDS = 500, 20_000
+"""Incidents that an export reads at once, and ids of those to come: for these, all that are found are sorted."""
 NO_SUCH = -2
 """A number that no row has."""
 
@@ -88,11 +86,12 @@ class IncidentSearch:
     explained: bool | None = None  # whether a kind of benign service may explain it
     going_on: bool | None = None  # whether the detector still sees it
     source: str | None = None  # mark of a replay; "" = what was seen live
+    order: IncidentOrder = field(default_factory=IncidentOrder)
 
 
 @dataclass(frozen=True, slots=True)
 class IncidentPage:
-    """One page, last seen first."""
+    """One page, in the order of its search."""
 
     incidents: Sequence[Incident]
     cursor: str | None  # of the next page
@@ -113,21 +112,27 @@ class IncidentFinder:
         with self._store.reading("read incidents") as connection:
             known = _known_clients(connection, search.terms)
             conditions = _conditions(search, known)
-            found = _rows(connection, [*conditions, *_after(cursor)], limit)
-            count = _count(connection, conditions) if counted else len(found)
+            places = _places(connection, search.order, conditions, cursor, limit + 1)
+            found = _by_id(connection, places[:limit])
+            count = _count(connection, conditions) if counted else len(places)
             facets = {name: _facet(connection, name, search, known) for name in FACETS} if counted else {}
-        more = found[limit - 1] if len(found) > limit else None
-        following = f"{more.last_seen!r}_{more.incident_id}" if more else None
-        return IncidentPage(found[:limit], following, count, facets)
+        following = search.order.cursor_at(*places[limit - 1]) if len(places) > limit else None
+        return IncidentPage(found, following, count, facets)
 
     def pages(self, search: IncidentSearch) -> Iterator[Sequence[Incident]]:
-        """All that are found, page by page."""
+        """All that are found, some at a time, in the order of the search."""
         cursor: str | None = None
         while True:
-            page = self.page(search, limit=EXPORT_PAGE, cursor=cursor, counted=False)
-            yield page.incidents
-            if (cursor := page.cursor) is None:
+            with self._store.reading("read incidents") as connection:
+                conditions = _conditions(search, _known_clients(connection, search.terms))
+                places = _places(connection, search.order, conditions, cursor, EXPORT_IDS)
+            for at in range(0, len(places), EXPORT_PAGE):
+                with self._store.reading("read incidents") as connection:
+                    found = _by_id(connection, places[at : at + EXPORT_PAGE])
+                yield found
+            if len(places) < EXPORT_IDS:
                 return
+            cursor = search.order.cursor_at(*places[-1])
 
     def waiting(self) -> dict[str, int]:
         """How many live incidents, HIGH and above, nobody has closed: by state, and how many are CRITICAL."""
@@ -149,21 +154,47 @@ class IncidentFinder:
 
     def neighbours(self, search: IncidentSearch, incident: Incident) -> tuple[str | None, str | None]:
         """Ids of the incidents before and after one in a list; None at its ends."""
-        at = incident.last_seen, incident.incident_id
+        order, at = search.order, search.order.place_of(incident)
         with self._store.reading("read incidents") as connection:
             conditions = _conditions(search, _known_clients(connection, search.terms))
-            earlier = or_(_I.last_seen > at[0], and_(_I.last_seen == at[0], _I.incident_id < at[1]))
-            above = select(_I.incident_id).select_from(_FROM).where(*conditions, earlier)
-            above = above.order_by(_I.last_seen, desc(_I.incident_id)).limit(1)
-            below = select(_I.incident_id).select_from(_FROM).where(*conditions, _later(*at))
-            below = below.order_by(desc(_I.last_seen), _I.incident_id).limit(1)
-            return connection.execute(above).scalar(), connection.execute(below).scalar()
+            beside = [
+                select(_I.incident_id)
+                .select_from(_FROM)
+                .where(*conditions, order.behind(*at, backwards=backwards))
+                .order_by(*order.clauses(backwards=backwards))
+                .limit(1)
+                for backwards in (True, False)
+            ]
+            above, below = (connection.execute(one).scalar() for one in beside)
+        return above, below
 
 
 def _rows(connection: Connection, conditions: Sequence[ColumnElement[bool]], limit: int) -> list[Incident]:
     statement = select(INCIDENTS).select_from(_FROM).where(*conditions)
     statement = statement.order_by(desc(_I.last_seen), _I.incident_id).limit(limit + 1)
     return [incident_of(dict(row)) for row in connection.execute(statement).mappings()]
+
+
+def _places(
+    connection: Connection,
+    order: IncidentOrder,
+    conditions: Sequence[ColumnElement[bool]],
+    cursor: str | None,
+    limit: int,
+) -> list[tuple[Any, str]]:
+    """(value, id) of the incidents that come next; no more columns, since without an index they are all sorted."""
+    further = [order.after(cursor)] if cursor else []
+    statement = select(order.column, _I.incident_id).select_from(_FROM).where(*conditions, *further)
+    rows = connection.execute(statement.order_by(*order.clauses()).limit(limit))
+    return [(value, incident_id) for value, incident_id in rows]
+
+
+def _by_id(connection: Connection, places: Sequence[tuple[Any, str]]) -> list[Incident]:
+    """The incidents in their order, but those that are gone by now."""
+    ids = [incident_id for _, incident_id in places]
+    rows = connection.execute(select(INCIDENTS).where(_I.incident_id.in_(ids))).mappings()
+    found = {row["incident_id"]: incident_of(dict(row)) for row in rows}
+    return [found[one] for one in ids if one in found]
 
 
 def _count(connection: Connection, conditions: Sequence[ColumnElement[bool]]) -> int:
@@ -178,23 +209,6 @@ def _facet(
     statement = select(column, func.count()).select_from(_FROM).where(*_conditions(search, known, without=name))
     statement = statement.group_by(column).order_by(desc(func.count()), column).limit(FACET_VALUES_MAX)
     return [(value, int(count)) for value, count in connection.execute(statement)]
-
-
-def _after(cursor: str | None) -> list[ColumnElement[bool]]:
-    if not cursor:
-        return []
-    seen, _, incident_id = cursor.partition("_")
-    try:
-        at = float(seen)
-    except ValueError:
-        at = math.nan
-    if not math.isfinite(at):
-        raise UsageError("cannot read incidents: the cursor is not one that a page gave")
-    return [_later(at, clean(incident_id))]
-
-
-def _later(at: float, incident_id: str) -> ColumnElement[bool]:
-    return or_(_I.last_seen < at, and_(_I.last_seen == at, _I.incident_id > incident_id))
 
 
 def _known_clients(connection: Connection, terms: Terms) -> list[str] | None:
@@ -251,7 +265,7 @@ def _conditions(search: IncidentSearch, known: Sequence[str] | None, without: st
 def _typed(terms: Terms, name: str) -> list[Any]:
     """Values of a facet that the search names itself."""
     if name != "severity":
-        return list(terms.of(name))
+        return ["" if one == NONE_TYPED else one for one in terms.of(name)]
     return [*map(severity_number, terms.of(name))]
 
 

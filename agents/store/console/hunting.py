@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, and_, desc, distinct, exists, func, or_, select
+from sqlalchemy import ColumnElement, Connection, and_, desc, distinct, exists, func, or_, select, union
 
-from agents.core.types import Severity, clean
+from agents.core.types import HOUR_S, Severity, clean
+from agents.store.console.at_flows import rows_at
+from agents.store.console.finding import EXPORT_PAGE
 from agents.store.console.searching import Found, below, searched
 from agents.store.console.summing import OFTEN_S, QuerySums, sums_state
 from agents.store.console.sums import (
     FlowTotals,
+    Grouped,
     Having,
     Order,
     SpanParts,
@@ -20,11 +23,12 @@ from agents.store.console.sums import (
     by_domain,
     largest_flows,
     parts_of_span,
+    rarest_domains,
     totals,
 )
-from agents.store.console.tables import QUERY_DOMAINS, QUERY_HOURS, QUERY_NAMES
+from agents.store.console.tables import QUERY_DOMAINS, QUERY_HOURS, QUERY_NAMES, QUERY_PAIRS
 from agents.store.console.terms import Terms, registered_of
-from agents.store.rows import HOUR_S, QUERIES, stored_query_json
+from agents.store.rows import QUERIES, stored_query_json
 from agents.store.sql import LIVE, Filter, Store, between, rows_of
 
 NEW_MAX = 1_000
@@ -33,7 +37,7 @@ TOP = 20
 """Domains, clients and names of a summary, each, at most."""
 NAMES_OF = 10_000
 """Newest queries of a client among which its names are counted."""
-_Q, _H, _D, _N = QUERIES.c, QUERY_HOURS.c, QUERY_DOMAINS.c, QUERY_NAMES.c
+_Q, _H, _D, _N, _P = QUERIES.c, QUERY_HOURS.c, QUERY_DOMAINS.c, QUERY_NAMES.c, QUERY_PAIRS.c
 
 
 class Hunter:
@@ -55,6 +59,17 @@ class Hunter:
         """One page of queries. severity: these alone; source: mark of a replay, "" = what was seen live."""
         with self._store.reading("search queries") as connection:
             return searched(connection, terms, severity, source, limit, cursor)
+
+    def search_all(
+        self, terms: Terms, *, severity: Sequence[int] = (), source: str | None = None, most: int = EXPORT_PAGE
+    ) -> Iterator[Mapping[str, Any]]:
+        """All queries that `search` finds, page by page, however long that takes. most: that are wanted, if fewer."""
+        cursor: str | None = None
+        while True:
+            found = self.search(terms, severity=severity, source=source, limit=min(most, EXPORT_PAGE), cursor=cursor)
+            yield from found.queries
+            if (cursor := found.cursor) is None:
+                return
 
     def sum_up(self, hours: int = 1_000_000) -> int:
         """Sum up at most so many hours that are over, so that pages are quick; how many there were."""
@@ -116,11 +131,17 @@ class Hunter:
         """Clients by number of queries, with their domains and loudest severity."""
         with self._store.reading("read clients") as connection:
             rows = by_client(connection, since, until, limit)
-        return [_told(row, client=row.client, domains=int(row.others)) for row in rows]
+        return [_told(row, client=row.name, domains=int(row.others)) for row in rows]
+
+    def loudest(self, since: float, until: float, limit: int) -> list[dict[str, Any]]:
+        """Domains by their loudest severity, then by number of queries, with their clients."""
+        return self._domains(since, until, lambda one: (desc(one.severity), desc(one.queries), one.domain), limit)
 
     def rarest(self, since: float, until: float, limit: int = 50) -> list[dict[str, Any]]:
         """Domains below which the fewest clients asked, then the fewest queries."""
-        return self._domains(since, until, lambda one: (one.others, one.queries, one.domain), limit)
+        with self._store.reading("read domains") as connection:
+            rows = rarest_domains(connection, since, until, limit)
+        return list(map(_domain_told, rows))
 
     def new(self, since: float, until: float, limit: int = 50) -> list[dict[str, Any]]:
         """Domains of which no earlier query is stored, those with most queries first."""
@@ -133,10 +154,11 @@ class Hunter:
     def largest_answers(self, since: float, until: float, limit: int = 50) -> list[dict[str, Any]]:
         """Queries with the largest answers."""
         with self._store.reading("read the largest answers") as connection:
-            rows: list[dict[str, Any]] = []
-            for conditions, begin, end in largest_flows(connection, since, until, limit):
+            spans, flows, least = largest_flows(connection, since, until, limit)
+            rows = rows_at(connection, flows, [_Q.rlen >= least], limit, desc(_Q.rlen))
+            for begin, end in spans:
                 wanted = Filter(since=begin, until=end)
-                rows += rows_of(connection, wanted, [LIVE, *conditions], limit, None, desc(_Q.rlen))
+                rows += rows_of(connection, wanted, [LIVE], limit, None, desc(_Q.rlen))
         rows.sort(key=lambda row: (-row["rlen"], -row["ts"]))
         return [stored_query_json(row) for row in rows[:limit]]
 
@@ -156,12 +178,16 @@ class Hunter:
     ) -> list[dict[str, Any]]:  # fmt: skip
         with self._store.reading("read domains") as connection:
             rows = by_domain(connection, since, until, order, limit, having, among)
-        return [_told(row, domain=row.domain, clients=int(row.others), failed=int(row.failed)) for row in rows]
+        return list(map(_domain_told, rows))
 
 
-def _told(row: Any, **more: Any) -> dict[str, Any]:
+def _told(row: Grouped, **more: Any) -> dict[str, Any]:
     level = Severity(row.severity).name
     return {**more, "queries": int(row.queries), "severity": level, "last_seen": float(row.last_seen)}
+
+
+def _domain_told(row: Grouped) -> dict[str, Any]:
+    return _told(row, domain=row.name, clients=int(row.others), failed=int(row.failed))
 
 
 def _counted(which: ColumnElement[bool], source: str) -> list[ColumnElement[bool]]:
@@ -220,11 +246,13 @@ def _unknown_before(connection: Connection, since: float, until: float, client: 
     if since < summed:
         new = select(_D.domain).where(_D.first_seen >= since, _D.first_seen < until)
         if client is not None:
-            asked = (_H.client == client, _H.hour >= since // HOUR_S, _H.last_seen >= since, _H.first_seen < until)
-            new = new.where(_D.domain.in_(select(_H.domain).where(*asked)))
+            # Whoever asked for a new domain asked for it first since then: pairs say so, as far as whole days go.
+            pairs = select(_P.domain).where(_P.client == client, _P.first_seen < until)
+            lately = (_H.client == client, _H.hour >= sums_state(connection).until // 24 * 24, _H.first_seen < until)
+            new = new.where(_D.domain.in_(union(pairs, select(_H.domain).where(*lately))))
         found.update(connection.execute(new.limit(NEW_MAX)).scalars())
-    mine = [] if client is None else [_Q.client == client]
-    late = select(_Q.domain).where(*between(max(since, summed), until), LIVE, *mine).distinct().subquery()
+    of_client = [] if client is None else [_Q.client == client]
+    late = select(_Q.domain).where(*between(max(since, summed), until), LIVE, *of_client).distinct().subquery()
     earlier = QUERIES.alias().c
     known = or_(
         exists().where(_D.domain == late.c.domain, _D.first_seen < since),

@@ -11,21 +11,25 @@ import ipaddress
 import math
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import takewhile
+from functools import cached_property
+from itertools import groupby, islice, takewhile
+from operator import itemgetter
 from typing import Any, NamedTuple
 
-from sqlalchemy import ColumnElement, Connection, and_, false, func, or_, select
+from sqlalchemy import ColumnElement, Connection, and_, desc, false, func, or_, select
 
 from agents.core.errors import MessageError
-from agents.core.types import DAY_S, Severity, clean
+from agents.core.types import DAY_S, HOUR_S, Severity, clean
 from agents.dns.message import rcode_number, type_number
+from agents.store.console.at_flows import rows_at
 from agents.store.console.finding import NO_SUCH, matches, severity_number, within
 from agents.store.console.summing import OFTEN_S, sums_state
-from agents.store.console.tables import QUERY_HOURS, QUERY_NAMES
+from agents.store.console.sums import HourFlow
+from agents.store.console.tables import QUERY_DOMAINS, QUERY_HOURS, QUERY_KINDS, QUERY_NAMES
 from agents.store.console.terms import OF_INCIDENTS, Terms, registered_of
-from agents.store.rows import HOUR_S, QUERIES, REPLAYED, stored_query_json
+from agents.store.rows import QUERIES, REPLAYED, stored_query_json
 from agents.store.sql import LIVE, Filter, cursor_of, page_of, position_of, rows_of
 
 SEARCH_S = 1.5
@@ -36,11 +40,15 @@ CLIENTS_MAX = 10_000
 """Clients of networks that a search is resolved to, at most."""
 NAMES_MAX = 2_000
 """A part that more names have is common: it is found soon wherever one looks."""
-HOURS_AT_ONCE = 6
-"""Hours whose sums are looked at in one go; twice as many each time."""
+HOURS_AT_ONCE, HOURS_AT_ONCE_MAX = 6, 384
+"""Hours whose sums are looked at in one go: twice as many each time, and at most."""
+RUN_MAX = 24
+"""Hours in a row, of names, that are looked at in one go: twice as many each time, up to so many."""
 FLOWS_MAX = 200
-"""Clients and domains that are named to the database for one hour, each; with more, it looks at the whole hour."""
-_Q, _H, _N = QUERIES.c, QUERY_HOURS.c, QUERY_NAMES.c
+"""Flows of an hour that are looked at one by one; of one with more, clients and domains that are named, each."""
+FLOWS_AT_ONCE = 50
+"""Flows that are looked at in one statement, where one hour has no more: between two, a search may stop."""
+_Q, _H, _K, _N, _D = QUERIES.c, QUERY_HOURS.c, QUERY_KINDS.c, QUERY_NAMES.c, QUERY_DOMAINS.c
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +58,15 @@ class Found:
     queries: Sequence[Mapping[str, Any]]
     cursor: str | None
     looked_back_to: float | None
+
+
+class Look(NamedTuple):
+    """Hours first..last of which queries can be what is looked for: those of flows, or, without, those with `more`."""
+
+    first: int
+    last: int
+    more: list[ColumnElement[bool]]
+    flows: Sequence[HourFlow] = ()
 
 
 class NamesAsked(NamedTuple):
@@ -78,12 +95,19 @@ def searched(
     """One page of queries. severity: these alone; source: mark of a replay, "" = what was seen live."""
     clients = [*terms.clients, *_clients_within(connection, terms.networks)]
     conditions = _conditions(terms, severity, clients)
-    if terms.clients or (terms.domains and not terms.patterns) or source:  # an index has them in order
+    hours, kinds = _conditions_of_hours(terms, severity, clients), _conditions_of_kinds(terms, severity)
+    walk = SearchWalk(connection, terms, conditions, hours, kinds, limit, cursor)
+    in_order = terms.clients or (terms.domains and not terms.patterns)  # an index has them so
+    if source or (in_order and not (_is_of_names(terms) and walk.names is not None)):
         wanted = Filter(since=terms.since, until=terms.until, source=source)
         rows, more = page_of(connection, wanted, conditions, limit, cursor)
         return Found(rows, more, None)
-    hours = _conditions_of_hours(terms, severity, clients)
-    return SearchWalk(connection, terms, conditions, hours, limit, cursor).page(replays=source is None)
+    return walk.page(replays=source is None)
+
+
+def _is_of_names(terms: Terms) -> bool:
+    """Whether names below registered domains are looked for: the list of all names says when they were asked for."""
+    return not terms.clients and bool(terms.domains) and all(registered_of(one) != one for one in terms.domains)
 
 
 class SearchWalk:
@@ -95,11 +119,12 @@ class SearchWalk:
         terms: Terms,
         conditions: Sequence[ColumnElement[bool]],
         of_hours: Sequence[ColumnElement[bool]],
+        of_kinds: Sequence[ColumnElement[bool]],
         limit: int,
         cursor: str | None,
     ) -> None:
         self._connection, self._terms, self._limit, self._cursor = connection, terms, limit, cursor
-        self._conditions, self._of_hours = conditions, of_hours
+        self._conditions, self._of_hours, self._of_kinds = conditions, of_hours, of_kinds
         self._began = time.monotonic()
         self._rows: list[dict[str, Any]] = []
         end, row = position_of(cursor) if cursor else (math.inf, 0)
@@ -125,20 +150,31 @@ class SearchWalk:
     def _walk(self, bottom: float) -> float | None:
         """Fill the page with rows of bottom <= ts; when the time was up, None = it was not."""
         summed = sums_state(self._connection).until * HOUR_S
-        names = self._names() if self._has_names else None
+        names = self.names if self._has_names else None
         if names is None and not self._of_hours:
             return self._through(self._end, bottom)
         back = self._through(self._end, max(bottom, summed))
         if back is not None or self._full:
             return back
-        hours = self._hours_of(names, bottom) if names is not None else self._summed_hours(bottom, summed)
-        for hour, more in hours:
-            self._take(max(bottom, float(hour * HOUR_S)), min(self._end, float((hour + 1) * HOUR_S), summed), more)
+        looks = self._hours_of(names, bottom) if names is not None else self._summed_hours(bottom, summed)
+        for look in looks:
+            since, until = max(bottom, look.first * HOUR_S), min(self._end, (look.last + 1.0) * HOUR_S, summed)
+            self._look_at(look, since, until)
             if self._full:
                 return None
-            if self._over and hour * HOUR_S > bottom:
-                return float(hour * HOUR_S)
+            if self._over and look.first * HOUR_S > bottom:
+                return float(look.first * HOUR_S)
         return self._stopped
+
+    def _look_at(self, look: Look, since: float, until: float) -> None:
+        if not look.flows:
+            self._take(since, until, look.more)
+        elif since < until:
+            room, conditions = self._limit + 1 - len(self._rows), [*self._conditions]
+            if self._cursor:
+                end, row_id = position_of(self._cursor)
+                conditions.append(or_(_Q.ts < end, _Q.id < row_id))
+            self._rows += rows_at(self._connection, look.flows, conditions, room, span=(since, until))
 
     _stopped: float | None = None
     """When the time was up between two looks at sums."""
@@ -153,7 +189,7 @@ class SearchWalk:
 
     @property
     def _has_names(self) -> bool:
-        return bool(self._terms.words or self._terms.patterns)
+        return bool(self._terms.words or self._terms.patterns) or _is_of_names(self._terms)
 
     def _take(self, since: float, until: float, more: Sequence[ColumnElement[bool]] = ()) -> None:
         """Rows of a span, as many as the page still takes, and one that says that there are more."""
@@ -182,9 +218,12 @@ class SearchWalk:
         found = self._connection.execute(select(func.max(_Q.ts)).where(_Q.ts < end)).scalar()
         return None if found is None else float(found)
 
-    def _names(self) -> NamesAsked | None:
+    @cached_property
+    def names(self) -> NamesAsked | None:
         """Where names that are looked for were asked for; None where they are too many to name."""
         wanted = select(_N.domain, _N.first_seen, _N.last_seen, _N.hours).where(*_conditions_of_names(self._terms))
+        if (domains := _domains_of(self._connection, self._terms)) is not None:
+            wanted = wanted.where(_N.domain.in_(domains))
         rows = self._connection.execute(wanted.limit(NAMES_MAX + 1)).all()
         if len(rows) > NAMES_MAX:
             return None
@@ -196,28 +235,65 @@ class SearchWalk:
                 found.often.append((int(first // HOUR_S), int((last + OFTEN_S) // HOUR_S), domain))
         return found
 
-    def _hours_of(self, names: NamesAsked, bottom: float) -> Iterator[tuple[int, list[ColumnElement[bool]]]]:
+    def _hours_of(self, names: NamesAsked, bottom: float) -> Iterator[Look]:
+        """Hours in which such names were asked for, newest first: some that follow each other in one go."""
+        run, domains, most = list[int](), set[str](), 1
         for hour in names.hours():
-            if hour * HOUR_S < self._end and (hour + 1) * HOUR_S > bottom and (below := names.below(hour)):
-                yield hour, _among(_Q.domain, below)
+            below = names.below(hour)
+            if hour * HOUR_S >= self._end or (hour + 1) * HOUR_S <= bottom or not below:
+                continue
+            if run and (hour < run[-1] - 1 or len(run) >= most or len(domains | below) > FLOWS_MAX):
+                yield Look(run[-1], run[0], _among(_Q.domain, domains))
+                run, domains, most = [], set(), min(RUN_MAX, most * 2)
+            run.append(hour)
+            domains |= below
+        if run:
+            yield Look(run[-1], run[0], _among(_Q.domain, domains))
 
-    def _summed_hours(self, bottom: float, summed: float) -> Iterator[tuple[int, list[ColumnElement[bool]]]]:
+    def _summed_hours(self, bottom: float, summed: float) -> Iterator[Look]:
         """Hours whose sums say that they can have such queries, newest first."""
-        last, span = int(min(math.ceil(min(self._end, 2.0**40) / HOUR_S), summed // HOUR_S)), HOURS_AT_ONCE
-        first = int(bottom // HOUR_S)
-        while last > first:
-            since = max(first, last - span)
-            hours: defaultdict[int, tuple[set[str], set[str]]] = defaultdict(lambda: (set(), set()))
-            looked = select(_H.hour, _H.client, _H.domain).where(_H.hour >= since, _H.hour < last, *self._of_hours)
-            for hour, client, domain in self._connection.execute(looked):
-                hours[hour][0].add(client)
-                hours[hour][1].add(domain)
-            for hour in sorted(hours, reverse=True):
-                yield hour, [*_among(_Q.client, hours[hour][0]), *_among(_Q.domain, hours[hour][1])]
-            last, span = since, span * 2
-            if self._over and last > first:
-                self._stopped = float(last * HOUR_S)
+        last = int(min(math.ceil(min(self._end, 2.0**40) / HOUR_S), summed // HOUR_S))
+        hours, at_once = self._hours_of_kinds(int(bottom // HOUR_S), last), HOURS_AT_ONCE
+        while some := list(islice(hours, at_once)):
+            there = [] if some[0] - some[-1] < len(some) else [_H.hour.in_(some)]
+            wanted = (_H.hour >= some[-1], _H.hour <= some[0], *there, *self._of_hours)
+            looked = select(_H.hour, _H.client, _H.domain).where(*wanted).order_by(desc(_H.hour))
+            yield from _looks(HourFlow(*row) for row in self._connection.execute(looked))
+            at_once = min(HOURS_AT_ONCE_MAX, at_once * 2)
+            if self._over and some[-1] * HOUR_S > bottom:
+                self._stopped = float(some[-1] * HOUR_S)
                 return
+
+    def _hours_of_kinds(self, first: int, last: int) -> Iterator[int]:
+        """Hours first <= hour < last that can have queries of such a kind, newest first."""
+        known = last
+        if self._of_kinds:
+            known = min(last, max(first, sums_state(self._connection).kinds_from))
+            wanted = (_K.hour >= known, _K.hour < last, *self._of_kinds)
+            having = select(_K.hour).where(*wanted).distinct().order_by(desc(_K.hour))
+            yield from self._connection.execute(having).scalars().all()
+        yield from range(known - 1, first - 1, -1)
+
+
+def _looks(flows: Iterable[HourFlow]) -> Iterator[Look]:
+    """Flows, those of the newest hour first, as what is looked at in one go: a whole hour each, or several."""
+    together: list[HourFlow] = []
+    for hour, group in groupby(flows, key=itemgetter(0)):
+        some = list(group)
+        if len(together) + len(some) > FLOWS_AT_ONCE:
+            yield from _of_flows(together)
+            together = []
+        if len(some) > FLOWS_MAX:
+            clients, domains = {one.client for one in some}, {one.domain for one in some}
+            yield Look(hour, hour, [*_among(_Q.client, clients), *_among(_Q.domain, domains)])
+        else:
+            together += some
+    yield from _of_flows(together)
+
+
+def _of_flows(flows: list[HourFlow]) -> Iterator[Look]:
+    if flows:
+        yield Look(flows[-1].hour, flows[0].hour, [], flows)
 
 
 def _among(column: ColumnElement[str], values: set[str]) -> list[ColumnElement[bool]]:
@@ -266,13 +342,45 @@ def _conditions_of_hours(terms: Terms, severity: Sequence[int], clients: Sequenc
     return found
 
 
+def _conditions_of_kinds(terms: Terms, severity: Sequence[int]) -> list[ColumnElement[bool]]:
+    """Which kinds of queries are looked for; [] = any."""
+    found: list[ColumnElement[bool]] = []
+    if levels := _levels(terms, severity):
+        found.append(_K.severity.in_(levels))
+    if terms.of("why"):
+        found.append(_K.severity > Severity.NORMAL)
+    if types := _types(terms):
+        found.append(_K.qtype.in_(types))
+    if codes := _rcodes(terms):
+        found.append(_K.rcode.in_(codes))
+    return found
+
+
 def _conditions_of_names(terms: Terms) -> list[ColumnElement[bool]]:
     found = [_N.name.contains(word.lower(), autoescape=True) for word in terms.words]
     if terms.patterns:
         among = [matches(_N.name, one) for one in terms.patterns]
         domains = [or_(_N.domain == registered_of(one), _N.name == one) for one in terms.domains]
         found.append(or_(*among, *domains))
+    elif _is_of_names(terms):
+        found.append(or_(*map(_named_below, terms.domains)))
     return found
+
+
+def _named_below(name: str) -> ColumnElement[bool]:
+    its = or_(_N.name == name, _N.name.endswith("." + name, autoescape=True))
+    return and_(_N.domain == clean(registered_of(name)), its)
+
+
+def _domains_of(connection: Connection, terms: Terms) -> list[str] | None:
+    """Domains that names of all patterns are below; None where these can be any, or are too many to name."""
+    ends = [one.rpartition("*")[2] for one in terms.patterns]
+    if not ends or not all(one.startswith(".") and "." in one[1:] for one in ends):
+        return None
+    below_them = [or_(_D.domain == registered_of(one[1:]), _D.domain.endswith(one, autoescape=True)) for one in ends]
+    named = [_D.domain == registered_of(one) for one in terms.domains]
+    found = connection.execute(select(_D.domain).where(or_(*below_them, *named)).limit(FLOWS_MAX + 1)).scalars().all()
+    return list(found) if len(found) <= FLOWS_MAX else None
 
 
 def _levels(terms: Terms, severity: Sequence[int]) -> list[int]:
@@ -292,7 +400,8 @@ def below(name: str) -> ColumnElement[bool]:
     domain = registered_of(name)
     if domain == name:
         return _Q.domain == clean(domain)
-    return and_(_Q.domain == clean(domain), or_(_Q.qname.ilike(name), _Q.qname.iendswith("." + name, autoescape=True)))
+    its = or_(func.lower(_Q.qname) == func.lower(name), _Q.qname.iendswith("." + name, autoescape=True))
+    return and_(_Q.domain == clean(domain), its)
 
 
 def _number(read: Callable[[str], int], text: str) -> int:

@@ -2,43 +2,55 @@
 
 An hour is summed up once it is over and all that is in time for it is written; the writer of queries does nothing for
 it. What is written late is noted by the writer in the same transaction (LATE_HOURS), and its hour is summed up again.
-Rows of sums are put in the place of those that are there, so that summing up twice, or by two processes, is no harm.
+Rows of sums are put in the place of those that are there, so that summing up twice is no harm. Of two processes at one
+hour, one may write what it read before late queries came, after the other wrote what it read with them. So the hour is
+noted before anything of it is written, and only who finds that note as it was takes it away; else the hour is summed
+up again.
 """
 
 from __future__ import annotations
 
+import math
 import time
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from operator import itemgetter
-from typing import Any, NamedTuple
+from itertools import groupby, islice
+from operator import attrgetter, itemgetter
+from typing import Any, NamedTuple, TypeVar
 
 from sqlalchemy import Connection, Table, case, delete, exists, func, or_, select, tuple_, update
 
 from agents.core.errors import StoreError
-from agents.core.types import DAY_S, Severity, clean
+from agents.core.types import DAY_S, HOUR_S, Severity, clean
 from agents.dns.message import rcode_number
 from agents.store.console.tables import (
     CLIENT_DAYS,
     DOMAIN_DAYS,
     QUERY_DOMAINS,
     QUERY_HOURS,
+    QUERY_KINDS,
     QUERY_NAMES,
     QUERY_PAIRS,
     SUMS_STATE,
 )
-from agents.store.rows import HOUR_S, LATE_HOURS, LATE_S, QUERIES
+from agents.store.rows import LATE_HOURS, LATE_S, QUERIES
 from agents.store.sql import LIVE, LONG_S, MERGED_S, Store, between
 
 SETTLED_S = LATE_S + 2 * MERGED_S + 60.0
 """An hour is summed up so many seconds after its end: what was begun in time is written by then, a minute to spare."""
 SUMS_AT_ONCE = 2_000
 """Rows of one transaction: the writer of queries never waits for long."""
+QUERIES_AT_ONCE = 100_000
+"""Queries of which names are held in memory at once, so that an hour takes no more for having tens of millions."""
+_STREAMED = {"yield_per": 1_000}
+"""Rows come from the database as they are needed."""
 HOURS_KEPT = 12
 """Hours of a name that are kept; one that was asked for in more is found soon wherever one looks."""
 OFTEN_S = float(DAY_S)
 """By so many seconds `last_seen` of a name that is asked for often may be behind: it is not written every hour."""
+_T = TypeVar("_T")
 _Q, _H, _N, _S = QUERIES.c, QUERY_HOURS.c, QUERY_NAMES.c, SUMS_STATE.c
 _FAILED = rcode_number("NXDOMAIN")
 _LEVELS = {Severity.SUSPICIOUS: "suspicious", Severity.HIGH: "high", Severity.CRITICAL: "critical"}
@@ -53,6 +65,7 @@ class SumsState(NamedTuple):
 
     until: int  # hours since 1970-01-01
     erasures: int
+    kinds_from: int  # the first hour of which it is known which kinds of queries it has
 
 
 @dataclass(slots=True)
@@ -69,6 +82,7 @@ class Sums:
     rcodes: Counter[int] = field(default_factory=Counter)
     first_seen: float = float("inf")
     last_seen: float = float("-inf")
+    kinds: set[tuple[int, int, int]] = field(default_factory=set)  # (type, response code, severity), of an hour
 
     def row(self, **key: Any) -> dict[str, Any]:
         """As the table has it."""
@@ -102,7 +116,7 @@ def counts_in(text: str) -> Iterator[tuple[int, int]]:
 
 def sums_state(connection: Connection, *, locked: bool = False) -> SumsState:
     """How far sums go. locked: nobody else writes sums or erases before this transaction ends."""
-    statement = select(_S.until, _S.erasures)
+    statement = select(_S.until, _S.erasures, _S.kinds_from)
     return SumsState(*connection.execute(statement.with_for_update() if locked else statement).one())
 
 
@@ -135,58 +149,92 @@ class QuerySums:
         return True
 
     def _sum_hour(self, hour: int, state: SumsState, again: bool) -> None:
+        noted = self._noted(hour, state)
+        try:
+            self._write_hour(hour, state)
+            self._finish(hour, state, again, noted)
+        except StoreError:  # some of it may be written, and another process may have finished it meanwhile
+            with suppress(StoreError), self._store.writing("note an hour", LONG_S) as connection:
+                _note_anew(connection, self._store, hour)
+            raise
+
+    def _noted(self, hour: int, state: SumsState) -> int:
+        """Note that an hour is to be summed up, where it is not noted; the version of the note."""
+        note = self._store.upsert(LATE_HOURS).values(hour=hour, version=time.time_ns()).on_conflict_do_nothing()
+        with self._store.writing("note an hour", LONG_S) as connection:
+            self._unchanged(connection, state)
+            connection.execute(note)
+            return int(connection.execute(select(LATE_HOURS.c.version).where(LATE_HOURS.c.hour == hour)).scalar_one())
+
+    def _write_hour(self, hour: int, state: SumsState) -> None:
         span = between(hour * HOUR_S, (hour + 1) * HOUR_S)
         with self._store.reading("sum up an hour", LONG_S) as connection:
-            noted = connection.execute(select(LATE_HOURS.c.version).where(LATE_HOURS.c.hour == hour)).scalar()
-            sums = _hour_sums(connection, span)
-            name = func.lower(_Q.qname).label("name")
-            seen = select(name, func.max(_Q.domain), func.min(_Q.ts), func.max(_Q.ts)).where(*span, LIVE)
-            names = connection.execute(seen.group_by(name)).all()
-        self._put(QUERY_HOURS, [one.row(hour=hour, client=who, domain=below) for (who, below), one in sums], state)
-        domains = _joined(((below,), one.first_seen, one.last_seen) for (_, below), one in sums)
-        self._widen(QUERY_DOMAINS, [dict(zip(("domain", *_SEEN), one, strict=True)) for one in domains], state)
-        for at in range(0, len(names), SUMS_AT_ONCE):
-            self._put_names(names[at : at + SUMS_AT_ONCE], hour, state)
-        self._finish(hour, state, again, noted)
+            for flows in _batched(_hour_sums(connection, span)):
+                rows = [one.row(hour=hour, client=who, domain=below) for (who, below), one in flows]
+                self._put(QUERY_HOURS, rows, state)
+                self._put_kinds(hour, {kind for _, one in flows for kind in one.kinds}, state)
+                domains = _joined(((below,), one.first_seen, one.last_seen) for (_, below), one in flows)
+                self._widen(QUERY_DOMAINS, [dict(zip(("domain", *_SEEN), one, strict=True)) for one in domains], state)
+        self._sum_names(hour, state)
 
-    def _finish(self, hour: int, state: SumsState, again: bool, noted: int | None) -> None:
-        """Note that an hour is summed up, after the days that are over with it."""
+    def _sum_names(self, hour: int, state: SumsState) -> None:
+        """Names of an hour, of QUERIES_AT_ONCE queries at a time: one may come again, and is only widened then."""
+        begin, end, name = float(hour * HOUR_S), float((hour + 1) * HOUR_S), func.lower(_Q.qname).label("name")
+        while begin < end:
+            with self._store.reading("sum up names", LONG_S) as connection:
+                until = _end_of_part(connection, begin, end)
+                seen = select(name, func.max(_Q.domain), func.min(_Q.ts), func.max(_Q.ts)).group_by(name)
+                names = connection.execute(seen.where(*between(begin, until), LIVE)).all()
+            for at in range(0, len(names), SUMS_AT_ONCE):
+                self._put_names(names[at : at + SUMS_AT_ONCE], hour, state)
+            begin = until
+
+    def _finish(self, hour: int, state: SumsState, again: bool, noted: int) -> None:
+        """Note that an hour is summed up, after the days that are over with it.
+
+        A note of another version says that queries came late since the hour was read, and none that another process
+        summed it up meanwhile, whose rows this one may have replaced by older ones.
+        """
         days = {hour // 24} if again else {state.until // 24, hour // 24}
         until = state.until if again else hour + 1
         for day in sorted(one for one in days if one < until // 24):
             self._sum_day(day, state)
         with self._store.writing("note what is summed up", LONG_S) as connection:
             self._unchanged(connection, state)
-            if noted is not None:
-                mark = (LATE_HOURS.c.hour == hour, LATE_HOURS.c.version == noted)
-                connection.execute(delete(LATE_HOURS).where(*mark))
+            mark = (LATE_HOURS.c.hour == hour, LATE_HOURS.c.version == noted)
+            if not connection.execute(delete(LATE_HOURS).where(*mark)).rowcount:
+                _note_anew(connection, self._store, hour)
             later = (_S.until < until, _S.erasures == state.erasures)
             connection.execute(update(SUMS_STATE).where(*later).values(until=until))
 
     def _sum_day(self, day: int, state: SumsState) -> None:
-        clients: defaultdict[str, Sums] = defaultdict(Sums)
-        domains: defaultdict[str, Sums] = defaultdict(Sums)
-        seen: list[tuple[tuple[str, ...], float, float]] = []
-        of_day = select(QUERY_HOURS).where(_H.hour >= day * 24, _H.hour < day * 24 + 24)
-        with self._store.reading("sum up a day", LONG_S) as connection:
-            for row in connection.execute(of_day):
-                seen.append(((row.client, row.domain), row.first_seen, row.last_seen))
-                types, rcodes = dict(counts_in(row.types)), dict(counts_in(row.rcodes))
-                for sums in (clients[row.client], domains[row.domain]):
-                    _add(sums, row, types, rcodes)
-        pairs = [dict(zip(("client", "domain", *_SEEN), one, strict=True)) for one in _joined(seen)]
-        for pair in pairs:
-            clients[pair["client"]].others += 1
-            domains[pair["domain"]].others += 1
-        self._widen(QUERY_PAIRS, pairs, state)
-        self._put(CLIENT_DAYS, [one.row(day=day, client=name) for name, one in sorted(clients.items())], state)
-        self._put(DOMAIN_DAYS, [one.row(day=day, domain=name) for name, one in sorted(domains.items())], state)
+        of_day = (_H.hour >= day * 24, _H.hour < day * 24 + 24)
+        seen = select(_H.client, _H.domain, func.min(_H.first_seen), func.max(_H.last_seen)).where(*of_day)
+        with self._store.reading("sum up pairs of a day", LONG_S) as connection:
+            pairs = connection.execute(seen.group_by(_H.client, _H.domain), execution_options=_STREAMED)
+            for some in _batched(pairs):
+                named = [dict(zip(("client", "domain", *_SEEN), one, strict=True)) for one in some]
+                self._widen(QUERY_PAIRS, named, state)
+        for table, key, other in ((CLIENT_DAYS, "client", "domain"), (DOMAIN_DAYS, "domain", "client")):
+            hours = select(QUERY_HOURS).where(*of_day).order_by(_H[key], _H[other])
+            with self._store.reading("sum up a day", LONG_S) as connection:
+                rows = connection.execute(hours, execution_options=_STREAMED)
+                for found in _batched(_day_sums(rows, key, other)):
+                    self._put(table, [sums.row(day=day, **{key: name}) for name, sums in found], state)
 
     def _put(self, table: Table, rows: Sequence[Mapping[str, Any]], state: SumsState) -> None:
+        self._write(self._putting(table), rows, state)
+
+    def _put_kinds(self, hour: int, kinds: set[tuple[int, int, int]], state: SumsState) -> None:
+        rows = [dict(zip(("hour", "qtype", "rcode", "severity"), (hour, *one), strict=True)) for one in sorted(kinds)]
+        self._write(self._store.upsert(QUERY_KINDS).on_conflict_do_nothing(), rows, state)
+
+    def _putting(self, table: Table) -> Any:
+        """A statement that puts a row in the place of the one that is there."""
         statement = self._store.upsert(table)
         new, key = statement.excluded, [one.name for one in table.primary_key]
         others = {column.name: new[column.name] for column in table.c if not column.primary_key}
-        self._write(statement.on_conflict_do_update(index_elements=key, set_=others), rows, state)
+        return statement.on_conflict_do_update(index_elements=key, set_=others)
 
     def _widen(self, table: Table, rows: Sequence[Mapping[str, Any]], state: SumsState) -> None:
         """Write since when and until when something was seen, or more than is known of that."""
@@ -202,29 +250,28 @@ class QuerySums:
 
     def _write(self, statement: Any, rows: Sequence[Mapping[str, Any]], state: SumsState) -> None:
         for at in range(0, len(rows), SUMS_AT_ONCE):
-            begun = time.monotonic()
-            with self._store.writing("write sums", LONG_S) as connection:
-                self._unchanged(connection, state)
+            with self._writing(state) as connection:
                 _execute_all(connection, statement, rows[at : at + SUMS_AT_ONCE])
-            time.sleep(min(time.monotonic() - begun, 0.1))  # whoever waits for the lock only looks now and then
+
+    @contextmanager
+    def _writing(self, state: SumsState) -> Iterator[Connection]:
+        """A transaction that writes sums; nobody else does meanwhile."""
+        begun = time.monotonic()
+        with self._store.writing("write sums", LONG_S) as connection:
+            self._unchanged(connection, state)
+            yield connection
+        time.sleep(min(time.monotonic() - begun, 0.1))  # whoever waits for the lock only looks now and then
 
     def _put_names(self, seen: Sequence[Any], hour: int, state: SumsState) -> None:
-        """Names of an hour: (name, domain, first seen, last seen); `hours` of those that are known get one more."""
-        with self._store.reading("read names", LONG_S) as connection:
+        """Names of an hour: (name, domain, first seen, last seen); `hours` of those that are known get one more.
+
+        They are read in the transaction that writes them: another process may sum up another hour of the same names.
+        """
+        with self._writing(state) as connection:
             wanted = select(QUERY_NAMES).where(_N.name.in_([one[0] for one in seen]))
             known = {row.name: row for row in connection.execute(wanted)}
-        rows = []
-        for name, domain, first, last in sorted(map(tuple, seen)):
-            old, hours = known.get(name), str(hour)
-            if old is not None:
-                there = old.hours.split()
-                if not there and old.first_seen <= first and last < old.last_seen + OFTEN_S:
-                    continue
-                hours = " ".join(dict.fromkeys([*there, hours])) if 0 < len(there) <= HOURS_KEPT else ""
-                hours = hours if hours.count(" ") < HOURS_KEPT else ""
-                first, last = min(first, old.first_seen), max(last, old.last_seen)
-            rows.append(dict(zip(("name", "domain", *_SEEN, "hours"), (name, domain, first, last, hours), strict=True)))
-        self._put(QUERY_NAMES, rows, state)
+            if rows := _widened_names(seen, known, str(hour)):
+                _execute_all(connection, self._putting(QUERY_NAMES), rows)
 
     def _unchanged(self, connection: Connection, state: SumsState) -> None:
         if sums_state(connection, locked=True).erasures != state.erasures:
@@ -235,6 +282,7 @@ class QuerySums:
         gone, before = 0, before_day * 24 * HOUR_S
         old = [
             (QUERY_HOURS, _H.hour < before_day * 24),
+            (QUERY_KINDS, QUERY_KINDS.c.hour < before_day * 24),
             (CLIENT_DAYS, CLIENT_DAYS.c.day < before_day),
             (DOMAIN_DAYS, DOMAIN_DAYS.c.day < before_day),
             (LATE_HOURS, LATE_HOURS.c.hour < before_day * 24),
@@ -285,7 +333,31 @@ class QuerySums:
         return gone
 
 
+def _note_anew(connection: Connection, store: Store, hour: int) -> None:
+    """Have an hour summed up again: whoever sums it up now finds another note than it knows."""
+    note = store.upsert(LATE_HOURS).values(hour=hour, version=time.time_ns())
+    again = {"version": LATE_HOURS.c.version + 1}
+    connection.execute(note.on_conflict_do_update(index_elements=["hour"], set_=again))
+
+
 _SEEN = ("first_seen", "last_seen")
+
+
+def _widened_names(seen: Sequence[Any], known: Mapping[str, Any], hour: str) -> list[dict[str, Any]]:
+    """Rows of names that an hour says more of than is known."""
+    rows = []
+    for name, domain, first, last in sorted(map(tuple, seen)):
+        old, hours = known.get(name), hour
+        if old is not None:
+            there = old.hours.split()
+            known_of = not there or hour in there
+            if known_of and old.first_seen <= first and last < old.last_seen + OFTEN_S:
+                continue
+            hours = " ".join(dict.fromkeys([*there, hour])) if 0 < len(there) <= HOURS_KEPT else ""
+            hours = hours if hours.count(" ") < HOURS_KEPT else ""
+            first, last = min(first, old.first_seen), max(last, old.last_seen)
+        rows.append(dict(zip(("name", "domain", *_SEEN, "hours"), (name, domain, first, last, hours), strict=True)))
+    return rows
 
 
 def _execute_all(connection: Connection, statement: Any, rows: Sequence[Mapping[str, Any]]) -> None:
@@ -306,23 +378,49 @@ def _delete_rows(connection: Connection, table: Table, rows: Sequence[Any]) -> N
         connection.execute(delete(table).where(tuple_(*key).in_([tuple(row) for row in rows])))
 
 
-def _hour_sums(connection: Connection, span: Sequence[Any]) -> list[tuple[tuple[str, str], Sums]]:
-    """Sums of an hour by client and domain, in their order."""
+def _batched(found: Iterable[_T]) -> Iterator[list[_T]]:
+    """What is found, SUMS_AT_ONCE at a time."""
+    rest = iter(found)
+    while some := list(islice(rest, SUMS_AT_ONCE)):
+        yield some
+
+
+def _end_of_part(connection: Connection, begin: float, end: float) -> float:
+    """Where a part of a span ends that has QUERIES_AT_ONCE queries; more where so many have one time."""
+    times = select(_Q.ts).where(*between(begin, end), LIVE).order_by(_Q.ts)
+    last = connection.execute(times.offset(QUERIES_AT_ONCE).limit(1)).scalar()
+    return end if last is None else max(float(last), math.nextafter(begin, math.inf))
+
+
+def _hour_sums(connection: Connection, span: Sequence[Any]) -> Iterator[tuple[tuple[str, str], Sums]]:
+    """Sums of an hour by client and domain, in their order. The database groups; here is one of them at a time."""
     key = (_Q.client, _Q.domain, _Q.qtype, _Q.rcode, _Q.severity)
     counted = (func.count(), func.max(_Q.score), func.max(_Q.rlen), func.min(_Q.ts), func.max(_Q.ts))
-    found: defaultdict[tuple[str, str], Sums] = defaultdict(Sums)
-    for client, domain, qtype, rcode, level, count, score, largest, first, last in connection.execute(
-        select(*key, *counted).where(*span, LIVE).group_by(*key)
-    ):
-        sums = found[client, domain]
-        sums.queries += count
-        sums.failed += count if rcode == _FAILED else 0
-        sums.levels[level] += count
-        sums.types[qtype] += count
-        sums.rcodes[rcode] += count
-        sums.score, sums.largest, sums.others = max(sums.score, score), max(sums.largest, largest), 1
-        sums.first_seen, sums.last_seen = min(sums.first_seen, first), max(sums.last_seen, last)
-    return sorted(found.items(), key=lambda one: one[0])
+    statement = select(*key, *counted).where(*span, LIVE).group_by(*key).order_by(_Q.client, _Q.domain)
+    rows = connection.execute(statement, execution_options=_STREAMED)
+    for flow, group in groupby(rows, key=itemgetter(0, 1)):
+        sums = Sums(others=1)
+        for _, _, qtype, rcode, level, count, score, largest, first, last in group:
+            sums.queries += count
+            sums.failed += count if rcode == _FAILED else 0
+            sums.levels[level] += count
+            sums.kinds.add((qtype, rcode, level))
+            sums.types[qtype] += count
+            sums.rcodes[rcode] += count
+            sums.score, sums.largest = max(sums.score, score), max(sums.largest, largest)
+            sums.first_seen, sums.last_seen = min(sums.first_seen, first), max(sums.last_seen, last)
+        yield flow, sums
+
+
+def _day_sums(rows: Iterable[Any], key: str, other: str) -> Iterator[tuple[str, Sums]]:
+    """Sums of each client or domain, of rows of hours in the order of it and of what it is paired with."""
+    for name, of_name in groupby(rows, key=attrgetter(key)):
+        sums = Sums()
+        for _, of_pair in groupby(of_name, key=attrgetter(other)):
+            sums.others += 1
+            for row in of_pair:
+                _add(sums, row, dict(counts_in(row.types)), dict(counts_in(row.rcodes)))
+        yield name, sums
 
 
 def _add(sums: Sums, row: Any, types: Mapping[int, int], rcodes: Mapping[int, int]) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from sqlalchemy import (
@@ -20,21 +20,26 @@ from sqlalchemy import (
     Subquery,
     Table,
     Text,
+    and_,
     case,
     cast,
+    column,
     desc,
     distinct,
+    exists,
     func,
     literal,
     or_,
     select,
     union_all,
+    values,
 )
 
+from agents.core.types import HOUR_S
 from agents.dns.message import rcode_number
 from agents.store.console.summing import counts_in, sums_state
 from agents.store.console.tables import CLIENT_DAYS, DOMAIN_DAYS, QUERY_HOURS, QUERY_PAIRS
-from agents.store.rows import HOUR_S, QUERIES
+from agents.store.rows import QUERIES
 from agents.store.sql import LIVE, between
 
 DAYS_FROM_H = 48
@@ -120,36 +125,97 @@ class FlowTotals:
         self.hours: dict[int, list[int]] = {}
         self.others: dict[str, list[int]] = {}
 
+    def add(self, queries: int, failed: int, levels: Mapping[int, int], first: float, last: float) -> None:
+        """Add sums; levels: how many have which severity above the mildest."""
+        self.queries += queries
+        self.failed += failed
+        self.levels.update(levels)
+        self.levels[0] += queries - sum(levels.values())
+        self.first_seen = first if self.first_seen is None else min(self.first_seen, first)
+        self.last_seen = last if self.last_seen is None else max(self.last_seen, last)
+
+    def add_other(self, name: str, queries: int, level: int) -> None:
+        old = self.others.setdefault(name, [0, 0])
+        self.others[name] = [old[0] + queries, max(old[1], level)]
+
 
 def totals(
     connection: Connection, parts: SpanParts, which: Which, other: str, counted: Sequence[ColumnElement[bool]]
 ) -> FlowTotals:
-    """The sums. other: the column whose values are told apart."""
-    flow, found = flows(parts, which, counted).c, FlowTotals()
+    """The sums. other: the column whose values are told apart. Days that are whole are read as such."""
+    found = FlowTotals()
+    whole, ends = _whole_days(parts)
+    if whole:
+        _add_days(connection, found, whole, which, other)
+    for one in ends:
+        _add_flows(connection, found, one, which, other, counted)
+    return found
+
+
+def _whole_days(parts: SpanParts) -> tuple[range, list[SpanParts]]:
+    """Days of a span of which all hours are summed up, where they are some, and what is left at its ends."""
+    days = range(-(-parts.first // 24), parts.last // 24)
+    if len(days) < 2:
+        return range(0), [parts]
+    ends = [SpanParts(parts.first, days.start * 24, parts.counted), SpanParts(days.stop * 24, parts.last, ())]
+    return days, [one for one in ends if one.counted or one.first < one.last]
+
+
+def _add_days(connection: Connection, found: FlowTotals, whole: range, which: Which, other: str) -> None:
+    days = CLIENT_DAYS if other == "domain" else DOMAIN_DAYS
+    of_days = select(days).where(days.c.day >= whole.start, days.c.day < whole.stop, *which(days.c))
+    for row in connection.execute(of_days):
+        levels = {1: int(row.suspicious), 2: int(row.high), 3: int(row.critical)}
+        found.add(int(row.queries), int(row.failed), levels, row.first_seen, row.last_seen)
+        found.types.update(dict(counts_in(row.types)))
+    mine = (_H.hour >= whole.start * 24, _H.hour < whole.stop * 24, *which(_H))
+    sums = func.sum(_H.queries), func.max(_H.severity)
+    for hour, queries, level in connection.execute(select(_H.hour, *sums).where(*mine).group_by(_H.hour)):
+        found.hours[hour] = [int(queries), level]
+    for name, queries, level in connection.execute(select(_H[other], *sums).where(*mine).group_by(_H[other])):
+        found.add_other(name, int(queries), level)
+
+
+def _add_flows(
+    connection: Connection,
+    found: FlowTotals,
+    parts: SpanParts,
+    which: Which,
+    other: str,
+    counted: Sequence[ColumnElement[bool]],
+) -> None:
+    flow = flows(parts, which, counted).c
     columns = (flow.queries, flow.failed, flow.suspicious, flow.high, flow.critical)
     times = func.min(flow.first_seen), func.max(flow.last_seen)
     hours = select(flow.hour, func.max(flow.severity), *times, *map(func.sum, columns)).group_by(flow.hour)
     for hour, severity, first, last, queries, failed, suspicious, high, critical in connection.execute(hours):
         found.hours[hour] = [int(queries), severity]
-        found.queries += int(queries)
-        found.failed += int(failed)
-        found.levels.update({1: int(suspicious), 2: int(high), 3: int(critical)})
-        found.levels[0] += int(queries - suspicious - high - critical)
-        found.first_seen = first if found.first_seen is None else min(found.first_seen, first)
-        found.last_seen = last if found.last_seen is None else max(found.last_seen, last)
+        levels = {1: int(suspicious), 2: int(high), 3: int(critical)}
+        found.add(int(queries), int(failed), levels, first, last)
     others = select(flow[other], func.sum(flow.queries), func.max(flow.severity)).group_by(flow[other])
-    found.others = {name: [int(queries), level] for name, queries, level in connection.execute(others)}
+    for name, queries, level in connection.execute(others):
+        found.add_other(name, int(queries), level)
     texts = select(flow.types, func.count()).group_by(flow.types)
     for text, times_over in connection.execute(texts):
         found.types.update({qtype: count * times_over for qtype, count in counts_in(text)})
     for begin, end in parts.counted:
         kinds = select(_Q.qtype, func.count()).where(*between(begin, end), *counted, *which(_Q)).group_by(_Q.qtype)
         found.types.update({int(qtype): int(count) for qtype, count in connection.execute(kinds)})
-    return found
 
 
-def by_client(connection: Connection, since: float, until: float, limit: int) -> list[Any]:
-    """Clients with client, queries, domains, severity, last_seen: those with most queries first."""
+class Grouped(NamedTuple):
+    """Sums of one client or domain; `others` are its domains or clients."""
+
+    name: str
+    queries: int
+    others: int
+    severity: int
+    last_seen: float
+    failed: int
+
+
+def by_client(connection: Connection, since: float, until: float, limit: int) -> list[Grouped]:
+    """Clients: those with most queries first."""
     parts = parts_of_span(since, until, sums_state(connection).until)
     return _grouped(connection, parts, CLIENT_DAYS, "client", lambda one: (desc(one.queries), one.client), limit)
 
@@ -167,14 +233,49 @@ def by_domain(
     limit: int,
     having: Having = None,
     among: Sequence[str] | None = None,
-) -> list[Any]:
-    """Domains with domain, queries, clients, severity, last_seen, failed, in an order."""
+) -> list[Grouped]:
+    """Domains in an order that does not look at `others`, of which each else is counted for what is shown."""
     parts = parts_of_span(since, until, sums_state(connection).until)
 
     def which(columns: Any) -> Sequence[ColumnElement[bool]]:
         return () if among is None else (columns.domain.in_(list(among)),)
 
     return _grouped(connection, parts, DOMAIN_DAYS, "domain", order, limit, having, which)
+
+
+def rarest_domains(connection: Connection, since: float, until: float, limit: int) -> list[Grouped]:
+    """Domains below which the fewest clients asked in a span, then the fewest queries.
+
+    Over days it is known at once how many clients each has at least. Domains are walked through in the order of that,
+    and their clients are counted, until no domain that is left can be among the first.
+    """
+    parts = parts_of_span(since, until, sums_state(connection).until)
+    if _is_short(parts):
+        totals = _over_hours(parts, "domain", everything)
+    else:
+        totals = _with_certain_pairs(_over_days(connection, parts, DOMAIN_DAYS, "domain", everything), parts, "domain")
+    rows = totals.subquery().c
+    columns = rows.domain, rows.queries, rows.others, rows.severity, rows.last_seen, rows.failed
+    statement = select(*columns).order_by(rows.others, rows.queries, rows.domain)
+    if _is_short(parts):
+        return [Grouped(*row) for row in connection.execute(statement.limit(limit))]
+    found = list[Grouped]()
+    walked = connection.execute(statement, execution_options={"yield_per": limit})
+    for some in walked.partitions():
+        least = [Grouped(*row) for row in some]
+        found = sorted([*found, *_with_others(connection, parts, "domain", least)], key=_rarity)[:limit]
+        if len(found) == limit and _rarity(found[-1]) <= _rarity(least[-1]):
+            break
+    walked.close()
+    return found
+
+
+def _rarity(one: Grouped) -> tuple[int, int, str]:
+    return one.others, one.queries, one.name
+
+
+def _is_short(parts: SpanParts) -> bool:
+    return parts.last - parts.first <= DAYS_FROM_H
 
 
 def _grouped(
@@ -186,17 +287,26 @@ def _grouped(
     limit: int,
     having: Having = None,
     which: Which = everything,
-) -> list[Any]:
+) -> list[Grouped]:
     """Clients or domains; `others` are the domains or clients of each."""
-    if parts.last - parts.first <= DAYS_FROM_H:
-        flow = flows(parts, which).c
-        totals = _summed(flow, key, func.count(distinct(flow.domain if key == "client" else flow.client)))
-    else:
-        totals = _over_days(parts, days, key, which)
-    rows = totals.subquery().c
+    short = _is_short(parts)
+    rows = (_over_hours(parts, key, which) if short else _over_days(connection, parts, days, key, which)).subquery().c
     statement = select(rows[key], rows.queries, rows.others, rows.severity, rows.last_seen, rows.failed)
     statement = statement if having is None else statement.where(having(rows))
-    return list(connection.execute(statement.order_by(*order(rows)).limit(limit)).all())
+    found = [Grouped(*row) for row in connection.execute(statement.order_by(*order(rows)).limit(limit))]
+    return found if short or not found else _with_others(connection, parts, key, found)
+
+
+def _with_others(connection: Connection, parts: SpanParts, key: str, found: Sequence[Grouped]) -> list[Grouped]:
+    """The same with how many others each has in a span."""
+    counts = select(*_pair_counts(parts, key, [one.name for one in found]).c)
+    others: dict[str, int] = {row[0]: row[1] for row in connection.execute(counts)}
+    return [one._replace(others=max(one.others, others.get(one.name, 0))) for one in found]
+
+
+def _over_hours(parts: SpanParts, key: str, which: Which) -> Select[Any]:
+    flow = flows(parts, which).c
+    return _summed(flow, key, func.count(distinct(flow.domain if key == "client" else flow.client)))
 
 
 def _summed(flow: Any, key: str, others: ColumnElement[int]) -> Select[Any]:
@@ -205,56 +315,107 @@ def _summed(flow: Any, key: str, others: ColumnElement[int]) -> Select[Any]:
     return select(flow[key], *sums, *more).group_by(flow[key])
 
 
-def _over_days(parts: SpanParts, days: Table, key: str, which: Which) -> Select[Any]:
-    """The same over many days. Others are counted by pairs; those that are new since the last full day are missing."""
-    first, last = -(-parts.first // 24), parts.last // 24
-    ends = SpanParts(parts.first, first * 24, parts.counted), SpanParts(last * 24, parts.last, ())
-    day = days.c
-    wanted = (day.day >= first, day.day < last)
+def _over_days(connection: Connection, parts: SpanParts, days: Table, key: str, which: Which) -> Select[Any]:
+    """The same over many days; others are the most that one day has."""
+    day, (whole, ends) = days.c, _whole_days(parts)
     among = which(day) if key == "domain" else ()
-    sums = [select(day[key], day.queries, day.severity, day.last_seen, day.failed, day.others).where(*wanted, *among)]
+    # An index of domains has the sums of all days in their order; SQLite would take that of the days.
+    at = day.day + 0 if key == "domain" and not among and _are_most(connection, whole) else day.day
+    sums = [_summed(day, key, func.max(day.others)).where(at >= whole.start, at < whole.stop, *among)]
     for one in ends:
-        if one.counted or one.first < one.last:
-            flow = flows(one, which).c
-            there = func.count(distinct(flow.domain if key == "client" else flow.client))
-            end = _summed(flow, key, there).subquery().c
-            sums.append(select(end[key], end.queries, end.severity, end.last_seen, end.failed, end.others))
-    rows = _named(union_all(*sums).subquery(), (key, "queries", "severity", "last_seen", "failed", "others")).c
+        end = _over_hours(one, key, which).subquery().c
+        sums.append(select(end[key], end.queries, end.others, end.severity, end.last_seen, end.failed))
+    rows = _named(union_all(*sums).subquery(), (key, "queries", "others", "severity", "last_seen", "failed")).c
+    return _summed(rows, key, func.max(rows.others))
+
+
+def _are_most(connection: Connection, whole: range) -> bool:
+    """Whether these are more than half of the days that there are, and the database keeps no statistics to say so."""
+    if connection.dialect.name != "sqlite":
+        return False
+    ends = (
+        select(end(DOMAIN_DAYS.c.day)).scalar_subquery() for end in (func.min, func.max)
+    )  # each is one look at the key
+    first, last = connection.execute(select(*ends)).one()
+    return first is not None and 2 * len(whole) > last - first
+
+
+def _with_certain_pairs(totals: Select[Any], parts: SpanParts, key: str) -> Select[Any]:
+    """The same; others are as many as pairs say for certain, where these are more."""
+    sums_of, counts = totals.subquery().c, _pair_counts(parts, key).c
+    others = case((counts.others > sums_of.others, counts.others), else_=sums_of.others).label("others")
+    columns = sums_of[key], sums_of.queries, others, sums_of.severity, sums_of.last_seen, sums_of.failed
+    joined = sums_of.queries.table.outerjoin(counts.others.table, counts[key] == sums_of[key])
+    return select(*columns).select_from(joined)
+
+
+def _pair_counts(parts: SpanParts, key: str, names: Sequence[str] | None = None) -> Subquery:
+    """How many others each has in a span, as far as days are summed up. names: of these clients or domains alone.
+
+    A pair that was seen before a span and after it need not have been seen in it: sums of hours say so. Without names
+    such pairs are left out, so that an index of pairs has all that is read.
+    """
     since = min([begin for begin, _ in parts.counted] + [float(parts.first * HOUR_S)])
     until = max([end for _, end in parts.counted] + [float(parts.last * HOUR_S)])
     pair = QUERY_PAIRS.c
-    seen = select(pair[key], func.count().label("others")).where(pair.last_seen >= since, pair.first_seen < until)
-    counts = seen.group_by(pair[key]).subquery().c
-    at_least = func.max(rows.others)
-    others = case((func.max(counts.others) > at_least, func.max(counts.others)), else_=at_least)
-    joined = _summed(rows, key, others)
-    return joined.select_from(rows.queries.table.outerjoin(counts.others.table, counts[key] == rows[key]))
+    within = or_(
+        and_(pair.first_seen >= since, pair.first_seen < until), and_(pair.last_seen >= since, pair.last_seen < until)
+    )
+    if names is not None:
+        last = int(min(until, 2.0**40) // HOUR_S)
+        hours = (
+            _H.hour >= int(max(since, 0.0) // HOUR_S),
+            _H.hour <= last,
+            _H.last_seen >= since,
+            _H.first_seen < until,
+        )
+        asked = exists().where(_H.client == pair.client, _H.domain == pair.domain, *hours)
+        around = and_(pair.first_seen < since, pair.last_seen >= until, asked)
+        within = and_(pair[key].in_(names), or_(within, around))
+    return select(pair[key], func.count().label("others")).where(within).group_by(pair[key]).subquery()
+
+
+def _hours_of(of_days: Sequence[Any]) -> FromClause:
+    """Sums of the hours of domains in days: (…, day, domain)."""
+    places = [(domain, day * 24, day * 24 + 24) for _, day, domain in of_days]
+    named = column("domain", Text), column("first", Integer), column("last", Integer)
+    of_day = values(*named, name="of_day").data(places).cte("of_day")
+    at = of_day.c
+    return of_day.join(QUERY_HOURS, and_(_H.domain == at.domain, _H.hour >= at.first, _H.hour < at.last))
+
+
+class HourFlow(NamedTuple):
+    """What one client asked below one domain in one hour (since 1970-01-01)."""
+
+    hour: int
+    client: str
+    domain: str
 
 
 def largest_flows(
     connection: Connection, since: float, until: float, limit: int
-) -> list[tuple[list[ColumnElement[bool]], float, float]]:
-    """Where the `limit` largest answers of a span are: conditions on queries, and a span of time, of each place.
+) -> tuple[list[tuple[float, float]], list[HourFlow], int]:
+    """Where the `limit` largest answers of a span are: in these spans, or in these flows, each with so many bytes.
 
     A flow's largest answer is one of them, so that none is smaller than the smallest of the `limit` largest flows'.
     """
     parts = parts_of_span(since, until, sums_state(connection).until)
-    found: list[tuple[list[ColumnElement[bool]], float, float]] = [([], *span) for span in parts.counted]
     if parts.first >= parts.last:
-        return found
-    wanted = [_H.hour >= parts.first, _H.hour < parts.last]
-    first, last = -(-parts.first // 24), parts.last // 24
-    if last - first > 1:  # days say below which limit no hour needs to be looked at
-        days = DOMAIN_DAYS.c
-        of_days = select(days.largest).where(days.day >= first, days.day < last).order_by(desc(days.largest))
-        least = connection.execute(of_days.offset(limit - 1).limit(1)).scalar() or 0
-        of_day = select(days.domain).where(days.day >= first, days.day < last, days.largest >= least).distinct()
-        ends = or_(_H.hour < first * 24, _H.hour >= last * 24)
-        wanted += [_H.largest >= least, or_(ends, _H.domain.in_(of_day))]
-    rows = select(_H.hour, _H.client, _H.domain, _H.largest).where(*wanted).order_by(desc(_H.largest)).limit(limit)
-    flows = connection.execute(rows).all()
-    large = [_Q.rlen >= flows[-1].largest] if len(flows) == limit else []
-    for hour, client, domain, _ in flows:
-        conditions = [_Q.client == client, _Q.domain == domain, *large]
-        found.append((conditions, float(hour * HOUR_S), float((hour + 1) * HOUR_S)))
-    return found
+        return list(parts.counted), [], 0
+    whole, ends = _whole_days(parts)
+    rows, least = list[Any](), 0
+    columns = (_H.largest, _H.hour, _H.client, _H.domain)
+    first = desc(_H.largest), desc(_H.last_seen)
+    if whole:  # no more days can have them than answers are wanted: each has one at least
+        day = DOMAIN_DAYS.c
+        days = select(day.largest, day.day, day.domain).where(day.day >= whole.start, day.day < whole.stop)
+        of_days = connection.execute(days.order_by(desc(day.largest), desc(day.last_seen)).limit(limit)).all()
+        least = of_days[-1].largest if len(of_days) == limit else 0
+        large = select(*columns).select_from(_hours_of(of_days)).where(_H.largest >= least) if of_days else None
+        rows += [] if large is None else connection.execute(large.order_by(*first).limit(limit)).all()
+    for one in ends:
+        wanted = (_H.hour >= one.first, _H.hour < one.last, _H.largest >= least)
+        rows += connection.execute(select(*columns).where(*wanted).order_by(*first).limit(limit)).all()
+    rows.sort(key=lambda row: -row.largest)
+    flows = [HourFlow(row.hour, row.client, row.domain) for row in rows[:limit]]
+    return list(parts.counted), flows, rows[limit - 1].largest if len(rows) >= limit else 0

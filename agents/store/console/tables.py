@@ -142,12 +142,24 @@ QUERY_NAMES = Table(
 """Each name once, in lower case: names come again and again, so this is much smaller than the queries, and a part of a
 name is looked for here. `hours`: in which hours it was asked for, "490992 491160"; "" = in many."""
 
+QUERY_KINDS = Table(
+    "query_kinds",
+    metadata,
+    Column("hour", Integer, primary_key=True, autoincrement=False),
+    Column("qtype", Integer, primary_key=True, autoincrement=False),
+    Column("rcode", Integer, primary_key=True, autoincrement=False),
+    Column("severity", SmallInteger, primary_key=True, autoincrement=False),
+)
+"""Which kinds of queries an hour has, some twenty rows: hours without a rare one are passed over. One that went with an
+erased client may stay: its hour is looked at in vain."""
+
 SUMS_STATE = Table(
     "query_sums",
     metadata,
     Column("sums_id", SmallInteger, primary_key=True, autoincrement=False),
     Column("until", Integer, nullable=False),
     Column("erasures", BigInteger, nullable=False),
+    Column("kinds_from", Integer, nullable=False, server_default="0"),
 )
 """One row. All hours before `until` are summed up; days that ended before it, too. `erasures`: how often a client was
-erased, so that nobody writes what was read before."""
+erased, so that nobody writes what was read before. Hours before `kinds_from` were summed up before there were kinds."""

@@ -12,7 +12,7 @@ from typing import Any
 from sqlalchemy import Connection, delete, desc, func, insert, select, update
 
 from agents.core.errors import UsageError
-from agents.core.text import NETWORK, counted, printable
+from agents.core.text import NETWORK, counted, printable, said_text
 from agents.core.types import clean
 from agents.store.console.audit import note_change
 from agents.store.console.tables import TRIAGE, TRIAGE_CHANGES
@@ -23,7 +23,6 @@ from agents.store.feedback.reviews import (
     TEXT_MAX_REASON,
     ReviewState,
     decide_in,
-    said_text,
     undo_in,
 )
 from agents.store.feedback.tables import REVIEW_DECISIONS

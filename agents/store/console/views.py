@@ -9,17 +9,17 @@ from urllib.parse import parse_qsl, urlencode
 from sqlalchemy import delete, select
 
 from agents.core.errors import UsageError
-from agents.core.text import printable
+from agents.core.text import printable, said_text
 from agents.core.types import clean
 from agents.store.console.audit import note_change
 from agents.store.console.tables import SAVED_VIEWS
-from agents.store.feedback.reviews import TEXT_MAX_AUTHOR, said_text
+from agents.store.feedback.reviews import TEXT_MAX_AUTHOR
 from agents.store.sql import Store
 
 NAME_MAX, ADDRESS_MAX = 60, 2_000
 """Characters of a view's name and of its address, at most."""
-PASSING = frozenset({"cursor", "done", "problem", "undo", "sign"})
-"""Parameters that say what was done last, and where in the list somebody is: no part of a view."""
+PASSING = frozenset({"cursor", "follow", "done", "problem", "undo", "sign"})
+"""Parameters that say what was done last, and where in a list somebody is: no part of a view."""
 PAGES = ("/console/incidents", "/console/hunt")
 """Pages that views are of."""
 

@@ -10,7 +10,7 @@ from enum import StrEnum
 from sqlalchemy import Connection, Row, delete, desc, func, insert, select, update
 
 from agents.core.errors import NameFormatError, UsageError
-from agents.core.text import printable
+from agents.core.text import printable, said_text
 from agents.core.types import clean
 from agents.dns.name import domain_text, from_text, to_text
 from agents.store.feedback.labels import Label
@@ -203,14 +203,6 @@ def _named(connection: Connection, text: str) -> str:
     exact = clean(text)
     known = select(_I.domain).where(_I.domain == exact).union(select(_D.domain).where(_D.domain == exact))
     return registered(text) if connection.execute(known).first() is None else exact
-
-
-def said_text(text: str, what: str, size: int) -> str:
-    """A person's text as it is kept. Raises UsageError for none, or for too much."""
-    text = clean(" ".join(text.split()))
-    if not 0 < len(text) <= size:
-        raise UsageError(f"cannot keep this without {what} of 1 to {size} characters")
-    return text
 
 
 def _undo(connection: Connection, domains: Sequence[str], author: str, why: str, now: float) -> None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from agents.core.types import FORWARDED, FROM_CACHE, FROM_CACHE_STALE, UNKNOWN, Severity
+from agents.core.types import UNKNOWN, Severity
+from agents.store.rows import CACHED
 
 
 class HuntColumn(NamedTuple):
@@ -17,7 +18,7 @@ class HuntColumn(NamedTuple):
 
 
 _SEVERITY = " ".join(f"WHEN {int(level)} THEN '{level.name}'" for level in Severity)
-_CACHED = f"WHEN {FORWARDED} THEN 'no' WHEN {FROM_CACHE} THEN 'yes' WHEN {FROM_CACHE_STALE} THEN 'stale'"
+_CACHED = " ".join(f"WHEN {number} THEN '{word}'" for number, word in CACHED.items())
 
 
 def _known(name: str) -> str:

@@ -22,11 +22,11 @@ from sqlalchemy import func, select
 from agents.core.errors import StoreError
 from agents.core.files import heirs_of, locked, make_private_folder, place_file
 from agents.core.protocols import library
-from agents.core.types import DAY_S, clean
+from agents.core.types import DAY_S, HOUR_S, clean
 from agents.store.console.summing import SETTLED_S
 from agents.store.hunting.columns import HUNT_COLUMNS, HUNT_NAMES, STORED_NAMES
 from agents.store.hunting.duck import Duck, parquet_rows, quoted_path
-from agents.store.rows import HOUR_S, QUERIES
+from agents.store.rows import QUERIES
 from agents.store.sql import LIVE, LONG_S, Store, between
 
 FILE = "queries.parquet"

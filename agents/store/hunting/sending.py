@@ -25,11 +25,11 @@ import structlog
 from agents.core.columns import Names
 from agents.core.errors import QueueFullError, StoreError
 from agents.core.files import PRIVATE_MODE, DiskQueue, Queued, json_state, write_atomic
-from agents.core.types import FORWARDED, FROM_CACHE, FROM_CACHE_STALE, UNKNOWN, Verdicts
+from agents.core.types import UNKNOWN, Verdicts
 from agents.store.hunting.clickhouse import ClickHouse
 from agents.store.hunting.columns import STORED_NAMES
 from agents.store.hunting.tables import SENT_NAMES
-from agents.store.rows import NUMBERS, TEXTS, ascii_of, query_columns
+from agents.store.rows import CACHED, NUMBERS, TEXTS, ascii_of, query_columns
 from agents.store.spool import LOG_INTERVAL_S
 
 BLOCK_FILES = 512
@@ -45,7 +45,6 @@ REMEMBERED = 4_096
 CLOSE_S = 3.0
 NOTE, SENT = "block.json", "sent.json"
 _UNKNOWN_IS_NULL = frozenset({"rcode", "ancount", "qlen", "rlen", "ttl_min"})
-_CACHED = {FORWARDED: "no", FROM_CACHE: "yes", FROM_CACHE_STALE: "stale"}
 _log = structlog.get_logger()
 
 
@@ -211,7 +210,7 @@ def packed_batch(verdicts: Verdicts, batch_id: str) -> bytes:
             columns[name] = ascii_of(column) if isinstance(column, Names) else list(column)
     columns["level"] = columns["severity"]
     columns["ts"] = [f"{at:.6f}" for at in columns["ts"]]
-    columns["cached"] = [_CACHED.get(one) for one in columns["cached"]]
+    columns["cached"] = [CACHED.get(one) for one in columns["cached"]]
     columns["rtt_ms"] = [None if one is None or np.isnan(one) else one for one in columns["rtt_ms"]]
     for name in _UNKNOWN_IS_NULL:
         columns[name] = [None if one == UNKNOWN else one for one in columns[name]]

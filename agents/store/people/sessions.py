@@ -7,7 +7,7 @@ import secrets
 import time
 from dataclasses import dataclass
 
-from sqlalchemy import and_, delete, desc, insert, select
+from sqlalchemy import and_, delete, desc, insert, select, update
 
 from agents.core.types import clean
 from agents.store.people.roles import Role
@@ -75,8 +75,9 @@ class SessionStore:
             connection.execute(delete(SESSIONS).where(_S.session == session))
 
     def end_all(self, name: str, but: str = "") -> int:
-        """End all of a user, but the one with that hash; how many."""
+        """End all of a user, but the one with that hash; how many. No browser is known any more."""
         with self._store.writing("end sessions") as connection:
+            connection.execute(update(USERS).where(_U.name == name).values(ended_at=time.time()))
             return connection.execute(delete(SESSIONS).where(_S.name == name, _S.session != but)).rowcount
 
     def forget_old(self, now: float) -> int:

@@ -21,10 +21,12 @@ USERS = Table(
     Column("failed", Integer, nullable=False),
     Column("locked_until", Double, nullable=False),
     Column("last_login", Double),
+    Column("ended_at", Double, nullable=False, server_default="0"),
     Index("users_subject", "subject"),
 )
 """`password`: an Argon2id hash; "" = none yet. `subject`: issuer and subject of OpenID Connect; "" = none.
-`link`: SHA-256 of the one-time link that sets a password; "" = none is open. `failed`: wrong passwords in a row."""
+`link`: SHA-256 of the one-time link that sets a password; "" = none is open. `failed`: wrong passwords in a row.
+`ended_at`: when sessions were ended last, other than by a password; browsers that logged in before are unknown."""
 
 SESSIONS = Table(
     "user_sessions",

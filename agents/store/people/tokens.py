@@ -13,9 +13,8 @@ from typing import Any
 from sqlalchemy import Select, and_, delete, desc, insert, or_, select, update
 
 from agents.core.errors import UsageError
-from agents.core.text import printable
+from agents.core.text import printable, said_text
 from agents.core.types import DAY_S
-from agents.store.feedback.reviews import said_text
 from agents.store.people.roles import AccessScope, Role, scopes_of, with_smaller
 from agents.store.people.sessions import hash_of
 from agents.store.people.tables import TOKENS, USERS

@@ -1,37 +1,33 @@
-"""Users: a name, a role, a password that is set by a one-time link, and a back-off after wrong ones."""
+"""Users: a name, a role, a password that is set by a one-time link, and a wait after wrong ones."""
 
 from __future__ import annotations
 
+import hashlib
 import math
 import re
 import secrets
-import threading
 import time
-from collections import OrderedDict
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
-from sqlalchemy import Connection, RowMapping, delete, func, insert, select, update
+from sqlalchemy import Connection, RowMapping, case, delete, func, insert, select, update
 
 from agents.core.errors import UsageError
 from agents.core.text import printable
 from agents.core.types import DAY_S
+from agents.store.console.audit import note_change
 from agents.store.people.passwords import hashed, matches
-from agents.store.people.roles import Role
+from agents.store.people.roles import AccessScope, Role
 from agents.store.people.sessions import hash_of
 from agents.store.people.tables import SESSIONS, TOKENS, USERS
+from agents.store.people.waits import NAME_FREE, Waits, still_counted, wait_after, wait_left
 from agents.store.sql import Store
 
 NAME = re.compile(r"[a-z0-9][a-z0-9._@-]{0,63}")
 """What a user may be called: an address of mail, too."""
 LINK_S = DAY_S
 """How long a one-time link can be used, seconds."""
-FAILED_FREE = 5
-"""Wrong passwords in a row that nobody waits for."""
-LOCKED_S, LOCKED_MAX_S = 30.0, 900.0
-"""The wait after the next one; it doubles with each, up to the most: who guesses gets 100 tries a day and user."""
-STRANGERS_MAX = 4096
-"""Names of nobody whose wrong passwords are counted; the oldest is dropped first."""
 _U = USERS.c
 
 
@@ -48,6 +44,16 @@ class ConsoleUser:
     disabled_at: float | None
     link_until: float  # a one-time link is open until then; 0 = none
     last_login: float | None
+    mark: str = field(repr=False)  # another for each password, end of all sessions, and user made; "" = no password
+
+    @property
+    def can_log_in(self) -> bool:
+        """Whether they have a way in, and are not disabled."""
+        return self.disabled_at is None and (self.has_password or bool(self.subject))
+
+    def may(self, scope: AccessScope) -> bool:
+        """Whether their role has a scope."""
+        return scope in self.role.scopes
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,33 +65,13 @@ class Attempt:
     is_locked_now: bool = False  # a user's wait has begun with it: for the audit log, not for whoever asks
 
 
-class Strangers:
-    """Names that no user has wait as a user's does: else the wait would say who is a user. Safe between threads."""
-
-    def __init__(self) -> None:
-        self._guard = threading.Lock()
-        self._failed: OrderedDict[str, tuple[int, float]] = OrderedDict()
-
-    def locked_until(self, name: str) -> float:
-        with self._guard:
-            return self._failed.get(name, (0, 0.0))[1]
-
-    def failed(self, name: str, now: float) -> float:
-        """Count a wrong password; seconds until the next may come."""
-        with self._guard:
-            failed = self._failed.pop(name, (0, 0.0))[0] + 1
-            wait = _wait_after(failed)
-            self._failed[name] = failed, now + wait
-            while len(self._failed) > STRANGERS_MAX:
-                self._failed.popitem(last=False)
-        return wait
-
-
 class UserStore:
     """Users in a store. Every method raises StoreError; what people do, UsageError too."""
 
     def __init__(self, store: Store) -> None:
-        self._store, self._strangers = store, Strangers()
+        self._store = store
+        self._addresses, self._browsers = Waits(), Waits()  # apart: no flood of addresses makes room among browsers
+        self._strangers = Waits()  # names that no user has wait as a user's does: else the wait would say who is one
 
     def all(self) -> list[ConsoleUser]:
         """Every user, by name."""
@@ -148,11 +134,17 @@ class UserStore:
             if not connection.execute(update(USERS).where(*once).values(values)).rowcount:
                 raise UsageError("cannot use that link: it was used just now")
             connection.execute(delete(SESSIONS).where(SESSIONS.c.name == found.name))
-        return found
+            row = connection.execute(select(USERS).where(_U.name == found.name)).mappings().one()
+        for waits in (self._addresses, self._browsers):
+            waits.forget_name(found.name)
+        return _user(dict(row))
 
     def change_password(self, name: str, old: str, new: str, session: str) -> None:
-        """Set another password; sessions of the user but that with this hash end."""
-        attempt = self.log_in(name, old)
+        """Set another password; sessions of the user but that with this hash end.
+
+        Who is in a session does not wait for wrong ones of addresses.
+        """
+        attempt = self.log_in(name, old, browser=f"session {session}")
         if attempt.wait_s:
             raise UsageError(
                 f"cannot change the password: too many wrong ones; wait {math.ceil(attempt.wait_s)} seconds"
@@ -165,31 +157,67 @@ class UserStore:
             others = (SESSIONS.c.name == attempt.user.name, SESSIONS.c.session != session)
             connection.execute(delete(SESSIONS).where(*others))
 
-    def log_in(self, name: str, password: str) -> Attempt:
-        """Check a password. A wrong one counts; from FAILED_FREE on there is a wait, in which none is looked at."""
+    def log_in(self, name: str, password: str, *, address: str = "", browser: str = "") -> Attempt:
+        """Check a password. A wrong one counts; after some there is a wait, in which none is looked at.
+
+        address: where it comes from. browser: an id of one that has shown before that it is this user's: it waits for
+        wrong passwords of its own and of all such browsers together, however many others enter.
+        """
         named, now = _named(name), time.time()
         with self._store.reading("read a user") as connection:
             row = _row_of(connection, named)
         known = row is not None and row["disabled_at"] is None
-        locked_until = row["locked_until"] if row is not None and known else self._strangers.locked_until(named)
-        if 0 < (wait := locked_until - now) <= LOCKED_MAX_S:  # beyond it, the clock was set back: nobody waits for that
-            return Attempt(None, wait)
+        if not named:
+            matches("", password)  # takes as long
+            return Attempt(None)
+        own, asker = (self._browsers, f"browser {browser}") if browser else (self._addresses, f"address {address}")
+        shared = self._browsers if browser else self._strangers
+        in_row = row["locked_until"] if row is not None and known and not browser else None
+        of_name = shared.left((named, ""), now) if in_row is None else wait_left(in_row, now)
+        if left := max(own.left((named, asker), now), of_name):
+            return Attempt(None, left)
+        left, wait = own.take((named, asker), now)
+        if left:
+            return Attempt(None, left)
+        left, wait_of_name = self._take(named, known, bool(browser), now)
+        if left:
+            own.give_back((named, asker), now, wait)
+            return Attempt(None, left)
         if not matches(row["password"] if row is not None and known else "", password) or row is None:
-            wait = (self._failed if known else self._strangers.failed)(named, now) if named else 0.0
+            wait = max(wait, wait_of_name)
             return Attempt(None, wait, known and wait > 0)
-        values = {"failed": 0, "locked_until": 0.0, "last_login": now}
-        with self._store.writing("note a login") as connection:
-            connection.execute(update(USERS).where(_U.name == named).values(values))
+        own.forget((named, asker))
+        self._give_back(named, bool(browser), now, wait_of_name)
         return Attempt(_user(dict(row)))
 
-    def _failed(self, name: str, now: float) -> float:
-        """Count a wrong password in the database, so that many at once all count; seconds until the next may come."""
-        with self._store.writing("note a wrong password") as connection:
-            connection.execute(update(USERS).where(_U.name == name).values(failed=_U.failed + 1))
-            failed = connection.execute(select(_U.failed).where(_U.name == name)).scalar_one()
-            wait = _wait_after(failed)
-            connection.execute(update(USERS).where(_U.name == name).values(locked_until=now + wait))
-        return wait
+    def _take(self, name: str, known: bool, in_browser: bool, now: float) -> tuple[float, float]:
+        """Count a try for a name as Waits.take does; a user's in the database, so that many at once all count."""
+        if in_browser or not known:
+            return (self._browsers if in_browser else self._strangers).take((name, ""), now)
+        counted = select(_U.failed, _U.locked_until).where(_U.name == name).with_for_update()
+        with self._store.writing("note a try to log in") as connection:
+            row = connection.execute(counted).first()
+            if row is None:
+                return 0.0, 0.0
+            if left := wait_left(row.locked_until, now):
+                return left, left
+            failed = 1 + still_counted(row.failed, row.locked_until, now)
+            wait = wait_after(failed, NAME_FREE)
+            values = {"failed": failed, "locked_until": now + wait}
+            connection.execute(update(USERS).where(_U.name == name).values(values))
+        return 0.0, wait
+
+    def _give_back(self, name: str, in_browser: bool, now: float, wait: float) -> None:
+        """Note a login: its try was not wrong. Those of others still count."""
+        values: dict[str, Any] = {"last_login": now}
+        if in_browser:
+            self._browsers.give_back((name, ""), now, wait)
+        else:
+            mine = _U.locked_until == now + wait
+            values["failed"] = case((_U.failed > 0, _U.failed - 1), else_=0)
+            values["locked_until"] = case((mine, now), else_=_U.locked_until)
+        with self._store.writing("note a login") as connection:
+            connection.execute(update(USERS).where(_U.name == name).values(values))
 
     def by_subject(self, subject: str, name: str, role: Role | None) -> ConsoleUser:
         """The user of an OpenID subject, made at the first login; role: what the provider says now, None = none.
@@ -199,6 +227,7 @@ class UserStore:
         now = time.time()
         with self._store.writing("note a login") as connection:
             row = connection.execute(select(USERS).where(_U.subject == subject)).mappings().first()
+            before = "" if row is None else row["role"]
             if row is None:
                 if role is None:
                     raise UsageError("cannot log in: the provider gives you no role here")
@@ -211,10 +240,15 @@ class UserStore:
             changed = {"role": str(role), "last_login": now}
             connection.execute(update(USERS).where(_U.subject == subject).values(changed))
             row = connection.execute(select(USERS).where(_U.subject == subject)).mappings().one()
+            if before != role:
+                action = "user changed" if before else "user added"
+                note_change(connection, row["name"], "console", action, row["name"], f"role {role}, by OpenID Connect")
         return _user(dict(row))
 
     def change(self, name: str, *, role: Role | None = None, disabled: bool | None = None, by: str = "") -> ConsoleUser:
-        """Another role; or no more logins, which ends sessions and tokens for good, or logins again. One admin stays.
+        """Another role; or no more logins, or logins again. One admin stays.
+
+        No more logins end sessions and tokens, and what browsers are known by, for good.
 
         by: who changes it.
         """
@@ -229,6 +263,7 @@ class UserStore:
                 _other_admin(connection, row["name"])
             connection.execute(update(USERS).where(_U.name == row["name"]).values(values))
             if disabled:
+                connection.execute(update(USERS).where(_U.name == row["name"]).values(ended_at=time.time()))
                 connection.execute(delete(SESSIONS).where(SESSIONS.c.name == row["name"]))
                 mine = (TOKENS.c.name == row["name"], TOKENS.c.revoked_at.is_(None))
                 connection.execute(update(TOKENS).where(*mine).values(revoked_at=time.time(), revoked_by=by))
@@ -269,12 +304,6 @@ def active_user(connection: Connection, name: str) -> ConsoleUser:
     return _user(dict(row))
 
 
-def _wait_after(failed: int) -> float:
-    """Seconds to wait after so many wrong passwords in a row."""
-    beyond = failed - FAILED_FREE
-    return min(LOCKED_S * 2.0 ** min(beyond, 30), LOCKED_MAX_S) if beyond >= 0 else 0.0
-
-
 def _other_admin(connection: Connection, name: str) -> None:
     others = (_U.role == str(Role.ADMIN), _U.disabled_at.is_(None), _U.name != name)
     if not connection.execute(select(func.count()).select_from(USERS).where(*others)).scalar_one():
@@ -304,4 +333,12 @@ def _link(secret: str, now: float) -> dict[str, Any]:
 
 def _user(row: dict[str, Any]) -> ConsoleUser:
     names = ("name", "subject", "made_at", "made_by", "disabled_at", "link_until", "last_login")
-    return ConsoleUser(role=Role(row["role"]), has_password=bool(row["password"]), **{one: row[one] for one in names})
+    mark = _mark(row)
+    same = {one: row[one] for one in names}
+    return ConsoleUser(role=Role(row["role"]), has_password=bool(row["password"]), mark=mark, **same)
+
+
+def _mark(row: Mapping[str, Any]) -> str:
+    """What says nothing of the stored hash of a password, which has a salt of 128 random bits."""
+    said = f"{row['made_at']!r} {row['ended_at']!r} {row['password']}"
+    return hashlib.sha256(said.encode()).hexdigest() if row["password"] else ""

@@ -15,7 +15,8 @@ from agents.core.text import NETWORK, counted
 from agents.dns.blocks import Block, BlockAction, BlockList
 from agents.store.people.roles import AccessScope
 from agents.web.api import PROBLEMS, known_parameters
-from agents.web.auth import author_of, gate_of, noted
+from agents.web.auth import author_of, noted
+from agents.web.console.notices import led_to, noticed
 from agents.web.pages import InSession, page, sent_form
 from agents.web.parts import BlockBook, parts_of
 from agents.web.schemas import BlockAdd, BlockAuthor, BlockEntry, BlockRemove, BlocksAnswer
@@ -94,14 +95,12 @@ def _entries(book: BlockBook, blocks: Sequence[Block]) -> list[BlockEntry]:
 def block_page(request: Request) -> Response:
     """The page; `domain`, `client` and `reason` of the address are filled in."""
     asked = {name: request.query_params.get(name, "")[:1024] for name in ("domain", "client", "reason")}
-    told = {name: request.query_params.get(name, "") for name in ("done", "undo")}
-    is_ours = gate_of(request).sign(request, told) == request.query_params.get("sign")
-    return _page_of(request, 200, done=told["done"] if is_ours else "", **asked)
+    return _page_of(request, 200, **noticed(request), **asked)
 
 
 def _page_of(request: Request, status: int = 200, **said: str) -> Response:
     book, now = parts_of(request).blocks, time.time()
-    values = {"done": "", "problem": "", "domain": "", "client": "", "reason": ""} | said
+    values = {"done": "", "problem": "", "undo": "", "domain": "", "client": "", "reason": ""} | said
     try:
         found, hits = book.blocks(), book.hits()
     except AgentsError as error:
@@ -128,7 +127,7 @@ def _page_of(request: Request, status: int = 200, **said: str) -> Response:
 
 @page_router.post("/console/blocks")
 async def block_form(request: Request) -> Response:
-    """Carry out what a form of the page asks for, and show the page with what came of it."""
+    """Carry out what a form of the page asks for, and lead to the page with what came of it."""
     form = await sent_form(request, AccessScope.OPERATE, BLOCK_FORM_MAX)
     sent = {name: values[0] for name, values in form.items()}
     kept = {name: sent.get(name, "") for name in ("domain", "client", "reason")}
@@ -136,7 +135,7 @@ async def block_form(request: Request) -> Response:
         done = await asyncio.to_thread(_work(request, sent))
     except AgentsError as error:
         return await asyncio.to_thread(_page_of, request, 422, problem=str(error), **kept)
-    return await asyncio.to_thread(_page_of, request, done=done)
+    return led_to(request, "/console/blocks", done=done)
 
 
 def _work(request: Request, sent: dict[str, str]) -> Callable[[], str]:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from itertools import groupby
 
 from markupsafe import Markup, escape
 
 from agents.core.text import counted
-from agents.core.types import Severity
-from agents.detection.network import HOUR_S
+from agents.core.types import HOUR_S, Severity
 
 WIDTH, HEIGHT = 720, 96
+STEPS_HEIGHT = 48
+"""Of a chart of steps, in units of its own."""
 BARS_MAX = 180
 """Bars of a chart, at most: longer spans have several hours in each."""
 
@@ -32,27 +34,46 @@ def hours_chart(hours: Sequence[tuple[int, int, int]], since: float, until: floa
         height = max(1.0, count / most * (HEIGHT - 4))
         begins = datetime.fromtimestamp((first + place * step) * HOUR_S, UTC)
         told = f"{begins:%Y-%m-%d %H:%M} UTC: {counted(count, 'query')}, {Severity(level).name}"
+        at_begin = f"{begins:%Y-%m-%dT%H:%M:%SZ}"  # for the script that tells it in the reader's zone
         parts.append(
             f'<rect class="{Severity(level).name.lower()}" x="{place * width:.1f}" y="{HEIGHT - height:.1f}"'
-            f' width="{max(width - 1, 0.5):.1f}" height="{height:.1f}"><title>{escape(told)}</title></rect>'
+            f' width="{max(width - 1, 0.5):.1f}" height="{height:.1f}">'
+            f'<title data-at="{at_begin}">{escape(told)}</title></rect>'
         )
     label = f"queries by {'hour' if step == 1 else f'{step} hours'}, at most {most:,}"
     return _svg("".join(parts), label)
 
 
-def strip_chart(values: Sequence[float], label: str) -> Markup:
-    """A line of the last minutes. values: oldest first."""
-    most = max(max(values, default=0.0), 1e-9)
-    step = WIDTH / max(len(values) - 1, 1)
-    points = " ".join(
-        f"{at * step:.1f},{HEIGHT - 2 - value / most * (HEIGHT - 6):.1f}" for at, value in enumerate(values)
-    )
-    return _svg(f'<polyline class="line" points="{points}"/>', label)
+def step_chart(layers: Mapping[str, Sequence[float | None]], gaps: Sequence[bool], label: str) -> Markup:
+    """Steps of one width from a ground line, small enough to be sent again and again.
+
+    layers: values by the class of their shape, the last one in front, all in one scale; None = nothing is drawn there.
+    gaps: where nothing is known; a band says so.
+    """
+    most = max((one for values in layers.values() for one in values if one is not None), default=0.0) or 1.0
+    shapes = {"gap": [STEPS_HEIGHT if one else None for one in gaps]}
+    for name, values in layers.items():  # zero is drawn, too: it is known
+        shapes[name] = [None if one is None else max(1, round(one / most * (STEPS_HEIGHT - 2))) for one in values]
+    paths = [f'<path class="{name}" d="{path}"/>' for name, heights in shapes.items() if (path := _steps(heights))]
+    return _svg("".join(paths), label, len(gaps), STEPS_HEIGHT)
 
 
-def _svg(drawn: str, label: str) -> Markup:
+def _steps(heights: Sequence[int | None]) -> str:
+    """The outline of bars of width 1, as SVG writes a path; those that touch are one shape."""
+    out, at = [], 0
+    for is_there, run in groupby(heights, lambda one: one is not None):
+        some = list(run)
+        if is_there:
+            flat = ((height, len(list(same))) for height, same in groupby(some))
+            tops = "".join(f"V{STEPS_HEIGHT - (height or 0)}h{width}" for height, width in flat)
+            out.append(f"M{at} {STEPS_HEIGHT}{tops}V{STEPS_HEIGHT}z")
+        at += len(some)
+    return "".join(out)
+
+
+def _svg(drawn: str, label: str, width: int = WIDTH, height: int = HEIGHT) -> Markup:
     """A chart as wide as its page."""
-    box = f'class="chart" viewBox="0 0 {WIDTH} {HEIGHT}" preserveAspectRatio="none"'
+    box = f'class="chart" viewBox="0 0 {width} {height}" preserveAspectRatio="none"'
     return Markup(  # noqa: S704 - numbers, and text that is escaped
         f'<svg {box} role="img" aria-label="{escape(label)}">{drawn}</svg>'
     )

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
-from typing import Annotated, Any
+from itertools import islice
+from typing import Annotated, Any, Literal, NamedTuple
 
-from fastapi import APIRouter, Depends, HTTPException, Path, Query, Request
+from fastapi import APIRouter, Depends, HTTPException, Path, Query, Request, Response
 
 from agents.core.types import DAY_S, Severity
-from agents.store.console.terms import parse_search
+from agents.store.console.exporting import QUERY_COLUMNS, csv_lines, query_row
+from agents.store.console.terms import OF_INCIDENTS, Terms, parse_search
 from agents.web.api import PROBLEMS, Limit, Replayed, Severities, Since, Until, known_parameters
-from agents.web.console.incidents import Cursor, Text
+from agents.web.console.incidents import EXPORT_MAX, Cursor, Text, export_file
 from agents.web.console.schemas import (
     AuditItem,
     AuditList,
@@ -29,22 +32,46 @@ Named = Annotated[str, Path(max_length=1024)]
 Lines = dict[str, Any]
 
 
-@router.get("/hunt", summary="Search stored queries, newest first")
-def hunt(
-    request: Request,
+class HuntSearch(NamedTuple):
+    """What the parameters of a hunt ask for, as Hunter.search has it."""
+
+    terms: Terms
+    severity: Sequence[int]
+    source: str | None
+
+
+def hunt_of(
     q: Text = None,
     severity: Severities = None,
     since: Since = None,
     until: Until = None,
     source: Replayed = None,
-    limit: Limit = 100,
-    cursor: Cursor = None,
-) -> HuntAnswer:
+) -> HuntSearch:
+    """The search that the parameters of a request ask for."""
+    terms = parse_search(q or "", time.time(), OF_INCIDENTS).narrowed(since, until)
+    return HuntSearch(terms, [int(Severity[name]) for name in severity or ()], source)
+
+
+Asked = Annotated[HuntSearch, Depends(hunt_of)]
+
+
+@router.get("/hunt", summary="Search stored queries, newest first")
+def hunt(request: Request, asked: Asked, limit: Limit = 100, cursor: Cursor = None) -> HuntAnswer:
     """Over all stored history. A search that takes too long gives what it found, and where to go on."""
-    terms = parse_search(q or "", time.time()).narrowed(since, until)
-    levels = [int(Severity[name]) for name in severity or ()]
-    found = parts_of(request).console.hunter.search(terms, severity=levels, source=source, limit=limit, cursor=cursor)
-    return HuntAnswer.model_validate(asdict(found))
+    (terms, severity, source), hunter = asked, parts_of(request).console.hunter
+    found = hunter.search(terms, severity=severity, source=source, limit=limit, cursor=cursor)
+    said = {"understood": terms.understood, "not_understood": list(terms.not_understood)}
+    return HuntAnswer.model_validate(asdict(found) | said)
+
+
+@router.get("/hunt/export", summary="All queries of a search, newest first, as CSV or JSON lines")
+def hunt_export(request: Request, asked: Asked, format: Literal["csv", "json"] = "csv") -> Response:
+    """All pages of what the same parameters find, up to 100,000."""
+    (terms, severity, source), hunter = asked, parts_of(request).console.hunter
+    found = islice(hunter.search_all(terms, severity=severity, source=source), EXPORT_MAX)
+    if format == "json":
+        return export_file("queries", "ndjson", (json.dumps(row) + "\n" for row in found))
+    return export_file("queries", "csv", csv_lines(map(query_row, found), QUERY_COLUMNS))
 
 
 @router.get("/clients", summary="Clients, those with most queries first")
@@ -128,11 +155,13 @@ def audit(
     request: Request,
     author: Annotated[str, Query(max_length=80)] = "",
     action: Annotated[str, Query(max_length=80)] = "",
+    object: Annotated[str, Query(max_length=1024, description="what was changed")] = "",
     before: Annotated[
         int | None, Query(ge=0, lt=2**63, description="audit_id of the last entry of the page before")
     ] = None,
     limit: Limit = 100,
 ) -> AuditList:
     """Entries are only ever added."""
-    found = parts_of(request).console.audit.entries(author=author, action=action, before_id=before, limit=limit)
+    log = parts_of(request).console.audit
+    found = log.entries(author=author, action=action, thing=object, before_id=before, limit=limit)
     return AuditList(entries=[AuditItem(**asdict(one)) for one in found])

@@ -6,27 +6,28 @@ Filters, range and page stand in the address, so that a reload keeps them and a 
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Annotated, Any
+from typing import Any
 from urllib.parse import parse_qsl, urlencode
 
-from fastapi import APIRouter, HTTPException, Query, Request, Response
-from starlette.responses import RedirectResponse
+from fastapi import APIRouter, HTTPException, Request, Response
 
 from agents.core.errors import AgentsError, UsageError
 from agents.core.text import NETWORK, counted
-from agents.core.types import DAY_S, Incident, Severity
-from agents.detection.network import HOUR_S
+from agents.core.types import DAY_S, HOUR_S, Incident, Severity
 from agents.store.console.finding import FACETS, IncidentPage
+from agents.store.console.ordering import DOWN, SORTS, UP, IncidentOrder
 from agents.store.console.triage import AT_ONCE_MAX, Change
 from agents.store.console.views import PASSING
 from agents.store.feedback.labels import Label
 from agents.store.feedback.reviews import ReviewState
 from agents.store.people.roles import AccessScope
-from agents.web.auth import author_of, gate_of
-from agents.web.console.incidents import NONE, Cursor, Search
+from agents.web.auth import author_of
+from agents.web.console.incidents import NONE, PageCursor, Search
+from agents.web.console.notices import led_to, noticed
 from agents.web.console.words import claim, decoded
-from agents.web.pages import InSession, page, sent_form
+from agents.web.pages import InSession, page, range_of, sent_form
 from agents.web.parts import Parts, parts_of
 
 ON_PAGE = 50
@@ -38,31 +39,16 @@ OTHERS_DAYS = 7
 EARLIER_MAX = 20
 WAY = "console"
 LIST = "/console/incidents"
+HUNT = "/console/hunt"
 TO_BLOCK = "block"
 """What the button sends that labels a tunnel and leads to the block of its domain."""
-Told = Annotated[str, Query(max_length=400)]
-"""What came of a form, and its signature."""
 page_router = APIRouter(include_in_schema=False)
 
 
-def _believed(request: Request, sign: str, **told: str) -> dict[str, Any]:
-    """What this session is told after a form; nothing where somebody else wrote the link."""
-    said = {name: text for name, text in told.items() if text}
-    return told if said and gate_of(request).sign(request, said) == sign else dict.fromkeys(told, "")
-
-
 @page_router.get(LIST, dependencies=[InSession])
-def incident_list(
-    request: Request,
-    search: Search,
-    cursor: Cursor = None,
-    done: Told = "",
-    problem: Told = "",
-    undo: Told = "",
-    sign: Told = "",
-) -> Response:
+def incident_list(request: Request, search: Search, cursor: PageCursor = None) -> Response:
     """Incidents that the address asks for."""
-    console, told = parts_of(request).console, _believed(request, sign, done=done, problem=problem, undo=undo)
+    console, told = parts_of(request).console, noticed(request)
     try:
         found = console.finder.page(search, limit=ON_PAGE, cursor=cursor)
         said = console.triage.of(one.incident_id for one in found.incidents)
@@ -78,12 +64,16 @@ def incident_list(
         said=said,
         views=views,
         q=request.query_params.get("q", ""),
+        terms=search.terms,
         facets=_facets(found, kept),
         older=f"{LIST}?{urlencode([*kept, ('cursor', found.cursor)])}" if found.cursor else "",
         first=f"{LIST}?{urlencode(kept)}" if cursor else "",
         export=f"/incidents/export?{urlencode(kept)}",
         query=urlencode(kept),
-        narrowed=bool(kept),
+        cursor=cursor or "",
+        narrowed=any(name != "sort" for name, _ in kept),
+        order=search.order,
+        sorts=_sorts(search.order, kept),
         labels=list(Label),
         **told,
     )
@@ -93,6 +83,16 @@ def kept_of(request: Request) -> list[tuple[str, str]]:
     """The filters of an address, without its page and what was done last."""
     said = request.query_params.multi_items()
     return [(name, value) for name, value in said if (value or name == "source") and name not in PASSING]
+
+
+def _sorts(order: IncidentOrder, kept: Sequence[tuple[str, str]]) -> dict[str, str]:
+    """By what the list can be sorted: its address, in the other direction where it is sorted so."""
+    rest = [pair for pair in kept if pair[0] != "sort"]
+    found = {}
+    for name, first in SORTS.items():
+        turned = {UP: DOWN, DOWN: UP}[order.direction] if name == order.name else first
+        found[name] = f"{LIST}?{urlencode([*rest, ('sort', f'{name}:{turned}')])}"
+    return found
 
 
 def _facets(found: IncidentPage, kept: Sequence[tuple[str, str]]) -> list[tuple[str, list[dict[str, Any]]]]:
@@ -112,15 +112,7 @@ def _facets(found: IncidentPage, kept: Sequence[tuple[str, str]]) -> list[tuple[
 
 
 @page_router.get("/console/incidents/{incident_id}", dependencies=[InSession])
-def incident_page(
-    request: Request,
-    incident_id: str,
-    search: Search,
-    done: Told = "",
-    problem: Told = "",
-    undo: Told = "",
-    sign: Told = "",
-) -> Response:
+def incident_page(request: Request, incident_id: str, search: Search) -> Response:
     """One incident; the filters of the list that it was opened from stay in its address."""
     parts = parts_of(request)
     found = parts.store.incident_by_id(incident_id)
@@ -137,6 +129,7 @@ def incident_page(
         said=parts.console.triage.of([found.incident_id])[found.incident_id],
         history=parts.console.triage.history(found.incident_id),
         context=_context(parts, found),
+        days=range_of(found.first_seen, found.last_seen, time.time()),
         above=f"{LIST}/{above}?{query}" if above else "",
         below=f"{LIST}/{below}?{query}" if below else "",
         back=f"{LIST}?{query}",
@@ -144,7 +137,7 @@ def incident_page(
         block_link=_block_link(found) if parts.blocks.mode != "off" else "",
         allow_link=_allow_link(found),
         labels=list(Label),
-        **_believed(request, sign, done=done, problem=problem, undo=undo),
+        **noticed(request),
     )
 
 
@@ -166,7 +159,18 @@ def _context(parts: Parts, incident: Incident) -> dict[str, Any]:
             found[name] = read()
         except AgentsError:
             found[name] = None
-    return found
+    return found | {
+        "near": _without(found["near"], incident.domain),
+        "others": _without(found["others"], incident.client),
+    }
+
+
+def _without(summary: Mapping[str, Any] | None, other: str) -> Mapping[str, Any] | None:
+    """A summary whose list of others leaves one of them out, which the page is about."""
+    if summary is None:
+        return None
+    rest = [one for one in summary["others"] if one["other"] != other]
+    return {**summary, "others": rest, "others_count": summary["others_count"] - (len(summary["others"]) - len(rest))}
 
 
 def _block_link(incident: Incident) -> str:
@@ -195,15 +199,21 @@ async def incident_form(request: Request) -> Response:
         told = await asyncio.to_thread(_carried_out, parts_of(request), sent, form.get("incident", []), author)
     except UsageError as error:
         told = {"problem": str(error)[:300]}
-    told["sign"] = gate_of(request).sign(request, told)
     page_id = sent.get("page", "")
     kept = parse_qsl(sent.get("query", ""))
+    if (cursor := sent.get("cursor", "")) and sent.get("do") not in ("save", "forget"):
+        kept.append(("cursor", cursor))
     if sent.get("do") == TO_BLOCK and "problem" not in told:
         found = await asyncio.to_thread(parts_of(request).store.incident_by_id, page_id)
         if found is not None and (link := _block_link(found)):
-            return RedirectResponse(f"{link}&{urlencode(told)}", 303)
-    back = f"{LIST}/{page_id}" if page_id.isalnum() else LIST
-    return RedirectResponse(f"{back}?{urlencode([*kept, *told.items()])}", 303)
+            return led_to(request, link, (), **told)
+    back = f"{LIST}/{page_id}" if page_id.isalnum() else _list_of(sent)
+    return led_to(request, back, kept, **told)
+
+
+def _list_of(sent: Mapping[str, str]) -> str:
+    """The page whose list a form is about."""
+    return HUNT if sent.get("of") == HUNT else LIST
 
 
 def _carried_out(parts: Parts, sent: Mapping[str, str], incidents: Sequence[str], author: str) -> dict[str, str]:
@@ -213,7 +223,7 @@ def _carried_out(parts: Parts, sent: Mapping[str, str], incidents: Sequence[str]
         ids = console.triage.undo(sent.get("action", ""), author, WAY)
         return {"done": f"Undone for {counted(len(ids), 'incident')}."}
     if action == "save":
-        view = console.views.save(sent.get("view", ""), f"{LIST}?{sent.get('query', '')}", author, WAY)
+        view = console.views.save(sent.get("view", ""), f"{_list_of(sent)}?{sent.get('query', '')}", author, WAY)
         return {"done": f"The view {view.name} is kept."}
     if action == "forget":
         console.views.remove(sent.get("view", ""), author, WAY)

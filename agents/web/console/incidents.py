@@ -16,7 +16,8 @@ from starlette.responses import StreamingResponse
 from agents.core.types import Severity
 from agents.store.console.exporting import csv_lines, row_of
 from agents.store.console.finding import IncidentSearch
-from agents.store.console.terms import parse_search
+from agents.store.console.ordering import SORT_HELP, order_of
+from agents.store.console.terms import OF_QUERIES, parse_search
 from agents.store.console.triage import Change, Triage
 from agents.store.feedback.labels import Label
 from agents.store.feedback.reviews import ReviewState
@@ -52,6 +53,8 @@ from agents.web.schemas import (
     incident_item,
 )
 
+CURSOR_MAX = 1_200
+"""Characters of a cursor: it may hold a domain in presentation form."""
 Text = Annotated[
     str | None,
     Query(
@@ -71,9 +74,13 @@ Domains = Annotated[
 States = Annotated[list[ReviewStateName] | None, Query(description="what people said: repeat it for several")]
 Labels = Annotated[list[LabelName | Literal["none"]] | None, Query(description="none = not labelled")]
 Names = Annotated[list[str] | None, Query(max_length=100, description="none = nobody's, no known tool, kind or model")]
+Sort = Annotated[str, Query(max_length=40, description=SORT_HELP, examples=["severity", "first_seen:up"])]
+PageCursor = Annotated[
+    str | None, Query(max_length=CURSOR_MAX, description="what the page before gave as its cursor, in the same order")
+]
 Cursor = Annotated[str | None, Query(max_length=80, description="what the page before gave as its cursor")]
 EXPORT_MAX = 100_000
-"""Incidents of one export, at most."""
+"""Incidents, or queries, of one export, at most."""
 NONE = "none"
 router = APIRouter(prefix="/incidents", responses=PROBLEMS)
 views_router = APIRouter(prefix="/views", responses=PROBLEMS, dependencies=[Depends(known_parameters)])
@@ -95,10 +102,11 @@ def search_of(
     kind: Names = None,
     model: Names = None,
     explained: Annotated[bool | None, Query(description="whether a kind of benign service may explain it")] = None,
+    sort: Sort = "",
 ) -> IncidentSearch:
     """The search that the parameters of a request ask for. Times are of `last_seen`."""
     return IncidentSearch(
-        terms=parse_search(q or "", time.time()).narrowed(since, until),
+        terms=parse_search(q or "", time.time(), OF_QUERIES).narrowed(since, until),
         client=client or (),
         domain=domain or (),
         severity=[int(Severity[name]) for name in severity or ()],
@@ -111,21 +119,26 @@ def search_of(
         explained=explained,
         going_on=True if open_only else None,
         source=source,
+        order=order_of(sort),
     )
 
 
 Search = Annotated[IncidentSearch, Depends(search_of)]
 
 
-@router.get("", summary="Incidents, last seen first", dependencies=[Depends(known_parameters)])
-def incidents(request: Request, search: Search, limit: Limit = 100, cursor: Cursor = None) -> IncidentList:
+@router.get("", summary="Incidents, sorted", dependencies=[Depends(known_parameters)])
+def incidents(request: Request, search: Search, limit: Limit = 100, cursor: PageCursor = None) -> IncidentList:
     """One incident is one tunnel: a client and a registered domain. With what people said of each."""
     console = parts_of(request).console
     page = console.finder.page(search, limit=limit, cursor=cursor)
     said = console.triage.of(one.incident_id for one in page.incidents)
     items = [incident_item(one, triage_item(said[one.incident_id])) for one in page.incidents]
     facets = {name: [(_shown(name, value), count) for value, count in found] for name, found in page.facets.items()}
-    return IncidentList(incidents=items, cursor=page.cursor, count=page.count, facets=facets)
+    terms = search.terms
+    return IncidentList(
+        incidents=items, cursor=page.cursor, count=page.count, facets=facets,
+        understood=terms.understood, not_understood=list(terms.not_understood),
+    )  # fmt: skip
 
 
 def _shown(facet: str, value: object) -> str:
@@ -140,12 +153,17 @@ def triage_item(said: Triage) -> TriageItem:
     "/export", summary="All incidents of a search, as CSV or JSON lines", dependencies=[Depends(known_parameters)]
 )
 def export(request: Request, search: Search, format: Literal["csv", "json"] = "csv") -> Response:
-    """Exactly what the same parameters list, all pages of it, up to 100,000."""
+    """Exactly what the same parameters list, all pages of it in their order, up to 100,000."""
     rows = _exported(parts_of(request), search)
     lines = csv_lines(rows) if format == "csv" else (json.dumps(row) + "\n" for row in rows)
-    kind = "text/csv" if format == "csv" else "application/x-ndjson"
-    named = {"Content-Disposition": f'attachment; filename="incidents.{"csv" if format == "csv" else "ndjson"}"'}
-    return StreamingResponse(lines, media_type=f"{kind}; charset=utf-8", headers=named)
+    return export_file("incidents", "csv" if format == "csv" else "ndjson", lines)
+
+
+def export_file(name: str, kind: Literal["csv", "ndjson"], lines: Iterator[str]) -> Response:
+    """Lines as a file that a browser keeps."""
+    media = "text/csv" if kind == "csv" else "application/x-ndjson"
+    named = {"Content-Disposition": f'attachment; filename="{name}.{kind}"'}
+    return StreamingResponse(lines, media_type=f"{media}; charset=utf-8", headers=named)
 
 
 def _exported(parts: Parts, search: IncidentSearch) -> Iterator[dict[str, object]]:

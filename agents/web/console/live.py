@@ -1,29 +1,26 @@
-"""What is going on now: rates of the last minutes, sampled once for all who look, and sent as server-sent events."""
+"""What is going on now: the newest rates and the last hour, made once for all who look, as server-sent events."""
 
 from __future__ import annotations
 
 import asyncio
 import threading
 import time
-from collections import deque
-from collections.abc import AsyncIterator, Mapping
-from itertools import pairwise
-from typing import Any, NamedTuple
+from collections.abc import AsyncIterator, Mapping, Sequence
 
 from fastapi import APIRouter, Request, Response
 from starlette.responses import StreamingResponse
 
 from agents.core.errors import AgentsError
-from agents.web.console.charts import strip_chart
+from agents.core.text import counted
+from agents.web.console.charts import step_chart
+from agents.web.console.last_hour import SLOT_S, SUMS, RateSlot
 from agents.web.pages import InSession, rendered
 from agents.web.parts import Parts
 
 STRIP_EVERY_S = 2.0
-"""Seconds between two readings."""
-KEPT_S = 600.0
-"""Seconds of readings that are kept."""
-UNWATCHED_S = 900.0
-"""After so long without anybody who looks, nothing is read any more."""
+"""Seconds between two of the newest rates."""
+HOUR_EVERY_S = 10.0
+"""Seconds between two charts of the last hour: a slot lasts longer, and they are the larger part of what is sent."""
 STREAM_S = 45.0
 """How long one stream lasts; the browser asks again by itself. A connection's answer may take a minute at most."""
 RETRY_MS = 1_000
@@ -31,97 +28,83 @@ STRIP_WAIT_S = 1.0
 """What the strip waits for a sign of life of the database: all who look wait for it."""
 CLOSING_S = 0.5
 """A stream notices within so many seconds that the server is about to end."""
-SUMS = {
-    "queries": ("detector_scored_total",),
-    "answered": ("listener_answered_total", "listener_cache_hits_total", "listener_local_total"),
-    "failed": ("listener_servfail_total",),
-    "shed": ("detector_queue_dropped_total", "detector_sampled_out_total"),
-    "spooled": ("store_spooled_total",),
-}
-"""Counters that are added up for a rate; those that are not there are none."""
+LOUD = ("critical", "high", "suspicious")
+"""Severities above NORMAL, the loudest first."""
 page_router = APIRouter(include_in_schema=False)
 
 
-class RateReading(NamedTuple):
-    """Counters at one time."""
-
-    at: float  # seconds of the monotonic clock
-    sums: Mapping[str, float]
-
-
-class LiveRates:
-    """Readings of /metrics, taken on a thread of its own while somebody looks."""
+class LiveStrip:
+    """The live strip as HTML, made once for all who look: the newest rates, and charts of the last hour."""
 
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
         self._guard = threading.Lock()
-        self._readings: deque[RateReading] = deque(maxlen=int(KEPT_S / STRIP_EVERY_S))
-        self._looked_at = 0.0
-        self._thread: threading.Thread | None = None
+        self._made_at, self._hour_at = -STRIP_EVERY_S, -HOUR_EVERY_S
+        self._html, self._hour = "", ""
 
-    def look(self) -> dict[str, Any]:
-        """Rates a second by name, oldest first, and the newest of each; begins to read where nobody has looked."""
-        with self._guard:
-            self._looked_at = time.monotonic()
-            if self._thread is None:
-                self._thread = threading.Thread(target=self._read_on, name="live rates", daemon=True)
-                self._thread.start()
-            readings = list(self._readings)
-        rates: dict[str, list[float]] = {name: [] for name in SUMS}
-        for before, after in pairwise(readings):
-            for name in SUMS:
-                grown = after.sums[name] - before.sums[name]
-                rates[name].append(max(grown, 0.0) / (after.at - before.at))
-        return {"rates": rates, "now": {name: values[-1] if values else 0.0 for name, values in rates.items()}}
+    def html(self) -> tuple[str, str]:
+        """Rates and charts, as a rule at most STRIP_EVERY_S and HOUR_EVERY_S seconds old.
 
-    def _read_on(self) -> None:
-        try:
-            while time.monotonic() - self._looked_at <= UNWATCHED_S:
-                self.read()
-                time.sleep(STRIP_EVERY_S)
-        finally:
-            with self._guard:
-                self._readings.clear()
-                self._thread = None
-
-    def read(self) -> None:
-        """Take one reading."""
-        try:
-            found = {metric.name: metric.value for metric in self._parts.metrics()}
-        except AgentsError:
-            return
-        sums = {name: sum(found.get(one, 0.0) for one in counters) for name, counters in SUMS.items()}
-        with self._guard:
-            self._readings.append(RateReading(time.monotonic(), sums))
-
-
-class LiveStrip:
-    """The live strip as HTML, made once for all who look."""
-
-    def __init__(self, parts: Parts) -> None:
-        self._parts, self._rates = parts, LiveRates(parts)
-        self._guard = threading.Lock()
-        self._made_at, self._html = -STRIP_EVERY_S, ""
-
-    def html(self) -> str:
-        """The strip, as a rule at most STRIP_EVERY_S seconds old: while one makes it, others get the one before."""
+        While one makes them, others get those before.
+        """
         if time.monotonic() - self._made_at >= STRIP_EVERY_S and self._guard.acquire(blocking=not self._html):
             try:
-                self._html, self._made_at = self._made(), time.monotonic()
+                self._make()
             finally:
                 self._guard.release()
-        return self._html
+        return self._html, self._hour
 
-    def _made(self) -> str:
-        found = self._rates.look()
-        chart = strip_chart(found["rates"]["queries"], "queries a second in the last ten minutes")
+    def _make(self) -> None:
+        now, slots = self._parts.last_hour.look()
         waiting: Mapping[str, int] | None = None
         try:
             if not self._parts.database_hangs(STRIP_WAIT_S):
                 waiting = self._parts.console.finder.waiting()
         except AgentsError:
             waiting = None
-        return rendered("_strip.html", now=found["now"], chart=chart, waiting=waiting, at=time.time())
+        if time.monotonic() - self._hour_at >= HOUR_EVERY_S:
+            self._hour, self._hour_at = hour_html(slots), time.monotonic()
+        self._html = rendered("_strip.html", now=now, waiting=waiting, at=time.time())
+        self._made_at = time.monotonic()
+
+
+def hour_html(slots: Sequence[RateSlot | None]) -> str:
+    """Charts of the last hour, and what they show in words. slots: oldest first; None = it is not known."""
+    known = [one for one in slots if one is not None]
+    all_of = {name: sum(one.sums[name] for one in known) for name in SUMS}
+    unknown_s = (len(slots) - len(known)) * SLOT_S
+    said = {
+        "most": max((one.rate("queries") for one in known), default=0.0),
+        "loud": {name: int(all_of[name]) for name in LOUD if all_of[name]},
+        "mean_ms": all_of["answer_s"] / all_of["timed"] * 1e3 if all_of["timed"] else None,
+        "slowest_ms": max((one.latency_ms or 0.0 for one in known), default=0.0),
+        "shed": all_of["shed"],
+        "spooled": all_of["spooled"],
+        "unknown": "" if not unknown_s else counted(unknown_s / 60, "minute") if unknown_s >= 60 else "half a minute",
+    }
+    gap = f"; unknown for {said['unknown']}" if unknown_s else ""
+    labels = (
+        f"queries a second in the last hour, by the loudest severity, at most {said['most']:,.0f}{gap}",
+        f"milliseconds to an answer in the last hour, at most {said['slowest_ms']:,.0f}{gap}",
+        f"queries in the last hour that were shed, {said['shed']:,.0f}, and spooled, {said['spooled']:,.0f}{gap}",
+    )
+    layers: tuple[Mapping[str, Sequence[float | None]], ...] = (
+        {level or "plain": _queries_of(slots, level) for level in ("", *reversed(LOUD))},
+        {"took": [one.latency_ms if one else None for one in slots]},
+        {name: [(one.rate(name) or None) if one else None for one in slots] for name in ("spooled", "shed")},
+    )
+    gaps = [one is None for one in slots]
+    charts = [step_chart(some, gaps, label) for some, label in zip(layers, labels, strict=True)]
+    return rendered("_hour.html", said=said, charts=charts, any_known=bool(known))
+
+
+def _queries_of(slots: Sequence[RateSlot | None], level: str) -> list[float | None]:
+    """Queries a second of slots whose loudest severity is this one; "" = NORMAL."""
+    return [one.rate("queries") if one and _loudest(one) == level else None for one in slots]
+
+
+def _loudest(slot: RateSlot) -> str:
+    return next((name for name in LOUD if slot.sums[name]), "")
 
 
 @page_router.get("/console/events", dependencies=[InSession])
@@ -131,16 +114,23 @@ async def events(request: Request) -> Response:
 
 
 async def _events(request: Request) -> AsyncIterator[str]:
-    ends = time.monotonic() + STREAM_S
+    ends, sent = time.monotonic() + STREAM_S, ""
     yield f"retry: {RETRY_MS}\n\n"
     while time.monotonic() < ends:
-        html = await asyncio.to_thread(strip_of(request).html)
-        yield "event: strip\n" + "".join(f"data: {line}\n" for line in html.splitlines()) + "\n"
+        html, hour = await asyncio.to_thread(strip_of(request).html)
+        yield _event("strip", html)
+        if hour != sent:
+            sent = hour
+            yield _event("hour", hour)
         following = time.monotonic() + STRIP_EVERY_S
         while time.monotonic() < following:
             if request.app.state.closing.is_set():
                 return
             await asyncio.sleep(CLOSING_S)
+
+
+def _event(name: str, html: str) -> str:
+    return f"event: {name}\n" + "".join(f"data: {line}\n" for line in html.splitlines()) + "\n"
 
 
 def strip_of(request: Request) -> LiveStrip:

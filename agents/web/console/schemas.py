@@ -78,6 +78,11 @@ class HuntAnswer(BaseModel):
     looked_back_to: float | None = Field(
         description="when the search stopped for time, Unix seconds; null = it did not"
     )
+    understood: list[str] = Field(examples=[["domain evil.example"]], description="what `q` and the times ask for")
+    not_understood: list[str] = Field(
+        examples=[["10.0.0.300 (no address; taken as a name)"]],
+        description="words of `q` that are probably not what somebody meant",
+    )
 
 
 class OthersEntry(BaseModel):
@@ -141,6 +146,7 @@ class ServiceEntry(BaseModel):
     added: str = Field(examples=["2026-01-04"])
     expires: str = Field(examples=["2026-04-04"], description="last day, UTC")
     holds: bool = Field(description="whether it is not over")
+    client: str = Field(examples=["10.0.0.25"], description="address or network that it is for alone; empty: all")
 
 
 class ServiceList(BaseModel):
@@ -154,10 +160,17 @@ class ServiceKeep(BaseModel):
     reason: str = Field(examples=["the vendor's telemetry"], max_length=500)
     author: str = Field("", examples=["ann"], max_length=80)
     expires: str | None = Field(None, examples=["2026-04-04"], max_length=10, description="default: in 90 days")
+    client: str = Field(
+        "",
+        examples=["10.0.0.25"],
+        max_length=64,
+        description="address or network that it is for alone; the suffix may be . then",
+    )
 
 
 class ServiceRemove(BaseModel):
     suffix: str = Field(examples=["telemetry.vendor.example"], max_length=1024)
+    client: str = Field("", examples=["10.0.0.25"], max_length=64, description="that of this address or network")
     author: str = Field("", examples=["ann"], max_length=80)
 
 
@@ -165,6 +178,57 @@ class ServicePreview(BaseModel):
     silenced: list[str] = Field(description="ids of incidents that are, or would be, silent", examples=[IDS])
     stay: dict[str, int] = Field(description="ids of those that stay, with the factor that would do")
     looked_at: int = Field(description="live incidents of the last week")
+    undo: str = Field("", description="of an entry that was kept: give it to /services/undo to take that back")
+
+
+class ServiceUndo(BaseModel):
+    undo: str = Field(examples=['{"entry": {…}, "before": null, "at": 1767492011.0}'], max_length=8192)
+    author: str = Field("", examples=["ann"], max_length=80)
+
+
+class ServiceUndone(BaseModel):
+    suffix: str = Field(examples=["telemetry.vendor.example"])
+    reopened: list[str] = Field(examples=[IDS], description="ids of incidents that are as before")
+
+
+class ComponentEntry(BaseModel):
+    name: str = Field(examples=["queue"])
+    ok: bool
+    sentence: str = Field(
+        examples=["3 files of verdicts on disk for the database."], description="what is bad; empty: it is well"
+    )
+    advice: str = Field(examples=["See Database."], description="what to do about it")
+    facts: dict[str, Any] = Field(examples=[{"waiting": 3}])
+
+
+class SettingItem(BaseModel):
+    name: str = Field(examples=["FORWARD"])
+    value: str = Field(examples=["normalised"], description="secrets are hidden")
+    origin: str = Field(examples=["default"], description="where it came from")
+
+
+class SettingList(BaseModel):
+    settings: list[SettingItem]
+
+
+class RateItem(BaseModel):
+    seconds: float = Field(examples=[30.0], description="for which it is known")
+    latency_ms: float | None = Field(examples=[4.2], description="to an answer, on average; null: of none")
+    counts: dict[str, float] = Field(
+        examples=[{"queries": 90.0, "high": 1.0, "answered": 90.0, "shed": 0.0}],
+        description="queries judged, of them suspicious, high and critical; answered, failed, shed, spooled",
+    )
+
+
+class RateList(BaseModel):
+    as_of: float = Field(examples=[1767225600.0], description="Unix seconds")
+    slot_s: int = Field(examples=[30], description="seconds of a slot; the last one is that of now")
+    now: RateItem | None = Field(description="of the last seconds; null: no detector says how it is")
+    slots: list[RateItem | None] = Field(description="the last hour, oldest first; null: it is not known")
+
+
+class ComponentList(BaseModel):
+    components: list[ComponentEntry] = Field(description="the bad ones first")
 
 
 class WeekDomain(BaseModel):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, Field
 
@@ -85,6 +85,68 @@ class DifferenceAnswer(BaseModel):
     )
 
 
+class LearntSummary(BaseModel):
+    kind: Literal["flow", "sequences", "images"]
+    model_id: str = Field(examples=[_ID])
+    state: Literal["champion", "canary", "waiting", "earlier", "unreadable"]
+    aliases: list[str] = Field(
+        examples=[["champion"]],
+        description="champion = in use, candidate = waits for a person, previous = the one before, "
+        "anchor = the first one that passed its gates",
+    )
+    path: str = Field(examples=["models/flow/current.npz"])
+    created: float | None = Field(examples=[1767492011.0], description="Unix seconds")
+    parent: str = Field(examples=["77aa2c1177d0e4b5"])
+    data: str = Field(examples=["labels of 2026-01-03 … to 2026-01-04 …: 120 a person"])
+    data_sha256: str = Field(examples=["ab" * 32], description="of what was learnt; empty: golden flow-hours alone")
+    decided_by: str = Field(examples=["the program"])
+    reason: str = Field(examples=["passed 5 gates"])
+    measures: dict[str, float] = Field(examples=[{"loss": 0.07}])
+    gates: list[dict[str, Any]]
+    listed: dict[str, Any] = Field(
+        examples=[{"rows": 5210, "of": "flow-hours", "days": 7.0, "old_a_week": 2.0, "new_a_week": 3.0}],
+        description="what it and the model before it would have listed of the last week; empty: not compared",
+    )
+    settings: dict[str, Any]
+
+
+class LearntVersionList(BaseModel):
+    versions: list[LearntSummary]
+
+
+class LearntVersion(LearntSummary):
+    manifest: dict[str, Any]
+    transitions: list[dict[str, Any]]
+    approvals: list[dict[str, Any]] = Field(examples=[[{"by": "ann", "reason": "", "at": 1767492011.0}]])
+    drift: list[dict[str, Any]] = Field(
+        examples=[[{"name": "queries", "psi": 0.04, "jensen_shannon": 0.08, "wasserstein": 0.1, "psi_anchor": 0.06}]],
+        description="how far flow-hours have moved since this flow model was learnt, number by number: the last week "
+        "beside the week before; empty of other kinds, and where a week has too few",
+    )
+    canary: dict[str, Any] | None = Field(
+        examples=[{"model_id": _ID, "begun_at": 1767492011.0, "seen": {"queries": 1200}}],
+        description="its trial beside the one in use; null: it is on none",
+    )
+
+
+class LearntDifference(BaseModel):
+    kind: Literal["flow", "sequences", "images"]
+    old: LearntSummary
+    new: LearntSummary
+    settings: list[dict[str, str]]
+    lineage: list[dict[str, str]]
+    measures: list[dict[str, str]]
+    gates: list[dict[str, str]]
+    weights: list[dict[str, str]]
+    golden: dict[str, Any] = Field(
+        description="what both flow or image models say of golden flow-hours; empty of sequence models"
+    )
+    listed: dict[str, Any] = Field(
+        examples=[{"rows": 5210, "of": "flow-hours", "added": 1, "lost": 0, "changed": 0, "changes": []}],
+        description="what both would have listed of this network's own last week, per domain with sample names",
+    )
+
+
 class CanaryAnswer(BaseModel):
     canary: dict[str, Any] | None = Field(
         examples=[{"model_id": _ID, "begun_at": 1767492011.0, "ends_at": 1767664811.0, "seen": {"queries": 1200}}],
@@ -99,6 +161,21 @@ class ModelDecision(BaseModel):
 
 class VersionDecision(ModelDecision):
     model_id: str = Field(examples=[_ID], pattern="^[0-9a-f]{16}$")
+
+
+class StageImport(ModelDecision):
+    name: str = Field(examples=[f"{_ID}.stage"], max_length=130, description="a file in DATA_DIR/staging")
+
+
+class StagedFile(BaseModel):
+    name: str = Field(examples=[f"{_ID}.stage"])
+    kind: Literal["candidate", "verdict"]
+    bytes: int = Field(examples=[1_843_200])
+    at: float = Field(examples=[1767492011.0], description="when it was written, Unix seconds")
+
+
+class StagedFiles(BaseModel):
+    files: list[StagedFile]
 
 
 class DecisionAnswer(BaseModel):

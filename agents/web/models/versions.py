@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, HTTPException, Path, Query, Request, Response
@@ -12,6 +13,8 @@ from agents.store.people.roles import AccessScope
 from agents.web import reports
 from agents.web.api import PROBLEMS, Limit, known_parameters
 from agents.web.auth import author_of, noted
+from agents.web.console.notices import led_to, noticed
+from agents.web.models.learnt import learnt_overview
 from agents.web.models.schemas import (
     CanaryAnswer,
     DecisionAnswer,
@@ -32,11 +35,16 @@ VERSION = "^([0-9a-f]{16}|champion|candidate|canary|anchor|shipped)$"
 """Names of versions here: no paths of files, as on the command line."""
 MODELS_FORM_MAX = 8_192
 """Longest form, bytes."""
+PAGE = "/console/models"
 VERSIONS_SHOWN = 100
 """Versions, periods and transitions on a page, each."""
+LEARNT_SHOWN = 10
+"""Periods of each kind that cycles learn; the API has all."""
 _OF_ONE = ("approve", "reject", "canary", "anchor")
 _OF_ALL = ("rollback", "pin", "unpin")
 """Decisions about a version, and about what is in production."""
+_ONE = threading.Lock()
+"""One form at a time: of two clicks on one button the second finds another model in use."""
 router = APIRouter(
     prefix="/models", responses={**PROBLEMS, 409: {"model": Problem}}, dependencies=[Depends(known_parameters)]
 )
@@ -143,7 +151,7 @@ def _desk(request: Request) -> ModelControl:
 
 @page_router.get("/console/models", dependencies=[InSession])
 def models_page(request: Request) -> Response:
-    return _overview(request)
+    return _overview(request, 200, **noticed(request))
 
 
 @page_router.get("/console/models/diff", dependencies=[InSession])
@@ -159,12 +167,12 @@ def diff_page(request: Request) -> Response:
 
 @page_router.get("/console/models/{name}", dependencies=[InSession])
 def version_page(request: Request, name: str) -> Response:
-    return _version_of(request, name)
+    return _version_of(request, name, 200, **noticed(request))
 
 
 @page_router.post("/console/models")
 async def model_form(request: Request) -> Response:
-    """Carry out what a form of these pages asks for, and show the page with what came of it."""
+    """Carry out what a form of these pages asks for, and lead to the page with what came of it."""
     form = await sent_form(request, AccessScope.OPERATE, MODELS_FORM_MAX)
     sent = {name: values[0].strip() for name, values in form.items()}
     reason = sent.get("reason", "")
@@ -172,10 +180,9 @@ async def model_form(request: Request) -> Response:
         done = await asyncio.to_thread(_carry_out, request, sent)
     except (UsageError, BusyError, ModelError) as error:
         return await asyncio.to_thread(_after, request, sent, 422, problem=str(error), reason=reason)
-    except OSError as error:
-        problem = f"cannot do that: {error.strerror or error}"
-        return await asyncio.to_thread(_after, request, sent, 500, problem=problem, reason=reason)
-    return await asyncio.to_thread(_after, request, sent, 200, done=done)
+    except OSError as error:  # something may be done by now
+        return led_to(request, _back(sent), problem=f"cannot do that: {error.strerror or error}")
+    return led_to(request, _back(sent), done=done)
 
 
 def _carry_out(request: Request, sent: dict[str, str]) -> str:
@@ -187,8 +194,21 @@ def _carry_out(request: Request, sent: dict[str, str]) -> str:
         raise UsageError(f"cannot {action}: a reason must be given")
     if sent.get("confirm") != "yes":
         raise UsageError(f"cannot {action}: confirm it with the box beside the button")
-    done = _made(request, action, model_id if action in _OF_ONE else "", author_of(request), sent["reason"])
+    with _ONE:
+        if sent.get("in_use", in_use := _in_use(request)) != in_use:
+            raise UsageError(f"cannot {action}: the model in use is another one by now, {in_use}")
+        done = _made(request, action, model_id if action in _OF_ONE else "", author_of(request), sent["reason"])
     return ". ".join([done.made.text, *(f"Not told: {problem}" for problem in done.problems)]) + "."
+
+
+def _in_use(request: Request) -> str:
+    history = _desk(request).history()
+    return str(history[0]["model_id"]) if history else ""
+
+
+def _back(sent: dict[str, str]) -> str:
+    """The page that a form was sent from."""
+    return f"{PAGE}/{sent['model_id']}" if _is_named(sent.get("model_id", "")) else PAGE
 
 
 def _after(request: Request, sent: dict[str, str], status: int, **said: str) -> Response:
@@ -203,8 +223,9 @@ def _overview(request: Request, status: int = 200, **said: str) -> Response:
     try:
         values |= {"versions": desk.versions()[:VERSIONS_SHOWN], "canary": desk.canary()}
         values |= {"history": desk.history()[:VERSIONS_SHOWN], "log": desk.log()[::-1][:VERSIONS_SHOWN]}
+        values |= {"learnt": learnt_overview(request, LEARNT_SHOWN)}
     except AgentsError as error:
-        values |= {"versions": [], "canary": None, "history": [], "log": []}
+        values |= {"versions": [], "canary": None, "history": [], "log": [], "learnt": {}}
         values["problem"] = values["problem"] or str(error)
     return page(request, "models.html", status, **values)
 

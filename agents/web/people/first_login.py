@@ -7,12 +7,11 @@ import threading
 import structlog
 
 from agents.core.errors import AgentsError
+from agents.store.migrate import RETRY_MAX_S, RETRY_S
 from agents.store.people.people import PeopleStore
 from agents.store.people.users import LINK_S
 from agents.store.sql import Store
 
-RETRY_S, RETRY_MAX_S = 2.0, 60.0
-"""The database is asked again after so many seconds, twice as many each time up to the most."""
 _log = structlog.get_logger()
 
 
@@ -32,11 +31,6 @@ class FirstLogin:
     def stop(self) -> None:
         """Wait for nothing any more."""
         self._stopped.set()
-
-    @property
-    def is_waiting(self) -> bool:
-        """Whether it still waits for the database."""
-        return self._thread is not None and self._thread.is_alive()
 
     def _tell(self) -> None:
         pause = RETRY_S

@@ -13,6 +13,7 @@ from agents.core.text import counted
 from agents.store.people.roles import AccessScope, Role, role_of
 from agents.store.people.tokens import DAYS_USUAL
 from agents.web.auth import asking, gate_of, noted
+from agents.web.console.notices import led_to, noticed
 from agents.web.pages import InSession, in_session, page, sent_form
 from agents.web.parts import parts_of
 from agents.web.people.tokens import make_token, revoke_token, tokens_of
@@ -24,7 +25,7 @@ page_router = APIRouter(include_in_schema=False)
 @page_router.get("/console/users", dependencies=[in_session(AccessScope.ADMIN)])
 def users_page(request: Request) -> Response:
     """Who may log in."""
-    return _users(request)
+    return _users(request, 200, **noticed(request))
 
 
 def _users(request: Request, status: int = 200, **said: str) -> Response:
@@ -38,14 +39,16 @@ def _users(request: Request, status: int = 200, **said: str) -> Response:
 
 @page_router.post("/console/users")
 async def users_form(request: Request) -> Response:
-    """Add, change, disable or remove a user, and show the page with what came of it."""
+    """Add, change, disable or remove a user, and lead to the page with what came of it."""
     form = await sent_form(request, AccessScope.ADMIN)
     sent = {name: values[0] for name, values in form.items()}
     try:
         said = await asyncio.to_thread(_users_changed, request, sent)
     except AgentsError as error:
         return await asyncio.to_thread(_users, request, 422, problem=str(error), name=sent.get("name", ""))
-    return await asyncio.to_thread(_users, request, 200, **said)
+    if "link" in said:  # a secret stands in no address
+        return await asyncio.to_thread(_users, request, 200, **said)
+    return led_to(request, "/console/users", (), **said)
 
 
 def _users_changed(request: Request, sent: dict[str, str]) -> dict[str, str]:
@@ -73,7 +76,7 @@ def _users_changed(request: Request, sent: dict[str, str]) -> dict[str, str]:
 @page_router.get("/console/account", dependencies=[InSession])
 def account_page(request: Request) -> Response:
     """One's own password, sessions and tokens."""
-    return _account(request)
+    return _account(request, 200, **noticed(request))
 
 
 def _account(request: Request, status: int = 200, **said: str) -> Response:
@@ -91,14 +94,16 @@ def _account(request: Request, status: int = 200, **said: str) -> Response:
 
 @page_router.post("/console/account")
 async def account_form(request: Request) -> Response:
-    """Change the password, end sessions, make or revoke a token, and show the page with what came of it."""
+    """Change the password, end sessions, make or revoke a token, and lead to the page with what came of it."""
     form = await sent_form(request, AccessScope.READ)
     try:
         said = await asyncio.to_thread(_account_changed, request, form)
     except AgentsError as error:
         what_for = form.get("what_for", [""])[0]
         return await asyncio.to_thread(_account, request, 422, problem=str(error), what_for=what_for)
-    return await asyncio.to_thread(_account, request, 200, **said)
+    if "token" in said:  # a secret stands in no address
+        return await asyncio.to_thread(_account, request, 200, **said)
+    return led_to(request, "/console/account", (), **said)
 
 
 def _account_changed(request: Request, form: dict[str, list[str]]) -> dict[str, str]:

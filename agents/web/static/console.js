@@ -11,6 +11,11 @@ function localTimes(root) {
     time.title = time.textContent;
     time.textContent = shown.format(at);
   }
+  for (const title of root.querySelectorAll("title[data-at]")) {
+    const local = shown.format(new Date(title.dataset.at));
+    title.textContent = title.textContent.replace(/^.*? UTC/, (utc) => `${local} (${utc})`);
+    title.removeAttribute("data-at");
+  }
 }
 
 function markAll() {
@@ -32,8 +37,9 @@ function move(step) {
   current = Math.min(Math.max(current + step, 0), all.length - 1);
   all[current].classList.add("current");
   all[current].scrollIntoView({block: "nearest"});
-  const link = all[current].querySelector("a.open, a");
-  if (link) link.focus({preventScroll: true});
+  const row = all[current];
+  const target = row.querySelector("a.open") ?? row.querySelector("a, input[type=checkbox], input[type=radio]");
+  if (target) target.focus({preventScroll: true});
 }
 
 const onRows = {
@@ -52,7 +58,7 @@ function help() {
 }
 
 function typing(target) {
-  return target.closest("input:not([type=checkbox]), textarea, select, [contenteditable]") !== null;
+  return target.closest("input:not([type=checkbox], [type=radio]), textarea, select, [contenteditable]") !== null;
 }
 
 document.addEventListener("keydown", (event) => {
@@ -91,8 +97,27 @@ function pausing() {
   document.body.addEventListener("htmx:sseBeforeMessage", (event) => { if (paused) event.preventDefault(); });
   document.body.addEventListener("htmx:sseMessage", () => { if (!paused) tell("Live."); localTimes(strip); });
   document.body.addEventListener("htmx:sseError", () => { if (!paused) tell("The stream was lost; asking again."); });
+  // A browser has six connections to a server that speaks HTTP/1.1: a tab that nobody sees takes none of them for long.
+  const live = strip.closest("[sse-connect]");
+  document.addEventListener("visibilitychange", () => {
+    const all = [live, ...live.querySelectorAll("[sse-swap]")];
+    if (document.hidden) htmx.trigger(live, "htmx:beforeCleanupElement");
+    else all.forEach((one) => htmx.trigger(one, "htmx:afterProcessNode"));
+  });
+}
+
+// A page that shows work under way is loaded again every five seconds, but not while somebody fills in a form.
+function reloading() {
+  const where = document.querySelector("[data-reload]");
+  if (!where) return;
+  let written = false;
+  document.addEventListener("input", () => { written = true; });
+  setInterval(() => {
+    if (!written && !document.activeElement?.closest("form") && !document.hidden) location.replace(where.dataset.reload);
+  }, 5000);
 }
 
 localTimes(document);
 markAll();
+reloading();
 pausing();

@@ -1,6 +1,7 @@
 """How quick the console is on a large store, on SQLite and on Postgres; it never fails for slowness.
 
-python -m tests.bench.console [--rows N] [--incidents N] [--rounds N] [--on sqlite postgres] [--filled URL]
+python -m tests.bench.console [--rows N] [--incidents N] [--rounds N] [--on sqlite postgres] [--filled URL] [--tasks]
+python -m tests.bench.console --tabs | --late
 """
 
 from __future__ import annotations
@@ -12,25 +13,18 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
+from agents.core import logs
 from agents.store import open_store
 from agents.store.console.summing import QuerySums
 from tests.bench.__main__ import machine
-from tests.bench.console.measuring import (
-    NAMES_MS,
-    PAGE_MS,
-    TABS,
-    Address,
-    Session,
-    Took,
-    console,
-    table,
-    took,
-    watched,
-)
+from tests.bench.console.late import late_notes
+from tests.bench.console.measuring import NAMES_MS, PAGE_MS, Address, Session, Took, console, table, took
 from tests.bench.console.network import CLIENTS, NEEDLE, Network
+from tests.bench.console.tabs import tabs
+from tests.bench.console.tasks import operated, table_of_tasks
 from tests.bench.table import seconds
+from tests.e2e.browsing import CHROMIUM
 from tests.support.postgres_server import PostgresServer
-from tests.support.running import free_port
 
 ROWS, INCIDENTS, ROUNDS = 10_000_000, 2_000, 30
 KINDS = ("sqlite", "postgres")
@@ -94,16 +88,17 @@ def pages(network: Network, incidents: Sequence[str]) -> Iterator[tuple[str, Add
 
 
 @contextmanager
-def database(kind: str, directory: Path) -> Iterator[str]:
+def database(kind: str) -> Iterator[str]:
     """The address of a new database."""
-    if kind == "sqlite":
-        yield f"sqlite:///{directory / 'queries.db'}"
-        return
-    server = PostgresServer(directory)
-    try:
-        yield server.url
-    finally:
-        server.stop()
+    with tempfile.TemporaryDirectory(prefix="bench-") as name:
+        if kind == "sqlite":
+            yield f"sqlite:///{Path(name, 'queries.db')}"
+            return
+        server = PostgresServer(Path(name))
+        try:
+            yield server.url
+        finally:
+            server.stop()
 
 
 def measured(url: str, network: Network, directory: Path, rounds: int, say: Callable[[str], None]) -> list[Took]:
@@ -133,14 +128,16 @@ def prepared(url: str, network: Network, filled: bool, say: Callable[[str], None
     store.close()
 
 
-def tabs(directory: Path, say: Callable[[str], None]) -> None:
-    """CPU of each process of `dns-tunnel run` without a tab on the live page, and with TABS of them."""
-    listen = {"LISTEN_PORT": str(free_port()), "LISTEN_HOST": "127.0.0.1"}
-    with console(directory, f"sqlite:///{directory / 'tabs.db'}", "run", **listen) as (port, pid):
-        found = watched(Session(port), pid)
-    say(f"CPU of each process of `run`, without a tab and with {TABS}:")
-    for alone, with_tabs in found:
-        say(f"  {alone:6.1%} {with_tabs:6.1%}")
+def over(url: str, network: Network, options: argparse.Namespace, kind: str, say: Callable[[str], None]) -> None:
+    """What is measured over one database: pages, unless tasks alone are asked for, and an operator's tasks."""
+    with tempfile.TemporaryDirectory(prefix="bench-") as name:
+        if not options.tasks:
+            say("\n" + table(kind, measured(url, network, Path(name), options.rounds, say)) + "\n")
+    with tempfile.TemporaryDirectory(prefix="bench-") as name:
+        if CHROMIUM is None:
+            say("the operator's tasks are left out: chromium is not installed")
+        else:
+            say("\n" + table_of_tasks(operated(url, Path(name), say)) + "\n")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -150,21 +147,27 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--rounds", type=int, default=ROUNDS, help="how often each page is asked for")
     parser.add_argument("--on", nargs="*", choices=KINDS, default=KINDS, help="databases (default: both), or none")
     parser.add_argument("--filled", metavar="URL", help="a database that an earlier run filled, instead of new ones")
+    parser.add_argument("--tasks", action="store_true", help="what an operator's tasks take, and no pages")
+    parser.add_argument("--tabs", action="store_true", help="what open tabs cost the detector, and nothing else")
+    parser.add_argument("--late", action="store_true", help="what noting late hours costs a writer, and nothing else")
     options = parser.parse_args(arguments)
 
     def say(text: str) -> None:
         print(text, flush=True)
 
+    logs.setup("error")
     say(machine())
-    network = Network(options.rows, options.incidents, time.time())
-    for kind in ["filled"] if options.filled else options.on:
-        with tempfile.TemporaryDirectory(prefix="bench-") as name:
-            directory = Path(name)
-            with nullcontext(options.filled) if options.filled else database(kind, directory) as url:
+    alone = late_notes if options.late else tabs if options.tabs else None
+    if alone is None:
+        network = Network(options.rows, options.incidents, time.time())
+        for kind in ["filled"] if options.filled else options.on:
+            with nullcontext(options.filled) if options.filled else database(kind) as url:
                 prepared(url, network, bool(options.filled), say)
-                say("\n" + table(kind, measured(url, network, directory, options.rounds, say)) + "\n")
-    with tempfile.TemporaryDirectory(prefix="bench-") as name:
-        tabs(Path(name), say)
+                over(url, network, options, kind, say)
+        alone = None if options.tasks else tabs
+    if alone is not None:
+        with tempfile.TemporaryDirectory(prefix="bench-") as name:
+            alone(Path(name), say)
 
 
 if __name__ == "__main__":

@@ -19,8 +19,6 @@ from tests.support.running import free_port
 TOKEN = "a token of sixteen characters and more"
 PAGE_MS, PAGE_P99_MS, NAMES_MS = 300.0, 1_000.0, 2_000.0
 """What a page may take at the median and at p99, and a search for a part of a name."""
-TABS, WATCHED_S = 50, 20.0
-"""Tabs that are open on the live page, and for how long they are watched."""
 Address = Callable[[int], str]
 """The path of a page in its n-th round: each round asks for another client, domain or day."""
 
@@ -72,7 +70,8 @@ class Session:
 def console(directory: Path, url: str, command: str = "api", **settings: str) -> Iterator[tuple[int, int]]:
     """`dns-tunnel api` over a database: its port and the number of its process."""
     port = free_port()
-    settings |= {"API_PORT": str(port), "API_TOKEN": TOKEN, "DATABASE_URL": url, "UPSTREAMS": "127.0.0.1:9"}
+    known = {"API_PORT": str(port), "API_TOKEN": TOKEN, "DATABASE_URL": url, "UPSTREAMS": "127.0.0.1:9"}
+    settings = known | settings
     log = directory / "console.log"
     with log.open("wb") as out:
         process = subprocess.Popen(
@@ -106,26 +105,6 @@ def took(session: Session, pid: int, page: str, address: Address, rounds: int, b
         times.append((time.perf_counter() - begun) * 1e3)
     cpu = (cpu_s(pids) - before) / rounds * 1e3
     return Took(page, percentile(times, 0.5), percentile(times, 0.99), cpu, budget)
-
-
-def watched(session: Session, pid: int) -> list[tuple[float, float]]:
-    """CPU of each process of a console's family without a tab, and with TABS of them: seconds a second."""
-    alone = _cpu_a_second(pid)
-    tabs = [session.stream() for _ in range(TABS)]
-    try:
-        with_tabs = _cpu_a_second(pid)
-    finally:
-        for one in tabs:
-            one.close()
-    return [(alone[number], with_tabs[number]) for number in alone]
-
-
-def _cpu_a_second(pid: int) -> dict[int, float]:
-    pids = family(pid)
-    before, begun = {one: cpu_s([one]) for one in pids}, time.perf_counter()
-    time.sleep(WATCHED_S)
-    span = time.perf_counter() - begun
-    return {one: (cpu_s([one]) - before[one]) / span for one in pids}
 
 
 def table(title: str, rows: Sequence[Took]) -> str:

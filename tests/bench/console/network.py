@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agents.core.columns import Coded
-from agents.core.types import DAY_S, Incident, QueryBatch, Severity, Verdicts
+from agents.core.types import DAY_S, HOUR_S, Incident, QueryBatch, Severity, Verdicts
 from agents.dns.name import from_text
 from agents.learning.loop.flow_hours import NUMBERS, SCHEMA
 from agents.store import Store
@@ -41,7 +41,6 @@ QTYPES, QTYPE_SHARES = np.array([1, 12, 16, 33, 15, 2]), (0.92, 0.05, 0.012, 0.0
 RCODES, RCODE_SHARES = np.array([0, 3, 2]), (0.925, 0.07, 0.005)
 WIDTH = 25
 """Features of a name."""
-HOUR_S = 3_600.0
 NIGHT = np.array([2, 1, 1, 1, 1, 2, 4, 8, 12, 14, 14, 14, 12, 13, 14, 14, 13, 11, 9, 8, 7, 6, 4, 3], float)
 """How busy each hour of a day is."""
 SEED = 15

@@ -117,6 +117,7 @@ def test_a_tunnel_that_a_candidate_would_lose_is_named_and_refused(store: Store)
     assert alert_gates(again, replace(BOUNDS, tunnels_lost=9))[1].passed
 
 
+@pytest.mark.slow
 def test_new_alerts_below_what_people_called_benign_are_refused(store: Store) -> None:
     found = compared(store, with_factor(0.1), with_factor(10.0))
     added = [one for one in found.changes if one.added]

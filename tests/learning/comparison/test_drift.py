@@ -94,6 +94,7 @@ def grown(factor: float) -> NDArray[np.float32]:
     return found
 
 
+@pytest.mark.slow
 def test_normal_that_grows_by_little_each_week_is_refused_against_the_anchor() -> None:
     anchor = kept(reference_of(features(1)))
     weekly = [grown(1.05**week) for week in range(1, 21)]

@@ -40,6 +40,7 @@ def test_flower_stays_on_this_machine(address: str, said: str) -> None:
 
 
 @pytest.mark.skipif(FLOWER, reason="the extra flower is installed here")
+@pytest.mark.slow
 def test_without_the_extra_one_line_says_so(tmp_path: Path) -> None:
     Fleet(tmp_path)
     for action in (["serve"], ["run", "--engine", "flower"]):
@@ -73,7 +74,7 @@ def test_numbers_that_are_none_are_left_out(tmp_path: Path) -> None:
     assert rounds.lines == ["round 1: nothing joined, 0 sites sent"]
 
 
-@pytest.mark.parametrize("damage", [[], [np.zeros(3)], [np.zeros(26), np.zeros(26), np.zeros(27)]])
+@pytest.mark.parametrize("damage", [[], [np.zeros(3)], [np.zeros(35), np.zeros(35), np.zeros(36)]])
 def test_a_site_takes_no_model_that_is_none(damage: Sequence[np.ndarray], tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="it is none"):
         FlowerSite(None).fit(damage, {"round": 1, "run": "r"})  # type: ignore[arg-type]

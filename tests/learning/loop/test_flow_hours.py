@@ -12,15 +12,22 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agents.core.npz import FormatError
-from agents.core.types import Row
-from agents.detection.limits import limits_of
+from agents.core.types import Row, batch_of
+from agents.detection.limits import Scale, limits_of
 from agents.detection.state import Kind
 from agents.learning.baseline import golden_sessions
+from agents.learning.loop.collector import HourCollector
 from agents.learning.loop.flow_hours import NUMBERS, SCHEMA, CounterReading, load_reading
+from agents.learning.loop.flow_images import SLICES
+from agents.learning.loop.golden import GOLDEN_SCHEMA
+from agents.learning.loop.online import CycleState, OnlineLearner
+from agents.learning.loop.options import SPEC
 from agents.store import open_store
-from agents.store.feedback.flow_hours import FlowHours
-from tests.support.detecting import domain_key, query
+from agents.store.feedback.flow_hours import FlowHours, FlowHourStore
+from agents.stream.slots import detector_for
+from tests.support.detecting import domain_key, query, shipped_model
 from tests.support.flow_hours import HOUR, HOUR_S, Collecting, collecting
+from tests.support.several import Several
 
 BEGIN = HOUR * float(HOUR_S)
 
@@ -195,6 +202,47 @@ def test_no_query_is_counted_twice_or_lost(tmp_path: Path) -> None:
     assert found == Counter(int(at // HOUR_S) for at in ts)
 
 
+def hours_of_two(tmp_path: Path, rows: list[Row]) -> FlowHours:
+    """The flow-hours of rows as two detectors share their clients, each with a collector."""
+    store = open_store(f"sqlite:///{tmp_path / 'two.db'}")
+    store.migrate()
+    hours = FlowHourStore(store)
+    several = Several(shipped_model(), Scale(), 2, see=lambda number, verdicts: collectors[number].see(verdicts))
+    collectors = [HourCollector(part, hours, tmp_path / f"{at}.npz") for at, part in enumerate(several.parts)]
+    for one in collectors:
+        one.start()
+    for row in rows:
+        for one in collectors:
+            one.turn(row[0])
+        several.detect(batch_of([row]))
+    for one in collectors:
+        one.turn(rows[-1][0] + HOUR_S)
+        one.close(60)
+    return hours.read(SCHEMA)
+
+
+def test_two_detectors_give_the_flow_hours_that_one_gives(tmp_path: Path) -> None:
+    """Clients below a domain, and its age, are the network's: the second half of the clients comes an hour later."""
+    rows = [
+        query(BEGIN + HOUR_S * (client // 10) + 60 * client + 7 * at, f"192.0.2.{client}", f"n{at}.d{at % 3}.example")
+        for client in range(20)
+        for at in range(8)
+    ]
+    rows.sort(key=lambda row: row[0])
+    one, two = collected(tmp_path, rows), hours_of_two(tmp_path, rows)
+    places = [
+        dict(zip(zip(found.hour.tolist(), found.client, found.domain, strict=True), found.numbers, strict=True))
+        for found in (one, two)
+    ]
+    assert len({detector_for(client, 2) for client in two.client}) == 2
+    assert places[0].keys() == places[1].keys()
+    for key, numbers in places[0].items():
+        assert dict(zip(NUMBERS, places[1][key].tolist(), strict=True)) == dict(
+            zip(NUMBERS, numbers.tolist(), strict=True)
+        ), key
+    assert max(numbers[NUMBERS.index("domain_clients")] for numbers in places[1].values()) == 20
+
+
 @given(st.binary(max_size=300))
 def test_other_bytes_are_no_reading(data: bytes) -> None:
     with pytest.raises(FormatError):
@@ -209,3 +257,69 @@ def test_a_reading_is_read_as_it_was() -> None:
     assert found.counters.tolist() == one.counters.tolist()
     with pytest.raises(FormatError, match="no reading"):
         load_reading(one._replace(counters=np.zeros((3, 6))).dump())
+
+
+def test_each_ratio_of_a_flow_hour_is_that_of_a_kind_of_limit() -> None:
+    """A new kind may wait for the next schema: until then no model learns from it, and rows keep their meaning."""
+    ratios = [name.removeprefix("ratio_") for name in NUMBERS if name.startswith("ratio_")]
+    assert len(ratios) == len(set(ratios)) >= 15 and {*ratios} < {kind.name.lower() for kind in Kind}
+
+
+def test_a_forest_can_name_each_column_of_an_image() -> None:
+    assert SLICES * len(NUMBERS) <= np.iinfo(np.uint8).max + 1
+
+
+def test_what_a_client_sends_over_domains_is_told_with_each_domain_that_has_a_part(tmp_path: Path) -> None:
+    """Ten encoded names below each of six domains, one each below twenty others; another client browses."""
+    drawn = iter(labels(80))
+    below = [f"d{at % 6}.example" for at in range(60)] + [f"e{at}.example" for at in range(20)]
+    rows = [query(BEGIN + 40 * at, "192.0.2.7", f"{next(drawn)}.{domain}", 16) for at, domain in enumerate(below)]
+    rows += [query(BEGIN + 40 * at + 1, "192.0.2.8", f"www.shop{at % 5}.example") for at in range(80)]
+    found = collected(tmp_path, sorted(rows, key=lambda row: row[0]))
+    by_domain = {domain: row for row, domain in enumerate(found.domain)}
+    kinds = ("spread", "spread_fresh", "scattered", "words", "first", "siblings")
+
+    def told(domain: str) -> dict[str, float]:
+        return {kind: round(value(found, f"ratio_{kind}", by_domain[domain]), 3) for kind in kinds}
+
+    one, other, browsed = told("d0.example"), told("d5.example"), told("shop0.example")
+    assert one == other, "sums of one client"
+    assert all(one[kind] > 0 for kind in kinds), one
+    assert not any(browsed[kind] for kind in ("spread", "spread_fresh", "scattered", "siblings")), browsed
+    assert value(found, "ratio_encoded", by_domain["d0.example"]) > 0
+
+
+@pytest.mark.parametrize(("every_s", "told"), [(60.0, True), (1.0, False)])
+def test_names_at_a_machines_pace_are_told_by_the_hour(tmp_path: Path, every_s: float, told: bool) -> None:
+    rows = [query(BEGIN + at * every_s, "192.0.2.7", f"task{at * at}.beacon.example", 16) for at in range(12)]
+    found = collected(tmp_path, rows)
+    (row,) = [at for at, domain in enumerate(found.domain) if domain == "beacon.example"]
+    beacon, polls = (value(found, f"ratio_{kind}", row) for kind in ("beacon", "polls"))
+    assert (beacon > 0) is told and (polls > 0) is told
+    assert beacon <= 12 / 20 + 0.05 and polls <= 12 / 20, "limits are twenty"
+
+
+@pytest.mark.slow
+def test_an_upgrade_leaves_rows_of_the_schema_before_unread_and_begins_a_new_flow_model(tmp_path: Path) -> None:
+    """Release 0.1 had 26 numbers; its rows stay, labelled or not, until there is no room or their time is over."""
+    store = open_store(f"sqlite:///{tmp_path / 'q.db'}")
+    store.migrate()
+    hours, width = FlowHourStore(store), 26
+    old = FlowHours(1, np.array([HOUR]), ["192.0.2.7"], ["old.example"], [()], np.ones((1, width), np.float32))
+    hours.add(old)
+    shipped = FlowHours(-1, np.array([0]), ["golden"], ["golden-1"], [()], np.ones((1, width), np.float32))
+    hours.replace(shipped, ["tunnel"], "golden session", BEGIN)
+    learner = OnlineLearner(store, tmp_path / "flow", SPEC.factory(SPEC.values({})), lambda: BEGIN)
+    learner.folder.mkdir()
+    arrays = {name: np.ones(width) for name in ("mean", "scale", "weights")} | {"bias": np.zeros(1)}
+    np.savez(learner.path, manifest=np.frombuffer(b'{"schema": 1}', np.uint8), **arrays)  # type: ignore[arg-type]
+    assert learner.usable_model() is None, "it is of another schema"
+    with collecting(store, tmp_path) as one:
+        one.ask([query(BEGIN + 1, "192.0.2.7", "www.new.example")])
+        one.collector.turn(BEGIN + HOUR_S)
+    assert (list(hours.read(1).domain), list(hours.read(SCHEMA).domain)) == (["old.example"], ["new.example"])
+    assert hours.read(1).numbers.shape == (1, width) and hours.read(SCHEMA).numbers.shape == (1, len(NUMBERS))
+    assert learner.cycle()["state"] == CycleState.DEPLOYED
+    model = learner.model()
+    assert model is not None and model.weights.shape == (len(NUMBERS),)
+    assert len(hours.read(-1)) == 0 and len(hours.read(GOLDEN_SCHEMA)) > 100, "shipped rows are those of this release"

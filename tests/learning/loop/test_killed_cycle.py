@@ -19,15 +19,18 @@ import pytest
 from agents.learning.fleet.exchange import FleetState, state_of
 from agents.learning.fleet.options import SPEC
 from agents.learning.fleet.site import FleetSite
-from agents.learning.loop import online
+from agents.learning.loop import material, online
 from agents.learning.loop.online import CycleState, OnlineLearner
+from agents.learning.release.learnt_desk import LearntDesk
+from agents.learning.release.learnt_registry import ReleaseTerms
+from agents.learning.sequences.learning import SequenceModels
 from agents.store import Store, open_store
 from agents.store.feedback.cycles import CycleStore
 from tests.learning.fleet.test_coordinator import Fleet
 from tests.learning.loop.test_online import OPTIONS, first_labels
 from tests.support.flow_hours import HOUR
 
-AT_MOST = 30
+AT_MOST = 40
 
 
 def opened(folder: Path) -> Store:
@@ -52,6 +55,15 @@ def one_round(folder: Path, store: Store) -> str:
     lines = site._take(round_of(folder))
     assert site.taken() == 1
     return str(lines[0].removeprefix("round 1: flow model "))
+
+
+def held_cycle(folder: Path, store: Store) -> str:
+    """A cycle whose model waits for a person, who approves it; one that waits already is approved."""
+    learner = replace(learner_in(folder, store), terms=ReleaseTerms("manual"))
+    if not learner.registry.waiting():
+        assert learner.cycle()["state"] == CycleState.HELD
+    desk = LearntDesk(learner, SequenceModels(folder / "sequences"))
+    return str(desk.decide("flow", "approve", "", "ann", "seen").made.model_id)
 
 
 def round_of(folder: Path) -> FleetState:
@@ -81,7 +93,7 @@ def killed_at(folder: Path, wanted: int, run: Callable[[Path, Store], str]) -> b
     if child:
         return os.waitpid(child, 0)[1] == signal.SIGKILL
     try:
-        numbers, replaced, learnt, add = count(1), Path.replace, online.learnt, CycleStore.add
+        numbers, replaced, learnt, add = count(1), Path.replace, material.learnt, CycleStore.add
 
         def die_at_last() -> None:
             if next(numbers) == wanted:
@@ -103,7 +115,7 @@ def killed_at(folder: Path, wanted: int, run: Callable[[Path, Store], str]) -> b
             die_at_last()
 
         Path.replace = dying_replace  # type: ignore[method-assign, assignment]
-        online.learnt, CycleStore.add = dying_learnt, dying_add  # type: ignore[method-assign]
+        online.learnt, CycleStore.add = dying_learnt, dying_add  # type: ignore[attr-defined, method-assign]
         run(folder, opened(folder))
     finally:
         os._exit(0)
@@ -137,3 +149,25 @@ def test_killed_at_any_step_a_model_serves_on_and_the_next_run_is_clean(
             assert run(folder, store) == "deployed"
             assert learner.model() is not None and CycleStore(store).count() == counted + 1
     assert steps <= kills < AT_MOST - 1
+
+
+@pytest.mark.slow
+def test_killed_at_any_step_of_what_waits_for_a_person_a_model_serves_on_and_one_can_decide(begun: Path) -> None:
+    kills, served = 0, set()
+    for number in range(1, AT_MOST):
+        folder = begun.parent / f"held-{number}"
+        shutil.copytree(begun, folder)
+        if not killed_at(folder, number, held_cycle):
+            break
+        kills += 1
+        with closing(opened(folder)) as store:
+            learner = learner_in(folder, store)
+            serving = learner.model()
+            assert serving is not None and not learner.is_training(), "the lock died with its holder"
+            before, now = learner.registry.transitions()[0].model_id, serving.model_id
+            served.add(now == before)
+            assert learner.registry.history()[0].model_id == now, "the rows say what is in use"
+            if now == before:
+                assert held_cycle(folder, store) == learner.registry.in_use() != before
+            assert learner.registry.waiting() == ""
+    assert served == {True, False} and 8 <= kills < AT_MOST - 1

@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from agents.core.types import DAY_S, Severity
 from agents.detection.detector import empty_verdicts
@@ -85,6 +86,7 @@ def test_a_flood_of_one_client_or_network_or_domain_has_its_share(store: Store) 
     assert (kept == again).all()
 
 
+@pytest.mark.slow
 def test_one_client_alone_teaches_what_a_cycle_needs_and_no_more(store: Store, tmp_path: Path) -> None:
     learner = OnlineLearner(store, tmp_path / "flow", OPTIONS, lambda: (HOUR - 1) * 3600.0)
     assert learner.cycle()["state"] == CycleState.DEPLOYED
@@ -110,6 +112,7 @@ def test_what_people_say_has_no_share(store: Store) -> None:
     assert within_shares(labels, np.ones(len(labels), np.bool_), 50).all()
 
 
+@pytest.mark.slow
 def test_a_clock_that_was_ahead_ends_no_learning(store: Store, tmp_path: Path) -> None:
     learner = OnlineLearner(store, tmp_path / "flow", OPTIONS, lambda: (HOUR - 1) * 3600.0)
     assert learner.cycle()["state"] == CycleState.DEPLOYED

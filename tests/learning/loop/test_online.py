@@ -14,21 +14,16 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from agents.core.errors import BusyError, ModelError
+from agents.core.types import ChannelResult, Message, Severity
 from agents.learning.loop import golden, online
 from agents.learning.loop.flow_hours import NUMBERS, SCHEMA
 from agents.learning.loop.flow_model import FlowModel, load_flow_model
 from agents.learning.loop.golden import GOLDEN_SCHEMA, golden_flow_hours
-from agents.learning.loop.online import (
-    SPEC,
-    CycleState,
-    Examples,
-    LearnerThread,
-    OnlineLearner,
-    label_by_probability,
-    material_of,
-    measures,
-)
+from agents.learning.loop.material import HELD_OUT, Examples, material_of, measures
+from agents.learning.loop.online import CycleState, LearnerThread, OnlineLearner, label_by_probability
+from agents.learning.loop.options import SPEC
 from agents.learning.loop.review import teaches
+from agents.learning.release import learnt_registry
 from agents.store import Store
 from agents.store.feedback.flow_hours import FlowHours, FlowHourStore
 from agents.store.feedback.labels import Label, LabelledSpan, LabelStore
@@ -97,6 +92,7 @@ def model_of(learner: OnlineLearner) -> FlowModel:
     return model
 
 
+@pytest.mark.slow
 def test_the_first_model_knows_the_golden_flow_hours(learner: OnlineLearner) -> None:
     numbers, tunnel = golden_flow_hours()
     found = measures(model_of(learner), Examples(numbers, tunnel))
@@ -110,6 +106,7 @@ def test_the_first_model_knows_the_golden_flow_hours(learner: OnlineLearner) -> 
     }  # fmt: skip
 
 
+@pytest.mark.slow
 def test_what_people_say_is_learnt_and_nothing_is_forgotten(store: Store, learner: OnlineLearner) -> None:
     """The oldest month's labels before and after ten weekly updates."""
     first_labels(store)
@@ -130,18 +127,29 @@ def test_what_people_say_is_learnt_and_nothing_is_forgotten(store: Store, learne
     assert [one["state"] for one in learner.history(3)] == ["deployed"] * 3
 
 
+@pytest.mark.slow
 def test_labels_that_would_unlearn_tunnels_are_rolled_back(
     store: Store, learner: OnlineLearner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Rehearsal protects; here a hundred passes at a high rate get past it, and the gates say no."""
     say(store, put(store, kind(True, 300, 3), HOUR), Label.BENIGN, HOUR)
     before = learner.path.read_bytes()
-    rash = replace(later(learner, 1), options=replace(OPTIONS, passes=100, rate=0.3))
+    told: list[Message] = []
+
+    def tell(message: Message) -> list[ChannelResult]:
+        told.append(message)
+        return [ChannelResult("slack", False, "cannot send to slack: it is away")]
+
+    rash = replace(later(learner, 1), options=replace(OPTIONS, passes=100, rate=0.3), tell=tell)
     monkeypatch.setattr(
         Examples, "drawn", lambda self, count, draw: Examples(self.numbers[:count], self.tunnel[:count] & False)
     )
     found = rash.cycle()
     assert found["state"] == CycleState.ROLLED_BACK
+    (message,) = told
+    assert message.title == "Online learner: rolled back" and message.severity is Severity.SUSPICIOUS
+    assert "It missed" in message.summary and "balanced accuracy (" in message.summary
+    assert len(found["data_sha256"]) == 64 and found["settings"] == {"batch": 32, "passes": 100, "rate": 0.3, "seed": 1}
     assert {gate["name"] for gate in found["gates"] if not gate["passed"]} >= {"balanced accuracy"}
     assert learner.path.read_bytes() == before
     assert later(learner, 2).cycle()["state"] == CycleState.WAITING, "the same labels are not tried again and again"
@@ -157,10 +165,11 @@ def test_the_half_that_validates_is_never_learnt(store: Store) -> None:
     teaching = sum(map(teaches, domains))
     assert len(found.new.tunnel) == teaching
     golden = len(golden_flow_hours()[1])
-    assert len(found.held_out.tunnel) == len(range(0, golden, online.HELD_OUT)) + 60 - teaching
+    assert len(found.held_out.tunnel) == len(range(0, golden, HELD_OUT)) + 60 - teaching
     assert dict(found.origins) == {"a person": teaching}
 
 
+@pytest.mark.slow
 def test_probabilities_label_beyond_the_bounds_and_rules_win(store: Store, learner: OnlineLearner) -> None:
     numbers = np.concatenate([kind(True, 3), kind(False, 3)])
     domains = put(store, numbers, HOUR)
@@ -180,14 +189,16 @@ def test_probabilities_label_beyond_the_bounds_and_rules_win(store: Store, learn
     assert len(found.certain.tunnel) == 1, "guesses are new, never certain"
 
 
+@pytest.mark.slow
 def test_a_death_in_the_middle_leaves_the_model_and_the_next_cycle_is_clean(
     store: Store, learner: OnlineLearner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first_labels(store)
     before = learner.path.read_bytes()
-    for step in ("learnt", "gates_of_cycle", "write_atomic", "measures"):
+    steps = [(online, step) for step in ("learnt", "gates_of_cycle", "measures")]
+    for module, step in (*steps, (learnt_registry, "write_atomic")):
         with monkeypatch.context() as patched:
-            patched.setattr(online, step, lambda *_: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+            patched.setattr(module, step, lambda *_: (_ for _ in ()).throw(OSError(28, "No space left on device")))
             with pytest.raises(OSError, match="No space"):
                 later(learner, 1).cycle()
         assert learner.path.read_bytes() == before, step
@@ -198,6 +209,7 @@ def test_a_death_in_the_middle_leaves_the_model_and_the_next_cycle_is_clean(
     assert [path.read_bytes() for path in (learner.folder / "earlier").glob("*.npz")] == [before]
 
 
+@pytest.mark.slow
 def test_two_at_once_one_learns_and_the_other_says_so(learner: OnlineLearner) -> None:
     with (learner.folder / "learning.lock").open("rb") as other:
         fcntl.flock(other, fcntl.LOCK_EX)
@@ -209,6 +221,7 @@ def test_two_at_once_one_learns_and_the_other_says_so(learner: OnlineLearner) ->
 
 
 @pytest.mark.parametrize("data", [b"", b"damaged", b"PK\x03\x04"])
+@pytest.mark.slow
 def test_a_damaged_model_is_replaced_by_one_that_begins_anew(learner: OnlineLearner, data: bytes) -> None:
     good = learner.path.read_bytes()
     learner.path.write_bytes(data)
@@ -229,6 +242,7 @@ def test_a_model_of_another_schema_is_refused(learner: OnlineLearner, monkeypatc
         learner.model()
 
 
+@pytest.mark.slow
 def test_the_thread_learns_by_itself_unless_it_is_stopped(store: Store, tmp_path: Path) -> None:
     quick = OnlineLearner(store, tmp_path / "flow", replace(OPTIONS, interval_s=0.05))
     quick.enable(False)
@@ -243,6 +257,7 @@ def test_the_thread_learns_by_itself_unless_it_is_stopped(store: Store, tmp_path
     thread.stop()
 
 
+@pytest.mark.slow
 def test_golden_sessions_are_stored_labels_that_nothing_ends(
     store: Store, learner: OnlineLearner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -259,6 +274,7 @@ def test_golden_sessions_are_stored_labels_that_nothing_ends(
     assert len(labels.labelled(SCHEMA)) == 0, "they are no traffic of this network"
 
 
+@pytest.mark.slow
 def test_another_release_brings_its_own_golden_sessions(
     store: Store, learner: OnlineLearner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -269,6 +285,7 @@ def test_another_release_brings_its_own_golden_sessions(
     assert set(LabelStore(store).labelled(GOLDEN_SCHEMA).domain) == {"golden-of-another-release"}
 
 
+@pytest.mark.slow
 def test_the_bounds_of_the_gates_are_settings(store: Store, learner: OnlineLearner) -> None:
     first_labels(store)
     before = learner.path.read_bytes()

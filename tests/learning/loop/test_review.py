@@ -5,14 +5,16 @@ from __future__ import annotations
 import numpy as np
 
 from agents.core.types import Severity
-from agents.learning.loop.online import SPEC, cold_model, label_by_probability
+from agents.learning.loop.flow_hours import SCHEMA
+from agents.learning.loop.online import label_by_probability
+from agents.learning.loop.options import SPEC
 from agents.learning.loop.review import Reviewer, ReviewLimits, candidates, reviewed_cases, teaches
 from agents.store import Store
 from agents.store.feedback.flow_hours import FlowHours, FlowHourStore
 from agents.store.feedback.labels import Label, LabelledSpan, LabelStore
 from agents.store.feedback.reviews import ReviewStore
 from agents.store.feedback.tables import LabelOrigin
-from tests.support.flow_hours import HOUR, flow_hours
+from tests.support.flow_hours import HOUR, cold, flow_hours
 
 
 def near(domain: str, ratio: float, clients: int = 1) -> list[FlowHours]:
@@ -55,7 +57,7 @@ def test_what_a_rule_labels_asks_nobody(store: Store) -> None:
     for rows in (*near("sure.example", 3.0), *near("open.example", 0.8)):
         FlowHourStore(store).add(rows)
     span = LabelledSpan(None, "sure.example", HOUR, HOUR, Label.TUNNEL, LabelOrigin.TOOL, 1.0)
-    LabelStore(store).mark([span], 1, 5.0)
+    LabelStore(store).mark([span], SCHEMA, 5.0)
     Reviewer(store, ReviewLimits(20), clock=lambda: 9.0)(HOUR)
     assert [item.domain for item in ReviewStore(store).items()] == ["open.example"]
     Reviewer(store, ReviewLimits(20), clock=lambda: 10.0)(HOUR)
@@ -63,7 +65,7 @@ def test_what_a_rule_labels_asks_nobody(store: Store) -> None:
 
 
 def test_an_hour_without_queries_asks_nothing_of_a_model(store: Store) -> None:
-    model = cold_model(0.003)
+    model = cold()
     Reviewer(store, ReviewLimits(20), (0.3, 0.95), model.probabilities)(HOUR)
     assert label_by_probability(store, model, SPEC.factory(SPEC.values({})), HOUR, 1.0) == 0
     assert ReviewStore(store).items() == []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -14,30 +15,33 @@ from agents.core.types import Severity, batch_of
 from agents.detection.detector import empty_verdicts
 from agents.detection.reasons import LEARNT_REASON
 from agents.learning.loop.golden import golden_flow_hours
-from agents.learning.loop.online import cold_model
 from agents.learning.loop.suspects import suspects_of
 from agents.store import Store
 from agents.store.feedback.flow_hours import FlowHours, FlowHourStore
 from agents.store.feedback.labels import Label
 from agents.store.feedback.reviews import ReviewStore
 from tests.support.detecting import paced, query
-from tests.support.flow_hours import HOUR, HOUR_S, collecting, flow_hours
+from tests.support.flow_hours import HOUR, HOUR_S, cold, collecting, flow_hours
 from tests.support.incidents import incident
 
-MODEL = cold_model(0.003)
 NOW = (HOUR + 1) * float(HOUR_S)
-_numbers, _tunnel = golden_flow_hours()
-_chance = MODEL.probabilities(_numbers)
-TUNNEL = _numbers[np.flatnonzero(_tunnel)[np.argmax(_chance[_tunnel])]]
-BENIGN = _numbers[np.flatnonzero(~_tunnel)[np.argmin(_chance[~_tunnel])]]
+
+
+@cache
+def clearest(tunnel: bool) -> np.ndarray:
+    """The golden flow-hour that the model is surest of, as a tunnel or as none."""
+    numbers, known = golden_flow_hours()
+    some = numbers[known == tunnel]
+    chance = cold().probabilities(some)
+    return np.asarray(some[np.argmax(chance) if tunnel else np.argmin(chance)])
 
 
 def hours_of(*domains: str, tunnel: bool = True, client: str = "192.0.2.7") -> FlowHours:
-    return replace(flow_hours(domains, client=client), numbers=np.stack([TUNNEL if tunnel else BENIGN] * len(domains)))
+    return replace(flow_hours(domains, client=client), numbers=np.stack([clearest(tunnel)] * len(domains)))
 
 
 def suspects(store: Store, budget: float = 3) -> list[tuple[str, str]]:
-    found = suspects_of(store, MODEL, 0.95, budget, HOUR, NOW)
+    found = suspects_of(store, cold(), 0.95, budget, HOUR, NOW)
     assert all(chance >= 0.95 and at <= NOW for at, _, _, chance, _ in found)
     return [(client, domain) for _, client, domain, _, _ in found]
 
@@ -49,6 +53,19 @@ def test_the_most_probable_flows_are_named_one_a_domain(store: Store) -> None:
     hours.add(hours_of("quiet.example", tunnel=False))
     found = suspects(store)
     assert sorted(domain for _, domain in found) == ["a.example", "b.example"]
+
+
+def test_several_detectors_list_together_what_one_would_and_nothing_twice(store: Store) -> None:
+    hours = FlowHourStore(store)
+    hours.add(hours_of("a.example", "b.example"))
+    hours.add(hours_of("a.example", "c.example", client="192.0.2.8"))
+    alone = suspects(store)
+    each = [
+        suspects_of(store, cold(), 0.95, 3, HOUR, NOW, lambda client, own=own: client == own)  # type: ignore[misc]
+        for own in ("192.0.2.7", "192.0.2.8")
+    ]
+    assert sorted((client, domain) for part in each for _, client, domain, _, _ in part) == sorted(alone)
+    assert len(alone) == 3 and all(each)
 
 
 def test_nothing_of_an_empty_hour(store: Store) -> None:
@@ -111,7 +128,7 @@ def test_a_suspect_that_reaches_a_limit_later_is_an_incident_as_any_other(store:
 
 def test_an_open_incident_learns_its_probability_within_a_minute(store: Store, tmp_path: Path) -> None:
     draw = random.Random(7)
-    with collecting(store, tmp_path, MODEL) as one:
+    with collecting(store, tmp_path, cold()) as one:
         one.ask([query(NOW + 1, "192.0.2.7", "www.shop.example")])
         one.ask([query(NOW + 2 + i, "10.9.0.9", f"{draw.randbytes(25).hex()}.t.example", 16) for i in range(60)])
         assert "probability" not in one.detector.open_incidents["10.9.0.9", "t.example"].evidence
@@ -127,7 +144,7 @@ def test_an_open_incident_learns_its_probability_within_a_minute(store: Store, t
 @pytest.mark.slow
 def test_many_clients_below_one_domain_have_the_highest_probability(store: Store, tmp_path: Path) -> None:
     draw = random.Random(9)
-    with collecting(store, tmp_path, MODEL) as one:
+    with collecting(store, tmp_path, cold()) as one:
         one.ask([
             query(NOW + i / 8, f"10.9.{i % 200}.9", f"{draw.randbytes(12).hex()}.many.example", 16) for i in range(3000)
         ])  # fmt: skip

@@ -44,6 +44,7 @@ def killed_at(folder: Path, deploy: str, wanted: int) -> bool:
 
 
 @pytest.mark.parametrize("deploy", ["auto", "manual", "canary"])
+@pytest.mark.slow
 def test_a_run_that_is_killed_at_any_write_leaves_one_champion_and_a_clean_next_run(
     tmp_path: Path, deploy: str
 ) -> None:

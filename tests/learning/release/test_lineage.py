@@ -85,3 +85,9 @@ def test_two_versions_are_compared_on_the_shipped_names() -> None:
     assert all(line.isprintable() for line in text.splitlines())
     same = difference(old, old, Scale())
     assert (same["scores"]["changed"], same["settings"], same["lineage"]) == (0, [], [])
+    said = difference_text(same).split("shipped names")[0]
+    assert "→" not in said and said.count("no difference") == 5, "of two that are the same nothing is listed"
+    half = Version("candidate", Model(shipped.arrays, dict(shipped.manifest) | {"limits": {"factor": 0.5}}), {})
+    text = difference_text(difference(new, half, Scale()))
+    rows = text.split("limits:\n")[1].split("network profile")[0].splitlines()
+    assert rows and all(row.split(": ")[1].split(" → ")[0] != row.split(" → ")[1] for row in rows)

@@ -3,22 +3,28 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
-from agents.core.errors import TrainingError, UsageError
-from agents.core.types import Gate
+from agents.core.errors import AgentsError, TrainingError, UsageError
+from agents.core.types import Gate, Message, Severity
+from agents.learning.baseline import golden_sessions
 from agents.learning.sequences import cycle as module
 from agents.learning.sequences.cycle import CycleParts, CyclePhase, CycleRequests, SequenceCycle, ask_cycle, read_cycle
 from agents.learning.sequences.gru import SequenceModel
+from agents.learning.sequences.history import CYCLES_FILE
 from agents.learning.sequences.learning import LearntSequences, SequenceModels
 from agents.learning.sequences.steps import Windows
+from tests.support.detecting import query
 from tests.support.listening import wait_until
-from tests.support.sequences import browsing, judged, untrained_model
+from tests.support.patience import patient
+from tests.support.sequences import NOW, browsing, judged, untrained_model
 
 
 class Clock:
@@ -39,7 +45,8 @@ def passing(windows: Windows, epochs: int, in_use: SequenceModel | None) -> Lear
 class World:
     def __init__(self, folder: Path, learn: Learn = passing) -> None:
         self.clock, self.models, self.dir = Clock(), SequenceModels(folder / "models"), folder
-        self.cycle = SequenceCycle(folder, CycleParts(self.models, learn, self.clock))
+        self.told: list[Message] = []
+        self.cycle = SequenceCycle(folder, CycleParts(self.models, learn, self.clock, self.told.append))
 
     def ask(self, action: str = "start", **chosen: Any) -> None:
         ask_cycle(self.dir, action=action, **chosen)
@@ -78,6 +85,27 @@ def test_a_cycle_collects_trains_deploys_and_deletes(tmp_path: Path) -> None:
     assert world.cycle._parts_heard == [] and world.cycle._numbers == {}
     world.cycle.see(traffic())
     assert world.cycle._parts_heard == []
+
+
+def test_queries_of_an_attack_are_not_learnt(tmp_path: Path) -> None:
+    session = next(one for name, one in golden_sessions().items() if name.startswith("iodine"))
+    rows = [query(NOW + at, "10.7.7.99", name, 16) for at, name in enumerate(session.qname[:200])]
+    found = judged([*rows, *(row for at in range(4) for row in browsing(f"10.7.7.{at}", 40, at))])
+    assert 0 < (found.severity >= Severity.HIGH).sum() < 200, "of an attack, not every query is one by itself"
+    learnt: list[Windows] = []
+
+    def learn(windows: Windows, epochs: int, in_use: SequenceModel | None) -> LearntSequences:
+        learnt.append(windows)
+        return passing(windows, epochs, in_use)
+
+    world = World(tmp_path, learn)
+    for count, seen in enumerate((found, traffic()), 1):
+        world.ask(minutes=5, length=8)
+        world.cycle.see(seen)
+        world.pass_minutes(5)
+        wait_until(partial(world.has_ended, count))
+    assert [len(np.unique(one.client)) for one in learnt] == [4, 4]
+    assert learnt[0].steps.shape == learnt[1].steps.shape
 
 
 def test_what_is_collected_is_on_no_disk(tmp_path: Path) -> None:
@@ -216,4 +244,102 @@ def test_a_clock_that_is_set_back_makes_no_cycle_longer(tmp_path: Path) -> None:
     assert world.cycle.state.remaining_s == 600
     world.cycle.see(traffic())
     world.pass_minutes(10)
+    world.wait(CyclePhase.DEPLOYED)
+
+
+def test_each_cycle_is_kept_with_what_came_of_it_and_told(tmp_path: Path) -> None:
+    def failing(windows: Windows, epochs: int, in_use: SequenceModel | None) -> LearntSequences:
+        model = untrained_model(9.0).noted(loss=2.5, data_sha256="ab" * 32)
+        return LearntSequences(model, (Gate("surprise of a guess", 2.5, 1.0, False),))
+
+    world = World(tmp_path)
+    assert CycleRequests(tmp_path, world.models).history(5) == []
+    for learn, decision in ((passing, "deployed"), (failing, "rejected")):
+        world.cycle._parts = CycleParts(world.models, learn, world.clock, world.told.append)
+        world.ask(minutes=5, length=8)
+        world.cycle.see(traffic())
+        world.pass_minutes(5)
+        world.wait(CyclePhase(decision))
+    wait_until(lambda: len(world.told) == 2)
+    rejected, deployed = CycleRequests(tmp_path, world.models).history(5)
+    current = world.models.current()
+    assert current is not None
+    assert (deployed["number"], deployed["decision"], deployed["model_id"]) == (1, "deployed", current.model_id)
+    assert (deployed["seconds"], deployed["collected"], deployed["clients"], deployed["trained"]) == (300, 160, 4, 36)
+    assert (rejected["number"], rejected["decision"], rejected["loss"]) == (2, "rejected", 2.5)
+    assert rejected["reason"] == "surprise of a guess: 2.500, threshold 1.000" and not rejected["gates"][0]["passed"]
+    assert (rejected["model_id"], rejected["parent"]) == ("", current.model_id)
+    assert [message.title for message in world.told] == ["Sequence model: deployed", "Sequence model: rejected"]
+    assert "missed surprise of a guess" in world.told[1].summary
+
+
+def test_of_cycles_that_begin_again_only_another_outcome_is_told(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    world.ask(minutes=1, again=True)
+    for count in range(1, 4):
+        wait_until(lambda: world.cycle.state.phase is CyclePhase.COLLECTING)
+        world.cycle.see(traffic(count))
+        world.pass_minutes(1)
+        wait_until(partial(world.has_ended, count))
+    wait_until(lambda: world.cycle.state.phase is CyclePhase.COLLECTING)
+    assert [one["decision"] for one in CycleRequests(tmp_path, world.models).history(9)] == ["deployed"] * 3
+    assert len(world.told) == 1
+
+
+def test_a_model_that_a_person_took_back_is_in_the_history(tmp_path: Path) -> None:
+    models = SequenceModels(tmp_path / "models")
+    for number in (1.0, 2.0):
+        models.deploy(untrained_model(number), number)
+    desk = CycleRequests(tmp_path, models)
+    before = models.take_back("too loud", "ann")
+    (row,) = desk.history(9)
+    assert (row["decision"], row["by"], row["reason"], row["model_id"]) == ("taken back", "ann", "too loud", before)
+    assert row["parent"] == untrained_model(2.0).model_id
+
+
+def test_a_damaged_history_is_begun_anew(tmp_path: Path) -> None:
+    models = SequenceModels(tmp_path / "models")
+    for number in (1.0, 2.0):
+        models.deploy(untrained_model(number), number)
+    (tmp_path / "models" / CYCLES_FILE).write_bytes(b"{")
+    assert models.history.newest(3) == []
+    models.take_back("odd", "ann")
+    assert [one.number for one in models.history.newest(3)] == [1]
+
+
+def test_whoever_waits_for_a_request_hears_how_its_cycle_ended(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    desk = CycleRequests(tmp_path, world.models)
+    number = desk.ask("start", minutes=1)
+    assert desk.ended(number) is None
+    world.cycle.tick()
+    world.cycle.see(traffic())
+    world.pass_minutes(1)
+    world.wait(CyclePhase.DEPLOYED)
+    ended = desk.ended(number)
+    assert ended is not None and ended["decision"] == "deployed"
+    stopped = desk.ask("start", minutes=1)
+    world.cycle.tick()
+    world.ask("stop")
+    with pytest.raises(AgentsError, match="it was stopped"):
+        desk.ended(stopped)
+
+
+def test_a_request_while_a_training_is_under_way_is_refused_to_whoever_waits(tmp_path: Path) -> None:
+    held = threading.Event()
+
+    def slow(windows: Windows, epochs: int, in_use: SequenceModel | None) -> LearntSequences:
+        held.wait(patient(30))
+        return passing(windows, epochs, in_use)
+
+    world = World(tmp_path, slow)
+    world.ask(minutes=1)
+    world.cycle.see(traffic())
+    world.pass_minutes(1)
+    desk = CycleRequests(tmp_path, world.models)
+    number = desk.ask("start", minutes=1)
+    world.cycle.tick()
+    with pytest.raises(AgentsError, match="cannot run a cycle: a training is under way"):
+        desk.ended(number)
+    held.set()
     world.wait(CyclePhase.DEPLOYED)

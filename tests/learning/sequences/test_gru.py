@@ -10,8 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agents.core.errors import ModelError, TrainingError
+from agents.learning.sequences.bounds import USUAL_SEQUENCES, SequenceBounds
 from agents.learning.sequences.gru import SequenceModel, begun_network, load_sequence_model, trained_network
-from agents.learning.sequences.learning import WINDOWS_MIN, SequenceModels, learn_sequences
+from agents.learning.sequences.learning import SequenceModels, learn_sequences, split_by_client
 from agents.learning.sequences.steps import Windows
 from tests.support.sequences import browsing, knocking, untrained, untrained_model, windows
 
@@ -45,8 +46,36 @@ def test_without_the_extra_training_is_one_clear_line(monkeypatch: pytest.Monkey
 
 
 def test_too_few_windows_teach_nothing() -> None:
-    with pytest.raises(TrainingError, match=f"1 windows, {WINDOWS_MIN} are needed"):
+    with pytest.raises(TrainingError, match=f"1 windows, {USUAL_SEQUENCES.windows_min} are needed"):
         learn_sequences(windows(knocking("m", 10)), 5, PARAMS, None, untrained)
+
+
+def test_the_bounds_of_a_training_are_settings() -> None:
+    some = crowd()
+    with pytest.raises(TrainingError, match=f"{len(some)} windows, 5000 are needed"):
+        learn_sequences(some, 5, PARAMS, None, untrained, bounds=SequenceBounds(windows_min=5000))
+    usual, wide = (
+        learn_sequences(some, 5, PARAMS, None, untrained, bounds=SequenceBounds(odd_share=share))
+        for share in (0.001, 0.2)
+    )
+    assert (usual.model.surprise(some) > usual.model.odd_from).sum() <= 1
+    assert (wide.model.surprise(some) > wide.model.odd_from).mean() == pytest.approx(0.2, abs=0.02)
+    assert wide.model.odd_share == 0.2
+    many, few = (split_by_client(some, one_in)[1] for one_in in (2, 6))
+    assert len(np.unique(many.client)) == 6 and len(np.unique(few.client)) == 2
+    in_use, thresholds = untrained_model(1.0), []
+    for factor in (1.0, 3.0):
+        found = learn_sequences(some, 5, PARAMS, in_use, untrained, bounds=SequenceBounds(worse_max=factor))
+        thresholds += [gate.threshold for gate in found.gates if gate.name == "surprise of the model in use"]
+    assert thresholds[1] == pytest.approx(3 * thresholds[0]) and thresholds[0] > 0
+
+
+@pytest.mark.parametrize("clients", [1, 2])
+def test_of_few_windows_one_is_held_out_at_least(clients: int) -> None:
+    few = crowd(clients).at(slice(0, 20 * clients))
+    found = learn_sequences(few, 5, {}, None, untrained, bounds=SequenceBounds(windows_min=10, held_out=100))
+    assert found.model.manifest["loss"] > 0 and [gate.value for gate in found.gates if "finite" in gate.name] == [1.0]
+    assert len(split_by_client(few, 100)[1]) == 1
 
 
 def test_what_is_no_better_than_a_guess_is_refused() -> None:

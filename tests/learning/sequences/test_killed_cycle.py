@@ -20,7 +20,7 @@ from tests.learning.sequences.test_cycle import World, passing, traffic
 from tests.support.listening import wait_until
 from tests.support.sequences import untrained_model
 
-AT_MOST = 30
+AT_MOST = 60
 UNDER_WAY = (CyclePhase.COLLECTING, CyclePhase.TRAINING)
 SEEN = traffic()
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import pytest
-from sqlalchemy import delete
+from sqlalchemy import Delete, Update, delete, update
 
-from agents.core.errors import UsageError
+from agents.core.errors import StoreError, UsageError
 from agents.core.types import Severity
 from agents.store import Store
 from agents.store.console import ConsoleStore
 from agents.store.console.finding import IncidentSearch
+from agents.store.console.tables import AUDIT
 from agents.store.console.terms import parse_search
 from agents.store.console.triage import Change
 from agents.store.feedback.labels import Label
@@ -99,6 +100,15 @@ def test_a_change_is_kept_told_and_undone_and_the_log_only_grows(console: Consol
         "incident changed",
     ]
     assert [one.author for one in console.audit.entries(author="ann")] == ["ann", "ann"]
+
+
+@pytest.mark.parametrize("statement", [update(AUDIT).values(author="nobody"), delete(AUDIT)], ids=["update", "delete"])
+def test_the_database_refuses_to_change_the_audit_log(store: Store, statement: Update | Delete) -> None:
+    log = ConsoleStore(store).audit
+    log.add("ann", "console", "blocked", "evil.example")
+    with pytest.raises(StoreError), store.writing("tamper") as connection:
+        connection.execute(statement)
+    assert [(one.author, one.object) for one in log.entries()] == [("ann", "evil.example")]
 
 
 def test_what_was_said_goes_with_its_incident(console: ConsoleStore, store: Store) -> None:

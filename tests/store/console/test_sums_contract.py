@@ -9,21 +9,23 @@ from typing import Any
 
 import numpy as np
 import pytest
-from sqlalchemy import func, select
+from sqlalchemy import delete, func, select
 
 from agents.core.errors import StoreError
-from agents.core.types import Severity, Verdicts, marked
+from agents.core.types import HOUR_S, Severity, Verdicts, marked
 from agents.store import Store
 from agents.store.console import ConsoleStore, searching
 from agents.store.console.summing import QuerySums
-from agents.store.console.tables import QUERY_HOURS, QUERY_NAMES
+from agents.store.console.tables import QUERY_HOURS, QUERY_KINDS, QUERY_NAMES
 from agents.store.console.terms import parse_search
 from agents.store.feedback.clients import ClientRecords
-from agents.store.rows import HOUR_S, LATE_HOURS, QUERIES
+from agents.store.rows import LATE_HOURS, QUERIES
 from tests.support.verdicts import START, verdicts
 
 pytestmark = pytest.mark.contract
 DAYS, ROWS, CLIENTS = 4, 400, ("10.0.0.1", "10.0.0.2", "10.0.1.3", "2001:db8::7")
+HALF = int(START + DAYS * 43_200) // 3_600
+"""An hour in the middle."""
 SPANS = {
     "all": (START - 10.0, START + DAYS * 86_400.0),
     "odd ends": (START + 86_400 + 1_234.5, START + 2 * 86_400 + 7_654.25),
@@ -31,8 +33,10 @@ SPANS = {
     "minutes": (START + 90_000.0, START + 91_000.0),
 }
 SEARCHES = (
-    "", "H1", "h1*.shop0.example", "rare7x", "nosuchname", "type:NULL", "rcode:SERVFAIL", "severity:critical",
+    "", "H1", "h1*.shop0.example", "rare7x", "nosuchname", "type:NULL", "rcode:SERVFAIL",
+    "type:NULL rcode:NXDOMAIN", "type:NULL severity:high", "type:WKS", "severity:critical",
     "score>0.8", "why:encoded", "10.0.0.0/24 type:A", "h2 severity:high", "shop1.example",
+    "h1.shop0.example", "h1.shop0.example shop1.example", "h1.shop0.example type:A",
     "*.shop2.example shop3.example", "2026-01-02", "rare7x 2026-01-03..", "state:new", "10.0.0.1 h1",
 )  # fmt: skip
 
@@ -88,6 +92,7 @@ def sum_up(store: Store) -> int:
     return QuerySums(store).catch_up(time.time())
 
 
+@pytest.mark.slow
 def test_summed_up_and_counted_say_the_same(store: Store) -> None:
     store.write(made(1), "live")
     store.write(marked(made(2, 200), "replay", START), "replayed")
@@ -140,6 +145,47 @@ def test_a_search_that_stops_goes_on_where_it_stopped(store: Store, monkeypatch:
     assert told(store) == whole
 
 
+@pytest.mark.slow
+def test_hours_that_were_summed_up_before_there_were_kinds_are_looked_through(store: Store) -> None:
+    store.write(made(1), "live")
+    sum_up(store)
+    whole = told(store)
+    assert whole["type:NULL rcode:NXDOMAIN"] and not whole["type:WKS"]
+    with store.writing("as an earlier version left it") as connection:
+        connection.execute(delete(QUERY_KINDS).where(QUERY_KINDS.c.hour < HALF))
+        connection.exec_driver_sql(f"UPDATE query_sums SET kinds_from = {HALF}")
+    assert told(store) == whole
+
+
+def test_a_kind_that_comes_late_is_found(store: Store) -> None:
+    store.write(made(1, 100, 1), "live")
+    sum_up(store)
+    late = verdicts(["late.shop.example"], ts=[START + 40_000])
+    store.write(replace(late, queries=replace(late.queries, qtype=np.array([11], np.uint16))), "late")
+    sum_up(store)
+    found = ConsoleStore(store).hunter.search(parse_search("type:WKS", START), limit=9)
+    assert [row["qname"] for row in found.queries] == ["late.shop.example"]
+
+
+def test_new_domains_of_a_client_are_those_that_it_asked_for_in_the_span_and_nobody_before(store: Store) -> None:
+    day, (mine, other) = 86_400.0, CLIENTS[:2]
+    asked = [
+        ("known.example", other, 0.1), ("known.example", mine, 1.2), ("new.example", mine, 1.3),
+        ("shared.example", other, 1.4), ("shared.example", mine, 2.1), ("later.example", other, 1.5),
+        ("later.example", mine, 3.2), ("others.example", other, 1.6), ("end.example", mine, 2.9),
+    ]  # fmt: skip
+    names, clients, days = zip(*asked, strict=True)
+    times = [START + at * day for at in days]
+    store.write(verdicts([f"www.{one}" for one in names], ts=times, client=list(clients)), "live")
+    for until, wanted in ((3.0, {"new.example", "shared.example", "end.example"}), (2.0, {"new.example"})):
+        for _ in range(2):
+            found = ConsoleStore(store).hunter.new_domains(mine, START + day, START + until * day)
+            assert set(found) == wanted
+            sum_up(store)
+        _count_all(store)
+
+
+@pytest.mark.slow
 def test_old_sums_go_with_their_queries(store: Store) -> None:
     store.write(made(1), "live")
     sum_up(store)
@@ -149,10 +195,12 @@ def test_old_sums_go_with_their_queries(store: Store) -> None:
     kept = told(store)
     with store.reading("look") as connection:
         assert connection.execute(select(func.min(QUERY_HOURS.c.hour))).scalar_one() >= day * 24
+        assert connection.execute(select(func.min(QUERY_KINDS.c.hour))).scalar_one() >= day * 24
         left = connection.execute(select(func.count()).select_from(QUERIES)).scalar()
     assert kept["all"]["clients"] and sum(one["queries"] for one in kept["all"]["clients"]) == left
 
 
+@pytest.mark.slow
 def test_an_erased_client_leaves_no_name_of_its_own(store: Store) -> None:
     store.write(made(1), "live")
     store.write(verdicts(["secret.own.example", "h1.shop1.example"], client="10.0.0.9"), "own")

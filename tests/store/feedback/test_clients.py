@@ -10,6 +10,7 @@ from agents.core.text import NETWORK
 from agents.core.types import batch_of
 from agents.detection.detector import empty_verdicts
 from agents.detection.limits import Scale
+from agents.learning.loop.flow_hours import SCHEMA
 from agents.store import Store
 from agents.store.console import ConsoleStore
 from agents.store.console.triage import Change
@@ -38,7 +39,7 @@ def filled(store: Store) -> Store:
     hours = FlowHourStore(store)
     for client in (MINE, OTHER):
         hours.add(flow_hours(["a.example"], client=client))
-    found = hours.read(1)
+    found = hours.read(SCHEMA)
     LabelStore(store).put([int(one) for one in found.id], [Label.TUNNEL] * 2, [0.99] * 2, NOW)
     return store
 
@@ -65,7 +66,7 @@ def test_a_client_is_erased_and_nobody_else(filled: Store) -> None:
     assert [one.name for one in console.views.all()] == ["theirs"]
     (together,) = filled.incidents(client=NETWORK, limit=9)
     assert together.evidence["clients"] == {"count": 2, "loudest": [OTHER]}
-    assert [label for label, _, count in LabelStore(filled).counts(1, 0, 1e10) for _ in range(count)] == ["tunnel"]
+    assert [label for label, _, count in LabelStore(filled).counts(SCHEMA, 0, 1e10) for _ in range(count)] == ["tunnel"]
     assert records.erase(MINE) == {"queries": 0, "flow-hours": 0, "incidents": 0, "sums": 0}
 
 

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from agents.learning.loop.flow_hours import SCHEMA
 from agents.store import Store
 from agents.store.feedback.flow_hours import WEEK_HOURS, FlowHourStore, _excess
 from tests.support.flow_hours import HOUR, flow_hours
@@ -32,7 +33,7 @@ def test_a_flow_hour_is_written_once_and_stays_as_it_is(store: Store) -> None:
     hours = FlowHourStore(store)
     hours.add(flow_hours(["a.example"], queries=1))
     hours.add(flow_hours(["a.example", "b.example"], queries=2))
-    found = hours.read(1)
+    found = hours.read(SCHEMA)
     assert {domain: numbers[0] for domain, numbers in zip(found.domain, found.numbers, strict=True)} == {
         "a.example": 1, "b.example": 2,
     }  # fmt: skip
@@ -59,7 +60,7 @@ def test_hostile_names_are_kept(store: Store) -> None:
     ]
     hours.add(flow_hours(names))
     for name in names:
-        assert list(hours.read(1, domain=name).names) == [(f"a.{name}",)]
+        assert list(hours.read(SCHEMA, domain=name).names) == [(f"a.{name}",)]
 
 
 def test_old_weeks_stay_represented(store: Store) -> None:
@@ -67,17 +68,17 @@ def test_old_weeks_stay_represented(store: Store) -> None:
     hours = FlowHourStore(store)
     for week, count in enumerate((40, 300, 5, 200)):
         hours.add(flow_hours([f"d{i}.example" for i in range(count)], hour=HOUR + week * WEEK_HOURS))
-    assert hours.shrink(100, 1) == 447, "four weeks of 25, and what the quiet one does not need"
+    assert hours.shrink(100, SCHEMA) == 447, "four weeks of 25, and what the quiet one does not need"
     first = HOUR // WEEK_HOURS
-    assert hours.weeks(1) == {first: 31, first + 1: 31, first + 2: 5, first + 3: 31}
-    assert hours.shrink(100, 1) == 0
+    assert hours.weeks(SCHEMA) == {first: 31, first + 1: 31, first + 2: 5, first + 3: 31}
+    assert hours.shrink(100, SCHEMA) == 0
 
 
 def test_a_week_gives_at_random_and_not_by_name(store: Store) -> None:
     hours = FlowHourStore(store)
     hours.add(flow_hours([f"d{i:03}.example" for i in range(400)]))
-    hours.shrink(200, 1)
-    kept = {int(domain[1:4]) for domain in hours.read(1).domain}
+    hours.shrink(200, SCHEMA)
+    kept = {int(domain[1:4]) for domain in hours.read(SCHEMA).domain}
     assert 60 < len(kept & set(range(200))) < 140, "half of the first half, give or take six deviations"
 
 
@@ -95,7 +96,7 @@ def test_old_hours_are_forgotten(store: Store) -> None:
     hours = FlowHourStore(store)
     hours.add(flow_hours(["a.example", "b.example"], hour=[HOUR, HOUR + 1]))
     assert hours.forget((HOUR + 1) * 3600) == 1
-    assert list(hours.read(1).domain) == ["b.example"]
+    assert list(hours.read(SCHEMA).domain) == ["b.example"]
 
 
 @given(st.dictionaries(st.integers(0, 50), st.integers(1, 1000), min_size=1), st.integers(1, 3000))

@@ -10,6 +10,7 @@ from agents.core.errors import AgentsError, StoreError, UsageError
 from agents.core.text import NETWORK
 from agents.core.types import Severity
 from agents.detection.detector import empty_verdicts
+from agents.learning.loop.flow_hours import SCHEMA
 from agents.store import Store
 from agents.store.feedback.flow_hours import FlowHourStore
 from agents.store.feedback.labels import Label, LabelledSpan, LabelStore
@@ -61,13 +62,13 @@ def test_a_decision_labels_closes_and_can_be_undone(store: Store) -> None:
         ("a.example", Label.BENIGN, "our own backup"), ("b.example", Label.BENIGN, "our own backup"),
     ]  # fmt: skip
     assert domains(reviews) == []
-    assert labels.counts(1, *ALL) == [("benign", "a person", 2)]
+    assert labels.counts(SCHEMA, *ALL) == [("benign", "a person", 2)]
     hours.add(flow_hours(["a.example"], hour=HOUR + 1))
-    assert labels.counts(1, *ALL) == [("benign", "a person", 3)], "later hours, too"
+    assert labels.counts(SCHEMA, *ALL) == [("benign", "a person", 3)], "later hours, too"
     undone = reviews.undo("a.example", "a mistake", "bob", 30.0)
     assert (undone.undone_at, undone.undone_by, undone.undone_why) == (30.0, "bob", "a mistake")
     assert domains(reviews, ReviewState.NEW) == ["a.example"]
-    assert labels.counts(1, *ALL) == [("benign", "a person", 1)]
+    assert labels.counts(SCHEMA, *ALL) == [("benign", "a person", 1)]
     assert len(reviews.decisions()) == 2, "nothing is deleted"
     with pytest.raises(UsageError, match=r"^cannot undo: nothing is decided about a.example$"):
         reviews.undo("a.example", "again", "bob", 40.0)
@@ -78,10 +79,10 @@ def test_a_persons_label_wins_over_any_other_and_what_was_found_comes_back_when_
     FlowHourStore(store).add(flow_hours(["a.example"]))
     reviews.decide(["a.example"], Label.BENIGN, "ours", "ann", 5.0)
     span = LabelledSpan(None, "a.example", HOUR, HOUR, Label.TUNNEL, LabelOrigin.TOOL, 1.0)
-    labels.mark([span], 1, 6.0)
-    assert labels.counts(1, *ALL) == [("benign", "a person", 1)]
+    labels.mark([span], SCHEMA, 6.0)
+    assert labels.counts(SCHEMA, *ALL) == [("benign", "a person", 1)]
     reviews.undo("a.example", "not ours", "ann", 7.0)
-    assert labels.counts(1, *ALL) == [("tunnel", "tool fingerprint", 1)]
+    assert labels.counts(SCHEMA, *ALL) == [("tunnel", "tool fingerprint", 1)]
 
 
 def test_who_decides_again_undoes_the_decision_before(store: Store) -> None:
@@ -144,7 +145,7 @@ def test_labelled_flows_leave_the_sample_of_normal(store: Store) -> None:
     reviews.fill([item("waiting.example")], 5.0, 5, WEEK_S)
     FlowHourStore(store).add(flow_hours(["tunnel.example"], client="192.0.2.8"))
     span = LabelledSpan("192.0.2.8", "tunnel.example", HOUR, HOUR, Label.TUNNEL, LabelOrigin.TOOL, 1.0)
-    LabelStore(store).mark([span], 1, 6.0)
+    LabelStore(store).mark([span], SCHEMA, 6.0)
 
     def sampled() -> list[tuple[str, str]]:
         found = store.sample_normal(

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import csv
+import html
+import io
+import json
 import re
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,6 +16,7 @@ import pytest
 
 from agents.core.types import Severity
 from agents.store.console import searching
+from tests.support.commands import run_inside
 from tests.support.verdicts import START, verdicts
 from tests.web.console.test_incidents import Person
 from tests.web.test_console import World
@@ -112,6 +118,110 @@ def test_what_a_client_did(world: World) -> None:
     assert [one["other"] for one in found["others"]] == ["evil.example", "old.example"]
     assert found["new_domains"] == ["evil.example"], "the other was known before"
     assert [one["client"] for one in world.get(f"/clients?{DAY}").json()["clients"]] == ["10.0.0.7", "10.0.0.8"]
+
+
+@pytest.mark.parametrize(
+    ("days", "queries"),
+    [
+        ("2025-12-29", "1 query"),
+        ("2025-12-29..31", "1 query"),
+        ("2026-01-01", "1 query"),
+        ("2025-12-29..2026-01-01", "2 queries"),
+    ],
+)
+def test_a_page_shows_the_days_that_its_link_names(world: World, days: str, queries: str) -> None:
+    page = Person(world).page(f"/console/domains/old.example?range={days}").text
+    assert f"{queries} by" in page and f">{days}</a> (UTC)" in page
+    assert f"domain%3Aold.example%20{days}" in page, "a link to these queries"
+
+
+@pytest.mark.parametrize("odd", ["2026-13-45", "evil.example 2026-01-01", "..", "last month"])
+def test_a_range_that_is_none_is_the_last_day(world: World, odd: str) -> None:
+    page = Person(world).page(f"/console/domains/old.example?range={odd}").text
+    assert 'class="chosen" aria-current="true">last 24h</a>' in page
+
+
+def test_an_export_has_all_that_a_search_finds(world: World, tmp_path: Path) -> None:
+    names = [f"{'=' * (number == 7)}m{number}.long.example" for number in range(1100)]
+    world.store.write(verdicts(names, client="10.9.9.9"), "long")
+    answer = world.get("/hunt/export", params={"q": "long.example"})
+    assert answer.headers["content-disposition"] == 'attachment; filename="queries.csv"'
+    table = list(csv.DictReader(io.StringIO(answer.text)))
+    assert sorted(row["qname"].lstrip("'") for row in table) == sorted(names)
+    assert [row["qname"] for row in table if "=" in row["qname"]] == ["'=m7.long.example"], "no formula"
+    assert {(row["client"], row["type"], row["domain"]) for row in table} == {("10.9.9.9", "TXT", "long.example")}
+    lines = world.get("/hunt/export", params={"q": "10.0.0.8", "format": "json"}).text.splitlines()
+    assert [json.loads(line)["qname"] for line in lines] == ["y.old.example", "aa.evil.example"]
+    page = Person(world).page("/console/hunt?q=long.example&severity=NORMAL").text
+    assert 'href="/hunt/export?q=long.example&amp;severity=NORMAL"' in page
+
+    url = f"sqlite:///{tmp_path / 'queries.db'}"
+    listed = run_inside(tmp_path, "queries", "long.example", "--csv", "--limit", "1050", DATABASE_URL=url)
+    assert len(list(csv.DictReader(io.StringIO(listed.out)))) == 1050
+    refused = run_inside(tmp_path, "queries", "x", "--csv", "--json", DATABASE_URL=url)
+    assert refused.code == 2
+
+
+def test_a_search_is_followed_until_somebody_stops_and_keeps_its_filters(world: World) -> None:
+    person = Person(world)
+    page = person.page("/console/hunt?q=evil&severity=HIGH").text
+    follow = re.search(r'href="([^"]+)" data-key="f">Follow<', page)
+    assert follow is not None and "data-reload" not in page
+    followed = person.page(html.unescape(follow[1])).text
+    again = re.search(r'data-reload="([^"]+)"', followed)
+    assert again is not None and html.unescape(again[1]) == html.unescape(follow[1])
+    assert 'href="/console/hunt?q=evil&amp;severity=HIGH" data-key="f">Stop following<' in followed
+    assert 'href="/hunt/export?q=evil&amp;severity=HIGH"' in followed
+    assert "aa.evil.example" in followed
+
+
+def test_a_search_is_kept_for_all_and_forgotten(world: World) -> None:
+    ann = Person(world)
+    sent = {"do": "save", "view": "evil ones", "of": "/console/hunt", "query": "q=evil&follow=on"}
+    place = ann.send(**sent)
+    assert place.headers["location"].startswith("/console/hunt?q=evil&")
+    page = Person(world, "bob").page("/console/hunt").text
+    assert 'href="/console/hunt?q=evil" title="kept by ann">evil ones<' in page
+    ann.send(do="forget", view="evil ones", of="/console/hunt", query="")
+    assert "evil ones" not in ann.page("/console/hunt").text
+
+
+def test_clients_lead_from_one_page_to_the_next(world: World) -> None:
+    for number in range(120):
+        world.store.write(
+            verdicts([f"w{number}.many.example"], client=f"10.1.{number // 100}.{number % 100}"), f"c{number}"
+        )
+    person, days = Person(world), time.strftime("%Y-%m-%d", time.gmtime(START))
+    shown: list[str] = []
+    place = f"/console/clients?range={days}"
+    for count in ("1 to 100", "101 to 122"):
+        page = person.page(place).text
+        assert f"{count}, by queries" in page
+        shown += re.findall(r'href="/console/clients/([^"?]+)"', page)
+        following = re.search(r'href="([^"]+)">Further clients', page)
+        place = f"/console/clients{html.unescape(following[1])}" if following else ""
+    assert place == "" and len(shown) == len(set(shown)) == 122 and shown[0] == "10.0.0.7"
+    assert "No further client" in person.page(f"/console/clients?range={days}&after=5000").text
+
+
+def test_the_first_page_has_the_loudest_domains_of_the_last_hour(world: World) -> None:
+    now = time.time()
+    world.store.write(verdicts([f"a{n}.calm.example" for n in range(9)], ts=[now - 60 + n for n in range(9)]), "n1")
+    loud = verdicts(["x.loud.example"], ts=[now - 30], severity=Severity.HIGH, score=0.8)
+    world.store.write(loud, "n2")
+    shown = Person(world).page("/").text.split("Loudest domains of the last hour")[1].split("</section>")[0]
+    assert re.findall(r'href="/console/domains/([^"]+)"', shown) == ["loud.example", "calm.example"]
+    assert "9 queries" in shown and 'class="badge high"' in shown
+
+
+def test_the_menu_says_which_page_this_is(world: World) -> None:
+    current = r'<a href="([^"]+)" aria-current="page">'
+    for path, place in (
+        ("/", "/"),
+        ("/console/clients/10.0.0.7", "/console/clients"),
+        ("/console/weekly", "/console/weekly"),
+    ):
+        assert re.findall(current, Person(world).page(path).text) == [place]
 
 
 def test_what_was_asked_below_a_domain(world: World) -> None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import csv
+import html
 import io
 import json
 import re
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -319,6 +321,48 @@ def test_an_incident_reads_like_a_sentence_and_shows_what_it_stands_on(world: Wo
     assert "/console/services?suffix=evil.example" in page
 
 
+def test_others_are_others_and_links_lead_to_the_days_of_the_incident(world: World) -> None:
+    made = incident(
+        client="10.0.0.7", domain="evil.example", first_seen=START, last_seen=START + 240, detected_at=START
+    )
+    names = ["x.evil.example", "n.other.example"]
+    world.store.write(verdicts(names, client="10.0.0.7", incidents=(made,)), "b1")
+    page = Person(world).page(f"/console/incidents/{made.incident_id}").text
+    near = page.split("What else the client did")[1].split("</section>")[0]
+    assert ">other.example</a>" in near and "evil.example" not in near and "1 other domain" in near
+    asked = page.split("Who else asks below this domain")[1].split("</section>")[0]
+    assert "Nobody else" in asked and "10.0.0.7" not in asked
+    day = time.strftime("%Y-%m-%d", time.gmtime(START))
+    links = {
+        f"/console/{kind}?range={day}" for kind in ("clients/10.0.0.7", "domains/evil.example", "domains/other.example")
+    }
+    assert links <= set(re.findall(r'href="([^"]+)"', page))
+    assert "1 query" in Person(world).page(f"/console/domains/evil.example?range={day}").text
+
+
+def test_who_labels_on_a_later_page_stays_there(world: World) -> None:
+    fill(world)
+    person = Person(world)
+    older = html.unescape(str(re.search(r'href="([^"]+cursor=[^"]+)"', person.page("/console/incidents").text)[1]))  # type: ignore[index]
+    page = person.page(older).text
+    cursor = html.unescape(str(re.search(r'name="cursor" value="([^"]+)"', page)[1]))  # type: ignore[index]
+    marked = re.findall(r'name="incident" value="([0-9a-f]+)"', page)
+    answer = person.send(do="ignore", incident=marked[0], query="", cursor=cursor)
+    back = person.page(answer.headers["location"]).text
+    assert re.findall(r'name="incident" value="([0-9a-f]+)"', back) == marked and "1 incident: labelled ignore." in back
+
+
+def test_the_first_page_lists_what_nobody_has_closed_the_gravest_first(world: World) -> None:
+    ids = fill(world, 6)
+    person = Person(world)
+    person.send(do="closed", incident=ids[2])
+    person.send(do="assign", assignee="bob", incident=ids[5])
+    page = person.page("/").text.split("Incidents to look at")[1].split("</section>")[0]
+    shown = re.findall(r'class="badge (\w+)".*?>(d\d)\.example', page, re.DOTALL)
+    assert shown == [("critical", "d0"), ("high", "d5"), ("high", "d4"), ("high", "d2"), ("high", "d1")]
+    assert page.count("bob") == 1
+
+
 def test_neighbours_are_those_of_the_list_that_it_was_opened_from(world: World) -> None:
     ids = fill(world)
     page = Person(world).page(f"/console/incidents/{ids[5]}?severity=CRITICAL").text
@@ -373,3 +417,15 @@ def test_hostile_text_is_escaped_everywhere(world: World) -> None:
         text = person.page(path).text
         for bad in ("<script>", "<b>", "<i>x", "<u>", "<em>", "<img", "<s>"):
             assert bad not in text, (path, bad)
+
+
+def test_a_mistyped_search_is_said_and_not_taken_for_all_clear(world: World) -> None:
+    ann = Person(world)
+    for url, api in (("/console/incidents", "/incidents"), ("/console/hunt", "/hunt")):
+        page = ann.page(f"{url}?q=severity%3Ahihg+10.0.0.7").text
+        said = "severity:hihg (there is no such severity: nothing can be found)"
+        assert f"Not understood: {said}." in page and "Looked for: client 10.0.0.7" in page
+        answer = world.get(f"{api}?q=severity%3Ahihg+10.0.0.7").json()
+        assert answer["not_understood"] == [said] and "client 10.0.0.7" in answer["understood"]
+        assert "Not understood" not in ann.page(f"{url}?q=10.0.0.7").text
+    assert "Not understood: type:TXT (these have no type" in ann.page("/console/incidents?q=type%3ATXT").text

@@ -16,7 +16,7 @@ from agents.core.types import Incident
 from agents.enforcement.options import EnforceMode, EnforceOptions
 from tests.support.verdicts import incident, verdicts
 from tests.web.console.test_incidents import Person, told
-from tests.web.test_console import World
+from tests.web.test_console import AUTH, World
 
 pytestmark = pytest.mark.integration
 SERVICES = "/console/services"
@@ -42,10 +42,10 @@ def label(world: World, made: Incident) -> str | None:
 
 
 def answered(world: World, person: Person, url: str, **form: Any) -> httpx.Response:
-    """What a form of a page is answered with where that is a page."""
+    """What a browser shows after a form of a page."""
     key = re.search(r'name="key" value="([0-9a-f]+)"', person.page(url).text)
     assert key is not None
-    return world.call("POST", url, data=form | {"key": key[1]}, headers={"Cookie": person.cookie})
+    return world.submit(url, person.cookie, form | {"key": key[1]})
 
 
 def known_service_page(person: Person, made: Incident) -> str:
@@ -105,3 +105,68 @@ def test_nothing_is_kept_for_an_incident_that_is_gone(world: World) -> None:
     answer = answered(world, Person(world), SERVICES, **form)
     assert answer.status_code == 422 and "cannot label the incident" in answer.text
     assert world.get("/services").json() == {"services": []}
+
+
+@pytest.mark.parametrize("earlier", [False, True], ids=["new", "in place of another"])
+def test_a_known_service_that_was_kept_is_taken_back_with_what_it_closed(world: World, earlier: bool) -> None:
+    made, person = stored(world), Person(world)
+    before = world.get(f"/incidents/{made.incident_id}").json()
+    if earlier:
+        form = {"suffix": "evil.example", "factor": 1.01, "reason": "=1+1, earlier", "author": "bob"}
+        assert world.call("POST", "/services", headers=AUTH, json=form).status_code == 200
+    entries = world.get("/services").json()
+    page = known_service_page(person, made)
+    sent = {name: filled(page, name) for name in ("suffix", "factor", "expires", "reason", "incident")}
+    kept = answered(world, person, SERVICES, do="keep", **sent).text
+    assert world.get(f"/incidents/{made.incident_id}").json()["closed_at"] is not None
+    undone = answered(world, person, SERVICES, do="undo", action=unescape(filled(kept, "action"))).text
+    assert "evil.example is as before; 1 incident open again, its label taken back." in undone
+    assert world.get("/services").json() == entries
+    after = world.get(f"/incidents/{made.incident_id}").json()
+    assert (after["closed_at"], after["reasons"]) == (before["closed_at"], before["reasons"])
+    assert label(world, made) is None
+    again = answered(world, person, SERVICES, do="undo", action=unescape(filled(kept, "action")))
+    assert again.status_code == 422 and "cannot undo: evil.example" in again.text
+
+
+def test_a_program_takes_an_entry_back_too_and_nothing_that_was_not_kept(world: World) -> None:
+    made = stored(world)
+    form = {"suffix": "evil.example", "factor": 100, "reason": "ours", "author": "bob"}
+    kept = world.call("POST", "/services", headers=AUTH, json=form).json()
+    assert kept["silenced"] == [made.incident_id]
+    done = world.call("POST", "/services/undo", headers=AUTH, json={"undo": kept["undo"], "author": "bob"})
+    assert done.json() == {"suffix": "evil.example", "reopened": [made.incident_id]}
+    for undo in (kept["undo"], "", "{", "[]", '{"entry": {}, "before": null, "at": 1}'):
+        refused = world.call("POST", "/services/undo", headers=AUTH, json={"undo": undo})
+        assert refused.status_code == 422 and refused.json()["error"].startswith("cannot undo")
+    noted = [(one.author, one.action, one.object) for one in world.parts.console.audit.entries()]
+    assert noted[0] == ("bob", "known service undone", "evil.example")
+
+
+def test_a_label_that_led_to_its_block_is_undone_there(world: World) -> None:
+    made, person = stored(world), Person(world)
+    at = person.send(do="block", incident=made.incident_id, page=made.incident_id).headers["location"]
+    page = person.page(at).text
+    person.send(do="undo", action=filled(page, "action"))
+    assert label(world, made) is None
+
+
+def test_a_gateway_is_silenced_and_others_that_ask_below_the_domain_are_not(world: World) -> None:
+    gateway, other = stored(world, client="10.0.0.25"), stored(world, client="10.0.0.7")
+    person = Person(world)
+    form = {"suffix": ".", "client": "10.0.0.24/29", "factor": "100", "reason": "mail gateway"}
+    preview = answered(world, person, SERVICES, do="preview", **form).text
+    assert "1 of 2 incidents would be silent" in preview and filled(preview, "client") == "10.0.0.24/29"
+    done = answered(world, person, SERVICES, do="keep", **form).text
+    assert ". for 10.0.0.24/29 is known until" in done
+    closed = {one.client: one.closed_at is not None for one in world.store.incidents(limit=10)}
+    assert closed == {"10.0.0.25": True, "10.0.0.7": False}
+    assert world.get(f"/incidents/{gateway.incident_id}").json()["client"] == "10.0.0.25" != other.client
+    (listed,) = world.get("/services").json()["services"]
+    assert (listed["suffix"], listed["client"]) == (".", "10.0.0.24/29")
+    for_all = answered(world, person, SERVICES, do="preview", **form | {"client": ""})
+    assert for_all.status_code == 422 and "a suffix is needed" in for_all.text
+    assert answered(world, person, SERVICES, do="remove", suffix=".").status_code == 422
+    assert (
+        "is no longer known" in answered(world, person, SERVICES, do="remove", suffix=".", client="10.0.0.24/29").text
+    )

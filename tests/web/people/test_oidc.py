@@ -74,6 +74,7 @@ def begin(world: World, following: str = "/console/models") -> tuple[str, str]:
     return answer.headers["location"], answer.headers["set-cookie"].split(";")[0]
 
 
+@pytest.mark.slow
 def test_somebody_logs_in_with_the_role_of_their_groups_and_goes_on(world: World) -> None:
     assert 'href="/login/oidc?next=%2Fdocs"' in world.call("GET", "/login?next=/docs").text
     address, cookie = begin(world)

@@ -6,6 +6,7 @@ import asyncio
 import html
 import re
 import threading
+import time
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -19,8 +20,10 @@ from agents.core.errors import StoreError
 from agents.core.types import ChannelResult
 from agents.store import Store
 from agents.store.people.roles import Role
+from agents.store.people.waits import FAILED_FREE, NAME_FREE
 from agents.web.app import create_app
-from agents.web.auth import ATTEMPTS_MAX, CHECKS_MAX
+from agents.web.auth import ATTEMPTS_MAX, CHECKS_MAX, Turns
+from agents.web.people import known_browser
 from agents.web.people.first_login import FirstLogin
 from tests.support.patience import patient
 from tests.support.running import wait_for
@@ -55,7 +58,7 @@ class Visitor:
 
     def send(self, url: str, **form: Any) -> httpx.Response:
         key = re.findall(r'name="key" value="([0-9a-f]+)"', self.page("/console/account").text)
-        return self.world.call("POST", url, headers={"Cookie": self.cookie}, data={"key": key[0], **form})
+        return self.world.submit(url, self.cookie, {"key": key[0], **form})
 
 
 def bearer(token: str) -> dict[str, str]:
@@ -129,6 +132,7 @@ def test_each_role_may_what_it_may_in_pages_forms_and_with_tokens(world: World, 
         assert {said["author"] for said in history} == {"ann"}, "a user is who they are, whatever a program says"
 
 
+@pytest.mark.slow
 def test_a_test_message_goes_over_every_channel_and_says_what_came_of_it(world: World) -> None:
     results = (ChannelResult("slack", True), ChannelResult("email", False, "cannot send: <refused>"))
     world.parts = replace(world.parts, send_test=lambda: results)
@@ -152,6 +156,7 @@ def test_a_token_for_metrics_reads_metrics_alone(world: World) -> None:
     assert world.get("/whoami", headers=auth).status_code == 403
 
 
+@pytest.mark.slow
 def test_a_token_is_shown_once_and_ends_at_once(world: World) -> None:
     visitor = Visitor(world, "ann", Role.ANALYST)
     token = token_in(visitor.send("/console/account", do="token", what_for="<b>x", scope="read").text)
@@ -166,6 +171,7 @@ def test_a_token_is_shown_once_and_ends_at_once(world: World) -> None:
     assert world.get("/whoami", headers=bearer(token)).status_code == 401
 
 
+@pytest.mark.slow
 def test_another_role_or_none_holds_for_open_sessions_at_once(world: World) -> None:
     ann, bea = Visitor(world, "ann", Role.OPERATOR), Visitor(world, "bea", Role.ADMIN)
     assert ann.send("/console/learning", do="disable").status_code == 200
@@ -190,6 +196,7 @@ def test_logging_out_ends_the_session_on_the_server(world: World) -> None:
     assert world.call("GET", "/", headers=HTML | {"Cookie": cookie}).status_code == 303
 
 
+@pytest.mark.slow
 def test_wrong_passwords_make_an_address_wait_and_the_name_too(world: World) -> None:
     ann = Visitor(world, "ann", Role.VIEWER)
     answers = [ann.log_in("wrong") for _ in range(ATTEMPTS_MAX)]
@@ -216,6 +223,7 @@ def test_a_form_of_one_session_is_none_of_another(world: World) -> None:
     assert ann.page("/").status_code == 200
 
 
+@pytest.mark.slow
 def test_a_password_is_changed_by_who_knows_it_and_ends_other_sessions(world: World) -> None:
     ann = Visitor(world, "ann", Role.VIEWER)
     other = ann.log_in().headers["set-cookie"].split(";")[0]
@@ -262,15 +270,15 @@ def test_models_blocks_reviews_and_learning_are_in_the_audit_log(world: World) -
     ]
 
 
+@pytest.mark.slow
 def test_the_first_start_prints_a_link_for_the_admin_until_it_is_used(
     world: World, capsys: pytest.CaptureFixture[str]
 ) -> None:
     printed: list[str] = []
 
     def start() -> str:
-        first = FirstLogin(world.store, world.parts.people, "http://console")
-        first.start()
-        wait_for(lambda: not first.is_waiting, "the first admin")
+        FirstLogin(world.store, world.parts.people, "http://console").start()
+        wait_for(lambda: not [one for one in threading.enumerate() if one.name == "first login"], "the first admin")
         printed.append(capsys.readouterr().out)
         return printed[-1]
 
@@ -282,6 +290,7 @@ def test_the_first_start_prints_a_link_for_the_admin_until_it_is_used(
     assert start() == ""
 
 
+@pytest.mark.slow
 def test_wrong_passwords_do_not_say_whether_somebody_has_the_name(world: World) -> None:
     def answers(name: str) -> list[tuple[int, str, str]]:
         world.app = create_app(world.parts)  # the address begins anew, the names' waits stay
@@ -295,6 +304,115 @@ def test_wrong_passwords_do_not_say_whether_somebody_has_the_name(world: World) 
     assert [one.author for one in world.parts.console.audit.entries(action="login refused")] == ["ann"]
 
 
+def from_address(world: World, address: str, name: str, password: str, cookies: str = "") -> httpx.Response:
+    """A login from somewhere, with what a browser keeps."""
+
+    async def send() -> httpx.Response:
+        transport = httpx.ASGITransport(world.app, client=(address, 40_000), raise_app_exceptions=False)
+        async with httpx.AsyncClient(transport=transport, base_url="http://console") as client:
+            return await client.post("/login", data={"name": name, "password": password}, headers={"Cookie": cookies})
+
+    return asyncio.run(send())
+
+
+def test_who_keeps_guessing_keeps_nobody_waiting_in_a_browser_that_was_in_before(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ann, _ = Visitor(world, "ann", Role.VIEWER), Visitor(world, "bea", Role.VIEWER)
+    kept = [one.split(";")[0] for one in ann.log_in().headers.get_list("set-cookie") if "dns_tunnel_known" in one]
+    assert len(kept) == 1
+    monkeypatch.setattr("agents.store.people.users.matches", lambda stored, password: password == PASSWORD)
+    for number in range(NAME_FREE):
+        assert from_address(world, f"192.0.2.{number // 4}", "ann", "wrong").status_code in (401, 429)
+    assert from_address(world, "198.51.100.1", "ann", PASSWORD).status_code == 429, "the flood is slowed down"
+    here, forged = "192.0.2.1", kept[0][:-1] + ("0" if kept[0][-1] != "0" else "1")
+    assert from_address(world, here, "Ann", PASSWORD, kept[0]).status_code == 303, "also from the guesser's address"
+    assert from_address(world, "198.51.100.1", "ann", PASSWORD, forged).status_code == 429
+    of_bea = kept[0].replace(kept[0].partition("=")[0], known_browser._cookie_of("bea"))
+    answers = [from_address(world, "198.51.100.2", "bea", "wrong", of_bea).status_code for _ in range(FAILED_FREE + 1)]
+    assert answers[-1] == 429
+    assert from_address(world, "198.51.100.3", "bea", PASSWORD, of_bea).status_code == 303, "hers was not counted by it"
+    guesses = [from_address(world, "198.51.100.4", "ann", "wrong", kept[0]).status_code for _ in range(FAILED_FREE)]
+    assert guesses == [401] * (FAILED_FREE - 1) + [429], "a stolen one guesses as slowly"
+    world.app = create_app(world.parts)
+    assert from_address(world, "198.51.100.5", "ann", PASSWORD, kept[0]).status_code == 429
+
+
+def test_a_known_browser_is_known_for_half_a_year_and_by_no_api_token(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert "dns_tunnel_known" not in str(world.call("POST", "/login", data={"name": "eve", "password": TOKEN}).headers)
+    link = world.parts.people.users.add("ann", Role.VIEWER, "test")
+    answer = world.call("POST", f"/login/link/{link}", data={"password": PASSWORD, "again": PASSWORD})
+    kept = next(one for one in answer.headers.get_list("set-cookie") if "dns_tunnel_known" in one)
+    assert "HttpOnly" in kept and "Path=/login" in kept and "SameSite=strict" in kept
+    for number in range(NAME_FREE):
+        world.parts.people.users.log_in("ann", "", address=f"192.0.2.{number}")
+    later = time.time() + known_browser.KNOWN_S + 1
+    monkeypatch.setattr("time.time", lambda: later)
+    for number in range(NAME_FREE):
+        world.parts.people.users.log_in("ann", "", address=f"192.0.2.{number}")
+    assert from_address(world, "198.51.100.1", "ann", PASSWORD, kept.split(";")[0]).status_code == 429
+
+
+@pytest.mark.slow
+def test_a_known_browser_ends_with_password_sessions_and_user(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    Visitor(world, "root", Role.ADMIN)
+    users = world.parts.people.users
+    other = "another long one"
+
+    def known_of(answer: httpx.Response) -> str:
+        cookies = answer.headers.get_list("set-cookie")
+        return next(one.split(";")[0] for one in cookies if one.startswith("dns_tunnel_known"))
+
+    def is_known(cookie: str, password: str) -> bool:
+        """Whether this browser does not wait while the name does, from everywhere."""
+        with monkeypatch.context() as patched:
+            patched.setattr("agents.store.people.users.matches", lambda *_: False)
+            for number in range(NAME_FREE):
+                users.log_in("ann", "wrong", address=f"192.0.2.{number}")
+        status = from_address(world, "198.51.100.1", "ann", password, cookie).status_code
+        world.app = create_app(world.parts)  # the address begins anew
+        assert status in (303, 429)
+        return status == 303
+
+    ann = Visitor(world, "ann", Role.VIEWER)
+    first = known_of(ann.log_in())
+    assert is_known(first, PASSWORD)
+    users.change_password("ann", PASSWORD, other, "session")
+    assert not is_known(first, other)
+    link = world.call("POST", f"/login/link/{users.open_link('ann')}", data={"password": other, "again": other})
+    second = known_of(link)
+    assert is_known(second, other)
+    users.change("ann", disabled=True)
+    assert not is_known(second, other)
+    users.change("ann", disabled=False)
+    third = known_of(ann.log_in(other))
+    assert is_known(third, other)
+    assert not is_known(second, other), "who is enabled again begins with no known browser"
+    world.parts.people.sessions.end_all("ann")
+    assert not is_known(third, other), "nor has who ended all sessions"
+    users.remove("ann")
+    users.set_password_by_link(users.add("ann", Role.VIEWER, "test"), other)
+    assert not is_known(second, other)
+
+
+def test_whoever_sends_many_for_one_name_keeps_known_browsers_of_others_waiting_for_one() -> None:
+    turns, order = Turns(), list[str]()
+
+    async def check(name: str) -> None:
+        async with turns.turn(name):
+            await asyncio.sleep(0)
+            order.append(name)
+
+    async def all_at_once() -> None:
+        await asyncio.gather(*(check("ann") for _ in range(20)), check("bea"), check("cyd"))
+
+    asyncio.run(all_at_once())
+    assert len(order) == 22 and {"bea", "cyd"} <= set(order[:4])
+
+
+@pytest.mark.slow
 def test_tries_during_a_wait_are_not_each_in_the_audit_log(world: World) -> None:
     ann = Visitor(world, "ann", Role.VIEWER)
     for _ in range(ATTEMPTS_MAX + 3):
@@ -303,6 +421,7 @@ def test_tries_during_a_wait_are_not_each_in_the_audit_log(world: World) -> None
     assert len(world.parts.console.audit.entries(action="login refused")) == 1
 
 
+@pytest.mark.slow
 def test_many_logins_at_once_from_one_address_each_count(world: World) -> None:
     async def guess() -> list[int]:
         transport = httpx.ASGITransport(world.app, raise_app_exceptions=False)
@@ -334,6 +453,7 @@ def test_logins_leave_threads_to_forms(world: World, monkeypatch: pytest.MonkeyP
     assert seen == [], f"more than {CHECKS_MAX} were looked at at once"
 
 
+@pytest.mark.slow
 def test_right_passwords_use_up_no_attempt(world: World) -> None:
     ann = Visitor(world, "ann", Role.VIEWER)
     assert [ann.log_in().status_code for _ in range(2 * ATTEMPTS_MAX)] == [303] * 2 * ATTEMPTS_MAX

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from agents.core.jit import kernel_in_place
+from agents.dns.characters import CLOSE, COLON, DASH, DOT, HASH, PERCENT, PLUS, SPACE, UNDERSCORE, UPPER_Z
 from agents.dns.message_kernels import int64
 from agents.sources.dnstap.dnstap_kernels import wire_name
 from agents.sources.logs.bulk.fields_kernels import (
@@ -41,8 +42,6 @@ _VIEW, _QUERY, _NAMED, _MONTHS = (
     _word(" ("),
     _word("JanFebMarAprMayJunJulAugSepOctNovDec"),
 )
-_SPACE, _HASH, _COLON, _CLOSE, _DOT, _DASH, _PLUS, _Z = 0x20, 0x23, 0x3A, 0x29, 0x2E, 0x2D, 0x2B, 0x5A
-_UNDERSCORE, _PERCENT = 0x5F, 0x25
 _ISO_SIZE, _LOCAL_SIZE = 23, 24
 """Bytes of 2026-01-05T00:00:00.250 and of 05-Jan-2026 00:00:00.250."""
 
@@ -65,17 +64,17 @@ def _time(columns: Any, line: Any, data: Any, at: Any, end: Any) -> Any:
     numbers = columns.numbers
     if at + _LOCAL_SIZE + 1 > end or digits(data, at, 2) < 0:
         return int64(-1)
-    if data[at + 2] == _DASH:
+    if data[at + 2] == DASH:
         second = clock_seconds(digits(data, at + 7, 4), _month(data, at + 3), digits(data, at, 2), data, at + 12, end)
-        dash, blank, tail, kind = data[at + 6] == _DASH, data[at + 11] == _SPACE, at + _LOCAL_SIZE, LOCAL
+        dash, blank, tail, kind = data[at + 6] == DASH, data[at + 11] == SPACE, at + _LOCAL_SIZE, LOCAL
     else:
         second, dash, blank, tail, kind = iso_seconds(data, at, end), True, True, at + _ISO_SIZE, LOCAL
     part = fraction(data, tail - 3, 3)
-    if second < 0 or not dash or not blank or data[tail - 4] != _DOT or part != part:
+    if second < 0 or not dash or not blank or data[tail - 4] != DOT or part != part:
         return int64(-1)
-    if data[at + 2] != _DASH and data[tail] == _Z:
+    if data[at + 2] != DASH and data[tail] == UPPER_Z:
         tail, kind = tail + 1, EXACT
-    if tail >= end or data[tail] != _SPACE:
+    if tail >= end or data[tail] != SPACE:
         return int64(-1)
     numbers[line, SECOND], numbers[line, TIMED], columns.fractions[line] = second, kind, part
     return tail + 1
@@ -86,7 +85,7 @@ def _token_end(data: Any, at: Any, end: Any) -> Any:
     """Where the printable ASCII from an offset on ends before a blank; -1 where another byte or no blank follows."""
     while at < end and 0x21 <= data[at] <= 0x7E:
         at += 1
-    return at if at < end and data[at] == _SPACE else int64(-1)
+    return at if at < end and data[at] == SPACE else int64(-1)
 
 
 @kernel_in_place
@@ -97,28 +96,28 @@ def _client(columns: Any, line: Any, data: Any, at: Any, end: Any) -> Any:
         first = at
         while at < end and hex_digit(data[at]) >= 0 and not 0x41 <= data[at] <= 0x46:
             at += 1
-        if at == first or at >= end or data[at] != _SPACE:
+        if at == first or at >= end or data[at] != SPACE:
             return int64(-1)
         at += 1
     first = at
     while at < end:
         byte = int64(data[at])
         letter = 0x61 <= (byte | 0x20) <= 0x7A
-        if not (letter or 0x30 <= byte <= 0x3A or byte in (_DOT, _PERCENT, _UNDERSCORE)):
+        if not (letter or 0x30 <= byte <= 0x3A or byte in (DOT, PERCENT, UNDERSCORE)):
             break
         at += 1
     columns.numbers[line, CLIENT], columns.numbers[line, CLIENT_END] = first, at
-    if at == first or at + 1 >= end or data[at] != _HASH or digits(data, at + 1, 1) < 0:
+    if at == first or at + 1 >= end or data[at] != HASH or digits(data, at + 1, 1) < 0:
         return int64(-1)
     at += 1
     while at < end and digits(data, at, 1) >= 0:
         at += 1
     if begins(data, at, end, _NAMED):
         at = _token_end(data, at + 2, end)
-        if at < 0 or data[at - 1] != _COLON or data[at - 2] != _CLOSE:
+        if at < 0 or data[at - 1] != COLON or data[at - 2] != CLOSE:
             return int64(-1)
         return at + 1
-    if at + 1 < end and data[at] == _COLON and data[at + 1] == _SPACE:
+    if at + 1 < end and data[at] == COLON and data[at + 1] == SPACE:
         return at + 2
     return int64(-1)
 
@@ -141,7 +140,7 @@ def _line(columns: Any, line: Any, data: Any, at: Any, end: Any) -> Any:
     if begins(data, at, end, _VIEW):
         first = at + len(_VIEW)
         at = _token_end(data, first, end)
-        if at < first + 2 or data[at - 1] != _COLON:
+        if at < first + 2 or data[at - 1] != COLON:
             return UNREAD
         at += 1
     if not begins(data, at, end, _QUERY):
@@ -152,7 +151,7 @@ def _line(columns: Any, line: Any, data: Any, at: Any, end: Any) -> Any:
     type_end = _token_end(data, class_end + 1, end) if class_end > name_end + 1 else int64(-1)
     if type_end <= class_end + 1 or type_end + 1 >= end:
         return UNREAD
-    if data[type_end + 1] != _DASH and data[type_end + 1] != _PLUS:
+    if data[type_end + 1] != DASH and data[type_end + 1] != PLUS:
         return UNREAD
     columns.numbers[line, TYPE], columns.numbers[line, TYPE_END] = class_end + 1, type_end
     return ROW if keep_name(columns, line, wire_name(data, name, name_end, columns.name)) else UNREAD

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agents.core.jit import kernel_in_place
+from agents.dns.characters import BACKSLASH, COLON, DASH, DOT, LOWER_X, NINE, UPPER_T, ZERO
 from agents.dns.message_kernels import copy_bytes, int64
 from agents.dns.name import NAME_MAX
 from agents.dns.name_kernels import LABEL_MAX
@@ -26,8 +27,6 @@ _DAYS_BEFORE = (0, 31, 59, 90, 120, 151, 181, 212, 243, 273, 304, 334, 365)
 _EPOCH = 719_163
 """Number of 1970-01-01, counted in days from 0001-01-01, which is day 1."""
 _UNITS = (1.0, 10.0, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9)
-_ZERO, _NINE, _COLON, _DASH, _T = 0x30, 0x39, 0x3A, 0x2D, 0x54
-_DOT, _BACKSLASH, _X = 0x2E, 0x5C, 0x78
 
 
 class LineColumns(NamedTuple):
@@ -67,9 +66,9 @@ def digits(data: Any, at: Any, count: Any) -> Any:
     found = int64(0)
     for place in range(at, at + count):
         byte = int64(data[place])
-        if byte < _ZERO or byte > _NINE:
+        if byte < ZERO or byte > NINE:
             return int64(-1)
-        found = found * 10 + byte - _ZERO
+        found = found * 10 + byte - ZERO
     return found
 
 
@@ -88,7 +87,7 @@ def begins(data: Any, at: Any, end: Any, word: Any) -> Any:
 @kernel_in_place
 def clock_seconds(year: Any, month: Any, day: Any, data: Any, at: Any, end: Any) -> Any:
     """Seconds from 1970 to a date (numbers) and the time of day HH:MM:SS at an offset; -1 if there is none such."""
-    if at + 8 > end or data[at + 2] != _COLON or data[at + 5] != _COLON:
+    if at + 8 > end or data[at + 2] != COLON or data[at + 5] != COLON:
         return int64(-1)
     hour, minute, second = digits(data, at, 2), digits(data, at + 3, 2), digits(data, at + 6, 2)
     if hour < 0 or hour > 23 or minute < 0 or minute > 59 or second < 0 or second > 59:
@@ -108,7 +107,7 @@ def clock_seconds(year: Any, month: Any, day: Any, data: Any, at: Any, end: Any)
 @kernel_in_place
 def iso_seconds(data: Any, at: Any, end: Any) -> Any:
     """Seconds from 1970 to the 19 bytes YYYY-MM-DDTHH:MM:SS at an offset; -1 if there is none such."""
-    if at + 19 > end or data[at + 4] != _DASH or data[at + 7] != _DASH or data[at + 10] != _T:
+    if at + 19 > end or data[at + 4] != DASH or data[at + 7] != DASH or data[at + 10] != UPPER_T:
         return int64(-1)
     return clock_seconds(digits(data, at, 4), digits(data, at + 5, 2), digits(data, at + 8, 2), data, at + 11, end)
 
@@ -123,8 +122,8 @@ def fraction(data: Any, at: Any, count: Any) -> Any:
 @kernel_in_place
 def hex_digit(byte: Any) -> Any:
     """The value of a hexadecimal digit, -1 for another byte."""
-    if _ZERO <= byte <= _NINE:
-        return int64(byte) - _ZERO
+    if ZERO <= byte <= NINE:
+        return int64(byte) - ZERO
     small = int64(byte) | 0x20
     return small - 0x61 + 10 if 0x61 <= small <= 0x66 else int64(-1)
 
@@ -139,14 +138,14 @@ def literal_name(data: Any, at: Any, end: Any, out: Any) -> Any:
     while at < end:
         byte = int64(data[at])
         at += 1
-        if byte == _DOT:
+        if byte == DOT:
             if to - head > 1:
                 out[head] = to - head - 1
                 head, to = to, to + 1
                 if head > NAME_MAX:
                     return int64(-1)
             continue
-        if byte == _BACKSLASH and at + 3 <= end and data[at] == _X:
+        if byte == BACKSLASH and at + 3 <= end and data[at] == LOWER_X:
             high, low = hex_digit(data[at + 1]), hex_digit(data[at + 2])
             if high >= 0 and low >= 0:
                 byte = high << 4 | low

@@ -8,6 +8,28 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agents.core.jit import kernel_in_place
+from agents.dns.characters import (
+    BACKSLASH,
+    CLOSE_BRACE,
+    CLOSE_BRACKET,
+    COLON,
+    COMMA,
+    DASH,
+    DOT,
+    LOWER_B,
+    LOWER_E,
+    LOWER_F,
+    LOWER_N,
+    LOWER_R,
+    LOWER_T,
+    LOWER_U,
+    OPEN_BRACE,
+    OPEN_BRACKET,
+    PLUS,
+    QUOTE,
+    SLASH,
+    ZERO,
+)
 from agents.dns.message_kernels import int64
 from agents.sources.logs.bulk.fields_kernels import begins, digits, hex_digit
 
@@ -21,10 +43,6 @@ _NUMBER_MAX = 400
 """Longest number in bytes; Python refuses integers above 4,300 digits."""
 _LONG = 18
 """Digits of an integer that surely fits 63 bits."""
-_QUOTE, _BACKSLASH, _COMMA, _COLON = 0x22, 0x5C, 0x2C, 0x3A
-_OPEN_OBJECT, _CLOSE_OBJECT, _OPEN_ARRAY, _CLOSE_ARRAY = 0x7B, 0x7D, 0x5B, 0x5D
-_DASH, _PLUS, _DOT, _ZERO, _E, _U = 0x2D, 0x2B, 0x2E, 0x30, 0x65, 0x75
-_B, _F, _N, _R, _T, _SLASH = 0x62, 0x66, 0x6E, 0x72, 0x74, 0x2F
 _WORDS = tuple(np.frombuffer(word, np.uint8) for word in (b"true", b"false", b"null"))
 _TRUE, _FALSE, _NULL = _WORDS
 
@@ -69,23 +87,23 @@ def _string(data: Any, at: Any, end: Any) -> Any:
     kind = TEXT
     while at < end:
         byte = int64(data[at])
-        if byte == _QUOTE:
+        if byte == QUOTE:
             return at, kind
         if byte < 0x20:
             break
-        if byte == _BACKSLASH:
+        if byte == BACKSLASH:
             kind = ESCAPED
             at += 1
             if at >= end:
                 break
             byte = int64(data[at])
-            if byte == _U:
+            if byte == LOWER_U:
                 if at + 4 >= end or min(hex_digit(data[at + 1]), hex_digit(data[at + 2])) < 0:
                     break
                 if min(hex_digit(data[at + 3]), hex_digit(data[at + 4])) < 0:
                     break
                 at += 4
-            elif byte not in (_QUOTE, _BACKSLASH, _SLASH, _B, _F, _N, _R, _T):
+            elif byte not in (QUOTE, BACKSLASH, SLASH, LOWER_B, LOWER_F, LOWER_N, LOWER_R, LOWER_T):
                 break
         at += 1
     return int64(-1), kind
@@ -103,16 +121,16 @@ def _digits_end(data: Any, at: Any, end: Any) -> Any:
 def _number(data: Any, at: Any, end: Any) -> Any:
     """Offset behind a number, and its kind; -1 if there is none."""
     begin, kind = at, INTEGER
-    if at < end and data[at] == _DASH:
+    if at < end and data[at] == DASH:
         at += 1
     whole = at
-    at = at + 1 if at < end and data[at] == _ZERO else _digits_end(data, at, end)
+    at = at + 1 if at < end and data[at] == ZERO else _digits_end(data, at, end)
     if at == whole:
         return int64(-1), kind
-    if at + 1 < end and data[at] == _DOT and digits(data, at + 1, 1) >= 0:
+    if at + 1 < end and data[at] == DOT and digits(data, at + 1, 1) >= 0:
         at, kind = _digits_end(data, at + 1, end), NUMBER
-    if at < end and int64(data[at]) | 0x20 == _E:
-        sign = at + 1 < end and (data[at + 1] == _PLUS or data[at + 1] == _DASH)
+    if at < end and int64(data[at]) | 0x20 == LOWER_E:
+        sign = at + 1 < end and (data[at + 1] == PLUS or data[at + 1] == DASH)
         first = at + 2 if sign else at + 1
         after = _digits_end(data, first, end)
         if after > first:
@@ -132,7 +150,7 @@ def _word(data: Any, at: Any, end: Any) -> Any:
 def _key(data: Any, at: Any, end: Any, keys: Any, table: Any) -> Any:
     """Read `"key":` at an offset; False if there is none, or one with escapes."""
     at = _blanks(data, at, end)
-    if at >= end or data[at] != _QUOTE:
+    if at >= end or data[at] != QUOTE:
         return False
     stop, kind = _string(data, at + 1, end)
     if stop < 0 or kind == ESCAPED:
@@ -150,7 +168,7 @@ def _key(data: Any, at: Any, end: Any, keys: Any, table: Any) -> Any:
                 found = int64(number)
                 break
     after = _blanks(data, stop + 1, end)
-    if after >= end or data[after] != _COLON:
+    if after >= end or data[after] != COLON:
         return False
     table.at[0], table.at[1] = _blanks(data, after + 1, end), found
     return True
@@ -160,11 +178,11 @@ def _key(data: Any, at: Any, end: Any, keys: Any, table: Any) -> Any:
 def _scalar(data: Any, at: Any, end: Any, value: Any) -> Any:
     """Read a string, number or word into a row of the table; the offset behind it, or -1."""
     byte = int64(data[at])
-    if byte == _QUOTE:
+    if byte == QUOTE:
         stop, kind = _string(data, at + 1, end)
         value[KIND], value[BEGIN], value[END] = kind, at + 1, stop
         return stop + 1 if stop >= 0 else int64(-1)
-    if byte == _DASH or digits(data, at, 1) >= 0:
+    if byte == DASH or digits(data, at, 1) >= 0:
         stop, kind = _number(data, at, end)
     else:
         stop, kind = _word(data, at, end), OTHER
@@ -184,12 +202,12 @@ def _after(data: Any, at: Any, end: Any, keys: Any, table: Any, depth: Any, coun
             return int64(-1)
         top = stack[depth - 1]
         is_object = values[top, KIND] == OBJECT
-        if data[at] == _COMMA:
+        if data[at] == COMMA:
             if is_object:
                 return depth if _key(data, at + 1, end, keys, table) else int64(-1)
             table.at[0], table.at[1] = _blanks(data, at + 1, end), -1
             return depth
-        if data[at] != (_CLOSE_OBJECT if is_object else _CLOSE_ARRAY):
+        if data[at] != (CLOSE_BRACE if is_object else CLOSE_BRACKET):
             return int64(-1)
         values[top, END], values[top, NEXT] = at + 1, count
         depth -= 1
@@ -210,15 +228,15 @@ def read_json(data: Any, begin: Any, end: Any, keys: Any, table: Any) -> Any:
             return int64(-1)
         byte = int64(data[at])
         values[count, KEY], values[count, NEXT] = table.at[1], count + 1
-        if byte in (_OPEN_OBJECT, _OPEN_ARRAY):
+        if byte in (OPEN_BRACE, OPEN_BRACKET):
             if depth == DEPTH_MAX:
                 return int64(-1)
-            is_object = byte == _OPEN_OBJECT
+            is_object = byte == OPEN_BRACE
             values[count, KIND], values[count, BEGIN] = OBJECT if is_object else ARRAY, at
             table.stack[depth] = count
             depth, count = depth + 1, count + 1
             at = _blanks(data, at + 1, end)
-            closes = at < end and data[at] == (_CLOSE_OBJECT if is_object else _CLOSE_ARRAY)
+            closes = at < end and data[at] == (CLOSE_BRACE if is_object else CLOSE_BRACKET)
             if not closes:
                 if not is_object:
                     table.at[0], table.at[1] = at, -1
@@ -259,7 +277,7 @@ def members(table: Any, row: Any, found: Any) -> Any:
 def integer(data: Any, value: Any) -> Any:
     """Whether a row of the table is a plain integer without a sign that fits 63 bits, and which."""
     begin, size = value[BEGIN], value[END] - value[BEGIN]
-    if value[KIND] != INTEGER or size > _LONG or data[begin] == _DASH:
+    if value[KIND] != INTEGER or size > _LONG or data[begin] == DASH:
         return False, int64(0)
     return True, digits(data, begin, size)
 
@@ -268,21 +286,21 @@ def integer(data: Any, value: Any) -> Any:
 def _escape(data: Any, at: Any, end: Any) -> Any:
     """The character of the escape behind a backslash, and the offset behind it; -1 for half of a surrogate pair."""
     byte = int64(data[at])
-    if byte == _U:
+    if byte == LOWER_U:
         code = int64(0)
         for place in range(at + 1, at + 5):
             code = code << 4 | hex_digit(data[place])
         return (int64(-1) if 0xD800 <= code < 0xE000 else code), at + 5
     code = byte
-    if byte == _B:
+    if byte == LOWER_B:
         code = int64(0x08)
-    elif byte == _F:
+    elif byte == LOWER_F:
         code = int64(0x0C)
-    elif byte == _N:
+    elif byte == LOWER_N:
         code = int64(0x0A)
-    elif byte == _R:
+    elif byte == LOWER_R:
         code = int64(0x0D)
-    elif byte == _T:
+    elif byte == LOWER_T:
         code = int64(0x09)
     return code, at + 1
 
@@ -296,7 +314,7 @@ def unescaped_text(data: Any, at: Any, end: Any, out: Any) -> Any:
             return int64(-1)
         code = int64(data[at])
         at += 1
-        if code != _BACKSLASH:
+        if code != BACKSLASH:
             out[to] = code
             to += 1
             continue

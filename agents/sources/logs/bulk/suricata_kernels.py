@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from agents.core.jit import kernel_in_place
 from agents.core.types import UNKNOWN
+from agents.dns.characters import COLON, COMMA, DASH, DOT, PLUS, QUOTE, SPACE, UPPER_Z
 from agents.dns.message_kernels import copy_bytes, int64
 from agents.sources.logs.bulk.fields_kernels import (
     ANCOUNT,
@@ -74,8 +75,6 @@ _EVENT, _DNS_EVENT = np.frombuffer(b'"event_type"', np.uint8), np.frombuffer(b'"
 _ANSWER, _RESPONSE = np.frombuffer(b"answer", np.uint8), np.frombuffer(b"response", np.uint8)
 _KINDS_MAX, _KINDS_BYTES = 8, 200
 """Types of one answer, and the bytes of their names; more is left to the line reader."""
-_QUOTE, _SPACE, _COLON, _DOT, _COMMA = 0x22, 0x20, 0x3A, 0x2E, 0x2C
-_PLUS, _DASH, _Z = 0x2B, 0x2D, 0x5A
 _SECONDS = 19
 """Bytes of 2026-01-05T00:00:00."""
 
@@ -99,12 +98,12 @@ def new_eve_scan() -> EveScan:
 def _is_dns(data: Any, at: Any, end: Any) -> Any:
     """Whether `"event_type":"dns"` stands in the bytes, with a blank at most on each side of the colon."""
     while at + len(_EVENT) < end:
-        if data[at] == _QUOTE and begins(data, at, end, _EVENT):
+        if data[at] == QUOTE and begins(data, at, end, _EVENT):
             after = at + len(_EVENT)
-            after += after < end and data[after] == _SPACE
-            if after < end and data[after] == _COLON:
+            after += after < end and data[after] == SPACE
+            if after < end and data[after] == COLON:
                 after += 1
-                after += after < end and data[after] == _SPACE
+                after += after < end and data[after] == SPACE
                 if begins(data, after, end, _DNS_EVENT):
                     return True
         at += 1
@@ -127,7 +126,7 @@ def _time(columns: Any, line: Any, data: Any, value: Any) -> Any:
         return False
     at += _SECONDS
     part = 0.0
-    if at < end and (data[at] == _DOT or data[at] == _COMMA):
+    if at < end and (data[at] == DOT or data[at] == COMMA):
         first = at + 1
         at = first
         while at < end and at - first < 9 and digits(data, at, 1) >= 0:
@@ -135,11 +134,11 @@ def _time(columns: Any, line: Any, data: Any, value: Any) -> Any:
         if at == first:
             return False
         part = fraction(data, first, at - first)
-    if at < end and data[at] == _Z:
+    if at < end and data[at] == UPPER_Z:
         at += 1
-    elif at < end and (data[at] == _PLUS or data[at] == _DASH):
-        sign = 1 if data[at] == _PLUS else -1
-        colon = at + 3 < end and data[at + 3] == _COLON
+    elif at < end and (data[at] == PLUS or data[at] == DASH):
+        sign = 1 if data[at] == PLUS else -1
+        colon = at + 3 < end and data[at + 3] == COLON
         minute_at = at + 4 if colon else at + 3
         if minute_at + 2 > end:
             return False
@@ -284,7 +283,7 @@ def _keep_kinds(scan: Any, columns: Any, line: Any, data: Any, count: Any) -> An
         if to + size + 1 > len(out) or to + size + 1 - used > _KINDS_BYTES:
             return False
         if known:
-            out[to] = _COMMA
+            out[to] = COMMA
             to += 1
         copy_bytes(out, to, data, begin, size)
         to += size

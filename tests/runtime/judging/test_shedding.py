@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agents.core.types import Severity, Verdicts, batch_of
-from agents.runtime.shedding import KEPT_ONE_IN, sampled, unexplained
+from agents.runtime.judging.shedding import KEPT_ONE_IN, sampled, totals_of, unexplained
 from agents.stream.shared import STEPS, level_at
 
 SEVERITIES = st.lists(st.sampled_from(list(Severity)), max_size=80)
@@ -86,3 +86,17 @@ def test_what_is_not_normal_and_says_no_reason_is_counted(severities: list[Sever
     assert unexplained(whole) == 0
     short = replace(whole, reasons=[() if n % every == 0 else why for n, why in enumerate(whole.reasons)])
     assert unexplained(short) == sum(bool(severity) for severity in severities[::every])
+
+
+@given(SEVERITIES)
+def test_a_batch_adds_its_severities_and_the_time_of_its_answers(severities: list[Severity]) -> None:
+    whole = verdicts(severities)
+    rtt_ms = np.array([np.nan if number % 3 else 2.5 for number in range(len(whole))], np.float32)
+    found = totals_of(replace(whole, queries=replace(whole.queries, rtt_ms=rtt_ms)))
+    for level in list(Severity)[1:]:
+        assert found[level.name.lower()] == severities.count(level)
+    assert found["timed"] == len(severities[::3]) and found["answer_us"] == 2500 * found["timed"]
+    strange = np.full(len(whole), np.inf, np.float32)
+    strange[1:] = -7.0
+    said = totals_of(replace(whole, queries=replace(whole.queries, rtt_ms=strange)))
+    assert said["answer_us"] == (60_000_000 if len(whole) else 0), "logs may say anything"

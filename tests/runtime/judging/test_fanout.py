@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from agents.core.types import QueryBatch, Verdicts
-from agents.runtime.fanout import LOG_EVERY_S, Fanout
+from agents.runtime.judging.fanout import LOG_EVERY_S, Fanout
 from tests.support.incidents import incident
 
 

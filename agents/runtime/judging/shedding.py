@@ -1,4 +1,4 @@
-"""What is left out under load, in a fixed order: first explanations, then the storing of NORMAL verdicts.
+"""What a batch adds to the totals, and what is left out under load: first explanations, then NORMAL verdicts in store.
 
 The levels are those of stream/shared.py. What comes third, records that find no room, is the ring's own doing;
 answering clients is never given up.
@@ -16,8 +16,22 @@ from numpy.typing import NDArray
 from agents.core.columns import coded
 from agents.core.types import QueryBatch, Severity, Verdicts
 
+ANSWER_MS_MAX = 60_000.0
+"""An answer that is said to have taken longer counts as this: logs may say anything."""
 KEPT_ONE_IN = 16
 """One in so many NORMAL verdicts of a batch is stored at level 2: retraining learns from them."""
+
+
+def totals_of(verdicts: Verdicts) -> dict[str, int]:
+    """What a batch adds to the totals by severity, and of how long answers took (stream/ledger.py)."""
+    levels = np.bincount(verdicts.severity, minlength=len(Severity))
+    rtt_ms = verdicts.queries.rtt_ms
+    took_ms = float(np.minimum(np.fmax(rtt_ms, 0.0), ANSWER_MS_MAX).sum())
+    return {
+        **{one.name.lower(): int(levels[one]) for one in Severity if one is not Severity.NORMAL},
+        "timed": len(rtt_ms) - int(np.count_nonzero(np.isnan(rtt_ms))),
+        "answer_us": round(took_ms * 1e3),
+    }
 
 
 def unexplained(verdicts: Verdicts) -> int:

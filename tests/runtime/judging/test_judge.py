@@ -20,16 +20,17 @@ from agents.detection.detector import empty_verdicts
 from agents.detection.known_services import Entry, save_entries
 from agents.dns.name import from_text
 from agents.learning.baseline import golden_sessions
-from agents.runtime import detector_process as judge_module
 from agents.runtime.bootstrap import judge_parts, load_settings
-from agents.runtime.detector_process import Judge
 from agents.runtime.health import metrics_of
 from agents.runtime.heartbeat import Heartbeat, detector_health
+from agents.runtime.judging import judge as judge_module
+from agents.runtime.judging.judge import Judge
 from agents.settings import Settings
 from agents.store import Store, open_store
 from agents.stream.shared import SAMPLED, level_at
 from tests.support.incidents import incident
 from tests.support.listening import wait_until
+from tests.support.patience import patient
 from tests.support.postgres_server import DEAD, PostgresServer, drop_database, make_database
 from tests.support.webhook import webhook
 
@@ -90,7 +91,7 @@ def test_a_database_that_comes_later_is_opened_and_its_incidents_are_taken_over(
     begun = time.monotonic()
     try:
         with judging(load_settings(data_dir=tmp_path, database_url=url)) as one:
-            assert time.monotonic() - begun < 5, "the start waits for no database"
+            assert time.monotonic() - begun < patient(5), "the start waits for no database"
             one.consume(batch_of(rows))
             assert set(one.detector.open_incidents) == {(CLIENT, domain)}
             mine = one.detector.open_incidents[CLIENT, domain].incident_id
@@ -127,9 +128,9 @@ def test_a_batch_that_was_kept_before_counts_as_it_was_kept(tmp_path: Path) -> N
     rows = [(time.time() + n, CLIENT, b"\x03www\x07example\x03com", 1, 40, 0, 1, 50, 0, 1.0, "A") for n in range(40)]
     with judging(load_settings(data_dir=tmp_path)) as one:
         first = one.consume(batch_of(rows), "x", SAMPLED)
-        assert first == (3, 3, 0, 0)
+        assert first[:4] == (3, 3, 0, 0)
         assert one.consume(batch_of(rows), "x", again=True) == first, "not the 40 that it would store now"
-        assert one.consume(batch_of(rows), "y", again=True) == (40, 40, 0, 0)
+        assert one.consume(batch_of(rows), "y", again=True)[:4] == (40, 40, 0, 0)
         assert one.kept("none", batch_of(rows).ts) is None
 
 
@@ -138,9 +139,9 @@ def test_a_batch_of_which_nothing_can_be_told_is_kept_again_and_stored_once(tmp_
     rows = [(time.time() + n, CLIENT, b"\x03www\x07example\x03com", 1, 40, 0, 1, 50, 0, 1.0, "A") for n in range(40)]
     batch = batch_of(rows)
     with judging(load_settings(data_dir=tmp_path)) as one:
-        assert one.consume(batch, "x") == (40, 40, 0, 0)
+        assert one.consume(batch, "x")[:4] == (40, 40, 0, 0)
     with judging(load_settings(data_dir=tmp_path, database_url=DEAD)) as one:
-        assert one.consume(batch, "x", again=True) == (40, 0, 40, 0)
+        assert one.consume(batch, "x", again=True)[:4] == (40, 0, 40, 0)
         assert one.spool.counts.lost == 0
     with judging(load_settings(data_dir=tmp_path)) as one:
         wait_until(lambda: one.spool.counts.replayed == 40)
@@ -158,7 +159,7 @@ def test_first_reasons_are_left_out_then_rows_that_are_normal(
     names = [from_text(f"{label}.d{at}.test") for at, label in enumerate(labels)]
     rows = [(time.time() + at, CLIENT, name, 1, 40, 0, 1, 50, 0, 1.0, "A") for at, name in enumerate(names)]
     with judging(load_settings(data_dir=tmp_path)) as one:
-        assert one.consume(batch_of(rows), "x", level_at(fill, 0)) == (stored, stored, 0, left_out)
+        assert one.consume(batch_of(rows), "x", level_at(fill, 0))[:4] == (stored, stored, 0, left_out)
 
 
 def test_known_services_are_taken_up_only_where_they_differ(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,31 +1,28 @@
-"""What runs in the detector process: batches out of the stream are judged, stored and alerted."""
+"""The judge: batches are judged, stored and alerted, and what the detector knows is saved."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
-import signal
 import threading
 import time
 import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import numpy as np
 import structlog
 from numpy.typing import NDArray
 
-from agents.alerting.intake_losses import IntakeLosses
-from agents.alerting.losses import Losses
 from agents.alerting.manager import AlertManager
 from agents.alerting.sink import ALERT_COUNTS, AlertSink
 from agents.core.errors import AgentsError, StoreError
 from agents.core.files import PRIVATE_MODE, write_atomic
 from agents.core.jit import COMPILED
-from agents.core.protocols import Detector, Stream
-from agents.core.types import DAY_S, Incident, QueryBatch, Taken, Verdicts, batch_of
+from agents.core.protocols import Detector
+from agents.core.types import DAY_S, Incident, QueryBatch, Verdicts, batch_of
 from agents.detection.detector import FILES, empty_verdicts
 from agents.detection.known_services import Entry, services_at
 from agents.detection.privacy import Privacy, without_names
@@ -39,18 +36,14 @@ from agents.learning.release.canary import CanaryTrial
 from agents.learning.sequences.beside import Sequences
 from agents.runtime.drill.drill import Drill
 from agents.runtime.drill.relay import DrillRelay, relayed_rows
-from agents.runtime.fanout import Fanout
-from agents.runtime.heartbeat import PARTS, STILL_S, DetectorHealth, Heartbeat
-from agents.runtime.listener_process import COLLECTOR, RECEIVER
-from agents.runtime.shedding import sampled, unexplained
-from agents.runtime.signals import Beat, crashes_end
+from agents.runtime.heartbeat import DetectorHealth
+from agents.runtime.judging.fanout import Fanout
+from agents.runtime.judging.shedding import sampled, totals_of, unexplained
 from agents.scoring.model import Model
-from agents.sources.heard_days import Listened
-from agents.sources.live.loss import losing_intakes
 from agents.store.hunting.sending import HuntSink
 from agents.store.spool import SpoolingSink
-from agents.store.sql import LOOK_S, Store
-from agents.stream.ledger import ATTEMPTS_MAX, CARRIED, NUMBER_DIGITS
+from agents.store.sql import Store
+from agents.stream.ledger import NUMBER_DIGITS
 from agents.stream.note import SharedNote
 from agents.stream.shared import EVERYTHING, NO_EXPLANATION, SAMPLED
 
@@ -66,8 +59,6 @@ QUERY_S = 0.001 if COMPILED else 0.05
 """A batch may take so many seconds a query before it looks like a hang: some hundred times what it takes."""
 LOGGED_MAX = 3
 """Incidents that one batch may write a line of the log for; the last line says how many more there are."""
-WARN_LOOK_S, WARN_EVERY_S = 1.0, 10.0
-"""How often dropped queries are looked for, and how often at most they are logged."""
 ERASE_FILES = "erase-*.json"
 """Requests to forget clients, each a JSON list, in the folder of the detector's state."""
 _log = structlog.get_logger()
@@ -80,6 +71,7 @@ class Outcome(NamedTuple):
     stored: int
     spooled: int
     unexplained: int  # their reasons were left out
+    seen: Mapping[str, int] = {}  # shedding.totals_of the whole batch
 
 
 @dataclass(frozen=True)
@@ -116,6 +108,7 @@ class JudgeParts:
     restore: Callable[[], None] | None = None  # saved state, where it is not that of one detector for all clients
     owns: Callable[[Incident], bool] = lambda incident: True  # it goes on with this stored open incident
     saved: Callable[[], None] = lambda: None  # called when its state was written down
+    speaks: Callable[[], bool] = lambda: True  # else another process writes and alerts what it finds, too
     erase_to: Sequence[Path] = ()  # folders of processes that must forget clients, too
 
 
@@ -150,6 +143,20 @@ class Judge:
         """Where the detector's files lie."""
         return self._parts.state_dir
 
+    @property
+    def lock(self) -> threading.Lock:
+        """Held while the detector is used."""
+        return self._lock
+
+    @property
+    def opened(self) -> threading.Event:
+        """Set once the database has been tried: it has tables then, or is away."""
+        return self._tried
+
+    def take_over(self, wanted: Callable[[Incident], bool]) -> None:
+        """Go on with stored open incidents of clients that this process judges from now on. Raises StoreError."""
+        self._take_over([one for one in self._store.open_incidents() if wanted(one)])
+
     def start(self) -> None:
         """Begin to tick, and to open the database, which neither DNS nor the ticker waits for."""
         self._opener.start()
@@ -181,7 +188,7 @@ class Judge:
                 if not self._tried.is_set():
                     self.spool.note_away(error)
             else:
-                self._take_over(found)
+                self._take_over(found if self._parts.renamed else [one for one in found if self._parts.owns(one)])
                 _log.info("store_opened", incidents_open=len(found))
                 self._tried.set()
                 return
@@ -197,7 +204,6 @@ class Judge:
             closed = tuple(dataclasses.replace(incident, closed_at=incident.last_seen) for incident in found)
             self._store.write(empty_verdicts(self.detector.model_id, closed), uuid.uuid4().hex)
             return
-        found = [one for one in found if self._parts.owns(one)]
         with self._lock:
             found = self._trial.resume(found) if self._trial is not None else found
             newest = {(one.client, one.domain): one for one in sorted(found, key=lambda one: one.last_seen)}
@@ -266,8 +272,9 @@ class Judge:
             if self._hours is not None:
                 self._hours.see(verdicts)
             beside = self._parts.sequences
-            if beside is not None and (beside.watch is not None or beside.cycle.collecting):
+            if beside is not None and beside.hears:
                 beside.see(verdicts)
+            seen = totals_of(verdicts)
             left_out = unexplained(verdicts) if level >= NO_EXPLANATION else 0
             if level >= SAMPLED:
                 verdicts = sampled(verdicts)
@@ -278,9 +285,23 @@ class Judge:
             if verdicts.incidents:
                 self._log_news(verdicts.incidents)
             if kept is not None:
-                return kept._replace(unexplained=left_out)
+                return kept._replace(unexplained=left_out, seen=seen)
             stored, spooled = after.stored - before.stored, after.spooled - before.spooled
-            return Outcome(len(verdicts), stored + after.already - before.already, spooled, left_out)
+            return Outcome(len(verdicts), stored + after.already - before.already, spooled, left_out, seen)
+
+    def begin_to_speak(self) -> None:
+        """Write and alert from now on what another process did until now. Raises StoreError."""
+        stored = [one for one in self._store.open_incidents() if self._parts.owns(one)]
+        with self._lock:
+            self._manager.remember(stored)
+            self.exports.remember(stored)
+            self._logged |= {(one.client, one.domain): (one.incident_id, one.severity) for one in stored}
+            known = {(one.client, one.domain) for one in stored}
+            self.detector.restore(stored)
+            unheard = tuple(one for key, one in self.detector.open_incidents.items() if key not in known)
+            if unheard:
+                self._send(empty_verdicts(self.detector.model_id, unheard))
+                self._log_news(unheard)
 
     def hear(self, sayings: Sequence[Saying]) -> None:
         """Count what detectors say of all clients, and give the sinks what comes of it."""
@@ -303,7 +324,8 @@ class Judge:
     def _send(self, verdicts: Verdicts) -> Verdicts:
         """Give verdicts to the sinks, without the names that are not to be kept; returns what they got."""
         kept = without_names(verdicts, self._parts.privacy.names)
-        self.fanout.accept(kept)
+        if self._parts.speaks():
+            self.fanout.accept(kept)
         return kept
 
     def _keep_drill(self, verdicts: Verdicts) -> bool:
@@ -321,7 +343,7 @@ class Judge:
     def _log_news(self, incidents: Iterable[Incident]) -> None:
         """A line for each incident that was opened, or has become more severe."""
         news = []
-        for incident in incidents:
+        for incident in incidents if self._parts.speaks() else ():
             key = (incident.client, incident.domain)
             if incident.closed_at is not None:
                 self._logged.pop(key, None)
@@ -458,168 +480,3 @@ def _stamp(path: Path) -> tuple[int, int] | None:
     except OSError:
         return None
     return found.st_mtime_ns, found.st_ino
-
-
-class DetectorLoop:
-    """Batches from the stream to the judge: each is judged once, or again where a process died while it judged it."""
-
-    def __init__(self, stream: Stream, judge: Judge, listeners: Iterable[str], alone: bool = True) -> None:
-        """listeners: names of the processes without which nothing is judged. alone: see run_detector."""
-        self._health = self._with_losses if alone else self._sums
-        self._stream, self._judge, self._listeners = stream, judge, tuple(listeners)
-        self._losses = Losses(judge.state_dir, judge.alerts.send)
-        self._intake_losses = IntakeLosses(judge.alerts.send)
-        self._listened = Listened(judge.state_dir) if alone and set(self._listeners) - {COLLECTOR, RECEIVER} else None
-        self._carried = stream.carried()
-        self._warned = stream.dropped
-        self._warn_at = self._last_batch_at = 0.0
-
-    def run(self, stop: threading.Event, beat: Beat = lambda allow_s: None) -> None:
-        """Judge until `stop` is set and nothing waits. beat: signs of life; a large batch may take its time."""
-        wait_s = self._stream.take_s
-        while True:
-            beat(wait_s)
-            taken = self._stream.take(stop)
-            if taken is not None:
-                beat(LOOK_S + FIRST_TRY_S + len(taken.ts) * QUERY_S)
-                self._judge_one(taken)
-            elif stop.is_set():
-                return self._warn(last=True)
-            self._warn()
-
-    def _judge_one(self, taken: Taken) -> None:
-        count = len(taken.ts)
-        if taken.batch is None:
-            outcome = self._judge.kept(taken.batch_id, taken.ts) or Outcome(count, 0, 0, 0)
-        else:
-            outcome = self._judge.consume(taken.batch, taken.batch_id, taken.level, taken.again)
-        lost = outcome.rows - outcome.stored - outcome.spooled
-        if taken.batch is None:
-            _log.error("batch_given_up", queries=count, attempts=ATTEMPTS_MAX, lost=lost)
-        else:
-            self._judge.say(taken.batch_id)
-        self._stream.commit(
-            scored=count,
-            stored=outcome.stored,
-            spooled=outcome.spooled,
-            unexplained=outcome.unexplained,
-            sampled_out=count - outcome.rows,
-            lost=lost,
-        )
-        self._last_batch_at = time.time()
-
-    def _warn(self, last: bool = False) -> None:
-        now = time.monotonic()
-        if now < self._warn_at and not last:
-            return
-        dropped, self._warn_at = self._stream.dropped, now + WARN_LOOK_S
-        if dropped > self._warned:
-            _log.warning("queries_dropped", dropped=dropped - self._warned, queue_max=self._stream.capacity)
-            self._warned, self._warn_at = dropped, now + WARN_EVERY_S
-
-    def _sums(self) -> DetectorHealth:
-        """How this detector is: sums over all processes since the supervisor began."""
-        own, streamed = self._judge.health(), self._stream.health()
-        current = dataclasses.asdict(own) | dict(own.alerts)
-        carried = {name: self._carried[name] + current[name] for name in CARRIED}
-        self._stream.carry(carried)
-        summed = {name: carried[name] for name in CARRIED if name not in own.alerts}
-        return dataclasses.replace(
-            own,
-            **{**streamed, **summed},
-            alerts={name: carried[name] for name in own.alerts},
-            last_batch_at=self._last_batch_at,
-            judging=own.judging and all(self._answers(streamed["processes"][name]) for name in self._listeners),
-        )
-
-    def health(self) -> DetectorHealth:
-        """What the heartbeat says."""
-        return self._health()
-
-    def _with_losses(self) -> DetectorHealth:
-        """… and what was lost in all starts."""
-        own = self._sums()
-        why = "; ".join(f"{name}: {text}" for name, text in own.disk.items())
-        total, unknown = self._losses.note(own.run_id, own.lost, why)
-        if self._listened is not None:
-            self._listened.note(own.run_id, own.counters["received"])
-        self._intake_losses.note(losing_intakes(self._judge.state_dir))
-        return dataclasses.replace(own, lost_in_all=total, lost_unacknowledged=unknown)
-
-    def end(self) -> None:
-        """Write down what the next process goes on from."""
-        self._health()
-        if self._listened is not None:
-            self._listened.write()
-
-    @staticmethod
-    def _answers(process: Mapping[str, int]) -> bool:
-        return bool(process["up"]) and process["still_s"] < STILL_S
-
-
-class JudgingLoop(Protocol):
-    """What a process does that has a Judge."""
-
-    def run(self, stop: threading.Event, beat: Beat) -> None:
-        """Work until `stop` is set and nothing waits."""
-
-    def health(self) -> DetectorHealth:
-        """What the heartbeat says."""
-
-    def end(self) -> None:
-        """Write down what the next process goes on from."""
-
-
-def run_detector(
-    stream: Stream,
-    listeners: Iterable[str],
-    make: Callable[[], JudgeParts],
-    ready: Callable[[], None],
-    beat: Beat,
-    alone: bool = True,
-) -> int:
-    """The detector process: judges what is in the stream until SIGTERM, then what is left in it.
-
-    alone: it is the only one; else another process sums up how all of them are.
-    """
-
-    def loop_of(judge: Judge) -> JudgingLoop:
-        return DetectorLoop(stream, judge, listeners, alone)
-
-    return run_judge(stream.wakeup_fd, stream.wake, make, loop_of, ready, beat)
-
-
-def run_judge(
-    wakeup_fd: int,
-    wake: Callable[[], None],
-    make: Callable[[], JudgeParts],
-    loop_of: Callable[[Judge], JudgingLoop],
-    ready: Callable[[], None],
-    beat: Beat,
-) -> int:
-    """A process with a Judge, from its start to its end by SIGTERM. wake: ends a wait, as a byte to wakeup_fd does."""
-    stop = threading.Event()
-    signal.set_wakeup_fd(wakeup_fd, warn_on_full_buffer=False)  # whichever thread a signal finds
-    signal.signal(signal.SIGTERM, lambda *_: stop.set())
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
-
-    def end() -> None:
-        stop.set()
-        wake()
-
-    with crashes_end(end) as crashed:
-        parts = make()
-        judge = Judge(parts)
-        loop = loop_of(judge)
-        path = parts.state_dir / PARTS["listener"]
-        heartbeat = Heartbeat(path, lambda: loop.health().to_json(), note=parts.note, in_force=parts.in_force)
-        try:
-            judge.start()
-            heartbeat.start()
-            ready()
-            loop.run(stop, beat)
-        finally:
-            judge.close()
-            loop.end()
-            heartbeat.stop()
-    return int(bool(crashed))

@@ -1,0 +1,181 @@
+"""From settings to a bus: what sends queries to it, and detectors that judge slots of it."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import secrets
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from agents.core.column_kernels import Key
+from agents.core.errors import SettingsError
+from agents.core.files import make_private_folder
+from agents.core.protocols import library
+from agents.core.text import NETWORK
+from agents.core.types import Incident, Verdicts
+from agents.detection import privacy
+from agents.detection.detector import TunnelDetector, empty_verdicts
+from agents.detection.shared.slotted import SlottedDetector
+from agents.detection.shared.together import TogetherDetector
+from agents.runtime.bootstrap.among import Among
+from agents.runtime.bootstrap.environment import noted_settings
+from agents.runtime.bootstrap.models import model_type_of, registry_of
+from agents.runtime.bus.model_sharing import ModelSender, ModelTaker
+from agents.runtime.bus.network_mirror import Detecting
+from agents.runtime.bus.publisher_process import Publishing
+from agents.runtime.bus.worker_process import Tokens, Working
+from agents.runtime.judging.judge import Judge, JudgeParts
+from agents.runtime.several.exchange import DetectorExchange
+from agents.runtime.several.network_process import NETWORK_PROCESS
+from agents.settings import Settings
+from agents.stream.bus import options as bus_options
+from agents.stream.bus.link import SAY, BusLink
+from agents.stream.bus.options import BusOptions
+from agents.stream.slots import slot_of_client
+
+KEY = "key"
+"""Key of the bucket with that of all hashes."""
+KEYS_FACTOR = 2
+"""A slot may watch so many times its equal share of FLOWS_MAX: clients are not spread evenly."""
+KEYS_MIN = 4096
+
+
+def bus_options_of(settings: Settings) -> BusOptions:
+    """The settings STREAM_…. Raises SettingsError for those that do not go together, or need what is not installed."""
+    found = bus_options.SPEC.factory(settings.of(bus_options.SPEC))
+    if not found.servers:
+        return found
+    library("nats", "nats", "setting STREAM")
+    if found.creds and importlib.util.find_spec("nkeys") is None:
+        raise SettingsError("cannot use setting STREAM_CREDS: it needs the package nkeys (pip install nkeys)")
+    if settings.of(privacy.SPEC)["privacy"] != "off":
+        raise SettingsError("cannot use setting STREAM: it needs PRIVACY=off, since a client's address says its slot")
+    if settings.deploy == "canary":
+        raise SettingsError("cannot use setting STREAM with DEPLOY=canary: no canary judges on a bus")
+    if found.keep_hours * 3600 < 2 * found.snapshot_s:
+        raise SettingsError("cannot use setting STREAM_KEEP_HOURS: it must be twice STREAM_SNAPSHOT_S at least")
+    try:
+        found.connecting  # noqa: B018
+    except OSError as error:
+        raise SettingsError(f"cannot use setting STREAM_CA: {error}") from None
+    return found
+
+
+def publishing_of(settings: Settings) -> Publishing | None:
+    """What sends queries to a bus, where one is set."""
+    options = bus_options_of(settings)
+    if not options.servers:
+        return None
+    folder = settings.state_dir / "stream_spool"
+    return Publishing(options, folder, settings.state_dir, noted_settings(settings))
+
+
+@dataclass(frozen=True)
+class OnBus(Among):
+    """One process of a host whose detectors judge slots of a bus. common: key of all hashes on all hosts."""
+
+    link: BusLink
+    tokens: Tokens
+    common: Key
+
+    @property
+    def key(self) -> Key:
+        """Of all hashes of all hosts."""
+        return self.common
+
+    @property
+    def collects(self) -> bool:
+        """Hours and sequences are collected where one detector has all clients."""
+        return False
+
+    @property
+    def folder(self) -> Path:
+        """Where its queues lie: state is on the bus."""
+        return self.state_dir / f"bus-{self.name}" if self.judges else self.state_dir
+
+    def slot_of(self, client: str) -> int:
+        """The slot of a client."""
+        return slot_of_client(client) % self.link.options.slots
+
+    def detector(self, model: Any, keys_max: int, *args: Any) -> TunnelDetector:
+        """What judges in this process."""
+        if not self.judges:
+            return TogetherDetector(model, keys_max, *args, tables=self.exchange.tables)
+        slots = self.link.options.slots
+        mine = max(-(-keys_max * KEYS_FACTOR // slots), min(KEYS_MIN, keys_max))
+        made: Any = SlottedDetector(self.slot_of, self.exchange.views(), model, mine, *args)
+        return made  # type: ignore[no-any-return]
+
+    def parts(self, detector: Any, relay: Any) -> dict[str, Any]:
+        """What a Judge of this process has beside the collaborators of any."""
+        if self.judges:
+            make_private_folder(self.folder)
+            return {"restore": lambda: None, "owns": lambda incident: False}
+        return {
+            "restore": lambda: None,
+            "owns": lambda incident: incident.client == NETWORK,
+            "speaks": lambda: NETWORK_PROCESS in self.tokens.of,
+        }
+
+    def fenced(self, verdicts: Verdicts) -> Iterable[Verdicts]:
+        """Verdicts with their slot's token; of slots that are left nothing is written."""
+        slots: dict[str, list[Incident]] = {}
+        if len(verdicts):
+            slots[str(self.slot_of(verdicts.queries.client[0]))] = []
+        for one in verdicts.incidents:
+            slot = NETWORK_PROCESS if one.client == NETWORK else str(self.slot_of(one.client))
+            slots.setdefault(slot, []).append(one)
+        for at, (slot, incidents) in enumerate(slots.items()):
+            if (token := self.tokens.of.get(slot)) is not None:
+                part = verdicts if at == 0 else empty_verdicts(verdicts.model_id, ())
+                yield replace(part, incidents=tuple(incidents), fence=(slot, token))
+
+
+def working_of(settings: Settings, exchange: DetectorExchange, make: Callable[..., JudgeParts]) -> Working:
+    """How detectors of a host judge slots of the bus. make: judge_parts without `among`. Raises SettingsError."""
+    options = bus_options_of(settings)
+    if not options.servers:
+        raise SettingsError("cannot detect: setting STREAM names no server")
+
+    def connect(name: str) -> BusLink:
+        return BusLink(options, name)
+
+    def parts(name: str, link: BusLink, tokens: Tokens) -> JudgeParts:
+        made = json.dumps([secrets.randbits(64), secrets.randbits(64)]).encode()
+        first, second = json.loads(link.shared(KEY, made))
+        return make(among=OnBus(exchange, name, settings.state_dir, link, tokens, (first, second)))
+
+    def say(link: BusLink, judge: Judge, slot: int, number: int) -> None:
+        detector: Any = judge.detector
+        said = detector.saying_of(slot, number)
+        if said is not None:
+            link.say(str(slot), SAY, said.packed(), f"{slot}-{number}")
+
+    return Working(connect, parts, say)
+
+
+def detecting_of(settings: Settings, make: Callable[..., JudgeParts]) -> Detecting:
+    """The detectors of a host on a bus. Raises SettingsError."""
+    exchange = DetectorExchange(settings.detector_processes, (0, 0))
+    working = working_of(settings, exchange, make)
+
+    def taker(told: Callable[[], Mapping[str, Any]]) -> ModelTaker:
+        load = model_type_of(settings).load
+        connect = partial(working.connect, "models")
+        name = bus_options_of(settings).name
+        return ModelTaker(connect, registry_of(settings), load, name, settings.state_dir, told)
+
+    return Detecting(exchange, working, taker)
+
+
+def model_sender_of(settings: Settings) -> ModelSender | None:
+    """What sends models that are deployed here to hosts that judge, where a bus is set. Raises SettingsError."""
+    options = bus_options_of(settings)
+    if not options.servers:
+        return None
+    connect = partial(BusLink, options, "models")
+    return ModelSender(connect, registry_of(settings), options.name, settings.state_dir)
