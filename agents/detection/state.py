@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 WINDOWS_S = (60, 600, 3600, 86_400, 604_800)
 INFORMATION, ENCODED, NAMES, ENCODED_NAMES, ANSWERS, CHOICE, UNNUMBERED = range(7)
 """Sums that a window keeps: bytes of information, bytes of encoded data, new names, new encoded names, bytes in
-answers, bytes in the choice of record types and in the order of known names, and bytes of information in names that are
-not numbered."""
+answers, bytes in the choice of record types and in the order of known names, and bytes of information beyond the digits
+of numbered names."""
 SUMS, OLD_SUMS = 7, 6
 """OLD_SUMS: those that windows of release 0.1 have, the first ones."""
 FIRST, ORDERED = ANSWERS, CHOICE

@@ -130,13 +130,14 @@ def _signers(rng: random.Random) -> Iterator[Sent]:
         yield Sent(name, LONG, qtype=TXT, answer=Answer("TXT", 1, 200))
 
 
-def _worded(domains: int) -> Send:
-    """One known word a query, below one of the domains."""
+def _worded(domains: int, digits: int = 0) -> Send:
+    """One known word a query, with so many digits, below one of the domains."""
 
     def send(rng: random.Random) -> Iterator[Sent]:
         known, zones = words(), [f"{word(rng)}{word(rng)}.com" for _ in range(domains)]
         while True:
-            yield Sent(f"{rng.choice(known)}.{rng.choice(zones)}", math.log2(len(known) * domains) / 8)
+            carried = math.log2(len(known) * domains * 10**digits) / 8
+            yield Sent(f"{rng.choice(known)}{token(rng, DIGITS, digits)}.{rng.choice(zones)}", carried)
 
     return send
 
@@ -317,6 +318,8 @@ CHANNELS = (
     Channel("customers' keys below 12 domains", "where", _shop),
     Channel("a domain that five clients know", "where", _familiar),
     Channel("words below one domain", "what", _worded(1)),
+    Channel("words with a digit each below one domain", "what", _worded(1, 1)),
+    Channel("words with a digit each over 200 domains", "what", _worded(200, 1)),
     Channel("syllables below one domain", "what", _syllables),
     Channel("numbers of hosts", "what", _numbered),
     Channel("numbers of hosts over 100 domains", "what", _numbered_over(100)),

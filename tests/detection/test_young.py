@@ -66,6 +66,26 @@ def test_a_young_domain_has_less_than_an_old_one(names: int, window_s: int) -> N
     assert found.index(True) * 7 == pytest.approx(YOUNG_INFORMATION_BYTES[window_s], rel=0.1)
 
 
+@pytest.mark.parametrize(("shared", "counted"), [(False, 7 - 3.32 / 8), (True, None)])
+def test_a_digit_beside_words_does_not_make_a_name_a_number(shared: bool, counted: float | None) -> None:
+    """Words with a digit each are no numbered hosts: all but the digit counts. Numbers of one shape are."""
+    queries = [
+        ask(
+            n,
+            START + n * DAY_S / 2_000,
+            bits=56.0,
+            encoded=False,
+            numbered=(7, f"{n * 7919 % 10**8:08}") if shared else (n + 1, "7"),
+        )
+        for n in range(1_000)
+    ]
+    found = [one.kind == Kind.YOUNG and one.ratio >= 1 for one in Judged().ask(*queries)]
+    if counted is None:
+        assert True not in found
+    else:
+        assert found.index(True) * counted == pytest.approx(YOUNG_INFORMATION_BYTES[DAY_S], rel=0.1)
+
+
 # Names that the network knows
 
 

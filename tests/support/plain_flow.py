@@ -242,7 +242,9 @@ class Flow:
         amounts = [0.0] * SUMS
         amounts[INFORMATION] = single(single(information) / discount)
         amounts[ENCODED] = single(single(encoded) / discount)
-        amounts[UNNUMBERED] = amounts[INFORMATION] if query.numbered is None else 0.0
+        digits = len(query.numbered[1]) if query.numbered else 0
+        beyond = single(max(single(information) - digits * math.log2(10) / 8, 0.0))
+        amounts[UNNUMBERED] = single(beyond / discount)
         amounts[NAMES] = float(new)
         if encoded > 0:
             amounts[ENCODED_NAMES] = single(1 / discount) if abs(query.ts - self.encoded_ts) >= BURST_S else 0.0

@@ -62,7 +62,7 @@ from agents.detection.state import (
 from agents.dns.name import domain_text, to_text
 from agents.store.feedback.flow_hours import FlowHours
 
-SCHEMA = 2
+SCHEMA = 3
 """Version of NUMBERS. Whoever changes their meaning, order or number raises it: no two versions are ever mixed."""
 NUMBERS = (
     "queries",  # in this hour, as all that follow unless they say otherwise

@@ -85,12 +85,7 @@ def learn_sequences(
     found = model.surprise(held)
     odd_from = float(np.quantile(np.concatenate([model.surprise(learnt), found]), 1 - bounds.odd_share))
     facts: dict[str, Any] = {"windows": len(windows), "clients": len(np.unique(windows.client)), "epochs": epochs}
-    facts |= {
-        "seed": seed,
-        "odd_share": bounds.odd_share,
-        "data_sha256": windows_digest(windows),
-        "parent": in_use.model_id if in_use is not None else "",
-    }
+    facts |= {"seed": seed, "odd_share": bounds.odd_share, "data_sha256": windows_digest(windows)}
     model = model.noted(odd_from=odd_from, loss=float(found.mean()), **facts)
     mean, guess = float(found.mean()), SequenceModel(guess_of(learnt), model.manifest)
     gates = [
