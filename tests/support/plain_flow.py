@@ -234,7 +234,7 @@ class Flow:
         self.queries += 1
         self.last_seen = max(self.last_seen, query.ts)
         answers, choice = self._answers(query, young) / discount, self._choice(query)
-        new, information, encoded = self._price(query, pointing)
+        new, information, encoded, known_shape = self._price(query, pointing)
         self.empty += query.data == 0
         if new:
             self._keep_pace(query.ts)
@@ -242,9 +242,7 @@ class Flow:
         amounts = [0.0] * SUMS
         amounts[INFORMATION] = single(single(information) / discount)
         amounts[ENCODED] = single(single(encoded) / discount)
-        digits = len(query.numbered[1]) if query.numbered else 0
-        beyond = single(max(single(information) - digits * math.log2(10) / 8, 0.0))
-        amounts[UNNUMBERED] = single(beyond / discount)
+        amounts[UNNUMBERED] = single(single(self._beyond_digits(query, known_shape, information)) / discount)
         amounts[NAMES] = float(new)
         if encoded > 0:
             amounts[ENCODED_NAMES] = single(1 / discount) if abs(query.ts - self.encoded_ts) >= BURST_S else 0.0
@@ -366,10 +364,16 @@ class Flow:
         self.leaked += carried
         return carried
 
-    def _price(self, query: Query, pointing: Callable[[], float]) -> tuple[bool, float, float]:
-        """(whether the name is new, bytes of information, bytes of it that read as encoded)."""
+    @staticmethod
+    def _beyond_digits(query: Query, known_shape: bool, information: float) -> float:
+        """Bytes beside the digits of a numbered name; none where its shape was asked for before."""
+        digits = len(query.numbered[1]) if query.numbered else 0
+        return 0.0 if known_shape else max(information - digits * math.log2(10) / 8, 0.0)
+
+    def _price(self, query: Query, pointing: Callable[[], float]) -> tuple[bool, float, float, bool]:
+        """(whether the name is new, bytes of information, those that read as encoded, whether its shape is known)."""
         if not query.parts or not self.memory.add(query.name):
-            return False, 0.0, 0.0
+            return False, 0.0, 0.0, False
         known = pointing()
         digits = self._numbered(query)
         information = encoded = 0.0
@@ -387,7 +391,7 @@ class Flow:
         self.encoded_names += encoded > 0
         self.leaked += information / 8
         self.encoded += encoded / 8
-        return True, information / 8, encoded / 8
+        return True, information / 8, encoded / 8, digits is not None
 
     def _numbered(self, query: Query) -> float | None:
         """Bits of a name that differs from earlier ones in its numbers alone: which digits, and what they are

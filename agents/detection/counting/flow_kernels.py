@@ -455,9 +455,10 @@ def price(state: State, asked: Asked, i: int, flow: Any, amounts: NDArray[np.flo
         information, encoded = min(information, numbered), 0.0
     if known < information:
         information, encoded = known, 0.0
-    digits = np.int64(asked.digits[i] >> np.uint64(COUNT_AT))
     amounts[INFORMATION], amounts[ENCODED] = information / 8, encoded / 8
-    amounts[UNNUMBERED] = max(information - digits * DIGIT_BITS, 0.0) / 8
+    if numbered < 0:  # what stands beside the digits of a known shape was counted with its first name
+        digits = np.int64(asked.digits[i] >> np.uint64(COUNT_AT))
+        amounts[UNNUMBERED] = max(information - digits * DIGIT_BITS, 0.0) / 8
     flow["names"] += 1
     flow["encoded_names"] += encoded > 0
     flow["leaked"] += information / 8
