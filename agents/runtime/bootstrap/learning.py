@@ -226,13 +226,14 @@ def _replaying(settings: Settings, model: Model) -> TunnelDetector:
 def rollout_of(settings: Settings, store: Store, clock: ClockWatch | None = None) -> Rollout:
     """What ends canaries by their rules. clock: that has been watched for a while."""
     desk, watch = model_desk_of(settings, store), clock or ClockWatch()
-    return Rollout(desk.registry, canary_path(settings), partial(_called_benign, store), desk.follow, doubt=watch.doubt)
+    benign = partial(_called_benign, store)
+    return Rollout(desk.registry, canary_path(settings), desk.follow, benign=benign, doubt=watch.doubt)
 
 
 def sequence_rollout_of(settings: Settings, store: Store, clock: ClockWatch) -> SequenceRollout:
     """What ends the trials of sequence models by their rules."""
     models, tell = sequence_models_of(settings), teller_of(settings)
-    return SequenceRollout(models, partial(_called_benign, store), tell, doubt=clock.doubt)
+    return SequenceRollout(models, tell, benign=partial(_called_benign, store), doubt=clock.doubt)
 
 
 def _called_benign(store: Store, since: float) -> dict[str, str]:
