@@ -24,8 +24,8 @@ from agents.core.prefetch import prefetch
 from agents.core.protocols import Source
 from agents.core.text import counted, printable
 from agents.core.types import MARK_MAX, Incident, Severity, Verdicts, marked
-from agents.detection.detector import TunnelDetector, verdicts_of
 from agents.detection.privacy import without_names
+from agents.detection.runner import ReplayDetector, verdicts_of
 from agents.runtime import bootstrap, warmup
 from agents.settings import Settings
 from agents.sources import SPECS, open_source
@@ -127,7 +127,7 @@ def _keep(store: Store, mark: str, begun: float, names: str, verdicts: Verdicts)
 
 
 def _tally(
-    source: Source, detector: TunnelDetector, keep: Callable[[Verdicts], object] | None, out: IO[str] | None
+    source: Source, detector: ReplayDetector, keep: Callable[[Verdicts], object] | None, out: IO[str] | None
 ) -> Tally:
     """Judge and count all queries; `keep` stores the verdicts; with `out` print each query."""
     tally = Tally()
@@ -146,7 +146,7 @@ def _tally(
     return tally
 
 
-def judged(detector: TunnelDetector, source: Any) -> Generator[Verdicts, None, None]:
+def judged(detector: ReplayDetector, source: Any) -> Generator[Verdicts, None, None]:
     """The verdicts on all queries of a source: reading, names and windows are three threads, one behind another."""
     return verdicts_of(detector, source.batches(AT_ONCE), prefetch)
 

@@ -7,7 +7,7 @@ import random
 
 import pytest
 
-from agents.detection.fingerprints import tool_of
+from agents.detection.explanations.fingerprints import tool_of
 from agents.dns.name import from_text
 from agents.learning.baseline import golden_names, golden_sessions, lookalike_names
 

@@ -164,10 +164,13 @@ class SilentDetector:
     def __init__(self, real: Any) -> None:
         self._real = real
 
-    def detect(self, batch: QueryBatch) -> Any:
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._real, name)
+
+    def judge(self, batch: QueryBatch, seen: Any, explain: bool = True) -> Any:
         from dataclasses import replace
 
-        return replace(self._real.detect(batch), incidents=())
+        return replace(self._real.judge(batch, seen, explain), incidents=())
 
 
 def drill_with(folder: Path, told: Told, **changed: Any) -> Drill:

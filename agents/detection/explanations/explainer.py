@@ -18,10 +18,10 @@ import numpy as np
 from agents.core.columns import Coded
 from agents.core.text import NETWORK
 from agents.core.types import DAY_S
+from agents.detection.explanations.fingerprints import TXT, tool_of, trace_of
 from agents.detection.explanations.habits import DAYS_MIN, Book, Habits
 from agents.detection.explanations.kinds import PLAIN, Likeness, ServiceKind, Sign, kinds_of, stem_of, things_of
 from agents.detection.explanations.network_profile import HABIT_TIMES, SETTLED_TIMES, NetworkProfile
-from agents.detection.fingerprints import TXT, tool_of, trace_of
 from agents.detection.flows import Flows
 from agents.detection.limits import LIMITS, SCATTERED, Evidence
 from agents.detection.secrets import preview

@@ -67,7 +67,7 @@ class TogetherDetector(TunnelDetector):
 
     def hear(self, sayings: Sequence[Saying]) -> Verdicts | None:
         """Count what detectors say, each message once; the incidents that change by it, if any do."""
-        self._take_next()
+        self.use_reloaded()
         news = [one for one in sayings if one.number > self.acked(one.detector)]
         for one in news:
             self._acked[one.detector] = one.number

@@ -9,7 +9,7 @@ from functools import lru_cache
 import numpy as np
 
 from agents.core.types import DAY_S, Gate, Verdicts
-from agents.detection.detector import TunnelDetector
+from agents.detection.runner import ReplayDetector, verdicts_of
 from agents.dns.name import to_text
 from agents.learning.baseline import golden_sessions
 from agents.learning.comparison.bounds import GateBounds
@@ -58,7 +58,7 @@ class SequenceListing:
     windows are."""
 
     store: Store
-    detector_of: Callable[[], TunnelDetector]
+    detector_of: Callable[[], ReplayDetector]
     bounds: GateBounds
     listed: SequenceBounds = USUAL_SEQUENCES
 
@@ -71,10 +71,9 @@ class SequenceListing:
         traffic, detector = stored_traffic(self.store, since, now, most), self.detector_of()
         sides, names, times = (_Side(old, self.listed), _Side(new, self.listed)), dict[str, list[str]](), list[float]()
         rows = 0
-        for batch in traffic.batches():
-            verdicts = detector.detect(batch, explain=False)
-            rows += len(batch)
-            times += [float(batch.ts.min()), float(batch.ts.max())] if len(batch) else []
+        for verdicts in verdicts_of(detector, traffic.batches(), explain=False, flush=False):
+            rows, ts = rows + len(verdicts), verdicts.queries.ts
+            times += [float(ts.min()), float(ts.max())]
             for side in sides:
                 side.hear(verdicts)
             _note(names, verdicts)

@@ -28,6 +28,7 @@ from agents.detection.detector import FILES, Suspect, TunnelDetector
 from agents.detection.explanations.known_desk import KnownDesk
 from agents.detection.known_services import Entry, KnownServices, load_entries, own_zone, services, services_at
 from agents.detection.privacy import ClientVeil, Privacy, PrivacyKey
+from agents.detection.runner import verdicts_of
 from agents.detection.tripwires.tripwires import Tripwires
 from agents.dns.drill import DRILL_ZONE
 from agents.enforcement.brakes import Labels, NeverBlock
@@ -373,7 +374,8 @@ def learn_stored_sequences(settings: Settings, store: Store, length: int, epochs
     now, numbers = time.time(), dict[str, int]()
     traffic = stored_traffic(store, now - days * DAY_S, now, HEARD_MAX)
     detector = detector_of(settings, registry_of(settings).current())
-    heard = [heard_part(detector.detect(batch, explain=False), numbers, (0, 0)) for batch in traffic.batches()]
+    judged = verdicts_of(detector, traffic.batches(), explain=False, flush=False)
+    heard = [heard_part(verdicts, numbers, (0, 0)) for verdicts in judged]
     windows, in_use = step_windows(learnable_rows(heard), length), sequence_models_of(settings).current()
     bounds, compare = _sequence_bounds(settings), partial(compared_sequences, settings)
     return learn_sequences(windows, epochs, _deep(settings), in_use, bounds=bounds, compare=compare)
