@@ -46,6 +46,8 @@ COINCIDENCES = {
 """Constants of one name and value that may change without each other, and what they are."""
 WAITS = {"join", "result", "settimeout", "wait"}
 ASYNCIO_WAIT = "asyncio.wait_for"
+OF_PYTHON = {"ValueError", "TypeError", "KeyError", "IndexError", "AttributeError", "RuntimeError", "ImportError"}
+CAUGHT_STATEMENTS_MAX = 2
 CLOCKS = re.compile(r"(?<!len\()\b(monotonic|perf_counter|took|spent|elapsed|oldest_\w+_s)\b")
 """What a comparison with seconds by the clock reads."""
 
@@ -143,6 +145,18 @@ def test_only_fanout_catches_everything() -> None:
 
 def test_no_long_list_of_exceptions_hides_a_programmers_error() -> None:
     assert [f"{path.name}:{node.lineno}" for path, node in hiding() if len(caught(path, node)) > 1] == []
+
+
+def test_errors_of_python_itself_are_caught_around_what_may_raise_them_alone() -> None:
+    """Else a mistake in the lines beside it reads like bad input. Those of one text's dates stand together."""
+    found = {
+        str(path.relative_to(PACKAGE))
+        for path, tree in trees().items()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Try) and len(node.body) > CAUGHT_STATEMENTS_MAX
+        if any(OF_PYTHON & caught(path, handler) for handler in node.handlers)
+    }
+    assert found == {"store/console/terms.py"}
 
 
 def hiding() -> Iterator[tuple[Path, ast.ExceptHandler | ast.Call]]:

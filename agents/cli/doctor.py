@@ -66,7 +66,7 @@ def doctor(settings: Settings, options: argparse.Namespace) -> int:
     for name, part, check in (*CHECKS, *((SEND,) if options.send else ())):
         try:
             text, mark = check(running.get(part, settings)), "ok "
-        except (AgentsError, OSError, ImportError, ValueError) as error:
+        except (AgentsError, OSError) as error:
             text, mark, code = _said(error), "BAD", max(code, 2 if isinstance(error, SettingsError) else 1)
         print(f"{mark}  {name:<12} {printable(text, TEXT_MAX)}")
     for name, text in _remarks(settings):

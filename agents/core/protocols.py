@@ -101,7 +101,7 @@ class Detector(Protocol):
         ...
 
     def load(self, name: str, data: bytes) -> None:
-        """Restore state from one file of `save`. Raises ValueError for invalid contents."""
+        """Restore state from one file of `save`. Raises core.npz.FormatError for invalid contents."""
         ...
 
     def gauges(self) -> Mapping[str, Any]:

@@ -162,7 +162,7 @@ class TunnelDetector:
             return {WINDOWS_FILE: windows, NETWORK_FILE: network, PEAKS_FILE: self.peaks.dump(), HABITS_FILE: habits}
 
     def load(self, name: str, data: bytes) -> None:
-        """Restore state from one of FILES. Raises ValueError for invalid contents."""
+        """Restore state from one of FILES. Raises FormatError for invalid contents."""
         if name == PEAKS_FILE:
             self.peaks = load_peaks(data)
         elif name == HABITS_FILE:

@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agents.alerting.manager import is_paged
+from agents.core.npz import FormatError
 from agents.core.text import NETWORK
 from agents.core.types import DAY_S, Incident, Row, Severity, batch_of
 from agents.detection.detector import HABITS_FILE, TunnelDetector
@@ -293,7 +294,7 @@ def test_a_restart_counts_nothing_twice(detector: TunnelDetector) -> None:
     ],
 )
 def test_damaged_habits_are_refused(damage: bytes) -> None:
-    with pytest.raises(ValueError, match=r"habits|Expecting"):
+    with pytest.raises(FormatError, match="habits"):
         Explainer(Flows(100)).load(damage)
 
 

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agents.alerting.manager import is_paged
+from agents.core.npz import FormatError
 from agents.core.types import Incident, Severity
 from agents.detection.detector import TunnelDetector
 from agents.detection.explanations.explainer import YOUNG_BYTES
@@ -132,7 +133,7 @@ def test_what_is_beyond_a_cap_is_named(change: dict[str, object], said: str) -> 
 )
 def test_a_damaged_profile_is_refused_and_its_names_are_not_said(change: dict[str, object]) -> None:
     data = json.dumps(KNOWN.model_dump() | change).encode()
-    with pytest.raises(ValueError, match="cannot read profile") as raised:
+    with pytest.raises(FormatError, match="cannot read profile") as raised:
         load_profile(data)
     assert not any(name in str(raised.value) for name in ("hash-lists", "vendor", "10.0.0.1", "yesterday"))
 

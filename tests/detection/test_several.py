@@ -10,6 +10,7 @@ from functools import partial
 import numpy as np
 import pytest
 
+from agents.core.npz import FormatError
 from agents.core.text import NETWORK
 from agents.core.types import QueryBatch, Row, Severity, batch_of
 from agents.detection.detector import HABITS_FILE, WINDOWS_FILE
@@ -259,6 +260,6 @@ def test_windows_of_other_detectors_are_not_taken_over() -> None:
     ]
     made[0].detect(batch_of([query(START, "192.0.2.1", "a.b.example")]))
     saved = made[0].save(nullcontext())[WINDOWS_FILE]
-    with pytest.raises(ValueError, match="cannot restore windows: written by detectors that shared nothing"):
+    with pytest.raises(FormatError, match="cannot restore windows: written by detectors that shared nothing"):
         made[1].load_files([(WINDOWS_FILE, saved, lambda client: True)])
     assert len(made[1].flows) == 0

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from agents.core.columns import coded
+from agents.core.npz import FormatError
 from agents.core.text import NETWORK
 from agents.core.types import Incident, QueryBatch, batch_of
 from agents.detection.limits import Scale
@@ -97,7 +98,7 @@ def test_slots_that_move_find_what_one_detector_finds(capture: str) -> None:
 def test_saved_state_is_read_back_whole_or_refused() -> None:
     files = {"a": b"12", "b": b"", "c": b"\n\n"}
     assert slot_files_of(slot_state_of(files)) == files
-    with pytest.raises(ValueError, match="cut off"):
+    with pytest.raises(FormatError, match="cut off"):
         slot_files_of(slot_state_of(files)[:-1])
 
 

@@ -11,6 +11,7 @@ import nats
 import numpy as np
 import pytest
 
+from agents.core.npz import FormatError
 from agents.detection.shared.saying import nothing_said
 from agents.runtime.bus.network_mirror import MessageParts
 from agents.stream.bus import options as bus_options
@@ -134,5 +135,5 @@ def test_parts_come_whole_in_order_and_once() -> None:
     whole = [parts.whole(received(label, label[6:7].encode())) for label in labels]
     assert whole == [None, ("say", b"0"), None, None, None, ("say", b"012")] and not parts.pending
     for label in ("", "say a 0", "say a x 3", "say a 0 y"):
-        with pytest.raises(ValueError):
+        with pytest.raises(FormatError):
             parts.whole(received(label, b""))

@@ -14,6 +14,7 @@ from typing import TypeGuard
 
 from agents.core.errors import BusyError, NameFormatError, UsageError
 from agents.core.files import locked_within
+from agents.core.npz import FormatError, object_of
 from agents.core.text import printable, refang
 from agents.core.types import Incident
 from agents.detection.detector import empty_verdicts
@@ -155,14 +156,18 @@ def _is_same(one: Entry, other: Entry) -> bool:
 
 def _read_undo(undo: str) -> tuple[Entry, Entry | None, float]:
     """The entry that was kept, the one before it, and when. Raises UsageError."""
+    wrong = UsageError("cannot undo: that is nothing that was kept")
     try:
-        kept = json.loads(undo)
-        entry, before, at = (kept.get(name) if isinstance(kept, dict) else None for name in ("entry", "before", "at"))
-        if not _is_row(entry) or not (before is None or _is_row(before)) or not isinstance(at, float):
-            raise ValueError("it has other fields")
+        kept = object_of(undo, "it")
+    except FormatError:
+        raise wrong from None
+    entry, before, at = (kept.get(name) for name in ("entry", "before", "at"))
+    if not _is_row(entry) or not (before is None or _is_row(before)) or not isinstance(at, float):
+        raise wrong
+    try:
         return entry_of(entry), entry_of(before) if before else None, at
     except ValueError:
-        raise UsageError("cannot undo: that is nothing that was kept") from None
+        raise wrong from None
 
 
 def _is_row(row: object) -> TypeGuard[dict[str, str]]:

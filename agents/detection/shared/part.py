@@ -135,7 +135,7 @@ class PartDetector(TunnelDetector):
     def load_files(self, files: Sequence[tuple[str, bytes, Callable[[str], bool]]]) -> None:
         """Restore state of some clients from files that detectors of any number saved.
 
-        files: one of FILES, its contents, and which of its clients are wanted. Raises ValueError for invalid contents.
+        files: one of FILES, its contents, and which of its clients are wanted. Raises FormatError for invalid contents.
         """
         windows = [(data, wanted) for name, data, wanted in files if name == WINDOWS_FILE]
         snapshot.load_some_flows(windows, self.flows)

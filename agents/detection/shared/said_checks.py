@@ -6,12 +6,14 @@ then, and no number is one that arithmetic stops at; whether what it says is tru
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from agents.core.npz import FormatError
 from agents.detection.counting.flow_kernels import CELLS
 from agents.detection.explanations.explainer import SHARED_BOOKS
 from agents.detection.state import NONE, SENT, TS_MAX, Left, Scope
@@ -27,13 +29,15 @@ _ROWS = {
 }
 _DRILLED = (float, str, str, int, int, int, int, int, int, float, str)  # types.Row, its name as digits of base 16
 assert SENT.fields is not None
+_HEX = re.compile("(?:[0-9a-fA-F]{2})*", re.ASCII)
+_SURROGATE = re.compile("[\ud800-\udfff]")
 _FLAGS = [at for kind, at, *_ in SENT.fields.values() if kind == np.uint8]
 assert np.ptp(_FLAGS) == len(_FLAGS) - 1  # one beside the other
 
 
-def check_head(head: Any, arrays: Sequence[str]) -> None:
-    """Raise ValueError for a first line that `Saying.packed` would not write. arrays: names of those that follow it."""
-    _need(isinstance(head, dict) and "roll" in head)
+def check_head(head: dict[str, Any], arrays: Sequence[str]) -> None:
+    """Raise FormatError for a first line that `Saying.packed` would not write. arrays: names of those after it."""
+    _need("roll" in head)
     sizes, roll = head.get("sizes"), head["roll"]
     _need(isinstance(sizes, dict) and list(sizes) == list(arrays))
     _need(all(_is(int, size) and size >= 0 for size in sizes.values()))
@@ -51,13 +55,14 @@ def check_head(head: Any, arrays: Sequence[str]) -> None:
         texts += [text for row in head[name] for text in row if type(text) is str]
         _need(all(abs(row[0]) <= TS_MAX for row in head[name] if kinds[0] is float))
     _need_rows(head.get("drilled"), _DRILLED, more=int)
-    texts += [text for row in head["drilled"] for text in (row[1], bytes.fromhex(row[2]).hex(), row[10])]
-    "".join(texts).encode()  # half of a surrogate pair is no text, which is a ValueError
+    _need(all(_HEX.fullmatch(row[2]) for row in head["drilled"]))
+    texts += [text for row in head["drilled"] for text in (row[1], row[10])]
+    _need(not any(map(_SURROGATE.search, texts)))  # half of a surrogate pair is no text
 
 
 def _need(holds: bool) -> None:
     if not holds:
-        raise ValueError("cannot read what a detector says: it does not fit together")
+        raise FormatError("cannot read what a detector says: it does not fit together")
 
 
 def _is(kind: type, value: Any) -> bool:
@@ -79,7 +84,7 @@ def _need_rows(rows: Any, kinds: Sequence[type], more: type | None = None) -> No
 
 
 def check_arrays(head: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]], names: int) -> None:
-    """Raise ValueError where arrays do not go with each other or with the texts. names: bytes of the names."""
+    """Raise FormatError where arrays do not go with each other or with the texts. names: bytes of the names."""
     sent, parts, starts = arrays["sent"], arrays["parts"], arrays["starts"]
     count = len(sent)
     _need(len(parts) == len(starts) == count + 1)

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agents.core.columns import Coded, Names, gathered
+from agents.core.npz import FormatError, object_of
 from agents.core.types import QueryBatch
 from agents.detection.shared.said_checks import BY_LABEL, check_arrays, check_head
 from agents.detection.state import SENT, WINDOWS, Asked
@@ -132,18 +133,15 @@ class Saying:
 
 
 def saying_of(data: bytes) -> Saying:
-    """A message from its bytes, of the same layout; its arrays fit together. Raises ValueError for all others."""
+    """A message from its bytes, of the same layout; its arrays fit together. Raises FormatError for all others."""
     mark, line, body = (*data.split(b"\n", 2), b"", b"")[:3]
     if mark != _MARK:
-        raise ValueError("cannot read what a detector says: another release wrote it, or it is damaged")
-    try:
-        head = json.loads(line)
-    except RecursionError:
-        raise ValueError("cannot read what a detector says: it is damaged") from None
+        raise FormatError("cannot read what a detector says: another release wrote it, or it is damaged")
+    head = object_of(line, "what a detector says")
     check_head(head, list(_KINDS))
     sizes = {name: head["sizes"][name] * kind.itemsize for name, kind in _KINDS.items()}
     if sum(sizes.values()) > len(body):
-        raise ValueError("cannot read what a detector says: it is cut off")
+        raise FormatError("cannot read what a detector says: it is cut off")
     arrays, at = {}, 0
     for name, kind in _KINDS.items():
         part = body[at : at + sizes[name]]

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
+from agents.core.npz import FormatError, object_of
 from agents.core.types import Incident, QueryBatch, Verdicts
 from agents.detection.detector import Suspect, empty_verdicts
 from agents.detection.privacy import Privacy
@@ -30,14 +31,16 @@ def slot_state_of(files: Mapping[str, bytes]) -> bytes:
 
 
 def slot_files_of(data: bytes) -> dict[str, bytes]:
-    """The files again. Raises ValueError."""
+    """The files again. Raises FormatError."""
     line, _, body = data.partition(b"\n")
     found, at = {}, 0
-    for name, size in json.loads(line).items():
+    for name, size in object_of(line, "what is saved of a slot").items():
+        if not isinstance(size, int) or size < 0:
+            raise FormatError("cannot read saved state: a size is none")
         found[str(name)] = body[at : at + size]
         at += size
     if at != len(body):
-        raise ValueError("cannot read saved state: it is cut off")
+        raise FormatError("cannot read saved state: it is cut off")
     return found
 
 
@@ -66,7 +69,7 @@ class SlottedDetector:
         self.open: dict[int, PartDetector] = {}
 
     def open_slot(self, slot: int, state: bytes) -> None:
-        """Begin to judge a slot, from saved state; b"" = from nothing. Raises ValueError for state that is damaged."""
+        """Begin to judge a slot, from saved state; b"" = from nothing. Raises FormatError for state that is damaged."""
         made = PartDetector(self._model, *self._fixed, self._services, *self._args, view=self._view_of(slot))
         made.reload_profile(self._profile)
         made.incidents.losses, made.incidents.origins = self.incidents.losses, self.incidents.origins

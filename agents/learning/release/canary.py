@@ -15,6 +15,7 @@ import structlog
 
 from agents.core.errors import AgentsError, BusyError, ModelError, StoreError
 from agents.core.files import PRIVATE_MODE, write_atomic
+from agents.core.npz import FormatError
 from agents.core.protocols import Field, Spec, Within
 from agents.core.text import counted, printable
 from agents.core.types import Incident, QueryBatch, Verdicts
@@ -233,7 +234,7 @@ class CanaryTrial:
             with lock:
                 canary.take_over(self._main, files)
                 self._canary = canary
-        except (AgentsError, OSError, ValueError) as error:
+        except (AgentsError, FormatError, OSError) as error:
             _log.error("canary_not_begun", model_id=row["model_id"], error=str(error))
             return
         _log.info("canary_begun", model_id=model.model_id, mode=terms.mode, share=terms.share, queries=counts.queries)

@@ -15,6 +15,7 @@ import structlog
 from agents.core.column_kernels import Key
 from agents.core.errors import SettingsError
 from agents.core.files import locked, make_private_folder
+from agents.core.npz import FormatError
 from agents.core.text import NETWORK
 from agents.core.types import Incident, Verdicts
 from agents.detection import privacy, snapshot
@@ -151,7 +152,7 @@ class Among:
         saved = [one for name in (WINDOWS_FILE, HABITS_FILE) for one in saved_by_slot(self.state_dir, name, mine)]
         try:
             detector.load_files([(one.name, one.path.read_bytes(), _in_slots(one.slots)) for one in saved])
-        except (OSError, ValueError) as error:
+        except (OSError, FormatError) as error:
             _log.warning("state_not_restored", path=str(self.folder), error=str(error))
         if flows := detector.gauges()["flows"]:
             _log.info("windows_restored", flows=flows)
@@ -163,7 +164,7 @@ class Among:
                 detector.load(name, path.read_bytes())
             except FileNotFoundError:
                 continue
-            except (OSError, ValueError) as error:
+            except (OSError, FormatError) as error:
                 _log.warning("state_not_restored", path=str(path), error=str(error))
 
 
@@ -185,7 +186,7 @@ def restored_of(settings: Settings, detector: TunnelDetector) -> dict[str, Any]:
             for one in saved_by_slot(state_dir, HABITS_FILE, every):
                 if one.path.parent != state_dir:
                     detector.incidents.explainer.absorb(one.path.read_bytes(), _in_slots(one.slots))
-        except (OSError, ValueError) as error:
+        except (OSError, FormatError) as error:
             _log.warning("state_not_restored", path=str(state_dir), error=str(error))
 
     return {"restore": restore, "saved": partial(drop_outdated, settings.state_dir)}
@@ -247,6 +248,6 @@ def _key(state_dir: Path) -> Key:
     for path in sorted((one for one in found if one.exists()), key=lambda one: -one.stat().st_mtime):
         try:
             return snapshot.key_of_dump(path.read_bytes())
-        except (OSError, ValueError):
+        except (OSError, FormatError):
             continue
     return secrets.randbits(64), secrets.randbits(64)

@@ -11,6 +11,7 @@ from itertools import takewhile
 from typing import TYPE_CHECKING, Any
 
 from agents.core.errors import ModelError
+from agents.core.npz import FormatError
 from agents.core.protocols import ScoringModel
 from agents.core.types import DAY_S, Gate, Sample
 from agents.detection.detector import HABITS_FILE, TunnelDetector
@@ -187,7 +188,7 @@ def profile_now(
     now = time.time()
     try:
         habits = list(habits_in((settings.state_dir / HABITS_FILE).read_bytes()).all_usual(now))
-    except (OSError, ValueError):
+    except (OSError, FormatError):
         habits = []
     reach = reach_of(FlowHourStore(store).read(FLOW_HOUR_SCHEMA, since=int((now - PROFILE_DAYS * DAY_S) // 3600)))
     choice = budget_choice_of(settings)

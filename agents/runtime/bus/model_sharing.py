@@ -17,10 +17,11 @@ from pathlib import Path
 from typing import Any
 
 import structlog
-from pydantic import TypeAdapter
+from pydantic import TypeAdapter, ValidationError
 
 from agents.core.errors import AgentsError, BusyError, StoreError
 from agents.core.files import PRIVATE_MODE, write_atomic
+from agents.core.npz import FormatError
 from agents.detection.explanations.network_profile import load_profile
 from agents.learning.registry import ModelRegistry
 from agents.learning.release.transitions import Author
@@ -64,12 +65,16 @@ _IN_FORCE = TypeAdapter(ModelInForce)
 
 
 def model_in_force_of(data: bytes) -> ModelInForce:
-    """What `ModelInForce.packed` wrote. Raises ValueError."""
-    return _IN_FORCE.validate_json(data)
+    """What `ModelInForce.packed` wrote. Raises FormatError."""
+    try:
+        return _IN_FORCE.validate_json(data)
+    except ValidationError as error:
+        where = ".".join(map(str, error.errors()[0]["loc"]))
+        raise FormatError(f"cannot read which model is in force on the bus: {where or 'it'} is damaged") from None
 
 
 def names_of_models(link: BusLink) -> list[str]:
-    """Objects of the model in force. Raises BusError."""
+    """Objects of the model in force. Raises BusError, FormatError."""
     found = link.value(CHAMPION)
     if not found.revision:
         return []
@@ -91,7 +96,7 @@ class OnBusThread(RepeatingThread):
             if self._link is None:
                 self._link = self._connect()
             self.look(self._link)
-        except (AgentsError, OSError, ValueError) as error:
+        except (AgentsError, FormatError, OSError) as error:
             if str(error) != self._said:
                 _log.warning("models_not_shared", error=str(error))
             self._said = str(error)
@@ -99,7 +104,7 @@ class OnBusThread(RepeatingThread):
             self._said = ""
 
     def look(self, link: BusLink) -> None:
-        """One look. Raises AgentsError, OSError, ValueError."""
+        """One look. Raises AgentsError, FormatError, OSError."""
         raise NotImplementedError
 
     def stop(self) -> None:
@@ -196,7 +201,7 @@ class ModelTaker(OnBusThread):
                 self._put_in_force(link, found)
             except (BusError, BusyError, OSError):
                 raise  # the next look tries again
-            except (AgentsError, ValueError):
+            except (AgentsError, FormatError):
                 self._refused = mark
                 raise
             _log.info("model_taken", model_id=found.model_id, host=found.host)

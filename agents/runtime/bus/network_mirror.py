@@ -6,6 +6,7 @@ another goes on with what it has counted itself.
 
 from __future__ import annotations
 
+import re
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -17,6 +18,7 @@ from typing import Any
 import structlog
 
 from agents.core.errors import StoreError
+from agents.core.npz import FormatError
 from agents.detection.shared.saying import Saying, saying_of
 from agents.detection.shared.slotted import slot_files_of, slot_state_of
 from agents.runtime.bus.model_sharing import ModelTaker, names_of_models
@@ -39,6 +41,8 @@ HEARD_MAX = 256
 """Messages that are counted at once."""
 PARTS_S = 60.0
 """The parts of a message that is not whole after so long are dropped: its sender died."""
+_LABEL = re.compile("([^ ]+) ([^ ]+) ([0-9]{1,9}) ([0-9]{1,9})", re.ASCII)
+"""Kind and key of a message, number of this part, and how many there are (BusLink.say)."""
 _log = structlog.get_logger()
 
 
@@ -50,8 +54,11 @@ class MessageParts:
         self._found: dict[str, tuple[float, list[bytes]]] = {}
 
     def whole(self, received: Received) -> tuple[str, bytes] | None:
-        """Kind and body of a message, once all of it is there. Raises ValueError for a header that is none."""
-        kind, key, number, of = received.label.split(" ")
+        """Kind and body of a message, once all of it is there. Raises FormatError for a header that is none."""
+        match = _LABEL.fullmatch(received.label)
+        if match is None:
+            raise FormatError("it has no label")
+        kind, key, number, of = match.groups()
         if key not in self._found:
             self._drop_late()
         _, parts = self._found.setdefault(key, (time.monotonic(), []))
@@ -118,7 +125,7 @@ class MirrorLoop(NetworkLoop):
         try:
             for name, data in slot_files_of(saved.state).items():
                 self._judge.detector.load(name, data)
-        except ValueError as error:
+        except FormatError as error:
             _log.warning("state_not_restored", path=saved.committed.name, error=str(error))
             return
         self._together.resume(saved.committed.counted.last)
@@ -138,7 +145,7 @@ class MirrorLoop(NetworkLoop):
             else:
                 self._together.ask_for_rolls(received.label.split(" ")[1])
                 self.publish()
-        except ValueError as error:
+        except FormatError as error:
             _log.error("message_not_read", stream=NETWORK_SUBJECT, error=str(error))
 
     def _speak(self, keeper: LeaseKeeper) -> None:
@@ -168,7 +175,7 @@ class MirrorLoop(NetworkLoop):
         slots = [NETWORK_PROCESS, *map(str, range(self._link.options.slots))]
         try:
             self._link.sweep(slots, names_of_models(self._link))
-        except (BusError, ValueError) as error:  # nothing is dropped as long as it is not known what is in use
+        except (BusError, FormatError) as error:  # nothing is dropped as long as it is not known what is in use
             _log.warning("objects_not_swept", error=str(error))
 
     def _save_due(self) -> None:

@@ -13,6 +13,7 @@ import numpy as np
 import structlog
 
 from agents.core.errors import StoreError
+from agents.core.npz import FormatError
 from agents.core.types import QueryBatch
 from agents.detection.shared.slotted import SlottedDetector
 from agents.runtime.heartbeat import DetectorHealth
@@ -161,7 +162,7 @@ class WorkerLoop(DetectorLoop):
         with self._judge.lock:
             try:
                 self._detector.open_slot(slot, saved.state)
-            except ValueError as error:
+            except FormatError as error:
                 _log.error("state_not_restored", slot=slot, name=committed.name, error=str(error))
                 self._detector.open_slot(slot, b"")
         self._judge.spool.fenced.discard(str(slot))
@@ -196,7 +197,7 @@ class WorkerLoop(DetectorLoop):
             return
         try:
             label = label_of(received.label, received.site)
-        except ValueError as error:
+        except FormatError as error:
             _log.error("message_not_read", slot=slot, sequence=received.position.sequence, error=str(error))
         else:
             if not self._judge_message(slot, one, label, received.data, beat):
@@ -226,8 +227,8 @@ class WorkerLoop(DetectorLoop):
             of = np.empty(len(records), np.int64)
             owners(np.ascontiguousarray(records["client"]), self._options.slots, of)
             if (of != slot).any():
-                raise ValueError("its clients are of another slot: was it sent with another STREAM_SLOTS?")
-        except ValueError as error:
+                raise FormatError("its clients are of another slot: was it sent with another STREAM_SLOTS?")
+        except FormatError as error:
             _log.error("message_lost", slot=slot, run=label.run, number=label.number, error=str(error))
             self._shared.ledger.begin([0] * len(self._shared.rings))
             self._shared.ledger.finish({"scored": 1, "lost": 1})  # how many queries it had, nobody knows

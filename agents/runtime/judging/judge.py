@@ -21,6 +21,7 @@ from agents.alerting.sink import ALERT_COUNTS, AlertSink
 from agents.core.errors import AgentsError, StoreError
 from agents.core.files import PRIVATE_MODE, write_atomic
 from agents.core.jit import COMPILED
+from agents.core.npz import FormatError
 from agents.core.protocols import Detector
 from agents.core.types import DAY_S, Incident, QueryBatch, Verdicts, batch_of
 from agents.detection.detector import FILES, empty_verdicts
@@ -225,7 +226,7 @@ class Judge:
                 self.detector.load(name, path.read_bytes())
             except FileNotFoundError:
                 continue
-            except (OSError, ValueError) as error:
+            except (OSError, FormatError) as error:
                 _log.warning("state_not_restored", path=str(path), error=str(error))
         if flows := self.detector.gauges()["flows"]:
             _log.info("windows_restored", flows=flows)

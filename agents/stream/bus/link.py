@@ -19,6 +19,7 @@ from typing import NamedTuple
 import structlog
 
 from agents.core.errors import SettingsError
+from agents.core.npz import FormatError
 from agents.stream.bus.faults import BusFaults
 from agents.stream.bus.jetstream import (
     NETWORK_SUBJECT,
@@ -360,6 +361,6 @@ def _readable(slot: str, data: bytes) -> Committed:
     """What is committed of a slot; where another release wrote it, nothing: all that is kept is read again."""
     try:
         return committed_of(data)
-    except ValueError as error:
+    except FormatError as error:
         _log.error("saved_state_not_read", slot=slot, error=str(error))
         return Committed()
