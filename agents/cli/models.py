@@ -28,8 +28,8 @@ from agents.settings import Settings
 
 def models(settings: Settings, options: argparse.Namespace) -> int:
     """`dns-tunnel models …`."""
-    desk, action = bootstrap.model_desk_of(settings), options.action
-    learnt = bootstrap.learnt_desk_of(settings, desk.store)
+    store, action = bootstrap.store_of(settings), options.action
+    desk, learnt = bootstrap.model_desk_of(settings, store), bootstrap.learnt_desk_of(settings, store)
     try:
         if action == "list":
             _list_all(desk.registry, learnt, options.of)
@@ -55,7 +55,7 @@ def models(settings: Settings, options: argparse.Namespace) -> int:
         else:
             _decide(desk, options)
     finally:
-        desk.store.close()
+        store.close()
     return 0
 
 

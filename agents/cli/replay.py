@@ -21,7 +21,7 @@ from agents.cli.output import incident_json, incident_text, json_output, query_j
 from agents.core.columns import distinct
 from agents.core.errors import UsageError
 from agents.core.prefetch import prefetch
-from agents.core.protocols import Source
+from agents.core.protocols import Source, VerdictStore
 from agents.core.text import counted, printable
 from agents.core.types import MARK_MAX, Incident, Severity, Verdicts, marked
 from agents.detection.privacy import without_names
@@ -29,7 +29,6 @@ from agents.detection.runner import ReplayDetector, verdicts_of
 from agents.runtime import bootstrap, warmup
 from agents.settings import Settings
 from agents.sources import SPECS, open_source
-from agents.store.sql import Store
 
 AT_ONCE = 8192
 """Queries judged at once: larger batches are not faster."""
@@ -120,7 +119,7 @@ def mark_of(options: argparse.Namespace) -> str:
     return str(options.source)
 
 
-def _keep(store: Store, mark: str, begun: float, names: str, verdicts: Verdicts) -> None:
+def _keep(store: VerdictStore, mark: str, begun: float, names: str, verdicts: Verdicts) -> None:
     """Store verdicts under the mark of this replay; without a mark, as if they had been seen live."""
     kept = without_names(verdicts, names)
     store.write(marked(kept, mark, begun) if mark else kept, uuid.uuid4().hex)

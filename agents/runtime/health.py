@@ -13,8 +13,8 @@ from typing import Any
 
 from agents.alerting.handover import oldest_s
 from agents.core.errors import AgentsError
+from agents.core.protocols import ModelInUse, ScoringModel
 from agents.core.types import Metric
-from agents.learning.registry import ModelRegistry
 from agents.runtime.bus.cluster_models import cluster_models
 from agents.runtime.drill.drill import FIRST_S
 from agents.runtime.heartbeat import (
@@ -28,7 +28,6 @@ from agents.runtime.heartbeat import (
     read_heartbeat,
 )
 from agents.runtime.schedule import RetrainScheduler
-from agents.scoring.model import Model
 from agents.sources.collector import collected, heard_since
 from agents.sources.live.loss import LOSS_ALARM, lost_share
 from agents.stream.note import SharedNote
@@ -230,7 +229,7 @@ def _process_metrics(state: DetectorHealth) -> Iterator[Metric]:
 class ModelHealth:
     """State of the model in use; the file is read once a change, since anybody may ask for /health."""
 
-    def __init__(self, registry: ModelRegistry[Model]) -> None:
+    def __init__(self, registry: ModelInUse[ScoringModel]) -> None:
         self._registry = registry
         self._guard = threading.Lock()
         self._stamp: tuple[int, ...] | None = None
@@ -261,7 +260,7 @@ class ProcessHealth:
     def __init__(
         self,
         state_dir: Path,
-        registry: ModelRegistry[Model],
+        registry: ModelInUse[ScoringModel],
         note: SharedNote | None = None,
         folders: Sequence[Path] = (),
     ) -> None:

@@ -10,11 +10,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import TypeGuard
+from typing import Protocol, TypeGuard
 
 from agents.core.errors import BusyError, NameFormatError, UsageError
 from agents.core.files import locked_within
 from agents.core.npz import FormatError, object_of
+from agents.core.protocols import IncidentStore, VerdictStore
 from agents.core.text import printable, refang
 from agents.core.types import Incident
 from agents.detection.detector import empty_verdicts
@@ -32,7 +33,6 @@ from agents.detection.known_services import (
     with_entry,
 )
 from agents.detection.limits import Scale
-from agents.store.sql import Store
 
 WEEK_S = 7 * 86_400
 DAYS = 90
@@ -53,10 +53,14 @@ class Preview:
     undo: str = ""  # what takes back that the entry was kept, see KnownDesk.take_back
 
 
+class ExplainedStore(IncidentStore, VerdictStore, Protocol):
+    """What is needed of the store: open incidents that an entry explains, and their end."""
+
+
 class KnownDesk:
     """The entries in a file. Raises SettingsError for a damaged file; what people do, UsageError; StoreError."""
 
-    def __init__(self, path: Path, scale: Callable[[], Scale], store: Store) -> None:
+    def __init__(self, path: Path, scale: Callable[[], Scale], store: ExplainedStore) -> None:
         self._path, self._scale, self._store = path, scale, store
 
     def entries(self) -> list[Entry]:

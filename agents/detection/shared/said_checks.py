@@ -35,7 +35,7 @@ _FLAGS = [at for kind, at, *_ in SENT.fields.values() if kind == np.uint8]
 assert np.ptp(_FLAGS) == len(_FLAGS) - 1  # one beside the other
 
 
-def check_head(head: dict[str, Any], arrays: Sequence[str]) -> None:
+def check_head(head: Any, arrays: Sequence[str]) -> None:
     """Raise FormatError for a first line that `Saying.packed` would not write. arrays: names of those after it."""
     _need("roll" in head)
     sizes, roll = head.get("sizes"), head["roll"]

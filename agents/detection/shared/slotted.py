@@ -61,12 +61,16 @@ class SlottedDetector:
         services: Any = None,
         *args: Any,
     ) -> None:
-        self.slot_of, self._view_of = slot_of, view_of
+        self._slot_of, self._view_of = slot_of, view_of
         self._model, self._profile, self._services = model, None, services
         self._fixed, self._args = (keys_max, quiet_s, scale), args
         self.privacy: Privacy = args[3] if len(args) > 3 and args[3] is not None else Privacy()
         self.incidents = Provenance()
         self.open: dict[int, PartDetector] = {}
+
+    def slot_of(self, client: str) -> int:
+        """The slot of a client."""
+        return self._slot_of(client)
 
     def open_slot(self, slot: int, state: bytes) -> None:
         """Begin to judge a slot, from saved state; b"" = from nothing. Raises FormatError for state that is damaged."""

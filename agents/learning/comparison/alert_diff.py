@@ -16,7 +16,7 @@ from agents.learning.run import AlertChange, AlertDiff
 from agents.scoring.model import Model
 from agents.store.feedback.labels import Label
 from agents.store.feedback.reviews import ReviewStore
-from agents.store.sql import Store
+from agents.store.sql import Database
 from agents.store.stored_traffic import stored_traffic
 
 CHANGES_MAX_SHOWN = 100
@@ -36,7 +36,7 @@ class AlertComparison:
     detector_of: a detector that has seen nothing yet, with production's settings.
     """
 
-    store: Store
+    store: Database
     detector_of: Callable[[Model], ReplayDetector]
     scale: Scale
     bounds: GateBounds

@@ -32,7 +32,7 @@ from agents.learning.sequences.gru import SequenceModel
 from agents.learning.sequences.steps import StepRows, step_rows_of, step_windows
 from agents.learning.sequences.watch import SequenceWatch
 from agents.store.feedback.labels import Label
-from agents.store.sql import Store
+from agents.store.sql import IncidentDatabase
 from agents.store.stored_traffic import stored_traffic
 
 
@@ -57,7 +57,7 @@ class SequenceListing:
     """Compares sequence models. detector_of: one that has seen nothing yet, with production's settings. listed: which
     windows are."""
 
-    store: Store
+    store: IncidentDatabase
     detector_of: Callable[[], ReplayDetector]
     bounds: GateBounds
     listed: SequenceBounds = USUAL_SEQUENCES

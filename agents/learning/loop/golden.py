@@ -23,7 +23,7 @@ from agents.scoring.model import Model
 from agents.store.feedback.flow_hours import FlowHours, FlowHourStore
 from agents.store.feedback.labels import Label, LabelStore
 from agents.store.feedback.tables import LabelOrigin
-from agents.store.sql import Store
+from agents.store.sql import Database
 
 GOLDEN_SCHEMA = -SCHEMA
 """Of stored golden flow-hours: never read together with what was seen here."""
@@ -62,7 +62,7 @@ def golden_flow_hours() -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
     return np.concatenate([*tunnels, *benign]), np.repeat([True, False], counts)
 
 
-def stored_golden(store: Store, now: float) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+def stored_golden(store: Database, now: float) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
     """The golden flow-hours as they are stored; where they are not, or are those of another release, they are written.
 
     now: when they are labelled, Unix seconds. Shapes as of golden_flow_hours. Raises StoreError.

@@ -19,8 +19,7 @@ from agents.core.npz import FormatError
 from agents.core.protocols import Field, Spec, Within
 from agents.core.text import counted, printable
 from agents.core.types import Incident, QueryBatch, Verdicts
-from agents.detection.detector import TunnelDetector
-from agents.detection.rollout.canary import Canary, CanaryCounts, counts_of
+from agents.detection.rollout.canary import Canary, CanaryCounts, ComparedDetector, counts_of
 from agents.learning.registry import ModelRegistry
 from agents.learning.release.transitions import Author, Transition
 from agents.learning.repeating import RepeatingThread
@@ -157,8 +156,8 @@ class CanaryTrial:
     def __init__(
         self,
         registry: ModelRegistry[Model],
-        main: TunnelDetector,
-        detector_of: Callable[[Model], TunnelDetector],
+        main: ComparedDetector,
+        detector_of: Callable[[Model], ComparedDetector],
         path: Path,
     ) -> None:
         self._registry, self._main, self._detector_of, self._path = registry, main, detector_of, path

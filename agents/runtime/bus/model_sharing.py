@@ -10,11 +10,11 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import structlog
 from pydantic import TypeAdapter, ValidationError
@@ -22,9 +22,9 @@ from pydantic import TypeAdapter, ValidationError
 from agents.core.errors import AgentsError, BusyError, StoreError
 from agents.core.files import PRIVATE_MODE, write_atomic
 from agents.core.npz import FormatError
+from agents.core.protocols import ModelInUse, Registry
 from agents.detection.explanations.network_profile import load_profile
-from agents.learning.registry import ModelRegistry
-from agents.learning.release.transitions import Author
+from agents.learning.release.transitions import Author, Transition
 from agents.learning.repeating import RepeatingThread
 from agents.runtime.bus.cluster_models import CLUSTER_FILE, noted_hosts
 from agents.scoring.model import Model
@@ -117,9 +117,7 @@ class OnBusThread(RepeatingThread):
 class ModelSender(OnBusThread):
     """Sends the champion of this host's folder of models, whenever it is another than that on the bus."""
 
-    def __init__(
-        self, connect: Callable[[], BusLink], registry: ModelRegistry[Model], host: str, state_dir: Path
-    ) -> None:
+    def __init__(self, connect: Callable[[], BusLink], registry: ModelInUse[Model], host: str, state_dir: Path) -> None:
         super().__init__("model-sender", connect)
         self._registry, self._host, self._path = registry, host, state_dir / CLUSTER_FILE
         self._stamp: tuple[int, ...] | None = None
@@ -158,13 +156,25 @@ class ModelSender(OnBusThread):
         return True
 
 
+class TakingRegistry(Registry, Protocol):
+    """The folder of models of a host that takes what another one deploys."""
+
+    def lock(self, to: str = ...) -> AbstractContextManager[None]:
+        """See Registry. to: what for, after "cannot …" in a BusyError."""
+        ...
+
+    def transitions(self) -> Sequence[Transition]:
+        """What became of versions, the oldest first."""
+        ...
+
+
 class ModelTaker(OnBusThread):
     """Puts in force here what is in force on the bus; says what this host runs."""
 
     def __init__(
         self,
         connect: Callable[[], BusLink],
-        registry: ModelRegistry[Model],
+        registry: TakingRegistry,
         load: Callable[[bytes], Model],
         host: str,
         state_dir: Path,

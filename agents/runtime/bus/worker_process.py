@@ -15,7 +15,6 @@ import structlog
 from agents.core.errors import StoreError
 from agents.core.npz import FormatError
 from agents.core.types import QueryBatch
-from agents.detection.shared.slotted import SlottedDetector
 from agents.runtime.heartbeat import DetectorHealth
 from agents.runtime.judging.judge import FIRST_TRY_S, QUERY_S, Judge, JudgeParts
 from agents.runtime.judging.loop import DetectorLoop, run_judge
@@ -82,8 +81,7 @@ class WorkerLoop(DetectorLoop):
     def __init__(self, link: BusLink, tokens: Tokens, stream: SharedStream, judge: Judge, say: Say) -> None:
         super().__init__(stream, judge, (), alone=False)
         self._link, self._tokens, self._shared, self._say = link, tokens, stream, say
-        assert isinstance(judge.detector, SlottedDetector)
-        self._detector, self._options = judge.detector, link.options
+        self._detector, self._options = judge.slots, link.options
         self._slots: dict[int, SlotState] = {}
         self._subjects = {subject_of(slot): slot for slot in range(self._options.slots)}
         self._gave_at, self._given = 0.0, set[tuple[int, int]]()  # slots and tokens that were handed over

@@ -10,7 +10,7 @@ import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import structlog
@@ -22,17 +22,16 @@ from agents.core.errors import AgentsError, StoreError
 from agents.core.files import PRIVATE_MODE, write_atomic
 from agents.core.jit import COMPILED
 from agents.core.npz import FormatError
-from agents.core.protocols import Detector
+from agents.core.protocols import Detector, LiveStore, ModelInUse
 from agents.core.types import DAY_S, Incident, QueryBatch, Verdicts, batch_of
 from agents.detection.detector import FILES, empty_verdicts
 from agents.detection.known_services import Entry, services_at
 from agents.detection.privacy import Privacy, without_names
+from agents.detection.shared.roles import CommonCounter, SlotJudge
 from agents.detection.shared.saying import Saying
-from agents.detection.shared.together import TogetherDetector
 from agents.enforcement.enforcer import Enforcer
 from agents.export.sink import EXPORT_COUNTS, ExportSink
 from agents.learning.loop.collector import HourCollector
-from agents.learning.registry import ModelRegistry
 from agents.learning.release.canary import CanaryTrial
 from agents.learning.sequences.beside import Sequences
 from agents.runtime.drill.drill import Drill
@@ -43,7 +42,6 @@ from agents.runtime.judging.shedding import sampled, totals_of, unexplained
 from agents.scoring.model import Model
 from agents.store.hunting.sending import HuntSink
 from agents.store.spool import SpoolingSink
-from agents.store.sql import Store
 from agents.stream.ledger import NUMBER_DIGITS
 from agents.stream.note import SharedNote
 from agents.stream.shared import EVERYTHING, NO_EXPLANATION, SAMPLED
@@ -75,6 +73,14 @@ class Outcome(NamedTuple):
     seen: Mapping[str, int] = {}  # shedding.totals_of the whole batch
 
 
+class ServedModels(ModelInUse[Model], Protocol):
+    """The folder of models, as a process that judges follows it."""
+
+    def poll(self) -> Model | None:
+        """The model in use, if it is another one than at the last call."""
+        ...
+
+
 @dataclass(frozen=True)
 class JudgeParts:
     """The collaborators of a Judge. known_entries reads the operator's list anew; known_path is its file.
@@ -84,8 +90,8 @@ class JudgeParts:
     """
 
     detector: Detector
-    registry: ModelRegistry[Model]
-    store: Store
+    registry: ServedModels
+    store: LiveStore
     spool: SpoolingSink
     manager: AlertManager
     alerts: AlertSink
@@ -108,6 +114,9 @@ class JudgeParts:
     say: Callable[[int], None] = lambda number: None  # to other detectors, after the batch of this number
     restore: Callable[[], None] | None = None  # saved state, where it is not that of one detector for all clients
     owns: Callable[[Incident], bool] = lambda incident: True  # it goes on with this stored open incident
+    counter: CommonCounter | None = None  # `detector`, where it counts all clients for others
+    slots: SlotJudge | None = None  # `detector`, where its clients come and go by slots
+    drilled: Callable[[QueryBatch], object] = lambda batch: None  # takes rows of drills that other detectors found
     saved: Callable[[], None] = lambda: None  # called when its state was written down
     speaks: Callable[[], bool] = lambda: True  # else another process writes and alerts what it finds, too
     erase_to: Sequence[Path] = ()  # folders of processes that must forget clients, too
@@ -153,6 +162,18 @@ class Judge:
     def opened(self) -> threading.Event:
         """Set once the database has been tried: it has tables then, or is away."""
         return self._tried
+
+    @property
+    def counter(self) -> CommonCounter:
+        """The detector, in a process that counts all clients for others."""
+        assert self._parts.counter is not None
+        return self._parts.counter
+
+    @property
+    def slots(self) -> SlotJudge:
+        """The detector, in a process whose clients come and go by slots."""
+        assert self._parts.slots is not None
+        return self._parts.slots
 
     def take_over(self, wanted: Callable[[Incident], bool]) -> None:
         """Go on with stored open incidents of clients that this process judges from now on. Raises StoreError."""
@@ -307,12 +328,11 @@ class Judge:
     def hear(self, sayings: Sequence[Saying]) -> None:
         """Count what detectors say of all clients, and give the sinks what comes of it."""
         self._tried.wait(FIRST_TRY_S)
-        assert isinstance(self.detector, TogetherDetector)
         for said in sayings:
-            if said.drilled and isinstance(self._drill, Drill):
-                self._drill.give(batch_of(relayed_rows(said.drilled)))
+            if said.drilled:
+                self._parts.drilled(batch_of(relayed_rows(said.drilled)))
         with self._lock:
-            verdicts = self.detector.hear(sayings)
+            verdicts = self.counter.hear(sayings)
             if verdicts is not None:
                 self._send(verdicts)
                 self._log_news(verdicts.incidents)

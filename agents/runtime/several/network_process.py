@@ -12,7 +12,6 @@ from typing import Any
 from agents.alerting.intake_losses import IntakeLosses
 from agents.alerting.losses import Losses
 from agents.detection.shared.saying import saying_of
-from agents.detection.shared.together import TogetherDetector
 from agents.runtime.heartbeat import STALE_S, DetectorHealth
 from agents.runtime.judging.judge import Judge
 from agents.runtime.judging.loop import run_judge
@@ -50,8 +49,7 @@ class NetworkLoop:
         self._losses = Losses(judge.state_dir, judge.alerts.send)
         self._intake_losses = IntakeLosses(judge.alerts.send)
         self._listened = Listened(judge.state_dir) if listens else None
-        assert isinstance(judge.detector, TogetherDetector)
-        self._together = judge.detector
+        self._together = judge.counter
 
     def run(self, stop: threading.Event, beat: Beat) -> None:
         """Count until `stop` is set and nothing waits."""
