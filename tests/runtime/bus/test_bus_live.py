@@ -19,7 +19,7 @@ from agents.stream.bus.jetstream import BusError
 from agents.stream.bus.link import BusLink
 from agents.stream.bus.options import SPEC
 from agents.stream.bus.protocol import Committed
-from tests.runtime.test_several_live import ask, names_of
+from tests.runtime.several.test_several_live import ask, names_of
 from tests.support.bus import LEASE_S, SLOTS, Cluster, Detecting, NatsServer, cluster, sent_by
 from tests.support.commands import Inside, environment, is_one_line
 from tests.support.listening import wait_until

@@ -19,9 +19,9 @@ from agents.stream.bus.link import BusLink
 from agents.stream.bus.options import BusOptions
 from agents.stream.bus.protocol import MessageLabel, new_run
 from agents.stream.slots import slot_of_client
-from tests.runtime.test_bus_damage import CLIENT, body
-from tests.runtime.test_bus_live import plain_names, stored_once
-from tests.runtime.test_several_live import ask, names_of
+from tests.runtime.bus.test_bus_damage import CLIENT, body
+from tests.runtime.bus.test_bus_live import plain_names, stored_once
+from tests.runtime.several.test_several_live import ask, names_of
 from tests.support.bus import SLOTS, Cluster, NatsServer, cluster, sent_by
 from tests.support.commands import ROOT
 from tests.support.listening import wait_until

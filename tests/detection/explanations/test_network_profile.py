@@ -26,7 +26,7 @@ from agents.detection.explanations.network_profile import (
     load_profile,
 )
 from agents.detection.limits import Scale
-from tests.detection.test_explanations import CLIENT, START, day_of_lookups, hashes, senders, told
+from tests.detection.explanations.test_explanations import CLIENT, START, day_of_lookups, hashes, senders, told
 from tests.support.detecting import fresh_detector, query, shipped_model
 
 KIND = "reputation by hash"

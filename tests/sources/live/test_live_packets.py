@@ -16,7 +16,7 @@ from agents.dns.name import to_text
 from agents.sources.capture import frame_kernels as ll
 from agents.sources.live import packets
 from agents.sources.live.packet_filter import PORTS_MAX, program
-from tests.sources.test_frames import fragments4, fragments6
+from tests.sources.capture.test_frames import fragments4, fragments6
 from tests.support.captures import CLIENT6, SERVER6, answer, ip4, ip6, question, tcp, to_client, udp
 from tests.support.network_namespace import in_namespace
 from tests.support.receiving import receiver_at

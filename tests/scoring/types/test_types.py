@@ -30,7 +30,7 @@ from agents.scoring.types.network import begun, forward, named, outputs
 from agents.scoring.types.pyod import PyodScorer
 from tests.support.model_types import DEEP, deep, has_pyod, kinds
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 WIDTH = len(FEATURES)
 LEARNED = benign_sample(1500, 1)
 FAST = {"n_estimators": 30, "max_samples": 256, "deep_epochs": 6}

@@ -20,7 +20,7 @@ import pytest
 
 from agents.enforcement.rpz.server import PolicyServer
 from tests.enforcement.blocks import block
-from tests.enforcement.test_rpz import KEY, LOOPBACK, SECRET, ZONE, keep, serving
+from tests.enforcement.rpz.test_rpz import KEY, LOOPBACK, SECRET, ZONE, keep, serving
 from tests.support.listening import wait_until
 from tests.support.patience import patient
 from tests.support.resolvers import HOST

@@ -16,7 +16,7 @@ from agents.detection.shared.slotted import SlottedDetector, slot_files_of, slot
 from agents.detection.shared.view import NetworkView
 from agents.runtime.drill.drill import part_of
 from agents.stream.slots import slot_of_client
-from tests.detection.test_several import CAPTURES, LAG_S
+from tests.detection.shared.test_several import CAPTURES, LAG_S
 from tests.support.detecting import BATCH, KEYS_MAX, QUIET_S, shipped_model
 from tests.support.several import Several, incidents_of_slices, slices, told
 
