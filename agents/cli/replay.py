@@ -17,7 +17,7 @@ from typing import IO, Any
 import numpy as np
 from tqdm import tqdm
 
-from agents.cli.output import incident_json, incident_text, json_output, query_json, tell
+from agents.cli.output import incident_json, incident_text, json_output, print_note, query_json
 from agents.core.columns import distinct
 from agents.core.errors import UsageError
 from agents.core.prefetch import prefetch
@@ -68,7 +68,7 @@ def replay(settings: Settings, options: argparse.Namespace) -> int:
         raise UsageError("cannot print verdicts: --verdicts needs --json")
     mark = mark_of(options)
     source = open_files(settings, options.files, options.format)
-    warmup.up(tell)
+    warmup.up(print_note)
     model = bootstrap.registry_of(settings).current()
     store = bootstrap.store_of(settings) if options.store else None
     if store is not None:
@@ -94,7 +94,7 @@ def replay(settings: Settings, options: argparse.Namespace) -> int:
         if out is not None:
             out.writelines(json.dumps(row) + "\n" for row in (*map(incident_json, tally.found()), summary))
     for text in source.taken:
-        tell(text)
+        print_note(text)
     for warning in source.warnings:
         print(f"dns-tunnel: warning: {warning}", file=sys.stderr)
     for error in source.errors:

@@ -575,7 +575,7 @@ class Incidents:
                 f"It would be benign if the list of the client's group should have {incident.domain}."
             )
         if self.origins is not None and trail.origins:
-            evidence |= self.origins.said(trail.origins)
+            evidence |= self.origins.describe(trail.origins)
         elif self.losses:
             evidence["losses"] = list(self.losses)
         if past is not None:

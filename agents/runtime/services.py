@@ -36,7 +36,7 @@ from agents.runtime.health import ProcessHealth, calendar_of
 from agents.runtime.heartbeat import PARTS, Heartbeat
 from agents.runtime.schedule import RetrainScheduler
 from agents.runtime.signals import Beat, beat_on, crashes_end, live
-from agents.sources.heard_days import heard_by_intake
+from agents.sources.heard_days import queries_by_intake
 from agents.sources.listener.sockets import cannot_listen
 from agents.sources.week_notes import WeekNotes, noted_between
 from agents.store.console.hunting import Hunter
@@ -257,7 +257,7 @@ def summarise(upkeep: Upkeep, link_base: str = "") -> None:
         found = upkeep.store.incidents(since=since, source="", limit=SUMMARY_INCIDENTS_MAX)
     finally:
         upkeep.store.close()
-    heard = heard_by_intake(upkeep.state_dir, SUMMARY_DAYS)
+    heard = queries_by_intake(upkeep.state_dir, SUMMARY_DAYS)
     upkeep.notify(summary_message(found, heard, SUMMARY_DAYS, link_base.rstrip("/")))
 
 
@@ -445,7 +445,7 @@ class WeekThread(RepeatingThread):
 
 def week_between(state_dir: Path, since: float, until: float) -> Mapping[str, Any]:
     """What was left out and missed in a span; and what was heard, where it ends today: only that is known."""
-    heard = heard_by_intake(state_dir, SUMMARY_DAYS) if until >= time.time() else {}
+    heard = queries_by_intake(state_dir, SUMMARY_DAYS) if until >= time.time() else {}
     return {"heard": heard, **noted_between(state_dir, since, until)}
 
 

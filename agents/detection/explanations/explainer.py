@@ -276,7 +276,7 @@ class Explainer:
         else:
             self._habits.note(ts, key, amount, kind)
 
-    def hear(self, habits: Iterable[tuple[float, str, float, str]], mail: Iterable[tuple[str, int]]) -> None:
+    def take_habits(self, habits: Iterable[tuple[float, str, float, str]], mail: Iterable[tuple[str, int]]) -> None:
         """Take up the news of other detectors."""
         for ts, key, amount, kind in habits:
             self._habits.note(ts, key, amount, kind)
@@ -284,7 +284,7 @@ class Explainer:
             for domain in range(MAIL_DOMAINS):
                 self._note_mail(day, client, domain)
 
-    def hear_spent(self, ts: float, spent: Mapping[str, float]) -> None:
+    def take_spent(self, ts: float, spent: Mapping[str, float]) -> None:
         """Count what other detectors explained: bytes by the name of a book and a key (NetworkView.sending)."""
         books = dict(zip(SHARED_BOOKS, (self._domains, self._network), strict=True))
         for name, amount in spent.items():

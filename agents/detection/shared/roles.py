@@ -9,7 +9,7 @@ from typing import Any, Protocol
 from agents.core.protocols import Detector
 from agents.core.types import Verdicts
 from agents.detection.privacy import Privacy
-from agents.detection.shared.saying import Saying
+from agents.detection.shared.detector_report import DetectorReport
 from agents.detection.shared.view import Facts
 from agents.sources.origins import Origins
 
@@ -38,7 +38,7 @@ class LiveDetector(Detector, Protocol):
 class CommonCounter(Protocol):
     """Counts what the detectors of some clients say of all clients."""
 
-    def hear(self, sayings: Sequence[Saying]) -> Verdicts | None:
+    def count_reports(self, reports: Sequence[DetectorReport]) -> Verdicts | None:
         """Count messages, each once; the incidents that change by it, if any do."""
         ...
 
@@ -79,6 +79,6 @@ class SlotJudge(Protocol):
         """The state of a slot."""
         ...
 
-    def saying_of(self, slot: int, number: int) -> Saying | None:
+    def report_of_slot(self, slot: int, number: int) -> DetectorReport | None:
         """What is to be said of a slot's last batch, as a message of this number; None where that is nothing."""
         ...

@@ -11,8 +11,8 @@ from agents.core.npz import FormatError, object_of
 from agents.core.types import Incident, QueryBatch, Verdicts
 from agents.detection.detector import Suspect, empty_verdicts
 from agents.detection.privacy import Privacy
+from agents.detection.shared.detector_report import DetectorReport
 from agents.detection.shared.part import PartDetector
-from agents.detection.shared.saying import Saying
 from agents.detection.shared.view import NetworkView
 
 
@@ -89,9 +89,9 @@ class SlottedDetector:
         """The state of a slot."""
         return slot_state_of(self.open[slot].save(lock))
 
-    def saying_of(self, slot: int, number: int, drilled: Sequence[Sequence[Any]] = ()) -> Saying | None:
+    def report_of_slot(self, slot: int, number: int, drilled: Sequence[Sequence[Any]] = ()) -> DetectorReport | None:
         """What a slot's detector says of its last batch."""
-        return self.open[slot].take_saying(number, drilled)
+        return self.open[slot].take_report(number, drilled)
 
     @property
     def model_id(self) -> str:

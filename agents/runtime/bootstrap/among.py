@@ -142,7 +142,7 @@ class Among:
         parts = {
             "restore": partial(self._restore, detector),
             "owns": self._owns,
-            "say": partial(self.exchange.say, detector, relay, self.name),
+            "send_report": partial(self.exchange.send_report, detector, relay, self.name),
             "saved": partial(drop_outdated, self.state_dir),
         }
         return MadeDetector(detector, parts, detector, relay)

@@ -116,7 +116,7 @@ class OnBus(Among):
         parts = {
             "restore": lambda: None,
             "owns": lambda incident: incident.client == NETWORK,
-            "speaks": lambda: NETWORK_PROCESS in self.tokens.of,
+            "writes": lambda: NETWORK_PROCESS in self.tokens.of,
             "counter": detector,
         }
         return MadeDetector(detector, parts)
@@ -150,9 +150,9 @@ def working_of(settings: Settings, exchange: DetectorExchange, make: Callable[..
         return make(among=OnBus(exchange, name, settings.state_dir, link, tokens, (first, second)))
 
     def say(link: BusLink, judge: Judge, slot: int, number: int) -> None:
-        said = judge.slots.saying_of(slot, number)
+        said = judge.slots.report_of_slot(slot, number)
         if said is not None:
-            link.say(str(slot), SAY, said.packed(), f"{slot}-{number}")
+            link.send(str(slot), SAY, said.packed(), f"{slot}-{number}")
 
     return Working(connect, parts, say)
 

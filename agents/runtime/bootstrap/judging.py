@@ -65,12 +65,12 @@ from agents.learning.sequences.steps import heard_part, learnable_rows, step_win
 from agents.learning.sequences.trial import SequenceTrial
 from agents.learning.sequences.watch import SequenceWatch
 from agents.runtime.bootstrap.alerts import (
+    broadcaster_of,
     exports_of,
     handed_over,
     judging_manager_of,
     outbox_of,
     outputs_of,
-    teller_of,
 )
 from agents.runtime.bootstrap.among import Among, D, MadeDetector, Maker, restored_of
 from agents.runtime.bootstrap.environment import FLOW_MODELS, load_settings, noted_settings, scale_of, store_of
@@ -441,7 +441,7 @@ def image_learner_of(settings: Settings, store: Store) -> ImageLearner:
     train = partial(fit_images_spawned, settings.of(spec) if spec is not None else {})
     folder, days, bounds = settings.models_dir / "images", settings.backup_days, bounds_of(settings)
     terms = release_terms_of(settings)
-    return ImageLearner(store, folder, kind, train, bounds, days=days, tell=teller_of(settings), terms=terms)
+    return ImageLearner(store, folder, kind, train, bounds, days=days, tell=broadcaster_of(settings), terms=terms)
 
 
 def learner_of(settings: Settings, store: Store) -> OnlineLearner:
@@ -449,7 +449,7 @@ def learner_of(settings: Settings, store: Store) -> OnlineLearner:
     options = learner_options.SPEC.factory(settings.of(learner_options.SPEC))
     folder, days, bounds = settings.models_dir / FLOW_MODELS, settings.backup_days, bounds_of(settings)
     terms = release_terms_of(settings)
-    return OnlineLearner(store, folder, options, tell=teller_of(settings), days=days, bounds=bounds, terms=terms)
+    return OnlineLearner(store, folder, options, tell=broadcaster_of(settings), days=days, bounds=bounds, terms=terms)
 
 
 def services_of(settings: Settings) -> KnownServices:

@@ -38,7 +38,7 @@ from agents.learning.run import AlertDiff, RetrainOptions, RunState, TrainingRun
 from agents.learning.sequences.rollout import SequenceRollout
 from agents.learning.type_comparison import TypeParams, compare_types, flow_scenes, name_scene, quiet_hours
 from agents.learning.validation import Validator, load_cases
-from agents.runtime.bootstrap.alerts import alert_manager_of, teller_of
+from agents.runtime.bootstrap.alerts import alert_manager_of, broadcaster_of
 from agents.runtime.bootstrap.environment import retraining_log, scale_of, store_of
 from agents.runtime.bootstrap.judging import (
     bounds_of,
@@ -233,7 +233,7 @@ def rollout_of(settings: Settings, store: Store, clock: ClockWatch | None = None
 
 def sequence_rollout_of(settings: Settings, store: Store, clock: ClockWatch) -> SequenceRollout:
     """What ends the trials of sequence models by their rules."""
-    models, tell = sequence_models_of(settings), teller_of(settings)
+    models, tell = sequence_models_of(settings), broadcaster_of(settings)
     return SequenceRollout(models, tell, benign=partial(_called_benign, store), doubt=clock.doubt)
 
 
@@ -314,7 +314,7 @@ def model_desk_of(settings: Settings, store: Store | None = None) -> ModelDesk:
         store=store or store_of(settings),
         scale=scale_of(settings),
         check=check,
-        tell=teller_of(settings),
+        tell=broadcaster_of(settings),
         publish=publisher_of(settings),
         terms=asdict(canary_terms_of(settings)),
         canary_path=canary_path(settings),
@@ -328,7 +328,7 @@ def learnt_desk_of(settings: Settings, store: Store) -> LearntDesk:
         sequence_models_of(settings),
         sequence_listing_of(settings, store),
         image_learner_of(settings, store),
-        teller_of(settings),
+        broadcaster_of(settings),
     )
 
 

@@ -19,7 +19,7 @@ import structlog
 
 from agents.core.errors import StoreError
 from agents.core.npz import FormatError
-from agents.detection.shared.saying import Saying, saying_of
+from agents.detection.shared.detector_report import DetectorReport, detector_report_of
 from agents.detection.shared.slotted import slot_files_of, slot_state_of
 from agents.runtime.bus.model_sharing import ModelTaker, names_of_models
 from agents.runtime.bus.worker_process import COMMIT_S, Tokens, Working
@@ -42,7 +42,7 @@ HEARD_MAX = 256
 PARTS_S = 60.0
 """The parts of a message that is not whole after so long are dropped: its sender died."""
 _LABEL = re.compile("([^ ]+) ([^ ]+) ([0-9]{1,9}) ([0-9]{1,9})", re.ASCII)
-"""Kind and key of a message, number of this part, and how many there are (BusLink.say)."""
+"""Kind and key of a message, number of this part, and how many there are (BusLink.send)."""
 _log = structlog.get_logger()
 
 
@@ -100,17 +100,17 @@ class MirrorLoop(NetworkLoop):
         self.publish()
         keeper = self._link.lease(LEASE, (0,))
         self._link.read(NETWORK_SUBJECT, self._position)
-        self._link.say(NETWORK_PROCESS, ROLL, b"", self._link.me)
+        self._link.send(NETWORK_PROCESS, ROLL, b"", self._link.me)
         while not stop.is_set():
             beat(2 * IDLE_S)
             self._link.must_work()
             self._speak(keeper)
-            received, heard = self._link.received(IDLE_S / 4), list[Saying]()
+            received, heard = self._link.received(IDLE_S / 4), list[DetectorReport]()
             while received is not None:
                 self._hear(received, heard)
                 received = self._link.received(0) if len(heard) < HEARD_MAX else None
             if heard:
-                self._judge.hear(heard)
+                self._judge.count_reports(heard)
                 self.publish()
                 stop.wait(PAUSE_S)
             self._save_due()
@@ -131,7 +131,7 @@ class MirrorLoop(NetworkLoop):
         self._together.resume(saved.committed.counted.last)
         self._position = saved.committed.position
 
-    def _hear(self, received: Received, heard: list[Saying]) -> None:
+    def _hear(self, received: Received, heard: list[DetectorReport]) -> None:
         """Take up one message."""
         self._link.done(received)
         self._position = received.position
@@ -141,7 +141,7 @@ class MirrorLoop(NetworkLoop):
                 return
             kind, body = whole
             if kind == SAY:
-                heard.append(saying_of(body))
+                heard.append(detector_report_of(body))
             else:
                 self._together.ask_for_rolls(received.label.split(" ")[1])
                 self.publish()
@@ -160,7 +160,7 @@ class MirrorLoop(NetworkLoop):
         self._tokens.of[NETWORK_PROCESS] = token
         try:
             self._revision = self._link.load(NETWORK_PROCESS).revision
-            self._judge.begin_to_speak()
+            self._judge.begin_to_write()
         except (BusError, StoreError) as error:
             self._tokens.of.pop(NETWORK_PROCESS, None)
             _log.warning("network_not_taken", error=str(error))
@@ -226,7 +226,7 @@ class MirrorLoop(NetworkLoop):
     def health(self) -> DetectorHealth:
         """What the heartbeat says: of this process and of all detectors of this host."""
         found = super().health()
-        told = [one for name in self._exchange.names if (one := self._exchange.told(name).get("bus"))]
+        told = [one for name in self._exchange.names if (one := self._exchange.noted(name).get("bus"))]
         lag = {slot: number for one in told for slot, number in one.get("lag", {}).items()}
         bus: dict[str, Any] = {
             "role": "detector",
@@ -253,7 +253,7 @@ def _slots_of(exchange: DetectorExchange) -> Mapping[str, Any]:
     """How many slots the detectors of this host hold, and how many messages of them wait or are not saved yet."""
     held = lag = 0
     for name in exchange.names:
-        if bus := exchange.told(name).get("bus"):
+        if bus := exchange.noted(name).get("bus"):
             held, lag = held + int(bus["slots"]), lag + sum(bus["lag"].values())
     return {"slots": held, "lag": lag}
 

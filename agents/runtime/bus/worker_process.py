@@ -48,7 +48,7 @@ COMMIT_S = 10.0
 _log = structlog.get_logger()
 
 
-Say = Callable[[int, int], None]
+SendReport = Callable[[int, int], None]
 """Tells others what a slot's detector says of its message of this number."""
 
 
@@ -78,9 +78,11 @@ class SlotState:
 class WorkerLoop(DetectorLoop):
     """Messages of the slots that it holds to the judge."""
 
-    def __init__(self, link: BusLink, tokens: Tokens, stream: SharedStream, judge: Judge, say: Say) -> None:
+    def __init__(
+        self, link: BusLink, tokens: Tokens, stream: SharedStream, judge: Judge, send_report: SendReport
+    ) -> None:
         super().__init__(stream, judge, (), alone=False)
-        self._link, self._tokens, self._shared, self._say = link, tokens, stream, say
+        self._link, self._tokens, self._shared, self._send_report = link, tokens, stream, send_report
         self._detector, self._options = judge.slots, link.options
         self._slots: dict[int, SlotState] = {}
         self._subjects = {subject_of(slot): slot for slot in range(self._options.slots)}
@@ -128,7 +130,7 @@ class WorkerLoop(DetectorLoop):
         return True
 
     def _has_room(self) -> bool:
-        return not (self._judge.spool.is_filling or self._link.said_is_full)
+        return not (self._judge.spool.is_filling or self._link.outgoing_is_full)
 
     def _follow_leases(self, keeper: LeaseKeeper, beat: Beat) -> None:
         """Open slots that are held now, and leave those that are not."""
@@ -246,7 +248,7 @@ class WorkerLoop(DetectorLoop):
         outcome = self._judge.consume(batch, batch_id)
         one.judged += 1
         with self._judge.lock:
-            self._say(slot, one.judged)
+            self._send_report(slot, one.judged)
         lost = outcome.rows - outcome.stored - outcome.spooled
         ledger.finish(
             {
@@ -271,7 +273,7 @@ class WorkerLoop(DetectorLoop):
         if self._judge.spool.waiting:
             return  # what waits on this disk alone is not to be taken for stored
         for slot, one in list(self._slots.items()):
-            if now >= one.due and one.saving is None and one.position != one.saved and self._link.has_said(str(slot)):
+            if now >= one.due and one.saving is None and one.position != one.saved and self._link.has_sent(str(slot)):
                 self._begin_to_save(slot, one)
                 return
 
@@ -309,7 +311,7 @@ class WorkerLoop(DetectorLoop):
                 self._saved(slot, one)
             elif one.position == one.saved or self._judge.spool.waiting:
                 return
-            elif self._link.has_said(str(slot)):
+            elif self._link.has_sent(str(slot)):
                 self._begin_to_save(slot, one)
             else:
                 time.sleep(0.01)
@@ -369,7 +371,7 @@ class Working:
 
     connect: Callable[[str], BusLink]
     make: Callable[[str, BusLink, Tokens], JudgeParts]
-    say: Callable[[BusLink, Judge, int, int], None]
+    send_report: Callable[[BusLink, Judge, int, int], None]
 
 
 def run_worker(working: Working, name: str, stream: SharedStream, ready: Callable[[], None], beat: Beat) -> int:
@@ -378,7 +380,7 @@ def run_worker(working: Working, name: str, stream: SharedStream, ready: Callabl
     try:
 
         def loop_of(judge: Judge) -> WorkerLoop:
-            return WorkerLoop(link, tokens, stream, judge, partial(working.say, link, judge))
+            return WorkerLoop(link, tokens, stream, judge, partial(working.send_report, link, judge))
 
         make = partial(working.make, name, link, tokens)
         return run_judge(stream.wakeup_fd, stream.wake, make, loop_of, ready, beat)

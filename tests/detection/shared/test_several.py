@@ -16,8 +16,8 @@ from agents.core.types import QueryBatch, Row, Severity, batch_of
 from agents.detection.detector import HABITS_FILE, WINDOWS_FILE
 from agents.detection.incidents import domain_hash
 from agents.detection.limits import Scale
+from agents.detection.shared.detector_report import detector_report_of
 from agents.detection.shared.part import PartDetector
-from agents.detection.shared.saying import saying_of
 from agents.detection.shared.view import NetworkView, facts_of, known_tables
 from agents.learning.baseline import golden_sessions, golden_traffic
 from agents.stream.slots import SLOTS, detector_for, slot_of_client
@@ -196,12 +196,12 @@ def test_a_message_survives_its_bytes_and_counts_once() -> None:
     part = several.parts[0]
     client = next(one for one in ADDRESSED if detector_for(one, 2) == 0)
     part.detect(batch_of([query(START + n, client, name) for n, name in enumerate(["a.x.example", "b.x.example"])]))
-    said = part.take_saying(7)
+    said = part.take_report(7)
     assert said is not None
-    again = saying_of(said.packed())
+    again = detector_report_of(said.packed())
     assert list(again.names) == list(said.names) and again.clients == said.clients and again.number == 7
     for _ in range(2):
-        several.together.hear([again])
+        several.together.count_reports([again])
     network = several.together.flows.network
     row = network.find(NETWORK, domain_hash("x.example", network))
     assert row is not None and network.view(row).queries == 2

@@ -52,7 +52,7 @@ class Hosts(Several):
             host = next(one for one in self.hosts if slot in one.open)
             found += host.detect(part_of(batch, slots == slot)).incidents
             self.counts[slot] += 1
-            said = host.saying_of(slot, self.counts[slot])
+            said = host.report_of_slot(slot, self.counts[slot])
             self._waiting += [said.packed()] if said is not None else []
         self._number += 1
         self.move(self._number % SLOTS)

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from agents.core.npz import FormatError
-from agents.detection.shared.saying import nothing_said
+from agents.detection.shared.detector_report import empty_report
 from agents.runtime.bus.network_mirror import MessageParts
 from agents.stream.bus import options as bus_options
 from agents.stream.bus.jetstream import NETWORK_SUBJECT, Bus, subject_of
@@ -64,7 +64,7 @@ def test_messages_behind_one_that_cannot_be_read_are_judged(tmp_path: Path) -> N
         bodies = [body(b"first"), body(b"lost")[:-3], body(b"third"), b"", body(b"fifth")]
         labels = [MessageLabel(RUN, number, 1).text() for number in range(1, 6)]
         said = [
-            (NETWORK_SUBJECT, nothing_said().packed()[:-1], f"{SAY} x-{slot}-1 0 1"),
+            (NETWORK_SUBJECT, empty_report().packed()[:-1], f"{SAY} x-{slot}-1 0 1"),
             (NETWORK_SUBJECT, b"", "none"),
         ]
         sent = [(subject_of(slot), data, label) for data, label in zip(bodies, labels, strict=True)]
@@ -114,8 +114,8 @@ def test_parts_of_a_sender_that_died_halfway_are_not_joined_with_those_of_anothe
         options, data = options_of(server.url), [bytes([65 + at]) * (PART_BYTES + 1) for at in range(2)]
         links = [BusLink(options, "detector-1") for _ in range(2)]
         for link, one in zip(links, data, strict=True):
-            link.say("3", SAY, one, "3-7")
-            wait_until(lambda link=link: link.has_said("3"), 30)  # type: ignore[misc]
+            link.send("3", SAY, one, "3-7")
+            wait_until(lambda link=link: link.has_sent("3"), 30)  # type: ignore[misc]
         links[0].read(NETWORK_SUBJECT, StreamPosition())
         found = [come for _ in range(4) if (come := links[0].received(30)) is not None]
         for link in links:

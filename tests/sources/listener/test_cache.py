@@ -48,7 +48,7 @@ class Clocked:
     def keep(self, answer: dns.message.Message | bytes, query: dns.message.Message) -> bool:
         found = self.find(query)
         data = answer if isinstance(answer, bytes) else answer.to_wire()
-        return found.bits >= 0 and self.cache.keep(data, wire.question_end(data), found.bits)
+        return found.bits >= 0 and self.cache.store(data, wire.question_end(data), found.bits)
 
 
 def asked(name: str = "www.example.com.", kind: str = "A", **options: object) -> dns.message.Message:

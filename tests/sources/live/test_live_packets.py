@@ -39,7 +39,7 @@ def open_packet_socket(interface: str, options: packets.PacketOptions, ports: Se
     """A socket that keeps packets of an interface from now on. Raises OSError or AgentsError."""
     sock = packets.new_packet_socket(interface, options)
     try:
-        packets.hear_interface(sock, interface, options, ports)
+        packets.capture_interface(sock, interface, options, ports)
     except (OSError, AgentsError):
         sock.close()
         raise

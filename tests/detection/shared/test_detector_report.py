@@ -13,12 +13,12 @@ from hypothesis import strategies as st
 
 from agents.core.types import batch_of
 from agents.detection.limits import Scale
-from agents.detection.shared import saying
-from agents.detection.shared.saying import Saying, saying_of
+from agents.detection.shared import detector_report
+from agents.detection.shared.detector_report import DetectorReport, detector_report_of
 from tests.support.detecting import START, query, shipped_model
 from tests.support.several import Several
 
-KINDS = saying._KINDS
+KINDS = detector_report._KINDS
 ODD = (-1, -7, 1, 255, 1 << 31, -(1 << 31), 1 << 40, float("nan"), float("inf"), -float("inf"), 0, 3)
 DRILLED = [START, "192.0.2.1", b"\x01a".hex(), 16, 30, 0, 0, 0, 0, float("nan"), "", 7, 8, 9]
 
@@ -34,7 +34,7 @@ def message() -> bytes:
     (part,) = several().parts
     names = [f"{n:04x}zq{n * 7919 % 65536:04x}.{'xyz'[n % 3]}.example" for n in range(12)]
     part.detect(batch_of([query(START + n, f"192.0.2.{n % 3}", name) for n, name in enumerate(names)]))
-    said = part.take_saying(7, [DRILLED])
+    said = part.take_report(7, [DRILLED])
     assert said is not None and said.roll is not None and len(said.roll.visits) and len(said.sent)
     windows, sent = np.zeros(1, said.windows.dtype), said.sent.copy()
     sent["windows"][0] = 0
@@ -49,12 +49,14 @@ def message() -> bytes:
     ).packed()
 
 
-def in_range(said: Saying) -> bool:
+def in_range(said: DetectorReport) -> bool:
     """Whether all that indexes something has it."""
     count, asked = len(said.sent), said.asked
     ends = {"parts": (asked.parts, len(asked.key)), "starts": (said.names.starts, len(said.names.data))}
     steps = all(s[0] == 0 and s[-1] == end and (np.diff(s) >= 0).all() for s, end in ends.values())
-    lengths = {len(getattr(asked, name)) for name in saying._ASKED if name not in ("parts", "key", "bits", "encoded")}
+    lengths = {
+        len(getattr(asked, name)) for name in detector_report._ASKED if name not in ("parts", "key", "bits", "encoded")
+    }
     by_row = lengths | {len(said.clients), len(said.domains), len(said.origin), len(asked.parts) - 1, len(said.names)}
     places = [
         (said.clients.codes, 0, len(said.clients.values)),
@@ -71,10 +73,10 @@ def in_range(said: Saying) -> bool:
     )
 
 
-def read_or_refused(data: bytes) -> Saying | None:
+def read_or_refused(data: bytes) -> DetectorReport | None:
     """The message; None where ValueError refuses it."""
     try:
-        said = saying_of(data)
+        said = detector_report_of(data)
     except ValueError:
         return None
     assert in_range(said)

@@ -36,7 +36,7 @@ assert np.ptp(_FLAGS) == len(_FLAGS) - 1  # one beside the other
 
 
 def check_head(head: Any, arrays: Sequence[str]) -> None:
-    """Raise FormatError for a first line that `Saying.packed` would not write. arrays: names of those after it."""
+    """Raise FormatError for a first line that `DetectorReport.packed` would not write. arrays: names of the others."""
     _need("roll" in head)
     sizes, roll = head.get("sizes"), head["roll"]
     _need(isinstance(sizes, dict) and list(sizes) == list(arrays))

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from agents.core.columns import Coded, Names, gathered
 from agents.core.npz import FormatError, object_of
 from agents.core.types import QueryBatch
-from agents.detection.shared.said_checks import BY_LABEL, check_arrays, check_head
+from agents.detection.shared.report_checks import BY_LABEL, check_arrays, check_head
 from agents.detection.state import SENT, WINDOWS, Asked
 
 _ASKED: dict[str, Any] = {
@@ -83,7 +83,7 @@ class Roll:
 
 
 @dataclass(frozen=True, slots=True)
-class Saying:
+class DetectorReport:
     """One message of a detector, about n queries in order of time. asked: `client` is not set."""
 
     detector: str
@@ -132,7 +132,7 @@ class Saying:
         return b"".join([_MARK, b"\n", json.dumps(head).encode(), b"\n", *body, self.names.data])
 
 
-def saying_of(data: bytes) -> Saying:
+def detector_report_of(data: bytes) -> DetectorReport:
     """A message from its bytes, of the same layout; its arrays fit together. Raises FormatError for all others."""
     mark, line, body = (*data.split(b"\n", 2), b"", b"")[:3]
     if mark != _MARK:
@@ -150,7 +150,7 @@ def saying_of(data: bytes) -> Saying:
     check_arrays(head, arrays, len(body) - at)
     asked = Asked(client=np.empty(0, np.int32), **{name: arrays[name] for name in _ASKED})
     roll = head["roll"]
-    return Saying(
+    return DetectorReport(
         head["detector"],
         head["number"],
         asked,
@@ -169,13 +169,13 @@ def saying_of(data: bytes) -> Saying:
     )
 
 
-def nothing_said() -> Saying:
+def empty_report() -> DetectorReport:
     """A message about no queries."""
     arrays: dict[str, Any] = {name: np.zeros(int(name == "parts"), kind) for name, kind in _ASKED.items()}
     asked, none = Asked(client=np.empty(0, np.int32), **arrays), np.empty(0, np.int32)
     texts = Coded(none, []), Coded(none, [])
     sent, windows = np.empty(0, SENT), np.empty(0, WINDOWS)
-    return Saying("", 0, asked, sent, windows, Names(b"", np.zeros(1, np.int64)), *texts, np.empty(0, np.uint8))
+    return DetectorReport("", 0, asked, sent, windows, Names(b"", np.zeros(1, np.int64)), *texts, np.empty(0, np.uint8))
 
 
 def rows_of_asked(asked: Asked, rows: NDArray[np.int64]) -> Asked:
@@ -189,13 +189,13 @@ def rows_of_asked(asked: Asked, rows: NDArray[np.int64]) -> Asked:
     return Asked(client=client, parts=parts, **columns)
 
 
-def merged_sayings(sayings: Sequence[Saying]) -> Saying:
+def merged_reports(reports: Sequence[DetectorReport]) -> DetectorReport:
     """Several messages as one, their queries in order of time; their other contents are left out."""
-    if len(sayings) == 1:
-        return sayings[0]
+    if len(reports) == 1:
+        return reports[0]
     codes, domain_codes, clients, domains = [], [], list[str](), list[str]()
     sents, windows_before, parts_before, parts = [], 0, 0, [np.zeros(1, np.int64)]
-    for one in sayings:
+    for one in reports:
         codes.append(one.clients.codes + np.int32(len(clients)))
         domain_codes.append(one.domains.codes + np.int32(len(domains)))
         clients += one.clients.values
@@ -207,27 +207,27 @@ def merged_sayings(sayings: Sequence[Saying]) -> Saying:
         parts.append(one.asked.parts[1:] + parts_before)
         parts_before += int(one.asked.parts[-1])
     columns = {
-        name: np.concatenate([getattr(one.asked, name) for one in sayings]) for name in _ASKED if name != "parts"
+        name: np.concatenate([getattr(one.asked, name) for one in reports]) for name in _ASKED if name != "parts"
     }
     asked = Asked(client=np.empty(0, np.int32), parts=np.concatenate(parts), **columns)
     order = np.argsort(asked.ts, kind="stable")
-    data = b"".join([one.names.data for one in sayings])
-    sizes = np.concatenate([np.diff(one.names.starts) for one in sayings])
+    data = b"".join([one.names.data for one in reports])
+    sizes = np.concatenate([np.diff(one.names.starts) for one in reports])
     begins = np.cumsum(sizes) - sizes
-    return Saying(
+    return DetectorReport(
         "",
         0,
         rows_of_asked(asked, order),
         np.concatenate(sents)[order],
-        np.concatenate([one.windows for one in sayings]),
+        np.concatenate([one.windows for one in reports]),
         gathered(np.frombuffer(data, np.uint8), begins[order], sizes[order]),
         Coded(np.concatenate(codes)[order], clients),
         Coded(np.concatenate(domain_codes)[order], domains),
-        np.concatenate([one.origin for one in sayings])[order],
+        np.concatenate([one.origin for one in reports])[order],
     )
 
 
-def batch_of_saying(said: Saying) -> QueryBatch:
+def batch_of_report(said: DetectorReport) -> QueryBatch:
     """The columns of its queries that incidents read; the others hold nothing."""
     count = len(said.sent)
     none = np.full(count, -1, np.int32)
