@@ -9,15 +9,15 @@ CHAOS_S ?= 600
 CHAOS_SEED ?= 11
 CHAOS_MAY ?= fail
 HOSTILE := $(addprefix tests/,core/test_jit.py dns/test_message.py dns/test_message_kernels.py dns/test_name.py \
-	sources/test_capture.py sources/test_capture_damage.py sources/test_capture_kernels.py sources/test_frames.py \
-	sources/test_datapath.py sources/test_cache.py sources/test_table.py sources/test_log_blocks.py sources/test_dnstap.py \
-	sources/test_merging.py sources/test_live_powerdns.py sources/test_live_packets.py sources/test_traffic.py \
+	sources/capture/test_capture.py sources/capture/test_capture_damage.py sources/capture/test_capture_kernels.py sources/capture/test_frames.py \
+	sources/listener/test_datapath.py sources/listener/test_cache.py sources/test_table.py sources/logs/test_log_blocks.py sources/dnstap/test_dnstap.py \
+	sources/dnstap/test_merging.py sources/live/test_live_powerdns.py sources/live/test_live_packets.py sources/listener/test_traffic.py \
 	stream/test_record.py stream/test_ring.py stream/test_rings.py store/test_postgres_copy.py scoring/test_information.py \
 	scoring/test_reverse_names.py scoring/test_scoring_kernels.py detection/test_snapshot.py detection/test_state.py \
-	detection/test_tripwires.py)
-NETWORKS := $(addprefix tests/,scoring/test_types.py learning/sequences/test_gru.py runtime/test_sequences_live.py \
+	detection/tripwires/test_tripwires.py)
+NETWORKS := $(addprefix tests/,scoring/types/test_types.py learning/sequences/test_gru.py runtime/test_sequences_live.py \
 	cli/test_model_types.py learning/test_type_comparison.py)
-HUNTING := $(addprefix tests/,store/hunting cli/test_hunt.py runtime/test_hunt_live.py)
+HUNTING := $(addprefix tests/,store/hunting cli/console/test_hunt.py runtime/test_hunt_live.py)
 PIP := $(BIN)/python -m pip --disable-pip-version-check -q
 .DEFAULT_GOAL := help
 .PHONY: help install install-dev run test test-slow test-deep test-hunt test-bounds lint fmt bench e2e chaos adversary demo demo-learning train evaluate settings suffixes images lock clean

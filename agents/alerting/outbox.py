@@ -150,7 +150,7 @@ class Outbox(Folder[tuple[Incident, Event]]):
         """The channel's folder. Raises OSError, BlockingIOError where another process owns it."""
         return Letters(self._at / channel)
 
-    def keep(self, incident: Incident, event: Event) -> Due:
+    def store(self, incident: Incident, event: Event) -> Due:
         """Keep an incident until its message is written."""
         return Due(incident, event, self.put((incident, event)))
 

@@ -84,7 +84,7 @@ class AlertSink:
         for incident in verdicts.incidents:
             event = self._manager.claim(incident)
             if event is not None:
-                self._add(self._outbox.keep(incident, event))
+                self._add(self._outbox.store(incident, event))
             elif incident.closed_at is None and is_paged(incident):
                 self._groups.refresh(incident)
                 self._count("suppressed")

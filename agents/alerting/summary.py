@@ -35,7 +35,7 @@ def summary_message(incidents: Sequence[Incident], heard: Mapping[str, int], day
     return Message(
         f"DNS tunnel detector: {title}",
         text,
-        [*(_facts(listed) if listed else ()), ("Heard", heard_line(heard))],
+        [*(_facts(listed) if listed else ()), ("Heard", intakes_line(heard))],
         max(worst, Severity.HIGH) if is_deaf else worst,
         thread_id="summary",
         link=f"{link_base}/console/weekly" if link_base else None,
@@ -43,7 +43,7 @@ def summary_message(incidents: Sequence[Incident], heard: Mapping[str, int], day
     )
 
 
-def heard_line(heard: Mapping[str, int]) -> str:
+def intakes_line(heard: Mapping[str, int]) -> str:
     """What was heard from each intake, silent ones first."""
     if not heard:
         return "nothing: no intake was there"

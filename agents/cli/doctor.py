@@ -20,9 +20,9 @@ from agents.alerting.handover import oldest_s
 from agents.alerting.manager import CHANNELS, channel_values
 from agents.alerting.messages import TEST_MESSAGE
 from agents.alerting.summary import likely_own
-from agents.cli.health import asked_health
+from agents.cli.health import request_health
 from agents.cli.upkeep.block import enforcement_text
-from agents.cli.upkeep.heard import heard_text
+from agents.cli.upkeep.heard import intakes_text
 from agents.core.errors import AgentsError, SettingsError, StoreError
 from agents.core.protocols import Spec
 from agents.core.text import amount_text, command, counted, printable, utc
@@ -66,7 +66,7 @@ def doctor(settings: Settings, options: argparse.Namespace) -> int:
     for name, part, check in (*CHECKS, *((SEND,) if options.send else ())):
         try:
             text, mark = check(running.get(part, settings)), "ok "
-        except (AgentsError, OSError, ImportError, ValueError) as error:
+        except (AgentsError, OSError) as error:
             text, mark, code = _said(error), "BAD", max(code, 2 if isinstance(error, SettingsError) else 1)
         print(f"{mark}  {name:<12} {printable(text, TEXT_MAX)}")
     for name, text in _remarks(settings):
@@ -179,7 +179,7 @@ async def _over(upstream: Upstream, query: bytes) -> bytes:
     exchange = exchange_of(upstream)
     try:
         async with asyncio.timeout(TIMEOUT_S):
-            return await exchange.ask(query, len(query))
+            return await exchange.query(query, len(query))
     finally:
         await exchange.close()
 
@@ -387,7 +387,7 @@ def _drill(settings: Settings) -> str:
 def _api(settings: Settings) -> str:
     if not read_heartbeat(settings.state_dir / PARTS["api"])["ok"]:
         return "no API runs on this DATA_DIR"
-    found = asked_health(settings)
+    found = request_health(settings)
     if not found:
         return f"it runs, and cannot be asked from here ({settings.api_host} port {settings.api_port})"
     ill = [name for name, one in found.get("components", {}).items() if not one.get("ok")]
@@ -467,7 +467,7 @@ CHECKS: tuple[tuple[str, str, Check], ...] = (
     ("bound", "listener", _bound),
     ("schedule", "scheduler", _schedule),
     ("api", "api", _api),
-    ("logs", "listener", heard_text),
+    ("logs", "listener", intakes_text),
     ("intakes", "", partial(_kinds, INTAKES)),
     ("detector", "", _detector_type),
     ("channels", "", _channels),

@@ -8,7 +8,7 @@ import sys
 
 from tqdm import tqdm
 
-from agents.cli.output import json_output, print_evaluation, tell
+from agents.cli.output import json_output, print_evaluation, print_note
 from agents.cli.replay import open_files
 from agents.learning import evaluation
 from agents.runtime import bootstrap, warmup
@@ -17,7 +17,7 @@ from agents.settings import Settings
 
 def evaluate(settings: Settings, options: argparse.Namespace) -> int:
     """`dns-tunnel evaluate`."""
-    warmup.up(tell)
+    warmup.up(print_note)
     model = bootstrap.registry_of(settings).current()
     with json_output(options.json) as out:  # opened first: a bad path must not fail after minutes of work
         found = evaluation.evaluate(

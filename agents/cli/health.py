@@ -65,7 +65,7 @@ def _api_answers(settings: Settings) -> bool:
     return _asked(settings) is not None
 
 
-def asked_health(settings: Settings) -> dict[str, Any]:
+def request_health(settings: Settings) -> dict[str, Any]:
     """What /health of the API says now; empty where it does not answer."""
     try:
         found = json.loads(_asked(settings) or b"{}")

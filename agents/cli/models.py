@@ -11,7 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from agents.cli.output import login_name, tell
+from agents.cli.output import login_name, print_note
 from agents.core.errors import ModelError, StoreError
 from agents.core.files import write_atomic
 from agents.core.text import printable, utc
@@ -28,8 +28,8 @@ from agents.settings import Settings
 
 def models(settings: Settings, options: argparse.Namespace) -> int:
     """`dns-tunnel models …`."""
-    desk, action = bootstrap.model_desk_of(settings), options.action
-    learnt = bootstrap.learnt_desk_of(settings, desk.store)
+    store, action = bootstrap.store_of(settings), options.action
+    desk, learnt = bootstrap.model_desk_of(settings, store), bootstrap.learnt_desk_of(settings, store)
     try:
         if action == "list":
             _list_all(desk.registry, learnt, options.of)
@@ -44,7 +44,7 @@ def models(settings: Settings, options: argparse.Namespace) -> int:
         elif action == "log":
             _print_log(desk.log(people_only=not options.all))
         elif action == "diff":
-            warmup.up(tell)
+            warmup.up(print_note)
             found = desk.diff(options.old, options.new)
             print(difference_text(found)) if not options.json else _write_json(options.json, found)
         elif action == "history":
@@ -55,7 +55,7 @@ def models(settings: Settings, options: argparse.Namespace) -> int:
         else:
             _decide(desk, options)
     finally:
-        desk.store.close()
+        store.close()
     return 0
 
 
@@ -100,7 +100,7 @@ def _list_all(registry: ModelRegistry[Model], learnt: LearntVersions, of: str) -
 def _decide(desk: ModelDesk, options: argparse.Namespace) -> None:
     """Do what a person asked for, and print it in one sentence."""
     if options.action == "restore":
-        warmup.up(tell)
+        warmup.up(print_note)
     with suppress(StoreError):  # without a database, too, one can go back
         desk.store.migrate()
     named = str(getattr(options, "file", None) or getattr(options, "model_id", None) or "")

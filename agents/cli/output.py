@@ -170,7 +170,7 @@ def json_output(target: str | None) -> Iterator[IO[str] | None]:
             raise UsageError(f"cannot write {target}: {error.strerror}") from None
 
 
-def tell(text: str) -> None:
+def print_note(text: str) -> None:
     """Print a line on standard error, so that the user knows the cause of a wait."""
     print(f"dns-tunnel: {text}", file=sys.stderr)
 

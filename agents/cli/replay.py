@@ -17,19 +17,18 @@ from typing import IO, Any
 import numpy as np
 from tqdm import tqdm
 
-from agents.cli.output import incident_json, incident_text, json_output, query_json, tell
+from agents.cli.output import incident_json, incident_text, json_output, print_note, query_json
 from agents.core.columns import distinct
 from agents.core.errors import UsageError
 from agents.core.prefetch import prefetch
-from agents.core.protocols import Source
+from agents.core.protocols import Source, VerdictStore
 from agents.core.text import counted, printable
 from agents.core.types import MARK_MAX, Incident, Severity, Verdicts, marked
-from agents.detection.detector import TunnelDetector, verdicts_of
 from agents.detection.privacy import without_names
+from agents.detection.runner import ReplayDetector, verdicts_of
 from agents.runtime import bootstrap, warmup
 from agents.settings import Settings
 from agents.sources import SPECS, open_source
-from agents.store.sql import Store
 
 AT_ONCE = 8192
 """Queries judged at once: larger batches are not faster."""
@@ -69,7 +68,7 @@ def replay(settings: Settings, options: argparse.Namespace) -> int:
         raise UsageError("cannot print verdicts: --verdicts needs --json")
     mark = mark_of(options)
     source = open_files(settings, options.files, options.format)
-    warmup.up(tell)
+    warmup.up(print_note)
     model = bootstrap.registry_of(settings).current()
     store = bootstrap.store_of(settings) if options.store else None
     if store is not None:
@@ -95,7 +94,7 @@ def replay(settings: Settings, options: argparse.Namespace) -> int:
         if out is not None:
             out.writelines(json.dumps(row) + "\n" for row in (*map(incident_json, tally.found()), summary))
     for text in source.taken:
-        tell(text)
+        print_note(text)
     for warning in source.warnings:
         print(f"dns-tunnel: warning: {warning}", file=sys.stderr)
     for error in source.errors:
@@ -120,14 +119,14 @@ def mark_of(options: argparse.Namespace) -> str:
     return str(options.source)
 
 
-def _keep(store: Store, mark: str, begun: float, names: str, verdicts: Verdicts) -> None:
+def _keep(store: VerdictStore, mark: str, begun: float, names: str, verdicts: Verdicts) -> None:
     """Store verdicts under the mark of this replay; without a mark, as if they had been seen live."""
     kept = without_names(verdicts, names)
     store.write(marked(kept, mark, begun) if mark else kept, uuid.uuid4().hex)
 
 
 def _tally(
-    source: Source, detector: TunnelDetector, keep: Callable[[Verdicts], object] | None, out: IO[str] | None
+    source: Source, detector: ReplayDetector, keep: Callable[[Verdicts], object] | None, out: IO[str] | None
 ) -> Tally:
     """Judge and count all queries; `keep` stores the verdicts; with `out` print each query."""
     tally = Tally()
@@ -146,7 +145,7 @@ def _tally(
     return tally
 
 
-def judged(detector: TunnelDetector, source: Any) -> Generator[Verdicts, None, None]:
+def judged(detector: ReplayDetector, source: Any) -> Generator[Verdicts, None, None]:
     """The verdicts on all queries of a source: reading, names and windows are three threads, one behind another."""
     return verdicts_of(detector, source.batches(AT_ONCE), prefetch)
 

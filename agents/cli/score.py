@@ -10,7 +10,7 @@ import zlib
 from collections.abc import Iterable, Iterator
 from typing import IO, Any
 
-from agents.cli.output import json_output, tell
+from agents.cli.output import json_output, print_note
 from agents.core.columns import lowered
 from agents.core.errors import NameFormatError, UsageError
 from agents.core.text import printable
@@ -32,7 +32,7 @@ def score(settings: Settings, options: argparse.Namespace) -> int:
     """`dns-tunnel score`."""
     if not options.names and options.file is None:
         raise UsageError("cannot score: give names, or --file")
-    warmup.up(tell)
+    warmup.up(print_note)
     model, scale = bootstrap.registry_of(settings).current(), bootstrap.scale_of(settings)
     services = bootstrap.services_of(settings)
     bad = 0

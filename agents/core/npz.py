@@ -43,12 +43,17 @@ def json_of(arrays: dict[str, NDArray[Any]], name: str) -> dict[str, Any]:
     return object_of(array.tobytes(), name)
 
 
-def object_of(text: bytes, name: str = "the first line") -> dict[str, Any]:
-    """The JSON object in a text. Raises FormatError."""
+def json_of_text(text: bytes | str, name: str) -> Any:
+    """The JSON value in a text. Raises FormatError."""
     try:
-        found = json.loads(text)
+        return json.loads(text)
     except (ValueError, RecursionError):
         raise FormatError(f"{name} is no JSON") from None
+
+
+def object_of(text: bytes | str, name: str = "the first line") -> dict[str, Any]:
+    """The JSON object in a text. Raises FormatError."""
+    found = json_of_text(text, name)
     if not isinstance(found, dict):
         raise FormatError(f"{name} is no JSON object")
     return found

@@ -101,7 +101,7 @@ class Detector(Protocol):
         ...
 
     def load(self, name: str, data: bytes) -> None:
-        """Restore state from one file of `save`. Raises ValueError for invalid contents."""
+        """Restore state from one file of `save`. Raises core.npz.FormatError for invalid contents."""
         ...
 
     def gauges(self) -> Mapping[str, Any]:
@@ -203,6 +203,61 @@ Notifier = Receiver[Message]
 """One channel to people."""
 
 
+class Tables(Protocol):
+    """A database whose tables can be made."""
+
+    def migrate(self) -> None:
+        """Make them, or bring them up to this release. Raises StoreError."""
+        ...
+
+
+class VerdictStore(Protocol):
+    """A database that takes verdicts."""
+
+    def write(self, verdicts: Verdicts, batch_id: str) -> int:
+        """Write a batch, once for all calls with its id; how many rows are new. Raises StoreError."""
+        ...
+
+
+class IncidentStore(Protocol):
+    """A database that knows incidents."""
+
+    def incidents(
+        self,
+        *,
+        client: str | None = None,
+        domain: str | None = None,
+        severities: Sequence[int] = (),
+        since: float | None = None,
+        until: float | None = None,
+        open_only: bool = False,
+        source: str | None = None,
+        limit: int,
+    ) -> list[Incident]:
+        """The newest that fit. Raises StoreError."""
+        ...
+
+
+class LiveStore(Tables, VerdictStore, Protocol):
+    """The part of the store that a detector of live queries uses."""
+
+    def open_incidents(self) -> list[Incident]:
+        """Those of live queries that are open. Raises StoreError."""
+        ...
+
+
+class RunStore(Tables, Protocol):
+    """The part of the store that keeps what became of retrainings. Every method raises StoreError."""
+
+    def runs(self, *, limit: int) -> list[dict[str, Any]]:
+        """The newest runs: run_id, started_at, state, payload."""
+        ...
+
+    def save_run(self, run_id: str, *, started_at: float, state: str, payload: dict[str, Any]) -> None:
+        """Write a run, or what has become of it."""
+        ...
+
+
 class SampleStore(Protocol):
     """The part of the store that retraining uses."""
 
@@ -223,7 +278,7 @@ class SampleStore(Protocol):
     def severity_counts(self, *, since: float, until: float, replayed: bool = False) -> Sequence[tuple[str, int]]: ...
 
 
-class ReadStore(Protocol):
+class ReadStore(IncidentStore, Protocol):
     """The part of the store that the console shows. Every method raises StoreError when the database is away."""
 
     def ping(self) -> None: ...
@@ -240,19 +295,6 @@ class ReadStore(Protocol):
         limit: int,
         cursor: str | None = None,
     ) -> tuple[list[dict[str, Any]], str | None]: ...
-
-    def incidents(
-        self,
-        *,
-        client: str | None = None,
-        domain: str | None = None,
-        severities: Sequence[int] = (),
-        since: float | None = None,
-        until: float | None = None,
-        open_only: bool = False,
-        source: str | None = None,
-        limit: int,
-    ) -> list[Incident]: ...
 
     def incident_by_id(self, incident_id: str) -> Incident | None: ...
 
@@ -381,8 +423,11 @@ class ModelType(Protocol):
         ...
 
 
-class Registry(Protocol):
-    """The part of the registry that retraining uses."""
+Served = TypeVar("Served", covariant=True)
+
+
+class ModelInUse(Protocol[Served]):
+    """The part of the registry that shows which model is in use."""
 
     @property
     def origin(self) -> str:
@@ -392,11 +437,25 @@ class Registry(Protocol):
     @property
     def champion_path(self) -> Path: ...
 
+    def current(self) -> Served:
+        """The model in use. Raises ModelError."""
+        ...
+
+    def stamp(self) -> tuple[int, ...] | None:
+        """Changes whenever the model's file does; None where there is none."""
+        ...
+
+    def profile_of(self, model: Any) -> Any:
+        """The network profile that was made with a model; None where there is none."""
+        ...
+
+
+class Registry(ModelInUse[ScoringModel], Protocol):
+    """The part of the registry that retraining uses."""
+
     def lock(self) -> AbstractContextManager[None]:
         """The registry's lock, held by one process at a time. Raises BusyError."""
         ...
-
-    def current(self) -> ScoringModel: ...
 
     def backup(self, now: float) -> Path: ...
 
@@ -428,10 +487,6 @@ class Registry(Protocol):
 
     def note(self, model_id: str, facts: Mapping[str, Any]) -> None:
         """Add to that; facts: JSON."""
-        ...
-
-    def profile_of(self, model: Any) -> Any:
-        """The network profile that was made with a model; None where there is none."""
         ...
 
     def save_profile(self, profile: Any) -> None:

@@ -12,6 +12,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from agents.core.npz import FormatError, json_of_text
+
 HOUR_S, DAY_S = 3600, 86_400
 """Seconds in an hour and in a day of Unix time, which has no leap seconds (POSIX.1-2017, section 4.16)."""
 TIME_MAX = 253_402_300_799
@@ -384,20 +386,22 @@ _SINCE: Mapping[str, Any] = {"evidence": "{}", "source": "", "imported_at": None
 
 
 def incident_of(row: Any) -> Incident:
-    """The incident in a row of the table. Raises ValueError if it is not one, as in a damaged file."""
+    """The incident in a row of the table. Raises FormatError if it is not one, as in a damaged file."""
     if not isinstance(row, Mapping):
-        raise ValueError("it is no incident")
+        raise FormatError("it is no incident")
     values = {**_SINCE, **{name: value for name, value in row.items() if name != "incident_id"}}
     wrong = [name for name, kinds in _INCIDENT.items() if not isinstance(values.get(name), kinds)]
     if wrong or values.keys() != _INCIDENT.keys():
-        raise ValueError(f"it is no incident: {', '.join(wrong) or 'unknown values'}")
+        raise FormatError(f"it is no incident: {', '.join(wrong) or 'unknown values'}")
+    if values["severity"] not in list(Severity):
+        raise FormatError("it is no incident: severity")
     values["severity"] = Severity(values["severity"])
     for name in ("reasons", "sample_names"):
-        found = json.loads(values[name])
+        found = json_of_text(values[name], name)
         if not isinstance(found, list) or not all(isinstance(one, str) for one in found):
-            raise ValueError(f"it is no incident: {name}")
+            raise FormatError(f"it is no incident: {name}")
         values[name] = tuple(found)
-    values["evidence"] = json.loads(values["evidence"])
+    values["evidence"] = json_of_text(values["evidence"], "evidence")
     if not isinstance(values["evidence"], dict):
-        raise ValueError("it is no incident: evidence")
+        raise FormatError("it is no incident: evidence")
     return Incident(**values)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from functools import lru_cache
@@ -17,8 +17,8 @@ from agents.core.columns import Coded, Names, coded, distinct_rows, gathered, pa
 from agents.core.text import NETWORK
 from agents.core.types import DAY_S, FROM_CACHE, UNKNOWN, Incident, QueryBatch, Verdicts, batch_of, joined
 from agents.detection import snapshot
+from agents.detection.explanations.fingerprints import TXT
 from agents.detection.explanations.network_profile import NetworkProfile
-from agents.detection.fingerprints import TXT
 from agents.detection.flows import Flows
 from agents.detection.incidents import Incidents, Standing, domain_hash, spans
 from agents.detection.judge_kernels import TENANTS_FACTOR
@@ -70,7 +70,6 @@ address's name (Delegated): client, domain, values (Asked.client still indexes c
 evidence of rows that trip a wire."""
 Suspect = tuple[float, str, str, float, str]
 """Time (Unix seconds), client, domain, probability, and why in words; "" = by what it did in an hour."""
-Stage = Callable[[Generator[Any, None, None]], Any]
 DELEGATED4_FACTOR = 2.0
 """How many times more addresses' names may carry below one delegation of IPv4 than names below one domain."""
 SIGNERS = b"_domainkey"
@@ -145,6 +144,11 @@ class TunnelDetector:
         return self.model.model_id
 
     @property
+    def quiet_s(self) -> float:
+        """Seconds without queries after which an incident is closed."""
+        return self.incidents.quiet_s
+
+    @property
     def open_incidents(self) -> Mapping[tuple[str, str], Incident]:
         """Open incidents by client and domain; SCATTERED stands for a client's sum over domains."""
         return self.incidents.open
@@ -158,7 +162,7 @@ class TunnelDetector:
             return {WINDOWS_FILE: windows, NETWORK_FILE: network, PEAKS_FILE: self.peaks.dump(), HABITS_FILE: habits}
 
     def load(self, name: str, data: bytes) -> None:
-        """Restore state from one of FILES. Raises ValueError for invalid contents."""
+        """Restore state from one of FILES. Raises FormatError for invalid contents."""
         if name == PEAKS_FILE:
             self.peaks = load_peaks(data)
         elif name == HABITS_FILE:
@@ -212,7 +216,7 @@ class TunnelDetector:
 
     def detect(self, batch: QueryBatch, explain: bool = True) -> Verdicts:
         """Judge a batch. explain: give reasons for every query that is not NORMAL, else only below open incidents."""
-        self._take_next()
+        self.use_reloaded()
         short = len(batch) > 0 and float(np.ptp(batch.ts)) <= self.incidents.quiet_s
         slices = (batch,) if short else spans(batch, self.incidents.quiet_s)
         parts = [self.judge(one, self.read(one), explain) for one in slices]
@@ -283,7 +287,7 @@ class TunnelDetector:
 
     def tick(self, now: float) -> Verdicts | None:
         """Do the work that depends on time alone: close quiet incidents, start to use a reloaded model."""
-        self._take_next()
+        self.use_reloaded()
         self.incidents.close_quiet(now)
         changed = self.incidents.changes()
         return empty_verdicts(self.model.model_id, changed) if changed else None
@@ -294,7 +298,8 @@ class TunnelDetector:
         changed = self.incidents.changes()
         return empty_verdicts(self.model.model_id, changed) if changed else None
 
-    def _take_next(self) -> None:
+    def use_reloaded(self) -> None:
+        """Begin to use what was reloaded, and what a model has learnt since. `detect` and `tick` call it."""
         with self._swap:
             if self._next is not None:
                 self._use(self._next)
@@ -559,26 +564,6 @@ class TunnelDetector:
                     continue
             votes[row] = below
         return votes
-
-
-def verdicts_of(
-    detector: TunnelDetector, batches: Iterable[QueryBatch], stage: Stage = iter
-) -> Generator[Verdicts, None, None]:
-    """The verdicts on batches in time order, then the last state of the incidents that are open at their end.
-
-    stage: runs a generator, in this thread or in its own, as core.prefetch does. Batches, names and windows are three
-    stages, one behind another. Nothing may be reloaded meanwhile.
-    """
-    parts = stage(part for batch in batches for part in spans(batch, detector.incidents.quiet_s))
-    yield from stage(_in_order(detector, stage((part, detector.read(part)) for part in parts)))
-
-
-def _in_order(detector: TunnelDetector, seen: Iterable[tuple[QueryBatch, Seen]]) -> Generator[Verdicts, None, None]:
-    for batch, found in seen:
-        yield detector.judge(batch, found)
-    last = detector.flush()
-    if last is not None:
-        yield last
 
 
 def secret_of(qname: bytes) -> str:

@@ -15,7 +15,7 @@ from agents.core.text import NETWORK
 from agents.core.types import Incident, QueryBatch, Severity
 from agents.detection.counting.flow_kernels import SAMPLES
 from agents.detection.explanations.explainer import Account, Asking, Explainer, hold_text
-from agents.detection.fingerprints import tool_of, trace_of
+from agents.detection.explanations.fingerprints import tool_of, trace_of
 from agents.detection.flows import Flow, Flows, Past
 from agents.detection.limits import SCATTERED, Evidence, Scale, as_listed
 from agents.detection.reasons import CERTAIN_REASONS, STRICT_REASON, incident_reasons
@@ -575,7 +575,7 @@ class Incidents:
                 f"It would be benign if the list of the client's group should have {incident.domain}."
             )
         if self.origins is not None and trail.origins:
-            evidence |= self.origins.said(trail.origins)
+            evidence |= self.origins.describe(trail.origins)
         elif self.losses:
             evidence["losses"] = list(self.losses)
         if past is not None:

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from agents.core.npz import FormatError, object_of
 from agents.core.types import DAY_S, Severity
 from agents.detection.evidence_kernels import (
     FACTOR_AT,
@@ -344,13 +345,13 @@ class Peaks:
 
 
 def load_peaks(data: bytes) -> Peaks:
-    """Peaks from a dump. Raises ValueError for any other contents."""
-    state = json.loads(data)
-    days, rows = (state.get("days"), state.get("peaks")) if isinstance(state, dict) else (None, None)
+    """Peaks from a dump. Raises FormatError for any other contents."""
+    state = object_of(data, "the file of peaks")
+    days, rows = state.get("days"), state.get("peaks")
     if not isinstance(days, list) or not isinstance(rows, list) or not all(map(_is_peak, rows)):
-        raise ValueError("cannot read peaks: damaged file")
+        raise FormatError("cannot read peaks: damaged file")
     if not all(isinstance(day, int) for day in days):
-        raise ValueError("cannot read peaks: damaged file")
+        raise FormatError("cannot read peaks: damaged file")
     peaks = Peaks((day, client, domain, float(ratio)) for day, client, domain, ratio in rows)
     peaks.days |= set(days)
     return peaks

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import binascii
 import zlib
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -106,18 +107,18 @@ def dump_flows(flows: Flows, guard: AbstractContextManager[Any] | None = None, s
 
 
 def load_flows(data: bytes, flows: Flows) -> int:
-    """Put a dumped state into new, empty `flows`; returns how many. Raises ValueError unless the dump is complete."""
+    """Put a dumped state into new, empty `flows`; returns how many. Raises FormatError unless the dump is complete."""
     try:
         return _copy_in(flows, _read(data))
     except FormatError as error:
-        raise ValueError(f"cannot restore windows: {error}") from None
+        raise FormatError(f"cannot restore windows: {error}") from None
 
 
 def load_some_flows(files: Sequence[tuple[bytes, Callable[[str], bool]]], flows: Flows) -> int:
     """Put flows of some clients out of several dumps into new, empty `flows`; returns how many.
 
-    files: a dump, and which of its clients are wanted. Raises ValueError unless all dumps are complete, and of one key,
-    which is that of `flows`.
+    files: a dump, and which of its clients are wanted. Raises FormatError unless all dumps are complete, and of one
+    key, which is that of `flows`.
     """
     try:
         some = [_of_clients(_read(data), wanted) for data, wanted in files]
@@ -125,15 +126,15 @@ def load_some_flows(files: Sequence[tuple[bytes, Callable[[str], bool]]], flows:
             raise FormatError("written by detectors that shared nothing with these")
         return _copy_in(flows, _as_one(some)) if some else 0
     except FormatError as error:
-        raise ValueError(f"cannot restore windows: {error}") from None
+        raise FormatError(f"cannot restore windows: {error}") from None
 
 
 def key_of_dump(data: bytes) -> Key:
-    """The key of the hashes in a dump. Raises ValueError."""
+    """The key of the hashes in a dump. Raises FormatError."""
     try:
         return _read(data).hash_key
     except FormatError as error:
-        raise ValueError(f"cannot restore windows: {error}") from None
+        raise FormatError(f"cannot restore windows: {error}") from None
 
 
 def _of_clients(kept: Kept, wanted: Callable[[str], bool]) -> Kept:
@@ -222,10 +223,17 @@ def _old_kept(head: Head, body: memoryview, rows: Kinds) -> Kept:
         **arrays,
         clients=head.clients,
         days=_days(np.array(head.days, np.int32).reshape(-1), head.clients),
-        samples=[tuple((base64.b64decode(text), qtype) for text, qtype in one) for one in head.samples],
+        samples=[tuple((_decoded(text), qtype) for text, qtype in one) for one in head.samples],
         pasts={row: unpacked_past(past) for row, past in head.pasts},
         hash_key=head.key,
     )
+
+
+def _decoded(text: str) -> bytes:
+    try:
+        return base64.b64decode(text)
+    except binascii.Error:
+        raise FormatError("a sample is no base64") from None
 
 
 def _arrays(head: Head, body: memoryview, kinds: Kinds, rows: Kinds) -> dict[str, NDArray[Any]]:

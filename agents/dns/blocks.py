@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 
-from pydantic import TypeAdapter
+from pydantic import TypeAdapter, ValidationError
 
 from agents.core.errors import NameFormatError, SettingsError
 from agents.core.text import MAPPED, NETWORK
@@ -105,7 +105,7 @@ def read_blocks(path: Path) -> BlockList:
         return BlockList()
     except OSError as error:
         raise SettingsError(f"cannot read {path}: {error.strerror}") from None
-    except ValueError as error:
+    except ValidationError as error:
         raise SettingsError(f"cannot read {path}: {str(error).splitlines()[0]}") from None
 
 

@@ -21,7 +21,8 @@ from agents.core.columns import lowered
 from agents.core.errors import NameFormatError, UsageError
 from agents.core.protocols import Source
 from agents.core.types import Incident, QueryBatch, Row, Severity, batch_of
-from agents.detection.detector import TunnelDetector, secret_of, verdicts_of
+from agents.detection.detector import secret_of
+from agents.detection.runner import ReplayDetector, verdicts_of
 from agents.dns.name import domain_text, from_text
 from agents.scoring.lexical import scored
 from agents.scoring.model import Model
@@ -146,7 +147,7 @@ MIXED_AT_ONCE = 256
 NameMaker = Callable[[random.Random, int], str]
 
 
-def leak_curve(background: Mapping[str, Sequence[Row]], fresh: Callable[[], TunnelDetector]) -> list[Leak]:
+def leak_curve(background: Mapping[str, Sequence[Row]], fresh: Callable[[], ReplayDetector]) -> list[Leak]:
     """One row a rate, over the busiest client of the background."""
     client = max(background, key=lambda name: (len(background[name]), name), default=CLIENT)
     own = sorted(background.get(client, ()), key=itemgetter(0))[:BACKGROUND_MAX]
@@ -171,7 +172,7 @@ def tunnel(rate: float, carried: int, client: str, start: float, name: NameMaker
 
 
 def measure(
-    detector: TunnelDetector, background: Sequence[Row], sent: Iterator[Row], rate: float, carried: int
+    detector: ReplayDetector, background: Sequence[Row], sent: Iterator[Row], rate: float, carried: int
 ) -> Leak:
     """Lay one tunnel over the background and find it; both in time order, of one client."""
     rows = list(sent)
@@ -194,7 +195,7 @@ Opener = Callable[[Path], Source]
 def evaluate(
     manifest: Path,
     model: Model,
-    fresh: Callable[[], TunnelDetector],
+    fresh: Callable[[], ReplayDetector],
     open_capture: Opener,
     progress: Callable[[Iterable[dict[str, str]]], Iterable[dict[str, str]]] = iter,
 ) -> Evaluation:
@@ -242,7 +243,7 @@ def _batches(path: Path, open_capture: Opener) -> list[QueryBatch]:
     return list(open_capture(path).batches(1 << 20))
 
 
-def _run(detector: TunnelDetector, batches: Iterable[QueryBatch]) -> tuple[list[Incident], list[Severity]]:
+def _run(detector: ReplayDetector, batches: Iterable[QueryBatch]) -> tuple[list[Incident], list[Severity]]:
     incidents: dict[str, Incident] = {}
     severities: list[Severity] = []
     for verdicts in verdicts_of(detector, batches):
@@ -258,7 +259,7 @@ def _client_hours(batch: QueryBatch) -> float:
     return float(sum(map(len, hours.values())))
 
 
-def _benign(path: Path, file: str, detector: TunnelDetector, open_capture: Opener) -> Benign:
+def _benign(path: Path, file: str, detector: ReplayDetector, open_capture: Opener) -> Benign:
     batches = _batches(path, open_capture)
     found, severities = _run(detector, batches)
     incidents = [one for one in found if one.severity >= Severity.HIGH]
@@ -301,7 +302,7 @@ def _rows(batch: QueryBatch) -> Iterable[Row]:
 def _session(
     path: Path,
     row: dict[str, str],
-    detector: TunnelDetector,
+    detector: ReplayDetector,
     open_capture: Opener,
     background: dict[str, list[Row]],
 ) -> Session:
@@ -351,7 +352,7 @@ def _domain_or(qname: str) -> str:
         return ""
 
 
-def _name_list(path: Path, row: dict[str, str], model: Model, detector: TunnelDetector) -> NameList:
+def _name_list(path: Path, row: dict[str, str], model: Model, detector: ReplayDetector) -> NameList:
     names = list(names_in(path))
     scale = detector.scale
     scores = [_votes(names[at : at + NAMES_AT_ONCE], model, detector) for at in range(0, len(names), NAMES_AT_ONCE)]
@@ -366,7 +367,7 @@ def _name_list(path: Path, row: dict[str, str], model: Model, detector: TunnelDe
     )
 
 
-def _votes(qnames: Sequence[bytes], model: Model, detector: TunnelDetector) -> NDArray[np.float32]:
+def _votes(qnames: Sequence[bytes], model: Model, detector: ReplayDetector) -> NDArray[np.float32]:
     """What the detector's query model says of n lower-case names, known services considered."""
     names = lowered(qnames)
     scores, _ = scored(names, model)

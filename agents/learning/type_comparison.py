@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from agents.core.errors import TrainingError
 from agents.core.protocols import Spec
 from agents.core.types import QueryBatch, Sample
-from agents.detection.detector import TunnelDetector
+from agents.detection.runner import FlowDetector
 from agents.learning.baseline import benign_sample, golden_names, golden_sessions, golden_traffic, sample_of
 from agents.learning.loop.finite import hours_of
 from agents.learning.loop.flow_hours import NUMBERS
@@ -131,7 +131,7 @@ def quiet_hours(rows: FlowHours) -> FlowHours:
     return picked_hours(rows, kept.tolist())
 
 
-def flow_scenes(own: FlowHours | None, fresh: Callable[[], TunnelDetector], seed: int) -> list[Scene]:
+def flow_scenes(own: FlowHours | None, fresh: Callable[[], FlowDetector], seed: int) -> list[Scene]:
     """Flow-hours and images of flows: this network's, or the golden traffic's; golden sessions to measure on.
 
     fresh: makes detectors that have seen nothing.
@@ -169,7 +169,7 @@ def scenes_of_flows(
     return scenes
 
 
-def flow_hours_of(detector: TunnelDetector, batches: Iterable[QueryBatch]) -> FlowHours:
+def flow_hours_of(detector: FlowDetector, batches: Iterable[QueryBatch]) -> FlowHours:
     """The flow-hours of traffic in time order, which is not empty. detector: one that has seen nothing."""
     return joined_hours(list(hours_of(detector, batches)))
 

@@ -16,8 +16,8 @@ from agents.core.columns import lowered
 from agents.core.errors import NameFormatError, SettingsError
 from agents.core.types import CaseResult, Gate, Incident, QueryBatch, Severity, ValidationCase
 from agents.detection import limits as policy
-from agents.detection.detector import TunnelDetector, verdicts_of
 from agents.detection.limits import Scale
+from agents.detection.runner import ReplayDetector, verdicts_of
 from agents.dns.name import from_text_folded, wires_of
 from agents.learning.baseline import golden_names, golden_sessions, golden_traffic
 from agents.learning.comparison.bounds import USUAL_BOUNDS, GateBounds
@@ -187,14 +187,14 @@ class Validator:
     """
 
     anchor: Model
-    detector_of: Callable[[Model], TunnelDetector]
+    detector_of: Callable[[Model], ReplayDetector]
     own_cases: tuple[ValidationCase, ...] = ()
     reviewed: Callable[[], tuple[ValidationCase, ...]] = tuple
     bounds: GateBounds = USUAL_BOUNDS
     fixed: Callable[[], Model | None] = lambda: None
 
     @cached_property
-    def _usual(self) -> TunnelDetector:
+    def _usual(self) -> ReplayDetector:
         """For its scale and known services."""
         return self.detector_of(self.anchor)
 

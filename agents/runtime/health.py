@@ -13,8 +13,8 @@ from typing import Any
 
 from agents.alerting.handover import oldest_s
 from agents.core.errors import AgentsError
+from agents.core.protocols import ModelInUse, ScoringModel
 from agents.core.types import Metric
-from agents.learning.registry import ModelRegistry
 from agents.runtime.bus.cluster_models import cluster_models
 from agents.runtime.drill.drill import FIRST_S
 from agents.runtime.heartbeat import (
@@ -28,8 +28,7 @@ from agents.runtime.heartbeat import (
     read_heartbeat,
 )
 from agents.runtime.schedule import RetrainScheduler
-from agents.scoring.model import Model
-from agents.sources.collector import collected, heard_since
+from agents.sources.collector import collected, queries_since
 from agents.sources.live.loss import LOSS_ALARM, lost_share
 from agents.stream.note import SharedNote
 
@@ -230,7 +229,7 @@ def _process_metrics(state: DetectorHealth) -> Iterator[Metric]:
 class ModelHealth:
     """State of the model in use; the file is read once a change, since anybody may ask for /health."""
 
-    def __init__(self, registry: ModelRegistry[Model]) -> None:
+    def __init__(self, registry: ModelInUse[ScoringModel]) -> None:
         self._registry = registry
         self._guard = threading.Lock()
         self._stamp: tuple[int, ...] | None = None
@@ -261,7 +260,7 @@ class ProcessHealth:
     def __init__(
         self,
         state_dir: Path,
-        registry: ModelRegistry[Model],
+        registry: ModelInUse[ScoringModel],
         note: SharedNote | None = None,
         folders: Sequence[Path] = (),
     ) -> None:
@@ -327,9 +326,9 @@ class ProcessHealth:
             for name, text in _INTAKES.items():
                 yield Metric(f"intake_{name}_total", text, sum(one.get(name, 0) for one in found))
             for hours in (1, 24):
-                heard = sum(heard_since(one, hours, now) for one in found)
+                heard = sum(queries_since(one, hours, now) for one in found)
                 yield Metric(f"intake_heard_{hours}h", f"queries out of intakes in the last {hours} h", heard)
-            silent = sum(not heard_since(one, 1, now) for one in found)
+            silent = sum(not queries_since(one, 1, now) for one in found)
             yield Metric("intake_silent", "intakes without a query in the last hour", silent)
             share = max(map(lost_share, found))
             yield Metric("intake_lost_share", "largest share that a sender lost in the last minute, estimated", share)
@@ -340,12 +339,12 @@ class ProcessHealth:
         found, now = collected(self._state_dir, STALE_S).values(), time.time()
         if not found:
             return {}
-        heard = {f"queries_{hours}h": sum(heard_since(one, hours, now) for one in found) for hours in (1, 24)}
+        heard = {f"queries_{hours}h": sum(queries_since(one, hours, now) for one in found) for hours in (1, 24)}
         failing = sum(bool(one.get("error")) for one in found)
         losing = sum(lost_share(one) > LOSS_ALARM for one in found)
         texts = [f"cannot hear {failing} of {len(found)}"] * bool(failing) + [f"{losing} lose queries"] * bool(losing)
         error = {"error": f"{', '.join(texts)}: see dns-tunnel doctor"} if texts else {}
-        silent = sum(not heard_since(one, 1, now) for one in found)
+        silent = sum(not queries_since(one, 1, now) for one in found)
         return {"intakes": {"ok": not texts, "followed": len(found), "silent_1h": silent, **heard, **error}}
 
     def _scheduler(self) -> dict[str, Any]:

@@ -24,9 +24,9 @@ from agents.alerting.summary import summary_message
 from agents.core.errors import AgentsError, BusyError, StoreError
 from agents.core.files import PRIVATE_MODE, json_state, locked, write_atomic
 from agents.core.logs import retraining_file
+from agents.core.protocols import Registry, RunStore
 from agents.core.text import command, utc
 from agents.core.types import DAY_S, Message, Severity
-from agents.learning.registry import ModelRegistry
 from agents.learning.repeating import RepeatingThread
 from agents.learning.report import prune_reports
 from agents.learning.retraining import RetrainingParts, retrain
@@ -36,7 +36,7 @@ from agents.runtime.health import ProcessHealth, calendar_of
 from agents.runtime.heartbeat import PARTS, Heartbeat
 from agents.runtime.schedule import RetrainScheduler
 from agents.runtime.signals import Beat, beat_on, crashes_end, live
-from agents.sources.heard_days import heard_by_intake
+from agents.sources.heard_days import queries_by_intake
 from agents.sources.listener.sockets import cannot_listen
 from agents.sources.week_notes import WeekNotes, noted_between
 from agents.store.console.hunting import Hunter
@@ -132,7 +132,7 @@ class Retrainer:
                 locked.set_exception(AgentsError("cannot retrain: see the log"))
 
 
-def note_broken_off(store: Store) -> int:
+def note_broken_off(store: RunStore) -> int:
     """Record runs as FAILED whose process was killed; how many. The caller holds the registry's lock."""
     found = [row for row in store.runs(limit=RUNS_LOOKED_AT) if row["state"] == RunState.RUNNING]
     for row in found:
@@ -144,7 +144,7 @@ def note_broken_off(store: Store) -> int:
 
 def retrain_once(
     parts: RetrainingParts,
-    store: Store,
+    store: RunStore,
     log_path: Path,
     options: RetrainOptions,
     *,
@@ -174,7 +174,7 @@ class Upkeep:
     """What the daily maintenance keeps, and for how many days."""
 
     store: Store
-    registry: ModelRegistry[Any]
+    registry: Registry
     reports_dir: Path
     query_days: int
     replay_days: int  # since their import
@@ -257,7 +257,7 @@ def summarise(upkeep: Upkeep, link_base: str = "") -> None:
         found = upkeep.store.incidents(since=since, source="", limit=SUMMARY_INCIDENTS_MAX)
     finally:
         upkeep.store.close()
-    heard = heard_by_intake(upkeep.state_dir, SUMMARY_DAYS)
+    heard = queries_by_intake(upkeep.state_dir, SUMMARY_DAYS)
     upkeep.notify(summary_message(found, heard, SUMMARY_DAYS, link_base.rstrip("/")))
 
 
@@ -317,8 +317,8 @@ def _prune_backups(upkeep: Upkeep, now: float) -> int:
 @asynccontextmanager
 async def scheduling(
     scheduler: RetrainScheduler,
-    store: Store,
-    registry: ModelRegistry[Any],
+    store: RunStore,
+    registry: Registry,
     data_dir: Path,
     state_dir: Path,
     in_force: Mapping[str, Any],
@@ -360,13 +360,13 @@ def _only_one(path: Path, data_dir: Path) -> IO[bytes]:
         raise AgentsError(f"cannot schedule: another scheduler runs on {where} (dns-tunnel schedule or run)") from None
 
 
-def _recover(store: Store, registry: ModelRegistry[Any]) -> None:
+def _recover(store: RunStore, registry: Registry) -> None:
     store.migrate()
     with suppress(BusyError), registry.lock():  # a run that is under way notes those before it
         note_broken_off(store)
 
 
-async def _started(store: Store, registry: ModelRegistry[Any], scheduler: RetrainScheduler) -> None:
+async def _started(store: RunStore, registry: Registry, scheduler: RetrainScheduler) -> None:
     pause = RETRY_S
     while True:
         try:
@@ -445,7 +445,7 @@ class WeekThread(RepeatingThread):
 
 def week_between(state_dir: Path, since: float, until: float) -> Mapping[str, Any]:
     """What was left out and missed in a span; and what was heard, where it ends today: only that is known."""
-    heard = heard_by_intake(state_dir, SUMMARY_DAYS) if until >= time.time() else {}
+    heard = queries_by_intake(state_dir, SUMMARY_DAYS) if until >= time.time() else {}
     return {"heard": heard, **noted_between(state_dir, since, until)}
 
 

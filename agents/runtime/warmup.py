@@ -23,8 +23,8 @@ from agents.detection import snapshot
 from agents.detection.detector import TunnelDetector
 from agents.detection.flows import Flows
 from agents.detection.limits import Scale
+from agents.detection.shared.detector_report import detector_report_of
 from agents.detection.shared.part import PartDetector
-from agents.detection.shared.saying import saying_of
 from agents.detection.shared.together import TogetherDetector
 from agents.detection.shared.view import NetworkView, known_tables
 from agents.detection.tripwires.honeytokens import HoneytokenSearch, new_list
@@ -90,8 +90,8 @@ def sharing() -> None:
     part = PartDetector(model, 64, 3600.0, Scale(), view=NetworkView("detector-1", tables, together.facts))
     for at in range(2):
         part.detect(asked_batch([1e6 * at], ["192.0.2.1"], [f"{at}.example.com"], [16]))
-        said = part.take_saying(at + 1)
-        together.hear([saying_of(said.packed())] if said is not None else [])
+        said = part.take_report(at + 1)
+        together.count_reports([detector_report_of(said.packed())] if said is not None else [])
     Rings(memoryview(bytearray(Rings.size_of(2, 1))), 1, (-1, -1)).put(bytes(RECORD.itemsize))
 
 

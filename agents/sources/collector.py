@@ -100,7 +100,7 @@ class Collecting:
                 found.append(kind)
         return found, unknown
 
-    def told_at_start(self) -> dict[str, dict[str, Any]]:
+    def reported_at_start(self) -> dict[str, dict[str, Any]]:
         """The kinds of what is followed, as far as they are known, by name; see Heard.to_json."""
         told: dict[str, dict[str, Any]] = {url: {"kind": pihole.SPEC.name} for url in self.pi_holes}
         for path in self.paths:
@@ -424,12 +424,12 @@ def _fresh(path: Path, within_s: float) -> dict[str, Any]:
     return _saved_in(_read(path)) if age_s < within_s else {}
 
 
-def heard_since(found: Mapping[str, Any], hours: int, now: float) -> int:
+def queries_since(found: Mapping[str, Any], hours: int, now: float) -> int:
     """Queries that came in the last so many hours, in whole hours of the clock."""
     return sum(number for hour, number in _numbers_of(found, "hours") if hour > now // HOUR_S - hours)
 
 
-def heard_days(found: Mapping[str, Any], days: int, now: float) -> int:
+def queries_of_days(found: Mapping[str, Any], days: int, now: float) -> int:
     """Queries of today and of so many days of the clock (UTC) before."""
     return sum(number for day, number in _numbers_of(found, "days") if day >= now // DAY_S - days)
 

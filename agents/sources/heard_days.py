@@ -11,7 +11,7 @@ from typing import Any
 
 from agents.core.files import PRIVATE_MODE, json_state, write_atomic
 from agents.core.types import DAY_S
-from agents.sources.collector import Heard, collected, heard_days
+from agents.sources.collector import Heard, collected, queries_of_days
 
 LISTENED = "listened.json"
 """The file with the counts of the listeners."""
@@ -48,11 +48,11 @@ class Listened:
             write_atomic(self._path, json.dumps(state).encode(), PRIVATE_MODE)
 
 
-def heard_by_intake(state_dir: Path, days: int) -> dict[str, int]:
+def queries_by_intake(state_dir: Path, days: int) -> dict[str, int]:
     """Queries of each intake that was there in so many days: the listener, then logs and live intakes by name."""
     now, found = time.time(), dict[str, Mapping[str, Any]]()
     with suppress(OSError):
         if now - (state_dir / LISTENED).stat().st_mtime < days * DAY_S:
             found[LISTENER] = json_state(state_dir / LISTENED)
     found |= collected(state_dir, days * DAY_S)
-    return {name: heard_days(one, days, now) for name, one in found.items()}
+    return {name: queries_of_days(one, days, now) for name, one in found.items()}

@@ -28,7 +28,7 @@ def origin_numbers(files: Iterable[str], live: Iterable[str] = ()) -> dict[str, 
     return numbers | {name: number for number, name in enumerate(live, _LIVE_FROM)}
 
 
-def losses_heard(told: Mapping[str, Any]) -> list[tuple[str, str]]:
+def losses_of_intake(told: Mapping[str, Any]) -> list[tuple[str, str]]:
     """What an intake does not keep of queries: the kind that does not keep it, and a text.
 
     told: see collector.Heard.to_json. Of a log whose kind is not known yet nothing is known.
@@ -53,7 +53,7 @@ class Origins:
     ) -> None:
         """files: of the collector, with Pi-holes; live: names of the receiver's intakes. state_dir: what both heard.
 
-        known: what is known of them at the start, as `losses_heard` takes it.
+        known: what is known of them at the start, as `losses_of_intake` takes it.
         """
         self._names = {number: name for name, number in origin_numbers(files, live).items()}
         self._names[LISTENER], self._state_dir = LISTENER_NAME, state_dir
@@ -65,7 +65,7 @@ class Origins:
         known = names if isinstance(names, list) else []
         return {number for number, name in self._names.items() if printable(name) in known}
 
-    def said(self, numbers: Iterable[int]) -> dict[str, list[str]]:
+    def describe(self, numbers: Iterable[int]) -> dict[str, list[str]]:
         """What an incident says of the intakes that heard it: `intakes`, and `losses` where there are some."""
         names = [self._names[number] for number in sorted(numbers) if number in self._names]
         told, losses = self._heard(), list[tuple[str, str]]()
@@ -75,7 +75,7 @@ class Origins:
             one = told.get(name, {})
             if _is_untold(one):
                 losses.append((name, "answers: not known until its kind is found"))
-            losses += losses_heard(one)
+            losses += losses_of_intake(one)
         texts = [text if len(names) == 1 else f"{printable(kind)}: {text}" for kind, text in losses]
         found = {"intakes": list(map(printable, names))}
         return found | ({"losses": list(dict.fromkeys(texts))} if texts else {})

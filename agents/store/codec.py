@@ -80,8 +80,8 @@ def decode(data: bytes, features: Features | None = None) -> Verdicts:
             texts = json_of(arrays, "texts")
         _check(arrays, texts)
         incidents = tuple(incident_of(row) for row in texts["incidents"])
-        fence = (str(texts["fence"][0]), int(texts["fence"][1])) if "fence" in texts else None
-    except ValueError as error:
+        fence = _fence_of(texts["fence"]) if "fence" in texts else None
+    except FormatError as error:
         raise StoreError(f"cannot read spooled batch: {error}") from None
     starts = np.zeros(len(arrays["qname_len"]) + 1, np.int64)
     np.cumsum(arrays["qname_len"], out=starts[1:])
@@ -136,7 +136,7 @@ def _shaped(array: NDArray[Any], *shape: Any) -> NDArray[Any]:
 
 
 def _check(arrays: dict[str, NDArray[Any]], texts: dict[str, Any]) -> None:
-    """Raise ValueError unless every array and text is there, of its kind, and all have the same length."""
+    """Raise FormatError unless every array and text is there, of its kind, and all have the same length."""
     numbers = (*_BATCH_ARRAYS, "score", "severity", "qname_len")
     missing = {"qname", *numbers} - arrays.keys()
     wrong = sorted(missing | {name for name in arrays.keys() & _KINDS.keys() if arrays[name].dtype.str != _KINDS[name]})
@@ -167,6 +167,12 @@ def _check(arrays: dict[str, NDArray[Any]], texts: dict[str, Any]) -> None:
     if not isinstance(texts.get("source", ""), str) or not (imported_at is None or _is_time(imported_at)):
         raise FormatError("the mark of a replay is none")
     _check_numbers(arrays, texts, count)
+
+
+def _fence_of(row: Any) -> tuple[str, int]:
+    if not isinstance(row, list) or len(row) != 2 or not isinstance(row[1], int):
+        raise FormatError("the token of a slot is none")
+    return str(row[0]), row[1]
 
 
 def _is_time(value: object) -> bool:

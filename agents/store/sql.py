@@ -8,11 +8,11 @@ import sqlite3
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import psycopg2
@@ -34,6 +34,7 @@ from sqlalchemy import (
 from sqlalchemy.exc import DataError, DisconnectionError, IntegrityError, SQLAlchemyError
 
 from agents.core.errors import BatchRefusedError, FencedError, StoreError, UsageError
+from agents.core.protocols import IncidentStore, RunStore
 from agents.core.types import (
     DAY_S,
     Incident,
@@ -232,6 +233,34 @@ MERGED_S = 60.0
 """The same for several batches at once."""
 LONG_S = 3600.0
 """The same for what looks at all rows: a change of tables, a sample, the deletion of what is old."""
+
+
+class Database(Protocol):
+    """Transactions: what classes and functions of one kind of rows need."""
+
+    def reading(self, what: str, limit_s: float = READ_S) -> AbstractContextManager[Connection]:
+        """A transaction that reads; what: the end of "cannot …" in a StoreError."""
+        ...
+
+    def writing(self, what: str, limit_s: float = WRITE_S) -> AbstractContextManager[Connection]:
+        """A transaction that writes; what: the end of "cannot …" in a StoreError."""
+        ...
+
+    def upsert(self, table: Table) -> Any:
+        """The database's own `insert`, with on_conflict_do_update."""
+        ...
+
+
+class IncidentDatabase(Database, IncidentStore, Protocol):
+    """Transactions, and incidents."""
+
+
+class RunDatabase(Database, RunStore, Protocol):
+    """Transactions, and what became of retrainings."""
+
+    def close(self) -> None:
+        """Give up its connections."""
+        ...
 
 
 class Store(ABC):

@@ -15,7 +15,7 @@ from sqlalchemy import and_, func, or_, select
 from agents.core.types import UNKNOWN, QueryBatch
 from agents.dns.name import wires_of
 from agents.store.rows import INCIDENTS, QUERIES
-from agents.store.sql import LIVE, LONG_S, MERGED_S, Store, between
+from agents.store.sql import LIVE, LONG_S, MERGED_S, Database, between
 
 PAGE_ROWS = 20_000
 """Rows of a batch. Each is read on its own: no transaction stays open while they are judged."""
@@ -47,7 +47,7 @@ class StoredTraffic:
     does not keep is unknown: hashes and sizes of answers' data.
     """
 
-    store: Store
+    store: Database
     since: float
     until: float
     clients: frozenset[str] | None
@@ -101,7 +101,7 @@ class StoredTraffic:
                 yield rows[at : at + PAGE_ROWS]
 
 
-def stored_traffic(store: Store, since: float, until: float, rows_max: int) -> StoredTraffic:
+def stored_traffic(store: Database, since: float, until: float, rows_max: int) -> StoredTraffic:
     """The traffic of a time, at most `rows_max` queries. Raises StoreError.
 
     Whole clients are left out where there are more: a flow of which half is missing says nothing. Clients with

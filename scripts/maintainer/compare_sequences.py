@@ -29,6 +29,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agents.core.types import QueryBatch, Row, batch_of
+from agents.detection.runner import verdicts_of
 from agents.dns.name import from_text
 from agents.learning.evaluation import read_manifest
 from agents.learning.run import TypeResult
@@ -55,7 +56,8 @@ def windows_in(batches: list[QueryBatch], length: int, clients: dict[str, int] |
     """Windows of some traffic, judged by a detector that has seen nothing."""
     settings = load_settings()
     detector, numbers = detector_of(settings, registry_of(settings).current()), clients if clients is not None else {}
-    heard: list[StepRows] = [step_rows_of(detector.detect(batch, explain=False), numbers, KEY) for batch in batches]
+    judged = verdicts_of(detector, batches, explain=False, flush=False)
+    heard: list[StepRows] = [step_rows_of(verdicts, numbers, KEY) for verdicts in judged]
     return step_windows(joined_step_rows(heard), length)
 
 

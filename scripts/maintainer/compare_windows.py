@@ -30,6 +30,7 @@ from sklearn.svm import OneClassSVM
 from agents.core.types import QueryBatch
 from agents.detection.detector import TunnelDetector
 from agents.detection.limits import Scale
+from agents.detection.runner import verdicts_of
 from agents.learning.baseline import model_bytes
 from agents.learning.evaluation import read_manifest
 from agents.scoring.lexical import Lexical, read_names
@@ -115,7 +116,7 @@ def above(learned: Rows, maker: Callable[[Rows], Score]) -> Callable[[Rows], NDA
 
 def shipped(batches: Sequence[QueryBatch], detector: TunnelDetector) -> bool:
     """Whether the shipped detector opens an incident."""
-    return any(detector.detect(batch).incidents for batch in batches)
+    return any(verdicts.incidents for verdicts in verdicts_of(detector, batches, flush=False))
 
 
 def main(manifest: Path) -> None:

@@ -189,7 +189,7 @@ def test_a_disk_that_takes_nothing_does_not_keep_an_alert_from_going_out(tmp_pat
 def test_damaged_files_are_told_and_set_aside(tmp_path: Path, content: bytes) -> None:
     outbox = Outbox(tmp_path)
     list(outbox.found())
-    outbox.keep(incident(), Event.NEW)
+    outbox.store(incident(), Event.NEW)
     outbox.close()
     (tmp_path / "0000000000000007-0.json").write_bytes(content)
     (tmp_path / "notes.json").write_bytes(content)
@@ -212,7 +212,7 @@ def test_an_incident_comes_back_as_it_was_and_in_order(tmp_path: Path, reason: s
     list(outbox.found())
     put = [incident(reasons=(reason,), score=score, client=f"192.0.2.{number}") for number in range(12)]
     for one in put:
-        outbox.keep(one, Event.UPDATE)
+        outbox.store(one, Event.UPDATE)
     outbox.close()
     outbox = Outbox(tmp_path)
     found = list(outbox.found())

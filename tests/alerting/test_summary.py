@@ -15,7 +15,7 @@ from agents.detection.detector import empty_verdicts
 from agents.runtime import bootstrap, services
 from agents.runtime.bootstrap import load_settings
 from agents.sources.collector import RECEIVED, Heard
-from agents.sources.heard_days import LISTENED, Listened, heard_by_intake
+from agents.sources.heard_days import LISTENED, Listened, queries_by_intake
 from tests.support.incidents import incident
 from tests.support.webhook import webhook
 
@@ -88,14 +88,14 @@ def test_what_is_heard_is_counted_by_the_day_over_restarts(tmp_path: Path, monke
     for run_id, received in (("a", 5), ("a", 7), ("b", 3), ("b", 3)):
         Listened(tmp_path).note(run_id, received)
     os.utime(tmp_path / LISTENED, (now[0], now[0]))
-    assert heard_by_intake(tmp_path, 7) == {"listener": 10}
+    assert queries_by_intake(tmp_path, 7) == {"listener": 10}
     (tmp_path / RECEIVED).write_text(json.dumps({"packet://eth0": Heard({}).to_json()}))
     os.utime(tmp_path / RECEIVED, (now[0], now[0]))
-    assert heard_by_intake(tmp_path, 7) == {"listener": 10, "packet://eth0": 0}
+    assert queries_by_intake(tmp_path, 7) == {"listener": 10, "packet://eth0": 0}
     now[0] += 8 * DAY_S
     Listened(tmp_path).note("b", 4)
     os.utime(tmp_path / LISTENED, (now[0], now[0]))
-    assert heard_by_intake(tmp_path, 7) == {"listener": 1}
+    assert queries_by_intake(tmp_path, 7) == {"listener": 1}
 
 
 def test_the_scheduler_s_job_reads_the_last_week_and_tells_the_channels(tmp_path: Path) -> None:

@@ -165,6 +165,6 @@ def _judged_in_slots(first: np.ndarray[Any, Any], messages: list[np.ndarray[Any,
 
 def _judge(made: SlottedDetector, slot: int, records: np.ndarray[Any, Any]) -> None:
     made.detect(batch_of_records(records))
-    said = made.saying_of(slot, 1)
+    said = made.report_of_slot(slot, 1)
     if said is not None:
         said.packed()

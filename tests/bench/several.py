@@ -19,8 +19,8 @@ from pathlib import Path
 
 from agents.detection.detector import TunnelDetector
 from agents.detection.limits import Scale
+from agents.detection.shared.detector_report import detector_report_of
 from agents.detection.shared.part import PartDetector
-from agents.detection.shared.saying import saying_of
 from agents.detection.shared.together import TogetherDetector
 from agents.dns.name import from_text
 from agents.learning.baseline import benign_names
@@ -118,7 +118,7 @@ def _detect(
             assert taken.batch is not None
             detector.detect(taken.batch)
             if part is not None:
-                exchange.say(part, relay, name, int(taken.batch_id[-NUMBER_DIGITS:], 16))
+                exchange.send_report(part, relay, name, int(taken.batch_id[-NUMBER_DIGITS:], 16))
             stream.commit(scored=len(taken.ts))
         told.send(time.process_time() - begun)
 
@@ -131,7 +131,9 @@ def _together(exchange: DetectorExchange, judged: Sequence[Event], barrier: Barr
         while not last:
             last = ended.is_set()
             found = {name: box.peek() for name, box in exchange.mailboxes.items()}
-            together.hear([saying_of(message) for waiting, _ in found.values() for message in waiting])
+            together.count_reports(
+                [detector_report_of(message) for waiting, _ in found.values() for message in waiting]
+            )
             for name, (_, end) in found.items():
                 exchange.mailboxes[name].advance_to(end)
             exchange.facts.write(together.facts().packed())

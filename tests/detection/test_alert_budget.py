@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from agents.core.npz import FormatError
 from agents.core.types import DAY_S, batch_of
 from agents.detection.limits import (
     DAYS_MIN,
@@ -149,5 +150,5 @@ def test_a_clock_gone_wrong_for_a_moment_costs_a_day_of_history_and_no_more() ->
 
 @pytest.mark.parametrize("data", [b"", b"{}", b"[]", b'{"days": [1], "peaks": [[1, 2]]}', b'{"days": 3, "peaks": []}'])
 def test_a_damaged_file_is_an_error(data: bytes) -> None:
-    with pytest.raises(ValueError):
+    with pytest.raises(FormatError):
         load_peaks(data)

@@ -208,12 +208,13 @@ def test_saved_windows_have_no_names_where_they_are_withheld() -> None:
 def test_a_canary_knows_clients_as_the_detector_in_use_does(tmp_path: Path) -> None:
     kept = Privacy(veil("pseudonymise", tmp_path))
     main = TunnelDetector(shipped_model(), 1000, 3600.0, Scale(), privacy=kept)
-    canary = Canary(TunnelDetector(shipped_model(), 1000, 3600.0, Scale()), 1.0, False, CanaryCounts("m", 0.0))
+    candidate = TunnelDetector(shipped_model(), 1000, 3600.0, Scale())
+    canary = Canary(candidate, 1.0, False, CanaryCounts("m", 0.0))
     batch = batch_of(paced([f"{i:030x}{i * 7:030x}.t.example" for i in range(1, 60)], 1.0, "192.0.2.9", 16))
     verdicts = canary.judge(batch, main.detect(batch), main)
     assert len(verdicts.incidents) == 1, "told once"
     assert {one.client for one in verdicts.incidents} == set(main.flows.clients)
-    assert not any("192.0.2.9" in str(key) for key in (*main.flows.clients, *canary._detector.flows.clients))
+    assert not any("192.0.2.9" in str(key) for key in (*main.flows.clients, *candidate.flows.clients))
 
 
 def test_incidents_lose_their_samples_where_no_name_is_kept() -> None:

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from agents.core.types import Incident, Severity
-from agents.detection.detector import verdicts_of
 from agents.detection.limits import Scale
+from agents.detection.runner import verdicts_of
 from agents.sources import open_source
 from tests.support.detecting import fresh_detector, shipped_model
 

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 
 from agents.core.compression import zstd
+from agents.core.npz import FormatError
 from agents.core.types import Incident, QueryBatch
 from agents.detection import snapshot
 from agents.detection.counting.flow_kernels import CROWD_DOMAINS, dismiss_carriers
@@ -179,7 +180,7 @@ def repacked(head: dict[str, Any], body: bytes) -> bytes:
 def refused(data: bytes) -> None:
     """The file is refused, and the flows are as they were: new ones, that can be used."""
     judged = Judged(10)
-    with pytest.raises(ValueError):
+    with pytest.raises(FormatError):
         snapshot.load_flows(data, judged.flows)
     assert len(judged.flows) == 0 and judged.flows.key == (0, 0)
     assert not judged.flows.clients and not judged.flows.samples

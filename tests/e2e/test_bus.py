@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from agents.stream.bus.jetstream import KEYS, stream_name, subject_of
-from tests.runtime.test_several_live import ask, names_of
+from tests.runtime.several.test_several_live import ask, names_of
 from tests.support.bus import SLOTS, Cluster, cluster, sent_by
 from tests.support.listening import wait_until
 from tests.support.supervised import Load

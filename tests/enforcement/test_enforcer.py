@@ -1,6 +1,6 @@
 """A judge that enforces: a tunnel is blocked within a second or counted, brakes hold, hits are counted.
 
-The listener's side is tests/sources/test_blocked_listener.py.
+The listener's side is tests/sources/listener/test_blocked_listener.py.
 """
 
 from __future__ import annotations

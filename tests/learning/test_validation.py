@@ -162,7 +162,7 @@ def test_it_judges_with_the_detector_of_production(model: Model, tmp_path: Path)
     own = load(**settings.model_dump() | {"allowlist": tmp_path / "known.csv"})
     assert bootstrap.validator_of(own)(model, model).passed
     detector = bootstrap.validator_of(own).detector_of(model)
-    assert detector.incidents.quiet_s == 90.0
+    assert detector.quiet_s == 90.0
 
 
 def test_own_cases_are_read_from_a_table(tmp_path: Path) -> None:

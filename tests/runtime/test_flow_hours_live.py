@@ -59,8 +59,9 @@ def test_an_hour_without_a_query_ends_nothing(tmp_path: Path) -> None:
     make_folders(settings)
     parts = judge_parts(settings)
     assert parts.hours is not None
-    parts.store.migrate()
-    assert learner_of(settings, parts.store).cycle()["state"] == "deployed"
+    store = store_of(settings)
+    store.migrate()
+    assert learner_of(settings, store).cycle()["state"] == "deployed"
     with capture_logs() as logs:
         parts.hours.start()
         for ahead in range(3):
@@ -69,4 +70,4 @@ def test_an_hour_without_a_query_ends_nothing(tmp_path: Path) -> None:
     assert [(one["event"], one["rows"]) for one in logs if one["event"] == "flow_hours_written"] == [
         ("flow_hours_written", 0), ("flow_hours_written", 0),
     ]  # fmt: skip
-    parts.store.close()
+    store.close()

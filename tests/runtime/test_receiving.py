@@ -21,7 +21,7 @@ from agents.alerting.intake_losses import IntakeLosses
 from agents.core.types import DAY_S, Message
 from agents.runtime.health import ProcessHealth
 from agents.sources.collector import RECEIVED
-from agents.sources.heard_days import heard_by_intake
+from agents.sources.heard_days import queries_by_intake
 from agents.sources.live.addresses import is_live, parse_live
 from agents.sources.live.loss import losing_intakes
 from tests.runtime.test_collecting import Logged, state, stored
@@ -174,7 +174,7 @@ def test_a_listener_answers_whatever_state_its_live_intakes_are_in(tmp_path: Pat
         assert running.wait(patient(30)) == 0
     assert not path.exists()
     names = ("listener", f"dnstap+unix://{path}", "packet://nosuchinterface")
-    assert heard_by_intake(folder / "data", 7) == dict(zip(names, (1, 1, 0), strict=True))
+    assert queries_by_intake(folder / "data", 7) == dict(zip(names, (1, 1, 0), strict=True))
 
 
 def test_addresses_are_told_from_paths() -> None:

@@ -35,15 +35,15 @@ def test_numbers_are_of_one_byte_and_no_two_intakes_have_the_same() -> None:
 
 def test_an_incident_has_the_losses_of_what_heard_it_alone(heard: Origins) -> None:
     a_log, b_log, tap, syslog = origin_numbers(FILES, LIVE).values()
-    assert heard.said([LISTENER]) == {"intakes": [LISTENER_NAME]}
-    assert heard.said([tap]) == {"intakes": ["dnstap+unix:///x"]}
-    assert heard.said([a_log])["losses"][0] == "answers: none: data in answers is not seen"
-    assert heard.said([b_log])["losses"] == ["answers: not known until its kind is found"]
-    assert any(text.startswith("names: ") for text in heard.said([syslog])["losses"])
-    both = heard.said({tap, a_log})
+    assert heard.describe([LISTENER]) == {"intakes": [LISTENER_NAME]}
+    assert heard.describe([tap]) == {"intakes": ["dnstap+unix:///x"]}
+    assert heard.describe([a_log])["losses"][0] == "answers: none: data in answers is not seen"
+    assert heard.describe([b_log])["losses"] == ["answers: not known until its kind is found"]
+    assert any(text.startswith("names: ") for text in heard.describe([syslog])["losses"])
+    both = heard.describe({tap, a_log})
     assert both["intakes"] == ["/a.log", "dnstap+unix:///x"]
     assert both["losses"][0].startswith("a query log of BIND: answers: none")
-    assert heard.said([250]) == {"intakes": []}
+    assert heard.describe([250]) == {"intakes": []}
 
 
 def test_what_an_incident_had_before_a_restart_is_known_again(heard: Origins) -> None:
@@ -60,22 +60,22 @@ def test_what_is_known_at_the_start_stands_until_more_is_heard(heard: Origins, t
     }
     early = Origins(FILES, LIVE, tmp_path, known)
     numbers = origin_numbers(FILES, LIVE)
-    assert early.said([numbers["/b.log"]])["losses"][0].startswith("names: small letters only")
+    assert early.describe([numbers["/b.log"]])["losses"][0].startswith("names: small letters only")
     assert not any(
         text.startswith("names: ")
-        for text in Origins(FILES, LIVE, tmp_path / "no", known).said([numbers[syslog]])["losses"]
+        for text in Origins(FILES, LIVE, tmp_path / "no", known).describe([numbers[syslog]])["losses"]
     )
-    assert any(text.startswith("names: ") for text in early.said([numbers[syslog]])["losses"])
+    assert any(text.startswith("names: ") for text in early.describe([numbers[syslog]])["losses"])
 
 
 def test_a_kind_that_is_found_later_is_looked_up_again(
     heard: Origins, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     number = origin_numbers(FILES)["/b.log"]
-    assert heard.said([number])["losses"] == ["answers: not known until its kind is found"]
+    assert heard.describe([number])["losses"] == ["answers: not known until its kind is found"]
     (tmp_path / COLLECTED).write_text(json.dumps({"/b.log": {"kind": "zeek"}}))
-    assert heard.said([number])["losses"] == ["answers: not known until its kind is found"], (
+    assert heard.describe([number])["losses"] == ["answers: not known until its kind is found"], (
         "a file is read now and then"
     )
     monkeypatch.setattr(origins, "LOOK_S", 0.0)
-    assert heard.said([number])["losses"][0].startswith("names: small letters only")
+    assert heard.describe([number])["losses"][0].startswith("names: small letters only")

@@ -10,8 +10,8 @@ import numpy as np
 from agents.core.columns import coded
 from agents.core.types import Incident, QueryBatch, Row, Verdicts, batch_of
 from agents.detection.limits import Scale
+from agents.detection.shared.detector_report import detector_report_of
 from agents.detection.shared.part import PartDetector
-from agents.detection.shared.saying import saying_of
 from agents.detection.shared.together import TogetherDetector
 from agents.detection.shared.view import Facts, NetworkView, facts_of, known_tables
 from agents.runtime.drill.drill import part_of
@@ -75,13 +75,13 @@ class Several:
                 found += judged.incidents
                 self._see(at, judged)
                 self._number += 1
-                said = part.take_saying(self._number)
+                said = part.take_report(self._number)
                 self._waiting += [said.packed()] if said is not None else []
         return [*found, *self.exchange()]
 
     def exchange(self) -> tuple[Incident, ...]:
         """Count what the detectors said, and let them know."""
-        told = self.together.hear([saying_of(one) for one in self._waiting])
+        told = self.together.count_reports([detector_report_of(one) for one in self._waiting])
         self._waiting = []
         self._facts = facts_of(self.together.facts().packed())
         return told.incidents if told is not None else ()

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from contextlib import closing
 from typing import Any
 
-from agents.cli.output import login_name, tell
+from agents.cli.output import login_name, print_note
 from agents.core.errors import AgentsError, TrainingError, UsageError
 from agents.core.text import counted, printable, utc
 from agents.learning.loop.looking import FlowLook
@@ -99,7 +99,7 @@ def _waited(settings: Settings, desk: CycleRequests, number: str) -> int:
             raise AgentsError("cannot run a cycle: what judges here does not take it up; see its log")
         said = _progress_of(state) if state["ask"] == number else "waiting for what judges"
         if said != shown:
-            tell(said)
+            print_note(said)
             shown = said
         time.sleep(CYCLE_LOOK_S)
         ended = desk.ended(number)

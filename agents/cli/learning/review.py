@@ -16,7 +16,7 @@ from agents.settings import Settings
 from agents.store.feedback.flow_hours import FlowHourStore
 from agents.store.feedback.labels import Label
 from agents.store.feedback.reviews import ReviewDecision, ReviewState, ReviewStore
-from agents.store.sql import Store
+from agents.store.sql import Database
 
 SHOWN_MAX = 1_000
 """Domains, decisions and flow-hours that one command shows, each, at most."""
@@ -47,7 +47,7 @@ def _print_queue(reviews: ReviewStore, state: str | None) -> None:
     print(", ".join(f"{count} {name}" for name, count in counts.items()))
 
 
-def _show(store: Store, domain: str) -> None:
+def _show(store: Database, domain: str) -> None:
     item, rows = ReviewStore(store).item(domain), FlowHourStore(store).read(SCHEMA, domain=domain, limit=SHOWN_MAX)
     said = [one for one in ReviewStore(store).decisions(limit=SHOWN_MAX) if one.domain == domain]
     if item is None and not len(rows) and not said:

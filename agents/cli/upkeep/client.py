@@ -15,6 +15,7 @@ from pathlib import Path
 from agents.cli.output import json_output
 from agents.core.errors import AgentsError, UsageError
 from agents.core.files import PRIVATE_MODE, write_atomic
+from agents.core.npz import FormatError
 from agents.core.text import printable
 from agents.detection.detector import FILES
 from agents.runtime import bootstrap
@@ -118,7 +119,7 @@ def _forget_saved(settings: Settings, names: Sequence[str]) -> None:
     for path in found:
         try:
             detector.load(path.name, path.read_bytes())
-        except ValueError:  # of another version: nothing reads it
+        except FormatError:  # of another version: nothing reads it
             path.unlink()
     for name in names:
         detector.forget(name)

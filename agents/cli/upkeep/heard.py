@@ -11,9 +11,9 @@ from agents.core.text import counted, printable
 from agents.runtime.heartbeat import STALE_S, detector_health
 from agents.runtime.listener_process import COLLECTOR, RECEIVER
 from agents.settings import Settings
-from agents.sources.collector import collected, heard_since
+from agents.sources.collector import collected, queries_since
 from agents.sources.live.loss import LOSS_ALARM, lost_share
-from agents.sources.origins import KINDS, losses_heard
+from agents.sources.origins import KINDS, losses_of_intake
 
 _LIVE = {
     "dnstap": "dnstap, live",
@@ -33,7 +33,7 @@ _COUNTS = {
 }
 
 
-def heard_text(settings: Settings) -> str:
+def intakes_text(settings: Settings) -> str:
     """What was heard from each source, and what it does not keep. Raises AgentsError where one is not heard whole."""
     found, now = collected(settings.state_dir), time.time()
     alive, state = detector_health(settings.state_dir)
@@ -56,14 +56,14 @@ def _said(one: Mapping[str, Any], now: float) -> str:
     is_live = "senders" in one
     what = _LIVE.get(name, name) if is_live else kind.summary if kind else "of a kind not known yet"
     text = f"{what}{' of ' + ', '.join(spec.summary for spec in heard) if heard else ''}; "
-    text += ", ".join(f"{counted(heard_since(one, hours, now), 'query')} in {hours} h" for hours in (1, 24))
+    text += ", ".join(f"{counted(queries_since(one, hours, now), 'query')} in {hours} h" for hours in (1, 24))
     text += f"; {counted(one['connections'], 'connection')} now" if one.get("connections") else ""
     text += "".join(f"; {words}: {one[count]}" for count, words in _COUNTS.items() if one.get(count))
     text += f" (the first: {printable(one['first_bad'])})" if one.get("first_bad") else ""
     senders = one.get("senders")
     text += "".join(_of_sender(sender, told) for sender, told in (senders.items() if isinstance(senders, dict) else ()))
     text += f"; cannot be read: {printable(one['error'])}" if one.get("error") else ""
-    return text + "".join(f"; {loss}" for _, loss in losses_heard(one))
+    return text + "".join(f"; {loss}" for _, loss in losses_of_intake(one))
 
 
 def _texts(found: object) -> Sequence[str]:

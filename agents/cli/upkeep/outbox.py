@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 
 from agents.core.errors import AgentsError
 from agents.core.text import counted, printable, utc
@@ -87,7 +87,7 @@ def _title(path: Path) -> str:
     """When it was written, and what it is about."""
     try:
         row = _Row.model_validate_json(path.read_bytes())
-    except (OSError, ValueError):
+    except (OSError, ValidationError):
         return "unreadable"
     title = row.title or f"{row.event} {row.incident.client} {row.incident.domain}"
     return f"{utc(row.at)}  {printable(title, 100)}"

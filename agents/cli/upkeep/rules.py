@@ -20,7 +20,7 @@ from agents.runtime import bootstrap
 from agents.settings import Settings
 from agents.store.feedback.labels import Label
 from agents.store.feedback.reviews import ReviewStore
-from agents.store.sql import Store
+from agents.store.sql import IncidentDatabase
 
 TUNNELS_LISTED_MAX = 10_000
 """Decisions and incidents that are looked through, each, the newest."""
@@ -62,7 +62,7 @@ def _may_be_blocked(never: NeverBlock, domain: str) -> bool:
     return not why
 
 
-def _chosen(store: Store, options: argparse.Namespace) -> list[Tunnel]:
+def _chosen(store: IncidentDatabase, options: argparse.Namespace) -> list[Tunnel]:
     confirmed = [
         one.domain
         for one in ReviewStore(store).decisions(standing=True, limit=TUNNELS_LISTED_MAX)

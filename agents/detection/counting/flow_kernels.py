@@ -568,7 +568,7 @@ def copy_in(
 
 @kernel
 def roll_in(state: State, visits: NDArray[Any], clients: NDArray[np.int32]) -> None:
-    """Note who asks below which domain: shared.saying.VISIT; clients: their rows. There must be room for all."""
+    """Note who asks below which domain: detector_report.VISIT; clients: their rows. There must be room for all."""
     for i in range(len(visits)):
         visit = visits[i]
         client = clients[visit["client"]]

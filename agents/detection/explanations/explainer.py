@@ -16,12 +16,13 @@ from typing import Any
 import numpy as np
 
 from agents.core.columns import Coded
+from agents.core.npz import FormatError, object_of
 from agents.core.text import NETWORK
 from agents.core.types import DAY_S
+from agents.detection.explanations.fingerprints import TXT, tool_of, trace_of
 from agents.detection.explanations.habits import DAYS_MIN, Book, Habits
 from agents.detection.explanations.kinds import PLAIN, Likeness, ServiceKind, Sign, kinds_of, stem_of, things_of
 from agents.detection.explanations.network_profile import HABIT_TIMES, SETTLED_TIMES, NetworkProfile
-from agents.detection.fingerprints import TXT, tool_of, trace_of
 from agents.detection.flows import Flows
 from agents.detection.limits import LIMITS, SCATTERED, Evidence
 from agents.detection.secrets import preview
@@ -275,7 +276,7 @@ class Explainer:
         else:
             self._habits.note(ts, key, amount, kind)
 
-    def hear(self, habits: Iterable[tuple[float, str, float, str]], mail: Iterable[tuple[str, int]]) -> None:
+    def take_habits(self, habits: Iterable[tuple[float, str, float, str]], mail: Iterable[tuple[str, int]]) -> None:
         """Take up the news of other detectors."""
         for ts, key, amount, kind in habits:
             self._habits.note(ts, key, amount, kind)
@@ -283,7 +284,7 @@ class Explainer:
             for domain in range(MAIL_DOMAINS):
                 self._note_mail(day, client, domain)
 
-    def hear_spent(self, ts: float, spent: Mapping[str, float]) -> None:
+    def take_spent(self, ts: float, spent: Mapping[str, float]) -> None:
         """Count what other detectors explained: bytes by the name of a book and a key (NetworkView.sending)."""
         books = dict(zip(SHARED_BOOKS, (self._domains, self._network), strict=True))
         for name, amount in spent.items():
@@ -421,21 +422,21 @@ class Explainer:
         return json.dumps({"books": books, "habits": self._habits.dump(), "kinds": kinds, "mail": mail}).encode()
 
     def load(self, data: bytes) -> None:
-        """Restore a dump. Raises ValueError for any other contents."""
-        kept = json.loads(data)
+        """Restore a dump. Raises FormatError for any other contents."""
+        kept = object_of(data, "the file of habits")
         parts = {"books": list, "habits": list, "mail": list}
-        if not isinstance(kept, dict) or any(not isinstance(kept.get(name), kind) for name, kind in parts.items()):
-            raise ValueError("cannot read habits: damaged file")
+        if any(not isinstance(kept.get(name), kind) for name, kind in parts.items()):
+            raise FormatError("cannot read habits: damaged file")
         books = (self._domains, self._clients, self._network)
         if len(kept["books"]) != len(books) or not all(map(_is_mail, kept["mail"])):
-            raise ValueError("cannot read habits: damaged file")
+            raise FormatError("cannot read habits: damaged file")
         for book, rows in zip(books, kept["books"], strict=True):
             book.load(rows)
         self._habits.load(kept["habits"], kept.get("kinds"))
         self._mail = OrderedDict((client, (day, set(found))) for client, day, found in kept["mail"])
 
     def absorb(self, data: bytes, wanted: Callable[[str], bool]) -> None:
-        """Take over from a dump what is of wanted clients alone. Raises ValueError for any other contents."""
+        """Take over from a dump what is of wanted clients alone. Raises FormatError for any other contents."""
         found = Explainer(self._flows)
         found.load(data)
 
@@ -450,10 +451,8 @@ class Explainer:
 
 
 def habits_in(data: bytes) -> Habits:
-    """The habits in a file of `Explainer.dump`. Raises ValueError."""
-    kept = json.loads(data)
-    if not isinstance(kept, dict):
-        raise ValueError("cannot read habits: damaged file")
+    """The habits in a file of `Explainer.dump`. Raises FormatError."""
+    kept = object_of(data, "the file of habits")
     found = Habits()
     found.load(kept.get("habits"), kept.get("kinds"))
     return found

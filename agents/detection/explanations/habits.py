@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from agents.core.npz import FormatError
 from agents.core.types import DAY_S
 from agents.detection.limits import KEPT_DAYS
 
@@ -69,10 +70,10 @@ class Book:
         return [self._day, self._now, self._before]
 
     def load(self, kept: Any) -> None:
-        """Restore a dump. Raises ValueError for any other contents."""
+        """Restore a dump. Raises FormatError for any other contents."""
         sound = isinstance(kept, list) and len(kept) == 3 and isinstance(kept[0], int)
         if not sound or not all(map(_is_amounts, kept[1:])):
-            raise ValueError("cannot read habits: a damaged sum")
+            raise FormatError("cannot read habits: a damaged sum")
         self._day, self._now, self._before = kept
 
 
@@ -146,10 +147,10 @@ class Habits:
         return {key: kind for key in self._rows if (kind := self._kinds.get(key))}
 
     def load(self, kept: Any, kinds: Any = None) -> None:
-        """Restore a dump. Raises ValueError for any other contents."""
+        """Restore a dump. Raises FormatError for any other contents."""
         if not isinstance(kept, list) or not all(map(_is_habit, kept)):
-            raise ValueError("cannot read habits: a damaged habit")
+            raise FormatError("cannot read habits: a damaged habit")
         if kinds is not None and not (isinstance(kinds, dict) and all(isinstance(one, str) for one in kinds.values())):
-            raise ValueError("cannot read habits: a damaged kind")
+            raise FormatError("cannot read habits: a damaged kind")
         self._rows = {key: dict(days) for key, days in kept}
         self._kinds = {key: kind for key, kind in (kinds or {}).items() if key in self._rows}

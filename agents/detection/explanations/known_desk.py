@@ -10,10 +10,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import TypeGuard
+from typing import Protocol, TypeGuard
 
 from agents.core.errors import BusyError, NameFormatError, UsageError
 from agents.core.files import locked_within
+from agents.core.npz import FormatError, object_of
+from agents.core.protocols import IncidentStore, VerdictStore
 from agents.core.text import printable, refang
 from agents.core.types import Incident
 from agents.detection.detector import empty_verdicts
@@ -31,7 +33,6 @@ from agents.detection.known_services import (
     with_entry,
 )
 from agents.detection.limits import Scale
-from agents.store.sql import Store
 
 WEEK_S = 7 * 86_400
 DAYS = 90
@@ -52,10 +53,14 @@ class Preview:
     undo: str = ""  # what takes back that the entry was kept, see KnownDesk.take_back
 
 
+class ExplainedStore(IncidentStore, VerdictStore, Protocol):
+    """What is needed of the store: open incidents that an entry explains, and their end."""
+
+
 class KnownDesk:
     """The entries in a file. Raises SettingsError for a damaged file; what people do, UsageError; StoreError."""
 
-    def __init__(self, path: Path, scale: Callable[[], Scale], store: Store) -> None:
+    def __init__(self, path: Path, scale: Callable[[], Scale], store: ExplainedStore) -> None:
         self._path, self._scale, self._store = path, scale, store
 
     def entries(self) -> list[Entry]:
@@ -155,14 +160,18 @@ def _is_same(one: Entry, other: Entry) -> bool:
 
 def _read_undo(undo: str) -> tuple[Entry, Entry | None, float]:
     """The entry that was kept, the one before it, and when. Raises UsageError."""
+    wrong = UsageError("cannot undo: that is nothing that was kept")
     try:
-        kept = json.loads(undo)
-        entry, before, at = (kept.get(name) if isinstance(kept, dict) else None for name in ("entry", "before", "at"))
-        if not _is_row(entry) or not (before is None or _is_row(before)) or not isinstance(at, float):
-            raise ValueError("it has other fields")
+        kept = object_of(undo, "it")
+    except FormatError:
+        raise wrong from None
+    entry, before, at = (kept.get(name) for name in ("entry", "before", "at"))
+    if not _is_row(entry) or not (before is None or _is_row(before)) or not isinstance(at, float):
+        raise wrong
+    try:
         return entry_of(entry), entry_of(before) if before else None, at
     except ValueError:
-        raise UsageError("cannot undo: that is nothing that was kept") from None
+        raise wrong from None
 
 
 def _is_row(row: object) -> TypeGuard[dict[str, str]]:

@@ -18,6 +18,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PrivateAttr, ValidationError
 
 from agents.core.errors import NameFormatError
+from agents.core.npz import FormatError
 from agents.core.text import counted
 from agents.core.types import DAY_S
 from agents.detection.counting.flow_kernels import FAMILIAR_CLIENTS, YOUNG_S
@@ -227,15 +228,15 @@ class NetworkProfile(_Part):
 
 
 def load_profile(data: bytes) -> NetworkProfile:
-    """The profile in a file's bytes. Raises ValueError that shows nothing of its contents."""
+    """The profile in a file's bytes. Raises FormatError that shows nothing of its contents."""
     if len(data) > PROFILE_BYTES_MAX:
-        raise ValueError("cannot read profile: it is too large")
+        raise FormatError("cannot read profile: it is too large")
     try:
         return NetworkProfile.model_validate_json(data)
     except ValidationError as error:  # its own text would show names
         first = error.errors(include_input=False, include_context=False)[0]
         where = ".".join(map(str, first["loc"]))
-        raise ValueError(f"cannot read profile: {where or 'file'} is damaged ({first['type']})") from None
+        raise FormatError(f"cannot read profile: {where or 'file'} is damaged ({first['type']})") from None
 
 
 def beyond_cap(profile: NetworkProfile) -> Iterator[str]:

@@ -10,14 +10,17 @@ import hashlib
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from agents.core.protocols import Detector
 from agents.core.text import NETWORK
 from agents.core.types import HOUR_S, Incident, QueryBatch, Severity, Verdicts
-from agents.detection.detector import HABITS_FILE, NETWORK_FILE, WINDOWS_FILE, TunnelDetector
+from agents.detection.detector import HABITS_FILE, NETWORK_FILE, WINDOWS_FILE
+from agents.detection.incidents import Incidents
+from agents.scoring.model import Model
 
 CLIENTS_KNOWN_MAX = 65_536
 """Clients whose share is remembered; at this number the memory is dropped, since sources can be forged."""
@@ -93,10 +96,24 @@ def in_share(client: str, share: float) -> bool:
     return int.from_bytes(digest[:8], "big") < share * 2.0**64
 
 
+class ComparedDetector(Detector, Protocol):
+    """One of two detectors that judge the same clients: its model can be asked by itself."""
+
+    @property
+    def model(self) -> Model:
+        """The model in use."""
+        ...
+
+    @property
+    def incidents(self) -> Incidents:
+        """Its incidents."""
+        ...
+
+
 class Canary:
     """A candidate on trial. detector: with the candidate, and nothing seen yet; it takes over what `main` has seen."""
 
-    def __init__(self, detector: TunnelDetector, share: float, shadow: bool, counts: CanaryCounts) -> None:
+    def __init__(self, detector: ComparedDetector, share: float, shadow: bool, counts: CanaryCounts) -> None:
         self._detector, self._shadow, self.counts = detector, shadow, counts
         self._share = 1.0 if shadow else share
         self._clients: dict[str, bool] = {}
@@ -109,7 +126,7 @@ class Canary:
         """Id of the candidate."""
         return self._detector.model_id
 
-    def take_over(self, main: TunnelDetector, files: Mapping[str, bytes]) -> None:
+    def take_over(self, main: ComparedDetector, files: Mapping[str, bytes]) -> None:
         """Begin with the state of the detector in use. files: of main.save. Nothing may be judged meanwhile."""
         for name in (WINDOWS_FILE, NETWORK_FILE, HABITS_FILE):
             self._detector.load(name, files[name])
@@ -121,7 +138,7 @@ class Canary:
         self._detector.restore(incidents)
         self._told |= {(one.client, one.domain): one for one in incidents}
 
-    def judge(self, batch: QueryBatch, verdicts: Verdicts, main: TunnelDetector, explain: bool = True) -> Verdicts:
+    def judge(self, batch: QueryBatch, verdicts: Verdicts, main: ComparedDetector, explain: bool = True) -> Verdicts:
         """The verdicts of the detector in use on a batch, with what the candidate adds.
 
         Clients are known by the names that the detector in use gives them (PRIVACY).
@@ -150,7 +167,7 @@ class Canary:
         """Leave a batch out: under load, the detector in use comes first."""
         self.counts.skipped += len(self._rows(batch))
 
-    def tick(self, now: float, main: TunnelDetector) -> tuple[Incident, ...]:
+    def tick(self, now: float, main: ComparedDetector) -> tuple[Incident, ...]:
         """What changes without queries: incidents of the candidate alone that are over."""
         found = self._detector.tick(now)
         return self._added(found.incidents if found is not None else (), main)
@@ -160,7 +177,7 @@ class Canary:
         self._detector.forget(client)
         self._told = {key: one for key, one in self._told.items() if key[0] != client}
 
-    def end(self, main: TunnelDetector, promoted: bool) -> tuple[Incident, ...]:
+    def end(self, main: ComparedDetector, promoted: bool) -> tuple[Incident, ...]:
         """What becomes of incidents that only the candidate has: `main`, with the candidate now, goes on with them; or
         they are closed."""
         told, self._told = list(self._told.values()), {}
@@ -184,7 +201,7 @@ class Canary:
             mine.append(found)
         return np.flatnonzero(np.array(mine, np.bool_))
 
-    def _added(self, found: Sequence[Incident], main: TunnelDetector) -> tuple[Incident, ...]:
+    def _added(self, found: Sequence[Incident], main: ComparedDetector) -> tuple[Incident, ...]:
         """What to tell of the candidate's incidents: those that the detector in use does not have."""
         out: list[Incident] = []
         self._count([one for one in found if one.client != NETWORK], self.counts.candidate_alerts)
@@ -222,7 +239,7 @@ class Canary:
         """Whether the candidate sees the client. Clients may have other names in incidents than in queries."""
         return self._share >= 1 or one.client in self._mine
 
-    def _time(self, features: NDArray[np.float32], main: TunnelDetector) -> None:
+    def _time(self, features: NDArray[np.float32], main: ComparedDetector) -> None:
         """Now and then, how long either model takes for the same names."""
         self._batches += 1
         if self._batches % TIMED_EVERY or not len(features):

@@ -19,7 +19,14 @@ from agents.detection import snapshot
 from agents.detection.counting.flow_kernels import PEAKS, SENDS, SENT_WINDOWS
 from agents.detection.detector import HABITS_FILE, WINDOWS_FILE, TunnelDetector
 from agents.detection.limits import SCATTERED, Evidence, as_listed
-from agents.detection.shared.saying import VISIT, Roll, Saying, merged_sayings, nothing_said, rows_of_asked
+from agents.detection.shared.detector_report import (
+    VISIT,
+    DetectorReport,
+    Roll,
+    empty_report,
+    merged_reports,
+    rows_of_asked,
+)
 from agents.detection.shared.view import NetworkView
 from agents.detection.state import Asked, Kind, Told
 
@@ -30,12 +37,12 @@ class PartDetector(TunnelDetector):
     def __init__(self, *args: Any, view: NetworkView, **options: Any) -> None:
         super().__init__(*args, **options | {"view": view})
         self._view, self._rolled = view, ""
-        self._sayings: list[Saying] = []
+        self._reports: list[DetectorReport] = []
         self._peaks: list[tuple[float, str, str, float]] = []
         self.flows.share(view.tables.familiar, view.tables.heard, reads_only=True)
 
     def detect(self, batch: QueryBatch, explain: bool = True) -> Verdicts:
-        """Judge a batch; what it says is to be taken afterwards (`take_saying`)."""
+        """Judge a batch; what it says is to be taken afterwards (`take_report`)."""
         self._view.refresh()
         return super().detect(batch, explain)
 
@@ -78,8 +85,8 @@ class PartDetector(TunnelDetector):
             keys = zip(clients.codes[places].tolist(), domains.codes[places].tolist(), strict=True)
             since = [opened.get((clients.values[client], domains.values[domain])) for client, domain in keys]
             sent["own_since"] = [np.inf if one is None else one.detected_at for one in since]
-        self._sayings.append(
-            Saying(
+        self._reports.append(
+            DetectorReport(
                 self._view.name,
                 0,
                 rows_of_asked(asked, places)._replace(client=np.empty(0, np.int32)),
@@ -92,7 +99,7 @@ class PartDetector(TunnelDetector):
             )
         )
 
-    def take_saying(self, number: int, drilled: Sequence[Sequence[Any]] = ()) -> Saying | None:
+    def take_report(self, number: int, drilled: Sequence[Sequence[Any]] = ()) -> DetectorReport | None:
         """What is to be said since the last call, as a message of this number; None where that is nothing.
 
         drilled: rows of drills, to go along. To be called after each batch. Numbers rise; a batch that is judged again
@@ -100,17 +107,17 @@ class PartDetector(TunnelDetector):
         """
         news = self.incidents.explainer.news
         roll = self._roll() if self._rolled != self._view.facts.roll else None
-        sayings = [one for one in self._sayings if len(one.sent)]
+        reports = [one for one in self._reports if len(one.sent)]
         spent = self._view.sending(number)
-        if not (sayings or drilled or roll or spent or news.habits or news.mail or self._peaks):
-            self._sayings = []
+        if not (reports or drilled or roll or spent or news.habits or news.mail or self._peaks):
+            self._reports = []
             return None
-        joined = merged_sayings(sayings or [nothing_said()])
+        joined = merged_reports(reports or [empty_report()])
         habits, mail, peaks = tuple(news.habits), tuple(news.mail), tuple(self._peaks)
         news.habits.clear()
         news.mail.clear()
-        self._sayings, self._peaks = [], []
-        return Saying(
+        self._reports, self._peaks = [], []
+        return DetectorReport(
             self._view.name,
             number,
             joined.asked,
@@ -135,7 +142,7 @@ class PartDetector(TunnelDetector):
     def load_files(self, files: Sequence[tuple[str, bytes, Callable[[str], bool]]]) -> None:
         """Restore state of some clients from files that detectors of any number saved.
 
-        files: one of FILES, its contents, and which of its clients are wanted. Raises ValueError for invalid contents.
+        files: one of FILES, its contents, and which of its clients are wanted. Raises FormatError for invalid contents.
         """
         windows = [(data, wanted) for name, data, wanted in files if name == WINDOWS_FILE]
         snapshot.load_some_flows(windows, self.flows)

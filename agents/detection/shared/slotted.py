@@ -7,11 +7,12 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
+from agents.core.npz import FormatError, object_of
 from agents.core.types import Incident, QueryBatch, Verdicts
 from agents.detection.detector import Suspect, empty_verdicts
 from agents.detection.privacy import Privacy
+from agents.detection.shared.detector_report import DetectorReport
 from agents.detection.shared.part import PartDetector
-from agents.detection.shared.saying import Saying
 from agents.detection.shared.view import NetworkView
 
 
@@ -30,14 +31,16 @@ def slot_state_of(files: Mapping[str, bytes]) -> bytes:
 
 
 def slot_files_of(data: bytes) -> dict[str, bytes]:
-    """The files again. Raises ValueError."""
+    """The files again. Raises FormatError."""
     line, _, body = data.partition(b"\n")
     found, at = {}, 0
-    for name, size in json.loads(line).items():
+    for name, size in object_of(line, "what is saved of a slot").items():
+        if not isinstance(size, int) or size < 0:
+            raise FormatError("cannot read saved state: a size is none")
         found[str(name)] = body[at : at + size]
         at += size
     if at != len(body):
-        raise ValueError("cannot read saved state: it is cut off")
+        raise FormatError("cannot read saved state: it is cut off")
     return found
 
 
@@ -58,15 +61,19 @@ class SlottedDetector:
         services: Any = None,
         *args: Any,
     ) -> None:
-        self.slot_of, self._view_of = slot_of, view_of
+        self._slot_of, self._view_of = slot_of, view_of
         self._model, self._profile, self._services = model, None, services
         self._fixed, self._args = (keys_max, quiet_s, scale), args
         self.privacy: Privacy = args[3] if len(args) > 3 and args[3] is not None else Privacy()
         self.incidents = Provenance()
         self.open: dict[int, PartDetector] = {}
 
+    def slot_of(self, client: str) -> int:
+        """The slot of a client."""
+        return self._slot_of(client)
+
     def open_slot(self, slot: int, state: bytes) -> None:
-        """Begin to judge a slot, from saved state; b"" = from nothing. Raises ValueError for state that is damaged."""
+        """Begin to judge a slot, from saved state; b"" = from nothing. Raises FormatError for state that is damaged."""
         made = PartDetector(self._model, *self._fixed, self._services, *self._args, view=self._view_of(slot))
         made.reload_profile(self._profile)
         made.incidents.losses, made.incidents.origins = self.incidents.losses, self.incidents.origins
@@ -82,9 +89,9 @@ class SlottedDetector:
         """The state of a slot."""
         return slot_state_of(self.open[slot].save(lock))
 
-    def saying_of(self, slot: int, number: int, drilled: Sequence[Sequence[Any]] = ()) -> Saying | None:
+    def report_of_slot(self, slot: int, number: int, drilled: Sequence[Sequence[Any]] = ()) -> DetectorReport | None:
         """What a slot's detector says of its last batch."""
-        return self.open[slot].take_saying(number, drilled)
+        return self.open[slot].take_report(number, drilled)
 
     @property
     def model_id(self) -> str:

@@ -20,7 +20,7 @@ from agents.detection.counting.flow_kernels import roll_in
 from agents.detection.detector import HABITS_FILE, NETWORK_FILE, PEAKS_FILE, TunnelDetector, empty_verdicts
 from agents.detection.explanations.explainer import CLIENTS_DOMAINS
 from agents.detection.limits import SCATTERED, Evidence, as_listed
-from agents.detection.shared.saying import Roll, Saying, batch_of_saying, merged_sayings
+from agents.detection.shared.detector_report import DetectorReport, Roll, batch_of_report, merged_reports
 from agents.detection.shared.view import Facts, KnownTables
 from agents.detection.snapshot import DAYS
 from agents.detection.state import SENT
@@ -65,28 +65,28 @@ class TogetherDetector(TunnelDetector):
         """Go on behind messages that saved state has in it."""
         self._acked = dict(acked)
 
-    def hear(self, sayings: Sequence[Saying]) -> Verdicts | None:
+    def count_reports(self, reports: Sequence[DetectorReport]) -> Verdicts | None:
         """Count what detectors say, each message once; the incidents that change by it, if any do."""
-        self._take_next()
-        news = [one for one in sayings if one.number > self.acked(one.detector)]
+        self.use_reloaded()
+        news = [one for one in reports if one.number > self.acked(one.detector)]
         for one in news:
             self._acked[one.detector] = one.number
             if one.roll is not None:
                 self._take_roll(one.roll)
-            self.incidents.explainer.hear(one.habits, one.mail)
+            self.incidents.explainer.take_habits(one.habits, one.mail)
             for peak in one.peaks:
                 self.peaks.note(*peak)
         if any(one.roll is not None and len(one.roll.visits) for one in news):
             self.flows.greet_anew()
         said = [one for one in news if len(one.sent)]
         if said:
-            self._count(merged_sayings(said))
+            self._count(merged_reports(said))
         for one in news:
-            self.incidents.explainer.hear_spent(self._now, one.spent)
+            self.incidents.explainer.take_spent(self._now, one.spent)
         changed = self.incidents.changes()
         return empty_verdicts(self.model_id, changed) if changed else None
 
-    def _count(self, said: Saying) -> None:
+    def _count(self, said: DetectorReport) -> None:
         asked = said.asked._replace(client=self.flows.rows_of(said.clients.values)[said.clients.codes])
         ts = self._ts = asked.ts
         self._sent = said.sent
@@ -99,7 +99,7 @@ class TogetherDetector(TunnelDetector):
         told = self.flows.hear(asked, said.sent, said.windows, limits.table, limits.rules)
         rows = np.arange(len(ts))
         self.flows.network.keep_samples(told, said.names, asked.qtype, rows)
-        self._follow(batch_of_saying(said), said.clients, said.domains, told, rows)
+        self._follow(batch_of_report(said), said.clients, said.domains, told, rows)
         if self.incidents.open:
             self.incidents.close_quiet(float(ts[-1]))
         if (minute := int(self._now // SETTLED_S)) != self._settled_at:

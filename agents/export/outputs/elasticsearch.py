@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import httpx
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 from pydantic import Field as PydanticField
 
 from agents.alerting.delivery import RefusedError, RetryPolicy, TryAgainError, post, webhook_url
@@ -56,7 +56,7 @@ def _accept(answer: httpx.Response) -> None:
     """The request may succeed where its document does not."""
     try:
         status = _Answer.model_validate_json(answer.content).items[0].create.status
-    except ValueError:
+    except ValidationError:
         raise NotifyError("cannot send to elasticsearch: its answer is none of the bulk API") from None
     if status == 429 or status >= 500:
         raise TryAgainError(f"it answered {status} for the document")

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import zip_longest
+from itertools import tee, zip_longest
 
 from agents.alerting.manager import is_paged
 from agents.core.types import DAY_S, Gate, Incident, QueryBatch
-from agents.detection.detector import TunnelDetector, verdicts_of
 from agents.detection.limits import Scale
+from agents.detection.runner import ReplayDetector, verdicts_of
 from agents.learning.comparison.bounds import GateBounds
 from agents.learning.loop.labels import rule_of
 from agents.learning.run import AlertChange, AlertDiff
 from agents.scoring.model import Model
 from agents.store.feedback.labels import Label
 from agents.store.feedback.reviews import ReviewStore
-from agents.store.sql import Store
+from agents.store.sql import Database
 from agents.store.stored_traffic import stored_traffic
 
 CHANGES_MAX_SHOWN = 100
@@ -36,8 +36,8 @@ class AlertComparison:
     detector_of: a detector that has seen nothing yet, with production's settings.
     """
 
-    store: Store
-    detector_of: Callable[[Model], TunnelDetector]
+    store: Database
+    detector_of: Callable[[Model], ReplayDetector]
     scale: Scale
     bounds: GateBounds
 
@@ -70,13 +70,14 @@ class AlertComparison:
     def _judged(self, batches: Iterable[QueryBatch], *models: Model) -> tuple[Found, Found]:
         """The alerts of two models, by client and domain: the worst of each. Each batch is read once."""
         found: tuple[Found, Found] = ({}, {})
-        detectors = [self.detector_of(model) for model in models]
-        for batch in batches:
-            for detector, alerts in zip(detectors, found, strict=True):
-                _keep(alerts, detector.detect(batch, explain=False).incidents)
-        for detector, alerts in zip(detectors, found, strict=True):
-            for verdicts in verdicts_of(detector, ()):  # what is open at the end
-                _keep(alerts, verdicts.incidents)
+        sides = [
+            verdicts_of(self.detector_of(model), copy, explain=False)
+            for model, copy in zip(models, tee(batches, len(models)), strict=True)
+        ]
+        for row in zip_longest(*sides):  # in step, so that few batches are held; one side may have more open at the end
+            for alerts, verdicts in zip(found, row, strict=True):
+                if verdicts is not None:
+                    _keep(alerts, verdicts.incidents)
         return found
 
     def _labelled(self) -> Mapping[str, Label]:

@@ -13,14 +13,14 @@ from agents.learning.loop.flow_hours import NUMBERS, SCHEMA
 from agents.learning.loop.flow_images import vector_rows
 from agents.learning.run import FeatureDrift
 from agents.store.feedback.flow_hours import FlowHourStore
-from agents.store.sql import Store
+from agents.store.sql import Database
 
 WEEK_S = 7 * DAY_S
 ROWS_MAX = 20_000
 """Flow-hours of a week that are compared, the newest: half a second while somebody waits."""
 
 
-def flow_drift(store: Store, learnt_at: float, anchor_at: float | None, now: float) -> tuple[FeatureDrift, ...]:
+def flow_drift(store: Database, learnt_at: float, anchor_at: float | None, now: float) -> tuple[FeatureDrift, ...]:
     """The last week's flow-hours beside those of the week before a model was learnt, what moved most first.
 
     psi_anchor: beside the week before the anchor was, None = there is none. () where a week has too few. Times are Unix
@@ -33,7 +33,7 @@ def flow_drift(store: Store, learnt_at: float, anchor_at: float | None, now: flo
     return tuple(sorted(found, key=lambda one: -one.psi))
 
 
-def _week_before(store: Store, at: float) -> dict[str, Any]:
+def _week_before(store: Database, at: float) -> dict[str, Any]:
     """What a later week is compared with; the store keeps some of each week (its reservoir)."""
     return reference_of(vector_rows(FlowHourStore(store).read(SCHEMA, **_span(at))), SCHEMA)
 

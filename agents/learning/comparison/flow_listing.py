@@ -26,7 +26,7 @@ from agents.learning.loop.flow_model import FlowModel
 from agents.learning.loop.golden import stored_golden
 from agents.store.feedback.flow_hours import FlowHours, FlowHourStore
 from agents.store.feedback.labels import Label, LabelStore
-from agents.store.sql import Store
+from agents.store.sql import IncidentDatabase
 
 ROWS_COMPARED = 50_000
 """Flow-hours that both models look at, at most, the newest: two seconds an hour beside the detector, at worst."""
@@ -38,7 +38,7 @@ TAKEN_FROM = 0.5
 class FlowListing:
     """Compares flow models. tunnel_from: probability from which a flow-hour is listed."""
 
-    store: Store
+    store: IncidentDatabase
     tunnel_from: float
     bounds: GateBounds
 
@@ -96,7 +96,7 @@ class FlowListing:
         )
 
 
-def certain_tunnels(store: Store, rows: FlowHours, over: PassedOver) -> set[str]:
+def certain_tunnels(store: IncidentDatabase, rows: FlowHours, over: PassedOver) -> set[str]:
     """Domains that people or rules call a tunnel's; rows: flow-hours, one at least. Raises StoreError."""
     hours = {"since": int(rows.hour.min()), "until": int(rows.hour.max()) + 1}
     certain = LabelStore(store).certain_ids(SCHEMA, **hours)

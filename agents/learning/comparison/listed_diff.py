@@ -17,7 +17,7 @@ from agents.learning.loop.suspects import LATELY_S, READ_MAX
 from agents.learning.run import plain
 from agents.store.feedback.labels import Label
 from agents.store.feedback.reviews import ReviewStore
-from agents.store.sql import Store
+from agents.store.sql import IncidentDatabase
 
 COMPARED_DAYS = 7.0
 """Days that both models look at."""
@@ -77,7 +77,7 @@ class PassedOver:
         return domain in self.labels or any(since <= at <= until + LATELY_S for since, until in spans)
 
 
-def passed_over(store: Store, since: float) -> PassedOver:
+def passed_over(store: IncidentDatabase, since: float) -> PassedOver:
     """What stands since a time (Unix seconds); what learnt models themselves listed is left out. Raises StoreError."""
     labels = {one.domain: one.label for one in ReviewStore(store).decisions(standing=True, limit=READ_MAX)}
     spans: dict[str, list[tuple[float, float]]] = {}

@@ -8,13 +8,10 @@ from functools import lru_cache
 
 import numpy as np
 
-from agents.alerting.manager import QUIET_S
 from agents.core.types import DAY_S, Gate, Verdicts
-from agents.detection.detector import TunnelDetector
-from agents.detection.limits import Scale
-from agents.detection.snapshot import FLOWS_MAX
+from agents.detection.runner import ReplayDetector, verdicts_of
 from agents.dns.name import to_text
-from agents.learning.baseline import golden_sessions, model_bytes
+from agents.learning.baseline import golden_sessions
 from agents.learning.comparison.bounds import GateBounds
 from agents.learning.comparison.listed_diff import (
     COMPARED_DAYS,
@@ -27,15 +24,15 @@ from agents.learning.comparison.listed_diff import (
     once_a_day,
     passed_over,
 )
+from agents.learning.loop.golden import golden_detector
 from agents.learning.loop.labels import rule_of
 from agents.learning.loop.suspects import READ_MAX
 from agents.learning.sequences.bounds import USUAL_SEQUENCES, SequenceBounds
 from agents.learning.sequences.gru import SequenceModel
 from agents.learning.sequences.steps import StepRows, step_rows_of, step_windows
 from agents.learning.sequences.watch import SequenceWatch
-from agents.scoring.model import Model
 from agents.store.feedback.labels import Label
-from agents.store.sql import Store
+from agents.store.sql import IncidentDatabase
 from agents.store.stored_traffic import stored_traffic
 
 
@@ -60,8 +57,8 @@ class SequenceListing:
     """Compares sequence models. detector_of: one that has seen nothing yet, with production's settings. listed: which
     windows are."""
 
-    store: Store
-    detector_of: Callable[[], TunnelDetector]
+    store: IncidentDatabase
+    detector_of: Callable[[], ReplayDetector]
     bounds: GateBounds
     listed: SequenceBounds = USUAL_SEQUENCES
 
@@ -74,10 +71,9 @@ class SequenceListing:
         traffic, detector = stored_traffic(self.store, since, now, most), self.detector_of()
         sides, names, times = (_Side(old, self.listed), _Side(new, self.listed)), dict[str, list[str]](), list[float]()
         rows = 0
-        for batch in traffic.batches():
-            verdicts = detector.detect(batch, explain=False)
-            rows += len(batch)
-            times += [float(batch.ts.min()), float(batch.ts.max())] if len(batch) else []
+        for verdicts in verdicts_of(detector, traffic.batches(), explain=False, flush=False):
+            rows, ts = rows + len(verdicts), verdicts.queries.ts
+            times += [float(ts.min()), float(ts.max())]
             for side in sides:
                 side.hear(verdicts)
             _note(names, verdicts)
@@ -146,13 +142,5 @@ def odd_sessions(model: SequenceModel) -> float:
 @lru_cache(maxsize=1)
 def golden_steps() -> tuple[StepRows, ...]:
     """What each golden tunnel session asks, as steps."""
-    shipped = Model.from_bytes(model_bytes())
-
-    def steps(verdicts: Verdicts) -> StepRows:
-        return step_rows_of(verdicts, {}, (0, 0))
-
-    detectors = (TunnelDetector(shipped, FLOWS_MAX, QUIET_S, Scale()) for _ in golden_sessions())
-    return tuple(
-        steps(detector.detect(session, explain=False))
-        for detector, session in zip(detectors, golden_sessions().values(), strict=True)
-    )
+    sessions = golden_sessions().values()
+    return tuple(step_rows_of(golden_detector().detect(one, explain=False), {}, (0, 0)) for one in sessions)

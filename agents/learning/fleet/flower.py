@@ -192,7 +192,9 @@ class FlowerRounds:
         try:
             terms = server.ServerConfig(num_rounds=rounds, round_timeout=ROUND_S)
             server.start_server(server_address=address, config=terms, strategy=joining)
-        except RuntimeError as error:  # gRPC's word for a port that is taken
+        except RuntimeError as error:
+            if "bind" not in str(error):  # gRPC's word for a port that is taken; anything else is our own fault
+                raise
             raise AgentsError(f"cannot serve Flower on {address}: {printable(str(error), 120)}") from None
         return self.lines
 

@@ -17,7 +17,7 @@ from agents.learning.loop.flow_hours import SCHEMA
 from agents.learning.loop.flow_images import SLICES, image_rows
 from agents.scoring.types.base import DECADES_MAX
 from agents.store.feedback.flow_hours import FlowHours, FlowHourStore
-from agents.store.sql import Store
+from agents.store.sql import Database
 
 LISTED_FROM = 5.0
 """Rarity from which a flow is listed: one ordinary image in a hundred thousand."""
@@ -70,7 +70,7 @@ def with_history(rows: FlowHours, hours: NDArray[np.int64]) -> NDArray[np.int64]
     )
 
 
-def images_of_hour(store: Store, model: ImageModel | None, hour: int) -> ImageHour:
+def images_of_hour(store: Database, model: ImageModel | None, hour: int) -> ImageHour:
     """The images of the flow-hours of an hour that have a history, as the model finds them. Raises StoreError."""
     if model is None:
         return ImageHour()

@@ -40,7 +40,7 @@ from agents.store.feedback.flow_hours import FlowHours, FlowHourStore
 from agents.store.feedback.labels import Label, LabelStore
 from agents.store.feedback.reviews import TEXT_MAX_REASON, ReviewStore
 from agents.store.sampling import home_of
-from agents.store.sql import Store
+from agents.store.sql import IncidentDatabase
 
 IMAGES_MIN = 400
 """Fewer images teach nothing."""
@@ -63,7 +63,7 @@ class ImageLearner:
     over every channel, where a training ends otherwise than the one before it. terms: whether what passed its gates
     waits for a person; as long as one waits, no other is made."""
 
-    store: Store
+    store: IncidentDatabase
     folder: Path
     kind: str
     train: Train

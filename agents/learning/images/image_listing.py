@@ -26,7 +26,7 @@ from agents.learning.loop.flow_images import SLICES, image_rows
 from agents.learning.loop.golden import golden_flow_hours
 from agents.learning.loop.review import RARE_FROM
 from agents.store.feedback.flow_hours import FlowHours
-from agents.store.sql import Store
+from agents.store.sql import IncidentDatabase
 
 GOLDEN_LEAST = 0.5
 """Share of golden tunnels that must be strange, whatever else there is. On captures the type that finds least finds
@@ -54,7 +54,7 @@ def golden_share(model: ImageModel) -> float:
     return float((model.rarity(np.tile(slices, (1, SLICES))) >= RARE_FROM).mean())
 
 
-def listed_images(store: Store, old: ImageModel, new: ImageModel, rows: FlowHours) -> ListedDiff:
+def listed_images(store: IncidentDatabase, old: ImageModel, new: ImageModel, rows: FlowHours) -> ListedDiff:
     """What two models would list of the last days of flow-hours. Raises StoreError."""
     last = int(rows.hour.max(initial=0))
     chosen = with_history(rows, np.arange(last + 1 - int(COMPARED_DAYS * DAY_S / HOUR_S), last + 1))

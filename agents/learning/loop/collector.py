@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import structlog
@@ -20,10 +20,11 @@ from agents.core.errors import AgentsError
 from agents.core.files import PRIVATE_MODE, write_atomic
 from agents.core.npz import FormatError
 from agents.core.text import NETWORK
-from agents.core.types import HOUR_S, Verdicts
-from agents.detection.detector import TunnelDetector
+from agents.core.types import HOUR_S, Incident, Verdicts
+from agents.detection.flows import Flows
 from agents.detection.incidents import domain_hash
 from agents.detection.limits import SCATTERED, limits_of
+from agents.detection.privacy import Privacy
 from agents.learning.loop.flow_hours import (
     HOUR_ROWS_MAX,
     SCHEMA,
@@ -36,6 +37,7 @@ from agents.learning.loop.flow_hours import (
     reading_of_counters,
 )
 from agents.learning.loop.flow_model import FlowModel
+from agents.scoring.model import Model
 from agents.store.feedback.flow_hours import FlowHours, FlowHourStore
 
 KEPT_MAX = 200_000
@@ -61,6 +63,34 @@ class _Turned(NamedTuple):
     factor: float
 
 
+class WatchedDetector(Protocol):
+    """A detector of which flow-hours are kept while it judges."""
+
+    @property
+    def flows(self) -> Flows:
+        """Its flows, to be copied under the lock of its judging."""
+        ...
+
+    @property
+    def model(self) -> Model:
+        """The model in use."""
+        ...
+
+    @property
+    def privacy(self) -> Privacy:
+        """Whether names are kept."""
+        ...
+
+    @property
+    def open_incidents(self) -> Mapping[tuple[str, str], Incident]:
+        """Open incidents by client and domain."""
+        ...
+
+    def appraise(self, chances: Mapping[tuple[str, str], float]) -> None:
+        """Take probabilities by client and domain. May be called from any thread."""
+        ...
+
+
 class HourCollector:
     """Collects the flow-hours of one detector. `see` is called under the lock of its judging, or alone.
 
@@ -71,7 +101,7 @@ class HourCollector:
 
     def __init__(
         self,
-        detector: TunnelDetector,
+        detector: WatchedDetector,
         store: FlowHourStore,
         path: Path,
         then: Callable[[int], None] = lambda hour: None,

@@ -8,14 +8,14 @@ from itertools import pairwise
 import numpy as np
 
 from agents.core.types import HOUR_S, QueryBatch
-from agents.detection.detector import TunnelDetector
 from agents.detection.incidents import domain_hash
 from agents.detection.limits import limits_of
+from agents.detection.runner import FlowDetector, verdicts_of
 from agents.learning.loop.flow_hours import copied_flows, flow_hours, reading_of_counters
 from agents.store.feedback.flow_hours import FlowHours
 
 
-def hours_of(detector: TunnelDetector, batches: Iterable[QueryBatch], cuts: Sequence[int] = ()) -> Iterator[FlowHours]:
+def hours_of(detector: FlowDetector, batches: Iterable[QueryBatch], cuts: Sequence[int] = ()) -> Iterator[FlowHours]:
     """The flow-hours of each hour of traffic in time order, the last hour's among them.
 
     detector: one that has seen nothing. cuts: also what there is of an hour after so many queries in all.
@@ -27,8 +27,8 @@ def hours_of(detector: TunnelDetector, batches: Iterable[QueryBatch], cuts: Sequ
     while piece is not None:
         hour, is_cut, part = piece
         piece = next(pieces, None)
-        for domain in set(detector.detect(part, explain=False).domain):
-            domains[domain_hash(domain, detector.flows)] = domain
+        for verdicts in verdicts_of(detector, [part], explain=False, flush=False):
+            domains |= {domain_hash(domain, detector.flows): domain for domain in set(verdicts.domain)}
         is_over = piece is None or piece[0] != hour
         if is_over or is_cut:
             copy, factor = copied_flows(detector.flows, hour * float(HOUR_S)), detector.model.limit_factor

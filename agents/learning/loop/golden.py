@@ -13,11 +13,9 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from agents.alerting.manager import QUIET_S
 from agents.core.types import QueryBatch
 from agents.detection.detector import TunnelDetector
 from agents.detection.limits import Scale
-from agents.detection.snapshot import FLOWS_MAX
 from agents.learning.baseline import golden_sessions, golden_traffic, model_bytes
 from agents.learning.loop.finite import hours_of
 from agents.learning.loop.flow_hours import SCHEMA
@@ -25,23 +23,38 @@ from agents.scoring.model import Model
 from agents.store.feedback.flow_hours import FlowHours, FlowHourStore
 from agents.store.feedback.labels import Label, LabelStore
 from agents.store.feedback.tables import LabelOrigin
-from agents.store.sql import Store
+from agents.store.sql import Database
 
 GOLDEN_SCHEMA = -SCHEMA
 """Of stored golden flow-hours: never read together with what was seen here."""
 GOLDEN_CLIENT = "golden"
+GOLDEN_FLOWS_MAX = 65_536
+"""Flows that a replay of golden queries watches at once: ten times those they have, so that none is forgotten."""
+GOLDEN_QUIET_S = 3600.0
+"""Seconds without queries after which an incident of such a replay is closed."""
 CUTS = (10, 20, 50)
 """A golden session gives flow-hours after so many queries, too: most tunnels are slower than those."""
 
 
 @lru_cache(maxsize=1)
+def _shipped_model() -> Model:
+    return Model.from_bytes(model_bytes())
+
+
+def golden_detector() -> TunnelDetector:
+    """A detector that has seen nothing, to replay golden queries with: of the shipped model and of fixed bounds.
+
+    What it says depends on the release alone, not on settings, so it can be stored and compared between networks.
+    """
+    return TunnelDetector(_shipped_model(), GOLDEN_FLOWS_MAX, GOLDEN_QUIET_S, Scale())
+
+
+@lru_cache(maxsize=1)
 def golden_flow_hours() -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
     """Numbers of n golden flow-hours, and which of them are a tunnel's. Shapes (n, 35) and (n,)."""
-    model = Model.from_bytes(model_bytes())
 
     def numbers(traffic: QueryBatch, cuts: Sequence[int] = ()) -> list[NDArray[np.float32]]:
-        detector = TunnelDetector(model, FLOWS_MAX, QUIET_S, Scale())
-        return [rows.numbers for rows in hours_of(detector, [traffic], cuts)]
+        return [rows.numbers for rows in hours_of(golden_detector(), [traffic], cuts)]
 
     tunnels = [rows for session in golden_sessions().values() for rows in numbers(session, CUTS)]
     benign = numbers(golden_traffic())
@@ -49,7 +62,7 @@ def golden_flow_hours() -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
     return np.concatenate([*tunnels, *benign]), np.repeat([True, False], counts)
 
 
-def stored_golden(store: Store, now: float) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+def stored_golden(store: Database, now: float) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
     """The golden flow-hours as they are stored; where they are not, or are those of another release, they are written.
 
     now: when they are labelled, Unix seconds. Shapes as of golden_flow_hours. Raises StoreError.

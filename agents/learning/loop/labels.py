@@ -16,7 +16,7 @@ from agents.detection.reasons import CERTAIN_REASONS
 from agents.learning.loop.flow_hours import SCHEMA
 from agents.store.feedback.labels import Label, LabelledSpan, LabelStore
 from agents.store.feedback.tables import LabelOrigin
-from agents.store.sql import Store
+from agents.store.sql import IncidentDatabase
 
 LABELLING_MAX = 1_000
 """Incidents that one hour's labels come from, the last seen first."""
@@ -78,7 +78,7 @@ def spans_of(incidents: Sequence[Incident], scale: Scale) -> list[LabelledSpan]:
 class Labeller:
     """Labels the flow-hours of an hour that is over. Called with the hour; raises StoreError."""
 
-    store: Store
+    store: IncidentDatabase
     scale: Scale
 
     def __call__(self, hour: int) -> None:
@@ -87,7 +87,7 @@ class Labeller:
         LabelStore(self.store).mark(spans_of(seen, self.scale), SCHEMA, time.time())
 
 
-def label_counts(store: Store, since: float, until: float) -> tuple[tuple[str, int], ...]:
+def label_counts(store: IncidentDatabase, since: float, until: float) -> tuple[tuple[str, int], ...]:
     """("label (origin)", flow-hours) of hours that began at since <= time < until, Unix seconds. Raises StoreError."""
     found = LabelStore(store).counts(SCHEMA, since, until)
     return tuple((f"{label} ({origin})", count) for label, origin, count in found)

@@ -16,7 +16,7 @@ from agents.store.feedback.labelled import labelled_flows
 from agents.store.feedback.labels import LabelledHours
 from agents.store.feedback.tables import LabelOrigin
 from agents.store.sampling import home_of
-from agents.store.sql import LONG_S, Store
+from agents.store.sql import LONG_S, Database
 
 CLIENT_SHARE, DOMAIN_SHARE = 0.1, 0.02
 """Most of a cycle's new labels that one client (of IPv6 one /64) and one domain may give."""
@@ -24,7 +24,7 @@ CLIENT_FREE, DOMAIN_FREE = 1.0, 0.2
 """Or so many times the labels that a cycle needs, where that is more: one client alone teaches slowly, but it does."""
 
 
-def without_doubt(store: Store, labels: LabelledHours) -> NDArray[np.bool_]:
+def without_doubt(store: Database, labels: LabelledHours) -> NDArray[np.bool_]:
     """Which of n labels may be learnt, shape (n,): of learnt ones, none below a domain that waits for a person, of a
     flow that a rule calls a tunnel, or within a day of an incident of its client. Raises StoreError."""
     left = np.ones(len(labels), np.bool_)

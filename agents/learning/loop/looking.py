@@ -15,7 +15,7 @@ from agents.learning.loop.golden import GOLDEN_SCHEMA
 from agents.learning.loop.material import LATER_S
 from agents.store.feedback.flow_hours import WEEK_HOURS, FlowHours, FlowHourStore
 from agents.store.feedback.labels import LabelStore
-from agents.store.sql import Store
+from agents.store.sql import Database
 
 READ_MAX = 50_000
 """Flow-hours that a question reads, at most."""
@@ -24,7 +24,7 @@ READ_MAX = 50_000
 class FlowLook:
     """Flow-hours in a store. Every method raises StoreError."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Database) -> None:
         self._hours, self._labels = FlowHourStore(store), LabelStore(store)
 
     def kept(self) -> dict[str, Any]:

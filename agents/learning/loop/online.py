@@ -50,7 +50,7 @@ from agents.store.feedback.cycles import CycleStore
 from agents.store.feedback.flow_hours import FlowHourStore
 from agents.store.feedback.labels import Label, LabelStore
 from agents.store.feedback.reviews import TEXT_MAX_REASON
-from agents.store.sql import Store
+from agents.store.sql import IncidentDatabase
 
 CONFIDENCE_MAX = 0.999
 """Of what was learnt: a rule, whose confidence is 1, takes its place."""
@@ -79,7 +79,7 @@ class OnlineLearner:
     passed its gates waits for a person; as long as one waits, no other is made.
     """
 
-    store: Store
+    store: IncidentDatabase
     folder: Path
     options: LearnerOptions
     clock: Callable[[], float] = time.time
@@ -390,7 +390,9 @@ class OnlineLearner:
         return CycleStore(self.store).newest(limit)
 
 
-def label_by_probability(store: Store, model: FlowModel, options: LearnerOptions, hour: int, now: float) -> int:
+def label_by_probability(
+    store: IncidentDatabase, model: FlowModel, options: LearnerOptions, hour: int, now: float
+) -> int:
     """Label the flow-hours of an hour whose probability is beyond a bound, where no rule did; how many.
 
     Between the bounds nobody learns from them. now: Unix seconds. Raises StoreError.

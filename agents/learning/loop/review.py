@@ -22,7 +22,7 @@ from agents.learning.loop.flow_hours import NUMBERS, SCHEMA
 from agents.store.feedback.flow_hours import FlowHours, FlowHourStore
 from agents.store.feedback.labels import Label, LabelStore
 from agents.store.feedback.reviews import ReviewItem, ReviewStore
-from agents.store.sql import Store
+from agents.store.sql import Database
 
 UNCERTAIN_SHARE, NEARNESS_SHARE, CLIENTS_SHARE = 0.4, 0.4, 0.2
 """What the uncertainty of a learnt probability, nearness to a limit and the number of clients weigh in the
@@ -128,7 +128,7 @@ class Reviewer:
     of their images.
     """
 
-    store: Store
+    store: Database
     limits: ReviewLimits
     unsure: tuple[float, float] = (0.0, 0.0)
     chances: Callable[[NDArray[np.float32]], NDArray[np.float64]] = _unknown
@@ -159,7 +159,7 @@ def teaches(domain: str) -> bool:
 _EXPECTED: Mapping[Label, Severity] = {Label.BENIGN: Severity.NORMAL, Label.TUNNEL: Severity.HIGH}
 
 
-def reviewed_cases(store: Store) -> tuple[ValidationCase, ...]:
+def reviewed_cases(store: Database) -> tuple[ValidationCase, ...]:
     """Names below domains that people called benign or a tunnel, of the half that does not teach. Raises StoreError."""
     reviews, hours, cases = ReviewStore(store), FlowHourStore(store), {}
     for decision in reviews.decisions(standing=True, limit=CASES_MAX):

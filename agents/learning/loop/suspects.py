@@ -14,7 +14,7 @@ from agents.learning.loop.flow_hours import SCHEMA
 from agents.learning.loop.flow_model import FlowModel
 from agents.store.feedback.flow_hours import FlowHourStore
 from agents.store.feedback.reviews import ReviewStore
-from agents.store.sql import Store
+from agents.store.sql import IncidentDatabase
 
 LATELY_S, BUDGET_S = 1.0 * DAY_S, 7.0 * DAY_S
 """A domain with an incident within LATELY_S is none; the budget is one of BUDGET_S."""
@@ -23,7 +23,7 @@ READ_MAX = 10_000
 
 
 def suspects_of(
-    store: Store,
+    store: IncidentDatabase,
     model: FlowModel,
     tunnel_from: float,
     budget: float,
@@ -53,7 +53,7 @@ def suspects_of(
     return [one for one in found.values() if mine(one[1])]
 
 
-def room_of(store: Store, budget: float, now: float) -> tuple[int, set[str]]:
+def room_of(store: IncidentDatabase, budget: float, now: float) -> tuple[int, set[str]]:
     """How many incidents may still be listed by learnt models, and domains that are none. Raises StoreError."""
     lately = store.incidents(since=now - BUDGET_S, source="", limit=READ_MAX)
     learnt = [one for one in lately if one.reasons[0].startswith(LEARNT_REASONS) and one.detected_at > now - BUDGET_S]
@@ -62,7 +62,7 @@ def room_of(store: Store, budget: float, now: float) -> tuple[int, set[str]]:
     return int(budget) - len(learnt), known
 
 
-def within_budget(store: Store, found: Iterable[Suspect], budget: float, now: float) -> list[Suspect]:
+def within_budget(store: IncidentDatabase, found: Iterable[Suspect], budget: float, now: float) -> list[Suspect]:
     """Of what another model found, what may be listed: one below a domain. Raises StoreError."""
     room, known = room_of(store, budget, now)
     kept: dict[str, Suspect] = {}

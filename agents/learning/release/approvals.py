@@ -14,7 +14,7 @@ from agents.learning.release.index import RegistryIndex, add_row
 from agents.learning.release.transitions import REASON_MAX, Author, Transition
 from agents.store.people.roles import AccessScope
 from agents.store.people.users import UserStore
-from agents.store.sql import Store
+from agents.store.sql import Database
 
 _log = structlog.get_logger("agents.learning.registry")
 
@@ -65,7 +65,7 @@ def note_approval(
 
 
 def deciding_author(
-    store: Store, needed: int, action: str, by: str, reason: str
+    store: Database, needed: int, action: str, by: str, reason: str
 ) -> tuple[Author, frozenset[str] | None]:
     """The author as it is recorded, and whose approvals count: where somebody can log in, users who may operate.
 

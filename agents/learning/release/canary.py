@@ -4,21 +4,22 @@ from __future__ import annotations
 
 import json
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import Any, Generic, Literal, NamedTuple, TypeVar
 
 import structlog
 
 from agents.core.errors import AgentsError, BusyError, ModelError, StoreError
 from agents.core.files import PRIVATE_MODE, write_atomic
+from agents.core.npz import FormatError
 from agents.core.protocols import Field, Spec, Within
 from agents.core.text import counted, printable
 from agents.core.types import Incident, QueryBatch, Verdicts
-from agents.detection.detector import TunnelDetector
-from agents.detection.rollout.canary import Canary, CanaryCounts, counts_of
+from agents.detection.rollout.canary import Canary, CanaryCounts, ComparedDetector, counts_of
 from agents.learning.registry import ModelRegistry
 from agents.learning.release.transitions import Author, Transition
 from agents.learning.repeating import RepeatingThread
@@ -155,8 +156,8 @@ class CanaryTrial:
     def __init__(
         self,
         registry: ModelRegistry[Model],
-        main: TunnelDetector,
-        detector_of: Callable[[Model], TunnelDetector],
+        main: ComparedDetector,
+        detector_of: Callable[[Model], ComparedDetector],
         path: Path,
     ) -> None:
         self._registry, self._main, self._detector_of, self._path = registry, main, detector_of, path
@@ -232,7 +233,7 @@ class CanaryTrial:
             with lock:
                 canary.take_over(self._main, files)
                 self._canary = canary
-        except (AgentsError, OSError, ValueError) as error:
+        except (AgentsError, FormatError, OSError) as error:
             _log.error("canary_not_begun", model_id=row["model_id"], error=str(error))
             return
         _log.info("canary_begun", model_id=model.model_id, mode=terms.mode, share=terms.share, queries=counts.queries)
@@ -266,38 +267,56 @@ def terms_of(row: Mapping[str, Any]) -> CanaryTerms:
     return CanaryTerms(**{name: value for name, value in row.get("terms", {}).items() if name in names})
 
 
-@dataclass(frozen=True)
-class Rollout:
-    """Ends canaries by their rules, in the process of the scheduler.
+class OpenTrial(NamedTuple):
+    """A trial that runs. row: its model_id, champion, begun_at (Unix seconds) and terms, as they were written down."""
 
-    benign: domains that people labelled benign since a time, with who did. follow: tells what became of a model.
-    doubt: why the clock is not believed, "" where it is.
+    row: Mapping[str, Any]
+    counts: CanaryCounts
+
+    @property
+    def begun_at(self) -> float:
+        """Unix seconds."""
+        return float(self.row["begun_at"])
+
+    @property
+    def champion(self) -> str:
+        """The id of the model that was in use when it began; "" = none was."""
+        return str(self.row["champion"])
+
+
+Ended = TypeVar("Ended")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrialRollout(ABC, Generic[Ended]):
+    """Ends trials by their rules, in the process of the scheduler. A subclass knows where trials of its kind lie.
+
+    benign: domains that people labelled benign since a time, with who did. doubt: why the clock is not believed, ""
+    where it is.
     """
 
-    registry: ModelRegistry[Model]
-    counts_path: Path
     benign: Callable[[float], Mapping[str, str]]
-    follow: Callable[[Transition], object]
     clock: Callable[[], float] = time.time
     doubt: Callable[[], str] = str
 
-    def look(self) -> Transition | None:
-        """End the canary if its rules say so; what was done. Raises AgentsError, OSError."""
-        row = self.registry.canary()
-        if row is None:
+    def look(self) -> Ended | None:
+        """End the trial if its rules say so; what was done. Raises AgentsError, OSError."""
+        trial, now = self._open(), self.clock()
+        if trial is None:
             return None
-        now = self.clock()
-        if now < float(row["begun_at"]):  # the clock was set back: its time begins anew
-            self.registry.restart_canary(now)
+        if now < trial.begun_at:  # the clock was set back: its time begins anew
+            self._restart(now)
             return None
-        counts = read_counts(self.counts_path, str(row["model_id"]), float(row["begun_at"]))
-        if (in_use := self.registry.current().model_id) != row["champion"]:
-            return self._end(Ending(False, f"the model in use is {in_use} by now, not {row['champion']}"), counts, now)
-        named, away = self._labelled(float(row["begun_at"])) if counts.domains else ({}, False)
-        ending = ending_of(terms_of(row), counts, {one: named[one] for one in counts.domains if one in named}, now)
-        if ending is None or (ending.promote and (away or self.doubt())):
-            return None
-        return self._end(ending, counts, now)
+        ending = self._overtaken(trial) or self._by_rules(trial, now)
+        return self._end(trial, ending, now) if ending is not None else None
+
+    def _by_rules(self, trial: OpenTrial, now: float) -> Ending | None:
+        """Nothing is promoted while the database is away, or the clock is doubted."""
+        counts = trial.counts
+        named, away = self._labelled(trial.begun_at) if counts.domains else ({}, False)
+        false_alarms = {one: named[one] for one in counts.domains if one in named}
+        ending = ending_of(terms_of(trial.row), counts, false_alarms, now, alone=not trial.champion)
+        return None if ending is not None and ending.promote and (away or self.doubt()) else ending
 
     def _labelled(self, since: float) -> tuple[Mapping[str, str], bool]:
         """Domains that people called benign; and whether the database is away, which says nothing for the candidate."""
@@ -307,10 +326,50 @@ class Rollout:
             _log.warning("labels_not_read", error=str(error))
             return {}, True
 
-    def _end(self, ending: Ending, counts: CanaryCounts, now: float) -> Transition:
+    @abstractmethod
+    def _open(self) -> OpenTrial | None:
+        """The trial that runs; None: none does."""
+
+    @abstractmethod
+    def _restart(self, now: float) -> None:
+        """Let its time begin anew."""
+
+    @abstractmethod
+    def _overtaken(self, trial: OpenTrial) -> Ending | None:
+        """How it ends because of what people did meanwhile, whatever the rules say; None: nothing ends it."""
+
+    @abstractmethod
+    def _end(self, trial: OpenTrial, ending: Ending, now: float) -> Ended | None:
+        """End it so; None: it was ended meanwhile."""
+
+
+@dataclass(frozen=True)
+class Rollout(TrialRollout[Transition]):
+    """Ends canaries of query models. follow: tells what became of a model."""
+
+    registry: ModelRegistry[Model]
+    counts_path: Path
+    follow: Callable[[Transition], object]
+
+    def _open(self) -> OpenTrial | None:
+        row = self.registry.canary()
+        if row is None:
+            return None
+        return OpenTrial(row, read_counts(self.counts_path, str(row["model_id"]), float(row["begun_at"])))
+
+    def _restart(self, now: float) -> None:
+        self.registry.restart_canary(now)
+
+    def _overtaken(self, trial: OpenTrial) -> Ending | None:
+        in_use = self.registry.current().model_id
+        if in_use == trial.champion:
+            return None
+        return Ending(False, f"the model in use is {in_use} by now, not {trial.champion}")
+
+    def _end(self, trial: OpenTrial, ending: Ending, now: float) -> Transition:
         made = self.registry.end_canary(ending.promote, Author("its rules", ending.reason), now)
         self.registry.note(
-            made.model_id, {"canary": counts.summary() | {"promoted": ending.promote, "why": ending.reason}}
+            made.model_id, {"canary": trial.counts.summary() | {"promoted": ending.promote, "why": ending.reason}}
         )
         self.follow(made)
         return made
@@ -334,16 +393,10 @@ def canary_state(registry: ModelRegistry[Model], counts_path: Path, now: float) 
     }
 
 
-class Looks(Protocol):
-    """What ends canaries by their rules. Raises AgentsError, OSError."""
-
-    def look(self) -> object: ...
-
-
 class RolloutThread(RepeatingThread):
     """Asks the rules again and again; what goes wrong is logged, once."""
 
-    def __init__(self, rollout: Looks, name: str = "rollout") -> None:
+    def __init__(self, rollout: TrialRollout[Any], name: str = "rollout") -> None:
         super().__init__(name, ROLLOUT_LOOK_S, ROLLOUT_LOOK_S)
         self._rollout, self._said = rollout, ""
 

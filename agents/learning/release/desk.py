@@ -23,7 +23,7 @@ from agents.learning.release.diff import Version, difference
 from agents.learning.release.transitions import Transition
 from agents.learning.run import RunState
 from agents.scoring.model import Model
-from agents.store.sql import Store
+from agents.store.sql import RunDatabase
 
 RUNS_SEARCHED_MAX = 100
 """Newest runs that are searched for a candidate's run, at most."""
@@ -55,7 +55,7 @@ class ModelDesk:
     """
 
     registry: ModelRegistry[Model]
-    store: Store
+    store: RunDatabase
     scale: Scale
     check: Callable[[Model], None]
     tell: Callable[[Message], Sequence[ChannelResult]]

@@ -16,6 +16,7 @@ import structlog
 
 import agents
 from agents.core.files import write_atomic
+from agents.core.npz import FormatError, object_of
 from agents.core.types import Sample
 
 LINEAGE_BYTES_MAX = 4 << 20
@@ -51,13 +52,11 @@ def read_lineage(model_path: Path) -> dict[str, Any]:
     path = lineage_path(model_path)
     try:
         if path.stat().st_size > LINEAGE_BYTES_MAX:
-            raise ValueError("it is too large")
-        found = json.loads(path.read_bytes())
-        if not isinstance(found, dict):
-            raise ValueError("it is no object")
+            raise FormatError("it is too large")
+        found = object_of(path.read_bytes(), "it")
     except FileNotFoundError:
         return {}
-    except (ValueError, RecursionError, OSError) as error:
+    except (FormatError, OSError) as error:
         _log.warning("lineage_not_read", path=str(path), error=str(error))
         return {}
     return found

@@ -14,6 +14,7 @@ from typing import Any
 import structlog
 
 from agents.core.files import PRIVATE_MODE, write_atomic
+from agents.core.npz import FormatError
 from agents.detection.explanations.network_profile import PROFILE_BYTES_MAX, NetworkProfile, load_profile
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -43,12 +44,12 @@ class ProfileFolder:
         path = self._path(digest)
         try:
             if path.stat().st_size > PROFILE_BYTES_MAX:
-                raise ValueError("cannot read profile: it is too large")
+                raise FormatError("cannot read profile: it is too large")
             data = path.read_bytes()
             if hashlib.sha256(data).hexdigest() != digest:
-                raise ValueError("cannot read profile: its content is another")
+                raise FormatError("cannot read profile: its content is another")
             return load_profile(data).keyed(self._secret)
-        except (ValueError, OSError) as error:
+        except (FormatError, OSError) as error:
             _log.warning("profile_not_used", path=str(path), error=str(error))
             return None
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -10,11 +9,10 @@ from typing import Any
 
 import structlog
 
-from agents.core.errors import StoreError
 from agents.core.files import locked_within
 from agents.core.types import Message
 from agents.learning.messages import sequence_message
-from agents.learning.release.canary import Ending, ending_of, terms_of
+from agents.learning.release.canary import Ending, OpenTrial, TrialRollout
 from agents.learning.release.transitions import Author
 from agents.learning.sequences.history import NEWEST_LOOKED_AT, EndedCycle
 from agents.learning.sequences.learning import SequenceModels
@@ -25,56 +23,38 @@ _log = structlog.get_logger("agents.learning.sequences")
 
 
 @dataclass(frozen=True)
-class SequenceRollout:
-    """Ends trials by their rules, in the process of the scheduler; see learning.release.canary.
-
-    benign: domains that people labelled benign since a time, with who did. tell: sends a message over every channel.
-    doubt: why the clock is not believed, "" where it is.
-    """
+class SequenceRollout(TrialRollout[EndedCycle]):
+    """Ends trials of sequence models. tell: sends a message over every channel."""
 
     models: SequenceModels
-    benign: Callable[[float], Mapping[str, str]]
     tell: Callable[[Message], object] = lambda message: None
-    clock: Callable[[], float] = time.time
-    doubt: Callable[[], str] = str
 
-    def look(self) -> EndedCycle | None:
-        """End the trial if its rules say so; what was done. Raises AgentsError, OSError."""
-        canary, now = SequenceCanary(self.models.folder), self.clock()
-        row, counts = canary.row(), canary.counts()
-        if row is None or counts is None:
-            return None
-        if now < row["begun_at"]:
-            canary.restart(now)
-            return None
+    @property
+    def _canary(self) -> SequenceCanary:
+        return SequenceCanary(self.models.folder)
+
+    def _open(self) -> OpenTrial | None:
+        row, counts = self._canary.row(), self._canary.counts()
+        return None if row is None or counts is None else OpenTrial(row, counts)
+
+    def _restart(self, now: float) -> None:
+        self._canary.restart(now)
+
+    def _overtaken(self, trial: OpenTrial) -> Ending | None:
         in_use = self._in_use()
-        if in_use == row["model_id"] != row["champion"]:
-            return self._end(canary, row, Ending(True, "it is in use already"), now)
-        if in_use != row["champion"]:
-            return self._end(canary, row, Ending(False, "the model in use is another one by now"), now)
-        if canary.model() is None:
-            return self._end(canary, row, Ending(False, "its file cannot be read"), now)
-        named, away = self._labelled(row["begun_at"]) if counts.domains else ({}, False)
-        false_alarms = {one: named[one] for one in counts.domains if one in named}
-        ending = ending_of(terms_of(row), counts, false_alarms, now, alone=not row["champion"])
-        if ending is None or (ending.promote and (away or self.doubt())):
-            return None
-        return self._end(canary, row, ending, now)
+        if in_use == trial.row["model_id"] != trial.champion:
+            return Ending(True, "it is in use already")
+        if in_use != trial.champion:
+            return Ending(False, "the model in use is another one by now")
+        return Ending(False, "its file cannot be read") if self._canary.model() is None else None
 
     def _in_use(self) -> str:
         """The id of the model in use; "" where none is."""
         found = self.models.current()
         return found.model_id if found is not None else ""
 
-    def _labelled(self, since: float) -> tuple[Mapping[str, str], bool]:
-        """Domains that people called benign; and whether the database is away, which says nothing for the candidate."""
-        try:
-            return self.benign(since), False
-        except StoreError as error:
-            _log.warning("labels_not_read", error=str(error))
-            return {}, True
-
-    def _end(self, canary: SequenceCanary, row: Mapping[str, Any], ending: Ending, now: float) -> EndedCycle | None:
+    def _end(self, trial: OpenTrial, ending: Ending, now: float) -> EndedCycle | None:
+        canary, row = self._canary, trial.row
         with locked_within(canary.lock_path, LOCK_WAIT_S):
             if canary.row() != row:
                 return None  # a person ended it meanwhile

@@ -29,7 +29,7 @@ def judging_manager_of(settings: Settings) -> AlertManager:
     return AlertManager(notifiers, quiet_s=settings.incident_quiet_s, link_base=settings.public_url)
 
 
-def teller_of(settings: Settings) -> Callable[[Message], Sequence[ChannelResult]]:
+def broadcaster_of(settings: Settings) -> Callable[[Message], Sequence[ChannelResult]]:
     """What sends a message over every channel that is set up, at once."""
     return lambda message: asyncio.run(alert_manager_of(settings).broadcast(message))
 

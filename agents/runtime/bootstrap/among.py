@@ -8,18 +8,21 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import structlog
 
 from agents.core.column_kernels import Key
 from agents.core.errors import SettingsError
 from agents.core.files import locked, make_private_folder
+from agents.core.npz import FormatError
+from agents.core.protocols import Detector
 from agents.core.text import NETWORK
 from agents.core.types import Incident, Verdicts
 from agents.detection import privacy, snapshot
 from agents.detection.detector import HABITS_FILE, NETWORK_FILE, PEAKS_FILE, WINDOWS_FILE, TunnelDetector
 from agents.detection.shared.part import PartDetector
+from agents.detection.shared.roles import LiveDetector
 from agents.detection.shared.together import TogetherDetector
 from agents.runtime.drill.relay import DrillRelay
 from agents.runtime.several.exchange import DetectorExchange, Several
@@ -62,6 +65,27 @@ def saved_by_slot(state_dir: Path, name: str, slots: frozenset[int]) -> list[Sav
     return [Saved(name, path, frozenset(s for s in newest if newest[s][1] == path)) for path in sorted(files)]
 
 
+D = TypeVar("D")
+
+
+class Maker(Protocol):
+    """Makes a detector of a kind with what settings say. kind: its constructor."""
+
+    def __call__(self, kind: Callable[..., D]) -> D: ...
+
+
+class MadeDetector(NamedTuple):
+    """A detector, and what its Judge has beside the collaborators of any.
+
+    watched: the same, where hours and sequences are collected of it. relay: in the place of a Drill.
+    """
+
+    detector: LiveDetector
+    parts: dict[str, Any]
+    watched: TunnelDetector | None = None
+    relay: DrillRelay | None = None
+
+
 @dataclass(frozen=True)
 class Among:
     """One process of several. number: of a detector from 0 on; the process `network` has none."""
@@ -75,19 +99,9 @@ class Among:
         """Whether it is a detector."""
         return self.name != NETWORK_PROCESS
 
-    @property
-    def collects(self) -> bool:
-        """Whether hours and sequences are collected in it."""
-        return self.judges
-
     def fenced(self, verdicts: Verdicts) -> Iterable[Verdicts]:
         """Verdicts as they are stored."""
         return (verdicts,)
-
-    @property
-    def relay(self) -> DrillRelay | None:
-        """What passes on the rows of drills, in a detector."""
-        return DrillRelay(self.state_dir) if self.judges else None
 
     @property
     def detectors(self) -> int:
@@ -114,30 +128,36 @@ class Among:
         """Of a detector, from 0 on."""
         return self.exchange.names.index(self.name)
 
-    def detector(self, model: Any, keys_max: int, *args: Any) -> TunnelDetector:
-        """What judges in this process. keys_max: of all detectors."""
-        if not self.judges:
-            return TogetherDetector(model, keys_max, *args, tables=self.exchange.tables)
-        return PartDetector(model, -(-keys_max // self.detectors), *args, view=self.exchange.view(self.name))
+    def made(self, make: Maker) -> MadeDetector:
+        """What judges in this process, and what its Judge has beside the collaborators of any."""
+        return self._part(make) if self.judges else self._counter(make)
 
-    def parts(self, detector: TunnelDetector, relay: DrillRelay | None) -> dict[str, Any]:
-        """What a Judge of this process has beside the collaborators of any."""
-        if not self.judges:
-            others = [self.state_dir / f"{name}-of-{self.detectors}" for name in self.exchange.names]
-            return {
-                "restore": partial(self._restore_network, detector),
-                "owns": lambda incident: incident.client == NETWORK,
-                "erase_to": others,
-                "saved": partial(drop_outdated, self.state_dir),
-            }
+    def _part(self, make: Maker) -> MadeDetector:
+        def of_some(model: Any, keys_max: int, *args: Any) -> PartDetector:
+            """keys_max: of all detectors."""
+            return PartDetector(model, -(-keys_max // self.detectors), *args, view=self.exchange.view(self.name))
+
         make_private_folder(self.folder)
-        assert isinstance(detector, PartDetector) and relay is not None
-        return {
+        detector, relay = make(of_some), DrillRelay(self.state_dir)
+        parts = {
             "restore": partial(self._restore, detector),
             "owns": self._owns,
-            "say": partial(self.exchange.say, detector, relay, self.name),
+            "send_report": partial(self.exchange.send_report, detector, relay, self.name),
             "saved": partial(drop_outdated, self.state_dir),
         }
+        return MadeDetector(detector, parts, detector, relay)
+
+    def _counter(self, make: Maker) -> MadeDetector:
+        detector = make(partial(TogetherDetector, tables=self.exchange.tables))
+        others = [self.state_dir / f"{name}-of-{self.detectors}" for name in self.exchange.names]
+        parts = {
+            "restore": partial(self._restore_network, detector),
+            "owns": lambda incident: incident.client == NETWORK,
+            "erase_to": others,
+            "saved": partial(drop_outdated, self.state_dir),
+            "counter": detector,
+        }
+        return MadeDetector(detector, parts)
 
     def _owns(self, incident: Incident) -> bool:
         return incident.client != NETWORK and self.owns_client(incident.client)
@@ -151,19 +171,19 @@ class Among:
         saved = [one for name in (WINDOWS_FILE, HABITS_FILE) for one in saved_by_slot(self.state_dir, name, mine)]
         try:
             detector.load_files([(one.name, one.path.read_bytes(), _in_slots(one.slots)) for one in saved])
-        except (OSError, ValueError) as error:
+        except (OSError, FormatError) as error:
             _log.warning("state_not_restored", path=str(self.folder), error=str(error))
         if flows := detector.gauges()["flows"]:
             _log.info("windows_restored", flows=flows)
 
-    def _restore_network(self, detector: TunnelDetector) -> None:
+    def _restore_network(self, detector: Detector) -> None:
         for name in (NETWORK_FILE, PEAKS_FILE, HABITS_FILE):
             path = self.state_dir / name
             try:
                 detector.load(name, path.read_bytes())
             except FileNotFoundError:
                 continue
-            except (OSError, ValueError) as error:
+            except (OSError, FormatError) as error:
                 _log.warning("state_not_restored", path=str(path), error=str(error))
 
 
@@ -185,7 +205,7 @@ def restored_of(settings: Settings, detector: TunnelDetector) -> dict[str, Any]:
             for one in saved_by_slot(state_dir, HABITS_FILE, every):
                 if one.path.parent != state_dir:
                     detector.incidents.explainer.absorb(one.path.read_bytes(), _in_slots(one.slots))
-        except (OSError, ValueError) as error:
+        except (OSError, FormatError) as error:
             _log.warning("state_not_restored", path=str(state_dir), error=str(error))
 
     return {"restore": restore, "saved": partial(drop_outdated, settings.state_dir)}
@@ -247,6 +267,6 @@ def _key(state_dir: Path) -> Key:
     for path in sorted((one for one in found if one.exists()), key=lambda one: -one.stat().st_mtime):
         try:
             return snapshot.key_of_dump(path.read_bytes())
-        except (OSError, ValueError):
+        except (OSError, FormatError):
             continue
     return secrets.randbits(64), secrets.randbits(64)

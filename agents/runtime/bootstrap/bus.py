@@ -18,16 +18,17 @@ from agents.core.protocols import library
 from agents.core.text import NETWORK
 from agents.core.types import Incident, Verdicts
 from agents.detection import privacy
-from agents.detection.detector import TunnelDetector, empty_verdicts
+from agents.detection.detector import empty_verdicts
 from agents.detection.shared.slotted import SlottedDetector
 from agents.detection.shared.together import TogetherDetector
-from agents.runtime.bootstrap.among import Among
+from agents.runtime.bootstrap.among import Among, MadeDetector, Maker
 from agents.runtime.bootstrap.environment import noted_settings
 from agents.runtime.bootstrap.models import model_type_of, registry_of
 from agents.runtime.bus.model_sharing import ModelSender, ModelTaker
 from agents.runtime.bus.network_mirror import Detecting
 from agents.runtime.bus.publisher_process import Publishing
 from agents.runtime.bus.worker_process import Tokens, Working
+from agents.runtime.drill.relay import DrillRelay
 from agents.runtime.judging.judge import Judge, JudgeParts
 from agents.runtime.several.exchange import DetectorExchange
 from agents.runtime.several.network_process import NETWORK_PROCESS
@@ -88,11 +89,6 @@ class OnBus(Among):
         return self.common
 
     @property
-    def collects(self) -> bool:
-        """Hours and sequences are collected where one detector has all clients."""
-        return False
-
-    @property
     def folder(self) -> Path:
         """Where its queues lie: state is on the bus."""
         return self.state_dir / f"bus-{self.name}" if self.judges else self.state_dir
@@ -101,25 +97,29 @@ class OnBus(Among):
         """The slot of a client."""
         return slot_of_client(client) % self.link.options.slots
 
-    def detector(self, model: Any, keys_max: int, *args: Any) -> TunnelDetector:
-        """What judges in this process."""
-        if not self.judges:
-            return TogetherDetector(model, keys_max, *args, tables=self.exchange.tables)
+    def _part(self, make: Maker) -> MadeDetector:
+        """Hours and sequences are collected where one detector has all clients."""
         slots = self.link.options.slots
-        mine = max(-(-keys_max * KEYS_FACTOR // slots), min(KEYS_MIN, keys_max))
-        made: Any = SlottedDetector(self.slot_of, self.exchange.views(), model, mine, *args)
-        return made  # type: ignore[no-any-return]
 
-    def parts(self, detector: Any, relay: Any) -> dict[str, Any]:
-        """What a Judge of this process has beside the collaborators of any."""
-        if self.judges:
-            make_private_folder(self.folder)
-            return {"restore": lambda: None, "owns": lambda incident: False}
-        return {
+        def of_slots(model: Any, keys_max: int, *args: Any) -> SlottedDetector:
+            """keys_max: of all hosts."""
+            mine = max(-(-keys_max * KEYS_FACTOR // slots), min(KEYS_MIN, keys_max))
+            return SlottedDetector(self.slot_of, self.exchange.views(), model, mine, *args)
+
+        make_private_folder(self.folder)
+        detector = make(of_slots)
+        parts = {"restore": lambda: None, "owns": lambda incident: False, "slots": detector}
+        return MadeDetector(detector, parts, relay=DrillRelay(self.state_dir))
+
+    def _counter(self, make: Maker) -> MadeDetector:
+        detector = make(partial(TogetherDetector, tables=self.exchange.tables))
+        parts = {
             "restore": lambda: None,
             "owns": lambda incident: incident.client == NETWORK,
-            "speaks": lambda: NETWORK_PROCESS in self.tokens.of,
+            "writes": lambda: NETWORK_PROCESS in self.tokens.of,
+            "counter": detector,
         }
+        return MadeDetector(detector, parts)
 
     def fenced(self, verdicts: Verdicts) -> Iterable[Verdicts]:
         """Verdicts with their slot's token; of slots that are left nothing is written."""
@@ -150,10 +150,9 @@ def working_of(settings: Settings, exchange: DetectorExchange, make: Callable[..
         return make(among=OnBus(exchange, name, settings.state_dir, link, tokens, (first, second)))
 
     def say(link: BusLink, judge: Judge, slot: int, number: int) -> None:
-        detector: Any = judge.detector
-        said = detector.saying_of(slot, number)
+        said = judge.slots.report_of_slot(slot, number)
         if said is not None:
-            link.say(str(slot), SAY, said.packed(), f"{slot}-{number}")
+            link.send(str(slot), SAY, said.packed(), f"{slot}-{number}")
 
     return Working(connect, parts, say)
 

@@ -28,6 +28,7 @@ from agents.detection.detector import FILES, Suspect, TunnelDetector
 from agents.detection.explanations.known_desk import KnownDesk
 from agents.detection.known_services import Entry, KnownServices, load_entries, own_zone, services, services_at
 from agents.detection.privacy import ClientVeil, Privacy, PrivacyKey
+from agents.detection.runner import verdicts_of
 from agents.detection.tripwires.tripwires import Tripwires
 from agents.dns.drill import DRILL_ZONE
 from agents.enforcement.brakes import Labels, NeverBlock
@@ -64,14 +65,14 @@ from agents.learning.sequences.steps import heard_part, learnable_rows, step_win
 from agents.learning.sequences.trial import SequenceTrial
 from agents.learning.sequences.watch import SequenceWatch
 from agents.runtime.bootstrap.alerts import (
+    broadcaster_of,
     exports_of,
     handed_over,
     judging_manager_of,
     outbox_of,
     outputs_of,
-    teller_of,
 )
-from agents.runtime.bootstrap.among import Among, restored_of
+from agents.runtime.bootstrap.among import Among, D, MadeDetector, Maker, restored_of
 from agents.runtime.bootstrap.environment import FLOW_MODELS, load_settings, noted_settings, scale_of, store_of
 from agents.runtime.bootstrap.hunting import hunt_sink_of
 from agents.runtime.bootstrap.intakes import enforce_options_of, parsed_upstreams, strict_groups_of
@@ -130,12 +131,15 @@ def judge_parts(
     secret = (secrets.randbits(64), secrets.randbits(64)) if among is None else among.key
     folder, cycles = settings.state_dir if among is None else among.folder, _cycles_in(settings, among)
     tripwires, kept, model = tripwires_of(settings), privacy_of(settings), registry.current()
-    make = TunnelDetector if among is None else among.detector
-    detector = detector_of(settings, model, secret, tripwires, settings.burn_in_days, kept, make)
+
+    def make(kind: Callable[..., D]) -> D:
+        return _made(settings, kind, model, secret, tripwires, settings.burn_in_days, kept)
+
+    detector, more, watched, relay = _alone(settings, make) if among is None else among.made(make)
     detector.reload_profile(registry.profile_of(model))
     detector.incidents.losses, detector.incidents.origins = losses, origins
     spool, alerts = _spool_of(settings, store, among), _alerts_of(settings, manager, among)  # it says who holds it
-    collects, relay = among is None or among.collects, None if among is None else among.relay
+    more |= _drilling(_drill_of(settings, targets, registry, store, alerts.send)) if relay is None else {"drill": relay}
     return JudgeParts(
         detector=detector,
         registry=registry,
@@ -146,21 +150,34 @@ def judge_parts(
         exports=_exports_of(settings, among),
         hunt=hunt_sink_of(settings, among),
         enforcer=enforcer_of(settings, store, alerts.send),
-        drill=_drill_of(settings, targets, registry, store, alerts.send) if relay is None else relay,
-        known_entries=partial(known_entries, settings),
-        own_zones=own_zones_of(settings),
-        known_path=known_path(settings),
         state_dir=folder,
         privacy=detector.privacy,
         renamed=renamed,
-        trial=_trial_of(settings, registry, detector, secret) if among is None else None,
-        sequences=sequences_of(settings, store, detector, cycles, alerts.send) if collects else None,
+        trial=_trial_of(settings, registry, watched, secret) if among is None and watched is not None else None,
+        sequences=sequences_of(settings, store, watched, cycles, alerts.send) if watched is not None else None,
         mismatched=mismatched,
         note=note if among is None or not among.judges else among.exchange.notes[among.name],
         in_force=noted_settings(settings),
-        hours=_hours_of(settings, store, detector, folder, among) if collects else None,
-        **(restored_of(settings, detector) if among is None else among.parts(detector, relay)),
+        hours=_hours_of(settings, store, watched, folder, among) if watched is not None else None,
+        **_known_parts(settings),
+        **more,
     )
+
+
+def _known_parts(settings: Settings) -> dict[str, Any]:
+    """What a Judge has of the operator's known services."""
+    entries, path = partial(known_entries, settings), known_path(settings)
+    return {"known_entries": entries, "known_path": path, "own_zones": own_zones_of(settings)}
+
+
+def _drilling(drill: Drill) -> dict[str, Any]:
+    return {"drill": drill, "drilled": drill.give}
+
+
+def _alone(settings: Settings, make: Maker) -> MadeDetector:
+    """The one detector of all clients."""
+    detector = make(TunnelDetector)
+    return MadeDetector(detector, restored_of(settings, detector), detector)
 
 
 def _cycles_in(settings: Settings, among: Among | None) -> Path:
@@ -373,7 +390,8 @@ def learn_stored_sequences(settings: Settings, store: Store, length: int, epochs
     now, numbers = time.time(), dict[str, int]()
     traffic = stored_traffic(store, now - days * DAY_S, now, HEARD_MAX)
     detector = detector_of(settings, registry_of(settings).current())
-    heard = [heard_part(detector.detect(batch, explain=False), numbers, (0, 0)) for batch in traffic.batches()]
+    judged = verdicts_of(detector, traffic.batches(), explain=False, flush=False)
+    heard = [heard_part(verdicts, numbers, (0, 0)) for verdicts in judged]
     windows, in_use = step_windows(learnable_rows(heard), length), sequence_models_of(settings).current()
     bounds, compare = _sequence_bounds(settings), partial(compared_sequences, settings)
     return learn_sequences(windows, epochs, _deep(settings), in_use, bounds=bounds, compare=compare)
@@ -423,7 +441,7 @@ def image_learner_of(settings: Settings, store: Store) -> ImageLearner:
     train = partial(fit_images_spawned, settings.of(spec) if spec is not None else {})
     folder, days, bounds = settings.models_dir / "images", settings.backup_days, bounds_of(settings)
     terms = release_terms_of(settings)
-    return ImageLearner(store, folder, kind, train, bounds, days=days, tell=teller_of(settings), terms=terms)
+    return ImageLearner(store, folder, kind, train, bounds, days=days, tell=broadcaster_of(settings), terms=terms)
 
 
 def learner_of(settings: Settings, store: Store) -> OnlineLearner:
@@ -431,7 +449,7 @@ def learner_of(settings: Settings, store: Store) -> OnlineLearner:
     options = learner_options.SPEC.factory(settings.of(learner_options.SPEC))
     folder, days, bounds = settings.models_dir / FLOW_MODELS, settings.backup_days, bounds_of(settings)
     terms = release_terms_of(settings)
-    return OnlineLearner(store, folder, options, tell=teller_of(settings), days=days, bounds=bounds, terms=terms)
+    return OnlineLearner(store, folder, options, tell=broadcaster_of(settings), days=days, bounds=bounds, terms=terms)
 
 
 def services_of(settings: Settings) -> KnownServices:
@@ -462,15 +480,19 @@ def detector_of(
     tripwires: Tripwires | None = None,
     burn_in_days: float = 0,
     kept: Privacy | None = None,
-    make: Callable[..., TunnelDetector] = TunnelDetector,
 ) -> TunnelDetector:
     """A detector that has seen nothing yet. key: of its hashes; a secret one where strangers choose the names.
 
     tripwires: for traffic of this network. burn_in_days: a network that is watched has habits to be learnt; what is
-    replayed has none. kept: of clients and names, where neither has been withheld before. make: a kind of detector.
+    replayed has none. kept: of clients and names, where neither has been withheld before.
     """
+    return _made(settings, TunnelDetector, model, key, tripwires, burn_in_days, kept)
+
+
+def _made(settings: Settings, kind: Callable[..., D], model: Model, key: Key, *args: Any) -> D:
+    """A detector of a kind. args: tripwires, burn_in_days and kept, as of detector_of."""
     quiet_s, scale, services = settings.incident_quiet_s, scale_of(settings), services_of(settings)
-    return make(model, settings.flows_max, quiet_s, scale, services, key, tripwires, burn_in_days, kept)
+    return kind(model, settings.flows_max, quiet_s, scale, services, key, *args)
 
 
 def privacy_of(settings: Settings, reads_only: bool = False) -> Privacy:

@@ -11,6 +11,7 @@ from itertools import takewhile
 from typing import TYPE_CHECKING, Any
 
 from agents.core.errors import ModelError
+from agents.core.npz import FormatError
 from agents.core.protocols import ScoringModel
 from agents.core.types import DAY_S, Gate, Sample
 from agents.detection.detector import HABITS_FILE, TunnelDetector
@@ -37,7 +38,7 @@ from agents.learning.run import AlertDiff, RetrainOptions, RunState, TrainingRun
 from agents.learning.sequences.rollout import SequenceRollout
 from agents.learning.type_comparison import TypeParams, compare_types, flow_scenes, name_scene, quiet_hours
 from agents.learning.validation import Validator, load_cases
-from agents.runtime.bootstrap.alerts import alert_manager_of, teller_of
+from agents.runtime.bootstrap.alerts import alert_manager_of, broadcaster_of
 from agents.runtime.bootstrap.environment import retraining_log, scale_of, store_of
 from agents.runtime.bootstrap.judging import (
     bounds_of,
@@ -187,7 +188,7 @@ def profile_now(
     now = time.time()
     try:
         habits = list(habits_in((settings.state_dir / HABITS_FILE).read_bytes()).all_usual(now))
-    except (OSError, ValueError):
+    except (OSError, FormatError):
         habits = []
     reach = reach_of(FlowHourStore(store).read(FLOW_HOUR_SCHEMA, since=int((now - PROFILE_DAYS * DAY_S) // 3600)))
     choice = budget_choice_of(settings)
@@ -226,13 +227,14 @@ def _replaying(settings: Settings, model: Model) -> TunnelDetector:
 def rollout_of(settings: Settings, store: Store, clock: ClockWatch | None = None) -> Rollout:
     """What ends canaries by their rules. clock: that has been watched for a while."""
     desk, watch = model_desk_of(settings, store), clock or ClockWatch()
-    return Rollout(desk.registry, canary_path(settings), partial(_called_benign, store), desk.follow, doubt=watch.doubt)
+    benign = partial(_called_benign, store)
+    return Rollout(desk.registry, canary_path(settings), desk.follow, benign=benign, doubt=watch.doubt)
 
 
 def sequence_rollout_of(settings: Settings, store: Store, clock: ClockWatch) -> SequenceRollout:
     """What ends the trials of sequence models by their rules."""
-    models, tell = sequence_models_of(settings), teller_of(settings)
-    return SequenceRollout(models, partial(_called_benign, store), tell, doubt=clock.doubt)
+    models, tell = sequence_models_of(settings), broadcaster_of(settings)
+    return SequenceRollout(models, tell, benign=partial(_called_benign, store), doubt=clock.doubt)
 
 
 def _called_benign(store: Store, since: float) -> dict[str, str]:
@@ -312,7 +314,7 @@ def model_desk_of(settings: Settings, store: Store | None = None) -> ModelDesk:
         store=store or store_of(settings),
         scale=scale_of(settings),
         check=check,
-        tell=teller_of(settings),
+        tell=broadcaster_of(settings),
         publish=publisher_of(settings),
         terms=asdict(canary_terms_of(settings)),
         canary_path=canary_path(settings),
@@ -326,7 +328,7 @@ def learnt_desk_of(settings: Settings, store: Store) -> LearntDesk:
         sequence_models_of(settings),
         sequence_listing_of(settings, store),
         image_learner_of(settings, store),
-        teller_of(settings),
+        broadcaster_of(settings),
     )
 
 

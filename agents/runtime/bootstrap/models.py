@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict
 
 from agents.core.errors import SettingsError
+from agents.core.npz import FormatError
 from agents.core.protocols import Spec
 from agents.detection.detector import PEAKS_FILE
 from agents.detection.limits import BudgetChoice, Peaks, choose, load_peaks
@@ -73,6 +74,6 @@ def budget_choice_of(settings: Settings) -> BudgetChoice:
     """The limits that the network's own history and ALERT_BUDGET_PER_WEEK ask for."""
     try:
         peaks = load_peaks((settings.state_dir / PEAKS_FILE).read_bytes())
-    except (OSError, ValueError):
+    except (OSError, FormatError):
         peaks = Peaks()
     return choose(peaks, settings.alert_budget_per_week)

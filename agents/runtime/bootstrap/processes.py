@@ -24,7 +24,7 @@ from agents.learning.images.image_learner import ImageThread
 from agents.learning.loop.looking import FlowLook
 from agents.learning.loop.online import LearnerThread
 from agents.learning.release.canary import RolloutThread
-from agents.runtime.bootstrap.alerts import alert_manager_of, outputs_of, sender_of, teller_of
+from agents.runtime.bootstrap.alerts import alert_manager_of, broadcaster_of, outputs_of, sender_of
 from agents.runtime.bootstrap.among import check_several, several_of
 from agents.runtime.bootstrap.bus import bus_options_of, detecting_of, model_sender_of, publishing_of
 from agents.runtime.bootstrap.environment import (
@@ -113,7 +113,9 @@ def check_settings(settings: Settings) -> None:
 
 def _origins(settings: Settings, collecting: Collecting | None, receiving: Receiving | None) -> Origins | None:
     """What incidents say of intakes; None where there are none beside a listener."""
-    known = (collecting.told_at_start() if collecting else {}) | (receiving.told_at_start() if receiving else {})
+    known = (collecting.reported_at_start() if collecting else {}) | (
+        receiving.reported_at_start() if receiving else {}
+    )
     files, live = (one.names if one else [] for one in (collecting, receiving))
     return Origins(files, live, settings.state_dir, known) if files or live else None
 
@@ -232,7 +234,7 @@ def upkeep_of(settings: Settings, clock: ClockWatch | None = None) -> Upkeep:
         backup_days=settings.backup_days,
         state_dir=settings.state_dir,
         clock=clock or ClockWatch(),
-        notify=teller_of(settings),
+        notify=broadcaster_of(settings),
         files=day_files_of(settings, store),
         hunt_days=hunt_options_of(settings).file_days,
     )
@@ -313,7 +315,7 @@ def serving_of(
         retrain=retrainer.start,
         **_state_parts(settings.state_dir, health, note),
         last_hour=LastHour(settings.state_dir / LAST_HOUR),
-        send_test=lambda: teller_of(settings)(TEST_MESSAGE),
+        send_test=lambda: broadcaster_of(settings)(TEST_MESSAGE),
         version=__version__,
     )
     heartbeat = Heartbeat(settings.state_dir / PARTS["api"], dict, in_force=noted_settings(settings))

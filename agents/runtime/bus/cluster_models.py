@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, TypeAdapter
+from pydantic import BaseModel, TypeAdapter, ValidationError
 
 CLUSTER_FILE = "cluster.json"
 """In the folder of the state of the host that deploys."""
@@ -52,7 +52,7 @@ def noted_hosts(data: bytes) -> dict[str, dict[str, Any]]:
     """The table of hosts on the bus; an empty one where it cannot be read."""
     try:
         return {name: one.model_dump() for name, one in _HOSTS.validate_json(data or b"{}").items()}
-    except ValueError:
+    except ValidationError:
         return {}
 
 
@@ -71,6 +71,6 @@ def cluster_models(state_dir: Path) -> ClusterModels | None:
     """What the process that deploys has read last; None where there is no bus, or none runs."""
     try:
         found = ClusterModels.model_validate_json((state_dir / CLUSTER_FILE).read_bytes())
-    except (OSError, ValueError):
+    except (OSError, ValidationError):
         return None
     return found if abs(time.time() - found.at) < SILENT_S else None

@@ -10,20 +10,21 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import structlog
-from pydantic import TypeAdapter
+from pydantic import TypeAdapter, ValidationError
 
 from agents.core.errors import AgentsError, BusyError, StoreError
 from agents.core.files import PRIVATE_MODE, write_atomic
+from agents.core.npz import FormatError
+from agents.core.protocols import ModelInUse, Registry
 from agents.detection.explanations.network_profile import load_profile
-from agents.learning.registry import ModelRegistry
-from agents.learning.release.transitions import Author
+from agents.learning.release.transitions import Author, Transition
 from agents.learning.repeating import RepeatingThread
 from agents.runtime.bus.cluster_models import CLUSTER_FILE, noted_hosts
 from agents.scoring.model import Model
@@ -64,12 +65,16 @@ _IN_FORCE = TypeAdapter(ModelInForce)
 
 
 def model_in_force_of(data: bytes) -> ModelInForce:
-    """What `ModelInForce.packed` wrote. Raises ValueError."""
-    return _IN_FORCE.validate_json(data)
+    """What `ModelInForce.packed` wrote. Raises FormatError."""
+    try:
+        return _IN_FORCE.validate_json(data)
+    except ValidationError as error:
+        where = ".".join(map(str, error.errors()[0]["loc"]))
+        raise FormatError(f"cannot read which model is in force on the bus: {where or 'it'} is damaged") from None
 
 
 def names_of_models(link: BusLink) -> list[str]:
-    """Objects of the model in force. Raises BusError."""
+    """Objects of the model in force. Raises BusError, FormatError."""
     found = link.value(CHAMPION)
     if not found.revision:
         return []
@@ -91,7 +96,7 @@ class OnBusThread(RepeatingThread):
             if self._link is None:
                 self._link = self._connect()
             self.look(self._link)
-        except (AgentsError, OSError, ValueError) as error:
+        except (AgentsError, FormatError, OSError) as error:
             if str(error) != self._said:
                 _log.warning("models_not_shared", error=str(error))
             self._said = str(error)
@@ -99,7 +104,7 @@ class OnBusThread(RepeatingThread):
             self._said = ""
 
     def look(self, link: BusLink) -> None:
-        """One look. Raises AgentsError, OSError, ValueError."""
+        """One look. Raises AgentsError, FormatError, OSError."""
         raise NotImplementedError
 
     def stop(self) -> None:
@@ -112,9 +117,7 @@ class OnBusThread(RepeatingThread):
 class ModelSender(OnBusThread):
     """Sends the champion of this host's folder of models, whenever it is another than that on the bus."""
 
-    def __init__(
-        self, connect: Callable[[], BusLink], registry: ModelRegistry[Model], host: str, state_dir: Path
-    ) -> None:
+    def __init__(self, connect: Callable[[], BusLink], registry: ModelInUse[Model], host: str, state_dir: Path) -> None:
         super().__init__("model-sender", connect)
         self._registry, self._host, self._path = registry, host, state_dir / CLUSTER_FILE
         self._stamp: tuple[int, ...] | None = None
@@ -153,13 +156,25 @@ class ModelSender(OnBusThread):
         return True
 
 
+class TakingRegistry(Registry, Protocol):
+    """The folder of models of a host that takes what another one deploys."""
+
+    def lock(self, to: str = ...) -> AbstractContextManager[None]:
+        """See Registry. to: what for, after "cannot …" in a BusyError."""
+        ...
+
+    def transitions(self) -> Sequence[Transition]:
+        """What became of versions, the oldest first."""
+        ...
+
+
 class ModelTaker(OnBusThread):
     """Puts in force here what is in force on the bus; says what this host runs."""
 
     def __init__(
         self,
         connect: Callable[[], BusLink],
-        registry: ModelRegistry[Model],
+        registry: TakingRegistry,
         load: Callable[[bytes], Model],
         host: str,
         state_dir: Path,
@@ -196,7 +211,7 @@ class ModelTaker(OnBusThread):
                 self._put_in_force(link, found)
             except (BusError, BusyError, OSError):
                 raise  # the next look tries again
-            except (AgentsError, ValueError):
+            except (AgentsError, FormatError):
                 self._refused = mark
                 raise
             _log.info("model_taken", model_id=found.model_id, host=found.host)

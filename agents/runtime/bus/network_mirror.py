@@ -6,6 +6,7 @@ another goes on with what it has counted itself.
 
 from __future__ import annotations
 
+import re
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -17,7 +18,8 @@ from typing import Any
 import structlog
 
 from agents.core.errors import StoreError
-from agents.detection.shared.saying import Saying, saying_of
+from agents.core.npz import FormatError
+from agents.detection.shared.detector_report import DetectorReport, detector_report_of
 from agents.detection.shared.slotted import slot_files_of, slot_state_of
 from agents.runtime.bus.model_sharing import ModelTaker, names_of_models
 from agents.runtime.bus.worker_process import COMMIT_S, Tokens, Working
@@ -39,6 +41,8 @@ HEARD_MAX = 256
 """Messages that are counted at once."""
 PARTS_S = 60.0
 """The parts of a message that is not whole after so long are dropped: its sender died."""
+_LABEL = re.compile("([^ ]+) ([^ ]+) ([0-9]{1,9}) ([0-9]{1,9})", re.ASCII)
+"""Kind and key of a message, number of this part, and how many there are (BusLink.send)."""
 _log = structlog.get_logger()
 
 
@@ -50,8 +54,11 @@ class MessageParts:
         self._found: dict[str, tuple[float, list[bytes]]] = {}
 
     def whole(self, received: Received) -> tuple[str, bytes] | None:
-        """Kind and body of a message, once all of it is there. Raises ValueError for a header that is none."""
-        kind, key, number, of = received.label.split(" ")
+        """Kind and body of a message, once all of it is there. Raises FormatError for a header that is none."""
+        match = _LABEL.fullmatch(received.label)
+        if match is None:
+            raise FormatError("it has no label")
+        kind, key, number, of = match.groups()
         if key not in self._found:
             self._drop_late()
         _, parts = self._found.setdefault(key, (time.monotonic(), []))
@@ -93,17 +100,17 @@ class MirrorLoop(NetworkLoop):
         self.publish()
         keeper = self._link.lease(LEASE, (0,))
         self._link.read(NETWORK_SUBJECT, self._position)
-        self._link.say(NETWORK_PROCESS, ROLL, b"", self._link.me)
+        self._link.send(NETWORK_PROCESS, ROLL, b"", self._link.me)
         while not stop.is_set():
             beat(2 * IDLE_S)
             self._link.must_work()
             self._speak(keeper)
-            received, heard = self._link.received(IDLE_S / 4), list[Saying]()
+            received, heard = self._link.received(IDLE_S / 4), list[DetectorReport]()
             while received is not None:
                 self._hear(received, heard)
                 received = self._link.received(0) if len(heard) < HEARD_MAX else None
             if heard:
-                self._judge.hear(heard)
+                self._judge.count_reports(heard)
                 self.publish()
                 stop.wait(PAUSE_S)
             self._save_due()
@@ -118,13 +125,13 @@ class MirrorLoop(NetworkLoop):
         try:
             for name, data in slot_files_of(saved.state).items():
                 self._judge.detector.load(name, data)
-        except ValueError as error:
+        except FormatError as error:
             _log.warning("state_not_restored", path=saved.committed.name, error=str(error))
             return
         self._together.resume(saved.committed.counted.last)
         self._position = saved.committed.position
 
-    def _hear(self, received: Received, heard: list[Saying]) -> None:
+    def _hear(self, received: Received, heard: list[DetectorReport]) -> None:
         """Take up one message."""
         self._link.done(received)
         self._position = received.position
@@ -134,11 +141,11 @@ class MirrorLoop(NetworkLoop):
                 return
             kind, body = whole
             if kind == SAY:
-                heard.append(saying_of(body))
+                heard.append(detector_report_of(body))
             else:
                 self._together.ask_for_rolls(received.label.split(" ")[1])
                 self.publish()
-        except ValueError as error:
+        except FormatError as error:
             _log.error("message_not_read", stream=NETWORK_SUBJECT, error=str(error))
 
     def _speak(self, keeper: LeaseKeeper) -> None:
@@ -153,7 +160,7 @@ class MirrorLoop(NetworkLoop):
         self._tokens.of[NETWORK_PROCESS] = token
         try:
             self._revision = self._link.load(NETWORK_PROCESS).revision
-            self._judge.begin_to_speak()
+            self._judge.begin_to_write()
         except (BusError, StoreError) as error:
             self._tokens.of.pop(NETWORK_PROCESS, None)
             _log.warning("network_not_taken", error=str(error))
@@ -168,7 +175,7 @@ class MirrorLoop(NetworkLoop):
         slots = [NETWORK_PROCESS, *map(str, range(self._link.options.slots))]
         try:
             self._link.sweep(slots, names_of_models(self._link))
-        except (BusError, ValueError) as error:  # nothing is dropped as long as it is not known what is in use
+        except (BusError, FormatError) as error:  # nothing is dropped as long as it is not known what is in use
             _log.warning("objects_not_swept", error=str(error))
 
     def _save_due(self) -> None:
@@ -219,7 +226,7 @@ class MirrorLoop(NetworkLoop):
     def health(self) -> DetectorHealth:
         """What the heartbeat says: of this process and of all detectors of this host."""
         found = super().health()
-        told = [one for name in self._exchange.names if (one := self._exchange.told(name).get("bus"))]
+        told = [one for name in self._exchange.names if (one := self._exchange.noted(name).get("bus"))]
         lag = {slot: number for one in told for slot, number in one.get("lag", {}).items()}
         bus: dict[str, Any] = {
             "role": "detector",
@@ -246,7 +253,7 @@ def _slots_of(exchange: DetectorExchange) -> Mapping[str, Any]:
     """How many slots the detectors of this host hold, and how many messages of them wait or are not saved yet."""
     held = lag = 0
     for name in exchange.names:
-        if bus := exchange.told(name).get("bus"):
+        if bus := exchange.noted(name).get("bus"):
             held, lag = held + int(bus["slots"]), lag + sum(bus["lag"].values())
     return {"slots": held, "lag": lag}
 

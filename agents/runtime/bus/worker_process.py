@@ -13,8 +13,8 @@ import numpy as np
 import structlog
 
 from agents.core.errors import StoreError
+from agents.core.npz import FormatError
 from agents.core.types import QueryBatch
-from agents.detection.shared.slotted import SlottedDetector
 from agents.runtime.heartbeat import DetectorHealth
 from agents.runtime.judging.judge import FIRST_TRY_S, QUERY_S, Judge, JudgeParts
 from agents.runtime.judging.loop import DetectorLoop, run_judge
@@ -48,7 +48,7 @@ COMMIT_S = 10.0
 _log = structlog.get_logger()
 
 
-Say = Callable[[int, int], None]
+SendReport = Callable[[int, int], None]
 """Tells others what a slot's detector says of its message of this number."""
 
 
@@ -78,11 +78,12 @@ class SlotState:
 class WorkerLoop(DetectorLoop):
     """Messages of the slots that it holds to the judge."""
 
-    def __init__(self, link: BusLink, tokens: Tokens, stream: SharedStream, judge: Judge, say: Say) -> None:
+    def __init__(
+        self, link: BusLink, tokens: Tokens, stream: SharedStream, judge: Judge, send_report: SendReport
+    ) -> None:
         super().__init__(stream, judge, (), alone=False)
-        self._link, self._tokens, self._shared, self._say = link, tokens, stream, say
-        assert isinstance(judge.detector, SlottedDetector)
-        self._detector, self._options = judge.detector, link.options
+        self._link, self._tokens, self._shared, self._send_report = link, tokens, stream, send_report
+        self._detector, self._options = judge.slots, link.options
         self._slots: dict[int, SlotState] = {}
         self._subjects = {subject_of(slot): slot for slot in range(self._options.slots)}
         self._gave_at, self._given = 0.0, set[tuple[int, int]]()  # slots and tokens that were handed over
@@ -129,7 +130,7 @@ class WorkerLoop(DetectorLoop):
         return True
 
     def _has_room(self) -> bool:
-        return not (self._judge.spool.is_filling or self._link.said_is_full)
+        return not (self._judge.spool.is_filling or self._link.outgoing_is_full)
 
     def _follow_leases(self, keeper: LeaseKeeper, beat: Beat) -> None:
         """Open slots that are held now, and leave those that are not."""
@@ -161,7 +162,7 @@ class WorkerLoop(DetectorLoop):
         with self._judge.lock:
             try:
                 self._detector.open_slot(slot, saved.state)
-            except ValueError as error:
+            except FormatError as error:
                 _log.error("state_not_restored", slot=slot, name=committed.name, error=str(error))
                 self._detector.open_slot(slot, b"")
         self._judge.spool.fenced.discard(str(slot))
@@ -196,7 +197,7 @@ class WorkerLoop(DetectorLoop):
             return
         try:
             label = label_of(received.label, received.site)
-        except ValueError as error:
+        except FormatError as error:
             _log.error("message_not_read", slot=slot, sequence=received.position.sequence, error=str(error))
         else:
             if not self._judge_message(slot, one, label, received.data, beat):
@@ -226,8 +227,8 @@ class WorkerLoop(DetectorLoop):
             of = np.empty(len(records), np.int64)
             owners(np.ascontiguousarray(records["client"]), self._options.slots, of)
             if (of != slot).any():
-                raise ValueError("its clients are of another slot: was it sent with another STREAM_SLOTS?")
-        except ValueError as error:
+                raise FormatError("its clients are of another slot: was it sent with another STREAM_SLOTS?")
+        except FormatError as error:
             _log.error("message_lost", slot=slot, run=label.run, number=label.number, error=str(error))
             self._shared.ledger.begin([0] * len(self._shared.rings))
             self._shared.ledger.finish({"scored": 1, "lost": 1})  # how many queries it had, nobody knows
@@ -247,7 +248,7 @@ class WorkerLoop(DetectorLoop):
         outcome = self._judge.consume(batch, batch_id)
         one.judged += 1
         with self._judge.lock:
-            self._say(slot, one.judged)
+            self._send_report(slot, one.judged)
         lost = outcome.rows - outcome.stored - outcome.spooled
         ledger.finish(
             {
@@ -272,7 +273,7 @@ class WorkerLoop(DetectorLoop):
         if self._judge.spool.waiting:
             return  # what waits on this disk alone is not to be taken for stored
         for slot, one in list(self._slots.items()):
-            if now >= one.due and one.saving is None and one.position != one.saved and self._link.has_said(str(slot)):
+            if now >= one.due and one.saving is None and one.position != one.saved and self._link.has_sent(str(slot)):
                 self._begin_to_save(slot, one)
                 return
 
@@ -310,7 +311,7 @@ class WorkerLoop(DetectorLoop):
                 self._saved(slot, one)
             elif one.position == one.saved or self._judge.spool.waiting:
                 return
-            elif self._link.has_said(str(slot)):
+            elif self._link.has_sent(str(slot)):
                 self._begin_to_save(slot, one)
             else:
                 time.sleep(0.01)
@@ -370,7 +371,7 @@ class Working:
 
     connect: Callable[[str], BusLink]
     make: Callable[[str, BusLink, Tokens], JudgeParts]
-    say: Callable[[BusLink, Judge, int, int], None]
+    send_report: Callable[[BusLink, Judge, int, int], None]
 
 
 def run_worker(working: Working, name: str, stream: SharedStream, ready: Callable[[], None], beat: Beat) -> int:
@@ -379,7 +380,7 @@ def run_worker(working: Working, name: str, stream: SharedStream, ready: Callabl
     try:
 
         def loop_of(judge: Judge) -> WorkerLoop:
-            return WorkerLoop(link, tokens, stream, judge, partial(working.say, link, judge))
+            return WorkerLoop(link, tokens, stream, judge, partial(working.send_report, link, judge))
 
         make = partial(working.make, name, link, tokens)
         return run_judge(stream.wakeup_fd, stream.wake, make, loop_of, ready, beat)

@@ -30,9 +30,9 @@ from numpy.typing import NDArray
 from agents.core.columns import Names, packed
 from agents.core.errors import AgentsError
 from agents.core.files import PRIVATE_MODE, json_state, write_atomic
-from agents.core.protocols import Detector
 from agents.core.text import counted, utc
 from agents.core.types import DAY_S, Message, QueryBatch, Severity, Verdicts, marked
+from agents.detection.runner import ReplayDetector, verdicts_of
 from agents.dns.drill import DRILL_NAMES, DRILL_REQUEST, DRILL_WIRE, drill_names, drill_of, requested
 from agents.runtime.drill.options import DrillOptions
 
@@ -97,7 +97,7 @@ class Drill:
         options: DrillOptions,
         targets: DrillTargets,
         state_dir: Path,
-        make: Callable[[], Detector],
+        make: Callable[[], ReplayDetector],
         forget: Callable[[], object] = lambda: None,
         tell: Callable[[Message], None] = lambda message: None,
         *,
@@ -256,8 +256,7 @@ class Drill:
             if not one.rows:
                 continue
             detector, severities = self._make(), [Severity.NORMAL]
-            for rows in one.rows:
-                verdicts = detector.detect(rows)
+            for verdicts in verdicts_of(detector, one.rows, flush=False):
                 severities += [incident.severity for incident in verdicts.incidents]
                 stored.append(self._keep(marked(verdicts, DRILL_MARK, time.time())))
             one.severity, one.rows = max(severities), []

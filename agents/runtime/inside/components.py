@@ -9,7 +9,7 @@ from typing import Any
 
 from agents.alerting.handover import letters_in, oldest_s
 from agents.runtime.heartbeat import OUTBOX, PARTS, STALE_S, DetectorHealth, detector_health, read_heartbeat
-from agents.sources.collector import collected, heard_since
+from agents.sources.collector import collected, queries_since
 from agents.sources.live.loss import LOSS_ALARM, lost_share
 from agents.stream.note import SharedNote
 
@@ -34,7 +34,7 @@ def _each_intake(state_dir: Path) -> dict[str, Mapping[str, Any]]:
         share, error = lost_share(one), str(one.get("error") or "")
         if not error and share > LOSS_ALARM:
             error = f"cannot hear all: its sender lost about {share:.1%} in the last minute"
-        heard = {f"queries_{hours}h": heard_since(one, hours, now) for hours in (1, 24)}
+        heard = {f"queries_{hours}h": queries_since(one, hours, now) for hours in (1, 24)}
         said = {"error": error} if error else {}
         found[f"intake {name}"] = {"ok": not error, "kind": one.get("kind", ""), **heard, **said}
     return found

@@ -10,7 +10,7 @@ import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import structlog
@@ -21,17 +21,17 @@ from agents.alerting.sink import ALERT_COUNTS, AlertSink
 from agents.core.errors import AgentsError, StoreError
 from agents.core.files import PRIVATE_MODE, write_atomic
 from agents.core.jit import COMPILED
-from agents.core.protocols import Detector
+from agents.core.npz import FormatError
+from agents.core.protocols import Detector, LiveStore, ModelInUse
 from agents.core.types import DAY_S, Incident, QueryBatch, Verdicts, batch_of
 from agents.detection.detector import FILES, empty_verdicts
 from agents.detection.known_services import Entry, services_at
 from agents.detection.privacy import Privacy, without_names
-from agents.detection.shared.saying import Saying
-from agents.detection.shared.together import TogetherDetector
+from agents.detection.shared.detector_report import DetectorReport
+from agents.detection.shared.roles import CommonCounter, SlotJudge
 from agents.enforcement.enforcer import Enforcer
 from agents.export.sink import EXPORT_COUNTS, ExportSink
 from agents.learning.loop.collector import HourCollector
-from agents.learning.registry import ModelRegistry
 from agents.learning.release.canary import CanaryTrial
 from agents.learning.sequences.beside import Sequences
 from agents.runtime.drill.drill import Drill
@@ -42,7 +42,6 @@ from agents.runtime.judging.shedding import sampled, totals_of, unexplained
 from agents.scoring.model import Model
 from agents.store.hunting.sending import HuntSink
 from agents.store.spool import SpoolingSink
-from agents.store.sql import Store
 from agents.stream.ledger import NUMBER_DIGITS
 from agents.stream.note import SharedNote
 from agents.stream.shared import EVERYTHING, NO_EXPLANATION, SAMPLED
@@ -74,6 +73,14 @@ class Outcome(NamedTuple):
     seen: Mapping[str, int] = {}  # shedding.totals_of the whole batch
 
 
+class ServedModels(ModelInUse[Model], Protocol):
+    """The folder of models, as a process that judges follows it."""
+
+    def poll(self) -> Model | None:
+        """The model in use, if it is another one than at the last call."""
+        ...
+
+
 @dataclass(frozen=True)
 class JudgeParts:
     """The collaborators of a Judge. known_entries reads the operator's list anew; known_path is its file.
@@ -83,8 +90,8 @@ class JudgeParts:
     """
 
     detector: Detector
-    registry: ModelRegistry[Model]
-    store: Store
+    registry: ServedModels
+    store: LiveStore
     spool: SpoolingSink
     manager: AlertManager
     alerts: AlertSink
@@ -104,11 +111,14 @@ class JudgeParts:
     privacy: Privacy = dataclasses.field(default_factory=Privacy)
     renamed: bool = False  # stored open incidents know clients by other names than those of `privacy`
     sequences: Sequences | None = None
-    say: Callable[[int], None] = lambda number: None  # to other detectors, after the batch of this number
+    send_report: Callable[[int], None] = lambda number: None  # to other detectors, after the batch of this number
     restore: Callable[[], None] | None = None  # saved state, where it is not that of one detector for all clients
     owns: Callable[[Incident], bool] = lambda incident: True  # it goes on with this stored open incident
+    counter: CommonCounter | None = None  # `detector`, where it counts all clients for others
+    slots: SlotJudge | None = None  # `detector`, where its clients come and go by slots
+    drilled: Callable[[QueryBatch], object] = lambda batch: None  # takes rows of drills that other detectors found
     saved: Callable[[], None] = lambda: None  # called when its state was written down
-    speaks: Callable[[], bool] = lambda: True  # else another process writes and alerts what it finds, too
+    writes: Callable[[], bool] = lambda: True  # else another process writes and alerts what it finds, too
     erase_to: Sequence[Path] = ()  # folders of processes that must forget clients, too
 
 
@@ -152,6 +162,18 @@ class Judge:
     def opened(self) -> threading.Event:
         """Set once the database has been tried: it has tables then, or is away."""
         return self._tried
+
+    @property
+    def counter(self) -> CommonCounter:
+        """The detector, in a process that counts all clients for others."""
+        assert self._parts.counter is not None
+        return self._parts.counter
+
+    @property
+    def slots(self) -> SlotJudge:
+        """The detector, in a process whose clients come and go by slots."""
+        assert self._parts.slots is not None
+        return self._parts.slots
 
     def take_over(self, wanted: Callable[[Incident], bool]) -> None:
         """Go on with stored open incidents of clients that this process judges from now on. Raises StoreError."""
@@ -225,7 +247,7 @@ class Judge:
                 self.detector.load(name, path.read_bytes())
             except FileNotFoundError:
                 continue
-            except (OSError, ValueError) as error:
+            except (OSError, FormatError) as error:
                 _log.warning("state_not_restored", path=str(path), error=str(error))
         if flows := self.detector.gauges()["flows"]:
             _log.info("windows_restored", flows=flows)
@@ -278,7 +300,7 @@ class Judge:
             left_out = unexplained(verdicts) if level >= NO_EXPLANATION else 0
             if level >= SAMPLED:
                 verdicts = sampled(verdicts)
-            kept = self.kept(batch_id, batch.ts) if again else None
+            kept = self.stored_before(batch_id, batch.ts) if again else None
             before = dataclasses.replace(self.spool.counts)
             verdicts = self._send(dataclasses.replace(verdicts, batch_id=batch_id))
             after = self.spool.counts
@@ -289,7 +311,7 @@ class Judge:
             stored, spooled = after.stored - before.stored, after.spooled - before.spooled
             return Outcome(len(verdicts), stored + after.already - before.already, spooled, left_out, seen)
 
-    def begin_to_speak(self) -> None:
+    def begin_to_write(self) -> None:
         """Write and alert from now on what another process did until now. Raises StoreError."""
         stored = [one for one in self._store.open_incidents() if self._parts.owns(one)]
         with self._lock:
@@ -303,28 +325,27 @@ class Judge:
                 self._send(empty_verdicts(self.detector.model_id, unheard))
                 self._log_news(unheard)
 
-    def hear(self, sayings: Sequence[Saying]) -> None:
+    def count_reports(self, reports: Sequence[DetectorReport]) -> None:
         """Count what detectors say of all clients, and give the sinks what comes of it."""
         self._tried.wait(FIRST_TRY_S)
-        assert isinstance(self.detector, TogetherDetector)
-        for said in sayings:
-            if said.drilled and isinstance(self._drill, Drill):
-                self._drill.give(batch_of(relayed_rows(said.drilled)))
+        for said in reports:
+            if said.drilled:
+                self._parts.drilled(batch_of(relayed_rows(said.drilled)))
         with self._lock:
-            verdicts = self.detector.hear(sayings)
+            verdicts = self.counter.count_reports(reports)
             if verdicts is not None:
                 self._send(verdicts)
                 self._log_news(verdicts.incidents)
 
-    def say(self, batch_id: str) -> None:
+    def send_report(self, batch_id: str) -> None:
         """Tell other detectors of the batch that was just judged, where there are any."""
         with self._lock:
-            self._parts.say(int(batch_id[-NUMBER_DIGITS:], 16))
+            self._parts.send_report(int(batch_id[-NUMBER_DIGITS:], 16))
 
     def _send(self, verdicts: Verdicts) -> Verdicts:
         """Give verdicts to the sinks, without the names that are not to be kept; returns what they got."""
         kept = without_names(verdicts, self._parts.privacy.names)
-        if self._parts.speaks():
+        if self._parts.writes():
             self.fanout.accept(kept)
         return kept
 
@@ -335,7 +356,7 @@ class Judge:
             self.spool.accept(dataclasses.replace(verdicts, batch_id=f"drill-{uuid.uuid4().hex}"))
             return self.spool.counts.stored - before >= len(verdicts)
 
-    def kept(self, batch_id: str, ts: NDArray[np.float64]) -> Outcome | None:
+    def stored_before(self, batch_id: str, ts: NDArray[np.float64]) -> Outcome | None:
         """What a process that was killed stored or spooled of a batch, if anything: its queries' times are `ts`."""
         stored, spooled = self.spool.held(batch_id, ts)
         return Outcome(stored + spooled, stored, spooled, 0) if stored or spooled else None
@@ -343,7 +364,7 @@ class Judge:
     def _log_news(self, incidents: Iterable[Incident]) -> None:
         """A line for each incident that was opened, or has become more severe."""
         news = []
-        for incident in incidents if self._parts.speaks() else ():
+        for incident in incidents if self._parts.writes() else ():
             key = (incident.client, incident.domain)
             if incident.closed_at is not None:
                 self._logged.pop(key, None)

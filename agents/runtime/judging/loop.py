@@ -59,14 +59,14 @@ class DetectorLoop:
     def _judge_one(self, taken: Taken) -> None:
         count = len(taken.ts)
         if taken.batch is None:
-            outcome = self._judge.kept(taken.batch_id, taken.ts) or Outcome(count, 0, 0, 0)
+            outcome = self._judge.stored_before(taken.batch_id, taken.ts) or Outcome(count, 0, 0, 0)
         else:
             outcome = self._judge.consume(taken.batch, taken.batch_id, taken.level, taken.again)
         lost = outcome.rows - outcome.stored - outcome.spooled
         if taken.batch is None:
             _log.error("batch_given_up", queries=count, attempts=ATTEMPTS_MAX, lost=lost)
         else:
-            self._judge.say(taken.batch_id)
+            self._judge.send_report(taken.batch_id)
         self._stream.commit(
             scored=count,
             stored=outcome.stored,

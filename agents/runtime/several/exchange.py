@@ -53,16 +53,16 @@ class DetectorExchange:
 
         return read
 
-    def say(self, detector: PartDetector, relay: DrillRelay, name: str, number: int) -> None:
+    def send_report(self, detector: PartDetector, relay: DrillRelay, name: str, number: int) -> None:
         """Send what a detector says; what finds no room is counted, and the detector goes on."""
-        said = detector.take_saying(number, relay.take())
+        said = detector.take_report(number, relay.take())
         if said is None:
             return
         if not self.mailboxes[name].put(said.packed()):
             detector.roll_again()
         self.bell.ring()
 
-    def told(self, name: str) -> dict[str, Any]:
+    def noted(self, name: str) -> dict[str, Any]:
         """What a detector has noted of itself last; {} where it has noted nothing yet."""
         found: dict[str, Any] = json.loads(self.notes[name].read() or b"{}")
         return found

@@ -11,8 +11,7 @@ from typing import Any
 
 from agents.alerting.intake_losses import IntakeLosses
 from agents.alerting.losses import Losses
-from agents.detection.shared.saying import saying_of
-from agents.detection.shared.together import TogetherDetector
+from agents.detection.shared.detector_report import detector_report_of
 from agents.runtime.heartbeat import STALE_S, DetectorHealth
 from agents.runtime.judging.judge import Judge
 from agents.runtime.judging.loop import run_judge
@@ -50,8 +49,7 @@ class NetworkLoop:
         self._losses = Losses(judge.state_dir, judge.alerts.send)
         self._intake_losses = IntakeLosses(judge.alerts.send)
         self._listened = Listened(judge.state_dir) if listens else None
-        assert isinstance(judge.detector, TogetherDetector)
-        self._together = judge.detector
+        self._together = judge.counter
 
     def run(self, stop: threading.Event, beat: Beat) -> None:
         """Count until `stop` is set and nothing waits."""
@@ -61,7 +59,7 @@ class NetworkLoop:
             found = {name: box.peek() for name, box in self._exchange.mailboxes.items()}
             messages = [message for waiting, _ in found.values() for message in waiting]
             if messages:
-                self._judge.hear([saying_of(message) for message in messages])
+                self._judge.count_reports([detector_report_of(message) for message in messages])
                 for name, (_, end) in found.items():
                     self._exchange.mailboxes[name].advance_to(end)
             self.publish()
@@ -122,7 +120,7 @@ class NetworkLoop:
         )
 
     def _told(self, name: str) -> Mapping[str, Any]:
-        found = self._exchange.told(name)
+        found = self._exchange.noted(name)
         return {**found, "ok": abs(time.time() - found.get("at", 0.0)) < STALE_S} if found else {}
 
     def end(self) -> None:

@@ -51,11 +51,12 @@ def jax_of(params: Mapping[str, Any]) -> Any:
     assert optax
     if params["device"] != "auto":
         try:
-            config: Any = jax.config
-            config.update("jax_default_device", jax.devices(params["device"])[0])
+            devices = jax.devices(params["device"])
         except RuntimeError as error:
             reason = str(error).splitlines()[0]
             raise TrainingError(f"cannot train on DEVICE={params['device']}: {reason}") from None
+        config: Any = jax.config
+        config.update("jax_default_device", devices[0])
     return jax
 
 

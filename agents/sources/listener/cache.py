@@ -175,7 +175,7 @@ class AnswerCache:
             self.state.counted["cache_hits" if outcome == HIT else "cache_stale"] += 1
             return CacheFind(outcome, bits, self._answer(unit, end, now))
 
-    def keep(self, answer: bytes, end: int, bits: int) -> bool:
+    def store(self, answer: bytes, end: int, bits: int) -> bool:
         """Keep the answer to a query with these bits, if it may be kept."""
         self._loaded(answer)
         with self.guard:
@@ -199,5 +199,5 @@ def load_cache() -> None:
     one = AnswerCache(CacheLimits(1), Counters(), lambda: 1)  # compiling takes longer than a TTL
     query = b"\0\0\1\0\0\1\0\0\0\0\0\0\1a\0\0\1\0\1"
     answer = b"\0\0\x81\x80\0\1\0\1" + query[8:] + b"\xc0\x0c\0\1\0\1\0\0\0\1\0\4\x7f\0\0\1"
-    assert one.keep(answer, len(query), one.look_up(query, len(query)).bits)
+    assert one.store(answer, len(query), one.look_up(query, len(query)).bits)
     assert one.look_up(query, len(query)).answer == answer

@@ -360,7 +360,7 @@ class Forwarder:
             exchange = self._exchanges[upstream] = exchange_of(upstream)
         try:
             async with asyncio.timeout(max(pending.ends - monotonic(), 0)):
-                answer = await exchange.ask(bytes(2) + pending.sent_to(upstream, mixed=False), pending.end)
+                answer = await exchange.query(bytes(2) + pending.sent_to(upstream, mixed=False), pending.end)
         except (OSError, EOFError) as error:  # a TimeoutError is an OSError
             self._warn(upstream, error)
             self._failed(upstream, pending)

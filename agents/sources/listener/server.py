@@ -532,7 +532,7 @@ class Listener:
         failed = answer is None or answer[3] & 0xF not in (wire.NOERROR, wire.NXDOMAIN)
         if pending.bits >= 0:
             kept = wire.error_reply(pending.query, wire.SERVFAIL, pending.end) if answer is None else answer
-            self._cache.keep(kept, pending.end, pending.bits)
+            self._cache.store(kept, pending.end, pending.bits)
         if not pending.silent and not (failed and pending.stale and self._answer_stale(pending)):
             if answer is None:
                 self._counters.servfail += 1

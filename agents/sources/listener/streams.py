@@ -29,7 +29,7 @@ _MESSAGE_MAX = 65535
 class Exchange(Protocol):
     """Asks one upstream. `ask` raises OSError or EOFError where it cannot be reached, or says what is no answer."""
 
-    async def ask(self, query: bytes, end: int) -> bytes: ...
+    async def query(self, query: bytes, end: int) -> bytes: ...
 
     async def close(self) -> None: ...
 
@@ -84,7 +84,7 @@ class Connection(asyncio.Protocol):
             if future and not future.done():
                 future.set_result(message)
 
-    async def ask(self, query: bytes) -> bytes:
+    async def query(self, query: bytes) -> bytes:
         """One query; the answer has its id. Raises EOFError when the connection ends."""
         if self.closed:
             raise EOFError("the upstream closed the connection")
@@ -114,17 +114,17 @@ class TcpExchange:
         self._opening = asyncio.Lock()
         self._connection: Connection | None = None
 
-    async def ask(self, query: bytes, end: int) -> bytes:
+    async def query(self, query: bytes, end: int) -> bytes:
         """The answer, with the query's id. Raises OSError or EOFError."""
         connection, fresh = await self._connected()
         sent = padded(query, end) if self._secret else query
         try:
-            answer = await connection.ask(sent)
+            answer = await connection.query(sent)
         except EOFError:
             if fresh:
                 raise
             connection, _ = await self._connected()
-            answer = await connection.ask(sent)
+            answer = await connection.query(sent)
         return without_hop_by_hop(answer, end) if self._secret and len(answer) > end else answer
 
     async def _connected(self) -> tuple[Connection, bool]:
@@ -154,7 +154,7 @@ class HttpsExchange:
         self._context = ssl.create_default_context()
         self._client: httpx.AsyncClient | None = None
 
-    async def ask(self, query: bytes, end: int) -> bytes:
+    async def query(self, query: bytes, end: int) -> bytes:
         """The answer, with the query's id. Raises OSError."""
         import httpx  # here: a listener without such an upstream starts without it
 

@@ -103,7 +103,7 @@ def new_packet_socket(interface: str, options: PacketOptions) -> socket.socket:
     return sock
 
 
-def hear_interface(sock: socket.socket, interface: str, options: PacketOptions, ports: Sequence[int]) -> None:
+def capture_interface(sock: socket.socket, interface: str, options: PacketOptions, ports: Sequence[int]) -> None:
     """Let a socket hear an interface from now on; it may have heard one of this name that is gone.
 
     Raises OSError or AgentsError.
@@ -156,7 +156,7 @@ class PacketReader:
         name, found = self._interface, ""
         try:
             if self._sock.getsockname()[0] != name:
-                hear_interface(self._sock, name, self._options, self._ports)
+                capture_interface(self._sock, name, self._options, self._ports)
                 self._knows_link = False
             if not self._knows_link:
                 self._frames.numbers[LINK] = _link_of(name)[1]

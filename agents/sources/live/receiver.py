@@ -87,7 +87,7 @@ class Receiving:
         """The addresses as they were written."""
         return [address.name for address in self.addresses]
 
-    def told_at_start(self) -> dict[str, dict[str, Any]]:
+    def reported_at_start(self) -> dict[str, dict[str, Any]]:
         """What is known of each intake before it hears, by name; see HeardLive.to_json."""
         fixed = "" if self.format == "auto" else self.format
         return {

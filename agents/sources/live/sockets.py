@@ -86,7 +86,7 @@ def _packets(address: LiveAddress, values: Mapping[str, Any], ports: Sequence[in
     options = packets.packet_options(values)
     sock = packets.new_packet_socket(address.host, options)
     try:
-        packets.hear_interface(sock, address.host, options, ports)
+        packets.capture_interface(sock, address.host, options, ports)
     except (OSError, AgentsError) as error:
         if later:
             return LiveSocket(address, sock, str(_refused(address, error)))

@@ -9,7 +9,7 @@ from sqlalchemy import Connection, desc, insert, select
 
 from agents.core.types import clean
 from agents.store.console.tables import AUDIT
-from agents.store.sql import Store
+from agents.store.sql import Database
 
 KNOWN_KEPT = "known service kept"
 """The action of whoever takes a service for known, and so silences what it explains."""
@@ -34,7 +34,7 @@ class AuditEntry:
 class AuditLog:
     """The log in a store. Every method raises StoreError."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Database) -> None:
         self._store = store
 
     def add(self, author: str, way: str, action: str, thing: str, detail: str = "") -> None:

@@ -20,7 +20,7 @@ from agents.store.console.tables import TRIAGE
 from agents.store.console.terms import NONE_TYPED, OF_QUERIES, Terms, registered_of
 from agents.store.feedback.reviews import ReviewState
 from agents.store.rows import INCIDENTS
-from agents.store.sql import Store
+from agents.store.sql import Database
 
 _I, _T = INCIDENTS.c, TRIAGE.c
 _FROM = INCIDENTS.outerjoin(TRIAGE, _T.incident_id == _I.incident_id)
@@ -102,7 +102,7 @@ class IncidentPage:
 class IncidentFinder:
     """Searches in a store. Every method raises StoreError."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Database) -> None:
         self._store = store
 
     def page(

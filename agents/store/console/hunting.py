@@ -29,7 +29,7 @@ from agents.store.console.sums import (
 from agents.store.console.tables import QUERY_DOMAINS, QUERY_HOURS, QUERY_NAMES, QUERY_PAIRS
 from agents.store.console.terms import Terms, registered_of
 from agents.store.rows import QUERIES, stored_query_json
-from agents.store.sql import LIVE, Filter, Store, between, rows_of
+from agents.store.sql import LIVE, Database, Filter, between, rows_of
 
 NEW_MAX = 1_000
 """New domains of a span that are looked at."""
@@ -43,7 +43,7 @@ _Q, _H, _D, _N, _P = QUERIES.c, QUERY_HOURS.c, QUERY_DOMAINS.c, QUERY_NAMES.c, Q
 class Hunter:
     """Questions about stored queries. Every method raises StoreError."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Database) -> None:
         self._store = store
         self._sums = QuerySums(store)
 

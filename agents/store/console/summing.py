@@ -36,7 +36,7 @@ from agents.store.console.tables import (
     SUMS_STATE,
 )
 from agents.store.rows import LATE_HOURS, LATE_S, QUERIES
-from agents.store.sql import LIVE, LONG_S, MERGED_S, Store, between
+from agents.store.sql import LIVE, LONG_S, MERGED_S, Database, between
 
 SETTLED_S = LATE_S + 2 * MERGED_S + 60.0
 """An hour is summed up so many seconds after its end: what was begun in time is written by then, a minute to spare."""
@@ -123,7 +123,7 @@ def sums_state(connection: Connection, *, locked: bool = False) -> SumsState:
 class QuerySums:
     """Keeps the sums of a store. Every method raises StoreError."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Database) -> None:
         self._store = store
 
     def catch_up(self, now: float, hours: int = 1_000_000) -> int:
@@ -333,7 +333,7 @@ class QuerySums:
         return gone
 
 
-def _note_anew(connection: Connection, store: Store, hour: int) -> None:
+def _note_anew(connection: Connection, store: Database, hour: int) -> None:
     """Have an hour summed up again: whoever sums it up now finds another note than it knows."""
     note = store.upsert(LATE_HOURS).values(hour=hour, version=time.time_ns())
     again = {"version": LATE_HOURS.c.version + 1}

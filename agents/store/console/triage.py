@@ -27,7 +27,7 @@ from agents.store.feedback.reviews import (
 )
 from agents.store.feedback.tables import REVIEW_DECISIONS
 from agents.store.rows import INCIDENTS
-from agents.store.sql import LONG_S, Store
+from agents.store.sql import LONG_S, Database
 
 AT_ONCE_MAX = 1_000
 """Incidents of one click, at most."""
@@ -84,7 +84,7 @@ class TriageEvent:
 class TriageStore:
     """What people said of incidents, in a store. Every method raises StoreError; what people do, UsageError too."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Database) -> None:
         self._store = store
 
     def of(self, incident_ids: Iterable[str]) -> dict[str, Triage]:

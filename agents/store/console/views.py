@@ -14,7 +14,7 @@ from agents.core.types import clean
 from agents.store.console.audit import note_change
 from agents.store.console.tables import SAVED_VIEWS
 from agents.store.feedback.reviews import TEXT_MAX_AUTHOR
-from agents.store.sql import Store
+from agents.store.sql import Database
 
 NAME_MAX, ADDRESS_MAX = 60, 2_000
 """Characters of a view's name and of its address, at most."""
@@ -37,7 +37,7 @@ class SavedView:
 class SavedViews:
     """The views in a store. Every method raises StoreError; what people do, UsageError too."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Database) -> None:
         self._store = store
 
     def all(self) -> list[SavedView]:

@@ -11,7 +11,7 @@ from agents.core.types import clean
 from agents.dns.blocks import Block, BlockAction
 from agents.store.feedback.tables import BLOCK_ROWS
 from agents.store.rows import QUERIES
-from agents.store.sql import Store, between
+from agents.store.sql import Database, between
 
 _B = BLOCK_ROWS.c
 _NAMES = [one.name for one in fields(Block)]
@@ -20,7 +20,7 @@ _NAMES = [one.name for one in fields(Block)]
 class BlockStore:
     """What was blocked, in a store. Every method raises StoreError."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Database) -> None:
         self._store = store
 
     def write(self, blocks: Sequence[Block], hits: Mapping[str, int]) -> None:

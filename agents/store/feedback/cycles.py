@@ -9,7 +9,7 @@ from typing import Any
 from sqlalchemy import delete, desc, func, insert, select
 
 from agents.store.feedback.tables import LEARNING_CYCLES
-from agents.store.sql import Store
+from agents.store.sql import Database
 
 _C = LEARNING_CYCLES.c
 
@@ -17,7 +17,7 @@ _C = LEARNING_CYCLES.c
 class CycleStore:
     """The cycles in a store. Every method raises StoreError."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Database) -> None:
         self._store = store
 
     def add(self, started_at: float, state: str, payload: Mapping[str, Any], kept: int) -> None:

@@ -19,7 +19,7 @@ from sqlalchemy import Connection, LargeBinary, delete, func, insert, select
 from agents.core.types import clean
 from agents.store.feedback.tables import FLOW_HOURS, FLOW_LABELS
 from agents.store.rows import RND_MAX
-from agents.store.sql import LONG_S, MERGED_S, Store
+from agents.store.sql import LONG_S, MERGED_S, Database
 
 WEEK_HOURS = 168
 CHUNK = 2_000
@@ -50,7 +50,7 @@ class FlowHourStore:
     Rows of a schema below 0 are shipped ones: no limit and no time ends them.
     """
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Database) -> None:
         self._store = store
 
     def add(self, rows: FlowHours) -> None:

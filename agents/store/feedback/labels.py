@@ -12,7 +12,7 @@ from sqlalchemy import ColumnElement, case, func, literal, select
 
 from agents.core.types import clean
 from agents.store.feedback.tables import FLOW_HOURS, FLOW_LABELS, REVIEW_DECISIONS, LabelOrigin, labelled_by_people
-from agents.store.sql import LONG_S, MERGED_S, Store
+from agents.store.sql import LONG_S, MERGED_S, Database
 
 _F, _L = FLOW_HOURS.c, FLOW_LABELS.c
 
@@ -58,7 +58,7 @@ class LabelledHours:
 class LabelStore:
     """The labels in a store. Every method raises StoreError."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Database) -> None:
         self._store = store
 
     def mark(self, spans: Sequence[LabelledSpan], schema: int, now: float) -> int:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from sqlalchemy import delete
 
 from agents.store.rows import INCIDENTS, QUERIES
-from agents.store.sql import LIVE, Store
+from agents.store.sql import LIVE, Database
 
 
-def forget_marked(store: Store, source: str) -> int:
+def forget_marked(store: Database, source: str) -> int:
     """Delete queries and incidents with this mark; how many. Raises StoreError."""
     with store.writing("delete what was marked") as connection:
         gone = connection.execute(delete(QUERIES).where(~LIVE, QUERIES.c.source == source)).rowcount

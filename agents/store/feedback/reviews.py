@@ -15,7 +15,7 @@ from agents.core.types import clean
 from agents.dns.name import domain_text, from_text, to_text
 from agents.store.feedback.labels import Label
 from agents.store.feedback.tables import REVIEW_DECISIONS, REVIEW_ITEMS
-from agents.store.sql import Store
+from agents.store.sql import Database
 
 TEXT_MAX_REASON, TEXT_MAX_AUTHOR = 500, 80
 """Characters of a reason and of an author's name, at most."""
@@ -65,7 +65,7 @@ class ReviewDecision:
 class ReviewStore:
     """The queue and the decisions in a store. Every method raises StoreError; what people do, UsageError too."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Database) -> None:
         self._store = store
 
     def items(self, state: ReviewState | None = None, *, limit: int = 100) -> list[ReviewItem]:

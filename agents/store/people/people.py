@@ -7,7 +7,7 @@ from functools import cached_property
 from agents.store.people.sessions import SessionStore
 from agents.store.people.tokens import TokenStore
 from agents.store.people.users import UserStore
-from agents.store.sql import Store
+from agents.store.sql import Database
 
 __all__ = ["PeopleStore"]
 
@@ -15,7 +15,7 @@ __all__ = ["PeopleStore"]
 class PeopleStore:
     """All of it over one store."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Database) -> None:
         self._store = store
 
     @cached_property

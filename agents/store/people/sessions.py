@@ -12,7 +12,7 @@ from sqlalchemy import and_, delete, desc, insert, select, update
 from agents.core.types import clean
 from agents.store.people.roles import Role
 from agents.store.people.tables import SESSIONS, USERS
-from agents.store.sql import Store
+from agents.store.sql import Database
 
 SESSION_S = 12 * 3600
 """Somebody must log in again after this many seconds."""
@@ -42,7 +42,7 @@ def hash_of(secret: str) -> str:
 class SessionStore:
     """Sessions in a store. Every method raises StoreError."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Database) -> None:
         self._store = store
 
     def begin(self, name: str, address: str, browser: str) -> str:

@@ -19,7 +19,7 @@ from agents.store.people.roles import AccessScope, Role, scopes_of, with_smaller
 from agents.store.people.sessions import hash_of
 from agents.store.people.tables import TOKENS, USERS
 from agents.store.people.users import active_user
-from agents.store.sql import Store
+from agents.store.sql import Database
 
 PREFIX = "dnst"
 """How tokens begin, so that a scanner for secrets can find those that were committed somewhere."""
@@ -63,7 +63,7 @@ class ApiToken:
 class TokenStore:
     """Tokens in a store. Every method raises StoreError; what people do, UsageError too."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Database) -> None:
         self._store = store
 
     def make(self, name: str, what_for: str, scopes: Iterable[str], days: float = DAYS_USUAL) -> tuple[str, str]:

@@ -22,7 +22,7 @@ from agents.store.people.roles import AccessScope, Role
 from agents.store.people.sessions import hash_of
 from agents.store.people.tables import SESSIONS, TOKENS, USERS
 from agents.store.people.waits import NAME_FREE, Waits, still_counted, wait_after, wait_left
-from agents.store.sql import Store
+from agents.store.sql import Database
 
 NAME = re.compile(r"[a-z0-9][a-z0-9._@-]{0,63}")
 """What a user may be called: an address of mail, too."""
@@ -68,7 +68,7 @@ class Attempt:
 class UserStore:
     """Users in a store. Every method raises StoreError; what people do, UsageError too."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Database) -> None:
         self._store = store
         self._addresses, self._browsers = Waits(), Waits()  # apart: no flood of addresses makes room among browsers
         self._strangers = Waits()  # names that no user has wait as a user's does: else the wait would say who is one

@@ -19,6 +19,7 @@ from typing import NamedTuple
 import structlog
 
 from agents.core.errors import SettingsError
+from agents.core.npz import FormatError
 from agents.stream.bus.faults import BusFaults
 from agents.stream.bus.jetstream import (
     NETWORK_SUBJECT,
@@ -313,14 +314,14 @@ class BusLink:
 
     # what is said to others
 
-    def say(self, of: str, kind: str, data: bytes, message_id: str) -> None:
-        """Send a message to where all clients are counted, behind those before it. of: whose it is (`has_said`)."""
+    def send(self, of: str, kind: str, data: bytes, message_id: str) -> None:
+        """Send a message to where all clients are counted, behind those before it. of: whose it is (`has_sent`)."""
         if self._said is None:
             self._said = asyncio.Queue()
             self._tasks.append(self._thread.begin(self._say_on(self._said)))
         parts = [data[at : at + PART_BYTES] for at in range(0, len(data), PART_BYTES)] or [b""]
         self._count_unsaid(of, len(parts))
-        while self.said_is_full and self.alive:
+        while self.outgoing_is_full and self.alive:
             time.sleep(0.01)
         for number, part in enumerate(parts):
             one = (of, f"{kind} {self.me}-{message_id} {number} {len(parts)}", part)  # another sender's are others
@@ -343,7 +344,7 @@ class BusLink:
             self._count_unsaid(of, -1)
 
     @property
-    def said_is_full(self) -> bool:
+    def outgoing_is_full(self) -> bool:
         """Whether what is said would have to wait."""
         return sum(self._unsaid.values()) > SAID_MAX
 
@@ -351,7 +352,7 @@ class BusLink:
         with self._counting:
             self._unsaid[of] = self._unsaid.get(of, 0) + more
 
-    def has_said(self, of: str) -> bool:
+    def has_sent(self, of: str) -> bool:
         """Whether all that was said is on the bus."""
         return self._unsaid.get(of, 0) == 0
 
@@ -360,6 +361,6 @@ def _readable(slot: str, data: bytes) -> Committed:
     """What is committed of a slot; where another release wrote it, nothing: all that is kept is read again."""
     try:
         return committed_of(data)
-    except ValueError as error:
+    except FormatError as error:
         _log.error("saved_state_not_read", slot=slot, error=str(error))
         return Committed()

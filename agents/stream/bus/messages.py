@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 
 from agents.core.columns import Names, gathered
 from agents.core.errors import NameFormatError
+from agents.core.npz import FormatError
 from agents.core.types import FORWARDED, FROM_CACHE_STALE, QueryBatch
 from agents.dns.name import NAME_MAX, split_names
 from agents.stream.bus.protocol import RUNS_KEPT_S
@@ -44,19 +45,19 @@ def packed_records(records: NDArray[np.void]) -> bytes:
 
 
 def message_records(data: bytes) -> NDArray[np.void]:
-    """The records again. Raises ValueError for bytes that `packed_records` did not write whole."""
+    """The records again. Raises FormatError for bytes that `packed_records` did not write whole."""
     head = len(_MARK) + 2
     count = int.from_bytes(data[len(_MARK) : head], "little")
     body = head + count * _FIXED
     if not data.startswith(_MARK) or len(data) < body:
-        raise ValueError("cannot read a message of the bus: it was not written by this release")
+        raise FormatError("cannot read a message of the bus: it was not written by this release")
     rows = np.zeros((count, RECORD.itemsize), np.uint8)
     fixed = np.frombuffer(data, np.uint8, count * _FIXED, head).reshape(count, _FIXED)
     rows[:, :_NAME_AT], rows[:, _AFTER:] = fixed[:, :_NAME_AT], fixed[:, _NAME_AT:]
     records = rows.reshape(-1).view(RECORD)
     sizes = records["qname_size"].astype(np.int64)
     if sizes.sum() != len(data) - body or (count and sizes.max() > NAME_MAX):
-        raise ValueError("cannot read a message of the bus: it is cut off")
+        raise FormatError("cannot read a message of the bus: it is cut off")
     ends = np.cumsum(sizes)
     places = np.arange(len(data) - body) + np.repeat(
         np.arange(count) * RECORD.itemsize + _NAME_AT - (ends - sizes), sizes
@@ -69,22 +70,22 @@ def heard_records(data: bytes, now: float) -> tuple[NDArray[np.void], QueryBatch
     """The records of a message that anybody may have sent, and their columns. now: Unix seconds; times that lie ahead
     count as now, and those before RUNS_KEPT_S are refused: each day has tables of its own.
 
-    Raises ValueError for what no listener writes: judging takes it for granted that names are whole and numbers
+    Raises FormatError for what no listener writes: judging takes it for granted that names are whole and numbers
     possible, and a process that ends by a message would read it again.
     """
     records = message_records(data)
     for column, (least, most) in _POSSIBLE.items():
         values = records[column]
         if len(values) and (values.min() < least or values.max() > most):
-            raise ValueError(f"cannot read a message of the bus: an impossible {column}")
+            raise FormatError(f"cannot read a message of the bus: an impossible {column}")
     lately = (records["ts"] > now - RUNS_KEPT_S) & (records["ts"] < np.inf)
     if not lately.all() or np.isinf(records["rtt_ms"]).any():
-        raise ValueError("cannot read a message of the bus: an impossible time")
+        raise FormatError("cannot read a message of the bus: an impossible time")
     records["ts"] = np.minimum(records["ts"], now)  # a clock that is ahead would end windows of others
     batch = batch_of_records(records)
     assert isinstance(batch.qname, Names)
     try:
         split_names(batch.qname)
     except NameFormatError as error:
-        raise ValueError(f"cannot read a message of the bus: {error}") from None
+        raise FormatError(f"cannot read a message of the bus: {error}") from None
     return records, batch

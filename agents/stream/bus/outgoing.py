@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from agents.core.errors import AgentsError, QueueFullError
 from agents.core.files import DiskQueue, Queued
+from agents.core.npz import FormatError, object_of
 from agents.stream.bus.faults import BusFaults
 from agents.stream.bus.jetstream import RETRY_S, Bus, BusError, MissingError, subject_of
 from agents.stream.bus.messages import RECORDS_MAX, packed_records
@@ -40,6 +41,10 @@ class Place(NamedTuple):
     file: Queued
     at: int
     size: int
+
+
+def _is_message(row: Any) -> bool:
+    return isinstance(row, list) and len(row) == 3 and all(isinstance(one, int) and one >= 0 for one in row)
 
 
 class OutgoingSpool:
@@ -76,16 +81,19 @@ class OutgoingSpool:
         return file
 
     def messages(self, file: Queued) -> list[tuple[int, str, int, Place]]:
-        """Slot, run, number and place of each message of a file. Raises ValueError, OSError."""
+        """Slot, run, number and place of each message of a file. Raises FormatError, OSError."""
         with file.path.open("rb") as opened:
             line = opened.readline()
-        head, at, found = json.loads(line), len(line), []
-        site_of_run(str(head["run"]))
-        for slot, number, size in head["messages"]:
-            found.append((int(slot), str(head["run"]), int(number), Place(file, at, size)))
+        head, at, found = object_of(line), len(line), []
+        run, rows = str(head.get("run")), head.get("messages")
+        site_of_run(run)
+        if not isinstance(rows, list) or not all(map(_is_message, rows)):
+            raise FormatError("its first line names no messages")
+        for slot, number, size in rows:
+            found.append((slot, run, number, Place(file, at, size)))
             at += size
         if at != file.path.stat().st_size:
-            raise ValueError("the file is cut off")
+            raise FormatError("the file is cut off")
         return found
 
     @staticmethod
@@ -165,7 +173,7 @@ class BusSender:
     def _take(self, file: Queued) -> None:
         try:
             messages = self._spool.messages(file)
-        except (OSError, ValueError) as error:
+        except (OSError, FormatError) as error:
             _log.error("spooled_messages_set_aside", file=self._spool.set_aside(file), error=str(error))
             return
         self._left[file.key] = len(messages)

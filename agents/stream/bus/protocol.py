@@ -19,6 +19,8 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, NamedTuple
 
+from agents.core.npz import FormatError, object_of
+
 RUNS_KEPT_S = 7 * 86_400.0
 """A run that has said nothing for so long, by the time of its queries, is forgotten: older queries are not heard."""
 RUNS_KEPT, RUNS_MAX = 64, 200
@@ -46,6 +48,7 @@ class MessageLabel(NamedTuple):
 
 SITE_NAME = re.compile("[a-z0-9-]{1,32}")
 """A site, as subjects have it."""
+_LABEL = re.compile("([^ ]+) ([0-9]{1,19}) ([0-9]{1,19})", re.ASCII)
 _RUN = re.compile(rf"(?P<site>{SITE_NAME.pattern})\.[0-9a-f]{{16}}")
 
 
@@ -55,22 +58,25 @@ def new_run(site: str) -> str:
 
 
 def site_of_run(run: str) -> str:
-    """The site of a run. Raises ValueError for what is no run's name."""
+    """The site of a run. Raises FormatError for what is no run's name."""
     match = _RUN.fullmatch(run)
     if match is None:
-        raise ValueError("it names no run")
+        raise FormatError("it names no run")
     return match["site"]
 
 
 def label_of(text: str, site: str) -> MessageLabel:
-    """A label from the header of a message that this site has sent. Raises ValueError: also for a run of another site,
+    """A label from the header of a message that this site has sent. Raises FormatError: also for a run of another site,
     whose messages this one cannot be allowed to count as its own."""
-    run, number, oldest = text.split(" ")
+    match = _LABEL.fullmatch(text)
+    if match is None:
+        raise FormatError("it has no label")
+    run, number, oldest = match.groups()
     if site_of_run(run) != site:
-        raise ValueError(f"site {site} sent it as a message of {site_of_run(run)}")
+        raise FormatError(f"site {site} sent it as a message of {site_of_run(run)}")
     label = MessageLabel(run, int(number), int(oldest))
     if not 1 <= label.oldest <= label.number <= _NUMBER_MAX:
-        raise ValueError("it has no possible number")
+        raise FormatError("it has no possible number")
     return label
 
 
@@ -169,18 +175,19 @@ class Committed:
 
 
 def committed_of(data: bytes) -> Committed:
-    """What `Committed.packed` wrote. Raises ValueError."""
-    found = _object_of(data, "token", "epoch", "sequence", "last", "seen", "judged", "name")
-    position = StreamPosition(str(found["epoch"]), int(found["sequence"]))
-    counted = Counted({**found["last"]}, {**found["seen"]})
-    return Committed(int(found["token"]), position, counted, int(found["judged"]), str(found["name"]))
+    """What `Committed.packed` wrote. Raises FormatError."""
+    found = _object_of(
+        data, {"token": int, "epoch": str, "sequence": int, "last": dict, "seen": dict, "judged": int, "name": str}
+    )
+    position = StreamPosition(found["epoch"], found["sequence"])
+    return Committed(found["token"], position, Counted(found["last"], found["seen"]), found["judged"], found["name"])
 
 
-def _object_of(data: bytes, *names: str) -> dict[str, Any]:
-    """A JSON object that has these names. Raises ValueError."""
-    found = json.loads(data)
-    if not isinstance(found, dict) or not found.keys() >= set(names):
-        raise ValueError("what is on the bus was not written by this release")
+def _object_of(data: bytes, kinds: Mapping[str, type]) -> dict[str, Any]:
+    """A JSON object that has these names, with values of these kinds. Raises FormatError."""
+    found = object_of(data, "what is on the bus")
+    if not all(isinstance(found.get(name), kind) for name, kind in kinds.items()):
+        raise FormatError("what is on the bus was not written by this release")
     return found
 
 
@@ -297,10 +304,18 @@ class Leases:
 
 
 def leases_of(data: bytes) -> Leases:
-    """What `Leases.packed` wrote. Raises ValueError."""
-    found = _object_of(data, "beats", "held")
-    held = {int(slot): Held(str(owner), int(token)) for slot, (owner, token) in found["held"].items()}
-    return Leases({str(name): int(beat) for name, beat in found["beats"].items()}, held)
+    """What `Leases.packed` wrote. Raises FormatError."""
+    found = _object_of(data, {"beats": dict, "held": dict})
+    rows, beats = found["held"], found["beats"]
+    if not all(slot.isdecimal() and _is_held(row) for slot, row in rows.items()):
+        raise FormatError("what is on the bus was not written by this release")
+    if not all(isinstance(beat, int) for beat in beats.values()):
+        raise FormatError("what is on the bus was not written by this release")
+    return Leases(beats, {int(slot): Held(*row) for slot, row in rows.items()})
+
+
+def _is_held(row: Any) -> bool:
+    return isinstance(row, list) and len(row) == 2 and isinstance(row[0], str) and isinstance(row[1], int)
 
 
 class LeaseKeeper:

@@ -7,10 +7,10 @@ import threading
 import structlog
 
 from agents.core.errors import AgentsError
+from agents.core.protocols import Tables
 from agents.store.migrate import RETRY_MAX_S, RETRY_S
 from agents.store.people.people import PeopleStore
 from agents.store.people.users import LINK_S
-from agents.store.sql import Store
 
 _log = structlog.get_logger()
 
@@ -18,7 +18,7 @@ _log = structlog.get_logger()
 class FirstLogin:
     """Prints a new link at each start, until somebody can log in as an admin."""
 
-    def __init__(self, store: Store, people: PeopleStore, address: str) -> None:
+    def __init__(self, store: Tables, people: PeopleStore, address: str) -> None:
         self._store, self._people, self._address = store, people, address.rstrip("/")
         self._stopped = threading.Event()
         self._thread: threading.Thread | None = None

@@ -160,15 +160,14 @@ class OidcProvider:
         from joserfc.jwk import KeySet
 
         for fresh in (False, True):  # a provider may have changed its keys since
+            keys, params = self._key_set(fresh), {"nonce": nonce, "client_id": self._options.client_id}
+            options = {
+                "iss": {"essential": True, "value": self._description()["issuer"]},
+                "aud": {"essential": True, "value": self._options.client_id},
+            }
             try:
-                decoded = jwt.decode(token, KeySet.import_key_set(self._key_set(fresh)), algorithms=ALGORITHMS)
-                options = {
-                    "iss": {"essential": True, "value": self._description()["issuer"]},
-                    "aud": {"essential": True, "value": self._options.client_id},
-                }
-                params = {"nonce": nonce, "client_id": self._options.client_id}
-                claims = CodeIDToken(decoded.claims, decoded.header, options, params)
-                claims.validate(now=int(time.time()), leeway=LEEWAY_S)
+                decoded = jwt.decode(token, KeySet.import_key_set(keys), algorithms=ALGORITHMS)
+                CodeIDToken(decoded.claims, decoded.header, options, params).validate(int(time.time()), LEEWAY_S)
             except (JoseError, ValueError) as error:
                 if fresh:
                     raise OidcError(

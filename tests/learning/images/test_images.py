@@ -139,11 +139,12 @@ def test_what_is_in_doubt_is_not_learnt_and_too_little_is_one_line(store: Store,
     ReviewStore(store).decide(["o1.example", "o2.example"], Label.TUNNEL, "seen", "ann", NOW)
     ReviewStore(store).decide(["o3.example"], Label.BENIGN, "ours", "ann", NOW)
     assert len(learner._ordinary(FlowHourStore(store).read(SCHEMA))) == 490
-    few = ImageLearner(open_store(f"sqlite:///{tmp_path / 'e.db'}"), tmp_path / "few", "padim", fit, BOUNDS)
-    few.store.migrate()
+    empty = open_store(f"sqlite:///{tmp_path / 'e.db'}")
+    empty.migrate()
+    few = ImageLearner(empty, tmp_path / "few", "padim", fit, BOUNDS)
     with pytest.raises(TrainingError, match=f"0 ordinary ones with a history, {IMAGES_MIN} are needed"):
         few.learn()
-    few.store.close()
+    empty.close()
 
 
 def test_one_client_and_one_domain_have_their_share(store: Store, tmp_path: Path) -> None:

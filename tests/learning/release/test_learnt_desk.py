@@ -201,4 +201,4 @@ def test_a_person_may_end_the_trial_of_a_sequence_model(tmp_path: Path, store: S
         newest = one.sequences.history.newest(1)[0]
         assert (newest.decision, newest.by) == ("deployed" if serving else "rejected", "bob")
         assert desk.log("sequences")[-1]["action"] == action
-        assert SequenceRollout(one.sequences, lambda since: {}).look() is None
+        assert SequenceRollout(one.sequences, benign=lambda since: {}).look() is None

@@ -101,7 +101,12 @@ class World:
     def look(self, hours: float) -> Transition | None:
         self.now = BEGUN + hours * HOUR
         return Rollout(
-            self.registry, self.path, lambda since: self.labels, self.told.append, lambda: self.now, lambda: self.doubt
+            self.registry,
+            self.path,
+            self.told.append,
+            benign=lambda since: self.labels,
+            clock=lambda: self.now,
+            doubt=lambda: self.doubt,
         ).look()
 
     @property

@@ -57,7 +57,9 @@ class World:
         def said(since: float) -> Mapping[str, str]:
             return self.benign
 
-        return SequenceRollout(self.models, said, self.told.append, lambda: self.at, lambda: doubt).look()
+        return SequenceRollout(
+            self.models, self.told.append, benign=said, clock=lambda: self.at, doubt=lambda: doubt
+        ).look()
 
     @property
     def in_use(self) -> str:

@@ -131,7 +131,7 @@ def test_a_batch_that_was_kept_before_counts_as_it_was_kept(tmp_path: Path) -> N
         assert first[:4] == (3, 3, 0, 0)
         assert one.consume(batch_of(rows), "x", again=True) == first, "not the 40 that it would store now"
         assert one.consume(batch_of(rows), "y", again=True)[:4] == (40, 40, 0, 0)
-        assert one.kept("none", batch_of(rows).ts) is None
+        assert one.stored_before("none", batch_of(rows).ts) is None
 
 
 def test_a_batch_of_which_nothing_can_be_told_is_kept_again_and_stored_once(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given as made_up
 from hypothesis import strategies as st
 
+from agents.core.npz import FormatError
 from agents.dns.name import NAME_MAX
 from agents.stream.bus.messages import heard_records, message_records, packed_records
 from agents.stream.record import RECORD
@@ -35,7 +36,7 @@ def test_records_are_the_same_behind_the_bus(count: int) -> None:
 def test_a_message_is_read_whole_or_not_at_all() -> None:
     data = packed_records(records(5))
     for cut in (data[:3], data[:40], data[:-1], data + b"x", b"XX" + data[2:]):
-        with pytest.raises(ValueError, match="cannot read a message of the bus"):
+        with pytest.raises(FormatError, match="cannot read a message of the bus"):
             message_records(cut)
 
 
@@ -74,7 +75,7 @@ def test_what_listeners_write_is_heard_and_a_time_ahead_is_now() -> None:
 def test_numbers_that_no_listener_writes_are_refused(column: str, value: float) -> None:
     given = possible()
     given[column][1] = value
-    with pytest.raises(ValueError, match="an impossible"):
+    with pytest.raises(FormatError, match="an impossible"):
         heard_records(packed_records(given), NOW)
 
 
@@ -84,7 +85,7 @@ def test_numbers_that_no_listener_writes_are_refused(column: str, value: float) 
 def test_a_name_that_is_not_whole_is_refused(name: bytes) -> None:
     given = possible()
     given["qname"][1, : len(name)], given["qname_size"][1] = np.frombuffer(name, np.uint8), len(name)
-    with pytest.raises(ValueError, match="cannot read a message of the bus"):
+    with pytest.raises(FormatError, match="cannot read a message of the bus"):
         heard_records(packed_records(given), NOW)
 
 

@@ -6,6 +6,7 @@ import os
 
 import pytest
 
+from agents.core.npz import FormatError
 from agents.stream.bus.protocol import (
     RUNS_KEPT,
     RUNS_KEPT_S,
@@ -116,7 +117,7 @@ def test_all_is_read_back_as_it_was_written() -> None:
     keeper = LeaseKeeper("me", (0, 1), 6.0)
     assert leases_of(keeper.next_table(0.0, 2).packed()) == keeper.next_table(0.0, 2)
     for read in (committed_of, leases_of):
-        with pytest.raises(ValueError):
+        with pytest.raises(FormatError):
             read(b"{}")
 
 
@@ -126,7 +127,7 @@ def test_all_is_read_back_as_it_was_written() -> None:
      f"berlin.{'ab' * 8} x 1", f"berlin.{'ab' * 8} {2**63} 1", f"../../{'ab' * 8} 1 1", f"berlin.{'ab' * 8} 1 1 1"],
 )  # fmt: skip
 def test_a_site_sends_messages_of_its_own_runs_alone(text: str) -> None:
-    with pytest.raises(ValueError):
+    with pytest.raises(FormatError):
         label_of(text, "berlin")
 
 
