@@ -100,6 +100,9 @@ def test_saved_state_is_read_back_whole_or_refused() -> None:
     assert slot_files_of(slot_state_of(files)) == files
     with pytest.raises(FormatError, match="cut off"):
         slot_files_of(slot_state_of(files)[:-1])
+    for line in (b"", b"[]", b'{"a": "2"}', b'{"a": -1}'):
+        with pytest.raises(FormatError):
+            slot_files_of(line + b"\n12")
 
 
 @pytest.mark.slow

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -11,13 +12,16 @@ from typing import Any
 import pytest
 
 from agents.core.errors import BusyError, UsageError
+from agents.detection.detector import TunnelDetector
+from agents.detection.limits import Scale
 from agents.detection.rollout.canary import CanaryCounts
 from agents.learning.baseline import model_bytes
 from agents.learning.registry import ModelRegistry
-from agents.learning.release.canary import CanaryTerms, Rollout, canary_state, ending_of
+from agents.learning.release.canary import CanaryTerms, CanaryTrial, Rollout, canary_state, ending_of
 from agents.learning.release.transitions import Author, Transition
 from agents.scoring.model import Model
 from tests.support.carrier import with_factor
+from tests.support.detecting import fresh_detector
 
 BEGUN, HOUR = 1_767_225_600.0, 3600.0
 TERMS = CanaryTerms()
@@ -229,3 +233,12 @@ def test_a_canary_in_the_index_ends_with_one_change_whatever_is_killed(world: Wo
     assert found["canary"]["model_id"] == NEW.model_id
     again: Callable[[], Any] = ModelRegistry(world.registry.models_dir, Model.from_bytes, model_bytes()).canary
     assert again() == found["canary"], "another process reads the same"
+
+
+def test_a_mistake_in_the_program_is_not_taken_for_a_canary_that_cannot_begin(world: World) -> None:
+    def mistaken(model: Model) -> TunnelDetector:
+        raise ValueError(f"a mistake with {model.model_id}")
+
+    trial = CanaryTrial(world.registry, fresh_detector(OLD, Scale()), mistaken, world.path)
+    with pytest.raises(ValueError, match="a mistake"):
+        trial.poll(nullcontext())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 
 import pytest
@@ -116,9 +117,21 @@ def test_all_is_read_back_as_it_was_written() -> None:
     assert label_of(label.text(), "berlin") == label
     keeper = LeaseKeeper("me", (0, 1), 6.0)
     assert leases_of(keeper.next_table(0.0, 2).packed()) == keeper.next_table(0.0, 2)
-    for read in (committed_of, leases_of):
+
+
+@pytest.mark.parametrize("change", [{"token": "5"}, {"last": []}, {"seen": None}, {"sequence": 1.5}, {"name": 3}])
+def test_a_committed_state_of_other_kinds_is_refused(change: dict[str, object]) -> None:
+    whole = json.loads(Committed(5, StreamPosition("e", 9), Counted({"r": 3}, {"r": 1.5}), 12, "x").packed())
+    for data in (json.dumps(whole | change), "{}", "[]", "none", ""):
         with pytest.raises(FormatError):
-            read(b"{}")
+            committed_of(data.encode())
+
+
+@pytest.mark.parametrize("held", [{"x": ["me", 1]}, {"1": ["me"]}, {"1": "me"}, {"1": [2, 1]}, {"1": ["me", "1"]}, []])
+def test_a_table_of_leases_of_other_kinds_is_refused(held: object) -> None:
+    for data in (json.dumps({"beats": {"me": 1}, "held": held}), json.dumps({"beats": {"me": "1"}, "held": {}}), "{}"):
+        with pytest.raises(FormatError):
+            leases_of(data.encode())
 
 
 @pytest.mark.parametrize(
