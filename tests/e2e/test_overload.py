@@ -143,8 +143,8 @@ def test_a_million_domains_asked_of_a_listener_hide_no_tunnel(own_postgres: Post
             one.process.wait()
     assert before["flows_refused"] > per_s * seconds // 2
     assert_adds_up(before)
-    half = len(memory) // 2
-    assert statistics.mean(memory[half:]) <= GROWTH_MAX * statistics.mean(memory[half // 2 : half]), memory
+    half, last = len(memory) // 2, len(memory) * 3 // 4  # a slow machine fills the tables in the first half
+    assert statistics.mean(memory[last:]) <= GROWTH_MAX * statistics.mean(memory[half:last]), memory
     with contextlib.closing(psycopg2.connect(url)) as connection, connection.cursor() as cursor:
         cursor.execute("SELECT domain FROM incidents")
         assert "tunnel.test" in {domain for (domain,) in cursor.fetchall()}
