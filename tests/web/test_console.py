@@ -305,6 +305,7 @@ PROTECTED = [
     ("POST", "/learning/cycle/stop"),
     ("GET", "/incidents/export"),
     ("GET", "/incidents/0123456789abcdef/history"),
+    ("GET", "/incidents/0123456789abcdef/context"),
     ("POST", "/incidents/change"),
     ("POST", "/incidents/undo"),
     ("GET", "/views"),
@@ -368,7 +369,7 @@ def test_every_route_that_is_not_public_is_in_that_list(world: World) -> None:
         (
             method,
             re.sub(
-                r"/[0-9a-f]{16}(/history)?$",
+                r"/[0-9a-f]{16}(/history|/context)?$",
                 r"/{incident_id}\1",
                 path.replace(REPORT, "{name}")
                 .replace("/champion", "/{name}")

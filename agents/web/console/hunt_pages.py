@@ -15,7 +15,7 @@ from agents.store.console.audit import AuditEntry
 from agents.store.console.finding import IncidentSearch
 from agents.store.console.searching import Found
 from agents.store.console.terms import OF_INCIDENTS, Terms, parse_search
-from agents.web.console.charts import hours_chart
+from agents.web.charts.hours import hours_chart
 from agents.web.console.hunting import QUESTIONS
 from agents.web.console.incident_pages import HUNT, kept_of
 from agents.web.console.incidents import Cursor, Text

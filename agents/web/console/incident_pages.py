@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import parse_qsl, urlencode
 
@@ -15,7 +15,7 @@ from fastapi import APIRouter, HTTPException, Request, Response
 
 from agents.core.errors import AgentsError, UsageError
 from agents.core.text import NETWORK, counted
-from agents.core.types import DAY_S, HOUR_S, Incident, Severity
+from agents.core.types import Incident, Severity
 from agents.store.console.finding import FACETS, IncidentPage
 from agents.store.console.ordering import DOWN, SORTS, UP, IncidentOrder
 from agents.store.console.triage import AT_ONCE_MAX, Change
@@ -24,6 +24,7 @@ from agents.store.feedback.labels import Label
 from agents.store.feedback.reviews import ReviewState
 from agents.store.people.roles import AccessScope
 from agents.web.auth import author_of
+from agents.web.console.incident_context import context_of
 from agents.web.console.incidents import NONE, PageCursor, Search
 from agents.web.console.notices import led_to, noticed
 from agents.web.console.words import claim, decoded
@@ -34,9 +35,6 @@ ON_PAGE = 50
 """Incidents of one page of the list."""
 FORM_MAX = 65_536
 """Longest form, bytes: the ids of AT_ONCE_MAX incidents."""
-OTHERS_DAYS = 7
-"""Days over which others that ask below an incident's domain are counted."""
-EARLIER_MAX = 20
 WAY = "console"
 LIST = "/console/incidents"
 HUNT = "/console/hunt"
@@ -128,7 +126,7 @@ def incident_page(request: Request, incident_id: str, search: Search) -> Respons
         decoded=decoded(found),
         said=parts.console.triage.of([found.incident_id])[found.incident_id],
         history=parts.console.triage.history(found.incident_id),
-        context=_context(parts, found),
+        context=context_of(parts, found),
         days=range_of(found.first_seen, found.last_seen, time.time()),
         above=f"{LIST}/{above}?{query}" if above else "",
         below=f"{LIST}/{below}?{query}" if below else "",
@@ -139,38 +137,6 @@ def incident_page(request: Request, incident_id: str, search: Search) -> Respons
         labels=list(Label),
         **noticed(request),
     )
-
-
-def _context(parts: Parts, incident: Incident) -> dict[str, Any]:
-    """What else is known around an incident; what cannot be read is None."""
-    hunter, finder = parts.console.hunter, parts.console.finder
-    near = incident.detected_at - HOUR_S, incident.detected_at + HOUR_S
-    lately = incident.last_seen - OTHERS_DAYS * DAY_S, incident.last_seen + 1.0
-    one_client, one_domain = incident.client not in ("", NETWORK), incident.domain not in (NETWORK, ".")
-    reads: Mapping[str, Callable[[], Any]] = {
-        "near": lambda: hunter.client(incident.client, *near, incident.source) if one_client else None,
-        "others": lambda: hunter.domain(incident.domain, *lately, incident.source) if one_domain else None,
-        "first_seen": lambda: hunter.first_seen([incident.domain]).get(incident.domain) if one_domain else None,
-        "earlier": lambda: finder.around(incident, EARLIER_MAX),
-    }
-    found: dict[str, Any] = {}
-    for name, read in reads.items():
-        try:
-            found[name] = read()
-        except AgentsError:
-            found[name] = None
-    return found | {
-        "near": _without(found["near"], incident.domain),
-        "others": _without(found["others"], incident.client),
-    }
-
-
-def _without(summary: Mapping[str, Any] | None, other: str) -> Mapping[str, Any] | None:
-    """A summary whose list of others leaves one of them out, which the page is about."""
-    if summary is None:
-        return None
-    rest = [one for one in summary["others"] if one["other"] != other]
-    return {**summary, "others": rest, "others_count": summary["others_count"] - (len(summary["others"]) - len(rest))}
 
 
 def _block_link(incident: Incident) -> str:

@@ -7,13 +7,13 @@ import time
 from collections.abc import Iterator
 from dataclasses import asdict
 from itertools import islice
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, HTTPException, Path, Query, Request, Response
 from pydantic import StringConstraints
 from starlette.responses import StreamingResponse
 
-from agents.core.types import Severity
+from agents.core.types import Incident, Severity
 from agents.store.console.exporting import csv_lines, row_of
 from agents.store.console.finding import IncidentSearch
 from agents.store.console.ordering import SORT_HELP, order_of
@@ -31,7 +31,9 @@ from agents.web.api import (
     known_parameters,
 )
 from agents.web.auth import author_of
+from agents.web.console.incident_context import context_of
 from agents.web.console.schemas import (
+    IncidentContext,
     SavedViewEntry,
     SavedViewKeep,
     SavedViewList,
@@ -44,12 +46,14 @@ from agents.web.console.schemas import (
 )
 from agents.web.parts import Parts, parts_of
 from agents.web.schemas import (
-    IncidentItem,
+    IncidentDetail,
     IncidentList,
     LabelName,
     Problem,
     ReviewStateName,
     TriageItem,
+    incident_brief,
+    incident_detail,
     incident_item,
 )
 
@@ -79,6 +83,9 @@ PageCursor = Annotated[
     str | None, Query(max_length=CURSOR_MAX, description="what the page before gave as its cursor, in the same order")
 ]
 Cursor = Annotated[str | None, Query(max_length=80, description="what the page before gave as its cursor")]
+IncidentId = Annotated[
+    str, Path(pattern="^[0-9a-f]{16}$", examples=["9c1f0a7be2d34455"], description="as /incidents gives it")
+]
 EXPORT_MAX = 100_000
 """Incidents, or queries, of one export, at most."""
 NONE = "none"
@@ -170,30 +177,34 @@ def _exported(parts: Parts, search: IncidentSearch) -> Iterator[dict[str, object
     yield from islice((row_of(*one) for one in parts.console.said_of_all(search)), EXPORT_MAX)
 
 
-@router.get(
-    "/{incident_id}",
-    summary="One incident",
-    responses={404: {"model": Problem}},
-    dependencies=[Depends(known_parameters)],
-)
-def incident(
-    request: Request,
-    incident_id: Annotated[
-        str, Path(pattern="^[0-9a-f]{16}$", examples=["9c1f0a7be2d34455"], description="as /incidents gives it")
-    ],
-) -> IncidentItem:
-    """An incident with all its evidence, and what people said of it."""
+_ONE_OF: dict[str, Any] = {"responses": {404: {"model": Problem}}, "dependencies": [Depends(known_parameters)]}
+
+
+@router.get("/{incident_id}", summary="One incident", **_ONE_OF)
+def incident(request: Request, incident_id: IncidentId) -> IncidentDetail:
+    """An incident with its claim in a sentence, all its evidence, what its names decode to, and what people said."""
+    found = _stored(request, incident_id)
+    said = parts_of(request).console.triage.of([found.incident_id])[found.incident_id]
+    return incident_detail(found, triage_item(said))
+
+
+def _stored(request: Request, incident_id: str) -> Incident:
     found = parts_of(request).store.incident_by_id(incident_id)
     if found is None:
         raise HTTPException(404, f"cannot find incident {incident_id}")
-    said = parts_of(request).console.triage.of([found.incident_id])[found.incident_id]
-    return incident_item(found, triage_item(said))
+    return found
+
+
+@router.get("/{incident_id}/context", summary="What else is known around an incident", **_ONE_OF)
+def incident_context(request: Request, incident_id: IncidentId) -> IncidentContext:
+    """What else its client did in that hour, who else asks for its domain, since when, and other incidents of both."""
+    found = context_of(parts_of(request), _stored(request, incident_id))
+    earlier = None if found["earlier"] is None else [incident_brief(one) for one in found["earlier"]]
+    return IncidentContext(**found | {"earlier": earlier})
 
 
 @router.get("/{incident_id}/history", summary="What people said of an incident, newest first")
-def incident_history(
-    request: Request, incident_id: Annotated[str, Path(pattern="^[0-9a-f]{16}$", examples=["9c1f0a7be2d34455"])]
-) -> TriageHistory:
+def incident_history(request: Request, incident_id: IncidentId) -> TriageHistory:
     """Every change and comment; what was undone says by whom."""
     found = parts_of(request).console.triage.history(incident_id)
     entries = [TriageEntry(**{name: getattr(one, name) for name in TriageEntry.model_fields}) for one in found]

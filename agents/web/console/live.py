@@ -12,7 +12,7 @@ from starlette.responses import StreamingResponse
 
 from agents.core.errors import AgentsError
 from agents.core.text import counted
-from agents.web.console.charts import step_chart
+from agents.web.charts.hours import step_chart
 from agents.web.console.last_hour import SLOT_S, SUMS, RateSlot
 from agents.web.pages import InSession, rendered
 from agents.web.parts import Parts

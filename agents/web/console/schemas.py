@@ -7,7 +7,7 @@ from typing import Any
 from pydantic import BaseModel, Field
 
 from agents.store.console.triage import AT_ONCE_MAX
-from agents.web.schemas import LabelName, ReviewStateName, SeverityName, StoredQuery
+from agents.web.schemas import IncidentBrief, LabelName, ReviewStateName, SeverityName, StoredQuery
 
 IDS = ["9c1f0a7be2d34455"]
 
@@ -105,6 +105,19 @@ class Summary(BaseModel):
     names: list[str] = Field([], description="of a domain: names asked for lately")
     new_domains: list[str] = Field([], description="of a client: domains that nobody had asked for before")
     first_ever: float | None = Field(None, description="of a domain: the oldest stored query below it, Unix seconds")
+
+
+class IncidentContext(BaseModel):
+    """What cannot be read, or what an incident of many clients or without a domain has none of, is null."""
+
+    near: Summary | None = Field(description="what else the client did; `others` leaves the incident's domain out")
+    near_span: tuple[float, float] = Field(description="an hour before and after it was detected, Unix seconds")
+    others: Summary | None = Field(
+        description="what was asked below the domain; `others` are further clients, without the incident's"
+    )
+    others_span: tuple[float, float] = Field(description="seven days until it was last seen, Unix seconds")
+    first_seen: float | None = Field(description="the oldest stored query below the domain, Unix seconds")
+    earlier: list[IncidentBrief] | None = Field(description="other incidents of the client or domain, last seen first")
 
 
 class ClientEntry(BaseModel):
