@@ -314,6 +314,7 @@ PROTECTED = [
     ("GET", "/hunt"),
     ("GET", "/hunt/export"),
     ("GET", "/clients"),
+    ("GET", "/flow-hours"),
     ("GET", "/clients/192.0.2.7"),
     ("GET", "/domains/evil.example"),
     ("GET", "/questions/rarest-domains"),

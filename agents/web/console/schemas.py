@@ -12,8 +12,7 @@ from agents.web.schemas import IncidentBrief, LabelName, ReviewStateName, Severi
 IDS = ["9c1f0a7be2d34455"]
 
 
-class TriageChange(BaseModel):
-    incidents: list[str] = Field(examples=[IDS], min_length=1, max_length=AT_ONCE_MAX)
+class TriageSaid(BaseModel):
     state: ReviewStateName | None = Field(None, description="without it: as it is, or closed by a label")
     label: LabelName | None = Field(None, description="told to the learning loop, too, for the domain")
     unlabel: bool = Field(False, description="take a label away")
@@ -22,6 +21,16 @@ class TriageChange(BaseModel):
     reason: str = Field("", max_length=500)
     author: str = Field(
         "", examples=["ann"], max_length=80, description="of programs; people are known by their session"
+    )
+
+
+class TriageChange(TriageSaid):
+    incidents: list[str] = Field(examples=[IDS], min_length=1, max_length=AT_ONCE_MAX)
+
+
+class TriageOfFound(TriageSaid):
+    detected_until: float | None = Field(
+        None, examples=[1767225901.5], description="leave out what was detected after you looked, Unix seconds"
     )
 
 
@@ -99,8 +108,9 @@ class Summary(BaseModel):
     first_seen: float | None
     last_seen: float | None
     hours: list[tuple[int, int, int]] = Field(description="hour (Unix seconds), queries, loudest severity 0..3")
-    others: list[OthersEntry]
-    types: list[tuple[int, int]] = Field(description="query type, queries")
+    others: list[OthersEntry] = Field(description="the loudest first")
+    others_cursor: str | None = Field(None, description="give it back as `cursor` for further others; null = the end")
+    types: list[tuple[int, int]] = Field(description="query type, queries: the 20 most frequent")
     severities: dict[str, int]
     names: list[str] = Field([], description="of a domain: names asked for lately")
     new_domains: list[str] = Field([], description="of a client: domains that nobody had asked for before")
@@ -128,13 +138,26 @@ class ClientEntry(BaseModel):
     last_seen: float
 
 
+FURTHER = Field(description="give it back as `cursor` for the next page, of the same span; null = the end")
+
+
 class ClientList(BaseModel):
     clients: list[ClientEntry]
+    cursor: str | None = FURTHER
+
+
+class FlowHourList(BaseModel):
+    flow_hours: list[dict[str, Any]] = Field(
+        examples=[[{"at": 1767225600, "client": "192.0.2.7", "domain": "evil.example", "information_bytes": 912.0}]],
+        description="at, client, domain, sample_names, nearest (times a limit), and each number of the flow-hour",
+    )
+    cursor: str | None = FURTHER
 
 
 class QuestionAnswer(BaseModel):
     question: str
     rows: list[dict[str, Any]]
+    cursor: str | None = FURTHER
 
 
 class AuditItem(BaseModel):
