@@ -140,8 +140,13 @@ class IncidentList(BaseModel):
     )
     count: int = Field(description="of all pages", examples=[12])
     facets: dict[str, list[tuple[str, int]]] = Field(
-        description="of severity, state, label, assignee and tool: values and how many incidents have each",
+        description="of severity, state, label, assignee, tool, kind, model, day, client and domain: values and how "
+        "many incidents have each, under all conditions but those of that facet",
         examples=[{"severity": [("CRITICAL", 7), ("HIGH", 5)]}],
+    )
+    counted_at: float = Field(
+        description="when they were counted, Unix seconds: counts over 20,000 incidents are used again for 10 s",
+        examples=[1767225901.5],
     )
     understood: list[str] = Field(examples=[["network 10.0.0.0/8"]], description="what `q` and the times ask for")
     not_understood: list[str] = Field(

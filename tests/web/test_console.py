@@ -307,6 +307,7 @@ PROTECTED = [
     ("GET", "/incidents/0123456789abcdef/history"),
     ("GET", "/incidents/0123456789abcdef/context"),
     ("POST", "/incidents/change"),
+    ("POST", "/incidents/change-found"),
     ("POST", "/incidents/undo"),
     ("GET", "/views"),
     ("POST", "/views"),

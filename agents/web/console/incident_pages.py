@@ -15,17 +15,17 @@ from fastapi import APIRouter, HTTPException, Request, Response
 
 from agents.core.errors import AgentsError, UsageError
 from agents.core.text import NETWORK, counted
-from agents.core.types import Incident, Severity
-from agents.store.console.finding import FACETS, IncidentPage
+from agents.core.types import Incident
+from agents.store.console.finding import FACETS, IncidentPage, IncidentSearch
 from agents.store.console.ordering import DOWN, SORTS, UP, IncidentOrder
-from agents.store.console.triage import AT_ONCE_MAX, Change
+from agents.store.console.triage import AT_ONCE_MAX, FOUND_MAX, Change
 from agents.store.console.views import PASSING
 from agents.store.feedback.labels import Label
 from agents.store.feedback.reviews import ReviewState
 from agents.store.people.roles import AccessScope
 from agents.web.auth import author_of
 from agents.web.console.incident_context import context_of
-from agents.web.console.incidents import NONE, PageCursor, Search
+from agents.web.console.incidents import PageCursor, Search, changed_found, shown
 from agents.web.console.notices import led_to, noticed
 from agents.web.console.words import claim, decoded
 from agents.web.pages import InSession, page, range_of, sent_form
@@ -69,6 +69,8 @@ def incident_list(request: Request, search: Search, cursor: PageCursor = None) -
         export=f"/incidents/export?{urlencode(kept)}",
         query=urlencode(kept),
         cursor=cursor or "",
+        now=time.time(),
+        found_max=FOUND_MAX,
         narrowed=any(name != "sort" for name, _ in kept),
         order=search.order,
         sorts=_sorts(search.order, kept),
@@ -99,11 +101,11 @@ def _facets(found: IncidentPage, kept: Sequence[tuple[str, str]]) -> list[tuple[
     for name in FACETS:
         values = []
         for value, count in found.facets.get(name, ()):
-            shown = Severity(value).name if name == "severity" else str(value) or NONE
-            chosen = (name, shown) in kept
-            rest = [pair for pair in kept if pair != (name, shown)]
-            address = f"{LIST}?{urlencode(rest if chosen else [*rest, (name, shown)])}"
-            values.append({"shown": shown, "count": count, "chosen": chosen, "address": address})
+            said = shown(name, value)
+            chosen = (name, said) in kept
+            rest = [pair for pair in kept if pair != (name, said)]
+            address = f"{LIST}?{urlencode(rest if chosen else [*rest, (name, said)])}"
+            values.append({"shown": said, "count": count, "chosen": chosen, "address": address})
         if len(values) > 1 or any(one["chosen"] for one in values):
             out.append((name, values))
     return out
@@ -153,6 +155,37 @@ def _allow_link(incident: Incident) -> str:
         return ""
     wanted = {"suffix": incident.domain, "reason": f"incident {incident.incident_id}", "incident": incident.incident_id}
     return "/console/services?" + urlencode(wanted)
+
+
+@page_router.post(f"{LIST}/found")
+async def found_form(request: Request, search: Search) -> Response:
+    """Carry out for all that the address finds what the form of the list asks for, and go back there."""
+    form = await sent_form(request, AccessScope.TRIAGE, FORM_MAX)
+    sent = {name: values[0] for name, values in form.items()}
+    author = author_of(request)
+    try:
+        told = await asyncio.to_thread(_carried_out_for_all, request, search, sent, author)
+    except UsageError as error:
+        told = {"problem": str(error)[:300]}
+    return led_to(request, LIST, kept_of(request), **told)
+
+
+def _carried_out_for_all(
+    request: Request, search: IncidentSearch, sent: Mapping[str, str], author: str
+) -> dict[str, str]:
+    action = sent.get("do", "")
+    if sent.get("confirm") != "all":
+        raise UsageError("cannot do that: confirm with the box beside the buttons that all that is found is meant")
+    try:
+        shown_at = float(sent.get("shown_at", ""))
+    except ValueError:
+        raise UsageError("cannot do that: the form does not say when its list was read") from None
+    change = _change_of(action, sent, author)
+    action_id, ids = changed_found(request, search, change, author, WAY, shown_at)
+    return {
+        "done": f"All {counted(len(ids), 'incident')} that were found: {_said(action, sent, author)}.",
+        "undo": action_id,
+    }
 
 
 @page_router.post(LIST)
