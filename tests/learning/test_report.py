@@ -10,6 +10,7 @@ from xml.etree import ElementTree
 import pytest
 
 from agents.core.drawing.frame import HEIGHT, WIDTH
+from agents.core.drawing.logarithmic import trade_chart
 from agents.core.types import Gate
 from agents.learning import charts
 from agents.learning.report import recommendation, render, write_report
@@ -213,7 +214,7 @@ def test_the_trade_is_a_curve_with_the_budget_and_the_choice() -> None:
 
 
 def trade(points: list[tuple[float, float]], chosen: float, limit: float) -> ElementTree.Element:
-    return ElementTree.fromstring(charts.trade(points, chosen, limit, ("<budget>", "<x>"), "x"))
+    return ElementTree.fromstring(trade_chart(points, chosen, limit, ("<budget>", "<x>"), "x"))
 
 
 def test_a_trade_falls_from_left_to_right_and_marks_what_was_chosen() -> None:

@@ -94,7 +94,9 @@ def hour_html(slots: Sequence[RateSlot | None]) -> str:
         {name: [(one.rate(name) or None) if one else None for one in slots] for name in ("spooled", "shed")},
     )
     gaps = [one is None for one in slots]
-    charts = [step_chart(some, gaps, label) for some, label in zip(layers, labels, strict=True)]
+    units = ("queries a second", "ms", "queries a second")
+    drawn = zip(layers, labels, units, strict=True)
+    charts = [step_chart(some, gaps, label, unit) for some, label, unit in drawn]
     return rendered("_hour.html", said=said, charts=charts, any_known=bool(known))
 
 

@@ -53,7 +53,12 @@ class VersionAnswer(BaseModel):
     manifest: dict[str, Any]
     lineage: dict[str, Any] = Field(
         examples=[{"parent": "77aa2c1177d0e4b5", "run_id": "20260104_020011", "gates": []}],
-        description="parent, data window and hash, code version, seed, settings, gates, approvals, canary, verdicts",
+        description="parent, data window and hash, code version, seed, settings, gates, drift, approvals, canary, "
+        "verdicts",
+    )
+    budget: str = Field(
+        "",
+        description="what can leave unseen with its limits, and how many investigations a week they cost",
     )
     approvals: list[dict[str, Any]] = Field(examples=[[{"by": "ann", "reason": "", "at": 1767492011.0}]])
     transitions: list[dict[str, Any]]

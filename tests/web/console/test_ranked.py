@@ -121,6 +121,8 @@ def test_the_page_of_a_client_says_how_many_there_are_and_leads_to_all(world: Wo
         following = links_on(page, "Further domains")
         place = f"/console/clients/10.0.0.7{following[0]}" if following else ""
     assert len(shown) == MANY
+    assert "<i>1,300 an hour</i><i>0</i>" in page, "the chart has its scale"
+    assert '<p class="ticks" aria-hidden="true"><i><time datetime="2026-01-01T00:00:00Z">' in page
     (new,) = links_on(ann.page(f"/console/clients/10.0.0.7?range={RANGE}").text, "Further new domains")
     assert "51 to 100, the newest first" in ann.page(f"/console/clients/10.0.0.7{new}").text
 
