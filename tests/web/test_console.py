@@ -36,6 +36,7 @@ from agents.learning.release.desk import ModelDesk
 from agents.learning.release.learnt_desk import LearntDesk
 from agents.learning.sequences.cycle import CycleRequests
 from agents.learning.sequences.learning import SequenceModels
+from agents.runtime.jobs import PAUSED_JOBS, JobDesk
 from agents.scoring.model import Model
 from agents.store import Store, open_store
 from agents.store.console import ConsoleStore
@@ -128,6 +129,7 @@ class World:
             learnt=LearntDesk(learner, sequences),
             desk=self.desk(folder),
             blocks=BlockKeeper(folder, EnforceOptions(EnforceMode.ON, dry_days=0)),
+            jobs=JobDesk(self.store, folder / PAUSED_JOBS),
             health=lambda: self.components,
             metrics=self.metrics,
         )
@@ -275,6 +277,9 @@ PROTECTED = [
     ("POST", "/blocks/undo-all"),
     ("POST", "/blocks/pause"),
     ("POST", "/blocks/resume"),
+    ("GET", "/jobs"),
+    ("POST", "/jobs/pause"),
+    ("POST", "/jobs/resume"),
     ("GET", "/models/staging"),
     ("GET", "/models/staging/a.stage"),
     ("POST", "/models/staging/export"),
@@ -319,13 +324,16 @@ PROTECTED = [
     ("GET", "/clients/192.0.2.7"),
     ("GET", "/domains/evil.example"),
     ("GET", "/questions/rarest-domains"),
+    ("GET", "/questions/rarest-domains/export"),
     ("GET", "/audit"),
+    ("GET", "/audit/export"),
     ("GET", "/services"),
     ("POST", "/services"),
     ("POST", "/services/preview"),
     ("POST", "/services/remove"),
     ("POST", "/services/undo"),
     ("GET", "/weekly"),
+    ("GET", "/weekly/export"),
     ("POST", "/channels/test"),
     ("GET", "/hosts"),
     ("GET", "/components"),

@@ -209,7 +209,7 @@ def question_page(request: Request, question: str, wanted: Span = "", cursor: Cu
         raise HTTPException(404, "cannot answer that question")
     chosen, since, until = _span(wanted)
     told, answer = QUESTIONS[question]
-    problem, rows, following, after = "", list[dict[str, Any]](), None, 0
+    problem, rows, following, after, place = "", list[dict[str, Any]](), None, 0, RankPlace(since, until)
     try:
         place = place_of(cursor, since, until)
         after = place.after
@@ -221,6 +221,7 @@ def question_page(request: Request, question: str, wanted: Span = "", cursor: Cu
         "question.html", question=question, told=told, rows=rows, chosen=chosen, spans=SPANS, problem=problem,
         questions={name: text for name, (text, _) in QUESTIONS.items()},
         after=after, following=following, most=RANKED_MAX,
+        export=f"/questions/{question}/export?{urlencode({'since': place.since, 'until': place.until})}",
     )  # fmt: skip
 
 
@@ -239,4 +240,7 @@ def audit_page(request: Request, before: Annotated[int | None, Query(ge=0, lt=2*
     kept = {name: text for name, text in asked.items() if text}
     more = {"before": entries[-1].audit_id} if len(entries) == QUERIES_ON_PAGE else {}
     older = f"/console/audit?{urlencode(kept | more)}" if more else ""
-    return page(request, "audit.html", entries=entries, asked=asked, kept=kept, older=older, problem=problem)
+    return page(
+        request, "audit.html", entries=entries, asked=asked, kept=kept, older=older, problem=problem,
+        export=f"/audit/export?{urlencode(kept)}",
+    )  # fmt: skip

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from itertools import islice
 from typing import Annotated, Any, Literal, NamedTuple
@@ -14,7 +14,7 @@ from fastapi import APIRouter, Depends, HTTPException, Path, Query, Request, Res
 
 from agents.core.errors import UsageError
 from agents.core.types import DAY_S, Severity
-from agents.store.console.exporting import QUERY_COLUMNS, csv_lines, query_row
+from agents.store.console.exporting import AUDIT_COLUMNS, QUERY_COLUMNS, csv_lines, query_row, told_row
 from agents.store.console.hunting import TOP
 from agents.store.console.terms import OF_INCIDENTS, Terms, parse_search
 from agents.web.api import (
@@ -48,6 +48,11 @@ router = APIRouter(responses=PROBLEMS, dependencies=[Depends(known_parameters)])
 Named = Annotated[str, Path(max_length=1024)]
 Lines = dict[str, Any]
 Others = Annotated[int, Query(ge=1, le=LIMIT_MAX, description=f"of `others`, up to {LIMIT_MAX}")]
+
+
+AuditAuthor = Annotated[str, Query(max_length=80)]
+AuditAction = Annotated[str, Query(max_length=80)]
+AuditObject = Annotated[str, Query(max_length=1024, description="what was changed")]
 
 
 class RankPlace(NamedTuple):
@@ -248,12 +253,49 @@ def question(
     return QuestionAnswer(question=asked, rows=[dict(row) for row in rows], cursor=following)
 
 
+@router.get("/questions/{question}/export", summary="All rows of an answer, as CSV or JSON lines")
+def question_export(
+    request: Request,
+    question: Annotated[str, Path(max_length=40, examples=["rarest-domains"], description=", ".join(QUESTIONS))],
+    since: Since = None,
+    until: Until = None,
+    format: Literal["csv", "json"] = "csv",
+) -> Response:
+    """Of the last day, unless a time is named; the first 5,000."""
+    if question not in QUESTIONS:
+        raise HTTPException(404, f"cannot answer that question; there are {', '.join(QUESTIONS)}")
+    first, last = day_of(since, until)
+    rows = QUESTIONS[question][1](parts_of(request))(first, last, RANKED_MAX, 0)
+    return told_file(question, format, rows, list(rows[0]) if rows else [])
+
+
+def told_file(name: str, format: Literal["csv", "json"], rows: Iterable[Lines], columns: Sequence[str]) -> Response:
+    """Rows of facts as a file: a table of these columns, or each row as it is."""
+    if format == "json":
+        return export_file(name, "ndjson", (json.dumps(row) + "\n" for row in rows))
+    return export_file(name, "csv", csv_lines(map(told_row, rows), columns))
+
+
+@router.get("/audit/export", summary="The audit log as CSV or JSON lines, newest first")
+def audit_export(
+    request: Request,
+    author: AuditAuthor = "",
+    action: AuditAction = "",
+    object: AuditObject = "",
+    format: Literal["csv", "json"] = "csv",
+) -> Response:
+    """All pages of what the same parameters list, up to 100,000."""
+    log = parts_of(request).console.audit
+    rows = islice(map(asdict, log.all_entries(author=author, action=action, thing=object)), EXPORT_MAX)
+    return told_file("audit", format, rows, AUDIT_COLUMNS)
+
+
 @router.get("/audit", summary="Who changed what, newest first")
 def audit(
     request: Request,
-    author: Annotated[str, Query(max_length=80)] = "",
-    action: Annotated[str, Query(max_length=80)] = "",
-    object: Annotated[str, Query(max_length=1024, description="what was changed")] = "",
+    author: AuditAuthor = "",
+    action: AuditAction = "",
+    object: AuditObject = "",
     before: Annotated[
         int | None, Query(ge=0, lt=2**63, description="audit_id of the last entry of the page before")
     ] = None,

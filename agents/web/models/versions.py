@@ -17,6 +17,7 @@ from agents.web import reports
 from agents.web.api import PROBLEMS, Limit, known_parameters
 from agents.web.auth import author_of, noted
 from agents.web.console.notices import led_to, noticed
+from agents.web.models.jobs import jobs_shown
 from agents.web.models.learnt import learnt_overview
 from agents.web.models.schemas import (
     CanaryAnswer,
@@ -246,8 +247,20 @@ def _overview(request: Request, status: int = 200, **said: str) -> Response:
         in_use = desk.version("champion")
         values |= {"budget": _budget(in_use), "drift": _drift(in_use)[:DRIFT_SHOWN]}
     except AgentsError as error:
-        values |= {"versions": [], "canary": None, "history": [], "log": [], "learnt": {}, "budget": {}, "drift": []}
+        values |= {
+            "versions": [],
+            "canary": None,
+            "history": [],
+            "log": [],
+            "learnt": {},
+            "budget": {},
+            "drift": [],
+        }
         values["problem"] = values["problem"] or str(error)
+    try:
+        values["jobs"] = jobs_shown(request)
+    except AgentsError as error:  # the database is away: models are files
+        values["jobs"], values["problem"] = [], values["problem"] or str(error)
     return page(request, "models.html", status, **values)
 
 
