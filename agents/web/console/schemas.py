@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, Field
 
@@ -202,6 +202,7 @@ class ServiceKeep(BaseModel):
         max_length=64,
         description="address or network that it is for alone; the suffix may be . then",
     )
+    weeks: Literal[1, 2, 4] = Field(1, description="of which incidents are looked at, and closed when it is kept")
 
 
 class ServiceRemove(BaseModel):
@@ -213,7 +214,12 @@ class ServiceRemove(BaseModel):
 class ServicePreview(BaseModel):
     silenced: list[str] = Field(description="ids of incidents that are, or would be, silent", examples=[IDS])
     stay: dict[str, int] = Field(description="ids of those that stay, with the factor that would do")
-    looked_at: int = Field(description="live incidents of the last week")
+    looked_at: int = Field(description="live incidents of these weeks")
+    weeks: int = Field(1, examples=[4])
+    oldest: float | None = Field(
+        None, description="when the oldest of them was last seen, Unix seconds: how much history there is"
+    )
+    is_cut: bool = Field(False, description="whether older ones of these weeks were too many to be looked at")
     undo: str = Field("", description="of an entry that was kept: give it to /services/undo to take that back")
 
 

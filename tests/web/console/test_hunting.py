@@ -154,6 +154,7 @@ def test_an_export_has_all_that_a_search_finds(world: World, tmp_path: Path) -> 
     assert [json.loads(line)["qname"] for line in lines] == ["y.old.example", "aa.evil.example"]
     page = Person(world).page("/console/hunt?q=long.example&severity=NORMAL").text
     assert 'href="/hunt/export?q=long.example&amp;severity=NORMAL"' in page
+    assert 'href="/hunt/export?q=long.example&amp;severity=NORMAL&amp;format=json"' in page
 
     url = f"sqlite:///{tmp_path / 'queries.db'}"
     listed = run_inside(tmp_path, "queries", "long.example", "--csv", "--limit", "1050", DATABASE_URL=url)
