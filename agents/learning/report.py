@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+from base64 import b64encode
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from functools import lru_cache
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -83,7 +85,9 @@ def render(run: TrainingRun) -> str:
         "drift": [_drift_row(one) for one in sorted(run.drift, key=lambda one: -one.psi)],
     }
     values |= _validation(run.validation, run.options.scores) if run.validation else {}
-    return _environment().get_template("training_report.html.j2").render(values)
+    style = Markup(f"\n{_environment().get_template('training_report.css').render()}\n")  # noqa: S704 - a file of ours
+    digest = b64encode(sha256(style.encode()).digest()).decode()
+    return _environment().get_template("training_report.html.j2").render(values, style=style, digest=digest)
 
 
 def recommendation(run: TrainingRun) -> str:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import base64
+import hashlib
 import json
 import re
 from dataclasses import replace
@@ -62,6 +64,9 @@ def test_a_page_has_no_script_and_no_outside_address(run: TrainingRun) -> None:
     policies = [value for name, value in page.attributes if "default-src" in value]
     assert policies == [value for value in policies if value.startswith("default-src 'none'")]
     assert policies, policy
+    (style,) = re.findall("<style>(.*?)</style>", html, re.DOTALL)
+    assert f"style-src 'sha256-{base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()}'" in policies[0]
+    assert " style=" not in html, "no attribute of that name is in force"
     assert "prefers-color-scheme: dark" in html
     assert "@media print" in html
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import dataclasses
+import hashlib
 import json
 import re
 import socket
@@ -649,7 +651,12 @@ def test_reports_are_listed_and_shown_with_their_own_policy(world: World) -> Non
     shown = world.get(f"/reports/{REPORT}")
     assert shown.text == "<style>p{}</style><p>ok"
     policy = shown.headers["content-security-policy"]
-    assert policy.startswith("default-src 'none'; style-src 'unsafe-inline'; img-src data:")
+    digest = base64.b64encode(hashlib.sha256(b"p{}").digest()).decode()
+    assert policy.startswith(f"default-src 'none'; style-src 'sha256-{digest}'; img-src data:")
+    assert (
+        "style-src 'none';"
+        in world.get("/reports/training_report_20260105_020011.html").headers["content-security-policy"]
+    )
     assert world.page(f"/reports/{REPORT}").status_code == 200
 
 
